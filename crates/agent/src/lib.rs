@@ -1,0 +1,1 @@
+//! The Palisade node agent: sources, the reconcile loop and its executor.

@@ -1,0 +1,1 @@
+//! A Kubernetes network on one machine: namespaces as pods and nodes, the real kernel, real probes.

@@ -1,0 +1,1 @@
+//! Kubernetes manifests to Palisade's domain values, with source positions, API defaulting and validation.

@@ -1,0 +1,1 @@
+//! A Palisade node plan as nftables netlink transactions, and conntrack revocation.

@@ -1,0 +1,1 @@
+//! The compiler: the same meaning as [`crate::reference`], as tables, incrementally.

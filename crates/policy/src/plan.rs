@@ -1,0 +1,262 @@
+//! What one node's kernel must hold, as a value, and the difference of two such values.
+//!
+//! A [`NodePlan`] is the contract between the compiler, which makes it, and the data plane, which programs it. Its
+//! meaning is [`NodePlan::decide`]; the property tests hold it equal to the reference.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
+
+use crate::{Direction, Family, IpRange, Protocol, Traffic, Verdict};
+
+/// Names a table by what it says: the same rules give the same name, on every node and after every restart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub [u8; 10]);
+
+/// Names a group by what selects its members, not by who they are: members come and go, the name stays.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub [u8; 10]);
+
+fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
+}
+
+macro_rules! display_as_hex {
+    ($($id:ty),*) => {$(
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                hex(&self.0, f)
+            }
+        }
+        impl fmt::Debug for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                hex(&self.0, f)
+            }
+        }
+    )*};
+}
+display_as_hex!(TableId, GroupId);
+
+/// A set of peer addresses, shared by all tables that need the same set. May hold both families.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Single addresses of live pods: an exact look-up.
+    Addresses(BTreeSet<IpAddr>),
+    /// Ranges from CIDRs, sorted, disjoint. Fixed by the group's name: a group never changes its ranges.
+    Ranges(Vec<IpRange>),
+}
+
+/// A profile compiled: which peers may use which ports, flattened over all tiers.
+///
+/// A peer's row is that of the first group in `exact` that holds its address (these groups are disjoint); else that of
+/// the group in `ranges` that holds it (disjoint too); else `rest`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// The direction that it decides.
+    pub direction: Direction,
+    /// Rows for live pods. All groups are [`Group::Addresses`].
+    pub exact: BTreeMap<GroupId, Traffic>,
+    /// Rows for all other addresses. All groups are [`Group::Ranges`].
+    pub ranges: BTreeMap<GroupId, Traffic>,
+    /// The row of every address that is in no group.
+    pub rest: Traffic,
+}
+
+/// What one node's kernel must hold.
+///
+/// Addresses in neither `ingress` nor `egress` are not isolated or not local: everything passes in that direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodePlan {
+    /// Local pod addresses whose ingress some policy decides, each with its table.
+    pub ingress: BTreeMap<IpAddr, TableId>,
+    /// Local pod addresses whose egress some policy decides, each with its table.
+    pub egress: BTreeMap<IpAddr, TableId>,
+    /// Exactly the tables that `ingress` and `egress` mention.
+    pub tables: BTreeMap<TableId, Table>,
+    /// Exactly the groups that `tables` mention.
+    pub groups: BTreeMap<GroupId, Group>,
+}
+
+impl NodePlan {
+    /// The table that decides for a local pod address, if any.
+    #[must_use]
+    pub fn table(&self, direction: Direction, local: IpAddr) -> Option<&Table> {
+        let dispatch = if direction == Direction::Ingress { &self.ingress } else { &self.egress };
+        self.tables.get(dispatch.get(&local)?)
+    }
+
+    /// What the plan says to a new flow with these addresses in one direction, on this node. A packet from an address
+    /// to itself always passes (SEMANTICS A41, G-6). `O(groups of the table)`.
+    #[must_use]
+    pub fn decide(&self, direction: Direction, source: IpAddr, destination: IpAddr, protocol: Protocol, port: u16) -> Verdict {
+        if source == destination {
+            return Verdict::Allow;
+        }
+        let (local, peer) = match direction {
+            Direction::Ingress => (destination, source),
+            Direction::Egress => (source, destination),
+        };
+        match self.table(direction, local) {
+            Some(table) if !self.row(table, peer).contains(protocol, port) => Verdict::Deny,
+            _ => Verdict::Allow,
+        }
+    }
+
+    /// The row of `table` for a peer address.
+    #[must_use]
+    pub fn row<'a>(&self, table: &'a Table, peer: IpAddr) -> &'a Traffic {
+        let holds = |id: &GroupId| match self.groups.get(id) {
+            Some(Group::Addresses(set)) => set.contains(&peer),
+            Some(Group::Ranges(ranges)) => {
+                let after = ranges.partition_point(|r| r.first <= peer);
+                after > 0 && ranges[after - 1].contains(peer)
+            }
+            None => false,
+        };
+        table.exact.iter().chain(&table.ranges).find(|(id, _)| holds(id)).map_or(&table.rest, |(_, row)| row)
+    }
+
+    /// What leads from `self` to `to`. `O(both plans)`: for start-up and tests; the compiler makes deltas as it goes.
+    #[must_use]
+    pub fn delta_to(&self, to: &Self) -> Delta {
+        let mut delta = Delta {
+            ingress: AddressChanges::between(&self.ingress, &to.ingress),
+            egress: AddressChanges::between(&self.egress, &to.egress),
+            ..Delta::default()
+        };
+        for (id, table) in &to.tables {
+            if self.tables.get(id) != Some(table) {
+                delta.tables_set.insert(*id, table.clone());
+            }
+        }
+        delta.tables_removed = self.tables.keys().filter(|id| !to.tables.contains_key(id)).copied().collect();
+        for (id, group) in &to.groups {
+            match (self.groups.get(id), group) {
+                (Some(Group::Addresses(old)), Group::Addresses(new)) => {
+                    let change = MemberChanges {
+                        added: new.difference(old).copied().collect(),
+                        removed: old.difference(new).copied().collect(),
+                    };
+                    if !change.is_empty() {
+                        delta.members.insert(*id, change);
+                    }
+                }
+                (Some(old), new) if old == new => {}
+                _ => drop(delta.groups_added.insert(*id, group.clone())),
+            }
+        }
+        delta.groups_removed = self.groups.keys().filter(|id| !to.groups.contains_key(id)).copied().collect();
+        delta
+    }
+
+    /// Performs a delta. What it mentions and the plan lacks is ignored, so a delta may be applied twice.
+    pub fn apply(&mut self, delta: &Delta) {
+        self.groups.extend(delta.groups_added.iter().map(|(id, g)| (*id, g.clone())));
+        for (id, change) in &delta.members {
+            if let Some(Group::Addresses(set)) = self.groups.get_mut(id) {
+                for a in &change.removed {
+                    set.remove(a);
+                }
+                set.extend(&change.added);
+            }
+        }
+        self.tables.extend(delta.tables_set.iter().map(|(id, t)| (*id, t.clone())));
+        delta.ingress.apply(&mut self.ingress);
+        delta.egress.apply(&mut self.egress);
+        for id in &delta.tables_removed {
+            self.tables.remove(id);
+        }
+        for id in &delta.groups_removed {
+            self.groups.remove(id);
+        }
+    }
+
+    /// How many set elements the plan needs in the kernel, by family.
+    #[must_use]
+    pub fn elements(&self, family: Family) -> usize {
+        self.groups
+            .values()
+            .map(|g| match g {
+                Group::Addresses(set) => set.iter().filter(|a| Family::of(**a) == family).count(),
+                Group::Ranges(ranges) => ranges.iter().filter(|r| Family::of(r.first) == family).count(),
+            })
+            .sum()
+    }
+}
+
+/// Changes of one dispatch map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressChanges {
+    /// Addresses that are new or now lead to another table.
+    pub set: BTreeMap<IpAddr, TableId>,
+    /// Addresses that are gone.
+    pub removed: BTreeSet<IpAddr>,
+}
+
+impl AddressChanges {
+    fn between(from: &BTreeMap<IpAddr, TableId>, to: &BTreeMap<IpAddr, TableId>) -> Self {
+        Self {
+            set: to.iter().filter(|(a, t)| from.get(*a) != Some(*t)).map(|(a, t)| (*a, *t)).collect(),
+            removed: from.keys().filter(|a| !to.contains_key(*a)).copied().collect(),
+        }
+    }
+
+    fn apply(&self, map: &mut BTreeMap<IpAddr, TableId>) {
+        for a in &self.removed {
+            map.remove(a);
+        }
+        map.extend(self.set.iter().map(|(a, t)| (*a, *t)));
+    }
+
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// Changes of one group of addresses. No address is in both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberChanges {
+    /// Addresses that join.
+    pub added: BTreeSet<IpAddr>,
+    /// Addresses that leave.
+    pub removed: BTreeSet<IpAddr>,
+}
+
+impl MemberChanges {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// The difference of two plans: what one kernel transaction carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// New groups, whole.
+    pub groups_added: BTreeMap<GroupId, Group>,
+    /// Groups that nothing mentions any more.
+    pub groups_removed: BTreeSet<GroupId>,
+    /// Members that join and leave groups that stay.
+    pub members: BTreeMap<GroupId, MemberChanges>,
+    /// Tables that are new or say something else now.
+    pub tables_set: BTreeMap<TableId, Table>,
+    /// Tables that nothing mentions any more.
+    pub tables_removed: BTreeSet<TableId>,
+    /// Changes of the ingress dispatch.
+    pub ingress: AddressChanges,
+    /// Changes of the egress dispatch.
+    pub egress: AddressChanges,
+}
+
+impl Delta {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

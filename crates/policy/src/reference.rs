@@ -1,0 +1,1 @@
+//! The reference: one flow decided as the specification reads.
