@@ -8,6 +8,7 @@ use std::{borrow::Cow, fmt, ops::Range};
 use crate::scalar::Scalar;
 
 mod build;
+mod json;
 
 pub use build::{Documents, Limits, Problem, ProblemKind};
 

@@ -1,5 +1,7 @@
 //! Objects to pods, services and namespaces: what a cluster of manifests holds.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails should fail its test")]
+
 use palisade_manifest::{Code, Found, Input, Loaded, Options, Severity, load};
 use palisade_policy::{Family, ObjectKey, Phase, Pod, Protocol, cluster::TargetPort};
 
