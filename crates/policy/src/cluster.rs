@@ -128,7 +128,11 @@ impl Pod {
     }
 
     /// The numbers that a port name stands for on this pod with this protocol; `None` asks for any protocol.
-    pub fn named_ports<'a>(&'a self, name: &'a str, protocol: Option<Protocol>) -> impl Iterator<Item = (Protocol, u16)> + 'a {
+    pub fn named_ports<'a>(
+        &'a self,
+        name: &'a str,
+        protocol: Option<Protocol>,
+    ) -> impl Iterator<Item = (Protocol, u16)> + 'a {
         self.ports
             .iter()
             .filter(move |p| p.name.as_deref() == Some(name) && protocol.is_none_or(|q| p.protocol == q))
@@ -268,7 +272,10 @@ impl Cluster {
     /// name (G-10). `O(pods)`: for questions, not for packets.
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
-        self.pods.values().filter(|p| p.is_live() && p.addresses.contains(&address)).min_by(|a, b| Pod::precedence(a, b))
+        self.pods
+            .values()
+            .filter(|p| p.is_live() && p.addresses.contains(&address))
+            .min_by(|a, b| Pod::precedence(a, b))
     }
 
     /// The node with this address. `O(nodes)`.
