@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+pub use crate::labels::Selector;
 use crate::{Family, Labels, Name, Policy, PolicyKey, Protocol};
 
 /// The label that every namespace carries, with its own name as value (SEMANTICS A13).
@@ -186,8 +187,6 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
 }
 
-pub use crate::labels::Selector;
-
 /// What is known of the world. A value: comparing two compares the worlds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
@@ -276,6 +275,19 @@ impl Cluster {
             .values()
             .filter(|p| p.is_live() && p.addresses.contains(&address))
             .min_by(|a, b| Pod::precedence(a, b))
+    }
+
+    /// Who has this address: the live pod that owns it, else the node, else nobody in the cluster.
+    /// `O(pods + nodes)`.
+    #[must_use]
+    pub fn endpoint(&self, address: IpAddr) -> crate::Endpoint {
+        if let Some(pod) = self.pod_at(address) {
+            crate::Endpoint::Pod { key: pod.key.clone(), address }
+        } else if let Some(node) = self.node_at(address) {
+            crate::Endpoint::Node { name: node.name.clone(), address }
+        } else {
+            crate::Endpoint::External(address)
+        }
     }
 
     /// The node with this address. `O(nodes)`.

@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod compile;
 pub mod flow;
 pub mod labels;
+pub mod near;
 pub mod plan;
 pub mod random;
 pub mod reference;
