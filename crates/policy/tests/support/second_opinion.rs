@@ -10,7 +10,7 @@ use palisade_policy::{
 };
 
 /// Whether egress and ingress each let the connection pass.
-pub fn decide(cluster: &Cluster, flow: &Flow) -> (bool, bool) {
+pub(crate) fn decide(cluster: &Cluster, flow: &Flow) -> (bool, bool) {
     let (source, destination) = (pod(cluster, &flow.source), pod(cluster, &flow.destination));
     // A41, and G-6 for the way through a service.
     if source.is_some() && source.map(|p| &p.key) == destination.map(|p| &p.key) {
@@ -21,7 +21,8 @@ pub fn decide(cluster: &Cluster, flow: &Flow) -> (bool, bool) {
         (Endpoint::Node { name, .. }, Some(pod)) => pod.node.as_deref() == Some(&**name), // A39
         _ => false,
     };
-    let ingress = own_node || destination.is_none_or(|subject| passes(cluster, flow, Direction::Ingress, subject));
+    let ingress =
+        own_node || destination.is_none_or(|subject| passes(cluster, flow, Direction::Ingress, subject));
     (egress, ingress)
 }
 
@@ -44,12 +45,15 @@ fn passes(cluster: &Cluster, flow: &Flow, direction: Direction, subject: &Pod) -
         Direction::Ingress => p.ingress.clone(),
         Direction::Egress => p.egress.clone(),
     };
-    let isolating: Vec<Vec<Rule>> = cluster.policies.values().map(|p| &**p).filter(selecting).filter_map(lists).collect();
+    let isolating: Vec<Vec<Rule>> =
+        cluster.policies.values().map(|p| &**p).filter(selecting).filter_map(lists).collect();
     let peer = if direction == Direction::Ingress { &flow.source } else { &flow.destination };
     isolating.is_empty()
         || isolating.iter().flatten().any(|rule| {
-            let from = rule.peers.as_ref().is_none_or(|all| all.iter().any(|e| is_peer(cluster, &e.peer, peer)));
-            let on = rule.ports.as_ref().is_none_or(|all| all.iter().any(|e| is_port(cluster, &e.port, flow)));
+            let from =
+                rule.peers.as_ref().is_none_or(|all| all.iter().any(|e| is_peer(cluster, &e.peer, peer)));
+            let on =
+                rule.ports.as_ref().is_none_or(|all| all.iter().any(|e| is_port(cluster, &e.port, flow)));
             from && on // A24
         })
 }
@@ -76,9 +80,14 @@ fn is_peer(cluster: &Cluster, peer: &Peer, end: &Endpoint) -> bool {
         Peer::Pods(wanted) => pod(cluster, end).is_some_and(|pod| {
             let namespace = match &wanted.namespaces {
                 NamespaceMatch::Named(name) => *name == pod.key.namespace,
-                NamespaceMatch::Selected(selector) => cluster.namespaces.get(&pod.key.namespace).is_some_and(|n| {
-                    selects(selector, &n.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
-                }),
+                NamespaceMatch::Selected(selector) => {
+                    cluster.namespaces.get(&pod.key.namespace).is_some_and(|n| {
+                        selects(
+                            selector,
+                            &n.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+                        )
+                    })
+                }
             };
             namespace && selects(&wanted.pods, &map(pod))
         }),
@@ -102,7 +111,9 @@ fn is_peer(cluster: &Cluster, peer: &Peer, end: &Endpoint) -> bool {
 fn is_port(cluster: &Cluster, port: &PortMatch, flow: &Flow) -> bool {
     let same = |p: Protocol| p == flow.protocol;
     match port {
-        PortMatch::Numbers { protocol, first, last } => same(*protocol) && flow.port >= *first && flow.port <= *last,
+        PortMatch::Numbers { protocol, first, last } => {
+            same(*protocol) && flow.port >= *first && flow.port <= *last
+        }
         PortMatch::Named { protocol, name } => pod(cluster, &flow.destination).is_some_and(|pod| {
             pod.ports.iter().any(|declared| {
                 declared.name.as_ref() == Some(name)
