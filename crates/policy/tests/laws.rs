@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use palisade_policy::{
-    Change, Cluster, Direction, Endpoint, Family, Flow, Group, IpRange, Name, NodePlan, TableId,
+    Change, Cluster, Direction, Endpoint, Family, Flow, Group, IpRange, Name, NodePlan, Phase, Pod, TableId,
     compile::Compiler,
     random::{Rng, Shape, Style, change, cluster, describe, endpoints, flows, shrink, traffic},
 };
@@ -71,6 +71,38 @@ fn reference_is_plan_is_second_opinion_on_samples() {
             flows(rng, cluster, 150).iter().try_for_each(|flow| unanimous(cluster, &plans, flow).map(drop))
         });
     }
+}
+
+/// (a) Who owns an address is settled by the pods alone: of the live pods that report it a Running one, then the one
+/// created last, then the first by namespace and name (SEMANTICS G-10).
+#[test]
+fn an_address_belongs_to_one_live_pod() {
+    hold(cases(5000), &Shape::strange(), |cluster, _| {
+        for address in cluster.pods.values().flat_map(|p| &p.addresses) {
+            let mut owner: Option<&Pod> = None;
+            for pod in cluster.pods.values() {
+                let live = !pod.host_network && pod.phase != Phase::Succeeded && pod.phase != Phase::Failed;
+                if !live || !pod.addresses.contains(address) {
+                    continue;
+                }
+                // The pods come by namespace and name, so a tie leaves the earlier one.
+                let better = owner.is_none_or(|known| match (known.phase, pod.phase) {
+                    (Phase::Running, Phase::Running) => pod.created > known.created,
+                    (Phase::Running, _) => false,
+                    (_, Phase::Running) => true,
+                    _ => pod.created > known.created,
+                });
+                if better {
+                    owner = Some(pod);
+                }
+            }
+            let (wanted, found) = (owner.map(|p| &p.key), cluster.pod_at(*address).map(|p| &p.key));
+            if wanted != found {
+                return Err(format!("{address} belongs to {wanted:?}, not to {found:?}"));
+            }
+        }
+        Ok(())
+    });
 }
 
 /// A node of the cluster for which to compile; now and then one that has no pods.
