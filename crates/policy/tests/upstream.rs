@@ -120,12 +120,15 @@ impl Suite {
                     .find(|(s, d, _)| covers(s, &source.key) && covers(d, &destination.key));
                 let wanted = source.key == destination.key || last.is_none_or(|(_, _, pass)| *pass);
                 for family in Family::BOTH {
-                    let end =
-                        |p: &Pod| Endpoint::Pod { key: p.key.clone(), address: p.address(family).unwrap() };
+                    let end = |p: &Pod| Endpoint::Pod {
+                        key: p.key.clone(),
+                        address: p.address(family).expect("every pod has both families"),
+                    };
                     // The suite probes through the service of the destination.
                     let (source, destination) = (end(source), end(destination));
                     let flow = Flow { source, destination, protocol, port, through_service: true };
-                    let (egress, ingress) = unanimous(&self.cluster, &plans, &flow).unwrap();
+                    let (egress, ingress) =
+                        unanimous(&self.cluster, &plans, &flow).unwrap_or_else(|wrong| panic!("{wrong}"));
                     assert_eq!(
                         egress && ingress,
                         wanted,
@@ -510,7 +513,7 @@ fn of_yb() -> [IpNet; 2] {
 
 /// The range round all pods of namespace y, for each family.
 fn round_y() -> [IpNet; 2] {
-    ["10.244.2.0/24", "fd00:10::2:0/112"].map(|cidr| cidr.parse().unwrap())
+    ["10.244.2.0/24", "fd00:10::2:0/112"].map(|cidr| cidr.parse().expect("a CIDR"))
 }
 
 #[test]
