@@ -1,7 +1,5 @@
 //! Objects to pods, services and namespaces: what a cluster of manifests holds.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails should fail its test")]
-
 use palisade_manifest::{Code, Found, Input, Loaded, Options, Severity, load};
 use palisade_policy::{Family, ObjectKey, Phase, Pod, Protocol, cluster::TargetPort};
 
@@ -108,9 +106,7 @@ fn real_pods_take_the_place_of_made_up_ones() {
         names(&clean(&(deployment.clone() + &set))),
         ["default/web-0", "default/web-1", "default/web-2"]
     );
-    for text in
-        [deployment.clone() + &set + &real, deployment.clone() + &real, set.clone() + &real, real.clone()]
-    {
+    for text in [deployment.clone() + &set + &real, deployment + &real, set.clone() + &real, real.clone()] {
         let loaded = clean(&text);
         assert_eq!(names(&loaded), ["default/web-5d9c-x"], "{text}");
         let workload = pod(&loaded, "default", "web-5d9c-x").workload.clone().unwrap();
