@@ -18,13 +18,16 @@ pub mod cluster;
 pub mod compile;
 pub mod flow;
 pub mod labels;
+pub mod near;
 pub mod plan;
 pub mod reference;
 pub mod rules;
 pub mod traffic;
 
 pub use address::{Family, IpRange};
-pub use cluster::{Change, Cluster, ContainerPort, Namespace, Node, ObjectKey, Phase, Pod, Service, Workload};
+pub use cluster::{
+    Change, Cluster, ContainerPort, Namespace, Node, ObjectKey, Phase, Pod, Service, Workload,
+};
 pub use flow::{Decision, Direction, Endpoint, Flow, Side, Verdict};
 pub use labels::{Labels, Selector};
 pub use plan::{Delta, Group, GroupId, NodePlan, Table, TableId};
