@@ -20,6 +20,7 @@ pub mod flow;
 pub mod labels;
 pub mod near;
 pub mod plan;
+pub mod random;
 pub mod reference;
 pub mod rules;
 pub mod traffic;
