@@ -108,7 +108,7 @@ pub struct Diagnostic {
     pub object: Option<String>,
     /// What to do about it.
     pub help: Option<String>,
-    /// The lines to show. Only the first thousand diagnostics of a load keep them, so memory stays bounded.
+    /// The line to show. Only the first thousand diagnostics of a load keep them, so memory stays bounded.
     pub excerpt: Option<Excerpt>,
 }
 

@@ -231,7 +231,7 @@ fn container(cx: &mut Context<'_>, at: &At<'_>, init: bool, out: &mut Vec<Contai
 fn container_port(cx: &mut Context<'_>, at: &At<'_>) -> Option<ContainerPort> {
     let fields = cx.fields(at, CONTAINER_PORT)?;
     let Some(number_at) = fields.get("containerPort") else {
-        cx.error(at, Code::Required, "containerPort: Required value");
+        cx.missing(at, "containerPort", Code::Required, "Required value");
         return None;
     };
     let number = cx.int32(&number_at)?;
