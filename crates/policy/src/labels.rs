@@ -151,10 +151,11 @@ impl Selector {
     /// `matchLabels` with these pairs.
     #[must_use]
     pub fn of_labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self::new(pairs.into_iter().map(|(k, v)| Requirement {
-            key: k.into(),
-            test: Test::In(BTreeSet::from([v.into()])),
-        }))
+        Self::new(
+            pairs
+                .into_iter()
+                .map(|(k, v)| Requirement { key: k.into(), test: Test::In(BTreeSet::from([v.into()])) }),
+        )
     }
 
     /// Whether `labels` fulfil every requirement.

@@ -19,6 +19,7 @@ pub mod compile;
 pub mod flow;
 pub mod labels;
 pub mod lookup;
+pub mod near;
 pub mod plan;
 pub mod reference;
 pub mod regions;

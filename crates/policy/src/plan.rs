@@ -90,7 +90,14 @@ impl NodePlan {
     /// What the plan says to a new flow with these addresses in one direction, on this node. A packet from an address
     /// to itself always passes (SEMANTICS A41, G-6). `O(groups of the table)`.
     #[must_use]
-    pub fn decide(&self, direction: Direction, source: IpAddr, destination: IpAddr, protocol: Protocol, port: u16) -> Verdict {
+    pub fn decide(
+        &self,
+        direction: Direction,
+        source: IpAddr,
+        destination: IpAddr,
+        protocol: Protocol,
+        port: u16,
+    ) -> Verdict {
         if source == destination {
             return Verdict::Allow;
         }
