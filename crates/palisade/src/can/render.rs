@@ -1,0 +1,213 @@
+//! An answer as text and as JSON.
+
+use std::fmt::Write as _;
+
+use palisade_policy::{Direction, Endpoint, Verdict};
+use serde::Serialize;
+
+use super::answer::{Answer, Group, who};
+use crate::{
+    explain::{self, JsonSide, families_text, port_text, verdict_word},
+    output::{Style, styled},
+};
+
+/// The version of the JSON; raised when a field changes its meaning or goes away.
+const SCHEMA: &str = "palisade.can/v1";
+
+/// How many pairs of pods, and how many ranges, one line names.
+const SHOWN: usize = 4;
+
+/// The answer for people. Escape sequences of colour are in it; the writer strips them where they don't belong.
+pub(crate) fn text(answer: &Answer) -> String {
+    let mut out = String::new();
+    let differs = match &answer.differs[..] {
+        [] => String::new(),
+        by => format!(" (differs by {})", by.iter().map(|d| d.word()).collect::<Vec<_>>().join(" and ")),
+    };
+    let head = format!("{} → {}", answer.source, answer.destination);
+    _ = match &answer.groups[..] {
+        [only] => writeln!(out, "{}  {head}  {}", verdict(answer.verdict), call(only)),
+        _ => writeln!(out, "{}  {head}{differs}", verdict(answer.verdict)),
+    };
+    for group in &answer.groups {
+        if answer.groups.len() > 1 {
+            _ = writeln!(out, "\n{}  {}  {}", verdict(group.decision.verdict()), ends(answer, group), call(group));
+        } else if let Some(ends) = regions(group) {
+            _ = writeln!(out, "  for {ends}");
+        }
+        for (direction, side) in [(Direction::Egress, &group.decision.egress), (Direction::Ingress, &group.decision.ingress)] {
+            let mut lines = explain::lines(side, direction).into_iter();
+            let name = format!("{direction}:");
+            _ = writeln!(out, "  {name:<8} {}  {}", padded(side.verdict), lines.next().unwrap_or_default());
+            for line in lines {
+                _ = writeln!(out, "  {:<8} {:<7}  {line}", "", "");
+            }
+        }
+    }
+    out
+}
+
+fn style(verdict: Verdict) -> Style {
+    if verdict.is_allow() { Style::Good } else { Style::Bad }
+}
+
+fn verdict(verdict: Verdict) -> String {
+    styled(style(verdict), verdict_word(verdict))
+}
+
+fn padded(verdict: Verdict) -> String {
+    styled(style(verdict), &format!("{:<7}", verdict_word(verdict)))
+}
+
+/// On what: `TCP 80, IPv4 and IPv6`, `service port 80 → TCP 8080, IPv4`.
+fn call(group: &Group) -> String {
+    let port = port_text(group.protocol, group.port);
+    let service = group.service_port.map(|p| format!("service port {p} → ")).unwrap_or_default();
+    format!("{service}{port}, {}", families_text(group.families()))
+}
+
+/// Which flows of the question a group holds: the pairs of pods where it has several, and the part of the internet.
+fn ends(answer: &Answer, group: &Group) -> String {
+    let all = pairs(answer.groups.iter());
+    let own = pairs(std::iter::once(group));
+    let mut out = if own == all {
+        "all pods".to_owned()
+    } else {
+        let mut shown: Vec<String> = own.iter().take(SHOWN).cloned().collect();
+        if own.len() > SHOWN {
+            shown.push(format!("{} more", own.len() - SHOWN));
+        }
+        shown.join(", ")
+    };
+    if all.len() == 1 {
+        out = all.first().cloned().unwrap_or_default();
+    }
+    match regions(group) {
+        Some(regions) => format!("{out}, for {regions}"),
+        None => out,
+    }
+}
+
+fn pairs<'a>(groups: impl Iterator<Item = &'a Group>) -> Vec<String> {
+    let named = |end: &Endpoint, region: bool| match end {
+        Endpoint::External(_) if region => "internet".to_owned(),
+        Endpoint::External(address) => address.to_string(),
+        _ => who(end),
+    };
+    let mut out: Vec<String> = groups
+        .flat_map(|g| &g.asked)
+        .map(|a| {
+            let region = a.region.is_some();
+            format!("{} → {}", named(&a.flow.source, region), named(&a.flow.destination, region))
+        })
+        .collect();
+    out.sort();
+    out.dedup();
+    out
+}
+
+/// The parts of the internet that a group is about, the whole of it being no part.
+fn regions(group: &Group) -> Option<String> {
+    let mut regions: Vec<_> = group.asked.iter().filter_map(|a| a.region.as_ref()).collect();
+    if regions.is_empty() {
+        return None;
+    }
+    regions.sort_by_key(|r| r.sample);
+    regions.dedup();
+    let words = regions.iter().take(SHOWN).map(|region| match region.ranges.len() {
+        n if n <= SHOWN => region.ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        n => format!("{} and everything like it ({n} ranges)", region.sample),
+    });
+    let mut words: Vec<String> = words.collect();
+    if regions.len() > SHOWN {
+        words.push(format!("{} more ranges", regions.len() - SHOWN));
+    }
+    Some(words.join(", "))
+}
+
+#[derive(Serialize)]
+struct JsonAnswer<'a> {
+    schema: &'static str,
+    verdict: &'static str,
+    source: &'a str,
+    destination: &'a str,
+    differs_by: Vec<&'static str>,
+    answers: Vec<JsonGroup>,
+}
+
+#[derive(Serialize)]
+struct JsonGroup {
+    verdict: &'static str,
+    protocol: String,
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_port: Option<u16>,
+    families: Vec<String>,
+    egress: JsonSide,
+    ingress: JsonSide,
+    flows: Vec<JsonFlow>,
+}
+
+#[derive(Serialize)]
+struct JsonFlow {
+    source: JsonEnd,
+    destination: JsonEnd,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct JsonEnd {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    address: String,
+}
+
+impl From<&Endpoint> for JsonEnd {
+    fn from(end: &Endpoint) -> Self {
+        let address = end.address().to_string();
+        match end {
+            Endpoint::Pod { key, .. } => {
+                let (namespace, name) = (Some(key.namespace.to_string()), Some(key.name.to_string()));
+                Self { kind: "pod", namespace, name, address }
+            }
+            Endpoint::Node { name, .. } => Self { kind: "node", namespace: None, name: Some(name.to_string()), address },
+            Endpoint::External(_) => Self { kind: "external", namespace: None, name: None, address },
+        }
+    }
+}
+
+/// The answer for machines.
+pub(crate) fn json(answer: &Answer) -> serde_json::Result<String> {
+    let group = |g: &Group| JsonGroup {
+        verdict: verdict_word(g.decision.verdict()),
+        protocol: g.protocol.to_string(),
+        port: g.protocol.has_ports().then_some(g.port),
+        service_port: g.service_port,
+        families: g.families().iter().map(ToString::to_string).collect(),
+        egress: (&g.decision.egress).into(),
+        ingress: (&g.decision.ingress).into(),
+        flows: g
+            .asked
+            .iter()
+            .map(|a| JsonFlow {
+                source: (&a.flow.source).into(),
+                destination: (&a.flow.destination).into(),
+                region: a.region.as_ref().map(|r| r.ranges.iter().map(ToString::to_string).collect()),
+            })
+            .collect(),
+    };
+    let mut out = serde_json::to_string_pretty(&JsonAnswer {
+        schema: SCHEMA,
+        verdict: verdict_word(answer.verdict),
+        source: &answer.source,
+        destination: &answer.destination,
+        differs_by: answer.differs.iter().map(|d| d.word()).collect(),
+        answers: answer.groups.iter().map(group).collect(),
+    })?;
+    out.push('\n');
+    Ok(out)
+}
