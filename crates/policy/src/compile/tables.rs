@@ -1,0 +1,455 @@
+//! Tables and groups: which classes get which row of which table.
+//!
+//! A class stands in a table's exact rows only where its row differs from what the ranges say for its addresses.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    classes::{Class, ClassId, Classes},
+    definition::{Definition, RuleDefinition},
+    ranges,
+    recorder::Recorder,
+    remove_from,
+    subjects::NamedDefinition,
+};
+use crate::{
+    Cluster, Direction, Group, GroupId, Name, NamespaceMatch, Peer, Table, TableId, Traffic, rules::PodMatch,
+};
+
+/// Names one selection of pods that some table asks for.
+pub(super) type AtomId = u32;
+
+/// A selection of pods, and the classes that it holds.
+#[derive(Clone, Debug)]
+struct Atom {
+    choice: PodMatch,
+    tables: usize,
+    classes: BTreeSet<ClassId>,
+}
+
+/// A rule that names a CIDR, and what it excepts from it.
+type RuleBlock = (usize, Arc<[IpNet]>);
+
+/// One table and what is known of it.
+#[derive(Clone, Debug)]
+struct TableState {
+    definition: Arc<Definition>,
+    /// How many local addresses it decides for.
+    users: usize,
+    /// Which rules name which selection.
+    atoms: BTreeMap<AtomId, Vec<usize>>,
+    /// Which rules name which CIDR, with its exceptions.
+    blocks: HashMap<IpNet, Vec<RuleBlock>>,
+    /// Whether some rule's ports depend on the peer.
+    has_port_names: bool,
+    range_groups: Vec<GroupId>,
+    /// Where its classes stand, and how many share each row.
+    placed: BTreeMap<ClassId, GroupId>,
+    rows: BTreeMap<GroupId, usize>,
+    /// Names of rows already worked out: they are hashes of the whole definition.
+    names: BTreeMap<Traffic, GroupId>,
+}
+
+/// A group and what is known of it. The classes of a group are the same in every table that uses it.
+#[derive(Clone, Debug, Default)]
+struct GroupState {
+    tables: usize,
+    classes: BTreeSet<ClassId>,
+}
+
+/// All tables and groups of the node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tables {
+    tables: BTreeMap<TableId, TableState>,
+    groups: BTreeMap<GroupId, GroupState>,
+    atoms: BTreeMap<AtomId, Atom>,
+    atom_ids: HashMap<PodMatch, AtomId>,
+    /// Selections within one named namespace, by its name; and those that select namespaces by label.
+    named_atoms: BTreeMap<Name, BTreeSet<AtomId>>,
+    selecting_atoms: BTreeSet<AtomId>,
+    next_atom: AtomId,
+    /// What the next `settle` must look at.
+    new_tables: BTreeSet<TableId>,
+    new_atoms: BTreeSet<AtomId>,
+    /// What nothing used at some moment since; dropped at the end of `settle` if that still is so.
+    unused_tables: BTreeSet<TableId>,
+    unused_groups: BTreeSet<GroupId>,
+    unused_atoms: BTreeSet<AtomId>,
+}
+
+impl Tables {
+    /// Lets a table decide for a local address; makes the table if it is new. Its exact rows come with `settle`.
+    pub(super) fn dispatch(
+        &mut self,
+        address: IpAddr,
+        direction: Direction,
+        definition: Option<NamedDefinition>,
+        classes: &mut Classes,
+        recorder: &mut Recorder<'_>,
+    ) {
+        let target = definition.as_ref().map(|(id, _)| *id);
+        let before = recorder.set_dispatch(direction, address, target);
+        if before == target {
+            return;
+        }
+        if let Some((id, definition)) = definition {
+            if !self.tables.contains_key(&id) {
+                self.make(id, definition, classes, recorder);
+            }
+            if let Some(table) = self.tables.get_mut(&id) {
+                table.users += 1;
+                self.unused_tables.remove(&id);
+            }
+        }
+        if let Some((id, table)) = before.and_then(|id| Some((id, self.tables.get_mut(&id)?))) {
+            table.users -= 1;
+            if table.users == 0 {
+                self.unused_tables.insert(id);
+            }
+        }
+    }
+
+    fn make(
+        &mut self,
+        id: TableId,
+        definition: Arc<Definition>,
+        classes: &mut Classes,
+        recorder: &mut Recorder<'_>,
+    ) {
+        let has_port_names = definition.rules().any(|rule| !rule.ports.names.is_empty());
+        let mut state = TableState {
+            users: 0,
+            atoms: BTreeMap::new(),
+            blocks: HashMap::new(),
+            has_port_names,
+            range_groups: Vec::new(),
+            placed: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            names: BTreeMap::new(),
+            definition,
+        };
+        let definition = state.definition.clone();
+        for (index, rule) in definition.rules().enumerate() {
+            for (_, name) in &rule.ports.names {
+                classes.mention_port_name(name);
+            }
+            for peer in rule.peers.iter().flatten() {
+                match peer {
+                    Peer::Pods(choice) => {
+                        for requirement in choice.pods.requirements() {
+                            classes.mention_label_key(&requirement.key);
+                        }
+                        state.atoms.entry(self.atom(choice)).or_default().push(index);
+                    }
+                    Peer::Block(block) => {
+                        for net in block.except.iter().chain([&block.cidr]) {
+                            classes.mention_net(*net);
+                        }
+                        state.blocks.entry(block.cidr).or_default().push((index, block.except.clone()));
+                    }
+                }
+            }
+        }
+        for atom in state.atoms.keys() {
+            if let Some(atom) = self.atoms.get_mut(atom) {
+                atom.tables += 1;
+            }
+        }
+        let rest = definition.flatten(|_, rule| rule.peers.is_none().then(|| rule.ports.numbers.clone()));
+        let mut table =
+            Table { direction: definition.direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
+        for (row, ranges) in ranges::rows(&definition, &table.rest) {
+            let group = definition.range_group(&row);
+            self.groups.entry(group).or_default().tables += 1;
+            if !recorder.has_group(group) {
+                recorder.add_group(group, Group::Ranges(ranges));
+            }
+            state.range_groups.push(group);
+            table.ranges.insert(group, row);
+        }
+        recorder.set_table(id, Some(table));
+        self.tables.insert(id, state);
+        self.new_tables.insert(id);
+    }
+
+    fn atom(&mut self, choice: &PodMatch) -> AtomId {
+        if let Some(id) = self.atom_ids.get(choice) {
+            return *id;
+        }
+        let id = self.next_atom;
+        self.next_atom += 1;
+        self.atom_ids.insert(choice.clone(), id);
+        self.atoms.insert(id, Atom { choice: choice.clone(), tables: 0, classes: BTreeSet::new() });
+        match &choice.namespaces {
+            NamespaceMatch::Named(name) => drop(self.named_atoms.entry(name.clone()).or_default().insert(id)),
+            NamespaceMatch::Selected(_) => drop(self.selecting_atoms.insert(id)),
+        }
+        self.new_atoms.insert(id);
+        id
+    }
+
+    /// Places what is new or changed: new tables against the classes that their selections hold, changed classes
+    /// against all tables of the node. Then drops what nothing uses.
+    pub(super) fn settle(
+        &mut self,
+        classes: &mut Classes,
+        cluster: &Cluster,
+        relabelled: &BTreeSet<Name>,
+        recorder: &mut Recorder<'_>,
+    ) {
+        let new_tables = std::mem::take(&mut self.new_tables);
+        let old_tables: Vec<TableId> =
+            self.tables.keys().filter(|id| !new_tables.contains(id)).copied().collect();
+        let changed = self.match_classes(classes, cluster, relabelled);
+        for id in new_tables {
+            for class in self.concerned(id, classes) {
+                self.place(id, class, classes, recorder);
+            }
+        }
+        for class in changed {
+            for id in &old_tables {
+                self.place(*id, class, classes, recorder);
+            }
+            if classes.get(class).is_some_and(|c| c.members.is_empty()) {
+                self.forget_class(class, classes);
+            }
+        }
+        // Last, so that a group that one table drops and another takes up in this round stays, and stays current.
+        self.drop_unused(classes, recorder);
+    }
+
+    /// Brings selections and classes together; returns the classes whose rows may have changed.
+    fn match_classes(
+        &mut self,
+        classes: &mut Classes,
+        cluster: &Cluster,
+        relabelled: &BTreeSet<Name>,
+    ) -> BTreeSet<ClassId> {
+        let mut changed = classes.take_touched();
+        for id in std::mem::take(&mut self.new_atoms) {
+            let Some(atom) = self.atoms.get(&id) else { continue };
+            let candidates: Vec<ClassId> = match &atom.choice.namespaces {
+                NamespaceMatch::Named(name) => classes.in_namespace(name).collect(),
+                NamespaceMatch::Selected(selector) => classes
+                    .namespaces()
+                    .filter(|(name, _)| {
+                        cluster.namespaces.get(*name).is_some_and(|n| selector.matches(&n.labels))
+                    })
+                    .flat_map(|(_, ids)| ids.iter().copied())
+                    .collect(),
+            };
+            for class in candidates {
+                self.test(id, class, classes, cluster);
+            }
+        }
+        for class in &changed {
+            let Some(namespace) = classes.get(*class).map(|c| c.key.namespace.clone()) else { continue };
+            let named = self.named_atoms.get(&namespace).into_iter().flatten();
+            let atoms: Vec<AtomId> = named.chain(&self.selecting_atoms).copied().collect();
+            for atom in atoms {
+                self.test(atom, *class, classes, cluster);
+            }
+        }
+        for namespace in relabelled {
+            let atoms: Vec<AtomId> = self.selecting_atoms.iter().copied().collect();
+            for class in classes.in_namespace(namespace).collect::<Vec<_>>() {
+                for atom in &atoms {
+                    if self.test(*atom, class, classes, cluster) {
+                        changed.insert(class);
+                    }
+                }
+            }
+        }
+        changed
+    }
+
+    /// Notes whether a selection holds a class; returns whether that is news.
+    fn test(&mut self, atom: AtomId, class: ClassId, classes: &mut Classes, cluster: &Cluster) -> bool {
+        let (Some(state), Some(found)) = (self.atoms.get_mut(&atom), classes.get_mut(class)) else {
+            return false;
+        };
+        let namespace = cluster.namespaces.get(&found.key.namespace).map(|n| &n.labels);
+        if !found.members.is_empty()
+            && state.choice.matches(&found.key.namespace, namespace, &found.key.labels)
+        {
+            state.classes.insert(class);
+            found.atoms.insert(atom)
+        } else {
+            state.classes.remove(&class);
+            found.atoms.remove(&atom)
+        }
+    }
+
+    /// The classes that a table's rules may treat differently from other addresses.
+    fn concerned(&self, id: TableId, classes: &Classes) -> BTreeSet<ClassId> {
+        let Some(table) = self.tables.get(&id) else { return BTreeSet::new() };
+        let selected =
+            table.atoms.keys().filter_map(|atom| self.atoms.get(atom)).flat_map(|atom| &atom.classes);
+        let mut found: BTreeSet<ClassId> = selected.copied().collect();
+        // A rule with named ports means something else for each pod, also where its peers are everyone or blocks.
+        for (_, name) in table.definition.rules().flat_map(|rule| &rule.ports.names) {
+            found.extend(classes.with_port_name(name));
+        }
+        found
+    }
+
+    /// Puts a class where it belongs in a table.
+    fn place(&mut self, id: TableId, class: ClassId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
+        let (Some(table), Some(found)) = (self.tables.get_mut(&id), classes.get_mut(class)) else { return };
+        let row = (!found.members.is_empty()).then(|| table.row_if_special(found)).flatten();
+        let target = row
+            .as_ref()
+            .map(|row| *table.names.entry(row.clone()).or_insert_with(|| table.definition.exact_group(row)));
+        let current = table.placed.get(&class).copied();
+        if current == target {
+            return;
+        }
+        if let Some(group) = current {
+            let mut gone = false;
+            table.placed.remove(&class);
+            if let Some(count) = table.rows.get_mut(&group) {
+                *count -= 1;
+                if *count == 0 {
+                    table.rows.remove(&group);
+                    recorder.edit_table(id, |t| drop(t.exact.remove(&group)));
+                    gone = true;
+                }
+            }
+            if self.groups.get_mut(&group).is_some_and(|state| state.classes.remove(&class)) {
+                found.groups.remove(&group);
+                found.members.iter().for_each(|address| recorder.set_member(group, *address, false));
+            }
+            if gone {
+                self.release_group(group);
+            }
+        }
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        if let (Some(group), Some(row)) = (target, row) {
+            table.placed.insert(class, group);
+            let count = table.rows.entry(group).or_insert(0);
+            *count += 1;
+            let state = self.groups.entry(group).or_default();
+            if *count == 1 {
+                state.tables += 1;
+                recorder.edit_table(id, |t| drop(t.exact.insert(group, row)));
+                if !recorder.has_group(group) {
+                    recorder.add_group(group, Group::Addresses(BTreeSet::new()));
+                }
+            }
+            if state.classes.insert(class) {
+                found.groups.insert(group);
+                found.members.iter().for_each(|address| recorder.set_member(group, *address, true));
+            }
+        }
+    }
+
+    /// Forgets a class that has no members and stands in no table any more.
+    fn forget_class(&mut self, class: ClassId, classes: &mut Classes) {
+        for atom in classes.get(class).map(|c| c.atoms.clone()).unwrap_or_default() {
+            if let Some(atom) = self.atoms.get_mut(&atom) {
+                atom.classes.remove(&class);
+            }
+        }
+        classes.remove(class);
+    }
+
+    fn drop_table(&mut self, id: TableId, recorder: &mut Recorder<'_>) {
+        let Some(table) = self.tables.remove(&id) else { return };
+        recorder.set_table(id, None);
+        for group in table.rows.keys().chain(&table.range_groups) {
+            self.release_group(*group);
+        }
+        for id in table.atoms.keys() {
+            if let Some(atom) = self.atoms.get_mut(id) {
+                atom.tables -= 1;
+                if atom.tables == 0 {
+                    self.unused_atoms.insert(*id);
+                }
+            }
+        }
+    }
+
+    fn drop_unused(&mut self, classes: &mut Classes, recorder: &mut Recorder<'_>) {
+        for id in std::mem::take(&mut self.unused_tables) {
+            self.drop_table(id, recorder);
+        }
+        for id in std::mem::take(&mut self.unused_groups) {
+            if self.groups.get(&id).is_some_and(|state| state.tables == 0) {
+                let state = self.groups.remove(&id).unwrap_or_default();
+                for class in &state.classes {
+                    if let Some(class) = classes.get_mut(*class) {
+                        class.groups.remove(&id);
+                    }
+                }
+                recorder.remove_group(id);
+            }
+        }
+        for id in std::mem::take(&mut self.unused_atoms) {
+            if self.atoms.get(&id).is_some_and(|atom| atom.tables == 0) {
+                self.drop_atom(id, classes);
+            }
+        }
+    }
+
+    fn drop_atom(&mut self, id: AtomId, classes: &mut Classes) {
+        let Some(atom) = self.atoms.remove(&id) else { return };
+        for class in &atom.classes {
+            if let Some(class) = classes.get_mut(*class) {
+                class.atoms.remove(&id);
+            }
+        }
+        self.atom_ids.remove(&atom.choice);
+        self.selecting_atoms.remove(&id);
+        if let NamespaceMatch::Named(name) = &atom.choice.namespaces {
+            remove_from(&mut self.named_atoms, name, &id);
+        }
+    }
+
+    fn release_group(&mut self, id: GroupId) {
+        if let Some(state) = self.groups.get_mut(&id) {
+            state.tables -= 1;
+            if state.tables == 0 {
+                self.unused_groups.insert(id);
+            }
+        }
+    }
+}
+
+impl TableState {
+    /// The row of a class, if it differs from what the ranges say for its addresses.
+    fn row_if_special(&self, class: &Class) -> Option<Traffic> {
+        let mut by_block: BTreeSet<usize> = BTreeSet::new();
+        for net in &class.key.nets {
+            for (rule, except) in self.blocks.get(net).into_iter().flatten() {
+                if !except.iter().any(|e| class.key.nets.contains(e)) {
+                    by_block.insert(*rule);
+                }
+            }
+        }
+        let mut matched = by_block.clone();
+        // Both are sets of selections; the smaller one is walked.
+        if class.atoms.len() <= self.atoms.len() {
+            matched.extend(class.atoms.iter().filter_map(|atom| self.atoms.get(atom)).flatten());
+        } else {
+            let holding = self.atoms.iter().filter(|(atom, _)| class.atoms.contains(atom));
+            matched.extend(holding.flat_map(|(_, rules)| rules));
+        }
+        if matched == by_block && !self.has_port_names {
+            return None;
+        }
+        let everyone = |rule: &RuleDefinition| rule.peers.is_none();
+        let inside = self.definition.flatten(|index, rule| {
+            (everyone(rule) || matched.contains(&index)).then(|| rule.traffic(&class.key.ports))
+        });
+        let outside = self.definition.flatten(|index, rule| {
+            (everyone(rule) || by_block.contains(&index)).then(|| rule.ports.numbers.clone())
+        });
+        (inside != outside).then_some(inside)
+    }
+}
