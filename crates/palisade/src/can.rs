@@ -41,13 +41,16 @@ pub(crate) struct Can {
 /// Answers.
 pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
     if arguments.sources.files.is_empty() {
-        bail!("no manifests given: say where policies and pods are with -f PATH (a file, a directory, or - for standard input)");
+        bail!(
+            "no manifests given: say where policies and pods are with -f PATH (a file, a directory, or - for standard input)"
+        );
     }
     let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
     let source = parse("source", &arguments.source)?;
     let destination = parse("destination", &arguments.destination)?;
     let options = Options { default_namespace: arguments.namespace.clone(), ..Options::default() };
-    let loaded = sources::load(&arguments.sources.files, &arguments.sources.reading, &options, arguments.quiet)?;
+    let loaded =
+        sources::load(&arguments.sources.files, &arguments.sources.reading, &options, arguments.quiet)?;
     let cluster = &loaded.cluster;
     let question = question::resolve(cluster, &source, &destination, &arguments.namespace)?;
     let answer = answer::answer(cluster, question);

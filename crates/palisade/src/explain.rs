@@ -20,14 +20,19 @@ pub(crate) fn lines(side: &Side, direction: Direction) -> Vec<String> {
     };
     match &side.reason {
         Reason::Itself => vec!["a pod always reaches itself".to_owned()],
-        Reason::NoSubject => vec![format!("{subject} is no pod of the cluster network: no policy acts on it")],
+        Reason::NoSubject => {
+            vec![format!("{subject} is no pod of the cluster network: no policy acts on it")]
+        }
         Reason::OwnNode => vec![format!("the {own} is the pod's own node, which is always let in")],
         Reason::NotIsolated => vec![format!("no policy isolates {subject} for {direction}")],
         Reason::Hairpin => vec!["a pod reaches itself through a service too".to_owned()],
         Reason::Rule(rule) => vec![rule_text(rule, direction)],
         Reason::Isolated { policies, near } => {
-            let mut names: Vec<String> =
-                policies.iter().take(SHOWN_POLICIES).map(|(key, at)| format!("{key}{}", place(at.as_ref()))).collect();
+            let mut names: Vec<String> = policies
+                .iter()
+                .take(SHOWN_POLICIES)
+                .map(|(key, at)| format!("{key}{}", place(at.as_ref())))
+                .collect();
             if policies.len() > SHOWN_POLICIES {
                 names.push(format!("{} more", policies.len() - SHOWN_POLICIES));
             }
@@ -196,7 +201,8 @@ mod tests {
             wanted: wanted.to_owned(),
             source: at(11),
         };
-        let near = vec![miss(true, false, "TCP 80"), miss(false, true, "pods a=b"), miss(false, false, "unseen")];
+        let near =
+            vec![miss(true, false, "TCP 80"), miss(false, true, "pods a=b"), miss(false, false, "unseen")];
         Side { verdict: Verdict::Deny, reason: Reason::Isolated { policies: vec![(policy, at(2))], near } }
     }
 

@@ -11,8 +11,6 @@ mod arguments;
 mod can;
 mod exit;
 mod explain;
-#[cfg(target_os = "linux")]
-mod lab;
 mod matrix;
 mod output;
 mod sources;
@@ -35,8 +33,6 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<Outcome> {
     match verb {
         Verb::Can(arguments) => can::run(&arguments),
-        #[cfg(target_os = "linux")]
-        Verb::Lab(arguments) => lab::run(arguments.verb),
         Verb::Completions(arguments) => completions(arguments.shell),
     }
 }

@@ -132,10 +132,11 @@ fn lines(cluster: &Cluster, pairs: &Pairs) -> Vec<Line> {
 fn workload_of(cluster: &Cluster, key: &ObjectKey) -> (Name, String) {
     let of = |key: &ObjectKey| cluster.pods.get(key).and_then(|p| p.workload.as_ref());
     let Some(workload) = of(key) else { return (key.namespace.clone(), key.name.to_string()) };
-    let clash = cluster.pods.keys().filter(|other| other.namespace == key.namespace).any(|other| match of(other) {
-        Some(w) => w.name == workload.name && w.kind != workload.kind,
-        None => other.name == workload.name,
-    });
+    let clash =
+        cluster.pods.keys().filter(|other| other.namespace == key.namespace).any(|other| match of(other) {
+            Some(w) => w.name == workload.name && w.kind != workload.kind,
+            None => other.name == workload.name,
+        });
     let name = match clash {
         true => format!("{}/{}", workload.kind.to_ascii_lowercase(), workload.name),
         false => workload.name.to_string(),
@@ -194,7 +195,8 @@ fn outside_lines(addresses: &[&Member], profiles: &BTreeMap<&Member, Profile<'_>
         }
     }
     let line = |members: Vec<&Member>| {
-        let first = if let Some(Member::Outside(a)) = members.first() { a.to_string() } else { String::new() };
+        let first =
+            if let Some(Member::Outside(a)) = members.first() { a.to_string() } else { String::new() };
         let more = if members.len() > 1 { format!(" +{}", members.len() - 1) } else { String::new() };
         Line { label: format!("outside {first}{more}"), members: members.into_iter().cloned().collect() }
     };
@@ -284,12 +286,14 @@ mod tests {
 from \\ to                1   2
 1 shop/db               .   -
 2 shop/web (2 pods)     80  all
-3 own node              80  .
+3 own node              all .
 4 other nodes           -   .
 5 outside 203.0.113.1 +1  -   .
-6 outside 203.0.113.3   80  .
+6 outside 203.0.113.3   all .
 ";
-        let squeeze = |s: &str| s.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+        let squeeze = |s: &str| {
+            s.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        };
         assert_eq!(squeeze(&text)[..7], squeeze(expected)[..], "{text}");
     }
 
@@ -301,7 +305,11 @@ from \\ to                1   2
 
     #[test]
     fn a_pod_to_itself_and_ends_without_policies_are_left_out() {
-        let text = drawn(&[("web-1", "web-1", 80, true), ("node/n1", "203.0.113.1", 80, true), ("web-1", "db-1", 80, true)]);
+        let text = drawn(&[
+            ("web-1", "web-1", 80, true),
+            ("node/n1", "203.0.113.1", 80, true),
+            ("web-1", "db-1", 80, true),
+        ]);
         assert!(!text.contains("node") && !text.contains("outside"), "{text}");
     }
 }

@@ -51,3 +51,8 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 pub(crate) fn note(text: &str) {
     _ = anstream::stderr().lock().write_all(text.as_bytes());
 }
+
+/// How many columns standard error has; what fits everywhere if it is no terminal.
+pub(crate) fn width() -> usize {
+    terminal_size::terminal_size_of(io::stderr()).map_or(100, |(width, _)| usize::from(width.0).max(40))
+}

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-use palisade_manifest::{Input, Loaded, Options, render};
+use palisade_manifest::{Diagnostic, Input, Loaded, Options, Severity, Style, render};
 
 use crate::output;
 
@@ -42,29 +42,39 @@ pub(crate) fn load(files: &[String], reading: &Reading, options: &Options, quiet
     let (errors, _) = loaded.tally();
     if errors > 0 && !reading.keep_going {
         let them = if errors == 1 { "it" } else { "them" };
-        bail!("{errors} {} in the manifests; correct {them}, or go on without with --keep-going", plural(errors, "error"));
+        bail!(
+            "{errors} {} in the manifests; correct {them}, or go on without with --keep-going",
+            plural(errors, "error")
+        );
     }
     if loaded.counts.objects.is_empty() {
         let names = files.join(", ");
         match (loaded.counts.files, loaded.counts.documents) {
             (0, _) => bail!("{names}: no manifests there (files named *.yaml, *.yml or *.json)"),
             (_, 0) => bail!("{names}: the manifests are empty"),
-            _ => bail!("{names}: nothing that matters to network policies: no pods, workloads, policies, services or nodes"),
+            _ => bail!(
+                "{names}: nothing that matters to network policies: no pods, workloads, policies, services or nodes"
+            ),
         }
     }
     Ok(loaded)
 }
 
-/// Prints what is wrong.
+/// As many findings as anybody reads; the number of the others is told.
+const SHOWN: usize = 50;
+
+/// Prints what is wrong, errors first; warnings not if `quiet`.
 pub(crate) fn report(loaded: &Loaded, quiet: bool) {
-    let shown: Vec<_> = loaded
-        .diagnostics
-        .iter()
-        .filter(|d| !quiet || d.severity == palisade_manifest::Severity::Error)
-        .cloned()
-        .collect();
-    if !shown.is_empty() {
-        output::note(&render::text(&shown, render::Style::Colour));
+    let of = |severity| loaded.diagnostics.iter().filter(move |d| d.severity == severity);
+    let warnings = of(Severity::Warning).filter(|_| !quiet);
+    let all: Vec<&Diagnostic> = of(Severity::Error).chain(warnings).collect();
+    for diagnostic in all.iter().take(SHOWN) {
+        // Colour is stripped on the way out where it doesn't belong.
+        let text = render(diagnostic, Style { colour: true, width: output::width() });
+        output::note(&format!("{text}\n\n"));
+    }
+    if all.len() > SHOWN {
+        output::note(&format!("… and {} more\n\n", all.len() - SHOWN));
     }
 }
 

@@ -33,10 +33,10 @@ impl Region {
     }
 }
 
-/// Ranges that are no part of the public internet: this host, private and shared networks, loopback, link-local,
-/// multicast and reserved (IANA's special-purpose address registries, RFC 6890). Documentation ranges stay in: they are
-/// what examples call the outside.
-const NOT_PUBLIC: [&str; 16] = [
+/// Ranges that are no part of the public internet. IPv4: this host, private and shared networks, loopback, link-local,
+/// multicast and reserved (IANA's special-purpose address registry, RFC 6890). IPv6: whatever is not global unicast,
+/// 2000::/3 (RFC 4291). Documentation ranges stay in: they are what examples call the outside.
+const NOT_PUBLIC: [&str; 12] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -46,13 +46,9 @@ const NOT_PUBLIC: [&str; 16] = [
     "192.0.0.0/24",
     "192.168.0.0/16",
     "224.0.0.0/3",
-    "::/8",
-    "100::/64",
-    "fc00::/7",
-    "fe80::/10",
-    "fec0::/10",
-    "ff00::/8",
-    "64:ff9b:1::/48",
+    "::/3",
+    "4000::/2",
+    "8000::/1",
 ];
 
 /// What a region's sample is, where the region has it: the documentation addresses (RFC 5737, RFC 3849), which can't be

@@ -17,29 +17,51 @@ pub(crate) struct Answer {
     pub(crate) verdict: Verdict,
     /// By what the verdict differs; empty if all flows agree.
     pub(crate) differs: Vec<Difference>,
-    /// The flows that have the same answer on the same port.
+    /// The flows that have the same answer.
     pub(crate) groups: Vec<Group>,
+    /// Whether policies tell parts of the internet apart that were asked about.
+    pub(crate) parts: bool,
 }
 
 /// Flows with one decision.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// The protocol; `Other` stands for ICMP of both families.
-    pub(crate) protocol: Protocol,
-    /// The port on the destination.
-    pub(crate) port: u16,
-    /// The port of the service, if one was asked for.
-    pub(crate) service_port: Option<u16>,
+    /// On what; sorted. The same flows were asked on each.
+    pub(crate) calls: Vec<Call>,
     /// What was decided.
     pub(crate) decision: Decision,
-    /// The flows.
+    /// The flows on the first call; the others have the same ends.
     pub(crate) asked: Vec<Asked>,
+}
+
+/// What a flow is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Call {
+    /// The protocol; [`Protocol::Other`] stands for ICMP of both families.
+    pub(crate) protocol: Protocol,
+    /// The port of the service, if one was asked for.
+    pub(crate) service_port: Option<u16>,
+    /// The port on the destination.
+    pub(crate) port: u16,
+}
+
+impl Call {
+    fn of(asked: &Asked) -> Self {
+        // ICMP and ICMPv6 are one question.
+        let protocol =
+            if asked.flow.protocol == Protocol::Other(58) { Protocol::Other(1) } else { asked.flow.protocol };
+        Self { protocol, service_port: asked.service_port, port: asked.flow.port }
+    }
 }
 
 impl Group {
     /// The families of its flows.
     pub(crate) fn families(&self) -> BTreeSet<Family> {
         self.asked.iter().map(Asked::family).collect()
+    }
+
+    fn ends(&self) -> Vec<(&Endpoint, &Endpoint)> {
+        self.asked.iter().map(|a| (&a.flow.source, &a.flow.destination)).collect()
     }
 }
 
@@ -84,33 +106,42 @@ pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
         destination: question.destination,
         verdict: if allowed { Verdict::Allow } else { Verdict::Deny },
         differs: differences(&decided),
+        parts: parts(&decided),
         groups: groups(decided),
     }
 }
 
-/// ICMP and ICMPv6 are one question.
-fn both_families(protocol: Protocol) -> Protocol {
-    if protocol == Protocol::Other(58) { Protocol::Other(1) } else { protocol }
-}
-
 fn groups(decided: Vec<(Asked, Decision)>) -> Vec<Group> {
-    let mut out: Vec<Group> = Vec::new();
+    let mut by_call: Vec<Group> = Vec::new();
     for (asked, decision) in decided {
-        let (protocol, port) = (both_families(asked.flow.protocol), asked.flow.port);
-        let same = |g: &&mut Group| {
-            g.protocol == protocol && g.port == port && g.service_port == asked.service_port && g.decision == decision
-        };
-        match out.iter_mut().find(same) {
+        let call = Call::of(&asked);
+        match by_call.iter_mut().find(|g| g.calls == [call] && g.decision == decision) {
             Some(group) => group.asked.push(asked),
-            None => {
-                let service_port = asked.service_port;
-                out.push(Group { protocol, port, service_port, decision, asked: vec![asked] });
-            }
+            None => by_call.push(Group { calls: vec![call], decision, asked: vec![asked] }),
         }
     }
+    let mut out: Vec<Group> = Vec::new();
+    for mut group in by_call {
+        match out.iter_mut().find(|g| g.decision == group.decision && g.ends() == group.ends()) {
+            Some(same) => same.calls.append(&mut group.calls),
+            None => out.push(group),
+        }
+    }
+    for group in &mut out {
+        group.calls.sort();
+    }
     // What is denied is what the user came for; within that, ports in order.
-    out.sort_by_key(|g| (g.decision.verdict().is_allow(), g.protocol, g.service_port, g.port));
+    out.sort_by(|a, b| {
+        (a.decision.verdict().is_allow(), &a.calls).cmp(&(b.decision.verdict().is_allow(), &b.calls))
+    });
     out
+}
+
+/// Whether one family has more than one part of the internet between the same ends.
+fn parts(decided: &[(Asked, Decision)]) -> bool {
+    let regions = decided.iter().filter_map(|(a, _)| Some((a, a.region.as_ref()?)));
+    let samples: BTreeSet<_> = regions.map(|(a, r)| (a.family(), r.sample)).collect();
+    samples.len() > samples.iter().map(|s| s.0).collect::<BTreeSet<_>>().len()
 }
 
 fn differences(decided: &[(Asked, Decision)]) -> Vec<Difference> {
@@ -125,7 +156,7 @@ fn differences(decided: &[(Asked, Decision)]) -> Vec<Difference> {
         }
     };
     test(Difference::Family, differ_by(decided, |a| a.family()));
-    test(Difference::Port, differ_by(decided, |a| (both_families(a.flow.protocol), a.flow.port, a.service_port)));
+    test(Difference::Port, differ_by(decided, |a| Call::of(a)));
     test(Difference::Pod, differ_by(decided, |a| (who(&a.flow.source), who(&a.flow.destination))));
     test(Difference::Region, differ_by(decided, |a| a.region.as_ref().map(|r| (a.family(), r.sample))));
     out

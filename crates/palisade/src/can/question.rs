@@ -51,7 +51,12 @@ enum End<'a> {
 }
 
 /// Resolves a question against a cluster. Names without a namespace are looked up in `namespace`.
-pub(crate) fn resolve(cluster: &Cluster, source: &Spec, destination: &Spec, namespace: &str) -> Result<Question> {
+pub(crate) fn resolve(
+    cluster: &Cluster,
+    source: &Spec,
+    destination: &Spec,
+    namespace: &str,
+) -> Result<Question> {
     if source.port.is_some() || source.protocol.is_some() {
         bail!("the source has a port or protocol; they belong to the destination: SRC DST:PORT/PROTO");
     }
@@ -64,8 +69,12 @@ pub(crate) fn resolve(cluster: &Cluster, source: &Spec, destination: &Spec, name
     let mut asked = Vec::new();
     for target in targets(cluster, destination, &to)? {
         match (&from, target.end) {
-            (End::Internet, None) => bail!("neither end is in the cluster: no policy has a say between internet and internet"),
-            (End::Internet, Some(end)) => asked.extend(with_internet(cluster, &end, Direction::Ingress, &target.call)),
+            (End::Internet, None) => {
+                bail!("neither end is in the cluster: no policy has a say between internet and internet")
+            }
+            (End::Internet, Some(end)) => {
+                asked.extend(with_internet(cluster, &end, Direction::Ingress, &target.call))
+            }
             (End::Endpoints(sources), None) => {
                 for end in sources {
                     asked.extend(with_internet(cluster, end, Direction::Egress, &target.call));
@@ -83,14 +92,17 @@ pub(crate) fn resolve(cluster: &Cluster, source: &Spec, destination: &Spec, name
     let mut seen = BTreeSet::new();
     asked.retain(|a| seen.insert((a.flow.clone(), a.service_port)));
     if asked.is_empty() {
-        bail!("{from_name} and {to_name} have no address family in common, so no connection between them exists");
+        bail!(
+            "{from_name} and {to_name} have no address family in common, so no connection between them exists"
+        );
     }
     Ok(Question { source: from_name, destination: to_name, asked })
 }
 
 /// A workload asked about itself means its pods among each other; the pod itself is meant only where it is alone.
 fn without_loops(asked: &mut Vec<Asked>) {
-    let is_loop = |a: &Asked| pod_key(&a.flow.source).is_some_and(|k| pod_key(&a.flow.destination) == Some(k));
+    let is_loop =
+        |a: &Asked| pod_key(&a.flow.source).is_some_and(|k| pod_key(&a.flow.destination) == Some(k));
     if asked.iter().any(|a| !is_loop(a)) {
         asked.retain(|a| !is_loop(a) || a.flow.through_service);
     }
@@ -114,7 +126,8 @@ fn end<'a>(cluster: &'a Cluster, who: &Who, namespace: &str) -> Result<(String, 
         }
         Who::Named { namespace: own, kind, name } => (own.as_deref().unwrap_or(namespace), *kind, name),
     };
-    let found = lookup::find(cluster, kind, namespace, name).map_err(|e| with_service_hint(cluster, e, kind, namespace, name))?;
+    let found = lookup::find(cluster, kind, namespace, name)
+        .map_err(|e| with_service_hint(cluster, e, kind, namespace, name))?;
     let label = found.to_string();
     let end = match found {
         Named::Pod(pod) => End::Endpoints(lookup::endpoints_of(cluster, pod)?),
@@ -139,7 +152,9 @@ fn with_service_hint(
     namespace: &str,
     name: &str,
 ) -> anyhow::Error {
-    let hint = [Kind::Service, Kind::Node].into_iter().find_map(|k| lookup::find(cluster, Some(k), namespace, name).ok());
+    let hint = [Kind::Service, Kind::Node]
+        .into_iter()
+        .find_map(|k| lookup::find(cluster, Some(k), namespace, name).ok());
     match (hint, kind) {
         (Some(found), None) => anyhow::anyhow!(
             "there is no pod or workload `{name}` in namespace {namespace}, but there is {found}; write that"
@@ -229,8 +244,13 @@ fn targets(cluster: &Cluster, spec: &Spec, end: &End<'_>) -> Result<Vec<Target>>
             }
             match (out.is_empty(), &spec.port) {
                 (false, _) => Ok(out),
-                (true, Some(port)) => bail!("no pod of the destination declares a port named `{port}`; write its number"),
-                (true, None) => bail!("the destination declares no container port{}; say which port you mean: DST:PORT", with_protocol(spec)),
+                (true, Some(port)) => {
+                    bail!("no pod of the destination declares a port named `{port}`; write its number")
+                }
+                (true, None) => bail!(
+                    "the destination declares no container port{}; say which port you mean: DST:PORT",
+                    with_protocol(spec)
+                ),
             }
         }
     }
@@ -243,9 +263,15 @@ fn with_protocol(spec: &Spec) -> String {
 /// Port and protocol of an end that declares none.
 fn fixed_call(spec: &Spec, what: &str) -> Result<Call> {
     match (&spec.port, spec.protocol) {
-        (None, Some(ProtocolSpec::Icmp)) => Ok(Call { protocol: ProtocolSpec::Icmp, port: 0, service_port: None }),
-        (Some(PortSpec::Number(port)), Some(ProtocolSpec::WithPorts(protocol))) => Ok(Call::new(protocol, *port)),
-        (Some(PortSpec::Name(name)), _) => bail!("{what} has no port names: write the number of port `{name}`"),
+        (None, Some(ProtocolSpec::Icmp)) => {
+            Ok(Call { protocol: ProtocolSpec::Icmp, port: 0, service_port: None })
+        }
+        (Some(PortSpec::Number(port)), Some(ProtocolSpec::WithPorts(protocol))) => {
+            Ok(Call::new(protocol, *port))
+        }
+        (Some(PortSpec::Name(name)), _) => {
+            bail!("{what} has no port names: write the number of port `{name}`")
+        }
         _ => bail!("{what} declares no ports; say which port you mean: DST:PORT[/PROTO]"),
     }
 }
@@ -273,7 +299,12 @@ fn calls_to(cluster: &Cluster, spec: &Spec, end: &Endpoint) -> Result<Vec<Call>>
     Ok(ports.into_iter().map(|(protocol, port)| Call::new(protocol, port)).collect())
 }
 
-fn service_targets(cluster: &Cluster, spec: &Spec, service: &Service, family: Option<Family>) -> Result<Vec<Target>> {
+fn service_targets(
+    cluster: &Cluster,
+    spec: &Spec,
+    service: &Service,
+    family: Option<Family>,
+) -> Result<Vec<Target>> {
     let protocol = match spec.protocol {
         Some(ProtocolSpec::Icmp) => {
             bail!("a service address answers no ICMP; ask about the pods behind service {}", service.key)

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use palisade_policy::{Direction, Endpoint, Verdict};
+use palisade_policy::{Direction, Endpoint, Family, IpRange, Verdict, address::to_number};
 use serde::Serialize;
 
-use super::answer::{Answer, Group, who};
+use super::answer::{Answer, Call, Group, who};
 use crate::{
     explain::{self, JsonSide, families_text, port_text, verdict_word},
     output::{Style, styled},
@@ -31,11 +31,19 @@ pub(crate) fn text(answer: &Answer) -> String {
     };
     for group in &answer.groups {
         if answer.groups.len() > 1 {
-            _ = writeln!(out, "\n{}  {}  {}", verdict(group.decision.verdict()), ends(answer, group), call(group));
-        } else if let Some(ends) = regions(group) {
+            _ = writeln!(
+                out,
+                "\n{}  {}  {}",
+                verdict(group.decision.verdict()),
+                ends(answer, group),
+                call(group)
+            );
+        } else if let Some(ends) = regions(answer, group) {
             _ = writeln!(out, "  for {ends}");
         }
-        for (direction, side) in [(Direction::Egress, &group.decision.egress), (Direction::Ingress, &group.decision.ingress)] {
+        for (direction, side) in
+            [(Direction::Egress, &group.decision.egress), (Direction::Ingress, &group.decision.ingress)]
+        {
             let mut lines = explain::lines(side, direction).into_iter();
             let name = format!("{direction}:");
             _ = writeln!(out, "  {name:<8} {}  {}", padded(side.verdict), lines.next().unwrap_or_default());
@@ -61,9 +69,21 @@ fn padded(verdict: Verdict) -> String {
 
 /// On what: `TCP 80, IPv4 and IPv6`, `service port 80 → TCP 8080, IPv4`.
 fn call(group: &Group) -> String {
-    let port = port_text(group.protocol, group.port);
-    let service = group.service_port.map(|p| format!("service port {p} → ")).unwrap_or_default();
-    format!("{service}{port}, {}", families_text(group.families()))
+    let one = |c: &Call| {
+        let service = c.service_port.map(|p| format!("service port {p} → ")).unwrap_or_default();
+        format!("{service}{}", port_text(c.protocol, c.port))
+    };
+    let calls: Vec<String> = group.calls.iter().map(one).collect();
+    format!("{}, {}", calls.join(", "), families_text(group.families()))
+}
+
+/// A range as a CIDR if it is one, else as first and last address.
+fn range_text(range: &IpRange) -> String {
+    let (first, last) = (to_number(range.first), to_number(range.last));
+    let bits = if Family::of(range.first) == Family::V4 { 32 } else { 128 };
+    let host_bits = (last - first).trailing_ones();
+    let is_cidr = (last - first).count_ones() == host_bits && (first & (last - first)) == 0;
+    if is_cidr && first != last { format!("{}/{}", range.first, bits - host_bits) } else { range.to_string() }
 }
 
 /// Which flows of the question a group holds: the pairs of pods where it has several, and the part of the internet.
@@ -82,7 +102,7 @@ fn ends(answer: &Answer, group: &Group) -> String {
     if all.len() == 1 {
         out = all.first().cloned().unwrap_or_default();
     }
-    match regions(group) {
+    match regions(answer, group) {
         Some(regions) => format!("{out}, for {regions}"),
         None => out,
     }
@@ -107,7 +127,10 @@ fn pairs<'a>(groups: impl Iterator<Item = &'a Group>) -> Vec<String> {
 }
 
 /// The parts of the internet that a group is about, the whole of it being no part.
-fn regions(group: &Group) -> Option<String> {
+fn regions(answer: &Answer, group: &Group) -> Option<String> {
+    if !answer.parts {
+        return None;
+    }
     let mut regions: Vec<_> = group.asked.iter().filter_map(|a| a.region.as_ref()).collect();
     if regions.is_empty() {
         return None;
@@ -115,7 +138,7 @@ fn regions(group: &Group) -> Option<String> {
     regions.sort_by_key(|r| r.sample);
     regions.dedup();
     let words = regions.iter().take(SHOWN).map(|region| match region.ranges.len() {
-        n if n <= SHOWN => region.ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        n if n <= SHOWN => region.ranges.iter().map(range_text).collect::<Vec<_>>().join(" "),
         n => format!("{} and everything like it ({n} ranges)", region.sample),
     });
     let mut words: Vec<String> = words.collect();
@@ -138,10 +161,7 @@ struct JsonAnswer<'a> {
 #[derive(Serialize)]
 struct JsonGroup {
     verdict: &'static str,
-    protocol: String,
-    port: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service_port: Option<u16>,
+    on: Vec<JsonCall>,
     families: Vec<String>,
     egress: JsonSide,
     ingress: JsonSide,
@@ -149,11 +169,28 @@ struct JsonGroup {
 }
 
 #[derive(Serialize)]
+struct JsonCall {
+    protocol: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_port: Option<u16>,
+}
+
+impl From<&Call> for JsonCall {
+    fn from(call: &Call) -> Self {
+        let port = call.protocol.has_ports().then_some(call.port);
+        Self { protocol: call.protocol.to_string(), port, service_port: call.service_port }
+    }
+}
+
+#[derive(Serialize)]
 struct JsonFlow {
     source: JsonEnd,
     destination: JsonEnd,
+    /// The public addresses for which the external end stands.
     #[serde(skip_serializing_if = "Option::is_none")]
-    region: Option<Vec<String>>,
+    stands_for: Option<Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -174,7 +211,9 @@ impl From<&Endpoint> for JsonEnd {
                 let (namespace, name) = (Some(key.namespace.to_string()), Some(key.name.to_string()));
                 Self { kind: "pod", namespace, name, address }
             }
-            Endpoint::Node { name, .. } => Self { kind: "node", namespace: None, name: Some(name.to_string()), address },
+            Endpoint::Node { name, .. } => {
+                Self { kind: "node", namespace: None, name: Some(name.to_string()), address }
+            }
             Endpoint::External(_) => Self { kind: "external", namespace: None, name: None, address },
         }
     }
@@ -184,9 +223,7 @@ impl From<&Endpoint> for JsonEnd {
 pub(crate) fn json(answer: &Answer) -> serde_json::Result<String> {
     let group = |g: &Group| JsonGroup {
         verdict: verdict_word(g.decision.verdict()),
-        protocol: g.protocol.to_string(),
-        port: g.protocol.has_ports().then_some(g.port),
-        service_port: g.service_port,
+        on: g.calls.iter().map(Into::into).collect(),
         families: g.families().iter().map(ToString::to_string).collect(),
         egress: (&g.decision.egress).into(),
         ingress: (&g.decision.ingress).into(),
@@ -196,7 +233,7 @@ pub(crate) fn json(answer: &Answer) -> serde_json::Result<String> {
             .map(|a| JsonFlow {
                 source: (&a.flow.source).into(),
                 destination: (&a.flow.destination).into(),
-                region: a.region.as_ref().map(|r| r.ranges.iter().map(ToString::to_string).collect()),
+                stands_for: a.region.as_ref().map(|r| r.ranges.iter().map(range_text).collect()),
             })
             .collect(),
     };
@@ -210,4 +247,22 @@ pub(crate) fn json(answer: &Answer) -> serde_json::Result<String> {
     })?;
     out.push('\n');
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cidrs_where_they_can_be() {
+        let text = |first: &str, last: &str| {
+            range_text(&IpRange { first: first.parse().unwrap(), last: last.parse().unwrap() })
+        };
+        assert_eq!(text("10.0.0.0", "10.255.255.255"), "10.0.0.0/8");
+        assert_eq!(text("0.0.0.0", "255.255.255.255"), "0.0.0.0/0");
+        assert_eq!(text("10.0.0.1", "10.0.0.2"), "10.0.0.1-10.0.0.2");
+        assert_eq!(text("10.0.0.1", "10.0.0.1"), "10.0.0.1");
+        assert_eq!(text("2000::", "3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), "2000::/3");
+        assert_eq!(text("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), "::/0");
+    }
 }

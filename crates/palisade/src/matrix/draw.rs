@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use palisade_policy::{Family, PortSet, Protocol};
+use palisade_policy::{Family, Protocol};
 
 use super::{Line, Matrix, Member, Outcomes};
 
@@ -23,13 +23,18 @@ pub(crate) fn text(matrix: &Matrix, width: usize) -> String {
         return "there is no pair of ends to try\n".to_owned();
     }
     let (rows, columns) = shown(matrix);
-    let labels: Vec<String> = matrix.lines.iter().enumerate().map(|(i, line)| format!("{} {}", i + 1, line.label)).collect();
+    let labels: Vec<String> =
+        matrix.lines.iter().enumerate().map(|(i, line)| format!("{} {}", i + 1, line.label)).collect();
     let label_width = labels.iter().map(|l| l.chars().count()).max().unwrap_or(0).max("from \\ to".len());
     for (i, block) in blocks(matrix, &rows, &columns, width.saturating_sub(label_width)).iter().enumerate() {
         if i > 0 {
             out.push('\n');
         }
-        _ = writeln!(out, "{}", row_text("from \\ to", label_width, block.iter().map(|c| (c.width, c.title.as_str()))));
+        _ = writeln!(
+            out,
+            "{}",
+            row_text("from \\ to", label_width, block.iter().map(|c| (c.width, c.title.as_str())))
+        );
         for (r, row) in rows.iter().enumerate() {
             let height = block.iter().map(|c| c.cells[r].len()).max().unwrap_or(1);
             for line in 0..height {
@@ -61,7 +66,8 @@ fn blocks(matrix: &Matrix, rows: &[usize], columns: &[usize], width: usize) -> V
     let mut out: Vec<Vec<Column>> = vec![Vec::new()];
     let mut used = 0;
     for &column in columns {
-        let cells: Vec<Vec<String>> = rows.iter().map(|row| cell(matrix.cells.get(&(*row, column)))).collect();
+        let cells: Vec<Vec<String>> =
+            rows.iter().map(|row| cell(matrix.cells.get(&(*row, column)))).collect();
         let title = (column + 1).to_string();
         let widest = cells.iter().flatten().map(String::len).max().unwrap_or(0).max(title.len());
         let drawn = Column { title, width: widest, cells };
@@ -106,7 +112,8 @@ fn cell(outcomes: Option<&Outcomes>) -> Vec<String> {
 /// What is allowed, in as few words as possible: whole protocols, then single ports; with `/4` or `/6` where only that
 /// family is.
 fn allowed(outcomes: &Outcomes) -> Vec<String> {
-    let tried: BTreeSet<(Protocol, u16)> = outcomes.keys().map(|(_, protocol, port)| (*protocol, *port)).collect();
+    let tried: BTreeSet<(Protocol, u16)> =
+        outcomes.keys().map(|(_, protocol, port)| (*protocol, *port)).collect();
     let family_mark = |protocol: Protocol, port: u16| -> Option<&'static str> {
         let went = |family| outcomes.get(&(family, protocol, port)).map(|t| t.allowed > 0);
         match (went(Family::V4), went(Family::V6)) {
@@ -127,7 +134,13 @@ fn allowed(outcomes: &Outcomes) -> Vec<String> {
             }
             _ => out.extend(ports.iter().zip(&marks).filter_map(|(port, mark)| {
                 let letter = letter(protocol);
-                mark.map(|mark| if protocol.has_ports() { format!("{port}{letter}{mark}") } else { format!("{protocol}{mark}") })
+                mark.map(|mark| {
+                    if protocol.has_ports() {
+                        format!("{port}{letter}{mark}")
+                    } else {
+                        format!("{protocol}{mark}")
+                    }
+                })
             })),
         }
     }
@@ -163,8 +176,12 @@ fn legend(matrix: &Matrix, columns: &[usize], out: &mut String) {
     // Lines with the same ports are told once.
     let mut by_ports: Vec<(String, Vec<String>)> = Vec::new();
     for &column in columns {
-        let tried: BTreeSet<(Protocol, u16)> =
-            matrix.cells.iter().filter(|((_, to), _)| *to == column).flat_map(|(_, o)| o.keys().map(|k| (k.1, k.2))).collect();
+        let tried: BTreeSet<(Protocol, u16)> = matrix
+            .cells
+            .iter()
+            .filter(|((_, to), _)| *to == column)
+            .flat_map(|(_, o)| o.keys().map(|k| (k.1, k.2)))
+            .collect();
         let ports = ports_text(&tried);
         let number = format!("{:>width$}", column + 1);
         match by_ports.iter_mut().find(|(p, _)| *p == ports) {
@@ -199,8 +216,11 @@ fn legend(matrix: &Matrix, columns: &[usize], out: &mut String) {
 }
 
 fn outside_addresses(line: &Line) -> Option<String> {
-    let addresses: Vec<String> =
-        line.members.iter().filter_map(|m| if let Member::Outside(a) = m { Some(a.to_string()) } else { None }).collect();
+    let addresses: Vec<String> = line
+        .members
+        .iter()
+        .filter_map(|m| if let Member::Outside(a) = m { Some(a.to_string()) } else { None })
+        .collect();
     (!addresses.is_empty()).then(|| addresses.join(", "))
 }
 
@@ -252,14 +272,22 @@ mod tests {
     fn wide_matrices_are_cut_into_blocks() {
         use std::net::Ipv4Addr;
         let lines: Vec<Line> = (0..30)
-            .map(|i| Line { label: format!("ns/workload-{i}"), members: vec![Member::Outside(Ipv4Addr::from(i).into())] })
+            .map(|i| Line {
+                label: format!("ns/workload-{i}"),
+                members: vec![Member::Outside(Ipv4Addr::from(i).into())],
+            })
             .collect();
         let cells = (0..30usize)
-            .flat_map(|a| (0..30usize).map(move |b| ((a, b), outcomes(&[(Family::V4, Protocol::Tcp, 80, a > b)]))))
+            .flat_map(|a| {
+                (0..30usize).map(move |b| ((a, b), outcomes(&[(Family::V4, Protocol::Tcp, 80, a > b)])))
+            })
             .collect();
         let text = text(&Matrix { lines, cells }, 100);
         let blocks = text.lines().filter(|l| l.starts_with("from")).count();
         assert_eq!(blocks, 2, "{text}");
-        assert!(text.lines().take_while(|l| !l.starts_with("tried")).all(|l| l.chars().count() <= 100), "{text}");
+        assert!(
+            text.lines().take_while(|l| !l.starts_with("tried")).all(|l| l.chars().count() <= 100),
+            "{text}"
+        );
     }
 }
