@@ -21,6 +21,7 @@ pub mod labels;
 pub mod lookup;
 pub mod near;
 pub mod plan;
+pub mod random;
 pub mod reference;
 pub mod regions;
 pub mod rules;
