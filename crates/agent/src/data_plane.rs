@@ -41,7 +41,7 @@ pub struct Connection {
     pub revoked: bool,
 }
 
-/// What the agent needs of a kernel. Tests script one; [`NftDataPlane`] is the real one.
+/// What the agent needs of a kernel. Tests script one; [`crate::NftDataPlane`] is the real one.
 pub trait DataPlane {
     /// How the data plane knows a connection.
     type Entry;

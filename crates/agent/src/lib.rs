@@ -10,10 +10,12 @@
 
 pub mod closed;
 mod data_plane;
+mod nftables;
 mod node;
 mod reconcile;
 pub mod stale;
 
 pub use data_plane::{Connection, DataPlane, DataPlaneError, Programmed};
+pub use nftables::NftDataPlane;
 pub use node::{NodeAgent, Report};
 pub use reconcile::{Action, Input, Reconciler};

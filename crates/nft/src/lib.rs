@@ -1,1 +1,39 @@
-//! A Palisade node plan as nftables netlink transactions, and conntrack revocation.
+//! A [`NodePlan`] in the kernel.
+//!
+//! * [`Enforcer`] holds the plan as programmed and commits each [`Delta`] as one nftables transaction in the table
+//!   `inet palisade`, carrying only what differs. Its meaning in the kernel is [`NodePlan::decide`].
+//! * [`conntrack`] lists the connections of local pods and cuts those that are denied now.
+//! * [`reader`] reads the table back and takes packets through it, without any code of the writing side.
+//!
+//! The core is pure: `program` turns a delta into typed messages, `layout` a table into chains and sets, `encode` both
+//! into bytes. One trait, [`Transport`], is all that touches a socket.
+//!
+//! [`NodePlan`]: palisade_policy::NodePlan
+//! [`NodePlan::decide`]: palisade_policy::NodePlan::decide
+//! [`Delta`]: palisade_policy::Delta
+
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+mod base;
+pub mod conntrack;
+mod encode;
+mod enforcer;
+mod error;
+mod kernel;
+mod layout;
+mod next;
+mod program;
+pub mod reader;
+mod registry;
+mod restart;
+mod ruleset;
+mod send;
+mod socket;
+
+pub use enforcer::{Commit, Enforcer, Options, remove};
+pub use error::{Error, PlanError};
+pub use kernel::Kernel;
+pub use layout::{LINEAR, LOG_EGRESS, LOG_INGRESS};
+pub use ruleset::{Hook, TABLE};
+pub use socket::{NetlinkSocket, Transport};

@@ -1,0 +1,148 @@
+//! What is in the table whatever the plan says: the dispatch maps and the base chains.
+
+use std::sync::Arc;
+
+use palisade_policy::{Direction, Family};
+
+use crate::{
+    Options,
+    ruleset::{Chain, Content, Expression, GENERATION_SET, Hook, Key, LABELS_CHAIN, Outcome, Rule, Set},
+};
+
+/// The comment of the table: whose it is, and the format of what is in it. Another format is replaced at start, never
+/// guessed at; the number rises with every change that an older agent's leftovers would not survive.
+pub(crate) const TABLE_COMMENT: &str = "palisade format 1";
+
+/// `NF_INET_FORWARD`, `NF_INET_LOCAL_IN`. The priority is 0, `filter`: after destination NAT (-100) and before source
+/// NAT (100), so that rules see the real peers (SEMANTICS G-1).
+pub(crate) fn hook_number(hook: Hook) -> u32 {
+    match hook {
+        Hook::Forward => 2,
+        Hook::Input => 1,
+    }
+}
+
+/// The digit that ends the name of a set or chain of one family.
+pub(crate) fn digit(family: Family) -> char {
+    if family == Family::V4 { '4' } else { '6' }
+}
+
+/// The sets that are always there.
+#[derive(Debug)]
+pub(crate) struct BaseSets {
+    dispatch: [[Arc<Set>; 2]; 2],
+    itself: [Arc<Set>; 2],
+    /// The transaction number.
+    pub(crate) generation: Arc<Set>,
+}
+
+impl BaseSets {
+    pub(crate) fn new() -> Self {
+        let dispatch = |direction: Direction| {
+            Family::BOTH.map(|family| {
+                Arc::new(Set {
+                    name: format!("{direction}{}", digit(family)).into(),
+                    key: Key::Address(family),
+                    intervals: false,
+                    verdicts: true,
+                    content: Content::Dispatch(direction, family),
+                })
+            })
+        };
+        let itself = |family| {
+            Arc::new(Set {
+                name: format!("self{}", digit(family)).into(),
+                key: Key::Pair(family),
+                intervals: false,
+                verdicts: false,
+                content: Content::Itself(family),
+            })
+        };
+        Self {
+            dispatch: Direction::BOTH.map(dispatch),
+            itself: Family::BOTH.map(itself),
+            generation: Arc::new(Set {
+                name: GENERATION_SET.into(),
+                key: Key::Number,
+                intervals: false,
+                verdicts: false,
+                content: Content::Generation,
+            }),
+        }
+    }
+
+    /// The map that leads from local pods to their chains.
+    pub(crate) fn dispatch(&self, direction: Direction, family: Family) -> &Arc<Set> {
+        &self.dispatch[usize::from(direction != Direction::BOTH[0])][usize::from(family == Family::V6)]
+    }
+
+    /// The pairs of isolated pods with themselves.
+    pub(crate) fn itself(&self, family: Family) -> &Arc<Set> {
+        &self.itself[usize::from(family == Family::V6)]
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Set>> {
+        self.dispatch.iter().flatten().chain(&self.itself).chain([&self.generation])
+    }
+}
+
+/// The base chains and the chain of labels.
+pub(crate) fn chains(options: &Options, sets: &BaseSets) -> Vec<Arc<Chain>> {
+    let hooks = if options.egress_to_own_node { &Hook::BOTH[..] } else { &Hook::BOTH[..1] };
+    let mut chains: Vec<_> = hooks.iter().map(|hook| Arc::new(base_chain(*hook, sets))).collect();
+    chains.push(Arc::new(labels_chain()));
+    chains
+}
+
+fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
+    let accept = || Expression::Then(Outcome::Accept);
+    let mut rules: Vec<Rule> = vec![
+        // In front of the rule for established traffic: this is what cuts live connections.
+        vec![Expression::Revoked, Expression::Counter, Expression::Then(Outcome::Drop)],
+        vec![Expression::Established, accept()],
+    ];
+    // Multicast listener discovery (130-132) and neighbour and router discovery (133-137), then MLDv2 reports: without
+    // them there is no IPv6 (SEMANTICS G-7).
+    for (first, last) in [(130, 137), (143, 143)] {
+        rules.push(vec![
+            Expression::Family(Family::V6),
+            Expression::Protocol(58),
+            Expression::Icmpv6(first, last),
+            accept(),
+        ]);
+    }
+    for family in Family::BOTH {
+        let set = sets.itself(family).name.clone();
+        rules.push(vec![Expression::Family(family), Expression::PairIn(family, set), accept()]);
+    }
+    // What a node receives for itself is never ingress of a pod, but it may be egress of one (SEMANTICS G-5).
+    let directions = if hook == Hook::Forward { &Direction::BOTH[..] } else { &[Direction::Egress] };
+    for direction in directions {
+        for family in Family::BOTH {
+            let map = sets.dispatch(*direction, family).name.clone();
+            rules.push(vec![Expression::Family(family), Expression::Dispatch(*direction, family, map)]);
+        }
+    }
+    Chain {
+        name: hook.chain().into(),
+        hook: Some(hook),
+        comment: None,
+        rules,
+        chains: Vec::new(),
+        sets: Vec::new(),
+    }
+}
+
+/// Nothing leads here. The kernel gives new connections room for labels only while a rule somewhere *sets* labels, and
+/// without that room no connection could be revoked by label.
+fn labels_chain() -> Chain {
+    Chain {
+        name: LABELS_CHAIN.into(),
+        hook: None,
+        comment: Some("makes room for labels, nothing leads here".to_owned()),
+        rules: vec![vec![Expression::SetRevoked]],
+        chains: Vec::new(),
+        sets: Vec::new(),
+    }
+}

@@ -1,0 +1,206 @@
+//! The plan in force, and the way from one to the next.
+
+use std::time::Duration;
+
+use palisade_policy::{Delta, NodePlan};
+
+use crate::{
+    Error, Kernel,
+    encode::encode,
+    kernel::now,
+    program::Program,
+    reader::Ruleset,
+    restart::{self, Found},
+    ruleset::Message,
+    send::{Generation, Sent, send},
+};
+
+/// What is programmed beside the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The nflog group that hears of every denied packet; none to log nothing.
+    pub log_group: Option<u16>,
+    /// Whether egress policies hold for what a pod sends to its own node too. The literal reading of the
+    /// documentation, where own-node traffic is exempt both ways, is `false` (SEMANTICS G-5).
+    pub egress_to_own_node: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { log_group: Some(DEFAULT_LOG_GROUP), egress_to_own_node: true }
+    }
+}
+
+/// Out of the way of ulogd's and other programs' small numbers.
+const DEFAULT_LOG_GROUP: u16 = 9043;
+
+/// What a change cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// Netlink messages sent.
+    pub messages: usize,
+    /// Set elements added and removed.
+    pub elements: usize,
+    /// Bytes sent.
+    pub bytes: usize,
+    /// Transactions: 0 where nothing differed, 1 as a rule, 2 where an address moved between groups, more where the
+    /// send buffer forces it.
+    pub transactions: usize,
+    /// The number in the kernel's table after it; 0 where there is no table.
+    pub generation: u32,
+    /// From the first byte encoded to the last answer read.
+    pub duration: Duration,
+}
+
+/// Holds the kernel to a plan.
+#[derive(Debug)]
+pub struct Enforcer {
+    kernel: Kernel,
+    plan: NodePlan,
+    program: Program,
+    generation: Generation,
+    /// Whether the kernel may hold something else than `plan` says.
+    torn: bool,
+}
+
+impl Enforcer {
+    /// Takes over the table that an earlier run left, or makes it, and leads it to `plan` by what differs.
+    /// At no moment is there less in force than the old rules or the new ones.
+    pub fn start(kernel: Kernel, plan: &NodePlan) -> Result<(Self, Commit), Error> {
+        Self::start_with(kernel, Options::default(), plan)
+    }
+
+    /// [`Enforcer::start`] with other options.
+    pub fn start_with(
+        mut kernel: Kernel,
+        options: Options,
+        plan: &NodePlan,
+    ) -> Result<(Self, Commit), Error> {
+        let (program, generation, commit) = lead(&mut kernel, &options, plan)?;
+        Ok((Self { kernel, plan: plan.clone(), program, generation, torn: false }, commit))
+    }
+
+    /// Leads the kernel from the plan as programmed to the plan after `delta`. On an error, the kernel and
+    /// [`Enforcer::programmed`] are as before; see [`Error::Torn`] for the one exception.
+    pub fn commit(&mut self, delta: &Delta) -> Result<Commit, Error> {
+        if self.torn {
+            self.repair()?;
+        }
+        let start = now();
+        let (phases, undo) = self.program.change(&self.plan, delta)?;
+        let (sent, outcome) = send(&mut self.kernel, phases, &mut self.generation);
+        match outcome {
+            Ok(()) => {
+                self.plan.apply(delta);
+                Ok(report(sent, &self.generation, start.elapsed()))
+            }
+            Err(cause) => {
+                self.program.undo(undo);
+                Err(self.take_back(cause, sent.transactions))
+            }
+        }
+    }
+
+    /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
+    pub fn repair(&mut self) -> Result<Commit, Error> {
+        let options = self.program.options.clone();
+        let (program, generation, commit) = lead(&mut self.kernel, &options, &self.plan)?;
+        self.program = program;
+        self.generation = generation;
+        self.torn = false;
+        Ok(commit)
+    }
+
+    /// Whether the kernel's table is still the one that this enforcer wrote last. Cheap: reads one number. Does not
+    /// see edits by those who leave the number alone; [`Enforcer::repair`] does.
+    pub fn in_step(&mut self) -> Result<bool, Error> {
+        Ok(!self.torn && restart::generation(&mut self.kernel)? == self.generation.current)
+    }
+
+    /// The plan in the kernel.
+    #[must_use]
+    pub fn programmed(&self) -> &NodePlan {
+        &self.plan
+    }
+
+    /// The connection, for [`crate::conntrack`] and [`crate::reader`].
+    pub fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    /// Removes the table with everything in it; all traffic passes. The next commit makes it anew.
+    pub fn remove(&mut self) -> Result<(), Error> {
+        remove(&mut self.kernel)?;
+        self.plan = NodePlan::default();
+        self.program = Program::new(self.program.options.clone());
+        self.generation.current = None;
+        // There is no table to change: the next commit has to find that out.
+        self.torn = true;
+        Ok(())
+    }
+
+    /// After a failure: if earlier transactions of the same change went through, goes back to the plan as programmed.
+    fn take_back(&mut self, cause: Error, transactions: usize) -> Error {
+        let uncertain = matches!(cause, Error::Answer(_) | Error::Socket { doing: "receiving", .. });
+        if transactions == 0 && !uncertain {
+            return cause;
+        }
+        self.torn = true;
+        match self.repair() {
+            Ok(_) => cause,
+            Err(repair) => Error::Torn { cause: Box::new(cause), repair: Box::new(repair) },
+        }
+    }
+}
+
+/// Removes our table from the namespace; says whether there was one.
+pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
+    match kernel.transaction(&[&encode(Message::DeleteTable)]) {
+        Ok(_) => Ok(true),
+        Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Leads whatever is in the kernel to a plan.
+fn lead(
+    kernel: &mut Kernel,
+    options: &Options,
+    plan: &NodePlan,
+) -> Result<(Program, Generation, Commit), Error> {
+    let start = now();
+    let empty = NodePlan::default();
+    let mut program = Program::new(options.clone());
+    let (mut phases, _) = program.change(&empty, &empty.delta_to(plan))?;
+    let found = Ruleset::read(kernel)?;
+    let mut current = None;
+    match restart::examine(found.as_ref(), &program, plan) {
+        Found::Nothing => phases.make.splice(0..0, program.make_base()).for_each(drop),
+        Found::Foreign => restart::replace_foreign(&mut phases, &program),
+        Found::Ours { changes, generation } => {
+            phases = changes;
+            current = generation;
+        }
+    }
+    let mut generation = Generation::new(program.sets.generation.clone(), current);
+    let sent = if phases.is_empty() {
+        Sent::default()
+    } else {
+        let (sent, outcome) = send(kernel, phases, &mut generation);
+        outcome?;
+        sent
+    };
+    let commit = report(sent, &generation, start.elapsed());
+    Ok((program, generation, commit))
+}
+
+fn report(sent: Sent, generation: &Generation, duration: Duration) -> Commit {
+    Commit {
+        messages: sent.messages,
+        elements: sent.elements,
+        bytes: sent.bytes,
+        transactions: sent.transactions,
+        generation: generation.current.unwrap_or(0),
+        duration,
+    }
+}

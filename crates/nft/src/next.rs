@@ -1,0 +1,187 @@
+//! The plan after a delta, without making it: groups can hold a hundred thousand addresses, a delta one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use palisade_policy::{
+    Delta, Direction, Family, Group, GroupId, IpRange, NodePlan, Table, TableId,
+    address::{max_number, to_number},
+    plan::AddressChanges,
+};
+
+use crate::{
+    program::dispatch_of,
+    ruleset::{Content, Element, Set},
+};
+
+/// `plan` after `delta`, as [`NodePlan::apply`] would make it.
+pub(crate) struct Next<'a> {
+    pub(crate) plan: &'a NodePlan,
+    pub(crate) delta: &'a Delta,
+}
+
+impl<'a> Next<'a> {
+    /// The table with this id.
+    pub(crate) fn table(&self, id: TableId) -> Option<&'a Table> {
+        if self.delta.tables_removed.contains(&id) {
+            return None;
+        }
+        self.delta.tables_set.get(&id).or_else(|| self.plan.tables.get(&id))
+    }
+
+    /// The group with this id; its members may still be changed by the delta.
+    pub(crate) fn group(&self, id: GroupId) -> Option<&'a Group> {
+        if self.delta.groups_removed.contains(&id) {
+            return None;
+        }
+        self.delta.groups_added.get(&id).or_else(|| self.plan.groups.get(&id))
+    }
+
+    /// The table that decides for a local address.
+    pub(crate) fn target(&self, direction: Direction, address: IpAddr) -> Option<TableId> {
+        let changes = self.changes(direction);
+        match changes.set.get(&address) {
+            Some(table) => Some(*table),
+            None if changes.removed.contains(&address) => None,
+            None => dispatch_of(self.plan, direction).get(&address).copied(),
+        }
+    }
+
+    /// The local addresses whose chain may change: those that the delta names, and those of tables that it changes.
+    pub(crate) fn touched(&self) -> BTreeSet<(Direction, IpAddr)> {
+        let mut out = BTreeSet::new();
+        for direction in Direction::BOTH {
+            let changes = self.changes(direction);
+            out.extend(changes.set.keys().chain(&changes.removed).map(|a| (direction, *a)));
+            if !self.delta.tables_set.is_empty() || !self.delta.tables_removed.is_empty() {
+                let changed = |id: &TableId| {
+                    self.delta.tables_set.contains_key(id) || self.delta.tables_removed.contains(id)
+                };
+                out.extend(
+                    dispatch_of(self.plan, direction)
+                        .iter()
+                        .filter(|(_, id)| changed(id))
+                        .map(|(a, _)| (direction, *a)),
+                );
+            }
+        }
+        out
+    }
+
+    /// Whether the group held the address before.
+    pub(crate) fn held(&self, id: GroupId, address: IpAddr) -> bool {
+        matches!(self.plan.groups.get(&id), Some(Group::Addresses(set)) if set.contains(&address))
+    }
+
+    /// Whether the group holds the address afterwards.
+    pub(crate) fn holds(&self, id: GroupId, address: IpAddr) -> bool {
+        if let Some(change) = self.delta.members.get(&id) {
+            if change.added.contains(&address) {
+                return matches!(self.group(id), Some(Group::Addresses(_)));
+            }
+            if change.removed.contains(&address) {
+                return false;
+            }
+        }
+        matches!(self.group(id), Some(Group::Addresses(set)) if set.contains(&address))
+    }
+
+    /// For each group that was there before, the addresses whose membership may have changed.
+    pub(crate) fn changed_members(&self) -> BTreeMap<GroupId, BTreeSet<IpAddr>> {
+        let mut out: BTreeMap<GroupId, BTreeSet<IpAddr>> = BTreeMap::new();
+        for (id, change) in &self.delta.members {
+            out.entry(*id).or_default().extend(change.added.iter().chain(&change.removed));
+        }
+        for (id, group) in &self.delta.groups_added {
+            if let (Some(Group::Addresses(old)), Group::Addresses(new)) = (self.plan.groups.get(id), group) {
+                out.entry(*id).or_default().extend(old.symmetric_difference(new));
+            }
+        }
+        out
+    }
+
+    /// All elements of a set that the delta brings into use.
+    pub(crate) fn fill(&self, set: &Set) -> Vec<Element> {
+        match &set.content {
+            Content::Ports(ranges) => {
+                ranges.iter().map(|(first, last)| Element::Ports(*first, *last)).collect()
+            }
+            Content::Groups(ids, family) if set.intervals => {
+                let mut ranges: Vec<IpRange> = ids
+                    .iter()
+                    .filter_map(|id| match self.group(*id) {
+                        Some(Group::Ranges(ranges)) => Some(ranges),
+                        _ => None,
+                    })
+                    .flatten()
+                    .filter(|r| Family::of(r.first) == *family)
+                    .copied()
+                    .collect();
+                merge(&mut ranges);
+                ranges.into_iter().map(Element::Range).collect()
+            }
+            Content::Groups(ids, family) => {
+                let mut members = BTreeSet::new();
+                for id in ids {
+                    self.collect(*id, *family, &mut members);
+                }
+                members.into_iter().map(Element::Address).collect()
+            }
+            Content::Dispatch(..) | Content::Itself(_) | Content::Generation => Vec::new(),
+        }
+    }
+
+    fn collect(&self, id: GroupId, family: Family, out: &mut BTreeSet<IpAddr>) {
+        let Some(Group::Addresses(base)) = self.group(id) else { return };
+        let of_family = |a: &&IpAddr| Family::of(**a) == family;
+        match self.delta.members.get(&id) {
+            Some(change) => {
+                out.extend(base.iter().filter(of_family).filter(|a| !change.removed.contains(*a)));
+                out.extend(change.added.iter().filter(of_family));
+            }
+            None => out.extend(base.iter().filter(of_family)),
+        }
+    }
+
+    fn changes(&self, direction: Direction) -> &'a AddressChanges {
+        if direction == Direction::Ingress { &self.delta.ingress } else { &self.delta.egress }
+    }
+}
+
+/// Sorts ranges of one family, and makes one of those that touch or overlap: the end marker of one would fall on the
+/// start of the next.
+fn merge(ranges: &mut Vec<IpRange>) {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, last| {
+        let end = to_number(last.last);
+        let touches = end == max_number(Family::of(last.last)) || to_number(next.first) <= end + 1;
+        if touches && to_number(next.last) > end {
+            last.last = next.last;
+        }
+        touches
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_touch_or_overlap_become_one() {
+        let range = |a: &str, b: &str| IpRange { first: a.parse().unwrap(), last: b.parse().unwrap() };
+        let mut ranges = vec![
+            range("10.0.1.0", "10.0.1.255"),
+            range("10.0.0.0", "10.0.0.255"),
+            range("10.0.3.0", "10.0.3.9"),
+            range("10.0.3.5", "10.0.3.7"),
+            range("255.255.255.0", "255.255.255.255"),
+            range("255.255.255.255", "255.255.255.255"),
+        ];
+        merge(&mut ranges);
+        let want =
+            [("10.0.0.0", "10.0.1.255"), ("10.0.3.0", "10.0.3.9"), ("255.255.255.0", "255.255.255.255")];
+        assert_eq!(ranges, want.map(|(a, b)| range(a, b)));
+    }
+}

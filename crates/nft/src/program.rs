@@ -1,0 +1,357 @@
+//! A delta as messages. Pure: the one place that knows which objects a change of the plan needs, and in which order.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use palisade_policy::{Delta, Direction, Family, Group, GroupId, Name, NodePlan, TableId};
+
+use crate::{
+    Options, PlanError,
+    base::{self, BaseSets, digit},
+    layout::{Layout, Layouts},
+    next::Next,
+    registry::{Edit, Registry},
+    ruleset::{Chain, Content, ELEMENTS_PER_MESSAGE, Element, Message, Set},
+};
+
+/// Messages that only make sense together in one transaction.
+pub(crate) type Step = Vec<Message>;
+
+/// A change, in the order in which it has to happen. Everything may happen at once; where it is too large for that, a
+/// transaction may end after any step, and packets still meet the old rules or the new ones:
+/// what is made in `make` is reached by nothing yet; `join` adds members before `leave` takes any away, so that an
+/// address that moves from one group to another is never in neither; and `unmake` removes what `switch` left unreached.
+#[derive(Debug, Default)]
+pub(crate) struct Phases {
+    /// New sets with their elements, new chains with their rules.
+    pub(crate) make: Vec<Step>,
+    /// New members of sets in use.
+    pub(crate) join: Vec<Step>,
+    /// The dispatch maps.
+    pub(crate) switch: Vec<Step>,
+    /// Members that leave sets in use.
+    pub(crate) leave: Vec<Step>,
+    /// Chains and sets out of use.
+    pub(crate) unmake: Vec<Step>,
+    /// Whether an address leaves a group and joins another. One transaction changes all sets at once, but a packet
+    /// looks into them one after another: it could look into the new group before and into the old one after. So
+    /// `leave` and `unmake` have to wait for a second transaction.
+    pub(crate) moves: bool,
+}
+
+impl Phases {
+    /// Whether nothing changes.
+    pub(crate) fn is_empty(&self) -> bool {
+        [&self.make, &self.join, &self.switch, &self.leave, &self.unmake].iter().all(|p| p.is_empty())
+    }
+}
+
+/// The objects in the kernel, as far as they follow from the plan.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) options: Options,
+    pub(crate) sets: BaseSets,
+    pub(crate) registry: Registry,
+    /// The chain to which each isolated local address leads.
+    pub(crate) dispatch: BTreeMap<(Direction, IpAddr), Name>,
+}
+
+/// What to undo when a change could not be sent.
+#[derive(Debug)]
+pub(crate) struct Undo {
+    edit: Edit,
+    dispatch: Vec<((Direction, IpAddr), Option<Name>)>,
+}
+
+impl Program {
+    /// Of an empty plan.
+    pub(crate) fn new(options: Options) -> Self {
+        Self { options, sets: BaseSets::new(), registry: Registry::default(), dispatch: BTreeMap::new() }
+    }
+
+    /// What makes the table with its base chains and empty maps.
+    pub(crate) fn make_base(&self) -> Vec<Step> {
+        let mut out = vec![vec![Message::CreateTable]];
+        out.extend(self.sets.all().map(|set| vec![Message::CreateSet(set.clone())]));
+        for chain in base::chains(&self.options, &self.sets) {
+            // A base chain takes packets as soon as it exists: it and its rules come together.
+            let mut step = Vec::new();
+            make_chain(&chain, |messages| step.extend(messages));
+            out.push(step);
+        }
+        out
+    }
+
+    /// What leads from `plan`, which this is the program of, to the plan after `delta`. Changes the program; where the
+    /// change can't be sent, [`Program::undo`] must follow. On an error nothing has changed.
+    pub(crate) fn change(&mut self, plan: &NodePlan, delta: &Delta) -> Result<(Phases, Undo), PlanError> {
+        let next = Next { plan, delta };
+        check_groups(&next)?;
+        let targets = self.targets(&next)?;
+        let mut undo = Undo { edit: Edit::default(), dispatch: Vec::new() };
+        let mut phases = Phases::default();
+        self.switch(&targets, &mut undo, &mut phases);
+        if let Some(id) = delta.groups_removed.iter().find(|id| self.uses(**id)) {
+            let error = PlanError::GroupInUse(*id);
+            self.undo(undo);
+            return Err(error);
+        }
+        members(&self.registry, &undo.edit, &next, &mut phases);
+        make(&undo.edit, &next, &mut phases);
+        unmake(&undo.edit, &mut phases);
+        Ok((phases, undo))
+    }
+
+    /// Takes a change back.
+    pub(crate) fn undo(&mut self, undo: Undo) {
+        for (key, old) in undo.dispatch {
+            match old {
+                Some(chain) => self.dispatch.insert(key, chain),
+                None => self.dispatch.remove(&key),
+            };
+        }
+        self.registry.undo(undo.edit);
+    }
+
+    /// The new entry chains of all local addresses whose chain may change.
+    fn targets(
+        &self,
+        next: &Next<'_>,
+    ) -> Result<BTreeMap<(Direction, IpAddr), Option<Arc<Chain>>>, PlanError> {
+        let mut layouts = Layouts::new();
+        let mut out = BTreeMap::new();
+        for (direction, address) in next.touched() {
+            let Some(id) = next.target(direction, address) else {
+                out.insert((direction, address), None);
+                continue;
+            };
+            let table = next.table(id).ok_or(PlanError::NoTable { direction, address, table: id })?;
+            if table.direction != direction {
+                return Err(PlanError::WrongDirection { direction, address, table: id });
+            }
+            let family = Family::of(address);
+            let chain = match layouts.get(&(id, family)) {
+                Some(chain) => Arc::clone(chain),
+                None => {
+                    let group = |id: &GroupId| next.group(*id);
+                    let chain = Layout { options: &self.options, family, group: &group }.entry(id, table)?;
+                    layouts.insert((id, family), chain.clone());
+                    chain
+                }
+            };
+            out.insert((direction, address), Some(chain));
+        }
+        Ok(out)
+    }
+
+    fn switch(
+        &mut self,
+        targets: &BTreeMap<(Direction, IpAddr), Option<Arc<Chain>>>,
+        undo: &mut Undo,
+        phases: &mut Phases,
+    ) {
+        let mut changes: BTreeMap<(Direction, Family), (Vec<Element>, Vec<Element>)> = BTreeMap::new();
+        let mut released = Vec::new();
+        let isolated: BTreeMap<IpAddr, bool> = targets.keys().map(|(_, a)| (*a, self.isolated(*a))).collect();
+        for (key, target) in targets {
+            let (direction, address) = *key;
+            let old = self.dispatch.get(key).cloned();
+            if old.as_ref() == target.as_ref().map(|chain| &chain.name) {
+                continue;
+            }
+            if let Some(chain) = target {
+                self.registry.retain(chain, &mut undo.edit);
+                self.dispatch.insert(*key, chain.name.clone());
+            } else {
+                self.dispatch.remove(key);
+            }
+            let (removed, added) = changes.entry((direction, Family::of(address))).or_default();
+            removed.extend(old.iter().map(|chain| Element::Jump(address, chain.clone())));
+            added.extend(target.iter().map(|chain| Element::Jump(address, chain.name.clone())));
+            released.extend(old.clone());
+            undo.dispatch.push((*key, old));
+        }
+        for name in released {
+            self.registry.release(&name, &mut undo.edit);
+        }
+        for family in Family::BOTH {
+            let changed = |was: bool| {
+                let now = |a: &IpAddr| self.isolated(*a);
+                let of = isolated.iter().filter(move |(a, w)| Family::of(**a) == family && **w == was);
+                of.map(|(a, _)| *a).filter(|a| now(a) != was).map(Element::Itself).collect::<Vec<_>>()
+            };
+            let set = self.sets.itself(family);
+            phases.join.extend(add(set, changed(false)));
+            phases.leave.extend(remove(set, changed(true)));
+        }
+        for ((direction, family), (removed, added)) in changes {
+            phases.switch.extend(replace(self.sets.dispatch(direction, family), removed, added));
+        }
+    }
+
+    fn isolated(&self, address: IpAddr) -> bool {
+        Direction::BOTH.iter().any(|direction| self.dispatch.contains_key(&(*direction, address)))
+    }
+
+    fn uses(&self, group: GroupId) -> bool {
+        Family::BOTH.iter().any(|family| {
+            let name = |kind| format!("{kind}_{group}_{}", digit(*family));
+            ["group", "ranges"].iter().any(|kind| self.registry.set(&name(kind)).is_some())
+        })
+    }
+}
+
+/// Steps that lead local addresses elsewhere. What is removed and added for one address stays together, so that the
+/// address is never without a chain.
+pub(crate) fn replace(map: &Arc<Set>, removed: Vec<Element>, added: Vec<Element>) -> Vec<Step> {
+    let mut by_address: BTreeMap<IpAddr, (Option<Element>, Option<Element>)> = BTreeMap::new();
+    for element in removed {
+        if let Element::Jump(address, _) = element {
+            by_address.entry(address).or_default().0 = Some(element);
+        }
+    }
+    for element in added {
+        if let Element::Jump(address, _) = element {
+            by_address.entry(address).or_default().1 = Some(element);
+        }
+    }
+    chunks(by_address.into_values())
+        .map(|pairs| {
+            let (removed, added): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+            let (removed, added): (Vec<_>, Vec<_>) =
+                (removed.into_iter().flatten().collect(), added.into_iter().flatten().collect());
+            let mut step = Vec::new();
+            if !removed.is_empty() {
+                step.push(Message::RemoveElements(map.clone(), removed));
+            }
+            if !added.is_empty() {
+                step.push(Message::AddElements(map.clone(), added));
+            }
+            step
+        })
+        .collect()
+}
+
+/// A group in use keeps its kind, and its ranges if it has any.
+fn check_groups(next: &Next<'_>) -> Result<(), PlanError> {
+    for (id, new) in &next.delta.groups_added {
+        match (next.plan.groups.get(id), new) {
+            (None, _) | (Some(Group::Addresses(_)), Group::Addresses(_)) => {}
+            (Some(old), new) if old == new => {}
+            _ => return Err(PlanError::GroupChanged(*id)),
+        }
+    }
+    Ok(())
+}
+
+/// Who joins and leaves the sets that stay.
+fn members(registry: &Registry, edit: &Edit, next: &Next<'_>, phases: &mut Phases) {
+    let changed: BTreeMap<GroupId, BTreeSet<IpAddr>> = next.changed_members();
+    if changed.is_empty() {
+        return;
+    }
+    let made: HashSet<&str> = edit.sets_made.iter().map(|set| &*set.name).collect();
+    let (mut joining, mut leaving) = (HashSet::new(), HashSet::new());
+    for (id, addresses) in &changed {
+        for address in addresses {
+            match (next.held(*id, *address), next.holds(*id, *address)) {
+                (false, true) => drop(joining.insert(*address)),
+                (true, false) => drop(leaving.insert(*address)),
+                _ => {}
+            }
+        }
+        for family in Family::BOTH {
+            if let Some(set) = registry.set(&format!("group_{id}_{}", digit(family)))
+                && !made.contains(&*set.name)
+            {
+                set_members(set, addresses.iter().copied(), next, phases);
+            }
+        }
+    }
+    // The unions come last in `join` and would best come first in `leave`, so that the search tree leads to a group
+    // only while it holds the address; where it does not, the chain at the end of the branch goes on to the ranges,
+    // which is what the address met before.
+    for set in registry.unions() {
+        let Content::Groups(ids, _) = &set.content else { continue };
+        let addresses: BTreeSet<IpAddr> =
+            ids.iter().filter_map(|id| changed.get(id)).flatten().copied().collect();
+        if !addresses.is_empty() && !made.contains(&*set.name) {
+            set_members(set, addresses, next, phases);
+        }
+    }
+    let arrives =
+        |a: &IpAddr| joining.contains(a) || next.delta.groups_added.keys().any(|id| next.holds(*id, *a));
+    phases.moves = leaving.iter().any(arrives);
+}
+
+fn set_members(
+    set: &Arc<Set>,
+    candidates: impl IntoIterator<Item = IpAddr>,
+    next: &Next<'_>,
+    phases: &mut Phases,
+) {
+    let Content::Groups(ids, family) = &set.content else { return };
+    let (mut joins, mut leaves) = (Vec::new(), Vec::new());
+    for address in candidates.into_iter().filter(|a| Family::of(*a) == *family) {
+        let before = ids.iter().any(|id| next.held(*id, address));
+        let after = ids.iter().any(|id| next.holds(*id, address));
+        match (before, after) {
+            (false, true) => joins.push(Element::Address(address)),
+            (true, false) => leaves.push(Element::Address(address)),
+            _ => {}
+        }
+    }
+    phases.join.extend(add(set, joins));
+    phases.leave.extend(remove(set, leaves));
+}
+
+fn make(edit: &Edit, next: &Next<'_>, phases: &mut Phases) {
+    for set in &edit.sets_made {
+        phases.make.push(vec![Message::CreateSet(set.clone())]);
+        phases.make.extend(add(set, next.fill(set)));
+    }
+    for chain in &edit.chains_made {
+        make_chain(chain, |messages| phases.make.extend(messages.into_iter().map(|m| vec![m])));
+    }
+}
+
+fn make_chain(chain: &Arc<Chain>, take: impl FnOnce(Vec<Message>)) {
+    let mut messages = vec![Message::CreateChain(chain.clone())];
+    messages.extend((0..chain.rules.len()).map(|index| Message::AddRule(chain.clone(), index)));
+    take(messages);
+}
+
+/// Chains before the sets that their rules look into.
+fn unmake(edit: &Edit, phases: &mut Phases) {
+    phases.unmake.extend(edit.chains_gone.iter().map(|chain| vec![Message::DeleteChain(chain.name.clone())]));
+    phases.unmake.extend(edit.sets_gone.iter().map(|set| vec![Message::DeleteSet(set.name.clone())]));
+}
+
+/// Steps that add elements to a set.
+pub(crate) fn add(set: &Arc<Set>, elements: Vec<Element>) -> impl Iterator<Item = Step> {
+    let set = set.clone();
+    chunks(elements).map(move |e| vec![Message::AddElements(set.clone(), e)])
+}
+
+/// Steps that remove elements from a set.
+pub(crate) fn remove(set: &Arc<Set>, elements: Vec<Element>) -> impl Iterator<Item = Step> {
+    let set = set.clone();
+    chunks(elements).map(move |e| vec![Message::RemoveElements(set.clone(), e)])
+}
+
+/// Splits into lists that fit one message.
+pub(crate) fn chunks<T>(items: impl IntoIterator<Item = T>) -> impl Iterator<Item = Vec<T>> {
+    let mut items = items.into_iter();
+    std::iter::from_fn(move || {
+        let chunk: Vec<T> = items.by_ref().take(ELEMENTS_PER_MESSAGE).collect();
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+/// The plan's addresses that lead to a table.
+pub(crate) fn dispatch_of(plan: &NodePlan, direction: Direction) -> &BTreeMap<IpAddr, TableId> {
+    if direction == Direction::Ingress { &plan.ingress } else { &plan.egress }
+}

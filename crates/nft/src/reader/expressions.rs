@@ -1,0 +1,123 @@
+//! Kernel expressions of a rule.
+
+use super::attributes::Attributes;
+
+/// Where a verdict leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The packet passes this hook.
+    Accept,
+    /// It is dropped.
+    Drop,
+    /// Back to the rule behind the last jump.
+    Return,
+    /// To a chain, and back.
+    Jump(String),
+    /// To a chain, and not back.
+    Goto(String),
+    /// Some other verdict code.
+    Other(i32),
+}
+
+/// One kernel expression. Registers are numbered as the kernel's uapi numbers them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of linux/netfilter/nf_tables.h, by their names there")]
+pub enum Operation {
+    /// `meta load`.
+    Meta { key: u32, register: u32 },
+    /// `ct load`.
+    Ct { key: u32, register: u32 },
+    /// `ct set`.
+    CtSet { key: u32, register: u32 },
+    /// `payload load`.
+    Payload { base: u32, offset: u32, length: u32, register: u32 },
+    /// `cmp`.
+    Compare { register: u32, operator: u32, value: Vec<u8> },
+    /// `bitwise`, the boolean form.
+    Bitwise { source: u32, register: u32, mask: Vec<u8>, xor: Vec<u8> },
+    /// `lookup`; with a register, the data of the element goes there.
+    Lookup { set: String, register: u32, into: Option<u32>, inverted: bool },
+    /// `immediate` verdict.
+    Verdict(Target),
+    /// `immediate` value.
+    Immediate { register: u32, value: Vec<u8> },
+    /// `counter`, with packets and bytes so far.
+    Counter { packets: u64, bytes: u64 },
+    /// `log`.
+    Log { group: Option<u16>, prefix: String },
+    /// Anything that we never send.
+    Unknown(String),
+}
+
+/// Reads the list of expressions of a rule.
+pub(super) fn operations(list: Attributes<'_>) -> Vec<Operation> {
+    list.map(|(_, element)| {
+        let element = Attributes(element);
+        let name = element.text(1).unwrap_or_default();
+        let data = element.nested(2).unwrap_or(Attributes(&[]));
+        operation(&name, data).unwrap_or(Operation::Unknown(name))
+    })
+    .collect()
+}
+
+fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
+    Some(match name {
+        "meta" => Operation::Meta { key: data.number(2)?, register: data.number(1)? },
+        "ct" => match data.number(4) {
+            Some(register) => Operation::CtSet { key: data.number(2)?, register },
+            None => Operation::Ct { key: data.number(2)?, register: data.number(1)? },
+        },
+        "payload" => Operation::Payload {
+            register: data.number(1)?,
+            base: data.number(2)?,
+            offset: data.number(3)?,
+            length: data.number(4)?,
+        },
+        "cmp" => Operation::Compare {
+            register: data.number(1)?,
+            operator: data.number(2)?,
+            value: data.nested(3)?.get(1)?.to_vec(),
+        },
+        "bitwise" => Operation::Bitwise {
+            source: data.number(1)?,
+            register: data.number(2)?,
+            mask: data.nested(4)?.get(1)?.to_vec(),
+            xor: data.nested(5)?.get(1)?.to_vec(),
+        },
+        "lookup" => Operation::Lookup {
+            set: data.text(1)?,
+            register: data.number(2)?,
+            into: data.number(3),
+            inverted: data.number(5).unwrap_or(0) & 1 == 1,
+        },
+        "immediate" => {
+            let content = data.nested(2)?;
+            match content.nested(2) {
+                Some(v) => Operation::Verdict(target(v)?),
+                None => Operation::Immediate { register: data.number(1)?, value: content.get(1)?.to_vec() },
+            }
+        }
+        "counter" => Operation::Counter { bytes: be64(data.get(1)?)?, packets: be64(data.get(2)?)? },
+        "log" => Operation::Log {
+            group: data.get(1).and_then(|g| Some(u16::from_be_bytes(g.get(..2)?.try_into().ok()?))),
+            prefix: data.text(2).unwrap_or_default(),
+        },
+        _ => return None,
+    })
+}
+
+/// Reads `NFTA_VERDICT_*`.
+pub(super) fn target(verdict: Attributes<'_>) -> Option<Target> {
+    Some(match verdict.number(1)? as i32 {
+        0 => Target::Drop,
+        1 => Target::Accept,
+        -3 => Target::Jump(verdict.text(2)?),
+        -4 => Target::Goto(verdict.text(2)?),
+        -5 => Target::Return,
+        other => Target::Other(other),
+    })
+}
+
+fn be64(payload: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(payload.get(..8)?.try_into().ok()?))
+}

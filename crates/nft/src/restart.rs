@@ -1,0 +1,242 @@
+//! What an earlier run left in the kernel, and the way from there to the plan.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use palisade_policy::{Delta, Direction, Family, NodePlan};
+
+use crate::{
+    Error, Kernel,
+    base::{self, TABLE_COMMENT, hook_number},
+    next::Next,
+    program::{Phases, Program, add, remove, replace},
+    reader::{Attributes, Ruleset, Set as Observed, Target, address},
+    ruleset::{Chain, Content, Element, GENERATION_SET, Key, Message, Set, TABLE},
+};
+
+/// What there is.
+pub(crate) enum Found {
+    /// No table of our name.
+    Nothing,
+    /// A table of our name in another format, or bent beyond mending.
+    Foreign,
+    /// Our table, and what leads from it to the plan.
+    Ours {
+        /// The difference.
+        changes: Phases,
+        /// Its transaction number.
+        generation: Option<u32>,
+    },
+}
+
+/// The transaction number in our table; none if there is no table.
+pub(crate) fn generation(kernel: &mut Kernel) -> Result<Option<u32>, Error> {
+    /// `NFT_MSG_GETSETELEM`.
+    const GETSETELEM: u16 = 13;
+    match kernel.dump_tables(GETSETELEM, &[(1, TABLE), (2, GENERATION_SET)]) {
+        Ok(replies) => Ok(replies.iter().find_map(|reply| {
+            let key = Attributes(reply).nested(3)?.nested(1)?.nested(1)?.get(1)?;
+            Some(u32::from_ne_bytes(key.try_into().ok()?))
+        })),
+        Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Compares what there is with what the plan needs. `program` is that of `plan`.
+pub(crate) fn examine(found: Option<&Ruleset>, program: &Program, plan: &NodePlan) -> Found {
+    let Some(found) = found else { return Found::Nothing };
+    match difference(found, program, plan) {
+        Some(changes) => Found::Ours { changes, generation: number_in(found) },
+        None => Found::Foreign,
+    }
+}
+
+fn number_in(found: &Ruleset) -> Option<u32> {
+    let key = found.sets.get(GENERATION_SET)?.elements.keys().next()?;
+    Some(u32::from_ne_bytes(key[..].try_into().ok()?))
+}
+
+/// None where only a fresh table helps.
+fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Phases> {
+    let base_chains = base::chains(&program.options, &program.sets);
+    let generation = found.sets.get(GENERATION_SET)?;
+    if found.comment.as_deref() != Some(TABLE_COMMENT) || generation.elements.len() > 1 {
+        return None;
+    }
+    for chain in base_chains.iter().filter(|chain| chain.hook.is_some()) {
+        let expected = chain.hook.map(|hook| (hook_number(hook), 0, 1));
+        if found.chains.get(&*chain.name).is_none_or(|c| c.base != expected) {
+            return None;
+        }
+    }
+    // A base chain that these options do without can't be made to do nothing in any other way.
+    if found.chains.iter().any(|(name, c)| c.base.is_some() && !base_chains.iter().any(|b| *b.name == **name))
+    {
+        return None;
+    }
+    let mut phases = Phases::default();
+    let empty = Delta::default();
+    let next = Next { plan, delta: &empty };
+    let mut moves = Moves::default();
+    for set in program.sets.all().chain(program.registry.sets()) {
+        let elements = match &set.content {
+            Content::Dispatch(direction, family) => dispatch(program, *direction, *family),
+            Content::Itself(family) => itself(plan, *family),
+            _ => next.fill(set),
+        };
+        match found.sets.get(&*set.name) {
+            Some(observed) => set_difference(set, observed, elements, &mut phases, &mut moves)?,
+            None => {
+                phases.make.push(vec![Message::CreateSet(set.clone())]);
+                phases.make.extend(add(set, elements));
+            }
+        }
+    }
+    phases.moves = moves.any();
+    chains(found, program, &base_chains, &mut phases);
+    Some(phases)
+}
+
+/// Chains that are missing are made, all others get their rules anew: there are few, and whatever was done to them is
+/// mended. Chains and sets that nobody needs go.
+fn chains(found: &Ruleset, program: &Program, base_chains: &[Arc<Chain>], phases: &mut Phases) {
+    let mut rewritten = Vec::new();
+    let mut made: HashSet<&str> = HashSet::new();
+    let mut order: Vec<&Arc<Chain>> = Vec::new();
+    for chain in program.registry.chains() {
+        in_order(chain, &mut made, &mut order);
+    }
+    order.extend(base_chains);
+    for chain in order.iter().filter(|chain| !found.chains.contains_key(&*chain.name)) {
+        phases.make.push(vec![Message::CreateChain(Arc::clone(chain))]);
+    }
+    for chain in &order {
+        let mut step = Vec::new();
+        if found.chains.contains_key(&*chain.name) {
+            step.push(Message::FlushChain(chain.name.clone()));
+        }
+        step.extend((0..chain.rules.len()).map(|index| Message::AddRule(Arc::clone(chain), index)));
+        rewritten.push(step);
+    }
+    phases.make.extend(rewritten);
+    let needed: HashSet<&str> = order.iter().map(|chain| &*chain.name).collect();
+    let extra: Vec<&String> = found.chains.keys().filter(|name| !needed.contains(name.as_str())).collect();
+    phases.unmake.extend(extra.iter().map(|name| vec![Message::FlushChain(name.as_str().into())]));
+    let sets: HashSet<&str> =
+        program.sets.all().chain(program.registry.sets()).map(|set| &*set.name).collect();
+    let extra_sets = found.sets.keys().filter(|name| !sets.contains(name.as_str()));
+    phases.unmake.extend(extra_sets.map(|name| vec![Message::DeleteSet(name.as_str().into())]));
+    phases.unmake.extend(extra.iter().map(|name| vec![Message::DeleteChain(name.as_str().into())]));
+}
+
+/// Chains that others go to come first.
+fn in_order<'a>(chain: &'a Arc<Chain>, seen: &mut HashSet<&'a str>, out: &mut Vec<&'a Arc<Chain>>) {
+    if seen.insert(&chain.name) {
+        chain.chains.iter().for_each(|sub| in_order(sub, seen, out));
+        out.push(chain);
+    }
+}
+
+fn dispatch(program: &Program, direction: Direction, family: Family) -> Vec<Element> {
+    let of = program.dispatch.iter().filter(|((d, a), _)| *d == direction && Family::of(*a) == family);
+    of.map(|((_, a), chain)| Element::Jump(*a, chain.clone())).collect()
+}
+
+fn itself(plan: &NodePlan, family: Family) -> Vec<Element> {
+    let local: BTreeSet<&IpAddr> = plan.ingress.keys().chain(plan.egress.keys()).collect();
+    local.into_iter().filter(|a| Family::of(**a) == family).map(|a| Element::Itself(*a)).collect()
+}
+
+/// Addresses that have to leave one set and join another.
+#[derive(Default)]
+struct Moves {
+    joins: HashSet<Element>,
+    leaves: HashSet<Element>,
+}
+
+impl Moves {
+    fn any(&self) -> bool {
+        self.leaves.iter().any(|e| self.joins.contains(e))
+    }
+}
+
+/// None where the set is not what its name says.
+fn set_difference(
+    set: &Arc<Set>,
+    observed: &Observed,
+    wanted: Vec<Element>,
+    phases: &mut Phases,
+    moves: &mut Moves,
+) -> Option<()> {
+    let key_length = match set.key {
+        Key::Address(Family::V4) | Key::Number => 4,
+        Key::Address(Family::V6) => 16,
+        Key::Pair(Family::V4) => 8,
+        Key::Pair(Family::V6) => 32,
+        Key::Port => 2,
+    };
+    if observed.key_length != key_length
+        || observed.has_intervals() != set.intervals
+        || observed.is_map() != set.verdicts
+    {
+        return None;
+    }
+    if set.content == Content::Generation {
+        return Some(());
+    }
+    let have: BTreeSet<Element> = elements(set, observed)?;
+    let wanted: BTreeSet<Element> = wanted.into_iter().collect();
+    let missing: Vec<Element> = wanted.difference(&have).cloned().collect();
+    let extra: Vec<Element> = have.difference(&wanted).cloned().collect();
+    if set.intervals && !extra.is_empty() {
+        // Ranges are never taken away one by one: they overlap with what replaces them.
+        return None;
+    }
+    if set.verdicts {
+        phases.switch.extend(replace(set, extra, missing));
+    } else {
+        moves.joins.extend(missing.iter().cloned());
+        moves.leaves.extend(extra.iter().cloned());
+        phases.join.extend(add(set, missing));
+        phases.leave.extend(remove(set, extra));
+    }
+    Some(())
+}
+
+/// The elements of a set as we would have written them; none where one can't be ours.
+fn elements(set: &Set, observed: &Observed) -> Option<BTreeSet<Element>> {
+    if set.intervals {
+        return observed.intervals.iter().map(|(first, last)| interval(set, first, last)).collect();
+    }
+    let one = |(key, target): (&Vec<u8>, &Option<Target>)| match (set.key, target) {
+        (Key::Pair(_), None) => {
+            let (first, second) = key.split_at(key.len() / 2);
+            (first == second).then(|| address(first).map(Element::Itself)).flatten()
+        }
+        (Key::Address(_), Some(Target::Jump(chain))) => {
+            Some(Element::Jump(address(key)?, chain.as_str().into()))
+        }
+        (Key::Address(_), None) => Some(Element::Address(address(key)?)),
+        _ => None,
+    };
+    observed.elements.iter().map(one).collect()
+}
+
+fn interval(set: &Set, first: &[u8], last: &[u8]) -> Option<Element> {
+    if set.key == Key::Port {
+        let port = |key: &[u8]| Some(u16::from_be_bytes(key.try_into().ok()?));
+        return Some(Element::Ports(port(first)?, port(last)?));
+    }
+    Some(Element::Range(palisade_policy::IpRange { first: address(first)?, last: address(last)? }))
+}
+
+/// Puts the removal of a foreign table in front of everything, in the same transaction as its successor.
+pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
+    let mut base: Vec<Message> = vec![Message::DeleteTable];
+    base.extend(program.make_base().into_iter().flatten());
+    phases.make.insert(0, base);
+}

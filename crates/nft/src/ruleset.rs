@@ -1,0 +1,278 @@
+//! The objects of the table `inet palisade`, as values: what [`crate::encode`] writes.
+//!
+//! An [`Expression`] is one match or statement as an operator reads it in `nft list ruleset`; it becomes one or more
+//! kernel expressions.
+
+use std::{net::IpAddr, sync::Arc};
+
+use palisade_policy::{Direction, Family, GroupId, IpRange, Name};
+
+/// Our table. Nothing outside it is ever read or written.
+pub const TABLE: &str = "palisade";
+
+/// The set whose one element counts our transactions.
+pub(crate) const GENERATION_SET: &str = "generation";
+
+/// The chain that switches on conntrack labels, see [`crate::base`].
+pub(crate) const LABELS_CHAIN: &str = "labels";
+
+/// A hook that a base chain hangs on, at priority `filter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hook {
+    /// Packets that the node forwards: from and to its pods.
+    Forward,
+    /// Packets for the node itself.
+    Input,
+}
+
+impl Hook {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Forward, Self::Input];
+
+    /// The name of its base chain.
+    #[must_use]
+    pub fn chain(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Input => "input",
+        }
+    }
+}
+
+/// What the keys of a set are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// One address.
+    Address(Family),
+    /// Source and destination address.
+    Pair(Family),
+    /// A port, of whatever protocol.
+    Port,
+    /// A bare number.
+    Number,
+}
+
+/// A set or verdict map, without its elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Set {
+    /// Its name.
+    pub(crate) name: Name,
+    /// What its keys are.
+    pub(crate) key: Key,
+    /// Whether its elements are ranges.
+    pub(crate) intervals: bool,
+    /// Whether its elements lead to chains.
+    pub(crate) verdicts: bool,
+    /// What fills it.
+    pub(crate) content: Content,
+}
+
+/// What fills a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The members of a family of all these groups.
+    Groups(Vec<GroupId>, Family),
+    /// These ports, for ever.
+    Ports(Vec<(u16, u16)>),
+    /// The local pods that are isolated in a direction, with their chains.
+    Dispatch(Direction, Family),
+    /// The local pods that are isolated in any direction, each as a pair with itself.
+    Itself(Family),
+    /// The number of our last transaction.
+    Generation,
+}
+
+/// One element of a set.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Element {
+    /// An address.
+    Address(IpAddr),
+    /// An address as source and destination both.
+    Itself(IpAddr),
+    /// A range of addresses.
+    Range(IpRange),
+    /// A range of ports.
+    Ports(u16, u16),
+    /// A local pod address and the chain that decides for it.
+    Jump(IpAddr, Name),
+    /// A number.
+    Number(u32),
+}
+
+/// Where a packet goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It passes this hook.
+    Accept,
+    /// It ends here.
+    Drop,
+    /// Back to the base chain: this direction has nothing against it.
+    Return,
+    /// On to another chain, from which `return` leads to the base chain.
+    Goto(Name),
+}
+
+/// One match or statement of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Expression {
+    /// `meta nfproto`.
+    Family(Family),
+    /// `meta l4proto` is this one.
+    Protocol(u8),
+    /// `meta l4proto` is none of these.
+    NoneOf(Vec<u8>),
+    /// `th dport` in an inclusive range.
+    Port(u16, u16),
+    /// `th dport` in a set.
+    PortIn(Name),
+    /// `ip[6] saddr` (for ingress) or `daddr` (for egress) in a set of peers.
+    PeerIn(Direction, Family, Name),
+    /// `ip[6] saddr . ip[6] daddr` in a set.
+    PairIn(Family, Name),
+    /// `ip[6] daddr` (ingress) or `saddr` (egress) through a verdict map.
+    Dispatch(Direction, Family, Name),
+    /// The ICMPv6 type in an inclusive range; wants [`Expression::Protocol`] 58 before it.
+    Icmpv6(u8, u8),
+    /// `ct state established,related`.
+    Established,
+    /// `ct label` [`crate::conntrack::REVOKED`].
+    Revoked,
+    /// `ct label set` [`crate::conntrack::REVOKED`].
+    SetRevoked,
+    /// `log group`, with a prefix.
+    Log(u16, &'static str),
+    /// `counter`.
+    Counter,
+    /// The verdict.
+    Then(Outcome),
+}
+
+/// A rule: its expressions in order.
+pub(crate) type Rule = Vec<Expression>;
+
+/// A chain with its rules. Other than the base chains, a chain is named by what it says and never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    /// Its name.
+    pub(crate) name: Name,
+    /// The hook of a base chain.
+    pub(crate) hook: Option<Hook>,
+    /// What operators read beside it.
+    pub(crate) comment: Option<String>,
+    /// Its rules.
+    pub(crate) rules: Vec<Rule>,
+    /// The chains that its rules go to.
+    pub(crate) chains: Vec<Arc<Chain>>,
+    /// The sets that its rules look into.
+    pub(crate) sets: Vec<Arc<Set>>,
+}
+
+/// How many elements one message carries at most: the largest element takes 120 bytes, and a netlink attribute ends at
+/// 64 KiB.
+pub(crate) const ELEMENTS_PER_MESSAGE: usize = 500;
+
+/// One message of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// Makes the table.
+    CreateTable,
+    /// Removes the table with all that is in it.
+    DeleteTable,
+    /// Makes a set.
+    CreateSet(Arc<Set>),
+    /// Removes a set that no rule looks into.
+    DeleteSet(Name),
+    /// Adds at most [`ELEMENTS_PER_MESSAGE`] elements.
+    AddElements(Arc<Set>, Vec<Element>),
+    /// Removes at most [`ELEMENTS_PER_MESSAGE`] elements.
+    RemoveElements(Arc<Set>, Vec<Element>),
+    /// Makes a chain, without rules.
+    CreateChain(Arc<Chain>),
+    /// Adds the rule with this index to the end of its chain.
+    AddRule(Arc<Chain>, usize),
+    /// Removes all rules of a chain.
+    FlushChain(Name),
+    /// Removes a chain to which nothing leads.
+    DeleteChain(Name),
+}
+
+impl Message {
+    /// What the message is about, for errors: `rule 2 of chain forward`.
+    pub(crate) fn about(&self) -> String {
+        match self {
+            Self::CreateTable => format!("table inet {TABLE}"),
+            Self::DeleteTable => format!("removal of table inet {TABLE}"),
+            Self::CreateSet(set) => format!("set {} ({})", set.name, set.content.about()),
+            Self::DeleteSet(name) => format!("removal of set {name}"),
+            Self::AddElements(set, e) => elements(e, "into", set),
+            Self::RemoveElements(set, e) => elements(e, "out of", set),
+            Self::CreateChain(chain) => match &chain.comment {
+                Some(comment) => format!("chain {} ({comment})", chain.name),
+                None => format!("chain {}", chain.name),
+            },
+            Self::AddRule(chain, index) => format!("rule {index} of chain {}", chain.name),
+            Self::FlushChain(name) => format!("flush of chain {name}"),
+            Self::DeleteChain(name) => format!("removal of chain {name}"),
+        }
+    }
+
+    /// What the element with this index is about, for errors that point at one.
+    pub(crate) fn about_element(&self, index: usize) -> Option<String> {
+        match self {
+            Self::AddElements(set, e) => {
+                e.get(index).map(|e| format!("{} into set {}", e.about(set), set.name))
+            }
+            Self::RemoveElements(set, e) => {
+                e.get(index).map(|e| format!("{} out of set {}", e.about(set), set.name))
+            }
+            _ => None,
+        }
+    }
+
+    /// How many elements it carries.
+    pub(crate) fn elements(&self) -> usize {
+        match self {
+            Self::AddElements(_, e) | Self::RemoveElements(_, e) => e.len(),
+            _ => 0,
+        }
+    }
+}
+
+fn elements(elements: &[Element], way: &str, set: &Set) -> String {
+    match elements {
+        [one] => format!("{} {way} set {}", one.about(set), set.name),
+        [first, ..] => {
+            format!("{} and {} more elements {way} set {}", first.about(set), elements.len() - 1, set.name)
+        }
+        [] => format!("no elements {way} set {}", set.name),
+    }
+}
+
+impl Element {
+    fn about(&self, set: &Set) -> String {
+        match (self, &set.content) {
+            (Self::Jump(address, chain), Content::Dispatch(direction, _)) => {
+                format!("table chain {chain} for {direction} of {address}")
+            }
+            (Self::Address(a) | Self::Itself(a) | Self::Jump(a, _), _) => format!("address {a}"),
+            (Self::Range(r), _) => format!("range {r}"),
+            (Self::Ports(a, b), _) => format!("ports {a}-{b}"),
+            (Self::Number(n), _) => format!("number {n}"),
+        }
+    }
+}
+
+impl Content {
+    pub(crate) fn about(&self) -> String {
+        match self {
+            Self::Groups(groups, family) if groups.len() == 1 => {
+                format!("{family} members of group {}", groups[0])
+            }
+            Self::Groups(groups, family) => format!("{family} members of {} groups", groups.len()),
+            Self::Ports(ranges) => format!("{} port ranges", ranges.len()),
+            Self::Dispatch(direction, family) => format!("{family} pods isolated for {direction}"),
+            Self::Itself(family) => format!("{family} pods that reach themselves"),
+            Self::Generation => "transaction number".to_owned(),
+        }
+    }
+}

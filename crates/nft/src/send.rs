@@ -1,0 +1,140 @@
+//! Phases of a change as transactions: one where that is possible, as few as possible where it is not.
+
+use std::sync::Arc;
+
+use crate::{
+    Error, Kernel,
+    encode::{Encoded, encode},
+    kernel::too_large,
+    program::{Phases, Step},
+    ruleset::{Element, Message, Set},
+};
+
+/// The largest batch that we send even where the socket takes more: the kernel copies a batch into one piece of memory.
+const LARGEST: usize = 16 << 20;
+
+/// Room for what frames a batch: its begin and end, and the two messages of the transaction number.
+const FRAME: usize = 512;
+
+/// What was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) messages: usize,
+    pub(crate) elements: usize,
+    pub(crate) bytes: usize,
+    pub(crate) transactions: usize,
+}
+
+/// A step as bytes.
+struct Piece {
+    messages: Vec<Encoded>,
+    bytes: usize,
+}
+
+impl Piece {
+    fn of(step: Step) -> Self {
+        let messages: Vec<Encoded> = step.into_iter().map(encode).collect();
+        let bytes = messages.iter().map(Encoded::len).sum();
+        Self { messages, bytes }
+    }
+}
+
+/// The transaction number that our table carries.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    set: Arc<Set>,
+    /// The number that is in the kernel, if the set has one.
+    pub(crate) current: Option<u32>,
+}
+
+impl Generation {
+    pub(crate) fn new(set: Arc<Set>, current: Option<u32>) -> Self {
+        Self { set, current }
+    }
+
+    fn following(&self) -> u32 {
+        self.current.map_or(1, |n| n.wrapping_add(1))
+    }
+
+    fn step(&self) -> Vec<Encoded> {
+        let old = self.current.map(|n| Message::RemoveElements(self.set.clone(), vec![Element::Number(n)]));
+        let new = Message::AddElements(self.set.clone(), vec![Element::Number(self.following())]);
+        old.into_iter().chain([new]).map(encode).collect()
+    }
+}
+
+/// Sends a change. Also says, with an error, how many transactions had been performed before.
+pub(crate) fn send(
+    kernel: &mut Kernel,
+    phases: Phases,
+    generation: &mut Generation,
+) -> (Sent, Result<(), Error>) {
+    let first = [phases.make, phases.join, phases.switch].into_iter().flatten().map(Piece::of);
+    let mut parts = vec![first.collect::<Vec<_>>()];
+    let second = [phases.leave, phases.unmake].into_iter().flatten().map(Piece::of);
+    if phases.moves {
+        parts.push(second.collect());
+    } else {
+        parts[0].extend(second);
+    }
+    let mut sent = Sent::default();
+    let mut limit = kernel.largest().min(LARGEST);
+    for part in parts {
+        if let Err(error) = send_part(kernel, &part, generation, &mut limit, &mut sent) {
+            return (sent, Err(error));
+        }
+    }
+    (sent, Ok(()))
+}
+
+fn send_part(
+    kernel: &mut Kernel,
+    mut pieces: &[Piece],
+    generation: &mut Generation,
+    limit: &mut usize,
+    sent: &mut Sent,
+) -> Result<(), Error> {
+    while !pieces.is_empty() {
+        let take = fitting(pieces, *limit);
+        let (now, later) = pieces.split_at(take);
+        let number = generation.step();
+        let messages: Vec<&Encoded> = now.iter().flat_map(|p| &p.messages).chain(&number).collect();
+        match kernel.transaction(&messages) {
+            Ok(bytes) => {
+                sent.messages += messages.len();
+                sent.elements +=
+                    now.iter().flat_map(|p| &p.messages).map(|m| m.message.elements()).sum::<usize>();
+                sent.bytes += bytes;
+                sent.transactions += 1;
+                generation.current = Some(generation.following());
+                pieces = later;
+            }
+            // The kernel has less memory to spare than the socket promised.
+            Err(e) if too_large(&e) => {
+                let bytes: usize = now.iter().map(|p| p.bytes).sum();
+                if take == 1 {
+                    let about = now[0].messages.first().map_or_else(String::new, |m| m.message.about());
+                    return Err(match e.os_error() {
+                        Some(nix::libc::EMSGSIZE) => {
+                            Error::TooLarge { about, bytes, limit: kernel.largest() }
+                        }
+                        _ => e,
+                    });
+                }
+                *limit = bytes / 2 + FRAME;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// How many of the pieces fit one transaction; at least one.
+fn fitting(pieces: &[Piece], limit: usize) -> usize {
+    let mut bytes = FRAME;
+    let fit = pieces.iter().take_while(|piece| {
+        bytes += piece.bytes;
+        bytes <= limit
+    });
+    fit.count().max(1)
+}

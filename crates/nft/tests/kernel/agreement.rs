@@ -1,0 +1,136 @@
+//! The kernel's rules, read back and evaluated, say what the plan says.
+
+use std::net::IpAddr;
+
+use libtest_mimic::Trial;
+use palisade_nft::{
+    Enforcer, Hook, Kernel, LINEAR, LOG_EGRESS, LOG_INGRESS,
+    reader::{Packet, Ruleset, State},
+};
+use palisade_policy::{Direction, Family, NodePlan, Protocol, Verdict};
+
+use crate::{
+    random::{PORTS, Random, World},
+    sandbox::trial,
+};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("random_plans_and_deltas_agree_with_the_plan", random_plans_and_deltas),
+        trial("random_plans_with_many_groups_agree_with_the_plan", many_groups),
+    ]
+}
+
+fn random_plans_and_deltas() {
+    for seed in 0..120 {
+        life(seed, 3 + seed as usize % 5, 4);
+    }
+}
+
+/// Around the threshold of the search tree and well beyond it.
+fn many_groups() {
+    for seed in 1000..1030 {
+        life(seed, *Random::new(seed).pick(&[LINEAR, LINEAR + 1, 24, 40, 255]), 4);
+    }
+}
+
+/// Starts an enforcer on a random plan, takes it through random changes, and holds the kernel to the plan throughout.
+fn life(seed: u64, classes: usize, steps: usize) {
+    let random = &mut Random::new(seed);
+    let mut world = World::new(random, classes);
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+    agrees(&mut enforcer, &world, random, &format!("seed {seed}, start"));
+    for step in 0..steps {
+        world.step(random);
+        let plan = world.plan();
+        let delta = enforcer.programmed().delta_to(&plan);
+        let commit = enforcer.commit(&delta).unwrap_or_else(|e| panic!("seed {seed}, step {step}: {e}"));
+        assert!(!delta.is_empty() || commit.transactions == 0, "seed {seed}, step {step}: {commit:?}");
+        assert!(commit.transactions <= 2, "seed {seed}, step {step}: {commit:?}");
+        assert_eq!(*enforcer.programmed(), plan);
+        agrees(&mut enforcer, &world, random, &format!("seed {seed}, step {step}"));
+    }
+    // The kernel after all these changes is the kernel of one who starts with the last plan.
+    let incremental = shape(&mut enforcer);
+    enforcer.remove().unwrap();
+    assert!(Ruleset::read(enforcer.kernel()).unwrap().is_none(), "seed {seed}: something is left");
+    let (mut fresh, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+    assert_eq!(incremental, shape(&mut fresh), "seed {seed}");
+    fresh.remove().unwrap();
+}
+
+/// All that is in the table, less what counts transactions.
+fn shape(enforcer: &mut Enforcer) -> Ruleset {
+    let mut ruleset = Ruleset::read(enforcer.kernel()).unwrap().expect("our table");
+    ruleset.sets.remove("generation");
+    ruleset
+}
+
+/// Compares kernel and plan on random and telling flows.
+pub fn agrees(enforcer: &mut Enforcer, world: &World, random: &mut Random, what: &str) {
+    let ruleset = Ruleset::read(enforcer.kernel()).unwrap().expect("our table");
+    let plan = enforcer.programmed();
+    let addresses = world.interesting();
+    for _ in 0..400 {
+        let source = *random.pick(&addresses);
+        let destination = *random.pick(&addresses);
+        if Family::of(source) != Family::of(destination) {
+            continue;
+        }
+        let (protocol, port) = traffic(random);
+        let hook = *random.pick(&Hook::BOTH);
+        check(
+            &ruleset,
+            plan,
+            Packet { hook, source, destination, protocol, port, state: State::New, labels: [0; 16] },
+            what,
+        );
+    }
+}
+
+fn traffic(random: &mut Random) -> (Protocol, u16) {
+    let port = if random.chance(50) { *random.pick(&PORTS) } else { random.below(21_100) as u16 };
+    match random.below(8) {
+        0 | 1 => (Protocol::Udp, port),
+        2 => (Protocol::Sctp, port),
+        // Echo requests, GRE and an unknown one.
+        3 => (
+            *random.pick(&[
+                Protocol::Other(1),
+                Protocol::Other(58),
+                Protocol::Other(47),
+                Protocol::Other(255),
+            ]),
+            128,
+        ),
+        _ => (Protocol::Tcp, port),
+    }
+}
+
+fn check(ruleset: &Ruleset, plan: &NodePlan, packet: Packet, what: &str) {
+    let (allowed, by) = wanted(plan, &packet);
+    let judgement = ruleset.evaluate(&packet).unwrap_or_else(|e| panic!("{what}: {packet:?}: {e}"));
+    assert_eq!(judgement.verdict, allowed, "{what}: {packet:?}");
+    assert_eq!(judgement.logged.as_deref(), by, "{what}: {packet:?}");
+    // In each direction, up to LINEAR look-ups on two levels among pods and two among ranges, and ports.
+    assert!(judgement.lookups <= 8 * LINEAR + 6, "{what}: {judgement:?}");
+    for state in [State::Established, State::Related] {
+        let reply = Packet { state, ..packet };
+        assert_eq!(ruleset.evaluate(&reply).unwrap().verdict, Verdict::Allow, "{what}: {reply:?}");
+    }
+    let untracked = Packet { state: State::Untracked, ..packet };
+    assert_eq!(ruleset.evaluate(&untracked).unwrap().verdict, allowed, "{what}: {untracked:?}");
+}
+
+/// What the plan says, and who denies.
+fn wanted(plan: &NodePlan, packet: &Packet) -> (Verdict, Option<&'static str>) {
+    let (source, destination): (IpAddr, IpAddr) = (packet.source, packet.destination);
+    let decide = |d| plan.decide(d, source, destination, packet.protocol, packet.port);
+    if decide(Direction::Egress) == Verdict::Deny {
+        return (Verdict::Deny, Some(LOG_EGRESS));
+    }
+    if packet.hook == Hook::Forward && decide(Direction::Ingress) == Verdict::Deny {
+        return (Verdict::Deny, Some(LOG_INGRESS));
+    }
+    (Verdict::Allow, None)
+}

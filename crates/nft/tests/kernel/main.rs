@@ -1,0 +1,20 @@
+//! What the enforcer leaves in a real kernel, each test in a network namespace of its own.
+//!
+//! The process enters a user namespace before its first thread starts, so the tests need no rights, and meet the limits
+//! that a process without rights meets (no `SO_SNDBUFFORCE`).
+
+mod agreement;
+mod random;
+mod sandbox;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    // Listing needs no namespace; running without one would be no test, so it fails.
+    if !arguments.list {
+        sandbox::enter();
+    }
+    let tests: Vec<Trial> = agreement::trials();
+    libtest_mimic::run(&arguments, tests).exit();
+}

@@ -1,0 +1,35 @@
+//! Namespaces for the tests.
+
+use std::{fs, thread};
+
+use libtest_mimic::{Failed, Trial};
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::{getgid, getuid},
+};
+
+/// Moves the process into a user and a network namespace of its own. Must happen before the first thread.
+pub fn enter() {
+    let (uid, gid) = (getuid(), getgid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).expect(
+        "these tests need user namespaces (check kernel.unprivileged_userns_clone, user.max_user_namespaces)",
+    );
+    fs::write("/proc/self/setgroups", "deny").expect("setgroups");
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1")).expect("uid_map");
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).expect("gid_map");
+}
+
+/// A test that runs in a network namespace of its own.
+pub fn trial(name: &'static str, test: fn()) -> Trial {
+    Trial::test(name, move || {
+        let run = move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace for the test");
+            test();
+        };
+        thread::spawn(run).join().map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            Failed::from(text.unwrap_or_else(|| "panicked".to_owned()))
+        })
+    })
+}
