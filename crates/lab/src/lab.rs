@@ -163,7 +163,9 @@ impl Lab {
         let gone_nodes: Vec<Name> = differing(&self.layout.nodes, &next.nodes);
         let new_nodes: Vec<Name> = differing(&next.nodes, &self.layout.nodes);
         let moved = |from: &Layout, to: &Layout| -> Vec<ObjectKey> {
-            let stays = |k: &ObjectKey| to.pods.get(k) == from.pods.get(k) && !gone_nodes.contains(&from.pods[k].node);
+            let stays = |k: &ObjectKey| {
+                to.pods.get(k) == from.pods.get(k) && !gone_nodes.contains(&from.pods[k].node)
+            };
             from.pods.keys().filter(|k| !stays(k)).cloned().collect()
         };
         let removed = moved(&self.layout, &next);

@@ -107,7 +107,9 @@ pub enum LayoutError {
     #[error("a lab needs at least one node")]
     NoNodes,
     /// More nodes than the fabric's bridge has ports for (`BR_MAX_PORTS` is 1024).
-    #[error("{0} nodes are more than the {MAX_NODES} that fit on one machine; ask for fewer, or name fewer in spec.nodeName")]
+    #[error(
+        "{0} nodes are more than the {MAX_NODES} that fit on one machine; ask for fewer, or name fewer in spec.nodeName"
+    )]
     TooManyNodes(usize),
 }
 
@@ -118,7 +120,8 @@ pub const MAX_NODES: usize = 250;
 const DEFAULT_NODES: usize = 2;
 
 /// Where made-up addresses begin, by what they are for: the defaults of kubeadm and the common CNIs.
-const PODS: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(10, 244, 0, 0), Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0));
+const PODS: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(10, 244, 0, 0), Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0));
 const NODES: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(192, 168, 200, 10), Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x200, 0, 0, 0, 0x10));
 const SERVICES: (Ipv4Addr, Ipv6Addr) =
@@ -191,7 +194,8 @@ impl<'a> Planner<'a> {
         // What something had before stays reserved, so that no newcomer gets it.
         let made_up = before.iter().flat_map(|b| {
             let pods = b.pods.values().flat_map(|p| &p.addresses);
-            pods.chain(b.nodes.values().flatten()).chain(b.cluster.services.values().flat_map(|s| &s.addresses))
+            pods.chain(b.nodes.values().flatten())
+                .chain(b.cluster.services.values().flat_map(|s| &s.addresses))
         });
         let used = pods.chain(nodes).chain(services).chain(made_up).copied().collect();
         Self { input, options, before, used, next: BTreeMap::new(), notes: Vec::new() }
@@ -276,7 +280,8 @@ impl<'a> Planner<'a> {
             for family in self.options.families.all() {
                 if !addresses.iter().any(|a| Family::of(*a) == *family) {
                     let before = self.before.and_then(|b| b.nodes.get(name));
-                    let address = self.keep(before, *family).unwrap_or_else(|| self.make_up(NODES, 0, *family));
+                    let address =
+                        self.keep(before, *family).unwrap_or_else(|| self.make_up(NODES, 0, *family));
                     taken.insert(address);
                     addresses.push(address);
                 }
@@ -313,7 +318,9 @@ impl<'a> Planner<'a> {
                     Some(declared) if owners.get(&declared) == Some(&pod.key) => declared,
                     Some(declared) => {
                         self.notes.push(match owners.get(&declared) {
-                            Some(owner) => format!("pod {} runs without {declared}: {owner} owns it", pod.key),
+                            Some(owner) => {
+                                format!("pod {} runs without {declared}: {owner} owns it", pod.key)
+                            }
                             None => format!("pod {} runs without {declared}: no host can have it", pod.key),
                         });
                         continue;
@@ -409,7 +416,8 @@ mod tests {
 
     #[test]
     fn pods_without_anything_get_nodes_in_turn_and_an_address_of_each_family() {
-        let layout = Layout::of(&cluster([pod("a", &[]), pod("b", &[]), pod("c", &[])]), &Options::default()).unwrap();
+        let layout =
+            Layout::of(&cluster([pod("a", &[]), pod("b", &[]), pod("c", &[])]), &Options::default()).unwrap();
         assert_eq!(layout.nodes.len(), 2);
         assert_eq!(&*place(&layout, "a").node, "node-1");
         assert_eq!(&*place(&layout, "b").node, "node-2");
@@ -424,9 +432,11 @@ mod tests {
     #[test]
     fn declared_addresses_are_kept_and_made_up_ones_avoid_them() {
         let declared = [pod("a", &["10.244.0.1"]), pod("b", &[]), pod("c", &["192.168.200.11"])];
-        let layout =
-            Layout::of(&cluster(declared), &Options { families: Families::V4, nodes: Some(1), ..Options::default() })
-                .unwrap();
+        let layout = Layout::of(
+            &cluster(declared),
+            &Options { families: Families::V4, nodes: Some(1), ..Options::default() },
+        )
+        .unwrap();
         assert_eq!(place(&layout, "a").addresses, ["10.244.0.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(place(&layout, "b").addresses, ["10.244.0.2".parse::<IpAddr>().unwrap()]);
         assert_eq!(layout.nodes["node-1"], ["192.168.200.12".parse::<IpAddr>().unwrap()]);

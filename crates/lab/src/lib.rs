@@ -23,6 +23,7 @@ mod netlink;
 mod network;
 pub mod outside;
 pub mod ports;
+pub mod probe;
 pub mod sandbox;
 mod servers;
 pub mod services;

@@ -84,6 +84,7 @@ fn on_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T>
 pub fn set_sysctls(settings: &[(&str, &str)]) -> io::Result<()> {
     settings.iter().try_for_each(|(name, value)| {
         let path = format!("/proc/sys/net/{name}");
-        fs::write(&path, value).map_err(|e| io::Error::new(e.kind(), format!("cannot write {value} to {path}: {e}")))
+        fs::write(&path, value)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot write {value} to {path}: {e}")))
     })
 }

@@ -133,7 +133,10 @@ fn in_network(place: &str) -> impl Fn(NetlinkError) -> LabError {
 }
 
 /// A namespace with these settings and a client in it.
-fn namespace(place: &str, setup: impl FnOnce() -> io::Result<()> + Send) -> Result<(Namespace, Netlink), LabError> {
+fn namespace(
+    place: &str,
+    setup: impl FnOnce() -> io::Result<()> + Send,
+) -> Result<(Namespace, Netlink), LabError> {
     let (namespace, (settings, netlink)) = Namespace::create(|| (setup(), Netlink::open()))
         .map_err(|source| LabError::Namespace { place: place.to_owned(), source })?;
     settings.map_err(|source| LabError::Setting { place: place.to_owned(), source })?;
@@ -161,7 +164,8 @@ impl Network {
         let families = layout.options.families;
         let (outside, netlink) = namespace("the outside", || as_router(families))?;
         let outside = Site { namespace: outside, netlink, slot: 0 };
-        let mut network = Self { fabric, outside, nodes: BTreeMap::new(), pods: BTreeMap::new(), next_slot: 1 };
+        let mut network =
+            Self { fabric, outside, nodes: BTreeMap::new(), pods: BTreeMap::new(), next_slot: 1 };
         attach(&mut network.fabric, &network.outside).map_err(in_network("the outside"))?;
         for address in &layout.outside {
             network.outside.netlink.address(ETH0, *address, false);
@@ -238,7 +242,8 @@ impl Network {
 
     /// Routes and neighbours between all nodes, and from the outside to them.
     fn mesh(&mut self, layout: &Layout) -> Result<(), LabError> {
-        let macs: Vec<(Name, Mac)> = self.nodes.iter().map(|(n, s)| (n.clone(), mac(SITE_END, s.slot))).collect();
+        let macs: Vec<(Name, Mac)> =
+            self.nodes.iter().map(|(n, s)| (n.clone(), mac(SITE_END, s.slot))).collect();
         for (other, mac) in &macs {
             for address in &layout.nodes[other] {
                 self.outside.netlink.neighbour(ETH0, *address, *mac).route(&Route::to_host(*address, ETH0));
@@ -264,7 +269,10 @@ impl Network {
     pub(crate) fn set_nodes(&mut self, from: &Layout, to: &Layout, gone: &[Name]) -> Result<(), LabError> {
         for name in gone {
             let Some(site) = self.nodes.remove(name) else { continue };
-            self.fabric.remove_link(FIRST_PORT + site.slot).commit().map_err(in_network(&format!("node {name}")))?;
+            self.fabric
+                .remove_link(FIRST_PORT + site.slot)
+                .commit()
+                .map_err(in_network(&format!("node {name}")))?;
             for address in &from.nodes[name] {
                 let route = Route::to_host(*address, ETH0);
                 for site in self.nodes.values_mut().chain([&mut self.outside]) {
@@ -320,7 +328,8 @@ impl Network {
             let Some(node) = self.nodes.get_mut(&at.node) else {
                 return Err(LabError::NoSuchPlace(format!("node {}", at.node)));
             };
-            let end = LinkEnd { name: format!("pod{slot}"), index: FIRST_PORT + slot, mac: mac(NODE_END, slot) };
+            let end =
+                LinkEnd { name: format!("pod{slot}"), index: FIRST_PORT + slot, mac: mac(NODE_END, slot) };
             let peer = LinkEnd { name: "eth0".into(), index: ETH0, mac: mac(POD_END, slot) };
             node.netlink.veth(&end, &peer, &pod.namespace);
             if layout.options.bridged {
@@ -343,7 +352,12 @@ impl Network {
             for address in &at.addresses {
                 let family = Family::of(*address);
                 let any = palisade_policy::address::from_number(family, 0);
-                let default = Route { to: (any, 0), via: Some(pod_gateway(family)), link: ETH0, source: Some(*address) };
+                let default = Route {
+                    to: (any, 0),
+                    via: Some(pod_gateway(family)),
+                    link: ETH0,
+                    source: Some(*address),
+                };
                 pod.netlink.address(ETH0, *address, false).route(&default);
             }
             pod.netlink.commit().map_err(in_network(&place))?;
@@ -370,7 +384,11 @@ impl Network {
         let mut per_node: BTreeMap<&Name, Vec<(ObjectKey, &[IpAddr], Mac)>> = BTreeMap::new();
         for (key, at) in &layout.pods {
             if let Some(pod) = self.pods.get(key) {
-                per_node.entry(&at.node).or_default().push((key.clone(), &at.addresses, mac(POD_END, pod.slot)));
+                per_node.entry(&at.node).or_default().push((
+                    key.clone(),
+                    &at.addresses,
+                    mac(POD_END, pod.slot),
+                ));
             }
         }
         let pairs: usize = per_node.values().map(|p| p.len() * p.len()).sum();
@@ -406,7 +424,9 @@ impl Network {
                     site.netlink.remove_link(FIRST_PORT + pod.slot);
                     if layout.options.bridged {
                         for a in &at.addresses {
-                            site.netlink.remove_route(&Route::to_host(*a, BRIDGE)).forget_neighbour(BRIDGE, *a);
+                            site.netlink
+                                .remove_route(&Route::to_host(*a, BRIDGE))
+                                .forget_neighbour(BRIDGE, *a);
                         }
                     }
                 } else {
@@ -423,7 +443,10 @@ impl Network {
                 for (other, _) in same_node {
                     if let Some(other_pod) = self.pods.get_mut(other) {
                         for a in &at.addresses {
-                            other_pod.netlink.remove_route(&Route::to_host(*a, ETH0)).forget_neighbour(ETH0, *a);
+                            other_pod
+                                .netlink
+                                .remove_route(&Route::to_host(*a, ETH0))
+                                .forget_neighbour(ETH0, *a);
                         }
                         other_pod.netlink.commit().map_err(in_network(&format!("pod {other}")))?;
                     }

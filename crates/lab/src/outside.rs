@@ -35,7 +35,9 @@ pub fn addresses(cluster: &Cluster, families: Families, used: &BTreeSet<IpAddr>)
     for family in families.all() {
         let mut chosen: Vec<IpAddr> =
             ALWAYS.into_iter().filter(|a| Family::of(*a) == *family && !used.contains(a)).collect();
-        for address in blocks(cluster).into_iter().flat_map(|b| round(b, &|a| is_usable(a) && !used.contains(&a))) {
+        for address in
+            blocks(cluster).into_iter().flat_map(|b| round(b, &|a| is_usable(a) && !used.contains(&a)))
+        {
             if Family::of(address) != *family || chosen.contains(&address) {
                 continue;
             }
@@ -68,7 +70,8 @@ fn blocks(cluster: &Cluster) -> BTreeSet<&IpBlock> {
 fn round(block: &IpBlock, free: &dyn Fn(IpAddr) -> bool) -> Vec<IpAddr> {
     let outer = IpRange::of_net(&block.cidr);
     let inside = candidates(&block.cidr).find(|a| block.contains(*a) && free(*a));
-    let excepted = block.except.iter().filter_map(|e| candidates(e).find(|a| block.cidr.contains(a) && free(*a)));
+    let excepted =
+        block.except.iter().filter_map(|e| candidates(e).find(|a| block.cidr.contains(a) && free(*a)));
     let family = Family::of(outer.first);
     let number = address::to_number;
     let before = number(outer.first).checked_sub(1).map(|n| address::from_number(family, n));
@@ -118,7 +121,12 @@ mod tests {
             priority: 0,
             subject: PodMatch { namespaces: NamespaceMatch::Named("x".into()), pods: Selector::everything() },
             ingress: None,
-            egress: Some(vec![Rule { action: Action::Accept, peers: Some(peers), ports: None, source: None }]),
+            egress: Some(vec![Rule {
+                action: Action::Accept,
+                peers: Some(peers),
+                ports: None,
+                source: None,
+            }]),
             source: None,
         })));
         c
@@ -134,7 +142,8 @@ mod tests {
         let c = cluster(&[("192.168.1.0/24", &["192.168.1.0/28"])]);
         let chosen = addresses(&c, Families::Dual, &used);
         // 192.168.1.1 to .15 are excepted and .1 is in use.
-        let want = ["198.51.100.7", "192.168.1.16", "192.168.1.2", "192.168.0.255", "192.168.2.0", "2001:db8::7"];
+        let want =
+            ["198.51.100.7", "192.168.1.16", "192.168.1.2", "192.168.0.255", "192.168.2.0", "2001:db8::7"];
         assert_eq!(strings(&chosen), want);
         assert_eq!(chosen.note, None);
     }
@@ -143,8 +152,14 @@ mod tests {
     fn the_whole_internet_has_no_neighbours_and_single_addresses_do() {
         let c = cluster(&[("0.0.0.0/0", &[]), ("::/0", &[]), ("203.0.113.9/32", &[])]);
         let v4 = strings(&addresses(&c, Families::V4, &BTreeSet::new()));
-        assert_eq!(v4, ["198.51.100.7", "127.255.255.255", "203.0.113.9", "203.0.113.8", "203.0.113.10"][..]
-            .iter().filter(|a| !a.starts_with("127")).map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        assert_eq!(
+            v4,
+            ["198.51.100.7", "127.255.255.255", "203.0.113.9", "203.0.113.8", "203.0.113.10"][..]
+                .iter()
+                .filter(|a| !a.starts_with("127"))
+                .map(|s| (*s).to_owned())
+                .collect::<Vec<_>>()
+        );
         assert!(addresses(&c, Families::V6, &BTreeSet::new()).addresses.len() <= 2);
     }
 

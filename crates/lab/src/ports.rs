@@ -38,7 +38,9 @@ impl Ports {
         let mut of_pods: BTreeMap<_, BTreeSet<OpenPort>> = cluster
             .pods
             .values()
-            .map(|p| (p.key.clone(), p.ports.iter().filter(|c| c.port > 0).map(|c| (c.protocol, c.port)).collect()))
+            .map(|p| {
+                (p.key.clone(), p.ports.iter().filter(|c| c.port > 0).map(|c| (c.protocol, c.port)).collect())
+            })
             .collect();
         for service in cluster.services.values() {
             for port in &service.ports {
@@ -89,7 +91,9 @@ fn mentioned(cluster: &Cluster) -> (BTreeSet<OpenPort>, Option<String>) {
     let (mut single, mut edges) = (BTreeSet::new(), BTreeSet::new());
     for entry in rules.flat_map(|r| r.ports.iter().flatten()) {
         match entry.port {
-            PortMatch::Numbers { protocol, first, last } if first == last => drop(single.insert((protocol, first))),
+            PortMatch::Numbers { protocol, first, last } if first == last => {
+                drop(single.insert((protocol, first)))
+            }
             // "Every port" has no edge worth probing.
             PortMatch::Numbers { first: 0..=1, last: u16::MAX, .. } => {}
             PortMatch::Numbers { protocol, first, last } => {

@@ -39,7 +39,9 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// The kernel refused although the process is privileged.
-    #[error("cannot create a network namespace although privileged: is CONFIG_NET_NS in this kernel, and has user.max_net_namespaces room?")]
+    #[error(
+        "cannot create a network namespace although privileged: is CONFIG_NET_NS in this kernel, and has user.max_net_namespaces room?"
+    )]
     Refused(#[source] io::Error),
     /// The new namespace can't be used.
     #[error("cannot set up the loopback device of the sandbox")]
@@ -65,11 +67,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 
 /// The settings that can forbid user namespaces, the value that does, and the cure.
 const FORBIDDING: [(&str, &str, &str); 3] = [
-    (
-        "user/max_user_namespaces",
-        "0",
-        "run as root, or allow them: sysctl -w user.max_user_namespaces=10000",
-    ),
+    ("user/max_user_namespaces", "0", "run as root, or allow them: sysctl -w user.max_user_namespaces=10000"),
     (
         "kernel/unprivileged_userns_clone",
         "0",

@@ -91,16 +91,21 @@ impl Servers {
             let poll = Poll::new()?;
             let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
             let (commands, received) = mpsc::channel();
-            let thread = thread::Builder::new()
-                .name("lab-servers".into())
-                .spawn(move || Loop { poll, received, servers: HashMap::new(), sctp: BTreeSet::new(), next: 0 }.run())?;
+            let thread = thread::Builder::new().name("lab-servers".into()).spawn(move || {
+                Loop { poll, received, servers: HashMap::new(), sctp: BTreeSet::new(), next: 0 }.run()
+            })?;
             Ok(Self { commands, waker, thread: Some(thread), open: BTreeMap::new() })
         };
         start().map_err(ServerError::Loop)
     }
 
     /// Makes exactly these sockets of a place open.
-    pub(crate) fn set(&mut self, place: &Place, namespace: &Namespace, wanted: &BTreeSet<Listen>) -> Result<(), ServerError> {
+    pub(crate) fn set(
+        &mut self,
+        place: &Place,
+        namespace: &Namespace,
+        wanted: &BTreeSet<Listen>,
+    ) -> Result<(), ServerError> {
         let open = self.open.get(place).cloned().unwrap_or_default();
         let closed: BTreeSet<Listen> = open.difference(wanted).copied().collect();
         if !closed.is_empty() {
@@ -108,10 +113,9 @@ impl Servers {
         }
         let new: Vec<Listen> = wanted.difference(&open).copied().collect();
         if !new.is_empty() {
-            let sctp_open = open.intersection(wanted).filter(|l| l.1.0 == Protocol::Sctp).map(|l| l.0).collect();
-            let servers = namespace
-                .run(|| listen(place, &new, sctp_open))
-                .map_err(ServerError::Loop)??;
+            let sctp_open =
+                open.intersection(wanted).filter(|l| l.1.0 == Protocol::Sctp).map(|l| l.0).collect();
+            let servers = namespace.run(|| listen(place, &new, sctp_open)).map_err(ServerError::Loop)??;
             self.command(Command::Open(place.clone(), servers, new))?;
         }
         self.open.insert(place.clone(), wanted.clone());
@@ -142,7 +146,11 @@ impl Drop for Servers {
     }
 }
 
-fn listen(place: &Place, new: &[Listen], mut sctp_open: BTreeSet<IpAddr>) -> Result<Vec<(Listen, Server)>, ServerError> {
+fn listen(
+    place: &Place,
+    new: &[Listen],
+    mut sctp_open: BTreeSet<IpAddr>,
+) -> Result<Vec<(Listen, Server)>, ServerError> {
     let mut out = Vec::with_capacity(new.len());
     for &(address, (protocol, port)) in new {
         let server = match protocol {
@@ -181,7 +189,9 @@ fn open(address: IpAddr, protocol: Protocol, port: u16) -> io::Result<Server> {
             // The standard library's type for "a socket that sends and receives datagrams"; it never looks at the protocol.
             Ok(Server::Sctp(socket.into(), address))
         }
-        Protocol::Other(n) => Err(io::Error::new(io::ErrorKind::Unsupported, format!("IP protocol {n} has no ports"))),
+        Protocol::Other(n) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, format!("IP protocol {n} has no ports")))
+        }
     }
 }
 
@@ -231,7 +241,11 @@ impl Loop {
                 for (listen, server) in servers {
                     let token = self.next;
                     self.next += 1;
-                    self.poll.registry().register(&mut SourceFd(&server.fd()), Token(token), Interest::READABLE)?;
+                    self.poll.registry().register(
+                        &mut SourceFd(&server.fd()),
+                        Token(token),
+                        Interest::READABLE,
+                    )?;
                     self.servers.insert(token, (place.clone(), listen, server));
                 }
             }

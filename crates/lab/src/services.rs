@@ -27,7 +27,9 @@ pub enum ServiceError {
     #[error("netlink socket failed")]
     Socket(#[source] io::Error),
     /// The kernel refused.
-    #[error("the kernel refused to {request}; does it have nf_tables with NAT (CONFIG_NFT_NAT, CONFIG_NFT_MASQ)?")]
+    #[error(
+        "the kernel refused to {request}; does it have nf_tables with NAT (CONFIG_NFT_NAT, CONFIG_NFT_MASQ)?"
+    )]
     Refused {
         /// What, in words.
         request: String,

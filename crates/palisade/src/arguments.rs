@@ -28,6 +28,10 @@ pub(crate) enum Verb {
     /// May SRC open a connection to DST, and which policy says so?
     #[command(after_long_help = CAN_HELP, after_help = "`palisade can --help` explains the spellings and has examples.")]
     Can(Can),
+    /// A cluster on this machine: real network namespaces, the real kernel, real packets
+    #[cfg(target_os = "linux")]
+    #[command(after_help = LAB_HELP, subcommand_required = true, arg_required_else_help = true)]
+    Lab(crate::lab::Lab),
     /// Print the completions for a shell
     #[command(after_help = "\
 Examples:

@@ -1,7 +1,7 @@
 //! `palisade can`: may this end open a connection to that one, and why?
 
 mod answer;
-mod question;
+pub(crate) mod question;
 mod render;
 mod spec;
 
@@ -14,7 +14,9 @@ use crate::{
     output::{self, Format},
     sources::{self, Sources},
 };
-pub(crate) use spec::Spec;
+pub(crate) use question::Asked;
+pub(crate) use render::JsonEnd;
+pub(crate) use spec::{Spec, Who};
 
 /// What `can` is asked.
 #[derive(Debug, Args)]

@@ -11,6 +11,8 @@ mod arguments;
 mod can;
 mod exit;
 mod explain;
+#[cfg(target_os = "linux")]
+mod lab;
 mod matrix;
 mod output;
 mod sources;
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<Outcome> {
     match verb {
         Verb::Can(arguments) => can::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Verb::Lab(arguments) => lab::run(&arguments.verb),
         Verb::Completions(arguments) => completions(arguments.shell),
     }
 }

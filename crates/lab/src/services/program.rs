@@ -198,8 +198,24 @@ struct Shape {
 }
 
 const SHAPES: [Shape; 2] = [
-    Shape { family: Family::V4, number: 2, source: 12, destination: 16, length: 4, address_type: 7, after: 9 },
-    Shape { family: Family::V6, number: 10, source: 8, destination: 24, length: 16, address_type: 8, after: 12 },
+    Shape {
+        family: Family::V4,
+        number: 2,
+        source: 12,
+        destination: 16,
+        length: 4,
+        address_type: 7,
+        after: 9,
+    },
+    Shape {
+        family: Family::V6,
+        number: 10,
+        source: 8,
+        destination: 24,
+        length: 16,
+        address_type: 8,
+        after: 12,
+    },
 ];
 
 impl Shape {
@@ -372,8 +388,12 @@ fn family_program(batch: &mut Batch, shape: &Shape, rules: &[(&Frontend, &BTreeS
             k.put(VALUE, &octets(*address).repeat(2));
         });
     });
-    for (chain, map) in [("prerouting", &served), ("output", &served), ("refuse-forward", &refused), ("refuse-output", &refused)]
-    {
+    for (chain, map) in [
+        ("prerouting", &served),
+        ("output", &served),
+        ("refuse-forward", &refused),
+        ("refuse-output", &refused),
+    ] {
         batch.rule(chain, |r| shape.dispatch(r, map));
     }
     batch.rule("postrouting", |r| shape.masquerade_hairpin(r, &hairpin));

@@ -27,7 +27,9 @@ pub(crate) struct Question {
 pub(crate) struct Asked {
     /// The flow.
     pub(crate) flow: Flow,
-    /// The service port that leads to it, if a service was asked for.
+    /// The service that leads to it, if one was asked for.
+    pub(crate) service: Option<ObjectKey>,
+    /// The port of that service.
     pub(crate) service_port: Option<u16>,
     /// The part of the internet that one end stands for.
     pub(crate) region: Option<Region>,
@@ -110,6 +112,15 @@ fn without_loops(asked: &mut Vec<Asked>) {
 
 fn pod_key(end: &Endpoint) -> Option<&ObjectKey> {
     if let Endpoint::Pod { key, .. } = end { Some(key) } else { None }
+}
+
+/// The endpoints for which a name stands as a source.
+pub(crate) fn endpoints(cluster: &Cluster, who: &Who, namespace: &str) -> Result<Vec<Endpoint>> {
+    match end(cluster, who, namespace)?.1 {
+        End::Endpoints(ends) => Ok(ends),
+        End::Service(service, family) => backend_endpoints(cluster, service, family),
+        End::Internet => bail!("the internet is not a single place"),
+    }
 }
 
 fn end<'a>(cluster: &'a Cluster, who: &Who, namespace: &str) -> Result<(String, End<'a>)> {
@@ -198,12 +209,12 @@ struct Target {
 struct Call {
     protocol: ProtocolSpec,
     port: u16,
-    service_port: Option<u16>,
+    service: Option<(ObjectKey, u16)>,
 }
 
 impl Call {
     fn new(protocol: Protocol, port: u16) -> Self {
-        Self { protocol: ProtocolSpec::WithPorts(protocol), port, service_port: None }
+        Self { protocol: ProtocolSpec::WithPorts(protocol), port, service: None }
     }
 
     fn flow(&self, source: Endpoint, destination: Endpoint, region: Option<Region>) -> Asked {
@@ -212,9 +223,10 @@ impl Call {
             (ProtocolSpec::Icmp, Family::V4) => Protocol::Other(1),
             (ProtocolSpec::Icmp, Family::V6) => Protocol::Other(58),
         };
-        let through_service = self.service_port.is_some();
+        let through_service = self.service.is_some();
+        let (service, service_port) = self.service.clone().unzip();
         let flow = Flow { source, destination, protocol, port: self.port, through_service };
-        Asked { flow, service_port: self.service_port, region }
+        Asked { flow, service, service_port, region }
     }
 }
 
@@ -264,7 +276,7 @@ fn with_protocol(spec: &Spec) -> String {
 fn fixed_call(spec: &Spec, what: &str) -> Result<Call> {
     match (&spec.port, spec.protocol) {
         (None, Some(ProtocolSpec::Icmp)) => {
-            Ok(Call { protocol: ProtocolSpec::Icmp, port: 0, service_port: None })
+            Ok(Call { protocol: ProtocolSpec::Icmp, port: 0, service: None })
         }
         (Some(PortSpec::Number(port)), Some(ProtocolSpec::WithPorts(protocol))) => {
             Ok(Call::new(protocol, *port))
@@ -315,7 +327,7 @@ fn service_targets(
     let mut out = Vec::new();
     for backend in lookup::backends(cluster, service, protocol, spec.port.as_ref())? {
         let mut call = Call::new(backend.protocol, backend.port);
-        call.service_port = Some(backend.service_port);
+        call.service = Some((service.key.clone(), backend.service_port));
         for end in lookup::endpoints_of(cluster, backend.pod)? {
             if family.is_none_or(|f| Family::of(end.address()) == f) {
                 out.push(Target { end: Some(end), call: call.clone() });

@@ -194,7 +194,7 @@ struct JsonFlow {
 }
 
 #[derive(Serialize)]
-struct JsonEnd {
+pub(crate) struct JsonEnd {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,

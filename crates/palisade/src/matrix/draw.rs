@@ -6,6 +6,9 @@ use palisade_policy::{Family, Protocol};
 
 use super::{Line, Matrix, Member, Outcomes};
 
+/// How wide a matrix may be: files with one are read everywhere, so the terminal has no say.
+pub(crate) const WIDTH: usize = 100;
+
 /// What stands for a pair that was not tried.
 const NOT_TRIED: &str = ".";
 const NOTHING: &str = "-";
