@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     io,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -58,7 +58,8 @@ type Outcome = Result<Duration, EnforceError>;
 #[derive(Debug)]
 pub(crate) struct Enforcer {
     commands: Option<mpsc::Sender<Command>>,
-    outcomes: mpsc::Receiver<Outcome>,
+    /// Locked only because a lab is shared between threads; one asks at a time.
+    outcomes: Mutex<mpsc::Receiver<Outcome>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -85,7 +86,7 @@ impl Enforcer {
                 }
             }
         })?;
-        Ok(Self { commands: Some(commands), outcomes, thread: Some(thread) })
+        Ok(Self { commands: Some(commands), outcomes: Mutex::new(outcomes), thread: Some(thread) })
     }
 
     /// Begins; [`Enforcer::outcome`] waits for the end.
@@ -107,7 +108,8 @@ impl Enforcer {
 
     /// Waits for what was begun, and says how long it took.
     pub(crate) fn outcome(&self) -> Outcome {
-        self.outcomes.recv().unwrap_or_else(|_| Err("the enforcing thread of the node has ended".into()))
+        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.recv().unwrap_or_else(|_| Err("the enforcing thread of the node has ended".into()))
     }
 }
 

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+pub mod agent;
 pub mod enforce;
 pub mod lab;
 pub mod layout;

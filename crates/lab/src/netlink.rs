@@ -122,24 +122,27 @@ impl Netlink {
         Ok(Self { socket: open().map_err(NetlinkError::Socket)?, sequence: 0, queue: Vec::new() })
     }
 
-    /// Queues: a veth pair, this end here, the other in `peer_namespace`, both up.
+    /// Queues: a veth pair, this end here and up, the other in `peer_namespace` and down: an end can be switched on only
+    /// once there is another.
     pub(crate) fn veth(&mut self, end: &LinkEnd, peer: &LinkEnd, peer_namespace: &Namespace) -> &mut Self {
         use std::os::fd::AsFd;
-        let mut other = up(peer);
+        let mut other = named(peer);
         other.attributes.push(LinkAttribute::NetNsFd(peer_namespace.as_fd().as_raw_fd()));
-        let mut message = up(end);
+        let mut message = named(end);
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
         ]));
-        self.create(RouteNetlinkMessage::NewLink(message), format!("create the veth pair {}", end.name))
+        self.create(RouteNetlinkMessage::NewLink(message), format!("create the veth pair {}", end.name));
+        self.link_up(end.index)
     }
 
     /// Queues: a bridge, up.
     pub(crate) fn bridge(&mut self, end: &LinkEnd) -> &mut Self {
-        let mut message = up(end);
+        let mut message = named(end);
         message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
-        self.create(RouteNetlinkMessage::NewLink(message), format!("create the bridge {}", end.name))
+        self.create(RouteNetlinkMessage::NewLink(message), format!("create the bridge {}", end.name));
+        self.link_up(end.index)
     }
 
     /// Queues: makes a link a port of a bridge. `hairpin`: what came in through the port may leave through it, which a pod
@@ -306,11 +309,9 @@ fn append(bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequenc
     message.serialize(&mut bytes[start..]);
 }
 
-fn up(end: &LinkEnd) -> LinkMessage {
+fn named(end: &LinkEnd) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = end.index;
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
     message.attributes =
         vec![LinkAttribute::IfName(end.name.clone()), LinkAttribute::Address(end.mac.to_vec())];
     message

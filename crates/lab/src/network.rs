@@ -105,10 +105,12 @@ const QUIET_V4: [(&str, &str); 3] = [
     ("ipv4/conf/default/rp_filter", "0"),
     ("ipv4/conf/default/accept_redirects", "0"),
 ];
-const ROUTER_V6: [(&str, &str); 2] =
-    [("ipv6/conf/all/forwarding", "1"), ("ipv6/conf/default/forwarding", "1")];
-const ROUTER_V4: [(&str, &str); 3] = [
+/// A router. Refusals are not rationed: a probe of a service without backends waits for each.
+const ROUTER_V6: [(&str, &str); 3] =
+    [("ipv6/conf/all/forwarding", "1"), ("ipv6/conf/default/forwarding", "1"), ("ipv6/icmp/ratelimit", "0")];
+const ROUTER_V4: [(&str, &str); 4] = [
     ("ipv4/ip_forward", "1"),
+    ("ipv4/icmp_ratelimit", "0"),
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
 ];
@@ -167,6 +169,7 @@ impl Network {
         let mut network =
             Self { fabric, outside, nodes: BTreeMap::new(), pods: BTreeMap::new(), next_slot: 1 };
         attach(&mut network.fabric, &network.outside).map_err(in_network("the outside"))?;
+        network.outside.netlink.link_up(ETH0);
         for address in &layout.outside {
             network.outside.netlink.address(ETH0, *address, false);
         }
@@ -218,6 +221,7 @@ impl Network {
         bridge_netfilter.map_err(LabError::NoBridgeNetfilter)?;
         let mut site = Site { namespace, netlink, slot: self.slot() };
         attach(&mut self.fabric, &site).map_err(in_network(&place))?;
+        site.netlink.link_up(ETH0);
         for address in addresses {
             site.netlink.address(ETH0, *address, false);
         }
@@ -349,6 +353,7 @@ impl Network {
             }
             // The pod's end exists only once the node's requests are done.
             node.netlink.commit().map_err(in_network(&place))?;
+            pod.netlink.link_up(ETH0);
             for address in &at.addresses {
                 let family = Family::of(*address);
                 let any = palisade_policy::address::from_number(family, 0);
@@ -414,6 +419,8 @@ impl Network {
 
     /// Takes pods away, with every route to them.
     pub(crate) fn remove_pods(&mut self, layout: &Layout, keys: &[ObjectKey]) -> Result<(), LabError> {
+        // Their namespaces stay until the end: the kernel would take the links away with them, in its own time.
+        let mut gone = Vec::with_capacity(keys.len());
         for key in keys {
             let Some(pod) = self.pods.remove(key) else { continue };
             let at = &layout.pods[key];
@@ -452,6 +459,7 @@ impl Network {
                     }
                 }
             }
+            gone.push(pod);
         }
         self.commit_sites()
     }

@@ -92,7 +92,7 @@ fn mentioned(cluster: &Cluster) -> (BTreeSet<OpenPort>, Option<String>) {
     for entry in rules.flat_map(|r| r.ports.iter().flatten()) {
         match entry.port {
             PortMatch::Numbers { protocol, first, last } if first == last => {
-                drop(single.insert((protocol, first)))
+                single.insert((protocol, first));
             }
             // "Every port" has no edge worth probing.
             PortMatch::Numbers { first: 0..=1, last: u16::MAX, .. } => {}

@@ -340,6 +340,17 @@ fn program(rules: &Rules) -> Batch {
         batch.chain(name, Some((kind, hook, priority)));
     }
     batch.chain(REFUSE, None);
+    // TCP by reset: an ICMP error that comes while connect(2) still holds the socket is forgotten.
+    batch.rule(REFUSE, |r| {
+        r.expression("meta", |m| {
+            m.number(1, FIRST).number(2, 16);
+        });
+        compare(r, FIRST, 0, &[6]);
+        // `NFT_REJECT_TCP_RST`.
+        r.expression("reject", |e| {
+            e.number(1, 1).put(2, &[0]);
+        });
+    });
     batch.rule(REFUSE, |r| {
         // `NFT_REJECT_ICMPX_UNREACH`, `NFT_REJECT_ICMPX_PORT_UNREACH`.
         r.expression("reject", |e| {
