@@ -6,7 +6,6 @@ mod changes;
 mod control;
 mod down;
 mod exec;
-mod node;
 mod probe;
 mod run;
 mod serve;

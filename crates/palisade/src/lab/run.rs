@@ -12,7 +12,7 @@ use palisade_lab::{
 use palisade_policy::{Direction, Flow, reference};
 use serde::Serialize;
 
-use super::{Shape, node, reading_options};
+use super::{Shape, reading_options};
 use crate::{
     exit::Outcome,
     explain,
@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
         layout.pods.len(),
         layout.outside.len()
     ));
-    let lab = Lab::build(&sandbox, layout, node::agents())?;
+    let lab = Lab::build(&sandbox, layout, palisade_lab::agent::palisade())?;
     let built = began.elapsed();
     let plan = Plan::of(lab.layout(), &options);
     let bar = progress_bar(plan.probes.len());

@@ -20,7 +20,7 @@ use super::{
     Shape,
     changes::{self, Verdicts},
     control::{Door, Named, Request},
-    node, reading_options, serve,
+    reading_options, serve,
     watch::Watch,
 };
 use crate::{
@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
     let watch = Watch::begin(&arguments.paths, events.clone())?;
 
     let began = Instant::now();
-    let lab = Lab::build(&sandbox, layout, node::agents())?;
+    let lab = Lab::build(&sandbox, layout, palisade_lab::agent::palisade())?;
     output::print(&greeting(&lab, &arguments.lab.name, began.elapsed())).context("can't write")?;
     serve::listen(door.listener()?, events)?;
     let verdicts = Verdicts::of(lab.layout());
