@@ -68,6 +68,18 @@ pub(crate) fn port_text(protocol: Protocol, port: u16) -> String {
     if protocol.has_ports() { format!("{protocol} {port}") } else { protocol.to_string() }
 }
 
+/// `TCP 80 443, UDP 53, ICMP`.
+pub(crate) fn ports_text(ports: impl IntoIterator<Item = (Protocol, u16)>) -> String {
+    let mut out: Vec<(Protocol, String)> = Vec::new();
+    for (protocol, port) in ports {
+        match out.last_mut() {
+            Some((last, text)) if *last == protocol && protocol.has_ports() => *text += &format!(" {port}"),
+            _ => out.push((protocol, port_text(protocol, port))),
+        }
+    }
+    out.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
+}
+
 /// `IPv4`, `IPv4 and IPv6`.
 pub(crate) fn families_text(families: impl IntoIterator<Item = Family>) -> String {
     families.into_iter().map(|f| f.to_string()).collect::<Vec<_>>().join(" and ")

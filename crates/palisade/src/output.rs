@@ -1,6 +1,9 @@
 //! Writing to the terminal: colour where it belongs, and a reader who leaves early is no error.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use clap::ValueEnum;
 
@@ -55,4 +58,13 @@ pub(crate) fn note(text: &str) {
 /// How many columns standard error has; what fits everywhere if it is no terminal.
 pub(crate) fn width() -> usize {
     terminal_size::terminal_size_of(io::stderr()).map_or(100, |(width, _)| usize::from(width.0).max(40))
+}
+
+/// A duration as people read it: `0.4 ms`, `47 ms`, `1.3 s`.
+pub(crate) fn duration(d: Duration) -> String {
+    match d.as_secs_f64() {
+        s if s < 0.01 => format!("{:.1} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s => format!("{s:.1} s"),
+    }
 }

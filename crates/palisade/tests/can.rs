@@ -82,9 +82,17 @@ spec: {containers: [{name: c, image: i, ports: [{containerPort: 80}, {containerP
 fn the_shop_answers_with_rules_and_lines() {
     let shop = example("shop");
     let allowed = can("frontend backend:8080 -n shop", &shop);
-    answered(&allowed, 0, &["allowed", "NetworkPolicy shop/backend-from-frontend, ingress[0]", "backend-from-frontend.yaml:14"]);
+    answered(
+        &allowed,
+        0,
+        &["allowed", "NetworkPolicy shop/backend-from-frontend, ingress[0]", "backend-from-frontend.yaml:14"],
+    );
     let denied = can("staging/frontend shop/backend", &shop);
-    answered(&denied, 1, &["denied", "TCP 8080, TCP 9100", "isolated by", "it wants pods app=frontend in namespace shop"]);
+    answered(
+        &denied,
+        1,
+        &["denied", "TCP 8080, TCP 9100", "isolated by", "it wants pods app=frontend in namespace shop"],
+    );
     answered(&can("shop/backend 192.168.1.20:80", &shop), 0, &["egress[0]"]);
     answered(&can("shop/backend 192.168.1.20:443", &shop), 1, &["the peer matches, the port does not"]);
     answered(&can("shop/backend internet:80", &shop), 1, &["TCP 80, IPv4 and IPv6"]);
@@ -181,20 +189,32 @@ spec: {podSelector: {matchLabels: {extra: x}}, policyTypes: [Ingress]}
 ";
     let dir = manifest(&format!("{TWO_PODS}{pods}"));
     let ran = can("a svc/db:1", dir.path());
-    answered(&ran, 1, &["differs by pod", "default/a → default/one", "default/a → default/db-0, default/a → default/db-1", "which allows nothing"]);
+    answered(
+        &ran,
+        1,
+        &[
+            "differs by pod",
+            "default/a → default/one",
+            "default/a → default/db-0, default/a → default/db-1",
+            "which allows nothing",
+        ],
+    );
     answered(&can("a db:5432", dir.path()), 0, &["default/statefulset/db"]);
     answered(&can("db db:5432", dir.path()), 0, &["no policy isolates"]);
 }
 
 #[test]
 fn addresses_mean_their_owners() {
-    let text = format!("{TWO_PODS}{}", "
+    let text = format!(
+        "{TWO_PODS}{}",
+        "
 apiVersion: v1
 kind: Pod
 metadata: {name: x}
 spec: {containers: [{name: c, image: i}]}
 status: {phase: Running, podIP: 10.9.9.9, podIPs: [{ip: 10.9.9.9}]}
-");
+"
+    );
     let dir = manifest(&text);
     let ran = can("a 10.9.9.9:80", dir.path());
     answered(&ran, 0, &["default/x (10.9.9.9)", "TCP 80, IPv4\n"]);
@@ -204,7 +224,10 @@ status: {phase: Running, podIP: 10.9.9.9, podIPs: [{ip: 10.9.9.9}]}
 #[test]
 fn specs_that_mean_nothing_are_explained() {
     let shop = example("shop");
-    refused(&can("shop/frontend shop/backnd:80", &shop), &["there is no pod or workload `backnd`", "did you mean shop/deployment/backend"]);
+    refused(
+        &can("shop/frontend shop/backnd:80", &shop),
+        &["there is no pod or workload `backnd`", "did you mean shop/deployment/backend"],
+    );
     refused(&can("frontend shop/backend:80", &shop), &["source", "did you mean"]);
     refused(&can("shop/frontend shop/backend:99999", &shop), &["1 to 65535"]);
     refused(&can("shop/frontend shop/backend:80/QUIC", &shop), &["known are TCP"]);
@@ -214,7 +237,10 @@ fn specs_that_mean_nothing_are_explained() {
     refused(&can("internet internet:80", &shop), &["neither end is in the cluster"]);
     refused(&can("shop/frontend shop/svc/backend:1", &shop), &["has no port 1/TCP; it has"]);
     refused(&can("shop/gateway/x shop/backend", &shop), &["no kind with an endpoint"]);
-    refused(&can("shop/frontend shop/backend:nope", &shop), &["no pod of the destination declares a port named `nope`"]);
+    refused(
+        &can("shop/frontend shop/backend:nope", &shop),
+        &["no pod of the destination declares a port named `nope`"],
+    );
 }
 
 #[test]
@@ -273,7 +299,8 @@ fn garbage_is_no_manifest() {
     let garbage: Vec<u8> = (0..100_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     fs::write(dir.path().join("g.yaml"), garbage).unwrap();
     refused(&can("a b:80", dir.path()), &["g.yaml"]);
-    for text in ["{", "]", "a: b: c", "\t- x", "- *nobody", "&a [*a]", "\u{0}", "kind: Pod", "---\n---\n- 1"] {
+    for text in ["{", "]", "a: b: c", "\t- x", "- *nobody", "&a [*a]", "\u{0}", "kind: Pod", "---\n---\n- 1"]
+    {
         refused(&can("a b:80", manifest(text).path()), &["m.yaml"]);
     }
 }
@@ -308,7 +335,8 @@ fn ten_thousand_broken_documents_are_summed_up() {
 
 #[test]
 fn unknown_fields_and_versions_are_reported() {
-    let field = manifest(&format!("{TWO_PODS}apiVersion: v1\nkind: Pod\nmetadata: {{name: c, lables: {{a: b}}}}\n"));
+    let field =
+        manifest(&format!("{TWO_PODS}apiVersion: v1\nkind: Pod\nmetadata: {{name: c, lables: {{a: b}}}}\n"));
     let ran = can("a b:80", field.path());
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(ran.err.contains("lables"), "{}", ran.err);
@@ -321,7 +349,9 @@ fn unknown_fields_and_versions_are_reported() {
 
 #[test]
 fn a_pod_without_an_address_and_one_with_anothers() {
-    let text = format!("{TWO_PODS}{}", "
+    let text = format!(
+        "{TWO_PODS}{}",
+        "
 apiVersion: v1
 kind: Pod
 metadata: {name: first}
@@ -345,7 +375,8 @@ kind: Pod
 metadata: {name: done}
 spec: {containers: [{name: c, image: i}]}
 status: {phase: Succeeded, podIP: 10.9.9.8}
-");
+"
+    );
     let dir = manifest(&text);
     let ran = can("a 10.9.9.9:80", dir.path());
     assert_eq!(ran.code, 0, "{}", ran.err);
@@ -385,6 +416,15 @@ fn colour_is_for_terminals() {
 
 fn ran_coloured(no_color: bool) -> String {
     let mut command = palisade();
-    if no_color { command.env("NO_COLOR", "1") } else { command.env("CLICOLOR_FORCE", "1") };
-    ran(command.args(["can", "shop/frontend", "shop/backend:8080", "-f"]).arg(example("shop")).output().unwrap()).out
+    if no_color {
+        command.env("NO_COLOR", "1")
+    } else {
+        command.env("CLICOLOR_FORCE", "1")
+    };
+    ran(command
+        .args(["can", "shop/frontend", "shop/backend:8080", "-f"])
+        .arg(example("shop"))
+        .output()
+        .unwrap())
+    .out
 }

@@ -275,9 +275,7 @@ fn with_protocol(spec: &Spec) -> String {
 /// Port and protocol of an end that declares none.
 fn fixed_call(spec: &Spec, what: &str) -> Result<Call> {
     match (&spec.port, spec.protocol) {
-        (None, Some(ProtocolSpec::Icmp)) => {
-            Ok(Call { protocol: ProtocolSpec::Icmp, port: 0, service: None })
-        }
+        (None, Some(ProtocolSpec::Icmp)) => Ok(Call { protocol: ProtocolSpec::Icmp, port: 0, service: None }),
         (Some(PortSpec::Number(port)), Some(ProtocolSpec::WithPorts(protocol))) => {
             Ok(Call::new(protocol, *port))
         }

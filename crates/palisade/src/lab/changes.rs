@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    net::IpAddr,
 };
 
 use palisade_lab::{
@@ -12,7 +13,7 @@ use palisade_lab::{
 use palisade_policy::{Cluster, Endpoint, Family, Flow, Protocol, reference};
 
 use crate::{
-    explain::{families_text, port_text},
+    explain::{families_text, ports_text},
     output::{Style, styled},
 };
 
@@ -60,14 +61,14 @@ impl Verdicts {
 }
 
 /// From whom to whom, and on what.
-type Where = (String, String, Protocol, u16);
+type Where = (End, End, Protocol, u16);
 
+/// What was looked at between two ends on one port, by family.
 #[derive(Default)]
 struct Seen {
-    all: usize,
-    opened: usize,
-    closed: usize,
-    families: BTreeSet<Family>,
+    all: BTreeMap<Family, usize>,
+    opened: BTreeMap<Family, usize>,
+    closed: BTreeMap<Family, usize>,
 }
 
 /// The lines that tell what is open now and was not, and the reverse. Ends that only one of the two has are new or
@@ -81,48 +82,107 @@ pub(crate) fn text(before: &Verdicts, after: &Verdicts) -> String {
         let (Some(was), Some(is)) = (before.allows(flow), after.allows(flow)) else { continue };
         // Echo requests of both families are one thing to a reader.
         let protocol = if flow.protocol.has_ports() { flow.protocol } else { Protocol::Other(1) };
-        let (from, to) = (label(&after.cluster, &flow.source, &flow.destination), label(&after.cluster, &flow.destination, &flow.source));
+        let (from, to) = (
+            end(&after.cluster, &flow.source, &flow.destination),
+            end(&after.cluster, &flow.destination, &flow.source),
+        );
         let entry = seen.entry((from, to, protocol, flow.port)).or_default();
-        entry.all += 1;
+        let family = Family::of(flow.source.address());
+        *entry.all.entry(family).or_default() += 1;
         if was != is {
-            if is { entry.opened += 1 } else { entry.closed += 1 }
-            entry.families.insert(Family::of(flow.source.address()));
+            let counts = if is { &mut entry.opened } else { &mut entry.closed };
+            *counts.entry(family).or_default() += 1;
         }
     }
     lines(&seen)
 }
 
+/// What opened or closed alike: the ports between two kinds of ends.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Line {
+    opened: bool,
+    from: String,
+    to: String,
+    ports: Vec<(Protocol, u16)>,
+    /// Only some of the pods behind the names.
+    partly: bool,
+}
+
+/// Outside addresses and families of a line.
+#[derive(Default)]
+struct Shared {
+    outside: BTreeSet<IpAddr>,
+    families: BTreeSet<Family>,
+}
+
 fn lines(seen: &BTreeMap<Where, Seen>) -> String {
-    // Ports with the same fate between the same ends share a line.
-    let mut grouped: BTreeMap<(bool, &str, &str, bool, &BTreeSet<Family>), Vec<String>> = BTreeMap::new();
+    // First the ports of each pair of ends …
+    let mut pairs: BTreeMap<(bool, &End, &End, bool, BTreeSet<Family>), Vec<(Protocol, u16)>> =
+        BTreeMap::new();
     for ((from, to, protocol, port), s) in seen {
-        for (opened, n) in [(true, s.opened), (false, s.closed)] {
-            if n > 0 {
-                let partly = n < s.all && s.families.len() * n < s.all * s.families.len();
-                let key = (opened, from.as_str(), to.as_str(), partly, &s.families);
-                grouped.entry(key).or_default().push(port_text(*protocol, *port));
+        for (opened, counts) in [(true, &s.opened), (false, &s.closed)] {
+            if !counts.is_empty() {
+                let partly = counts.iter().any(|(family, n)| s.all.get(family) != Some(n));
+                let families = counts.keys().copied().collect();
+                pairs.entry((opened, from, to, partly, families)).or_default().push((*protocol, *port));
             }
         }
     }
+    // … then the pairs that differ in the outside address alone.
+    let mut out: BTreeMap<Line, Shared> = BTreeMap::new();
+    for ((opened, from, to, partly, families), ports) in pairs {
+        let line = Line { opened, from: from.name(), to: to.name(), ports, partly };
+        let shared = out.entry(line).or_default();
+        shared.families.extend(families);
+        shared.outside.extend(
+            [from, to].into_iter().filter_map(|e| if let End::Outside(a) = e { Some(*a) } else { None }),
+        );
+    }
+    drawn(&out)
+}
+
+fn drawn(lines: &BTreeMap<Line, Shared>) -> String {
     let mut out = String::new();
-    for ((opened, from, to, partly, families), ports) in grouped.iter().take(MOST_LINES) {
-        let word = if *opened { styled(Style::Good, "opened") } else { styled(Style::Bad, "closed") };
-        let partly = if *partly && families.len() == 2 { " (between some of them)" } else { "" };
-        let families = families_text(families.iter().copied());
-        _ = writeln!(out, "  {word}  {from} → {to}  {}, {families}{partly}", ports.join(", "));
+    for (line, shared) in lines.iter().take(MOST_LINES) {
+        let word = if line.opened { styled(Style::Good, "opened") } else { styled(Style::Bad, "closed") };
+        let partly = if line.partly { ", between some of their pods" } else { "" };
+        let (ports, families) =
+            (ports_text(line.ports.iter().copied()), families_text(shared.families.iter().copied()));
+        _ = write!(out, "  {word}  {} → {}  {ports}, {families}{partly}", line.from, line.to);
+        if !shared.outside.is_empty() {
+            let addresses: Vec<String> = shared.outside.iter().map(ToString::to_string).collect();
+            _ = write!(out, " ({})", addresses.join(", "));
+        }
+        out.push('\n');
     }
-    if grouped.len() > MOST_LINES {
-        _ = writeln!(out, "  … and {} more", grouped.len() - MOST_LINES);
+    if lines.len() > MOST_LINES {
+        _ = writeln!(out, "  … and {} more", lines.len() - MOST_LINES);
     }
-    if grouped.is_empty() {
+    if lines.is_empty() {
         out.push_str("  nothing opened or closed\n");
     }
     out
 }
 
+/// An end as this report tells ends apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Inside(String),
+    Outside(IpAddr),
+}
+
+impl End {
+    fn name(&self) -> String {
+        match self {
+            Self::Inside(name) => name.clone(),
+            Self::Outside(_) => "outside".to_owned(),
+        }
+    }
+}
+
 /// A pod by its workload, a node by whether it is the other end's own.
-fn label(cluster: &Cluster, end: &Endpoint, other: &Endpoint) -> String {
-    match (end, other) {
+fn end(cluster: &Cluster, end: &Endpoint, other: &Endpoint) -> End {
+    let name = match (end, other) {
         (Endpoint::Pod { key, .. }, _) => match cluster.pods.get(key).and_then(|p| p.workload.as_ref()) {
             Some(workload) => format!("{}/{}", key.namespace, workload.name),
             None => key.to_string(),
@@ -132,6 +192,59 @@ fn label(cluster: &Cluster, end: &Endpoint, other: &Endpoint) -> String {
             if own { "own node" } else { "other nodes" }.to_owned()
         }
         (Endpoint::Node { name, .. }, _) => format!("node/{name}"),
-        (Endpoint::External(address), _) => format!("outside {address}"),
+        (Endpoint::External(address), _) => return End::Outside(*address),
+    };
+    End::Inside(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdicts(policies: &str) -> Verdicts {
+        let pods = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: c, image: i, ports: [{containerPort: 80}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: other}
+spec: {nodeName: n1, containers: [{name: c, image: i}]}
+---
+";
+        let input = palisade_manifest::Input::Text { name: "m".into(), text: format!("{pods}{policies}") };
+        let loaded = palisade_manifest::load(&[input], &super::super::reading_options());
+        assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+        Verdicts::of(&Layout::of(&loaded.cluster, &palisade_lab::Options::default()).unwrap())
+    }
+
+    const ONLY_80: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p}
+spec: {podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}]}]}
+";
+
+    #[test]
+    fn an_edit_is_told_by_workload_and_port() {
+        let (open, narrow) = (verdicts(""), verdicts(ONLY_80));
+        let closed = text(&open, &narrow);
+        let plain = anstream::adapter::strip_str(&closed).to_string();
+        assert!(
+            plain
+                .contains("closed  default/other → default/web  TCP 27000, UDP 27000, ICMP, IPv4 and IPv6\n"),
+            "{plain}"
+        );
+        assert!(plain.contains("closed  outside → default/web  TCP 80 27000, UDP 27000, ICMP, IPv4 and IPv6 (198.51.100.7, 2001:db8::7)"), "{plain}");
+        assert!(!plain.contains("opened"), "{plain}");
+        assert_eq!(text(&narrow, &open).matches("opened").count(), closed.matches("closed").count());
+        assert_eq!(text(&narrow, &narrow), "  nothing opened or closed\n");
     }
 }

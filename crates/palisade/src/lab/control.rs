@@ -110,10 +110,11 @@ pub(crate) struct Probed {
 /// socket can have it do things.
 fn directory() -> Result<PathBuf> {
     let own = geteuid();
-    let path = match env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute() && p.is_dir()) {
-        Some(runtime) => runtime.join("palisade"),
-        None => env::temp_dir().join(format!("palisade-{own}")),
-    };
+    let path =
+        match env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute() && p.is_dir()) {
+            Some(runtime) => runtime.join("palisade"),
+            None => env::temp_dir().join(format!("palisade-{own}")),
+        };
     match fs::DirBuilder::new().mode(0o700).create(&path) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
             return Err(e).with_context(|| format!("can't make {}", path.display()));
@@ -122,7 +123,10 @@ fn directory() -> Result<PathBuf> {
     }
     let is = fs::symlink_metadata(&path).with_context(|| format!("can't read {}", path.display()))?;
     if !is.is_dir() || is.uid() != own.as_raw() || is.mode() & 0o077 != 0 {
-        bail!("{} is not a directory of this user alone: remove it, or set XDG_RUNTIME_DIR to another", path.display());
+        bail!(
+            "{} is not a directory of this user alone: remove it, or set XDG_RUNTIME_DIR to another",
+            path.display()
+        );
     }
     Ok(path)
 }
@@ -152,7 +156,8 @@ impl Door {
             }
             _ => {}
         }
-        let listener = UnixListener::bind(&socket).with_context(|| format!("can't listen on {}", socket.display()))?;
+        let listener =
+            UnixListener::bind(&socket).with_context(|| format!("can't listen on {}", socket.display()))?;
         Ok(Self { listener, socket, lock_path, _lock: lock })
     }
 

@@ -44,7 +44,9 @@ pub(crate) struct Exec {
 /// Does it. Returns only if the program can't be run.
 pub(crate) fn run(arguments: &Exec) -> Result<Outcome> {
     let request = Request::Locate { place: arguments.place.clone(), namespace: arguments.namespace.clone() };
-    let Reply::Located { pid, fd, place } = control::ask(&mut control::connect(&arguments.lab.name)?, &request)? else {
+    let Reply::Located { pid, fd, place } =
+        control::ask(&mut control::connect(&arguments.lab.name)?, &request)?
+    else {
         bail!("the lab answered something else: it is of another version");
     };
     enter(pid, fd).with_context(|| format!("can't enter the network of {place}"))?;
@@ -58,7 +60,8 @@ pub(crate) fn run(arguments: &Exec) -> Result<Outcome> {
 
 /// Moves this process into the namespaces. It has one thread, as a user namespace demands.
 fn enter(pid: u32, fd: i32) -> Result<()> {
-    let open = |path: String| File::open(&path).with_context(|| format!("can't open {path}: has the lab ended?"));
+    let open =
+        |path: String| File::open(&path).with_context(|| format!("can't open {path}: has the lab ended?"));
     // Opened before either is entered: /proc/PID looks different from inside.
     let network = open(format!("/proc/{pid}/fd/{fd}"))?;
     let users = open(format!("/proc/{pid}/ns/user"))?;

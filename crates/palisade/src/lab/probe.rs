@@ -57,7 +57,8 @@ pub(crate) fn run(arguments: &Probe) -> Result<Outcome> {
     let text = match arguments.output {
         Format::Text => probes.iter().map(text).collect(),
         Format::Json => {
-            serde_json::to_string_pretty(&JsonProbed { schema: "palisade.lab-probe/v1", probes: &probes })? + "\n"
+            serde_json::to_string_pretty(&JsonProbed { schema: "palisade.lab-probe/v1", probes: &probes })?
+                + "\n"
         }
     };
     output::print(&text).context("can't write the answer")?;

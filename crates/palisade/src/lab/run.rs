@@ -61,7 +61,8 @@ pub(crate) struct Run {
 pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
     let loaded = sources::load(&arguments.paths, &arguments.reading, &reading_options(), false)?;
     let layout = Layout::of(&loaded.cluster, &arguments.shape.options())?;
-    let options = probe::Options { max_probes: arguments.max_probes, seed: arguments.seed, ..Default::default() };
+    let options =
+        probe::Options { max_probes: arguments.max_probes, seed: arguments.seed, ..Default::default() };
     if arguments.dry_run {
         return dry_run(&layout, &options, arguments.output);
     }
@@ -128,10 +129,16 @@ fn mismatch_text(mismatch: &Mismatch) -> String {
     let probe = &mismatch.tried.probe;
     let expected = expected_word(probe.expected());
     let port = explain::port_text(probe.protocol, probe.port);
-    let mut out =
-        format!("  {} → {}  {port}: {}, expected: {expected}\n", probe.source, target_text(&probe.target), mismatch.tried.outcome);
+    let mut out = format!(
+        "  {} → {}  {port}: {}, expected: {expected}\n",
+        probe.source,
+        target_text(&probe.target),
+        mismatch.tried.outcome
+    );
     for decision in &mismatch.decisions {
-        for (direction, side) in [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)] {
+        for (direction, side) in
+            [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
+        {
             for line in explain::lines(side, direction) {
                 _ = writeln!(out, "    {direction}: {}: {line}", side.verdict);
             }
@@ -155,18 +162,19 @@ fn summary(report: &Report, built: std::time::Duration) -> String {
     for note in &report.not_probed {
         _ = writeln!(out, "not probed: {} ({})", note.what, note.why);
     }
-    let mismatches = format!("{} {}", counts.mismatches, if counts.mismatches == 1 { "mismatch" } else { "mismatches" });
+    let mismatches =
+        format!("{} {}", counts.mismatches, if counts.mismatches == 1 { "mismatch" } else { "mismatches" });
     let style = if report.agrees() { Style::Good } else { Style::Bad };
     _ = writeln!(
         out,
-        "{} probes: {} answered, {} dropped, {} otherwise; {}; built in {:.1} s, probed in {:.1} s",
+        "{} probes: {} answered, {} dropped, {} otherwise; {}; built in {}, probed in {}",
         counts.probed,
         counts.connected,
         counts.dropped,
         counts.other,
         styled(style, &mismatches),
-        built.as_secs_f64(),
-        report.durations.total.as_secs_f64(),
+        output::duration(built),
+        output::duration(report.durations.total),
     );
     out
 }

@@ -53,7 +53,9 @@ pub(crate) fn listen(listener: UnixListener, events: Sender<Event>) -> Result<()
 /// Answers what needs an answer only. A client that has gone away needs none.
 pub(crate) fn answer(lab: &Lab, request: &Request, stream: &mut UnixStream) {
     let reply = match request {
-        Request::Probe { source, destination, namespace } => probed(lab, source, destination, namespace).map(Reply::Probed),
+        Request::Probe { source, destination, namespace } => {
+            probed(lab, source, destination, namespace).map(Reply::Probed)
+        }
         Request::Locate { place, namespace } => located(lab, place, namespace),
         Request::Down => Ok(Reply::Ending),
     };
@@ -115,7 +117,13 @@ fn probes(lab: &Lab, asked: Vec<Asked>) -> Result<Vec<Probe>> {
             }
             _ => {
                 let target = Target::Direct(a.flow.destination.clone());
-                out.push(Probe { source, target, protocol: a.flow.protocol, port: a.flow.port, flows: vec![(a.flow, verdict)] });
+                out.push(Probe {
+                    source,
+                    target,
+                    protocol: a.flow.protocol,
+                    port: a.flow.port,
+                    flows: vec![(a.flow, verdict)],
+                });
             }
         }
     }
@@ -136,7 +144,9 @@ fn told(lab: &Lab, tried: &probe::Tried) -> Probed {
     let mut reasons = Vec::new();
     for (flow, _) in &probe.flows {
         let decision = reference::decide(&lab.layout().cluster, flow);
-        for (direction, side) in [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)] {
+        for (direction, side) in
+            [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
+        {
             let lines = explain::lines(side, direction);
             reasons.extend(lines.into_iter().map(|l| format!("{direction}: {}: {l}", side.verdict)));
         }

@@ -84,7 +84,8 @@ pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
     output::print(&greeting(&lab, &arguments.lab.name, began.elapsed())).context("can't write")?;
     serve::listen(door.listener()?, events)?;
     let verdicts = Verdicts::of(lab.layout());
-    let mut running = Running { arguments, lab, verdicts, watch, inbox, waiting: VecDeque::new(), lost: false };
+    let mut running =
+        Running { arguments, lab, verdicts, watch, inbox, waiting: VecDeque::new(), lost: false };
     let parting = running.until_stopped();
     drop(running);
     drop(door);
@@ -118,12 +119,12 @@ fn greeting(lab: &Lab, name: &str, took: Duration) -> String {
     let heading = styled(Style::Strong, &format!("lab `{name}` is up"));
     _ = writeln!(
         out,
-        "{heading}: {} nodes, {} pods, {} services, {} policies; built in {:.1} s",
+        "{heading}: {} nodes, {} pods, {} services, {} policies; built in {}",
         layout.nodes.len(),
         layout.pods.len(),
         layout.cluster.services.len(),
         layout.cluster.policies.len(),
-        took.as_secs_f64()
+        output::duration(took)
     );
     let width = layout.pods.keys().map(|k| k.to_string().len()).max().unwrap_or(0);
     for (key, place) in &layout.pods {
@@ -153,7 +154,7 @@ struct Running<'a> {
 }
 
 /// Saving one file makes several events, and saving many files many: an edit is over when nothing has come for so long.
-const QUIET: Duration = Duration::from_millis(40);
+const QUIET: Duration = Duration::from_millis(15);
 /// But edits that never end are enforced in between.
 const LONGEST: Duration = Duration::from_millis(500);
 /// How often a vanished path is looked for; its parent may be gone too, so no event would tell.
@@ -203,19 +204,31 @@ impl Running<'_> {
         }
     }
 
-    /// Reads the manifests again, and enforces what they say now.
-    fn reload(&mut self, saved: Instant) -> Result<()> {
+    /// Whether all paths exist and are watched; tells the user when that changes.
+    fn is_there(&mut self) -> Result<bool> {
+        // A path may vanish while it is being looked at.
+        let followed = if self.watch.missing().is_none() { self.watch.follow() } else { Ok(()) };
         if let Some(path) = self.watch.missing() {
             if !self.lost {
-                output::note(&format!("{} is gone: the last state stays in force until it returns\n", path.display()));
+                output::note(&format!(
+                    "{} is gone: the last state stays in force until it returns\n",
+                    path.display()
+                ));
             }
             self.lost = true;
-            return Ok(());
+            return Ok(false);
         }
-        let returned = std::mem::take(&mut self.lost);
-        self.watch.follow()?;
-        if returned {
+        followed?;
+        if std::mem::take(&mut self.lost) {
             output::note("the manifests are back\n");
+        }
+        Ok(true)
+    }
+
+    /// Reads the manifests again, and enforces what they say now.
+    fn reload(&mut self, saved: Instant) -> Result<()> {
+        if !self.is_there()? {
+            return Ok(());
         }
         let inputs: Vec<Input> = self.arguments.paths.iter().map(|p| Input::of_argument(p)).collect();
         let options = Options { strict: self.arguments.reading.strict, ..reading_options() };
@@ -246,10 +259,10 @@ impl Running<'_> {
 
 fn edit_text(before: &Layout, updated: &Updated, took: Duration) -> String {
     let mut out = format!(
-        "{} in {:.0} ms from save to kernel ({:.1} ms of it by the nodes)\n",
+        "{} in {} from save to kernel ({} of it in the nodes)\n",
         styled(Style::Strong, &format!("enforced {}", changes_text(updated))),
-        took.as_secs_f64() * 1e3,
-        updated.enforced_in.as_secs_f64() * 1e3
+        output::duration(took),
+        output::duration(updated.enforced_in)
     );
     for key in &updated.added {
         let word = if before.pods.contains_key(key) { "moved" } else { "new" };
@@ -268,7 +281,12 @@ fn changes_text(updated: &Updated) -> String {
     if updated.changes.len() > SHOWN {
         names.push(format!("{} more", updated.changes.len() - SHOWN));
     }
-    format!("{} {}: {}", updated.changes.len(), sources::plural(updated.changes.len(), "change"), names.join(", "))
+    format!(
+        "{} {}: {}",
+        updated.changes.len(),
+        sources::plural(updated.changes.len(), "change"),
+        names.join(", ")
+    )
 }
 
 fn change_text(change: &Change) -> String {

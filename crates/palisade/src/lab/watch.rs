@@ -1,8 +1,6 @@
 //! Waiting for manifests to change, wherever editors put them.
 
 use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf, absolute},
     sync::mpsc::Sender,
     time::Instant,
@@ -11,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
-    event::{AccessKind, AccessMode},
+    event::{AccessKind, AccessMode, ModifyKind},
 };
 
 use super::up::Event;
@@ -19,11 +17,10 @@ use super::up::Event;
 /// Watches the paths of a lab.
 ///
 /// Editors replace files rather than write them, and a directory may be replaced as a whole: so each path's parent is
-/// watched too, and [`Watch::follow`] begins again when a path isn't any more what it was.
+/// watched too, and [`Watch::follow`] begins anew, because what has a path's name now may not be what is watched.
 pub(crate) struct Watch {
     paths: Vec<PathBuf>,
     events: Sender<Event>,
-    identities: Vec<Option<(u64, u64)>>,
     watcher: Option<RecommendedWatcher>,
 }
 
@@ -37,20 +34,18 @@ impl Watch {
             .iter()
             .map(|p| absolute(p).with_context(|| format!("can't find {p}")))
             .collect::<Result<_>>()?;
-        let mut watch = Self { paths, events, identities: Vec::new(), watcher: None };
+        let mut watch = Self { paths, events, watcher: None };
         watch.arm()?;
         Ok(watch)
     }
 
-    /// Watches what the paths are now. To be called after every event.
+    /// Watches what the paths are now. To be called after every event, before the files are read: whatever happens
+    /// after that is heard.
     ///
     /// # Errors
     /// As [`Watch::begin`].
     pub(crate) fn follow(&mut self) -> Result<()> {
-        if self.identities != self.identities_now() && self.missing().is_none() {
-            self.arm()?;
-        }
-        Ok(())
+        self.arm()
     }
 
     /// The first path that is gone.
@@ -58,15 +53,12 @@ impl Watch {
         self.paths.iter().find(|p| !p.exists()).map(PathBuf::as_path)
     }
 
-    fn identities_now(&self) -> Vec<Option<(u64, u64)>> {
-        self.paths.iter().map(|p| fs::metadata(p).ok().filter(fs::Metadata::is_dir).map(|m| (m.dev(), m.ino()))).collect()
-    }
-
     fn arm(&mut self) -> Result<()> {
         let (paths, events) = (self.paths.clone(), self.events.clone());
         let heard = move |event: notify::Result<notify::Event>| {
             // An error means that events may have been lost: look at the files.
-            let matters = event.map_or(true, |e| changes_something(e.kind) && e.paths.iter().any(|p| is_below(&paths, p)));
+            let matters = event
+                .map_or(true, |e| changes_something(e.kind) && e.paths.iter().any(|p| is_below(&paths, p)));
             if matters {
                 // Nobody listens any more once the lab ends.
                 _ = events.send(Event::Files(Instant::now()));
@@ -81,8 +73,8 @@ impl Watch {
                 watcher.watch(path, RecursiveMode::Recursive).with_context(|| watching(path))?;
             }
         }
+        // The one before stops only now, so nothing falls between.
         self.watcher = Some(watcher);
-        self.identities = self.identities_now();
         Ok(())
     }
 }
@@ -91,11 +83,12 @@ fn watching(path: &Path) -> String {
     format!("can't watch {}; is the sysctl fs.inotify.max_user_watches large enough?", path.display())
 }
 
-/// Reading is no change, and we do it ourselves.
+/// Reading is no change, and we do it ourselves. A file that is being written is read when it is closed, not while it is
+/// empty.
 fn changes_something(kind: EventKind) -> bool {
     match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) => false,
+        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+        EventKind::Modify(modified) => matches!(modified, ModifyKind::Name(_)),
         _ => true,
     }
 }

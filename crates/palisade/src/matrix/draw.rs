@@ -197,7 +197,7 @@ fn legend(matrix: &Matrix, columns: &[usize], out: &mut String) {
     }
     for (i, line) in matrix.lines.iter().enumerate().filter(|(_, l)| l.members.len() > 1) {
         if let Some(addresses) = outside_addresses(line) {
-            _ = writeln!(out, "  {} is {addresses}", i + 1);
+            out.push_str(&listed(&format!("  {} is ", i + 1), &addresses));
         }
     }
     let used: BTreeSet<String> = matrix.cells.values().flat_map(|o| cell(Some(o))).collect();
@@ -218,13 +218,34 @@ fn legend(matrix: &Matrix, columns: &[usize], out: &mut String) {
     _ = writeln!(out, "  {}", words.join("; "));
 }
 
-fn outside_addresses(line: &Line) -> Option<String> {
+fn outside_addresses(line: &Line) -> Option<Vec<String>> {
     let addresses: Vec<String> = line
         .members
         .iter()
         .filter_map(|m| if let Member::Outside(a) = m { Some(a.to_string()) } else { None })
         .collect();
-    (!addresses.is_empty()).then(|| addresses.join(", "))
+    (!addresses.is_empty()).then_some(addresses)
+}
+
+/// A list with commas, in lines of at most [`WIDTH`] characters.
+fn listed(head: &str, items: &[String]) -> String {
+    let (mut out, mut used) = (head.to_owned(), head.len());
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+            if used + item.len() + 3 > WIDTH {
+                used = head.len();
+                _ = write!(out, "\n{:used$}", "");
+            } else {
+                out.push(' ');
+                used += 2;
+            }
+        }
+        out.push_str(item);
+        used += item.len();
+    }
+    out.push('\n');
+    out
 }
 
 /// `TCP 80,443; UDP 53`, each port alone: these were tried, and nothing between them.
