@@ -14,7 +14,7 @@ use crate::can::Can;
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "\
-Exit codes: 0 yes (allowed, in agreement, done), 1 no (denied, in disagreement), 2 error (bad input, no right).
+Exit codes: 0 yes (allowed, in agreement, done), 1 no (denied, in disagreement), 2 error.
 Colour is used on terminals only, and never if NO_COLOR is set."
 )]
 pub(crate) struct Arguments {
@@ -49,35 +49,34 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
+// Paragraphs stand on one line each: clap wraps them to the terminal. Columns are kept short by hand.
 const CAN_HELP: &str = "\
 SRC and DST are one of:
-  [NAMESPACE/][KIND/]NAME   pods: of a pod, deployment, statefulset, daemonset, replicaset, job, cronjob or
-                            replicationcontroller; kubectl's short names (po, deploy, sts, ds, rs, cj, rc) do too.
-                            Without KIND, NAME is looked for among pods and workloads
-  [NAMESPACE/]svc/NAME      the pods and container ports behind a service
-  node/NAME                 a node's own network, with the pods that share it
-  10.0.0.7, [fd00::7]       an address. That of a pod means the pod; it fixes the family
-  internet                  all public addresses; asked once for every part of them that policies tell apart
+  [NAMESPACE/][KIND/]NAME  a pod, or the pods of a deployment, statefulset, daemonset,
+                           replicaset, job, cronjob or replicationcontroller; kubectl's
+                           short names do too. Without KIND, any of these
+  [NAMESPACE/]svc/NAME     the pods and container ports behind a service
+  node/NAME                a node's own network, with the pods that share it
+  10.0.0.7, [fd00::7]      an address; that of a pod means the pod. It fixes the family
+  internet                 all public addresses; asked once for every part of them that
+                           policies tell apart
 
-PORT is a number or a port name, PROTO is TCP (the default), UDP or SCTP. DST/ICMP asks about echo requests.
-Without a port, every port that the destination declares is asked about.
+PORT is a number or a port name, PROTO is TCP (the default), UDP or SCTP. DST/ICMP asks about echo requests. Without a port, every port that the destination declares is asked about.
 
-A workload means all of its pods, and without an address both IP families are asked about. The exit code is 0 only if
-everything is allowed; where the answers differ, each is shown.
+A workload means all of its pods, and without an address both IP families are asked about. The exit code is 0 only if everything is allowed; where the answers differ, each is shown.
 
 Examples:
   palisade can frontend backend:8080 -n shop -f examples/shop
   palisade can staging/frontend shop/backend -f examples/shop
   palisade can shop/deploy/backend 192.168.1.20:80/TCP -f examples/shop
   palisade can shop/backend internet:443 -f examples/shop -o json
-  kubectl get pods,netpol,ns -A -o yaml | palisade can -q shop/web shop/svc/db:5432 -f - && echo open
+  kubectl get pods,netpol,ns -A -o yaml | palisade can -q shop/web shop/db:5432 -f -
 
 Exit codes: 0 allowed, 1 denied, 2 error.";
 
 #[cfg(target_os = "linux")]
 const LAB_HELP: &str = "\
-The lab needs no root (where user namespaces are allowed), no container runtime and no other program. It leaves nothing
-behind, however it ends.
+The lab needs no root (where user namespaces are allowed), no container runtime and no other program. It leaves nothing behind, however it ends.
 
 Examples:
   palisade lab run examples/shop            build it, probe every pair, compare with the engine

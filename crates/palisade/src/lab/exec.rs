@@ -15,8 +15,7 @@ use super::control::{self, Named, Reply, Request};
 use crate::exit::Outcome;
 
 pub(crate) const HELP: &str = "\
-POD is spelt as for `palisade can`: a pod, a workload (its first pod), node/NAME, or `outside`. The program sees the files
-of this machine and the network of the pod.
+POD is spelt as for `palisade can`: a pod, a workload (its first pod), node/NAME, or `outside`. The program sees the files of this machine and the network of the pod.
 
 Examples:
   palisade lab exec -n shop frontend -- curl -m 2 http://10.244.0.1:8080

@@ -22,8 +22,7 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Standard output gets the matrix and the mismatches, and is the same for the same manifests; counts and times go to
-standard error.
+Standard output gets the matrix and the mismatches, and is the same for the same manifests; counts and times go to standard error.
 
 Examples:
   palisade lab run examples/shop

@@ -30,8 +30,7 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Edits are enforced as they are saved. While the manifests are broken or gone, the last good state stays in force.
-End it with Ctrl-C, or with `palisade lab down` from elsewhere.
+Edits are enforced as they are saved. While the manifests are broken or gone, the last good state stays in force. End it with Ctrl-C, or with `palisade lab down` from elsewhere.
 
 Examples:
   palisade lab up examples/shop
