@@ -65,6 +65,13 @@ impl Context<'_> {
         self.report(at, Diagnostic::new(Severity::Error, code, message));
     }
 
+    /// Reports an error about a field that isn't there: the position is its parent's.
+    pub(crate) fn missing(&mut self, at: &At<'_>, field: &str, code: Code, message: &str) {
+        let parent = at.path();
+        let path = if parent.is_empty() { field.to_owned() } else { format!("{parent}.{field}") };
+        self.report(at, Diagnostic { path: Some(path), ..Diagnostic::new(Severity::Error, code, message) });
+    }
+
     /// Reports a warning.
     pub(crate) fn warn(&mut self, at: &At<'_>, code: Code, message: impl Into<String>) {
         self.report(at, Diagnostic::new(Severity::Warning, code, message));

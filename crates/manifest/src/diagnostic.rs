@@ -1,4 +1,4 @@
-//! What is wrong with the input, as data. [`crate::render`] draws it.
+//! What is wrong with the input, as data. [`crate::render()`] draws it.
 
 use std::{fmt, ops::Range};
 
@@ -108,7 +108,7 @@ pub struct Diagnostic {
     pub object: Option<String>,
     /// What to do about it.
     pub help: Option<String>,
-    /// The lines to show. Only the first thousand diagnostics of a load keep them, so memory stays bounded.
+    /// The line to show. Only the first thousand diagnostics of a load keep them, so memory stays bounded.
     pub excerpt: Option<Excerpt>,
 }
 

@@ -4,13 +4,13 @@ use palisade_policy::{Labels, Name, ObjectKey, Source, Workload};
 
 use crate::{
     decode::{Context, Fields},
-    diagnostic::Code,
+    diagnostic::{Code, Diagnostic, Severity},
     names,
     tree::At,
 };
 
 /// Fields of `ObjectMeta` (Kubernetes 1.35), and `clusterName` of old servers.
-const FIELDS: &[&str] = &[
+pub(crate) const FIELDS: &[&str] = &[
     "annotations",
     "clusterName",
     "creationTimestamp",
@@ -66,8 +66,17 @@ pub(crate) fn meta(
     let name = match (name, generated) {
         ("", "") => {
             cx.object = Some(kind.to_owned());
-            let at = at.unwrap_or(*object.at);
-            cx.error(&at, Code::Required, "metadata.name: Required value: name or generateName is required");
+            if cx.errors > 0 {
+                // A name of the wrong type was reported already.
+                return None;
+            }
+            let place = at.as_ref().map_or(object.at.span(), At::span);
+            let path = Some("metadata.name".to_owned());
+            let message = "Required value: name or generateName is required";
+            cx.report_span(
+                place,
+                Diagnostic { path, ..Diagnostic::new(Severity::Error, Code::Required, message) },
+            );
             return None;
         }
         ("", prefix) => cx.names.name(&format!("{prefix}{}", source.line)),

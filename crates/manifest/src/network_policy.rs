@@ -145,14 +145,10 @@ fn ip_block(cx: &mut Context<'_>, at: &At<'_>) -> Option<IpBlock> {
         None => "",
     };
     if text.is_empty() {
-        cx.error(
-            &cidr_at.unwrap_or(*at),
-            Code::Required,
-            match cidr_at {
-                Some(_) => "Required value",
-                None => "cidr: Required value",
-            },
-        );
+        match &cidr_at {
+            Some(at) => cx.error(at, Code::Required, "Required value"),
+            None => cx.missing(at, "cidr", Code::Required, "Required value"),
+        }
         return None;
     }
     let cidr = cidr(cx, &cidr_at?)?;

@@ -37,14 +37,13 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
         .as_ref()
         .and_then(|excerpt| Some((excerpt, within(excerpt, diagnostic.span.clone()?)?)));
     let mut group = Group::with_title(level.primary_title(&*title).id(diagnostic.code.as_str()));
-    let drawn =
-        shown.as_ref().map(|(excerpt, span)| (excerpt.text.replace('\t', " "), span, excerpt.first_line));
+    let drawn = shown.as_ref().map(|(excerpt, span)| (excerpt.text.replace('\t', " "), span, excerpt.line));
     match &drawn {
-        Some((text, span, first_line)) => {
+        Some((text, span, line)) => {
             group = group.element(
                 Snippet::source(text.as_str())
                     .path(&*file)
-                    .line_start(*first_line as usize)
+                    .line_start(*line as usize)
                     .annotation(AnnotationKind::Primary.span((*span).clone())),
             );
         }
@@ -73,10 +72,7 @@ fn within(excerpt: &Excerpt, span: std::ops::Range<u32>) -> Option<std::ops::Ran
         // At the very end of the file, behind the trailing space that the excerpt lacks.
         return Some(excerpt.text.len()..excerpt.text.len());
     }
-    // Of a long object the first line is enough.
-    let end = end.max(start);
-    let line = excerpt.text.get(start..end)?.find('\n').map_or(end, |n| start + n);
-    Some(start..line)
+    Some(start..end.max(start))
 }
 
 /// Input is shown, not obeyed: control characters could move the cursor or hide text.

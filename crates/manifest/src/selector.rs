@@ -46,8 +46,8 @@ fn requirement(cx: &mut Context<'_>, at: &At<'_>) -> Option<Requirement> {
     let operator = fields.and_then(|f| f.string(cx, "operator")).unwrap_or_default();
     let test = match operator {
         "In" | "NotIn" if values.is_empty() => {
-            let message = "values: Required value: must be specified when `operator` is 'In' or 'NotIn'";
-            cx.error(at, Code::Required, message);
+            let message = "Required value: must be specified when `operator` is 'In' or 'NotIn'";
+            cx.missing(at, "values", Code::Required, message);
             return None;
         }
         "In" => Test::In(values),

@@ -129,7 +129,7 @@ fn selector(cx: &mut Context<'_>, spec: &Fields<'_>) -> Option<Selector> {
 fn port(cx: &mut Context<'_>, at: &At<'_>) -> Option<ServicePort> {
     let fields = cx.fields(at, &["appProtocol", "name", "nodePort", "port", "protocol", "targetPort"])?;
     let Some(number_at) = fields.get("port") else {
-        cx.error(at, Code::Required, "port: Required value");
+        cx.missing(at, "port", Code::Required, "Required value");
         return None;
     };
     let number = cx.int32(&number_at)?;

@@ -6,11 +6,6 @@ use palisade_policy::{Name, Source};
 
 /// How much of a long line an excerpt keeps on either side of what it shows: minified JSON is one line.
 const MARGIN: usize = 160;
-/// How many lines an excerpt shows before the one it is about.
-const LINES_BEFORE: usize = 2;
-/// How many lines of a long span an excerpt shows at most.
-const LINES_SHOWN: usize = 6;
-
 /// A text and where its lines begin.
 #[derive(Debug)]
 pub struct Text {
@@ -49,21 +44,18 @@ impl Text {
         Source { file: self.name.clone(), line: line as u32, column: column as u32 + 1 }
     }
 
-    /// The lines round `span`, cut where they are long.
+    /// The line on which `span` begins, cut where it is long.
     #[must_use]
     pub fn excerpt(&self, span: Range<u32>) -> Excerpt {
         let line = self.lines.partition_point(|&start| start <= span.start).max(1) - 1;
-        let first = line.saturating_sub(LINES_BEFORE);
-        let last = (line + LINES_SHOWN).min(self.lines.len());
-        let from = self.lines[first] as usize;
-        let to = self.lines.get(last).map_or(self.text.len(), |&end| end as usize);
+        let from = self.lines[line] as usize;
+        let to = self.lines.get(line + 1).map_or(self.text.len(), |&end| end as usize);
         let (start, end) = (span.start as usize, (span.end as usize).min(to));
         let cut_from = self.boundary(from.max(start.saturating_sub(MARGIN)));
-        let cut_to = self.boundary(to.min(end.max(start) + MARGIN));
-        let first_line = self.lines.partition_point(|&l| l as usize <= cut_from).max(1) as u32;
+        let cut_to = self.boundary(to.min(end.clamp(start, start + MARGIN) + MARGIN));
         Excerpt {
-            text: self.text[cut_from..cut_to].trim_end().to_owned(),
-            first_line,
+            text: self.text[cut_from..cut_to.max(cut_from)].trim_end().to_owned(),
+            line: line as u32 + 1,
             start: cut_from as u32,
         }
     }
@@ -77,14 +69,14 @@ impl Text {
     }
 }
 
-/// The few lines of a file that a diagnostic shows.
+/// The line of a file that a diagnostic shows, or the part of it that matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excerpt {
-    /// The text; may begin or end inside a line where lines are long.
+    /// The text, without trailing space.
     pub text: String,
-    /// The number of its first line.
-    pub first_line: u32,
-    /// Where it begins in the file, in bytes.
+    /// The number of the line.
+    pub line: u32,
+    /// Where the text begins in the file, in bytes.
     pub start: u32,
 }
 
@@ -110,7 +102,7 @@ mod tests {
     fn excerpts_of_long_lines_are_bounded_and_hold_what_they_show() {
         let text = Text::new("f".into(), "ü".repeat(100_000));
         let excerpt = text.excerpt(100_000..100_002);
-        assert!(excerpt.text.len() <= 2 * MARGIN + 8, "{}", excerpt.text.len());
+        assert!(excerpt.text.len() <= 3 * MARGIN, "{}", excerpt.text.len());
         assert!(excerpt.start <= 100_000 && excerpt.start as usize + excerpt.text.len() >= 100_002);
         assert_eq!(Text::new("f".into(), String::new()).excerpt(0..0).text, "");
     }

@@ -56,8 +56,17 @@ pub enum Style {
     Strange,
     /// As [`Self::Strange`], but it can be built: each live pod has addresses of its own and a declared node.
     Buildable,
+    /// As [`Self::Strange`], with cluster-wide policies before and after the NetworkPolicies.
+    Tiered,
     /// Like production: workloads of about fifty pods, a default deny in each namespace, selectors mostly within it.
     Realistic,
+}
+
+impl Style {
+    /// Whether there are things that nobody can build.
+    fn is_strange(self) -> bool {
+        matches!(self, Self::Strange | Self::Tiered)
+    }
 }
 
 impl Shape {
@@ -71,6 +80,12 @@ impl Shape {
     #[must_use]
     pub fn strange() -> Self {
         Self { namespaces: 1..=3, pods: 3..=9, nodes: 1..=3, policies: 0..=7, style: Style::Strange }
+    }
+
+    /// As strange, with cluster-wide policies.
+    #[must_use]
+    pub fn tiered() -> Self {
+        Self { style: Style::Tiered, ..Self::strange() }
     }
 
     /// Enough of everything that most pairs of objects meet.
@@ -113,7 +128,7 @@ pub fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
         cluster.pods.insert(pod.key.clone(), pod);
     }
     for index in 0..rng.usize(shape.policies.clone()) {
-        let policy = policy::policy(rng, &cluster, index);
+        let policy = policy::policy(rng, shape.style, &cluster, index);
         cluster.policies.insert(policy.key.clone(), policy.into());
     }
     for index in 0..rng.usize(0..=2) {

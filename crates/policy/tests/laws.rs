@@ -1,6 +1,6 @@
 //! The laws that hold the reference, the compiler and its increments together, on random clusters built to collide.
 //!
-//! `PALISADE_CASES` sets the number of cases of each law.
+//! `PALISADE_CASES` sets the number of cases of each law and shape.
 
 mod support;
 
@@ -73,6 +73,15 @@ fn reference_is_plan_is_second_opinion_on_samples() {
     }
 }
 
+/// (a) With cluster-wide tiers before and after the NetworkPolicies, reference and plan give one answer.
+#[test]
+fn reference_is_plan_with_tiers() {
+    hold(cases(2500), &Shape::tiered(), |cluster, rng| {
+        let plans = plans(cluster);
+        flows(rng, cluster, 150).iter().try_for_each(|flow| unanimous(cluster, &plans, flow).map(drop))
+    });
+}
+
 /// (a) Who owns an address is settled by the pods alone: of the live pods that report it a Running one, then the one
 /// created last, then the first by namespace and name (SEMANTICS G-10).
 #[test]
@@ -119,13 +128,15 @@ fn from_scratch(node: &Name, cluster: &Cluster) -> NodePlan {
 /// the plan before to the plan after and holds nothing else.
 #[test]
 fn incremental_is_from_scratch_and_deltas_are_exact() {
-    for (n, shape, edits) in [(2000, Shape::strange(), 25), (60, Shape::medium(), 60)] {
+    for (n, shape, edits) in
+        [(1500, Shape::strange(), 25), (700, Shape::tiered(), 25), (60, Shape::medium(), 60)]
+    {
         hold(cases(n), &shape, |start, rng| {
             let node = some_node(rng, start);
             let (mut cluster, mut compiler) = (start.clone(), Compiler::from_cluster(node.clone(), start));
             let (mut before, mut applied) = (compiler.plan().clone(), compiler.plan().clone());
             for step in 0..edits {
-                let edit = change(rng, Style::Strange, &cluster);
+                let edit = change(rng, shape.style, &cluster);
                 let context = |what: &str| format!("node {node}, step {step}, {edit:?}: {what}");
                 cluster.apply(edit.clone());
                 let delta = compiler.apply(edit.clone());

@@ -9,7 +9,7 @@ use super::{
     vocabulary::{LABEL_KEYS, LABEL_VALUES, NAMESPACES, UNDECLARED, node_name, one_in, pick},
 };
 use crate::{
-    Change, Cluster, Labels, Name, Namespace, ObjectKey, Pod, Policy, PolicyKey, Source,
+    Change, Cluster, Direction, Labels, Namespace, ObjectKey, Pod, Policy, PolicyKey, Source,
     cluster::NAMESPACE_NAME_LABEL,
 };
 
@@ -22,8 +22,8 @@ pub fn change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
     match rng.usize(..20) {
         0..=8 => pod_change(rng, style, cluster),
         9..=11 => namespace_change(rng, cluster),
-        12..=17 => policy_change(rng, cluster),
-        18 if style == Style::Strange => node_change(rng, cluster),
+        12..=17 => policy_change(rng, style, cluster),
+        18 if style.is_strange() => node_change(rng, cluster),
         _ => {
             let service = pod::service(rng, cluster, 0);
             if rng.bool() { Change::RemoveService(service.key) } else { Change::SetService(service) }
@@ -49,7 +49,7 @@ fn pod_change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
         7 => new.phase = pod::phase(rng),
         8 => new.ports = pod::ports(rng),
         9 => new.created = rng.i64(0..3),
-        10 if style == Style::Strange => new.host_network = !old.host_network,
+        10 if style.is_strange() => new.host_network = !old.host_network,
         11 => move_pod(rng, style, cluster, &mut new),
         12 if !old.host_network => {
             let node = rng.usize(..cluster.nodes.len().max(1));
@@ -66,7 +66,7 @@ fn pod_change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
 /// To another node, with or without its addresses.
 fn move_pod(rng: &mut Rng, style: Style, cluster: &Cluster, pod: &mut Pod) {
     let at = rng.usize(..cluster.nodes.len().max(1));
-    pod.node = (style != Style::Strange || !one_in(rng, 6)).then(|| node_name(at));
+    pod.node = (!style.is_strange() || !one_in(rng, 6)).then(|| node_name(at));
     if pod.host_network {
         pod.addresses = cluster.nodes.get(&node_name(at)).map(|n| n.addresses.clone()).unwrap_or_default();
     } else if rng.bool() {
@@ -111,13 +111,13 @@ fn node_change(rng: &mut Rng, cluster: &Cluster) -> Change {
     if one_in(rng, 4) { Change::RemoveNode(node_name(at)) } else { Change::SetNode(pod::node(rng, at)) }
 }
 
-fn policy_change(rng: &mut Rng, cluster: &Cluster) -> Change {
+fn policy_change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
     let fresh = rng.usize(..cluster.policies.len() + 3);
     let Some(old) = any(rng, &cluster.policies) else {
-        return Change::SetPolicy(policy::policy(rng, cluster, fresh).into());
+        return Change::SetPolicy(policy::policy(rng, style, cluster, fresh).into());
     };
     match rng.usize(..10) {
-        0..=2 => Change::SetPolicy(policy::policy(rng, cluster, fresh).into()),
+        0..=2 => Change::SetPolicy(policy::policy(rng, style, cluster, fresh).into()),
         3..=4 => Change::RemovePolicy(old.key.clone()),
         5 => Change::RemovePolicy(PolicyKey::network_policy("x", "absent")),
         6 => Change::SetPolicy(Arc::clone(old)),
@@ -128,19 +128,20 @@ fn policy_change(rng: &mut Rng, cluster: &Cluster) -> Change {
 /// A copy with one thing changed: the subject, a direction, a rule, or only where it stands in a file.
 fn edited(rng: &mut Rng, cluster: &Cluster, old: &Policy) -> Policy {
     let mut new = old.clone();
-    let namespace: &Name = &old.key.namespace;
-    let rules = if rng.bool() { &mut new.ingress } else { &mut new.egress };
+    let direction = if rng.bool() { Direction::Ingress } else { Direction::Egress };
+    let scope = policy::Scope { cluster, policy: old, direction };
+    let rules = if direction == Direction::Ingress { &mut new.ingress } else { &mut new.egress };
     match (rng.usize(..6), rules) {
         (0, _) => new.subject.pods = policy::selector(rng, false),
         (1, _) => new.source = Some(Source { file: "moved.yaml".into(), line: rng.u32(1..9), column: 1 }),
-        (2, rules @ None) => *rules = Some(policy::rules(rng, cluster, namespace)),
+        (2, rules @ None) => *rules = Some(policy::rules(rng, scope)),
         (2, rules) => *rules = None,
         (3, Some(rules)) if !rules.is_empty() => drop(rules.remove(rng.usize(..rules.len()))),
         (_, Some(rules)) if !rules.is_empty() => {
             let at = rng.usize(..rules.len());
-            rules[at] = policy::rule(rng, cluster, namespace);
+            rules[at] = policy::rule(rng, scope);
         }
-        (_, Some(rules)) => rules.push(policy::rule(rng, cluster, namespace)),
+        (_, Some(rules)) => rules.push(policy::rule(rng, scope)),
         (_, None) => {}
     }
     new

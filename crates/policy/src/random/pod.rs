@@ -66,7 +66,7 @@ pub(super) fn pod(rng: &mut Rng, style: Style, cluster: &Cluster, index: usize) 
     let nodes = cluster.nodes.len().max(1);
     let at = rng.usize(..nodes);
     let host_network = one_in(rng, 10);
-    let strange = style == Style::Strange;
+    let strange = style.is_strange();
     let name = format!("p{index}");
     let workload = rng.bool().then(|| Workload { kind: "Deployment".into(), name: "web".into() });
     Pod {
@@ -102,7 +102,7 @@ pub(super) fn phase(rng: &mut Rng) -> Phase {
 /// A [`Style::Buildable`] pod gets addresses that no live pod has; those of finished pods are free for reuse.
 pub(super) fn addresses(rng: &mut Rng, style: Style, cluster: &Cluster, node: usize) -> Vec<IpAddr> {
     let families: &[Family] = match rng.usize(..12) {
-        0 if style == Style::Strange => &[],
+        0 if style.is_strange() => &[],
         0..=3 => &[Family::V4],
         4..=5 => &[Family::V6],
         _ => &Family::BOTH,

@@ -5,69 +5,121 @@ use std::{collections::BTreeSet, net::IpAddr};
 use fastrand::Rng;
 use ipnet::IpNet;
 
-use super::vocabulary::{
-    ADDRESSES_PER_NODE, EXTERNALS, LABEL_KEYS, NAMESPACES, PORT_NAMES, PORT_NUMBERS, SELECTED_VALUES,
-    UNDECLARED, UNKNOWN_PORT_NAME, namespace_name, node_address, one_in, pick, pod_address,
+use super::{
+    Style,
+    vocabulary::{
+        ADDRESSES_PER_NODE, EXTERNALS, LABEL_KEYS, NAMESPACES, PORT_NAMES, PORT_NUMBERS, SELECTED_VALUES,
+        UNDECLARED, UNKNOWN_PORT_NAME, namespace_name, node_address, one_in, pick, pod_address,
+    },
 };
 use crate::{
-    Action, Cluster, Family, Name, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Protocol, Rule,
-    Selector, Tier,
+    Action, Cluster, Direction, Family, Name, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Protocol,
+    Rule, Selector, Tier,
     address::{from_number, max_number, to_number},
     cluster::NAMESPACE_NAME_LABEL,
     labels::{Requirement, Test},
     rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
 };
 
-/// The NetworkPolicy with this number.
-pub(super) fn policy(rng: &mut Rng, cluster: &Cluster, index: usize) -> Policy {
-    let namespace = namespace_name(rng, cluster.namespaces.len());
+/// The policy with this number.
+pub(super) fn policy(rng: &mut Rng, style: Style, cluster: &Cluster, index: usize) -> Policy {
+    let mut policy = if style == Style::Tiered && rng.bool() {
+        cluster_wide(rng, index)
+    } else {
+        namespaced(rng, cluster, index)
+    };
     let directions = rng.usize(..8);
+    let scope = |direction| Scope { cluster, policy: &policy, direction };
+    let ingress = (directions < 5).then(|| rules(rng, scope(Direction::Ingress)));
+    let egress = (directions > 2).then(|| rules(rng, scope(Direction::Egress)));
+    (policy.ingress, policy.egress) = (ingress, egress);
+    policy
+}
+
+/// A NetworkPolicy without rules.
+fn namespaced(rng: &mut Rng, cluster: &Cluster, index: usize) -> Policy {
+    let namespace = namespace_name(rng, cluster.namespaces.len());
     Policy {
         key: PolicyKey::network_policy(namespace.clone(), format!("np{index}")),
         tier: Tier::Developer,
         priority: 0,
-        subject: PodMatch {
-            namespaces: NamespaceMatch::Named(namespace.clone()),
-            pods: selector(rng, false),
-        },
-        ingress: (directions < 5).then(|| rules(rng, cluster, &namespace)),
-        egress: (directions > 2).then(|| rules(rng, cluster, &namespace)),
+        subject: PodMatch { namespaces: NamespaceMatch::Named(namespace), pods: selector(rng, false) },
+        ingress: None,
+        egress: None,
         source: None,
     }
 }
 
-/// The rules of one direction: none at all once in five times.
-pub(super) fn rules(rng: &mut Rng, cluster: &Cluster, namespace: &Name) -> Vec<Rule> {
-    let count = if one_in(rng, 5) { 0 } else { rng.usize(1..=3) };
-    (0..count).map(|_| rule(rng, cluster, namespace)).collect()
+/// A ClusterNetworkPolicy without rules. Few priorities, so that they tie (SEMANTICS G-11).
+fn cluster_wide(rng: &mut Rng, index: usize) -> Policy {
+    let (namespaces, pods) = (NamespaceMatch::Selected(selector(rng, true)), selector(rng, false));
+    Policy {
+        key: PolicyKey {
+            kind: "ClusterNetworkPolicy".into(),
+            namespace: "".into(),
+            name: format!("cnp{index}").into(),
+        },
+        tier: pick(rng, &[Tier::Admin, Tier::Baseline]),
+        priority: rng.i32(0..3),
+        subject: PodMatch { namespaces, pods },
+        ingress: None,
+        egress: None,
+        source: None,
+    }
 }
 
-pub(super) fn rule(rng: &mut Rng, cluster: &Cluster, namespace: &Name) -> Rule {
-    let peers = (!one_in(rng, 6)).then(|| {
+/// Where a rule stands: that decides what it may say.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) policy: &'a Policy,
+    pub(super) direction: Direction,
+}
+
+impl Scope<'_> {
+    fn is_cluster_wide(&self) -> bool {
+        self.policy.tier != Tier::Developer
+    }
+}
+
+/// The rules of one direction: none at all once in five times.
+pub(super) fn rules(rng: &mut Rng, scope: Scope<'_>) -> Vec<Rule> {
+    let count = if one_in(rng, 5) { 0 } else { rng.usize(1..=3) };
+    (0..count).map(|_| rule(rng, scope)).collect()
+}
+
+pub(super) fn rule(rng: &mut Rng, scope: Scope<'_>) -> Rule {
+    let wide = scope.is_cluster_wide();
+    let peers = (wide || !one_in(rng, 6)).then(|| {
         let count = rng.usize(1..=3);
-        (0..count).map(|_| PeerEntry { peer: peer(rng, cluster, namespace), source: None }).collect()
+        (0..count).map(|_| PeerEntry { peer: peer(rng, scope), source: None }).collect()
     });
     let ports = (!one_in(rng, 3)).then(|| {
         let count = rng.usize(1..=3);
-        (0..count).map(|_| PortEntry { port: port(rng), source: None }).collect()
+        (0..count).map(|_| PortEntry { port: port(rng, wide), source: None }).collect()
     });
-    Rule { action: Action::Accept, peers, ports, source: None }
+    let action = if wide { pick(rng, &[Action::Accept, Action::Deny, Action::Pass]) } else { Action::Accept };
+    Rule { action, peers, ports, source: None }
 }
 
-fn peer(rng: &mut Rng, cluster: &Cluster, namespace: &Name) -> Peer {
-    let own = NamespaceMatch::Named(namespace.clone());
-    match rng.usize(..10) {
-        0..=2 => Peer::Pods(PodMatch { namespaces: own, pods: selector(rng, false) }),
-        3..=4 => Peer::Pods(PodMatch {
-            namespaces: NamespaceMatch::Selected(selector(rng, true)),
-            pods: Selector::everything(),
-        }),
-        5..=6 => Peer::Pods(PodMatch {
-            namespaces: NamespaceMatch::Selected(selector(rng, true)),
-            pods: selector(rng, false),
-        }),
-        _ => Peer::Block(block(rng, cluster)),
-    }
+/// Only NetworkPolicy knows "my own namespace", and only cluster-wide egress rules know nodes; a cluster-wide ingress
+/// rule knows no blocks (SEMANTICS C7).
+fn peer(rng: &mut Rng, scope: Scope<'_>) -> Peer {
+    let selected = |rng: &mut Rng| NamespaceMatch::Selected(selector(rng, true));
+    let (namespaces, pods) = match rng.usize(..10) {
+        0..=2 if !scope.is_cluster_wide() => {
+            (NamespaceMatch::Named(scope.policy.key.namespace.clone()), selector(rng, false))
+        }
+        3..=4 => (selected(rng), Selector::everything()),
+        5..=6 if scope.is_cluster_wide() && scope.direction == Direction::Egress => {
+            return Peer::Nodes(selector(rng, false));
+        }
+        7.. if !scope.is_cluster_wide() || scope.direction == Direction::Egress => {
+            return Peer::Block(block(rng, scope.cluster));
+        }
+        _ => (selected(rng), selector(rng, false)),
+    };
+    Peer::Pods(PodMatch { namespaces, pods })
 }
 
 /// A selector for namespaces or for pods; everything once in four times, now and then a contradiction.
@@ -109,13 +161,14 @@ fn requirement(rng: &mut Rng, namespaces: bool) -> Requirement {
     Requirement { key: key.into(), test }
 }
 
-fn port(rng: &mut Rng) -> PortMatch {
+/// A port match; a name without protocol is what cluster-wide policies say (SEMANTICS C15).
+fn port(rng: &mut Rng, any_protocol: bool) -> PortMatch {
     let protocol = if rng.bool() { Protocol::Tcp } else { pick(rng, &Protocol::WITH_PORTS) };
     let numbers = |first, last| PortMatch::Numbers { protocol, first, last };
     match rng.usize(..10) {
         0..=2 => {
             let name = if one_in(rng, 8) { UNKNOWN_PORT_NAME } else { pick(rng, &PORT_NAMES) };
-            PortMatch::Named { protocol: Some(protocol), name: name.into() }
+            PortMatch::Named { protocol: (!any_protocol).then_some(protocol), name: name.into() }
         }
         3 => numbers(0, u16::MAX),
         4..=6 => {
