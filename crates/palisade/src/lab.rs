@@ -2,10 +2,12 @@
 //!
 //! The verbs that build one enter the sandbox first of all: a user namespace takes in a process with one thread only.
 
+mod bench;
 mod changes;
 mod control;
 mod down;
 mod exec;
+mod fuzz;
 mod probe;
 mod run;
 mod serve;
@@ -43,6 +45,12 @@ pub(crate) enum LabVerb {
     /// Stop a running lab, and wait until it is gone
     #[command(after_help = down::HELP)]
     Down(down::Down),
+    /// Random clusters: every pair probed, kernel against engine
+    #[command(after_help = fuzz::HELP)]
+    Fuzz(fuzz::Fuzz),
+    /// Connections and round trips per second, with and without policies
+    #[command(after_help = bench::HELP)]
+    Bench(bench::Bench),
 }
 
 /// Does it.
@@ -53,6 +61,8 @@ pub(crate) fn run(verb: &LabVerb) -> Result<Outcome> {
         LabVerb::Exec(arguments) => exec::run(arguments),
         LabVerb::Probe(arguments) => probe::run(arguments),
         LabVerb::Down(arguments) => down::run(arguments),
+        LabVerb::Fuzz(arguments) => fuzz::run(arguments),
+        LabVerb::Bench(arguments) => bench::run(arguments),
     }
 }
 

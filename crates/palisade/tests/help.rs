@@ -1,5 +1,6 @@
 //! The help of every verb, word for word: it is part of the interface. `PALISADE_BLESS=1 cargo test` writes it anew.
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and the helpers are part of the tests")]
 
 use std::{fs, path::Path, process::Command};
 

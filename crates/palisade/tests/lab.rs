@@ -1,6 +1,7 @@
 //! `palisade lab` as users run it: real namespaces and packets, on the shared examples. Needs a kernel that lets this user
 //! make namespaces; where it doesn't, these tests fail, and say why.
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and the helpers are part of the tests")]
 
 use std::{
     fs,

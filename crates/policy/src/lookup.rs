@@ -653,7 +653,7 @@ mod tests {
             [("web-1".to_owned(), 8080)],
             "no endpoint without the named port"
         );
-        let missing = service(TargetPort::Name("nope".into()), web.clone());
+        let missing = service(TargetPort::Name("nope".into()), web);
         assert!(ports(&c, &missing).unwrap_err().to_string().contains("none of its 2 pods declares"));
         assert!(matches!(ports(&c, &service(TargetPort::Number(1), None)), Err(NoBackend::NoSelector(_))));
         let nobody = Some(Selector::of_labels([("app", "nobody")]));

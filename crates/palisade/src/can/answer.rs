@@ -156,7 +156,7 @@ fn differences(decided: &[(Asked, Decision)]) -> Vec<Difference> {
         }
     };
     test(Difference::Family, differ_by(decided, |a| a.family()));
-    test(Difference::Port, differ_by(decided, |a| Call::of(a)));
+    test(Difference::Port, differ_by(decided, Call::of));
     test(Difference::Pod, differ_by(decided, |a| (who(&a.flow.source), who(&a.flow.destination))));
     test(Difference::Region, differ_by(decided, |a| a.region.as_ref().map(|r| (a.family(), r.sample))));
     out

@@ -75,7 +75,7 @@ pub(crate) fn resolve(
                 bail!("neither end is in the cluster: no policy has a say between internet and internet")
             }
             (End::Internet, Some(end)) => {
-                asked.extend(with_internet(cluster, &end, Direction::Ingress, &target.call))
+                asked.extend(with_internet(cluster, &end, Direction::Ingress, &target.call));
             }
             (End::Endpoints(sources), None) => {
                 for end in sources {

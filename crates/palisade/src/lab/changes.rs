@@ -40,7 +40,7 @@ impl Verdicts {
             direct.flat_map(|p| p.flows).map(|(flow, verdict)| (flow, verdict.is_allow())).collect()
         });
         let ends = layout.places().flat_map(|(place, addresses)| {
-            let end = move |address: &std::net::IpAddr| match &place {
+            let end = move |address: &IpAddr| match &place {
                 palisade_lab::Place::Pod(key) => Endpoint::Pod { key: key.clone(), address: *address },
                 palisade_lab::Place::Node(name) => Endpoint::Node { name: name.clone(), address: *address },
                 palisade_lab::Place::Outside => Endpoint::External(*address),
@@ -115,10 +115,12 @@ struct Shared {
     families: BTreeSet<Family>,
 }
 
+/// Opened or closed, from whom, to whom, whether only between some pods, and in which families.
+type Pair<'a> = (bool, &'a End, &'a End, bool, BTreeSet<Family>);
+
 fn lines(seen: &BTreeMap<Where, Seen>) -> String {
     // First the ports of each pair of ends …
-    let mut pairs: BTreeMap<(bool, &End, &End, bool, BTreeSet<Family>), Vec<(Protocol, u16)>> =
-        BTreeMap::new();
+    let mut pairs: BTreeMap<Pair<'_>, Vec<(Protocol, u16)>> = BTreeMap::new();
     for ((from, to, protocol, port), s) in seen {
         for (opened, counts) in [(true, &s.opened), (false, &s.closed)] {
             if !counts.is_empty() {

@@ -270,7 +270,7 @@ mod tests {
     fn outcomes(entries: &[(Family, Protocol, u16, bool)]) -> Outcomes {
         let mut out = Outcomes::new();
         for &(family, protocol, port, allowed) in entries {
-            out.entry((family, protocol, port)).or_insert_with(Tally::default).add(allowed);
+            out.entry((family, protocol, port)).or_default().add(allowed);
         }
         out
     }
