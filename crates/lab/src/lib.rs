@@ -16,7 +16,9 @@
 #![cfg(target_os = "linux")]
 
 pub mod agent;
+pub mod bench;
 pub mod enforce;
+pub mod fuzz;
 pub mod lab;
 pub mod layout;
 pub mod namespace;

@@ -61,7 +61,7 @@ fn blocks(cluster: &Cluster) -> BTreeSet<&IpBlock> {
         .flat_map(|r| r.peers.iter().flatten())
         .filter_map(|p| match &p.peer {
             Peer::Block(block) => Some(block),
-            Peer::Pods(_) => None,
+            Peer::Pods(_) | Peer::Nodes(_) => None,
         })
         .collect()
 }

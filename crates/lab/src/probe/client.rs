@@ -267,7 +267,7 @@ fn open(probe: &Probe) -> io::Result<Line> {
     let datagram = |socket: Socket, to: SocketAddr, request: Vec<u8>| {
         socket.connect(&to.into())?;
         let socket: UdpSocket = socket.into();
-        socket.send(&request)?;
+        socket.send(&request).map_err(refused_at_home)?;
         Ok(Line::Datagram { socket, request, sends_left: SENDS - 1 })
     };
     match probe.protocol {
@@ -300,6 +300,11 @@ fn open(probe: &Probe) -> io::Result<Line> {
             Err(io::Error::new(io::ErrorKind::Unsupported, format!("no prober for IP protocol {n}")))
         }
     }
+}
+
+/// What the sender's own output rules refuse, as a node does a service without backends, comes back as `EPERM`.
+fn refused_at_home(e: io::Error) -> io::Error {
+    if e.kind() == io::ErrorKind::PermissionDenied { io::ErrorKind::ConnectionRefused.into() } else { e }
 }
 
 /// A source port for SCTP, which has no socket layer here to give one: all of the dynamic range in turn.

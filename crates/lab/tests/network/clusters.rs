@@ -10,7 +10,7 @@ use palisade_policy::{
 };
 
 /// A pod in namespace `x`, labelled `app=<name>`, with a TCP port `web` 80 and a UDP port `dns` 53.
-pub fn pod(name: &str) -> Pod {
+pub(crate) fn pod(name: &str) -> Pod {
     let port = |name: &str, protocol, port| ContainerPort { name: Some(name.into()), protocol, port };
     Pod {
         key: key(name),
@@ -25,15 +25,15 @@ pub fn pod(name: &str) -> Pod {
     }
 }
 
-pub fn key(name: &str) -> ObjectKey {
+pub(crate) fn key(name: &str) -> ObjectKey {
     ObjectKey::new("x", name)
 }
 
-pub fn on(node: &str, pod: Pod) -> Pod {
+pub(crate) fn on(node: &str, pod: Pod) -> Pod {
     Pod { node: Some(node.into()), ..pod }
 }
 
-pub fn cluster(pods: impl IntoIterator<Item = Pod>) -> Cluster {
+pub(crate) fn cluster(pods: impl IntoIterator<Item = Pod>) -> Cluster {
     let mut c = Cluster::default();
     c.apply(Change::SetNamespace(Namespace::new("x", &Labels::default())));
     pods.into_iter().for_each(|p| c.apply(Change::SetPod(p)));
@@ -41,12 +41,12 @@ pub fn cluster(pods: impl IntoIterator<Item = Pod>) -> Cluster {
 }
 
 /// Two pods on each of two nodes.
-pub fn four() -> Cluster {
+pub(crate) fn four() -> Cluster {
     cluster([on("n1", pod("a")), on("n1", pod("b")), on("n2", pod("c")), on("n2", pod("d"))])
 }
 
 /// A service of the pods labelled `app=<app>`.
-pub fn service(name: &str, app: &str, ports: &[(Protocol, u16, TargetPort)]) -> Service {
+pub(crate) fn service(name: &str, app: &str, ports: &[(Protocol, u16, TargetPort)]) -> Service {
     let port = |(protocol, port, target): &(Protocol, u16, TargetPort)| ServicePort {
         name: None,
         protocol: *protocol,
@@ -61,29 +61,29 @@ pub fn service(name: &str, app: &str, ports: &[(Protocol, u16, TargetPort)]) -> 
     }
 }
 
-pub fn named(name: &str) -> TargetPort {
+pub(crate) fn named(name: &str) -> TargetPort {
     TargetPort::Name(name.into())
 }
 
-pub fn pods(app: &str) -> Peer {
+pub(crate) fn pods(app: &str) -> Peer {
     Peer::Pods(PodMatch {
         namespaces: NamespaceMatch::Named("x".into()),
         pods: Selector::of_labels([("app", app)]),
     })
 }
 
-pub fn block(cidr: &str, except: &[&str]) -> Peer {
+pub(crate) fn block(cidr: &str, except: &[&str]) -> Peer {
     Peer::Block(IpBlock {
         cidr: cidr.parse().unwrap(),
         except: except.iter().map(|e| e.parse().unwrap()).collect(),
     })
 }
 
-pub fn ports(protocol: Protocol, first: u16, last: u16) -> PortMatch {
+pub(crate) fn ports(protocol: Protocol, first: u16, last: u16) -> PortMatch {
     PortMatch::Numbers { protocol, first, last }
 }
 
-pub fn rule(peers: Option<Vec<Peer>>, ports: Option<Vec<PortMatch>>) -> Rule {
+pub(crate) fn rule(peers: Option<Vec<Peer>>, ports: Option<Vec<PortMatch>>) -> Rule {
     Rule {
         action: Action::Accept,
         peers: peers.map(|p| p.into_iter().map(|peer| PeerEntry { peer, source: None }).collect()),
@@ -93,7 +93,12 @@ pub fn rule(peers: Option<Vec<Peer>>, ports: Option<Vec<PortMatch>>) -> Rule {
 }
 
 /// A policy on the pods labelled `app=<app>`.
-pub fn policy(name: &str, app: &str, ingress: Option<Vec<Rule>>, egress: Option<Vec<Rule>>) -> Arc<Policy> {
+pub(crate) fn policy(
+    name: &str,
+    app: &str,
+    ingress: Option<Vec<Rule>>,
+    egress: Option<Vec<Rule>>,
+) -> Arc<Policy> {
     let namespace: Name = "x".into();
     Arc::new(Policy {
         key: PolicyKey::network_policy(namespace.clone(), name),

@@ -7,7 +7,7 @@ use palisade_policy::{Change, Cluster, Protocol, cluster::TargetPort};
 
 use crate::{build, clusters::*, ensure, must_agree, probe_all, topology::nothing};
 
-pub const TESTS: &[(&str, fn(&Sandbox) -> Result<(), Failed>)] = &[
+pub(crate) const TESTS: &[(&str, fn(&Sandbox) -> Result<(), Failed>)] = &[
     ("enforcement::routed", |s| enforced(s, false)),
     ("enforcement::bridged", |s| enforced(s, true)),
     ("enforcement::a_lab_without_enforcement_is_found_out", found_out),

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 /// An error with all its causes.
-pub fn chain(e: &dyn std::error::Error) -> String {
+pub(crate) fn chain(e: &dyn std::error::Error) -> String {
     let mut out = e.to_string();
     let mut next = e.source();
     while let Some(e) = next {
@@ -46,7 +46,7 @@ pub fn chain(e: &dyn std::error::Error) -> String {
 }
 
 /// Builds a lab.
-pub fn build(
+pub(crate) fn build(
     sandbox: &Sandbox,
     cluster: &Cluster,
     options: &Options,
@@ -57,7 +57,7 @@ pub fn build(
 }
 
 /// Probes everything.
-pub fn probe_all(lab: &Lab) -> Result<probe::Report, Failed> {
+pub(crate) fn probe_all(lab: &Lab) -> Result<probe::Report, Failed> {
     let options = probe::Options::default();
     let plan = probe::Plan::of(lab.layout(), &options);
     if plan.probes.is_empty() {
@@ -67,7 +67,7 @@ pub fn probe_all(lab: &Lab) -> Result<probe::Report, Failed> {
 }
 
 /// Probes everything and fails unless kernel and engine agree everywhere.
-pub fn must_agree(lab: &Lab) -> Result<probe::Report, Failed> {
+pub(crate) fn must_agree(lab: &Lab) -> Result<probe::Report, Failed> {
     let report = probe_all(lab)?;
     if report.agrees() {
         return Ok(report);
@@ -83,6 +83,6 @@ pub fn must_agree(lab: &Lab) -> Result<probe::Report, Failed> {
 }
 
 /// Fails with `what` unless `is`.
-pub fn ensure(is: bool, what: impl FnOnce() -> String) -> Result<(), Failed> {
+pub(crate) fn ensure(is: bool, what: impl FnOnce() -> String) -> Result<(), Failed> {
     if is { Ok(()) } else { Err(what().into()) }
 }

@@ -14,17 +14,17 @@ use palisade_lab::{Lab, Layout, Options, Sandbox, agent::palisade};
 use crate::{clusters::four, ensure, must_agree};
 
 /// Set for a copy of this program that plays a role instead of running tests.
-pub const ROLE: &str = "PALISADE_LAB_TEST_ROLE";
+pub(crate) const ROLE: &str = "PALISADE_LAB_TEST_ROLE";
 
 /// What can be seen of the machine's network from outside of any lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outer {
+pub(crate) struct Outer {
     links: Vec<String>,
 }
 
 impl Outer {
     /// Looks; before the sandbox is entered.
-    pub fn look() -> Self {
+    pub(crate) fn look() -> Self {
         Self { links: links("/proc/self/net/dev") }
     }
 }
@@ -37,7 +37,7 @@ fn links(path: &str) -> Vec<String> {
     names
 }
 
-pub fn trials(outer: Outer) -> Vec<Trial> {
+pub(crate) fn trials(outer: Outer) -> Vec<Trial> {
     vec![
         Trial::test("residue::the_host_sees_no_link_of_a_lab", move || host_sees_nothing(&outer)),
         Trial::test("residue::kill_9_leaves_nothing", kill_leaves_nothing),
@@ -46,7 +46,7 @@ pub fn trials(outer: Outer) -> Vec<Trial> {
 }
 
 /// What a copy of this program does: builds a lab, says so, and waits or probes.
-pub fn child(role: &OsStr) -> ExitCode {
+pub(crate) fn child(role: &OsStr) -> ExitCode {
     let sandbox = Sandbox::enter().unwrap_or_else(|e| panic!("{}", crate::chain(&e)));
     let lab = Lab::build(&sandbox, Layout::of(&four(), &Options::default()).unwrap(), palisade())
         .unwrap_or_else(|e| panic!("{}", crate::chain(&e)));

@@ -13,7 +13,7 @@ use palisade_policy::{Change, Pod};
 
 use crate::{build, clusters::*, ensure, must_agree, probe_all};
 
-pub const TESTS: &[(&str, fn(&Sandbox) -> Result<(), Failed>)] = &[
+pub(crate) const TESTS: &[(&str, fn(&Sandbox) -> Result<(), Failed>)] = &[
     ("topology::routed_dual_stack", |s| everything(s, false, Families::Dual)),
     ("topology::bridged_dual_stack", |s| everything(s, true, Families::Dual)),
     ("topology::routed_ipv4", |s| everything(s, false, Families::V4)),
@@ -25,7 +25,7 @@ pub const TESTS: &[(&str, fn(&Sandbox) -> Result<(), Failed>)] = &[
     ("topology::a_hundred_pods_come_up_quickly", hundred),
 ];
 
-pub fn nothing() -> MakeEnforcer {
+pub(crate) fn nothing() -> MakeEnforcer {
     Arc::new(|_| Box::new(Nothing) as Box<dyn Enforce>)
 }
 

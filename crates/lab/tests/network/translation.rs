@@ -9,7 +9,7 @@ use palisade_policy::{Change, Labels, Pod, Protocol, cluster::TargetPort};
 
 use crate::{build, clusters::*, ensure, must_agree, topology::nothing};
 
-pub const TESTS: &[(&str, fn(&Sandbox) -> Result<(), Failed>)] = &[
+pub(crate) const TESTS: &[(&str, fn(&Sandbox) -> Result<(), Failed>)] = &[
     ("translation::routed", |s| translated(s, false)),
     ("translation::bridged", |s| translated(s, true)),
     ("translation::follows_changes", follows),
