@@ -1,5 +1,7 @@
 //! Connections and round trips per second, with and without rules: `cargo bench -p palisade-lab`.
 
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+
 use std::process::ExitCode;
 
 use palisade_lab::{

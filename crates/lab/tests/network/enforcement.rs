@@ -14,7 +14,7 @@ use palisade_policy::{Change, Cluster, Labels, Namespace, Pod, PolicyKey, Protoc
 
 use crate::{build, clusters::*, ensure, must_agree, probe_all, topology::nothing};
 
-pub(crate) const TESTS: &[(&str, fn(&Sandbox) -> Result<(), Failed>)] = &[
+pub(crate) const TESTS: &[crate::Test] = &[
     ("enforcement::routed", |s| enforced(s, false)),
     ("enforcement::bridged", |s| enforced(s, true)),
     ("enforcement::a_lab_without_enforcement_is_found_out", found_out),
@@ -87,6 +87,8 @@ fn undisturbed(sandbox: &Sandbox) -> Result<(), Failed> {
             let mut stream = TcpStream::connect_timeout(&web, Duration::from_millis(900))?;
             stream.read_to_string(&mut line)?;
             made.fetch_add(1, Ordering::Relaxed);
+            // Not so fast that connection tracking fills up with what is over.
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     };
