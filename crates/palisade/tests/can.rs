@@ -1,5 +1,8 @@
 //! `palisade can` as users run it: exit codes, answers on the shared examples, and what bad input gets.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and the helpers are part of the tests")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and the helpers are part of the tests"
+)]
 
 use std::{
     fs::{self, File},
