@@ -20,6 +20,7 @@
 mod addresses;
 mod classes;
 mod definition;
+pub mod profile;
 mod ranges;
 mod recorder;
 mod subjects;
