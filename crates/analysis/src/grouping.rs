@@ -157,7 +157,7 @@ impl Ends {
     /// Nodes that are treated alike; as the own node of their pods, or as any other peer.
     fn nodes(&mut self, reach: &Reach, own_node: bool) {
         let treatments = Family::BOTH.map(|family| reach.treatment(family, own_node));
-        let mut found: HashMap<[Option<&Treatment>; 2], (Vec<UnitId>, Vec<NodeAddresses>)> = HashMap::new();
+        let mut found: HashMap<[Option<&Treatment>; 2], Alike<NodeAddresses>> = HashMap::new();
         for (id, unit) in others(reach) {
             let Members::Node { name, addresses } = &unit.members else { continue };
             let mut key = [None; 2];
@@ -184,7 +184,7 @@ impl Ends {
     fn externals(&mut self, reach: &Reach) {
         for family in Family::BOTH {
             let treatment = reach.treatment(family, false);
-            let mut found: HashMap<(&[usize], &Treatment), (Vec<UnitId>, Vec<IpRange>)> = HashMap::new();
+            let mut found: HashMap<(&[usize], &Treatment), Alike<IpRange>> = HashMap::new();
             for (id, unit) in others(reach) {
                 let Members::External { family: of, ranges, marks } = &unit.members else { continue };
                 let Some(class) = unit.classes[index(family)].filter(|_| *of == family) else { continue };
@@ -200,6 +200,9 @@ impl Ends {
         }
     }
 }
+
+/// Units that are treated alike, and what they are.
+type Alike<T> = (Vec<UnitId>, Vec<T>);
 
 /// Some pods of a unit.
 type Share = (UnitId, Vec<u32>);
