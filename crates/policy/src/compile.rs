@@ -20,7 +20,11 @@
 mod addresses;
 mod classes;
 mod definition;
+<<<<<<< HEAD
 mod interner;
+=======
+pub mod profile;
+>>>>>>> analysis
 mod ranges;
 mod recorder;
 mod subjects;

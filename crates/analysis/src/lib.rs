@@ -1,0 +1,21 @@
+//! Questions over a whole cluster.
+//!
+//! Where [`palisade_policy::reference`] decides one connection, this crate answers for all of them at once:
+//! * [`connections`]: who may reach whom, between workloads and with the outside.
+//!
+//! Every answer is a value; nothing here prints or reads files, and nothing here knows what a policy means: the policy
+//! crate is asked. What makes whole clusters affordable is in [`reach`]: pods that no policy can tell apart are
+//! counted once.
+
+#![forbid(unsafe_code)]
+
+mod classes;
+pub mod connections;
+pub mod endpoint;
+mod grouping;
+mod interner;
+mod reach;
+mod space;
+
+pub use connections::{Connections, Edge, Families, GroupBy, Options};
+pub use endpoint::Endpoint;
