@@ -20,11 +20,8 @@
 mod addresses;
 mod classes;
 mod definition;
-<<<<<<< HEAD
 mod interner;
-=======
 pub mod profile;
->>>>>>> analysis
 mod ranges;
 mod recorder;
 mod subjects;
