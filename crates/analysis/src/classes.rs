@@ -63,6 +63,7 @@ impl Mentions {
                     match &entry.peer {
                         Peer::Pods(choice) => out.selector(&choice.pods),
                         Peer::Block(block) => drop(out.blocks.number(block.clone())),
+                        Peer::Nodes(_) => {}
                     }
                 }
                 for entry in rule.ports.iter().flatten() {
@@ -163,6 +164,7 @@ impl Classes {
     pub(crate) fn held_by(&self, peer: &Peer, cluster: &Cluster) -> Vec<ClassId> {
         match peer {
             Peer::Pods(choice) => self.pods(choice, cluster),
+            Peer::Nodes(_) => Vec::new(),
             Peer::Block(block) => {
                 let Some(number) = self.mentions.blocks.find(block) else { return Vec::new() };
                 self.in_block(number as usize)
