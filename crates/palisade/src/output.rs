@@ -49,6 +49,43 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
+/// Lets `write` write an answer to standard output as it is made, without colour.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn stream(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = Pipe { inner: io::BufWriter::with_capacity(1 << 16, io::stdout().lock()), closed: false };
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(_) if out.closed => Ok(()),
+        other => other,
+    }
+}
+
+/// Remembers that its reader has gone: serializers wrap the error that says so.
+struct Pipe<W> {
+    inner: W,
+    closed: bool,
+}
+
+impl<W> Pipe<W> {
+    fn seen<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.closed |= result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+        result
+    }
+}
+
+impl<W: io::Write> io::Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes);
+        self.seen(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.inner.flush();
+        self.seen(flushed)
+    }
+}
+
 /// Writes a message to standard error. If nobody can read it there is nothing left to do about it.
 pub(crate) fn note(text: &str) {
     _ = anstream::stderr().lock().write_all(text.as_bytes());

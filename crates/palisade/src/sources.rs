@@ -16,6 +16,22 @@ pub(crate) struct Sources {
     pub(crate) reading: Reading,
 }
 
+impl Sources {
+    /// Reads what was named with `-f`; objects without a namespace go into `namespace`. Warnings not if `quiet`.
+    ///
+    /// # Errors
+    /// As [`load`], and when nothing was named.
+    pub(crate) fn load(&self, namespace: &str, quiet: bool) -> Result<Loaded> {
+        if self.files.is_empty() {
+            bail!(
+                "no manifests given: say where policies and pods are with -f PATH (a file, a directory, or - for standard input)"
+            );
+        }
+        let options = Options { default_namespace: namespace.to_owned(), ..Options::default() };
+        load(&self.files, &self.reading, &options, quiet)
+    }
+}
+
 /// How strictly manifests are read.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Reading {
