@@ -11,6 +11,7 @@ mod restart;
 mod revocation;
 mod sandbox;
 mod scripted;
+mod shapes;
 mod staging;
 
 use libtest_mimic::{Arguments, Trial};
@@ -27,6 +28,7 @@ fn main() {
         listing::trials(),
         restart::trials(),
         revocation::trials(),
+        shapes::trials(),
         staging::trials(),
     ]
     .into_iter()
