@@ -1,14 +1,20 @@
 //! What a second enforcer makes of what the first left, or of what somebody did to it.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
 use libtest_mimic::Trial;
 use palisade_nft::{Enforcer, Kernel, NetlinkSocket, Options, Transport, reader::Ruleset};
-use palisade_policy::NodePlan;
+use palisade_policy::{NodePlan, Table, Traffic};
 
 use crate::{
     agreement::{agrees, shape},
     random::{Random, World},
     sandbox::trial,
     scripted::kernel,
+    staging::{Watch, flows},
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -93,8 +99,26 @@ fn foreign() {
         script.lock().unwrap().largest = limit;
         let observed = Ruleset::read(&mut Kernel::open().unwrap()).unwrap().unwrap();
         assert_eq!((observed.comment, observed.chains.len()), (None, 0));
+        // A pod whose rules are not there yet is closed, never open.
+        let mut closed = world.plan();
+        for table in closed.tables.values_mut() {
+            *table = Table {
+                direction: table.direction,
+                exact: BTreeMap::new(),
+                ranges: BTreeMap::new(),
+                rest: Traffic::none(),
+            };
+        }
+        let watch =
+            Watch { old: closed, new: world.plan(), flows: flows(&world, random), ..Watch::default() };
+        let watch = Arc::new(Mutex::new(watch));
+        let (watched, mut observer) = (watch.clone(), Kernel::open().unwrap());
+        script.lock().unwrap().after_batch =
+            Some(Box::new(move || watched.lock().unwrap().look(&mut observer)));
         let (mut enforcer, commit) = Enforcer::start(kernel, &world.plan()).unwrap();
         assert_eq!(commit.transactions > 1, limit.is_some());
+        script.lock().unwrap().after_batch = None;
+        assert_eq!(watch.lock().unwrap().faults, [""; 0]);
         agrees(&mut enforcer, &world, random, "a foreign table replaced");
         let replaced = shape(&mut enforcer);
         enforcer.remove().unwrap();
