@@ -1,8 +1,8 @@
 //! The pure half of the agent: what happened goes in, what to do comes out.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use palisade_policy::{Change, Cluster, Delta, Name, NodePlan, compile::Compiler};
+use palisade_policy::{Change, Cluster, Delta, Name, NodePlan, Pod, compile::Compiler};
 
 /// The first pause before a refused plan is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -72,6 +72,13 @@ impl Reconciler {
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         self.compiler.cluster()
+    }
+
+    /// The addresses of the node's live pods, isolated or not. `O(pods)`: for the start alone.
+    #[must_use]
+    pub fn local_addresses(&self) -> BTreeSet<IpAddr> {
+        let here = |pod: &&Pod| pod.is_live() && pod.node.as_ref() == Some(self.compiler.node());
+        self.cluster().pods.values().filter(here).flat_map(|pod| pod.addresses.iter().copied()).collect()
     }
 
     /// Whether the kernel refused the last plan, so that it holds another.

@@ -126,6 +126,7 @@ struct Loading<'o> {
 impl Loading<'_> {
     fn text(&mut self, text: &Text, found: &mut Vec<Diagnostic>) {
         self.counts.files += 1;
+        let before = found.len();
         let mut cx = Context {
             text,
             names: &mut self.names,
@@ -160,6 +161,8 @@ impl Loading<'_> {
                 }
             }
         }
+        // Fields are decoded in the order of the API; a reader goes through the file from top to bottom.
+        found[before..].sort_by_key(|d| d.span.as_ref().map(|s| s.start));
     }
 
     fn finish(self, mut found: Vec<Diagnostic>) -> Loaded {

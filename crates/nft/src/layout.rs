@@ -155,8 +155,7 @@ impl Layout<'_> {
         if groups.len() <= LINEAR {
             for (group, row) in groups {
                 let set = self.set(vec![*group], intervals);
-                let peer = Expression::PeerIn(direction, self.family, set.name.clone());
-                draft.push(vec![peer], &self.row(direction, row));
+                draft.push(self.peer_in(direction, &set), &self.row(direction, row));
                 draft.sets.push(set);
             }
             return draft;
@@ -173,11 +172,16 @@ impl Layout<'_> {
             sub.push(Vec::new(), otherwise);
             let way =
                 Way::to(sub.finish(&format!("find_{direction}"), format!("part of {direction} table {id}")));
-            let peer = Expression::PeerIn(direction, self.family, set.name.clone());
-            draft.push(vec![peer], &way);
+            draft.push(self.peer_in(direction, &set), &way);
             draft.sets.push(set);
         }
         draft
+    }
+
+    /// The dispatch map led here by the family already; the `nft` program needs the family in each rule all the same to
+    /// print addresses as such.
+    fn peer_in(&self, direction: Direction, set: &Set) -> Rule {
+        vec![Expression::Family(self.family), Expression::PeerIn(direction, self.family, set.name.clone())]
     }
 
     fn set(&self, mut groups: Vec<GroupId>, intervals: bool) -> Arc<Set> {

@@ -30,7 +30,7 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{Change, Cluster, Delta, Name, Namespace, NodePlan, ObjectKey, Pod, Policy, PolicyKey};
+use crate::{Change, Cluster, Delta, Name, Namespace, Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey};
 
 use self::{
     addresses::AddressBook, classes::Classes, recorder::Recorder, subjects::Subjects, tables::Tables,
@@ -131,9 +131,10 @@ impl Compiler {
             Change::RemoveNamespace(name) => self.note_namespace(name, None, dirty),
             Change::SetPolicy(policy) => self.note_policy(&policy.key, Some(policy), dirty),
             Change::RemovePolicy(key) => self.note_policy(key, None, dirty),
-            // Nodes are no peers of the rules that exist today, and services are translated before policies apply.
-            Change::SetNode(_) | Change::RemoveNode(_) | Change::SetService(_) | Change::RemoveService(_) => {
-            }
+            Change::SetNode(node) => self.note_node(&node.name, Some(node), dirty),
+            Change::RemoveNode(name) => self.note_node(name, None, dirty),
+            // Services are translated before policies apply.
+            Change::SetService(_) | Change::RemoveService(_) => {}
         }
     }
 
@@ -157,6 +158,16 @@ impl Compiler {
         if old.filter(is_local).is_some() || new.filter(is_local).is_some() {
             self.subjects.place(key, new.filter(is_local).is_some_and(Pod::is_live));
             dirty.subjects.insert(key.clone());
+        }
+    }
+
+    fn note_node(&mut self, name: &Name, new: Option<&Node>, dirty: &mut Dirty) {
+        let old = self.cluster.nodes.get(name);
+        if old != new {
+            dirty
+                .addresses
+                .extend(old.into_iter().chain(new).flat_map(|node| node.addresses.iter().copied()));
+            self.book.set_node(old, new);
         }
     }
 
@@ -204,15 +215,21 @@ impl Compiler {
         }
         // 2. … by which addresses must now be told apart.
         dirty.addresses.extend(self.classes.take_unsettled(&self.cluster, &self.book));
-        for address in dirty.addresses {
-            self.classes.settle(address, self.book.owner(address, &self.cluster), |groups, class_of| {
+        for address in dirty.addresses.iter().copied() {
+            self.classes.settle(address, self.book.holder(address, &self.cluster), |groups, class_of| {
                 for group in groups {
                     recorder.set_member(*group, address, class_of);
                 }
             });
         }
         // 3. New tables against all classes, changed classes against all tables.
-        self.tables.settle(&mut self.classes, &self.cluster, &dirty.namespaces, &mut recorder);
+        self.tables.settle(
+            &mut self.classes,
+            &self.cluster,
+            &dirty.namespaces,
+            &dirty.addresses,
+            &mut recorder,
+        );
         recorder.finish()
     }
 }

@@ -4,7 +4,9 @@
 //! that a process without rights meets (no `SO_SNDBUFFORCE`).
 
 mod agreement;
+mod listing;
 mod random;
+mod revocation;
 mod sandbox;
 
 use libtest_mimic::{Arguments, Trial};
@@ -15,6 +17,7 @@ fn main() {
     if !arguments.list {
         sandbox::enter();
     }
-    let tests: Vec<Trial> = agreement::trials();
+    let tests: Vec<Trial> =
+        [agreement::trials(), listing::trials(), revocation::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, tests).exit();
 }

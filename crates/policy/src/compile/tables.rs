@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    classes::{Class, ClassId, Classes},
+    classes::{Class, ClassId, ClassKey, Classes},
     definition::{Definition, RuleDefinition},
     ranges,
     recorder::Recorder,
@@ -19,16 +19,45 @@ use super::{
     subjects::NamedDefinition,
 };
 use crate::{
-    Cluster, Direction, Group, GroupId, Name, NamespaceMatch, Peer, Table, TableId, Traffic, rules::PodMatch,
+    Cluster, Direction, Group, GroupId, Name, NamespaceMatch, Peer, Selector, Table, TableId, Traffic,
+    rules::PodMatch,
 };
 
 /// Names one selection of pods that some table asks for.
 pub(super) type AtomId = u32;
 
-/// A selection of pods, and the classes that it holds.
+/// What a rule selects by labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Choice {
+    Pods(PodMatch),
+    Nodes(Selector),
+}
+
+impl Choice {
+    /// The one namespace that it can select in, if it names one.
+    fn namespace(&self) -> Option<&Name> {
+        match self {
+            Self::Pods(PodMatch { namespaces: NamespaceMatch::Named(name), .. }) => Some(name),
+            Self::Pods(_) | Self::Nodes(_) => None,
+        }
+    }
+
+    fn selects(&self, class: &ClassKey, cluster: &Cluster) -> bool {
+        match (self, &class.namespace) {
+            (Self::Pods(choice), Some(namespace)) => {
+                let labels = cluster.namespaces.get(namespace).map(|n| &n.labels);
+                choice.matches(namespace, labels, &class.labels)
+            }
+            (Self::Nodes(selector), None) => selector.matches(&class.labels),
+            _ => false,
+        }
+    }
+}
+
+/// A selection, and the classes that it holds.
 #[derive(Clone, Debug)]
 struct Atom {
-    choice: PodMatch,
+    choice: Choice,
     tables: usize,
     classes: BTreeSet<ClassId>,
 }
@@ -69,8 +98,8 @@ pub(super) struct Tables {
     tables: BTreeMap<TableId, TableState>,
     groups: BTreeMap<GroupId, GroupState>,
     atoms: BTreeMap<AtomId, Atom>,
-    atom_ids: HashMap<PodMatch, AtomId>,
-    /// Selections within one named namespace, by its name; and those that select namespaces by label.
+    atom_ids: HashMap<Choice, AtomId>,
+    /// Selections of pods in one named namespace, by its name; and all others.
     named_atoms: BTreeMap<Name, BTreeSet<AtomId>>,
     selecting_atoms: BTreeSet<AtomId>,
     next_atom: AtomId,
@@ -81,6 +110,9 @@ pub(super) struct Tables {
     unused_tables: BTreeSet<TableId>,
     unused_groups: BTreeSet<GroupId>,
     unused_atoms: BTreeSet<AtomId>,
+    /// Local addresses for which cluster-wide rules decide, and those of them to look at again.
+    hairpins: BTreeSet<IpAddr>,
+    new_hairpins: BTreeSet<IpAddr>,
 }
 
 impl Tables {
@@ -98,6 +130,7 @@ impl Tables {
         if before == target {
             return;
         }
+        self.new_hairpins.insert(address);
         if let Some((id, definition)) = definition {
             if !self.tables.contains_key(&id) {
                 self.make(id, definition, classes, recorder);
@@ -145,7 +178,15 @@ impl Tables {
                         for requirement in choice.pods.requirements() {
                             classes.mention_label_key(&requirement.key);
                         }
-                        state.atoms.entry(self.atom(choice)).or_default().push(index);
+                        let atom = self.atom(&Choice::Pods(choice.clone()));
+                        state.atoms.entry(atom).or_default().push(index);
+                    }
+                    Peer::Nodes(selector) => {
+                        for requirement in selector.requirements() {
+                            classes.mention_label_key(&requirement.key);
+                        }
+                        let atom = self.atom(&Choice::Nodes(selector.clone()));
+                        state.atoms.entry(atom).or_default().push(index);
                     }
                     Peer::Block(block) => {
                         for net in block.except.iter().chain([&block.cidr]) {
@@ -178,7 +219,7 @@ impl Tables {
         self.new_tables.insert(id);
     }
 
-    fn atom(&mut self, choice: &PodMatch) -> AtomId {
+    fn atom(&mut self, choice: &Choice) -> AtomId {
         if let Some(id) = self.atom_ids.get(choice) {
             return *id;
         }
@@ -186,9 +227,9 @@ impl Tables {
         self.next_atom += 1;
         self.atom_ids.insert(choice.clone(), id);
         self.atoms.insert(id, Atom { choice: choice.clone(), tables: 0, classes: BTreeSet::new() });
-        match &choice.namespaces {
-            NamespaceMatch::Named(name) => drop(self.named_atoms.entry(name.clone()).or_default().insert(id)),
-            NamespaceMatch::Selected(_) => drop(self.selecting_atoms.insert(id)),
+        match choice.namespace() {
+            Some(name) => drop(self.named_atoms.entry(name.clone()).or_default().insert(id)),
+            None => drop(self.selecting_atoms.insert(id)),
         }
         self.new_atoms.insert(id);
         id
@@ -201,6 +242,7 @@ impl Tables {
         classes: &mut Classes,
         cluster: &Cluster,
         relabelled: &BTreeSet<Name>,
+        moved: &BTreeSet<IpAddr>,
         recorder: &mut Recorder<'_>,
     ) {
         let new_tables = std::mem::take(&mut self.new_tables);
@@ -212,6 +254,7 @@ impl Tables {
                 self.place(id, class, classes, recorder);
             }
         }
+        self.settle_hairpins(moved, &changed, classes, recorder);
         for class in changed {
             for id in &old_tables {
                 self.place(*id, class, classes, recorder);
@@ -224,6 +267,37 @@ impl Tables {
         self.drop_unused(classes, recorder);
     }
 
+    /// What pods may use of themselves, for local addresses that are new, moved, or of a changed class.
+    fn settle_hairpins(
+        &mut self,
+        moved: &BTreeSet<IpAddr>,
+        changed: &BTreeSet<ClassId>,
+        classes: &Classes,
+        recorder: &mut Recorder<'_>,
+    ) {
+        let mut dirty = std::mem::take(&mut self.new_hairpins);
+        dirty.extend(moved.iter().filter(|address| self.hairpins.contains(*address)));
+        if !changed.is_empty() {
+            let concerned = |address: &&IpAddr| classes.of(**address).is_some_and(|c| changed.contains(&c));
+            dirty.extend(self.hairpins.iter().filter(concerned));
+        }
+        for address in dirty {
+            let tables =
+                recorder.tables_of(address).into_iter().flatten().filter_map(|id| self.tables.get(&id));
+            let deciding: Vec<_> = tables.filter(|t| t.definition.has_cluster_wide_rules()).collect();
+            let class = classes.of(address).and_then(|id| classes.get(id));
+            let traffic = class.map_or_else(Traffic::all, |class| {
+                deciding.iter().fold(Traffic::all(), |sum, table| sum.intersection(&table.hairpin_row(class)))
+            });
+            if deciding.is_empty() {
+                self.hairpins.remove(&address)
+            } else {
+                self.hairpins.insert(address)
+            };
+            recorder.set_hairpin(address, (!traffic.is_all()).then_some(traffic));
+        }
+    }
+
     /// Brings selections and classes together; returns the classes whose rows may have changed.
     fn match_classes(
         &mut self,
@@ -234,9 +308,12 @@ impl Tables {
         let mut changed = classes.take_touched();
         for id in std::mem::take(&mut self.new_atoms) {
             let Some(atom) = self.atoms.get(&id) else { continue };
-            let candidates: Vec<ClassId> = match &atom.choice.namespaces {
-                NamespaceMatch::Named(name) => classes.in_namespace(name).collect(),
-                NamespaceMatch::Selected(selector) => classes
+            let candidates: Vec<ClassId> = match &atom.choice {
+                Choice::Nodes(_) => classes.of_nodes().collect(),
+                Choice::Pods(PodMatch { namespaces: NamespaceMatch::Named(name), .. }) => {
+                    classes.in_namespace(name).collect()
+                }
+                Choice::Pods(PodMatch { namespaces: NamespaceMatch::Selected(selector), .. }) => classes
                     .namespaces()
                     .filter(|(name, _)| {
                         cluster.namespaces.get(*name).is_some_and(|n| selector.matches(&n.labels))
@@ -249,8 +326,14 @@ impl Tables {
             }
         }
         for class in &changed {
-            let Some(namespace) = classes.get(*class).map(|c| c.key.namespace.clone()) else { continue };
-            let named = self.named_atoms.get(&namespace).into_iter().flatten();
+            let Some(found) = classes.get(*class) else { continue };
+            let named = found
+                .key
+                .namespace
+                .as_ref()
+                .and_then(|name| self.named_atoms.get(name))
+                .into_iter()
+                .flatten();
             let atoms: Vec<AtomId> = named.chain(&self.selecting_atoms).copied().collect();
             for atom in atoms {
                 self.test(atom, *class, classes, cluster);
@@ -274,10 +357,7 @@ impl Tables {
         let (Some(state), Some(found)) = (self.atoms.get_mut(&atom), classes.get_mut(class)) else {
             return false;
         };
-        let namespace = cluster.namespaces.get(&found.key.namespace).map(|n| &n.labels);
-        if !found.members.is_empty()
-            && state.choice.matches(&found.key.namespace, namespace, &found.key.labels)
-        {
+        if !found.members.is_empty() && state.choice.selects(&found.key, cluster) {
             state.classes.insert(class);
             found.atoms.insert(atom)
         } else {
@@ -406,7 +486,7 @@ impl Tables {
         }
         self.atom_ids.remove(&atom.choice);
         self.selecting_atoms.remove(&id);
-        if let NamespaceMatch::Named(name) = &atom.choice.namespaces {
+        if let Some(name) = atom.choice.namespace() {
             remove_from(&mut self.named_atoms, name, &id);
         }
     }
@@ -424,6 +504,30 @@ impl Tables {
 impl TableState {
     /// The row of a class, if it differs from what the ranges say for its addresses.
     fn row_if_special(&self, class: &Class) -> Option<Traffic> {
+        let (by_block, matched) = self.matched(class);
+        if matched == by_block && !self.has_port_names {
+            return None;
+        }
+        let everyone = |rule: &RuleDefinition| rule.peers.is_none();
+        let inside = self.definition.flatten(|index, rule| {
+            (everyone(rule) || matched.contains(&index)).then(|| rule.traffic(&class.key.ports))
+        });
+        let outside = self.definition.flatten(|index, rule| {
+            (everyone(rule) || by_block.contains(&index)).then(|| rule.ports.numbers.clone())
+        });
+        (inside != outside).then_some(inside)
+    }
+
+    /// What a pod of this class may use of itself through a service, as far as this table goes.
+    fn hairpin_row(&self, class: &Class) -> Traffic {
+        let (_, matched) = self.matched(class);
+        self.definition.flatten_hairpin(|index, rule| {
+            (rule.peers.is_none() || matched.contains(&index)).then(|| rule.traffic(&class.key.ports))
+        })
+    }
+
+    /// The rules whose peers hold a class by a block, and those whose peers hold it in any way.
+    fn matched(&self, class: &Class) -> (BTreeSet<usize>, BTreeSet<usize>) {
         let mut by_block: BTreeSet<usize> = BTreeSet::new();
         for net in &class.key.nets {
             for (rule, except) in self.blocks.get(net).into_iter().flatten() {
@@ -440,16 +544,6 @@ impl TableState {
             let holding = self.atoms.iter().filter(|(atom, _)| class.atoms.contains(atom));
             matched.extend(holding.flat_map(|(_, rules)| rules));
         }
-        if matched == by_block && !self.has_port_names {
-            return None;
-        }
-        let everyone = |rule: &RuleDefinition| rule.peers.is_none();
-        let inside = self.definition.flatten(|index, rule| {
-            (everyone(rule) || matched.contains(&index)).then(|| rule.traffic(&class.key.ports))
-        });
-        let outside = self.definition.flatten(|index, rule| {
-            (everyone(rule) || by_block.contains(&index)).then(|| rule.ports.numbers.clone())
-        });
-        (inside != outside).then_some(inside)
+        (by_block, matched)
     }
 }
