@@ -1,4 +1,4 @@
-//! What is wrong with the input, as data. [`crate::render`] draws it.
+//! What is wrong with the input, as data. [`crate::render()`] draws it.
 
 use std::{fmt, ops::Range};
 

@@ -106,7 +106,7 @@ impl Intake<'_> {
     fn object(&mut self, cx: &mut Context<'_>, at: &At<'_>, version: &str, kind: &str) {
         let (group, number) = version.split_once('/').unwrap_or(("", version));
         let known =
-            KNOWN.iter().find(|k| k.2 == kind && (k.0 == group || (group == FIRST_GROUP && k.0 != "")));
+            KNOWN.iter().find(|k| k.2 == kind && (k.0 == group || (group == FIRST_GROUP && !k.0.is_empty())));
         let Some(&(known_group, known_number, kind, namespaced)) = known else {
             return self.other(cx, at, group, version, kind);
         };

@@ -106,9 +106,7 @@ fn real_pods_take_the_place_of_made_up_ones() {
         names(&clean(&(deployment.clone() + &set))),
         ["default/web-0", "default/web-1", "default/web-2"]
     );
-    for text in
-        [deployment.clone() + &set + &real, deployment.clone() + &real, set.clone() + &real, real.clone()]
-    {
+    for text in [deployment.clone() + &set + &real, deployment + &real, set.clone() + &real, real.clone()] {
         let loaded = clean(&text);
         assert_eq!(names(&loaded), ["default/web-5d9c-x"], "{text}");
         let workload = pod(&loaded, "default", "web-5d9c-x").workload.clone().unwrap();

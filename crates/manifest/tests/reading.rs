@@ -150,6 +150,18 @@ fn documents_empty_commented_and_ended_in_every_way() {
 }
 
 #[test]
+fn json_objects_one_after_the_other_are_a_stream() {
+    let json = |name: &str| {
+        format!("{{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {{\"name\": {name}}}}}\n")
+    };
+    let loaded = load_text(json("\"a\"") + &json("7") + "{\"a\": :}" + &json("\"b\""));
+    assert_eq!(names(&loaded), ["a", "b"]);
+    let shown = lines(&loaded);
+    assert!(shown[0].starts_with("t.yaml:2:58: error: "), "{shown:?}");
+    assert!(shown.iter().any(|l| l.starts_with("t.yaml:3:")), "{shown:?}");
+}
+
+#[test]
 fn positions_count_lines_with_windows_newlines_too() {
     let yaml = "apiVersion: v1\r\nkind: Pod\r\nmetadata:\r\n  name: é\r\n  labels: {ü: [1]}\r\n";
     let shown = lines(&load_text(yaml));

@@ -1,6 +1,8 @@
 //! The test vectors of the semantics document, from YAML to verdict: every NetworkPolicy vector goes through the loader,
 //! and every data-plane one is decided by the reference and by the compiled plans of both nodes.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails should fail its test")]
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use palisade_manifest::{Input, Loaded, Options, load, service_pods};
