@@ -22,7 +22,7 @@ impl Enforce for Agent {
     fn start(&mut self, cluster: &Cluster) -> Result<(), EnforceError> {
         // Opened here and not before: the sockets belong to the namespace of the thread that opens them.
         let agent = self.running.insert(NodeAgent::new(self.node.clone(), NftDataPlane::open()?));
-        enforced(agent.snapshot(cluster))
+        enforced(agent.snapshot(cluster.clone()))
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), EnforceError> {

@@ -386,7 +386,7 @@ impl Network {
 
     /// Tells pods on one bridge about each other.
     fn join_bridged(&mut self, layout: &Layout, new: &[ObjectKey]) -> Result<(), LabError> {
-        let mut per_node: BTreeMap<&Name, Vec<(ObjectKey, &[IpAddr], Mac)>> = BTreeMap::new();
+        let mut per_node: BTreeMap<&Name, Vec<Neighbour<'_>>> = BTreeMap::new();
         for (key, at) in &layout.pods {
             if let Some(pod) = self.pods.get(key) {
                 per_node.entry(&at.node).or_default().push((
@@ -464,6 +464,9 @@ impl Network {
         self.commit_sites()
     }
 }
+
+/// A pod on a bridge: who it is, its addresses, and its hardware address.
+type Neighbour<'a> = (ObjectKey, &'a [IpAddr], Mac);
 
 /// The routes by which a namespace on the fabric reaches a pod on another node, whose addresses are `via`.
 fn remote_routes(pod: &[IpAddr], via: &[IpAddr], source: &[IpAddr]) -> impl Iterator<Item = Route> {

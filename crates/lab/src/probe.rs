@@ -53,7 +53,8 @@ pub fn run(
         retried += doubtful.len();
         client::run(lab, &plan.probes, &doubtful, timeouts, &mut |i, outcome| outcomes[i] = Some(outcome))?;
     }
-    let outcomes: Vec<Outcome> = outcomes.into_iter().flatten().collect();
+    let never = || Outcome::Failed("it was never tried".to_owned());
+    let outcomes: Vec<Outcome> = outcomes.into_iter().map(|o| o.unwrap_or_else(never)).collect();
     let durations = Durations { first, total: began.elapsed() };
     Ok(Report::of(lab.layout(), plan, &outcomes, retried, durations))
 }

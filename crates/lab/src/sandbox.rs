@@ -155,9 +155,13 @@ fn enter_user_namespace() -> Result<(), SandboxError> {
 }
 
 fn forbidden(source: io::Error) -> SandboxError {
+    explain(source, |name| fs::read_to_string(format!("/proc/sys/{name}")).ok())
+}
+
+/// Finds the setting that forbids user namespaces, given what each setting is.
+fn explain(source: io::Error, setting: impl Fn(&str) -> Option<String>) -> SandboxError {
     for (name, value, cure) in FORBIDDING {
-        let is = fs::read_to_string(format!("/proc/sys/{name}"));
-        if is.is_ok_and(|is| is.trim() == value) {
+        if setting(name).is_some_and(|is| is.trim() == value) {
             let setting = Some(format!("{} = {value}", name.replace('/', ".")));
             return SandboxError::Forbidden { setting, cure, source };
         }
@@ -174,5 +178,33 @@ fn forbidden(source: io::Error) -> SandboxError {
 fn raise_open_files() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_setting_that_forbids_is_named_with_its_cure() {
+        for (name, value, _) in FORBIDDING {
+            let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+            let text = explain(refused(), |n| (n == name).then(|| format!("{value}\n"))).to_string();
+            let dotted = name.replace('/', ".");
+            assert!(
+                text.contains(&format!(
+                    "({dotted} = {value}); run as root, or allow them: sysctl -w {dotted}="
+                )),
+                "{text}"
+            );
+            let other = explain(refused(), |n| (n == name).then(|| "7".to_owned())).to_string();
+            assert!(other.contains("look at what restricts it"), "{other}");
+        }
+    }
+
+    #[test]
+    fn it_is_refused_once_threads_run() {
+        // The test runs on a thread of its own beside the main one.
+        assert!(matches!(Sandbox::enter(), Err(SandboxError::Threads(n)) if n > 1));
     }
 }

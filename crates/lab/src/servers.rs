@@ -92,7 +92,7 @@ impl Servers {
             let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
             let (commands, received) = mpsc::channel();
             let thread = thread::Builder::new().name("lab-servers".into()).spawn(move || {
-                Loop { poll, received, servers: HashMap::new(), sctp: BTreeSet::new(), next: 0 }.run()
+                Loop { poll, received, servers: HashMap::new(), sctp: BTreeSet::new(), next: 0 }.run();
             })?;
             Ok(Self { commands, waker, thread: Some(thread), open: BTreeMap::new() })
         };

@@ -1,11 +1,19 @@
 //! The help of every verb, word for word: it is part of the interface. `PALISADE_BLESS=1 cargo test` writes it anew.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and the helpers are part of the tests")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and the helpers are part of the tests"
+)]
 
 use std::{fs, path::Path, process::Command};
 
 fn help(verb: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_palisade")).args(verb).arg("--help").output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_palisade"))
+        .args(verb)
+        .arg("--help")
+        .env_remove("COLUMNS")
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -13,7 +21,9 @@ fn help(verb: &[&str]) -> String {
 /// The verbs that a help text lists.
 fn verbs(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
-    listed.filter_map(|l| l.strip_prefix("  ")?.split(' ').next().filter(|w| !w.is_empty()).map(str::to_owned)).collect()
+    listed
+        .filter_map(|l| l.strip_prefix("  ")?.split(' ').next().filter(|w| !w.is_empty()).map(str::to_owned))
+        .collect()
 }
 
 fn check(verb: &[&str], differing: &mut Vec<String>) {
@@ -48,7 +58,8 @@ fn help_is_as_recorded() {
 #[test]
 fn completions_know_the_verbs() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_palisade")).args(["completions", shell]).output().unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_palisade")).args(["completions", shell]).output().unwrap();
         assert!(output.status.success());
         let script = String::from_utf8(output.stdout).unwrap();
         assert!(script.contains("can") && script.contains("keep-going"), "{shell}");

@@ -1,7 +1,10 @@
 //! `palisade lab` as users run it: real namespaces and packets, on the shared examples. Needs a kernel that lets this user
 //! make namespaces; where it doesn't, these tests fail, and say why.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and the helpers are part of the tests")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and the helpers are part of the tests"
+)]
 
 use std::{
     fs,
@@ -67,7 +70,9 @@ impl Running {
         let (sender, lines) = mpsc::channel();
         forward(child.stdout.take().unwrap(), sender.clone());
         let err = child.stderr.take().unwrap();
-        thread::spawn(move || BufReader::new(err).lines().map_while(Result::ok).for_each(|l| drop(sender.send(l))));
+        thread::spawn(move || {
+            BufReader::new(err).lines().map_while(Result::ok).for_each(|l| drop(sender.send(l)));
+        });
         (child, lines)
     }
 
@@ -97,7 +102,9 @@ impl Running {
     }
 
     fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap().success());
+        assert!(
+            Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap().success()
+        );
     }
 
     /// What is left of it on disk.
@@ -115,7 +122,9 @@ impl Drop for Running {
 }
 
 fn forward(out: ChildStdout, sender: mpsc::Sender<String>) {
-    thread::spawn(move || BufReader::new(out).lines().map_while(Result::ok).for_each(|l| drop(sender.send(l))));
+    thread::spawn(move || {
+        BufReader::new(out).lines().map_while(Result::ok).for_each(|l| drop(sender.send(l)));
+    });
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -142,7 +151,12 @@ fn the_kernel_does_what_the_engine_says_on_every_example() {
             assert_eq!(kernel, engine, "{}", path.display());
             if options.is_empty() {
                 let expected = fs::read_to_string(path.join("expected.txt"));
-                assert_eq!(kernel, expected.expect("each example has its expected.txt"), "{}", path.display());
+                assert_eq!(
+                    kernel,
+                    expected.expect("each example has its expected.txt"),
+                    "{}",
+                    path.display()
+                );
             }
         }
     }
@@ -152,7 +166,9 @@ fn the_kernel_does_what_the_engine_says_on_every_example() {
 fn json_has_counts_and_every_probe() {
     let runtime = TempDir::new().unwrap();
     let json = run(
-        palisade(runtime.path()).args(["lab", "run", "-o", "json", "--max-probes", "100", "--family", "6"]).arg(example("shop")),
+        palisade(runtime.path())
+            .args(["lab", "run", "-o", "json", "--max-probes", "100", "--family", "6"])
+            .arg(example("shop")),
         0,
     );
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -172,7 +188,10 @@ fn a_lab_follows_its_manifests_and_answers() {
     assert!(second.contains("a lab named `default` is running"), "{second}");
 
     let out = run(&mut lab.command(&["probe", "-n", "shop", "frontend", "backend:8080"]), 0);
-    assert!(out.contains("answered by shop/backend-0") && out.contains("backend-from-frontend.yaml:14"), "{out}");
+    assert!(
+        out.contains("answered by shop/backend-0") && out.contains("backend-from-frontend.yaml:14"),
+        "{out}"
+    );
     let out = run(&mut lab.command(&["probe", "staging/frontend", "shop/backend:8080"]), 1);
     assert!(out.contains("timed out") && out.contains("the engine says: denied"), "{out}");
     run(&mut lab.command(&["probe", "shop/frontend", "shop/svc/backend"]), 0);
@@ -254,7 +273,7 @@ fn what_a_killed_lab_leaves_the_next_one_takes_away() {
 fn bad_input_builds_nothing() {
     let runtime = TempDir::new().unwrap();
     let dir = TempDir::new().unwrap();
-    let mut lab = |words: &[&str]| {
+    let lab = |words: &[&str]| {
         let mut command = palisade(runtime.path());
         command.arg("lab").args(words).arg(dir.path());
         run(&mut command, 2)
@@ -267,4 +286,16 @@ fn bad_input_builds_nothing() {
     assert!(lab(&["run"]).contains("m.yaml:1"));
     let out = run(palisade(runtime.path()).args(["lab", "up", "-"]), 2);
     assert!(out.contains("standard input can't be watched"), "{out}");
+}
+
+#[test]
+fn random_clusters_agree_too() {
+    let runtime = TempDir::new().unwrap();
+    let json =
+        run(palisade(runtime.path()).args(["lab", "fuzz", "--seed", "7", "--cases", "3", "-o", "json"]), 0);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["schema"], "palisade.lab-fuzz/v1");
+    assert_eq!(json["cases"].as_array().unwrap().len(), 3);
+    assert_eq!(json["cases"][0]["seed"], 7);
+    assert!(json["cases"].as_array().unwrap().iter().all(|c| c["probed"].as_u64() > Some(0)));
 }

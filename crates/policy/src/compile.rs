@@ -20,6 +20,7 @@
 mod addresses;
 mod classes;
 mod definition;
+mod interner;
 mod ranges;
 mod recorder;
 mod subjects;
@@ -33,7 +34,8 @@ use std::{
 use crate::{Change, Cluster, Delta, Name, Namespace, Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey};
 
 use self::{
-    addresses::AddressBook, classes::Classes, recorder::Recorder, subjects::Subjects, tables::Tables,
+    addresses::AddressBook, classes::Classes, interner::Interner, recorder::Recorder, subjects::Subjects,
+    tables::Tables,
 };
 
 /// Compiles the plan of one node and keeps it current. See the module documentation.
@@ -41,6 +43,7 @@ use self::{
 pub struct Compiler {
     node: Name,
     cluster: Cluster,
+    interner: Interner,
     book: AddressBook,
     subjects: Subjects,
     classes: Classes,
@@ -67,6 +70,7 @@ impl Compiler {
         Self {
             node,
             cluster: Cluster::default(),
+            interner: Interner::default(),
             book: AddressBook::default(),
             subjects: Subjects::default(),
             classes: Classes::default(),
@@ -110,6 +114,7 @@ impl Compiler {
     pub fn apply_all(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
         let mut dirty = Dirty::default();
         for change in changes {
+            let change = self.interner.share(change);
             self.note(&change, &mut dirty);
             self.cluster.apply(change);
         }

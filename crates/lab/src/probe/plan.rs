@@ -152,6 +152,7 @@ struct Draft<'a> {
     port: u16,
 }
 
+#[derive(Clone, Copy)]
 enum DraftTarget<'a> {
     Direct(&'a Endpoint),
     Service(&'a ObjectKey, IpAddr, &'a [Backend<'a>]),
@@ -253,10 +254,6 @@ fn each_draft<'a>(
                 let target = DraftTarget::Service(&service.key, frontend.address, backends);
                 // Several backends are chosen from at random: enough tries to meet most of them.
                 for _ in 0..backends.len().clamp(1, 3) {
-                    let target = match target {
-                        DraftTarget::Service(k, a, b) => DraftTarget::Service(k, a, b),
-                        DraftTarget::Direct(e) => DraftTarget::Direct(e),
-                    };
                     f(Draft { source, target, protocol: frontend.protocol, port: frontend.port });
                 }
             }

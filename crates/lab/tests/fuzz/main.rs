@@ -1,5 +1,7 @@
 //! Random clusters in the kernel. `PALISADE_FUZZ_SEED` and `PALISADE_FUZZ_CASES` replay and widen it.
 
+#![expect(clippy::print_stdout, reason = "the cases that disagree are the result")]
+
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};

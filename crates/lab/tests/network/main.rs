@@ -1,5 +1,11 @@
 //! Labs in the real kernel. `main` enters the sandbox before the first thread starts; where it can't, the tests fail.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "tests say what they measured, and a copy of this program says when it is ready"
+)]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+
 mod clusters;
 mod enforcement;
 mod residue;
@@ -11,6 +17,9 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use palisade_lab::{Lab, Layout, Options, Sandbox, enforce::MakeEnforcer, probe};
 use palisade_policy::Cluster;
+
+/// A test by name, run in the sandbox.
+type Test = (&'static str, fn(&Sandbox) -> Result<(), Failed>);
 
 fn main() -> ExitCode {
     if let Some(role) = std::env::var_os(residue::ROLE) {

@@ -9,7 +9,7 @@ use palisade_policy::{Change, Labels, Pod, Protocol, cluster::TargetPort};
 
 use crate::{build, clusters::*, ensure, must_agree, topology::nothing};
 
-pub(crate) const TESTS: &[(&str, fn(&Sandbox) -> Result<(), Failed>)] = &[
+pub(crate) const TESTS: &[crate::Test] = &[
     ("translation::routed", |s| translated(s, false)),
     ("translation::bridged", |s| translated(s, true)),
     ("translation::follows_changes", follows),
@@ -92,8 +92,6 @@ fn follows(sandbox: &Sandbox) -> Result<(), Failed> {
     lab.update(&c).map_err(|e| crate::chain(&e))?;
     let report = must_agree(&lab)?;
     let by_b = |t: &&Tried| matches!(&t.outcome, Outcome::Connected { by: Some(Place::Pod(k)), .. } if *k == key("b"));
-    ensure(to_service(&report, "empty").iter().all(|t| by_b(&t)), || {
-        "b stands behind the service now".into()
-    })?;
+    ensure(to_service(&report, "empty").iter().all(by_b), || "b stands behind the service now".into())?;
     ensure(to_service(&report, "single").is_empty(), || "the service is gone".into())
 }

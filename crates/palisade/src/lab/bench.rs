@@ -74,7 +74,10 @@ pub(crate) fn run(arguments: &Bench) -> Result<Outcome> {
 fn text(measured: &[Measured]) -> String {
     let names: Vec<String> = measured.iter().map(|m| m.scenario.to_string()).collect();
     let width = names.iter().map(String::len).max().unwrap_or(0);
-    let mut out = format!("{:<width$}  {:>13}  {:>5}  {:>13}  {:>5}\n", "", "connections/s", "ratio", "round trips/s", "ratio");
+    let mut out = format!(
+        "{:<width$}  {:>13}  {:>5}  {:>13}  {:>5}\n",
+        "", "connections/s", "ratio", "round trips/s", "ratio"
+    );
     for (name, m) in names.iter().zip(measured) {
         _ = writeln!(
             out,

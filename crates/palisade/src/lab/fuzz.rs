@@ -52,8 +52,12 @@ struct JsonFuzz<'a> {
 /// Does it.
 pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
     let sandbox = Sandbox::enter()?;
-    let cases =
-        Cases { seed: arguments.seed, count: arguments.cases, probes: arguments.max_probes, ..Cases::default() };
+    let cases = Cases {
+        seed: arguments.seed,
+        count: arguments.cases,
+        probes: arguments.max_probes,
+        ..Cases::default()
+    };
     let began = Instant::now();
     let bar = progress_bar(cases.count);
     let done = fuzz::run(&sandbox, &cases, &palisade_lab::agent::palisade(), |_| bar.inc(1));
@@ -82,7 +86,8 @@ pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
 
 fn failure_text(case: &Case) -> String {
     let Some(failure) = &case.failure else { return String::new() };
-    let mut out = format!("{}\n", styled(Style::Bad, &format!("seed {} failed, {}:", case.seed, failure.stage)));
+    let mut out =
+        format!("{}\n", styled(Style::Bad, &format!("seed {} failed, {}:", case.seed, failure.stage)));
     for what in &failure.what {
         _ = writeln!(out, "  {what}");
     }
