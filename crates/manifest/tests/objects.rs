@@ -301,12 +301,12 @@ apiVersion: serving.knative.dev/v1
 kind: Service
 metadata: {name: a}
 ---
-apiVersion: policy.networking.k8s.io/v1alpha1
-kind: AdminNetworkPolicy
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
 metadata: {name: a}
 ---
-apiVersion: policy.networking.k8s.io/v1alpha2
-kind: ClusterNetworkPolicy
+apiVersion: crd.projectcalico.org/v1
+kind: GlobalNetworkPolicy
 metadata: {name: a}
 ";
     let loaded = load_text(text);
@@ -325,6 +325,9 @@ fn versions_that_are_gone_are_errors() {
         ("batch/v1beta1", "CronJob", "batch/v1"),
         ("networking.k8s.io/v2", "NetworkPolicy", "networking.k8s.io/v1"),
         ("v2", "Pod", "v1"),
+        ("policy.networking.k8s.io/v1alpha1", "ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2"),
+        ("policy.networking.k8s.io/v1", "ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2"),
+        ("policy.networking.k8s.io/v1alpha2", "AdminNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
     ] {
         let loaded = load_text(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"));
         assert_eq!(codes(&loaded), [Code::UnknownVersion], "{version} {kind}");

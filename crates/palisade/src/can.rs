@@ -7,7 +7,8 @@ mod spec;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use palisade_manifest::Options;
+use palisade_manifest::{Loaded, Options};
+use palisade_policy::Workload;
 
 use crate::{
     exit::Outcome,
@@ -40,6 +41,28 @@ pub(crate) struct Can {
     quiet: bool,
 }
 
+/// The error for a name of a workload that is there and has no pods.
+fn without_pods(loaded: &Loaded, specs: &[&Spec], namespace: &str) -> Option<anyhow::Error> {
+    let named = |who: &Who| match who {
+        Who::Named { namespace: own, kind, name } => {
+            let kind = kind.map(|k| k.to_string());
+            let fits = |w: &Workload| {
+                kind.as_ref().is_none_or(|k| w.kind.eq_ignore_ascii_case(k)) && *w.name == **name
+            };
+            let at = own.as_deref().unwrap_or(namespace);
+            loaded
+                .workloads
+                .iter()
+                .find(|((n, w), pods)| **n == *at && fits(w) && pods.is_empty())
+                .map(|(key, _)| key)
+        }
+        Who::Address(_) | Who::Internet => None,
+    };
+    let (namespace, workload) = specs.iter().find_map(|s| named(&s.who))?;
+    let kind = workload.kind.to_ascii_lowercase();
+    Some(anyhow::anyhow!("{kind} {namespace}/{} has no pods: nobody connects to or from it", workload.name))
+}
+
 /// Answers.
 pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
     if arguments.sources.files.is_empty() {
@@ -54,7 +77,10 @@ pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
     let loaded =
         sources::load(&arguments.sources.files, &arguments.sources.reading, &options, arguments.quiet)?;
     let cluster = &loaded.cluster;
-    let question = question::resolve(cluster, &source, &destination, &arguments.namespace)?;
+    let question =
+        question::resolve(cluster, &source, &destination, &arguments.namespace).map_err(|error| {
+            without_pods(&loaded, &[&source, &destination], &arguments.namespace).unwrap_or(error)
+        })?;
     let answer = answer::answer(cluster, question);
     let text = match arguments.output {
         _ if arguments.quiet => String::new(),

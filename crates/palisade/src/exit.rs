@@ -9,6 +9,7 @@ pub(crate) enum Outcome {
     Yes,
     /// No: denied, or a difference was found. 1.
     No,
+    #[cfg(target_os = "linux")]
     /// What a program that was run for the user returned.
     Of(u8),
 }
@@ -25,6 +26,7 @@ impl From<Outcome> for ExitCode {
         Self::from(match outcome {
             Outcome::Yes => 0,
             Outcome::No => 1,
+            #[cfg(target_os = "linux")]
             Outcome::Of(code) => code,
         })
     }

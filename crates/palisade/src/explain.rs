@@ -68,6 +68,7 @@ pub(crate) fn port_text(protocol: Protocol, port: u16) -> String {
     if protocol.has_ports() { format!("{protocol} {port}") } else { protocol.to_string() }
 }
 
+#[cfg(target_os = "linux")]
 /// `TCP 80 443, UDP 53, ICMP`.
 pub(crate) fn ports_text(ports: impl IntoIterator<Item = (Protocol, u16)>) -> String {
     let mut out: Vec<(Protocol, String)> = Vec::new();

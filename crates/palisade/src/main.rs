@@ -13,6 +13,7 @@ mod exit;
 mod explain;
 #[cfg(target_os = "linux")]
 mod lab;
+#[cfg(target_os = "linux")]
 mod matrix;
 mod output;
 mod sources;

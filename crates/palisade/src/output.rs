@@ -1,9 +1,6 @@
 //! Writing to the terminal: colour where it belongs, and a reader who leaves early is no error.
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::io::{self, Write as _};
 
 use clap::ValueEnum;
 
@@ -25,6 +22,7 @@ pub(crate) enum Style {
     /// Denied, closed, wrong.
     Bad,
     /// A heading.
+    #[cfg(target_os = "linux")]
     Strong,
 }
 
@@ -33,6 +31,7 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
     let style = match style {
         Style::Good => anstyle::AnsiColor::Green.on_default().bold(),
         Style::Bad => anstyle::AnsiColor::Red.on_default().bold(),
+        #[cfg(target_os = "linux")]
         Style::Strong => anstyle::Style::new().bold(),
     };
     format!("{style}{text}{style:#}")
@@ -60,8 +59,9 @@ pub(crate) fn width() -> usize {
     terminal_size::terminal_size_of(io::stderr()).map_or(100, |(width, _)| usize::from(width.0).max(40))
 }
 
+#[cfg(target_os = "linux")]
 /// A duration as people read it: `0.4 ms`, `47 ms`, `1.3 s`.
-pub(crate) fn duration(d: Duration) -> String {
+pub(crate) fn duration(d: std::time::Duration) -> String {
     match d.as_secs_f64() {
         s if s < 0.01 => format!("{:.1} ms", s * 1e3),
         s if s < 1.0 => format!("{:.0} ms", s * 1e3),

@@ -248,6 +248,64 @@ fn specs_that_mean_nothing_are_explained() {
 }
 
 #[test]
+fn a_workload_without_pods_says_so() {
+    let none = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: idle}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: c}}
+  template: {metadata: {labels: {app: c}}, spec: {containers: [{name: c, image: i}]}}
+";
+    let dir = manifest(&format!("{TWO_PODS}{none}"));
+    refused(&can("a idle:80", dir.path()), &["deployment default/idle has no pods"]);
+    refused(&can("deploy/idle b:80", dir.path()), &["deployment default/idle has no pods"]);
+}
+
+#[test]
+fn nodes_are_ends_and_their_own_pods_let_them_in() {
+    let text = "
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2}
+status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec: {nodeName: n1, containers: [{name: c, image: i, ports: [{containerPort: 80, protocol: SCTP}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: host}
+spec: {nodeName: n2, hostNetwork: true, containers: [{name: c, image: i}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: shut}
+spec: {podSelector: {}}
+";
+    let dir = manifest(text);
+    answered(&can("node/n1 p:80/SCTP", dir.path()), 0, &["the pod's own node", "SCTP 80, IPv4"]);
+    answered(
+        &can("node/n2 p", dir.path()),
+        1,
+        &["isolated by NetworkPolicy default/shut", "which allows nothing"],
+    );
+    answered(&can("host p", dir.path()), 1, &["default/pod/host"]);
+    answered(&can("p host:22", dir.path()), 0, &["the destination is no pod of the cluster network"]);
+    answered(&can("192.0.2.2 p", dir.path()), 1, &["node n2 (192.0.2.2)"]);
+    refused(&can("node/n3 p", dir.path()), &["there is no node `n3`", "did you mean node/n1 or node/n2"]);
+    refused(&can("p node/n1", dir.path()), &["node n1 declares no ports"]);
+}
+
+#[test]
 fn names_of_several_kinds_are_refused_with_the_list() {
     let other = "
 apiVersion: apps/v1

@@ -8,7 +8,12 @@
 use std::{fs, path::Path, process::Command};
 
 fn help(verb: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_palisade")).args(verb).arg("--help").output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_palisade"))
+        .args(verb)
+        .arg("--help")
+        .env_remove("COLUMNS")
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

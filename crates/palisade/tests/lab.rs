@@ -71,7 +71,7 @@ impl Running {
         forward(child.stdout.take().unwrap(), sender.clone());
         let err = child.stderr.take().unwrap();
         thread::spawn(move || {
-            BufReader::new(err).lines().map_while(Result::ok).for_each(|l| drop(sender.send(l)))
+            BufReader::new(err).lines().map_while(Result::ok).for_each(|l| drop(sender.send(l)));
         });
         (child, lines)
     }
@@ -123,7 +123,7 @@ impl Drop for Running {
 
 fn forward(out: ChildStdout, sender: mpsc::Sender<String>) {
     thread::spawn(move || {
-        BufReader::new(out).lines().map_while(Result::ok).for_each(|l| drop(sender.send(l)))
+        BufReader::new(out).lines().map_while(Result::ok).for_each(|l| drop(sender.send(l)));
     });
 }
 
@@ -273,7 +273,7 @@ fn what_a_killed_lab_leaves_the_next_one_takes_away() {
 fn bad_input_builds_nothing() {
     let runtime = TempDir::new().unwrap();
     let dir = TempDir::new().unwrap();
-    let mut lab = |words: &[&str]| {
+    let lab = |words: &[&str]| {
         let mut command = palisade(runtime.path());
         command.arg("lab").args(words).arg(dir.path());
         run(&mut command, 2)
@@ -286,4 +286,16 @@ fn bad_input_builds_nothing() {
     assert!(lab(&["run"]).contains("m.yaml:1"));
     let out = run(palisade(runtime.path()).args(["lab", "up", "-"]), 2);
     assert!(out.contains("standard input can't be watched"), "{out}");
+}
+
+#[test]
+fn random_clusters_agree_too() {
+    let runtime = TempDir::new().unwrap();
+    let json =
+        run(palisade(runtime.path()).args(["lab", "fuzz", "--seed", "7", "--cases", "3", "-o", "json"]), 0);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["schema"], "palisade.lab-fuzz/v1");
+    assert_eq!(json["cases"].as_array().unwrap().len(), 3);
+    assert_eq!(json["cases"][0]["seed"], 7);
+    assert!(json["cases"].as_array().unwrap().iter().all(|c| c["probed"].as_u64() > Some(0)));
 }

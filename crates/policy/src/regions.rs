@@ -190,7 +190,9 @@ fn region(family: Family, spans: Vec<Span>) -> Region {
     let holds = |n: u128| spans.iter().any(|s| s.0 <= n && n <= s.1);
     let preferred = PREFERRED.iter().filter_map(|a| a.parse::<IpAddr>().ok());
     let preferred = preferred.filter(|a| Family::of(*a) == family).find(|a| holds(to_number(*a)));
-    let largest = spans.iter().max_by_key(|s| s.1 - s.0).map_or(0, |s| s.0);
+    // The first of the largest ranges, and in it not the network's own address, where there is a choice.
+    let largest = spans.iter().min_by_key(|s| std::cmp::Reverse(s.1 - s.0));
+    let largest = largest.map_or(0, |s| (s.0 + 1).min(s.1));
     Region {
         sample: preferred.unwrap_or_else(|| from_number(family, largest)),
         ranges: spans

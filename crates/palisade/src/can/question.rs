@@ -52,6 +52,10 @@ enum End<'a> {
     Internet,
 }
 
+/// Above so many flows an answer takes gigabytes and minutes. A thousand pods on one side and a hundred on the other are
+/// well below it.
+const MOST_FLOWS: usize = 1_000_000;
+
 /// Resolves a question against a cluster. Names without a namespace are looked up in `namespace`.
 pub(crate) fn resolve(
     cluster: &Cluster,
@@ -70,6 +74,11 @@ pub(crate) fn resolve(
     };
     let mut asked = Vec::new();
     for target in targets(cluster, destination, &to)? {
+        if asked.len() > MOST_FLOWS {
+            bail!(
+                "{from_name} and {to_name} have more than {MOST_FLOWS} pairs of addresses and ports between them; ask about single pods or one port"
+            );
+        }
         match (&from, target.end) {
             (End::Internet, None) => {
                 bail!("neither end is in the cluster: no policy has a say between internet and internet")

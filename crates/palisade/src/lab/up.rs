@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
 use palisade_lab::{Lab, Layout, Sandbox, Updated};
-use palisade_manifest::{Input, Options};
+use palisade_manifest::{Diagnostic, Input, Options};
 use palisade_policy::Change;
 
 use super::{
@@ -83,8 +83,17 @@ pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
     output::print(&greeting(&lab, &arguments.lab.name, began.elapsed())).context("can't write")?;
     serve::listen(door.listener()?, events)?;
     let verdicts = Verdicts::of(lab.layout());
-    let mut running =
-        Running { arguments, lab, verdicts, watch, inbox, waiting: VecDeque::new(), lost: false };
+    let mut running = Running {
+        arguments,
+        inbox,
+        lab,
+        verdicts,
+        watch,
+        told: loaded.diagnostics,
+        // An edit between the reading and the watching was heard by nobody: look once more.
+        waiting: VecDeque::from([Event::Files(Instant::now())]),
+        lost: false,
+    };
     let parting = running.until_stopped();
     drop(running);
     drop(door);
@@ -146,6 +155,8 @@ struct Running<'a> {
     lab: Lab,
     verdicts: Verdicts,
     watch: Watch,
+    /// What was last found wrong with the manifests.
+    told: Vec<Diagnostic>,
     /// What came in while edits were collected.
     waiting: VecDeque<Event>,
     /// Whether a path is gone.
@@ -232,8 +243,10 @@ impl Running<'_> {
         let inputs: Vec<Input> = self.arguments.paths.iter().map(|p| Input::of_argument(p)).collect();
         let options = Options { strict: self.arguments.reading.strict, ..reading_options() };
         let loaded = palisade_manifest::load(&inputs, &options);
-        if loaded.cluster != Default::default() || loaded.has_errors() {
+        // The same warnings at every save would hide what the save has changed.
+        if loaded.diagnostics != self.told {
             sources::report(&loaded, false);
+            self.told.clone_from(&loaded.diagnostics);
         }
         if loaded.has_errors() && !self.arguments.reading.keep_going {
             output::note("the manifests have errors: the last good state stays in force\n");

@@ -265,7 +265,6 @@ fn ports_text(tried: &BTreeSet<(Protocol, u16)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix::Tally;
 
     fn outcomes(entries: &[(Family, Protocol, u16, bool)]) -> Outcomes {
         let mut out = Outcomes::new();
