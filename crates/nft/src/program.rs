@@ -58,6 +58,9 @@ pub(crate) struct Program {
     pub(crate) dispatch: BTreeMap<(Direction, IpAddr), Name>,
 }
 
+/// For local addresses whose chain may change, the chain that they shall lead to.
+type Targets = BTreeMap<(Direction, IpAddr), Option<Arc<Chain>>>;
+
 /// What to undo when a change could not be sent.
 #[derive(Debug)]
 pub(crate) struct Undo {
@@ -116,10 +119,7 @@ impl Program {
     }
 
     /// The new entry chains of all local addresses whose chain may change.
-    fn targets(
-        &self,
-        next: &Next<'_>,
-    ) -> Result<BTreeMap<(Direction, IpAddr), Option<Arc<Chain>>>, PlanError> {
+    fn targets(&self, next: &Next<'_>) -> Result<Targets, PlanError> {
         let mut layouts = Layouts::new();
         let mut out = BTreeMap::new();
         for (direction, address) in next.touched() {
@@ -146,12 +146,7 @@ impl Program {
         Ok(out)
     }
 
-    fn switch(
-        &mut self,
-        targets: &BTreeMap<(Direction, IpAddr), Option<Arc<Chain>>>,
-        undo: &mut Undo,
-        phases: &mut Phases,
-    ) {
+    fn switch(&mut self, targets: &Targets, undo: &mut Undo, phases: &mut Phases) {
         let mut changes: BTreeMap<(Direction, Family), (Vec<Element>, Vec<Element>)> = BTreeMap::new();
         let mut released = Vec::new();
         let isolated: BTreeMap<IpAddr, bool> = targets.keys().map(|(_, a)| (*a, self.isolated(*a))).collect();

@@ -3,6 +3,8 @@
 //! The process enters a user namespace before its first thread starts, so the tests need no rights, and meet the limits
 //! that a process without rights meets (no `SO_SNDBUFFORCE`).
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
 mod agreement;
 mod faults;
 mod listing;

@@ -92,8 +92,7 @@ impl World {
                 }
                 3 => {
                     let id = random.below(5);
-                    let spec =
-                        self.spec(random, if id % 2 == 0 { Direction::Ingress } else { Direction::Egress });
+                    let spec = self.spec(random, direction_of(id));
                     self.tables.insert(id, spec);
                 }
                 4 => {
@@ -137,7 +136,7 @@ impl World {
     /// Tables change, and who uses them, and no pod moves.
     pub(crate) fn change_tables(&mut self, random: &mut Random) {
         for id in 0..5 {
-            let spec = self.spec(random, if id % 2 == 0 { Direction::Ingress } else { Direction::Egress });
+            let spec = self.spec(random, direction_of(id));
             self.tables.insert(id, spec);
         }
         for pod in self.pods.clone() {
@@ -148,14 +147,13 @@ impl World {
 
     fn spec(&self, random: &mut Random, direction: Direction) -> Spec {
         let share = *random.pick(&[20, 60, 100]);
-        Spec {
-            direction,
-            classes: (0..self.classes)
-                .filter_map(|c| random.chance(share).then(|| (c, traffic(random))))
-                .collect(),
-            ranges: ranges(random),
-            rest: traffic(random),
+        let mut classes = BTreeMap::new();
+        for class in 0..self.classes {
+            if random.chance(share) {
+                classes.insert(class, traffic(random));
+            }
         }
+        Spec { direction, classes, ranges: ranges(random), rest: traffic(random) }
     }
 
     /// The plan of this moment.
@@ -214,6 +212,11 @@ impl World {
         }
         out.into_iter().collect()
     }
+}
+
+/// What the table with this number decides.
+fn direction_of(table: usize) -> Direction {
+    if table.is_multiple_of(2) { Direction::Ingress } else { Direction::Egress }
 }
 
 /// A group's ranges never change, so they are its name.

@@ -48,7 +48,7 @@ fn hundred_thousand() {
         .collect();
     let row = Traffic::of(Protocol::Tcp, PortSet::range(80, 80));
     plan.groups.insert(group, Group::Addresses(members.clone()));
-    plan.tables.insert(table, table_of(&[(group, row.clone())], Traffic::none()));
+    plan.tables.insert(table, table_of(&[(group, row)], Traffic::none()));
     let local: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
     plan.ingress = local.iter().map(|a| (*a, table)).collect();
     let (mut enforcer, commit) = Enforcer::start(kernel, &plan).unwrap();
@@ -155,9 +155,10 @@ fn old_or_new() {
             }
             let commit = enforcer.commit(&enforcer.programmed().delta_to(&new)).unwrap();
             staged += usize::from(commit.transactions > 1);
-            let watch = watch.lock().unwrap();
+            let mut watch = watch.lock().unwrap();
             assert!(watch.faults.is_empty(), "seed {seed}, step {step}: {:#?}", watch.faults);
-            looks = watch.looks + looks;
+            looks += watch.looks;
+            watch.looks = 0;
         }
         script.lock().unwrap().after_batch = None;
         enforcer.remove().unwrap();
