@@ -1,1 +1,70 @@
 //! Kubernetes manifests to Palisade's domain values, with source positions, API defaulting and validation.
+//!
+//! [`load`] reads files, directories, standard input or texts and gives a [`Loaded`]: the [`palisade_policy::Cluster`]
+//! that they describe, and a [`Diagnostic`] for everything that is wrong with them. It takes in what it can: a broken
+//! document costs that document alone.
+//!
+//! * YAML means what kubectl makes of it ([`scalar`]); a document is parsed once into a [`tree`] whose every node knows
+//!   its bytes, and objects are decoded from that tree.
+//! * NetworkPolicies are defaulted and validated as the API server does it (SEMANTICS A.2, A.3). One that the server
+//!   would reject is reported and not taken in.
+//! * ClusterNetworkPolicies, AdminNetworkPolicies and BaselineAdminNetworkPolicies are checked with the rules of their
+//!   CustomResourceDefinitions, in either release channel ([`Channel`]). What those leave unchecked and can't be used
+//!   fails closed, with a warning (SEMANTICS C23, C24, G-15 to G-17).
+//! * Workloads become pods, and pods and services without addresses get some ([`addresses`]).
+//!
+//! ```
+//! use palisade_manifest::{Input, Options, load};
+//!
+//! let text = "
+//! apiVersion: networking.k8s.io/v1
+//! kind: NetworkPolicy
+//! metadata: {name: web, namespace: shop}
+//! spec:
+//!   podSelector: {matchLabels: {app: web}}
+//!   ingress:
+//!   - ports: [{port: 80000}]
+//! ";
+//! let loaded = load(&[Input::Text { name: "web.yaml".into(), text: text.into() }], &Options::default());
+//! assert!(loaded.cluster.policies.is_empty());
+//! assert_eq!(
+//!     loaded.diagnostics[0].to_string(),
+//!     "web.yaml:8:20: error: NetworkPolicy shop/web: spec.ingress[0].ports[0].port: Invalid value: 80000: \
+//!      must be between 1 and 65535, inclusive"
+//! );
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod addresses;
+mod assemble;
+pub mod cidr;
+mod cluster_wide;
+mod decode;
+pub mod diagnostic;
+pub mod endpoint;
+mod gather;
+mod input;
+mod intern;
+mod load;
+mod meta;
+pub mod names;
+mod network_policy;
+mod node;
+mod object;
+mod pod;
+pub mod render;
+pub mod scalar;
+mod selector;
+mod service;
+pub mod text;
+pub mod tree;
+mod workload;
+
+pub use addresses::{AddressPlan, Unaddressed, assign_addresses, keep_addresses};
+pub use cluster_wide::{Admission, Channel};
+pub use diagnostic::{Code, Diagnostic, Severity};
+pub use endpoint::{FindError, Found, Reference, service_pods};
+pub use input::Input;
+pub use load::{Counts, Loaded, Options, load};
+pub use render::{Style, render};

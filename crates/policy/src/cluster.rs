@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+pub use crate::labels::Selector;
 use crate::{Family, Labels, Name, Policy, PolicyKey, Protocol};
 
 /// The label that every namespace carries, with its own name as value (SEMANTICS A13).
@@ -128,7 +129,11 @@ impl Pod {
     }
 
     /// The numbers that a port name stands for on this pod with this protocol; `None` asks for any protocol.
-    pub fn named_ports<'a>(&'a self, name: &'a str, protocol: Option<Protocol>) -> impl Iterator<Item = (Protocol, u16)> + 'a {
+    pub fn named_ports<'a>(
+        &'a self,
+        name: &'a str,
+        protocol: Option<Protocol>,
+    ) -> impl Iterator<Item = (Protocol, u16)> + 'a {
         self.ports
             .iter()
             .filter(move |p| p.name.as_deref() == Some(name) && protocol.is_none_or(|q| p.protocol == q))
@@ -181,8 +186,6 @@ pub struct Service {
     /// Its ports.
     pub ports: Vec<ServicePort>,
 }
-
-pub use crate::labels::Selector;
 
 /// What is known of the world. A value: comparing two compares the worlds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -241,6 +244,17 @@ impl Cluster {
         }
     }
 
+    /// The edits that make this cluster from an empty one, moving its objects: namespaces, nodes, pods, services,
+    /// policies.
+    pub fn into_changes(self) -> impl Iterator<Item = Change> {
+        let namespaces = self.namespaces.into_values().map(Change::SetNamespace);
+        let nodes = self.nodes.into_values().map(Change::SetNode);
+        let pods = self.pods.into_values().map(Change::SetPod);
+        let services = self.services.into_values().map(Change::SetService);
+        let policies = self.policies.into_values().map(Change::SetPolicy);
+        namespaces.chain(nodes).chain(pods).chain(services).chain(policies)
+    }
+
     /// The edits that lead from `self` to `to`: what vanished first, then what is new or different.
     /// `O(objects)`; for sources that deliver whole snapshots (a directory), not for watches.
     #[must_use]
@@ -268,7 +282,23 @@ impl Cluster {
     /// name (G-10). `O(pods)`: for questions, not for packets.
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
-        self.pods.values().filter(|p| p.is_live() && p.addresses.contains(&address)).min_by(|a, b| Pod::precedence(a, b))
+        self.pods
+            .values()
+            .filter(|p| p.is_live() && p.addresses.contains(&address))
+            .min_by(|a, b| Pod::precedence(a, b))
+    }
+
+    /// Who has this address: the live pod that owns it, else the node, else nobody in the cluster.
+    /// `O(pods + nodes)`.
+    #[must_use]
+    pub fn endpoint(&self, address: IpAddr) -> crate::Endpoint {
+        if let Some(pod) = self.pod_at(address) {
+            crate::Endpoint::Pod { key: pod.key.clone(), address }
+        } else if let Some(node) = self.node_at(address) {
+            crate::Endpoint::Node { name: node.name.clone(), address }
+        } else {
+            crate::Endpoint::External(address)
+        }
     }
 
     /// The node with this address. `O(nodes)`.

@@ -116,7 +116,11 @@ impl Decision {
     /// Allowed if both sides allow.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        if self.egress.verdict.is_allow() && self.ingress.verdict.is_allow() { Verdict::Allow } else { Verdict::Deny }
+        if self.egress.verdict.is_allow() && self.ingress.verdict.is_allow() {
+            Verdict::Allow
+        } else {
+            Verdict::Deny
+        }
     }
 }
 

@@ -25,6 +25,11 @@ impl Labels {
         self.0.iter().map(|(k, v)| (k, v))
     }
 
+    /// How many clones of this very set exist, this one included.
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// How many labels there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -151,10 +156,11 @@ impl Selector {
     /// `matchLabels` with these pairs.
     #[must_use]
     pub fn of_labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self::new(pairs.into_iter().map(|(k, v)| Requirement {
-            key: k.into(),
-            test: Test::In(BTreeSet::from([v.into()])),
-        }))
+        Self::new(
+            pairs
+                .into_iter()
+                .map(|(k, v)| Requirement { key: k.into(), test: Test::In(BTreeSet::from([v.into()])) }),
+        )
     }
 
     /// Whether `labels` fulfil every requirement.

@@ -18,13 +18,19 @@ pub mod cluster;
 pub mod compile;
 pub mod flow;
 pub mod labels;
+pub mod lookup;
+pub mod near;
 pub mod plan;
+pub mod random;
 pub mod reference;
+pub mod regions;
 pub mod rules;
 pub mod traffic;
 
 pub use address::{Family, IpRange};
-pub use cluster::{Change, Cluster, ContainerPort, Namespace, Node, ObjectKey, Phase, Pod, Service, Workload};
+pub use cluster::{
+    Change, Cluster, ContainerPort, Namespace, Node, ObjectKey, Phase, Pod, Service, Workload,
+};
 pub use flow::{Decision, Direction, Endpoint, Flow, Side, Verdict};
 pub use labels::{Labels, Selector};
 pub use plan::{Delta, Group, GroupId, NodePlan, Table, TableId};

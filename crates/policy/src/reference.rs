@@ -1,1 +1,184 @@
-//! The reference: one flow decided as the specification reads.
+//! The reference: one flow decided the way the specification reads (SEMANTICS D).
+//!
+//! Short, obvious and slow on purpose: it walks every policy for every question and is never optimised. Everything
+//! faster is held equal to it by tests.
+
+use crate::{
+    Action, Cluster, Decision, Direction, Endpoint, Flow, Labels, Peer, Pod, Policy, PortMatch, Rule, Tier,
+    Verdict,
+    flow::{Reason, RuleRef, Side},
+    near,
+};
+
+/// Decides one new connection. Both directions are asked, each with its own subject and policies (SEMANTICS D4).
+///
+/// `O(policies × rules)`.
+#[must_use]
+pub fn decide(cluster: &Cluster, flow: &Flow) -> Decision {
+    let itself = allow(Reason::Itself);
+    if same_pod(flow) && !flow.through_service {
+        return Decision { egress: itself.clone(), ingress: itself };
+    }
+    Decision {
+        egress: side(cluster, flow, Direction::Egress),
+        ingress: side(cluster, flow, Direction::Ingress),
+    }
+}
+
+fn allow(reason: Reason) -> Side {
+    Side { verdict: Verdict::Allow, reason }
+}
+
+fn same_pod(flow: &Flow) -> bool {
+    matches!((&flow.source, &flow.destination), (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) if a == b)
+}
+
+fn side(cluster: &Cluster, flow: &Flow, direction: Direction) -> Side {
+    let (subject, peer) = match direction {
+        Direction::Ingress => (&flow.destination, &flow.source),
+        Direction::Egress => (&flow.source, &flow.destination),
+    };
+    let Some(subject) = live_pod(cluster, subject) else { return allow(Reason::NoSubject) };
+    let question = Question { cluster, flow, direction, subject, peer };
+
+    // Before the tiers: no ingress peer can name the own node, and a rule that denies everything because it can't be
+    // read must not kill its probes (SEMANTICS D9).
+    if direction == Direction::Ingress && question.peer_is_own_node() {
+        return allow(Reason::OwnNode);
+    }
+    if let Some(side) = question.ordered_tier(Tier::Admin) {
+        return side;
+    }
+    if let Some(side) = question.network_policies() {
+        return side;
+    }
+    question.ordered_tier(Tier::Baseline).unwrap_or_else(|| allow(Reason::NotIsolated))
+}
+
+/// The live pod at an end, if it is one.
+fn live_pod<'a>(cluster: &'a Cluster, end: &Endpoint) -> Option<&'a Pod> {
+    match end {
+        Endpoint::Pod { key, .. } => cluster.pods.get(key).filter(|p| p.is_live()),
+        Endpoint::Node { .. } | Endpoint::External(_) => None,
+    }
+}
+
+/// One direction of one flow.
+pub(crate) struct Question<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) flow: &'a Flow,
+    pub(crate) direction: Direction,
+    pub(crate) subject: &'a Pod,
+    pub(crate) peer: &'a Endpoint,
+}
+
+impl<'a> Question<'a> {
+    /// The policies of `tier` that select the subject and touch this direction, in order of precedence
+    /// (SEMANTICS C21, G-11; among NetworkPolicies order never matters, A35).
+    fn policies(&self, tier: Tier) -> Vec<(&'a Policy, &'a [Rule])> {
+        let mut found: Vec<_> = self
+            .cluster
+            .policies
+            .values()
+            .filter(|p| p.tier == tier)
+            .filter(|p| {
+                p.subject.matches(
+                    &self.subject.key.namespace,
+                    self.namespace_labels(self.subject),
+                    &self.subject.labels,
+                )
+            })
+            .filter_map(|p| Some((&**p, p.rules(self.direction)?)))
+            .collect();
+        found.sort_by(|(a, _), (b, _)| Policy::precedence(a, b));
+        found
+    }
+
+    /// A cluster-wide tier: the first matching rule decides; `None` if none does or it passes (SEMANTICS D).
+    fn ordered_tier(&self, tier: Tier) -> Option<Side> {
+        let policies = self.policies(tier);
+        let (policy, index, rule) = policies
+            .iter()
+            .flat_map(|(policy, rules)| rules.iter().enumerate().map(move |(i, rule)| (policy, i, rule)))
+            .find(|(_, _, rule)| self.rule_matches(rule))?;
+        let verdict = match rule.action {
+            Action::Accept => Verdict::Allow,
+            Action::Deny => Verdict::Deny,
+            Action::Pass => return None,
+        };
+        Some(Side { verdict, reason: Reason::Rule(reference_to(policy, index, rule)) })
+    }
+
+    /// The NetworkPolicies: if any isolates the subject, they decide finally (SEMANTICS A.9, D2).
+    fn network_policies(&self) -> Option<Side> {
+        let policies = self.policies(Tier::Developer);
+        if policies.is_empty() {
+            return None;
+        }
+        for (policy, rules) in &policies {
+            if let Some((index, rule)) = rules.iter().enumerate().find(|(_, rule)| self.rule_matches(rule)) {
+                return Some(allow(Reason::Rule(reference_to(policy, index, rule))));
+            }
+        }
+        if same_pod(self.flow) {
+            return Some(allow(Reason::Hairpin));
+        }
+        let near = near::misses(self, &policies);
+        let policies = policies.iter().map(|(p, _)| (p.key.clone(), p.source.clone())).collect();
+        Some(Side { verdict: Verdict::Deny, reason: Reason::Isolated { policies, near } })
+    }
+
+    /// Some peer **and** some port (SEMANTICS A24).
+    fn rule_matches(&self, rule: &Rule) -> bool {
+        self.peers_match(rule) && self.ports_match(rule)
+    }
+
+    pub(crate) fn peers_match(&self, rule: &Rule) -> bool {
+        rule.peers.as_ref().is_none_or(|peers| peers.iter().any(|entry| self.peer_matches(&entry.peer)))
+    }
+
+    pub(crate) fn ports_match(&self, rule: &Rule) -> bool {
+        rule.ports.as_ref().is_none_or(|ports| ports.iter().any(|entry| self.port_matches(&entry.port)))
+    }
+
+    /// SEMANTICS A.6 and A.7: selectors choose live pods, blocks choose addresses, whoever owns them.
+    pub(crate) fn peer_matches(&self, peer: &Peer) -> bool {
+        match peer {
+            Peer::Pods(choice) => live_pod(self.cluster, self.peer).is_some_and(|pod| {
+                choice.matches(&pod.key.namespace, self.namespace_labels(pod), &pod.labels)
+            }),
+            Peer::Block(block) => block.contains(self.peer.address()),
+            Peer::Nodes(selector) => match self.peer {
+                Endpoint::Node { name, .. } => {
+                    self.cluster.nodes.get(name).is_some_and(|node| selector.matches(&node.labels))
+                }
+                Endpoint::Pod { .. } | Endpoint::External(_) => false,
+            },
+        }
+    }
+
+    /// SEMANTICS A.8: always the destination port; a name is looked up on the destination pod.
+    pub(crate) fn port_matches(&self, port: &PortMatch) -> bool {
+        let flow = self.flow;
+        match port {
+            PortMatch::Numbers { protocol, first, last } => {
+                flow.protocol == *protocol && (*first..=*last).contains(&flow.port)
+            }
+            PortMatch::Named { protocol, name } => live_pod(self.cluster, &flow.destination)
+                .is_some_and(|pod| pod.named_ports(name, *protocol).any(|p| p == (flow.protocol, flow.port))),
+        }
+    }
+
+    /// Only the pod's own node is exempt, and only for ingress (SEMANTICS A39, G-5).
+    fn peer_is_own_node(&self) -> bool {
+        matches!(self.peer, Endpoint::Node { name, .. } if self.subject.node.as_ref() == Some(name))
+    }
+
+    pub(crate) fn namespace_labels(&self, pod: &Pod) -> Option<&'a Labels> {
+        self.cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels)
+    }
+}
+
+pub(crate) fn reference_to(policy: &Policy, index: usize, rule: &Rule) -> RuleRef {
+    RuleRef { policy: policy.key.clone(), index, source: rule.source.clone() }
+}

@@ -1,0 +1,90 @@
+//! The seam to the kernel.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use palisade_policy::{Delta, NodePlan, Protocol};
+
+/// What programming a plan or a delta took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Programmed {
+    /// Kernel transactions: one, unless the change was too big for the socket and had to be staged.
+    pub transactions: usize,
+    /// Set and map elements added and removed.
+    pub elements: usize,
+    /// The number of this state of the table; it grows with every change and is kept in the kernel.
+    pub generation: u64,
+}
+
+/// Why the data plane could not do something.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}")]
+pub struct DataPlaneError {
+    /// What was being done.
+    pub doing: &'static str,
+    /// What went wrong.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// A connection that exists: as it was opened, after destination NAT and before source NAT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Who opened it.
+    pub source: IpAddr,
+    /// Who really answers.
+    pub destination: IpAddr,
+    /// The IP protocol.
+    pub protocol: Protocol,
+    /// The destination port, after translation; 0 for protocols without ports.
+    pub port: u16,
+    /// Whether it carries our revocation mark.
+    pub revoked: bool,
+}
+
+/// What the agent needs of a kernel. Tests script one; [`crate::NftDataPlane`] is the real one.
+pub trait DataPlane {
+    /// How the data plane knows a connection.
+    type Entry;
+
+    /// What is programmed.
+    fn programmed(&self) -> &NodePlan;
+
+    /// Makes the kernel hold `plan`, whatever an earlier run left there. On failure the kernel keeps what it held.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses.
+    fn start(&mut self, plan: &NodePlan) -> Result<Programmed, DataPlaneError>;
+
+    /// Performs the difference to [`DataPlane::programmed`]. On failure both stay as they are.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses.
+    fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError>;
+
+    /// The node's own addresses.
+    ///
+    /// # Errors
+    /// If the kernel doesn't say.
+    fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError>;
+
+    /// The tracked connections that have one of these addresses at either end. `O(connections of the node)`.
+    ///
+    /// # Errors
+    /// If the kernel doesn't say.
+    fn connections(
+        &mut self,
+        local: &BTreeSet<IpAddr>,
+    ) -> Result<Vec<(Connection, Self::Entry)>, DataPlaneError>;
+
+    /// Cuts a connection: its next packet, in either direction, is dropped. One that has ended meanwhile is no error.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses.
+    fn revoke(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError>;
+
+    /// Takes the mark off again.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses.
+    fn restore(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError>;
+}

@@ -1,0 +1,131 @@
+//! The real data plane: nftables and connection tracking of the network namespace in which it was opened.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
+use palisade_nft::{Commit, Enforcer, Kernel, conntrack};
+use palisade_policy::{Delta, NodePlan};
+
+use crate::{Connection, DataPlane, DataPlaneError, Programmed};
+
+/// Programs the kernel through [`palisade_nft`].
+///
+/// To be used from one network namespace: the sockets stay in that of [`NftDataPlane::open`], but the node's own
+/// addresses are read in that of the calling thread.
+#[derive(Debug)]
+pub struct NftDataPlane {
+    state: State,
+    nothing: NodePlan,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle(Option<Kernel>),
+    Programmed(Box<Enforcer>),
+}
+
+fn failed<E: std::error::Error + Send + Sync + 'static>(
+    doing: &'static str,
+) -> impl FnOnce(E) -> DataPlaneError {
+    move |e| DataPlaneError { doing, source: Box::new(e) }
+}
+
+impl NftDataPlane {
+    /// Opens the kernel's interfaces in the calling thread's network namespace. Touches no rule yet.
+    ///
+    /// # Errors
+    /// If the kernel has no nftables, or the caller may not use it.
+    pub fn open() -> Result<Self, DataPlaneError> {
+        let kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
+        Ok(Self { state: State::Idle(Some(kernel)), nothing: NodePlan::default() })
+    }
+}
+
+fn programmed(commit: &Commit) -> Programmed {
+    Programmed {
+        transactions: commit.transactions,
+        elements: commit.elements,
+        generation: u64::from(commit.generation),
+    }
+}
+
+impl DataPlane for NftDataPlane {
+    type Entry = conntrack::Connection;
+
+    fn programmed(&self) -> &NodePlan {
+        match &self.state {
+            State::Idle(_) => &self.nothing,
+            State::Programmed(enforcer) => enforcer.programmed(),
+        }
+    }
+
+    fn start(&mut self, plan: &NodePlan) -> Result<Programmed, DataPlaneError> {
+        let kernel = match &mut self.state {
+            State::Idle(kernel) => kernel.take(),
+            State::Programmed(_) => None,
+        };
+        let kernel = match kernel {
+            Some(kernel) => kernel,
+            None => Kernel::open().map_err(failed("opening the kernel's nftables"))?,
+        };
+        let (enforcer, commit) =
+            Enforcer::start(kernel, plan).map_err(failed("programming the node's plan"))?;
+        self.state = State::Programmed(Box::new(enforcer));
+        Ok(programmed(&commit))
+    }
+
+    fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError> {
+        match &mut self.state {
+            State::Idle(_) => {
+                // The start failed: nothing is programmed, so the delta is a whole plan.
+                let mut plan = NodePlan::default();
+                plan.apply(delta);
+                self.start(&plan)
+            }
+            State::Programmed(enforcer) => {
+                enforcer.commit(delta).map(|c| programmed(&c)).map_err(failed("programming a change"))
+            }
+        }
+    }
+
+    fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
+        let interfaces = getifaddrs().map_err(failed("reading the node's addresses"))?;
+        let ip = |storage: SockaddrStorage| {
+            let v4 = storage.as_sockaddr_in().map(|a| SocketAddr::from(*a).ip());
+            v4.or_else(|| storage.as_sockaddr_in6().map(|a| SocketAddr::from(*a).ip()))
+        };
+        Ok(interfaces.filter_map(|interface| ip(interface.address?)).collect())
+    }
+
+    fn connections(
+        &mut self,
+        local: &BTreeSet<IpAddr>,
+    ) -> Result<Vec<(Connection, Self::Entry)>, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(Vec::new()) };
+        let entries = conntrack::list(enforcer.kernel(), local).map_err(failed("listing connections"))?;
+        let with_view = entries.into_iter().map(|entry| {
+            let view = Connection {
+                source: entry.source,
+                destination: entry.destination,
+                protocol: entry.protocol,
+                port: entry.port,
+                revoked: entry.is_revoked(),
+            };
+            (view, entry)
+        });
+        Ok(with_view.collect())
+    }
+
+    fn revoke(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
+        conntrack::revoke(enforcer.kernel(), entry).map(drop).map_err(failed("cutting a connection"))
+    }
+
+    fn restore(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
+        conntrack::restore(enforcer.kernel(), entry).map(drop).map_err(failed("freeing a connection"))
+    }
+}

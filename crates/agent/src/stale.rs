@@ -1,0 +1,109 @@
+//! Which connections a change may have made illegal (G-3: they are decided anew, and cut if denied).
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use palisade_policy::{Delta, Direction, NodePlan, TableId};
+
+use crate::Connection;
+
+/// The local addresses for which `after` may allow less than `before`, `delta` being the difference of the two.
+/// Addresses for which the change only opens something are not in it.
+///
+/// `O(delta × tables)`; reads no connection.
+#[must_use]
+pub fn narrowed(before: &NodePlan, after: &NodePlan, delta: &Delta) -> BTreeSet<IpAddr> {
+    // Addresses that are newly isolated or lead to another table.
+    let isolated = delta.ingress.set.keys().chain(delta.egress.set.keys());
+    let mut found: BTreeSet<IpAddr> = isolated.chain(delta.hairpin.set.keys()).copied().collect();
+    // Tables that say something else now.
+    let mut tables: BTreeSet<TableId> = delta.tables_set.keys().copied().collect();
+    // Tables whose peers changed, where a peer's row lost something.
+    for (group, change) in &delta.members {
+        for (id, table) in after.tables.iter().filter(|(_, table)| table.exact.contains_key(group)) {
+            let Some(old) = before.tables.get(id) else { continue };
+            let lost = |peer: &IpAddr| !before.row(old, *peer).difference(after.row(table, *peer)).is_none();
+            if change.added.iter().chain(&change.removed).any(lost) {
+                tables.insert(*id);
+            }
+        }
+    }
+    let led_there = after.ingress.iter().chain(&after.egress).filter(|(_, table)| tables.contains(table));
+    found.extend(led_there.map(|(address, _)| *address));
+    found
+}
+
+/// Whether the plan allows a connection that exists. `host` holds the node's own addresses: what its own stack sends
+/// to its pods never meets a policy (SEMANTICS A39, G-5).
+#[must_use]
+pub fn is_allowed(plan: &NodePlan, host: &BTreeSet<IpAddr>, connection: &Connection) -> bool {
+    let Connection { source, destination, protocol, port, .. } = connection;
+    let says = |direction| plan.decide(direction, *source, *destination, *protocol, *port).is_allow();
+    says(Direction::Egress) && (host.contains(source) || says(Direction::Ingress))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use palisade_policy::{Group, GroupId, PortSet, Protocol, Table, Traffic};
+
+    use super::*;
+
+    const TABLE: TableId = TableId([1; 10]);
+    const GROUP: GroupId = GroupId([2; 10]);
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn plan(members: &[&str]) -> NodePlan {
+        let web = Traffic::of(Protocol::Tcp, PortSet::range(80, 80));
+        NodePlan {
+            ingress: BTreeMap::from([(address("10.0.0.1"), TABLE)]),
+            tables: BTreeMap::from([(
+                TABLE,
+                Table {
+                    direction: Direction::Ingress,
+                    exact: BTreeMap::from([(GROUP, web)]),
+                    ranges: BTreeMap::new(),
+                    rest: Traffic::none(),
+                },
+            )]),
+            groups: BTreeMap::from([(GROUP, Group::Addresses(members.iter().map(|m| address(m)).collect()))]),
+            ..NodePlan::default()
+        }
+    }
+
+    fn between(before: &NodePlan, after: &NodePlan) -> BTreeSet<IpAddr> {
+        narrowed(before, after, &before.delta_to(after))
+    }
+
+    #[test]
+    fn a_peer_that_leaves_narrows_and_one_that_joins_does_not() {
+        let (one, two) = (plan(&["10.0.0.2"]), plan(&["10.0.0.2", "10.0.0.3"]));
+        assert_eq!(between(&one, &two), BTreeSet::new());
+        assert_eq!(between(&two, &one), BTreeSet::from([address("10.0.0.1")]));
+    }
+
+    #[test]
+    fn isolation_narrows_and_its_end_does_not() {
+        let (open, isolated) = (NodePlan::default(), plan(&[]));
+        assert_eq!(between(&open, &isolated), BTreeSet::from([address("10.0.0.1")]));
+        assert_eq!(between(&isolated, &open), BTreeSet::new());
+    }
+
+    #[test]
+    fn the_nodes_own_connections_to_its_pods_stay() {
+        let plan = plan(&[]);
+        let connection = |source: &str| Connection {
+            source: address(source),
+            destination: address("10.0.0.1"),
+            protocol: Protocol::Tcp,
+            port: 80,
+            revoked: false,
+        };
+        let host = BTreeSet::from([address("192.168.0.1")]);
+        assert!(is_allowed(&plan, &host, &connection("192.168.0.1")), "kubelet probes");
+        assert!(!is_allowed(&plan, &host, &connection("192.168.0.2")), "another node");
+    }
+}

@@ -1,0 +1,235 @@
+//! From what the documents declare to one cluster: ownership, replicas, namespaces that nobody declared.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use palisade_policy::{Cluster, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Workload};
+
+use crate::{
+    addresses::Unaddressed,
+    cluster_wide::side_by_side,
+    diagnostic::{Code, Diagnostic, Severity},
+    gather::Gathered,
+    intern::Interner,
+    load::{Counts, Loaded, Options, shared_addresses},
+    workload::{DeclaredWorkload, Replicas},
+};
+
+/// The label that a Deployment's ReplicaSets put on their pods; its value is the end of the ReplicaSet's name.
+const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+/// How many owners lie between a pod and its workload at most: Pod, ReplicaSet, Deployment; Pod, Job, CronJob. Twice
+/// that also bears custom owners, and ends a circle.
+const OWNERS: usize = 4;
+
+/// Makes the cluster.
+pub(crate) fn assemble(
+    gathered: Gathered,
+    counts: Counts,
+    options: &Options,
+    names: &mut Interner,
+    found: &mut Vec<Diagnostic>,
+) -> Loaded {
+    let mut loaded = Loaded { counts, ..Loaded::default() };
+    let mut unaddressed = Unaddressed::default();
+    let workloads = gathered.workloads;
+    for (key, declared) in gathered.pods {
+        let mut pod = declared.pod;
+        pod.workload = Some(root_workload(&workloads, &pod, names));
+        if declared.waits {
+            unaddressed.pods.insert(key.clone());
+        }
+        loaded.cluster.pods.insert(key, pod);
+    }
+    let real: BTreeSet<(Name, Workload)> = loaded
+        .cluster
+        .pods
+        .values()
+        .filter_map(|p| Some((p.key.namespace.clone(), p.workload.clone()?)))
+        .collect();
+    let mut making =
+        Making { cluster: &mut loaded.cluster, nodes: &gathered.nodes, left: options.max_made_pods, names };
+    for workload in workloads.values() {
+        let namespace = &workload.key.namespace;
+        if workload.owner.as_ref().is_some_and(|o| declared(&workloads, namespace, o).is_some()) {
+            continue;
+        }
+        let root = workload.owner.clone().unwrap_or_else(|| workload.identity());
+        let identity = (namespace.clone(), root.clone());
+        loaded.workloads.entry(identity.clone()).or_default();
+        if !real.contains(&identity)
+            && let Err(diagnostic) = making.pods_of(workload, &root)
+        {
+            found.push(*diagnostic);
+        }
+    }
+    for pod in loaded.cluster.pods.values() {
+        if let Some(workload) = &pod.workload {
+            let identity = (pod.key.namespace.clone(), workload.clone());
+            loaded.workloads.entry(identity).or_default().push(pod.key.clone());
+        }
+    }
+    loaded.cluster.nodes = gathered.nodes;
+    for (key, declared) in gathered.services {
+        unaddressed.services.insert(key.clone(), declared.wants);
+        loaded.cluster.services.insert(key, declared.service);
+    }
+    side_by_side(&gathered.policies, found);
+    loaded.cluster.policies = gathered.policies.into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
+    loaded.cluster.namespaces = gathered.namespaces;
+    undeclared_namespaces(&mut loaded.cluster);
+    shared_addresses(&loaded.cluster, &gathered.sources, found);
+    loaded.sources = gathered.sources;
+    loaded.unaddressed = unaddressed;
+    loaded
+}
+
+fn declared<'w>(
+    workloads: &'w BTreeMap<(Name, ObjectKey), DeclaredWorkload>,
+    namespace: &Name,
+    workload: &Workload,
+) -> Option<&'w DeclaredWorkload> {
+    let key = ObjectKey { namespace: namespace.clone(), name: workload.name.clone() };
+    workloads.get(&(workload.kind.clone(), key))
+}
+
+/// What a pod belongs to: the last owner up the chain, as far as the manifests tell; else the pod itself.
+fn root_workload(
+    workloads: &BTreeMap<(Name, ObjectKey), DeclaredWorkload>,
+    pod: &Pod,
+    names: &mut Interner,
+) -> Workload {
+    let Some(mut owner) = pod.workload.clone() else {
+        return Workload { kind: names.name("Pod"), name: pod.key.name.clone() };
+    };
+    for _ in 0..OWNERS {
+        match declared(workloads, &pod.key.namespace, &owner).and_then(|w| w.owner.clone()) {
+            Some(above) => owner = above,
+            None => break,
+        }
+    }
+    // `kubectl get pods` leaves the ReplicaSet out, yet its name says whose it is.
+    let hash = pod.labels.get(POD_TEMPLATE_HASH);
+    if &*owner.kind == "ReplicaSet"
+        && declared(workloads, &pod.key.namespace, &owner).is_none()
+        && let Some(name) = hash.and_then(|h| owner.name.strip_suffix(h)).and_then(|n| n.strip_suffix('-'))
+    {
+        return Workload { kind: names.name("Deployment"), name: names.name(name) };
+    }
+    owner
+}
+
+/// Makes up the pods of workloads of which no real pod is known.
+struct Making<'m> {
+    cluster: &'m mut Cluster,
+    nodes: &'m BTreeMap<Name, Node>,
+    left: u32,
+    names: &'m mut Interner,
+}
+
+impl Making<'_> {
+    fn pods_of(&mut self, workload: &DeclaredWorkload, root: &Workload) -> Result<(), Box<Diagnostic>> {
+        let (first, places) = match workload.replicas {
+            Replicas::Count { first, count } => (first, Places::Free(count)),
+            Replicas::PerNode => (0, self.nodes_of(workload)),
+        };
+        let count = places.count();
+        if count > self.left {
+            return Err(Box::new(Diagnostic {
+                source: Some(workload.source.clone()),
+                object: Some(format!("{} {}", workload.kind, workload.key)),
+                path: Some("spec.replicas".to_owned()),
+                help: Some("lower the number, or raise the limit".to_owned()),
+                ..Diagnostic::new(
+                    Severity::Error,
+                    Code::TooLarge,
+                    format!("makes {count} pods, and only {} more are allowed; none is made", self.left),
+                )
+            }));
+        }
+        self.left -= count;
+        for n in 0..count {
+            self.pod(workload, root, first.saturating_add(n), places.node(n));
+        }
+        Ok(())
+    }
+
+    /// The nodes of a DaemonSet. Taints are not looked at: DaemonSets tolerate most of them.
+    fn nodes_of(&self, workload: &DeclaredWorkload) -> Places {
+        if self.nodes.is_empty() {
+            return Places::Free(1);
+        }
+        let asks = &workload.template.node_selector;
+        let fits = |node: &&Node| {
+            asks.iter().all(|(k, v)| {
+                // The kubelet labels its node with its host name, which is the node's name nearly everywhere.
+                let value = node.labels.get(k).or((&**k == "kubernetes.io/hostname").then_some(&*node.name));
+                value == Some(&**v)
+            }) && workload.template.node.as_ref().is_none_or(|n| *n == node.name)
+        };
+        Places::Nodes(self.nodes.values().filter(fits).map(|n| n.name.clone()).collect())
+    }
+
+    fn pod(&mut self, workload: &DeclaredWorkload, root: &Workload, n: u32, node: Option<Name>) {
+        let mut name = format!("{}-{n}", workload.key.name);
+        // A pod of that name that belongs to somebody else stays.
+        while self.cluster.pods.contains_key(&ObjectKey::new(workload.key.namespace.clone(), name.as_str())) {
+            name.push_str("-x");
+        }
+        let template = &workload.template;
+        let added = workload.added_labels(n, &name);
+        let labels = if added.is_empty() {
+            template.labels.clone()
+        } else {
+            let declared = template.labels.iter().map(|(k, v)| (k.clone(), v.clone()));
+            let added: Vec<_> = added.iter().map(|(k, v)| (self.names.name(k), self.names.name(v))).collect();
+            declared.chain(added).collect::<Labels>()
+        };
+        let key = ObjectKey { namespace: workload.key.namespace.clone(), name: self.names.name(&name) };
+        let pod = Pod {
+            key: key.clone(),
+            labels,
+            addresses: Vec::new(),
+            node: node.or_else(|| template.node.clone()),
+            host_network: template.host_network,
+            phase: Phase::Running,
+            ports: template.ports.clone(),
+            created: workload.created,
+            workload: Some(root.clone()),
+        };
+        self.cluster.pods.insert(key, pod);
+    }
+}
+
+/// Where pods run.
+enum Places {
+    Free(u32),
+    Nodes(Vec<Name>),
+}
+
+impl Places {
+    fn count(&self) -> u32 {
+        match self {
+            Self::Free(count) => *count,
+            Self::Nodes(nodes) => nodes.len() as u32,
+        }
+    }
+
+    fn node(&self, n: u32) -> Option<Name> {
+        match self {
+            Self::Free(_) => None,
+            Self::Nodes(nodes) => nodes.get(n as usize).cloned(),
+        }
+    }
+}
+
+/// Namespaces that objects are in and nobody declared, with their name label (A13).
+fn undeclared_namespaces(cluster: &mut Cluster) {
+    let pods = cluster.pods.keys().chain(cluster.services.keys()).map(|k| &k.namespace);
+    let policies = cluster.policies.keys().map(|k| &k.namespace);
+    let used: BTreeSet<Name> = pods.chain(policies).filter(|n| !n.is_empty()).cloned().collect();
+    for name in used {
+        cluster.namespaces.entry(name.clone()).or_insert_with(|| Namespace::new(name, &Labels::default()));
+    }
+}

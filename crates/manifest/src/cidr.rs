@@ -1,0 +1,241 @@
+//! CIDRs as the API server reads them.
+//!
+//! By default it uses Go's old, sloppy parser: leading zeros, host bits and IPv4-mapped IPv6 forms pass with a warning
+//! (SEMANTICS A.3.8, G-26). With the feature gate `StrictIPCIDRValidation` they are errors.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// The API server's message for what is no CIDR at all.
+pub const NOT_A_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
+/// A CIDR as it was written, read sloppily.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The address as written: an IPv4-mapped one is still IPv6 here.
+    address: IpAddr,
+    /// The prefix length as written.
+    prefix: u8,
+    /// Whether an octet or the prefix length has leading zeros.
+    leading_zeros: bool,
+}
+
+impl Cidr {
+    /// Reads what Go's `ParseCIDRSloppy` reads.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/')?;
+        if prefix.is_empty() || prefix.len() > 6 || !prefix.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let zeros = prefix.len() > 1 && prefix.starts_with('0');
+        let prefix: u32 = prefix.parse().ok()?;
+        let (address, more_zeros) = parse_address(address)?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        (prefix <= bits).then_some(Self { address, prefix: prefix as u8, leading_zeros: zeros || more_zeros })
+    }
+
+    /// The range in canonical form: host bits masked, IPv4-mapped ranges of length 96 or more as IPv4 (G-26).
+    #[must_use]
+    pub fn canonical(&self) -> IpNet {
+        match self.address {
+            IpAddr::V4(a) => IpNet::V4(Ipv4Net::new_assert(a, self.prefix).trunc()),
+            IpAddr::V6(a) => match a.to_ipv4_mapped() {
+                Some(a) if self.prefix >= 96 => IpNet::V4(Ipv4Net::new_assert(a, self.prefix - 96).trunc()),
+                _ => IpNet::V6(Ipv6Net::new_assert(a, self.prefix).trunc()),
+            },
+        }
+    }
+
+    /// What the strict parser objects to (`StrictIPCIDRValidation` on).
+    #[must_use]
+    pub fn strict_errors(&self) -> Vec<&'static str> {
+        let mut wrong = Vec::new();
+        if self.leading_zeros {
+            wrong.push("must not have leading 0s in IP or prefix length");
+        } else if self.is_mapped() {
+            wrong.push("must not have an IPv4-mapped IPv6 address");
+        }
+        if self.has_host_bits() {
+            wrong.push("must not have bits set beyond the prefix length");
+        }
+        wrong
+    }
+
+    /// What the API server warns about when it reads `text` sloppily (`GetWarningsForCIDR`).
+    #[must_use]
+    pub fn warnings(&self, text: &str) -> Vec<String> {
+        let mut out = Vec::new();
+        let canonical = self.canonical();
+        if self.has_host_bits() {
+            let single = IpNet::from(match self.address {
+                IpAddr::V6(a) => a.to_ipv4_mapped().map_or(IpAddr::V6(a), IpAddr::V4),
+                a => a,
+            });
+            out.push(format!("CIDR value \"{text}\" is ambiguous in this context (should be \"{canonical}\" or \"{single}\"?)"));
+        }
+        if self.leading_zeros || self.is_mapped() {
+            out.push(format!(
+                "non-standard CIDR value \"{text}\" will be considered invalid in a future Kubernetes release: use \
+                 \"{canonical}\""
+            ));
+        }
+        if out.is_empty() && self.address.is_ipv6() && canonical.to_string() != text {
+            out.push(format!(
+                "IPv6 CIDR value \"{text}\" should be in RFC 5952 canonical format (\"{canonical}\")"
+            ));
+        }
+        out
+    }
+
+    /// Whether the API server takes it as an exception to `outer`: inside, and strictly smaller (A.3.9). It compares
+    /// prefix lengths as written, so a mapped range and an IPv4 one don't go together.
+    #[must_use]
+    pub fn is_strictly_inside(&self, outer: &Self) -> bool {
+        outer.prefix < self.prefix && outer.canonical().contains(&self.canonical().network())
+    }
+
+    /// Whether CEL's `isCIDR` takes it: no leading zeros, no IPv4-mapped forms; host bits pass (SEMANTICS C5).
+    #[must_use]
+    pub fn is_cidr_to_cel(&self) -> bool {
+        !self.leading_zeros && !self.is_mapped()
+    }
+
+    fn is_mapped(&self) -> bool {
+        matches!(self.address, IpAddr::V6(a) if a.to_ipv4_mapped().is_some())
+    }
+
+    /// Whether bits beyond the prefix length are set.
+    #[must_use]
+    pub fn has_host_bits(&self) -> bool {
+        let network = match self.address {
+            IpAddr::V4(a) => IpAddr::V4(Ipv4Net::new_assert(a, self.prefix).network()),
+            IpAddr::V6(a) => IpAddr::V6(Ipv6Net::new_assert(a, self.prefix).network()),
+        };
+        network != self.address
+    }
+}
+
+/// Reads what Go's `ParseIPSloppy` reads, IPv4-mapped addresses as IPv4.
+#[must_use]
+pub fn parse_ip(text: &str) -> Option<IpAddr> {
+    let (address, _) = parse_address(text)?;
+    Some(address.to_canonical())
+}
+
+/// The address, and whether it has octets with leading zeros.
+fn parse_address(text: &str) -> Option<(IpAddr, bool)> {
+    if let Some((v4, zeros)) = parse_v4(text) {
+        return Some((IpAddr::V4(v4), zeros));
+    }
+    // An IPv4 tail of an IPv6 address may have leading zeros too.
+    let (text, zeros) = match text.rsplit_once(':') {
+        Some((head, tail)) if tail.contains('.') => {
+            let (v4, zeros) = parse_v4(tail)?;
+            (format!("{head}:{v4}"), zeros)
+        }
+        _ => (text.to_owned(), false),
+    };
+    text.parse::<Ipv6Addr>().ok().map(|a| (IpAddr::V6(a), zeros))
+}
+
+fn parse_v4(text: &str) -> Option<(Ipv4Addr, bool)> {
+    let mut octets = [0u8; 4];
+    let mut zeros = false;
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        let part = parts.next()?;
+        if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        zeros |= part.len() > 1 && part.starts_with('0');
+        *octet = part.parse().ok()?;
+    }
+    parts.next().is_none().then_some((Ipv4Addr::from(octets), zeros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(text: &str) -> Option<String> {
+        Cidr::parse(text).map(|c| c.canonical().to_string())
+    }
+
+    #[test]
+    fn reads_what_the_sloppy_parser_reads() {
+        for (text, meaning) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.5/8", "10.0.0.0/8"),
+            ("010.000.000.000/08", "10.0.0.0/8"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::FFFF:10.0.0.01/128", "10.0.0.1/32"),
+            ("::ffff:10.0.0.0/90", "::ffc0:0:0/90"),
+            ("2001:DB8:0::/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+        ] {
+            assert_eq!(canonical(text).as_deref(), Some(meaning), "{text}");
+        }
+        for bad in [
+            "",
+            "10.0.0.1",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "10.0.0.256/8",
+            "::/129",
+            "fe80::1%eth0/64",
+            "a/8",
+            "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "10.0.0.0/",
+            "1.2.3.4.5/8",
+            "/8",
+            " 10.0.0.0/8",
+            "::1.2.3/8",
+        ] {
+            assert_eq!(canonical(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn strictness() {
+        let strict = |t| Cidr::parse(t).unwrap().strict_errors().len();
+        assert_eq!(strict("10.0.0.0/8"), 0);
+        assert_eq!(strict("10.0.0.5/8"), 1);
+        assert_eq!(strict("010.0.0.0/8"), 1);
+        assert_eq!(strict("10.0.0.0/08"), 1);
+        assert_eq!(strict("::ffff:10.0.0.0/104"), 1);
+        assert_eq!(strict("2001:DB8::/32"), 0, "not canonical, but only warned about");
+        let warnings = |t| Cidr::parse(t).unwrap().warnings(t);
+        assert!(warnings("10.0.0.0/8").is_empty());
+        assert_eq!(
+            warnings("10.0.0.5/8"),
+            [
+                "CIDR value \"10.0.0.5/8\" is ambiguous in this context (should be \"10.0.0.0/8\" or \"10.0.0.5/32\"?)"
+            ]
+        );
+        assert_eq!(warnings("2001:DB8::/32").len(), 1);
+    }
+
+    #[test]
+    fn exceptions_are_strict_subsets() {
+        let inside = |a, b| Cidr::parse(a).unwrap().is_strictly_inside(&Cidr::parse(b).unwrap());
+        assert!(inside("10.1.0.0/16", "10.0.0.0/8"));
+        assert!(!inside("10.0.0.0/8", "10.0.0.0/8"));
+        assert!(!inside("0.0.0.0/0", "10.0.0.0/8"));
+        assert!(!inside("11.0.0.0/16", "10.0.0.0/8"));
+        assert!(!inside("10.0.0.0/8", "::/0"));
+        assert!(inside("::ffff:10.1.0.0/112", "::ffff:10.0.0.0/104"));
+        assert!(!inside("10.1.0.0/16", "::ffff:10.0.0.0/104"));
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(parse_ip("010.0.0.1"), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(parse_ip("::ffff:10.0.0.1"), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(parse_ip("fd00::1"), Some("fd00::1".parse().unwrap()));
+        assert_eq!(parse_ip("node-1"), None);
+    }
+}

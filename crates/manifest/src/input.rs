@@ -1,0 +1,183 @@
+//! Where manifests come from: files, directories, standard input, texts.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use palisade_policy::{Name, Source};
+
+use crate::{
+    diagnostic::{Code, Diagnostic, Severity},
+    text::Text,
+};
+
+/// One thing to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A file, or a directory with all `.yaml`, `.yml` and `.json` files below it, in the order of their names. Below a
+    /// directory, names that begin with a dot are passed over: mounted ConfigMaps keep their versions there.
+    Path(PathBuf),
+    /// Standard input, called `-` in messages.
+    Stdin,
+    /// A text and what messages call it.
+    Text {
+        /// The name.
+        name: String,
+        /// The text.
+        text: String,
+    },
+}
+
+impl Input {
+    /// What `-f ARGUMENT` means: `-` is standard input.
+    #[must_use]
+    pub fn of_argument(argument: &str) -> Self {
+        if argument == "-" { Self::Stdin } else { Self::Path(argument.into()) }
+    }
+}
+
+/// Reads inputs one file at a time, so only one text is in memory.
+pub(crate) struct Reader<'r> {
+    /// Files larger than this many bytes are refused.
+    pub(crate) max_bytes: u64,
+    /// Where what can't be read is reported.
+    pub(crate) found: &'r mut Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    /// Calls `each` with every text of `input`.
+    pub(crate) fn read(&mut self, input: &Input, mut each: impl FnMut(&mut Self, Text)) {
+        match input {
+            Input::Text { name, text } => each(self, Text::new(name.as_str().into(), text.clone())),
+            Input::Stdin => {
+                let name = Name::from("-");
+                if let Some(text) = self.bytes(&name, io::stdin().lock(), None) {
+                    each(self, text);
+                }
+            }
+            Input::Path(path) => {
+                let mut files = Vec::new();
+                self.files(path, true, &mut HashSet::new(), &mut files);
+                for file in files {
+                    if let Some(text) = self.file(&file) {
+                        each(self, text);
+                    }
+                }
+            }
+        }
+    }
+
+    fn problem(&mut self, name: &Name, code: Code, message: String, help: Option<&str>) {
+        let source = Some(Source { file: name.clone(), line: 0, column: 0 });
+        let help = help.map(str::to_owned);
+        self.found.push(Diagnostic { source, help, ..Diagnostic::new(Severity::Error, code, message) });
+    }
+
+    fn unreadable(&mut self, path: &Path, error: &io::Error) {
+        self.problem(&display(path), Code::NotReadable, format!("can't be read: {error}"), None);
+    }
+
+    /// The files at or below `path`. `visited` holds the real paths of the directories on the way: a symbolic link that
+    /// leads back up ends there.
+    fn files(&mut self, path: &Path, named: bool, visited: &mut HashSet<PathBuf>, out: &mut Vec<PathBuf>) {
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                // A dangling link to something that isn't a manifest is nobody's business.
+                if named || is_manifest(path) {
+                    self.unreadable(path, &error);
+                }
+                return;
+            }
+        };
+        if !metadata.is_dir() {
+            // What was named is read, be it a pipe. What was found must be a manifest, and a regular file.
+            if named || (metadata.is_file() && is_manifest(path)) {
+                out.push(path.to_owned());
+            }
+            return;
+        }
+        let listed = fs::canonicalize(path).and_then(|real| Ok((real, fs::read_dir(path)?)));
+        let (real, entries) = match listed {
+            Ok(listed) => listed,
+            Err(error) => return self.unreadable(path, &error),
+        };
+        if !visited.insert(real.clone()) {
+            return;
+        }
+        let mut below = Vec::new();
+        for entry in entries {
+            match entry {
+                Ok(entry) if entry.file_name().as_encoded_bytes().starts_with(b".") => {}
+                Ok(entry) => below.push(entry.path()),
+                Err(error) => self.unreadable(path, &error),
+            }
+        }
+        below.sort();
+        for path in below {
+            self.files(&path, false, visited, out);
+        }
+        visited.remove(&real);
+    }
+
+    fn file(&mut self, path: &Path) -> Option<Text> {
+        let name = display(path);
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        match opened {
+            Ok((length, file)) => self.bytes(&name, file, Some(length)),
+            Err(error) => {
+                self.unreadable(path, &error);
+                None
+            }
+        }
+    }
+
+    /// Reads at most the limit, whatever the file's length claims.
+    fn bytes(&mut self, name: &Name, from: impl Read, length: Option<u64>) -> Option<Text> {
+        let mut bytes = Vec::new();
+        if length.is_none_or(|l| l <= self.max_bytes) {
+            if let Err(error) = from.take(self.max_bytes + 1).read_to_end(&mut bytes) {
+                self.problem(name, Code::NotReadable, format!("can't be read: {error}"), None);
+                return None;
+            }
+            if bytes.len() as u64 <= self.max_bytes {
+                return self.utf8(name, bytes);
+            }
+        }
+        let message = format!("is larger than the limit of {}", mebibytes(self.max_bytes));
+        self.problem(name, Code::TooLarge, message, Some("split the file, or raise the limit"));
+        None
+    }
+
+    fn utf8(&mut self, name: &Name, bytes: Vec<u8>) -> Option<Text> {
+        match String::from_utf8(bytes) {
+            Ok(text) => Some(Text::new(name.clone(), text)),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let line = 1 + error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
+                let source = Some(Source { file: name.clone(), line: line as u32, column: 1 });
+                let message = format!("is not UTF-8 at byte {at}");
+                self.found.push(
+                    Diagnostic { source, ..Diagnostic::new(Severity::Error, Code::NotUtf8, message) }
+                        .with_help("save the file as UTF-8"),
+                );
+                None
+            }
+        }
+    }
+}
+
+fn display(path: &Path) -> Name {
+    path.display().to_string().into()
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
+}
+
+fn mebibytes(bytes: u64) -> String {
+    if bytes.is_multiple_of(1 << 20) { format!("{} MiB", bytes >> 20) } else { format!("{bytes} bytes") }
+}

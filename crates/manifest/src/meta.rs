@@ -1,0 +1,182 @@
+//! `ObjectMeta`: who an object is, and whose.
+
+use palisade_policy::{Labels, Name, ObjectKey, Source, Workload};
+
+use crate::{
+    decode::{Context, Fields},
+    diagnostic::{Code, Diagnostic, Severity},
+    names,
+    tree::At,
+};
+
+/// Fields of `ObjectMeta` (Kubernetes 1.35), and `clusterName` of old servers.
+pub(crate) const FIELDS: &[&str] = &[
+    "annotations",
+    "clusterName",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// What we keep of an object's metadata.
+#[derive(Clone, Debug)]
+pub(crate) struct Meta {
+    /// Namespace and name; the namespace is empty for cluster-scoped kinds.
+    pub(crate) key: ObjectKey,
+    pub(crate) labels: Labels,
+    /// The controller that owns it, else the first owner.
+    pub(crate) owner: Option<Workload>,
+    /// Seconds since the epoch; 0 if unknown.
+    pub(crate) created: i64,
+    /// Where the object begins.
+    pub(crate) source: Source,
+}
+
+/// Reads `metadata`. `None`, after an error: the object has no usable name.
+pub(crate) fn meta(
+    cx: &mut Context<'_>,
+    object: &Fields<'_>,
+    kind: &str,
+    default_namespace: Option<&str>,
+) -> Option<Meta> {
+    let at = object.get("metadata");
+    let fields = at.as_ref().and_then(|at| cx.fields(at, FIELDS));
+    let name = fields.and_then(|f| f.string(cx, "name")).unwrap_or_default();
+    let generated = fields.and_then(|f| f.string(cx, "generateName")).unwrap_or_default();
+    let namespace = match default_namespace {
+        Some(default) => {
+            let given = fields.and_then(|f| f.string(cx, "namespace")).unwrap_or_default();
+            if given.is_empty() { default } else { given }
+        }
+        None => "",
+    };
+    let source = cx.source(object.at);
+    // A generated name is the server's to choose. The position in the input tells such objects apart as well.
+    let name = match (name, generated) {
+        ("", "") => {
+            cx.object = Some(kind.to_owned());
+            if cx.errors > 0 {
+                // A name of the wrong type was reported already.
+                return None;
+            }
+            let place = at.as_ref().map_or(object.at.span(), At::span);
+            let path = Some("metadata.name".to_owned());
+            let message = "Required value: name or generateName is required";
+            cx.report_span(
+                place,
+                Diagnostic { path, ..Diagnostic::new(Severity::Error, Code::Required, message) },
+            );
+            return None;
+        }
+        ("", prefix) => cx.names.name(&format!("{prefix}{}", source.line)),
+        (name, _) => cx.names.name(name),
+    };
+    let key = ObjectKey { namespace: cx.names.name(namespace), name };
+    cx.object =
+        Some(if namespace.is_empty() { format!("{kind} {}", key.name) } else { format!("{kind} {key}") });
+    if let Some(fields) = fields {
+        check_names(cx, &fields, &key);
+    }
+    let labels = fields.and_then(|f| f.get("labels")).map(|at| cx.labels(&at)).unwrap_or_default();
+    let owner = fields.and_then(|f| f.get("ownerReferences")).and_then(|at| owner(cx, &at));
+    let created = fields.and_then(|f| f.string(cx, "creationTimestamp")).and_then(epoch_seconds).unwrap_or(0);
+    Some(Meta { key, labels, owner, created, source })
+}
+
+fn check_names(cx: &mut Context<'_>, fields: &Fields<'_>, key: &ObjectKey) {
+    if let Some(at) = fields.get("name") {
+        cx.invalid(&at, names::dns_subdomain(&key.name));
+    }
+    if !key.namespace.is_empty()
+        && let Some(at) = fields.get("namespace")
+    {
+        cx.invalid(&at, names::dns_label(&key.namespace));
+    }
+}
+
+fn owner(cx: &mut Context<'_>, at: &At<'_>) -> Option<Workload> {
+    let mut first: Option<Workload> = None;
+    for at in cx.list(at) {
+        let Some(fields) = cx.any_fields(&at) else { continue };
+        let (Some(kind), Some(name)) = (fields.string(cx, "kind"), fields.string(cx, "name")) else {
+            continue;
+        };
+        let owner = Workload { kind: cx.names.name(kind), name: cx.names.name(name) };
+        if fields.bool(cx, "controller") {
+            return Some(owner);
+        }
+        first.get_or_insert(owner);
+    }
+    first
+}
+
+/// `2026-11-23T00:30:04Z` (RFC 3339, any offset) as seconds since the epoch.
+fn epoch_seconds(text: &str) -> Option<i64> {
+    let number = |range: std::ops::Range<usize>| -> Option<i64> {
+        let digits = text.get(range)?;
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+    };
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let zone = text.get(19..)?.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let offset = match zone.as_bytes() {
+        [b'Z' | b'z'] => 0,
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+            let two = |a: u8, b: u8| {
+                (a.is_ascii_digit() && b.is_ascii_digit())
+                    .then(|| i64::from(a - b'0') * 10 + i64::from(b - b'0'))
+            };
+            let seconds = two(*h1, *h2)? * 3600 + two(*m1, *m2)? * 60;
+            if *sign == b'+' { seconds } else { -seconds }
+        }
+        _ => return None,
+    };
+    // Days since the epoch in the proleptic Gregorian calendar, with years that begin in March.
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days =
+        era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    Some(days * 86_400 + hour * 3600 + minute * 60 + second - offset)
+}
+
+/// A name for messages: the kind, and the name if the object has one.
+pub(crate) fn provisional_name(kind: &Name, at: &At<'_>) -> String {
+    let name = at.get("metadata").and_then(|m| match m.get("name")?.value() {
+        crate::tree::Value::Scalar(crate::scalar::Scalar::Str(s)) => Some(s.to_string()),
+        _ => None,
+    });
+    name.map_or_else(|| kind.to_string(), |n| format!("{kind} {n}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps() {
+        assert_eq!(epoch_seconds("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(epoch_seconds("2000-02-29T12:00:00Z"), Some(951_825_600));
+        assert_eq!(epoch_seconds("2026-11-23T00:30:04.123456Z"), Some(1_795_393_804));
+        assert_eq!(epoch_seconds("2026-11-23T01:30:04+01:00"), Some(1_795_393_804));
+        for bad in
+            ["", "now", "2026-13-01T00:00:00Z", "2026-11-23", "2026-11-23T00:30:04", "²026-11-23T00:30:04Z"]
+        {
+            assert_eq!(epoch_seconds(bad), None, "{bad}");
+        }
+    }
+}

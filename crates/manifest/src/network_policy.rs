@@ -1,0 +1,248 @@
+//! `NetworkPolicy` of `networking.k8s.io/v1`: defaulting (SEMANTICS A.2), validation (A.3) and the normal form.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use palisade_policy::{
+    Action, Name, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Protocol, Rule, Selector, Tier,
+    rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
+};
+
+use crate::{
+    cidr::{Cidr, NOT_A_CIDR},
+    decode::{Context, Fields, IntOrString, shown},
+    diagnostic::Code,
+    meta::Meta,
+    names,
+    selector::label_selector,
+    tree::At,
+};
+
+/// Reads a NetworkPolicy. The value means something only if no error was reported.
+pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Policy {
+    let namespace = &meta.key.namespace;
+    let spec = object.get("spec");
+    let spec =
+        spec.as_ref().and_then(|at| cx.fields(at, &["podSelector", "policyTypes", "ingress", "egress"]));
+    let selector =
+        spec.and_then(|s| s.get("podSelector")).map(|at| label_selector(cx, &at)).unwrap_or_default();
+    let ingress = rules(cx, spec, "ingress", "from", namespace);
+    let egress = rules(cx, spec, "egress", "to", namespace);
+    // A6: without policyTypes, Ingress always, Egress if there is an egress rule.
+    let types = policy_types(cx, spec).unwrap_or((true, !egress.is_empty()));
+    Policy {
+        key: PolicyKey {
+            kind: cx.names.name("NetworkPolicy"),
+            namespace: namespace.clone(),
+            name: meta.key.name.clone(),
+        },
+        tier: Tier::Developer,
+        priority: 0,
+        subject: PodMatch { namespaces: NamespaceMatch::Named(namespace.clone()), pods: selector },
+        ingress: types.0.then_some(ingress),
+        egress: types.1.then_some(egress),
+        source: Some(meta.source.clone()),
+    }
+}
+
+/// Whether Ingress and Egress are listed; `None` if nothing is.
+fn policy_types(cx: &mut Context<'_>, spec: Option<Fields<'_>>) -> Option<(bool, bool)> {
+    let at = spec?.get("policyTypes")?;
+    let entries = cx.list(&at);
+    if entries.len() > 2 {
+        cx.error(
+            &at,
+            Code::Invalid,
+            format!("Invalid value: {}: may not specify more than two policyTypes", shown(&at)),
+        );
+        return None;
+    }
+    let mut types = (false, false);
+    for entry in &entries {
+        match cx.string(entry) {
+            Some("Ingress") => types.0 = true,
+            Some("Egress") => types.1 = true,
+            Some(other) => unsupported(cx, entry, other, &["Ingress", "Egress"]),
+            None => {}
+        }
+    }
+    (!entries.is_empty()).then_some(types)
+}
+
+fn unsupported(cx: &mut Context<'_>, at: &At<'_>, value: &str, supported: &[&str]) {
+    let list = supported.iter().map(|s| format!("\"{s}\"")).collect::<Vec<_>>().join(", ");
+    cx.error(at, Code::Invalid, format!("Unsupported value: {value:?}: supported values: {list}"));
+}
+
+fn rules(
+    cx: &mut Context<'_>,
+    spec: Option<Fields<'_>>,
+    direction: &str,
+    peers_field: &str,
+    own: &Name,
+) -> Vec<Rule> {
+    let Some(at) = spec.and_then(|s| s.get(direction)) else { return Vec::new() };
+    cx.list(&at).iter().map(|rule_at| rule(cx, rule_at, peers_field, own)).collect()
+}
+
+fn rule(cx: &mut Context<'_>, at: &At<'_>, peers_field: &str, own: &Name) -> Rule {
+    let source = Some(cx.source(at));
+    // A null element is `{}`: everything (A4).
+    let Some(fields) = cx.fields(at, &["ports", peers_field]) else {
+        return Rule { action: Action::Accept, peers: None, ports: None, source };
+    };
+    let ports: Vec<PortEntry> = match fields.get("ports") {
+        Some(at) => cx.list(&at).iter().filter_map(|at| port(cx, at)).collect(),
+        None => Vec::new(),
+    };
+    let peers: Vec<PeerEntry> = match fields.get(peers_field) {
+        Some(at) => cx.list(&at).iter().filter_map(|at| peer(cx, at, own)).collect(),
+        None => Vec::new(),
+    };
+    // Absent and empty are one: unrestricted (A.4). An entry that was refused has refused the whole policy.
+    Rule {
+        action: Action::Accept,
+        peers: (!peers.is_empty()).then_some(peers),
+        ports: (!ports.is_empty()).then_some(ports),
+        source,
+    }
+}
+
+fn peer(cx: &mut Context<'_>, at: &At<'_>, own: &Name) -> Option<PeerEntry> {
+    let source = Some(cx.source(at));
+    let fields = cx.fields(at, &["podSelector", "namespaceSelector", "ipBlock"]);
+    let field = |name| fields.and_then(|f: Fields<'_>| f.get(name));
+    let pods = field("podSelector").map(|at| label_selector(cx, &at));
+    let namespaces = field("namespaceSelector").map(|at| label_selector(cx, &at));
+    let block_at = field("ipBlock");
+    let block = block_at.and_then(|at| ip_block(cx, &at));
+    let peer = match (pods, namespaces) {
+        (None, None) if block_at.is_some() => Peer::Block(block?),
+        (None, None) => {
+            cx.error(at, Code::Required, "Required value: must specify a peer");
+            return None;
+        }
+        _ if block_at.is_some() => {
+            cx.error(at, Code::Forbidden, "Forbidden: may not specify both ipBlock and another peer");
+            return None;
+        }
+        // A nil namespaceSelector beside a podSelector is the policy's own namespace, not "nothing" (A.4).
+        (pods, None) => pods_of(NamespaceMatch::Named(own.clone()), pods),
+        (pods, Some(namespaces)) => pods_of(NamespaceMatch::Selected(namespaces), pods),
+    };
+    Some(PeerEntry { peer, source })
+}
+
+fn pods_of(namespaces: NamespaceMatch, pods: Option<Selector>) -> Peer {
+    Peer::Pods(PodMatch { namespaces, pods: pods.unwrap_or_default() })
+}
+
+fn ip_block(cx: &mut Context<'_>, at: &At<'_>) -> Option<IpBlock> {
+    let fields = cx.fields(at, &["cidr", "except"]);
+    let cidr_at = fields.and_then(|f| f.get("cidr"));
+    let text = match cidr_at {
+        Some(at) => cx.string(&at)?,
+        None => "",
+    };
+    if text.is_empty() {
+        match &cidr_at {
+            Some(at) => cx.error(at, Code::Required, "Required value"),
+            None => cx.missing(at, "cidr", Code::Required, "Required value"),
+        }
+        return None;
+    }
+    let cidr = cidr(cx, &cidr_at?)?;
+    let mut except: Vec<IpNet> = Vec::new();
+    if let Some(list) = fields.and_then(|f| f.get("except")) {
+        for at in cx.list(&list) {
+            let Some(entry) = self::cidr(cx, &at) else { continue };
+            if entry.is_strictly_inside(&cidr) {
+                except.push(entry.canonical());
+            } else {
+                cx.invalid(&at, ["must be a strict subset of `cidr`"]);
+            }
+        }
+    }
+    except.sort_unstable();
+    except.dedup();
+    Some(IpBlock { cidr: cidr.canonical(), except: Arc::from(except) })
+}
+
+fn cidr(cx: &mut Context<'_>, at: &At<'_>) -> Option<Cidr> {
+    let text = cx.string(at)?;
+    let Some(cidr) = Cidr::parse(text) else {
+        cx.invalid(at, [NOT_A_CIDR]);
+        return None;
+    };
+    if cx.strict_cidr {
+        cx.invalid(at, cidr.strict_errors());
+    } else {
+        for warning in cidr.warnings(text) {
+            cx.warn(at, Code::Ambiguous, warning);
+        }
+    }
+    Some(cidr)
+}
+
+fn port(cx: &mut Context<'_>, at: &At<'_>) -> Option<PortEntry> {
+    let source = Some(cx.source(at));
+    let fields = cx.fields(at, &["protocol", "port", "endPort"]);
+    let field = |name| fields.and_then(|f: Fields<'_>| f.get(name));
+    // A5: absent is TCP; the empty string is not absent.
+    let protocol = match field("protocol") {
+        Some(at) => protocol(cx, &at),
+        None => Some(Protocol::Tcp),
+    };
+    let end_at = field("endPort");
+    let end = end_at.and_then(|at| cx.int32(&at));
+    let port_at = field("port");
+    let port = match (port_at, port_at.and_then(|at| cx.int_or_string(&at))) {
+        (Some(at), Some(IntOrString::Int(first))) => numbers(cx, &at, first, end_at.zip(end), protocol?)?,
+        (Some(at), Some(IntOrString::String(name))) => {
+            cx.invalid(&at, names::port_name(name));
+            if let Some(end_at) = end_at {
+                cx.invalid(&end_at, ["may not be specified when `port` is non-numeric"]);
+            }
+            PortMatch::Named { protocol: Some(protocol?), name: cx.names.name(name) }
+        }
+        (Some(_), None) => return None,
+        (None, _) => {
+            if let Some(end_at) = end_at {
+                cx.invalid(&end_at, ["may not be specified when `port` is not specified"]);
+            }
+            PortMatch::Numbers { protocol: protocol?, first: 0, last: u16::MAX }
+        }
+    };
+    Some(PortEntry { port, source })
+}
+
+fn numbers(
+    cx: &mut Context<'_>,
+    at: &At<'_>,
+    first: i32,
+    end: Option<(At<'_>, i32)>,
+    protocol: Protocol,
+) -> Option<PortMatch> {
+    cx.invalid(at, names::port_number(first.into()));
+    if let Some((end_at, end)) = end {
+        if end < first {
+            cx.invalid(&end_at, ["must be greater than or equal to `port`"]);
+        }
+        cx.invalid(&end_at, names::port_number(end.into()));
+    }
+    let last = end.map_or(first, |(_, end)| end);
+    Some(PortMatch::Numbers { protocol, first: u16::try_from(first).ok()?, last: u16::try_from(last).ok()? })
+}
+
+/// `TCP`, `UDP` or `SCTP`, and nothing else.
+pub(crate) fn protocol(cx: &mut Context<'_>, at: &At<'_>) -> Option<Protocol> {
+    match cx.string(at)? {
+        "TCP" => Some(Protocol::Tcp),
+        "UDP" => Some(Protocol::Udp),
+        "SCTP" => Some(Protocol::Sctp),
+        other => {
+            unsupported(cx, at, other, &["TCP", "UDP", "SCTP"]);
+            None
+        }
+    }
+}

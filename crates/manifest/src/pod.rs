@@ -1,0 +1,252 @@
+//! Pods and pod templates: labels, ports, node, and what a status says of addresses.
+
+use std::{net::IpAddr, sync::Arc};
+
+use palisade_policy::{ContainerPort, Family, Labels, Name, Phase, Pod};
+
+use crate::{
+    cidr::parse_ip,
+    decode::{Context, Fields},
+    diagnostic::Code,
+    meta::{self, Meta},
+    names,
+    network_policy::protocol,
+    tree::At,
+};
+
+/// Fields of `PodSpec` (Kubernetes 1.35).
+const POD_SPEC: &[&str] = &[
+    "activeDeadlineSeconds",
+    "affinity",
+    "automountServiceAccountToken",
+    "containers",
+    "dnsConfig",
+    "dnsPolicy",
+    "enableServiceLinks",
+    "ephemeralContainers",
+    "hostAliases",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostUsers",
+    "hostname",
+    "hostnameOverride",
+    "imagePullSecrets",
+    "initContainers",
+    "nodeName",
+    "nodeSelector",
+    "os",
+    "overhead",
+    "preemptionPolicy",
+    "priority",
+    "priorityClassName",
+    "readinessGates",
+    "resourceClaims",
+    "resources",
+    "restartPolicy",
+    "runtimeClassName",
+    "schedulerName",
+    "schedulingGates",
+    "securityContext",
+    "serviceAccount",
+    "serviceAccountName",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
+    "subdomain",
+    "terminationGracePeriodSeconds",
+    "tolerations",
+    "topologySpreadConstraints",
+    "volumes",
+    "workloadRef",
+];
+
+/// Fields of `Container` (Kubernetes 1.35).
+const CONTAINER: &[&str] = &[
+    "args",
+    "command",
+    "env",
+    "envFrom",
+    "image",
+    "imagePullPolicy",
+    "lifecycle",
+    "livenessProbe",
+    "name",
+    "ports",
+    "readinessProbe",
+    "resizePolicy",
+    "resources",
+    "restartPolicy",
+    "restartPolicyRules",
+    "securityContext",
+    "startupProbe",
+    "stdin",
+    "stdinOnce",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "tty",
+    "volumeDevices",
+    "volumeMounts",
+    "workingDir",
+];
+
+const CONTAINER_PORT: &[&str] = &["containerPort", "hostIP", "hostPort", "name", "protocol"];
+
+/// What a pod or a pod template says of the pods made from it.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    pub(crate) labels: Labels,
+    pub(crate) ports: Arc<[ContainerPort]>,
+    pub(crate) host_network: bool,
+    pub(crate) node: Option<Name>,
+    /// The node labels that it asks for; decides on which nodes a DaemonSet runs.
+    pub(crate) node_selector: Labels,
+}
+
+/// A pod of a manifest.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredPod {
+    pub(crate) pod: Pod,
+    /// Its status says that it waits for an address, so none is made up (A51).
+    pub(crate) waits: bool,
+}
+
+/// Reads a Pod.
+pub(crate) fn pod(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> DeclaredPod {
+    let spec = object.get("spec");
+    let template = pod_spec(cx, spec.as_ref(), meta.labels.clone());
+    let status_at = object.get("status");
+    let status = status_at.as_ref().and_then(|at| cx.any_fields(at));
+    let phase = status.and_then(|s| s.get("phase")).and_then(|at| phase(cx, &at));
+    let addresses = status.map(|s| addresses(cx, &s)).unwrap_or_default();
+    let waits = addresses.is_empty() && phase.is_some_and(|p| p != Phase::Running && p != Phase::Unknown);
+    let pod = Pod {
+        key: meta.key.clone(),
+        labels: template.labels,
+        addresses,
+        node: template.node,
+        host_network: template.host_network,
+        phase: phase.unwrap_or_default(),
+        ports: template.ports,
+        created: meta.created,
+        workload: meta.owner.clone(),
+    };
+    DeclaredPod { pod, waits }
+}
+
+fn phase(cx: &mut Context<'_>, at: &At<'_>) -> Option<Phase> {
+    match cx.string(at)? {
+        "Pending" => Some(Phase::Pending),
+        "Running" => Some(Phase::Running),
+        "Succeeded" => Some(Phase::Succeeded),
+        "Failed" => Some(Phase::Failed),
+        "Unknown" => Some(Phase::Unknown),
+        "" => None,
+        other => {
+            let message = format!(
+                "Unsupported value: {other:?}: supported values: \"Pending\", \"Running\", \
+                 \"Succeeded\", \"Failed\", \"Unknown\""
+            );
+            cx.error(at, Code::Invalid, message);
+            None
+        }
+    }
+}
+
+/// `podIPs`, or `podIP` where there is no list (A50): at most one of each family.
+fn addresses(cx: &mut Context<'_>, status: &Fields<'_>) -> Vec<IpAddr> {
+    let list = status.get("podIPs");
+    // An entry is `{ip: …}`.
+    let mut out = Vec::new();
+    for entry in list.iter().flat_map(|at| at.items()) {
+        if let Some(ip) = entry.get("ip") {
+            address(cx, &ip, &mut out);
+        }
+    }
+    if out.is_empty()
+        && let Some(ip) = status.get("podIP")
+    {
+        address(cx, &ip, &mut out);
+    }
+    out
+}
+
+fn address(cx: &mut Context<'_>, at: &At<'_>, out: &mut Vec<IpAddr>) {
+    let Some(text) = cx.string(at).filter(|t| !t.is_empty()) else { return };
+    match parse_ip(text) {
+        None => cx.invalid(at, ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]),
+        Some(ip) if out.iter().any(|o| Family::of(*o) == Family::of(ip)) => {
+            cx.invalid(at, ["may specify no more than one IP for each IP family"]);
+        }
+        Some(ip) => out.push(ip),
+    }
+}
+
+/// Reads a `PodTemplateSpec`.
+pub(crate) fn template(cx: &mut Context<'_>, at: Option<&At<'_>>) -> Template {
+    let fields = at.and_then(|at| cx.fields(at, &["metadata", "spec"]));
+    let metadata = fields.and_then(|f| f.get("metadata"));
+    let labels = metadata.as_ref().and_then(|at| cx.fields(at, meta::FIELDS)).and_then(|f| f.get("labels"));
+    let labels = labels.map(|at| cx.labels(&at)).unwrap_or_default();
+    let spec = fields.and_then(|f| f.get("spec"));
+    pod_spec(cx, spec.as_ref(), labels)
+}
+
+fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> Template {
+    let Some(spec) = at.and_then(|at| cx.fields(at, POD_SPEC)) else {
+        let ports = cx.names.ports(Vec::new());
+        return Template { labels, ports, host_network: false, node: None, node_selector: Labels::default() };
+    };
+    let mut ports = Vec::new();
+    if let Some(list) = spec.get("containers") {
+        for at in cx.list(&list) {
+            container(cx, &at, false, &mut ports);
+        }
+    }
+    if let Some(list) = spec.get("initContainers") {
+        for at in cx.list(&list) {
+            container(cx, &at, true, &mut ports);
+        }
+    }
+    let node = spec.string(cx, "nodeName").filter(|n| !n.is_empty()).map(|n| cx.names.name(n));
+    let node_selector = spec.get("nodeSelector").map(|at| cx.labels(&at)).unwrap_or_default();
+    let host_network = spec.bool(cx, "hostNetwork");
+    Template { labels, ports: cx.names.ports(ports), host_network, node, node_selector }
+}
+
+/// Adds a container's ports. Of the init containers only those that keep running count (G-9).
+fn container(cx: &mut Context<'_>, at: &At<'_>, init: bool, out: &mut Vec<ContainerPort>) {
+    let Some(fields) = cx.fields(at, CONTAINER) else { return };
+    let keeps_running = !init || fields.string(cx, "restartPolicy") == Some("Always");
+    let Some(list) = fields.get("ports") else { return };
+    for at in cx.list(&list) {
+        if let Some(port) = container_port(cx, &at)
+            && keeps_running
+            && !out.contains(&port)
+        {
+            out.push(port);
+        }
+    }
+}
+
+fn container_port(cx: &mut Context<'_>, at: &At<'_>) -> Option<ContainerPort> {
+    let fields = cx.fields(at, CONTAINER_PORT)?;
+    let Some(number_at) = fields.get("containerPort") else {
+        cx.missing(at, "containerPort", Code::Required, "Required value");
+        return None;
+    };
+    let number = cx.int32(&number_at)?;
+    cx.invalid(&number_at, names::port_number(number.into()));
+    let protocol = match fields.get("protocol") {
+        Some(at) => protocol(cx, &at)?,
+        None => palisade_policy::Protocol::Tcp,
+    };
+    let mut name = None;
+    if let Some(name_at) = fields.get("name")
+        && let Some(text) = cx.string(&name_at)
+        && !text.is_empty()
+    {
+        cx.invalid(&name_at, names::port_name(text));
+        name = Some(cx.names.name(text));
+    }
+    Some(ContainerPort { name, protocol, port: u16::try_from(number).ok()? })
+}

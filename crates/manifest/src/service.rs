@@ -1,0 +1,163 @@
+//! Services: addresses, ports and the pods behind them.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use palisade_policy::{
+    Family, Protocol, Selector, Service,
+    cluster::{ServicePort, TargetPort},
+    labels::{Requirement, Test},
+};
+
+use crate::{
+    cidr::parse_ip,
+    decode::{Context, Fields, IntOrString},
+    diagnostic::Code,
+    meta::Meta,
+    names,
+    network_policy::protocol,
+    tree::At,
+};
+
+/// Fields of `ServiceSpec` (Kubernetes 1.35), and those that old servers knew.
+const SERVICE_SPEC: &[&str] = &[
+    "allocateLoadBalancerNodePorts",
+    "clusterIP",
+    "clusterIPs",
+    "externalIPs",
+    "externalName",
+    "externalTrafficPolicy",
+    "healthCheckNodePort",
+    "internalTrafficPolicy",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "loadBalancerClass",
+    "loadBalancerIP",
+    "loadBalancerSourceRanges",
+    "ports",
+    "publishNotReadyAddresses",
+    "selector",
+    "sessionAffinity",
+    "sessionAffinityConfig",
+    "topologyKeys",
+    "trafficDistribution",
+    "type",
+];
+
+/// A service of a manifest.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredService {
+    pub(crate) service: Service,
+    /// The families in which it wants an address made up: none if it has one, is headless or is an ExternalName.
+    pub(crate) wants: BTreeSet<Family>,
+}
+
+/// Reads a Service.
+pub(crate) fn service(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> DeclaredService {
+    let spec_at = object.get("spec");
+    let Some(spec) = spec_at.as_ref().and_then(|at| cx.fields(at, SERVICE_SPEC)) else {
+        let service =
+            Service { key: meta.key.clone(), addresses: Vec::new(), selector: None, ports: Vec::new() };
+        return DeclaredService { service, wants: BTreeSet::new() };
+    };
+    let external_name = spec.string(cx, "type") == Some("ExternalName");
+    let (mut addresses, headless) = cluster_ips(cx, &spec);
+    if external_name {
+        addresses.clear();
+    }
+    let mut wants = BTreeSet::new();
+    if addresses.is_empty() && !headless && !external_name {
+        wants = families(cx, &spec);
+    }
+    let selector = if external_name { None } else { selector(cx, &spec) };
+    let mut ports = Vec::new();
+    if let Some(list) = spec.get("ports") {
+        ports = cx.list(&list).iter().filter_map(|at| port(cx, at)).collect();
+    }
+    DeclaredService { service: Service { key: meta.key.clone(), addresses, selector, ports }, wants }
+}
+
+/// The declared addresses, and whether the service is headless.
+fn cluster_ips(cx: &mut Context<'_>, spec: &Fields<'_>) -> (Vec<IpAddr>, bool) {
+    let mut addresses = Vec::new();
+    let mut headless = false;
+    let list = spec.get("clusterIPs");
+    let single = spec.get("clusterIP");
+    for at in list.iter().flat_map(|at| at.items()).chain(single) {
+        match cx.string(&at) {
+            None | Some("") => {}
+            Some("None") => headless = true,
+            Some(text) => match parse_ip(text) {
+                Some(ip) if addresses.contains(&ip) => {}
+                Some(ip) => addresses.push(ip),
+                None => cx.invalid(&at, ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]),
+            },
+        }
+    }
+    (addresses, headless)
+}
+
+/// The families that it asks for; both where it leaves the choice to the cluster.
+fn families(cx: &mut Context<'_>, spec: &Fields<'_>) -> BTreeSet<Family> {
+    let mut asked = Vec::new();
+    if let Some(list) = spec.get("ipFamilies") {
+        for at in cx.list(&list) {
+            match cx.string(&at) {
+                Some("IPv4") => asked.push(Family::V4),
+                Some("IPv6") => asked.push(Family::V6),
+                Some(_) => cx.invalid(&at, ["must be IPv4 or IPv6"]),
+                None => {}
+            }
+        }
+    }
+    match (&*asked, spec.string(cx, "ipFamilyPolicy")) {
+        ([], Some("SingleStack")) => BTreeSet::from([Family::V4]),
+        ([], _) => Family::BOTH.into(),
+        _ => asked.into_iter().collect(),
+    }
+}
+
+/// A service's selector is a map; empty or absent means that somebody else names its endpoints.
+fn selector(cx: &mut Context<'_>, spec: &Fields<'_>) -> Option<Selector> {
+    let labels = cx.labels(&spec.get("selector")?);
+    let requirement = |(key, value): (&palisade_policy::Name, &palisade_policy::Name)| Requirement {
+        key: key.clone(),
+        test: Test::In([value.clone()].into()),
+    };
+    (!labels.is_empty()).then(|| Selector::new(labels.iter().map(requirement)))
+}
+
+fn port(cx: &mut Context<'_>, at: &At<'_>) -> Option<ServicePort> {
+    let fields = cx.fields(at, &["appProtocol", "name", "nodePort", "port", "protocol", "targetPort"])?;
+    let Some(number_at) = fields.get("port") else {
+        cx.missing(at, "port", Code::Required, "Required value");
+        return None;
+    };
+    let number = cx.int32(&number_at)?;
+    cx.invalid(&number_at, names::port_number(number.into()));
+    let protocol = match fields.get("protocol") {
+        Some(at) => protocol(cx, &at)?,
+        None => Protocol::Tcp,
+    };
+    let name = fields.string(cx, "name").filter(|n| !n.is_empty()).map(|n| cx.names.name(n));
+    let number = u16::try_from(number).ok()?;
+    let target = match fields.get("targetPort") {
+        Some(at) => target(cx, &at, number)?,
+        None => TargetPort::Number(number),
+    };
+    Some(ServicePort { name, protocol, port: number, target })
+}
+
+/// Absent, 0 and "" are the service's own port.
+fn target(cx: &mut Context<'_>, at: &At<'_>, own: u16) -> Option<TargetPort> {
+    match cx.int_or_string(at)? {
+        IntOrString::Int(0) | IntOrString::String("") => Some(TargetPort::Number(own)),
+        IntOrString::Int(number) => {
+            cx.invalid(at, names::port_number(number.into()));
+            u16::try_from(number).ok().map(TargetPort::Number)
+        }
+        IntOrString::String(name) => {
+            cx.invalid(at, names::port_name(name));
+            Some(TargetPort::Name(cx.names.name(name)))
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! A file's text with its lines, and the excerpts of it that diagnostics keep.
+
+use std::ops::Range;
+
+use palisade_policy::{Name, Source};
+
+/// How much of a long line an excerpt keeps on either side of what it shows: minified JSON is one line.
+const MARGIN: usize = 160;
+/// A text and where its lines begin.
+#[derive(Debug)]
+pub struct Text {
+    name: Name,
+    text: String,
+    lines: Vec<u32>,
+}
+
+impl Text {
+    /// A text under the name that messages use. Holds less than 4 GiB: the loader refuses far smaller files.
+    #[must_use]
+    pub fn new(name: Name, text: String) -> Self {
+        let newlines = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
+        let lines = std::iter::once(0).chain(newlines).collect();
+        Self { name, text, lines }
+    }
+
+    /// The name that messages use.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Line and column of a byte. `O(log lines + length of the line)`.
+    #[must_use]
+    pub fn source(&self, at: u32) -> Source {
+        let line = self.lines.partition_point(|&start| start <= at).max(1);
+        let start = self.lines[line - 1] as usize;
+        let column = self.text.get(start..at as usize).map_or(0, |s| s.chars().count());
+        Source { file: self.name.clone(), line: line as u32, column: column as u32 + 1 }
+    }
+
+    /// The line on which `span` begins, cut where it is long.
+    #[must_use]
+    pub fn excerpt(&self, span: Range<u32>) -> Excerpt {
+        let line = self.lines.partition_point(|&start| start <= span.start).max(1) - 1;
+        let from = self.lines[line] as usize;
+        let to = self.lines.get(line + 1).map_or(self.text.len(), |&end| end as usize);
+        let (start, end) = (span.start as usize, (span.end as usize).min(to));
+        let cut_from = self.boundary(from.max(start.saturating_sub(MARGIN)));
+        let cut_to = self.boundary(to.min(end.clamp(start, start + MARGIN) + MARGIN));
+        Excerpt {
+            text: self.text[cut_from..cut_to.max(cut_from)].trim_end().to_owned(),
+            line: line as u32 + 1,
+            start: cut_from as u32,
+        }
+    }
+
+    fn boundary(&self, mut at: usize) -> usize {
+        at = at.min(self.text.len());
+        while !self.text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    }
+}
+
+/// The line of a file that a diagnostic shows, or the part of it that matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excerpt {
+    /// The text, without trailing space.
+    pub text: String,
+    /// The number of the line.
+    pub line: u32,
+    /// Where the text begins in the file, in bytes.
+    pub start: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_columns_count_from_one_and_in_characters() {
+        let text = Text::new("f".into(), "a: é\nbb: c\n".to_owned());
+        let at = |byte| {
+            let s = text.source(byte);
+            (s.line, s.column)
+        };
+        assert_eq!(at(0), (1, 1));
+        assert_eq!(at(5), (1, 5), "after the two bytes of é");
+        assert_eq!(at(6), (2, 1));
+        assert_eq!(at(10), (2, 5));
+        assert_eq!(at(12), (3, 1));
+    }
+
+    #[test]
+    fn excerpts_of_long_lines_are_bounded_and_hold_what_they_show() {
+        let text = Text::new("f".into(), "ü".repeat(100_000));
+        let excerpt = text.excerpt(100_000..100_002);
+        assert!(excerpt.text.len() <= 3 * MARGIN, "{}", excerpt.text.len());
+        assert!(excerpt.start <= 100_000 && excerpt.start as usize + excerpt.text.len() >= 100_002);
+        assert_eq!(Text::new("f".into(), String::new()).excerpt(0..0).text, "");
+    }
+}

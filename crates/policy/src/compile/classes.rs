@@ -1,0 +1,271 @@
+//! Peer classes: addresses of pods and nodes that no table of this node can tell apart.
+//!
+//! Addresses share a class if their pods agree in namespace, in the labels whose keys some table mentions, in the ports
+//! whose names some table mentions, and if the same mentioned CIDRs hold them. So pods of one workload nearly always
+//! share one, and what tables decide is decided per class. Addresses of nodes have classes of their own.
+//!
+//! What was once mentioned stays mentioned until the agent starts anew: classes finer than necessary change no plan.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    addresses::{AddressBook, Holder},
+    remove_from,
+    selections::SelectionId,
+};
+use crate::{Cluster, Family, GroupId, IpRange, Labels, Name, Pod, Protocol};
+
+/// Names a class within one compiler.
+pub(super) type ClassId = u32;
+
+/// What the members of a class agree in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ClassKey {
+    /// The pods' namespace; `None` for nodes.
+    pub(super) namespace: Option<Name>,
+    pub(super) labels: Labels,
+    pub(super) ports: Vec<(Name, Protocol, u16)>,
+    /// The mentioned CIDRs that hold the members, sorted.
+    pub(super) nets: Vec<IpNet>,
+}
+
+/// A class and what is known of it.
+#[derive(Clone, Debug)]
+pub(super) struct Class {
+    pub(super) key: ClassKey,
+    pub(super) members: BTreeSet<IpAddr>,
+    /// The groups that hold all its members.
+    pub(super) groups: BTreeSet<GroupId>,
+    /// The selections of tables that hold it.
+    pub(super) selections: BTreeSet<SelectionId>,
+}
+
+/// All classes, and what tables mention.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Classes {
+    all: HashMap<ClassId, Class>,
+    by_key: HashMap<ClassKey, ClassId>,
+    /// Under `None` the classes of nodes.
+    by_namespace: BTreeMap<Option<Name>, BTreeSet<ClassId>>,
+    by_port_name: BTreeMap<Name, BTreeSet<ClassId>>,
+    of: HashMap<IpAddr, ClassId>,
+    next: ClassId,
+    mentioned: Mentioned,
+    /// Mentions that existing addresses have not been looked at for.
+    unsettled: Mentioned,
+    /// Classes made or emptied since they were last taken.
+    touched: BTreeSet<ClassId>,
+}
+
+/// Label keys, port names and CIDRs that tables mention.
+#[derive(Clone, Debug, Default)]
+struct Mentioned {
+    label_keys: HashSet<Name>,
+    port_names: HashSet<Name>,
+    /// By family and prefix length, so that finding the CIDRs of an address costs one look-up per length in use.
+    nets: BTreeMap<(Family, u8), HashSet<IpNet>>,
+}
+
+impl Mentioned {
+    fn insert_net(&mut self, net: IpNet) -> bool {
+        self.nets.entry((Family::of_net(&net), net.prefix_len())).or_default().insert(net)
+    }
+
+    fn nets_of(&self, address: IpAddr) -> Vec<IpNet> {
+        let family = Family::of(address);
+        let mut found: Vec<IpNet> = self
+            .nets
+            .range((family, 0)..=(family, u8::MAX))
+            .filter_map(|((_, length), nets)| {
+                let net = IpNet::new(address, *length).ok()?.trunc();
+                nets.contains(&net).then_some(net)
+            })
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    fn is_empty(&self) -> bool {
+        self.label_keys.is_empty() && self.port_names.is_empty() && self.nets.is_empty()
+    }
+}
+
+impl Classes {
+    pub(super) fn get(&self, id: ClassId) -> Option<&Class> {
+        self.all.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ClassId) -> Option<&mut Class> {
+        self.all.get_mut(&id)
+    }
+
+    pub(super) fn in_namespace(&self, namespace: &Name) -> impl Iterator<Item = ClassId> {
+        self.by_namespace.get(&Some(namespace.clone())).into_iter().flatten().copied()
+    }
+
+    /// The class of an address.
+    pub(super) fn of(&self, address: IpAddr) -> Option<ClassId> {
+        self.of.get(&address).copied()
+    }
+
+    /// The classes of nodes.
+    pub(super) fn of_nodes(&self) -> impl Iterator<Item = ClassId> {
+        self.by_namespace.get(&None).into_iter().flatten().copied()
+    }
+
+    /// The namespaces that have classes, each with its classes.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = (&Name, &BTreeSet<ClassId>)> {
+        self.by_namespace.iter().filter_map(|(name, ids)| Some((name.as_ref()?, ids)))
+    }
+
+    /// Classes whose pods have a port of this name.
+    pub(super) fn with_port_name(&self, name: &Name) -> impl Iterator<Item = ClassId> {
+        self.by_port_name.get(name).into_iter().flatten().copied()
+    }
+
+    pub(super) fn mention_label_key(&mut self, key: &Name) {
+        if self.mentioned.label_keys.insert(key.clone()) {
+            self.unsettled.label_keys.insert(key.clone());
+        }
+    }
+
+    pub(super) fn mention_port_name(&mut self, name: &Name) {
+        if self.mentioned.port_names.insert(name.clone()) {
+            self.unsettled.port_names.insert(name.clone());
+        }
+    }
+
+    pub(super) fn mention_net(&mut self, net: IpNet) {
+        if self.mentioned.insert_net(net) {
+            self.unsettled.insert_net(net);
+        }
+    }
+
+    /// The addresses that new mentions may tell apart from others of their class.
+    ///
+    /// A CIDR costs its own pods. A label key or port name that was never mentioned before costs a walk over all
+    /// pods: it happens once per key in the life of an agent, and an index from every key of every pod to its pods
+    /// would cost memory for ever.
+    pub(super) fn take_unsettled(&mut self, cluster: &Cluster, book: &AddressBook) -> BTreeSet<IpAddr> {
+        let new = std::mem::take(&mut self.unsettled);
+        let mut found = BTreeSet::new();
+        if self.of.is_empty() || new.is_empty() {
+            return found;
+        }
+        for net in new.nets.values().flatten() {
+            found.extend(book.within(IpRange::of_net(net)));
+        }
+        if !new.label_keys.is_empty() || !new.port_names.is_empty() {
+            let is_named = |name: &Option<Name>| name.as_ref().is_some_and(|n| new.port_names.contains(n));
+            let concerned = cluster.pods.values().filter(|pod| {
+                pod.labels.iter().any(|(key, _)| new.label_keys.contains(key))
+                    || pod.ports.iter().any(|port| is_named(&port.name))
+            });
+            found.extend(concerned.filter(|p| p.is_live()).flat_map(|p| p.addresses.iter().copied()));
+            let nodes = cluster.nodes.values();
+            let concerned = nodes.filter(|n| n.labels.iter().any(|(key, _)| new.label_keys.contains(key)));
+            found.extend(concerned.flat_map(|node| node.addresses.iter().copied()));
+        }
+        found
+    }
+
+    /// Puts an address into the class that its holder gives it, or into none. `moved` hears the groups that it leaves
+    /// (`false`), then those that it joins (`true`).
+    pub(super) fn settle(
+        &mut self,
+        address: IpAddr,
+        holder: Option<Holder<'_>>,
+        mut moved: impl FnMut(&BTreeSet<GroupId>, bool),
+    ) {
+        let key = holder.map(|holder| match holder {
+            Holder::Pod(pod) => self.key_for(pod, address),
+            Holder::Node(node) => ClassKey {
+                namespace: None,
+                labels: self.projected(&node.labels),
+                ports: Vec::new(),
+                nets: self.mentioned.nets_of(address),
+            },
+        });
+        let target = key.map(|key| self.id_for(key));
+        let current = self.of.get(&address).copied();
+        if current == target {
+            return;
+        }
+        if let Some(class) = current.and_then(|id| self.all.get_mut(&id)) {
+            class.members.remove(&address);
+            moved(&class.groups, false);
+            if class.members.is_empty() {
+                self.touched.extend(current);
+            }
+        }
+        match target {
+            Some(id) => {
+                self.of.insert(address, id);
+                if let Some(class) = self.all.get_mut(&id) {
+                    class.members.insert(address);
+                    moved(&class.groups, true);
+                }
+            }
+            None => drop(self.of.remove(&address)),
+        }
+    }
+
+    /// The classes made or emptied since the last call.
+    pub(super) fn take_touched(&mut self) -> BTreeSet<ClassId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Forgets a class without members.
+    pub(super) fn remove(&mut self, id: ClassId) {
+        let Some(class) = self.all.remove(&id) else { return };
+        self.by_key.remove(&class.key);
+        remove_from(&mut self.by_namespace, &class.key.namespace, &id);
+        for (name, ..) in &class.key.ports {
+            remove_from(&mut self.by_port_name, name, &id);
+        }
+    }
+
+    fn key_for(&self, pod: &Pod, address: IpAddr) -> ClassKey {
+        let mut ports: Vec<_> = pod
+            .ports
+            .iter()
+            .filter_map(|port| Some((port.name.clone()?, port.protocol, port.port)))
+            .filter(|(name, ..)| self.mentioned.port_names.contains(name))
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ClassKey {
+            namespace: Some(pod.key.namespace.clone()),
+            labels: self.projected(&pod.labels),
+            ports,
+            nets: self.mentioned.nets_of(address),
+        }
+    }
+
+    fn projected(&self, labels: &Labels) -> Labels {
+        labels.project(|key| self.mentioned.label_keys.contains(key))
+    }
+
+    fn id_for(&mut self, key: ClassKey) -> ClassId {
+        if let Some(id) = self.by_key.get(&key) {
+            return *id;
+        }
+        let id = self.next;
+        self.next += 1;
+        self.by_key.insert(key.clone(), id);
+        self.by_namespace.entry(key.namespace.clone()).or_default().insert(id);
+        for (name, ..) in &key.ports {
+            self.by_port_name.entry(name.clone()).or_default().insert(id);
+        }
+        let class =
+            Class { key, members: BTreeSet::new(), groups: BTreeSet::new(), selections: BTreeSet::new() };
+        self.all.insert(id, class);
+        self.touched.insert(id);
+        id
+    }
+}

@@ -1,0 +1,165 @@
+//! Edits a plan and remembers what it was, so that the delta at the end carries only what differs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::{
+    Delta, Direction, Group, GroupId, NodePlan, Table, TableId, Traffic,
+    plan::{AddressChanges, MemberChanges},
+};
+
+/// One round of edits. A group's or table's first state is kept at the first touch.
+pub(super) struct Recorder<'a> {
+    plan: &'a mut NodePlan,
+    /// `None`: the group is new, and its members are not worth tracking one by one.
+    groups: BTreeMap<GroupId, Option<BTreeMap<IpAddr, bool>>>,
+    tables: BTreeMap<TableId, Option<Table>>,
+    dispatch: BTreeMap<(Direction, IpAddr), Option<TableId>>,
+    hairpin: BTreeMap<IpAddr, Option<Traffic>>,
+}
+
+impl<'a> Recorder<'a> {
+    pub(super) fn new(plan: &'a mut NodePlan) -> Self {
+        let (tables, dispatch, hairpin) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { plan, groups: BTreeMap::new(), tables, dispatch, hairpin }
+    }
+
+    /// Whether the plan holds this group now.
+    pub(super) fn has_group(&self, id: GroupId) -> bool {
+        self.plan.groups.contains_key(&id)
+    }
+
+    pub(super) fn add_group(&mut self, id: GroupId, group: Group) {
+        self.groups.entry(id).or_insert(None);
+        self.plan.groups.insert(id, group);
+    }
+
+    /// Takes a group away for good: nothing may add it again in this round.
+    pub(super) fn remove_group(&mut self, id: GroupId) {
+        if self.plan.groups.remove(&id).is_some() {
+            self.groups.entry(id).or_insert_with(|| Some(BTreeMap::new()));
+        }
+    }
+
+    /// Puts an address into a group of addresses or takes it out.
+    pub(super) fn set_member(&mut self, id: GroupId, address: IpAddr, member: bool) {
+        let Some(Group::Addresses(set)) = self.plan.groups.get_mut(&id) else { return };
+        let changed = if member { set.insert(address) } else { set.remove(&address) };
+        if !changed {
+            return;
+        }
+        if let Some(first) = self.groups.entry(id).or_insert_with(|| Some(BTreeMap::new())) {
+            first.entry(address).or_insert(!member);
+        }
+    }
+
+    pub(super) fn set_table(&mut self, id: TableId, table: Option<Table>) {
+        let before = match table {
+            Some(table) => self.plan.tables.insert(id, table),
+            None => self.plan.tables.remove(&id),
+        };
+        self.tables.entry(id).or_insert(before);
+    }
+
+    /// Edits a table in place, if it exists.
+    pub(super) fn edit_table(&mut self, id: TableId, edit: impl FnOnce(&mut Table)) {
+        if let Some(table) = self.plan.tables.get_mut(&id) {
+            self.tables.entry(id).or_insert_with(|| Some(table.clone()));
+            edit(table);
+        }
+    }
+
+    /// Leads a local address to a table, or to none. Returns where it led before.
+    pub(super) fn set_dispatch(
+        &mut self,
+        direction: Direction,
+        address: IpAddr,
+        table: Option<TableId>,
+    ) -> Option<TableId> {
+        let map = match direction {
+            Direction::Ingress => &mut self.plan.ingress,
+            Direction::Egress => &mut self.plan.egress,
+        };
+        let before = match table {
+            Some(table) => map.insert(address, table),
+            None => map.remove(&address),
+        };
+        self.dispatch.entry((direction, address)).or_insert(before);
+        before
+    }
+
+    /// The tables that decide for a local address, egress first.
+    pub(super) fn tables_of(&self, address: IpAddr) -> [Option<TableId>; 2] {
+        [self.plan.egress.get(&address).copied(), self.plan.ingress.get(&address).copied()]
+    }
+
+    /// Says what a pod may use of itself through a service; `None`: everything.
+    pub(super) fn set_hairpin(&mut self, address: IpAddr, traffic: Option<Traffic>) {
+        let before = match traffic {
+            Some(traffic) => self.plan.hairpin.insert(address, traffic),
+            None => self.plan.hairpin.remove(&address),
+        };
+        self.hairpin.entry(address).or_insert(before);
+    }
+
+    /// The difference between the plan at first and now: minimal, and empty where edits cancelled out.
+    pub(super) fn finish(self) -> Delta {
+        let mut delta = Delta::default();
+        let plan = self.plan;
+        for (id, first_members) in self.groups {
+            match (first_members, plan.groups.get(&id)) {
+                (None, Some(group)) => drop(delta.groups_added.insert(id, group.clone())),
+                (None, None) => {}
+                (Some(_), None) => drop(delta.groups_removed.insert(id)),
+                (Some(first), Some(Group::Addresses(now))) => {
+                    let change = member_changes(&first, now);
+                    if !change.is_empty() {
+                        delta.members.insert(id, change);
+                    }
+                }
+                // Ranges are fixed by the name of the group: nothing to compare.
+                (Some(_), Some(Group::Ranges(_))) => {}
+            }
+        }
+        for (id, first) in self.tables {
+            match plan.tables.get(&id) {
+                now if now == first.as_ref() => {}
+                Some(table) => drop(delta.tables_set.insert(id, table.clone())),
+                None => drop(delta.tables_removed.insert(id)),
+            }
+        }
+        for (address, first) in self.hairpin {
+            match plan.hairpin.get(&address) {
+                now if now == first.as_ref() => {}
+                Some(traffic) => drop(delta.hairpin.set.insert(address, traffic.clone())),
+                None => drop(delta.hairpin.removed.insert(address)),
+            }
+        }
+        for ((direction, address), first) in self.dispatch {
+            let (now, changes): (_, &mut AddressChanges) = match direction {
+                Direction::Ingress => (plan.ingress.get(&address), &mut delta.ingress),
+                Direction::Egress => (plan.egress.get(&address), &mut delta.egress),
+            };
+            match now {
+                now if now == first.as_ref() => {}
+                Some(table) => drop(changes.set.insert(address, *table)),
+                None => drop(changes.removed.insert(address)),
+            }
+        }
+        delta
+    }
+}
+
+fn member_changes(first: &BTreeMap<IpAddr, bool>, now: &BTreeSet<IpAddr>) -> MemberChanges {
+    let mut change = MemberChanges::default();
+    for (address, was_member) in first {
+        match (was_member, now.contains(address)) {
+            (false, true) => drop(change.added.insert(*address)),
+            (true, false) => drop(change.removed.insert(*address)),
+            _ => {}
+        }
+    }
+    change
+}

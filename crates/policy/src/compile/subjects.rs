@@ -1,0 +1,157 @@
+//! Which policies select which local pod.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{addresses::AddressBook, definition::Definition, remove_from};
+use crate::{
+    Cluster, ContainerPort, Direction, Name, NamespaceMatch, ObjectKey, Pod, Policy, PolicyKey, TableId,
+};
+
+/// A table's content and its name.
+pub(super) type NamedDefinition = (TableId, Arc<Definition>);
+
+/// The live pods of this node, and the policies by the namespace in which they select.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Subjects {
+    local: BTreeMap<Name, BTreeSet<ObjectKey>>,
+    by_namespace: BTreeMap<Name, BTreeSet<PolicyKey>>,
+    cluster_wide: BTreeSet<PolicyKey>,
+    /// Definitions already made, so that the pods of one workload cost one. A cache: losing it costs time alone.
+    profiles: HashMap<Profile, Option<NamedDefinition>>,
+    local_count: usize,
+}
+
+/// What makes two pods share a table: selected by the same policies, with the same named ports.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Profile {
+    direction: Direction,
+    policies: Vec<PolicyKey>,
+    ports: Vec<ContainerPort>,
+}
+
+impl Subjects {
+    /// Notes whether a pod lives on this node.
+    pub(super) fn place(&mut self, key: &ObjectKey, here: bool) {
+        if self.is_local(key) {
+            remove_from(&mut self.local, &key.namespace, key);
+            self.local_count -= 1;
+        }
+        if here {
+            self.local.entry(key.namespace.clone()).or_default().insert(key.clone());
+            self.local_count += 1;
+        }
+    }
+
+    pub(super) fn is_local(&self, key: &ObjectKey) -> bool {
+        self.local.get(&key.namespace).is_some_and(|pods| pods.contains(key))
+    }
+
+    pub(super) fn local_pods_in(&self, namespace: &Name) -> impl Iterator<Item = &ObjectKey> {
+        self.local.get(namespace).into_iter().flatten()
+    }
+
+    /// The local pods that a policy could select.
+    pub(super) fn candidates(&self, policy: &Policy) -> impl Iterator<Item = &ObjectKey> {
+        let (one, all) = match &policy.subject.namespaces {
+            NamespaceMatch::Named(namespace) => (self.local.get(namespace), None),
+            NamespaceMatch::Selected(_) => (None, Some(self.local.values().flatten())),
+        };
+        one.into_iter().flatten().chain(all.into_iter().flatten())
+    }
+
+    pub(super) fn has_cluster_wide_policies(&self) -> bool {
+        !self.cluster_wide.is_empty()
+    }
+
+    /// Notes a policy's new content, or that it is gone.
+    pub(super) fn index(&mut self, key: &PolicyKey, policy: Option<&Policy>) {
+        remove_from(&mut self.by_namespace, &key.namespace, key);
+        self.cluster_wide.remove(key);
+        match policy.map(|p| &p.subject.namespaces) {
+            Some(NamespaceMatch::Named(namespace)) => {
+                // A namespaced policy selects in its own namespace alone (SEMANTICS A17), so the key tells where to
+                // look when it goes.
+                debug_assert_eq!(*namespace, key.namespace);
+                self.by_namespace.entry(key.namespace.clone()).or_default().insert(key.clone());
+            }
+            Some(NamespaceMatch::Selected(_)) => drop(self.cluster_wide.insert(key.clone())),
+            None => {}
+        }
+    }
+
+    /// Drops cached definitions that were made from these policies.
+    pub(super) fn forget_profiles_of(&mut self, policies: &BTreeSet<PolicyKey>) {
+        if !policies.is_empty() {
+            self.profiles.retain(|profile, _| !profile.policies.iter().any(|key| policies.contains(key)));
+        }
+        // Profiles of pods that left are never asked for again: start over now and then.
+        if self.profiles.len() > 4 * self.local_count + 64 {
+            self.profiles.clear();
+        }
+    }
+
+    /// Says for each address that a local pod owns which table decides each direction.
+    pub(super) fn resolve(
+        &mut self,
+        key: &ObjectKey,
+        cluster: &Cluster,
+        book: &AddressBook,
+        mut emit: impl FnMut(IpAddr, Direction, Option<NamedDefinition>),
+    ) {
+        let Some(pod) = cluster.pods.get(key).filter(|_| self.is_local(key)) else { return };
+        let mut owned = pod
+            .addresses
+            .iter()
+            .copied()
+            .filter(|a| book.owner(*a, cluster).is_some_and(|o| o.key == *key))
+            .peekable();
+        if owned.peek().is_none() {
+            return;
+        }
+        let policies = self.policies_of(pod, cluster);
+        let definitions =
+            Direction::BOTH.map(|direction| (direction, self.definition(direction, pod, &policies)));
+        for address in owned {
+            for (direction, definition) in &definitions {
+                emit(address, *direction, definition.clone());
+            }
+        }
+    }
+
+    /// The policies that select a pod. `O(policies of its namespace + cluster-wide policies)`.
+    fn policies_of<'a>(&self, pod: &Pod, cluster: &'a Cluster) -> Vec<&'a Policy> {
+        let namespace = cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
+        let own = self.by_namespace.get(&pod.key.namespace).into_iter().flatten();
+        own.chain(&self.cluster_wide)
+            .filter_map(|key| cluster.policies.get(key))
+            .map(|policy| &**policy)
+            .filter(|policy| policy.subject.matches(&pod.key.namespace, namespace, &pod.labels))
+            .collect()
+    }
+
+    fn definition(
+        &mut self,
+        direction: Direction,
+        pod: &Pod,
+        policies: &[&Policy],
+    ) -> Option<NamedDefinition> {
+        let touching: Vec<&Policy> =
+            policies.iter().copied().filter(|p| p.rules(direction).is_some()).collect();
+        let profile = Profile {
+            direction,
+            policies: touching.iter().map(|p| p.key.clone()).collect(),
+            ports: pod.ports.iter().filter(|p| p.name.is_some()).cloned().collect(),
+        };
+        self.profiles
+            .entry(profile)
+            .or_insert_with(|| {
+                let definition = Definition::new(direction, pod, &touching)?;
+                Some((definition.id(), Arc::new(definition)))
+            })
+            .clone()
+    }
+}

@@ -1,0 +1,240 @@
+//! Random clusters, edits and flows, built to collide.
+//!
+//! One generator feeds the property tests of this crate, the packets of the lab and the benchmarks. It is
+//! deterministic: the same seed and [`Shape`] give the same values, so a seed is a bug report.
+//!
+//! A random cluster is only worth something if its parts meet. So the vocabulary is tiny: a few label keys with a few
+//! values, the empty value among them; a few port names that stand for different numbers on different pods; CIDRs cut
+//! round the very addresses that pods, nodes and outside hosts have. Everything that the semantics single out occurs:
+//! contradictory selectors, undeclared namespaces (SEMANTICS G-22), finished pods whose address lives on in another
+//! (G-10), host-network pods (G-4), families that only one side has (G-27).
+//!
+//! * [`cluster`] makes a world, [`change`] an edit of one, [`flows`] questions about one.
+//! * [`shrink`] reduces a world that shows a fault, [`describe`] prints it.
+
+use std::ops::RangeInclusive;
+
+pub use fastrand::Rng;
+
+use crate::Cluster;
+
+mod change;
+mod describe;
+mod flow;
+mod pod;
+mod policy;
+mod realistic;
+mod shrink;
+mod vocabulary;
+
+pub use change::change;
+pub use describe::describe;
+pub use flow::{endpoints, flows, traffic};
+pub use realistic::workload_pod;
+pub use shrink::shrink;
+pub use vocabulary::EXTERNALS;
+
+/// How big a random cluster is, and of what kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How many namespaces are declared. One more occurs in pods and policies without being declared.
+    pub namespaces: RangeInclusive<usize>,
+    /// How many pods there are, live or not.
+    pub pods: RangeInclusive<usize>,
+    /// How many nodes there are.
+    pub nodes: RangeInclusive<usize>,
+    /// How many policies there are.
+    pub policies: RangeInclusive<usize>,
+    /// What the cluster is for.
+    pub style: Style,
+}
+
+/// What a random cluster is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Everything that the types can say: two live pods with one address, pods without address or node.
+    Strange,
+    /// As [`Self::Strange`], but it can be built: each live pod has addresses of its own and a declared node.
+    Buildable,
+    /// As [`Self::Strange`], with cluster-wide policies before and after the NetworkPolicies.
+    Tiered,
+    /// Like production: workloads of about fifty pods, a default deny in each namespace, selectors mostly within it.
+    Realistic,
+}
+
+impl Style {
+    /// Whether there are things that nobody can build.
+    fn is_strange(self) -> bool {
+        matches!(self, Self::Strange | Self::Tiered)
+    }
+}
+
+impl Shape {
+    /// What a lab can build in a moment: two or three namespaces, four to eight pods, two nodes.
+    #[must_use]
+    pub fn small() -> Self {
+        Self { namespaces: 2..=3, pods: 4..=8, nodes: 2..=2, policies: 1..=6, style: Style::Buildable }
+    }
+
+    /// As small, with everything strange: for the laws, where thousands of cases count more than size.
+    #[must_use]
+    pub fn strange() -> Self {
+        Self { namespaces: 1..=3, pods: 3..=9, nodes: 1..=3, policies: 0..=7, style: Style::Strange }
+    }
+
+    /// As strange, with cluster-wide policies.
+    #[must_use]
+    pub fn tiered() -> Self {
+        Self { style: Style::Tiered, ..Self::strange() }
+    }
+
+    /// Enough of everything that most pairs of objects meet.
+    #[must_use]
+    pub fn medium() -> Self {
+        Self { namespaces: 2..=5, pods: 10..=30, nodes: 1..=4, policies: 4..=25, style: Style::Strange }
+    }
+
+    /// A production cluster of this size, with a node for every hundred pods.
+    #[must_use]
+    pub fn realistic(pods: usize, policies: usize) -> Self {
+        let nodes = pods.div_ceil(100).max(1);
+        Self {
+            namespaces: 50..=100,
+            pods: pods..=pods,
+            nodes: nodes..=nodes,
+            policies: policies..=policies,
+            style: Style::Realistic,
+        }
+    }
+}
+
+/// A random cluster of this shape.
+#[must_use]
+pub fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
+    if shape.style == Style::Realistic {
+        return realistic::cluster(rng, shape);
+    }
+    let mut cluster = Cluster::default();
+    for index in 0..rng.usize(shape.nodes.clone()) {
+        let node = pod::node(rng, index);
+        cluster.nodes.insert(node.name.clone(), node);
+    }
+    for index in 0..rng.usize(shape.namespaces.clone()) {
+        let namespace = pod::namespace(rng, index);
+        cluster.namespaces.insert(namespace.name.clone(), namespace);
+    }
+    for index in 0..rng.usize(shape.pods.clone()) {
+        let pod = pod::pod(rng, shape.style, &cluster, index);
+        cluster.pods.insert(pod.key.clone(), pod);
+    }
+    for index in 0..rng.usize(shape.policies.clone()) {
+        let policy = policy::policy(rng, shape.style, &cluster, index);
+        cluster.policies.insert(policy.key.clone(), policy.into());
+    }
+    for index in 0..rng.usize(0..=2) {
+        let service = pod::service(rng, &cluster, index);
+        cluster.services.insert(service.key.clone(), service);
+    }
+    cluster
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{Family, Peer, PortMatch, Protocol, labels::Test};
+
+    fn clusters(shape: &Shape) -> impl Iterator<Item = Cluster> {
+        (0..300).map(move |seed| cluster(&mut Rng::with_seed(seed), shape))
+    }
+
+    #[test]
+    fn a_seed_is_a_cluster() {
+        for shape in [Shape::small(), Shape::strange(), Shape::medium(), Shape::realistic(200, 120)] {
+            let make = |seed| cluster(&mut Rng::with_seed(seed), &shape);
+            assert_eq!(make(7), make(7));
+            assert_ne!(make(7), make(8));
+        }
+    }
+
+    #[test]
+    fn small_clusters_can_be_built() {
+        for c in clusters(&Shape::small()) {
+            let mut taken = BTreeSet::new();
+            for p in c.pods.values().filter(|p| p.is_live()) {
+                assert!(p.node.as_ref().is_some_and(|n| c.nodes.contains_key(n)), "{}", p.key);
+                assert!(p.addresses.iter().all(|a| taken.insert(*a)), "{} shares an address", p.key);
+            }
+        }
+    }
+
+    #[test]
+    fn everything_that_the_semantics_single_out_occurs() {
+        let mut seen = BTreeSet::new();
+        for c in clusters(&Shape::medium()) {
+            let mut owners = std::collections::BTreeMap::new();
+            for p in c.pods.values() {
+                let mut see = |what, when| {
+                    if when {
+                        seen.insert(what);
+                    }
+                };
+                see("host network", p.host_network);
+                see("no address", p.addresses.is_empty());
+                see("no node", p.node.is_none());
+                see("undeclared namespace", !c.namespaces.contains_key(&p.key.namespace));
+                see("dual stack", p.addresses.len() == 2);
+                see("IPv6 alone", p.addresses.len() == 1 && p.address(Family::V6).is_some());
+                see("name given twice", p.named_ports("web", Some(Protocol::Tcp)).count() > 1);
+                for a in &p.addresses {
+                    let (live, dead) = owners.entry(*a).or_insert((0, 0));
+                    *(if p.is_live() { live } else { dead }) += 1;
+                }
+            }
+            let mut see = |what, when| {
+                if when {
+                    seen.insert(what);
+                }
+            };
+            see("address shared by live pods", owners.values().any(|(live, _)| *live > 1));
+            see(
+                "address of a finished pod in use",
+                owners.values().any(|(live, dead)| *live > 0 && *dead > 0),
+            );
+            for p in c.policies.values() {
+                see("policy in an undeclared namespace", !c.namespaces.contains_key(&p.key.namespace));
+                for rules in [&p.ingress, &p.egress].into_iter().flatten() {
+                    see("no rules", rules.is_empty());
+                    for r in rules {
+                        see("no peers", r.peers.is_none());
+                        see("no ports", r.ports.is_none());
+                        for e in r.peers.iter().flatten() {
+                            let Peer::Block(b) = &e.peer else { continue };
+                            see("everything", b.cidr.prefix_len() == 0);
+                            see("single address", b.cidr.prefix_len() == b.cidr.max_prefix_len());
+                            see("exceptions", !b.except.is_empty());
+                            see("IPv6 block", Family::of_net(&b.cidr) == Family::V6);
+                        }
+                        for e in r.ports.iter().flatten() {
+                            match &e.port {
+                                PortMatch::Named { .. } => see("named port", true),
+                                PortMatch::Numbers { first: 0, last: u16::MAX, .. } => {
+                                    see("protocol alone", true);
+                                }
+                                PortMatch::Numbers { first, last, .. } => see("port range", first < last),
+                            }
+                        }
+                    }
+                }
+                for r in p.subject.pods.requirements() {
+                    see("In", matches!(r.test, Test::In(_)));
+                    see("NotIn", matches!(r.test, Test::NotIn(_)));
+                    see("Exists", matches!(r.test, Test::Exists));
+                    see("DoesNotExist", matches!(r.test, Test::DoesNotExist));
+                }
+            }
+        }
+        assert_eq!(seen.len(), 24, "{seen:?}");
+    }
+}

@@ -1,0 +1,261 @@
+//! Random NetworkPolicies and selectors.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use fastrand::Rng;
+use ipnet::IpNet;
+
+use super::{
+    Style,
+    vocabulary::{
+        ADDRESSES_PER_NODE, EXTERNALS, LABEL_KEYS, NAMESPACES, PORT_NAMES, PORT_NUMBERS, SELECTED_VALUES,
+        UNDECLARED, UNKNOWN_PORT_NAME, namespace_name, node_address, one_in, pick, pod_address,
+    },
+};
+use crate::{
+    Action, Cluster, Direction, Family, Name, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Protocol,
+    Rule, Selector, Tier,
+    address::{from_number, max_number, to_number},
+    cluster::NAMESPACE_NAME_LABEL,
+    labels::{Requirement, Test},
+    rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
+};
+
+/// The policy with this number.
+pub(super) fn policy(rng: &mut Rng, style: Style, cluster: &Cluster, index: usize) -> Policy {
+    let mut policy = if style == Style::Tiered && rng.bool() {
+        cluster_wide(rng, index)
+    } else {
+        namespaced(rng, cluster, index)
+    };
+    let directions = rng.usize(..8);
+    let scope = |direction| Scope { cluster, policy: &policy, direction };
+    let ingress = (directions < 5).then(|| rules(rng, scope(Direction::Ingress)));
+    let egress = (directions > 2).then(|| rules(rng, scope(Direction::Egress)));
+    (policy.ingress, policy.egress) = (ingress, egress);
+    policy
+}
+
+/// A NetworkPolicy without rules.
+fn namespaced(rng: &mut Rng, cluster: &Cluster, index: usize) -> Policy {
+    let namespace = namespace_name(rng, cluster.namespaces.len());
+    Policy {
+        key: PolicyKey::network_policy(namespace.clone(), format!("np{index}")),
+        tier: Tier::Developer,
+        priority: 0,
+        subject: PodMatch { namespaces: NamespaceMatch::Named(namespace), pods: selector(rng, false) },
+        ingress: None,
+        egress: None,
+        source: None,
+    }
+}
+
+/// A ClusterNetworkPolicy without rules. Few priorities, so that they tie (SEMANTICS G-11).
+fn cluster_wide(rng: &mut Rng, index: usize) -> Policy {
+    let (namespaces, pods) = (NamespaceMatch::Selected(selector(rng, true)), selector(rng, false));
+    Policy {
+        key: PolicyKey {
+            kind: "ClusterNetworkPolicy".into(),
+            namespace: "".into(),
+            name: format!("cnp{index}").into(),
+        },
+        tier: pick(rng, &[Tier::Admin, Tier::Baseline]),
+        priority: rng.i32(0..3),
+        subject: PodMatch { namespaces, pods },
+        ingress: None,
+        egress: None,
+        source: None,
+    }
+}
+
+/// Where a rule stands: that decides what it may say.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) policy: &'a Policy,
+    pub(super) direction: Direction,
+}
+
+impl Scope<'_> {
+    fn is_cluster_wide(&self) -> bool {
+        self.policy.tier != Tier::Developer
+    }
+}
+
+/// The rules of one direction: none at all once in five times.
+pub(super) fn rules(rng: &mut Rng, scope: Scope<'_>) -> Vec<Rule> {
+    let count = if one_in(rng, 5) { 0 } else { rng.usize(1..=3) };
+    (0..count).map(|_| rule(rng, scope)).collect()
+}
+
+pub(super) fn rule(rng: &mut Rng, scope: Scope<'_>) -> Rule {
+    let wide = scope.is_cluster_wide();
+    let peers = (wide || !one_in(rng, 6)).then(|| {
+        let count = rng.usize(1..=3);
+        (0..count).map(|_| PeerEntry { peer: peer(rng, scope), source: None }).collect()
+    });
+    let ports = (!one_in(rng, 3)).then(|| {
+        let count = rng.usize(1..=3);
+        (0..count).map(|_| PortEntry { port: port(rng, wide), source: None }).collect()
+    });
+    let action = if wide { pick(rng, &[Action::Accept, Action::Deny, Action::Pass]) } else { Action::Accept };
+    Rule { action, peers, ports, source: None }
+}
+
+/// Only NetworkPolicy knows "my own namespace", and only cluster-wide egress rules know nodes; a cluster-wide ingress
+/// rule knows no blocks (SEMANTICS C7).
+fn peer(rng: &mut Rng, scope: Scope<'_>) -> Peer {
+    let selected = |rng: &mut Rng| NamespaceMatch::Selected(selector(rng, true));
+    let (namespaces, pods) = match rng.usize(..10) {
+        0..=2 if !scope.is_cluster_wide() => {
+            (NamespaceMatch::Named(scope.policy.key.namespace.clone()), selector(rng, false))
+        }
+        3..=4 => (selected(rng), Selector::everything()),
+        5..=6 if scope.is_cluster_wide() && scope.direction == Direction::Egress => {
+            return Peer::Nodes(selector(rng, false));
+        }
+        7.. if !scope.is_cluster_wide() || scope.direction == Direction::Egress => {
+            return Peer::Block(block(rng, scope.cluster));
+        }
+        _ => (selected(rng), selector(rng, false)),
+    };
+    Peer::Pods(PodMatch { namespaces, pods })
+}
+
+/// A selector for namespaces or for pods; everything once in four times, now and then a contradiction.
+pub(super) fn selector(rng: &mut Rng, namespaces: bool) -> Selector {
+    if one_in(rng, 4) {
+        return Selector::everything();
+    }
+    if one_in(rng, 16) {
+        let key: Name = pick(rng, &LABEL_KEYS).into();
+        let tests = if rng.bool() {
+            let values = BTreeSet::from([Name::from(pick(rng, &SELECTED_VALUES))]);
+            [Test::In(values.clone()), Test::NotIn(values)]
+        } else {
+            [Test::Exists, Test::DoesNotExist]
+        };
+        return Selector::new(tests.map(|test| Requirement { key: key.clone(), test }));
+    }
+    let count = if rng.bool() { 1 } else { rng.usize(1..=3) };
+    Selector::new((0..count).map(|_| requirement(rng, namespaces)))
+}
+
+fn requirement(rng: &mut Rng, namespaces: bool) -> Requirement {
+    let by_name = namespaces && one_in(rng, 3);
+    let count = rng.usize(1..=2);
+    let values: BTreeSet<Name> = (0..count)
+        .map(|_| match by_name {
+            true if one_in(rng, 6) => UNDECLARED.into(),
+            true => pick(rng, &NAMESPACES[..3]).into(),
+            false => pick(rng, &SELECTED_VALUES).into(),
+        })
+        .collect();
+    let key = if by_name { NAMESPACE_NAME_LABEL } else { pick(rng, &LABEL_KEYS) };
+    let test = match rng.usize(..7) {
+        0..=2 => Test::In(values),
+        3..=4 => Test::NotIn(values),
+        5 => Test::Exists,
+        _ => Test::DoesNotExist,
+    };
+    Requirement { key: key.into(), test }
+}
+
+/// A port match; a name without protocol is what cluster-wide policies say (SEMANTICS C15).
+fn port(rng: &mut Rng, any_protocol: bool) -> PortMatch {
+    let protocol = if rng.bool() { Protocol::Tcp } else { pick(rng, &Protocol::WITH_PORTS) };
+    let numbers = |first, last| PortMatch::Numbers { protocol, first, last };
+    match rng.usize(..10) {
+        0..=2 => {
+            let name = if one_in(rng, 8) { UNKNOWN_PORT_NAME } else { pick(rng, &PORT_NAMES) };
+            PortMatch::Named { protocol: (!any_protocol).then_some(protocol), name: name.into() }
+        }
+        3 => numbers(0, u16::MAX),
+        4..=6 => {
+            let port = pick(rng, &PORT_NUMBERS);
+            numbers(port, port)
+        }
+        7 => numbers(1, pick(rng, &PORT_NUMBERS)),
+        8 => numbers(pick(rng, &PORT_NUMBERS), u16::MAX),
+        _ => {
+            let (a, b) = (pick(rng, &PORT_NUMBERS), pick(rng, &PORT_NUMBERS));
+            numbers(a.min(b), a.max(b).saturating_add(rng.u16(..2)))
+        }
+    }
+}
+
+/// Some address that means something: a pod's, a node's, an outside host's.
+fn anchor(rng: &mut Rng, cluster: &Cluster) -> IpAddr {
+    let nodes = cluster.nodes.len().max(1);
+    let family = if one_in(rng, 3) { Family::V6 } else { Family::V4 };
+    match rng.usize(..10) {
+        0..=3 if !cluster.pods.is_empty() => {
+            let pod = cluster.pods.values().nth(rng.usize(..cluster.pods.len()));
+            pod.and_then(|p| p.addresses.first().copied()).unwrap_or_else(|| node_address(0, family))
+        }
+        0..=6 => pod_address(rng.usize(..nodes), rng.usize(..ADDRESSES_PER_NODE), family),
+        7 => node_address(rng.usize(..nodes), family),
+        _ => pick(rng, &EXTERNALS),
+    }
+}
+
+/// A block round an anchor, with up to three exceptions within it.
+fn block(rng: &mut Rng, cluster: &Cluster) -> IpBlock {
+    let at = anchor(rng, cluster);
+    let lengths: &[u8] = match Family::of(at) {
+        Family::V4 => &[0, 1, 8, 16, 23, 24, 28, 30, 31, 32, 32],
+        Family::V6 => &[0, 1, 16, 32, 63, 64, 112, 124, 127, 128, 128],
+    };
+    let cidr = net(at, pick(rng, lengths));
+    let count = if one_in(rng, 2) { 0 } else { rng.usize(1..=3) };
+    let mut except: Vec<IpNet> = Vec::new();
+    for _ in 0..count {
+        let inside = match rng.usize(..4) {
+            0 => cidr.network(),
+            1 => cidr.broadcast(),
+            _ => anchor(rng, cluster),
+        };
+        let longer: Vec<u8> = lengths.iter().copied().filter(|l| *l > cidr.prefix_len()).collect();
+        if cidr.contains(&inside) && !longer.is_empty() {
+            except.push(net(inside, pick(rng, &longer)));
+        }
+    }
+    except.sort_unstable();
+    IpBlock { cidr, except: except.into() }
+}
+
+/// The CIDR of this length round an address, host bits masked.
+fn net(address: IpAddr, length: u8) -> IpNet {
+    let family = Family::of(address);
+    let host_bits = if family == Family::V4 { 32 } else { 128 } - u32::from(length);
+    let mask = max_number(family).checked_shr(host_bits).map_or(0, |ones| ones << host_bits);
+    IpNet::new_assert(from_number(family, to_number(address) & mask), length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nets_are_masked() {
+        let v4 = IpAddr::from([10, 244, 1, 9]);
+        assert_eq!(net(v4, 24).to_string(), "10.244.1.0/24");
+        assert_eq!(net(v4, 0).to_string(), "0.0.0.0/0");
+        assert_eq!(net(v4, 32).to_string(), "10.244.1.9/32");
+        let v6: IpAddr = "fd00:10::9".parse().unwrap();
+        assert_eq!(net(v6, 0).to_string(), "::/0");
+        assert_eq!(net(v6, 124).to_string(), "fd00:10::/124");
+        assert_eq!(net(v6, 128).to_string(), "fd00:10::9/128");
+    }
+
+    #[test]
+    fn exceptions_are_strict_subsets_as_validation_demands() {
+        let mut rng = Rng::with_seed(1);
+        for _ in 0..2000 {
+            let b = block(&mut rng, &Cluster::default());
+            for e in b.except.iter() {
+                assert!(b.cidr.contains(e) && e.prefix_len() > b.cidr.prefix_len(), "{b:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The laws that hold the reference, the compiler and its increments together, on random clusters built to collide.
+//!
+//! `PALISADE_CASES` sets the number of cases of each law and shape.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use palisade_policy::{
+    Change, Cluster, Direction, Endpoint, Family, Flow, Group, IpRange, Name, NodePlan, Phase, Pod, TableId,
+    compile::Compiler,
+    random::{Rng, Shape, Style, change, cluster, describe, endpoints, flows, shrink, traffic},
+};
+use support::{plans, unanimous};
+
+/// How many random cases a law runs: `PALISADE_CASES`, else `default`, which together take less than a minute.
+fn cases(default: u64) -> u64 {
+    match std::env::var("PALISADE_CASES") {
+        Ok(text) => text.parse().expect("PALISADE_CASES must be a number"),
+        Err(_) => default,
+    }
+}
+
+/// Holds a law on `n` random clusters of a shape. `law` gets the cluster and randomness of its own, and says what is
+/// wrong. A cluster that breaks it is shrunk under the same randomness and printed with its seed.
+fn hold(n: u64, shape: &Shape, law: impl Fn(&Cluster, &mut Rng) -> Result<(), String>) {
+    for seed in 0..n {
+        let world = cluster(&mut Rng::with_seed(seed), shape);
+        let check = |c: &Cluster| {
+            let run = std::panic::AssertUnwindSafe(|| law(c, &mut Rng::with_seed(!seed)));
+            std::panic::catch_unwind(run).unwrap_or_else(|_| Err("it panicked".to_owned()))
+        };
+        let Err(wrong) = check(&world) else { continue };
+        let smallest = shrink(&world, |c| check(c).is_err());
+        let still = check(&smallest).expect_err("shrinking keeps the fault");
+        panic!("seed {seed}: {wrong}\n--- smallest cluster:\n{}--- in it: {still}", describe(&smallest));
+    }
+}
+
+/// (a) The reference, an independent reading of the specification and the plan read back give one answer: for every
+/// pair of addresses that any object mentions, each with a few of the ports that do.
+#[test]
+fn reference_is_plan_is_second_opinion_for_every_pair() {
+    hold(cases(600), &Shape::strange(), |cluster, rng| {
+        let (plans, ends, traffic) = (plans(cluster), endpoints(cluster), traffic(cluster));
+        for source in &ends {
+            for destination in ends.iter().filter(|d| Family::of(d.address()) == Family::of(source.address()))
+            {
+                // Two ends outside ask nothing of any policy.
+                if ![source, destination].iter().any(|e| matches!(e, Endpoint::Pod { .. })) {
+                    continue;
+                }
+                for _ in 0..2 {
+                    let (protocol, port) = traffic[rng.usize(..traffic.len())];
+                    let (source, destination) = (source.clone(), destination.clone());
+                    let flow = Flow { source, destination, protocol, port, through_service: rng.bool() };
+                    unanimous(cluster, &plans, &flow)?;
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+/// (a) The same on many more clusters, with sampled flows.
+#[test]
+fn reference_is_plan_is_second_opinion_on_samples() {
+    for (n, shape) in [(5000, Shape::strange()), (1000, Shape::small()), (400, Shape::medium())] {
+        hold(cases(n), &shape, |cluster, rng| {
+            let plans = plans(cluster);
+            flows(rng, cluster, 150).iter().try_for_each(|flow| unanimous(cluster, &plans, flow).map(drop))
+        });
+    }
+}
+
+/// (a) With cluster-wide tiers before and after the NetworkPolicies, reference and plan give one answer.
+#[test]
+fn reference_is_plan_with_tiers() {
+    hold(cases(2500), &Shape::tiered(), |cluster, rng| {
+        let plans = plans(cluster);
+        flows(rng, cluster, 150).iter().try_for_each(|flow| unanimous(cluster, &plans, flow).map(drop))
+    });
+}
+
+/// (a) Who owns an address is settled by the pods alone: of the live pods that report it a Running one, then the one
+/// created last, then the first by namespace and name (SEMANTICS G-10).
+#[test]
+fn an_address_belongs_to_one_live_pod() {
+    hold(cases(5000), &Shape::strange(), |cluster, _| {
+        for address in cluster.pods.values().flat_map(|p| &p.addresses) {
+            let mut owner: Option<&Pod> = None;
+            for pod in cluster.pods.values() {
+                let live = !pod.host_network && pod.phase != Phase::Succeeded && pod.phase != Phase::Failed;
+                if !live || !pod.addresses.contains(address) {
+                    continue;
+                }
+                // The pods come by namespace and name, so a tie leaves the earlier one.
+                let better = owner.is_none_or(|known| match (known.phase, pod.phase) {
+                    (Phase::Running, Phase::Running) => pod.created > known.created,
+                    (Phase::Running, _) => false,
+                    (_, Phase::Running) => true,
+                    _ => pod.created > known.created,
+                });
+                if better {
+                    owner = Some(pod);
+                }
+            }
+            let (wanted, found) = (owner.map(|p| &p.key), cluster.pod_at(*address).map(|p| &p.key));
+            if wanted != found {
+                return Err(format!("{address} belongs to {wanted:?}, not to {found:?}"));
+            }
+        }
+        Ok(())
+    });
+}
+
+/// A node of the cluster for which to compile; now and then one that has no pods.
+fn some_node(rng: &mut Rng, cluster: &Cluster) -> Name {
+    let at = rng.usize(..=cluster.nodes.len());
+    cluster.nodes.keys().nth(at).cloned().unwrap_or_else(|| "elsewhere".into())
+}
+
+fn from_scratch(node: &Name, cluster: &Cluster) -> NodePlan {
+    Compiler::from_cluster(node.clone(), cluster).plan().clone()
+}
+
+/// (b), (c) After every change of a random sequence the plan is that of the resulting cluster; the delta leads from
+/// the plan before to the plan after and holds nothing else.
+#[test]
+fn incremental_is_from_scratch_and_deltas_are_exact() {
+    for (n, shape, edits) in
+        [(1500, Shape::strange(), 25), (700, Shape::tiered(), 25), (60, Shape::medium(), 60)]
+    {
+        hold(cases(n), &shape, |start, rng| {
+            let node = some_node(rng, start);
+            let (mut cluster, mut compiler) = (start.clone(), Compiler::from_cluster(node.clone(), start));
+            let (mut before, mut applied) = (compiler.plan().clone(), compiler.plan().clone());
+            for step in 0..edits {
+                let edit = change(rng, shape.style, &cluster);
+                let context = |what: &str| format!("node {node}, step {step}, {edit:?}: {what}");
+                cluster.apply(edit.clone());
+                let delta = compiler.apply(edit.clone());
+                if *compiler.cluster() != cluster {
+                    return Err(context("the compiler holds another cluster"));
+                }
+                let wanted = from_scratch(&node, &cluster);
+                if *compiler.plan() != wanted {
+                    return Err(context(&format!("plan {:#?}\nfrom scratch {wanted:#?}", compiler.plan())));
+                }
+                if delta != before.delta_to(&wanted) {
+                    return Err(context(&format!("delta {delta:#?}\nexact {:#?}", before.delta_to(&wanted))));
+                }
+                applied.apply(&delta);
+                if applied != wanted {
+                    return Err(context("the deltas don't add up to the plan"));
+                }
+                before = wanted;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// (b), (c) Many changes at once give one exact delta; the objects of a cluster may arrive in any order, beside ones
+/// that go again, and a cluster may be taken apart down to the empty plan.
+#[test]
+fn the_order_of_changes_does_not_matter() {
+    hold(cases(2500), &Shape::strange(), |cluster, rng| {
+        let node = some_node(rng, cluster);
+        let wanted = from_scratch(&node, cluster);
+        let mut arrivals = Cluster::default().changes_to(cluster);
+        rng.shuffle(&mut arrivals);
+
+        let mut one_by_one = Compiler::new(node.clone());
+        for (at, arrival) in arrivals.iter().enumerate() {
+            if rng.usize(..4) == 0 {
+                // A passer-by: something of another cluster that comes, and goes or is replaced.
+                let passer_by = change(rng, Style::Strange, one_by_one.cluster());
+                let undo = undo(one_by_one.cluster(), &passer_by);
+                one_by_one.apply(passer_by);
+                one_by_one.apply_all(undo);
+            }
+            one_by_one.apply(arrival.clone());
+            let twice = one_by_one.apply_all([arrival.clone(), arrivals[rng.usize(..=at)].clone()]);
+            if !twice.is_empty() {
+                return Err(format!("node {node}: {arrival:?} again is not nothing: {twice:#?}"));
+            }
+        }
+        if *one_by_one.plan() != wanted {
+            return Err(format!("node {node}: one by one {:#?}\nat once {wanted:#?}", one_by_one.plan()));
+        }
+
+        let mut batch = Compiler::new(node.clone());
+        let delta = batch.apply_all(arrivals);
+        if *batch.plan() != wanted || delta != NodePlan::default().delta_to(&wanted) {
+            return Err(format!("node {node}: one batch gives {:#?}\nwanted {wanted:#?}", batch.plan()));
+        }
+
+        let mut departures = cluster.changes_to(&Cluster::default());
+        rng.shuffle(&mut departures);
+        for departure in departures {
+            batch.apply(departure);
+        }
+        if *batch.plan() != NodePlan::default() || *batch.cluster() != Cluster::default() {
+            return Err(format!("node {node}: left over {:#?}", batch.plan()));
+        }
+        Ok(())
+    });
+}
+
+/// What takes back `change` in `cluster`, before which it has not been applied.
+fn undo(cluster: &Cluster, change: &Change) -> Vec<Change> {
+    let mut after = cluster.clone();
+    after.apply(change.clone());
+    after.changes_to(cluster)
+}
+
+/// (c) A batch of edits, some of which cancel each other, gives the exact difference.
+#[test]
+fn a_batch_gives_the_exact_difference() {
+    hold(cases(2500), &Shape::strange(), |start, rng| {
+        let node = some_node(rng, start);
+        let mut compiler = Compiler::from_cluster(node.clone(), start);
+        let (mut cluster, before) = (start.clone(), compiler.plan().clone());
+        let edits: Vec<Change> = (0..rng.usize(0..12))
+            .map(|_| {
+                let edit = change(rng, Style::Strange, &cluster);
+                cluster.apply(edit.clone());
+                edit
+            })
+            .collect();
+        let delta = compiler.apply_all(edits);
+        let wanted = from_scratch(&node, &cluster);
+        if *compiler.plan() != wanted {
+            return Err(format!("node {node}: plan {:#?}\nfrom scratch {wanted:#?}", compiler.plan()));
+        }
+        if delta != before.delta_to(&wanted) {
+            return Err(format!("node {node}: delta {delta:#?}\nexact {:#?}", before.delta_to(&wanted)));
+        }
+        let back = compiler.apply_all(cluster.changes_to(start));
+        if *compiler.plan() != before || back != wanted.delta_to(&before) {
+            return Err(format!("node {node}: undoing the batch gives {back:#?}"));
+        }
+        Ok(())
+    });
+}
+
+/// (d) What the documentation of [`NodePlan`] and [`palisade_policy::Table`] promises to the data plane.
+#[test]
+fn plans_are_well_formed() {
+    for (n, shape) in [(5000, Shape::strange()), (300, Shape::medium())] {
+        hold(cases(n), &shape, |cluster, _| {
+            plans(cluster).iter().try_for_each(|(node, plan)| {
+                well_formed(cluster, node, plan).map_err(|wrong| format!("node {node}: {wrong}\n{plan:#?}"))
+            })
+        });
+    }
+}
+
+fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), String> {
+    let mut tables: BTreeSet<TableId> = BTreeSet::new();
+    for (direction, dispatch) in [(Direction::Ingress, &plan.ingress), (Direction::Egress, &plan.egress)] {
+        for (address, id) in dispatch {
+            let owner = cluster.pod_at(*address);
+            if owner.and_then(|p| p.node.as_ref()) != Some(node) {
+                return Err(format!("{address} is no local pod's"));
+            }
+            if plan.tables.get(id).map(|t| t.direction) != Some(direction) {
+                return Err(format!(
+                    "{address} leads to table {id}, which is missing or of the other direction"
+                ));
+            }
+            tables.insert(*id);
+        }
+    }
+    if !tables.iter().eq(plan.tables.keys()) {
+        return Err("tables that nothing leads to".to_owned());
+    }
+    let mentioned: BTreeSet<_> =
+        plan.tables.values().flat_map(|t| t.exact.keys().chain(t.ranges.keys())).collect();
+    if !mentioned.into_iter().eq(plan.groups.keys()) {
+        return Err("the groups are not those that the tables mention".to_owned());
+    }
+    for (id, group) in &plan.groups {
+        if let Group::Ranges(ranges) = group {
+            let backwards =
+                ranges.iter().any(|r| r.first > r.last || Family::of(r.first) != Family::of(r.last));
+            if ranges.is_empty() || backwards || ranges.windows(2).any(|w| w[0].last >= w[1].first) {
+                return Err(format!("the ranges of group {id} are empty, unsorted or overlap"));
+            }
+        }
+        if let Group::Addresses(members) = group
+            && let Some(stranger) = members.iter().find(|a| cluster.pod_at(**a).is_none())
+        {
+            return Err(format!("group {id} holds {stranger}, which no live pod has"));
+        }
+    }
+    plan.tables.iter().try_for_each(|(id, table)| {
+        let mut seen = BTreeSet::new();
+        for group in table.exact.keys() {
+            let Some(Group::Addresses(members)) = plan.groups.get(group) else {
+                return Err(format!("exact group {group} of table {id} holds no addresses"));
+            };
+            if let Some(twice) = members.iter().find(|a| !seen.insert(**a)) {
+                return Err(format!("{twice} is in two exact groups of table {id}"));
+            }
+        }
+        let mut ranges: Vec<IpRange> = Vec::new();
+        for group in table.ranges.keys() {
+            let Some(Group::Ranges(more)) = plan.groups.get(group) else {
+                return Err(format!("range group {group} of table {id} holds no ranges"));
+            };
+            ranges.extend(more);
+        }
+        ranges.sort_unstable();
+        if ranges.windows(2).any(|w| w[0].last >= w[1].first) {
+            return Err(format!("range groups of table {id} overlap"));
+        }
+        Ok(())
+    })
+}
