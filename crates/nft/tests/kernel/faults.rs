@@ -1,12 +1,16 @@
 //! Failures at every point leave the old rules in force, and say what could not be programmed.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use libtest_mimic::Trial;
 use nix::libc::{EEXIST, ENOBUFS, ENOENT, ENOMEM, EPERM};
 use palisade_nft::{Enforcer, Error, Kernel, reader::Ruleset};
 use palisade_policy::{
-    Delta, Direction, NodePlan, PortSet, Protocol, Table, TableId, Traffic, plan::AddressChanges,
+    Delta, Direction, Group, GroupId, NodePlan, PortSet, Protocol, Table, TableId, Traffic,
+    plan::{AddressChanges, MemberChanges},
 };
 
 use crate::{
@@ -19,6 +23,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_refusal_names_the_object_and_changes_nothing", refusals),
+        trial("a_refusal_points_at_the_element", pointed),
         trial("interruptions_and_full_buffers_are_got_over", got_over),
         trial("a_failure_in_any_transaction_takes_the_others_back", taken_back),
         trial("a_failed_repair_is_made_up_for_by_the_next_commit", torn),
@@ -65,20 +70,20 @@ fn refusals() {
     let delta = NodePlan::default().delta_to(&plan);
     // The messages are: row chain, its rules, table chain, its rules, the pair, the dispatch, the number.
     let mut names = Vec::new();
-    for index in 0..64 {
-        script.lock().unwrap().faults =
-            [Some(Fault::Refused(index, EEXIST, "already there, says the kernel"))].into();
-        match enforcer.commit(&delta) {
-            Err(Error::Refused { about, kernel_says, .. }) => {
-                assert_eq!(kernel_says.as_deref(), Some("already there, says the kernel"));
-                names.push(about);
-            }
-            // Beyond the last message: the answer is to nothing that was sent.
-            Err(Error::Answer(_)) => break,
-            other => panic!("message {index}: {other:?}"),
-        }
+    for index in 0.. {
+        let fault = Fault::Refused(index, EEXIST, "already there, says the kernel");
+        script.lock().unwrap().faults = [Some(fault)].into();
+        let Error::Refused { about, kernel_says, .. } = enforcer.commit(&delta).unwrap_err() else {
+            panic!("message {index}");
+        };
+        assert_eq!(kernel_says.as_deref(), Some("already there, says the kernel"));
+        let last = about.ends_with("into set generation");
+        names.push(about);
         assert_eq!(*enforcer.programmed(), NodePlan::default());
         assert_eq!(shape(&mut enforcer), before);
+        if last {
+            break;
+        }
     }
     for wanted in [
         "chain row_ingress_",
@@ -107,6 +112,29 @@ fn isolated(pod: IpAddr) -> NodePlan {
         tables: BTreeMap::from([(id, table)]),
         ..NodePlan::default()
     }
+}
+
+/// Somebody else took a member away. The real kernel says where in the message the element is that it misses.
+fn pointed() {
+    let members: BTreeSet<IpAddr> = (1..=9u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+    let mut plan = isolated([10, 0, 0, 1].into());
+    let group = GroupId([7; 10]);
+    plan.groups.insert(group, Group::Addresses(members.clone()));
+    plan.tables.get_mut(&TableId([1; 10])).unwrap().exact.insert(group, Traffic::all());
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
+    let mut others = plan.clone();
+    let without: BTreeSet<IpAddr> =
+        members.iter().copied().filter(|a| *a != IpAddr::from([10, 0, 0, 5])).collect();
+    others.groups.insert(group, Group::Addresses(without));
+    Enforcer::start(Kernel::open().unwrap(), &others).unwrap();
+    let change = MemberChanges { removed: members, ..MemberChanges::default() };
+    let error = enforcer
+        .commit(&Delta { members: BTreeMap::from([(group, change)]), ..Delta::default() })
+        .unwrap_err();
+    let Error::Refused { about, more, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(about, "address 10.0.0.5 out of set group_07070707070707070707_4");
+    // The transaction number is not ours either: two enforcers can't overwrite each other unnoticed.
+    assert_eq!((error.os_error(), *more), (Some(ENOENT), 1), "{error}");
 }
 
 fn got_over() {
