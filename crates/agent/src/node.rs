@@ -52,8 +52,8 @@ impl<D: DataPlane> NodeAgent<D> {
     }
 
     /// The whole cluster, at first or again.
-    pub fn snapshot(&mut self, cluster: &Cluster) -> Report {
-        self.handle(Input::Snapshot(cluster.clone()))
+    pub fn snapshot(&mut self, cluster: Cluster) -> Report {
+        self.handle(Input::Snapshot(cluster))
     }
 
     /// Some changes.
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn an_open_connection_is_cut_when_it_becomes_denied_and_freed_when_it_is_allowed_again() {
         let mut agent = agent(&[]);
-        assert_eq!(agent.snapshot(&cluster()).revoked, 0);
+        assert_eq!(agent.snapshot(cluster()).revoked, 0);
         assert_eq!(agent.apply(deny()).revoked, 1);
         assert!(agent.plane.connections[&7].revoked);
         assert_eq!(agent.apply(deny()).revoked, 0, "the same policy again");
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn one_refusal_is_made_good_at_once() {
         let mut agent = agent(&[false, true, false]);
-        agent.snapshot(&cluster());
+        agent.snapshot(cluster());
         let report = agent.apply(deny());
         assert_eq!(report.errors.len(), 1);
         assert!(report.cut_off.is_empty());
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn pods_whose_policies_are_refused_are_cut_off_and_come_back() {
         let mut agent = agent(&[false, true, true, false, false]);
-        agent.snapshot(&cluster());
+        agent.snapshot(cluster());
         let report = agent.apply(deny());
         assert_eq!(report.errors.len(), 2);
         assert_eq!(report.cut_off, [(Direction::Ingress, address("10.0.0.1"))]);
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn a_kernel_that_refuses_everything_keeps_what_it_holds() {
         let mut agent = agent(&[false, true, true, true]);
-        agent.snapshot(&cluster());
+        agent.snapshot(cluster());
         let before = agent.plane.programmed.clone();
         assert_eq!(agent.apply(deny()).errors.len(), 3);
         assert_eq!(agent.plane.programmed, before);

@@ -90,12 +90,17 @@ impl Reconciler {
     /// What to do about `input` at the time `now`.
     pub fn handle(&mut self, input: Input, now: Duration) -> Vec<Action> {
         match (input, self.state) {
-            (Input::Snapshot(cluster), state) => {
-                let delta = self.compiler.apply_all(self.compiler.cluster().changes_to(&cluster));
-                if state == State::Waiting {
-                    self.state = State::Current;
-                    return vec![Action::Start];
+            (Input::Snapshot(cluster), State::Waiting) => {
+                if *self.compiler.cluster() == Cluster::default() {
+                    self.compiler.apply_all(cluster.into_changes());
+                } else {
+                    self.compiler.apply_all(self.compiler.cluster().changes_to(&cluster));
                 }
+                self.state = State::Current;
+                vec![Action::Start]
+            }
+            (Input::Snapshot(cluster), _) => {
+                let delta = self.compiler.apply_all(self.compiler.cluster().changes_to(&cluster));
                 self.commit(delta)
             }
             (Input::Changes(changes), state) => {

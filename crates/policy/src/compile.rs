@@ -11,7 +11,8 @@
 //! * `definition`: what a table says, independent of who the peers are: rules in order, named ports of the subject
 //!   resolved. Its hash is the table's name.
 //! * `ranges`: the table's rows for addresses that are no pods, cut where CIDRs begin and end.
-//! * `classes`: pod addresses that no table of this node can tell apart.
+//! * `classes`: addresses of pods and nodes that no table of this node can tell apart.
+//! * `selections`: what rules select by labels, and which classes that holds.
 //! * `tables`: for each table, which classes differ from what the ranges say, grouped by row.
 //! * `recorder`: edits the plan and remembers what it was, so that a delta carries only what differs.
 //!
@@ -20,8 +21,10 @@
 mod addresses;
 mod classes;
 mod definition;
+mod interner;
 mod ranges;
 mod recorder;
+mod selections;
 mod subjects;
 mod tables;
 
@@ -33,7 +36,8 @@ use std::{
 use crate::{Change, Cluster, Delta, Name, Namespace, Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey};
 
 use self::{
-    addresses::AddressBook, classes::Classes, recorder::Recorder, subjects::Subjects, tables::Tables,
+    addresses::AddressBook, classes::Classes, interner::Interner, recorder::Recorder, subjects::Subjects,
+    tables::Tables,
 };
 
 /// Compiles the plan of one node and keeps it current. See the module documentation.
@@ -41,6 +45,7 @@ use self::{
 pub struct Compiler {
     node: Name,
     cluster: Cluster,
+    interner: Interner,
     book: AddressBook,
     subjects: Subjects,
     classes: Classes,
@@ -67,6 +72,7 @@ impl Compiler {
         Self {
             node,
             cluster: Cluster::default(),
+            interner: Interner::default(),
             book: AddressBook::default(),
             subjects: Subjects::default(),
             classes: Classes::default(),
@@ -110,6 +116,7 @@ impl Compiler {
     pub fn apply_all(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
         let mut dirty = Dirty::default();
         for change in changes {
+            let change = self.interner.share(change);
             self.note(&change, &mut dirty);
             self.cluster.apply(change);
         }

@@ -18,10 +18,12 @@ pub mod cluster;
 pub mod compile;
 pub mod flow;
 pub mod labels;
+pub mod lookup;
 pub mod near;
 pub mod plan;
 pub mod random;
 pub mod reference;
+pub mod regions;
 pub mod rules;
 pub mod traffic;
 

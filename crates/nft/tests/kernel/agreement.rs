@@ -60,7 +60,7 @@ fn life(seed: u64, classes: usize, steps: usize) {
 }
 
 /// All that is in the table, less what counts transactions.
-fn shape(enforcer: &mut Enforcer) -> Ruleset {
+pub(crate) fn shape(enforcer: &mut Enforcer) -> Ruleset {
     let mut ruleset = Ruleset::read(enforcer.kernel()).unwrap().expect("our table");
     ruleset.sets.remove("generation");
     ruleset

@@ -4,10 +4,15 @@
 //! that a process without rights meets (no `SO_SNDBUFFORCE`).
 
 mod agreement;
+mod faults;
 mod listing;
 mod random;
+mod restart;
 mod revocation;
 mod sandbox;
+mod scripted;
+mod shapes;
+mod staging;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -17,7 +22,17 @@ fn main() {
     if !arguments.list {
         sandbox::enter();
     }
-    let tests: Vec<Trial> =
-        [agreement::trials(), listing::trials(), revocation::trials()].into_iter().flatten().collect();
+    let tests: Vec<Trial> = [
+        agreement::trials(),
+        faults::trials(),
+        listing::trials(),
+        restart::trials(),
+        revocation::trials(),
+        shapes::trials(),
+        staging::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     libtest_mimic::run(&arguments, tests).exit();
 }

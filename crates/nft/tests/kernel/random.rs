@@ -121,6 +121,31 @@ impl World {
         }
     }
 
+    /// Pods change groups, and nothing else happens.
+    pub(crate) fn move_members(&mut self, random: &mut Random) {
+        for _ in 0..60 {
+            let pod = *random.pick(&self.pods);
+            let class = random.below(self.classes);
+            if random.chance(20) {
+                self.class_of.remove(&pod);
+            } else {
+                self.class_of.insert(pod, class);
+            }
+        }
+    }
+
+    /// Tables change, and who uses them, and no pod moves.
+    pub(crate) fn change_tables(&mut self, random: &mut Random) {
+        for id in 0..5 {
+            let spec = self.spec(random, if id % 2 == 0 { Direction::Ingress } else { Direction::Egress });
+            self.tables.insert(id, spec);
+        }
+        for pod in self.pods.clone() {
+            let id = random.below(5);
+            self.dispatch.insert((self.tables[&id].direction, pod), id);
+        }
+    }
+
     fn spec(&self, random: &mut Random, direction: Direction) -> Spec {
         let share = *random.pick(&[20, 60, 100]);
         Spec {
