@@ -46,20 +46,21 @@ pub(super) fn required<'a>(cx: &mut Context<'_>, fields: Fields<'a>, name: &str)
 pub(super) fn properties(cx: &mut Context<'_>, fields: Fields<'_>, known: &[&str], only_one: bool) {
     let at = fields.at;
     let count = known.iter().filter(|name| fields.get(name).is_some()).count();
-    let names = known.join(", ");
+    let names = || known.join(", ");
     if count == 0 {
         let message = format!("Invalid value: 0: {at} in body should have at least 1 properties");
         let help = if at.entries().next().is_some() {
             format!(
-                "name one of {names}; fields that the API server doesn't know are dropped before it counts"
+                "name one of {}; fields that the API server doesn't know are dropped before it counts",
+                names()
             )
         } else {
-            format!("name one of {names}")
+            format!("name one of {}", names())
         };
         cx.report(at, Diagnostic::new(Severity::Error, Code::Required, message).with_help(help));
     } else if only_one && count > 1 {
         let message = format!("Too many: {count}: must have at most 1 items");
-        let help = format!("name only one of {names}");
+        let help = format!("name only one of {}", names());
         cx.report(at, Diagnostic::new(Severity::Error, Code::Forbidden, message).with_help(help));
     }
 }
