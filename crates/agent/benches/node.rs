@@ -36,7 +36,7 @@ fn main() {
     if let Some(policies) = std::env::args().skip_while(|a| a != "--policies").nth(1) {
         return measure(policies.parse().expect("a number"));
     }
-    println!(
+    eprintln!(
         "policies | first full plan: compile, kernel | resident | elements | pod added: median, p99 | removed: median"
     );
     for policies in ["100", "1000", "10000"] {
@@ -66,7 +66,7 @@ fn measure(policies: usize) {
     }
     added.sort_unstable();
     removed.sort_unstable();
-    println!(
+    eprintln!(
         "{policies:>8} | {:>16.0?} {:>16.0?} | {resident:>4} MiB | {elements:>8} | {:>14.0?} {:>8.0?} | {:>15.0?}",
         first.compile,
         first.commit,

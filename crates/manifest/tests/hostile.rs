@@ -1,9 +1,10 @@
 //! No input panics, hangs, or is taken in halfway: arbitrary bytes, and valid manifests with a few things broken.
 
 use palisade_manifest::{
-    Input, Loaded, Options, Style, load, render,
+    Admission, Channel, Code, Input, Loaded, Options, Style, load, render,
     tree::{At, Documents, Limits, Value},
 };
+use palisade_policy::{Action, Tier};
 use proptest::prelude::*;
 
 const FIXTURE: &str = include_str!("fixture.yaml");
@@ -31,6 +32,40 @@ spec:
   template:
     metadata: {labels: &l {app: db}}
     spec: {initContainers: [{restartPolicy: Always, ports: [{containerPort: 9}]}], nodeSelector: *l}
+";
+
+const CLUSTER_WIDE: &str = "
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {pods: {podSelector: {matchLabels: {app: web}}, namespaceSelector: {}}}
+  ingress:
+  - {name: one, action: Accept, from: [{namespaces: {}}], protocols: [{destinationNamedPort: web}]}
+  egress:
+  - action: Pass
+    to:
+    - networks: [10.0.0.0/8, 'fd00::/8']
+    - nodes: {matchExpressions: [{key: role, operator: In, values: [cp]}]}
+    protocols: [{tcp: {destinationPort: {number: 443}}}, {udp: {destinationPort: {range: {start: 1, end: 9}}}}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicy
+metadata: {name: old}
+spec:
+  priority: 9
+  subject: {namespaces: {}}
+  ingress:
+  - action: Allow
+    from: [{pods: {namespaceSelector: {}, podSelector: {}}}]
+    ports: [{portNumber: {port: 80}}, {portRange: {protocol: UDP, start: 1, end: 9}}, {namedPort: web}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: BaselineAdminNetworkPolicy
+metadata: {name: default}
+spec: {subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: ['::/0']}]}]}
 ";
 
 /// Scraps that mean something to YAML or to a manifest.
@@ -83,11 +118,28 @@ const SCRAPS: &[&str] = &[
     "replicas: -3",
     "::/0",
     "10.0.0.0/33",
+    "action: Deny",
+    "domainNames: [a.io]",
+    "from: []",
+    "tcp: {}",
+    "notIn",
 ];
 
-/// Loads, draws every finding, and checks what must always hold.
+const POLICIES: [&str; 4] =
+    ["NetworkPolicy", "ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
+
+/// Loads, in every way, draws every finding, and checks what must always hold.
 fn load_and_look(text: &str) -> Loaded {
-    let options = Options { max_made_pods: 1000, ..Options::default() };
+    for (channel, admission) in
+        [(Channel::Standard, Admission::Check), (Channel::Experimental, Admission::Passed)]
+    {
+        load_with(text, &Options { channel, admission, ..Options::default() });
+    }
+    load_with(text, &Options::default())
+}
+
+fn load_with(text: &str, options: &Options) -> Loaded {
+    let options = Options { max_made_pods: 1000, ..options.clone() };
     let loaded = load(&[Input::Text { name: "t".to_owned(), text: text.to_owned() }], &options);
     for diagnostic in &loaded.diagnostics {
         let drawn = render(diagnostic, Style::default());
@@ -96,8 +148,18 @@ fn load_and_look(text: &str) -> Loaded {
             assert!(text.get(span.start as usize..span.end as usize).is_some(), "{diagnostic:?}");
         }
     }
-    let accepted = loaded.counts.objects.get("NetworkPolicy").copied().unwrap_or(0);
+    let accepted: usize = POLICIES.iter().filter_map(|kind| loaded.counts.objects.get(*kind)).sum();
     assert!(loaded.cluster.policies.len() <= accepted);
+    for policy in loaded.cluster.policies.values() {
+        let rules = policy.ingress.iter().chain(&policy.egress).flatten();
+        assert!(rules.clone().all(|rule| rule.source.is_some()));
+        if policy.tier != Tier::Developer {
+            // Unusable ones apart, a cluster-wide rule names its peers.
+            assert!(
+                rules.clone().all(|r| r.peers.is_some() || (r.action == Action::Deny && r.ports.is_none()))
+            );
+        }
+    }
     for pod in loaded.cluster.pods.values() {
         assert!(loaded.cluster.namespaces.contains_key(&pod.key.namespace));
         assert!(pod.workload.is_some());
@@ -107,7 +169,7 @@ fn load_and_look(text: &str) -> Loaded {
 
 fn mutated() -> impl Strategy<Value = String> {
     let edit = (any::<prop::sample::Index>(), 0usize..20, prop::sample::select(SCRAPS));
-    let text = prop_oneof![Just(POLICY), Just(FIXTURE)];
+    let text = prop_oneof![Just(POLICY), Just(CLUSTER_WIDE), Just(FIXTURE)];
     (text, prop::collection::vec(edit, 1..6)).prop_map(|(text, edits)| {
         let mut text: Vec<char> = text.chars().collect();
         for (at, removed, scrap) in edits {
@@ -163,8 +225,9 @@ proptest! {
 
     #[test]
     fn a_manifest_cut_anywhere(at in any::<prop::sample::Index>()) {
-        let at = at.index(POLICY.len() + 1);
-        load_and_look(&POLICY[..at]);
+        for text in [POLICY, CLUSTER_WIDE] {
+            load_and_look(&text[..at.index(text.len() + 1)]);
+        }
     }
 }
 
@@ -186,7 +249,7 @@ fn files_of_bytes_are_refused_or_read() {
 
 #[test]
 fn spans_hold_what_was_read() {
-    for text in [FIXTURE, &POLICY.replace("*l", "{}")] {
+    for text in [FIXTURE, &POLICY.replace("*l", "{}"), CLUSTER_WIDE] {
         let mut documents = 0;
         for document in Documents::new(text, Limits::default()) {
             let tree = document.unwrap();
@@ -203,4 +266,7 @@ fn the_untouched_manifests_are_fine() {
         let loaded = load_and_look(text);
         assert!(loaded.diagnostics.is_empty(), "{:#?}", loaded.diagnostics);
     }
+    let loaded = load_and_look(CLUSTER_WIDE);
+    assert_eq!(loaded.cluster.policies.len(), 3);
+    assert_eq!(loaded.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::MixedApis]);
 }

@@ -76,7 +76,7 @@ impl Enforcer {
         options: Options,
         plan: &NodePlan,
     ) -> Result<(Self, Commit), Error> {
-        let (program, generation, commit) = lead(&mut kernel, &options, plan)?;
+        let (program, generation, commit) = lead(&mut kernel, options, plan)?;
         Ok((Self { kernel, plan: plan.clone(), program, generation, torn: false }, commit))
     }
 
@@ -104,7 +104,7 @@ impl Enforcer {
     /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
     pub fn repair(&mut self) -> Result<Commit, Error> {
         let options = self.program.options.clone();
-        let (program, generation, commit) = lead(&mut self.kernel, &options, &self.plan)?;
+        let (program, generation, commit) = lead(&mut self.kernel, options, &self.plan)?;
         self.program = program;
         self.generation = generation;
         self.torn = false;
@@ -165,12 +165,12 @@ pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
 /// Leads whatever is in the kernel to a plan.
 fn lead(
     kernel: &mut Kernel,
-    options: &Options,
+    options: Options,
     plan: &NodePlan,
 ) -> Result<(Program, Generation, Commit), Error> {
     let start = now();
     let empty = NodePlan::default();
-    let mut program = Program::new(options.clone());
+    let mut program = Program::new(options);
     let (mut phases, _) = program.change(&empty, &empty.delta_to(plan))?;
     let found = Ruleset::read(kernel)?;
     let mut current = None;

@@ -220,18 +220,30 @@ impl Layout<'_> {
                 Expression::Then(Outcome::Return),
             ]);
         }
-        draft.rules.push(self.denial(direction));
+        draft.rules.push(denial(self.options, direction));
         Way::to(draft.finish(&format!("row_{direction}"), format!("{direction}: {traffic}")))
     }
+}
 
-    fn denial(&self, direction: Direction) -> Rule {
-        let prefix = match direction {
-            Direction::Egress => LOG_EGRESS,
-            Direction::Ingress => LOG_INGRESS,
-        };
-        let log = self.options.log_group.map(|group| Expression::Log(group, prefix));
-        log.into_iter().chain([Expression::Counter, Expression::Then(Outcome::Drop)]).collect()
-    }
+/// The chain to which every isolated pod leads while its own is not there yet: it denies everything.
+pub(crate) fn closed(options: &Options, direction: Direction) -> Arc<Chain> {
+    Arc::new(Chain {
+        name: format!("closed_{direction}").into(),
+        hook: None,
+        comment: Some(format!("{direction} of pods whose rules are on their way")),
+        rules: vec![denial(options, direction)],
+        chains: Vec::new(),
+        sets: Vec::new(),
+    })
+}
+
+fn denial(options: &Options, direction: Direction) -> Rule {
+    let prefix = match direction {
+        Direction::Egress => LOG_EGRESS,
+        Direction::Ingress => LOG_INGRESS,
+    };
+    let log = options.log_group.map(|group| Expression::Log(group, prefix));
+    log.into_iter().chain([Expression::Counter, Expression::Then(Outcome::Drop)]).collect()
 }
 
 /// The nflog prefix of packets that a pod's egress denies.

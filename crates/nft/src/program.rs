@@ -37,8 +37,7 @@ pub(crate) struct Phases {
     /// Chains and sets out of use.
     pub(crate) unmake: Vec<Step>,
     /// Whether an address leaves a group and joins another. One transaction changes all sets at once, but a packet
-    /// looks into them one after another: it could look into the new group before and into the old one after. So
-    /// `leave` and `unmake` have to wait for a second transaction.
+    /// looks into them one after another: it could look into the new group just before, and into the old one just after.
     pub(crate) moves: bool,
 }
 
@@ -58,6 +57,9 @@ pub(crate) struct Program {
     /// The chain to which each isolated local address leads.
     pub(crate) dispatch: BTreeMap<(Direction, IpAddr), Name>,
 }
+
+/// For local addresses whose chain may change, the chain that they shall lead to.
+type Targets = BTreeMap<(Direction, IpAddr), Option<Arc<Chain>>>;
 
 /// What to undo when a change could not be sent.
 #[derive(Debug)]
@@ -117,10 +119,7 @@ impl Program {
     }
 
     /// The new entry chains of all local addresses whose chain may change.
-    fn targets(
-        &self,
-        next: &Next<'_>,
-    ) -> Result<BTreeMap<(Direction, IpAddr), Option<Arc<Chain>>>, PlanError> {
+    fn targets(&self, next: &Next<'_>) -> Result<Targets, PlanError> {
         let mut layouts = Layouts::new();
         let mut out = BTreeMap::new();
         for (direction, address) in next.touched() {
@@ -147,12 +146,7 @@ impl Program {
         Ok(out)
     }
 
-    fn switch(
-        &mut self,
-        targets: &BTreeMap<(Direction, IpAddr), Option<Arc<Chain>>>,
-        undo: &mut Undo,
-        phases: &mut Phases,
-    ) {
+    fn switch(&mut self, targets: &Targets, undo: &mut Undo, phases: &mut Phases) {
         let mut changes: BTreeMap<(Direction, Family), (Vec<Element>, Vec<Element>)> = BTreeMap::new();
         let mut released = Vec::new();
         let isolated: BTreeMap<IpAddr, bool> = targets.keys().map(|(_, a)| (*a, self.isolated(*a))).collect();

@@ -11,7 +11,8 @@
 //! * `definition`: what a table says, independent of who the peers are: rules in order, named ports of the subject
 //!   resolved. Its hash is the table's name.
 //! * `ranges`: the table's rows for addresses that are no pods, cut where CIDRs begin and end.
-//! * `classes`: pod addresses that no table of this node can tell apart.
+//! * `classes`: addresses of pods and nodes that no table of this node can tell apart.
+//! * `selections`: what rules select by labels, and which classes that holds.
 //! * `tables`: for each table, which classes differ from what the ranges say, grouped by row.
 //! * `recorder`: edits the plan and remembers what it was, so that a delta carries only what differs.
 //!
@@ -24,6 +25,7 @@ mod interner;
 pub mod profile;
 mod ranges;
 mod recorder;
+mod selections;
 mod subjects;
 mod tables;
 

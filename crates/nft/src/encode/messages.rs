@@ -275,17 +275,12 @@ fn octets(a: IpAddr) -> Vec<u8> {
 
 /// Which element of an encoded element message lies at `offset` bytes from the start of its netlink header.
 pub(crate) fn element_at(message: &Message, offset: usize) -> Option<usize> {
-    let elements = match message {
-        Message::AddElements(_, e) | Message::RemoveElements(_, e) => e,
-        _ => return None,
+    let (Message::AddElements(set, elements) | Message::RemoveElements(set, elements)) = message else {
+        return None;
     };
     let with_data = matches!(message, Message::AddElements(..));
-    let set_name = match message {
-        Message::AddElements(set, _) | Message::RemoveElements(set, _) => &set.name,
-        _ => return None,
-    };
     let mut out = header(0, 0, 0, 0);
-    out.text(1, TABLE).text(2, set_name).raw(&[0; 4]);
+    out.text(1, TABLE).text(2, &set.name).raw(&[0; 4]);
     let mut end = out.into_bytes().len();
     for (index, e) in elements.iter().enumerate() {
         let mut one = Attributes::default();

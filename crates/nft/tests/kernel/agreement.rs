@@ -48,6 +48,8 @@ fn life(seed: u64, classes: usize, steps: usize) {
         assert!(!delta.is_empty() || commit.transactions == 0, "seed {seed}, step {step}: {commit:?}");
         assert!(commit.transactions <= 2, "seed {seed}, step {step}: {commit:?}");
         assert_eq!(*enforcer.programmed(), plan);
+        let again = enforcer.commit(&delta).unwrap();
+        assert_eq!(again.transactions, 0, "seed {seed}, step {step}: a delta may be applied twice");
         agrees(&mut enforcer, &world, random, &format!("seed {seed}, step {step}"));
     }
     // The kernel after all these changes is the kernel of one who starts with the last plan.
@@ -60,7 +62,7 @@ fn life(seed: u64, classes: usize, steps: usize) {
 }
 
 /// All that is in the table, less what counts transactions.
-fn shape(enforcer: &mut Enforcer) -> Ruleset {
+pub(crate) fn shape(enforcer: &mut Enforcer) -> Ruleset {
     let mut ruleset = Ruleset::read(enforcer.kernel()).unwrap().expect("our table");
     ruleset.sets.remove("generation");
     ruleset

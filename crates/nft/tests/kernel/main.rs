@@ -3,11 +3,18 @@
 //! The process enters a user namespace before its first thread starts, so the tests need no rights, and meet the limits
 //! that a process without rights meets (no `SO_SNDBUFFORCE`).
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
 mod agreement;
+mod faults;
 mod listing;
 mod random;
+mod restart;
 mod revocation;
 mod sandbox;
+mod scripted;
+mod shapes;
+mod staging;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -17,7 +24,17 @@ fn main() {
     if !arguments.list {
         sandbox::enter();
     }
-    let tests: Vec<Trial> =
-        [agreement::trials(), listing::trials(), revocation::trials()].into_iter().flatten().collect();
+    let tests: Vec<Trial> = [
+        agreement::trials(),
+        faults::trials(),
+        listing::trials(),
+        restart::trials(),
+        revocation::trials(),
+        shapes::trials(),
+        staging::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     libtest_mimic::run(&arguments, tests).exit();
 }

@@ -92,8 +92,7 @@ impl World {
                 }
                 3 => {
                     let id = random.below(5);
-                    let spec =
-                        self.spec(random, if id % 2 == 0 { Direction::Ingress } else { Direction::Egress });
+                    let spec = self.spec(random, direction_of(id));
                     self.tables.insert(id, spec);
                 }
                 4 => {
@@ -121,16 +120,40 @@ impl World {
         }
     }
 
+    /// Pods change groups, and nothing else happens.
+    pub(crate) fn move_members(&mut self, random: &mut Random) {
+        for _ in 0..60 {
+            let pod = *random.pick(&self.pods);
+            let class = random.below(self.classes);
+            if random.chance(20) {
+                self.class_of.remove(&pod);
+            } else {
+                self.class_of.insert(pod, class);
+            }
+        }
+    }
+
+    /// Tables change, and who uses them, and no pod moves.
+    pub(crate) fn change_tables(&mut self, random: &mut Random) {
+        for id in 0..5 {
+            let spec = self.spec(random, direction_of(id));
+            self.tables.insert(id, spec);
+        }
+        for pod in self.pods.clone() {
+            let id = random.below(5);
+            self.dispatch.insert((self.tables[&id].direction, pod), id);
+        }
+    }
+
     fn spec(&self, random: &mut Random, direction: Direction) -> Spec {
         let share = *random.pick(&[20, 60, 100]);
-        Spec {
-            direction,
-            classes: (0..self.classes)
-                .filter_map(|c| random.chance(share).then(|| (c, traffic(random))))
-                .collect(),
-            ranges: ranges(random),
-            rest: traffic(random),
+        let mut classes = BTreeMap::new();
+        for class in 0..self.classes {
+            if random.chance(share) {
+                classes.insert(class, traffic(random));
+            }
         }
+        Spec { direction, classes, ranges: ranges(random), rest: traffic(random) }
     }
 
     /// The plan of this moment.
@@ -189,6 +212,11 @@ impl World {
         }
         out.into_iter().collect()
     }
+}
+
+/// What the table with this number decides.
+fn direction_of(table: usize) -> Direction {
+    if table.is_multiple_of(2) { Direction::Ingress } else { Direction::Egress }
 }
 
 /// A group's ranges never change, so they are its name.

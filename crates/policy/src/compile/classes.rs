@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use super::{
     addresses::{AddressBook, Holder},
     remove_from,
-    tables::AtomId,
+    selections::SelectionId,
 };
 use crate::{Cluster, Family, GroupId, IpRange, Labels, Name, Pod, Protocol};
 
@@ -41,8 +41,8 @@ pub(super) struct Class {
     pub(super) members: BTreeSet<IpAddr>,
     /// The groups that hold all its members.
     pub(super) groups: BTreeSet<GroupId>,
-    /// The pod selections of tables that match it.
-    pub(super) atoms: BTreeSet<AtomId>,
+    /// The selections of tables that hold it.
+    pub(super) selections: BTreeSet<SelectionId>,
 }
 
 /// All classes, and what tables mention.
@@ -262,7 +262,8 @@ impl Classes {
         for (name, ..) in &key.ports {
             self.by_port_name.entry(name.clone()).or_default().insert(id);
         }
-        let class = Class { key, members: BTreeSet::new(), groups: BTreeSet::new(), atoms: BTreeSet::new() };
+        let class =
+            Class { key, members: BTreeSet::new(), groups: BTreeSet::new(), selections: BTreeSet::new() };
         self.all.insert(id, class);
         self.touched.insert(id);
         id

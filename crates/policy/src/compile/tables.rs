@@ -11,56 +11,14 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    classes::{Class, ClassId, ClassKey, Classes},
+    classes::{Class, ClassId, Classes},
     definition::{Definition, RuleDefinition},
     ranges,
     recorder::Recorder,
-    remove_from,
+    selections::{Choice, SelectionId, Selections},
     subjects::NamedDefinition,
 };
-use crate::{
-    Cluster, Direction, Group, GroupId, Name, NamespaceMatch, Peer, Selector, Table, TableId, Traffic,
-    rules::PodMatch,
-};
-
-/// Names one selection of pods that some table asks for.
-pub(super) type AtomId = u32;
-
-/// What a rule selects by labels.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Choice {
-    Pods(PodMatch),
-    Nodes(Selector),
-}
-
-impl Choice {
-    /// The one namespace that it can select in, if it names one.
-    fn namespace(&self) -> Option<&Name> {
-        match self {
-            Self::Pods(PodMatch { namespaces: NamespaceMatch::Named(name), .. }) => Some(name),
-            Self::Pods(_) | Self::Nodes(_) => None,
-        }
-    }
-
-    fn selects(&self, class: &ClassKey, cluster: &Cluster) -> bool {
-        match (self, &class.namespace) {
-            (Self::Pods(choice), Some(namespace)) => {
-                let labels = cluster.namespaces.get(namespace).map(|n| &n.labels);
-                choice.matches(namespace, labels, &class.labels)
-            }
-            (Self::Nodes(selector), None) => selector.matches(&class.labels),
-            _ => false,
-        }
-    }
-}
-
-/// A selection, and the classes that it holds.
-#[derive(Clone, Debug)]
-struct Atom {
-    choice: Choice,
-    tables: usize,
-    classes: BTreeSet<ClassId>,
-}
+use crate::{Cluster, Direction, Group, GroupId, Name, Peer, Table, TableId, Traffic};
 
 /// A rule that names a CIDR, and what it excepts from it.
 type RuleBlock = (usize, Arc<[IpNet]>);
@@ -72,7 +30,7 @@ struct TableState {
     /// How many local addresses it decides for.
     users: usize,
     /// Which rules name which selection.
-    atoms: BTreeMap<AtomId, Vec<usize>>,
+    selections: BTreeMap<SelectionId, Vec<usize>>,
     /// Which rules name which CIDR, with its exceptions.
     blocks: HashMap<IpNet, Vec<RuleBlock>>,
     /// Whether some rule's ports depend on the peer.
@@ -97,19 +55,12 @@ struct GroupState {
 pub(super) struct Tables {
     tables: BTreeMap<TableId, TableState>,
     groups: BTreeMap<GroupId, GroupState>,
-    atoms: BTreeMap<AtomId, Atom>,
-    atom_ids: HashMap<Choice, AtomId>,
-    /// Selections of pods in one named namespace, by its name; and all others.
-    named_atoms: BTreeMap<Name, BTreeSet<AtomId>>,
-    selecting_atoms: BTreeSet<AtomId>,
-    next_atom: AtomId,
+    selections: Selections,
     /// What the next `settle` must look at.
     new_tables: BTreeSet<TableId>,
-    new_atoms: BTreeSet<AtomId>,
     /// What nothing used at some moment since; dropped at the end of `settle` if that still is so.
     unused_tables: BTreeSet<TableId>,
     unused_groups: BTreeSet<GroupId>,
-    unused_atoms: BTreeSet<AtomId>,
     /// Local addresses for which cluster-wide rules decide, and those of them to look at again.
     hairpins: BTreeSet<IpAddr>,
     new_hairpins: BTreeSet<IpAddr>,
@@ -158,7 +109,7 @@ impl Tables {
         let has_port_names = definition.rules().any(|rule| !rule.ports.names.is_empty());
         let mut state = TableState {
             users: 0,
-            atoms: BTreeMap::new(),
+            selections: BTreeMap::new(),
             blocks: HashMap::new(),
             has_port_names,
             range_groups: Vec::new(),
@@ -175,18 +126,12 @@ impl Tables {
             for peer in rule.peers.iter().flatten() {
                 match peer {
                     Peer::Pods(choice) => {
-                        for requirement in choice.pods.requirements() {
-                            classes.mention_label_key(&requirement.key);
-                        }
-                        let atom = self.atom(&Choice::Pods(choice.clone()));
-                        state.atoms.entry(atom).or_default().push(index);
+                        let id = self.selections.id(Choice::Pods(choice.clone()), classes);
+                        state.selections.entry(id).or_default().push(index);
                     }
                     Peer::Nodes(selector) => {
-                        for requirement in selector.requirements() {
-                            classes.mention_label_key(&requirement.key);
-                        }
-                        let atom = self.atom(&Choice::Nodes(selector.clone()));
-                        state.atoms.entry(atom).or_default().push(index);
+                        let id = self.selections.id(Choice::Nodes(selector.clone()), classes);
+                        state.selections.entry(id).or_default().push(index);
                     }
                     Peer::Block(block) => {
                         for net in block.except.iter().chain([&block.cidr]) {
@@ -197,10 +142,8 @@ impl Tables {
                 }
             }
         }
-        for atom in state.atoms.keys() {
-            if let Some(atom) = self.atoms.get_mut(atom) {
-                atom.tables += 1;
-            }
+        for id in state.selections.keys() {
+            self.selections.retain(*id);
         }
         let rest = definition.flatten(|_, rule| rule.peers.is_none().then(|| rule.ports.numbers.clone()));
         let mut table =
@@ -219,22 +162,6 @@ impl Tables {
         self.new_tables.insert(id);
     }
 
-    fn atom(&mut self, choice: &Choice) -> AtomId {
-        if let Some(id) = self.atom_ids.get(choice) {
-            return *id;
-        }
-        let id = self.next_atom;
-        self.next_atom += 1;
-        self.atom_ids.insert(choice.clone(), id);
-        self.atoms.insert(id, Atom { choice: choice.clone(), tables: 0, classes: BTreeSet::new() });
-        match choice.namespace() {
-            Some(name) => drop(self.named_atoms.entry(name.clone()).or_default().insert(id)),
-            None => drop(self.selecting_atoms.insert(id)),
-        }
-        self.new_atoms.insert(id);
-        id
-    }
-
     /// Places what is new or changed: new tables against the classes that their selections hold, changed classes
     /// against all tables of the node. Then drops what nothing uses.
     pub(super) fn settle(
@@ -248,7 +175,7 @@ impl Tables {
         let new_tables = std::mem::take(&mut self.new_tables);
         let old_tables: Vec<TableId> =
             self.tables.keys().filter(|id| !new_tables.contains(id)).copied().collect();
-        let changed = self.match_classes(classes, cluster, relabelled);
+        let changed = self.selections.settle(classes, cluster, relabelled);
         for id in new_tables {
             for class in self.concerned(id, classes) {
                 self.place(id, class, classes, recorder);
@@ -260,7 +187,7 @@ impl Tables {
                 self.place(*id, class, classes, recorder);
             }
             if classes.get(class).is_some_and(|c| c.members.is_empty()) {
-                self.forget_class(class, classes);
+                self.selections.forget(class, classes);
             }
         }
         // Last, so that a group that one table drops and another takes up in this round stays, and stays current.
@@ -298,80 +225,11 @@ impl Tables {
         }
     }
 
-    /// Brings selections and classes together; returns the classes whose rows may have changed.
-    fn match_classes(
-        &mut self,
-        classes: &mut Classes,
-        cluster: &Cluster,
-        relabelled: &BTreeSet<Name>,
-    ) -> BTreeSet<ClassId> {
-        let mut changed = classes.take_touched();
-        for id in std::mem::take(&mut self.new_atoms) {
-            let Some(atom) = self.atoms.get(&id) else { continue };
-            let candidates: Vec<ClassId> = match &atom.choice {
-                Choice::Nodes(_) => classes.of_nodes().collect(),
-                Choice::Pods(PodMatch { namespaces: NamespaceMatch::Named(name), .. }) => {
-                    classes.in_namespace(name).collect()
-                }
-                Choice::Pods(PodMatch { namespaces: NamespaceMatch::Selected(selector), .. }) => classes
-                    .namespaces()
-                    .filter(|(name, _)| {
-                        cluster.namespaces.get(*name).is_some_and(|n| selector.matches(&n.labels))
-                    })
-                    .flat_map(|(_, ids)| ids.iter().copied())
-                    .collect(),
-            };
-            for class in candidates {
-                self.test(id, class, classes, cluster);
-            }
-        }
-        for class in &changed {
-            let Some(found) = classes.get(*class) else { continue };
-            let named = found
-                .key
-                .namespace
-                .as_ref()
-                .and_then(|name| self.named_atoms.get(name))
-                .into_iter()
-                .flatten();
-            let atoms: Vec<AtomId> = named.chain(&self.selecting_atoms).copied().collect();
-            for atom in atoms {
-                self.test(atom, *class, classes, cluster);
-            }
-        }
-        for namespace in relabelled {
-            let atoms: Vec<AtomId> = self.selecting_atoms.iter().copied().collect();
-            for class in classes.in_namespace(namespace).collect::<Vec<_>>() {
-                for atom in &atoms {
-                    if self.test(*atom, class, classes, cluster) {
-                        changed.insert(class);
-                    }
-                }
-            }
-        }
-        changed
-    }
-
-    /// Notes whether a selection holds a class; returns whether that is news.
-    fn test(&mut self, atom: AtomId, class: ClassId, classes: &mut Classes, cluster: &Cluster) -> bool {
-        let (Some(state), Some(found)) = (self.atoms.get_mut(&atom), classes.get_mut(class)) else {
-            return false;
-        };
-        if !found.members.is_empty() && state.choice.selects(&found.key, cluster) {
-            state.classes.insert(class);
-            found.atoms.insert(atom)
-        } else {
-            state.classes.remove(&class);
-            found.atoms.remove(&atom)
-        }
-    }
-
     /// The classes that a table's rules may treat differently from other addresses.
     fn concerned(&self, id: TableId, classes: &Classes) -> BTreeSet<ClassId> {
         let Some(table) = self.tables.get(&id) else { return BTreeSet::new() };
-        let selected =
-            table.atoms.keys().filter_map(|atom| self.atoms.get(atom)).flat_map(|atom| &atom.classes);
-        let mut found: BTreeSet<ClassId> = selected.copied().collect();
+        let mut found: BTreeSet<ClassId> =
+            table.selections.keys().flat_map(|id| self.selections.classes(*id)).collect();
         // A rule with named ports means something else for each pod, also where its peers are everyone or blocks.
         for (_, name) in table.definition.rules().flat_map(|rule| &rule.ports.names) {
             found.extend(classes.with_port_name(name));
@@ -429,29 +287,14 @@ impl Tables {
         }
     }
 
-    /// Forgets a class that has no members and stands in no table any more.
-    fn forget_class(&mut self, class: ClassId, classes: &mut Classes) {
-        for atom in classes.get(class).map(|c| c.atoms.clone()).unwrap_or_default() {
-            if let Some(atom) = self.atoms.get_mut(&atom) {
-                atom.classes.remove(&class);
-            }
-        }
-        classes.remove(class);
-    }
-
     fn drop_table(&mut self, id: TableId, recorder: &mut Recorder<'_>) {
         let Some(table) = self.tables.remove(&id) else { return };
         recorder.set_table(id, None);
         for group in table.rows.keys().chain(&table.range_groups) {
             self.release_group(*group);
         }
-        for id in table.atoms.keys() {
-            if let Some(atom) = self.atoms.get_mut(id) {
-                atom.tables -= 1;
-                if atom.tables == 0 {
-                    self.unused_atoms.insert(*id);
-                }
-            }
+        for id in table.selections.keys() {
+            self.selections.release(*id);
         }
     }
 
@@ -470,25 +313,7 @@ impl Tables {
                 recorder.remove_group(id);
             }
         }
-        for id in std::mem::take(&mut self.unused_atoms) {
-            if self.atoms.get(&id).is_some_and(|atom| atom.tables == 0) {
-                self.drop_atom(id, classes);
-            }
-        }
-    }
-
-    fn drop_atom(&mut self, id: AtomId, classes: &mut Classes) {
-        let Some(atom) = self.atoms.remove(&id) else { return };
-        for class in &atom.classes {
-            if let Some(class) = classes.get_mut(*class) {
-                class.atoms.remove(&id);
-            }
-        }
-        self.atom_ids.remove(&atom.choice);
-        self.selecting_atoms.remove(&id);
-        if let Some(name) = atom.choice.namespace() {
-            remove_from(&mut self.named_atoms, name, &id);
-        }
+        self.selections.drop_unused(classes);
     }
 
     fn release_group(&mut self, id: GroupId) {
@@ -538,10 +363,10 @@ impl TableState {
         }
         let mut matched = by_block.clone();
         // Both are sets of selections; the smaller one is walked.
-        if class.atoms.len() <= self.atoms.len() {
-            matched.extend(class.atoms.iter().filter_map(|atom| self.atoms.get(atom)).flatten());
+        if class.selections.len() <= self.selections.len() {
+            matched.extend(class.selections.iter().filter_map(|id| self.selections.get(id)).flatten());
         } else {
-            let holding = self.atoms.iter().filter(|(atom, _)| class.atoms.contains(atom));
+            let holding = self.selections.iter().filter(|(id, _)| class.selections.contains(id));
             matched.extend(holding.flat_map(|(_, rules)| rules));
         }
         (by_block, matched)
