@@ -24,6 +24,7 @@ pub mod random;
 pub mod reference;
 pub mod rules;
 pub mod traffic;
+pub mod walk;
 
 pub use address::{Family, IpRange};
 pub use cluster::{
