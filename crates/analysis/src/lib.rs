@@ -2,6 +2,7 @@
 //!
 //! Where [`palisade_policy::reference`] decides one connection, this crate answers for all of them at once:
 //! * [`connections`]: who may reach whom, between workloads and with the outside.
+//! * [`diff`]: what a change of a cluster opens and closes, and which policies did it.
 //!
 //! Every answer is a value; nothing here prints or reads files, and nothing here knows what a policy means: the policy
 //! crate is asked. What makes whole clusters affordable is in [`reach`]: pods that no policy can tell apart are
@@ -11,11 +12,15 @@
 
 mod classes;
 pub mod connections;
+pub mod diff;
 pub mod endpoint;
 mod grouping;
 mod interner;
+mod matching;
 mod reach;
+mod representative;
 mod space;
 
 pub use connections::{Connections, Edge, Families, GroupBy, Options};
+pub use diff::{Diff, diff};
 pub use endpoint::Endpoint;

@@ -215,7 +215,7 @@ impl Reach {
 }
 
 /// The live pods by the addresses that they own (SEMANTICS G-10).
-fn owners(cluster: &Cluster) -> HashMap<IpAddr, &Pod> {
+pub(crate) fn owners(cluster: &Cluster) -> HashMap<IpAddr, &Pod> {
     let mut owners: HashMap<IpAddr, &Pod> = HashMap::with_capacity(cluster.pods.len());
     for pod in cluster.pods.values().filter(|p| p.is_live()) {
         for address in &pod.addresses {
