@@ -16,7 +16,7 @@ pub fn table_id(direction: Direction) -> TableId {
 /// table that allows nothing.
 #[must_use]
 pub fn plan(wanted: &NodePlan, programmed: &NodePlan) -> NodePlan {
-    let mut out = NodePlan::default();
+    let mut out = NodePlan { hairpin: wanted.hairpin.clone(), ..NodePlan::default() };
     for (direction, addresses) in [(Direction::Ingress, &wanted.ingress), (Direction::Egress, &wanted.egress)]
     {
         let dispatch: BTreeMap<IpAddr, TableId> = addresses

@@ -67,11 +67,14 @@ pub trait DataPlane {
     /// If the kernel doesn't say.
     fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError>;
 
-    /// The connections that the kernel tracks. `O(connections)`.
+    /// The tracked connections that have one of these addresses at either end. `O(connections of the node)`.
     ///
     /// # Errors
     /// If the kernel doesn't say.
-    fn connections(&mut self) -> Result<Vec<(Connection, Self::Entry)>, DataPlaneError>;
+    fn connections(
+        &mut self,
+        local: &BTreeSet<IpAddr>,
+    ) -> Result<Vec<(Connection, Self::Entry)>, DataPlaneError>;
 
     /// Cuts a connection: its next packet, in either direction, is dropped. One that has ended meanwhile is no error.
     ///

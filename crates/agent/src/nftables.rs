@@ -6,7 +6,7 @@ use std::{
 };
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
-use palisade_nft::{Commit, Enforcer, Kernel};
+use palisade_nft::{Commit, Enforcer, Kernel, conntrack};
 use palisade_policy::{Delta, NodePlan};
 
 use crate::{Connection, DataPlane, DataPlaneError, Programmed};
@@ -53,7 +53,7 @@ fn programmed(commit: &Commit) -> Programmed {
 }
 
 impl DataPlane for NftDataPlane {
-    type Entry = ();
+    type Entry = conntrack::Connection;
 
     fn programmed(&self) -> &NodePlan {
         match &self.state {
@@ -100,15 +100,32 @@ impl DataPlane for NftDataPlane {
         Ok(interfaces.filter_map(|interface| ip(interface.address?)).collect())
     }
 
-    fn connections(&mut self) -> Result<Vec<(Connection, ())>, DataPlaneError> {
-        Ok(Vec::new())
+    fn connections(
+        &mut self,
+        local: &BTreeSet<IpAddr>,
+    ) -> Result<Vec<(Connection, Self::Entry)>, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(Vec::new()) };
+        let entries = conntrack::list(enforcer.kernel(), local).map_err(failed("listing connections"))?;
+        let with_view = entries.into_iter().map(|entry| {
+            let view = Connection {
+                source: entry.source,
+                destination: entry.destination,
+                protocol: entry.protocol,
+                port: entry.port,
+                revoked: entry.is_revoked(),
+            };
+            (view, entry)
+        });
+        Ok(with_view.collect())
     }
 
-    fn revoke(&mut self, (): &()) -> Result<(), DataPlaneError> {
-        Ok(())
+    fn revoke(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
+        conntrack::revoke(enforcer.kernel(), entry).map(drop).map_err(failed("cutting a connection"))
     }
 
-    fn restore(&mut self, (): &()) -> Result<(), DataPlaneError> {
-        Ok(())
+    fn restore(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
+        conntrack::restore(enforcer.kernel(), entry).map(drop).map_err(failed("freeing a connection"))
     }
 }

@@ -41,19 +41,19 @@ pub struct NodeAgent<D> {
     reconciler: Reconciler,
     plane: D,
     started: Instant,
-    /// Whether some connection may carry our revocation mark. After a start nobody knows: yes.
-    may_have_revoked: bool,
+    /// The ends of connections that carry our revocation mark.
+    revoked: BTreeSet<IpAddr>,
 }
 
 impl<D: DataPlane> NodeAgent<D> {
     /// An agent that waits for its first snapshot and touches nothing.
     pub fn new(node: Name, plane: D) -> Self {
-        Self { reconciler: Reconciler::new(node), plane, started: Instant::now(), may_have_revoked: true }
+        Self { reconciler: Reconciler::new(node), plane, started: Instant::now(), revoked: BTreeSet::new() }
     }
 
     /// The whole cluster, at first or again.
-    pub fn snapshot(&mut self, cluster: &Cluster) -> Report {
-        self.handle(Input::Snapshot(cluster.clone()))
+    pub fn snapshot(&mut self, cluster: Cluster) -> Report {
+        self.handle(Input::Snapshot(cluster))
     }
 
     /// Some changes.
@@ -100,9 +100,9 @@ impl<D: DataPlane> NodeAgent<D> {
         let begin = Instant::now();
         let done = match action {
             Action::Start => {
-                let all =
-                    BTreeSet::from_iter(self.plan().ingress.keys().chain(self.plan().egress.keys()).copied());
-                self.plane.start(self.reconciler.plan()).map(|programmed| (programmed, all))
+                // An earlier run may have left connections open or cut: all local ones are looked at.
+                let local = self.reconciler.local_addresses();
+                self.plane.start(self.reconciler.plan()).map(|programmed| (programmed, local))
             }
             Action::Commit(delta) => self.commit(&delta),
             Action::Resync => {
@@ -152,23 +152,23 @@ impl<D: DataPlane> NodeAgent<D> {
     /// Decides existing connections anew: after the commit, so that what begins later meets the new rules and what
     /// began before is in the kernel's list.
     fn review_connections(&mut self, narrowed: &BTreeSet<IpAddr>, report: &mut Report) {
-        if narrowed.is_empty() && !self.may_have_revoked {
+        let concerned: BTreeSet<IpAddr> = narrowed.union(&self.revoked).copied().collect();
+        if concerned.is_empty() {
             return;
         }
-        if let Err(error) = self.try_review(narrowed, report) {
+        if let Err(error) = self.try_review(&concerned, report) {
             report.errors.push(error);
         }
     }
 
-    fn try_review(&mut self, narrowed: &BTreeSet<IpAddr>, report: &mut Report) -> Result<(), DataPlaneError> {
+    fn try_review(
+        &mut self,
+        concerned: &BTreeSet<IpAddr>,
+        report: &mut Report,
+    ) -> Result<(), DataPlaneError> {
         let host = self.plane.host_addresses()?;
-        let mut still_revoked = false;
-        for (connection, entry) in self.plane.connections()? {
-            let concerned =
-                narrowed.contains(&connection.source) || narrowed.contains(&connection.destination);
-            if !concerned && !connection.revoked {
-                continue;
-            }
+        let mut revoked = BTreeSet::new();
+        for (connection, entry) in self.plane.connections(concerned)? {
             let allowed = is_allowed(self.plane.programmed(), &host, &connection);
             match (allowed, connection.revoked) {
                 (false, false) => {
@@ -181,9 +181,11 @@ impl<D: DataPlane> NodeAgent<D> {
                 }
                 (true, false) | (false, true) => {}
             }
-            still_revoked |= !allowed;
+            if !allowed {
+                revoked.extend([connection.source, connection.destination]);
+            }
         }
-        self.may_have_revoked = still_revoked;
+        self.revoked = revoked;
         Ok(())
     }
 }
@@ -231,8 +233,10 @@ mod tests {
         fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
             Ok(BTreeSet::new())
         }
-        fn connections(&mut self) -> Result<Vec<(Connection, u8)>, DataPlaneError> {
-            Ok(self.connections.iter().map(|(id, c)| (c.clone(), *id)).collect())
+        fn connections(&mut self, local: &BTreeSet<IpAddr>) -> Result<Vec<(Connection, u8)>, DataPlaneError> {
+            let is_concerned = |c: &Connection| local.contains(&c.source) || local.contains(&c.destination);
+            let found = self.connections.iter().filter(|(_, c)| is_concerned(c));
+            Ok(found.map(|(id, c)| (c.clone(), *id)).collect())
         }
         fn revoke(&mut self, id: &u8) -> Result<(), DataPlaneError> {
             self.connections.get_mut(id).ok_or_else(refused)?.revoked = true;
@@ -302,7 +306,7 @@ mod tests {
     #[test]
     fn an_open_connection_is_cut_when_it_becomes_denied_and_freed_when_it_is_allowed_again() {
         let mut agent = agent(&[]);
-        assert_eq!(agent.snapshot(&cluster()).revoked, 0);
+        assert_eq!(agent.snapshot(cluster()).revoked, 0);
         assert_eq!(agent.apply(deny()).revoked, 1);
         assert!(agent.plane.connections[&7].revoked);
         assert_eq!(agent.apply(deny()).revoked, 0, "the same policy again");
@@ -314,7 +318,7 @@ mod tests {
     #[test]
     fn one_refusal_is_made_good_at_once() {
         let mut agent = agent(&[false, true, false]);
-        agent.snapshot(&cluster());
+        agent.snapshot(cluster());
         let report = agent.apply(deny());
         assert_eq!(report.errors.len(), 1);
         assert!(report.cut_off.is_empty());
@@ -324,7 +328,7 @@ mod tests {
     #[test]
     fn pods_whose_policies_are_refused_are_cut_off_and_come_back() {
         let mut agent = agent(&[false, true, true, false, false]);
-        agent.snapshot(&cluster());
+        agent.snapshot(cluster());
         let report = agent.apply(deny());
         assert_eq!(report.errors.len(), 2);
         assert_eq!(report.cut_off, [(Direction::Ingress, address("10.0.0.1"))]);
@@ -341,7 +345,7 @@ mod tests {
     #[test]
     fn a_kernel_that_refuses_everything_keeps_what_it_holds() {
         let mut agent = agent(&[false, true, true, true]);
-        agent.snapshot(&cluster());
+        agent.snapshot(cluster());
         let before = agent.plane.programmed.clone();
         assert_eq!(agent.apply(deny()).errors.len(), 3);
         assert_eq!(agent.plane.programmed, before);

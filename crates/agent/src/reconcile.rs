@@ -1,8 +1,8 @@
 //! The pure half of the agent: what happened goes in, what to do comes out.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use palisade_policy::{Change, Cluster, Delta, Name, NodePlan, compile::Compiler};
+use palisade_policy::{Change, Cluster, Delta, Name, NodePlan, Pod, compile::Compiler};
 
 /// The first pause before a refused plan is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -74,6 +74,13 @@ impl Reconciler {
         self.compiler.cluster()
     }
 
+    /// The addresses of the node's live pods, isolated or not. `O(pods)`: for the start alone.
+    #[must_use]
+    pub fn local_addresses(&self) -> BTreeSet<IpAddr> {
+        let here = |pod: &&Pod| pod.is_live() && pod.node.as_ref() == Some(self.compiler.node());
+        self.cluster().pods.values().filter(here).flat_map(|pod| pod.addresses.iter().copied()).collect()
+    }
+
     /// Whether the kernel refused the last plan, so that it holds another.
     #[must_use]
     pub fn is_behind(&self) -> bool {
@@ -83,12 +90,17 @@ impl Reconciler {
     /// What to do about `input` at the time `now`.
     pub fn handle(&mut self, input: Input, now: Duration) -> Vec<Action> {
         match (input, self.state) {
-            (Input::Snapshot(cluster), state) => {
-                let delta = self.compiler.apply_all(self.compiler.cluster().changes_to(&cluster));
-                if state == State::Waiting {
-                    self.state = State::Current;
-                    return vec![Action::Start];
+            (Input::Snapshot(cluster), State::Waiting) => {
+                if *self.compiler.cluster() == Cluster::default() {
+                    self.compiler.apply_all(cluster.into_changes());
+                } else {
+                    self.compiler.apply_all(self.compiler.cluster().changes_to(&cluster));
                 }
+                self.state = State::Current;
+                vec![Action::Start]
+            }
+            (Input::Snapshot(cluster), _) => {
+                let delta = self.compiler.apply_all(self.compiler.cluster().changes_to(&cluster));
                 self.commit(delta)
             }
             (Input::Changes(changes), state) => {

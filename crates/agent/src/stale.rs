@@ -13,8 +13,8 @@ use crate::Connection;
 #[must_use]
 pub fn narrowed(before: &NodePlan, after: &NodePlan, delta: &Delta) -> BTreeSet<IpAddr> {
     // Addresses that are newly isolated or lead to another table.
-    let mut found: BTreeSet<IpAddr> =
-        delta.ingress.set.keys().chain(delta.egress.set.keys()).copied().collect();
+    let isolated = delta.ingress.set.keys().chain(delta.egress.set.keys());
+    let mut found: BTreeSet<IpAddr> = isolated.chain(delta.hairpin.set.keys()).copied().collect();
     // Tables that say something else now.
     let mut tables: BTreeSet<TableId> = delta.tables_set.keys().copied().collect();
     // Tables whose peers changed, where a peer's row lost something.

@@ -1,1 +1,38 @@
-//! A Kubernetes network on one machine: namespaces as pods and nodes, the real kernel, real probes.
+//! A Kubernetes network on one machine: network namespaces as nodes and pods, the real kernel, real probes.
+//!
+//! The lab builds what a cluster's network is made of (a namespace per node, one per pod, veth pairs, routes or
+//! bridges, service translation), starts an [`enforce::Enforce`] on every node, and opens real connections between all
+//! endpoints. Each outcome is held against what `palisade_policy::reference` says. Nothing is mocked: the packets
+//! are decided by the kernel.
+//!
+//! The order of use: [`sandbox::Sandbox::enter`] first thing in `main`, [`Lab::build`] with a
+//! [`palisade_policy::Cluster`], then [`probe::Plan::of`] and [`probe::run`]; [`Lab::update`] brings a running lab to another
+//! cluster.
+//!
+//! Everything speaks netlink itself, no program is started, and nothing is given a name on disk: namespaces live by
+//! file descriptors of this process alone, so that even `kill -9` leaves nothing behind.
+
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+pub mod agent;
+pub mod bench;
+pub mod enforce;
+pub mod fuzz;
+pub mod lab;
+pub mod layout;
+pub mod namespace;
+mod netlink;
+mod network;
+pub mod outside;
+pub mod ports;
+pub mod probe;
+pub mod sandbox;
+mod servers;
+pub mod services;
+mod wire;
+
+pub use enforce::{Enforce, EnforceError};
+pub use lab::{Lab, LabError, Updated};
+pub use layout::{Families, Layout, LayoutError, Options, Place};
+pub use sandbox::{Sandbox, SandboxError};

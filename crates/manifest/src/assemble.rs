@@ -9,6 +9,7 @@ use palisade_policy::{Cluster, Labels, Name, Namespace, Node, ObjectKey, Phase, 
 
 use crate::{
     addresses::Unaddressed,
+    cluster_wide::side_by_side,
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
     intern::Interner,
@@ -74,6 +75,7 @@ pub(crate) fn assemble(
         unaddressed.services.insert(key.clone(), declared.wants);
         loaded.cluster.services.insert(key, declared.service);
     }
+    side_by_side(&gathered.policies, found);
     loaded.cluster.policies = gathered.policies.into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
     loaded.cluster.namespaces = gathered.namespaces;
     undeclared_namespaces(&mut loaded.cluster);

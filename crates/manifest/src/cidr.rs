@@ -96,11 +96,19 @@ impl Cidr {
         outer.prefix < self.prefix && outer.canonical().contains(&self.canonical().network())
     }
 
+    /// Whether CEL's `isCIDR` takes it: no leading zeros, no IPv4-mapped forms; host bits pass (SEMANTICS C5).
+    #[must_use]
+    pub fn is_cidr_to_cel(&self) -> bool {
+        !self.leading_zeros && !self.is_mapped()
+    }
+
     fn is_mapped(&self) -> bool {
         matches!(self.address, IpAddr::V6(a) if a.to_ipv4_mapped().is_some())
     }
 
-    fn has_host_bits(&self) -> bool {
+    /// Whether bits beyond the prefix length are set.
+    #[must_use]
+    pub fn has_host_bits(&self) -> bool {
         let network = match self.address {
             IpAddr::V4(a) => IpAddr::V4(Ipv4Net::new_assert(a, self.prefix).network()),
             IpAddr::V6(a) => IpAddr::V6(Ipv6Net::new_assert(a, self.prefix).network()),

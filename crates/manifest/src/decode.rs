@@ -8,6 +8,7 @@ use std::ops::Range;
 use palisade_policy::{Labels, Source};
 
 use crate::{
+    cluster_wide::{Admission, Channel},
     diagnostic::{Code, Diagnostic, Severity},
     intern::Interner,
     names,
@@ -28,6 +29,10 @@ pub(crate) struct Context<'c> {
     pub(crate) strict: bool,
     /// The API server's `StrictIPCIDRValidation`.
     pub(crate) strict_cidr: bool,
+    /// The release channel of the cluster-wide policies' definitions.
+    pub(crate) channel: Channel,
+    /// Whether cluster-wide policies have been admitted.
+    pub(crate) admission: Admission,
     /// What the object being decoded is called in findings.
     pub(crate) object: Option<String>,
     /// Errors of the object being decoded.

@@ -1,4 +1,4 @@
-//! What is wrong with the input, as data. [`crate::render`] draws it.
+//! What is wrong with the input, as data. [`crate::render()`] draws it.
 
 use std::{fmt, ops::Range};
 
@@ -79,6 +79,15 @@ codes! {
     DuplicateAddress = "duplicate-address",
     /// A policy of a kind that is not evaluated.
     NotEvaluated = "not-evaluated",
+    /// Something in a cluster-wide policy that the API server admits and that can't be used: its rule fails closed, or
+    /// its policy selects nothing.
+    Unusable = "unusable",
+    /// Something that is valid and that this version doesn't enforce: its rule fails closed.
+    NotEnforced = "not-enforced",
+    /// Cluster-wide policies of one tier with one priority.
+    EqualPriority = "equal-priority",
+    /// AdminNetworkPolicies beside ClusterNetworkPolicies.
+    MixedApis = "mixed-apis",
     /// More pods than addresses.
     NoAddress = "no-address",
 }

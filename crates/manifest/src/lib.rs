@@ -8,6 +8,9 @@
 //!   its bytes, and objects are decoded from that tree.
 //! * NetworkPolicies are defaulted and validated as the API server does it (SEMANTICS A.2, A.3). One that the server
 //!   would reject is reported and not taken in.
+//! * ClusterNetworkPolicies, AdminNetworkPolicies and BaselineAdminNetworkPolicies are checked with the rules of their
+//!   CustomResourceDefinitions, in either release channel ([`Channel`]). What those leave unchecked and can't be used
+//!   fails closed, with a warning (SEMANTICS C23, C24, G-15 to G-17).
 //! * Workloads become pods, and pods and services without addresses get some ([`addresses`]).
 //!
 //! ```
@@ -36,6 +39,7 @@
 pub mod addresses;
 mod assemble;
 pub mod cidr;
+mod cluster_wide;
 mod decode;
 pub mod diagnostic;
 pub mod endpoint;
@@ -58,6 +62,7 @@ pub mod tree;
 mod workload;
 
 pub use addresses::{AddressPlan, Unaddressed, assign_addresses, keep_addresses};
+pub use cluster_wide::{Admission, Channel};
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use endpoint::{FindError, Found, Reference, service_pods};
 pub use input::Input;

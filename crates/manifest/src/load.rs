@@ -7,6 +7,7 @@ use palisade_policy::{Cluster, Family, Name, ObjectKey, Source, Workload};
 use crate::{
     addresses::{AddressPlan, Unaddressed, assign_addresses},
     assemble,
+    cluster_wide::{Admission, Channel},
     decode::Context,
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
@@ -26,6 +27,10 @@ pub struct Options {
     pub strict: bool,
     /// The API server's feature gate `StrictIPCIDRValidation` (SEMANTICS A.3.8).
     pub strict_cidr: bool,
+    /// The release channel of the cluster-wide policies' CustomResourceDefinitions.
+    pub channel: Channel,
+    /// Whether the cluster-wide policies have been admitted by an API server.
+    pub admission: Admission,
     /// Files of more bytes are refused unread.
     pub max_file_bytes: u64,
     /// How many pods all workloads together may make.
@@ -42,6 +47,8 @@ impl Default for Options {
             default_namespace: "default".to_owned(),
             strict: false,
             strict_cidr: false,
+            channel: Channel::default(),
+            admission: Admission::default(),
             max_file_bytes: 64 << 20,
             // The largest clusters have 150,000 pods; the Kubernetes scalability limit is that number.
             max_made_pods: 300_000,
@@ -126,12 +133,15 @@ struct Loading<'o> {
 impl Loading<'_> {
     fn text(&mut self, text: &Text, found: &mut Vec<Diagnostic>) {
         self.counts.files += 1;
+        let before = found.len();
         let mut cx = Context {
             text,
             names: &mut self.names,
             found,
             strict: self.options.strict,
             strict_cidr: self.options.strict_cidr,
+            channel: self.options.channel,
+            admission: self.options.admission,
             object: None,
             errors: 0,
         };
@@ -160,6 +170,8 @@ impl Loading<'_> {
                 }
             }
         }
+        // Fields are decoded in the order of the API; a reader goes through the file from top to bottom.
+        found[before..].sort_by_key(|d| d.span.as_ref().map(|s| s.start));
     }
 
     fn finish(self, mut found: Vec<Diagnostic>) -> Loaded {

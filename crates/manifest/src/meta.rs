@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Fields of `ObjectMeta` (Kubernetes 1.35), and `clusterName` of old servers.
-const FIELDS: &[&str] = &[
+pub(crate) const FIELDS: &[&str] = &[
     "annotations",
     "clusterName",
     "creationTimestamp",
@@ -66,6 +66,10 @@ pub(crate) fn meta(
     let name = match (name, generated) {
         ("", "") => {
             cx.object = Some(kind.to_owned());
+            if cx.errors > 0 {
+                // A name of the wrong type was reported already.
+                return None;
+            }
             let place = at.as_ref().map_or(object.at.span(), At::span);
             let path = Some("metadata.name".to_owned());
             let message = "Required value: name or generateName is required";

@@ -1,11 +1,12 @@
 //! Which objects we know, and what becomes of the others.
 
 use crate::{
+    cluster_wide::{self, Crd, cluster_wide_policy},
     decode::{Context, Fields},
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
     load::Counts,
-    meta::{meta, provisional_name},
+    meta::{Meta, meta, provisional_name},
     network_policy::network_policy,
     node, pod,
     service::service,
@@ -19,7 +20,8 @@ const LIST_DEPTH: usize = 4;
 /// The fields of every object. A kind without a field of these says so itself.
 const OBJECT: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
 
-/// The kinds that make up a cluster: group, version, kind, and whether they live in a namespace.
+/// The kinds that make up a cluster: group, version, kind, and whether they live in a namespace. Of a kind with several
+/// versions the first is the one to recommend.
 const KNOWN: &[(&str, &str, &str, bool)] = &[
     ("", "v1", "Namespace", false),
     ("", "v1", "Node", false),
@@ -33,6 +35,10 @@ const KNOWN: &[(&str, &str, &str, bool)] = &[
     ("batch", "v1", "CronJob", true),
     ("batch", "v1", "Job", true),
     ("networking.k8s.io", "v1", "NetworkPolicy", true),
+    (cluster_wide::GROUP, "v1alpha1", "AdminNetworkPolicy", false),
+    (cluster_wide::GROUP, "v1alpha1", "BaselineAdminNetworkPolicy", false),
+    (cluster_wide::GROUP, "v1alpha2", "ClusterNetworkPolicy", false),
+    (cluster_wide::GROUP, "v1beta1", "ClusterNetworkPolicy", false),
 ];
 
 /// The group in which DaemonSet, Deployment, NetworkPolicy and ReplicaSet began. Gone since Kubernetes 1.16.
@@ -105,8 +111,10 @@ impl Intake<'_> {
 
     fn object(&mut self, cx: &mut Context<'_>, at: &At<'_>, version: &str, kind: &str) {
         let (group, number) = version.split_once('/').unwrap_or(("", version));
-        let known =
-            KNOWN.iter().find(|k| k.2 == kind && (k.0 == group || (group == FIRST_GROUP && k.0 != "")));
+        let fits = |k: &&(&str, &str, &str, bool)| {
+            k.2 == kind && (k.0 == group || (group == FIRST_GROUP && !k.0.is_empty()))
+        };
+        let known = KNOWN.iter().filter(fits).find(|k| k.1 == number).or_else(|| KNOWN.iter().find(fits));
         let Some(&(known_group, known_number, kind, namespaced)) = known else {
             return self.other(cx, at, group, version, kind);
         };
@@ -129,7 +137,7 @@ impl Intake<'_> {
         let Some(meta) = meta(cx, &fields, kind, namespaced.then_some(self.default_namespace)) else {
             return;
         };
-        self.known(cx, &fields, kind, &meta);
+        self.known(cx, &fields, (number, kind), &meta);
         if cx.errors == 0 {
             self.gathered.note(cx, at, &kind_name, &meta.key, &meta.source);
             *self.counts.objects.entry(kind.to_owned()).or_default() += 1;
@@ -139,8 +147,20 @@ impl Intake<'_> {
     }
 
     /// Decodes an object of a known kind, and keeps it if nothing was wrong with it.
-    fn known(&mut self, cx: &mut Context<'_>, object: &Fields<'_>, kind: &str, meta: &crate::meta::Meta) {
+    fn known(
+        &mut self,
+        cx: &mut Context<'_>,
+        object: &Fields<'_>,
+        (version, kind): (&str, &str),
+        meta: &Meta,
+    ) {
         let all = &mut *self.gathered;
+        if let Some(crd) = Crd::of(kind, version, cx.channel, cx.admission) {
+            if let Some(policy) = cluster_wide_policy(cx, object, crd, meta) {
+                all.policies.insert(policy.key.clone(), policy);
+            }
+            return;
+        }
         match kind {
             "Namespace" => {
                 let namespace = node::namespace(meta);

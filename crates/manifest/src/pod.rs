@@ -8,7 +8,7 @@ use crate::{
     cidr::parse_ip,
     decode::{Context, Fields},
     diagnostic::Code,
-    meta::Meta,
+    meta::{self, Meta},
     names,
     network_policy::protocol,
     tree::At,
@@ -185,7 +185,7 @@ fn address(cx: &mut Context<'_>, at: &At<'_>, out: &mut Vec<IpAddr>) {
 pub(crate) fn template(cx: &mut Context<'_>, at: Option<&At<'_>>) -> Template {
     let fields = at.and_then(|at| cx.fields(at, &["metadata", "spec"]));
     let metadata = fields.and_then(|f| f.get("metadata"));
-    let labels = metadata.as_ref().and_then(|at| cx.any_fields(at)).and_then(|f| f.get("labels"));
+    let labels = metadata.as_ref().and_then(|at| cx.fields(at, meta::FIELDS)).and_then(|f| f.get("labels"));
     let labels = labels.map(|at| cx.labels(&at)).unwrap_or_default();
     let spec = fields.and_then(|f| f.get("spec"));
     pod_spec(cx, spec.as_ref(), labels)

@@ -1,13 +1,14 @@
 //! A YAML or JSON document as an arena whose every node knows its bytes.
 //!
 //! A document is parsed once; types are decoded from the tree, so that every error can point at a line. What a value
-//! means is what kubectl makes of it: see [`crate::scalar`], and [`build`] for duplicate keys, merge keys and aliases.
+//! means is what kubectl makes of it: see [`crate::scalar`], and [`Documents`] for duplicate keys, merge keys and aliases.
 
 use std::{borrow::Cow, fmt, ops::Range};
 
 use crate::scalar::Scalar;
 
 mod build;
+mod json;
 
 pub use build::{Documents, Limits, Problem, ProblemKind};
 

@@ -134,8 +134,8 @@ fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
     }
 }
 
-/// Nothing leads here. The kernel gives new connections room for labels only while a rule somewhere *sets* labels, and
-/// without that room no connection could be revoked by label.
+/// Nothing leads here. A connection can be revoked by label only if it got room for labels when it began, and most
+/// kernels make room only while some rule *sets* labels (those of 2025 and later also where a rule reads them).
 fn labels_chain() -> Chain {
     Chain {
         name: LABELS_CHAIN.into(),

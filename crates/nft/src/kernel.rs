@@ -170,32 +170,37 @@ impl Kernel {
         for (attribute, value) in filter {
             body.text(*attribute, value);
         }
-        let body = body.into_bytes();
-        let replies = self.dump((NFTABLES << 8) | kind, INET, &body, "nftables")?;
-        Ok(replies.into_iter().map(|r| r.attributes().to_vec()).collect())
+        let parse = |reply: &Reply| Some(reply.attributes().to_vec());
+        self.dump((NFTABLES << 8) | kind, INET, &body.into_bytes(), "nftables", parse)
     }
 
-    /// Lists what a request asks for.
-    pub(crate) fn dump(
+    /// Lists what a request asks for, as `parse` sees it.
+    pub(crate) fn dump<T>(
         &mut self,
         kind: u16,
         family: u8,
         body: &[u8],
         what: &str,
-    ) -> Result<Vec<Reply>, Error> {
+        parse: impl Fn(&Reply) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut request = header(kind, REQUEST | DUMP, family, 0);
             request.raw(body);
             let sequence = self.send_request(finish(request))?;
-            if let Some(replies) = self.collect(sequence, what)? {
-                return Ok(replies);
+            if let Some(out) = self.collect(sequence, what, &parse)? {
+                return Ok(out);
             }
         }
         Err(Error::NeverQuiet(DUMP_ATTEMPTS))
     }
 
-    /// The replies to a dump; none where it has to be begun again.
-    fn collect(&mut self, sequence: u32, what: &str) -> Result<Option<Vec<Reply>>, Error> {
+    /// What a dump lists; none where it has to be begun again.
+    fn collect<T>(
+        &mut self,
+        sequence: u32,
+        what: &str,
+        parse: &impl Fn(&Reply) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, Error> {
         let (mut out, mut whole) = (Vec::new(), true);
         loop {
             let replies = match self.receive(sequence) {
@@ -213,7 +218,7 @@ impl Kernel {
                 if reply.kind == DONE {
                     return Ok(whole.then_some(out));
                 }
-                out.push(reply);
+                out.extend(parse(&reply));
             }
         }
     }

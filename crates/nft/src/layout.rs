@@ -155,8 +155,7 @@ impl Layout<'_> {
         if groups.len() <= LINEAR {
             for (group, row) in groups {
                 let set = self.set(vec![*group], intervals);
-                let peer = Expression::PeerIn(direction, self.family, set.name.clone());
-                draft.push(vec![peer], &self.row(direction, row));
+                draft.push(self.peer_in(direction, &set), &self.row(direction, row));
                 draft.sets.push(set);
             }
             return draft;
@@ -173,11 +172,16 @@ impl Layout<'_> {
             sub.push(Vec::new(), otherwise);
             let way =
                 Way::to(sub.finish(&format!("find_{direction}"), format!("part of {direction} table {id}")));
-            let peer = Expression::PeerIn(direction, self.family, set.name.clone());
-            draft.push(vec![peer], &way);
+            draft.push(self.peer_in(direction, &set), &way);
             draft.sets.push(set);
         }
         draft
+    }
+
+    /// The dispatch map led here by the family already; the `nft` program needs the family in each rule all the same to
+    /// print addresses as such.
+    fn peer_in(&self, direction: Direction, set: &Set) -> Rule {
+        vec![Expression::Family(self.family), Expression::PeerIn(direction, self.family, set.name.clone())]
     }
 
     fn set(&self, mut groups: Vec<GroupId>, intervals: bool) -> Arc<Set> {
@@ -216,18 +220,30 @@ impl Layout<'_> {
                 Expression::Then(Outcome::Return),
             ]);
         }
-        draft.rules.push(self.denial(direction));
+        draft.rules.push(denial(self.options, direction));
         Way::to(draft.finish(&format!("row_{direction}"), format!("{direction}: {traffic}")))
     }
+}
 
-    fn denial(&self, direction: Direction) -> Rule {
-        let prefix = match direction {
-            Direction::Egress => LOG_EGRESS,
-            Direction::Ingress => LOG_INGRESS,
-        };
-        let log = self.options.log_group.map(|group| Expression::Log(group, prefix));
-        log.into_iter().chain([Expression::Counter, Expression::Then(Outcome::Drop)]).collect()
-    }
+/// The chain to which every isolated pod leads while its own is not there yet: it denies everything.
+pub(crate) fn closed(options: &Options, direction: Direction) -> Arc<Chain> {
+    Arc::new(Chain {
+        name: format!("closed_{direction}").into(),
+        hook: None,
+        comment: Some(format!("{direction} of pods whose rules are on their way")),
+        rules: vec![denial(options, direction)],
+        chains: Vec::new(),
+        sets: Vec::new(),
+    })
+}
+
+fn denial(options: &Options, direction: Direction) -> Rule {
+    let prefix = match direction {
+        Direction::Egress => LOG_EGRESS,
+        Direction::Ingress => LOG_INGRESS,
+    };
+    let log = options.log_group.map(|group| Expression::Log(group, prefix));
+    log.into_iter().chain([Expression::Counter, Expression::Then(Outcome::Drop)]).collect()
 }
 
 /// The nflog prefix of packets that a pod's egress denies.

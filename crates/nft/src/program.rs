@@ -37,8 +37,7 @@ pub(crate) struct Phases {
     /// Chains and sets out of use.
     pub(crate) unmake: Vec<Step>,
     /// Whether an address leaves a group and joins another. One transaction changes all sets at once, but a packet
-    /// looks into them one after another: it could look into the new group before and into the old one after. So
-    /// `leave` and `unmake` have to wait for a second transaction.
+    /// looks into them one after another: it could look into the new group just before, and into the old one just after.
     pub(crate) moves: bool,
 }
 

@@ -77,11 +77,6 @@ impl Registry {
         self.chains.values().map(|held| &held.object)
     }
 
-    /// The chain with this name.
-    pub(crate) fn chain(&self, name: &str) -> Option<&Arc<Chain>> {
-        self.chains.get(name).map(|held| &held.object)
-    }
-
     /// Sets of members, of several groups each.
     pub(crate) fn unions(&self) -> impl Iterator<Item = &Arc<Set>> {
         self.sets()

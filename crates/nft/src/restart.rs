@@ -11,6 +11,7 @@ use palisade_policy::{Delta, Direction, Family, NodePlan};
 use crate::{
     Error, Kernel,
     base::{self, TABLE_COMMENT, hook_number},
+    layout::closed,
     next::Next,
     program::{Phases, Program, add, remove, replace},
     reader::{Attributes, Ruleset, Set as Observed, Target, address},
@@ -234,9 +235,30 @@ fn interval(set: &Set, first: &[u8], last: &[u8]) -> Option<Element> {
     Some(Element::Range(palisade_policy::IpRange { first: address(first)?, last: address(last)? }))
 }
 
-/// Puts the removal of a foreign table in front of everything, in the same transaction as its successor.
+/// Puts the removal of a foreign table in front of everything, in one transaction with its successor. Where the plan
+/// is too large for that same transaction, isolated pods are closed until their rules are there.
 pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
-    let mut base: Vec<Message> = vec![Message::DeleteTable];
-    base.extend(program.make_base().into_iter().flatten());
-    phases.make.insert(0, base);
+    let mut first: Vec<Message> = vec![Message::DeleteTable];
+    first.extend(program.make_base().into_iter().flatten());
+    phases.switch.clear();
+    for direction in Direction::BOTH {
+        let closed = closed(&program.options, direction);
+        first.push(Message::CreateChain(closed.clone()));
+        first.push(Message::AddRule(closed.clone(), 0));
+        phases.unmake.push(vec![Message::DeleteChain(closed.name.clone())]);
+        for family in Family::BOTH {
+            let map = program.sets.dispatch(direction, family);
+            let open = dispatch(program, direction, family);
+            let shut: Vec<Element> = open
+                .iter()
+                .filter_map(|e| match e {
+                    Element::Jump(address, _) => Some(Element::Jump(*address, closed.name.clone())),
+                    _ => None,
+                })
+                .collect();
+            first.extend(add(map, shut.clone()).flatten());
+            phases.switch.extend(replace(map, shut, open));
+        }
+    }
+    phases.make.insert(0, first);
 }

@@ -69,22 +69,48 @@ pub(crate) fn send(
     phases: Phases,
     generation: &mut Generation,
 ) -> (Sent, Result<(), Error>) {
-    let first = [phases.make, phases.join, phases.switch].into_iter().flatten().map(Piece::of);
-    let mut parts = vec![first.collect::<Vec<_>>()];
-    let second = [phases.leave, phases.unmake].into_iter().flatten().map(Piece::of);
-    if phases.moves {
-        parts.push(second.collect());
-    } else {
-        parts[0].extend(second);
-    }
     let mut sent = Sent::default();
     let mut limit = kernel.largest().min(LARGEST);
-    for part in parts {
+    for part in parts(phases, limit) {
         if let Err(error) = send_part(kernel, &part, generation, &mut limit, &mut sent) {
             return (sent, Err(error));
         }
     }
     (sent, Ok(()))
+}
+
+/// Divides a change into parts, each one transaction unless it exceeds `limit`.
+///
+/// * As a rule, one part with everything.
+/// * Where addresses only move between groups, first the arrivals, then the departures: then an address is at every
+///   moment in its old group, in its new one, or in both, whatever a packet looks into first.
+/// * Where everything is too much for one transaction, what nothing leads to yet goes first, in as many as it takes,
+///   and what is unreached afterwards goes last; what packets notice stays in one transaction in between.
+/// * Where that alone is too much (some thousand members come and go at once, without the right to a larger buffer),
+///   it is split in the order of [`Phases`]. If dispatch changes too, a packet between two of these transactions may
+///   meet an old table with new members.
+fn parts(phases: Phases, limit: usize) -> Vec<Vec<Piece>> {
+    let pieces = |phase: Vec<Step>| phase.into_iter().map(Piece::of).collect::<Vec<_>>();
+    let apart = phases.moves && phases.switch.is_empty();
+    let [make, mut join, switch, leave, unmake] =
+        [phases.make, phases.join, phases.switch, phases.leave, phases.unmake].map(pieces);
+    if apart {
+        return vec![one([make, join]), one([leave, unmake])];
+    }
+    join.extend(switch);
+    join.extend(leave);
+    if FRAME + [&make, &join, &unmake].iter().map(|p| size(p)).sum::<usize>() <= limit {
+        return vec![one([make, join, unmake])];
+    }
+    vec![make, join, unmake]
+}
+
+fn one<const N: usize>(pieces: [Vec<Piece>; N]) -> Vec<Piece> {
+    pieces.into_iter().flatten().collect()
+}
+
+fn size(pieces: &[Piece]) -> usize {
+    pieces.iter().map(|p| p.bytes).sum()
 }
 
 fn send_part(
@@ -111,7 +137,7 @@ fn send_part(
             }
             // The kernel has less memory to spare than the socket promised.
             Err(e) if too_large(&e) => {
-                let bytes: usize = now.iter().map(|p| p.bytes).sum();
+                let bytes = size(now);
                 if take == 1 {
                     let about = now[0].messages.first().map_or_else(String::new, |m| m.message.about());
                     return Err(match e.os_error() {

@@ -1,2 +1,51 @@
-//! The `palisade` command line.
-fn main() {}
+//! The `palisade` command line: arguments in, renderings out.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{CommandFactory as _, Parser as _};
+
+mod arguments;
+mod can;
+mod exit;
+mod explain;
+#[cfg(target_os = "linux")]
+mod lab;
+#[cfg(target_os = "linux")]
+mod matrix;
+mod output;
+mod sources;
+
+use arguments::{Arguments, Verb};
+use exit::Outcome;
+
+fn main() -> ExitCode {
+    // No thread may start before a lab verb has entered its namespaces: see `lab`.
+    match run(Arguments::parse().verb) {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            let heading = output::styled(output::Style::Bad, "error:");
+            output::note(&format!("{heading} {error:#}\n"));
+            ExitCode::from(exit::ERROR)
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<Outcome> {
+    match verb {
+        Verb::Can(arguments) => can::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Verb::Lab(arguments) => lab::run(&arguments.verb),
+        Verb::Completions(arguments) => completions(arguments.shell),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<Outcome> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "palisade", &mut script);
+    let script = String::from_utf8(script).context("the completions are no text")?;
+    output::print(&script).context("can't write the completions")?;
+    Ok(Outcome::Yes)
+}

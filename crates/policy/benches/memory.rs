@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use palisade_policy::{Change, Cluster, Family, compile::Compiler};
+use palisade_policy::{Family, compile::Compiler};
 
 mod ground;
 
@@ -14,7 +14,7 @@ fn main() {
     let cluster = resident();
     let start = Instant::now();
     let mut compiler = Compiler::new(ground::NODE.into());
-    compiler.apply_all(changes(world));
+    compiler.apply_all(world.into_changes());
     let spent = start.elapsed();
     let (plan, after) = (compiler.plan(), resident());
     eprintln!("{pods} pods, {policies} policies, full plan in {spent:.0?}: {after} MiB resident at the end");
@@ -25,14 +25,6 @@ fn main() {
         plan.groups.len(),
         Family::BOTH.map(|family| plan.elements(family)).iter().sum::<usize>()
     );
-}
-
-/// Moves a cluster's objects out of it one by one, as a watch delivers them.
-fn changes(world: Cluster) -> impl Iterator<Item = Change> {
-    let namespaces = world.namespaces.into_values().map(Change::SetNamespace);
-    let nodes = world.nodes.into_values().map(Change::SetNode);
-    let pods = world.pods.into_values().map(Change::SetPod);
-    namespaces.chain(nodes).chain(pods).chain(world.policies.into_values().map(Change::SetPolicy))
 }
 
 /// Resident memory of this process in MiB: the second field of `/proc/self/statm`, in pages of 4 KiB.

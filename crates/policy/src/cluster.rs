@@ -244,6 +244,17 @@ impl Cluster {
         }
     }
 
+    /// The edits that make this cluster from an empty one, moving its objects: namespaces, nodes, pods, services,
+    /// policies.
+    pub fn into_changes(self) -> impl Iterator<Item = Change> {
+        let namespaces = self.namespaces.into_values().map(Change::SetNamespace);
+        let nodes = self.nodes.into_values().map(Change::SetNode);
+        let pods = self.pods.into_values().map(Change::SetPod);
+        let services = self.services.into_values().map(Change::SetService);
+        let policies = self.policies.into_values().map(Change::SetPolicy);
+        namespaces.chain(nodes).chain(pods).chain(services).chain(policies)
+    }
+
     /// The edits that lead from `self` to `to`: what vanished first, then what is new or different.
     /// `O(objects)`; for sources that deliver whole snapshots (a directory), not for watches.
     #[must_use]

@@ -11,7 +11,8 @@
 //! * `definition`: what a table says, independent of who the peers are: rules in order, named ports of the subject
 //!   resolved. Its hash is the table's name.
 //! * `ranges`: the table's rows for addresses that are no pods, cut where CIDRs begin and end.
-//! * `classes`: pod addresses that no table of this node can tell apart.
+//! * `classes`: addresses of pods and nodes that no table of this node can tell apart.
+//! * `selections`: what rules select by labels, and which classes that holds.
 //! * `tables`: for each table, which classes differ from what the ranges say, grouped by row.
 //! * `recorder`: edits the plan and remembers what it was, so that a delta carries only what differs.
 //!
@@ -20,9 +21,11 @@
 mod addresses;
 mod classes;
 mod definition;
+mod interner;
 pub mod profile;
 mod ranges;
 mod recorder;
+mod selections;
 mod subjects;
 mod tables;
 
@@ -31,10 +34,11 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{Change, Cluster, Delta, Name, Namespace, NodePlan, ObjectKey, Pod, Policy, PolicyKey};
+use crate::{Change, Cluster, Delta, Name, Namespace, Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey};
 
 use self::{
-    addresses::AddressBook, classes::Classes, recorder::Recorder, subjects::Subjects, tables::Tables,
+    addresses::AddressBook, classes::Classes, interner::Interner, recorder::Recorder, subjects::Subjects,
+    tables::Tables,
 };
 
 /// Compiles the plan of one node and keeps it current. See the module documentation.
@@ -42,6 +46,7 @@ use self::{
 pub struct Compiler {
     node: Name,
     cluster: Cluster,
+    interner: Interner,
     book: AddressBook,
     subjects: Subjects,
     classes: Classes,
@@ -68,6 +73,7 @@ impl Compiler {
         Self {
             node,
             cluster: Cluster::default(),
+            interner: Interner::default(),
             book: AddressBook::default(),
             subjects: Subjects::default(),
             classes: Classes::default(),
@@ -111,6 +117,7 @@ impl Compiler {
     pub fn apply_all(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
         let mut dirty = Dirty::default();
         for change in changes {
+            let change = self.interner.share(change);
             self.note(&change, &mut dirty);
             self.cluster.apply(change);
         }
@@ -132,9 +139,10 @@ impl Compiler {
             Change::RemoveNamespace(name) => self.note_namespace(name, None, dirty),
             Change::SetPolicy(policy) => self.note_policy(&policy.key, Some(policy), dirty),
             Change::RemovePolicy(key) => self.note_policy(key, None, dirty),
-            // Nodes are no peers of the rules that exist today, and services are translated before policies apply.
-            Change::SetNode(_) | Change::RemoveNode(_) | Change::SetService(_) | Change::RemoveService(_) => {
-            }
+            Change::SetNode(node) => self.note_node(&node.name, Some(node), dirty),
+            Change::RemoveNode(name) => self.note_node(name, None, dirty),
+            // Services are translated before policies apply.
+            Change::SetService(_) | Change::RemoveService(_) => {}
         }
     }
 
@@ -158,6 +166,16 @@ impl Compiler {
         if old.filter(is_local).is_some() || new.filter(is_local).is_some() {
             self.subjects.place(key, new.filter(is_local).is_some_and(Pod::is_live));
             dirty.subjects.insert(key.clone());
+        }
+    }
+
+    fn note_node(&mut self, name: &Name, new: Option<&Node>, dirty: &mut Dirty) {
+        let old = self.cluster.nodes.get(name);
+        if old != new {
+            dirty
+                .addresses
+                .extend(old.into_iter().chain(new).flat_map(|node| node.addresses.iter().copied()));
+            self.book.set_node(old, new);
         }
     }
 
@@ -205,15 +223,21 @@ impl Compiler {
         }
         // 2. … by which addresses must now be told apart.
         dirty.addresses.extend(self.classes.take_unsettled(&self.cluster, &self.book));
-        for address in dirty.addresses {
-            self.classes.settle(address, self.book.owner(address, &self.cluster), |groups, class_of| {
+        for address in dirty.addresses.iter().copied() {
+            self.classes.settle(address, self.book.holder(address, &self.cluster), |groups, class_of| {
                 for group in groups {
                     recorder.set_member(*group, address, class_of);
                 }
             });
         }
         // 3. New tables against all classes, changed classes against all tables.
-        self.tables.settle(&mut self.classes, &self.cluster, &dirty.namespaces, &mut recorder);
+        self.tables.settle(
+            &mut self.classes,
+            &self.cluster,
+            &dirty.namespaces,
+            &dirty.addresses,
+            &mut recorder,
+        );
         recorder.finish()
     }
 }

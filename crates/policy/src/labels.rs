@@ -25,6 +25,11 @@ impl Labels {
         self.0.iter().map(|(k, v)| (k, v))
     }
 
+    /// How many clones of this very set exist, this one included.
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// How many labels there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -83,6 +83,7 @@ fn closeness(question: &Question<'_>, peer: &Peer) -> u32 {
         },
         // Inside the range but excepted is closer than outside.
         Peer::Block(block) => 60 * u32::from(block.cidr.contains(&question.peer.address())),
+        Peer::Nodes(_) => 50 * u32::from(matches!(question.peer, Endpoint::Node { .. })),
     }
 }
 
@@ -97,6 +98,8 @@ pub fn describe_peer(peer: &Peer) -> String {
                 NamespaceMatch::Selected(_) => format!("{what} of {namespaces}"),
             }
         }
+        Peer::Nodes(selector) if selector.is_everything() => "every node".to_owned(),
+        Peer::Nodes(selector) => format!("nodes {selector}"),
         Peer::Block(block) if block.except.is_empty() => block.cidr.to_string(),
         Peer::Block(block) => {
             let shown: Vec<String> = block.except.iter().take(4).map(ToString::to_string).collect();

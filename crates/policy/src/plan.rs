@@ -73,6 +73,9 @@ pub struct NodePlan {
     pub ingress: BTreeMap<IpAddr, TableId>,
     /// Local pod addresses whose egress some policy decides, each with its table.
     pub egress: BTreeMap<IpAddr, TableId>,
+    /// What a local pod may use of itself through a service, where that is not everything: cluster-wide policies hold
+    /// there, NetworkPolicies don't (SEMANTICS C25, G-6).
+    pub hairpin: BTreeMap<IpAddr, Traffic>,
     /// Exactly the tables that `ingress` and `egress` mention.
     pub tables: BTreeMap<TableId, Table>,
     /// Exactly the groups that `tables` mention.
@@ -88,7 +91,8 @@ impl NodePlan {
     }
 
     /// What the plan says to a new flow with these addresses in one direction, on this node. A packet from an address
-    /// to itself always passes (SEMANTICS A41, G-6). `O(groups of the table)`.
+    /// to itself has gone through a service, or it would not be forwarded (SEMANTICS A41, G-6).
+    /// `O(groups of the table)`.
     #[must_use]
     pub fn decide(
         &self,
@@ -99,7 +103,8 @@ impl NodePlan {
         port: u16,
     ) -> Verdict {
         if source == destination {
-            return Verdict::Allow;
+            let denied = self.hairpin.get(&source).is_some_and(|traffic| !traffic.contains(protocol, port));
+            return if denied { Verdict::Deny } else { Verdict::Allow };
         }
         let (local, peer) = match direction {
             Direction::Ingress => (destination, source),
@@ -131,6 +136,7 @@ impl NodePlan {
         let mut delta = Delta {
             ingress: AddressChanges::between(&self.ingress, &to.ingress),
             egress: AddressChanges::between(&self.egress, &to.egress),
+            hairpin: AddressChanges::between(&self.hairpin, &to.hairpin),
             ..Delta::default()
         };
         for (id, table) in &to.tables {
@@ -172,6 +178,7 @@ impl NodePlan {
         self.tables.extend(delta.tables_set.iter().map(|(id, t)| (*id, t.clone())));
         delta.ingress.apply(&mut self.ingress);
         delta.egress.apply(&mut self.egress);
+        delta.hairpin.apply(&mut self.hairpin);
         for id in &delta.tables_removed {
             self.tables.remove(id);
         }
@@ -193,28 +200,34 @@ impl NodePlan {
     }
 }
 
-/// Changes of one dispatch map.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AddressChanges {
-    /// Addresses that are new or now lead to another table.
-    pub set: BTreeMap<IpAddr, TableId>,
+/// Changes of one map from local addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressChanges<V = TableId> {
+    /// Addresses that are new or now lead to something else.
+    pub set: BTreeMap<IpAddr, V>,
     /// Addresses that are gone.
     pub removed: BTreeSet<IpAddr>,
 }
 
-impl AddressChanges {
-    fn between(from: &BTreeMap<IpAddr, TableId>, to: &BTreeMap<IpAddr, TableId>) -> Self {
+impl<V> Default for AddressChanges<V> {
+    fn default() -> Self {
+        Self { set: BTreeMap::new(), removed: BTreeSet::new() }
+    }
+}
+
+impl<V: Clone + PartialEq> AddressChanges<V> {
+    fn between(from: &BTreeMap<IpAddr, V>, to: &BTreeMap<IpAddr, V>) -> Self {
         Self {
-            set: to.iter().filter(|(a, t)| from.get(*a) != Some(*t)).map(|(a, t)| (*a, *t)).collect(),
+            set: to.iter().filter(|(a, t)| from.get(*a) != Some(*t)).map(|(a, v)| (*a, v.clone())).collect(),
             removed: from.keys().filter(|a| !to.contains_key(*a)).copied().collect(),
         }
     }
 
-    fn apply(&self, map: &mut BTreeMap<IpAddr, TableId>) {
+    fn apply(&self, map: &mut BTreeMap<IpAddr, V>) {
         for a in &self.removed {
             map.remove(a);
         }
-        map.extend(self.set.iter().map(|(a, t)| (*a, *t)));
+        map.extend(self.set.iter().map(|(a, v)| (*a, v.clone())));
     }
 
     /// Whether nothing changes.
@@ -258,6 +271,8 @@ pub struct Delta {
     pub ingress: AddressChanges,
     /// Changes of the egress dispatch.
     pub egress: AddressChanges,
+    /// Changes of what pods may use of themselves.
+    pub hairpin: AddressChanges<Traffic>,
 }
 
 impl Delta {

@@ -41,11 +41,13 @@ fn side(cluster: &Cluster, flow: &Flow, direction: Direction) -> Side {
     let Some(subject) = live_pod(cluster, subject) else { return allow(Reason::NoSubject) };
     let question = Question { cluster, flow, direction, subject, peer };
 
-    if let Some(side) = question.ordered_tier(Tier::Admin) {
-        return side;
-    }
+    // Before the tiers: no ingress peer can name the own node, and a rule that denies everything because it can't be
+    // read must not kill its probes (SEMANTICS D9).
     if direction == Direction::Ingress && question.peer_is_own_node() {
         return allow(Reason::OwnNode);
+    }
+    if let Some(side) = question.ordered_tier(Tier::Admin) {
+        return side;
     }
     if let Some(side) = question.network_policies() {
         return side;
@@ -88,9 +90,7 @@ impl<'a> Question<'a> {
             })
             .filter_map(|p| Some((&**p, p.rules(self.direction)?)))
             .collect();
-        found.sort_by(|(a, _), (b, _)| {
-            (a.priority, &a.key.name, &a.key).cmp(&(b.priority, &b.key.name, &b.key))
-        });
+        found.sort_by(|(a, _), (b, _)| Policy::precedence(a, b));
         found
     }
 
@@ -148,6 +148,12 @@ impl<'a> Question<'a> {
                 choice.matches(&pod.key.namespace, self.namespace_labels(pod), &pod.labels)
             }),
             Peer::Block(block) => block.contains(self.peer.address()),
+            Peer::Nodes(selector) => match self.peer {
+                Endpoint::Node { name, .. } => {
+                    self.cluster.nodes.get(name).is_some_and(|node| selector.matches(&node.labels))
+                }
+                Endpoint::Pod { .. } | Endpoint::External(_) => false,
+            },
         }
     }
 

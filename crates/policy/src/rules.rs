@@ -91,6 +91,14 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The order in which the policies of a cluster-wide tier are asked: by priority, then ClusterNetworkPolicy
+    /// before its predecessors, then by name (SEMANTICS G-11, G-14). Total, so that ties never depend on chance.
+    #[must_use]
+    pub fn precedence(a: &Self, b: &Self) -> std::cmp::Ordering {
+        let rank = |p: &Self| (p.priority, &*p.key.kind != "ClusterNetworkPolicy");
+        rank(a).cmp(&rank(b)).then_with(|| a.key.name.cmp(&b.key.name)).then_with(|| a.key.cmp(&b.key))
+    }
+
     /// The rules of one direction; `None` if the policy doesn't touch it.
     #[must_use]
     pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
@@ -181,6 +189,8 @@ pub enum Peer {
     Pods(PodMatch),
     /// Addresses in `cidr` and in none of `except`, whoever owns them (SEMANTICS A.7). Host bits are masked.
     Block(IpBlock),
+    /// The addresses of nodes with such labels, and with them their host-network pods (SEMANTICS C14).
+    Nodes(Selector),
 }
 
 /// A CIDR with exceptions.

@@ -62,27 +62,34 @@ pub struct Documents<'t> {
     text: &'t str,
     parser: Parser<'t, StrInput<'t>>,
     limits: Limits,
+    /// Where the parser's text begins in `text`.
+    base: usize,
+    /// The values of a JSON stream that are still to be read, last first.
+    later: Vec<Range<usize>>,
     /// Where the last syntax error was: an error that makes no progress ends the reading.
     failed_at: Option<usize>,
     done: bool,
 }
 
 impl<'t> Documents<'t> {
-    /// Reads `text`, which holds less than 4 GiB.
+    /// Reads `text`, which holds less than 4 GiB: YAML, or JSON objects one after the other.
     #[must_use]
     pub fn new(text: &'t str, limits: Limits) -> Self {
-        let options: Options = options! {
-            emit_comments: false,
-            flow_nesting_limit: limits.depth,
-            block_nesting_limit: limits.depth,
-        };
-        Self {
-            text,
-            parser: Parser::new_from_str_with_options(text, options),
-            limits,
-            failed_at: None,
-            done: false,
-        }
+        let mut later = super::json::stream(text).unwrap_or_default();
+        later.reverse();
+        let first = later.pop().unwrap_or(0..text.len());
+        let (parser, base) = (parser(&text[first.clone()], limits), first.start);
+        Self { text, parser, limits, base, later, failed_at: None, done: false }
+    }
+
+    /// Goes on to the next value of a JSON stream, if there is one.
+    fn next_value(&mut self) -> bool {
+        let Some(value) = self.later.pop() else { return false };
+        self.base = value.start;
+        self.parser = parser(&self.text[value], self.limits);
+        self.failed_at = None;
+        self.done = false;
+        true
     }
 
     /// Skips to the next document after a syntax error. `false`: there is none.
@@ -93,10 +100,30 @@ impl<'t> Documents<'t> {
     }
 }
 
+fn parser(text: &str, limits: Limits) -> Parser<'_, StrInput<'_>> {
+    let options: Options = options! {
+        emit_comments: false,
+        flow_nesting_limit: limits.depth,
+        block_nesting_limit: limits.depth,
+    };
+    Parser::new_from_str_with_options(text, options)
+}
+
 impl<'t> Iterator for Documents<'t> {
     type Item = Result<Tree<'t>, Vec<Problem>>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let document = self.document();
+            if document.is_some() || !self.next_value() {
+                return document;
+            }
+        }
+    }
+}
+
+impl<'t> Documents<'t> {
+    fn document(&mut self) -> Option<Result<Tree<'t>, Vec<Problem>>> {
         let mut builder: Option<Builder<'t>> = None;
         while !self.done {
             let (event, span) = match self.parser.next_event() {
@@ -104,11 +131,9 @@ impl<'t> Iterator for Documents<'t> {
                 Some(Ok(next)) => next,
                 Some(Err(error)) => {
                     let at = error.marker().byte_offset().unwrap_or(0);
-                    let start = at.min(self.text.len()) as u32;
-                    let end = self.text[start as usize..]
-                        .chars()
-                        .next()
-                        .map_or(start, |c| start + c.len_utf8() as u32);
+                    let start = (self.base + at).min(self.text.len()) as u32;
+                    let broken = self.text.get(start as usize..).and_then(|rest| rest.chars().next());
+                    let end = start + broken.map_or(0, |c| c.len_utf8() as u32);
                     let problem =
                         Problem { kind: ProblemKind::Syntax, message: error.info(), span: start..end };
                     self.done = !self.recover(at);
@@ -127,7 +152,7 @@ impl<'t> Iterator for Documents<'t> {
                 }
                 event => {
                     let Some(builder) = &mut builder else { continue };
-                    builder.event(event, &span);
+                    builder.event(event, self.base, &span);
                     if builder.hopeless {
                         let problems = std::mem::take(&mut builder.problems);
                         self.done = !self.parser.proceed_next_document().unwrap_or(false);
@@ -191,8 +216,8 @@ impl<'t> Builder<'t> {
         self.problems.push(Problem { kind, message: message.into(), span });
     }
 
-    fn event(&mut self, event: Event<'t>, span: &Span) {
-        let range = span.byte_range().map_or(0..0, |r| r.start as u32..r.end as u32);
+    fn event(&mut self, event: Event<'t>, base: usize, span: &Span) {
+        let range = span.byte_range().map_or(0..0, |r| (base + r.start) as u32..(base + r.end) as u32);
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let scalar = match self.scalar(text, style, tag.as_deref()) {
@@ -313,7 +338,7 @@ impl<'t> Builder<'t> {
         };
         let end = end.max(frame.start);
         let kind = if frame.mapping {
-            self.mapping(frame.children, frame.keys)
+            self.mapping(&frame.children, frame.keys)
         } else {
             let from = self.tree.items.len() as u32;
             self.tree.items.extend(frame.children);
@@ -323,7 +348,7 @@ impl<'t> Builder<'t> {
         self.place(id, frame.anchor, frame.weight);
     }
 
-    fn mapping(&mut self, children: Vec<NodeId>, keys: Vec<Option<Cow<'t, str>>>) -> Kind<'t> {
+    fn mapping(&mut self, children: &[NodeId], keys: Vec<Option<Cow<'t, str>>>) -> Kind<'t> {
         let mut pairs: Vec<Pair<'t>> = Vec::with_capacity(keys.len());
         let mut seen: HashSet<Cow<'t, str>> = HashSet::new();
         let mut merges: Vec<NodeId> = Vec::new();

@@ -210,12 +210,14 @@ fn create_set(out: &mut Attributes, set: &Set) {
 }
 
 fn user_data(kind: u8, text: &str) -> Vec<u8> {
-    let mut end = text.len().min(LONGEST_COMMENT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+    let mut text = text.to_owned();
+    if text.len() > LONGEST_COMMENT {
+        let end = (0..=LONGEST_COMMENT - 3).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str("...");
     }
-    let mut out = vec![kind, end as u8 + 1];
-    out.extend_from_slice(&text.as_bytes()[..end]);
+    let mut out = vec![kind, text.len() as u8 + 1];
+    out.extend_from_slice(text.as_bytes());
     out.push(0);
     out
 }

@@ -4,6 +4,8 @@
 
 pub(crate) mod attributes;
 mod expressions;
+#[cfg(all(test, target_endian = "little", target_pointer_width = "64"))]
+mod golden;
 mod messages;
 
 pub(crate) use messages::{

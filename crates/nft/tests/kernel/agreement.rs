@@ -14,7 +14,7 @@ use crate::{
     sandbox::trial,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("random_plans_and_deltas_agree_with_the_plan", random_plans_and_deltas),
         trial("random_plans_with_many_groups_agree_with_the_plan", many_groups),
@@ -60,14 +60,14 @@ fn life(seed: u64, classes: usize, steps: usize) {
 }
 
 /// All that is in the table, less what counts transactions.
-fn shape(enforcer: &mut Enforcer) -> Ruleset {
+pub(crate) fn shape(enforcer: &mut Enforcer) -> Ruleset {
     let mut ruleset = Ruleset::read(enforcer.kernel()).unwrap().expect("our table");
     ruleset.sets.remove("generation");
     ruleset
 }
 
 /// Compares kernel and plan on random and telling flows.
-pub fn agrees(enforcer: &mut Enforcer, world: &World, random: &mut Random, what: &str) {
+pub(crate) fn agrees(enforcer: &mut Enforcer, world: &World, random: &mut Random, what: &str) {
     let ruleset = Ruleset::read(enforcer.kernel()).unwrap().expect("our table");
     let plan = enforcer.programmed();
     let addresses = world.interesting();

@@ -4,8 +4,15 @@
 //! that a process without rights meets (no `SO_SNDBUFFORCE`).
 
 mod agreement;
+mod faults;
+mod listing;
 mod random;
+mod restart;
+mod revocation;
 mod sandbox;
+mod scripted;
+mod shapes;
+mod staging;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -15,6 +22,17 @@ fn main() {
     if !arguments.list {
         sandbox::enter();
     }
-    let tests: Vec<Trial> = agreement::trials();
+    let tests: Vec<Trial> = [
+        agreement::trials(),
+        faults::trials(),
+        listing::trials(),
+        restart::trials(),
+        revocation::trials(),
+        shapes::trials(),
+        staging::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     libtest_mimic::run(&arguments, tests).exit();
 }

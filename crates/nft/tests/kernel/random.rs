@@ -11,29 +11,29 @@ use palisade_policy::{
 };
 
 /// A xorshift generator: the same numbers for the same seed, everywhere.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() >> 33) as usize % n
     }
 
-    pub fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
     }
 }
@@ -49,7 +49,7 @@ struct Spec {
 
 /// Something that changes step by step, and is a valid plan at each.
 #[derive(Clone)]
-pub struct World {
+pub(crate) struct World {
     pods: Vec<IpAddr>,
     classes: usize,
     class_of: BTreeMap<IpAddr, usize>,
@@ -59,7 +59,7 @@ pub struct World {
 
 impl World {
     /// `classes` bounds how many groups a table has.
-    pub fn new(random: &mut Random, classes: usize) -> Self {
+    pub(crate) fn new(random: &mut Random, classes: usize) -> Self {
         let mut pods: Vec<IpAddr> = (1..=24u8).map(|n| IpAddr::from([10, 244, 0, n])).collect();
         pods.extend((1..=12u16).map(|n| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n])));
         let mut world = Self {
@@ -76,7 +76,7 @@ impl World {
     }
 
     /// Changes some things at once.
-    pub fn step(&mut self, random: &mut Random) {
+    pub(crate) fn step(&mut self, random: &mut Random) {
         for _ in 0..1 + random.below(4) {
             match random.below(8) {
                 0..=2 => {
@@ -121,6 +121,31 @@ impl World {
         }
     }
 
+    /// Pods change groups, and nothing else happens.
+    pub(crate) fn move_members(&mut self, random: &mut Random) {
+        for _ in 0..60 {
+            let pod = *random.pick(&self.pods);
+            let class = random.below(self.classes);
+            if random.chance(20) {
+                self.class_of.remove(&pod);
+            } else {
+                self.class_of.insert(pod, class);
+            }
+        }
+    }
+
+    /// Tables change, and who uses them, and no pod moves.
+    pub(crate) fn change_tables(&mut self, random: &mut Random) {
+        for id in 0..5 {
+            let spec = self.spec(random, if id % 2 == 0 { Direction::Ingress } else { Direction::Egress });
+            self.tables.insert(id, spec);
+        }
+        for pod in self.pods.clone() {
+            let id = random.below(5);
+            self.dispatch.insert((self.tables[&id].direction, pod), id);
+        }
+    }
+
     fn spec(&self, random: &mut Random, direction: Direction) -> Spec {
         let share = *random.pick(&[20, 60, 100]);
         Spec {
@@ -134,7 +159,7 @@ impl World {
     }
 
     /// The plan of this moment.
-    pub fn plan(&self) -> NodePlan {
+    pub(crate) fn plan(&self) -> NodePlan {
         let mut plan = NodePlan::default();
         for ((direction, pod), id) in &self.dispatch {
             let Some(spec) = self.tables.get(id).filter(|spec| spec.direction == *direction) else {
@@ -168,7 +193,7 @@ impl World {
     }
 
     /// Addresses whose decisions may differ: pods, strangers, the edges of all ranges.
-    pub fn interesting(&self) -> Vec<IpAddr> {
+    pub(crate) fn interesting(&self) -> Vec<IpAddr> {
         let mut out: BTreeSet<IpAddr> = self.pods.iter().copied().collect();
         for text in [
             "0.0.0.0",
@@ -240,7 +265,7 @@ fn ranges(random: &mut Random) -> Vec<(Vec<IpRange>, Traffic)> {
 }
 
 /// The port edges that random rows use.
-pub const PORTS: [u16; 12] = [0, 1, 53, 79, 80, 81, 443, 1000, 2000, 30_000, 65_534, 65_535];
+pub(crate) const PORTS: [u16; 12] = [0, 1, 53, 79, 80, 81, 443, 1000, 2000, 30_000, 65_534, 65_535];
 
 fn ports(random: &mut Random) -> PortSet {
     match random.below(6) {

@@ -9,7 +9,7 @@ use nix::{
 };
 
 /// Moves the process into a user and a network namespace of its own. Must happen before the first thread.
-pub fn enter() {
+pub(crate) fn enter() {
     let (uid, gid) = (getuid(), getgid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).expect(
         "these tests need user namespaces (check kernel.unprivileged_userns_clone, user.max_user_namespaces)",
@@ -20,7 +20,7 @@ pub fn enter() {
 }
 
 /// A test that runs in a network namespace of its own.
-pub fn trial(name: &'static str, test: fn()) -> Trial {
+pub(crate) fn trial(name: &'static str, test: fn()) -> Trial {
     Trial::test(name, move || {
         let run = move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace for the test");

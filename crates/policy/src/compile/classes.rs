@@ -1,8 +1,8 @@
-//! Peer classes: pod addresses that no table of this node can tell apart.
+//! Peer classes: addresses of pods and nodes that no table of this node can tell apart.
 //!
 //! Addresses share a class if their pods agree in namespace, in the labels whose keys some table mentions, in the ports
 //! whose names some table mentions, and if the same mentioned CIDRs hold them. So pods of one workload nearly always
-//! share one, and what tables decide is decided per class.
+//! share one, and what tables decide is decided per class. Addresses of nodes have classes of their own.
 //!
 //! What was once mentioned stays mentioned until the agent starts anew: classes finer than necessary change no plan.
 
@@ -13,7 +13,11 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{addresses::AddressBook, remove_from, tables::AtomId};
+use super::{
+    addresses::{AddressBook, Holder},
+    remove_from,
+    selections::SelectionId,
+};
 use crate::{Cluster, Family, GroupId, IpRange, Labels, Name, Pod, Protocol};
 
 /// Names a class within one compiler.
@@ -22,7 +26,8 @@ pub(super) type ClassId = u32;
 /// What the members of a class agree in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ClassKey {
-    pub(super) namespace: Name,
+    /// The pods' namespace; `None` for nodes.
+    pub(super) namespace: Option<Name>,
     pub(super) labels: Labels,
     pub(super) ports: Vec<(Name, Protocol, u16)>,
     /// The mentioned CIDRs that hold the members, sorted.
@@ -36,8 +41,8 @@ pub(super) struct Class {
     pub(super) members: BTreeSet<IpAddr>,
     /// The groups that hold all its members.
     pub(super) groups: BTreeSet<GroupId>,
-    /// The pod selections of tables that match it.
-    pub(super) atoms: BTreeSet<AtomId>,
+    /// The selections of tables that hold it.
+    pub(super) selections: BTreeSet<SelectionId>,
 }
 
 /// All classes, and what tables mention.
@@ -45,7 +50,8 @@ pub(super) struct Class {
 pub(super) struct Classes {
     all: HashMap<ClassId, Class>,
     by_key: HashMap<ClassKey, ClassId>,
-    by_namespace: BTreeMap<Name, BTreeSet<ClassId>>,
+    /// Under `None` the classes of nodes.
+    by_namespace: BTreeMap<Option<Name>, BTreeSet<ClassId>>,
     by_port_name: BTreeMap<Name, BTreeSet<ClassId>>,
     of: HashMap<IpAddr, ClassId>,
     next: ClassId,
@@ -99,12 +105,22 @@ impl Classes {
     }
 
     pub(super) fn in_namespace(&self, namespace: &Name) -> impl Iterator<Item = ClassId> {
-        self.by_namespace.get(namespace).into_iter().flatten().copied()
+        self.by_namespace.get(&Some(namespace.clone())).into_iter().flatten().copied()
+    }
+
+    /// The class of an address.
+    pub(super) fn of(&self, address: IpAddr) -> Option<ClassId> {
+        self.of.get(&address).copied()
+    }
+
+    /// The classes of nodes.
+    pub(super) fn of_nodes(&self) -> impl Iterator<Item = ClassId> {
+        self.by_namespace.get(&None).into_iter().flatten().copied()
     }
 
     /// The namespaces that have classes, each with its classes.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = (&Name, &BTreeSet<ClassId>)> {
-        self.by_namespace.iter()
+        self.by_namespace.iter().filter_map(|(name, ids)| Some((name.as_ref()?, ids)))
     }
 
     /// Classes whose pods have a port of this name.
@@ -151,19 +167,31 @@ impl Classes {
                     || pod.ports.iter().any(|port| is_named(&port.name))
             });
             found.extend(concerned.filter(|p| p.is_live()).flat_map(|p| p.addresses.iter().copied()));
+            let nodes = cluster.nodes.values();
+            let concerned = nodes.filter(|n| n.labels.iter().any(|(key, _)| new.label_keys.contains(key)));
+            found.extend(concerned.flat_map(|node| node.addresses.iter().copied()));
         }
         found
     }
 
-    /// Puts an address into the class that its owner gives it, or into none. `moved` hears the groups that it leaves
+    /// Puts an address into the class that its holder gives it, or into none. `moved` hears the groups that it leaves
     /// (`false`), then those that it joins (`true`).
     pub(super) fn settle(
         &mut self,
         address: IpAddr,
-        owner: Option<&Pod>,
+        holder: Option<Holder<'_>>,
         mut moved: impl FnMut(&BTreeSet<GroupId>, bool),
     ) {
-        let target = owner.map(|pod| self.id_for(self.key_for(pod, address)));
+        let key = holder.map(|holder| match holder {
+            Holder::Pod(pod) => self.key_for(pod, address),
+            Holder::Node(node) => ClassKey {
+                namespace: None,
+                labels: self.projected(&node.labels),
+                ports: Vec::new(),
+                nets: self.mentioned.nets_of(address),
+            },
+        });
+        let target = key.map(|key| self.id_for(key));
         let current = self.of.get(&address).copied();
         if current == target {
             return;
@@ -212,11 +240,15 @@ impl Classes {
         ports.sort_unstable();
         ports.dedup();
         ClassKey {
-            namespace: pod.key.namespace.clone(),
-            labels: pod.labels.project(|key| self.mentioned.label_keys.contains(key)),
+            namespace: Some(pod.key.namespace.clone()),
+            labels: self.projected(&pod.labels),
             ports,
             nets: self.mentioned.nets_of(address),
         }
+    }
+
+    fn projected(&self, labels: &Labels) -> Labels {
+        labels.project(|key| self.mentioned.label_keys.contains(key))
     }
 
     fn id_for(&mut self, key: ClassKey) -> ClassId {
@@ -230,7 +262,8 @@ impl Classes {
         for (name, ..) in &key.ports {
             self.by_port_name.entry(name.clone()).or_default().insert(id);
         }
-        let class = Class { key, members: BTreeSet::new(), groups: BTreeSet::new(), atoms: BTreeSet::new() };
+        let class =
+            Class { key, members: BTreeSet::new(), groups: BTreeSet::new(), selections: BTreeSet::new() };
         self.all.insert(id, class);
         self.touched.insert(id);
         id

@@ -47,7 +47,7 @@ impl Definition {
         let ordered = |tier: Tier| {
             let mut chosen: Vec<_> =
                 policies.iter().copied().filter(|p| p.tier == tier && p.rules(direction).is_some()).collect();
-            chosen.sort_by_key(|p| (p.priority, &p.key.name, &p.key));
+            chosen.sort_by(|a, b| Policy::precedence(a, b));
             chosen
         };
         let rules = |chosen: &[&Policy]| -> Vec<RuleDefinition> {
@@ -78,6 +78,27 @@ impl Definition {
     /// Flattens the tiers: what is allowed for a peer that `matched` says is in the peers of these rules, on these
     /// ports (SEMANTICS D; `None`: the rule's peers don't hold it).
     pub(super) fn flatten(&self, matched: impl Fn(usize, &RuleDefinition) -> Option<Traffic>) -> Traffic {
+        self.flatten_for(false, matched)
+    }
+
+    /// The same for a pod that reaches itself through a service: NetworkPolicies don't hold there (G-6).
+    pub(super) fn flatten_hairpin(
+        &self,
+        matched: impl Fn(usize, &RuleDefinition) -> Option<Traffic>,
+    ) -> Traffic {
+        self.flatten_for(true, matched)
+    }
+
+    /// Whether some cluster-wide rule is in it.
+    pub(super) fn has_cluster_wide_rules(&self) -> bool {
+        !self.admin.is_empty() || !self.baseline.is_empty()
+    }
+
+    fn flatten_for(
+        &self,
+        itself: bool,
+        matched: impl Fn(usize, &RuleDefinition) -> Option<Traffic>,
+    ) -> Traffic {
         let mut allowed = Traffic::none();
         let mut open = Traffic::all();
         let mut index = 0;
@@ -99,6 +120,9 @@ impl Definition {
         };
         tier(&self.admin, &mut open, &mut allowed);
         if let Some(rules) = &self.developer {
+            if itself {
+                return allowed.union(&open);
+            }
             tier(rules, &mut open, &mut allowed);
             return allowed;
         }

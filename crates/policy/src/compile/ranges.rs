@@ -68,7 +68,7 @@ fn spans<'a>(peers: impl Iterator<Item = &'a Peer>, family: Family) -> Vec<Span>
     let mut all: Vec<Span> = peers
         .filter_map(|peer| match peer {
             Peer::Block(block) if Family::of_net(&block.cidr) == family => Some(block_spans(block)),
-            Peer::Block(_) | Peer::Pods(_) => None,
+            Peer::Block(_) | Peer::Pods(_) | Peer::Nodes(_) => None,
         })
         .flatten()
         .collect();

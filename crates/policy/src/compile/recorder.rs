@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Delta, Direction, Group, GroupId, NodePlan, Table, TableId,
+    Delta, Direction, Group, GroupId, NodePlan, Table, TableId, Traffic,
     plan::{AddressChanges, MemberChanges},
 };
 
@@ -17,11 +17,13 @@ pub(super) struct Recorder<'a> {
     groups: BTreeMap<GroupId, Option<BTreeMap<IpAddr, bool>>>,
     tables: BTreeMap<TableId, Option<Table>>,
     dispatch: BTreeMap<(Direction, IpAddr), Option<TableId>>,
+    hairpin: BTreeMap<IpAddr, Option<Traffic>>,
 }
 
 impl<'a> Recorder<'a> {
     pub(super) fn new(plan: &'a mut NodePlan) -> Self {
-        Self { plan, groups: BTreeMap::new(), tables: BTreeMap::new(), dispatch: BTreeMap::new() }
+        let (tables, dispatch, hairpin) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { plan, groups: BTreeMap::new(), tables, dispatch, hairpin }
     }
 
     /// Whether the plan holds this group now.
@@ -88,6 +90,20 @@ impl<'a> Recorder<'a> {
         before
     }
 
+    /// The tables that decide for a local address, egress first.
+    pub(super) fn tables_of(&self, address: IpAddr) -> [Option<TableId>; 2] {
+        [self.plan.egress.get(&address).copied(), self.plan.ingress.get(&address).copied()]
+    }
+
+    /// Says what a pod may use of itself through a service; `None`: everything.
+    pub(super) fn set_hairpin(&mut self, address: IpAddr, traffic: Option<Traffic>) {
+        let before = match traffic {
+            Some(traffic) => self.plan.hairpin.insert(address, traffic),
+            None => self.plan.hairpin.remove(&address),
+        };
+        self.hairpin.entry(address).or_insert(before);
+    }
+
     /// The difference between the plan at first and now: minimal, and empty where edits cancelled out.
     pub(super) fn finish(self) -> Delta {
         let mut delta = Delta::default();
@@ -112,6 +128,13 @@ impl<'a> Recorder<'a> {
                 now if now == first.as_ref() => {}
                 Some(table) => drop(delta.tables_set.insert(id, table.clone())),
                 None => drop(delta.tables_removed.insert(id)),
+            }
+        }
+        for (address, first) in self.hairpin {
+            match plan.hairpin.get(&address) {
+                now if now == first.as_ref() => {}
+                Some(traffic) => drop(delta.hairpin.set.insert(address, traffic.clone())),
+                None => drop(delta.hairpin.removed.insert(address)),
             }
         }
         for ((direction, address), first) in self.dispatch {

@@ -15,23 +15,10 @@ use super::{
     definition::{Definition, RuleDefinition},
     ranges,
     recorder::Recorder,
-    remove_from,
+    selections::{Choice, SelectionId, Selections},
     subjects::NamedDefinition,
 };
-use crate::{
-    Cluster, Direction, Group, GroupId, Name, NamespaceMatch, Peer, Table, TableId, Traffic, rules::PodMatch,
-};
-
-/// Names one selection of pods that some table asks for.
-pub(super) type AtomId = u32;
-
-/// A selection of pods, and the classes that it holds.
-#[derive(Clone, Debug)]
-struct Atom {
-    choice: PodMatch,
-    tables: usize,
-    classes: BTreeSet<ClassId>,
-}
+use crate::{Cluster, Direction, Group, GroupId, Name, Peer, Table, TableId, Traffic};
 
 /// A rule that names a CIDR, and what it excepts from it.
 type RuleBlock = (usize, Arc<[IpNet]>);
@@ -43,7 +30,7 @@ struct TableState {
     /// How many local addresses it decides for.
     users: usize,
     /// Which rules name which selection.
-    atoms: BTreeMap<AtomId, Vec<usize>>,
+    selections: BTreeMap<SelectionId, Vec<usize>>,
     /// Which rules name which CIDR, with its exceptions.
     blocks: HashMap<IpNet, Vec<RuleBlock>>,
     /// Whether some rule's ports depend on the peer.
@@ -68,19 +55,15 @@ struct GroupState {
 pub(super) struct Tables {
     tables: BTreeMap<TableId, TableState>,
     groups: BTreeMap<GroupId, GroupState>,
-    atoms: BTreeMap<AtomId, Atom>,
-    atom_ids: HashMap<PodMatch, AtomId>,
-    /// Selections within one named namespace, by its name; and those that select namespaces by label.
-    named_atoms: BTreeMap<Name, BTreeSet<AtomId>>,
-    selecting_atoms: BTreeSet<AtomId>,
-    next_atom: AtomId,
+    selections: Selections,
     /// What the next `settle` must look at.
     new_tables: BTreeSet<TableId>,
-    new_atoms: BTreeSet<AtomId>,
     /// What nothing used at some moment since; dropped at the end of `settle` if that still is so.
     unused_tables: BTreeSet<TableId>,
     unused_groups: BTreeSet<GroupId>,
-    unused_atoms: BTreeSet<AtomId>,
+    /// Local addresses for which cluster-wide rules decide, and those of them to look at again.
+    hairpins: BTreeSet<IpAddr>,
+    new_hairpins: BTreeSet<IpAddr>,
 }
 
 impl Tables {
@@ -98,6 +81,7 @@ impl Tables {
         if before == target {
             return;
         }
+        self.new_hairpins.insert(address);
         if let Some((id, definition)) = definition {
             if !self.tables.contains_key(&id) {
                 self.make(id, definition, classes, recorder);
@@ -125,7 +109,7 @@ impl Tables {
         let has_port_names = definition.rules().any(|rule| !rule.ports.names.is_empty());
         let mut state = TableState {
             users: 0,
-            atoms: BTreeMap::new(),
+            selections: BTreeMap::new(),
             blocks: HashMap::new(),
             has_port_names,
             range_groups: Vec::new(),
@@ -142,10 +126,12 @@ impl Tables {
             for peer in rule.peers.iter().flatten() {
                 match peer {
                     Peer::Pods(choice) => {
-                        for requirement in choice.pods.requirements() {
-                            classes.mention_label_key(&requirement.key);
-                        }
-                        state.atoms.entry(self.atom(choice)).or_default().push(index);
+                        let id = self.selections.id(Choice::Pods(choice.clone()), classes);
+                        state.selections.entry(id).or_default().push(index);
+                    }
+                    Peer::Nodes(selector) => {
+                        let id = self.selections.id(Choice::Nodes(selector.clone()), classes);
+                        state.selections.entry(id).or_default().push(index);
                     }
                     Peer::Block(block) => {
                         for net in block.except.iter().chain([&block.cidr]) {
@@ -156,10 +142,8 @@ impl Tables {
                 }
             }
         }
-        for atom in state.atoms.keys() {
-            if let Some(atom) = self.atoms.get_mut(atom) {
-                atom.tables += 1;
-            }
+        for id in state.selections.keys() {
+            self.selections.retain(*id);
         }
         let rest = definition.flatten(|_, rule| rule.peers.is_none().then(|| rule.ports.numbers.clone()));
         let mut table =
@@ -178,22 +162,6 @@ impl Tables {
         self.new_tables.insert(id);
     }
 
-    fn atom(&mut self, choice: &PodMatch) -> AtomId {
-        if let Some(id) = self.atom_ids.get(choice) {
-            return *id;
-        }
-        let id = self.next_atom;
-        self.next_atom += 1;
-        self.atom_ids.insert(choice.clone(), id);
-        self.atoms.insert(id, Atom { choice: choice.clone(), tables: 0, classes: BTreeSet::new() });
-        match &choice.namespaces {
-            NamespaceMatch::Named(name) => drop(self.named_atoms.entry(name.clone()).or_default().insert(id)),
-            NamespaceMatch::Selected(_) => drop(self.selecting_atoms.insert(id)),
-        }
-        self.new_atoms.insert(id);
-        id
-    }
-
     /// Places what is new or changed: new tables against the classes that their selections hold, changed classes
     /// against all tables of the node. Then drops what nothing uses.
     pub(super) fn settle(
@@ -201,97 +169,67 @@ impl Tables {
         classes: &mut Classes,
         cluster: &Cluster,
         relabelled: &BTreeSet<Name>,
+        moved: &BTreeSet<IpAddr>,
         recorder: &mut Recorder<'_>,
     ) {
         let new_tables = std::mem::take(&mut self.new_tables);
         let old_tables: Vec<TableId> =
             self.tables.keys().filter(|id| !new_tables.contains(id)).copied().collect();
-        let changed = self.match_classes(classes, cluster, relabelled);
+        let changed = self.selections.settle(classes, cluster, relabelled);
         for id in new_tables {
             for class in self.concerned(id, classes) {
                 self.place(id, class, classes, recorder);
             }
         }
+        self.settle_hairpins(moved, &changed, classes, recorder);
         for class in changed {
             for id in &old_tables {
                 self.place(*id, class, classes, recorder);
             }
             if classes.get(class).is_some_and(|c| c.members.is_empty()) {
-                self.forget_class(class, classes);
+                self.selections.forget(class, classes);
             }
         }
         // Last, so that a group that one table drops and another takes up in this round stays, and stays current.
         self.drop_unused(classes, recorder);
     }
 
-    /// Brings selections and classes together; returns the classes whose rows may have changed.
-    fn match_classes(
+    /// What pods may use of themselves, for local addresses that are new, moved, or of a changed class.
+    fn settle_hairpins(
         &mut self,
-        classes: &mut Classes,
-        cluster: &Cluster,
-        relabelled: &BTreeSet<Name>,
-    ) -> BTreeSet<ClassId> {
-        let mut changed = classes.take_touched();
-        for id in std::mem::take(&mut self.new_atoms) {
-            let Some(atom) = self.atoms.get(&id) else { continue };
-            let candidates: Vec<ClassId> = match &atom.choice.namespaces {
-                NamespaceMatch::Named(name) => classes.in_namespace(name).collect(),
-                NamespaceMatch::Selected(selector) => classes
-                    .namespaces()
-                    .filter(|(name, _)| {
-                        cluster.namespaces.get(*name).is_some_and(|n| selector.matches(&n.labels))
-                    })
-                    .flat_map(|(_, ids)| ids.iter().copied())
-                    .collect(),
+        moved: &BTreeSet<IpAddr>,
+        changed: &BTreeSet<ClassId>,
+        classes: &Classes,
+        recorder: &mut Recorder<'_>,
+    ) {
+        let mut dirty = std::mem::take(&mut self.new_hairpins);
+        dirty.extend(moved.iter().filter(|address| self.hairpins.contains(*address)));
+        if !changed.is_empty() {
+            let concerned = |address: &&IpAddr| classes.of(**address).is_some_and(|c| changed.contains(&c));
+            dirty.extend(self.hairpins.iter().filter(concerned));
+        }
+        for address in dirty {
+            let tables =
+                recorder.tables_of(address).into_iter().flatten().filter_map(|id| self.tables.get(&id));
+            let deciding: Vec<_> = tables.filter(|t| t.definition.has_cluster_wide_rules()).collect();
+            let class = classes.of(address).and_then(|id| classes.get(id));
+            let traffic = class.map_or_else(Traffic::all, |class| {
+                deciding.iter().fold(Traffic::all(), |sum, table| sum.intersection(&table.hairpin_row(class)))
+            });
+            if deciding.is_empty() {
+                self.hairpins.remove(&address)
+            } else {
+                self.hairpins.insert(address)
             };
-            for class in candidates {
-                self.test(id, class, classes, cluster);
-            }
-        }
-        for class in &changed {
-            let Some(namespace) = classes.get(*class).map(|c| c.key.namespace.clone()) else { continue };
-            let named = self.named_atoms.get(&namespace).into_iter().flatten();
-            let atoms: Vec<AtomId> = named.chain(&self.selecting_atoms).copied().collect();
-            for atom in atoms {
-                self.test(atom, *class, classes, cluster);
-            }
-        }
-        for namespace in relabelled {
-            let atoms: Vec<AtomId> = self.selecting_atoms.iter().copied().collect();
-            for class in classes.in_namespace(namespace).collect::<Vec<_>>() {
-                for atom in &atoms {
-                    if self.test(*atom, class, classes, cluster) {
-                        changed.insert(class);
-                    }
-                }
-            }
-        }
-        changed
-    }
-
-    /// Notes whether a selection holds a class; returns whether that is news.
-    fn test(&mut self, atom: AtomId, class: ClassId, classes: &mut Classes, cluster: &Cluster) -> bool {
-        let (Some(state), Some(found)) = (self.atoms.get_mut(&atom), classes.get_mut(class)) else {
-            return false;
-        };
-        let namespace = cluster.namespaces.get(&found.key.namespace).map(|n| &n.labels);
-        if !found.members.is_empty()
-            && state.choice.matches(&found.key.namespace, namespace, &found.key.labels)
-        {
-            state.classes.insert(class);
-            found.atoms.insert(atom)
-        } else {
-            state.classes.remove(&class);
-            found.atoms.remove(&atom)
+            recorder.set_hairpin(address, (!traffic.is_all()).then_some(traffic));
         }
     }
 
     /// The classes that a table's rules may treat differently from other addresses.
     fn concerned(&self, id: TableId, classes: &Classes) -> BTreeSet<ClassId> {
         let Some(table) = self.tables.get(&id) else { return BTreeSet::new() };
-        let selected =
-            table.atoms.keys().filter_map(|atom| self.atoms.get(atom)).flat_map(|atom| &atom.classes);
-        let mut found: BTreeSet<ClassId> = selected.copied().collect();
+        let mut found: BTreeSet<ClassId> =
+            table.selections.keys().flat_map(|id| self.selections.classes(*id)).collect();
         // A rule with named ports means something else for each pod, also where its peers are everyone or blocks.
         for (_, name) in table.definition.rules().flat_map(|rule| &rule.ports.names) {
             found.extend(classes.with_port_name(name));
@@ -349,29 +287,14 @@ impl Tables {
         }
     }
 
-    /// Forgets a class that has no members and stands in no table any more.
-    fn forget_class(&mut self, class: ClassId, classes: &mut Classes) {
-        for atom in classes.get(class).map(|c| c.atoms.clone()).unwrap_or_default() {
-            if let Some(atom) = self.atoms.get_mut(&atom) {
-                atom.classes.remove(&class);
-            }
-        }
-        classes.remove(class);
-    }
-
     fn drop_table(&mut self, id: TableId, recorder: &mut Recorder<'_>) {
         let Some(table) = self.tables.remove(&id) else { return };
         recorder.set_table(id, None);
         for group in table.rows.keys().chain(&table.range_groups) {
             self.release_group(*group);
         }
-        for id in table.atoms.keys() {
-            if let Some(atom) = self.atoms.get_mut(id) {
-                atom.tables -= 1;
-                if atom.tables == 0 {
-                    self.unused_atoms.insert(*id);
-                }
-            }
+        for id in table.selections.keys() {
+            self.selections.release(*id);
         }
     }
 
@@ -390,25 +313,7 @@ impl Tables {
                 recorder.remove_group(id);
             }
         }
-        for id in std::mem::take(&mut self.unused_atoms) {
-            if self.atoms.get(&id).is_some_and(|atom| atom.tables == 0) {
-                self.drop_atom(id, classes);
-            }
-        }
-    }
-
-    fn drop_atom(&mut self, id: AtomId, classes: &mut Classes) {
-        let Some(atom) = self.atoms.remove(&id) else { return };
-        for class in &atom.classes {
-            if let Some(class) = classes.get_mut(*class) {
-                class.atoms.remove(&id);
-            }
-        }
-        self.atom_ids.remove(&atom.choice);
-        self.selecting_atoms.remove(&id);
-        if let NamespaceMatch::Named(name) = &atom.choice.namespaces {
-            remove_from(&mut self.named_atoms, name, &id);
-        }
+        self.selections.drop_unused(classes);
     }
 
     fn release_group(&mut self, id: GroupId) {
@@ -424,22 +329,7 @@ impl Tables {
 impl TableState {
     /// The row of a class, if it differs from what the ranges say for its addresses.
     fn row_if_special(&self, class: &Class) -> Option<Traffic> {
-        let mut by_block: BTreeSet<usize> = BTreeSet::new();
-        for net in &class.key.nets {
-            for (rule, except) in self.blocks.get(net).into_iter().flatten() {
-                if !except.iter().any(|e| class.key.nets.contains(e)) {
-                    by_block.insert(*rule);
-                }
-            }
-        }
-        let mut matched = by_block.clone();
-        // Both are sets of selections; the smaller one is walked.
-        if class.atoms.len() <= self.atoms.len() {
-            matched.extend(class.atoms.iter().filter_map(|atom| self.atoms.get(atom)).flatten());
-        } else {
-            let holding = self.atoms.iter().filter(|(atom, _)| class.atoms.contains(atom));
-            matched.extend(holding.flat_map(|(_, rules)| rules));
-        }
+        let (by_block, matched) = self.matched(class);
         if matched == by_block && !self.has_port_names {
             return None;
         }
@@ -451,5 +341,34 @@ impl TableState {
             (everyone(rule) || by_block.contains(&index)).then(|| rule.ports.numbers.clone())
         });
         (inside != outside).then_some(inside)
+    }
+
+    /// What a pod of this class may use of itself through a service, as far as this table goes.
+    fn hairpin_row(&self, class: &Class) -> Traffic {
+        let (_, matched) = self.matched(class);
+        self.definition.flatten_hairpin(|index, rule| {
+            (rule.peers.is_none() || matched.contains(&index)).then(|| rule.traffic(&class.key.ports))
+        })
+    }
+
+    /// The rules whose peers hold a class by a block, and those whose peers hold it in any way.
+    fn matched(&self, class: &Class) -> (BTreeSet<usize>, BTreeSet<usize>) {
+        let mut by_block: BTreeSet<usize> = BTreeSet::new();
+        for net in &class.key.nets {
+            for (rule, except) in self.blocks.get(net).into_iter().flatten() {
+                if !except.iter().any(|e| class.key.nets.contains(e)) {
+                    by_block.insert(*rule);
+                }
+            }
+        }
+        let mut matched = by_block.clone();
+        // Both are sets of selections; the smaller one is walked.
+        if class.selections.len() <= self.selections.len() {
+            matched.extend(class.selections.iter().filter_map(|id| self.selections.get(id)).flatten());
+        } else {
+            let holding = self.selections.iter().filter(|(id, _)| class.selections.contains(id));
+            matched.extend(holding.flat_map(|(_, rules)| rules));
+        }
+        (by_block, matched)
     }
 }

@@ -77,6 +77,7 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
                 f.write_str(if i > 0 { " | " } else { "" })?;
                 match &entry.peer {
                     Peer::Pods(pods) => write_pods(f, pods)?,
+                    Peer::Nodes(selector) => write!(f, "nodes {selector}")?,
                     Peer::Block(b) if b.except.is_empty() => write!(f, "{}", b.cidr)?,
                     Peer::Block(b) => write!(f, "{} except {}", b.cidr, list(b.except.iter(), " "))?,
                 }

@@ -102,7 +102,8 @@ pub(super) fn rule(rng: &mut Rng, scope: Scope<'_>) -> Rule {
     Rule { action, peers, ports, source: None }
 }
 
-/// Only NetworkPolicy knows "my own namespace", and a cluster-wide ingress rule knows no blocks (SEMANTICS C7).
+/// Only NetworkPolicy knows "my own namespace", and only cluster-wide egress rules know nodes; a cluster-wide ingress
+/// rule knows no blocks (SEMANTICS C7).
 fn peer(rng: &mut Rng, scope: Scope<'_>) -> Peer {
     let selected = |rng: &mut Rng| NamespaceMatch::Selected(selector(rng, true));
     let (namespaces, pods) = match rng.usize(..10) {
@@ -110,6 +111,9 @@ fn peer(rng: &mut Rng, scope: Scope<'_>) -> Peer {
             (NamespaceMatch::Named(scope.policy.key.namespace.clone()), selector(rng, false))
         }
         3..=4 => (selected(rng), Selector::everything()),
+        5..=6 if scope.is_cluster_wide() && scope.direction == Direction::Egress => {
+            return Peer::Nodes(selector(rng, false));
+        }
         7.. if !scope.is_cluster_wide() || scope.direction == Direction::Egress => {
             return Peer::Block(block(rng, scope.cluster));
         }

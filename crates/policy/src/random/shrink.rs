@@ -62,6 +62,7 @@ fn rule_size(rule: &Rule) -> usize {
     let peer = |peer: &Peer| match peer {
         Peer::Pods(pods) => pods_size(pods),
         Peer::Block(block) => 2 + block.except.len(),
+        Peer::Nodes(selector) => selector.requirements().len(),
     };
     let peers: usize = rule.peers.iter().flatten().map(|e| 3 + peer(&e.peer)).sum();
     5 + peers + 3 * rule.ports.iter().flatten().count()
@@ -162,6 +163,7 @@ fn smaller_rule(rule: &Rule) -> Vec<Rule> {
 fn smaller_peers(peer: &Peer) -> Vec<Peer> {
     match peer {
         Peer::Pods(pods) => smaller_matches(pods).map(Peer::Pods).collect(),
+        Peer::Nodes(selector) => smaller_selectors(selector).map(Peer::Nodes).collect(),
         Peer::Block(block) => without_one(&block.except)
             .map(|except| Peer::Block(crate::rules::IpBlock { except: except.into(), cidr: block.cidr }))
             .collect(),

@@ -46,10 +46,15 @@ pub(crate) fn unanimous(
             format!("says (egress, ingress) = {:?}", second_opinion::decide(cluster, flow)),
         );
     }
-    // Addresses alone don't tell a pod that calls itself from one that does so through a service: the plan lets both
-    // pass, which is what NetworkPolicy wants and what cluster-wide policies may not (SEMANTICS G-6).
-    if tiered && source == destination {
-        return Ok(reference);
+    // A packet from an address to itself meets the plan only on its way through a service, and both directions at
+    // once (SEMANTICS A41, C25, G-6).
+    if source == destination {
+        let plan = node_of(cluster, source).map(|n| &plans[n]).filter(|_| flow.through_service);
+        let Some(plan) = plan else { return Ok(reference) };
+        let verdict =
+            plan.decide(Direction::Egress, source.address(), destination.address(), *protocol, *port);
+        let agreed = verdict.is_allow() == (reference.0 && reference.1);
+        return if agreed { Ok(reference) } else { say("plan", format!("says the hairpin is {verdict}")) };
     }
     // What a node's own stack sends to its pods is not forwarded and meets no plan (SEMANTICS A39, G-5).
     if matches!(source, Endpoint::Node { name, .. } if node_of(cluster, destination) == Some(name)) {

@@ -1,0 +1,305 @@
+//! What enforcement costs a connection: new connections and round trips per second through real veth pairs.
+//!
+//! Every scenario is a lab of its own with the same two pods on two nodes. All stand at once, and are measured in turns, so
+//! that whatever else the machine does weighs on all alike.
+
+mod measure;
+
+use std::{sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+use palisade_policy::{
+    Action, Change, Cluster, Labels, Name, Namespace, NamespaceMatch, ObjectKey, Peer, Phase, Pod, Policy,
+    PolicyKey, PortMatch, Protocol, Rule, Selector, Service, Tier,
+    cluster::{ServicePort, TargetPort},
+    rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
+};
+use serde::Serialize;
+
+use crate::{
+    agent,
+    enforce::{Enforce, MakeEnforcer, Nothing},
+    lab::{Lab, LabError},
+    layout::{Families, Layout, Options, Place},
+    sandbox::Sandbox,
+};
+
+/// How long to measure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turns {
+    /// How often each scenario has its turn.
+    pub rounds: usize,
+    /// How long a turn is, for connections and for round trips each.
+    pub turn: Duration,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        // Short turns and many: whatever else the machine does then weighs on the neighbours in a round alike.
+        Self { rounds: 25, turn: Duration::from_millis(120) }
+    }
+}
+
+/// What stands in the way of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// No policy and no Palisade: a node as Kubernetes leaves it, which translates a service and so tracks connections.
+    NoRules,
+    /// Not even that: the kernel forwards, and tracks nothing. What connection tracking costs is no cost of policies, but a
+    /// cluster without services would save it.
+    Forwarding,
+    /// So many policies select the server, of which one lets the client in. The cluster holds no others.
+    OnThePod(usize),
+    /// So many policies are in the cluster, of which ten select the server.
+    InTheCluster(usize),
+}
+
+impl std::fmt::Display for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoRules => f.write_str("no rules"),
+            Self::Forwarding => f.write_str("no rules, no connection tracking"),
+            Self::OnThePod(1) => f.write_str("1 policy"),
+            Self::OnThePod(n) => write!(f, "{n} policies on the pod"),
+            Self::InTheCluster(n) => write!(f, "{n} policies in the cluster"),
+        }
+    }
+}
+
+/// The scenarios that are compared; the first is what the others are compared to.
+pub const SCENARIOS: [Scenario; 6] = [
+    Scenario::NoRules,
+    Scenario::Forwarding,
+    Scenario::OnThePod(1),
+    Scenario::OnThePod(1_000),
+    Scenario::InTheCluster(10),
+    Scenario::InTheCluster(10_000),
+];
+
+/// A rate and how it compares.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Rate {
+    /// The median over all rounds, per second.
+    pub per_second: f64,
+    /// The median over all rounds of the ratio to the first scenario in the same round.
+    pub ratio: f64,
+}
+
+/// What one scenario came to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// Which.
+    pub scenario: Scenario,
+    /// New TCP connections.
+    pub connections: Rate,
+    /// Requests of one byte with an answer of one byte, one after the other on one TCP connection.
+    pub round_trips: Rate,
+}
+
+/// Measures all scenarios in turns. `progress` hears how many of how many turns are done.
+///
+/// # Errors
+/// When a lab can't be built, or a connection that should be allowed isn't made.
+pub fn run(
+    sandbox: &Sandbox,
+    turns: &Turns,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Vec<Measured>, LabError> {
+    let labs: Vec<Lab> = SCENARIOS.iter().map(|s| build(sandbox, *s)).collect::<Result<_, _>>()?;
+    let courses: Vec<measure::Course> = labs.iter().map(course).collect::<Result<_, _>>()?;
+    let total = turns.rounds * courses.len();
+    let mut connections = vec![Vec::new(); courses.len()];
+    let mut round_trips = vec![Vec::new(); courses.len()];
+    for round in 0..turns.rounds {
+        for turn in 0..courses.len() {
+            // Each round begins with another, so that none always follows the same neighbour.
+            let i = (turn + round) % courses.len();
+            let failed = |source| LabError::Namespace { place: SCENARIOS[i].to_string(), source };
+            connections[i].push(courses[i].connections_per_second(turns.turn).map_err(failed)?);
+            round_trips[i].push(courses[i].round_trips_per_second(turns.turn).map_err(failed)?);
+            progress(round * courses.len() + turn + 1, total);
+        }
+    }
+    let measured = SCENARIOS.iter().enumerate().map(|(i, scenario)| Measured {
+        scenario: *scenario,
+        connections: rate(&connections[i], &connections[0]),
+        round_trips: rate(&round_trips[i], &round_trips[0]),
+    });
+    Ok(measured.collect())
+}
+
+fn rate(own: &[f64], base: &[f64]) -> Rate {
+    let ratios = own.iter().zip(base).map(|(a, b)| a / b).collect();
+    Rate { per_second: median(own.to_vec()), ratio: median(ratios) }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn build(sandbox: &Sandbox, scenario: Scenario) -> Result<Lab, LabError> {
+    let options = Options { nodes: None, bridged: false, families: Families::V4 };
+    let layout = Layout::of(&cluster(scenario), &options)?;
+    let make: MakeEnforcer = match scenario {
+        Scenario::NoRules | Scenario::Forwarding => Arc::new(|_| Box::new(Nothing) as Box<dyn Enforce>),
+        _ => agent::palisade(),
+    };
+    Lab::build(sandbox, layout, make)
+}
+
+fn course(lab: &Lab) -> Result<measure::Course, LabError> {
+    let place = |name| Place::Pod(ObjectKey::new(NAMESPACE, name));
+    let failed = |source| LabError::Namespace { place: "the benchmark".to_owned(), source };
+    let namespace = |name| {
+        let place = place(name);
+        lab.namespace(&place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))
+    };
+    let address = lab.layout().pods[&ObjectKey::new(NAMESPACE, SERVER)].addresses[0];
+    measure::Course::open(namespace(CLIENT)?, namespace(SERVER)?, address, PORT).map_err(failed)
+}
+
+const NAMESPACE: &str = "bench";
+const CLIENT: &str = "client";
+const SERVER: &str = "server";
+/// The second of three ports that the policies allow, because a lab's own servers have the ends of every range open.
+const PORT: u16 = 12_345;
+/// How far apart the ranges of two policies begin: no end of one is the middle of another.
+const STEP: usize = 4;
+
+fn cluster(scenario: Scenario) -> Cluster {
+    let mut cluster = Cluster::default();
+    cluster.apply(Change::SetNamespace(Namespace::new(NAMESPACE, &Labels::default())));
+    for (name, node) in [(CLIENT, "n1"), (SERVER, "n2")] {
+        cluster.apply(Change::SetPod(pod(name, node)));
+    }
+    if scenario != Scenario::Forwarding {
+        cluster.apply(Change::SetService(service()));
+    }
+    let (on_the_pod, elsewhere) = match scenario {
+        Scenario::NoRules | Scenario::Forwarding => (0, 0),
+        Scenario::OnThePod(n) => (n, 0),
+        Scenario::InTheCluster(n) => (n.min(10), n.saturating_sub(10)),
+    };
+    // Policies elsewhere select pods of the same two nodes.
+    for i in 0..elsewhere.min(OTHERS) {
+        cluster.apply(Change::SetPod(pod(&format!("other-{i}"), if i % 2 == 0 { "n1" } else { "n2" })));
+    }
+    let last = on_the_pod.saturating_sub(1);
+    for i in 0..on_the_pod {
+        // What lets the client in comes last: a walk would have to pass all others.
+        let peer = if i == last { pods(CLIENT) } else { some_block(i) };
+        let first = usize::from(PORT) - 1 - STEP * ((last - i) % 1000);
+        let name = format!("server-{i:05}");
+        cluster.apply(Change::SetPolicy(policy(&name, SERVER, peer, first as u16)));
+    }
+    for i in 0..elsewhere {
+        let subject = format!("other-{}", i % OTHERS);
+        cluster.apply(Change::SetPolicy(policy(&format!("other-{i:05}"), &subject, some_block(i), 80)));
+    }
+    cluster
+}
+
+/// The pods that policies elsewhere select.
+const OTHERS: usize = 20;
+
+fn pod(name: &str, node: &str) -> Pod {
+    Pod {
+        key: ObjectKey::new(NAMESPACE, name),
+        labels: Labels::from_iter([("app", name)]),
+        addresses: Vec::new(),
+        node: Some(node.into()),
+        host_network: false,
+        phase: Phase::Running,
+        ports: Arc::new([]),
+        created: 0,
+        workload: None,
+    }
+}
+
+/// Every cluster has one.
+fn service() -> Service {
+    let ports =
+        vec![ServicePort { name: None, protocol: Protocol::Tcp, port: 443, target: TargetPort::Number(443) }];
+    Service {
+        key: ObjectKey::new(NAMESPACE, "kubernetes"),
+        addresses: Vec::new(),
+        selector: Some(Selector::of_labels([("app", SERVER)])),
+        ports,
+    }
+}
+
+fn pods(app: &str) -> Peer {
+    let namespaces = NamespaceMatch::Named(NAMESPACE.into());
+    Peer::Pods(PodMatch { namespaces, pods: Selector::of_labels([("app", app)]) })
+}
+
+/// The `i`th of many different CIDRs, none of which holds a pod.
+fn some_block(i: usize) -> Peer {
+    let [_, _, high, low] = (i as u32).to_be_bytes();
+    let cidr = ipnet::Ipv4Net::new_assert([100, 64 + (high & 63), low, 0].into(), 24);
+    Peer::Block(IpBlock { cidr: IpNet::V4(cidr), except: Arc::new([]) })
+}
+
+fn policy(name: &str, subject: &str, peer: Peer, first: u16) -> Arc<Policy> {
+    let namespace: Name = NAMESPACE.into();
+    let port = PortMatch::Numbers { protocol: Protocol::Tcp, first, last: first + 2 };
+    let rule = Rule {
+        action: Action::Accept,
+        peers: Some(vec![PeerEntry { peer, source: None }]),
+        ports: Some(vec![PortEntry { port, source: None }]),
+        source: None,
+    };
+    Arc::new(Policy {
+        key: PolicyKey::network_policy(namespace.clone(), name),
+        tier: Tier::Developer,
+        priority: 0,
+        subject: PodMatch {
+            namespaces: NamespaceMatch::Named(namespace),
+            pods: Selector::of_labels([("app", subject)]),
+        },
+        ingress: Some(vec![rule]),
+        egress: None,
+        source: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_policy::{Endpoint, Flow, reference};
+
+    use super::*;
+
+    #[test]
+    fn every_scenario_lets_the_client_in_and_has_its_policies() {
+        for scenario in SCENARIOS {
+            let c = cluster(scenario);
+            let wanted = match scenario {
+                Scenario::NoRules | Scenario::Forwarding => 0,
+                Scenario::OnThePod(n) | Scenario::InTheCluster(n) => n,
+            };
+            assert_eq!(c.policies.len(), wanted);
+            let layout = Layout::of(&c, &Options { families: Families::V4, ..Options::default() }).unwrap();
+            let end = |name: &str| {
+                let key = ObjectKey::new(NAMESPACE, name);
+                Endpoint::Pod { address: layout.pods[&key].addresses[0], key }
+            };
+            let flow = |port| Flow {
+                source: end(CLIENT),
+                destination: end(SERVER),
+                protocol: Protocol::Tcp,
+                port,
+                through_service: false,
+            };
+            assert!(reference::decide(&layout.cluster, &flow(PORT)).verdict().is_allow(), "{scenario}");
+            let denied = !reference::decide(&layout.cluster, &flow(1)).verdict().is_allow();
+            assert_eq!(denied, wanted > 0, "{scenario}");
+        }
+    }
+
+    #[test]
+    fn medians_are_medians() {
+        assert_eq!(rate(&[2.0, 8.0, 3.0], &[2.0, 4.0, 2.0]), Rate { per_second: 3.0, ratio: 1.5 });
+    }
+}

@@ -1,0 +1,123 @@
+//! What a node of the lab runs to enforce policies, behind one small interface.
+
+use std::{
+    error::Error,
+    io,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use palisade_policy::{Change, Cluster, Name};
+
+use crate::namespace::Namespace;
+
+/// Whatever went wrong in an enforcer.
+pub type EnforceError = Box<dyn Error + Send + Sync>;
+
+/// The enforcing program of one node. All calls come from one thread, which lives in the node's network namespace.
+pub trait Enforce {
+    /// Makes the kernel hold what this cluster asks of the node. Called once, before the node's first pod is attached.
+    ///
+    /// # Errors
+    /// When the kernel doesn't hold it afterwards.
+    fn start(&mut self, cluster: &Cluster) -> Result<(), EnforceError>;
+
+    /// Makes the kernel follow these edits. Returns when it does.
+    ///
+    /// # Errors
+    /// When the kernel doesn't hold the new state afterwards.
+    fn apply(&mut self, changes: &[Change]) -> Result<(), EnforceError>;
+}
+
+/// Enforces nothing: every packet passes. What a lab is without Palisade, to compare with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nothing;
+
+impl Enforce for Nothing {
+    fn start(&mut self, _: &Cluster) -> Result<(), EnforceError> {
+        Ok(())
+    }
+
+    fn apply(&mut self, _: &[Change]) -> Result<(), EnforceError> {
+        Ok(())
+    }
+}
+
+/// Makes the enforcer of a node, given its name. Called on the thread and in the namespace in which it will run.
+pub type MakeEnforcer = Arc<dyn Fn(&Name) -> Box<dyn Enforce> + Send + Sync>;
+
+enum Command {
+    Start(Arc<Cluster>),
+    Apply(Arc<[Change]>),
+}
+
+type Outcome = Result<Duration, EnforceError>;
+
+/// An enforcer on its thread.
+#[derive(Debug)]
+pub(crate) struct Enforcer {
+    commands: Option<mpsc::Sender<Command>>,
+    /// Locked only because a lab is shared between threads; one asks at a time.
+    outcomes: Mutex<mpsc::Receiver<Outcome>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Enforcer {
+    pub(crate) fn spawn(node: &Name, namespace: &Namespace, make: &MakeEnforcer) -> io::Result<Self> {
+        let (commands, received) = mpsc::channel();
+        let (done, outcomes) = mpsc::channel();
+        let (node, namespace, make) = (node.clone(), namespace.try_clone()?, make.clone());
+        let thread = thread::Builder::new().name(format!("node-{node}")).spawn(move || {
+            if let Err(e) = namespace.enter() {
+                // Whoever waits for the first outcome gets this one.
+                let _ = done.send(Err(e.into()));
+                return;
+            }
+            let mut enforcer = make(&node);
+            for command in received {
+                let began = Instant::now();
+                let result = match command {
+                    Command::Start(cluster) => enforcer.start(&cluster),
+                    Command::Apply(changes) => enforcer.apply(&changes),
+                };
+                if done.send(result.map(|()| began.elapsed())).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { commands: Some(commands), outcomes: Mutex::new(outcomes), thread: Some(thread) })
+    }
+
+    /// Begins; [`Enforcer::outcome`] waits for the end.
+    pub(crate) fn start(&self, cluster: &Arc<Cluster>) {
+        self.send(Command::Start(cluster.clone()));
+    }
+
+    /// Begins; [`Enforcer::outcome`] waits for the end.
+    pub(crate) fn apply(&self, changes: &Arc<[Change]>) {
+        self.send(Command::Apply(changes.clone()));
+    }
+
+    fn send(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            // If the thread is gone, the outcome says so.
+            let _ = commands.send(command);
+        }
+    }
+
+    /// Waits for what was begun, and says how long it took.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.recv().unwrap_or_else(|_| Err("the enforcing thread of the node has ended".into()))
+    }
+}
+
+impl Drop for Enforcer {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

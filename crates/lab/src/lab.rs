@@ -1,0 +1,301 @@
+//! A running lab: what a [`Layout`] says, made of namespaces, links, routes and servers, and kept up to date.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use palisade_policy::{Change, Cluster, Name, ObjectKey};
+
+use crate::{
+    enforce::{EnforceError, Enforcer, MakeEnforcer},
+    layout::{Layout, LayoutError, Place},
+    namespace::Namespace,
+    netlink::NetlinkError,
+    network::Network,
+    ports::Ports,
+    sandbox::Sandbox,
+    servers::{ServerError, Servers},
+    services::{ServiceError, Translation},
+};
+
+/// Why a lab could not be built or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// The cluster can't be laid out.
+    #[error("cannot lay the cluster out")]
+    Layout(#[from] LayoutError),
+    /// A namespace could not be made or entered.
+    #[error("cannot make or enter the network namespace of {place}{}", namespace_cure(source))]
+    Namespace {
+        /// Which.
+        place: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A kernel setting of a namespace.
+    #[error("cannot set up {place}")]
+    Setting {
+        /// Which namespace.
+        place: String,
+        /// The setting, and what the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Bridged pods would bypass the nodes' rules.
+    #[error(
+        "bridged pods need the kernel to show bridged packets to netfilter: load br_netfilter (modprobe br_netfilter), or \
+         run the lab without bridges"
+    )]
+    NoBridgeNetfilter(#[source] io::Error),
+    /// Links, addresses or routes.
+    #[error("cannot build the network of {place}")]
+    Network {
+        /// Of which namespace.
+        place: String,
+        /// What the kernel said.
+        #[source]
+        source: NetlinkError,
+    },
+    /// Service translation.
+    #[error("cannot translate services on node {node}")]
+    Services {
+        /// The node.
+        node: Name,
+        /// What the kernel said.
+        #[source]
+        source: ServiceError,
+    },
+    /// Listening sockets.
+    #[error("cannot open the servers of the lab")]
+    Servers(#[from] ServerError),
+    /// A node's enforcer.
+    #[error("node {node} cannot enforce the policies")]
+    Enforce {
+        /// The node.
+        node: Name,
+        /// What it said.
+        #[source]
+        source: EnforceError,
+    },
+    /// No such namespace in this lab.
+    #[error("the lab has no {0}")]
+    NoSuchPlace(String),
+}
+
+fn namespace_cure(e: &io::Error) -> &'static str {
+    // From `asm-generic/errno-base.h` and `asm-generic/errno.h`.
+    const ENOSPC: i32 = 28;
+    const EMFILE: i32 = 24;
+    match e.raw_os_error() {
+        Some(ENOSPC) => ": too many exist, raise the sysctl user.max_net_namespaces",
+        Some(EMFILE) => ": too many open files, raise the limit with `ulimit -n`",
+        _ => "",
+    }
+}
+
+/// What an update did.
+#[derive(Clone, Debug, Default)]
+pub struct Updated {
+    /// The edits of the cluster, as the enforcers got them.
+    pub changes: Vec<Change>,
+    /// Pods that were attached.
+    pub added: Vec<ObjectKey>,
+    /// Pods that were taken away.
+    pub removed: Vec<ObjectKey>,
+    /// How long the slowest node took until its kernel held the new rules.
+    pub enforced_in: Duration,
+}
+
+/// A running lab. Dropping it takes everything apart.
+pub struct Lab {
+    // Fields are dropped in this order: servers and enforcers before the namespaces in which they live.
+    servers: Servers,
+    enforcers: BTreeMap<Name, Enforcer>,
+    translations: BTreeMap<Name, Translation>,
+    network: Network,
+    layout: Layout,
+    make: MakeEnforcer,
+}
+
+impl std::fmt::Debug for Lab {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lab").field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+impl Lab {
+    /// Builds a lab: nodes, their enforcers, then pods, services and servers. When it returns, every node enforces and every
+    /// server listens.
+    ///
+    /// # Errors
+    /// When the kernel refuses something. Nothing is left behind.
+    pub fn build(_: &Sandbox, layout: Layout, make: MakeEnforcer) -> Result<Self, LabError> {
+        let mut lab = Self {
+            servers: Servers::start()?,
+            enforcers: BTreeMap::new(),
+            translations: BTreeMap::new(),
+            network: Network::new(&layout)?,
+            layout,
+            make,
+        };
+        let nodes: Vec<Name> = lab.layout.nodes.keys().cloned().collect();
+        lab.start_nodes(&nodes)?;
+        let pods: Vec<ObjectKey> = lab.layout.pods.keys().cloned().collect();
+        lab.network.add_pods(&lab.layout, &pods)?;
+        lab.translate()?;
+        lab.open_servers()?;
+        Ok(lab)
+    }
+
+    /// Brings the lab to another cluster: pods that are gone go first, then every node enforces the new state, then new pods
+    /// come. So a new pod is never without its rules, and a stranger never inherits an address that still has some.
+    ///
+    /// # Errors
+    /// When the kernel or an enforcer refuses something. The lab is then between the two states: drop it.
+    pub fn update(&mut self, cluster: &Cluster) -> Result<Updated, LabError> {
+        let next = self.layout.follow(cluster)?;
+        let changes = self.layout.cluster.changes_to(&next.cluster);
+        let gone_nodes: Vec<Name> = differing(&self.layout.nodes, &next.nodes);
+        let new_nodes: Vec<Name> = differing(&next.nodes, &self.layout.nodes);
+        let moved = |from: &Layout, to: &Layout| -> Vec<ObjectKey> {
+            let stays = |k: &ObjectKey| {
+                to.pods.get(k) == from.pods.get(k) && !gone_nodes.contains(&from.pods[k].node)
+            };
+            from.pods.keys().filter(|k| !stays(k)).cloned().collect()
+        };
+        let removed = moved(&self.layout, &next);
+        let added: Vec<ObjectKey> = next
+            .pods
+            .keys()
+            .filter(|k| !self.layout.pods.contains_key(*k) || removed.contains(k))
+            .cloned()
+            .collect();
+        for key in &removed {
+            self.servers.close(&Place::Pod(key.clone()))?;
+        }
+        self.network.remove_pods(&self.layout, &removed)?;
+        for node in &gone_nodes {
+            self.servers.close(&Place::Node(node.clone()))?;
+            self.translations.remove(node);
+            self.enforcers.remove(node);
+        }
+        self.network.set_nodes(&self.layout, &next, &gone_nodes)?;
+        self.network.set_outside(&self.layout, &next)?;
+        self.layout = next;
+        let enforced_in = self.enforce(&changes)?;
+        self.start_nodes(&new_nodes)?;
+        self.network.add_pods(&self.layout, &added)?;
+        self.translate()?;
+        self.open_servers()?;
+        Ok(Updated { changes, added, removed, enforced_in })
+    }
+
+    /// What the lab is now.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The nodes with their namespaces.
+    pub fn nodes(&self) -> impl Iterator<Item = (&Name, &Namespace)> {
+        self.network.nodes()
+    }
+
+    /// The pods that have a network of their own, with their namespaces.
+    pub fn pods(&self) -> impl Iterator<Item = (&ObjectKey, &Namespace)> {
+        self.network.pods()
+    }
+
+    /// The namespace of a place; for a pod that shares its node's network, the node's.
+    #[must_use]
+    pub fn namespace(&self, place: &Place) -> Option<&Namespace> {
+        match place {
+            Place::Pod(key) => self.network.pod(key).or_else(|| {
+                let pod = self.layout.cluster.pods.get(key).filter(|p| p.host_network)?;
+                self.network.node(pod.node.as_ref()?)
+            }),
+            Place::Node(name) => self.network.node(name),
+            Place::Outside => Some(self.network.outside()),
+        }
+    }
+
+    /// Runs `f` on a new thread in the namespace of `place`, and waits for it. A program that `f` starts lives there.
+    ///
+    /// # Errors
+    /// When there is no such place, or no thread can be started in it.
+    pub fn run_in<T: Send>(&self, place: &Place, f: impl FnOnce() -> T + Send) -> Result<T, LabError> {
+        let namespace = self.namespace(place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))?;
+        namespace.run(f).map_err(|source| LabError::Namespace { place: place.to_string(), source })
+    }
+
+    fn start_nodes(&mut self, names: &[Name]) -> Result<(), LabError> {
+        let cluster = Arc::new(self.layout.cluster.clone());
+        for name in names {
+            let Some(namespace) = self.network.node(name) else { continue };
+            let failed = |source| LabError::Namespace { place: format!("node {name}"), source };
+            let enforcer = Enforcer::spawn(name, namespace, &self.make).map_err(failed)?;
+            enforcer.start(&cluster);
+            self.enforcers.insert(name.clone(), enforcer);
+        }
+        for name in names {
+            if let Some(enforcer) = self.enforcers.get(name) {
+                enforcer.outcome().map_err(|source| LabError::Enforce { node: name.clone(), source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets every node enforce, all at once; the time is the slowest one's.
+    fn enforce(&self, changes: &[Change]) -> Result<Duration, LabError> {
+        if changes.is_empty() {
+            return Ok(Duration::ZERO);
+        }
+        let changes: Arc<[Change]> = changes.into();
+        self.enforcers.values().for_each(|e| e.apply(&changes));
+        // Every outcome is taken, also after an error: the next call must not find an old one.
+        let outcomes: Vec<_> = self.enforcers.iter().map(|(n, e)| (n, e.outcome())).collect();
+        outcomes.into_iter().try_fold(Duration::ZERO, |slowest, (node, outcome)| match outcome {
+            Ok(took) => Ok(slowest.max(took)),
+            Err(source) => Err(LabError::Enforce { node: node.clone(), source }),
+        })
+    }
+
+    fn translate(&mut self) -> Result<(), LabError> {
+        for (name, namespace) in self.network.nodes() {
+            let failed = |source| LabError::Services { node: name.clone(), source };
+            let translation = match self.translations.entry(name.clone()) {
+                std::collections::btree_map::Entry::Occupied(e) => e.into_mut(),
+                std::collections::btree_map::Entry::Vacant(e) => {
+                    e.insert(Translation::open(namespace).map_err(failed)?)
+                }
+            };
+            translation.set(&self.layout).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn open_servers(&mut self) -> Result<(), LabError> {
+        for (place, sockets) in Ports::of(&self.layout).sockets(&self.layout) {
+            let namespace = match &place {
+                Place::Pod(key) => self.network.pod(key),
+                Place::Node(name) => self.network.node(name),
+                Place::Outside => Some(self.network.outside()),
+            };
+            if let Some(namespace) = namespace {
+                self.servers.set(&place, namespace, &sockets)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The keys of `a` that `b` lacks or has with another value.
+fn differing(a: &BTreeMap<Name, Vec<IpAddr>>, b: &BTreeMap<Name, Vec<IpAddr>>) -> Vec<Name> {
+    let keys: BTreeSet<&Name> = a.iter().filter(|(k, v)| b.get(*k) != Some(*v)).map(|(k, _)| k).collect();
+    keys.into_iter().cloned().collect()
+}

@@ -1,0 +1,493 @@
+//! Which node, pod and address goes where: a pure value, made from a [`Cluster`] before anything is built.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use palisade_policy::{Cluster, Family, Name, Node, ObjectKey, Phase, Pod, address};
+
+use crate::outside;
+
+/// How a lab is laid out.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Options {
+    /// At least so many nodes. `None`: the nodes that the cluster declares or its pods name; without any, two.
+    pub nodes: Option<usize>,
+    /// Pods of a node share a bridge, as with the common bridge CNIs, instead of being routed one by one.
+    pub bridged: bool,
+    /// The address families that pods, nodes and services have.
+    pub families: Families,
+}
+
+/// A choice of address families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Families {
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+    /// Both.
+    #[default]
+    Dual,
+}
+
+impl Families {
+    /// The families, IPv4 first.
+    #[must_use]
+    pub fn all(self) -> &'static [Family] {
+        match self {
+            Self::V4 => &[Family::V4],
+            Self::V6 => &[Family::V6],
+            Self::Dual => &Family::BOTH,
+        }
+    }
+
+    /// Whether `family` is one of them.
+    #[must_use]
+    pub fn has(self, family: Family) -> bool {
+        self.all().contains(&family)
+    }
+}
+
+/// A network namespace of the lab, by what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// A pod.
+    Pod(ObjectKey),
+    /// A node, with the pods that share its network.
+    Node(Name),
+    /// Everything beyond the nodes.
+    Outside,
+}
+
+impl fmt::Display for Place {
+    /// `shop/web`, `node/worker-1` or `outside`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(key) => write!(f, "{key}"),
+            Self::Node(name) => write!(f, "node/{name}"),
+            Self::Outside => f.write_str("outside"),
+        }
+    }
+}
+
+/// Where a pod runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodPlace {
+    /// The node.
+    pub node: Name,
+    /// Its addresses on the wire: at most one per family, each of one pod only.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A lab as it will be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// What was asked for.
+    pub options: Options,
+    /// The cluster as the lab runs it: every pod that runs has a node and addresses, every node and every service with a
+    /// selector has addresses. This is what the nodes enforce and what outcomes are held against.
+    pub cluster: Cluster,
+    /// The addresses of each node, by its name.
+    pub nodes: BTreeMap<Name, Vec<IpAddr>>,
+    /// Every pod with a network of its own.
+    pub pods: BTreeMap<ObjectKey, PodPlace>,
+    /// The addresses beyond the nodes.
+    pub outside: Vec<IpAddr>,
+    /// What was left out or changed, in words.
+    pub notes: Vec<String>,
+}
+
+/// Why a cluster can't be laid out.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LayoutError {
+    /// No node at all.
+    #[error("a lab needs at least one node")]
+    NoNodes,
+    /// More nodes than the fabric's bridge has ports for (`BR_MAX_PORTS` is 1024).
+    #[error(
+        "{0} nodes are more than the {MAX_NODES} that fit on one machine; ask for fewer, or name fewer in spec.nodeName"
+    )]
+    TooManyNodes(usize),
+}
+
+/// The most nodes of a lab. The kernel's bridge has room for 1,023, and each costs an agent.
+pub const MAX_NODES: usize = 250;
+
+/// How many nodes there are if nobody says.
+const DEFAULT_NODES: usize = 2;
+
+/// Where made-up addresses begin, by what they are for: the defaults of kubeadm and the common CNIs.
+const PODS: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(10, 244, 0, 0), Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0));
+const NODES: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(192, 168, 200, 10), Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x200, 0, 0, 0, 0x10));
+const SERVICES: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(10, 96, 0, 9), Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 9));
+
+impl Layout {
+    /// Lays a cluster out. `O(objects · log objects)`.
+    ///
+    /// # Errors
+    /// When there would be no node, or too many.
+    pub fn of(cluster: &Cluster, options: &Options) -> Result<Self, LayoutError> {
+        Planner::new(cluster, options, None).plan()
+    }
+
+    /// Lays a changed cluster out with the same options; what stays keeps its node and addresses.
+    ///
+    /// # Errors
+    /// As [`Layout::of`].
+    pub fn follow(&self, cluster: &Cluster) -> Result<Self, LayoutError> {
+        Planner::new(cluster, &self.options, Some(self)).plan()
+    }
+
+    /// The pods that share the network of `node`.
+    pub fn host_pods<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Pod> {
+        self.cluster
+            .pods
+            .values()
+            .filter(move |p| p.host_network && runs(p) && p.node.as_deref() == Some(node))
+    }
+
+    /// The namespaces of the lab with their addresses: pods, nodes, then the outside.
+    pub fn places(&self) -> impl Iterator<Item = (Place, &[IpAddr])> {
+        let pods = self.pods.iter().map(|(k, p)| (Place::Pod(k.clone()), &*p.addresses));
+        let nodes = self.nodes.iter().map(|(n, a)| (Place::Node(n.clone()), &**a));
+        pods.chain(nodes).chain([(Place::Outside, &*self.outside)])
+    }
+}
+
+fn runs(pod: &Pod) -> bool {
+    !matches!(pod.phase, Phase::Succeeded | Phase::Failed)
+}
+
+/// Whether a host on a network can have this address.
+pub(crate) fn is_usable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => {
+            let first = a.octets()[0];
+            first != 0 && first != 127 && first < 224 && !a.is_link_local()
+        }
+        // The segment 0 holds the unspecified, the loopback and the IPv4-mapped addresses.
+        IpAddr::V6(a) => a.segments()[0] != 0 && !a.is_multicast() && !a.is_unicast_link_local(),
+    }
+}
+
+struct Planner<'a> {
+    input: &'a Cluster,
+    options: &'a Options,
+    before: Option<&'a Layout>,
+    /// Addresses that are given away or declared by anybody.
+    used: BTreeSet<IpAddr>,
+    next: BTreeMap<(u128, Family), u128>,
+    notes: Vec<String>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(input: &'a Cluster, options: &'a Options, before: Option<&'a Layout>) -> Self {
+        let pods = input.pods.values().filter(|p| !p.host_network).flat_map(|p| &p.addresses);
+        let nodes = input.nodes.values().flat_map(|n| &n.addresses);
+        let services = input.services.values().flat_map(|s| &s.addresses);
+        // What something had before stays reserved, so that no newcomer gets it.
+        let made_up = before.iter().flat_map(|b| {
+            let pods = b.pods.values().flat_map(|p| &p.addresses);
+            pods.chain(b.nodes.values().flatten())
+                .chain(b.cluster.services.values().flat_map(|s| &s.addresses))
+        });
+        let used = pods.chain(nodes).chain(services).chain(made_up).copied().collect();
+        Self { input, options, before, used, next: BTreeMap::new(), notes: Vec::new() }
+    }
+
+    fn plan(mut self) -> Result<Layout, LayoutError> {
+        let names = self.node_names()?;
+        let owners = self.owners();
+        let nodes = self.nodes(&names, &owners);
+        let mut cluster = self.input.clone();
+        for (name, addresses) in &nodes {
+            let node = cluster.nodes.entry(name.clone()).or_insert_with(|| Node {
+                name: name.clone(),
+                labels: palisade_policy::Labels::default(),
+                addresses: Vec::new(),
+            });
+            node.addresses.extend(addresses.iter().filter(|a| !self.input_node_has(name, **a)));
+        }
+        let pods = self.pods(&names, &nodes, &owners, &mut cluster);
+        self.services(&mut cluster);
+        let taken = pods.values().flat_map(|p| &p.addresses).chain(nodes.values().flatten());
+        self.used.extend(taken.copied());
+        let chosen = outside::addresses(&cluster, self.options.families, &self.used);
+        self.notes.extend(chosen.note);
+        let options = self.options.clone();
+        Ok(Layout { options, cluster, nodes, pods, outside: chosen.addresses, notes: self.notes })
+    }
+
+    fn node_names(&self) -> Result<Vec<Name>, LayoutError> {
+        let mentioned = self.input.pods.values().filter(|p| runs(p)).filter_map(|p| p.node.clone());
+        let mut names: BTreeSet<Name> = self.input.nodes.keys().cloned().chain(mentioned).collect();
+        let wanted = self.options.nodes.unwrap_or(if names.is_empty() { DEFAULT_NODES } else { 1 });
+        // A running lab keeps its nodes, so that pods without a node stay where they are.
+        let before = self.before.iter().flat_map(|b| b.nodes.keys().cloned());
+        let made_up = (1..).map(|i| Name::from(format!("node-{i}")));
+        for name in before.chain(made_up) {
+            if names.len() >= wanted {
+                break;
+            }
+            names.insert(name);
+        }
+        match names.len() {
+            0 => Err(LayoutError::NoNodes),
+            n if n > MAX_NODES => Err(LayoutError::TooManyNodes(n)),
+            _ => Ok(names.into_iter().collect()),
+        }
+    }
+
+    fn input_node_has(&self, name: &str, address: IpAddr) -> bool {
+        self.input.nodes.get(name).is_some_and(|n| n.addresses.contains(&address))
+    }
+
+    /// The pod that gets each declared address (SEMANTICS G-10).
+    fn owners(&self) -> BTreeMap<IpAddr, ObjectKey> {
+        let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
+        for pod in self.input.pods.values().filter(|p| p.is_live()) {
+            for address in pod.addresses.iter().filter(|a| is_usable(**a)) {
+                let owner = owners.entry(*address).or_insert(pod);
+                if Pod::precedence(pod, owner).is_lt() {
+                    *owner = pod;
+                }
+            }
+        }
+        owners.into_iter().map(|(a, p)| (a, p.key.clone())).collect()
+    }
+
+    fn nodes(&mut self, names: &[Name], pods: &BTreeMap<IpAddr, ObjectKey>) -> BTreeMap<Name, Vec<IpAddr>> {
+        let mut taken: BTreeSet<IpAddr> = pods.keys().copied().collect();
+        let mut out = BTreeMap::new();
+        for name in names {
+            let declared = self.input.nodes.get(name).map_or(&[][..], |n| &n.addresses);
+            let mut addresses = Vec::new();
+            for address in declared.iter().filter(|a| self.options.families.has(Family::of(**a))) {
+                if is_usable(*address) && taken.insert(*address) {
+                    addresses.push(*address);
+                } else {
+                    self.notes.push(format!(
+                        "node {name} does not get its address {address}: it is in use or not assignable"
+                    ));
+                }
+            }
+            for family in self.options.families.all() {
+                if !addresses.iter().any(|a| Family::of(*a) == *family) {
+                    let before = self.before.and_then(|b| b.nodes.get(name));
+                    let address =
+                        self.keep(before, *family).unwrap_or_else(|| self.make_up(NODES, 0, *family));
+                    taken.insert(address);
+                    addresses.push(address);
+                }
+            }
+            out.insert(name.clone(), addresses);
+        }
+        out
+    }
+
+    fn pods(
+        &mut self,
+        names: &[Name],
+        nodes: &BTreeMap<Name, Vec<IpAddr>>,
+        owners: &BTreeMap<IpAddr, ObjectKey>,
+        cluster: &mut Cluster,
+    ) -> BTreeMap<ObjectKey, PodPlace> {
+        let mut out = BTreeMap::new();
+        let mut robin = names.iter().cycle();
+        let before: BTreeMap<&ObjectKey, &PodPlace> = self.before.iter().flat_map(|b| &b.pods).collect();
+        for pod in cluster.pods.values_mut().filter(|p| runs(p)) {
+            let place = before.get(&pod.key);
+            let stays = place.map(|p| &p.node).filter(|n| nodes.contains_key(*n));
+            // The cycle has no end: `names` isn't empty.
+            let node = pod.node.clone().or_else(|| stays.cloned()).or_else(|| robin.next().cloned());
+            let Some(node) = node else { continue };
+            pod.node = Some(node.clone());
+            if pod.host_network {
+                pod.addresses.clone_from(&nodes[&node]);
+                continue;
+            }
+            let mut addresses = Vec::new();
+            for family in self.options.families.all() {
+                let address = match pod.address(*family) {
+                    Some(declared) if owners.get(&declared) == Some(&pod.key) => declared,
+                    Some(declared) => {
+                        self.notes.push(match owners.get(&declared) {
+                            Some(owner) => {
+                                format!("pod {} runs without {declared}: {owner} owns it", pod.key)
+                            }
+                            None => format!("pod {} runs without {declared}: no host can have it", pod.key),
+                        });
+                        continue;
+                    }
+                    None => {
+                        let index = names.binary_search(&node).unwrap_or(0) as u128;
+                        let made_up = self
+                            .keep(place.map(|p| &p.addresses), *family)
+                            .unwrap_or_else(|| self.make_up(PODS, index, *family));
+                        pod.addresses.push(made_up);
+                        made_up
+                    }
+                };
+                addresses.push(address);
+            }
+            out.insert(pod.key.clone(), PodPlace { node, addresses });
+        }
+        out
+    }
+
+    fn services(&mut self, cluster: &mut Cluster) {
+        let before = self.before.map(|b| &b.cluster.services);
+        for service in cluster.services.values_mut() {
+            if !service.addresses.is_empty() || service.selector.is_none() || service.ports.is_empty() {
+                continue;
+            }
+            let kept = before.and_then(|b| b.get(&service.key)).map(|s| &s.addresses);
+            for family in self.options.families.all() {
+                let address = self.keep(kept, *family).unwrap_or_else(|| self.make_up(SERVICES, 0, *family));
+                service.addresses.push(address);
+            }
+        }
+    }
+
+    /// The made-up address that something had in this family before, unless somebody declares it now.
+    fn keep(&self, before: Option<&Vec<IpAddr>>, family: Family) -> Option<IpAddr> {
+        let address = before?.iter().copied().find(|a| Family::of(*a) == family)?;
+        let declared = self.input.pods.values().any(|p| p.addresses.contains(&address))
+            || self.input.node_at(address).is_some();
+        (!declared).then_some(address)
+    }
+
+    /// A free address: for IPv4 in the `index`th /24 after the base, for IPv6 in the `index`th /64.
+    fn make_up(&mut self, base: (Ipv4Addr, Ipv6Addr), index: u128, family: Family) -> IpAddr {
+        let (first, step) = match family {
+            Family::V4 => (address::to_number(base.0.into()), 1 << 8),
+            Family::V6 => (address::to_number(base.1.into()), 1 << 64),
+        };
+        let start = first + index * step;
+        let next = self.next.entry((start, family)).or_insert(start);
+        loop {
+            *next += 1;
+            let address = address::from_number(family, *next);
+            let is_edge = family == Family::V4 && matches!(*next & 0xff, 0 | 0xff);
+            if !is_edge && self.used.insert(address) {
+                return address;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use palisade_policy::{Change, Labels};
+
+    use super::*;
+
+    fn pod(name: &str, addresses: &[&str]) -> Pod {
+        Pod {
+            key: ObjectKey::new("x", name),
+            labels: Labels::default(),
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            node: None,
+            host_network: false,
+            phase: Phase::Running,
+            ports: Arc::new([]),
+            created: 0,
+            workload: None,
+        }
+    }
+
+    fn cluster(pods: impl IntoIterator<Item = Pod>) -> Cluster {
+        let mut c = Cluster::default();
+        pods.into_iter().for_each(|p| c.apply(Change::SetPod(p)));
+        c
+    }
+
+    fn place<'a>(layout: &'a Layout, name: &str) -> &'a PodPlace {
+        &layout.pods[&ObjectKey::new("x", name)]
+    }
+
+    #[test]
+    fn pods_without_anything_get_nodes_in_turn_and_an_address_of_each_family() {
+        let layout =
+            Layout::of(&cluster([pod("a", &[]), pod("b", &[]), pod("c", &[])]), &Options::default()).unwrap();
+        assert_eq!(layout.nodes.len(), 2);
+        assert_eq!(&*place(&layout, "a").node, "node-1");
+        assert_eq!(&*place(&layout, "b").node, "node-2");
+        assert_eq!(&*place(&layout, "c").node, "node-1");
+        let all: BTreeSet<IpAddr> = layout.places().flat_map(|(_, a)| a.to_vec()).collect();
+        assert_eq!(all.len(), 3 * 2 + 2 * 2 + layout.outside.len(), "no address is given twice");
+        assert_eq!(layout.cluster.pods[&ObjectKey::new("x", "b")].addresses, place(&layout, "b").addresses);
+        assert_eq!(place(&layout, "a").addresses[0].to_string(), "10.244.0.1");
+        assert_eq!(place(&layout, "b").addresses[1].to_string(), "fd00:10:244:1::1");
+    }
+
+    #[test]
+    fn declared_addresses_are_kept_and_made_up_ones_avoid_them() {
+        let declared = [pod("a", &["10.244.0.1"]), pod("b", &[]), pod("c", &["192.168.200.11"])];
+        let layout = Layout::of(
+            &cluster(declared),
+            &Options { families: Families::V4, nodes: Some(1), ..Options::default() },
+        )
+        .unwrap();
+        assert_eq!(place(&layout, "a").addresses, ["10.244.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(place(&layout, "b").addresses, ["10.244.0.2".parse::<IpAddr>().unwrap()]);
+        assert_eq!(layout.nodes["node-1"], ["192.168.200.12".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn of_two_pods_with_one_address_the_owner_gets_it() {
+        let mut newer = pod("b", &["10.0.0.1"]);
+        newer.created = 5;
+        let finished = Pod { phase: Phase::Succeeded, created: 9, ..pod("c", &["10.0.0.1"]) };
+        let options = Options { families: Families::V4, ..Options::default() };
+        let layout = Layout::of(&cluster([pod("a", &["10.0.0.1"]), newer, finished]), &options).unwrap();
+        assert!(place(&layout, "a").addresses.is_empty());
+        assert_eq!(place(&layout, "b").addresses.len(), 1);
+        assert!(!layout.pods.contains_key(&ObjectKey::new("x", "c")), "finished pods don't run");
+        assert_eq!(layout.notes.len(), 1, "{:?}", layout.notes);
+    }
+
+    #[test]
+    fn named_nodes_exist_and_host_network_pods_have_their_addresses() {
+        let mut c = cluster([
+            Pod { node: Some("w2".into()), ..pod("a", &[]) },
+            Pod { node: Some("w1".into()), host_network: true, ..pod("h", &["10.9.9.9"]) },
+        ]);
+        let addresses = vec!["127.0.0.1".parse().unwrap(), "10.0.0.8".parse().unwrap()];
+        c.apply(Change::SetNode(Node { name: "w1".into(), labels: Labels::default(), addresses }));
+        let layout = Layout::of(&c, &Options { families: Families::V4, ..Options::default() }).unwrap();
+        assert_eq!(layout.nodes.keys().map(|n| &**n).collect::<Vec<_>>(), ["w1", "w2"]);
+        assert_eq!(layout.nodes["w1"], ["10.0.0.8".parse::<IpAddr>().unwrap()]);
+        assert_eq!(layout.cluster.pods[&ObjectKey::new("x", "h")].addresses, layout.nodes["w1"]);
+        assert_eq!(layout.host_pods("w1").count(), 1);
+        assert_eq!(layout.host_pods("w2").count(), 0);
+    }
+
+    #[test]
+    fn what_stays_keeps_its_place() {
+        let first = Layout::of(&cluster([pod("b", &[]), pod("c", &[])]), &Options::default()).unwrap();
+        let second = first.follow(&cluster([pod("a", &[]), pod("b", &[]), pod("c", &[])])).unwrap();
+        for name in ["b", "c"] {
+            assert_eq!(place(&first, name), place(&second, name));
+        }
+        assert_eq!(first.nodes, second.nodes);
+        let third = second.follow(&cluster([pod("c", &[])])).unwrap();
+        assert_eq!(place(&third, "c"), place(&first, "c"));
+    }
+
+    #[test]
+    fn zero_nodes_are_refused() {
+        let options = Options { nodes: Some(0), ..Options::default() };
+        assert_eq!(Layout::of(&Cluster::default(), &options), Err(LayoutError::NoNodes));
+        let options = Options { nodes: Some(300), ..Options::default() };
+        assert_eq!(Layout::of(&Cluster::default(), &options), Err(LayoutError::TooManyNodes(300)));
+    }
+}

@@ -1,0 +1,485 @@
+//! Namespaces, links, addresses and routes of a lab.
+//!
+//! ```text
+//!  the sandbox's own namespace: a bridge, the fabric
+//!     │ eth0              │ eth0                     │ eth0
+//!  node w1             node w2                    outside
+//!     │ veth, or           a default route to the      every address beyond the nodes,
+//!     │ bridge and veth    outside, a host route to    a host route to every pod
+//!  pod x/a   pod x/b       every pod
+//! ```
+//!
+//! Every address is a single one (/32, /128) with explicit routes, so that any address a manifest declares can be
+//! anywhere. Towards its node a pod has a default route through a link-local gateway, as with Calico; it finds the gateway
+//! by ARP and neighbour discovery, so that enforcement has to let these pass. Neighbours on the fabric are fixed: a
+//! thousand connections at once must not wait for address resolution.
+
+use std::{collections::BTreeMap, io, net::IpAddr};
+
+use palisade_policy::{Family, Name, ObjectKey};
+
+use crate::{
+    lab::LabError,
+    layout::{Families, Layout},
+    namespace::{Namespace, set_sysctls},
+    netlink::{LOOPBACK, LinkEnd, Mac, Netlink, NetlinkError, Route},
+};
+
+/// The interface by which a namespace is attached: a pod's and the outside's only one, a node's towards the fabric.
+const ETH0: u32 = 2;
+/// A node's bridge.
+const BRIDGE: u32 = 3;
+/// The first index of the ends of veth pairs on a node and on the fabric.
+const FIRST_PORT: u32 = 100;
+/// The fabric's bridge in the sandbox's own namespace.
+const FABRIC: u32 = 2;
+
+/// The gateway of every pod, on every node (RFC 3927, RFC 4291: link-local, so it collides with nothing).
+fn pod_gateway(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([169, 254, 1, 1]),
+        Family::V6 => IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]),
+    }
+}
+
+/// The next hop of a node towards everything that isn't in the cluster.
+fn outside_gateway(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([169, 254, 1, 254]),
+        Family::V6 => IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0xfe]),
+    }
+}
+
+/// A locally administered hardware address; `kind` keeps the ends of one pair apart.
+fn mac(kind: u8, slot: u32) -> Mac {
+    let [a, b, c, d] = slot.to_be_bytes();
+    [0x02 | (kind << 4), a, b, c, d, 0x50]
+}
+
+const POD_END: u8 = 1;
+const NODE_END: u8 = 2;
+const FABRIC_END: u8 = 3;
+const NODE_BRIDGE: u8 = 4;
+const SITE_END: u8 = 5;
+
+/// In bridged mode pods find each other by ARP and neighbour discovery, up to so many entries in all. The kernel's table is
+/// one for all namespaces and refuses new entries from 1,024 on (`gc_thresh3`); beyond this, entries are fixed.
+const MOST_DISCOVERED: usize = 600;
+
+/// A node or the outside: what is attached to the fabric.
+#[derive(Debug)]
+struct Site {
+    namespace: Namespace,
+    netlink: Netlink,
+    slot: u32,
+}
+
+#[derive(Debug)]
+struct PodNet {
+    namespace: Namespace,
+    netlink: Netlink,
+    slot: u32,
+}
+
+/// The network of a lab.
+#[derive(Debug)]
+pub(crate) struct Network {
+    fabric: Netlink,
+    outside: Site,
+    nodes: BTreeMap<Name, Site>,
+    pods: BTreeMap<ObjectKey, PodNet>,
+    next_slot: u32,
+}
+
+/// The settings of every namespace of the lab. The bridge and hairpin paths reflect a host's own multicast, on which
+/// duplicate address detection would give up the address.
+const QUIET_V6: [(&str, &str); 5] = [
+    ("ipv6/conf/default/accept_dad", "0"),
+    ("ipv6/conf/all/accept_dad", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/default/router_solicitations", "0"),
+    ("ipv6/conf/default/accept_redirects", "0"),
+];
+const QUIET_V4: [(&str, &str); 3] = [
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv4/conf/default/accept_redirects", "0"),
+];
+/// A router. Refusals are not rationed: a probe of a service without backends waits for each.
+const ROUTER_V6: [(&str, &str); 3] =
+    [("ipv6/conf/all/forwarding", "1"), ("ipv6/conf/default/forwarding", "1"), ("ipv6/icmp/ratelimit", "0")];
+const ROUTER_V4: [(&str, &str); 4] = [
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/icmp_ratelimit", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
+];
+/// Ping sockets for the namespace's root (`Documentation/networking/ip-sysctl.rst`).
+const PING: [(&str, &str); 1] = [("ipv4/ping_group_range", "0 0")];
+const BRIDGE_NETFILTER: [&str; 2] = ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"];
+
+fn quiet(families: Families) -> io::Result<()> {
+    set_sysctls(&QUIET_V4)?;
+    set_sysctls(&PING)?;
+    if families.has(Family::V6) { set_sysctls(&QUIET_V6) } else { Ok(()) }
+}
+
+fn as_router(families: Families) -> io::Result<()> {
+    quiet(families)?;
+    set_sysctls(&ROUTER_V4)?;
+    if families.has(Family::V6) { set_sysctls(&ROUTER_V6) } else { Ok(()) }
+}
+
+fn in_network(place: &str) -> impl Fn(NetlinkError) -> LabError {
+    move |source| LabError::Network { place: place.to_owned(), source }
+}
+
+/// A namespace with these settings and a client in it.
+fn namespace(
+    place: &str,
+    setup: impl FnOnce() -> io::Result<()> + Send,
+) -> Result<(Namespace, Netlink), LabError> {
+    let (namespace, (settings, netlink)) = Namespace::create(|| (setup(), Netlink::open()))
+        .map_err(|source| LabError::Namespace { place: place.to_owned(), source })?;
+    settings.map_err(|source| LabError::Setting { place: place.to_owned(), source })?;
+    let mut netlink = netlink.map_err(in_network(place))?;
+    netlink.link_up(LOOPBACK);
+    Ok((namespace, netlink))
+}
+
+/// The first address of a family.
+fn first(addresses: &[IpAddr], family: Family) -> Option<IpAddr> {
+    addresses.iter().copied().find(|a| Family::of(*a) == family)
+}
+
+impl Network {
+    /// The fabric, the outside and the nodes; no pods yet.
+    pub(crate) fn new(layout: &Layout) -> Result<Self, LabError> {
+        // A namespace of its own for each lab, so that one process can hold several.
+        let (_fabric_namespace, mut fabric) = namespace("the fabric", || {
+            // Packets are judged on the nodes; the fabric is only a wire. Without br_netfilter it is one anyway.
+            let _ = set_sysctls(&BRIDGE_NETFILTER.map(|name| (name, "0")));
+            quiet(layout.options.families)
+        })?;
+        fabric.bridge(&LinkEnd { name: "fabric".into(), index: FABRIC, mac: mac(NODE_BRIDGE, 0) });
+        fabric.commit().map_err(in_network("the fabric"))?;
+        let families = layout.options.families;
+        let (outside, netlink) = namespace("the outside", || as_router(families))?;
+        let outside = Site { namespace: outside, netlink, slot: 0 };
+        let mut network =
+            Self { fabric, outside, nodes: BTreeMap::new(), pods: BTreeMap::new(), next_slot: 1 };
+        attach(&mut network.fabric, &network.outside).map_err(in_network("the outside"))?;
+        network.outside.netlink.link_up(ETH0);
+        for address in &layout.outside {
+            network.outside.netlink.address(ETH0, *address, false);
+        }
+        network.outside.netlink.commit().map_err(in_network("the outside"))?;
+        for (name, addresses) in &layout.nodes {
+            network.add_node(name, addresses, layout)?;
+        }
+        network.mesh(layout)?;
+        Ok(network)
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (&Name, &Namespace)> {
+        self.nodes.iter().map(|(n, s)| (n, &s.namespace))
+    }
+
+    pub(crate) fn pods(&self) -> impl Iterator<Item = (&ObjectKey, &Namespace)> {
+        self.pods.iter().map(|(k, p)| (k, &p.namespace))
+    }
+
+    pub(crate) fn node(&self, name: &Name) -> Option<&Namespace> {
+        self.nodes.get(name).map(|s| &s.namespace)
+    }
+
+    pub(crate) fn pod(&self, key: &ObjectKey) -> Option<&Namespace> {
+        self.pods.get(key).map(|p| &p.namespace)
+    }
+
+    pub(crate) fn outside(&self) -> &Namespace {
+        &self.outside.namespace
+    }
+
+    fn slot(&mut self) -> u32 {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        slot
+    }
+
+    fn add_node(&mut self, name: &Name, addresses: &[IpAddr], layout: &Layout) -> Result<(), LabError> {
+        let place = format!("node {name}");
+        let bridged = layout.options.bridged;
+        let families = layout.options.families;
+        let mut bridge_netfilter = Ok(());
+        let (namespace, netlink) = namespace(&place, || {
+            if bridged {
+                bridge_netfilter = set_sysctls(&BRIDGE_NETFILTER.map(|name| (name, "1")));
+            }
+            as_router(families)
+        })?;
+        bridge_netfilter.map_err(LabError::NoBridgeNetfilter)?;
+        let mut site = Site { namespace, netlink, slot: self.slot() };
+        attach(&mut self.fabric, &site).map_err(in_network(&place))?;
+        site.netlink.link_up(ETH0);
+        for address in addresses {
+            site.netlink.address(ETH0, *address, false);
+        }
+        if bridged {
+            let slot = site.slot;
+            site.netlink.bridge(&LinkEnd { name: "cni0".into(), index: BRIDGE, mac: mac(NODE_BRIDGE, slot) });
+            for family in families.all() {
+                site.netlink.address(BRIDGE, pod_gateway(*family), true);
+            }
+        }
+        for family in families.all() {
+            let via = outside_gateway(*family);
+            let any = palisade_policy::address::from_number(*family, 0);
+            site.netlink.neighbour(ETH0, via, mac(SITE_END, self.outside.slot));
+            let source = first(addresses, *family);
+            site.netlink.route(&Route { to: (any, 0), via: Some(via), link: ETH0, source });
+        }
+        site.netlink.commit().map_err(in_network(&place))?;
+        self.nodes.insert(name.clone(), site);
+        Ok(())
+    }
+
+    /// Routes and neighbours between all nodes, and from the outside to them.
+    fn mesh(&mut self, layout: &Layout) -> Result<(), LabError> {
+        let macs: Vec<(Name, Mac)> =
+            self.nodes.iter().map(|(n, s)| (n.clone(), mac(SITE_END, s.slot))).collect();
+        for (other, mac) in &macs {
+            for address in &layout.nodes[other] {
+                self.outside.netlink.neighbour(ETH0, *address, *mac).route(&Route::to_host(*address, ETH0));
+                for (name, site) in self.nodes.iter_mut().filter(|(n, _)| *n != other) {
+                    let source = first(&layout.nodes[name], Family::of(*address));
+                    let route = Route { source, ..Route::to_host(*address, ETH0) };
+                    site.netlink.neighbour(ETH0, *address, *mac).route(&route);
+                }
+            }
+        }
+        self.commit_sites()
+    }
+
+    fn commit_sites(&mut self) -> Result<(), LabError> {
+        self.outside.netlink.commit().map_err(in_network("the outside"))?;
+        for (name, site) in &mut self.nodes {
+            site.netlink.commit().map_err(in_network(&format!("node {name}")))?;
+        }
+        Ok(())
+    }
+
+    /// Takes `gone` away, adds the nodes of `to` that aren't there, and joins all again.
+    pub(crate) fn set_nodes(&mut self, from: &Layout, to: &Layout, gone: &[Name]) -> Result<(), LabError> {
+        for name in gone {
+            let Some(site) = self.nodes.remove(name) else { continue };
+            self.fabric
+                .remove_link(FIRST_PORT + site.slot)
+                .commit()
+                .map_err(in_network(&format!("node {name}")))?;
+            for address in &from.nodes[name] {
+                let route = Route::to_host(*address, ETH0);
+                for site in self.nodes.values_mut().chain([&mut self.outside]) {
+                    site.netlink.remove_route(&route).forget_neighbour(ETH0, *address);
+                }
+            }
+        }
+        self.commit_sites()?;
+        let new: Vec<&Name> = to.nodes.keys().filter(|n| !self.nodes.contains_key(*n)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for name in &new {
+            self.add_node(name, &to.nodes[*name], to)?;
+        }
+        self.mesh(to)?;
+        // The pods that stay are as far from the new nodes as from any other.
+        let stays: Vec<ObjectKey> = self.pods.keys().cloned().collect();
+        for key in stays {
+            let Some(place) = to.pods.get(&key) else { continue };
+            for name in &new {
+                let source = &to.nodes[*name];
+                if let Some(site) = self.nodes.get_mut(*name) {
+                    for route in remote_routes(&place.addresses, &to.nodes[&place.node], source) {
+                        site.netlink.route(&route);
+                    }
+                }
+            }
+        }
+        self.commit_sites()
+    }
+
+    /// Brings the addresses of the outside up to date.
+    pub(crate) fn set_outside(&mut self, from: &Layout, to: &Layout) -> Result<(), LabError> {
+        for address in from.outside.iter().filter(|a| !to.outside.contains(a)) {
+            self.outside.netlink.remove_address(ETH0, *address);
+        }
+        for address in to.outside.iter().filter(|a| !from.outside.contains(a)) {
+            self.outside.netlink.address(ETH0, *address, false);
+        }
+        self.outside.netlink.commit().map_err(in_network("the outside"))
+    }
+
+    /// Makes and attaches pods.
+    pub(crate) fn add_pods(&mut self, layout: &Layout, keys: &[ObjectKey]) -> Result<(), LabError> {
+        let families = layout.options.families;
+        for key in keys {
+            let place = format!("pod {key}");
+            let (namespace, netlink) = namespace(&place, || quiet(families))?;
+            let slot = self.slot();
+            let mut pod = PodNet { namespace, netlink, slot };
+            let at = &layout.pods[key];
+            let Some(node) = self.nodes.get_mut(&at.node) else {
+                return Err(LabError::NoSuchPlace(format!("node {}", at.node)));
+            };
+            let end =
+                LinkEnd { name: format!("pod{slot}"), index: FIRST_PORT + slot, mac: mac(NODE_END, slot) };
+            let peer = LinkEnd { name: "eth0".into(), index: ETH0, mac: mac(POD_END, slot) };
+            node.netlink.veth(&end, &peer, &pod.namespace);
+            if layout.options.bridged {
+                node.netlink.bridge_port(end.index, BRIDGE, true);
+            } else {
+                for family in families.all() {
+                    node.netlink.address(end.index, pod_gateway(*family), true);
+                }
+            }
+            for address in &at.addresses {
+                let link = if layout.options.bridged { BRIDGE } else { end.index };
+                let source = first(&layout.nodes[&at.node], Family::of(*address));
+                node.netlink.route(&Route { source, ..Route::to_host(*address, link) });
+                if !layout.options.bridged {
+                    node.netlink.neighbour(link, *address, peer.mac);
+                }
+            }
+            // The pod's end exists only once the node's requests are done.
+            node.netlink.commit().map_err(in_network(&place))?;
+            pod.netlink.link_up(ETH0);
+            for address in &at.addresses {
+                let family = Family::of(*address);
+                let any = palisade_policy::address::from_number(family, 0);
+                let default = Route {
+                    to: (any, 0),
+                    via: Some(pod_gateway(family)),
+                    link: ETH0,
+                    source: Some(*address),
+                };
+                pod.netlink.address(ETH0, *address, false).route(&default);
+            }
+            pod.netlink.commit().map_err(in_network(&place))?;
+            self.pods.insert(key.clone(), pod);
+        }
+        for key in keys {
+            let at = &layout.pods[key];
+            let via = &layout.nodes[&at.node];
+            for route in remote_routes(&at.addresses, via, &[]) {
+                self.outside.netlink.route(&route);
+            }
+            for (name, site) in self.nodes.iter_mut().filter(|(n, _)| **n != at.node) {
+                for route in remote_routes(&at.addresses, via, &layout.nodes[name]) {
+                    site.netlink.route(&route);
+                }
+            }
+        }
+        self.commit_sites()?;
+        if layout.options.bridged { self.join_bridged(layout, keys) } else { Ok(()) }
+    }
+
+    /// Tells pods on one bridge about each other.
+    fn join_bridged(&mut self, layout: &Layout, new: &[ObjectKey]) -> Result<(), LabError> {
+        let mut per_node: BTreeMap<&Name, Vec<Neighbour<'_>>> = BTreeMap::new();
+        for (key, at) in &layout.pods {
+            if let Some(pod) = self.pods.get(key) {
+                per_node.entry(&at.node).or_default().push((
+                    key.clone(),
+                    &at.addresses,
+                    mac(POD_END, pod.slot),
+                ));
+            }
+        }
+        let pairs: usize = per_node.values().map(|p| p.len() * p.len()).sum();
+        let fixed = pairs * layout.options.families.all().len() > MOST_DISCOVERED;
+        for neighbours in per_node.values() {
+            for (key, _, _) in neighbours {
+                let is_new = new.contains(key);
+                let Some(pod) = self.pods.get_mut(key) else { continue };
+                let others = neighbours.iter().filter(|(k, _, _)| k != key && (is_new || new.contains(k)));
+                for (_, addresses, mac) in others {
+                    for address in *addresses {
+                        pod.netlink.route(&Route::to_host(*address, ETH0));
+                        if fixed {
+                            pod.netlink.neighbour(ETH0, *address, *mac);
+                        }
+                    }
+                }
+                pod.netlink.commit().map_err(in_network(&format!("pod {key}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes pods away, with every route to them.
+    pub(crate) fn remove_pods(&mut self, layout: &Layout, keys: &[ObjectKey]) -> Result<(), LabError> {
+        // Their namespaces stay until the end: the kernel would take the links away with them, in its own time.
+        let mut gone = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(pod) = self.pods.remove(key) else { continue };
+            let at = &layout.pods[key];
+            let via = &layout.nodes[&at.node];
+            for (name, site) in &mut self.nodes {
+                if *name == at.node {
+                    // Routes and neighbours go with their link, but not those of a bridge.
+                    site.netlink.remove_link(FIRST_PORT + pod.slot);
+                    if layout.options.bridged {
+                        for a in &at.addresses {
+                            site.netlink
+                                .remove_route(&Route::to_host(*a, BRIDGE))
+                                .forget_neighbour(BRIDGE, *a);
+                        }
+                    }
+                } else {
+                    for route in remote_routes(&at.addresses, via, &[]) {
+                        site.netlink.remove_route(&route);
+                    }
+                }
+            }
+            for route in remote_routes(&at.addresses, via, &[]) {
+                self.outside.netlink.remove_route(&route);
+            }
+            if layout.options.bridged {
+                let same_node = layout.pods.iter().filter(|(k, p)| *k != key && p.node == at.node);
+                for (other, _) in same_node {
+                    if let Some(other_pod) = self.pods.get_mut(other) {
+                        for a in &at.addresses {
+                            other_pod
+                                .netlink
+                                .remove_route(&Route::to_host(*a, ETH0))
+                                .forget_neighbour(ETH0, *a);
+                        }
+                        other_pod.netlink.commit().map_err(in_network(&format!("pod {other}")))?;
+                    }
+                }
+            }
+            gone.push(pod);
+        }
+        self.commit_sites()
+    }
+}
+
+/// A pod on a bridge: who it is, its addresses, and its hardware address.
+type Neighbour<'a> = (ObjectKey, &'a [IpAddr], Mac);
+
+/// The routes by which a namespace on the fabric reaches a pod on another node, whose addresses are `via`.
+fn remote_routes(pod: &[IpAddr], via: &[IpAddr], source: &[IpAddr]) -> impl Iterator<Item = Route> {
+    pod.iter().map(move |address| {
+        let family = Family::of(*address);
+        Route { via: first(via, family), source: first(source, family), ..Route::to_host(*address, ETH0) }
+    })
+}
+
+/// Attaches a node or the outside to the fabric.
+fn attach(fabric: &mut Netlink, site: &Site) -> Result<(), NetlinkError> {
+    let slot = site.slot;
+    let end = LinkEnd { name: format!("site{slot}"), index: FIRST_PORT + slot, mac: mac(FABRIC_END, slot) };
+    let peer = LinkEnd { name: "eth0".into(), index: ETH0, mac: mac(SITE_END, slot) };
+    fabric.veth(&end, &peer, &site.namespace).bridge_port(end.index, FABRIC, false).commit()
+}

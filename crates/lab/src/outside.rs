@@ -1,0 +1,174 @@
+//! Addresses beyond the nodes: for every CIDR in a policy one inside it, one in each exception, one just beyond it.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use palisade_policy::{Cluster, Family, IpRange, Peer, address, rules::IpBlock};
+
+use crate::layout::{Families, is_usable};
+
+/// Addresses that every lab has outside: of the documentation ranges (RFC 5737, RFC 3849), so in nobody's network.
+pub const ALWAYS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7))];
+
+/// The most addresses outside, of each family. Every one is probed from and to every pod, so that more make a lab slow
+/// rather than sharp.
+pub const MOST: usize = 24;
+
+/// The addresses outside, and what was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Which were left out, if any.
+    pub note: Option<String>,
+}
+
+/// Chooses them. None is in `used`.
+#[must_use]
+pub fn addresses(cluster: &Cluster, families: Families, used: &BTreeSet<IpAddr>) -> Chosen {
+    let mut addresses = Vec::new();
+    let mut left_out = 0;
+    for family in families.all() {
+        let mut chosen: Vec<IpAddr> =
+            ALWAYS.into_iter().filter(|a| Family::of(*a) == *family && !used.contains(a)).collect();
+        for address in
+            blocks(cluster).into_iter().flat_map(|b| round(b, &|a| is_usable(a) && !used.contains(&a)))
+        {
+            if Family::of(address) != *family || chosen.contains(&address) {
+                continue;
+            }
+            if chosen.len() < MOST {
+                chosen.push(address);
+            } else {
+                left_out += 1;
+            }
+        }
+        addresses.extend(chosen);
+    }
+    let note = (left_out > 0).then(|| {
+        format!("{left_out} outside addresses round the CIDRs of the policies are left out: at most {MOST} of each family")
+    });
+    Chosen { addresses, note }
+}
+
+fn blocks(cluster: &Cluster) -> BTreeSet<&IpBlock> {
+    let rules = cluster.policies.values().flat_map(|p| p.ingress.iter().chain(&p.egress).flatten());
+    rules
+        .flat_map(|r| r.peers.iter().flatten())
+        .filter_map(|p| match &p.peer {
+            Peer::Block(block) => Some(block),
+            Peer::Pods(_) | Peer::Nodes(_) => None,
+        })
+        .collect()
+}
+
+/// One address in the block, one in each exception, and the ones just before and just after it; those that `free` lets.
+fn round(block: &IpBlock, free: &dyn Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+    let outer = IpRange::of_net(&block.cidr);
+    let inside = candidates(&block.cidr).find(|a| block.contains(*a) && free(*a));
+    let excepted =
+        block.except.iter().filter_map(|e| candidates(e).find(|a| block.cidr.contains(a) && free(*a)));
+    let family = Family::of(outer.first);
+    let number = address::to_number;
+    let before = number(outer.first).checked_sub(1).map(|n| address::from_number(family, n));
+    let after = (number(outer.last) < address::max_number(family))
+        .then(|| address::from_number(family, number(outer.last) + 1));
+    let beyond = before.into_iter().chain(after).filter(|a| free(*a));
+    inside.into_iter().chain(excepted).chain(beyond).collect()
+}
+
+/// Addresses of a CIDR to try, the likeliest first: its first sixteen, its middle, its last.
+fn candidates(net: &IpNet) -> impl Iterator<Item = IpAddr> + use<> {
+    let range = IpRange::of_net(net);
+    let family = Family::of(range.first);
+    let (first, last) = (address::to_number(range.first), address::to_number(range.last));
+    // The network's own address comes last: routers refuse it more often than others.
+    let low = (1..=16).map(move |i| first.saturating_add(i));
+    let more = [first + (last - first) / 2, last.saturating_sub(1), last, first];
+    low.chain(more).filter(move |n| (first..=last).contains(n)).map(move |n| address::from_number(family, n))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use palisade_policy::{
+        Action, Change, NamespaceMatch, Policy, PolicyKey, Rule, Selector, Tier,
+        rules::{PeerEntry, PodMatch},
+    };
+
+    use super::*;
+
+    fn cluster(blocks: &[(&str, &[&str])]) -> Cluster {
+        let peers = blocks
+            .iter()
+            .map(|(cidr, except)| PeerEntry {
+                peer: Peer::Block(IpBlock {
+                    cidr: cidr.parse().unwrap(),
+                    except: except.iter().map(|e| e.parse().unwrap()).collect(),
+                }),
+                source: None,
+            })
+            .collect();
+        let mut c = Cluster::default();
+        c.apply(Change::SetPolicy(Arc::new(Policy {
+            key: PolicyKey::network_policy("x", "p"),
+            tier: Tier::Developer,
+            priority: 0,
+            subject: PodMatch { namespaces: NamespaceMatch::Named("x".into()), pods: Selector::everything() },
+            ingress: None,
+            egress: Some(vec![Rule {
+                action: Action::Accept,
+                peers: Some(peers),
+                ports: None,
+                source: None,
+            }]),
+            source: None,
+        })));
+        c
+    }
+
+    fn strings(chosen: &Chosen) -> Vec<String> {
+        chosen.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn each_block_gives_one_inside_one_excepted_and_both_neighbours() {
+        let used = BTreeSet::from(["192.168.1.1".parse().unwrap()]);
+        let c = cluster(&[("192.168.1.0/24", &["192.168.1.0/28"])]);
+        let chosen = addresses(&c, Families::Dual, &used);
+        // 192.168.1.1 to .15 are excepted and .1 is in use.
+        let want =
+            ["198.51.100.7", "192.168.1.16", "192.168.1.2", "192.168.0.255", "192.168.2.0", "2001:db8::7"];
+        assert_eq!(strings(&chosen), want);
+        assert_eq!(chosen.note, None);
+    }
+
+    #[test]
+    fn the_whole_internet_has_no_neighbours_and_single_addresses_do() {
+        let c = cluster(&[("0.0.0.0/0", &[]), ("::/0", &[]), ("203.0.113.9/32", &[])]);
+        let v4 = strings(&addresses(&c, Families::V4, &BTreeSet::new()));
+        assert_eq!(
+            v4,
+            ["198.51.100.7", "127.255.255.255", "203.0.113.9", "203.0.113.8", "203.0.113.10"][..]
+                .iter()
+                .filter(|a| !a.starts_with("127"))
+                .map(|s| (*s).to_owned())
+                .collect::<Vec<_>>()
+        );
+        assert!(addresses(&c, Families::V6, &BTreeSet::new()).addresses.len() <= 2);
+    }
+
+    #[test]
+    fn the_cut_is_said() {
+        let nets: Vec<String> = (0..40).map(|i| format!("10.{i}.0.0/24")).collect();
+        let blocks: Vec<(&str, &[&str])> = nets.iter().map(|n| (&**n, &[][..])).collect();
+        let chosen = addresses(&cluster(&blocks), Families::V4, &BTreeSet::new());
+        assert_eq!(chosen.addresses.len(), MOST);
+        assert!(chosen.note.unwrap().contains("left out"));
+    }
+}

@@ -1,0 +1,240 @@
+//! What a run of probes came to.
+
+use std::time::Duration;
+
+use palisade_policy::{Decision, Endpoint, Family, Verdict, flow::Reason};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+
+pub use super::plan::endpoint_place;
+use super::{
+    client::Outcome,
+    plan::{Expected, NotProbed, Plan, Probe, Target, decisions},
+};
+use crate::layout::Layout;
+
+/// A probe and its outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// What was tried.
+    pub probe: Probe,
+    /// What it came to, at the last try.
+    pub outcome: Outcome,
+}
+
+impl Tried {
+    /// Whether kernel and engine agree.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        self.probe.agrees(&self.outcome)
+    }
+}
+
+/// A probe that came to something else than the policies say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The probe and its outcome.
+    pub tried: Tried,
+    /// How the engine decides it: one decision for each of the probe's flows.
+    pub decisions: Vec<Decision>,
+}
+
+/// Numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Probes.
+    pub probed: usize,
+    /// Those that were answered.
+    pub connected: usize,
+    /// Those that were dropped.
+    pub dropped: usize,
+    /// Those that came to something else.
+    pub other: usize,
+    /// Those that disagree with the engine.
+    pub mismatches: usize,
+    /// Tries beyond the first, over all probes.
+    pub retried: usize,
+}
+
+/// How long it took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// The first pass.
+    pub first: Duration,
+    /// Everything.
+    pub total: Duration,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Numbers.
+    pub counts: Counts,
+    /// How long it took, in seconds.
+    #[serde(serialize_with = "seconds")]
+    pub durations: Durations,
+    /// Every probe, in the plan's order.
+    pub probes: Vec<Tried>,
+    /// Those that disagree, with reasons.
+    pub mismatches: Vec<Mismatch>,
+    /// What was not probed.
+    pub not_probed: Vec<NotProbed>,
+}
+
+impl Report {
+    pub(super) fn of(
+        layout: &Layout,
+        plan: &Plan,
+        outcomes: &[Outcome],
+        retried: usize,
+        durations: Durations,
+    ) -> Self {
+        let tried =
+            |(probe, outcome): (&Probe, &Outcome)| Tried { probe: probe.clone(), outcome: outcome.clone() };
+        let probes: Vec<Tried> = plan.probes.iter().zip(outcomes).map(tried).collect();
+        let mismatches: Vec<Mismatch> = probes
+            .iter()
+            .filter(|t| !t.agrees())
+            .map(|t| Mismatch { tried: t.clone(), decisions: decisions(layout, &t.probe) })
+            .collect();
+        let count = |f: fn(&Outcome) -> bool| probes.iter().filter(|t| f(&t.outcome)).count();
+        let connected = count(|o| matches!(o, Outcome::Connected { .. }));
+        let dropped = count(|o| matches!(o, Outcome::TimedOut));
+        let counts = Counts {
+            probed: probes.len(),
+            connected,
+            dropped,
+            other: probes.len() - connected - dropped,
+            mismatches: mismatches.len(),
+            retried,
+        };
+        Self { counts, durations, probes, mismatches, not_probed: plan.not_probed.clone() }
+    }
+
+    /// Whether kernel and engine agree everywhere.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        self.mismatches.is_empty()
+    }
+}
+
+fn seconds<S: Serializer>(d: &Durations, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut out = serializer.serialize_struct("Durations", 2)?;
+    out.serialize_field("first", &d.first.as_secs_f64())?;
+    out.serialize_field("total", &d.total.as_secs_f64())?;
+    out.end()
+}
+
+/// An endpoint as JSON shows it.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum Shown<'a> {
+    Pod { namespace: &'a str, name: &'a str, address: std::net::IpAddr },
+    Node { name: &'a str, address: std::net::IpAddr },
+    Outside { address: std::net::IpAddr },
+    Service { namespace: &'a str, name: &'a str, address: std::net::IpAddr },
+}
+
+fn shown(endpoint: &Endpoint) -> Shown<'_> {
+    match endpoint {
+        Endpoint::Pod { key, address } => {
+            Shown::Pod { namespace: &key.namespace, name: &key.name, address: *address }
+        }
+        Endpoint::Node { name, address } => Shown::Node { name, address: *address },
+        Endpoint::External(address) => Shown::Outside { address: *address },
+    }
+}
+
+fn shown_target(target: &Target) -> Shown<'_> {
+    match target {
+        Target::Direct(endpoint) => shown(endpoint),
+        Target::Service { key, address } => {
+            Shown::Service { namespace: &key.namespace, name: &key.name, address: *address }
+        }
+    }
+}
+
+fn family(endpoint: &Endpoint) -> u8 {
+    if Family::of(endpoint.address()) == Family::V4 { 4 } else { 6 }
+}
+
+impl Serialize for Tried {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Tried", 8)?;
+        tried_fields(self, &mut out)?;
+        out.end()
+    }
+}
+
+fn tried_fields<S: SerializeStruct>(tried: &Tried, out: &mut S) -> Result<(), S::Error> {
+    let probe = &tried.probe;
+    out.serialize_field("source", &shown(&probe.source))?;
+    out.serialize_field("destination", &shown_target(&probe.target))?;
+    out.serialize_field("family", &family(&probe.source))?;
+    out.serialize_field("protocol", &probe.protocol.to_string())?;
+    out.serialize_field("port", &probe.port)?;
+    out.serialize_field("expected", &probe.expected())?;
+    out.serialize_field("outcome", &tried.outcome)?;
+    out.serialize_field("agrees", &tried.agrees())
+}
+
+impl Serialize for Mismatch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Mismatch", 9)?;
+        tried_fields(&self.tried, &mut out)?;
+        let reasons: Vec<String> = self.decisions.iter().map(in_words).collect();
+        out.serialize_field("reasons", &reasons)?;
+        out.end()
+    }
+}
+
+/// A decision in one line.
+fn in_words(decision: &Decision) -> String {
+    let side = |name: &str, verdict: Verdict, reason: &Reason| {
+        format!("{name} {verdict}: {}", reason_in_words(reason))
+    };
+    let egress = side("egress", decision.egress.verdict, &decision.egress.reason);
+    let ingress = side("ingress", decision.ingress.verdict, &decision.ingress.reason);
+    format!("{egress}; {ingress}")
+}
+
+fn reason_in_words(reason: &Reason) -> String {
+    match reason {
+        Reason::Itself => "a pod always reaches itself".to_owned(),
+        Reason::NoSubject => "no pod, so no policy acts".to_owned(),
+        Reason::OwnNode => "the peer is the pod's own node".to_owned(),
+        Reason::NotIsolated => "no policy isolates the pod".to_owned(),
+        Reason::Hairpin => "a pod reaches itself through a service".to_owned(),
+        Reason::Rule(rule) => format!("rule {} of {}", rule.index + 1, rule.policy),
+        Reason::Isolated { policies, .. } => {
+            let names: Vec<String> = policies.iter().map(|(key, _)| key.to_string()).collect();
+            format!("isolated by {}, and no rule matches", names.join(", "))
+        }
+    }
+}
+
+impl Mismatch {
+    /// The mismatch in one line.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let probe = &self.tried.probe;
+        let to = match &probe.target {
+            Target::Direct(e) => e.to_string(),
+            Target::Service { key, address } => format!("service {key} ({address})"),
+        };
+        let expected = match probe.expected() {
+            Expected::Allowed => "allowed",
+            Expected::Denied => "denied",
+            Expected::Either => "allowed or denied, depending on the backend",
+            Expected::NoBackend => "without backend",
+        };
+        let reasons: Vec<String> = self.decisions.iter().map(in_words).collect();
+        format!(
+            "{} to {to}, {} port {}: {}, but {expected} ({})",
+            probe.source,
+            probe.protocol,
+            probe.port,
+            self.tried.outcome,
+            reasons.join(" | ")
+        )
+    }
+}

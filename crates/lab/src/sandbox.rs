@@ -1,0 +1,210 @@
+//! The private network in which a lab lives.
+//!
+//! Entered before the first thread starts, because a user namespace can be entered by a single-threaded process only.
+//! Nothing gets a name on disk: when the last process of the sandbox ends, however it ends, the kernel takes everything
+//! apart.
+
+use std::{fs, io};
+
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, unshare},
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::{getgid, getuid},
+};
+
+use crate::netlink::{Netlink, NetlinkError};
+
+/// Proof that this process lives in a network namespace of its own, with the right to make more.
+#[derive(Debug)]
+pub struct Sandbox {
+    rootless: bool,
+}
+
+/// Why a sandbox could not be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// Other threads run already.
+    #[error("the sandbox must be entered before the first thread starts, and {0} threads run")]
+    Threads(usize),
+    /// An ordinary user may not make user namespaces here.
+    #[error("this user may not create a user namespace with a network of its own{}; {cure}", at(setting))]
+    Forbidden {
+        /// The setting that forbids it, as `name = value`, if one is known to.
+        setting: Option<String>,
+        /// What to do about it.
+        cure: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refused although the process is privileged.
+    #[error(
+        "cannot create a network namespace although privileged: is CONFIG_NET_NS in this kernel, and has user.max_net_namespaces room?"
+    )]
+    Refused(#[source] io::Error),
+    /// The new namespace can't be used.
+    #[error("cannot set up the loopback device of the sandbox")]
+    Loopback(#[source] NetlinkError),
+    /// `/proc` isn't what it should be.
+    #[error("cannot read or write {path}; is /proc mounted?")]
+    Proc {
+        /// The file.
+        path: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn at(setting: &Option<String>) -> String {
+    setting.as_ref().map(|s| format!(" ({s})")).unwrap_or_default()
+}
+
+/// From `linux/capability.h`.
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// The settings that can forbid user namespaces, the value that does, and the cure.
+const FORBIDDING: [(&str, &str, &str); 3] = [
+    ("user/max_user_namespaces", "0", "run as root, or allow them: sysctl -w user.max_user_namespaces=10000"),
+    (
+        "kernel/unprivileged_userns_clone",
+        "0",
+        "run as root, or allow them: sysctl -w kernel.unprivileged_userns_clone=1",
+    ),
+    (
+        "kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "run as root, or allow them: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+];
+
+impl Sandbox {
+    /// Moves this process into a network namespace of its own; without `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, into a user
+    /// namespace first, as its root. Raises the limit on open files to what is allowed, since every namespace and every
+    /// probe takes some.
+    ///
+    /// # Errors
+    /// When other threads run, when user namespaces are forbidden (with the setting and the cure), or when the kernel
+    /// refuses.
+    pub fn enter() -> Result<Self, SandboxError> {
+        let threads = fs::read_dir("/proc/self/task")
+            .map_err(|source| SandboxError::Proc { path: "/proc/self/task", source })?
+            .count();
+        if threads != 1 {
+            return Err(SandboxError::Threads(threads));
+        }
+        let rootless = !is_privileged()?;
+        if rootless {
+            enter_user_namespace()?;
+        } else {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|e| SandboxError::Refused(e.into()))?;
+        }
+        raise_open_files();
+        let up = Netlink::open().and_then(|mut n| n.link_up(crate::netlink::LOOPBACK).commit());
+        match up {
+            Err(NetlinkError::Refused { source, .. }) if rootless && is_permission(&source) => {
+                // AppArmor lets the namespace be made, and then takes its capabilities away.
+                Err(forbidden(source))
+            }
+            other => other.map_err(SandboxError::Loopback),
+        }?;
+        Ok(Self { rootless })
+    }
+
+    /// Whether the process is root in a user namespace only.
+    #[must_use]
+    pub fn is_rootless(&self) -> bool {
+        self.rootless
+    }
+}
+
+fn is_permission(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::PermissionDenied
+}
+
+fn is_privileged() -> Result<bool, SandboxError> {
+    const STATUS: &str = "/proc/self/status";
+    let status = fs::read_to_string(STATUS).map_err(|source| SandboxError::Proc { path: STATUS, source })?;
+    let effective = status
+        .lines()
+        .find_map(|l| l.strip_prefix("CapEff:"))
+        .and_then(|v| u64::from_str_radix(v.trim(), 16).ok())
+        .unwrap_or(0);
+    Ok([CAP_NET_ADMIN, CAP_SYS_ADMIN].iter().all(|c| effective & (1 << c) != 0))
+}
+
+fn enter_user_namespace() -> Result<(), SandboxError> {
+    let (uid, gid) = (getuid(), getgid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).map_err(|e| match e {
+        Errno::EPERM | Errno::ENOSPC | Errno::EACCES | Errno::EUSERS => forbidden(e.into()),
+        other => SandboxError::Refused(other.into()),
+    })?;
+    // user_namespaces(7): a group map may be written only once setgroups(2) is given up.
+    for (path, content) in [
+        ("/proc/self/setgroups", "deny".to_owned()),
+        ("/proc/self/uid_map", format!("0 {uid} 1")),
+        ("/proc/self/gid_map", format!("0 {gid} 1")),
+    ] {
+        fs::write(path, content).map_err(|source| {
+            if is_permission(&source) { forbidden(source) } else { SandboxError::Proc { path, source } }
+        })?;
+    }
+    Ok(())
+}
+
+fn forbidden(source: io::Error) -> SandboxError {
+    explain(source, |name| fs::read_to_string(format!("/proc/sys/{name}")).ok())
+}
+
+/// Finds the setting that forbids user namespaces, given what each setting is.
+fn explain(source: io::Error, setting: impl Fn(&str) -> Option<String>) -> SandboxError {
+    for (name, value, cure) in FORBIDDING {
+        if setting(name).is_some_and(|is| is.trim() == value) {
+            let setting = Some(format!("{} = {value}", name.replace('/', ".")));
+            return SandboxError::Forbidden { setting, cure, source };
+        }
+    }
+    SandboxError::Forbidden {
+        setting: None,
+        cure: "run as root, or look at what restricts it: a container runtime's seccomp profile, SELinux, or the sysctl \
+               user.max_user_namespaces",
+        source,
+    }
+}
+
+/// More open files are better, fewer are no error here: what needs them says so when they run out.
+fn raise_open_files() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_setting_that_forbids_is_named_with_its_cure() {
+        for (name, value, _) in FORBIDDING {
+            let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+            let text = explain(refused(), |n| (n == name).then(|| format!("{value}\n"))).to_string();
+            let dotted = name.replace('/', ".");
+            assert!(
+                text.contains(&format!(
+                    "({dotted} = {value}); run as root, or allow them: sysctl -w {dotted}="
+                )),
+                "{text}"
+            );
+            let other = explain(refused(), |n| (n == name).then(|| "7".to_owned())).to_string();
+            assert!(other.contains("look at what restricts it"), "{other}");
+        }
+    }
+
+    #[test]
+    fn it_is_refused_once_threads_run() {
+        // The test runs on a thread of its own beside the main one.
+        assert!(matches!(Sandbox::enter(), Err(SandboxError::Threads(n)) if n > 1));
+    }
+}

@@ -1,0 +1,58 @@
+//! Random clusters in the kernel. `PALISADE_FUZZ_SEED` and `PALISADE_FUZZ_CASES` replay and widen it.
+
+#![expect(clippy::print_stdout, reason = "the cases that disagree are the result")]
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use palisade_lab::{
+    Sandbox, agent,
+    fuzz::{self, Cases},
+};
+
+/// Enough to meet every feature of the generator, short enough for every run of the tests; CI runs more by the command
+/// line.
+const CASES: usize = 20;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let sandbox: &'static Result<Sandbox, _> = Box::leak(Box::new(Sandbox::enter()));
+    let trials = vec![Trial::test("random_clusters_in_the_kernel", move || match sandbox {
+        Ok(sandbox) => agree(sandbox),
+        Err(e) => Err(format!("no sandbox: {e}").into()),
+    })];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn number(name: &str) -> Result<Option<u64>, Failed> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value.parse().map_err(|e| format!("{name}: {e}"))?)),
+        Err(_) => Ok(None),
+    }
+}
+
+fn agree(sandbox: &Sandbox) -> Result<(), Failed> {
+    let count = number("PALISADE_FUZZ_CASES")?.map_or(CASES, |n| n as usize);
+    let cases = Cases { seed: number("PALISADE_FUZZ_SEED")?.unwrap_or(0), count, ..Cases::default() };
+    let began = std::time::Instant::now();
+    let done = fuzz::run(sandbox, &cases, &agent::palisade(), |case| {
+        if let Some(failure) = &case.failure {
+            println!(
+                "seed {}: {}\n  {}\n{}",
+                case.seed,
+                failure.stage,
+                failure.what.join("\n  "),
+                failure.cluster
+            );
+        }
+    });
+    let probed: usize = done.iter().map(|c| c.probed).sum();
+    let dropped: usize = done.iter().map(|c| c.dropped).sum();
+    println!("{count} cases, {probed} connections, {dropped} dropped, in {:?}", began.elapsed());
+    let failed: Vec<u64> = done.iter().filter(|c| c.failure.is_some()).map(|c| c.seed).collect();
+    if !failed.is_empty() {
+        return Err(format!("seeds {failed:?} disagree").into());
+    }
+    // Otherwise nothing was shown.
+    if dropped * 20 < probed { Err("hardly anything was dropped".into()) } else { Ok(()) }
+}

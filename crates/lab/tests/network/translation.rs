@@ -1,0 +1,97 @@
+//! Services lead to their pods.
+
+use libtest_mimic::Failed;
+use palisade_lab::{
+    Options, Place, Sandbox,
+    probe::{Expected, Outcome, Target, Tried},
+};
+use palisade_policy::{Change, Labels, Pod, Protocol, cluster::TargetPort};
+
+use crate::{build, clusters::*, ensure, must_agree, topology::nothing};
+
+pub(crate) const TESTS: &[crate::Test] = &[
+    ("translation::routed", |s| translated(s, false)),
+    ("translation::bridged", |s| translated(s, true)),
+    ("translation::follows_changes", follows),
+];
+
+fn cluster_with_services() -> palisade_policy::Cluster {
+    let mut c = four();
+    // Two backends on two nodes, whose port of one name has two numbers.
+    for (name, node, number) in [("w1", "n1", 8080), ("w2", "n2", 9090)] {
+        let mut w = on(node, pod(name));
+        w.labels = Labels::from_iter([("app", "web")]);
+        w.ports = std::sync::Arc::new([palisade_policy::ContainerPort {
+            name: Some("http".into()),
+            protocol: Protocol::Tcp,
+            port: number,
+        }]);
+        c.apply(Change::SetPod(w));
+    }
+    c.apply(Change::SetService(service("web", "web", &[(Protocol::Tcp, 80, named("http"))])));
+    let udp = (Protocol::Udp, 5353, TargetPort::Number(53));
+    let sctp = (Protocol::Sctp, 7000, TargetPort::Number(7777));
+    c.apply(Change::SetService(service(
+        "single",
+        "a",
+        &[(Protocol::Tcp, 8000, TargetPort::Number(80)), udp, sctp],
+    )));
+    c.apply(Change::SetService(service("empty", "nobody", &[(Protocol::Tcp, 80, TargetPort::Number(80))])));
+    c
+}
+
+fn to_service<'a>(report: &'a palisade_lab::probe::Report, name: &str) -> Vec<&'a Tried> {
+    let of = key(name);
+    let is = |t: &&Tried| matches!(&t.probe.target, Target::Service { key, .. } if *key == of);
+    report.probes.iter().filter(is).collect()
+}
+
+fn translated(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
+    let lab =
+        build(sandbox, &cluster_with_services(), &Options { bridged, ..Options::default() }, nothing())?;
+    let report = must_agree(&lab)?;
+    let web = to_service(&report, "web");
+    for backend in ["w1", "w2"] {
+        let by = Place::Pod(key(backend));
+        let answered = |t: &&&Tried| matches!(&t.outcome, Outcome::Connected { by: Some(b), .. } if *b == by);
+        ensure(web.iter().filter(answered).count() > 3, || format!("{backend} never answered for web"))?;
+    }
+    // A pod that reaches itself comes masqueraded, everybody else as themselves.
+    let single = to_service(&report, "single");
+    let mut hairpins = 0;
+    for tried in single {
+        let Outcome::Connected { seen_from: Some(client), .. } = tried.outcome else {
+            return Err(format!("{tried:?}").into());
+        };
+        let source = &tried.probe.source;
+        let itself = palisade_lab::probe::endpoint_place(source) == Place::Pod(key("a"));
+        hairpins += usize::from(itself);
+        ensure((client != source.address()) == itself, || format!("{source} was seen as {client}"))?;
+        if itself {
+            ensure(lab.layout().nodes["n1"].contains(&client), || {
+                format!("{source} was masqueraded as {client}")
+            })?;
+        }
+    }
+    ensure(hairpins == 6, || format!("TCP, UDP and SCTP in both families, not {hairpins}"))?;
+    let empty = to_service(&report, "empty");
+    ensure(!empty.is_empty() && empty.iter().all(|t| t.probe.expected() == Expected::NoBackend), || {
+        "no backend".into()
+    })?;
+    let not_refused = empty.iter().find(|t| t.outcome != Outcome::Refused);
+    ensure(not_refused.is_none(), || format!("{not_refused:?}"))
+}
+
+fn follows(sandbox: &Sandbox) -> Result<(), Failed> {
+    let mut c = cluster_with_services();
+    let mut lab = build(sandbox, &c, &Options::default(), nothing())?;
+    must_agree(&lab)?;
+    c.apply(Change::SetPod(Pod { labels: Labels::from_iter([("app", "nobody")]), ..on("n1", pod("b")) }));
+    c.apply(Change::RemovePod(key("w1")));
+    c.apply(Change::RemoveService(key("single")));
+    lab.update(&c).map_err(|e| crate::chain(&e))?;
+    let report = must_agree(&lab)?;
+    let by_b = |t: &&Tried| matches!(&t.outcome, Outcome::Connected { by: Some(Place::Pod(k)), .. } if *k == key("b"));
+    ensure(to_service(&report, "empty").iter().all(by_b), || "b stands behind the service now".into())?;
+    ensure(to_service(&report, "single").is_empty(), || "the service is gone".into())
+}

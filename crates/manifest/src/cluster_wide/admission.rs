@@ -1,0 +1,219 @@
+//! What the API server checks before it stores a cluster-wide policy: the schemas and CEL rules of the
+//! CustomResourceDefinitions (SEMANTICS B.1, C.1, C.9). Errors are reported in the order of the fields.
+
+use palisade_policy::Direction;
+
+use super::{Crd, Kind, domain_name, schema};
+use crate::{
+    cidr::Cidr,
+    decode::{Context, Fields, shown},
+    diagnostic::Code,
+    meta::Meta,
+    tree::At,
+};
+
+/// How many entries `networks` and `domainNames` may have, in every version.
+const LONGEST_NAMES: usize = 25;
+
+/// Checks an object and reports an error for everything for which the API server would reject it.
+pub(super) fn admit(cx: &mut Context<'_>, object: &Fields<'_>, crd: Crd, meta: &Meta) {
+    if crd.kind == Kind::Baseline && &*meta.key.name != "default" {
+        let message = "Invalid value: \"object\": Only one baseline admin network policy with \
+                       metadata.name=\"default\" can be created in the cluster";
+        let metadata = object.get("metadata");
+        let name = metadata.as_ref().and_then(|at| at.get("name"));
+        cx.error(&name.unwrap_or(*object.at), Code::Invalid, message);
+    }
+    let Some(spec) = schema::required(cx, *object, "spec") else { return };
+    let Some(spec) = schema::object(cx, &spec, crd.spec_fields()) else { return };
+    if crd.kind == Kind::Cluster
+        && let Some(at) = schema::required(cx, spec, "tier")
+    {
+        schema::one_of(cx, &at, &["Admin", "Baseline"]);
+    }
+    if crd.kind != Kind::Baseline
+        && let Some(at) = schema::required(cx, spec, "priority")
+    {
+        schema::integer(cx, &at, &(0..=1000));
+    }
+    if let Some(at) = schema::required(cx, spec, "subject") {
+        one_choice(cx, crd, &at, &["namespaces", "pods"]);
+    }
+    for (direction, name) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
+        let Some(at) = spec.get(name) else { continue };
+        for at in schema::list(cx, &at, &(0..=crd.longest_list())) {
+            rule(cx, crd, &at, direction);
+        }
+    }
+}
+
+fn rule(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, direction: Direction) {
+    let Some(fields) = schema::object(cx, at, &crd.rule_fields(direction)) else { return };
+    if let Some(at) = fields.get("name")
+        && let Some(text) = schema::string(cx, &at)
+    {
+        schema::max_length(cx, &at, text, 100);
+    }
+    if let Some(at) = schema::required(cx, fields, "action") {
+        schema::one_of(cx, &at, crd.actions());
+    }
+    let longest = 1..=crd.longest_list();
+    let peers = schema::required(cx, fields, crd.peers_field(direction));
+    if let Some(at) = &peers {
+        for at in schema::list(cx, at, &longest) {
+            one_choice(cx, crd, &at, crd.peers(direction));
+        }
+    }
+    let ports = fields.get(crd.ports_field());
+    if let Some(at) = &ports {
+        for at in schema::list(cx, at, &longest) {
+            port(cx, crd, &at);
+        }
+    }
+    if crd.experimental && direction == Direction::Egress {
+        named_port_needs_pods(cx, crd, at, peers.as_ref(), ports.as_ref());
+    }
+}
+
+/// The CEL rule of the experimental channel (SEMANTICS B2, C2).
+fn named_port_needs_pods(
+    cx: &mut Context<'_>,
+    crd: Crd,
+    rule: &At<'_>,
+    peers: Option<&At<'_>>,
+    ports: Option<&At<'_>>,
+) {
+    let without_pods: &[&str] = match crd.kind {
+        Kind::Baseline => &["networks", "nodes"],
+        _ => &["networks", "nodes", "domainNames"],
+    };
+    let has = |list: Option<&At<'_>>, name: &str| list.is_some_and(|l| l.items().any(|i| is_set(&i, name)));
+    let named = has(ports, crd.named_port_field());
+    if named && without_pods.iter().any(|kind| has(peers, kind)) {
+        let kinds = without_pods.join("/");
+        let message = format!(
+            "Invalid value: \"object\": {kinds} peer cannot be set with namedPorts since there are no namedPorts for {kinds}"
+        );
+        cx.error(rule, Code::Forbidden, message);
+    }
+}
+
+fn is_set(at: &At<'_>, name: &str) -> bool {
+    at.get(name).is_some_and(|at| !at.is_null())
+}
+
+/// A subject or a peer: exactly one of the kinds in `known`.
+fn one_choice(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, known: &[&str]) {
+    let Some(fields) = schema::object(cx, at, known) else { return };
+    schema::properties(cx, fields, known, true);
+    for name in known {
+        let Some(at) = fields.get(name) else { continue };
+        match *name {
+            "pods" => pods(cx, crd, &at),
+            "networks" => {
+                for (at, text) in names(cx, &at) {
+                    network(cx, crd, &at, text);
+                }
+            }
+            "domainNames" => {
+                for (at, text) in names(cx, &at) {
+                    if !domain_name::is_valid(text, crd.v1beta1) {
+                        let pattern = domain_name::pattern(crd.v1beta1);
+                        cx.invalid(&at, [format!("{at} in body should match '{pattern}'")]);
+                    }
+                }
+            }
+            // namespaces, nodes
+            _ => schema::selector(cx, &at),
+        }
+    }
+}
+
+fn pods(cx: &mut Context<'_>, crd: Crd, at: &At<'_>) {
+    let known = ["namespaceSelector", "podSelector"];
+    let Some(fields) = schema::object(cx, at, &known) else { return };
+    for name in known {
+        let optional = name == "namespaceSelector" && crd.namespace_selector_is_optional();
+        let selector = if optional { fields.get(name) } else { schema::required(cx, fields, name) };
+        if let Some(at) = selector {
+            schema::selector(cx, &at);
+        }
+    }
+}
+
+/// The strings of `networks` or `domainNames`.
+fn names<'a>(cx: &mut Context<'_>, at: &'a At<'a>) -> Vec<(At<'a>, &'a str)> {
+    let items = schema::list(cx, at, &(1..=LONGEST_NAMES));
+    schema::set(cx, &items);
+    items.into_iter().filter_map(|at| Some((at, schema::string(cx, &at)?))).collect()
+}
+
+fn network(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, text: &str) {
+    // The longest text of an IPv6 range.
+    schema::max_length(cx, at, text, 43);
+    let cidr = Cidr::parse(text).filter(Cidr::is_cidr_to_cel);
+    if cidr.is_none_or(|cidr| crd.v1beta1 && cidr.has_host_bits()) {
+        cx.error(at, Code::Invalid, format!("Invalid value: {}: Invalid CIDR format provided", shown(at)));
+    }
+}
+
+fn port(cx: &mut Context<'_>, crd: Crd, at: &At<'_>) {
+    let known = crd.ports();
+    let Some(fields) = schema::object(cx, at, known) else { return };
+    schema::properties(cx, fields, known, true);
+    for name in known {
+        let Some(at) = fields.get(name) else { continue };
+        match *name {
+            "destinationNamedPort" | "namedPort" => drop(schema::string(cx, &at)),
+            "portNumber" => {
+                if let Some(fields) = schema::object(cx, &at, &["protocol", "port"]) {
+                    protocol_name(cx, fields);
+                    number(cx, fields, "port");
+                }
+            }
+            "portRange" => {
+                if let Some(fields) = schema::object(cx, &at, &["protocol", "start", "end"]) {
+                    protocol_name(cx, fields);
+                    number(cx, fields, "start");
+                    number(cx, fields, "end");
+                }
+            }
+            // tcp, udp, sctp
+            _ => protocol(cx, &at),
+        }
+    }
+}
+
+/// v1alpha1: any string (SEMANTICS B1).
+fn protocol_name(cx: &mut Context<'_>, fields: Fields<'_>) {
+    if let Some(at) = fields.get("protocol") {
+        schema::string(cx, &at);
+    }
+}
+
+fn number(cx: &mut Context<'_>, fields: Fields<'_>, name: &str) -> Option<i32> {
+    let at = schema::required(cx, fields, name)?;
+    schema::integer(cx, &at, &(1..=65_535))
+}
+
+/// `tcp`, `udp` or `sctp` (SEMANTICS C1).
+fn protocol(cx: &mut Context<'_>, at: &At<'_>) {
+    let Some(fields) = schema::object(cx, at, &["destinationPort"]) else { return };
+    schema::properties(cx, fields, &["destinationPort"], false);
+    let Some(at) = fields.get("destinationPort") else { return };
+    let known = ["number", "range"];
+    let Some(fields) = schema::object(cx, &at, &known) else { return };
+    schema::properties(cx, fields, &known, true);
+    if let Some(at) = fields.get("number") {
+        schema::integer(cx, &at, &(1..=65_535));
+    }
+    let Some(at) = fields.get("range") else { return };
+    let Some(fields) = schema::object(cx, &at, &["start", "end"]) else { return };
+    let (start, end) = (number(cx, fields, "start"), number(cx, fields, "end"));
+    if let (Some(start), Some(end)) = (start, end)
+        && start >= end
+    {
+        let message = "Invalid value: \"object\": Start port must be less than End port";
+        cx.error(&at, Code::Invalid, message);
+    }
+}

@@ -1,0 +1,173 @@
+//! An admitted cluster-wide policy in the normal form of all policies (SEMANTICS B.3, C.2 to C.4).
+
+use std::collections::BTreeSet;
+
+use palisade_policy::{
+    Action, Direction, Name, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Rule, Selector, Tier,
+    labels::{Requirement, Test},
+    rules::{PeerEntry, PodMatch, PortEntry},
+};
+
+use super::{Crd, Kind, unusable::Reader};
+use crate::{
+    decode::{Context, Fields, shown},
+    diagnostic::Code,
+    meta::Meta,
+    tree::At,
+};
+
+/// Reads a policy. `None`, after an error: its tier or its priority can't be told, or its shape is none of the API's.
+pub(super) fn policy(cx: &mut Context<'_>, object: &Fields<'_>, crd: Crd, meta: &Meta) -> Option<Policy> {
+    let Some(spec) = object.get("spec") else {
+        cx.missing(object.at, "spec", Code::Required, "Required value");
+        return None;
+    };
+    let mut reader = Reader::new(cx, crd);
+    // Unknown fields of a checked object have been reported already.
+    let spec = if reader.is_raw() {
+        reader.cx.fields(&spec, crd.spec_fields())
+    } else {
+        reader.cx.any_fields(&spec)
+    };
+    let spec = spec?;
+    let tier = reader.tier(spec);
+    let priority = reader.priority(spec);
+    let policy = Policy {
+        key: PolicyKey {
+            kind: reader.cx.names.name(crd.kind.name()),
+            namespace: Name::from(""),
+            name: meta.key.name.clone(),
+        },
+        tier: tier?,
+        priority: priority?,
+        subject: reader.subject(spec),
+        ingress: reader.rules(spec, Direction::Ingress),
+        egress: reader.rules(spec, Direction::Egress),
+        source: Some(meta.source.clone()),
+    };
+    (reader.cx.errors == 0).then_some(policy)
+}
+
+impl Kind {
+    /// The kind as the API spells it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "ClusterNetworkPolicy",
+            Self::Admin => "AdminNetworkPolicy",
+            Self::Baseline => "BaselineAdminNetworkPolicy",
+        }
+    }
+}
+
+impl Reader<'_, '_> {
+    fn tier(&mut self, spec: Fields<'_>) -> Option<Tier> {
+        match self.crd.kind {
+            Kind::Cluster => {}
+            Kind::Admin => return Some(Tier::Admin),
+            Kind::Baseline => return Some(Tier::Baseline),
+        }
+        let Some(at) = spec.get("tier") else {
+            self.cx.missing(spec.at, "tier", Code::Required, "Required value");
+            return None;
+        };
+        match self.cx.string(&at)? {
+            "Admin" => Some(Tier::Admin),
+            "Baseline" => Some(Tier::Baseline),
+            _ => {
+                let message = format!("Unsupported value: {}: no known tier", shown(&at));
+                self.cx.error(&at, Code::Invalid, message);
+                None
+            }
+        }
+    }
+
+    fn priority(&mut self, spec: Fields<'_>) -> Option<i32> {
+        // G-14: after all ClusterNetworkPolicies of the Baseline tier.
+        if self.crd.kind == Kind::Baseline {
+            return Some(i32::MAX);
+        }
+        let Some(at) = spec.get("priority") else {
+            self.cx.missing(spec.at, "priority", Code::Required, "Required value");
+            return None;
+        };
+        self.cx.int32(&at)
+    }
+
+    fn subject(&mut self, spec: Fields<'_>) -> PodMatch {
+        let subject = self.needed(spec, "subject").and_then(|at| {
+            let (kind, at) = self.only_field(&at, &["namespaces", "pods"], "subject")?;
+            self.pod_match(kind, &at)
+        });
+        let usable = self.is_usable_or("the subject can't be used and the policy selects nothing");
+        subject.filter(|_| usable).unwrap_or_else(nothing)
+    }
+
+    /// `None` where there is no rule: the policy then doesn't touch the direction (SEMANTICS B9, C10).
+    fn rules(&mut self, spec: Fields<'_>, direction: Direction) -> Option<Vec<Rule>> {
+        let at = spec.get(if direction == Direction::Ingress { "ingress" } else { "egress" })?;
+        let rules: Vec<Rule> = self.cx.list(&at).iter().map(|at| self.rule(at, direction)).collect();
+        (!rules.is_empty()).then_some(rules)
+    }
+
+    fn rule(&mut self, at: &At<'_>, direction: Direction) -> Rule {
+        let source = Some(self.cx.source(at));
+        let Some(fields) = self.fields(at, &self.crd.rule_fields(direction)) else {
+            // A null rule, which no API server has admitted.
+            self.unusable(at, "no rule");
+            let rule = Rule { action: Action::Deny, peers: None, ports: None, source };
+            return self.settle(rule, direction);
+        };
+        let action = self.action(fields);
+        let peers = match self.needed(fields, self.crd.peers_field(direction)) {
+            Some(at) => self.filled_list(&at).iter().flat_map(|at| self.peer(at, direction)).collect(),
+            None => Vec::new(),
+        };
+        let ports_at = fields.get(self.crd.ports_field());
+        let ports = ports_at
+            .as_ref()
+            .map(|at| self.filled_list(at).iter().filter_map(|at| self.port(at)).collect::<Vec<PortEntry>>());
+        if let (Some(at), Some(ports)) = (&ports_at, &ports)
+            && names_without_pods(&peers, ports)
+        {
+            self.cx.warn(
+                at,
+                Code::Ambiguous,
+                "a port name matches live pods alone: among the networks and nodes of this rule it matches those \
+                 addresses that are pods which declare it",
+            );
+        }
+        self.settle(Rule { action, peers: Some(peers), ports, source }, direction)
+    }
+
+    /// An action that nobody knows counts as Deny (SEMANTICS G-16).
+    fn action(&mut self, fields: Fields<'_>) -> Action {
+        let Some(at) = self.needed(fields, "action") else { return Action::Deny };
+        let Some(text) = self.cx.string(&at) else { return Action::Deny };
+        if !self.crd.actions().contains(&text) {
+            self.unusable(&at, format!("unknown action {}, taken as Deny", shown(&at)));
+            return Action::Deny;
+        }
+        match text {
+            "Accept" | "Allow" => Action::Accept,
+            "Pass" => Action::Pass,
+            _ => Action::Deny,
+        }
+    }
+}
+
+/// Whether a port name stands beside peers that have none (SEMANTICS G-15).
+fn names_without_pods(peers: &[PeerEntry], ports: &[PortEntry]) -> bool {
+    ports.iter().any(|p| matches!(p.port, PortMatch::Named { .. }))
+        && peers.iter().any(|p| matches!(p.peer, Peer::Block(_) | Peer::Nodes(_)))
+}
+
+/// A choice that no pod is in.
+fn nothing() -> PodMatch {
+    // Every namespace has this label, and none has one of no values.
+    let impossible =
+        Requirement { key: Name::from("kubernetes.io/metadata.name"), test: Test::In(BTreeSet::new()) };
+    PodMatch {
+        namespaces: NamespaceMatch::Selected(Selector::new([impossible])),
+        pods: Selector::everything(),
+    }
+}

@@ -1,0 +1,609 @@
+//! Cluster-wide policies: what is rejected and with which words, what fails closed, and what the rest becomes.
+
+use palisade_manifest::{Admission, Channel, Code, Input, Loaded, Options, Severity, load};
+use palisade_policy::{Action, Direction, NamespaceMatch, Peer, Policy, PortMatch, Protocol, Rule, Tier};
+
+const CNP: &str = "policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy";
+const BETA: &str = "policy.networking.k8s.io/v1beta1, kind: ClusterNetworkPolicy";
+const ANP: &str = "policy.networking.k8s.io/v1alpha1, kind: AdminNetworkPolicy";
+const BANP: &str = "policy.networking.k8s.io/v1alpha1, kind: BaselineAdminNetworkPolicy";
+
+/// One object on one line, whose spec begins in column 1 of line 2.
+fn object(kind: &str, name: &str, spec: &str) -> String {
+    format!("{{apiVersion: {kind}, metadata: {{name: {name}}}, spec:\n{spec}}}\n")
+}
+
+fn load_as(text: &str, channel: Channel, admission: Admission) -> Loaded {
+    let input = Input::Text { name: "p.yaml".to_owned(), text: text.to_owned() };
+    load(&[input], &Options { channel, admission, ..Options::default() })
+}
+
+fn checked(text: &str) -> Loaded {
+    load_as(text, Channel::Experimental, Admission::Check)
+}
+
+fn raw(text: &str) -> Loaded {
+    load_as(text, Channel::Experimental, Admission::Passed)
+}
+
+fn only(loaded: &Loaded) -> &Policy {
+    assert!(!loaded.has_errors(), "{:#?}", loaded.diagnostics);
+    let mut policies = loaded.cluster.policies.values();
+    let policy = policies.next().expect("a policy");
+    assert!(policies.next().is_none());
+    policy
+}
+
+/// The findings without file and object, each `column: severity: path: message`.
+fn findings(loaded: &Loaded) -> Vec<String> {
+    let mut found = Vec::new();
+    for d in &loaded.diagnostics {
+        let column = d.source.as_ref().map_or(0, |s| s.column);
+        let path = d.path.as_deref().unwrap_or_default();
+        found.push(format!("{column}: {}: {path}: {}", d.severity, d.message));
+    }
+    found
+}
+
+/// A ClusterNetworkPolicy spec with these egress rules.
+fn egress(rules: &str) -> String {
+    format!("{{tier: Admin, priority: 1, subject: {{namespaces: {{}}}}, egress: [{rules}]}}")
+}
+
+#[test]
+fn every_check_of_the_definitions_speaks_like_the_api_server() {
+    let rule = |rule: &str| egress(rule);
+    let to = |peer: &str| egress(&format!("{{action: Deny, to: [{peer}]}}"));
+    let port =
+        |port: &str| egress(&format!("{{action: Deny, to: [{{namespaces: {{}}}}], protocols: [{port}]}}"));
+    let cases: Vec<(&str, String, &str)> = vec![
+        (CNP, "null".into(), "spec: Required value"),
+        (CNP, "{priority: 0, subject: {namespaces: {}}}".into(), "spec.tier: Required value"),
+        (CNP, "{tier: Admin, priority: null, subject: {namespaces: {}}}".into(), "spec.priority: Required value"),
+        (CNP, "{tier: Admin, priority: 0}".into(), "spec.subject: Required value"),
+        (
+            CNP,
+            "{tier: admin, priority: 0, subject: {namespaces: {}}}".into(),
+            "spec.tier: Unsupported value: \"admin\": supported values: \"Admin\", \"Baseline\"",
+        ),
+        (
+            CNP,
+            "{tier: Admin, priority: 1001, subject: {namespaces: {}}}".into(),
+            "spec.priority: Invalid value: 1001: spec.priority in body should be less than or equal to 1000",
+        ),
+        (
+            ANP,
+            "{priority: -1, subject: {namespaces: {}}}".into(),
+            "spec.priority: Invalid value: -1: spec.priority in body should be greater than or equal to 0",
+        ),
+        (
+            CNP,
+            "{tier: Admin, priority: high, subject: {namespaces: {}}}".into(),
+            "spec.priority: cannot unmarshal string into a field of type int32",
+        ),
+        (
+            CNP,
+            "{tier: Admin, priority: 0, subject: {}}".into(),
+            "spec.subject: Invalid value: 0: spec.subject in body should have at least 1 properties",
+        ),
+        (
+            CNP,
+            "{tier: Admin, priority: 0, subject: {namespaces: {}, pods: {podSelector: {}}}}".into(),
+            "spec.subject: Too many: 2: must have at most 1 items",
+        ),
+        (
+            CNP,
+            "{tier: Admin, priority: 0, subject: {pods: {namespaceSelector: {}}}}".into(),
+            "spec.subject.pods.podSelector: Required value",
+        ),
+        (
+            ANP,
+            "{priority: 0, subject: {pods: {podSelector: {}}}}".into(),
+            "spec.subject.pods.namespaceSelector: Required value",
+        ),
+        (
+            CNP,
+            "{tier: Admin, priority: 0, subject: {namespaces: {matchExpressions: [{key: a}]}}}".into(),
+            "spec.subject.namespaces.matchExpressions[0].operator: Required value",
+        ),
+        (CNP, rule("{to: [{namespaces: {}}]}"), "spec.egress[0].action: Required value"),
+        (CNP, rule("{action: Deny}"), "spec.egress[0].to: Required value"),
+        (
+            CNP,
+            rule("{action: Deny, to: []}"),
+            "spec.egress[0].to: Invalid value: 0: spec.egress[0].to in body should have at least 1 items",
+        ),
+        (
+            CNP,
+            rule("null"),
+            "spec.egress[0]: Invalid value: \"null\": spec.egress[0] in body must be of type object: \"null\"",
+        ),
+        (
+            CNP,
+            to(&["{namespaces: {}}"; 26].join(",")),
+            "spec.egress[0].to: Too many: 26: must have at most 25 items",
+        ),
+        (
+            CNP,
+            port("{tcp: {}}"),
+            "spec.egress[0].protocols[0].tcp: Invalid value: 0: spec.egress[0].protocols[0].tcp in body should have at least 1 properties",
+        ),
+        (
+            CNP,
+            port("{tcp: {destinationPort: {number: 0}}}"),
+            "spec.egress[0].protocols[0].tcp.destinationPort.number: Invalid value: 0: spec.egress[0].protocols[0].tcp.destinationPort.number in body should be greater than or equal to 1",
+        ),
+        (
+            CNP,
+            port("{udp: {destinationPort: {range: {start: 5, end: 5}}}}"),
+            "spec.egress[0].protocols[0].udp.destinationPort.range: Invalid value: \"object\": Start port must be less than End port",
+        ),
+        (
+            CNP,
+            port("{sctp: {destinationPort: {range: {start: 5}}}}"),
+            "spec.egress[0].protocols[0].sctp.destinationPort.range.end: Required value",
+        ),
+        (
+            CNP,
+            to("{networks: [10.0.0.0/8, 10.0.0.0/8]}"),
+            "spec.egress[0].to[0].networks[1]: Duplicate value: \"10.0.0.0/8\"",
+        ),
+        (
+            CNP,
+            to("{networks: ['fe80::1%eth0/64']}"),
+            "spec.egress[0].to[0].networks[0]: Invalid value: \"fe80::1%eth0/64\": Invalid CIDR format provided",
+        ),
+        (
+            CNP,
+            to("{networks: ['::ffff:10.0.0.0/104']}"),
+            "spec.egress[0].to[0].networks[0]: Invalid value: \"::ffff:10.0.0.0/104\": Invalid CIDR format provided",
+        ),
+        (
+            BETA,
+            to("{networks: [10.0.0.5/8]}"),
+            "spec.egress[0].to[0].networks[0]: Invalid value: \"10.0.0.5/8\": Invalid CIDR format provided",
+        ),
+        (
+            BETA,
+            to("{domainNames: [_a.io]}"),
+            "spec.egress[0].to[0].domainNames[0]: Invalid value: \"_a.io\": spec.egress[0].to[0].domainNames[0] in body should match '^(\\*\\.)?([a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\\.)+[a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\\.?$'",
+        ),
+        (
+            CNP,
+            rule("{action: Deny, to: [{nodes: {}}], protocols: [{destinationNamedPort: web}]}"),
+            "spec.egress[0]: Invalid value: \"object\": networks/nodes/domainNames peer cannot be set with namedPorts since there are no namedPorts for networks/nodes/domainNames",
+        ),
+        (
+            BANP,
+            "{subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {}}], ports: [{namedPort: web}]}]}".into(),
+            "spec.egress[0]: Invalid value: \"object\": networks/nodes peer cannot be set with namedPorts since there are no namedPorts for networks/nodes",
+        ),
+    ];
+    for (kind, spec, expected) in &cases {
+        let loaded = checked(&object(kind, "default", spec));
+        let errors: Vec<String> = loaded
+            .diagnostics
+            .iter()
+            .filter(|d| d.severity == Severity::Error)
+            .map(|d| format!("{}: {}", d.path.as_deref().unwrap_or_default(), d.message))
+            .collect();
+        assert_eq!(errors, [*expected], "{spec}");
+        assert!(loaded.cluster.policies.is_empty());
+        assert_eq!(loaded.counts.rejected.values().sum::<usize>(), 1);
+    }
+    let misnamed = checked(&object(BANP, "other", "{subject: {namespaces: {}}}"));
+    assert_eq!(
+        misnamed.diagnostics[0].to_string(),
+        "p.yaml:1:100: error: BaselineAdminNetworkPolicy other: metadata.name: Invalid value: \"object\": Only one \
+         baseline admin network policy with metadata.name=\"default\" can be created in the cluster"
+    );
+}
+
+#[test]
+fn an_object_with_many_faults_is_told_all_of_them() {
+    let spec = "{tier: a, priority: 1.5, subject: {pod: {}}, ingress: [{from: [{}, null], protocols: []}], egress: 5}";
+    let loaded = checked(&object(CNP, "p", spec));
+    assert_eq!(
+        findings(&loaded),
+        [
+            "8: error: spec.tier: Unsupported value: \"a\": supported values: \"Admin\", \"Baseline\"",
+            "21: error: spec.priority: cannot unmarshal number 1.5 into a field of type int32",
+            "35: error: spec.subject: Invalid value: 0: spec.subject in body should have at least 1 properties",
+            "36: warning: spec.subject.pod: unknown field \"pod\"",
+            "56: error: spec.ingress[0].action: Required value",
+            "64: error: spec.ingress[0].from[0]: Invalid value: 0: spec.ingress[0].from[0] in body should have at least 1 properties",
+            "68: error: spec.ingress[0].from[1]: Invalid value: \"null\": spec.ingress[0].from[1] in body must be of type object: \"null\"",
+            "86: error: spec.ingress[0].protocols: Invalid value: 0: spec.ingress[0].protocols in body should have at least 1 items",
+            "100: error: spec.egress: cannot unmarshal number into a field of type array",
+        ]
+    );
+    let subject = &loaded.diagnostics[2];
+    assert_eq!(
+        subject.help.as_deref(),
+        Some(
+            "name one of namespaces, pods; fields that the API server doesn't know are dropped before it counts"
+        )
+    );
+    assert_eq!(loaded.diagnostics[3].help.as_deref(), Some("did you mean `pods`?"));
+}
+
+#[test]
+fn positions_and_normal_form() {
+    let text = "apiVersion: policy.networking.k8s.io/v1beta1
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Baseline
+  priority: 7
+  subject: {pods: {podSelector: {matchLabels: {app: web}}}}
+  egress:
+  - name: first
+    action: Pass
+    to:
+    - networks: [10.0.0.0/8, 'fd00::/8']
+    - nodes: {matchLabels: {role: cp}}
+    - pods: {namespaceSelector: {matchLabels: {team: red}}, podSelector: {}}
+    protocols:
+    - tcp: {destinationPort: {number: 443}}
+    - sctp: {destinationPort: {range: {start: 1, end: 65535}}}
+  - action: Accept
+    to: [{namespaces: {}}]
+    protocols: [{destinationNamedPort: web}]
+";
+    let loaded = checked(text);
+    let policy = only(&loaded);
+    assert!(loaded.diagnostics.is_empty(), "{:#?}", loaded.diagnostics);
+    assert_eq!(policy.key.to_string(), "ClusterNetworkPolicy guard");
+    assert_eq!((policy.tier, policy.priority), (Tier::Baseline, 7));
+    assert_eq!(policy.subject.namespaces.to_string(), "every namespace");
+    assert_eq!(policy.subject.pods.to_string(), "app=web");
+    assert!(policy.ingress.is_none(), "no rule, no say");
+    let line = |source: &Option<palisade_policy::Source>| source.as_ref().map(|s| (s.line, s.column));
+    assert_eq!(line(&policy.source), Some((1, 1)));
+    let rules = policy.rules(Direction::Egress).unwrap();
+    assert_eq!(rules.iter().map(|r| r.action).collect::<Vec<_>>(), [Action::Pass, Action::Accept]);
+    assert_eq!(rules.iter().map(|r| line(&r.source)).collect::<Vec<_>>(), [Some((9, 5)), Some((18, 5))]);
+    let peers: Vec<_> = rules[0]
+        .peers
+        .as_ref()
+        .unwrap()
+        .iter()
+        .map(|p| (palisade_policy::near::describe_peer(&p.peer), line(&p.source)))
+        .collect();
+    assert_eq!(
+        peers,
+        [
+            ("10.0.0.0/8".to_owned(), Some((12, 18))),
+            ("fd00::/8".to_owned(), Some((12, 30))),
+            ("nodes role=cp".to_owned(), Some((13, 7))),
+            ("every pod of namespaces team=red".to_owned(), Some((14, 7))),
+        ]
+    );
+    let ports: Vec<_> =
+        rules[0].ports.as_ref().unwrap().iter().map(|p| (p.port.clone(), line(&p.source))).collect();
+    assert_eq!(
+        ports,
+        [
+            (PortMatch::Numbers { protocol: Protocol::Tcp, first: 443, last: 443 }, Some((16, 7))),
+            (PortMatch::Numbers { protocol: Protocol::Sctp, first: 1, last: 65535 }, Some((17, 7))),
+        ]
+    );
+    assert_eq!(
+        rules[1].ports.as_ref().unwrap()[0].port,
+        PortMatch::Named { protocol: None, name: "web".into() }
+    );
+}
+
+#[test]
+fn the_older_kinds_have_their_tiers_and_defaults() {
+    let ports = "[{portNumber: {port: 80}}, {portNumber: {protocol: null, port: 1}}, {portRange: {protocol: UDP, start: 7, end: 7}}, {namedPort: web}]";
+    let spec = format!(
+        "{{priority: 3, subject: {{namespaces: {{}}}}, ingress: [{{action: Allow, from: [{{namespaces: {{}}}}], ports: {ports}}}], egress: []}}"
+    );
+    let loaded = checked(&object(ANP, "a", &spec));
+    let policy = only(&loaded);
+    assert_eq!((policy.tier, policy.priority), (Tier::Admin, 3));
+    assert_eq!(policy.key.to_string(), "AdminNetworkPolicy a");
+    assert!(policy.egress.is_none());
+    let rule = &policy.rules(Direction::Ingress).unwrap()[0];
+    assert_eq!(rule.action, Action::Accept);
+    let one = |protocol, n| PortMatch::Numbers { protocol, first: n, last: n };
+    assert_eq!(
+        rule.ports.as_ref().unwrap().iter().map(|p| p.port.clone()).collect::<Vec<_>>(),
+        [
+            one(Protocol::Tcp, 80),
+            one(Protocol::Tcp, 1),
+            one(Protocol::Udp, 7),
+            PortMatch::Named { protocol: None, name: "web".into() },
+        ]
+    );
+    let loaded = checked(&object(BANP, "default", "{subject: {namespaces: {}}}"));
+    let policy = only(&loaded);
+    assert_eq!(
+        (policy.tier, policy.priority),
+        (Tier::Baseline, i32::MAX),
+        "after every ClusterNetworkPolicy"
+    );
+}
+
+#[test]
+fn the_standard_channel_drops_what_it_doesnt_know() {
+    let standard = |text: &str| load_as(text, Channel::Standard, Admission::Check);
+    // A peer that is left empty is rejected; one that keeps a known kind is what is left of it.
+    assert!(standard(&object(CNP, "p", &egress("{action: Deny, to: [{nodes: {}}]}"))).has_errors());
+    let both = object(CNP, "p", &egress("{action: Deny, to: [{networks: [10.0.0.0/8], nodes: {}}]}"));
+    let loaded = standard(&both);
+    assert_eq!(findings(&loaded), ["109: warning: spec.egress[0].to[0].nodes: unknown field \"nodes\""]);
+    assert_eq!(only(&loaded).rules(Direction::Egress).unwrap()[0].peers.as_ref().unwrap().len(), 1);
+    assert!(checked(&both).has_errors(), "two kinds in the experimental channel");
+    let named = "{priority: 0, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}], ports: [{portNumber: {port: 1}, namedPort: web}]}]}";
+    let loaded = standard(&object(ANP, "p", named));
+    assert_eq!(only(&loaded).rules(Direction::Ingress).unwrap()[0].ports.as_ref().unwrap().len(), 1);
+    let loaded = standard(&object(
+        BETA,
+        "p",
+        &egress("{action: Deny, to: [{namespaces: {}}], protocols: [{destinationNamedPort: web}]}"),
+    ));
+    assert!(loaded.has_errors(), "experimental in v1beta1");
+    // G-15: usable, and not what it seems.
+    let loaded = standard(&object(
+        CNP,
+        "p",
+        &egress("{action: Deny, to: [{networks: [10.0.0.0/8]}], protocols: [{destinationNamedPort: web}]}"),
+    ));
+    only(&loaded);
+    assert_eq!(loaded.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::Ambiguous]);
+}
+
+#[test]
+fn nulls_of_fields_are_absent() {
+    let spec = "{tier: Admin, priority: 0, subject: {pods: {namespaceSelector: null, podSelector: {matchLabels: {a: null, b: c}, matchExpressions: null}}, namespaces: null}, ingress: null, extra: null}";
+    let loaded = checked(&object(CNP, "p", spec));
+    assert_eq!(only(&loaded).subject.pods.to_string(), "b=c");
+    assert_eq!(only(&loaded).subject.namespaces.to_string(), "every namespace");
+}
+
+/// What is left of an unusable rule.
+fn is_closed(rule: &Rule, action: Action) -> bool {
+    let nothing = rule.peers.as_ref().is_some_and(Vec::is_empty);
+    match action {
+        Action::Accept => rule.action == Action::Accept && nothing,
+        _ => rule.action == Action::Deny && rule.peers.is_none() && rule.ports.is_none(),
+    }
+}
+
+#[test]
+fn what_the_definitions_admit_and_nobody_can_use_fails_closed() {
+    let from = |peer: &str| format!("from: [{{namespaces: {{}}}}, {peer}]");
+    let ports = |port: &str| format!("from: [{{namespaces: {{}}}}], ports: [{port}]");
+    let cases: Vec<(String, &str)> = vec![
+        (
+            from("{namespaces: {matchExpressions: [{key: team, operator: notIn, values: [red]}]}}"),
+            "from[1].namespaces.matchExpressions[0].operator: \"notIn\" is none of the operators In, NotIn, Exists and DoesNotExist",
+        ),
+        (
+            from("{namespaces: {matchExpressions: [{key: team, operator: In}]}}"),
+            "from[1].namespaces.matchExpressions[0]: operator In needs values",
+        ),
+        (
+            from("{namespaces: {matchExpressions: [{key: team, operator: Exists, values: [a]}]}}"),
+            "from[1].namespaces.matchExpressions[0]: operator Exists takes no values",
+        ),
+        (
+            from("{pods: {namespaceSelector: {}, podSelector: {matchLabels: {'/': x}}}}"),
+            "from[1].pods.podSelector.matchLabels[/]: \"/\": prefix part must be non-empty",
+        ),
+        (
+            from("{namespaces: {matchLabels: {a: -b}}}"),
+            "from[1].namespaces.matchLabels.a: \"-b\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345')",
+        ),
+        (
+            ports("{portNumber: {protocol: ICMP, port: 9}}"),
+            "ports[0].portNumber.protocol: \"ICMP\" is none of the protocols TCP, UDP and SCTP",
+        ),
+        (
+            ports("{portNumber: {protocol: '', port: 9}}"),
+            "ports[0].portNumber.protocol: \"\" is none of the protocols TCP, UDP and SCTP",
+        ),
+        (
+            ports("{portRange: {start: 9, end: 3}}"),
+            "ports[0].portRange: the range ends at 3, before its start 9",
+        ),
+        (ports("{namedPort: ''}"), "ports[0].namedPort: an empty port name"),
+    ];
+    for (rule, expected) in &cases {
+        for (action, read, consequence) in [
+            ("Allow", Action::Accept, "the rule can't be used and matches nothing"),
+            ("Deny", Action::Deny, "the rule can't be used and denies all ingress of its subjects"),
+            ("Pass", Action::Pass, "the rule can't be used and denies all ingress of its subjects"),
+        ] {
+            let last = "{action: Deny, from: [{namespaces: {}}]}";
+            let spec = format!(
+                "{{priority: 0, subject: {{namespaces: {{}}}}, ingress: [{{action: {action}, {rule}}}, {last}]}}"
+            );
+            let loaded = checked(&object(ANP, "p", &spec));
+            let rules = only(&loaded).rules(Direction::Ingress).unwrap();
+            assert_eq!(rules.len(), 2, "rules keep their index");
+            assert!(is_closed(&rules[0], read), "{spec}: {rules:#?}");
+            assert!(!is_closed(&rules[1], Action::Deny) && rules[0].source.is_some());
+            let found: Vec<_> =
+                loaded.diagnostics.iter().map(|d| (d.code, d.severity, d.headline())).collect();
+            let headline = format!("AdminNetworkPolicy p: spec.ingress[0].{expected}; {consequence}");
+            // `/` has an empty prefix and an empty name.
+            let (first, rest) = found.split_first().expect("a warning");
+            assert_eq!(first, &(Code::Unusable, Severity::Warning, headline));
+            assert!(rest.iter().all(|(code, ..)| *code == Code::Unusable), "{rest:?}");
+        }
+    }
+}
+
+#[test]
+fn domain_names_are_read_and_reported_as_not_enforced() {
+    let rules =
+        ["Accept", "Deny", "Pass"].map(|a| format!("{{action: {a}, to: [{{domainNames: ['*.k8s.io']}}]}}"));
+    let loaded = checked(&object(CNP, "p", &egress(&rules.join(", "))));
+    let read = only(&loaded).rules(Direction::Egress).unwrap();
+    assert!(is_closed(&read[0], Action::Accept));
+    assert!(is_closed(&read[1], Action::Deny) && is_closed(&read[2], Action::Pass));
+    assert_eq!(loaded.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::NotEnforced; 3]);
+    assert_eq!(
+        loaded.diagnostics[0].headline(),
+        "ClusterNetworkPolicy p: spec.egress[0].to[0].domainNames: domainNames are not enforced by this version; the rule \
+         can't be used and matches nothing"
+    );
+}
+
+#[test]
+fn a_subject_that_cant_be_used_selects_nothing() {
+    let bad = "{namespaces: {matchExpressions: [{key: a, operator: Gt, values: ['1']}]}}";
+    let spec = format!(
+        "{{tier: Admin, priority: 0, subject: {bad}, ingress: [{{action: Deny, from: [{{namespaces: {{}}}}]}}]}}"
+    );
+    let loaded = checked(&object(CNP, "p", &spec));
+    let policy = only(&loaded);
+    let NamespaceMatch::Selected(selector) = &policy.subject.namespaces else { panic!("{policy:?}") };
+    let labels = palisade_policy::Labels::from_iter([("kubernetes.io/metadata.name", ""), ("a", "1")]);
+    assert!(!selector.matches(&labels) && !selector.matches(&palisade_policy::Labels::default()));
+    assert_eq!(policy.rules(Direction::Ingress).unwrap().len(), 1, "its rules can still be shown");
+    assert_eq!(
+        findings(&loaded),
+        [
+            "89: warning: spec.subject.namespaces.matchExpressions[0].operator: \"Gt\" is none of the operators In, NotIn, Exists and DoesNotExist; the subject can't be used and the policy selects nothing"
+        ]
+    );
+}
+
+#[test]
+fn without_admission_what_is_unknown_fails_closed() {
+    let peers = |p: &str| format!("{{action: ACTION, from: [{{namespaces: {{}}}}, {p}]}}");
+    let ports = |p: &str| format!("{{action: ACTION, from: [{{namespaces: {{}}}}], protocols: [{p}]}}");
+    let rules = [
+        peers("{}"),
+        peers("null"),
+        peers("{sameLabels: [a]}"),
+        peers("{namespaces: {}, withService: x}"),
+        peers("{namespaces: {}, pods: {podSelector: {}}}"),
+        peers("{pods: {}}"),
+        peers("{namespaces: {matchFields: []}}"),
+        peers("{networks: [10.0.0.0/8]}"),
+        ports("{}"),
+        ports("{tcp: {}}"),
+        ports("{tcp: {destinationPort: {}}}"),
+        ports("{tcp: {destinationPort: {number: 1, range: {start: 1, end: 2}}}}"),
+        ports("{tcp: {destinationPort: {number: 70000}}}"),
+        ports("{tcp: {destinationPort: {range: {start: 9, end: 3}}}}"),
+        ports("{tcp: {destinationPort: {number: 1}, flags: SYN}}"),
+        ports("{icmp: {}}"),
+        ports(""),
+        "{action: ACTION}".to_owned(),
+        "{action: ACTION, from: []}".to_owned(),
+        "{action: ACTION, from: [{namespaces: {}}], schedule: night}".to_owned(),
+    ];
+    for rule in &rules {
+        for (action, read) in [("Accept", Action::Accept), ("Deny", Action::Deny), ("Pass", Action::Pass)] {
+            let spec = format!(
+                "{{tier: Admin, priority: 0, subject: {{namespaces: {{}}}}, ingress: [{}]}}",
+                rule.replace("ACTION", action)
+            );
+            let text = object(CNP, "p", &spec);
+            let loaded = raw(&text);
+            assert!(is_closed(&only(&loaded).rules(Direction::Ingress).unwrap()[0], read), "{spec}");
+            assert!(loaded.diagnostics.iter().all(|d| d.code == Code::Unusable), "{:#?}", loaded.diagnostics);
+            assert!(!loaded.diagnostics.is_empty());
+        }
+    }
+    for rule in [
+        "{from: [{namespaces: {}}]}",
+        "{action: Log, from: [{namespaces: {}}]}",
+        "{action: Allow, from: [{namespaces: {}}]}",
+        "null",
+    ] {
+        let spec = format!("{{tier: Admin, priority: 0, subject: {{namespaces: {{}}}}, ingress: [{rule}]}}");
+        let loaded = raw(&object(CNP, "p", &spec));
+        assert!(is_closed(&only(&loaded).rules(Direction::Ingress).unwrap()[0], Action::Deny), "{spec}");
+    }
+}
+
+#[test]
+fn without_admission_a_policy_that_cant_be_placed_is_an_error() {
+    for spec in [
+        "null",
+        "{tier: Admin, subject: {namespaces: {}}}",
+        "{priority: 1, subject: {namespaces: {}}}",
+        "{tier: Emergency, priority: 1, subject: {namespaces: {}}}",
+        "{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: 5}",
+        "{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: 5}]}]}",
+    ] {
+        let loaded = raw(&object(CNP, "p", spec));
+        assert!(loaded.has_errors() && loaded.cluster.policies.is_empty(), "{spec}");
+    }
+    let loaded = raw(&object(CNP, "p", "{tier: Admin, priority: 1, subject: {}, enforce: never}"));
+    assert_eq!(
+        findings(&loaded),
+        [
+            "37: warning: spec.subject: no known kind of subject; the subject can't be used and the policy selects nothing",
+            "41: warning: spec.enforce: unknown field \"enforce\"",
+        ]
+    );
+}
+
+#[test]
+fn legacy_cidrs_are_masked_and_said_to_be() {
+    let loaded = checked(&object(
+        CNP,
+        "p",
+        &egress("{action: Deny, to: [{networks: [10.0.0.5/8, '2001:DB8::/32']}]}"),
+    ));
+    let peers = only(&loaded).rules(Direction::Egress).unwrap()[0].peers.clone().unwrap();
+    let blocks: Vec<String> = peers
+        .iter()
+        .map(|p| match &p.peer {
+            Peer::Block(block) => block.cidr.to_string(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(blocks, ["10.0.0.0/8", "2001:db8::/32"]);
+    assert_eq!(loaded.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::Ambiguous; 2]);
+}
+
+#[test]
+fn what_the_api_leaves_open_is_a_warning() {
+    let cnp = |name: &str, tier: &str, priority: u32| {
+        object(CNP, name, &format!("{{tier: {tier}, priority: {priority}, subject: {{namespaces: {{}}}}}}"))
+    };
+    let anp = |name: &str, priority: u32| {
+        object(ANP, name, &format!("{{priority: {priority}, subject: {{namespaces: {{}}}}}}"))
+    };
+    let text = |parts: &[String]| parts.join("---\n");
+    let apart = [cnp("a", "Admin", 1), cnp("b", "Admin", 2), cnp("c", "Baseline", 1)];
+    assert!(checked(&text(&apart)).diagnostics.is_empty());
+    let alone = [anp("a", 1), object(BANP, "default", "{subject: {namespaces: {}}}")];
+    assert!(checked(&text(&alone)).diagnostics.is_empty());
+
+    let loaded =
+        checked(&text(&[anp("c", 1), cnp("b", "Admin", 1), cnp("a", "Admin", 1), cnp("d", "Baseline", 5)]));
+    assert_eq!(loaded.cluster.policies.len(), 4);
+    assert_eq!(
+        loaded.diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "p.yaml:4:1: warning: ClusterNetworkPolicy b: spec.priority: 3 policies of tier Admin have priority 1; where \
+             several match, the API leaves open which decides. Here they are asked in this order: ClusterNetworkPolicy a, \
+             ClusterNetworkPolicy b, AdminNetworkPolicy c",
+            "p.yaml:1:1: warning: AdminNetworkPolicy c: stands beside ClusterNetworkPolicies, and the API leaves their order \
+             open: AdminNetworkPolicies are asked among those of tier Admin by their priority, BaselineAdminNetworkPolicy \
+             after all those of tier Baseline",
+        ]
+    );
+    let many: Vec<String> = (0..9).map(|n| cnp(&format!("p{n}"), "Admin", 3)).collect();
+    let loaded = checked(&text(&many));
+    assert_eq!(loaded.diagnostics.len(), 1);
+    assert!(loaded.diagnostics[0].message.ends_with("ClusterNetworkPolicy p4 and 4 more"));
+}
+
+#[test]
+fn strict_reading_refuses_unknown_fields_here_too() {
+    let text = object(CNP, "p", "{tier: Admin, priority: 0, subject: {namespaces: {}}, prioritie: 5}");
+    assert!(!checked(&text).has_errors());
+    let input = Input::Text { name: "p.yaml".to_owned(), text };
+    assert!(load(&[input], &Options { strict: true, ..Options::default() }).has_errors());
+}

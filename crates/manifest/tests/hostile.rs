@@ -1,0 +1,272 @@
+//! No input panics, hangs, or is taken in halfway: arbitrary bytes, and valid manifests with a few things broken.
+
+use palisade_manifest::{
+    Admission, Channel, Code, Input, Loaded, Options, Style, load, render,
+    tree::{At, Documents, Limits, Value},
+};
+use palisade_policy::{Action, Tier};
+use proptest::prelude::*;
+
+const FIXTURE: &str = include_str!("fixture.yaml");
+
+const POLICY: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p, namespace: x, labels: {a: 'b'}}
+spec:
+  podSelector: {matchLabels: {app: web}, matchExpressions: [{key: k, operator: NotIn, values: [v, w]}]}
+  policyTypes: [Ingress, Egress]
+  ingress:
+  - from:
+    - podSelector: {}
+      namespaceSelector: {matchLabels: {team: red}}
+    - ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16, 10.2.0.0/16]}
+    ports: [{protocol: UDP, port: 53}, {port: http}, {port: 1000, endPort: 2000}]
+  egress: [{}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 3
+  template:
+    metadata: {labels: &l {app: db}}
+    spec: {initContainers: [{restartPolicy: Always, ports: [{containerPort: 9}]}], nodeSelector: *l}
+";
+
+const CLUSTER_WIDE: &str = "
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {pods: {podSelector: {matchLabels: {app: web}}, namespaceSelector: {}}}
+  ingress:
+  - {name: one, action: Accept, from: [{namespaces: {}}], protocols: [{destinationNamedPort: web}]}
+  egress:
+  - action: Pass
+    to:
+    - networks: [10.0.0.0/8, 'fd00::/8']
+    - nodes: {matchExpressions: [{key: role, operator: In, values: [cp]}]}
+    protocols: [{tcp: {destinationPort: {number: 443}}}, {udp: {destinationPort: {range: {start: 1, end: 9}}}}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicy
+metadata: {name: old}
+spec:
+  priority: 9
+  subject: {namespaces: {}}
+  ingress:
+  - action: Allow
+    from: [{pods: {namespaceSelector: {}, podSelector: {}}}]
+    ports: [{portNumber: {port: 80}}, {portRange: {protocol: UDP, start: 1, end: 9}}, {namedPort: web}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: BaselineAdminNetworkPolicy
+metadata: {name: default}
+spec: {subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: ['::/0']}]}]}
+";
+
+/// Scraps that mean something to YAML or to a manifest.
+const SCRAPS: &[&str] = &[
+    "\n",
+    "\r\n",
+    "\t",
+    " ",
+    "  ",
+    "- ",
+    ": ",
+    "---\n",
+    "...\n",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    "&a ",
+    "*a",
+    "<<: *a\n",
+    "!!int ",
+    "!x ",
+    "|\n",
+    ">-\n",
+    "\"",
+    "'",
+    "#",
+    "%",
+    "@",
+    "`",
+    "?",
+    "null",
+    "~",
+    "no",
+    "0777",
+    "-1",
+    "4294967296",
+    "1e400",
+    ".nan",
+    "é",
+    "\u{feff}",
+    "\u{0}",
+    "\u{7f}",
+    "\u{2028}",
+    "{{ .Values.x }}",
+    "name: ",
+    "items:\n",
+    "kind: List\n",
+    "replicas: -3",
+    "::/0",
+    "10.0.0.0/33",
+    "action: Deny",
+    "domainNames: [a.io]",
+    "from: []",
+    "tcp: {}",
+    "notIn",
+];
+
+const POLICIES: [&str; 4] =
+    ["NetworkPolicy", "ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
+
+/// Loads, in every way, draws every finding, and checks what must always hold.
+fn load_and_look(text: &str) -> Loaded {
+    for (channel, admission) in
+        [(Channel::Standard, Admission::Check), (Channel::Experimental, Admission::Passed)]
+    {
+        load_with(text, &Options { channel, admission, ..Options::default() });
+    }
+    load_with(text, &Options::default())
+}
+
+fn load_with(text: &str, options: &Options) -> Loaded {
+    let options = Options { max_made_pods: 1000, ..options.clone() };
+    let loaded = load(&[Input::Text { name: "t".to_owned(), text: text.to_owned() }], &options);
+    for diagnostic in &loaded.diagnostics {
+        let drawn = render(diagnostic, Style::default());
+        assert!(!drawn.is_empty());
+        if let Some(span) = &diagnostic.span {
+            assert!(text.get(span.start as usize..span.end as usize).is_some(), "{diagnostic:?}");
+        }
+    }
+    let accepted: usize = POLICIES.iter().filter_map(|kind| loaded.counts.objects.get(*kind)).sum();
+    assert!(loaded.cluster.policies.len() <= accepted);
+    for policy in loaded.cluster.policies.values() {
+        let rules = policy.ingress.iter().chain(&policy.egress).flatten();
+        assert!(rules.clone().all(|rule| rule.source.is_some()));
+        if policy.tier != Tier::Developer {
+            // Unusable ones apart, a cluster-wide rule names its peers.
+            assert!(
+                rules.clone().all(|r| r.peers.is_some() || (r.action == Action::Deny && r.ports.is_none()))
+            );
+        }
+    }
+    for pod in loaded.cluster.pods.values() {
+        assert!(loaded.cluster.namespaces.contains_key(&pod.key.namespace));
+        assert!(pod.workload.is_some());
+    }
+    loaded
+}
+
+fn mutated() -> impl Strategy<Value = String> {
+    let edit = (any::<prop::sample::Index>(), 0usize..20, prop::sample::select(SCRAPS));
+    let text = prop_oneof![Just(POLICY), Just(CLUSTER_WIDE), Just(FIXTURE)];
+    (text, prop::collection::vec(edit, 1..6)).prop_map(|(text, edits)| {
+        let mut text: Vec<char> = text.chars().collect();
+        for (at, removed, scrap) in edits {
+            let at = at.index(text.len() + 1);
+            let end = (at + removed).min(text.len());
+            text.splice(at..end, scrap.chars());
+        }
+        text.into_iter().collect()
+    })
+}
+
+/// Every scalar's span holds the text that the scalar was read from: read alone, it gives the same value.
+fn check_spans(text: &str, at: &At<'_>, parent: std::ops::Range<u32>) {
+    let span = at.span();
+    assert!(parent.start <= span.start && span.end <= parent.end, "{at:?} is outside {parent:?}");
+    let own = &text[span.start as usize..span.end as usize];
+    match at.value() {
+        Value::Mapping(_) => {
+            for (_, key, value) in at.entries() {
+                check_spans(text, &key, span.clone());
+                check_spans(text, &value, span.clone());
+            }
+        }
+        Value::Sequence(_) => at.items().for_each(|item| check_spans(text, &item, span.clone())),
+        Value::Scalar(scalar) => {
+            let Some(Ok(alone)) = Documents::new(own, Limits::default()).next() else {
+                assert!(own.is_empty(), "{own:?}");
+                return;
+            };
+            let Value::Scalar(again) = alone.root().value() else { panic!("{own:?} is a scalar") };
+            assert_eq!(format!("{again:?}"), format!("{scalar:?}"), "{own:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        load_and_look(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn scraps(scraps in prop::collection::vec(prop::sample::select(SCRAPS), 0..60)) {
+        load_and_look(&scraps.concat());
+    }
+
+    #[test]
+    fn broken_manifests(text in mutated()) {
+        load_and_look(&text);
+    }
+
+    #[test]
+    fn a_manifest_cut_anywhere(at in any::<prop::sample::Index>()) {
+        for text in [POLICY, CLUSTER_WIDE] {
+            load_and_look(&text[..at.index(text.len() + 1)]);
+        }
+    }
+}
+
+#[test]
+fn files_of_bytes_are_refused_or_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.yaml");
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(200));
+    let bytes = prop::collection::vec(any::<u8>(), 0..200);
+    runner
+        .run(&bytes, |bytes| {
+            std::fs::write(&path, &bytes).unwrap();
+            let loaded = load(&[Input::Path(path.clone())], &Options::default());
+            prop_assert!(loaded.cluster.policies.is_empty());
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn spans_hold_what_was_read() {
+    for text in [FIXTURE, &POLICY.replace("*l", "{}"), CLUSTER_WIDE] {
+        let mut documents = 0;
+        for document in Documents::new(text, Limits::default()) {
+            let tree = document.unwrap();
+            check_spans(text, &tree.root(), 0..text.len() as u32);
+            documents += 1;
+        }
+        assert!(documents >= 2);
+    }
+}
+
+#[test]
+fn the_untouched_manifests_are_fine() {
+    for text in [FIXTURE, POLICY] {
+        let loaded = load_and_look(text);
+        assert!(loaded.diagnostics.is_empty(), "{:#?}", loaded.diagnostics);
+    }
+    let loaded = load_and_look(CLUSTER_WIDE);
+    assert_eq!(loaded.cluster.policies.len(), 3);
+    assert_eq!(loaded.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::MixedApis]);
+}

@@ -1,0 +1,445 @@
+//! Objects to pods, services and namespaces: what a cluster of manifests holds.
+
+use palisade_manifest::{Code, Found, Input, Loaded, Options, Severity, load};
+use palisade_policy::{Family, ObjectKey, Phase, Pod, Protocol, cluster::TargetPort};
+
+fn load_text(text: &str) -> Loaded {
+    load(&[Input::Text { name: "t.yaml".to_owned(), text: text.to_owned() }], &Options::default())
+}
+
+/// Loads what must be without findings.
+fn clean(text: &str) -> Loaded {
+    let loaded = load_text(text);
+    assert!(loaded.diagnostics.is_empty(), "{:#?}", loaded.diagnostics);
+    loaded
+}
+
+fn codes(loaded: &Loaded) -> Vec<Code> {
+    loaded.diagnostics.iter().map(|d| d.code).collect()
+}
+
+fn names(loaded: &Loaded) -> Vec<String> {
+    loaded.cluster.pods.keys().map(ToString::to_string).collect()
+}
+
+fn pod<'l>(loaded: &'l Loaded, namespace: &str, name: &str) -> &'l Pod {
+    &loaded.cluster.pods[&ObjectKey::new(namespace, name)]
+}
+
+fn workload(kind: &str, name: &str, spec: &str) -> String {
+    let version = match kind {
+        "Job" | "CronJob" => "batch/v1",
+        "ReplicationController" => "v1",
+        _ => "apps/v1",
+    };
+    format!("---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+}
+
+const TEMPLATE: &str = "template: {metadata: {labels: {app: a}}, spec: {containers: [{name: c, ports: [{name: http, containerPort: 80}]}]}}";
+
+#[test]
+fn replicas_are_counted() {
+    let text = [
+        workload("Deployment", "d", &format!("{{replicas: 2, {TEMPLATE}}}")),
+        workload("Deployment", "none", &format!("{{replicas: 0, {TEMPLATE}}}")),
+        workload("ReplicaSet", "rs", &format!("{{{TEMPLATE}}}")),
+        workload("ReplicationController", "rc", &format!("{{replicas: 1, {TEMPLATE}}}")),
+        workload("StatefulSet", "s", &format!("{{replicas: 2, ordinals: {{start: 5}}, {TEMPLATE}}}")),
+        workload("DaemonSet", "ds", &format!("{{{TEMPLATE}}}")),
+        workload("Job", "j", &format!("{{parallelism: 3, completions: 2, {TEMPLATE}}}")),
+        workload("Job", "later", &format!("{{suspend: true, {TEMPLATE}}}")),
+        workload(
+            "CronJob",
+            "cj",
+            &format!("{{schedule: '* * * * *', jobTemplate: {{spec: {{{TEMPLATE}}}}}}}"),
+        ),
+    ];
+    let loaded = clean(&text.concat());
+    let expected = "cj-0 d-0 d-1 ds-0 j-0 j-1 rc-0 rs-0 s-5 s-6"
+        .split(' ')
+        .map(|n| format!("default/{n}"))
+        .collect::<Vec<_>>();
+    assert_eq!(names(&loaded), expected);
+    let s = pod(&loaded, "default", "s-6");
+    assert_eq!(s.labels.get("statefulset.kubernetes.io/pod-name"), Some("s-6"));
+    assert_eq!(s.labels.get("apps.kubernetes.io/pod-index"), Some("6"));
+    assert_eq!(s.labels.get("app"), Some("a"));
+    assert_eq!(pod(&loaded, "default", "j-0").labels.get("batch.kubernetes.io/job-name"), Some("j"));
+    let d = pod(&loaded, "default", "d-1");
+    assert_eq!(d.workload.as_ref().map(|w| &*w.kind), Some("Deployment"));
+    assert_eq!(d.ports[0].name.as_deref(), Some("http"));
+    assert_eq!(d.addresses.len(), 2);
+    assert_eq!(loaded.find("deployment/none", "default").unwrap().pods(), []);
+}
+
+#[test]
+fn a_daemon_set_has_a_pod_on_each_fitting_node() {
+    let node = |name: &str, labels: &str| {
+        format!("---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n")
+    };
+    let text = node("a", "disk: ssd") + &node("b", "") + &node("c", "disk: ssd");
+    let all = clean(&(text.clone() + &workload("DaemonSet", "ds", &format!("{{{TEMPLATE}}}"))));
+    let nodes = |l: &Loaded| {
+        l.cluster.pods.values().map(|p| p.node.as_deref().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(nodes(&all), ["a", "b", "c"]);
+    let spec = "{template: {spec: {nodeSelector: {disk: ssd}, containers: []}}}";
+    assert_eq!(nodes(&clean(&(text + &workload("DaemonSet", "ds", spec)))), ["a", "c"]);
+}
+
+#[test]
+fn real_pods_take_the_place_of_made_up_ones() {
+    let owned = |kind: &str, name: &str, owner_kind: &str, owner: &str, rest: &str| {
+        format!(
+            "---\napiVersion: {}\nkind: {kind}\nmetadata:\n  name: {name}\n  labels: {{pod-template-hash: 5d9c}}\n  \
+             ownerReferences: [{{kind: {owner_kind}, name: {owner}, controller: true}}]\n{rest}\n",
+            if kind == "Pod" { "v1" } else { "apps/v1" }
+        )
+    };
+    let deployment = workload("Deployment", "web", &format!("{{replicas: 3, {TEMPLATE}}}"));
+    let set =
+        owned("ReplicaSet", "web-5d9c", "Deployment", "web", &format!("spec: {{replicas: 3, {TEMPLATE}}}"));
+    let real =
+        owned("Pod", "web-5d9c-x", "ReplicaSet", "web-5d9c", "status: {phase: Running, podIP: 10.0.0.9}");
+
+    assert_eq!(
+        names(&clean(&(deployment.clone() + &set))),
+        ["default/web-0", "default/web-1", "default/web-2"]
+    );
+    for text in [deployment.clone() + &set + &real, deployment + &real, set.clone() + &real, real.clone()] {
+        let loaded = clean(&text);
+        assert_eq!(names(&loaded), ["default/web-5d9c-x"], "{text}");
+        let workload = pod(&loaded, "default", "web-5d9c-x").workload.clone().unwrap();
+        assert_eq!((&*workload.kind, &*workload.name), ("Deployment", "web"), "{text}");
+        assert_eq!(loaded.find("deploy/web", "default").unwrap().pods().len(), 1);
+    }
+    let orphan = clean(&set);
+    assert_eq!(names(&orphan), ["default/web-5d9c-0", "default/web-5d9c-1", "default/web-5d9c-2"]);
+    assert_eq!(orphan.find("deploy/web", "default").unwrap().pods().len(), 3);
+}
+
+#[test]
+fn owners_in_a_circle_end() {
+    let owned = |kind: &str, name: &str, owner: &str| {
+        format!(
+            "---\napiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {{name: {name}, ownerReferences: [{{kind: {kind}, name: {owner}}}]}}\n"
+        )
+    };
+    let text = owned("ReplicaSet", "a", "b") + &owned("ReplicaSet", "b", "a");
+    let pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p, ownerReferences: [{kind: ReplicaSet, name: a}]}\n";
+    assert_eq!(names(&clean(&(text + pod))), ["default/p"]);
+}
+
+#[test]
+fn a_pods_status_decides_about_its_address() {
+    let pods = [
+        ("bare", ""),
+        ("empty", "status: {}"),
+        ("pending", "status: {phase: Pending}"),
+        ("done", "status: {phase: Succeeded}"),
+        ("dual", "status: {phase: Running, podIP: 10.9.0.1, podIPs: [{ip: 10.9.0.1}, {ip: 'fd00::9'}]}"),
+        ("single", "status: {podIP: 10.9.0.2}"),
+    ];
+    let text: String = pods
+        .iter()
+        .map(|(name, status)| {
+            format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n{status}\n")
+        })
+        .collect();
+    let loaded = clean(&text);
+    let shown = |name: &str| {
+        let addresses = &pod(&loaded, "default", name).addresses;
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(shown("bare"), "10.244.0.2 fd00:10:244::2");
+    assert_eq!(shown("empty"), "10.244.0.3 fd00:10:244::3");
+    assert_eq!((shown("pending"), shown("done")), (String::new(), String::new()));
+    assert_eq!(shown("dual"), "10.9.0.1 fd00::9");
+    assert_eq!(shown("single"), "10.9.0.2");
+    assert_eq!(pod(&loaded, "default", "pending").phase, Phase::Pending);
+}
+
+#[test]
+fn two_live_pods_with_one_address_are_reported_and_the_newest_owns_it() {
+    let pod = |name: &str, created: &str, phase: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, creationTimestamp: '{created}'}}\n\
+             status: {{phase: {phase}, podIP: 10.9.0.1}}\n"
+        )
+    };
+    let loaded = load_text(
+        &(pod("old", "2026-01-01T00:00:00Z", "Running") + &pod("new", "2026-02-01T00:00:00Z", "Running")),
+    );
+    assert_eq!(
+        loaded.diagnostics[0].to_string(),
+        "t.yaml:2:1: warning: Pod default/old: status.podIP: 10.9.0.1 is also the address of default/new, which counts as its owner"
+    );
+    assert_eq!(&*loaded.cluster.pod_at("10.9.0.1".parse().unwrap()).unwrap().key.name, "new");
+    clean(
+        &(pod("old", "2026-01-01T00:00:00Z", "Succeeded") + &pod("new", "2026-02-01T00:00:00Z", "Running")),
+    );
+}
+
+#[test]
+fn services_have_addresses_ports_and_pods() {
+    let text = "
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: a}
+  ports:
+  - {name: http, port: 80, targetPort: http}
+  - {name: alt, port: 81}
+  - {name: dns, port: 53, protocol: UDP, targetPort: 5353}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: headless}
+spec: {clusterIP: None, selector: {app: a}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: out}
+spec: {type: ExternalName, externalName: example.com}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: fixed}
+spec: {clusterIP: 10.96.0.2, clusterIPs: [10.96.0.2, 'fd00:10:96::77'], selector: {app: none}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: six}
+spec: {ipFamilies: [IPv6], selector: {app: a}}
+";
+    let loaded =
+        clean(&(text.to_owned() + &workload("Deployment", "d", &format!("{{replicas: 2, {TEMPLATE}}}"))));
+    let service = |name: &str| &loaded.cluster.services[&ObjectKey::new("default", name)];
+    let shown =
+        |name: &str| service(name).addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!(shown("web"), "10.96.0.3 fd00:10:96::3", "not what `fixed` declares");
+    assert_eq!((shown("headless"), shown("out")), (String::new(), String::new()));
+    assert_eq!(shown("fixed"), "10.96.0.2 fd00:10:96::77");
+    assert_eq!(shown("six"), "fd00:10:96::2");
+    let ports = &service("web").ports;
+    assert_eq!(ports[0].target, TargetPort::Name("http".into()));
+    assert_eq!(ports[1].target, TargetPort::Number(81));
+    assert_eq!((ports[2].protocol, &ports[2].target), (Protocol::Udp, &TargetPort::Number(5353)));
+    let Found::Service { pods, .. } = loaded.find("svc/web", "default").unwrap() else { panic!("a service") };
+    assert_eq!(pods.len(), 2);
+    assert_eq!(loaded.find("svc/fixed", "default").unwrap().pods(), []);
+}
+
+#[test]
+fn namespaces_nobody_declared_are_made_and_all_carry_their_name() {
+    let text = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: declared, labels: {team: red, kubernetes.io/metadata.name: lie}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p, namespace: of-policy}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p, namespace: of-pod}
+";
+    let loaded = clean(text);
+    let labels: Vec<String> = loaded.cluster.namespaces.values().map(|n| n.labels.to_string()).collect();
+    assert_eq!(
+        labels,
+        [
+            "kubernetes.io/metadata.name=declared,team=red",
+            "kubernetes.io/metadata.name=of-pod",
+            "kubernetes.io/metadata.name=of-policy"
+        ]
+    );
+    let options = Options { default_namespace: "shop".to_owned(), ..Options::default() };
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n".to_owned();
+    let loaded = load(&[Input::Text { name: "t".to_owned(), text }], &options);
+    assert_eq!(names(&loaded), ["shop/p"]);
+}
+
+#[test]
+fn lists_give_their_elements_version_and_kind() {
+    let list = "
+apiVersion: v1
+kind: PodList
+items:
+- metadata: {name: a}
+- metadata: {name: b}
+  spec: {nodeName: 7}
+---
+{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": [
+\t{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"j\\u0073on\"}},
+\t{\"kind\": \"Pod\"}
+]}
+";
+    let loaded = load_text(list);
+    assert_eq!(names(&loaded), ["default/a", "default/json"]);
+    assert_eq!(
+        loaded.diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "t.yaml:7:20: error: Pod default/b: spec.nodeName: cannot unmarshal number into a field of type string",
+            "t.yaml:11:2: error: not a Kubernetes object: apiVersion is not set",
+        ]
+    );
+    assert_eq!((loaded.counts.objects["Pod"], loaded.counts.rejected["Pod"]), (2, 1));
+}
+
+#[test]
+fn other_kinds_are_counted_and_other_policies_are_loud() {
+    let text = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: a}
+data: {y: y}
+---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: a}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: a}
+---
+apiVersion: crd.projectcalico.org/v1
+kind: GlobalNetworkPolicy
+metadata: {name: a}
+";
+    let loaded = load_text(text);
+    assert!(!loaded.has_errors());
+    assert_eq!(codes(&loaded), [Code::NotEvaluated, Code::NotEvaluated]);
+    assert_eq!(loaded.counts.passed_over.len(), 4);
+    assert!(loaded.cluster.services.is_empty(), "a Service of another group is another thing");
+}
+
+#[test]
+fn versions_that_are_gone_are_errors() {
+    for (version, kind, cure) in [
+        ("extensions/v1beta1", "NetworkPolicy", "networking.k8s.io/v1"),
+        ("extensions/v1beta1", "Deployment", "apps/v1"),
+        ("apps/v1beta2", "StatefulSet", "apps/v1"),
+        ("batch/v1beta1", "CronJob", "batch/v1"),
+        ("networking.k8s.io/v2", "NetworkPolicy", "networking.k8s.io/v1"),
+        ("v2", "Pod", "v1"),
+        ("policy.networking.k8s.io/v1alpha1", "ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2"),
+        ("policy.networking.k8s.io/v1", "ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2"),
+        ("policy.networking.k8s.io/v1alpha2", "AdminNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
+    ] {
+        let loaded = load_text(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"));
+        assert_eq!(codes(&loaded), [Code::UnknownVersion], "{version} {kind}");
+        assert_eq!(loaded.diagnostics[0].help.as_deref(), Some(&*format!("use apiVersion: {cure}")));
+    }
+}
+
+#[test]
+fn of_two_objects_with_one_name_the_later_counts() {
+    let policy = |spec: &str| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p}}\nspec: {spec}\n"
+        )
+    };
+    let loaded = load_text(&(policy("{}") + &policy("{policyTypes: [Egress]}")));
+    assert_eq!(
+        loaded.diagnostics[0].to_string(),
+        "t.yaml:7:1: warning: NetworkPolicy default/p: is defined before at t.yaml:2; this later one counts"
+    );
+    let only = loaded.cluster.policies.values().next().unwrap();
+    assert!(only.ingress.is_none() && only.egress.is_some());
+    let refused = load_text(&(policy("{}") + &policy("{policyTypes: [egress]}")));
+    assert!(
+        refused.cluster.policies.values().next().unwrap().ingress.is_some(),
+        "a refused one counts for nothing"
+    );
+}
+
+#[test]
+fn unknown_fields_are_warnings_or_errors() {
+    let text = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p}
+spec:
+  ingress:
+  - from: [{podSelector: {matchLabel: {a: b}}}]
+    port: [{port: 80}]
+";
+    let loaded = load_text(text);
+    let shown: Vec<_> =
+        loaded.diagnostics.iter().map(|d| (d.severity, d.headline(), d.help.clone())).collect();
+    assert_eq!(
+        shown,
+        [
+            (
+                Severity::Warning,
+                "NetworkPolicy default/p: spec.ingress[0].from[0].podSelector.matchLabel: unknown field \"matchLabel\"".to_owned(),
+                Some("did you mean `matchLabels`?".to_owned())
+            ),
+            (
+                Severity::Warning,
+                "NetworkPolicy default/p: spec.ingress[0].port: unknown field \"port\"".to_owned(),
+                Some("did you mean `ports`?".to_owned())
+            ),
+        ]
+    );
+    assert_eq!(loaded.cluster.policies.len(), 1);
+    let inputs = [Input::Text { name: "t".to_owned(), text: text.to_owned() }];
+    let strict = load(&inputs, &Options { strict: true, ..Options::default() });
+    assert!(strict.has_errors() && strict.cluster.policies.is_empty());
+}
+
+#[test]
+fn families_can_be_chosen() {
+    let inputs = [Input::Text {
+        name: "t".to_owned(),
+        text: "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n".to_owned(),
+    }];
+    let loaded = load(&inputs, &Options::with_families(&[Family::V6]));
+    assert_eq!(pod(&loaded, "default", "p").addresses.len(), 1);
+    assert!(pod(&loaded, "default", "p").address(Family::V6).is_some());
+}
+
+#[test]
+fn what_users_name_is_found() {
+    let text = [
+        workload("Deployment", "web", &format!("{{replicas: 2, {TEMPLATE}}}")),
+        workload("StatefulSet", "twin", &format!("{{{TEMPLATE}}}")),
+        workload("DaemonSet", "twin", &format!("{{{TEMPLATE}}}")),
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {name: solo, namespace: shop}\n".to_owned(),
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: front, namespace: shop}\nspec: {selector: {a: b}}\n".to_owned(),
+    ];
+    // The pods of the two twins would have one name: the second gets another.
+    let loaded = clean(&text.concat());
+    let pods = |text: &str| loaded.find(text, "default").map(|f| f.pods().len());
+    for (text, count) in [
+        ("web", 2),
+        ("deployment/web", 2),
+        ("deployments.apps/web", 2),
+        ("default/deploy/web", 2),
+        ("default/web", 2),
+        ("pod/web-1", 1),
+        ("shop/solo", 1),
+        ("sts/twin", 1),
+        ("shop/front", 0),
+        ("shop/svc/front", 0),
+    ] {
+        assert_eq!(pods(text), Ok(count), "{text}");
+    }
+    let error = |text: &str| pods(text).unwrap_err().to_string();
+    assert_eq!(error("twin"), "`twin` may be statefulset/twin or daemonset/twin: name the kind");
+    assert_eq!(
+        error("solo"),
+        "pod or workload `solo` not found in namespace `default`; did you mean `shop/solo`?"
+    );
+    assert_eq!(error("deploy/wbe"), "deployment `wbe` not found in namespace `default`");
+    assert_eq!(
+        error("deploy/webb"),
+        "deployment `webb` not found in namespace `default`; did you mean `deployment/web`?"
+    );
+    assert_eq!(error("a/b/c/d"), "`a/b/c/d` is not [NAMESPACE/][KIND/]NAME");
+    assert_eq!(error("a/configmap/c").split(';').next(), Some("`configmap` is no kind that has pods"));
+    assert_eq!(error(""), "`` is not [NAMESPACE/][KIND/]NAME");
+}

@@ -1,0 +1,458 @@
+//! Files, directories and documents: what is read, what is refused, and what is said about it.
+
+use std::{fs, path::Path};
+
+use palisade_manifest::{Code, Input, Loaded, Options, Style, load, render};
+
+fn text(name: &str, text: impl Into<String>) -> Input {
+    Input::Text { name: name.to_owned(), text: text.into() }
+}
+
+fn load_text(yaml: impl Into<String>) -> Loaded {
+    load(&[text("t.yaml", yaml)], &Options::default())
+}
+
+fn lines(loaded: &Loaded) -> Vec<String> {
+    loaded.diagnostics.iter().map(ToString::to_string).collect()
+}
+
+fn pod(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n")
+}
+
+fn names(loaded: &Loaded) -> Vec<&str> {
+    loaded.cluster.pods.keys().map(|k| &*k.name).collect()
+}
+
+fn load_path(path: &Path, options: &Options) -> Loaded {
+    load(&[Input::Path(path.to_owned())], options)
+}
+
+#[test]
+fn directories_are_read_whole_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir_all(at("b/c")).unwrap();
+    fs::create_dir_all(at("..data")).unwrap();
+    for (file, name) in [
+        ("a.yaml", "a"),
+        ("b/b.yml", "b"),
+        ("b/c/c.json", "c"),
+        ("z.yaml", "z"),
+        ("notes.txt", "named"),
+        (".x.yaml", "hidden"),
+        ("..data/d.yaml", "hidden"),
+    ] {
+        fs::write(at(file), pod(name)).unwrap();
+    }
+    let loaded = load_path(dir.path(), &Options::default());
+    assert_eq!(lines(&loaded), [""; 0]);
+    assert_eq!(names(&loaded), ["a", "b", "c", "z"]);
+    assert_eq!(loaded.counts.files, 4);
+    let files: Vec<String> =
+        loaded.sources.values().map(|s| s.file.replace(&dir.path().display().to_string(), "")).collect();
+    assert_eq!(files, ["/a.yaml", "/b/b.yml", "/b/c/c.json", "/z.yaml"]);
+    assert_eq!(names(&load_path(&at("notes.txt"), &Options::default())), ["named"], "what is named is read");
+}
+
+#[cfg(unix)]
+#[test]
+fn symbolic_links_are_followed_and_their_circles_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir_all(at("real/deep")).unwrap();
+    fs::write(at("real/deep/p.yaml"), pod("p")).unwrap();
+    fs::write(at("elsewhere"), pod("linked")).unwrap();
+    std::os::unix::fs::symlink(at("elsewhere"), at("real/q.yaml")).unwrap();
+    std::os::unix::fs::symlink(dir.path(), at("real/deep/up")).unwrap();
+    std::os::unix::fs::symlink(at("real/deep"), at("real/deep/self")).unwrap();
+    std::os::unix::fs::symlink(at("nowhere"), at("real/dangling.yaml")).unwrap();
+    let loaded = load_path(&at("real"), &Options::default());
+    assert_eq!(names(&loaded), ["linked", "p"]);
+    let errors = loaded.diagnostics.iter().filter(|d| d.code == Code::NotReadable).count();
+    assert!(errors >= 1 && loaded.has_errors(), "the dangling link is reported: {:#?}", lines(&loaded));
+}
+
+#[test]
+fn what_cannot_be_read_is_reported_and_the_rest_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("good.yaml"), pod("good")).unwrap();
+    fs::write(at("latin.yaml"), b"# caf\xe9\n# next\n").unwrap();
+    fs::write(at("utf16.yaml"), b"\xff\xfea\0:\0").unwrap();
+    let inputs = [Input::Path(dir.path().to_owned()), Input::Path(at("missing.yaml"))];
+    let loaded = load(&inputs, &Options::default());
+    assert_eq!(names(&loaded), ["good"]);
+    let codes: Vec<Code> = loaded.diagnostics.iter().map(|d| d.code).collect();
+    assert_eq!(codes, [Code::NotUtf8, Code::NotUtf8, Code::NotReadable]);
+    let shown = lines(&loaded);
+    assert!(shown[0].ends_with("latin.yaml:1:1: error: is not UTF-8 at byte 5"), "{}", shown[0]);
+    assert!(shown[2].contains("missing.yaml: error: can't be read: "), "{}", shown[2]);
+}
+
+#[test]
+fn files_over_the_limit_are_refused_unread() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("huge.yaml");
+    // A hole of 200 MB: reading it would take noticeable time and memory, refusing it takes neither.
+    fs::File::create(&path).unwrap().set_len(200 << 20).unwrap();
+    fs::write(dir.path().join("small.yaml"), pod("small")).unwrap();
+    let loaded = load_path(dir.path(), &Options::default());
+    assert_eq!(names(&loaded), ["small"]);
+    assert_eq!(loaded.diagnostics[0].code, Code::TooLarge);
+    assert!(
+        lines(&loaded)[0].ends_with("huge.yaml: error: is larger than the limit of 64 MiB"),
+        "{:?}",
+        lines(&loaded)
+    );
+    let tight = Options { max_file_bytes: 10, ..Options::default() };
+    assert_eq!(load_path(dir.path(), &tight).diagnostics.len(), 2);
+}
+
+#[test]
+fn a_broken_document_costs_itself_alone() {
+    let broken = [
+        "kind: [",
+        "a: b: c",
+        "\tkind: Pod",
+        "'open",
+        "? ]",
+        "key: *nowhere",
+        "a: \"\\q\"",
+        "- a\nb: c",
+        "@x",
+        "a: !!int x",
+    ];
+    for bad in broken {
+        let loaded = load_text(format!("{}---\n{bad}\n---\n{}", pod("before"), pod("after")));
+        assert_eq!(names(&loaded), ["after", "before"], "{bad}");
+        assert!(loaded.has_errors(), "{bad}");
+        let first = &loaded.diagnostics[0];
+        let line = first.source.as_ref().unwrap().line;
+        assert!((5..=8).contains(&line), "{bad}: {first}");
+    }
+}
+
+#[test]
+fn documents_empty_commented_and_ended_in_every_way() {
+    let yaml = format!(
+        "# comment\n---\n---\n# only a comment\n---\nnull\n--- # named\n{}...\n---\n{}---",
+        pod("a"),
+        pod("b").replace('\n', "\r\n")
+    );
+    let loaded = load_text(yaml);
+    assert_eq!(lines(&loaded), [""; 0]);
+    assert_eq!(names(&loaded), ["a", "b"]);
+    assert_eq!(loaded.counts.documents, 2);
+    assert_eq!(names(&load_text(format!("\u{feff}{}", pod("bom")))), ["bom"]);
+    assert_eq!(names(&load_text(format!("%YAML 1.1\n---\n{}", pod("directive")))), ["directive"]);
+    assert_eq!(load_text("").counts.documents, 0);
+}
+
+#[test]
+fn json_objects_one_after_the_other_are_a_stream() {
+    let json = |name: &str| {
+        format!("{{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {{\"name\": {name}}}}}\n")
+    };
+    let loaded = load_text(json("\"a\"") + &json("7") + "{\"a\": :}" + &json("\"b\""));
+    assert_eq!(names(&loaded), ["a", "b"]);
+    let shown = lines(&loaded);
+    assert!(shown[0].starts_with("t.yaml:2:58: error: "), "{shown:?}");
+    assert!(shown.iter().any(|l| l.starts_with("t.yaml:3:")), "{shown:?}");
+}
+
+#[test]
+fn positions_count_lines_with_windows_newlines_too() {
+    let yaml = "apiVersion: v1\r\nkind: Pod\r\nmetadata:\r\n  name: é\r\n  labels: {ü: [1]}\r\n";
+    let shown = lines(&load_text(yaml));
+    assert!(
+        shown[0].starts_with("t.yaml:4:9: error: Pod default/é: metadata.name: Invalid value: \"é\""),
+        "{shown:?}"
+    );
+    assert!(shown.iter().any(|l| l.starts_with("t.yaml:5:15: error: ")), "{shown:?}");
+}
+
+#[test]
+fn yaml_is_kubectls() {
+    let label = |value: &str| {
+        let loaded =
+            load_text(format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p, labels: {{a: {value}}}}}\n"));
+        match loaded.cluster.pods.values().next() {
+            Some(pod) => pod.labels.get("a").map(str::to_owned).ok_or_else(String::new),
+            None => Err(loaded.diagnostics[0].message.clone()),
+        }
+    };
+    for text in ["no", "yes", "on", "off", "y", "N", "True"] {
+        assert_eq!(
+            label(text),
+            Err("cannot unmarshal bool into a field of type string".to_owned()),
+            "{text}"
+        );
+    }
+    for text in ["0777", "1_000", "0x1f", "1.5", "08", "1e3", ".inf"] {
+        assert_eq!(
+            label(text),
+            Err("cannot unmarshal number into a field of type string".to_owned()),
+            "{text}"
+        );
+    }
+    for (text, value) in [
+        ("'no'", "no"),
+        ("\"0777\"", "0777"),
+        ("!!str no", "no"),
+        ("2026-11-23", "2026-11-23"),
+        ("1.2.3", "1.2.3"),
+        ("~", ""),
+        ("", ""),
+        ("null", ""),
+    ] {
+        assert_eq!(label(text).as_deref(), Ok(value), "{text}");
+    }
+    assert_eq!(
+        load_text("apiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {a: no}}\n").diagnostics[0]
+            .help
+            .as_deref(),
+        Some("quote it: \"no\"")
+    );
+}
+
+#[test]
+fn numbers_are_kubectls() {
+    let port = |value: &str| {
+        let loaded = load_text(format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{{ports: [{{containerPort: {value}}}]}}]}}\n"
+        ));
+        loaded.cluster.pods.values().next().map(|p| p.ports[0].port)
+    };
+    for (text, value) in [
+        ("0777", 511),
+        ("0o17", 15),
+        ("0x50", 80),
+        ("8_0", 80),
+        ("80.0", 80),
+        ("8e1", 80),
+        ("08", 8),
+        ("!!int 80", 80),
+    ] {
+        assert_eq!(port(text), Some(value), "{text}");
+    }
+    for text in [
+        "'80'",
+        "80.5",
+        "0",
+        "-1",
+        "65536",
+        "4294967376",
+        "99999999999999999999999999999999999999999999",
+        "1e99",
+        ".nan",
+        "yes",
+        "[80]",
+        "{}",
+    ] {
+        assert_eq!(port(text), None, "{text}");
+    }
+}
+
+#[test]
+fn duplicate_keys_are_errors_however_they_are_spelled() {
+    for yaml in [
+        "{a: 1, b: 2, 'a': 3}",
+        "{true: 1, yes: 2}",
+        "{1: a, 0x1: b}",
+        "{a: 1, b: 1, c: 1, d: 1, e: 1, f: 1, g: 1, h: 1, i: 1, j: 1, c: 2}",
+    ] {
+        let loaded = load_text(yaml);
+        assert_eq!(loaded.diagnostics[0].code, Code::DuplicateKey, "{yaml}: {:?}", lines(&loaded));
+    }
+    assert_eq!(
+        lines(&load_text("a: 1\nb:\n  c: 1\n  c: 2\n")),
+        ["t.yaml:4:3: error: key \"c\" already set in map"]
+    );
+}
+
+#[test]
+fn anchors_and_merge_keys() {
+    let yaml = "
+apiVersion: v1
+kind: List
+items:
+- &pod
+  apiVersion: v1
+  kind: Pod
+  metadata: &meta {name: a, labels: &labels {app: x, tier: web}}
+- <<: *pod
+  metadata:
+    <<: *meta
+    name: b
+    labels: {<<: [{app: first}, *labels], own: '1'}
+";
+    let loaded = load_text(yaml);
+    assert_eq!(lines(&loaded), [""; 0]);
+    let labels: Vec<String> = loaded.cluster.pods.values().map(|p| p.labels.to_string()).collect();
+    assert_eq!(labels, ["app=x,tier=web", "app=first,own=1,tier=web"]);
+    let wrong = load_text("a: {<<: 7}");
+    assert_eq!(wrong.diagnostics[0].message, "map merge requires map or sequence of maps as the value");
+}
+
+#[test]
+fn bombs_are_defused() {
+    let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for n in 1..40 {
+        let before = format!("*a{}", n - 1);
+        laughs += &format!("a{n}: &a{n} [{}]\n", vec![before; 10].join(", "));
+    }
+    for (bomb, code) in [
+        (laughs, Code::Alias),
+        ("a: &a [*a]".to_owned(), Code::Alias),
+        ("a: &a {b: *a}".to_owned(), Code::Alias),
+        ("[".repeat(100_000), Code::Syntax),
+        ("{a: ".repeat(100_000), Code::Syntax),
+        ("- ".repeat(100_000), Code::Syntax),
+        ((0..2000).map(|n| format!("{}a:\n", " ".repeat(n))).collect(), Code::Syntax),
+    ] {
+        let loaded = load_text(format!("{bomb}\n---\n{}", pod("after")));
+        let head: String = bomb.chars().take(30).collect();
+        assert_eq!(loaded.diagnostics.first().map(|d| d.code), Some(code), "{head}");
+        assert_eq!(names(&loaded), ["after"], "{head}");
+    }
+    let nested = |depth: usize| {
+        let inner = (0..depth)
+            .fold("[]".to_owned(), |inner, _| format!("[{{apiVersion: v1, kind: List, items: {inner}}}]"));
+        load_text(format!("{{apiVersion: v1, kind: List, items: {inner}}}"))
+    };
+    assert!(!nested(2).has_errors());
+    assert!(nested(20).has_errors());
+}
+
+#[test]
+fn more_pods_than_the_limit_are_refused_not_made() {
+    let yaml = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: 2000000000}\n";
+    let loaded = load_text(yaml);
+    assert_eq!(loaded.diagnostics[0].code, Code::TooLarge);
+    assert!(loaded.cluster.pods.is_empty());
+}
+
+#[test]
+fn templates_that_were_not_rendered_are_recognised() {
+    for yaml in [
+        "kind: {{ .Values.kind }}",
+        "{{- if .Values.x }}\nkind: Pod\n{{- end }}",
+        "metadata:\n  name: {{ include \"x\" . }}\n",
+    ] {
+        let loaded = load_text(yaml);
+        let help = loaded.diagnostics[0].help.as_deref();
+        assert_eq!(
+            help,
+            Some("this looks like a Helm template: render it first, with `helm template`"),
+            "{yaml}"
+        );
+    }
+}
+
+#[test]
+fn wrong_types_everywhere_are_errors_and_name_their_place() {
+    let policy = |spec: &str| {
+        load_text(format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p}}\nspec: {spec}\n"
+        ))
+    };
+    for (spec, path) in [
+        ("[]", "spec"),
+        ("7", "spec"),
+        ("{podSelector: []}", "spec.podSelector"),
+        ("{podSelector: {matchLabels: [a]}}", "spec.podSelector.matchLabels"),
+        ("{podSelector: {matchLabels: {a: {}}}}", "spec.podSelector.matchLabels.a"),
+        ("{podSelector: {matchExpressions: {}}}", "spec.podSelector.matchExpressions"),
+        (
+            "{podSelector: {matchExpressions: [{key: a, operator: In, values: b}]}}",
+            "spec.podSelector.matchExpressions[0].values",
+        ),
+        ("{podSelector: {matchExpressions: [null]}}", "spec.podSelector.matchExpressions[0]"),
+        ("{policyTypes: Ingress}", "spec.policyTypes"),
+        ("{policyTypes: [1]}", "spec.policyTypes[0]"),
+        ("{policyTypes: [null]}", "spec.policyTypes[0]"),
+        ("{ingress: {}}", "spec.ingress"),
+        ("{ingress: [x]}", "spec.ingress[0]"),
+        ("{ingress: [{from: {}}]}", "spec.ingress[0].from"),
+        ("{ingress: [{from: [null]}]}", "spec.ingress[0].from[0]"),
+        ("{ingress: [{ports: 80}]}", "spec.ingress[0].ports"),
+        ("{ingress: [{ports: [80]}]}", "spec.ingress[0].ports[0]"),
+        ("{ingress: [{ports: [{port: 1.5}]}]}", "spec.ingress[0].ports[0].port"),
+        ("{ingress: [{ports: [{port: true}]}]}", "spec.ingress[0].ports[0].port"),
+        ("{ingress: [{ports: [{port: 1, endPort: '2'}]}]}", "spec.ingress[0].ports[0].endPort"),
+        ("{ingress: [{ports: [{protocol: 6}]}]}", "spec.ingress[0].ports[0].protocol"),
+        ("{ingress: [{ports: [{protocol: ''}]}]}", "spec.ingress[0].ports[0].protocol"),
+        ("{egress: [{to: [{ipBlock: 10.0.0.0/8}]}]}", "spec.egress[0].to[0].ipBlock"),
+        ("{egress: [{to: [{ipBlock: {cidr: 10}}]}]}", "spec.egress[0].to[0].ipBlock.cidr"),
+        (
+            "{egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [null]}}]}]}",
+            "spec.egress[0].to[0].ipBlock.except[0]",
+        ),
+    ] {
+        let loaded = policy(spec);
+        assert!(loaded.has_errors() && loaded.cluster.policies.is_empty(), "{spec}");
+        let paths: Vec<_> = loaded.diagnostics.iter().filter_map(|d| d.path.as_deref()).collect();
+        assert!(paths.iter().any(|p| p.starts_with(path)), "{spec}: {paths:?}");
+    }
+    // Null elements that are the zero value (A4).
+    for spec in [
+        "{ingress: [null]}",
+        "{ingress: [{ports: [null]}]}",
+        "{podSelector: null, ingress: null, egress: null, policyTypes: null}",
+    ] {
+        assert_eq!(lines(&policy(spec)), [""; 0], "{spec}");
+    }
+}
+
+#[test]
+fn findings_are_drawn_with_their_line_and_without_control_characters() {
+    let loaded =
+        load_text("apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels:\n    x: \"\\e[31m\" # red\n");
+    let drawn = render(&loaded.diagnostics[0], Style::default());
+    assert!(!drawn.contains('\u{1b}'), "{drawn}");
+    let loaded = load_text("apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {team: no}}\n");
+    let drawn = render(&loaded.diagnostics[0], Style::default());
+    let expected = "\
+error[wrong-type]: Pod default/a: metadata.labels.team: cannot unmarshal bool into a field of type string
+ --> t.yaml:3:36
+  |
+3 | metadata: {name: a, labels: {team: no}}
+  |                                    ^^
+  |
+  = help: quote it: \"no\"";
+    assert_eq!(drawn, expected);
+    assert!(render(&loaded.diagnostics[0], Style { colour: true, width: 80 }).contains("\u{1b}["));
+    let json = serde_json::to_value(&loaded.diagnostics[0]).unwrap();
+    assert_eq!(json["code"], "wrong-type");
+    assert_eq!(
+        (json["file"].as_str(), json["line"].as_u64(), json["column"].as_u64()),
+        (Some("t.yaml"), Some(3), Some(36))
+    );
+}
+
+#[test]
+fn big_inputs_are_read_quickly_and_their_findings_are_bounded() {
+    let many: String = (0..10_000).map(|n| format!("{}---\n", pod(&format!("p{n}")))).collect();
+    let loaded = load_text(many);
+    assert_eq!(loaded.cluster.pods.len(), 10_000);
+    let cidrs: String = (0..100_000)
+        .map(|n| format!("    - ipBlock: {{cidr: 10.{}.{}.0/24}}\n", n / 256 % 256, n % 256))
+        .collect();
+    let policy = format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p}}\nspec:\n  ingress:\n  - from:\n{cidrs}"
+    );
+    let loaded = load_text(policy.clone());
+    assert_eq!(lines(&loaded), [""; 0]);
+    assert_eq!(
+        loaded.cluster.policies.values().next().unwrap().ingress.as_ref().unwrap()[0]
+            .peers
+            .as_ref()
+            .unwrap()
+            .len(),
+        100_000
+    );
+    let wrong = load_text(policy.replace("/24", "/99"));
+    assert_eq!(wrong.diagnostics.len(), 100_000, "none is swallowed");
+    assert_eq!(wrong.diagnostics.iter().filter(|d| d.excerpt.is_some()).count(), 1000);
+}

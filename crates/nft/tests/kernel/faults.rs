@@ -1,0 +1,231 @@
+//! Failures at every point leave the old rules in force, and say what could not be programmed.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use libtest_mimic::Trial;
+use nix::libc::{EEXIST, ENOBUFS, ENOENT, ENOMEM, EPERM};
+use palisade_nft::{Enforcer, Error, Kernel, reader::Ruleset};
+use palisade_policy::{
+    Delta, Direction, NodePlan, PortSet, Protocol, Table, TableId, Traffic, plan::AddressChanges,
+};
+
+use crate::{
+    agreement::{agrees, shape},
+    random::{Random, World},
+    sandbox::trial,
+    scripted::{Fault, kernel},
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_refusal_names_the_object_and_changes_nothing", refusals),
+        trial("interruptions_and_full_buffers_are_got_over", got_over),
+        trial("a_failure_in_any_transaction_takes_the_others_back", taken_back),
+        trial("a_failed_repair_is_made_up_for_by_the_next_commit", torn),
+        trial("a_table_that_others_removed_is_noticed_and_mended", mended),
+        trial("plans_that_contradict_themselves_are_refused_whole", contradictions),
+    ]
+}
+
+/// Enough for any chain with its rules, and far less than the changes of [`large_pair`].
+const SMALL: usize = 9000;
+
+/// Like [`pair`], with a difference that takes several transactions of [`SMALL`] bytes.
+fn large_pair(seed: u64) -> (World, World, Delta) {
+    let random = &mut Random::new(seed);
+    let world = World::new(random, 20);
+    let mut next = world.clone();
+    for _ in 0..40 {
+        next.step(random);
+    }
+    let delta = world.plan().delta_to(&next.plan());
+    (world, next, delta)
+}
+
+/// A random plan, a different one, and the difference.
+fn pair(seed: u64) -> (World, World, Delta) {
+    let random = &mut Random::new(seed);
+    let world = World::new(random, 6);
+    let mut next = world.clone();
+    loop {
+        next.step(random);
+        let delta = world.plan().delta_to(&next.plan());
+        if !delta.tables_set.is_empty() && !delta.ingress.set.is_empty() && !world.plan().groups.is_empty() {
+            return (world, next, delta);
+        }
+    }
+}
+
+fn refusals() {
+    let pod: IpAddr = "10.244.0.3".parse().unwrap();
+    let plan = isolated(pod);
+    let (kernel, script) = kernel();
+    let (mut enforcer, _) = Enforcer::start(kernel, &NodePlan::default()).unwrap();
+    let before = shape(&mut enforcer);
+    let delta = NodePlan::default().delta_to(&plan);
+    // The messages are: row chain, its rules, table chain, its rules, the pair, the dispatch, the number.
+    let mut names = Vec::new();
+    for index in 0..64 {
+        script.lock().unwrap().faults =
+            [Some(Fault::Refused(index, EEXIST, "already there, says the kernel"))].into();
+        match enforcer.commit(&delta) {
+            Err(Error::Refused { about, kernel_says, .. }) => {
+                assert_eq!(kernel_says.as_deref(), Some("already there, says the kernel"));
+                names.push(about);
+            }
+            // Beyond the last message: the answer is to nothing that was sent.
+            Err(Error::Answer(_)) => break,
+            other => panic!("message {index}: {other:?}"),
+        }
+        assert_eq!(*enforcer.programmed(), NodePlan::default());
+        assert_eq!(shape(&mut enforcer), before);
+    }
+    for wanted in [
+        "chain row_ingress_",
+        "(ingress: TCP 80)",
+        "rule 0 of chain row_ingress_",
+        "chain ingress_01010101010101010101_4_",
+        "address 10.244.0.3 into set self4",
+        "for ingress of 10.244.0.3",
+        "into set generation",
+    ] {
+        assert!(names.iter().any(|name| name.contains(wanted)), "no {wanted:?} in {names:#?}");
+    }
+    script.lock().unwrap().faults = [Some(Fault::Refused(0, EPERM, ""))].into();
+    assert!(matches!(enforcer.commit(&delta), Err(Error::NoPermission(_))));
+    enforcer.commit(&delta).unwrap();
+    assert_eq!(*enforcer.programmed(), plan);
+}
+
+fn isolated(pod: IpAddr) -> NodePlan {
+    let id = TableId([1; 10]);
+    let rest = Traffic::of(Protocol::Tcp, PortSet::range(80, 80));
+    let table =
+        Table { direction: Direction::Ingress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
+    NodePlan {
+        ingress: BTreeMap::from([(pod, id)]),
+        tables: BTreeMap::from([(id, table)]),
+        ..NodePlan::default()
+    }
+}
+
+fn got_over() {
+    for seed in 0..10 {
+        let (world, next, delta) = pair(seed);
+        let (kernel, script) = kernel();
+        let (mut enforcer, _) = Enforcer::start(kernel, &world.plan()).unwrap();
+        let fault = match seed % 3 {
+            0 => Fault::Interrupted,
+            1 => Fault::Send(ENOBUFS),
+            _ => Fault::Send(ENOMEM),
+        };
+        script.lock().unwrap().faults = [Some(fault)].into();
+        let commit = enforcer.commit(&delta).unwrap();
+        assert_eq!(commit.transactions > 1, seed % 3 != 0, "{commit:?}");
+        assert_eq!(*enforcer.programmed(), next.plan());
+        agrees(&mut enforcer, &next, &mut Random::new(seed), &format!("seed {seed}"));
+        enforcer.remove().unwrap();
+    }
+}
+
+fn taken_back() {
+    for seed in 0..6 {
+        let (world, next, delta) = large_pair(seed);
+        let (kernel, script) = kernel();
+        let (mut enforcer, _) = Enforcer::start(kernel, &world.plan()).unwrap();
+        let before = shape(&mut enforcer);
+        // Small enough to need many transactions, each of which fails in turn.
+        script.lock().unwrap().largest = Some(SMALL);
+        for failing in 0.. {
+            let lost = failing % 2 == 1;
+            let fault = if lost { Fault::AnswerLost } else { Fault::Refused(0, ENOENT, "gone") };
+            let mut faults = vec![None; failing];
+            faults.push(Some(fault));
+            script.lock().unwrap().faults = faults.into();
+            let outcome = enforcer.commit(&delta);
+            if !script.lock().unwrap().faults.is_empty() {
+                assert!(failing > 2, "seed {seed}: not enough transactions to tell");
+                outcome.unwrap();
+                script.lock().unwrap().faults.clear();
+                break;
+            }
+            let error = outcome.unwrap_err();
+            assert!(
+                matches!((&error, lost), (Error::Answer(_), true) | (Error::Refused { .. }, false)),
+                "{error:?}"
+            );
+            assert_eq!(*enforcer.programmed(), world.plan());
+            assert_eq!(shape(&mut enforcer), before, "seed {seed}, transaction {failing}");
+        }
+        agrees(&mut enforcer, &next, &mut Random::new(seed), &format!("seed {seed}"));
+        enforcer.remove().unwrap();
+    }
+}
+
+fn torn() {
+    let (world, next, delta) = large_pair(3);
+    let (kernel, script) = kernel();
+    let (mut enforcer, _) = Enforcer::start(kernel, &world.plan()).unwrap();
+    script.lock().unwrap().largest = Some(SMALL);
+    // The second transaction fails, and the first of the way back.
+    let refused = || Some(Fault::Refused(0, ENOMEM, ""));
+    script.lock().unwrap().faults = [None, refused(), refused()].into();
+    let error = enforcer.commit(&delta).unwrap_err();
+    assert!(matches!(error, Error::Torn { .. }), "{error:?}");
+    assert!(error.to_string().contains("the next commit starts with a repair"), "{error}");
+    assert_eq!(error.os_error(), Some(ENOMEM));
+    assert!(!enforcer.in_step().unwrap());
+    assert_eq!(*enforcer.programmed(), world.plan());
+    enforcer.commit(&delta).unwrap();
+    assert!(enforcer.in_step().unwrap());
+    agrees(&mut enforcer, &next, &mut Random::new(3), "after the repair");
+}
+
+fn mended() {
+    let (world, next, delta) = pair(4);
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+    assert!(enforcer.in_step().unwrap());
+    let before = shape(&mut enforcer);
+    assert!(palisade_nft::remove(&mut Kernel::open().unwrap()).unwrap());
+    assert!(!palisade_nft::remove(&mut Kernel::open().unwrap()).unwrap());
+    assert!(!enforcer.in_step().unwrap());
+    let error = enforcer.commit(&delta).unwrap_err();
+    assert_eq!(error.os_error(), Some(ENOENT), "{error}");
+    assert_eq!(*enforcer.programmed(), world.plan());
+    enforcer.repair().unwrap();
+    assert_eq!(shape(&mut enforcer), before);
+    enforcer.commit(&delta).unwrap();
+    agrees(&mut enforcer, &next, &mut Random::new(4), "after the repair");
+    // After our own removal, too, the next commit finds its feet.
+    enforcer.remove().unwrap();
+    assert_eq!(*enforcer.programmed(), NodePlan::default());
+    enforcer.commit(&NodePlan::default().delta_to(&world.plan())).unwrap();
+    assert_eq!(shape(&mut enforcer), before);
+}
+
+fn contradictions() {
+    let pod: IpAddr = "10.244.0.3".parse().unwrap();
+    let plan = isolated(pod);
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
+    let before = Ruleset::read(enforcer.kernel()).unwrap();
+    let leads_to =
+        |id| AddressChanges { set: BTreeMap::from([(pod, TableId([id; 10]))]), ..AddressChanges::default() };
+    let no_table = Delta { ingress: leads_to(9), ..Delta::default() };
+    let wrong_direction = Delta { egress: leads_to(1), ..Delta::default() };
+    let removed = Delta { tables_removed: [TableId([1; 10])].into(), ..Delta::default() };
+    for (delta, words) in [
+        (no_table, "ingress of 10.244.0.3 leads to table 09090909090909090909, which the plan lacks"),
+        (
+            wrong_direction,
+            "egress of 10.244.0.3 leads to table 01010101010101010101, which decides the other direction",
+        ),
+        (removed, "ingress of 10.244.0.3 leads to table 01010101010101010101, which the plan lacks"),
+    ] {
+        match enforcer.commit(&delta) {
+            Err(Error::Plan(e)) => assert_eq!(e.to_string(), words),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(*enforcer.programmed(), plan);
+        assert_eq!(Ruleset::read(enforcer.kernel()).unwrap(), before);
+    }
+}

@@ -1,0 +1,58 @@
+//! Operators list rulesets with the `nft` program, and other agents parse what it prints.
+
+use std::process::Command;
+
+use libtest_mimic::Trial;
+use palisade_nft::{Enforcer, Kernel, LINEAR};
+
+use crate::{
+    random::{Random, World},
+    sandbox::trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![trial("the_nft_program_lists_every_shape", nft_lists_every_shape)]
+}
+
+fn nft_lists_every_shape() {
+    for seed in 0..12 {
+        let random = &mut Random::new(seed);
+        let mut world = World::new(random, [4, LINEAR + 1, 40][seed as usize % 3]);
+        while world.plan().tables.len() < 3 {
+            world.step(random);
+        }
+        let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+        let text = list();
+        for wanted in [
+            "table inet palisade {",
+            "comment \"palisade format 1\"",
+            "type filter hook forward priority filter; policy accept;",
+            "type filter hook input priority filter; policy accept;",
+            "ct label 127 counter packets 0 bytes 0 drop",
+            "ct state established,related accept",
+            "icmpv6 type",
+            "ip saddr . ip daddr @self4 accept",
+            "ip6 saddr . ip6 daddr @self6 accept",
+            "ip saddr vmap @egress4",
+            "ip6 daddr vmap @ingress6",
+            "log prefix \"palisade ",
+            "goto row_",
+        ] {
+            assert!(text.contains(wanted), "seed {seed}: no {wanted:?} in\n{text}");
+        }
+        // Payload that the program can't name would be printed as bare offsets.
+        for unwanted in ["@nh,", "@th,", "@ih,", "invalid", "unknown"] {
+            assert!(!text.contains(unwanted), "seed {seed}: {unwanted:?} in\n{text}");
+        }
+        enforcer.remove().unwrap();
+        assert_eq!(list(), "", "seed {seed}");
+    }
+}
+
+fn list() -> String {
+    let output = Command::new("nft").args(["list", "ruleset"]).output();
+    let output = output.expect("the nft program (package nftables) is needed as a second reader");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "{}: {errors}", output.status);
+    String::from_utf8(output.stdout).expect("UTF-8")
+}

@@ -1,0 +1,170 @@
+//! What a second enforcer makes of what the first left, or of what somebody did to it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use libtest_mimic::Trial;
+use palisade_nft::{Enforcer, Kernel, NetlinkSocket, Options, Transport, reader::Ruleset};
+use palisade_policy::{NodePlan, Table, Traffic};
+
+use crate::{
+    agreement::{agrees, shape},
+    random::{Random, World},
+    sandbox::trial,
+    scripted::kernel,
+    staging::{Watch, flows},
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_restart_applies_only_the_difference", restart),
+        trial("a_restart_in_the_middle_of_a_staged_change_recovers", crash),
+        trial("a_foreign_table_of_our_name_is_replaced", foreign),
+        trial("other_options_replace_the_table", options),
+    ]
+}
+
+fn restart() {
+    for seed in 0..40 {
+        let random = &mut Random::new(seed);
+        let mut world = World::new(random, [5, 20][seed as usize % 2]);
+        let (mut first, commit) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+        let (before, generation) = (shape(&mut first), commit.generation);
+        drop(first);
+        // The same plan: nothing but the rules is written.
+        let (mut same, commit) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+        assert_eq!((commit.elements, commit.transactions), (0, 1), "seed {seed}: {commit:?}");
+        assert_eq!(commit.generation, generation + 1);
+        assert_eq!(shape(&mut same), before, "seed {seed}");
+        drop(same);
+        // Another plan.
+        for _ in 0..3 {
+            world.step(random);
+        }
+        let (mut other, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+        agrees(&mut other, &world, random, &format!("seed {seed}, other plan"));
+        let incremental = shape(&mut other);
+        other.remove().unwrap();
+        let (mut fresh, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+        assert_eq!(shape(&mut fresh), incremental, "seed {seed}");
+        fresh.remove().unwrap();
+    }
+}
+
+/// The agent is killed after each transaction of a staged change.
+fn crash() {
+    let mut crashes = 0;
+    for seed in 0..4 {
+        let random = &mut Random::new(seed);
+        let world = World::new(random, 20);
+        let mut next = world.clone();
+        (0..20).for_each(|_| next.step(random));
+        for survived in 0.. {
+            let (scripted, script) = kernel();
+            let (mut enforcer, _) = Enforcer::start(scripted, &world.plan()).unwrap();
+            {
+                let mut script = script.lock().unwrap();
+                script.largest = Some(9000);
+                // From then on nothing gets through, the repair no more than the rest.
+                script.cut_after = Some(script.batches + survived);
+            }
+            let outcome = enforcer.commit(&world.plan().delta_to(&next.plan()));
+            drop(enforcer);
+            let finished = outcome.is_ok();
+            let (mut again, _) = Enforcer::start(Kernel::open().unwrap(), &next.plan()).unwrap();
+            agrees(&mut again, &next, random, &format!("seed {seed}, {survived} transactions"));
+            let recovered = shape(&mut again);
+            again.remove().unwrap();
+            let (mut fresh, _) = Enforcer::start(Kernel::open().unwrap(), &next.plan()).unwrap();
+            assert_eq!(shape(&mut fresh), recovered, "seed {seed}, {survived} transactions");
+            fresh.remove().unwrap();
+            if finished {
+                break;
+            }
+            crashes += 1;
+        }
+    }
+    assert!(crashes > 20, "{crashes} crashes show little");
+}
+
+/// Two tables of our name that no format of ours describes.
+fn foreign() {
+    let random = &mut Random::new(7);
+    let world = World::new(random, 20);
+    for limit in [None, Some(9000)] {
+        make_table();
+        let (kernel, script) = kernel();
+        script.lock().unwrap().largest = limit;
+        let observed = Ruleset::read(&mut Kernel::open().unwrap()).unwrap().unwrap();
+        assert_eq!((observed.comment, observed.chains.len()), (None, 0));
+        // A pod whose rules are not there yet is closed, never open.
+        let mut closed = world.plan();
+        for table in closed.tables.values_mut() {
+            *table = Table {
+                direction: table.direction,
+                exact: BTreeMap::new(),
+                ranges: BTreeMap::new(),
+                rest: Traffic::none(),
+            };
+        }
+        let watch =
+            Watch { old: closed, new: world.plan(), flows: flows(&world, random), ..Watch::default() };
+        let watch = Arc::new(Mutex::new(watch));
+        let (watched, mut observer) = (watch.clone(), Kernel::open().unwrap());
+        script.lock().unwrap().after_batch =
+            Some(Box::new(move || watched.lock().unwrap().look(&mut observer)));
+        let (mut enforcer, commit) = Enforcer::start(kernel, &world.plan()).unwrap();
+        assert_eq!(commit.transactions > 1, limit.is_some());
+        script.lock().unwrap().after_batch = None;
+        assert_eq!(watch.lock().unwrap().faults, [""; 0]);
+        agrees(&mut enforcer, &world, random, "a foreign table replaced");
+        let replaced = shape(&mut enforcer);
+        enforcer.remove().unwrap();
+        let (mut fresh, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+        assert_eq!(shape(&mut fresh), replaced);
+        fresh.remove().unwrap();
+    }
+}
+
+fn options() {
+    let random = &mut Random::new(8);
+    let world = World::new(random, 5);
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+    assert!(shape(&mut enforcer).chains.contains_key("input"));
+    let literal = Options { log_group: None, egress_to_own_node: false };
+    let (mut enforcer, commit) =
+        Enforcer::start_with(Kernel::open().unwrap(), literal.clone(), &world.plan()).unwrap();
+    assert_eq!(commit.transactions, 1, "in one go");
+    let without = shape(&mut enforcer);
+    assert!(!without.chains.contains_key("input"));
+    assert_eq!(*enforcer.programmed(), world.plan());
+    enforcer.remove().unwrap();
+    let (mut fresh, _) = Enforcer::start_with(Kernel::open().unwrap(), literal, &world.plan()).unwrap();
+    assert_eq!(shape(&mut fresh), without);
+    fresh.remove().unwrap();
+    assert_eq!(*fresh.programmed(), NodePlan::default());
+}
+
+/// `add table inet palisade`, and nothing in it.
+fn make_table() {
+    let message = |kind: u16, flags: u16, sequence: u32, family: u8, resource: [u8; 2], body: &[u8]| {
+        let mut out = ((20 + body.len()) as u32).to_ne_bytes().to_vec();
+        out.extend(kind.to_ne_bytes());
+        out.extend(flags.to_ne_bytes());
+        out.extend(sequence.to_ne_bytes());
+        out.extend([0, 0, 0, 0, family, 0, resource[0], resource[1]]);
+        out.extend(body);
+        out
+    };
+    let name = [&13u16.to_ne_bytes()[..], &1u16.to_ne_bytes(), b"palisade\0\0\0\0"].concat();
+    let batch = [
+        message(0x10, 1, 1, 0, [0, 10], &[]),
+        message(0x0a00, 0x405, 2, 1, [0, 0], &name),
+        message(0x11, 1, 3, 0, [0, 10], &[]),
+    ];
+    let mut socket = NetlinkSocket::open().unwrap();
+    socket.send(&batch.concat()).unwrap();
+    assert_eq!(socket.receive(true).unwrap()[16..20], [0; 4], "table made");
+}

@@ -1,0 +1,202 @@
+//! Real packets, over the loopback device: connections that a policy denies, and those that a revocation cuts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use libtest_mimic::Trial;
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+use palisade_nft::{
+    Enforcer, Kernel, NetlinkSocket, Transport,
+    conntrack::{self, Connection, Revocation},
+    reader::{Operation, Ruleset},
+};
+use palisade_policy::{Direction, NodePlan, PortSet, Protocol, Table, TableId, Traffic};
+
+use crate::sandbox::trial;
+
+/// How long a packet that may come is waited for that must not.
+const SILENCE: Duration = Duration::from_millis(300);
+/// How long what must come is waited for; retransmissions back off to some seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("packets_meet_the_rules_and_revocation_cuts_what_is_open", packets_and_revocation),
+        trial("an_entry_without_room_for_labels_is_deleted", no_room_for_labels),
+    ]
+}
+
+fn packets_and_revocation() {
+    loopback_up();
+    for (pod, peer) in [("127.0.0.1", "127.0.0.2"), ("::1", "::1")] {
+        let (pod, peer): (IpAddr, IpAddr) = (pod.parse().unwrap(), peer.parse().unwrap());
+        let open = TcpListener::bind((peer, 0)).unwrap();
+        let closed = TcpListener::bind((peer, 0)).unwrap();
+        let port = open.local_addr().unwrap().port();
+        let plan = only_egress_to(pod, port);
+        let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
+        if pod != peer {
+            let denied = dial(pod, closed.local_addr().unwrap(), SILENCE).unwrap_err();
+            assert_eq!(denied.kind(), ErrorKind::TimedOut);
+            assert!(dropped(&mut enforcer) > 0, "the drop is counted");
+        }
+        let client = dial(pod, open.local_addr().unwrap(), PATIENCE).unwrap();
+        cut_and_restore(&mut enforcer, client, open.accept().unwrap().0, pod, port);
+        enforcer.remove().unwrap();
+    }
+}
+
+fn cut_and_restore(
+    enforcer: &mut Enforcer,
+    mut client: TcpStream,
+    mut server: TcpStream,
+    pod: IpAddr,
+    port: u16,
+) {
+    passes(&mut client, &mut server, PATIENCE).unwrap();
+    let connection = find(enforcer, pod, port);
+    assert_eq!((connection.source, connection.destination), (pod, server.local_addr().unwrap().ip()));
+    assert_eq!(connection.source_port, client.local_addr().unwrap().port());
+    assert!(!connection.is_revoked() && !connection.translated);
+    // Labels of others must survive ours.
+    let kernel = enforcer.kernel();
+    assert_eq!(conntrack::revoke(kernel, &connection).unwrap(), Revocation::Labelled);
+    assert!(find(enforcer, pod, port).is_revoked());
+    for (from, to) in [(&mut client, &mut server)] {
+        assert_eq!(passes(from, to, SILENCE).unwrap_err().kind(), ErrorKind::WouldBlock, "cut forwards");
+    }
+    assert_eq!(
+        passes(&mut server, &mut client, SILENCE).unwrap_err().kind(),
+        ErrorKind::WouldBlock,
+        "cut backwards"
+    );
+    assert!(conntrack::restore(enforcer.kernel(), &connection).unwrap());
+    assert!(!find(enforcer, pod, port).is_revoked());
+    // What was sent meanwhile is sent again.
+    read_one(&mut server, PATIENCE).unwrap();
+    read_one(&mut client, PATIENCE).unwrap();
+}
+
+/// Entries from before the first label rule can't carry a label.
+fn no_room_for_labels() {
+    create_entry();
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
+    let local = BTreeSet::from([IpAddr::from([10, 0, 0, 1])]);
+    let entries = conntrack::list(enforcer.kernel(), &local).unwrap();
+    let [connection] = &entries[..] else { panic!("one entry, not {entries:?}") };
+    assert_eq!(connection.to_string(), "TCP 10.0.0.1 port 1000 to 10.0.0.2 port 2000");
+    assert_eq!(conntrack::revoke(enforcer.kernel(), connection).unwrap(), Revocation::Deleted);
+    assert_eq!(conntrack::list(enforcer.kernel(), &local).unwrap(), []);
+    assert_eq!(conntrack::revoke(enforcer.kernel(), connection).unwrap(), Revocation::Gone);
+    assert!(!conntrack::restore(enforcer.kernel(), connection).unwrap());
+    let stranger = BTreeSet::from([IpAddr::from([10, 0, 0, 9])]);
+    assert_eq!(conntrack::list(enforcer.kernel(), &stranger).unwrap(), []);
+}
+
+fn only_egress_to(pod: IpAddr, port: u16) -> NodePlan {
+    let id = TableId([1; 10]);
+    let rest = Traffic::of(Protocol::Tcp, PortSet::range(port, port));
+    let table = Table { direction: Direction::Egress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
+    NodePlan {
+        egress: BTreeMap::from([(pod, id)]),
+        tables: BTreeMap::from([(id, table)]),
+        ..NodePlan::default()
+    }
+}
+
+fn find(enforcer: &mut Enforcer, pod: IpAddr, port: u16) -> Connection {
+    let all = conntrack::list(enforcer.kernel(), &BTreeSet::from([pod])).unwrap();
+    let found: Vec<Connection> = all.into_iter().filter(|c| c.port == port).collect();
+    let [one] = &found[..] else { panic!("one connection, not {found:?}") };
+    one.clone()
+}
+
+/// Packets that our drop rules counted.
+fn dropped(enforcer: &mut Enforcer) -> u64 {
+    let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+    let rows = ruleset.chains.iter().filter(|(name, _)| name.starts_with("row_"));
+    let counters = rows.flat_map(|(_, chain)| chain.rules.iter().flatten());
+    counters.map(|op| if let Operation::Counter { packets, .. } = op { *packets } else { 0 }).sum()
+}
+
+fn passes(from: &mut TcpStream, to: &mut TcpStream, patience: Duration) -> std::io::Result<()> {
+    from.write_all(b"x")?;
+    read_one(to, patience)
+}
+
+fn read_one(stream: &mut TcpStream, patience: Duration) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.read_exact(&mut [0])
+}
+
+/// Connects from an address of the caller's choice.
+fn dial(from: IpAddr, to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let timeout =
+        nix::sys::time::TimeVal::new(patience.as_secs() as i64, i64::from(patience.subsec_micros()));
+    // A connect obeys the send timeout.
+    setsockopt(&fd, sockopt::SendTimeout, &timeout)?;
+    use std::os::fd::AsRawFd;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0)))?;
+    match connect(fd.as_raw_fd(), &SockaddrStorage::from(to)) {
+        Ok(()) => Ok(TcpStream::from(fd)),
+        Err(nix::errno::Errno::EINPROGRESS) => Err(ErrorKind::TimedOut.into()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn loopback_up() {
+    // RTM_NEWLINK for link 1 with IFF_UP to set.
+    let mut message = vec![0u8; 32];
+    message[0] = 32;
+    message[4] = 16;
+    message[6] = 1 | 4;
+    message[20] = 1;
+    message[24] = 1;
+    message[28] = 1;
+    let mut socket = Socket::new(NETLINK_ROUTE).unwrap();
+    socket.bind_auto().unwrap();
+    socket.send_to(&message, &netlink_sys::SocketAddr::new(0, 0), 0).unwrap();
+    let (answer, _) = socket.recv_from_full().unwrap();
+    assert_eq!(answer[16..20], [0; 4], "loopback up");
+}
+
+/// Makes a connection-tracking entry while no rule has asked for labels: TCP 10.0.0.1:1000 to 10.0.0.2:2000.
+fn create_entry() {
+    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let mut out = [(payload.len() as u16 + 4).to_ne_bytes(), kind.to_ne_bytes()].concat();
+        out.extend(payload);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out
+    }
+    fn tuple(kind: u16, ends: [[u8; 4]; 2], ports: [u16; 2]) -> Vec<u8> {
+        const NESTED: u16 = 1 << 15;
+        let ip = [attribute(1, &ends[0]), attribute(2, &ends[1])].concat();
+        let ports = ports.map(u16::to_be_bytes);
+        let transport = [attribute(1, &[6]), attribute(2, &ports[0]), attribute(3, &ports[1])].concat();
+        attribute(kind | NESTED, &[attribute(1 | NESTED, &ip), attribute(2 | NESTED, &transport)].concat())
+    }
+    let (a, b) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+    let mut message = vec![0u8; 20];
+    // IPCTNL_MSG_CT_NEW with NLM_F_REQUEST, ACK, CREATE and EXCL, for AF_INET.
+    message[5] = 1;
+    message[6..8].copy_from_slice(&0x605u16.to_ne_bytes());
+    message[16] = 2;
+    message.extend(tuple(1, [a, b], [1000, 2000]));
+    message.extend(tuple(2, [b, a], [2000, 1000]));
+    message.extend(attribute(7, &600u32.to_be_bytes()));
+    let length = (message.len() as u32).to_ne_bytes();
+    message[..4].copy_from_slice(&length);
+    let mut socket = NetlinkSocket::open().unwrap();
+    socket.send(&message).unwrap();
+    let answer = socket.receive(true).unwrap();
+    assert_eq!(answer[16..20], [0; 4], "entry made");
+}

@@ -1,0 +1,259 @@
+//! Edges of what a plan can hold, and what a packet's way through it costs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Instant,
+};
+
+use libtest_mimic::Trial;
+use palisade_nft::{
+    Enforcer, Hook, Kernel, LINEAR,
+    reader::{Judgement, Packet, Ruleset, State},
+};
+use palisade_policy::{
+    Direction, Family, Group, GroupId, IpRange, NodePlan, PortSet, Protocol, Table, TableId, Traffic,
+    Verdict, address::from_number,
+};
+
+use crate::sandbox::trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("ranges_hold_at_the_ends_of_the_address_space", range_edges),
+        trial("the_cost_of_a_packet_stays_flat_as_groups_grow", flat_cost),
+        trial("discovery_passes_and_revoked_packets_do_not", before_the_policies),
+        trial("a_hundred_thousand_ranges_are_programmed", many_ranges),
+        trial("port_sets_of_every_size_are_programmed", port_sets),
+        trial("the_first_member_of_a_family_joins_a_set_that_is_there", first_of_a_family),
+    ]
+}
+
+const TABLE: TableId = TableId([1; 10]);
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn http() -> Traffic {
+    Traffic::of(Protocol::Tcp, PortSet::range(80, 80))
+}
+
+/// Two local pods, one of each family, whose ingress one table decides.
+fn plan(exact: Vec<(Group, Traffic)>, ranges: Vec<(Group, Traffic)>, rest: Traffic) -> NodePlan {
+    let mut plan = NodePlan::default();
+    let mut table =
+        Table { direction: Direction::Ingress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
+    for (n, (group, row)) in exact.into_iter().chain(ranges).enumerate() {
+        let mut id = [0; 10];
+        id[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        let rows = if matches!(group, Group::Addresses(_)) { &mut table.exact } else { &mut table.ranges };
+        rows.insert(GroupId(id), row);
+        plan.groups.insert(GroupId(id), group);
+    }
+    plan.tables.insert(TABLE, table);
+    plan.ingress = [address("10.0.0.1"), address("fd00::1")].map(|a| (a, TABLE)).into();
+    plan
+}
+
+fn to_pod(source: IpAddr, protocol: Protocol, port: u16) -> Packet {
+    let destination = if source.is_ipv4() { address("10.0.0.1") } else { address("fd00::1") };
+    Packet { hook: Hook::Forward, source, destination, protocol, port, state: State::New, labels: [0; 16] }
+}
+
+fn start(plan: &NodePlan) -> (Enforcer, Ruleset) {
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), plan).unwrap();
+    let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+    (enforcer, ruleset)
+}
+
+fn range_edges() {
+    let range = |a: &str, b: &str| IpRange { first: address(a), last: address(b) };
+    let last = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+    for ranges in [
+        vec![range("0.0.0.0", "255.255.255.255"), range("::", last)],
+        vec![
+            range("0.0.0.0", "0.0.0.0"),
+            range("255.255.255.255", "255.255.255.255"),
+            range("::", "::"),
+            range(last, last),
+        ],
+        // Adjacent ones, one of a single address, and a hole of one.
+        vec![
+            range("1.0.0.0", "1.0.0.9"),
+            range("1.0.0.10", "1.0.0.10"),
+            range("1.0.0.11", "1.0.0.19"),
+            range("1.0.0.21", "255.255.255.255"),
+        ],
+        vec![range("::1", "::ff"), range("::100", "::ffff"), range("::1:1", "ffff::")],
+    ] {
+        let plan = plan(Vec::new(), vec![(Group::Ranges(ranges.clone()), http())], Traffic::none());
+        let (mut enforcer, ruleset) = start(&plan);
+        let mut asked = 0;
+        for edge in ranges.iter().flat_map(|r| [r.first, r.last]) {
+            let number = palisade_policy::address::to_number(edge);
+            for near in [number.saturating_sub(1), number, number.saturating_add(1)] {
+                let source = from_number(Family::of(edge), near);
+                let wanted = plan.decide(
+                    Direction::Ingress,
+                    source,
+                    to_pod(source, Protocol::Tcp, 80).destination,
+                    Protocol::Tcp,
+                    80,
+                );
+                let judgement = ruleset.evaluate(&to_pod(source, Protocol::Tcp, 80)).unwrap();
+                assert_eq!(judgement.verdict, wanted, "{source} and {ranges:?}");
+                asked += usize::from(wanted == Verdict::Allow);
+            }
+        }
+        assert!(asked > 0);
+        enforcer.remove().unwrap();
+    }
+}
+
+/// Each group of one pod, with a port of its own.
+fn groups(count: usize) -> Vec<(Group, Traffic)> {
+    (0..count)
+        .map(|n| {
+            let pod = from_number(Family::V4, 0x0a01_0000 + n as u128);
+            let port = 1000 + n as u16;
+            (Group::Addresses([pod].into()), Traffic::of(Protocol::Tcp, PortSet::range(port, port)))
+        })
+        .collect()
+}
+
+fn flat_cost() {
+    let judge = |count: usize, stranger: bool| -> Vec<Judgement> {
+        let (mut enforcer, ruleset) = start(&plan(groups(count), Vec::new(), Traffic::none()));
+        assert_eq!(ruleset.chains.keys().any(|name| name.starts_with("find_")), count > LINEAR, "{count}");
+        let out = (0..if stranger { 1 } else { count }).map(|n| {
+            let source =
+                from_number(Family::V4, if stranger { 0xc000_0201 } else { 0x0a01_0000 + n as u128 });
+            let packet = to_pod(source, Protocol::Tcp, 1000 + n as u16);
+            let judgement = ruleset.evaluate(&packet).unwrap();
+            assert_eq!(judgement.verdict == Verdict::Allow, !stranger, "{count} groups, {packet:?}");
+            judgement
+        });
+        let out = out.collect();
+        enforcer.remove().unwrap();
+        out
+    };
+    let most = |count, stranger| judge(count, stranger).iter().map(|j| j.lookups).max().unwrap();
+    // Beside the groups: the pair and two dispatch maps.
+    assert_eq!(most(LINEAR, false), LINEAR + 3);
+    assert!(most(LINEAR + 1, false) < LINEAR + 3);
+    for count in [40, 256, 257, 1000] {
+        let levels = if count <= LINEAR * LINEAR { 2 } else { 3 };
+        assert!(most(count, false) <= levels * LINEAR + 3, "{count}");
+        assert!(most(count, true) <= LINEAR + 3, "{count}");
+    }
+}
+
+fn before_the_policies() {
+    let (mut enforcer, ruleset) = start(&plan(Vec::new(), Vec::new(), Traffic::none()));
+    let source = address("fd00::9");
+    for hook in Hook::BOTH {
+        for kind in 0..=255 {
+            let packet = Packet { hook, ..to_pod(source, Protocol::Other(58), kind) };
+            let passes = ruleset.evaluate(&packet).unwrap().verdict == Verdict::Allow;
+            assert_eq!(
+                passes,
+                hook == Hook::Input || (130..=137).contains(&kind) || kind == 143,
+                "type {kind}"
+            );
+        }
+    }
+    for state in [State::New, State::Established, State::Related, State::Untracked] {
+        for byte in 0..16 {
+            for bit in 0..8 {
+                let mut labels = [0; 16];
+                labels[byte] = 1 << bit;
+                // From the pod to a stranger: not isolated, so only our label stops it.
+                let packet = Packet {
+                    source: address("10.0.0.1"),
+                    destination: address("192.0.2.1"),
+                    labels,
+                    state,
+                    ..to_pod(address("10.0.0.1"), Protocol::Tcp, 1)
+                };
+                let ours = byte == 15 && bit == 7;
+                assert_eq!(
+                    ruleset.evaluate(&packet).unwrap().verdict == Verdict::Deny,
+                    ours,
+                    "{state:?} {labels:?}"
+                );
+            }
+        }
+    }
+    enforcer.remove().unwrap();
+}
+
+fn many_ranges() {
+    let ranges: Vec<IpRange> = (0..100_000u128)
+        .map(|n| IpRange {
+            first: from_number(Family::V4, 0x1000_0000 + n * 8),
+            last: from_number(Family::V4, 0x1000_0000 + n * 8 + 3),
+        })
+        .collect();
+    let plan = plan(Vec::new(), vec![(Group::Ranges(ranges), http())], Traffic::none());
+    let started = Instant::now();
+    let (mut enforcer, ruleset) = start(&plan);
+    let took = started.elapsed();
+    for n in [0, 3, 4, 7, 8, 799_995, 799_996, 800_000] {
+        let source = from_number(Family::V4, 0x1000_0000 + n);
+        let wanted = if n % 8 < 4 && n < 800_000 { Verdict::Allow } else { Verdict::Deny };
+        assert_eq!(ruleset.evaluate(&to_pod(source, Protocol::Tcp, 80)).unwrap().verdict, wanted, "{n}");
+    }
+    enforcer.remove().unwrap();
+    assert!(took.as_secs() < 60, "{took:?}");
+}
+
+fn port_sets() {
+    // Rules, sets, and a set that takes several messages: every second port.
+    for step in [30_000, 20_000, 10_000, 500, 2] {
+        let ports = (1..=u16::MAX).step_by(step).fold(Vec::new(), |mut all, port| {
+            all.push(port);
+            all
+        });
+        let mut set = PortSet::none();
+        if step == 2 {
+            // Pairwise union would be quadratic here.
+            let mut level: Vec<PortSet> = ports.iter().map(|p| PortSet::range(*p, *p)).collect();
+            while level.len() > 1 {
+                level = level
+                    .chunks(2)
+                    .map(|pair| pair.iter().fold(PortSet::none(), |a, b| a.union(b)))
+                    .collect();
+            }
+            set = level.pop().unwrap();
+        } else {
+            ports.iter().for_each(|p| set = set.union(&PortSet::range(*p, *p)));
+        }
+        let rest = Traffic::of(Protocol::Udp, set.clone());
+        let (mut enforcer, ruleset) = start(&plan(Vec::new(), Vec::new(), rest));
+        for port in [0, 1, 2, 3, 500, 501, 502, 10_001, 20_001, 30_001, 65_534, 65_535] {
+            let judgement = ruleset.evaluate(&to_pod(address("fd00::9"), Protocol::Udp, port)).unwrap();
+            assert_eq!(judgement.verdict == Verdict::Allow, set.contains(port), "step {step}, port {port}");
+        }
+        enforcer.remove().unwrap();
+    }
+}
+
+fn first_of_a_family() {
+    let first = plan(vec![(Group::Addresses(BTreeSet::new()), http())], Vec::new(), Traffic::none());
+    let (mut enforcer, _) = start(&first);
+    for peer in ["fd00::7", "10.0.0.7"] {
+        let mut next = enforcer.programmed().clone();
+        for group in next.groups.values_mut() {
+            if let Group::Addresses(members) = group {
+                members.insert(address(peer));
+            }
+        }
+        let commit = enforcer.commit(&enforcer.programmed().delta_to(&next)).unwrap();
+        // The member, and the transaction number: what was there and what is.
+        assert_eq!((commit.transactions, commit.elements, commit.messages), (1, 1, 3), "{commit:?}");
+        let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+        let judgement = ruleset.evaluate(&to_pod(address(peer), Protocol::Tcp, 80)).unwrap();
+        assert_eq!(judgement.verdict, Verdict::Allow);
+    }
+}

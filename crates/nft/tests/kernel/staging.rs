@@ -1,0 +1,238 @@
+//! Changes that exceed the send buffer, and what packets meet meanwhile.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex},
+};
+
+use libtest_mimic::Trial;
+use palisade_nft::{
+    Enforcer, Hook, Kernel,
+    reader::{Packet, Ruleset, State},
+};
+use palisade_policy::{
+    Delta, Direction, Family, Group, GroupId, NodePlan, PortSet, Protocol, Table, TableId, Traffic, Verdict,
+    plan::MemberChanges,
+};
+
+use crate::{
+    random::{PORTS, Random, World},
+    sandbox::trial,
+    scripted::kernel,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_plan_of_a_hundred_thousand_addresses_goes_in_stages", hundred_thousand),
+        trial("between_transactions_packets_meet_the_old_rules_or_the_new", old_or_new),
+        trial("an_address_that_moves_is_never_in_neither_group", moves),
+    ]
+}
+
+/// The usual net.core.wmem_max, 208 KiB, which a process without rights can't exceed.
+const ORDINARY_BUFFER: usize = 208 << 10;
+
+fn hundred_thousand() {
+    let (kernel, script) = kernel();
+    script.lock().unwrap().largest = Some(ORDINARY_BUFFER);
+    let mut plan = NodePlan::default();
+    let (table, group) = (TableId([1; 10]), GroupId([1; 10]));
+    let members: BTreeSet<IpAddr> = (0..50_000u32)
+        .flat_map(|n| {
+            [
+                Ipv4Addr::from_bits(0x0a00_0000 + n).into(),
+                Ipv6Addr::from_bits((0xfd << 120) + u128::from(n)).into(),
+            ]
+        })
+        .collect();
+    let row = Traffic::of(Protocol::Tcp, PortSet::range(80, 80));
+    plan.groups.insert(group, Group::Addresses(members.clone()));
+    plan.tables.insert(table, table_of(&[(group, row.clone())], Traffic::none()));
+    let local: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+    plan.ingress = local.iter().map(|a| (*a, table)).collect();
+    let (mut enforcer, commit) = Enforcer::start(kernel, &plan).unwrap();
+    assert!(commit.transactions > 10 && commit.elements >= 100_000, "{commit:?}");
+    assert_eq!(commit.generation as usize, commit.transactions);
+    complete(&mut enforcer, &members);
+
+    // Half of the members leave at once, and a fifth as many come.
+    let removed: BTreeSet<IpAddr> = members.iter().copied().step_by(2).collect();
+    let added: BTreeSet<IpAddr> =
+        (0..10_000u32).map(|n| Ipv4Addr::from_bits(0x0b00_0000 + n).into()).collect();
+    let members: BTreeSet<IpAddr> = members.difference(&removed).chain(&added).copied().collect();
+    let change = MemberChanges { added, removed };
+    let delta = Delta { members: BTreeMap::from([(group, change)]), ..Delta::default() };
+    let commit = enforcer.commit(&delta).unwrap();
+    assert!(commit.transactions > 3 && commit.elements >= 60_000, "{commit:?}");
+    complete(&mut enforcer, &members);
+
+    // One who starts again finds everything in place, but for the rules, which are always written anew.
+    let (mut again, commit) = Enforcer::start(Kernel::open().unwrap(), enforcer.programmed()).unwrap();
+    assert_eq!((commit.transactions, commit.elements), (1, 0), "{commit:?}");
+    complete(&mut again, &members);
+}
+
+fn complete(enforcer: &mut Enforcer, members: &BTreeSet<IpAddr>) {
+    let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+    let in_kernel: usize = Family::BOTH
+        .iter()
+        .zip(["4", "6"])
+        .map(|(family, digit)| {
+            let set = &ruleset.sets[&format!("group_01010101010101010101_{digit}")];
+            let wanted = members.iter().filter(|a| Family::of(**a) == *family).count();
+            assert_eq!(set.elements.len(), wanted, "{family}");
+            wanted
+        })
+        .sum();
+    assert_eq!(in_kernel, members.len());
+}
+
+fn table_of(rows: &[(GroupId, Traffic)], rest: Traffic) -> Table {
+    let exact = rows.iter().cloned().collect();
+    Table { direction: Direction::Ingress, exact, ranges: BTreeMap::new(), rest }
+}
+
+/// The two plans that the kernel may speak for, and what was seen.
+#[derive(Default)]
+pub(crate) struct Watch {
+    pub(crate) old: NodePlan,
+    pub(crate) new: NodePlan,
+    pub(crate) flows: Vec<Packet>,
+    pub(crate) looks: usize,
+    pub(crate) faults: Vec<String>,
+}
+
+impl Watch {
+    pub(crate) fn look(&mut self, kernel: &mut Kernel) {
+        let ruleset = Ruleset::read(kernel).unwrap().unwrap();
+        self.looks += 1;
+        for packet in &self.flows {
+            let says = |plan: &NodePlan, direction| {
+                plan.decide(direction, packet.source, packet.destination, packet.protocol, packet.port)
+                    .is_allow()
+            };
+            let egress = [says(&self.old, Direction::Egress), says(&self.new, Direction::Egress)];
+            let ingress = match packet.hook {
+                Hook::Forward => [says(&self.old, Direction::Ingress), says(&self.new, Direction::Ingress)],
+                Hook::Input => [true; 2],
+            };
+            let allowed = ruleset.evaluate(packet).unwrap().verdict == Verdict::Allow;
+            if !egress.iter().any(|e| ingress.iter().any(|i| (*e && *i) == allowed)) {
+                self.faults
+                    .push(format!("{packet:?}: {allowed}, but egress {egress:?} and ingress {ingress:?}"));
+            }
+        }
+    }
+}
+
+/// Random changes, one kind at a time, through a socket that takes little at once.
+fn old_or_new() {
+    let (mut looks, mut staged) = (0, 0);
+    for seed in 500..510 {
+        let random = &mut Random::new(seed);
+        let mut world = World::new(random, 12);
+        let (kernel, script) = kernel();
+        let (mut enforcer, _) = Enforcer::start(kernel, &world.plan()).unwrap();
+        let watch = Arc::new(Mutex::new(Watch::default()));
+        let mut observer = Kernel::open().unwrap();
+        let watched = watch.clone();
+        script.lock().unwrap().after_batch =
+            Some(Box::new(move || watched.lock().unwrap().look(&mut observer)));
+        script.lock().unwrap().largest = Some(6000);
+        for step in 0..4 {
+            if step % 2 == 0 {
+                world.move_members(random);
+            } else {
+                world.change_tables(random);
+            }
+            let new = world.plan();
+            {
+                let mut watch = watch.lock().unwrap();
+                watch.flows = flows(&world, random);
+                watch.old = enforcer.programmed().clone();
+                watch.new = new.clone();
+            }
+            let commit = enforcer.commit(&enforcer.programmed().delta_to(&new)).unwrap();
+            staged += usize::from(commit.transactions > 1);
+            let watch = watch.lock().unwrap();
+            assert!(watch.faults.is_empty(), "seed {seed}, step {step}: {:#?}", watch.faults);
+            looks = watch.looks + looks;
+        }
+        script.lock().unwrap().after_batch = None;
+        enforcer.remove().unwrap();
+    }
+    assert!(staged > 10 && looks > staged, "{looks} looks at {staged} staged changes show nothing");
+}
+
+pub(crate) fn flows(world: &World, random: &mut Random) -> Vec<Packet> {
+    let addresses = world.interesting();
+    let mut out = Vec::new();
+    while out.len() < 250 {
+        let (source, destination) = (*random.pick(&addresses), *random.pick(&addresses));
+        if Family::of(source) == Family::of(destination) {
+            let (hook, protocol) = (*random.pick(&Hook::BOTH), *random.pick(&Protocol::WITH_PORTS));
+            let port = *random.pick(&PORTS);
+            out.push(Packet {
+                hook,
+                source,
+                destination,
+                protocol,
+                port,
+                state: State::New,
+                labels: [0; 16],
+            });
+        }
+    }
+    out
+}
+
+fn moves() {
+    let pods: [IpAddr; 3] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|a| a.parse().unwrap());
+    let (table, a, b) = (TableId([1; 10]), GroupId([1; 10]), GroupId([2; 10]));
+    let rows = [(a, Traffic::none()), (b, Traffic::of(Protocol::Tcp, PortSet::range(80, 80)))];
+    let old = NodePlan {
+        ingress: BTreeMap::from([(pods[0], table)]),
+        tables: BTreeMap::from([(table, table_of(&rows, Traffic::all()))]),
+        groups: BTreeMap::from([
+            (a, Group::Addresses([pods[1], pods[2]].into())),
+            (b, Group::Addresses(BTreeSet::new())),
+        ]),
+        ..NodePlan::default()
+    };
+    let mut new = old.clone();
+    new.groups.insert(a, Group::Addresses([pods[2]].into()));
+    new.groups.insert(b, Group::Addresses([pods[1]].into()));
+    let (kernel, script) = kernel();
+    let (mut enforcer, _) = Enforcer::start(kernel, &old).unwrap();
+    // With `rest` allowing everything, the moment in neither group would let port 22 through.
+    let packet = Packet {
+        hook: Hook::Forward,
+        source: pods[1],
+        destination: pods[0],
+        protocol: Protocol::Tcp,
+        port: 22,
+        state: State::New,
+        labels: [0; 16],
+    };
+    let watch = Arc::new(Mutex::new(Watch {
+        old: old.clone(),
+        new: new.clone(),
+        flows: vec![packet],
+        ..Watch::default()
+    }));
+    let (watched, mut observer) = (watch.clone(), Kernel::open().unwrap());
+    script.lock().unwrap().after_batch = Some(Box::new(move || watched.lock().unwrap().look(&mut observer)));
+    let commit = enforcer.commit(&old.delta_to(&new)).unwrap();
+    // Arrivals, then departures: an element and its transaction number each.
+    assert_eq!((commit.transactions, commit.elements), (2, 2), "{commit:?}");
+    {
+        let watch = watch.lock().unwrap();
+        assert_eq!((watch.looks, &watch.faults[..]), (2, &[][..]));
+    }
+    script.lock().unwrap().after_batch = None;
+    // A pod that only comes or only goes takes one.
+    let mut last = new.clone();
+    last.groups.insert(a, Group::Addresses(BTreeSet::new()));
+    assert_eq!(enforcer.commit(&new.delta_to(&last)).unwrap().transactions, 1);
+}

@@ -1,0 +1,92 @@
+//! `palisade can`: may this end open a connection to that one, and why?
+
+mod answer;
+pub(crate) mod question;
+mod render;
+mod spec;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use palisade_manifest::{Loaded, Options};
+use palisade_policy::Workload;
+
+use crate::{
+    exit::Outcome,
+    output::{self, Format},
+    sources::{self, Sources},
+};
+pub(crate) use question::Asked;
+pub(crate) use render::JsonEnd;
+pub(crate) use spec::{Spec, Who};
+
+/// What `can` is asked.
+#[derive(Debug, Args)]
+pub(crate) struct Can {
+    /// Who opens the connection
+    #[arg(value_name = "SRC")]
+    source: String,
+    /// Who is called, with port and protocol (TCP if not said)
+    #[arg(value_name = "DST[:PORT[/PROTO]]")]
+    destination: String,
+    #[command(flatten)]
+    sources: Sources,
+    /// The namespace of names, and of objects in the manifests, that have none
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    namespace: String,
+    /// The form of the answer
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    output: Format,
+    /// Print nothing: the exit code is the answer
+    #[arg(short, long, conflicts_with = "output")]
+    quiet: bool,
+}
+
+/// The error for a name of a workload that is there and has no pods.
+fn without_pods(loaded: &Loaded, specs: &[&Spec], namespace: &str) -> Option<anyhow::Error> {
+    let named = |who: &Who| match who {
+        Who::Named { namespace: own, kind, name } => {
+            let kind = kind.map(|k| k.to_string());
+            let fits = |w: &Workload| {
+                kind.as_ref().is_none_or(|k| w.kind.eq_ignore_ascii_case(k)) && *w.name == **name
+            };
+            let at = own.as_deref().unwrap_or(namespace);
+            loaded
+                .workloads
+                .iter()
+                .find(|((n, w), pods)| **n == *at && fits(w) && pods.is_empty())
+                .map(|(key, _)| key)
+        }
+        Who::Address(_) | Who::Internet => None,
+    };
+    let (namespace, workload) = specs.iter().find_map(|s| named(&s.who))?;
+    let kind = workload.kind.to_ascii_lowercase();
+    Some(anyhow::anyhow!("{kind} {namespace}/{} has no pods: nobody connects to or from it", workload.name))
+}
+
+/// Answers.
+pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
+    if arguments.sources.files.is_empty() {
+        bail!(
+            "no manifests given: say where policies and pods are with -f PATH (a file, a directory, or - for standard input)"
+        );
+    }
+    let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
+    let source = parse("source", &arguments.source)?;
+    let destination = parse("destination", &arguments.destination)?;
+    let options = Options { default_namespace: arguments.namespace.clone(), ..Options::default() };
+    let loaded =
+        sources::load(&arguments.sources.files, &arguments.sources.reading, &options, arguments.quiet)?;
+    let cluster = &loaded.cluster;
+    let question =
+        question::resolve(cluster, &source, &destination, &arguments.namespace).map_err(|error| {
+            without_pods(&loaded, &[&source, &destination], &arguments.namespace).unwrap_or(error)
+        })?;
+    let answer = answer::answer(cluster, question);
+    let text = match arguments.output {
+        _ if arguments.quiet => String::new(),
+        Format::Text => render::text(&answer),
+        Format::Json => render::json(&answer)?,
+    };
+    output::print(&text).context("can't write the answer")?;
+    Ok(Outcome::of(answer.verdict.is_allow()))
+}

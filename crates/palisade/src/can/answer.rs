@@ -1,0 +1,183 @@
+//! The flows of a question, decided, and put together where they have the same answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use palisade_policy::{Cluster, Decision, Endpoint, Family, Protocol, Verdict, reference};
+
+use super::question::{Asked, Question};
+
+/// The answer to a question.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The source in full spelling.
+    pub(crate) source: String,
+    /// The destination in full spelling.
+    pub(crate) destination: String,
+    /// Allowed only if every flow is.
+    pub(crate) verdict: Verdict,
+    /// By what the verdict differs; empty if all flows agree.
+    pub(crate) differs: Vec<Difference>,
+    /// The flows that have the same answer.
+    pub(crate) groups: Vec<Group>,
+    /// Whether policies tell parts of the internet apart that were asked about.
+    pub(crate) parts: bool,
+}
+
+/// Flows with one decision.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// On what; sorted. The same flows were asked on each.
+    pub(crate) calls: Vec<Call>,
+    /// What was decided.
+    pub(crate) decision: Decision,
+    /// The flows on the first call; the others have the same ends.
+    pub(crate) asked: Vec<Asked>,
+}
+
+/// What a flow is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Call {
+    /// The protocol; [`Protocol::Other`] stands for ICMP of both families.
+    pub(crate) protocol: Protocol,
+    /// The port of the service, if one was asked for.
+    pub(crate) service_port: Option<u16>,
+    /// The port on the destination.
+    pub(crate) port: u16,
+}
+
+impl Call {
+    fn of(asked: &Asked) -> Self {
+        // ICMP and ICMPv6 are one question.
+        let protocol =
+            if asked.flow.protocol == Protocol::Other(58) { Protocol::Other(1) } else { asked.flow.protocol };
+        Self { protocol, service_port: asked.service_port, port: asked.flow.port }
+    }
+}
+
+impl Group {
+    /// The families of its flows.
+    pub(crate) fn families(&self) -> BTreeSet<Family> {
+        self.asked.iter().map(Asked::family).collect()
+    }
+
+    fn ends(&self) -> Vec<(&Endpoint, &Endpoint)> {
+        self.asked.iter().map(|a| (&a.flow.source, &a.flow.destination)).collect()
+    }
+}
+
+/// What makes a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Difference {
+    /// IPv4 and IPv6 have different verdicts.
+    Family,
+    /// Ports have.
+    Port,
+    /// Pods of a workload, or backends of a service, have.
+    Pod,
+    /// Parts of the internet have.
+    Region,
+}
+
+impl Difference {
+    /// The word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Family => "family",
+            Self::Port => "port",
+            Self::Pod => "pod",
+            Self::Region => "address",
+        }
+    }
+}
+
+/// Decides every flow of a question.
+pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
+    let decided: Vec<(Asked, Decision)> = question
+        .asked
+        .into_iter()
+        .map(|asked| {
+            let decision = reference::decide(cluster, &asked.flow);
+            (asked, decision)
+        })
+        .collect();
+    let allowed = decided.iter().all(|(_, d)| d.verdict().is_allow());
+    Answer {
+        source: question.source,
+        destination: question.destination,
+        verdict: if allowed { Verdict::Allow } else { Verdict::Deny },
+        differs: differences(&decided),
+        parts: parts(&decided),
+        groups: groups(decided),
+    }
+}
+
+fn groups(decided: Vec<(Asked, Decision)>) -> Vec<Group> {
+    let mut by_call: Vec<Group> = Vec::new();
+    for (asked, decision) in decided {
+        let call = Call::of(&asked);
+        match by_call.iter_mut().find(|g| g.calls == [call] && g.decision == decision) {
+            Some(group) => group.asked.push(asked),
+            None => by_call.push(Group { calls: vec![call], decision, asked: vec![asked] }),
+        }
+    }
+    let mut out: Vec<Group> = Vec::new();
+    for mut group in by_call {
+        match out.iter_mut().find(|g| g.decision == group.decision && g.ends() == group.ends()) {
+            Some(same) => same.calls.append(&mut group.calls),
+            None => out.push(group),
+        }
+    }
+    for group in &mut out {
+        group.calls.sort();
+    }
+    // What is denied is what the user came for; within that, ports in order.
+    out.sort_by(|a, b| {
+        (a.decision.verdict().is_allow(), &a.calls).cmp(&(b.decision.verdict().is_allow(), &b.calls))
+    });
+    out
+}
+
+/// Whether one family has more than one part of the internet between the same ends.
+fn parts(decided: &[(Asked, Decision)]) -> bool {
+    let regions = decided.iter().filter_map(|(a, _)| Some((a, a.region.as_ref()?)));
+    let samples: BTreeSet<_> = regions.map(|(a, r)| (a.family(), r.sample)).collect();
+    samples.len() > samples.iter().map(|s| s.0).collect::<BTreeSet<_>>().len()
+}
+
+fn differences(decided: &[(Asked, Decision)]) -> Vec<Difference> {
+    let all: BTreeSet<bool> = decided.iter().map(|(_, d)| d.verdict().is_allow()).collect();
+    if all.len() < 2 {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    let mut test = |what, differ: bool| {
+        if differ {
+            out.push(what);
+        }
+    };
+    test(Difference::Family, differ_by(decided, |a| a.family()));
+    test(Difference::Port, differ_by(decided, Call::of));
+    test(Difference::Pod, differ_by(decided, |a| (who(&a.flow.source), who(&a.flow.destination))));
+    test(Difference::Region, differ_by(decided, |a| a.region.as_ref().map(|r| (a.family(), r.sample))));
+    out
+}
+
+/// Whether the verdicts are not the same for every value of a property.
+fn differ_by<K: Ord>(decided: &[(Asked, Decision)], property: impl Fn(&Asked) -> K) -> bool {
+    let mut verdicts: BTreeMap<K, BTreeSet<bool>> = BTreeMap::new();
+    for (asked, decision) in decided {
+        verdicts.entry(property(asked)).or_default().insert(decision.verdict().is_allow());
+    }
+    let mut sets = verdicts.values();
+    let first = sets.next();
+    sets.any(|s| Some(s) != first)
+}
+
+/// Who an end is, whatever its family.
+pub(crate) fn who(end: &Endpoint) -> String {
+    match end {
+        Endpoint::Pod { key, .. } => key.to_string(),
+        Endpoint::Node { name, .. } => format!("node/{name}"),
+        Endpoint::External(_) => String::new(),
+    }
+}

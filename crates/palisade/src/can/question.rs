@@ -1,0 +1,345 @@
+//! From two specs to the flows that the question is about.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, bail};
+use palisade_policy::{
+    Cluster, Direction, Endpoint, Family, Flow, ObjectKey, Pod, Protocol, Service,
+    lookup::{self, Kind, LookupError, Named, PortSpec},
+    regions::{self, Region},
+};
+
+use super::spec::{ProtocolSpec, Spec, Who};
+
+/// A question with everything resolved.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// The source in full spelling.
+    pub(crate) source: String,
+    /// The destination in full spelling.
+    pub(crate) destination: String,
+    /// The flows to decide; never empty.
+    pub(crate) asked: Vec<Asked>,
+}
+
+/// One flow of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// The flow.
+    pub(crate) flow: Flow,
+    /// The service that leads to it, if one was asked for.
+    pub(crate) service: Option<ObjectKey>,
+    /// The port of that service.
+    pub(crate) service_port: Option<u16>,
+    /// The part of the internet that one end stands for.
+    pub(crate) region: Option<Region>,
+}
+
+impl Asked {
+    /// The family of its addresses.
+    pub(crate) fn family(&self) -> Family {
+        Family::of(self.flow.destination.address())
+    }
+}
+
+/// What one spec stands for.
+enum End<'a> {
+    /// These endpoints.
+    Endpoints(Vec<Endpoint>),
+    /// A service, of this one family if it was named by address.
+    Service(&'a Service, Option<Family>),
+    /// The internet.
+    Internet,
+}
+
+/// Above so many flows an answer takes gigabytes and minutes. A thousand pods on one side and a hundred on the other are
+/// well below it.
+const MOST_FLOWS: usize = 1_000_000;
+
+/// Resolves a question against a cluster. Names without a namespace are looked up in `namespace`.
+pub(crate) fn resolve(
+    cluster: &Cluster,
+    source: &Spec,
+    destination: &Spec,
+    namespace: &str,
+) -> Result<Question> {
+    if source.port.is_some() || source.protocol.is_some() {
+        bail!("the source has a port or protocol; they belong to the destination: SRC DST:PORT/PROTO");
+    }
+    let (from_name, from) = end(cluster, &source.who, namespace).context("source")?;
+    let (to_name, to) = end(cluster, &destination.who, namespace).context("destination")?;
+    let from = match from {
+        End::Service(service, family) => End::Endpoints(backend_endpoints(cluster, service, family)?),
+        other => other,
+    };
+    let mut asked = Vec::new();
+    for target in targets(cluster, destination, &to)? {
+        if asked.len() > MOST_FLOWS {
+            bail!(
+                "{from_name} and {to_name} have more than {MOST_FLOWS} pairs of addresses and ports between them; ask about single pods or one port"
+            );
+        }
+        match (&from, target.end) {
+            (End::Internet, None) => {
+                bail!("neither end is in the cluster: no policy has a say between internet and internet")
+            }
+            (End::Internet, Some(end)) => {
+                asked.extend(with_internet(cluster, &end, Direction::Ingress, &target.call));
+            }
+            (End::Endpoints(sources), None) => {
+                for end in sources {
+                    asked.extend(with_internet(cluster, end, Direction::Egress, &target.call));
+                }
+            }
+            (End::Endpoints(sources), Some(end)) => {
+                let same_family = lookup::of_family(sources, Family::of(end.address()));
+                asked.extend(same_family.map(|source| target.call.flow(source.clone(), end.clone(), None)));
+            }
+            (End::Service(..), _) => bail!("a service is no source"),
+        }
+    }
+    without_loops(&mut asked);
+    // Ports and services repeat where a pod declares one twice.
+    let mut seen = BTreeSet::new();
+    asked.retain(|a| seen.insert((a.flow.clone(), a.service_port)));
+    if asked.is_empty() {
+        bail!(
+            "{from_name} and {to_name} have no address family in common, so no connection between them exists"
+        );
+    }
+    Ok(Question { source: from_name, destination: to_name, asked })
+}
+
+/// A workload asked about itself means its pods among each other; the pod itself is meant only where it is alone.
+fn without_loops(asked: &mut Vec<Asked>) {
+    let is_loop =
+        |a: &Asked| pod_key(&a.flow.source).is_some_and(|k| pod_key(&a.flow.destination) == Some(k));
+    if asked.iter().any(|a| !is_loop(a)) {
+        asked.retain(|a| !is_loop(a) || a.flow.through_service);
+    }
+}
+
+fn pod_key(end: &Endpoint) -> Option<&ObjectKey> {
+    if let Endpoint::Pod { key, .. } = end { Some(key) } else { None }
+}
+
+/// The endpoints for which a name stands as a source.
+pub(crate) fn endpoints(cluster: &Cluster, who: &Who, namespace: &str) -> Result<Vec<Endpoint>> {
+    match end(cluster, who, namespace)?.1 {
+        End::Endpoints(ends) => Ok(ends),
+        End::Service(service, family) => backend_endpoints(cluster, service, family),
+        End::Internet => bail!("the internet is not a single place"),
+    }
+}
+
+fn end<'a>(cluster: &'a Cluster, who: &Who, namespace: &str) -> Result<(String, End<'a>)> {
+    let (namespace, kind, name) = match who {
+        Who::Internet => return Ok(("internet".to_owned(), End::Internet)),
+        Who::Address(address) => {
+            // A connection to a cluster address is judged after its translation (SEMANTICS G-1).
+            if let Some(service) = lookup::service_at(cluster, *address) {
+                let name = format!("{} ({address})", Named::Service(service));
+                return Ok((name, End::Service(service, Some(Family::of(*address)))));
+            }
+            let endpoint = lookup::owner(cluster, *address);
+            return Ok((endpoint.to_string(), End::Endpoints(vec![endpoint])));
+        }
+        Who::Named { namespace: own, kind, name } => (own.as_deref().unwrap_or(namespace), *kind, name),
+    };
+    let found = lookup::find(cluster, kind, namespace, name)
+        .map_err(|e| with_service_hint(cluster, e, kind, namespace, name))?;
+    let label = found.to_string();
+    let end = match found {
+        Named::Pod(pod) => End::Endpoints(lookup::endpoints_of(cluster, pod)?),
+        Named::Workload(_, pods) => End::Endpoints(endpoints_of_all(cluster, &pods)?),
+        Named::Service(service) => End::Service(service, None),
+        Named::Node(node) => {
+            let of_node = |a| Endpoint::Node { name: node.name.clone(), address: a };
+            if node.addresses.is_empty() {
+                bail!("node {} has no address in `status.addresses`", node.name);
+            }
+            End::Endpoints(node.addresses.iter().copied().map(of_node).collect())
+        }
+    };
+    Ok((label, end))
+}
+
+/// A name that only a service or node has needs its kind written out.
+fn with_service_hint(
+    cluster: &Cluster,
+    error: LookupError,
+    kind: Option<Kind>,
+    namespace: &str,
+    name: &str,
+) -> anyhow::Error {
+    let hint = [Kind::Service, Kind::Node]
+        .into_iter()
+        .find_map(|k| lookup::find(cluster, Some(k), namespace, name).ok());
+    match (hint, kind) {
+        (Some(found), None) => anyhow::anyhow!(
+            "there is no pod or workload `{name}` in namespace {namespace}, but there is {found}; write that"
+        ),
+        _ => error.into(),
+    }
+}
+
+/// The ends of all pods that have one; the reason of the first if none has.
+fn endpoints_of_all(cluster: &Cluster, pods: &[&Pod]) -> Result<Vec<Endpoint>> {
+    let (mut out, mut first_error) = (Vec::new(), None);
+    for pod in pods {
+        match lookup::endpoints_of(cluster, pod) {
+            Ok(ends) => out.extend(ends),
+            Err(error) => drop(first_error.get_or_insert(error)),
+        }
+    }
+    match first_error {
+        Some(error) if out.is_empty() => Err(error.into()),
+        _ => Ok(out),
+    }
+}
+
+fn backend_endpoints(cluster: &Cluster, service: &Service, family: Option<Family>) -> Result<Vec<Endpoint>> {
+    let mut out = BTreeSet::new();
+    for backend in lookup::backends(cluster, service, None, None)? {
+        out.extend(lookup::endpoints_of(cluster, backend.pod)?);
+    }
+    Ok(out.into_iter().filter(|e| family.is_none_or(|f| Family::of(e.address()) == f)).collect())
+}
+
+/// What is called, and where.
+struct Target {
+    /// The end; `None` is the internet.
+    end: Option<Endpoint>,
+    /// Protocol and port.
+    call: Call,
+}
+
+#[derive(Clone)]
+struct Call {
+    protocol: ProtocolSpec,
+    port: u16,
+    service: Option<(ObjectKey, u16)>,
+}
+
+impl Call {
+    fn new(protocol: Protocol, port: u16) -> Self {
+        Self { protocol: ProtocolSpec::WithPorts(protocol), port, service: None }
+    }
+
+    fn flow(&self, source: Endpoint, destination: Endpoint, region: Option<Region>) -> Asked {
+        let protocol = match (self.protocol, Family::of(destination.address())) {
+            (ProtocolSpec::WithPorts(protocol), _) => protocol,
+            (ProtocolSpec::Icmp, Family::V4) => Protocol::Other(1),
+            (ProtocolSpec::Icmp, Family::V6) => Protocol::Other(58),
+        };
+        let through_service = self.service.is_some();
+        let (service, service_port) = self.service.clone().unzip();
+        let flow = Flow { source, destination, protocol, port: self.port, through_service };
+        Asked { flow, service, service_port, region }
+    }
+}
+
+/// The flows between one end and every part of the internet that its policies tell apart. `direction` is that end's.
+fn with_internet(cluster: &Cluster, end: &Endpoint, direction: Direction, call: &Call) -> Vec<Asked> {
+    let subject = pod_key(end).and_then(|key| cluster.pods.get(key));
+    let regions = regions::internet(cluster, subject, direction, Family::of(end.address()));
+    let flow = |region: Region| {
+        let outside = Endpoint::External(region.sample);
+        match direction {
+            Direction::Ingress => call.flow(outside, end.clone(), Some(region)),
+            Direction::Egress => call.flow(end.clone(), outside, Some(region)),
+        }
+    };
+    regions.into_iter().map(flow).collect()
+}
+
+fn targets(cluster: &Cluster, spec: &Spec, end: &End<'_>) -> Result<Vec<Target>> {
+    match end {
+        End::Internet => Ok(vec![Target { end: None, call: fixed_call(spec, "the internet")? }]),
+        End::Service(service, family) => service_targets(cluster, spec, service, *family),
+        End::Endpoints(ends) => {
+            let mut out = Vec::new();
+            for end in ends {
+                let calls = calls_to(cluster, spec, end)?;
+                out.extend(calls.into_iter().map(|call| Target { end: Some(end.clone()), call }));
+            }
+            match (out.is_empty(), &spec.port) {
+                (false, _) => Ok(out),
+                (true, Some(port)) => {
+                    bail!("no pod of the destination declares a port named `{port}`; write its number")
+                }
+                (true, None) => bail!(
+                    "the destination declares no container port{}; say which port you mean: DST:PORT",
+                    with_protocol(spec)
+                ),
+            }
+        }
+    }
+}
+
+fn with_protocol(spec: &Spec) -> String {
+    spec.protocol.map(|p| format!(" for {p}")).unwrap_or_default()
+}
+
+/// Port and protocol of an end that declares none.
+fn fixed_call(spec: &Spec, what: &str) -> Result<Call> {
+    match (&spec.port, spec.protocol) {
+        (None, Some(ProtocolSpec::Icmp)) => Ok(Call { protocol: ProtocolSpec::Icmp, port: 0, service: None }),
+        (Some(PortSpec::Number(port)), Some(ProtocolSpec::WithPorts(protocol))) => {
+            Ok(Call::new(protocol, *port))
+        }
+        (Some(PortSpec::Name(name)), _) => {
+            bail!("{what} has no port names: write the number of port `{name}`")
+        }
+        _ => bail!("{what} declares no ports; say which port you mean: DST:PORT[/PROTO]"),
+    }
+}
+
+/// The ports of one end that the spec means: the one given, or every declared one.
+fn calls_to(cluster: &Cluster, spec: &Spec, end: &Endpoint) -> Result<Vec<Call>> {
+    let Some(pod) = pod_key(end).and_then(|key| cluster.pods.get(key)) else {
+        let what = match end {
+            Endpoint::Node { name, .. } => format!("node {name}"),
+            _ => end.to_string(),
+        };
+        return Ok(vec![fixed_call(spec, &what)?]);
+    };
+    let protocol = match spec.protocol {
+        Some(ProtocolSpec::Icmp) => return Ok(vec![fixed_call(spec, "")?]),
+        Some(ProtocolSpec::WithPorts(protocol)) => Some(protocol),
+        None => None,
+    };
+    let wanted = |p: Protocol| protocol.is_none_or(|q| p == q);
+    let ports: BTreeSet<(Protocol, u16)> = match &spec.port {
+        Some(PortSpec::Number(port)) => BTreeSet::from([(protocol.unwrap_or(Protocol::Tcp), *port)]),
+        Some(PortSpec::Name(name)) => pod.named_ports(name, protocol).collect(),
+        None => pod.ports.iter().filter(|p| wanted(p.protocol)).map(|p| (p.protocol, p.port)).collect(),
+    };
+    Ok(ports.into_iter().map(|(protocol, port)| Call::new(protocol, port)).collect())
+}
+
+fn service_targets(
+    cluster: &Cluster,
+    spec: &Spec,
+    service: &Service,
+    family: Option<Family>,
+) -> Result<Vec<Target>> {
+    let protocol = match spec.protocol {
+        Some(ProtocolSpec::Icmp) => {
+            bail!("a service address answers no ICMP; ask about the pods behind service {}", service.key)
+        }
+        Some(ProtocolSpec::WithPorts(protocol)) => Some(protocol),
+        None => None,
+    };
+    let mut out = Vec::new();
+    for backend in lookup::backends(cluster, service, protocol, spec.port.as_ref())? {
+        let mut call = Call::new(backend.protocol, backend.port);
+        call.service = Some((service.key.clone(), backend.service_port));
+        for end in lookup::endpoints_of(cluster, backend.pod)? {
+            if family.is_none_or(|f| Family::of(end.address()) == f) {
+                out.push(Target { end: Some(end), call: call.clone() });
+            }
+        }
+    }
+    Ok(out)
+}

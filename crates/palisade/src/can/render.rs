@@ -1,0 +1,268 @@
+//! An answer as text and as JSON.
+
+use std::fmt::Write as _;
+
+use palisade_policy::{Direction, Endpoint, Family, IpRange, Verdict, address::to_number};
+use serde::Serialize;
+
+use super::answer::{Answer, Call, Group, who};
+use crate::{
+    explain::{self, JsonSide, families_text, port_text, verdict_word},
+    output::{Style, styled},
+};
+
+/// The version of the JSON; raised when a field changes its meaning or goes away.
+const SCHEMA: &str = "palisade.can/v1";
+
+/// How many pairs of pods, and how many ranges, one line names.
+const SHOWN: usize = 4;
+
+/// The answer for people. Escape sequences of colour are in it; the writer strips them where they don't belong.
+pub(crate) fn text(answer: &Answer) -> String {
+    let mut out = String::new();
+    let differs = match &answer.differs[..] {
+        [] => String::new(),
+        by => format!(" (differs by {})", by.iter().map(|d| d.word()).collect::<Vec<_>>().join(" and ")),
+    };
+    let head = format!("{} → {}", answer.source, answer.destination);
+    _ = match &answer.groups[..] {
+        [only] => writeln!(out, "{}  {head}  {}", verdict(answer.verdict), call(only)),
+        _ => writeln!(out, "{}  {head}{differs}", verdict(answer.verdict)),
+    };
+    for group in &answer.groups {
+        if answer.groups.len() > 1 {
+            _ = writeln!(
+                out,
+                "\n{}  {}  {}",
+                verdict(group.decision.verdict()),
+                ends(answer, group),
+                call(group)
+            );
+        } else if let Some(ends) = regions(answer, group) {
+            _ = writeln!(out, "  for {ends}");
+        }
+        for (direction, side) in
+            [(Direction::Egress, &group.decision.egress), (Direction::Ingress, &group.decision.ingress)]
+        {
+            let mut lines = explain::lines(side, direction).into_iter();
+            let name = format!("{direction}:");
+            _ = writeln!(out, "  {name:<8} {}  {}", padded(side.verdict), lines.next().unwrap_or_default());
+            for line in lines {
+                _ = writeln!(out, "  {:<8} {:<7}  {line}", "", "");
+            }
+        }
+    }
+    out
+}
+
+fn style(verdict: Verdict) -> Style {
+    if verdict.is_allow() { Style::Good } else { Style::Bad }
+}
+
+fn verdict(verdict: Verdict) -> String {
+    styled(style(verdict), verdict_word(verdict))
+}
+
+fn padded(verdict: Verdict) -> String {
+    styled(style(verdict), &format!("{:<7}", verdict_word(verdict)))
+}
+
+/// On what: `TCP 80, IPv4 and IPv6`, `service port 80 → TCP 8080, IPv4`.
+fn call(group: &Group) -> String {
+    let one = |c: &Call| {
+        let service = c.service_port.map(|p| format!("service port {p} → ")).unwrap_or_default();
+        format!("{service}{}", port_text(c.protocol, c.port))
+    };
+    let calls: Vec<String> = group.calls.iter().map(one).collect();
+    format!("{}, {}", calls.join(", "), families_text(group.families()))
+}
+
+/// A range as a CIDR if it is one, else as first and last address.
+fn range_text(range: &IpRange) -> String {
+    let (first, last) = (to_number(range.first), to_number(range.last));
+    let bits = if Family::of(range.first) == Family::V4 { 32 } else { 128 };
+    let host_bits = (last - first).trailing_ones();
+    let is_cidr = (last - first).count_ones() == host_bits && (first & (last - first)) == 0;
+    if is_cidr && first != last { format!("{}/{}", range.first, bits - host_bits) } else { range.to_string() }
+}
+
+/// Which flows of the question a group holds: the pairs of pods where it has several, and the part of the internet.
+fn ends(answer: &Answer, group: &Group) -> String {
+    let all = pairs(answer.groups.iter());
+    let own = pairs(std::iter::once(group));
+    let mut out = if own == all {
+        "all pods".to_owned()
+    } else {
+        let mut shown: Vec<String> = own.iter().take(SHOWN).cloned().collect();
+        if own.len() > SHOWN {
+            shown.push(format!("{} more", own.len() - SHOWN));
+        }
+        shown.join(", ")
+    };
+    if all.len() == 1 {
+        out = all.first().cloned().unwrap_or_default();
+    }
+    match regions(answer, group) {
+        Some(regions) => format!("{out}, for {regions}"),
+        None => out,
+    }
+}
+
+fn pairs<'a>(groups: impl Iterator<Item = &'a Group>) -> Vec<String> {
+    let named = |end: &Endpoint, region: bool| match end {
+        Endpoint::External(_) if region => "internet".to_owned(),
+        Endpoint::External(address) => address.to_string(),
+        _ => who(end),
+    };
+    let mut out: Vec<String> = groups
+        .flat_map(|g| &g.asked)
+        .map(|a| {
+            let region = a.region.is_some();
+            format!("{} → {}", named(&a.flow.source, region), named(&a.flow.destination, region))
+        })
+        .collect();
+    out.sort();
+    out.dedup();
+    out
+}
+
+/// The parts of the internet that a group is about, the whole of it being no part.
+fn regions(answer: &Answer, group: &Group) -> Option<String> {
+    if !answer.parts {
+        return None;
+    }
+    let mut regions: Vec<_> = group.asked.iter().filter_map(|a| a.region.as_ref()).collect();
+    if regions.is_empty() {
+        return None;
+    }
+    regions.sort_by_key(|r| r.sample);
+    regions.dedup();
+    let words = regions.iter().take(SHOWN).map(|region| match region.ranges.len() {
+        n if n <= SHOWN => region.ranges.iter().map(range_text).collect::<Vec<_>>().join(" "),
+        n => format!("{} and everything like it ({n} ranges)", region.sample),
+    });
+    let mut words: Vec<String> = words.collect();
+    if regions.len() > SHOWN {
+        words.push(format!("{} more ranges", regions.len() - SHOWN));
+    }
+    Some(words.join(", "))
+}
+
+#[derive(Serialize)]
+struct JsonAnswer<'a> {
+    schema: &'static str,
+    verdict: &'static str,
+    source: &'a str,
+    destination: &'a str,
+    differs_by: Vec<&'static str>,
+    answers: Vec<JsonGroup>,
+}
+
+#[derive(Serialize)]
+struct JsonGroup {
+    verdict: &'static str,
+    on: Vec<JsonCall>,
+    families: Vec<String>,
+    egress: JsonSide,
+    ingress: JsonSide,
+    flows: Vec<JsonFlow>,
+}
+
+#[derive(Serialize)]
+struct JsonCall {
+    protocol: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_port: Option<u16>,
+}
+
+impl From<&Call> for JsonCall {
+    fn from(call: &Call) -> Self {
+        let port = call.protocol.has_ports().then_some(call.port);
+        Self { protocol: call.protocol.to_string(), port, service_port: call.service_port }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonFlow {
+    source: JsonEnd,
+    destination: JsonEnd,
+    /// The public addresses for which the external end stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stands_for: Option<Vec<String>>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct JsonEnd {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    address: String,
+}
+
+impl From<&Endpoint> for JsonEnd {
+    fn from(end: &Endpoint) -> Self {
+        let address = end.address().to_string();
+        match end {
+            Endpoint::Pod { key, .. } => {
+                let (namespace, name) = (Some(key.namespace.to_string()), Some(key.name.to_string()));
+                Self { kind: "pod", namespace, name, address }
+            }
+            Endpoint::Node { name, .. } => {
+                Self { kind: "node", namespace: None, name: Some(name.to_string()), address }
+            }
+            Endpoint::External(_) => Self { kind: "external", namespace: None, name: None, address },
+        }
+    }
+}
+
+/// The answer for machines.
+pub(crate) fn json(answer: &Answer) -> serde_json::Result<String> {
+    let group = |g: &Group| JsonGroup {
+        verdict: verdict_word(g.decision.verdict()),
+        on: g.calls.iter().map(Into::into).collect(),
+        families: g.families().iter().map(ToString::to_string).collect(),
+        egress: (&g.decision.egress).into(),
+        ingress: (&g.decision.ingress).into(),
+        flows: g
+            .asked
+            .iter()
+            .map(|a| JsonFlow {
+                source: (&a.flow.source).into(),
+                destination: (&a.flow.destination).into(),
+                stands_for: a.region.as_ref().map(|r| r.ranges.iter().map(range_text).collect()),
+            })
+            .collect(),
+    };
+    let mut out = serde_json::to_string_pretty(&JsonAnswer {
+        schema: SCHEMA,
+        verdict: verdict_word(answer.verdict),
+        source: &answer.source,
+        destination: &answer.destination,
+        differs_by: answer.differs.iter().map(|d| d.word()).collect(),
+        answers: answer.groups.iter().map(group).collect(),
+    })?;
+    out.push('\n');
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cidrs_where_they_can_be() {
+        let text = |first: &str, last: &str| {
+            range_text(&IpRange { first: first.parse().unwrap(), last: last.parse().unwrap() })
+        };
+        assert_eq!(text("10.0.0.0", "10.255.255.255"), "10.0.0.0/8");
+        assert_eq!(text("0.0.0.0", "255.255.255.255"), "0.0.0.0/0");
+        assert_eq!(text("10.0.0.1", "10.0.0.2"), "10.0.0.1-10.0.0.2");
+        assert_eq!(text("10.0.0.1", "10.0.0.1"), "10.0.0.1");
+        assert_eq!(text("2000::", "3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), "2000::/3");
+        assert_eq!(text("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), "::/0");
+    }
+}

@@ -1,0 +1,36 @@
+//! Exit codes: 0 and 1 are answers, 2 is none.
+
+use std::process::ExitCode;
+
+/// How a verb ended that could do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Yes: allowed, agreed, done. 0.
+    Yes,
+    /// No: denied, or a difference was found. 1.
+    No,
+    #[cfg(target_os = "linux")]
+    /// What a program that was run for the user returned.
+    Of(u8),
+}
+
+impl Outcome {
+    /// Yes if `good`.
+    pub(crate) fn of(good: bool) -> Self {
+        if good { Self::Yes } else { Self::No }
+    }
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Yes => 0,
+            Outcome::No => 1,
+            #[cfg(target_os = "linux")]
+            Outcome::Of(code) => code,
+        })
+    }
+}
+
+/// The exit code of an error: bad input, a bad command line, a system that refuses.
+pub(crate) const ERROR: u8 = 2;

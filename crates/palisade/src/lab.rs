@@ -1,0 +1,116 @@
+//! `palisade lab`: a cluster on this machine.
+//!
+//! The verbs that build one enter the sandbox first of all: a user namespace takes in a process with one thread only.
+
+mod bench;
+mod changes;
+mod control;
+mod down;
+mod exec;
+mod fuzz;
+mod probe;
+mod run;
+mod serve;
+mod up;
+mod watch;
+
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
+use palisade_lab::{Families, Options};
+
+use crate::exit::Outcome;
+
+/// What `lab` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Lab {
+    #[command(subcommand)]
+    pub(crate) verb: LabVerb,
+}
+
+/// What to do with a lab.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabVerb {
+    /// Build a cluster, probe every pair on every port, and compare the kernel with the engine
+    #[command(after_help = run::HELP)]
+    Run(run::Run),
+    /// Keep a cluster running, and enforce the manifests as they are edited
+    #[command(after_help = up::HELP)]
+    Up(up::Up),
+    /// Run a program in the network of a pod or node of a running lab
+    #[command(after_help = exec::HELP)]
+    Exec(exec::Exec),
+    /// Open one real connection in a running lab, and say what the engine says
+    #[command(after_help = probe::HELP)]
+    Probe(probe::Probe),
+    /// Stop a running lab, and wait until it is gone
+    #[command(after_help = down::HELP)]
+    Down(down::Down),
+    /// Random clusters: every pair probed, kernel against engine
+    #[command(after_help = fuzz::HELP)]
+    Fuzz(fuzz::Fuzz),
+    /// Connections and round trips per second, with and without policies
+    #[command(after_help = bench::HELP)]
+    Bench(bench::Bench),
+}
+
+/// Does it.
+pub(crate) fn run(verb: &LabVerb) -> Result<Outcome> {
+    match verb {
+        LabVerb::Run(arguments) => run::run(arguments),
+        LabVerb::Up(arguments) => up::run(arguments),
+        LabVerb::Exec(arguments) => exec::run(arguments),
+        LabVerb::Probe(arguments) => probe::run(arguments),
+        LabVerb::Down(arguments) => down::run(arguments),
+        LabVerb::Fuzz(arguments) => fuzz::run(arguments),
+        LabVerb::Bench(arguments) => bench::run(arguments),
+    }
+}
+
+/// How the cluster is laid out on the machine.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Shape {
+    /// At least so many nodes; pods without a node are spread over them [default: as declared, else 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=250))]
+    nodes: Option<u16>,
+    /// Connect the pods of a node by a bridge, as common CNIs do, instead of routing each
+    #[arg(long)]
+    bridge: bool,
+    /// The IP families of the cluster
+    #[arg(long, value_enum, value_name = "FAMILY", default_value_t)]
+    family: FamilyChoice,
+}
+
+/// `--family`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FamilyChoice {
+    /// IPv4 alone
+    #[value(name = "4")]
+    V4,
+    /// IPv6 alone
+    #[value(name = "6")]
+    V6,
+    /// Both
+    #[default]
+    Dual,
+}
+
+impl FamilyChoice {
+    pub(crate) fn families(self) -> Families {
+        match self {
+            Self::V4 => Families::V4,
+            Self::V6 => Families::V6,
+            Self::Dual => Families::Dual,
+        }
+    }
+}
+
+impl Shape {
+    pub(crate) fn options(&self) -> Options {
+        Options { nodes: self.nodes.map(usize::from), bridged: self.bridge, families: self.family.families() }
+    }
+}
+
+/// Addresses are the lab's business: it knows nodes and subnets.
+pub(crate) fn reading_options() -> palisade_manifest::Options {
+    palisade_manifest::Options { addresses: None, ..Default::default() }
+}

@@ -1,0 +1,89 @@
+//! `palisade lab bench`: what policies cost on a packet's way.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use palisade_lab::{
+    Sandbox,
+    bench::{self, Measured, Turns},
+};
+use serde::Serialize;
+
+use super::run::progress_bar;
+use crate::{
+    exit::Outcome,
+    output::{self, Format},
+};
+
+pub(crate) const HELP: &str = "\
+All scenarios run in turns in one go, each in a lab of its own. The ratio is that to no rules at all in the same round, so that a busy machine slows both.
+
+Examples:
+  palisade lab bench
+  palisade lab bench --rounds 15 --turn-ms 1000 -o json
+
+Exit codes: 0 measured, 2 error.";
+
+/// What `lab bench` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// How often each scenario has its turn
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How long a turn is, for connections and for round trips each
+    #[arg(long, value_name = "MS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
+    turn_ms: u64,
+    /// The form of the result
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    output: Format,
+}
+
+#[derive(Serialize)]
+struct JsonBench<'a> {
+    schema: &'static str,
+    rounds: u32,
+    turn_ms: u64,
+    scenarios: &'a [Measured],
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Bench) -> Result<Outcome> {
+    let sandbox = Sandbox::enter()?;
+    let turns = Turns { rounds: arguments.rounds as usize, turn: Duration::from_millis(arguments.turn_ms) };
+    output::note("building a lab for each scenario …\n");
+    let bar = progress_bar(0);
+    let measured = bench::run(&sandbox, &turns, |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let measured = measured.context("could not be measured")?;
+    let text = match arguments.output {
+        Format::Text => text(&measured),
+        Format::Json => {
+            let (rounds, turn_ms) = (arguments.rounds, arguments.turn_ms);
+            let result = JsonBench { schema: "palisade.lab-bench/v1", rounds, turn_ms, scenarios: &measured };
+            serde_json::to_string_pretty(&result)? + "\n"
+        }
+    };
+    output::print(&text).context("can't write the result")?;
+    Ok(Outcome::Yes)
+}
+
+fn text(measured: &[Measured]) -> String {
+    let names: Vec<String> = measured.iter().map(|m| m.scenario.to_string()).collect();
+    let width = names.iter().map(String::len).max().unwrap_or(0);
+    let mut out = format!(
+        "{:<width$}  {:>13}  {:>5}  {:>13}  {:>5}\n",
+        "", "connections/s", "ratio", "round trips/s", "ratio"
+    );
+    for (name, m) in names.iter().zip(measured) {
+        _ = writeln!(
+            out,
+            "{name:<width$}  {:>13.0}  {:>5.2}  {:>13.0}  {:>5.2}",
+            m.connections.per_second, m.connections.ratio, m.round_trips.per_second, m.round_trips.ratio
+        );
+    }
+    out
+}

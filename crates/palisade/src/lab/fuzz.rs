@@ -1,0 +1,96 @@
+//! `palisade lab fuzz`: random clusters in the kernel.
+
+use std::{fmt::Write as _, time::Instant};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use palisade_lab::{
+    Sandbox,
+    fuzz::{self, Case, Cases},
+};
+use serde::Serialize;
+
+use super::run::progress_bar;
+use crate::{
+    exit::Outcome,
+    output::{self, Format, Style, styled},
+};
+
+pub(crate) const HELP: &str = "\
+Each case is a random cluster, built, probed, changed and probed again. A case that fails is printed with the seed that makes it again.
+
+Examples:
+  palisade lab fuzz --seed 1 --cases 200
+  palisade lab fuzz --seed 4711 --cases 1
+
+Exit codes: 0 kernel and engine agree everywhere, 1 they don't, 2 error.";
+
+/// What `lab fuzz` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Fuzz {
+    /// The seed of the first case; the next has the next number
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// How many cases
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    cases: usize,
+    /// Probe at most so many connections before and after the changes of each case
+    #[arg(long, value_name = "N", default_value_t = Cases::default().probes)]
+    max_probes: usize,
+    /// The form of the result
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    output: Format,
+}
+
+#[derive(Serialize)]
+struct JsonFuzz<'a> {
+    schema: &'static str,
+    agrees: bool,
+    cases: &'a [Case],
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
+    let sandbox = Sandbox::enter()?;
+    let cases = Cases {
+        seed: arguments.seed,
+        count: arguments.cases,
+        probes: arguments.max_probes,
+        ..Cases::default()
+    };
+    let began = Instant::now();
+    let bar = progress_bar(cases.count);
+    let done = fuzz::run(&sandbox, &cases, &palisade_lab::agent::palisade(), |_| bar.inc(1));
+    bar.finish_and_clear();
+    let failed = done.iter().filter(|c| c.failure.is_some()).count();
+    let text = match arguments.output {
+        Format::Text => done.iter().map(failure_text).collect(),
+        Format::Json => {
+            let result = JsonFuzz { schema: "palisade.lab-fuzz/v1", agrees: failed == 0, cases: &done };
+            serde_json::to_string_pretty(&result)? + "\n"
+        }
+    };
+    output::print(&text).context("can't write the result")?;
+    let probed: usize = done.iter().map(|c| c.probed).sum();
+    let dropped: usize = done.iter().map(|c| c.dropped).sum();
+    let style = if failed == 0 { Style::Good } else { Style::Bad };
+    output::note(&format!(
+        "{} cases from seed {}: {probed} probes, {dropped} dropped; {}; {}\n",
+        done.len(),
+        arguments.seed,
+        styled(style, &format!("{failed} failed")),
+        output::duration(began.elapsed())
+    ));
+    Ok(Outcome::of(failed == 0))
+}
+
+fn failure_text(case: &Case) -> String {
+    let Some(failure) = &case.failure else { return String::new() };
+    let mut out =
+        format!("{}\n", styled(Style::Bad, &format!("seed {} failed, {}:", case.seed, failure.stage)));
+    for what in &failure.what {
+        _ = writeln!(out, "  {what}");
+    }
+    _ = writeln!(out, "  again: palisade lab fuzz --seed {} --cases 1\n{}", case.seed, failure.cluster);
+    out
+}

@@ -1,0 +1,85 @@
+//! `palisade lab probe`: one real connection.
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::control::{self, Named, Probed, Reply, Request};
+use crate::{
+    exit::Outcome,
+    output::{self, Format, Style, styled},
+};
+
+pub(crate) const HELP: &str = "\
+SRC and DST are spelt as for `palisade can`. Addresses outside the cluster must be among those of the lab.
+
+Examples:
+  palisade lab probe -n shop frontend backend:8080
+  palisade lab probe shop/backend 198.51.100.7:443/TCP
+
+Exit codes: 0 answered, 1 not answered, or not what the engine says, 2 error.";
+
+/// What `lab probe` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Probe {
+    /// Who opens the connection
+    #[arg(value_name = "SRC")]
+    source: String,
+    /// Who is called
+    #[arg(value_name = "DST:PORT[/PROTO]")]
+    destination: String,
+    /// The namespace of names that have none
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    namespace: String,
+    /// The form of the answer
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    lab: Named,
+}
+
+#[derive(Serialize)]
+struct JsonProbed<'a> {
+    schema: &'static str,
+    probes: &'a [Probed],
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Probe) -> Result<Outcome> {
+    let request = Request::Probe {
+        source: arguments.source.clone(),
+        destination: arguments.destination.clone(),
+        namespace: arguments.namespace.clone(),
+    };
+    let Reply::Probed(probes) = control::ask(&mut control::connect(&arguments.lab.name)?, &request)? else {
+        bail!("the lab answered something else: it is of another version");
+    };
+    let text = match arguments.output {
+        Format::Text => probes.iter().map(text).collect(),
+        Format::Json => {
+            serde_json::to_string_pretty(&JsonProbed { schema: "palisade.lab-probe/v1", probes: &probes })?
+                + "\n"
+        }
+    };
+    output::print(&text).context("can't write the answer")?;
+    Ok(Outcome::of(probes.iter().all(|p| p.answered && p.agrees)))
+}
+
+fn text(probe: &Probed) -> String {
+    let style = if probe.answered { Style::Good } else { Style::Bad };
+    let mut out = format!(
+        "{}  {} → {}  {}; the engine says: {}\n",
+        styled(style, &probe.outcome),
+        probe.source,
+        probe.destination,
+        probe.on,
+        probe.expected
+    );
+    for reason in &probe.reasons {
+        out.push_str(&format!("  {reason}\n"));
+    }
+    if !probe.agrees {
+        out.push_str(&format!("  {}\n", styled(Style::Bad, "the kernel does not do what the policies say")));
+    }
+    out
+}

@@ -1,0 +1,250 @@
+//! `palisade lab run`: build, probe, compare, take apart.
+
+use std::{fmt::Write as _, time::Instant};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use palisade_lab::{
+    Lab, Layout, Sandbox,
+    probe::{self, Expected, Mismatch, Outcome as Came, Plan, Report, Target},
+};
+use palisade_policy::{Direction, Flow, reference};
+use serde::Serialize;
+
+use super::{Shape, reading_options};
+use crate::{
+    exit::Outcome,
+    explain,
+    matrix::{Matrix, draw},
+    output::{self, Format, Style, styled},
+    sources::{self, Reading},
+};
+
+pub(crate) const HELP: &str = "\
+Standard output gets the matrix and the mismatches, and is the same for the same manifests; counts and times go to standard error.
+
+Examples:
+  palisade lab run examples/shop
+  palisade lab run examples/shop --nodes 3 --bridge --family 4
+  palisade lab run examples/shop -o json | jq .mismatches
+  palisade lab run examples/shop --dry-run | diff examples/shop/expected.txt -
+
+Exit codes: 0 kernel and engine agree everywhere, 1 they don't, 2 error.";
+
+/// What `lab run` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Manifests: files, directories with everything below them, or - for standard input
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<String>,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
+    reading: Reading,
+    /// Probe at most so many connections, chosen at random
+    #[arg(long, value_name = "N")]
+    max_probes: Option<usize>,
+    /// What the choice is drawn from
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+    /// Ask the engine alone: no kernel, no packets
+    #[arg(long)]
+    dry_run: bool,
+    /// The form of the result
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    output: Format,
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
+    let loaded = sources::load(&arguments.paths, &arguments.reading, &reading_options(), false)?;
+    let layout = Layout::of(&loaded.cluster, &arguments.shape.options())?;
+    let options =
+        probe::Options { max_probes: arguments.max_probes, seed: arguments.seed, ..Default::default() };
+    if arguments.dry_run {
+        return dry_run(&layout, &options, arguments.output);
+    }
+    let sandbox = Sandbox::enter()?;
+    let began = Instant::now();
+    output::note(&format!(
+        "building {} nodes, {} pods and {} outside addresses …\n",
+        layout.nodes.len(),
+        layout.pods.len(),
+        layout.outside.len()
+    ));
+    let lab = Lab::build(&sandbox, layout, palisade_lab::agent::palisade())?;
+    let built = began.elapsed();
+    let plan = Plan::of(lab.layout(), &options);
+    let bar = progress_bar(plan.probes.len());
+    let report = probe::run(&lab, &plan, &options, |done, _| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    let report = report.context("the probes could not be run")?;
+
+    let text = match arguments.output {
+        Format::Text => text(lab.layout(), &report),
+        Format::Json => json(lab.layout(), &report)?,
+    };
+    output::print(&text).context("can't write the result")?;
+    output::note(&summary(&report, built));
+    Ok(Outcome::of(report.agrees()))
+}
+
+pub(crate) fn progress_bar(length: usize) -> ProgressBar {
+    let bar = ProgressBar::new(length as u64);
+    // The template is a constant; without it the bar would have its default look.
+    if let Ok(style) = ProgressStyle::with_template("probing {wide_bar} {pos}/{len} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Whether what a probe came to counts as allowed.
+pub(crate) fn passed(outcome: &Came) -> bool {
+    matches!(outcome, Came::Connected { .. })
+}
+
+fn text(layout: &Layout, report: &Report) -> String {
+    let direct = report.probes.iter().filter(|t| matches!(t.probe.target, Target::Direct(_)));
+    let flows = direct.filter_map(|t| Some((&t.probe.flows.first()?.0, passed(&t.outcome))));
+    let mut out = draw::text(&Matrix::of(&layout.cluster, flows), draw::WIDTH);
+    if !report.mismatches.is_empty() {
+        _ = writeln!(out, "\n{}", styled(Style::Bad, "the kernel does not do what the policies say:"));
+        for mismatch in &report.mismatches {
+            out.push_str(&mismatch_text(mismatch));
+        }
+    }
+    out
+}
+
+fn target_text(target: &Target) -> String {
+    match target {
+        Target::Direct(end) => end.to_string(),
+        Target::Service { key, address } => format!("service {key} ({address})"),
+    }
+}
+
+fn mismatch_text(mismatch: &Mismatch) -> String {
+    let probe = &mismatch.tried.probe;
+    let expected = expected_word(probe.expected());
+    let port = explain::port_text(probe.protocol, probe.port);
+    let mut out = format!(
+        "  {} → {}  {port}: {}, expected: {expected}\n",
+        probe.source,
+        target_text(&probe.target),
+        mismatch.tried.outcome
+    );
+    for decision in &mismatch.decisions {
+        for (direction, side) in
+            [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
+        {
+            for line in explain::lines(side, direction) {
+                _ = writeln!(out, "    {direction}: {}: {line}", side.verdict);
+            }
+        }
+    }
+    out
+}
+
+pub(crate) fn expected_word(expected: Expected) -> &'static str {
+    match expected {
+        Expected::Allowed => "allowed",
+        Expected::Denied => "denied",
+        Expected::Either => "allowed or denied, by backend",
+        Expected::NoBackend => "no backend",
+    }
+}
+
+fn summary(report: &Report, built: std::time::Duration) -> String {
+    let counts = &report.counts;
+    let mut out = String::new();
+    for note in &report.not_probed {
+        _ = writeln!(out, "not probed: {} ({})", note.what, note.why);
+    }
+    let mismatches =
+        format!("{} {}", counts.mismatches, if counts.mismatches == 1 { "mismatch" } else { "mismatches" });
+    let style = if report.agrees() { Style::Good } else { Style::Bad };
+    _ = writeln!(
+        out,
+        "{} probes: {} answered, {} dropped, {} otherwise; {}; built in {}, probed in {}",
+        counts.probed,
+        counts.connected,
+        counts.dropped,
+        counts.other,
+        styled(style, &mismatches),
+        output::duration(built),
+        output::duration(report.durations.total),
+    );
+    out
+}
+
+#[derive(Serialize)]
+struct JsonRun<'a> {
+    schema: &'static str,
+    agrees: bool,
+    nodes: usize,
+    pods: usize,
+    outside: &'a [std::net::IpAddr],
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+fn json(layout: &Layout, report: &Report) -> Result<String> {
+    let run = JsonRun {
+        schema: "palisade.lab-run/v1",
+        agrees: report.agrees(),
+        nodes: layout.nodes.len(),
+        pods: layout.pods.len(),
+        outside: &layout.outside,
+        report,
+    };
+    Ok(serde_json::to_string_pretty(&run)? + "\n")
+}
+
+/// The engine's matrix alone.
+fn dry_run(layout: &Layout, options: &probe::Options, form: Format) -> Result<Outcome> {
+    let plan = Plan::of(layout, options);
+    let direct = plan.probes.iter().filter(|p| matches!(p.target, Target::Direct(_)));
+    let flows: Vec<(&Flow, bool)> =
+        direct.filter_map(|p| p.flows.first()).map(|(flow, verdict)| (flow, verdict.is_allow())).collect();
+    let text = match form {
+        Format::Text => draw::text(&Matrix::of(&layout.cluster, flows), draw::WIDTH),
+        Format::Json => dry_json(layout, &flows)?,
+    };
+    output::print(&text).context("can't write the result")?;
+    Ok(Outcome::Yes)
+}
+
+#[derive(Serialize)]
+struct JsonDryRun<'a> {
+    schema: &'static str,
+    flows: Vec<JsonFlow<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonFlow<'a> {
+    source: crate::can::JsonEnd,
+    destination: crate::can::JsonEnd,
+    protocol: String,
+    port: u16,
+    verdict: &'a str,
+    egress: explain::JsonSide,
+    ingress: explain::JsonSide,
+}
+
+fn dry_json(layout: &Layout, flows: &[(&Flow, bool)]) -> Result<String> {
+    let flow = |(flow, _): &(&Flow, bool)| {
+        let decision = reference::decide(&layout.cluster, flow);
+        JsonFlow {
+            source: (&flow.source).into(),
+            destination: (&flow.destination).into(),
+            protocol: flow.protocol.to_string(),
+            port: flow.port,
+            verdict: explain::verdict_word(decision.verdict()),
+            egress: (&decision.egress).into(),
+            ingress: (&decision.ingress).into(),
+        }
+    };
+    let run = JsonDryRun { schema: "palisade.lab-dry-run/v1", flows: flows.iter().map(flow).collect() };
+    Ok(serde_json::to_string_pretty(&run)? + "\n")
+}

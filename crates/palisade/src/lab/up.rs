@@ -1,0 +1,317 @@
+//! `palisade lab up`: a cluster that stays, and follows its manifests.
+
+use std::{
+    collections::VecDeque,
+    fmt::Write as _,
+    os::unix::net::UnixStream,
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use nix::sys::signal::{SigSet, Signal};
+use palisade_lab::{Lab, Layout, Sandbox, Updated};
+use palisade_manifest::{Diagnostic, Input, Options};
+use palisade_policy::Change;
+
+use super::{
+    Shape,
+    changes::{self, Verdicts},
+    control::{Door, Named, Request},
+    reading_options, serve,
+    watch::Watch,
+};
+use crate::{
+    exit::Outcome,
+    output::{self, Style, styled},
+    sources::{self, Reading},
+};
+
+pub(crate) const HELP: &str = "\
+Edits are enforced as they are saved. While the manifests are broken or gone, the last good state stays in force. End it with Ctrl-C, or with `palisade lab down` from elsewhere.
+
+Examples:
+  palisade lab up examples/shop
+  palisade lab up examples/shop --name shop --nodes 3
+  palisade lab exec -n shop frontend -- sh        (from another terminal)
+  palisade lab probe -n shop frontend backend:8080
+
+Exit codes: 0 it was ended, 2 error.";
+
+/// What `lab up` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Manifests: files, and directories with everything below them
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<String>,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
+    lab: Named,
+}
+
+/// What a running lab waits for.
+pub(crate) enum Event {
+    /// Some file changed, at this time.
+    Files(Instant),
+    /// Somebody asks something.
+    Request(Request, UnixStream),
+    /// The user wants it to end.
+    Stop,
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
+    if arguments.paths.iter().any(|p| Input::of_argument(p) == Input::Stdin) {
+        bail!("standard input can't be watched: give files or directories, or use `palisade lab run -`");
+    }
+    let loaded = sources::load(&arguments.paths, &arguments.reading, &reading_options(), false)?;
+    let layout = Layout::of(&loaded.cluster, &arguments.shape.options())?;
+    // The directory is the user's, as seen from outside the sandbox.
+    let door = Door::open(&arguments.lab.name)?;
+    let sandbox = Sandbox::enter()?;
+    let (events, inbox) = mpsc::channel();
+    stop_on_signals(events.clone())?;
+    let watch = Watch::begin(&arguments.paths, events.clone())?;
+
+    let began = Instant::now();
+    let lab = Lab::build(&sandbox, layout, palisade_lab::agent::palisade())?;
+    output::print(&greeting(&lab, &arguments.lab.name, began.elapsed())).context("can't write")?;
+    serve::listen(door.listener()?, events)?;
+    let verdicts = Verdicts::of(lab.layout());
+    let mut running = Running {
+        arguments,
+        inbox,
+        lab,
+        verdicts,
+        watch,
+        told: loaded.diagnostics,
+        // An edit between the reading and the watching was heard by nobody: look once more.
+        waiting: VecDeque::from([Event::Files(Instant::now())]),
+        lost: false,
+    };
+    let parting = running.until_stopped();
+    drop(running);
+    drop(door);
+    // Whoever asked for the end waits until this is closed, which happens last.
+    parting.map(|stream| {
+        drop(stream);
+        Outcome::Yes
+    })
+}
+
+/// Ctrl-C, `kill` and a closed terminal end the lab in good order; a second one at once. Called before any other thread
+/// exists, so that all threads inherit the mask and the signal arrives here alone.
+fn stop_on_signals(events: Sender<Event>) -> Result<()> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    signals.thread_block().context("can't block signals")?;
+    let wait = move || {
+        while signals.wait().is_ok() {
+            if events.send(Event::Stop).is_err() {
+                // The lab is being taken apart already, and takes too long for somebody. The kernel does the rest.
+                std::process::exit(i32::from(crate::exit::ERROR));
+            }
+        }
+    };
+    thread::Builder::new().name("lab-signals".into()).spawn(wait).context("can't start a thread")?;
+    Ok(())
+}
+
+fn greeting(lab: &Lab, name: &str, took: Duration) -> String {
+    let layout = lab.layout();
+    let mut out = String::new();
+    let heading = styled(Style::Strong, &format!("lab `{name}` is up"));
+    _ = writeln!(
+        out,
+        "{heading}: {} nodes, {} pods, {} services, {} policies; built in {}",
+        layout.nodes.len(),
+        layout.pods.len(),
+        layout.cluster.services.len(),
+        layout.cluster.policies.len(),
+        output::duration(took)
+    );
+    let width = layout.pods.keys().map(|k| k.to_string().len()).max().unwrap_or(0);
+    for (key, place) in &layout.pods {
+        let addresses: Vec<String> = place.addresses.iter().map(ToString::to_string).collect();
+        _ = writeln!(out, "  {:<width$}  {}  {}", key.to_string(), place.node, addresses.join("  "));
+    }
+    let outside: Vec<String> = layout.outside.iter().map(ToString::to_string).collect();
+    _ = writeln!(out, "  outside: {}", outside.join("  "));
+    for note in &layout.notes {
+        _ = writeln!(out, "  note: {note}");
+    }
+    out.push_str("waiting for edits; Ctrl-C ends it\n");
+    out
+}
+
+struct Running<'a> {
+    arguments: &'a Up,
+    // Dropped before the lab, so that an impatient second signal finds nobody listening.
+    inbox: Receiver<Event>,
+    lab: Lab,
+    verdicts: Verdicts,
+    watch: Watch,
+    /// What was last found wrong with the manifests.
+    told: Vec<Diagnostic>,
+    /// What came in while edits were collected.
+    waiting: VecDeque<Event>,
+    /// Whether a path is gone.
+    lost: bool,
+}
+
+/// Saving one file makes several events, and saving many files many: an edit is over when nothing has come for so long.
+const QUIET: Duration = Duration::from_millis(15);
+/// But edits that never end are enforced in between.
+const LONGEST: Duration = Duration::from_millis(500);
+/// How often a vanished path is looked for; its parent may be gone too, so no event would tell.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
+impl Running<'_> {
+    /// Follows events until one says stop; then hands back who waits for the end.
+    fn until_stopped(&mut self) -> Result<Option<UnixStream>> {
+        loop {
+            match self.next() {
+                Some(Event::Stop) => return Ok(None),
+                Some(Event::Request(Request::Down, mut stream)) => {
+                    serve::answer(&self.lab, &Request::Down, &mut stream);
+                    return Ok(Some(stream));
+                }
+                Some(Event::Request(request, mut stream)) => serve::answer(&self.lab, &request, &mut stream),
+                Some(Event::Files(first)) => {
+                    self.collect(first);
+                    self.reload(first)?;
+                }
+                None => self.reload(Instant::now())?,
+            }
+        }
+    }
+
+    /// The next event; `None` when it is time to look for a vanished path.
+    fn next(&mut self) -> Option<Event> {
+        if let Some(event) = self.waiting.pop_front() {
+            return Some(event);
+        }
+        let timeout = if self.lost { LOOK_AGAIN } else { Duration::from_secs(3600) };
+        match self.inbox.recv_timeout(timeout) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Event::Stop),
+        }
+    }
+
+    /// Waits until the files are quiet.
+    fn collect(&mut self, first: Instant) {
+        while first.elapsed() < LONGEST {
+            match self.inbox.recv_timeout(QUIET) {
+                Ok(Event::Files(_)) => {}
+                Ok(other) => self.waiting.push_back(other),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Whether all paths exist and are watched; tells the user when that changes.
+    fn is_there(&mut self) -> Result<bool> {
+        // A path may vanish while it is being looked at.
+        let followed = if self.watch.missing().is_none() { self.watch.follow() } else { Ok(()) };
+        if let Some(path) = self.watch.missing() {
+            if !self.lost {
+                output::note(&format!(
+                    "{} is gone: the last state stays in force until it returns\n",
+                    path.display()
+                ));
+            }
+            self.lost = true;
+            return Ok(false);
+        }
+        followed?;
+        if std::mem::take(&mut self.lost) {
+            output::note("the manifests are back\n");
+        }
+        Ok(true)
+    }
+
+    /// Reads the manifests again, and enforces what they say now.
+    fn reload(&mut self, saved: Instant) -> Result<()> {
+        if !self.is_there()? {
+            return Ok(());
+        }
+        let inputs: Vec<Input> = self.arguments.paths.iter().map(|p| Input::of_argument(p)).collect();
+        let options = Options { strict: self.arguments.reading.strict, ..reading_options() };
+        let loaded = palisade_manifest::load(&inputs, &options);
+        // The same warnings at every save would hide what the save has changed.
+        if loaded.diagnostics != self.told {
+            sources::report(&loaded, false);
+            self.told.clone_from(&loaded.diagnostics);
+        }
+        if loaded.has_errors() && !self.arguments.reading.keep_going {
+            output::note("the manifests have errors: the last good state stays in force\n");
+            return Ok(());
+        }
+        if loaded.counts.objects.is_empty() {
+            output::note("there are no manifests now: the last state stays in force\n");
+            return Ok(());
+        }
+        let before_layout = self.lab.layout().clone();
+        let updated = self.lab.update(&loaded.cluster).context("the edit can't be enforced")?;
+        let took = saved.elapsed();
+        if updated.changes.is_empty() {
+            return Ok(());
+        }
+        let after = Verdicts::of(self.lab.layout());
+        let text = edit_text(&before_layout, &updated, took) + &changes::text(&self.verdicts, &after);
+        self.verdicts = after;
+        output::print(&text).context("can't write")
+    }
+}
+
+fn edit_text(before: &Layout, updated: &Updated, took: Duration) -> String {
+    let mut out = format!(
+        "{} in {} from save to kernel ({} of it in the nodes)\n",
+        styled(Style::Strong, &format!("enforced {}", changes_text(updated))),
+        output::duration(took),
+        output::duration(updated.enforced_in)
+    );
+    for key in &updated.added {
+        let word = if before.pods.contains_key(key) { "moved" } else { "new" };
+        _ = writeln!(out, "  {word} pod {key}");
+    }
+    for key in updated.removed.iter().filter(|k| !updated.added.contains(k)) {
+        _ = writeln!(out, "  pod {key} is gone");
+    }
+    out
+}
+
+/// `1 change: NetworkPolicy shop/p`.
+fn changes_text(updated: &Updated) -> String {
+    const SHOWN: usize = 4;
+    let mut names: Vec<String> = updated.changes.iter().take(SHOWN).map(change_text).collect();
+    if updated.changes.len() > SHOWN {
+        names.push(format!("{} more", updated.changes.len() - SHOWN));
+    }
+    format!(
+        "{} {}: {}",
+        updated.changes.len(),
+        sources::plural(updated.changes.len(), "change"),
+        names.join(", ")
+    )
+}
+
+fn change_text(change: &Change) -> String {
+    match change {
+        Change::SetNamespace(n) => format!("namespace {}", n.name),
+        Change::RemoveNamespace(name) => format!("no namespace {name}"),
+        Change::SetPod(p) => format!("pod {}", p.key),
+        Change::RemovePod(key) => format!("no pod {key}"),
+        Change::SetNode(n) => format!("node {}", n.name),
+        Change::RemoveNode(name) => format!("no node {name}"),
+        Change::SetService(s) => format!("service {}", s.key),
+        Change::RemoveService(key) => format!("no service {key}"),
+        Change::SetPolicy(p) => p.key.to_string(),
+        Change::RemovePolicy(key) => format!("no {key}"),
+    }
+}

@@ -1,0 +1,316 @@
+//! A matrix as text: numbered rows and columns, so that names take their room once.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use palisade_policy::{Family, Protocol};
+
+use super::{Line, Matrix, Member, Outcomes};
+
+/// How wide a matrix may be: files with one are read everywhere, so the terminal has no say.
+pub(crate) const WIDTH: usize = 100;
+
+/// What stands for a pair that was not tried.
+const NOT_TRIED: &str = ".";
+const NOTHING: &str = "-";
+const EVERYTHING: &str = "all";
+/// Nodes, or outside addresses, that have one line but not one answer.
+const MIXED: &str = "mix";
+
+/// How wide a list of ports gets before it goes on in the next line. A port has at most five digits.
+const LIST_WIDTH: usize = 11;
+
+/// Draws the matrix, in several blocks of columns if one would be wider than `width` characters.
+pub(crate) fn text(matrix: &Matrix, width: usize) -> String {
+    let mut out = String::new();
+    if matrix.lines.is_empty() {
+        return "there is no pair of ends to try\n".to_owned();
+    }
+    let (rows, columns) = shown(matrix);
+    let labels: Vec<String> =
+        matrix.lines.iter().enumerate().map(|(i, line)| format!("{} {}", i + 1, line.label)).collect();
+    let label_width = labels.iter().map(|l| l.chars().count()).max().unwrap_or(0).max("from \\ to".len());
+    for (i, block) in blocks(matrix, &rows, &columns, width.saturating_sub(label_width)).iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
+        _ = writeln!(
+            out,
+            "{}",
+            row_text("from \\ to", label_width, block.iter().map(|c| (c.width, c.title.as_str())))
+        );
+        for (r, row) in rows.iter().enumerate() {
+            let height = block.iter().map(|c| c.cells[r].len()).max().unwrap_or(1);
+            for line in 0..height {
+                let label = if line == 0 { labels[*row].as_str() } else { "" };
+                let cells = block.iter().map(|c| (c.width, c.cells[r].get(line).map_or("", |s| s.as_str())));
+                _ = writeln!(out, "{}", row_text(label, label_width, cells));
+            }
+        }
+    }
+    legend(matrix, &columns, &mut out);
+    out
+}
+
+/// The rows that open connections, and the columns that are called.
+fn shown(matrix: &Matrix) -> (Vec<usize>, Vec<usize>) {
+    let rows: BTreeSet<usize> = matrix.cells.keys().map(|(from, _)| *from).collect();
+    let columns: BTreeSet<usize> = matrix.cells.keys().map(|(_, to)| *to).collect();
+    (rows.into_iter().collect(), columns.into_iter().collect())
+}
+
+struct Column {
+    title: String,
+    width: usize,
+    /// The lines of each cell, by row.
+    cells: Vec<Vec<String>>,
+}
+
+fn blocks(matrix: &Matrix, rows: &[usize], columns: &[usize], width: usize) -> Vec<Vec<Column>> {
+    let mut out: Vec<Vec<Column>> = vec![Vec::new()];
+    let mut used = 0;
+    for &column in columns {
+        let cells: Vec<Vec<String>> =
+            rows.iter().map(|row| cell(matrix.cells.get(&(*row, column)))).collect();
+        let title = (column + 1).to_string();
+        let widest = cells.iter().flatten().map(String::len).max().unwrap_or(0).max(title.len());
+        let drawn = Column { title, width: widest, cells };
+        if used > 0 && used + GAP + widest > width {
+            out.push(Vec::new());
+            used = 0;
+        }
+        used += GAP + widest;
+        if let Some(block) = out.last_mut() {
+            block.push(drawn);
+        }
+    }
+    out
+}
+
+/// Spaces between two columns.
+const GAP: usize = 2;
+
+fn row_text<'a>(label: &str, label_width: usize, cells: impl Iterator<Item = (usize, &'a str)>) -> String {
+    let mut line = format!("{label:<label_width$}");
+    for (width, text) in cells {
+        _ = write!(line, "{:GAP$}{text:<width$}", "");
+    }
+    line.trim_end().to_owned()
+}
+
+/// One cell: what is allowed of what was tried.
+fn cell(outcomes: Option<&Outcomes>) -> Vec<String> {
+    let Some(outcomes) = outcomes else { return vec![NOT_TRIED.to_owned()] };
+    if outcomes.values().any(|t| t.allowed > 0 && t.denied > 0) {
+        return vec![MIXED.to_owned()];
+    }
+    if outcomes.values().all(|t| t.denied == 0) {
+        return vec![EVERYTHING.to_owned()];
+    }
+    if outcomes.values().all(|t| t.allowed == 0) {
+        return vec![NOTHING.to_owned()];
+    }
+    wrapped(allowed(outcomes))
+}
+
+/// What is allowed, in as few words as possible: whole protocols, then single ports; with `/4` or `/6` where only that
+/// family is.
+fn allowed(outcomes: &Outcomes) -> Vec<String> {
+    let tried: BTreeSet<(Protocol, u16)> =
+        outcomes.keys().map(|(_, protocol, port)| (*protocol, *port)).collect();
+    let family_mark = |protocol: Protocol, port: u16| -> Option<&'static str> {
+        let went = |family| outcomes.get(&(family, protocol, port)).map(|t| t.allowed > 0);
+        match (went(Family::V4), went(Family::V6)) {
+            (Some(true), Some(false)) => Some("/4"),
+            (Some(false), Some(true)) => Some("/6"),
+            (Some(true), _) | (_, Some(true)) => Some(""),
+            _ => None,
+        }
+    };
+    let mut out = Vec::new();
+    let protocols: BTreeSet<Protocol> = tried.iter().map(|t| t.0).collect();
+    for protocol in protocols {
+        let ports: Vec<u16> = tried.iter().filter(|t| t.0 == protocol).map(|t| t.1).collect();
+        let marks: Vec<Option<&str>> = ports.iter().map(|p| family_mark(protocol, *p)).collect();
+        match marks.first() {
+            Some(Some(mark)) if ports.len() > 1 && marks.iter().all(|m| m == &marks[0]) => {
+                out.push(format!("{protocol}{mark}"));
+            }
+            _ => out.extend(ports.iter().zip(&marks).filter_map(|(port, mark)| {
+                let letter = letter(protocol);
+                mark.map(|mark| {
+                    if protocol.has_ports() {
+                        format!("{port}{letter}{mark}")
+                    } else {
+                        format!("{protocol}{mark}")
+                    }
+                })
+            })),
+        }
+    }
+    out
+}
+
+/// What tells UDP and SCTP ports from TCP ports.
+fn letter(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Udp => "u",
+        Protocol::Sctp => "s",
+        _ => "",
+    }
+}
+
+fn wrapped(items: Vec<String>) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for item in items {
+        match out.last_mut() {
+            Some(line) if line.len() + 1 + item.len() <= LIST_WIDTH => {
+                line.push(' ');
+                line.push_str(&item);
+            }
+            _ => out.push(item),
+        }
+    }
+    out
+}
+
+fn legend(matrix: &Matrix, columns: &[usize], out: &mut String) {
+    _ = writeln!(out, "\ntried:");
+    let width = columns.last().map_or(1, |c| (c + 1).to_string().len());
+    // Lines with the same ports are told once.
+    let mut by_ports: Vec<(String, Vec<String>)> = Vec::new();
+    for &column in columns {
+        let tried: BTreeSet<(Protocol, u16)> = matrix
+            .cells
+            .iter()
+            .filter(|((_, to), _)| *to == column)
+            .flat_map(|(_, o)| o.keys().map(|k| (k.1, k.2)))
+            .collect();
+        let ports = ports_text(&tried);
+        let number = format!("{:>width$}", column + 1);
+        match by_ports.iter_mut().find(|(p, _)| *p == ports) {
+            Some((_, numbers)) => numbers.push(number.trim().to_owned()),
+            None => by_ports.push((ports, vec![number.trim().to_owned()])),
+        }
+    }
+    for (ports, numbers) in by_ports {
+        _ = writeln!(out, "  to {}: {ports}", numbers.join(", "));
+    }
+    for (i, line) in matrix.lines.iter().enumerate().filter(|(_, l)| l.members.len() > 1) {
+        if let Some(addresses) = outside_addresses(line) {
+            out.push_str(&listed(&format!("  {} is ", i + 1), &addresses));
+        }
+    }
+    let used: BTreeSet<String> = matrix.cells.values().flat_map(|o| cell(Some(o))).collect();
+    let has = |test: &dyn Fn(&str) -> bool| used.iter().any(|line| line.split(' ').any(test));
+    let mut words = vec!["all: everything tried passes", "-: nothing does", ".: not tried"];
+    if has(&|w| w.ends_with('u') || w.contains("u/")) {
+        words.push("53u: UDP 53");
+    }
+    if has(&|w| w.ends_with('s') || w.contains("s/")) {
+        words.push("99s: SCTP 99");
+    }
+    if has(&|w| w.ends_with("/4") || w.ends_with("/6")) {
+        words.push("/4, /6: in that IP family only");
+    }
+    if has(&|w| w == MIXED) {
+        words.push("mix: not the same for all of them");
+    }
+    _ = writeln!(out, "  {}", words.join("; "));
+}
+
+fn outside_addresses(line: &Line) -> Option<Vec<String>> {
+    let addresses: Vec<String> = line
+        .members
+        .iter()
+        .filter_map(|m| if let Member::Outside(a) = m { Some(a.to_string()) } else { None })
+        .collect();
+    (!addresses.is_empty()).then_some(addresses)
+}
+
+/// A list with commas, in lines of at most [`WIDTH`] characters.
+fn listed(head: &str, items: &[String]) -> String {
+    let (mut out, mut used) = (head.to_owned(), head.len());
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+            if used + item.len() + 3 > WIDTH {
+                used = head.len();
+                _ = write!(out, "\n{:used$}", "");
+            } else {
+                out.push(' ');
+                used += 2;
+            }
+        }
+        out.push_str(item);
+        used += item.len();
+    }
+    out.push('\n');
+    out
+}
+
+/// `TCP 80,443; UDP 53`, each port alone: these were tried, and nothing between them.
+fn ports_text(tried: &BTreeSet<(Protocol, u16)>) -> String {
+    let mut out: Vec<String> = Vec::new();
+    for protocol in Protocol::WITH_PORTS {
+        let ports: Vec<String> = tried.iter().filter(|t| t.0 == protocol).map(|t| t.1.to_string()).collect();
+        if !ports.is_empty() {
+            out.push(format!("{protocol} {}", ports.join(" ")));
+        }
+    }
+    let others: BTreeSet<Protocol> = tried.iter().map(|t| t.0).filter(|p| !p.has_ports()).collect();
+    out.extend(others.iter().map(ToString::to_string));
+    out.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcomes(entries: &[(Family, Protocol, u16, bool)]) -> Outcomes {
+        let mut out = Outcomes::new();
+        for &(family, protocol, port, allowed) in entries {
+            out.entry((family, protocol, port)).or_default().add(allowed);
+        }
+        out
+    }
+
+    #[test]
+    fn a_cell_says_what_passes_in_few_words() {
+        use Family::{V4, V6};
+        use Protocol::{Tcp, Udp};
+        let text = |entries: &[(Family, Protocol, u16, bool)]| cell(Some(&outcomes(entries))).join("|");
+        assert_eq!(text(&[(V4, Tcp, 80, true), (V6, Tcp, 80, true)]), "all");
+        assert_eq!(text(&[(V4, Tcp, 80, false), (V6, Tcp, 80, false)]), "-");
+        assert_eq!(text(&[(V4, Tcp, 80, true), (V6, Tcp, 80, false)]), "80/4");
+        assert_eq!(text(&[(V4, Tcp, 80, true), (V4, Tcp, 81, false)]), "80");
+        assert_eq!(text(&[(V4, Tcp, 80, true), (V4, Tcp, 81, true), (V4, Udp, 53, false)]), "TCP");
+        assert_eq!(text(&[(V4, Tcp, 80, false), (V4, Udp, 53, true), (V4, Udp, 54, false)]), "53u");
+        assert_eq!(text(&[(V4, Tcp, 80, true), (V4, Tcp, 80, false)]), "mix");
+        let many: Vec<_> = (1..6).map(|p| (V4, Tcp, 10_000 + p, p != 3)).collect();
+        assert_eq!(text(&many), "10001 10002|10004 10005");
+        assert_eq!(cell(None), [NOT_TRIED]);
+    }
+
+    #[test]
+    fn wide_matrices_are_cut_into_blocks() {
+        use std::net::Ipv4Addr;
+        let lines: Vec<Line> = (0..30)
+            .map(|i| Line {
+                label: format!("ns/workload-{i}"),
+                members: vec![Member::Outside(Ipv4Addr::from(i).into())],
+            })
+            .collect();
+        let cells = (0..30usize)
+            .flat_map(|a| {
+                (0..30usize).map(move |b| ((a, b), outcomes(&[(Family::V4, Protocol::Tcp, 80, a > b)])))
+            })
+            .collect();
+        let text = text(&Matrix { lines, cells }, 100);
+        let blocks = text.lines().filter(|l| l.starts_with("from")).count();
+        assert_eq!(blocks, 2, "{text}");
+        assert!(
+            text.lines().take_while(|l| !l.starts_with("tried")).all(|l| l.chars().count() <= 100),
+            "{text}"
+        );
+    }
+}

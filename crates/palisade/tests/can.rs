@@ -1,0 +1,492 @@
+//! `palisade can` as users run it: exit codes, answers on the shared examples, and what bad input gets.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and the helpers are part of the tests"
+)]
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name)
+}
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn ran(output: Output) -> Ran {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    // No code means killed by a signal, which a test must see.
+    let code = output.status.code().unwrap_or(-1);
+    Ran { code, out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn palisade() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
+    command.env_remove("RUST_BACKTRACE").env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
+    command
+}
+
+/// `palisade can` with these words, on one path.
+fn can(words: &str, path: &Path) -> Ran {
+    ran(palisade().arg("can").args(words.split(' ')).arg("-f").arg(path).output().unwrap())
+}
+
+/// A directory with one manifest.
+fn manifest(text: &str) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("m.yaml"), text).unwrap();
+    dir
+}
+
+/// An error: code 2, nothing on standard output, no panic, and all of `parts` in the message.
+#[track_caller]
+fn refused(ran: &Ran, parts: &[&str]) {
+    assert_eq!(ran.code, 2, "{}{}", ran.out, ran.err);
+    assert_eq!(ran.out, "");
+    assert!(ran.err.contains("error"), "{}", ran.err);
+    assert!(!ran.err.contains("panicked"), "{}", ran.err);
+    for part in parts {
+        assert!(ran.err.contains(part), "no {part:?} in:\n{}", ran.err);
+    }
+}
+
+#[track_caller]
+fn answered(ran: &Ran, code: i32, parts: &[&str]) {
+    assert_eq!(ran.code, code, "{}{}", ran.out, ran.err);
+    assert_eq!(ran.err, "");
+    for part in parts {
+        assert!(ran.out.contains(part), "no {part:?} in:\n{}", ran.out);
+    }
+}
+
+const TWO_PODS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: a, labels: {app: a}}
+spec: {containers: [{name: c, image: i, ports: [{containerPort: 80, name: http}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: b, labels: {app: b}}
+spec: {containers: [{name: c, image: i, ports: [{containerPort: 80}, {containerPort: 53, protocol: UDP}]}]}
+---
+";
+
+#[test]
+fn the_shop_answers_with_rules_and_lines() {
+    let shop = example("shop");
+    let allowed = can("frontend backend:8080 -n shop", &shop);
+    answered(
+        &allowed,
+        0,
+        &["allowed", "NetworkPolicy shop/backend-from-frontend, ingress[0]", "backend-from-frontend.yaml:14"],
+    );
+    let denied = can("staging/frontend shop/backend", &shop);
+    answered(
+        &denied,
+        1,
+        &["denied", "TCP 8080, TCP 9100", "isolated by", "it wants pods app=frontend in namespace shop"],
+    );
+    answered(&can("shop/backend 192.168.1.20:80", &shop), 0, &["egress[0]"]);
+    answered(&can("shop/backend 192.168.1.20:443", &shop), 1, &["the peer matches, the port does not"]);
+    answered(&can("shop/backend internet:80", &shop), 1, &["TCP 80, IPv4 and IPv6"]);
+    answered(&can("shop/frontend internet:80", &shop), 0, &["no policy isolates the source"]);
+    answered(&can("shop/frontend shop/svc/backend", &shop), 0, &["service port"]);
+    answered(&can("shop/backend data/database/ICMP", &shop), 1, &["ICMP, IPv4 and IPv6"]);
+}
+
+#[test]
+fn the_misspelt_shop_opens_port_80_of_the_internet() {
+    let path = example("shop-two-rules");
+    answered(&can("shop/backend internet:80", &path), 0, &["egress[1]"]);
+    answered(&can("shop/backend 192.168.1.20:443", &path), 0, &["egress[0]"]);
+}
+
+#[test]
+fn regions_of_the_internet_are_told_apart() {
+    let path = example("restrict-external");
+    let ran = can("internet web/admin:443", &path);
+    answered(&ran, 1, &["differs by address", "203.0.113.0/25", "2001:db8:113:80::/64"]);
+    answered(&can("203.0.113.7 web/admin:443", &path), 0, &[]);
+    answered(&can("203.0.113.200 web/admin:443", &path), 1, &["203.0.113.0/24 except 203.0.113.128/25"]);
+    answered(&can("internet web/gateway", &path), 1, &["differs by port"]);
+}
+
+#[test]
+fn quiet_says_it_with_the_exit_code_alone() {
+    let ran = can("shop/frontend shop/backend:8080 -q", &example("shop"));
+    assert_eq!((ran.code, &*ran.out, &*ran.err), (0, "", ""));
+    let ran = can("staging/frontend shop/backend:8080 -q", &example("shop"));
+    assert_eq!((ran.code, &*ran.out, &*ran.err), (1, "", ""));
+}
+
+#[test]
+fn json_has_a_schema_and_positions() {
+    let ran = can("staging/frontend shop/backend:8080 -o json", &example("shop"));
+    assert_eq!(ran.code, 1);
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(json["schema"], "palisade.can/v1");
+    assert_eq!(json["verdict"], "denied");
+    let ingress = &json["answers"][0]["ingress"];
+    assert_eq!(ingress["reason"], "isolated");
+    assert_eq!(ingress["policies"][0]["policy"], "NetworkPolicy shop/backend-from-frontend");
+    assert_eq!(ingress["near"][0]["port_matches"], true);
+    assert_eq!(json["answers"][0]["flows"].as_array().unwrap().len(), 2, "one pod each, two families");
+}
+
+#[test]
+fn families_that_differ_are_both_shown() {
+    let policy = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: v4}
+spec:
+  podSelector: {matchLabels: {app: a}}
+  policyTypes: [Egress]
+  egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}]
+";
+    let dir = manifest(&format!("{TWO_PODS}{policy}"));
+    let ran = can("a b:80", dir.path());
+    answered(&ran, 1, &["differs by family", "TCP 80, IPv4\n", "TCP 80, IPv6\n"]);
+    answered(&can("a internet:80", dir.path()), 1, &["differs by family"]);
+}
+
+#[test]
+fn pods_of_a_workload_that_differ_are_shown() {
+    let pods = "
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: db}}
+  serviceName: db
+  template:
+    metadata: {labels: {app: db}}
+    spec: {containers: [{name: c, image: i, ports: [{containerPort: 5432}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: one, labels: {app: db, extra: x}}
+spec: {containers: [{name: c, image: i, ports: [{containerPort: 5432}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {selector: {app: db}, ports: [{port: 1, targetPort: 5432}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: extra}
+spec: {podSelector: {matchLabels: {extra: x}}, policyTypes: [Ingress]}
+---
+";
+    let dir = manifest(&format!("{TWO_PODS}{pods}"));
+    let ran = can("a svc/db:1", dir.path());
+    answered(
+        &ran,
+        1,
+        &[
+            "differs by pod",
+            "default/a → default/one",
+            "default/a → default/db-0, default/a → default/db-1",
+            "which allows nothing",
+        ],
+    );
+    answered(&can("a db:5432", dir.path()), 0, &["default/statefulset/db"]);
+    answered(&can("db db:5432", dir.path()), 0, &["no policy isolates"]);
+}
+
+#[test]
+fn addresses_mean_their_owners() {
+    let text = format!(
+        "{TWO_PODS}{}",
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: x}
+spec: {containers: [{name: c, image: i}]}
+status: {phase: Running, podIP: 10.9.9.9, podIPs: [{ip: 10.9.9.9}]}
+"
+    );
+    let dir = manifest(&text);
+    let ran = can("a 10.9.9.9:80", dir.path());
+    answered(&ran, 0, &["default/x (10.9.9.9)", "TCP 80, IPv4\n"]);
+    refused(&can("fd00::1 10.9.9.9:80", dir.path()), &["no address family in common"]);
+}
+
+#[test]
+fn specs_that_mean_nothing_are_explained() {
+    let shop = example("shop");
+    refused(
+        &can("shop/frontend shop/backnd:80", &shop),
+        &["there is no pod or workload `backnd`", "did you mean shop/deployment/backend"],
+    );
+    refused(&can("frontend shop/backend:80", &shop), &["source", "did you mean"]);
+    refused(&can("shop/frontend shop/backend:99999", &shop), &["1 to 65535"]);
+    refused(&can("shop/frontend shop/backend:80/QUIC", &shop), &["known are TCP"]);
+    refused(&can("shop/frontend 10.0.0.0/8", &shop), &["range of addresses"]);
+    refused(&can("shop/frontend:80 shop/backend:80", &shop), &["belong to the destination"]);
+    refused(&can("shop/frontend internet", &shop), &["DST:PORT"]);
+    refused(&can("internet internet:80", &shop), &["neither end is in the cluster"]);
+    refused(&can("shop/frontend shop/svc/backend:1", &shop), &["has no port 1/TCP; it has"]);
+    refused(&can("shop/gateway/x shop/backend", &shop), &["no kind with an endpoint"]);
+    refused(
+        &can("shop/frontend shop/backend:nope", &shop),
+        &["no pod of the destination declares a port named `nope`"],
+    );
+}
+
+#[test]
+fn a_workload_without_pods_says_so() {
+    let none = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: idle}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: c}}
+  template: {metadata: {labels: {app: c}}, spec: {containers: [{name: c, image: i}]}}
+";
+    let dir = manifest(&format!("{TWO_PODS}{none}"));
+    refused(&can("a idle:80", dir.path()), &["deployment default/idle has no pods"]);
+    refused(&can("deploy/idle b:80", dir.path()), &["deployment default/idle has no pods"]);
+}
+
+#[test]
+fn nodes_are_ends_and_their_own_pods_let_them_in() {
+    let text = "
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2}
+status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec: {nodeName: n1, containers: [{name: c, image: i, ports: [{containerPort: 80, protocol: SCTP}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: host}
+spec: {nodeName: n2, hostNetwork: true, containers: [{name: c, image: i}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: shut}
+spec: {podSelector: {}}
+";
+    let dir = manifest(text);
+    answered(&can("node/n1 p:80/SCTP", dir.path()), 0, &["the pod's own node", "SCTP 80, IPv4"]);
+    answered(
+        &can("node/n2 p", dir.path()),
+        1,
+        &["isolated by NetworkPolicy default/shut", "which allows nothing"],
+    );
+    answered(&can("host p", dir.path()), 1, &["default/pod/host"]);
+    answered(&can("p host:22", dir.path()), 0, &["the destination is no pod of the cluster network"]);
+    answered(&can("192.0.2.2 p", dir.path()), 1, &["node n2 (192.0.2.2)"]);
+    refused(&can("node/n3 p", dir.path()), &["there is no node `n3`", "did you mean node/n1 or node/n2"]);
+    refused(&can("p node/n1", dir.path()), &["node n1 declares no ports"]);
+}
+
+#[test]
+fn names_of_several_kinds_are_refused_with_the_list() {
+    let other = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: a}
+spec:
+  selector: {matchLabels: {app: c}}
+  template: {metadata: {labels: {app: c}}, spec: {containers: [{name: c, image: i}]}}
+";
+    let dir = manifest(&format!("{TWO_PODS}{other}"));
+    refused(&can("a b:80", dir.path()), &["`a` is ambiguous", "default/deployment/a", "default/pod/a"]);
+    answered(&can("pod/a b:80", dir.path()), 0, &[]);
+}
+
+#[test]
+fn no_manifests_no_answer() {
+    let ran = ran(palisade().args(["can", "a", "b:80"]).output().unwrap());
+    refused(&ran, &["-f PATH"]);
+    let empty = TempDir::new().unwrap();
+    refused(&can("a b:80", empty.path()), &["no manifests there"]);
+    refused(&can("a b:80", Path::new("/does/not/exist")), &["/does/not/exist"]);
+    let nothing = manifest("");
+    refused(&can("a b:80", nothing.path()), &["empty"]);
+    let other = manifest("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n");
+    refused(&can("a b:80", other.path()), &["nothing that matters"]);
+}
+
+#[test]
+fn standard_input_is_a_source_too() {
+    let mut child = palisade()
+        .args(["can", "a", "b:80", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(TWO_PODS.as_bytes()).unwrap();
+    answered(&ran(child.wait_with_output().unwrap()), 0, &["default/pod/a → default/pod/b"]);
+}
+
+#[test]
+fn broken_documents_are_reported_and_passed_over_only_on_demand() {
+    let dir = manifest(&format!("{TWO_PODS}\nkind: [unclosed\n---\n"));
+    refused(&can("a b:80", dir.path()), &["m.yaml", "1 error in the manifests", "--keep-going"]);
+    let ran = can("a b:80 --keep-going", dir.path());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("m.yaml"), "{}", ran.err);
+}
+
+#[test]
+fn garbage_is_no_manifest() {
+    let dir = TempDir::new().unwrap();
+    let garbage: Vec<u8> = (0..100_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::write(dir.path().join("g.yaml"), garbage).unwrap();
+    refused(&can("a b:80", dir.path()), &["g.yaml"]);
+    for text in ["{", "]", "a: b: c", "\t- x", "- *nobody", "&a [*a]", "\u{0}", "kind: Pod", "---\n---\n- 1"]
+    {
+        refused(&can("a b:80", manifest(text).path()), &["m.yaml"]);
+    }
+}
+
+#[test]
+fn a_file_of_200_mb_is_refused_unread() {
+    let dir = TempDir::new().unwrap();
+    File::create(dir.path().join("big.yaml")).unwrap().set_len(200 << 20).unwrap();
+    refused(&can("a b:80", dir.path()), &["big.yaml"]);
+}
+
+#[test]
+fn ten_thousand_documents_are_read() {
+    let mut text = String::from(TWO_PODS);
+    for i in 0..10_000 {
+        text += &format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p{i}}}\n\
+             spec: {{podSelector: {{matchLabels: {{app: b}}}}, ingress: [{{from: [{{podSelector: {{matchLabels: {{n: x{i}}}}}}}]}}]}}\n---\n"
+        );
+    }
+    let dir = manifest(&text);
+    answered(&can("a b:80", dir.path()), 1, &["9995 more", "and no rule matches"]);
+}
+
+#[test]
+fn ten_thousand_broken_documents_are_summed_up() {
+    let dir = manifest(&"apiVersion: v1\nkind: Pod\nmetadata: 7\n---\n".repeat(10_000));
+    let ran = can("a b:80", dir.path());
+    refused(&ran, &["… and ", "errors in the manifests"]);
+    assert!(ran.err.len() < 60_000, "{} bytes", ran.err.len());
+}
+
+#[test]
+fn unknown_fields_and_versions_are_reported() {
+    let field =
+        manifest(&format!("{TWO_PODS}apiVersion: v1\nkind: Pod\nmetadata: {{name: c, lables: {{a: b}}}}\n"));
+    let ran = can("a b:80", field.path());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("lables"), "{}", ran.err);
+    refused(&can("a b:80 --strict", field.path()), &["lables"]);
+    let version = manifest(&format!(
+        "{TWO_PODS}apiVersion: networking.k8s.io/v7\nkind: NetworkPolicy\nmetadata: {{name: p}}\nspec: {{podSelector: {{}}}}\n"
+    ));
+    refused(&can("a b:80", version.path()), &["networking.k8s.io/v7"]);
+}
+
+#[test]
+fn a_pod_without_an_address_and_one_with_anothers() {
+    let text = format!(
+        "{TWO_PODS}{}",
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: first}
+spec: {containers: [{name: c, image: i}]}
+status: {phase: Running, podIP: 10.9.9.9}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: second}
+spec: {containers: [{name: c, image: i}]}
+status: {phase: Running, podIP: 10.9.9.9}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: waiting}
+spec: {containers: [{name: c, image: i}]}
+status: {phase: Pending}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: done}
+spec: {containers: [{name: c, image: i}]}
+status: {phase: Succeeded, podIP: 10.9.9.8}
+"
+    );
+    let dir = manifest(&text);
+    let ran = can("a 10.9.9.9:80", dir.path());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("10.9.9.9 is also the address of default/first"), "{}", ran.err);
+    let waiting = can("a waiting:80", dir.path());
+    assert_eq!(waiting.code, 2, "{}{}", waiting.out, waiting.err);
+    assert!(waiting.err.contains("pod default/waiting has no address"), "{}", waiting.err);
+    let done = can("a done:80", dir.path());
+    assert_eq!(done.code, 2);
+    assert!(done.err.contains("has finished"), "{}", done.err);
+}
+
+#[test]
+fn a_reader_who_leaves_early_is_no_error() {
+    let mut child = palisade()
+        .args(["can", "shop/frontend", "shop/backend:8080", "-f"])
+        .arg(example("shop"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut err = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut err).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(err, "");
+}
+
+#[test]
+fn colour_is_for_terminals() {
+    let ran = can("shop/frontend shop/backend:8080", &example("shop"));
+    assert!(!ran.out.contains('\u{1b}'));
+    let coloured = ran_coloured(false);
+    assert!(coloured.contains('\u{1b}'), "CLICOLOR_FORCE asks for colour");
+    assert!(!ran_coloured(true).contains('\u{1b}'), "NO_COLOR forbids it");
+}
+
+fn ran_coloured(no_color: bool) -> String {
+    let mut command = palisade();
+    if no_color {
+        command.env("NO_COLOR", "1")
+    } else {
+        command.env("CLICOLOR_FORCE", "1")
+    };
+    ran(command
+        .args(["can", "shop/frontend", "shop/backend:8080", "-f"])
+        .arg(example("shop"))
+        .output()
+        .unwrap())
+    .out
+}

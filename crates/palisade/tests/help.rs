@@ -1,0 +1,76 @@
+//! The help of every verb, word for word: it is part of the interface. `PALISADE_BLESS=1 cargo test` writes it anew.
+#![cfg(target_os = "linux")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and the helpers are part of the tests"
+)]
+
+use std::{fs, path::Path, process::Command};
+
+fn help(verb: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_palisade"))
+        .args(verb)
+        .arg("--help")
+        .env_remove("COLUMNS")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The verbs that a help text lists.
+fn verbs(help: &str) -> Vec<String> {
+    let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
+    listed
+        .filter_map(|l| l.strip_prefix("  ")?.split(' ').next().filter(|w| !w.is_empty()).map(str::to_owned))
+        .collect()
+}
+
+fn check(verb: &[&str], differing: &mut Vec<String>) {
+    let help = help(verb);
+    let name = if verb.is_empty() { "palisade".to_owned() } else { verb.join("-") };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help").join(format!("{name}.txt"));
+    if std::env::var_os("PALISADE_BLESS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &help).unwrap();
+    } else if fs::read_to_string(&path).ok().as_deref() != Some(&help) {
+        differing.push(format!("{name}:\n{help}"));
+    }
+    assert!(help.lines().all(|l| l.chars().count() <= 120), "{name} is too wide:\n{help}");
+    let inner = verbs(&help);
+    assert!(!inner.is_empty() || help.contains("Examples:"), "{name} has no examples");
+    for word in inner.iter().filter(|w| *w != "help") {
+        check(&[verb, &[word]].concat(), differing);
+    }
+}
+
+#[test]
+fn help_is_as_recorded() {
+    let mut differing = Vec::new();
+    check(&[], &mut differing);
+    assert!(
+        differing.is_empty(),
+        "not as in tests/help; if this is intended, run with PALISADE_BLESS=1 and note it in CHANGELOG.md:\n{}",
+        differing.join("\n")
+    );
+}
+
+#[test]
+fn completions_know_the_verbs() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_palisade")).args(["completions", shell]).output().unwrap();
+        assert!(output.status.success());
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(script.contains("can") && script.contains("keep-going"), "{shell}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_an_error() {
+    for words in [&["can"][..], &["cam"], &[], &["can", "a", "b", "-o", "xml"], &["lab"], &["lab", "run"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_palisade")).args(words).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{words:?}");
+    }
+}

@@ -1,0 +1,301 @@
+//! `palisade lab` as users run it: real namespaces and packets, on the shared examples. Needs a kernel that lets this user
+//! make namespaces; where it doesn't, these tests fail, and say why.
+#![cfg(target_os = "linux")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and the helpers are part of the tests"
+)]
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name)
+}
+
+fn palisade(runtime: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
+    command.env("XDG_RUNTIME_DIR", runtime).env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
+    command
+}
+
+fn text(output: &Output) -> (i32, String, String) {
+    let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+#[track_caller]
+fn run(command: &mut Command, code: i32) -> String {
+    let (got, out, err) = text(&command.output().unwrap());
+    assert_eq!(got, code, "{out}{err}");
+    assert!(!err.contains("panicked"), "{err}");
+    if out.is_empty() { err } else { out }
+}
+
+/// A lab that runs. Its directory holds a copy of the shop.
+struct Running {
+    dir: TempDir,
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start() -> Self {
+        let dir = TempDir::new().unwrap();
+        copy(&example("shop"), &dir.path().join("shop"));
+        let (child, lines) = Self::spawn(dir.path());
+        Self { dir, child, lines }
+    }
+
+    fn spawn(dir: &Path) -> (Child, mpsc::Receiver<String>) {
+        let mut child = palisade(dir)
+            .args(["lab", "up"])
+            .arg(dir.join("shop"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = mpsc::channel();
+        forward(child.stdout.take().unwrap(), sender.clone());
+        let err = child.stderr.take().unwrap();
+        thread::spawn(move || {
+            BufReader::new(err).lines().map_while(Result::ok).for_each(|l| drop(sender.send(l)));
+        });
+        (child, lines)
+    }
+
+    /// Waits for a line with `part`, and hands back all lines up to it.
+    #[track_caller]
+    fn until(&self, part: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => seen += &format!("{line}\n"),
+                Err(e) => panic!("no line with {part:?} ({e}) in:\n{seen}"),
+            }
+            if seen.lines().next_back().is_some_and(|l| l.contains(part)) {
+                return seen;
+            }
+        }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = palisade(self.dir.path());
+        command.arg("lab").args(words);
+        command
+    }
+
+    fn shop(&self, file: &str) -> PathBuf {
+        self.dir.path().join("shop").join(file)
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(
+            Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap().success()
+        );
+    }
+
+    /// What is left of it on disk.
+    fn left(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.dir.path().join("palisade")).unwrap();
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+fn forward(out: ChildStdout, sender: mpsc::Sender<String>) {
+    thread::spawn(move || {
+        BufReader::new(out).lines().map_while(Result::ok).for_each(|l| drop(sender.send(l)));
+    });
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn the_kernel_does_what_the_engine_says_on_every_example() {
+    let runtime = TempDir::new().unwrap();
+    for entry in fs::read_dir(example("")).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.is_dir() {
+            continue;
+        }
+        for options in [&[][..], &["--bridge", "--nodes", "3"]] {
+            let of = |dry: &[&str]| {
+                run(palisade(runtime.path()).args(["lab", "run"]).arg(&path).args(options).args(dry), 0)
+            };
+            let (kernel, engine) = (of(&[]), of(&["--dry-run"]));
+            assert_eq!(kernel, engine, "{}", path.display());
+            if options.is_empty() {
+                let expected = fs::read_to_string(path.join("expected.txt"));
+                assert_eq!(
+                    kernel,
+                    expected.expect("each example has its expected.txt"),
+                    "{}",
+                    path.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn json_has_counts_and_every_probe() {
+    let runtime = TempDir::new().unwrap();
+    let json = run(
+        palisade(runtime.path())
+            .args(["lab", "run", "-o", "json", "--max-probes", "100", "--family", "6"])
+            .arg(example("shop")),
+        0,
+    );
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["schema"], "palisade.lab-run/v1");
+    assert_eq!(json["agrees"], true);
+    assert_eq!(json["counts"]["probed"], 100);
+    assert_eq!(json["probes"].as_array().unwrap().len(), 100);
+    assert!(json["not_probed"].to_string().contains("a sample of 100"));
+}
+
+#[test]
+fn a_lab_follows_its_manifests_and_answers() {
+    let lab = Running::start();
+    lab.until("waiting for edits");
+
+    let second = run(lab.command(&["up"]).arg(lab.shop("")), 2);
+    assert!(second.contains("a lab named `default` is running"), "{second}");
+
+    let out = run(&mut lab.command(&["probe", "-n", "shop", "frontend", "backend:8080"]), 0);
+    assert!(
+        out.contains("answered by shop/backend-0") && out.contains("backend-from-frontend.yaml:14"),
+        "{out}"
+    );
+    let out = run(&mut lab.command(&["probe", "staging/frontend", "shop/backend:8080"]), 1);
+    assert!(out.contains("timed out") && out.contains("the engine says: denied"), "{out}");
+    run(&mut lab.command(&["probe", "shop/frontend", "shop/svc/backend"]), 0);
+    let out = run(&mut lab.command(&["probe", "shop/frontend", "203.0.113.9:80"]), 2);
+    assert!(out.contains("the lab has no 203.0.113.9"), "{out}");
+
+    let out = run(&mut lab.command(&["exec", "shop/backend", "--", "cat", "/proc/net/dev"]), 0);
+    assert!(out.contains("eth0"), "{out}");
+    run(&mut lab.command(&["exec", "shop/backend", "--", "sh", "-c", "exit 7"]), 7);
+    run(&mut lab.command(&["exec", "shop/backend", "--", "/does/not/exist"]), 127);
+    run(&mut lab.command(&["exec", "shop/nobody", "--", "true"]), 2);
+
+    let policy = lab.shop("backend-from-frontend.yaml");
+    let original = fs::read_to_string(&policy).unwrap();
+    fs::remove_file(&policy).unwrap();
+    let edit = lab.until("opened  staging/frontend → shop/backend");
+    assert!(edit.contains("enforced 1 change: no NetworkPolicy shop/backend-from-frontend"), "{edit}");
+    run(&mut lab.command(&["probe", "staging/frontend", "shop/backend:8080"]), 0);
+
+    fs::write(lab.shop("broken.yaml"), "{ broken").unwrap();
+    let broken = lab.until("the last good state stays in force");
+    assert!(broken.contains("broken.yaml:1:1"), "{broken}");
+    fs::remove_file(lab.shop("broken.yaml")).unwrap();
+    fs::write(&policy, &original).unwrap();
+    lab.until("closed  staging/frontend → shop/backend");
+    run(&mut lab.command(&["probe", "staging/frontend", "shop/backend:8080"]), 1);
+
+    run(&mut lab.command(&["down"]), 0);
+    assert_eq!(lab.left(), Vec::<String>::new());
+    let gone = run(&mut lab.command(&["down"]), 2);
+    assert!(gone.contains("no lab named `default` is running"), "{gone}");
+}
+
+#[test]
+fn a_directory_that_vanishes_changes_nothing_until_it_returns() {
+    let mut lab = Running::start();
+    lab.until("waiting for edits");
+    let (shop, aside) = (lab.shop(""), lab.dir.path().join("aside"));
+    fs::rename(&shop, &aside).unwrap();
+    lab.until("is gone: the last state stays in force");
+    run(&mut lab.command(&["probe", "staging/frontend", "shop/backend:8080"]), 1);
+    fs::rename(&aside, &shop).unwrap();
+    lab.until("the manifests are back");
+    fs::remove_file(lab.shop("backend-from-frontend.yaml")).unwrap();
+    lab.until("opened  staging/frontend → shop/backend");
+
+    fs::remove_dir_all(&shop).unwrap();
+    lab.until("is gone");
+    copy(&example("shop"), &shop);
+    lab.until("closed  staging/frontend → shop/backend");
+    let workloads = fs::read_to_string(lab.shop("workloads.yaml")).unwrap();
+    fs::write(lab.shop("workloads.yaml"), workloads.replace("replicas: 2", "replicas: 3")).unwrap();
+    lab.until("new pod shop/frontend-2");
+    run(&mut lab.command(&["probe", "shop/pod/frontend-2", "shop/backend:8080"]), 0);
+
+    lab.signal("-INT");
+    assert_eq!(lab.child.wait().unwrap().code(), Some(0), "Ctrl-C ends it in good order");
+    assert_eq!(lab.left(), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_killed_lab_leaves_the_next_one_takes_away() {
+    let mut lab = Running::start();
+    lab.until("waiting for edits");
+    lab.signal("-KILL");
+    lab.child.wait().unwrap();
+    assert!(lab.left().contains(&"default.sock".to_owned()));
+    let none = run(&mut lab.command(&["probe", "shop/frontend", "shop/backend:80"]), 2);
+    assert!(none.contains("no lab named"), "{none}");
+
+    let (child, lines) = Running::spawn(lab.dir.path());
+    (lab.child, lab.lines) = (child, lines);
+    lab.until("waiting for edits");
+    run(&mut lab.command(&["down"]), 0);
+    assert_eq!(lab.left(), Vec::<String>::new());
+}
+
+#[test]
+fn bad_input_builds_nothing() {
+    let runtime = TempDir::new().unwrap();
+    let dir = TempDir::new().unwrap();
+    let lab = |words: &[&str]| {
+        let mut command = palisade(runtime.path());
+        command.arg("lab").args(words).arg(dir.path());
+        run(&mut command, 2)
+    };
+    assert!(lab(&["run"]).contains("no manifests there"));
+    assert!(lab(&["up"]).contains("no manifests there"));
+    assert!(lab(&["run", "--nodes", "0"]).contains("0"));
+    assert!(lab(&["up", "--name", "../x"]).contains("a lab's name has"));
+    fs::write(dir.path().join("m.yaml"), "kind: [").unwrap();
+    assert!(lab(&["run"]).contains("m.yaml:1"));
+    let out = run(palisade(runtime.path()).args(["lab", "up", "-"]), 2);
+    assert!(out.contains("standard input can't be watched"), "{out}");
+}
+
+#[test]
+fn random_clusters_agree_too() {
+    let runtime = TempDir::new().unwrap();
+    let json =
+        run(palisade(runtime.path()).args(["lab", "fuzz", "--seed", "7", "--cases", "3", "-o", "json"]), 0);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["schema"], "palisade.lab-fuzz/v1");
+    assert_eq!(json["cases"].as_array().unwrap().len(), 3);
+    assert_eq!(json["cases"][0]["seed"], 7);
+    assert!(json["cases"].as_array().unwrap().iter().all(|c| c["probed"].as_u64() > Some(0)));
+}

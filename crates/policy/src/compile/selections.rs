@@ -1,0 +1,216 @@
+//! What rules select by labels, and which classes each selection holds.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{
+    classes::{ClassId, ClassKey, Classes},
+    remove_from,
+};
+use crate::{Cluster, Name, NamespaceMatch, Selector, rules::PodMatch};
+
+/// Names one selection that some table asks for.
+pub(super) type SelectionId = u32;
+
+/// What a rule selects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Choice {
+    Pods(PodMatch),
+    Nodes(Selector),
+}
+
+impl Choice {
+    /// The one namespace that it can select in, if it names one.
+    fn namespace(&self) -> Option<&Name> {
+        match self {
+            Self::Pods(PodMatch { namespaces: NamespaceMatch::Named(name), .. }) => Some(name),
+            Self::Pods(_) | Self::Nodes(_) => None,
+        }
+    }
+
+    /// The label keys of the peers that it looks at.
+    fn selector(&self) -> &Selector {
+        match self {
+            Self::Pods(choice) => &choice.pods,
+            Self::Nodes(selector) => selector,
+        }
+    }
+
+    fn selects(&self, class: &ClassKey, cluster: &Cluster) -> bool {
+        match (self, &class.namespace) {
+            (Self::Pods(choice), Some(namespace)) => {
+                let labels = cluster.namespaces.get(namespace).map(|n| &n.labels);
+                choice.matches(namespace, labels, &class.labels)
+            }
+            (Self::Nodes(selector), None) => selector.matches(&class.labels),
+            _ => false,
+        }
+    }
+
+    /// The classes that it might hold.
+    fn candidates(&self, classes: &Classes, cluster: &Cluster) -> Vec<ClassId> {
+        match self {
+            Self::Nodes(_) => classes.of_nodes().collect(),
+            Self::Pods(PodMatch { namespaces: NamespaceMatch::Named(name), .. }) => {
+                classes.in_namespace(name).collect()
+            }
+            Self::Pods(PodMatch { namespaces: NamespaceMatch::Selected(selector), .. }) => {
+                let selected =
+                    |name: &Name| cluster.namespaces.get(name).is_some_and(|n| selector.matches(&n.labels));
+                classes
+                    .namespaces()
+                    .filter(|(name, _)| selected(name))
+                    .flat_map(|(_, ids)| ids)
+                    .copied()
+                    .collect()
+            }
+        }
+    }
+}
+
+/// A selection, and the classes that it holds.
+#[derive(Clone, Debug)]
+struct Selection {
+    choice: Choice,
+    /// How many tables ask for it.
+    tables: usize,
+    classes: BTreeSet<ClassId>,
+}
+
+/// All selections that tables of the node ask for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Selections {
+    all: BTreeMap<SelectionId, Selection>,
+    ids: HashMap<Choice, SelectionId>,
+    /// Those of pods in one named namespace, by its name; and all others.
+    named: BTreeMap<Name, BTreeSet<SelectionId>>,
+    others: BTreeSet<SelectionId>,
+    next: SelectionId,
+    /// Not yet held against the classes.
+    new: BTreeSet<SelectionId>,
+    /// What no table asked for at some moment since.
+    unused: BTreeSet<SelectionId>,
+}
+
+impl Selections {
+    /// The number of a selection; its label keys count as mentioned from now on.
+    pub(super) fn id(&mut self, choice: Choice, classes: &mut Classes) -> SelectionId {
+        if let Some(id) = self.ids.get(&choice) {
+            return *id;
+        }
+        for requirement in choice.selector().requirements() {
+            classes.mention_label_key(&requirement.key);
+        }
+        let id = self.next;
+        self.next += 1;
+        match choice.namespace() {
+            Some(name) => drop(self.named.entry(name.clone()).or_default().insert(id)),
+            None => drop(self.others.insert(id)),
+        }
+        self.ids.insert(choice.clone(), id);
+        self.all.insert(id, Selection { choice, tables: 0, classes: BTreeSet::new() });
+        self.new.insert(id);
+        id
+    }
+
+    /// One more table asks for it.
+    pub(super) fn retain(&mut self, id: SelectionId) {
+        if let Some(selection) = self.all.get_mut(&id) {
+            selection.tables += 1;
+        }
+    }
+
+    /// One table less asks for it.
+    pub(super) fn release(&mut self, id: SelectionId) {
+        if let Some(selection) = self.all.get_mut(&id) {
+            selection.tables -= 1;
+            if selection.tables == 0 {
+                self.unused.insert(id);
+            }
+        }
+    }
+
+    /// The classes that a selection holds.
+    pub(super) fn classes(&self, id: SelectionId) -> impl Iterator<Item = ClassId> {
+        self.all.get(&id).into_iter().flat_map(|selection| selection.classes.iter().copied())
+    }
+
+    /// Brings selections and classes together; returns the classes whose rows may have changed.
+    pub(super) fn settle(
+        &mut self,
+        classes: &mut Classes,
+        cluster: &Cluster,
+        relabelled: &BTreeSet<Name>,
+    ) -> BTreeSet<ClassId> {
+        let mut changed = classes.take_touched();
+        for id in std::mem::take(&mut self.new) {
+            let Some(selection) = self.all.get(&id) else { continue };
+            for class in selection.choice.candidates(classes, cluster) {
+                self.test(id, class, classes, cluster);
+            }
+        }
+        for class in &changed {
+            let Some(found) = classes.get(*class) else { continue };
+            let named = found.key.namespace.as_ref().and_then(|name| self.named.get(name));
+            let concerned: Vec<SelectionId> =
+                named.into_iter().flatten().chain(&self.others).copied().collect();
+            for id in concerned {
+                self.test(id, *class, classes, cluster);
+            }
+        }
+        for namespace in relabelled {
+            let concerned: Vec<SelectionId> = self.others.iter().copied().collect();
+            for class in classes.in_namespace(namespace).collect::<Vec<_>>() {
+                for id in &concerned {
+                    if self.test(*id, class, classes, cluster) {
+                        changed.insert(class);
+                    }
+                }
+            }
+        }
+        changed
+    }
+
+    /// Notes whether a selection holds a class; returns whether that is news.
+    fn test(&mut self, id: SelectionId, class: ClassId, classes: &mut Classes, cluster: &Cluster) -> bool {
+        let (Some(selection), Some(found)) = (self.all.get_mut(&id), classes.get_mut(class)) else {
+            return false;
+        };
+        if !found.members.is_empty() && selection.choice.selects(&found.key, cluster) {
+            selection.classes.insert(class);
+            found.selections.insert(id)
+        } else {
+            selection.classes.remove(&class);
+            found.selections.remove(&id)
+        }
+    }
+
+    /// Forgets a class that has no members any more.
+    pub(super) fn forget(&mut self, class: ClassId, classes: &mut Classes) {
+        for id in classes.get(class).map(|c| c.selections.clone()).unwrap_or_default() {
+            if let Some(selection) = self.all.get_mut(&id) {
+                selection.classes.remove(&class);
+            }
+        }
+        classes.remove(class);
+    }
+
+    /// Drops what no table asks for.
+    pub(super) fn drop_unused(&mut self, classes: &mut Classes) {
+        for id in std::mem::take(&mut self.unused) {
+            if self.all.get(&id).is_none_or(|selection| selection.tables > 0) {
+                continue;
+            }
+            let Some(selection) = self.all.remove(&id) else { continue };
+            for class in &selection.classes {
+                if let Some(class) = classes.get_mut(*class) {
+                    class.selections.remove(&id);
+                }
+            }
+            self.ids.remove(&selection.choice);
+            self.others.remove(&id);
+            if let Some(name) = selection.choice.namespace() {
+                remove_from(&mut self.named, name, &id);
+            }
+        }
+    }
+}

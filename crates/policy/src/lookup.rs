@@ -1,0 +1,453 @@
+//! From names and addresses, as a person writes them, to the objects of a [`Cluster`] that they stand for.
+//!
+//! Nothing is guessed: a name that fits several objects is an error that lists them, and one that fits none is an error
+//! that lists what comes close.
+
+mod services;
+mod spelling;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+};
+
+pub use services::{Backend, NoBackend, PortSpec, backends, service_at};
+use spelling::{MAX_NEAR, near};
+
+use crate::{Cluster, Endpoint, Family, Name, Node, ObjectKey, Phase, Pod, Service, Workload};
+
+/// The kind of object that a name asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A single pod.
+    Pod,
+    /// The pods of a workload; holds the kind in the API's spelling, such as `Deployment`.
+    Workload(&'static str),
+    /// A node's own network stack.
+    Node,
+    /// The pods behind a service.
+    Service,
+}
+
+/// The spellings of each kind, kubectl's short names included; the first one is that of messages.
+const SPELLINGS: [(Kind, &[&str]); 10] = [
+    (Kind::Pod, &["pod", "pods", "po"]),
+    (Kind::Workload("Deployment"), &["deployment", "deployments", "deploy"]),
+    (Kind::Workload("StatefulSet"), &["statefulset", "statefulsets", "sts"]),
+    (Kind::Workload("DaemonSet"), &["daemonset", "daemonsets", "ds"]),
+    (Kind::Workload("ReplicaSet"), &["replicaset", "replicasets", "rs"]),
+    (Kind::Workload("Job"), &["job", "jobs"]),
+    (Kind::Workload("CronJob"), &["cronjob", "cronjobs", "cj"]),
+    (Kind::Workload("ReplicationController"), &["replicationcontroller", "replicationcontrollers", "rc"]),
+    (Kind::Node, &["node", "nodes", "no"]),
+    (Kind::Service, &["service", "services", "svc"]),
+];
+
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    fn from_str(word: &str) -> Result<Self, UnknownKind> {
+        let lower = word.to_ascii_lowercase();
+        SPELLINGS
+            .iter()
+            .find(|(_, words)| words.contains(&&*lower))
+            .map(|(kind, _)| *kind)
+            .ok_or_else(|| UnknownKind(word.to_owned()))
+    }
+}
+
+impl fmt::Display for Kind {
+    /// The singular in lower case, such as `deployment`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = SPELLINGS.iter().find(|(kind, _)| kind == self).map_or("object", |(_, words)| words[0]);
+        f.write_str(word)
+    }
+}
+
+/// A word that names no kind with a network endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no kind with an endpoint; known are pod, deployment, statefulset, daemonset, replicaset, job, cronjob, \
+     replicationcontroller, node and service, and kubectl's short names for them"
+)]
+pub struct UnknownKind(pub String);
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named<'a> {
+    /// One pod.
+    Pod(&'a Pod),
+    /// All pods of a workload, in the order of their names.
+    Workload(&'a Workload, Vec<&'a Pod>),
+    /// A node.
+    Node(&'a Node),
+    /// A service.
+    Service(&'a Service),
+}
+
+impl fmt::Display for Named<'_> {
+    /// The full spelling, such as `shop/deployment/web`, which [`find`] understands.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(pod) => write!(f, "{}/pod/{}", pod.key.namespace, pod.key.name),
+            Self::Workload(w, pods) => {
+                let namespace = pods.first().map_or("", |p| &*p.key.namespace);
+                write!(f, "{namespace}/{}/{}", w.kind.to_ascii_lowercase(), w.name)
+            }
+            Self::Node(node) => write!(f, "node/{}", node.name),
+            Self::Service(s) => write!(f, "{}/svc/{}", s.key.namespace, s.key.name),
+        }
+    }
+}
+
+/// Why a name stands for nothing, or for too much.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    /// No such namespace.
+    #[error("there is no namespace `{namespace}`{}", did_you_mean(near))]
+    Namespace {
+        /// The namespace asked for.
+        namespace: String,
+        /// Names that come close.
+        near: Vec<String>,
+    },
+    /// No such object.
+    #[error("there is no {what} `{name}`{}{}", in_namespace(namespace), did_you_mean(near))]
+    Unknown {
+        /// The kind, or `pod or workload` where none was given.
+        what: String,
+        /// The namespace looked in; empty for nodes.
+        namespace: String,
+        /// The name asked for.
+        name: String,
+        /// Full spellings of what comes close.
+        near: Vec<String>,
+    },
+    /// Several objects have the name.
+    #[error("`{name}` is ambiguous: it may be {}; write one of these", candidates.join(", "))]
+    Ambiguous {
+        /// The name asked for.
+        name: String,
+        /// Their full spellings.
+        candidates: Vec<String>,
+    },
+}
+
+fn did_you_mean(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
+}
+
+fn in_namespace(namespace: &str) -> String {
+    if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}") }
+}
+
+/// Finds what `name` stands for. Without a kind, pods and workloads are looked at; services and nodes only if asked
+/// for, because a service nearly always shares its name with the workload behind it. `O(pods)`.
+///
+/// # Errors
+/// [`LookupError`] if nothing, or more than one object, has the name.
+pub fn find<'a>(
+    cluster: &'a Cluster,
+    kind: Option<Kind>,
+    namespace: &str,
+    name: &str,
+) -> Result<Named<'a>, LookupError> {
+    if kind == Some(Kind::Node) {
+        return cluster.nodes.get(name).map(Named::Node).ok_or_else(|| LookupError::Unknown {
+            what: "node".to_owned(),
+            namespace: String::new(),
+            name: name.to_owned(),
+            near: near(name, cluster.nodes.keys().map(|n| (&**n, format!("node/{n}")))),
+        });
+    }
+    let candidates: Vec<Named<'a>> = everything(cluster)
+        .into_iter()
+        .filter(|(n, object, _)| *n == name && object.namespace() == Some(namespace) && fits(kind, object))
+        .map(|(_, object, _)| object)
+        .collect();
+    let mut candidates = without_repetition(candidates);
+    match candidates.len() {
+        1 => Ok(candidates.remove(0)),
+        0 => Err(unknown(cluster, kind, namespace, name)),
+        _ => Err(LookupError::Ambiguous {
+            name: name.to_owned(),
+            candidates: candidates.iter().map(Named::to_string).collect(),
+        }),
+    }
+}
+
+impl Named<'_> {
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Pod(pod) => Some(&pod.key.namespace),
+            Self::Workload(_, pods) => pods.first().map(|p| &*p.key.namespace),
+            Self::Service(s) => Some(&s.key.namespace),
+            Self::Node(_) => None,
+        }
+    }
+}
+
+fn fits(kind: Option<Kind>, object: &Named<'_>) -> bool {
+    match (kind, object) {
+        (None, Named::Pod(_) | Named::Workload(..))
+        | (Some(Kind::Pod), Named::Pod(_))
+        | (Some(Kind::Service), Named::Service(_))
+        | (Some(Kind::Node), Named::Node(_)) => true,
+        (Some(Kind::Workload(kind)), Named::Workload(w, _)) => &*w.kind == kind,
+        _ => false,
+    }
+}
+
+/// Every object with its name and full spelling.
+fn everything(cluster: &Cluster) -> Vec<(&str, Named<'_>, String)> {
+    let mut workloads: BTreeMap<(&Name, &Workload), Vec<&Pod>> = BTreeMap::new();
+    for pod in cluster.pods.values() {
+        if let Some(w) = pod.workload.as_ref().filter(|w| &*w.kind != "Pod") {
+            workloads.entry((&pod.key.namespace, w)).or_default().push(pod);
+        }
+    }
+    let pods = cluster.pods.values().map(|p| (&*p.key.name, Named::Pod(p)));
+    let workloads = workloads.into_iter().map(|((_, w), pods)| (&*w.name, Named::Workload(w, pods)));
+    let services = cluster.services.values().map(|s| (&*s.key.name, Named::Service(s)));
+    let nodes = cluster.nodes.values().map(|n| (&*n.name, Named::Node(n)));
+    pods.chain(workloads)
+        .chain(services)
+        .chain(nodes)
+        .map(|(name, object)| {
+            let spelling = object.to_string();
+            (name, object, spelling)
+        })
+        .collect()
+}
+
+/// A workload with one pod of its own name and that pod are the same answer: keep the workload.
+fn without_repetition(found: Vec<Named<'_>>) -> Vec<Named<'_>> {
+    let of_workloads: BTreeSet<&ObjectKey> = found
+        .iter()
+        .filter_map(|n| if let Named::Workload(_, pods) = n { Some(pods) } else { None })
+        .filter(|pods| pods.len() == 1)
+        .map(|pods| &pods[0].key)
+        .collect();
+    found.into_iter().filter(|n| !matches!(n, Named::Pod(p) if of_workloads.contains(&p.key))).collect()
+}
+
+fn unknown(cluster: &Cluster, kind: Option<Kind>, namespace: &str, name: &str) -> LookupError {
+    let everything = everything(cluster);
+    let exists = cluster.namespaces.contains_key(namespace)
+        || everything.iter().any(|(_, object, _)| object.namespace() == Some(namespace));
+    // The same name elsewhere is the likelier wish, before any spelling that is merely close.
+    let elsewhere: Vec<String> = everything
+        .iter()
+        .filter(|(n, ..)| *n == name)
+        .map(|(.., spelling)| spelling.clone())
+        .take(MAX_NEAR)
+        .collect();
+    if !exists {
+        let mut close = near(namespace, cluster.namespaces.keys().map(|n| (&**n, n.to_string())));
+        close.extend(elsewhere);
+        close.truncate(MAX_NEAR);
+        return LookupError::Namespace { namespace: namespace.to_owned(), near: close };
+    }
+    let close = if elsewhere.is_empty() {
+        let here = everything.iter().filter(|(_, o, _)| o.namespace() == Some(namespace));
+        near(name, here.map(|(n, _, spelling)| (*n, spelling.clone())))
+    } else {
+        elsewhere
+    };
+    LookupError::Unknown {
+        what: kind.map_or_else(|| "pod or workload".to_owned(), |k| k.to_string()),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        near: close,
+    }
+}
+
+/// Why a pod can't be an end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoEndpoint {
+    /// It owns its address no longer (SEMANTICS A48).
+    #[error("pod {0} has finished ({1:?}): it owns no address any more, so nothing reaches it")]
+    Finished(ObjectKey, Phase),
+    /// It has no address yet (SEMANTICS A51).
+    #[error("pod {0} has no address: give it one in `status.podIPs`, or wait until it has got one")]
+    NoAddress(ObjectKey),
+    /// It shares the network of a node whose address isn't known.
+    #[error(
+        "pod {0} shares its node's network, but neither `status.podIPs` nor its Node object gives an address"
+    )]
+    NoNodeAddress(ObjectKey),
+}
+
+/// The ends that a pod offers, one for each of its addresses. A pod that shares its node's network is that node
+/// (G-4).
+///
+/// # Errors
+/// [`NoEndpoint`] if it has none.
+pub fn endpoints_of(cluster: &Cluster, pod: &Pod) -> Result<Vec<Endpoint>, NoEndpoint> {
+    if matches!(pod.phase, Phase::Succeeded | Phase::Failed) {
+        return Err(NoEndpoint::Finished(pod.key.clone(), pod.phase));
+    }
+    if !pod.host_network {
+        let live = |address: &IpAddr| Endpoint::Pod { key: pod.key.clone(), address: *address };
+        return match pod.addresses.is_empty() {
+            true => Err(NoEndpoint::NoAddress(pod.key.clone())),
+            false => Ok(pod.addresses.iter().map(live).collect()),
+        };
+    }
+    let node = pod.node.as_ref().and_then(|n| cluster.nodes.get(n));
+    let addresses = match node {
+        Some(node) if pod.addresses.is_empty() => &node.addresses,
+        _ => &pod.addresses,
+    };
+    let name = node.map(|n| &n.name).or(pod.node.as_ref());
+    match name {
+        Some(name) if !addresses.is_empty() => {
+            Ok(addresses.iter().map(|a| Endpoint::Node { name: name.clone(), address: *a }).collect())
+        }
+        None if !addresses.is_empty() => Ok(addresses.iter().map(|a| owner(cluster, *a)).collect()),
+        _ => Err(NoEndpoint::NoNodeAddress(pod.key.clone())),
+    }
+}
+
+/// Who has an address: the live pod that owns it, else the node, else somebody outside. `O(pods)`.
+#[must_use]
+pub fn owner(cluster: &Cluster, address: IpAddr) -> Endpoint {
+    if let Some(pod) = cluster.pod_at(address) {
+        return Endpoint::Pod { key: pod.key.clone(), address };
+    }
+    match cluster.node_at(address) {
+        Some(node) => Endpoint::Node { name: node.name.clone(), address },
+        None => Endpoint::External(address),
+    }
+}
+
+/// The ends of a list that have an address of this family.
+pub fn of_family(endpoints: &[Endpoint], family: Family) -> impl Iterator<Item = &Endpoint> {
+    endpoints.iter().filter(move |e| Family::of(e.address()) == family)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{services::tests::service, *};
+    use crate::{ContainerPort, Labels, Namespace, Protocol, cluster::TargetPort};
+
+    fn pod(namespace: &str, name: &str, workload: Option<(&str, &str)>, address: &str) -> Pod {
+        Pod {
+            key: ObjectKey::new(namespace, name),
+            labels: Labels::from_iter([("app", workload.map_or(name, |w| w.1))]),
+            addresses: vec![address.parse().unwrap()],
+            node: Some("n1".into()),
+            host_network: false,
+            phase: Phase::Running,
+            ports: vec![ContainerPort { name: Some("http".into()), protocol: Protocol::Tcp, port: 8080 }]
+                .into(),
+            created: 0,
+            workload: workload.map(|(kind, name)| Workload { kind: kind.into(), name: name.into() }),
+        }
+    }
+
+    pub(super) fn cluster() -> Cluster {
+        let mut c = Cluster::default();
+        for ns in ["shop", "default"] {
+            c.namespaces.insert(ns.into(), Namespace::new(ns, &Labels::default()));
+        }
+        let pods = [
+            pod("shop", "web-1", Some(("Deployment", "web")), "10.0.0.1"),
+            pod("shop", "web-2", Some(("Deployment", "web")), "10.0.0.2"),
+            pod("shop", "db-0", Some(("StatefulSet", "db")), "10.0.0.3"),
+            pod("shop", "twice-0", Some(("StatefulSet", "twice")), "10.0.0.4"),
+            pod("shop", "twice-1", Some(("Deployment", "twice")), "10.0.0.5"),
+            pod("shop", "alone", None, "10.0.0.6"),
+        ];
+        for p in pods {
+            c.pods.insert(p.key.clone(), p);
+        }
+        let node = Node {
+            name: "n1".into(),
+            labels: Labels::default(),
+            addresses: vec!["192.0.2.1".parse().unwrap()],
+        };
+        c.nodes.insert("n1".into(), node);
+        c
+    }
+
+    fn spelled(c: &Cluster, kind: Option<&str>, namespace: &str, name: &str) -> String {
+        let kind = kind.map(|k| k.parse().unwrap());
+        find(c, kind, namespace, name).map_or_else(|e| e.to_string(), |n| n.to_string())
+    }
+
+    #[test]
+    fn names_stand_for_pods_workloads_nodes_and_services() {
+        let mut c = cluster();
+        assert_eq!(spelled(&c, None, "shop", "web"), "shop/deployment/web");
+        assert_eq!(spelled(&c, Some("deploy"), "shop", "web"), "shop/deployment/web");
+        assert_eq!(spelled(&c, Some("po"), "shop", "web-2"), "shop/pod/web-2");
+        assert_eq!(spelled(&c, None, "shop", "alone"), "shop/pod/alone");
+        assert_eq!(spelled(&c, Some("NODE"), "shop", "n1"), "node/n1");
+        let s = service(TargetPort::Number(8080), None);
+        c.services.insert(s.key.clone(), s);
+        assert_eq!(spelled(&c, Some("svc"), "shop", "web"), "shop/svc/web");
+        assert_eq!(spelled(&c, None, "shop", "web"), "shop/deployment/web", "services only when asked for");
+        let Ok(Named::Workload(_, pods)) = find(&c, None, "shop", "web") else { panic!("no workload") };
+        assert_eq!(pods.len(), 2);
+    }
+
+    #[test]
+    fn a_name_with_several_owners_is_refused_with_the_list() {
+        let message = spelled(&cluster(), None, "shop", "twice");
+        assert_eq!(
+            message,
+            "`twice` is ambiguous: it may be shop/deployment/twice, shop/statefulset/twice; write one of these"
+        );
+        assert_eq!(spelled(&cluster(), Some("sts"), "shop", "twice"), "shop/statefulset/twice");
+    }
+
+    #[test]
+    fn unknown_names_come_with_what_is_close() {
+        let c = cluster();
+        assert_eq!(
+            spelled(&c, None, "shop", "gateway"),
+            "there is no pod or workload `gateway` in namespace shop"
+        );
+        assert_eq!(
+            spelled(&c, None, "shop", "alnoe"),
+            "there is no pod or workload `alnoe` in namespace shop; did you mean shop/pod/alone?"
+        );
+        assert_eq!(
+            spelled(&c, None, "default", "web"),
+            "there is no pod or workload `web` in namespace default; did you mean shop/deployment/web?"
+        );
+        assert_eq!(
+            spelled(&c, None, "shpo", "web"),
+            "there is no namespace `shpo`; did you mean shop or shop/deployment/web?"
+        );
+        assert_eq!(spelled(&c, Some("node"), "shop", "n2"), "there is no node `n2`; did you mean node/n1?");
+        assert!("gateway".parse::<Kind>().unwrap_err().to_string().contains("statefulset"));
+    }
+
+    #[test]
+    fn an_end_is_a_live_pod_its_node_or_nothing() {
+        let mut c = cluster();
+        let mut p = pod("shop", "p", None, "10.0.0.9");
+        assert_eq!(endpoints_of(&c, &p).unwrap().len(), 1);
+        p.host_network = true;
+        p.addresses.clear();
+        let [Endpoint::Node { name, address }] = &endpoints_of(&c, &p).unwrap()[..] else {
+            panic!("not the node")
+        };
+        assert_eq!((&**name, address.to_string()), ("n1", "192.0.2.1".to_owned()));
+        p.host_network = false;
+        assert_eq!(endpoints_of(&c, &p), Err(NoEndpoint::NoAddress(p.key.clone())));
+        p.phase = Phase::Failed;
+        assert!(matches!(endpoints_of(&c, &p), Err(NoEndpoint::Finished(..))));
+        assert!(matches!(owner(&c, "10.0.0.1".parse().unwrap()), Endpoint::Pod { .. }));
+        assert!(matches!(owner(&c, "192.0.2.1".parse().unwrap()), Endpoint::Node { .. }));
+        assert!(matches!(owner(&c, "192.0.2.2".parse().unwrap()), Endpoint::External(_)));
+        let mut s = service(TargetPort::Number(1), None);
+        s.addresses = vec!["10.96.0.1".parse().unwrap()];
+        c.services.insert(s.key.clone(), s);
+        assert!(service_at(&c, "10.96.0.1".parse().unwrap()).is_some());
+    }
+}

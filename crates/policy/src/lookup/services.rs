@@ -1,0 +1,194 @@
+//! From a service to the pods and ports behind it.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
+
+use super::endpoints_of;
+use crate::{
+    Cluster, Name, ObjectKey, Pod, Protocol, Service,
+    cluster::{ServicePort, TargetPort},
+};
+
+/// The service that has a cluster address. `O(services)`.
+#[must_use]
+pub fn service_at(cluster: &Cluster, address: IpAddr) -> Option<&Service> {
+    cluster.services.values().find(|s| s.addresses.contains(&address))
+}
+
+/// One pod behind one port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The protocol of the service port.
+    pub protocol: Protocol,
+    /// The port on the pod.
+    pub port: u16,
+    /// The port on the service.
+    pub service_port: u16,
+}
+
+/// Why a service leads nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoBackend {
+    /// It has no selector.
+    #[error(
+        "service {0} has no selector: its endpoints are kept by hand and are not part of what was read; ask for the \
+         pods or addresses behind it instead"
+    )]
+    NoSelector(ObjectKey),
+    /// No live pod fits the selector.
+    #[error("service {service} has no endpoints: no running pod in namespace {} fits its selector {selector}", service.namespace)]
+    NoPods {
+        /// The service.
+        service: ObjectKey,
+        /// Its selector.
+        selector: String,
+    },
+    /// It doesn't have this port.
+    #[error("service {service} has no port {port}; it has {}", if known.is_empty() { "none" } else { known })]
+    NoPort {
+        /// The service.
+        service: ObjectKey,
+        /// The port asked for.
+        port: String,
+        /// Its ports.
+        known: String,
+    },
+    /// No pod declares the container port that the service port leads to.
+    #[error(
+        "service {service} has no endpoints on port {port}: none of its {pods} pods declares a {protocol} container port \
+         named `{name}`"
+    )]
+    NoNamedPort {
+        /// The service.
+        service: ObjectKey,
+        /// The service port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// The target port name.
+        name: Name,
+        /// How many pods were looked at.
+        pods: usize,
+    },
+}
+
+/// Which port of a service or pod is meant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PortSpec {
+    /// By number.
+    Number(u16),
+    /// By name.
+    Name(Name),
+}
+
+impl fmt::Display for PortSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(n) => write!(f, "{n}"),
+            Self::Name(n) => f.write_str(n),
+        }
+    }
+}
+
+/// The pods and ports that a connection to a service may be translated to; without `port`, for every port of the
+/// service, and without `protocol`, for every protocol. A pod that doesn't declare a named target port is no endpoint
+/// of that port, as in the API's endpoint controller. `O(pods + ports)`.
+///
+/// # Errors
+/// [`NoBackend`] if there are none, with the reason.
+pub fn backends<'a>(
+    cluster: &'a Cluster,
+    service: &Service,
+    protocol: Option<Protocol>,
+    port: Option<&PortSpec>,
+) -> Result<Vec<Backend<'a>>, NoBackend> {
+    let key = || service.key.clone();
+    let Some(selector) = &service.selector else { return Err(NoBackend::NoSelector(key())) };
+    let pods: Vec<&Pod> = cluster
+        .pods
+        .values()
+        .filter(|p| p.key.namespace == service.key.namespace && selector.matches(&p.labels))
+        .filter(|p| endpoints_of(cluster, p).is_ok())
+        .collect();
+    if pods.is_empty() {
+        return Err(NoBackend::NoPods { service: key(), selector: selector.to_string() });
+    }
+    let wanted = |p: &&ServicePort| {
+        protocol.is_none_or(|q| p.protocol == q)
+            && match port {
+                None => true,
+                Some(PortSpec::Number(n)) => p.port == *n,
+                Some(PortSpec::Name(n)) => p.name.as_ref() == Some(n),
+            }
+    };
+    let ports: Vec<_> = service.ports.iter().filter(wanted).collect();
+    if ports.is_empty() {
+        let known: Vec<String> = service.ports.iter().map(|p| format!("{}/{}", p.port, p.protocol)).collect();
+        let port = match (port, protocol) {
+            (Some(port), Some(protocol)) => format!("{port}/{protocol}"),
+            (Some(port), None) => port.to_string(),
+            (None, Some(protocol)) => format!("with {protocol}"),
+            (None, None) => "at all".to_owned(),
+        };
+        return Err(NoBackend::NoPort { service: key(), port, known: known.join(", ") });
+    }
+    let mut out = Vec::new();
+    for p in ports {
+        let before = out.len();
+        for &pod in &pods {
+            let numbers: BTreeSet<u16> = match &p.target {
+                TargetPort::Number(n) => BTreeSet::from([*n]),
+                TargetPort::Name(name) => pod.named_ports(name, Some(p.protocol)).map(|(_, n)| n).collect(),
+            };
+            out.extend(numbers.into_iter().map(|port| Backend {
+                pod,
+                protocol: p.protocol,
+                port,
+                service_port: p.port,
+            }));
+        }
+        if let (true, TargetPort::Name(name)) = (out.len() == before, &p.target) {
+            let (port, protocol, name) = (p.port, p.protocol, name.clone());
+            return Err(NoBackend::NoNamedPort { service: key(), port, protocol, name, pods: pods.len() });
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::{Selector, lookup::tests::cluster};
+
+    pub(in crate::lookup) fn service(target: TargetPort, selector: Option<Selector>) -> Service {
+        let port = ServicePort { name: Some("main".into()), protocol: Protocol::Tcp, port: 80, target };
+        Service { key: ObjectKey::new("shop", "web"), addresses: vec![], selector, ports: vec![port] }
+    }
+
+    #[test]
+    fn a_service_leads_to_the_ports_of_its_pods_or_says_why_not() {
+        let mut c = cluster();
+        let web = Some(Selector::of_labels([("app", "web")]));
+        let ports = |c: &Cluster, s: &Service| {
+            let all = backends(c, s, None, Some(&PortSpec::Number(80)));
+            all.map(|b| b.iter().map(|b| (b.pod.key.name.to_string(), b.port)).collect::<Vec<_>>())
+        };
+        let named = service(TargetPort::Name("http".into()), web.clone());
+        assert_eq!(ports(&c, &named).unwrap(), [("web-1".to_owned(), 8080), ("web-2".to_owned(), 8080)]);
+        c.pods.get_mut(&ObjectKey::new("shop", "web-2")).unwrap().ports = vec![].into();
+        assert_eq!(
+            ports(&c, &named).unwrap(),
+            [("web-1".to_owned(), 8080)],
+            "no endpoint without the named port"
+        );
+        let missing = service(TargetPort::Name("nope".into()), web);
+        assert!(ports(&c, &missing).unwrap_err().to_string().contains("none of its 2 pods declares"));
+        assert!(matches!(ports(&c, &service(TargetPort::Number(1), None)), Err(NoBackend::NoSelector(_))));
+        let nobody = Some(Selector::of_labels([("app", "nobody")]));
+        assert!(matches!(ports(&c, &service(TargetPort::Number(1), nobody)), Err(NoBackend::NoPods { .. })));
+        let error = backends(&c, &named, Some(Protocol::Udp), Some(&PortSpec::Number(80))).unwrap_err();
+        assert_eq!(error.to_string(), "service shop/web has no port 80/UDP; it has 80/TCP");
+        assert_eq!(backends(&c, &named, None, Some(&PortSpec::Name("main".into()))).unwrap().len(), 1);
+    }
+}
