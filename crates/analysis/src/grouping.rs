@@ -156,13 +156,17 @@ impl Ends {
 
     /// Nodes that are treated alike; as the own node of their pods, or as any other peer.
     fn nodes(&mut self, reach: &Reach, own_node: bool) {
-        let treatments = Family::BOTH.map(|family| reach.treatment(family, own_node));
+        let treatments = Family::BOTH.map(|family| reach.treatment(family));
         let mut found: HashMap<[Option<&Treatment>; 2], Alike<NodeAddresses>> = HashMap::new();
         for (id, unit) in others(reach) {
             let Members::Node { name, addresses } = &unit.members else { continue };
             let mut key = [None; 2];
             for family in 0..2 {
-                let treatment = |class| treatments[family].get(&class).map_or(&[][..], |t| &t[..]);
+                // What the own node sends is always allowed: there is nothing to tell nodes apart by.
+                let treatment = |class| match treatments[family].get(&class) {
+                    Some(treatment) if !own_node => &treatment[..],
+                    _ => &[],
+                };
                 key[family] = unit.classes[family].map(treatment);
             }
             let (units, members) = found.entry(key).or_default();
@@ -183,7 +187,7 @@ impl Ends {
     /// Outside addresses that are treated alike, and lie in the same marks.
     fn externals(&mut self, reach: &Reach) {
         for family in Family::BOTH {
-            let treatment = reach.treatment(family, false);
+            let treatment = reach.treatment(family);
             let mut found: HashMap<(&[usize], &Treatment), Alike<IpRange>> = HashMap::new();
             for (id, unit) in others(reach) {
                 let Members::External { family: of, ranges, marks } = &unit.members else { continue };

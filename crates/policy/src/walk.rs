@@ -21,8 +21,8 @@ pub struct Walk {
     pub direction: Direction,
     /// The pod whose policies are asked; `None` if that end is no live pod.
     pub subject: Option<ObjectKey>,
-    /// The policies that select the subject in this direction, in the order in which they are asked. Those of a tier
-    /// that is not reached are there too; their rules decide nothing.
+    /// The policies that select the subject in this direction, in the order in which they are asked. Those that are not
+    /// reached are there too; their rules take nothing.
     pub policies: Vec<PolicyStep>,
     /// What was asked about, by what decides it: disjoint, none empty.
     pub parts: Vec<Part>,
@@ -148,10 +148,10 @@ pub fn walk(
     let question = Question { cluster, flow: &flow, direction, subject, peer };
     let mut walker =
         Walker { question: &question, asked, open: asked.clone(), policies: Vec::new(), parts: Vec::new() };
-    walker.ordered_tier(Tier::Admin);
     if direction == Direction::Ingress && question.peer_is_own_node() {
         walker.rest(Verdict::Allow, Decider::OwnNode);
     }
+    walker.ordered_tier(Tier::Admin);
     walker.network_policies();
     walker.ordered_tier(Tier::Baseline);
     walker.rest(Verdict::Allow, Decider::NotIsolated);
