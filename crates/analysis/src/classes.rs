@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use palisade_policy::{
-    Cluster, Direction, Family, IpRange, Labels, Name, NamespaceMatch, Peer, Pod, PortMatch, Protocol,
+    Cluster, Direction, Family, IpRange, Labels, Name, NamespaceMatch, Node, Peer, Pod, PortMatch, Protocol,
     Selector, compile::profile::block_ranges, rules::IpBlock, rules::PodMatch,
 };
 
@@ -32,8 +32,8 @@ pub(crate) struct Identity {
 pub(crate) enum Who {
     /// A live pod.
     Pod(IdentityId),
-    /// A node.
-    Node,
+    /// A node with these of its labels, by number: those whose keys some selector of nodes mentions.
+    Node(u32),
     /// Nobody in the cluster.
     External(Family),
 }
@@ -46,16 +46,17 @@ pub(crate) struct Class {
 }
 
 /// What policies mention.
+#[derive(Default)]
 struct Mentions {
     label_keys: HashSet<Name>,
     port_names: HashSet<Name>,
+    node_keys: HashSet<Name>,
     blocks: Interner<IpBlock>,
 }
 
 impl Mentions {
     fn of(cluster: &Cluster) -> Self {
-        let mut out =
-            Self { label_keys: HashSet::new(), port_names: HashSet::new(), blocks: Interner::default() };
+        let mut out = Self::default();
         for policy in cluster.policies.values() {
             out.selector(&policy.subject.pods);
             for rule in Direction::BOTH.into_iter().filter_map(|d| policy.rules(d)).flatten() {
@@ -63,7 +64,9 @@ impl Mentions {
                     match &entry.peer {
                         Peer::Pods(choice) => out.selector(&choice.pods),
                         Peer::Block(block) => drop(out.blocks.number(block.clone())),
-                        Peer::Nodes(_) => {}
+                        Peer::Nodes(selector) => {
+                            out.node_keys.extend(selector.requirements().iter().map(|r| r.key.clone()));
+                        }
                     }
                 }
                 for entry in rule.ports.iter().flatten() {
@@ -94,6 +97,8 @@ pub(crate) struct Classes {
     all: Interner<Class>,
     of_identity: Vec<Vec<ClassId>>,
     of_set: HashMap<BlockSet, Vec<ClassId>>,
+    node_labels: Interner<Labels>,
+    of_node_labels: Vec<Vec<ClassId>>,
     /// How many blocks policies mention; the marks come after them in the space.
     blocks: usize,
 }
@@ -113,6 +118,8 @@ impl Classes {
             all: Interner::default(),
             of_identity: Vec::new(),
             of_set: HashMap::new(),
+            node_labels: Interner::default(),
+            of_node_labels: Vec::new(),
             blocks,
         }
     }
@@ -134,14 +141,24 @@ impl Classes {
         id
     }
 
+    /// What policies can see of a node.
+    pub(crate) fn node(&mut self, node: &Node) -> Who {
+        let labels = node.labels.project(|key| self.mentions.node_keys.contains(key));
+        let number = self.node_labels.number(labels);
+        self.of_node_labels.resize_with(self.node_labels.values().len(), Vec::new);
+        Who::Node(number)
+    }
+
     /// The class of addresses that are held by the blocks of `set`, and who has them.
     pub(crate) fn class(&mut self, who: Who, set: BlockSet) -> ClassId {
         let before = self.all.values().len();
         let id = self.all.number(Class { who, set });
         if id as usize == before {
             self.of_set.entry(set).or_default().push(id);
-            if let Who::Pod(identity) = who {
-                self.of_identity[identity as usize].push(id);
+            match who {
+                Who::Pod(identity) => self.of_identity[identity as usize].push(id),
+                Who::Node(labels) => self.of_node_labels[labels as usize].push(id),
+                Who::External(_) => {}
             }
         }
         id
@@ -156,7 +173,7 @@ impl Classes {
     pub(crate) fn ports(&self, class: ClassId) -> &[(Name, Protocol, u16)] {
         match self.all.get(class).who {
             Who::Pod(identity) => &self.identities.get(identity).ports,
-            Who::Node | Who::External(_) => &[],
+            Who::Node(_) | Who::External(_) => &[],
         }
     }
 
@@ -164,10 +181,17 @@ impl Classes {
     pub(crate) fn held_by(&self, peer: &Peer, cluster: &Cluster) -> Vec<ClassId> {
         match peer {
             Peer::Pods(choice) => self.pods(choice, cluster),
-            Peer::Nodes(_) => Vec::new(),
             Peer::Block(block) => {
                 let Some(number) = self.mentions.blocks.find(block) else { return Vec::new() };
                 self.in_block(number as usize)
+            }
+            Peer::Nodes(selector) => {
+                let nodes = self.node_labels.values().iter().zip(&self.of_node_labels);
+                nodes
+                    .filter(|(labels, _)| selector.matches(labels))
+                    .flat_map(|(_, all)| all)
+                    .copied()
+                    .collect()
             }
         }
     }

@@ -74,7 +74,9 @@ impl Filter {
             Endpoint::Class(all) => {
                 all.iter().any(|w| self.namespaces.contains(&w.namespace)) || self.holds_pod_of(&end.endpoint)
             }
-            Endpoint::OwnNode(_) | Endpoint::Nodes(_) => end.nodes.iter().any(|n| self.nodes.contains(n)),
+            Endpoint::OwnNode(_) | Endpoint::Nodes(_) => {
+                end.placement.nodes.iter().any(|n| self.nodes.contains(n))
+            }
             // No end lies both inside and outside: the ranges are marks. So the ends of ranges tell.
             Endpoint::External(e) => {
                 self.ranges.iter().any(holds)
@@ -247,22 +249,12 @@ impl Connections {
     /// What one end may send to another, and whether all pairs may; `None` if there are no such pairs.
     fn cell(&self, from: usize, to: usize) -> Option<(Cell, bool)> {
         let (source, target) = (&self.ends[from], &self.ends[to]);
-        if from == to && source.pods < 2 {
+        if from == to && source.placement.pods < 2 {
             return None;
         }
-        match (&source.endpoint, &target.endpoint) {
-            (_, Endpoint::OwnNode(_)) => return None,
-            (source, target) if !source.is_pods() && !target.is_pods() => return None,
-            (Endpoint::OwnNode(_), _) if !source.nodes.iter().any(|n| target.nodes.contains(n)) => {
-                return None;
-            }
-            // All its pods are on that one node, which they see as their own.
-            (Endpoint::Nodes(_), _)
-                if source.nodes.len() == 1 && !target.unplaced && source.nodes == target.nodes =>
-            {
-                return None;
-            }
-            _ => {}
+        if !may_exchange(source, target) || (target.endpoint.is_pods() && !target.placement.may_meet(source))
+        {
+            return None;
         }
         match &self.groups {
             Groups::Alike(firsts) => {
@@ -272,6 +264,13 @@ impl Connections {
             Groups::Summed(sums) => sums.get(&(source.group, target.group)).copied(),
         }
     }
+}
+
+/// Whether connections between two ends of these kinds are any policy's business. The own node is only ever a source:
+/// as a destination it is a node like any other (SEMANTICS G-5).
+fn may_exchange(from: &End, to: &End) -> bool {
+    let own_node = matches!(to.endpoint, Endpoint::OwnNode(_));
+    (from.endpoint.is_pods() && !own_node) || to.endpoint.is_pods()
 }
 
 /// What one unit of `from` may send to another unit.
@@ -288,15 +287,14 @@ fn sums(reach: &mut Reach, groups: &[Group], ends: &[End]) -> Sums {
     let mut sums = Sums::new();
     for from in ends {
         for to in ends {
-            if !(from.endpoint.is_pods() || to.endpoint.is_pods())
-                || matches!(to.endpoint, Endpoint::OwnNode(_))
-            {
+            if !may_exchange(from, to) {
                 continue;
             }
             let mut found: [BTreeSet<TrafficId>; 2] = Default::default();
             for (source, pods) in &groups[from.group as usize].units {
-                for (target, _) in &groups[to.group as usize].units {
-                    if source == target && *pods < 2 {
+                for (target, placement) in &groups[to.group as usize].units {
+                    let itself = source == target && pods.pods < 2;
+                    if itself || (to.endpoint.is_pods() && !placement.may_meet(from)) {
                         continue;
                     }
                     let unit = |id: u32| &reach.units[id as usize];

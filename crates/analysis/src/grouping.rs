@@ -22,8 +22,39 @@ pub(crate) type GroupId = u32;
 /// namespace, so that the first speaks for all.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// At least one, each with the number of its pods that belong to the group: a workload may have some of them.
-    pub(crate) units: Vec<(UnitId, usize)>,
+    /// At least one, each with those of its pods that belong to the group: a workload may have some of them.
+    pub(crate) units: Vec<(UnitId, Placement)>,
+}
+
+/// How many pods there are, and on which nodes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Placement {
+    pub(crate) pods: usize,
+    /// The nodes that the pods run on, where they are known; or the nodes that an end is. Sorted.
+    pub(crate) nodes: Vec<Name>,
+    /// Whether some pod's node isn't known.
+    pub(crate) unplaced: bool,
+}
+
+impl Placement {
+    fn of(reach: &Reach, pods: &[u32]) -> Self {
+        let on = || pods.iter().map(|pod| &reach.pods[*pod as usize].node);
+        let mut nodes: Vec<Name> = on().flatten().cloned().collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        Self { pods: pods.len(), nodes, unplaced: on().any(Option::is_none) }
+    }
+
+    /// Whether some of these pods can be called from `source` as the kind of end that it is.
+    pub(crate) fn may_meet(&self, source: &End) -> bool {
+        let nodes = &source.placement.nodes;
+        match source.endpoint {
+            Endpoint::OwnNode(_) => nodes.iter().any(|n| self.nodes.contains(n)),
+            // All of them on that one node see it as their own.
+            Endpoint::Nodes(_) => nodes.len() > 1 || self.unplaced || self.nodes != *nodes,
+            _ => true,
+        }
+    }
 }
 
 /// One end of an answer.
@@ -31,12 +62,7 @@ pub(crate) struct Group {
 pub(crate) struct End {
     pub(crate) endpoint: Endpoint,
     pub(crate) group: GroupId,
-    /// How many pods it is.
-    pub(crate) pods: usize,
-    /// The nodes that its pods run on, where they are known; or the nodes that it is. Sorted.
-    pub(crate) nodes: Vec<Name>,
-    /// Whether some pod's node isn't known.
-    pub(crate) unplaced: bool,
+    pub(crate) placement: Placement,
 }
 
 /// The ends of an answer, sorted, and their groups.
@@ -65,19 +91,16 @@ impl Ends {
     }
 
     /// A group of some pods of these units.
-    fn group(&mut self, units: &[Share]) -> GroupId {
-        self.groups.push(Group { units: units.iter().map(|(id, pods)| (*id, pods.len())).collect() });
+    fn group(&mut self, reach: &Reach, units: &[Share]) -> GroupId {
+        let units = units.iter().map(|(id, pods)| (*id, Placement::of(reach, pods))).collect();
+        self.groups.push(Group { units });
         self.groups.len() as GroupId - 1
     }
 
     /// An end that stands for these pods.
     fn add_pods(&mut self, reach: &Reach, endpoint: Endpoint, group: GroupId, pods: &[u32]) {
-        let on: Vec<&Option<Name>> = pods.iter().map(|pod| &reach.pods[*pod as usize].node).collect();
-        let mut nodes: Vec<Name> = on.iter().filter_map(|node| (*node).clone()).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        let unplaced = on.iter().any(|node| node.is_none());
-        self.ends.push(End { endpoint, group, pods: pods.len(), nodes, unplaced });
+        let placement = Placement::of(reach, pods);
+        self.ends.push(End { endpoint, group, placement });
     }
 
     /// Each workload, in parts where its pods are not alike.
@@ -88,7 +111,7 @@ impl Ends {
             for part in parts {
                 let pods = all_pods(&part);
                 let end = workload_pods(&namespace, &workload, names(reach, &pods), whole);
-                let group = self.group(&part);
+                let group = self.group(reach, &part);
                 self.add_pods(reach, Endpoint::Workload(end), group, &pods);
             }
         }
@@ -96,7 +119,7 @@ impl Ends {
 
     fn pods(&mut self, reach: &Reach) {
         for (unit, pods) in units_of_pods(reach) {
-            let group = self.group(&[(unit, pods.to_vec())]);
+            let group = self.group(reach, &[(unit, pods.to_vec())]);
             for pod in pods {
                 let facts = &reach.pods[*pod as usize];
                 let end = Endpoint::Pod {
@@ -117,7 +140,7 @@ impl Ends {
             found.entry(namespace).or_default().push((unit, pods.to_vec()));
         }
         for (namespace, units) in found {
-            let group = self.group(&units);
+            let group = self.group(reach, &units);
             self.add_pods(reach, Endpoint::Namespace(namespace.clone()), group, &all_pods(&units));
         }
     }
@@ -142,7 +165,7 @@ impl Ends {
             });
             let mut members: Vec<WorkloadPods> = members.collect();
             members.sort_unstable();
-            let group = self.group(&part);
+            let group = self.group(reach, &part);
             self.add_pods(reach, Endpoint::Class(members), group, &pods);
         }
     }
@@ -150,19 +173,23 @@ impl Ends {
     /// An end that stands for other units than pods.
     fn add_others(&mut self, endpoint: Endpoint, units: Vec<UnitId>, nodes: Vec<Name>) {
         let group = self.groups.len() as GroupId;
-        self.groups.push(Group { units: units.into_iter().map(|id| (id, 0)).collect() });
-        self.ends.push(End { endpoint, group, pods: 0, nodes, unplaced: false });
+        self.groups.push(Group { units: units.into_iter().map(|id| (id, Placement::default())).collect() });
+        self.ends.push(End { endpoint, group, placement: Placement { nodes, ..Placement::default() } });
     }
 
     /// Nodes that are treated alike; as the own node of their pods, or as any other peer.
     fn nodes(&mut self, reach: &Reach, own_node: bool) {
-        let treatments = Family::BOTH.map(|family| reach.treatment(family, own_node));
+        let treatments = Family::BOTH.map(|family| reach.treatment(family));
         let mut found: HashMap<[Option<&Treatment>; 2], Alike<NodeAddresses>> = HashMap::new();
         for (id, unit) in others(reach) {
             let Members::Node { name, addresses } = &unit.members else { continue };
             let mut key = [None; 2];
             for family in 0..2 {
-                let treatment = |class| treatments[family].get(&class).map_or(&[][..], |t| &t[..]);
+                // What the own node sends is always allowed: there is nothing to tell nodes apart by.
+                let treatment = |class| match treatments[family].get(&class) {
+                    Some(treatment) if !own_node => &treatment[..],
+                    _ => &[],
+                };
                 key[family] = unit.classes[family].map(treatment);
             }
             let (units, members) = found.entry(key).or_default();
@@ -183,7 +210,7 @@ impl Ends {
     /// Outside addresses that are treated alike, and lie in the same marks.
     fn externals(&mut self, reach: &Reach) {
         for family in Family::BOTH {
-            let treatment = reach.treatment(family, false);
+            let treatment = reach.treatment(family);
             let mut found: HashMap<(&[usize], &Treatment), Alike<IpRange>> = HashMap::new();
             for (id, unit) in others(reach) {
                 let Members::External { family: of, ranges, marks } = &unit.members else { continue };

@@ -2,6 +2,8 @@
 //!
 //! Where [`palisade_policy::reference`] decides one connection, this crate answers for all of them at once:
 //! * [`connections`]: who may reach whom, between workloads and with the outside.
+//! * [`describe`]: one workload, who may reach it and why, and what it is exposed to.
+//! * [`diff`]: what a change of a cluster opens and closes, and which policies did it.
 //!
 //! Every answer is a value; nothing here prints or reads files, and nothing here knows what a policy means: the policy
 //! crate is asked. What makes whole clusters affordable is in [`reach`]: pods that no policy can tell apart are
@@ -11,11 +13,19 @@
 
 mod classes;
 pub mod connections;
+pub mod describe;
+pub mod diff;
 pub mod endpoint;
 mod grouping;
 mod interner;
+mod matching;
+mod public;
 mod reach;
+mod representative;
 mod space;
+mod witness;
 
 pub use connections::{Connections, Edge, Families, GroupBy, Options};
+pub use describe::{Description, describe};
+pub use diff::{Diff, diff};
 pub use endpoint::Endpoint;

@@ -63,8 +63,6 @@ pub(crate) struct Unit {
     /// What it may send and receive; `None` if nothing restricts it.
     egress: Option<RowId>,
     ingress: Option<RowId>,
-    /// What it may receive from the node that it is on.
-    from_own_node: Option<RowId>,
 }
 
 /// What a subject allows each class of peers in one direction.
@@ -108,8 +106,7 @@ impl Reach {
         let mut rows = Rows::new(cluster, classes);
         let subjects = Subjects::new(cluster);
         for (unit, (identity, subject)) in units.iter_mut().zip(identities) {
-            let [egress, ingress, own] = rows.of_subject(identity, subject, &subjects);
-            (unit.egress, unit.ingress, unit.from_own_node) = (egress, ingress, own);
+            [unit.egress, unit.ingress] = rows.of_subject(identity, subject, &subjects);
         }
         let Rows { classes, rows, traffics, .. } = rows;
         let mut reach = Self { pods, units, pod_units, classes: classes.len(), rows, traffics };
@@ -144,21 +141,13 @@ impl Reach {
         }
     }
 
-    /// What one unit may send to another. Between pods of one unit: to another pod of it.
+    /// What one unit may send to another. Between pods of one unit: to another pod of it. Not for a node and its own
+    /// pods: see [`Self::cell_from_own_node`].
     pub(crate) fn cell(&self, from: &Unit, to: &Unit) -> Cell {
-        self.cell_with(from, to, to.ingress)
-    }
-
-    /// What a node may send to those pods of a unit that are on it.
-    pub(crate) fn cell_from_own_node(&self, node: &Unit, to: &Unit) -> Cell {
-        self.cell_with(node, to, to.from_own_node)
-    }
-
-    fn cell_with(&self, from: &Unit, to: &Unit, ingress: Option<RowId>) -> Cell {
         let at = |row: Option<RowId>, class| row.map_or(Traffics::ALL, |r| self.rows[r as usize].at(class));
         let family = |family: usize| {
             let (source, target) = (from.classes[family]?, to.classes[family]?);
-            self.traffics.meet(at(from.egress, target), at(ingress, source))
+            self.traffics.meet(at(from.egress, target), at(to.ingress, source))
         };
         let first = family(0);
         if from.classes[0] == from.classes[1] && to.classes[0] == to.classes[1] {
@@ -167,19 +156,20 @@ impl Reach {
         [first, family(1)]
     }
 
+    /// What a node may send to those pods of a unit that are on it: everything (SEMANTICS A39, D9).
+    pub(crate) fn cell_from_own_node(&self, node: &Unit, to: &Unit) -> Cell {
+        [0, 1].map(|family| node.classes[family].and(to.classes[family]).map(|_| Traffics::ALL))
+    }
+
     pub(crate) fn traffic(&self, id: TrafficId) -> &Traffic {
         self.traffics.get(id)
     }
 
     /// For every class, the rows in use that treat it specially, and how. Two classes of one family with equal entries
-    /// are treated alike by every pod of that family. Rows of `from_own_node` are those asked for nodes by their pods.
-    pub(crate) fn treatment(
-        &self,
-        family: Family,
-        own_node: bool,
-    ) -> HashMap<ClassId, Vec<(RowId, TrafficId)>> {
+    /// are treated alike by every pod of that family.
+    pub(crate) fn treatment(&self, family: Family) -> HashMap<ClassId, Vec<(RowId, TrafficId)>> {
         let used = self.units[..self.pod_units].iter().filter(|u| u.classes[index(family)].is_some());
-        let rows = used.flat_map(|u| if own_node { [u.from_own_node, None] } else { [u.egress, u.ingress] });
+        let rows = used.flat_map(|u| [u.egress, u.ingress]);
         let mut rows: Vec<RowId> = rows.flatten().collect();
         rows.sort_unstable();
         rows.dedup();
@@ -198,24 +188,17 @@ impl Reach {
         if families(a) != families(b) {
             return false;
         }
-        let (same_rows, same_classes) = (
-            (a.egress, a.ingress, a.from_own_node) == (b.egress, b.ingress, b.from_own_node),
-            a.classes == b.classes,
-        );
-        if same_rows && same_classes {
+        if (a.egress, a.ingress, a.classes) == (b.egress, b.ingress, b.classes) {
             return true;
         }
         self.units.iter().all(|other| {
-            self.cell(a, other) == self.cell(b, other)
-                && self.cell(other, a) == self.cell(other, b)
-                && (!matches!(other.members, Members::Node { .. })
-                    || self.cell_from_own_node(other, a) == self.cell_from_own_node(other, b))
+            self.cell(a, other) == self.cell(b, other) && self.cell(other, a) == self.cell(other, b)
         })
     }
 }
 
 /// The live pods by the addresses that they own (SEMANTICS G-10).
-fn owners(cluster: &Cluster) -> HashMap<IpAddr, &Pod> {
+pub(crate) fn owners(cluster: &Cluster) -> HashMap<IpAddr, &Pod> {
     let mut owners: HashMap<IpAddr, &Pod> = HashMap::with_capacity(cluster.pods.len());
     for pod in cluster.pods.values().filter(|p| p.is_live()) {
         for address in &pod.addresses {
@@ -268,7 +251,7 @@ fn pod_units<'c>(
 
 impl Unit {
     fn unrestricted(members: Members, classes: [Option<ClassId>; 2]) -> Self {
-        Self { members, classes, egress: None, ingress: None, from_own_node: None }
+        Self { members, classes, egress: None, ingress: None }
     }
 }
 
@@ -278,6 +261,7 @@ fn node_units(cluster: &Cluster, owners: &HashMap<IpAddr, &Pod>, classes: &mut C
     let mut taken: HashSet<IpAddr> = HashSet::new();
     let mut units = Vec::new();
     for node in cluster.nodes.values() {
+        let who = classes.node(node);
         let mut rounds: Vec<[Option<IpAddr>; 2]> = Vec::new();
         for address in &node.addresses {
             if owners.contains_key(address) || !taken.insert(*address) {
@@ -296,7 +280,7 @@ fn node_units(cluster: &Cluster, owners: &HashMap<IpAddr, &Pod>, classes: &mut C
         for round in rounds {
             let held = round.map(|a| {
                 let set = classes.space.set_of(a?);
-                Some(classes.class(Who::Node, set))
+                Some(classes.class(who, set))
             });
             let addresses = round.into_iter().flatten().collect();
             units.push(Unit::unrestricted(Members::Node { name: node.name.clone(), addresses }, held));
@@ -358,7 +342,7 @@ struct Rows<'c> {
     classes: Classes,
     held_by: HashMap<Peer, Rc<[ClassId]>>,
     known: HashMap<Profile, RowId>,
-    of_identity: HashMap<IdentityId, [Option<RowId>; 3]>,
+    of_identity: HashMap<IdentityId, [Option<RowId>; 2]>,
     rows: Vec<Row>,
     traffics: Traffics,
 }
@@ -376,22 +360,18 @@ impl<'c> Rows<'c> {
         }
     }
 
-    /// The rows of egress, ingress, and ingress from the own node, for pods that are seen as `subject` is.
+    /// The rows of egress and ingress for pods that are seen as `subject` is.
     fn of_subject(
         &mut self,
         identity: IdentityId,
         subject: &Pod,
         subjects: &Subjects<'_>,
-    ) -> [Option<RowId>; 3] {
+    ) -> [Option<RowId>; 2] {
         if let Some(known) = self.of_identity.get(&identity) {
             return *known;
         }
         let policies = subjects.selecting(subject);
-        let profiles = [
-            Profile::new(Direction::Egress, subject, &policies),
-            Profile::new(Direction::Ingress, subject, &policies),
-            Profile::for_own_node(subject, &policies),
-        ];
+        let profiles = Direction::BOTH.map(|direction| Profile::new(direction, subject, &policies));
         let rows = profiles.map(|profile| profile.map(|profile| self.row(profile)));
         self.of_identity.insert(identity, rows);
         rows

@@ -2,6 +2,8 @@
 //!
 //! `PALISADE_CASES` sets the number of random clusters of each law.
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_analysis::{
@@ -9,34 +11,11 @@ use palisade_analysis::{
     connections::{Families, Filter},
 };
 use palisade_policy::{
-    Cluster, Direction, Endpoint as At, Family, Flow, IpRange, Peer, Pod, Protocol, Traffic,
+    Cluster, Direction, Endpoint as At, Family, IpRange, Peer, Pod, Protocol, Traffic,
     address::{from_number, max_number, to_number},
-    random::{Rng, Shape, Style, cluster, describe, endpoints, shrink, traffic},
-    reference,
+    random::{Rng, Shape, Style, cluster, endpoints, traffic},
 };
-
-/// How many random clusters a law runs: `PALISADE_CASES`, else `default`.
-fn cases(default: u64) -> u64 {
-    match std::env::var("PALISADE_CASES") {
-        Ok(text) => text.parse().expect("PALISADE_CASES must be a number"),
-        Err(_) => default,
-    }
-}
-
-/// Holds a law on `n` random clusters of a shape; one that breaks it is shrunk and printed with its seed.
-fn hold(n: u64, shape: &Shape, law: impl Fn(&Cluster, &mut Rng) -> Result<(), String>) {
-    for seed in 0..n {
-        let world = cluster(&mut Rng::with_seed(seed), shape);
-        let check = |c: &Cluster| {
-            let run = std::panic::AssertUnwindSafe(|| law(c, &mut Rng::with_seed(!seed)));
-            std::panic::catch_unwind(run).unwrap_or_else(|_| Err("it panicked".to_owned()))
-        };
-        let Err(wrong) = check(&world) else { continue };
-        let smallest = shrink(&world, |c| check(c).is_err());
-        let still = check(&smallest).expect_err("shrinking keeps the fault");
-        panic!("seed {seed}: {wrong}\n--- smallest cluster:\n{}--- in it: {still}", describe(&smallest));
-    }
-}
+use support::{cases, hold, on_its_own_node, says};
 
 fn all(group_by: GroupBy) -> Options {
     Options { group_by, nodes: true, ..Options::default() }
@@ -74,11 +53,6 @@ fn end(connections: &Connections, at: &At, as_own_node: bool) -> Result<usize, S
     }
 }
 
-fn on_its_own_node(cluster: &Cluster, source: &At, target: &At) -> bool {
-    let (At::Node { name, .. }, At::Pod { key, .. }) = (source, target) else { return false };
-    cluster.pods[key].node.as_ref() == Some(name)
-}
-
 /// Every pair of different ends, at least one of them a pod, in a family that they share.
 fn pairs(cluster: &Cluster) -> Vec<(At, At)> {
     let ends = endpoints(cluster);
@@ -92,12 +66,6 @@ fn pairs(cluster: &Cluster) -> Vec<(At, At)> {
         }
     }
     out
-}
-
-fn says(cluster: &Cluster, source: &At, target: &At, protocol: Protocol, port: u16) -> bool {
-    let (source, destination) = (source.clone(), target.clone());
-    let flow = Flow { source, destination, protocol, port, through_service: false };
-    reference::decide(cluster, &flow).verdict().is_allow()
 }
 
 fn agrees(cluster: &Cluster, group_by: GroupBy, rng: &mut Rng) -> Result<(), String> {

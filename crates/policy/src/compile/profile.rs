@@ -6,7 +6,7 @@ use super::{
     ranges::{self, Span},
 };
 use crate::{
-    Direction, Family, IpRange, Name, Peer, Pod, Policy, Protocol, Tier, Traffic, address::from_number,
+    Direction, Family, IpRange, Name, Peer, Pod, Policy, Protocol, Traffic, address::from_number,
     rules::IpBlock,
 };
 
@@ -17,18 +17,11 @@ pub struct Profile(Definition);
 
 impl Profile {
     /// What `policies` say in one direction; `None` if none of them touches it, and everything is allowed. They must
-    /// be those that select `subject`, of which the named ports alone are looked at.
+    /// be those that select `subject`, of which the named ports alone are looked at. What the subject's own node sends
+    /// to it is always allowed, whatever a profile says (SEMANTICS A39, D9).
     #[must_use]
     pub fn new(direction: Direction, subject: &Pod, policies: &[&Policy]) -> Option<Self> {
         Definition::new(direction, subject, policies).map(Self)
-    }
-
-    /// What `policies` say to connections from the subject's own node: the Admin tier alone is asked, and what it
-    /// leaves open is allowed (SEMANTICS D, A39).
-    #[must_use]
-    pub fn for_own_node(subject: &Pod, policies: &[&Policy]) -> Option<Self> {
-        let admin: Vec<&Policy> = policies.iter().copied().filter(|p| p.tier == Tier::Admin).collect();
-        Self::new(Direction::Ingress, subject, &admin)
     }
 
     /// Every peer that some rule names, with the index of the rule. Rules without peers hold everyone.
