@@ -5,6 +5,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     can::Can,
     connections::{self, Connections},
+    describe::{self, Describe},
+    diff::{self, Diff},
     man::{self, Man},
 };
 
@@ -35,6 +37,12 @@ pub(crate) enum Verb {
     /// Every connection that is allowed in the cluster, and with the outside
     #[command(visible_alias = "list", after_help = connections::HELP)]
     Connections(Connections),
+    /// One workload: who may reach it, what it may reach, which policies say so, and what it is exposed to
+    #[command(after_help = describe::HELP)]
+    Describe(Describe),
+    /// What a change of manifests opens and closes, and which policies do it
+    #[command(after_help = diff::HELP)]
+    Diff(Diff),
     /// A cluster on this machine: real network namespaces, the real kernel, real packets
     #[cfg(target_os = "linux")]
     #[command(after_help = LAB_HELP, subcommand_required = true, arg_required_else_help = true)]

@@ -7,7 +7,7 @@ use palisade_analysis::{
     endpoint::{NodeAddresses, WorkloadPods},
 };
 use palisade_manifest::Loaded;
-use palisade_policy::{Name, ObjectKey, Source};
+use palisade_policy::{Name, ObjectKey, PolicyKey, Source};
 use serde::Serialize;
 
 use crate::words::{JsonRange, range_text};
@@ -97,7 +97,7 @@ fn place_of<'a>(kind: &str, key: &ObjectKey, loaded: &'a Loaded) -> Option<&'a S
 /// An end, for machines.
 #[derive(Serialize)]
 pub(crate) struct JsonEnd<'a> {
-    id: &'a str,
+    id: String,
     #[serde(flatten)]
     what: JsonWhat<'a>,
 }
@@ -146,47 +146,60 @@ impl<'a> JsonObject<'a> {
     ) -> Self {
         Self { kind, namespace, name, file: at.map(|s| &*s.file), line: at.map(|s| s.line) }
     }
+
+    pub(crate) fn of_policy(key: &'a PolicyKey, at: Option<&'a Source>) -> Self {
+        let namespace = Some(&*key.namespace).filter(|n| !n.is_empty());
+        Self::new(&key.kind, namespace, &key.name, at)
+    }
 }
 
 impl<'a> End<'a> {
     /// The end for machines.
     pub(crate) fn json(&'a self, loaded: &'a Loaded) -> JsonEnd<'a> {
-        let pods = |w: &'a WorkloadPods| JsonPods {
-            object: JsonObject::new(&w.kind, Some(&w.namespace), &w.name, place_of_workload(w, loaded)),
-            pods: w.pods.iter().map(|p| &**p).collect(),
-            all_pods: w.whole,
-        };
-        let node = |n: &'a NodeAddresses| JsonNode {
-            object: JsonObject::new(
-                "Node",
-                None,
-                &n.name,
-                place_of("Node", &ObjectKey::new("", n.name.clone()), loaded),
-            ),
-            addresses: n.addresses.iter().map(ToString::to_string).collect(),
-        };
-        let what = match self.endpoint {
-            Endpoint::Workload(w) => JsonWhat::Workload(pods(w)),
-            Endpoint::Pod { key, workload_kind, workload_name } => {
-                let namespace = Some(&*key.namespace);
-                let workload = ObjectKey { namespace: key.namespace.clone(), name: workload_name.clone() };
-                let at = place_of(workload_kind, &workload, loaded);
-                JsonWhat::Pod {
-                    object: JsonObject::new("Pod", namespace, &key.name, self.at),
-                    workload: JsonObject::new(workload_kind, namespace, workload_name, at),
-                }
+        JsonEnd { id: self.id.clone(), what: what(self.endpoint, loaded) }
+    }
+}
+
+/// An endpoint for machines, where no other of the answer has its short name.
+pub(crate) fn json<'a>(endpoint: &'a Endpoint, loaded: &'a Loaded) -> JsonEnd<'a> {
+    JsonEnd { id: name(endpoint), what: what(endpoint, loaded) }
+}
+
+fn what<'a>(endpoint: &'a Endpoint, loaded: &'a Loaded) -> JsonWhat<'a> {
+    let pods = |w: &'a WorkloadPods| JsonPods {
+        object: JsonObject::new(&w.kind, Some(&w.namespace), &w.name, place_of_workload(w, loaded)),
+        pods: w.pods.iter().map(|p| &**p).collect(),
+        all_pods: w.whole,
+    };
+    let node = |n: &'a NodeAddresses| JsonNode {
+        object: JsonObject::new(
+            "Node",
+            None,
+            &n.name,
+            place_of("Node", &ObjectKey::new("", n.name.clone()), loaded),
+        ),
+        addresses: n.addresses.iter().map(ToString::to_string).collect(),
+    };
+    match endpoint {
+        Endpoint::Workload(w) => JsonWhat::Workload(pods(w)),
+        Endpoint::Pod { key, workload_kind, workload_name } => {
+            let namespace = Some(&*key.namespace);
+            let workload = ObjectKey { namespace: key.namespace.clone(), name: workload_name.clone() };
+            let at = place_of(workload_kind, &workload, loaded);
+            JsonWhat::Pod {
+                object: JsonObject::new("Pod", namespace, &key.name, place(endpoint, loaded)),
+                workload: JsonObject::new(workload_kind, namespace, workload_name, at),
             }
-            Endpoint::Namespace(name) => {
-                JsonWhat::Namespace { object: JsonObject::new("Namespace", None, name, self.at) }
-            }
-            Endpoint::Class(all) => JsonWhat::Class { members: all.iter().map(pods).collect() },
-            Endpoint::OwnNode(all) => JsonWhat::OwnNode { nodes: all.iter().map(node).collect() },
-            Endpoint::Nodes(all) => JsonWhat::Nodes { nodes: all.iter().map(node).collect() },
-            Endpoint::External(external) => JsonWhat::External {
-                family: external.family.to_string(),
-                ranges: external.ranges.iter().map(Into::into).collect(),
-            },
-        };
-        JsonEnd { id: &self.id, what }
+        }
+        Endpoint::Namespace(name) => {
+            JsonWhat::Namespace { object: JsonObject::new("Namespace", None, name, place(endpoint, loaded)) }
+        }
+        Endpoint::Class(all) => JsonWhat::Class { members: all.iter().map(pods).collect() },
+        Endpoint::OwnNode(all) => JsonWhat::OwnNode { nodes: all.iter().map(node).collect() },
+        Endpoint::Nodes(all) => JsonWhat::Nodes { nodes: all.iter().map(node).collect() },
+        Endpoint::External(external) => JsonWhat::External {
+            family: external.family.to_string(),
+            ranges: external.ranges.iter().map(Into::into).collect(),
+        },
     }
 }

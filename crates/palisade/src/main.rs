@@ -10,6 +10,8 @@ use clap::{CommandFactory as _, Parser as _};
 mod arguments;
 mod can;
 mod connections;
+mod describe;
+mod diff;
 mod ends;
 mod escape;
 mod exit;
@@ -42,6 +44,8 @@ fn run(verb: Verb) -> Result<Outcome> {
     match verb {
         Verb::Can(arguments) => can::run(&arguments),
         Verb::Connections(arguments) => connections::run(&arguments),
+        Verb::Describe(arguments) => describe::run(&arguments),
+        Verb::Diff(arguments) => diff::run(&arguments),
         #[cfg(target_os = "linux")]
         Verb::Lab(arguments) => lab::run(&arguments.verb),
         Verb::Completions(arguments) => completions(arguments.shell),

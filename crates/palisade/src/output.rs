@@ -22,7 +22,6 @@ pub(crate) enum Style {
     /// Denied, closed, wrong.
     Bad,
     /// A heading.
-    #[cfg(target_os = "linux")]
     Strong,
 }
 
@@ -31,7 +30,6 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
     let style = match style {
         Style::Good => anstyle::AnsiColor::Green.on_default().bold(),
         Style::Bad => anstyle::AnsiColor::Red.on_default().bold(),
-        #[cfg(target_os = "linux")]
         Style::Strong => anstyle::Style::new().bold(),
     };
     format!("{style}{text}{style:#}")

@@ -52,8 +52,22 @@ pub(crate) fn load(files: &[String], reading: &Reading, options: &Options, quiet
     if inputs.iter().filter(|i| **i == Input::Stdin).count() > 1 {
         bail!("standard input (-) is given twice, and can be read once");
     }
+    load_inputs(&inputs, &files.join(", "), reading, options, quiet)
+}
+
+/// As [`load`], for inputs that messages call `names`.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_inputs(
+    inputs: &[Input],
+    names: &str,
+    reading: &Reading,
+    options: &Options,
+    quiet: bool,
+) -> Result<Loaded> {
     let options = Options { strict: reading.strict, ..options.clone() };
-    let loaded = palisade_manifest::load(&inputs, &options);
+    let loaded = palisade_manifest::load(inputs, &options);
     report(&loaded, quiet);
     let (errors, _) = loaded.tally();
     if errors > 0 && !reading.keep_going {
@@ -64,7 +78,6 @@ pub(crate) fn load(files: &[String], reading: &Reading, options: &Options, quiet
         );
     }
     if loaded.counts.objects.is_empty() {
-        let names = files.join(", ");
         match (loaded.counts.files, loaded.counts.documents) {
             (0, _) => bail!("{names}: no manifests there (files named *.yaml, *.yml or *.json)"),
             (_, 0) => bail!("{names}: the manifests are empty"),

@@ -94,6 +94,21 @@ pub(crate) struct JsonPorts {
     last: u16,
 }
 
+/// Traffic, for machines.
+#[derive(Debug, Serialize)]
+pub(crate) struct JsonTraffic {
+    all: bool,
+    ports: Vec<JsonPorts>,
+    other_protocols: bool,
+}
+
+impl From<&Traffic> for JsonTraffic {
+    fn from(traffic: &Traffic) -> Self {
+        let shown = Shown::of(traffic);
+        Self { all: shown.is_all(), ports: shown.ranges(), other_protocols: shown.has_other() }
+    }
+}
+
 /// A range of addresses.
 #[derive(Debug, Serialize)]
 pub(crate) struct JsonRange {

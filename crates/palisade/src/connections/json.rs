@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use super::report::Report;
 use crate::{
     ends::{End, JsonEnd},
-    words::{JsonPorts, Shown, family_words},
+    words::{JsonTraffic, family_words},
 };
 
 /// The version of the JSON; raised when a field changes its meaning or goes away.
@@ -52,22 +52,18 @@ struct Connection<'a> {
     from: &'a str,
     to: &'a str,
     families: Vec<String>,
-    all: bool,
-    ports: Vec<JsonPorts>,
-    other_protocols: bool,
+    #[serde(flatten)]
+    traffic: JsonTraffic,
     exact: bool,
 }
 
 impl<'a> Connection<'a> {
     fn new(report: &'a Report<'_>, edge: &Edge<'_>) -> Self {
-        let shown = Shown::of(edge.traffic);
         Self {
             from: report.id(edge.from),
             to: report.id(edge.to),
             families: family_words(edge.families),
-            all: shown.is_all(),
-            ports: shown.ranges(),
-            other_protocols: shown.has_other(),
+            traffic: edge.traffic.into(),
             exact: edge.exact,
         }
     }
