@@ -2,10 +2,13 @@
 //!
 //! `PALISADE_CASES` sets the number of random clusters of each law.
 
+#[path = "support/pairs.rs"]
+mod ends;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ends::{on_its_own_node, says};
 use palisade_analysis::{
     Connections, Endpoint, GroupBy, Options,
     connections::{Families, Filter},
@@ -15,7 +18,7 @@ use palisade_policy::{
     address::{from_number, max_number, to_number},
     random::{Rng, Shape, Style, cluster, endpoints, traffic},
 };
-use support::{cases, hold, on_its_own_node, says};
+use support::{cases, hold};
 
 fn all(group_by: GroupBy) -> Options {
     Options { group_by, nodes: true, ..Options::default() }
