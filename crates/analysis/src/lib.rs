@@ -2,12 +2,12 @@
 //!
 //! Where [`palisade_policy::reference`] decides one connection, this crate answers for all of them at once:
 //! * [`connections`]: who may reach whom, between workloads and with the outside.
-//! * [`describe`]: one workload, who may reach it and why, and what it is exposed to.
-//! * [`diff`]: what a change of a cluster opens and closes, and which policies did it.
-//! * [`explain`](explain()): one pair of ends, and what decides which port; [`edit`]: what would change that.
+//! * [`describe()`]: one workload, who may reach it and why, and what it is exposed to.
+//! * [`diff()`]: what a change of a cluster opens and closes, and which policies did it.
+//! * [`explain()`]: one pair of ends, and what decides which port; [`edit`]: what would change that.
 //!
 //! Every answer is a value; nothing here prints or reads files, and nothing here knows what a policy means: the policy
-//! crate is asked. What makes whole clusters affordable is in [`reach`]: pods that no policy can tell apart are
+//! crate is asked. What makes whole clusters affordable is in the module `reach`: pods that no policy can tell apart are
 //! counted once.
 
 #![forbid(unsafe_code)]
@@ -25,6 +25,7 @@ mod matching;
 mod public;
 mod reach;
 mod representative;
+pub mod shape;
 mod space;
 mod witness;
 
