@@ -9,14 +9,14 @@ use std::{
 };
 
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
-use palisade_analysis::{Connections, Options};
+use palisade_analysis::{Connections, Options, diff};
 use palisade_policy::{
     Cluster, Endpoint, Flow, Pod, Protocol,
     random::{Rng, Shape, cluster},
     reference,
 };
 
-/// Pods, policies: of 200 workloads in the first size, as the generator gives each fifty pods.
+/// Pods, workloads, policies.
 const SIZES: [(usize, usize, usize); 2] = [(10_000, 500, 1_000), (100_000, 2_000, 4_000)];
 /// Pairs that the baseline is measured on.
 const SAMPLE: usize = 200;
@@ -88,9 +88,16 @@ fn connections(c: &mut Criterion) {
         let (edges, _) = walk(&connections);
         let (ends, per_pair) = (connections.endpoints().len(), baseline(&world));
         let pairs = pods * (pods - 1);
+        // The policy whose going opens most: a default deny.
+        let mut open = world.clone();
+        open.policies.retain(|key, _| !(&*key.name == "default-deny" && &*key.namespace == "ns-0"));
+        let start = Instant::now();
+        let changes = diff(&world, &open, false).changes.len();
+        let comparing = start.elapsed();
         lines.push(format!(
             "{pods} pods, {workloads} workloads, {policies} policies: {} classes, {pairs} pairs of pods, {ends} ends, \
-             {edges} edges, {:?} (median of {}); one pair by the reference {per_pair:?}, all pairs {:.0?}",
+             {edges} edges, {:?} (median of {}); one pair by the reference {per_pair:?}, all pairs {:.0?}; \
+             a default deny gone: {changes} changes, {comparing:.0?}",
             connections.classes(),
             times[times.len() / 2],
             times.len(),

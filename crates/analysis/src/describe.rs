@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_policy::{
     Action, Cluster, Direction, Endpoint as At, Family, NamespaceMatch, ObjectKey, Peer, Pod, PolicyKey,
-    Selector, Source, Tier, Traffic, rules::PodMatch, walk::walk,
+    Selector, Source, Tier, Traffic,
+    rules::PodMatch,
+    walk::{PolicyStep, Walk, walk},
 };
 
 use crate::{
@@ -79,6 +81,8 @@ pub struct PolicyEffect {
 pub struct Effect {
     /// The other end.
     pub end: Endpoint,
+    /// In which families.
+    pub families: Families,
     /// What is done.
     pub action: Action,
     /// What the rules match.
@@ -167,37 +171,22 @@ impl Describer<'_> {
                 continue;
             }
             let (from, to) = if direction == Direction::Egress { (end, peer) } else { (peer, end) };
-            // Where families differ the first that the two share speaks: rules with blocks name one family each.
-            let pair =
-                Family::BOTH.into_iter().find_map(|family| self.representatives.pair(from, to, family));
-            let Some((source, target)) = pair else { continue };
-            let asked = Traffic::all();
-            let whole = walk(self.cluster, &source, &target, false, direction, &asked);
-            for step in &whole.policies {
-                let place = match found.iter().position(|p| p.policy == step.policy) {
-                    Some(place) => place,
-                    None => {
-                        found.push(PolicyEffect {
-                            policy: step.policy.clone(),
-                            tier: step.tier,
-                            source: step.source.clone(),
-                            effects: Vec::new(),
-                        });
+            for family in Family::BOTH {
+                let Some((source, target)) = self.representatives.pair(from, to, family) else { continue };
+                let whole = walk(self.cluster, &source, &target, false, direction, &Traffic::all());
+                for step in &whole.policies {
+                    let place = found.iter().position(|p| p.policy == step.policy).unwrap_or_else(|| {
+                        let (policy, source) = (step.policy.clone(), step.source.clone());
+                        found.push(PolicyEffect { policy, tier: step.tier, source, effects: Vec::new() });
                         found.len() - 1
+                    });
+                    for action in [Action::Accept, Action::Deny, Action::Pass] {
+                        if let Some((matches, alone)) = effect(&whole, step, action) {
+                            let families = Families { v4: family == Family::V4, v6: family == Family::V6 };
+                            let end = peer.clone();
+                            note(&mut found[place].effects, Effect { end, families, action, matches, alone });
+                        }
                     }
-                };
-                for action in [Action::Accept, Action::Deny, Action::Pass] {
-                    let rules = step.rules.iter().filter(|r| r.action == action && r.peer_matches);
-                    let matches = rules.fold(Traffic::none(), |sum, rule| sum.union(&rule.holds));
-                    if matches.is_none() {
-                        continue;
-                    }
-                    let others =
-                        whole.policies.iter().filter(|o| o.policy != step.policy && o.tier == step.tier);
-                    let others =
-                        others.flat_map(|o| &o.rules).filter(|r| r.action == action && r.peer_matches);
-                    let alone = others.fold(matches.clone(), |left, rule| left.difference(&rule.holds));
-                    found[place].effects.push(Effect { end: peer.clone(), action, matches, alone });
                 }
             }
         }
@@ -253,6 +242,28 @@ impl Describer<'_> {
             Peer::Block(_) | Peer::Nodes(_) => None,
         });
         choices.collect()
+    }
+}
+
+/// What a policy's rules of one action match, and what of it no other policy of its tier matches in the same way;
+/// `None` if they match nothing.
+fn effect(whole: &Walk, policy: &PolicyStep, action: Action) -> Option<(Traffic, Traffic)> {
+    let acting = |policy: &PolicyStep| {
+        let rules = policy.rules.iter().filter(|r| r.action == action && r.peer_matches);
+        rules.fold(Traffic::none(), |sum, rule| sum.union(&rule.holds))
+    };
+    let matches = acting(policy);
+    let others = whole.policies.iter().filter(|o| o.policy != policy.policy && o.tier == policy.tier);
+    let alone = others.fold(matches.clone(), |left, other| left.difference(&acting(other)));
+    (!matches.is_none()).then_some((matches, alone))
+}
+
+/// Adds an effect, or its family to that of the other one.
+fn note(effects: &mut Vec<Effect>, new: Effect) {
+    let same = |e: &&mut Effect| Effect { families: new.families, ..(**e).clone() } == new;
+    match effects.iter_mut().rev().take(3).find(same) {
+        Some(known) => known.families.v6 |= new.families.v6,
+        None => effects.push(new),
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! `PALISADE_CASES` sets the number of random clusters of each law.
 
+#[path = "support/pairs.rs"]
+mod ends;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ends::{on_its_own_node, says};
 use palisade_analysis::{
     Connections, Endpoint, GroupBy, Options,
     connections::{Families, Filter},
@@ -13,9 +16,9 @@ use palisade_analysis::{
 use palisade_policy::{
     Cluster, Direction, Endpoint as At, Family, IpRange, Peer, Pod, Protocol, Traffic,
     address::{from_number, max_number, to_number},
-    random::{Rng, Shape, Style, cluster, endpoints, traffic},
+    random::{Rng, Shape, Style, cluster, endpoints, flows, traffic},
 };
-use support::{cases, hold, on_its_own_node, says};
+use support::{cases, hold};
 
 fn all(group_by: GroupBy) -> Options {
     Options { group_by, nodes: true, ..Options::default() }
@@ -100,6 +103,55 @@ fn pods_and_classes_agree_with_the_reference_for_every_pair() {
     hold(cases(200), &Shape::tiered(), |c, rng| agrees(c, GroupBy::Pod, rng));
     hold(cases(200), &Shape::tiered(), |c, rng| agrees(c, GroupBy::Class, rng));
     hold(cases(15), &Shape::medium(), |c, rng| agrees(c, GroupBy::Class, rng));
+}
+
+/// A cluster like those in production, too big for every pair: a sample of flows.
+#[test]
+fn a_production_cluster_agrees_with_the_reference() {
+    let (mut allowed, mut denied) = (0, 0);
+    for seed in 0..3 {
+        let rng = &mut Rng::with_seed(seed);
+        let world = cluster(rng, &Shape::realistic(1_000, 250));
+        let connections = Connections::new(&world, &all(GroupBy::Workload));
+        assert!(connections.classes() < 200, "{} classes for 20 workloads", connections.classes());
+        let table = table(&connections);
+        for flow in flows(rng, &world, 800) {
+            let (source, target) = (&flow.source, &flow.destination);
+            let no_pod = ![source, target].iter().any(|e| matches!(e, At::Pod { .. }));
+            if no_pod || source == target {
+                continue;
+            }
+            let from = end(&connections, source, on_its_own_node(&world, source, target)).unwrap();
+            let to = end(&connections, target, false).unwrap();
+            let shown = table.get(&(from, to, Family::of(source.address())));
+            let shown = shown.is_some_and(|t| t.contains(flow.protocol, flow.port));
+            assert_eq!(
+                shown,
+                says(&world, source, target, flow.protocol, flow.port),
+                "seed {seed}: {flow:?}"
+            );
+            allowed += usize::from(shown);
+            denied += usize::from(!shown);
+        }
+    }
+    assert!(allowed > 10 && denied > 10, "{allowed} allowed, {denied} denied");
+}
+
+/// Pods that no policy acts on are named, each once, and are no ends.
+#[test]
+fn bystanders_are_named() {
+    let mut seen = 0;
+    for seed in 0..100 {
+        let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());
+        let connections = Connections::new(&world, &all(GroupBy::Pod));
+        for bystander in connections.bystanders() {
+            let pod = &world.pods[&bystander.pod];
+            assert!(!pod.is_live() && !connections.endpoints().any(|e| e.holds_pod(&pod.key)));
+            assert_eq!(bystander.host_network_of.is_some(), pod.host_network && pod.node.is_some());
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "{seen}");
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! The laws of differences: a diff says what the reference says on both sides, and which policies made the difference.
 
+#[path = "support/pairs.rs"]
+mod ends;
 mod support;
 
 use std::sync::Arc;
 
+use ends::{on_its_own_node, says};
 use palisade_analysis::{
     Endpoint,
     diff::{Change, Diff, PolicyChange, Presence, diff},
@@ -12,7 +15,7 @@ use palisade_policy::{
     Cluster, Endpoint as At, Family, PolicyKey, Traffic,
     random::{self, Rng, Shape, Style, endpoints, traffic},
 };
-use support::{cases, hold, on_its_own_node, says};
+use support::{cases, hold};
 
 /// A later state of a cluster: a few edits, mostly of policies.
 fn later(rng: &mut Rng, cluster: &Cluster) -> Cluster {

@@ -1,9 +1,8 @@
 //! What the laws of this crate share.
 
 use palisade_policy::{
-    Cluster, Endpoint as At, Flow, Protocol,
+    Cluster,
     random::{Rng, Shape, cluster, describe, shrink},
-    reference,
 };
 
 /// How many random clusters a law runs: `PALISADE_CASES`, else `default`.
@@ -27,15 +26,4 @@ pub(crate) fn hold(n: u64, shape: &Shape, law: impl Fn(&Cluster, &mut Rng) -> Re
         let still = check(&smallest).expect_err("shrinking keeps the fault");
         panic!("seed {seed}: {wrong}\n--- smallest cluster:\n{}--- in it: {still}", describe(&smallest));
     }
-}
-
-pub(crate) fn on_its_own_node(cluster: &Cluster, source: &At, target: &At) -> bool {
-    let (At::Node { name, .. }, At::Pod { key, .. }) = (source, target) else { return false };
-    cluster.pods[key].node.as_ref() == Some(name)
-}
-
-pub(crate) fn says(cluster: &Cluster, source: &At, target: &At, protocol: Protocol, port: u16) -> bool {
-    let (source, destination) = (source.clone(), target.clone());
-    let flow = Flow { source, destination, protocol, port, through_service: false };
-    reference::decide(cluster, &flow).verdict().is_allow()
 }
