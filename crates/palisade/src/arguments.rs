@@ -7,6 +7,7 @@ use crate::{
     connections::{self, Connections},
     describe::{self, Describe},
     diff::{self, Diff},
+    explain::{self, Explain},
     man::{self, Man},
 };
 
@@ -43,6 +44,9 @@ pub(crate) enum Verb {
     /// What a change of manifests opens and closes, and which policies do it
     #[command(after_help = diff::HELP)]
     Diff(Diff),
+    /// Why is it so: the walk through all policies in both directions, and what to edit to have it otherwise
+    #[command(after_help = explain::HELP)]
+    Explain(Explain),
     /// A cluster on this machine: real network namespaces, the real kernel, real packets
     #[cfg(target_os = "linux")]
     #[command(after_help = LAB_HELP, subcommand_required = true, arg_required_else_help = true)]

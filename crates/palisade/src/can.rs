@@ -15,9 +15,10 @@ use crate::{
     output::{self, Format},
     sources::Sources,
 };
+pub(crate) use answer::who;
 pub(crate) use question::Asked;
 pub(crate) use render::JsonEnd;
-pub(crate) use spec::{Spec, Who};
+pub(crate) use spec::{ProtocolSpec, Spec, Who};
 
 /// What `can` is asked.
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use palisade_analysis::{
     Endpoint,
     endpoint::{NodeAddresses, WorkloadPods},
+    shape,
 };
 use palisade_manifest::Loaded;
 use palisade_policy::{Name, ObjectKey, PolicyKey, Source};
@@ -111,7 +112,7 @@ enum JsonWhat<'a> {
     Class { members: Vec<JsonPods<'a>> },
     OwnNode { nodes: Vec<JsonNode<'a>> },
     Nodes { nodes: Vec<JsonNode<'a>> },
-    External { family: String, ranges: Vec<JsonRange> },
+    External { family: String, ranges: Vec<JsonRange>, cidrs: Vec<String> },
 }
 
 #[derive(Serialize)]
@@ -200,6 +201,7 @@ fn what<'a>(endpoint: &'a Endpoint, loaded: &'a Loaded) -> JsonWhat<'a> {
         Endpoint::External(external) => JsonWhat::External {
             family: external.family.to_string(),
             ranges: external.ranges.iter().map(Into::into).collect(),
+            cidrs: shape::cidrs(&external.ranges).iter().map(ToString::to_string).collect(),
         },
     }
 }

@@ -22,6 +22,7 @@ mod man;
 #[cfg(target_os = "linux")]
 mod matrix;
 mod output;
+mod reasons;
 mod sources;
 mod words;
 
@@ -46,6 +47,7 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Describe(arguments) => describe::run(&arguments),
         Verb::Diff(arguments) => diff::run(&arguments),
+        Verb::Explain(arguments) => explain::run(&arguments),
         #[cfg(target_os = "linux")]
         Verb::Lab(arguments) => lab::run(&arguments.verb),
         Verb::Completions(arguments) => completions(arguments.shell),

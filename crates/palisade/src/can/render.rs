@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::answer::{Answer, Call, Group, who};
 use crate::{
-    explain::{self, JsonSide, families_text, port_text, verdict_word},
     output::{Style, styled},
+    reasons::{self, JsonSide, families_text, port_text, verdict_word},
     words::range_text,
 };
 
@@ -45,7 +45,7 @@ pub(crate) fn text(answer: &Answer) -> String {
         for (direction, side) in
             [(Direction::Egress, &group.decision.egress), (Direction::Ingress, &group.decision.ingress)]
         {
-            let mut lines = explain::lines(side, direction).into_iter();
+            let mut lines = reasons::lines(side, direction).into_iter();
             let name = format!("{direction}:");
             _ = writeln!(out, "  {name:<8} {}  {}", padded(side.verdict), lines.next().unwrap_or_default());
             for line in lines {
