@@ -1,8 +1,4 @@
 //! `palisade describe` as users run it. `PALISADE_BLESS=1 cargo test` records the answers anew.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails, and the helpers are part of the tests"
-)]
 
 mod support;
 
