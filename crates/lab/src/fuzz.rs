@@ -1,10 +1,10 @@
-//! Random clusters in the kernel: each is built, probed, changed at random and probed again.
+//! Random clusters in the kernel, with policies of all APIs: each is built, probed, changed at random and probed again.
 //!
 //! A case is its seed: the same seed makes the same cluster, changes, mode and choice of probes, on every machine.
 
 use palisade_policy::{
     Cluster,
-    random::{self, Rng, Shape, Style},
+    random::{self, Rng, Shape},
 };
 use serde::Serialize;
 
@@ -68,11 +68,12 @@ struct Recipe {
 
 fn recipe(seed: u64, changes: usize) -> Recipe {
     let mut rng = Rng::with_seed(seed);
-    let first = random::cluster(&mut rng, &Shape::small());
+    let shape = Shape::small_tiered();
+    let first = random::cluster(&mut rng, &shape);
     let mut after = first.clone();
     let changes = (0..changes)
         .map(|_| {
-            let change = random::change(&mut rng, Style::Buildable, &after);
+            let change = random::change(&mut rng, shape.style, &after);
             after.apply(change.clone());
             change
         })
@@ -82,7 +83,7 @@ fn recipe(seed: u64, changes: usize) -> Recipe {
         1 => Families::V6,
         _ => Families::Dual,
     };
-    Recipe { first, changes, options: Options { nodes: None, bridged: rng.bool(), families } }
+    Recipe { first, changes, options: Options { bridged: rng.bool(), families, ..Options::default() } }
 }
 
 /// Runs the cases one after the other; `progress` hears of each as it ends. Stops at none.
