@@ -44,6 +44,8 @@ pub struct Case {
     pub probed: usize,
     /// How many of them were dropped: a case that drops nothing shows little.
     pub dropped: usize,
+    /// How many of them were made by a pod that may meet itself behind the service that it calls.
+    pub hairpins: usize,
     /// Where kernel and engine disagree.
     pub failure: Option<Failure>,
 }
@@ -104,7 +106,7 @@ pub fn run(
 
 fn one(sandbox: &Sandbox, seed: u64, cases: &Cases, make: &MakeEnforcer) -> Case {
     let recipe = recipe(seed, cases.changes);
-    let mut case = Case { seed, probed: 0, dropped: 0, failure: None };
+    let mut case = Case { seed, probed: 0, dropped: 0, hairpins: 0, failure: None };
     let mut after = recipe.first.clone();
     let failed =
         |stage: String, what, cluster: &Cluster| Failure { stage, what, cluster: random::describe(cluster) };
@@ -147,6 +149,7 @@ fn probe_stage(lab: &Lab, seed: u64, cases: &Cases, case: &mut Case) -> Result<(
     let report = probe::run(lab, &plan, &options, |_, _| {}).map_err(|e| vec![with_causes(&e)])?;
     case.probed += report.counts.probed;
     case.dropped += report.counts.dropped;
+    case.hairpins += plan.probes.iter().filter(|p| p.is_hairpin()).count();
     if report.agrees() { Ok(()) } else { Err(report.mismatches.iter().map(Mismatch::in_words).collect()) }
 }
 

@@ -149,7 +149,9 @@ pub fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
         let policy = policy::policy(rng, shape.style, &cluster, index);
         cluster.policies.insert(policy.key.clone(), policy.into());
     }
-    for index in 0..rng.usize(0..=2) {
+    // A lab probes them; elsewhere they matter little.
+    let services = if shape.style == Style::BuildableTiered { 1..=3 } else { 0..=2 };
+    for index in 0..rng.usize(services) {
         let service = pod::service(rng, &cluster, index);
         cluster.services.insert(service.key.clone(), service);
     }
