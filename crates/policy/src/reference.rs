@@ -29,7 +29,7 @@ fn allow(reason: Reason) -> Side {
     Side { verdict: Verdict::Allow, reason, passed: Vec::new() }
 }
 
-fn same_pod(flow: &Flow) -> bool {
+pub(crate) fn same_pod(flow: &Flow) -> bool {
     matches!((&flow.source, &flow.destination), (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) if a == b)
 }
 
@@ -55,7 +55,7 @@ fn side(cluster: &Cluster, flow: &Flow, direction: Direction) -> Side {
 }
 
 /// The live pod at an end, if it is one.
-fn live_pod<'a>(cluster: &'a Cluster, end: &Endpoint) -> Option<&'a Pod> {
+pub(crate) fn live_pod<'a>(cluster: &'a Cluster, end: &Endpoint) -> Option<&'a Pod> {
     match end {
         Endpoint::Pod { key, .. } => cluster.pods.get(key).filter(|p| p.is_live()),
         Endpoint::Node { .. } | Endpoint::External(_) => None,
@@ -74,7 +74,7 @@ pub(crate) struct Question<'a> {
 impl<'a> Question<'a> {
     /// The policies of `tier` that select the subject and touch this direction, in order of precedence
     /// (SEMANTICS C21, G-11; among NetworkPolicies order never matters, A35).
-    fn policies(&self, tier: Tier) -> Vec<(&'a Policy, &'a [Rule])> {
+    pub(crate) fn policies(&self, tier: Tier) -> Vec<(&'a Policy, &'a [Rule])> {
         let mut found: Vec<_> = self
             .cluster
             .policies
@@ -173,7 +173,7 @@ impl<'a> Question<'a> {
     }
 
     /// Only the pod's own node is exempt, and only for ingress (SEMANTICS A39, G-5).
-    fn peer_is_own_node(&self) -> bool {
+    pub(crate) fn peer_is_own_node(&self) -> bool {
         matches!(self.peer, Endpoint::Node { name, .. } if self.subject.node.as_ref() == Some(name))
     }
 
