@@ -19,7 +19,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Options {
     /// At most so many probes, chosen at random; the rest is listed as not probed. `None`: all. What a pod sends to itself
-    /// through a service is rare and decided apart (SEMANTICS G-6): it comes on top, always.
+    /// through a service is rare and decided apart (SEMANTICS G-6): it is chosen first.
     pub max_probes: Option<usize>,
     /// What the choice is drawn from.
     pub seed: u64,
@@ -188,18 +188,24 @@ impl Plan {
         if !options.icmp {
             not_probed.push(NotProbed { what: "ICMP echo".to_owned(), why: "not asked for".to_owned() });
         }
-        let mut total = 0;
-        each_draft(&endpoints, &open, &services, |draft| total += usize::from(!draft.is_hairpin()));
-        let mut choice = Choice::of(options.max_probes.unwrap_or(total), total, options.seed);
-        if choice.wanted < total {
+        let (mut hairpins, mut others) = (0, 0);
+        each_draft(&endpoints, &open, &services, |draft| {
+            *(if draft.is_hairpin() { &mut hairpins } else { &mut others }) += 1;
+        });
+        let total = hairpins + others;
+        let wanted = options.max_probes.unwrap_or(total).min(total);
+        if wanted < total {
             not_probed.push(NotProbed {
-                what: format!("{} of {total} connections", total - choice.wanted),
-                why: format!("a sample of {} was asked for, seed {}", choice.wanted, options.seed),
+                what: format!("{} of {total} connections", total - wanted),
+                why: format!("a sample of {wanted} was asked for, seed {}", options.seed),
             });
         }
-        let mut probes = Vec::with_capacity(choice.wanted);
+        let mut of_hairpins = Choice::of(wanted, hairpins, options.seed);
+        let mut of_others = Choice::of(wanted - of_hairpins.wanted, others, options.seed);
+        let mut probes = Vec::with_capacity(wanted);
         each_draft(&endpoints, &open, &services, |draft| {
-            if draft.is_hairpin() || choice.next() {
+            let choice = if draft.is_hairpin() { &mut of_hairpins } else { &mut of_others };
+            if choice.next() {
                 probes.push(draft.decide(layout));
             }
         });
@@ -415,7 +421,9 @@ mod tests {
         assert_eq!(expected(&c, None), [Expected::Allowed]);
         c.apply(denying(Ingress, Peer::Pods(everybody()), None));
         assert_eq!(expected(&c, None), [Expected::Denied]);
-        assert_eq!(expected(&c, Some(0)), [Expected::Denied], "it is in every sample");
+        assert_eq!(expected(&c, Some(1)), [Expected::Denied], "it is chosen first");
+        assert_eq!(expected(&c, Some(0)), []);
+        assert_eq!(plan(&c, Some(7)).probes.len(), 7);
     }
 
     #[test]
