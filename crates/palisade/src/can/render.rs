@@ -46,7 +46,13 @@ pub(crate) fn text(answer: &Answer) -> String {
         {
             let mut lines = explain::lines(side, direction).into_iter();
             let name = format!("{direction}:");
-            _ = writeln!(out, "  {name:<8} {}  {}", padded(side.verdict), lines.next().unwrap_or_default());
+            // `denied by …` where one rule decided; other reasons stand in a column.
+            let said = if explain::is_by_rule(side) {
+                format!("{} ", verdict(side.verdict))
+            } else {
+                format!("{}  ", padded(side.verdict))
+            };
+            _ = writeln!(out, "  {name:<8} {said}{}", lines.next().unwrap_or_default());
             for line in lines {
                 _ = writeln!(out, "  {:<8} {:<7}  {line}", "", "");
             }

@@ -147,8 +147,8 @@ fn told(lab: &Lab, tried: &probe::Tried) -> Probed {
         for (direction, side) in
             [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
         {
-            let lines = explain::lines(side, direction);
-            reasons.extend(lines.into_iter().map(|l| format!("{direction}: {}: {l}", side.verdict)));
+            let lines = explain::sentences(side, direction);
+            reasons.extend(lines.into_iter().map(|line| format!("{direction}: {line}")));
         }
     }
     Probed {
