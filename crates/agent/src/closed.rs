@@ -13,10 +13,14 @@ pub fn table_id(direction: Direction) -> TableId {
 
 /// A plan that the kernel can hold if it holds `programmed`: local addresses keep their table where table and groups
 /// are programmed as `wanted` has them; all others whose policies are not in the kernel as they should be lead to a
-/// table that allows nothing.
+/// table that allows nothing. What pods may use of themselves likewise stays as programmed, or is nothing.
 #[must_use]
 pub fn plan(wanted: &NodePlan, programmed: &NodePlan) -> NodePlan {
-    let mut out = NodePlan { hairpin: wanted.hairpin.clone(), ..NodePlan::default() };
+    let hairpin = wanted.hairpin.iter().map(|(address, traffic)| {
+        let is_programmed = programmed.hairpin.get(address) == Some(traffic);
+        (*address, if is_programmed { traffic.clone() } else { Traffic::none() })
+    });
+    let mut out = NodePlan { hairpin: hairpin.collect(), ..NodePlan::default() };
     for (direction, addresses) in [(Direction::Ingress, &wanted.ingress), (Direction::Egress, &wanted.egress)]
     {
         let dispatch: BTreeMap<IpAddr, TableId> = addresses
@@ -69,4 +73,30 @@ fn is_programmed(id: TableId, wanted: &NodePlan, programmed: &NodePlan) -> bool 
 
 fn nothing(direction: Direction) -> Table {
     Table { direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest: Traffic::none() }
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_policy::{PortSet, Protocol};
+
+    use super::*;
+
+    #[test]
+    fn what_a_pod_may_use_of_itself_stays_as_programmed_or_is_nothing() {
+        let web = Traffic::of(Protocol::Tcp, PortSet::range(80, 80));
+        let pods: [IpAddr; 4] =
+            [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3], [10, 0, 0, 4]].map(IpAddr::from);
+        let hairpins = |of: &[(IpAddr, &Traffic)]| NodePlan {
+            hairpin: of.iter().map(|(pod, traffic)| (*pod, (*traffic).clone())).collect(),
+            ..NodePlan::default()
+        };
+        let wanted = hairpins(&[(pods[0], &web), (pods[1], &web), (pods[2], &web)]);
+        let programmed = hairpins(&[(pods[0], &web), (pods[1], &Traffic::all()), (pods[3], &web)]);
+        let none = Traffic::none();
+        assert_eq!(
+            plan(&wanted, &programmed),
+            hairpins(&[(pods[0], &web), (pods[1], &none), (pods[2], &none)]),
+            "as programmed, changed, new; and one that is not wanted any more"
+        );
+    }
 }

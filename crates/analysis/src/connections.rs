@@ -62,7 +62,6 @@ pub struct Filter {
 
 impl Filter {
     fn chooses(&self, end: &End) -> bool {
-        let holds = |range: &IpRange| end.endpoint.holds_external(range.first);
         match &end.endpoint {
             Endpoint::Workload(w) => {
                 self.namespaces.contains(&w.namespace) || self.holds_pod_of(&end.endpoint)
@@ -77,10 +76,9 @@ impl Filter {
             Endpoint::OwnNode(_) | Endpoint::Nodes(_) => {
                 end.placement.nodes.iter().any(|n| self.nodes.contains(n))
             }
-            // No end lies both inside and outside: the ranges are marks. So the ends of ranges tell.
+            // The ranges are marks: no range of an end lies both inside and outside.
             Endpoint::External(e) => {
-                self.ranges.iter().any(holds)
-                    || e.ranges.iter().any(|r| self.ranges.iter().any(|own| own.contains(r.first)))
+                e.ranges.iter().any(|range| self.ranges.iter().any(|own| own.contains(range.first)))
             }
         }
     }
@@ -129,7 +127,7 @@ pub struct Edge<'a> {
     pub exact: bool,
 }
 
-/// A workload's pods on which no policy acts, since they use their node's network or have no address.
+/// A pod on which no policy acts, since it uses its node's network or has no address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bystander {
     /// The pod.

@@ -173,7 +173,7 @@ impl Describer<'_> {
             let (from, to) = if direction == Direction::Egress { (end, peer) } else { (peer, end) };
             for family in Family::BOTH {
                 let Some((source, target)) = self.representatives.pair(from, to, family) else { continue };
-                let whole = walk(self.cluster, &source, &target, false, direction, &Traffic::all());
+                let whole = self.representatives.walk(&source, &target, direction, &Traffic::all());
                 for step in &whole.policies {
                     let place = found.iter().position(|p| p.policy == step.policy).unwrap_or_else(|| {
                         let (policy, source) = (step.policy.clone(), step.source.clone());

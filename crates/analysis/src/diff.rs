@@ -10,8 +10,7 @@ use std::{
 };
 
 use palisade_policy::{
-    Action, Cluster, Direction, Family, Policy, PolicyKey, Rule, Source, Traffic,
-    walk::{Walk, walk},
+    Action, Cluster, Direction, Family, Policy, PolicyKey, Rule, Source, Traffic, walk::Walk,
 };
 
 use crate::{
@@ -178,12 +177,11 @@ impl Comparison<'_> {
         let mut found = Vec::new();
         for direction in Direction::BOTH {
             let walks: Vec<Walk> = self
-                .clusters
-                .into_iter()
-                .zip(&self.representatives)
-                .filter_map(|(cluster, representatives)| {
+                .representatives
+                .iter()
+                .filter_map(|representatives| {
                     let (source, target) = representatives.pair(&from.endpoint, &to.endpoint, family)?;
-                    Some(walk(cluster, &source, &target, false, direction, changed))
+                    Some(representatives.walk(&source, &target, direction, changed))
                 })
                 .collect();
             let [before, after] = &walks[..] else { continue };

@@ -1,8 +1,15 @@
 //! From ends of answers back to addresses that questions can be asked about.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
-use palisade_policy::{Cluster, Endpoint as At, Family, Name, ObjectKey, Pod};
+use palisade_policy::{
+    Cluster, Direction, Endpoint as At, Family, Name, NamespaceMatch, ObjectKey, Pod, Traffic,
+    walk::{Walk, walk},
+};
 
 use crate::{Endpoint, reach::owners};
 
@@ -10,11 +17,45 @@ use crate::{Endpoint, reach::owners};
 pub(crate) struct Representatives<'c> {
     cluster: &'c Cluster,
     owners: HashMap<IpAddr, &'c Pod>,
+    /// For subjects in a namespace: the cluster without pods, and without the policies that select nothing there.
+    reduced: RefCell<HashMap<Name, Cluster>>,
 }
 
 impl<'c> Representatives<'c> {
     pub(crate) fn new(cluster: &'c Cluster) -> Self {
-        Self { cluster, owners: owners(cluster) }
+        Self { cluster, owners: owners(cluster), reduced: RefCell::default() }
+    }
+
+    /// Walks through the tiers as [`walk`] does, past no policies but those of the subject's namespace and the
+    /// cluster-wide ones: `O(those)` instead of `O(policies)`.
+    pub(crate) fn walk(&self, source: &At, target: &At, direction: Direction, asked: &Traffic) -> Walk {
+        let subject = if direction == Direction::Egress { source } else { target };
+        let namespace = match subject {
+            At::Pod { key, .. } => key.namespace.clone(),
+            At::Node { .. } | At::External(_) => Name::default(),
+        };
+        let mut reduced = self.reduced.borrow_mut();
+        let world = reduced.entry(namespace.clone()).or_insert_with(|| self.reduce(&namespace));
+        let ends = [source, target].into_iter().filter_map(|at| match at {
+            At::Pod { key, .. } => self.cluster.pods.get(key),
+            At::Node { .. } | At::External(_) => None,
+        });
+        world.pods = ends.map(|pod| (pod.key.clone(), pod.clone())).collect();
+        walk(world, source, target, false, direction, asked)
+    }
+
+    fn reduce(&self, namespace: &Name) -> Cluster {
+        let policies = self.cluster.policies.iter().filter(|(_, policy)| match &policy.subject.namespaces {
+            NamespaceMatch::Named(name) => name == namespace,
+            NamespaceMatch::Selected(_) => true,
+        });
+        Cluster {
+            namespaces: self.cluster.namespaces.clone(),
+            nodes: self.cluster.nodes.clone(),
+            policies: policies.map(|(key, policy)| (key.clone(), policy.clone())).collect(),
+            pods: BTreeMap::new(),
+            ..Cluster::default()
+        }
     }
 
     /// Two addresses of a family, one of each end, between which a connection is what the pair of ends stands for:

@@ -6,7 +6,9 @@ use palisade_policy::{Direction, Family};
 
 use crate::{
     Options,
-    ruleset::{Chain, Content, Expression, GENERATION_SET, Hook, Key, LABELS_CHAIN, Outcome, Rule, Set},
+    ruleset::{
+        Chain, Content, Expression, GENERATION_SET, Hook, Key, LABELS_CHAIN, Lead, Outcome, Rule, Set,
+    },
 };
 
 /// The comment of the table: whose it is, and the format of what is in it. Another format is replaced at start, never
@@ -31,6 +33,7 @@ pub(crate) fn digit(family: Family) -> char {
 #[derive(Debug)]
 pub(crate) struct BaseSets {
     dispatch: [[Arc<Set>; 2]; 2],
+    hairpin: [Arc<Set>; 2],
     itself: [Arc<Set>; 2],
     /// The transaction number.
     pub(crate) generation: Arc<Set>,
@@ -45,8 +48,17 @@ impl BaseSets {
                     key: Key::Address(family),
                     intervals: false,
                     verdicts: true,
-                    content: Content::Dispatch(direction, family),
+                    content: Content::Dispatch(Lead::Table(direction), family),
                 })
+            })
+        };
+        let hairpin = |family| {
+            Arc::new(Set {
+                name: format!("hairpin{}", digit(family)).into(),
+                key: Key::Pair(family),
+                intervals: false,
+                verdicts: true,
+                content: Content::Dispatch(Lead::Hairpin, family),
             })
         };
         let itself = |family| {
@@ -60,6 +72,7 @@ impl BaseSets {
         };
         Self {
             dispatch: Direction::BOTH.map(dispatch),
+            hairpin: Family::BOTH.map(hairpin),
             itself: Family::BOTH.map(itself),
             generation: Arc::new(Set {
                 name: GENERATION_SET.into(),
@@ -72,8 +85,12 @@ impl BaseSets {
     }
 
     /// The map that leads from local pods to their chains.
-    pub(crate) fn dispatch(&self, direction: Direction, family: Family) -> &Arc<Set> {
-        &self.dispatch[usize::from(direction != Direction::BOTH[0])][usize::from(family == Family::V6)]
+    pub(crate) fn dispatch(&self, lead: Lead, family: Family) -> &Arc<Set> {
+        let maps = match lead {
+            Lead::Table(direction) => &self.dispatch[usize::from(direction != Direction::BOTH[0])],
+            Lead::Hairpin => &self.hairpin,
+        };
+        &maps[usize::from(family == Family::V6)]
     }
 
     /// The pairs of isolated pods with themselves.
@@ -83,7 +100,7 @@ impl BaseSets {
 
     /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Set>> {
-        self.dispatch.iter().flatten().chain(&self.itself).chain([&self.generation])
+        self.dispatch.iter().flatten().chain(&self.hairpin).chain(&self.itself).chain([&self.generation])
     }
 }
 
@@ -112,7 +129,12 @@ fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
             accept(),
         ]);
     }
+    // A packet from an address to itself has gone through a service (SEMANTICS C25, G-6). What the map's chain does not
+    // drop comes back. If its pod is isolated, the next rule takes it, before the tables of pods and their peers; if
+    // not, no table is asked.
     for family in Family::BOTH {
+        let map = sets.dispatch(Lead::Hairpin, family).name.clone();
+        rules.push(vec![Expression::Family(family), Expression::PairDispatch(family, map)]);
         let set = sets.itself(family).name.clone();
         rules.push(vec![Expression::Family(family), Expression::PairIn(family, set), accept()]);
     }
@@ -120,7 +142,7 @@ fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
     let directions = if hook == Hook::Forward { &Direction::BOTH[..] } else { &[Direction::Egress] };
     for direction in directions {
         for family in Family::BOTH {
-            let map = sets.dispatch(*direction, family).name.clone();
+            let map = sets.dispatch(Lead::Table(*direction), family).name.clone();
             rules.push(vec![Expression::Family(family), Expression::Dispatch(*direction, family, map)]);
         }
     }

@@ -23,7 +23,7 @@ use crate::{
     Options, PlanError,
     base::digit,
     encode::rules_digest,
-    ruleset::{Chain, Content, Expression, Key, Outcome, Rule, Set},
+    ruleset::{Chain, Content, Expression, Key, Lead, Outcome, Rule, Set},
 };
 
 /// How many groups a chain asks one after another. A look-up costs 20 to 40 ns, a new connection tens of microseconds:
@@ -67,7 +67,8 @@ impl Draft {
         self.sets.extend(other.sets);
     }
 
-    /// Ends the chain, and names it by what it says.
+    /// Ends the chain, and names it by what it says. Tables share what says the same, so only an entry chain, whose
+    /// prefix names its table, may name it in its comment.
     fn finish(self, prefix: &str, comment: String) -> Chain {
         let name = format!("{prefix}_{}", hex(&rules_digest(&self.rules))).into();
         Chain {
@@ -93,20 +94,22 @@ impl Layout<'_> {
     /// The chain that decides for the pods of a table.
     pub(crate) fn entry(&self, id: TableId, table: &Table) -> Result<Arc<Chain>, PlanError> {
         let direction = table.direction;
-        let rest = self.row(direction, &table.rest);
-        let mut tail = self.lookups(id, direction, &self.ranges(id, table)?, true, &rest);
+        let rest = row(self.options, direction, &table.rest);
+        let mut tail = self.lookups(direction, &self.ranges(id, table)?, true, &rest);
         tail.push(Vec::new(), &rest);
         let exact = self.exact(id, table)?;
         let mut draft;
         if exact.len() > LINEAR {
             // An address that is in no group must find the ranges from anywhere in the tree.
-            let tail = Way::to(
-                tail.finish(&format!("tail_{direction}"), format!("{direction} table {id}: addresses")),
-            );
-            draft = self.lookups(id, direction, &exact, false, &tail);
+            let tail =
+                Way::to(tail.finish(
+                    &format!("tail_{direction}"),
+                    format!("{direction}: peers that are no live pods"),
+                ));
+            draft = self.lookups(direction, &exact, false, &tail);
             draft.push(Vec::new(), &tail);
         } else {
-            draft = self.lookups(id, direction, &exact, false, &rest);
+            draft = self.lookups(direction, &exact, false, &rest);
             draft.append(tail);
         }
         let prefix = format!("{direction}_{id}_{}", digit(self.family));
@@ -145,7 +148,6 @@ impl Layout<'_> {
     /// The rules that find the group of a peer, without what follows when there is none.
     fn lookups(
         &self,
-        id: TableId,
         direction: Direction,
         groups: &[(GroupId, &Traffic)],
         intervals: bool,
@@ -153,9 +155,9 @@ impl Layout<'_> {
     ) -> Draft {
         let mut draft = Draft::default();
         if groups.len() <= LINEAR {
-            for (group, row) in groups {
+            for (group, traffic) in groups {
                 let set = self.set(vec![*group], intervals);
-                draft.push(self.peer_in(direction, &set), &self.row(direction, row));
+                draft.push(self.peer_in(direction, &set), &row(self.options, direction, traffic));
                 draft.sets.push(set);
             }
             return draft;
@@ -168,10 +170,10 @@ impl Layout<'_> {
         let parts = groups.len().div_ceil(part);
         for part in groups.chunks(groups.len().div_ceil(parts)) {
             let set = self.set(part.iter().map(|(group, _)| *group).collect(), intervals);
-            let mut sub = self.lookups(id, direction, part, intervals, otherwise);
+            let mut sub = self.lookups(direction, part, intervals, otherwise);
             sub.push(Vec::new(), otherwise);
             let way =
-                Way::to(sub.finish(&format!("find_{direction}"), format!("part of {direction} table {id}")));
+                Way::to(sub.finish(&format!("find_{direction}"), format!("{direction}: some of the peers")));
             draft.push(self.peer_in(direction, &set), &way);
             draft.sets.push(set);
         }
@@ -204,25 +206,30 @@ impl Layout<'_> {
             content: Content::Groups(groups, self.family),
         })
     }
+}
 
-    /// Where a peer goes whose row this is.
-    fn row(&self, direction: Direction, traffic: &Traffic) -> Way {
-        if traffic.is_all() {
-            return Way { outcome: Outcome::Return, chain: None };
-        }
-        let mut draft = Draft::default();
-        for protocol in Protocol::WITH_PORTS {
-            allow_ports(&mut draft, protocol.number(), &traffic.ports(protocol));
-        }
-        if traffic.other {
-            draft.rules.push(vec![
-                Expression::NoneOf(Protocol::WITH_PORTS.map(Protocol::number).to_vec()),
-                Expression::Then(Outcome::Return),
-            ]);
-        }
-        draft.rules.push(denial(self.options, direction));
-        Way::to(draft.finish(&format!("row_{direction}"), format!("{direction}: {traffic}")))
+/// Where a peer goes whose row this is.
+fn row(options: &Options, direction: Direction, traffic: &Traffic) -> Way {
+    if traffic.is_all() {
+        return Way { outcome: Outcome::Return, chain: None };
     }
+    let mut draft = Draft::default();
+    for protocol in Protocol::WITH_PORTS {
+        allow_ports(&mut draft, protocol.number(), &traffic.ports(protocol));
+    }
+    if traffic.other {
+        draft.rules.push(vec![
+            Expression::NoneOf(Protocol::WITH_PORTS.map(Protocol::number).to_vec()),
+            Expression::Then(Outcome::Return),
+        ]);
+    }
+    draft.rules.push(denial(options, direction));
+    Way::to(draft.finish(&format!("row_{direction}"), format!("{direction}: {traffic}")))
+}
+
+/// The chain that decides what a pod may use of itself; none where that is everything.
+pub(crate) fn hairpin(options: &Options, traffic: &Traffic) -> Option<Arc<Chain>> {
+    row(options, Lead::Hairpin.direction(), traffic).chain
 }
 
 /// The chain to which every isolated pod leads while its own is not there yet: it denies everything.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use palisade_policy::{
-    Delta, Direction, Family, Group, GroupId, IpRange, NodePlan, Table, TableId,
+    Delta, Direction, Family, Group, GroupId, IpRange, NodePlan, Table, TableId, Traffic,
     address::{max_number, to_number},
     plan::AddressChanges,
 };
@@ -49,7 +49,22 @@ impl<'a> Next<'a> {
         }
     }
 
-    /// The local addresses whose chain may change: those that the delta names, and those of tables that it changes.
+    /// What a local address may use of itself, where that is not everything.
+    pub(crate) fn hairpin(&self, address: IpAddr) -> Option<&'a Traffic> {
+        let changes = &self.delta.hairpin;
+        match changes.set.get(&address) {
+            None if changes.removed.contains(&address) => None,
+            None => self.plan.hairpin.get(&address),
+            traffic => traffic,
+        }
+    }
+
+    /// The local addresses of which that may change.
+    pub(crate) fn touched_hairpins(&self) -> impl Iterator<Item = IpAddr> {
+        self.delta.hairpin.set.keys().chain(&self.delta.hairpin.removed).copied()
+    }
+
+    /// The local addresses whose table's chain may change: those that the delta names, and those of tables that it changes.
     pub(crate) fn touched(&self) -> BTreeSet<(Direction, IpAddr)> {
         let mut out = BTreeSet::new();
         for direction in Direction::BOTH {

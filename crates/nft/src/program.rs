@@ -11,10 +11,10 @@ use palisade_policy::{Delta, Direction, Family, Group, GroupId, Name, NodePlan, 
 use crate::{
     Options, PlanError,
     base::{self, BaseSets, digit},
-    layout::{Layout, Layouts},
+    layout::{self, Layout, Layouts},
     next::Next,
     registry::{Edit, Registry},
-    ruleset::{Chain, Content, ELEMENTS_PER_MESSAGE, Element, Message, Set},
+    ruleset::{Chain, Content, ELEMENTS_PER_MESSAGE, Element, Lead, Message, Set},
 };
 
 /// Messages that only make sense together in one transaction.
@@ -30,7 +30,9 @@ pub(crate) struct Phases {
     pub(crate) make: Vec<Step>,
     /// New members of sets in use.
     pub(crate) join: Vec<Step>,
-    /// The dispatch maps.
+    /// What pods may use of themselves: no other change bears upon it.
+    pub(crate) hairpin: Vec<Step>,
+    /// The dispatch maps to tables.
     pub(crate) switch: Vec<Step>,
     /// Members that leave sets in use.
     pub(crate) leave: Vec<Step>,
@@ -42,9 +44,18 @@ pub(crate) struct Phases {
 }
 
 impl Phases {
+    /// Where changes of these verdict maps belong.
+    pub(crate) fn lead(&mut self, lead: Lead) -> &mut Vec<Step> {
+        match lead {
+            Lead::Table(_) => &mut self.switch,
+            Lead::Hairpin => &mut self.hairpin,
+        }
+    }
+
     /// Whether nothing changes.
     pub(crate) fn is_empty(&self) -> bool {
-        [&self.make, &self.join, &self.switch, &self.leave, &self.unmake].iter().all(|p| p.is_empty())
+        let Self { make, join, hairpin, switch, leave, unmake, moves: _ } = self;
+        [make, join, hairpin, switch, leave, unmake].iter().all(|p| p.is_empty())
     }
 }
 
@@ -54,18 +65,18 @@ pub(crate) struct Program {
     pub(crate) options: Options,
     pub(crate) sets: BaseSets,
     pub(crate) registry: Registry,
-    /// The chain to which each isolated local address leads.
-    pub(crate) dispatch: BTreeMap<(Direction, IpAddr), Name>,
+    /// The chains to which local addresses lead.
+    pub(crate) dispatch: BTreeMap<(Lead, IpAddr), Name>,
 }
 
 /// For local addresses whose chain may change, the chain that they shall lead to.
-type Targets = BTreeMap<(Direction, IpAddr), Option<Arc<Chain>>>;
+type Targets = BTreeMap<(Lead, IpAddr), Option<Arc<Chain>>>;
 
 /// What to undo when a change could not be sent.
 #[derive(Debug)]
 pub(crate) struct Undo {
     edit: Edit,
-    dispatch: Vec<((Direction, IpAddr), Option<Name>)>,
+    dispatch: Vec<((Lead, IpAddr), Option<Name>)>,
 }
 
 impl Program {
@@ -122,9 +133,14 @@ impl Program {
     fn targets(&self, next: &Next<'_>) -> Result<Targets, PlanError> {
         let mut layouts = Layouts::new();
         let mut out = BTreeMap::new();
+        for address in next.touched_hairpins() {
+            let chain = next.hairpin(address).and_then(|traffic| layout::hairpin(&self.options, traffic));
+            out.insert((Lead::Hairpin, address), chain);
+        }
         for (direction, address) in next.touched() {
+            let key = (Lead::Table(direction), address);
             let Some(id) = next.target(direction, address) else {
-                out.insert((direction, address), None);
+                out.insert(key, None);
                 continue;
             };
             let table = next.table(id).ok_or(PlanError::NoTable { direction, address, table: id })?;
@@ -141,17 +157,17 @@ impl Program {
                     chain
                 }
             };
-            out.insert((direction, address), Some(chain));
+            out.insert(key, Some(chain));
         }
         Ok(out)
     }
 
     fn switch(&mut self, targets: &Targets, undo: &mut Undo, phases: &mut Phases) {
-        let mut changes: BTreeMap<(Direction, Family), (Vec<Element>, Vec<Element>)> = BTreeMap::new();
+        let mut changes: BTreeMap<(Lead, Family), (Vec<Element>, Vec<Element>)> = BTreeMap::new();
         let mut released = Vec::new();
         let isolated: BTreeMap<IpAddr, bool> = targets.keys().map(|(_, a)| (*a, self.isolated(*a))).collect();
         for (key, target) in targets {
-            let (direction, address) = *key;
+            let (lead, address) = *key;
             let old = self.dispatch.get(key).cloned();
             if old.as_ref() == target.as_ref().map(|chain| &chain.name) {
                 continue;
@@ -162,9 +178,9 @@ impl Program {
             } else {
                 self.dispatch.remove(key);
             }
-            let (removed, added) = changes.entry((direction, Family::of(address))).or_default();
-            removed.extend(old.iter().map(|chain| Element::Jump(address, chain.clone())));
-            added.extend(target.iter().map(|chain| Element::Jump(address, chain.name.clone())));
+            let (removed, added) = changes.entry((lead, Family::of(address))).or_default();
+            removed.extend(old.iter().map(|chain| Element::leading(lead, address, chain.clone())));
+            added.extend(target.iter().map(|chain| Element::leading(lead, address, chain.name.clone())));
             released.extend(old.clone());
             undo.dispatch.push((*key, old));
         }
@@ -181,13 +197,15 @@ impl Program {
             phases.join.extend(add(set, changed(false)));
             phases.leave.extend(remove(set, changed(true)));
         }
-        for ((direction, family), (removed, added)) in changes {
-            phases.switch.extend(replace(self.sets.dispatch(direction, family), removed, added));
+        for ((lead, family), (removed, added)) in changes {
+            phases.lead(lead).extend(replace(self.sets.dispatch(lead, family), removed, added));
         }
     }
 
     fn isolated(&self, address: IpAddr) -> bool {
-        Direction::BOTH.iter().any(|direction| self.dispatch.contains_key(&(*direction, address)))
+        Direction::BOTH
+            .iter()
+            .any(|direction| self.dispatch.contains_key(&(Lead::Table(*direction), address)))
     }
 
     fn uses(&self, group: GroupId) -> bool {
@@ -203,12 +221,12 @@ impl Program {
 pub(crate) fn replace(map: &Arc<Set>, removed: Vec<Element>, added: Vec<Element>) -> Vec<Step> {
     let mut by_address: BTreeMap<IpAddr, (Option<Element>, Option<Element>)> = BTreeMap::new();
     for element in removed {
-        if let Element::Jump(address, _) = element {
+        if let Element::Jump(address, _) | Element::JumpItself(address, _) = element {
             by_address.entry(address).or_default().0 = Some(element);
         }
     }
     for element in added {
-        if let Element::Jump(address, _) = element {
+        if let Element::Jump(address, _) | Element::JumpItself(address, _) = element {
             by_address.entry(address).or_default().1 = Some(element);
         }
     }

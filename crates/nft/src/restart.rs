@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use palisade_policy::{Delta, Direction, Family, NodePlan};
+use palisade_policy::{Delta, Direction, Family, Name, NodePlan};
 
 use crate::{
     Error, Kernel,
@@ -15,7 +15,7 @@ use crate::{
     next::Next,
     program::{Phases, Program, add, remove, replace},
     reader::{Attributes, Ruleset, Set as Observed, Target, address},
-    ruleset::{Chain, Content, Element, GENERATION_SET, Key, Message, Set, TABLE},
+    ruleset::{Chain, Content, Element, GENERATION_SET, Key, Lead, Message, Set, TABLE},
 };
 
 /// What there is.
@@ -85,7 +85,7 @@ fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Pha
     let mut moves = Moves::default();
     for set in program.sets.all().chain(program.registry.sets()) {
         let elements = match &set.content {
-            Content::Dispatch(direction, family) => dispatch(program, *direction, *family),
+            Content::Dispatch(lead, family) => dispatch(program, *lead, *family),
             Content::Itself(family) => itself(plan, *family),
             _ => next.fill(set),
         };
@@ -142,9 +142,13 @@ fn in_order<'a>(chain: &'a Arc<Chain>, seen: &mut HashSet<&'a str>, out: &mut Ve
     }
 }
 
-fn dispatch(program: &Program, direction: Direction, family: Family) -> Vec<Element> {
-    let of = program.dispatch.iter().filter(|((d, a), _)| *d == direction && Family::of(*a) == family);
-    of.map(|((_, a), chain)| Element::Jump(*a, chain.clone())).collect()
+fn dispatch(program: &Program, lead: Lead, family: Family) -> Vec<Element> {
+    dispatched(program, lead, family).map(|(a, chain)| Element::leading(lead, a, chain.clone())).collect()
+}
+
+fn dispatched(program: &Program, lead: Lead, family: Family) -> impl Iterator<Item = (IpAddr, &Name)> {
+    let of = program.dispatch.iter().filter(move |((l, a), _)| *l == lead && Family::of(*a) == family);
+    of.map(|((_, a), chain)| (*a, chain))
 }
 
 fn itself(plan: &NodePlan, family: Family) -> Vec<Element> {
@@ -197,8 +201,8 @@ fn set_difference(
         // Ranges are never taken away one by one: they overlap with what replaces them.
         return None;
     }
-    if set.verdicts {
-        phases.switch.extend(replace(set, extra, missing));
+    if let Content::Dispatch(lead, _) = set.content {
+        phases.lead(lead).extend(replace(set, extra, missing));
     } else {
         moves.joins.extend(missing.iter().cloned());
         moves.leaves.extend(extra.iter().cloned());
@@ -214,9 +218,9 @@ fn elements(set: &Set, observed: &Observed) -> Option<BTreeSet<Element>> {
         return observed.intervals.iter().map(|(first, last)| interval(set, first, last)).collect();
     }
     let one = |(key, target): (&Vec<u8>, &Option<Target>)| match (set.key, target) {
-        (Key::Pair(_), None) => {
-            let (first, second) = key.split_at(key.len() / 2);
-            (first == second).then(|| address(first).map(Element::Itself)).flatten()
+        (Key::Pair(_), None) => Some(Element::Itself(twice(key)?)),
+        (Key::Pair(_), Some(Target::Jump(chain))) => {
+            Some(Element::JumpItself(twice(key)?, chain.as_str().into()))
         }
         (Key::Address(_), Some(Target::Jump(chain))) => {
             Some(Element::Jump(address(key)?, chain.as_str().into()))
@@ -225,6 +229,12 @@ fn elements(set: &Set, observed: &Observed) -> Option<BTreeSet<Element>> {
         _ => None,
     };
     observed.elements.iter().map(one).collect()
+}
+
+/// The address that is both halves of a key.
+fn twice(key: &[u8]) -> Option<IpAddr> {
+    let (first, second) = key.split_at(key.len() / 2);
+    if first == second { address(first) } else { None }
 }
 
 fn interval(set: &Set, first: &[u8], last: &[u8]) -> Option<Element> {
@@ -241,23 +251,23 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
     let mut first: Vec<Message> = vec![Message::DeleteTable];
     first.extend(program.make_base().into_iter().flatten());
     phases.switch.clear();
+    phases.hairpin.clear();
     for direction in Direction::BOTH {
         let closed = closed(&program.options, direction);
         first.push(Message::CreateChain(closed.clone()));
         first.push(Message::AddRule(closed.clone(), 0));
         phases.unmake.push(vec![Message::DeleteChain(closed.name.clone())]);
+    }
+    for lead in Lead::ALL {
+        let closed = closed(&program.options, lead.direction());
         for family in Family::BOTH {
-            let map = program.sets.dispatch(direction, family);
-            let open = dispatch(program, direction, family);
-            let shut: Vec<Element> = open
-                .iter()
-                .filter_map(|e| match e {
-                    Element::Jump(address, _) => Some(Element::Jump(*address, closed.name.clone())),
-                    _ => None,
-                })
+            let map = program.sets.dispatch(lead, family);
+            let open = dispatch(program, lead, family);
+            let shut: Vec<Element> = dispatched(program, lead, family)
+                .map(|(address, _)| Element::leading(lead, address, closed.name.clone()))
                 .collect();
             first.extend(add(map, shut.clone()).flatten());
-            phases.switch.extend(replace(map, shut, open));
+            phases.lead(lead).extend(replace(map, shut, open));
         }
     }
     phases.make.insert(0, first);

@@ -67,6 +67,29 @@ pub(crate) struct Set {
     pub(crate) content: Content,
 }
 
+/// What a verdict map from local pods leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Lead {
+    /// The table that decides this direction.
+    Table(Direction),
+    /// What the pod may use of itself, where that is not everything.
+    Hairpin,
+}
+
+impl Lead {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] =
+        [Self::Table(Direction::Egress), Self::Table(Direction::Ingress), Self::Hairpin];
+
+    /// What its denials count as. A pod that reaches itself is both ends at once; egress is asked first elsewhere too.
+    pub(crate) fn direction(self) -> Direction {
+        match self {
+            Self::Table(direction) => direction,
+            Self::Hairpin => Direction::Egress,
+        }
+    }
+}
+
 /// What fills a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
@@ -74,8 +97,8 @@ pub(crate) enum Content {
     Groups(Vec<GroupId>, Family),
     /// These ports, for ever.
     Ports(Vec<(u16, u16)>),
-    /// The local pods that are isolated in a direction, with their chains.
-    Dispatch(Direction, Family),
+    /// Local pods with the chains that decide for them.
+    Dispatch(Lead, Family),
     /// The local pods that are isolated in any direction, each as a pair with itself.
     Itself(Family),
     /// The number of our last transaction.
@@ -95,6 +118,8 @@ pub(crate) enum Element {
     Ports(u16, u16),
     /// A local pod address and the chain that decides for it.
     Jump(IpAddr, Name),
+    /// A local pod address as source and destination both, and the chain that decides what it may use of itself.
+    JumpItself(IpAddr, Name),
     /// A number.
     Number(u32),
 }
@@ -129,6 +154,8 @@ pub(crate) enum Expression {
     PeerIn(Direction, Family, Name),
     /// `ip[6] saddr . ip[6] daddr` in a set.
     PairIn(Family, Name),
+    /// `ip[6] saddr . ip[6] daddr` through a verdict map.
+    PairDispatch(Family, Name),
     /// `ip[6] daddr` (ingress) or `saddr` (egress) through a verdict map.
     Dispatch(Direction, Family, Name),
     /// The ICMPv6 type in an inclusive range; wants [`Expression::Protocol`] 58 before it.
@@ -249,10 +276,21 @@ fn elements(elements: &[Element], way: &str, set: &Set) -> String {
 }
 
 impl Element {
+    /// The element of a verdict map that leads a local address to a chain.
+    pub(crate) fn leading(lead: Lead, address: IpAddr, chain: Name) -> Self {
+        match lead {
+            Lead::Table(_) => Self::Jump(address, chain),
+            Lead::Hairpin => Self::JumpItself(address, chain),
+        }
+    }
+
     fn about(&self, set: &Set) -> String {
         match (self, &set.content) {
-            (Self::Jump(address, chain), Content::Dispatch(direction, _)) => {
+            (Self::Jump(address, chain), Content::Dispatch(Lead::Table(direction), _)) => {
                 format!("table chain {chain} for {direction} of {address}")
+            }
+            (Self::JumpItself(address, chain), _) => {
+                format!("chain {chain} for what {address} uses of itself")
             }
             (Self::Address(a) | Self::Itself(a) | Self::Jump(a, _), _) => format!("address {a}"),
             (Self::Range(r), _) => format!("range {r}"),
@@ -270,7 +308,12 @@ impl Content {
             }
             Self::Groups(groups, family) => format!("{family} members of {} groups", groups.len()),
             Self::Ports(ranges) => format!("{} port ranges", ranges.len()),
-            Self::Dispatch(direction, family) => format!("{family} pods isolated for {direction}"),
+            Self::Dispatch(Lead::Table(direction), family) => {
+                format!("{family} pods isolated for {direction}")
+            }
+            Self::Dispatch(Lead::Hairpin, family) => {
+                format!("{family} pods that may not use all of themselves")
+            }
             Self::Itself(family) => format!("{family} pods that reach themselves"),
             Self::Generation => "transaction number".to_owned(),
         }

@@ -92,8 +92,9 @@ pub(crate) fn send(
 fn parts(phases: Phases, limit: usize) -> Vec<Vec<Piece>> {
     let pieces = |phase: Vec<Step>| phase.into_iter().map(Piece::of).collect::<Vec<_>>();
     let apart = phases.moves && phases.switch.is_empty();
-    let [make, mut join, switch, leave, unmake] =
-        [phases.make, phases.join, phases.switch, phases.leave, phases.unmake].map(pieces);
+    let [make, mut join, hairpin, switch, leave, unmake] =
+        [phases.make, phases.join, phases.hairpin, phases.switch, phases.leave, phases.unmake].map(pieces);
+    join.extend(hairpin);
     if apart {
         return vec![one([make, join]), one([leave, unmake])];
     }

@@ -25,7 +25,7 @@ pub(crate) enum Style {
     Strong,
 }
 
-/// `text` in the colour of its meaning. [`print`] and [`note`] strip the colour where it doesn't belong.
+/// `text` in the colour of its meaning. [`print()`] and [`note()`] strip the colour where it doesn't belong.
 pub(crate) fn styled(style: Style, text: &str) -> String {
     let style = match style {
         Style::Good => anstyle::AnsiColor::Green.on_default().bold(),

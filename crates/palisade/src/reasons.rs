@@ -1,7 +1,7 @@
 //! Verdicts and reasons in words, and as JSON values.
 
 use palisade_policy::{
-    Direction, Family, Protocol, Side, Source, Verdict,
+    Action, Direction, Family, Protocol, Side, Source, Tier, Verdict,
     flow::{NearMiss, Reason, RuleRef},
 };
 use serde::Serialize;
@@ -12,8 +12,34 @@ const SHOWN_MISSES: usize = 2;
 /// How many isolating policies are named.
 const SHOWN_POLICIES: usize = 5;
 
+/// The verdict of a side and its reason, in lines: `denied by ClusterNetworkPolicy …`, `allowed: …`.
+pub(crate) fn sentences(side: &Side, direction: Direction) -> Vec<String> {
+    let mut out = lines(side, direction);
+    if let Some(first) = out.first_mut() {
+        let between = if is_by_rule(side) { "" } else { ":" };
+        *first = format!("{}{between} {first}", side.verdict);
+    }
+    out
+}
+
+/// Whether one rule decided, so that the first of [`lines`] goes on after the verdict: `by NetworkPolicy …`.
+pub(crate) fn is_by_rule(side: &Side) -> bool {
+    matches!(side.reason, Reason::Rule(_))
+}
+
 /// Why a side says what it says: the first line, and further ones.
 pub(crate) fn lines(side: &Side, direction: Direction) -> Vec<String> {
+    let mut out = reason_lines(side, direction);
+    let passed = side
+        .passed
+        .iter()
+        .map(|rule| format!("passed on by {}{}", rule_text(rule, direction), precedence_text(rule)));
+    // What came before the decision stands right below it.
+    out.splice(1..1, passed);
+    out
+}
+
+fn reason_lines(side: &Side, direction: Direction) -> Vec<String> {
     let (subject, own) = match direction {
         Direction::Egress => ("the source", "destination"),
         Direction::Ingress => ("the destination", "source"),
@@ -26,7 +52,7 @@ pub(crate) fn lines(side: &Side, direction: Direction) -> Vec<String> {
         Reason::OwnNode => vec![format!("the {own} is the pod's own node, which is always let in")],
         Reason::NotIsolated => vec![format!("no policy isolates {subject} for {direction}")],
         Reason::Hairpin => vec!["a pod reaches itself through a service too".to_owned()],
-        Reason::Rule(rule) => vec![rule_text(rule, direction)],
+        Reason::Rule(rule) => vec![format!("by {}{}", rule_text(rule, direction), precedence_text(rule))],
         Reason::Isolated { policies, near } => {
             let mut names: Vec<String> = policies
                 .iter()
@@ -46,6 +72,16 @@ pub(crate) fn lines(side: &Side, direction: Direction) -> Vec<String> {
 
 fn rule_text(rule: &RuleRef, direction: Direction) -> String {
     format!("{}, {direction}[{}]{}", rule.policy, rule.index, place(rule.source.as_ref()))
+}
+
+/// `, admin tier, priority 10` for a rule of a cluster-wide tier.
+fn precedence_text(rule: &RuleRef) -> String {
+    let priority = rule.priority.map(|p| format!(", priority {p}")).unwrap_or_default();
+    match rule.tier {
+        Tier::Developer => String::new(),
+        Tier::Admin => format!(", admin tier{priority}"),
+        Tier::Baseline => format!(", baseline tier{priority}"),
+    }
 }
 
 fn miss_text(miss: &NearMiss, direction: Direction) -> String {
@@ -93,6 +129,9 @@ pub(crate) struct JsonSide {
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<JsonRule>,
+    /// The rules of cluster-wide tiers that left it to the next tier.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    passed: Vec<JsonRule>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     policies: Vec<JsonPolicy>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -110,6 +149,10 @@ struct JsonPolicy {
 struct JsonRule {
     policy: String,
     index: usize,
+    tier: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<i32>,
+    action: &'static str,
     #[serde(flatten)]
     at: JsonPlace,
 }
@@ -142,7 +185,22 @@ impl From<Option<&Source>> for JsonPlace {
 
 impl From<&RuleRef> for JsonRule {
     fn from(rule: &RuleRef) -> Self {
-        Self { policy: rule.policy.to_string(), index: rule.index, at: rule.source.as_ref().into() }
+        Self {
+            policy: rule.policy.to_string(),
+            index: rule.index,
+            tier: match rule.tier {
+                Tier::Admin => "admin",
+                Tier::Developer => "developer",
+                Tier::Baseline => "baseline",
+            },
+            priority: rule.priority,
+            action: match rule.action {
+                Action::Accept => "accept",
+                Action::Deny => "deny",
+                Action::Pass => "pass",
+            },
+            at: rule.source.as_ref().into(),
+        }
     }
 }
 
@@ -157,6 +215,7 @@ impl From<&Side> for JsonSide {
             verdict: verdict_word(side.verdict),
             reason: "",
             rule: None,
+            passed: side.passed.iter().map(Into::into).collect(),
             policies: Vec::new(),
             near: Vec::new(),
         };
@@ -206,7 +265,7 @@ mod tests {
 
     fn isolated() -> Side {
         let policy = PolicyKey::network_policy("shop", "web");
-        let rule = RuleRef { policy: policy.clone(), index: 1, source: at(9) };
+        let rule = network_policy_rule(&policy);
         let miss = |peer_matches, port_matches, wanted: &str| NearMiss {
             rule: rule.clone(),
             peer_matches,
@@ -216,7 +275,59 @@ mod tests {
         };
         let near =
             vec![miss(true, false, "TCP 80"), miss(false, true, "pods a=b"), miss(false, false, "unseen")];
-        Side { verdict: Verdict::Deny, reason: Reason::Isolated { policies: vec![(policy, at(2))], near } }
+        let reason = Reason::Isolated { policies: vec![(policy, at(2))], near };
+        Side { verdict: Verdict::Deny, reason, passed: Vec::new() }
+    }
+
+    fn network_policy_rule(policy: &PolicyKey) -> RuleRef {
+        RuleRef {
+            policy: policy.clone(),
+            index: 1,
+            tier: Tier::Developer,
+            priority: None,
+            action: Action::Accept,
+            source: at(9),
+        }
+    }
+
+    fn cluster_wide_rule(kind: &str, tier: Tier, priority: Option<i32>, action: Action) -> RuleRef {
+        let policy = PolicyKey { kind: kind.into(), namespace: "".into(), name: "p".into() };
+        RuleRef { policy, index: 0, tier, priority, action, source: at(5) }
+    }
+
+    #[test]
+    fn a_rule_of_a_cluster_wide_tier_is_named_with_tier_and_priority() {
+        let rule = cluster_wide_rule("ClusterNetworkPolicy", Tier::Admin, Some(10), Action::Deny);
+        let denied = Side { verdict: Verdict::Deny, reason: Reason::Rule(rule), passed: Vec::new() };
+        assert_eq!(
+            sentences(&denied, Direction::Ingress),
+            ["denied by ClusterNetworkPolicy p, ingress[0] (p.yaml:5), admin tier, priority 10"]
+        );
+        let json = serde_json::to_value(JsonSide::from(&denied)).unwrap();
+        assert_eq!(json["rule"]["tier"], "admin");
+        assert_eq!(json["rule"]["priority"], 10);
+        assert_eq!(json["rule"]["action"], "deny");
+        assert!(json.get("passed").is_none());
+    }
+
+    #[test]
+    fn what_was_passed_on_stands_below_what_decided() {
+        let pass = cluster_wide_rule("AdminNetworkPolicy", Tier::Admin, Some(3), Action::Pass);
+        let side = Side { passed: vec![pass.clone()], ..isolated() };
+        let text = sentences(&side, Direction::Ingress);
+        assert!(text[0].starts_with("denied: isolated by NetworkPolicy shop/web"), "{text:?}");
+        assert_eq!(
+            text[1],
+            "passed on by AdminNetworkPolicy p, ingress[0] (p.yaml:5), admin tier, priority 3"
+        );
+        assert!(text[2].starts_with("closest: "), "{text:?}");
+        let last = cluster_wide_rule("BaselineAdminNetworkPolicy", Tier::Baseline, None, Action::Accept);
+        let side = Side { verdict: Verdict::Allow, reason: Reason::Rule(last), passed: vec![pass] };
+        assert_eq!(
+            sentences(&side, Direction::Egress)[0],
+            "allowed by BaselineAdminNetworkPolicy p, egress[0] (p.yaml:5), baseline tier"
+        );
+        assert_eq!(serde_json::to_value(JsonSide::from(&side)).unwrap()["passed"][0]["action"], "pass");
     }
 
     #[test]

@@ -79,9 +79,12 @@ fn write(out: &mut Attributes, expression: &Expression) {
             lookup(out, set, false);
         }
         Expression::PairIn(family, set) => {
-            address(out, REGISTER, *family, true);
-            address(out, if *family == Family::V4 { SECOND_V4 } else { SECOND_V6 }, *family, false);
+            pair(out, *family);
             lookup(out, set, false);
+        }
+        Expression::PairDispatch(family, map) => {
+            pair(out, *family);
+            lookup(out, map, true);
         }
         Expression::Dispatch(direction, family, map) => {
             address(out, REGISTER, *family, *direction == Direction::Egress);
@@ -152,6 +155,12 @@ fn address(out: &mut Attributes, register: u32, family: Family, source: bool) {
         (Family::V6, false) => (24, 16),
     };
     payload(out, register, NETWORK, offset, length);
+}
+
+/// Source and destination address, one behind the other.
+fn pair(out: &mut Attributes, family: Family) {
+    address(out, REGISTER, family, true);
+    address(out, if family == Family::V4 { SECOND_V4 } else { SECOND_V6 }, family, false);
 }
 
 fn cmp(out: &mut Attributes, operator: u32, value: &[u8]) {

@@ -8,7 +8,7 @@ use palisade_policy::{Direction, Family, IpRange};
 use super::{batch_begin, batch_end, encode};
 use crate::{
     base::{self, BaseSets},
-    ruleset::{Chain, Content, Element, Expression, Hook, Key, Message, Outcome, Set},
+    ruleset::{Chain, Content, Element, Expression, Hook, Key, Lead, Message, Outcome, Set},
 };
 
 /// The message with its sequence number left 0, as words of four bytes in hexadecimal.
@@ -67,7 +67,7 @@ fn the_table_and_its_base() {
     );
     let sets = BaseSets::new();
     assert_eq!(
-        words(Message::CreateSet(sets.dispatch(Direction::Egress, Family::V6).clone())),
+        words(Message::CreateSet(sets.dispatch(Lead::Table(Direction::Egress), Family::V6).clone())),
         "64000000 090a0106 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
          0c000200 65677265 73733600 08000300 00000008 08000400 00000008 08000500 00000010 \
          08000600 ffffff00 08000a00 00000001 0a000d00 00040200 00000000"
@@ -77,6 +77,12 @@ fn the_table_and_its_base() {
         "5c000000 090a0106 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
          0a000200 73656c66 34000000 08000300 00000000 08000400 000001c7 08000500 00000008 \
          08000a00 00000001 0a000d00 00040200 00000000"
+    );
+    assert_eq!(
+        words(Message::CreateSet(sets.dispatch(Lead::Hairpin, Family::V4).clone())),
+        "68000000 090a0106 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
+         0d000200 68616972 70696e34 00000000 08000300 00000008 08000400 000001c7 08000500 \
+         00000008 08000600 ffffff00 08000a00 00000001 0a000d00 00040200 00000000"
     );
     let forward = base::chains(&crate::Options::default(), &sets)
         .into_iter()
@@ -104,7 +110,7 @@ fn elements() {
          06000200 72000000 3c000380 10000180 0c000180 08000100 0a000000 18000180 08000300 \
          00000001 0c000180 08000100 0a000100 10000180 0c000180 08000100 ff000000"
     );
-    let map = BaseSets::new().dispatch(Direction::Ingress, Family::V4).clone();
+    let map = BaseSets::new().dispatch(Lead::Table(Direction::Ingress), Family::V4).clone();
     let jump = || vec![Element::Jump([10, 0, 0, 1].into(), "c".into())];
     assert_eq!(
         words(Message::AddElements(map.clone(), jump())),
@@ -116,6 +122,33 @@ fn elements() {
         words(Message::RemoveElements(map, jump())),
         "48000000 0e0a0100 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
          0d000200 696e6772 65737334 00000000 14000380 10000180 0c000180 08000100 0a000001"
+    );
+}
+
+#[test]
+fn hairpins() {
+    let map = BaseSets::new().dispatch(Lead::Hairpin, Family::V4).clone();
+    let jump = || vec![Element::JumpItself([10, 0, 0, 1].into(), "c".into())];
+    assert_eq!(
+        words(Message::AddElements(map.clone(), jump())),
+        "64000000 0c0a0104 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
+         0d000200 68616972 70696e34 00000000 30000380 2c000180 10000180 0c000100 0a000001 \
+         0a000001 18000280 14000280 08000100 fffffffd 06000200 63000000"
+    );
+    assert_eq!(
+        words(Message::RemoveElements(map, jump())),
+        "4c000000 0e0a0100 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
+         0d000200 68616972 70696e34 00000000 18000380 14000180 10000180 0c000100 0a000001 \
+         0a000001"
+    );
+    assert_eq!(
+        words(rule(vec![Expression::PairDispatch(Family::V4, "s".into())])),
+        "c4000000 060a010c 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
+         06000200 63000000 98000480 34000180 0c000100 7061796c 6f616400 24000280 08000100 \
+         00000001 08000200 00000001 08000300 0000000c 08000400 00000004 34000180 0c000100 \
+         7061796c 6f616400 24000280 08000100 00000009 08000200 00000001 08000300 00000010 \
+         08000400 00000004 2c000180 0b000100 6c6f6f6b 75700000 1c000280 06000100 73000000 \
+         08000200 00000001 08000300 00000000"
     );
 }
 

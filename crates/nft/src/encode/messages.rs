@@ -242,17 +242,20 @@ fn element(list: &mut Attributes, element: &Element, with_data: bool) {
                 key(list, &octets(address::from_number(family, last + 1)), true);
             }
         }
-        Element::Jump(a, chain) => {
-            list.nest(expressions::LIST_ELEMENT, |e| {
-                e.nest(1, |k| {
-                    k.put(expressions::DATA_VALUE, &octets(*a));
-                });
-                if with_data {
-                    e.nest(2, |d| expressions::jump(d, chain));
-                }
-            });
-        }
+        Element::Jump(a, chain) => jump(list, &octets(*a), chain, with_data),
+        Element::JumpItself(a, chain) => jump(list, &[octets(*a), octets(*a)].concat(), chain, with_data),
     }
+}
+
+fn jump(list: &mut Attributes, key: &[u8], chain: &str, with_data: bool) {
+    list.nest(expressions::LIST_ELEMENT, |e| {
+        e.nest(1, |k| {
+            k.put(expressions::DATA_VALUE, key);
+        });
+        if with_data {
+            e.nest(2, |d| expressions::jump(d, chain));
+        }
+    });
 }
 
 fn key(list: &mut Attributes, bytes: &[u8], end: bool) {

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 use palisade_nft::{Enforcer, Kernel, LINEAR};
+use palisade_policy::Traffic;
 
 use crate::{
     random::{Random, World},
@@ -18,7 +19,7 @@ fn nft_lists_every_shape() {
     for seed in 0..12 {
         let random = &mut Random::new(seed);
         let mut world = World::new(random, [4, LINEAR + 1, 40][seed as usize % 3]);
-        while world.plan().tables.len() < 3 {
+        while world.plan().tables.len() < 3 || world.plan().hairpin.values().all(Traffic::is_all) {
             world.step(random);
         }
         let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
@@ -31,12 +32,15 @@ fn nft_lists_every_shape() {
             "ct label 127 counter packets 0 bytes 0 drop",
             "ct state established,related accept",
             "icmpv6 type",
+            "ip saddr . ip daddr vmap @hairpin4",
+            "ip6 saddr . ip6 daddr vmap @hairpin6",
             "ip saddr . ip daddr @self4 accept",
             "ip6 saddr . ip6 daddr @self6 accept",
             "ip saddr vmap @egress4",
             "ip6 daddr vmap @ingress6",
             "log prefix \"palisade ",
             "goto row_",
+            " : jump row_egress_",
         ] {
             assert!(text.contains(wanted), "seed {seed}: no {wanted:?} in\n{text}");
         }

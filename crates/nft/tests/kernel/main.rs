@@ -7,6 +7,7 @@
 
 mod agreement;
 mod faults;
+mod hairpin;
 mod listing;
 mod random;
 mod restart;
@@ -27,6 +28,7 @@ fn main() {
     let tests: Vec<Trial> = [
         agreement::trials(),
         faults::trials(),
+        hairpin::trials(),
         listing::trials(),
         restart::trials(),
         revocation::trials(),

@@ -55,6 +55,7 @@ pub(crate) struct World {
     class_of: BTreeMap<IpAddr, usize>,
     tables: BTreeMap<usize, Spec>,
     dispatch: BTreeMap<(Direction, IpAddr), usize>,
+    hairpin: BTreeMap<IpAddr, Traffic>,
 }
 
 impl World {
@@ -68,8 +69,12 @@ impl World {
             class_of: BTreeMap::new(),
             tables: BTreeMap::new(),
             dispatch: BTreeMap::new(),
+            hairpin: BTreeMap::new(),
         };
         for _ in 0..12 {
+            world.step(random);
+        }
+        while world.plan().groups.is_empty() {
             world.step(random);
         }
         world
@@ -78,7 +83,7 @@ impl World {
     /// Changes some things at once.
     pub(crate) fn step(&mut self, random: &mut Random) {
         for _ in 0..1 + random.below(4) {
-            match random.below(8) {
+            match random.below(9) {
                 0..=2 => {
                     for _ in 0..1 + random.below(6) {
                         let pod = *random.pick(&self.pods);
@@ -101,6 +106,7 @@ impl World {
                         spec.classes.insert(random.below(self.classes), traffic(random));
                     }
                 }
+                5 => self.change_hairpins(random),
                 _ => {
                     let pod = *random.pick(&self.pods);
                     let direction = *random.pick(&Direction::BOTH);
@@ -133,6 +139,18 @@ impl World {
         }
     }
 
+    /// What some pods may use of themselves changes, isolated or not; rows that allow everything are legal too.
+    pub(crate) fn change_hairpins(&mut self, random: &mut Random) {
+        for _ in 0..1 + random.below(6) {
+            let pod = *random.pick(&self.pods);
+            if random.chance(30) {
+                self.hairpin.remove(&pod);
+            } else {
+                self.hairpin.insert(pod, traffic(random));
+            }
+        }
+    }
+
     /// Tables change, and who uses them, and no pod moves.
     pub(crate) fn change_tables(&mut self, random: &mut Random) {
         for id in 0..5 {
@@ -158,7 +176,7 @@ impl World {
 
     /// The plan of this moment.
     pub(crate) fn plan(&self) -> NodePlan {
-        let mut plan = NodePlan::default();
+        let mut plan = NodePlan { hairpin: self.hairpin.clone(), ..NodePlan::default() };
         for ((direction, pod), id) in &self.dispatch {
             let Some(spec) = self.tables.get(id).filter(|spec| spec.direction == *direction) else {
                 continue;
@@ -188,6 +206,11 @@ impl World {
             plan.tables.insert(table_id, table);
         }
         plan
+    }
+
+    /// All pods, isolated or not.
+    pub(crate) fn pods(&self) -> &[IpAddr] {
+        &self.pods
     }
 
     /// Addresses whose decisions may differ: pods, strangers, the edges of all ranges.

@@ -22,9 +22,9 @@ use palisade_policy::{Direction, NodePlan, PortSet, Protocol, Table, TableId, Tr
 use crate::sandbox::trial;
 
 /// How long a packet that may come is waited for that must not.
-const SILENCE: Duration = Duration::from_millis(300);
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 /// How long what must come is waited for; retransmissions back off to some seconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -138,7 +138,7 @@ fn read_one(stream: &mut TcpStream, patience: Duration) -> std::io::Result<()> {
 }
 
 /// Connects from an address of the caller's choice.
-fn dial(from: IpAddr, to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
+pub(crate) fn dial(from: IpAddr, to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let timeout =
@@ -154,7 +154,7 @@ fn dial(from: IpAddr, to: SocketAddr, patience: Duration) -> std::io::Result<Tcp
     }
 }
 
-fn loopback_up() {
+pub(crate) fn loopback_up() {
     // RTM_NEWLINK for link 1 with IFF_UP to set.
     let mut message = vec![0u8; 32];
     message[0] = 32;

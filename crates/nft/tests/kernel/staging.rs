@@ -140,11 +140,11 @@ fn old_or_new() {
         script.lock().unwrap().after_batch =
             Some(Box::new(move || watched.lock().unwrap().look(&mut observer)));
         script.lock().unwrap().largest = Some(6000);
-        for step in 0..4 {
-            if step % 2 == 0 {
-                world.move_members(random);
-            } else {
-                world.change_tables(random);
+        for step in 0..6 {
+            match step % 3 {
+                0 => world.move_members(random),
+                1 => world.change_tables(random),
+                _ => (0..8).for_each(|_| world.change_hairpins(random)),
             }
             let new = world.plan();
             {
@@ -170,7 +170,8 @@ pub(crate) fn flows(world: &World, random: &mut Random) -> Vec<Packet> {
     let addresses = world.interesting();
     let mut out = Vec::new();
     while out.len() < 250 {
-        let (source, destination) = (*random.pick(&addresses), *random.pick(&addresses));
+        let source = *random.pick(&addresses);
+        let destination = if random.chance(10) { source } else { *random.pick(&addresses) };
         if Family::of(source) == Family::of(destination) {
             let (hook, protocol) = (*random.pick(&Hook::BOTH), *random.pick(&Protocol::WITH_PORTS));
             let port = *random.pick(&PORTS);

@@ -47,7 +47,13 @@ pub(crate) fn text(answer: &Answer) -> String {
         {
             let mut lines = reasons::lines(side, direction).into_iter();
             let name = format!("{direction}:");
-            _ = writeln!(out, "  {name:<8} {}  {}", padded(side.verdict), lines.next().unwrap_or_default());
+            // `denied by …` where one rule decided; other reasons stand in a column.
+            let said = if reasons::is_by_rule(side) {
+                format!("{} ", verdict(side.verdict))
+            } else {
+                format!("{}  ", padded(side.verdict))
+            };
+            _ = writeln!(out, "  {name:<8} {said}{}", lines.next().unwrap_or_default());
             for line in lines {
                 _ = writeln!(out, "  {:<8} {:<7}  {line}", "", "");
             }

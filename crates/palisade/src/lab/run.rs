@@ -138,8 +138,8 @@ fn mismatch_text(mismatch: &Mismatch) -> String {
         for (direction, side) in
             [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
         {
-            for line in reasons::lines(side, direction) {
-                _ = writeln!(out, "    {direction}: {}: {line}", side.verdict);
+            for line in reasons::sentences(side, direction) {
+                _ = writeln!(out, "    {direction}: {line}");
             }
         }
     }

@@ -147,8 +147,8 @@ fn told(lab: &Lab, tried: &probe::Tried) -> Probed {
         for (direction, side) in
             [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
         {
-            let lines = reasons::lines(side, direction);
-            reasons.extend(lines.into_iter().map(|l| format!("{direction}: {}: {l}", side.verdict)));
+            let lines = reasons::sentences(side, direction);
+            reasons.extend(lines.into_iter().map(|line| format!("{direction}: {line}")));
         }
     }
     Probed {
