@@ -5,54 +5,24 @@
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
 )]
 
-use std::{
-    fs,
-    io::Read as _,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-};
+mod support;
+
+use std::{fs, io::Read as _, process::Stdio};
 
 use serde_json::Value;
+use support::{palisade, recorded, refused, root, run};
 use tempfile::TempDir;
 
 const FORMS: [&str; 10] = ["table", "wide", "json", "yaml", "csv", "md", "dot", "mermaid", "svg", "html"];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// The program in the repository's root, so that file names in answers are those of the examples.
-fn palisade(words: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
-    command.args(words.split(' ')).current_dir(root()).stdin(Stdio::null());
-    command.env_remove("RUST_BACKTRACE").env_remove("CLICOLOR_FORCE");
-    command
-}
-
-fn run(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap_or(-1), text(stdout), text(stderr))
-}
-
 #[track_caller]
 fn answer(words: &str) -> String {
-    let (code, out, err) = run(&mut palisade(words));
-    assert_eq!(code, 0, "{words}: {err}");
-    assert_eq!(err, "", "{words}");
-    out
+    support::answer(0, words)
 }
 
 #[track_caller]
 fn json(words: &str) -> Value {
     serde_json::from_str(&answer(&format!("{words} -o json"))).unwrap()
-}
-
-#[track_caller]
-fn refused(words: &str, part: &str) {
-    let (code, out, err) = run(&mut palisade(words));
-    assert_eq!((code, &*out), (2, ""), "{words}: {err}");
-    assert!(err.contains(part) && !err.contains("panicked"), "{words}: no {part:?} in {err}");
 }
 
 /// `FROM  TO  PORTS`, as the table has it, with single spaces.
@@ -65,7 +35,6 @@ fn lines(words: &str) -> Vec<String> {
 
 #[test]
 fn every_form_is_as_recorded() {
-    let mut differing = Vec::new();
     for (name, words) in
         [("shop", ""), ("shop-denied", " --only-denied"), ("shop-namespaces", " --group-by namespace")]
     {
@@ -73,18 +42,11 @@ fn every_form_is_as_recorded() {
             if name != "shop" && !matches!(form, "table" | "json" | "svg") {
                 continue;
             }
-            let out = answer(&format!("connections -f examples/shop -o {form}{words}"));
             let extension = if form == "table" || form == "wide" { "txt" } else { form };
-            let path = root().join(format!("crates/palisade/tests/connections/{name}-{form}.{extension}"));
-            if std::env::var_os("PALISADE_BLESS").is_some() {
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(&path, &out).unwrap();
-            } else if fs::read_to_string(&path).ok().as_deref() != Some(&out) {
-                differing.push(format!("{name}-{form}:\n{out}"));
-            }
+            let out = answer(&format!("connections -f examples/shop -o {form}{words}"));
+            recorded(&format!("connections/{name}-{form}.{extension}"), &out);
         }
     }
-    assert!(differing.is_empty(), "not as in tests/connections:\n{}", differing.join("\n"));
 }
 
 #[test]

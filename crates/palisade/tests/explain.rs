@@ -178,6 +178,46 @@ fn patches_fit_the_shape_of_the_file() {
     }
 }
 
+const GUARD: &str = "\
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Admin
+  priority: 10
+  subject:
+    namespaces: {matchLabels: {kubernetes.io/metadata.name: shop}}
+  ingress:
+  - action: Pass
+    from:
+    - namespaces: {matchLabels: {kubernetes.io/metadata.name: shop}}
+  - action: Deny
+    from:
+    - namespaces: {}
+    protocols:
+    - tcp: {destinationPort: {number: 8080}}
+";
+
+/// Tiers are walked in order, and a rule that has to come before another is put there.
+#[test]
+fn cluster_wide_policies_are_walked_and_patched() {
+    let dir = copy("shop");
+    fs::write(dir.path().join("guard.yaml"), GUARD).unwrap();
+    let (code, out) = here(dir.path(), "explain shop/frontend shop/backend -f .");
+    assert_eq!(code, 0, "{out}");
+    let lines =
+        ["admin tier, priority 10: ClusterNetworkPolicy guard", "ingress[0] (./guard.yaml:10) passes on all"];
+    let places: Vec<_> = lines.iter().map(|line| out.find(line)).collect();
+    assert!(places[0].is_some() && places[0] < places[1], "{out}");
+    assert!(out.contains("denies TCP 8080, which is decided before"), "{out}");
+    // From elsewhere the admin tier denies; what opens it stands before the rule that does. Then NetworkPolicy is never asked.
+    let pair = "staging/frontend shop/backend:8080";
+    let (code, out) = here(dir.path(), &format!("explain {pair} -f ."));
+    assert!(code == 1 && out.contains("+  - action: Accept") && out.contains("   - action: Deny"), "{out}");
+    assert!(follow(dir.path(), pair, ""));
+    assert_eq!(here(dir.path(), &format!("can {pair} -f .")).0, 0);
+}
+
 #[test]
 fn bad_questions_get_clear_errors() {
     refused("explain shop/frontend shop/backend", "-f PATH");

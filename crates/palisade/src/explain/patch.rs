@@ -175,8 +175,10 @@ fn unified(file: &str, lines: &[&str], splice: &Splice) -> String {
     let behind = at + removed;
     let to = (behind + CONTEXT).min(lines.len());
     let (old, new) = (to - from, to - from - removed + inserted.len());
-    // `git apply` refuses names that begin so.
-    let file = file.trim_start_matches("./");
+    // `git apply` and `patch` refuse names that begin at the root, and `git apply` those that begin with a dot.
+    let here = std::env::current_dir().ok();
+    let below = here.and_then(|dir| Path::new(file).strip_prefix(dir).ok().map(|p| p.display().to_string()));
+    let file = below.as_deref().unwrap_or(file).trim_start_matches("./");
     let mut out = format!("--- {file}\n+++ {file}\n@@ -{},{old} +{},{new} @@\n", from + 1, from + 1);
     let mut put = |sign: char, line: &str| _ = writeln!(out, "{sign}{line}");
     lines[from..*at].iter().for_each(|line| put(' ', line));
