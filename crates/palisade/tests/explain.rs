@@ -132,8 +132,12 @@ fn suggestions_do_what_they_say() {
 fn a_suggestion_for_one_of_many_says_so() {
     let text = answer(1, "explain shop/backend internet:443 -f examples/shop");
     assert!(text.contains("To allow from shop/backend-0"), "{text}");
-    let text = answer(1, "explain staging/frontend shop/backend:8080 -f examples/shop");
-    assert!(text.contains("To allow it: add an ingress rule"), "{text}");
+    for port in [":8080", "/ICMP"] {
+        let text = answer(1, &format!("explain staging/frontend shop/backend{port} -f examples/shop"));
+        assert!(text.contains("To allow it: add an ingress rule"), "{text}");
+    }
+    let udp = answer(1, "explain staging/frontend shop/backend/UDP -f examples/shop");
+    assert!(udp.contains("denied   UDP  egress") && udp.contains("Ask about one port"), "{udp}");
 }
 
 /// Files that are not in the usual style get no patch, and the YAML to write instead.

@@ -97,9 +97,10 @@ pub(crate) fn answer(
     destination: &Spec,
     namespace: &str,
 ) -> Result<Answer> {
-    let every_port = destination.port.is_none() && !is_service(cluster, &destination.who);
+    let icmp = destination.protocol == Some(ProtocolSpec::Icmp);
+    let every_port = destination.port.is_none() && !icmp && !is_service(cluster, &destination.who);
     let mut spec = destination.clone();
-    if every_port && destination.protocol != Some(ProtocolSpec::Icmp) {
+    if every_port {
         // Any port finds the ends; all are asked about.
         spec.port = Some(PortSpec::Number(1));
         spec.protocol = destination.protocol.or(Some(ProtocolSpec::WithPorts(Protocol::Tcp)));
@@ -108,8 +109,7 @@ pub(crate) fn answer(
     let whole = match destination.protocol {
         _ if !every_port => None,
         Some(ProtocolSpec::WithPorts(protocol)) => Some(Traffic::of(protocol, PortSet::all())),
-        Some(ProtocolSpec::Icmp) => Some(Traffic::of(Protocol::Other(1), PortSet::all())),
-        None => Some(Traffic::all()),
+        _ => Some(Traffic::all()),
     };
     // A pair may be asked about on several ports.
     let mut pairs: BTreeMap<(Endpoint, Endpoint, bool), (Traffic, Asked)> = BTreeMap::new();

@@ -34,8 +34,8 @@ pub(crate) fn patch(cluster: &Cluster, namespace: &str, edit: &Edit) -> Option<S
         return None;
     }
     let text = fs::read_to_string(Path::new(&*file)).ok()?;
-    // A last line without end would need a mark of its own.
-    if text.contains(['\r', '\t']) || !text.ends_with('\n') {
+    // A last line without end would need a mark of its own. Control characters are for no terminal.
+    if text.contains(|c: char| c.is_control() && c != '\n') || !text.ends_with('\n') {
         return None;
     }
     let lines: Vec<&str> = text.lines().collect();
