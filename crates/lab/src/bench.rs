@@ -140,7 +140,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn build(sandbox: &Sandbox, scenario: Scenario) -> Result<Lab, LabError> {
-    let options = Options { nodes: None, bridged: false, families: Families::V4 };
+    let options = Options { families: Families::V4, ..Options::default() };
     let layout = Layout::of(&cluster(scenario), &options)?;
     let make: MakeEnforcer = match scenario {
         Scenario::NoRules | Scenario::Forwarding => Arc::new(|_| Box::new(Nothing) as Box<dyn Enforce>),

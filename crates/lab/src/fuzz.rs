@@ -1,10 +1,10 @@
-//! Random clusters in the kernel: each is built, probed, changed at random and probed again.
+//! Random clusters in the kernel, with policies of all APIs: each is built, probed, changed at random and probed again.
 //!
 //! A case is its seed: the same seed makes the same cluster, changes, mode and choice of probes, on every machine.
 
 use palisade_policy::{
     Cluster,
-    random::{self, Rng, Shape, Style},
+    random::{self, Rng, Shape},
 };
 use serde::Serialize;
 
@@ -44,6 +44,8 @@ pub struct Case {
     pub probed: usize,
     /// How many of them were dropped: a case that drops nothing shows little.
     pub dropped: usize,
+    /// How many of them were made by a pod that may meet itself behind the service that it calls.
+    pub hairpins: usize,
     /// Where kernel and engine disagree.
     pub failure: Option<Failure>,
 }
@@ -68,11 +70,12 @@ struct Recipe {
 
 fn recipe(seed: u64, changes: usize) -> Recipe {
     let mut rng = Rng::with_seed(seed);
-    let first = random::cluster(&mut rng, &Shape::small());
+    let shape = Shape::small_tiered();
+    let first = random::cluster(&mut rng, &shape);
     let mut after = first.clone();
     let changes = (0..changes)
         .map(|_| {
-            let change = random::change(&mut rng, Style::Buildable, &after);
+            let change = random::change(&mut rng, shape.style, &after);
             after.apply(change.clone());
             change
         })
@@ -82,7 +85,7 @@ fn recipe(seed: u64, changes: usize) -> Recipe {
         1 => Families::V6,
         _ => Families::Dual,
     };
-    Recipe { first, changes, options: Options { nodes: None, bridged: rng.bool(), families } }
+    Recipe { first, changes, options: Options { bridged: rng.bool(), families, ..Options::default() } }
 }
 
 /// Runs the cases one after the other; `progress` hears of each as it ends. Stops at none.
@@ -103,7 +106,7 @@ pub fn run(
 
 fn one(sandbox: &Sandbox, seed: u64, cases: &Cases, make: &MakeEnforcer) -> Case {
     let recipe = recipe(seed, cases.changes);
-    let mut case = Case { seed, probed: 0, dropped: 0, failure: None };
+    let mut case = Case { seed, probed: 0, dropped: 0, hairpins: 0, failure: None };
     let mut after = recipe.first.clone();
     let failed =
         |stage: String, what, cluster: &Cluster| Failure { stage, what, cluster: random::describe(cluster) };
@@ -146,6 +149,7 @@ fn probe_stage(lab: &Lab, seed: u64, cases: &Cases, case: &mut Case) -> Result<(
     let report = probe::run(lab, &plan, &options, |_, _| {}).map_err(|e| vec![with_causes(&e)])?;
     case.probed += report.counts.probed;
     case.dropped += report.counts.dropped;
+    case.hairpins += plan.probes.iter().filter(|p| p.is_hairpin()).count();
     if report.agrees() { Ok(()) } else { Err(report.mismatches.iter().map(Mismatch::in_words).collect()) }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use palisade_policy::{Cluster, Family, Name, Node, ObjectKey, Phase, Pod, address};
 
-use crate::outside;
+use crate::{outside, ports::OpenPort};
 
 /// How a lab is laid out.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -19,6 +19,10 @@ pub struct Options {
     pub bridged: bool,
     /// The address families that pods, nodes and services have.
     pub families: Families,
+    /// Addresses beyond the nodes, besides those round the CIDRs of the policies. One that somebody has is left out.
+    pub outside: BTreeSet<IpAddr>,
+    /// Ports that are open everywhere, besides those that policies name.
+    pub ports: BTreeSet<OpenPort>,
 }
 
 /// A choice of address families.
@@ -218,7 +222,7 @@ impl<'a> Planner<'a> {
         self.services(&mut cluster);
         let taken = pods.values().flat_map(|p| &p.addresses).chain(nodes.values().flatten());
         self.used.extend(taken.copied());
-        let chosen = outside::addresses(&cluster, self.options.families, &self.used);
+        let chosen = outside::addresses(&cluster, self.options, &self.used);
         self.notes.extend(chosen.note);
         let options = self.options.clone();
         Ok(Layout { options, cluster, nodes, pods, outside: chosen.addresses, notes: self.notes })

@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use palisade_policy::{Cluster, Family, IpRange, Peer, address, rules::IpBlock};
 
-use crate::layout::{Families, is_usable};
+use crate::layout::{Options, is_usable};
 
 /// Addresses that every lab has outside: of the documentation ranges (RFC 5737, RFC 3849), so in nobody's network.
 pub const ALWAYS: [IpAddr; 2] =
@@ -27,14 +27,20 @@ pub struct Chosen {
     pub note: Option<String>,
 }
 
-/// Chooses them. None is in `used`.
+/// Chooses them: those that every lab has, those that `options` asks for, then those that the policies suggest. None is in
+/// `used`.
 #[must_use]
-pub fn addresses(cluster: &Cluster, families: Families, used: &BTreeSet<IpAddr>) -> Chosen {
+pub fn addresses(cluster: &Cluster, options: &Options, used: &BTreeSet<IpAddr>) -> Chosen {
     let mut addresses = Vec::new();
     let mut left_out = 0;
-    for family in families.all() {
-        let mut chosen: Vec<IpAddr> =
-            ALWAYS.into_iter().filter(|a| Family::of(*a) == *family && !used.contains(a)).collect();
+    for family in options.families.all() {
+        let mut chosen: Vec<IpAddr> = Vec::new();
+        for address in ALWAYS.iter().chain(&options.outside) {
+            let fits = Family::of(*address) == *family && is_usable(*address) && !used.contains(address);
+            if fits && !chosen.contains(address) {
+                chosen.push(*address);
+            }
+        }
         for address in
             blocks(cluster).into_iter().flat_map(|b| round(b, &|a| is_usable(a) && !used.contains(&a)))
         {
@@ -102,6 +108,20 @@ mod tests {
     };
 
     use super::*;
+    use crate::layout::Families;
+
+    fn of(families: Families) -> Options {
+        Options { families, ..Options::default() }
+    }
+
+    #[test]
+    fn addresses_that_are_asked_for_come_first_unless_somebody_has_them() {
+        let parse = |a: &&str| a.parse().unwrap();
+        let outside = ["203.0.113.9", "10.0.0.1", "198.51.100.7", "fd00::9"].iter().map(parse).collect();
+        let used = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
+        let chosen = addresses(&cluster(&[]), &Options { outside, ..of(Families::V4) }, &used);
+        assert_eq!(strings(&chosen), ["198.51.100.7", "203.0.113.9"]);
+    }
 
     fn cluster(blocks: &[(&str, &[&str])]) -> Cluster {
         let peers = blocks
@@ -140,7 +160,7 @@ mod tests {
     fn each_block_gives_one_inside_one_excepted_and_both_neighbours() {
         let used = BTreeSet::from(["192.168.1.1".parse().unwrap()]);
         let c = cluster(&[("192.168.1.0/24", &["192.168.1.0/28"])]);
-        let chosen = addresses(&c, Families::Dual, &used);
+        let chosen = addresses(&c, &Options::default(), &used);
         // 192.168.1.1 to .15 are excepted and .1 is in use.
         let want =
             ["198.51.100.7", "192.168.1.16", "192.168.1.2", "192.168.0.255", "192.168.2.0", "2001:db8::7"];
@@ -151,7 +171,7 @@ mod tests {
     #[test]
     fn the_whole_internet_has_no_neighbours_and_single_addresses_do() {
         let c = cluster(&[("0.0.0.0/0", &[]), ("::/0", &[]), ("203.0.113.9/32", &[])]);
-        let v4 = strings(&addresses(&c, Families::V4, &BTreeSet::new()));
+        let v4 = strings(&addresses(&c, &of(Families::V4), &BTreeSet::new()));
         assert_eq!(
             v4,
             ["198.51.100.7", "127.255.255.255", "203.0.113.9", "203.0.113.8", "203.0.113.10"][..]
@@ -160,14 +180,14 @@ mod tests {
                 .map(|s| (*s).to_owned())
                 .collect::<Vec<_>>()
         );
-        assert!(addresses(&c, Families::V6, &BTreeSet::new()).addresses.len() <= 2);
+        assert!(addresses(&c, &of(Families::V6), &BTreeSet::new()).addresses.len() <= 2);
     }
 
     #[test]
     fn the_cut_is_said() {
         let nets: Vec<String> = (0..40).map(|i| format!("10.{i}.0.0/24")).collect();
         let blocks: Vec<(&str, &[&str])> = nets.iter().map(|n| (&**n, &[][..])).collect();
-        let chosen = addresses(&cluster(&blocks), Families::V4, &BTreeSet::new());
+        let chosen = addresses(&cluster(&blocks), &of(Families::V4), &BTreeSet::new());
         assert_eq!(chosen.addresses.len(), MOST);
         assert!(chosen.note.unwrap().contains("left out"));
     }

@@ -21,7 +21,7 @@ pub const MOST_MENTIONED: usize = 8;
 /// The ports of a whole lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ports {
-    /// Open on every place: what policies name, and one that nobody names for TCP and for UDP.
+    /// Open on every place: what policies name, what was asked for, and one that nobody names for TCP and for UDP.
     pub everywhere: BTreeSet<OpenPort>,
     /// Open on these pods besides: what they declare, and where services lead on them.
     pub of_pods: BTreeMap<palisade_policy::ObjectKey, BTreeSet<OpenPort>>,
@@ -35,6 +35,7 @@ impl Ports {
     pub fn of(layout: &Layout) -> Self {
         let cluster = &layout.cluster;
         let (mut everywhere, note) = mentioned(cluster);
+        everywhere.extend(&layout.options.ports);
         let mut of_pods: BTreeMap<_, BTreeSet<OpenPort>> = cluster
             .pods
             .values()
@@ -85,28 +86,33 @@ impl Ports {
     }
 }
 
-/// The ports that policies name: single ones first, then the ends of ranges and what lies just beyond them.
+/// The ports that policies of any kind name: single ones first, then the ends of ranges and what lies just beyond them,
+/// then what some pod calls by a name that policies use. On another pod that number may have another name or none, on a node
+/// a name never holds.
 fn mentioned(cluster: &Cluster) -> (BTreeSet<OpenPort>, Option<String>) {
     let rules = cluster.policies.values().flat_map(|p| p.ingress.iter().chain(&p.egress).flatten());
-    let (mut single, mut edges) = (BTreeSet::new(), BTreeSet::new());
+    let (mut single, mut edges, mut named) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for entry in rules.flat_map(|r| r.ports.iter().flatten()) {
-        match entry.port {
-            PortMatch::Numbers { protocol, first, last } if first == last => {
+        match &entry.port {
+            &PortMatch::Numbers { protocol, first, last } if first == last => {
                 single.insert((protocol, first));
             }
             // "Every port" has no edge worth probing.
             PortMatch::Numbers { first: 0..=1, last: u16::MAX, .. } => {}
-            PortMatch::Numbers { protocol, first, last } => {
+            &PortMatch::Numbers { protocol, first, last } => {
                 edges.extend([(protocol, first), (protocol, last), (protocol, last.saturating_add(1))]);
             }
-            PortMatch::Named { .. } => {}
+            PortMatch::Named { protocol, name } => {
+                named.extend(cluster.pods.values().flat_map(|p| p.named_ports(name, *protocol)));
+            }
         }
     }
     single.retain(|p| p.1 > 0);
     edges.retain(|p: &OpenPort| p.1 > 0 && !single.contains(p));
+    named.retain(|p| p.1 > 0 && !single.contains(p) && !edges.contains(p));
     let (mut out, mut left_out) = (BTreeSet::new(), 0);
     for protocol in Protocol::WITH_PORTS {
-        let of_protocol = || single.iter().chain(&edges).filter(|p| p.0 == protocol);
+        let of_protocol = || single.iter().chain(&edges).chain(&named).filter(|p| p.0 == protocol);
         out.extend(of_protocol().take(MOST_MENTIONED));
         left_out += of_protocol().count().saturating_sub(MOST_MENTIONED);
     }

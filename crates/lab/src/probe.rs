@@ -3,6 +3,7 @@
 //! A [`Plan`] says what is probed and what the reference expects; [`run`] does it and holds the outcomes against that.
 //! What can't be probed is listed by name, never left out silently.
 
+mod choice;
 mod client;
 mod plan;
 mod report;

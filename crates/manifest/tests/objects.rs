@@ -1,7 +1,9 @@
 //! Objects to pods, services and namespaces: what a cluster of manifests holds.
 
-use palisade_manifest::{Code, Found, Input, Loaded, Options, Severity, load};
-use palisade_policy::{Family, ObjectKey, Phase, Pod, Protocol, cluster::TargetPort};
+use palisade_manifest::{Code, Input, Loaded, Options, Severity, load};
+use palisade_policy::{
+    Family, ObjectKey, Phase, Pod, Protocol, Workload, cluster::TargetPort, lookup::backends,
+};
 
 fn load_text(text: &str) -> Loaded {
     load(&[Input::Text { name: "t.yaml".to_owned(), text: text.to_owned() }], &Options::default())
@@ -37,6 +39,12 @@ fn workload(kind: &str, name: &str, spec: &str) -> String {
 
 const TEMPLATE: &str = "template: {metadata: {labels: {app: a}}, spec: {containers: [{name: c, ports: [{name: http, containerPort: 80}]}]}}";
 
+/// The pods of a Deployment in the default namespace, as far as the loader tells.
+fn pods_of<'a>(loaded: &'a Loaded, deployment: &str) -> &'a [ObjectKey] {
+    let workload = Workload { kind: "Deployment".into(), name: deployment.into() };
+    &loaded.workloads[&("default".into(), workload)]
+}
+
 #[test]
 fn replicas_are_counted() {
     let text = [
@@ -69,7 +77,7 @@ fn replicas_are_counted() {
     assert_eq!(d.workload.as_ref().map(|w| &*w.kind), Some("Deployment"));
     assert_eq!(d.ports[0].name.as_deref(), Some("http"));
     assert_eq!(d.addresses.len(), 2);
-    assert_eq!(loaded.find("deployment/none", "default").unwrap().pods(), []);
+    assert_eq!(pods_of(&loaded, "none"), []);
 }
 
 #[test]
@@ -111,11 +119,11 @@ fn real_pods_take_the_place_of_made_up_ones() {
         assert_eq!(names(&loaded), ["default/web-5d9c-x"], "{text}");
         let workload = pod(&loaded, "default", "web-5d9c-x").workload.clone().unwrap();
         assert_eq!((&*workload.kind, &*workload.name), ("Deployment", "web"), "{text}");
-        assert_eq!(loaded.find("deploy/web", "default").unwrap().pods().len(), 1);
+        assert_eq!(pods_of(&loaded, "web").len(), 1);
     }
     let orphan = clean(&set);
     assert_eq!(names(&orphan), ["default/web-5d9c-0", "default/web-5d9c-1", "default/web-5d9c-2"]);
-    assert_eq!(orphan.find("deploy/web", "default").unwrap().pods().len(), 3);
+    assert_eq!(pods_of(&orphan, "web").len(), 3);
 }
 
 #[test]
@@ -226,9 +234,9 @@ spec: {ipFamilies: [IPv6], selector: {app: a}}
     assert_eq!(ports[0].target, TargetPort::Name("http".into()));
     assert_eq!(ports[1].target, TargetPort::Number(81));
     assert_eq!((ports[2].protocol, &ports[2].target), (Protocol::Udp, &TargetPort::Number(5353)));
-    let Found::Service { pods, .. } = loaded.find("svc/web", "default").unwrap() else { panic!("a service") };
-    assert_eq!(pods.len(), 2);
-    assert_eq!(loaded.find("svc/fixed", "default").unwrap().pods(), []);
+    let backends = |name: &str| backends(&loaded.cluster, service(name), None, None).unwrap_or_default();
+    assert_eq!(backends("web").len(), 2 * ports.len(), "each port on both pods");
+    assert_eq!(backends("fixed"), []);
 }
 
 #[test]
@@ -403,43 +411,11 @@ fn families_can_be_chosen() {
 }
 
 #[test]
-fn what_users_name_is_found() {
+fn made_pods_never_share_a_name() {
     let text = [
-        workload("Deployment", "web", &format!("{{replicas: 2, {TEMPLATE}}}")),
         workload("StatefulSet", "twin", &format!("{{{TEMPLATE}}}")),
         workload("DaemonSet", "twin", &format!("{{{TEMPLATE}}}")),
-        "---\napiVersion: v1\nkind: Pod\nmetadata: {name: solo, namespace: shop}\n".to_owned(),
-        "---\napiVersion: v1\nkind: Service\nmetadata: {name: front, namespace: shop}\nspec: {selector: {a: b}}\n".to_owned(),
     ];
-    // The pods of the two twins would have one name: the second gets another.
     let loaded = clean(&text.concat());
-    let pods = |text: &str| loaded.find(text, "default").map(|f| f.pods().len());
-    for (text, count) in [
-        ("web", 2),
-        ("deployment/web", 2),
-        ("deployments.apps/web", 2),
-        ("default/deploy/web", 2),
-        ("default/web", 2),
-        ("pod/web-1", 1),
-        ("shop/solo", 1),
-        ("sts/twin", 1),
-        ("shop/front", 0),
-        ("shop/svc/front", 0),
-    ] {
-        assert_eq!(pods(text), Ok(count), "{text}");
-    }
-    let error = |text: &str| pods(text).unwrap_err().to_string();
-    assert_eq!(error("twin"), "`twin` may be statefulset/twin or daemonset/twin: name the kind");
-    assert_eq!(
-        error("solo"),
-        "pod or workload `solo` not found in namespace `default`; did you mean `shop/solo`?"
-    );
-    assert_eq!(error("deploy/wbe"), "deployment `wbe` not found in namespace `default`");
-    assert_eq!(
-        error("deploy/webb"),
-        "deployment `webb` not found in namespace `default`; did you mean `deployment/web`?"
-    );
-    assert_eq!(error("a/b/c/d"), "`a/b/c/d` is not [NAMESPACE/][KIND/]NAME");
-    assert_eq!(error("a/configmap/c").split(';').next(), Some("`configmap` is no kind that has pods"));
-    assert_eq!(error(""), "`` is not [NAMESPACE/][KIND/]NAME");
+    assert_eq!(loaded.cluster.pods.len(), 2, "{:?}", names(&loaded));
 }

@@ -5,10 +5,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use palisade_manifest::{Admission, Channel, Code, Input, Loaded, Options, load, service_pods};
+use palisade_manifest::{Admission, Channel, Code, Input, Loaded, Options, load};
 use palisade_policy::{
-    Cluster, Direction, Endpoint, Family, Flow, Name, ObjectKey, Protocol, Verdict, cluster::TargetPort,
-    compile::Compiler, reference,
+    Cluster, Direction, Endpoint, Family, Flow, Name, ObjectKey, Protocol, Verdict,
+    compile::Compiler,
+    lookup::{PortSpec, backends},
+    reference,
 };
 use serde_json::Value;
 
@@ -119,12 +121,10 @@ impl Bench {
         let (destination, through_service) = match to.strip_prefix("svc:") {
             Some(name) => {
                 let service = &self.cluster.services[&ObjectKey::new("x", name)];
-                let pod = service_pods(&self.cluster, service).next().unwrap();
-                let entry = service.ports.iter().find(|p| p.port == port && p.protocol == protocol).unwrap();
-                port = match &entry.target {
-                    TargetPort::Number(number) => *number,
-                    TargetPort::Name(name) => pod.named_ports(name, Some(protocol)).next().unwrap().1,
-                };
+                let wanted = PortSpec::Number(port);
+                let backends = backends(&self.cluster, service, Some(protocol), Some(&wanted)).unwrap();
+                port = backends[0].port;
+                let pod = backends[0].pod;
                 (self.cluster.endpoint(pod.address(family).unwrap()), true)
             }
             None => (self.cluster.endpoint(self.address(to, family)), false),

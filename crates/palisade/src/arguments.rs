@@ -2,7 +2,14 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::can::Can;
+use crate::{
+    can::Can,
+    connections::{self, Connections},
+    describe::{self, Describe},
+    diff::{self, Diff},
+    explain::{self, Explain},
+    man::{self, Man},
+};
 
 /// Kubernetes network policies: enforced, explained, proved.
 #[derive(Debug, Parser)]
@@ -28,6 +35,18 @@ pub(crate) enum Verb {
     /// May SRC open a connection to DST, and which policy says so?
     #[command(after_long_help = CAN_HELP, after_help = "`palisade can --help` explains the spellings and has examples.")]
     Can(Can),
+    /// Every connection that is allowed in the cluster, and with the outside
+    #[command(visible_alias = "list", after_help = connections::HELP)]
+    Connections(Connections),
+    /// One workload: who may reach it, what it may reach, which policies say so, and what it is exposed to
+    #[command(after_help = describe::HELP)]
+    Describe(Describe),
+    /// What a change of manifests opens and closes, and which policies do it
+    #[command(after_help = diff::HELP)]
+    Diff(Diff),
+    /// Why is it so: the walk through all policies in both directions, and what to edit to have it otherwise
+    #[command(after_help = explain::HELP)]
+    Explain(Explain),
     /// A cluster on this machine: real network namespaces, the real kernel, real packets
     #[cfg(target_os = "linux")]
     #[command(after_help = LAB_HELP, subcommand_required = true, arg_required_else_help = true)]
@@ -39,6 +58,9 @@ Examples:
   palisade completions zsh > ~/.zfunc/_palisade
   palisade completions fish > ~/.config/fish/completions/palisade.fish")]
     Completions(Completions),
+    /// Print the manual page of a verb, or write all of them into a directory
+    #[command(after_help = man::HELP)]
+    Man(Man),
 }
 
 /// What `completions` takes.

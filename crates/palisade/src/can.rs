@@ -5,19 +5,20 @@ pub(crate) mod question;
 mod render;
 mod spec;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
-use palisade_manifest::{Loaded, Options};
+use palisade_manifest::Loaded;
 use palisade_policy::Workload;
 
 use crate::{
     exit::Outcome,
     output::{self, Format},
-    sources::{self, Sources},
+    sources::Sources,
 };
+pub(crate) use answer::who;
 pub(crate) use question::Asked;
 pub(crate) use render::JsonEnd;
-pub(crate) use spec::{Spec, Who};
+pub(crate) use spec::{ProtocolSpec, Spec, Who};
 
 /// What `can` is asked.
 #[derive(Debug, Args)]
@@ -65,17 +66,10 @@ fn without_pods(loaded: &Loaded, specs: &[&Spec], namespace: &str) -> Option<any
 
 /// Answers.
 pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
-    if arguments.sources.files.is_empty() {
-        bail!(
-            "no manifests given: say where policies and pods are with -f PATH (a file, a directory, or - for standard input)"
-        );
-    }
     let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
     let source = parse("source", &arguments.source)?;
     let destination = parse("destination", &arguments.destination)?;
-    let options = Options { default_namespace: arguments.namespace.clone(), ..Options::default() };
-    let loaded =
-        sources::load(&arguments.sources.files, &arguments.sources.reading, &options, arguments.quiet)?;
+    let loaded = arguments.sources.load(&arguments.namespace, arguments.quiet)?;
     let cluster = &loaded.cluster;
     let question =
         question::resolve(cluster, &source, &destination, &arguments.namespace).map_err(|error| {

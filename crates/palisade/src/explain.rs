@@ -1,246 +1,69 @@
-//! Verdicts and reasons in words, and as JSON values.
+//! `palisade explain`: the whole walk through the policies in both directions, and what to edit to have it otherwise.
 
-use palisade_policy::{
-    Direction, Family, Protocol, Side, Source, Verdict,
-    flow::{NearMiss, Reason, RuleRef},
+mod asked;
+mod json;
+mod manifest;
+mod patch;
+mod suggest;
+mod tree;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use crate::{
+    can::Spec,
+    exit::Outcome,
+    output::{self, Format},
+    sources::Sources,
 };
-use serde::Serialize;
 
-/// How many near misses are shown: the engine sorts them, and the first ones hold the mistake.
-const SHOWN_MISSES: usize = 2;
+pub(crate) const HELP: &str = "\
+SRC and DST are spelt as for `palisade can`. Without a port the answer is for every port of every protocol at once.
 
-/// How many isolating policies are named.
-const SHOWN_POLICIES: usize = 5;
+The tree has every policy that acts, in the order in which it is asked, with each rule, peer and port and whether it matches. With a port, what is denied comes with the smallest edit that allows it, as a patch where the policy's file can be patched; --to-deny asks for the smallest edit that denies what is allowed. Every edit has been tried: with it the answer is the wanted one.
 
-/// Why a side says what it says: the first line, and further ones.
-pub(crate) fn lines(side: &Side, direction: Direction) -> Vec<String> {
-    let (subject, own) = match direction {
-        Direction::Egress => ("the source", "destination"),
-        Direction::Ingress => ("the destination", "source"),
+Examples:
+  palisade explain shop/frontend shop/backend -f examples/shop
+  palisade explain staging/frontend shop/backend:8080 -f examples/shop
+  palisade explain shop/frontend shop/backend:8080 --to-deny -f examples/shop
+  palisade explain shop/backend internet:443 -f examples/shop -o json
+
+Exit codes: 0 all of it is allowed, 1 some is denied, 2 error.";
+
+/// What `explain` is asked.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// Who opens the connection
+    #[arg(value_name = "SRC")]
+    source: String,
+    /// Who is called
+    #[arg(value_name = "DST[:PORT[/PROTO]]")]
+    destination: String,
+    #[command(flatten)]
+    sources: Sources,
+    /// The namespace of names, and of objects in the manifests, that have none
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    namespace: String,
+    /// Say what to edit to deny what is allowed, instead of the reverse
+    #[arg(long)]
+    to_deny: bool,
+    /// The form of the answer
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    output: Format,
+}
+
+/// Answers.
+pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
+    let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
+    let source = parse("source", &arguments.source)?;
+    let destination = parse("destination", &arguments.destination)?;
+    let loaded = arguments.sources.load(&arguments.namespace, false)?;
+    let mut answer = asked::answer(&loaded.cluster, &source, &destination, &arguments.namespace)?;
+    suggest::add(&mut answer, &loaded.cluster, &arguments.namespace, arguments.to_deny);
+    let text = match arguments.output {
+        Format::Text => tree::text(&answer, arguments.to_deny),
+        Format::Json => json::json(&answer)?,
     };
-    match &side.reason {
-        Reason::Itself => vec!["a pod always reaches itself".to_owned()],
-        Reason::NoSubject => {
-            vec![format!("{subject} is no pod of the cluster network: no policy acts on it")]
-        }
-        Reason::OwnNode => vec![format!("the {own} is the pod's own node, which is always let in")],
-        Reason::NotIsolated => vec![format!("no policy isolates {subject} for {direction}")],
-        Reason::Hairpin => vec!["a pod reaches itself through a service too".to_owned()],
-        Reason::Rule(rule) => vec![rule_text(rule, direction)],
-        Reason::Isolated { policies, near } => {
-            let mut names: Vec<String> = policies
-                .iter()
-                .take(SHOWN_POLICIES)
-                .map(|(key, at)| format!("{key}{}", place(at.as_ref())))
-                .collect();
-            if policies.len() > SHOWN_POLICIES {
-                names.push(format!("{} more", policies.len() - SHOWN_POLICIES));
-            }
-            let rules = if near.is_empty() { "which allows nothing" } else { "and no rule matches" };
-            let mut out = vec![format!("isolated by {}, {rules}", names.join(", "))];
-            out.extend(near.iter().take(SHOWN_MISSES).map(|miss| miss_text(miss, direction)));
-            out
-        }
-    }
-}
-
-fn rule_text(rule: &RuleRef, direction: Direction) -> String {
-    format!("{}, {direction}[{}]{}", rule.policy, rule.index, place(rule.source.as_ref()))
-}
-
-fn miss_text(miss: &NearMiss, direction: Direction) -> String {
-    let what = match (miss.peer_matches, miss.port_matches) {
-        (true, _) => "the peer matches, the port does not",
-        (false, true) => "the port matches, the peer does not",
-        (false, false) => "neither peer nor port matches",
-    };
-    let line = miss.source.as_ref().map(|s| format!(" (line {})", s.line)).unwrap_or_default();
-    let rule = rule_text(&miss.rule, direction);
-    format!("closest: {rule}: {what}; it wants {}{line}", miss.wanted)
-}
-
-fn place(source: Option<&Source>) -> String {
-    source.map(|s| format!(" ({s})")).unwrap_or_default()
-}
-
-/// `TCP 80`, `ICMP`.
-pub(crate) fn port_text(protocol: Protocol, port: u16) -> String {
-    if protocol.has_ports() { format!("{protocol} {port}") } else { protocol.to_string() }
-}
-
-#[cfg(target_os = "linux")]
-/// `TCP 80 443, UDP 53, ICMP`.
-pub(crate) fn ports_text(ports: impl IntoIterator<Item = (Protocol, u16)>) -> String {
-    let mut out: Vec<(Protocol, String)> = Vec::new();
-    for (protocol, port) in ports {
-        match out.last_mut() {
-            Some((last, text)) if *last == protocol && protocol.has_ports() => *text += &format!(" {port}"),
-            _ => out.push((protocol, port_text(protocol, port))),
-        }
-    }
-    out.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
-}
-
-/// `IPv4`, `IPv4 and IPv6`.
-pub(crate) fn families_text(families: impl IntoIterator<Item = Family>) -> String {
-    families.into_iter().map(|f| f.to_string()).collect::<Vec<_>>().join(" and ")
-}
-
-/// One direction of a decision, for machines.
-#[derive(Serialize)]
-pub(crate) struct JsonSide {
-    verdict: &'static str,
-    reason: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<JsonRule>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    policies: Vec<JsonPolicy>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    near: Vec<JsonMiss>,
-}
-
-#[derive(Serialize)]
-struct JsonPolicy {
-    policy: String,
-    #[serde(flatten)]
-    at: JsonPlace,
-}
-
-#[derive(Serialize)]
-struct JsonRule {
-    policy: String,
-    index: usize,
-    #[serde(flatten)]
-    at: JsonPlace,
-}
-
-#[derive(Serialize)]
-struct JsonMiss {
-    rule: JsonRule,
-    peer_matches: bool,
-    port_matches: bool,
-    wanted: String,
-    line: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct JsonPlace {
-    file: Option<String>,
-    line: Option<u32>,
-    column: Option<u32>,
-}
-
-impl From<Option<&Source>> for JsonPlace {
-    fn from(source: Option<&Source>) -> Self {
-        Self {
-            file: source.map(|s| s.file.to_string()),
-            line: source.map(|s| s.line),
-            column: source.map(|s| s.column),
-        }
-    }
-}
-
-impl From<&RuleRef> for JsonRule {
-    fn from(rule: &RuleRef) -> Self {
-        Self { policy: rule.policy.to_string(), index: rule.index, at: rule.source.as_ref().into() }
-    }
-}
-
-/// `allowed` or `denied`, the words of the JSON schema.
-pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
-    if verdict.is_allow() { "allowed" } else { "denied" }
-}
-
-impl From<&Side> for JsonSide {
-    fn from(side: &Side) -> Self {
-        let mut out = Self {
-            verdict: verdict_word(side.verdict),
-            reason: "",
-            rule: None,
-            policies: Vec::new(),
-            near: Vec::new(),
-        };
-        out.reason = match &side.reason {
-            Reason::Itself => "itself",
-            Reason::NoSubject => "no-subject",
-            Reason::OwnNode => "own-node",
-            Reason::NotIsolated => "not-isolated",
-            Reason::Hairpin => "hairpin",
-            Reason::Rule(rule) => {
-                out.rule = Some(rule.into());
-                "rule"
-            }
-            Reason::Isolated { policies, near } => {
-                let policy = |(key, at): &(palisade_policy::PolicyKey, Option<Source>)| JsonPolicy {
-                    policy: key.to_string(),
-                    at: at.as_ref().into(),
-                };
-                out.policies = policies.iter().map(policy).collect();
-                out.near = near.iter().map(miss).collect();
-                "isolated"
-            }
-        };
-        out
-    }
-}
-
-fn miss(miss: &NearMiss) -> JsonMiss {
-    JsonMiss {
-        rule: (&miss.rule).into(),
-        peer_matches: miss.peer_matches,
-        port_matches: miss.port_matches,
-        wanted: miss.wanted.clone(),
-        line: miss.source.as_ref().map(|s| s.line),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use palisade_policy::PolicyKey;
-
-    use super::*;
-
-    fn at(line: u32) -> Option<Source> {
-        Some(Source { file: "p.yaml".into(), line, column: 3 })
-    }
-
-    fn isolated() -> Side {
-        let policy = PolicyKey::network_policy("shop", "web");
-        let rule = RuleRef { policy: policy.clone(), index: 1, source: at(9) };
-        let miss = |peer_matches, port_matches, wanted: &str| NearMiss {
-            rule: rule.clone(),
-            peer_matches,
-            port_matches,
-            wanted: wanted.to_owned(),
-            source: at(11),
-        };
-        let near =
-            vec![miss(true, false, "TCP 80"), miss(false, true, "pods a=b"), miss(false, false, "unseen")];
-        Side { verdict: Verdict::Deny, reason: Reason::Isolated { policies: vec![(policy, at(2))], near } }
-    }
-
-    #[test]
-    fn a_denial_names_policy_rule_line_and_what_is_missing() {
-        assert_eq!(
-            lines(&isolated(), Direction::Ingress),
-            [
-                "isolated by NetworkPolicy shop/web (p.yaml:2), and no rule matches",
-                "closest: NetworkPolicy shop/web, ingress[1] (p.yaml:9): the peer matches, the port does not; it wants \
-                 TCP 80 (line 11)",
-                "closest: NetworkPolicy shop/web, ingress[1] (p.yaml:9): the port matches, the peer does not; it wants \
-                 pods a=b (line 11)",
-            ]
-        );
-    }
-
-    #[test]
-    fn json_carries_the_same() {
-        let json = serde_json::to_value(JsonSide::from(&isolated())).unwrap();
-        assert_eq!(json["verdict"], "denied");
-        assert_eq!(json["reason"], "isolated");
-        assert_eq!(json["policies"][0]["line"], 2);
-        assert_eq!(json["near"][0]["rule"]["index"], 1);
-        assert_eq!(json["near"].as_array().unwrap().len(), 3);
-        assert!(json.get("rule").is_none());
-    }
+    output::print(&text).context("can't write the answer")?;
+    Ok(Outcome::of(answer.is_allowed()))
 }

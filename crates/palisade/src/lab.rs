@@ -106,7 +106,12 @@ impl FamilyChoice {
 
 impl Shape {
     pub(crate) fn options(&self) -> Options {
-        Options { nodes: self.nodes.map(usize::from), bridged: self.bridge, families: self.family.families() }
+        Options {
+            nodes: self.nodes.map(usize::from),
+            bridged: self.bridge,
+            families: self.family.families(),
+            ..Options::default()
+        }
     }
 }
 

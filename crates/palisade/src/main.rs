@@ -9,14 +9,22 @@ use clap::{CommandFactory as _, Parser as _};
 
 mod arguments;
 mod can;
+mod connections;
+mod describe;
+mod diff;
+mod ends;
+mod escape;
 mod exit;
 mod explain;
 #[cfg(target_os = "linux")]
 mod lab;
+mod man;
 #[cfg(target_os = "linux")]
 mod matrix;
 mod output;
+mod reasons;
 mod sources;
+mod words;
 
 use arguments::{Arguments, Verb};
 use exit::Outcome;
@@ -36,9 +44,14 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<Outcome> {
     match verb {
         Verb::Can(arguments) => can::run(&arguments),
+        Verb::Connections(arguments) => connections::run(&arguments),
+        Verb::Describe(arguments) => describe::run(&arguments),
+        Verb::Diff(arguments) => diff::run(&arguments),
+        Verb::Explain(arguments) => explain::run(&arguments),
         #[cfg(target_os = "linux")]
         Verb::Lab(arguments) => lab::run(&arguments.verb),
         Verb::Completions(arguments) => completions(arguments.shell),
+        Verb::Man(arguments) => man::run(&arguments),
     }
 }
 

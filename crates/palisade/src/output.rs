@@ -22,16 +22,14 @@ pub(crate) enum Style {
     /// Denied, closed, wrong.
     Bad,
     /// A heading.
-    #[cfg(target_os = "linux")]
     Strong,
 }
 
-/// `text` in the colour of its meaning. [`print`] and [`note`] strip the colour where it doesn't belong.
+/// `text` in the colour of its meaning. [`print()`] and [`note()`] strip the colour where it doesn't belong.
 pub(crate) fn styled(style: Style, text: &str) -> String {
     let style = match style {
         Style::Good => anstyle::AnsiColor::Green.on_default().bold(),
         Style::Bad => anstyle::AnsiColor::Red.on_default().bold(),
-        #[cfg(target_os = "linux")]
         Style::Strong => anstyle::Style::new().bold(),
     };
     format!("{style}{text}{style:#}")
@@ -46,6 +44,43 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
+    }
+}
+
+/// Lets `write` write an answer to standard output as it is made, without colour.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn stream(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = Pipe { inner: io::BufWriter::with_capacity(1 << 16, io::stdout().lock()), closed: false };
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(_) if out.closed => Ok(()),
+        other => other,
+    }
+}
+
+/// Remembers that its reader has gone: serializers wrap the error that says so.
+struct Pipe<W> {
+    inner: W,
+    closed: bool,
+}
+
+impl<W> Pipe<W> {
+    fn seen<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.closed |= result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+        result
+    }
+}
+
+impl<W: io::Write> io::Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes);
+        self.seen(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.inner.flush();
+        self.seen(flushed)
     }
 }
 

@@ -16,6 +16,22 @@ pub(crate) struct Sources {
     pub(crate) reading: Reading,
 }
 
+impl Sources {
+    /// Reads what was named with `-f`; objects without a namespace go into `namespace`. Warnings not if `quiet`.
+    ///
+    /// # Errors
+    /// As [`load`], and when nothing was named.
+    pub(crate) fn load(&self, namespace: &str, quiet: bool) -> Result<Loaded> {
+        if self.files.is_empty() {
+            bail!(
+                "no manifests given: say where policies and pods are with -f PATH (a file, a directory, or - for standard input)"
+            );
+        }
+        let options = Options { default_namespace: namespace.to_owned(), ..Options::default() };
+        load(&self.files, &self.reading, &options, quiet)
+    }
+}
+
 /// How strictly manifests are read.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Reading {
@@ -36,8 +52,22 @@ pub(crate) fn load(files: &[String], reading: &Reading, options: &Options, quiet
     if inputs.iter().filter(|i| **i == Input::Stdin).count() > 1 {
         bail!("standard input (-) is given twice, and can be read once");
     }
+    load_inputs(&inputs, &files.join(", "), reading, options, quiet)
+}
+
+/// As [`load`], for inputs that messages call `names`.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_inputs(
+    inputs: &[Input],
+    names: &str,
+    reading: &Reading,
+    options: &Options,
+    quiet: bool,
+) -> Result<Loaded> {
     let options = Options { strict: reading.strict, ..options.clone() };
-    let loaded = palisade_manifest::load(&inputs, &options);
+    let loaded = palisade_manifest::load(inputs, &options);
     report(&loaded, quiet);
     let (errors, _) = loaded.tally();
     if errors > 0 && !reading.keep_going {
@@ -48,7 +78,6 @@ pub(crate) fn load(files: &[String], reading: &Reading, options: &Options, quiet
         );
     }
     if loaded.counts.objects.is_empty() {
-        let names = files.join(", ");
         match (loaded.counts.files, loaded.counts.documents) {
             (0, _) => bail!("{names}: no manifests there (files named *.yaml, *.yml or *.json)"),
             (_, 0) => bail!("{names}: the manifests are empty"),

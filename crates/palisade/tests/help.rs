@@ -66,6 +66,30 @@ fn completions_know_the_verbs() {
     }
 }
 
+/// Every verb that the help lists has a page, with its options and examples.
+#[test]
+fn manual_pages_cover_every_verb() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let man = |words: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_palisade")).arg("man").args(words).output().unwrap()
+    };
+    let written = man(&["--dir", dir.path().to_str().unwrap()]);
+    assert!(written.status.success() && written.stdout.is_empty());
+    let page = |name: &str| fs::read_to_string(dir.path().join(format!("{name}.1"))).unwrap_or_default();
+    let top = verbs(&help(&[]));
+    let inner = verbs(&help(&["lab"])).into_iter().map(|verb| format!("lab {verb}"));
+    let all: Vec<String> = top.into_iter().chain(inner).filter(|v| !v.ends_with("help")).collect();
+    assert!(all.len() > 8, "{all:?}");
+    for verb in &all {
+        let text = page(&format!("palisade-{}", verb.replace(' ', "-")));
+        assert!(text.contains(".SH OPTIONS") && text.contains(&format!("palisade {verb}")), "{verb}: {text}");
+        let words: Vec<&str> = verb.split(' ').collect();
+        assert_eq!(String::from_utf8(man(&words).stdout).unwrap(), text, "{verb}");
+    }
+    assert!(page("palisade-can").contains("Examples:") && page("palisade").contains("palisade"));
+    assert_eq!(man(&["cam"]).status.code(), Some(2));
+}
+
 #[test]
 fn a_wrong_command_line_is_an_error() {
     for words in [&["can"][..], &["cam"], &[], &["can", "a", "b", "-o", "xml"], &["lab"], &["lab", "run"]] {

@@ -22,6 +22,7 @@ mod addresses;
 mod classes;
 mod definition;
 mod interner;
+pub mod profile;
 mod ranges;
 mod recorder;
 mod selections;

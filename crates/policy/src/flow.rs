@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use crate::{Name, ObjectKey, PolicyKey, Protocol, Source, rules::NamespaceMatch};
+use crate::{Action, Name, ObjectKey, PolicyKey, Protocol, Source, Tier, rules::NamespaceMatch};
 
 /// Seen from the pod that a policy selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +131,9 @@ pub struct Side {
     pub verdict: Verdict,
     /// Why.
     pub reason: Reason,
+    /// The rules that matched before and left it to the next tier: one of the Admin tier, one of the Baseline tier, or
+    /// both, in this order.
+    pub passed: Vec<RuleRef>,
 }
 
 /// Why a side says what it says.
@@ -164,6 +167,13 @@ pub struct RuleRef {
     pub policy: PolicyKey,
     /// The index of the rule in the policy's list of this direction, from 0.
     pub index: usize,
+    /// The policy's tier.
+    pub tier: Tier,
+    /// The policy's precedence in a cluster-wide tier; `None` where it has none of its own: NetworkPolicy, and
+    /// BaselineAdminNetworkPolicy, which comes last (SEMANTICS G-14).
+    pub priority: Option<i32>,
+    /// What the rule does.
+    pub action: Action,
     /// Where the rule stands.
     pub source: Option<Source>,
 }

@@ -26,6 +26,7 @@ pub mod reference;
 pub mod regions;
 pub mod rules;
 pub mod traffic;
+pub mod walk;
 
 pub use address::{Family, IpRange};
 pub use cluster::{

@@ -306,20 +306,8 @@ pub fn endpoints_of(cluster: &Cluster, pod: &Pod) -> Result<Vec<Endpoint>, NoEnd
         Some(name) if !addresses.is_empty() => {
             Ok(addresses.iter().map(|a| Endpoint::Node { name: name.clone(), address: *a }).collect())
         }
-        None if !addresses.is_empty() => Ok(addresses.iter().map(|a| owner(cluster, *a)).collect()),
+        None if !addresses.is_empty() => Ok(addresses.iter().map(|a| cluster.endpoint(*a)).collect()),
         _ => Err(NoEndpoint::NoNodeAddress(pod.key.clone())),
-    }
-}
-
-/// Who has an address: the live pod that owns it, else the node, else somebody outside. `O(pods)`.
-#[must_use]
-pub fn owner(cluster: &Cluster, address: IpAddr) -> Endpoint {
-    if let Some(pod) = cluster.pod_at(address) {
-        return Endpoint::Pod { key: pod.key.clone(), address };
-    }
-    match cluster.node_at(address) {
-        Some(node) => Endpoint::Node { name: node.name.clone(), address },
-        None => Endpoint::External(address),
     }
 }
 
@@ -442,9 +430,9 @@ mod tests {
         assert_eq!(endpoints_of(&c, &p), Err(NoEndpoint::NoAddress(p.key.clone())));
         p.phase = Phase::Failed;
         assert!(matches!(endpoints_of(&c, &p), Err(NoEndpoint::Finished(..))));
-        assert!(matches!(owner(&c, "10.0.0.1".parse().unwrap()), Endpoint::Pod { .. }));
-        assert!(matches!(owner(&c, "192.0.2.1".parse().unwrap()), Endpoint::Node { .. }));
-        assert!(matches!(owner(&c, "192.0.2.2".parse().unwrap()), Endpoint::External(_)));
+        assert!(matches!(c.endpoint("10.0.0.1".parse().unwrap()), Endpoint::Pod { .. }));
+        assert!(matches!(c.endpoint("192.0.2.1".parse().unwrap()), Endpoint::Node { .. }));
+        assert!(matches!(c.endpoint("192.0.2.2".parse().unwrap()), Endpoint::External(_)));
         let mut s = service(TargetPort::Number(1), None);
         s.addresses = vec!["10.96.0.1".parse().unwrap()];
         c.services.insert(s.key.clone(), s);

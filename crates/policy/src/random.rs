@@ -58,6 +58,8 @@ pub enum Style {
     Buildable,
     /// As [`Self::Strange`], with cluster-wide policies before and after the NetworkPolicies.
     Tiered,
+    /// As [`Self::Buildable`], with cluster-wide policies: what a lab probes.
+    BuildableTiered,
     /// Like production: workloads of about fifty pods, a default deny in each namespace, selectors mostly within it.
     Realistic,
 }
@@ -67,6 +69,16 @@ impl Style {
     fn is_strange(self) -> bool {
         matches!(self, Self::Strange | Self::Tiered)
     }
+
+    /// Whether every live pod has a node, and addresses of its own.
+    fn is_buildable(self) -> bool {
+        matches!(self, Self::Buildable | Self::BuildableTiered)
+    }
+
+    /// Whether there are cluster-wide policies.
+    fn is_tiered(self) -> bool {
+        matches!(self, Self::Tiered | Self::BuildableTiered)
+    }
 }
 
 impl Shape {
@@ -74,6 +86,12 @@ impl Shape {
     #[must_use]
     pub fn small() -> Self {
         Self { namespaces: 2..=3, pods: 4..=8, nodes: 2..=2, policies: 1..=6, style: Style::Buildable }
+    }
+
+    /// As small, with cluster-wide policies of every kind and a few more of them, so that tiers meet.
+    #[must_use]
+    pub fn small_tiered() -> Self {
+        Self { policies: 2..=8, style: Style::BuildableTiered, ..Self::small() }
     }
 
     /// As small, with everything strange: for the laws, where thousands of cases count more than size.
@@ -131,7 +149,9 @@ pub fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
         let policy = policy::policy(rng, shape.style, &cluster, index);
         cluster.policies.insert(policy.key.clone(), policy.into());
     }
-    for index in 0..rng.usize(0..=2) {
+    // A lab probes them; elsewhere they matter little.
+    let services = if shape.style == Style::BuildableTiered { 1..=3 } else { 0..=2 };
+    for index in 0..rng.usize(services) {
         let service = pod::service(rng, &cluster, index);
         cluster.services.insert(service.key.clone(), service);
     }
@@ -143,7 +163,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{Family, Peer, PortMatch, Protocol, labels::Test};
+    use crate::{Family, Peer, PortMatch, Protocol, Tier, labels::Test};
 
     fn clusters(shape: &Shape) -> impl Iterator<Item = Cluster> {
         (0..300).map(move |seed| cluster(&mut Rng::with_seed(seed), shape))
@@ -160,13 +180,49 @@ mod tests {
 
     #[test]
     fn small_clusters_can_be_built() {
-        for c in clusters(&Shape::small()) {
+        for c in clusters(&Shape::small()).chain(clusters(&Shape::small_tiered())) {
             let mut taken = BTreeSet::new();
             for p in c.pods.values().filter(|p| p.is_live()) {
                 assert!(p.node.as_ref().is_some_and(|n| c.nodes.contains_key(n)), "{}", p.key);
                 assert!(p.addresses.iter().all(|a| taken.insert(*a)), "{} shares an address", p.key);
             }
         }
+    }
+
+    #[test]
+    fn every_kind_of_cluster_wide_policy_occurs_and_priorities_tie() {
+        let mut seen = BTreeSet::new();
+        for c in clusters(&Shape::small_tiered()) {
+            let wide: Vec<_> = c.policies.values().filter(|p| p.tier != Tier::Developer).collect();
+            let mut see = |what: &str, when| {
+                if when {
+                    seen.insert(what.to_owned());
+                }
+            };
+            see("NetworkPolicy beside them", !wide.is_empty() && wide.len() < c.policies.len());
+            for p in &wide {
+                see(&format!("{} in {:?}", p.key.kind, p.tier), true);
+                for other in wide.iter().filter(|o| o.key != p.key && o.tier == p.tier) {
+                    let kinds = if other.key.kind == p.key.kind { "one kind" } else { "two kinds" };
+                    see(&format!("tie of {kinds}"), other.priority == p.priority);
+                }
+                for r in [&p.ingress, &p.egress].into_iter().flatten().flatten() {
+                    see(&format!("{:?}", r.action), true);
+                    see("deny everything", r.peers.is_none());
+                    for e in r.peers.iter().flatten() {
+                        see("nodes", matches!(e.peer, Peer::Nodes(_)));
+                        see("networks", matches!(e.peer, Peer::Block(_)));
+                    }
+                    for e in r.ports.iter().flatten() {
+                        see("port name alone", matches!(e.port, PortMatch::Named { protocol: None, .. }));
+                    }
+                }
+            }
+        }
+        let baseline =
+            |c: &Cluster| c.policies.keys().filter(|k| &*k.kind == "BaselineAdminNetworkPolicy").count();
+        assert!(clusters(&Shape::small_tiered()).all(|c| baseline(&c) <= 1), "there is one, named default");
+        assert_eq!(seen.len(), 14, "{seen:?}");
     }
 
     #[test]

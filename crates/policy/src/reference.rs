@@ -26,10 +26,10 @@ pub fn decide(cluster: &Cluster, flow: &Flow) -> Decision {
 }
 
 fn allow(reason: Reason) -> Side {
-    Side { verdict: Verdict::Allow, reason }
+    Side { verdict: Verdict::Allow, reason, passed: Vec::new() }
 }
 
-fn same_pod(flow: &Flow) -> bool {
+pub(crate) fn same_pod(flow: &Flow) -> bool {
     matches!((&flow.source, &flow.destination), (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) if a == b)
 }
 
@@ -46,17 +46,16 @@ fn side(cluster: &Cluster, flow: &Flow, direction: Direction) -> Side {
     if direction == Direction::Ingress && question.peer_is_own_node() {
         return allow(Reason::OwnNode);
     }
-    if let Some(side) = question.ordered_tier(Tier::Admin) {
-        return side;
-    }
-    if let Some(side) = question.network_policies() {
-        return side;
-    }
-    question.ordered_tier(Tier::Baseline).unwrap_or_else(|| allow(Reason::NotIsolated))
+    let mut passed = Vec::new();
+    let decided = question
+        .ordered_tier(Tier::Admin, &mut passed)
+        .or_else(|| question.network_policies())
+        .or_else(|| question.ordered_tier(Tier::Baseline, &mut passed));
+    Side { passed, ..decided.unwrap_or_else(|| allow(Reason::NotIsolated)) }
 }
 
 /// The live pod at an end, if it is one.
-fn live_pod<'a>(cluster: &'a Cluster, end: &Endpoint) -> Option<&'a Pod> {
+pub(crate) fn live_pod<'a>(cluster: &'a Cluster, end: &Endpoint) -> Option<&'a Pod> {
     match end {
         Endpoint::Pod { key, .. } => cluster.pods.get(key).filter(|p| p.is_live()),
         Endpoint::Node { .. } | Endpoint::External(_) => None,
@@ -75,7 +74,7 @@ pub(crate) struct Question<'a> {
 impl<'a> Question<'a> {
     /// The policies of `tier` that select the subject and touch this direction, in order of precedence
     /// (SEMANTICS C21, G-11; among NetworkPolicies order never matters, A35).
-    fn policies(&self, tier: Tier) -> Vec<(&'a Policy, &'a [Rule])> {
+    pub(crate) fn policies(&self, tier: Tier) -> Vec<(&'a Policy, &'a [Rule])> {
         let mut found: Vec<_> = self
             .cluster
             .policies
@@ -94,8 +93,9 @@ impl<'a> Question<'a> {
         found
     }
 
-    /// A cluster-wide tier: the first matching rule decides; `None` if none does or it passes (SEMANTICS D).
-    fn ordered_tier(&self, tier: Tier) -> Option<Side> {
+    /// A cluster-wide tier: the first matching rule decides; `None` if none does or it passes (SEMANTICS D). A rule that
+    /// passes is added to `passed`.
+    fn ordered_tier(&self, tier: Tier, passed: &mut Vec<RuleRef>) -> Option<Side> {
         let policies = self.policies(tier);
         let (policy, index, rule) = policies
             .iter()
@@ -104,9 +104,12 @@ impl<'a> Question<'a> {
         let verdict = match rule.action {
             Action::Accept => Verdict::Allow,
             Action::Deny => Verdict::Deny,
-            Action::Pass => return None,
+            Action::Pass => {
+                passed.push(reference_to(policy, index, rule));
+                return None;
+            }
         };
-        Some(Side { verdict, reason: Reason::Rule(reference_to(policy, index, rule)) })
+        Some(Side { verdict, ..allow(Reason::Rule(reference_to(policy, index, rule))) })
     }
 
     /// The NetworkPolicies: if any isolates the subject, they decide finally (SEMANTICS A.9, D2).
@@ -125,7 +128,7 @@ impl<'a> Question<'a> {
         }
         let near = near::misses(self, &policies);
         let policies = policies.iter().map(|(p, _)| (p.key.clone(), p.source.clone())).collect();
-        Some(Side { verdict: Verdict::Deny, reason: Reason::Isolated { policies, near } })
+        Some(Side { verdict: Verdict::Deny, ..allow(Reason::Isolated { policies, near }) })
     }
 
     /// Some peer **and** some port (SEMANTICS A24).
@@ -170,7 +173,7 @@ impl<'a> Question<'a> {
     }
 
     /// Only the pod's own node is exempt, and only for ingress (SEMANTICS A39, G-5).
-    fn peer_is_own_node(&self) -> bool {
+    pub(crate) fn peer_is_own_node(&self) -> bool {
         matches!(self.peer, Endpoint::Node { name, .. } if self.subject.node.as_ref() == Some(name))
     }
 
@@ -180,5 +183,14 @@ impl<'a> Question<'a> {
 }
 
 pub(crate) fn reference_to(policy: &Policy, index: usize, rule: &Rule) -> RuleRef {
-    RuleRef { policy: policy.key.clone(), index, source: rule.source.clone() }
+    // The number is the conversion's, not the object's.
+    let own = policy.tier != Tier::Developer && policy.priority != i32::MAX;
+    RuleRef {
+        policy: policy.key.clone(),
+        index,
+        tier: policy.tier,
+        priority: own.then_some(policy.priority),
+        action: rule.action,
+        source: rule.source.clone(),
+    }
 }

@@ -7,9 +7,12 @@ mod support;
 use std::collections::BTreeSet;
 
 use palisade_policy::{
-    Change, Cluster, Direction, Endpoint, Family, Flow, Group, IpRange, Name, NodePlan, Phase, Pod, TableId,
+    Action, Change, Cluster, Direction, Endpoint, Family, Flow, Group, IpRange, Name, NodePlan, Phase, Pod,
+    TableId, Tier,
     compile::Compiler,
+    flow::Reason,
     random::{Rng, Shape, Style, change, cluster, describe, endpoints, flows, shrink, traffic},
+    reference,
 };
 use support::{plans, unanimous};
 
@@ -76,10 +79,44 @@ fn reference_is_plan_is_second_opinion_on_samples() {
 /// (a) With cluster-wide tiers before and after the NetworkPolicies, reference and plan give one answer.
 #[test]
 fn reference_is_plan_with_tiers() {
-    hold(cases(2500), &Shape::tiered(), |cluster, rng| {
-        let plans = plans(cluster);
-        flows(rng, cluster, 150).iter().try_for_each(|flow| unanimous(cluster, &plans, flow).map(drop))
-    });
+    for (n, shape) in [(2000, Shape::tiered()), (500, Shape::small_tiered())] {
+        hold(cases(n), &shape, |cluster, rng| {
+            let plans = plans(cluster);
+            flows(rng, cluster, 150).iter().try_for_each(|flow| unanimous(cluster, &plans, flow).map(drop))
+        });
+    }
+}
+
+/// What a decision names as passed on are rules that pass, at most one of each cluster-wide tier, none of a tier that was
+/// asked after the one that decided.
+#[test]
+fn what_is_passed_on_comes_before_what_decides() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..cases(300) {
+        let rng = &mut Rng::with_seed(seed);
+        let world = cluster(rng, &Shape { policies: 6..=14, ..Shape::tiered() });
+        for flow in flows(rng, &world, 150) {
+            let decision = reference::decide(&world, &flow);
+            for side in [decision.egress, decision.ingress] {
+                let tiers: Vec<Tier> = side.passed.iter().map(|r| r.tier).collect();
+                let decided = match &side.reason {
+                    Reason::Rule(rule) => Some(rule.tier),
+                    Reason::Isolated { .. } | Reason::Hairpin => Some(Tier::Developer),
+                    Reason::Itself | Reason::NoSubject | Reason::OwnNode => Some(Tier::Admin),
+                    Reason::NotIsolated => None,
+                };
+                assert!(side.passed.iter().all(|r| r.action == Action::Pass), "seed {seed}: {flow:?}");
+                assert!(tiers.is_sorted_by(|a, b| a < b), "seed {seed}: {flow:?}: {tiers:?}");
+                assert!(tiers.iter().all(|t| decided.is_none_or(|d| *t < d)), "seed {seed}: {flow:?}");
+                seen.insert((tiers, decided));
+            }
+        }
+    }
+    for passed in [vec![Tier::Admin], vec![Tier::Baseline], vec![Tier::Admin, Tier::Baseline]] {
+        assert!(seen.contains(&(passed.clone(), None)), "{passed:?}: {seen:?}");
+    }
+    assert!(seen.contains(&(vec![Tier::Admin], Some(Tier::Developer))), "{seen:?}");
+    assert!(seen.contains(&(vec![Tier::Admin], Some(Tier::Baseline))), "{seen:?}");
 }
 
 /// (a) Who owns an address is settled by the pods alone: of the live pods that report it a Running one, then the one

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use palisade_policy::{Decision, Endpoint, Family, Flow, ObjectKey, Protocol, Verdict, reference};
 use serde::Serialize;
 
-use super::client::{Outcome, Timeouts};
+use super::{
+    choice::Choice,
+    client::{Outcome, Timeouts},
+};
 use crate::{
     layout::{Layout, Place},
     ports::Ports,
@@ -15,7 +18,8 @@ use crate::{
 /// How to probe.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// At most so many probes, chosen at random; the rest is listed as not probed. `None`: all.
+    /// At most so many probes, chosen at random; the rest is listed as not probed. `None`: all. What a pod sends to itself
+    /// through a service is rare and decided apart (SEMANTICS G-6): it is chosen first.
     pub max_probes: Option<usize>,
     /// What the choice is drawn from.
     pub seed: u64,
@@ -92,6 +96,12 @@ impl Probe {
             (a, n) if a == n => Expected::Allowed,
             _ => Expected::Either,
         }
+    }
+
+    /// Whether a pod may meet itself behind the service that it calls.
+    #[must_use]
+    pub fn is_hairpin(&self) -> bool {
+        self.flows.iter().any(|(flow, _)| flow.through_service && flow.source == flow.destination)
     }
 
     /// Whether this outcome is one that the policies want.
@@ -178,17 +188,23 @@ impl Plan {
         if !options.icmp {
             not_probed.push(NotProbed { what: "ICMP echo".to_owned(), why: "not asked for".to_owned() });
         }
-        let mut total = 0;
-        each_draft(&endpoints, &open, &services, |_| total += 1);
-        let mut choice = Choice::of(options.max_probes.unwrap_or(total), total, options.seed);
-        if choice.wanted < total {
+        let (mut hairpins, mut others) = (0, 0);
+        each_draft(&endpoints, &open, &services, |draft| {
+            *(if draft.is_hairpin() { &mut hairpins } else { &mut others }) += 1;
+        });
+        let total = hairpins + others;
+        let wanted = options.max_probes.unwrap_or(total).min(total);
+        if wanted < total {
             not_probed.push(NotProbed {
-                what: format!("{} of {total} connections", total - choice.wanted),
-                why: format!("a sample of {} was asked for, seed {}", choice.wanted, options.seed),
+                what: format!("{} of {total} connections", total - wanted),
+                why: format!("a sample of {wanted} was asked for, seed {}", options.seed),
             });
         }
-        let mut probes = Vec::with_capacity(choice.wanted);
+        let mut of_hairpins = Choice::of(wanted, hairpins, options.seed);
+        let mut of_others = Choice::of(wanted - of_hairpins.wanted, others, options.seed);
+        let mut probes = Vec::with_capacity(wanted);
         each_draft(&endpoints, &open, &services, |draft| {
+            let choice = if draft.is_hairpin() { &mut of_hairpins } else { &mut of_others };
             if choice.next() {
                 probes.push(draft.decide(layout));
             }
@@ -262,6 +278,15 @@ fn each_draft<'a>(
 }
 
 impl Draft<'_> {
+    fn is_hairpin(&self) -> bool {
+        match (self.source, self.target) {
+            (Endpoint::Pod { key, .. }, DraftTarget::Service(_, _, backends)) => {
+                backends.iter().any(|b| b.pod == key)
+            }
+            _ => false,
+        }
+    }
+
     fn decide(self, layout: &Layout) -> Probe {
         let Self { source, target, protocol, port } = self;
         let decide = |destination: Endpoint, port, through_service| {
@@ -295,53 +320,151 @@ pub(super) fn decisions(layout: &Layout, probe: &Probe) -> Vec<Decision> {
     probe.flows.iter().map(|(flow, _)| reference::decide(&layout.cluster, flow)).collect()
 }
 
-/// Draws exactly `wanted` of `total` in one pass (Knuth's selection sampling, TAOCP 3.4.2 S).
-struct Choice {
-    wanted: usize,
-    left: usize,
-    total_left: usize,
-    random: SplitMix,
-}
-
-impl Choice {
-    fn of(limit: usize, total: usize, seed: u64) -> Self {
-        let wanted = limit.min(total);
-        Self { wanted, left: wanted, total_left: total, random: SplitMix(seed) }
-    }
-
-    fn next(&mut self) -> bool {
-        let draw = self.left > 0 && self.random.below(self.total_left) < self.left;
-        self.left -= usize::from(draw);
-        self.total_left = self.total_left.saturating_sub(1);
-        draw
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere for the same seed.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        // The bias of the remainder is below 2⁻³² for any bound that fits in memory.
-        ((z ^ (z >> 31)) % bound.max(1) as u64) as usize
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use palisade_policy::{
+        Action, Change, Cluster, ContainerPort, Labels, Namespace, NamespaceMatch, Node, Peer, Phase, Pod,
+        Policy, PolicyKey, PortMatch, Rule, Selector, Service, Tier,
+        cluster::{ServicePort, TargetPort},
+        rules::{PeerEntry, PodMatch, PortEntry},
+    };
+
     use super::*;
+    use crate::layout;
+
+    /// Two pods of a namespace, the first behind a service, on two nodes.
+    fn cluster() -> Cluster {
+        let mut c = Cluster::default();
+        c.apply(Change::SetNamespace(Namespace::new("x", &Labels::default())));
+        for (at, name) in ["n1", "n2"].into_iter().enumerate() {
+            let address = IpAddr::from([192, 168, 0, at as u8 + 1]);
+            c.apply(Change::SetNode(Node {
+                name: name.into(),
+                labels: Labels::from_iter([("role", name)]),
+                addresses: vec![address],
+            }));
+        }
+        for (name, number) in [("a", 80), ("b", 81)] {
+            c.apply(Change::SetPod(Pod {
+                key: ObjectKey::new("x", name),
+                labels: Labels::from_iter([("app", name)]),
+                addresses: Vec::new(),
+                node: None,
+                host_network: false,
+                phase: Phase::Running,
+                ports: [ContainerPort { name: Some("web".into()), protocol: Protocol::Tcp, port: number }]
+                    .into(),
+                created: 0,
+                workload: None,
+            }));
+        }
+        c.apply(Change::SetService(Service {
+            key: ObjectKey::new("x", "s"),
+            addresses: Vec::new(),
+            selector: Some(Selector::of_labels([("app", "a")])),
+            ports: vec![ServicePort {
+                name: None,
+                protocol: Protocol::Tcp,
+                port: 8000,
+                target: TargetPort::Name("web".into()),
+            }],
+        }));
+        c
+    }
+
+    /// An Admin policy on every pod with one rule that denies.
+    fn denying(direction: palisade_policy::Direction, peer: Peer, ports: Option<PortMatch>) -> Change {
+        let rule = Rule {
+            action: Action::Deny,
+            peers: Some(vec![PeerEntry { peer, source: None }]),
+            ports: ports.map(|port| vec![PortEntry { port, source: None }]),
+            source: None,
+        };
+        let ingress = direction == palisade_policy::Direction::Ingress;
+        let rules = Some(vec![rule]);
+        Change::SetPolicy(Arc::new(Policy {
+            key: PolicyKey { kind: "AdminNetworkPolicy".into(), namespace: "".into(), name: "p".into() },
+            tier: Tier::Admin,
+            priority: 1,
+            subject: everybody(),
+            ingress: if ingress { rules.clone() } else { None },
+            egress: if ingress { None } else { rules },
+            source: None,
+        }))
+    }
+
+    fn everybody() -> PodMatch {
+        PodMatch {
+            namespaces: NamespaceMatch::Selected(Selector::everything()),
+            pods: Selector::everything(),
+        }
+    }
+
+    fn plan(cluster: &Cluster, max_probes: Option<usize>) -> Plan {
+        let options = layout::Options { families: layout::Families::V4, ..layout::Options::default() };
+        let layout = Layout::of(cluster, &options).unwrap();
+        Plan::of(&layout, &Options { max_probes, ..Options::default() })
+    }
 
     #[test]
-    fn a_sample_has_exactly_its_size_and_depends_on_the_seed_alone() {
-        let draw = |seed| {
-            let mut choice = Choice::of(100, 1000, seed);
-            (0..1000).filter(|_| choice.next()).collect::<Vec<_>>()
+    fn a_pod_calls_itself_through_its_service_and_cluster_wide_rules_hold_there() {
+        use palisade_policy::Direction::Ingress;
+        let mut c = cluster();
+        let expected = |c: &Cluster, max| {
+            let plan = plan(c, max);
+            let hairpins: Vec<Expected> =
+                plan.probes.iter().filter(|p| p.is_hairpin()).map(Probe::expected).collect();
+            hairpins
         };
-        assert_eq!(draw(1).len(), 100);
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
+        assert_eq!(expected(&c, None), [Expected::Allowed]);
+        c.apply(denying(Ingress, Peer::Pods(everybody()), None));
+        assert_eq!(expected(&c, None), [Expected::Denied]);
+        assert_eq!(expected(&c, Some(1)), [Expected::Denied], "it is chosen first");
+        assert_eq!(expected(&c, Some(0)), []);
+        assert_eq!(plan(&c, Some(7)).probes.len(), 7);
+    }
+
+    #[test]
+    fn what_cluster_wide_rules_name_is_probed_on_nodes_pods_and_outside() {
+        use palisade_policy::Direction::Egress;
+        let probed = |change: Change| -> std::collections::BTreeSet<String> {
+            let mut c = cluster();
+            c.apply(change);
+            let direct = |p: &Probe| matches!(p.target, Target::Direct(_)) && p.protocol == Protocol::Tcp;
+            let probes = plan(&c, None).probes;
+            probes
+                .iter()
+                .filter(|p| direct(p))
+                .map(|p| format!("{}:{} {:?}", p.target.address(), p.port, p.expected()))
+                .collect()
+        };
+        let kubelet = PortMatch::Numbers { protocol: Protocol::Tcp, first: 10250, last: 10250 };
+        let nodes =
+            probed(denying(Egress, Peer::Nodes(Selector::of_labels([("role", "n2")])), Some(kubelet)));
+        for want in ["192.168.0.2:10250 Denied", "192.168.0.1:10250 Allowed", "198.51.100.7:10250 Allowed"] {
+            assert!(nodes.contains(want), "{want}: {nodes:?}");
+        }
+        // A name without protocol: the other pod's number is open on both, on the nodes and outside.
+        let name = PortMatch::Named { protocol: None, name: "web".into() };
+        let block =
+            palisade_policy::rules::IpBlock { cidr: "203.0.113.0/24".parse().unwrap(), except: [].into() };
+        let named = probed(denying(Egress, Peer::Pods(everybody()), Some(name)));
+        for want in [
+            "10.244.0.1:80 Denied",
+            "10.244.0.1:81 Allowed",
+            "10.244.1.1:81 Denied",
+            "10.244.1.1:80 Allowed",
+            "192.168.0.1:80 Allowed",
+        ] {
+            assert!(named.contains(want), "{want}: {named:?}");
+        }
+        let networks = probed(denying(Egress, Peer::Block(block), None));
+        assert!(
+            networks.iter().any(|p| p.starts_with("203.0.113.") && p.ends_with("Denied")),
+            "{networks:?}"
+        );
+        assert!(networks.iter().any(|p| p.starts_with("203.0.112.255:") && p.ends_with("Allowed")));
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn nothing() -> MakeEnforcer {
 }
 
 fn everything(sandbox: &Sandbox, bridged: bool, families: Families) -> Result<(), Failed> {
-    let lab = build(sandbox, &four(), &Options { bridged, families, nodes: None }, nothing())?;
+    let lab = build(sandbox, &four(), &Options { bridged, families, ..Options::default() }, nothing())?;
     let report = must_agree(&lab)?;
     ensure(report.probes.iter().all(|t| t.probe.expected() == Expected::Allowed), || {
         "all should be allowed".into()

@@ -2,7 +2,8 @@
 //!
 //! The order that leaves no gap: commit the new rules, then [`list`] the connections concerned, decide
 //! each anew, and [`revoke`] those now denied. What begins after the commit meets the new rules; what began before is
-//! listed. Where a later change allows a revoked connection again, [`restore`] it: else a peer that keeps to one pair of
+//! listed. (One exception, of microseconds: a first packet that passed our hook before the commit and is still on its way
+//! through the kernel is listed only once it has left. Who wants to exclude it lists again a moment later.) Where a later change allows a revoked connection again, [`restore`] it: else a peer that keeps to one pair of
 //! ports, as many UDP programs do, would stay cut off as long as it keeps trying.
 
 mod connection;

@@ -141,7 +141,7 @@ fn end<'a>(cluster: &'a Cluster, who: &Who, namespace: &str) -> Result<(String, 
                 let name = format!("{} ({address})", Named::Service(service));
                 return Ok((name, End::Service(service, Some(Family::of(*address)))));
             }
-            let endpoint = lookup::owner(cluster, *address);
+            let endpoint = cluster.endpoint(*address);
             return Ok((endpoint.to_string(), End::Endpoints(vec![endpoint])));
         }
         Who::Named { namespace: own, kind, name } => (own.as_deref().unwrap_or(namespace), *kind, name),

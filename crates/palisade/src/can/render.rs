@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use palisade_policy::{Direction, Endpoint, Family, IpRange, Verdict, address::to_number};
+use palisade_policy::{Direction, Endpoint, Verdict};
 use serde::Serialize;
 
 use super::answer::{Answer, Call, Group, who};
 use crate::{
-    explain::{self, JsonSide, families_text, port_text, verdict_word},
     output::{Style, styled},
+    reasons::{self, JsonSide, families_text, port_text, verdict_word},
+    words::range_text,
 };
 
 /// The version of the JSON; raised when a field changes its meaning or goes away.
@@ -44,9 +45,15 @@ pub(crate) fn text(answer: &Answer) -> String {
         for (direction, side) in
             [(Direction::Egress, &group.decision.egress), (Direction::Ingress, &group.decision.ingress)]
         {
-            let mut lines = explain::lines(side, direction).into_iter();
+            let mut lines = reasons::lines(side, direction).into_iter();
             let name = format!("{direction}:");
-            _ = writeln!(out, "  {name:<8} {}  {}", padded(side.verdict), lines.next().unwrap_or_default());
+            // `denied by …` where one rule decided; other reasons stand in a column.
+            let said = if reasons::is_by_rule(side) {
+                format!("{} ", verdict(side.verdict))
+            } else {
+                format!("{}  ", padded(side.verdict))
+            };
+            _ = writeln!(out, "  {name:<8} {said}{}", lines.next().unwrap_or_default());
             for line in lines {
                 _ = writeln!(out, "  {:<8} {:<7}  {line}", "", "");
             }
@@ -75,15 +82,6 @@ fn call(group: &Group) -> String {
     };
     let calls: Vec<String> = group.calls.iter().map(one).collect();
     format!("{}, {}", calls.join(", "), families_text(group.families()))
-}
-
-/// A range as a CIDR if it is one, else as first and last address.
-fn range_text(range: &IpRange) -> String {
-    let (first, last) = (to_number(range.first), to_number(range.last));
-    let bits = if Family::of(range.first) == Family::V4 { 32 } else { 128 };
-    let host_bits = (last - first).trailing_ones();
-    let is_cidr = (last - first).count_ones() == host_bits && (first & (last - first)) == 0;
-    if is_cidr && first != last { format!("{}/{}", range.first, bits - host_bits) } else { range.to_string() }
 }
 
 /// Which flows of the question a group holds: the pairs of pods where it has several, and the part of the internet.
@@ -247,22 +245,4 @@ pub(crate) fn json(answer: &Answer) -> serde_json::Result<String> {
     })?;
     out.push('\n');
     Ok(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_cidrs_where_they_can_be() {
-        let text = |first: &str, last: &str| {
-            range_text(&IpRange { first: first.parse().unwrap(), last: last.parse().unwrap() })
-        };
-        assert_eq!(text("10.0.0.0", "10.255.255.255"), "10.0.0.0/8");
-        assert_eq!(text("0.0.0.0", "255.255.255.255"), "0.0.0.0/0");
-        assert_eq!(text("10.0.0.1", "10.0.0.2"), "10.0.0.1-10.0.0.2");
-        assert_eq!(text("10.0.0.1", "10.0.0.1"), "10.0.0.1");
-        assert_eq!(text("2000::", "3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), "2000::/3");
-        assert_eq!(text("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), "::/0");
-    }
 }

@@ -13,8 +13,8 @@ use palisade_lab::{
 use palisade_policy::{Cluster, Endpoint, Family, Flow, Protocol, reference};
 
 use crate::{
-    explain::{families_text, ports_text},
     output::{Style, styled},
+    reasons::{families_text, ports_text},
 };
 
 /// Above so many flows the comparison would take longer than what it compares.

@@ -15,9 +15,9 @@ use serde::Serialize;
 use super::{Shape, reading_options};
 use crate::{
     exit::Outcome,
-    explain,
     matrix::{Matrix, draw},
     output::{self, Format, Style, styled},
+    reasons,
     sources::{self, Reading},
 };
 
@@ -127,7 +127,7 @@ fn target_text(target: &Target) -> String {
 fn mismatch_text(mismatch: &Mismatch) -> String {
     let probe = &mismatch.tried.probe;
     let expected = expected_word(probe.expected());
-    let port = explain::port_text(probe.protocol, probe.port);
+    let port = reasons::port_text(probe.protocol, probe.port);
     let mut out = format!(
         "  {} → {}  {port}: {}, expected: {expected}\n",
         probe.source,
@@ -138,8 +138,8 @@ fn mismatch_text(mismatch: &Mismatch) -> String {
         for (direction, side) in
             [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
         {
-            for line in explain::lines(side, direction) {
-                _ = writeln!(out, "    {direction}: {}: {line}", side.verdict);
+            for line in reasons::sentences(side, direction) {
+                _ = writeln!(out, "    {direction}: {line}");
             }
         }
     }
@@ -228,8 +228,8 @@ struct JsonFlow<'a> {
     protocol: String,
     port: u16,
     verdict: &'a str,
-    egress: explain::JsonSide,
-    ingress: explain::JsonSide,
+    egress: reasons::JsonSide,
+    ingress: reasons::JsonSide,
 }
 
 fn dry_json(layout: &Layout, flows: &[(&Flow, bool)]) -> Result<String> {
@@ -240,7 +240,7 @@ fn dry_json(layout: &Layout, flows: &[(&Flow, bool)]) -> Result<String> {
             destination: (&flow.destination).into(),
             protocol: flow.protocol.to_string(),
             port: flow.port,
-            verdict: explain::verdict_word(decision.verdict()),
+            verdict: reasons::verdict_word(decision.verdict()),
             egress: (&decision.egress).into(),
             ingress: (&decision.ingress).into(),
         }

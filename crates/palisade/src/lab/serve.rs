@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     can::{Asked, Spec, Who, question},
-    explain,
+    reasons,
 };
 
 /// A client that says nothing for so long is left alone.
@@ -147,8 +147,8 @@ fn told(lab: &Lab, tried: &probe::Tried) -> Probed {
         for (direction, side) in
             [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
         {
-            let lines = explain::lines(side, direction);
-            reasons.extend(lines.into_iter().map(|l| format!("{direction}: {}: {l}", side.verdict)));
+            let lines = reasons::sentences(side, direction);
+            reasons.extend(lines.into_iter().map(|line| format!("{direction}: {line}")));
         }
     }
     Probed {
@@ -157,7 +157,7 @@ fn told(lab: &Lab, tried: &probe::Tried) -> Probed {
             Target::Direct(end) => end.to_string(),
             Target::Service { key, address } => format!("service {key} ({address})"),
         },
-        on: explain::port_text(probe.protocol, probe.port),
+        on: reasons::port_text(probe.protocol, probe.port),
         outcome: tried.outcome.to_string(),
         answered: passed(&tried.outcome) || refused,
         expected: expected_word(probe.expected()).to_owned(),

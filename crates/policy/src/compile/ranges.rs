@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// An inclusive range of address numbers.
-type Span = (u128, u128);
+pub(super) type Span = (u128, u128);
 
 /// The rows of every address range whose row differs from `rest`, merged by row, ranges sorted and disjoint.
 ///
@@ -84,7 +84,7 @@ fn spans<'a>(peers: impl Iterator<Item = &'a Peer>, family: Family) -> Vec<Span>
 }
 
 /// A block less its exceptions, which may overlap each other (SEMANTICS A.3.9).
-fn block_spans(block: &IpBlock) -> Vec<Span> {
+pub(super) fn block_spans(block: &IpBlock) -> Vec<Span> {
     let span = |net| {
         let range = IpRange::of_net(net);
         (to_number(range.first), to_number(range.last))

@@ -9,14 +9,14 @@ use super::{
     vocabulary::{LABEL_KEYS, LABEL_VALUES, NAMESPACES, UNDECLARED, node_name, one_in, pick},
 };
 use crate::{
-    Change, Cluster, Direction, Labels, Namespace, ObjectKey, Pod, Policy, PolicyKey, Source,
+    Change, Cluster, Direction, Labels, Namespace, Node, ObjectKey, Pod, Policy, PolicyKey, Source, Tier,
     cluster::NAMESPACE_NAME_LABEL,
 };
 
 /// An edit of `cluster`, of any kind that a watch can deliver: objects that appear, vanish, are relabelled, moved,
 /// readdressed or edited, and edits that change nothing.
 ///
-/// With [`Style::Buildable`] a cluster that can be built stays one.
+/// With [`Style::Buildable`] and [`Style::BuildableTiered`] a cluster that can be built stays one.
 #[must_use]
 pub fn change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
     match rng.usize(..20) {
@@ -24,6 +24,14 @@ pub fn change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
         9..=11 => namespace_change(rng, cluster),
         12..=17 => policy_change(rng, style, cluster),
         18 if style.is_strange() => node_change(rng, cluster),
+        // Peers choose nodes by their labels.
+        18 if style.is_tiered() && !cluster.nodes.is_empty() => {
+            let at = rng.usize(..cluster.nodes.len());
+            match cluster.nodes.values().nth(at) {
+                Some(old) => Change::SetNode(Node { labels: relabelled(rng, &old.labels), ..old.clone() }),
+                None => Change::RemoveNode(node_name(at)),
+            }
+        }
         _ => {
             let service = pod::service(rng, cluster, 0);
             if rng.bool() { Change::RemoveService(service.key) } else { Change::SetService(service) }
@@ -57,8 +65,8 @@ fn pod_change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
         }
         _ => {}
     }
-    if style == Style::Buildable {
-        keep_buildable(rng, cluster, &mut new);
+    if style.is_buildable() {
+        keep_buildable(rng, style, cluster, &mut new);
     }
     Change::SetPod(new)
 }
@@ -75,12 +83,12 @@ fn move_pod(rng: &mut Rng, style: Style, cluster: &Cluster, pod: &mut Pod) {
 }
 
 /// Gives a live pod other addresses where another live pod has one of its own.
-fn keep_buildable(rng: &mut Rng, cluster: &Cluster, pod: &mut Pod) {
+fn keep_buildable(rng: &mut Rng, style: Style, cluster: &Cluster, pod: &mut Pod) {
     let others = || cluster.pods.values().filter(|p| p.key != pod.key && p.is_live());
     if pod.is_live() && others().any(|p| p.addresses.iter().any(|a| pod.addresses.contains(a))) {
         let at = rng.usize(..cluster.nodes.len().max(1));
         pod.node = Some(node_name(at));
-        pod.addresses = pod::addresses(rng, Style::Buildable, cluster, at);
+        pod.addresses = pod::addresses(rng, style, cluster, at);
     }
 }
 
@@ -125,15 +133,17 @@ fn policy_change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
     }
 }
 
-/// A copy with one thing changed: the subject, a direction, a rule, or only where it stands in a file.
+/// A copy with one thing changed: the subject, the priority, a direction, a rule, or only where it stands in a file.
 fn edited(rng: &mut Rng, cluster: &Cluster, old: &Policy) -> Policy {
     let mut new = old.clone();
     let direction = if rng.bool() { Direction::Ingress } else { Direction::Egress };
     let scope = policy::Scope { cluster, policy: old, direction };
     let rules = if direction == Direction::Ingress { &mut new.ingress } else { &mut new.egress };
-    match (rng.usize(..6), rules) {
+    match (rng.usize(..7), rules) {
         (0, _) => new.subject.pods = policy::selector(rng, false),
         (1, _) => new.source = Some(Source { file: "moved.yaml".into(), line: rng.u32(1..9), column: 1 }),
+        // BaselineAdminNetworkPolicy has none, and is last.
+        (6, _) if old.tier != Tier::Developer && old.priority != i32::MAX => new.priority = rng.i32(0..3),
         (2, rules @ None) => *rules = Some(policy::rules(rng, scope)),
         (2, rules) => *rules = None,
         (3, Some(rules)) if !rules.is_empty() => drop(rules.remove(rng.usize(..rules.len()))),
@@ -156,9 +166,10 @@ mod tests {
     fn edits_keep_a_buildable_cluster_buildable() {
         for seed in 0..60 {
             let rng = &mut Rng::with_seed(seed);
-            let mut c = cluster(rng, &Shape::small());
+            let shape = if seed % 2 == 0 { Shape::small() } else { Shape::small_tiered() };
+            let mut c = cluster(rng, &shape);
             for _ in 0..30 {
-                let edit = change(rng, Style::Buildable, &c);
+                let edit = change(rng, shape.style, &c);
                 c.apply(edit);
                 let mut taken = std::collections::BTreeSet::new();
                 for p in c.pods.values().filter(|p| p.is_live()) {

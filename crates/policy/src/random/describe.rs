@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::{Cluster, Direction, NamespaceMatch, Peer, Pod, Policy, PortMatch, Rule, rules::PodMatch};
+use crate::{Cluster, Direction, NamespaceMatch, Peer, Pod, Policy, PortMatch, Rule, Tier, rules::PodMatch};
 
 /// One line for each namespace, node, pod, policy and rule.
 #[must_use]
@@ -52,7 +52,11 @@ fn write_pod(f: &mut fmt::Formatter<'_>, pod: &Pod) -> fmt::Result {
 }
 
 fn write_policy(f: &mut fmt::Formatter<'_>, policy: &Policy) -> fmt::Result {
-    write!(f, "{} for ", policy.key)?;
+    write!(f, "{} ", policy.key)?;
+    if policy.tier != Tier::Developer {
+        write!(f, "({:?} tier, priority {}) ", policy.tier, policy.priority)?;
+    }
+    f.write_str("for ")?;
     write_pods(f, &policy.subject)?;
     writeln!(f)?;
     for direction in Direction::BOTH {

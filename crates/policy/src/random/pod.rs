@@ -55,10 +55,17 @@ pub(super) fn service(rng: &mut Rng, cluster: &Cluster, index: usize) -> Service
     };
     Service {
         key: ObjectKey::new(namespace_name(rng, cluster.namespaces.len()), format!("s{index}")),
-        addresses: vec![IpAddr::from([10, 96, 0, index as u8 + 10])],
+        addresses: service_addresses(rng, index),
         selector: (!one_in(rng, 4)).then(|| selector(rng, false)),
         ports: vec![port],
     }
+}
+
+/// IPv4, and once in two times IPv6 too.
+fn service_addresses(rng: &mut Rng, index: usize) -> Vec<IpAddr> {
+    let v4 = IpAddr::from([10, 96, 0, index as u8 + 10]);
+    let v6 = IpAddr::from([0xfd00, 0x96, 0, 0, 0, 0, 0, index as u16 + 10]);
+    if rng.bool() { vec![v4, v6] } else { vec![v4] }
 }
 
 /// The pod with this number. Addresses come from those of its node, so that CIDRs can follow nodes.
@@ -99,7 +106,7 @@ pub(super) fn phase(rng: &mut Rng) -> Phase {
 
 /// Addresses for a pod of the node with index `node`: both families, or one, or now and then none.
 ///
-/// A [`Style::Buildable`] pod gets addresses that no live pod has; those of finished pods are free for reuse.
+/// A pod that can be built gets addresses that no live pod has; those of finished pods are free for reuse.
 pub(super) fn addresses(rng: &mut Rng, style: Style, cluster: &Cluster, node: usize) -> Vec<IpAddr> {
     let families: &[Family] = match rng.usize(..12) {
         0 if style.is_strange() => &[],
@@ -108,7 +115,7 @@ pub(super) fn addresses(rng: &mut Rng, style: Style, cluster: &Cluster, node: us
         _ => &Family::BOTH,
     };
     let taken: BTreeSet<IpAddr> = match style {
-        Style::Buildable => {
+        _ if style.is_buildable() => {
             cluster.pods.values().filter(|p| p.is_live()).flat_map(|p| p.addresses.clone()).collect()
         }
         _ => BTreeSet::new(),

@@ -1,4 +1,4 @@
-//! Random NetworkPolicies and selectors.
+//! Random policies and selectors.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -23,7 +23,7 @@ use crate::{
 
 /// The policy with this number.
 pub(super) fn policy(rng: &mut Rng, style: Style, cluster: &Cluster, index: usize) -> Policy {
-    let mut policy = if style == Style::Tiered && rng.bool() {
+    let mut policy = if style.is_tiered() && rng.bool() {
         cluster_wide(rng, index)
     } else {
         namespaced(rng, cluster, index)
@@ -50,17 +50,25 @@ fn namespaced(rng: &mut Rng, cluster: &Cluster, index: usize) -> Policy {
     }
 }
 
-/// A ClusterNetworkPolicy without rules. Few priorities, so that they tie (SEMANTICS G-11).
+/// A cluster-wide policy without rules, of either generation of the API. Few priorities, so that they tie (SEMANTICS
+/// G-11, G-14).
 fn cluster_wide(rng: &mut Rng, index: usize) -> Policy {
     let (namespaces, pods) = (NamespaceMatch::Selected(selector(rng, true)), selector(rng, false));
+    let (kind, name, tier, priority) = match rng.usize(..8) {
+        0..=4 => {
+            let tier = pick(rng, &[Tier::Admin, Tier::Baseline]);
+            // Either side of `anp…`, so that a tie of two kinds isn't settled by the names by chance.
+            let name = format!("{}{index}", pick(rng, &["cnp", "acnp"]));
+            ("ClusterNetworkPolicy", name, tier, rng.i32(0..3))
+        }
+        5..=6 => ("AdminNetworkPolicy", format!("anp{index}"), Tier::Admin, rng.i32(0..3)),
+        // A cluster has at most one, of this name; it is asked last (G-14).
+        _ => ("BaselineAdminNetworkPolicy", "default".to_owned(), Tier::Baseline, i32::MAX),
+    };
     Policy {
-        key: PolicyKey {
-            kind: "ClusterNetworkPolicy".into(),
-            namespace: "".into(),
-            name: format!("cnp{index}").into(),
-        },
-        tier: pick(rng, &[Tier::Admin, Tier::Baseline]),
-        priority: rng.i32(0..3),
+        key: PolicyKey { kind: kind.into(), namespace: "".into(), name: name.into() },
+        tier,
+        priority,
         subject: PodMatch { namespaces, pods },
         ingress: None,
         egress: None,
@@ -90,6 +98,10 @@ pub(super) fn rules(rng: &mut Rng, scope: Scope<'_>) -> Vec<Rule> {
 
 pub(super) fn rule(rng: &mut Rng, scope: Scope<'_>) -> Rule {
     let wide = scope.is_cluster_wide();
+    if wide && one_in(rng, 16) {
+        // What is left of a rule that can't be read (SEMANTICS C23).
+        return Rule { action: Action::Deny, peers: None, ports: None, source: None };
+    }
     let peers = (wide || !one_in(rng, 6)).then(|| {
         let count = rng.usize(1..=3);
         (0..count).map(|_| PeerEntry { peer: peer(rng, scope), source: None }).collect()

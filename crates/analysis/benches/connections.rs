@@ -1,0 +1,111 @@
+//! All pairs of a production-like cluster, and how long asking the reference for each pair would take.
+//!
+//! The baseline is measured in the same run on a sample of pairs, one question per pair, and multiplied: it has no
+//! exact port sets, so it is a lower bound of what a walk over all pairs costs.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
+use palisade_analysis::{Connections, Options, diff};
+use palisade_policy::{
+    Cluster, Endpoint, Flow, Pod, Protocol,
+    random::{Rng, Shape, cluster},
+    reference,
+};
+
+/// Pods, workloads, policies.
+const SIZES: [(usize, usize, usize); 2] = [(10_000, 500, 1_000), (100_000, 2_000, 4_000)];
+/// Pairs that the baseline is measured on.
+const SAMPLE: usize = 200;
+
+/// A realistic cluster of `pods` pods of `workloads` workloads in 50 namespaces.
+fn world(pods: usize, workloads: usize, policies: usize) -> Cluster {
+    // The generator gives each workload fifty pods: make as many workloads as asked, then pods until there are enough.
+    let shape = Shape { namespaces: 50..=50, ..Shape::realistic(workloads * 50, policies) };
+    let mut world = cluster(&mut Rng::with_seed(1), &shape);
+    let per_workload = pods / workloads;
+    let mut count = std::collections::HashMap::new();
+    world.pods.retain(|key, pod| {
+        let of = count.entry((key.namespace.clone(), pod.workload.clone())).or_insert(0);
+        *of += 1;
+        *of <= per_workload
+    });
+    assert_eq!((world.pods.len(), world.policies.len()), (pods, policies));
+    world
+}
+
+/// Walks every edge as an output would.
+fn walk(connections: &Connections) -> (usize, usize) {
+    connections.edges().fold((0, 0), |(edges, ranges), edge| {
+        (edges + 1, ranges + edge.traffic.tcp.ranges().len() + edge.traffic.udp.ranges().len())
+    })
+}
+
+fn baseline(world: &Cluster) -> Duration {
+    let pods: Vec<&Pod> = world.pods.values().collect();
+    let rng = &mut Rng::with_seed(2);
+    let end = |pod: &Pod| Endpoint::Pod { key: pod.key.clone(), address: pod.addresses[0] };
+    let flows: Vec<Flow> = (0..SAMPLE)
+        .map(|_| Flow {
+            source: end(pods[rng.usize(..pods.len())]),
+            destination: end(pods[rng.usize(..pods.len())]),
+            protocol: Protocol::Tcp,
+            port: 8000,
+            through_service: false,
+        })
+        .collect();
+    let start = Instant::now();
+    for flow in &flows {
+        black_box(reference::decide(world, flow));
+    }
+    start.elapsed() / SAMPLE as u32
+}
+
+fn connections(c: &mut Criterion) {
+    let mut lines = Vec::new();
+    for (pods, workloads, policies) in SIZES {
+        let world = world(pods, workloads, policies);
+        let mut group = c.benchmark_group(format!("connections/{pods}-pods-{workloads}-workloads"));
+        group.sample_size(10).sampling_mode(SamplingMode::Flat).measurement_time(Duration::from_secs(3));
+        let mut times = Vec::new();
+        group.bench_function("all-pairs", |b| {
+            b.iter_custom(|n| {
+                let start = Instant::now();
+                for _ in 0..n {
+                    let one = Instant::now();
+                    black_box(walk(&Connections::new(black_box(&world), &Options::default())));
+                    times.push(one.elapsed());
+                }
+                start.elapsed()
+            });
+        });
+        group.finish();
+        times.sort_unstable();
+        let connections = Connections::new(&world, &Options::default());
+        let (edges, _) = walk(&connections);
+        let (ends, per_pair) = (connections.endpoints().len(), baseline(&world));
+        let pairs = pods * (pods - 1);
+        // The policy whose going opens most: a default deny.
+        let mut open = world.clone();
+        open.policies.retain(|key, _| !(&*key.name == "default-deny" && &*key.namespace == "ns-0"));
+        let start = Instant::now();
+        let changes = diff(&world, &open, false).changes.len();
+        let comparing = start.elapsed();
+        lines.push(format!(
+            "{pods} pods, {workloads} workloads, {policies} policies: {} classes, {pairs} pairs of pods, {ends} ends, \
+             {edges} edges, {:?} (median of {}); one pair by the reference {per_pair:?}, all pairs {:.0?}; \
+             a default deny gone: {changes} changes, {comparing:.0?}",
+            connections.classes(),
+            times[times.len() / 2],
+            times.len(),
+            per_pair.mul_f64(pairs as f64),
+        ));
+    }
+    eprintln!("\n{}\n", lines.join("\n"));
+}
+
+criterion_group!(benches, connections);
+criterion_main!(benches);

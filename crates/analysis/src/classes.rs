@@ -1,0 +1,245 @@
+//! Peer classes over a whole cluster: addresses that no policy can tell apart.
+
+use std::collections::{HashMap, HashSet};
+
+use palisade_policy::{
+    Cluster, Direction, Family, IpRange, Labels, Name, NamespaceMatch, Node, Peer, Pod, PortMatch, Protocol,
+    Selector, compile::profile::block_ranges, rules::IpBlock, rules::PodMatch,
+};
+
+use crate::{
+    interner::Interner,
+    space::{BlockSet, Space},
+};
+
+/// Names a [`Class`].
+pub(crate) type ClassId = u32;
+/// Names an [`Identity`].
+pub(crate) type IdentityId = u32;
+
+/// What policies can see of a pod, besides its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    pub(crate) namespace: Name,
+    /// The labels whose keys some selector mentions.
+    pub(crate) labels: Labels,
+    /// The named ports whose names some rule mentions; sorted.
+    pub(crate) ports: Vec<(Name, Protocol, u16)>,
+}
+
+/// Who has an address, as far as policies can see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Who {
+    /// A live pod.
+    Pod(IdentityId),
+    /// A node with these of its labels, by number: those whose keys some selector of nodes mentions.
+    Node(u32),
+    /// Nobody in the cluster.
+    External(Family),
+}
+
+/// Addresses with the same owner, as policies see it, in the same blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Class {
+    pub(crate) who: Who,
+    pub(crate) set: BlockSet,
+}
+
+/// What policies mention.
+#[derive(Default)]
+struct Mentions {
+    label_keys: HashSet<Name>,
+    port_names: HashSet<Name>,
+    node_keys: HashSet<Name>,
+    blocks: Interner<IpBlock>,
+}
+
+impl Mentions {
+    fn of(cluster: &Cluster) -> Self {
+        let mut out = Self::default();
+        for policy in cluster.policies.values() {
+            out.selector(&policy.subject.pods);
+            for rule in Direction::BOTH.into_iter().filter_map(|d| policy.rules(d)).flatten() {
+                for entry in rule.peers.iter().flatten() {
+                    match &entry.peer {
+                        Peer::Pods(choice) => out.selector(&choice.pods),
+                        Peer::Block(block) => drop(out.blocks.number(block.clone())),
+                        Peer::Nodes(selector) => {
+                            out.node_keys.extend(selector.requirements().iter().map(|r| r.key.clone()));
+                        }
+                    }
+                }
+                for entry in rule.ports.iter().flatten() {
+                    if let PortMatch::Named { name, .. } = &entry.port {
+                        out.port_names.insert(name.clone());
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn selector(&mut self, selector: &Selector) {
+        for requirement in selector.requirements() {
+            if !self.label_keys.contains(&requirement.key) {
+                self.label_keys.insert(requirement.key.clone());
+            }
+        }
+    }
+}
+
+/// The classes of a cluster, made as addresses are classed.
+pub(crate) struct Classes {
+    mentions: Mentions,
+    pub(crate) space: Space,
+    identities: Interner<Identity>,
+    by_namespace: HashMap<Name, Vec<IdentityId>>,
+    all: Interner<Class>,
+    of_identity: Vec<Vec<ClassId>>,
+    of_set: HashMap<BlockSet, Vec<ClassId>>,
+    node_labels: Interner<Labels>,
+    of_node_labels: Vec<Vec<ClassId>>,
+    /// How many blocks policies mention; the marks come after them in the space.
+    blocks: usize,
+}
+
+impl Classes {
+    /// No classes yet. The address space is cut by policies, and at `marks`, so that no range lies both in a mark and
+    /// outside it.
+    pub(crate) fn new(cluster: &Cluster, marks: &[Vec<IpRange>]) -> Self {
+        let mentions = Mentions::of(cluster);
+        let blocks = mentions.blocks.values().len();
+        let cuts = mentions.blocks.values().iter().map(block_ranges).chain(marks.iter().cloned());
+        Self {
+            space: Space::new(cuts),
+            mentions,
+            identities: Interner::default(),
+            by_namespace: HashMap::new(),
+            all: Interner::default(),
+            of_identity: Vec::new(),
+            of_set: HashMap::new(),
+            node_labels: Interner::default(),
+            of_node_labels: Vec::new(),
+            blocks,
+        }
+    }
+
+    /// What policies can see of a pod.
+    pub(crate) fn identity(&mut self, pod: &Pod) -> IdentityId {
+        let mentions = &self.mentions;
+        let named = pod.ports.iter().filter_map(|p| Some((p.name.clone()?, p.protocol, p.port)));
+        let mut ports: Vec<_> = named.filter(|(name, ..)| mentions.port_names.contains(name)).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let labels = pod.labels.project(|key| mentions.label_keys.contains(key));
+        let namespace = pod.key.namespace.clone();
+        let id = self.identities.number(Identity { namespace: namespace.clone(), labels, ports });
+        if id as usize == self.of_identity.len() {
+            self.of_identity.push(Vec::new());
+            self.by_namespace.entry(namespace).or_default().push(id);
+        }
+        id
+    }
+
+    /// What policies can see of a node.
+    pub(crate) fn node(&mut self, node: &Node) -> Who {
+        let labels = node.labels.project(|key| self.mentions.node_keys.contains(key));
+        let number = self.node_labels.number(labels);
+        self.of_node_labels.resize_with(self.node_labels.values().len(), Vec::new);
+        Who::Node(number)
+    }
+
+    /// The class of addresses that are held by the blocks of `set`, and who has them.
+    pub(crate) fn class(&mut self, who: Who, set: BlockSet) -> ClassId {
+        let before = self.all.values().len();
+        let id = self.all.number(Class { who, set });
+        if id as usize == before {
+            self.of_set.entry(set).or_default().push(id);
+            match who {
+                Who::Pod(identity) => self.of_identity[identity as usize].push(id),
+                Who::Node(labels) => self.of_node_labels[labels as usize].push(id),
+                Who::External(_) => {}
+            }
+        }
+        id
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.all.values().len()
+    }
+
+    /// The named ports of the pods of a class; none if it isn't one of pods.
+    pub(crate) fn ports(&self, class: ClassId) -> &[(Name, Protocol, u16)] {
+        match self.all.get(class).who {
+            Who::Pod(identity) => &self.identities.get(identity).ports,
+            Who::Node(_) | Who::External(_) => &[],
+        }
+    }
+
+    /// The classes that a peer holds.
+    pub(crate) fn held_by(&self, peer: &Peer, cluster: &Cluster) -> Vec<ClassId> {
+        match peer {
+            Peer::Pods(choice) => self.pods(choice, cluster),
+            Peer::Block(block) => {
+                let Some(number) = self.mentions.blocks.find(block) else { return Vec::new() };
+                self.in_block(number as usize)
+            }
+            Peer::Nodes(selector) => {
+                let nodes = self.node_labels.values().iter().zip(&self.of_node_labels);
+                nodes
+                    .filter(|(labels, _)| selector.matches(labels))
+                    .flat_map(|(_, all)| all)
+                    .copied()
+                    .collect()
+            }
+        }
+    }
+
+    fn in_block(&self, number: usize) -> Vec<ClassId> {
+        self.space
+            .sets_with(number)
+            .iter()
+            .filter_map(|set| self.of_set.get(set))
+            .flatten()
+            .copied()
+            .collect()
+    }
+
+    fn pods(&self, choice: &PodMatch, cluster: &Cluster) -> Vec<ClassId> {
+        let in_namespace = |name: &Name, found: &mut Vec<ClassId>| {
+            for identity in self.by_namespace.get(name).into_iter().flatten() {
+                if choice.pods.matches(&self.identities.get(*identity).labels) {
+                    found.extend(&self.of_identity[*identity as usize]);
+                }
+            }
+        };
+        let mut found = Vec::new();
+        match &choice.namespaces {
+            NamespaceMatch::Named(name) => in_namespace(name, &mut found),
+            NamespaceMatch::Selected(selector) => {
+                for namespace in cluster.namespaces.values().filter(|n| selector.matches(&n.labels)) {
+                    in_namespace(&namespace.name, &mut found);
+                }
+            }
+        }
+        found
+    }
+
+    /// The classes whose pods have a port of one of these names.
+    pub(crate) fn with_port_names(&self, names: &HashSet<&Name>) -> Vec<ClassId> {
+        let has = |identity: &Identity| identity.ports.iter().any(|(name, ..)| names.contains(name));
+        let identities = self.identities.values().iter().zip(&self.of_identity);
+        identities.filter(|(identity, _)| has(identity)).flat_map(|(_, classes)| classes).copied().collect()
+    }
+
+    /// For each range of a family: the range, the blocks that hold it, and the marks that do.
+    pub(crate) fn ranges(&self, family: Family) -> Vec<(IpRange, BlockSet)> {
+        self.space.ranges(family).collect()
+    }
+
+    /// The sets of blocks that lie in the mark with this number.
+    pub(crate) fn in_mark(&self, mark: usize) -> &[BlockSet] {
+        self.space.sets_with(self.blocks + mark)
+    }
+}

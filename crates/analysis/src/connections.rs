@@ -1,0 +1,330 @@
+//! Every connection that is allowed in a cluster: between its pods, and between them and the outside.
+//!
+//! What is answered for are new connections after destination NAT (SEMANTICS G-1). A pod always reaches itself
+//! (A41); that is not listed. Host-network pods count as their node (G-4). Connections in which no pod takes part are
+//! no policy's business and not listed either.
+
+use std::collections::{BTreeSet, HashMap};
+
+use palisade_policy::{Cluster, Family, IpRange, Name, ObjectKey, Phase, Pod, Traffic};
+
+use crate::{
+    endpoint::Endpoint,
+    grouping::{End, Ends, Group, GroupId},
+    interner::TrafficId,
+    reach::{Cell, Reach, Unit},
+    space::merged,
+};
+
+/// What ends stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum GroupBy {
+    /// Workloads; one whose pods are not all treated alike is shown in parts. The answer is exact.
+    #[default]
+    Workload,
+    /// Single pods. Exact, and as long as the square of their number: filter.
+    Pod,
+    /// Namespaces. An edge holds what some pod may use to some pod; [`Edge::exact`] says whether every pair may.
+    Namespace,
+    /// Pods that are treated alike in every respect, of whatever workloads. Exact, and the shortest exact answer.
+    Class,
+}
+
+/// What to answer.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What ends stand for.
+    pub group_by: GroupBy,
+    /// Only connections from these ends.
+    pub from: Option<Filter>,
+    /// Only connections to these ends.
+    pub to: Option<Filter>,
+    /// Only this of what is allowed or denied.
+    pub traffic: Option<Traffic>,
+    /// Say what is denied instead of what is allowed.
+    pub only_denied: bool,
+    /// Whether nodes are ends.
+    pub nodes: bool,
+}
+
+/// A choice of ends: those that any part of it chooses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Ends that have one of these pods.
+    pub pods: BTreeSet<ObjectKey>,
+    /// Ends within these namespaces; classes with a pod in them.
+    pub namespaces: BTreeSet<Name>,
+    /// Ends that have one of these nodes.
+    pub nodes: BTreeSet<Name>,
+    /// Outside addresses in these ranges, and no others: ends are cut at their edges.
+    pub ranges: Vec<IpRange>,
+}
+
+impl Filter {
+    fn chooses(&self, end: &End) -> bool {
+        match &end.endpoint {
+            Endpoint::Workload(w) => {
+                self.namespaces.contains(&w.namespace) || self.holds_pod_of(&end.endpoint)
+            }
+            Endpoint::Pod { key, .. } => self.namespaces.contains(&key.namespace) || self.pods.contains(key),
+            Endpoint::Namespace(name) => {
+                self.namespaces.contains(name) || self.pods.iter().any(|p| p.namespace == *name)
+            }
+            Endpoint::Class(all) => {
+                all.iter().any(|w| self.namespaces.contains(&w.namespace)) || self.holds_pod_of(&end.endpoint)
+            }
+            Endpoint::OwnNode(_) | Endpoint::Nodes(_) => {
+                end.placement.nodes.iter().any(|n| self.nodes.contains(n))
+            }
+            // The ranges are marks: no range of an end lies both inside and outside.
+            Endpoint::External(e) => {
+                e.ranges.iter().any(|range| self.ranges.iter().any(|own| own.contains(range.first)))
+            }
+        }
+    }
+
+    fn holds_pod_of(&self, endpoint: &Endpoint) -> bool {
+        self.pods.iter().any(|pod| endpoint.holds_pod(pod))
+    }
+
+    /// Its ranges as marks: one per family.
+    fn marks(&self) -> impl Iterator<Item = Vec<IpRange>> {
+        let of =
+            |family| self.ranges.iter().copied().filter(move |r| Family::of(r.first) == family).collect();
+        Family::BOTH.map(of).into_iter().map(merged).filter(|ranges| !ranges.is_empty())
+    }
+}
+
+/// IP families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Families {
+    /// Whether `family` is one of them.
+    #[must_use]
+    pub fn contains(self, family: Family) -> bool {
+        if family == Family::V4 { self.v4 } else { self.v6 }
+    }
+}
+
+/// What one end may open to another; or what it may not, if that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge<'a> {
+    /// Who opens: an index into [`Connections::endpoints`].
+    pub from: usize,
+    /// Who is called, likewise. Equal to `from`: between different pods of it.
+    pub to: usize,
+    /// In which families. Where both ends have both and may use the same in both, there is one edge; else one each.
+    pub families: Families,
+    /// Which protocols and destination ports.
+    pub traffic: &'a Traffic,
+    /// Whether every pair of addresses that the ends stand for may use all of it. False only by namespace.
+    pub exact: bool,
+}
+
+/// A pod on which no policy acts, since it uses its node's network or has no address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bystander {
+    /// The pod.
+    pub pod: ObjectKey,
+    /// The kind of what it belongs to; `Pod` for a bare pod.
+    pub workload_kind: Name,
+    /// The name of what it belongs to.
+    pub workload_name: Name,
+    /// The node that it runs on, if it uses that node's network: look there for its connections.
+    pub host_network_of: Option<Name>,
+}
+
+/// Every connection of a cluster. Equal clusters give equal answers in equal order, whatever order they were read in.
+#[derive(Debug)]
+pub struct Connections {
+    reach: Reach,
+    ends: Vec<End>,
+    groups: Groups,
+    from: Vec<usize>,
+    to: Vec<usize>,
+    /// What is shown of each set of traffic.
+    shown: Vec<Traffic>,
+    bystanders: Vec<Bystander>,
+}
+
+/// What pairs of groups may send, and whether every pair of their units may send it.
+type Sums = HashMap<(GroupId, GroupId), (Cell, bool)>;
+
+#[derive(Debug)]
+enum Groups {
+    /// The unit that speaks for each group.
+    Alike(Vec<u32>),
+    /// What was summed up for pairs of groups.
+    Summed(Sums),
+}
+
+impl Connections {
+    /// Answers for a cluster. `O(pods + policies × what they name + classes²)`; the pairs of ends are walked when
+    /// [`Self::edges`] is.
+    #[must_use]
+    pub fn new(cluster: &Cluster, options: &Options) -> Self {
+        let filters = options.from.iter().chain(&options.to);
+        let marks: Vec<Vec<IpRange>> = filters.flat_map(Filter::marks).collect();
+        let mut reach = Reach::new(cluster, &marks);
+        let Ends { groups, ends } = Ends::new(&reach, options.group_by, options.nodes);
+        let groups = if options.group_by == GroupBy::Namespace {
+            Groups::Summed(sums(&mut reach, &groups, &ends))
+        } else {
+            Groups::Alike(groups.iter().map(|g| g.units[0].0).collect())
+        };
+        let chosen = |filter: &Option<Filter>| -> Vec<usize> {
+            let is_chosen = |end: &End| filter.as_ref().is_none_or(|f| f.chooses(end));
+            ends.iter().enumerate().filter(|(_, end)| is_chosen(end)).map(|(i, _)| i).collect()
+        };
+        let (from, to) = (chosen(&options.from), chosen(&options.to));
+        let shown = reach.traffics.all().iter().map(|traffic| {
+            let traffic =
+                if options.only_denied { Traffic::all().difference(traffic) } else { traffic.clone() };
+            options.traffic.as_ref().map_or_else(|| traffic.clone(), |only| traffic.intersection(only))
+        });
+        let shown = shown.collect();
+        Self { shown, reach, ends, groups, from, to, bystanders: bystanders(cluster) }
+    }
+
+    /// The ends, sorted. All of them, whatever was filtered.
+    pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &Endpoint> {
+        self.ends.iter().map(|end| &end.endpoint)
+    }
+
+    /// The end with this index. Panics if there is none.
+    #[must_use]
+    pub fn endpoint(&self, index: usize) -> &Endpoint {
+        &self.ends[index].endpoint
+    }
+
+    /// The pods on which no policy acts; sorted.
+    #[must_use]
+    pub fn bystanders(&self) -> &[Bystander] {
+        &self.bystanders
+    }
+
+    /// How many peer classes there are: sets of addresses that no policy tells apart.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.reach.classes
+    }
+
+    /// The edges that are not empty, sorted by their ends. `O(from × to)` for the whole walk.
+    pub fn edges(&self) -> impl Iterator<Item = Edge<'_>> {
+        self.from.iter().flat_map(move |&from| {
+            self.to.iter().flat_map(move |&to| self.between(from, to)).filter(|edge| !edge.traffic.is_none())
+        })
+    }
+
+    /// What is shown between two ends; nothing if no connection between them is possible, or none that a policy
+    /// could act on. May be empty of traffic.
+    pub fn between(&self, from: usize, to: usize) -> impl Iterator<Item = Edge<'_>> {
+        let cell = self.cell(from, to);
+        let edge = |id: TrafficId, v4, v6, exact| {
+            let traffic = &self.shown[id as usize];
+            Edge { from, to, families: Families { v4, v6 }, traffic, exact }
+        };
+        let edges = match cell {
+            Some(([Some(v4), Some(v6)], exact))
+                if v4 == v6 || self.shown[v4 as usize] == self.shown[v6 as usize] =>
+            {
+                [Some(edge(v4, true, true, exact)), None]
+            }
+            Some(([v4, v6], exact)) => {
+                [v4.map(|id| edge(id, true, false, exact)), v6.map(|id| edge(id, false, true, exact))]
+            }
+            None => [None, None],
+        };
+        edges.into_iter().flatten()
+    }
+
+    /// What one end may send to another, and whether all pairs may; `None` if there are no such pairs.
+    fn cell(&self, from: usize, to: usize) -> Option<(Cell, bool)> {
+        let (source, target) = (&self.ends[from], &self.ends[to]);
+        if from == to && source.placement.pods < 2 {
+            return None;
+        }
+        if !may_exchange(source, target) || (target.endpoint.is_pods() && !target.placement.may_meet(source))
+        {
+            return None;
+        }
+        match &self.groups {
+            Groups::Alike(firsts) => {
+                let unit = |end: &End| &self.reach.units[firsts[end.group as usize] as usize];
+                Some((unit_cell(&self.reach, source, unit(source), unit(target)), true))
+            }
+            Groups::Summed(sums) => sums.get(&(source.group, target.group)).copied(),
+        }
+    }
+}
+
+/// Whether connections between two ends of these kinds are any policy's business. The own node is only ever a source:
+/// as a destination it is a node like any other (SEMANTICS G-5).
+fn may_exchange(from: &End, to: &End) -> bool {
+    let own_node = matches!(to.endpoint, Endpoint::OwnNode(_));
+    (from.endpoint.is_pods() && !own_node) || to.endpoint.is_pods()
+}
+
+/// What one unit of `from` may send to another unit.
+fn unit_cell(reach: &Reach, from: &End, source: &Unit, target: &Unit) -> Cell {
+    if matches!(from.endpoint, Endpoint::OwnNode(_)) {
+        reach.cell_from_own_node(source, target)
+    } else {
+        reach.cell(source, target)
+    }
+}
+
+/// Sums up what the units of ends may send to each other. `O(units²)`.
+fn sums(reach: &mut Reach, groups: &[Group], ends: &[End]) -> Sums {
+    let mut sums = Sums::new();
+    for from in ends {
+        for to in ends {
+            if !may_exchange(from, to) {
+                continue;
+            }
+            let mut found: [BTreeSet<TrafficId>; 2] = Default::default();
+            for (source, pods) in &groups[from.group as usize].units {
+                for (target, placement) in &groups[to.group as usize].units {
+                    let itself = source == target && pods.pods < 2;
+                    if itself || (to.endpoint.is_pods() && !placement.may_meet(from)) {
+                        continue;
+                    }
+                    let unit = |id: u32| &reach.units[id as usize];
+                    let cell = unit_cell(reach, from, unit(*source), unit(*target));
+                    found.iter_mut().zip(cell).for_each(|(found, id)| found.extend(id));
+                }
+            }
+            let exact = found.iter().all(|ids| ids.len() < 2);
+            let cell = found.map(|ids| {
+                let all = ids.iter().map(|id| reach.traffic(*id)).fold(None, |sum: Option<Traffic>, t| {
+                    Some(sum.map_or_else(|| t.clone(), |sum| sum.union(t)))
+                });
+                all.map(|all| reach.traffics.id(all))
+            });
+            if cell != [None, None] {
+                sums.insert((from.group, to.group), (cell, exact));
+            }
+        }
+    }
+    sums
+}
+
+/// The pods on which no policy acts, though they may come to have an address.
+fn bystanders(cluster: &Cluster) -> Vec<Bystander> {
+    let still = |p: &&Pod| !p.is_live() && !matches!(p.phase, Phase::Succeeded | Phase::Failed);
+    let pods = cluster.pods.values().filter(still).map(|pod| {
+        let (workload_kind, workload_name) = match &pod.workload {
+            Some(workload) => (workload.kind.clone(), workload.name.clone()),
+            None => ("Pod".into(), pod.key.name.clone()),
+        };
+        let host_network_of = pod.node.clone().filter(|_| pod.host_network);
+        Bystander { pod: pod.key.clone(), workload_kind, workload_name, host_network_of }
+    });
+    pods.collect()
+}

@@ -1,0 +1,146 @@
+//! The ends of two answers brought together: workloads by name, nodes by name and address, outside addresses cut where
+//! either answer cuts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use palisade_policy::{Family, IpRange, Name, address::from_number, address::max_number, address::to_number};
+
+use crate::{
+    Connections, Endpoint,
+    endpoint::{ExternalRanges, NodeAddresses, WorkloadPods},
+    space::merged,
+};
+
+/// An end that either answer has, or both.
+#[derive(Clone, Debug)]
+pub(crate) struct Matched {
+    /// What it is; the same whichever answer comes first.
+    pub(crate) endpoint: Endpoint,
+    /// Its place in the first answer and in the second.
+    pub(crate) at: [Option<usize>; 2],
+    /// Whether it may stand for fewer pods than its ends in the answers, and if so for how many.
+    pub(crate) part: Option<usize>,
+}
+
+/// All ends of two answers by workload, sorted. Each pod, node address and outside address is in exactly one.
+pub(crate) fn matched(a: &Connections, b: &Connections) -> Vec<Matched> {
+    let mut out = workloads([a, b]);
+    out.extend(nodes([a, b], true));
+    out.extend(nodes([a, b], false));
+    out.extend(Family::BOTH.into_iter().flat_map(|family| externals([a, b], family)));
+    out.sort_by(|x, y| x.endpoint.cmp(&y.endpoint));
+    out
+}
+
+type Parts<'a> = Vec<(usize, &'a WorkloadPods)>;
+
+fn workloads(answers: [&Connections; 2]) -> Vec<Matched> {
+    let mut found: BTreeMap<(&Name, &Name, &Name), [Parts<'_>; 2]> = BTreeMap::new();
+    for (side, answer) in answers.into_iter().enumerate() {
+        for (i, endpoint) in answer.endpoints().enumerate() {
+            if let Endpoint::Workload(w) = endpoint {
+                found.entry((&w.namespace, &w.name, &w.kind)).or_default()[side].push((i, w));
+            }
+        }
+    }
+    let mut out = Vec::new();
+    for [before, after] in found.into_values() {
+        match (&before[..], &after[..]) {
+            // Pods come and go: a workload whose pods are alike on both sides is one thing.
+            ([(a, before)], [(b, after)]) => {
+                let pods: BTreeSet<Name> = before.pods.iter().chain(&after.pods).cloned().collect();
+                let pods = WorkloadPods { pods: pods.into_iter().collect(), ..(*before).clone() };
+                out.push(Matched {
+                    endpoint: Endpoint::Workload(pods),
+                    at: [Some(*a), Some(*b)],
+                    part: None,
+                });
+            }
+            _ => out.extend(parts(&before, &after)),
+        }
+    }
+    out
+}
+
+/// Parts by pods: those in both answers under each pair of parts, and those in one alone.
+fn parts(before: &Parts<'_>, after: &Parts<'_>) -> Vec<Matched> {
+    let places = |parts: &Parts<'_>| -> BTreeMap<Name, usize> {
+        parts.iter().flat_map(|(i, w)| w.pods.iter().map(move |p| (p.clone(), *i))).collect()
+    };
+    let (a, b) = (places(before), places(after));
+    let mut found: BTreeMap<[Option<usize>; 2], Vec<Name>> = BTreeMap::new();
+    for pod in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {
+        found.entry([a.get(pod).copied(), b.get(pod).copied()]).or_default().push(pod.clone());
+    }
+    let Some((_, first)) = before.first().or(after.first()) else { return Vec::new() };
+    let whole = found.len() == 1;
+    let part = found.into_iter().map(|(at, pods)| {
+        let part = Some(pods.len());
+        let pods = WorkloadPods { pods, whole, ..(*first).clone() };
+        Matched { endpoint: Endpoint::Workload(pods), at, part }
+    });
+    part.collect()
+}
+
+fn nodes(answers: [&Connections; 2], own: bool) -> Vec<Matched> {
+    let mut found: BTreeMap<(Name, IpAddr), [Option<usize>; 2]> = BTreeMap::new();
+    for (side, answer) in answers.into_iter().enumerate() {
+        for (i, endpoint) in answer.endpoints().enumerate() {
+            let nodes = match endpoint {
+                Endpoint::OwnNode(nodes) if own => nodes,
+                Endpoint::Nodes(nodes) if !own => nodes,
+                _ => continue,
+            };
+            for node in nodes {
+                for address in &node.addresses {
+                    found.entry((node.name.clone(), *address)).or_default()[side] = Some(i);
+                }
+            }
+        }
+    }
+    let mut by_place: BTreeMap<[Option<usize>; 2], BTreeMap<Name, Vec<IpAddr>>> = BTreeMap::new();
+    for ((name, address), at) in found {
+        by_place.entry(at).or_default().entry(name).or_default().push(address);
+    }
+    let ends = by_place.into_iter().map(|(at, nodes)| {
+        let nodes = nodes.into_iter().map(|(name, addresses)| NodeAddresses { name, addresses }).collect();
+        let endpoint = if own { Endpoint::OwnNode(nodes) } else { Endpoint::Nodes(nodes) };
+        Matched { endpoint, at, part: None }
+    });
+    ends.collect()
+}
+
+fn externals(answers: [&Connections; 2], family: Family) -> Vec<Matched> {
+    let cuts = answers.map(|answer| {
+        let mut cuts: Vec<(u128, usize)> = Vec::new();
+        for (i, endpoint) in answer.endpoints().enumerate() {
+            if let Endpoint::External(e) = endpoint
+                && e.family == family
+            {
+                cuts.extend(e.ranges.iter().map(|r| (to_number(r.first), i)));
+            }
+        }
+        cuts.sort_unstable();
+        cuts
+    });
+    let starts: BTreeSet<u128> = cuts.iter().flatten().map(|(start, _)| *start).collect();
+    let starts: Vec<u128> = starts.into_iter().collect();
+    let mut found: BTreeMap<[Option<usize>; 2], Vec<IpRange>> = BTreeMap::new();
+    for (i, start) in starts.iter().enumerate() {
+        let last = starts.get(i + 1).map_or(max_number(family), |next| next - 1);
+        let at = [&cuts[0], &cuts[1]].map(|cuts| {
+            let after = cuts.partition_point(|(first, _)| first <= start);
+            cuts.get(after.checked_sub(1)?).map(|(_, end)| *end)
+        });
+        let range = IpRange { first: from_number(family, *start), last: from_number(family, last) };
+        found.entry(at).or_default().push(range);
+    }
+    let ends = found.into_iter().map(|(at, ranges)| {
+        let endpoint = Endpoint::External(ExternalRanges { family, ranges: merged(ranges) });
+        Matched { endpoint, at, part: None }
+    });
+    ends.collect()
+}

@@ -1,0 +1,388 @@
+//! The laws of connections: they say what the reference says, for every pair of ends, address by address.
+//!
+//! `PALISADE_CASES` sets the number of random clusters of each law.
+
+#[path = "support/pairs.rs"]
+mod ends;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ends::{on_its_own_node, says};
+use palisade_analysis::{
+    Connections, Endpoint, GroupBy, Options,
+    connections::{Families, Filter},
+};
+use palisade_policy::{
+    Cluster, Direction, Endpoint as At, Family, IpRange, Peer, Pod, Protocol, Traffic,
+    address::{from_number, max_number, to_number},
+    random::{Rng, Shape, Style, cluster, endpoints, flows, traffic},
+};
+use support::{cases, hold};
+
+fn all(group_by: GroupBy) -> Options {
+    Options { group_by, nodes: true, ..Options::default() }
+}
+
+/// The edges by their ends and families.
+fn table(connections: &Connections) -> BTreeMap<(usize, usize, Family), Traffic> {
+    let mut out = BTreeMap::new();
+    for edge in connections.edges() {
+        for family in Family::BOTH.into_iter().filter(|f| edge.families.contains(*f)) {
+            let before = out.insert((edge.from, edge.to, family), edge.traffic.clone());
+            assert!(before.is_none(), "two edges for one pair and family");
+        }
+    }
+    out
+}
+
+/// The one end that stands for `at`, as the other end sees it.
+fn end(connections: &Connections, at: &At, as_own_node: bool) -> Result<usize, String> {
+    let found: Vec<usize> = connections
+        .endpoints()
+        .enumerate()
+        .filter(|(_, e)| match at {
+            At::Pod { key, .. } => e.holds_pod(key),
+            At::Node { name, address } => {
+                e.holds_node(name, *address) && matches!(e, Endpoint::OwnNode(_)) == as_own_node
+            }
+            At::External(address) => e.holds_external(*address),
+        })
+        .map(|(i, _)| i)
+        .collect();
+    match found[..] {
+        [one] => Ok(one),
+        _ => Err(format!("{at} is in {} ends", found.len())),
+    }
+}
+
+/// Every pair of different ends, at least one of them a pod, in a family that they share.
+fn pairs(cluster: &Cluster) -> Vec<(At, At)> {
+    let ends = endpoints(cluster);
+    let pod = |at: &At| if let At::Pod { key, .. } = at { Some(key.clone()) } else { None };
+    let mut out = Vec::new();
+    for source in &ends {
+        for target in ends.iter().filter(|t| Family::of(t.address()) == Family::of(source.address())) {
+            if (pod(source).is_some() || pod(target).is_some()) && pod(source) != pod(target) {
+                out.push((source.clone(), target.clone()));
+            }
+        }
+    }
+    out
+}
+
+fn agrees(cluster: &Cluster, group_by: GroupBy, rng: &mut Rng) -> Result<(), String> {
+    let connections = Connections::new(cluster, &all(group_by));
+    let (table, ports) = (table(&connections), traffic(cluster));
+    for (source, target) in pairs(cluster) {
+        let from = end(&connections, &source, on_its_own_node(cluster, &source, &target))?;
+        let to = end(&connections, &target, false)?;
+        let nothing = Traffic::none();
+        let allowed = table.get(&(from, to, Family::of(source.address()))).unwrap_or(&nothing);
+        for _ in 0..5 {
+            let (protocol, port) = ports[rng.usize(..ports.len())];
+            let expected = says(cluster, &source, &target, protocol, port);
+            if allowed.contains(protocol, port) != expected {
+                return Err(format!(
+                    "{source} to {target}, {protocol} {port}: reference {expected}, edge {allowed}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn workloads_agree_with_the_reference_for_every_pair() {
+    hold(cases(400), &Shape::strange(), |c, rng| agrees(c, GroupBy::Workload, rng));
+    hold(cases(400), &Shape::tiered(), |c, rng| agrees(c, GroupBy::Workload, rng));
+}
+
+#[test]
+fn pods_and_classes_agree_with_the_reference_for_every_pair() {
+    hold(cases(200), &Shape::tiered(), |c, rng| agrees(c, GroupBy::Pod, rng));
+    hold(cases(200), &Shape::tiered(), |c, rng| agrees(c, GroupBy::Class, rng));
+    hold(cases(15), &Shape::medium(), |c, rng| agrees(c, GroupBy::Class, rng));
+}
+
+/// A cluster like those in production, too big for every pair: a sample of flows.
+#[test]
+fn a_production_cluster_agrees_with_the_reference() {
+    let (mut allowed, mut denied) = (0, 0);
+    for seed in 0..3 {
+        let rng = &mut Rng::with_seed(seed);
+        let world = cluster(rng, &Shape::realistic(1_000, 250));
+        let connections = Connections::new(&world, &all(GroupBy::Workload));
+        assert!(connections.classes() < 200, "{} classes for 20 workloads", connections.classes());
+        let table = table(&connections);
+        for flow in flows(rng, &world, 800) {
+            let (source, target) = (&flow.source, &flow.destination);
+            let no_pod = ![source, target].iter().any(|e| matches!(e, At::Pod { .. }));
+            if no_pod || source == target {
+                continue;
+            }
+            let from = end(&connections, source, on_its_own_node(&world, source, target)).unwrap();
+            let to = end(&connections, target, false).unwrap();
+            let shown = table.get(&(from, to, Family::of(source.address())));
+            let shown = shown.is_some_and(|t| t.contains(flow.protocol, flow.port));
+            assert_eq!(
+                shown,
+                says(&world, source, target, flow.protocol, flow.port),
+                "seed {seed}: {flow:?}"
+            );
+            allowed += usize::from(shown);
+            denied += usize::from(!shown);
+        }
+    }
+    assert!(allowed > 10 && denied > 10, "{allowed} allowed, {denied} denied");
+}
+
+/// Pods that no policy acts on are named, each once, and are no ends.
+#[test]
+fn bystanders_are_named() {
+    let mut seen = 0;
+    for seed in 0..100 {
+        let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());
+        let connections = Connections::new(&world, &all(GroupBy::Pod));
+        for bystander in connections.bystanders() {
+            let pod = &world.pods[&bystander.pod];
+            assert!(!pod.is_live() && !connections.endpoints().any(|e| e.holds_pod(&pod.key)));
+            assert_eq!(bystander.host_network_of.is_some(), pod.host_network && pod.node.is_some());
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "{seen}");
+}
+
+#[test]
+fn namespaces_say_what_some_pair_may_do_and_whether_all_may() {
+    hold(cases(150), &Shape::tiered(), |cluster, rng| {
+        let connections = Connections::new(cluster, &all(GroupBy::Namespace));
+        let (table, ports) = (table(&connections), traffic(cluster));
+        let exact: BTreeMap<_, _> = connections.edges().map(|e| ((e.from, e.to), e.exact)).collect();
+        for _ in 0..4 {
+            let (protocol, port) = ports[rng.usize(..ports.len())];
+            let mut some: BTreeMap<(usize, usize, Family), BTreeSet<bool>> = BTreeMap::new();
+            for (source, target) in pairs(cluster) {
+                let from = end(&connections, &source, on_its_own_node(cluster, &source, &target))?;
+                let to = end(&connections, &target, false)?;
+                let family = Family::of(source.address());
+                let said = says(cluster, &source, &target, protocol, port);
+                some.entry((from, to, family)).or_default().insert(said);
+            }
+            for (key, said) in some {
+                let shown = table.get(&key).is_some_and(|t| t.contains(protocol, port));
+                if shown != said.contains(&true) {
+                    return Err(format!("{key:?} {protocol} {port}: shown {shown}, pairs {said:?}"));
+                }
+                if said.len() == 2 && exact.get(&(key.0, key.1)) != Some(&false) {
+                    return Err(format!("{key:?} claims to hold for all pairs"));
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+/// What is denied is what is not allowed, for the pairs that there are.
+#[test]
+fn denied_is_the_rest() {
+    hold(cases(200), &Shape::tiered(), |cluster, _| {
+        let allowed = Connections::new(cluster, &all(GroupBy::Workload));
+        let denied = Connections::new(cluster, &Options { only_denied: true, ..all(GroupBy::Workload) });
+        let (yes, no) = (table(&allowed), table(&denied));
+        let nothing = Traffic::none();
+        for from in 0..allowed.endpoints().len() {
+            for to in 0..allowed.endpoints().len() {
+                for edge in allowed.between(from, to) {
+                    for family in Family::BOTH.into_iter().filter(|f| edge.families.contains(*f)) {
+                        let key = (from, to, family);
+                        let (y, n) = (yes.get(&key).unwrap_or(&nothing), no.get(&key).unwrap_or(&nothing));
+                        if !y.intersection(n).is_none() || !y.union(n).is_all() {
+                            return Err(format!("{key:?}: allowed {y}, denied {n}"));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+fn boundaries(cluster: &Cluster) -> BTreeSet<std::net::IpAddr> {
+    let mut out = BTreeSet::new();
+    let rules =
+        cluster.policies.values().flat_map(|p| Direction::BOTH.into_iter().filter_map(|d| p.rules(d)));
+    for entry in rules.flatten().filter_map(|r| r.peers.as_ref()).flatten() {
+        if let Peer::Block(block) = &entry.peer {
+            for net in block.except.iter().chain([&block.cidr]) {
+                let range = IpRange::of_net(net);
+                out.extend([range.first, range.last]);
+            }
+        }
+    }
+    out
+}
+
+/// The outside is the whole address space, each address once, and cut nowhere but where a policy cuts.
+#[test]
+fn external_ranges_partition_the_address_space() {
+    hold(cases(400), &Shape::tiered(), |cluster, _| {
+        let connections = Connections::new(cluster, &Options::default());
+        let cuts = boundaries(cluster);
+        for family in Family::BOTH {
+            let mut ranges: Vec<(IpRange, usize)> = Vec::new();
+            for (i, endpoint) in connections.endpoints().enumerate() {
+                if let Endpoint::External(e) = endpoint
+                    && e.family == family
+                {
+                    ranges.extend(e.ranges.iter().map(|r| (*r, i)));
+                }
+            }
+            ranges.sort_unstable();
+            let mut next = Some(0);
+            let mut before = None;
+            for (range, end) in &ranges {
+                if next != Some(to_number(range.first)) {
+                    return Err(format!("{range} leaves a hole or overlaps"));
+                }
+                if before == Some(end) {
+                    return Err(format!("{range} and its neighbour are one end"));
+                }
+                let (first, last) = (to_number(range.first), to_number(range.last));
+                let cut_before = first == 0
+                    || cuts.contains(&range.first)
+                    || cuts.contains(&from_number(family, first - 1));
+                if !cut_before {
+                    return Err(format!("no policy cuts at {range}"));
+                }
+                next = last.checked_add(1).filter(|n| *n <= max_number(family));
+                before = Some(end);
+            }
+            if next.is_some() || ranges.is_empty() {
+                return Err(format!("the end of {family} is missing"));
+            }
+        }
+        Ok(())
+    });
+}
+
+/// The same objects under other names of files, with rules, peers and ports in another order.
+fn reordered(cluster: &Cluster, rng: &mut Rng) -> Cluster {
+    let mut out = cluster.clone();
+    for policy in out.policies.values_mut() {
+        // Among cluster-wide rules order means something.
+        let ordered = policy.tier != palisade_policy::Tier::Developer;
+        let policy = std::sync::Arc::make_mut(policy);
+        for rules in [&mut policy.ingress, &mut policy.egress].into_iter().flatten() {
+            if !ordered {
+                rng.shuffle(rules);
+            }
+            for rule in rules {
+                rule.peers.iter_mut().for_each(|p| rng.shuffle(p));
+                rule.ports.iter_mut().for_each(|p| rng.shuffle(p));
+            }
+        }
+    }
+    for pod in out.pods.values_mut() {
+        let mut ports = pod.ports.to_vec();
+        rng.shuffle(&mut ports);
+        pod.ports = ports.into();
+        rng.shuffle(&mut pod.addresses);
+    }
+    out
+}
+
+#[test]
+fn the_order_of_objects_never_shows() {
+    let print = |c: &Cluster, group_by| {
+        let connections = Connections::new(c, &all(group_by));
+        let endpoints: Vec<String> = connections.endpoints().map(|e| format!("{e:?}")).collect();
+        let edges: Vec<String> = connections.edges().map(|e| format!("{e:?}")).collect();
+        (endpoints, edges)
+    };
+    for shape in [Shape::tiered(), Shape { style: Style::Buildable, ..Shape::medium() }] {
+        hold(cases(120), &shape, |cluster, rng| {
+            let other = reordered(cluster, rng);
+            for group_by in [GroupBy::Workload, GroupBy::Pod, GroupBy::Namespace, GroupBy::Class] {
+                if print(cluster, group_by) != print(&other, group_by) {
+                    return Err(format!("{group_by:?} depends on the order"));
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+/// A filter shows a part of the whole answer, and outside addresses exactly those that it names.
+#[test]
+fn a_filter_shows_a_part_of_the_answer() {
+    hold(cases(150), &Shape::tiered(), |cluster, rng| {
+        let at = &palisade_policy::random::EXTERNALS[rng.usize(..5)];
+        let near = |n: u128| from_number(Family::of(*at), n);
+        let range = IpRange { first: *at, last: near(to_number(*at) + 3) };
+        let pods: BTreeSet<_> = cluster.pods.keys().take(2).cloned().collect();
+        let chosen = Filter { pods: pods.clone(), ranges: vec![range], ..Filter::default() };
+        let only = Traffic::of(Protocol::Tcp, palisade_policy::PortSet::range(80, 90));
+        let options = Options { from: Some(chosen), traffic: Some(only.clone()), ..all(GroupBy::Workload) };
+        let (whole, part) =
+            (Connections::new(cluster, &all(GroupBy::Workload)), Connections::new(cluster, &options));
+        let whole_table = table(&whole);
+        for edge in part.edges() {
+            match part.endpoint(edge.from) {
+                Endpoint::Workload(w)
+                    if pods.iter().any(|p| p.namespace == w.namespace && w.pods.contains(&p.name)) => {}
+                Endpoint::External(e)
+                    if e.ranges.iter().all(|r| range.contains(r.first) && range.contains(r.last)) => {}
+                other => return Err(format!("{other} was not asked for")),
+            }
+            let same = |e: &Endpoint| match e {
+                Endpoint::External(e) => end(&whole, &At::External(e.ranges[0].first), false),
+                other => whole.endpoints().position(|o| o == other).ok_or_else(|| format!("{other} is new")),
+            };
+            let (from, to) = (same(part.endpoint(edge.from))?, same(part.endpoint(edge.to))?);
+            for family in Family::BOTH.into_iter().filter(|f| edge.families.contains(*f)) {
+                let expected = whole_table.get(&(from, to, family)).map(|t| t.intersection(&only));
+                if expected.as_ref() != Some(edge.traffic) {
+                    return Err(format!("{from} to {to}: {expected:?}, shown {}", edge.traffic));
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_two_families_of_a_pair_are_told_apart_where_they_differ() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..80 {
+        let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());
+        seen.extend(Connections::new(&world, &Options::default()).edges().map(|e| e.families));
+    }
+    let families = |v4, v6| Families { v4, v6 };
+    assert_eq!(seen, BTreeSet::from([families(true, true), families(true, false), families(false, true)]));
+}
+
+#[test]
+fn a_workload_whose_pods_differ_is_shown_in_parts() {
+    let mut split = 0;
+    for seed in 0..40 {
+        let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());
+        let connections = Connections::new(&world, &Options::default());
+        let mut pods = BTreeSet::new();
+        for endpoint in connections.endpoints() {
+            if let Endpoint::Workload(w) = endpoint {
+                split += usize::from(!w.whole);
+                for pod in &w.pods {
+                    assert!(pods.insert((w.namespace.clone(), pod.clone())), "a pod is in two parts");
+                }
+            }
+        }
+        let owners =
+            world.pods.values().filter(|p| p.is_live()).filter(|p: &&Pod| {
+                p.addresses.iter().any(|a| world.pod_at(*a).is_some_and(|o| o.key == p.key))
+            });
+        assert_eq!(pods.len(), owners.count());
+    }
+    assert!(split > 40, "{split}");
+}

@@ -1,0 +1,204 @@
+//! The laws of differences: a diff says what the reference says on both sides, and which policies made the difference.
+
+#[path = "support/pairs.rs"]
+mod ends;
+mod support;
+
+use std::sync::Arc;
+
+use ends::{on_its_own_node, says};
+use palisade_analysis::{
+    Endpoint,
+    diff::{Change, Diff, PolicyChange, Presence, diff},
+};
+use palisade_policy::{
+    Cluster, Endpoint as At, Family, PolicyKey, Traffic,
+    random::{self, Rng, Shape, Style, endpoints, traffic},
+};
+use support::{cases, hold};
+
+/// A later state of a cluster: a few edits, mostly of policies.
+fn later(rng: &mut Rng, cluster: &Cluster) -> Cluster {
+    let mut out = cluster.clone();
+    for _ in 0..rng.usize(1..6) {
+        let edit = random::change(rng, Style::Tiered, &out);
+        out.apply(edit);
+    }
+    out
+}
+
+/// A later state in which only policies are other ones.
+fn with_other_policies(rng: &mut Rng, cluster: &Cluster) -> Cluster {
+    let other = later(rng, cluster);
+    Cluster { policies: other.policies, ..cluster.clone() }
+}
+
+fn holds(end: &Endpoint, at: &At, own_node: bool) -> bool {
+    match at {
+        At::Pod { key, .. } => end.holds_pod(key),
+        At::Node { name, address } => {
+            end.holds_node(name, *address) && matches!(end, Endpoint::OwnNode(_)) == own_node
+        }
+        At::External(address) => end.holds_external(*address),
+    }
+}
+
+fn change_between<'d>(
+    diff: &'d Diff,
+    source: &At,
+    target: &At,
+    own: bool,
+) -> Result<Option<&'d Change>, String> {
+    let family = Family::of(source.address());
+    let found: Vec<&Change> = diff
+        .changes
+        .iter()
+        .filter(|c| c.families.contains(family) && holds(&c.from, source, own) && holds(&c.to, target, false))
+        .collect();
+    if found.len() > 1 {
+        Err(format!("{source} to {target} changes {} times", found.len()))
+    } else {
+        Ok(found.first().copied())
+    }
+}
+
+/// For every pair that exists on both sides, the diff says what the reference answers differently.
+#[test]
+fn a_diff_is_what_the_reference_answers_differently() {
+    hold(cases(250), &Shape::tiered(), |a, rng| {
+        let b = &if rng.bool() { with_other_policies(rng, a) } else { later(rng, a) };
+        let found = diff(a, b, true);
+        // A pod that came to belong to another workload is another end.
+        let workload = |c: &Cluster, at: &At| match at {
+            At::Pod { key, .. } => c.pods[key].workload.clone(),
+            At::Node { .. } | At::External(_) => None,
+        };
+        let others = endpoints(b);
+        let mut ends = endpoints(a);
+        ends.retain(|at| others.contains(at) && workload(a, at) == workload(b, at));
+        let mut ports = traffic(a);
+        ports.extend(traffic(b));
+        let nothing = Traffic::none();
+        let pod = |at: &At| if let At::Pod { key, .. } = at { Some(key.clone()) } else { None };
+        for source in &ends {
+            for target in &ends {
+                let same_family = Family::of(source.address()) == Family::of(target.address());
+                let own = on_its_own_node(a, source, target);
+                if !same_family || pod(source) == pod(target) || own != on_its_own_node(b, source, target) {
+                    continue;
+                }
+                let change = change_between(&found, source, target, own)?;
+                for _ in 0..4 {
+                    let (protocol, port) = ports[rng.usize(..ports.len())];
+                    let was = says(a, source, target, protocol, port);
+                    let is = says(b, source, target, protocol, port);
+                    let opened = change.map_or(&nothing, |c| &c.opened).contains(protocol, port);
+                    let closed = change.map_or(&nothing, |c| &c.closed).contains(protocol, port);
+                    if (opened, closed) != (!was && is, was && !is) {
+                        return Err(format!(
+                            "{source} to {target} {protocol} {port}: was {was}, is {is}, opened {opened}, closed {closed}"
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+fn mirrored(diff: &Diff) -> Diff {
+    let swap = |change: PolicyChange| match change {
+        PolicyChange::Added => PolicyChange::Removed,
+        PolicyChange::Removed => PolicyChange::Added,
+        other => other,
+    };
+    let mut out = diff.clone();
+    out.policies.values_mut().for_each(|change| *change = swap(*change));
+    for change in &mut out.changes {
+        std::mem::swap(&mut change.opened, &mut change.closed);
+        change.presence = match change.presence {
+            Presence::Before => Presence::After,
+            Presence::After => Presence::Before,
+            Presence::Both => Presence::Both,
+        };
+        for cause in &mut change.causes {
+            std::mem::swap(&mut cause.before, &mut cause.after);
+            cause.change = swap(cause.change);
+        }
+        change.causes.sort_unstable();
+    }
+    out
+}
+
+#[test]
+fn a_diff_to_itself_is_empty_and_back_is_the_mirror() {
+    hold(cases(250), &Shape::tiered(), |a, rng| {
+        if diff(a, a, true) != Diff::default() {
+            return Err("a cluster differs from itself".to_owned());
+        }
+        let b = &later(rng, a);
+        let (there, back) = (diff(a, b, true), diff(b, a, true));
+        if mirrored(&there) != back {
+            return Err(format!("there {:#?}\nback {:#?}", there.changes, back.changes));
+        }
+        Ok(())
+    });
+}
+
+/// Where policies alone changed, each change names one that did: undoing those that it names undoes the change.
+#[test]
+fn causes_are_policies_that_changed() {
+    let mut named = 0;
+    for seed in 0..cases(300) {
+        let rng = &mut Rng::with_seed(seed);
+        let a = random::cluster(rng, &Shape::tiered());
+        let b = with_other_policies(rng, &a);
+        for change in diff(&a, &b, true).changes {
+            assert_eq!(change.presence, Presence::Both, "seed {seed}: no object came or went");
+            assert!(!change.causes.is_empty(), "seed {seed}: {change:#?}");
+            for cause in &change.causes {
+                named += 1;
+                let is = |c: &Cluster| c.policies.get(&cause.policy).cloned();
+                match cause.change {
+                    PolicyChange::Added => assert!(is(&a).is_none() && is(&b).is_some()),
+                    PolicyChange::Removed => assert!(is(&a).is_some() && is(&b).is_none()),
+                    PolicyChange::Edited => assert!(is(&a) != is(&b), "seed {seed}: {cause:?}"),
+                    PolicyChange::Unchanged => panic!("seed {seed}: only policies changed: {change:#?}"),
+                }
+            }
+        }
+    }
+    assert!(named > 300, "{named}");
+}
+
+/// One policy that is gone is named as the cause of all that its going opens.
+#[test]
+fn the_policy_that_went_is_the_cause() {
+    let mut seen = 0;
+    for seed in 0..cases(200) {
+        let a = random::cluster(&mut Rng::with_seed(seed), &Shape::tiered());
+        for key in a.policies.keys() {
+            let mut b = a.clone();
+            b.policies.remove(key);
+            for change in diff(&a, &b, false).changes {
+                seen += 1;
+                let causes: Vec<&PolicyKey> = change.causes.iter().map(|c| &c.policy).collect();
+                assert!(causes.iter().all(|c| *c == key) && !causes.is_empty(), "seed {seed}: {change:#?}");
+            }
+        }
+    }
+    assert!(seen > 300, "{seen}");
+}
+
+/// Only the place of a policy in a file changed.
+#[test]
+fn moving_a_policy_is_no_change() {
+    let a = random::cluster(&mut Rng::with_seed(5), &Shape::tiered());
+    let mut b = a.clone();
+    for policy in b.policies.values_mut() {
+        let source = palisade_policy::Source { file: "moved.yaml".into(), line: 3, column: 1 };
+        Arc::make_mut(policy).source = Some(source);
+    }
+    assert_ne!(a, b);
+    assert_eq!(diff(&a, &b, true), Diff::default());
+}

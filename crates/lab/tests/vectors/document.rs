@@ -1,0 +1,120 @@
+//! The vectors as they are written down, and the clusters that they describe.
+
+use std::net::IpAddr;
+
+use palisade_manifest::{Admission, Input, Options, load};
+use palisade_policy::{Cluster, Family, Protocol, Verdict};
+use serde_json::Value;
+
+/// One data-plane vector.
+pub(crate) struct Vector {
+    /// Its number in the document, such as `F-12`.
+    pub(crate) id: String,
+    /// Whether it says which addresses were learned from DNS.
+    pub(crate) learns_addresses: bool,
+    /// What it expects.
+    pub(crate) probes: Vec<Expectation>,
+    policies: String,
+    count: usize,
+    admission: Admission,
+}
+
+/// One connection, and what should become of it. Ends are in the document's words.
+pub(crate) struct Expectation {
+    pub(crate) source: String,
+    pub(crate) destination: String,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+    pub(crate) family: Family,
+    pub(crate) verdict: Verdict,
+}
+
+/// Every data-plane vector of the document.
+pub(crate) fn vectors() -> Vec<Vector> {
+    let all: Vec<Value> = serde_json::from_str(include_str!("../../../manifest/tests/vectors.json")).unwrap();
+    all.iter().filter(|v| v["type"] == "dataplane").map(vector).collect()
+}
+
+/// The address that the document calls so, if it is one that needs no cluster.
+pub(crate) fn address(name: &str) -> Option<IpAddr> {
+    let text = match name {
+        "E4" => "198.51.100.7",
+        "E4b" => "198.51.100.200",
+        "E6" => "2001:db8::7",
+        other => other,
+    };
+    text.parse().ok()
+}
+
+impl Vector {
+    /// The document's cluster with this vector's policies.
+    pub(crate) fn cluster(&self) -> Cluster {
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifest/tests/fixture.yaml");
+        let policies = Input::Text { name: "policies.yaml".to_owned(), text: self.policies.clone() };
+        let options = Options { admission: self.admission, ..Options::default() };
+        let loaded = load(&[Input::Path(fixture.into()), policies], &options);
+        assert!(!loaded.has_errors(), "{}: {:#?}", self.id, loaded.diagnostics);
+        assert_eq!(loaded.cluster.policies.len(), self.count, "{}", self.id);
+        loaded.cluster
+    }
+}
+
+fn text<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap_or_else(|| panic!("{field} in {value}"))
+}
+
+fn vector(value: &Value) -> Vector {
+    let policies = value["policies"].as_array().unwrap();
+    // Objects that the API server would refuse today, and that an older one let in.
+    let raw = policies.iter().any(|p| p["kind"] == "cnp-raw");
+    Vector {
+        id: text(value, "id").to_owned(),
+        learns_addresses: !value["learned_dns"].as_object().unwrap().is_empty(),
+        probes: value["probes"].as_array().unwrap().iter().map(expectation).collect(),
+        policies: policies.iter().enumerate().map(|(i, p)| policy(i, p)).collect::<Vec<_>>().join("---\n"),
+        count: policies.len(),
+        admission: if raw { Admission::Passed } else { Admission::Check },
+    }
+}
+
+fn policy(index: usize, policy: &Value) -> String {
+    // The key is the namespace of a NetworkPolicy, else the name; names are lower case, F-70 has two that are not.
+    let key = text(policy, "key").to_lowercase();
+    let (version, kind, metadata) = match text(policy, "kind") {
+        "np" => {
+            let metadata = format!("{{name: p{index}, namespace: \"{key}\"}}");
+            ("networking.k8s.io/v1", "NetworkPolicy", metadata)
+        }
+        "cnp" | "cnp-raw" => {
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", format!("{{name: {key}}}"))
+        }
+        "anp" => ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", format!("{{name: {key}}}")),
+        "banp" => {
+            ("policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy", format!("{{name: {key}}}"))
+        }
+        other => panic!("unknown kind {other}"),
+    };
+    // They write the namespace `y` bare, which kubectl reads as a boolean, and refuses; they mean the text.
+    let spec = text(policy, "spec").replace(": y}", ": \"y\"}");
+    format!("apiVersion: {version}\nkind: {kind}\nmetadata: {metadata}\nspec: {spec}\n")
+}
+
+fn expectation(probe: &Value) -> Expectation {
+    Expectation {
+        source: text(probe, "src").to_owned(),
+        destination: text(probe, "dst").to_owned(),
+        protocol: match text(probe, "proto") {
+            "TCP" => Protocol::Tcp,
+            "UDP" => Protocol::Udp,
+            "SCTP" => Protocol::Sctp,
+            other => panic!("unknown protocol {other}"),
+        },
+        port: u16::try_from(probe["port"].as_u64().unwrap()).unwrap(),
+        family: if probe["family"] == 6 { Family::V6 } else { Family::V4 },
+        verdict: match text(probe, "expect") {
+            "ACCEPT" => Verdict::Allow,
+            "DROP" => Verdict::Deny,
+            other => panic!("unknown verdict {other}"),
+        },
+    }
+}

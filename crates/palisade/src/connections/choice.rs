@@ -1,0 +1,121 @@
+//! From the words of `--from`, `--to` and `--port` to what they choose.
+
+use anyhow::{Context as _, Result, bail};
+use ipnet::IpNet;
+use palisade_analysis::connections::Filter;
+use palisade_policy::{Cluster, Direction, Endpoint, Family, IpRange, PortSet, Protocol, Traffic, regions};
+
+use crate::can::{Spec, Who, question};
+
+/// What any of `words` chooses. Names without a namespace are looked up in `namespace`.
+pub(crate) fn filter(cluster: &Cluster, words: &[String], namespace: &str) -> Result<Filter> {
+    let mut filter = Filter::default();
+    for word in words {
+        add(cluster, word, namespace, &mut filter).with_context(|| format!("`{word}`"))?;
+    }
+    Ok(filter)
+}
+
+fn add(cluster: &Cluster, word: &str, namespace: &str, filter: &mut Filter) -> Result<()> {
+    if let Some(name) = word.strip_prefix("namespace/").or_else(|| word.strip_prefix("ns/"))
+        && !name.contains('/')
+    {
+        let Some((name, _)) = cluster.namespaces.get_key_value(name) else {
+            bail!("there is no namespace `{name}` in the manifests");
+        };
+        filter.namespaces.insert(name.clone());
+        return Ok(());
+    }
+    if let Ok(net) = word.parse::<IpNet>() {
+        filter.ranges.push(IpRange::of_net(&net));
+        return Ok(());
+    }
+    let spec: Spec = word.parse()?;
+    if spec.port.is_some() || spec.protocol.is_some() {
+        bail!("it has a port or protocol; say which ports with --port");
+    }
+    if spec.who == Who::Internet {
+        let of = |family| regions::internet(cluster, None, Direction::Egress, family);
+        filter.ranges.extend(Family::BOTH.into_iter().flat_map(of).flat_map(|region| region.ranges));
+        return Ok(());
+    }
+    for end in question::endpoints(cluster, &spec.who, namespace)? {
+        match end {
+            Endpoint::Pod { key, .. } => drop(filter.pods.insert(key)),
+            Endpoint::Node { name, .. } => drop(filter.nodes.insert(name)),
+            Endpoint::External(address) => filter.ranges.push(IpRange { first: address, last: address }),
+        }
+    }
+    Ok(())
+}
+
+/// What any of `words` holds; `None` if there are none.
+pub(crate) fn traffic(words: &[String]) -> Result<Option<Traffic>> {
+    let mut all: Option<Traffic> = None;
+    for word in words {
+        let one = ports(word).with_context(|| format!("`{word}`"))?;
+        all = Some(all.map_or_else(|| one.clone(), |all| all.union(&one)));
+    }
+    Ok(all)
+}
+
+/// `80`, `8000-8100/UDP`, `TCP`, `ICMP`.
+fn ports(word: &str) -> Result<Traffic> {
+    if let Some(protocol) = protocol(word) {
+        return Ok(Traffic::of(protocol, PortSet::all()));
+    }
+    let (range, protocol) = match word.split_once('/') {
+        None => (word, Protocol::Tcp),
+        Some((range, name)) => match protocol(name) {
+            Some(Protocol::Other(_)) => bail!("ICMP has no ports; write ICMP alone"),
+            Some(protocol) => (range, protocol),
+            None => bail!("`{name}` is no protocol; known are TCP, UDP, SCTP and ICMP"),
+        },
+    };
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let number = |text: &str| -> Result<u16> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        match text.parse() {
+            Ok(n) if digits && n > 0 => Ok(n),
+            _ => bail!(
+                "`{text}` is no port number from 1 to 65535; port names mean something else on every pod"
+            ),
+        }
+    };
+    let (first, last) = (number(first)?, number(last)?);
+    if first > last {
+        bail!("the range ends before it begins");
+    }
+    Ok(Traffic::of(protocol, PortSet::range(first, last)))
+}
+
+/// ICMP stands for every protocol without ports: no rule tells those apart.
+fn protocol(word: &str) -> Option<Protocol> {
+    match word.to_ascii_uppercase().as_str() {
+        "TCP" => Some(Protocol::Tcp),
+        "UDP" => Some(Protocol::Udp),
+        "SCTP" => Some(Protocol::Sctp),
+        "ICMP" => Some(Protocol::Other(1)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_in_every_spelling() {
+        let text = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
+            traffic(&words).map(|t| t.map_or_else(|| "any".to_owned(), |t| t.to_string()))
+        };
+        assert_eq!(text(&[]).unwrap(), "any");
+        assert_eq!(text(&["80"]).unwrap(), "TCP 80");
+        assert_eq!(text(&["80", "8000-8100/tcp", "53/UDP"]).unwrap(), "TCP 80,8000-8100; UDP 53");
+        assert_eq!(text(&["ICMP", "SCTP"]).unwrap(), "SCTP; other protocols");
+        for wrong in ["0", "65536", "90-80", "http", "80/QUIC", "80/ICMP", "", "-", "+80", "1-2-3"] {
+            assert!(text(&[wrong]).is_err(), "{wrong}");
+        }
+    }
+}

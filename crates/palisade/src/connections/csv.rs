@@ -1,0 +1,46 @@
+//! For spreadsheets: a line for each edge and protocol.
+
+use std::io::{self, Write};
+
+use palisade_policy::Source;
+
+use super::report::Report;
+use crate::{
+    escape,
+    words::{Shown, family_words},
+};
+
+const HEAD: &str =
+    "from,from_namespace,from_file,from_line,to,to_namespace,to_file,to_line,families,protocol,ports,exact";
+
+/// Writes it, with the line ends of RFC 4180.
+pub(crate) fn csv(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "{HEAD}\r\n")?;
+    let ends: Vec<String> = report
+        .ends
+        .iter()
+        .map(|end| {
+            let namespace = end.endpoint.namespace().map_or("", |n| n);
+            let file = end.at.map_or("", |s: &Source| &s.file);
+            let line = end.at.map_or_else(String::new, |s| s.line.to_string());
+            let fields = [&*end.id, namespace, file].map(escape::csv).join(",");
+            format!("{fields},{line}")
+        })
+        .collect();
+    for edge in report.edges() {
+        let families = family_words(edge.families).join(" ");
+        let shown = Shown::of(edge.traffic);
+        let other = shown.has_other().then(|| ("other", String::new()));
+        let parts: Vec<(&str, String)> = if shown.is_all() {
+            vec![("all", String::new())]
+        } else {
+            shown.protocols().chain(other).collect()
+        };
+        for (protocol, ports) in parts {
+            let ports = if ports.is_empty() { "all".to_owned() } else { ports.replace(',', " ") };
+            let (from, to, exact) = (&ends[edge.from], &ends[edge.to], edge.exact);
+            write!(out, "{from},{to},{families},{protocol},{ports},{exact}\r\n")?;
+        }
+    }
+    Ok(())
+}

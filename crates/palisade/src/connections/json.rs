@@ -1,0 +1,109 @@
+//! The answer for programs: docs/connections.md describes it.
+
+use std::io::{self, Write};
+
+use palisade_analysis::Edge;
+use serde::{Serialize, Serializer};
+
+use super::report::Report;
+use crate::{
+    ends::{End, JsonEnd},
+    words::{JsonTraffic, family_words},
+};
+
+/// The version of the JSON; raised when a field changes its meaning or goes away.
+const SCHEMA: &str = "palisade.connections/v1";
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    shows: &'static str,
+    group_by: &'static str,
+    classes: usize,
+    ends: Ends<'a>,
+    connections: Edges<'a>,
+    bystanders: Vec<Bystander<'a>>,
+}
+
+/// The ends, written one by one.
+struct Ends<'a>(&'a Report<'a>, Vec<usize>);
+
+impl Serialize for Ends<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let json = |end: &usize| -> JsonEnd<'_> {
+            let end: &End<'_> = &self.0.ends[*end];
+            end.json(self.0.loaded)
+        };
+        serializer.collect_seq(self.1.iter().map(json))
+    }
+}
+
+/// The edges, written one by one: there may be millions.
+struct Edges<'a>(&'a Report<'a>);
+
+impl Serialize for Edges<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.edges().map(|edge| Connection::new(self.0, &edge)))
+    }
+}
+
+#[derive(Serialize)]
+struct Connection<'a> {
+    from: &'a str,
+    to: &'a str,
+    families: Vec<String>,
+    #[serde(flatten)]
+    traffic: JsonTraffic,
+    exact: bool,
+}
+
+impl<'a> Connection<'a> {
+    fn new(report: &'a Report<'_>, edge: &Edge<'_>) -> Self {
+        Self {
+            from: report.id(edge.from),
+            to: report.id(edge.to),
+            families: family_words(edge.families),
+            traffic: edge.traffic.into(),
+            exact: edge.exact,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Bystander<'a> {
+    namespace: &'a str,
+    pod: &'a str,
+    workload_kind: &'a str,
+    workload: &'a str,
+    node: Option<&'a str>,
+}
+
+fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
+    let bystander = |b: &'a palisade_analysis::connections::Bystander| Bystander {
+        namespace: &b.pod.namespace,
+        pod: &b.pod.name,
+        workload_kind: &b.workload_kind,
+        workload: &b.workload_name,
+        node: b.host_network_of.as_deref(),
+    };
+    Document {
+        schema: SCHEMA,
+        shows: if report.denied { "denied" } else { "allowed" },
+        group_by: report.grouping,
+        classes: report.answer.classes(),
+        ends: Ends(report, report.shown().any),
+        connections: Edges(report),
+        bystanders: report.answer.bystanders().iter().map(bystander).collect(),
+    }
+}
+
+/// As JSON.
+pub(crate) fn json(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &document(report))?;
+    writeln!(out)
+}
+
+/// The same as YAML.
+pub(crate) fn yaml(report: &Report<'_>, mut out: &mut dyn Write) -> io::Result<()> {
+    serde_saphyr::to_io_writer(&mut out, &document(report)).map_err(io::Error::other)
+}

@@ -1,0 +1,79 @@
+//! Tables: as text for terminals, and in Markdown.
+
+use std::io::{self, Write};
+
+use palisade_analysis::Edge;
+use palisade_policy::Source;
+
+use super::report::Report;
+use crate::{
+    escape,
+    words::{Shown, family_words},
+};
+
+/// Spaces between two columns.
+const GAP: usize = 2;
+
+/// A line for each edge; more columns if `wide`.
+pub(crate) fn text(report: &Report<'_>, wide: bool, out: &mut dyn Write) -> io::Result<()> {
+    let ids: Vec<String> = report.ends.iter().map(|e| escape::plain(&e.id).into_owned()).collect();
+    let width = |all: &mut dyn Iterator<Item = usize>, head: &str| all.max().unwrap_or(0).max(head.len());
+    let length = |end: usize| ids[end].chars().count();
+    let from = width(&mut report.edges().map(|e| length(e.from)), "FROM");
+    let to = width(&mut report.edges().map(|e| length(e.to)), "TO");
+    if report.edges().next().is_none() {
+        let what = if report.denied { "denied" } else { "allowed" };
+        return writeln!(out, "no connection that was asked about is {what}");
+    }
+    if !wide {
+        writeln!(out, "{:<from$}{:GAP$}{:<to$}{:GAP$}PORTS", "FROM", "", "TO", "")?;
+        for edge in report.edges() {
+            let (source, target) = (&ids[edge.from], &ids[edge.to]);
+            writeln!(out, "{source:<from$}{:GAP$}{target:<to$}{:GAP$}{}", "", "", report.traffic(&edge))?;
+        }
+        return Ok(());
+    }
+    let ports = width(&mut report.edges().map(|e| Shown::of(e.traffic).text().len()), "PORTS");
+    let places: Vec<String> = report.ends.iter().map(|e| escape::plain(&place(e.at)).into_owned()).collect();
+    let from_place = width(&mut report.edges().map(|e| places[e.from].chars().count()), "FROM AT");
+    let row = |out: &mut dyn Write, cells: [&str; 7]| {
+        let [a, b, c, d, e, f, g] = cells;
+        let line = format!(
+            "{a:<from$}{:GAP$}{b:<to$}{:GAP$}{c:<ports$}{:GAP$}{d:<8}{:GAP$}{e:<9}{:GAP$}{f:<from_place$}{:GAP$}{g}",
+            "", "", "", "", "", ""
+        );
+        writeln!(out, "{}", line.trim_end())
+    };
+    row(out, ["FROM", "TO", "PORTS", "FAMILIES", "FOR", "FROM AT", "TO AT"])?;
+    for edge in report.edges() {
+        let (traffic, families) = (Shown::of(edge.traffic).text(), families(&edge));
+        let pairs = if edge.exact { "all pods" } else { "some pods" };
+        let (from_at, to_at) = (&places[edge.from], &places[edge.to]);
+        row(out, [&ids[edge.from], &ids[edge.to], &traffic, &families, pairs, from_at, to_at])?;
+    }
+    Ok(())
+}
+
+/// `4,6`: which IP families.
+fn families(edge: &Edge<'_>) -> String {
+    family_words(edge.families).iter().map(|f| f.trim_start_matches("IPv")).collect::<Vec<_>>().join(",")
+}
+
+fn place(at: Option<&Source>) -> String {
+    at.map_or_else(|| "-".to_owned(), ToString::to_string)
+}
+
+/// A Markdown table.
+pub(crate) fn markdown(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+    if report.edges().next().is_none() {
+        let what = if report.denied { "denied" } else { "allowed" };
+        return writeln!(out, "No connection that was asked about is {what}.");
+    }
+    writeln!(out, "| From | To | Ports |\n| --- | --- | --- |")?;
+    let ids: Vec<String> = report.ends.iter().map(|e| escape::markdown(&e.id).into_owned()).collect();
+    for edge in report.edges() {
+        let traffic = report.traffic(&edge);
+        writeln!(out, "| {} | {} | {} |", ids[edge.from], ids[edge.to], escape::markdown(&traffic))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! A description for programs.
+
+use palisade_analysis::{
+    Description,
+    describe::{PolicyEffect, Side},
+};
+use palisade_manifest::Loaded;
+use palisade_policy::{Action, Tier};
+use serde::Serialize;
+
+use super::text::wanted;
+use crate::{
+    ends::{self, JsonEnd, JsonObject},
+    words::{JsonTraffic, family_words},
+};
+
+/// The version of the JSON; raised when a field changes its meaning or goes away.
+const SCHEMA: &str = "palisade.describe/v1";
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    parts: Vec<JsonPart<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonPart<'a> {
+    end: JsonEnd<'a>,
+    egress: JsonSide<'a>,
+    ingress: JsonSide<'a>,
+}
+
+#[derive(Serialize)]
+struct JsonSide<'a> {
+    isolated: bool,
+    policies: Vec<JsonPolicy<'a>>,
+    peers: Vec<JsonPeer<'a>>,
+    exposure: Exposure,
+}
+
+#[derive(Serialize)]
+struct JsonPolicy<'a> {
+    #[serde(flatten)]
+    object: JsonObject<'a>,
+    tier: &'static str,
+    effects: Vec<JsonEffect<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonEffect<'a> {
+    end: JsonEnd<'a>,
+    action: &'static str,
+    matches: JsonTraffic,
+    alone: JsonTraffic,
+}
+
+#[derive(Serialize)]
+struct JsonPeer<'a> {
+    end: JsonEnd<'a>,
+    families: Vec<String>,
+    traffic: JsonTraffic,
+}
+
+#[derive(Serialize)]
+struct Exposure {
+    internet: JsonTraffic,
+    any_pod: JsonTraffic,
+    selected_pods: Vec<JsonSelected>,
+}
+
+#[derive(Serialize)]
+struct JsonSelected {
+    pods: String,
+    exist: bool,
+    traffic: JsonTraffic,
+}
+
+/// The description for programs.
+pub(crate) fn json(description: &Description, loaded: &Loaded) -> serde_json::Result<String> {
+    let parts = description.parts.iter().map(|part| {
+        // Egress first, as the analysis has it.
+        let [egress, ingress] = &part.sides;
+        JsonPart {
+            end: ends::json(&part.end, loaded),
+            egress: side(egress, loaded),
+            ingress: side(ingress, loaded),
+        }
+    });
+    let mut out = serde_json::to_string_pretty(&Document { schema: SCHEMA, parts: parts.collect() })?;
+    out.push('\n');
+    Ok(out)
+}
+
+fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
+    let peers = side.peers.iter().map(|peer| JsonPeer {
+        end: ends::json(&peer.end, loaded),
+        families: family_words(peer.families),
+        traffic: (&peer.traffic).into(),
+    });
+    let selected = side.selected_pods.iter().map(|s| JsonSelected {
+        pods: wanted(s),
+        exist: s.exist,
+        traffic: (&s.traffic).into(),
+    });
+    JsonSide {
+        isolated: side.isolated,
+        policies: side.policies.iter().map(|p| policy(p, loaded)).collect(),
+        peers: peers.collect(),
+        exposure: Exposure {
+            internet: (&side.internet).into(),
+            any_pod: (&side.any_pod).into(),
+            selected_pods: selected.collect(),
+        },
+    }
+}
+
+fn policy<'a>(policy: &'a PolicyEffect, loaded: &'a Loaded) -> JsonPolicy<'a> {
+    let effects = policy.effects.iter().map(|effect| JsonEffect {
+        end: ends::json(&effect.end, loaded),
+        action: match effect.action {
+            Action::Accept => "accept",
+            Action::Deny => "deny",
+            Action::Pass => "pass",
+        },
+        matches: (&effect.matches).into(),
+        alone: (&effect.alone).into(),
+    });
+    JsonPolicy {
+        object: JsonObject::of_policy(&policy.policy, policy.source.as_ref()),
+        tier: match policy.tier {
+            Tier::Admin => "admin",
+            Tier::Developer => "developer",
+            Tier::Baseline => "baseline",
+        },
+        effects: effects.collect(),
+    }
+}

@@ -1,0 +1,150 @@
+//! A description for people.
+
+use std::fmt::Write as _;
+
+use palisade_analysis::{
+    Description, Endpoint,
+    describe::{Effect, Part, PolicyEffect, SelectedPods, Side},
+};
+use palisade_manifest::Loaded;
+use palisade_policy::{Action, Direction, Peer, Tier, Traffic, near::describe_peer, rules::PodMatch};
+
+use crate::{
+    ends, escape,
+    output::{Style, styled},
+    words::{Shown, family_words},
+};
+
+/// The description. Escape sequences of colour are in it; the writer strips them where they don't belong.
+pub(crate) fn text(description: &Description, loaded: &Loaded) -> String {
+    let mut out = String::new();
+    for (i, part) in description.parts.iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
+        describe(part, loaded, &mut out);
+    }
+    out
+}
+
+fn describe(part: &Part, loaded: &Loaded, out: &mut String) {
+    let name = name(&part.end);
+    let pods = match &part.end {
+        Endpoint::Workload(w) if w.whole && w.pods.len() > 1 => format!(" ({} pods)", w.pods.len()),
+        _ => String::new(),
+    };
+    let at = ends::place(&part.end, loaded).map(|s| format!("  {}", escape::plain(&s.to_string())));
+    _ = writeln!(out, "{}{pods}{}", styled(Style::Strong, &name), at.unwrap_or_default());
+    for side in &part.sides {
+        describe_side(side, out);
+    }
+}
+
+fn describe_side(side: &Side, out: &mut String) {
+    let (reach, own) = match side.direction {
+        Direction::Egress => ("may reach", "to"),
+        Direction::Ingress => ("may be reached by", "from"),
+    };
+    let state = match (side.isolated, side.policies.is_empty()) {
+        (true, _) => "isolated: only what its policies allow",
+        (false, true) => "no policy acts: everything is allowed on this side",
+        (false, false) => "not isolated: everything that no policy denies",
+    };
+    _ = writeln!(out, "\n{}: {state}", styled(Style::Strong, &side.direction.to_string()));
+    for policy in &side.policies {
+        describe_policy(policy, own, out);
+    }
+    if side.peers.is_empty() {
+        _ = writeln!(out, "  {reach}: {}", styled(Style::Bad, "nobody"));
+    } else {
+        _ = writeln!(out, "  {reach}:");
+    }
+    let lines: Vec<(String, String)> = side
+        .peers
+        .iter()
+        .map(|peer| {
+            let outside = matches!(peer.end, Endpoint::External(_));
+            let families = match (outside, peer.families.v4 && peer.families.v6) {
+                (false, false) => format!(" ({})", family_words(peer.families).join("")),
+                _ => String::new(),
+            };
+            (name(&peer.end), format!("{}{families}", Shown::of(&peer.traffic).text()))
+        })
+        .collect();
+    columns(&lines, "    ", out);
+    describe_exposure(side, out);
+}
+
+fn columns(lines: &[(String, String)], indent: &str, out: &mut String) {
+    let width = lines.iter().map(|(left, _)| left.chars().count()).max().unwrap_or(0);
+    for (left, right) in lines {
+        _ = writeln!(out, "{indent}{left:<width$}  {right}");
+    }
+}
+
+fn describe_policy(policy: &PolicyEffect, own: &str, out: &mut String) {
+    let at = policy.source.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
+    let tier = match policy.tier {
+        Tier::Developer => "isolates",
+        Tier::Admin => "admin tier",
+        Tier::Baseline => "baseline tier",
+    };
+    _ = writeln!(out, "  {}: {tier}", escape::plain(&format!("{}{at}", policy.policy)));
+    if policy.effects.is_empty() {
+        _ = writeln!(out, "    allows nothing that exists");
+    }
+    // Ends with the same effect are told together.
+    let mut told: Vec<(&Effect, Vec<&Effect>)> = Vec::new();
+    for effect in &policy.effects {
+        let same =
+            |e: &Effect| (e.action, &e.matches, &e.alone) == (effect.action, &effect.matches, &effect.alone);
+        match told.iter_mut().find(|(first, _)| same(first)) {
+            Some((_, all)) => all.push(effect),
+            None => told.push((effect, vec![effect])),
+        }
+    }
+    for (first, all) in told {
+        let action = match first.action {
+            Action::Accept => styled(Style::Good, "allows"),
+            Action::Deny => styled(Style::Bad, "denies"),
+            Action::Pass => "passes on".to_owned(),
+        };
+        let others = if first.alone == first.matches {
+            String::new()
+        } else if first.alone.is_none() {
+            " (so do other policies)".to_owned()
+        } else {
+            format!(" (no other policy: {})", Shown::of(&first.alone).text())
+        };
+        let ends = ends::some(&all, |effect| name(&effect.end));
+        _ = writeln!(out, "    {action} {} {own} {ends}{others}", Shown::of(&first.matches).text());
+    }
+}
+
+fn describe_exposure(side: &Side, out: &mut String) {
+    _ = writeln!(out, "  exposure:");
+    let exposed = |traffic: &Traffic| {
+        let shown = Shown::of(traffic);
+        if shown.is_none() { "nothing".to_owned() } else { shown.text() }
+    };
+    let mut lines = vec![
+        ("public internet".to_owned(), exposed(&side.internet)),
+        ("any pod, whatever its labels".to_owned(), exposed(&side.any_pod)),
+    ];
+    for selected in &side.selected_pods {
+        let none = if selected.exist { "" } else { " (there is none yet)" };
+        lines.push((format!("{}{none}", wanted(selected)), exposed(&selected.traffic)));
+    }
+    columns(&lines, "    ", out);
+}
+
+/// `pods app=frontend in namespace shop`.
+pub(crate) fn wanted(selected: &SelectedPods) -> String {
+    let SelectedPods { namespaces, pods, .. } = selected;
+    let choice = PodMatch { namespaces: namespaces.clone(), pods: pods.clone() };
+    escape::plain(&describe_peer(&Peer::Pods(choice))).into_owned()
+}
+
+fn name(end: &Endpoint) -> String {
+    escape::plain(&ends::name(end)).into_owned()
+}

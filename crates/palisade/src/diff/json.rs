@@ -1,0 +1,100 @@
+//! A difference for programs.
+
+use palisade_analysis::diff::{Cause, Change, Presence};
+use serde::Serialize;
+
+use super::{
+    Compared,
+    text::{idle_policies, word},
+};
+use crate::{
+    ends::{self, JsonEnd, JsonObject},
+    words::{JsonTraffic, family_words},
+};
+
+/// The version of the JSON; raised when a field changes its meaning or goes away.
+const SCHEMA: &str = "palisade.diff/v1";
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    same: bool,
+    changes: Vec<JsonChange<'a>>,
+    policies_without_effect: Vec<JsonPolicy<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonChange<'a> {
+    from: JsonEnd<'a>,
+    to: JsonEnd<'a>,
+    families: Vec<String>,
+    opened: JsonTraffic,
+    closed: JsonTraffic,
+    ends: &'static str,
+    causes: Vec<JsonCause<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonCause<'a> {
+    direction: String,
+    change: &'static str,
+    before: Option<JsonObject<'a>>,
+    after: Option<JsonObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonPolicy<'a> {
+    change: &'static str,
+    #[serde(flatten)]
+    object: JsonObject<'a>,
+}
+
+/// The difference for programs.
+pub(crate) fn json(compared: &Compared) -> serde_json::Result<String> {
+    let policies = idle_policies(compared).map(|(key, change)| {
+        let of = |loaded: &'_ palisade_manifest::Loaded| loaded.cluster.policies.contains_key(key);
+        let loaded = if of(&compared.after) { &compared.after } else { &compared.before };
+        let at = loaded.cluster.policies.get(key).and_then(|p| p.source.as_ref());
+        JsonPolicy { change: word(change), object: JsonObject::of_policy(key, at) }
+    });
+    let document = Document {
+        schema: SCHEMA,
+        same: compared.difference.changes.is_empty(),
+        changes: compared.difference.changes.iter().map(|c| change(compared, c)).collect(),
+        policies_without_effect: policies.collect(),
+    };
+    let mut out = serde_json::to_string_pretty(&document)?;
+    out.push('\n');
+    Ok(out)
+}
+
+fn change<'a>(compared: &'a Compared, change: &'a Change) -> JsonChange<'a> {
+    let loaded = if change.presence == Presence::Before { &compared.before } else { &compared.after };
+    JsonChange {
+        from: ends::json(&change.from, loaded),
+        to: ends::json(&change.to, loaded),
+        families: family_words(change.families),
+        opened: (&change.opened).into(),
+        closed: (&change.closed).into(),
+        ends: match change.presence {
+            Presence::Both => "both",
+            Presence::Before => "gone",
+            Presence::After => "new",
+        },
+        causes: change.causes.iter().map(|c| cause(compared, c)).collect(),
+    }
+}
+
+fn cause<'a>(compared: &'a Compared, cause: &'a Cause) -> JsonCause<'a> {
+    let Cause { direction, policy, change, before, after } = cause;
+    let object = |loaded: &palisade_manifest::Loaded, at: &'a Option<palisade_policy::Source>| {
+        let there = loaded.cluster.policies.contains_key(policy);
+        there.then(|| JsonObject::of_policy(policy, at.as_ref()))
+    };
+    JsonCause {
+        direction: direction.to_string(),
+        change: word(*change),
+        before: object(&compared.before, before),
+        after: object(&compared.after, after),
+    }
+}

@@ -1,0 +1,144 @@
+//! A difference for people, and for pull requests.
+
+use std::fmt::Write as _;
+
+use palisade_analysis::{
+    Endpoint,
+    diff::{Cause, Change, PolicyChange, Presence},
+};
+use palisade_policy::{PolicyKey, Source, Traffic};
+
+use super::Compared;
+use crate::{
+    ends, escape,
+    output::{Style, styled},
+    sources::plural,
+    words::{Shown, family_words},
+};
+
+/// For people. Escape sequences of colour are in it; the writer strips them where they don't belong.
+pub(crate) fn text(compared: &Compared) -> String {
+    let mut out = String::new();
+    for change in &compared.difference.changes {
+        let head = format!("{} → {}", name(&change.from), name(&change.to));
+        let (families, why) = (families(change), presence(change));
+        for (style, sign, traffic) in signs(change) {
+            let line = format!("{sign} {head}  {}{families}{why}", Shown::of(traffic).text());
+            _ = writeln!(out, "{}", styled(style, &line));
+        }
+        for cause in &change.causes {
+            _ = writeln!(out, "    {}", escape::plain(&cause_text(cause)));
+        }
+        if change.causes.is_empty() && change.presence == Presence::Both {
+            _ = writeln!(out, "    {NO_POLICY}");
+        }
+    }
+    if let Some(idle) = idle(compared) {
+        _ = writeln!(out, "{}no connection changes by: {idle}", if out.is_empty() { "" } else { "\n" });
+    }
+    out
+}
+
+const NO_POLICY: &str = "no policy: what it chooses changed";
+
+/// A comment for a pull request.
+pub(crate) fn markdown(compared: &Compared) -> String {
+    let mut out = String::from("### Network connections\n\n");
+    let changes = &compared.difference.changes;
+    if changes.is_empty() {
+        out += "No connection is opened or closed.\n";
+    } else {
+        let count = |of: fn(&Change) -> &Traffic| changes.iter().filter(|c| !of(c).is_none()).count();
+        let (opened, closed) = (count(|c| &c.opened), count(|c| &c.closed));
+        _ = writeln!(
+            out,
+            "{opened} {} opened, {closed} closed.\n\n| | From | To | Ports | Because of |\n| --- | --- | --- | --- | --- |",
+            plural(opened, "connection")
+        );
+        for change in changes {
+            let causes: Vec<String> =
+                change.causes.iter().map(|c| escape::markdown(&cause_text(c)).into_owned()).collect();
+            let because = match (causes.is_empty(), change.presence) {
+                (false, _) => causes.join("<br>"),
+                (true, Presence::Both) => NO_POLICY.to_owned(),
+                (true, _) => presence(change).trim().to_owned(),
+            };
+            let cell = |text: &str| escape::markdown(text).into_owned();
+            for (style, _, traffic) in signs(change) {
+                let sign = if style == Style::Good { "➕ opened" } else { "➖ closed" };
+                let ports = format!("{}{}", Shown::of(traffic).text(), families(change));
+                let (from, to) = (cell(&ends::name(&change.from)), cell(&ends::name(&change.to)));
+                _ = writeln!(out, "| {sign} | {from} | {to} | {} | {because} |", cell(&ports));
+            }
+        }
+    }
+    if let Some(idle) = idle(compared) {
+        _ = writeln!(out, "\nNo connection changes by {}.", escape::markdown(&idle));
+    }
+    out
+}
+
+/// What is opened and what is closed, as far as there is something.
+fn signs(change: &Change) -> impl Iterator<Item = (Style, char, &Traffic)> {
+    [(Style::Good, '+', &change.opened), (Style::Bad, '-', &change.closed)]
+        .into_iter()
+        .filter(|(.., traffic)| !Shown::of(traffic).is_none())
+}
+
+fn name(end: &Endpoint) -> String {
+    escape::plain(&ends::name(end)).into_owned()
+}
+
+/// ` (IPv4)` where it isn't plain from an end.
+fn families(change: &Change) -> String {
+    let outside = |end: &Endpoint| matches!(end, Endpoint::External(_));
+    if outside(&change.from) || outside(&change.to) || (change.families.v4 && change.families.v6) {
+        return String::new();
+    }
+    format!(" ({})", family_words(change.families).join(" and "))
+}
+
+fn presence(change: &Change) -> &'static str {
+    match change.presence {
+        Presence::Both => "",
+        Presence::Before => "  (an end is gone)",
+        Presence::After => "  (an end is new)",
+    }
+}
+
+/// `ingress: NetworkPolicy shop/web edited (a.yaml:3 → b.yaml:3)`.
+fn cause_text(cause: &Cause) -> String {
+    let Cause { direction, policy, change, before, after } = cause;
+    let at = |s: &Option<Source>| s.as_ref().map(ToString::to_string);
+    let places: Vec<String> = match change {
+        PolicyChange::Added => at(after).into_iter().collect(),
+        PolicyChange::Removed => at(before).into_iter().collect(),
+        _ => [at(before), at(after)].into_iter().flatten().collect(),
+    };
+    let places = if places.is_empty() { String::new() } else { format!(" ({})", places.join(" → ")) };
+    format!("{direction}: {policy} {}{places}", word(*change))
+}
+
+/// What happened to a policy, in a word.
+pub(crate) fn word(change: PolicyChange) -> &'static str {
+    match change {
+        PolicyChange::Added => "added",
+        PolicyChange::Removed => "removed",
+        PolicyChange::Edited => "edited",
+        PolicyChange::Unchanged => "unchanged",
+    }
+}
+
+/// The policies that mean something else and yet change no connection.
+pub(crate) fn idle_policies(compared: &Compared) -> impl Iterator<Item = (&PolicyKey, PolicyChange)> {
+    let difference = &compared.difference;
+    let causes =
+        |key: &PolicyKey| difference.changes.iter().any(|c| c.causes.iter().any(|x| x.policy == *key));
+    difference.policies.iter().filter(move |(key, _)| !causes(key)).map(|(key, change)| (key, *change))
+}
+
+fn idle(compared: &Compared) -> Option<String> {
+    let all: Vec<String> =
+        idle_policies(compared).map(|(key, change)| format!("{key} {}", word(change))).collect();
+    (!all.is_empty()).then(|| escape::plain(&all.join(", ")).into_owned())
+}

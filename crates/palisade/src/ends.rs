@@ -1,0 +1,207 @@
+//! The ends of connections, with a short unique name for each, and where its object stands.
+
+use std::collections::HashMap;
+
+use palisade_analysis::{
+    Endpoint,
+    endpoint::{NodeAddresses, WorkloadPods},
+    shape,
+};
+use palisade_manifest::Loaded;
+use palisade_policy::{Name, ObjectKey, PolicyKey, Source};
+use serde::Serialize;
+
+use crate::words::{JsonRange, range_text};
+
+/// How many pods, workloads, nodes or ranges a name counts up.
+const COUNTED_UP: usize = 4;
+
+/// An end as answers show it.
+#[derive(Debug)]
+pub(crate) struct End<'a> {
+    /// Its name; no other end of the answer has it.
+    pub(crate) id: String,
+    /// What it is.
+    pub(crate) endpoint: &'a Endpoint,
+    /// Where its object stands.
+    pub(crate) at: Option<&'a Source>,
+}
+
+/// Names ends. Equal endpoints in equal order get equal names.
+pub(crate) fn named<'a>(endpoints: impl Iterator<Item = &'a Endpoint>, loaded: &'a Loaded) -> Vec<End<'a>> {
+    let end = |endpoint| End { id: name(endpoint), endpoint, at: place(endpoint, loaded) };
+    let mut ends: Vec<End<'a>> = endpoints.map(end).collect();
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for end in &mut ends {
+        let times = seen.entry(end.id.clone()).or_default();
+        *times += 1;
+        // Two ends with the same first members: one node with two addresses of a family that are treated differently.
+        if *times > 1 {
+            end.id = format!("{} #{times}", end.id);
+        }
+    }
+    ends
+}
+
+/// A few of many: `a, b, c, d and 3 more`.
+pub(crate) fn some<T>(all: &[T], text: impl Fn(&T) -> String) -> String {
+    let mut shown = all.iter().take(COUNTED_UP).map(text).collect::<Vec<_>>().join(", ");
+    if all.len() > COUNTED_UP {
+        shown += &format!(" and {} more", all.len() - COUNTED_UP);
+    }
+    shown
+}
+
+/// The short name of an endpoint.
+pub(crate) fn name(endpoint: &Endpoint) -> String {
+    let nodes = |all: &[NodeAddresses]| some(all, |n| n.name.to_string());
+    match endpoint {
+        Endpoint::Workload(workload) => pods_of(workload),
+        Endpoint::Pod { .. } | Endpoint::Namespace(_) => endpoint.to_string(),
+        Endpoint::Class(all) => some(all, pods_of),
+        Endpoint::OwnNode(all) => format!("own node ({})", nodes(all)),
+        Endpoint::Nodes(all) => format!("node {}", nodes(all)),
+        Endpoint::External(external) => some(&external.ranges, range_text),
+    }
+}
+
+fn pods_of(workload: &WorkloadPods) -> String {
+    let WorkloadPods { namespace, name, kind, pods, whole } = workload;
+    let parts = if *whole { String::new() } else { format!(" (pods {})", some(pods, ToString::to_string)) };
+    format!("{namespace}/{}/{name}{parts}", kind.to_lowercase())
+}
+
+/// Where the object that an endpoint stands for begins.
+pub(crate) fn place<'a>(endpoint: &Endpoint, loaded: &'a Loaded) -> Option<&'a Source> {
+    match endpoint {
+        Endpoint::Workload(workload) => place_of_workload(workload, loaded),
+        Endpoint::Pod { key, workload_kind, workload_name } => {
+            let workload = ObjectKey { namespace: key.namespace.clone(), name: workload_name.clone() };
+            place_of("Pod", key, loaded).or_else(|| place_of(workload_kind, &workload, loaded))
+        }
+        Endpoint::Namespace(name) => place_of("Namespace", &ObjectKey::new("", name.clone()), loaded),
+        Endpoint::Class(_) | Endpoint::OwnNode(_) | Endpoint::Nodes(_) | Endpoint::External(_) => None,
+    }
+}
+
+/// A workload that nobody declared is known by its pods.
+fn place_of_workload<'a>(workload: &WorkloadPods, loaded: &'a Loaded) -> Option<&'a Source> {
+    let key = |name: &Name| ObjectKey { namespace: workload.namespace.clone(), name: name.clone() };
+    let pod = || workload.pods.first().and_then(|pod| place_of("Pod", &key(pod), loaded));
+    place_of(&workload.kind, &key(&workload.name), loaded).or_else(pod)
+}
+
+fn place_of<'a>(kind: &str, key: &ObjectKey, loaded: &'a Loaded) -> Option<&'a Source> {
+    loaded.sources.get(&(Name::from(kind), key.clone()))
+}
+
+/// An end, for machines.
+#[derive(Serialize)]
+pub(crate) struct JsonEnd<'a> {
+    id: String,
+    #[serde(flatten)]
+    what: JsonWhat<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum JsonWhat<'a> {
+    Workload(JsonPods<'a>),
+    Pod { object: JsonObject<'a>, workload: JsonObject<'a> },
+    Namespace { object: JsonObject<'a> },
+    Class { members: Vec<JsonPods<'a>> },
+    OwnNode { nodes: Vec<JsonNode<'a>> },
+    Nodes { nodes: Vec<JsonNode<'a>> },
+    External { family: String, ranges: Vec<JsonRange>, cidrs: Vec<String> },
+}
+
+#[derive(Serialize)]
+struct JsonPods<'a> {
+    object: JsonObject<'a>,
+    pods: Vec<&'a str>,
+    all_pods: bool,
+}
+
+#[derive(Serialize)]
+struct JsonNode<'a> {
+    object: JsonObject<'a>,
+    addresses: Vec<String>,
+}
+
+/// An object, and where it begins: null if it wasn't declared.
+#[derive(Serialize)]
+pub(crate) struct JsonObject<'a> {
+    kind: &'a str,
+    namespace: Option<&'a str>,
+    name: &'a str,
+    file: Option<&'a str>,
+    line: Option<u32>,
+}
+
+impl<'a> JsonObject<'a> {
+    pub(crate) fn new(
+        kind: &'a str,
+        namespace: Option<&'a str>,
+        name: &'a str,
+        at: Option<&'a Source>,
+    ) -> Self {
+        Self { kind, namespace, name, file: at.map(|s| &*s.file), line: at.map(|s| s.line) }
+    }
+
+    pub(crate) fn of_policy(key: &'a PolicyKey, at: Option<&'a Source>) -> Self {
+        let namespace = Some(&*key.namespace).filter(|n| !n.is_empty());
+        Self::new(&key.kind, namespace, &key.name, at)
+    }
+}
+
+impl<'a> End<'a> {
+    /// The end for machines.
+    pub(crate) fn json(&'a self, loaded: &'a Loaded) -> JsonEnd<'a> {
+        JsonEnd { id: self.id.clone(), what: what(self.endpoint, loaded) }
+    }
+}
+
+/// An endpoint for machines, where no other of the answer has its short name.
+pub(crate) fn json<'a>(endpoint: &'a Endpoint, loaded: &'a Loaded) -> JsonEnd<'a> {
+    JsonEnd { id: name(endpoint), what: what(endpoint, loaded) }
+}
+
+fn what<'a>(endpoint: &'a Endpoint, loaded: &'a Loaded) -> JsonWhat<'a> {
+    let pods = |w: &'a WorkloadPods| JsonPods {
+        object: JsonObject::new(&w.kind, Some(&w.namespace), &w.name, place_of_workload(w, loaded)),
+        pods: w.pods.iter().map(|p| &**p).collect(),
+        all_pods: w.whole,
+    };
+    let node = |n: &'a NodeAddresses| JsonNode {
+        object: JsonObject::new(
+            "Node",
+            None,
+            &n.name,
+            place_of("Node", &ObjectKey::new("", n.name.clone()), loaded),
+        ),
+        addresses: n.addresses.iter().map(ToString::to_string).collect(),
+    };
+    match endpoint {
+        Endpoint::Workload(w) => JsonWhat::Workload(pods(w)),
+        Endpoint::Pod { key, workload_kind, workload_name } => {
+            let namespace = Some(&*key.namespace);
+            let workload = ObjectKey { namespace: key.namespace.clone(), name: workload_name.clone() };
+            let at = place_of(workload_kind, &workload, loaded);
+            JsonWhat::Pod {
+                object: JsonObject::new("Pod", namespace, &key.name, place(endpoint, loaded)),
+                workload: JsonObject::new(workload_kind, namespace, workload_name, at),
+            }
+        }
+        Endpoint::Namespace(name) => {
+            JsonWhat::Namespace { object: JsonObject::new("Namespace", None, name, place(endpoint, loaded)) }
+        }
+        Endpoint::Class(all) => JsonWhat::Class { members: all.iter().map(pods).collect() },
+        Endpoint::OwnNode(all) => JsonWhat::OwnNode { nodes: all.iter().map(node).collect() },
+        Endpoint::Nodes(all) => JsonWhat::Nodes { nodes: all.iter().map(node).collect() },
+        Endpoint::External(external) => JsonWhat::External {
+            family: external.family.to_string(),
+            ranges: external.ranges.iter().map(Into::into).collect(),
+            cidrs: shape::cidrs(&external.ranges).iter().map(ToString::to_string).collect(),
+        },
+    }
+}

@@ -1,0 +1,235 @@
+//! An explanation for programs.
+
+use palisade_policy::{
+    Action, Direction, Endpoint, Source, Tier, Verdict,
+    walk::{Decider, EntryStep, PolicyStep, RuleStep, Walk},
+};
+use serde::Serialize;
+
+use super::{
+    asked::{Answer, Group, Pair},
+    suggest::{How, Suggestion},
+    tree::decider,
+};
+use crate::{
+    can::JsonEnd,
+    ends::JsonObject,
+    reasons::verdict_word,
+    words::{JsonRange, JsonTraffic},
+};
+
+/// The version of the JSON; raised when a field changes its meaning or goes away.
+const SCHEMA: &str = "palisade.explain/v1";
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    source: &'a str,
+    destination: &'a str,
+    allowed: bool,
+    answers: Vec<JsonGroup<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonGroup<'a> {
+    families: Vec<String>,
+    asked: JsonTraffic,
+    pairs: Vec<JsonPair>,
+    parts: Vec<JsonPart>,
+    egress: JsonWalk<'a>,
+    ingress: JsonWalk<'a>,
+    suggestions: Vec<JsonSuggestion<'a>>,
+    suggestions_hold_for_all: bool,
+    suggestions_before_do: bool,
+}
+
+#[derive(Serialize)]
+struct JsonPair {
+    source: JsonEnd,
+    destination: JsonEnd,
+    /// The public addresses for which the external end stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stands_for: Option<Vec<JsonRange>>,
+}
+
+#[derive(Serialize)]
+struct JsonPart {
+    traffic: JsonTraffic,
+    verdict: &'static str,
+    egress: JsonDecider,
+    ingress: JsonDecider,
+}
+
+#[derive(Serialize)]
+struct JsonDecider {
+    verdict: &'static str,
+    reason: &'static str,
+    policies: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<usize>,
+    text: String,
+}
+
+#[derive(Serialize)]
+struct JsonWalk<'a> {
+    policies: Vec<JsonPolicy<'a>>,
+    allowed: JsonTraffic,
+}
+
+#[derive(Serialize)]
+struct JsonPolicy<'a> {
+    #[serde(flatten)]
+    object: JsonObject<'a>,
+    tier: &'static str,
+    priority: i32,
+    rules: Vec<JsonRule<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonRule<'a> {
+    index: usize,
+    file: Option<&'a str>,
+    line: Option<u32>,
+    action: &'static str,
+    peer_matches: bool,
+    peers: Option<Vec<JsonEntry<'a>>>,
+    ports: Option<Vec<JsonEntry<'a>>>,
+    holds: JsonTraffic,
+    takes: JsonTraffic,
+}
+
+#[derive(Serialize)]
+struct JsonEntry<'a> {
+    matches: bool,
+    wants: &'a str,
+    line: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct JsonSuggestion<'a> {
+    text: &'a str,
+    policy: JsonObject<'a>,
+    direction: String,
+    wider: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    yaml: Option<&'a str>,
+}
+
+/// The explanation for programs.
+pub(crate) fn json(answer: &Answer) -> serde_json::Result<String> {
+    let mut out = serde_json::to_string_pretty(&Document {
+        schema: SCHEMA,
+        source: &answer.source,
+        destination: &answer.destination,
+        allowed: answer.is_allowed(),
+        answers: answer.groups.iter().map(group).collect(),
+    })?;
+    out.push('\n');
+    Ok(out)
+}
+
+fn group(group: &Group) -> JsonGroup<'_> {
+    let parts = group.explanation.parts.iter().map(|part| JsonPart {
+        traffic: (&part.traffic).into(),
+        verdict: verdict_word(part.verdict),
+        egress: decided(&part.egress, Direction::Egress),
+        ingress: decided(&part.ingress, Direction::Ingress),
+    });
+    JsonGroup {
+        families: group.families().iter().map(ToString::to_string).collect(),
+        asked: (&group.asked).into(),
+        pairs: group.pairs.iter().map(pair).collect(),
+        parts: parts.collect(),
+        egress: walk(&group.explanation.egress),
+        ingress: walk(&group.explanation.ingress),
+        suggestions: group.suggestions.iter().map(suggestion).collect(),
+        suggestions_hold_for_all: group.suggestions_hold_for_all,
+        suggestions_before_do: group.suggestions_before_do,
+    }
+}
+
+fn pair(pair: &Pair) -> JsonPair {
+    let end = |end: &Endpoint| JsonEnd::from(end);
+    let stands_for = pair.region.as_ref().map(|r| r.ranges.iter().map(Into::into).collect());
+    JsonPair { source: end(&pair.source), destination: end(&pair.destination), stands_for }
+}
+
+fn decided((verdict, why): &(Verdict, Decider), direction: Direction) -> JsonDecider {
+    let (reason, rule) = match why {
+        Decider::Itself => ("itself", None),
+        Decider::NoSubject => ("no-subject", None),
+        Decider::OwnNode => ("own-node", None),
+        Decider::NotIsolated => ("not-isolated", None),
+        Decider::Hairpin => ("hairpin", None),
+        Decider::Rule(rule) => ("rule", Some(rule.index)),
+        Decider::Isolated(_) => ("isolated", None),
+    };
+    JsonDecider {
+        verdict: verdict_word(*verdict),
+        reason,
+        policies: why.policies().map(ToString::to_string).collect(),
+        rule,
+        text: decider(why, direction),
+    }
+}
+
+fn walk(walk: &Walk) -> JsonWalk<'_> {
+    JsonWalk { policies: walk.policies.iter().map(policy).collect(), allowed: (&walk.allowed()).into() }
+}
+
+fn policy(step: &PolicyStep) -> JsonPolicy<'_> {
+    JsonPolicy {
+        object: JsonObject::of_policy(&step.policy, step.source.as_ref()),
+        tier: match step.tier {
+            Tier::Admin => "admin",
+            Tier::Developer => "developer",
+            Tier::Baseline => "baseline",
+        },
+        priority: step.priority,
+        rules: step.rules.iter().map(rule).collect(),
+    }
+}
+
+fn rule(step: &RuleStep) -> JsonRule<'_> {
+    let at: Option<&Source> = step.rule.source.as_ref();
+    JsonRule {
+        index: step.rule.index,
+        file: at.map(|s| &*s.file),
+        line: at.map(|s| s.line),
+        action: match step.action {
+            Action::Accept => "accept",
+            Action::Deny => "deny",
+            Action::Pass => "pass",
+        },
+        peer_matches: step.peer_matches,
+        peers: step.peers.as_deref().map(entries),
+        ports: step.ports.as_deref().map(entries),
+        holds: (&step.holds).into(),
+        takes: (&step.takes).into(),
+    }
+}
+
+fn entries(steps: &[EntryStep]) -> Vec<JsonEntry<'_>> {
+    let line = |step: &'_ EntryStep| step.source.as_ref().map(|s| s.line);
+    steps
+        .iter()
+        .map(|step| JsonEntry { matches: step.matches, wants: &step.wants, line: line(step) })
+        .collect()
+}
+
+fn suggestion(suggestion: &Suggestion) -> JsonSuggestion<'_> {
+    let (patch, yaml) = match &suggestion.how {
+        How::Patch(patch) => (Some(&**patch), None),
+        How::Text(text) => (None, Some(&**text).filter(|t| !t.is_empty())),
+    };
+    JsonSuggestion {
+        text: &suggestion.what,
+        policy: JsonObject::of_policy(&suggestion.edit.policy, suggestion.edit.source.as_ref()),
+        direction: suggestion.edit.direction.to_string(),
+        wider: suggestion.wider,
+        patch,
+        yaml,
+    }
+}

@@ -1,0 +1,195 @@
+//! Rules, peers and ports as the API writes them.
+
+use palisade_analysis::edit::{Change, Edit};
+use palisade_policy::{
+    Action, Direction, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Protocol, Rule, Selector, Tier,
+    cluster::NAMESPACE_NAME_LABEL,
+    labels::Test,
+    rules::{IpBlock, PodMatch},
+};
+use serde_json::{Map, Value, json};
+
+/// What an edit adds, as YAML; nothing if it only takes away.
+pub(crate) fn text(edit: &Edit) -> String {
+    let value = match &edit.change {
+        Change::AddRule { rule, .. } => json!([self::rule(rule, &edit.policy, edit.direction)]),
+        Change::AddPeer { peer, .. } => json!([self::peer(peer, &edit.policy)]),
+        Change::AddPort { port, .. } => json!([self::port(port, &edit.policy)]),
+        Change::RemoveRules(_) => return String::new(),
+        Change::NewPolicy(policy) => self::policy(policy),
+    };
+    yaml(&value)
+}
+
+/// A value as YAML. Writing into memory doesn't fail, and a JSON value is always YAML.
+fn yaml(value: &Value) -> String {
+    serde_saphyr::to_string(value).unwrap_or_else(|_| value.to_string())
+}
+
+fn is_network_policy(key: &PolicyKey) -> bool {
+    &*key.kind == "NetworkPolicy"
+}
+
+fn is_cluster_network_policy(key: &PolicyKey) -> bool {
+    &*key.kind == "ClusterNetworkPolicy"
+}
+
+fn policy(policy: &Policy) -> Value {
+    let rules = |rules: &Option<Vec<Rule>>, direction| {
+        let rules = rules.as_ref()?;
+        Some(Value::from_iter(rules.iter().map(|r| rule(r, &policy.key, direction))))
+    };
+    let mut spec = Map::new();
+    let tier = if policy.tier == Tier::Baseline { "Baseline" } else { "Admin" };
+    spec.insert("tier".to_owned(), tier.into());
+    spec.insert("priority".to_owned(), policy.priority.into());
+    spec.insert("subject".to_owned(), pods_of_cluster(&policy.subject));
+    for (name, list, direction) in
+        [("ingress", &policy.ingress, Direction::Ingress), ("egress", &policy.egress, Direction::Egress)]
+    {
+        if let Some(list) = rules(list, direction) {
+            spec.insert(name.to_owned(), list);
+        }
+    }
+    json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2",
+        "kind": &*policy.key.kind,
+        "metadata": {"name": &*policy.key.name},
+        "spec": spec,
+    })
+}
+
+fn rule(rule: &Rule, key: &PolicyKey, direction: Direction) -> Value {
+    let mut out = Map::new();
+    if !is_network_policy(key) {
+        let action = match rule.action {
+            Action::Accept if is_cluster_network_policy(key) => "Accept",
+            Action::Accept => "Allow",
+            Action::Deny => "Deny",
+            Action::Pass => "Pass",
+        };
+        out.insert("action".to_owned(), action.into());
+    }
+    if let Some(peers) = &rule.peers {
+        let name = if direction == Direction::Ingress { "from" } else { "to" };
+        out.insert(name.to_owned(), peers.iter().map(|entry| peer(&entry.peer, key)).collect());
+    }
+    if let Some(ports) = &rule.ports {
+        let name = if is_cluster_network_policy(key) { "protocols" } else { "ports" };
+        out.insert(name.to_owned(), ports.iter().map(|entry| port(&entry.port, key)).collect());
+    }
+    out.into()
+}
+
+fn peer(peer: &Peer, key: &PolicyKey) -> Value {
+    match peer {
+        Peer::Pods(choice) if is_network_policy(key) => pods_of_namespaced(choice, &key.namespace),
+        Peer::Pods(choice) => pods_of_cluster(choice),
+        Peer::Nodes(nodes) => json!({"nodes": selector(nodes)}),
+        Peer::Block(IpBlock { cidr, .. }) if !is_network_policy(key) => {
+            json!({"networks": [cidr.to_string()]})
+        }
+        Peer::Block(IpBlock { cidr, except }) if except.is_empty() => {
+            json!({"ipBlock": {"cidr": cidr.to_string()}})
+        }
+        Peer::Block(IpBlock { cidr, except }) => {
+            let except: Vec<String> = except.iter().map(ToString::to_string).collect();
+            json!({"ipBlock": {"cidr": cidr.to_string(), "except": except}})
+        }
+    }
+}
+
+/// As a NetworkPolicy of this namespace names pods.
+fn pods_of_namespaced(choice: &PodMatch, namespace: &str) -> Value {
+    let PodMatch { namespaces, pods } = choice;
+    match namespaces {
+        NamespaceMatch::Named(name) if &**name == namespace => json!({"podSelector": selector(pods)}),
+        _ if pods.is_everything() => json!({"namespaceSelector": namespace_selector(namespaces)}),
+        _ => json!({"namespaceSelector": namespace_selector(namespaces), "podSelector": selector(pods)}),
+    }
+}
+
+/// As a cluster-wide policy names pods.
+fn pods_of_cluster(choice: &PodMatch) -> Value {
+    let PodMatch { namespaces, pods } = choice;
+    let namespaces = namespace_selector(namespaces);
+    if pods.is_everything() {
+        json!({"namespaces": namespaces})
+    } else {
+        json!({"pods": {"namespaceSelector": namespaces, "podSelector": selector(pods)}})
+    }
+}
+
+fn namespace_selector(namespaces: &NamespaceMatch) -> Value {
+    match namespaces {
+        NamespaceMatch::Named(name) => json!({"matchLabels": {NAMESPACE_NAME_LABEL: &**name}}),
+        NamespaceMatch::Selected(selector) => self::selector(selector),
+    }
+}
+
+fn selector(selector: &Selector) -> Value {
+    let (mut labels, mut expressions) = (Map::new(), Vec::new());
+    for requirement in selector.requirements() {
+        let key = requirement.key.to_string();
+        let (operator, values) = match &requirement.test {
+            Test::In(values) => ("In", Some(values)),
+            Test::NotIn(values) => ("NotIn", Some(values)),
+            Test::Exists => ("Exists", None),
+            Test::DoesNotExist => ("DoesNotExist", None),
+        };
+        match (operator, values) {
+            ("In", Some(values)) if values.len() == 1 && !labels.contains_key(&key) => {
+                labels.insert(key, values.iter().map(|v| &**v).collect::<String>().into());
+            }
+            (_, Some(values)) => {
+                let values: Vec<&str> = values.iter().map(|v| &**v).collect();
+                expressions.push(json!({"key": key, "operator": operator, "values": values}));
+            }
+            (_, None) => expressions.push(json!({"key": key, "operator": operator})),
+        }
+    }
+    let mut out = Map::new();
+    if !labels.is_empty() {
+        out.insert("matchLabels".to_owned(), labels.into());
+    }
+    if !expressions.is_empty() {
+        out.insert("matchExpressions".to_owned(), expressions.into());
+    }
+    out.into()
+}
+
+fn port(port: &PortMatch, key: &PolicyKey) -> Value {
+    if is_network_policy(key) {
+        return match port {
+            PortMatch::Numbers { protocol, first: 0, last: u16::MAX } => {
+                json!({"protocol": protocol.to_string()})
+            }
+            PortMatch::Numbers { protocol, first, last } if first == last => {
+                json!({"protocol": protocol.to_string(), "port": first})
+            }
+            PortMatch::Numbers { protocol, first, last } => {
+                json!({"protocol": protocol.to_string(), "port": first, "endPort": last})
+            }
+            PortMatch::Named { protocol, name } => {
+                json!({"protocol": protocol.unwrap_or(Protocol::Tcp).to_string(), "port": &**name})
+            }
+        };
+    }
+    let is_new = is_cluster_network_policy(key);
+    match port {
+        PortMatch::Named { name, .. } if is_new => json!({"destinationNamedPort": &**name}),
+        PortMatch::Named { name, .. } => json!({"namedPort": &**name}),
+        PortMatch::Numbers { protocol, first, last } => {
+            // No API has port 0.
+            let (first, protocol) = (first.max(&1), protocol.to_string());
+            match (is_new, first == last) {
+                (true, true) => json!({protocol.to_lowercase(): {"destinationPort": {"number": first}}}),
+                (true, false) => {
+                    json!({protocol.to_lowercase(): {"destinationPort": {"range": {"start": first, "end": last}}}})
+                }
+                (false, true) => json!({"portNumber": {"protocol": protocol, "port": first}}),
+                (false, false) => json!({"portRange": {"protocol": protocol, "start": first, "end": last}}),
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Edits as they are shown: in words, and as a patch where the policy's file can be patched.
+
+use palisade_analysis::{
+    edit::{self, Change, Choices, Edit},
+    explain,
+};
+use palisade_policy::{
+    Cluster, Flow,
+    near::{describe_peer, describe_port},
+};
+
+use super::{
+    asked::{Answer, Group, Pair},
+    manifest, patch,
+};
+
+/// One edit.
+pub(crate) struct Suggestion {
+    /// The edit itself.
+    pub(crate) edit: Edit,
+    /// In words.
+    pub(crate) what: String,
+    /// What to write.
+    pub(crate) how: How,
+    /// Whether it changes more connections than the one in question.
+    pub(crate) wider: bool,
+}
+
+/// What to write.
+pub(crate) enum How {
+    /// A unified diff of the policy's file, which was read back and means the edit.
+    Patch(String),
+    /// The YAML to write, where no patch could be made.
+    Text(String),
+}
+
+/// Adds to each group what to edit, so that what is denied is allowed; or the reverse if `to_deny`.
+pub(crate) fn add(answer: &mut Answer, cluster: &Cluster, namespace: &str, to_deny: bool) {
+    let mut edited = cluster.clone();
+    for group in &mut answer.groups {
+        let Some(flow) = &group.flow else { continue };
+        if group.is_allowed() != to_deny {
+            continue;
+        }
+        // What was suggested for another group may have done it: the same rule decides differently in each family.
+        if edited != *cluster && holds(group, flow, &edited, to_deny) {
+            group.suggestions_before_do = true;
+            continue;
+        }
+        let edits = if to_deny { closing(cluster, flow) } else { opening(cluster, flow) };
+        if edits.is_empty() {
+            continue;
+        }
+        let alone = edits.iter().fold(cluster.clone(), |cluster, edit| edit::applied(&cluster, edit));
+        group.suggestions_hold_for_all = holds(group, flow, &alone, to_deny);
+        edited = edits.iter().fold(edited, |cluster, edit| edit::applied(&cluster, edit));
+        group.suggestions = edits.into_iter().map(|edit| suggestion(cluster, namespace, edit)).collect();
+    }
+}
+
+/// Whether a cluster gives the wanted answer for all that a group asks about. An address speaks for a part of the
+/// internet only as long as nobody names it alone.
+fn holds(group: &Group, flow: &Flow, cluster: &Cluster, to_deny: bool) -> bool {
+    group.pairs.iter().all(|pair| {
+        let Pair { source, destination, region } = pair;
+        let explanation = explain(cluster, source, destination, flow.through_service, &group.asked);
+        region.is_none() && explanation.parts.iter().all(|part| part.verdict.is_allow() != to_deny)
+    })
+}
+
+/// One edit for each direction that denies. One without any makes the others worthless.
+fn opening(cluster: &Cluster, flow: &Flow) -> Vec<Edit> {
+    let first = |choices: Choices| choices.edits.into_iter().next();
+    edit::to_allow(cluster, flow).into_iter().map(first).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// One edit of either direction: one that closes nothing else, if there is one.
+fn closing(cluster: &Cluster, flow: &Flow) -> Vec<Edit> {
+    let edits = edit::to_deny(cluster, flow).into_iter().flat_map(|choices| choices.edits);
+    edits.min_by_key(|edit| edit.wider).into_iter().collect()
+}
+
+fn suggestion(cluster: &Cluster, namespace: &str, edit: Edit) -> Suggestion {
+    let how = match patch::patch(cluster, namespace, &edit) {
+        Some(patch) => How::Patch(patch),
+        None => How::Text(manifest::text(&edit)),
+    };
+    Suggestion { what: words(&edit), how, wider: edit.wider, edit }
+}
+
+fn words(edit: &Edit) -> String {
+    let Edit { policy, source, direction, change, .. } = edit;
+    let at = source.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
+    match change {
+        Change::AddRule { .. } => format!("add an {direction} rule to {policy}{at}"),
+        Change::AddPeer { rule, peer } => {
+            format!("add the peer {} to {direction}[{rule}] of {policy}{at}", describe_peer(peer))
+        }
+        Change::AddPort { rule, port } => {
+            format!("add {} to the ports of {direction}[{rule}] of {policy}{at}", describe_port(port))
+        }
+        Change::RemoveRules(rules) => {
+            let rules: Vec<String> = rules.iter().map(|rule| format!("{direction}[{rule}]")).collect();
+            format!("take {} out of {policy}{at}", rules.join(" and "))
+        }
+        Change::NewPolicy(_) => format!("add {policy}"),
+    }
+}

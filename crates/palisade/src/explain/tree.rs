@@ -1,0 +1,237 @@
+//! An explanation as a tree, for people.
+
+use std::fmt::Write as _;
+
+use palisade_policy::{
+    Action, Direction, Endpoint, Source, Tier, Traffic, Verdict,
+    walk::{Decider, EntryStep, PolicyStep, RuleStep, Walk},
+};
+
+use super::{
+    asked::{Answer, Group, Pair},
+    suggest::{How, Suggestion},
+};
+use crate::{
+    can::who,
+    ends, escape,
+    output::{Style, styled},
+    reasons::families_text,
+    words::{Shown, range_text},
+};
+
+/// The trees. Escape sequences of colour are in it; the writer strips them where they don't belong.
+pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
+    let mut out = String::new();
+    for (i, group) in answer.groups.iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
+        let head = format!("{} → {}", answer.source, answer.destination);
+        _ = writeln!(out, "{}  {}", styled(Style::Strong, &escape::plain(&head)), scope(group, answer));
+        for part in &group.explanation.parts {
+            _ = writeln!(
+                out,
+                "{}  {}  egress: {}; ingress: {}",
+                verdict(part.verdict),
+                Shown::of(&part.traffic).text(),
+                decider(&part.egress.1, Direction::Egress),
+                decider(&part.ingress.1, Direction::Ingress)
+            );
+        }
+        for walk in [&group.explanation.egress, &group.explanation.ingress] {
+            direction(walk, &group.asked, &mut out);
+        }
+        suggestions(group, to_deny, &mut out);
+    }
+    out
+}
+
+/// For which pairs and families.
+fn scope(group: &Group, answer: &Answer) -> String {
+    let families = families_text(group.families());
+    let mut pairs: Vec<String> = group.pairs.iter().map(pair).collect();
+    pairs.sort();
+    pairs.dedup();
+    let only = answer.groups.len() == 1 || pairs.len() == 1 && pairs[0].is_empty();
+    let pairs = if only { String::new() } else { format!(", {}", ends::some(&pairs, Clone::clone)) };
+    format!("{}, {families}{pairs}", Shown::of(&group.asked).text())
+}
+
+fn pair(pair: &Pair) -> String {
+    let name = |end: &Endpoint| match (end, &pair.region) {
+        (Endpoint::External(_), Some(region)) => ends::some(&region.ranges, range_text),
+        (Endpoint::External(address), None) => address.to_string(),
+        _ => who(end),
+    };
+    format!("{} → {}", name(&pair.source), name(&pair.destination))
+}
+
+fn verdict(verdict: Verdict) -> String {
+    let (style, word) = if verdict.is_allow() { (Style::Good, "allowed") } else { (Style::Bad, "denied ") };
+    styled(style, word)
+}
+
+fn place(at: Option<&Source>) -> String {
+    at.map(|s| format!(" ({})", escape::plain(&s.to_string()))).unwrap_or_default()
+}
+
+/// What decides, in a few words.
+pub(crate) fn decider(decider: &Decider, direction: Direction) -> String {
+    let own = if direction == Direction::Egress { "the source" } else { "the destination" };
+    match decider {
+        Decider::Itself => "a pod always reaches itself".to_owned(),
+        Decider::NoSubject => format!("{own} is no pod of the cluster network"),
+        Decider::OwnNode => "a pod's own node is always let in".to_owned(),
+        Decider::NotIsolated => format!("no policy isolates {own}"),
+        Decider::Hairpin => "a pod reaches itself through a service too".to_owned(),
+        Decider::Rule(rule) => {
+            format!("{}, {direction}[{}]{}", rule.policy, rule.index, place(rule.source.as_ref()))
+        }
+        Decider::Isolated(policies) => {
+            let names: Vec<String> = policies.iter().map(ToString::to_string).collect();
+            format!("isolated by {}, and no rule matches", ends::some(&names, Clone::clone))
+        }
+    }
+}
+
+/// One direction: policies, rules, peers and ports.
+fn direction(walk: &Walk, asked: &Traffic, out: &mut String) {
+    let allowed = walk.allowed();
+    let says = if allowed == *asked {
+        styled(Style::Good, "allows it")
+    } else if allowed.is_none() {
+        styled(Style::Bad, "denies it")
+    } else {
+        format!("allows {} of it", Shown::of(&allowed).text())
+    };
+    let subject = walk.subject.as_ref().map(|key| format!(" of {key}")).unwrap_or_default();
+    _ = writeln!(out, "\n{}{subject}: {says}", styled(Style::Strong, &walk.direction.to_string()));
+    if walk.policies.is_empty() {
+        for part in &walk.parts {
+            _ = writeln!(out, "└─ {}", decider(&part.decider, walk.direction));
+        }
+        return;
+    }
+    let mut tree = Tree { out };
+    let mut nodes: Vec<Node> = walk.policies.iter().map(|p| policy(p, walk.direction)).collect();
+    let last = walk.parts.iter().filter(|part| !matches!(part.decider, Decider::Rule(_)));
+    nodes.extend(last.map(|part| {
+        let what = Shown::of(&part.traffic).text();
+        Node::leaf(format!("{} {what}: {}", verdict(part.verdict), decider(&part.decider, walk.direction)))
+    }));
+    tree.draw(&nodes, "");
+}
+
+/// A line of a tree and what is below it.
+struct Node {
+    text: String,
+    below: Vec<Node>,
+}
+
+impl Node {
+    fn leaf(text: String) -> Self {
+        Self { text, below: Vec::new() }
+    }
+}
+
+struct Tree<'o> {
+    out: &'o mut String,
+}
+
+impl Tree<'_> {
+    fn draw(&mut self, nodes: &[Node], indent: &str) {
+        for (i, node) in nodes.iter().enumerate() {
+            let is_last = i + 1 == nodes.len();
+            let (branch, inner) = if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+            _ = writeln!(self.out, "{indent}{branch}{}", node.text);
+            self.draw(&node.below, &format!("{indent}{inner}"));
+        }
+    }
+}
+
+fn policy(step: &PolicyStep, direction: Direction) -> Node {
+    let tier = match step.tier {
+        Tier::Admin => format!("admin tier, priority {}: ", step.priority),
+        Tier::Developer => String::new(),
+        Tier::Baseline => format!("baseline tier, priority {}: ", step.priority),
+    };
+    let mut below: Vec<Node> = step.rules.iter().map(|r| rule(r, direction)).collect();
+    if below.is_empty() {
+        below.push(Node::leaf(format!("no {direction} rules: allows nothing")));
+    }
+    let text = format!("{tier}{}{}", escape::plain(&step.policy.to_string()), place(step.source.as_ref()));
+    Node { text, below }
+}
+
+fn rule(step: &RuleStep, direction: Direction) -> Node {
+    let word = match step.action {
+        Action::Accept => "allows",
+        Action::Deny => "denies",
+        Action::Pass => "passes on",
+    };
+    let does = if !step.takes.is_none() {
+        let style = if step.action == Action::Deny { Style::Bad } else { Style::Good };
+        styled(style, &format!("{word} {}", Shown::of(&step.takes).text()))
+    } else if step.peer_matches && !step.holds.is_none() {
+        format!("{word} {}, which is decided before", Shown::of(&step.holds).text())
+    } else {
+        let why = match (step.peer_matches, step.holds.is_none()) {
+            (true, _) => "the peer matches, the port does not",
+            (false, false) => "the port matches, the peer does not",
+            (false, true) => "neither peer nor port matches",
+        };
+        format!("does not match: {why}")
+    };
+    let text = format!("{direction}[{}]{} {does}", step.rule.index, place(step.rule.source.as_ref()));
+    let mut below = entries(step.peers.as_deref(), "peer", "every peer");
+    below.extend(entries(step.ports.as_deref(), "port", "every port"));
+    Node { text, below }
+}
+
+fn entries(steps: Option<&[EntryStep]>, word: &str, all: &str) -> Vec<Node> {
+    let Some(steps) = steps else { return vec![Node::leaf(format!("✓ {all}"))] };
+    let line = |entry: &EntryStep| {
+        let mark = if entry.matches { styled(Style::Good, "✓") } else { styled(Style::Bad, "✗") };
+        Node::leaf(format!("{mark} {word} {}{}", escape::plain(&entry.wants), place(entry.source.as_ref())))
+    };
+    steps.iter().map(line).collect()
+}
+
+fn suggestions(group: &Group, to_deny: bool, out: &mut String) {
+    let wish = if to_deny { "deny" } else { "allow" };
+    if group.suggestions_before_do {
+        _ = writeln!(out, "\nThe edit above does it for these too.");
+        return;
+    }
+    if group.suggestions.is_empty() {
+        if group.flow.is_none() && group.is_allowed() == to_deny {
+            _ = writeln!(out, "\nAsk about one port to be told what to edit to {wish} it.");
+        } else if group.is_allowed() == to_deny {
+            _ = writeln!(out, "\nNo single edit of a policy would {wish} it.");
+        }
+        return;
+    }
+    let whom = match &group.flow {
+        Some(flow) if !group.suggestions_hold_for_all => {
+            format!("from {} to {}", flow.source, flow.destination)
+        }
+        _ => "it".to_owned(),
+    };
+    for Suggestion { what, how, wider, .. } in &group.suggestions {
+        let wider = if *wider { " It opens or closes more than this one connection." } else { "" };
+        _ = writeln!(
+            out,
+            "\n{}: {}.{wider}",
+            styled(Style::Strong, &format!("To {wish} {whom}")),
+            escape::plain(what)
+        );
+        match how {
+            How::Patch(patch) => out.push_str(patch),
+            How::Text(text) => {
+                for line in text.lines() {
+                    _ = writeln!(out, "    {line}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `palisade man`: manual pages, from the same table as `--help`.
+
+use std::{fs, io, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Command, CommandFactory as _};
+
+use crate::{arguments::Arguments, exit::Outcome, output};
+
+pub(crate) const HELP: &str = "\
+Examples:
+  palisade man can | man -l -
+  palisade man lab run > palisade-lab-run.1
+  palisade man --dir ~/.local/share/man/man1";
+
+/// What `man` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The verb, such as `can` or `lab run`; all of Palisade if there is none
+    #[arg(value_name = "VERB", conflicts_with = "dir")]
+    verb: Vec<String>,
+    /// Write the pages of all verbs into this directory
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Man) -> Result<Outcome> {
+    let mut palisade = Arguments::command();
+    // Names as on the command line: `palisade lab run`.
+    palisade.build();
+    match &arguments.dir {
+        Some(dir) => {
+            fs::create_dir_all(dir).with_context(|| format!("can't make {}", dir.display()))?;
+            for (name, text) in pages(&palisade).context("can't make the manual pages")? {
+                let path = dir.join(name);
+                fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
+            }
+        }
+        None => {
+            let mut command = &palisade;
+            for word in &arguments.verb {
+                let Some(inner) = command.find_subcommand(word) else {
+                    bail!("there is no verb `{word}`; `palisade --help` lists them");
+                };
+                command = inner;
+            }
+            let text = page(command).context("can't make the manual page")?;
+            output::stream(|out| out.write_all(&text)).context("can't write the manual page")?;
+        }
+    }
+    Ok(Outcome::Yes)
+}
+
+/// `palisade-lab-run`.
+fn name(command: &Command) -> &str {
+    command.get_display_name().unwrap_or_else(|| command.get_name())
+}
+
+fn page(command: &Command) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let source = concat!("palisade ", env!("CARGO_PKG_VERSION"));
+    clap_mangen::Man::new(command.clone()).manual("Palisade").source(source).render(&mut out)?;
+    Ok(out)
+}
+
+/// The pages of a verb and those below it, with their file names.
+fn pages(command: &Command) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut all = vec![(format!("{}.1", name(command)), page(command)?)];
+    for inner in command.get_subcommands().filter(|c| c.get_name() != "help") {
+        all.extend(pages(inner)?);
+    }
+    Ok(all)
+}

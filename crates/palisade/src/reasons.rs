@@ -1,0 +1,357 @@
+//! Verdicts and reasons in words, and as JSON values.
+
+use palisade_policy::{
+    Action, Direction, Family, Protocol, Side, Source, Tier, Verdict,
+    flow::{NearMiss, Reason, RuleRef},
+};
+use serde::Serialize;
+
+/// How many near misses are shown: the engine sorts them, and the first ones hold the mistake.
+const SHOWN_MISSES: usize = 2;
+
+/// How many isolating policies are named.
+const SHOWN_POLICIES: usize = 5;
+
+/// The verdict of a side and its reason, in lines: `denied by ClusterNetworkPolicy …`, `allowed: …`.
+pub(crate) fn sentences(side: &Side, direction: Direction) -> Vec<String> {
+    let mut out = lines(side, direction);
+    if let Some(first) = out.first_mut() {
+        let between = if is_by_rule(side) { "" } else { ":" };
+        *first = format!("{}{between} {first}", side.verdict);
+    }
+    out
+}
+
+/// Whether one rule decided, so that the first of [`lines`] goes on after the verdict: `by NetworkPolicy …`.
+pub(crate) fn is_by_rule(side: &Side) -> bool {
+    matches!(side.reason, Reason::Rule(_))
+}
+
+/// Why a side says what it says: the first line, and further ones.
+pub(crate) fn lines(side: &Side, direction: Direction) -> Vec<String> {
+    let mut out = reason_lines(side, direction);
+    let passed = side
+        .passed
+        .iter()
+        .map(|rule| format!("passed on by {}{}", rule_text(rule, direction), precedence_text(rule)));
+    // What came before the decision stands right below it.
+    out.splice(1..1, passed);
+    out
+}
+
+fn reason_lines(side: &Side, direction: Direction) -> Vec<String> {
+    let (subject, own) = match direction {
+        Direction::Egress => ("the source", "destination"),
+        Direction::Ingress => ("the destination", "source"),
+    };
+    match &side.reason {
+        Reason::Itself => vec!["a pod always reaches itself".to_owned()],
+        Reason::NoSubject => {
+            vec![format!("{subject} is no pod of the cluster network: no policy acts on it")]
+        }
+        Reason::OwnNode => vec![format!("the {own} is the pod's own node, which is always let in")],
+        Reason::NotIsolated => vec![format!("no policy isolates {subject} for {direction}")],
+        Reason::Hairpin => vec!["a pod reaches itself through a service too".to_owned()],
+        Reason::Rule(rule) => vec![format!("by {}{}", rule_text(rule, direction), precedence_text(rule))],
+        Reason::Isolated { policies, near } => {
+            let mut names: Vec<String> = policies
+                .iter()
+                .take(SHOWN_POLICIES)
+                .map(|(key, at)| format!("{key}{}", place(at.as_ref())))
+                .collect();
+            if policies.len() > SHOWN_POLICIES {
+                names.push(format!("{} more", policies.len() - SHOWN_POLICIES));
+            }
+            let rules = if near.is_empty() { "which allows nothing" } else { "and no rule matches" };
+            let mut out = vec![format!("isolated by {}, {rules}", names.join(", "))];
+            out.extend(near.iter().take(SHOWN_MISSES).map(|miss| miss_text(miss, direction)));
+            out
+        }
+    }
+}
+
+fn rule_text(rule: &RuleRef, direction: Direction) -> String {
+    format!("{}, {direction}[{}]{}", rule.policy, rule.index, place(rule.source.as_ref()))
+}
+
+/// `, admin tier, priority 10` for a rule of a cluster-wide tier.
+fn precedence_text(rule: &RuleRef) -> String {
+    let priority = rule.priority.map(|p| format!(", priority {p}")).unwrap_or_default();
+    match rule.tier {
+        Tier::Developer => String::new(),
+        Tier::Admin => format!(", admin tier{priority}"),
+        Tier::Baseline => format!(", baseline tier{priority}"),
+    }
+}
+
+fn miss_text(miss: &NearMiss, direction: Direction) -> String {
+    let what = match (miss.peer_matches, miss.port_matches) {
+        (true, _) => "the peer matches, the port does not",
+        (false, true) => "the port matches, the peer does not",
+        (false, false) => "neither peer nor port matches",
+    };
+    let line = miss.source.as_ref().map(|s| format!(" (line {})", s.line)).unwrap_or_default();
+    let rule = rule_text(&miss.rule, direction);
+    format!("closest: {rule}: {what}; it wants {}{line}", miss.wanted)
+}
+
+fn place(source: Option<&Source>) -> String {
+    source.map(|s| format!(" ({s})")).unwrap_or_default()
+}
+
+/// `TCP 80`, `ICMP`.
+pub(crate) fn port_text(protocol: Protocol, port: u16) -> String {
+    if protocol.has_ports() { format!("{protocol} {port}") } else { protocol.to_string() }
+}
+
+#[cfg(target_os = "linux")]
+/// `TCP 80 443, UDP 53, ICMP`.
+pub(crate) fn ports_text(ports: impl IntoIterator<Item = (Protocol, u16)>) -> String {
+    let mut out: Vec<(Protocol, String)> = Vec::new();
+    for (protocol, port) in ports {
+        match out.last_mut() {
+            Some((last, text)) if *last == protocol && protocol.has_ports() => *text += &format!(" {port}"),
+            _ => out.push((protocol, port_text(protocol, port))),
+        }
+    }
+    out.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
+}
+
+/// `IPv4`, `IPv4 and IPv6`.
+pub(crate) fn families_text(families: impl IntoIterator<Item = Family>) -> String {
+    families.into_iter().map(|f| f.to_string()).collect::<Vec<_>>().join(" and ")
+}
+
+/// One direction of a decision, for machines.
+#[derive(Serialize)]
+pub(crate) struct JsonSide {
+    verdict: &'static str,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<JsonRule>,
+    /// The rules of cluster-wide tiers that left it to the next tier.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    passed: Vec<JsonRule>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    policies: Vec<JsonPolicy>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    near: Vec<JsonMiss>,
+}
+
+#[derive(Serialize)]
+struct JsonPolicy {
+    policy: String,
+    #[serde(flatten)]
+    at: JsonPlace,
+}
+
+#[derive(Serialize)]
+struct JsonRule {
+    policy: String,
+    index: usize,
+    tier: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<i32>,
+    action: &'static str,
+    #[serde(flatten)]
+    at: JsonPlace,
+}
+
+#[derive(Serialize)]
+struct JsonMiss {
+    rule: JsonRule,
+    peer_matches: bool,
+    port_matches: bool,
+    wanted: String,
+    line: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct JsonPlace {
+    file: Option<String>,
+    line: Option<u32>,
+    column: Option<u32>,
+}
+
+impl From<Option<&Source>> for JsonPlace {
+    fn from(source: Option<&Source>) -> Self {
+        Self {
+            file: source.map(|s| s.file.to_string()),
+            line: source.map(|s| s.line),
+            column: source.map(|s| s.column),
+        }
+    }
+}
+
+impl From<&RuleRef> for JsonRule {
+    fn from(rule: &RuleRef) -> Self {
+        Self {
+            policy: rule.policy.to_string(),
+            index: rule.index,
+            tier: match rule.tier {
+                Tier::Admin => "admin",
+                Tier::Developer => "developer",
+                Tier::Baseline => "baseline",
+            },
+            priority: rule.priority,
+            action: match rule.action {
+                Action::Accept => "accept",
+                Action::Deny => "deny",
+                Action::Pass => "pass",
+            },
+            at: rule.source.as_ref().into(),
+        }
+    }
+}
+
+/// `allowed` or `denied`, the words of the JSON schema.
+pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
+    if verdict.is_allow() { "allowed" } else { "denied" }
+}
+
+impl From<&Side> for JsonSide {
+    fn from(side: &Side) -> Self {
+        let mut out = Self {
+            verdict: verdict_word(side.verdict),
+            reason: "",
+            rule: None,
+            passed: side.passed.iter().map(Into::into).collect(),
+            policies: Vec::new(),
+            near: Vec::new(),
+        };
+        out.reason = match &side.reason {
+            Reason::Itself => "itself",
+            Reason::NoSubject => "no-subject",
+            Reason::OwnNode => "own-node",
+            Reason::NotIsolated => "not-isolated",
+            Reason::Hairpin => "hairpin",
+            Reason::Rule(rule) => {
+                out.rule = Some(rule.into());
+                "rule"
+            }
+            Reason::Isolated { policies, near } => {
+                let policy = |(key, at): &(palisade_policy::PolicyKey, Option<Source>)| JsonPolicy {
+                    policy: key.to_string(),
+                    at: at.as_ref().into(),
+                };
+                out.policies = policies.iter().map(policy).collect();
+                out.near = near.iter().map(miss).collect();
+                "isolated"
+            }
+        };
+        out
+    }
+}
+
+fn miss(miss: &NearMiss) -> JsonMiss {
+    JsonMiss {
+        rule: (&miss.rule).into(),
+        peer_matches: miss.peer_matches,
+        port_matches: miss.port_matches,
+        wanted: miss.wanted.clone(),
+        line: miss.source.as_ref().map(|s| s.line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_policy::PolicyKey;
+
+    use super::*;
+
+    fn at(line: u32) -> Option<Source> {
+        Some(Source { file: "p.yaml".into(), line, column: 3 })
+    }
+
+    fn isolated() -> Side {
+        let policy = PolicyKey::network_policy("shop", "web");
+        let rule = network_policy_rule(&policy);
+        let miss = |peer_matches, port_matches, wanted: &str| NearMiss {
+            rule: rule.clone(),
+            peer_matches,
+            port_matches,
+            wanted: wanted.to_owned(),
+            source: at(11),
+        };
+        let near =
+            vec![miss(true, false, "TCP 80"), miss(false, true, "pods a=b"), miss(false, false, "unseen")];
+        let reason = Reason::Isolated { policies: vec![(policy, at(2))], near };
+        Side { verdict: Verdict::Deny, reason, passed: Vec::new() }
+    }
+
+    fn network_policy_rule(policy: &PolicyKey) -> RuleRef {
+        RuleRef {
+            policy: policy.clone(),
+            index: 1,
+            tier: Tier::Developer,
+            priority: None,
+            action: Action::Accept,
+            source: at(9),
+        }
+    }
+
+    fn cluster_wide_rule(kind: &str, tier: Tier, priority: Option<i32>, action: Action) -> RuleRef {
+        let policy = PolicyKey { kind: kind.into(), namespace: "".into(), name: "p".into() };
+        RuleRef { policy, index: 0, tier, priority, action, source: at(5) }
+    }
+
+    #[test]
+    fn a_rule_of_a_cluster_wide_tier_is_named_with_tier_and_priority() {
+        let rule = cluster_wide_rule("ClusterNetworkPolicy", Tier::Admin, Some(10), Action::Deny);
+        let denied = Side { verdict: Verdict::Deny, reason: Reason::Rule(rule), passed: Vec::new() };
+        assert_eq!(
+            sentences(&denied, Direction::Ingress),
+            ["denied by ClusterNetworkPolicy p, ingress[0] (p.yaml:5), admin tier, priority 10"]
+        );
+        let json = serde_json::to_value(JsonSide::from(&denied)).unwrap();
+        assert_eq!(json["rule"]["tier"], "admin");
+        assert_eq!(json["rule"]["priority"], 10);
+        assert_eq!(json["rule"]["action"], "deny");
+        assert!(json.get("passed").is_none());
+    }
+
+    #[test]
+    fn what_was_passed_on_stands_below_what_decided() {
+        let pass = cluster_wide_rule("AdminNetworkPolicy", Tier::Admin, Some(3), Action::Pass);
+        let side = Side { passed: vec![pass.clone()], ..isolated() };
+        let text = sentences(&side, Direction::Ingress);
+        assert!(text[0].starts_with("denied: isolated by NetworkPolicy shop/web"), "{text:?}");
+        assert_eq!(
+            text[1],
+            "passed on by AdminNetworkPolicy p, ingress[0] (p.yaml:5), admin tier, priority 3"
+        );
+        assert!(text[2].starts_with("closest: "), "{text:?}");
+        let last = cluster_wide_rule("BaselineAdminNetworkPolicy", Tier::Baseline, None, Action::Accept);
+        let side = Side { verdict: Verdict::Allow, reason: Reason::Rule(last), passed: vec![pass] };
+        assert_eq!(
+            sentences(&side, Direction::Egress)[0],
+            "allowed by BaselineAdminNetworkPolicy p, egress[0] (p.yaml:5), baseline tier"
+        );
+        assert_eq!(serde_json::to_value(JsonSide::from(&side)).unwrap()["passed"][0]["action"], "pass");
+    }
+
+    #[test]
+    fn a_denial_names_policy_rule_line_and_what_is_missing() {
+        assert_eq!(
+            lines(&isolated(), Direction::Ingress),
+            [
+                "isolated by NetworkPolicy shop/web (p.yaml:2), and no rule matches",
+                "closest: NetworkPolicy shop/web, ingress[1] (p.yaml:9): the peer matches, the port does not; it wants \
+                 TCP 80 (line 11)",
+                "closest: NetworkPolicy shop/web, ingress[1] (p.yaml:9): the port matches, the peer does not; it wants \
+                 pods a=b (line 11)",
+            ]
+        );
+    }
+
+    #[test]
+    fn json_carries_the_same() {
+        let json = serde_json::to_value(JsonSide::from(&isolated())).unwrap();
+        assert_eq!(json["verdict"], "denied");
+        assert_eq!(json["reason"], "isolated");
+        assert_eq!(json["policies"][0]["line"], 2);
+        assert_eq!(json["near"][0]["rule"]["index"], 1);
+        assert_eq!(json["near"].as_array().unwrap().len(), 3);
+        assert!(json.get("rule").is_none());
+    }
+}

@@ -1,0 +1,188 @@
+//! `palisade explain` as users run it; its patches are applied, and the answer asked again.
+//! `PALISADE_BLESS=1 cargo test` records the answers anew.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and the helpers are part of the tests"
+)]
+
+mod support;
+
+use std::{fs, io::Write as _, path::Path, process::Command};
+
+use serde_json::Value;
+use support::{answer, palisade, recorded, refused, root, run};
+use tempfile::TempDir;
+
+#[test]
+fn the_answers_are_as_recorded() {
+    for (name, code, words) in [
+        ("shop-all", 0, "shop/frontend shop/backend -f examples/shop"),
+        ("shop-denied", 1, "staging/frontend shop/backend:8080 -f examples/shop"),
+        ("shop-parts", 1, "shop/backend 192.168.1.20 -f examples/shop"),
+        ("shop-to-deny", 0, "shop/frontend shop/backend:8080 --to-deny -f examples/shop"),
+        ("shop-internet", 1, "shop/backend internet:443 -f examples/shop"),
+        ("shop-service", 0, "shop/frontend shop/svc/backend -f examples/shop"),
+    ] {
+        for form in ["text", "json"] {
+            let extension = if form == "json" { "json" } else { "txt" };
+            let out = answer(code, &format!("explain {words} -o {form}"));
+            recorded(&format!("explain/{name}.{extension}"), &out);
+        }
+    }
+}
+
+#[test]
+fn every_port_is_split_by_what_decides_it() {
+    let json: Value =
+        serde_json::from_str(&answer(1, "explain shop/backend 192.168.1.20 -f examples/shop -o json"))
+            .unwrap();
+    assert_eq!((&json["schema"], &json["allowed"]), (&"palisade.explain/v1".into(), &false.into()));
+    let parts = json["answers"][0]["parts"].as_array().unwrap();
+    assert_eq!(parts.len(), 2);
+    let allowed = parts.iter().find(|p| p["verdict"] == "allowed").unwrap();
+    assert_eq!(
+        allowed["traffic"]["ports"],
+        serde_json::json!([{"protocol": "TCP", "first": 80, "last": 80}])
+    );
+    assert_eq!(allowed["egress"]["reason"], "rule");
+    assert_eq!(json["answers"][0]["egress"]["policies"][0]["rules"][0]["line"], 14);
+    let text = answer(1, "explain shop/backend 192.168.1.20 -f examples/shop");
+    assert!(text.contains("✓ peer 192.168.1.0/24 (examples/shop/backend-egress.yaml:15)"), "{text}");
+    assert!(text.contains("Ask about one port"), "{text}");
+}
+
+/// A directory with copies of an example's manifests.
+fn copy(example: &str) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for entry in fs::read_dir(root().join("examples").join(example)).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "yaml") {
+            fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    dir
+}
+
+/// Applies the patches of an answer with a program that knows nothing of us.
+fn apply(dir: &Path, patch: &str) {
+    let mut command = Command::new("git");
+    command.args(["apply", "-p0", "-"]).current_dir(dir).env("GIT_CEILING_DIRECTORIES", dir);
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(patch.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "{patch}");
+}
+
+fn here(dir: &Path, words: &str) -> (i32, String) {
+    let (code, out, err) = run(palisade(words).current_dir(dir));
+    assert_eq!(err, "", "{words}");
+    (code, out)
+}
+
+/// Follows the suggestions for one pair, and says whether all of them could be followed.
+fn follow(dir: &Path, pair: &str, options: &str) -> bool {
+    let (_, out) = here(dir, &format!("explain {pair}{options} -f . -o json"));
+    let json: Value = serde_json::from_str(&out).unwrap();
+    let mut followed = false;
+    for group in json["answers"].as_array().unwrap() {
+        for suggestion in group["suggestions"].as_array().unwrap() {
+            assert_eq!(group["suggestions_hold_for_all"], true, "{pair}: {out}");
+            if let Some(patch) = suggestion["patch"].as_str() {
+                apply(dir, patch);
+            } else {
+                let yaml = suggestion["yaml"].as_str().unwrap_or_else(|| panic!("{pair}: {out}"));
+                assert!(suggestion["policy"]["kind"] == "ClusterNetworkPolicy", "{pair}: {out}");
+                fs::write(dir.join("new.yaml"), yaml).unwrap();
+            }
+            followed = true;
+        }
+    }
+    followed
+}
+
+/// Following what `explain` says makes the answer the wanted one, in both ways, for every pair of the examples.
+#[test]
+fn suggestions_do_what_they_say() {
+    let (mut opened, mut closed) = (0, 0);
+    for example in ["shop", "segment", "isolate-database", "control-egress", "restrict-external"] {
+        let (_, out) = here(copy(example).path(), "connections -f . -o json");
+        let json: Value = serde_json::from_str(&out).unwrap();
+        let all = json["ends"].as_array().unwrap().iter().filter(|e| e["kind"] == "workload");
+        let ids: Vec<&str> = all.map(|e| e["id"].as_str().unwrap()).collect();
+        for from in &ids {
+            for to in ids.iter().filter(|to| *to != from) {
+                let dir = copy(example);
+                let pair = format!("{from} {to}:5432");
+                let (code, _) = here(dir.path(), &format!("can {pair} -f ."));
+                let options = if code == 0 { " --to-deny" } else { "" };
+                assert!(
+                    follow(dir.path(), &pair, options),
+                    "{example}: nothing is suggested for {pair}{options}"
+                );
+                let (now, out) = here(dir.path(), &format!("can {pair} -f ."));
+                assert_eq!(now, 1 - code, "{example}: {pair}: {out}");
+                *(if code == 0 { &mut closed } else { &mut opened }) += 1;
+            }
+        }
+    }
+    assert!(opened > 10 && closed > 10, "{opened} {closed}");
+}
+
+/// A part of the internet has one suggestion for one of its addresses, and says so.
+#[test]
+fn a_suggestion_for_one_of_many_says_so() {
+    let text = answer(1, "explain shop/backend internet:443 -f examples/shop");
+    assert!(text.contains("To allow from shop/backend-0"), "{text}");
+    let text = answer(1, "explain staging/frontend shop/backend:8080 -f examples/shop");
+    assert!(text.contains("To allow it: add an ingress rule"), "{text}");
+}
+
+/// Files that are not in the usual style get no patch, and the YAML to write instead.
+#[test]
+fn other_styles_get_yaml_and_no_wrong_patch() {
+    let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: {podSelector: \
+                  {matchLabels: {app: backend}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 1}]}]}}\n";
+    let dir = copy("shop");
+    fs::write(dir.path().join("backend-from-frontend.yaml"), policy).unwrap();
+    let (code, out) = here(dir.path(), "explain shop/frontend shop/backend:8080 -f .");
+    assert_eq!(code, 1);
+    assert!(!out.contains("@@") && out.contains("    - port: 8080"), "{out}");
+}
+
+/// Rules come and go where the policy has none, one or several, with comments in between.
+#[test]
+fn patches_fit_the_shape_of_the_file() {
+    let head = "# a\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: p\n  namespace: shop\nspec:\n  \
+                podSelector:\n    matchLabels:\n      app: backend\n";
+    let frontend = "  - from:\n    - podSelector:\n        matchLabels:\n          app: frontend\n";
+    for tail in [
+        "  policyTypes: [Ingress]\n".to_owned(),
+        "  ingress: []\n  policyTypes:\n  - Ingress\n".to_owned(),
+        "  ingress:\n  # one\n  - from:\n    - podSelector: {}\n    # two\n    ports:\n    - port: 1 # three\n\n  # four\n  - \
+         ports:\n    - port: 2\n---\n# the end\n"
+            .to_owned(),
+        format!("  ingress:\n{frontend}    ports:\n    - port: 1\n  policyTypes:\n  - Ingress\n"),
+    ] {
+        let dir = copy("shop");
+        let file = dir.path().join("backend-from-frontend.yaml");
+        fs::write(&file, format!("{head}{tail}")).unwrap();
+        let pair = "shop/frontend shop/backend:8080";
+        assert_eq!(here(dir.path(), &format!("can {pair} -f .")).0, 1, "{tail}");
+        let (_, out) = here(dir.path(), &format!("explain {pair} -f ."));
+        assert!(out.contains("@@"), "{tail}\n{out}");
+        assert!(follow(dir.path(), pair, ""), "{tail}");
+        assert_eq!(here(dir.path(), &format!("can {pair} -f .")).0, 0, "{tail}");
+        let patched = fs::read_to_string(&file).unwrap();
+        for comment in tail.lines().filter(|l| l.contains('#')) {
+            assert!(patched.contains(comment), "{patched}");
+        }
+    }
+}
+
+#[test]
+fn bad_questions_get_clear_errors() {
+    refused("explain shop/frontend shop/backend", "-f PATH");
+    refused("explain shop/frontent shop/backend -f examples/shop", "did you mean");
+    refused("explain internet internet -f examples/shop", "neither end is in the cluster");
+    refused("explain shop/frontend:80 shop/backend -f examples/shop", "source");
+    refused("explain shop/frontend shop/backend:0 -f examples/shop", "1 to 65535");
+}
