@@ -67,13 +67,14 @@ pub trait DataPlane {
     /// If the kernel doesn't say.
     fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError>;
 
-    /// The tracked connections that have one of these addresses at either end. `O(connections of the node)`.
+    /// The tracked connections that have one of these addresses at either end. `O(connections of the node)`, and cheapest
+    /// for few addresses: see [`palisade_nft::conntrack::list`].
     ///
     /// # Errors
     /// If the kernel doesn't say.
     fn connections(
         &mut self,
-        local: &BTreeSet<IpAddr>,
+        ends: &BTreeSet<IpAddr>,
     ) -> Result<Vec<(Connection, Self::Entry)>, DataPlaneError>;
 
     /// Cuts a connection: its next packet, in either direction, is dropped. One that has ended meanwhile is no error.

@@ -102,10 +102,10 @@ impl DataPlane for NftDataPlane {
 
     fn connections(
         &mut self,
-        local: &BTreeSet<IpAddr>,
+        ends: &BTreeSet<IpAddr>,
     ) -> Result<Vec<(Connection, Self::Entry)>, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(Vec::new()) };
-        let entries = conntrack::list(enforcer.kernel(), local).map_err(failed("listing connections"))?;
+        let entries = conntrack::list(enforcer.kernel(), ends).map_err(failed("listing connections"))?;
         let with_view = entries.into_iter().map(|entry| {
             let view = Connection {
                 source: entry.source,

@@ -41,7 +41,7 @@ pub struct NodeAgent<D> {
     reconciler: Reconciler,
     plane: D,
     started: Instant,
-    /// The ends of connections that carry our revocation mark.
+    /// One end of each connection that may carry our revocation mark, or that is still to be decided anew.
     revoked: BTreeSet<IpAddr>,
 }
 
@@ -166,6 +166,8 @@ impl<D: DataPlane> NodeAgent<D> {
         concerned: &BTreeSet<IpAddr>,
         report: &mut Report,
     ) -> Result<(), DataPlaneError> {
+        // If something fails on the way, the next review looks at all of them again.
+        self.revoked.clone_from(concerned);
         let host = self.plane.host_addresses()?;
         let mut revoked = BTreeSet::new();
         for (connection, entry) in self.plane.connections(concerned)? {
@@ -182,7 +184,9 @@ impl<D: DataPlane> NodeAgent<D> {
                 (true, false) | (false, true) => {}
             }
             if !allowed {
-                revoked.extend([connection.source, connection.destination]);
+                // The end by which it was found is enough to find it again.
+                let by_source = concerned.contains(&connection.source);
+                revoked.insert(if by_source { connection.source } else { connection.destination });
             }
         }
         self.revoked = revoked;
@@ -195,8 +199,9 @@ mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
     use palisade_policy::{
-        Labels, NamespaceMatch, ObjectKey, Phase, Pod, Policy, PolicyKey, Protocol, Selector, Tier,
-        rules::PodMatch,
+        Action as RuleAction, NamespaceMatch, ObjectKey, Peer, Phase, Pod, Policy, PolicyKey, Protocol, Rule,
+        Selector, Tier,
+        rules::{PeerEntry, PodMatch},
     };
 
     use super::*;
@@ -208,6 +213,8 @@ mod tests {
         programmed: NodePlan,
         refuse: Vec<bool>,
         connections: BTreeMap<u8, Connection>,
+        asked: Vec<BTreeSet<IpAddr>>,
+        refuse_revocations: usize,
     }
 
     fn refused() -> DataPlaneError {
@@ -233,12 +240,17 @@ mod tests {
         fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
             Ok(BTreeSet::new())
         }
-        fn connections(&mut self, local: &BTreeSet<IpAddr>) -> Result<Vec<(Connection, u8)>, DataPlaneError> {
-            let is_concerned = |c: &Connection| local.contains(&c.source) || local.contains(&c.destination);
+        fn connections(&mut self, ends: &BTreeSet<IpAddr>) -> Result<Vec<(Connection, u8)>, DataPlaneError> {
+            self.asked.push(ends.clone());
+            let is_concerned = |c: &Connection| ends.contains(&c.source) || ends.contains(&c.destination);
             let found = self.connections.iter().filter(|(_, c)| is_concerned(c));
             Ok(found.map(|(id, c)| (c.clone(), *id)).collect())
         }
         fn revoke(&mut self, id: &u8) -> Result<(), DataPlaneError> {
+            if self.refuse_revocations > 0 {
+                self.refuse_revocations -= 1;
+                return Err(refused());
+            }
             self.connections.get_mut(id).ok_or_else(refused)?.revoked = true;
             Ok(())
         }
@@ -254,17 +266,7 @@ mod tests {
 
     fn cluster() -> Cluster {
         let mut cluster = Cluster::default();
-        cluster.apply(Change::SetPod(Pod {
-            key: ObjectKey::new("shop", "db"),
-            labels: Labels::default(),
-            addresses: vec![address("10.0.0.1")],
-            node: Some("n1".into()),
-            host_network: false,
-            phase: Phase::Running,
-            ports: Arc::from([]),
-            created: 0,
-            workload: None,
-        }));
+        cluster.apply(Change::SetPod(pod("db", "10.0.0.1", "n1", &[])));
         cluster
     }
 
@@ -281,6 +283,21 @@ mod tests {
             egress: None,
             source: None,
         })
+    }
+
+    /// Lets in the pods with the label `app=web`.
+    fn from_web() -> Policy {
+        let pods = PodMatch {
+            namespaces: NamespaceMatch::Named("shop".into()),
+            pods: Selector::of_labels([("app", "web")]),
+        };
+        let rule = Rule {
+            action: RuleAction::Accept,
+            peers: Some(vec![PeerEntry { peer: Peer::Pods(pods), source: None }]),
+            ports: None,
+            source: None,
+        };
+        Policy { ingress: Some(vec![rule]), ..(*deny_ingress()).clone() }
     }
 
     fn deny() -> Vec<Change> {
@@ -313,6 +330,68 @@ mod tests {
         let report = agent.apply(vec![Change::RemovePolicy(deny_ingress().key.clone())]);
         assert_eq!((report.revoked, report.restored), (0, 1));
         assert!(!agent.plane.connections[&7].revoked);
+    }
+
+    fn pod(name: &str, ip: &str, node: &str, labels: &[(&str, &str)]) -> Pod {
+        Pod {
+            key: ObjectKey::new("shop", name),
+            labels: labels.iter().copied().collect(),
+            addresses: vec![address(ip)],
+            node: Some(node.into()),
+            host_network: false,
+            phase: Phase::Running,
+            ports: Arc::from([]),
+            created: 0,
+            workload: None,
+        }
+    }
+
+    /// Two local pods and a policy that lets in the pods with a label, of which there are two elsewhere.
+    fn shop() -> Cluster {
+        let mut cluster = cluster();
+        let web = [("app", "web")];
+        for pod in [
+            pod("db2", "10.0.0.2", "n1", &[]),
+            pod("web1", "10.0.0.9", "n2", &web),
+            pod("web2", "10.0.0.10", "n2", &web),
+        ] {
+            cluster.apply(Change::SetPod(pod));
+        }
+        cluster.apply(Change::SetPolicy(Arc::new(from_web())));
+        cluster
+    }
+
+    #[test]
+    fn a_peer_that_goes_or_is_relabelled_is_the_only_address_asked_for() {
+        let gone = Change::RemovePod(ObjectKey::new("shop", "web1"));
+        let relabelled = Change::SetPod(pod("web1", "10.0.0.9", "n2", &[("app", "other")]));
+        for change in [gone, relabelled] {
+            let mut agent = agent(&[]);
+            let other = Connection { source: address("10.0.0.10"), ..agent.plane.connections[&7].clone() };
+            agent.plane.connections.insert(8, other);
+            assert_eq!(agent.snapshot(shop()).revoked, 0);
+            agent.plane.asked.clear();
+            assert_eq!(agent.apply(vec![change]).revoked, 1);
+            assert_eq!(agent.plane.asked, [BTreeSet::from([address("10.0.0.9")])]);
+            assert!(agent.plane.connections[&7].revoked && !agent.plane.connections[&8].revoked);
+            // It comes back, which narrows nothing: the end of what was cut is remembered.
+            let back = pod("web1", "10.0.0.9", "n2", &[("app", "web")]);
+            assert_eq!(agent.apply(vec![Change::SetPod(back)]).restored, 1);
+            assert_eq!(agent.plane.asked.last(), Some(&BTreeSet::from([address("10.0.0.9")])));
+        }
+    }
+
+    #[test]
+    fn a_review_that_failed_is_made_up_for_by_the_next() {
+        let mut agent = agent(&[]);
+        agent.snapshot(shop());
+        agent.plane.refuse_revocations = 1;
+        let report = agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", "web1"))]);
+        assert_eq!((report.revoked, report.errors.len()), (0, 1));
+        // A change of somebody else's.
+        let report = agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", "web2"))]);
+        assert_eq!((report.revoked, report.errors.len()), (1, 0));
+        assert!(agent.plane.connections[&7].revoked);
     }
 
     #[test]

@@ -6,8 +6,11 @@ use palisade_policy::{Delta, Direction, NodePlan, TableId};
 
 use crate::Connection;
 
-/// The local addresses for which `after` may allow less than `before`, `delta` being the difference of the two.
-/// Addresses for which the change only opens something are not in it.
+/// Addresses such that every connection that `before` allowed and `after` may deny has one of them at an end, `delta`
+/// being the difference of the two. What the change only opens is not in it.
+///
+/// Where peers lost something, these are the peers or the local addresses concerned, whichever are fewer: a peer pod
+/// that is deleted or relabelled is one address, however many local pods it could reach.
 ///
 /// `O(delta × tables)`; reads no connection.
 #[must_use]
@@ -15,20 +18,28 @@ pub fn narrowed(before: &NodePlan, after: &NodePlan, delta: &Delta) -> BTreeSet<
     // Addresses that are newly isolated or lead to another table.
     let isolated = delta.ingress.set.keys().chain(delta.egress.set.keys());
     let mut found: BTreeSet<IpAddr> = isolated.chain(delta.hairpin.set.keys()).copied().collect();
+    let led_to = |tables: &BTreeSet<TableId>| -> BTreeSet<IpAddr> {
+        let dispatch = after.ingress.iter().chain(&after.egress);
+        dispatch.filter(|(_, table)| tables.contains(table)).map(|(address, _)| *address).collect()
+    };
     // Tables that say something else now.
-    let mut tables: BTreeSet<TableId> = delta.tables_set.keys().copied().collect();
+    found.extend(led_to(&delta.tables_set.keys().copied().collect()));
     // Tables whose peers changed, where a peer's row lost something.
+    let (mut tables, mut peers) = (BTreeSet::new(), BTreeSet::new());
     for (group, change) in &delta.members {
         for (id, table) in after.tables.iter().filter(|(_, table)| table.exact.contains_key(group)) {
             let Some(old) = before.tables.get(id) else { continue };
             let lost = |peer: &IpAddr| !before.row(old, *peer).difference(after.row(table, *peer)).is_none();
-            if change.added.iter().chain(&change.removed).any(lost) {
+            let losers: Vec<IpAddr> =
+                change.added.iter().chain(&change.removed).copied().filter(lost).collect();
+            if !losers.is_empty() {
                 tables.insert(*id);
             }
+            peers.extend(losers);
         }
     }
-    let led_there = after.ingress.iter().chain(&after.egress).filter(|(_, table)| tables.contains(table));
-    found.extend(led_there.map(|(address, _)| *address));
+    let local = led_to(&tables);
+    found.extend(if peers.len() < local.len() { peers } else { local });
     found
 }
 
@@ -83,6 +94,41 @@ mod tests {
         let (one, two) = (plan(&["10.0.0.2"]), plan(&["10.0.0.2", "10.0.0.3"]));
         assert_eq!(between(&one, &two), BTreeSet::new());
         assert_eq!(between(&two, &one), BTreeSet::from([address("10.0.0.1")]));
+    }
+
+    #[test]
+    fn peers_that_lost_something_stand_for_many_local_pods_and_few_local_pods_for_many_peers() {
+        let with = |local: &[&str], members: &[&str]| NodePlan {
+            ingress: local.iter().map(|a| (address(a), TABLE)).collect(),
+            ..plan(members)
+        };
+        let local = ["10.0.0.1", "10.0.0.4"];
+        let peers = ["10.0.0.2", "10.0.0.3", "10.0.0.5"];
+        assert_eq!(
+            between(&with(&local, &peers), &with(&local, &peers[1..])),
+            BTreeSet::from([address("10.0.0.2")])
+        );
+        assert_eq!(between(&with(&local, &peers), &with(&local, &[])), BTreeSet::from(local.map(address)));
+        assert_eq!(between(&with(&[], &peers), &with(&[], &[])), BTreeSet::new(), "nobody is led there");
+    }
+
+    #[test]
+    fn one_peer_that_lost_something_of_two_tables_concerns_the_pods_of_both() {
+        const OTHER: TableId = TableId([3; 10]);
+        let with = |members: &[&str]| {
+            let mut plan = plan(members);
+            let table =
+                Table { rest: Traffic::of(Protocol::Udp, PortSet::all()), ..plan.tables[&TABLE].clone() };
+            plan.tables.insert(OTHER, table);
+            plan.ingress.insert(address("10.0.0.4"), OTHER);
+            plan
+        };
+        // Two peers, two local addresses: those of both tables.
+        assert_eq!(
+            between(&with(&["10.0.0.2", "10.0.0.3"]), &with(&[])),
+            BTreeSet::from([address("10.0.0.1"), address("10.0.0.4")])
+        );
+        assert_eq!(between(&with(&["10.0.0.2"]), &with(&[])), BTreeSet::from([address("10.0.0.2")]));
     }
 
     #[test]

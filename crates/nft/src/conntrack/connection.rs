@@ -9,7 +9,7 @@ use crate::reader::Attributes;
 
 /// `CTA_*` of `linux/netfilter/nfnetlink_conntrack.h`.
 pub(super) const TUPLE_ORIGINAL: u16 = 1;
-const TUPLE_REPLY: u16 = 2;
+pub(super) const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
 pub(super) const ID: u16 = 12;
 pub(super) const ZONE: u16 = 18;
@@ -43,8 +43,6 @@ pub struct Connection {
     pub(super) tuple: Vec<u8>,
     pub(super) id: Option<Vec<u8>>,
     pub(super) zone: Option<Vec<u8>>,
-    /// All four addresses of the two tuples.
-    pub(super) addresses: [IpAddr; 4],
 }
 
 impl Connection {
@@ -77,7 +75,6 @@ impl Connection {
             tuple: tuple.to_vec(),
             id: entry.get(ID).map(<[u8]>::to_vec),
             zone: entry.get(ZONE).map(<[u8]>::to_vec),
-            addresses: [original.source, original.destination, reply.source, reply.destination],
         })
     }
 }

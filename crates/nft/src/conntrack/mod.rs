@@ -1,6 +1,6 @@
 //! Connections that are under way: listing them, and cutting those that a change of policy now denies.
 //!
-//! The order that leaves no gap: commit the new rules, then [`list`] the connections of the local pods concerned, decide
+//! The order that leaves no gap: commit the new rules, then [`list`] the connections concerned, decide
 //! each anew, and [`revoke`] those now denied. What begins after the commit meets the new rules; what began before is
 //! listed. (One exception, of microseconds: a first packet that passed our hook before the commit and is still on its way
 //! through the kernel is listed only once it has left. Who wants to exclude it lists again a moment later.) Where a later change allows a revoked connection again, [`restore`] it: else a peer that keeps to one pair of
@@ -8,16 +8,15 @@
 
 mod connection;
 mod label;
-
-use std::{collections::BTreeSet, net::IpAddr};
+mod listing;
 
 use nix::libc::{ENOENT, ENOSPC, EOPNOTSUPP};
-use palisade_policy::Family;
 
 pub use self::connection::Connection;
 pub use self::label::REVOKED;
 pub(crate) use self::label::label_bytes;
-use crate::{Error, Kernel, encode::attributes::Attributes as Writer, reader::Attributes};
+pub use self::listing::{FEW, list};
+use crate::{Error, Kernel, encode::attributes::Attributes as Writer};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, and its messages.
 const CTNETLINK: u16 = 1 << 8;
@@ -35,23 +34,6 @@ pub enum Revocation {
     Deleted,
     /// It had ended by itself.
     Gone,
-}
-
-/// The connections that have one of these addresses at either end, before or after translation.
-/// `O(entries of the namespace)`.
-pub fn list(kernel: &mut Kernel, local: &BTreeSet<IpAddr>) -> Result<Vec<Connection>, Error> {
-    let mut out = Vec::new();
-    for family in Family::BOTH {
-        if !local.iter().any(|a| Family::of(*a) == family) {
-            continue;
-        }
-        let number = if family == Family::V4 { 2 } else { 10 };
-        out.extend(kernel.dump(GET, number, &[], "connections", |reply| {
-            Connection::parse(Attributes(reply.attributes()))
-                .filter(|connection| connection.addresses.iter().any(|a| local.contains(a)))
-        })?);
-    }
-    Ok(out)
 }
 
 /// Cuts a connection.

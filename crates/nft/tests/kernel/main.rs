@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 mod agreement;
+mod connections;
+mod entries;
 mod faults;
 mod hairpin;
 mod listing;
@@ -27,6 +29,7 @@ fn main() {
     }
     let tests: Vec<Trial> = [
         agreement::trials(),
+        connections::trials(),
         faults::trials(),
         hairpin::trials(),
         listing::trials(),

@@ -13,13 +13,16 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 use palisade_nft::{
-    Enforcer, Kernel, NetlinkSocket, Transport,
+    Enforcer, Kernel,
     conntrack::{self, Connection, Revocation},
     reader::{Operation, Ruleset},
 };
 use palisade_policy::{Direction, NodePlan, PortSet, Protocol, Table, TableId, Traffic};
 
-use crate::sandbox::trial;
+use crate::{
+    entries::{self, Entry},
+    sandbox::trial,
+};
 
 /// How long a packet that may come is waited for that must not.
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
@@ -87,7 +90,8 @@ fn cut_and_restore(
 
 /// Entries from before the first label rule can't carry a label.
 fn no_room_for_labels() {
-    create_entry();
+    let ends = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
+    entries::create([Entry::plain(ends, [1000, 2000])]);
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
     let local = BTreeSet::from([IpAddr::from([10, 0, 0, 1])]);
     let entries = conntrack::list(enforcer.kernel(), &local).unwrap();
@@ -168,36 +172,4 @@ pub(crate) fn loopback_up() {
     socket.send_to(&message, &netlink_sys::SocketAddr::new(0, 0), 0).unwrap();
     let (answer, _) = socket.recv_from_full().unwrap();
     assert_eq!(answer[16..20], [0; 4], "loopback up");
-}
-
-/// Makes a connection-tracking entry while no rule has asked for labels: TCP 10.0.0.1:1000 to 10.0.0.2:2000.
-fn create_entry() {
-    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
-        let mut out = [(payload.len() as u16 + 4).to_ne_bytes(), kind.to_ne_bytes()].concat();
-        out.extend(payload);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out
-    }
-    fn tuple(kind: u16, ends: [[u8; 4]; 2], ports: [u16; 2]) -> Vec<u8> {
-        const NESTED: u16 = 1 << 15;
-        let ip = [attribute(1, &ends[0]), attribute(2, &ends[1])].concat();
-        let ports = ports.map(u16::to_be_bytes);
-        let transport = [attribute(1, &[6]), attribute(2, &ports[0]), attribute(3, &ports[1])].concat();
-        attribute(kind | NESTED, &[attribute(1 | NESTED, &ip), attribute(2 | NESTED, &transport)].concat())
-    }
-    let (a, b) = ([10, 0, 0, 1], [10, 0, 0, 2]);
-    let mut message = vec![0u8; 20];
-    // IPCTNL_MSG_CT_NEW with NLM_F_REQUEST, ACK, CREATE and EXCL, for AF_INET.
-    message[5] = 1;
-    message[6..8].copy_from_slice(&0x605u16.to_ne_bytes());
-    message[16] = 2;
-    message.extend(tuple(1, [a, b], [1000, 2000]));
-    message.extend(tuple(2, [b, a], [2000, 1000]));
-    message.extend(attribute(7, &600u32.to_be_bytes()));
-    let length = (message.len() as u32).to_ne_bytes();
-    message[..4].copy_from_slice(&length);
-    let mut socket = NetlinkSocket::open().unwrap();
-    socket.send(&message).unwrap();
-    let answer = socket.receive(true).unwrap();
-    assert_eq!(answer[16..20], [0; 4], "entry made");
 }

@@ -1,0 +1,172 @@
+//! Listing of connections: whatever the kernel filters, the same ones are found, and others are not even copied.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use libtest_mimic::Trial;
+use nix::libc::EOPNOTSUPP;
+use palisade_nft::{
+    Kernel, NetlinkSocket, Transport,
+    conntrack::{self, FEW},
+};
+
+use crate::{
+    entries::{self, Entry},
+    random::Random,
+    sandbox::trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("few_addresses_and_many_list_the_same_connections", few_and_many),
+        trial("connections_that_nobody_asked_for_are_not_copied", copied),
+        trial("a_kernel_without_filters_lists_everything", without_filters),
+    ]
+}
+
+/// Addresses of both families, close together.
+fn addresses() -> Vec<IpAddr> {
+    let v4 = (1..=14u8).map(|n| IpAddr::from([10, 0, 0, n]));
+    v4.chain((1..=14u16).map(|n| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n]))).collect()
+}
+
+/// Connections among these addresses, some to themselves, some through a service, some from behind a gateway.
+fn random_entries(random: &mut Random, count: u16) -> Vec<Entry> {
+    (0..count)
+        .map(|n| {
+            let all = addresses();
+            let family = if random.chance(50) { &all[..14] } else { &all[14..] };
+            let [opener, answerer, service, gateway] = [(); 4].map(|()| *random.pick(family));
+            let mut entry = Entry::plain([opener, answerer], [10_000 + n, 80]);
+            if random.chance(30) {
+                // Neither the address of the service nor that of the gateway is an end.
+                entry.original.0[1] = service;
+                entry.original.1[1] = 443;
+                entry.reply.0[1] = gateway;
+            }
+            entry
+        })
+        .collect()
+}
+
+/// The source ports, of which each entry has its own.
+fn wanted(entries: &[Entry], ends: &BTreeSet<IpAddr>) -> Vec<u16> {
+    let has = |e: &&Entry| ends.contains(&e.original.0[0]) || ends.contains(&e.reply.0[0]);
+    entries.iter().filter(has).map(|e| e.original.1[0]).collect()
+}
+
+fn listed(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Vec<u16> {
+    let mut out: Vec<u16> = conntrack::list(kernel, ends).unwrap().iter().map(|c| c.source_port).collect();
+    out.sort_unstable();
+    out
+}
+
+fn few_and_many() {
+    let random = &mut Random::new(1);
+    let entries = random_entries(random, 400);
+    entries::create(entries.iter().copied());
+    let mut kernel = Kernel::open().unwrap();
+    let addresses = addresses();
+    for count in 0..=2 * FEW + 4 {
+        for _ in 0..4 {
+            let ends: BTreeSet<IpAddr> = (0..count).map(|_| *random.pick(&addresses)).collect();
+            assert_eq!(listed(&mut kernel, &ends), wanted(&entries, &ends), "{ends:?}");
+        }
+    }
+    let stranger = BTreeSet::from([IpAddr::from([192, 0, 2, 1])]);
+    assert_eq!(listed(&mut kernel, &stranger), [0u16; 0]);
+}
+
+/// The real kernel, the listing of which is counted or whose filters are refused.
+struct Counted {
+    socket: NetlinkSocket,
+    refuses_filters: bool,
+    answers: VecDeque<Vec<u8>>,
+    entries: Arc<AtomicUsize>,
+    refusals: Arc<AtomicUsize>,
+}
+
+impl Transport for Counted {
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        // IPCTNL_MSG_CT_GET with an attribute behind the header: CTA_FILTER.
+        let is_filtered = datagram[4..6] == 0x101u16.to_ne_bytes() && datagram.len() > 20;
+        if !(self.refuses_filters && is_filtered) {
+            return self.socket.send(datagram);
+        }
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        let mut answer = [36u32.to_ne_bytes(), [2, 0, 0, 0]].concat();
+        answer.extend(&datagram[8..16]);
+        answer.extend((-EOPNOTSUPP).to_ne_bytes());
+        answer.extend(&datagram[..16]);
+        self.answers.push_back(answer);
+        Ok(())
+    }
+
+    fn receive(&mut self, wait: bool) -> io::Result<Vec<u8>> {
+        if let Some(answer) = self.answers.pop_front() {
+            return Ok(answer);
+        }
+        let datagram = self.socket.receive(wait)?;
+        let mut rest = &datagram[..];
+        while let Some(length) = rest.get(..4) {
+            let length = u32::from_ne_bytes(length.try_into().unwrap()) as usize;
+            // IPCTNL_MSG_CT_NEW: one entry.
+            let is_entry = rest[4..6] == 0x100u16.to_ne_bytes();
+            self.entries.fetch_add(usize::from(is_entry), Ordering::Relaxed);
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(datagram)
+    }
+
+    fn largest(&self) -> usize {
+        self.socket.largest()
+    }
+}
+
+/// A kernel, how many entries it copies, and how many filters it refuses.
+fn counted(refuses_filters: bool) -> (Kernel, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let (entries, refusals) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let transport = Counted {
+        socket: NetlinkSocket::open().unwrap(),
+        refuses_filters,
+        answers: VecDeque::new(),
+        entries: entries.clone(),
+        refusals: refusals.clone(),
+    };
+    (Kernel::with_transport(Box::new(transport)).unwrap(), entries, refusals)
+}
+
+fn copied() {
+    let random = &mut Random::new(2);
+    let entries = random_entries(random, 300);
+    entries::create(entries.iter().copied());
+    for end in &addresses()[..14] {
+        let (mut kernel, copied, _) = counted(false);
+        let ends = BTreeSet::from([*end]);
+        let found = listed(&mut kernel, &ends);
+        // One that has the address at both ends is copied twice, and listed once.
+        let both = entries.iter().filter(|e| e.original.0[0] == *end && e.reply.0[0] == *end).count();
+        assert_eq!(copied.load(Ordering::Relaxed), found.len() + both, "{end}");
+    }
+}
+
+fn without_filters() {
+    let random = &mut Random::new(3);
+    let entries = random_entries(random, 100);
+    entries::create(entries.iter().copied());
+    let (mut kernel, copied, refusals) = counted(true);
+    let ends = BTreeSet::from([addresses()[0], addresses()[1], addresses()[20]]);
+    assert_eq!(listed(&mut kernel, &ends), wanted(&entries, &ends));
+    assert_eq!(
+        (refusals.load(Ordering::Relaxed), copied.load(Ordering::Relaxed)),
+        (1, 100),
+        "then all entries"
+    );
+}
