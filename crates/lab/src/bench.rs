@@ -36,7 +36,7 @@ pub struct Turns {
 impl Default for Turns {
     fn default() -> Self {
         // Short turns and many: whatever else the machine does then weighs on the neighbours in a round alike.
-        Self { rounds: 25, turn: Duration::from_millis(120) }
+        Self { rounds: 50, turn: Duration::from_millis(100) }
     }
 }
 

@@ -21,7 +21,7 @@ All scenarios run in turns in one go, each in a lab of its own. The ratio is tha
 
 Examples:
   palisade lab bench
-  palisade lab bench --rounds 15 --turn-ms 1000 -o json
+  palisade lab bench --rounds 100 -o json
 
 Exit codes: 0 measured, 2 error.";
 
@@ -29,10 +29,10 @@ Exit codes: 0 measured, 2 error.";
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     /// How often each scenario has its turn
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// How long a turn is, for connections and for round trips each
-    #[arg(long, value_name = "MS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     turn_ms: u64,
     /// The form of the result
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
