@@ -50,7 +50,7 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 /// Lets `write` write an answer to standard output as it is made, without colour.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn stream(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<()> {
     let mut out = Pipe { inner: io::BufWriter::with_capacity(1 << 16, io::stdout().lock()), closed: false };
     match write(&mut out).and_then(|()| out.flush()) {
