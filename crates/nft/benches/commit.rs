@@ -11,7 +11,7 @@ use std::{
     net::IpAddr,
 };
 
-use criterion::{BatchSize, Criterion};
+use criterion::{BatchSize, BenchmarkGroup, Criterion, measurement::WallTime};
 use nix::{
     sched::{CloneFlags, unshare},
     unistd::{getgid, getuid},
@@ -70,6 +70,19 @@ fn plan(pods: u8, addresses: u32) -> NodePlan {
     plan
 }
 
+/// Commits two deltas that undo each other in turn.
+fn to_and_fro(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, plan: &NodePlan, deltas: &[Delta; 2]) {
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().expect("kernel"), plan).expect("start");
+    let mut next = 0;
+    group.bench_function(name, |b| {
+        b.iter(|| {
+            enforcer.commit(&deltas[next]).expect("commit");
+            next = 1 - next;
+        });
+    });
+    enforcer.remove().expect("remove");
+}
+
 /// A pod that joins all groups, and leaves them.
 fn one_pod(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("one pod joins or leaves 10 groups");
@@ -91,15 +104,7 @@ fn one_pod(criterion: &mut Criterion) {
         ("baseline: 1 table, 100 addresses", plan(1, 100)),
         ("100 tables, 100,000 addresses", plan(100, 100_000)),
     ] {
-        let (mut enforcer, _) = Enforcer::start(Kernel::open().expect("kernel"), &plan).expect("start");
-        let mut next = 0;
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                enforcer.commit(&deltas[next]).expect("commit");
-                next = 1 - next;
-            });
-        });
-        enforcer.remove().expect("remove");
+        to_and_fro(&mut group, name, &plan, &deltas);
     }
     group.finish();
 }
@@ -117,15 +122,7 @@ fn local_pod(criterion: &mut Criterion) {
         ("100 tables", plan(100, 100)),
         ("100 tables, 100,000 addresses", plan(100, 100_000)),
     ] {
-        let (mut enforcer, _) = Enforcer::start(Kernel::open().expect("kernel"), &plan).expect("start");
-        let mut next = 0;
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                enforcer.commit(&deltas[next]).expect("commit");
-                next = 1 - next;
-            });
-        });
-        enforcer.remove().expect("remove");
+        to_and_fro(&mut group, name, &plan, &deltas);
     }
     group.finish();
 }

@@ -11,7 +11,8 @@ use std::{
 
 use crate::{Direction, Family, IpRange, Protocol, Traffic, Verdict};
 
-/// Names a table by what it says: the same rules give the same name, on every node and after every restart.
+/// Names a table by what it says: for one build of the program the same rules give the same name, on every node and
+/// after every restart. Another compiler may hash differently; then the next start replaces what the last one made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableId(pub [u8; 10]);
 

@@ -10,7 +10,7 @@
 //! (G-10), host-network pods (G-4), families that only one side has (G-27).
 //!
 //! * [`cluster`] makes a world, [`change`] an edit of one, [`flows`] questions about one.
-//! * [`shrink`] reduces a world that shows a fault, [`describe`] prints it.
+//! * [`shrink`] reduces a world that shows a fault, [`describe`] prints it; [`hold`] does both where a law breaks.
 
 use std::ops::RangeInclusive;
 
@@ -21,6 +21,7 @@ use crate::Cluster;
 mod change;
 mod describe;
 mod flow;
+mod hold;
 mod pod;
 mod policy;
 mod realistic;
@@ -30,6 +31,7 @@ mod vocabulary;
 pub use change::change;
 pub use describe::describe;
 pub use flow::{endpoints, flows, traffic};
+pub use hold::hold;
 pub use realistic::workload_pod;
 pub use shrink::shrink;
 pub use vocabulary::EXTERNALS;

@@ -11,7 +11,7 @@ use palisade_policy::{
     TableId, Tier,
     compile::Compiler,
     flow::Reason,
-    random::{Rng, Shape, Style, change, cluster, describe, endpoints, flows, shrink, traffic},
+    random::{Rng, Shape, Style, change, cluster, endpoints, flows, hold, traffic},
     reference,
 };
 use support::{plans, unanimous};
@@ -21,22 +21,6 @@ fn cases(default: u64) -> u64 {
     match std::env::var("PALISADE_CASES") {
         Ok(text) => text.parse().expect("PALISADE_CASES must be a number"),
         Err(_) => default,
-    }
-}
-
-/// Holds a law on `n` random clusters of a shape. `law` gets the cluster and randomness of its own, and says what is
-/// wrong. A cluster that breaks it is shrunk under the same randomness and printed with its seed.
-fn hold(n: u64, shape: &Shape, law: impl Fn(&Cluster, &mut Rng) -> Result<(), String>) {
-    for seed in 0..n {
-        let world = cluster(&mut Rng::with_seed(seed), shape);
-        let check = |c: &Cluster| {
-            let run = std::panic::AssertUnwindSafe(|| law(c, &mut Rng::with_seed(!seed)));
-            std::panic::catch_unwind(run).unwrap_or_else(|_| Err("it panicked".to_owned()))
-        };
-        let Err(wrong) = check(&world) else { continue };
-        let smallest = shrink(&world, |c| check(c).is_err());
-        let still = check(&smallest).expect_err("shrinking keeps the fault");
-        panic!("seed {seed}: {wrong}\n--- smallest cluster:\n{}--- in it: {still}", describe(&smallest));
     }
 }
 
