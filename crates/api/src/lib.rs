@@ -1,0 +1,19 @@
+//! The Kubernetes API server, as Palisade sees it.
+//!
+//! * [`Access`] says which server, as whom; [`Access::connect`] opens the door.
+//! * [`Event`] is what a source of objects tells the agent: first the whole cluster, then every change, and in between
+//!   how the watches are doing.
+//!
+//! This crate moves objects and decides nothing. Reading them is `palisade_manifest`'s job, what they mean
+//! `palisade_policy`'s. It is the only one that knows a Kubernetes client, and async stays within it and the agent's shell.
+
+#![forbid(unsafe_code)]
+
+mod access;
+mod event;
+mod kind;
+
+pub use access::{Access, AccessError};
+pub use event::{Event, ObjectRef, WatchState};
+pub use kind::Kind;
+pub use kube::Client;
