@@ -72,6 +72,12 @@ impl<D: DataPlane> NodeAgent<D> {
         self.reconciler.plan()
     }
 
+    /// What is known, and what was decided about it.
+    #[must_use]
+    pub fn reconciler(&self) -> &Reconciler {
+        &self.reconciler
+    }
+
     /// What the kernel holds.
     #[must_use]
     pub fn data_plane(&mut self) -> &mut D {
