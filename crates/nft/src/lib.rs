@@ -3,6 +3,8 @@
 //! * [`Enforcer`] holds the plan as programmed and commits each [`Delta`] as one nftables transaction in the table
 //!   `inet palisade`, carrying only what differs. Its meaning in the kernel is [`NodePlan::decide`].
 //! * [`conntrack`] lists the connections of local pods and cuts those that are denied now.
+//! * [`drops`] hears of denied packets and reads how many there were.
+//! * [`drift`] hears when somebody else touches our table.
 //! * [`reader`] reads the table back and takes packets through it, without any code of the writing side.
 //!
 //! The core is pure: `program` turns a delta into typed messages, `layout` a table into chains and sets, `encode` both
@@ -17,6 +19,8 @@
 
 mod base;
 pub mod conntrack;
+pub mod drift;
+pub mod drops;
 mod encode;
 mod enforcer;
 mod error;
@@ -30,10 +34,11 @@ mod restart;
 mod ruleset;
 mod send;
 mod socket;
+mod subscription;
 
 pub use enforcer::{Commit, Enforcer, Options, remove};
 pub use error::{Error, PlanError};
 pub use kernel::Kernel;
-pub use layout::{LINEAR, LOG_EGRESS, LOG_INGRESS};
+pub use layout::{LINEAR, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
 pub use ruleset::{Hook, TABLE};
 pub use socket::{NetlinkSocket, Transport};

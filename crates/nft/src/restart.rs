@@ -255,7 +255,7 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
     for direction in Direction::BOTH {
         let closed = closed(&program.options, direction);
         first.push(Message::CreateChain(closed.clone()));
-        first.push(Message::AddRule(closed.clone(), 0));
+        first.extend((0..closed.rules.len()).map(|index| Message::AddRule(closed.clone(), index)));
         phases.unmake.push(vec![Message::DeleteChain(closed.name.clone())]);
     }
     for lead in Lead::ALL {

@@ -43,6 +43,8 @@ pub enum Operation {
     Immediate { register: u32, value: Vec<u8> },
     /// `counter`, with packets and bytes so far.
     Counter { packets: u64, bytes: u64 },
+    /// `limit`, of packets in so many seconds.
+    Limit { rate: u64, seconds: u64, burst: u32, inverted: bool },
     /// `log`.
     Log { group: Option<u16>, prefix: String },
     /// Anything that we never send.
@@ -98,6 +100,13 @@ fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
             }
         }
         "counter" => Operation::Counter { bytes: be64(data.get(1)?)?, packets: be64(data.get(2)?)? },
+        // NFTA_LIMIT_TYPE 0: packets, not bytes.
+        "limit" if data.number(4).unwrap_or(0) == 0 => Operation::Limit {
+            rate: be64(data.get(1)?)?,
+            seconds: be64(data.get(2)?)?,
+            burst: data.number(3)?,
+            inverted: data.number(5).unwrap_or(0) & 1 == 1,
+        },
         "log" => Operation::Log {
             group: data.get(1).and_then(|g| Some(u16::from_be_bytes(g.get(..2)?.try_into().ok()?))),
             prefix: data.text(2).unwrap_or_default(),

@@ -38,7 +38,8 @@ fn nft_lists_every_shape() {
             "ip6 saddr . ip6 daddr @self6 accept",
             "ip saddr vmap @egress4",
             "ip6 daddr vmap @ingress6",
-            "log prefix \"palisade ",
+            "limit rate 200/second burst 500 packets log prefix \"palisade ",
+            "counter packets 0 bytes 0 drop",
             "goto row_",
             " : jump row_egress_",
         ] {

@@ -7,6 +7,8 @@
 
 mod agreement;
 mod connections;
+mod drift;
+mod drops;
 mod entries;
 mod faults;
 mod hairpin;
@@ -30,6 +32,8 @@ fn main() {
     let tests: Vec<Trial> = [
         agreement::trials(),
         connections::trials(),
+        drift::trials(),
+        drops::trials(),
         faults::trials(),
         hairpin::trials(),
         listing::trials(),
