@@ -72,10 +72,24 @@ pub struct Config {
     )]
     pub lock_timeout: u64,
     /// The form of the log, which goes to standard error
-    #[arg(long, env = "PALISADE_LOG_FORMAT", value_enum, value_name = "FORM", default_value_t, hide_env_values = true)]
+    #[arg(
+        long,
+        env = "PALISADE_LOG_FORMAT",
+        value_enum,
+        value_name = "FORM",
+        default_value_t,
+        hide_env_values = true
+    )]
     pub log_format: LogFormat,
     /// How much is logged
-    #[arg(long, env = "PALISADE_LOG_LEVEL", value_enum, value_name = "LEVEL", default_value_t, hide_env_values = true)]
+    #[arg(
+        long,
+        env = "PALISADE_LOG_LEVEL",
+        value_enum,
+        value_name = "LEVEL",
+        default_value_t,
+        hide_env_values = true
+    )]
     pub log_level: LogLevel,
     /// Whether egress policies hold for what a pod sends to its own node
     #[arg(

@@ -59,6 +59,8 @@ pub(crate) struct Drops {
     looked_into: u32,
     /// Lines that were not logged.
     silent: u64,
+    /// How many packets the kernel told of.
+    told: HashMap<Direction, u64>,
 }
 
 impl Drops {
@@ -70,6 +72,7 @@ impl Drops {
             lines: 0,
             looked_into: 0,
             silent: 0,
+            told: HashMap::new(),
         }
     }
 
@@ -78,12 +81,24 @@ impl Drops {
         self.known.clear();
     }
 
+    /// How many packets the kernel has told of.
+    pub(crate) fn told(&self, direction: Direction) -> u64 {
+        self.told.get(&direction).copied().unwrap_or(0)
+    }
+
     /// Takes in what the kernel told. `more` packets were told by number alone.
-    pub(crate) fn take(&mut self, dropped: Vec<Dropped>, more: u64, reconciler: &Reconciler, metrics: &Metrics) {
+    pub(crate) fn take(
+        &mut self,
+        dropped: Vec<Dropped>,
+        more: u64,
+        reconciler: &Reconciler,
+        metrics: &Metrics,
+    ) {
         self.turn_period();
         if more > 0 {
             // Nobody knows any more in which direction: they came in with the others.
             let direction = dropped.first().map_or(Direction::Ingress, |d| d.direction);
+            *self.told.entry(direction).or_default() += more;
             metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(more);
         }
         for packet in dropped {
@@ -94,13 +109,17 @@ impl Drops {
     fn turn_period(&mut self) {
         if self.period.elapsed() >= PERIOD {
             if self.silent > 0 {
-                tracing::warn!(lines = self.silent, "more was dropped than is logged: see palisade_drops_total");
+                tracing::warn!(
+                    lines = self.silent,
+                    "more was dropped than is logged: see palisade_drops_total"
+                );
             }
             (self.period, self.lines, self.looked_into, self.silent) = (Instant::now(), 0, 0, 0);
         }
     }
 
     fn one(&mut self, packet: Dropped, reconciler: &Reconciler, metrics: &Metrics) {
+        *self.told.entry(packet.direction).or_default() += 1;
         if let Some(known) = self.known.get_mut(&packet) {
             known.packets += 1;
             metrics.drops.get_or_create(&known.labels).inc();
@@ -165,7 +184,8 @@ impl Drops {
 fn labels(packet: &Dropped, reconciler: &Reconciler) -> DropLabels {
     let ends = (reconciler.endpoint(packet.source), reconciler.endpoint(packet.destination));
     // Only what went through a service comes back to the pod that sent it.
-    let through_service = matches!(&ends, (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) if a == b);
+    let through_service =
+        matches!(&ends, (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) if a == b);
     let (source, destination) = ends;
     let flow = Flow { source, destination, protocol: packet.protocol, port: packet.port, through_service };
     let decision = reference::decide(reconciler.cluster(), &flow);

@@ -145,8 +145,10 @@ impl Lock {
             // The agent before may have removed the file between our opening and locking it: then we hold nothing.
             let ours = lock.metadata().map_err(|e| failed("read", e))?.ino();
             if fs::metadata(path).is_ok_and(|there| there.ino() == ours) {
-                let written =
-                    lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
+                let written = lock
+                    .set_len(0)
+                    .and_then(|()| lock.rewind())
+                    .and_then(|()| writeln!(lock, "{}", std::process::id()));
                 written.map_err(|e| failed("write", e))?;
                 return Ok(Self { path: path.to_owned(), _file: lock, namespace });
             }

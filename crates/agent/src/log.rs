@@ -35,7 +35,12 @@ pub fn start(format: LogFormat, level: LogLevel) {
             .boxed(),
         LogFormat::Text => {
             let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            fmt::layer().with_ansi(colour).with_target(false).with_writer(io::stderr).with_filter(filter).boxed()
+            fmt::layer()
+                .with_ansi(colour)
+                .with_target(false)
+                .with_writer(io::stderr)
+                .with_filter(filter)
+                .boxed()
         }
     };
     _ = Registry::default().with(layer).try_init();

@@ -18,7 +18,8 @@ type Seconds = Gauge<f64, AtomicU64>;
 
 /// From 100 µs, which is less than any transaction takes, to 26 s, which is more than a first plan does.
 const BUCKETS: [f64; 16] = [
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 5.12, 25.6,
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024,
+    5.12, 25.6,
 ];
 
 /// The agent's figures. Everything can be changed from any thread.
@@ -177,8 +178,16 @@ impl Metrics {
                 "When the last change was heard, as seconds since the epoch",
                 Family::default()
             ),
-            resident: metric!("process_resident_memory_bytes", "Resident memory size in bytes", Gauge::default()),
-            cpu: metric!("process_cpu_seconds", "User and system CPU time spent in seconds", Counter::default()),
+            resident: metric!(
+                "process_resident_memory_bytes",
+                "Resident memory size in bytes",
+                Gauge::default()
+            ),
+            cpu: metric!(
+                "process_cpu_seconds",
+                "User and system CPU time spent in seconds",
+                Counter::default()
+            ),
             registry: r,
         }
     }

@@ -10,7 +10,7 @@ use palisade_policy::{Change, Cluster, Delta, Direction, Name, NodePlan};
 
 use crate::{
     Action, DataPlane, DataPlaneError, Input, Programmed, Reconciler, closed,
-    stale::{is_allowed, narrowed},
+    stale::{Host, is_allowed, narrowed},
 };
 
 /// What one input led to.
@@ -174,7 +174,7 @@ impl<D: DataPlane> NodeAgent<D> {
     ) -> Result<(), DataPlaneError> {
         // If something fails on the way, the next review looks at all of them again.
         self.revoked.clone_from(concerned);
-        let host = self.plane.host_addresses()?;
+        let host = Host { addresses: self.plane.host_addresses()?, is_exempt: self.plane.exempts_own_node() };
         let mut revoked = BTreeSet::new();
         for (connection, entry) in self.plane.connections(concerned)? {
             let allowed = is_allowed(self.plane.programmed(), &host, &connection);

@@ -9,10 +9,10 @@ use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use server::{Door, serve};
 pub use server::SocketError;
+pub(crate) use server::{Door, serve};
 
-use crate::view::{GroupView, PlanView, PodView, ProfileView, TableView};
+use crate::view::{GroupView, PodView, ProfileView, TableView};
 
 /// The version of the words. It grows when an old program would misunderstand a new one.
 pub const VERSION: u32 = 1;
@@ -40,8 +40,6 @@ pub enum Ask {
     Tables,
     /// The groups.
     Groups,
-    /// Everything about the plan.
-    Plan,
     /// What went wrong, and what is wrong with objects.
     Errors,
     /// Whether a connection is allowed, as this node sees it.
@@ -82,8 +80,6 @@ pub enum Reply {
     Tables(Vec<TableView>),
     /// To [`Ask::Groups`].
     Groups(Vec<GroupView>),
-    /// To [`Ask::Plan`].
-    Plan(Box<PlanView>),
     /// To [`Ask::Errors`].
     Errors(Errors),
     /// To [`Ask::Explain`].

@@ -129,7 +129,8 @@ pub fn pods(
         let table = |dispatch: &BTreeMap<IpAddr, TableId>| {
             pod.addresses.iter().filter(owned).find_map(|a| dispatch.get(a)).map(ToString::to_string)
         };
-        let is_cut = |direction: &Direction| pod.addresses.iter().any(|a| cut_off.contains(&(*direction, *a)));
+        let is_cut =
+            |direction: &Direction| pod.addresses.iter().any(|a| cut_off.contains(&(*direction, *a)));
         let other = pod.addresses.iter().find_map(|a| owners.get(a).filter(|owner| owner.key != pod.key));
         PodView {
             namespace: pod.key.namespace.to_string(),
@@ -236,7 +237,12 @@ pub fn groups(plan: &NodePlan) -> Vec<GroupView> {
             Group::Addresses(set) => (PODS, set.iter().map(ToString::to_string).collect()),
             Group::Ranges(ranges) => (RANGES, ranges.iter().map(ToString::to_string).collect()),
         };
-        GroupView { id: id.to_string(), of: of.to_owned(), tables: users.get(id).copied().unwrap_or(0), members }
+        GroupView {
+            id: id.to_string(),
+            of: of.to_owned(),
+            tables: users.get(id).copied().unwrap_or(0),
+            members,
+        }
     };
     plan.groups.iter().map(view).collect()
 }

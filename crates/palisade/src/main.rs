@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
 
+#[cfg(target_os = "linux")]
+mod agent;
 mod arguments;
 mod can;
 mod connections;
@@ -21,6 +23,8 @@ mod lab;
 mod man;
 #[cfg(target_os = "linux")]
 mod matrix;
+#[cfg(target_os = "linux")]
+mod node;
 mod output;
 mod reasons;
 mod sources;
@@ -43,6 +47,8 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<Outcome> {
     match verb {
+        #[cfg(target_os = "linux")]
+        Verb::Agent(arguments) => agent::run(&arguments),
         Verb::Can(arguments) => can::run(&arguments),
         Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Describe(arguments) => describe::run(&arguments),
@@ -52,6 +58,8 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Lab(arguments) => lab::run(&arguments.verb),
         Verb::Completions(arguments) => completions(arguments.shell),
         Verb::Man(arguments) => man::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Verb::Node(arguments) => node::run(&arguments),
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct Waiting {
     pub(crate) drops: Vec<Dropped>,
     /// How many more of them there were.
     pub(crate) more_drops: u64,
+    /// What somebody else did to our table, if anybody did.
+    pub(crate) drift: Option<String>,
     /// Questions.
     pub(crate) asked: Vec<Asked>,
     /// Whether it is time to end.
@@ -74,6 +76,7 @@ impl Waiting {
             && self.findings.is_empty()
             && self.drops.is_empty()
             && self.more_drops == 0
+            && self.drift.is_none()
             && self.asked.is_empty()
             && !self.stop
     }
@@ -113,6 +116,13 @@ impl Inbox {
             } else {
                 waiting.more_drops += 1;
             }
+        });
+    }
+
+    /// Somebody else touched our table.
+    pub(crate) fn drifted(&self, what: String) {
+        self.with(|waiting| {
+            waiting.drift.get_or_insert(what);
         });
     }
 

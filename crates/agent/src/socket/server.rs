@@ -118,7 +118,8 @@ async fn talk(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
     let mut read = BufReader::new(read);
     loop {
         let mut line = Vec::new();
-        let reading = (&mut read).take(LONGEST).read_until(b'\n', &mut line);
+        let mut limited = (&mut read).take(LONGEST);
+        let reading = limited.read_until(b'\n', &mut line);
         if timeout(SILENCE, reading).await.map_err(io::Error::other)?? == 0 {
             return Ok(());
         }
@@ -146,7 +147,9 @@ async fn answer(line: &[u8], inbox: &Inbox) -> Reply {
     match serde_json::from_slice::<Versioned>(line) {
         Ok(Versioned { version: VERSION }) => {}
         Ok(Versioned { version }) => {
-            return Reply::Error(format!("this agent speaks version {VERSION} and was asked in version {version}"));
+            return Reply::Error(format!(
+                "this agent speaks version {VERSION} and was asked in version {version}"
+            ));
         }
         Err(error) => return Reply::Error(format!("not a request: {error}")),
     }

@@ -54,8 +54,13 @@ pub fn read(path: &Path) -> Result<(Cluster, Vec<Diagnostic>), DirectoryError> {
 /// When the path can't be watched: it isn't there, or the system has no watches left.
 pub fn follow(path: PathBuf, tell: impl Fn(Heard) -> bool + Send + 'static) -> Result<(), DirectoryError> {
     let (events, changed) = mpsc::channel();
-    let watch = Watch::begin([&path], move |at| drop(events.send(at)))?;
-    let mut following = Following { path, watch, changed, said: BTreeSet::new(), state: None, broken: false, tell };
+    let heard = move |at| {
+        // Nobody listens any more once the process ends.
+        _ = events.send(at);
+    };
+    let watch = Watch::begin([&path], heard)?;
+    let mut following =
+        Following { path, watch, changed, said: BTreeSet::new(), state: None, broken: false, tell };
     let run = move || following.run();
     thread::Builder::new().name("palisade-files".into()).spawn(run).map_err(DirectoryError::Thread)?;
     Ok(())
@@ -120,7 +125,8 @@ impl<T: Fn(Heard) -> bool> Following<T> {
         self.tell_findings(&loaded.diagnostics)?;
         if let Some(why) = unusable(&self.path, &loaded) {
             self.broken = true;
-            return self.turn(WatchState::Failing { why: format!("{why}; the last good state stays in force") });
+            return self
+                .turn(WatchState::Failing { why: format!("{why}; the last good state stays in force") });
         }
         let event = Event::Snapshot(Box::new(loaded.cluster));
         self.say(Heard { event, at: changed.unwrap_or_else(Instant::now) })?;

@@ -70,9 +70,8 @@ impl Watch {
         paths: impl IntoIterator<Item = impl AsRef<Path>>,
         heard: impl Fn(Instant) + Send + Sync + 'static,
     ) -> Result<Self, WatchError> {
-        let full = |path: &Path| {
-            absolute(path).map_err(|source| WatchError::Path { path: path.to_owned(), source })
-        };
+        let full =
+            |path: &Path| absolute(path).map_err(|source| WatchError::Path { path: path.to_owned(), source });
         let paths = paths.into_iter().map(|p| full(p.as_ref())).collect::<Result<_, _>>()?;
         let mut watch = Self { paths, heard: Arc::new(heard), watcher: None };
         watch.arm()?;
