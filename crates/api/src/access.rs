@@ -52,12 +52,26 @@ fn in_file(file: Option<&PathBuf>) -> String {
 }
 
 impl Access {
-    /// A client. Talks to nobody yet.
+    /// A client. Talks to nobody yet. It repeats what an overloaded server refuses (429, 503, 504).
     ///
     /// # Errors
     /// When there is no usable configuration.
     pub async fn connect(&self) -> Result<Client, AccessError> {
+        self.client(true).await
+    }
+
+    /// A client that repeats nothing by itself: [`crate::watch()`] has pauses of its own, and
+    /// says what it waits for.
+    ///
+    /// # Errors
+    /// When there is no usable configuration.
+    pub async fn connect_for_watching(&self) -> Result<Client, AccessError> {
+        self.client(false).await
+    }
+
+    async fn client(&self, repeats: bool) -> Result<Client, AccessError> {
         let mut config = self.config().await?;
+        config.default_retry = repeats;
         if self.timeout.is_some() {
             config.connect_timeout = self.timeout;
         }
