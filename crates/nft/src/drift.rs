@@ -4,7 +4,7 @@
 //! by the port of the socket that sent them, so that a large commit of ours can't drown what others do.
 //!
 //! A [`Drift`] is a hint to look: [`Enforcer::repair`](crate::Enforcer::repair) reads the kernel and mends what differs,
-//! [`verify`](crate::verify) says what does.
+//! [`verify`](crate::verify()) says what does.
 
 use std::{
     fmt,

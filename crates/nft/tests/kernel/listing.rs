@@ -54,7 +54,7 @@ fn nft_lists_every_shape() {
     }
 }
 
-fn list() -> String {
+pub(crate) fn list() -> String {
     let output = Command::new("nft").args(["list", "ruleset"]).output();
     let output = output.expect("the nft program (package nftables) is needed as a second reader");
     let errors = String::from_utf8_lossy(&output.stderr);

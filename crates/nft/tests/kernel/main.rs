@@ -20,6 +20,8 @@ mod sandbox;
 mod scripted;
 mod shapes;
 mod staging;
+mod text;
+mod verify;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -41,6 +43,8 @@ fn main() {
         revocation::trials(),
         shapes::trials(),
         staging::trials(),
+        text::trials(),
+        verify::trials(),
     ]
     .into_iter()
     .flatten()
