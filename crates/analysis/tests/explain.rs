@@ -149,7 +149,7 @@ fn pods_that_come_meet_what_was_described() {
                         At::Pod { key: pod.key.clone(), address },
                     );
                     let mut later: Cluster = cluster.clone();
-                    later.pods.insert(pod.key.clone(), pod);
+                    later.pods.insert(pod);
                     for (protocol, port) in traffic(cluster) {
                         let egress = side.direction == Direction::Egress;
                         let (source, destination) =

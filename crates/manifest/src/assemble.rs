@@ -40,7 +40,7 @@ pub(crate) fn assemble(
         if declared.waits {
             unaddressed.pods.insert(key.clone());
         }
-        loaded.cluster.pods.insert(key, pod);
+        loaded.cluster.pods.insert(pod);
     }
     let real: BTreeSet<(Name, Workload)> = loaded
         .cluster
@@ -188,7 +188,7 @@ impl Making<'_> {
         };
         let key = ObjectKey { namespace: workload.key.namespace.clone(), name: self.names.name(&name) };
         let pod = Pod {
-            key: key.clone(),
+            key,
             labels,
             addresses: Vec::new(),
             node: node.or_else(|| template.node.clone()),
@@ -198,7 +198,7 @@ impl Making<'_> {
             created: workload.created,
             workload: Some(root.clone()),
         };
-        self.cluster.pods.insert(key, pod);
+        self.cluster.pods.insert(pod);
     }
 }
 

@@ -176,7 +176,8 @@ pub(super) mod tests {
         };
         let named = service(TargetPort::Name("http".into()), web.clone());
         assert_eq!(ports(&c, &named).unwrap(), [("web-1".to_owned(), 8080), ("web-2".to_owned(), 8080)]);
-        c.pods.get_mut(&ObjectKey::new("shop", "web-2")).unwrap().ports = vec![].into();
+        let bare = c.pods[&ObjectKey::new("shop", "web-2")].clone();
+        c.pods.insert(Pod { ports: vec![].into(), ..bare });
         assert_eq!(
             ports(&c, &named).unwrap(),
             [("web-1".to_owned(), 8080)],
