@@ -12,8 +12,10 @@
 mod access;
 mod event;
 mod kind;
+mod watch;
 
 pub use access::{Access, AccessError};
 pub use event::{Event, ObjectRef, WatchState};
 pub use kind::Kind;
 pub use kube::Client;
+pub use watch::{WatchOptions, watch};

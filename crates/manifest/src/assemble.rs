@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The label that a Deployment's ReplicaSets put on their pods; its value is the end of the ReplicaSet's name.
-const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+pub(crate) const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 /// How many owners lie between a pod and its workload at most: Pod, ReplicaSet, Deployment; Pod, Job, CronJob. Twice
 /// that also bears custom owners, and ends a circle.
 const OWNERS: usize = 4;
@@ -110,14 +110,21 @@ fn root_workload(
         }
     }
     // `kubectl get pods` leaves the ReplicaSet out, yet its name says whose it is.
-    let hash = pod.labels.get(POD_TEMPLATE_HASH);
-    if &*owner.kind == "ReplicaSet"
-        && declared(workloads, &pod.key.namespace, &owner).is_none()
-        && let Some(name) = hash.and_then(|h| owner.name.strip_suffix(h)).and_then(|n| n.strip_suffix('-'))
+    if declared(workloads, &pod.key.namespace, &owner).is_none()
+        && let Some(name) = deployment_of(&owner.kind, &owner.name, pod.labels.get(POD_TEMPLATE_HASH))
     {
         return Workload { kind: names.name("Deployment"), name: names.name(name) };
     }
     owner
+}
+
+/// The name of the Deployment that a pod's owner belongs to, if the owner is a ReplicaSet that a Deployment made.
+/// `hash` is the pod's label [`POD_TEMPLATE_HASH`].
+pub(crate) fn deployment_of<'n>(kind: &str, name: &'n str, hash: Option<&str>) -> Option<&'n str> {
+    if kind != "ReplicaSet" {
+        return None;
+    }
+    name.strip_suffix(hash?)?.strip_suffix('-').filter(|n| !n.is_empty())
 }
 
 /// Makes up the pods of workloads of which no real pod is known.

@@ -45,6 +45,7 @@ pub mod diagnostic;
 mod gather;
 mod input;
 mod intern;
+pub mod live;
 mod load;
 mod meta;
 pub mod names;

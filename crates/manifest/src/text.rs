@@ -12,6 +12,8 @@ pub struct Text {
     name: Name,
     text: String,
     lines: Vec<u32>,
+    /// Whether somebody can open it, so that positions in it are worth computing.
+    has_places: bool,
 }
 
 impl Text {
@@ -20,7 +22,14 @@ impl Text {
     pub fn new(name: Name, text: String) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
         let lines = std::iter::once(0).chain(newlines).collect();
-        Self { name, text, lines }
+        Self { name, text, lines, has_places: true }
+    }
+
+    /// A text that nobody can open, such as an object as an API server sends it: every position in it is line 0. (It is
+    /// one line, and finding thousands of columns in a line of a megabyte takes minutes.)
+    #[must_use]
+    pub fn without_places(text: String) -> Self {
+        Self { name: Name::from(""), text, lines: vec![0], has_places: false }
     }
 
     /// The name that messages use.
@@ -38,6 +47,9 @@ impl Text {
     /// Line and column of a byte. `O(log lines + length of the line)`.
     #[must_use]
     pub fn source(&self, at: u32) -> Source {
+        if !self.has_places {
+            return Source { file: self.name.clone(), line: 0, column: 0 };
+        }
         let line = self.lines.partition_point(|&start| start <= at).max(1);
         let start = self.lines[line - 1] as usize;
         let column = self.text.get(start..at as usize).map_or(0, |s| s.chars().count());
