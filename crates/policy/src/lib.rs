@@ -24,6 +24,7 @@ pub mod plan;
 pub mod random;
 pub mod reference;
 pub mod regions;
+pub mod routes;
 pub mod rules;
 pub mod traffic;
 pub mod walk;
