@@ -14,6 +14,7 @@ use crate::{
     gather::Gathered,
     intern::Interner,
     load::{Counts, Loaded, Options, shared_addresses},
+    routes,
     workload::{DeclaredWorkload, Replicas},
 };
 
@@ -25,7 +26,7 @@ const OWNERS: usize = 4;
 
 /// Makes the cluster.
 pub(crate) fn assemble(
-    gathered: Gathered,
+    mut gathered: Gathered,
     counts: Counts,
     options: &Options,
     names: &mut Interner,
@@ -33,8 +34,8 @@ pub(crate) fn assemble(
 ) -> Loaded {
     let mut loaded = Loaded { counts, ..Loaded::default() };
     let mut unaddressed = Unaddressed::default();
-    let workloads = gathered.workloads;
-    for (key, declared) in gathered.pods {
+    let workloads = std::mem::take(&mut gathered.workloads);
+    for (key, declared) in std::mem::take(&mut gathered.pods) {
         let mut pod = declared.pod;
         pod.workload = Some(root_workload(&workloads, &pod, names));
         if declared.waits {
@@ -70,15 +71,17 @@ pub(crate) fn assemble(
             loaded.workloads.entry(identity).or_default().push(pod.key.clone());
         }
     }
-    loaded.cluster.nodes = gathered.nodes;
-    for (key, declared) in gathered.services {
+    loaded.cluster.nodes = std::mem::take(&mut gathered.nodes);
+    for (key, declared) in std::mem::take(&mut gathered.services) {
         unaddressed.services.insert(key.clone(), declared.wants);
         loaded.cluster.services.insert(key, declared.service);
     }
     side_by_side(&gathered.policies, found);
-    loaded.cluster.policies = gathered.policies.into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
-    loaded.cluster.namespaces = gathered.namespaces;
+    loaded.cluster.policies =
+        std::mem::take(&mut gathered.policies).into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
+    loaded.cluster.namespaces = std::mem::take(&mut gathered.namespaces);
     undeclared_namespaces(&mut loaded.cluster);
+    loaded.routes = routes::resolve(&mut gathered, &loaded.cluster, found);
     shared_addresses(&loaded.cluster, &gathered.sources, found);
     loaded.sources = gathered.sources;
     loaded.unaddressed = unaddressed;

@@ -11,6 +11,7 @@ use palisade_policy::Endpoint;
 
 use crate::{
     can::{Spec, question},
+    entrances::Controller,
     exit::Outcome,
     output::{self, Format},
     sources::Sources,
@@ -35,6 +36,8 @@ pub(crate) struct Describe {
     workload: String,
     #[command(flatten)]
     sources: Sources,
+    #[command(flatten)]
+    controller: Controller,
     /// The namespace of names, and of objects in the manifests, that have none
     #[arg(short, long, value_name = "NAME", default_value = "default")]
     namespace: String,
@@ -62,7 +65,8 @@ pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
             Endpoint::External(_) => bail!("{}: it is no pod, and no policy acts on it", what()),
         }
     }
-    let description = palisade_analysis::describe(&loaded.cluster, &pods);
+    let entrances = arguments.controller.entrances(&loaded, &arguments.namespace)?;
+    let description = palisade_analysis::describe(&loaded.cluster, &pods, &entrances);
     let text = match arguments.output {
         Format::Text => text::text(&description, &loaded),
         Format::Json => json::json(&description, &loaded)?,

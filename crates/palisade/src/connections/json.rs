@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 
-use palisade_analysis::Edge;
+use palisade_analysis::{Edge, entrances::Blocked};
 use serde::{Serialize, Serializer};
 
 use super::report::Report;
 use crate::{
-    ends::{End, JsonEnd},
+    ends::{End, JsonEnd, JsonObject},
     words::{JsonTraffic, family_words},
 };
 
@@ -23,6 +23,18 @@ struct Document<'a> {
     ends: Ends<'a>,
     connections: Edges<'a>,
     bystanders: Vec<Bystander<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<JsonBlocked<'a>>,
+}
+
+/// What routes ask for and policies deny.
+#[derive(Serialize)]
+struct JsonBlocked<'a> {
+    to: &'a str,
+    families: Vec<String>,
+    #[serde(flatten)]
+    traffic: JsonTraffic,
+    through: Vec<JsonObject<'a>>,
 }
 
 /// The ends, written one by one.
@@ -55,6 +67,8 @@ struct Connection<'a> {
     #[serde(flatten)]
     traffic: JsonTraffic,
     exact: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    through: Vec<JsonObject<'a>>,
 }
 
 impl<'a> Connection<'a> {
@@ -65,6 +79,7 @@ impl<'a> Connection<'a> {
             families: family_words(edge.families),
             traffic: edge.traffic.into(),
             exact: edge.exact,
+            through: edge.through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
         }
     }
 }
@@ -86,6 +101,12 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
         workload: &b.workload_name,
         node: b.host_network_of.as_deref(),
     };
+    let blocked = |b: &'a Blocked| JsonBlocked {
+        to: report.id(b.to),
+        families: family_words(b.families),
+        traffic: (&b.traffic).into(),
+        through: b.through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
+    };
     Document {
         schema: SCHEMA,
         shows: if report.denied { "denied" } else { "allowed" },
@@ -94,6 +115,7 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
         ends: Ends(report, report.shown().any),
         connections: Edges(report),
         bystanders: report.answer.bystanders().iter().map(bystander).collect(),
+        blocked: report.blocked().map(blocked).collect(),
     }
 }
 
