@@ -12,15 +12,28 @@ pub struct Text {
     name: Name,
     text: String,
     lines: Vec<u32>,
+    live: bool,
 }
 
 impl Text {
+    /// What an API server sent: it has no name, and its lines mean nothing.
+    #[must_use]
+    pub fn live(text: String) -> Self {
+        Self { name: "".into(), text, lines: vec![0], live: true }
+    }
+
+    /// Whether an API server sent it.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// A text under the name that messages use. Holds less than 4 GiB: the loader refuses far smaller files.
     #[must_use]
     pub fn new(name: Name, text: String) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
         let lines = std::iter::once(0).chain(newlines).collect();
-        Self { name, text, lines }
+        Self { name, text, lines, live: false }
     }
 
     /// The name that messages use.

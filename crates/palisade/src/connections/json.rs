@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::report::Report;
 use crate::{
     ends::{End, JsonEnd},
+    live::JsonMissing,
     words::{JsonTraffic, family_words},
 };
 
@@ -23,6 +24,8 @@ struct Document<'a> {
     ends: Ends<'a>,
     connections: Edges<'a>,
     bystanders: Vec<Bystander<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    incomplete: Vec<JsonMissing<'a>>,
 }
 
 /// The ends, written one by one.
@@ -78,7 +81,7 @@ struct Bystander<'a> {
     node: Option<&'a str>,
 }
 
-fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
+fn document<'a>(report: &'a Report<'a>, incomplete: Vec<JsonMissing<'a>>) -> Document<'a> {
     let bystander = |b: &'a palisade_analysis::connections::Bystander| Bystander {
         namespace: &b.pod.namespace,
         pod: &b.pod.name,
@@ -94,16 +97,25 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
         ends: Ends(report, report.shown().any),
         connections: Edges(report),
         bystanders: report.answer.bystanders().iter().map(bystander).collect(),
+        incomplete,
     }
 }
 
 /// As JSON.
-pub(crate) fn json(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &document(report))?;
+pub(crate) fn json(
+    report: &Report<'_>,
+    incomplete: Vec<JsonMissing<'_>>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &document(report, incomplete))?;
     writeln!(out)
 }
 
 /// The same as YAML.
-pub(crate) fn yaml(report: &Report<'_>, mut out: &mut dyn Write) -> io::Result<()> {
-    serde_saphyr::to_io_writer(&mut out, &document(report)).map_err(io::Error::other)
+pub(crate) fn yaml(
+    report: &Report<'_>,
+    incomplete: Vec<JsonMissing<'_>>,
+    mut out: &mut dyn Write,
+) -> io::Result<()> {
+    serde_saphyr::to_io_writer(&mut out, &document(report, incomplete)).map_err(io::Error::other)
 }
