@@ -14,7 +14,7 @@ use crate::{
     gather::Gathered,
     intern::Interner,
     load::{Counts, Loaded, Options, shared_addresses},
-    routes,
+    overlay, routes,
     workload::{DeclaredWorkload, Replicas},
 };
 
@@ -37,10 +37,19 @@ pub(crate) fn assemble(
     let workloads = std::mem::take(&mut gathered.workloads);
     for (key, declared) in std::mem::take(&mut gathered.pods) {
         let mut pod = declared.pod;
-        pod.workload = Some(root_workload(&workloads, &pod, names));
+        let root = root_workload(&workloads, &pod, names);
+        if declared.live
+            && let Some(workload) = self::declared(&workloads, &key.namespace, &root).filter(|w| !w.live)
+        {
+            if workload.replicas == (Replicas::Count { first: 0, count: 0 }) {
+                continue;
+            }
+            overlay::roll_out(&mut pod, workload);
+        }
         if declared.waits {
             unaddressed.pods.insert(key.clone());
         }
+        pod.workload = Some(root);
         loaded.cluster.pods.insert(pod);
     }
     let real: BTreeSet<(Name, Workload)> = loaded
@@ -59,7 +68,8 @@ pub(crate) fn assemble(
         let root = workload.owner.clone().unwrap_or_else(|| workload.identity());
         let identity = (namespace.clone(), root.clone());
         loaded.workloads.entry(identity.clone()).or_default();
-        if !real.contains(&identity)
+        if !workload.live
+            && !real.contains(&identity)
             && let Err(diagnostic) = making.pods_of(workload, &root)
         {
             found.push(*diagnostic);

@@ -54,6 +54,7 @@ pub mod names;
 mod network_policy;
 mod node;
 mod object;
+mod overlay;
 mod pod;
 pub mod render;
 mod routes;
