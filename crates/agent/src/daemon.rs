@@ -237,7 +237,7 @@ async fn follow(config: &Config, inbox: &Arc<Inbox>) -> Result<(), DaemonError> 
 }
 
 async fn connect(access: &Access) -> Result<tokio::sync::mpsc::Receiver<palisade_api::Event>, DaemonError> {
-    let client = access.connect().await?;
+    let client = access.connect_for_watching().await?;
     Ok(watch(client, WatchOptions { access: Some(access.clone()), ..WatchOptions::default() }))
 }
 

@@ -234,7 +234,7 @@ pub fn groups(plan: &NodePlan) -> Vec<GroupView> {
     }
     let view = |(id, group): (&GroupId, &Group)| {
         let (of, members) = match group {
-            Group::Addresses(set) => (PODS, set.iter().map(ToString::to_string).collect()),
+            Group::Addresses(set) => (PODS, set.iter().map(|a| a.to_string()).collect()),
             Group::Ranges(ranges) => (RANGES, ranges.iter().map(ToString::to_string).collect()),
         };
         GroupView {
