@@ -6,7 +6,7 @@ use std::{
 };
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
-use palisade_nft::{Commit, Enforcer, Kernel, Options, conntrack, drift, drops};
+use palisade_nft::{Commit, Enforcer, Kernel, Left, Options, Verification, conntrack, drift, drops};
 use palisade_policy::{Delta, NodePlan};
 
 use crate::{Connection, DataPlane, DataPlaneError, Programmed};
@@ -52,6 +52,15 @@ impl NftDataPlane {
         Ok(Self { options, state: State::Idle(Some(kernel)), nothing: NodePlan::default() })
     }
 
+    /// What an earlier run left in the kernel. None before [`DataPlane::start`] has succeeded.
+    #[must_use]
+    pub fn left(&self) -> Option<Left> {
+        match &self.state {
+            State::Idle(_) => None,
+            State::Programmed(enforcer) => Some(enforcer.left()),
+        }
+    }
+
     /// Begins to listen to changes of the table by others. None before [`DataPlane::start`] has succeeded.
     ///
     /// # Errors
@@ -77,6 +86,15 @@ impl NftDataPlane {
     pub fn count_drops(&mut self, tally: &mut drops::Tally) -> Option<drops::Counts> {
         let State::Programmed(enforcer) = &mut self.state else { return None };
         drops::Counters::read(enforcer.kernel()).ok().map(|counters| tally.add(counters))
+    }
+
+    /// Reads the kernel and says where it differs from the plan as programmed. Changes nothing.
+    ///
+    /// # Errors
+    /// If the kernel can't be read.
+    pub fn verify(&mut self) -> Result<Option<Verification>, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(None) };
+        enforcer.verify().map(Some).map_err(failed("reading the table back"))
     }
 
     /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.

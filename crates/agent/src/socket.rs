@@ -203,8 +203,20 @@ pub struct Verified {
     pub equal: bool,
     /// What differs, in words; empty if nothing does.
     pub differences: Vec<String>,
-    /// How many elements were compared.
+    /// Whether the plan compared is an older one, because the kernel refuses the latest.
+    pub behind: bool,
+    /// The number of the table's state in the kernel.
+    pub generation: Option<u32>,
+    /// How many chains were compared.
+    pub chains: usize,
+    /// How many rules.
+    pub rules: usize,
+    /// How many sets and maps.
+    pub sets: usize,
+    /// How many elements of them.
     pub elements: usize,
+    /// How many packets were taken through the rules as read back.
+    pub flows: usize,
 }
 
 /// How long an answer may take: a plan of a large cluster, or a long transaction before it.

@@ -79,8 +79,8 @@ pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
     if arguments.mode.dry_run {
         let planned = daemon::dry_run(&config)?;
         let text = match arguments.output {
-            Format::Text => node::plan_text(&planned.view),
-            Format::Json => node::plan_json(&planned.view)?,
+            Format::Text => node::plan_text(&planned.view, &planned.nftables),
+            Format::Json => node::plan_json(&planned.view, &planned.nftables)?,
         };
         output::print(&text).context("can't write the plan")?;
     } else if arguments.mode.once {
@@ -121,7 +121,7 @@ fn explain(cluster: &Cluster, source: &str, destination: &str, namespace: &str) 
         Ok(Explained {
             allowed: answer.verdict.is_allow(),
             text: render::text(&answer),
-            json: serde_json::from_str(&render::json(&answer)?)?,
+            json: serde_json::from_str(&render::json(&answer, &[])?)?,
         })
     };
     explained().map_err(|error| format!("{error:#}"))

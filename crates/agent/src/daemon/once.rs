@@ -4,7 +4,7 @@ use std::{fs, io, time::Duration};
 
 use palisade_api::{Event, WatchState};
 use palisade_nft::{Kernel, conntrack};
-use palisade_policy::{Cluster, NodePlan, compile::Compiler};
+use palisade_policy::{Cluster, compile::Compiler};
 
 use super::{DaemonError, connect, open_plane, runtime, take_lock};
 use crate::{
@@ -23,10 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Planned {
     /// In words.
     pub view: PlanView,
-    /// As it would be programmed.
-    pub plan: NodePlan,
-    /// With these options.
-    pub options: palisade_nft::Options,
+    /// As `nft` would read it.
+    pub nftables: String,
 }
 
 /// Compiles this node's plan. Touches no kernel and needs no right.
@@ -38,7 +36,9 @@ pub fn dry_run(config: &Config) -> Result<Planned, DaemonError> {
     let mut compiler = Compiler::new(node.clone());
     compiler.apply_all(first(config)?.into_changes());
     let view = PlanView::of(compiler.cluster(), &node, compiler.plan());
-    Ok(Planned { view, plan: compiler.plan().clone(), options: super::options(config) })
+    let nftables =
+        palisade_nft::text(compiler.plan(), &super::options(config)).map_err(palisade_nft::Error::from)?;
+    Ok(Planned { view, nftables })
 }
 
 /// Programs the kernel with what the source says now; says whether the kernel took it.

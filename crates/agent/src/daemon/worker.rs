@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_nft::{Options, drops};
+use palisade_nft::{Left, Options, drops};
 use palisade_policy::{Change, Cluster, Direction, Group, Name, NodePlan};
 
 use super::{
@@ -22,7 +22,7 @@ use crate::{
     drops::Drops,
     lock::Lock,
     metrics::{DropLabels, Metrics, ResultLabel, ScopeLabel},
-    socket::{Ask, Reply, Status},
+    socket::{Ask, Reply, Status, Verified},
     view, words,
 };
 
@@ -149,7 +149,19 @@ impl Worker {
                 milliseconds = begin.elapsed().as_millis() as u64,
                 "the first whole snapshot is taken in"
             );
+            self.tell_what_was_left();
             self.watch_the_kernel();
+        }
+    }
+
+    fn tell_what_was_left(&mut self) {
+        match self.agent.data_plane().left() {
+            None => {}
+            Some(Left::Nothing) => tracing::info!("the kernel had no table inet palisade: it is made"),
+            Some(Left::Ours) => tracing::info!("the table of an earlier run is taken over by what differs"),
+            Some(Left::Foreign) => tracing::warn!(
+                "the table inet palisade was of another version, or not ours: it is replaced in one transaction"
+            ),
         }
     }
 
@@ -382,11 +394,31 @@ impl Worker {
                     Err(error) => Reply::Error(error),
                 }
             }
-            Ask::Verify => Reply::Error("this agent can't compare plan and kernel".to_owned()),
+            Ask::Verify => self.verify(),
             Ask::Figures => {
                 self.figures();
                 Reply::Done
             }
+        }
+    }
+
+    fn verify(&mut self) -> Reply {
+        let behind = self.agent.reconciler().is_behind();
+        match self.agent.data_plane().verify() {
+            Ok(None) => Reply::Error("nothing is programmed yet: the first whole snapshot is missing".to_owned()),
+            Err(error) => Reply::Error(words::with_causes(&error)),
+            Ok(Some(found)) => Reply::Verified(Verified {
+                // Whoever is cut off is so on purpose, and not what the policies say all the same.
+                equal: found.agrees() && !behind,
+                behind,
+                differences: found.differences.iter().map(ToString::to_string).collect(),
+                generation: found.generation,
+                chains: found.chains,
+                rules: found.rules,
+                sets: found.sets,
+                elements: found.elements,
+                flows: found.flows,
+            }),
         }
     }
 

@@ -44,19 +44,26 @@ pub(super) fn json(reply: &Reply) -> Result<String> {
 }
 
 /// A plan, for people.
-pub(crate) fn plan_text(plan: &PlanView) -> String {
+pub(crate) fn plan_text(plan: &PlanView, nftables: &str) -> String {
     let heading = |text: &str| format!("{}\n", styled(Style::Strong, text));
     let mut out = format!("node {}\n\n", plan.node);
     out += &(heading("pods") + &pods(&plan.pods) + "\n");
     out += &(heading("profiles") + &profiles(&plan.profiles) + "\n");
     out += &(heading("tables") + &tables(&plan.tables) + "\n");
-    out += &(heading("groups") + &groups(&plan.groups, usize::MAX));
+    out += &(heading("groups") + &groups(&plan.groups, usize::MAX) + "\n");
+    out += &(heading("nftables") + nftables);
     out
 }
 
 /// A plan, for programs.
-pub(crate) fn plan_json(plan: &PlanView) -> Result<String> {
-    document("plan", plan)
+pub(crate) fn plan_json(plan: &PlanView, nftables: &str) -> Result<String> {
+    #[derive(Serialize)]
+    struct Whole<'a> {
+        #[serde(flatten)]
+        plan: &'a PlanView,
+        nftables: &'a str,
+    }
+    document("plan", &Whole { plan, nftables })
 }
 
 fn document(name: &str, value: &impl Serialize) -> Result<String> {
@@ -252,10 +259,17 @@ fn utc(seconds: u64) -> String {
 }
 
 fn verified(verified: &Verified) -> String {
+    let compared = format!(
+        "{} chains, {} rules, {} sets and {} elements compared; {} packets taken through the rules\n",
+        verified.chains, verified.rules, verified.sets, verified.elements, verified.flows
+    );
     if verified.equal {
-        return format!("the kernel holds the plan: {} elements compared\n", verified.elements);
+        return format!("{}: {compared}", styled(Style::Good, "the kernel holds the plan"));
     }
-    let mut out = styled(Style::Bad, "the kernel does not hold the plan") + "\n";
+    let mut out = format!("{}: {compared}", styled(Style::Bad, "the kernel does not hold the plan"));
+    if verified.behind {
+        out += "  the kernel refuses the latest plan: `palisade node errors` says why\n";
+    }
     for difference in &verified.differences {
         _ = writeln!(out, "  {difference}");
     }
