@@ -53,6 +53,7 @@ impl Ledger {
             if before.as_ref() == Some(&state) {
                 continue;
             }
+            let state = without_kind(state);
             match told.iter_mut().find(|(known, _)| *known == state) {
                 Some((_, kinds)) => kinds.push(kind),
                 None => told.push((state, vec![kind])),
@@ -66,7 +67,7 @@ impl Ledger {
                 WatchState::Watching => tracing::info!(kinds, "watching"),
                 WatchState::NotServed => tracing::info!(kinds, "not served by this cluster"),
                 WatchState::Failing { why } => {
-                    tracing::error!(kinds, why, "the watch fails; what was known stays in force");
+                    tracing::error!(kinds, why, "the watch fails");
                     self.error("source", format!("{kinds}: {why}"));
                 }
             }
@@ -159,6 +160,18 @@ impl Ledger {
             events: self.errors.iter().cloned().collect(),
             objects: self.objects.iter().flat_map(of).collect(),
         }
+    }
+}
+
+/// A failure says which kind can't be watched. The line that tells it names the kinds, so that those which fail for the
+/// same reason stand together.
+fn without_kind(state: WatchState) -> WatchState {
+    match state {
+        WatchState::Failing { why } => {
+            let cause = why.strip_prefix("cannot watch ").and_then(|rest| rest.split_once(": "));
+            WatchState::Failing { why: cause.map_or(why.clone(), |(_, cause)| cause.to_owned()) }
+        }
+        other => other,
     }
 }
 

@@ -111,7 +111,7 @@ impl<T: Fn(Heard) -> bool> Following<T> {
         if let Some(path) = self.watch.missing() {
             self.broken = false;
             let why = format!("{} is gone: the last state stays in force until it returns", path.display());
-            return self.turn(WatchState::Failing { why });
+            return self.turn(&WatchState::Failing { why });
         }
         // Read only what changed: a directory that stays broken is not read three times a second.
         if changed.is_none() && self.broken {
@@ -119,22 +119,22 @@ impl<T: Fn(Heard) -> bool> Following<T> {
         }
         self.broken = false;
         if let Err(error) = self.watch.follow() {
-            return self.turn(WatchState::Failing { why: crate::words::with_causes(&error) });
+            return self.turn(&WatchState::Failing { why: crate::words::with_causes(&error) });
         }
         let loaded = load(&self.path);
         self.tell_findings(&loaded.diagnostics)?;
         if let Some(why) = unusable(&self.path, &loaded) {
             self.broken = true;
             return self
-                .turn(WatchState::Failing { why: format!("{why}; the last good state stays in force") });
+                .turn(&WatchState::Failing { why: format!("{why}; the last good state stays in force") });
         }
         let event = Event::Snapshot(Box::new(loaded.cluster));
         self.say(Heard { event, at: changed.unwrap_or_else(Instant::now) })?;
-        self.turn(WatchState::Watching)
+        self.turn(&WatchState::Watching)
     }
 
-    fn turn(&mut self, state: WatchState) -> Result<(), Deaf> {
-        if self.state.as_ref() == Some(&state) {
+    fn turn(&mut self, state: &WatchState) -> Result<(), Deaf> {
+        if self.state.as_ref() == Some(state) {
             return Ok(());
         }
         self.state = Some(state.clone());
