@@ -21,7 +21,7 @@ use nix::{
     unistd::{getgid, getuid},
 };
 use palisade_agent::{NftDataPlane, NodeAgent, Report};
-use palisade_policy::Change;
+use palisade_policy::{Change, Cluster};
 
 use stream::{Events, NODE, Size};
 
@@ -54,8 +54,9 @@ fn measure(size: Size, seconds: usize, rate: usize) {
     let mut agent = NodeAgent::new(NODE.into(), NftDataPlane::open().expect("nftables"));
     let interner = agent.interner().clone();
     let Size { pods, policies, nodes, .. } = size;
-    let frame = stream::frame(&size);
-    let mut cluster = frame.clone();
+    let mut cluster = stream::frame(&size);
+    // New pods need no policies: these are the agent's alone.
+    let frame = Cluster { namespaces: cluster.namespaces.clone(), ..Cluster::default() };
     cluster.pods.extend(stream::pods(&frame, &size, &interner));
     let local = stream::local(&cluster).len();
     let delivered = memory();
