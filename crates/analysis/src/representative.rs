@@ -98,7 +98,7 @@ impl<'c> Representatives<'c> {
             Endpoint::External(e) if e.family == family => {
                 e.ranges.first().map(|r| At::External(r.first)).into_iter().collect()
             }
-            Endpoint::External(_) => Vec::new(),
+            Endpoint::External(_) | Endpoint::IngressController(_) => Vec::new(),
         }
     }
 }

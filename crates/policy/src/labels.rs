@@ -25,6 +25,12 @@ impl Labels {
         self.0.iter().map(|(k, v)| (k, v))
     }
 
+    /// How many clones of this very set exist, this one included: whoever shares sets can tell which are out of use.
+    #[must_use]
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// What clones share.
     pub(crate) fn shared(&self) -> &Arc<[(Name, Name)]> {
         &self.0

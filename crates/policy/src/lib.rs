@@ -27,6 +27,7 @@ pub mod pods;
 pub mod random;
 pub mod reference;
 pub mod regions;
+pub mod routes;
 pub mod rules;
 pub mod traffic;
 pub mod walk;

@@ -13,7 +13,7 @@ use std::{
     str::FromStr,
 };
 
-pub use services::{Backend, NoBackend, PortSpec, backends, service_at};
+pub use services::{Backend, NoBackend, PortSpec, backends, route_backends, service_at};
 use spelling::{MAX_NEAR, near};
 
 use crate::{Cluster, Endpoint, Family, Name, Node, ObjectKey, Phase, Pod, Service, Workload};

@@ -106,6 +106,13 @@ impl Pods {
         self.0 = edited.collect();
     }
 
+    /// The pods of one namespace, sorted by name. `O(log pods + pods of the namespace)`.
+    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
+        // No name is before the empty one.
+        let first = ObjectKey::new(namespace, "");
+        self.0.range(first..).map(|pod| &*pod.0).take_while(move |p| *p.key.namespace == *namespace)
+    }
+
     /// The keys, sorted.
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &ObjectKey> + ExactSizeIterator + Clone {
         self.0.iter().map(|pod| &pod.0.key)
