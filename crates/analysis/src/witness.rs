@@ -1,6 +1,6 @@
 //! Pods that don't exist yet: a witness for each selection of pods that a rule makes.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use palisade_policy::{
     Cluster, Endpoint as At, Family, Labels, Name, Namespace, NamespaceMatch, ObjectKey, Phase, Pod,
@@ -67,9 +67,9 @@ impl Witness {
             ..Cluster::default()
         };
         world.namespaces.extend(namespace.map(|n| (n.name.clone(), n)));
-        world.pods.insert(subject.key.clone(), subject.clone());
+        world.pods.insert(subject.clone());
         let at = At::Pod { key: pod.key.clone(), address };
-        world.pods.insert(pod.key.clone(), pod);
+        world.pods.insert(pod);
         Self { world, at }
     }
 
@@ -77,8 +77,8 @@ impl Witness {
         let At::Pod { key, .. } = &mut self.at else { return };
         if let Some(mut pod) = self.world.pods.remove(key) {
             key.namespace = namespace.clone();
-            pod.key = key.clone();
-            self.world.pods.insert(key.clone(), pod);
+            Arc::make_mut(&mut pod).key = key.clone();
+            self.world.pods.insert(pod);
         }
     }
 }

@@ -90,7 +90,7 @@ fn stranger(world: &Cluster, address: std::net::IpAddr) -> (Cluster, At) {
         created: 0,
         workload: None,
     };
-    world.pods.insert(key.clone(), pod);
+    world.pods.insert(pod);
     (world, At::Pod { key, address })
 }
 

@@ -43,6 +43,10 @@ impl Gathered {
         source: &Source,
     ) {
         let Some(before) = self.sources.insert((kind.clone(), key.clone()), source.clone()) else { return };
+        // A file over a live object is what an overlay is for.
+        if before.line().is_none() && source.line().is_some() {
+            return;
+        }
         let message = format!("is defined before at {before}; this later one counts");
         let diagnostic = Diagnostic::new(Severity::Warning, Code::DuplicateObject, message);
         // Two lines of a long object are enough to find it.

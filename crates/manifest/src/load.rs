@@ -140,10 +140,10 @@ impl Loading<'_> {
             text,
             names: &mut self.names,
             found,
-            strict: self.options.strict,
-            strict_cidr: self.options.strict_cidr,
+            strict: self.options.strict && !text.is_live(),
+            strict_cidr: self.options.strict_cidr && !text.is_live(),
             channel: self.options.channel,
-            admission: self.options.admission,
+            admission: if text.is_live() { Admission::Passed } else { self.options.admission },
             object: None,
             errors: 0,
         };

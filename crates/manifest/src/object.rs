@@ -8,7 +8,7 @@ use crate::{
     load::Counts,
     meta::{Meta, meta, provisional_name},
     network_policy::network_policy,
-    node, pod,
+    node, overlay, pod,
     routes::{self, Known},
     service::service,
     tree::{At, Value},
@@ -186,20 +186,23 @@ impl Intake<'_> {
                 }
             }
             "Node" => {
-                let node = node::node(cx, object, meta);
+                let mut node = node::node(cx, object, meta);
                 if cx.errors == 0 {
+                    overlay::node(&mut node, all, cx.text.is_live());
                     all.nodes.insert(meta.key.name.clone(), node);
                 }
             }
             "Pod" => {
-                let pod = pod::pod(cx, object, meta);
+                let mut pod = pod::pod(cx, object, meta);
                 if cx.errors == 0 {
+                    overlay::pod(&mut pod, all);
                     all.pods.insert(meta.key.clone(), pod);
                 }
             }
             "Service" => {
-                let service = service(cx, object, meta);
+                let mut service = service(cx, object, meta);
                 if cx.errors == 0 {
+                    overlay::service(&mut service, all, cx.text.is_live());
                     all.services.insert(meta.key.clone(), service);
                 }
             }

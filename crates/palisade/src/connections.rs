@@ -18,6 +18,7 @@ use crate::{
     entrances::{self, Controller},
     escape,
     exit::Outcome,
+    live::Need,
     output,
     sources::{self, Sources},
 };
@@ -145,11 +146,11 @@ enum Form {
 
 /// Answers.
 pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
-    let namespace = arguments.namespace.as_deref().unwrap_or("default");
-    let loaded = arguments.sources.load(namespace, false)?;
+    let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything)?;
+    let (loaded, namespace) = (&world.loaded, &*world.namespace);
     let cluster = &loaded.cluster;
     if let Some(name) = arguments.namespace.as_deref().filter(|n| !cluster.namespaces.contains_key(*n)) {
-        bail!("there is no namespace `{name}` in the manifests");
+        bail!("there is no namespace `{name}` in the {}", world.place());
     }
     let filter = |words: &[String], option: &str| -> Result<Option<Filter>> {
         if words.is_empty() {
@@ -164,18 +165,18 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
         traffic: choice::traffic(&arguments.port).context("--port")?,
         only_denied: arguments.only_denied,
         nodes: arguments.nodes || asked_for_nodes,
-        entrances: arguments.controller.entrances(&loaded, namespace)?,
+        entrances: arguments.controller.entrances(loaded, namespace)?,
         from,
         to,
     };
     let answer = Answer::new(cluster, &options);
     let report =
-        Report::new(&answer, &loaded, arguments.namespace.as_deref(), &options, arguments.group_by.word());
+        Report::new(&answer, loaded, arguments.namespace.as_deref(), &options, arguments.group_by.word());
     output::stream(|out| match arguments.output {
         Form::Table => table::text(&report, false, out),
         Form::Wide => table::text(&report, true, out),
-        Form::Json => json::json(&report, out),
-        Form::Yaml => json::yaml(&report, out),
+        Form::Json => json::json(&report, world.incomplete(), out),
+        Form::Yaml => json::yaml(&report, world.incomplete(), out),
         Form::Csv => csv::csv(&report, out),
         Form::Md => table::markdown(&report, out),
         Form::Dot => graph::dot(&report, out),
@@ -186,7 +187,7 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     .context("can't write the answer")?;
     bystanders(&report);
     blocked(&report);
-    Ok(Outcome::Yes)
+    Ok(world.outcome(Outcome::Yes))
 }
 
 /// Tells what Ingresses and routes ask for in vain.

@@ -153,7 +153,7 @@ impl<'a> JsonObject<'a> {
         name: &'a str,
         at: Option<&'a Source>,
     ) -> Self {
-        Self { kind, namespace, name, file: at.map(|s| &*s.file), line: at.map(|s| s.line) }
+        Self { kind, namespace, name, file: at.map(|s| &*s.file), line: at.and_then(Source::line) }
     }
 
     pub(crate) fn of_route(route: &'a Route) -> Self {

@@ -19,6 +19,7 @@ mod exit;
 mod explain;
 #[cfg(target_os = "linux")]
 mod lab;
+mod live;
 mod man;
 #[cfg(target_os = "linux")]
 mod matrix;

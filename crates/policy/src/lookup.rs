@@ -350,7 +350,7 @@ mod tests {
             pod("shop", "alone", None, "10.0.0.6"),
         ];
         for p in pods {
-            c.pods.insert(p.key.clone(), p);
+            c.pods.insert(p);
         }
         let node = Node {
             name: "n1".into(),

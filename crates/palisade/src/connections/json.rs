@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::report::Report;
 use crate::{
     ends::{End, JsonEnd, JsonObject},
+    live::JsonMissing,
     words::{JsonTraffic, family_words},
 };
 
@@ -25,6 +26,8 @@ struct Document<'a> {
     bystanders: Vec<Bystander<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     blocked: Vec<JsonBlocked<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    incomplete: Vec<JsonMissing<'a>>,
 }
 
 /// What routes ask for and policies deny.
@@ -93,7 +96,7 @@ struct Bystander<'a> {
     node: Option<&'a str>,
 }
 
-fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
+fn document<'a>(report: &'a Report<'a>, incomplete: Vec<JsonMissing<'a>>) -> Document<'a> {
     let bystander = |b: &'a palisade_analysis::connections::Bystander| Bystander {
         namespace: &b.pod.namespace,
         pod: &b.pod.name,
@@ -116,16 +119,25 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
         connections: Edges(report),
         bystanders: report.answer.bystanders().iter().map(bystander).collect(),
         blocked: report.blocked().map(blocked).collect(),
+        incomplete,
     }
 }
 
 /// As JSON.
-pub(crate) fn json(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &document(report))?;
+pub(crate) fn json(
+    report: &Report<'_>,
+    incomplete: Vec<JsonMissing<'_>>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &document(report, incomplete))?;
     writeln!(out)
 }
 
 /// The same as YAML.
-pub(crate) fn yaml(report: &Report<'_>, mut out: &mut dyn Write) -> io::Result<()> {
-    serde_saphyr::to_io_writer(&mut out, &document(report)).map_err(io::Error::other)
+pub(crate) fn yaml(
+    report: &Report<'_>,
+    incomplete: Vec<JsonMissing<'_>>,
+    mut out: &mut dyn Write,
+) -> io::Result<()> {
+    serde_saphyr::to_io_writer(&mut out, &document(report, incomplete)).map_err(io::Error::other)
 }

@@ -11,6 +11,8 @@ use serde::Serialize;
 use super::text::wanted;
 use crate::{
     ends::{self, JsonEnd, JsonObject},
+    live::JsonMissing,
+    sources::World,
     words::{JsonTraffic, family_words},
 };
 
@@ -21,6 +23,8 @@ const SCHEMA: &str = "palisade.describe/v1";
 struct Document<'a> {
     schema: &'static str,
     parts: Vec<JsonPart<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    incomplete: Vec<JsonMissing<'a>>,
 }
 
 #[derive(Serialize)]
@@ -88,7 +92,8 @@ struct JsonSelected {
 }
 
 /// The description for programs.
-pub(crate) fn json(description: &Description, loaded: &Loaded) -> serde_json::Result<String> {
+pub(crate) fn json(description: &Description, world: &World) -> serde_json::Result<String> {
+    let loaded = &world.loaded;
     let parts = description.parts.iter().map(|part| {
         // Egress first, as the analysis has it.
         let [egress, ingress] = &part.sides;
@@ -98,7 +103,8 @@ pub(crate) fn json(description: &Description, loaded: &Loaded) -> serde_json::Re
             ingress: side(ingress, loaded),
         }
     });
-    let mut out = serde_json::to_string_pretty(&Document { schema: SCHEMA, parts: parts.collect() })?;
+    let document = Document { schema: SCHEMA, parts: parts.collect(), incomplete: world.incomplete() };
+    let mut out = serde_json::to_string_pretty(&document)?;
     out.push('\n');
     Ok(out)
 }

@@ -137,14 +137,9 @@ fn behind<'a>(
 ) -> Result<Vec<Backend<'a>>, NoBackend> {
     let key = || service.key.clone();
     let Some(selector) = &service.selector else { return Err(NoBackend::NoSelector(key())) };
-    let namespace = &service.key.namespace;
-    // No name is before the empty one.
-    let from = ObjectKey { namespace: namespace.clone(), name: "".into() };
     let pods: Vec<&Pod> = cluster
         .pods
-        .range(from..)
-        .map(|(_, pod)| pod)
-        .take_while(|p| p.key.namespace == *namespace)
+        .in_namespace(&service.key.namespace)
         .filter(|p| selector.matches(&p.labels) && counts(p))
         .collect();
     if pods.is_empty() {
@@ -240,7 +235,8 @@ pub(super) mod tests {
         };
         let named = service(TargetPort::Name("http".into()), web.clone());
         assert_eq!(ports(&c, &named).unwrap(), [("web-1".to_owned(), 8080), ("web-2".to_owned(), 8080)]);
-        c.pods.get_mut(&ObjectKey::new("shop", "web-2")).unwrap().ports = vec![].into();
+        let bare = c.pods[&ObjectKey::new("shop", "web-2")].clone();
+        c.pods.insert(Pod { ports: vec![].into(), ..bare });
         assert_eq!(
             ports(&c, &named).unwrap(),
             [("web-1".to_owned(), 8080)],
