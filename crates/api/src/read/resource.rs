@@ -62,6 +62,26 @@ const fn outside(
     Resource { kind, plural, group, versions, namespaced: true, bearing: Bearing::Outside, keeps }
 }
 
+/// A route of the Gateway API that matches nothing that is kept.
+const fn route(kind: &'static str, plural: &'static str, versions: &'static [&'static str]) -> Resource {
+    outside(kind, plural, GATEWAY, versions, ROUTE)
+}
+
+const ROUTE: &[&str] = &[
+    "metadata.labels",
+    "spec.parentRefs",
+    "spec.hostnames",
+    "spec.rules.name",
+    "spec.rules.backendRefs.group",
+    "spec.rules.backendRefs.kind",
+    "spec.rules.backendRefs.name",
+    "spec.rules.backendRefs.namespace",
+    "spec.rules.backendRefs.port",
+    "spec.rules.backendRefs.weight",
+    "spec.rules.backendRefs.filters.requestMirror.backendRef",
+    "spec.rules.filters.requestMirror.backendRef",
+];
+
 const OWNERS: &[&str] = &[
     "metadata.ownerReferences.apiVersion",
     "metadata.ownerReferences.kind",
@@ -162,8 +182,15 @@ pub static RESOURCES: &[Resource] = &[
             "spec.rules.backendRefs.namespace",
             "spec.rules.backendRefs.port",
             "spec.rules.backendRefs.weight",
+            "spec.rules.backendRefs.filters.requestMirror.backendRef",
+            "spec.rules.filters.requestMirror.backendRef",
         ],
     ),
+    route("GRPCRoute", "grpcroutes", &["v1", "v1alpha2"]),
+    route("TLSRoute", "tlsroutes", &["v1", "v1alpha3", "v1alpha2"]),
+    route("TCPRoute", "tcproutes", &["v1", "v1alpha2"]),
+    route("UDPRoute", "udproutes", &["v1", "v1alpha2"]),
+    outside("ReferenceGrant", "referencegrants", GATEWAY, &["v1", "v1beta1"], &["spec"]),
     outside(
         "Route",
         "routes",
