@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use palisade_api::{
     Access, AccessError, Live, Missing,
@@ -77,10 +77,19 @@ impl Cluster {
         let progress = io::stderr().is_terminal().then_some(tell);
         let read = read_blocking(&access, Options { namespace, progress });
         line.clear();
-        read.map_err(|error| match error {
+        let live = read.map_err(|error| match error {
             ReadError::Access(AccessError::NoCluster) => anyhow::anyhow!("{error}; {or}"),
             error => error.into(),
-        })
+        })?;
+        if live.objects.is_empty() {
+            warn(&live.missing, Need::Everything);
+            bail!(
+                "nothing could be read from {}: this user needs the right to list pods, namespaces and policies, at least in his \
+                 own namespace (-n)",
+                live.server
+            );
+        }
+        Ok(live)
     }
 }
 

@@ -16,10 +16,23 @@ pub(super) fn prune(resource: &'static Resource, version: &str, item: &Value) ->
     if resource.namespaced {
         metadata.insert("namespace".to_owned(), namespace.clone().into());
     }
+    if resource.kind == "Pod" {
+        without_address(fields);
+    }
     // Lists leave out what their elements are.
     fields.insert("apiVersion".to_owned(), resource.api_version(version).into());
     fields.insert("kind".to_owned(), resource.kind.into());
     Some(Object { resource, namespace, name, json: kept.to_string().into() })
+}
+
+/// Of a pod that has no address yet, files say that it is pending: else one would be made up for it.
+fn without_address(pod: &mut Map<String, Value>) {
+    let status = pod.entry("status").or_insert_with(|| Value::Object(Map::new()));
+    let has = |field: &str| status.get(field).is_some_and(|v| !is_empty(v) && v != "");
+    let ended = status.get("phase").is_some_and(|p| p == "Succeeded" || p == "Failed");
+    if !has("podIP") && !has("podIPs") && !ended && status.is_object() {
+        status["phase"] = "Pending".into();
+    }
 }
 
 /// The parts of a value that `paths` name.
