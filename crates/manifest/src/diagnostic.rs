@@ -88,6 +88,8 @@ codes! {
     EqualPriority = "equal-priority",
     /// AdminNetworkPolicies beside ClusterNetworkPolicies.
     MixedApis = "mixed-apis",
+    /// A policy in or for a namespace that doesn't exist.
+    NoNamespace = "no-such-namespace",
     /// More pods than addresses.
     NoAddress = "no-address",
 }

@@ -36,6 +36,7 @@
 
 #![forbid(unsafe_code)]
 
+mod absent;
 pub mod addresses;
 mod assemble;
 pub mod cidr;

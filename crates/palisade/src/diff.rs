@@ -95,7 +95,11 @@ struct Sides {
 /// Answers.
 pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let sides = sides(arguments)?;
-    let options = Options { default_namespace: sides.namespace, ..Options::default() };
+    let options = Options {
+        default_namespace: sides.namespace,
+        all_namespaces: sides.missing.iter().all(|m| m.resource.kind != "Namespace"),
+        ..Options::default()
+    };
     let [a_name, b_name] = &sides.names;
     let live = arguments.is_live();
     // What is wrong with the cluster's own objects is said once.

@@ -88,8 +88,12 @@ impl Sources {
             (None, Some(live)) => live.namespace.clone(),
             (None, None) => "default".to_owned(),
         };
-        let options = Options { default_namespace: namespace.clone(), ..Options::default() };
         let missing = read.as_ref().map_or(&[][..], |live| &live.missing);
+        let options = Options {
+            default_namespace: namespace.clone(),
+            all_namespaces: missing.iter().all(|m| m.resource.kind != "Namespace"),
+            ..Options::default()
+        };
         live::warn(missing, need);
         let missing = live::needed(missing, need);
         let loaded = match &read {

@@ -230,13 +230,13 @@ fn truth(asked: &Asked, objects: &[Value]) -> Reply {
             let Some(kind) = kind_of(plural) else { return status(404, "not found") };
             let inside = |o: &&Value| namespace.is_none_or(|n| o["metadata"]["namespace"] == n);
             let all: Vec<Value> = of_version.filter(|o| o["kind"] == kind).filter(inside).cloned().collect();
-            page(asked, kind, &api_version, all)
+            page(asked, kind, &api_version, &all)
         }
         _ => status(404, "not found"),
     }
 }
 
-fn page(asked: &Asked, kind: &str, api_version: &str, all: Vec<Value>) -> Reply {
+fn page(asked: &Asked, kind: &str, api_version: &str, all: &[Value]) -> Reply {
     let number = |name: &str| asked.query.get(name).and_then(|n| n.parse::<usize>().ok());
     let from = number("continue").unwrap_or(0);
     let to = number("limit").map_or(all.len(), |limit| all.len().min(from + limit));
@@ -321,6 +321,7 @@ pub(crate) fn pod(key: &str, app: &str, ip: &str, owner: Option<(&str, &str)>) -
     )
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the callers write it in place")]
 pub(crate) fn policy(key: &str, spec: Value) -> Value {
     object("networking.k8s.io/v1", "NetworkPolicy", key, json!({"spec": spec}))
 }

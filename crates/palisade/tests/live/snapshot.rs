@@ -36,6 +36,8 @@ fn without_places(value: &mut Value) {
             fields.remove("file");
             fields.remove("line");
             fields.remove("column");
+            // Sentences of explanations name the place.
+            fields.remove("text");
             fields.values_mut().for_each(without_places);
         }
         Value::Array(items) => items.iter_mut().for_each(without_places),
@@ -115,9 +117,10 @@ fn a_snapshot_reads_back_to_the_same_answers() {
         "connections -o json --group-by pod --nodes",
         "describe shop/db -o json",
         "explain shop/web shop/db:8080 -o json",
-        "can no/odd internet:443 -o json",
+        "can no/pod/odd internet:443 -o json",
     ] {
-        let (live_code, live, _) = ask(&kubeconfig, words);
+        let (live_code, live, said) = ask(&kubeconfig, words);
+        assert_ne!(live_code, 2, "{words}: {said}");
         let (code, there, err) = run(&mut palisade(&format!("{words} -f {}", to.display())));
         assert_eq!(code, live_code, "{words}: {err}");
         assert_eq!(answers(&live), answers(&there), "{words}");
