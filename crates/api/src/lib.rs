@@ -15,6 +15,7 @@ mod event;
 mod kind;
 pub mod read;
 mod trouble;
+mod watch;
 
 pub use access::{Access, AccessError, Connection};
 pub use event::{Event, ObjectRef, WatchState};
@@ -22,3 +23,4 @@ pub use kind::Kind;
 pub use kube::Client;
 pub use read::{Live, Missing, read_blocking};
 pub use trouble::Trouble;
+pub use watch::{WatchOptions, watch};

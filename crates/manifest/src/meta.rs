@@ -106,14 +106,23 @@ fn check_names(cx: &mut Context<'_>, fields: &Fields<'_>, key: &ObjectKey) {
 }
 
 fn owner(cx: &mut Context<'_>, at: &At<'_>) -> Option<Workload> {
-    let mut first: Option<Workload> = None;
+    let mut owners = Vec::new();
     for at in cx.list(at) {
         let Some(fields) = cx.any_fields(&at) else { continue };
         let (Some(kind), Some(name)) = (fields.string(cx, "kind"), fields.string(cx, "name")) else {
             continue;
         };
         let owner = Workload { kind: cx.names.name(kind), name: cx.names.name(name) };
-        if fields.bool(cx, "controller") {
+        owners.push((owner, fields.bool(cx, "controller")));
+    }
+    controller(owners)
+}
+
+/// Of owners, each with whether it is the controller: the first that is, else the first.
+pub(crate) fn controller<T>(owners: impl IntoIterator<Item = (T, bool)>) -> Option<T> {
+    let mut first = None;
+    for (owner, is_controller) in owners {
+        if is_controller {
             return Some(owner);
         }
         first.get_or_insert(owner);
@@ -122,7 +131,7 @@ fn owner(cx: &mut Context<'_>, at: &At<'_>) -> Option<Workload> {
 }
 
 /// `2026-11-23T00:30:04Z` (RFC 3339, any offset) as seconds since the epoch.
-fn epoch_seconds(text: &str) -> Option<i64> {
+pub(crate) fn epoch_seconds(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         let digits = text.get(range)?;
         digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()

@@ -12,9 +12,11 @@ mod table;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use palisade_analysis::{Connections as Answer, GroupBy, Options, connections::Filter};
+use palisade_analysis::{Connections as Answer, Endpoint, GroupBy, Options, connections::Filter};
 
 use crate::{
+    entrances::{self, Controller},
+    escape,
     exit::Outcome,
     live::Need,
     output,
@@ -27,8 +29,11 @@ pub(crate) const HELP: &str = "\
   namespace/NAME           everything in a namespace
   10.0.0.0/8, 2001:db8::/32
                            outside addresses: ends are cut at the edges of the range
+  {ingress-controller}     what forwards connections into the cluster
 
 A workload whose pods are not all treated alike is shown in parts. Outside addresses are split exactly where some policy tells them apart. What is shown is the network's part: new connections, after the translation of service addresses. A pod reaches itself always; that isn't shown.
+
+{ingress-controller} stands for what forwards connections as Ingresses, routes of the Gateway API and OpenShift's Routes ask for. Which pods that is, these objects don't say: unless --ingress-controller names it, it may open what a pod without labels in a new namespace may. What they ask for and policies deny is reported.
 
 Examples:
   palisade connections -f examples/shop
@@ -36,6 +41,7 @@ Examples:
   palisade connections -f examples/shop --only-denied --from namespace/shop
   palisade connections -f examples/shop --group-by namespace -o md
   palisade connections -f examples/shop -o html > shop.html
+  palisade connections -f examples/ingress --from '{ingress-controller}'
   palisade list -f examples/shop -o json | jq '.connections[] | select(.all)'
 
 Exit codes: 0 answered, 2 error.";
@@ -66,6 +72,8 @@ pub(crate) struct Connections {
     /// Show what is denied instead of what is allowed
     #[arg(long)]
     only_denied: bool,
+    #[command(flatten)]
+    controller: Controller,
     /// Show nodes too, with the pods that share their network
     #[arg(long)]
     nodes: bool,
@@ -157,6 +165,7 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
         traffic: choice::traffic(&arguments.port).context("--port")?,
         only_denied: arguments.only_denied,
         nodes: arguments.nodes || asked_for_nodes,
+        entrances: arguments.controller.entrances(loaded, namespace)?,
         from,
         to,
     };
@@ -177,7 +186,19 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     })
     .context("can't write the answer")?;
     bystanders(&report);
+    blocked(&report);
     Ok(world.outcome(Outcome::Yes))
+}
+
+/// Tells what Ingresses and routes ask for in vain.
+fn blocked(report: &Report<'_>) {
+    for blocked in report.blocked() {
+        let routes = &report.loaded.routes;
+        let end = escape::plain(report.id(blocked.to)).into_owned();
+        let named =
+            report.answer.endpoints().any(|e| matches!(e, Endpoint::IngressController(c) if !c.is_empty()));
+        output::note(&entrances::blocked(&end, &blocked.traffic, &blocked.through, routes, named));
+    }
 }
 
 /// Tells those who read the answer on a terminal whom it leaves out.

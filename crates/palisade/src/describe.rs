@@ -11,6 +11,7 @@ use palisade_policy::Endpoint;
 
 use crate::{
     can::{Spec, question},
+    entrances::Controller,
     exit::Outcome,
     live::Need,
     output::{self, Format},
@@ -36,6 +37,8 @@ pub(crate) struct Describe {
     workload: String,
     #[command(flatten)]
     sources: Sources,
+    #[command(flatten)]
+    controller: Controller,
     /// The namespace of names, and of objects in the manifests, that have none; else that of the context, or default
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
@@ -64,7 +67,8 @@ pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
             Endpoint::External(_) => bail!("{}: it is no pod, and no policy acts on it", what()),
         }
     }
-    let description = palisade_analysis::describe(&loaded.cluster, &pods);
+    let entrances = arguments.controller.entrances(loaded, &world.namespace)?;
+    let description = palisade_analysis::describe(&loaded.cluster, &pods, &entrances);
     let text = match arguments.output {
         Format::Text => text::text(&description, loaded),
         Format::Json => json::json(&description, &world)?,

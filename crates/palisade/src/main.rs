@@ -13,6 +13,7 @@ mod connections;
 mod describe;
 mod diff;
 mod ends;
+mod entrances;
 mod escape;
 mod exit;
 mod explain;

@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 
-use palisade_analysis::Edge;
+use palisade_analysis::{Edge, entrances::Blocked};
 use serde::{Serialize, Serializer};
 
 use super::report::Report;
 use crate::{
-    ends::{End, JsonEnd},
+    ends::{End, JsonEnd, JsonObject},
     live::JsonMissing,
     words::{JsonTraffic, family_words},
 };
@@ -25,7 +25,19 @@ struct Document<'a> {
     connections: Edges<'a>,
     bystanders: Vec<Bystander<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<JsonBlocked<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     incomplete: Vec<JsonMissing<'a>>,
+}
+
+/// What routes ask for and policies deny.
+#[derive(Serialize)]
+struct JsonBlocked<'a> {
+    to: &'a str,
+    families: Vec<String>,
+    #[serde(flatten)]
+    traffic: JsonTraffic,
+    through: Vec<JsonObject<'a>>,
 }
 
 /// The ends, written one by one.
@@ -58,6 +70,8 @@ struct Connection<'a> {
     #[serde(flatten)]
     traffic: JsonTraffic,
     exact: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    through: Vec<JsonObject<'a>>,
 }
 
 impl<'a> Connection<'a> {
@@ -68,6 +82,7 @@ impl<'a> Connection<'a> {
             families: family_words(edge.families),
             traffic: edge.traffic.into(),
             exact: edge.exact,
+            through: edge.through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
         }
     }
 }
@@ -89,6 +104,12 @@ fn document<'a>(report: &'a Report<'a>, incomplete: Vec<JsonMissing<'a>>) -> Doc
         workload: &b.workload_name,
         node: b.host_network_of.as_deref(),
     };
+    let blocked = |b: &'a Blocked| JsonBlocked {
+        to: report.id(b.to),
+        families: family_words(b.families),
+        traffic: (&b.traffic).into(),
+        through: b.through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
+    };
     Document {
         schema: SCHEMA,
         shows: if report.denied { "denied" } else { "allowed" },
@@ -97,6 +118,7 @@ fn document<'a>(report: &'a Report<'a>, incomplete: Vec<JsonMissing<'a>>) -> Doc
         ends: Ends(report, report.shown().any),
         connections: Edges(report),
         bystanders: report.answer.bystanders().iter().map(bystander).collect(),
+        blocked: report.blocked().map(blocked).collect(),
         incomplete,
     }
 }

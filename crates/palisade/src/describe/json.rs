@@ -39,6 +39,8 @@ struct JsonSide<'a> {
     isolated: bool,
     policies: Vec<JsonPolicy<'a>>,
     peers: Vec<JsonPeer<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<JsonForwarding<'a>>,
     exposure: Exposure,
 }
 
@@ -63,6 +65,16 @@ struct JsonPeer<'a> {
     end: JsonEnd<'a>,
     families: Vec<String>,
     traffic: JsonTraffic,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    through: Vec<JsonObject<'a>>,
+}
+
+/// What routes ask for and policies deny.
+#[derive(Serialize)]
+struct JsonForwarding<'a> {
+    families: Vec<String>,
+    traffic: JsonTraffic,
+    through: Vec<JsonObject<'a>>,
 }
 
 #[derive(Serialize)]
@@ -102,6 +114,12 @@ fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
         end: ends::json(&peer.end, loaded),
         families: family_words(peer.families),
         traffic: (&peer.traffic).into(),
+        through: peer.through.iter().map(|r| JsonObject::of_route(&loaded.routes[*r])).collect(),
+    });
+    let blocked = side.blocked.iter().map(|blocked| JsonForwarding {
+        families: family_words(blocked.families),
+        traffic: (&blocked.traffic).into(),
+        through: blocked.through.iter().map(|r| JsonObject::of_route(&loaded.routes[*r])).collect(),
     });
     let selected = side.selected_pods.iter().map(|s| JsonSelected {
         pods: wanted(s),
@@ -112,6 +130,7 @@ fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
         isolated: side.isolated,
         policies: side.policies.iter().map(|p| policy(p, loaded)).collect(),
         peers: peers.collect(),
+        blocked: blocked.collect(),
         exposure: Exposure {
             internet: (&side.internet).into(),
             any_pod: (&side.any_pod).into(),
