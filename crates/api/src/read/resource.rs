@@ -69,6 +69,21 @@ const OWNERS: &[&str] = &[
     "metadata.ownerReferences.controller",
 ];
 
+/// What is kept of the Gateway API's routes: of filters only whom a mirror copies to, since others add headers.
+const ROUTE: &[&str] = &[
+    "metadata.labels",
+    "spec.parentRefs",
+    "spec.hostnames",
+    "spec.rules.backendRefs.group",
+    "spec.rules.backendRefs.kind",
+    "spec.rules.backendRefs.name",
+    "spec.rules.backendRefs.namespace",
+    "spec.rules.backendRefs.port",
+    "spec.rules.backendRefs.weight",
+    "spec.rules.backendRefs.filters.requestMirror.backendRef",
+    "spec.rules.filters.requestMirror.backendRef",
+];
+
 /// Every kind that is read. Secrets, ConfigMaps and the like are not among them. Of what is read, only what decisions and
 /// names need is kept: no environment, no arguments, no annotations, no headers that a route adds, no keys.
 pub static RESOURCES: &[Resource] = &[
@@ -136,34 +151,19 @@ pub static RESOURCES: &[Resource] = &[
         &[
             "metadata.labels",
             "spec.gatewayClassName",
-            "spec.addresses",
             "spec.listeners.name",
             "spec.listeners.hostname",
             "spec.listeners.port",
             "spec.listeners.protocol",
             "spec.listeners.allowedRoutes",
-            "status.addresses",
         ],
     ),
-    outside(
-        "HTTPRoute",
-        "httproutes",
-        GATEWAY,
-        &["v1", "v1beta1"],
-        &[
-            "metadata.labels",
-            "spec.parentRefs",
-            "spec.hostnames",
-            "spec.rules.name",
-            "spec.rules.matches.path",
-            "spec.rules.backendRefs.group",
-            "spec.rules.backendRefs.kind",
-            "spec.rules.backendRefs.name",
-            "spec.rules.backendRefs.namespace",
-            "spec.rules.backendRefs.port",
-            "spec.rules.backendRefs.weight",
-        ],
-    ),
+    outside("ReferenceGrant", "referencegrants", GATEWAY, &["v1", "v1beta1"], &["spec.from", "spec.to"]),
+    outside("HTTPRoute", "httproutes", GATEWAY, &["v1", "v1beta1"], ROUTE),
+    outside("GRPCRoute", "grpcroutes", GATEWAY, &["v1", "v1alpha2"], ROUTE),
+    outside("TLSRoute", "tlsroutes", GATEWAY, &["v1", "v1alpha3", "v1alpha2"], ROUTE),
+    outside("TCPRoute", "tcproutes", GATEWAY, &["v1", "v1alpha2"], ROUTE),
+    outside("UDPRoute", "udproutes", GATEWAY, &["v1", "v1alpha2"], ROUTE),
     outside(
         "Route",
         "routes",
@@ -236,8 +236,7 @@ mod tests {
         }
         for resource in RESOURCES {
             for path in resource.keeps {
-                let secret =
-                    ["annotations", "managedFields", "env", "args", "command", "filters", "key", "volumes"];
+                let secret = ["annotations", "managedFields", "env", "args", "command", "key", "volumes"];
                 assert!(path.split('.').all(|step| !secret.contains(&step)), "{} {path}", resource.kind);
             }
         }
