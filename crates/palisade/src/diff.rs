@@ -43,7 +43,7 @@ pub(crate) struct Diff {
     #[arg(long, value_name = "REV..REV")]
     git: Option<String>,
     /// Compare what is in the cluster with what it would be with PATH applied; --context and --kubeconfig do it too
-    #[arg(long, conflicts_with = "git", help_heading = "Live cluster")]
+    #[arg(long, conflicts_with = "git", help_heading = live::HEADING)]
     live: bool,
     #[command(flatten)]
     cluster: live::Cluster,

@@ -22,21 +22,23 @@ use crate::{
     output::{self, Style, styled},
 };
 
+/// Where the help has what concerns a cluster.
+pub(crate) const HEADING: &str = "Live cluster";
+
 /// Which cluster.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Live cluster")]
 pub(crate) struct Cluster {
     /// A context of the kubeconfig other than its current one
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = HEADING)]
     pub(crate) context: Option<String>,
     /// The kubeconfig, instead of $KUBECONFIG or ~/.kube/config
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = HEADING)]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// How long one request to the API server may take
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time, help_heading = HEADING)]
     pub(crate) request_timeout: Duration,
     /// Take the answer for one although some kinds could not be read
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub(crate) allow_incomplete: bool,
 }
 

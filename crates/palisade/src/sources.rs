@@ -21,7 +21,7 @@ pub(crate) struct Sources {
     #[command(flatten)]
     pub(crate) reading: Reading,
     /// Lay the manifests over what is in the cluster; --context and --kubeconfig do it too
-    #[arg(long, requires = "files", help_heading = "Live cluster")]
+    #[arg(long, requires = "files", help_heading = live::HEADING)]
     pub(crate) live: bool,
     #[command(flatten)]
     pub(crate) cluster: live::Cluster,

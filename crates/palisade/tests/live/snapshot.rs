@@ -71,6 +71,12 @@ fn everything() -> Vec<Value> {
             "egress": [], "policyTypes": ["Ingress", "Egress"]}),
     ));
     objects.push(other(
+        "networking.k8s.io/v1",
+        "Ingress",
+        "shop/front",
+        json!({"spec": {"defaultBackend": {"service": {"name": "db", "port": {"number": 80}}}}}),
+    ));
+    objects.push(other(
         "policy.networking.k8s.io/v1alpha2",
         "ClusterNetworkPolicy",
         "guard",
@@ -99,6 +105,7 @@ fn a_snapshot_reads_back_to_the_same_answers() {
             "no/networkpolicies.yaml",
             "no/pods.yaml",
             "nodes.yaml",
+            "shop/ingresses.yaml",
             "shop/networkpolicies.yaml",
             "shop/pods.yaml",
             "shop/replicasets.yaml",
