@@ -11,6 +11,7 @@ mod server;
 mod snapshot;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 mod trouble;
 mod verbs;
 
