@@ -26,6 +26,7 @@ pub mod metrics;
 mod nftables;
 mod node;
 mod reconcile;
+mod review;
 pub mod socket;
 pub mod source;
 pub mod stale;

@@ -58,6 +58,8 @@ pub(super) struct Worker {
     mended: Option<Instant>,
     looked: Instant,
     reminded: Instant,
+    /// When open connections may be looked through that wait for it.
+    review_due: Option<Instant>,
     tally: drops::Tally,
     /// Drops that the kernel had counted at the last look, and those of them that nobody told of, by direction.
     counted: BTreeMap<Direction, (u64, u64)>,
@@ -90,6 +92,7 @@ impl Worker {
             mended: None,
             looked: Instant::now(),
             reminded: Instant::now(),
+            review_due: None,
             tally: drops::Tally::default(),
             counted: BTreeMap::new(),
         }
@@ -98,7 +101,8 @@ impl Worker {
     /// Works until it is told to stop.
     pub(super) fn run(&mut self) {
         loop {
-            let waiting = self.inbox.take(TICK);
+            let due = self.review_due.map(|at| at.saturating_duration_since(Instant::now()));
+            let waiting = self.inbox.take(due.map_or(TICK, |due| due.min(TICK)));
             self.health.beat();
             if waiting.stop {
                 return;
@@ -185,7 +189,8 @@ impl Worker {
         if !report.compile.is_zero() && received.is_some() {
             metrics.compile_duration.observe(report.compile.as_secs_f64());
         }
-        let refused = report.errors.len();
+        let refused = report.errors.len() - usize::from(report.review_failed);
+        self.review_due = report.review_due;
         if !report.commits.is_empty() || refused > 0 {
             metrics.transaction_duration.observe(report.commit.as_secs_f64());
         }
@@ -210,11 +215,16 @@ impl Worker {
                 "open connections were decided anew"
             );
         }
-        for error in &report.errors {
-            metrics.commits.get_or_create(&ResultLabel { result: "refused" }).inc();
+        metrics.commits.get_or_create(&ResultLabel { result: "refused" }).inc_by(refused as u64);
+        for (index, error) in report.errors.iter().enumerate() {
             let why = words::with_causes(error);
-            tracing::error!(why, "the kernel was not programmed as it should be");
-            self.ledger.error("commit", why);
+            if index < refused {
+                tracing::error!(why, "the kernel was not programmed as it should be");
+                self.ledger.error("commit", why);
+            } else {
+                tracing::error!(why, "open connections were not decided anew; it is tried again");
+                self.ledger.error("connections", why);
+            }
         }
         if let Some(received) = received.filter(|_| !report.commits.is_empty() && refused == 0) {
             self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
@@ -299,7 +309,8 @@ impl Worker {
     }
 
     fn tick(&mut self) {
-        if self.agent.reconciler().is_behind() {
+        let review_is_due = self.review_due.is_some_and(|at| at <= Instant::now());
+        if review_is_due || self.agent.reconciler().is_behind() {
             let report = self.agent.tick();
             self.settle(report, None);
         }

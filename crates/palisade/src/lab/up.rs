@@ -14,7 +14,7 @@ use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
 use palisade_agent::source::files::{LONGEST, LOOK_AGAIN, QUIET, Watch};
 use palisade_lab::{Lab, Layout, Sandbox, Updated};
-use palisade_manifest::{Diagnostic, Input, Options};
+use palisade_manifest::{Diagnostic, Input};
 use palisade_policy::Change;
 
 use super::{
@@ -237,7 +237,7 @@ impl Running<'_> {
             return Ok(());
         }
         let inputs: Vec<Input> = self.arguments.paths.iter().map(|p| Input::of_argument(p)).collect();
-        let options = Options { strict: self.arguments.reading.strict, ..reading_options() };
+        let options = self.arguments.reading.options(reading_options());
         let loaded = palisade_manifest::load(&inputs, &options);
         // The same warnings at every save would hide what the save has changed.
         if loaded.diagnostics != self.told {
