@@ -14,6 +14,7 @@ use crate::{
     gather::Gathered,
     intern::Interner,
     load::{Counts, Loaded, Options, shared_addresses},
+    overlay, routes,
     workload::{DeclaredWorkload, Replicas},
 };
 
@@ -25,7 +26,7 @@ const OWNERS: usize = 4;
 
 /// Makes the cluster.
 pub(crate) fn assemble(
-    gathered: Gathered,
+    mut gathered: Gathered,
     counts: Counts,
     options: &Options,
     names: &mut Interner,
@@ -33,14 +34,23 @@ pub(crate) fn assemble(
 ) -> Loaded {
     let mut loaded = Loaded { counts, ..Loaded::default() };
     let mut unaddressed = Unaddressed::default();
-    let workloads = gathered.workloads;
-    for (key, declared) in gathered.pods {
+    let workloads = std::mem::take(&mut gathered.workloads);
+    for (key, declared) in std::mem::take(&mut gathered.pods) {
         let mut pod = declared.pod;
-        pod.workload = Some(root_workload(&workloads, &pod, names));
+        let root = root_workload(&workloads, &pod, names);
+        if declared.live
+            && let Some(workload) = self::declared(&workloads, &key.namespace, &root).filter(|w| !w.live)
+        {
+            if workload.replicas == (Replicas::Count { first: 0, count: 0 }) {
+                continue;
+            }
+            overlay::roll_out(&mut pod, workload);
+        }
         if declared.waits {
             unaddressed.pods.insert(key.clone());
         }
-        loaded.cluster.pods.insert(key, pod);
+        pod.workload = Some(root);
+        loaded.cluster.pods.insert(pod);
     }
     let real: BTreeSet<(Name, Workload)> = loaded
         .cluster
@@ -58,7 +68,8 @@ pub(crate) fn assemble(
         let root = workload.owner.clone().unwrap_or_else(|| workload.identity());
         let identity = (namespace.clone(), root.clone());
         loaded.workloads.entry(identity.clone()).or_default();
-        if !real.contains(&identity)
+        if !workload.live
+            && !real.contains(&identity)
             && let Err(diagnostic) = making.pods_of(workload, &root)
         {
             found.push(*diagnostic);
@@ -70,15 +81,17 @@ pub(crate) fn assemble(
             loaded.workloads.entry(identity).or_default().push(pod.key.clone());
         }
     }
-    loaded.cluster.nodes = gathered.nodes;
-    for (key, declared) in gathered.services {
+    loaded.cluster.nodes = std::mem::take(&mut gathered.nodes);
+    for (key, declared) in std::mem::take(&mut gathered.services) {
         unaddressed.services.insert(key.clone(), declared.wants);
         loaded.cluster.services.insert(key, declared.service);
     }
     side_by_side(&gathered.policies, found);
-    loaded.cluster.policies = gathered.policies.into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
-    loaded.cluster.namespaces = gathered.namespaces;
+    loaded.cluster.policies =
+        std::mem::take(&mut gathered.policies).into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
+    loaded.cluster.namespaces = std::mem::take(&mut gathered.namespaces);
     undeclared_namespaces(&mut loaded.cluster);
+    loaded.routes = routes::resolve(&mut gathered, &loaded.cluster, found);
     shared_addresses(&loaded.cluster, &gathered.sources, found);
     loaded.sources = gathered.sources;
     loaded.unaddressed = unaddressed;
@@ -195,7 +208,7 @@ impl Making<'_> {
         };
         let key = ObjectKey { namespace: workload.key.namespace.clone(), name: self.names.name(&name) };
         let pod = Pod {
-            key: key.clone(),
+            key,
             labels,
             addresses: Vec::new(),
             node: node.or_else(|| template.node.clone()),
@@ -205,7 +218,7 @@ impl Making<'_> {
             created: workload.created,
             workload: Some(root.clone()),
         };
-        self.cluster.pods.insert(key, pod);
+        self.cluster.pods.insert(pod);
     }
 }
 

@@ -61,7 +61,6 @@ pub(crate) fn meta(
         }
         None => "",
     };
-    let source = cx.source(object.at);
     // A generated name is the server's to choose. The position in the input tells such objects apart as well.
     let name = match (name, generated) {
         ("", "") => {
@@ -79,12 +78,13 @@ pub(crate) fn meta(
             );
             return None;
         }
-        ("", prefix) => cx.names.name(&format!("{prefix}{}", source.line)),
+        ("", prefix) => cx.names.name(&format!("{prefix}{}", cx.source(object.at).line)),
         (name, _) => cx.names.name(name),
     };
     let key = ObjectKey { namespace: cx.names.name(namespace), name };
     cx.object =
         Some(if namespace.is_empty() { format!("{kind} {}", key.name) } else { format!("{kind} {key}") });
+    let source = cx.source(object.at);
     if let Some(fields) = fields {
         check_names(cx, &fields, &key);
     }

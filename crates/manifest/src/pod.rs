@@ -108,6 +108,8 @@ pub(crate) struct DeclaredPod {
     pub(crate) pod: Pod,
     /// Its status says that it waits for an address, so none is made up (A51).
     pub(crate) waits: bool,
+    /// It is one of a live cluster.
+    pub(crate) live: bool,
 }
 
 /// Reads a Pod.
@@ -118,7 +120,9 @@ pub(crate) fn pod(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Dec
     let status = status_at.as_ref().and_then(|at| cx.any_fields(at));
     let phase = status.and_then(|s| s.get("phase")).and_then(|at| phase(cx, &at));
     let addresses = status.map(|s| addresses(cx, &s)).unwrap_or_default();
-    let waits = addresses.is_empty() && phase.is_some_and(|p| p != Phase::Running && p != Phase::Unknown);
+    let live = cx.text.is_live();
+    let has_none = live || phase.is_some_and(|p| p != Phase::Running && p != Phase::Unknown);
+    let waits = addresses.is_empty() && has_none;
     let pod = Pod {
         key: meta.key.clone(),
         labels: template.labels,
@@ -130,7 +134,7 @@ pub(crate) fn pod(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Dec
         created: meta.created,
         workload: meta.owner.clone(),
     };
-    DeclaredPod { pod, waits }
+    DeclaredPod { pod, waits, live }
 }
 
 fn phase(cx: &mut Context<'_>, at: &At<'_>) -> Option<Phase> {

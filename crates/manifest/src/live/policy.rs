@@ -24,7 +24,7 @@ const NETWORK_POLICY: &str = "NetworkPolicy";
 
 /// Reads a policy. See [`super::Decoder::policy`].
 pub(super) fn read(names: &mut Interner, object: String) -> Read<Option<Arc<Policy>>> {
-    let text = Text::without_places(object);
+    let text = Text::live(object);
     let mut found = Vec::new();
     let mut cx = Context {
         text: &text,
