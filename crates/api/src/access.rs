@@ -104,8 +104,8 @@ impl Access {
         Ok(self.open_with(true).await?.client)
     }
 
-    /// A client that repeats nothing by itself: [`crate::watch()`] has pauses of its own, and
-    /// says what it waits for.
+    /// A client that repeats nothing by itself: [`crate::watch()`] and [`crate::report()`] have pauses of their own, and say
+    /// what they wait for.
     ///
     /// # Errors
     /// When there is no usable configuration.
