@@ -4,12 +4,14 @@
 //! * [`DataPlane`] is the seam to the kernel; what is programmed lives behind it. [`NftDataPlane`] is the real one.
 //! * [`NodeAgent`] joins them: the only place that performs an action.
 //! * [`stale`] says which connections a change may have made illegal.
+//! * [`doctor`] says whether a machine lets policies work, and what to do where it does not.
 //! * [`closed`] is what is programmed instead when the kernel refuses a plan: the pods concerned are cut off, loudly.
 
 #![forbid(unsafe_code)]
 
 pub mod closed;
 mod data_plane;
+pub mod doctor;
 mod nftables;
 mod node;
 mod reconcile;
