@@ -105,7 +105,7 @@ fn peers(plan: &NodePlan, table: &Table) -> BTreeSet<IpAddr> {
         match plan.groups.get(id) {
             Some(Group::Addresses(members)) => {
                 for family in Family::BOTH {
-                    out.extend(members.iter().find(|a| Family::of(**a) == family));
+                    out.extend(members.iter().find(|a| Family::of(*a) == family));
                 }
             }
             Some(Group::Ranges(ranges)) => {
