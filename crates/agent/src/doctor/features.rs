@@ -130,7 +130,7 @@ fn everything() -> NodePlan {
         hairpin: pods.map(|pod| (pod, Traffic::of(Protocol::Tcp, PortSet::range(1, 1)))).into(),
         tables: BTreeMap::from([(ingress, table(Direction::Ingress)), (egress, table(Direction::Egress))]),
         groups: BTreeMap::from([
-            (members, Group::Addresses(BTreeSet::from(peers))),
+            (members, Group::Addresses(peers.into_iter().collect())),
             (ranges, Group::Ranges(blocks)),
         ]),
     }
