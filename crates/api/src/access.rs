@@ -101,11 +101,11 @@ impl Access {
     /// # Errors
     /// When there is no usable configuration.
     pub async fn connect(&self) -> Result<Client, AccessError> {
-        Ok(self.open_with(true).await?.client)
+        Ok(self.open().await?.client)
     }
 
-    /// A client that repeats nothing by itself: [`crate::watch()`] has pauses of its own, and
-    /// says what it waits for.
+    /// A client that repeats nothing by itself: [`crate::watch()`] and [`crate::report()`] have pauses of their own, and say
+    /// what they wait for.
     ///
     /// # Errors
     /// When there is no usable configuration.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use kube::Error;
 
-use crate::Kind;
+use crate::{Kind, trouble::Trouble};
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,10 +17,10 @@ pub(crate) enum Failure {
     #[error("the server no longer knows the version from which to go on")]
     Expired,
     /// No connection.
-    #[error("cannot reach the API server: {0}")]
+    #[error("{0}")]
     Unreachable(String),
     /// No secure one.
-    #[error("cannot trust the API server, or it does not trust us: {0}")]
+    #[error("{0}")]
     Tls(String),
     /// No credentials to send.
     #[error("cannot read the credentials: {0}")]
@@ -51,9 +51,13 @@ impl Failure {
                 let retry_after = (asked > 0).then(|| Duration::from_secs(asked.into()));
                 Self::status(status.code, &status.message, retry_after)
             }
-            Error::Auth(error) => Self::Credentials(chain(error)),
-            Error::Service(error) => Self::transport(chain(&**error)),
-            other => Self::transport(chain(other)),
+            other => match Trouble::of(other) {
+                Trouble::Certificate(words) => Self::Tls(words),
+                Trouble::Credentials(words) => Self::Credentials(words),
+                Trouble::Broken(words) => Self::Broken(words),
+                Trouble::Garbage(words) => Self::Rubbish(words),
+                trouble => Self::Unreachable(trouble.to_string()),
+            },
         }
     }
 
@@ -65,17 +69,6 @@ impl Failure {
         // A proxy's error page is long and says little.
         let message = message.trim().chars().take(300).collect();
         Self::Status { code, message, retry_after }
-    }
-
-    fn transport(words: String) -> Self {
-        let about = |parts: &[&str]| parts.iter().any(|p| words.contains(p));
-        if about(&["certificate", "TLS", "tls", "handshake", "alert"]) {
-            Self::Tls(words)
-        } else if about(&["token", "auth exec", "exec-plugin"]) {
-            Self::Credentials(words)
-        } else {
-            Self::Unreachable(words)
-        }
     }
 
     /// How long the server asks us to stay away.
@@ -126,10 +119,7 @@ impl Failure {
             Self::Unreachable(_) | Self::Silent(_) | Self::Broken(_) => {
                 "look at the way to the API server: address, routes, firewall, load balancer".to_owned()
             }
-            Self::Tls(words) if words.contains("xpired") => {
-                "a certificate has expired: renew it, and look at the clocks of both sides".to_owned()
-            }
-            Self::Tls(_) => "look at the CA bundle, and at the names in the server's certificate".to_owned(),
+            Self::Tls(_) => "certificates and CA bundle are read again at each attempt".to_owned(),
             Self::Credentials(_) => "look at the service account's token file, or at the kubeconfig".to_owned(),
             Self::Rubbish(_) | Self::TooLong(_) | Self::Ended => {
                 "something that is no API server answers at its address, or a proxy in between changes the answers"
@@ -145,22 +135,6 @@ impl Failure {
     }
 }
 
-/// An error and its causes on one line, without repetitions.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut words = error.to_string();
-    let mut next = error.source();
-    // Nothing nests so deep; a chain in a circle would.
-    for _ in 0..16 {
-        let Some(error) = next else { break };
-        let text = error.to_string();
-        if !words.contains(&text) {
-            words = format!("{words}: {text}");
-        }
-        next = error.source();
-    }
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,9 +145,8 @@ mod tests {
         let why = forbidden.why(Kind::Pod, false);
         assert!(why.contains("403: pods is forbidden") && why.contains("ClusterRole"), "{why}");
         assert!(why.ends_with("the rules in the kernel stay"), "{why}");
-        let expired = Failure::transport("invalid peer certificate: Expired".to_owned());
-        assert!(matches!(expired, Failure::Tls(_)));
-        assert!(expired.why(Kind::NetworkPolicy, true).contains("renew it"));
+        let expired = Failure::Tls("invalid peer certificate: Expired".to_owned());
+        assert!(expired.why(Kind::NetworkPolicy, true).contains("Expired; certificates"));
         assert!(Failure::status(503, "<html>…", None).why(Kind::Node, true).contains("etcd"));
         assert_eq!(Failure::status(410, "too old", None), Failure::Expired);
     }

@@ -228,7 +228,7 @@ impl Session {
             self.tell(news, received).await?;
             if let Some(version) = complete {
                 self.complete(version).await?;
-                return self.watch(lines).await;
+                return self.watch(lines, true).await;
             }
         }
     }
@@ -276,23 +276,29 @@ impl Session {
         if self.lists == Lists::Whole {
             self.lists = Lists::Paged;
         }
-        if !self.listed {
-            self.listed = true;
-            self.send(Told::Listed(self.resource.kind)).await?;
+        self.say(WatchState::Watching).await?;
+        self.first_list().await
+    }
+
+    /// The kind is known now, if it was not before.
+    async fn first_list(&mut self) -> Result<(), Stop> {
+        if self.listed {
+            return Ok(());
         }
-        self.say(WatchState::Watching).await
+        self.listed = true;
+        self.send(Told::Listed(self.resource.kind)).await
     }
 
     /// Goes on from where we are.
     async fn follow(&mut self, door: &Door, position: &str) -> Result<(), Stop> {
         let body = self.ask(door, self.resource.watch(Some(position), watch_seconds())?).await?;
-        self.watch(Lines::new(body)).await
+        self.watch(Lines::new(body), false).await
     }
 
     /// Tells what a watch says until it ends. `Ok`: go on from the position that was reached, without a pause.
-    async fn watch(&mut self, mut lines: Lines) -> Result<(), Stop> {
+    /// `useful`: it has said something already.
+    async fn watch(&mut self, mut lines: Lines, mut useful: bool) -> Result<(), Stop> {
         let began = Instant::now();
-        let mut useful = false;
         loop {
             // One that failed before is trusted again when it has said something, or has held for a while.
             let failing = matches!(self.state, Some(WatchState::Failing { .. }) | None);
@@ -384,11 +390,8 @@ impl Session {
         self.position = None;
         let told = async {
             self.tell(news, Instant::now()).await?;
-            if !self.listed {
-                self.listed = true;
-                self.send(Told::Listed(self.resource.kind)).await?;
-            }
-            self.say(WatchState::NotServed).await
+            self.say(WatchState::NotServed).await?;
+            self.first_list().await
         };
         told.await.map_err(|_: Stop| Deaf)
     }
