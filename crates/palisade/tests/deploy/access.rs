@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use palisade_api::{Kind, read::RESOURCES};
 use serde_json::Value;
 
 use crate::{kind, name, objects, rendered, words};
@@ -38,13 +39,13 @@ fn table(rights: &Rights) -> String {
 }
 
 const READ: &str = "\
-/namespaces: get list watch
-/nodes: get list watch
-/pods: get list watch
-networking.k8s.io/networkpolicies: get list watch
-policy.networking.k8s.io/adminnetworkpolicies: get list watch
-policy.networking.k8s.io/baselineadminnetworkpolicies: get list watch
-policy.networking.k8s.io/clusternetworkpolicies: get list watch
+/namespaces: list watch
+/nodes: list watch
+/pods: list watch
+networking.k8s.io/networkpolicies: list watch
+policy.networking.k8s.io/adminnetworkpolicies: list watch
+policy.networking.k8s.io/baselineadminnetworkpolicies: list watch
+policy.networking.k8s.io/clusternetworkpolicies: list watch
 ";
 
 #[test]
@@ -80,17 +81,30 @@ fn without_reports_an_agent_writes_nothing() {
     assert!(objects.iter().all(|o| !["Role", "RoleBinding"].contains(&kind(o))));
 }
 
+/// What they may do is what `palisade can` and its sisters read, and nothing more.
 #[test]
-fn people_who_ask_can_only_read() {
-    let (_, objects) = rendered()
+fn people_who_ask_can_list_what_answers_need() {
+    let needed =
+        RESOURCES.iter().map(|r| (format!("{}/{}", r.group, r.plural), BTreeSet::from(["list".to_owned()])));
+    let needed: Rights = needed.collect();
+    let alone = objects("deploy/manifests/explainer.yaml");
+    assert_eq!(alone.len(), 1);
+    assert_eq!(role(&alone, "ClusterRole", "palisade-explainer").unwrap(), needed);
+    let (_, with_chart) = rendered()
         .into_iter()
         .find(|(path, _)| path.contains("monitored"))
         .expect("the case has explainer.clusterRole");
-    let rights = role(&objects, "ClusterRole", "palisade-explainer").unwrap();
-    assert!(
-        rights.values().flatten().all(|verb| ["get", "list", "watch"].contains(&verb.as_str())),
-        "{rights:?}"
-    );
+    assert_eq!(role(&with_chart, "ClusterRole", "palisade-explainer").unwrap(), needed);
+}
+
+/// Every kind that an agent watches. Services matter to questions alone.
+#[test]
+fn an_agent_may_watch_every_kind_that_it_watches() {
+    let rights = role(&objects("deploy/manifests/palisade.yaml"), "ClusterRole", "palisade-agent").unwrap();
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Service) {
+        let verbs = rights.get(&format!("{}/{}", kind.group(), kind.plural()));
+        assert!(verbs.is_some_and(|v| v.contains("list") && v.contains("watch")), "{kind}: {verbs:?}");
+    }
 }
 
 #[test]
