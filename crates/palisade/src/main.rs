@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, FromArgMatches as _};
 
+#[cfg(target_os = "linux")]
+mod agent;
 mod arguments;
 mod can;
 mod connections;
@@ -23,6 +25,8 @@ mod live;
 mod man;
 #[cfg(target_os = "linux")]
 mod matrix;
+#[cfg(target_os = "linux")]
+mod node;
 mod output;
 mod plugin;
 mod reasons;
@@ -61,6 +65,8 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<Outcome> {
     match verb {
+        #[cfg(target_os = "linux")]
+        Verb::Agent(arguments) => agent::run(&arguments),
         Verb::Can(arguments) => can::run(&arguments),
         Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Describe(arguments) => describe::run(&arguments),
@@ -71,6 +77,8 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Snapshot(arguments) => snapshot::run(&arguments),
         Verb::Completions(arguments) => completions(arguments.shell),
         Verb::Man(arguments) => man::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Verb::Node(arguments) => node::run(&arguments),
     }
 }
 
