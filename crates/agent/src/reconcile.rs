@@ -74,6 +74,12 @@ impl Reconciler {
         self.compiler.cluster()
     }
 
+    /// What gives equal values one place in memory.
+    #[must_use]
+    pub fn interner(&self) -> &Interner {
+        self.compiler.interner()
+    }
+
     /// The node for which the plan is.
     #[must_use]
     pub fn node(&self) -> &Name {
@@ -95,12 +101,6 @@ impl Reconciler {
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.state == State::Waiting
-    }
-
-    /// What gives equal values one place in memory.
-    #[must_use]
-    pub fn interner(&self) -> &Interner {
-        self.compiler.interner()
     }
 
     /// The addresses of the node's live pods, isolated or not. `O(pods)`: for the start alone.

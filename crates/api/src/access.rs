@@ -101,7 +101,7 @@ impl Access {
     /// # Errors
     /// When there is no usable configuration.
     pub async fn connect(&self) -> Result<Client, AccessError> {
-        Ok(self.open_with(true).await?.client)
+        Ok(self.open().await?.client)
     }
 
     /// A client that repeats nothing by itself: [`crate::watch()`] and [`crate::report()`] have pauses of their own, and say
