@@ -264,7 +264,11 @@ pub(crate) mod tests {
         drops.take(vec![dropped(), dropped(), egress], 4, &reconciler, &metrics);
         let closed = DropLabels::of(Direction::Ingress, &PolicyKey::network_policy("shop", "closed"));
         assert_eq!(count(&metrics, &closed), 2);
-        assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Egress)), 1, "no policy denies it any more");
+        assert_eq!(
+            count(&metrics, &DropLabels::unknown(Direction::Egress)),
+            1,
+            "no policy denies it any more"
+        );
         assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 4, "told by number alone");
         assert_eq!((drops.told(Direction::Ingress), drops.told(Direction::Egress)), (6, 1));
     }

@@ -144,7 +144,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { serve(TcpListener::from_std(listener).unwrap(), Arc::new(shown)).await });
+            runtime
+                .block_on(async { serve(TcpListener::from_std(listener).unwrap(), Arc::new(shown)).await });
         });
         (address, health)
     }
