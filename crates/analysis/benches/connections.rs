@@ -28,8 +28,8 @@ fn world(pods: usize, workloads: usize, policies: usize) -> Cluster {
     let mut world = cluster(&mut Rng::with_seed(1), &shape);
     let per_workload = pods / workloads;
     let mut count = std::collections::HashMap::new();
-    world.pods.retain(|key, pod| {
-        let of = count.entry((key.namespace.clone(), pod.workload.clone())).or_insert(0);
+    world.pods.retain(|pod| {
+        let of = count.entry((pod.key.namespace.clone(), pod.workload.clone())).or_insert(0);
         *of += 1;
         *of <= per_workload
     });

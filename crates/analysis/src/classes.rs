@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use palisade_policy::{
-    Cluster, Direction, Family, IpRange, Labels, Name, NamespaceMatch, Node, Peer, Pod, PortMatch, Protocol,
-    Selector, compile::profile::block_ranges, rules::IpBlock, rules::PodMatch,
+    Cluster, Direction, Family, IpRange, Labels, Name, Namespace, NamespaceMatch, Node, Peer, Pod, PortMatch,
+    Protocol, Selector, compile::profile::block_ranges, rules::IpBlock, rules::PodMatch,
 };
 
 use crate::{
     interner::Interner,
     space::{BlockSet, Space},
+    witness::{NO_NAME, unheld_address},
 };
 
 /// Names a [`Class`].
@@ -99,6 +100,8 @@ pub(crate) struct Classes {
     of_set: HashMap<BlockSet, Vec<ClassId>>,
     node_labels: Interner<Labels>,
     of_node_labels: Vec<Vec<ClassId>>,
+    /// The namespace of the pod that no policy can know, if there is one.
+    unknown: Option<Namespace>,
     /// How many blocks policies mention; the marks come after them in the space.
     blocks: usize,
 }
@@ -120,8 +123,27 @@ impl Classes {
             of_set: HashMap::new(),
             node_labels: Interner::default(),
             of_node_labels: Vec::new(),
+            unknown: None,
             blocks,
         }
+    }
+
+    /// The classes, by family, of a pod that no policy can know: without labels, in a namespace without labels but its
+    /// name, at addresses that no block holds if there are such.
+    pub(crate) fn unknown_pod(&mut self) -> [ClassId; 2] {
+        let namespace = Namespace::new(NO_NAME, &Labels::default());
+        let identity = self.identities.number(Identity {
+            namespace: namespace.name.clone(),
+            labels: Labels::default(),
+            ports: Vec::new(),
+        });
+        self.of_identity.resize_with(self.identities.values().len(), Vec::new);
+        self.by_namespace.entry(namespace.name.clone()).or_default().push(identity);
+        self.unknown = Some(namespace);
+        Family::BOTH.map(|family| {
+            let set = self.space.set_of(unheld_address(&self.space, family));
+            self.class(Who::Pod(identity), set)
+        })
     }
 
     /// What policies can see of a pod.
@@ -218,7 +240,8 @@ impl Classes {
         match &choice.namespaces {
             NamespaceMatch::Named(name) => in_namespace(name, &mut found),
             NamespaceMatch::Selected(selector) => {
-                for namespace in cluster.namespaces.values().filter(|n| selector.matches(&n.labels)) {
+                let known = cluster.namespaces.values().chain(&self.unknown);
+                for namespace in known.filter(|n| selector.matches(&n.labels)) {
                     in_namespace(&namespace.name, &mut found);
                 }
             }

@@ -4,12 +4,13 @@
 //! (A41); that is not listed. Host-network pods count as their node (G-4). Connections in which no pod takes part are
 //! no policy's business and not listed either.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use palisade_policy::{Cluster, Family, IpRange, Name, ObjectKey, Phase, Pod, Traffic};
 
 use crate::{
-    endpoint::Endpoint,
+    endpoint::{Endpoint, WorkloadPods},
+    entrances::{Blocked, Entrance, Entrances},
     grouping::{End, Ends, Group, GroupId},
     interner::TrafficId,
     reach::{Cell, Reach, Unit},
@@ -45,6 +46,8 @@ pub struct Options {
     pub only_denied: bool,
     /// Whether nodes are ends.
     pub nodes: bool,
+    /// What leads in through a controller.
+    pub entrances: Entrances,
 }
 
 /// A choice of ends: those that any part of it chooses.
@@ -56,6 +59,8 @@ pub struct Filter {
     pub namespaces: BTreeSet<Name>,
     /// Ends that have one of these nodes.
     pub nodes: BTreeSet<Name>,
+    /// What forwards connections into the cluster.
+    pub controller: bool,
     /// Outside addresses in these ranges, and no others: ends are cut at their edges.
     pub ranges: Vec<IpRange>,
 }
@@ -80,6 +85,7 @@ impl Filter {
             Endpoint::External(e) => {
                 e.ranges.iter().any(|range| self.ranges.iter().any(|own| own.contains(range.first)))
             }
+            Endpoint::IngressController(_) => self.controller,
         }
     }
 
@@ -125,6 +131,8 @@ pub struct Edge<'a> {
     pub traffic: &'a Traffic,
     /// Whether every pair of addresses that the ends stand for may use all of it. False only by namespace.
     pub exact: bool,
+    /// What leads there, if [`Self::from`] is an [`Endpoint::IngressController`]: indexes into [`Entrances::routes`].
+    pub through: &'a [usize],
 }
 
 /// A pod on which no policy acts, since it uses its node's network or has no address.
@@ -150,7 +158,18 @@ pub struct Connections {
     to: Vec<usize>,
     /// What is shown of each set of traffic.
     shown: Vec<Traffic>,
+    /// What is forwarded to groups, as it is shown; and by which routes.
+    entered: HashMap<GroupId, Shown>,
+    blocked: Vec<Blocked>,
     bystanders: Vec<Bystander>,
+}
+
+/// What is shown between the controller and a group.
+#[derive(Debug)]
+struct Shown {
+    traffic: [Option<Traffic>; 2],
+    exact: bool,
+    through: Vec<usize>,
 }
 
 /// What pairs of groups may send, and whether every pair of their units may send it.
@@ -171,8 +190,10 @@ impl Connections {
     pub fn new(cluster: &Cluster, options: &Options) -> Self {
         let filters = options.from.iter().chain(&options.to);
         let marks: Vec<Vec<IpRange>> = filters.flat_map(Filter::marks).collect();
-        let mut reach = Reach::new(cluster, &marks);
-        let Ends { groups, ends } = Ends::new(&reach, options.group_by, options.nodes);
+        let mut reach = Reach::new(cluster, &marks, &options.entrances);
+        let controller = controller(cluster, &options.entrances);
+        let Ends { groups, ends } = Ends::new(&reach, options.group_by, options.nodes, controller);
+        let (entered, blocked) = entered(&reach, &groups, &ends, options);
         let groups = if options.group_by == GroupBy::Namespace {
             Groups::Summed(sums(&mut reach, &groups, &ends))
         } else {
@@ -189,7 +210,7 @@ impl Connections {
             options.traffic.as_ref().map_or_else(|| traffic.clone(), |only| traffic.intersection(only))
         });
         let shown = shown.collect();
-        Self { shown, reach, ends, groups, from, to, bystanders: bystanders(cluster) }
+        Self { shown, reach, ends, groups, from, to, entered, blocked, bystanders: bystanders(cluster) }
     }
 
     /// The ends, sorted. All of them, whatever was filtered.
@@ -209,6 +230,12 @@ impl Connections {
         &self.bystanders
     }
 
+    /// What routes ask for and policies deny, whatever was filtered; sorted by end.
+    #[must_use]
+    pub fn blocked(&self) -> &[Blocked] {
+        &self.blocked
+    }
+
     /// How many peer classes there are: sets of addresses that no policy tells apart.
     #[must_use]
     pub fn classes(&self) -> usize {
@@ -225,12 +252,14 @@ impl Connections {
     /// What is shown between two ends; nothing if no connection between them is possible, or none that a policy
     /// could act on. May be empty of traffic.
     pub fn between(&self, from: usize, to: usize) -> impl Iterator<Item = Edge<'_>> {
-        let cell = self.cell(from, to);
         let edge = |id: TrafficId, v4, v6, exact| {
             let traffic = &self.shown[id as usize];
-            Edge { from, to, families: Families { v4, v6 }, traffic, exact }
+            Edge { from, to, families: Families { v4, v6 }, traffic, exact, through: &[] }
         };
-        let edges = match cell {
+        if matches!(self.ends[from].endpoint, Endpoint::IngressController(_)) {
+            return self.forwarded(from, to).into_iter().flatten();
+        }
+        let edges = match self.cell(from, to) {
             Some(([Some(v4), Some(v6)], exact))
                 if v4 == v6 || self.shown[v4 as usize] == self.shown[v6 as usize] =>
             {
@@ -242,6 +271,18 @@ impl Connections {
             None => [None, None],
         };
         edges.into_iter().flatten()
+    }
+
+    /// What the controller may send to pods; or may not.
+    fn forwarded(&self, from: usize, to: usize) -> [Option<Edge<'_>>; 2] {
+        let target = &self.ends[to];
+        let Some(shown) = self.entered.get(&target.group).filter(|_| target.endpoint.is_pods()) else {
+            return [None, None];
+        };
+        by_family(&shown.traffic).map(|found| {
+            let (families, traffic) = found?;
+            Some(Edge { from, to, families, traffic, exact: shown.exact, through: &shown.through })
+        })
     }
 
     /// What one end may send to another, and whether all pairs may; `None` if there are no such pairs.
@@ -265,10 +306,13 @@ impl Connections {
 }
 
 /// Whether connections between two ends of these kinds are any policy's business. The own node is only ever a source:
-/// as a destination it is a node like any other (SEMANTICS G-5).
+/// as a destination it is a node like any other (SEMANTICS G-5). What is forwarded is asked about by itself.
 fn may_exchange(from: &End, to: &End) -> bool {
-    let own_node = matches!(to.endpoint, Endpoint::OwnNode(_));
-    (from.endpoint.is_pods() && !own_node) || to.endpoint.is_pods()
+    if matches!(from.endpoint, Endpoint::IngressController(_)) {
+        return false;
+    }
+    let only_source = matches!(to.endpoint, Endpoint::OwnNode(_) | Endpoint::IngressController(_));
+    (from.endpoint.is_pods() && !only_source) || to.endpoint.is_pods()
 }
 
 /// What one unit of `from` may send to another unit.
@@ -313,6 +357,80 @@ fn sums(reach: &mut Reach, groups: &[Group], ends: &[End]) -> Sums {
         }
     }
     sums
+}
+
+/// What forwards into the cluster, as an end: `None` if nothing leads in.
+fn controller(cluster: &Cluster, entrances: &Entrances) -> Option<Vec<WorkloadPods>> {
+    if !entrances.lead_somewhere() {
+        return None;
+    }
+    let mut found: BTreeMap<(Name, Name, Name), Vec<Name>> = BTreeMap::new();
+    for key in &entrances.controller {
+        let workload = cluster.pods.get(key).and_then(|pod| pod.workload.as_ref());
+        let (name, kind) = match workload {
+            Some(workload) => (workload.name.clone(), workload.kind.clone()),
+            None => (key.name.clone(), "Pod".into()),
+        };
+        found.entry((key.namespace.clone(), name, kind)).or_default().push(key.name.clone());
+    }
+    let pods = found.into_iter().map(|((namespace, name, kind), pods)| {
+        let all = cluster.pods.values().filter(|p| {
+            let own = p.workload.as_ref().is_some_and(|w| w.name == name && w.kind == kind);
+            p.key.namespace == namespace && own
+        });
+        let whole = all.count() <= pods.len();
+        WorkloadPods { namespace, name, kind, pods, whole }
+    });
+    Some(pods.collect())
+}
+
+/// What is forwarded to each group, as it is to be shown, and what of it is denied.
+fn entered(
+    reach: &Reach,
+    groups: &[Group],
+    ends: &[End],
+    options: &Options,
+) -> (HashMap<GroupId, Shown>, Vec<Blocked>) {
+    let (mut shown, mut blocked) = (HashMap::new(), Vec::new());
+    if !options.entrances.lead_somewhere() {
+        return (shown, blocked);
+    }
+    for (to, end) in ends.iter().enumerate().filter(|(_, end)| end.endpoint.is_pods()) {
+        let units = || groups[end.group as usize].units.iter().map(|(id, _)| &reach.units[*id as usize]);
+        if units().all(|unit| unit.target == 0) {
+            continue;
+        }
+        let mut entrance = Entrance::default();
+        for unit in units() {
+            let forwarded = reach.targets.get(unit.target);
+            entrance.add(&unit.entered, forwarded, |id| reach.traffic(id).clone());
+        }
+        let alike = units().all(|unit| Some(unit.entered) == units().next().map(|first| first.entered));
+        entrance.exact = alike && units().all(|unit| !unit.entered.mixed);
+        for (families, traffic) in by_family(&entrance.denied).into_iter().flatten() {
+            if !traffic.is_none() {
+                let through = entrance.through(&[Some(traffic.clone()), None]);
+                blocked.push(Blocked { to, families, traffic: traffic.clone(), through });
+            }
+        }
+        if let Some(only) = &options.traffic {
+            entrance = entrance.restricted(only);
+        }
+        let traffic = if options.only_denied { &entrance.denied } else { &entrance.allowed };
+        let through = entrance.through(traffic);
+        let traffic = traffic.clone();
+        shown.insert(end.group, Shown { traffic, exact: entrance.exact, through });
+    }
+    (shown, blocked)
+}
+
+/// What there is in both families alike, or in each.
+fn by_family(traffic: &[Option<Traffic>; 2]) -> [Option<(Families, &Traffic)>; 2] {
+    let one = |v4, v6| move |traffic| (Families { v4, v6 }, traffic);
+    match traffic {
+        [Some(v4), Some(v6)] if v4 == v6 => [Some(one(true, true)(v4)), None],
+        [v4, v6] => [v4.as_ref().map(one(true, false)), v6.as_ref().map(one(false, true))],
+    }
 }
 
 /// The pods on which no policy acts, though they may come to have an address.

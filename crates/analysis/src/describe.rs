@@ -10,7 +10,7 @@ use palisade_policy::{
 };
 
 use crate::{
-    Connections, Endpoint, Families, Options,
+    Connections, Endpoint, Entrances, Families, Options,
     classes::Classes,
     connections::Filter,
     representative::Representatives,
@@ -44,6 +44,8 @@ pub struct Side {
     pub policies: Vec<PolicyEffect>,
     /// Who may be reached, or may reach it: both ends' policies asked. Sorted by end.
     pub peers: Vec<PeerTraffic>,
+    /// What routes ask a controller to forward to these pods, and policies deny.
+    pub blocked: Vec<Forwarding>,
     /// What may be exchanged with addresses of the public internet.
     pub internet: Traffic,
     /// What these pods' own policies allow with a pod of any kind: without labels, in a new namespace.
@@ -61,6 +63,19 @@ pub struct PeerTraffic {
     pub families: Families,
     /// What.
     pub traffic: Traffic,
+    /// By which routes, if the end is an [`Endpoint::IngressController`]: indexes into [`Entrances::routes`].
+    pub through: Vec<usize>,
+}
+
+/// What routes ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// In which families.
+    pub families: Families,
+    /// What.
+    pub traffic: Traffic,
+    /// The routes: indexes into [`Entrances::routes`].
+    pub through: Vec<usize>,
 }
 
 /// What one policy does to these pods in one direction.
@@ -107,9 +122,9 @@ pub struct SelectedPods {
 /// Describes these pods, by workload. Pods that aren't live are left out: no policy acts on them.
 /// `O(connections + ends × policies)`.
 #[must_use]
-pub fn describe(cluster: &Cluster, pods: &BTreeSet<ObjectKey>) -> Description {
+pub fn describe(cluster: &Cluster, pods: &BTreeSet<ObjectKey>, entrances: &Entrances) -> Description {
     let filter = || Some(Filter { pods: pods.clone(), ..Filter::default() });
-    let options = Options { nodes: true, ..Options::default() };
+    let options = Options { nodes: true, entrances: entrances.clone(), ..Options::default() };
     let sent = Connections::new(cluster, &Options { from: filter(), ..options.clone() });
     let received = Connections::new(cluster, &Options { to: filter(), ..options });
     let describer = Describer {
@@ -145,7 +160,8 @@ impl Describer<'_> {
             };
             if own == at {
                 let (end, traffic) = (answer.endpoint(other).clone(), edge.traffic.clone());
-                peers.push(PeerTraffic { end, families: edge.families, traffic });
+                let through = edge.through.to_vec();
+                peers.push(PeerTraffic { end, families: edge.families, traffic, through });
             }
         }
         let internet = peers.iter().filter(|peer| reaches_internet(&peer.end));
@@ -153,7 +169,14 @@ impl Describer<'_> {
         let policies = self.policies(at, end, direction, answer);
         let isolated = policies.iter().any(|p| p.tier == Tier::Developer);
         let (any_pod, selected_pods) = self.hypothetical(end, direction);
-        Side { direction, isolated, policies, peers, internet, any_pod, selected_pods }
+        let blocked = answer.blocked().iter().filter(|b| b.to == at && direction == Direction::Ingress);
+        let blocked = blocked.map(|b| Forwarding {
+            families: b.families,
+            traffic: b.traffic.clone(),
+            through: b.through.clone(),
+        });
+        let blocked = blocked.collect();
+        Side { direction, isolated, policies, peers, blocked, internet, any_pod, selected_pods }
     }
 
     /// What each policy does with each end that there is.
@@ -167,7 +190,9 @@ impl Describer<'_> {
         let mut found: Vec<PolicyEffect> = Vec::new();
         for (other, peer) in answer.endpoints().enumerate() {
             let (from, to) = if direction == Direction::Egress { (at, other) } else { (other, at) };
-            if matches!(peer, Endpoint::OwnNode(_)) || answer.between(from, to).next().is_none() {
+            if matches!(peer, Endpoint::OwnNode(_) | Endpoint::IngressController(_))
+                || answer.between(from, to).next().is_none()
+            {
                 continue;
             }
             let (from, to) = if direction == Direction::Egress { (end, peer) } else { (peer, end) };

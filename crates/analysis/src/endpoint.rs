@@ -4,7 +4,8 @@ use std::{fmt, net::IpAddr};
 
 use palisade_policy::{Family, IpRange, Name, ObjectKey};
 
-/// One end. The order is that of answers: workloads by namespace, then nodes, then the outside.
+/// One end. The order is that of answers: workloads by namespace, then nodes, then the outside, then
+/// what forwards from there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {
     /// A workload, or the part of one whose pods are treated alike.
@@ -30,6 +31,9 @@ pub enum Endpoint {
     Nodes(Vec<NodeAddresses>),
     /// Addresses that belong to no live pod and no node.
     External(ExternalRanges),
+    /// What forwards connections into the cluster as Ingresses and routes ask for. Only ever a source. The pods that it
+    /// is; none: that isn't known (see [`crate::entrances`]).
+    IngressController(Vec<WorkloadPods>),
 }
 
 /// Pods of one workload.
@@ -83,7 +87,11 @@ impl Endpoint {
             Self::Workload(w) => Some(&w.namespace),
             Self::Pod { key, .. } => Some(&key.namespace),
             Self::Namespace(name) => Some(name),
-            Self::Class(_) | Self::OwnNode(_) | Self::Nodes(_) | Self::External(_) => None,
+            Self::Class(_)
+            | Self::OwnNode(_)
+            | Self::Nodes(_)
+            | Self::External(_)
+            | Self::IngressController(_) => None,
         }
     }
 
@@ -102,7 +110,7 @@ impl Endpoint {
             Self::Pod { key, .. } => key == pod,
             Self::Namespace(name) => *name == pod.namespace,
             Self::Class(all) => all.iter().any(in_workload),
-            Self::OwnNode(_) | Self::Nodes(_) | Self::External(_) => false,
+            Self::OwnNode(_) | Self::Nodes(_) | Self::External(_) | Self::IngressController(_) => false,
         }
     }
 
@@ -157,6 +165,7 @@ impl fmt::Display for Endpoint {
                 list(f, &nodes.iter().map(|n| &n.name).collect::<Vec<_>>())
             }
             Self::External(e) => list(f, &e.ranges),
+            Self::IngressController(_) => f.write_str("{ingress-controller}"),
         }
     }
 }

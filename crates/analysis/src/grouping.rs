@@ -73,7 +73,12 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    pub(crate) fn new(reach: &Reach, by: GroupBy, nodes: bool) -> Self {
+    pub(crate) fn new(
+        reach: &Reach,
+        by: GroupBy,
+        nodes: bool,
+        controller: Option<Vec<WorkloadPods>>,
+    ) -> Self {
         let mut out = Self::default();
         match by {
             GroupBy::Workload => out.workloads(reach),
@@ -86,6 +91,7 @@ impl Ends {
             out.nodes(reach, false);
         }
         out.externals(reach);
+        out.controller(controller);
         out.ends.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
         out
     }
@@ -207,6 +213,15 @@ impl Ends {
         }
     }
 
+    /// What forwards into the cluster, if something does.
+    fn controller(&mut self, pods: Option<Vec<WorkloadPods>>) {
+        if let Some(pods) = pods {
+            // It is in no group: what it may do is worked out by itself.
+            let (endpoint, placement) = (Endpoint::IngressController(pods), Placement::default());
+            self.ends.push(End { endpoint, group: GroupId::MAX, placement });
+        }
+    }
+
     /// Outside addresses that are treated alike, and lie in the same marks.
     fn externals(&mut self, reach: &Reach) {
         for family in Family::BOTH {
@@ -288,6 +303,7 @@ fn alike(reach: &Reach, units: Vec<Share>) -> Vec<Vec<Share>> {
 /// A number that units that are alike share.
 fn behaviour(reach: &Reach, unit: &crate::reach::Unit) -> u64 {
     let mut hasher = DefaultHasher::new();
+    unit.entered.hash(&mut hasher);
     for other in &reach.units {
         (reach.cell(unit, other), reach.cell(other, unit)).hash(&mut hasher);
     }

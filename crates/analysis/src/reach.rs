@@ -7,7 +7,7 @@
 //! and those recur, so each is worked out once.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     rc::Rc,
 };
@@ -19,6 +19,7 @@ use palisade_policy::{
 
 use crate::{
     classes::{ClassId, Classes, IdentityId, Who},
+    entrances::{Entered, Entrances, Targets},
     interner::{TrafficId, Traffics},
     space::index,
 };
@@ -63,6 +64,10 @@ pub(crate) struct Unit {
     /// What it may send and receive; `None` if nothing restricts it.
     egress: Option<RowId>,
     ingress: Option<RowId>,
+    /// What is forwarded to each of its pods, by number.
+    pub(crate) target: u32,
+    /// What of that may be.
+    pub(crate) entered: Entered,
 }
 
 /// What a subject allows each class of peers in one direction.
@@ -92,26 +97,94 @@ pub(crate) struct Reach {
     pub(crate) classes: usize,
     rows: Vec<Row>,
     pub(crate) traffics: Traffics,
+    pub(crate) targets: Targets,
 }
 
 impl Reach {
     /// Works everything out. `O(addresses + policies × what they name + units²)`.
-    pub(crate) fn new(cluster: &Cluster, marks: &[Vec<IpRange>]) -> Self {
+    pub(crate) fn new(cluster: &Cluster, marks: &[Vec<IpRange>], entrances: &Entrances) -> Self {
         let mut classes = Classes::new(cluster, marks);
         let owners = owners(cluster);
-        let (pods, mut units, identities) = pod_units(&owners, &mut classes);
+        let targets = Targets::new(cluster, &entrances.routes);
+        let (pods, mut units, identities) = pod_units(&owners, &mut classes, &targets);
         let pod_units = units.len();
         units.extend(node_units(cluster, &owners, &mut classes));
         units.extend(external_units(&mut classes, marks.len()));
+        let unknown = entrances.controller.is_empty() && entrances.lead_somewhere();
+        let unknown = unknown.then(|| classes.unknown_pod());
         let mut rows = Rows::new(cluster, classes);
         let subjects = Subjects::new(cluster);
         for (unit, (identity, subject)) in units.iter_mut().zip(identities) {
             [unit.egress, unit.ingress] = rows.of_subject(identity, subject, &subjects);
         }
         let Rows { classes, rows, traffics, .. } = rows;
-        let mut reach = Self { pods, units, pod_units, classes: classes.len(), rows, traffics };
+        let mut reach = Self { pods, units, pod_units, classes: classes.len(), rows, traffics, targets };
         reach.learn_meets();
+        reach.enter(cluster, entrances, unknown);
         reach
+    }
+
+    /// Works out what the controller may forward to each unit. `unknown`: the classes of one that isn't known.
+    fn enter(&mut self, cluster: &Cluster, entrances: &Entrances, unknown: Option<[ClassId; 2]>) {
+        if !entrances.lead_somewhere() {
+            return;
+        }
+        let controllers = self.controllers(cluster, &entrances.controller);
+        let mut known: HashMap<(u32, Vec<Cell>), Entered> = HashMap::new();
+        for id in 0..self.pod_units {
+            let unit = &self.units[id];
+            let target = unit.target;
+            if target == 0 {
+                continue;
+            }
+            let received = |family: usize, class: ClassId| {
+                unit.classes[family]?;
+                Some(unit.ingress.map_or(Traffics::ALL, |row| self.rows[row as usize].at(class)))
+            };
+            let mut cells: Vec<Cell> = match unknown {
+                Some(classes) => vec![[received(0, classes[0]), received(1, classes[1])]],
+                None => controllers.iter().map(|c| self.cell(&self.units[*c as usize], unit)).collect(),
+            };
+            cells.sort_unstable();
+            cells.dedup();
+            let entered = match known.get(&(target, cells.clone())) {
+                Some(entered) => *entered,
+                None => {
+                    let asked = self.targets.traffic(target);
+                    let asked = self.traffics.id(asked);
+                    let (mut entered, mut parts) = (Entered::default(), HashSet::new());
+                    for cell in &cells {
+                        let part = cell.map(|sent| Some(self.traffics.learn_meet(asked, sent?)));
+                        parts.insert(part);
+                        for (family, both) in part.into_iter().enumerate() {
+                            let Some(both) = both else { continue };
+                            let before = entered.allowed[family].unwrap_or(Traffics::NONE);
+                            let sum = self.traffics.get(before).union(self.traffics.get(both));
+                            entered.asked[family] = Some(asked);
+                            entered.allowed[family] = Some(self.traffics.id(sum));
+                        }
+                    }
+                    entered.mixed = parts.len() > 1;
+                    known.insert((target, cells), entered);
+                    entered
+                }
+            };
+            self.units[id].entered = entered;
+        }
+    }
+
+    /// The units of a controller's pods; of one on its node's network, those of the node.
+    fn controllers(&self, cluster: &Cluster, pods: &BTreeSet<ObjectKey>) -> Vec<UnitId> {
+        let nodes: HashSet<&Name> = pods
+            .iter()
+            .filter_map(|key| cluster.pods.get(key).filter(|p| p.host_network)?.node.as_ref())
+            .collect();
+        let is_one = |unit: &Unit| match &unit.members {
+            Members::Pods(members) => members.iter().any(|pod| pods.contains(&self.pods[*pod as usize].key)),
+            Members::Node { name, .. } => nodes.contains(name),
+            Members::External { .. } => false,
+        };
+        (0..self.units.len() as UnitId).filter(|id| is_one(&self.units[*id as usize])).collect()
     }
 
     /// Works out every intersection that [`Self::cell`] will ask for. The outside restricts nothing, so that only
@@ -188,6 +261,9 @@ impl Reach {
         if families(a) != families(b) {
             return false;
         }
+        if a.entered != b.entered {
+            return false;
+        }
         if (a.egress, a.ingress, a.classes) == (b.egress, b.ingress, b.classes) {
             return true;
         }
@@ -217,12 +293,13 @@ type Subject<'c> = (IdentityId, &'c Pod);
 fn pod_units<'c>(
     owners: &HashMap<IpAddr, &'c Pod>,
     classes: &mut Classes,
+    targets: &Targets,
 ) -> (Vec<PodFacts>, Vec<Unit>, Vec<Subject<'c>>) {
     let mut pods: Vec<&Pod> = owners.values().copied().collect();
     pods.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     pods.dedup_by(|a, b| a.key == b.key);
     let (mut facts, mut units, mut subjects) = (Vec::with_capacity(pods.len()), Vec::new(), Vec::new());
-    let mut known: HashMap<(IdentityId, [Option<ClassId>; 2]), UnitId> = HashMap::new();
+    let mut known: HashMap<(IdentityId, [Option<ClassId>; 2], u32), UnitId> = HashMap::new();
     for pod in pods {
         let identity = classes.identity(pod);
         let mut held = [None; 2];
@@ -237,8 +314,10 @@ fn pod_units<'c>(
             workload: pod.workload.clone().unwrap_or_else(own),
             node: pod.node.clone(),
         });
-        let unit = *known.entry((identity, held)).or_insert_with(|| {
-            units.push(Unit::unrestricted(Members::Pods(Vec::new()), held));
+        let target = targets.of(&pod.key);
+        let unit = *known.entry((identity, held, target)).or_insert_with(|| {
+            let unit = Unit::unrestricted(Members::Pods(Vec::new()), held);
+            units.push(Unit { target, ..unit });
             subjects.push((identity, pod));
             units.len() as UnitId - 1
         });
@@ -251,7 +330,8 @@ fn pod_units<'c>(
 
 impl Unit {
     fn unrestricted(members: Members, classes: [Option<ClassId>; 2]) -> Self {
-        Self { members, classes, egress: None, ingress: None }
+        let entered = Entered::default();
+        Self { members, classes, egress: None, ingress: None, target: 0, entered }
     }
 }
 

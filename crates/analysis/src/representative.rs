@@ -1,13 +1,9 @@
 //! From ends of answers back to addresses that questions can be asked about.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-};
+use std::{cell::RefCell, collections::HashMap, net::IpAddr};
 
 use palisade_policy::{
-    Cluster, Direction, Endpoint as At, Family, Name, NamespaceMatch, ObjectKey, Pod, Traffic,
+    Cluster, Direction, Endpoint as At, Family, Name, NamespaceMatch, ObjectKey, Pod, Pods, Traffic,
     walk::{Walk, walk},
 };
 
@@ -40,7 +36,7 @@ impl<'c> Representatives<'c> {
             At::Pod { key, .. } => self.cluster.pods.get(key),
             At::Node { .. } | At::External(_) => None,
         });
-        world.pods = ends.map(|pod| (pod.key.clone(), pod.clone())).collect();
+        world.pods = ends.cloned().collect();
         walk(world, source, target, false, direction, asked)
     }
 
@@ -53,7 +49,7 @@ impl<'c> Representatives<'c> {
             namespaces: self.cluster.namespaces.clone(),
             nodes: self.cluster.nodes.clone(),
             policies: policies.map(|(key, policy)| (key.clone(), policy.clone())).collect(),
-            pods: BTreeMap::new(),
+            pods: Pods::default(),
             ..Cluster::default()
         }
     }
@@ -102,7 +98,7 @@ impl<'c> Representatives<'c> {
             Endpoint::External(e) if e.family == family => {
                 e.ranges.first().map(|r| At::External(r.first)).into_iter().collect()
             }
-            Endpoint::External(_) => Vec::new(),
+            Endpoint::External(_) | Endpoint::IngressController(_) => Vec::new(),
         }
     }
 }

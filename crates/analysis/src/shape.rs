@@ -106,6 +106,11 @@ pub enum End {
         /// The same as ranges.
         ranges: Vec<Range>,
     },
+    /// What forwards connections into the cluster.
+    IngressController {
+        /// Its pods, where it is known.
+        pods: Vec<Workload>,
+    },
 }
 
 /// Pods of a workload.
@@ -211,6 +216,9 @@ impl From<&Endpoint> for End {
                 cidrs: cidrs(&e.ranges).iter().map(ToString::to_string).collect(),
                 ranges: e.ranges.iter().map(|r| Range { first: r.first, last: r.last }).collect(),
             },
+            Endpoint::IngressController(pods) => {
+                Self::IngressController { pods: pods.iter().map(Into::into).collect() }
+            }
         }
     }
 }
@@ -243,7 +251,7 @@ mod tests {
         let traffic = Traffic::of(Protocol::Tcp, PortSet::range(80, 81))
             .union(&Traffic::of(Protocol::Other(1), PortSet::none()));
         let v4 = Families { v4: true, v6: false };
-        let edge = Edge { from: 0, to: 0, families: v4, traffic: &traffic, exact: true };
+        let edge = Edge { from: 0, to: 0, families: v4, traffic: &traffic, exact: true, through: &[] };
         let shape = serde_json::to_value(Connection::new(&web, &web, &edge)).unwrap();
         let end = json!({"type": "workload", "namespace": "shop", "kind": "Deployment", "name": "web", "pods": ["web-0"]});
         assert_eq!(

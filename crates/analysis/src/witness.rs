@@ -1,6 +1,6 @@
 //! Pods that don't exist yet: a witness for each selection of pods that a rule makes.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use palisade_policy::{
     Cluster, Endpoint as At, Family, Labels, Name, Namespace, NamespaceMatch, ObjectKey, Phase, Pod,
@@ -8,7 +8,7 @@ use palisade_policy::{
 };
 
 /// A name that no object has: it isn't one that the API allows.
-const NAME: &str = "?";
+pub(crate) const NO_NAME: &str = "?";
 
 /// A world that holds one pod of a cluster and one that doesn't exist yet, under the cluster's policies.
 pub(crate) struct Witness {
@@ -24,7 +24,7 @@ impl Witness {
             cluster,
             subject,
             address,
-            Some(Namespace::new(NAME, &Labels::default())),
+            Some(Namespace::new(NO_NAME, &Labels::default())),
             Labels::default(),
         )
     }
@@ -59,9 +59,9 @@ impl Witness {
         namespace: Option<Namespace>,
         labels: Labels,
     ) -> Self {
-        let home = namespace.as_ref().map_or_else(|| Name::from(NAME), |n| n.name.clone());
+        let home = namespace.as_ref().map_or_else(|| Name::from(NO_NAME), |n| n.name.clone());
         let pod = Pod {
-            key: ObjectKey::new(home, NAME),
+            key: ObjectKey::new(home, NO_NAME),
             labels,
             addresses: vec![address],
             node: None,
@@ -77,9 +77,9 @@ impl Witness {
             ..Cluster::default()
         };
         world.namespaces.extend(namespace.map(|n| (n.name.clone(), n)));
-        world.pods.insert(subject.key.clone(), subject.clone());
+        world.pods.insert(subject.clone());
         let at = At::Pod { key: pod.key.clone(), address };
-        world.pods.insert(pod.key.clone(), pod);
+        world.pods.insert(pod);
         Self { world, at }
     }
 
@@ -87,8 +87,8 @@ impl Witness {
         let At::Pod { key, .. } = &mut self.at else { return };
         if let Some(mut pod) = self.world.pods.remove(key) {
             key.namespace = namespace.clone();
-            pod.key = key.clone();
-            self.world.pods.insert(key.clone(), pod);
+            Arc::make_mut(&mut pod).key = key.clone();
+            self.world.pods.insert(pod);
         }
     }
 }
@@ -103,7 +103,7 @@ pub(crate) fn unheld_address(space: &crate::space::Space, family: Family) -> IpA
 /// A namespace that doesn't exist and that `selector` chooses.
 fn new_namespace(selector: &Selector) -> Option<Namespace> {
     let labels = labels_for(selector)?;
-    let name = labels.get(NAMESPACE_NAME_LABEL).unwrap_or(NAME).to_owned();
+    let name = labels.get(NAMESPACE_NAME_LABEL).unwrap_or(NO_NAME).to_owned();
     let namespace = Namespace::new(name, &labels);
     selector.matches(&namespace.labels).then_some(namespace)
 }

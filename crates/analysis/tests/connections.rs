@@ -284,12 +284,12 @@ fn reordered(cluster: &Cluster, rng: &mut Rng) -> Cluster {
             }
         }
     }
-    for pod in out.pods.values_mut() {
+    out.pods.edit(|pod| {
         let mut ports = pod.ports.to_vec();
         rng.shuffle(&mut ports);
         pod.ports = ports.into();
         rng.shuffle(&mut pod.addresses);
-    }
+    });
     out
 }
 

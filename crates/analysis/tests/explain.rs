@@ -107,7 +107,7 @@ fn pods_that_come_meet_what_was_described() {
     let seen = std::cell::Cell::new(0);
     hold(cases(400), &Shape::tiered(), |cluster, _| {
         let pods: BTreeSet<ObjectKey> = cluster.pods.keys().take(6).cloned().collect();
-        for part in describe(cluster, &pods).parts {
+        for part in describe(cluster, &pods, &palisade_analysis::Entrances::default()).parts {
             let Endpoint::Workload(w) = &part.end else { return Err("no workload".to_owned()) };
             let subject = &cluster.pods[&ObjectKey::new(w.namespace.clone(), w.pods[0].clone())];
             for side in &part.sides {
@@ -149,7 +149,7 @@ fn pods_that_come_meet_what_was_described() {
                         At::Pod { key: pod.key.clone(), address },
                     );
                     let mut later: Cluster = cluster.clone();
-                    later.pods.insert(pod.key.clone(), pod);
+                    later.pods.insert(pod);
                     for (protocol, port) in traffic(cluster) {
                         let egress = side.direction == Direction::Egress;
                         let (source, destination) =
@@ -176,7 +176,7 @@ fn policies_of_a_description_make_up_its_traffic() {
     let seen = std::cell::Cell::new(0);
     hold(cases(200), &Shape::strange(), |cluster, _| {
         let pods: BTreeSet<ObjectKey> = cluster.pods.keys().take(3).cloned().collect();
-        for part in describe(cluster, &pods).parts {
+        for part in describe(cluster, &pods, &palisade_analysis::Entrances::default()).parts {
             for side in part.sides.iter().filter(|s| s.isolated) {
                 for peer in side.peers.iter().filter(|p| matches!(p.end, Endpoint::External(_))) {
                     let effects = side.policies.iter().flat_map(|p| &p.effects).filter(|e| e.end == peer.end);

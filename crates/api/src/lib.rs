@@ -1,6 +1,7 @@
 //! The Kubernetes API server, as Palisade sees it.
 //!
 //! * [`Access`] says which server, as whom; [`Access::connect`] opens the door.
+//! * [`read_blocking`] reads everything that decisions need once, for questions at a terminal.
 //! * [`Event`] is what a source of objects tells the agent: first the whole cluster, then every change, and in between
 //!   how the watches are doing.
 //!
@@ -12,8 +13,14 @@
 mod access;
 mod event;
 mod kind;
+pub mod read;
+mod trouble;
+mod watch;
 
-pub use access::{Access, AccessError};
+pub use access::{Access, AccessError, Connection};
 pub use event::{Event, ObjectRef, WatchState};
 pub use kind::Kind;
 pub use kube::Client;
+pub use read::{Live, Missing, read_blocking};
+pub use trouble::Trouble;
+pub use watch::{WatchOptions, watch};

@@ -305,16 +305,19 @@ impl<'a> Planner<'a> {
         let mut out = BTreeMap::new();
         let mut robin = names.iter().cycle();
         let before: BTreeMap<&ObjectKey, &PodPlace> = self.before.iter().flat_map(|b| &b.pods).collect();
-        for pod in cluster.pods.values_mut().filter(|p| runs(p)) {
+        cluster.pods.edit(|pod| {
+            if !runs(pod) {
+                return;
+            }
             let place = before.get(&pod.key);
             let stays = place.map(|p| &p.node).filter(|n| nodes.contains_key(*n));
             // The cycle has no end: `names` isn't empty.
             let node = pod.node.clone().or_else(|| stays.cloned()).or_else(|| robin.next().cloned());
-            let Some(node) = node else { continue };
+            let Some(node) = node else { return };
             pod.node = Some(node.clone());
             if pod.host_network {
                 pod.addresses.clone_from(&nodes[&node]);
-                continue;
+                return;
             }
             let mut addresses = Vec::new();
             for family in self.options.families.all() {
@@ -341,7 +344,7 @@ impl<'a> Planner<'a> {
                 addresses.push(address);
             }
             out.insert(pod.key.clone(), PodPlace { node, addresses });
-        }
+        });
         out
     }
 

@@ -87,18 +87,18 @@ pub fn keep_addresses(cluster: &mut Cluster, before: &Cluster, unaddressed: &Una
         cluster.pods.values().flat_map(|p| p.addresses.iter().copied()).collect();
     taken.extend(cluster.services.values().flat_map(|s| s.addresses.iter().copied()));
     taken.extend(cluster.nodes.values().flat_map(|n| n.addresses.iter().copied()));
-    for (key, pod) in &mut cluster.pods {
-        if let Some(old) = before.pods.get(key)
+    cluster.pods.edit(|pod| {
+        if let Some(old) = before.pods.get(&pod.key)
             && pod.addresses.is_empty()
             && !pod.host_network
             && !old.host_network
-            && !unaddressed.pods.contains(key)
+            && !unaddressed.pods.contains(&pod.key)
             && old.addresses.iter().all(|a| !taken.contains(a))
         {
             pod.addresses.clone_from(&old.addresses);
             taken.extend(&old.addresses);
         }
-    }
+    });
     for (key, service) in &mut cluster.services {
         let wants = |a: &IpAddr| unaddressed.services.get(key).is_none_or(|w| w.contains(&Family::of(*a)));
         if let Some(old) = before.services.get(key)
@@ -120,13 +120,13 @@ fn pods(
 ) {
     let nodes = &cluster.nodes;
     let mut waiting = Vec::new();
-    for (key, pod) in &mut cluster.pods {
-        if !pod.addresses.is_empty() || unaddressed.pods.contains(key) {
-            continue;
+    cluster.pods.edit(|pod| {
+        if !pod.addresses.is_empty() || unaddressed.pods.contains(&pod.key) {
+            return;
         }
         if !pod.host_network {
-            waiting.push(pod);
-            continue;
+            waiting.push(pod.clone());
+            return;
         }
         // A node may have several addresses of a family; a pod reports the first of each.
         for address in pod.node.as_ref().and_then(|n| nodes.get(n)).into_iter().flat_map(|n| &n.addresses) {
@@ -134,7 +134,7 @@ fn pods(
                 pod.addresses.push(*address);
             }
         }
-    }
+    });
     // Three of each 256 are skipped, and what is taken may lie anywhere.
     let room =
         |net: &&Ipv4Net| (1u64 << (32 - net.prefix_len())) / 256 * 253 > (waiting.len() + taken.len()) as u64;
@@ -153,6 +153,7 @@ fn pods(
             }
         }
     }
+    cluster.pods.extend(waiting);
 }
 
 fn services(
@@ -240,7 +241,7 @@ mod tests {
     }
 
     fn cluster(pods: impl IntoIterator<Item = Pod>) -> Cluster {
-        Cluster { pods: pods.into_iter().map(|p| (p.key.clone(), p)).collect(), ..Cluster::default() }
+        Cluster { pods: pods.into_iter().collect(), ..Cluster::default() }
     }
 
     fn shown(cluster: &Cluster, name: &str) -> String {

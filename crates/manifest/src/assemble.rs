@@ -14,18 +14,19 @@ use crate::{
     gather::Gathered,
     intern::Interner,
     load::{Counts, Loaded, Options, shared_addresses},
+    overlay, routes,
     workload::{DeclaredWorkload, Replicas},
 };
 
 /// The label that a Deployment's ReplicaSets put on their pods; its value is the end of the ReplicaSet's name.
-const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+pub(crate) const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 /// How many owners lie between a pod and its workload at most: Pod, ReplicaSet, Deployment; Pod, Job, CronJob. Twice
 /// that also bears custom owners, and ends a circle.
 const OWNERS: usize = 4;
 
 /// Makes the cluster.
 pub(crate) fn assemble(
-    gathered: Gathered,
+    mut gathered: Gathered,
     counts: Counts,
     options: &Options,
     names: &mut Interner,
@@ -33,14 +34,23 @@ pub(crate) fn assemble(
 ) -> Loaded {
     let mut loaded = Loaded { counts, ..Loaded::default() };
     let mut unaddressed = Unaddressed::default();
-    let workloads = gathered.workloads;
-    for (key, declared) in gathered.pods {
+    let workloads = std::mem::take(&mut gathered.workloads);
+    for (key, declared) in std::mem::take(&mut gathered.pods) {
         let mut pod = declared.pod;
-        pod.workload = Some(root_workload(&workloads, &pod, names));
+        let root = root_workload(&workloads, &pod, names);
+        if declared.live
+            && let Some(workload) = self::declared(&workloads, &key.namespace, &root).filter(|w| !w.live)
+        {
+            if workload.replicas == (Replicas::Count { first: 0, count: 0 }) {
+                continue;
+            }
+            overlay::roll_out(&mut pod, workload);
+        }
         if declared.waits {
             unaddressed.pods.insert(key.clone());
         }
-        loaded.cluster.pods.insert(key, pod);
+        pod.workload = Some(root);
+        loaded.cluster.pods.insert(pod);
     }
     let real: BTreeSet<(Name, Workload)> = loaded
         .cluster
@@ -58,7 +68,8 @@ pub(crate) fn assemble(
         let root = workload.owner.clone().unwrap_or_else(|| workload.identity());
         let identity = (namespace.clone(), root.clone());
         loaded.workloads.entry(identity.clone()).or_default();
-        if !real.contains(&identity)
+        if !workload.live
+            && !real.contains(&identity)
             && let Err(diagnostic) = making.pods_of(workload, &root)
         {
             found.push(*diagnostic);
@@ -70,15 +81,17 @@ pub(crate) fn assemble(
             loaded.workloads.entry(identity).or_default().push(pod.key.clone());
         }
     }
-    loaded.cluster.nodes = gathered.nodes;
-    for (key, declared) in gathered.services {
+    loaded.cluster.nodes = std::mem::take(&mut gathered.nodes);
+    for (key, declared) in std::mem::take(&mut gathered.services) {
         unaddressed.services.insert(key.clone(), declared.wants);
         loaded.cluster.services.insert(key, declared.service);
     }
     side_by_side(&gathered.policies, found);
-    loaded.cluster.policies = gathered.policies.into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
-    loaded.cluster.namespaces = gathered.namespaces;
+    loaded.cluster.policies =
+        std::mem::take(&mut gathered.policies).into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
+    loaded.cluster.namespaces = std::mem::take(&mut gathered.namespaces);
     undeclared_namespaces(&mut loaded.cluster);
+    loaded.routes = routes::resolve(&mut gathered, &loaded.cluster, found);
     shared_addresses(&loaded.cluster, &gathered.sources, found);
     loaded.sources = gathered.sources;
     loaded.unaddressed = unaddressed;
@@ -110,14 +123,21 @@ fn root_workload(
         }
     }
     // `kubectl get pods` leaves the ReplicaSet out, yet its name says whose it is.
-    let hash = pod.labels.get(POD_TEMPLATE_HASH);
-    if &*owner.kind == "ReplicaSet"
-        && declared(workloads, &pod.key.namespace, &owner).is_none()
-        && let Some(name) = hash.and_then(|h| owner.name.strip_suffix(h)).and_then(|n| n.strip_suffix('-'))
+    if declared(workloads, &pod.key.namespace, &owner).is_none()
+        && let Some(name) = deployment_of(&owner.kind, &owner.name, pod.labels.get(POD_TEMPLATE_HASH))
     {
         return Workload { kind: names.name("Deployment"), name: names.name(name) };
     }
     owner
+}
+
+/// The name of the Deployment that a pod's owner belongs to, if the owner is a ReplicaSet that a Deployment made.
+/// `hash` is the pod's label [`POD_TEMPLATE_HASH`].
+pub(crate) fn deployment_of<'n>(kind: &str, name: &'n str, hash: Option<&str>) -> Option<&'n str> {
+    if kind != "ReplicaSet" {
+        return None;
+    }
+    name.strip_suffix(hash?)?.strip_suffix('-').filter(|n| !n.is_empty())
 }
 
 /// Makes up the pods of workloads of which no real pod is known.
@@ -188,7 +208,7 @@ impl Making<'_> {
         };
         let key = ObjectKey { namespace: workload.key.namespace.clone(), name: self.names.name(&name) };
         let pod = Pod {
-            key: key.clone(),
+            key,
             labels,
             addresses: Vec::new(),
             node: node.or_else(|| template.node.clone()),
@@ -198,7 +218,7 @@ impl Making<'_> {
             created: workload.created,
             workload: Some(root.clone()),
         };
-        self.cluster.pods.insert(key, pod);
+        self.cluster.pods.insert(pod);
     }
 }
 

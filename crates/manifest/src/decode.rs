@@ -42,7 +42,17 @@ pub(crate) struct Context<'c> {
 impl Context<'_> {
     /// Line and column of a place.
     pub(crate) fn source(&self, at: &At<'_>) -> Source {
+        if self.text.is_live() {
+            return Source::live(&self.live_name(), &at.path());
+        }
         self.text.source(at.span().start)
+    }
+
+    /// What kubectl calls the object being decoded: `networkpolicy/shop/web`.
+    fn live_name(&self) -> String {
+        let object = self.object.as_deref().unwrap_or_default();
+        let (kind, name) = object.split_once(' ').unwrap_or((object, ""));
+        format!("{}/{name}", kind.to_ascii_lowercase())
     }
 
     /// Reports something about a place.
@@ -56,8 +66,11 @@ impl Context<'_> {
         if diagnostic.severity == Severity::Error {
             self.errors += 1;
         }
-        diagnostic.source = Some(self.text.source(span.start));
         diagnostic.object = diagnostic.object.or_else(|| self.object.clone());
+        if self.text.is_live() {
+            return self.found.push(diagnostic);
+        }
+        diagnostic.source = Some(self.text.source(span.start));
         if self.found.len() < EXCERPTS {
             diagnostic.excerpt = Some(self.text.excerpt(span.clone()));
         }

@@ -88,6 +88,10 @@ codes! {
     EqualPriority = "equal-priority",
     /// AdminNetworkPolicies beside ClusterNetworkPolicies.
     MixedApis = "mixed-apis",
+    /// What leads in through a controller names a service, port or pods that aren't there, or may not be used.
+    NoBackend = "no-backend",
+    /// A route to a gateway that doesn't take it, or isn't known.
+    NotAttached = "not-attached",
     /// More pods than addresses.
     NoAddress = "no-address",
 }

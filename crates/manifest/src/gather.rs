@@ -8,6 +8,7 @@ use crate::{
     decode::Context,
     diagnostic::{Code, Diagnostic, Severity},
     pod::DeclaredPod,
+    routes::{DeclaredRoute, Gateway, Grant},
     service::DeclaredService,
     tree::At,
     workload::DeclaredWorkload,
@@ -23,6 +24,10 @@ pub(crate) struct Gathered {
     /// By kind and key.
     pub(crate) workloads: BTreeMap<(Name, ObjectKey), DeclaredWorkload>,
     pub(crate) policies: BTreeMap<PolicyKey, Policy>,
+    /// What leads in through a controller, by kind and key.
+    pub(crate) routes: BTreeMap<(Name, ObjectKey), DeclaredRoute>,
+    pub(crate) gateways: BTreeMap<ObjectKey, Gateway>,
+    pub(crate) grants: BTreeMap<ObjectKey, Grant>,
     /// Where each object begins, for duplicates and for messages that come later.
     pub(crate) sources: BTreeMap<(Name, ObjectKey), Source>,
 }
@@ -38,6 +43,10 @@ impl Gathered {
         source: &Source,
     ) {
         let Some(before) = self.sources.insert((kind.clone(), key.clone()), source.clone()) else { return };
+        // A file over a live object is what an overlay is for.
+        if before.line().is_none() && source.line().is_some() {
+            return;
+        }
         let message = format!("is defined before at {before}; this later one counts");
         let diagnostic = Diagnostic::new(Severity::Warning, Code::DuplicateObject, message);
         // Two lines of a long object are enough to find it.

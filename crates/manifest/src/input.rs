@@ -29,6 +29,10 @@ pub enum Input {
         /// The text.
         text: String,
     },
+    /// Objects as an API server sent them, as JSON: one, or a `List`. They have been admitted, so nothing is checked that
+    /// the server has checked; no address is made up for them; and instead of a file and a line, reasons name the object and
+    /// the field. An object of a file that comes later replaces the live one without a word.
+    Live(String),
 }
 
 impl Input {
@@ -52,6 +56,7 @@ impl Reader<'_> {
     pub(crate) fn read(&mut self, input: &Input, mut each: impl FnMut(&mut Self, Text)) {
         match input {
             Input::Text { name, text } => each(self, Text::new(name.as_str().into(), text.clone())),
+            Input::Live(text) => each(self, Text::live(text.clone())),
             Input::Stdin => {
                 let name = Name::from("-");
                 if let Some(text) = self.bytes(&name, io::stdin().lock(), None) {

@@ -11,6 +11,8 @@
 //! * ClusterNetworkPolicies, AdminNetworkPolicies and BaselineAdminNetworkPolicies are checked with the rules of their
 //!   CustomResourceDefinitions, in either release channel ([`Channel`]). What those leave unchecked and can't be used
 //!   fails closed, with a warning (SEMANTICS C23, C24, G-15 to G-17).
+//! * Ingress, the routes of the Gateway API and OpenShift's Route are read as far as it takes to know which pods a
+//!   controller forwards to ([`Loaded::routes`]).
 //! * Workloads become pods, and pods and services without addresses get some ([`addresses`]).
 //!
 //! ```
@@ -45,14 +47,17 @@ pub mod diagnostic;
 mod gather;
 mod input;
 mod intern;
+pub mod live;
 mod load;
 mod meta;
 pub mod names;
 mod network_policy;
 mod node;
 mod object;
+mod overlay;
 mod pod;
 pub mod render;
+mod routes;
 pub mod scalar;
 mod selector;
 mod service;

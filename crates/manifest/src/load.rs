@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use palisade_policy::{Cluster, Family, Name, ObjectKey, Source, Workload};
+use palisade_policy::{Cluster, Family, Name, ObjectKey, Source, Workload, routes::Route};
 
 use crate::{
     addresses::{AddressPlan, Unaddressed, assign_addresses},
@@ -86,6 +86,8 @@ pub struct Loaded {
     pub workloads: BTreeMap<(Name, Workload), Vec<ObjectKey>>,
     /// Where each object begins, by kind and key; cluster-scoped ones have an empty namespace.
     pub sources: BTreeMap<(Name, ObjectKey), Source>,
+    /// What leads into the cluster through a controller, by kind and key. A backend that leads nowhere is left out.
+    pub routes: Vec<Route>,
     /// What was left, or is meant to be left, without address.
     pub unaddressed: Unaddressed,
 }
@@ -138,10 +140,10 @@ impl Loading<'_> {
             text,
             names: &mut self.names,
             found,
-            strict: self.options.strict,
-            strict_cidr: self.options.strict_cidr,
+            strict: self.options.strict && !text.is_live(),
+            strict_cidr: self.options.strict_cidr && !text.is_live(),
             channel: self.options.channel,
-            admission: self.options.admission,
+            admission: if text.is_live() { Admission::Passed } else { self.options.admission },
             object: None,
             errors: 0,
         };

@@ -61,7 +61,6 @@ pub(crate) fn meta(
         }
         None => "",
     };
-    let source = cx.source(object.at);
     // A generated name is the server's to choose. The position in the input tells such objects apart as well.
     let name = match (name, generated) {
         ("", "") => {
@@ -79,12 +78,13 @@ pub(crate) fn meta(
             );
             return None;
         }
-        ("", prefix) => cx.names.name(&format!("{prefix}{}", source.line)),
+        ("", prefix) => cx.names.name(&format!("{prefix}{}", cx.source(object.at).line)),
         (name, _) => cx.names.name(name),
     };
     let key = ObjectKey { namespace: cx.names.name(namespace), name };
     cx.object =
         Some(if namespace.is_empty() { format!("{kind} {}", key.name) } else { format!("{kind} {key}") });
+    let source = cx.source(object.at);
     if let Some(fields) = fields {
         check_names(cx, &fields, &key);
     }
@@ -106,14 +106,23 @@ fn check_names(cx: &mut Context<'_>, fields: &Fields<'_>, key: &ObjectKey) {
 }
 
 fn owner(cx: &mut Context<'_>, at: &At<'_>) -> Option<Workload> {
-    let mut first: Option<Workload> = None;
+    let mut owners = Vec::new();
     for at in cx.list(at) {
         let Some(fields) = cx.any_fields(&at) else { continue };
         let (Some(kind), Some(name)) = (fields.string(cx, "kind"), fields.string(cx, "name")) else {
             continue;
         };
         let owner = Workload { kind: cx.names.name(kind), name: cx.names.name(name) };
-        if fields.bool(cx, "controller") {
+        owners.push((owner, fields.bool(cx, "controller")));
+    }
+    controller(owners)
+}
+
+/// Of owners, each with whether it is the controller: the first that is, else the first.
+pub(crate) fn controller<T>(owners: impl IntoIterator<Item = (T, bool)>) -> Option<T> {
+    let mut first = None;
+    for (owner, is_controller) in owners {
+        if is_controller {
             return Some(owner);
         }
         first.get_or_insert(owner);
@@ -122,7 +131,7 @@ fn owner(cx: &mut Context<'_>, at: &At<'_>) -> Option<Workload> {
 }
 
 /// `2026-11-23T00:30:04Z` (RFC 3339, any offset) as seconds since the epoch.
-fn epoch_seconds(text: &str) -> Option<i64> {
+pub(crate) fn epoch_seconds(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         let digits = text.get(range)?;
         digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()

@@ -236,13 +236,20 @@ fn numbers(
 
 /// `TCP`, `UDP` or `SCTP`, and nothing else.
 pub(crate) fn protocol(cx: &mut Context<'_>, at: &At<'_>) -> Option<Protocol> {
-    match cx.string(at)? {
+    let text = cx.string(at)?;
+    let protocol = protocol_named(text);
+    if protocol.is_none() {
+        unsupported(cx, at, text, &["TCP", "UDP", "SCTP"]);
+    }
+    protocol
+}
+
+/// The protocol of this name.
+pub(crate) fn protocol_named(text: &str) -> Option<Protocol> {
+    match text {
         "TCP" => Some(Protocol::Tcp),
         "UDP" => Some(Protocol::Udp),
         "SCTP" => Some(Protocol::Sctp),
-        other => {
-            unsupported(cx, at, other, &["TCP", "UDP", "SCTP"]);
-            None
-        }
+        _ => None,
     }
 }

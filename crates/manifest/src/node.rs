@@ -1,5 +1,7 @@
 //! Nodes and namespaces.
 
+use std::net::IpAddr;
+
 use palisade_policy::{Namespace, Node};
 
 use crate::{
@@ -16,13 +18,20 @@ pub(crate) fn node(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> No
     let mut addresses = Vec::new();
     for entry in list.iter().flat_map(|at| at.items()) {
         let address = entry.get("address").filter(|at| !at.is_null());
-        if let Some(ip) = address.and_then(|at| cx.string(&at)).and_then(parse_ip)
-            && !addresses.contains(&ip)
-        {
-            addresses.push(ip);
+        if let Some(text) = address.and_then(|at| cx.string(&at)) {
+            add_address(text, &mut addresses);
         }
     }
     Node { name: meta.key.name.clone(), labels: meta.labels.clone(), addresses }
+}
+
+/// Adds an address of a node: one that parses, whatever it is called, once.
+pub(crate) fn add_address(text: &str, out: &mut Vec<IpAddr>) {
+    if let Some(ip) = parse_ip(text)
+        && !out.contains(&ip)
+    {
+        out.push(ip);
+    }
 }
 
 /// Reads a Namespace. It gets its name label, whatever the manifest says (SEMANTICS A13).

@@ -8,7 +8,8 @@ use crate::{
     load::Counts,
     meta::{Meta, meta, provisional_name},
     network_policy::network_policy,
-    node, pod,
+    node, overlay, pod,
+    routes::{self, Known},
     service::service,
     tree::{At, Value},
     workload::workload,
@@ -116,7 +117,11 @@ impl Intake<'_> {
         };
         let known = KNOWN.iter().filter(fits).find(|k| k.1 == number).or_else(|| KNOWN.iter().find(fits));
         let Some(&(known_group, known_number, kind, namespaced)) = known else {
-            return self.other(cx, at, group, version, kind);
+            return match routes::known(group, number, kind) {
+                Known::Read => self.taken_in(cx, at, (number, kind), true),
+                Known::OtherVersion(read) => self.route_not_read(cx, at, version, kind, &read),
+                Known::No => self.other(cx, at, group, version, kind),
+            };
         };
         let kind_name = cx.names.name(kind);
         if (known_group, known_number) != (group, number) {
@@ -131,6 +136,18 @@ impl Intake<'_> {
             let diagnostic = Diagnostic::new(Severity::Error, Code::UnknownVersion, message);
             return cx.report(&place, diagnostic.with_help(format!("use apiVersion: {served}")));
         }
+        self.taken_in(cx, at, (number, kind), namespaced);
+    }
+
+    /// Decodes an object of a kind and version that is read.
+    fn taken_in(
+        &mut self,
+        cx: &mut Context<'_>,
+        at: &At<'_>,
+        (number, kind): (&str, &str),
+        namespaced: bool,
+    ) {
+        let kind_name = cx.names.name(kind);
         cx.object = Some(kind.to_owned());
         let fields = cx.fields(at, OBJECT);
         let Some(fields) = fields else { return };
@@ -169,21 +186,46 @@ impl Intake<'_> {
                 }
             }
             "Node" => {
-                let node = node::node(cx, object, meta);
+                let mut node = node::node(cx, object, meta);
                 if cx.errors == 0 {
+                    overlay::node(&mut node, all, cx.text.is_live());
                     all.nodes.insert(meta.key.name.clone(), node);
                 }
             }
             "Pod" => {
-                let pod = pod::pod(cx, object, meta);
+                let mut pod = pod::pod(cx, object, meta);
                 if cx.errors == 0 {
+                    overlay::pod(&mut pod, all);
                     all.pods.insert(meta.key.clone(), pod);
                 }
             }
             "Service" => {
-                let service = service(cx, object, meta);
+                let mut service = service(cx, object, meta);
                 if cx.errors == 0 {
+                    overlay::service(&mut service, all, cx.text.is_live());
                     all.services.insert(meta.key.clone(), service);
+                }
+            }
+            "Gateway" => {
+                let gateway = routes::gateway(cx, object);
+                if cx.errors == 0 {
+                    all.gateways.insert(meta.key.clone(), gateway);
+                }
+            }
+            "ReferenceGrant" => {
+                let grant = routes::grant(cx, object);
+                if cx.errors == 0 {
+                    all.grants.insert(meta.key.clone(), grant);
+                }
+            }
+            "Ingress" | "Route" | "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute" | "UDPRoute" => {
+                let route = match kind {
+                    "Ingress" => routes::ingress(cx, object, meta),
+                    "Route" => routes::openshift_route(cx, object, meta),
+                    _ => routes::gateway_route(cx, object, kind, meta),
+                };
+                if cx.errors == 0 {
+                    all.routes.insert((cx.names.name(kind), meta.key.clone()), route);
                 }
             }
             "NetworkPolicy" => {
@@ -199,6 +241,18 @@ impl Intake<'_> {
                 }
             }
         }
+    }
+
+    /// Something that leads in through a controller, in a version that isn't read: no policy, so that nothing is wrong
+    /// with verdicts, but what it leads to isn't shown.
+    fn route_not_read(&mut self, cx: &mut Context<'_>, at: &At<'_>, version: &str, kind: &str, read: &str) {
+        *self.counts.passed_over.entry(kind.to_owned()).or_default() += 1;
+        let kind_name = cx.names.name(kind);
+        cx.object = Some(provisional_name(&kind_name, at));
+        let place = at.get("apiVersion").unwrap_or(*at);
+        let message = format!("{kind} of {version} is not read: what it leads to is not shown");
+        let diagnostic = Diagnostic::new(Severity::Warning, Code::NotEvaluated, message);
+        cx.report(&place, diagnostic.with_help(format!("use apiVersion: {read}")));
     }
 
     /// A kind that isn't part of a cluster as policies see it: counted and passed over, unless it is a policy.

@@ -108,6 +108,8 @@ pub(crate) struct DeclaredPod {
     pub(crate) pod: Pod,
     /// Its status says that it waits for an address, so none is made up (A51).
     pub(crate) waits: bool,
+    /// It is one of a live cluster.
+    pub(crate) live: bool,
 }
 
 /// Reads a Pod.
@@ -118,7 +120,9 @@ pub(crate) fn pod(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Dec
     let status = status_at.as_ref().and_then(|at| cx.any_fields(at));
     let phase = status.and_then(|s| s.get("phase")).and_then(|at| phase(cx, &at));
     let addresses = status.map(|s| addresses(cx, &s)).unwrap_or_default();
-    let waits = addresses.is_empty() && phase.is_some_and(|p| p != Phase::Running && p != Phase::Unknown);
+    let live = cx.text.is_live();
+    let has_none = live || phase.is_some_and(|p| p != Phase::Running && p != Phase::Unknown);
+    let waits = addresses.is_empty() && has_none;
     let pod = Pod {
         key: meta.key.clone(),
         labels: template.labels,
@@ -130,26 +134,35 @@ pub(crate) fn pod(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Dec
         created: meta.created,
         workload: meta.owner.clone(),
     };
-    DeclaredPod { pod, waits }
+    DeclaredPod { pod, waits, live }
 }
 
 fn phase(cx: &mut Context<'_>, at: &At<'_>) -> Option<Phase> {
-    match cx.string(at)? {
-        "Pending" => Some(Phase::Pending),
-        "Running" => Some(Phase::Running),
-        "Succeeded" => Some(Phase::Succeeded),
-        "Failed" => Some(Phase::Failed),
-        "Unknown" => Some(Phase::Unknown),
-        "" => None,
-        other => {
-            let message = format!(
-                "Unsupported value: {other:?}: supported values: \"Pending\", \"Running\", \
-                 \"Succeeded\", \"Failed\", \"Unknown\""
-            );
+    match phase_named(cx.string(at)?) {
+        Ok(phase) => phase,
+        Err(message) => {
             cx.error(at, Code::Invalid, message);
             None
         }
     }
+}
+
+/// The phase of this name; empty is none.
+pub(crate) fn phase_named(text: &str) -> Result<Option<Phase>, String> {
+    Ok(Some(match text {
+        "" => return Ok(None),
+        "Pending" => Phase::Pending,
+        "Running" => Phase::Running,
+        "Succeeded" => Phase::Succeeded,
+        "Failed" => Phase::Failed,
+        "Unknown" => Phase::Unknown,
+        other => {
+            return Err(format!(
+                "Unsupported value: {other:?}: supported values: \"Pending\", \"Running\", \
+                 \"Succeeded\", \"Failed\", \"Unknown\""
+            ));
+        }
+    }))
 }
 
 /// `podIPs`, or `podIP` where there is no list (A50): at most one of each family.
@@ -171,14 +184,23 @@ fn addresses(cx: &mut Context<'_>, status: &Fields<'_>) -> Vec<IpAddr> {
 }
 
 fn address(cx: &mut Context<'_>, at: &At<'_>, out: &mut Vec<IpAddr>) {
-    let Some(text) = cx.string(at).filter(|t| !t.is_empty()) else { return };
-    match parse_ip(text) {
-        None => cx.invalid(at, ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]),
-        Some(ip) if out.iter().any(|o| Family::of(*o) == Family::of(ip)) => {
-            cx.invalid(at, ["may specify no more than one IP for each IP family"]);
-        }
-        Some(ip) => out.push(ip),
+    let Some(text) = cx.string(at) else { return };
+    if let Err(message) = add_address(text, out) {
+        cx.invalid(at, [message]);
     }
+}
+
+/// Adds an address that a pod's status reports: one that parses, and the first of its family. Empty adds nothing.
+pub(crate) fn add_address(text: &str, out: &mut Vec<IpAddr>) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let ip = parse_ip(text).ok_or("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")?;
+    if out.iter().any(|o| Family::of(*o) == Family::of(ip)) {
+        return Err("may specify no more than one IP for each IP family");
+    }
+    out.push(ip);
+    Ok(())
 }
 
 /// Reads a `PodTemplateSpec`.
@@ -216,7 +238,7 @@ fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> Templa
 /// Adds a container's ports. Of the init containers only those that keep running count (G-9).
 fn container(cx: &mut Context<'_>, at: &At<'_>, init: bool, out: &mut Vec<ContainerPort>) {
     let Some(fields) = cx.fields(at, CONTAINER) else { return };
-    let keeps_running = !init || fields.string(cx, "restartPolicy") == Some("Always");
+    let keeps_running = keeps_running(init, fields.string(cx, "restartPolicy"));
     let Some(list) = fields.get("ports") else { return };
     for at in cx.list(&list) {
         if let Some(port) = container_port(cx, &at)
@@ -226,6 +248,11 @@ fn container(cx: &mut Context<'_>, at: &At<'_>, init: bool, out: &mut Vec<Contai
             out.push(port);
         }
     }
+}
+
+/// Whether a container runs as long as its pod, so that its ports count (G-9).
+pub(crate) fn keeps_running(init: bool, restart_policy: Option<&str>) -> bool {
+    !init || restart_policy == Some("Always")
 }
 
 fn container_port(cx: &mut Context<'_>, at: &At<'_>) -> Option<ContainerPort> {

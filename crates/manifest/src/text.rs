@@ -12,15 +12,30 @@ pub struct Text {
     name: Name,
     text: String,
     lines: Vec<u32>,
+    /// Whether an API server sent it: nobody can open it, so positions in it mean nothing.
+    live: bool,
 }
 
 impl Text {
+    /// What an API server sent: it has no name, and every position in it is line 0. (It is one line, and finding thousands
+    /// of columns in a line of a megabyte takes minutes.)
+    #[must_use]
+    pub fn live(text: String) -> Self {
+        Self { name: "".into(), text, lines: vec![0], live: true }
+    }
+
+    /// Whether an API server sent it.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// A text under the name that messages use. Holds less than 4 GiB: the loader refuses far smaller files.
     #[must_use]
     pub fn new(name: Name, text: String) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
         let lines = std::iter::once(0).chain(newlines).collect();
-        Self { name, text, lines }
+        Self { name, text, lines, live: false }
     }
 
     /// The name that messages use.
@@ -38,6 +53,9 @@ impl Text {
     /// Line and column of a byte. `O(log lines + length of the line)`.
     #[must_use]
     pub fn source(&self, at: u32) -> Source {
+        if self.live {
+            return Source { file: self.name.clone(), line: 0, column: 0 };
+        }
         let line = self.lines.partition_point(|&start| start <= at).max(1);
         let start = self.lines[line - 1] as usize;
         let column = self.text.get(start..at as usize).map_or(0, |s| s.chars().count());

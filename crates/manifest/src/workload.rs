@@ -31,6 +31,8 @@ pub(crate) struct DeclaredWorkload {
     pub(crate) source: Source,
     /// A Job whose pods carry their index as a label.
     pub(crate) indexed: bool,
+    /// It is one of a live cluster, where pods are made by others.
+    pub(crate) live: bool,
 }
 
 const DEPLOYMENT: &[&str] = &[
@@ -135,6 +137,7 @@ pub(crate) fn workload(
         created: meta.created,
         source: meta.source.clone(),
         indexed,
+        live: cx.text.is_live(),
     })
 }
 

@@ -18,7 +18,8 @@ use nix::{
 };
 use palisade_nft::{Enforcer, Kernel};
 use palisade_policy::{
-    Delta, Direction, Family, Group, GroupId, NodePlan, PortSet, Protocol, Table, TableId, Traffic,
+    AddressSet, Delta, Direction, Family, Group, GroupId, NodePlan, PortSet, Protocol, Table, TableId,
+    Traffic,
     address::from_number,
     plan::{AddressChanges, MemberChanges},
 };
@@ -51,7 +52,7 @@ fn plan(pods: u8, addresses: u32) -> NodePlan {
     let row = |n: u8| Traffic::of(Protocol::Tcp, PortSet::range(8000 + u16::from(n), 8000 + u16::from(n)));
     let mut plan = NodePlan::default();
     for group in 0..GROUPS {
-        let members: BTreeSet<IpAddr> = (0..addresses)
+        let members: AddressSet = (0..addresses)
             .filter(|n| n % u32::from(GROUPS) == u32::from(group))
             .map(|n| from_number(Family::V4, 0x0a10_0000 + u128::from(n)))
             .collect();

@@ -13,6 +13,7 @@ use crate::{
     restart::{self, Found},
     ruleset::Message,
     send::{Generation, Sent, send},
+    verify::{Verification, verify},
 };
 
 /// What is programmed beside the plan.
@@ -109,6 +110,11 @@ impl Enforcer {
         self.generation = generation;
         self.torn = false;
         Ok(commit)
+    }
+
+    /// Reads the kernel and says where it differs from the plan as programmed, see [`verify()`]. Changes nothing.
+    pub fn verify(&mut self) -> Result<Verification, Error> {
+        verify(&mut self.kernel, &self.program.options, &self.plan)
     }
 
     /// Whether the kernel's table is still the one that this enforcer wrote last. Cheap: reads one number. Does not

@@ -39,6 +39,17 @@ pub enum Error {
         /// How many further messages of the transaction were refused.
         more: usize,
     },
+    /// The kernel does not send us what is logged to an nflog group.
+    #[error(
+        "cannot read nflog group {group}: another program reads it already (one agent per node), or CAP_NET_ADMIN is missing"
+    )]
+    GroupTaken {
+        /// The group.
+        group: u16,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
     /// One indivisible step is larger than the socket takes even alone.
     #[error("{about} takes {bytes} bytes, and the netlink socket takes {limit}: raise net.core.wmem_max")]
     TooLarge {
@@ -87,7 +98,9 @@ impl Error {
     pub fn os_error(&self) -> Option<i32> {
         match self {
             Self::NoNftables(e) | Self::NoPermission(e) => e.raw_os_error(),
-            Self::Socket { source: e, .. } | Self::Refused { reason: e, .. } => e.raw_os_error(),
+            Self::Socket { source: e, .. }
+            | Self::GroupTaken { source: e, .. }
+            | Self::Refused { reason: e, .. } => e.raw_os_error(),
             Self::Torn { cause, .. } => cause.os_error(),
             _ => None,
         }

@@ -59,6 +59,8 @@ pub(crate) struct Reply {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     sequence: u32,
+    /// The port of the socket that asked for what this tells.
+    pub(crate) port: u32,
     /// What follows the netlink header.
     pub(crate) payload: Vec<u8>,
 }
@@ -104,6 +106,11 @@ impl Kernel {
                 }
             }
         }
+    }
+
+    /// The port of its socket, by which the kernel names who changed a table; 0 if unknown.
+    pub(crate) fn port(&self) -> u32 {
+        self.transport.port()
     }
 
     /// The largest batch that can be sent at once.
@@ -340,6 +347,11 @@ impl Reply {
         self.payload.get(GENERIC..).unwrap_or_default()
     }
 
+    /// The error number that it reports; 0 for an acknowledgement, none if it is neither.
+    pub(crate) fn verdict(&self) -> Option<i32> {
+        (self.kind == ERROR).then(|| self.complaint().map_or(0, |c| c.errno))
+    }
+
     /// The error that it reports, if it is one.
     fn complaint(&self) -> Option<Complaint> {
         let number = || Some(i32::from_ne_bytes(self.payload.get(..4)?.try_into().ok()?));
@@ -375,7 +387,7 @@ impl Reply {
 }
 
 /// Splits a datagram. Ends at the first message that does not fit.
-fn replies(mut datagram: &[u8]) -> impl Iterator<Item = Reply> {
+pub(crate) fn replies(mut datagram: &[u8]) -> impl Iterator<Item = Reply> {
     std::iter::from_fn(move || {
         let head: &[u8; HEADER] = datagram.get(..HEADER)?.try_into().ok()?;
         let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
@@ -385,6 +397,7 @@ fn replies(mut datagram: &[u8]) -> impl Iterator<Item = Reply> {
             kind: u16::from_ne_bytes([head[4], head[5]]),
             flags: u16::from_ne_bytes([head[6], head[7]]),
             sequence: u32::from_ne_bytes([head[8], head[9], head[10], head[11]]),
+            port: u32::from_ne_bytes([head[12], head[13], head[14], head[15]]),
             payload,
         })
     })

@@ -223,7 +223,7 @@ fn row(options: &Options, direction: Direction, traffic: &Traffic) -> Way {
             Expression::Then(Outcome::Return),
         ]);
     }
-    draft.rules.push(denial(options, direction));
+    draft.rules.extend(denial(options, direction));
     Way::to(draft.finish(&format!("row_{direction}"), format!("{direction}: {traffic}")))
 }
 
@@ -238,20 +238,31 @@ pub(crate) fn closed(options: &Options, direction: Direction) -> Arc<Chain> {
         name: format!("closed_{direction}").into(),
         hook: None,
         comment: Some(format!("{direction} of pods whose rules are on their way")),
-        rules: vec![denial(options, direction)],
+        rules: denial(options, direction),
         chains: Vec::new(),
         sets: Vec::new(),
     })
 }
 
-fn denial(options: &Options, direction: Direction) -> Rule {
+/// The end of a row: the packet is reported, unless reports come too fast, then counted and dropped. Counting stands
+/// behind no limit, so counts are exact.
+fn denial(options: &Options, direction: Direction) -> Vec<Rule> {
     let prefix = match direction {
         Direction::Egress => LOG_EGRESS,
         Direction::Ingress => LOG_INGRESS,
     };
-    let log = options.log_group.map(|group| Expression::Log(group, prefix));
-    log.into_iter().chain([Expression::Counter, Expression::Then(Outcome::Drop)]).collect()
+    let log = options.log_group.map(|group| {
+        vec![Expression::Limit { rate: LOG_RATE, burst: LOG_BURST }, Expression::Log(group, prefix)]
+    });
+    log.into_iter().chain([vec![Expression::Counter, Expression::Then(Outcome::Drop)]]).collect()
 }
+
+/// How many denied packets a second each row reports over nflog, and how many at once after a rest. Each report is
+/// copied to a reader and costs some microseconds; a flood must not cost the node more than the dropping itself, and
+/// nobody reads more lines than this.
+pub const LOG_RATE: u64 = 200;
+/// See [`LOG_RATE`].
+pub const LOG_BURST: u32 = 500;
 
 /// The nflog prefix of packets that a pod's egress denies.
 pub const LOG_EGRESS: &str = "palisade egress ";

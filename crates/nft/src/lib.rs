@@ -3,6 +3,9 @@
 //! * [`Enforcer`] holds the plan as programmed and commits each [`Delta`] as one nftables transaction in the table
 //!   `inet palisade`, carrying only what differs. Its meaning in the kernel is [`NodePlan::decide`].
 //! * [`conntrack`] lists the connections of local pods and cuts those that are denied now.
+//! * [`drops`] hears of denied packets and reads how many there were.
+//! * [`drift`] hears when somebody else touches our table.
+//! * [`verify()`] says where the kernel differs from a plan, and [`text()`] what a plan is in the syntax of `nft`.
 //! * [`reader`] reads the table back and takes packets through it, without any code of the writing side.
 //!
 //! The core is pure: `program` turns a delta into typed messages, `layout` a table into chains and sets, `encode` both
@@ -17,6 +20,8 @@
 
 mod base;
 pub mod conntrack;
+pub mod drift;
+pub mod drops;
 mod encode;
 mod enforcer;
 mod error;
@@ -30,10 +35,15 @@ mod restart;
 mod ruleset;
 mod send;
 mod socket;
+mod subscription;
+mod text;
+mod verify;
 
 pub use enforcer::{Commit, Enforcer, Options, remove};
 pub use error::{Error, PlanError};
 pub use kernel::Kernel;
-pub use layout::{LINEAR, LOG_EGRESS, LOG_INGRESS};
+pub use layout::{LINEAR, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
 pub use ruleset::{Hook, TABLE};
 pub use socket::{NetlinkSocket, Transport};
+pub use text::text;
+pub use verify::{Difference, Verification, verify};

@@ -111,7 +111,7 @@ impl<'a> Next<'a> {
         }
         for (id, group) in &self.delta.groups_added {
             if let (Some(Group::Addresses(old)), Group::Addresses(new)) = (self.plan.groups.get(id), group) {
-                out.entry(*id).or_default().extend(old.symmetric_difference(new));
+                out.entry(*id).or_default().extend(old.difference(new).chain(new.difference(old)));
             }
         }
         out
@@ -150,11 +150,11 @@ impl<'a> Next<'a> {
 
     fn collect(&self, id: GroupId, family: Family, out: &mut BTreeSet<IpAddr>) {
         let Some(Group::Addresses(base)) = self.group(id) else { return };
-        let of_family = |a: &&IpAddr| Family::of(**a) == family;
+        let of_family = |a: &IpAddr| Family::of(*a) == family;
         match self.delta.members.get(&id) {
             Some(change) => {
-                out.extend(base.iter().filter(of_family).filter(|a| !change.removed.contains(*a)));
-                out.extend(change.added.iter().filter(of_family));
+                out.extend(base.iter().filter(of_family).filter(|a| !change.removed.contains(a)));
+                out.extend(change.added.iter().copied().filter(of_family));
             }
             None => out.extend(base.iter().filter(of_family)),
         }

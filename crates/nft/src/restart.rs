@@ -56,7 +56,7 @@ pub(crate) fn examine(found: Option<&Ruleset>, program: &Program, plan: &NodePla
     }
 }
 
-fn number_in(found: &Ruleset) -> Option<u32> {
+pub(crate) fn number_in(found: &Ruleset) -> Option<u32> {
     let key = found.sets.get(GENERATION_SET)?.elements.keys().next()?;
     Some(u32::from_ne_bytes(key[..].try_into().ok()?))
 }
@@ -84,11 +84,7 @@ fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Pha
     let next = Next { plan, delta: &empty };
     let mut moves = Moves::default();
     for set in program.sets.all().chain(program.registry.sets()) {
-        let elements = match &set.content {
-            Content::Dispatch(lead, family) => dispatch(program, *lead, *family),
-            Content::Itself(family) => itself(plan, *family),
-            _ => next.fill(set),
-        };
+        let elements = contents(program, &next, set);
         match found.sets.get(&*set.name) {
             Some(observed) => set_difference(set, observed, elements, &mut phases, &mut moves)?,
             None => {
@@ -100,6 +96,15 @@ fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Pha
     phases.moves = moves.any();
     chains(found, program, &base_chains, &mut phases);
     Some(phases)
+}
+
+/// What must be in a set; but the transaction number, which is anything.
+pub(crate) fn contents(program: &Program, next: &Next<'_>, set: &Set) -> Vec<Element> {
+    match &set.content {
+        Content::Dispatch(lead, family) => dispatch(program, *lead, *family),
+        Content::Itself(family) => itself(next.plan, *family),
+        _ => next.fill(set),
+    }
 }
 
 /// Chains that are missing are made, all others get their rules anew: there are few, and whatever was done to them is
@@ -169,6 +174,20 @@ impl Moves {
     }
 }
 
+/// Whether a set is what its name says.
+pub(crate) fn is_of_kind(set: &Set, observed: &Observed) -> bool {
+    let key_length = match set.key {
+        Key::Address(Family::V4) | Key::Number => 4,
+        Key::Address(Family::V6) => 16,
+        Key::Pair(Family::V4) => 8,
+        Key::Pair(Family::V6) => 32,
+        Key::Port => 2,
+    };
+    observed.key_length == key_length
+        && observed.has_intervals() == set.intervals
+        && observed.is_map() == set.verdicts
+}
+
 /// None where the set is not what its name says.
 fn set_difference(
     set: &Arc<Set>,
@@ -177,17 +196,7 @@ fn set_difference(
     phases: &mut Phases,
     moves: &mut Moves,
 ) -> Option<()> {
-    let key_length = match set.key {
-        Key::Address(Family::V4) | Key::Number => 4,
-        Key::Address(Family::V6) => 16,
-        Key::Pair(Family::V4) => 8,
-        Key::Pair(Family::V6) => 32,
-        Key::Port => 2,
-    };
-    if observed.key_length != key_length
-        || observed.has_intervals() != set.intervals
-        || observed.is_map() != set.verdicts
-    {
+    if !is_of_kind(set, observed) {
         return None;
     }
     if set.content == Content::Generation {
@@ -255,7 +264,7 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
     for direction in Direction::BOTH {
         let closed = closed(&program.options, direction);
         first.push(Message::CreateChain(closed.clone()));
-        first.push(Message::AddRule(closed.clone(), 0));
+        first.extend((0..closed.rules.len()).map(|index| Message::AddRule(closed.clone(), index)));
         phases.unmake.push(vec![Message::DeleteChain(closed.name.clone())]);
     }
     for lead in Lead::ALL {

@@ -166,6 +166,13 @@ pub(crate) enum Expression {
     Revoked,
     /// `ct label set` [`crate::conntrack::REVOKED`].
     SetRevoked,
+    /// `limit`: so many packets a second pass, and so many at once after a rest.
+    Limit {
+        /// Packets per second.
+        rate: u64,
+        /// Packets beyond the rate.
+        burst: u32,
+    },
     /// `log group`, with a prefix.
     Log(u16, &'static str),
     /// `counter`.

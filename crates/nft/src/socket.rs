@@ -21,6 +21,11 @@ pub trait Transport: Send {
 
     /// The largest datagram that `send` takes.
     fn largest(&self) -> usize;
+
+    /// Its netlink port, by which the kernel names who changed a table; 0 if it has none.
+    fn port(&self) -> u32 {
+        0
+    }
 }
 
 /// What we ask for, if we may: a whole plan of 100,000 addresses takes about 3 MB. The kernel doubles it.
@@ -39,13 +44,14 @@ pub struct NetlinkSocket {
     socket: Socket,
     buffer: Vec<u8>,
     largest: usize,
+    port: u32,
 }
 
 impl NetlinkSocket {
     /// Opens a socket in the calling thread's network namespace.
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         // Errors without a copy of what they are about, but with the kernel's own words.
         socket.set_cap_ack(true)?;
@@ -60,7 +66,7 @@ impl NetlinkSocket {
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
         // `netlink_sendmsg` refuses what is larger than the buffer less 32 bytes.
         let largest = getsockopt(&socket.as_fd(), sockopt::SndBuf)?.saturating_sub(32);
-        Ok(Self { socket, buffer: vec![0; DATAGRAM], largest })
+        Ok(Self { socket, buffer: vec![0; DATAGRAM], largest, port })
     }
 }
 
@@ -81,5 +87,9 @@ impl Transport for NetlinkSocket {
 
     fn largest(&self) -> usize {
         self.largest
+    }
+
+    fn port(&self) -> u32 {
+        self.port
     }
 }

@@ -12,6 +12,7 @@ use palisade_policy::Workload;
 
 use crate::{
     exit::Outcome,
+    live::Need,
     output::{self, Format},
     sources::Sources,
 };
@@ -31,9 +32,9 @@ pub(crate) struct Can {
     destination: String,
     #[command(flatten)]
     sources: Sources,
-    /// The namespace of names, and of objects in the manifests, that have none
-    #[arg(short, long, value_name = "NAME", default_value = "default")]
-    namespace: String,
+    /// The namespace of names, and of objects in the manifests, that have none; else that of the context, or default
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
     /// The form of the answer
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
     output: Format,
@@ -69,18 +70,16 @@ pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
     let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
     let source = parse("source", &arguments.source)?;
     let destination = parse("destination", &arguments.destination)?;
-    let loaded = arguments.sources.load(&arguments.namespace, arguments.quiet)?;
-    let cluster = &loaded.cluster;
-    let question =
-        question::resolve(cluster, &source, &destination, &arguments.namespace).map_err(|error| {
-            without_pods(&loaded, &[&source, &destination], &arguments.namespace).unwrap_or(error)
-        })?;
+    let world = arguments.sources.load(arguments.namespace.as_deref(), arguments.quiet, Need::Verdicts)?;
+    let (cluster, namespace) = (&world.loaded.cluster, &*world.namespace);
+    let question = question::resolve(cluster, &source, &destination, namespace)
+        .map_err(|error| without_pods(&world.loaded, &[&source, &destination], namespace).unwrap_or(error))?;
     let answer = answer::answer(cluster, question);
     let text = match arguments.output {
         _ if arguments.quiet => String::new(),
         Format::Text => render::text(&answer),
-        Format::Json => render::json(&answer)?,
+        Format::Json => render::json(&answer, &world.incomplete())?,
     };
     output::print(&text).context("can't write the answer")?;
-    Ok(Outcome::of(answer.verdict.is_allow()))
+    Ok(world.outcome(Outcome::of(answer.verdict.is_allow())))
 }

@@ -12,10 +12,13 @@ mod table;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use palisade_analysis::{Connections as Answer, GroupBy, Options, connections::Filter};
+use palisade_analysis::{Connections as Answer, Endpoint, GroupBy, Options, connections::Filter};
 
 use crate::{
+    entrances::{self, Controller},
+    escape,
     exit::Outcome,
+    live::Need,
     output,
     sources::{self, Sources},
 };
@@ -26,8 +29,11 @@ pub(crate) const HELP: &str = "\
   namespace/NAME           everything in a namespace
   10.0.0.0/8, 2001:db8::/32
                            outside addresses: ends are cut at the edges of the range
+  {ingress-controller}     what forwards connections into the cluster
 
 A workload whose pods are not all treated alike is shown in parts. Outside addresses are split exactly where some policy tells them apart. What is shown is the network's part: new connections, after the translation of service addresses. A pod reaches itself always; that isn't shown.
+
+{ingress-controller} stands for what forwards connections as Ingresses, routes of the Gateway API and OpenShift's Routes ask for. Which pods that is, these objects don't say: unless --ingress-controller names it, it may open what a pod without labels in a new namespace may. What they ask for and policies deny is reported.
 
 Examples:
   palisade connections -f examples/shop
@@ -35,6 +41,7 @@ Examples:
   palisade connections -f examples/shop --only-denied --from namespace/shop
   palisade connections -f examples/shop --group-by namespace -o md
   palisade connections -f examples/shop -o html > shop.html
+  palisade connections -f examples/ingress --from '{ingress-controller}'
   palisade list -f examples/shop -o json | jq '.connections[] | select(.all)'
 
 Exit codes: 0 answered, 2 error.";
@@ -65,6 +72,8 @@ pub(crate) struct Connections {
     /// Show what is denied instead of what is allowed
     #[arg(long)]
     only_denied: bool,
+    #[command(flatten)]
+    controller: Controller,
     /// Show nodes too, with the pods that share their network
     #[arg(long)]
     nodes: bool,
@@ -137,11 +146,11 @@ enum Form {
 
 /// Answers.
 pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
-    let namespace = arguments.namespace.as_deref().unwrap_or("default");
-    let loaded = arguments.sources.load(namespace, false)?;
+    let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything)?;
+    let (loaded, namespace) = (&world.loaded, &*world.namespace);
     let cluster = &loaded.cluster;
     if let Some(name) = arguments.namespace.as_deref().filter(|n| !cluster.namespaces.contains_key(*n)) {
-        bail!("there is no namespace `{name}` in the manifests");
+        bail!("there is no namespace `{name}` in the {}", world.place());
     }
     let filter = |words: &[String], option: &str| -> Result<Option<Filter>> {
         if words.is_empty() {
@@ -156,17 +165,18 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
         traffic: choice::traffic(&arguments.port).context("--port")?,
         only_denied: arguments.only_denied,
         nodes: arguments.nodes || asked_for_nodes,
+        entrances: arguments.controller.entrances(loaded, namespace)?,
         from,
         to,
     };
     let answer = Answer::new(cluster, &options);
     let report =
-        Report::new(&answer, &loaded, arguments.namespace.as_deref(), &options, arguments.group_by.word());
+        Report::new(&answer, loaded, arguments.namespace.as_deref(), &options, arguments.group_by.word());
     output::stream(|out| match arguments.output {
         Form::Table => table::text(&report, false, out),
         Form::Wide => table::text(&report, true, out),
-        Form::Json => json::json(&report, out),
-        Form::Yaml => json::yaml(&report, out),
+        Form::Json => json::json(&report, world.incomplete(), out),
+        Form::Yaml => json::yaml(&report, world.incomplete(), out),
         Form::Csv => csv::csv(&report, out),
         Form::Md => table::markdown(&report, out),
         Form::Dot => graph::dot(&report, out),
@@ -176,7 +186,19 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     })
     .context("can't write the answer")?;
     bystanders(&report);
-    Ok(Outcome::Yes)
+    blocked(&report);
+    Ok(world.outcome(Outcome::Yes))
+}
+
+/// Tells what Ingresses and routes ask for in vain.
+fn blocked(report: &Report<'_>) {
+    for blocked in report.blocked() {
+        let routes = &report.loaded.routes;
+        let end = escape::plain(report.id(blocked.to)).into_owned();
+        let named =
+            report.answer.endpoints().any(|e| matches!(e, Endpoint::IngressController(c) if !c.is_empty()));
+        output::note(&entrances::blocked(&end, &blocked.traffic, &blocked.through, routes, named));
+    }
 }
 
 /// Tells those who read the answer on a terminal whom it leaves out.

@@ -11,7 +11,9 @@ use palisade_policy::Endpoint;
 
 use crate::{
     can::{Spec, question},
+    entrances::Controller,
     exit::Outcome,
+    live::Need,
     output::{self, Format},
     sources::Sources,
 };
@@ -35,9 +37,11 @@ pub(crate) struct Describe {
     workload: String,
     #[command(flatten)]
     sources: Sources,
-    /// The namespace of names, and of objects in the manifests, that have none
-    #[arg(short, long, value_name = "NAME", default_value = "default")]
-    namespace: String,
+    #[command(flatten)]
+    controller: Controller,
+    /// The namespace of names, and of objects in the manifests, that have none; else that of the context, or default
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
     /// The form of the answer
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
     output: Format,
@@ -50,8 +54,9 @@ pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
     if spec.port.is_some() || spec.protocol.is_some() {
         bail!("{}: all ports are described; leave the port away", what());
     }
-    let loaded = arguments.sources.load(&arguments.namespace, false)?;
-    let ends = question::endpoints(&loaded.cluster, &spec.who, &arguments.namespace).with_context(what)?;
+    let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
+    let loaded = &world.loaded;
+    let ends = question::endpoints(&loaded.cluster, &spec.who, &world.namespace).with_context(what)?;
     let mut pods = BTreeSet::new();
     for end in ends {
         match end {
@@ -62,11 +67,12 @@ pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
             Endpoint::External(_) => bail!("{}: it is no pod, and no policy acts on it", what()),
         }
     }
-    let description = palisade_analysis::describe(&loaded.cluster, &pods);
+    let entrances = arguments.controller.entrances(loaded, &world.namespace)?;
+    let description = palisade_analysis::describe(&loaded.cluster, &pods, &entrances);
     let text = match arguments.output {
-        Format::Text => text::text(&description, &loaded),
-        Format::Json => json::json(&description, &loaded)?,
+        Format::Text => text::text(&description, loaded),
+        Format::Json => json::json(&description, &world)?,
     };
     output::print(&text).context("can't write the answer")?;
-    Ok(Outcome::Yes)
+    Ok(world.outcome(Outcome::Yes))
 }

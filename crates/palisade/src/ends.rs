@@ -8,7 +8,7 @@ use palisade_analysis::{
     shape,
 };
 use palisade_manifest::Loaded;
-use palisade_policy::{Name, ObjectKey, PolicyKey, Source};
+use palisade_policy::{Name, ObjectKey, PolicyKey, Source, routes::Route};
 use serde::Serialize;
 
 use crate::words::{JsonRange, range_text};
@@ -62,8 +62,12 @@ pub(crate) fn name(endpoint: &Endpoint) -> String {
         Endpoint::OwnNode(all) => format!("own node ({})", nodes(all)),
         Endpoint::Nodes(all) => format!("node {}", nodes(all)),
         Endpoint::External(external) => some(&external.ranges, range_text),
+        Endpoint::IngressController(_) => CONTROLLER.to_owned(),
     }
 }
+
+/// The name of what forwards into the cluster: no object has it.
+pub(crate) const CONTROLLER: &str = "{ingress-controller}";
 
 fn pods_of(workload: &WorkloadPods) -> String {
     let WorkloadPods { namespace, name, kind, pods, whole } = workload;
@@ -80,6 +84,9 @@ pub(crate) fn place<'a>(endpoint: &Endpoint, loaded: &'a Loaded) -> Option<&'a S
             place_of("Pod", key, loaded).or_else(|| place_of(workload_kind, &workload, loaded))
         }
         Endpoint::Namespace(name) => place_of("Namespace", &ObjectKey::new("", name.clone()), loaded),
+        Endpoint::IngressController(pods) => {
+            pods.first().filter(|_| pods.len() == 1).and_then(|w| place_of_workload(w, loaded))
+        }
         Endpoint::Class(_) | Endpoint::OwnNode(_) | Endpoint::Nodes(_) | Endpoint::External(_) => None,
     }
 }
@@ -113,6 +120,7 @@ enum JsonWhat<'a> {
     OwnNode { nodes: Vec<JsonNode<'a>> },
     Nodes { nodes: Vec<JsonNode<'a>> },
     External { family: String, ranges: Vec<JsonRange>, cidrs: Vec<String> },
+    IngressController { members: Vec<JsonPods<'a>> },
 }
 
 #[derive(Serialize)]
@@ -145,7 +153,12 @@ impl<'a> JsonObject<'a> {
         name: &'a str,
         at: Option<&'a Source>,
     ) -> Self {
-        Self { kind, namespace, name, file: at.map(|s| &*s.file), line: at.map(|s| s.line) }
+        Self { kind, namespace, name, file: at.map(|s| &*s.file), line: at.and_then(Source::line) }
+    }
+
+    pub(crate) fn of_route(route: &'a Route) -> Self {
+        let Route { kind, key, source, .. } = route;
+        Self::new(kind, Some(&key.namespace), &key.name, source.as_ref())
     }
 
     pub(crate) fn of_policy(key: &'a PolicyKey, at: Option<&'a Source>) -> Self {
@@ -203,5 +216,8 @@ fn what<'a>(endpoint: &'a Endpoint, loaded: &'a Loaded) -> JsonWhat<'a> {
             ranges: external.ranges.iter().map(Into::into).collect(),
             cidrs: shape::cidrs(&external.ranges).iter().map(ToString::to_string).collect(),
         },
+        Endpoint::IngressController(all) => {
+            JsonWhat::IngressController { members: all.iter().map(pods).collect() }
+        }
     }
 }

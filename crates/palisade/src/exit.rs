@@ -9,6 +9,8 @@ pub(crate) enum Outcome {
     Yes,
     /// No: denied, or a difference was found. 1.
     No,
+    /// An answer that may be wrong, since something could not be read. 2.
+    Incomplete,
     #[cfg(target_os = "linux")]
     /// What a program that was run for the user returned.
     Of(u8),
@@ -26,6 +28,7 @@ impl From<Outcome> for ExitCode {
         Self::from(match outcome {
             Outcome::Yes => 0,
             Outcome::No => 1,
+            Outcome::Incomplete => ERROR,
             #[cfg(target_os = "linux")]
             Outcome::Of(code) => code,
         })

@@ -2,6 +2,7 @@
 
 mod asked;
 mod json;
+mod kubectl;
 mod manifest;
 mod patch;
 mod suggest;
@@ -13,9 +14,12 @@ use clap::Args;
 use crate::{
     can::Spec,
     exit::Outcome,
+    live::Need,
     output::{self, Format},
     sources::Sources,
 };
+
+use suggest::Place;
 
 pub(crate) const HELP: &str = "\
 SRC and DST are spelt as for `palisade can`. Without a port the answer is for every port of every protocol at once.
@@ -41,9 +45,9 @@ pub(crate) struct Explain {
     destination: String,
     #[command(flatten)]
     sources: Sources,
-    /// The namespace of names, and of objects in the manifests, that have none
-    #[arg(short, long, value_name = "NAME", default_value = "default")]
-    namespace: String,
+    /// The namespace of names, and of objects in the manifests, that have none; else that of the context, or default
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
     /// Say what to edit to deny what is allowed, instead of the reverse
     #[arg(long)]
     to_deny: bool,
@@ -57,13 +61,19 @@ pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
     let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
     let source = parse("source", &arguments.source)?;
     let destination = parse("destination", &arguments.destination)?;
-    let loaded = arguments.sources.load(&arguments.namespace, false)?;
-    let mut answer = asked::answer(&loaded.cluster, &source, &destination, &arguments.namespace)?;
-    suggest::add(&mut answer, &loaded.cluster, &arguments.namespace, arguments.to_deny);
+    let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
+    let mut answer = asked::answer(&world.loaded.cluster, &source, &destination, &world.namespace)?;
+    let place = Place {
+        cluster: &world.loaded.cluster,
+        namespace: &world.namespace,
+        live: world.live.as_ref(),
+        context: arguments.sources.cluster.context.as_deref(),
+    };
+    suggest::add(&mut answer, place, arguments.to_deny);
     let text = match arguments.output {
         Format::Text => tree::text(&answer, arguments.to_deny),
-        Format::Json => json::json(&answer)?,
+        Format::Json => json::json(&answer, &world.incomplete())?,
     };
     output::print(&text).context("can't write the answer")?;
-    Ok(Outcome::of(answer.is_allowed()))
+    Ok(world.outcome(Outcome::of(answer.is_allowed())))
 }

@@ -13,11 +13,13 @@ mod connections;
 mod describe;
 mod diff;
 mod ends;
+mod entrances;
 mod escape;
 mod exit;
 mod explain;
 #[cfg(target_os = "linux")]
 mod lab;
+mod live;
 mod man;
 #[cfg(target_os = "linux")]
 mod matrix;

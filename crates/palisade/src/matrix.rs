@@ -235,7 +235,7 @@ mod tests {
             [("web-1", "web", "10.0.0.1"), ("web-2", "web", "10.0.0.2"), ("db-1", "db", "10.0.0.3")]
         {
             let p = pod(name, workload, address);
-            c.pods.insert(p.key.clone(), p);
+            c.pods.insert(p);
         }
         c
     }

@@ -90,7 +90,7 @@ fn miss_text(miss: &NearMiss, direction: Direction) -> String {
         (false, true) => "the port matches, the peer does not",
         (false, false) => "neither peer nor port matches",
     };
-    let line = miss.source.as_ref().map(|s| format!(" (line {})", s.line)).unwrap_or_default();
+    let line = miss.source.as_ref().map(|s| format!(" ({})", s.within())).unwrap_or_default();
     let rule = rule_text(&miss.rule, direction);
     format!("closest: {rule}: {what}; it wants {}{line}", miss.wanted)
 }
@@ -177,8 +177,8 @@ impl From<Option<&Source>> for JsonPlace {
     fn from(source: Option<&Source>) -> Self {
         Self {
             file: source.map(|s| s.file.to_string()),
-            line: source.map(|s| s.line),
-            column: source.map(|s| s.column),
+            line: source.and_then(Source::line),
+            column: source.map(|s| s.column).filter(|column| *column > 0),
         }
     }
 }
@@ -249,7 +249,7 @@ fn miss(miss: &NearMiss) -> JsonMiss {
         peer_matches: miss.peer_matches,
         port_matches: miss.port_matches,
         wanted: miss.wanted.clone(),
-        line: miss.source.as_ref().map(|s| s.line),
+        line: miss.source.as_ref().and_then(Source::line),
     }
 }
 

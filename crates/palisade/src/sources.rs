@@ -1,35 +1,112 @@
-//! Reading the manifests that a verb works on, and telling what is wrong with them.
+//! Reading the manifests or the cluster that a verb works on, and telling what is wrong with them.
 
 use anyhow::{Result, bail};
 use clap::Args;
+use palisade_api::{Live, Missing};
 use palisade_manifest::{Diagnostic, Input, Loaded, Options, Severity, Style, render};
 
-use crate::output;
+use crate::{
+    exit::Outcome,
+    live::{self, JsonMissing, Need},
+    output,
+};
 
-/// Where the manifests are, for verbs that take them with `-f`.
+/// Where a verb's objects are: in manifests, in a cluster, or in a cluster with manifests laid over it.
 #[derive(Debug, Args)]
 pub(crate) struct Sources {
-    /// Manifests: a file, a directory with everything below it, or - for standard input; may be repeated
+    /// Manifests: a file, a directory with everything below it, or - for standard input; may be repeated. Without any, the
+    /// cluster of the kubeconfig's current context is asked
     #[arg(short = 'f', long = "file", value_name = "PATH")]
     pub(crate) files: Vec<String>,
     #[command(flatten)]
     pub(crate) reading: Reading,
+    /// Lay the manifests over what is in the cluster; --context and --kubeconfig do it too
+    #[arg(long, requires = "files", help_heading = "Live cluster")]
+    pub(crate) live: bool,
+    #[command(flatten)]
+    pub(crate) cluster: live::Cluster,
+}
+
+/// What a verb works on.
+pub(crate) struct World {
+    /// The objects.
+    pub(crate) loaded: Loaded,
+    /// The namespace of names that have none.
+    pub(crate) namespace: String,
+    /// What the cluster has, if one was asked.
+    pub(crate) live: Option<Live>,
+    /// The kinds without which an answer may be wrong.
+    missing: Vec<Missing>,
+    allow_incomplete: bool,
+}
+
+impl World {
+    /// What could not be read, for programs.
+    pub(crate) fn incomplete(&self) -> Vec<JsonMissing<'_>> {
+        self.missing.iter().map(Into::into).collect()
+    }
+
+    /// How a verb ends: an answer that may be wrong is none, unless the user takes it for one.
+    pub(crate) fn outcome(&self, outcome: Outcome) -> Outcome {
+        if self.missing.is_empty() || self.allow_incomplete { outcome } else { Outcome::Incomplete }
+    }
+
+    /// Where names were looked up, for messages.
+    pub(crate) fn place(&self) -> &'static str {
+        if self.live.is_some() { "cluster" } else { "manifests" }
+    }
 }
 
 impl Sources {
-    /// Reads what was named with `-f`; objects without a namespace go into `namespace`. Warnings not if `quiet`.
+    /// Reads what was named, and says what is wrong with it; warnings not if `quiet`. Names and objects without a namespace
+    /// are in `namespace`, else in that of the context.
     ///
     /// # Errors
-    /// As [`load`], and when nothing was named.
-    pub(crate) fn load(&self, namespace: &str, quiet: bool) -> Result<Loaded> {
-        if self.files.is_empty() {
-            bail!(
-                "no manifests given: say where policies and pods are with -f PATH (a file, a directory, or - for standard input)"
-            );
-        }
-        let options = Options { default_namespace: namespace.to_owned(), ..Options::default() };
-        load(&self.files, &self.reading, &options, quiet)
+    /// As [`load`], and when there is no cluster where one must be asked.
+    pub(crate) fn load(&self, namespace: Option<&str>, quiet: bool, need: Need) -> Result<World> {
+        let overlay = self.live || self.cluster.is_named();
+        let read = if self.files.is_empty() || overlay {
+            Some(self.cluster.read(
+                namespace,
+                "or say where manifests are with -f PATH (a file, a directory, or - for standard input)",
+            )?)
+        } else {
+            None
+        };
+        self.load_with(read, namespace, quiet, need)
     }
+
+    fn load_with(
+        &self,
+        read: Option<Live>,
+        namespace: Option<&str>,
+        quiet: bool,
+        need: Need,
+    ) -> Result<World> {
+        let namespace = match (namespace, &read) {
+            (Some(namespace), _) => namespace.to_owned(),
+            (None, Some(live)) => live.namespace.clone(),
+            (None, None) => "default".to_owned(),
+        };
+        let options = Options { default_namespace: namespace.clone(), ..Options::default() };
+        let loaded = match &read {
+            None => load(&self.files, &self.reading, &options, quiet)?,
+            Some(live) => {
+                let files = inputs(&self.files)?;
+                load_inputs(&over(live, files), "the cluster", &self.reading, &options, quiet)?
+            }
+        };
+        let missing = read.as_ref().map_or(&[][..], |live| &live.missing);
+        live::warn(missing, need);
+        let missing = live::needed(missing, need);
+        let allow_incomplete = self.cluster.allow_incomplete;
+        Ok(World { loaded, namespace, live: read, missing, allow_incomplete })
+    }
+}
+
+/// Manifests over what a cluster has.
+pub(crate) fn over(live: &Live, files: Vec<Input>) -> Vec<Input> {
+    live.inputs().chain(files).collect()
 }
 
 /// How strictly manifests are read.
@@ -48,11 +125,16 @@ pub(crate) struct Reading {
 /// # Errors
 /// When something is broken and the user doesn't want to go on with the rest, or when there is nothing at all.
 pub(crate) fn load(files: &[String], reading: &Reading, options: &Options, quiet: bool) -> Result<Loaded> {
+    load_inputs(&inputs(files)?, &files.join(", "), reading, options, quiet)
+}
+
+/// What `-f` names.
+pub(crate) fn inputs(files: &[String]) -> Result<Vec<Input>> {
     let inputs: Vec<Input> = files.iter().map(|f| Input::of_argument(f)).collect();
     if inputs.iter().filter(|i| **i == Input::Stdin).count() > 1 {
         bail!("standard input (-) is given twice, and can be read once");
     }
-    load_inputs(&inputs, &files.join(", "), reading, options, quiet)
+    Ok(inputs)
 }
 
 /// As [`load`], for inputs that messages call `names`.

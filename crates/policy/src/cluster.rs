@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 pub use crate::labels::Selector;
-use crate::{Family, Labels, Name, Policy, PolicyKey, Protocol};
+use crate::{Family, Labels, Name, Pods, Policy, PolicyKey, Protocol};
 
 /// The label that every namespace carries, with its own name as value (SEMANTICS A13).
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -193,7 +193,7 @@ pub struct Cluster {
     /// Namespaces by name.
     pub namespaces: BTreeMap<Name, Namespace>,
     /// Pods by namespace and name.
-    pub pods: BTreeMap<ObjectKey, Pod>,
+    pub pods: Pods,
     /// Nodes by name.
     pub nodes: BTreeMap<Name, Node>,
     /// Services by namespace and name.
@@ -233,7 +233,7 @@ impl Cluster {
         match change {
             Change::SetNamespace(n) => drop(self.namespaces.insert(n.name.clone(), n)),
             Change::RemoveNamespace(name) => drop(self.namespaces.remove(&name)),
-            Change::SetPod(p) => drop(self.pods.insert(p.key.clone(), p)),
+            Change::SetPod(p) => drop(self.pods.insert(p)),
             Change::RemovePod(key) => drop(self.pods.remove(&key)),
             Change::SetNode(n) => drop(self.nodes.insert(n.name.clone(), n)),
             Change::RemoveNode(name) => drop(self.nodes.remove(&name)),
@@ -272,7 +272,10 @@ impl Cluster {
         let mut out = Vec::new();
         diff(&self.namespaces, &to.namespaces, &mut out, Change::RemoveNamespace, Change::SetNamespace);
         diff(&self.nodes, &to.nodes, &mut out, Change::RemoveNode, Change::SetNode);
-        diff(&self.pods, &to.pods, &mut out, Change::RemovePod, Change::SetPod);
+        let gone = self.pods.keys().filter(|key| !to.pods.contains_key(key));
+        out.extend(gone.cloned().map(Change::RemovePod));
+        let set = to.pods.values().filter(|pod| self.pods.get(&pod.key) != Some(*pod));
+        out.extend(set.cloned().map(Change::SetPod));
         diff(&self.services, &to.services, &mut out, Change::RemoveService, Change::SetService);
         diff(&self.policies, &to.policies, &mut out, Change::RemovePolicy, Change::SetPolicy);
         out

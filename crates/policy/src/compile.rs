@@ -21,7 +21,6 @@
 mod addresses;
 mod classes;
 mod definition;
-mod interner;
 pub mod profile;
 mod ranges;
 mod recorder;
@@ -32,12 +31,18 @@ mod tables;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
-use crate::{Change, Cluster, Delta, Name, Namespace, Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey};
+use crate::{
+    Change, Cluster, Delta, Interner, Name, Namespace, Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey,
+};
 
 use self::{
-    addresses::AddressBook, classes::Classes, interner::Interner, recorder::Recorder, subjects::Subjects,
+    addresses::AddressBook,
+    classes::{Classes, KnownClasses},
+    recorder::Recorder,
+    subjects::Subjects,
     tables::Tables,
 };
 
@@ -117,23 +122,32 @@ impl Compiler {
     pub fn apply_all(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
         let mut dirty = Dirty::default();
         for change in changes {
-            let change = self.interner.share(change);
-            self.note(&change, &mut dirty);
-            self.cluster.apply(change);
+            self.perform(change, &mut dirty);
         }
         self.settle(dirty)
+    }
+
+    /// What gives equal values one place in memory here. Sources that read objects for this compiler intern with it.
+    #[must_use]
+    pub fn interner(&self) -> &Interner {
+        &self.interner
     }
 
     /// The owner of an address among the live pods (G-10). `O(log addresses)`.
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
-        self.book.owner(address, &self.cluster)
+        self.book.owner(address)
     }
 
-    /// Brings the indexes up to date and notes what a change may touch. The cluster still is as before.
-    fn note(&mut self, change: &Change, dirty: &mut Dirty) {
-        match change {
-            Change::SetPod(pod) => self.note_pod(&pod.key, Some(pod), dirty),
+    /// Brings the indexes up to date, notes what a change may touch, and performs it on the cluster.
+    fn perform(&mut self, change: Change, dirty: &mut Dirty) {
+        let change = match change {
+            // One pod for the cluster and the book.
+            Change::SetPod(pod) => return self.set_pod(pod, dirty),
+            Change::SetPolicy(policy) => Change::SetPolicy(self.interner.policy(policy)),
+            other => other,
+        };
+        match &change {
             Change::RemovePod(key) => self.note_pod(key, None, dirty),
             Change::SetNamespace(namespace) => self.note_namespace(&namespace.name, Some(namespace), dirty),
             Change::RemoveNamespace(name) => self.note_namespace(name, None, dirty),
@@ -142,18 +156,25 @@ impl Compiler {
             Change::SetNode(node) => self.note_node(&node.name, Some(node), dirty),
             Change::RemoveNode(name) => self.note_node(name, None, dirty),
             // Services are translated before policies apply.
-            Change::SetService(_) | Change::RemoveService(_) => {}
+            Change::SetPod(_) | Change::SetService(_) | Change::RemoveService(_) => {}
         }
+        self.cluster.apply(change);
     }
 
-    fn note_pod(&mut self, key: &ObjectKey, new: Option<&Pod>, dirty: &mut Dirty) {
-        let old = self.cluster.pods.get(key);
-        if old == new {
+    fn set_pod(&mut self, pod: Pod, dirty: &mut Dirty) {
+        if self.cluster.pods.get(&pod.key) == Some(&pod) {
             return;
         }
+        let pod = Arc::new(self.interner.pod(pod));
+        self.note_pod(&pod.key, Some(&pod), dirty);
+        self.cluster.pods.insert(pod);
+    }
+
+    fn note_pod(&mut self, key: &ObjectKey, new: Option<&Arc<Pod>>, dirty: &mut Dirty) {
+        let old = self.cluster.pods.get_shared(key);
         // Whoever shares an address with the old or the new pod may own it now.
         for address in [old, new].into_iter().flatten().flat_map(|pod| &pod.addresses) {
-            dirty.subjects.extend(self.book.claimants(*address).cloned());
+            dirty.subjects.extend(self.local_claimants(*address).cloned());
             dirty.addresses.insert(*address);
         }
         for pod in old.into_iter().filter(|p| p.is_live()) {
@@ -162,11 +183,16 @@ impl Compiler {
         for pod in new.into_iter().filter(|p| p.is_live()) {
             self.book.claim(pod);
         }
-        let is_local = |pod: &&Pod| pod.node.as_ref() == Some(&self.node);
+        let is_local = |pod: &&Arc<Pod>| pod.node.as_ref() == Some(&self.node);
         if old.filter(is_local).is_some() || new.filter(is_local).is_some() {
-            self.subjects.place(key, new.filter(is_local).is_some_and(Pod::is_live));
+            self.subjects.place(key, new.filter(is_local).is_some_and(|pod| pod.is_live()));
             dirty.subjects.insert(key.clone());
         }
+    }
+
+    /// The pods of this node that report an address: no others have tables.
+    fn local_claimants(&self, address: IpAddr) -> impl Iterator<Item = &ObjectKey> {
+        self.book.claimants(address).map(|pod| &pod.key).filter(|key| self.subjects.is_local(key))
     }
 
     fn note_node(&mut self, name: &Name, new: Option<&Node>, dirty: &mut Dirty) {
@@ -214,7 +240,7 @@ impl Compiler {
             });
         }
         for address in &dirty.addresses {
-            if self.book.owner(*address, &self.cluster).is_none_or(|pod| !self.subjects.is_local(&pod.key)) {
+            if self.book.owner(*address).is_none_or(|pod| !self.subjects.is_local(&pod.key)) {
                 dispatched.extend(crate::Direction::BOTH.map(|direction| (*address, direction, None)));
             }
         }
@@ -223,8 +249,10 @@ impl Compiler {
         }
         // 2. … by which addresses must now be told apart.
         dirty.addresses.extend(self.classes.take_unsettled(&self.cluster, &self.book));
+        let mut known = KnownClasses::default();
         for address in dirty.addresses.iter().copied() {
-            self.classes.settle(address, self.book.holder(address, &self.cluster), |groups, class_of| {
+            let holder = self.book.holder(address, &self.cluster);
+            self.classes.settle(address, holder, &mut known, |groups, class_of| {
                 for group in groups {
                     recorder.set_member(*group, address, class_of);
                 }

@@ -25,9 +25,21 @@ impl Labels {
         self.0.iter().map(|(k, v)| (k, v))
     }
 
-    /// How many clones of this very set exist, this one included.
-    pub(crate) fn holders(&self) -> usize {
+    /// How many clones of this very set exist, this one included: whoever shares sets can tell which are out of use.
+    #[must_use]
+    pub fn holders(&self) -> usize {
         Arc::strong_count(&self.0)
+    }
+
+    /// Where they are in memory: equal for clones of one set, and as long as one of them lives for nothing else.
+    pub(crate) fn place(&self) -> *const () {
+        Arc::as_ptr(&self.0).cast()
+    }
+
+    /// Whether both are clones of one set.
+    #[cfg(test)]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// How many labels there are.
@@ -55,7 +67,8 @@ impl Labels {
     /// A copy that keeps only the keys for which `keep` is true.
     #[must_use]
     pub fn project(&self, mut keep: impl FnMut(&str) -> bool) -> Self {
-        self.iter().filter(|(k, _)| keep(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
+        // Still sorted.
+        Self(self.0.iter().filter(|(k, _)| keep(k)).cloned().collect())
     }
 }
 
@@ -161,6 +174,11 @@ impl Selector {
                 .into_iter()
                 .map(|(k, v)| Requirement { key: k.into(), test: Test::In(BTreeSet::from([v.into()])) }),
         )
+    }
+
+    /// How many clones of this very selector exist, this one included.
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
     }
 
     /// Whether `labels` fulfil every requirement.

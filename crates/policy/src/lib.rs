@@ -14,27 +14,34 @@
 use std::sync::Arc;
 
 pub mod address;
+pub mod address_set;
 pub mod cluster;
 pub mod compile;
 pub mod flow;
+pub mod intern;
 pub mod labels;
 pub mod lookup;
 pub mod near;
 pub mod plan;
+pub mod pods;
 pub mod random;
 pub mod reference;
 pub mod regions;
+pub mod routes;
 pub mod rules;
 pub mod traffic;
 pub mod walk;
 
 pub use address::{Family, IpRange};
+pub use address_set::AddressSet;
 pub use cluster::{
     Change, Cluster, ContainerPort, Namespace, Node, ObjectKey, Phase, Pod, Service, Workload,
 };
 pub use flow::{Decision, Direction, Endpoint, Flow, Side, Verdict};
+pub use intern::Interner;
 pub use labels::{Labels, Selector};
 pub use plan::{Delta, Group, GroupId, NodePlan, Table, TableId};
+pub use pods::Pods;
 pub use rules::{Action, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Rule, Source, Tier};
 pub use traffic::{PortSet, Protocol, Traffic};
 

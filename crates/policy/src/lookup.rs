@@ -13,7 +13,7 @@ use std::{
     str::FromStr,
 };
 
-pub use services::{Backend, NoBackend, PortSpec, backends, service_at};
+pub use services::{Backend, NoBackend, PortSpec, backends, route_backends, service_at};
 use spelling::{MAX_NEAR, near};
 
 use crate::{Cluster, Endpoint, Family, Name, Node, ObjectKey, Phase, Pod, Service, Workload};
@@ -350,7 +350,7 @@ mod tests {
             pod("shop", "alone", None, "10.0.0.6"),
         ];
         for p in pods {
-            c.pods.insert(p.key.clone(), p);
+            c.pods.insert(p);
         }
         let node = Node {
             name: "n1".into(),

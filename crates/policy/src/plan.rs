@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{Direction, Family, IpRange, Protocol, Traffic, Verdict};
+use crate::{AddressSet, Direction, Family, IpRange, Protocol, Traffic, Verdict};
 
 /// Names a table by what it says: for one build of the program the same rules give the same name, on every node and
 /// after every restart. Another compiler may hash differently; then the next start replaces what the last one made.
@@ -44,7 +44,7 @@ display_as_hex!(TableId, GroupId);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Group {
     /// Single addresses of live pods: an exact look-up.
-    Addresses(BTreeSet<IpAddr>),
+    Addresses(AddressSet),
     /// Ranges from CIDRs, sorted, disjoint. Fixed by the group's name: a group never changes its ranges.
     Ranges(Vec<IpRange>),
 }
@@ -150,8 +150,8 @@ impl NodePlan {
             match (self.groups.get(id), group) {
                 (Some(Group::Addresses(old)), Group::Addresses(new)) => {
                     let change = MemberChanges {
-                        added: new.difference(old).copied().collect(),
-                        removed: old.difference(new).copied().collect(),
+                        added: new.difference(old).collect(),
+                        removed: old.difference(new).collect(),
                     };
                     if !change.is_empty() {
                         delta.members.insert(*id, change);
@@ -194,7 +194,7 @@ impl NodePlan {
         self.groups
             .values()
             .map(|g| match g {
-                Group::Addresses(set) => set.iter().filter(|a| Family::of(**a) == family).count(),
+                Group::Addresses(set) => set.len_of(family),
                 Group::Ranges(ranges) => ranges.iter().filter(|r| Family::of(r.first) == family).count(),
             })
             .sum()

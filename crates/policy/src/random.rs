@@ -145,7 +145,7 @@ pub fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
     }
     for index in 0..rng.usize(shape.pods.clone()) {
         let pod = pod::pod(rng, shape.style, &cluster, index);
-        cluster.pods.insert(pod.key.clone(), pod);
+        cluster.pods.insert(pod);
     }
     for index in 0..rng.usize(shape.policies.clone()) {
         let policy = policy::policy(rng, shape.style, &cluster, index);

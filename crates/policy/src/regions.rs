@@ -259,7 +259,7 @@ mod tests {
         let mut cluster = Cluster::default();
         cluster.policies.insert(policy.key.clone(), Arc::new(policy));
         let pod = subject();
-        cluster.pods.insert(pod.key.clone(), pod);
+        cluster.pods.insert(pod);
         cluster
     }
 

@@ -11,7 +11,8 @@ use crate::{Direction, Labels, Name, Protocol, Selector};
 /// Where something stands in the user's files. Lines and columns count from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source {
-    /// The file as the user named it; `-` for standard input.
+    /// The file as the user named it; `-` for standard input. For an object of a live cluster, what kubectl calls it and
+    /// the field, as in `networkpolicy/shop/web spec.ingress[0]`, with line and column 0.
     pub file: Name,
     /// The line.
     pub line: u32,
@@ -19,9 +20,38 @@ pub struct Source {
     pub column: u32,
 }
 
+impl Source {
+    /// A place in an object of a live cluster: what kubectl calls the object, such as `networkpolicy/shop/web`, and the
+    /// field, empty for the object itself.
+    #[must_use]
+    pub fn live(object: &str, field: &str) -> Self {
+        let file = if field.is_empty() { object.into() } else { format!("{object} {field}").into() };
+        Self { file, line: 0, column: 0 }
+    }
+
+    /// The line; `None` where there is no file.
+    #[must_use]
+    pub fn line(&self) -> Option<u32> {
+        Some(self.line).filter(|line| *line > 0)
+    }
+
+    /// Where in its object or file: `line 15`, `spec.ingress[0]`.
+    #[must_use]
+    pub fn within(&self) -> String {
+        match self.line() {
+            Some(line) => format!("line {line}"),
+            None => self.file.split_once(' ').map_or(&*self.file, |(_, field)| field).to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Source {
+    /// `file:line`, or the file alone where there are no lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        match self.line() {
+            Some(line) => write!(f, "{}:{line}", self.file),
+            None => f.write_str(&self.file),
+        }
     }
 }
 

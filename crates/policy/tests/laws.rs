@@ -311,7 +311,7 @@ fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), St
             }
         }
         if let Group::Addresses(members) = group
-            && let Some(stranger) = members.iter().find(|a| cluster.pod_at(**a).is_none())
+            && let Some(stranger) = members.iter().find(|a| cluster.pod_at(*a).is_none())
         {
             return Err(format!("group {id} holds {stranger}, which no live pod has"));
         }
@@ -322,7 +322,7 @@ fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), St
             let Some(Group::Addresses(members)) = plan.groups.get(group) else {
                 return Err(format!("exact group {group} of table {id} holds no addresses"));
             };
-            if let Some(twice) = members.iter().find(|a| !seen.insert(**a)) {
+            if let Some(twice) = members.iter().find(|a| !seen.insert(*a)) {
                 return Err(format!("{twice} is in two exact groups of table {id}"));
             }
         }

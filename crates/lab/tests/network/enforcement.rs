@@ -10,7 +10,13 @@ use std::{
 
 use libtest_mimic::Failed;
 use palisade_lab::{Lab, Options, Place, Sandbox, agent::palisade};
-use palisade_policy::{Change, Cluster, Labels, Namespace, Pod, PolicyKey, Protocol, cluster::TargetPort};
+use palisade_nft::{
+    Hook,
+    drops::{Event, Headers, Reader, Transport},
+};
+use palisade_policy::{
+    Change, Cluster, Direction, Labels, Namespace, Pod, PolicyKey, Protocol, cluster::TargetPort,
+};
 
 use crate::{build, clusters::*, ensure, must_agree, probe_all, topology::nothing};
 
@@ -20,6 +26,8 @@ pub(crate) const TESTS: &[crate::Test] = &[
     ("enforcement::a_lab_without_enforcement_is_found_out", found_out),
     ("enforcement::changes_touch_nothing_that_both_sides_agree_on", undisturbed),
     ("enforcement::what_a_change_denies_is_cut_and_what_it_allows_again_goes_on", cut),
+    ("enforcement::denied_packets_are_told", |s| told(s, false)),
+    ("enforcement::denied_packets_are_told_on_bridges", |s| told(s, true)),
 ];
 
 fn guarded() -> Cluster {
@@ -163,3 +171,42 @@ fn cut(sandbox: &Sandbox) -> Result<(), Failed> {
     lab.update(&open).map_err(|e| crate::chain(&e))?;
     ensure(answered(), || "an allowed conversation stays cut".into())
 }
+
+/// A node hears of every packet that it denies, in both families and directions, from pods of its own and of others.
+fn told(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
+    let lab = build(sandbox, &guarded(), &Options { bridged, ..Options::default() }, palisade())?;
+    let pods = &lab.layout().pods;
+    // `b` lets nobody but `a` in; `d` may go to `c` alone.
+    for (node, from, to, direction) in [
+        ("n1", "c", "b", Direction::Ingress),
+        ("n2", "d", "c-node", Direction::Egress),
+        ("n2", "d", "a", Direction::Egress),
+    ] {
+        let mut reader =
+            lab.run_in(&Place::Node(node.into()), || Reader::open(GROUP))?.map_err(|e| crate::chain(&e))?;
+        let targets = match to {
+            "c-node" => lab.layout().nodes["n1"].clone(),
+            pod => pods[&key(pod)].addresses.to_vec(),
+        };
+        ensure(targets.len() == 2, || "both families".into())?;
+        for target in targets {
+            let sent = lab.run_in(&Place::Pod(key(from)), || -> io::Result<SocketAddr> {
+                let socket = UdpSocket::bind(if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+                socket.connect((target, 5353))?;
+                socket.send(b"x")?;
+                socket.local_addr()
+            })??;
+            ensure(reader.wait(Duration::from_secs(10))?, || format!("{from} to {target}: nothing is told"))?;
+            let Some(Event::Dropped(drop)) = reader.read()? else { return Err("no drop is told".into()) };
+            let transport = Transport::Ports { source: sent.port(), destination: 5353 };
+            let (source, protocol) = (sent.ip(), Protocol::Udp);
+            let headers = Headers { source, destination: target, protocol, transport };
+            ensure(drop.headers == headers && drop.direction == direction, || format!("{drop:?}"))?;
+            ensure(drop.hook == Some(Hook::Forward) && drop.outgoing.is_some(), || format!("{drop:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The agent's own.
+const GROUP: u16 = 9043;

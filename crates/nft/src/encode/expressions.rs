@@ -114,6 +114,11 @@ fn write(out: &mut Attributes, expression: &Expression) {
                 d.number(2, CT_LABELS).number(4, REGISTER);
             });
         }
+        Expression::Limit { rate, burst } => kernel_expression(out, "limit", |d| {
+            // NFTA_LIMIT_RATE, _UNIT (a second), _BURST, _TYPE (NFT_LIMIT_PKTS), _FLAGS
+            d.put(1, &rate.to_be_bytes()).put(2, &1u64.to_be_bytes());
+            d.number(3, *burst).number(4, 0).number(5, 0);
+        }),
         Expression::Log(group, prefix) => kernel_expression(out, "log", |d| {
             d.put(1, &group.to_be_bytes()).text(2, prefix);
         }),

@@ -1,6 +1,6 @@
 //! nf_tables messages. Numbers are those of `linux/netfilter/nfnetlink.h` and `nf_tables.h`.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use palisade_policy::{Family, address};
 use sha2::{Digest, Sha256};
@@ -127,6 +127,13 @@ pub(crate) fn finish(out: Attributes) -> Vec<u8> {
     bytes
 }
 
+/// The kernel expressions of a rule, as a list of attributes.
+pub(crate) fn rule_expressions(rule: &Rule) -> Vec<u8> {
+    let mut out = Attributes::default();
+    expressions::rule(&mut out, rule);
+    out.into_bytes()
+}
+
 /// A short digest of what rules say: chains are named by it. Stable as long as the encoding of the rules is.
 pub(crate) fn rules_digest(rules: &[Rule]) -> [u8; 8] {
     let mut hash = Sha256::new();
@@ -209,13 +216,17 @@ fn create_set(out: &mut Attributes, set: &Set) {
     out.put(13, &data);
 }
 
-fn user_data(kind: u8, text: &str) -> Vec<u8> {
-    let mut text = text.to_owned();
-    if text.len() > LONGEST_COMMENT {
-        let end = (0..=LONGEST_COMMENT - 3).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-        text.push_str("...");
+/// A comment as the kernel gets it.
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+    if text.len() <= LONGEST_COMMENT {
+        return text.into();
     }
+    let end = (0..=LONGEST_COMMENT - 3).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}...", &text[..end]).into()
+}
+
+fn user_data(kind: u8, text: &str) -> Vec<u8> {
+    let text = shortened(text);
     let mut out = vec![kind, text.len() as u8 + 1];
     out.extend_from_slice(text.as_bytes());
     out.push(0);

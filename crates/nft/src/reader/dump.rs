@@ -83,6 +83,21 @@ impl Ruleset {
         Err(Error::NeverQuiet(ATTEMPTS))
     }
 
+    /// All rules of the table, each with the name of its chain; none if there is no table. Not a picture of one moment:
+    /// rules may change while they are listed.
+    pub(crate) fn rules(kernel: &mut Kernel) -> Result<Vec<(String, Vec<Operation>)>, Error> {
+        let replies = match kernel.dump_tables(GETRULE, &[(1, TABLE)]) {
+            Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Vec::new(),
+            other => other?,
+        };
+        let rule = |reply: &Vec<u8>| {
+            let a = Attributes(reply);
+            (a.text(1).as_deref() == Some(TABLE)).then_some(())?;
+            Some((a.text(2)?, a.nested(4).map(operations).unwrap_or_default()))
+        };
+        Ok(replies.iter().filter_map(rule).collect())
+    }
+
     fn read_once(kernel: &mut Kernel) -> Result<Option<Self>, Error> {
         let tables = kernel.dump_tables(GETTABLE, &[])?;
         let Some(table) = tables.iter().find(|t| Attributes(t).text(1).as_deref() == Some(TABLE)) else {

@@ -228,7 +228,8 @@ impl Run<'_> {
                     have.iter().zip(mask).zip(xor).map(|((byte, mask), xor)| (byte & mask) ^ xor).collect();
                 self.registers.store(*register, &value)?;
             }
-            Operation::Counter { .. } => {}
+            // The first packet after a rest passes any limit.
+            Operation::Counter { .. } | Operation::Limit { inverted: false, .. } => {}
             Operation::Log { prefix, .. } => self.judgement.logged = Some(prefix.clone()),
             other => return Err(format!("unexpected {other:?}")),
         }

@@ -1,9 +1,11 @@
 //! Kernel expressions of a rule.
 
+use std::fmt;
+
 use super::attributes::Attributes;
 
 /// Where a verdict leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// The packet passes this hook.
     Accept,
@@ -43,14 +45,66 @@ pub enum Operation {
     Immediate { register: u32, value: Vec<u8> },
     /// `counter`, with packets and bytes so far.
     Counter { packets: u64, bytes: u64 },
+    /// `limit`, of packets in so many seconds.
+    Limit { rate: u64, seconds: u64, burst: u32, inverted: bool },
     /// `log`.
     Log { group: Option<u16>, prefix: String },
     /// Anything that we never send.
     Unknown(String),
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
+            Self::Return => f.write_str("return"),
+            Self::Jump(chain) => write!(f, "jump {chain}"),
+            Self::Goto(chain) => write!(f, "goto {chain}"),
+            Self::Other(code) => write!(f, "verdict {code}"),
+        }
+    }
+}
+
+/// Close to what `nft --debug=netlink` prints.
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        match self {
+            Self::Meta { key, .. } => write!(f, "meta key {key}"),
+            Self::Ct { key, .. } => write!(f, "ct key {key}"),
+            Self::CtSet { key, .. } => write!(f, "ct key {key} set"),
+            Self::Payload { base, offset, length, .. } => {
+                write!(f, "payload {length} bytes at {base}+{offset}")
+            }
+            Self::Compare { operator, value, .. } => {
+                let sign = ["==", "!=", "<", "<=", ">", ">="].get(*operator as usize).unwrap_or(&"?");
+                write!(f, "{sign} 0x{}", hex(value))
+            }
+            Self::Bitwise { mask, xor, .. } => write!(f, "& 0x{} ^ 0x{}", hex(mask), hex(xor)),
+            Self::Lookup { set, into, inverted, .. } => {
+                let (not, map) =
+                    (if *inverted { "not " } else { "" }, if into.is_some() { "map " } else { "" });
+                write!(f, "{not}in {map}{set}")
+            }
+            Self::Verdict(target) => write!(f, "{target}"),
+            Self::Immediate { value, .. } => write!(f, "value 0x{}", hex(value)),
+            Self::Counter { .. } => f.write_str("counter"),
+            Self::Limit { rate, seconds, burst, inverted } => {
+                let over = if *inverted { "over " } else { "" };
+                write!(f, "limit {over}{rate} in {seconds} s burst {burst}")
+            }
+            Self::Log { group, prefix } => {
+                write!(f, "log {prefix:?}")?;
+                group.map_or(Ok(()), |group| write!(f, " group {group}"))
+            }
+            Self::Unknown(name) => f.write_str(name),
+        }
+    }
+}
+
 /// Reads the list of expressions of a rule.
-pub(super) fn operations(list: Attributes<'_>) -> Vec<Operation> {
+pub(crate) fn operations(list: Attributes<'_>) -> Vec<Operation> {
     list.map(|(_, element)| {
         let element = Attributes(element);
         let name = element.text(1).unwrap_or_default();
@@ -97,7 +151,18 @@ fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
                 None => Operation::Immediate { register: data.number(1)?, value: content.get(1)?.to_vec() },
             }
         }
-        "counter" => Operation::Counter { bytes: be64(data.get(1)?)?, packets: be64(data.get(2)?)? },
+        // One that is to be made has no numbers yet.
+        "counter" => Operation::Counter {
+            bytes: data.get(1).and_then(be64).unwrap_or(0),
+            packets: data.get(2).and_then(be64).unwrap_or(0),
+        },
+        // NFTA_LIMIT_TYPE 0: packets, not bytes.
+        "limit" if data.number(4).unwrap_or(0) == 0 => Operation::Limit {
+            rate: be64(data.get(1)?)?,
+            seconds: be64(data.get(2)?)?,
+            burst: data.number(3)?,
+            inverted: data.number(5).unwrap_or(0) & 1 == 1,
+        },
         "log" => Operation::Log {
             group: data.get(1).and_then(|g| Some(u16::from_be_bytes(g.get(..2)?.try_into().ok()?))),
             prefix: data.text(2).unwrap_or_default(),

@@ -14,3 +14,4 @@ pub use expressions::{Operation, Target};
 
 pub(crate) use attributes::{Attributes, text};
 pub(crate) use dump::address;
+pub(crate) use expressions::operations;

@@ -119,12 +119,11 @@ fn pointed() {
     let members: BTreeSet<IpAddr> = (1..=9u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
     let mut plan = isolated([10, 0, 0, 1].into());
     let group = GroupId([7; 10]);
-    plan.groups.insert(group, Group::Addresses(members.clone()));
+    plan.groups.insert(group, Group::Addresses(members.iter().copied().collect()));
     plan.tables.get_mut(&TableId([1; 10])).unwrap().exact.insert(group, Traffic::all());
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     let mut others = plan.clone();
-    let without: BTreeSet<IpAddr> =
-        members.iter().copied().filter(|a| *a != IpAddr::from([10, 0, 0, 5])).collect();
+    let without = members.iter().copied().filter(|a| *a != IpAddr::from([10, 0, 0, 5])).collect();
     others.groups.insert(group, Group::Addresses(without));
     Enforcer::start(Kernel::open().unwrap(), &others).unwrap();
     let change = MemberChanges { removed: members, ..MemberChanges::default() };

@@ -38,7 +38,8 @@ fn nft_lists_every_shape() {
             "ip6 saddr . ip6 daddr @self6 accept",
             "ip saddr vmap @egress4",
             "ip6 daddr vmap @ingress6",
-            "log prefix \"palisade ",
+            "limit rate 200/second burst 500 packets log prefix \"palisade ",
+            "counter packets 0 bytes 0 drop",
             "goto row_",
             " : jump row_egress_",
         ] {
@@ -53,7 +54,7 @@ fn nft_lists_every_shape() {
     }
 }
 
-fn list() -> String {
+pub(crate) fn list() -> String {
     let output = Command::new("nft").args(["list", "ruleset"]).output();
     let output = output.expect("the nft program (package nftables) is needed as a second reader");
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -7,6 +7,8 @@
 
 mod agreement;
 mod connections;
+mod drift;
+mod drops;
 mod entries;
 mod faults;
 mod hairpin;
@@ -18,6 +20,8 @@ mod sandbox;
 mod scripted;
 mod shapes;
 mod staging;
+mod text;
+mod verify;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -30,6 +34,8 @@ fn main() {
     let tests: Vec<Trial> = [
         agreement::trials(),
         connections::trials(),
+        drift::trials(),
+        drops::trials(),
         faults::trials(),
         hairpin::trials(),
         listing::trials(),
@@ -37,6 +43,8 @@ fn main() {
         revocation::trials(),
         shapes::trials(),
         staging::trials(),
+        text::trials(),
+        verify::trials(),
     ]
     .into_iter()
     .flatten()

@@ -193,8 +193,7 @@ impl World {
             };
             for (class, row) in &spec.classes {
                 let id = GroupId([*class as u8, 0xc1, 0, 0, 0, 0, 0, 0, 0, 0]);
-                let members: BTreeSet<IpAddr> =
-                    self.class_of.iter().filter(|(_, c)| *c == class).map(|(a, _)| *a).collect();
+                let members = self.class_of.iter().filter(|(_, c)| *c == class).map(|(a, _)| *a).collect();
                 plan.groups.insert(id, Group::Addresses(members));
                 table.exact.insert(id, row.clone());
             }

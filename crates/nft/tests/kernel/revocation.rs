@@ -158,6 +158,15 @@ pub(crate) fn dial(from: IpAddr, to: SocketAddr, patience: Duration) -> std::io:
     }
 }
 
+/// Gives the loopback device one more IPv6 address, at once (`IFA_F_NODAD`).
+pub(crate) fn address_on_loopback(address: std::net::Ipv6Addr) {
+    // RTM_NEWADDR with NLM_F_REQUEST, ACK, CREATE; then ifaddrmsg and IFA_LOCAL.
+    let mut message = vec![44, 0, 0, 0, 20, 0, 5, 4, 0, 0, 0, 0, 0, 0, 0, 0, 10, 128, 2, 0, 1, 0, 0, 0];
+    message.extend([20, 0, 2, 0]);
+    message.extend(address.octets());
+    ask_route(&message);
+}
+
 pub(crate) fn loopback_up() {
     // RTM_NEWLINK for link 1 with IFF_UP to set.
     let mut message = vec![0u8; 32];
@@ -167,9 +176,13 @@ pub(crate) fn loopback_up() {
     message[20] = 1;
     message[24] = 1;
     message[28] = 1;
+    ask_route(&message);
+}
+
+fn ask_route(message: &[u8]) {
     let mut socket = Socket::new(NETLINK_ROUTE).unwrap();
     socket.bind_auto().unwrap();
-    socket.send_to(&message, &netlink_sys::SocketAddr::new(0, 0), 0).unwrap();
+    socket.send_to(message, &netlink_sys::SocketAddr::new(0, 0), 0).unwrap();
     let (answer, _) = socket.recv_from_full().unwrap();
-    assert_eq!(answer[16..20], [0; 4], "loopback up");
+    assert_eq!(answer[16..20], [0; 4], "done");
 }

@@ -101,6 +101,10 @@ impl Transport for Scripted {
         }
     }
 
+    fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
     fn largest(&self) -> usize {
         self.script.lock().unwrap().largest.unwrap_or_else(|| self.socket.largest())
     }

@@ -1,10 +1,6 @@
 //! Edges of what a plan can hold, and what a packet's way through it costs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use libtest_mimic::Trial;
 use palisade_nft::{
@@ -12,8 +8,8 @@ use palisade_nft::{
     reader::{Judgement, Packet, Ruleset, State},
 };
 use palisade_policy::{
-    Direction, Family, Group, GroupId, IpRange, NodePlan, PortSet, Protocol, Table, TableId, Traffic,
-    Verdict, address::from_number,
+    AddressSet, Direction, Family, Group, GroupId, IpRange, NodePlan, PortSet, Protocol, Table, TableId,
+    Traffic, Verdict, address::from_number,
 };
 
 use crate::sandbox::trial;
@@ -240,7 +236,7 @@ fn port_sets() {
 }
 
 fn first_of_a_family() {
-    let first = plan(vec![(Group::Addresses(BTreeSet::new()), http())], Vec::new(), Traffic::none());
+    let first = plan(vec![(Group::Addresses(AddressSet::default()), http())], Vec::new(), Traffic::none());
     let (mut enforcer, _) = start(&first);
     for peer in ["fd00::7", "10.0.0.7"] {
         let mut next = enforcer.programmed().clone();

@@ -12,8 +12,8 @@ use palisade_nft::{
     reader::{Packet, Ruleset, State},
 };
 use palisade_policy::{
-    Delta, Direction, Family, Group, GroupId, NodePlan, PortSet, Protocol, Table, TableId, Traffic, Verdict,
-    plan::MemberChanges,
+    AddressSet, Delta, Direction, Family, Group, GroupId, NodePlan, PortSet, Protocol, Table, TableId,
+    Traffic, Verdict, plan::MemberChanges,
 };
 
 use crate::{
@@ -47,7 +47,7 @@ fn hundred_thousand() {
         })
         .collect();
     let row = Traffic::of(Protocol::Tcp, PortSet::range(80, 80));
-    plan.groups.insert(group, Group::Addresses(members.clone()));
+    plan.groups.insert(group, Group::Addresses(members.iter().copied().collect()));
     plan.tables.insert(table, table_of(&[(group, row)], Traffic::none()));
     let local: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
     plan.ingress = local.iter().map(|a| (*a, table)).collect();
@@ -198,7 +198,7 @@ fn moves() {
         tables: BTreeMap::from([(table, table_of(&rows, Traffic::all()))]),
         groups: BTreeMap::from([
             (a, Group::Addresses([pods[1], pods[2]].into())),
-            (b, Group::Addresses(BTreeSet::new())),
+            (b, Group::Addresses(AddressSet::default())),
         ]),
         ..NodePlan::default()
     };
@@ -235,6 +235,6 @@ fn moves() {
     script.lock().unwrap().after_batch = None;
     // A pod that only comes or only goes takes one.
     let mut last = new.clone();
-    last.groups.insert(a, Group::Addresses(BTreeSet::new()));
+    last.groups.insert(a, Group::Addresses(AddressSet::default()));
     assert_eq!(enforcer.commit(&new.delta_to(&last)).unwrap().transactions, 1);
 }

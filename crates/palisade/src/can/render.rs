@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::answer::{Answer, Call, Group, who};
 use crate::{
+    live::JsonMissing,
     output::{Style, styled},
     reasons::{self, JsonSide, families_text, port_text, verdict_word},
     words::range_text,
@@ -154,6 +155,8 @@ struct JsonAnswer<'a> {
     destination: &'a str,
     differs_by: Vec<&'static str>,
     answers: Vec<JsonGroup>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    incomplete: &'a [JsonMissing<'a>],
 }
 
 #[derive(Serialize)]
@@ -218,7 +221,7 @@ impl From<&Endpoint> for JsonEnd {
 }
 
 /// The answer for machines.
-pub(crate) fn json(answer: &Answer) -> serde_json::Result<String> {
+pub(crate) fn json(answer: &Answer, incomplete: &[JsonMissing<'_>]) -> serde_json::Result<String> {
     let group = |g: &Group| JsonGroup {
         verdict: verdict_word(g.decision.verdict()),
         on: g.calls.iter().map(Into::into).collect(),
@@ -242,6 +245,7 @@ pub(crate) fn json(answer: &Answer) -> serde_json::Result<String> {
         destination: &answer.destination,
         differs_by: answer.differs.iter().map(|d| d.word()).collect(),
         answers: answer.groups.iter().map(group).collect(),
+        incomplete,
     })?;
     out.push('\n');
     Ok(out)

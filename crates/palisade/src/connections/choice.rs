@@ -5,7 +5,10 @@ use ipnet::IpNet;
 use palisade_analysis::connections::Filter;
 use palisade_policy::{Cluster, Direction, Endpoint, Family, IpRange, PortSet, Protocol, Traffic, regions};
 
-use crate::can::{Spec, Who, question};
+use crate::{
+    can::{Spec, Who, question},
+    ends::CONTROLLER,
+};
 
 /// What any of `words` chooses. Names without a namespace are looked up in `namespace`.
 pub(crate) fn filter(cluster: &Cluster, words: &[String], namespace: &str) -> Result<Filter> {
@@ -24,6 +27,10 @@ fn add(cluster: &Cluster, word: &str, namespace: &str, filter: &mut Filter) -> R
             bail!("there is no namespace `{name}` in the manifests");
         };
         filter.namespaces.insert(name.clone());
+        return Ok(());
+    }
+    if word == CONTROLLER {
+        filter.controller = true;
         return Ok(());
     }
     if let Ok(net) = word.parse::<IpNet>() {

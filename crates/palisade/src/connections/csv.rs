@@ -22,7 +22,7 @@ pub(crate) fn csv(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
         .map(|end| {
             let namespace = end.endpoint.namespace().map_or("", |n| n);
             let file = end.at.map_or("", |s: &Source| &s.file);
-            let line = end.at.map_or_else(String::new, |s| s.line.to_string());
+            let line = end.at.and_then(Source::line).map_or_else(String::new, |line| line.to_string());
             let fields = [&*end.id, namespace, file].map(escape::csv).join(",");
             format!("{fields},{line}")
         })

@@ -40,7 +40,7 @@ pub(crate) fn page(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
             ids[edge.from],
             ids[edge.to],
             escape::markup(&traffic),
-            places[edge.from],
+            report.through(&edge).map_or_else(|| places[edge.from].clone(), |routes| markup(&routes)),
             places[edge.to]
         )?;
     }

@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 
-use palisade_analysis::Edge;
+use palisade_analysis::{Edge, entrances::Blocked};
 use serde::{Serialize, Serializer};
 
 use super::report::Report;
 use crate::{
-    ends::{End, JsonEnd},
+    ends::{End, JsonEnd, JsonObject},
+    live::JsonMissing,
     words::{JsonTraffic, family_words},
 };
 
@@ -23,6 +24,20 @@ struct Document<'a> {
     ends: Ends<'a>,
     connections: Edges<'a>,
     bystanders: Vec<Bystander<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<JsonBlocked<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    incomplete: Vec<JsonMissing<'a>>,
+}
+
+/// What routes ask for and policies deny.
+#[derive(Serialize)]
+struct JsonBlocked<'a> {
+    to: &'a str,
+    families: Vec<String>,
+    #[serde(flatten)]
+    traffic: JsonTraffic,
+    through: Vec<JsonObject<'a>>,
 }
 
 /// The ends, written one by one.
@@ -55,6 +70,8 @@ struct Connection<'a> {
     #[serde(flatten)]
     traffic: JsonTraffic,
     exact: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    through: Vec<JsonObject<'a>>,
 }
 
 impl<'a> Connection<'a> {
@@ -65,6 +82,7 @@ impl<'a> Connection<'a> {
             families: family_words(edge.families),
             traffic: edge.traffic.into(),
             exact: edge.exact,
+            through: edge.through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
         }
     }
 }
@@ -78,13 +96,19 @@ struct Bystander<'a> {
     node: Option<&'a str>,
 }
 
-fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
+fn document<'a>(report: &'a Report<'a>, incomplete: Vec<JsonMissing<'a>>) -> Document<'a> {
     let bystander = |b: &'a palisade_analysis::connections::Bystander| Bystander {
         namespace: &b.pod.namespace,
         pod: &b.pod.name,
         workload_kind: &b.workload_kind,
         workload: &b.workload_name,
         node: b.host_network_of.as_deref(),
+    };
+    let blocked = |b: &'a Blocked| JsonBlocked {
+        to: report.id(b.to),
+        families: family_words(b.families),
+        traffic: (&b.traffic).into(),
+        through: b.through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
     };
     Document {
         schema: SCHEMA,
@@ -94,16 +118,26 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
         ends: Ends(report, report.shown().any),
         connections: Edges(report),
         bystanders: report.answer.bystanders().iter().map(bystander).collect(),
+        blocked: report.blocked().map(blocked).collect(),
+        incomplete,
     }
 }
 
 /// As JSON.
-pub(crate) fn json(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &document(report))?;
+pub(crate) fn json(
+    report: &Report<'_>,
+    incomplete: Vec<JsonMissing<'_>>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &document(report, incomplete))?;
     writeln!(out)
 }
 
 /// The same as YAML.
-pub(crate) fn yaml(report: &Report<'_>, mut out: &mut dyn Write) -> io::Result<()> {
-    serde_saphyr::to_io_writer(&mut out, &document(report)).map_err(io::Error::other)
+pub(crate) fn yaml(
+    report: &Report<'_>,
+    incomplete: Vec<JsonMissing<'_>>,
+    mut out: &mut dyn Write,
+) -> io::Result<()> {
+    serde_saphyr::to_io_writer(&mut out, &document(report, incomplete)).map_err(io::Error::other)
 }

@@ -1,11 +1,12 @@
 //! What every form of the answer shows: the ends with their names, and the edges between them.
 
-use palisade_analysis::{Connections, Edge, Endpoint, Families, Options};
+use palisade_analysis::{Connections, Edge, Endpoint, Families, Options, entrances::Blocked};
 use palisade_manifest::Loaded;
 use palisade_policy::{Family, Traffic};
 
 use crate::{
     ends::{self, End},
+    entrances,
     words::{Shown, family_words},
 };
 
@@ -57,22 +58,28 @@ impl<'a> Report<'a> {
     }
 
     fn is_wanted(&self, edge: &Edge<'_>) -> bool {
+        self.is_inside(edge.from) || self.is_inside(edge.to)
+    }
+
+    /// Whether an end has pods in the namespace that was asked for, if one was.
+    fn is_inside(&self, end: usize) -> bool {
         let Some(namespace) = self.namespace else { return true };
-        let inside = |end: usize| match self.ends[end].endpoint {
+        match self.ends[end].endpoint {
             Endpoint::Class(all) => all.iter().any(|w| &*w.namespace == namespace),
             endpoint => endpoint.namespace().is_some_and(|n| &**n == namespace),
-        };
-        inside(edge.from) || inside(edge.to)
+        }
+    }
+
+    /// What routes ask for and policies deny, of ends in the namespace that was asked for.
+    pub(crate) fn blocked(&self) -> impl Iterator<Item = &Blocked> {
+        self.answer.blocked().iter().filter(|b| self.is_inside(b.to))
     }
 
     /// The ends to show: as callers, as called, and either way. Without a filter all that could be.
     pub(crate) fn shown(&self) -> ShownEnds {
         let mut callers = vec![!self.filtered; self.ends.len()];
-        let mut called: Vec<bool> = self
-            .ends
-            .iter()
-            .map(|end| !self.filtered && !matches!(end.endpoint, Endpoint::OwnNode(_)))
-            .collect();
+        let mut called: Vec<bool> =
+            self.ends.iter().map(|end| !self.filtered && is_called(end.endpoint)).collect();
         if self.filtered {
             for edge in self.edges() {
                 callers[edge.from] = true;
@@ -103,6 +110,11 @@ impl<'a> Report<'a> {
         out
     }
 
+    /// The routes that lead to an edge, with their places; `None` if it isn't one of the controller.
+    pub(crate) fn through(&self, edge: &Edge<'_>) -> Option<String> {
+        (!edge.through.is_empty()).then(|| entrances::routes(edge.through, &self.loaded.routes))
+    }
+
     /// What the edges are.
     pub(crate) fn title(&self) -> &'static str {
         if self.denied { "Denied connections" } else { "Allowed connections" }
@@ -114,6 +126,11 @@ pub(crate) struct ShownEnds {
     pub(crate) callers: Vec<usize>,
     pub(crate) called: Vec<usize>,
     pub(crate) any: Vec<usize>,
+}
+
+/// Whether connections to such an end are listed.
+fn is_called(end: &Endpoint) -> bool {
+    !matches!(end, Endpoint::OwnNode(_) | Endpoint::IngressController(_))
 }
 
 fn is_port_0_alone(traffic: &Traffic) -> bool {

@@ -35,7 +35,11 @@ pub(crate) fn text(report: &Report<'_>, wide: bool, out: &mut dyn Write) -> io::
     }
     let ports = width(&mut report.edges().map(|e| Shown::of(e.traffic).text().len()), "PORTS");
     let places: Vec<String> = report.ends.iter().map(|e| escape::plain(&place(e.at)).into_owned()).collect();
-    let from_place = width(&mut report.edges().map(|e| places[e.from].chars().count()), "FROM AT");
+    let from_at = |edge: &Edge<'_>| match report.through(edge) {
+        Some(routes) => escape::plain(&routes).into_owned(),
+        None => places[edge.from].clone(),
+    };
+    let from_place = width(&mut report.edges().map(|e| from_at(&e).chars().count()), "FROM AT");
     let row = |out: &mut dyn Write, cells: [&str; 7]| {
         let [a, b, c, d, e, f, g] = cells;
         let line = format!(
@@ -48,8 +52,8 @@ pub(crate) fn text(report: &Report<'_>, wide: bool, out: &mut dyn Write) -> io::
     for edge in report.edges() {
         let (traffic, families) = (Shown::of(edge.traffic).text(), families(&edge));
         let pairs = if edge.exact { "all pods" } else { "some pods" };
-        let (from_at, to_at) = (&places[edge.from], &places[edge.to]);
-        row(out, [&ids[edge.from], &ids[edge.to], &traffic, &families, pairs, from_at, to_at])?;
+        let (from_at, to_at) = (from_at(&edge), &places[edge.to]);
+        row(out, [&ids[edge.from], &ids[edge.to], &traffic, &families, pairs, &from_at, to_at])?;
     }
     Ok(())
 }

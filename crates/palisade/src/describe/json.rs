@@ -11,6 +11,8 @@ use serde::Serialize;
 use super::text::wanted;
 use crate::{
     ends::{self, JsonEnd, JsonObject},
+    live::JsonMissing,
+    sources::World,
     words::{JsonTraffic, family_words},
 };
 
@@ -21,6 +23,8 @@ const SCHEMA: &str = "palisade.describe/v1";
 struct Document<'a> {
     schema: &'static str,
     parts: Vec<JsonPart<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    incomplete: Vec<JsonMissing<'a>>,
 }
 
 #[derive(Serialize)]
@@ -35,6 +39,8 @@ struct JsonSide<'a> {
     isolated: bool,
     policies: Vec<JsonPolicy<'a>>,
     peers: Vec<JsonPeer<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<JsonForwarding<'a>>,
     exposure: Exposure,
 }
 
@@ -59,6 +65,16 @@ struct JsonPeer<'a> {
     end: JsonEnd<'a>,
     families: Vec<String>,
     traffic: JsonTraffic,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    through: Vec<JsonObject<'a>>,
+}
+
+/// What routes ask for and policies deny.
+#[derive(Serialize)]
+struct JsonForwarding<'a> {
+    families: Vec<String>,
+    traffic: JsonTraffic,
+    through: Vec<JsonObject<'a>>,
 }
 
 #[derive(Serialize)]
@@ -76,7 +92,8 @@ struct JsonSelected {
 }
 
 /// The description for programs.
-pub(crate) fn json(description: &Description, loaded: &Loaded) -> serde_json::Result<String> {
+pub(crate) fn json(description: &Description, world: &World) -> serde_json::Result<String> {
+    let loaded = &world.loaded;
     let parts = description.parts.iter().map(|part| {
         // Egress first, as the analysis has it.
         let [egress, ingress] = &part.sides;
@@ -86,7 +103,8 @@ pub(crate) fn json(description: &Description, loaded: &Loaded) -> serde_json::Re
             ingress: side(ingress, loaded),
         }
     });
-    let mut out = serde_json::to_string_pretty(&Document { schema: SCHEMA, parts: parts.collect() })?;
+    let document = Document { schema: SCHEMA, parts: parts.collect(), incomplete: world.incomplete() };
+    let mut out = serde_json::to_string_pretty(&document)?;
     out.push('\n');
     Ok(out)
 }
@@ -96,6 +114,12 @@ fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
         end: ends::json(&peer.end, loaded),
         families: family_words(peer.families),
         traffic: (&peer.traffic).into(),
+        through: peer.through.iter().map(|r| JsonObject::of_route(&loaded.routes[*r])).collect(),
+    });
+    let blocked = side.blocked.iter().map(|blocked| JsonForwarding {
+        families: family_words(blocked.families),
+        traffic: (&blocked.traffic).into(),
+        through: blocked.through.iter().map(|r| JsonObject::of_route(&loaded.routes[*r])).collect(),
     });
     let selected = side.selected_pods.iter().map(|s| JsonSelected {
         pods: wanted(s),
@@ -106,6 +130,7 @@ fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
         isolated: side.isolated,
         policies: side.policies.iter().map(|p| policy(p, loaded)).collect(),
         peers: peers.collect(),
+        blocked: blocked.collect(),
         exposure: Exposure {
             internet: (&side.internet).into(),
             any_pod: (&side.any_pod).into(),

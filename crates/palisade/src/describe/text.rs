@@ -10,7 +10,7 @@ use palisade_manifest::Loaded;
 use palisade_policy::{Action, Direction, Peer, Tier, Traffic, near::describe_peer, rules::PodMatch};
 
 use crate::{
-    ends, escape,
+    ends, entrances, escape,
     output::{Style, styled},
     words::{Shown, family_words},
 };
@@ -36,11 +36,11 @@ fn describe(part: &Part, loaded: &Loaded, out: &mut String) {
     let at = ends::place(&part.end, loaded).map(|s| format!("  {}", escape::plain(&s.to_string())));
     _ = writeln!(out, "{}{pods}{}", styled(Style::Strong, &name), at.unwrap_or_default());
     for side in &part.sides {
-        describe_side(side, out);
+        describe_side(side, loaded, out);
     }
 }
 
-fn describe_side(side: &Side, out: &mut String) {
+fn describe_side(side: &Side, loaded: &Loaded, out: &mut String) {
     let (reach, own) = match side.direction {
         Direction::Egress => ("may reach", "to"),
         Direction::Ingress => ("may be reached by", "from"),
@@ -68,10 +68,24 @@ fn describe_side(side: &Side, out: &mut String) {
                 (false, false) => format!(" ({})", family_words(peer.families).join("")),
                 _ => String::new(),
             };
-            (name(&peer.end), format!("{}{families}", Shown::of(&peer.traffic).text()))
+            let through = match &peer.through[..] {
+                [] => String::new(),
+                some => format!("  {}", escape::plain(&entrances::routes(some, &loaded.routes))),
+            };
+            (name(&peer.end), format!("{}{families}{through}", Shown::of(&peer.traffic).text()))
         })
         .collect();
     columns(&lines, "    ", out);
+    for blocked in &side.blocked {
+        let them = escape::plain(&entrances::routes(&blocked.through, &loaded.routes)).into_owned();
+        let traffic = Shown::of(&blocked.traffic).text();
+        _ = writeln!(
+            out,
+            "  {} {traffic}, to which {them} lead{}",
+            styled(Style::Bad, "may not be forwarded:"),
+            if blocked.through.len() == 1 { "s" } else { "" }
+        );
+    }
     describe_exposure(side, out);
 }
 

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     can::JsonEnd,
     ends::JsonObject,
+    live::JsonMissing,
     reasons::verdict_word,
     words::{JsonRange, JsonTraffic},
 };
@@ -28,6 +29,8 @@ struct Document<'a> {
     destination: &'a str,
     allowed: bool,
     answers: Vec<JsonGroup<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    incomplete: &'a [JsonMissing<'a>],
 }
 
 #[derive(Serialize)]
@@ -113,18 +116,22 @@ struct JsonSuggestion<'a> {
     wider: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     patch: Option<&'a str>,
+    /// What patches the policy in the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     yaml: Option<&'a str>,
 }
 
 /// The explanation for programs.
-pub(crate) fn json(answer: &Answer) -> serde_json::Result<String> {
+pub(crate) fn json(answer: &Answer, incomplete: &[JsonMissing<'_>]) -> serde_json::Result<String> {
     let mut out = serde_json::to_string_pretty(&Document {
         schema: SCHEMA,
         source: &answer.source,
         destination: &answer.destination,
         allowed: answer.is_allowed(),
         answers: answer.groups.iter().map(group).collect(),
+        incomplete,
     })?;
     out.push('\n');
     Ok(out)
@@ -197,7 +204,7 @@ fn rule(step: &RuleStep) -> JsonRule<'_> {
     JsonRule {
         index: step.rule.index,
         file: at.map(|s| &*s.file),
-        line: at.map(|s| s.line),
+        line: at.and_then(Source::line),
         action: match step.action {
             Action::Accept => "accept",
             Action::Deny => "deny",
@@ -212,7 +219,7 @@ fn rule(step: &RuleStep) -> JsonRule<'_> {
 }
 
 fn entries(steps: &[EntryStep]) -> Vec<JsonEntry<'_>> {
-    let line = |step: &'_ EntryStep| step.source.as_ref().map(|s| s.line);
+    let line = |step: &'_ EntryStep| step.source.as_ref().and_then(Source::line);
     steps
         .iter()
         .map(|step| JsonEntry { matches: step.matches, wants: &step.wants, line: line(step) })
@@ -220,16 +227,19 @@ fn entries(steps: &[EntryStep]) -> Vec<JsonEntry<'_>> {
 }
 
 fn suggestion(suggestion: &Suggestion) -> JsonSuggestion<'_> {
-    let (patch, yaml) = match &suggestion.how {
-        How::Patch(patch) => (Some(&**patch), None),
-        How::Text(text) => (None, Some(&**text).filter(|t| !t.is_empty())),
-    };
+    let (mut patch, mut command, mut yaml) = (None, None, None);
+    match &suggestion.how {
+        How::Patch(text) => patch = Some(&**text),
+        How::Command(text) => command = Some(text.trim_end()),
+        How::Text(text) => yaml = Some(&**text).filter(|t| !t.is_empty()),
+    }
     JsonSuggestion {
         text: &suggestion.what,
         policy: JsonObject::of_policy(&suggestion.edit.policy, suggestion.edit.source.as_ref()),
         direction: suggestion.edit.direction.to_string(),
         wider: suggestion.wider,
         patch,
+        command,
         yaml,
     }
 }

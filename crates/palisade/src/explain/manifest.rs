@@ -59,7 +59,7 @@ fn policy(policy: &Policy) -> Value {
     })
 }
 
-fn rule(rule: &Rule, key: &PolicyKey, direction: Direction) -> Value {
+pub(super) fn rule(rule: &Rule, key: &PolicyKey, direction: Direction) -> Value {
     let mut out = Map::new();
     if !is_network_policy(key) {
         let action = match rule.action {
@@ -81,7 +81,7 @@ fn rule(rule: &Rule, key: &PolicyKey, direction: Direction) -> Value {
     out.into()
 }
 
-fn peer(peer: &Peer, key: &PolicyKey) -> Value {
+pub(super) fn peer(peer: &Peer, key: &PolicyKey) -> Value {
     match peer {
         Peer::Pods(choice) if is_network_policy(key) => pods_of_namespaced(choice, &key.namespace),
         Peer::Pods(choice) => pods_of_cluster(choice),
@@ -158,7 +158,7 @@ fn selector(selector: &Selector) -> Value {
     out.into()
 }
 
-fn port(port: &PortMatch, key: &PolicyKey) -> Value {
+pub(super) fn port(port: &PortMatch, key: &PolicyKey) -> Value {
     if is_network_policy(key) {
         return match port {
             PortMatch::Numbers { protocol, first: 0, last: u16::MAX } => {

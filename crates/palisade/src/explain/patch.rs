@@ -28,7 +28,9 @@ struct Splice {
 /// The patch, if the file can be patched.
 pub(crate) fn patch(cluster: &Cluster, namespace: &str, edit: &Edit) -> Option<String> {
     let policy = cluster.policies.get(&edit.policy)?;
-    let file = policy.source.as_ref()?.file.clone();
+    let source = policy.source.as_ref()?;
+    source.line()?;
+    let file = source.file.clone();
     // A pipe was read to its end, and would be waited for.
     if !fs::metadata(Path::new(&*file)).is_ok_and(|m| m.is_file()) {
         return None;

@@ -4,6 +4,7 @@ use palisade_analysis::{
     edit::{self, Change, Choices, Edit},
     explain,
 };
+use palisade_api::Live;
 use palisade_policy::{
     Cluster, Flow,
     near::{describe_peer, describe_port},
@@ -11,7 +12,7 @@ use palisade_policy::{
 
 use super::{
     asked::{Answer, Group, Pair},
-    manifest, patch,
+    kubectl, manifest, patch,
 };
 
 /// One edit.
@@ -30,12 +31,28 @@ pub(crate) struct Suggestion {
 pub(crate) enum How {
     /// A unified diff of the policy's file, which was read back and means the edit.
     Patch(String),
+    /// A command that patches the policy in the cluster, which was tried on the object and means the edit.
+    Command(String),
     /// The YAML to write, where no patch could be made.
     Text(String),
 }
 
+/// Where the policies are that could be edited.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// All of them.
+    pub(crate) cluster: &'a Cluster,
+    /// The namespace of objects in manifests that have none.
+    pub(crate) namespace: &'a str,
+    /// What a live cluster has.
+    pub(crate) live: Option<&'a Live>,
+    /// The context by which the user named it.
+    pub(crate) context: Option<&'a str>,
+}
+
 /// Adds to each group what to edit, so that what is denied is allowed; or the reverse if `to_deny`.
-pub(crate) fn add(answer: &mut Answer, cluster: &Cluster, namespace: &str, to_deny: bool) {
+pub(crate) fn add(answer: &mut Answer, place: Place<'_>, to_deny: bool) {
+    let cluster = place.cluster;
     let mut edited = cluster.clone();
     for group in &mut answer.groups {
         let Some(flow) = &group.flow else { continue };
@@ -54,7 +71,7 @@ pub(crate) fn add(answer: &mut Answer, cluster: &Cluster, namespace: &str, to_de
         let alone = edits.iter().fold(cluster.clone(), |cluster, edit| edit::applied(&cluster, edit));
         group.suggestions_hold_for_all = holds(group, flow, &alone, to_deny);
         edited = edits.iter().fold(edited, |cluster, edit| edit::applied(&cluster, edit));
-        group.suggestions = edits.into_iter().map(|edit| suggestion(cluster, namespace, edit)).collect();
+        group.suggestions = edits.into_iter().map(|edit| suggestion(place, edit)).collect();
     }
 }
 
@@ -80,11 +97,11 @@ fn closing(cluster: &Cluster, flow: &Flow) -> Vec<Edit> {
     edits.min_by_key(|edit| edit.wider).into_iter().collect()
 }
 
-fn suggestion(cluster: &Cluster, namespace: &str, edit: Edit) -> Suggestion {
-    let how = match patch::patch(cluster, namespace, &edit) {
-        Some(patch) => How::Patch(patch),
-        None => How::Text(manifest::text(&edit)),
-    };
+fn suggestion(place: Place<'_>, edit: Edit) -> Suggestion {
+    let Place { cluster, namespace, live, context } = place;
+    let patch = || patch::patch(cluster, namespace, &edit).map(How::Patch);
+    let command = || kubectl::command(cluster, live?, context, &edit).map(How::Command);
+    let how = patch().or_else(command).unwrap_or_else(|| How::Text(manifest::text(&edit)));
     Suggestion { what: words(&edit), how, wider: edit.wider, edit }
 }
 

@@ -226,7 +226,7 @@ fn suggestions(group: &Group, to_deny: bool, out: &mut String) {
             escape::plain(what)
         );
         match how {
-            How::Patch(patch) => out.push_str(patch),
+            How::Patch(patch) | How::Command(patch) => out.push_str(patch),
             How::Text(text) => {
                 for line in text.lines() {
                     _ = writeln!(out, "    {line}");

@@ -4,16 +4,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 use super::remove_from;
 
-use crate::{Cluster, IpRange, Name, Node, ObjectKey, Pod};
+use crate::{Cluster, IpRange, Name, Node, ObjectKey, Pod, address_set::AddressMap};
 
 /// The claims to addresses, sorted by address so that what a CIDR holds is one range.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AddressBook {
-    pods: BTreeMap<IpAddr, Claims>,
+    pods: AddressMap<Claims>,
     nodes: BTreeMap<IpAddr, BTreeSet<Name>>,
 }
 
@@ -26,63 +27,75 @@ pub(super) enum Holder<'a> {
     Node(&'a Node),
 }
 
-/// Nearly always one pod: the second variant costs memory only where two report one address.
+/// Nearly always one pod: the second variant costs memory only where two report one address. The pods are those of the
+/// cluster, not copies of them.
 #[derive(Clone, Debug)]
 enum Claims {
-    One(ObjectKey),
-    Many(Vec<ObjectKey>),
+    One(Arc<Pod>),
+    Many(Box<[Arc<Pod>]>),
 }
 
 impl Claims {
-    fn keys(&self) -> &[ObjectKey] {
+    fn of(mut pods: Vec<Arc<Pod>>) -> Option<Self> {
+        match pods.len() {
+            0 => None,
+            1 => pods.pop().map(Self::One),
+            _ => Some(Self::Many(pods.into())),
+        }
+    }
+
+    fn pods(&self) -> &[Arc<Pod>] {
         match self {
-            Self::One(key) => std::slice::from_ref(key),
-            Self::Many(keys) => keys,
+            Self::One(pod) => std::slice::from_ref(pod),
+            Self::Many(pods) => pods,
         }
     }
 }
 
 impl AddressBook {
-    /// Notes a live pod's addresses.
-    pub(super) fn claim(&mut self, pod: &Pod) {
+    /// Notes a live pod's addresses. An earlier claim of the same pod has been withdrawn.
+    pub(super) fn claim(&mut self, pod: &Arc<Pod>) {
         for address in &pod.addresses {
-            let mut keys = self.claimants(*address).cloned().collect::<Vec<_>>();
-            if !keys.contains(&pod.key) {
-                keys.push(pod.key.clone());
-            }
-            self.put(*address, keys);
+            let others = self.claimants(*address).filter(|other| other.key != pod.key);
+            let all = others.chain([pod]).cloned().collect();
+            self.put(*address, Claims::of(all));
         }
     }
 
     /// Forgets them.
     pub(super) fn withdraw(&mut self, pod: &Pod) {
         for address in &pod.addresses {
-            let keys = self.claimants(*address).filter(|key| **key != pod.key).cloned().collect();
-            self.put(*address, keys);
+            let others = self.claimants(*address).filter(|other| other.key != pod.key);
+            let left = others.cloned().collect();
+            self.put(*address, Claims::of(left));
         }
     }
 
-    fn put(&mut self, address: IpAddr, mut keys: Vec<ObjectKey>) {
-        match keys.len() {
-            0 => drop(self.pods.remove(&address)),
-            1 => drop(self.pods.insert(address, Claims::One(keys.remove(0)))),
-            _ => drop(self.pods.insert(address, Claims::Many(keys))),
-        }
+    fn put(&mut self, address: IpAddr, claims: Option<Claims>) {
+        match claims {
+            Some(claims) => self.pods.insert(address, claims),
+            None => self.pods.remove(&address),
+        };
     }
 
     /// The live pods that report `address`.
-    pub(super) fn claimants(&self, address: IpAddr) -> impl Iterator<Item = &ObjectKey> {
-        self.pods.get(&address).map(Claims::keys).unwrap_or_default().iter()
+    pub(super) fn claimants(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.get(&address).map(Claims::pods).unwrap_or_default().iter()
     }
 
     /// The pod that owns `address`.
-    pub(super) fn owner<'a>(&self, address: IpAddr, cluster: &'a Cluster) -> Option<&'a Pod> {
-        self.claimants(address).filter_map(|key| cluster.pods.get(key)).min_by(|a, b| Pod::precedence(a, b))
+    pub(super) fn owner(&self, address: IpAddr) -> Option<&Pod> {
+        self.claimants(address).map(|pod| &**pod).min_by(|a, b| Pod::precedence(a, b))
+    }
+
+    /// Whether that is the pod with this key.
+    pub(super) fn is_owner(&self, key: &ObjectKey, address: IpAddr) -> bool {
+        self.owner(address).is_some_and(|pod| pod.key == *key)
     }
 
     /// Whoever has `address`; of nodes that share one, the first by name.
-    pub(super) fn holder<'a>(&self, address: IpAddr, cluster: &'a Cluster) -> Option<Holder<'a>> {
-        if let Some(pod) = self.owner(address, cluster) {
+    pub(super) fn holder<'a>(&'a self, address: IpAddr, cluster: &'a Cluster) -> Option<Holder<'a>> {
+        if let Some(pod) = self.owner(address) {
             return Some(Holder::Pod(pod));
         }
         let name = self.nodes.get(&address)?.first()?;
@@ -103,8 +116,7 @@ impl AddressBook {
 
     /// The addresses in a range that somebody has.
     pub(super) fn within(&self, range: IpRange) -> impl Iterator<Item = IpAddr> {
-        let range: RangeInclusive<IpAddr> = range.first..=range.last;
-        let nodes = self.nodes.range(range.clone()).map(|(address, _)| *address);
-        self.pods.range(range).map(|(address, _)| *address).chain(nodes)
+        let nodes: RangeInclusive<IpAddr> = range.first..=range.last;
+        self.pods.keys_in(range).chain(self.nodes.range(nodes).map(|(address, _)| *address))
     }
 }

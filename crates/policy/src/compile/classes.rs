@@ -7,8 +7,10 @@
 //! What was once mentioned stays mentioned until the agent starts anew: classes finer than necessary change no plan.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
+    marker::PhantomData,
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -18,7 +20,10 @@ use super::{
     remove_from,
     selections::SelectionId,
 };
-use crate::{Cluster, Family, GroupId, IpRange, Labels, Name, Pod, Protocol};
+use crate::{
+    AddressSet, Cluster, ContainerPort, Family, GroupId, IpRange, Labels, Name, Pod, Protocol,
+    address_set::AddressMap,
+};
 
 /// Names a class within one compiler.
 pub(super) type ClassId = u32;
@@ -38,11 +43,36 @@ pub(super) struct ClassKey {
 #[derive(Clone, Debug)]
 pub(super) struct Class {
     pub(super) key: ClassKey,
-    pub(super) members: BTreeSet<IpAddr>,
+    pub(super) members: AddressSet,
     /// The groups that hold all its members.
     pub(super) groups: BTreeSet<GroupId>,
     /// The selections of tables that hold it.
     pub(super) selections: BTreeSet<SelectionId>,
+}
+
+/// The classes of pods in one round of settling, by what the pods share in memory: pods of one workload find theirs
+/// without a look at their labels. Good for as long as nothing new is mentioned and the pods stay.
+#[derive(Default)]
+pub(super) struct KnownClasses<'c> {
+    by_place: HashMap<(Place, Vec<IpNet>), ClassId>,
+    pods: PhantomData<&'c Pod>,
+}
+
+/// Where the namespace, the labels and the ports of a pod are in memory.
+type Place = (*const u8, *const (), *const ContainerPort);
+
+impl<'c> KnownClasses<'c> {
+    fn get(&mut self, pod: &'c Pod, nets: Vec<IpNet>, find: impl FnOnce(Vec<IpNet>) -> ClassId) -> ClassId {
+        let place =
+            (Arc::as_ptr(&pod.key.namespace).cast(), pod.labels.place(), Arc::as_ptr(&pod.ports).cast());
+        match self.by_place.entry((place, nets)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let nets = new.key().1.clone();
+                *new.insert(find(nets))
+            }
+        }
+    }
 }
 
 /// All classes, and what tables mention.
@@ -53,7 +83,7 @@ pub(super) struct Classes {
     /// Under `None` the classes of nodes.
     by_namespace: BTreeMap<Option<Name>, BTreeSet<ClassId>>,
     by_port_name: BTreeMap<Name, BTreeSet<ClassId>>,
-    of: HashMap<IpAddr, ClassId>,
+    of: AddressMap<ClassId>,
     next: ClassId,
     mentioned: Mentioned,
     /// Mentions that existing addresses have not been looked at for.
@@ -175,23 +205,26 @@ impl Classes {
     }
 
     /// Puts an address into the class that its holder gives it, or into none. `moved` hears the groups that it leaves
-    /// (`false`), then those that it joins (`true`).
-    pub(super) fn settle(
+    /// (`false`), then those that it joins (`true`). `known` is that of the addresses settled just before.
+    pub(super) fn settle<'c>(
         &mut self,
         address: IpAddr,
-        holder: Option<Holder<'_>>,
+        holder: Option<Holder<'c>>,
+        known: &mut KnownClasses<'c>,
         mut moved: impl FnMut(&BTreeSet<GroupId>, bool),
     ) {
-        let key = holder.map(|holder| match holder {
-            Holder::Pod(pod) => self.key_for(pod, address),
-            Holder::Node(node) => ClassKey {
-                namespace: None,
-                labels: self.projected(&node.labels),
-                ports: Vec::new(),
-                nets: self.mentioned.nets_of(address),
-            },
+        let target = holder.map(|holder| {
+            let nets = self.mentioned.nets_of(address);
+            match holder {
+                Holder::Pod(pod) => known.get(pod, nets, |nets| self.id_for(self.key_for(pod, nets))),
+                Holder::Node(node) => self.id_for(ClassKey {
+                    namespace: None,
+                    labels: self.projected(&node.labels),
+                    ports: Vec::new(),
+                    nets,
+                }),
+            }
         });
-        let target = key.map(|key| self.id_for(key));
         let current = self.of.get(&address).copied();
         if current == target {
             return;
@@ -230,7 +263,7 @@ impl Classes {
         }
     }
 
-    fn key_for(&self, pod: &Pod, address: IpAddr) -> ClassKey {
+    fn key_for(&self, pod: &Pod, nets: Vec<IpNet>) -> ClassKey {
         let mut ports: Vec<_> = pod
             .ports
             .iter()
@@ -243,7 +276,7 @@ impl Classes {
             namespace: Some(pod.key.namespace.clone()),
             labels: self.projected(&pod.labels),
             ports,
-            nets: self.mentioned.nets_of(address),
+            nets,
         }
     }
 
@@ -262,8 +295,12 @@ impl Classes {
         for (name, ..) in &key.ports {
             self.by_port_name.entry(name.clone()).or_default().insert(id);
         }
-        let class =
-            Class { key, members: BTreeSet::new(), groups: BTreeSet::new(), selections: BTreeSet::new() };
+        let class = Class {
+            key,
+            members: AddressSet::default(),
+            groups: BTreeSet::new(),
+            selections: BTreeSet::new(),
+        };
         self.all.insert(id, class);
         self.touched.insert(id);
         id

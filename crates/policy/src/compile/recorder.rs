@@ -1,12 +1,9 @@
 //! Edits a plan and remembers what it was, so that the delta at the end carries only what differs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
-    Delta, Direction, Group, GroupId, NodePlan, Table, TableId, Traffic,
+    AddressSet, Delta, Direction, Group, GroupId, NodePlan, Table, TableId, Traffic,
     plan::{AddressChanges, MemberChanges},
 };
 
@@ -152,7 +149,7 @@ impl<'a> Recorder<'a> {
     }
 }
 
-fn member_changes(first: &BTreeMap<IpAddr, bool>, now: &BTreeSet<IpAddr>) -> MemberChanges {
+fn member_changes(first: &BTreeMap<IpAddr, bool>, now: &AddressSet) -> MemberChanges {
     let mut change = MemberChanges::default();
     for (address, was_member) in first {
         match (was_member, now.contains(address)) {

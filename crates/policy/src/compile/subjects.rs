@@ -103,12 +103,7 @@ impl Subjects {
         mut emit: impl FnMut(IpAddr, Direction, Option<NamedDefinition>),
     ) {
         let Some(pod) = cluster.pods.get(key).filter(|_| self.is_local(key)) else { return };
-        let mut owned = pod
-            .addresses
-            .iter()
-            .copied()
-            .filter(|a| book.owner(*a, cluster).is_some_and(|o| o.key == *key))
-            .peekable();
+        let mut owned = pod.addresses.iter().copied().filter(|a| book.is_owner(key, *a)).peekable();
         if owned.peek().is_none() {
             return;
         }

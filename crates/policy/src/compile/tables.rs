@@ -18,7 +18,7 @@ use super::{
     selections::{Choice, SelectionId, Selections},
     subjects::NamedDefinition,
 };
-use crate::{Cluster, Direction, Group, GroupId, Name, Peer, Table, TableId, Traffic};
+use crate::{AddressSet, Cluster, Direction, Group, GroupId, Name, Peer, Table, TableId, Traffic};
 
 /// A rule that names a CIDR, and what it excepts from it.
 type RuleBlock = (usize, Arc<[IpNet]>);
@@ -261,7 +261,7 @@ impl Tables {
             }
             if self.groups.get_mut(&group).is_some_and(|state| state.classes.remove(&class)) {
                 found.groups.remove(&group);
-                found.members.iter().for_each(|address| recorder.set_member(group, *address, false));
+                found.members.iter().for_each(|address| recorder.set_member(group, address, false));
             }
             if gone {
                 self.release_group(group);
@@ -277,12 +277,12 @@ impl Tables {
                 state.tables += 1;
                 recorder.edit_table(id, |t| drop(t.exact.insert(group, row)));
                 if !recorder.has_group(group) {
-                    recorder.add_group(group, Group::Addresses(BTreeSet::new()));
+                    recorder.add_group(group, Group::Addresses(AddressSet::default()));
                 }
             }
             if state.classes.insert(class) {
                 found.groups.insert(group);
-                found.members.iter().for_each(|address| recorder.set_member(group, *address, true));
+                found.members.iter().for_each(|address| recorder.set_member(group, address, true));
             }
         }
     }

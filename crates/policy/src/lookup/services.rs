@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use super::endpoints_of;
 use crate::{
-    Cluster, Name, ObjectKey, Pod, Protocol, Service,
+    Cluster, Name, ObjectKey, Phase, Pod, Protocol, Service,
     cluster::{ServicePort, TargetPort},
+    routes::{RouteBackend, RoutePort},
 };
 
 /// The service that has a cluster address. `O(services)`.
@@ -30,6 +31,9 @@ pub struct Backend<'a> {
 /// Why a service leads nowhere.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoBackend {
+    /// There is no such service.
+    #[error("there is no service {0}")]
+    NoService(ObjectKey),
     /// It has no selector.
     #[error(
         "service {0} has no selector: its endpoints are kept by hand and are not part of what was read; ask for the \
@@ -93,7 +97,7 @@ impl fmt::Display for PortSpec {
 
 /// The pods and ports that a connection to a service may be translated to; without `port`, for every port of the
 /// service, and without `protocol`, for every protocol. A pod that doesn't declare a named target port is no endpoint
-/// of that port, as in the API's endpoint controller. `O(pods + ports)`.
+/// of that port, as in the API's endpoint controller. `O(pods of the namespace × ports)`.
 ///
 /// # Errors
 /// [`NoBackend`] if there are none, with the reason.
@@ -103,37 +107,62 @@ pub fn backends<'a>(
     protocol: Option<Protocol>,
     port: Option<&PortSpec>,
 ) -> Result<Vec<Backend<'a>>, NoBackend> {
+    let port = port.map_or(RoutePort::Any, |port| RoutePort::Service(port.clone()));
+    behind(cluster, service, protocol, &port, true, |pod| endpoints_of(cluster, pod).is_ok())
+}
+
+/// The pods and ports that a route's backend stands for, of pods that haven't finished; whether they have an address
+/// is not asked, since that may come later. `O(pods of the namespace × ports)`.
+///
+/// # Errors
+/// [`NoBackend`] if there are none, with the reason.
+pub fn route_backends<'a>(
+    cluster: &'a Cluster,
+    backend: &RouteBackend,
+) -> Result<Vec<Backend<'a>>, NoBackend> {
+    let service = cluster.services.get(&backend.service);
+    let service = service.ok_or_else(|| NoBackend::NoService(backend.service.clone()))?;
+    let lives = |pod: &Pod| !matches!(pod.phase, Phase::Succeeded | Phase::Failed);
+    behind(cluster, service, Some(backend.protocol), &backend.port, false, lives)
+}
+
+/// `each`: whether every port must lead somewhere, or one that does is enough.
+fn behind<'a>(
+    cluster: &'a Cluster,
+    service: &Service,
+    protocol: Option<Protocol>,
+    port: &RoutePort,
+    each: bool,
+    counts: impl Fn(&Pod) -> bool,
+) -> Result<Vec<Backend<'a>>, NoBackend> {
     let key = || service.key.clone();
     let Some(selector) = &service.selector else { return Err(NoBackend::NoSelector(key())) };
     let pods: Vec<&Pod> = cluster
         .pods
-        .values()
-        .filter(|p| p.key.namespace == service.key.namespace && selector.matches(&p.labels))
-        .filter(|p| endpoints_of(cluster, p).is_ok())
+        .in_namespace(&service.key.namespace)
+        .filter(|p| selector.matches(&p.labels) && counts(p))
         .collect();
     if pods.is_empty() {
         return Err(NoBackend::NoPods { service: key(), selector: selector.to_string() });
     }
-    let wanted = |p: &&ServicePort| {
-        protocol.is_none_or(|q| p.protocol == q)
-            && match port {
-                None => true,
-                Some(PortSpec::Number(n)) => p.port == *n,
-                Some(PortSpec::Name(n)) => p.name.as_ref() == Some(n),
-            }
-    };
-    let ports: Vec<_> = service.ports.iter().filter(wanted).collect();
-    if ports.is_empty() {
+    let of_protocol = |p: &&ServicePort| protocol.is_none_or(|q| p.protocol == q);
+    let ports: Vec<_> = service.ports.iter().filter(of_protocol).filter(|p| may_mean(port, p)).collect();
+    let no_port = || {
         let known: Vec<String> = service.ports.iter().map(|p| format!("{}/{}", p.port, p.protocol)).collect();
         let port = match (port, protocol) {
-            (Some(port), Some(protocol)) => format!("{port}/{protocol}"),
-            (Some(port), None) => port.to_string(),
-            (None, Some(protocol)) => format!("with {protocol}"),
-            (None, None) => "at all".to_owned(),
+            (RoutePort::Service(port) | RoutePort::Target(port), Some(protocol)) => {
+                format!("{port}/{protocol}")
+            }
+            (RoutePort::Service(port) | RoutePort::Target(port), None) => port.to_string(),
+            (RoutePort::Any, Some(protocol)) => format!("with {protocol}"),
+            (RoutePort::Any, None) => "at all".to_owned(),
         };
-        return Err(NoBackend::NoPort { service: key(), port, known: known.join(", ") });
+        NoBackend::NoPort { service: key(), port, known: known.join(", ") }
+    };
+    if ports.is_empty() {
+        return Err(no_port());
     }
-    let mut out = Vec::new();
+    let (mut out, mut nowhere) = (Vec::new(), None);
     for p in ports {
         let before = out.len();
         for &pod in &pods {
@@ -150,10 +179,40 @@ pub fn backends<'a>(
         }
         if let (true, TargetPort::Name(name)) = (out.len() == before, &p.target) {
             let (port, protocol, name) = (p.port, p.protocol, name.clone());
-            return Err(NoBackend::NoNamedPort { service: key(), port, protocol, name, pods: pods.len() });
+            let error = NoBackend::NoNamedPort { service: key(), port, protocol, name, pods: pods.len() };
+            if each {
+                return Err(error);
+            }
+            nowhere.get_or_insert(error);
+        }
+    }
+    if let Some(error) = nowhere.filter(|_| out.is_empty()) {
+        return Err(error);
+    }
+    if let RoutePort::Target(PortSpec::Number(wanted)) = port {
+        out.retain(|backend| backend.port == *wanted);
+        if out.is_empty() {
+            return Err(no_port());
         }
     }
     Ok(out)
+}
+
+/// Whether `wanted` may mean this port. Which number a target's name stands for is each pod's to say.
+fn may_mean(wanted: &RoutePort, port: &ServicePort) -> bool {
+    let is_called = |name: &Name| port.name.as_ref() == Some(name);
+    match wanted {
+        RoutePort::Any => true,
+        RoutePort::Service(PortSpec::Number(n)) => port.port == *n,
+        RoutePort::Service(PortSpec::Name(name)) => is_called(name),
+        RoutePort::Target(PortSpec::Number(n)) => match &port.target {
+            TargetPort::Number(target) => target == n,
+            TargetPort::Name(_) => true,
+        },
+        RoutePort::Target(PortSpec::Name(name)) => {
+            is_called(name) || matches!(&port.target, TargetPort::Name(target) if target == name)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -176,7 +235,8 @@ pub(super) mod tests {
         };
         let named = service(TargetPort::Name("http".into()), web.clone());
         assert_eq!(ports(&c, &named).unwrap(), [("web-1".to_owned(), 8080), ("web-2".to_owned(), 8080)]);
-        c.pods.get_mut(&ObjectKey::new("shop", "web-2")).unwrap().ports = vec![].into();
+        let bare = c.pods[&ObjectKey::new("shop", "web-2")].clone();
+        c.pods.insert(Pod { ports: vec![].into(), ..bare });
         assert_eq!(
             ports(&c, &named).unwrap(),
             [("web-1".to_owned(), 8080)],

@@ -45,7 +45,8 @@ fn any<'a, K, V>(rng: &mut Rng, map: &'a BTreeMap<K, V>) -> Option<&'a V> {
 
 fn pod_change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
     let fresh = rng.usize(..cluster.pods.len() + 3);
-    let Some(old) = any(rng, &cluster.pods) else {
+    let some = (!cluster.pods.is_empty()).then(|| rng.usize(..cluster.pods.len()));
+    let Some(old) = some.and_then(|at| cluster.pods.values().nth(at)) else {
         return Change::SetPod(pod::pod(rng, style, cluster, fresh));
     };
     let mut new = old.clone();

@@ -43,7 +43,7 @@ pub(super) fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
     for index in 0..pods {
         // Workload by workload, spread over the nodes, as a scheduler does it: a node has pods of many workloads.
         let pod = pod(index / PODS_PER_WORKLOAD, index, index % nodes.max(1), namespaces);
-        cluster.pods.insert(pod.key.clone(), pod);
+        cluster.pods.insert(pod);
     }
     for index in 0..rng.usize(shape.policies.clone()) {
         let policy =

@@ -1,0 +1,116 @@
+//! What is kept of an object.
+
+use serde_json::{Map, Value};
+
+use super::{Object, Resource};
+
+/// What is kept of `item`; `None` if it has no name.
+pub(super) fn prune(resource: &'static Resource, version: &str, item: &Value) -> Option<Object> {
+    let text = |field: &str| item.get("metadata")?.get(field)?.as_str().filter(|s| !s.is_empty());
+    let name = text("name")?.to_owned();
+    let namespace = if resource.namespaced { text("namespace")?.to_owned() } else { String::new() };
+    let mut kept = pick(item, resource.keeps);
+    let fields = kept.as_object_mut()?;
+    let metadata = fields.entry("metadata").or_insert_with(|| Value::Object(Map::new())).as_object_mut()?;
+    metadata.insert("name".to_owned(), name.clone().into());
+    if resource.namespaced {
+        metadata.insert("namespace".to_owned(), namespace.clone().into());
+    }
+    // Lists leave out what their elements are.
+    fields.insert("apiVersion".to_owned(), resource.api_version(version).into());
+    fields.insert("kind".to_owned(), resource.kind.into());
+    Some(Object { resource, namespace, name, json: kept.to_string().into() })
+}
+
+/// The parts of a value that `paths` name.
+fn pick(value: &Value, paths: &[&str]) -> Value {
+    match value {
+        Value::Array(items) => {
+            let picked = items.iter().map(|item| pick(item, paths));
+            // A container without ports says nothing.
+            picked.filter(|item| item.as_object().is_none_or(|o| !o.is_empty())).collect()
+        }
+        Value::Object(fields) => {
+            let picked = fields.iter().filter_map(|(key, inner)| {
+                let below = |path: &&'_ str| path.strip_prefix(key.as_str()).map(str::to_owned);
+                let rests: Vec<String> = paths.iter().filter_map(below).collect();
+                if rests.iter().any(String::is_empty) {
+                    return Some((key.clone(), inner.clone()));
+                }
+                let rests: Vec<&str> = rests.iter().filter_map(|rest| rest.strip_prefix('.')).collect();
+                (!rests.is_empty()).then(|| (key.clone(), pick(inner, &rests))).filter(|(_, v)| !is_empty(v))
+            });
+            Value::Object(picked.collect())
+        }
+        // Something else than expected is kept, for the decoder to complain of.
+        other => other.clone(),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::RESOURCES, *};
+
+    fn resource(kind: &str) -> &'static Resource {
+        RESOURCES.iter().find(|r| r.kind == kind).unwrap()
+    }
+
+    #[test]
+    fn a_pod_keeps_what_decisions_and_names_need() {
+        let pod = json!({
+            "metadata": {
+                "name": "web-1", "namespace": "shop", "uid": "u", "labels": {"app": "web"},
+                "annotations": {"token": "hunter2"},
+                "managedFields": [{}],
+                "ownerReferences": [{"kind": "ReplicaSet", "name": "web", "uid": "x", "controller": true}],
+            },
+            "spec": {
+                "nodeName": "n1",
+                "volumes": [{"secret": {}}],
+                "containers": [
+                    {"name": "a", "env": [{"name": "P", "value": "hunter2"}],
+                     "ports": [{"name": "http", "containerPort": 80, "hostPort": 8}]},
+                    {"name": "b", "args": ["--password=hunter2"]},
+                ],
+            },
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "hostIP": "h"},
+        });
+        let kept = prune(resource("Pod"), "v1", &pod).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Value>(&kept.json).unwrap(),
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {
+                    "name": "web-1", "namespace": "shop", "labels": {"app": "web"},
+                    "ownerReferences": [{"kind": "ReplicaSet", "name": "web", "controller": true}],
+                },
+                "spec": {"nodeName": "n1", "containers": [{"ports": [{"name": "http", "containerPort": 80}]}]},
+                "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
+            })
+        );
+        assert_eq!((&*kept.namespace, &*kept.name), ("shop", "web-1"));
+    }
+
+    #[test]
+    fn keys_of_routes_are_left_out_and_empty_selectors_stay() {
+        let route = json!({"metadata": {"name": "r", "namespace": "n"},
+            "spec": {"host": "h", "tls": {"termination": "edge", "key": "hunter2", "certificate": "c"}}});
+        let kept = prune(resource("Route"), "v1", &route).unwrap();
+        assert!(!kept.json.contains("hunter2") && kept.json.contains("edge"), "{}", kept.json);
+        let policy = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"podSelector": {}, "ingress": [{}]}});
+        let kept = prune(resource("NetworkPolicy"), "v1", &policy).unwrap();
+        assert!(kept.json.contains(r#""spec":{"ingress":[{}],"podSelector":{}}"#), "{}", kept.json);
+        assert_eq!(prune(resource("Pod"), "v1", &json!({"metadata": {"name": "p"}})), None);
+    }
+}

@@ -1,0 +1,259 @@
+//! The fields that a decision needs, and no others. JSON as Go's decoder reads it: null is the zero value.
+
+use std::{borrow::Cow, fmt, marker::PhantomData, ops::Deref};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor},
+};
+
+/// A string: borrowed from the text where it stands there without escapes. Null is the empty string.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words<'a>(Cow<'a, str>);
+
+impl Deref for Words<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Words<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Reader<'a> {
+            type Value = Words<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Words(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Words(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(Words::default())
+            }
+        }
+        // Not `deserialize_str`, which refuses null. JSON describes itself.
+        deserializer.deserialize_any(Reader(PhantomData))
+    }
+}
+
+/// A map of strings, in the order in which it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pairs<'a>(pub Vec<(Words<'a>, Words<'a>)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Reader<'a> {
+            type Value = Pairs<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::with_capacity(map.size_hint().unwrap_or(8));
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Reader(PhantomData))
+    }
+}
+
+/// A list. Null counts as absent, and a null element is the zero value, which says nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct List<T>(Option<Vec<Option<T>>>);
+
+impl<T> List<T> {
+    /// The elements.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flatten().flatten()
+    }
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+/// Null counts as absent.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// `ObjectMeta`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LiveMeta<'a> {
+    /// The name.
+    #[serde(borrow)]
+    pub name: Words<'a>,
+    /// The namespace; empty for cluster-scoped objects.
+    #[serde(borrow)]
+    pub namespace: Words<'a>,
+    /// Identity across re-creation under the same name.
+    #[serde(borrow)]
+    pub uid: Words<'a>,
+    /// Counts changes of the spec.
+    #[serde(deserialize_with = "or_default")]
+    pub generation: i64,
+    /// The server's name for this version of the object.
+    #[serde(borrow)]
+    pub resource_version: Words<'a>,
+    /// When it was created, in RFC 3339.
+    #[serde(borrow)]
+    pub creation_timestamp: Words<'a>,
+    /// The labels.
+    #[serde(borrow)]
+    pub labels: Option<Pairs<'a>>,
+    /// The owners.
+    #[serde(borrow)]
+    pub owner_references: List<LiveOwner<'a>>,
+}
+
+/// `OwnerReference`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LiveOwner<'a> {
+    /// Its kind.
+    #[serde(borrow)]
+    pub kind: Words<'a>,
+    /// Its name.
+    #[serde(borrow)]
+    pub name: Words<'a>,
+    /// Whether it manages the object.
+    #[serde(deserialize_with = "or_default")]
+    pub controller: bool,
+}
+
+/// `Pod`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LivePod<'a> {
+    /// Who it is.
+    #[serde(borrow)]
+    pub metadata: LiveMeta<'a>,
+    /// What is asked for.
+    #[serde(borrow)]
+    pub spec: Option<LivePodSpec<'a>>,
+    /// What is.
+    #[serde(borrow)]
+    pub status: Option<LivePodStatus<'a>>,
+}
+
+/// `PodSpec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LivePodSpec<'a> {
+    /// The node that it is bound to; empty: none yet.
+    #[serde(borrow)]
+    pub node_name: Words<'a>,
+    /// Whether it shares its node's network.
+    #[serde(deserialize_with = "or_default")]
+    pub host_network: bool,
+    /// The containers.
+    #[serde(borrow)]
+    pub containers: List<LiveContainer<'a>>,
+    /// The init containers.
+    #[serde(borrow)]
+    pub init_containers: List<LiveContainer<'a>>,
+}
+
+/// `Container`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LiveContainer<'a> {
+    /// `Always` on an init container: it keeps running.
+    #[serde(borrow)]
+    pub restart_policy: Words<'a>,
+    /// The declared ports.
+    #[serde(borrow)]
+    pub ports: List<LiveContainerPort<'a>>,
+}
+
+/// `ContainerPort`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LiveContainerPort<'a> {
+    /// Its name, if it has one.
+    #[serde(borrow)]
+    pub name: Words<'a>,
+    /// The port number.
+    #[serde(deserialize_with = "or_default")]
+    pub container_port: i64,
+    /// TCP, UDP or SCTP; empty: TCP.
+    #[serde(borrow)]
+    pub protocol: Words<'a>,
+}
+
+/// `PodStatus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LivePodStatus<'a> {
+    /// Where in its life it is.
+    #[serde(borrow)]
+    pub phase: Words<'a>,
+    /// Its first address.
+    #[serde(borrow, rename = "podIP")]
+    pub pod_ip: Words<'a>,
+    /// Its addresses.
+    #[serde(borrow, rename = "podIPs")]
+    pub pod_ips: List<LivePodAddress<'a>>,
+}
+
+/// `PodIP`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LivePodAddress<'a> {
+    /// The address.
+    #[serde(borrow)]
+    pub ip: Words<'a>,
+}
+
+/// `Node`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LiveNode<'a> {
+    /// Who it is.
+    #[serde(borrow)]
+    pub metadata: LiveMeta<'a>,
+    /// What is.
+    #[serde(borrow)]
+    pub status: Option<LiveNodeStatus<'a>>,
+}
+
+/// `NodeStatus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LiveNodeStatus<'a> {
+    /// Its addresses.
+    #[serde(borrow)]
+    pub addresses: List<LiveNodeAddress<'a>>,
+}
+
+/// `NodeAddress`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LiveNodeAddress<'a> {
+    /// An address, or a host name.
+    #[serde(borrow)]
+    pub address: Words<'a>,
+}

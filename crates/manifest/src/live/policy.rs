@@ -1,0 +1,164 @@
+//! Policies of a live cluster: the decoders of manifests, and what is in force where those refuse.
+
+use std::sync::Arc;
+
+use palisade_policy::{
+    Name, NamespaceMatch, ObjectKey, Policy, PolicyKey, Selector, Source, Tier, rules::PodMatch,
+};
+
+use super::Read;
+use crate::{
+    cluster_wide::{Admission, Channel, Crd, cluster_wide_policy},
+    decode::{Context, Fields},
+    diagnostic::{Code, Diagnostic, Severity},
+    intern::Interner,
+    meta::Meta,
+    network_policy::network_policy,
+    scalar::Scalar,
+    selector::label_selector,
+    text::Text,
+    tree::{At, Documents, Limits, Tree, Value},
+};
+
+const NETWORK_POLICY: &str = "NetworkPolicy";
+
+/// Reads a policy. See [`super::Decoder::policy`].
+pub(super) fn read(names: &mut Interner, object: String) -> Read<Option<Arc<Policy>>> {
+    let text = Text::live(object);
+    let mut found = Vec::new();
+    let mut cx = Context {
+        text: &text,
+        names,
+        found: &mut found,
+        strict: false,
+        strict_cidr: false,
+        channel: Channel::Experimental,
+        admission: Admission::Passed,
+        object: None,
+        errors: 0,
+    };
+    let mut policy = match Documents::new(text.as_str(), Limits::default()).next() {
+        Some(Ok(tree)) => of_tree(&mut cx, &tree),
+        Some(Err(problems)) => {
+            for problem in problems {
+                cx.report_span(0..0, Diagnostic::new(Severity::Error, Code::NotAnObject, problem.message));
+            }
+            None
+        }
+        None => None,
+    };
+    if let Some(policy) = &mut policy {
+        forget_places(policy);
+    }
+    for finding in &mut found {
+        (finding.source, finding.span, finding.excerpt) = (None, None, None);
+    }
+    Read { value: policy.map(Arc::new), findings: found }
+}
+
+fn of_tree(cx: &mut Context<'_>, tree: &Tree<'_>) -> Option<Policy> {
+    let root = tree.root();
+    let (kind, version) = (text_at(&root, &["kind"]), text_at(&root, &["apiVersion"]));
+    let name = text_at(&root, &["metadata", "name"]).filter(|n| !n.is_empty())?;
+    let namespace = text_at(&root, &["metadata", "namespace"]).unwrap_or_default();
+    let (kind, version) = (kind.unwrap_or_default(), version.unwrap_or_default());
+    let key = ObjectKey { namespace: cx.names.name(&namespace), name: cx.names.name(&name) };
+    cx.object = Some(if namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {key}") });
+    let meta = Meta {
+        key,
+        labels: palisade_policy::Labels::default(),
+        owner: None,
+        created: 0,
+        source: Source { file: Name::from(""), line: 0, column: 0 },
+    };
+    let fields = Fields { at: &root };
+    if kind == NETWORK_POLICY {
+        return Some(network_policy_or_isolation(cx, &fields, &meta));
+    }
+    let number = version.rsplit('/').next().unwrap_or_default();
+    let crd = Crd::of(&kind, number, cx.channel, cx.admission)?;
+    cluster_wide_policy(cx, &fields, crd, &meta)
+}
+
+fn network_policy_or_isolation(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Policy {
+    let before = cx.found.len();
+    let mut policy = network_policy(cx, object, meta);
+    if cx.errors > 0 {
+        return isolation(cx, object, meta);
+    }
+    let narrows = |d: &Diagnostic| d.code == Code::UnknownField;
+    if cx.found[before..].iter().any(narrows) {
+        let message =
+            "a field that this version doesn't know could narrow its rules, so none of them is in force";
+        cx.error(object.at, Code::Unusable, message);
+        policy.ingress = policy.ingress.map(|_| Vec::new());
+        policy.egress = policy.egress.map(|_| Vec::new());
+    }
+    policy
+}
+
+/// What is in force for a NetworkPolicy that can't be read: isolation in both directions.
+fn isolation(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Policy {
+    let errors = cx.errors;
+    let before = cx.found.len();
+    let selector_at = object.at.get("spec").and_then(|spec| {
+        let at = spec.get("podSelector").filter(|at| !at.is_null())?;
+        Some(label_selector(cx, &at))
+    });
+    let readable = cx.errors == errors && !cx.found[before..].iter().any(|d| d.code == Code::UnknownField);
+    // Read before already: what is wrong with it has been said.
+    cx.found.truncate(before);
+    let selector = selector_at.filter(|_| readable);
+    let message = match &selector {
+        Some(_) => {
+            "can't be used; the pods that it selects are isolated in both directions, with no rule".to_owned()
+        }
+        None => format!(
+            "can't be used, nor can its podSelector; every pod of namespace {} is isolated in both directions",
+            meta.key.namespace
+        ),
+    };
+    let help = "correct or delete the policy: kubectl shows it";
+    cx.report(object.at, Diagnostic::new(Severity::Error, Code::Unusable, message).with_help(help));
+    Policy {
+        key: PolicyKey {
+            kind: cx.names.name(NETWORK_POLICY),
+            namespace: meta.key.namespace.clone(),
+            name: meta.key.name.clone(),
+        },
+        tier: Tier::Developer,
+        priority: 0,
+        subject: PodMatch {
+            namespaces: NamespaceMatch::Named(meta.key.namespace.clone()),
+            pods: selector.unwrap_or_else(Selector::everything),
+        },
+        ingress: Some(Vec::new()),
+        egress: Some(Vec::new()),
+        source: None,
+    }
+}
+
+/// The string at the end of a way, if there is one.
+fn text_at(at: &At<'_>, way: &[&str]) -> Option<String> {
+    let Some((first, rest)) = way.split_first() else {
+        return match at.value() {
+            Value::Scalar(Scalar::Str(text)) => Some(text.to_string()),
+            _ => None,
+        };
+    };
+    text_at(&at.get(first)?, rest)
+}
+
+/// Takes the positions out: they lead nowhere.
+fn forget_places(policy: &mut Policy) {
+    policy.source = None;
+    for rule in policy.ingress.iter_mut().chain(&mut policy.egress).flatten() {
+        rule.source = None;
+        for peer in rule.peers.iter_mut().flatten() {
+            peer.source = None;
+        }
+        for port in rule.ports.iter_mut().flatten() {
+            port.source = None;
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What leads into a cluster through a controller: Ingress (`networking.k8s.io/v1`), the routes of the Gateway API
+//! (`gateway.networking.k8s.io`) and OpenShift's Route (`route.openshift.io/v1`).
+//!
+//! Read as far as it takes to know which ports of which services a controller forwards to; everything else that these
+//! objects may say (hosts to match, paths, certificates, annotations) is left alone. Where an object leads nowhere, in
+//! part or as a whole, that is a warning that names what is missing.
+
+mod gateway;
+mod resolve;
+
+use std::collections::BTreeMap;
+
+use palisade_policy::{Name, ObjectKey, Protocol, Source, lookup::PortSpec, routes::RoutePort};
+
+use crate::{
+    decode::{Context, Fields, IntOrString},
+    meta::Meta,
+    names,
+    tree::At,
+};
+pub(crate) use gateway::{Gateway, Grant, Parent, gateway, gateway_route, grant};
+pub(crate) use resolve::resolve;
+
+/// The API group of Gateway, ReferenceGrant and routes to gateways.
+pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+
+/// The kinds, by group, with the versions whose fields are those that are read here.
+const KINDS: &[(&str, &str, &[&str])] = &[
+    ("networking.k8s.io", "Ingress", &["v1"]),
+    ("route.openshift.io", "Route", &["v1"]),
+    (GATEWAY_GROUP, "Gateway", &["v1", "v1beta1", "v1alpha2"]),
+    (GATEWAY_GROUP, "ReferenceGrant", &["v1", "v1beta1", "v1alpha2"]),
+    (GATEWAY_GROUP, "HTTPRoute", &["v1", "v1beta1", "v1alpha2"]),
+    (GATEWAY_GROUP, "GRPCRoute", &["v1", "v1alpha2"]),
+    (GATEWAY_GROUP, "TLSRoute", &["v1", "v1alpha3", "v1alpha2"]),
+    (GATEWAY_GROUP, "TCPRoute", &["v1", "v1alpha2"]),
+    (GATEWAY_GROUP, "UDPRoute", &["v1", "v1alpha2"]),
+];
+
+/// How a kind of these is known.
+pub(crate) enum Known {
+    /// It is read.
+    Read,
+    /// It is one of these kinds in a version that isn't read. Holds the version to recommend.
+    OtherVersion(String),
+    /// It isn't one of these.
+    No,
+}
+
+/// Whether `kind` of a group and version is read here. Ingress began in the group `extensions`.
+pub(crate) fn known(group: &str, version: &str, kind: &str) -> Known {
+    let found = KINDS.iter().find(|(g, k, _)| *k == kind && (*g == group || is_first_ingress(group, kind)));
+    match found {
+        Some((g, _, versions)) if *g == group && versions.contains(&version) => Known::Read,
+        Some((g, _, versions)) => Known::OtherVersion(format!("{g}/{}", versions[0])),
+        None => Known::No,
+    }
+}
+
+fn is_first_ingress(group: &str, kind: &str) -> bool {
+    group == "extensions" && kind == "Ingress"
+}
+
+/// A route of a manifest.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredRoute {
+    pub(crate) source: Source,
+    /// What it leads to, each with its place and path: the first, where it is named again.
+    pub(crate) backends: BTreeMap<DeclaredBackend, (Source, String)>,
+    /// The gateways that it asks for; `None` where the kind has none.
+    pub(crate) parents: Option<Vec<Parent>>,
+    /// The hosts that it is for; none: any.
+    pub(crate) hosts: Vec<Name>,
+}
+
+/// One service that a route names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DeclaredBackend {
+    pub(crate) service: ObjectKey,
+    pub(crate) port: RoutePort,
+    pub(crate) protocol: Protocol,
+}
+
+impl DeclaredRoute {
+    pub(crate) fn new(meta: &Meta) -> Self {
+        Self { source: meta.source.clone(), backends: BTreeMap::new(), parents: None, hosts: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, cx: &Context<'_>, at: &At<'_>, backend: DeclaredBackend) {
+        self.backends.entry(backend).or_insert_with(|| (cx.source(at), at.path()));
+    }
+}
+
+/// A field that is there and not null.
+pub(crate) fn field<'b>(at: &'b At<'_>, name: &str) -> Option<At<'b>> {
+    at.get(name).filter(|at| !at.is_null())
+}
+
+/// Reads an Ingress: its default backend, and those of all paths of all rules.
+pub(crate) fn ingress(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> DeclaredRoute {
+    let mut out = DeclaredRoute::new(meta);
+    let Some(spec) = object.get("spec") else { return out };
+    if cx.any_fields(&spec).is_none() {
+        return out;
+    }
+    if let Some(at) = field(&spec, "defaultBackend") {
+        ingress_backend(cx, &at, meta, &mut out);
+    }
+    let Some(rules) = field(&spec, "rules") else { return out };
+    for rule in cx.list(&rules) {
+        let Some(http) = field(&rule, "http") else { continue };
+        let Some(paths) = field(&http, "paths") else { continue };
+        for path in cx.list(&paths) {
+            if let Some(at) = field(&path, "backend") {
+                ingress_backend(cx, &at, meta, &mut out);
+            }
+        }
+    }
+    out
+}
+
+/// A backend that is another kind of object (`resource`) is no service and leads to no pod that we could know.
+fn ingress_backend(cx: &mut Context<'_>, at: &At<'_>, meta: &Meta, out: &mut DeclaredRoute) {
+    let Some(service) = field(at, "service") else { return };
+    let Some(fields) = cx.any_fields(&service) else { return };
+    let Some(name) = fields.string(cx, "name").filter(|n| !n.is_empty()) else { return };
+    let port = match field(&service, "port") {
+        None => RoutePort::Any,
+        Some(at) => {
+            let Some(fields) = cx.any_fields(&at) else { return };
+            let name = fields.string(cx, "name").filter(|n| !n.is_empty());
+            match (name, field(&at, "number")) {
+                (Some(name), _) => RoutePort::Service(PortSpec::Name(cx.names.name(name))),
+                (None, Some(at)) => match number(cx, &at) {
+                    Some(number) => RoutePort::Service(PortSpec::Number(number)),
+                    None => return,
+                },
+                (None, None) => RoutePort::Any,
+            }
+        }
+    };
+    let key = ObjectKey { namespace: meta.key.namespace.clone(), name: cx.names.name(name) };
+    out.add(cx, at, DeclaredBackend { service: key, port, protocol: Protocol::Tcp });
+}
+
+/// A port number, or an error.
+pub(crate) fn number(cx: &mut Context<'_>, at: &At<'_>) -> Option<u16> {
+    let number = cx.int32(at)?;
+    cx.invalid(at, names::port_number(number.into()));
+    u16::try_from(number).ok().filter(|n| *n > 0)
+}
+
+/// Reads OpenShift's Route: its service and its alternatives, as far as they get any traffic. Without a port the router
+/// takes all ports of the service.
+pub(crate) fn openshift_route(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> DeclaredRoute {
+    let mut out = DeclaredRoute::new(meta);
+    let Some(spec) = object.get("spec") else { return out };
+    if cx.any_fields(&spec).is_none() {
+        return out;
+    }
+    let target = field(&spec, "port").and_then(|port| {
+        let at = field(&port, "targetPort")?;
+        Some(match cx.int_or_string(&at)? {
+            IntOrString::Int(_) => PortSpec::Number(number(cx, &at)?),
+            // The router compares texts: "8080" is the number.
+            IntOrString::String(text) => match text.parse() {
+                Ok(number) => PortSpec::Number(number),
+                Err(_) => PortSpec::Name(cx.names.name(text)),
+            },
+        })
+    });
+    let port = target.map_or(RoutePort::Any, RoutePort::Target);
+    let mut add = |cx: &mut Context<'_>, at: &At<'_>| {
+        let Some(fields) = cx.any_fields(at) else { return };
+        let kind = fields.string(cx, "kind").unwrap_or_default();
+        let Some(name) = fields.string(cx, "name").filter(|n| !n.is_empty()) else { return };
+        if !matches!(kind, "" | "Service") || is_weightless(cx, at) {
+            return;
+        }
+        let service = ObjectKey { namespace: meta.key.namespace.clone(), name: cx.names.name(name) };
+        out.add(cx, at, DeclaredBackend { service, port: port.clone(), protocol: Protocol::Tcp });
+    };
+    if let Some(at) = field(&spec, "to") {
+        add(cx, &at);
+    }
+    if let Some(list) = field(&spec, "alternateBackends") {
+        for at in cx.list(&list) {
+            add(cx, &at);
+        }
+    }
+    out
+}
+
+/// Whether a backend gets no share of the traffic: its weight is 0.
+pub(crate) fn is_weightless(cx: &mut Context<'_>, at: &At<'_>) -> bool {
+    field(at, "weight").is_some_and(|at| cx.int32(&at) == Some(0))
+}

@@ -1,0 +1,201 @@
+//! From routes as they are declared to what they lead to: which gateways take them, which services they may use.
+
+use std::collections::BTreeMap;
+
+use palisade_policy::{
+    Cluster, Name, ObjectKey, Source,
+    lookup::route_backends,
+    routes::{Route, RouteBackend},
+};
+
+use super::{
+    DeclaredBackend, DeclaredRoute, Gateway, Grant, Parent,
+    gateway::{Allowed, Listener, ParentKind},
+};
+use crate::{
+    diagnostic::{Code, Diagnostic, Severity},
+    gather::Gathered,
+};
+
+/// The routes of a cluster, by kind and name; what leads nowhere is left out, and reported.
+pub(crate) fn resolve(gathered: &mut Gathered, cluster: &Cluster, found: &mut Vec<Diagnostic>) -> Vec<Route> {
+    let routes = std::mem::take(&mut gathered.routes);
+    let mut resolver = Resolver { gateways: &gathered.gateways, grants: &gathered.grants, cluster, found };
+    routes.into_iter().map(|((kind, key), declared)| resolver.route(kind, key, declared)).collect()
+}
+
+struct Resolver<'r> {
+    gateways: &'r BTreeMap<ObjectKey, Gateway>,
+    grants: &'r BTreeMap<ObjectKey, Grant>,
+    cluster: &'r Cluster,
+    found: &'r mut Vec<Diagnostic>,
+}
+
+impl Resolver<'_> {
+    fn route(&mut self, kind: Name, key: ObjectKey, declared: DeclaredRoute) -> Route {
+        let mut out = Route { kind, key, backends: Vec::new(), source: Some(declared.source.clone()) };
+        if !self.is_attached(&out, &declared) {
+            return out;
+        }
+        for (backend, (source, path)) in declared.backends {
+            if let Err(message) = self.check(&out, &backend) {
+                self.warn(&out, source, Some(path), Code::NoBackend, message);
+            } else {
+                let DeclaredBackend { service, port, protocol } = backend;
+                out.backends.push(RouteBackend { service, port, protocol });
+            }
+        }
+        out
+    }
+
+    /// What is in the way of a backend.
+    fn check(&self, route: &Route, backend: &DeclaredBackend) -> Result<(), String> {
+        let DeclaredBackend { service, port, protocol } = backend.clone();
+        if service.namespace != route.key.namespace && !self.is_granted(route, &service) {
+            return Err(format!(
+                "service {service} is in another namespace, and no ReferenceGrant there lets a {} of namespace {} \
+                 use it: nothing is sent to it",
+                route.kind, route.key.namespace
+            ));
+        }
+        let backend = RouteBackend { service, port, protocol };
+        route_backends(self.cluster, &backend).map(drop).map_err(|error| format!("leads nowhere: {error}"))
+    }
+
+    fn is_granted(&self, route: &Route, service: &ObjectKey) -> bool {
+        let here = self.grants.iter().filter(|(key, _)| key.namespace == service.namespace);
+        here.map(|(_, grant)| grant).any(|grant| {
+            grant
+                .from
+                .iter()
+                .any(|(kind, namespace)| *kind == route.kind && *namespace == route.key.namespace)
+                && grant.to.iter().any(|name| name.as_ref().is_none_or(|name| *name == service.name))
+        })
+    }
+
+    /// Whether something sends to the route. Of gateways that it doesn't know about it reports that it trusts them.
+    fn is_attached(&mut self, route: &Route, declared: &DeclaredRoute) -> bool {
+        let Some(parents) = &declared.parents else { return true };
+        if parents.is_empty() {
+            let message = "has no parentRefs: no gateway sends anything to it";
+            self.warn(route, declared.source.clone(), None, Code::NotAttached, message.to_owned());
+            return false;
+        }
+        let mut attached = false;
+        for parent in parents {
+            let Parent { kind, key, .. } = parent;
+            match (kind, self.gateways.get(key)) {
+                (ParentKind::Service, _) => {}
+                (ParentKind::Other, _) => attached = true,
+                (ParentKind::Gateway, None) => {
+                    attached = true;
+                    let message = format!(
+                        "Gateway {key} is not in the manifests; it is taken for one that accepts the route"
+                    );
+                    self.warn(route, declared.source.clone(), None, Code::NotAttached, message);
+                }
+                (ParentKind::Gateway, Some(gateway)) => {
+                    match self.refusal(route, declared, parent, gateway) {
+                        None => attached = true,
+                        Some(why) => {
+                            let message = format!("Gateway {key} doesn't take it: {why}");
+                            self.warn(route, declared.source.clone(), None, Code::NotAttached, message);
+                        }
+                    }
+                }
+            }
+        }
+        attached
+    }
+
+    /// Why no listener of a gateway takes a route: the nearest that any of them comes.
+    fn refusal(
+        &self,
+        route: &Route,
+        declared: &DeclaredRoute,
+        parent: &Parent,
+        gateway: &Gateway,
+    ) -> Option<String> {
+        let meant = |l: &&Listener| {
+            parent.section.as_ref().is_none_or(|name| l.name == *name)
+                && (parent.port.is_none() || parent.port == l.port)
+        };
+        let mut listeners: Vec<&Listener> = gateway.listeners.iter().filter(meant).collect();
+        let section = parent.section.as_ref().map(|s| format!(" named `{s}`")).unwrap_or_default();
+        let port = parent.port.map(|p| format!(" on port {p}")).unwrap_or_default();
+        if listeners.is_empty() {
+            return Some(format!("it has no listener{section}{port}"));
+        }
+        listeners.retain(|l| l.kinds.as_ref().is_none_or(|kinds| kinds.contains(&route.kind)));
+        if listeners.is_empty() {
+            return Some(format!("no listener{section}{port} takes routes of kind {}", route.kind));
+        }
+        let labels = self.cluster.namespaces.get(&route.key.namespace).map(|n| &n.labels);
+        listeners.retain(|l| match &l.namespaces {
+            Allowed::Same => parent.key.namespace == route.key.namespace,
+            Allowed::All => true,
+            Allowed::Selector(selector) => labels.is_some_and(|labels| selector.matches(labels)),
+            Allowed::None => false,
+        });
+        if listeners.is_empty() {
+            return Some(format!(
+                "no listener{section}{port} takes routes of namespace {} (allowedRoutes.namespaces)",
+                route.key.namespace
+            ));
+        }
+        listeners.retain(|l| hosts_meet(l.host.as_deref(), &declared.hosts));
+        listeners.is_empty().then(|| format!("no listener{section}{port} has one of its hostnames"))
+    }
+
+    fn warn(&mut self, route: &Route, source: Source, path: Option<String>, code: Code, message: String) {
+        self.found.push(Diagnostic {
+            source: Some(source),
+            object: Some(format!("{} {}", route.kind, route.key)),
+            path,
+            ..Diagnostic::new(Severity::Warning, code, message)
+        });
+    }
+}
+
+/// Whether a listener's host and one of a route's have a host in common.
+fn hosts_meet(listener: Option<&str>, route: &[Name]) -> bool {
+    let Some(listener) = listener else { return true };
+    route.is_empty() || route.iter().any(|host| meets(listener, host))
+}
+
+/// `*.example.com` stands for every name below it, at any depth.
+fn meets(a: &str, b: &str) -> bool {
+    let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
+    match (a.strip_prefix('*'), b.strip_prefix('*')) {
+        (None, None) => a == b,
+        (Some(end), None) => b.len() > end.len() && b.ends_with(end),
+        (None, Some(end)) => a.len() > end.len() && a.ends_with(end),
+        (Some(x), Some(y)) => x.ends_with(y) || y.ends_with(x),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_meet_where_a_name_fits_both() {
+        for (a, b) in [
+            ("a.example.com", "A.example.com"),
+            ("*.example.com", "a.b.example.com"),
+            ("a.example.com", "*.example.com"),
+            ("*.example.com", "*.b.example.com"),
+        ] {
+            assert!(meets(a, b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("a.example.com", "b.example.com"),
+            ("*.example.com", "example.com"),
+            ("*.example.com", "badexample.com"),
+            ("*.a.com", "*.b.com"),
+        ] {
+            assert!(!meets(a, b), "{a} {b}");
+        }
+        assert!(hosts_meet(None, &["a".into()]) && hosts_meet(Some("a"), &[]));
+    }
+}

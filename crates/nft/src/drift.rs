@@ -1,0 +1,209 @@
+//! Who else touches our table.
+//!
+//! The kernel tells every change of nftables to those who listen. Our own transactions are filtered out in the kernel,
+//! by the port of the socket that sent them, so that a large commit of ours can't drown what others do.
+//!
+//! A [`Drift`] is a hint to look: [`Enforcer::repair`](crate::Enforcer::repair) reads the kernel and mends what differs,
+//! [`verify`](crate::verify()) says what does.
+
+use std::{
+    fmt,
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use socket2::{SockFilter, SockRef};
+
+use crate::{
+    Error, Kernel,
+    kernel::{Reply, replies},
+    reader::Attributes,
+    ruleset::TABLE,
+    subscription::{RECEIVE_BUFFER, Received, Subscription},
+};
+
+/// `NFNLGRP_NFTABLES`.
+const GROUP: u32 = 7;
+
+/// `NFNL_SUBSYS_NFTABLES`, and the message that ends what is told of one transaction (`NFT_MSG_NEWGEN`).
+const NFTABLES: u16 = 10;
+const NEWGEN: u16 = 15;
+
+/// `NFPROTO_INET`.
+const INET: u8 = 1;
+
+/// Something that was not us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// Somebody changed our table.
+    Touched {
+        /// How many objects of it the transaction made, changed or removed.
+        objects: usize,
+        /// The first of them, in words: `removal of chain forward`.
+        first: String,
+        /// Who.
+        by: Culprit,
+    },
+    /// More happened than could be kept: our table may be among it.
+    Overrun,
+}
+
+/// The process that sent a transaction, as the kernel knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Culprit {
+    /// Its process id, outside all containers.
+    pub process: Option<u32>,
+    /// Its name, at most 15 bytes.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for Culprit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.name, self.process) {
+            (Some(name), Some(process)) => write!(f, "{name} (process {process})"),
+            (Some(name), None) => f.write_str(name),
+            (None, Some(process)) => write!(f, "process {process}"),
+            (None, None) => f.write_str("a process that the kernel does not name"),
+        }
+    }
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Touched { objects: 1, first, by } => write!(f, "{by} changed table inet {TABLE}: {first}"),
+            Self::Touched { objects, first, by } => {
+                write!(f, "{by} changed table inet {TABLE}: {first} and {} more objects", objects - 1)
+            }
+            Self::Overrun => f.write_str("nftables changed faster than it could be followed"),
+        }
+    }
+}
+
+/// Listens to changes of nftables in the network namespace of the thread that opened it. Readable (`AsFd`) when there may
+/// be something to [`Watcher::read`]; never blocks.
+#[derive(Debug)]
+pub struct Watcher {
+    subscription: Subscription,
+    ours: u32,
+    /// What of our table the transaction that is being told has touched so far.
+    touched: usize,
+    first: Option<String>,
+    /// Told and not read yet.
+    ready: std::collections::VecDeque<Drift>,
+}
+
+impl Watcher {
+    /// Begins to listen. Changes made through `ours` are not told: open another watcher when another connection is used.
+    ///
+    /// # Errors
+    /// Where the kernel has no nftables, or the process no right to listen.
+    pub fn open(ours: &Kernel) -> Result<Self, Error> {
+        let port = ours.port();
+        let subscription = Subscription::open(RECEIVE_BUFFER, |socket| {
+            if port != 0 {
+                SockRef::from(&*socket).attach_filter(&not_from(port))?;
+            }
+            socket.add_membership(GROUP)
+        });
+        let subscription = subscription
+            .map_err(|source| Error::Socket { doing: "listening to changes of nftables", source })?;
+        Ok(Self { subscription, ours: port, touched: 0, first: None, ready: Default::default() })
+    }
+
+    /// What somebody else did to our table, if there is something to tell now.
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub fn read(&mut self) -> Result<Option<Drift>, Error> {
+        loop {
+            if let Some(drift) = self.ready.pop_front() {
+                return Ok(Some(drift));
+            }
+            let failed = |source| Error::Socket { doing: "listening to changes of nftables", source };
+            let messages: Vec<Reply> = match self.subscription.receive().map_err(failed)? {
+                Received::Datagram(datagram) => replies(datagram).collect(),
+                Received::Overrun => {
+                    (self.touched, self.first) = (0, None);
+                    return Ok(Some(Drift::Overrun));
+                }
+                Received::Nothing => return Ok(None),
+            };
+            for message in &messages {
+                let drift = self.hear(message);
+                self.ready.extend(drift);
+            }
+        }
+    }
+
+    /// Waits until there may be something to read; says whether there is.
+    ///
+    /// # Errors
+    /// If the system can't wait.
+    pub fn wait(&self, patience: Duration) -> Result<bool, Error> {
+        self.subscription.wait(patience).map_err(|source| Error::Socket { doing: "waiting", source })
+    }
+
+    fn hear(&mut self, message: &Reply) -> Option<Drift> {
+        if message.kind >> 8 != NFTABLES || (self.ours != 0 && message.port == self.ours) {
+            return None;
+        }
+        let attributes = Attributes(message.attributes());
+        if message.kind & 0xff == NEWGEN {
+            let (objects, first) = (std::mem::take(&mut self.touched), self.first.take());
+            // NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
+            let by = Culprit { process: attributes.number(2), name: attributes.text(3) };
+            return first.map(|first| Drift::Touched { objects, first, by });
+        }
+        // The table's name is the first attribute of every object.
+        if message.payload.first() == Some(&INET) && attributes.text(1).as_deref() == Some(TABLE) {
+            self.touched += 1;
+            self.first.get_or_insert_with(|| about(message.kind & 0xff, attributes));
+        }
+        None
+    }
+}
+
+impl AsFd for Watcher {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.subscription.as_fd()
+    }
+}
+
+/// `NFT_MSG_*` in words.
+fn about(kind: u16, attributes: Attributes<'_>) -> String {
+    let named = |what: &str, name: u16| match attributes.text(name) {
+        Some(name) => format!("{what} {name}"),
+        None => what.to_owned(),
+    };
+    match kind {
+        0 => "the table itself".to_owned(),
+        2 => "removal of the table".to_owned(),
+        3 => named("chain", 3),
+        5 => named("removal of chain", 3),
+        6 => named("a rule of chain", 2),
+        8 => named("removal of a rule of chain", 2),
+        9 => named("set", 2),
+        11 => named("removal of set", 2),
+        12 => named("elements into set", 2),
+        14 => named("elements out of set", 2),
+        _ => "an object that is not ours".to_owned(),
+    }
+}
+
+/// A socket filter that lets pass what was not caused by the socket with this port. The kernel packs into one datagram
+/// only what one transaction caused.
+fn not_from(port: u32) -> [SockFilter; 4] {
+    /// `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_RET | BPF_K`.
+    const LOAD: u16 = 0x20;
+    const EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    // `nlmsg_pid` lies at offset 12 in host order, and is loaded as if it were in network order.
+    let port = u32::from_be_bytes(port.to_ne_bytes());
+    [
+        SockFilter::new(LOAD, 0, 0, 12),
+        SockFilter::new(EQUAL, 0, 1, port),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+}

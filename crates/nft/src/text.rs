@@ -1,0 +1,196 @@
+//! A plan in the syntax of the `nft` program. Pure: what [`crate::Enforcer::start`] would program in an empty namespace,
+//! for people to read and for `nft -f` to load.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+
+use palisade_policy::{Direction, Family, NodePlan};
+
+use crate::{
+    Options, PlanError,
+    base::TABLE_COMMENT,
+    conntrack::REVOKED,
+    encode::shortened,
+    program::{Phases, Program, Step},
+    ruleset::{Chain, Element, Expression, Hook, Key, Message, Outcome, Rule, Set, TABLE},
+};
+
+/// What the kernel would hold for `plan`, as nftables text that `nft -f` loads into an empty namespace. The same plan
+/// gives the same text. `O(plan)`.
+///
+/// # Errors
+/// A plan that contradicts itself.
+pub fn text(plan: &NodePlan, options: &Options) -> Result<String, PlanError> {
+    let empty = NodePlan::default();
+    let mut program = Program::new(options.clone());
+    let (phases, _) = program.change(&empty, &empty.delta_to(plan))?;
+    let mut objects = Objects::default();
+    objects.gather(program.make_base());
+    let Phases { make, join, hairpin, switch, leave: _, unmake: _, moves: _ } = phases;
+    for steps in [make, join, hairpin, switch] {
+        objects.gather(steps);
+    }
+    let first = vec![Message::AddElements(program.sets.generation.clone(), vec![Element::Number(1)])];
+    objects.gather(vec![first]);
+    Ok(objects.text())
+}
+
+/// The objects of a program, by name.
+#[derive(Default)]
+struct Objects {
+    sets: BTreeMap<String, (Arc<Set>, Vec<Element>)>,
+    chains: BTreeMap<String, Arc<Chain>>,
+}
+
+impl Objects {
+    fn gather(&mut self, steps: Vec<Step>) {
+        for message in steps.into_iter().flatten() {
+            match message {
+                Message::CreateSet(set) => {
+                    self.sets.insert(set.name.to_string(), (set, Vec::new()));
+                }
+                Message::AddElements(set, elements) => {
+                    let entry =
+                        self.sets.entry(set.name.to_string()).or_insert_with(|| (set.clone(), Vec::new()));
+                    entry.1.extend(elements);
+                }
+                Message::CreateChain(chain) => {
+                    self.chains.insert(chain.name.to_string(), chain);
+                }
+                // Rules are those of their chain; an empty namespace has nothing to remove.
+                Message::AddRule(..)
+                | Message::CreateTable
+                | Message::DeleteTable
+                | Message::DeleteSet(_)
+                | Message::RemoveElements(..)
+                | Message::FlushChain(_)
+                | Message::DeleteChain(_) => {}
+            }
+        }
+    }
+
+    fn text(mut self) -> String {
+        let mut out = format!("table inet {TABLE} {{\n\tcomment {TABLE_COMMENT:?}\n");
+        for (name, (set, elements)) in &mut self.sets {
+            elements.sort();
+            out.push('\n');
+            write_set(&mut out, name, set, elements);
+        }
+        for chain in self.chains.values() {
+            out.push('\n');
+            write_chain(&mut out, chain);
+        }
+        out.push_str("}\n");
+        out
+    }
+}
+
+fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
+    let key = match set.key {
+        Key::Address(family) => address_type(family).to_owned(),
+        Key::Pair(family) => format!("{0} . {0}", address_type(family)),
+        Key::Port => "inet_service".to_owned(),
+        Key::Number => "mark".to_owned(),
+    };
+    let (kind, data) = if set.verdicts { ("map", " : verdict") } else { ("set", "") };
+    _ = writeln!(out, "\t{kind} {name} {{\n\t\ttype {key}{data}");
+    if set.intervals {
+        out.push_str("\t\tflags interval\n");
+    }
+    if let [first, rest @ ..] = elements {
+        _ = write!(out, "\t\telements = {{ {}", element(first));
+        for e in rest {
+            _ = write!(out, ",\n\t\t\t     {}", element(e));
+        }
+        out.push_str(" }\n");
+    }
+    out.push_str("\t}\n");
+}
+
+fn address_type(family: Family) -> &'static str {
+    if family == Family::V4 { "ipv4_addr" } else { "ipv6_addr" }
+}
+
+/// An element as the `nft` program reads it.
+pub(crate) fn element(element: &Element) -> String {
+    match element {
+        Element::Address(a) => a.to_string(),
+        Element::Itself(a) => format!("{a} . {a}"),
+        Element::Range(range) => span(&range.first, &range.last),
+        Element::Ports(first, last) => span(first, last),
+        Element::Jump(a, chain) => format!("{a} : jump {chain}"),
+        Element::JumpItself(a, chain) => format!("{a} . {a} : jump {chain}"),
+        Element::Number(n) => format!("0x{n:08x}"),
+    }
+}
+
+fn span<T: PartialEq + std::fmt::Display>(first: &T, last: &T) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
+}
+
+fn write_chain(out: &mut String, chain: &Chain) {
+    _ = writeln!(out, "\tchain {} {{", chain.name);
+    if let Some(comment) = &chain.comment {
+        _ = writeln!(out, "\t\tcomment {:?}", shortened(comment));
+    }
+    if let Some(hook) = chain.hook {
+        _ = writeln!(out, "\t\ttype filter hook {} priority filter; policy accept;", name_of(hook));
+    }
+    for r in &chain.rules {
+        _ = writeln!(out, "\t\t{}", rule(r));
+    }
+    out.push_str("\t}\n");
+}
+
+fn name_of(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Forward => "forward",
+        Hook::Input => "input",
+    }
+}
+
+/// A rule as the `nft` program reads it.
+pub(crate) fn rule(rule: &Rule) -> String {
+    rule.iter().map(expression).collect::<Vec<_>>().join(" ")
+}
+
+fn expression(expression: &Expression) -> String {
+    match expression {
+        Expression::Family(Family::V4) => "meta nfproto ipv4".to_owned(),
+        Expression::Family(Family::V6) => "meta nfproto ipv6".to_owned(),
+        Expression::Protocol(number) => format!("meta l4proto {number}"),
+        Expression::NoneOf(numbers) => {
+            numbers.iter().map(|n| format!("meta l4proto != {n}")).collect::<Vec<_>>().join(" ")
+        }
+        Expression::Port(first, last) => format!("th dport {}", span(first, last)),
+        Expression::PortIn(set) => format!("th dport @{set}"),
+        Expression::PeerIn(direction, family, set) => {
+            format!("{} @{set}", end(*family, *direction == Direction::Ingress))
+        }
+        Expression::PairIn(family, set) => format!("{} @{set}", pair(*family)),
+        Expression::PairDispatch(family, map) => format!("{} vmap @{map}", pair(*family)),
+        Expression::Dispatch(direction, family, map) => {
+            format!("{} vmap @{map}", end(*family, *direction == Direction::Egress))
+        }
+        Expression::Icmpv6(first, last) => format!("icmpv6 type {}", span(first, last)),
+        Expression::Established => "ct state established,related".to_owned(),
+        Expression::Revoked => format!("ct label {REVOKED}"),
+        Expression::SetRevoked => format!("ct label set {REVOKED}"),
+        Expression::Limit { rate, burst } => format!("limit rate {rate}/second burst {burst} packets"),
+        Expression::Log(group, prefix) => format!("log prefix {prefix:?} group {group}"),
+        Expression::Counter => "counter".to_owned(),
+        Expression::Then(Outcome::Accept) => "accept".to_owned(),
+        Expression::Then(Outcome::Drop) => "drop".to_owned(),
+        Expression::Then(Outcome::Return) => "return".to_owned(),
+        Expression::Then(Outcome::Goto(chain)) => format!("goto {chain}"),
+    }
+}
+
+/// An address of the IP header.
+fn end(family: Family, source: bool) -> String {
+    let header = if family == Family::V4 { "ip" } else { "ip6" };
+    format!("{header} {}", if source { "saddr" } else { "daddr" })
+}
+
+fn pair(family: Family) -> String {
+    format!("{} . {}", end(family, true), end(family, false))
+}

@@ -1,0 +1,181 @@
+//! Chains, rules, sets and elements, one by one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use palisade_policy::{Delta, NodePlan};
+
+use super::{Difference, Verification};
+use crate::{
+    base::{self, TABLE_COMMENT, hook_number},
+    encode::rule_expressions,
+    next::Next,
+    program::Program,
+    reader::{
+        Attributes, Chain as FoundChain, Operation, Ruleset, Set as FoundSet, Target, address, operations,
+    },
+    restart::{contents, is_of_kind},
+    ruleset::{Chain, Content, Element, GENERATION_SET, Set},
+    text,
+};
+
+pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: &mut Verification) {
+    if found.comment.as_deref() != Some(TABLE_COMMENT) {
+        out.differences.push(Difference::OtherTable { comment: found.comment.clone() });
+    }
+    let base = base::chains(&program.options, &program.sets);
+    let wanted: BTreeMap<&str, &Arc<Chain>> =
+        base.iter().chain(program.registry.chains()).map(|chain| (&*chain.name, chain)).collect();
+    for (name, chain) in &wanted {
+        out.chains += 1;
+        match found.chains.get(*name) {
+            Some(found) => compare_chain(chain, found, out),
+            None => out.differences.push(Difference::MissingChain { chain: (*name).to_owned() }),
+        }
+    }
+    let extra = found.chains.keys().filter(|name| !wanted.contains_key(name.as_str()));
+    out.differences.extend(extra.map(|chain| Difference::ExtraChain { chain: chain.clone() }));
+    let next = Next { plan, delta: &Delta::default() };
+    let wanted: BTreeMap<&str, &Arc<Set>> =
+        program.sets.all().chain(program.registry.sets()).map(|set| (&*set.name, set)).collect();
+    for (name, set) in &wanted {
+        out.sets += 1;
+        match found.sets.get(*name) {
+            Some(found) if is_of_kind(set, found) => {
+                compare_elements(set, contents(program, &next, set), found, out);
+            }
+            Some(_) => out.differences.push(Difference::OtherSet { set: (*name).to_owned() }),
+            None => out.differences.push(Difference::MissingSet { set: (*name).to_owned() }),
+        }
+    }
+    let extra = found.sets.keys().filter(|name| !wanted.contains_key(name.as_str()));
+    out.differences.extend(extra.map(|set| Difference::ExtraSet { set: set.clone() }));
+}
+
+fn compare_chain(chain: &Chain, found: &FoundChain, out: &mut Verification) {
+    // Priority 0 is `filter`, policy 1 is `accept`.
+    let wanted = chain.hook.map(|hook| (hook_number(hook), 0, 1));
+    if found.base != wanted {
+        let chain = chain.name.to_string();
+        out.differences.push(Difference::Hook { chain, wanted, found: found.base });
+    }
+    let wanted: Vec<Vec<Operation>> =
+        chain.rules.iter().map(|rule| operations(Attributes(&rule_expressions(rule)))).collect();
+    let have: Vec<Vec<Operation>> = found.rules.iter().map(|rule| uncounted(rule)).collect();
+    out.rules += wanted.len();
+    let same = wanted.iter().zip(&have).take_while(|(a, b)| a == b).count();
+    let (wanted, have) = (&wanted[same..], &have[same..]);
+    let tail = wanted.iter().rev().zip(have.iter().rev()).take_while(|(a, b)| a == b).count();
+    let (wanted, have) = (&wanted[..wanted.len() - tail], &have[..have.len() - tail]);
+    for index in 0..wanted.len().max(have.len()) {
+        let rule = chain.rules.get(same + index).filter(|_| index < wanted.len());
+        out.differences.push(Difference::Rule {
+            chain: chain.name.to_string(),
+            position: same + index,
+            wanted: rule.map(text::rule),
+            found: have.get(index).map(|rule| words(rule)),
+        });
+    }
+}
+
+/// A rule as it was written: counters count.
+fn uncounted(rule: &[Operation]) -> Vec<Operation> {
+    let zero = |operation: &Operation| match operation {
+        Operation::Counter { .. } => Operation::Counter { packets: 0, bytes: 0 },
+        other => other.clone(),
+    };
+    rule.iter().map(zero).collect()
+}
+
+fn words(rule: &[Operation]) -> String {
+    rule.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// An element as the reader has it: first and last key, and where it leads.
+type Read = (Vec<u8>, Vec<u8>, Option<Target>);
+
+fn compare_elements(set: &Set, wanted: Vec<Element>, found: &FoundSet, out: &mut Verification) {
+    if set.content == Content::Generation {
+        if found.elements.len() != 1 {
+            let extra = found.elements.keys().map(|key| key_words(key)).collect();
+            let (set, about) = (GENERATION_SET.to_owned(), set.content.about());
+            out.differences.push(Difference::Elements { set, about, missing: Vec::new(), extra });
+        }
+        return;
+    }
+    out.elements += wanted.len();
+    let wanted: BTreeMap<Read, Element> = wanted.into_iter().filter_map(|e| Some((read(&e)?, e))).collect();
+    let single = found.elements.iter().map(|(key, target)| (key.clone(), key.clone(), target.clone()));
+    let spans = found.intervals.iter().map(|(first, last)| (first.clone(), last.clone(), None));
+    let have: BTreeSet<Read> = if set.intervals { spans.collect() } else { single.collect() };
+    let missing: Vec<String> =
+        wanted.iter().filter(|(e, _)| !have.contains(e)).map(|(_, e)| text::element(e)).collect();
+    let extra: Vec<String> =
+        have.into_iter().filter(|e| !wanted.contains_key(e)).map(|e| read_words(&e)).collect();
+    if !missing.is_empty() || !extra.is_empty() {
+        let (set, about) = (set.name.to_string(), set.content.about());
+        out.differences.push(Difference::Elements { set, about, missing, extra });
+    }
+}
+
+/// None for the transaction number, which is in host order and compared nowhere.
+fn read(element: &Element) -> Option<Read> {
+    let jump = |chain: &str| Some(Target::Jump(chain.to_owned()));
+    let (first, last, target) = match element {
+        Element::Address(a) => (octets(*a), octets(*a), None),
+        Element::Itself(a) => (twice(*a), twice(*a), None),
+        Element::Range(range) => (octets(range.first), octets(range.last), None),
+        Element::Ports(first, last) => (first.to_be_bytes().to_vec(), last.to_be_bytes().to_vec(), None),
+        Element::Jump(a, chain) => (octets(*a), octets(*a), jump(chain)),
+        Element::JumpItself(a, chain) => (twice(*a), twice(*a), jump(chain)),
+        Element::Number(_) => return None,
+    };
+    Some((first, last, target))
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+fn twice(address: IpAddr) -> Vec<u8> {
+    octets(address).repeat(2)
+}
+
+fn read_words((first, last, target): &Read) -> String {
+    let span =
+        if first == last { key_words(first) } else { format!("{}-{}", key_words(first), key_words(last)) };
+    target.as_ref().map_or_else(|| span.clone(), |target| format!("{span} : {target}"))
+}
+
+/// A key in words, by its length: an address, a pair of addresses, or a port.
+fn key_words(key: &[u8]) -> String {
+    let (first, second) = key.split_at(key.len() / 2);
+    match (address(key), address(first), address(second), key) {
+        (Some(one), ..) => one.to_string(),
+        (None, Some(one), Some(other), _) => format!("{one} . {other}"),
+        (.., [high, low]) => u16::from_be_bytes([*high, *low]).to_string(),
+        _ => key.iter().map(|b| format!("{b:02x}")).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_in_words() {
+        assert_eq!(key_words(&[10, 0, 0, 1]), "10.0.0.1");
+        assert_eq!(key_words(&[10, 0, 0, 1, 10, 0, 0, 2]), "10.0.0.1 . 10.0.0.2");
+        assert_eq!(key_words(&[0, 80]), "80");
+        assert_eq!(key_words(&[0; 32]), ":: . ::");
+        assert_eq!(key_words(&[1, 2, 3]), "010203");
+        let to = (vec![10, 0, 0, 1], vec![10, 0, 0, 9], None);
+        assert_eq!(read_words(&to), "10.0.0.1-10.0.0.9");
+    }
+}

@@ -1,0 +1,102 @@
+//! Somebody else touches our table: it is noticed, and mended.
+
+use std::{process::Command, time::Duration};
+
+use libtest_mimic::Trial;
+use palisade_nft::{
+    Enforcer, Kernel,
+    drift::{Drift, Watcher},
+};
+
+use crate::{
+    agreement::{agrees, shape},
+    random::{Random, World},
+    sandbox::trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("what_others_do_to_our_table_is_noticed_and_mended", noticed),
+        trial("our_own_transactions_are_not_told", own),
+    ]
+}
+
+fn nft(command: &str) {
+    let status = Command::new("nft").arg(command).status();
+    assert!(status.expect("the nft program (package nftables) plays somebody else").success(), "{command}");
+}
+
+/// What the watcher tells within a moment.
+fn told(watcher: &mut Watcher, patience: Duration) -> Vec<Drift> {
+    let mut out = Vec::new();
+    if watcher.wait(patience).unwrap() {
+        while let Some(drift) = watcher.read().unwrap() {
+            out.push(drift);
+        }
+    }
+    out
+}
+
+fn noticed() {
+    let random = &mut Random::new(3);
+    let mut world = World::new(random, 20);
+    while world.plan().ingress.is_empty() {
+        world.step(random);
+    }
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+    let whole = shape(&mut enforcer);
+    let mut watcher = Watcher::open(enforcer.kernel()).unwrap();
+    for (words, first) in [
+        ("flush ruleset", "removal of"),
+        ("delete table inet palisade", "removal of"),
+        ("flush chain inet palisade forward", "removal of a rule of chain forward"),
+        ("flush map inet palisade ingress4", "elements out of set ingress4"),
+        ("add rule inet palisade forward accept", "a rule of chain forward"),
+        ("add table inet palisade { set more { type mark; }; }", "set more"),
+    ] {
+        nft(words);
+        let drifts = told(&mut watcher, Duration::from_secs(20));
+        let Some(Drift::Touched { first: what, by, .. }) = drifts.first() else {
+            panic!("{words}: {drifts:?}")
+        };
+        assert!(what.contains(first), "{words}: {what}");
+        assert_eq!(by.name.as_deref(), Some("nft"), "{words}");
+        assert!(by.process.is_some() && drifts[0].to_string().contains("nft (process "), "{}", drifts[0]);
+        assert_ne!(shape_or_none(&mut enforcer), Some(whole.clone()), "{words}");
+        enforcer.repair().unwrap();
+        assert_eq!(shape(&mut enforcer), whole, "{words}");
+        agrees(&mut enforcer, &world, random, words);
+        assert_eq!(told(&mut watcher, Duration::from_millis(50)), [], "{words}: the repair is ours");
+    }
+    // What happens to others' tables is no concern of ours.
+    nft("add table inet other");
+    nft("add table ip palisade");
+    assert_eq!(told(&mut watcher, Duration::from_millis(100)), []);
+    enforcer.remove().unwrap();
+}
+
+fn shape_or_none(enforcer: &mut Enforcer) -> Option<palisade_nft::reader::Ruleset> {
+    let mut ruleset = palisade_nft::reader::Ruleset::read(enforcer.kernel()).unwrap()?;
+    ruleset.sets.remove("generation");
+    Some(ruleset)
+}
+
+fn own() {
+    let random = &mut Random::new(4);
+    let mut world = World::new(random, 20);
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+    let mut watcher = Watcher::open(enforcer.kernel()).unwrap();
+    for _ in 0..50 {
+        world.step(random);
+        let delta = enforcer.programmed().delta_to(&world.plan());
+        enforcer.commit(&delta).unwrap();
+    }
+    enforcer.repair().unwrap();
+    assert_eq!(told(&mut watcher, Duration::from_millis(100)), []);
+    // A second agent is somebody else.
+    let (mut second, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+    let drifts = told(&mut watcher, Duration::from_secs(20));
+    assert!(matches!(drifts[..], [Drift::Touched { .. }]), "{drifts:?}");
+    assert!(!enforcer.in_step().unwrap());
+    second.remove().unwrap();
+}

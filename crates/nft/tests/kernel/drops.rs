@@ -1,0 +1,176 @@
+//! Denied packets are told over nflog, and counted: real packets over the loopback device.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use libtest_mimic::Trial;
+use nix::poll::{PollFd, PollFlags, poll};
+use palisade_nft::{
+    Enforcer, Error, Hook, Kernel, LOG_BURST, Options,
+    drops::{Counters, Counts, Drop, Event, Headers, Reader, Tally, Transport},
+};
+use palisade_policy::{Direction, NodePlan, Protocol, Table, TableId, Traffic};
+
+use crate::{
+    revocation::{address_on_loopback, dial, loopback_up},
+    sandbox::trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("denied_packets_are_told_with_their_headers", told),
+        trial("a_flood_is_counted_exactly_and_told_within_the_limit", flood),
+        trial("a_slow_reader_is_told_how_much_it_missed", slow),
+        trial("a_group_has_one_reader", one_reader),
+    ]
+}
+
+/// All egress of these is denied.
+fn silent(pods: &[IpAddr]) -> NodePlan {
+    let id = TableId([1; 10]);
+    let table = Table {
+        direction: Direction::Egress,
+        exact: BTreeMap::new(),
+        ranges: BTreeMap::new(),
+        rest: Traffic::none(),
+    };
+    NodePlan {
+        egress: pods.iter().map(|pod| (*pod, id)).collect(),
+        tables: BTreeMap::from([(id, table)]),
+        ..NodePlan::default()
+    }
+}
+
+fn start(pods: &[IpAddr]) -> Enforcer {
+    Enforcer::start(Kernel::open().unwrap(), &silent(pods)).unwrap().0
+}
+
+fn group() -> u16 {
+    Options::default().log_group.unwrap()
+}
+
+/// The next event, waited for as `AsFd` promises.
+fn next(reader: &mut Reader) -> Event {
+    use std::os::fd::AsFd;
+    loop {
+        if let Some(event) = reader.read().unwrap() {
+            return event;
+        }
+        let ready = poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], 20_000u16).unwrap();
+        assert_eq!(ready, 1, "nothing came");
+    }
+}
+
+fn told() {
+    loopback_up();
+    let ends = |from: &str, to: &str| -> (IpAddr, IpAddr) { (from.parse().unwrap(), to.parse().unwrap()) };
+    let families = [ends("127.0.0.1", "127.0.0.2"), ends("fd00::1", "fd00::2")];
+    for address in ["fd00::1", "fd00::2"] {
+        address_on_loopback(address.parse().unwrap());
+    }
+    let mut enforcer = start(&families.map(|(pod, _)| pod));
+    let mut reader = Reader::open(group()).unwrap();
+    assert_eq!(reader.read().unwrap(), None);
+    for (pod, peer) in families {
+        let socket = UdpSocket::bind((pod, 0)).unwrap();
+        socket.send_to(b"x", (peer, 53)).unwrap();
+        let Event::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
+        let wanted = Headers {
+            source: pod,
+            destination: peer,
+            protocol: Protocol::Udp,
+            transport: Transport::Ports { source: socket.local_addr().unwrap().port(), destination: 53 },
+        };
+        // Loopback is interface 1.
+        let (hook, direction) = (Some(Hook::Input), Direction::Egress);
+        assert_eq!(drop, Drop { direction, hook, headers: wanted, incoming: Some(1), outgoing: None });
+        // Only the beginning of a large one is copied.
+        socket.send_to(&[0; 60_000], (peer, 54)).unwrap();
+        let Event::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
+        assert_eq!(drop.port(), Some(54));
+        dial(pod, SocketAddr::new(peer, 80), Duration::from_millis(50)).unwrap_err();
+        let Event::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
+        assert_eq!((drop.headers.protocol, drop.port()), (Protocol::Tcp, Some(80)));
+    }
+    let counts = Tally::default().add(Counters::read(enforcer.kernel()).unwrap());
+    assert!(counts.egress >= 6 && counts.ingress == 0 && counts.revoked == 0, "{counts:?}");
+    enforcer.remove().unwrap();
+    assert_eq!(Counters::read(enforcer.kernel()).unwrap(), Counters::default());
+}
+
+fn flood() {
+    const PACKETS: u64 = 20_000;
+    loopback_up();
+    let (pod, peer) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+    let mut enforcer = start(&[pod]);
+    let mut reader = Reader::open(group()).unwrap();
+    let socket = UdpSocket::bind((pod, 0)).unwrap();
+    let began = std::time::Instant::now();
+    for _ in 0..PACKETS {
+        socket.send_to(b"x", (peer, 53)).unwrap();
+    }
+    let seconds = began.elapsed().as_secs() + 1;
+    let counts = Tally::default().add(Counters::read(enforcer.kernel()).unwrap());
+    assert_eq!(counts, Counts { egress: PACKETS, ..Counts::default() });
+    let mut told = 0;
+    while reader.wait(Duration::from_millis(300)).unwrap() {
+        while let Some(event) = reader.read().unwrap() {
+            told += match event {
+                Event::Dropped(_) => 1,
+                Event::Lost(n) => u64::from(n),
+                Event::Unreadable(_) => panic!("{event:?}"),
+            };
+        }
+    }
+    let most = u64::from(LOG_BURST) + palisade_nft::LOG_RATE * seconds;
+    assert!(told >= u64::from(LOG_BURST) && told <= most, "{told} of at most {most}");
+    enforcer.remove().unwrap();
+}
+
+/// What a reader does not fetch in time is lost, and it learns how much.
+fn slow() {
+    loopback_up();
+    let pod = IpAddr::from([127, 0, 0, 1]);
+    let mut enforcer = start(&[pod]);
+    let mut reader = Reader::with_buffer(group(), 8 << 10).unwrap();
+    let socket = UdpSocket::bind((pod, 0)).unwrap();
+    for _ in 0..u64::from(LOG_BURST) {
+        socket.send_to(&[0; 300], ("127.0.0.2", 53)).unwrap();
+    }
+    // What is gathered in the kernel is flushed, or lost too.
+    std::thread::sleep(Duration::from_millis(300));
+    let (mut told, mut lost) = (0, 0);
+    while reader.wait(Duration::from_millis(300)).unwrap() {
+        while let Some(event) = reader.read().unwrap() {
+            match event {
+                Event::Dropped(_) => told += 1,
+                Event::Lost(n) => lost += n,
+                Event::Unreadable(_) => panic!("{event:?}"),
+            }
+        }
+    }
+    // One more shows the gap.
+    std::thread::sleep(Duration::from_millis(50));
+    socket.send_to(b"x", ("127.0.0.2", 53)).unwrap();
+    while told + lost < LOG_BURST {
+        match next(&mut reader) {
+            Event::Dropped(_) => told += 1,
+            Event::Lost(n) => lost += n,
+            event => panic!("{event:?}"),
+        }
+    }
+    assert!(lost > 100, "{lost} lost, {told} told");
+    enforcer.remove().unwrap();
+}
+
+fn one_reader() {
+    let first = Reader::open(group()).unwrap();
+    let second = Reader::open(group()).unwrap_err();
+    assert!(matches!(second, Error::GroupTaken { .. }), "{second}");
+    assert!(second.to_string().contains("another program"), "{second}");
+    drop(first);
+    assert!(!Reader::open(group()).unwrap().wait(Duration::ZERO).unwrap());
+}

@@ -1,0 +1,80 @@
+//! A plan as text, loaded by the `nft` program, is what the enforcer makes of it.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use libtest_mimic::Trial;
+use palisade_nft::{Enforcer, Kernel, LINEAR, Options, reader::Ruleset, text};
+use palisade_policy::NodePlan;
+
+use crate::{
+    listing::list,
+    random::{Random, World},
+    sandbox::trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("the_nft_program_loads_the_text_of_a_plan", loads),
+        trial("an_enforcer_takes_over_what_the_text_made", takes_over),
+    ]
+}
+
+fn load(text: &str) {
+    let mut nft =
+        Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("the nft program");
+    nft.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(nft.wait().unwrap().success(), "nft does not load\n{text}");
+}
+
+fn world(seed: u64) -> World {
+    let random = &mut Random::new(seed);
+    let mut world = World::new(random, [4, LINEAR + 1, 40][seed as usize % 3]);
+    while world.plan().tables.len() < 3 {
+        world.step(random);
+    }
+    world
+}
+
+/// The blocks of a listing, which come in the order in which they were made.
+fn blocks(listing: &str) -> BTreeSet<String> {
+    listing.split("\n\n").map(|block| block.trim_end_matches(['}', '\n']).to_owned()).collect()
+}
+
+fn loads() {
+    for seed in 0..12 {
+        let plan = if seed == 0 { NodePlan::default() } else { world(seed).plan() };
+        let options = if seed % 4 == 3 {
+            Options { log_group: None, egress_to_own_node: false }
+        } else {
+            Options::default()
+        };
+        let rendered = text(&plan, &options).unwrap();
+        assert_eq!(rendered, text(&plan, &options).unwrap(), "the same text for the same plan");
+        load(&rendered);
+        let (listed, mut kernel) = (list(), Kernel::open().unwrap());
+        let loaded = Ruleset::read(&mut kernel).unwrap().unwrap();
+        palisade_nft::remove(&mut kernel).unwrap();
+        let (mut enforcer, _) = Enforcer::start_with(kernel, options, &plan).unwrap();
+        let made = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+        let (a, b) = (blocks(&listed), blocks(&list()));
+        assert_eq!(a.difference(&b).next(), None, "seed {seed}: loaded, not made");
+        assert_eq!(b.difference(&a).next(), None, "seed {seed}: made, not loaded");
+        for (name, chain) in &made.chains {
+            assert_eq!(loaded.chains.get(name), Some(chain), "seed {seed}: {name}");
+        }
+        assert_eq!(loaded, made, "seed {seed}");
+        enforcer.remove().unwrap();
+    }
+}
+
+fn takes_over() {
+    let plan = world(5).plan();
+    load(&text(&plan, &Options::default()).unwrap());
+    let (mut enforcer, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
+    assert_eq!((commit.elements, commit.generation), (0, 2), "nothing but the rules is written");
+    enforcer.remove().unwrap();
+}

@@ -1,0 +1,131 @@
+//! What somebody did to our table is named, object by object.
+
+use std::process::Command;
+
+use libtest_mimic::Trial;
+use palisade_nft::{Difference, Enforcer, Kernel, LINEAR, Options, Verification, verify};
+
+use crate::{
+    random::{Random, World},
+    sandbox::trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("what_an_enforcer_made_agrees_with_its_plan", agrees),
+        trial("every_kind_of_damage_is_named", damage),
+        trial("a_plan_other_than_the_programmed_one_differs", other_plan),
+    ]
+}
+
+fn agrees() {
+    for seed in 0..20 {
+        let random = &mut Random::new(seed);
+        let mut world = World::new(random, [4, LINEAR + 1, 40][seed as usize % 3]);
+        let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+        for _ in 0..4 {
+            world.step(random);
+            let delta = enforcer.programmed().delta_to(&world.plan());
+            enforcer.commit(&delta).unwrap();
+            let Verification { differences, generation, chains, rules, sets, elements: _, flows } =
+                enforcer.verify().unwrap();
+            assert_eq!(differences, [], "seed {seed}");
+            assert!(generation.is_some() && chains >= 3 && sets >= 9 && rules >= 20, "seed {seed}");
+            let plan = world.plan();
+            assert!(flows > 0 || (plan.ingress.is_empty() && plan.egress.is_empty()), "seed {seed}");
+        }
+        enforcer.remove().unwrap();
+    }
+}
+
+fn nft(command: &str) {
+    let status = Command::new("nft").arg(command).status();
+    assert!(status.expect("the nft program (package nftables) plays somebody else").success(), "{command}");
+}
+
+/// A name in the listing that begins so.
+fn named(prefix: &str) -> String {
+    let listing = crate::listing::list();
+    let mut words = listing.split_whitespace().filter(|word| word.starts_with(prefix));
+    words.next().unwrap_or_else(|| panic!("no {prefix}")).to_owned()
+}
+
+fn damage() {
+    let random = &mut Random::new(11);
+    let mut world = World::new(random, 5);
+    let v4 = |a: &&std::net::IpAddr| a.is_ipv4();
+    while world.plan().ingress.keys().filter(v4).count() < 2 || world.plan().groups.len() < 3 {
+        world.step(random);
+    }
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+    let (group, row) = (named("group_"), named("row_ingress_"));
+    let pod = *world.plan().ingress.keys().find(v4).unwrap();
+    let stranger = if group.ends_with('6') { "2001:db8::77" } else { "192.0.2.77" };
+    let cases: Vec<(String, &str, String)> = vec![
+        ("delete table inet palisade".into(), "no-table", "there is no table inet palisade".into()),
+        ("add chain inet palisade extra".into(), "extra-chain", "chain extra does not belong".into()),
+        ("add set inet palisade more { type mark; }".into(), "extra-set", "set more does not".into()),
+        (format!("flush chain inet palisade {row}"), "rule", format!("of chain {row} is missing: `")),
+        ("insert rule inet palisade forward accept".into(), "decision", "the kernel's rules allow".into()),
+        (
+            "insert rule inet palisade forward tcp dport 22 counter accept".into(),
+            "rule",
+            "a rule at place 0 of chain forward does not belong there: [meta key 16, == 0x06".into(),
+        ),
+        (
+            format!("delete element inet palisade ingress4 {{ {pod} }}"),
+            "elements",
+            format!("set ingress4 (IPv4 pods isolated for ingress) lacks {pod} : jump ingress_"),
+        ),
+        (
+            format!("add element inet palisade {group} {{ {stranger} }}"),
+            "elements",
+            format!("should not hold {stranger}"),
+        ),
+    ];
+    for (command, kind, line) in cases {
+        nft(&command);
+        let differences = enforcer.verify().unwrap().differences;
+        let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
+        assert!(differences.iter().any(|d| d.kind() == kind), "{command}: {lines:#?}");
+        assert!(lines.iter().any(|l| l.contains(&line)), "{command}: no {line:?} in {lines:#?}");
+        enforcer.repair().unwrap();
+        assert_eq!(enforcer.verify().unwrap().differences, [], "{command}");
+    }
+    // Somebody's table of our name.
+    nft("delete table inet palisade");
+    nft(
+        "add table inet palisade { chain forward { type filter hook input priority 5; policy drop; }; set self4 { type mark; }; }",
+    );
+    let differences = enforcer.verify().unwrap().differences;
+    let has = |wanted: &str| differences.iter().any(|d| d.to_string().contains(wanted));
+    for wanted in [
+        "was made by somebody else",
+        "chain forward is on hook 1 with priority 5 and policy drop, not on hook 2 with priority 0 and policy accept",
+        "set self4 has keys or data of another type",
+        "set egress4 is missing",
+        "chain input is missing",
+    ] {
+        assert!(has(wanted), "no {wanted:?} in {differences:#?}");
+    }
+    enforcer.repair().unwrap();
+    assert!(enforcer.verify().unwrap().agrees());
+    enforcer.remove().unwrap();
+}
+
+fn other_plan() {
+    let random = &mut Random::new(12);
+    let mut world = World::new(random, 5);
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+    let old = world.plan();
+    while world.plan() == old || old.delta_to(&world.plan()).members.is_empty() {
+        world.step(random);
+    }
+    let seen = verify(enforcer.kernel(), &Options::default(), &world.plan()).unwrap();
+    assert!(!seen.agrees());
+    assert_eq!(verify(enforcer.kernel(), &Options::default(), &old).unwrap().differences, []);
+    let literal = Options { egress_to_own_node: false, ..Options::default() };
+    let seen = verify(enforcer.kernel(), &literal, &old).unwrap();
+    assert_eq!(seen.differences, [Difference::ExtraChain { chain: "input".to_owned() }]);
+    enforcer.remove().unwrap();
+}

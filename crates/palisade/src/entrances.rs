@@ -1,0 +1,95 @@
+//! What forwards connections into a cluster: which pods it is, and in words what Ingresses and routes ask it for.
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use palisade_analysis::Entrances;
+use palisade_manifest::Loaded;
+use palisade_policy::{
+    Cluster, ObjectKey,
+    lookup::{Named, find},
+    routes::Route,
+};
+
+use crate::{
+    can::{Spec, Who},
+    ends, escape,
+    words::Shown,
+};
+
+/// Which pods forward connections into the cluster.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Controller {
+    /// The workload that forwards what Ingresses, gateways and Routes let in; may be repeated
+    #[arg(long = "ingress-controller", value_name = "[NS/]WORKLOAD")]
+    names: Vec<String>,
+}
+
+impl Controller {
+    /// What leads into a cluster. Names without a namespace are looked up in `namespace`.
+    ///
+    /// # Errors
+    /// If a name stands for nothing that has a network.
+    pub(crate) fn entrances(&self, loaded: &Loaded, namespace: &str) -> Result<Entrances> {
+        let mut out = Entrances { routes: loaded.routes.clone(), ..Entrances::default() };
+        for name in &self.names {
+            let pods = pods(&loaded.cluster, name, namespace)
+                .with_context(|| format!("--ingress-controller `{name}`"))?;
+            out.controller.extend(pods);
+        }
+        Ok(out)
+    }
+}
+
+fn pods(cluster: &Cluster, name: &str, namespace: &str) -> Result<Vec<ObjectKey>> {
+    let spec: Spec = name.parse()?;
+    let Who::Named { kind, namespace: own, name } = &spec.who else {
+        bail!("name a workload: [NAMESPACE/][KIND/]NAME");
+    };
+    if spec.port.is_some() || spec.protocol.is_some() {
+        bail!("a controller is named without port");
+    }
+    let namespace = own.as_deref().unwrap_or(namespace);
+    let pods = match find(cluster, *kind, namespace, name)? {
+        Named::Pod(pod) => vec![pod],
+        Named::Workload(_, pods) => pods,
+        Named::Node(_) | Named::Service(_) => bail!("name a workload: [NAMESPACE/][KIND/]NAME"),
+    };
+    let node =
+        |name: &palisade_policy::Name| cluster.nodes.get(name).is_some_and(|n| !n.addresses.is_empty());
+    let places = |pod: &&palisade_policy::Pod| {
+        pod.is_live() || (pod.host_network && pod.node.as_ref().is_some_and(node))
+    };
+    let keys: Vec<ObjectKey> = pods.into_iter().filter(places).map(|pod| pod.key.clone()).collect();
+    if keys.is_empty() {
+        bail!("none of its pods has an address, or runs on a node whose addresses are known");
+    }
+    Ok(keys)
+}
+
+/// `Ingress shop/web (web.yaml:3), …`.
+pub(crate) fn routes(through: &[usize], routes: &[Route]) -> String {
+    ends::some(through, |route| {
+        let Route { kind, key, source, .. } = &routes[*route];
+        let at = source.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
+        format!("{kind} {key}{at}")
+    })
+}
+
+/// The warning that policies deny what routes ask for. `named`: the user has said which pods the controller is.
+pub(crate) fn blocked(
+    end: &str,
+    traffic: &palisade_policy::Traffic,
+    through: &[usize],
+    all: &[Route],
+    named: bool,
+) -> String {
+    let them = escape::plain(&routes(through, all)).into_owned();
+    let verb = if through.len() == 1 { "leads" } else { "lead" };
+    let whose = match named {
+        true => "policies deny it to the ingress controller".to_owned(),
+        false => "policies deny it to pods of whatever labels and namespace: if they let in the one that forwards, \
+                  name it with --ingress-controller"
+            .to_owned(),
+    };
+    format!("warning: {them} {verb} to {end} on {}, but {whose}\n", Shown::of(traffic).text())
+}

@@ -1,0 +1,148 @@
+//! An edit of a policy of a live cluster, as the `kubectl patch` that makes it.
+//!
+//! As with files, whether it does what was meant is not guessed: it is applied to the object that was read, and only a
+//! patch after which the object is exactly the edited policy is shown.
+
+use std::borrow::Cow;
+
+use palisade_analysis::{
+    diff::diff,
+    edit::{Change, Edit, applied},
+};
+use palisade_api::Live;
+use palisade_manifest::{Input, Options, load};
+use palisade_policy::{Cluster, Direction, Policy};
+use serde_json::{Value, json};
+
+use super::manifest;
+
+/// The command, if the policy is one of the cluster's.
+pub(crate) fn command(cluster: &Cluster, live: &Live, context: Option<&str>, edit: &Edit) -> Option<String> {
+    let policy = cluster.policies.get(&edit.policy)?;
+    // One of a file lies over the live one.
+    if policy.source.as_ref()?.line().is_some() {
+        return None;
+    }
+    let key = &edit.policy;
+    let object = live.object(&key.kind, &key.namespace, &key.name)?;
+    let before: Value = serde_json::from_str(&object.json).ok()?;
+    let operations = operations(policy, edit)?;
+    let mut after = before.clone();
+    for operation in &operations {
+        apply(&mut after, operation)?;
+    }
+    does_it(&before, &after, edit).then(|| {
+        let kind = key.kind.to_ascii_lowercase();
+        let option = |name: &str, value: &str| format!(" {name} {}", quoted(value));
+        let context = context.map(|c| option("--context", c)).unwrap_or_default();
+        let namespace = Some(&*key.namespace).filter(|n| !n.is_empty());
+        let namespace = namespace.map(|n| option("-n", n)).unwrap_or_default();
+        let patch = Value::from(operations).to_string();
+        format!(
+            "kubectl{context}{namespace} patch {kind} {} --type=json -p {}\n",
+            quoted(&key.name),
+            quoted(&patch)
+        )
+    })
+}
+
+/// The edit as RFC 6902 has it.
+fn operations(policy: &Policy, edit: &Edit) -> Option<Vec<Value>> {
+    let direction = edit.direction;
+    let (list, peers) =
+        if direction == Direction::Ingress { ("/spec/ingress", "from") } else { ("/spec/egress", "to") };
+    let add = |path: String, value: Value| vec![json!({"op": "add", "path": path, "value": value})];
+    let key = &edit.policy;
+    Some(match &edit.change {
+        Change::AddRule { at, rule } => {
+            let rule = manifest::rule(rule, key, direction);
+            match policy.rules(direction).map_or(0, <[_]>::len) {
+                0 => add(list.to_owned(), json!([rule])),
+                rules if *at < rules => add(format!("{list}/{at}"), rule),
+                _ => add(format!("{list}/-"), rule),
+            }
+        }
+        Change::AddPeer { rule, peer } => add(format!("{list}/{rule}/{peers}/-"), manifest::peer(peer, key)),
+        Change::AddPort { rule, port } => {
+            let ports = if &*key.kind == "ClusterNetworkPolicy" { "protocols" } else { "ports" };
+            add(format!("{list}/{rule}/{ports}/-"), manifest::port(port, key))
+        }
+        Change::RemoveRules(gone) => {
+            let remove = |rule: &usize| json!({"op": "remove", "path": format!("{list}/{rule}")});
+            gone.iter().rev().map(remove).collect()
+        }
+        Change::NewPolicy(_) => return None,
+    })
+}
+
+/// Does one operation; `None` where the path leads nowhere.
+fn apply(object: &mut Value, operation: &Value) -> Option<()> {
+    let (above, last) = operation["path"].as_str()?.rsplit_once('/')?;
+    match (object.pointer_mut(above)?, operation.get("value")) {
+        (Value::Array(list), Some(value)) => {
+            let at = if last == "-" { list.len() } else { last.parse().ok()? };
+            (at <= list.len()).then(|| list.insert(at, value.clone()))
+        }
+        (Value::Array(list), None) => {
+            let at: usize = last.parse().ok()?;
+            (at < list.len()).then(|| drop(list.remove(at)))
+        }
+        (Value::Object(fields), Some(value)) => {
+            fields.insert(last.to_owned(), value.clone());
+            Some(())
+        }
+        _ => None,
+    }
+}
+
+/// Whether the object says after the patch what it should say.
+fn does_it(before: &Value, after: &Value, edit: &Edit) -> bool {
+    let read = |object: &Value| {
+        let loaded =
+            load(&[Input::Live(object.to_string())], &Options { addresses: None, ..Options::default() });
+        (!loaded.has_errors()).then_some(Cluster { policies: loaded.cluster.policies, ..Cluster::default() })
+    };
+    match (read(before), read(after)) {
+        (Some(before), Some(after)) => diff(&applied(&before, edit), &after, false).policies.is_empty(),
+        _ => false,
+    }
+}
+
+/// A word of a shell.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if !word.is_empty() && word.chars().all(plain) {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quoted("web-1.a"), "web-1.a");
+        assert_eq!(quoted("a b"), "'a b'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn operations_change_lists_and_fields() {
+        let mut object = json!({"spec": {"ingress": [1, 2]}});
+        let op = |op: &str, path: &str, value: Option<Value>| match value {
+            Some(value) => json!({"op": op, "path": path, "value": value}),
+            None => json!({"op": op, "path": path}),
+        };
+        apply(&mut object, &op("add", "/spec/ingress/-", Some(json!(3)))).unwrap();
+        apply(&mut object, &op("add", "/spec/ingress/0", Some(json!(0)))).unwrap();
+        apply(&mut object, &op("remove", "/spec/ingress/1", None)).unwrap();
+        apply(&mut object, &op("add", "/spec/egress", Some(json!([])))).unwrap();
+        assert_eq!(object, json!({"spec": {"ingress": [0, 2, 3], "egress": []}}));
+        assert_eq!(apply(&mut object, &op("add", "/spec/ingress/9", Some(json!(0)))), None);
+        assert_eq!(apply(&mut object, &op("remove", "/spec/ingress/9", None)), None);
+    }
+}

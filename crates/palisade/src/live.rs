@@ -1,0 +1,192 @@
+//! The cluster that a verb asks: which one, how long it may take, and what to say of what could not be read.
+
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Result;
+use clap::Args;
+use palisade_api::{
+    Access, AccessError, Live, Missing,
+    read::{self, Bearing, Options, ReadError},
+    read_blocking,
+};
+use serde::Serialize;
+
+use crate::{
+    ends,
+    output::{self, Style, styled},
+};
+
+/// Which cluster.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Live cluster")]
+pub(crate) struct Cluster {
+    /// A context of the kubeconfig other than its current one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// The kubeconfig, instead of $KUBECONFIG or ~/.kube/config
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// How long one request to the API server may take
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub(crate) request_timeout: Duration,
+    /// Take the answer for one although some kinds could not be read
+    #[arg(long)]
+    pub(crate) allow_incomplete: bool,
+}
+
+/// `30`, `30s`, `500ms`, `2m`.
+fn time(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let wrong = || format!("`{text}` is no time; write 30s, 500ms or 2m");
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let time = match unit {
+        "" | "s" => Duration::from_secs(number),
+        "ms" => Duration::from_millis(number),
+        "m" => Duration::from_secs(number.saturating_mul(60)),
+        _ => return Err(wrong()),
+    };
+    if time.is_zero() { Err("no request is answered in no time".to_owned()) } else { Ok(time) }
+}
+
+impl Cluster {
+    /// Whether the user names one.
+    pub(crate) fn is_named(&self) -> bool {
+        self.context.is_some() || self.kubeconfig.is_some()
+    }
+
+    /// Reads it. `namespace` is the user's own, if he names one. Without a cluster, `or` is what he could do instead.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be asked.
+    pub(crate) fn read(&self, namespace: Option<&str>, or: &str) -> Result<Live> {
+        let access = Access {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            timeout: Some(self.request_timeout),
+        };
+        let line = ProgressLine::default();
+        let tell = |came: usize, open: &BTreeSet<&'static str>| line.show(came, open);
+        let tell: &read::Progress<'_> = &tell;
+        let progress = io::stderr().is_terminal().then_some(tell);
+        let read = read_blocking(&access, Options { namespace, progress });
+        line.clear();
+        read.map_err(|error| match error {
+            ReadError::Access(AccessError::NoCluster) => anyhow::anyhow!("{error}; {or}"),
+            error => error.into(),
+        })
+    }
+}
+
+/// One line on a terminal that says how far the reading is.
+#[derive(Default)]
+struct ProgressLine {
+    shown: Cell<bool>,
+}
+
+impl ProgressLine {
+    fn show(&self, came: usize, open: &BTreeSet<&'static str>) {
+        let open: Vec<&str> = open.iter().copied().collect();
+        let width = output::width().saturating_sub(1);
+        let text = format!("{came} objects read; waiting for {}", ends::some(&open, ToString::to_string));
+        let text: String = text.chars().take(width).collect();
+        _ = write!(io::stderr(), "\r\x1b[K{text}");
+        self.shown.set(true);
+    }
+
+    fn clear(&self) {
+        if self.shown.get() {
+            _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// What an answer is about, and so which kinds it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Verdicts.
+    Verdicts,
+    /// Everything that reaches everything, from outside too.
+    Everything,
+}
+
+impl Need {
+    fn needs(self, missing: &Missing) -> bool {
+        match missing.resource.bearing {
+            Bearing::Verdicts => true,
+            Bearing::Outside => self == Self::Everything,
+            Bearing::Names => false,
+        }
+    }
+}
+
+/// Those kinds of `missing` without which the answer may be wrong.
+pub(crate) fn needed(missing: &[Missing], need: Need) -> Vec<Missing> {
+    missing.iter().filter(|m| need.needs(m)).cloned().collect()
+}
+
+/// Says what could not be read and what that means for the answer.
+pub(crate) fn warn(missing: &[Missing], need: Need) {
+    let names = |m: &&Missing| m.resource.bearing == Bearing::Names;
+    for kind in missing.iter().filter(|m| need.needs(m) || names(m)) {
+        let heading =
+            if need.needs(kind) { styled(Style::Bad, "incomplete:") } else { styled(Style::Strong, "note:") };
+        let Missing { resource, why, only_in } = kind;
+        let but = match &only_in[..] {
+            [] => String::new(),
+            some => format!(" but in {}", ends::some(some, Clone::clone)),
+        };
+        output::note(&format!(
+            "{heading} {} could not be read{but}: {}.\n  {why}\n",
+            resource.plural,
+            resource.meaning()
+        ));
+    }
+}
+
+/// A kind that could not be read, for programs.
+#[derive(Serialize)]
+pub(crate) struct JsonMissing<'a> {
+    kind: &'static str,
+    resource: &'static str,
+    group: &'static str,
+    why: String,
+    means: &'static str,
+    /// The namespaces in which it could be read all the same.
+    only_in: &'a [String],
+}
+
+impl<'a> From<&'a Missing> for JsonMissing<'a> {
+    fn from(missing: &'a Missing) -> Self {
+        let Missing { resource, why, only_in } = missing;
+        Self {
+            kind: resource.kind,
+            resource: resource.plural,
+            group: resource.group,
+            why: why.to_string(),
+            means: resource.meaning(),
+            only_in,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(time("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(time("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "s", "0", "1h30m", "-1s", "1.5s", "99999999999999999999s"] {
+            assert!(time(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Equal values share memory: pods of one workload carry the same labels, ports and names, and a cluster has many pods.
+
+use std::{
+    borrow::Borrow,
+    collections::HashSet,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    ContainerPort, Labels, Name, NamespaceMatch, Peer, Pod, Policy, PortMatch, Rule, Selector,
+    labels::{Requirement, Test},
+    rules::PodMatch,
+};
+
+/// Gives equal values one place in memory, and forgets now and then those that nothing else holds.
+///
+/// A handle: clones share what they know. Whoever reads objects for a [`crate::compile::Compiler`] does best to intern
+/// with the compiler's own ([`crate::compile::Compiler::interner`]), so that a text is never kept that is known already:
+/// two that do not know of each other would each keep what only the other still holds.
+#[derive(Clone, Debug, Default)]
+pub struct Interner(Arc<Mutex<Pools>>);
+
+#[derive(Debug, Default)]
+struct Pools {
+    names: Pool<Name>,
+    labels: Pool<Labels>,
+    ports: Pool<Arc<[ContainerPort]>>,
+    selectors: Pool<Selector>,
+}
+
+impl Interner {
+    /// The shared form of a name, a label key or a label value. Allocates nothing if it is known.
+    #[must_use]
+    pub fn name(&self, text: &str) -> Name {
+        self.pools().names.text(text)
+    }
+
+    /// The shared form of the labels with these pairs; later pairs win over earlier ones with the same key.
+    #[must_use]
+    pub fn labels<'a>(&self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Labels {
+        let mut pools = self.pools();
+        let names = &mut pools.names;
+        let labels: Labels =
+            pairs.into_iter().map(|(key, value)| (names.text(key), names.text(value))).collect();
+        pools.labels.get(labels)
+    }
+
+    /// The shared form of a list of container ports.
+    #[must_use]
+    pub fn ports(&self, ports: &[ContainerPort]) -> Arc<[ContainerPort]> {
+        self.pools().ports(ports)
+    }
+
+    /// The same pod, sharing all but its name and its addresses.
+    #[must_use]
+    pub fn pod(&self, mut pod: Pod) -> Pod {
+        let mut pools = self.pools();
+        pod.addresses.shrink_to_fit();
+        pod.key.namespace = pools.names.get(pod.key.namespace);
+        pod.node = pod.node.map(|name| pools.names.get(name));
+        pod.labels = pools.labels(&pod.labels);
+        pod.ports = pools.ports(&pod.ports);
+        pod.workload = pod.workload.map(|mut workload| {
+            workload.kind = pools.names.get(workload.kind);
+            workload.name = pools.names.get(workload.name);
+            workload
+        });
+        pod
+    }
+
+    /// The same policy, sharing its selectors and all names but its own. A policy that somebody else holds stays as
+    /// it is: a copy would cost more than is shared.
+    #[must_use]
+    pub fn policy(&self, mut policy: Arc<Policy>) -> Arc<Policy> {
+        if let Some(policy) = Arc::get_mut(&mut policy) {
+            let mut pools = self.pools();
+            pools.share(&mut policy.key.kind);
+            pools.share(&mut policy.key.namespace);
+            pools.pod_match(&mut policy.subject);
+            for rule in policy.ingress.iter_mut().chain(&mut policy.egress).flatten() {
+                pools.rule(rule);
+            }
+        }
+        policy
+    }
+
+    /// A panic while it was locked has left some values unshared at worst.
+    fn pools(&self) -> MutexGuard<'_, Pools> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pools {
+    fn share(&mut self, name: &mut Name) {
+        *name = self.names.get(name.clone());
+    }
+
+    fn labels(&mut self, labels: &Labels) -> Labels {
+        if let Some(known) = self.labels.known(labels) {
+            return known;
+        }
+        let pairs = labels.iter().map(|(key, value)| (key.clone(), value.clone()));
+        let shared: Labels = pairs.map(|(k, v)| (self.names.get(k), self.names.get(v))).collect();
+        self.labels.get(shared)
+    }
+
+    fn ports(&mut self, ports: &[ContainerPort]) -> Arc<[ContainerPort]> {
+        if let Some(known) = self.ports.known(ports) {
+            return known;
+        }
+        let share = |port: &ContainerPort| ContainerPort {
+            name: port.name.clone().map(|name| self.names.get(name)),
+            ..*port
+        };
+        let shared = ports.iter().map(share).collect();
+        self.ports.get(shared)
+    }
+
+    fn selector(&mut self, selector: &mut Selector) {
+        *selector = match self.selectors.known(selector) {
+            Some(known) => known,
+            None => {
+                let shared = Selector::new(selector.requirements().iter().map(|r| self.requirement(r)));
+                self.selectors.get(shared)
+            }
+        };
+    }
+
+    fn requirement(&mut self, requirement: &Requirement) -> Requirement {
+        let mut all = |values: &std::collections::BTreeSet<Name>| {
+            values.iter().map(|value| self.names.get(value.clone())).collect()
+        };
+        let test = match &requirement.test {
+            Test::In(values) => Test::In(all(values)),
+            Test::NotIn(values) => Test::NotIn(all(values)),
+            Test::Exists => Test::Exists,
+            Test::DoesNotExist => Test::DoesNotExist,
+        };
+        Requirement { key: self.names.get(requirement.key.clone()), test }
+    }
+
+    fn pod_match(&mut self, choice: &mut PodMatch) {
+        match &mut choice.namespaces {
+            NamespaceMatch::Named(name) => self.share(name),
+            NamespaceMatch::Selected(selector) => self.selector(selector),
+        }
+        self.selector(&mut choice.pods);
+    }
+
+    fn rule(&mut self, rule: &mut Rule) {
+        for entry in rule.peers.iter_mut().flatten() {
+            match &mut entry.peer {
+                Peer::Pods(choice) => self.pod_match(choice),
+                Peer::Nodes(selector) => self.selector(selector),
+                Peer::Block(_) => {}
+            }
+        }
+        for entry in rule.ports.iter_mut().flatten() {
+            if let PortMatch::Named { name, .. } = &mut entry.port {
+                self.share(name);
+            }
+        }
+        // Nobody adds to them any more.
+        rule.peers.iter_mut().for_each(Vec::shrink_to_fit);
+        rule.ports.iter_mut().for_each(Vec::shrink_to_fit);
+    }
+}
+
+/// Shared values that count who holds them.
+trait Shared: Clone + Eq + Hash {
+    fn holders(&self) -> usize;
+}
+
+impl Shared for Labels {
+    fn holders(&self) -> usize {
+        Self::holders(self)
+    }
+}
+
+impl Shared for Selector {
+    fn holders(&self) -> usize {
+        Self::holders(self)
+    }
+}
+
+impl<T: ?Sized + Eq + Hash> Shared for Arc<T> {
+    fn holders(&self) -> usize {
+        Self::strong_count(self)
+    }
+}
+
+#[derive(Debug)]
+struct Pool<T> {
+    seen: HashSet<T>,
+    /// How many values may come together before those without other holders are dropped: twice what was left by the
+    /// last sweep, so that sweeping costs a constant per value.
+    sweep_at: usize,
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self { seen: HashSet::new(), sweep_at: 64 }
+    }
+}
+
+impl<T: Shared> Pool<T> {
+    fn known<Q: ?Sized + Eq + Hash>(&self, value: &Q) -> Option<T>
+    where
+        T: Borrow<Q>,
+    {
+        self.seen.get(value).cloned()
+    }
+
+    fn get(&mut self, value: T) -> T {
+        self.known(&value).unwrap_or_else(|| self.insert(value))
+    }
+
+    fn insert(&mut self, value: T) -> T {
+        if self.seen.len() >= self.sweep_at {
+            self.seen.retain(|value| value.holders() > 1);
+            self.sweep_at = 2 * self.seen.len().max(32);
+        }
+        self.seen.insert(value.clone());
+        value
+    }
+}
+
+impl Pool<Name> {
+    fn text(&mut self, text: &str) -> Name {
+        self.known(text).unwrap_or_else(|| self.insert(text.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Rng, Shape, cluster};
+
+    #[test]
+    fn equal_values_share_and_those_without_holders_go() {
+        let interner = Interner::default();
+        let held: Vec<Name> = (0..40).map(|i| interner.name(&format!("kept-{i}"))).collect();
+        for i in 0..1000 {
+            drop(interner.name(&format!("passing-{i}")));
+        }
+        assert!(interner.pools().names.seen.len() < 200);
+        assert!(held.iter().all(|name| Arc::ptr_eq(name, &interner.clone().name(name))));
+    }
+
+    #[test]
+    fn what_is_interned_is_equal_to_what_was_read() {
+        for seed in 0..200 {
+            let world = cluster(&mut Rng::with_seed(seed), &Shape::tiered());
+            let interner = Interner::default();
+            for pod in world.pods.values() {
+                assert_eq!(*pod, interner.pod(pod.clone()));
+            }
+            for policy in world.policies.values() {
+                // A policy of its own, which is shared in place.
+                assert_eq!(*policy, interner.policy(Arc::new((**policy).clone())));
+            }
+        }
+    }
+
+    #[test]
+    fn pods_of_one_workload_hold_the_same_labels_and_ports() {
+        let interner = Interner::default();
+        let world = cluster(&mut Rng::with_seed(1), &Shape::realistic(50, 1));
+        let mut pods = world.pods.values().map(|pod| {
+            // As a watch delivers them: nothing shared.
+            let labels = pod.labels.iter().map(|(k, v)| (&**k, &**v)).collect();
+            interner.pod(Pod { labels, ports: pod.ports.iter().cloned().collect(), ..pod.clone() })
+        });
+        let first = pods.next().unwrap();
+        assert!(pods.all(|pod| pod.labels.is_same(&first.labels) && Arc::ptr_eq(&pod.ports, &first.ports)));
+    }
+}

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# The chart through the door that a user takes: Helm. What its output may hold (capabilities, mounts, verbs, names of metrics) is
+# tested by `cargo test -p palisade --test deploy`, which reads the rendered files and needs no Helm.
+#
+# HELM names the program, 3 or 4. Without it: `helm` on the PATH, else the one that tests/cluster builds.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+if [[ -z ${HELM:-} ]]; then
+    HELM=$(command -v helm || echo "$(../tests/cluster/build.sh)/helm")
+fi
+export HELM
+readonly chart=helm/palisade
+passed=0 failed=0
+
+# check TITLE COMMAND…
+check() {
+    local title=$1 output
+    shift
+    if output=$("$@" 2>&1); then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        printf 'FAILED: %s\n%s\n' "$title" "$output"
+    fi
+}
+
+template() { "$HELM" template palisade "$chart" --namespace palisade-system --kube-version 1.33.0 "$@"; }
+
+# refused PATTERN ARGUMENT…: nothing is rendered, and the message has PATTERN.
+refused() {
+    local pattern=$1 output
+    shift
+    if output=$(template "$@" 2>&1); then
+        echo "was rendered"
+        return 1
+    fi
+    grep -Eq -- "$pattern" <<<"$output" || {
+        echo "refused, but not with /$pattern/: $output"
+        return 1
+    }
+}
+
+dashboard_is_whole() {
+    template --set monitoring.dashboard.enabled=true --show-only templates/monitoring.yaml \
+        | sed -n '/^  palisade.json: |$/,$ { /palisade.json: |$/d; s/^    //; p }' | sed '/^$/d' \
+        | diff - grafana/palisade.json
+}
+
+# Other settings are another pod template, so that a change of them restarts the agents.
+settings_restart() {
+    ! diff <(template | grep palisade.dev/config) <(template --set agent.logLevel=debug | grep palisade.dev/config)
+}
+
+check "what is committed is what the chart renders" ./render.sh --check
+check "lint" "$HELM" lint --strict "$chart"
+for case in tests/*/; do
+    check "lint with $case" "$HELM" lint --strict "$chart" --values "$case/values.yaml"
+done
+check "the dashboard is in its ConfigMap" dashboard_is_whole
+check "a change of settings restarts the agents" settings_restart
+while IFS=$'\t' read -r values pattern; do
+    [[ -n $values && $values != \#* ]] || continue
+    read -ra arguments <<<"$values"
+    check "refused: $values" refused "$pattern" "${arguments[@]}"
+done <tests/refused.tsv
+check "refused: Kubernetes 1.24" refused "kubeVersion" --kube-version 1.24.0
+
+echo "$passed passed, $failed failed"
+((failed == 0))
