@@ -214,8 +214,8 @@ impl Pods {
         value["apiVersion"] = json!("v1");
         value["kind"] = json!("Pod");
         let input = Input::Text { name: key.to_string(), text: value.to_string() };
-        let mut pod_read =
-            truth::parse(&[input])?.pods.remove(&key).with_context(|| format!("cannot read pod {key}"))?;
+        let read = truth::parse(&[input])?.pods.remove(&key);
+        let mut pod_read = Arc::unwrap_or_clone(read.with_context(|| format!("cannot read pod {key}"))?);
         if let Some(wanted) = pod.annotations().get(ADDRESSES) {
             pod_read.addresses =
                 wanted.split(',').map(|a| a.trim().parse()).collect::<Result<_, _>>().context(ADDRESSES)?;
