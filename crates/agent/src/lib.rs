@@ -4,6 +4,7 @@
 //! * [`DataPlane`] is the seam to the kernel; what is programmed lives behind it. [`NftDataPlane`] is the real one.
 //! * [`NodeAgent`] joins them: the only place that performs an action.
 //! * [`stale`] says which connections a change may have made illegal.
+//! * [`doctor`] says whether a machine lets policies work, and what to do where it does not.
 //! * [`closed`] is what is programmed instead when the kernel refuses a plan: the pods concerned are cut off, loudly.
 //!
 //! Round this core lies the process that runs on a node:
@@ -18,6 +19,7 @@ pub mod closed;
 pub mod config;
 pub mod daemon;
 mod data_plane;
+pub mod doctor;
 pub mod drops;
 mod http;
 pub mod lock;

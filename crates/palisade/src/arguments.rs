@@ -49,6 +49,10 @@ pub(crate) enum Verb {
     /// What a change of manifests opens and closes, and which policies do it
     #[command(after_help = diff::HELP)]
     Diff(Diff),
+    /// Does this machine let policies work: kernel, CNI wiring, other policy agents, API access; and what to do if not
+    #[cfg(target_os = "linux")]
+    #[command(after_help = crate::doctor::HELP)]
+    Doctor(crate::doctor::Doctor),
     /// Why is it so: the walk through all policies in both directions, and what to edit to have it otherwise
     #[command(after_help = explain::HELP)]
     Explain(Explain),

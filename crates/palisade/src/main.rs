@@ -14,6 +14,8 @@ mod can;
 mod connections;
 mod describe;
 mod diff;
+#[cfg(target_os = "linux")]
+mod doctor;
 mod ends;
 mod entrances;
 mod escape;
@@ -71,6 +73,8 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Describe(arguments) => describe::run(&arguments),
         Verb::Diff(arguments) => diff::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
         #[cfg(target_os = "linux")]
         Verb::Lab(arguments) => lab::run(&arguments.verb),
