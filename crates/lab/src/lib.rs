@@ -32,6 +32,7 @@ mod servers;
 pub mod services;
 pub mod soak;
 mod wire;
+pub mod wiring;
 
 pub use enforce::{Enforce, EnforceError};
 pub use lab::{Lab, LabError, Updated};

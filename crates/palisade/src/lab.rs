@@ -13,7 +13,6 @@ mod run;
 mod serve;
 mod soak;
 mod up;
-mod watch;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
