@@ -50,6 +50,8 @@ pub(super) struct Worker {
     explain: Explain,
     lock: Lock,
     cut_off: Vec<(Direction, IpAddr)>,
+    /// When connections that wait for their review get it.
+    review_due: Option<Instant>,
     generation: u64,
     /// Whether the node's name was looked for among those of the cluster.
     knows_itself: Option<bool>,
@@ -84,6 +86,7 @@ impl Worker {
             explain,
             lock,
             cut_off: Vec::new(),
+            review_due: None,
             generation: 0,
             knows_itself: None,
             drifted: None,
@@ -98,7 +101,9 @@ impl Worker {
     /// Works until it is told to stop.
     pub(super) fn run(&mut self) {
         loop {
-            let waiting = self.inbox.take(TICK);
+            // Connections that wait for their review are not kept waiting by silence.
+            let due = self.review_due.map(|due| due.saturating_duration_since(Instant::now()));
+            let waiting = self.inbox.take(due.map_or(TICK, |due| due.min(TICK)));
             self.health.beat();
             if waiting.stop {
                 return;
@@ -181,6 +186,7 @@ impl Worker {
 
     /// Takes in what an input led to.
     fn settle(&mut self, report: Report, received: Option<Instant>) {
+        self.review_due = report.review_due;
         let metrics = &self.metrics;
         if !report.compile.is_zero() && received.is_some() {
             metrics.compile_duration.observe(report.compile.as_secs_f64());
@@ -299,7 +305,8 @@ impl Worker {
     }
 
     fn tick(&mut self) {
-        if self.agent.reconciler().is_behind() {
+        let review = self.review_due.is_some_and(|due| Instant::now() >= due);
+        if review || self.agent.reconciler().is_behind() {
             let report = self.agent.tick();
             self.settle(report, None);
         }
@@ -405,7 +412,9 @@ impl Worker {
     fn verify(&mut self) -> Reply {
         let behind = self.agent.reconciler().is_behind();
         match self.agent.data_plane().verify() {
-            Ok(None) => Reply::Error("nothing is programmed yet: the first whole snapshot is missing".to_owned()),
+            Ok(None) => {
+                Reply::Error("nothing is programmed yet: the first whole snapshot is missing".to_owned())
+            }
             Err(error) => Reply::Error(words::with_causes(&error)),
             Ok(Some(found)) => Reply::Verified(Verified {
                 // Whoever is cut off is so on purpose, and not what the policies say all the same.
