@@ -292,6 +292,7 @@ mod tests {
             pods: Selector::of_labels([("app", "web")]),
         };
         let rule = Rule {
+            name: None,
             action: RuleAction::Accept,
             peers: Some(vec![PeerEntry { peer: Peer::Pods(pods), source: None }]),
             ports: None,

@@ -176,6 +176,9 @@ impl Comparison<'_> {
     fn causes(&self, from: &Matched, to: &Matched, family: Family, changed: &Traffic) -> Vec<Cause> {
         let mut found = Vec::new();
         for direction in Direction::BOTH {
+            if self.is_unmoved(from, to, direction, family, changed) {
+                continue;
+            }
             let walks: Vec<Walk> = self
                 .representatives
                 .iter()
@@ -198,6 +201,25 @@ impl Comparison<'_> {
         }
         found.sort_unstable();
         found
+    }
+
+    /// Whether the rules of one side allow the same of this traffic before and after, so that they are no cause.
+    fn is_unmoved(
+        &self,
+        from: &Matched,
+        to: &Matched,
+        direction: Direction,
+        family: Family,
+        changed: &Traffic,
+    ) -> bool {
+        let allowed = |side: usize| {
+            let answer: &Connections = &self.answers[side];
+            answer.one_side(from.at[side]?, to.at[side]?, direction, family)
+        };
+        match (allowed(0), allowed(1)) {
+            (Some(a), Some(b)) => a == b || a.intersection(changed) == b.intersection(changed),
+            _ => false,
+        }
     }
 
     fn cause(&self, direction: Direction, key: &PolicyKey) -> Cause {
@@ -232,11 +254,11 @@ fn policy_changes(before: &Cluster, after: &Cluster) -> BTreeMap<PolicyKey, Poli
     out
 }
 
-/// Whether two policies are equal but for where they stand.
+/// Whether two policies are equal but for where they stand and what their rules are called.
 fn means_the_same(a: &Arc<Policy>, b: &Arc<Policy>) -> bool {
     fn placeless(policy: &Policy) -> Policy {
         let rule = |rule: &Rule| {
-            let mut rule = Rule { source: None, ..rule.clone() };
+            let mut rule = Rule { name: None, source: None, ..rule.clone() };
             rule.peers.iter_mut().flatten().for_each(|p| p.source = None);
             rule.ports.iter_mut().flatten().for_each(|p| p.source = None);
             rule

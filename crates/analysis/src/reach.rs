@@ -238,7 +238,7 @@ impl Reach {
     }
 
     /// What one unit may send as far as its own rules go, and the other receive; `None` if they don't share the family.
-    fn sides(&self, from: &Unit, to: &Unit, family: usize) -> Option<(TrafficId, TrafficId)> {
+    pub(crate) fn sides(&self, from: &Unit, to: &Unit, family: usize) -> Option<(TrafficId, TrafficId)> {
         let at = |row: Option<RowId>, class| row.map_or(Traffics::ALL, |r| self.rows[r as usize].at(class));
         let (source, target) = (from.classes[family]?, to.classes[family]?);
         Some((at(from.egress, target), at(to.ingress, source)))
