@@ -9,6 +9,7 @@ use crate::{
     diff::{self, Diff},
     explain::{self, Explain},
     man::{self, Man},
+    snapshot::{self, Snapshot},
 };
 
 /// Kubernetes network policies: enforced, explained, proved.
@@ -51,6 +52,9 @@ pub(crate) enum Verb {
     #[cfg(target_os = "linux")]
     #[command(after_help = LAB_HELP, subcommand_required = true, arg_required_else_help = true)]
     Lab(crate::lab::Lab),
+    /// What decides in a live cluster, written to a directory that -f reads back
+    #[command(after_help = snapshot::HELP)]
+    Snapshot(Snapshot),
     /// Print the completions for a shell
     #[command(after_help = "\
 Examples:

@@ -67,6 +67,7 @@ const fn route(kind: &'static str, plural: &'static str, versions: &'static [&'s
     outside(kind, plural, GATEWAY, versions, ROUTE)
 }
 
+/// What is kept of the Gateway API's routes: of filters only whom a mirror copies to, since others add headers.
 const ROUTE: &[&str] = &[
     "metadata.labels",
     "spec.parentRefs",
@@ -156,7 +157,6 @@ pub static RESOURCES: &[Resource] = &[
         &[
             "metadata.labels",
             "spec.gatewayClassName",
-            "spec.addresses",
             "spec.listeners.name",
             "spec.listeners.hostname",
             "spec.listeners.port",
@@ -263,8 +263,7 @@ mod tests {
         }
         for resource in RESOURCES {
             for path in resource.keeps {
-                let secret =
-                    ["annotations", "managedFields", "env", "args", "command", "filters", "key", "volumes"];
+                let secret = ["annotations", "managedFields", "env", "args", "command", "key", "volumes"];
                 assert!(path.split('.').all(|step| !secret.contains(&step)), "{} {path}", resource.kind);
             }
         }
