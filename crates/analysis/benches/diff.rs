@@ -65,7 +65,7 @@ fn main() {
         };
         let (pods, workloads, policies) = size;
         let (base, _) = fastest(baseline);
-        println!(
+        eprintln!(
             "{pods} pods, {workloads} workloads, {policies} policies: two answers and a walk over each {base:.0?}"
         );
         for (what, after) in [
@@ -75,7 +75,7 @@ fn main() {
         ] {
             let (took, found) = fastest(|| diff(&before, &after, false));
             let ratio = took.as_secs_f64() / base.as_secs_f64();
-            println!("  {what} gone: {} changes, {took:.0?}, {ratio:.1} times that", found.changes.len());
+            eprintln!("  {what} gone: {} changes, {took:.0?}, {ratio:.1} times that", found.changes.len());
         }
     }
 }
