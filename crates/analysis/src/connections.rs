@@ -285,6 +285,16 @@ impl Connections {
         })
     }
 
+    /// What is shown, by number.
+    pub(crate) fn sets(&self) -> &[Traffic] {
+        &self.shown
+    }
+
+    /// What is shown between two ends, by family, as numbers of [`Self::sets`]; `None` if there are no such pairs.
+    pub(crate) fn ids(&self, from: usize, to: usize) -> Option<Cell> {
+        self.cell(from, to).map(|(cell, _)| cell)
+    }
+
     /// What the rules of one side allow by themselves between two ends: those of `from` for egress, those of `to` for
     /// ingress. `None` if they don't share the family, or if ends are no single kind of addresses.
     pub(crate) fn one_side(

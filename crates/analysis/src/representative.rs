@@ -1,6 +1,11 @@
 //! From ends of answers back to addresses that questions can be asked about.
 
-use std::{cell::RefCell, collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use palisade_policy::{
     Cluster, Direction, Endpoint as At, Family, Name, NamespaceMatch, ObjectKey, Pod, Pods, Policy, Traffic,
@@ -13,10 +18,10 @@ use crate::{
     reach::owners,
 };
 
-/// Finds addresses that stand for ends. Costs the addresses of the cluster to make, and next to nothing to ask.
+/// Finds addresses that stand for ends. Costs the addresses of the cluster at the first question, and next to nothing after that.
 pub(crate) struct Representatives<'c> {
     cluster: &'c Cluster,
-    owners: HashMap<IpAddr, &'c Pod>,
+    owners: OnceCell<HashMap<IpAddr, &'c Pod>>,
     /// Policies by the namespace of their subjects, and those of many namespaces.
     by_namespace: HashMap<&'c Name, Vec<&'c Arc<Policy>>>,
     cluster_wide: Vec<&'c Arc<Policy>>,
@@ -33,7 +38,7 @@ impl<'c> Representatives<'c> {
                 NamespaceMatch::Selected(_) => cluster_wide.push(policy),
             }
         }
-        Self { cluster, owners: owners(cluster), by_namespace, cluster_wide, worlds: RefCell::default() }
+        Self { cluster, owners: OnceCell::new(), by_namespace, cluster_wide, worlds: RefCell::default() }
     }
 
     /// Walks through the tiers as [`walk`] does, past no policies but those that select the subject: `O(those)` instead of
@@ -109,7 +114,9 @@ impl<'c> Representatives<'c> {
         let pod = move |namespace: &Name, name: &Name| {
             let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
             let pod = self.cluster.pods.get(&key).filter(|p| p.is_live())?;
-            let owned = |a: &&IpAddr| self.owners.get(*a).is_some_and(|o| o.key == key);
+            let owned = |a: &&IpAddr| {
+                self.owners.get_or_init(|| owners(self.cluster)).get(*a).is_some_and(|o| o.key == key)
+            };
             let address = pod.addresses.iter().filter(|a| Family::of(**a) == family).find(owned)?;
             Some(At::Pod { address: *address, key })
         };
