@@ -13,6 +13,7 @@ mod data_plane;
 mod nftables;
 mod node;
 mod reconcile;
+mod review;
 pub mod stale;
 
 pub use data_plane::{Connection, DataPlane, DataPlaneError, Programmed};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use palisade_policy::{Change, Cluster, Delta, Name, NodePlan, Pod, compile::Compiler};
+use palisade_policy::{Change, Cluster, Delta, Interner, Name, NodePlan, Pod, compile::Compiler};
 
 /// The first pause before a refused plan is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -72,6 +72,12 @@ impl Reconciler {
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         self.compiler.cluster()
+    }
+
+    /// What gives equal values one place in memory.
+    #[must_use]
+    pub fn interner(&self) -> &Interner {
+        self.compiler.interner()
     }
 
     /// The addresses of the node's live pods, isolated or not. `O(pods)`: for the start alone.

@@ -1,9 +1,9 @@
 //! Reading the manifests or the cluster that a verb works on, and telling what is wrong with them.
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use palisade_api::{Live, Missing};
-use palisade_manifest::{Diagnostic, Input, Loaded, Options, Severity, Style, render};
+use palisade_manifest::{Channel, Diagnostic, Input, Loaded, Options, Severity, Style, render};
 
 use crate::{
     exit::Outcome,
@@ -122,6 +122,37 @@ pub(crate) struct Reading {
     /// Take fields that the API doesn't have for errors, not warnings
     #[arg(long)]
     pub(crate) strict: bool,
+    /// The release channel of the cluster-wide policies' definitions: which of their fields a file may use
+    #[arg(
+        long,
+        value_enum,
+        value_name = "CHANNEL",
+        default_value_t,
+        env = "PALISADE_CHANNEL",
+        hide_env_values = true
+    )]
+    pub(crate) channel: ReleaseChannel,
+}
+
+/// `--channel`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReleaseChannel {
+    /// Without the experimental fields: the API server drops them before it looks at the rest
+    Standard,
+    /// All fields
+    #[default]
+    Experimental,
+}
+
+impl Reading {
+    /// How to read, in what it says.
+    pub(crate) fn options(&self, options: Options) -> Options {
+        let channel = match self.channel {
+            ReleaseChannel::Standard => Channel::Standard,
+            ReleaseChannel::Experimental => Channel::Experimental,
+        };
+        Options { strict: self.strict, channel, ..options }
+    }
 }
 
 /// Reads manifests and reports what is wrong with them on standard error; warnings not if `quiet`.
@@ -152,7 +183,7 @@ pub(crate) fn load_inputs(
     options: &Options,
     quiet: bool,
 ) -> Result<Loaded> {
-    let options = Options { strict: reading.strict, ..options.clone() };
+    let options = reading.options(options.clone());
     let loaded = palisade_manifest::load(inputs, &options);
     report(&loaded, quiet);
     let (errors, _) = loaded.tally();

@@ -62,18 +62,17 @@ const fn outside(
     Resource { kind, plural, group, versions, namespaced: true, bearing: Bearing::Outside, keeps }
 }
 
-const OWNERS: &[&str] = &[
-    "metadata.ownerReferences.apiVersion",
-    "metadata.ownerReferences.kind",
-    "metadata.ownerReferences.name",
-    "metadata.ownerReferences.controller",
-];
+/// A route of the Gateway API that matches nothing that is kept.
+const fn route(kind: &'static str, plural: &'static str, versions: &'static [&'static str]) -> Resource {
+    outside(kind, plural, GATEWAY, versions, ROUTE)
+}
 
 /// What is kept of the Gateway API's routes: of filters only whom a mirror copies to, since others add headers.
 const ROUTE: &[&str] = &[
     "metadata.labels",
     "spec.parentRefs",
     "spec.hostnames",
+    "spec.rules.name",
     "spec.rules.backendRefs.group",
     "spec.rules.backendRefs.kind",
     "spec.rules.backendRefs.name",
@@ -82,6 +81,13 @@ const ROUTE: &[&str] = &[
     "spec.rules.backendRefs.weight",
     "spec.rules.backendRefs.filters.requestMirror.backendRef",
     "spec.rules.filters.requestMirror.backendRef",
+];
+
+const OWNERS: &[&str] = &[
+    "metadata.ownerReferences.apiVersion",
+    "metadata.ownerReferences.kind",
+    "metadata.ownerReferences.name",
+    "metadata.ownerReferences.controller",
 ];
 
 /// Every kind that is read. Secrets, ConfigMaps and the like are not among them. Of what is read, only what decisions and
@@ -156,14 +162,35 @@ pub static RESOURCES: &[Resource] = &[
             "spec.listeners.port",
             "spec.listeners.protocol",
             "spec.listeners.allowedRoutes",
+            "status.addresses",
         ],
     ),
-    outside("ReferenceGrant", "referencegrants", GATEWAY, &["v1", "v1beta1"], &["spec.from", "spec.to"]),
-    outside("HTTPRoute", "httproutes", GATEWAY, &["v1", "v1beta1"], ROUTE),
-    outside("GRPCRoute", "grpcroutes", GATEWAY, &["v1", "v1alpha2"], ROUTE),
-    outside("TLSRoute", "tlsroutes", GATEWAY, &["v1", "v1alpha3", "v1alpha2"], ROUTE),
-    outside("TCPRoute", "tcproutes", GATEWAY, &["v1", "v1alpha2"], ROUTE),
-    outside("UDPRoute", "udproutes", GATEWAY, &["v1", "v1alpha2"], ROUTE),
+    outside(
+        "HTTPRoute",
+        "httproutes",
+        GATEWAY,
+        &["v1", "v1beta1"],
+        &[
+            "metadata.labels",
+            "spec.parentRefs",
+            "spec.hostnames",
+            "spec.rules.name",
+            "spec.rules.matches.path",
+            "spec.rules.backendRefs.group",
+            "spec.rules.backendRefs.kind",
+            "spec.rules.backendRefs.name",
+            "spec.rules.backendRefs.namespace",
+            "spec.rules.backendRefs.port",
+            "spec.rules.backendRefs.weight",
+            "spec.rules.backendRefs.filters.requestMirror.backendRef",
+            "spec.rules.filters.requestMirror.backendRef",
+        ],
+    ),
+    route("GRPCRoute", "grpcroutes", &["v1", "v1alpha2"]),
+    route("TLSRoute", "tlsroutes", &["v1", "v1alpha3", "v1alpha2"]),
+    route("TCPRoute", "tcproutes", &["v1", "v1alpha2"]),
+    route("UDPRoute", "udproutes", &["v1", "v1alpha2"]),
+    outside("ReferenceGrant", "referencegrants", GATEWAY, &["v1", "v1beta1"], &["spec"]),
     outside(
         "Route",
         "routes",

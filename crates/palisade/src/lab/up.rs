@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
 use palisade_lab::{Lab, Layout, Sandbox, Updated};
-use palisade_manifest::{Diagnostic, Input, Options};
+use palisade_manifest::{Diagnostic, Input};
 use palisade_policy::Change;
 
 use super::{
@@ -241,7 +241,7 @@ impl Running<'_> {
             return Ok(());
         }
         let inputs: Vec<Input> = self.arguments.paths.iter().map(|p| Input::of_argument(p)).collect();
-        let options = Options { strict: self.arguments.reading.strict, ..reading_options() };
+        let options = self.arguments.reading.options(reading_options());
         let loaded = palisade_manifest::load(&inputs, &options);
         // The same warnings at every save would hide what the save has changed.
         if loaded.diagnostics != self.told {
