@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Builds the control plane of the cluster tests where it isn't built yet, and prints the folder that holds it: etcd,
+# kube-apiserver, kubectl, helm. What it is doing goes to stderr.
+#
+# The sources come through Go's module proxy, pinned by control-plane/go.sum. The folder is in the user's cache, by the hash
+# of what goes into the build, so that it is built once and again only for another release.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+readonly programs=(
+    etcd=go.etcd.io/etcd/server/v3
+    kube-apiserver=k8s.io/kubernetes/cmd/kube-apiserver
+    kubectl=k8s.io/kubernetes/cmd/kubectl
+    helm=helm.sh/helm/v4/cmd/helm
+)
+
+say() { echo "control plane: $*" >&2; }
+
+hash=$(cat build.sh control-plane/go.mod control-plane/go.sum | sha256sum | cut -c1-16)
+readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/palisade-ci/control-plane
+readonly folder=$cache/$hash-$(uname -m)
+if [[ -d $folder ]]; then
+    echo "$folder"
+    exit
+fi
+
+# Two at once would compile everything twice.
+mkdir -p "$cache"
+exec {lock}>"$cache/lock"
+if ! flock --nonblock "$lock"; then
+    say "another build is under way, waiting for it"
+    flock "$lock"
+fi
+if [[ -d $folder ]]; then
+    echo "$folder"
+    exit
+fi
+
+if ! command -v go >/dev/null; then
+    say "needs Go 1.21 or later, which fetches the release that control-plane/go.mod names (Debian: apt-get install golang-go);" \
+        "or put the programs into a folder and name it in PALISADE_CONTROL_PLANE"
+    exit 2
+fi
+
+cd control-plane
+export CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off
+# An older Go fetches the release that go.mod asks for, unless somebody has forbidden it.
+[[ $(go env GOTOOLCHAIN) != local ]] || export GOTOOLCHAIN=auto
+
+# Without this the programs call themselves v0.0.0-master, and clients behave as for that.
+version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
+IFS=. read -r major minor _ <<<"${version#v}"
+readonly package=k8s.io/component-base/version
+readonly flags="-s -w -X $package.gitVersion=$version -X $package.gitMajor=$major -X $package.gitMinor=$minor"
+
+work=$(mktemp -d "$cache/building.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+say "Kubernetes $version with $(go version | cut -d' ' -f3): this takes some minutes the first time"
+for program in "${programs[@]}"; do
+    name=${program%%=*} start=$SECONDS
+    say "compiling $name"
+    go build -trimpath -buildvcs=false -ldflags="$flags" -o "$work/$name" "${program#*=}"
+    say "$name: $((SECONDS - start)) s"
+done
+chmod 755 "$work"
+mv "$work" "$folder"
+# Earlier releases are not needed any more.
+find "$cache" -mindepth 1 -maxdepth 1 -type d ! -path "$folder" -exec rm -rf {} +
+echo "$folder"

@@ -1,0 +1,328 @@
+//! etcd and the API server, and ways to talk to them.
+
+use std::{
+    fs,
+    io::Write,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::{
+    authentication::v1::{TokenRequest, TokenRequestSpec},
+    core::v1::ServiceAccount,
+};
+use kube::{
+    Api, Client, Config,
+    api::PostParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use palisade_lab::namespace::Namespace;
+use serde_json::json;
+
+use crate::{
+    certificates::{Authority, Pair, signing_key},
+    eventually,
+    process::{Process, last_lines},
+    programs::Programs,
+};
+
+/// Where the API server listens.
+pub const PORT: u16 = 6443;
+/// How long it may take to be ready: cold, on a busy machine of two cores.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// How long anything may take that the tests ask of it, so that a test fails rather than hangs.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// As whom to talk to the API server.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// With a certificate.
+    Certificate(Pair),
+    /// With the token in a file, which is read again when it changes.
+    TokenFile(PathBuf),
+}
+
+/// A running control plane. It has no controllers: no scheduler, no garbage collection, no default service accounts.
+#[derive(Debug)]
+pub struct ControlPlane {
+    namespace: Namespace,
+    address: IpAddr,
+    programs: Programs,
+    folder: PathBuf,
+    authority: Authority,
+    admin: PathBuf,
+    server: Server,
+    // Dropped in this order.
+    api: Option<Process>,
+    _etcd: Process,
+}
+
+/// The files that an API server needs.
+#[derive(Debug)]
+struct Server {
+    pair: Pair,
+    /// For the tokens of service accounts: private, public.
+    signing: (PathBuf, PathBuf),
+}
+
+impl ControlPlane {
+    /// Starts etcd and the API server in `namespace`, where `address` is one of its own, with files in `folder`. Returns when
+    /// the API server is ready.
+    ///
+    /// # Errors
+    /// When one of them doesn't come up; with the end of its log.
+    pub fn start(namespace: Namespace, address: IpAddr, folder: &Path, programs: &Programs) -> Result<Self> {
+        let authority = Authority::new(folder, "ca")?;
+        let pair =
+            authority.server("server", &[&address.to_string(), "127.0.0.1", "kubernetes.default.svc"])?;
+        let server = Server { pair, signing: signing_key(folder, "service-accounts")? };
+        let admin = authority.user("admin", "system:masters")?;
+        let etcd = Process::start("etcd", &namespace, etcd(programs, &folder.join("etcd")), folder)?;
+        let mut plane = Self {
+            namespace,
+            address,
+            programs: programs.clone(),
+            folder: folder.to_owned(),
+            admin: folder.join("admin.kubeconfig"),
+            authority,
+            server,
+            api: None,
+            _etcd: etcd,
+        };
+        plane.kubeconfig("admin", &Identity::Certificate(admin), None)?;
+        plane.start_api()?;
+        Ok(plane)
+    }
+
+    /// The namespace from which the API server is reached at once: its own.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Who signs the certificates.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The kubeconfig of somebody who may do everything.
+    #[must_use]
+    pub fn admin(&self) -> &Path {
+        &self.admin
+    }
+
+    /// Kills the API server: whoever talks to it notices at once.
+    pub fn stop_api(&mut self) {
+        self.api = None;
+    }
+
+    /// Stops the API server's clock, so to speak: connections stay and nobody answers.
+    ///
+    /// # Errors
+    /// When it isn't running.
+    pub fn freeze_api(&self, frozen: bool) -> Result<()> {
+        use nix::sys::signal::Signal;
+        let api = self.api.as_ref().context("the API server is not running")?;
+        api.signal(if frozen { Signal::SIGSTOP } else { Signal::SIGCONT })
+    }
+
+    /// Starts the API server, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it doesn't become ready, with the end of its log.
+    pub fn start_api(&mut self) -> Result<()> {
+        let api = Process::start("kube-apiserver", &self.namespace, self.api_server(), &self.folder)?;
+        let api = self.api.insert(api);
+        let (namespace, admin) = (&self.namespace, &self.admin);
+        eventually("the API server", READY_WITHIN, || {
+            if let Some(status) = api.ended()? {
+                bail!("the API server ended at once: {status}\n{}", last_lines(&api.log(), 20));
+            }
+            let ready = run(namespace, admin, async |client| {
+                Ok(client.request_text(http::Request::get("/readyz").body(Vec::new())?).await?)
+            });
+            Ok(ready.map_err(|e| format!("{e:#}\n{}", last_lines(&api.log(), 20))))
+        })?;
+        Ok(())
+    }
+
+    fn api_server(&self) -> Command {
+        let mut command = Command::new(self.programs.control_plane("kube-apiserver"));
+        let file = |p: &Path| p.display().to_string();
+        let (private, public) = &self.server.signing;
+        let flags = [
+            ("etcd-servers", "http://127.0.0.1:2379".to_owned()),
+            ("bind-address", self.address.to_string()),
+            ("advertise-address", self.address.to_string()),
+            ("secure-port", PORT.to_string()),
+            ("tls-cert-file", file(&self.server.pair.certificate)),
+            ("tls-private-key-file", file(&self.server.pair.key)),
+            ("client-ca-file", file(&self.authority.certificate())),
+            ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
+            ("service-account-signing-key-file", file(private)),
+            ("service-account-key-file", file(public)),
+            ("service-cluster-ip-range", "10.96.0.0/16,fd00:10:96::/112".to_owned()),
+            ("authorization-mode", "RBAC".to_owned()),
+            ("allow-privileged", "true".to_owned()),
+            ("endpoint-reconciler-type", "none".to_owned()),
+            // No controller makes the service account that it would want in every namespace.
+            ("disable-admission-plugins", "ServiceAccount".to_owned()),
+        ];
+        command.args(flags.map(|(name, value)| format!("--{name}={value}")));
+        command.current_dir(&self.folder);
+        command
+    }
+
+    /// Writes a kubeconfig; `authority` is who is trusted to have signed the server's certificate, if not who did.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn kubeconfig(
+        &self,
+        name: &str,
+        identity: &Identity,
+        authority: Option<&Authority>,
+    ) -> Result<PathBuf> {
+        let user = match identity {
+            Identity::Certificate(pair) => {
+                json!({"client-certificate": pair.certificate, "client-key": pair.key})
+            }
+            Identity::TokenFile(file) => json!({"tokenFile": file}),
+        };
+        let server = std::net::SocketAddr::new(self.address, PORT);
+        let authority = authority.unwrap_or(&self.authority).certificate();
+        let cluster = json!({"server": format!("https://{server}"), "certificate-authority": authority});
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "lab",
+            "clusters": [{"name": "lab", "cluster": cluster}],
+            "users": [{"name": name, "user": user}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": name}}],
+        });
+        let path = self.folder.join(format!("{name}.kubeconfig"));
+        fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
+        Ok(path)
+    }
+
+    /// A token of a service account, which must exist, written to a file.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn token(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let token = self.ask(async |client| {
+            let accounts: Api<ServiceAccount> = Api::namespaced(client, namespace);
+            let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
+            let request = TokenRequest { spec, ..TokenRequest::default() };
+            let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
+            Ok(answer.status.context("a token request without status")?.token)
+        })?;
+        let path = self.folder.join(format!("{namespace}-{account}.token"));
+        // Renamed into place, as the kubelet does it: nobody reads half a token.
+        let new = path.with_extension("new");
+        fs::write(&new, token)?;
+        fs::rename(&new, &path)?;
+        Ok(path)
+    }
+
+    /// Asks the API server something, as somebody who may do everything.
+    ///
+    /// # Errors
+    /// Those of `f`, and when there is no connection.
+    pub fn ask<T: Send>(&self, f: impl AsyncFnOnce(Client) -> Result<T> + Send) -> Result<T> {
+        run(&self.namespace, &self.admin, f)
+    }
+
+    /// Runs `kubectl` with these arguments and this on its standard input, and hands back what it prints.
+    ///
+    /// # Errors
+    /// When it fails, with what it says.
+    pub fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let output = self.kubectl_output(arguments, input)?;
+        if !output.status.success() {
+            bail!("kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The same, however it ends.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn kubectl_output(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        let mut command = Command::new(self.programs.control_plane("kubectl"));
+        command.arg(format!("--request-timeout={}s", ANSWER_WITHIN.as_secs()));
+        command.args(arguments).env("KUBECONFIG", &self.admin).env("HOME", &self.folder);
+        self.run_program(command, input)
+    }
+
+    /// Runs a program where the API server is, with this on its standard input.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn run_program(&self, mut command: Command, input: &str) -> Result<Output> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self
+            .namespace
+            .run(|| command.spawn())?
+            .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        let mut stdin = child.stdin.take().context("no standard input")?;
+        std::thread::scope(|scope| {
+            // A program that doesn't read closes the pipe, which is its business.
+            scope.spawn(move || stdin.write_all(input.as_bytes()));
+            Ok(child.wait_with_output()?)
+        })
+    }
+
+    /// What the API server has said last.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.api.as_ref().map(|a| last_lines(&a.log(), 20)).unwrap_or_default()
+    }
+}
+
+fn etcd(programs: &Programs, data: &Path) -> Command {
+    let mut command = Command::new(programs.control_plane("etcd"));
+    let flags = [
+        ("data-dir", data.display().to_string()),
+        ("listen-client-urls", "http://127.0.0.1:2379".to_owned()),
+        ("advertise-client-urls", "http://127.0.0.1:2379".to_owned()),
+        ("listen-peer-urls", "http://127.0.0.1:2380".to_owned()),
+        ("initial-advertise-peer-urls", "http://127.0.0.1:2380".to_owned()),
+        ("initial-cluster", "default=http://127.0.0.1:2380".to_owned()),
+        ("log-level", "warn".to_owned()),
+        // What the tests write is of no use after a crash.
+        ("unsafe-no-fsync", "true".to_owned()),
+    ];
+    command.args(flags.map(|(name, value)| format!("--{name}={value}")));
+    command
+}
+
+/// Runs `f` with a client of its own, on a thread in `namespace`.
+fn run<T: Send>(
+    namespace: &Namespace,
+    kubeconfig: &Path,
+    f: impl AsyncFnOnce(Client) -> Result<T> + Send,
+) -> Result<T> {
+    namespace.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answer = async { f(client(kubeconfig).await?).await };
+        runtime.block_on(async { tokio::time::timeout(ANSWER_WITHIN, answer).await })?
+    })?
+}
+
+/// A client by a kubeconfig. Its connections are made in the namespace of the thread that uses it.
+///
+/// # Errors
+/// When the kubeconfig can't be used.
+pub async fn client(kubeconfig: &Path) -> Result<Client> {
+    let config =
+        Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default())
+            .await?;
+    Ok(Client::try_from(config)?)
+}

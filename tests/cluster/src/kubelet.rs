@@ -1,0 +1,281 @@
+//! The lab as kubelet and CNI plugin: its nodes are registered, and every pod that is bound to one of them gets a network
+//! namespace, then a status. A pod that is deleted loses its network, then vanishes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use palisade_lab::{Lab, Layout, namespace::Namespace};
+use palisade_manifest::Input;
+use palisade_policy::{Change, Name, ObjectKey};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::{control_plane::client, truth};
+
+/// Names the addresses that a pod is to get, separated by commas; without it the lab chooses.
+pub const ADDRESSES: &str = "lab.palisade.dev/addresses";
+
+/// A lab that several threads use.
+pub type SharedLab = Arc<Mutex<Lab>>;
+
+/// Takes the lab for oneself.
+pub fn lock(lab: &SharedLab) -> MutexGuard<'_, Lab> {
+    // A test that panicked while it looked at the lab has not changed it.
+    lab.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The kubelet of all nodes of a lab. Dropping it stops it; pods stay as they are.
+#[derive(Debug)]
+pub struct Kubelet {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+    troubles: Arc<Mutex<Vec<String>>>,
+}
+
+impl Kubelet {
+    /// Registers the nodes, and plays their pods from then on. `namespace` is one from which the API server can be reached.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(lab: SharedLab, namespace: Namespace, kubeconfig: PathBuf) -> Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let troubles = Arc::new(Mutex::new(Vec::new()));
+        let heard = troubles.clone();
+        let thread = thread::Builder::new().name("kubelet".into()).spawn(move || {
+            let work = || -> Result<()> {
+                namespace.enter()?;
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(async {
+                    let client = client(&kubeconfig).await?;
+                    tokio::select! {
+                        result = run(client, lab, &heard) => result,
+                        _ = stopped => Ok(()),
+                    }
+                })
+            };
+            if let Err(e) = work() {
+                note(&heard, format!("the kubelet has ended: {e:#}"));
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread), troubles })
+    }
+
+    /// What went wrong so far.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        // It may have ended on its own.
+        let _ = self.stop.take().map(|s| s.send(()));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn note(troubles: &Mutex<Vec<String>>, trouble: String) {
+    troubles.lock().unwrap_or_else(PoisonError::into_inner).push(trouble);
+}
+
+async fn run(client: Client, lab: SharedLab, troubles: &Mutex<Vec<String>>) -> Result<()> {
+    let nodes: BTreeMap<Name, Vec<IpAddr>> = lock(&lab).layout().nodes.clone();
+    for (name, addresses) in &nodes {
+        register(&client, name, addresses).await?;
+    }
+    let streams = nodes.keys().map(|name| {
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={name}"));
+        let name = name.clone();
+        watcher(Api::<Pod>::all(client.clone()), config)
+            .default_backoff()
+            .map(move |event| (name.clone(), event))
+            .boxed()
+    });
+    let mut events = futures::stream::select_all(streams);
+    let mut pods = Pods { client: client.clone(), lab, known: BTreeMap::new(), listed: BTreeMap::new() };
+    while let Some((node, event)) = events.next().await {
+        // The API server comes and goes in the tests; the watcher asks again.
+        let Ok(event) = event else { continue };
+        if let Err(e) = pods.handle(&node, event).await {
+            note(troubles, format!("kubelet of {node}: {e:#}"));
+        }
+    }
+    Ok(())
+}
+
+/// Registers a node, as a kubelet does it when it starts.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn register(client: &Client, name: &str, addresses: &[IpAddr]) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let parameters = PatchParams::apply("lab-kubelet").force();
+    let labels = json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"});
+    let node = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+    });
+    nodes.patch(name, &parameters, &Patch::Apply(&node)).await.context("cannot register a node")?;
+    let addresses: Vec<_> =
+        addresses.iter().map(|a| json!({"type": "InternalIP", "address": a.to_string()})).collect();
+    let ready = json!([{"type": "Ready", "status": "True", "reason": "KubeletReady"}]);
+    let status = json!({"status": {"addresses": addresses, "conditions": ready}});
+    // Not by server-side apply, which takes two addresses of one type for duplicates.
+    nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    Ok(())
+}
+
+/// The pods of the lab's nodes, as the API server has them.
+struct Pods {
+    client: Client,
+    lab: SharedLab,
+    known: BTreeMap<ObjectKey, Pod>,
+    /// While a node's pods are listed anew: those that were seen.
+    listed: BTreeMap<Name, BTreeSet<ObjectKey>>,
+}
+
+impl Pods {
+    async fn handle(&mut self, node: &Name, event: Event<Pod>) -> Result<()> {
+        match event {
+            Event::Init => {
+                self.listed.insert(node.clone(), BTreeSet::new());
+                return Ok(());
+            }
+            Event::InitApply(pod) => {
+                let key = key(&pod);
+                self.listed.entry(node.clone()).or_default().insert(key.clone());
+                self.known.insert(key, pod);
+                return Ok(());
+            }
+            Event::InitDone => {
+                let seen = self.listed.remove(node).unwrap_or_default();
+                let is_here = |p: &Pod| p.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node);
+                self.known.retain(|key, pod| !is_here(pod) || seen.contains(key));
+            }
+            Event::Apply(pod) => {
+                self.known.insert(key(&pod), pod);
+            }
+            Event::Delete(pod) => {
+                self.known.remove(&key(&pod));
+            }
+        }
+        self.attach()?;
+        let keys: Vec<ObjectKey> = self.known.keys().cloned().collect();
+        for key in keys {
+            self.tell(&key).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the lab have the namespaces of exactly the pods that run.
+    fn attach(&self) -> Result<()> {
+        let mut lab = lock(&self.lab);
+        let before = &lab.layout().cluster;
+        let mut cluster = before.clone();
+        let gone: Vec<ObjectKey> = before
+            .pods
+            .keys()
+            .filter(|k| self.known.get(*k).is_none_or(|p| p.metadata.deletion_timestamp.is_some()))
+            .cloned()
+            .collect();
+        for key in gone {
+            cluster.apply(Change::RemovePod(key));
+        }
+        for pod in self.known.values().filter(|p| p.metadata.deletion_timestamp.is_none()) {
+            cluster.apply(Change::SetPod(self.decode(pod)?));
+        }
+        lab.update(&cluster)?;
+        Ok(())
+    }
+
+    fn decode(&self, pod: &Pod) -> Result<palisade_policy::Pod> {
+        let key = key(pod);
+        let mut value = serde_json::to_value(pod)?;
+        value["apiVersion"] = json!("v1");
+        value["kind"] = json!("Pod");
+        let input = Input::Text { name: key.to_string(), text: value.to_string() };
+        let mut pod_read =
+            truth::parse(&[input])?.pods.remove(&key).with_context(|| format!("cannot read pod {key}"))?;
+        if let Some(wanted) = pod.annotations().get(ADDRESSES) {
+            pod_read.addresses =
+                wanted.split(',').map(|a| a.trim().parse()).collect::<Result<_, _>>().context(ADDRESSES)?;
+        }
+        Ok(pod_read)
+    }
+
+    /// Tells the API server what became of a pod.
+    async fn tell(&mut self, key: &ObjectKey) -> Result<()> {
+        let Some(pod) = self.known.get(key) else { return Ok(()) };
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let uid = pod.uid();
+        if pod.metadata.deletion_timestamp.is_some() {
+            let parameters = DeleteParams {
+                grace_period_seconds: Some(0),
+                preconditions: Some(Preconditions { uid, resource_version: None }),
+                ..DeleteParams::default()
+            };
+            return gone_is_fine(api.delete(&key.name, &parameters).await.map(|_| ()));
+        }
+        let has_address = pod.status.as_ref().is_some_and(|s| s.pod_ip.is_some());
+        let addresses = addresses(lock(&self.lab).layout(), key);
+        let Some(first) = addresses.first().filter(|_| !has_address) else { return Ok(()) };
+        let ips: Vec<_> = addresses.iter().map(|a| json!({"ip": a.to_string()})).collect();
+        let conditions: Vec<_> = ["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"]
+            .iter()
+            .map(|t| json!({"type": t, "status": "True"}))
+            .collect();
+        // With the uid, so that another pod of the same name is not meant.
+        let status = json!({
+            "metadata": {"uid": uid},
+            "status": {
+                "phase": "Running",
+                "podIP": first.to_string(),
+                "podIPs": ips,
+                "conditions": conditions,
+            },
+        });
+        gone_is_fine(
+            api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&status)).await.map(|_| ()),
+        )
+    }
+}
+
+/// The addresses that the lab gave to a pod; its node's, if it shares its network.
+fn addresses(layout: &Layout, key: &ObjectKey) -> Vec<IpAddr> {
+    match layout.pods.get(key) {
+        Some(place) => place.addresses.clone(),
+        None => layout.cluster.pods.get(key).map(|p| p.addresses.clone()).unwrap_or_default(),
+    }
+}
+
+fn key(pod: &Pod) -> ObjectKey {
+    ObjectKey::new(pod.namespace().unwrap_or_default().as_str(), pod.name_any().as_str())
+}
+
+/// Somebody else may have deleted the pod, or made another of that name.
+fn gone_is_fine(result: Result<(), kube::Error>) -> Result<()> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        other => Ok(other?),
+    }
+}

@@ -1,0 +1,68 @@
+//! What the objects in the API server say, read by the same crate that reads manifests.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail};
+use http::Request;
+use kube::Client;
+use palisade_manifest::{Admission, Input, Options, load};
+use palisade_policy::{Change, Cluster, Name, ObjectKey};
+
+const PATHS: [&str; 5] = [
+    "/api/v1/namespaces",
+    "/api/v1/nodes",
+    "/api/v1/pods",
+    "/api/v1/services",
+    "/apis/networking.k8s.io/v1/networkpolicies",
+];
+/// Served only while their CustomResourceDefinitions are there.
+const OPTIONAL_PATHS: [&str; 3] = [
+    "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
+    "/apis/policy.networking.k8s.io/v1alpha1/adminnetworkpolicies",
+    "/apis/policy.networking.k8s.io/v1alpha1/baselineadminnetworkpolicies",
+];
+
+/// The cluster as the API server has it, with the pods that are bound to these nodes.
+///
+/// # Errors
+/// When the API server doesn't answer, or has an object that can't be read.
+pub async fn read(client: &Client, nodes: &BTreeSet<Name>) -> Result<Cluster> {
+    let mut inputs = Vec::new();
+    for path in PATHS {
+        let text = client.request_text(Request::get(path).body(Vec::new())?).await?;
+        inputs.push(Input::Text { name: path.to_owned(), text });
+    }
+    for path in OPTIONAL_PATHS {
+        match client.request_text(Request::get(path).body(Vec::new())?).await {
+            Ok(text) => inputs.push(Input::Text { name: path.to_owned(), text }),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let mut cluster = parse(&inputs)?;
+    let elsewhere = |p: &palisade_policy::Pod| p.node.as_ref().is_none_or(|n| !nodes.contains(n));
+    let strangers: Vec<ObjectKey> =
+        cluster.pods.values().filter(|p| elsewhere(p)).map(|p| p.key.clone()).collect();
+    for key in strangers {
+        cluster.apply(Change::RemovePod(key));
+    }
+    let others: Vec<Name> = cluster.nodes.keys().filter(|n| !nodes.contains(*n)).cloned().collect();
+    for name in others {
+        cluster.apply(Change::RemoveNode(name));
+    }
+    Ok(cluster)
+}
+
+/// Reads objects as the API server writes them: no addresses are made up, and nothing is checked that it has checked.
+///
+/// # Errors
+/// When an object can't be read.
+pub fn parse(inputs: &[Input]) -> Result<Cluster> {
+    let options = Options { addresses: None, admission: Admission::Passed, ..Options::default() };
+    let loaded = load(inputs, &options);
+    if loaded.has_errors() {
+        let words: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();
+        bail!("the API server has what cannot be read:\n{}", words.join("\n"));
+    }
+    Ok(loaded.cluster)
+}
