@@ -12,7 +12,7 @@ use palisade_policy::{Change, Cluster, Delta, Direction, Interner, Name, NodePla
 use crate::{
     Action, DataPlane, DataPlaneError, Input, Programmed, Reconciler, closed,
     review::Pace,
-    stale::{is_allowed, narrowed},
+    stale::{Host, is_allowed, narrowed},
 };
 
 /// What one input led to.
@@ -106,6 +106,12 @@ impl<D: DataPlane> NodeAgent<D> {
     #[must_use]
     pub fn plan(&self) -> &NodePlan {
         self.reconciler.plan()
+    }
+
+    /// What is known, and what was decided about it.
+    #[must_use]
+    pub fn reconciler(&self) -> &Reconciler {
+        &self.reconciler
     }
 
     /// What the kernel holds.
@@ -226,7 +232,7 @@ impl<D: DataPlane> NodeAgent<D> {
         concerned: &BTreeSet<IpAddr>,
         report: &mut Report,
     ) -> Result<(), DataPlaneError> {
-        let host = self.plane.host_addresses()?;
+        let host = Host { addresses: self.plane.host_addresses()?, is_exempt: self.plane.exempts_own_node() };
         let mut revoked = BTreeSet::new();
         for (connection, entry) in self.plane.connections(concerned)? {
             let allowed = is_allowed(self.plane.programmed(), &host, &connection);

@@ -43,7 +43,7 @@ pub(crate) struct Cluster {
 }
 
 /// `30`, `30s`, `500ms`, `2m`.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let wrong = || format!("`{text}` is no time; write 30s, 500ms or 2m");

@@ -7,11 +7,15 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, FromArgMatches as _};
 
+#[cfg(target_os = "linux")]
+mod agent;
 mod arguments;
 mod can;
 mod connections;
 mod describe;
 mod diff;
+#[cfg(target_os = "linux")]
+mod doctor;
 mod ends;
 mod entrances;
 mod escape;
@@ -23,6 +27,8 @@ mod live;
 mod man;
 #[cfg(target_os = "linux")]
 mod matrix;
+#[cfg(target_os = "linux")]
+mod node;
 mod output;
 mod plugin;
 mod reasons;
@@ -61,16 +67,22 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<Outcome> {
     match verb {
+        #[cfg(target_os = "linux")]
+        Verb::Agent(arguments) => agent::run(&arguments),
         Verb::Can(arguments) => can::run(&arguments),
         Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Describe(arguments) => describe::run(&arguments),
         Verb::Diff(arguments) => diff::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
         #[cfg(target_os = "linux")]
         Verb::Lab(arguments) => lab::run(&arguments.verb),
         Verb::Snapshot(arguments) => snapshot::run(&arguments),
         Verb::Completions(arguments) => completions(arguments.shell),
         Verb::Man(arguments) => man::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Verb::Node(arguments) => node::run(&arguments),
     }
 }
 
