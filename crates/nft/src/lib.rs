@@ -42,7 +42,7 @@ mod text;
 mod verify;
 pub mod watchpoint;
 
-pub use enforcer::{Commit, Enforcer, Options, remove};
+pub use enforcer::{Commit, Enforcer, Left, Options, remove};
 pub use error::{Error, PlanError};
 pub use kernel::Kernel;
 pub use layout::{LINEAR, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
