@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use palisade_policy::{
-    Change, Cluster, Delta, Endpoint, Interner, Name, NodePlan, Pod, compile::Compiler,
-};
+use palisade_policy::{Change, Cluster, Delta, Endpoint, Interner, Name, NodePlan, Pod, compile::Compiler};
 
 /// The first pause before a refused plan is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);

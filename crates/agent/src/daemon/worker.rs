@@ -405,7 +405,9 @@ impl Worker {
     fn verify(&mut self) -> Reply {
         let behind = self.agent.reconciler().is_behind();
         match self.agent.data_plane().verify() {
-            Ok(None) => Reply::Error("nothing is programmed yet: the first whole snapshot is missing".to_owned()),
+            Ok(None) => {
+                Reply::Error("nothing is programmed yet: the first whole snapshot is missing".to_owned())
+            }
             Err(error) => Reply::Error(words::with_causes(&error)),
             Ok(Some(found)) => Reply::Verified(Verified {
                 // Whoever is cut off is so on purpose, and not what the policies say all the same.
