@@ -263,8 +263,6 @@ impl Reading<'_> {
             }
         }
         namespaces.insert(self.own.to_owned());
-        // Where pods can't be read, nothing else is worth asking for: most users are refused nearly everywhere.
-        let mut narrowed = false;
         for (at, (resource, outcome)) in outcomes.iter_mut().enumerate() {
             let Err(why @ Trouble::Refused(_)) = outcome else { continue };
             if !resource.namespaced {
@@ -289,8 +287,9 @@ impl Reading<'_> {
                     only_in.push(namespace);
                 }
             }
-            if !narrowed && !whole {
-                narrowed = true;
+            // Where pods can't be read nothing else is worth asking for: most users are refused nearly everywhere. Pods
+            // come first of what lives in namespaces.
+            if resource.kind == "Pod" && !whole {
                 all = false;
                 namespaces = only_in.iter().cloned().chain([self.own.to_owned()]).collect();
             }

@@ -70,7 +70,12 @@ fn on_node(lab: &Lab, command: &mut Command) -> Output {
 
 fn palisade_doctor(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
-    command.arg("doctor").args(arguments).env_remove("KUBECONFIG").env("HOME", "/nonexistent");
+    command
+        .arg("doctor")
+        .args(arguments)
+        .env_remove("KUBECONFIG")
+        .env_remove("PALISADE_SOCKET")
+        .env("HOME", "/nonexistent");
     command
 }
 
