@@ -3,6 +3,7 @@
 
 mod lab;
 mod manifests;
+mod policies;
 
 use std::{
     process::ExitCode,
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
         let mut arguments = Arguments::from_args();
         arguments.test_threads = Some(1);
         let shared = Arc::new(Mutex::new(Shared { sandbox, world: None }));
-        let tests = [lab::TESTS].concat();
+        let tests = [lab::TESTS, policies::TESTS].concat();
         let trials = tests.into_iter().map(|(name, test)| {
             let shared = shared.clone();
             Trial::test(name, move || run(&shared, test))
