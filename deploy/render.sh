@@ -56,6 +56,8 @@ rendered --set namespace.create=true | generated \
 rendered --set removeRules=true --show-only templates/daemonset.yaml | generated \
     "Replaces the agents of palisade.yaml by pods that take away all of Palisade's rules; docs/install.md says when and how." \
     | put manifests/remove.yaml
+rendered --set explainer.clusterRole=true --show-only templates/explainer.yaml | generated \
+    "The rights of people who ask the live cluster; docs/install.md says how to give them." | put manifests/explainer.yaml
 for case in tests/*/; do
     rendered --values "$case/values.yaml" | put "${case}expected.yaml"
 done

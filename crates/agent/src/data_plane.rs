@@ -61,6 +61,11 @@ pub trait DataPlane {
     /// Whatever the kernel refuses.
     fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError>;
 
+    /// Whether what a pod sends to its own node passes, whatever egress policies say (SEMANTICS G-5).
+    fn exempts_own_node(&self) -> bool {
+        false
+    }
+
     /// The node's own addresses.
     ///
     /// # Errors

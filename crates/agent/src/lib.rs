@@ -4,16 +4,36 @@
 //! * [`DataPlane`] is the seam to the kernel; what is programmed lives behind it. [`NftDataPlane`] is the real one.
 //! * [`NodeAgent`] joins them: the only place that performs an action.
 //! * [`stale`] says which connections a change may have made illegal.
+//! * [`doctor`] says whether a machine lets policies work, and what to do where it does not.
 //! * [`closed`] is what is programmed instead when the kernel refuses a plan: the pods concerned are cut off, loudly.
+//!
+//! Round this core lies the process that runs on a node:
+//!
+//! * [`config`] has the settings, [`source`] where the cluster comes from, [`lock`] that one agent alone writes.
+//! * [`daemon`] puts it all together; [`metrics`], [`log`] and [`socket`] are what an operator sees, [`view`] how a plan
+//!   is shown.
 
 #![forbid(unsafe_code)]
 
 pub mod closed;
+pub mod config;
+pub mod daemon;
 mod data_plane;
+pub mod doctor;
+pub mod drops;
+mod http;
+pub mod lock;
+pub mod log;
+pub mod metrics;
 mod nftables;
 mod node;
 mod reconcile;
+mod review;
+pub mod socket;
+pub mod source;
 pub mod stale;
+pub mod view;
+mod words;
 
 pub use data_plane::{Connection, DataPlane, DataPlaneError, Programmed};
 pub use nftables::NftDataPlane;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
-use palisade_nft::{Commit, Enforcer, Kernel, conntrack};
+use palisade_nft::{Commit, Enforcer, Kernel, Left, Options, Verification, conntrack, drift, drops};
 use palisade_policy::{Delta, NodePlan};
 
 use crate::{Connection, DataPlane, DataPlaneError, Programmed};
@@ -17,6 +17,7 @@ use crate::{Connection, DataPlane, DataPlaneError, Programmed};
 /// addresses are read in that of the calling thread.
 #[derive(Debug)]
 pub struct NftDataPlane {
+    options: Options,
     state: State,
     nothing: NodePlan,
 }
@@ -39,8 +40,70 @@ impl NftDataPlane {
     /// # Errors
     /// If the kernel has no nftables, or the caller may not use it.
     pub fn open() -> Result<Self, DataPlaneError> {
+        Self::open_with(Options::default())
+    }
+
+    /// [`NftDataPlane::open`] with other options.
+    ///
+    /// # Errors
+    /// As [`NftDataPlane::open`].
+    pub fn open_with(options: Options) -> Result<Self, DataPlaneError> {
         let kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
-        Ok(Self { state: State::Idle(Some(kernel)), nothing: NodePlan::default() })
+        Ok(Self { options, state: State::Idle(Some(kernel)), nothing: NodePlan::default() })
+    }
+
+    /// What an earlier run left in the kernel. None before [`DataPlane::start`] has succeeded.
+    #[must_use]
+    pub fn left(&self) -> Option<Left> {
+        match &self.state {
+            State::Idle(_) => None,
+            State::Programmed(enforcer) => Some(enforcer.left()),
+        }
+    }
+
+    /// Begins to listen to changes of the table by others. None before [`DataPlane::start`] has succeeded.
+    ///
+    /// # Errors
+    /// If the kernel doesn't let us listen.
+    pub fn watch(&mut self) -> Result<Option<drift::Watcher>, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(None) };
+        drift::Watcher::open(enforcer.kernel())
+            .map(Some)
+            .map_err(failed("listening to changes by other programs"))
+    }
+
+    /// Whether the kernel's table is still the one that was written last; cheap, and blind to edits that leave its number
+    /// alone.
+    ///
+    /// # Errors
+    /// If the kernel doesn't say.
+    pub fn in_step(&mut self) -> Result<bool, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(true) };
+        enforcer.in_step().map_err(failed("looking at the table"))
+    }
+
+    /// How many packets were dropped since `tally` began; none if the kernel doesn't say.
+    pub fn count_drops(&mut self, tally: &mut drops::Tally) -> Option<drops::Counts> {
+        let State::Programmed(enforcer) = &mut self.state else { return None };
+        drops::Counters::read(enforcer.kernel()).ok().map(|counters| tally.add(counters))
+    }
+
+    /// Reads the kernel and says where it differs from the plan as programmed. Changes nothing.
+    ///
+    /// # Errors
+    /// If the kernel can't be read.
+    pub fn verify(&mut self) -> Result<Option<Verification>, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(None) };
+        enforcer.verify().map(Some).map_err(failed("reading the table back"))
+    }
+
+    /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses.
+    pub fn repair(&mut self) -> Result<Programmed, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
+        enforcer.repair().map(|c| programmed(&c)).map_err(failed("mending the table"))
     }
 }
 
@@ -71,8 +134,8 @@ impl DataPlane for NftDataPlane {
             Some(kernel) => kernel,
             None => Kernel::open().map_err(failed("opening the kernel's nftables"))?,
         };
-        let (enforcer, commit) =
-            Enforcer::start(kernel, plan).map_err(failed("programming the node's plan"))?;
+        let (enforcer, commit) = Enforcer::start_with(kernel, self.options.clone(), plan)
+            .map_err(failed("programming the node's plan"))?;
         self.state = State::Programmed(Box::new(enforcer));
         Ok(programmed(&commit))
     }
@@ -89,6 +152,10 @@ impl DataPlane for NftDataPlane {
                 enforcer.commit(delta).map(|c| programmed(&c)).map_err(failed("programming a change"))
             }
         }
+    }
+
+    fn exempts_own_node(&self) -> bool {
+        !self.options.egress_to_own_node
     }
 
     fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use palisade_policy::{Change, Cluster, Delta, Name, NodePlan, Pod, compile::Compiler};
+use palisade_policy::{
+    Change, Cluster, Delta, Endpoint, Interner, Name, NodePlan, Pod, compile::Compiler,
+};
 
 /// The first pause before a refused plan is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -72,6 +74,35 @@ impl Reconciler {
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         self.compiler.cluster()
+    }
+
+    /// What gives equal values one place in memory.
+    #[must_use]
+    pub fn interner(&self) -> &Interner {
+        self.compiler.interner()
+    }
+
+    /// The node for which the plan is.
+    #[must_use]
+    pub fn node(&self) -> &Name {
+        self.compiler.node()
+    }
+
+    /// Who has this address: the live pod that owns it, else the node, else nobody in the cluster.
+    /// `O(log addresses + nodes)`.
+    #[must_use]
+    pub fn endpoint(&self, address: IpAddr) -> Endpoint {
+        if let Some(pod) = self.compiler.pod_at(address) {
+            return Endpoint::Pod { key: pod.key.clone(), address };
+        }
+        let node = self.cluster().node_at(address);
+        node.map_or(Endpoint::External(address), |n| Endpoint::Node { name: n.name.clone(), address })
+    }
+
+    /// Whether the first whole snapshot is still to come.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.state == State::Waiting
     }
 
     /// The addresses of the node's live pods, isolated or not. `O(pods)`: for the start alone.

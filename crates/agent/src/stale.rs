@@ -43,13 +43,24 @@ pub fn narrowed(before: &NodePlan, after: &NodePlan, delta: &Delta) -> BTreeSet<
     found
 }
 
-/// Whether the plan allows a connection that exists. `host` holds the node's own addresses: what its own stack sends
-/// to its pods never meets a policy (SEMANTICS A39, G-5).
+/// The node itself, as an end of connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Its own addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Whether what a pod sends to it passes, whatever egress policies say (SEMANTICS G-5).
+    pub is_exempt: bool,
+}
+
+/// Whether the plan allows a connection that exists. What the node's own stack sends to its pods never meets a policy
+/// (SEMANTICS A39, G-5).
 #[must_use]
-pub fn is_allowed(plan: &NodePlan, host: &BTreeSet<IpAddr>, connection: &Connection) -> bool {
+pub fn is_allowed(plan: &NodePlan, host: &Host, connection: &Connection) -> bool {
     let Connection { source, destination, protocol, port, .. } = connection;
     let says = |direction| plan.decide(direction, *source, *destination, *protocol, *port).is_allow();
-    says(Direction::Egress) && (host.contains(source) || says(Direction::Ingress))
+    let to_exempt_host = host.is_exempt && host.addresses.contains(destination);
+    (to_exempt_host || says(Direction::Egress))
+        && (host.addresses.contains(source) || says(Direction::Ingress))
 }
 
 #[cfg(test)]
@@ -148,8 +159,26 @@ mod tests {
             port: 80,
             revoked: false,
         };
-        let host = BTreeSet::from([address("192.168.0.1")]);
+        let host = Host { addresses: BTreeSet::from([address("192.168.0.1")]), is_exempt: false };
         assert!(is_allowed(&plan, &host, &connection("192.168.0.1")), "kubelet probes");
         assert!(!is_allowed(&plan, &host, &connection("192.168.0.2")), "another node");
+    }
+
+    #[test]
+    fn what_a_pod_sends_to_its_own_node_is_egress_unless_that_is_exempt() {
+        let mut plan = plan(&[]);
+        plan.egress = std::mem::take(&mut plan.ingress);
+        let to = |destination: &str| Connection {
+            source: address("10.0.0.1"),
+            destination: address(destination),
+            protocol: Protocol::Tcp,
+            port: 10250,
+            revoked: false,
+        };
+        let mut host = Host { addresses: BTreeSet::from([address("192.168.0.1")]), is_exempt: false };
+        assert!(!is_allowed(&plan, &host, &to("192.168.0.1")));
+        host.is_exempt = true;
+        assert!(is_allowed(&plan, &host, &to("192.168.0.1")));
+        assert!(!is_allowed(&plan, &host, &to("192.168.0.2")), "another node");
     }
 }

@@ -10,7 +10,7 @@ use palisade_policy::{
 use crate::{
     interner::Interner,
     space::{BlockSet, Space},
-    witness::{NO_NAME, unheld_address},
+    witness::{NO_NAME, unheld_address, unknown_pod},
 };
 
 /// Names a [`Class`].
@@ -128,10 +128,11 @@ impl Classes {
         }
     }
 
-    /// The classes, by family, of a pod that no policy can know: without labels, in a namespace without labels but its
-    /// name, at addresses that no block holds if there are such.
-    pub(crate) fn unknown_pod(&mut self) -> [ClassId; 2] {
+    /// A pod that no policy can know, its namespace and its classes by family: without labels, in a namespace without
+    /// labels but its name, at addresses that no block holds if there are such.
+    pub(crate) fn unknown_pod(&mut self) -> (Pod, Namespace, [ClassId; 2]) {
         let namespace = Namespace::new(NO_NAME, &Labels::default());
+        let pod = unknown_pod(namespace.name.clone(), Labels::default(), Vec::new());
         let identity = self.identities.number(Identity {
             namespace: namespace.name.clone(),
             labels: Labels::default(),
@@ -139,11 +140,12 @@ impl Classes {
         });
         self.of_identity.resize_with(self.identities.values().len(), Vec::new);
         self.by_namespace.entry(namespace.name.clone()).or_default().push(identity);
-        self.unknown = Some(namespace);
-        Family::BOTH.map(|family| {
+        self.unknown = Some(namespace.clone());
+        let classes = Family::BOTH.map(|family| {
             let set = self.space.set_of(unheld_address(&self.space, family));
             self.class(Who::Pod(identity), set)
-        })
+        });
+        (pod, namespace, classes)
     }
 
     /// What policies can see of a pod.

@@ -2,8 +2,8 @@
 //!
 //! A controller is a pod like any other, and what policies judge is a connection from it. Which pod it is, the
 //! manifests seldom tell. Unless it is named it counts as one that no policy can know: without labels, in a namespace
-//! that has none but its name, at an address that no block holds. What such a pod may open, every pod may, so that
-//! nothing is called allowed that the real controller may turn out not to have; what it may not is reported instead.
+//! that has none but its name, at an address that no block holds. The policies that select such a pod act on
+//! it too. What it may not open is reported: the real controller may have labels that open it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use palisade_policy::{
-    Cluster, Direction, Family, IpRange, Name, NamespaceMatch, ObjectKey, Peer, Pod, Policy, Traffic,
+    Cluster, Direction, Family, IpRange, Labels, Name, NamespaceMatch, ObjectKey, Peer, Pod, Policy, Traffic,
     Workload, compile::profile::Profile,
 };
 
@@ -117,6 +117,12 @@ impl Reach {
         for (unit, (identity, subject)) in units.iter_mut().zip(identities) {
             [unit.egress, unit.ingress] = rows.of_subject(identity, subject, &subjects);
         }
+        let unknown = unknown.map(|(pod, namespace, held)| {
+            let policies = subjects.selecting(&pod, Some(&namespace.labels));
+            let profile = Profile::new(Direction::Egress, &pod, &policies);
+            let egress = profile.map(|profile| rows.row(profile));
+            Unit { egress, ..Unit::unrestricted(Members::Pods(Vec::new()), held.map(Some)) }
+        });
         let Rows { classes, rows, traffics, .. } = rows;
         let mut reach = Self { pods, units, pod_units, classes: classes.len(), rows, traffics, targets };
         reach.learn_meets();
@@ -124,8 +130,8 @@ impl Reach {
         reach
     }
 
-    /// Works out what the controller may forward to each unit. `unknown`: the classes of one that isn't known.
-    fn enter(&mut self, cluster: &Cluster, entrances: &Entrances, unknown: Option<[ClassId; 2]>) {
+    /// Works out what the controller may forward to each unit. `unknown`: one that isn't known.
+    fn enter(&mut self, cluster: &Cluster, entrances: &Entrances, unknown: Option<Unit>) {
         if !entrances.lead_somewhere() {
             return;
         }
@@ -137,14 +143,17 @@ impl Reach {
             if target == 0 {
                 continue;
             }
-            let received = |family: usize, class: ClassId| {
-                unit.classes[family]?;
-                Some(unit.ingress.map_or(Traffics::ALL, |row| self.rows[row as usize].at(class)))
-            };
-            let mut cells: Vec<Cell> = match unknown {
-                Some(classes) => vec![[received(0, classes[0]), received(1, classes[1])]],
-                None => controllers.iter().map(|c| self.cell(&self.units[*c as usize], unit)).collect(),
-            };
+            let mut cells: Vec<Cell> =
+                match &unknown {
+                    Some(unknown) => {
+                        // No other question has asked for these intersections.
+                        let sides = [0, 1].map(|family| self.sides(unknown, unit, family));
+                        vec![sides.map(|side| {
+                            side.map(|(sent, received)| self.traffics.learn_meet(sent, received))
+                        })]
+                    }
+                    None => controllers.iter().map(|c| self.cell(&self.units[*c as usize], unit)).collect(),
+                };
             cells.sort_unstable();
             cells.dedup();
             let entered = match known.get(&(target, cells.clone())) {
@@ -217,16 +226,22 @@ impl Reach {
     /// What one unit may send to another. Between pods of one unit: to another pod of it. Not for a node and its own
     /// pods: see [`Self::cell_from_own_node`].
     pub(crate) fn cell(&self, from: &Unit, to: &Unit) -> Cell {
-        let at = |row: Option<RowId>, class| row.map_or(Traffics::ALL, |r| self.rows[r as usize].at(class));
         let family = |family: usize| {
-            let (source, target) = (from.classes[family]?, to.classes[family]?);
-            self.traffics.meet(at(from.egress, target), at(to.ingress, source))
+            let (sent, received) = self.sides(from, to, family)?;
+            self.traffics.meet(sent, received)
         };
         let first = family(0);
         if from.classes[0] == from.classes[1] && to.classes[0] == to.classes[1] {
             return [first, first];
         }
         [first, family(1)]
+    }
+
+    /// What one unit may send as far as its own rules go, and the other receive; `None` if they don't share the family.
+    fn sides(&self, from: &Unit, to: &Unit, family: usize) -> Option<(TrafficId, TrafficId)> {
+        let at = |row: Option<RowId>, class| row.map_or(Traffics::ALL, |r| self.rows[r as usize].at(class));
+        let (source, target) = (from.classes[family]?, to.classes[family]?);
+        Some((at(from.egress, target), at(to.ingress, source)))
     }
 
     /// What a node may send to those pods of a unit that are on it: everything (SEMANTICS A39, D9).
@@ -388,14 +403,13 @@ fn external_units(classes: &mut Classes, marks: usize) -> Vec<Unit> {
 
 /// Policies by where their subjects are.
 struct Subjects<'c> {
-    cluster: &'c Cluster,
     by_namespace: HashMap<&'c Name, Vec<&'c Policy>>,
     cluster_wide: Vec<&'c Policy>,
 }
 
 impl<'c> Subjects<'c> {
     fn new(cluster: &'c Cluster) -> Self {
-        let mut out = Self { cluster, by_namespace: HashMap::new(), cluster_wide: Vec::new() };
+        let mut out = Self { by_namespace: HashMap::new(), cluster_wide: Vec::new() };
         for policy in cluster.policies.values() {
             match &policy.subject.namespaces {
                 NamespaceMatch::Named(name) => out.by_namespace.entry(name).or_default().push(policy),
@@ -405,9 +419,8 @@ impl<'c> Subjects<'c> {
         out
     }
 
-    /// The policies that select a pod.
-    fn selecting(&self, pod: &Pod) -> Vec<&'c Policy> {
-        let labels = self.cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
+    /// The policies that select a pod in a namespace with these labels.
+    fn selecting(&self, pod: &Pod, labels: Option<&Labels>) -> Vec<&'c Policy> {
         let own = self.by_namespace.get(&pod.key.namespace).into_iter().flatten();
         own.chain(&self.cluster_wide)
             .copied()
@@ -450,7 +463,8 @@ impl<'c> Rows<'c> {
         if let Some(known) = self.of_identity.get(&identity) {
             return *known;
         }
-        let policies = subjects.selecting(subject);
+        let labels = self.cluster.namespaces.get(&subject.key.namespace).map(|n| &n.labels);
+        let policies = subjects.selecting(subject, labels);
         let profiles = Direction::BOTH.map(|direction| Profile::new(direction, subject, &policies));
         let rows = profiles.map(|profile| profile.map(|profile| self.row(profile)));
         self.of_identity.insert(identity, rows);

@@ -60,17 +60,7 @@ impl Witness {
         labels: Labels,
     ) -> Self {
         let home = namespace.as_ref().map_or_else(|| Name::from(NO_NAME), |n| n.name.clone());
-        let pod = Pod {
-            key: ObjectKey::new(home, NO_NAME),
-            labels,
-            addresses: vec![address],
-            node: None,
-            host_network: false,
-            phase: Phase::Running,
-            ports: [].into(),
-            created: 0,
-            workload: None,
-        };
+        let pod = unknown_pod(home, labels, vec![address]);
         let mut world = Cluster {
             namespaces: cluster.namespaces.clone(),
             policies: cluster.policies.clone(),
@@ -90,6 +80,21 @@ impl Witness {
             Arc::make_mut(&mut pod).key = key.clone();
             self.world.pods.insert(pod);
         }
+    }
+}
+
+/// A pod that doesn't exist.
+pub(crate) fn unknown_pod(namespace: Name, labels: Labels, addresses: Vec<IpAddr>) -> Pod {
+    Pod {
+        key: ObjectKey::new(namespace, NO_NAME),
+        labels,
+        addresses,
+        node: None,
+        host_network: false,
+        phase: Phase::Running,
+        ports: [].into(),
+        created: 0,
+        workload: None,
     }
 }
 

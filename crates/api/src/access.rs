@@ -96,12 +96,21 @@ fn has(known: &[String]) -> String {
 }
 
 impl Access {
-    /// A client. Talks to nobody yet.
+    /// A client. Talks to nobody yet. It repeats what an overloaded server refuses (429, 503, 504).
     ///
     /// # Errors
     /// When there is no usable configuration.
     pub async fn connect(&self) -> Result<Client, AccessError> {
         Ok(self.open().await?.client)
+    }
+
+    /// A client that repeats nothing by itself: [`crate::watch()`] and [`crate::report()`] have pauses of their own, and say
+    /// what they wait for.
+    ///
+    /// # Errors
+    /// When there is no usable configuration.
+    pub async fn connect_for_watching(&self) -> Result<Client, AccessError> {
+        Ok(self.open_with(false).await?.client)
     }
 
     /// A client, and what it leads to. Talks to nobody yet, though a program that the kubeconfig names for getting
@@ -110,7 +119,12 @@ impl Access {
     /// # Errors
     /// When there is no usable configuration.
     pub async fn open(&self) -> Result<Connection, AccessError> {
+        self.open_with(true).await
+    }
+
+    async fn open_with(&self, repeats: bool) -> Result<Connection, AccessError> {
         let (mut config, context) = self.config().await?;
+        config.default_retry = repeats;
         if self.timeout.is_some() {
             config.connect_timeout = self.timeout;
         }

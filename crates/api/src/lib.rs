@@ -2,6 +2,7 @@
 //!
 //! * [`Access`] says which server, as whom; [`Access::connect`] opens the door.
 //! * [`read_blocking`] reads everything that decisions need once, for questions at a terminal.
+//! * [`Rights`] are what the server lets an agent do, and which policies it serves.
 //! * [`Event`] is what a source of objects tells the agent: first the whole cluster, then every change, and in between
 //!   how the watches are doing.
 //!
@@ -14,6 +15,7 @@ mod access;
 mod event;
 mod kind;
 pub mod read;
+pub mod rights;
 mod trouble;
 mod watch;
 
@@ -22,5 +24,6 @@ pub use event::{Event, ObjectRef, WatchState};
 pub use kind::Kind;
 pub use kube::Client;
 pub use read::{Live, Missing, read_blocking};
+pub use rights::Rights;
 pub use trouble::Trouble;
 pub use watch::{WatchOptions, watch};

@@ -96,9 +96,19 @@ fn of_transport(error: &kube::Error) -> Trouble {
     let all = chain(error);
     let deepest = all.last().cloned().unwrap_or_default();
     let says = |words: &str| all.iter().any(|text| text.contains(words));
-    if says("certificate") || says("CertificateError") || says("tls handshake") || says("InvalidContentType")
-    {
+    let tls = [
+        "certificate",
+        "CertificateError",
+        "tls handshake",
+        "fatal alert",
+        "InvalidContentType",
+        "corrupt message",
+    ];
+    if tls.iter().any(|words| says(words)) {
         return Trouble::Certificate(of_certificate(&all));
+    }
+    if says("invalid HTTP version") {
+        return Trouble::Garbage("should the `server` of the kubeconfig begin with https://?".to_owned());
     }
     if says("Connection refused") {
         return Trouble::Unreachable(
@@ -127,11 +137,11 @@ fn of_certificate(all: &[String]) -> String {
         "the server's certificate is not valid yet: is this machine's clock right?"
     } else if says("NotValidForName") || says("not valid for name") {
         "the server's certificate is for another name: is the `server` of the kubeconfig right?"
-    } else if says("UnknownIssuer") {
+    } else if says("UnknownIssuer") || says("BadSignature") {
         "the server's certificate is not signed by the kubeconfig's `certificate-authority`: is this the right cluster?"
     } else if says("received fatal alert") {
         "the server does not accept the kubeconfig's client certificate: has it expired?"
-    } else if says("InvalidContentType") || says("corrupt message") {
+    } else if says("InvalidContentType") || says("corrupt message") || says("handshake eof") {
         "the server does not speak TLS at this address: should the `server` of the kubeconfig begin with http://?"
     } else {
         "no trust in the server's certificate"

@@ -1,11 +1,23 @@
 //! The API server as a source: every kind that a decision needs, listed once and watched from there on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::Client;
+use palisade_policy::Change;
 use tokio::sync::mpsc;
 
-use crate::{Access, Event};
+use crate::{Access, Event, Kind};
+
+mod discovery;
+pub(crate) mod doors;
+pub(crate) mod failure;
+pub(crate) mod lines;
+mod merge;
+pub(crate) mod message;
+pub(crate) mod pauses;
+mod resource;
+mod session;
+mod store;
 
 /// How to watch. The default is right for a cluster; tests shorten the times.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +56,39 @@ impl Default for WatchOptions {
     }
 }
 
-/// Watches everything until the receiver is dropped. Needs a tokio runtime with time and I/O; either flavour.
+/// Watches everything until the receiver is dropped, on the tokio runtime that it is called on (with time and I/O; either
+/// flavour).
+///
+/// * [`Event::Snapshot`] comes once, when every kind has been listed. Namespaces, pods, nodes and NetworkPolicies must be
+///   readable for that. The kinds of `policy.networking.k8s.io` must be as well unless the cluster surely doesn't serve
+///   them, since a cluster-wide policy that is left out opens what it denies. So a right that is missing, of whichever kind,
+///   keeps the snapshot back, and the kernel keeps the rules that it has; [`Event::Watch`] says which right.
+/// * [`Event::Changes`] follow as they arrive, those that arrive together together; while the receiver is busy they gather,
+///   and when it is very busy the watches wait. Objects that change in nothing that a decision needs are not told.
+/// * Whatever fails is tried again, with growing pauses, and what was known stays in force. Nothing is ever told as
+///   removed that the server hasn't deleted; what vanished while it couldn't be asked is told as removed at the end of
+///   the next list.
+/// * A kind that is no longer served takes its objects with it, once the server has confirmed that.
+/// * [`Event::Findings`] may come before the snapshot. For the kinds of `policy.networking.k8s.io` they come for each new
+///   generation, also where there is nothing to report, so that a status can be written.
+///
+/// The rights that it needs: `get`, `list` and `watch` on `namespaces`, `pods`, `nodes`, `networkpolicies.networking.k8s.io`
+/// and, in `policy.networking.k8s.io`, `clusternetworkpolicies`, `adminnetworkpolicies` and `baselineadminnetworkpolicies`; and to
+/// read `/readyz` and `/apis`, which every service account may.
 #[must_use]
 pub fn watch(client: Client, options: WatchOptions) -> mpsc::Receiver<Event> {
     let (sender, receiver) = mpsc::channel(options.capacity.max(1));
-    drop((client, sender));
+    let doors = doors::Doors::new(client, options.access.clone());
+    tokio::spawn(merge::run(doors, options, sender));
     receiver
+}
+
+/// What the watch of one kind tells.
+enum Told {
+    /// Edits, never empty.
+    Changes { changes: Vec<Change>, received: Instant },
+    /// Something to pass on.
+    Event(Event),
+    /// The first list is complete, or there is none.
+    Listed(Kind),
 }

@@ -1,5 +1,7 @@
 //! The real thing as a node's enforcer: the agent's reconcile loop on the kernel's nftables.
 
+use std::{thread, time::Instant};
+
 use palisade_agent::{NftDataPlane, NodeAgent, Report};
 use palisade_policy::{Change, Cluster, Name};
 
@@ -22,19 +24,26 @@ impl Enforce for Agent {
     fn start(&mut self, cluster: &Cluster) -> Result<(), EnforceError> {
         // Opened here and not before: the sockets belong to the namespace of the thread that opens them.
         let agent = self.running.insert(NodeAgent::new(self.node.clone(), NftDataPlane::open()?));
-        enforced(agent.snapshot(cluster.clone()))
+        let report = agent.snapshot(cluster.clone());
+        enforced(agent, report)
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), EnforceError> {
         let agent = self.running.as_mut().ok_or("the agent was not started")?;
-        enforced(agent.apply(changes.to_vec()))
+        let report = agent.apply(changes.to_vec());
+        enforced(agent, report)
     }
 }
 
-/// The agent goes on after errors, with what it can't program cut off. A lab wants to hear of any.
-fn enforced(mut report: Report) -> Result<(), EnforceError> {
-    match report.errors.pop() {
-        None => Ok(()),
-        Some(worst) => Err(worst.into()),
+/// Waits until open connections are as the policies say, too. The agent goes on after errors, with what it can't program
+/// cut off; a lab wants to hear of any.
+fn enforced(agent: &mut NodeAgent<NftDataPlane>, mut report: Report) -> Result<(), EnforceError> {
+    loop {
+        if let Some(worst) = report.errors.pop() {
+            return Err(worst.into());
+        }
+        let Some(due) = report.review_due else { return Ok(()) };
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        report = agent.tick();
     }
 }

@@ -31,6 +31,7 @@ pub mod sandbox;
 mod servers;
 pub mod services;
 mod wire;
+pub mod wiring;
 
 pub use enforce::{Enforce, EnforceError};
 pub use lab::{Lab, LabError, Updated};

@@ -8,6 +8,7 @@ use std::{
 use palisade_policy::{Cluster, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Workload};
 
 use crate::{
+    absent::absent_namespaces,
     addresses::Unaddressed,
     cluster_wide::side_by_side,
     diagnostic::{Code, Diagnostic, Severity},
@@ -87,9 +88,11 @@ pub(crate) fn assemble(
         loaded.cluster.services.insert(key, declared.service);
     }
     side_by_side(&gathered.policies, found);
+    loaded.cluster.namespaces = std::mem::take(&mut gathered.namespaces);
+    let namespaces = workloads.keys().map(|(_, key)| key.namespace.clone());
+    absent_namespaces(&loaded.cluster, &gathered.policies, namespaces, &gathered.sources, options, found);
     loaded.cluster.policies =
         std::mem::take(&mut gathered.policies).into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
-    loaded.cluster.namespaces = std::mem::take(&mut gathered.namespaces);
     undeclared_namespaces(&mut loaded.cluster);
     loaded.routes = routes::resolve(&mut gathered, &loaded.cluster, found);
     shared_addresses(&loaded.cluster, &gathered.sources, found);

@@ -134,6 +134,13 @@ impl Crd {
         }
     }
 
+    /// The kinds of something that this definition lacks and its sister in the experimental channel has.
+    fn elsewhere(&self, kinds: impl Fn(&Self) -> &'static [&'static str]) -> Vec<&'static str> {
+        let own = kinds(self);
+        let sister = Self { experimental: true, ..*self };
+        kinds(&sister).iter().copied().filter(|kind| !own.contains(kind)).collect()
+    }
+
     /// How many rules, peers and ports there may be in a list.
     fn longest_list(&self) -> usize {
         if self.kind == Kind::Cluster { 25 } else { 100 }

@@ -88,6 +88,8 @@ codes! {
     EqualPriority = "equal-priority",
     /// AdminNetworkPolicies beside ClusterNetworkPolicies.
     MixedApis = "mixed-apis",
+    /// A policy in or for a namespace that doesn't exist.
+    NoNamespace = "no-such-namespace",
     /// What leads in through a controller names a service, port or pods that aren't there, or may not be used.
     NoBackend = "no-backend",
     /// A route to a gateway that doesn't take it, or isn't known.

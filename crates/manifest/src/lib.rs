@@ -38,6 +38,7 @@
 
 #![forbid(unsafe_code)]
 
+mod absent;
 pub mod addresses;
 mod assemble;
 pub mod cidr;

@@ -37,6 +37,8 @@ pub struct Options {
     pub max_made_pods: u32,
     /// What one document may cost.
     pub limits: Limits,
+    /// Whether all namespaces are declared, if any is, so that one that isn't does not exist.
+    pub all_namespaces: bool,
     /// The addresses to give to pods and services that declare none; `None` leaves them without.
     pub addresses: Option<AddressPlan>,
 }
@@ -53,6 +55,7 @@ impl Default for Options {
             // The largest clusters have 150,000 pods; the Kubernetes scalability limit is that number.
             max_made_pods: 300_000,
             limits: Limits::default(),
+            all_namespaces: true,
             addresses: Some(AddressPlan::default()),
         }
     }

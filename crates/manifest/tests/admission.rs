@@ -189,7 +189,12 @@ fn an_object_with_many_faults_is_told_all_of_them() {
 fn the_standard_channel_drops_what_it_doesnt_know() {
     let standard = |text: &str| load_as(text, Channel::Standard, Admission::Check);
     // A peer that is left empty is rejected; one that keeps a known kind is what is left of it.
-    assert!(standard(&object(CNP, "p", &egress("{action: Deny, to: [{nodes: {}}]}"))).has_errors());
+    let loaded = standard(&object(CNP, "p", &egress("{action: Deny, to: [{nodes: {}}]}")));
+    assert!(loaded.has_errors());
+    for diagnostic in &loaded.diagnostics {
+        let help = diagnostic.help.as_deref().unwrap();
+        assert!(help.starts_with("`nodes` is in the experimental channel alone"), "{diagnostic}: {help}");
+    }
     let both = object(CNP, "p", &egress("{action: Deny, to: [{networks: [10.0.0.0/8], nodes: {}}]}"));
     let loaded = standard(&both);
     assert_eq!(findings(&loaded), ["109: warning: spec.egress[0].to[0].nodes: unknown field \"nodes\""]);
@@ -204,6 +209,8 @@ fn the_standard_channel_drops_what_it_doesnt_know() {
         &egress("{action: Deny, to: [{namespaces: {}}], protocols: [{destinationNamedPort: web}]}"),
     ));
     assert!(loaded.has_errors(), "experimental in v1beta1");
+    let help = loaded.diagnostics.iter().find_map(|d| d.help.as_deref()).unwrap();
+    assert!(help.starts_with("`destinationNamedPort` is in the experimental channel alone"), "{help}");
     // G-15: usable, and not what it seems.
     let loaded = standard(&object(
         CNP,

@@ -254,7 +254,8 @@ apiVersion: v1
 kind: Pod
 metadata: {name: p, namespace: of-pod}
 ";
-    let loaded = clean(text);
+    let loaded = load_text(text);
+    assert_eq!(codes(&loaded), [Code::NoNamespace], "of the policy's; nothing is in it");
     let labels: Vec<String> = loaded.cluster.namespaces.values().map(|n| n.labels.to_string()).collect();
     assert_eq!(
         labels,

@@ -53,6 +53,17 @@ pub struct Commit {
     pub duration: Duration,
 }
 
+/// What was in the kernel before the first transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// No table of ours.
+    Nothing,
+    /// The table of an earlier run: it was led to the plan by what differed.
+    Ours,
+    /// A table of our name that is not ours, or that another version wrote: it was replaced in one transaction.
+    Foreign,
+}
+
 /// Holds the kernel to a plan.
 #[derive(Debug)]
 pub struct Enforcer {
@@ -62,6 +73,7 @@ pub struct Enforcer {
     generation: Generation,
     /// Whether the kernel may hold something else than `plan` says.
     torn: bool,
+    left: Left,
 }
 
 impl Enforcer {
@@ -77,8 +89,8 @@ impl Enforcer {
         options: Options,
         plan: &NodePlan,
     ) -> Result<(Self, Commit), Error> {
-        let (program, generation, commit) = lead(&mut kernel, options, plan)?;
-        Ok((Self { kernel, plan: plan.clone(), program, generation, torn: false }, commit))
+        let (program, generation, commit, left) = lead(&mut kernel, options, plan)?;
+        Ok((Self { kernel, plan: plan.clone(), program, generation, torn: false, left }, commit))
     }
 
     /// Leads the kernel from the plan as programmed to the plan after `delta`. On an error, the kernel and
@@ -105,7 +117,7 @@ impl Enforcer {
     /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
     pub fn repair(&mut self) -> Result<Commit, Error> {
         let options = self.program.options.clone();
-        let (program, generation, commit) = lead(&mut self.kernel, options, &self.plan)?;
+        let (program, generation, commit, _) = lead(&mut self.kernel, options, &self.plan)?;
         self.program = program;
         self.generation = generation;
         self.torn = false;
@@ -121,6 +133,12 @@ impl Enforcer {
     /// see edits by those who leave the number alone; [`Enforcer::repair`] does.
     pub fn in_step(&mut self) -> Result<bool, Error> {
         Ok(!self.torn && restart::generation(&mut self.kernel)? == self.generation.current)
+    }
+
+    /// What was in the kernel when this enforcer started.
+    #[must_use]
+    pub fn left(&self) -> Left {
+        self.left
     }
 
     /// The plan in the kernel.
@@ -173,21 +191,28 @@ fn lead(
     kernel: &mut Kernel,
     options: Options,
     plan: &NodePlan,
-) -> Result<(Program, Generation, Commit), Error> {
+) -> Result<(Program, Generation, Commit, Left), Error> {
     let start = now();
     let empty = NodePlan::default();
     let mut program = Program::new(options);
     let (mut phases, _) = program.change(&empty, &empty.delta_to(plan))?;
     let found = Ruleset::read(kernel)?;
     let mut current = None;
-    match restart::examine(found.as_ref(), &program, plan) {
-        Found::Nothing => phases.make.splice(0..0, program.make_base()).for_each(drop),
-        Found::Foreign => restart::replace_foreign(&mut phases, &program),
+    let left = match restart::examine(found.as_ref(), &program, plan) {
+        Found::Nothing => {
+            phases.make.splice(0..0, program.make_base()).for_each(drop);
+            Left::Nothing
+        }
+        Found::Foreign => {
+            restart::replace_foreign(&mut phases, &program);
+            Left::Foreign
+        }
         Found::Ours { changes, generation } => {
             phases = changes;
             current = generation;
+            Left::Ours
         }
-    }
+    };
     let mut generation = Generation::new(program.sets.generation.clone(), current);
     let sent = if phases.is_empty() {
         Sent::default()
@@ -197,7 +222,7 @@ fn lead(
         sent
     };
     let commit = report(sent, &generation, start.elapsed());
-    Ok((program, generation, commit))
+    Ok((program, generation, commit, left))
 }
 
 fn report(sent: Sent, generation: &Generation, duration: Duration) -> Commit {

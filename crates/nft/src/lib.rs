@@ -6,6 +6,7 @@
 //! * [`drops`] hears of denied packets and reads how many there were.
 //! * [`drift`] hears when somebody else touches our table.
 //! * [`verify()`] says where the kernel differs from a plan, and [`text()`] what a plan is in the syntax of `nft`.
+//! * [`survey`] names what others have in nftables, and a [`watchpoint`] counts whether packets come by at all.
 //! * [`reader`] reads the table back and takes packets through it, without any code of the writing side.
 //!
 //! The core is pure: `program` turns a delta into typed messages, `layout` a table into chains and sets, `encode` both
@@ -36,10 +37,12 @@ mod ruleset;
 mod send;
 mod socket;
 mod subscription;
+pub mod survey;
 mod text;
 mod verify;
+pub mod watchpoint;
 
-pub use enforcer::{Commit, Enforcer, Options, remove};
+pub use enforcer::{Commit, Enforcer, Left, Options, remove};
 pub use error::{Error, PlanError};
 pub use kernel::Kernel;
 pub use layout::{LINEAR, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};

@@ -158,6 +158,8 @@ pub(crate) enum Expression {
     PairDispatch(Family, Name),
     /// `ip[6] daddr` (ingress) or `saddr` (egress) through a verdict map.
     Dispatch(Direction, Family, Name),
+    /// `ip[6] saddr` is this one.
+    From(IpAddr),
     /// The ICMPv6 type in an inclusive range; wants [`Expression::Protocol`] 58 before it.
     Icmpv6(u8, u8),
     /// `ct state established,related`.

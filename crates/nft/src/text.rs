@@ -171,6 +171,7 @@ fn expression(expression: &Expression) -> String {
         Expression::Dispatch(direction, family, map) => {
             format!("{} vmap @{map}", end(*family, *direction == Direction::Egress))
         }
+        Expression::From(source) => format!("{} {source}", end(Family::of(*source), true)),
         Expression::Icmpv6(first, last) => format!("icmpv6 type {}", span(first, last)),
         Expression::Established => "ct state established,related".to_owned(),
         Expression::Revoked => format!("ct label {REVOKED}"),

@@ -9,6 +9,7 @@ use crate::{
     diff::{self, Diff},
     explain::{self, Explain},
     man::{self, Man},
+    snapshot::{self, Snapshot},
 };
 
 /// Kubernetes network policies: enforced, explained, proved.
@@ -32,6 +33,10 @@ pub(crate) struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// The node agent: keeps this node's kernel at what the policies say
+    #[cfg(target_os = "linux")]
+    #[command(after_help = crate::agent::HELP)]
+    Agent(crate::agent::Agent),
     /// May SRC open a connection to DST, and which policy says so?
     #[command(after_long_help = CAN_HELP, after_help = "`palisade can --help` explains the spellings and has examples.")]
     Can(Can),
@@ -44,6 +49,10 @@ pub(crate) enum Verb {
     /// What a change of manifests opens and closes, and which policies do it
     #[command(after_help = diff::HELP)]
     Diff(Diff),
+    /// Does this machine let policies work: kernel, CNI wiring, other policy agents, API access; and what to do if not
+    #[cfg(target_os = "linux")]
+    #[command(after_help = crate::doctor::HELP)]
+    Doctor(crate::doctor::Doctor),
     /// Why is it so: the walk through all policies in both directions, and what to edit to have it otherwise
     #[command(after_help = explain::HELP)]
     Explain(Explain),
@@ -51,6 +60,9 @@ pub(crate) enum Verb {
     #[cfg(target_os = "linux")]
     #[command(after_help = LAB_HELP, subcommand_required = true, arg_required_else_help = true)]
     Lab(crate::lab::Lab),
+    /// What decides in a live cluster, written to a directory that -f reads back
+    #[command(after_help = snapshot::HELP)]
+    Snapshot(Snapshot),
     /// Print the completions for a shell
     #[command(after_help = "\
 Examples:
@@ -61,6 +73,10 @@ Examples:
     /// Print the manual page of a verb, or write all of them into a directory
     #[command(after_help = man::HELP)]
     Man(Man),
+    /// Ask the agent of this node: what it enforces, and whether the kernel holds it
+    #[cfg(target_os = "linux")]
+    #[command(after_help = crate::node::HELP)]
+    Node(crate::node::Node),
 }
 
 /// What `completions` takes.

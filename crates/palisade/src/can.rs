@@ -1,8 +1,8 @@
 //! `palisade can`: may this end open a connection to that one, and why?
 
-mod answer;
+pub(crate) mod answer;
 pub(crate) mod question;
-mod render;
+pub(crate) mod render;
 mod spec;
 
 use anyhow::{Context as _, Result};

@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
     if spec.port.is_some() || spec.protocol.is_some() {
         bail!("{}: all ports are described; leave the port away", what());
     }
-    let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
+    let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything)?;
     let loaded = &world.loaded;
     let ends = question::endpoints(&loaded.cluster, &spec.who, &world.namespace).with_context(what)?;
     let mut pods = BTreeSet::new();

@@ -66,6 +66,7 @@ pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
     let place = Place {
         cluster: &world.loaded.cluster,
         namespace: &world.namespace,
+        reading: &arguments.sources.reading,
         live: world.live.as_ref(),
         context: arguments.sources.cluster.context.as_deref(),
     };

@@ -12,7 +12,6 @@ mod probe;
 mod run;
 mod serve;
 mod up;
-mod watch;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};

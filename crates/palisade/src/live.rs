@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use palisade_api::{
     Access, AccessError, Live, Missing,
@@ -22,26 +22,28 @@ use crate::{
     output::{self, Style, styled},
 };
 
+/// Where the help has what concerns a cluster.
+pub(crate) const HEADING: &str = "Live cluster";
+
 /// Which cluster.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Live cluster")]
 pub(crate) struct Cluster {
     /// A context of the kubeconfig other than its current one
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = HEADING)]
     pub(crate) context: Option<String>,
     /// The kubeconfig, instead of $KUBECONFIG or ~/.kube/config
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = HEADING)]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// How long one request to the API server may take
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time, help_heading = HEADING)]
     pub(crate) request_timeout: Duration,
     /// Take the answer for one although some kinds could not be read
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub(crate) allow_incomplete: bool,
 }
 
 /// `30`, `30s`, `500ms`, `2m`.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let wrong = || format!("`{text}` is no time; write 30s, 500ms or 2m");
@@ -77,10 +79,19 @@ impl Cluster {
         let progress = io::stderr().is_terminal().then_some(tell);
         let read = read_blocking(&access, Options { namespace, progress });
         line.clear();
-        read.map_err(|error| match error {
+        let live = read.map_err(|error| match error {
             ReadError::Access(AccessError::NoCluster) => anyhow::anyhow!("{error}; {or}"),
             error => error.into(),
-        })
+        })?;
+        if live.objects.is_empty() {
+            warn(&live.missing, Need::Everything);
+            bail!(
+                "nothing could be read from {}: this user needs the right to list pods, namespaces and policies, at least in his \
+                 own namespace (-n)",
+                live.server
+            );
+        }
+        Ok(live)
     }
 }
 

@@ -5,13 +5,17 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
 
+#[cfg(target_os = "linux")]
+mod agent;
 mod arguments;
 mod can;
 mod connections;
 mod describe;
 mod diff;
+#[cfg(target_os = "linux")]
+mod doctor;
 mod ends;
 mod entrances;
 mod escape;
@@ -23,17 +27,35 @@ mod live;
 mod man;
 #[cfg(target_os = "linux")]
 mod matrix;
+#[cfg(target_os = "linux")]
+mod node;
 mod output;
+mod plugin;
 mod reasons;
+mod snapshot;
 mod sources;
 mod words;
 
 use arguments::{Arguments, Verb};
 use exit::Outcome;
+use plugin::Called;
 
 fn main() -> ExitCode {
     // No thread may start before a lab verb has entered its namespaces: see `lab`.
-    match run(Arguments::parse().verb) {
+    let called = Called::now();
+    if called == Called::Completion {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        _ = plugin::complete(&Arguments::command(), &words);
+        return ExitCode::SUCCESS;
+    }
+    let mut command = Arguments::command();
+    if called == Called::Plugin {
+        command = plugin::renamed(command);
+    }
+    let matches = command.get_matches_mut();
+    let arguments =
+        Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
+    match run(arguments.verb) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             let heading = output::styled(output::Style::Bad, "error:");
@@ -45,15 +67,22 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<Outcome> {
     match verb {
+        #[cfg(target_os = "linux")]
+        Verb::Agent(arguments) => agent::run(&arguments),
         Verb::Can(arguments) => can::run(&arguments),
         Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Describe(arguments) => describe::run(&arguments),
         Verb::Diff(arguments) => diff::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
         #[cfg(target_os = "linux")]
         Verb::Lab(arguments) => lab::run(&arguments.verb),
+        Verb::Snapshot(arguments) => snapshot::run(&arguments),
         Verb::Completions(arguments) => completions(arguments.shell),
         Verb::Man(arguments) => man::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Verb::Node(arguments) => node::run(&arguments),
     }
 }
 

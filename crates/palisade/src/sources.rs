@@ -1,9 +1,9 @@
 //! Reading the manifests or the cluster that a verb works on, and telling what is wrong with them.
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use palisade_api::{Live, Missing};
-use palisade_manifest::{Diagnostic, Input, Loaded, Options, Severity, Style, render};
+use palisade_manifest::{Channel, Diagnostic, Input, Loaded, Options, Severity, Style, render};
 
 use crate::{
     exit::Outcome,
@@ -21,7 +21,7 @@ pub(crate) struct Sources {
     #[command(flatten)]
     pub(crate) reading: Reading,
     /// Lay the manifests over what is in the cluster; --context and --kubeconfig do it too
-    #[arg(long, requires = "files", help_heading = "Live cluster")]
+    #[arg(long, requires = "files", help_heading = live::HEADING)]
     pub(crate) live: bool,
     #[command(flatten)]
     pub(crate) cluster: live::Cluster,
@@ -88,17 +88,21 @@ impl Sources {
             (None, Some(live)) => live.namespace.clone(),
             (None, None) => "default".to_owned(),
         };
-        let options = Options { default_namespace: namespace.clone(), ..Options::default() };
+        let missing = read.as_ref().map_or(&[][..], |live| &live.missing);
+        let options = Options {
+            default_namespace: namespace.clone(),
+            all_namespaces: missing.iter().all(|m| m.resource.kind != "Namespace"),
+            ..Options::default()
+        };
+        live::warn(missing, need);
+        let missing = live::needed(missing, need);
         let loaded = match &read {
             None => load(&self.files, &self.reading, &options, quiet)?,
             Some(live) => {
                 let files = inputs(&self.files)?;
-                load_inputs(&over(live, files), "the cluster", &self.reading, &options, quiet)?
+                load_inputs(&over(live, files), &self.files.join(", "), &self.reading, &options, quiet)?
             }
         };
-        let missing = read.as_ref().map_or(&[][..], |live| &live.missing);
-        live::warn(missing, need);
-        let missing = live::needed(missing, need);
         let allow_incomplete = self.cluster.allow_incomplete;
         Ok(World { loaded, namespace, live: read, missing, allow_incomplete })
     }
@@ -118,6 +122,37 @@ pub(crate) struct Reading {
     /// Take fields that the API doesn't have for errors, not warnings
     #[arg(long)]
     pub(crate) strict: bool,
+    /// The release channel of the cluster-wide policies' definitions: which of their fields a file may use
+    #[arg(
+        long,
+        value_enum,
+        value_name = "CHANNEL",
+        default_value_t,
+        env = "PALISADE_CHANNEL",
+        hide_env_values = true
+    )]
+    pub(crate) channel: ReleaseChannel,
+}
+
+/// `--channel`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReleaseChannel {
+    /// Without the experimental fields: the API server drops them before it looks at the rest
+    Standard,
+    /// All fields
+    #[default]
+    Experimental,
+}
+
+impl Reading {
+    /// How to read, in what it says.
+    pub(crate) fn options(&self, options: Options) -> Options {
+        let channel = match self.channel {
+            ReleaseChannel::Standard => Channel::Standard,
+            ReleaseChannel::Experimental => Channel::Experimental,
+        };
+        Options { strict: self.strict, channel, ..options }
+    }
 }
 
 /// Reads manifests and reports what is wrong with them on standard error; warnings not if `quiet`.
@@ -148,19 +183,31 @@ pub(crate) fn load_inputs(
     options: &Options,
     quiet: bool,
 ) -> Result<Loaded> {
-    let options = Options { strict: reading.strict, ..options.clone() };
+    let options = reading.options(options.clone());
     let loaded = palisade_manifest::load(inputs, &options);
     report(&loaded, quiet);
     let (errors, _) = loaded.tally();
+    let live = inputs.iter().filter(|i| matches!(i, Input::Live(_))).count();
     if errors > 0 && !reading.keep_going {
         let them = if errors == 1 { "it" } else { "them" };
+        let place = match (live, inputs.len() - live) {
+            (0, _) => "in the manifests",
+            (_, 0) => "in the cluster",
+            _ => "in the cluster and the manifests",
+        };
         bail!(
-            "{errors} {} in the manifests; correct {them}, or go on without with --keep-going",
+            "{errors} {} {place}; correct {them}, or go on without with --keep-going",
             plural(errors, "error")
         );
     }
-    if loaded.counts.objects.is_empty() {
-        match (loaded.counts.files, loaded.counts.documents) {
+    // Where manifests lie over a cluster, they must say something themselves.
+    let counts = &loaded.counts;
+    let nothing = match live {
+        0 => counts.objects.is_empty(),
+        _ => live < inputs.len() && loaded.sources.values().all(|at| at.line().is_none()),
+    };
+    if nothing {
+        match (counts.files - live, counts.documents - live) {
             (0, _) => bail!("{names}: no manifests there (files named *.yaml, *.yml or *.json)"),
             (_, 0) => bail!("{names}: the manifests are empty"),
             _ => bail!(

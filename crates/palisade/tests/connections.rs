@@ -5,10 +5,13 @@
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
 )]
 
+#[path = "support/schema.rs"]
+mod schema;
 mod support;
 
 use std::{fs, io::Read as _, process::Stdio};
 
+use schema::conforms;
 use serde_json::Value;
 use support::{palisade, recorded, refused, root, run};
 use tempfile::TempDir;
@@ -51,17 +54,23 @@ fn every_form_is_as_recorded() {
 
 #[test]
 fn the_order_of_files_never_shows() {
-    let file = |name: &str| format!("-f examples/shop/{name}.yaml");
-    let names = ["backend-egress", "backend-from-frontend", "workloads"].map(file);
-    let [a, b, c] = &names;
-    for form in FORMS {
-        for options in ["", " --only-denied", " --group-by pod", " --group-by class", " --nodes"] {
-            let of = |files: [&String; 3]| {
-                answer(&format!("connections {} {} {} -o {form}{options}", files[0], files[1], files[2]))
-            };
-            let first = of([a, b, c]);
-            assert_eq!(first, of([c, b, a]), "{form}{options}");
-            assert_eq!(first, of([b, c, a]), "{form}{options}");
+    for (example, names) in [
+        ("shop", ["backend-egress", "backend-from-frontend", "workloads"]),
+        ("ingress", ["policies", "routes", "workloads"]),
+    ] {
+        let [a, b, c] = &names.map(|name| format!("-f examples/{example}/{name}.yaml"));
+        for form in FORMS {
+            for options in ["", " --only-denied", " --group-by pod", " --group-by class", " --nodes"] {
+                let of = |files: [&String; 3]| {
+                    let words =
+                        format!("connections {} {} {} -o {form}{options}", files[0], files[1], files[2]);
+                    run(&mut palisade(&words))
+                };
+                let first = of([a, b, c]);
+                assert_eq!(first.0, 0);
+                assert_eq!(first, of([c, b, a]), "{form}{options}");
+                assert_eq!(first, of([b, c, a]), "{form}{options}");
+            }
         }
     }
 }
@@ -108,8 +117,6 @@ fn json_names_objects_places_and_ports() {
     }
 }
 
-/// The published schema and the answers hold the same fields: every field of an answer is described, and every one that
-/// the schema demands is there.
 #[test]
 fn the_published_schema_describes_the_answers() {
     let schema: Value =
@@ -123,65 +130,67 @@ fn the_published_schema_describes_the_answers() {
             conforms(&schema, &schema, &json, "$");
         }
     }
+    for options in ["", " --ingress-controller edge/controller --nodes", " --group-by namespace"] {
+        let (code, out, _) = run(&mut palisade(&format!("connections -f examples/ingress{options} -o json")));
+        assert_eq!(code, 0);
+        conforms(&schema, &schema, &serde_json::from_str(&out).unwrap(), "$");
+    }
     let mut odd = schema;
     odd["properties"]["schema"]["const"] = "palisade.connections/v0".into();
     let json = json("connections -f examples/shop");
     assert!(std::panic::catch_unwind(|| conforms(&odd, &odd, &json, "$")).is_err(), "the check sees nothing");
 }
 
-/// Checks the keywords of JSON Schema that ours uses.
-fn conforms(root: &Value, schema: &Value, value: &Value, at: &str) {
-    if let Some(reference) = schema["$ref"].as_str() {
-        let target = root.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{reference}"));
-        return conforms(root, target, value, at);
+#[test]
+fn what_leads_in_is_shown_in_every_form() {
+    for form in FORMS {
+        let extension = if form == "table" || form == "wide" { "txt" } else { form };
+        let (code, out, err) = run(&mut palisade(&format!("connections -f examples/ingress -o {form}")));
+        assert_eq!(code, 0);
+        assert!(out.contains("{ingress-controller}"), "{form}: {out}");
+        assert!(
+            err.starts_with("warning: GRPCRoute shop/api (examples/ingress/routes.yaml:35) leads to"),
+            "{err}"
+        );
+        recorded(&format!("connections/ingress-{form}.{extension}"), &out);
     }
-    if let Some(choices) = schema["oneOf"].as_array() {
-        let kind = &value["kind"];
-        let fitting: Vec<&Value> = choices
-            .iter()
-            .map(|c| root.pointer(c["$ref"].as_str().unwrap().trim_start_matches('#')).unwrap())
-            .filter(|c| c["properties"]["kind"]["const"] == *kind)
-            .collect();
-        assert_eq!(fitting.len(), 1, "{at}: kind {kind}");
-        return conforms(root, fitting[0], value, at);
-    }
-    let kinds: Vec<&str> = match &schema["type"] {
-        Value::Array(all) => all.iter().map(|k| k.as_str().unwrap()).collect(),
-        one => one.as_str().into_iter().collect(),
+    let forwarded = |words: &str| {
+        let (code, out, err) =
+            run(&mut palisade(&format!("connections -f examples/ingress {words} -o json")));
+        assert_eq!(code, 0, "{err}");
+        (serde_json::from_str::<Value>(&out).unwrap(), err)
     };
-    let kind = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+    // The policies of the API let in the one controller that they name.
+    let (json, err) = forwarded("--from {ingress-controller} --ingress-controller edge/controller");
+    assert_eq!(err, "");
+    let to = |json: &Value| {
+        let all = json["connections"].as_array().unwrap().iter();
+        all.map(|c| (c["to"].clone(), c["ports"][0]["first"].clone(), c["through"][0]["kind"].clone()))
+            .collect::<Vec<_>>()
     };
-    assert!(kinds.is_empty() || kinds.contains(&kind), "{at}: {kind} is none of {kinds:?}");
-    if let Some(constant) = schema.get("const") {
-        assert_eq!(value, constant, "{at}");
-    }
-    if let Some(allowed) = schema["enum"].as_array() {
-        assert!(allowed.contains(value), "{at}: {value}");
-    }
-    match value {
-        Value::Object(fields) => {
-            let known =
-                schema["properties"].as_object().unwrap_or_else(|| panic!("{at}: fields not described"));
-            for (name, field) in fields {
-                let described = known.get(name).unwrap_or_else(|| panic!("{at}.{name} is not described"));
-                conforms(root, described, field, &format!("{at}.{name}"));
-            }
-            for name in schema["required"].as_array().unwrap() {
-                assert!(fields.contains_key(name.as_str().unwrap()), "{at}: {name} is missing");
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                conforms(root, &schema["items"], item, &format!("{at}[]"));
-            }
-        }
-        _ => {}
+    let (api, web) = (
+        ("shop/deployment/api".into(), 9000.into(), "GRPCRoute".into()),
+        ("shop/deployment/web".into(), 8080.into(), "Ingress".into()),
+    );
+    assert_eq!(to(&json), [api.clone(), web.clone()]);
+    assert_eq!(json["blocked"], Value::Null);
+    let (json, _) = forwarded("--from {ingress-controller}");
+    assert_eq!(to(&json), [web]);
+    assert_eq!(json["blocked"][0]["to"], "shop/deployment/api");
+    let (json, _) = forwarded("--from {ingress-controller} --only-denied");
+    assert_eq!(to(&json), [api]);
+    let (json, _) = forwarded("--from {ingress-controller} --port 9000");
+    assert_eq!(to(&json), []);
+    let (json, _) = forwarded("-n edge");
+    assert_eq!(json["blocked"], Value::Null, "not of that namespace");
+    for (words, part) in [
+        ("--ingress-controller nobody -n shop", "there is no pod or workload `nobody`"),
+        ("--ingress-controller svc/web -n shop", "name a workload"),
+        ("--ingress-controller 10.0.0.1", "name a workload"),
+        ("--ingress-controller edge/controller:80", "without port"),
+        ("--from {ingress}", "`{ingress}`"),
+    ] {
+        refused(&format!("connections -f examples/ingress {words}"), part);
     }
 }
 

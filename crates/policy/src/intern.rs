@@ -2,9 +2,10 @@
 
 use std::{
     borrow::Borrow,
-    collections::HashSet,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasher, Hash, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use crate::{
@@ -13,11 +14,11 @@ use crate::{
     rules::PodMatch,
 };
 
-/// Gives equal values one place in memory, and forgets now and then those that nothing else holds.
+/// Gives equal values one place in memory. It holds none of them: what nobody else holds any more is forgotten.
 ///
-/// A handle: clones share what they know. Whoever reads objects for a [`crate::compile::Compiler`] does best to intern
-/// with the compiler's own ([`crate::compile::Compiler::interner`]), so that a text is never kept that is known already:
-/// two that do not know of each other would each keep what only the other still holds.
+/// A handle: clones share what they know. Whoever reads objects for a [`crate::compile::Compiler`] may intern with the
+/// compiler's own ([`crate::compile::Compiler::interner`]), so that a text that is known already is never allocated; what
+/// comes from elsewhere the compiler interns as it arrives.
 #[derive(Clone, Debug, Default)]
 pub struct Interner(Arc<Mutex<Pools>>);
 
@@ -167,40 +168,64 @@ impl Pools {
     }
 }
 
-/// Shared values that count who holds them.
+/// Values that clones share, and that can be found again for as long as somebody holds one.
 trait Shared: Clone + Eq + Hash {
-    fn holders(&self) -> usize;
-}
+    type Weak;
 
-impl Shared for Labels {
-    fn holders(&self) -> usize {
-        Self::holders(self)
-    }
-}
-
-impl Shared for Selector {
-    fn holders(&self) -> usize {
-        Self::holders(self)
-    }
+    fn downgrade(&self) -> Self::Weak;
+    fn upgrade(weak: &Self::Weak) -> Option<Self>;
 }
 
 impl<T: ?Sized + Eq + Hash> Shared for Arc<T> {
-    fn holders(&self) -> usize {
-        Self::strong_count(self)
+    type Weak = Weak<T>;
+
+    fn downgrade(&self) -> Weak<T> {
+        Self::downgrade(self)
+    }
+
+    fn upgrade(weak: &Weak<T>) -> Option<Self> {
+        weak.upgrade()
     }
 }
 
-#[derive(Debug)]
-struct Pool<T> {
-    seen: HashSet<T>,
-    /// How many values may come together before those without other holders are dropped: twice what was left by the
-    /// last sweep, so that sweeping costs a constant per value.
+/// For types round an [`Arc`].
+macro_rules! shared {
+    ($type:ty, $item:ty) => {
+        impl Shared for $type {
+            type Weak = Weak<[$item]>;
+
+            fn downgrade(&self) -> Self::Weak {
+                Arc::downgrade(self.shared())
+            }
+
+            fn upgrade(weak: &Self::Weak) -> Option<Self> {
+                weak.upgrade().map(Self::from_shared)
+            }
+        }
+    };
+}
+shared!(Labels, (Name, Name));
+shared!(Selector, Requirement);
+
+/// Values already seen. It holds none of them itself, so that two pools that know one value don't keep it for each other.
+struct Pool<T: Shared> {
+    hasher: RandomState,
+    /// By their hash. Of two values with one hash the later is known: the other is not shared any more, that is all.
+    seen: HashMap<u64, T::Weak>,
+    /// How many values may come together before those without holders are dropped: twice what was left by the last
+    /// sweep, so that sweeping costs a constant per value.
     sweep_at: usize,
 }
 
-impl<T> Default for Pool<T> {
+impl<T: Shared> Default for Pool<T> {
     fn default() -> Self {
-        Self { seen: HashSet::new(), sweep_at: 64 }
+        Self { hasher: RandomState::new(), seen: HashMap::new(), sweep_at: 64 }
+    }
+}
+
+impl<T: Shared> fmt::Debug for Pool<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} values", self.seen.len())
     }
 }
 
@@ -209,7 +234,8 @@ impl<T: Shared> Pool<T> {
     where
         T: Borrow<Q>,
     {
-        self.seen.get(value).cloned()
+        let weak = self.seen.get(&self.hasher.hash_one(value))?;
+        T::upgrade(weak).filter(|known| known.borrow() == value)
     }
 
     fn get(&mut self, value: T) -> T {
@@ -218,10 +244,10 @@ impl<T: Shared> Pool<T> {
 
     fn insert(&mut self, value: T) -> T {
         if self.seen.len() >= self.sweep_at {
-            self.seen.retain(|value| value.holders() > 1);
+            self.seen.retain(|_, weak| T::upgrade(weak).is_some());
             self.sweep_at = 2 * self.seen.len().max(32);
         }
-        self.seen.insert(value.clone());
+        self.seen.insert(self.hasher.hash_one(&value), value.downgrade());
         value
     }
 }
@@ -246,6 +272,19 @@ mod tests {
         }
         assert!(interner.pools().names.seen.len() < 200);
         assert!(held.iter().all(|name| Arc::ptr_eq(name, &interner.clone().name(name))));
+    }
+
+    #[test]
+    fn two_that_know_one_value_do_not_keep_it_for_each_other() {
+        let (source, compiler) = (Interner::default(), Interner::default());
+        let labels = source.labels([("app", "web"), ("pod-template-hash", "1")]);
+        let name = {
+            let pods = cluster(&mut Rng::with_seed(1), &Shape::realistic(1, 0)).pods;
+            let pod = Pod { labels, ..pods.into_values().next().unwrap() };
+            let pod = compiler.pod(source.pod(pod));
+            Arc::downgrade(pod.labels.iter().next().unwrap().1)
+        };
+        assert!(name.upgrade().is_none(), "the pod is gone");
     }
 
     #[test]

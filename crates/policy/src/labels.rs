@@ -31,6 +31,16 @@ impl Labels {
         Arc::strong_count(&self.0)
     }
 
+    /// What clones share.
+    pub(crate) fn shared(&self) -> &Arc<[(Name, Name)]> {
+        &self.0
+    }
+
+    /// What was shared, again.
+    pub(crate) fn from_shared(shared: Arc<[(Name, Name)]>) -> Self {
+        Self(shared)
+    }
+
     /// Where they are in memory: equal for clones of one set, and as long as one of them lives for nothing else.
     pub(crate) fn place(&self) -> *const () {
         Arc::as_ptr(&self.0).cast()
@@ -176,9 +186,14 @@ impl Selector {
         )
     }
 
-    /// How many clones of this very selector exist, this one included.
-    pub(crate) fn holders(&self) -> usize {
-        Arc::strong_count(&self.0)
+    /// What clones share.
+    pub(crate) fn shared(&self) -> &Arc<[Requirement]> {
+        &self.0
+    }
+
+    /// What was shared, again.
+    pub(crate) fn from_shared(shared: Arc<[Requirement]>) -> Self {
+        Self(shared)
     }
 
     /// Whether `labels` fulfil every requirement.

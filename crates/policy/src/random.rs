@@ -32,7 +32,7 @@ pub use change::change;
 pub use describe::describe;
 pub use flow::{endpoints, flows, traffic};
 pub use hold::hold;
-pub use realistic::workload_pod;
+pub use realistic::{without_pods, workload_pod};
 pub use shrink::shrink;
 pub use vocabulary::EXTERNALS;
 

@@ -16,25 +16,46 @@ pub(super) fn prune(resource: &'static Resource, version: &str, item: &Value) ->
     if resource.namespaced {
         metadata.insert("namespace".to_owned(), namespace.clone().into());
     }
+    if resource.kind == "Pod" {
+        for list in ["/spec/containers", "/spec/initContainers"] {
+            // A container without ports says nothing.
+            if let Some(Value::Array(containers)) = kept.pointer_mut(list) {
+                containers.retain(|container| !is_empty(container));
+            }
+        }
+    }
+    let fields = kept.as_object_mut()?;
+    if resource.kind == "Pod" {
+        without_address(fields);
+    }
     // Lists leave out what their elements are.
     fields.insert("apiVersion".to_owned(), resource.api_version(version).into());
     fields.insert("kind".to_owned(), resource.kind.into());
     Some(Object { resource, namespace, name, json: kept.to_string().into() })
 }
 
+/// Of a pod that has no address yet, files say that it is pending: else one would be made up for it.
+fn without_address(pod: &mut Map<String, Value>) {
+    let status = pod.entry("status").or_insert_with(|| Value::Object(Map::new()));
+    let has = |field: &str| status.get(field).is_some_and(|v| !is_empty(v) && v != "");
+    let ended = status.get("phase").is_some_and(|p| p == "Succeeded" || p == "Failed");
+    if !has("podIP") && !has("podIPs") && !ended && status.is_object() {
+        status["phase"] = "Pending".into();
+    }
+}
+
 /// The parts of a value that `paths` name.
 fn pick(value: &Value, paths: &[&str]) -> Value {
     match value {
         Value::Array(items) => {
-            let picked = items.iter().map(|item| pick(item, paths));
-            // A container without ports says nothing.
-            picked.filter(|item| item.as_object().is_none_or(|o| !o.is_empty())).collect()
+            // Each element stays: positions are part of what reasons say.
+            items.iter().map(|item| pick(item, paths)).collect()
         }
         Value::Object(fields) => {
             let picked = fields.iter().filter_map(|(key, inner)| {
-                let below = |path: &&'_ str| path.strip_prefix(key.as_str()).map(str::to_owned);
-                let rests: Vec<String> = paths.iter().filter_map(below).collect();
-                if rests.iter().any(String::is_empty) {
+                let rests: Vec<&str> =
+                    paths.iter().filter_map(|path| path.strip_prefix(key.as_str())).collect();
+                if rests.contains(&"") {
                     return Some((key.clone(), inner.clone()));
                 }
                 let rests: Vec<&str> = rests.iter().filter_map(|rest| rest.strip_prefix('.')).collect();
@@ -108,6 +129,13 @@ mod tests {
             "spec": {"host": "h", "tls": {"termination": "edge", "key": "hunter2", "certificate": "c"}}});
         let kept = prune(resource("Route"), "v1", &route).unwrap();
         assert!(!kept.json.contains("hunter2") && kept.json.contains("edge"), "{}", kept.json);
+        let route = json!({"metadata": {"name": "r", "namespace": "n"}, "spec": {"rules": [{}, {"filters": [
+            {"requestHeaderModifier": {"set": [{"name": "authorization", "value": "hunter2"}]}},
+            {"requestMirror": {"backendRef": {"name": "copy"}}}]}]}});
+        let kept = prune(resource("HTTPRoute"), "v1", &route).unwrap();
+        let kept: Value = serde_json::from_str(&kept.json).unwrap();
+        let mirror = json!({"requestMirror": {"backendRef": {"name": "copy"}}});
+        assert_eq!(kept["spec"], json!({"rules": [{}, {"filters": [{}, mirror]}]}), "positions stay");
         let policy = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"podSelector": {}, "ingress": [{}]}});
         let kept = prune(resource("NetworkPolicy"), "v1", &policy).unwrap();
         assert!(kept.json.contains(r#""spec":{"ingress":[{}],"podSelector":{}}"#), "{}", kept.json);

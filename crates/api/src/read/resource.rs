@@ -62,6 +62,27 @@ const fn outside(
     Resource { kind, plural, group, versions, namespaced: true, bearing: Bearing::Outside, keeps }
 }
 
+/// A route of the Gateway API that matches nothing that is kept.
+const fn route(kind: &'static str, plural: &'static str, versions: &'static [&'static str]) -> Resource {
+    outside(kind, plural, GATEWAY, versions, ROUTE)
+}
+
+/// What is kept of the Gateway API's routes: of filters only whom a mirror copies to, since others add headers.
+const ROUTE: &[&str] = &[
+    "metadata.labels",
+    "spec.parentRefs",
+    "spec.hostnames",
+    "spec.rules.name",
+    "spec.rules.backendRefs.group",
+    "spec.rules.backendRefs.kind",
+    "spec.rules.backendRefs.name",
+    "spec.rules.backendRefs.namespace",
+    "spec.rules.backendRefs.port",
+    "spec.rules.backendRefs.weight",
+    "spec.rules.backendRefs.filters.requestMirror.backendRef",
+    "spec.rules.filters.requestMirror.backendRef",
+];
+
 const OWNERS: &[&str] = &[
     "metadata.ownerReferences.apiVersion",
     "metadata.ownerReferences.kind",
@@ -136,7 +157,6 @@ pub static RESOURCES: &[Resource] = &[
         &[
             "metadata.labels",
             "spec.gatewayClassName",
-            "spec.addresses",
             "spec.listeners.name",
             "spec.listeners.hostname",
             "spec.listeners.port",
@@ -162,8 +182,15 @@ pub static RESOURCES: &[Resource] = &[
             "spec.rules.backendRefs.namespace",
             "spec.rules.backendRefs.port",
             "spec.rules.backendRefs.weight",
+            "spec.rules.backendRefs.filters.requestMirror.backendRef",
+            "spec.rules.filters.requestMirror.backendRef",
         ],
     ),
+    route("GRPCRoute", "grpcroutes", &["v1", "v1alpha2"]),
+    route("TLSRoute", "tlsroutes", &["v1", "v1alpha3", "v1alpha2"]),
+    route("TCPRoute", "tcproutes", &["v1", "v1alpha2"]),
+    route("UDPRoute", "udproutes", &["v1", "v1alpha2"]),
+    outside("ReferenceGrant", "referencegrants", GATEWAY, &["v1", "v1beta1"], &["spec"]),
     outside(
         "Route",
         "routes",
@@ -236,8 +263,7 @@ mod tests {
         }
         for resource in RESOURCES {
             for path in resource.keeps {
-                let secret =
-                    ["annotations", "managedFields", "env", "args", "command", "filters", "key", "volumes"];
+                let secret = ["annotations", "managedFields", "env", "args", "command", "key", "volumes"];
                 assert!(path.split('.').all(|step| !secret.contains(&step)), "{} {path}", resource.kind);
             }
         }

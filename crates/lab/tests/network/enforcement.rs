@@ -186,7 +186,7 @@ fn told(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
             lab.run_in(&Place::Node(node.into()), || Reader::open(GROUP))?.map_err(|e| crate::chain(&e))?;
         let targets = match to {
             "c-node" => lab.layout().nodes["n1"].clone(),
-            pod => pods[&key(pod)].addresses.to_vec(),
+            pod => pods[&key(pod)].addresses.clone(),
         };
         ensure(targets.len() == 2, || "both families".into())?;
         for target in targets {

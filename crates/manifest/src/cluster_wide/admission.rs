@@ -37,7 +37,7 @@ pub(super) fn admit(cx: &mut Context<'_>, object: &Fields<'_>, crd: Crd, meta: &
         schema::integer(cx, &at, &(0..=1000));
     }
     if let Some(at) = schema::required(cx, spec, "subject") {
-        one_choice(cx, crd, &at, &["namespaces", "pods"]);
+        one_choice(cx, crd, &at, &["namespaces", "pods"], &[]);
     }
     for (direction, name) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
         let Some(at) = spec.get(name) else { continue };
@@ -60,8 +60,9 @@ fn rule(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, direction: Direction) {
     let longest = 1..=crd.longest_list();
     let peers = schema::required(cx, fields, crd.peers_field(direction));
     if let Some(at) = &peers {
+        let elsewhere = crd.elsewhere(|crd| crd.peers(direction));
         for at in schema::list(cx, at, &longest) {
-            one_choice(cx, crd, &at, crd.peers(direction));
+            one_choice(cx, crd, &at, crd.peers(direction), &elsewhere);
         }
     }
     let ports = fields.get(crd.ports_field());
@@ -103,9 +104,9 @@ fn is_set(at: &At<'_>, name: &str) -> bool {
 }
 
 /// A subject or a peer: exactly one of the kinds in `known`.
-fn one_choice(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, known: &[&str]) {
-    let Some(fields) = schema::object(cx, at, known) else { return };
-    schema::properties(cx, fields, known, true);
+/// `elsewhere` are those that the experimental channel has besides.
+fn one_choice(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, known: &[&str], elsewhere: &[&str]) {
+    let Some(fields) = schema::choice(cx, at, known, elsewhere) else { return };
     for name in known {
         let Some(at) = fields.get(name) else { continue };
         match *name {
@@ -159,8 +160,7 @@ fn network(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, text: &str) {
 
 fn port(cx: &mut Context<'_>, crd: Crd, at: &At<'_>) {
     let known = crd.ports();
-    let Some(fields) = schema::object(cx, at, known) else { return };
-    schema::properties(cx, fields, known, true);
+    let Some(fields) = schema::choice(cx, at, known, &crd.elsewhere(Crd::ports)) else { return };
     for name in known {
         let Some(at) = fields.get(name) else { continue };
         match *name {

@@ -65,6 +65,29 @@ pub(super) fn properties(cx: &mut Context<'_>, fields: Fields<'_>, known: &[&str
     }
 }
 
+/// A choice of exactly one of the `known` kinds. Where it names one of `elsewhere`, which the experimental channel alone
+/// has, what is said of it says so.
+pub(super) fn choice<'a>(
+    cx: &mut Context<'_>,
+    at: &'a At<'a>,
+    known: &[&str],
+    elsewhere: &[&str],
+) -> Option<Fields<'a>> {
+    let before = cx.found.len();
+    let fields = object(cx, at, known)?;
+    properties(cx, fields, known, true);
+    let named = elsewhere.iter().find(|name| fields.get(name).is_some());
+    if let Some(name) = named {
+        for diagnostic in &mut cx.found[before..] {
+            diagnostic.help = Some(format!(
+                "`{name}` is in the experimental channel alone, and the standard one drops it: read with --channel \
+                 experimental if the cluster's definitions are of that channel"
+            ));
+        }
+    }
+    Some(fields)
+}
+
 /// `minItems` and `maxItems`.
 pub(super) fn list<'a>(cx: &mut Context<'_>, at: &'a At<'a>, lengths: &RangeInclusive<usize>) -> Vec<At<'a>> {
     let before = cx.errors;

@@ -59,6 +59,15 @@ pub fn list(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Vec<Connecti
     Ok(out)
 }
 
+/// The connections that carry our revocation label. `O(entries)`.
+pub fn list_revoked(kernel: &mut Kernel) -> Result<Vec<Connection>, Error> {
+    let mut out = Vec::new();
+    for family in Family::BOTH {
+        out.extend(dump(kernel, family, &[], Connection::is_revoked)?);
+    }
+    Ok(out)
+}
+
 /// None where the kernel does not take a filter. Each connection is listed once: from its source if that is asked for,
 /// otherwise from its destination.
 fn ask_for_each(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Option<Vec<Connection>>, Error> {

@@ -15,7 +15,7 @@ use nix::libc::{ENOENT, ENOSPC, EOPNOTSUPP};
 pub use self::connection::Connection;
 pub use self::label::REVOKED;
 pub(crate) use self::label::label_bytes;
-pub use self::listing::{FEW, list};
+pub use self::listing::{FEW, list, list_revoked};
 use crate::{Error, Kernel, encode::attributes::Attributes as Writer};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, and its messages.

@@ -1,5 +1,7 @@
 //! Matches and statements as kernel expressions. Numbers are those of `linux/netfilter/nf_tables.h`.
 
+use std::net::IpAddr;
+
 use palisade_policy::{Direction, Family};
 
 use super::attributes::Attributes;
@@ -89,6 +91,13 @@ fn write(out: &mut Attributes, expression: &Expression) {
         Expression::Dispatch(direction, family, map) => {
             address(out, REGISTER, *family, *direction == Direction::Egress);
             lookup(out, map, true);
+        }
+        Expression::From(source) => {
+            address(out, REGISTER, Family::of(*source), true);
+            match source {
+                IpAddr::V4(a) => cmp(out, EQ, &a.octets()),
+                IpAddr::V6(a) => cmp(out, EQ, &a.octets()),
+            }
         }
         Expression::Icmpv6(first, last) => {
             payload(out, REGISTER, TRANSPORT, 0, 1);

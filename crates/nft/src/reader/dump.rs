@@ -86,13 +86,18 @@ impl Ruleset {
     /// All rules of the table, each with the name of its chain; none if there is no table. Not a picture of one moment:
     /// rules may change while they are listed.
     pub(crate) fn rules(kernel: &mut Kernel) -> Result<Vec<(String, Vec<Operation>)>, Error> {
-        let replies = match kernel.dump_tables(GETRULE, &[(1, TABLE)]) {
+        Self::rules_of(kernel, TABLE)
+    }
+
+    /// [`Ruleset::rules`] of another table of family `inet`.
+    pub(crate) fn rules_of(kernel: &mut Kernel, table: &str) -> Result<Vec<(String, Vec<Operation>)>, Error> {
+        let replies = match kernel.dump_tables(GETRULE, &[(1, table)]) {
             Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Vec::new(),
             other => other?,
         };
         let rule = |reply: &Vec<u8>| {
             let a = Attributes(reply);
-            (a.text(1).as_deref() == Some(TABLE)).then_some(())?;
+            (a.text(1).as_deref() == Some(table)).then_some(())?;
             Some((a.text(2)?, a.nested(4).map(operations).unwrap_or_default()))
         };
         Ok(replies.iter().filter_map(rule).collect())

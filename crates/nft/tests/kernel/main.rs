@@ -13,6 +13,7 @@ mod entries;
 mod faults;
 mod hairpin;
 mod listing;
+mod others;
 mod random;
 mod restart;
 mod revocation;
@@ -39,6 +40,7 @@ fn main() {
         faults::trials(),
         hairpin::trials(),
         listing::trials(),
+        others::trials(),
         restart::trials(),
         revocation::trials(),
         shapes::trials(),

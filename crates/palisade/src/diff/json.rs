@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     ends::{self, JsonEnd, JsonObject},
+    live::JsonMissing,
     words::{JsonTraffic, family_words},
 };
 
@@ -21,6 +22,8 @@ struct Document<'a> {
     same: bool,
     changes: Vec<JsonChange<'a>>,
     policies_without_effect: Vec<JsonPolicy<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    incomplete: Vec<JsonMissing<'a>>,
 }
 
 #[derive(Serialize)]
@@ -62,6 +65,7 @@ pub(crate) fn json(compared: &Compared) -> serde_json::Result<String> {
         same: compared.difference.changes.is_empty(),
         changes: compared.difference.changes.iter().map(|c| change(compared, c)).collect(),
         policies_without_effect: policies.collect(),
+        incomplete: compared.missing.iter().map(Into::into).collect(),
     };
     let mut out = serde_json::to_string_pretty(&document)?;
     out.push('\n');

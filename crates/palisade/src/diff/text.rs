@@ -72,6 +72,10 @@ pub(crate) fn markdown(compared: &Compared) -> String {
             }
         }
     }
+    for missing in &compared.missing {
+        let meaning = missing.resource.meaning();
+        _ = writeln!(out, "\n**Incomplete**: {} could not be read: {meaning}.", missing.resource.plural);
+    }
     if let Some(idle) = idle(compared) {
         _ = writeln!(out, "\nNo connection changes by {}.", escape::markdown(&idle));
     }

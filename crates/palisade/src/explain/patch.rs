@@ -13,7 +13,7 @@ use palisade_analysis::{
 use palisade_manifest::{Input, Options, load};
 use palisade_policy::{Cluster, Direction, Policy, Source};
 
-use super::manifest;
+use super::{manifest, suggest::Place};
 
 /// Lines round a change.
 const CONTEXT: usize = 3;
@@ -26,8 +26,8 @@ struct Splice {
 }
 
 /// The patch, if the file can be patched.
-pub(crate) fn patch(cluster: &Cluster, namespace: &str, edit: &Edit) -> Option<String> {
-    let policy = cluster.policies.get(&edit.policy)?;
+pub(crate) fn patch(place: Place<'_>, edit: &Edit) -> Option<String> {
+    let policy = place.cluster.policies.get(&edit.policy)?;
     let source = policy.source.as_ref()?;
     source.line()?;
     let file = source.file.clone();
@@ -46,12 +46,13 @@ pub(crate) fn patch(cluster: &Cluster, namespace: &str, edit: &Edit) -> Option<S
     patched.extend(splice.inserted.iter().map(String::as_str));
     patched.extend(&lines[splice.at + splice.removed..]);
     let patched = patched.join("\n") + "\n";
-    does_it(&file, namespace, &text, &patched, edit).then(|| unified(&file, &lines, &splice))
+    does_it(&file, place, &text, &patched, edit).then(|| unified(&file, &lines, &splice))
 }
 
 /// Whether the file says after the patch what it should say, and nothing else than before besides.
-fn does_it(file: &str, namespace: &str, before: &str, after: &str, edit: &Edit) -> bool {
-    let options = Options { default_namespace: namespace.to_owned(), addresses: None, ..Options::default() };
+fn does_it(file: &str, place: Place<'_>, before: &str, after: &str, edit: &Edit) -> bool {
+    let default_namespace = place.namespace.to_owned();
+    let options = place.reading.options(Options { default_namespace, addresses: None, ..Options::default() });
     let read = |text: &str| load(&[Input::Text { name: file.to_owned(), text: text.to_owned() }], &options);
     let (before, after) = (read(before), read(after));
     if after.has_errors() && !before.has_errors() {

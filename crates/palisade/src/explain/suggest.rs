@@ -14,6 +14,7 @@ use super::{
     asked::{Answer, Group, Pair},
     kubectl, manifest, patch,
 };
+use crate::sources::Reading;
 
 /// One edit.
 pub(crate) struct Suggestion {
@@ -44,6 +45,8 @@ pub(crate) struct Place<'a> {
     pub(crate) cluster: &'a Cluster,
     /// The namespace of objects in manifests that have none.
     pub(crate) namespace: &'a str,
+    /// How manifests are read.
+    pub(crate) reading: &'a Reading,
     /// What a live cluster has.
     pub(crate) live: Option<&'a Live>,
     /// The context by which the user named it.
@@ -98,8 +101,8 @@ fn closing(cluster: &Cluster, flow: &Flow) -> Vec<Edit> {
 }
 
 fn suggestion(place: Place<'_>, edit: Edit) -> Suggestion {
-    let Place { cluster, namespace, live, context } = place;
-    let patch = || patch::patch(cluster, namespace, &edit).map(How::Patch);
+    let Place { cluster, live, context, .. } = place;
+    let patch = || patch::patch(place, &edit).map(How::Patch);
     let command = || kubectl::command(cluster, live?, context, &edit).map(How::Command);
     let how = patch().or_else(command).unwrap_or_else(|| How::Text(manifest::text(&edit)));
     Suggestion { what: words(&edit), how, wider: edit.wider, edit }

@@ -12,8 +12,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
+use palisade_agent::source::files::{LONGEST, LOOK_AGAIN, QUIET, Watch};
 use palisade_lab::{Lab, Layout, Sandbox, Updated};
-use palisade_manifest::{Diagnostic, Input, Options};
+use palisade_manifest::{Diagnostic, Input};
 use palisade_policy::Change;
 
 use super::{
@@ -21,7 +22,6 @@ use super::{
     changes::{self, Verdicts},
     control::{Door, Named, Request},
     reading_options, serve,
-    watch::Watch,
 };
 use crate::{
     exit::Outcome,
@@ -76,7 +76,10 @@ pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
     let sandbox = Sandbox::enter()?;
     let (events, inbox) = mpsc::channel();
     stop_on_signals(events.clone())?;
-    let watch = Watch::begin(&arguments.paths, events.clone())?;
+    let files = events.clone();
+    // Nobody listens any more once the lab ends.
+    let heard = move |at| _ = files.send(Event::Files(at));
+    let watch = Watch::begin(&arguments.paths, heard)?;
 
     let began = Instant::now();
     let lab = Lab::build(&sandbox, layout, palisade_lab::agent::palisade())?;
@@ -163,13 +166,6 @@ struct Running<'a> {
     lost: bool,
 }
 
-/// Saving one file makes several events, and saving many files many: an edit is over when nothing has come for so long.
-const QUIET: Duration = Duration::from_millis(15);
-/// But edits that never end are enforced in between.
-const LONGEST: Duration = Duration::from_millis(500);
-/// How often a vanished path is looked for; its parent may be gone too, so no event would tell.
-const LOOK_AGAIN: Duration = Duration::from_millis(300);
-
 impl Running<'_> {
     /// Follows events until one says stop; then hands back who waits for the end.
     fn until_stopped(&mut self) -> Result<Option<UnixStream>> {
@@ -241,7 +237,7 @@ impl Running<'_> {
             return Ok(());
         }
         let inputs: Vec<Input> = self.arguments.paths.iter().map(|p| Input::of_argument(p)).collect();
-        let options = Options { strict: self.arguments.reading.strict, ..reading_options() };
+        let options = self.arguments.reading.options(reading_options());
         let loaded = palisade_manifest::load(&inputs, &options);
         // The same warnings at every save would hide what the save has changed.
         if loaded.diagnostics != self.told {

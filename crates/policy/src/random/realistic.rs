@@ -22,11 +22,24 @@ const PODS_PER_WORKLOAD: usize = 50;
 const TEAMS: usize = 12;
 
 pub(super) fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
+    let mut cluster = without_pods(rng, shape);
+    let nodes = cluster.nodes.len().max(1);
+    for index in 0..*shape.pods.end() {
+        // Workload by workload, spread over the nodes, as a scheduler does it: a node has pods of many workloads.
+        let pod = pod(index / PODS_PER_WORKLOAD, index, index % nodes, cluster.namespaces.len());
+        cluster.pods.insert(pod);
+    }
+    cluster
+}
+
+/// A realistic cluster of this shape before its first pod: for replays that deliver the pods one by one, with
+/// [`workload_pod`]. Policies select workloads of fifty pods each.
+#[must_use]
+pub fn without_pods(rng: &mut Rng, shape: &Shape) -> Cluster {
     let mut cluster = Cluster::default();
     let nodes = rng.usize(shape.nodes.clone());
     let namespaces = rng.usize(shape.namespaces.clone());
-    let pods = rng.usize(shape.pods.clone());
-    let workloads = pods.div_ceil(PODS_PER_WORKLOAD).max(1);
+    let workloads = shape.pods.end().div_ceil(PODS_PER_WORKLOAD).max(1);
     for index in 0..nodes {
         let address = IpAddr::from([172, 16, (index >> 8) as u8, index as u8]);
         let node = Node { name: node_name(index), labels: Labels::default(), addresses: vec![address] };
@@ -39,11 +52,6 @@ pub(super) fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
         ];
         let namespace = Namespace::new(namespace_name(index), &labels.into_iter().collect());
         cluster.namespaces.insert(namespace.name.clone(), namespace);
-    }
-    for index in 0..pods {
-        // Workload by workload, spread over the nodes, as a scheduler does it: a node has pods of many workloads.
-        let pod = pod(index / PODS_PER_WORKLOAD, index, index % nodes.max(1), namespaces);
-        cluster.pods.insert(pod);
     }
     for index in 0..rng.usize(shape.policies.clone()) {
         let policy =

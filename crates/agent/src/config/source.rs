@@ -1,0 +1,55 @@
+//! Which source: `api` or `dir:PATH`.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// Where pods and policies come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum SourceChoice {
+    /// The API server.
+    Api,
+    /// A directory of manifests with everything below it, or a file.
+    Directory(PathBuf),
+}
+
+/// Neither.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no source: say api, or dir:PATH for a directory of manifests")]
+pub struct SourceError(String);
+
+impl FromStr for SourceChoice {
+    type Err = SourceError;
+
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        match text.split_once(':') {
+            None if text == "api" => Ok(Self::Api),
+            Some(("dir", path)) if !path.is_empty() => Ok(Self::Directory(path.into())),
+            _ => Err(SourceError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for SourceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Api => f.write_str("api"),
+            Self::Directory(path) => write!(f, "dir:{}", path.display()),
+        }
+    }
+}
+
+impl TryFrom<String> for SourceChoice {
+    type Error = SourceError;
+
+    fn try_from(text: String) -> Result<Self, SourceError> {
+        text.parse()
+    }
+}
+
+impl From<SourceChoice> for String {
+    fn from(source: SourceChoice) -> Self {
+        source.to_string()
+    }
+}

@@ -1,0 +1,265 @@
+//! The agent as a process: a source, the kernel, and what an operator sees of them.
+//!
+//! Two threads carry it. One runs what waits for sockets: the source, HTTP, the local socket, signals. The other has the
+//! [`NodeAgent`](crate::NodeAgent), which blocks on netlink. Between them lies an inbox in which changes gather while a
+//! transaction runs. Until the first whole snapshot the kernel stays as it is; when the source is lost it stays as it was;
+//! and when the process ends, however it ends, the rules stay.
+
+mod health;
+mod inbox;
+mod ledger;
+mod once;
+mod outside;
+mod worker;
+
+use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
+
+use palisade_api::{Access, AccessError, WatchOptions, watch};
+use palisade_nft::Options;
+use palisade_policy::{Cluster, Name};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+pub(crate) use health::Health;
+pub(crate) use inbox::Inbox;
+pub use once::{Planned, Removed, dry_run, once, remove};
+
+use crate::{
+    DataPlaneError, NftDataPlane,
+    config::{Config, ConfigError, EgressToOwnNode, Listen, SourceChoice},
+    http,
+    lock::{Lock, LockError},
+    metrics::Metrics,
+    socket::{self, Explained, SocketError},
+    source::{
+        Heard,
+        directory::{self, DirectoryError},
+    },
+};
+use worker::Worker;
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Answers whether a connection is allowed: source, destination and default namespace as written. The error is for the
+/// asker.
+pub type Explain = Arc<dyn Fn(&Cluster, &str, &str, &str) -> Result<Explained, String> + Send + Sync>;
+
+/// Why the agent can't run, or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another agent.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The kernel.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
+    /// The kernel, by itself.
+    #[error(transparent)]
+    Kernel(#[from] palisade_nft::Error),
+    /// The API server's address or our credentials.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The manifests.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The local socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The address for metrics and health.
+    #[error("cannot listen on {0}: is another program there? Name another address with --listen, or off")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The system gives no thread, or no events.
+    #[error("cannot start")]
+    Start(#[source] io::Error),
+    /// The source told nothing whole in time.
+    #[error("no whole snapshot of the cluster within {} s{}", .0.as_secs(), .1.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    NoSnapshot(Duration, Option<String>),
+    /// The source ended.
+    #[error("the source ended: this is a fault of the program")]
+    SourceEnded,
+    /// The thread that works on the kernel ended.
+    #[error(
+        "the thread that works on the kernel ended: this is a fault of the program; the rules stay as they are"
+    )]
+    WorkerEnded,
+}
+
+/// Runs until SIGTERM or SIGINT, and leaves the rules.
+///
+/// # Errors
+/// When it can't start: bad settings, another agent, no right to change the firewall. What fails later is retried, logged
+/// and counted.
+pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
+    let node = config.node()?;
+    tracing::info!(
+        version = VERSION,
+        %node,
+        source = %config.source,
+        pid = std::process::id(),
+        "the agent starts"
+    );
+    let lock = take_lock(config)?;
+    let plane = open_plane(config)?;
+    let parts = Parts {
+        node: node.clone(),
+        metrics: Arc::new(Metrics::new(VERSION, &node)),
+        inbox: Arc::default(),
+        health: Arc::default(),
+    };
+    let (ended, end) = oneshot::channel();
+    let mut worker = Worker::new(config, &parts, plane, explain, lock);
+    let work = move || {
+        worker.run();
+        // Whoever waits for the end hears of a panic too: then the sender is dropped.
+        _ = ended.send(());
+    };
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        let shell = Shell::open(config, &parts).await?;
+        thread::Builder::new().name("palisade-node".into()).spawn(work).map_err(DaemonError::Start)?;
+        shell.until_stopped(config, &parts, end).await
+    });
+    // Threads that block on files or netlink end with the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// What the threads share.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) node: Name,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) health: Arc<Health>,
+}
+
+/// What waits for sockets.
+struct Shell {
+    door: socket::Door,
+    listener: Option<TcpListener>,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Shell {
+    async fn open(config: &Config, parts: &Parts) -> Result<Self, DaemonError> {
+        let door = socket::Door::open(&config.socket)?;
+        let listener = match config.listen {
+            Listen::Off => None,
+            Listen::At(address) => {
+                let bound = TcpListener::bind(address).await.map_err(|e| DaemonError::Listen(address, e))?;
+                let at = bound.local_addr().unwrap_or(address);
+                tracing::info!(address = %at, "serving metrics and health");
+                Some(bound)
+            }
+        };
+        let catch = |kind| signal(kind).map_err(DaemonError::Start);
+        let shell = Self {
+            door,
+            listener,
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        };
+        follow(config, &parts.inbox).await?;
+        Ok(shell)
+    }
+
+    async fn until_stopped(
+        mut self,
+        config: &Config,
+        parts: &Parts,
+        mut end: oneshot::Receiver<()>,
+    ) -> Result<(), DaemonError> {
+        if let Some(listener) = self.listener.take() {
+            let shown = http::Shown {
+                metrics: Arc::clone(&parts.metrics),
+                health: Arc::clone(&parts.health),
+                inbox: Arc::clone(&parts.inbox),
+            };
+            tokio::spawn(http::serve(listener, Arc::new(shown)));
+        }
+        let signalled = tokio::select! {
+            () = socket::serve(&self.door, Arc::clone(&parts.inbox)) => "nothing",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            ended = &mut end => {
+                // It ends by itself only when it panics or the source is lost for good.
+                return Err(if ended.is_ok() { DaemonError::SourceEnded } else { DaemonError::WorkerEnded });
+            }
+        };
+        tracing::info!(
+            signal = signalled,
+            node = %parts.node,
+            source = %config.source,
+            "the agent stops; the rules stay in force"
+        );
+        parts.inbox.stop();
+        // A transaction under way is finished; a second signal doesn't wait for it.
+        tokio::select! {
+            _ = &mut end => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        Ok(())
+    }
+}
+
+/// Lets the source tell the inbox.
+async fn follow(config: &Config, inbox: &Arc<Inbox>) -> Result<(), DaemonError> {
+    let inbox = Arc::clone(inbox);
+    match &config.source {
+        SourceChoice::Directory(path) => {
+            let tell = move |heard| {
+                inbox.hear(heard);
+                true
+            };
+            directory::follow(path.clone(), tell)?;
+        }
+        SourceChoice::Api => {
+            let mut events = connect(&config.access()).await?;
+            tokio::spawn(async move {
+                while let Some(event) = events.recv().await {
+                    inbox.hear(Heard::now(event));
+                }
+                tracing::error!("the watches of the API server ended");
+                inbox.stop();
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn connect(access: &Access) -> Result<tokio::sync::mpsc::Receiver<palisade_api::Event>, DaemonError> {
+    let client = access.connect_for_watching().await?;
+    Ok(watch(client, WatchOptions { access: Some(access.clone()), ..WatchOptions::default() }))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Start)
+}
+
+fn take_lock(config: &Config) -> Result<Lock, LockError> {
+    let patience = Duration::from_secs(config.lock_timeout);
+    Lock::take(&config.beside_socket("agent.lock"), patience, |held| {
+        tracing::info!("{held}; waiting up to {} s for it to end", patience.as_secs());
+    })
+}
+
+fn open_plane(config: &Config) -> Result<NftDataPlane, DataPlaneError> {
+    NftDataPlane::open_with(options(config))
+}
+
+fn options(config: &Config) -> Options {
+    let defaults = Options::default();
+    Options {
+        log_group: defaults.log_group.filter(|_| config.log_drops),
+        egress_to_own_node: config.egress_to_own_node == EgressToOwnNode::Enforce,
+    }
+}

@@ -1,0 +1,523 @@
+//! The thread that works on the kernel.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use palisade_nft::{Left, Options, drops};
+use palisade_policy::{Change, Cluster, Direction, Group, Name, NodePlan};
+
+use super::{
+    DaemonError, Explain, Health, Inbox, Parts, VERSION,
+    inbox::{Asked, Waiting},
+    ledger::Ledger,
+    outside,
+};
+use crate::{
+    NftDataPlane, NodeAgent, Report,
+    config::Config,
+    drops::Drops,
+    lock::Lock,
+    metrics::{DropLabels, Metrics, ResultLabel, ScopeLabel},
+    socket::{Ask, Reply, Status, Verified},
+    view, words,
+};
+
+/// It looks up so often, whatever happens.
+const TICK: Duration = Duration::from_secs(1);
+/// How often those who are cut off are named again, and a first snapshot that doesn't come.
+const REMIND: Duration = Duration::from_secs(30);
+/// How often the number of the kernel's table is looked at, should nobody tell of changes by others.
+const LOOK: Duration = Duration::from_secs(10);
+/// Mending takes a whole listing: not more often than so, whatever others do.
+const MEND: Duration = Duration::from_secs(2);
+
+/// Everything that belongs to the node's agent.
+pub(super) struct Worker {
+    agent: NodeAgent<NftDataPlane>,
+    node: Name,
+    source: String,
+    inbox: Arc<Inbox>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    ledger: Ledger,
+    drops: Drops,
+    /// The nflog group of denied packets.
+    log_group: Option<u16>,
+    explain: Explain,
+    lock: Lock,
+    cut_off: Vec<(Direction, IpAddr)>,
+    generation: u64,
+    /// Whether the node's name was looked for among those of the cluster.
+    knows_itself: Option<bool>,
+    /// Whether somebody else touched the table since it was mended.
+    drifted: Option<String>,
+    mended: Option<Instant>,
+    looked: Instant,
+    reminded: Instant,
+    tally: drops::Tally,
+    /// Drops that the kernel had counted at the last look, and those of them that nobody told of, by direction.
+    counted: BTreeMap<Direction, (u64, u64)>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        config: &Config,
+        parts: &Parts,
+        plane: NftDataPlane,
+        explain: Explain,
+        lock: Lock,
+    ) -> Self {
+        Self {
+            agent: NodeAgent::new(parts.node.clone(), plane),
+            node: parts.node.clone(),
+            source: config.source.to_string(),
+            inbox: Arc::clone(&parts.inbox),
+            health: Arc::clone(&parts.health),
+            metrics: Arc::clone(&parts.metrics),
+            ledger: Ledger::new(Arc::clone(&parts.metrics)),
+            drops: Drops::new(),
+            log_group: Options::default().log_group.filter(|_| config.log_drops),
+            explain,
+            lock,
+            cut_off: Vec::new(),
+            generation: 0,
+            knows_itself: None,
+            drifted: None,
+            mended: None,
+            looked: Instant::now(),
+            reminded: Instant::now(),
+            tally: drops::Tally::default(),
+            counted: BTreeMap::new(),
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub(super) fn run(&mut self) {
+        loop {
+            let waiting = self.inbox.take(TICK);
+            self.health.beat();
+            if waiting.stop {
+                return;
+            }
+            self.take_in(waiting);
+            self.tick();
+            self.tell_health();
+        }
+    }
+
+    fn take_in(&mut self, waiting: Waiting) {
+        let Waiting {
+            snapshot, changes, received, watches, findings, drops, more_drops, asked, drift, ..
+        } = waiting;
+        self.ledger.watches(watches);
+        self.ledger.findings(findings);
+        let was_waiting = self.agent.reconciler().is_waiting();
+        if let Some(cluster) = snapshot {
+            self.snapshot(*cluster, received.filter(|_| !was_waiting));
+        }
+        if !changes.is_empty() {
+            self.changes(changes, received);
+        }
+        if !drops.is_empty() || more_drops > 0 {
+            self.drops.take(drops, more_drops, self.agent.reconciler(), &self.metrics);
+        }
+        if drift.is_some() {
+            self.drifted = drift;
+        }
+        for Asked { ask, reply } in asked {
+            // Who asked may have gone.
+            _ = reply.send(self.answer(ask));
+        }
+    }
+
+    fn snapshot(&mut self, cluster: Cluster, received: Option<Instant>) {
+        let is_first = self.agent.reconciler().is_waiting();
+        let begin = Instant::now();
+        let report = self.agent.snapshot(cluster);
+        self.drops.forget();
+        self.settle(report, received);
+        self.look_for_itself();
+        if is_first {
+            let Cluster { pods, policies, .. } = self.agent.reconciler().cluster();
+            tracing::info!(
+                pods = pods.len(),
+                policies = policies.len(),
+                milliseconds = begin.elapsed().as_millis() as u64,
+                "the first whole snapshot is taken in"
+            );
+            self.tell_what_was_left();
+            self.watch_the_kernel();
+        }
+    }
+
+    fn tell_what_was_left(&mut self) {
+        match self.agent.data_plane().left() {
+            None => {}
+            Some(Left::Nothing) => tracing::info!("the kernel had no table inet palisade: it is made"),
+            Some(Left::Ours) => tracing::info!("the table of an earlier run is taken over by what differs"),
+            Some(Left::Foreign) => tracing::warn!(
+                "the table inet palisade was of another version, or not ours: it is replaced in one transaction"
+            ),
+        }
+    }
+
+    fn changes(&mut self, changes: Vec<Change>, received: Option<Instant>) {
+        self.ledger.count_changes(&changes);
+        let is_node = |c: &Change| matches!(c, Change::SetNode(_) | Change::RemoveNode(_));
+        let nodes = changes.iter().any(is_node);
+        if changes.iter().any(|c| !matches!(c, Change::SetPod(_) | Change::RemovePod(_))) {
+            self.drops.forget();
+        }
+        let report = self.agent.apply(changes);
+        self.settle(report, received);
+        if nodes && self.knows_itself == Some(false) {
+            self.look_for_itself();
+        }
+    }
+
+    /// Takes in what an input led to.
+    fn settle(&mut self, report: Report, received: Option<Instant>) {
+        let metrics = &self.metrics;
+        if !report.compile.is_zero() && received.is_some() {
+            metrics.compile_duration.observe(report.compile.as_secs_f64());
+        }
+        let refused = report.errors.len();
+        if !report.commits.is_empty() || refused > 0 {
+            metrics.transaction_duration.observe(report.commit.as_secs_f64());
+        }
+        for commit in &report.commits {
+            metrics.commits.get_or_create(&ResultLabel { result: "ok" }).inc();
+            self.generation = commit.generation;
+            tracing::debug!(
+                generation = commit.generation,
+                transactions = commit.transactions,
+                elements = commit.elements,
+                microseconds = report.commit.as_micros() as u64,
+                "programmed"
+            );
+        }
+        metrics.generation.set(i64::try_from(self.generation).unwrap_or(i64::MAX));
+        metrics.connections_revoked.inc_by(report.revoked as u64);
+        metrics.connections_restored.inc_by(report.restored as u64);
+        if report.revoked > 0 || report.restored > 0 {
+            tracing::info!(
+                cut = report.revoked,
+                freed = report.restored,
+                "open connections were decided anew"
+            );
+        }
+        for error in &report.errors {
+            metrics.commits.get_or_create(&ResultLabel { result: "refused" }).inc();
+            let why = words::with_causes(error);
+            tracing::error!(why, "the kernel was not programmed as it should be");
+            self.ledger.error("commit", why);
+        }
+        if let Some(received) = received.filter(|_| !report.commits.is_empty() && refused == 0) {
+            self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
+        }
+        self.settle_cut_off(report.cut_off);
+    }
+
+    fn settle_cut_off(&mut self, cut_off: Vec<(Direction, IpAddr)>) {
+        if !cut_off.is_empty() {
+            if self.cut_off != cut_off {
+                self.cut_off = cut_off;
+                self.name_cut_off();
+            }
+        } else if !self.agent.reconciler().is_behind() && !self.cut_off.is_empty() {
+            self.cut_off.clear();
+            tracing::info!("no pod is cut off any more: the kernel holds the whole plan");
+        }
+        for direction in Direction::BOTH {
+            let count = self.cut_off.iter().filter(|(d, _)| *d == direction).count();
+            self.metrics.cut_off_pods.get_or_create(&direction.into()).set(count as i64);
+        }
+    }
+
+    fn name_cut_off(&mut self) {
+        const NAMED: usize = 20;
+        for (direction, address) in self.cut_off.iter().take(NAMED) {
+            let pod = self.agent.reconciler().endpoint(*address);
+            tracing::error!(%direction, %pod, "the pod is cut off: the kernel refused its policies");
+        }
+        if self.cut_off.len() > NAMED {
+            tracing::error!(more = self.cut_off.len() - NAMED, "and so are more pods");
+        }
+        self.reminded = Instant::now();
+    }
+
+    /// Whether the cluster has a node of our name.
+    fn look_for_itself(&mut self) {
+        let cluster = self.agent.reconciler().cluster();
+        let is_known = cluster.nodes.contains_key(&self.node)
+            || view::local(cluster, &self.node).next().is_some()
+            || (cluster.nodes.is_empty() && cluster.pods.is_empty());
+        if self.knows_itself == Some(is_known) {
+            return;
+        }
+        self.knows_itself = Some(is_known);
+        if !is_known {
+            let known = known_nodes(cluster);
+            tracing::warn!(
+                node = %self.node,
+                known,
+                "the cluster has no node of this name, so no pod is taken for local: say --node-name if it is wrong"
+            );
+            self.ledger.error("node-name", format!("no node {} in the cluster; there is {known}", self.node));
+        }
+    }
+
+    /// Begins to hear of dropped packets and of changes by others; once, after the table is made.
+    fn watch_the_kernel(&mut self) {
+        if let Some(group) = self.log_group
+            && let Err(error) = outside::hear_drops(group, Arc::clone(&self.inbox))
+        {
+            self.not_heard("drops", &error, "dropped packets are not logged");
+        }
+        let watching = match self.agent.data_plane().watch() {
+            Ok(None) => Ok(()),
+            Ok(Some(watcher)) => outside::hear_drift(watcher, Arc::clone(&self.inbox)),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = watching {
+            self.not_heard(
+                "drift",
+                &error,
+                "changes of the table by others are looked for from time to time only",
+            );
+        }
+    }
+
+    fn not_heard(&mut self, stage: &'static str, error: &DaemonError, so: &str) {
+        let why = words::with_causes(error);
+        tracing::warn!(why, "{so}");
+        self.ledger.error(stage, why);
+    }
+
+    fn tick(&mut self) {
+        if self.agent.reconciler().is_behind() {
+            let report = self.agent.tick();
+            self.settle(report, None);
+        }
+        self.lock.let_askers_go();
+        self.mend();
+        if self.reminded.elapsed() >= REMIND {
+            self.reminded = Instant::now();
+            if self.agent.reconciler().is_waiting() {
+                tracing::warn!("still waiting for the first whole snapshot; the kernel stays as it is");
+            }
+            if !self.cut_off.is_empty() {
+                self.name_cut_off();
+            }
+        }
+    }
+
+    /// Puts right what others did to the table.
+    fn mend(&mut self) {
+        if self.agent.reconciler().is_waiting() {
+            return;
+        }
+        if self.drifted.is_none() && self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            match self.agent.data_plane().in_step() {
+                Ok(true) => {}
+                Ok(false) => self.drifted = Some("the table is not the one that was written last".to_owned()),
+                Err(error) => return self.not_heard("drift", &error.into(), "the table can't be looked at"),
+            }
+        }
+        let is_due = self.mended.is_none_or(|at| at.elapsed() >= MEND);
+        let Some(what) = self.drifted.take_if(|_| is_due) else { return };
+        self.mended = Some(Instant::now());
+        match self.agent.data_plane().repair() {
+            Ok(done) if done.transactions == 0 => tracing::debug!(what, "nothing was to be mended"),
+            Ok(done) => {
+                self.generation = done.generation;
+                tracing::error!(
+                    what,
+                    elements = done.elements,
+                    "another program changed the table inet palisade: it is mended"
+                );
+                self.ledger.error("drift", what);
+            }
+            Err(error) => {
+                let why = words::with_causes(&error);
+                tracing::error!(
+                    what,
+                    why,
+                    "another program changed the table inet palisade, and it can't be mended"
+                );
+                self.ledger.error("drift", format!("{what}: {why}"));
+                self.drifted = Some(what);
+            }
+        }
+    }
+
+    fn tell_health(&self) {
+        let not_ready = self.not_ready();
+        let was_ready = self.metrics.ready.get() == 1;
+        if not_ready.is_none() && !was_ready {
+            tracing::info!(generation = self.generation, "ready: the kernel holds the plan");
+        }
+        self.metrics.ready.set(i64::from(not_ready.is_none()));
+        self.health.set(not_ready);
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        let reconciler = self.agent.reconciler();
+        if reconciler.is_waiting() {
+            Some("waiting for the first whole snapshot".to_owned())
+        } else if reconciler.is_behind() {
+            let cut = self.cut_off.len();
+            Some(format!("the kernel refuses the plan; {cut} addresses are cut off"))
+        } else {
+            None
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) -> Reply {
+        let reconciler = self.agent.reconciler();
+        let (cluster, plan) = (reconciler.cluster(), reconciler.plan());
+        match ask {
+            Ask::Status => Reply::Status(Box::new(self.status())),
+            Ask::Pods => Reply::Pods(view::pods(cluster, &self.node, plan, &self.cut_off)),
+            Ask::Profiles => Reply::Profiles(view::profiles(cluster, &self.node, plan)),
+            Ask::Tables => Reply::Tables(view::tables(plan)),
+            Ask::Groups => Reply::Groups(view::groups(plan)),
+            Ask::Errors => Reply::Errors(self.ledger.errors()),
+            Ask::Explain { source, destination, namespace } => {
+                match (self.explain)(cluster, &source, &destination, &namespace) {
+                    Ok(explained) => Reply::Explained(explained),
+                    Err(error) => Reply::Error(error),
+                }
+            }
+            Ask::Verify => self.verify(),
+            Ask::Figures => {
+                self.figures();
+                Reply::Done
+            }
+        }
+    }
+
+    fn verify(&mut self) -> Reply {
+        let behind = self.agent.reconciler().is_behind();
+        match self.agent.data_plane().verify() {
+            Ok(None) => Reply::Error("nothing is programmed yet: the first whole snapshot is missing".to_owned()),
+            Err(error) => Reply::Error(words::with_causes(&error)),
+            Ok(Some(found)) => Reply::Verified(Verified {
+                // Whoever is cut off is so on purpose, and not what the policies say all the same.
+                equal: found.agrees() && !behind,
+                behind,
+                differences: found.differences.iter().map(ToString::to_string).collect(),
+                generation: found.generation,
+                chains: found.chains,
+                rules: found.rules,
+                sets: found.sets,
+                elements: found.elements,
+                flows: found.flows,
+            }),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let reconciler = self.agent.reconciler();
+        let (cluster, plan) = (reconciler.cluster(), reconciler.plan());
+        let not_ready = self.not_ready();
+        Status {
+            version: VERSION.to_owned(),
+            node: self.node.to_string(),
+            source: self.source.clone(),
+            pid: std::process::id(),
+            uptime_seconds: self.health.uptime().as_secs(),
+            ready: not_ready.is_none(),
+            not_ready,
+            generation: self.generation,
+            policies: policies(cluster).into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
+            namespaces: cluster.namespaces.len(),
+            nodes: cluster.nodes.len(),
+            pods: cluster.pods.len(),
+            local_pods: view::local(cluster, &self.node).count(),
+            isolated_ingress: plan.ingress.len(),
+            isolated_egress: plan.egress.len(),
+            tables: plan.tables.len(),
+            groups: plan.groups.len(),
+            elements: elements(plan),
+            cut_off: self.cut_off.iter().map(|(d, a)| (d.to_string(), *a)).collect(),
+            watches: self.ledger.watch_views(),
+            unusable_objects: self.ledger.unusable(),
+        }
+    }
+
+    /// Brings the figures up to date that cost something to count: when somebody looks, and not at each change.
+    fn figures(&mut self) {
+        let reconciler = self.agent.reconciler();
+        let (cluster, plan, m) = (reconciler.cluster(), reconciler.plan(), &self.metrics);
+        let set = |gauge: &prometheus_client::metrics::gauge::Gauge, n: usize| gauge.set(n as i64);
+        for (kind, count) in policies(cluster) {
+            set(&m.policies.get_or_create(&crate::metrics::KindLabel { kind }), count);
+        }
+        set(&m.pods.get_or_create(&ScopeLabel { scope: "cluster" }), cluster.pods.len());
+        set(&m.pods.get_or_create(&ScopeLabel { scope: "local" }), view::local(cluster, &self.node).count());
+        set(&m.isolated_pods.get_or_create(&Direction::Ingress.into()), plan.ingress.len());
+        set(&m.isolated_pods.get_or_create(&Direction::Egress.into()), plan.egress.len());
+        set(&m.tables, plan.tables.len());
+        set(&m.groups, plan.groups.len());
+        set(&m.elements, elements(plan));
+        self.count_untold_drops();
+    }
+
+    /// The kernel tells of a limited number of packets and counts them all. What was counted at the last look and has not
+    /// been told until now won't be.
+    fn count_untold_drops(&mut self) {
+        let Some(counts) = self.agent.data_plane().count_drops(&mut self.tally) else { return };
+        for (direction, now) in [(Direction::Egress, counts.egress), (Direction::Ingress, counts.ingress)] {
+            let (before, untold) = self.counted.entry(direction).or_default();
+            let more = before.saturating_sub(self.drops.told(direction)).saturating_sub(*untold);
+            *untold += more;
+            *before = now;
+            self.metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(more);
+        }
+    }
+}
+
+/// Policies by kind; the kinds that a cluster may have none of are there too.
+fn policies(cluster: &Cluster) -> BTreeMap<&'static str, usize> {
+    use palisade_api::Kind;
+    let kinds = [
+        Kind::NetworkPolicy,
+        Kind::ClusterNetworkPolicy,
+        Kind::AdminNetworkPolicy,
+        Kind::BaselineAdminNetworkPolicy,
+    ];
+    let mut out: BTreeMap<&'static str, usize> = kinds.into_iter().map(|kind| (kind.as_str(), 0)).collect();
+    for key in cluster.policies.keys() {
+        if let Some(count) = out.get_mut(&*key.kind) {
+            *count += 1;
+        }
+    }
+    out
+}
+
+fn elements(plan: &NodePlan) -> usize {
+    let count = |group: &Group| match group {
+        Group::Addresses(set) => set.len(),
+        Group::Ranges(ranges) => ranges.len(),
+    };
+    plan.groups.values().map(count).sum()
+}
+
+fn known_nodes(cluster: &Cluster) -> String {
+    const NAMED: usize = 5;
+    let mut names: std::collections::BTreeSet<&Name> = cluster.nodes.keys().collect();
+    names.extend(cluster.pods.values().filter_map(|pod| pod.node.as_ref()));
+    let mut text = names.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "none".clone_into(&mut text),
+        n if n > NAMED => text += &format!(" and {} more", n - NAMED),
+        _ => {}
+    }
+    text
+}

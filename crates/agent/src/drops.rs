@@ -1,0 +1,219 @@
+//! Packets that policies denied: counted, and told once in a while with the policy at fault.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use palisade_policy::{Direction, Endpoint, Flow, PolicyKey, Protocol, Verdict, flow::Reason, reference};
+
+use crate::{
+    Reconciler,
+    metrics::{DropLabels, Metrics},
+};
+
+/// A packet that a policy denied, as the kernel's log tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Dropped {
+    /// Which side denied it.
+    pub direction: Direction,
+    /// Who sent it.
+    pub source: IpAddr,
+    /// To whom, after translation.
+    pub destination: IpAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The destination port; 0 for protocols without ports.
+    pub port: u16,
+}
+
+/// As many flows are remembered with their policy. A port scan makes one for each port.
+const MANY_FLOWS: usize = 4096;
+/// As many policies get a line of their own in the metrics.
+const MANY_POLICIES: usize = 1000;
+/// A flow that goes on being denied is told again after so long.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// As many lines are logged in one [`PERIOD`], whatever is dropped.
+const LINES: u32 = 20;
+/// As many flows are looked into in one [`PERIOD`]: the reference walks every policy for each.
+const LOOKED_INTO: u32 = 200;
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// What a flow was denied by.
+#[derive(Clone, Debug)]
+struct Known {
+    labels: DropLabels,
+    told: Instant,
+    /// Since it was told last.
+    packets: u64,
+}
+
+/// Counts and tells.
+#[derive(Debug)]
+pub(crate) struct Drops {
+    known: HashMap<Dropped, Known>,
+    counted: HashSet<DropLabels>,
+    period: Instant,
+    lines: u32,
+    looked_into: u32,
+    /// Lines that were not logged.
+    silent: u64,
+    /// How many packets the kernel told of.
+    told: HashMap<Direction, u64>,
+}
+
+impl Drops {
+    pub(crate) fn new() -> Self {
+        Self {
+            known: HashMap::new(),
+            counted: HashSet::new(),
+            period: Instant::now(),
+            lines: 0,
+            looked_into: 0,
+            silent: 0,
+            told: HashMap::new(),
+        }
+    }
+
+    /// Policies changed: what denied a flow may be another one now.
+    pub(crate) fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// How many packets the kernel has told of.
+    pub(crate) fn told(&self, direction: Direction) -> u64 {
+        self.told.get(&direction).copied().unwrap_or(0)
+    }
+
+    /// Takes in what the kernel told. `more` packets were told by number alone.
+    pub(crate) fn take(
+        &mut self,
+        dropped: Vec<Dropped>,
+        more: u64,
+        reconciler: &Reconciler,
+        metrics: &Metrics,
+    ) {
+        self.turn_period();
+        if more > 0 {
+            // Nobody knows any more in which direction: they came in with the others.
+            let direction = dropped.first().map_or(Direction::Ingress, |d| d.direction);
+            *self.told.entry(direction).or_default() += more;
+            metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(more);
+        }
+        for packet in dropped {
+            self.one(packet, reconciler, metrics);
+        }
+    }
+
+    fn turn_period(&mut self) {
+        if self.period.elapsed() >= PERIOD {
+            if self.silent > 0 {
+                tracing::warn!(
+                    lines = self.silent,
+                    "more was dropped than is logged: see palisade_drops_total"
+                );
+            }
+            (self.period, self.lines, self.looked_into, self.silent) = (Instant::now(), 0, 0, 0);
+        }
+    }
+
+    fn one(&mut self, packet: Dropped, reconciler: &Reconciler, metrics: &Metrics) {
+        *self.told.entry(packet.direction).or_default() += 1;
+        if let Some(known) = self.known.get_mut(&packet) {
+            known.packets += 1;
+            metrics.drops.get_or_create(&known.labels).inc();
+            if known.told.elapsed() < TOLD_AGAIN {
+                return;
+            }
+            let (labels, packets) = (known.labels.clone(), std::mem::take(&mut known.packets));
+            known.told = Instant::now();
+            return self.tell(&packet, &labels, packets, reconciler);
+        }
+        if self.looked_into >= LOOKED_INTO {
+            metrics.drops.get_or_create(&DropLabels::unknown(packet.direction)).inc();
+            return;
+        }
+        self.looked_into += 1;
+        let labels = self.bounded(labels(&packet, reconciler), packet.direction);
+        metrics.drops.get_or_create(&labels).inc();
+        self.tell(&packet, &labels, 1, reconciler);
+        if self.known.len() >= MANY_FLOWS {
+            self.known.clear();
+        }
+        self.known.insert(packet, Known { labels, told: Instant::now(), packets: 0 });
+    }
+
+    /// The labels, or those of an unknown policy where there are too many.
+    fn bounded(&mut self, labels: DropLabels, direction: Direction) -> DropLabels {
+        if self.counted.contains(&labels) {
+            labels
+        } else if self.counted.len() < MANY_POLICIES {
+            self.counted.insert(labels.clone());
+            labels
+        } else {
+            DropLabels::unknown(direction)
+        }
+    }
+
+    fn tell(&mut self, packet: &Dropped, labels: &DropLabels, packets: u64, reconciler: &Reconciler) {
+        if self.lines >= LINES {
+            self.silent += 1;
+            return;
+        }
+        self.lines += 1;
+        let policy = match (&*labels.kind, &*labels.namespace) {
+            ("", _) => "unknown".to_owned(),
+            (kind, "") => format!("{kind} {}", labels.policy),
+            (kind, namespace) => format!("{kind} {namespace}/{}", labels.policy),
+        };
+        tracing::info!(
+            direction = labels.direction,
+            source = %reconciler.endpoint(packet.source),
+            destination = %reconciler.endpoint(packet.destination),
+            protocol = %packet.protocol,
+            port = packet.port,
+            policy,
+            packets,
+            "dropped"
+        );
+    }
+}
+
+/// The policy at fault: the rule that denies, or the first policy that isolates.
+fn labels(packet: &Dropped, reconciler: &Reconciler) -> DropLabels {
+    let ends = (reconciler.endpoint(packet.source), reconciler.endpoint(packet.destination));
+    // Only what went through a service comes back to the pod that sent it.
+    let through_service =
+        matches!(&ends, (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) if a == b);
+    let (source, destination) = ends;
+    let flow = Flow { source, destination, protocol: packet.protocol, port: packet.port, through_service };
+    let decision = reference::decide(reconciler.cluster(), &flow);
+    let side = match packet.direction {
+        Direction::Ingress => decision.ingress,
+        Direction::Egress => decision.egress,
+    };
+    let policy: Option<PolicyKey> = match (side.verdict, side.reason) {
+        // The policies have changed since.
+        (Verdict::Allow, _) => None,
+        (Verdict::Deny, Reason::Rule(rule)) => Some(rule.policy),
+        (Verdict::Deny, Reason::Isolated { policies, .. }) => policies.into_iter().next().map(|(key, _)| key),
+        (Verdict::Deny, _) => None,
+    };
+    policy.map_or_else(|| DropLabels::unknown(packet.direction), |key| DropLabels::of(packet.direction, &key))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn dropped() -> Dropped {
+        Dropped {
+            direction: Direction::Ingress,
+            source: [10, 0, 0, 2].into(),
+            destination: [10, 0, 0, 1].into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+        }
+    }
+}

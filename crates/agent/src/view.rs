@@ -1,0 +1,276 @@
+//! What a node enforces, as values that can be shown: the answers of `palisade node`, and what `--dry-run` prints.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use palisade_policy::{
+    Cluster, Direction, Group, GroupId, Name, NodePlan, Pod, PortSet, Protocol, TableId, Traffic,
+};
+use serde::{Deserialize, Serialize};
+
+/// A local pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodView {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The table that decides what it receives; none: everything passes.
+    pub ingress: Option<String>,
+    /// The table that decides what it sends; none: everything passes.
+    pub egress: Option<String>,
+    /// The directions in which it is cut off, because the kernel refused its policies.
+    pub cut_off: Vec<String>,
+    /// The pod that owns the address instead of this one, if several report it.
+    pub address_owned_by: Option<String>,
+}
+
+/// Local pods that the same policies select in one direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileView {
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// The table that the profile is compiled to.
+    pub table: String,
+    /// The policies that select its pods.
+    pub policies: Vec<String>,
+    /// The pods.
+    pub pods: Vec<String>,
+}
+
+/// A table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableView {
+    /// Its name in the kernel is made of this.
+    pub id: String,
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// How many local addresses lead to it.
+    pub addresses: usize,
+    /// What each group of peers may use.
+    pub rows: Vec<RowView>,
+    /// What everybody else may use.
+    pub rest: String,
+}
+
+/// What one group of peers may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowView {
+    /// The group.
+    pub group: String,
+    /// `pods` or `ranges`.
+    pub of: String,
+    /// Protocols and ports.
+    pub traffic: String,
+}
+
+/// A group of peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupView {
+    /// Its name in the kernel is made of this.
+    pub id: String,
+    /// `pods` or `ranges`.
+    pub of: String,
+    /// How many tables ask it.
+    pub tables: usize,
+    /// Its addresses or ranges.
+    pub members: Vec<String>,
+}
+
+/// Everything about a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The node.
+    pub node: String,
+    /// Its pods.
+    pub pods: Vec<PodView>,
+    /// Its profiles.
+    pub profiles: Vec<ProfileView>,
+    /// Its tables.
+    pub tables: Vec<TableView>,
+    /// Its groups.
+    pub groups: Vec<GroupView>,
+}
+
+impl PlanView {
+    /// What `plan`, compiled from `cluster` for `node`, says. `O(pods + local pods × policies + plan)`.
+    #[must_use]
+    pub fn of(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Self {
+        Self {
+            node: node.to_string(),
+            pods: pods(cluster, node, plan, &[]),
+            profiles: profiles(cluster, node, plan),
+            tables: tables(plan),
+            groups: groups(plan),
+        }
+    }
+}
+
+/// The live pods of the node.
+pub(crate) fn local<'a>(cluster: &'a Cluster, node: &'a Name) -> impl Iterator<Item = &'a Pod> {
+    cluster.pods.values().filter(move |pod| pod.is_live() && pod.node.as_ref() == Some(node))
+}
+
+/// The local pods. `O(pods)`.
+#[must_use]
+pub fn pods(
+    cluster: &Cluster,
+    node: &Name,
+    plan: &NodePlan,
+    cut_off: &[(Direction, IpAddr)],
+) -> Vec<PodView> {
+    let owners = owners(cluster, node);
+    let view = |pod: &Pod| {
+        let owned = |address: &&IpAddr| owners.get(*address).is_none_or(|owner| owner.key == pod.key);
+        let table = |dispatch: &BTreeMap<IpAddr, TableId>| {
+            pod.addresses.iter().filter(owned).find_map(|a| dispatch.get(a)).map(ToString::to_string)
+        };
+        let is_cut =
+            |direction: &Direction| pod.addresses.iter().any(|a| cut_off.contains(&(*direction, *a)));
+        let other = pod.addresses.iter().find_map(|a| owners.get(a).filter(|owner| owner.key != pod.key));
+        PodView {
+            namespace: pod.key.namespace.to_string(),
+            name: pod.key.name.to_string(),
+            addresses: pod.addresses.clone(),
+            ingress: table(&plan.ingress),
+            egress: table(&plan.egress),
+            cut_off: Direction::BOTH.iter().filter(|d| is_cut(d)).map(ToString::to_string).collect(),
+            address_owned_by: other.map(|owner| owner.key.to_string()),
+        }
+    };
+    local(cluster, node).map(view).collect()
+}
+
+/// Who owns the addresses of the local pods (SEMANTICS G-10). `O(pods)`.
+fn owners<'a>(cluster: &'a Cluster, node: &Name) -> BTreeMap<IpAddr, &'a Pod> {
+    let ours: BTreeSet<IpAddr> = local(cluster, node).flat_map(|pod| pod.addresses.iter().copied()).collect();
+    let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
+    for pod in cluster.pods.values().filter(|pod| pod.is_live()) {
+        for address in pod.addresses.iter().filter(|a| ours.contains(*a)) {
+            let owner = owners.entry(*address).or_insert(pod);
+            if Pod::precedence(pod, owner).is_lt() {
+                *owner = pod;
+            }
+        }
+    }
+    owners
+}
+
+/// The profiles of the local pods. `O(pods + local pods × policies)`.
+#[must_use]
+pub fn profiles(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Vec<ProfileView> {
+    let owners = owners(cluster, node);
+    let mut out = Vec::new();
+    for (direction, dispatch) in [(Direction::Ingress, &plan.ingress), (Direction::Egress, &plan.egress)] {
+        let mut by_table: BTreeMap<TableId, BTreeMap<_, &Pod>> = BTreeMap::new();
+        for (address, table) in dispatch {
+            if let Some(pod) = owners.get(address) {
+                by_table.entry(*table).or_default().insert(&pod.key, pod);
+            }
+        }
+        for (table, pods) in by_table {
+            out.push(ProfileView {
+                direction: direction.to_string(),
+                table: table.to_string(),
+                // Pods in one table may be of two profiles that say the same.
+                policies: pods
+                    .values()
+                    .flat_map(|pod| policies_of(cluster, pod, direction))
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect(),
+                pods: pods.keys().map(ToString::to_string).collect(),
+            });
+        }
+    }
+    out
+}
+
+fn policies_of(cluster: &Cluster, pod: &Pod, direction: Direction) -> Vec<String> {
+    let labels = cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
+    let selecting = cluster.policies.values().filter(|policy| {
+        policy.rules(direction).is_some() && policy.subject.matches(&pod.key.namespace, labels, &pod.labels)
+    });
+    selecting.map(|policy| policy.key.to_string()).collect()
+}
+
+/// The tables of a plan.
+#[must_use]
+pub fn tables(plan: &NodePlan) -> Vec<TableView> {
+    let rows = |rows: &BTreeMap<GroupId, Traffic>, of: &str| -> Vec<RowView> {
+        let row = |(group, traffic): (&GroupId, &Traffic)| RowView {
+            group: group.to_string(),
+            of: of.to_owned(),
+            traffic: traffic_text(traffic),
+        };
+        rows.iter().map(row).collect()
+    };
+    let view = |(id, table): (&TableId, &palisade_policy::Table)| {
+        let dispatch = if table.direction == Direction::Ingress { &plan.ingress } else { &plan.egress };
+        TableView {
+            id: id.to_string(),
+            direction: table.direction.to_string(),
+            addresses: dispatch.values().filter(|t| *t == id).count(),
+            rows: [rows(&table.exact, PODS), rows(&table.ranges, RANGES)].concat(),
+            rest: traffic_text(&table.rest),
+        }
+    };
+    plan.tables.iter().map(view).collect()
+}
+
+const PODS: &str = "pods";
+const RANGES: &str = "ranges";
+
+/// The groups of a plan.
+#[must_use]
+pub fn groups(plan: &NodePlan) -> Vec<GroupView> {
+    let mut users: BTreeMap<GroupId, usize> = BTreeMap::new();
+    for group in plan.tables.values().flat_map(|table| table.exact.keys().chain(table.ranges.keys())) {
+        *users.entry(*group).or_default() += 1;
+    }
+    let view = |(id, group): (&GroupId, &Group)| {
+        let (of, members) = match group {
+            Group::Addresses(set) => (PODS, set.iter().map(|a| a.to_string()).collect()),
+            Group::Ranges(ranges) => (RANGES, ranges.iter().map(ToString::to_string).collect()),
+        };
+        GroupView {
+            id: id.to_string(),
+            of: of.to_owned(),
+            tables: users.get(id).copied().unwrap_or(0),
+            members,
+        }
+    };
+    plan.groups.iter().map(view).collect()
+}
+
+/// Every port: no rule can name port 0, and nothing can be reached there.
+fn is_every(ports: &PortSet) -> bool {
+    PortSet::range(1, u16::MAX).difference(ports).is_empty()
+}
+
+/// `TCP 80,443; UDP`, `everything`, `nothing`.
+fn traffic_text(traffic: &Traffic) -> String {
+    let mut words = Vec::new();
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    for protocol in protocols {
+        let ports = traffic.ports(protocol);
+        if is_every(&ports) {
+            words.push(protocol.to_string());
+        } else if !ports.is_empty() {
+            words.push(format!("{protocol} {ports}"));
+        }
+    }
+    if traffic.other {
+        words.push("other protocols".to_owned());
+    }
+    let every = traffic.other && protocols.iter().all(|p| is_every(&traffic.ports(*p)));
+    match words.len() {
+        _ if every => "everything".to_owned(),
+        0 => "nothing".to_owned(),
+        _ => words.join("; "),
+    }
+}

@@ -1,0 +1,232 @@
+//! The laws of entrances: what is forwarded is what the reference allows to a pod like the controller, port by port.
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use palisade_analysis::{Connections, Endpoint, Entrances, GroupBy, Options};
+use palisade_policy::{
+    Cluster, Endpoint as At, Family, Flow, Labels, Namespace, ObjectKey, Phase, Pod, PortSet, Protocol,
+    Selector, Service, Traffic,
+    address::{from_number, max_number},
+    cluster::{ServicePort, TargetPort},
+    lookup::{PortSpec, route_backends},
+    random::{Rng, Shape, traffic},
+    reference,
+    routes::{Route, RouteBackend, RoutePort},
+};
+use support::{cases, hold};
+
+/// Services over random labels of the cluster's pods, and routes to some of their ports.
+fn with_routes(cluster: &Cluster, rng: &mut Rng) -> (Cluster, Vec<Route>) {
+    let mut world = cluster.clone();
+    let ports = traffic(cluster);
+    let pods: Vec<&Pod> = cluster.pods.values().collect();
+    let mut routes = Vec::new();
+    for n in 0..rng.usize(1..5) {
+        let Some(pod) = (!pods.is_empty()).then(|| pods[rng.usize(..pods.len())]) else { break };
+        let labels: Vec<_> = pod.labels.iter().take(rng.usize(1..3)).collect();
+        let selector = Selector::of_labels(labels.iter().map(|(k, v)| (&***k, &***v)));
+        let key = ObjectKey::new(pod.key.namespace.clone(), format!("routed-{n}"));
+        let tcp: Vec<u16> = ports.iter().filter(|(p, _)| *p == Protocol::Tcp).map(|(_, n)| *n).collect();
+        let target = match pod.ports.iter().find_map(|p| p.name.clone()).filter(|_| rng.bool()) {
+            Some(name) => TargetPort::Name(name),
+            None => TargetPort::Number(*tcp.first().unwrap_or(&80)),
+        };
+        let port = ServicePort { name: Some("p".into()), protocol: Protocol::Tcp, port: 80, target };
+        let other = ServicePort {
+            name: None,
+            protocol: Protocol::Tcp,
+            port: 81,
+            target: TargetPort::Number(tcp[rng.usize(..tcp.len())].max(1)),
+        };
+        let service = Service {
+            key: key.clone(),
+            addresses: vec![],
+            selector: Some(selector),
+            ports: vec![port, other],
+        };
+        world.services.insert(key.clone(), service);
+        let port = match rng.usize(..3) {
+            0 => RoutePort::Any,
+            1 => RoutePort::Service(PortSpec::Number(81)),
+            _ => RoutePort::Service(PortSpec::Name("p".into())),
+        };
+        let backend = RouteBackend { service: key.clone(), port, protocol: Protocol::Tcp };
+        routes.push(Route { kind: "Ingress".into(), key, backends: vec![backend], source: None });
+    }
+    (world, routes)
+}
+
+/// What routes ask for at a pod, and which of them.
+fn asked(world: &Cluster, routes: &[Route], pod: &ObjectKey) -> Vec<(usize, u16)> {
+    let mut out = Vec::new();
+    for (number, route) in routes.iter().enumerate() {
+        for backend in &route.backends {
+            let found = route_backends(world, backend).into_iter().flatten();
+            out.extend(found.filter(|b| b.pod.key == *pod).map(|b| (number, b.port)));
+        }
+    }
+    out
+}
+
+/// A pod that no policy can know, at an address that no block holds where there is one: the last of the family, or the
+/// first that no policy mentions.
+fn stranger(world: &Cluster, address: std::net::IpAddr) -> (Cluster, At) {
+    let mut world = world.clone();
+    world.namespaces.insert("?".into(), Namespace::new("?", &Labels::default()));
+    let key = ObjectKey::new("?", "?");
+    let pod = Pod {
+        key: key.clone(),
+        labels: Labels::default(),
+        addresses: vec![address],
+        node: None,
+        host_network: false,
+        phase: Phase::Running,
+        ports: [].into(),
+        created: 0,
+        workload: None,
+    };
+    world.pods.insert(pod);
+    (world, At::Pod { key, address })
+}
+
+/// An address that is in no block of any policy; `None` if every address is in one.
+fn unheld(world: &Cluster, family: Family, rng: &mut Rng) -> Option<std::net::IpAddr> {
+    let blocks: Vec<_> = world
+        .policies
+        .values()
+        .flat_map(|p| {
+            [p.ingress.as_ref(), p.egress.as_ref()]
+                .into_iter()
+                .flatten()
+                .flatten()
+                .cloned()
+                .collect::<Vec<_>>()
+        })
+        .flat_map(|rule| rule.peers.into_iter().flatten())
+        .filter_map(|entry| match entry.peer {
+            palisade_policy::Peer::Block(block) => Some(block),
+            _ => None,
+        })
+        .collect();
+    (0..200).find_map(|_| {
+        let at = from_number(family, rng.u128(..) % max_number(family));
+        let taken = world.pods.values().any(|p| p.addresses.contains(&at)) || world.node_at(at).is_some();
+        (!taken && !blocks.iter().any(|b| b.contains(at))).then_some(at)
+    })
+}
+
+fn agrees(
+    cluster: &Cluster,
+    group_by: GroupBy,
+    rng: &mut Rng,
+    seen: &[AtomicUsize; 3],
+) -> Result<(), String> {
+    let (world, routes) = with_routes(cluster, rng);
+    let mut entrances = Entrances { routes: routes.clone(), ..Entrances::default() };
+    let known = rng.bool();
+    if known && let Some(pod) = world.pods.values().find(|p| p.is_live()) {
+        entrances.controller = BTreeSet::from([pod.key.clone()]);
+    }
+    let options = Options { group_by, entrances: entrances.clone(), ..Options::default() };
+    let denied = Options { only_denied: true, ..options.clone() };
+    let (allowed, denied) = (Connections::new(&world, &options), Connections::new(&world, &denied));
+    for pod in world.pods.values().filter(|p| p.is_live()) {
+        for address in pod.addresses.iter().filter(|a| world.pod_at(**a).is_some_and(|p| p.key == pod.key)) {
+            let family = Family::of(*address);
+            let (place, source) = match entrances.controller.first() {
+                Some(key) if *key == pod.key => continue,
+                Some(key) => {
+                    let of = |a: &&std::net::IpAddr| {
+                        Family::of(**a) == family && world.pod_at(**a).is_some_and(|p| p.key == *key)
+                    };
+                    let Some(own) = world.pods[key].addresses.iter().find(of) else { continue };
+                    (world.clone(), At::Pod { key: key.clone(), address: *own })
+                }
+                None => match unheld(&world, family, rng) {
+                    Some(free) => stranger(&world, free),
+                    None => continue,
+                },
+            };
+            let asked = asked(&world, &routes, &pod.key);
+            let mut expected = [Traffic::none(), Traffic::none()];
+            let mut through: [BTreeSet<usize>; 2] = Default::default();
+            for (route, port) in asked {
+                let flow = Flow {
+                    source: source.clone(),
+                    destination: At::Pod { key: pod.key.clone(), address: *address },
+                    protocol: Protocol::Tcp,
+                    port,
+                    through_service: false,
+                };
+                let verdict = reference::decide(&place, &flow).verdict().is_allow();
+                let one = Traffic::of(Protocol::Tcp, PortSet::range(port, port));
+                let side = usize::from(!verdict);
+                expected[side] = expected[side].union(&one);
+                through[side].insert(route);
+                seen[side].fetch_add(1, Ordering::Relaxed);
+            }
+            for (answer, (expected, through)) in
+                [&allowed, &denied].into_iter().zip(expected.iter().zip(&through))
+            {
+                let edges: Vec<_> = answer
+                    .edges()
+                    .filter(|e| matches!(answer.endpoint(e.from), Endpoint::IngressController(_)))
+                    .filter(|e| answer.endpoint(e.to).holds_pod(&pod.key) && e.families.contains(family))
+                    .collect();
+                let found = edges.first().map_or_else(Traffic::none, |e| e.traffic.clone());
+                if edges.len() > 1 || found != *expected {
+                    return Err(format!(
+                        "{} {family}: {found}, not {expected} ({} edges)",
+                        pod.key,
+                        edges.len()
+                    ));
+                }
+                let by: BTreeSet<usize> = edges.iter().flat_map(|e| e.through.iter().copied()).collect();
+                if !through.is_subset(&by) {
+                    return Err(format!("{}: through {by:?}, not {through:?}", pod.key));
+                }
+                seen[2].fetch_add(usize::from(!edges.is_empty()), Ordering::Relaxed);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_forwarded_is_what_the_reference_allows() {
+    for group_by in [GroupBy::Workload, GroupBy::Pod, GroupBy::Class] {
+        let seen: [AtomicUsize; 3] = Default::default();
+        hold(cases(200), &Shape::strange(), |c, rng| agrees(c, group_by, rng, &seen));
+        hold(cases(200), &Shape::tiered(), |c, rng| agrees(c, group_by, rng, &seen));
+        assert!(seen.iter().all(|n| n.load(Ordering::Relaxed) > 100), "{seen:?}");
+    }
+}
+
+/// Routes change nothing about other ends than to tell pods apart that they lead to in different ways.
+#[test]
+fn other_connections_stay_as_they_are() {
+    hold(cases(200), &Shape::tiered(), |cluster, rng| {
+        let (world, routes) = with_routes(cluster, rng);
+        let by_pod = |entrances: Entrances| {
+            let options = Options { group_by: GroupBy::Pod, nodes: true, entrances, ..Options::default() };
+            let answer = Connections::new(&world, &options);
+            let edges = answer.edges().filter(|e| e.through.is_empty());
+            let edges = edges.map(|e| {
+                (
+                    answer.endpoint(e.from).to_string(),
+                    answer.endpoint(e.to).to_string(),
+                    e.traffic.to_string(),
+                )
+            });
+            edges.collect::<Vec<_>>()
+        };
+        let (without, with) =
+            (by_pod(Entrances::default()), by_pod(Entrances { routes, ..Entrances::default() }));
+        if without == with { Ok(()) } else { Err("the routes changed other connections".to_owned()) }
+    });
+}

@@ -1,0 +1,166 @@
+//! Follows the events, as the agent does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    time::Duration,
+};
+
+use palisade_api::{Client, Event, Kind, WatchOptions, WatchState, watch};
+use palisade_manifest::{Admission, Diagnostic, Input, Options, load};
+use palisade_policy::{Change, Cluster, Policy};
+use tokio::sync::mpsc::Receiver;
+
+use super::Server;
+
+/// The longest that anything here may take; a failure says what was there instead.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the events have said so far.
+pub(crate) struct Follower {
+    events: Receiver<Event>,
+    /// `None` before the snapshot.
+    pub(crate) cluster: Option<Cluster>,
+    pub(crate) states: BTreeMap<Kind, WatchState>,
+    /// All states, in order.
+    pub(crate) history: Vec<(Kind, WatchState)>,
+    pub(crate) findings: BTreeMap<String, Vec<Diagnostic>>,
+    pub(crate) changes: Vec<Change>,
+}
+
+impl Follower {
+    /// Watches a server, with short times.
+    pub(crate) fn of(server: &Server) -> Self {
+        Self::with(server, Self::options())
+    }
+
+    pub(crate) fn with(server: &Server, options: WatchOptions) -> Self {
+        Self::with_client(server.client(), options)
+    }
+
+    pub(crate) fn with_client(client: Client, options: WatchOptions) -> Self {
+        Self {
+            events: watch(client, options),
+            cluster: None,
+            states: BTreeMap::new(),
+            history: Vec::new(),
+            findings: BTreeMap::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn options() -> WatchOptions {
+        WatchOptions {
+            rediscover: Duration::from_millis(100),
+            gone_after: Duration::from_millis(400),
+            first_pause: Duration::from_millis(20),
+            longest_pause: Duration::from_millis(100),
+            answer: Duration::from_secs(5),
+            ..WatchOptions::default()
+        }
+    }
+
+    /// Takes in events until `done`. What is waited for is named in the failure.
+    pub(crate) async fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !done(self) {
+                let event = self.events.recv().await.expect("the watch goes on");
+                self.take(event);
+            }
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+            panic!("waited in vain for {what}; {}", self.report());
+        }
+    }
+
+    /// Takes in what comes within a while.
+    pub(crate) async fn for_a_while(&mut self, while_: Duration) {
+        let end = tokio::time::Instant::now() + while_;
+        while let Ok(Some(event)) = tokio::time::timeout_at(end, self.events.recv()).await {
+            self.take(event);
+        }
+    }
+
+    pub(crate) async fn snapshot(&mut self) {
+        self.until("the snapshot", |f| f.cluster.is_some()).await;
+    }
+
+    /// Until what is known is what the server has.
+    pub(crate) async fn caught_up(&mut self, server: &Server) {
+        let expected = expected(server);
+        self.until("the server's cluster", |f| f.cluster.as_ref() == Some(&expected)).await;
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        self.cluster.as_ref().expect("the snapshot has come")
+    }
+
+    /// What a failing watch says.
+    pub(crate) fn why(&self, kind: Kind) -> Option<&str> {
+        match self.states.get(&kind) {
+            Some(WatchState::Failing { why }) => Some(why),
+            _ => None,
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Snapshot(cluster) => {
+                assert!(self.cluster.is_none(), "a second snapshot");
+                self.cluster = Some(*cluster);
+            }
+            Event::Changes { changes, .. } => {
+                assert!(!changes.is_empty());
+                self.changes.extend(changes.iter().cloned());
+                let cluster = self.cluster.as_mut().expect("changes follow the snapshot");
+                changes.into_iter().for_each(|c| cluster.apply(c));
+            }
+            Event::Watch { kind, state } => {
+                assert_ne!(self.states.get(&kind), Some(&state), "only changes are told");
+                self.history.push((kind, state.clone()));
+                self.states.insert(kind, state);
+            }
+            Event::Findings { object, findings } => drop(self.findings.insert(object.to_string(), findings)),
+        }
+    }
+
+    fn report(&self) -> String {
+        let mut out = format!("states {:?}, findings {:?}", self.states, self.findings);
+        match &self.cluster {
+            None => out.push_str(", no snapshot"),
+            Some(c) => {
+                let (pods, policies) = (c.pods.len(), c.policies.keys());
+                let _ = write!(out, ", {pods} pods, policies {:?}", policies.collect::<BTreeSet<_>>());
+            }
+        }
+        out
+    }
+}
+
+/// The server's cluster, through the door that manifests take.
+pub(crate) fn expected(server: &Server) -> Cluster {
+    let options = Options { addresses: None, admission: Admission::Passed, ..Options::default() };
+    let text = server.everything();
+    let declared: BTreeSet<String> = serde_json::from_str::<serde_json::Value>(&text).unwrap()["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|o| o["kind"] == "Namespace")
+        .map(|o| o["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect();
+    let loaded = load(&[Input::Text { name: "server".into(), text }], &options);
+    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+    let mut cluster = loaded.cluster;
+    cluster.namespaces.retain(|name, _| declared.contains(&**name));
+    for policy in cluster.policies.values_mut() {
+        let mut without: Policy = (**policy).clone();
+        without.source = None;
+        for rule in without.ingress.iter_mut().chain(&mut without.egress).flatten() {
+            rule.source = None;
+            rule.peers.iter_mut().flatten().for_each(|p| p.source = None);
+            rule.ports.iter_mut().flatten().for_each(|p| p.source = None);
+        }
+        *policy = without.into();
+    }
+    cluster
+}

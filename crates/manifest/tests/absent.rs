@@ -1,0 +1,76 @@
+//! Policies in and for namespaces that don't exist.
+
+use palisade_manifest::{Code, Input, Options, load};
+
+/// The warnings of this sort, without files.
+fn warnings(text: &str, options: &Options) -> Vec<String> {
+    let loaded = load(&[Input::Text { name: "f".into(), text: text.into() }], options);
+    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+    let of = loaded.diagnostics.iter().filter(|d| d.code == Code::NoNamespace);
+    of.map(ToString::to_string).collect()
+}
+
+const POLICY: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p, namespace: shpo}
+spec:
+  podSelector: {}
+  ingress:
+  - from:
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: stagign}}
+    - namespaceSelector: {matchExpressions: [{key: kubernetes.io/metadata.name, operator: In, values: [a, shop]}]}
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+    - namespaceSelector: {matchLabels: {team: nobody}}
+    - podSelector: {}
+  - from:
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: stagign}}
+---
+";
+const NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n---\n";
+
+#[test]
+fn a_misspelt_namespace_is_told() {
+    assert_eq!(
+        warnings(&format!("{POLICY}{NAMESPACE}"), &Options::default()),
+        [
+            "f:2:1: warning: NetworkPolicy shpo/p: metadata.namespace: there is no namespace `shpo`, and no pod in it",
+            "f:9:7: warning: NetworkPolicy shpo/p: there is no namespace `stagign`: the peer matches no pod",
+        ]
+    );
+}
+
+#[test]
+fn where_namespaces_are_not_declared_or_not_all_known_nothing_is_said() {
+    assert!(warnings(POLICY, &Options::default()).is_empty());
+    let partly = Options { all_namespaces: false, ..Options::default() };
+    assert!(warnings(&format!("{POLICY}{NAMESPACE}"), &partly).is_empty());
+}
+
+#[test]
+fn a_namespace_with_something_in_it_exists() {
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: w, namespace: shpo}}\n---\n";
+    let none = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: w, namespace: stagign}, spec: {replicas: 0}}\n";
+    assert!(warnings(&format!("{POLICY}{NAMESPACE}{pod}{none}"), &Options::default()).is_empty());
+}
+
+#[test]
+fn a_subject_without_namespaces_is_told() {
+    let text = "
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: c}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: gone}}}
+  ingress: [{name: x, action: Deny, from: [{namespaces: {}}]}]
+---
+";
+    assert_eq!(
+        warnings(&format!("{text}{NAMESPACE}"), &Options::default()),
+        [
+            "f:2:1: warning: ClusterNetworkPolicy c: spec.subject: there is no namespace `gone`: it selects no pod"
+        ]
+    );
+}

@@ -1,0 +1,128 @@
+//! `palisade agent`: the node agent as a process.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, CommandFactory as _};
+use palisade_agent::{
+    config::{self, Config},
+    daemon,
+    socket::Explained,
+};
+use palisade_policy::Cluster;
+
+use crate::{
+    arguments::Arguments,
+    can::{Spec, answer, question, render},
+    exit::Outcome,
+    node,
+    output::{self, Format},
+};
+
+pub(crate) const HELP: &str = "\
+Every setting is a flag, an environment variable and a key of the file alike; a flag wins over the environment, that over the file.
+
+The rules stay in force when the agent ends, however it ends; `--remove` takes them away.
+
+Examples:
+  palisade agent                                    on a node of a cluster, as a DaemonSet does
+  palisade agent --source dir:/etc/palisade/policies --node-name n1
+  palisade agent --dry-run --node-name n1           what it would program; needs no root
+  palisade agent --once --source dir:manifests      program the kernel and end
+  palisade agent --remove                           take every trace away
+  palisade agent --print-config                     the settings, from wherever they come
+
+Exit codes: 0 it was ended or is done, 2 error.";
+
+/// What `agent` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    #[command(flatten)]
+    _settings: Config,
+    #[command(flatten)]
+    mode: Mode,
+    /// A file of settings, as YAML [default: /etc/palisade/agent.yaml, if it exists]
+    #[arg(long, env = "PALISADE_CONFIG", value_name = "FILE", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// The form of what --dry-run prints
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    output: Format,
+}
+
+/// What to do instead of running.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct Mode {
+    /// Print this node's plan and the nftables text that it means; touch nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Program the kernel with what the source says now, and end
+    #[arg(long)]
+    once: bool,
+    /// Take away the rules and every other trace, and end
+    #[arg(long)]
+    remove: bool,
+    /// Print the settings, and end
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
+    let config = read_config(arguments)?;
+    if arguments.mode.print_config {
+        let text = config.to_yaml().map_err(anyhow::Error::msg).context("can't print the settings")?;
+        output::print(&text).context("can't write")?;
+        return Ok(Outcome::Yes);
+    }
+    palisade_agent::log::start(config.log_format, config.log_level);
+    if arguments.mode.dry_run {
+        let planned = daemon::dry_run(&config)?;
+        let text = match arguments.output {
+            Format::Text => node::plan_text(&planned.view, &planned.nftables),
+            Format::Json => node::plan_json(&planned.view, &planned.nftables)?,
+        };
+        output::print(&text).context("can't write the plan")?;
+    } else if arguments.mode.once {
+        if !daemon::once(&config)? {
+            bail!("the kernel did not take the whole plan; the log says what it refused");
+        }
+    } else if arguments.mode.remove {
+        let removed = daemon::remove(&config)?;
+        let table = if removed.table { "the table inet palisade is gone" } else { "there was no table" };
+        let freed = match removed.connections {
+            0 => String::new(),
+            n => format!("; cut connections that may go on: {n}"),
+        };
+        output::print(&format!("{table}{freed}\n")).context("can't write")?;
+    } else {
+        daemon::run(&config, Arc::new(explain))?;
+    }
+    Ok(Outcome::Yes)
+}
+
+/// The settings from all places. clap knows which of them were said, so it is asked once more.
+fn read_config(arguments: &Agent) -> Result<Config> {
+    let matches = Arguments::command().get_matches();
+    let matches = matches.subcommand_matches("agent").context("the verb is another one")?;
+    Ok(Config::read(matches, arguments.config.as_deref())?)
+}
+
+/// The default place of the settings, which the help promises.
+const _: () = assert!(matches!(config::DEFAULT_FILE.as_bytes(), b"/etc/palisade/agent.yaml"));
+
+/// Decides a connection for `palisade node explain`, as `palisade can` does.
+fn explain(cluster: &Cluster, source: &str, destination: &str, namespace: &str) -> Result<Explained, String> {
+    let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
+    let explained = || -> Result<Explained> {
+        let (source, destination) = (parse("source", source)?, parse("destination", destination)?);
+        let question = question::resolve(cluster, &source, &destination, namespace)?;
+        let answer = answer::answer(cluster, question);
+        Ok(Explained {
+            allowed: answer.verdict.is_allow(),
+            text: render::text(&answer),
+            json: serde_json::from_str(&render::json(&answer, &[])?)?,
+        })
+    };
+    explained().map_err(|error| format!("{error:#}"))
+}

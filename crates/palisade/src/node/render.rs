@@ -1,0 +1,290 @@
+//! The agent's answers as tables and as JSON.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use palisade_agent::{
+    socket::{Errors, Reply, Status, Verified, WatchView},
+    view::{GroupView, PlanView, PodView, ProfileView, TableView},
+};
+use serde::Serialize;
+
+use crate::output::{Style, styled};
+
+/// For people.
+pub(super) fn text(reply: &Reply) -> String {
+    match reply {
+        Reply::Status(status) => self::status(status),
+        Reply::Pods(pods) => self::pods(pods),
+        Reply::Profiles(profiles) => self::profiles(profiles),
+        Reply::Tables(tables) => self::tables(tables),
+        Reply::Groups(groups) => self::groups(groups, MEMBERS),
+        Reply::Errors(errors) => self::errors(errors),
+        Reply::Explained(explained) => explained.text.clone(),
+        Reply::Verified(verified) => self::verified(verified),
+        Reply::Done => String::new(),
+        Reply::Error(error) => format!("{error}\n"),
+    }
+}
+
+/// For programs.
+pub(super) fn json(reply: &Reply) -> Result<String> {
+    match reply {
+        Reply::Status(status) => document("status", status),
+        Reply::Pods(pods) => document("pods", pods),
+        Reply::Profiles(profiles) => document("profiles", profiles),
+        Reply::Tables(tables) => document("tables", tables),
+        Reply::Groups(groups) => document("groups", groups),
+        Reply::Errors(errors) => document("errors", errors),
+        Reply::Explained(explained) => pretty(&explained.json),
+        Reply::Verified(verified) => document("verify", verified),
+        Reply::Done => document("done", &true),
+        Reply::Error(error) => document("error", error),
+    }
+}
+
+/// A plan, for people.
+pub(crate) fn plan_text(plan: &PlanView, nftables: &str) -> String {
+    let heading = |text: &str| format!("{}\n", styled(Style::Strong, text));
+    let mut out = format!("node {}\n\n", plan.node);
+    out += &(heading("pods") + &pods(&plan.pods) + "\n");
+    out += &(heading("profiles") + &profiles(&plan.profiles) + "\n");
+    out += &(heading("tables") + &tables(&plan.tables) + "\n");
+    out += &(heading("groups") + &groups(&plan.groups, usize::MAX) + "\n");
+    out += &(heading("nftables") + nftables);
+    out
+}
+
+/// A plan, for programs.
+pub(crate) fn plan_json(plan: &PlanView, nftables: &str) -> Result<String> {
+    #[derive(Serialize)]
+    struct Whole<'a> {
+        #[serde(flatten)]
+        plan: &'a PlanView,
+        nftables: &'a str,
+    }
+    document("plan", &Whole { plan, nftables })
+}
+
+fn document(name: &str, value: &impl Serialize) -> Result<String> {
+    pretty(&serde_json::json!({ "schema": format!("palisade.node.{name}/v1"), name: value }))
+}
+
+fn pretty(value: &serde_json::Value) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+/// As many members of a group are shown; JSON has them all.
+const MEMBERS: usize = 8;
+
+/// Columns, two spaces apart; the last is as long as it is.
+fn columns(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([heading[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    let mut out = line(heading.to_vec());
+    for row in rows {
+        out += &line(row.iter().map(String::as_str).collect());
+    }
+    out
+}
+
+fn status(status: &Status) -> String {
+    let state = match &status.not_ready {
+        None => styled(Style::Good, "ready"),
+        Some(why) => format!("{}: {why}", styled(Style::Bad, "not ready")),
+    };
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| _ = writeln!(out, "{name:<12} {value}");
+    line("state", state);
+    line(
+        "agent",
+        format!("{}, process {}, up {}", status.version, status.pid, time_text(status.uptime_seconds)),
+    );
+    line("node", status.node.clone());
+    line("source", status.source.clone());
+    line("generation", status.generation.to_string());
+    let policies: Vec<String> =
+        status.policies.iter().filter(|(_, n)| *n > 0).map(|(kind, n)| format!("{kind} {n}")).collect();
+    let policies = if policies.is_empty() { "none".to_owned() } else { policies.join(", ") };
+    line("policies", policies);
+    line(
+        "cluster",
+        format!("{} namespaces, {} nodes, {} pods", status.namespaces, status.nodes, status.pods),
+    );
+    line(
+        "this node",
+        format!(
+            "{} pods; addresses isolated for ingress {}, for egress {}",
+            status.local_pods, status.isolated_ingress, status.isolated_egress
+        ),
+    );
+    line(
+        "plan",
+        format!("{} tables, {} groups with {} elements", status.tables, status.groups, status.elements),
+    );
+    if status.unusable_objects > 0 {
+        let count = format!("{} (see `palisade node errors`)", status.unusable_objects);
+        line("unusable", styled(Style::Bad, &count));
+    }
+    for (direction, address) in &status.cut_off {
+        line("cut off", styled(Style::Bad, &format!("{address} {direction}")));
+    }
+    if !status.watches.is_empty() {
+        let row = |w: &WatchView| {
+            let why = w.why.clone().unwrap_or_default();
+            vec![w.kind.clone(), w.state.clone(), time_text(w.for_seconds), why]
+        };
+        let rows: Vec<Vec<String>> = status.watches.iter().map(row).collect();
+        out += "\n";
+        out += &columns(&["WATCH", "STATE", "FOR", "WHY"], &rows);
+    }
+    out
+}
+
+fn time_text(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+fn pods(pods: &[PodView]) -> String {
+    if pods.is_empty() {
+        return "no live pods on this node\n".to_owned();
+    }
+    let row = |pod: &PodView| {
+        let table = |table: &Option<String>, direction: &str| match table {
+            _ if pod.cut_off.iter().any(|d| d == direction) => "cut off".to_owned(),
+            Some(table) => table.clone(),
+            None => "open".to_owned(),
+        };
+        let addresses: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
+        let note = pod.address_owned_by.as_ref().map(|other| format!("address counts as that of {other}"));
+        vec![
+            format!("{}/{}", pod.namespace, pod.name),
+            addresses.join(" "),
+            table(&pod.ingress, "ingress"),
+            table(&pod.egress, "egress"),
+            note.unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = pods.iter().map(row).collect();
+    columns(&["POD", "ADDRESSES", "INGRESS", "EGRESS", ""], &rows)
+}
+
+fn profiles(profiles: &[ProfileView]) -> String {
+    if profiles.is_empty() {
+        return "no policy isolates a pod of this node\n".to_owned();
+    }
+    let mut out = String::new();
+    for profile in profiles {
+        _ = writeln!(out, "{} {}", profile.direction, profile.table);
+        _ = writeln!(out, "  policies  {}", profile.policies.join(", "));
+        _ = writeln!(out, "  pods      {}", profile.pods.join(", "));
+    }
+    out
+}
+
+fn tables(tables: &[TableView]) -> String {
+    if tables.is_empty() {
+        return "no tables: everything passes\n".to_owned();
+    }
+    let mut out = String::new();
+    for table in tables {
+        _ = writeln!(out, "{} {}, {} addresses lead to it", table.direction, table.id, table.addresses);
+        for row in &table.rows {
+            _ = writeln!(out, "  {:<6} {}  {}", row.of, row.group, row.traffic);
+        }
+        _ = writeln!(out, "  everybody else  {}", table.rest);
+    }
+    out
+}
+
+fn groups(groups: &[GroupView], shown: usize) -> String {
+    if groups.is_empty() {
+        return "no groups\n".to_owned();
+    }
+    let mut out = String::new();
+    for group in groups {
+        let (members, tables) = (group.members.len(), group.tables);
+        let what = if group.of == "pods" { "pod addresses" } else { "ranges" };
+        let table = crate::sources::plural(tables, "table");
+        _ = writeln!(out, "{}  {members} {what}, asked by {tables} {table}", group.id);
+        let mut named: Vec<String> = group.members.iter().take(shown).cloned().collect();
+        if members > shown {
+            named.push(format!("and {} more", members - shown));
+        }
+        if !named.is_empty() {
+            _ = writeln!(out, "  {}", named.join(" "));
+        }
+    }
+    out
+}
+
+fn errors(errors: &Errors) -> String {
+    let mut out = String::new();
+    for object in &errors.objects {
+        let path = object.path.as_ref().map(|p| format!("{p}: ")).unwrap_or_default();
+        _ = writeln!(out, "{}: {}: {path}{}", object.severity, object.object, object.message);
+    }
+    for event in &errors.events {
+        _ = writeln!(out, "{}  {}: {}", utc(event.time), event.stage, event.message);
+    }
+    if out.is_empty() { "nothing went wrong\n".to_owned() } else { out }
+}
+
+/// `2026-03-01T12:00:00Z` of seconds since the epoch: days to a date as Howard Hinnant's `civil_from_days` does it.
+fn utc(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+fn verified(verified: &Verified) -> String {
+    let compared = format!(
+        "{} chains, {} rules, {} sets and {} elements compared; {} packets taken through the rules\n",
+        verified.chains, verified.rules, verified.sets, verified.elements, verified.flows
+    );
+    if verified.equal {
+        return format!("{}: {compared}", styled(Style::Good, "the kernel holds the plan"));
+    }
+    let mut out = format!("{}: {compared}", styled(Style::Bad, "the kernel does not hold the plan"));
+    if verified.behind {
+        out += "  the kernel refuses the latest plan: `palisade node errors` says why\n";
+    }
+    for difference in &verified.differences {
+        _ = writeln!(out, "  {difference}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_dates() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(utc(1_772_323_199), "2026-02-28T23:59:59Z");
+        assert_eq!(utc(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
+}

@@ -1,0 +1,144 @@
+//! `kubectl palisade`: the program under the names by which kubectl finds plugins.
+//!
+//! Called `kubectl-palisade`, its help says `kubectl palisade`. Called `kubectl_complete-palisade`, it completes the
+//! command line for kubectl's own completion: one candidate a line, and a last line that says what the shell may add.
+
+use std::{env, ffi::OsString, path::Path};
+
+use clap::Command;
+
+use crate::output;
+
+/// Under which name the program was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Called {
+    /// Its own, or any other.
+    Palisade,
+    /// As a plugin.
+    Plugin,
+    /// By kubectl, to complete a command line.
+    Completion,
+}
+
+impl Called {
+    /// From the first word of the command line.
+    pub(crate) fn now() -> Self {
+        env::args_os().next().map_or(Self::Palisade, |word| Self::of(&word))
+    }
+
+    fn of(word: &OsString) -> Self {
+        let name = Path::new(word).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        match name.strip_suffix(".exe").unwrap_or(&name) {
+            // kubectl writes dashes of a plugin's own name as underscores.
+            "kubectl-palisade" | "kubectl_palisade" => Self::Plugin,
+            "kubectl_complete-palisade" => Self::Completion,
+            _ => Self::Palisade,
+        }
+    }
+}
+
+/// The command line as a plugin has it.
+pub(crate) fn renamed(command: Command) -> Command {
+    let command = command.name("kubectl palisade").bin_name("kubectl palisade");
+    with_examples(command)
+}
+
+/// Examples say what to type.
+fn with_examples(mut command: Command) -> Command {
+    let text = |help: Option<&clap::builder::StyledStr>| help.map(|h| in_kubectl(&h.to_string()));
+    if let Some(help) = text(command.get_after_help()) {
+        command = command.after_help(help);
+    }
+    if let Some(help) = text(command.get_after_long_help()) {
+        command = command.after_long_help(help);
+    }
+    command.mut_subcommands(with_examples)
+}
+
+/// A text in which commands begin with `kubectl palisade`. They stand at the beginning of an indented line, behind a pipe, or
+/// in backquotes.
+fn in_kubectl(text: &str) -> String {
+    ["\n  ", "| ", "`"].iter().fold(text.to_owned(), |text, before| {
+        text.replace(&format!("{before}palisade "), &format!("{before}kubectl palisade "))
+    })
+}
+
+/// Nothing but the candidates completes a word (cobra's `ShellCompDirectiveNoFileComp`).
+const NO_FILES: u8 = 4;
+/// Files may complete a word too (cobra's `ShellCompDirectiveDefault`).
+const FILES_TOO: u8 = 0;
+
+/// Prints the candidates for the last of `words`.
+pub(crate) fn complete(command: &Command, words: &[String]) -> std::io::Result<()> {
+    let (last, before) = words.split_last().map_or(("", &[][..]), |(last, before)| (&**last, before));
+    let mut verb = command;
+    for word in before {
+        verb = verb.find_subcommand(word).unwrap_or(verb);
+    }
+    let mut out = String::new();
+    let mut offer = |word: &str, about: Option<&clap::builder::StyledStr>| {
+        if word.starts_with(last) {
+            let about = about.map(|a| format!("\t{}", a.to_string().lines().next().unwrap_or_default()));
+            out += &format!("{word}{}\n", about.unwrap_or_default());
+        }
+    };
+    let options = || verb.get_arguments().filter(|a| !a.is_positional() && !a.is_hide_set());
+    // The value of the option before it.
+    let option = before.last().and_then(|word| {
+        options().find(|a| {
+            let short = a.get_short().is_some_and(|s| *word == format!("-{s}"));
+            a.get_action().takes_values()
+                && (short || a.get_long().is_some_and(|l| *word == format!("--{l}")))
+        })
+    });
+    let mut directive = FILES_TOO;
+    if let Some(option) = option {
+        for value in option.get_possible_values().iter().filter(|v| !v.is_hide_set()) {
+            offer(value.get_name(), value.get_help());
+            directive = NO_FILES;
+        }
+    } else if last.starts_with('-') {
+        for option in options() {
+            if let Some(long) = option.get_long() {
+                offer(&format!("--{long}"), option.get_help());
+            }
+        }
+        directive = NO_FILES;
+    } else if verb.has_subcommands() {
+        for inner in verb.get_subcommands().filter(|c| !c.is_hide_set()) {
+            offer(inner.get_name(), inner.get_about());
+        }
+        directive = NO_FILES;
+    }
+    out += &format!(":{directive}\n");
+    output::print(&out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart() {
+        for (word, called) in [
+            ("palisade", Called::Palisade),
+            ("/usr/bin/kubectl-palisade", Called::Plugin),
+            ("kubectl_palisade", Called::Plugin),
+            ("kubectl-palisade.exe", Called::Plugin),
+            ("./kubectl_complete-palisade", Called::Completion),
+            ("", Called::Palisade),
+        ] {
+            assert_eq!(Called::of(&word.into()), called, "{word}");
+        }
+    }
+
+    #[test]
+    fn examples_are_rewritten_and_prose_is_not() {
+        let text = "Examples:\n  palisade can a b\n  kubectl get x | palisade can - \nas `palisade can` does; a palisade is";
+        assert_eq!(
+            in_kubectl(text),
+            "Examples:\n  kubectl palisade can a b\n  kubectl get x | kubectl palisade can - \nas `kubectl palisade can` \
+             does; a palisade is"
+        );
+    }
+}

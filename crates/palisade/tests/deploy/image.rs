@@ -1,0 +1,92 @@
+//! The image, and that versions and paths agree everywhere.
+
+use serde_json::Value;
+
+use crate::{file, objects, only, words};
+
+/// The instructions of the Dockerfile: one line each, without comments.
+fn instructions() -> Vec<String> {
+    let text = file("Dockerfile");
+    let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
+    lines
+        .join("\n")
+        .replace("\\\n", " ")
+        .lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+/// The last argument of the instruction that begins with `start`, after the `stage`th FROM.
+#[track_caller]
+fn argument(start: &str) -> String {
+    let all = instructions();
+    let found = all.iter().rfind(|i| i.starts_with(start)).unwrap_or_else(|| panic!("no {start}"));
+    found[start.len()..].trim().to_owned()
+}
+
+fn version() -> String {
+    let manifest = file("Cargo.toml");
+    let line = manifest.lines().find(|l| l.starts_with("version = ")).unwrap();
+    line.split('"').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn one_version_everywhere() {
+    let chart: Value = serde_saphyr::from_str(&file("deploy/helm/palisade/Chart.yaml")).unwrap();
+    assert_eq!(chart["version"].as_str(), Some(&*version()));
+    assert_eq!(chart["appVersion"].as_str(), Some(&*version()));
+    assert_eq!(argument("ARG VERSION="), version());
+    let manifests = objects("deploy/manifests/palisade.yaml");
+    let container = &only(&manifests, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], format!("palisade:{}", version()));
+}
+
+#[test]
+fn the_image_is_built_with_the_pinned_toolchain() {
+    let pinned = file("rust-toolchain.toml");
+    let channel = pinned.lines().find(|l| l.starts_with("channel")).unwrap().split('"').nth(1).unwrap();
+    let from = instructions().into_iter().find(|i| i.starts_with("FROM")).unwrap();
+    assert!(from.contains(&format!("/rust:{channel}-")), "{from}, but the toolchain is {channel}");
+    assert!(argument("ENV RUSTUP_TOOLCHAIN=").starts_with(channel));
+}
+
+#[test]
+fn the_image_holds_the_program_alone_and_runs_it_without_rights() {
+    assert_eq!(argument("FROM"), "scratch");
+    let last_stage: Vec<String> =
+        instructions().into_iter().rev().take_while(|i| !i.starts_with("FROM")).collect();
+    assert!(last_stage.iter().all(|i| !i.starts_with("RUN")), "{last_stage:?}");
+    let user = argument("USER");
+    assert!(user.split(':').all(|id| id.parse::<u32>().unwrap() > 0), "{user}");
+    let entry: Vec<String> = serde_json::from_str(&argument("ENTRYPOINT")).unwrap();
+    let manifests = objects("deploy/manifests/palisade.yaml");
+    let container = &only(&manifests, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(words(&container["command"]), entry, "the DaemonSet runs what the image has");
+    let script = file("deploy/image/build.sh");
+    assert!(script.contains(&format!("\"$out{}\"", entry[0])), "the script puts it elsewhere");
+}
+
+/// Every file that the labels point at is made by the build.
+#[test]
+fn labels_point_into_the_image() {
+    let labels = argument("LABEL");
+    for key in ["title", "description", "licenses", "version", "revision"] {
+        assert!(labels.contains(&format!("org.opencontainers.image.{key}=")), "{key}");
+    }
+    let script = file("deploy/image/build.sh");
+    for path in labels.split('"').filter(|part| part.starts_with('/')) {
+        let made = path.strip_prefix("/usr/share/palisade/").unwrap();
+        assert!(script.contains(&format!("\"$share/{made}\"")), "nobody makes {path}");
+    }
+}
+
+/// What the build copies is let through, and what is private is not.
+#[test]
+fn the_build_sees_only_sources() {
+    let text = file(".dockerignore");
+    let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).collect();
+    assert_eq!(lines[0], "*", "everything is left out but what is named");
+    let named: Vec<&str> = lines.iter().filter_map(|l| l.strip_prefix('!')).collect();
+    assert_eq!(named, ["Cargo.lock", "Cargo.toml", "LICENSE", "crates", "deploy/image"]);
+    assert!(lines.contains(&"**/target"));
+}

@@ -1,0 +1,203 @@
+//! The agent's pods.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::{file, kind, name, objects, only, rendered, words};
+
+/// What the chart makes, whatever the values say. A new kind is a decision.
+const KINDS: [&str; 11] = [
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "ConfigMap",
+    "DaemonSet",
+    "Namespace",
+    "PodMonitor",
+    "PrometheusRule",
+    "ResourceQuota",
+    "Role",
+    "RoleBinding",
+    "ServiceAccount",
+];
+
+fn pods() -> Vec<(String, Value)> {
+    let pod = |(path, objects): (String, Vec<Value>)| {
+        let set = only(&objects, "DaemonSet");
+        (path, set["spec"]["template"]["spec"].clone())
+    };
+    rendered().into_iter().map(pod).collect()
+}
+
+fn containers(pod: &Value) -> Vec<&Value> {
+    ["initContainers", "containers"].iter().flat_map(|list| pod[*list].as_array()).flatten().collect()
+}
+
+fn is_palisade(container: &Value) -> bool {
+    container["command"] == json!(["/usr/local/bin/palisade"])
+}
+
+#[test]
+fn only_known_kinds_in_one_namespace() {
+    for (path, objects) in rendered() {
+        for object in &objects {
+            assert!(KINDS.contains(&kind(object)), "{path}: {}", kind(object));
+            let cluster_wide = ["Namespace", "ClusterRole", "ClusterRoleBinding"].contains(&kind(object));
+            let namespace = object["metadata"]["namespace"].as_str();
+            assert_eq!(namespace, (!cluster_wide).then_some("palisade-system"), "{path}: {}", name(object));
+        }
+        let keys: BTreeSet<_> = objects.iter().map(|o| (kind(o), name(o))).collect();
+        assert_eq!(keys.len(), objects.len(), "{path} has an object twice");
+    }
+}
+
+#[test]
+fn no_container_has_more_rights_than_it_uses() {
+    for (path, pod) in pods() {
+        let all = containers(&pod);
+        assert!(all.iter().any(|c| is_palisade(c)), "{path} runs no agent");
+        for container in all {
+            let at = format!("{path}, {}", container["name"]);
+            let security = &container["securityContext"];
+            let capabilities = &security["capabilities"];
+            assert_eq!(capabilities["drop"], json!(["ALL"]), "{at}");
+            assert_eq!(security["allowPrivilegeEscalation"], json!(false), "{at}");
+            assert_eq!(security["readOnlyRootFilesystem"], json!(true), "{at}");
+            for absent in ["privileged", "procMount", "appArmorProfile", "seccompProfile"] {
+                assert_eq!(security[absent], Value::Null, "{at}: {absent}");
+            }
+            if is_palisade(container) {
+                assert_eq!(capabilities["add"], json!(["NET_ADMIN"]), "{at}");
+                // Capabilities that are added reach uid 0 alone.
+                assert_eq!((&security["runAsUser"], &security["runAsGroup"]), (&json!(0), &json!(0)), "{at}");
+            } else {
+                assert_eq!(capabilities["add"], Value::Null, "{at}");
+                assert_eq!(security["runAsNonRoot"], json!(true), "{at}");
+                assert_eq!(container["volumeMounts"], Value::Null, "{at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_host_is_shared_as_little_as_possible() {
+    for (path, pod) in pods() {
+        assert_eq!(pod["hostNetwork"], json!(true), "{path}: the rules belong to the node's network");
+        for absent in ["hostPID", "hostIPC", "shareProcessNamespace", "serviceAccount", "runtimeClassName"] {
+            assert_eq!(pod[absent], Value::Null, "{path}: {absent}");
+        }
+        assert_eq!(pod["securityContext"], json!({"seccompProfile": {"type": "RuntimeDefault"}}), "{path}");
+        let expected = json!([
+            {"name": "config", "configMap": {"name": "palisade-agent"}},
+            {"name": "run", "hostPath": {"path": "/run/palisade", "type": "DirectoryOrCreate"}},
+        ]);
+        assert_eq!(pod["volumes"], expected, "{path}");
+        let agent = containers(&pod).into_iter().find(|c| is_palisade(c)).unwrap();
+        let expected = json!([
+            {"name": "config", "mountPath": "/etc/palisade", "readOnly": true},
+            {"name": "run", "mountPath": "/run/palisade"},
+        ]);
+        assert_eq!(agent["volumeMounts"], expected, "{path}");
+    }
+}
+
+#[test]
+fn every_node_is_protected_and_stays_so_during_an_upgrade() {
+    for (path, objects) in rendered() {
+        let spec = &only(&objects, "DaemonSet")["spec"];
+        let strategy = &spec["updateStrategy"];
+        assert_eq!(strategy["type"], "RollingUpdate", "{path}");
+        // Two agents on one node would want the same port and the same lock.
+        assert_eq!(strategy["rollingUpdate"]["maxSurge"], Value::Null, "{path}");
+        let pod = &spec["template"]["spec"];
+        assert_eq!(pod["priorityClassName"], "system-node-critical", "{path}");
+        let wanted = spec["selector"]["matchLabels"].as_object().unwrap();
+        assert!(wanted.iter().all(|(k, v)| spec["template"]["metadata"]["labels"][k] == *v), "{path}");
+        for container in containers(pod) {
+            assert!(container["resources"]["requests"]["memory"].is_string(), "{path}");
+            assert!(container["resources"]["limits"]["memory"].is_string(), "{path}");
+        }
+    }
+    let manifests = objects("deploy/manifests/palisade.yaml");
+    let spec = &only(&manifests, "DaemonSet")["spec"];
+    assert_eq!(spec["updateStrategy"]["rollingUpdate"], json!({"maxUnavailable": 1}));
+    assert_eq!(spec["template"]["spec"]["tolerations"], json!([{"operator": "Exists"}]));
+    assert_eq!(spec["template"]["spec"]["nodeSelector"], json!({"kubernetes.io/os": "linux"}));
+}
+
+#[test]
+fn the_agent_knows_its_node_and_is_asked_how_it_fares() {
+    for (path, pod) in pods().into_iter().filter(|(path, _)| !path.ends_with("remove.yaml")) {
+        let agent = containers(&pod)[0];
+        assert_eq!(words(&agent["args"]), ["agent"], "{path}");
+        let node = json!({"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}});
+        assert!(agent["env"].as_array().unwrap().contains(&node), "{path}");
+        let port = &agent["ports"][0];
+        assert_eq!(port["name"], "metrics");
+        for (probe, page) in
+            [("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")]
+        {
+            let get = &agent[probe]["httpGet"];
+            assert_eq!((&get["path"], &get["port"]), (&json!(page), &json!("metrics")), "{path}: {probe}");
+        }
+        assert_eq!(pod["automountServiceAccountToken"], json!(true), "{path}");
+    }
+}
+
+#[test]
+fn removing_takes_no_token_and_no_agent() {
+    let objects = objects("deploy/manifests/remove.yaml");
+    let pod = &only(&objects, "DaemonSet")["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], json!(false));
+    assert_eq!(words(&pod["initContainers"][0]["args"]), ["agent", "--remove"]);
+    let running = pod["containers"].as_array().unwrap();
+    assert!(running.iter().all(|c| !is_palisade(c)), "an agent would put the rules back");
+}
+
+/// The agents' settings are a file: what stands there is what the values say.
+#[test]
+fn settings_follow_from_the_values() {
+    let settings = |path: &str| -> Value {
+        let objects = objects(path);
+        let map = objects.iter().find(|o| kind(o) == "ConfigMap" && name(o) == "palisade-agent").unwrap();
+        serde_saphyr::from_str(map["data"]["agent.yaml"].as_str().unwrap()).unwrap()
+    };
+    let defaults = json!({
+        "source": "api", "listen": "0.0.0.0:9643", "socket": "/run/palisade/agent.sock", "log-format": "json",
+        "log-level": "info", "egress-to-own-node": "enforce", "log-drops": true, "report-status": true,
+    });
+    assert_eq!(settings("deploy/manifests/palisade.yaml"), defaults);
+    let monitored = settings("deploy/tests/monitored/expected.yaml");
+    assert_eq!((&monitored["listen"], &monitored["log-drops"]), (&json!("[::]:19643"), &json!(false)));
+    let confined = settings("deploy/tests/confined/expected.yaml");
+    assert_eq!((&confined["listen"], &confined["report-status"]), (&json!("127.0.0.1:9643"), &json!(false)));
+}
+
+/// Every value has its line in values.yaml with a comment above it, and its description in the schema.
+#[test]
+fn every_value_is_documented() {
+    fn described(schema: &Value, path: &str) {
+        for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{key}");
+            // What is inside of these is the API's, and described there.
+            let theirs =
+                [".resources.", ".affinity.", ".seLinuxOptions."].iter().any(|api| path.starts_with(api));
+            assert!(theirs || property["description"].is_string(), "no description of {path}");
+            described(property, &path);
+        }
+        let closed = schema["properties"].is_null() || schema["additionalProperties"] == json!(false);
+        assert!(closed, "{path} takes any key");
+    }
+    let schema: Value = serde_json::from_str(&file("deploy/helm/palisade/values.schema.json")).unwrap();
+    described(&schema, "");
+
+    // A line of values.yaml that follows a comment, or a part of a value that the API explains.
+    let values = file("deploy/helm/palisade/values.yaml");
+    let lines: Vec<&str> = values.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let is_key = |line: &str| !line.starts_with(['#', '-']) && line.contains(':');
+    let bare = lines.windows(2).filter(|pair| is_key(pair[1]) && !pair[0].starts_with('#'));
+    let bare: BTreeSet<&str> = bare.map(|pair| pair[1].split(':').next().unwrap()).collect();
+    let expected =
+        ["cpu", "grafana_dashboard", "kubernetes.io/os", "limits", "memory", "podAnnotations", "requests"];
+    assert_eq!(bare, expected.into());
+}

@@ -1,0 +1,34 @@
+//! Questions to a live cluster, through the program and a kubeconfig, against an API server on loopback.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and the helpers are part of the tests"
+)]
+
+mod diff;
+mod overlay;
+mod plugin;
+mod server;
+mod snapshot;
+#[path = "../support/mod.rs"]
+mod support;
+mod tls;
+mod trouble;
+mod verbs;
+
+use std::{path::Path, process::Command};
+
+use support::{palisade, run};
+
+/// The program with a kubeconfig.
+pub(crate) fn asking(kubeconfig: &Path, words: &str) -> Command {
+    let mut command = palisade(words);
+    command.env("KUBECONFIG", kubeconfig);
+    command
+}
+
+/// Exit code, standard output and standard error.
+pub(crate) fn ask(kubeconfig: &Path, words: &str) -> (i32, String, String) {
+    let (code, out, err) = run(&mut asking(kubeconfig, words));
+    assert!(!err.contains("panicked"), "{words}: {err}");
+    (code, out, err)
+}

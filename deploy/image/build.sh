@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Builds the content of the image into a folder: the program, static; its parts as an SBOM; their licences.
+#
+# usage: deploy/image/build.sh FOLDER
+# Needs a Rust toolchain with a static C library (glibc's libc.a or a musl target's), a C compiler, and cargo-cyclonedx.
+set -euo pipefail
+shopt -s nullglob nocaseglob
+if (($# != 1)); then
+    echo "usage: deploy/image/build.sh FOLDER" >&2
+    exit 2
+fi
+mkdir -p "$1"
+readonly out=$(cd "$1" && pwd)
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+target=$(rustc -vV | sed -n 's/^host: //p')
+readonly target share=$out/usr/share/palisade
+mkdir -p "$share"
+
+# For the target alone: macros that run in the compiler can't be static.
+RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_STRIP=debuginfo \
+    cargo build --release --locked --package palisade --target "$target"
+install -D -m 755 "${CARGO_TARGET_DIR:-target}/$target/release/palisade" "$out/usr/local/bin/palisade"
+if readelf --program-headers "$out/usr/local/bin/palisade" | grep -q INTERP; then
+    echo "the program is not static: it would not start in an empty image" >&2
+    exit 1
+fi
+
+# One file for the program: its crates, their versions, sources, hashes and licences.
+cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --target "$target" \
+    --manifest-path crates/palisade/Cargo.toml
+mv crates/palisade/palisade_bin.cdx.json "$share/sbom.cdx.json"
+
+# The licence texts of all that is in the program: most demand that they come with it. Beside the crates that is Rust's own
+# library, and the C library where it is glibc (LGPL: this repository is what it takes to link the program anew).
+install -m 644 LICENSE "$share/LICENSE"
+{
+    cargo tree --locked --package palisade --edges normal --target "$target" --prefix none --no-dedupe --format '{p}' \
+        | sed -n 's/^\([^ ]*\) v\([^ ]*\)$/\1-\2/p' | sort -u | while read -r crate; do
+        printf '\n==== %s\n' "$crate"
+        for file in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"$crate"/{licen[cs]e,copying,notice,copyright}*; do
+            [[ ! -f $file ]] || { printf -- '---- %s\n\n' "${file##*/}"; cat "$file"; }
+        done
+    done
+    if [[ $target == *-gnu ]]; then
+        printf '\n==== glibc\n'
+        cat /usr/share/doc/libc6-dev/copyright
+    fi
+} >"$share/NOTICES.txt"
+readonly library=$(rustc --print sysroot)/share/doc/rust/COPYRIGHT-library.html
+[[ ! -f $library ]] || install -m 644 "$library" "$share/NOTICES-rust.html"
