@@ -255,11 +255,8 @@ fn forbidden(world: &mut World) -> Result<()> {
 
 fn two_agents(world: &mut World) -> Result<()> {
     guarded(world)?;
-    let second = Options {
-        more: vec!["--lock-timeout=1".to_owned()],
-        name: "-second".to_owned(),
-        ..options(world)?
-    };
+    let second =
+        Options { more: vec!["--lock-timeout=1".to_owned()], name: "-second".to_owned(), ..options(world)? };
     let mut second = world.new_agent("w1", &second)?;
     let status = second.process().wait(Duration::from_secs(20))?;
     let (log, first) = (second.log(), world.agent("w1")?.process().id());

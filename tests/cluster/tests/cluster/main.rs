@@ -1,8 +1,10 @@
 //! Palisade in a cluster with a real API server. One control plane and one lab serve all tests, one after the other; each
 //! begins with an empty cluster and no agent. Where something is missing that they need, they fail.
 
+mod deploy;
 mod failures;
 mod lab;
+mod live;
 mod manifests;
 mod policies;
 
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
         let mut arguments = Arguments::from_args();
         arguments.test_threads = Some(1);
         let shared = Arc::new(Mutex::new(Shared { sandbox, world: None }));
-        let tests = [lab::TESTS, policies::TESTS, failures::TESTS].concat();
+        let tests = [lab::TESTS, policies::TESTS, failures::TESTS, live::TESTS, deploy::TESTS].concat();
         let trials = tests.into_iter().map(|(name, test)| {
             let shared = shared.clone();
             Trial::test(name, move || run(&shared, test))
