@@ -61,7 +61,7 @@ impl User {
 
 /// The published role, as JSON.
 fn role(world: &mut World) -> Result<Value> {
-    let file = programs::root().join("deploy/explainer-clusterrole.yaml");
+    let file = programs::root().join("deploy/manifests/explainer.yaml");
     let text = world.kubectl(&format!("create --dry-run=client -o json -f {}", file.display()))?;
     Ok(serde_json::from_str(&text)?)
 }
