@@ -105,7 +105,8 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
         pid = std::process::id(),
         "the agent starts"
     );
-    let lock = take_lock(config)?;
+    // Held here too, so that it is given away last: whoever comes next finds the socket's name free.
+    let lock = Arc::new(take_lock(config)?);
     let plane = open_plane(config)?;
     let parts = Parts {
         node: node.clone(),
@@ -114,7 +115,7 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
         health: Arc::default(),
     };
     let (ended, end) = oneshot::channel();
-    let mut worker = Worker::new(config, &parts, plane, explain, lock);
+    let mut worker = Worker::new(config, &parts, plane, explain, Arc::clone(&lock));
     let work = move || {
         worker.run();
         // Whoever waits for the end hears of a panic too: then the sender is dropped.
@@ -128,6 +129,7 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
     });
     // Threads that block on files or netlink end with the process.
     runtime.shutdown_background();
+    drop(lock);
     outcome
 }
 
