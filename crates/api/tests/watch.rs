@@ -8,7 +8,10 @@ use serde_json::json;
 
 mod support;
 
-use support::{Fault, Follower, PODS, POLICIES, Server, Streaming, network_policy, pod};
+use support::{
+    follower::Follower,
+    server::{Fault, PODS, POLICIES, Server, Streaming, network_policy, pod},
+};
 
 const NAMESPACES: &str = "/api/v1/namespaces";
 const NODES: &str = "/api/v1/nodes";

@@ -170,6 +170,11 @@ impl Server {
         self.lock().objects.get(collection)?.get(&format!("{namespace}/{name}")).cloned()
     }
 
+    /// All objects of a collection.
+    pub(crate) fn objects(&self, collection: &str) -> Vec<Value> {
+        self.lock().items(collection)
+    }
+
     /// Everything that it keeps, as one `List`.
     pub(crate) fn everything(&self) -> String {
         let state = self.lock();
@@ -322,7 +327,17 @@ pub(super) fn bookmark(version: u64, ends_list: bool) -> Value {
 }
 
 pub(super) fn status(code: u16, message: &str) -> String {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code})
+    let reason = match code {
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "Conflict",
+        410 => "Expired",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        _ => "",
+    };
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason, "code": code})
         .to_string()
 }
 
