@@ -216,6 +216,19 @@ async fn rubbish_costs_a_watch_but_never_an_event() {
 }
 
 #[tokio::test]
+async fn an_event_that_came_garbled_is_asked_for_again() {
+    let server = server().await;
+    let mut follower = Follower::of(&server);
+    follower.snapshot().await;
+    for n in 0..3 {
+        server.put_garbled(PODS, pod("shop", &format!("late-{n}"), "client", &format!("10.0.2.{n}")));
+        follower.caught_up(&server).await;
+    }
+    let lists = follower.history.iter().filter(|(k, s)| *k == Kind::Pod && *s == WatchState::Listing).count();
+    assert_eq!(lists, 1, "resumed, not listed anew");
+}
+
+#[tokio::test]
 async fn a_malformed_object_is_reported_and_stops_nothing() {
     let server = server().await;
     let mut bad = network_policy("shop", "bad", "web", "client");

@@ -259,7 +259,7 @@ impl Watching {
 
     /// Adds what happened since; whether the watch is over, and how.
     fn news(&mut self, text: &mut String) -> Option<bool> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.era != self.era {
             return Some(state.ends_in_the_middle);
         }
@@ -270,8 +270,8 @@ impl Watching {
         let mut all: Vec<(u64, String)> =
             logged.chain(injected.map(|(v, _, line)| (*v, line.clone()))).collect();
         all.sort_by_key(|(version, _)| *version);
-        for (_, line) in all {
-            *text += &line;
+        for (version, line) in all {
+            *text += if state.garbled.remove(&version) { "{\"type\":\"AD\u{fffd}" } else { &line };
             text.push('\n');
         }
         self.position = self.position.max(state.version);

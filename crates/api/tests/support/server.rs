@@ -67,6 +67,8 @@ pub(super) struct State {
     /// Lines to send into each running watch of a collection.
     pub(super) injected: Vec<(u64, String, String)>,
     pub(super) ready: Option<bool>,
+    /// Events that are sent garbled once.
+    pub(super) garbled: BTreeSet<u64>,
 }
 
 /// The server. Dropping it closes the door and all connections.
@@ -253,6 +255,14 @@ impl Server {
         self.change(|s| {
             s.version += 1;
             s.injected.push((s.version, collection.to_owned(), line.to_owned()));
+        });
+    }
+
+    /// Creates or replaces an object, and garbles the line that says so to the first who hears it.
+    pub(crate) fn put_garbled(&self, collection: &str, object: Value) {
+        self.change(|s| {
+            s.garbled.insert(s.version + 1);
+            s.put(collection, object);
         });
     }
 
