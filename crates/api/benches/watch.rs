@@ -44,7 +44,7 @@ fn compare<T: serde::de::DeserializeOwned>(what: &str) {
     let kept: Vec<T> = texts.iter().map(|t| serde_json::from_str(t).expect("a pod")).collect();
     let spent = start.elapsed();
     let each = (resident() - before) / kept.len();
-    println!("{what}: {:.0} pods/s from memory, {each} bytes each", kept.len() as f64 / spent.as_secs_f64());
+    eprintln!("{what}: {:.0} pods/s from memory, {each} bytes each", kept.len() as f64 / spent.as_secs_f64());
 }
 
 async fn follow(address: SocketAddr, events: broadcast::Sender<String>) {
@@ -58,7 +58,7 @@ async fn follow(address: SocketAddr, events: broadcast::Sender<String>) {
         }
     };
     let (spent, after) = (start.elapsed(), resident());
-    println!(
+    eprintln!(
         "watch: {} pods, first request to snapshot in {spent:.2?} ({:.0} pods/s, {:.2?} of CPU with the server's thread), {} \
          bytes each",
         cluster.pods.len(),
@@ -79,7 +79,7 @@ async fn follow(address: SocketAddr, events: broadcast::Sender<String>) {
         times.push(sent.elapsed());
     }
     times.sort_unstable();
-    println!(
+    eprintln!(
         "one event, from the server's write to the channel: median {:.0?}, 99th percentile {:.0?}",
         times[times.len() / 2],
         times[times.len() * 99 / 100]
