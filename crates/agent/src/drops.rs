@@ -216,4 +216,71 @@ pub(crate) mod tests {
             port: 80,
         }
     }
+
+    fn reconciler() -> Reconciler {
+        let pod = |name: &str, address: [u8; 4]| {
+            palisade_policy::Change::SetPod(palisade_policy::Pod {
+                key: palisade_policy::ObjectKey::new("shop", name),
+                labels: palisade_policy::Labels::default(),
+                addresses: vec![address.into()],
+                node: Some("n1".into()),
+                host_network: false,
+                phase: palisade_policy::Phase::Running,
+                ports: [].into(),
+                created: 0,
+                workload: None,
+            })
+        };
+        let policy = palisade_policy::Policy {
+            key: PolicyKey::network_policy("shop", "closed"),
+            tier: palisade_policy::Tier::Developer,
+            priority: 0,
+            subject: palisade_policy::rules::PodMatch {
+                namespaces: palisade_policy::NamespaceMatch::Named("shop".into()),
+                pods: palisade_policy::Selector::everything(),
+            },
+            ingress: Some(Vec::new()),
+            egress: None,
+            source: None,
+        };
+        let mut reconciler = Reconciler::new("n1".into());
+        let changes = vec![
+            pod("db", [10, 0, 0, 1]),
+            pod("web", [10, 0, 0, 2]),
+            palisade_policy::Change::SetPolicy(policy.into()),
+        ];
+        reconciler.handle(crate::Input::Changes(changes), Duration::ZERO);
+        reconciler
+    }
+
+    fn count(metrics: &Metrics, labels: &DropLabels) -> u64 {
+        metrics.drops.get(labels).map_or(0, |c| c.get())
+    }
+
+    #[test]
+    fn a_drop_counts_for_the_policy_that_isolates_and_an_allowed_one_for_nobody() {
+        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), Drops::new());
+        let egress = Dropped { direction: Direction::Egress, ..dropped() };
+        drops.take(vec![dropped(), dropped(), egress], 4, &reconciler, &metrics);
+        let closed = DropLabels::of(Direction::Ingress, &PolicyKey::network_policy("shop", "closed"));
+        assert_eq!(count(&metrics, &closed), 2);
+        assert_eq!(
+            count(&metrics, &DropLabels::unknown(Direction::Egress)),
+            1,
+            "no policy denies it any more"
+        );
+        assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 4, "told by number alone");
+        assert_eq!((drops.told(Direction::Ingress), drops.told(Direction::Egress)), (6, 1));
+    }
+
+    #[test]
+    fn a_port_scan_costs_a_bounded_number_of_questions_lines_and_flows() {
+        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), Drops::new());
+        let scan: Vec<Dropped> = (0..20_000).map(|port| Dropped { port, ..dropped() }).collect();
+        drops.take(scan, 0, &reconciler, &metrics);
+        assert!(drops.lines <= LINES && drops.looked_into <= LOOKED_INTO && drops.known.len() <= MANY_FLOWS);
+        let closed = DropLabels::of(Direction::Ingress, &PolicyKey::network_policy("shop", "closed"));
+        let all = count(&metrics, &closed) + count(&metrics, &DropLabels::unknown(Direction::Ingress));
+        assert_eq!(all, 20_000, "every packet counts");
+    }
 }

@@ -131,7 +131,7 @@ impl Metrics {
             ),
             transaction_duration: metric!(
                 "palisade_transaction_duration_seconds",
-                "How long the kernel took for a change, review of open connections included",
+                "How long the kernel took for a change",
                 histogram()
             ),
             apply_latency: metric!(

@@ -90,11 +90,17 @@ impl Reconciler {
     /// `O(log addresses + nodes)`.
     #[must_use]
     pub fn endpoint(&self, address: IpAddr) -> Endpoint {
-        if let Some(pod) = self.compiler.pod_at(address) {
+        if let Some(pod) = self.owner(address) {
             return Endpoint::Pod { key: pod.key.clone(), address };
         }
         let node = self.cluster().node_at(address);
         node.map_or(Endpoint::External(address), |n| Endpoint::Node { name: n.name.clone(), address })
+    }
+
+    /// The live pod that owns an address (SEMANTICS G-10). `O(log addresses)`.
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Option<&Pod> {
+        self.compiler.pod_at(address)
     }
 
     /// Whether the first whole snapshot is still to come.

@@ -52,7 +52,10 @@ impl Agent {
         folder: &Path,
         options: &Options,
     ) -> Result<Self> {
-        let socket = folder.join(format!("{node}.sock"));
+        // A node has a /run of its own.
+        let run = folder.join(format!("run-{node}"));
+        std::fs::create_dir_all(&run)?;
+        let socket = run.join("agent.sock");
         let mut command = Command::new(palisade);
         command
             .arg("agent")

@@ -214,13 +214,14 @@ impl Pods {
         value["apiVersion"] = json!("v1");
         value["kind"] = json!("Pod");
         let input = Input::Text { name: key.to_string(), text: value.to_string() };
-        let read = truth::parse(&[input])?.pods.remove(&key);
-        let mut pod_read = Arc::unwrap_or_clone(read.with_context(|| format!("cannot read pod {key}"))?);
+        let read =
+            truth::parse(&[input])?.pods.remove(&key).with_context(|| format!("cannot read pod {key}"))?;
+        let mut read = Arc::unwrap_or_clone(read);
         if let Some(wanted) = pod.annotations().get(ADDRESSES) {
-            pod_read.addresses =
+            read.addresses =
                 wanted.split(',').map(|a| a.trim().parse()).collect::<Result<_, _>>().context(ADDRESSES)?;
         }
-        Ok(pod_read)
+        Ok(read)
     }
 
     /// Tells the API server what became of a pod.

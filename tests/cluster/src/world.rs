@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
+    process::{Command, Output},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -27,7 +28,7 @@ use crate::{
     eventually,
     kubelet::{Kubelet, SharedLab, lock},
     process::last_lines,
-    programs::Programs,
+    programs::{Programs, root},
     truth,
 };
 
@@ -167,6 +168,16 @@ impl World {
         Ok(())
     }
 
+    /// Installs what an operator installs: namespace, service account, rights and settings of the agents. The DaemonSet is
+    /// there too, and makes no pods without its controller: the tests start the agents themselves.
+    ///
+    /// # Errors
+    /// When the API server doesn't accept it.
+    pub fn install(&self) -> Result<()> {
+        let manifest = root().join("deploy/manifests/palisade.yaml").display().to_string();
+        self.control.kubectl(&["apply", "-f", &manifest], "").map(|_| ())
+    }
+
     /// The kubeconfig of the agents' service account, with a token in a file.
     ///
     /// # Errors
@@ -176,11 +187,12 @@ impl World {
         self.control.kubeconfig("agent", &Identity::TokenFile(token), None)
     }
 
-    /// Starts the agents of both nodes, and waits until they are ready.
+    /// Installs what the agents need, starts those of both nodes, and waits until they are ready.
     ///
     /// # Errors
     /// When one doesn't become ready.
     pub fn start_agents(&mut self) -> Result<()> {
+        self.install()?;
         let kubeconfig = self.agent_kubeconfig()?;
         for node in NODES {
             let options = agent::Options { kubeconfig: kubeconfig.clone(), ..agent::Options::default() };
@@ -222,6 +234,30 @@ impl World {
     /// Kills the agent of a node.
     pub fn kill_agent(&mut self, node: &str) {
         self.agents.remove(node);
+    }
+
+    /// Runs `palisade` with these words at a place, as an operator does who may do everything.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn palisade(&self, place: &Place, words: &[&str]) -> Result<Output> {
+        let mut command = Command::new(self.programs.palisade());
+        command.args(words).env("KUBECONFIG", self.control.admin()).env("HOME", self.folder());
+        Ok(self.namespace(place)?.run(|| command.output())??)
+    }
+
+    /// Fails unless every agent finds its kernel as its plan says.
+    ///
+    /// # Errors
+    /// With what `palisade node verify` prints.
+    pub fn verify(&self) -> Result<()> {
+        for (node, agent) in &self.agents {
+            let socket = agent.socket().display().to_string();
+            let output =
+                self.palisade(&Place::Node(node.clone()), &["node", "--socket", &socket, "verify"])?;
+            ensure!(output.status.success(), "node verify on {node}: {}", in_words(&output));
+        }
+        Ok(())
     }
 
     /// What the objects in the API server say, of the lab's nodes.
@@ -301,8 +337,16 @@ impl World {
     /// When something doesn't go.
     pub fn reset(&mut self) -> Result<()> {
         self.agents.clear();
+        for file in std::fs::read_dir(self.folder())? {
+            let path = file?.path();
+            let is_of_agents = |n: &std::ffi::OsStr| n.to_string_lossy().starts_with("agent-");
+            if path.extension().is_some_and(|e| e == "log") && path.file_name().is_some_and(is_of_agents) {
+                std::fs::remove_file(path)?;
+            }
+        }
         self.control.ask(async |client| clear(&client).await)?;
-        self.settle()?;
+        let cluster = self.settle()?;
+        self.lab().update(&cluster)?;
         for node in NODES {
             self.namespace(&Place::Node(node.into()))?.run(|| -> Result<()> {
                 palisade_nft::remove(&mut palisade_nft::Kernel::open()?)?;
@@ -311,6 +355,13 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// How a program ended and what it printed.
+#[must_use]
+pub fn in_words(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    format!("{}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr))
 }
 
 /// The key of `NAMESPACE/NAME`.
@@ -368,7 +419,7 @@ impl Seen {
 /// Namespaces that the API server makes for itself.
 const OWN_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// What tests make, in any namespace.
-const NAMESPACED: [&str; 10] = [
+const NAMESPACED: [&str; 11] = [
     "/api/v1/pods",
     "/api/v1/services",
     "/api/v1/serviceaccounts",
@@ -379,6 +430,7 @@ const NAMESPACED: [&str; 10] = [
     "/apis/events.k8s.io/v1/events",
     "/apis/networking.k8s.io/v1/networkpolicies",
     "/apis/rbac.authorization.k8s.io/v1/rolebindings",
+    "/apis/rbac.authorization.k8s.io/v1/roles",
 ];
 
 async fn clear(client: &Client) -> Result<()> {

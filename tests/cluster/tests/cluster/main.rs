@@ -1,8 +1,13 @@
 //! Palisade in a cluster with a real API server. One control plane and one lab serve all tests, one after the other; each
 //! begins with an empty cluster and no agent. Where something is missing that they need, they fail.
 
+mod deploy;
+mod explainer;
+mod failures;
 mod lab;
+mod live;
 mod manifests;
+mod policies;
 
 use std::{
     process::ExitCode,
@@ -28,7 +33,9 @@ fn main() -> ExitCode {
         let mut arguments = Arguments::from_args();
         arguments.test_threads = Some(1);
         let shared = Arc::new(Mutex::new(Shared { sandbox, world: None }));
-        let tests = [lab::TESTS].concat();
+        let tests =
+            [lab::TESTS, policies::TESTS, failures::TESTS, live::TESTS, explainer::TESTS, deploy::TESTS]
+                .concat();
         let trials = tests.into_iter().map(|(name, test)| {
             let shared = shared.clone();
             Trial::test(name, move || run(&shared, test))

@@ -1,7 +1,5 @@
 //! What the tests apply.
 
-use palisade_cluster_tests::world::ACCOUNT;
-
 /// A namespace with labels, as `key: value` separated by commas.
 pub(crate) fn namespace(name: &str, labels: &str) -> String {
     format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n")
@@ -43,39 +41,26 @@ pub(crate) fn policy(key: &str, spec: &str) -> String {
     )
 }
 
-/// The namespace, service account and rights of the agents; `rules` are those of the ClusterRole.
-pub(crate) fn account(rules: &str) -> String {
-    let (namespace, account) = ACCOUNT;
-    format!(
-        "---
-apiVersion: v1
-kind: Namespace
-metadata: {{name: {namespace}}}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: {account}, namespace: {namespace}}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {{name: {account}}}
-rules:
-{rules}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {{name: {account}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {account}}}
-subjects: [{{kind: ServiceAccount, name: {account}, namespace: {namespace}}}]
-"
-    )
+/// Two namespaces; three pods of the first and a guest of the second, on both nodes.
+pub(crate) fn shop() -> String {
+    [
+        namespace("shop", "team: shop"),
+        namespace("other", "team: other"),
+        pod("shop/front", "w1", "app: front"),
+        pod("shop/back", "w2", "app: back"),
+        pod("shop/near", "w1", "app: near"),
+        pod("other/guest", "w2", "app: guest"),
+    ]
+    .concat()
 }
 
-/// What an agent reads.
-pub(crate) const READING: &str = "\
-- {apiGroups: [''], resources: [pods, namespaces, nodes], verbs: [get, list, watch]}
-- {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [get, list, watch]}
-- apiGroups: [policy.networking.k8s.io]
-  resources: [clusternetworkpolicies, adminnetworkpolicies, baselineadminnetworkpolicies]
-  verbs: [get, list, watch]
-";
+/// Lets only pods with this label in to shop/back, on port 80.
+pub(crate) fn back_from(app: &str) -> String {
+    policy(
+        "shop/back",
+        &format!(
+            "{{podSelector: {{matchLabels: {{app: back}}}}, ingress: [{{from: [{{podSelector: {{matchLabels: {{app: {app}}}}}}}], \
+             ports: [{{port: 80}}]}}]}}"
+        ),
+    )
+}

@@ -1,0 +1,258 @@
+//! What people do with policies, pods and namespaces, and what packets come to at every step.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use palisade_cluster_tests::{
+    World, eventually,
+    world::{CRDS, key},
+};
+use palisade_lab::Place;
+
+use crate::manifests::{back_from, namespace, pod, pod_at, policy, shop};
+
+pub(crate) const TESTS: &[crate::Test] = &[
+    ("policies::created_edited_and_deleted", created_edited_deleted),
+    ("policies::both_directions_and_every_peer", every_peer),
+    ("policies::a_namespace_is_relabelled", namespace_relabelled),
+    ("policies::a_pod_is_relabelled", pod_relabelled),
+    ("policies::an_address_goes_to_another_pod", address_reused),
+    ("policies::cluster_wide_kinds", cluster_wide),
+    ("policies::definitions_come_and_go_under_a_running_agent", definitions_come_and_go),
+    ("policies::an_established_connection_is_cut", cut),
+];
+
+fn created_edited_deleted(world: &mut World) -> Result<()> {
+    world.apply(&shop())?;
+    world.start_agents()?;
+    let seen = world.must_agree()?;
+    seen.expect(true, "other/guest", "shop/back", 80)?;
+
+    world.apply(&back_from("front"))?;
+    let seen = world.must_agree()?;
+    seen.expect(true, "shop/front", "shop/back", 80)?;
+    seen.expect(false, "shop/near", "shop/back", 80)?;
+    seen.expect(false, "other/guest", "shop/back", 80)?;
+
+    world.apply(&back_from("near"))?;
+    let seen = world.must_agree()?;
+    seen.expect(false, "shop/front", "shop/back", 80)?;
+    seen.expect(true, "shop/near", "shop/back", 80)?;
+
+    // An edit as people make it, of one field.
+    let patch = r#"[{"op": "replace", "path": "/spec/ingress/0/ports/0/port", "value": 81}]"#;
+    world.control().kubectl(&["patch", "netpol", "-n", "shop", "back", "--type=json", "-p", patch], "")?;
+    let seen = world.must_agree()?;
+    seen.expect(false, "shop/near", "shop/back", 80)?;
+    seen.expect(true, "shop/near", "shop/back", 81)?;
+    world.verify()?;
+
+    world.kubectl("delete netpol -n shop back")?;
+    world.must_agree()?.expect(true, "other/guest", "shop/back", 80)?;
+    world.verify()
+}
+
+fn every_peer(world: &mut World) -> Result<()> {
+    world.apply(&shop())?;
+    let in_from = "{podSelector: {matchLabels: {app: near}}, policyTypes: [Ingress, Egress], ingress: [{from: [\
+                   {namespaceSelector: {matchLabels: {team: other}}, podSelector: {matchLabels: {app: guest}}}, \
+                   {ipBlock: {cidr: 203.0.113.0/24, except: [203.0.113.128/25]}}], \
+                   ports: [{port: web}, {port: 50, endPort: 60, protocol: UDP}]}], \
+                   egress: [{to: [{ipBlock: {cidr: '::/0'}}]}]}";
+    let out_to = "{podSelector: {}, policyTypes: [Egress], \
+                  egress: [{to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: back}}}]}]}";
+    world.apply(&(policy("shop/near", in_from) + &policy("other/out", out_to)))?;
+    world.start_agents()?;
+    let seen = world.must_agree()?;
+    seen.expect(false, "shop/front", "shop/near", 80)?;
+    ensure!(seen.0.counts.dropped > 50, "{:?}", seen.0.counts);
+    // A service in front of both, whose cluster address the API server chose.
+    world.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: near, namespace: shop}, \
+         spec: {selector: {app: near}, ports: [{port: 8080, targetPort: web}]}}",
+    )?;
+    world.must_agree()?;
+    world.verify()
+}
+
+fn namespace_relabelled(world: &mut World) -> Result<()> {
+    world.apply(&shop())?;
+    world.apply(&policy(
+        "shop/team",
+        "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: shop}}}]}]}",
+    ))?;
+    world.start_agents()?;
+    world.must_agree()?.expect(false, "other/guest", "shop/back", 80)?;
+    world.kubectl("label namespace other team=shop --overwrite")?;
+    world.must_agree()?.expect(true, "other/guest", "shop/back", 80)?;
+    world.kubectl("label namespace other team-")?;
+    world.must_agree()?.expect(false, "other/guest", "shop/back", 80)?;
+    // A namespace that comes later, with a pod in it.
+    world.apply(&(namespace("third", "team: shop") + &pod("third/late", "w1", "app: late")))?;
+    world.must_agree()?.expect(true, "third/late", "shop/back", 80)
+}
+
+fn pod_relabelled(world: &mut World) -> Result<()> {
+    world.apply(&(shop() + &back_from("front")))?;
+    world.start_agents()?;
+    world.must_agree()?.expect(false, "shop/near", "shop/back", 80)?;
+    // As a peer…
+    world.kubectl("label pod -n shop near app=front --overwrite")?;
+    world.must_agree()?.expect(true, "shop/near", "shop/back", 80)?;
+    world.kubectl("label pod -n shop near app=near --overwrite")?;
+    world.must_agree()?.expect(false, "shop/near", "shop/back", 80)?;
+    // …and as the one that is isolated.
+    world.kubectl("label pod -n shop back app-")?;
+    world.must_agree()?.expect(true, "shop/near", "shop/back", 80)?;
+    world.verify()
+}
+
+fn address_reused(world: &mut World) -> Result<()> {
+    let address = "203.0.113.77,fd00:77::1"; // of no range that anybody gave to pods
+    world.apply(&(shop() + &back_from("front") + &pod_at("shop/first", "w1", "app: front", address)))?;
+    world.start_agents()?;
+    world.must_agree()?.expect(true, "shop/first", "shop/back", 80)?;
+    world.kubectl("delete pod -n shop first --wait=true --timeout=20s")?;
+    world.apply(&pod_at("other/second", "w1", "app: front", address))?;
+    // Same labels and address, another namespace.
+    let seen = world.must_agree()?;
+    ensure!(world.address("other/second")? == "203.0.113.77".parse::<std::net::IpAddr>()?);
+    seen.expect(false, "other/second", "shop/back", 80)?;
+    // And on another node, with rules of its own.
+    world.kubectl("delete pod -n other second --wait=true --timeout=20s")?;
+    world.apply(&pod_at("shop/third", "w2", "app: back", address))?;
+    let seen = world.must_agree()?;
+    seen.expect(true, "shop/front", "shop/third", 80)?;
+    seen.expect(false, "shop/near", "shop/third", 80)?;
+    world.verify()
+}
+
+const ADMIN: &str = "---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicy
+metadata: {name: no-guests}
+spec:
+  priority: 10
+  subject: {namespaces: {matchLabels: {team: shop}}}
+  ingress:
+  - {name: guests, action: Deny, from: [{namespaces: {matchLabels: {team: other}}}]}
+";
+const BASELINE: &str = "---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: BaselineAdminNetworkPolicy
+metadata: {name: default}
+spec:
+  subject: {pods: {namespaceSelector: {matchLabels: {team: shop}}, podSelector: {matchLabels: {app: near}}}}
+  ingress:
+  - {name: nobody, action: Deny, from: [{namespaces: {}}]}
+";
+const CLUSTER: &str = "---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: only-front}
+spec:
+  tier: Admin
+  priority: 5
+  subject: {pods: {namespaceSelector: {matchLabels: {team: shop}}, podSelector: {matchLabels: {app: back}}}}
+  ingress:
+  - {name: front, action: Accept, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: front}}}}]}
+  - {name: others, action: Deny, from: [{namespaces: {}}]}
+";
+
+fn cluster_wide(world: &mut World) -> Result<()> {
+    world.install_crds(&CRDS)?;
+    world.apply(&shop())?;
+    world.start_agents()?;
+    world.apply(ADMIN)?;
+    let seen = world.must_agree()?;
+    seen.expect(false, "other/guest", "shop/back", 80)?;
+    seen.expect(true, "shop/near", "shop/back", 80)?;
+    world.apply(BASELINE)?;
+    world.must_agree()?.expect(false, "shop/front", "shop/near", 80)?;
+    // What a namespace's own policy says goes before the baseline, not before the admin tier.
+    world.apply(&policy("shop/open", "{podSelector: {}, ingress: [{}]}"))?;
+    let seen = world.must_agree()?;
+    seen.expect(true, "shop/front", "shop/near", 80)?;
+    seen.expect(false, "other/guest", "shop/near", 80)?;
+    world.apply(CLUSTER)?;
+    let seen = world.must_agree()?;
+    seen.expect(true, "shop/front", "shop/back", 80)?;
+    seen.expect(false, "shop/near", "shop/back", 80)?;
+    world.verify()?;
+    world.kubectl("delete clusternetworkpolicy only-front")?;
+    world.must_agree()?.expect(true, "shop/near", "shop/back", 80)?;
+    world.kubectl("delete adminnetworkpolicy no-guests")?;
+    world.must_agree()?.expect(true, "other/guest", "shop/near", 80)?;
+    world.verify()
+}
+
+fn definitions_come_and_go(world: &mut World) -> Result<()> {
+    world.apply(&shop())?;
+    world.start_agents()?;
+    world.must_agree()?.expect(true, "other/guest", "shop/back", 80)?;
+    for turn in 0..2 {
+        world.install_crds(&CRDS)?;
+        world.apply(ADMIN)?;
+        // How soon an agent notices a new kind is its own affair; that it does, needs no hand.
+        let (guest, back) = ("other/guest", "shop/back");
+        eventually("the new kind is enforced", Duration::from_secs(90), || {
+            Ok(if reaches(world, guest, back)? { Err(format!("turn {turn}: still open")) } else { Ok(()) })
+        })?;
+        world.must_agree()?;
+        world.verify()?;
+        world
+            .kubectl("delete crd adminnetworkpolicies.policy.networking.k8s.io --wait=true --timeout=30s")?;
+        eventually("what a removed kind said is gone", Duration::from_secs(90), || {
+            Ok(if reaches(world, guest, back)? { Ok(()) } else { Err(format!("turn {turn}: still closed")) })
+        })?;
+        world.must_agree()?;
+    }
+    world.verify()
+}
+
+/// Whether a TCP connection from pod to pod on port 80 is made within half a second.
+pub(crate) fn reaches(world: &World, from: &str, to: &str) -> Result<bool> {
+    let to = SocketAddr::new(world.address(to)?, 80);
+    let namespace = world.namespace(&Place::Pod(key(from)))?;
+    Ok(namespace.run(|| TcpStream::connect_timeout(&to, Duration::from_millis(500)).is_ok())?)
+}
+
+fn cut(world: &mut World) -> Result<()> {
+    world.apply(&shop())?;
+    world.start_agents()?;
+    world.must_agree()?;
+    let at = SocketAddr::new(world.address("shop/back")?, 7000);
+    let listener =
+        world.namespace(&Place::Pod(key("shop/back")))?.run(|| TcpListener::bind(at))?.context("listen")?;
+    let connect = || TcpStream::connect_timeout(&at, Duration::from_secs(2));
+    let from = |pod: &str| -> Result<(TcpStream, TcpStream)> {
+        let client = world.namespace(&Place::Pod(key(pod)))?.run(connect)??;
+        let (server, _) = listener.accept()?;
+        server.set_read_timeout(Some(Duration::from_millis(500)))?;
+        Ok((client, server))
+    };
+    let (mut front, mut guest) = (from("shop/front")?, from("other/guest")?);
+    ensure!(passes(&mut front) && passes(&mut guest), "nothing forbids them yet");
+    world.apply(&policy(
+        "shop/back",
+        "{podSelector: {matchLabels: {app: back}}, ingress: [{from: [{podSelector: {}}]}]}",
+    ))?;
+    world.must_agree()?;
+    ensure!(!passes(&mut guest), "a denied connection goes on");
+    ensure!(passes(&mut front), "an allowed connection was cut");
+    let revoked: f64 = ["w1", "w2"]
+        .iter()
+        .map(|n| Ok(world.agent(n)?.metrics()?.sum("palisade_connections_revoked_total", "")))
+        .sum::<Result<f64>>()?;
+    ensure!(revoked >= 1.0, "{revoked} connections were revoked, say the metrics");
+    Ok(())
+}
+
+/// Whether a byte passes from client to server.
+fn passes((client, server): &mut (TcpStream, TcpStream)) -> bool {
+    client.write_all(b"x").is_ok() && server.read_exact(&mut [0]).is_ok()
+}
