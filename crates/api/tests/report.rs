@@ -56,7 +56,7 @@ async fn until(what: &str, done: impl Fn() -> bool) {
 }
 
 fn condition(server: &Server, kind: &str) -> Value {
-    let object = server.get(CNP, "", "guard").expect("the policy");
+    let object = server.get(CNP, "", "guard").expect("the policy is there");
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     conditions.into_iter().find(|c| c["type"] == kind).unwrap_or(Value::Null)
 }
