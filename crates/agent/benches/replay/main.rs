@@ -101,7 +101,7 @@ fn follow(port: &str, go: impl Write, size: Size, seconds: usize, rate: usize) {
         let (listed, delivered) = (begin.elapsed(), memory());
         let report = checked(agent.snapshot(*cluster));
         eprintln!(
-            "  from nothing to programmed: {:.0?} (listed and decoded in {listed:.0?}, compiled {:.0?}, kernel {:.0?}); {:.1} s of processor",
+            "  from nothing to programmed: {:.1?} (listed and decoded in {listed:.1?}, compiled {:.0?}, kernel {:.0?}); {:.1} s of processor",
             begin.elapsed(),
             report.compile,
             report.commit,

@@ -4,6 +4,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
+    sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -28,16 +29,19 @@ pub(crate) struct Script {
 
 /// Prints its port and answers until its process is killed. Events begin with a line on standard input.
 pub(crate) fn serve(script: Script) -> ! {
+    // Before anybody is told the port: how long it takes to make up the objects is nobody's figure.
+    let lists: Arc<[List]> = COLLECTIONS.iter().map(|name| List::render(name, &script.size)).collect();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     println!("{}", listener.local_addr().expect("an address").port());
     loop {
         let (stream, _) = listener.accept().expect("a connection");
+        let lists = lists.clone();
         // The watches end when the agent's process does.
-        thread::spawn(move || drop(answer(stream, script)));
+        thread::spawn(move || drop(answer(stream, script, &lists)));
     }
 }
 
-fn answer(stream: TcpStream, script: Script) -> std::io::Result<()> {
+fn answer(stream: TcpStream, script: Script, lists: &[List]) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut requests = BufReader::new(stream.try_clone()?);
     let mut out = Chunks(stream);
@@ -54,48 +58,66 @@ fn answer(stream: TcpStream, script: Script) -> std::io::Result<()> {
         let is_watch = query.split('&').any(|pair| pair == "watch=true" || pair == "watch=1");
         match path.rsplit('/').next().unwrap_or_default() {
             "readyz" => out.whole(200, "ok")?,
-            collection @ ("pods" | "nodes" | "namespaces" | "networkpolicies") if is_watch => {
-                out.begin()?;
-                return list(collection, &mut out, script);
-            }
-            _ => out.whole(404, "404 page not found\n")?,
+            collection => match lists.iter().find(|list| list.collection == collection && is_watch) {
+                Some(list) => {
+                    out.begin()?;
+                    return list.stream(&mut out, script);
+                }
+                None => out.whole(404, "404 page not found\n")?,
+            },
         }
     }
 }
 
-/// A list, streamed, and whatever follows it.
-fn list(collection: &str, out: &mut Chunks, script: Script) -> std::io::Result<()> {
-    let size = &script.size;
-    let frame = frame(size);
-    let (kind, version) = match collection {
-        "pods" => ("Pod", "v1"),
-        "nodes" => ("Node", "v1"),
-        "namespaces" => ("Namespace", "v1"),
-        _ => ("NetworkPolicy", "networking.k8s.io/v1"),
-    };
-    let interner = Interner::default();
-    let objects: Box<dyn Iterator<Item = serde_json::Value>> = match collection {
-        "pods" => Box::new(pods(&frame, size, &interner).map(|pod| json::pod(&pod))),
-        "nodes" => Box::new(frame.nodes.values().map(json::node)),
-        "namespaces" => Box::new(frame.namespaces.values().map(json::namespace)),
-        _ => Box::new(frame.policies.values().map(|policy| json::policy(policy))),
-    };
-    let mut batch = String::new();
-    for object in objects {
-        batch.push_str(&json::line("ADDED", &object));
-        if batch.len() > 1 << 16 {
-            out.chunk(&batch)?;
-            batch.clear();
+/// What is listed.
+const COLLECTIONS: [&str; 4] = ["namespaces", "nodes", "networkpolicies", "pods"];
+
+/// A list as it goes over the wire.
+struct List {
+    collection: &'static str,
+    chunks: Vec<String>,
+}
+
+impl List {
+    fn render(collection: &'static str, size: &Size) -> Self {
+        let frame = frame(size);
+        let (kind, version) = match collection {
+            "pods" => ("Pod", "v1"),
+            "nodes" => ("Node", "v1"),
+            "namespaces" => ("Namespace", "v1"),
+            _ => ("NetworkPolicy", "networking.k8s.io/v1"),
+        };
+        let interner = Interner::default();
+        let objects: Box<dyn Iterator<Item = serde_json::Value>> = match collection {
+            "pods" => Box::new(pods(&frame, size, &interner).map(|pod| json::pod(&pod))),
+            "nodes" => Box::new(frame.nodes.values().map(json::node)),
+            "namespaces" => Box::new(frame.namespaces.values().map(json::namespace)),
+            _ => Box::new(frame.policies.values().map(|policy| json::policy(policy))),
+        };
+        let (mut chunks, mut chunk) = (Vec::new(), String::new());
+        for object in objects {
+            chunk.push_str(&json::line("ADDED", &object));
+            if chunk.len() > 1 << 16 {
+                chunks.push(std::mem::take(&mut chunk));
+            }
         }
+        chunks.push(chunk + &json::end_of_list(kind, version));
+        Self { collection, chunks }
     }
-    out.chunk(&(batch + &json::end_of_list(kind, version)))?;
-    if collection == "pods" {
-        std::io::stdin().read_line(&mut String::new())?;
-        events(&frame, out, script)?;
-    }
-    // A watch says nothing for as long as nothing happens.
-    loop {
-        thread::park();
+
+    /// The list, and whatever follows it.
+    fn stream(&self, out: &mut Chunks, script: Script) -> std::io::Result<()> {
+        for chunk in &self.chunks {
+            out.chunk(chunk)?;
+        }
+        if self.collection == "pods" {
+            std::io::stdin().read_line(&mut String::new())?;
+            events(&frame(&script.size), out, script)?;
+        }
+        // A watch says nothing for as long as nothing happens.
+        loop {
+            thread::park();
+        }
     }
 }
 
