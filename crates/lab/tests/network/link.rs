@@ -62,10 +62,13 @@ fn within<T: Send>(lab: &Lab, pod: &str, f: impl FnOnce() -> io::Result<T> + Sen
 /// The link-local address of the calling thread's `eth0`.
 fn link_local() -> io::Result<Ipv6Addr> {
     let text = fs::read_to_string("/proc/thread-self/net/if_inet6")?;
-    let own = text.lines().filter(|line| line.ends_with("eth0")).filter_map(|line| {
-        u128::from_str_radix(line.get(..32)?, 16).ok().map(Ipv6Addr::from)
-    });
-    own.into_iter().find(Ipv6Addr::is_unicast_link_local).ok_or_else(|| io::Error::other("no link-local address"))
+    let own = text
+        .lines()
+        .filter(|line| line.ends_with("eth0"))
+        .filter_map(|line| u128::from_str_radix(line.get(..32)?, 16).ok().map(Ipv6Addr::from));
+    own.into_iter()
+        .find(Ipv6Addr::is_unicast_link_local)
+        .ok_or_else(|| io::Error::other("no link-local address"))
 }
 
 fn by_link(address: Ipv6Addr) -> SocketAddr {

@@ -86,7 +86,8 @@ mod tests {
         tally.add(counters(&[("row_egress_1", 3), ("row_ingress_1", 5), ("forward", 1)]));
         let sum = tally.add(counters(&[("row_egress_1", 4), ("closed_ingress", 2), ("forward", 1)]));
         assert_eq!(sum, Counts { egress: 4, ingress: 7, revoked: 1 });
-        let sum = tally.add(counters(&[("row_egress_1", 1), ("row_ingress_1", 1), ("input", 2), ("link", 7)]));
+        let sum =
+            tally.add(counters(&[("row_egress_1", 1), ("row_ingress_1", 1), ("input", 2), ("link", 7)]));
         assert_eq!(sum, Counts { egress: 5, ingress: 15, revoked: 3 });
     }
 }
