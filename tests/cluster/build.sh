@@ -37,9 +37,29 @@ if [[ -d $folder ]]; then
 fi
 
 if ! command -v go >/dev/null; then
-    say "needs Go 1.21 or later, which fetches the release that control-plane/go.mod names (Debian: apt-get install golang-go);" \
-        "or put the programs into a folder and name it in PALISADE_CONTROL_PLANE"
+    say "needs Go, of any release since 1.16: it fetches the one that control-plane/go.mod names (Debian: apt-get install" \
+        "golang-go); or put the programs into a folder and name it in PALISADE_CONTROL_PLANE"
     exit 2
+fi
+
+work=$(mktemp -d "$cache/building.XXXXXX")
+trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+
+# A Go before 1.21 can't fetch another release of itself, but it can fetch what it takes for a module, and checks it against
+# Go's checksum database as any other.
+IFS=. read -r major minor _ <<<"$(cd / && GOTOOLCHAIN=local go env GOVERSION | sed 's/^go//; s/[^0-9.].*//')"
+if ((major == 1 && minor < 21)); then
+    release=$(sed -n 's/^go //p' control-plane/go.mod)
+    say "Go 1.$minor is too old, fetching $release"
+    toolchain=golang.org/toolchain@v0.0.1-go$release.$(go env GOHOSTOS)-$(go env GOHOSTARCH)
+    mkdir "$work/empty"
+    (cd "$work/empty" && go mod download -json "$toolchain") >"$work/toolchain.json"
+    cp -r "$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' "$work/toolchain.json")" "$work/go"
+    # Modules are unpacked without the right to be run.
+    chmod -R u+w "$work/go"
+    chmod -R u+x "$work/go/bin" "$work/go/pkg/tool"
+    unset GOROOT
+    PATH=$work/go/bin:$PATH
 fi
 
 cd control-plane
@@ -53,17 +73,15 @@ IFS=. read -r major minor _ <<<"${version#v}"
 readonly package=k8s.io/component-base/version
 readonly flags="-s -w -X $package.gitVersion=$version -X $package.gitMajor=$major -X $package.gitMinor=$minor"
 
-work=$(mktemp -d "$cache/building.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+mkdir "$work/programs"
 say "Kubernetes $version with $(go version | cut -d' ' -f3): this takes some minutes the first time"
 for program in "${programs[@]}"; do
     name=${program%%=*} start=$SECONDS
     say "compiling $name"
-    go build -trimpath -buildvcs=false -ldflags="$flags" -o "$work/$name" "${program#*=}"
+    go build -trimpath -buildvcs=false -ldflags="$flags" -o "$work/programs/$name" "${program#*=}"
     say "$name: $((SECONDS - start)) s"
 done
-chmod 755 "$work"
-mv "$work" "$folder"
+mv "$work/programs" "$folder"
 # Earlier releases are not needed any more.
-find "$cache" -mindepth 1 -maxdepth 1 -type d ! -path "$folder" -exec rm -rf {} +
+find "$cache" -mindepth 1 -maxdepth 1 -type d ! -path "$folder" ! -path "$work" -exec rm -rf {} +
 echo "$folder"

@@ -12,9 +12,15 @@ mod once;
 mod outside;
 mod worker;
 
-use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
 
-use palisade_api::{Access, AccessError, WatchOptions, watch};
+use palisade_api::{AccessError, Client, Event, ReportOptions, Reporter, WatchOptions, report, watch};
 use palisade_nft::Options;
 use palisade_policy::{Cluster, Name};
 use tokio::{
@@ -113,6 +119,7 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
         metrics: Arc::new(Metrics::new(VERSION, &node)),
         inbox: Arc::default(),
         health: Arc::default(),
+        reporter: Arc::default(),
     };
     let (ended, end) = oneshot::channel();
     let mut worker = Worker::new(config, &parts, plane, explain, Arc::clone(&lock));
@@ -140,6 +147,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) health: Arc<Health>,
+    /// What is reported to the cluster, once there is a way to it.
+    pub(crate) reporter: Arc<OnceLock<Reporter>>,
 }
 
 /// What waits for sockets.
@@ -169,7 +178,7 @@ impl Shell {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
         };
-        follow(config, &parts.inbox).await?;
+        follow(config, parts).await?;
         Ok(shell)
     }
 
@@ -214,8 +223,8 @@ impl Shell {
 }
 
 /// Lets the source tell the inbox.
-async fn follow(config: &Config, inbox: &Arc<Inbox>) -> Result<(), DaemonError> {
-    let inbox = Arc::clone(inbox);
+async fn follow(config: &Config, parts: &Parts) -> Result<(), DaemonError> {
+    let inbox = Arc::clone(&parts.inbox);
     match &config.source {
         SourceChoice::Directory(path) => {
             let tell = move |heard| {
@@ -225,9 +234,21 @@ async fn follow(config: &Config, inbox: &Arc<Inbox>) -> Result<(), DaemonError> 
             directory::follow(path.clone(), tell)?;
         }
         SourceChoice::Api => {
-            let mut events = connect(&config.access()).await?;
+            let client = config.access().connect_for_watching().await?;
+            let reporter = config.report_status.then(|| {
+                let options = ReportOptions::of_node(parts.node.clone());
+                report(client.clone(), ReportOptions { access: Some(config.access()), ..options })
+            });
+            if let Some(reporter) = &reporter {
+                // Set here and nowhere else.
+                _ = parts.reporter.set(reporter.clone());
+            }
+            let mut events = watching(client, config);
             tokio::spawn(async move {
                 while let Some(event) = events.recv().await {
+                    if let (Some(reporter), Event::Findings { object, findings }) = (&reporter, &event) {
+                        reporter.findings(object.clone(), findings.clone());
+                    }
                     inbox.hear(Heard::now(event));
                 }
                 tracing::error!("the watches of the API server ended");
@@ -238,9 +259,8 @@ async fn follow(config: &Config, inbox: &Arc<Inbox>) -> Result<(), DaemonError> 
     Ok(())
 }
 
-async fn connect(access: &Access) -> Result<tokio::sync::mpsc::Receiver<palisade_api::Event>, DaemonError> {
-    let client = access.connect_for_watching().await?;
-    Ok(watch(client, WatchOptions { access: Some(access.clone()), ..WatchOptions::default() }))
+fn watching(client: Client, config: &Config) -> tokio::sync::mpsc::Receiver<Event> {
+    watch(client, WatchOptions { access: Some(config.access()), ..WatchOptions::default() })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {

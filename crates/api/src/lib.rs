@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod catalogue;
 mod event;
 mod kind;
 pub mod read;

@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 
 mod support;
 
-use support::{Fault, Follower, PODS, POLICIES, Server, Streaming, network_policy, pod};
+use support::{
+    follower::Follower,
+    server::{Fault, PODS, POLICIES, Server, Streaming, network_policy, pod},
+};
 
 const NAMESPACES: &str = "/api/v1/namespaces";
 const CNP: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";

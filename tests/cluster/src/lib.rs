@@ -3,6 +3,7 @@
 //! * [`Programs`] finds or builds what is run: the control plane, `palisade`, and the CustomResourceDefinitions.
 //! * [`ControlPlane`] runs etcd and the API server in the lab's outside, with RBAC, and speaks to them by `kubectl` or a client.
 //! * [`kubelet`] registers the lab's nodes and makes a network namespace for every pod that is bound to one of them.
+//! * [`crowd`] makes thousands of pods and policies, as objects alone.
 //! * [`Agent`] is the real `palisade agent`, a process in a node's network namespace.
 //! * [`World`] is all of it, and holds what the kernel does against what the engine says about the objects in the API server.
 //!
@@ -15,6 +16,7 @@ pub mod agent;
 pub mod certificates;
 pub mod confined;
 pub mod control_plane;
+pub mod crowd;
 pub mod kubelet;
 pub mod process;
 pub mod programs;

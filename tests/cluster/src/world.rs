@@ -285,7 +285,7 @@ impl World {
                     p.addresses.is_empty() || here.get(&p.key).is_none_or(|h| h.addresses != p.addresses)
                 })
                 .map(|p| p.key.to_string())
-                .or_else(|| here.keys().find(|k| !cluster.pods.contains_key(*k)).map(ToString::to_string));
+                .or_else(|| here.keys().find(|k| !cluster.pods.contains_key(k)).map(ToString::to_string));
             Ok(match unsettled {
                 None => Ok(cluster),
                 Some(pod) => Err(format!("{pod}; {}", self.kubelet.troubles().join("; "))),

@@ -6,7 +6,7 @@ use palisade_api::{Event, WatchState};
 use palisade_nft::{Kernel, conntrack};
 use palisade_policy::{Cluster, compile::Compiler};
 
-use super::{DaemonError, connect, open_plane, runtime, take_lock};
+use super::{DaemonError, open_plane, runtime, take_lock, watching};
 use crate::{
     NodeAgent,
     config::{Config, SourceChoice},
@@ -122,7 +122,7 @@ fn first(config: &Config) -> Result<Cluster, DaemonError> {
         SourceChoice::Api => {
             let mut failing = None;
             let waited = runtime()?.block_on(async {
-                let mut events = connect(&config.access()).await?;
+                let mut events = watching(config.access().connect_for_watching().await?, config);
                 let snapshot = async {
                     while let Some(event) = events.recv().await {
                         match event {

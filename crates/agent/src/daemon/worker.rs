@@ -5,10 +5,11 @@ mod answers;
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
+use palisade_api::Reporter;
 use palisade_nft::{Left, Options, drops};
 use palisade_policy::{Change, Cluster, Direction, Name, ObjectKey};
 
@@ -44,6 +45,7 @@ pub(super) struct Worker {
     inbox: Arc<Inbox>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    reporter: Arc<OnceLock<Reporter>>,
     ledger: Ledger,
     drops: Drops,
     /// The nflog group of denied packets.
@@ -81,6 +83,7 @@ impl Worker {
             inbox: Arc::clone(&parts.inbox),
             health: Arc::clone(&parts.health),
             metrics: Arc::clone(&parts.metrics),
+            reporter: Arc::clone(&parts.reporter),
             ledger: Ledger::new(Arc::clone(&parts.metrics)),
             drops: Drops::new(),
             log_group: Options::default().log_group.filter(|_| config.log_drops),
@@ -257,6 +260,16 @@ impl Worker {
         }
         if let Some(received) = received.filter(|_| !report.commits.is_empty() && refused == 0) {
             self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
+        }
+        if let Some(reporter) = self.reporter.get() {
+            let refusal =
+                report.errors.iter().take(refused).next_back().map(|error| words::with_causes(error));
+            match (self.agent.reconciler().is_behind(), refusal) {
+                (false, _) => reporter.programmed(Ok(())),
+                (true, Some(why)) => reporter.programmed(Err(why)),
+                // Still the refusal that was told.
+                (true, None) => {}
+            }
         }
         self.settle_cut_off(report.cut_off);
     }

@@ -4,9 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 #![expect(dead_code, reason = "each test program uses a part of it")]
 
-mod follower;
+pub(crate) mod follower;
 mod serve;
-mod server;
-
-pub(crate) use follower::Follower;
-pub(crate) use server::{Fault, PODS, POLICIES, Server, Streaming, network_policy, pod};
+pub(crate) mod server;
+mod write;

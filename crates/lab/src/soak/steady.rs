@@ -116,7 +116,7 @@ fn passes(
             tried += 1;
             match (probes[index].expected(), &outcome) {
                 (Expected::Denied, Outcome::Connected { .. }) => {
-                    wrong.push(in_words(&probes[index], &outcome))
+                    wrong.push(in_words(&probes[index], &outcome));
                 }
                 (Expected::Allowed, outcome) => late[index] |= !probes[index].agrees(outcome),
                 _ => {}
