@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,18 @@ pub struct Dropped {
     pub protocol: Protocol,
     /// The destination port; 0 for protocols without ports.
     pub port: u16,
+}
+
+impl Dropped {
+    /// Whether its addresses say that no policy was asked, but that it is a link's own: to many, or link-local. The broadcast
+    /// address of a subnet looks like any other.
+    fn is_of_link(&self) -> bool {
+        let link_local = |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
+        self.destination.is_multicast()
+            || self.destination == Ipv4Addr::BROADCAST
+            || link_local(self.destination)
+            || link_local(self.source)
+    }
 }
 
 /// As many flows are remembered with their policy. A port scan makes one for each port.
@@ -163,6 +175,9 @@ impl Drops {
         }
         self.lines += 1;
         let policy = match (&*labels.kind, &*labels.namespace) {
+            ("", _) if packet.is_of_link() => {
+                "none: to many or link-local, while pods here are isolated".to_owned()
+            }
             ("", _) => "unknown".to_owned(),
             (kind, "") => format!("{kind} {}", labels.policy),
             (kind, namespace) => format!("{kind} {namespace}/{}", labels.policy),
@@ -271,6 +286,29 @@ pub(crate) mod tests {
         );
         assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 4, "told by number alone");
         assert_eq!((drops.told(Direction::Ingress), drops.told(Direction::Egress)), (6, 1));
+    }
+
+    #[test]
+    fn what_a_link_shares_counts_for_no_policy() {
+        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), Drops::new());
+        let of_link = [
+            ("fe80::1", "fe80::2"),
+            ("fe80::1", "ff02::1"),
+            ("10.0.0.2", "224.0.0.1"),
+            ("0.0.0.0", "255.255.255.255"),
+        ];
+        let packet = |source: &str, destination: &str| Dropped {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            ..dropped()
+        };
+        let dropped: Vec<Dropped> = of_link.iter().map(|(from, to)| packet(from, to)).collect();
+        assert!(dropped.iter().all(Dropped::is_of_link));
+        // The broadcast address of a subnet, as far as anybody knows.
+        let subnet = packet("10.0.0.2", "10.0.0.255");
+        assert!(!subnet.is_of_link());
+        drops.take([dropped, vec![subnet]].concat(), 0, &reconciler, &metrics);
+        assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 5);
     }
 
     #[test]

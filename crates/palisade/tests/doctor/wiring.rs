@@ -31,6 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_node_that_forwards_nothing_is_found", no_forwarding),
     ("programs_on_pods_interfaces_are_found", programs),
     ("other_policy_agents_and_shortcuts_are_found", others),
+    ("services_that_ipvs_translates_are_found", ipvs),
     ("a_table_of_another_version_is_named", own_table),
     ("an_agent_that_died_is_told_from_one_that_never_was", agents),
     ("nothing_stays_however_the_self_test_ends", nothing_stays),
@@ -137,7 +138,7 @@ fn well(sandbox: &Sandbox) -> Result<(), Failed> {
     let output = on_node(&lab, &mut palisade_doctor(&arguments));
     let text = String::from_utf8(output.stdout)?;
     assert!(text.contains("ok       nftables-rules     every kind of rule is taken"), "{text}");
-    assert!(text.ends_with("\n\n0 fail, 0 warn, 0 unknown, 18 ok\n"), "{text}");
+    assert!(text.ends_with("\n\n0 fail, 0 warn, 0 unknown, 19 ok\n"), "{text}");
     assert!(!text.contains("wiring"), "{text}");
     Ok(())
 }
@@ -218,34 +219,49 @@ fn tc_program(interface: i32) {
     // Preference 1 and ETH_P_ALL in network order.
     let (preference, all) = (1u32 << 16, u32::from(3u16.to_be()));
     let message = |kind: u16, handle: u32, parent: u32, info: u32, attributes: &[Vec<u8>]| {
-        let body = [
-            // NLM_F_REQUEST, ACK, EXCL and CREATE; then `tcmsg`.
-            &[&kind.to_ne_bytes()[..], &0x605u16.to_ne_bytes(), &[0; 8], &[0; 4]].concat(),
-            &interface.to_ne_bytes()[..],
-            &handle.to_ne_bytes(),
-            &parent.to_ne_bytes(),
-            &info.to_ne_bytes(),
-            &attributes.concat(),
-        ]
-        .concat();
-        [&(body.len() as u32 + 4).to_ne_bytes()[..], &body].concat()
-    };
-    let attribute = |kind: u16, payload: &[u8]| {
-        let mut out = [(payload.len() as u16 + 4).to_ne_bytes(), kind.to_ne_bytes()].concat();
-        out.extend(payload);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out
+        let numbers = [handle, parent, info].map(u32::to_ne_bytes).concat();
+        // `tcmsg`
+        request(kind, &[&[0; 4][..], &interface.to_ne_bytes(), &numbers].concat(), attributes)
     };
     // TCA_KIND, TCA_OPTIONS { TCA_BPF_OPS_LEN, TCA_BPF_OPS { ret -1 } }
     let program = [&6u16.to_ne_bytes()[..], &[0, 0], &u32::MAX.to_ne_bytes()].concat();
     let options = [attribute(4, &1u16.to_ne_bytes()), attribute(5, &program)].concat();
-    let mut socket = Socket::new(NETLINK_ROUTE).unwrap();
-    socket.bind_auto().unwrap();
-    for request in [
+    perform(&[
         message(NEWQDISC, 0xffff_0000, CLSACT, 0, &[attribute(1, b"clsact\0")]),
         message(NEWTFILTER, 0, INGRESS, preference | all, &[attribute(1, b"bpf\0"), attribute(2, &options)]),
-    ] {
-        socket.send_to(&request, &SocketAddr::new(0, 0), 0).unwrap();
+    ]);
+}
+
+/// Makes a link of kind bridge, as `ip link add NAME type bridge` does.
+fn bridge_named(name: &str) {
+    const NEWLINK: u16 = 16;
+    // IFLA_IFNAME, IFLA_LINKINFO { IFLA_INFO_KIND }
+    let attributes = [attribute(3, name.as_bytes()), attribute(18, &attribute(1, b"bridge"))];
+    // `ifinfomsg`
+    perform(&[request(NEWLINK, &[0; 16], &attributes)]);
+}
+
+/// A netlink attribute.
+fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut out = [(payload.len() as u16 + 4).to_ne_bytes(), kind.to_ne_bytes()].concat();
+    out.extend(payload);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
+/// A message of rtnetlink that makes something new.
+fn request(kind: u16, header: &[u8], attributes: &[Vec<u8>]) -> Vec<u8> {
+    // NLM_F_REQUEST, ACK, EXCL and CREATE
+    let body =
+        [&kind.to_ne_bytes()[..], &0x605u16.to_ne_bytes(), &[0; 8], header, &attributes.concat()].concat();
+    [&(body.len() as u32 + 4).to_ne_bytes()[..], &body].concat()
+}
+
+fn perform(requests: &[Vec<u8>]) {
+    let mut socket = Socket::new(NETLINK_ROUTE).unwrap();
+    socket.bind_auto().unwrap();
+    for request in requests {
+        socket.send_to(request, &SocketAddr::new(0, 0), 0).unwrap();
         let (answer, _) = socket.recv_from_full().unwrap();
         let error = i32::from_ne_bytes(answer[16..20].try_into().unwrap());
         assert_eq!(error, 0, "message {}", request[4]);
@@ -272,6 +288,19 @@ fn others(sandbox: &Sandbox) -> Result<(), Failed> {
         answer.is("other-enforcers", "warn", part);
     }
     answer.is("notrack", "warn", "chain p of table ip raw");
+    Ok(())
+}
+
+fn ipvs(sandbox: &Sandbox) -> Result<(), Failed> {
+    let lab = lab(sandbox, false, nobody())?;
+    let (answer, code) = doctor(&lab, &["--offline", "--no-probe"]);
+    assert_eq!((answer.bad(), code), (vec![], 0));
+    answer.is("ipvs", "ok", "no service is translated by IPVS");
+    // What kube-proxy makes in ipvs mode goes by that name. It is of kind dummy, which not every kernel has.
+    lab.run_in(&Place::Node("n1".into()), || bridge_named("kube-ipvs0"))?;
+    let (answer, code) = doctor(&lab, &["--offline", "--no-probe"]);
+    assert_eq!((answer.bad(), code), (vec!["ipvs"], 0), "a warning");
+    answer.is("ipvs", "warn", "IPVS is in use (interface kube-ipvs0)");
     Ok(())
 }
 
