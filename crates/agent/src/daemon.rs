@@ -10,6 +10,7 @@ mod inbox;
 mod ledger;
 mod once;
 mod outside;
+mod own_name;
 mod worker;
 
 use std::{

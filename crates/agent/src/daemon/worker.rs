@@ -17,7 +17,7 @@ use super::{
     DaemonError, Explain, Health, Inbox, Parts,
     inbox::{Asked, Waiting},
     ledger::Ledger,
-    outside,
+    outside, own_name,
 };
 use crate::{
     NftDataPlane, NodeAgent, Report,
@@ -25,7 +25,7 @@ use crate::{
     drops::Drops,
     lock::Lock,
     metrics::{Metrics, ResultLabel},
-    view, words,
+    words,
 };
 
 /// It looks up so often, whatever happens.
@@ -305,9 +305,7 @@ impl Worker {
     /// Whether the cluster has a node of our name.
     fn look_for_itself(&mut self) {
         let cluster = self.agent.reconciler().cluster();
-        let is_known = cluster.nodes.contains_key(&self.node)
-            || view::local(cluster, &self.node).next().is_some()
-            || (cluster.nodes.is_empty() && cluster.pods.is_empty());
+        let is_known = own_name::is_known(cluster, &self.node);
         if self.knows_itself == Some(is_known) {
             return;
         }
@@ -316,12 +314,7 @@ impl Worker {
             tracing::info!(node = %self.node, "the cluster has a node of this name now");
         }
         if !is_known {
-            let known = known_nodes(cluster);
-            tracing::warn!(
-                node = %self.node,
-                known,
-                "the cluster has no node of this name, so no pod is taken for local: say --node-name if it is wrong"
-            );
+            let known = own_name::warn(cluster, &self.node);
             self.ledger.error("node-name", format!("no node {} in the cluster; there is {known}", self.node));
         }
     }
@@ -433,17 +426,4 @@ impl Worker {
             None
         }
     }
-}
-
-fn known_nodes(cluster: &Cluster) -> String {
-    const NAMED: usize = 5;
-    let mut names: std::collections::BTreeSet<&Name> = cluster.nodes.keys().collect();
-    names.extend(cluster.pods.values().filter_map(|pod| pod.node.as_ref()));
-    let mut text = names.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    match names.len() {
-        0 => "none".clone_into(&mut text),
-        n if n > NAMED => text += &format!(" and {} more", n - NAMED),
-        _ => {}
-    }
-    text
 }
