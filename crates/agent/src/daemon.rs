@@ -6,6 +6,7 @@
 //! and when the process ends, however it ends, the rules stay.
 
 mod health;
+mod http;
 mod inbox;
 mod ledger;
 mod once;
@@ -37,7 +38,6 @@ pub use once::{Planned, Removed, dry_run, once, remove};
 use crate::{
     DataPlaneError, NftDataPlane,
     config::{Config, ConfigError, EgressToOwnNode, Listen, SourceChoice},
-    http,
     lock::{Lock, LockError},
     metrics::Metrics,
     socket::{self, Explained, SocketError},

@@ -21,7 +21,6 @@ pub mod daemon;
 mod data_plane;
 pub mod doctor;
 pub mod drops;
-mod http;
 pub mod lock;
 pub mod log;
 pub mod metrics;

@@ -17,11 +17,8 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    daemon::{Health, Inbox},
-    metrics::Metrics,
-    socket::Ask,
-};
+use super::{Health, Inbox};
+use crate::{metrics::Metrics, socket::Ask};
 
 /// As many connections at once; the next wait.
 const MANY: usize = 32;
