@@ -345,6 +345,11 @@ impl World {
             }
         }
         self.control.ask(async |client| clear(&client).await)?;
+        // A pod that is still on its way out must not be taken for one of the same name that comes next.
+        eventually("every pod is gone", SETTLE_WITHIN, || {
+            let pods = self.control.ask(async |client| names(&client, "/api/v1/pods").await)?;
+            Ok(if pods.is_empty() { Ok(()) } else { Err(format!("{pods:?}")) })
+        })?;
         let cluster = self.settle()?;
         self.lab().update(&cluster)?;
         for node in NODES {
@@ -397,7 +402,15 @@ impl Seen {
             .collect();
         match outcomes.into_iter().collect::<Vec<_>>()[..] {
             [one] => Ok(one),
-            [] => bail!("{from} → {to}:{port} was not probed"),
+            [] => {
+                let sources: BTreeSet<String> = self
+                    .0
+                    .probes
+                    .iter()
+                    .map(|t| probe::endpoint_place(&t.probe.source).to_string())
+                    .collect();
+                bail!("{from} → {to}:{port} was not probed, but from {sources:?}")
+            }
             _ => bail!("{from} → {to}:{port} is open at some addresses and not at others"),
         }
     }

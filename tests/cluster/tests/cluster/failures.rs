@@ -47,6 +47,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(60);
 fn guarded(world: &mut World) -> Result<()> {
     world.apply(&(shop() + &back_from("front")))?;
     world.start_agents()?;
+    world.must_agree()?;
     still_guarded(world)
 }
 
