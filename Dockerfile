@@ -6,7 +6,7 @@
 #
 # docs/install.md says what to do with it.
 
-FROM docker.io/library/rust:1.95.0-slim-trixie AS build
+FROM rust:1.95.0-slim-trixie AS build
 # The toolchain of the image as it is: rust-toolchain.toml asks for components that a build doesn't need.
 ENV RUSTUP_TOOLCHAIN=1.95.0 CARGO_TERM_COLOR=never
 RUN cargo install --locked --root /opt/sbom cargo-cyclonedx@0.5.9

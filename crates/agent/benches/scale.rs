@@ -14,16 +14,12 @@ use std::{
 
 use nix::{
     sched::{CloneFlags, unshare},
-    sys::{
-        resource::{UsageWho, getrusage},
-        time::TimeValLike,
-    },
     unistd::{getgid, getuid},
 };
 use palisade_agent::{NftDataPlane, NodeAgent, Report};
 use palisade_policy::{Change, Cluster};
 
-use stream::{Events, NODE, Size};
+use stream::{Events, NODE, Size, cpu_time, memory};
 
 mod stream;
 
@@ -58,7 +54,7 @@ fn measure(size: Size, seconds: usize, rate: usize) {
     // New pods need no policies: these are the agent's alone.
     let frame = Cluster { namespaces: cluster.namespaces.clone(), ..Cluster::default() };
     cluster.pods.extend(stream::pods(&frame, &size, &interner));
-    let local = stream::local(&cluster).len();
+    let local = cluster.pods.values().filter(|pod| pod.node.as_deref() == Some(NODE)).count();
     let delivered = memory();
     let begin = Instant::now();
     let first = checked(agent.snapshot(cluster));
@@ -151,34 +147,5 @@ fn steady(agent: &mut NodeAgent<NftDataPlane>, events: &mut Events<'_>, seconds:
         "  {rate} events/s for {seconds} s: {:.0} % of a core; {applies} batches, {commits} commits, {reviews} reviews of connections",
         100.0 * cpu.as_secs_f64() / elapsed.as_secs_f64()
     );
-    let quarter = count / 4;
-    for (when, lags) in [("first", &lags[..quarter]), ("last", &lags[count - quarter..])] {
-        let mut sorted = lags.to_vec();
-        sorted.sort_unstable();
-        let at = |percent: usize| sorted[(sorted.len() - 1) * percent / 100];
-        eprintln!(
-            "    lag in the {when} quarter: median {:.1?}, p99 {:.1?}, max {:.1?}",
-            at(50),
-            at(99),
-            at(100)
-        );
-    }
-}
-
-/// What this process has used of all processors.
-fn cpu_time() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("getrusage");
-    let time = usage.user_time() + usage.system_time();
-    Duration::from_micros(time.num_microseconds().unsigned_abs())
-}
-
-/// Resident memory of this process now, and the most that it ever was.
-fn memory() -> String {
-    let status = fs::read_to_string("/proc/self/status").expect("this figure is read from /proc");
-    let field = |name: &str| {
-        let line =
-            status.lines().find_map(|line| line.strip_prefix(name)).expect("a field of /proc/self/status");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") / 1024
-    };
-    format!("{} MiB (at most {})", field("VmRSS:"), field("VmHWM:"))
+    stream::lags("lag", &lags);
 }

@@ -28,6 +28,7 @@ pub const DEFAULT_FILE: &str = "/etc/palisade/agent.yaml";
 pub struct Config {
     /// The name of this node in the cluster [default: $NODE_NAME, else the host's name]
     #[arg(long, env = "PALISADE_NODE_NAME", value_name = "NAME", hide_env_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
     /// Where pods and policies come from: api (the API server), or dir:PATH (manifests in a directory or file)
     #[arg(
@@ -40,9 +41,11 @@ pub struct Config {
     pub source: SourceChoice,
     /// A kubeconfig file [default: as kubectl, else the pod's service account]
     #[arg(long, env = "PALISADE_KUBECONFIG", value_name = "FILE", hide_env_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kubeconfig: Option<PathBuf>,
     /// A context of the kubeconfig other than its current one
     #[arg(long, env = "PALISADE_CONTEXT", value_name = "NAME", hide_env_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
     /// Where metrics and health are served, or off
     #[arg(

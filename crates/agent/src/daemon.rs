@@ -10,11 +10,18 @@ mod inbox;
 mod ledger;
 mod once;
 mod outside;
+mod own_name;
 mod worker;
 
-use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
 
-use palisade_api::{Access, AccessError, WatchOptions, watch};
+use palisade_api::{AccessError, Client, Event, ReportOptions, Reporter, WatchOptions, report, watch};
 use palisade_nft::Options;
 use palisade_policy::{Cluster, Name};
 use tokio::{
@@ -105,16 +112,18 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
         pid = std::process::id(),
         "the agent starts"
     );
-    let lock = take_lock(config)?;
+    // Held here too, so that it is given away last: whoever comes next finds the socket's name free.
+    let lock = Arc::new(take_lock(config)?);
     let plane = open_plane(config)?;
     let parts = Parts {
         node: node.clone(),
         metrics: Arc::new(Metrics::new(VERSION, &node)),
         inbox: Arc::default(),
         health: Arc::default(),
+        reporter: Arc::default(),
     };
     let (ended, end) = oneshot::channel();
-    let mut worker = Worker::new(config, &parts, plane, explain, lock);
+    let mut worker = Worker::new(config, &parts, plane, explain, Arc::clone(&lock));
     let work = move || {
         worker.run();
         // Whoever waits for the end hears of a panic too: then the sender is dropped.
@@ -128,6 +137,7 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
     });
     // Threads that block on files or netlink end with the process.
     runtime.shutdown_background();
+    drop(lock);
     outcome
 }
 
@@ -138,6 +148,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) health: Arc<Health>,
+    /// What is reported to the cluster, once there is a way to it.
+    pub(crate) reporter: Arc<OnceLock<Reporter>>,
 }
 
 /// What waits for sockets.
@@ -167,7 +179,7 @@ impl Shell {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
         };
-        follow(config, &parts.inbox).await?;
+        follow(config, parts).await?;
         Ok(shell)
     }
 
@@ -212,8 +224,8 @@ impl Shell {
 }
 
 /// Lets the source tell the inbox.
-async fn follow(config: &Config, inbox: &Arc<Inbox>) -> Result<(), DaemonError> {
-    let inbox = Arc::clone(inbox);
+async fn follow(config: &Config, parts: &Parts) -> Result<(), DaemonError> {
+    let inbox = Arc::clone(&parts.inbox);
     match &config.source {
         SourceChoice::Directory(path) => {
             let tell = move |heard| {
@@ -223,9 +235,21 @@ async fn follow(config: &Config, inbox: &Arc<Inbox>) -> Result<(), DaemonError> 
             directory::follow(path.clone(), tell)?;
         }
         SourceChoice::Api => {
-            let mut events = connect(&config.access()).await?;
+            let client = config.access().connect_for_watching().await?;
+            let reporter = config.report_status.then(|| {
+                let options = ReportOptions::of_node(parts.node.clone());
+                report(client.clone(), ReportOptions { access: Some(config.access()), ..options })
+            });
+            if let Some(reporter) = &reporter {
+                // Set here and nowhere else.
+                _ = parts.reporter.set(reporter.clone());
+            }
+            let mut events = watching(client, config);
             tokio::spawn(async move {
                 while let Some(event) = events.recv().await {
+                    if let (Some(reporter), Event::Findings { object, findings }) = (&reporter, &event) {
+                        reporter.findings(object.clone(), findings.clone());
+                    }
                     inbox.hear(Heard::now(event));
                 }
                 tracing::error!("the watches of the API server ended");
@@ -236,9 +260,8 @@ async fn follow(config: &Config, inbox: &Arc<Inbox>) -> Result<(), DaemonError> 
     Ok(())
 }
 
-async fn connect(access: &Access) -> Result<tokio::sync::mpsc::Receiver<palisade_api::Event>, DaemonError> {
-    let client = access.connect_for_watching().await?;
-    Ok(watch(client, WatchOptions { access: Some(access.clone()), ..WatchOptions::default() }))
+fn watching(client: Client, config: &Config) -> tokio::sync::mpsc::Receiver<Event> {
+    watch(client, WatchOptions { access: Some(config.access()), ..WatchOptions::default() })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {

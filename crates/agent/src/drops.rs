@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,18 @@ pub struct Dropped {
     pub protocol: Protocol,
     /// The destination port; 0 for protocols without ports.
     pub port: u16,
+}
+
+impl Dropped {
+    /// Whether its addresses say that no policy was asked, but that it is a link's own: to many, or link-local. The broadcast
+    /// address of a subnet looks like any other.
+    fn is_of_link(&self) -> bool {
+        let link_local = |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
+        self.destination.is_multicast()
+            || self.destination == Ipv4Addr::BROADCAST
+            || link_local(self.destination)
+            || link_local(self.source)
+    }
 }
 
 /// As many flows are remembered with their policy. A port scan makes one for each port.
@@ -163,6 +175,9 @@ impl Drops {
         }
         self.lines += 1;
         let policy = match (&*labels.kind, &*labels.namespace) {
+            ("", _) if packet.is_of_link() => {
+                "none: to many or link-local, while pods here are isolated".to_owned()
+            }
             ("", _) => "unknown".to_owned(),
             (kind, "") => format!("{kind} {}", labels.policy),
             (kind, namespace) => format!("{kind} {namespace}/{}", labels.policy),
@@ -215,5 +230,95 @@ pub(crate) mod tests {
             protocol: Protocol::Tcp,
             port: 80,
         }
+    }
+
+    fn reconciler() -> Reconciler {
+        let pod = |name: &str, address: [u8; 4]| {
+            palisade_policy::Change::SetPod(palisade_policy::Pod {
+                key: palisade_policy::ObjectKey::new("shop", name),
+                labels: palisade_policy::Labels::default(),
+                addresses: vec![address.into()],
+                node: Some("n1".into()),
+                host_network: false,
+                phase: palisade_policy::Phase::Running,
+                ports: [].into(),
+                created: 0,
+                workload: None,
+            })
+        };
+        let policy = palisade_policy::Policy {
+            key: PolicyKey::network_policy("shop", "closed"),
+            tier: palisade_policy::Tier::Developer,
+            priority: 0,
+            subject: palisade_policy::rules::PodMatch {
+                namespaces: palisade_policy::NamespaceMatch::Named("shop".into()),
+                pods: palisade_policy::Selector::everything(),
+            },
+            ingress: Some(Vec::new()),
+            egress: None,
+            source: None,
+        };
+        let mut reconciler = Reconciler::new("n1".into());
+        let changes = vec![
+            pod("db", [10, 0, 0, 1]),
+            pod("web", [10, 0, 0, 2]),
+            palisade_policy::Change::SetPolicy(policy.into()),
+        ];
+        reconciler.handle(crate::Input::Changes(changes), Duration::ZERO);
+        reconciler
+    }
+
+    fn count(metrics: &Metrics, labels: &DropLabels) -> u64 {
+        metrics.drops.get(labels).map_or(0, |c| c.get())
+    }
+
+    #[test]
+    fn a_drop_counts_for_the_policy_that_isolates_and_an_allowed_one_for_nobody() {
+        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), Drops::new());
+        let egress = Dropped { direction: Direction::Egress, ..dropped() };
+        drops.take(vec![dropped(), dropped(), egress], 4, &reconciler, &metrics);
+        let closed = DropLabels::of(Direction::Ingress, &PolicyKey::network_policy("shop", "closed"));
+        assert_eq!(count(&metrics, &closed), 2);
+        assert_eq!(
+            count(&metrics, &DropLabels::unknown(Direction::Egress)),
+            1,
+            "no policy denies it any more"
+        );
+        assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 4, "told by number alone");
+        assert_eq!((drops.told(Direction::Ingress), drops.told(Direction::Egress)), (6, 1));
+    }
+
+    #[test]
+    fn what_a_link_shares_counts_for_no_policy() {
+        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), Drops::new());
+        let of_link = [
+            ("fe80::1", "fe80::2"),
+            ("fe80::1", "ff02::1"),
+            ("10.0.0.2", "224.0.0.1"),
+            ("0.0.0.0", "255.255.255.255"),
+        ];
+        let packet = |source: &str, destination: &str| Dropped {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            ..dropped()
+        };
+        let dropped: Vec<Dropped> = of_link.iter().map(|(from, to)| packet(from, to)).collect();
+        assert!(dropped.iter().all(Dropped::is_of_link));
+        // The broadcast address of a subnet, as far as anybody knows.
+        let subnet = packet("10.0.0.2", "10.0.0.255");
+        assert!(!subnet.is_of_link());
+        drops.take([dropped, vec![subnet]].concat(), 0, &reconciler, &metrics);
+        assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 5);
+    }
+
+    #[test]
+    fn a_port_scan_costs_a_bounded_number_of_questions_lines_and_flows() {
+        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), Drops::new());
+        let scan: Vec<Dropped> = (0..20_000).map(|port| Dropped { port, ..dropped() }).collect();
+        drops.take(scan, 0, &reconciler, &metrics);
+        assert!(drops.lines <= LINES && drops.looked_into <= LOOKED_INTO && drops.known.len() <= MANY_FLOWS);
+        let closed = DropLabels::of(Direction::Ingress, &PolicyKey::network_policy("shop", "closed"));
+        let all = count(&metrics, &closed) + count(&metrics, &DropLabels::unknown(Direction::Ingress));
+        assert_eq!(all, 20_000, "every packet counts");
     }
 }

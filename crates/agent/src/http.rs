@@ -120,3 +120,74 @@ fn typed(status: StatusCode, body: String, kind: &'static str) -> Response<Full<
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream as Blocking,
+        thread,
+    };
+
+    use super::*;
+
+    /// Serves until the process ends; the inbox is answered by nobody, as when a long transaction runs.
+    fn start() -> (SocketAddr, Arc<Health>) {
+        let health = Arc::new(Health::default());
+        let shown = Shown {
+            metrics: Arc::new(Metrics::new("1.0", "n1")),
+            health: Arc::clone(&health),
+            inbox: Arc::default(),
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime
+                .block_on(async { serve(TcpListener::from_std(listener).unwrap(), Arc::new(shown)).await });
+        });
+        (address, health)
+    }
+
+    fn ask(address: SocketAddr, request: &[u8]) -> String {
+        let mut stream = Blocking::connect(address).unwrap();
+        // The other side may have seen enough before everything is sent.
+        _ = stream.write_all(request);
+        let mut answer = Vec::new();
+        _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn get(address: SocketAddr, path: &str) -> String {
+        ask(address, format!("GET {path} HTTP/1.1\r\nHost: n1\r\n\r\n").as_bytes())
+    }
+
+    #[test]
+    fn health_and_metrics_are_told_also_while_a_transaction_runs() {
+        let (address, health) = start();
+        assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
+        let starting = get(address, "/readyz");
+        assert!(starting.starts_with("HTTP/1.1 503 ") && starting.ends_with("the agent is starting\n"));
+        health.set(None);
+        assert!(get(address, "/readyz").starts_with("HTTP/1.1 200 "));
+        let metrics = get(address, "/metrics");
+        assert!(metrics.contains("openmetrics-text") && metrics.ends_with("# EOF\n"), "{metrics}");
+        assert!(metrics.contains("# HELP palisade_ready Whether "), "{metrics}");
+    }
+
+    #[test]
+    fn what_is_no_question_of_ours_is_refused() {
+        let (address, _) = start();
+        assert!(get(address, "/").starts_with("HTTP/1.1 404 "));
+        let post = ask(address, b"POST /metrics HTTP/1.1\r\nHost: n1\r\nContent-Length: 0\r\n\r\n");
+        assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD"), "{post}");
+        assert!(ask(address, b"\x16\x03\x01\x02\x00 no http at all\r\n\r\n").starts_with("HTTP/1.1 400 "));
+        let endless = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 1 << 20]].concat();
+        assert!(!ask(address, &endless).contains(" 200 "));
+        // Many that say nothing take no room from the others for long, and none at all while there is some.
+        let silent: Vec<Blocking> = (0..MANY - 1).map(|_| Blocking::connect(address).unwrap()).collect();
+        assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
+        drop(silent);
+    }
+}

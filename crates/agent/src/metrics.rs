@@ -74,6 +74,11 @@ pub struct Metrics {
     cpu: Counter<f64, AtomicU64>,
 }
 
+/// How a commit ends.
+const RESULTS: [&str; 2] = ["ok", "refused"];
+/// Where something goes wrong.
+const STAGES: [&str; 6] = ["source", "address", "commit", "connections", "node-name", "drift"];
+
 impl Metrics {
     /// All of them, at zero.
     #[must_use]
@@ -90,7 +95,7 @@ impl Metrics {
         let build = vec![("version", version.to_owned()), ("node", node.to_owned())];
         r.register("palisade_build", "Which agent this is", Info::new(build));
         let histogram = || Histogram::new(BUCKETS);
-        Self {
+        let metrics = Self {
             ready: metric!(
                 "palisade_ready",
                 "Whether the first whole snapshot is programmed and the kernel holds the latest plan",
@@ -131,7 +136,7 @@ impl Metrics {
             ),
             transaction_duration: metric!(
                 "palisade_transaction_duration_seconds",
-                "How long the kernel took for a change, review of open connections included",
+                "How long the kernel took for a change",
                 histogram()
             ),
             apply_latency: metric!(
@@ -189,7 +194,15 @@ impl Metrics {
                 Counter::default()
             ),
             registry: r,
+        };
+        // A counter that appears with its first increment has no increase for Prometheus, and no alert sees that one.
+        for result in RESULTS {
+            drop(metrics.commits.get_or_create(&ResultLabel { result }));
         }
+        for stage in STAGES {
+            drop(metrics.errors.get_or_create(&StageLabel { stage }));
+        }
+        metrics
     }
 
     /// All of them in the OpenMetrics text format.
@@ -222,6 +235,8 @@ mod tests {
             "palisade_build_info{version=\"1.2.3\",node=\"n1\"} 1",
             "palisade_ready 0",
             "palisade_commits_total{result=\"ok\"} 1",
+            "palisade_commits_total{result=\"refused\"} 0",
+            "palisade_errors_total{stage=\"commit\"} 0",
             "palisade_connections_revoked_total 0",
             "palisade_drops_total{direction=\"ingress\",kind=\"\",namespace=\"\",policy=\"\"} 1",
             "palisade_apply_latency_seconds_bucket{le=\"0.00025\"} 0",

@@ -36,6 +36,8 @@ pub struct Report {
     /// What went wrong, worst last. Not empty: enforcement is not what it should be, and [`Report::cut_off`] says for
     /// whom; it is tried again at the next tick.
     pub errors: Vec<DataPlaneError>,
+    /// Whether the last of the errors is that open connections could not be looked through; the kernel took the plan then.
+    pub review_failed: bool,
     /// Local addresses that are cut off because their policies can't be programmed.
     pub cut_off: Vec<(Direction, IpAddr)>,
 }
@@ -221,6 +223,7 @@ impl<D: DataPlane> NodeAgent<D> {
                     self.pace.failed(end);
                     self.unreviewed = Some(concerned);
                     report.errors.push(error);
+                    report.review_failed = true;
                 }
             }
         }

@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use palisade_policy::{
-    Change, Cluster, Delta, Endpoint, Interner, Name, NodePlan, Pod, compile::Compiler,
-};
+use palisade_policy::{Change, Cluster, Delta, Endpoint, Interner, Name, NodePlan, Pod, compile::Compiler};
 
 /// The first pause before a refused plan is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -92,11 +90,17 @@ impl Reconciler {
     /// `O(log addresses + nodes)`.
     #[must_use]
     pub fn endpoint(&self, address: IpAddr) -> Endpoint {
-        if let Some(pod) = self.compiler.pod_at(address) {
+        if let Some(pod) = self.owner(address) {
             return Endpoint::Pod { key: pod.key.clone(), address };
         }
         let node = self.cluster().node_at(address);
         node.map_or(Endpoint::External(address), |n| Endpoint::Node { name: n.name.clone(), address })
+    }
+
+    /// The live pod that owns an address (SEMANTICS G-10). `O(log addresses)`.
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Option<&Pod> {
+        self.compiler.pod_at(address)
     }
 
     /// Whether the first whole snapshot is still to come.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use palisade_policy::{Cluster, Family, IpRange, Name, ObjectKey, Phase, Pod, Traffic};
+use palisade_policy::{Cluster, Direction, Family, IpRange, Name, ObjectKey, Phase, Pod, Traffic};
 
 use crate::{
     endpoint::{Endpoint, WorkloadPods},
@@ -14,7 +14,7 @@ use crate::{
     grouping::{End, Ends, Group, GroupId},
     interner::TrafficId,
     reach::{Cell, Reach, Unit},
-    space::merged,
+    space::{index, merged},
 };
 
 /// What ends stand for.
@@ -283,6 +283,35 @@ impl Connections {
             let (families, traffic) = found?;
             Some(Edge { from, to, families, traffic, exact: shown.exact, through: &shown.through })
         })
+    }
+
+    /// What is shown, by number.
+    pub(crate) fn sets(&self) -> &[Traffic] {
+        &self.shown
+    }
+
+    /// What is shown between two ends, by family, as numbers of [`Self::sets`]; `None` if there are no such pairs.
+    pub(crate) fn ids(&self, from: usize, to: usize) -> Option<Cell> {
+        self.cell(from, to).map(|(cell, _)| cell)
+    }
+
+    /// What the rules of one side allow by themselves between two ends: those of `from` for egress, those of `to` for
+    /// ingress. `None` if they don't share the family, or if ends are no single kind of addresses.
+    pub(crate) fn one_side(
+        &self,
+        from: usize,
+        to: usize,
+        direction: Direction,
+        family: Family,
+    ) -> Option<&Traffic> {
+        let Groups::Alike(firsts) = &self.groups else { return None };
+        let unit = |end: &End| Some(&self.reach.units[*firsts.get(end.group as usize)? as usize]);
+        let (source, target) = (&self.ends[from], &self.ends[to]);
+        if matches!(source.endpoint, Endpoint::OwnNode(_)) {
+            return None;
+        }
+        let (sent, received) = self.reach.sides(unit(source)?, unit(target)?, index(family))?;
+        Some(self.reach.traffic(if direction == Direction::Egress { sent } else { received }))
     }
 
     /// What one end may send to another, and whether all pairs may; `None` if there are no such pairs.

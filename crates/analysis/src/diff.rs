@@ -16,6 +16,7 @@ use palisade_policy::{
 use crate::{
     Connections, Endpoint, Families, Options,
     endpoint::{ExternalRanges, NodeAddresses},
+    interner::Interner,
     matching::{Matched, matched},
     representative::Representatives,
     space::merged,
@@ -92,17 +93,25 @@ pub enum PolicyChange {
 #[must_use]
 pub fn diff(before: &Cluster, after: &Cluster, nodes: bool) -> Diff {
     let options = Options { nodes, ..Options::default() };
+    let answers = [Connections::new(before, &options), Connections::new(after, &options)];
+    let mut traffics = Interner::default();
+    let numbers = [0, 1]
+        .map(|side| answers[side].sets().iter().map(|t: &Traffic| traffics.number(t.clone())).collect());
     let comparison = Comparison {
         clusters: [before, after],
-        answers: [Connections::new(before, &options), Connections::new(after, &options)],
+        answers,
+        numbers,
         representatives: [Representatives::new(before), Representatives::new(after)],
         policies: policy_changes(before, after),
     };
     let ends = matched(&comparison.answers[0], &comparison.answers[1]);
     let mut changes = Vec::new();
-    for from in &ends {
-        for to in &ends {
-            comparison.compare(from, to, &mut changes);
+    for (i, from) in ends.iter().enumerate() {
+        for (j, to) in ends.iter().enumerate() {
+            let itself = i == j && from.part.is_some_and(|pods| pods < 2);
+            if !itself && !comparison.is_same(from, to) {
+                comparison.compare(from, to, &mut changes);
+            }
         }
     }
     Diff { changes: joined(changes), policies: comparison.policies }
@@ -111,6 +120,8 @@ pub fn diff(before: &Cluster, after: &Cluster, nodes: bool) -> Diff {
 struct Comparison<'c> {
     clusters: [&'c Cluster; 2],
     answers: [Connections; 2],
+    /// The sets of traffic of each answer, numbered so that equal ones have equal numbers.
+    numbers: [Vec<u32>; 2],
     representatives: [Representatives<'c>; 2],
     policies: BTreeMap<PolicyKey, PolicyChange>,
 }
@@ -119,10 +130,16 @@ struct Comparison<'c> {
 type Exchanged<'a> = Option<[Option<&'a Traffic>; 2]>;
 
 impl Comparison<'_> {
+    /// Whether a pair that both sides have may exchange the same on both: what nearly all do, and so decided by numbers.
+    fn is_same(&self, from: &Matched, to: &Matched) -> bool {
+        let cell = |side: usize| {
+            let cell = self.answers[side].ids(from.at[side]?, to.at[side]?)?;
+            Some(cell.map(|id| id.map(|id| self.numbers[side][id as usize])))
+        };
+        cell(0).is_some_and(|before| cell(1) == Some(before))
+    }
+
     fn compare(&self, from: &Matched, to: &Matched, changes: &mut Vec<Change>) {
-        if from.endpoint == to.endpoint && from.part.is_some_and(|pods| pods < 2) {
-            return;
-        }
         let exists = [0, 1].map(|side| from.at[side].is_some() && to.at[side].is_some());
         let presence = match exists {
             [true, true] => Presence::Both,
@@ -176,6 +193,9 @@ impl Comparison<'_> {
     fn causes(&self, from: &Matched, to: &Matched, family: Family, changed: &Traffic) -> Vec<Cause> {
         let mut found = Vec::new();
         for direction in Direction::BOTH {
+            if self.is_unmoved(from, to, direction, family, changed) {
+                continue;
+            }
             let walks: Vec<Walk> = self
                 .representatives
                 .iter()
@@ -198,6 +218,25 @@ impl Comparison<'_> {
         }
         found.sort_unstable();
         found
+    }
+
+    /// Whether the rules of one side allow the same of this traffic before and after, so that they are no cause.
+    fn is_unmoved(
+        &self,
+        from: &Matched,
+        to: &Matched,
+        direction: Direction,
+        family: Family,
+        changed: &Traffic,
+    ) -> bool {
+        let allowed = |side: usize| {
+            let answer: &Connections = &self.answers[side];
+            answer.one_side(from.at[side]?, to.at[side]?, direction, family)
+        };
+        match (allowed(0), allowed(1)) {
+            (Some(a), Some(b)) => a == b || a.intersection(changed) == b.intersection(changed),
+            _ => false,
+        }
     }
 
     fn cause(&self, direction: Direction, key: &PolicyKey) -> Cause {
@@ -232,11 +271,11 @@ fn policy_changes(before: &Cluster, after: &Cluster) -> BTreeMap<PolicyKey, Poli
     out
 }
 
-/// Whether two policies are equal but for where they stand.
+/// Whether two policies are equal but for where they stand and what their rules are called.
 fn means_the_same(a: &Arc<Policy>, b: &Arc<Policy>) -> bool {
     fn placeless(policy: &Policy) -> Policy {
         let rule = |rule: &Rule| {
-            let mut rule = Rule { source: None, ..rule.clone() };
+            let mut rule = Rule { name: None, source: None, ..rule.clone() };
             rule.peers.iter_mut().flatten().for_each(|p| p.source = None);
             rule.ports.iter_mut().flatten().for_each(|p| p.source = None);
             rule

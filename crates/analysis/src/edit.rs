@@ -288,7 +288,7 @@ impl Asking<'_> {
     fn rule(&self, action: Action, namespace: &str) -> Rule {
         let peers = vec![PeerEntry { peer: self.peer(namespace), source: None }];
         let ports = self.port().map(|port| vec![PortEntry { port, source: None }]);
-        Rule { action, peers: Some(peers), ports, source: None }
+        Rule { name: None, action, peers: Some(peers), ports, source: None }
     }
 
     fn original(&self, key: &PolicyKey, rule: &RuleStep) -> Option<&Rule> {

@@ -1,72 +1,107 @@
 //! From ends of answers back to addresses that questions can be asked about.
 
-use std::{cell::RefCell, collections::HashMap, net::IpAddr};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use palisade_policy::{
-    Cluster, Direction, Endpoint as At, Family, Name, NamespaceMatch, ObjectKey, Pod, Pods, Traffic,
+    Cluster, Direction, Endpoint as At, Family, Name, NamespaceMatch, ObjectKey, Pod, Pods, Policy, Traffic,
     walk::{Walk, walk},
 };
 
-use crate::{Endpoint, reach::owners};
+use crate::{
+    Endpoint,
+    endpoint::{NodeAddresses, WorkloadPods},
+    reach::owners,
+};
 
-/// Finds addresses that stand for ends. Costs the addresses of the cluster to make, and next to nothing to ask.
+/// Finds addresses that stand for ends. Costs the addresses of the cluster at the first question, and next to nothing after that.
 pub(crate) struct Representatives<'c> {
     cluster: &'c Cluster,
-    owners: HashMap<IpAddr, &'c Pod>,
-    /// For subjects in a namespace: the cluster without pods, and without the policies that select nothing there.
-    reduced: RefCell<HashMap<Name, Cluster>>,
+    owners: OnceCell<HashMap<IpAddr, &'c Pod>>,
+    /// Policies by the namespace of their subjects, and those of many namespaces.
+    by_namespace: HashMap<&'c Name, Vec<&'c Arc<Policy>>>,
+    cluster_wide: Vec<&'c Arc<Policy>>,
+    /// For each subject: a cluster of nothing but the policies that select it.
+    worlds: RefCell<HashMap<ObjectKey, Cluster>>,
 }
 
 impl<'c> Representatives<'c> {
     pub(crate) fn new(cluster: &'c Cluster) -> Self {
-        Self { cluster, owners: owners(cluster), reduced: RefCell::default() }
+        let (mut by_namespace, mut cluster_wide): (HashMap<_, Vec<_>>, Vec<_>) = Default::default();
+        for policy in cluster.policies.values() {
+            match &policy.subject.namespaces {
+                NamespaceMatch::Named(name) => by_namespace.entry(name).or_default().push(policy),
+                NamespaceMatch::Selected(_) => cluster_wide.push(policy),
+            }
+        }
+        Self { cluster, owners: OnceCell::new(), by_namespace, cluster_wide, worlds: RefCell::default() }
     }
 
-    /// Walks through the tiers as [`walk`] does, past no policies but those of the subject's namespace and the
-    /// cluster-wide ones: `O(those)` instead of `O(policies)`.
+    /// Walks through the tiers as [`walk`] does, past no policies but those that select the subject: `O(those)` instead of
+    /// `O(policies)`.
     pub(crate) fn walk(&self, source: &At, target: &At, direction: Direction, asked: &Traffic) -> Walk {
         let subject = if direction == Direction::Egress { source } else { target };
-        let namespace = match subject {
-            At::Pod { key, .. } => key.namespace.clone(),
-            At::Node { .. } | At::External(_) => Name::default(),
+        let mut worlds = self.worlds.borrow_mut();
+        let mut nobody = Cluster::default();
+        let world = match subject {
+            At::Pod { key, .. } => worlds.entry(key.clone()).or_insert_with(|| self.world_of(key)),
+            // No policy acts on what is no pod.
+            At::Node { .. } | At::External(_) => &mut nobody,
         };
-        let mut reduced = self.reduced.borrow_mut();
-        let world = reduced.entry(namespace.clone()).or_insert_with(|| self.reduce(&namespace));
-        let ends = [source, target].into_iter().filter_map(|at| match at {
-            At::Pod { key, .. } => self.cluster.pods.get(key),
-            At::Node { .. } | At::External(_) => None,
-        });
-        world.pods = ends.cloned().collect();
+        world.pods = Pods::default();
+        for at in [source, target] {
+            match at {
+                At::Pod { key, .. } => {
+                    if let Some(pod) = self.cluster.pods.get_shared(key) {
+                        world.pods.insert(Arc::clone(pod));
+                    }
+                    if let Some(namespace) = self.cluster.namespaces.get(&key.namespace)
+                        && !world.namespaces.contains_key(&key.namespace)
+                    {
+                        world.namespaces.insert(namespace.name.clone(), namespace.clone());
+                    }
+                }
+                At::Node { name, .. } => {
+                    if let Some(node) = self.cluster.nodes.get(name)
+                        && !world.nodes.contains_key(name)
+                    {
+                        world.nodes.insert(name.clone(), node.clone());
+                    }
+                }
+                At::External(_) => {}
+            }
+        }
         walk(world, source, target, false, direction, asked)
     }
 
-    fn reduce(&self, namespace: &Name) -> Cluster {
-        let policies = self.cluster.policies.iter().filter(|(_, policy)| match &policy.subject.namespaces {
-            NamespaceMatch::Named(name) => name == namespace,
-            NamespaceMatch::Selected(_) => true,
-        });
-        Cluster {
-            namespaces: self.cluster.namespaces.clone(),
-            nodes: self.cluster.nodes.clone(),
-            policies: policies.map(|(key, policy)| (key.clone(), policy.clone())).collect(),
-            pods: Pods::default(),
-            ..Cluster::default()
-        }
+    /// The policies that select a pod, and nothing else.
+    fn world_of(&self, key: &ObjectKey) -> Cluster {
+        let Some(pod) = self.cluster.pods.get(key) else { return Cluster::default() };
+        let labels = self.cluster.namespaces.get(&key.namespace).map(|n| &n.labels);
+        let own = self.by_namespace.get(&key.namespace).into_iter().flatten();
+        let all = own.chain(&self.cluster_wide);
+        let selecting = all.filter(|p| p.subject.matches(&key.namespace, labels, &pod.labels));
+        let policies = selecting.map(|policy| (policy.key.clone(), Arc::clone(policy))).collect();
+        Cluster { policies, ..Cluster::default() }
     }
 
     /// Two addresses of a family, one of each end, between which a connection is what the pair of ends stands for:
     /// of different pods, and a pod on a node if and only if that is meant. `None` if there are none such.
     pub(crate) fn pair(&self, from: &Endpoint, to: &Endpoint, family: Family) -> Option<(At, At)> {
-        let (sources, targets) = (self.of(from, family), self.of(to, family));
         let own = matches!(from, Endpoint::OwnNode(_));
         // Ends are alike in all their members: one of the first pairs will do, unless placement is in the way.
-        sources.iter().find_map(|source| {
-            let fits = |target: &&At| match (source, *target) {
+        self.of(from, family).find_map(|source| {
+            let fits = |target: &At| match (&source, target) {
                 (At::Pod { key: a, .. }, At::Pod { key: b, .. }) => a != b,
                 (At::Node { name, .. }, At::Pod { key, .. }) => self.is_on(key, name) == own,
                 _ => true,
             };
-            Some((source.clone(), targets.iter().find(fits)?.clone()))
+            let target = self.of(to, family).find(fits)?;
+            Some((source, target))
         })
     }
 
@@ -74,31 +109,37 @@ impl<'c> Representatives<'c> {
         self.cluster.pods.get(pod).is_some_and(|p| p.node.as_ref() == Some(node))
     }
 
-    fn of(&self, end: &Endpoint, family: Family) -> Vec<At> {
-        let pod = |namespace: &Name, name: &Name| {
+    /// The addresses of a family that an end stands for, found as they are asked for.
+    fn of<'e>(&'e self, end: &'e Endpoint, family: Family) -> Box<dyn Iterator<Item = At> + 'e> {
+        let pod = move |namespace: &Name, name: &Name| {
             let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
             let pod = self.cluster.pods.get(&key).filter(|p| p.is_live())?;
-            let owned = |a: &&IpAddr| self.owners.get(*a).is_some_and(|o| o.key == key);
+            let owned = |a: &&IpAddr| {
+                self.owners.get_or_init(|| owners(self.cluster)).get(*a).is_some_and(|o| o.key == key)
+            };
             let address = pod.addresses.iter().filter(|a| Family::of(**a) == family).find(owned)?;
             Some(At::Pod { address: *address, key })
         };
         match end {
-            Endpoint::Workload(w) => w.pods.iter().filter_map(|p| pod(&w.namespace, p)).collect(),
-            Endpoint::Pod { key, .. } => pod(&key.namespace, &key.name).into_iter().collect(),
+            Endpoint::Workload(w) => Box::new(w.pods.iter().filter_map(move |p| pod(&w.namespace, p))),
+            Endpoint::Pod { key, .. } => Box::new(pod(&key.namespace, &key.name).into_iter()),
             Endpoint::Class(all) => {
-                all.iter().flat_map(|w| w.pods.iter().filter_map(|p| pod(&w.namespace, p))).collect()
+                let of = move |w: &'e WorkloadPods| w.pods.iter().filter_map(move |p| pod(&w.namespace, p));
+                Box::new(all.iter().flat_map(of))
             }
-            // The pods of a namespace differ: none stands for all.
-            Endpoint::Namespace(_) => Vec::new(),
-            Endpoint::OwnNode(nodes) | Endpoint::Nodes(nodes) => nodes
-                .iter()
-                .flat_map(|n| n.addresses.iter().map(|a| At::Node { name: n.name.clone(), address: *a }))
-                .filter(|at| Family::of(at.address()) == family)
-                .collect(),
+            Endpoint::OwnNode(nodes) | Endpoint::Nodes(nodes) => {
+                let of = |n: &'e NodeAddresses| {
+                    n.addresses.iter().map(|a| At::Node { name: n.name.clone(), address: *a })
+                };
+                Box::new(nodes.iter().flat_map(of).filter(move |at| Family::of(at.address()) == family))
+            }
             Endpoint::External(e) if e.family == family => {
-                e.ranges.first().map(|r| At::External(r.first)).into_iter().collect()
+                Box::new(e.ranges.first().map(|r| At::External(r.first)).into_iter())
             }
-            Endpoint::External(_) | Endpoint::IngressController(_) => Vec::new(),
+            // The pods of a namespace differ: none stands for all. Which pod the controller is may not be known.
+            Endpoint::Namespace(_) | Endpoint::External(_) | Endpoint::IngressController(_) => {
+                Box::new(std::iter::empty())
+            }
         }
     }
 }

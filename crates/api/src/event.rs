@@ -27,7 +27,8 @@ pub enum Event {
         /// How.
         state: WatchState,
     },
-    /// What is wrong with an object now, replacing what was said of it before; empty: nothing any longer, or it is gone.
+    /// What is wrong with an object now, replacing what was said of it before; empty: nothing any longer, or it is gone, in
+    /// which case it has no uid.
     Findings {
         /// Which.
         object: ObjectRef,

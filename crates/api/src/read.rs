@@ -74,6 +74,8 @@ pub struct Live {
     pub objects: Vec<Object>,
     /// What could not be read, in the same order.
     pub missing: Vec<Missing>,
+    /// The kinds that the cluster serves, as far as it says.
+    pub served: Vec<&'static str>,
 }
 
 /// How to read.
@@ -176,11 +178,18 @@ pub async fn read(
     };
     let (server, context) = (connection.server.clone(), connection.context.clone());
     match read {
-        Ok((objects, missing)) => {
-            Ok(Live { server, context, namespace: reading.own.to_owned(), objects, missing })
+        Ok(Found { objects, missing, served }) => {
+            Ok(Live { server, context, namespace: reading.own.to_owned(), objects, missing, served })
         }
         Err(trouble) => Err(ReadError::Server { server, context, trouble }),
     }
+}
+
+/// What was found.
+struct Found {
+    objects: Vec<Object>,
+    missing: Vec<Missing>,
+    served: Vec<&'static str>,
 }
 
 /// What one kind came to.
@@ -195,7 +204,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    async fn everything(&self, asking: &Asking<'_>) -> Result<(Vec<Object>, Vec<Missing>), Trouble> {
+    async fn everything(&self, asking: &Asking<'_>) -> Result<Found, Trouble> {
         let wanted = served::served(asking).await?;
         let each = wanted.iter().map(|(resource, versions)| self.kind(asking, resource, versions));
         let mut outcomes: Vec<(&'static Resource, Outcome)> = future::join_all(each).await;
@@ -218,7 +227,8 @@ impl Reading<'_> {
         }
         let order = |r: &'static Resource| RESOURCES.iter().position(|known| known.kind == r.kind);
         missing.sort_by_key(|m| order(m.resource));
-        Ok((owners_in_use(objects), missing))
+        let served = wanted.iter().map(|(resource, _)| resource.kind).collect();
+        Ok(Found { objects: owners_in_use(objects), missing, served })
     }
 
     /// All objects of a kind.
@@ -263,8 +273,6 @@ impl Reading<'_> {
             }
         }
         namespaces.insert(self.own.to_owned());
-        // Where pods can't be read, nothing else is worth asking for: most users are refused nearly everywhere.
-        let mut narrowed = false;
         for (at, (resource, outcome)) in outcomes.iter_mut().enumerate() {
             let Err(why @ Trouble::Refused(_)) = outcome else { continue };
             if !resource.namespaced {
@@ -289,8 +297,9 @@ impl Reading<'_> {
                     only_in.push(namespace);
                 }
             }
-            if !narrowed && !whole {
-                narrowed = true;
+            // Where pods can't be read nothing else is worth asking for: most users are refused nearly everywhere. Pods
+            // come first of what lives in namespaces.
+            if resource.kind == "Pod" && !whole {
                 all = false;
                 namespaces = only_in.iter().cloned().chain([self.own.to_owned()]).collect();
             }

@@ -13,7 +13,10 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams, client::Body};
 use serde::Deserialize;
 
-use crate::{Access, AccessError, Kind, Trouble};
+use crate::{
+    Access, AccessError, Kind, Trouble,
+    catalogue::{GroupVersion, Groups, Resources},
+};
 
 /// How long one request may take where [`Access::timeout`] does not say.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -137,35 +140,6 @@ struct Version {
     git_version: String,
 }
 
-#[derive(Deserialize)]
-struct Groups {
-    #[serde(default)]
-    groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    name: String,
-    #[serde(default)]
-    versions: Vec<GroupVersion>,
-}
-
-#[derive(Deserialize)]
-struct GroupVersion {
-    version: String,
-}
-
-#[derive(Deserialize)]
-struct Resources {
-    #[serde(default)]
-    resources: Vec<Resource>,
-}
-
-#[derive(Deserialize)]
-struct Resource {
-    name: String,
-}
-
 impl Asking {
     async fn everything(&self, server: &str) -> Result<Rights, Trouble> {
         let (version, ahead) = self.version().await?;
@@ -190,7 +164,7 @@ impl Asking {
     async fn served(&self) -> Result<Vec<(Kind, Vec<String>)>, Trouble> {
         let groups: Groups = match self.get("/apis").await {
             // Who may not discover is told by the rights.
-            Err(Trouble::Refused(_)) => Groups { groups: Vec::new() },
+            Err(Trouble::Refused(_)) => Groups::default(),
             other => other?,
         };
         let mut served: Vec<(Kind, Vec<String>)> =
@@ -206,7 +180,7 @@ impl Asking {
                     other => other?,
                 };
                 for (kind, versions) in &mut served {
-                    if resources.resources.iter().any(|r| r.name == kind.plural()) {
+                    if resources.has(kind.plural()) {
                         versions.push(version.clone());
                     }
                 }

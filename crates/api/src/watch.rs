@@ -72,7 +72,7 @@ impl Default for WatchOptions {
 /// * [`Event::Findings`] may come before the snapshot. For the kinds of `policy.networking.k8s.io` they come for each new
 ///   generation, also where there is nothing to report, so that a status can be written.
 ///
-/// The rights that it needs: `get`, `list` and `watch` on `namespaces`, `pods`, `nodes`, `networkpolicies.networking.k8s.io`
+/// The rights that it needs: `list` and `watch` on `namespaces`, `pods`, `nodes`, `networkpolicies.networking.k8s.io`
 /// and, in `policy.networking.k8s.io`, `clusternetworkpolicies`, `adminnetworkpolicies` and `baselineadminnetworkpolicies`; and to
 /// read `/readyz` and `/apis`, which every service account may.
 #[must_use]

@@ -8,7 +8,10 @@ use serde_json::json;
 
 mod support;
 
-use support::{Fault, Follower, PODS, POLICIES, Server, Streaming, network_policy, pod};
+use support::{
+    follower::Follower,
+    server::{Fault, PODS, POLICIES, Server, Streaming, network_policy, pod},
+};
 
 const NAMESPACES: &str = "/api/v1/namespaces";
 const NODES: &str = "/api/v1/nodes";
@@ -210,6 +213,19 @@ async fn rubbish_costs_a_watch_but_never_an_event() {
             && matches!(s, WatchState::Failing { why } if why.contains("can't be read") && why.contains("stays in force"))
     };
     assert!(follower.history.iter().any(said), "{:?}", follower.history);
+}
+
+#[tokio::test]
+async fn an_event_that_came_garbled_is_asked_for_again() {
+    let server = server().await;
+    let mut follower = Follower::of(&server);
+    follower.snapshot().await;
+    for n in 0..3 {
+        server.put_garbled(PODS, pod("shop", &format!("late-{n}"), "client", &format!("10.0.2.{n}")));
+        follower.caught_up(&server).await;
+    }
+    let lists = follower.history.iter().filter(|(k, s)| *k == Kind::Pod && *s == WatchState::Listing).count();
+    assert_eq!(lists, 1, "resumed, not listed anew");
 }
 
 #[tokio::test]

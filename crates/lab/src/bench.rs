@@ -246,6 +246,7 @@ fn policy(name: &str, subject: &str, peer: Peer, first: u16) -> Arc<Policy> {
     let namespace: Name = NAMESPACE.into();
     let port = PortMatch::Numbers { protocol: Protocol::Tcp, first, last: first + 2 };
     let rule = Rule {
+        name: None,
         action: Action::Accept,
         peers: Some(vec![PeerEntry { peer, source: None }]),
         ports: Some(vec![PortEntry { port, source: None }]),

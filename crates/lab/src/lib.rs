@@ -30,6 +30,7 @@ pub mod probe;
 pub mod sandbox;
 mod servers;
 pub mod services;
+pub mod soak;
 mod wire;
 pub mod wiring;
 

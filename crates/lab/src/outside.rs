@@ -142,6 +142,7 @@ mod tests {
             subject: PodMatch { namespaces: NamespaceMatch::Named("x".into()), pods: Selector::everything() },
             ingress: None,
             egress: Some(vec![Rule {
+                name: None,
                 action: Action::Accept,
                 peers: Some(peers),
                 ports: None,

@@ -14,6 +14,8 @@ pub use client::{Outcome, Timeouts};
 pub use plan::{Expected, NotProbed, Options, Plan, Probe, Target};
 pub use report::{Counts, Durations, Mismatch, Report, Tried, endpoint_place};
 
+pub(crate) use client::run_from;
+
 use crate::lab::{Lab, LabError};
 
 /// Runs a plan against a lab. `progress` hears how many of how many probes are done.

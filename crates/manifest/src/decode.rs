@@ -20,6 +20,9 @@ use crate::{
 /// How many diagnostics of one load keep their excerpt.
 const EXCERPTS: usize = 1000;
 
+/// What to do about a template.
+pub(crate) const HELM: &str = "this looks like a Helm template: render it first, with `helm template`";
+
 /// Where findings go, and what is being read.
 pub(crate) struct Context<'c> {
     pub(crate) text: &'c Text,
@@ -80,7 +83,10 @@ impl Context<'_> {
 
     /// Reports an error.
     pub(crate) fn error(&mut self, at: &At<'_>, code: Code, message: impl Into<String>) {
-        self.report(at, Diagnostic::new(Severity::Error, code, message));
+        let diagnostic = Diagnostic::new(Severity::Error, code, message);
+        // Quoted, what Helm would fill in is text like any other, which no name and no label may be.
+        let template = matches!(at.value(), Value::Scalar(Scalar::Str(s)) if s.contains("{{"));
+        self.report(at, if template { diagnostic.with_help(HELM) } else { diagnostic });
     }
 
     /// Reports an error about a field that isn't there: the position is its parent's.

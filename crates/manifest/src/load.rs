@@ -8,7 +8,7 @@ use crate::{
     addresses::{AddressPlan, Unaddressed, assign_addresses},
     assemble,
     cluster_wide::{Admission, Channel},
-    decode::Context,
+    decode::{Context, HELM},
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
     input::{Input, Reader},
@@ -212,7 +212,7 @@ fn help(text: &str, span: &std::ops::Range<u32>, code: Code) -> Option<String> {
     let from = text.get(..at)?.rfind("\n---").unwrap_or(0);
     let to = text.get(at..)?.find("\n---").map_or(text.len(), |n| at + n);
     if text.get(from..to)?.contains("{{") {
-        return Some("this looks like a Helm template: render it first, with `helm template`".to_owned());
+        return Some(HELM.to_owned());
     }
     let line = &text[text[..at].rfind('\n').map_or(0, |n| n + 1)..at];
     if line.starts_with('\t') || text[at..].starts_with('\t') {

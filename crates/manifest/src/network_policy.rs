@@ -89,7 +89,7 @@ fn rule(cx: &mut Context<'_>, at: &At<'_>, peers_field: &str, own: &Name) -> Rul
     let source = Some(cx.source(at));
     // A null element is `{}`: everything (A4).
     let Some(fields) = cx.fields(at, &["ports", peers_field]) else {
-        return Rule { action: Action::Accept, peers: None, ports: None, source };
+        return Rule { name: None, action: Action::Accept, peers: None, ports: None, source };
     };
     let ports: Vec<PortEntry> = match fields.get("ports") {
         Some(at) => cx.list(&at).iter().filter_map(|at| port(cx, at)).collect(),
@@ -101,6 +101,7 @@ fn rule(cx: &mut Context<'_>, at: &At<'_>, peers_field: &str, own: &Name) -> Rul
     };
     // Absent and empty are one: unrestricted (A.4). An entry that was refused has refused the whole policy.
     Rule {
+        name: None,
         action: Action::Accept,
         peers: (!peers.is_empty()).then_some(peers),
         ports: (!ports.is_empty()).then_some(ports),

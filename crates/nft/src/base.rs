@@ -6,8 +6,10 @@ use palisade_policy::{Direction, Family};
 
 use crate::{
     Options,
+    layout::denial,
     ruleset::{
-        Chain, Content, Expression, GENERATION_SET, Hook, Key, LABELS_CHAIN, Lead, Outcome, Rule, Set,
+        Chain, Content, Expression, Flood, GENERATION_SET, Hook, Key, LABELS_CHAIN, LINK_CHAIN, Lead,
+        Outcome, Rule, Set,
     },
 };
 
@@ -104,30 +106,34 @@ impl BaseSets {
     }
 }
 
-/// The base chains and the chain of labels.
-pub(crate) fn chains(options: &Options, sets: &BaseSets) -> Vec<Arc<Chain>> {
+/// The base chains, and those that are there whatever the plan says. `isolating`: whether a local pod is isolated.
+/// A chain comes after those that its rules lead to.
+pub(crate) fn chains(options: &Options, sets: &BaseSets, isolating: bool) -> Vec<Arc<Chain>> {
     let hooks = if options.egress_to_own_node { &Hook::BOTH[..] } else { &Hook::BOTH[..1] };
-    let mut chains: Vec<_> = hooks.iter().map(|hook| Arc::new(base_chain(*hook, sets))).collect();
-    chains.push(Arc::new(labels_chain()));
+    let mut chains = vec![Arc::new(link_chain(options, isolating)), Arc::new(labels_chain())];
+    chains.extend(hooks.iter().map(|hook| Arc::new(base_chain(*hook, sets))));
     chains
 }
 
 fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
     let accept = || Expression::Then(Outcome::Accept);
-    let mut rules: Vec<Rule> = vec![
-        // In front of the rule for established traffic: this is what cuts live connections.
-        vec![Expression::Revoked, Expression::Counter, Expression::Then(Outcome::Drop)],
-        vec![Expression::Established, accept()],
-    ];
-    // Multicast listener discovery (130-132) and neighbour and router discovery (133-137), then MLDv2 reports: without
-    // them there is no IPv6 (SEMANTICS G-7).
-    for (first, last) in [(130, 137), (143, 143)] {
-        rules.push(vec![
-            Expression::Family(Family::V6),
-            Expression::Protocol(58),
-            Expression::Icmpv6(first, last),
-            accept(),
-        ]);
+    let to_link = || Expression::Then(Outcome::Jump(LINK_CHAIN.into()));
+    // In front of the rule for established traffic: this is what cuts live connections.
+    let mut rules: Vec<Rule> =
+        vec![vec![Expression::Revoked, Expression::Counter, Expression::Then(Outcome::Drop)]];
+    if hook == Hook::Forward {
+        // One of the ways of any connection between link-local addresses.
+        let to = Expression::LinkLocal { source: false };
+        rules.push(vec![Expression::Family(Family::V6), to, to_link()]);
+    }
+    rules.push(vec![Expression::Established, accept()]);
+    rules.extend(discovery(&Outcome::Accept));
+    if hook == Hook::Forward {
+        let from = Expression::LinkLocal { source: true };
+        rules.push(vec![Expression::Family(Family::V6), from, to_link()]);
+        for flood in [Flood::Broadcast, Flood::Multicast] {
+            rules.push(vec![Expression::Flooded(flood), to_link()]);
+        }
     }
     // A packet from an address to itself has gone through a service (SEMANTICS C25, G-6). What the map's chain does not
     // drop comes back. If its pod is isolated, the next rule takes it, before the tables of pods and their peers; if
@@ -151,6 +157,38 @@ fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
         hook: Some(hook),
         comment: None,
         rules,
+        chains: Vec::new(),
+        sets: Vec::new(),
+    }
+}
+
+/// Multicast listener discovery (130-132) and neighbour and router discovery (133-137), then MLDv2 reports: without
+/// them there is no IPv6 (SEMANTICS G-7).
+fn discovery(outcome: &Outcome) -> impl Iterator<Item = Rule> {
+    [(130, 137), (143, 143)].into_iter().map(|(first, last)| {
+        vec![
+            Expression::Family(Family::V6),
+            Expression::Protocol(58),
+            Expression::Icmpv6(first, last),
+            Expression::Then(outcome.clone()),
+        ]
+    })
+}
+
+/// What the forward hook sees of a link's own traffic, which only a bridge lets it see: frames to many, and link-local
+/// addresses, which no pod is known by. Dispatch goes by pods' addresses, so no policy would be asked, though such a
+/// packet may be from or to an isolated pod (SEMANTICS A42). So it is denied as long as a local pod is isolated. Routers
+/// don't forward any of it, but for multicast where somebody routes it.
+///
+/// The rules that lead here never change, and it is the content of this chain that does: with the first and the last
+/// isolated pod, and at no other change.
+pub(crate) fn link_chain(options: &Options, isolating: bool) -> Chain {
+    let denied = || discovery(&Outcome::Return).chain(denial(options, Direction::Ingress));
+    Chain {
+        name: LINK_CHAIN.into(),
+        hook: None,
+        comment: Some("to many or by link-local addresses: denied while pods here are isolated".to_owned()),
+        rules: if isolating { denied().collect() } else { Vec::new() },
         chains: Vec::new(),
         sets: Vec::new(),
     }

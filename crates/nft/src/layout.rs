@@ -246,7 +246,7 @@ pub(crate) fn closed(options: &Options, direction: Direction) -> Arc<Chain> {
 
 /// The end of a row: the packet is reported, unless reports come too fast, then counted and dropped. Counting stands
 /// behind no limit, so counts are exact.
-fn denial(options: &Options, direction: Direction) -> Vec<Rule> {
+pub(crate) fn denial(options: &Options, direction: Direction) -> Vec<Rule> {
     let prefix = match direction {
         Direction::Egress => LOG_EGRESS,
         Direction::Ingress => LOG_INGRESS,

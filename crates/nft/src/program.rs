@@ -14,7 +14,7 @@ use crate::{
     layout::{self, Layout, Layouts},
     next::Next,
     registry::{Edit, Registry},
-    ruleset::{Chain, Content, ELEMENTS_PER_MESSAGE, Element, Lead, Message, Set},
+    ruleset::{Chain, Content, ELEMENTS_PER_MESSAGE, Element, LINK_CHAIN, Lead, Message, Set},
 };
 
 /// Messages that only make sense together in one transaction.
@@ -89,13 +89,25 @@ impl Program {
     pub(crate) fn make_base(&self) -> Vec<Step> {
         let mut out = vec![vec![Message::CreateTable]];
         out.extend(self.sets.all().map(|set| vec![Message::CreateSet(set.clone())]));
-        for chain in base::chains(&self.options, &self.sets) {
+        // Nobody leads anywhere yet.
+        for chain in base::chains(&self.options, &self.sets, false) {
             // A base chain takes packets as soon as it exists: it and its rules come together.
             let mut step = Vec::new();
             make_chain(&chain, |messages| step.extend(messages));
             out.push(step);
         }
         out
+    }
+
+    /// The chains that are there whatever the plan says, as they are now.
+    pub(crate) fn base_chains(&self) -> Vec<Arc<Chain>> {
+        base::chains(&self.options, &self.sets, self.isolating())
+    }
+
+    /// What makes the chain of a link's shared traffic, which is empty, deny it.
+    pub(crate) fn close_link(&self) -> Step {
+        let chain = Arc::new(base::link_chain(&self.options, true));
+        (0..chain.rules.len()).map(|index| Message::AddRule(chain.clone(), index)).collect()
     }
 
     /// What leads from `plan`, which this is the program of, to the plan after `delta`. Changes the program; where the
@@ -165,6 +177,7 @@ impl Program {
     fn switch(&mut self, targets: &Targets, undo: &mut Undo, phases: &mut Phases) {
         let mut changes: BTreeMap<(Lead, Family), (Vec<Element>, Vec<Element>)> = BTreeMap::new();
         let mut released = Vec::new();
+        let was_isolating = self.isolating();
         let isolated: BTreeMap<IpAddr, bool> = targets.keys().map(|(_, a)| (*a, self.isolated(*a))).collect();
         for (key, target) in targets {
             let (lead, address) = *key;
@@ -197,6 +210,11 @@ impl Program {
             phases.join.extend(add(set, changed(false)));
             phases.leave.extend(remove(set, changed(true)));
         }
+        match (was_isolating, self.isolating()) {
+            (false, true) => phases.switch.push(self.close_link()),
+            (true, false) => phases.switch.push(vec![Message::FlushChain(LINK_CHAIN.into())]),
+            _ => {}
+        }
         for ((lead, family), (removed, added)) in changes {
             phases.lead(lead).extend(replace(self.sets.dispatch(lead, family), removed, added));
         }
@@ -206,6 +224,12 @@ impl Program {
         Direction::BOTH
             .iter()
             .any(|direction| self.dispatch.contains_key(&(Lead::Table(*direction), address)))
+    }
+
+    /// Whether any local pod is isolated. `O(log n)`.
+    pub(crate) fn isolating(&self) -> bool {
+        // Hairpins come last.
+        self.dispatch.first_key_value().is_some_and(|((lead, _), _)| *lead != Lead::Hairpin)
     }
 
     fn uses(&self, group: GroupId) -> bool {

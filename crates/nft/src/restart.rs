@@ -10,7 +10,7 @@ use palisade_policy::{Delta, Direction, Family, Name, NodePlan};
 
 use crate::{
     Error, Kernel,
-    base::{self, TABLE_COMMENT, hook_number},
+    base::{TABLE_COMMENT, hook_number},
     layout::closed,
     next::Next,
     program::{Phases, Program, add, remove, replace},
@@ -63,7 +63,7 @@ pub(crate) fn number_in(found: &Ruleset) -> Option<u32> {
 
 /// None where only a fresh table helps.
 fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Phases> {
-    let base_chains = base::chains(&program.options, &program.sets);
+    let base_chains = program.base_chains();
     let generation = found.sets.get(GENERATION_SET)?;
     if found.comment.as_deref() != Some(TABLE_COMMENT) || generation.elements.len() > 1 {
         return None;
@@ -278,6 +278,9 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
             first.extend(add(map, shut.clone()).flatten());
             phases.lead(lead).extend(replace(map, shut, open));
         }
+    }
+    if program.isolating() {
+        first.extend(program.close_link());
     }
     phases.make.insert(0, first);
 }

@@ -39,6 +39,18 @@ impl Hook {
     }
 }
 
+/// The chain for what is shared by a link, see [`crate::base`].
+pub(crate) const LINK_CHAIN: &str = "link";
+
+/// To whom a frame goes that goes to many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flood {
+    /// To all.
+    Broadcast,
+    /// To those who listen.
+    Multicast,
+}
+
 /// What the keys of a set are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
@@ -135,6 +147,8 @@ pub(crate) enum Outcome {
     Return,
     /// On to another chain, from which `return` leads to the base chain.
     Goto(Name),
+    /// To another chain, from which `return` and the end lead to the next rule.
+    Jump(Name),
 }
 
 /// One match or statement of a rule.
@@ -160,6 +174,13 @@ pub(crate) enum Expression {
     Dispatch(Direction, Family, Name),
     /// `ip[6] saddr` is this one.
     From(IpAddr),
+    /// `ip6 saddr` (or `daddr`) is link-local: fe80::/10.
+    LinkLocal {
+        /// The source, not the destination.
+        source: bool,
+    },
+    /// `meta pkttype`.
+    Flooded(Flood),
     /// The ICMPv6 type in an inclusive range; wants [`Expression::Protocol`] 58 before it.
     Icmpv6(u8, u8),
     /// `ct state established,related`.

@@ -11,7 +11,7 @@ use crate::{
     conntrack::REVOKED,
     encode::shortened,
     program::{Phases, Program, Step},
-    ruleset::{Chain, Element, Expression, Hook, Key, Message, Outcome, Rule, Set, TABLE},
+    ruleset::{Chain, Element, Expression, Flood, Hook, Key, Message, Outcome, Rule, Set, TABLE},
 };
 
 /// What the kernel would hold for `plan`, as nftables text that `nft -f` loads into an empty namespace. The same plan
@@ -53,12 +53,12 @@ impl Objects {
                         self.sets.entry(set.name.to_string()).or_insert_with(|| (set.clone(), Vec::new()));
                     entry.1.extend(elements);
                 }
-                Message::CreateChain(chain) => {
+                // A chain comes with its rules, but the one that gets them later: then it is the same with them.
+                Message::CreateChain(chain) | Message::AddRule(chain, _) => {
                     self.chains.insert(chain.name.to_string(), chain);
                 }
-                // Rules are those of their chain; an empty namespace has nothing to remove.
-                Message::AddRule(..)
-                | Message::CreateTable
+                // An empty namespace has nothing to remove.
+                Message::CreateTable
                 | Message::DeleteTable
                 | Message::DeleteSet(_)
                 | Message::RemoveElements(..)
@@ -172,6 +172,9 @@ fn expression(expression: &Expression) -> String {
             format!("{} vmap @{map}", end(*family, *direction == Direction::Egress))
         }
         Expression::From(source) => format!("{} {source}", end(Family::of(*source), true)),
+        Expression::LinkLocal { source } => format!("{} fe80::/10", end(Family::V6, *source)),
+        Expression::Flooded(Flood::Broadcast) => "meta pkttype broadcast".to_owned(),
+        Expression::Flooded(Flood::Multicast) => "meta pkttype multicast".to_owned(),
         Expression::Icmpv6(first, last) => format!("icmpv6 type {}", span(first, last)),
         Expression::Established => "ct state established,related".to_owned(),
         Expression::Revoked => format!("ct label {REVOKED}"),
@@ -183,6 +186,7 @@ fn expression(expression: &Expression) -> String {
         Expression::Then(Outcome::Drop) => "drop".to_owned(),
         Expression::Then(Outcome::Return) => "return".to_owned(),
         Expression::Then(Outcome::Goto(chain)) => format!("goto {chain}"),
+        Expression::Then(Outcome::Jump(chain)) => format!("jump {chain}"),
     }
 }
 

@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use palisade_agent::doctor::{Check, Status, examine};
+use palisade_agent::{
+    config::DEFAULT_SOCKET,
+    doctor::{Check, Status, examine},
+};
 use serde::Serialize;
 
 use crate::{
@@ -43,7 +46,13 @@ pub(crate) struct Doctor {
     #[arg(long)]
     no_probe: bool,
     /// Where the agent of this node listens
-    #[arg(long, value_name = "PATH", default_value = "/run/palisade/agent.sock")]
+    #[arg(
+        long,
+        env = "PALISADE_SOCKET",
+        value_name = "PATH",
+        default_value = DEFAULT_SOCKET,
+        hide_env_values = true
+    )]
     socket: PathBuf,
     /// A context of the kubeconfig other than its current one
     #[arg(long, value_name = "NAME", conflicts_with = "offline")]
@@ -83,7 +92,7 @@ pub(crate) fn run(arguments: &Doctor) -> Result<Outcome> {
 
 /// A bare name has no directory.
 fn on_a_path(socket: &Path) -> &Path {
-    if socket.as_os_str().is_empty() { Path::new("/run/palisade/agent.sock") } else { socket }
+    if socket.as_os_str().is_empty() { Path::new(DEFAULT_SOCKET) } else { socket }
 }
 
 fn text(checks: &[Check]) -> String {

@@ -11,6 +11,7 @@ mod fuzz;
 mod probe;
 mod run;
 mod serve;
+mod soak;
 mod up;
 
 use anyhow::Result;
@@ -47,6 +48,9 @@ pub(crate) enum LabVerb {
     /// Random clusters: every pair probed, kernel against engine
     #[command(after_help = fuzz::HELP)]
     Fuzz(fuzz::Fuzz),
+    /// A cluster that changes for minutes on end, probed meanwhile: kernel against engine
+    #[command(after_help = soak::HELP)]
+    Soak(soak::Soak),
     /// Connections and round trips per second, with and without policies
     #[command(after_help = bench::HELP)]
     Bench(bench::Bench),
@@ -61,6 +65,7 @@ pub(crate) fn run(verb: &LabVerb) -> Result<Outcome> {
         LabVerb::Probe(arguments) => probe::run(arguments),
         LabVerb::Down(arguments) => down::run(arguments),
         LabVerb::Fuzz(arguments) => fuzz::run(arguments),
+        LabVerb::Soak(arguments) => soak::run(arguments),
         LabVerb::Bench(arguments) => bench::run(arguments),
     }
 }

@@ -71,7 +71,13 @@ fn reason_lines(side: &Side, direction: Direction) -> Vec<String> {
 }
 
 fn rule_text(rule: &RuleRef, direction: Direction) -> String {
-    format!("{}, {direction}[{}]{}", rule.policy, rule.index, place(rule.source.as_ref()))
+    let place = place(rule.source.as_ref());
+    format!("{}, {direction}[{}]{}{place}", rule.policy, rule.index, called(rule))
+}
+
+/// ` "allow-dns"`: what the rule is called, where it has a name. Names are any text, so they are quoted.
+pub(crate) fn called(rule: &RuleRef) -> String {
+    rule.name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default()
 }
 
 /// `, admin tier, priority 10` for a rule of a cluster-wide tier.
@@ -149,6 +155,8 @@ struct JsonPolicy {
 struct JsonRule {
     policy: String,
     index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     tier: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<i32>,
@@ -188,6 +196,7 @@ impl From<&RuleRef> for JsonRule {
         Self {
             policy: rule.policy.to_string(),
             index: rule.index,
+            name: rule.name.as_deref().map(ToOwned::to_owned),
             tier: match rule.tier {
                 Tier::Admin => "admin",
                 Tier::Developer => "developer",
@@ -281,6 +290,7 @@ mod tests {
 
     fn network_policy_rule(policy: &PolicyKey) -> RuleRef {
         RuleRef {
+            name: None,
             policy: policy.clone(),
             index: 1,
             tier: Tier::Developer,
@@ -292,7 +302,7 @@ mod tests {
 
     fn cluster_wide_rule(kind: &str, tier: Tier, priority: Option<i32>, action: Action) -> RuleRef {
         let policy = PolicyKey { kind: kind.into(), namespace: "".into(), name: "p".into() };
-        RuleRef { policy, index: 0, tier, priority, action, source: at(5) }
+        RuleRef { name: None, policy, index: 0, tier, priority, action, source: at(5) }
     }
 
     #[test]

@@ -119,31 +119,43 @@ fn the_tiers_answer_with_policy_tier_priority_and_line() {
         &can("sandbox/trial shop/web:8080", &path),
         1,
         &[
-            "ingress: denied by ClusterNetworkPolicy guardrails, ingress[1] (",
+            "ingress: denied by ClusterNetworkPolicy guardrails, ingress[1] \"sandbox-stays-inside\" (",
             "tiers/platform.yaml:44), admin tier, priority 10",
         ],
     );
     answered(
         &can("shop/web 198.51.100.7:443", &path),
         1,
-        &["egress:  denied by ClusterNetworkPolicy guardrails, egress[0] (", "platform.yaml:51)"],
+        &[
+            "egress:  denied by ClusterNetworkPolicy guardrails, egress[0] \"old-data-centre\" (",
+            "platform.yaml:51)",
+        ],
     );
     // The team's policy says nothing of this port, and isn't asked.
     answered(
         &can("monitoring/prometheus shop/api:9200", &path),
         0,
-        &["ingress: allowed by ClusterNetworkPolicy guardrails, ingress[0] (", "platform.yaml:36)"],
+        &[
+            "ingress: allowed by ClusterNetworkPolicy guardrails, ingress[0] \"scraping\" (",
+            "platform.yaml:36)",
+        ],
     );
     // Passed on by the platform, decided by the team.
     let passed = can("sandbox/trial shop/api:8080", &path);
     answered(&passed, 0, &["ingress: allowed by NetworkPolicy shop/api, ingress[0] (", "team.yaml:12)"]);
     let below = passed.out.lines().last().unwrap().trim();
-    assert!(below.starts_with("passed on by ClusterNetworkPolicy sandbox-to-api, ingress[0] ("), "{below}");
+    assert!(
+        below.starts_with("passed on by ClusterNetworkPolicy sandbox-to-api, ingress[0] \"team-decides\" ("),
+        "{below}"
+    );
     assert!(below.ends_with("platform.yaml:17), admin tier, priority 5"), "{below}");
     answered(
         &can("shop/api shop/web:8080", &path),
         1,
-        &["denied by ClusterNetworkPolicy no-pod-by-default, ingress[0] (", "baseline tier, priority 100"],
+        &[
+            "denied by ClusterNetworkPolicy no-pod-by-default, ingress[0] \"pods\" (",
+            "baseline tier, priority 100",
+        ],
     );
     // A NetworkPolicy decides finally: the baseline is not asked.
     answered(&can("8.8.8.8 shop/api:8080", &path), 1, &["isolated by NetworkPolicy shop/api"]);
@@ -165,6 +177,7 @@ fn json_tells_tier_priority_action_and_what_was_passed_on() {
     assert_eq!((&rule["index"], &rule["line"]), (&1.into(), &44.into()));
     assert_eq!((&rule["tier"], &rule["priority"]), (&"admin".into(), &10.into()));
     assert_eq!(rule["action"], "deny");
+    assert_eq!(rule["name"], "sandbox-stays-inside");
     assert!(denied.get("passed").is_none());
     let passed = side("sandbox/trial shop/api:8080 -o json");
     assert_eq!(passed["rule"]["tier"], "developer");

@@ -317,6 +317,7 @@ mod tests {
             priority: 0,
             subject: choose("backend"),
             ingress: Some(vec![Rule {
+                name: None,
                 action: Action::Accept,
                 peers: Some(vec![from]),
                 ports: None,

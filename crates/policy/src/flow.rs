@@ -167,6 +167,8 @@ pub struct RuleRef {
     pub policy: PolicyKey,
     /// The index of the rule in the policy's list of this direction, from 0.
     pub index: usize,
+    /// What its author calls it, where he does.
+    pub name: Option<Name>,
     /// The policy's tier.
     pub tier: Tier,
     /// The policy's precedence in a cluster-wide tier; `None` where it has none of its own: NetworkPolicy, and

@@ -188,6 +188,7 @@ pub(crate) fn reference_to(policy: &Policy, index: usize, rule: &Rule) -> RuleRe
     RuleRef {
         policy: policy.key.clone(),
         index,
+        name: rule.name.clone(),
         tier: policy.tier,
         priority: own.then_some(policy.priority),
         action: rule.action,

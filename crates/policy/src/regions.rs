@@ -228,6 +228,7 @@ mod tests {
 
     fn cluster(rules: &[&[(&str, &[&str])]]) -> Cluster {
         let rule = |blocks: &&[(&str, &[&str])]| Rule {
+            name: None,
             action: Action::Accept,
             peers: Some(
                 blocks

@@ -184,6 +184,8 @@ pub enum Action {
 /// One rule. It matches a connection if some peer matches and some port matches (SEMANTICS A24).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
+    /// What its author calls it, in the APIs that have names of rules. Means nothing.
+    pub name: Option<Name>,
     /// What it does.
     pub action: Action,
     /// The other end: any of these. `None` (absent or empty `from`/`to`): every address, inside or outside.

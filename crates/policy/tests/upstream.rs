@@ -184,6 +184,7 @@ fn rule<const P: usize, const Q: usize>(peers: [Peer; P], ports: [PortMatch; Q])
     let peers = peers.map(|peer| PeerEntry { peer, source: None });
     let ports = ports.map(|port| PortEntry { port, source: None });
     Rule {
+        name: None,
         action: Action::Accept,
         peers: (P > 0).then(|| peers.into()),
         ports: (Q > 0).then(|| ports.into()),

@@ -403,13 +403,9 @@ impl Seen {
         match outcomes.into_iter().collect::<Vec<_>>()[..] {
             [one] => Ok(one),
             [] => {
-                let sources: BTreeSet<String> = self
-                    .0
-                    .probes
-                    .iter()
-                    .map(|t| probe::endpoint_place(&t.probe.source).to_string())
-                    .collect();
-                bail!("{from} → {to}:{port} was not probed, but from {sources:?}")
+                let tried =
+                    self.0.probes.iter().map(|t| format!("{:?}", t.probe.source)).collect::<BTreeSet<_>>();
+                bail!("{from} → {to}:{port} was not probed; probed was from {tried:?}")
             }
             _ => bail!("{from} → {to}:{port} is open at some addresses and not at others"),
         }
@@ -496,8 +492,10 @@ pub async fn delete_namespace(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// At once: a pod that is given time to end is still there when the next test makes one of the same name, and then gone.
 async fn delete(client: &Client, path: &str) -> Result<()> {
-    match client.request_text(Request::delete(path).body(Vec::new())?).await {
+    let request = Request::delete(format!("{path}?gracePeriodSeconds=0")).body(Vec::new())?;
+    match client.request_text(request).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => Ok(other.map(|_| ()).with_context(|| path.to_owned())?),
     }

@@ -1,8 +1,12 @@
 //! A generated cluster and what happens in it: the objects as a watch delivers them, and pod events for as long as one
 //! likes. The same in every run.
 
-use std::{collections::VecDeque, net::IpAddr};
+use std::{collections::VecDeque, fs, time::Duration};
 
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike,
+};
 use palisade_policy::{
     Change, Cluster, Interner, ObjectKey, Phase, Pod,
     random::{Rng, Shape, Style, without_pods, workload_pod},
@@ -157,8 +161,36 @@ impl Iterator for Events<'_> {
     }
 }
 
-/// The addresses of the measured node's pods.
-pub(crate) fn local(cluster: &Cluster) -> Vec<IpAddr> {
-    let here = cluster.pods.values().filter(|pod| pod.node.as_deref() == Some(NODE));
-    here.flat_map(|pod| pod.addresses.iter().copied()).collect()
+/// What this process has used of all processors.
+pub(crate) fn cpu_time() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("getrusage");
+    let time = usage.user_time() + usage.system_time();
+    Duration::from_micros(time.num_microseconds().unsigned_abs())
+}
+
+/// Resident memory of this process now, and the most that it ever was.
+pub(crate) fn memory() -> String {
+    let status = fs::read_to_string("/proc/self/status").expect("this figure is read from /proc");
+    let field = |name: &str| {
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(name)).expect("a field of /proc/self/status");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") / 1024
+    };
+    format!("{} MiB (at most {})", field("VmRSS:"), field("VmHWM:"))
+}
+
+/// Prints them for the first and the last quarter: they are the same where nothing piles up.
+pub(crate) fn lags(what: &str, lags: &[Duration]) {
+    let quarter = lags.len() / 4;
+    for (when, lags) in [("first", &lags[..quarter]), ("last", &lags[lags.len() - quarter..])] {
+        let mut sorted = lags.to_vec();
+        sorted.sort_unstable();
+        let at = |percent: usize| sorted[(sorted.len() - 1) * percent / 100];
+        eprintln!(
+            "    {what}, {when} quarter: median {:.1?}, p99 {:.1?}, max {:.1?}",
+            at(50),
+            at(99),
+            at(100)
+        );
+    }
 }

@@ -4,9 +4,9 @@ use std::{fs, io, time::Duration};
 
 use palisade_api::{Event, WatchState};
 use palisade_nft::{Kernel, conntrack};
-use palisade_policy::{Cluster, compile::Compiler};
+use palisade_policy::{Cluster, Name, compile::Compiler};
 
-use super::{DaemonError, connect, open_plane, runtime, take_lock};
+use super::{DaemonError, open_plane, own_name, runtime, take_lock, watching};
 use crate::{
     NodeAgent,
     config::{Config, SourceChoice},
@@ -33,8 +33,9 @@ pub struct Planned {
 /// When the source can't be read.
 pub fn dry_run(config: &Config) -> Result<Planned, DaemonError> {
     let node = config.node()?;
+    let cluster = first(config, &node)?;
     let mut compiler = Compiler::new(node.clone());
-    compiler.apply_all(first(config)?.into_changes());
+    compiler.apply_all(cluster.into_changes());
     let view = PlanView::of(compiler.cluster(), &node, compiler.plan());
     let nftables =
         palisade_nft::text(compiler.plan(), &super::options(config)).map_err(palisade_nft::Error::from)?;
@@ -49,7 +50,7 @@ pub fn once(config: &Config) -> Result<bool, DaemonError> {
     let node = config.node()?;
     let _lock = take_lock(config)?;
     let plane = open_plane(config)?;
-    let cluster = first(config)?;
+    let cluster = first(config, &node)?;
     let mut agent = NodeAgent::new(node.clone(), plane);
     let report = agent.snapshot(cluster);
     for error in &report.errors {
@@ -109,8 +110,16 @@ pub fn remove(config: &Config) -> Result<Removed, DaemonError> {
     Ok(Removed { table, connections })
 }
 
-/// The first whole snapshot of the source.
-fn first(config: &Config) -> Result<Cluster, DaemonError> {
+/// The first whole snapshot of the source, with a warning if it doesn't know this node.
+fn first(config: &Config, node: &Name) -> Result<Cluster, DaemonError> {
+    let cluster = snapshot(config)?;
+    if !own_name::is_known(&cluster, node) {
+        own_name::warn(&cluster, node);
+    }
+    Ok(cluster)
+}
+
+fn snapshot(config: &Config) -> Result<Cluster, DaemonError> {
     match &config.source {
         SourceChoice::Directory(path) => {
             let (cluster, findings) = directory::read(path)?;
@@ -122,7 +131,7 @@ fn first(config: &Config) -> Result<Cluster, DaemonError> {
         SourceChoice::Api => {
             let mut failing = None;
             let waited = runtime()?.block_on(async {
-                let mut events = connect(&config.access()).await?;
+                let mut events = watching(config.access().connect_for_watching().await?, config);
                 let snapshot = async {
                     while let Some(event) = events.recv().await {
                         match event {

@@ -1,29 +1,31 @@
 //! The thread that works on the kernel.
 
+mod answers;
+
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
+use palisade_api::Reporter;
 use palisade_nft::{Left, Options, drops};
-use palisade_policy::{Change, Cluster, Direction, Group, Name, NodePlan};
+use palisade_policy::{Change, Cluster, Direction, Name, ObjectKey};
 
 use super::{
-    DaemonError, Explain, Health, Inbox, Parts, VERSION,
+    DaemonError, Explain, Health, Inbox, Parts,
     inbox::{Asked, Waiting},
     ledger::Ledger,
-    outside,
+    outside, own_name,
 };
 use crate::{
     NftDataPlane, NodeAgent, Report,
     config::Config,
     drops::Drops,
     lock::Lock,
-    metrics::{DropLabels, Metrics, ResultLabel, ScopeLabel},
-    socket::{Ask, Reply, Status, Verified},
-    view, words,
+    metrics::{Metrics, ResultLabel},
+    words,
 };
 
 /// It looks up so often, whatever happens.
@@ -43,12 +45,13 @@ pub(super) struct Worker {
     inbox: Arc<Inbox>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    reporter: Arc<OnceLock<Reporter>>,
     ledger: Ledger,
     drops: Drops,
     /// The nflog group of denied packets.
     log_group: Option<u16>,
     explain: Explain,
-    lock: Lock,
+    lock: Arc<Lock>,
     cut_off: Vec<(Direction, IpAddr)>,
     generation: u64,
     /// Whether the node's name was looked for among those of the cluster.
@@ -58,6 +61,8 @@ pub(super) struct Worker {
     mended: Option<Instant>,
     looked: Instant,
     reminded: Instant,
+    /// When open connections may be looked through that wait for it.
+    review_due: Option<Instant>,
     tally: drops::Tally,
     /// Drops that the kernel had counted at the last look, and those of them that nobody told of, by direction.
     counted: BTreeMap<Direction, (u64, u64)>,
@@ -69,7 +74,7 @@ impl Worker {
         parts: &Parts,
         plane: NftDataPlane,
         explain: Explain,
-        lock: Lock,
+        lock: Arc<Lock>,
     ) -> Self {
         Self {
             agent: NodeAgent::new(parts.node.clone(), plane),
@@ -78,6 +83,7 @@ impl Worker {
             inbox: Arc::clone(&parts.inbox),
             health: Arc::clone(&parts.health),
             metrics: Arc::clone(&parts.metrics),
+            reporter: Arc::clone(&parts.reporter),
             ledger: Ledger::new(Arc::clone(&parts.metrics)),
             drops: Drops::new(),
             log_group: Options::default().log_group.filter(|_| config.log_drops),
@@ -90,6 +96,7 @@ impl Worker {
             mended: None,
             looked: Instant::now(),
             reminded: Instant::now(),
+            review_due: None,
             tally: drops::Tally::default(),
             counted: BTreeMap::new(),
         }
@@ -98,7 +105,8 @@ impl Worker {
     /// Works until it is told to stop.
     pub(super) fn run(&mut self) {
         loop {
-            let waiting = self.inbox.take(TICK);
+            let due = self.review_due.map(|at| at.saturating_duration_since(Instant::now()));
+            let waiting = self.inbox.take(due.map_or(TICK, |due| due.min(TICK)));
             self.health.beat();
             if waiting.stop {
                 return;
@@ -172,11 +180,39 @@ impl Worker {
         if changes.iter().any(|c| !matches!(c, Change::SetPod(_) | Change::RemovePod(_))) {
             self.drops.forget();
         }
+        let pods = Self::pods_with_addresses(&changes);
         let report = self.agent.apply(changes);
         self.settle(report, received);
-        if nodes && self.knows_itself == Some(false) {
+        self.tell_shared_addresses(&pods);
+        if nodes {
             self.look_for_itself();
         }
+    }
+
+    /// The live pods that the changes set.
+    fn pods_with_addresses(changes: &[Change]) -> Vec<(ObjectKey, IpAddr)> {
+        let live = changes.iter().filter_map(|change| match change {
+            Change::SetPod(pod) if pod.is_live() => Some(pod),
+            _ => None,
+        });
+        live.flat_map(|pod| pod.addresses.iter().map(|address| (pod.key.clone(), *address))).collect()
+    }
+
+    /// Names the pods of this node that report an address together with another pod: one of them is not what policies
+    /// take it for (SEMANTICS G-10).
+    fn tell_shared_addresses(&mut self, pods: &[(ObjectKey, IpAddr)]) {
+        let reconciler = self.agent.reconciler();
+        let mut told = Vec::new();
+        for (key, address) in pods {
+            let Some(owner) = reconciler.owner(*address).filter(|owner| owner.key != *key) else { continue };
+            let known = reconciler.cluster().pods.get(key);
+            if known.into_iter().chain([owner]).any(|pod| pod.node.as_ref() == Some(&self.node)) {
+                let owner = &owner.key;
+                tracing::warn!(%address, pod = %key, %owner, "two pods report one address; it counts as the owner's");
+                told.push(format!("{address} of {key} counts as that of {owner}"));
+            }
+        }
+        told.into_iter().for_each(|message| self.ledger.error("address", message));
     }
 
     /// Takes in what an input led to.
@@ -185,7 +221,8 @@ impl Worker {
         if !report.compile.is_zero() && received.is_some() {
             metrics.compile_duration.observe(report.compile.as_secs_f64());
         }
-        let refused = report.errors.len();
+        let refused = report.errors.len() - usize::from(report.review_failed);
+        self.review_due = report.review_due;
         if !report.commits.is_empty() || refused > 0 {
             metrics.transaction_duration.observe(report.commit.as_secs_f64());
         }
@@ -210,14 +247,29 @@ impl Worker {
                 "open connections were decided anew"
             );
         }
-        for error in &report.errors {
-            metrics.commits.get_or_create(&ResultLabel { result: "refused" }).inc();
+        metrics.commits.get_or_create(&ResultLabel { result: "refused" }).inc_by(refused as u64);
+        for (index, error) in report.errors.iter().enumerate() {
             let why = words::with_causes(error);
-            tracing::error!(why, "the kernel was not programmed as it should be");
-            self.ledger.error("commit", why);
+            if index < refused {
+                tracing::error!(why, "the kernel was not programmed as it should be");
+                self.ledger.error("commit", why);
+            } else {
+                tracing::error!(why, "open connections were not decided anew; it is tried again");
+                self.ledger.error("connections", why);
+            }
         }
         if let Some(received) = received.filter(|_| !report.commits.is_empty() && refused == 0) {
             self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
+        }
+        if let Some(reporter) = self.reporter.get() {
+            let refusal =
+                report.errors.iter().take(refused).next_back().map(|error| words::with_causes(error));
+            match (self.agent.reconciler().is_behind(), refusal) {
+                (false, _) => reporter.programmed(Ok(())),
+                (true, Some(why)) => reporter.programmed(Err(why)),
+                // Still the refusal that was told.
+                (true, None) => {}
+            }
         }
         self.settle_cut_off(report.cut_off);
     }
@@ -253,20 +305,16 @@ impl Worker {
     /// Whether the cluster has a node of our name.
     fn look_for_itself(&mut self) {
         let cluster = self.agent.reconciler().cluster();
-        let is_known = cluster.nodes.contains_key(&self.node)
-            || view::local(cluster, &self.node).next().is_some()
-            || (cluster.nodes.is_empty() && cluster.pods.is_empty());
+        let is_known = own_name::is_known(cluster, &self.node);
         if self.knows_itself == Some(is_known) {
             return;
         }
-        self.knows_itself = Some(is_known);
+        let was_known = self.knows_itself.replace(is_known);
+        if is_known && was_known == Some(false) {
+            tracing::info!(node = %self.node, "the cluster has a node of this name now");
+        }
         if !is_known {
-            let known = known_nodes(cluster);
-            tracing::warn!(
-                node = %self.node,
-                known,
-                "the cluster has no node of this name, so no pod is taken for local: say --node-name if it is wrong"
-            );
+            let known = own_name::warn(cluster, &self.node);
             self.ledger.error("node-name", format!("no node {} in the cluster; there is {known}", self.node));
         }
     }
@@ -299,7 +347,8 @@ impl Worker {
     }
 
     fn tick(&mut self) {
-        if self.agent.reconciler().is_behind() {
+        let review_is_due = self.review_due.is_some_and(|at| at <= Instant::now());
+        if review_is_due || self.agent.reconciler().is_behind() {
             let report = self.agent.tick();
             self.settle(report, None);
         }
@@ -377,147 +426,4 @@ impl Worker {
             None
         }
     }
-
-    fn answer(&mut self, ask: Ask) -> Reply {
-        let reconciler = self.agent.reconciler();
-        let (cluster, plan) = (reconciler.cluster(), reconciler.plan());
-        match ask {
-            Ask::Status => Reply::Status(Box::new(self.status())),
-            Ask::Pods => Reply::Pods(view::pods(cluster, &self.node, plan, &self.cut_off)),
-            Ask::Profiles => Reply::Profiles(view::profiles(cluster, &self.node, plan)),
-            Ask::Tables => Reply::Tables(view::tables(plan)),
-            Ask::Groups => Reply::Groups(view::groups(plan)),
-            Ask::Errors => Reply::Errors(self.ledger.errors()),
-            Ask::Explain { source, destination, namespace } => {
-                match (self.explain)(cluster, &source, &destination, &namespace) {
-                    Ok(explained) => Reply::Explained(explained),
-                    Err(error) => Reply::Error(error),
-                }
-            }
-            Ask::Verify => self.verify(),
-            Ask::Figures => {
-                self.figures();
-                Reply::Done
-            }
-        }
-    }
-
-    fn verify(&mut self) -> Reply {
-        let behind = self.agent.reconciler().is_behind();
-        match self.agent.data_plane().verify() {
-            Ok(None) => Reply::Error("nothing is programmed yet: the first whole snapshot is missing".to_owned()),
-            Err(error) => Reply::Error(words::with_causes(&error)),
-            Ok(Some(found)) => Reply::Verified(Verified {
-                // Whoever is cut off is so on purpose, and not what the policies say all the same.
-                equal: found.agrees() && !behind,
-                behind,
-                differences: found.differences.iter().map(ToString::to_string).collect(),
-                generation: found.generation,
-                chains: found.chains,
-                rules: found.rules,
-                sets: found.sets,
-                elements: found.elements,
-                flows: found.flows,
-            }),
-        }
-    }
-
-    fn status(&self) -> Status {
-        let reconciler = self.agent.reconciler();
-        let (cluster, plan) = (reconciler.cluster(), reconciler.plan());
-        let not_ready = self.not_ready();
-        Status {
-            version: VERSION.to_owned(),
-            node: self.node.to_string(),
-            source: self.source.clone(),
-            pid: std::process::id(),
-            uptime_seconds: self.health.uptime().as_secs(),
-            ready: not_ready.is_none(),
-            not_ready,
-            generation: self.generation,
-            policies: policies(cluster).into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
-            namespaces: cluster.namespaces.len(),
-            nodes: cluster.nodes.len(),
-            pods: cluster.pods.len(),
-            local_pods: view::local(cluster, &self.node).count(),
-            isolated_ingress: plan.ingress.len(),
-            isolated_egress: plan.egress.len(),
-            tables: plan.tables.len(),
-            groups: plan.groups.len(),
-            elements: elements(plan),
-            cut_off: self.cut_off.iter().map(|(d, a)| (d.to_string(), *a)).collect(),
-            watches: self.ledger.watch_views(),
-            unusable_objects: self.ledger.unusable(),
-        }
-    }
-
-    /// Brings the figures up to date that cost something to count: when somebody looks, and not at each change.
-    fn figures(&mut self) {
-        let reconciler = self.agent.reconciler();
-        let (cluster, plan, m) = (reconciler.cluster(), reconciler.plan(), &self.metrics);
-        let set = |gauge: &prometheus_client::metrics::gauge::Gauge, n: usize| gauge.set(n as i64);
-        for (kind, count) in policies(cluster) {
-            set(&m.policies.get_or_create(&crate::metrics::KindLabel { kind }), count);
-        }
-        set(&m.pods.get_or_create(&ScopeLabel { scope: "cluster" }), cluster.pods.len());
-        set(&m.pods.get_or_create(&ScopeLabel { scope: "local" }), view::local(cluster, &self.node).count());
-        set(&m.isolated_pods.get_or_create(&Direction::Ingress.into()), plan.ingress.len());
-        set(&m.isolated_pods.get_or_create(&Direction::Egress.into()), plan.egress.len());
-        set(&m.tables, plan.tables.len());
-        set(&m.groups, plan.groups.len());
-        set(&m.elements, elements(plan));
-        self.count_untold_drops();
-    }
-
-    /// The kernel tells of a limited number of packets and counts them all. What was counted at the last look and has not
-    /// been told until now won't be.
-    fn count_untold_drops(&mut self) {
-        let Some(counts) = self.agent.data_plane().count_drops(&mut self.tally) else { return };
-        for (direction, now) in [(Direction::Egress, counts.egress), (Direction::Ingress, counts.ingress)] {
-            let (before, untold) = self.counted.entry(direction).or_default();
-            let more = before.saturating_sub(self.drops.told(direction)).saturating_sub(*untold);
-            *untold += more;
-            *before = now;
-            self.metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(more);
-        }
-    }
-}
-
-/// Policies by kind; the kinds that a cluster may have none of are there too.
-fn policies(cluster: &Cluster) -> BTreeMap<&'static str, usize> {
-    use palisade_api::Kind;
-    let kinds = [
-        Kind::NetworkPolicy,
-        Kind::ClusterNetworkPolicy,
-        Kind::AdminNetworkPolicy,
-        Kind::BaselineAdminNetworkPolicy,
-    ];
-    let mut out: BTreeMap<&'static str, usize> = kinds.into_iter().map(|kind| (kind.as_str(), 0)).collect();
-    for key in cluster.policies.keys() {
-        if let Some(count) = out.get_mut(&*key.kind) {
-            *count += 1;
-        }
-    }
-    out
-}
-
-fn elements(plan: &NodePlan) -> usize {
-    let count = |group: &Group| match group {
-        Group::Addresses(set) => set.len(),
-        Group::Ranges(ranges) => ranges.len(),
-    };
-    plan.groups.values().map(count).sum()
-}
-
-fn known_nodes(cluster: &Cluster) -> String {
-    const NAMED: usize = 5;
-    let mut names: std::collections::BTreeSet<&Name> = cluster.nodes.keys().collect();
-    names.extend(cluster.pods.values().filter_map(|pod| pod.node.as_ref()));
-    let mut text = names.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    match names.len() {
-        0 => "none".clone_into(&mut text),
-        n if n > NAMED => text += &format!(" and {} more", n - NAMED),
-        _ => {}
-    }
-    text
 }

@@ -19,7 +19,7 @@ pub(super) fn checks(out: &mut Vec<Check>, forwards_v6: bool, socket: &Path) -> 
     let found = match interfaces() {
         Ok(found) => found,
         Err(e) => {
-            out.extend(["bridge-netfilter", "ebpf", "direct-interfaces"].map(|id| {
+            out.extend(["bridge-netfilter", "ebpf", "direct-interfaces", "ipvs"].map(|id| {
                 Check::of(
                     id,
                     Status::Unknown,
@@ -35,6 +35,7 @@ pub(super) fn checks(out: &mut Vec<Check>, forwards_v6: bool, socket: &Path) -> 
         out.push(bridge_netfilter(&bridges, forwards_v6));
         out.push(ebpf(&found));
         out.push(direct(&found));
+        out.push(ipvs(&found, &fs::read_to_string("/proc/thread-self/net/ip_vs").unwrap_or_default()));
     }
     match Kernel::open().and_then(|mut kernel| Survey::read(&mut kernel)) {
         Ok(survey) => {
@@ -204,6 +205,30 @@ fn direct(all: &[Interface]) -> Check {
     }
 }
 
+/// kube-proxy's dummy interface in `ipvs` mode, which holds the services' addresses.
+const KUBE_IPVS: &str = "kube-ipvs0";
+
+/// Whether services are translated by IPVS, where packets take the way of the node's own. `services`: the kernel's list.
+fn ipvs(all: &[Interface], services: &str) -> Check {
+    const ID: &str = "ipvs";
+    let of_service = |line: &&str| ["TCP", "UDP", "SCTP", "FWM"].iter().any(|p| line.starts_with(p));
+    let sign = match services.lines().filter(of_service).count() {
+        0 if all.iter().any(|i| i.name == KUBE_IPVS) => format!("interface {KUBE_IPVS}"),
+        0 => return Check::ok(ID, "no service is translated by IPVS"),
+        1 => "1 virtual service".to_owned(),
+        many => format!("{many} virtual services"),
+    };
+    Check::of(
+        ID,
+        Status::Warn,
+        format!(
+            "IPVS is in use ({sign}), as by kube-proxy in ipvs mode: packets to services don't pass the forward hook, so that \
+             policies don't hold for them"
+        ),
+        "run kube-proxy in nftables or iptables mode; `kube-proxy --cleanup` removes what ipvs mode has left",
+    )
+}
+
 /// A policy agent, by the beginnings of the names that it leaves.
 struct Enforcer {
     who: &'static str,
@@ -325,5 +350,27 @@ fn own_table(survey: &Survey, socket: &Path) -> Check {
             },
             "an agent of this version replaces it when it starts; `palisade agent --remove` takes it away",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn virtual_services_are_counted_and_their_backends_are_not() {
+        let header = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> \
+                      RemoteAddress:Port Forward Weight ActiveConn InActConn\n";
+        assert_eq!(ipvs(&[], "").status, Status::Ok);
+        assert_eq!(ipvs(&[], header).status, Status::Ok, "the module alone does nothing");
+        let services = format!(
+            "{header}TCP  0A600001:01BB rr\n  -> C0A80101:192B      Masq    1      0          0\n\
+             UDP  [fd00:0000:0000:0000:0000:0000:0000:000a]:0035 rr\n"
+        );
+        let check = ipvs(&[], &services);
+        assert!(check.status == Status::Warn && check.found.contains("(2 virtual services)"), "{check:?}");
+        let left = Interface { name: KUBE_IPVS.to_owned(), ..Interface::default() };
+        let check = ipvs(&[left], header);
+        assert!(check.status == Status::Warn && check.found.contains("(interface kube-ipvs0)"), "{check:?}");
     }
 }

@@ -103,6 +103,7 @@ fn from_web() -> Policy {
         pods: Selector::of_labels([("app", "web")]),
     };
     let rule = Rule {
+        name: None,
         action: RuleAction::Accept,
         peers: Some(vec![PeerEntry { peer: Peer::Pods(pods), source: None }]),
         ports: None,

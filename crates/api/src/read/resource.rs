@@ -62,7 +62,7 @@ const fn outside(
     Resource { kind, plural, group, versions, namespaced: true, bearing: Bearing::Outside, keeps }
 }
 
-/// A route of the Gateway API that matches nothing that is kept.
+/// A route of the Gateway API.
 const fn route(kind: &'static str, plural: &'static str, versions: &'static [&'static str]) -> Resource {
     outside(kind, plural, GATEWAY, versions, ROUTE)
 }
@@ -73,6 +73,7 @@ const ROUTE: &[&str] = &[
     "spec.parentRefs",
     "spec.hostnames",
     "spec.rules.name",
+    "spec.rules.matches.path",
     "spec.rules.backendRefs.group",
     "spec.rules.backendRefs.kind",
     "spec.rules.backendRefs.name",
@@ -165,27 +166,7 @@ pub static RESOURCES: &[Resource] = &[
             "status.addresses",
         ],
     ),
-    outside(
-        "HTTPRoute",
-        "httproutes",
-        GATEWAY,
-        &["v1", "v1beta1"],
-        &[
-            "metadata.labels",
-            "spec.parentRefs",
-            "spec.hostnames",
-            "spec.rules.name",
-            "spec.rules.matches.path",
-            "spec.rules.backendRefs.group",
-            "spec.rules.backendRefs.kind",
-            "spec.rules.backendRefs.name",
-            "spec.rules.backendRefs.namespace",
-            "spec.rules.backendRefs.port",
-            "spec.rules.backendRefs.weight",
-            "spec.rules.backendRefs.filters.requestMirror.backendRef",
-            "spec.rules.filters.requestMirror.backendRef",
-        ],
-    ),
+    route("HTTPRoute", "httproutes", &["v1", "v1beta1"]),
     route("GRPCRoute", "grpcroutes", &["v1", "v1alpha2"]),
     route("TLSRoute", "tlsroutes", &["v1", "v1alpha3", "v1alpha2"]),
     route("TCPRoute", "tcproutes", &["v1", "v1alpha2"]),

@@ -2,44 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use serde::Deserialize;
-
 use super::{RESOURCES, Resource, list::Asking};
-use crate::trouble::Trouble;
-
-#[derive(Deserialize)]
-struct Groups {
-    #[serde(default)]
-    groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    name: String,
-    #[serde(default)]
-    versions: Vec<GroupVersion>,
-}
-
-#[derive(Deserialize)]
-struct GroupVersion {
-    version: String,
-}
-
-#[derive(Deserialize)]
-struct Plurals {
-    #[serde(default)]
-    resources: Vec<Plural>,
-}
-
-#[derive(Deserialize)]
-struct Plural {
-    name: String,
-}
+use crate::{
+    catalogue::{Group, Groups, Resources},
+    trouble::Trouble,
+};
 
 /// What a version of a group has; `None` where the server doesn't say.
 async fn plurals(asking: &Asking<'_>, group: &str, version: &str) -> Option<BTreeSet<String>> {
-    match asking.get::<Plurals>(&format!("/apis/{group}/{version}"), "application/json").await {
-        Ok(all) => Some(all.resources.into_iter().map(|r| r.name).collect()),
+    match asking.get::<Resources>(&format!("/apis/{group}/{version}"), "application/json").await {
+        Ok(all) => Some(all.plurals().collect()),
         Err(Trouble::NotFound) => Some(BTreeSet::new()),
         Err(_) => None,
     }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use http::Request;
-use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -18,7 +17,10 @@ use super::{
     message::rubbish,
     pauses::{Pauses, spread},
 };
-use crate::Kind;
+use crate::{
+    Kind,
+    catalogue::{Group, Resources},
+};
 
 /// The group of all optional kinds.
 const GROUP: &str = "policy.networking.k8s.io";
@@ -173,24 +175,6 @@ impl Discovery {
 
 /// The kinds that the server names, each with the version to use.
 async fn served(door: &Door, patience: Duration) -> Result<BTreeMap<Kind, &'static str>, Failure> {
-    #[derive(Deserialize)]
-    struct Group {
-        #[serde(default)]
-        versions: Vec<Version>,
-    }
-    #[derive(Deserialize)]
-    struct Version {
-        version: String,
-    }
-    #[derive(Deserialize)]
-    struct Resources {
-        #[serde(default)]
-        resources: Vec<Named>,
-    }
-    #[derive(Deserialize)]
-    struct Named {
-        name: String,
-    }
     let mut out = BTreeMap::new();
     let Some(group): Option<Group> = get(door, &format!("/apis/{GROUP}"), patience).await? else {
         return Ok(out);
@@ -202,7 +186,7 @@ async fn served(door: &Door, patience: Duration) -> Result<BTreeMap<Kind, &'stat
         let path = format!("/apis/{GROUP}/{version}");
         let Some(list): Option<Resources> = get(door, &path, patience).await? else { continue };
         for kind in kinds {
-            if list.resources.iter().any(|r| r.name == kind.plural()) {
+            if list.has(kind.plural()) {
                 out.entry(*kind).or_insert(version);
             }
         }

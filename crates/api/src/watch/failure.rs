@@ -104,7 +104,7 @@ impl Failure {
                 "the token or certificate has expired or was revoked; it is read again at each attempt".to_owned()
             }
             Self::Status { code: 403, .. } => format!(
-                "the ClusterRole of our service account must allow get, list and watch on {resource}; \
+                "the ClusterRole of our service account must allow list and watch on {resource}; \
                  `kubectl auth can-i watch {resource} -A --as=system:serviceaccount:palisade-system:palisade-agent` tells"
             ),
             Self::Status { code: 404, .. } if kind.is_optional() => {

@@ -271,7 +271,8 @@ impl Store {
             names.shrink_to_fit();
         }
         if known.reported || self.kind.is_optional() {
-            let object = object_ref(self.kind, &mut self.decoder, identity);
+            let gone = Identity { uid: String::new(), generation: 0, ..identity.clone() };
+            let object = object_ref(self.kind, &mut self.decoder, &gone);
             news.findings.push((object, Vec::new()));
         }
         if known.fingerprint.is_none() {

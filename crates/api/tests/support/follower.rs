@@ -11,7 +11,7 @@ use palisade_manifest::{Admission, Diagnostic, Input, Options, load};
 use palisade_policy::{Change, Cluster, Policy};
 use tokio::sync::mpsc::Receiver;
 
-use super::Server;
+use super::server::Server;
 
 /// The longest that anything here may take; a failure says what was there instead.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -7,13 +7,16 @@ use std::{
 };
 
 use futures::{Stream, stream};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Collected, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::server::{Fault, State, Streaming, bookmark, key, status};
+use super::{
+    server::{Fault, State, Streaming, bookmark, key, status},
+    write::one,
+};
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -28,7 +31,7 @@ pub(super) async fn answer(
     state: Arc<Mutex<State>>,
     bell: watch::Receiver<u64>,
 ) -> Result<Response<Body>, Infallible> {
-    let (parts, _body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let uri = parts.uri.to_string();
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
     let (fault, refused) = {
@@ -64,8 +67,10 @@ pub(super) async fn answer(
         .filter_map(|pair| pair.split_once('='))
         .map(|(k, v)| (k.to_owned(), v.replace("%2F", "/")))
         .collect();
-    if parts.method != Method::GET {
-        return Ok(whole(405, status(405, "not here")));
+    let content_type = parts.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let text = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+    if let Some((code, text)) = one(&mut lock(), &parts.method, &path, content_type, &text) {
+        return Ok(whole(code, text));
     }
     if path == "/readyz" {
         return Ok(match lock().ready {
@@ -254,7 +259,7 @@ impl Watching {
 
     /// Adds what happened since; whether the watch is over, and how.
     fn news(&mut self, text: &mut String) -> Option<bool> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.era != self.era {
             return Some(state.ends_in_the_middle);
         }
@@ -265,8 +270,8 @@ impl Watching {
         let mut all: Vec<(u64, String)> =
             logged.chain(injected.map(|(v, _, line)| (*v, line.clone()))).collect();
         all.sort_by_key(|(version, _)| *version);
-        for (_, line) in all {
-            *text += &line;
+        for (version, line) in all {
+            *text += if state.garbled.remove(&version) { "{\"type\":\"AD\u{fffd}" } else { &line };
             text.push('\n');
         }
         self.position = self.position.max(state.version);

@@ -67,6 +67,8 @@ pub(super) struct State {
     /// Lines to send into each running watch of a collection.
     pub(super) injected: Vec<(u64, String, String)>,
     pub(super) ready: Option<bool>,
+    /// Events that are sent garbled once.
+    pub(super) garbled: BTreeSet<u64>,
 }
 
 /// The server. Dropping it closes the door and all connections.
@@ -170,6 +172,11 @@ impl Server {
         self.lock().objects.get(collection)?.get(&format!("{namespace}/{name}")).cloned()
     }
 
+    /// All objects of a collection.
+    pub(crate) fn objects(&self, collection: &str) -> Vec<Value> {
+        self.lock().items(collection)
+    }
+
     /// Everything that it keeps, as one `List`.
     pub(crate) fn everything(&self) -> String {
         let state = self.lock();
@@ -251,6 +258,14 @@ impl Server {
         });
     }
 
+    /// Creates or replaces an object, and garbles the line that says so to the first who hears it.
+    pub(crate) fn put_garbled(&self, collection: &str, object: Value) {
+        self.change(|s| {
+            s.garbled.insert(s.version + 1);
+            s.put(collection, object);
+        });
+    }
+
     pub(crate) fn bookmark(&self, collection: &str) {
         let version = self.change(|s| {
             s.version += 10;
@@ -322,7 +337,17 @@ pub(super) fn bookmark(version: u64, ends_list: bool) -> Value {
 }
 
 pub(super) fn status(code: u16, message: &str) -> String {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code})
+    let reason = match code {
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "Conflict",
+        410 => "Expired",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        _ => "",
+    };
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason, "code": code})
         .to_string()
 }
 

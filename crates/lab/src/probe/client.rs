@@ -89,6 +89,17 @@ pub(super) fn run(
         let namespace = lab.namespace(&place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))?;
         namespaces.insert(place, namespace);
     }
+    run_from(&namespaces, probes, chosen, timeouts, done)
+}
+
+/// The same, from namespaces that the caller has: among them those of all sources.
+pub(crate) fn run_from(
+    namespaces: &BTreeMap<Place, &Namespace>,
+    probes: &[Probe],
+    chosen: &[usize],
+    timeouts: &Timeouts,
+    done: &mut (dyn FnMut(usize, Outcome) + Send),
+) -> Result<(), LabError> {
     let failed = |source| LabError::Namespace { place: "the probes".to_owned(), source };
     // A thread of its own, because it moves from namespace to namespace.
     thread::scope(|scope| {
@@ -97,7 +108,7 @@ pub(super) fn run(
             Pass {
                 poll,
                 probes,
-                namespaces: &namespaces,
+                namespaces,
                 timeouts,
                 flying: HashMap::new(),
                 alarms: BinaryHeap::new(),

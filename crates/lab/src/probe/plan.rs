@@ -377,6 +377,7 @@ mod tests {
     /// An Admin policy on every pod with one rule that denies.
     fn denying(direction: palisade_policy::Direction, peer: Peer, ports: Option<PortMatch>) -> Change {
         let rule = Rule {
+            name: None,
             action: Action::Deny,
             peers: Some(vec![PeerEntry { peer, source: None }]),
             ports: ports.map(|port| vec![PortEntry { port, source: None }]),

@@ -85,6 +85,7 @@ pub(crate) fn ports(protocol: Protocol, first: u16, last: u16) -> PortMatch {
 
 pub(crate) fn rule(peers: Option<Vec<Peer>>, ports: Option<Vec<PortMatch>>) -> Rule {
     Rule {
+        name: None,
         action: Action::Accept,
         peers: peers.map(|p| p.into_iter().map(|peer| PeerEntry { peer, source: None }).collect()),
         ports: ports.map(|p| p.into_iter().map(|port| PortEntry { port, source: None }).collect()),

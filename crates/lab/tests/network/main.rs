@@ -8,6 +8,7 @@
 
 mod clusters;
 mod enforcement;
+mod link;
 mod residue;
 mod topology;
 mod translation;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     trials.extend(topology::TESTS.iter().map(|(name, test)| trial(name, *test)));
     trials.extend(translation::TESTS.iter().map(|(name, test)| trial(name, *test)));
     trials.extend(enforcement::TESTS.iter().map(|(name, test)| trial(name, *test)));
+    trials.extend(link::TESTS.iter().map(|(name, test)| trial(name, *test)));
     trials.extend(residue::trials(outer));
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials);
     conclusion.exit_code()

@@ -114,7 +114,7 @@ impl Reader<'_, '_> {
         let Some(fields) = self.fields(at, &self.crd.rule_fields(direction)) else {
             // A null rule, which no API server has admitted.
             self.unusable(at, "no rule");
-            let rule = Rule { action: Action::Deny, peers: None, ports: None, source };
+            let rule = Rule { name: None, action: Action::Deny, peers: None, ports: None, source };
             return self.settle(rule, direction);
         };
         let action = self.action(fields);
@@ -136,7 +136,10 @@ impl Reader<'_, '_> {
                  addresses that are pods which declare it",
             );
         }
-        self.settle(Rule { action, peers: Some(peers), ports, source }, direction)
+        // The API server has seen to the type.
+        let name = fields.string(self.cx, "name").filter(|n| !n.is_empty());
+        let name = name.map(|n| self.cx.names.name(n));
+        self.settle(Rule { name, action, peers: Some(peers), ports, source }, direction)
     }
 
     /// An action that nobody knows counts as Deny (SEMANTICS G-16).

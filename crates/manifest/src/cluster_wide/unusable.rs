@@ -143,5 +143,5 @@ impl<'r, 'c> Reader<'r, 'c> {
 }
 
 fn deny_everything(source: Option<Source>) -> Rule {
-    Rule { action: Action::Deny, peers: None, ports: None, source }
+    Rule { name: None, action: Action::Deny, peers: None, ports: None, source }
 }

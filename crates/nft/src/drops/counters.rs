@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     Error, Kernel,
     reader::{Operation, Ruleset, Target},
-    ruleset::Hook,
+    ruleset::{Hook, LINK_CHAIN},
 };
 
 /// Packets dropped by each chain of our table since it was made.
@@ -17,7 +17,7 @@ pub struct Counters(BTreeMap<String, u64>);
 pub struct Counts {
     /// By the egress of a pod.
     pub egress: u64,
-    /// By the ingress of a pod.
+    /// By the ingress of a pod, or on a link where pods are isolated.
     pub ingress: u64,
     /// Of connections that were allowed when they began and are not any longer.
     pub revoked: u64,
@@ -61,7 +61,7 @@ impl Tally {
             let more = packets.checked_sub(before).unwrap_or(*packets);
             let total = if chain.contains("_egress_") || chain == "closed_egress" {
                 &mut self.total.egress
-            } else if chain.contains("_ingress_") || chain == "closed_ingress" {
+            } else if chain.contains("_ingress_") || ["closed_ingress", LINK_CHAIN].contains(&&**chain) {
                 &mut self.total.ingress
             } else if Hook::BOTH.iter().any(|hook| hook.chain() == chain) {
                 &mut self.total.revoked
@@ -86,7 +86,8 @@ mod tests {
         tally.add(counters(&[("row_egress_1", 3), ("row_ingress_1", 5), ("forward", 1)]));
         let sum = tally.add(counters(&[("row_egress_1", 4), ("closed_ingress", 2), ("forward", 1)]));
         assert_eq!(sum, Counts { egress: 4, ingress: 7, revoked: 1 });
-        let sum = tally.add(counters(&[("row_egress_1", 1), ("row_ingress_1", 1), ("input", 2)]));
-        assert_eq!(sum, Counts { egress: 5, ingress: 8, revoked: 3 });
+        let sum =
+            tally.add(counters(&[("row_egress_1", 1), ("row_ingress_1", 1), ("input", 2), ("link", 7)]));
+        assert_eq!(sum, Counts { egress: 5, ingress: 15, revoked: 3 });
     }
 }

@@ -7,7 +7,7 @@ use palisade_policy::{Direction, Family};
 use super::attributes::Attributes;
 use crate::{
     conntrack::label_bytes,
-    ruleset::{Expression, Outcome, Rule},
+    ruleset::{Expression, Flood, Outcome, Rule},
 };
 
 /// `NFTA_LIST_ELEM`.
@@ -31,6 +31,15 @@ const TRANSPORT: u32 = 2;
 /// `meta` keys.
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
+const META_PKTTYPE: u32 = 19;
+
+/// `PACKET_BROADCAST`, `PACKET_MULTICAST`.
+const BROADCAST: u8 = 1;
+const MULTICAST: u8 = 2;
+
+/// fe80::/10.
+const LINK_LOCAL: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const LINK_LOCAL_MASK: [u8; 16] = [0xff, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// `ct` keys.
 const CT_STATE: u32 = 0;
@@ -98,6 +107,15 @@ fn write(out: &mut Attributes, expression: &Expression) {
                 IpAddr::V4(a) => cmp(out, EQ, &a.octets()),
                 IpAddr::V6(a) => cmp(out, EQ, &a.octets()),
             }
+        }
+        Expression::LinkLocal { source } => {
+            address(out, REGISTER, Family::V6, *source);
+            mask(out, &LINK_LOCAL_MASK, &[0; 16]);
+            cmp(out, EQ, &LINK_LOCAL);
+        }
+        Expression::Flooded(flood) => {
+            meta(out, META_PKTTYPE);
+            cmp(out, EQ, &[if *flood == Flood::Broadcast { BROADCAST } else { MULTICAST }]);
         }
         Expression::Icmpv6(first, last) => {
             payload(out, REGISTER, TRANSPORT, 0, 1);
@@ -229,6 +247,7 @@ fn verdict(out: &mut Attributes, outcome: &Outcome) {
         Outcome::Drop => code(out, 0, None),
         Outcome::Accept => code(out, 1, None),
         Outcome::Goto(chain) => code(out, -4, Some(chain)),
+        Outcome::Jump(chain) => code(out, -3, Some(chain)),
         Outcome::Return => code(out, -5, None),
     }
 }

@@ -8,7 +8,7 @@ use palisade_policy::{Direction, Family, IpRange};
 use super::{batch_begin, batch_end, encode};
 use crate::{
     base::{self, BaseSets},
-    ruleset::{Chain, Content, Element, Expression, Hook, Key, Lead, Message, Outcome, Set},
+    ruleset::{Chain, Content, Element, Expression, Flood, Hook, Key, Lead, Message, Outcome, Set},
 };
 
 /// The message with its sequence number left 0, as words of four bytes in hexadecimal.
@@ -84,7 +84,7 @@ fn the_table_and_its_base() {
          0d000200 68616972 70696e34 00000000 08000300 00000008 08000400 000001c7 08000500 \
          00000008 08000600 ffffff00 08000a00 00000001 0a000d00 00040200 00000000"
     );
-    let forward = base::chains(&crate::Options::default(), &sets)
+    let forward = base::chains(&crate::Options::default(), &sets, false)
         .into_iter()
         .find(|chain| chain.hook == Some(Hook::Forward))
         .unwrap();
@@ -215,5 +215,31 @@ fn rules() {
          7061796c 6f616400 24000280 08000100 00000009 08000200 00000001 08000300 00000010 \
          08000400 00000004 24000180 0b000100 6c6f6f6b 75700000 14000280 06000100 73000000 \
          08000200 00000001"
+    );
+}
+
+#[test]
+fn what_a_link_shares() {
+    let jump = || Expression::Then(Outcome::Jump("l".into()));
+    assert_eq!(
+        words(rule(vec![Expression::LinkLocal { source: true }, jump()])),
+        "30010000 060a010c 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
+         06000200 63000000 04010480 34000180 0c000100 7061796c 6f616400 24000280 08000100 \
+         00000001 08000200 00000001 08000300 00000008 08000400 00000010 5c000180 0c000100 \
+         62697477 69736500 4c000280 08000100 00000001 08000200 00000001 08000300 00000010 \
+         18000480 14000100 ffc00000 00000000 00000000 00000000 18000580 14000100 00000000 \
+         00000000 00000000 00000000 38000180 08000100 636d7000 2c000280 08000100 00000001 \
+         08000200 00000000 18000380 14000100 fe800000 00000000 00000000 00000000 38000180 \
+         0e000100 696d6d65 64696174 65000000 24000280 08000100 00000000 18000280 14000280 \
+         08000100 fffffffd 06000200 6c000000"
+    );
+    assert_eq!(
+        words(rule(vec![Expression::Flooded(Flood::Multicast), jump()])),
+        "b8000000 060a010c 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
+         06000200 63000000 8c000480 24000180 09000100 6d657461 00000000 14000280 08000200 \
+         00000013 08000100 00000001 2c000180 08000100 636d7000 20000280 08000100 00000001 \
+         08000200 00000000 0c000380 05000100 02000000 38000180 0e000100 696d6d65 64696174 \
+         65000000 24000280 08000100 00000000 18000280 14000280 08000100 fffffffd 06000200 \
+         6c000000"
     );
 }

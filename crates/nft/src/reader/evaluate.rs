@@ -1,6 +1,6 @@
 //! A packet's way through the rules as read back.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use palisade_policy::{Protocol, Verdict};
 
@@ -52,6 +52,20 @@ pub struct Packet {
     pub state: State,
     /// The labels of its connection.
     pub labels: [u8; 16],
+}
+
+impl Packet {
+    /// Whether it is a link's own: forwarded (which bridges alone do) to many, or from or to a link-local address, and no
+    /// discovery. No table of the plan is asked for it: it is denied while any local pod is isolated.
+    #[must_use]
+    pub fn is_of_link(&self) -> bool {
+        let link_local = |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
+        let discovers = self.protocol == Protocol::Other(58) && matches!(self.port, 130..=137 | 143);
+        let shared = self.destination.is_multicast() || self.destination == Ipv4Addr::BROADCAST;
+        self.hook == Hook::Forward
+            && !(discovers && self.destination.is_ipv6())
+            && (shared || link_local(self.destination) || link_local(self.source))
+    }
 }
 
 /// What happens to a packet, and what it cost.
@@ -196,6 +210,7 @@ impl Run<'_> {
                         }
                     }
                     16 => self.packet.protocol.number(),
+                    19 => self.packet_type(),
                     key => return Err(format!("meta key {key}")),
                 };
                 self.registers.store(*register, &[value])?;
@@ -234,6 +249,15 @@ impl Run<'_> {
             other => return Err(format!("unexpected {other:?}")),
         }
         Ok(true)
+    }
+
+    /// `PACKET_HOST`, `PACKET_BROADCAST` or `PACKET_MULTICAST`: what a frame to that address is, as far as the address alone
+    /// says it.
+    fn packet_type(&self) -> u8 {
+        match self.packet.destination {
+            IpAddr::V4(Ipv4Addr::BROADCAST) => 1,
+            other => 2 * u8::from(other.is_multicast()),
+        }
     }
 
     /// The packet's bytes, as far as rules may ask; none where the packet is too short.

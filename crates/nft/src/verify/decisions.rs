@@ -132,8 +132,12 @@ fn edges(row: &Traffic) -> Vec<(Protocol, u16)> {
     out
 }
 
-/// What the plan says to a packet, in all directions that its hook asks.
+/// What the plan says to a packet, in all directions that its hook asks. What a link shares is denied where pods are
+/// isolated, as they are wherever a flow comes from.
 fn decide(plan: &NodePlan, packet: &Packet) -> Verdict {
+    if packet.is_of_link() {
+        return Verdict::Deny;
+    }
     let asked = if packet.hook == Hook::Forward { &Direction::BOTH[..] } else { &[Direction::Egress] };
     let denies = |direction: &Direction| {
         let Packet { source, destination, protocol, port, .. } = *packet;

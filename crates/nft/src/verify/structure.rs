@@ -10,7 +10,7 @@ use palisade_policy::{Delta, NodePlan};
 
 use super::{Difference, Verification};
 use crate::{
-    base::{self, TABLE_COMMENT, hook_number},
+    base::{TABLE_COMMENT, hook_number},
     encode::rule_expressions,
     next::Next,
     program::Program,
@@ -26,7 +26,7 @@ pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: 
     if found.comment.as_deref() != Some(TABLE_COMMENT) {
         out.differences.push(Difference::OtherTable { comment: found.comment.clone() });
     }
-    let base = base::chains(&program.options, &program.sets);
+    let base = program.base_chains();
     let wanted: BTreeMap<&str, &Arc<Chain>> =
         base.iter().chain(program.registry.chains()).map(|chain| (&*chain.name, chain)).collect();
     for (name, chain) in &wanted {

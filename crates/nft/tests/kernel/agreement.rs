@@ -124,8 +124,11 @@ fn check(ruleset: &Ruleset, plan: &NodePlan, packet: Packet, what: &str) {
     assert_eq!(ruleset.evaluate(&untracked).unwrap().verdict, allowed, "{what}: {untracked:?}");
 }
 
-/// What the plan says, and who denies.
+/// What the plan says, and who denies. What a link shares is denied as soon as a local pod is isolated.
 fn wanted(plan: &NodePlan, packet: &Packet) -> (Verdict, Option<&'static str>) {
+    if packet.is_of_link() && !(plan.ingress.is_empty() && plan.egress.is_empty()) {
+        return (Verdict::Deny, Some(LOG_INGRESS));
+    }
     let (source, destination): (IpAddr, IpAddr) = (packet.source, packet.destination);
     let decide = |d| plan.decide(d, source, destination, packet.protocol, packet.port);
     if decide(Direction::Egress) == Verdict::Deny {

@@ -12,6 +12,7 @@ mod drops;
 mod entries;
 mod faults;
 mod hairpin;
+mod link;
 mod listing;
 mod others;
 mod random;
@@ -39,6 +40,7 @@ fn main() {
         drops::trials(),
         faults::trials(),
         hairpin::trials(),
+        link::trials(),
         listing::trials(),
         others::trials(),
         restart::trials(),

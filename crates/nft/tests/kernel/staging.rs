@@ -107,7 +107,8 @@ impl Watch {
     pub(crate) fn look(&mut self, kernel: &mut Kernel) {
         let ruleset = Ruleset::read(kernel).unwrap().unwrap();
         self.looks += 1;
-        for packet in &self.flows {
+        // What a link shares is no matter of tables: `link` looks at it.
+        for packet in self.flows.iter().filter(|packet| !packet.is_of_link()) {
             let says = |plan: &NodePlan, direction| {
                 plan.decide(direction, packet.source, packet.destination, packet.protocol, packet.port)
                     .is_allow()

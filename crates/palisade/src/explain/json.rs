@@ -91,6 +91,8 @@ struct JsonPolicy<'a> {
 #[derive(Serialize)]
 struct JsonRule<'a> {
     index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     file: Option<&'a str>,
     line: Option<u32>,
     action: &'static str,
@@ -203,6 +205,7 @@ fn rule(step: &RuleStep) -> JsonRule<'_> {
     let at: Option<&Source> = step.rule.source.as_ref();
     JsonRule {
         index: step.rule.index,
+        name: step.rule.name.as_deref(),
         file: at.map(|s| &*s.file),
         line: at.and_then(Source::line),
         action: match step.action {

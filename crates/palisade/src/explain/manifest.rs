@@ -62,6 +62,9 @@ fn policy(policy: &Policy) -> Value {
 pub(super) fn rule(rule: &Rule, key: &PolicyKey, direction: Direction) -> Value {
     let mut out = Map::new();
     if !is_network_policy(key) {
+        if let Some(name) = &rule.name {
+            out.insert("name".to_owned(), (&**name).into());
+        }
         let action = match rule.action {
             Action::Accept if is_cluster_network_policy(key) => "Accept",
             Action::Accept => "Allow",

@@ -105,7 +105,12 @@ fn suggestion(place: Place<'_>, edit: Edit) -> Suggestion {
     let patch = || patch::patch(place, &edit).map(How::Patch);
     let command = || kubectl::command(cluster, live?, context, &edit).map(How::Command);
     let how = patch().or_else(command).unwrap_or_else(|| How::Text(manifest::text(&edit)));
-    Suggestion { what: words(&edit), how, wider: edit.wider, edit }
+    let mut what = words(&edit);
+    let kind = &*edit.policy.kind;
+    if matches!(edit.change, Change::NewPolicy(_)) && live.is_some_and(|live| !live.served.contains(&kind)) {
+        what += &format!("; the cluster does not serve {kind}: install its CustomResourceDefinition first");
+    }
+    Suggestion { what, how, wider: edit.wider, edit }
 }
 
 fn words(edit: &Edit) -> String {

@@ -15,7 +15,7 @@ use crate::{
     can::who,
     ends, escape,
     output::{Style, styled},
-    reasons::families_text,
+    reasons::{called, families_text},
     words::{Shown, range_text},
 };
 
@@ -85,7 +85,8 @@ pub(crate) fn decider(decider: &Decider, direction: Direction) -> String {
         Decider::NotIsolated => format!("no policy isolates {own}"),
         Decider::Hairpin => "a pod reaches itself through a service too".to_owned(),
         Decider::Rule(rule) => {
-            format!("{}, {direction}[{}]{}", rule.policy, rule.index, place(rule.source.as_ref()))
+            let place = place(rule.source.as_ref());
+            format!("{}, {direction}[{}]{}{place}", rule.policy, rule.index, called(rule))
         }
         Decider::Isolated(policies) => {
             let names: Vec<String> = policies.iter().map(ToString::to_string).collect();
@@ -182,7 +183,8 @@ fn rule(step: &RuleStep, direction: Direction) -> Node {
         };
         format!("does not match: {why}")
     };
-    let text = format!("{direction}[{}]{} {does}", step.rule.index, place(step.rule.source.as_ref()));
+    let (called, place) = (called(&step.rule), place(step.rule.source.as_ref()));
+    let text = format!("{direction}[{}]{called}{place} {does}", step.rule.index);
     let mut below = entries(step.peers.as_deref(), "peer", "every peer");
     below.extend(entries(step.ports.as_deref(), "port", "every port"));
     Node { text, below }

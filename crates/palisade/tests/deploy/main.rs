@@ -1,11 +1,13 @@
 //! What `deploy/` may hold, read as a cluster would read it: capabilities, mounts, verbs, names of metrics. That the rendered files
 //! are what the chart makes is the job of `deploy/test.sh`, which needs Helm; these tests don't.
+#![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
 )]
 
 mod access;
+mod agent;
 mod image;
 mod metrics;
 mod workload;

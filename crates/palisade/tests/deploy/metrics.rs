@@ -11,17 +11,30 @@ const OTHER_LABELS: [&str; 3] = ["instance", "job", "le"];
 /// The one metric that Prometheus makes itself.
 const UP: &str = "up";
 
-/// Every metric in operations.md: its name as scraped, and its labels.
-fn documented() -> Vec<(String, Vec<String>)> {
+/// A metric, as operations.md has it.
+pub(crate) struct Documented {
+    /// As scraped.
+    pub(crate) name: String,
+    pub(crate) labels: Vec<String>,
+    /// `gauge`, `counter` or `histogram`.
+    pub(crate) kind: String,
+}
+
+/// Every metric in operations.md.
+pub(crate) fn documented() -> Vec<Documented> {
     let text = file("docs/operations.md");
-    let rows = text.lines().filter_map(|l| l.strip_prefix("| `")?.split_once("` |"));
-    let metric = |(cell, _): (&str, &str)| {
+    let metric = |line: &str| {
+        let (cell, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
         let (name, labels) = cell.split_once('{').unwrap_or((cell, ""));
         let labels = labels.trim_end_matches('}').split(',').filter(|l| !l.is_empty());
         let is_metric = ["palisade_", "process_"].iter().any(|prefix| name.starts_with(prefix));
-        is_metric.then(|| (name.to_owned(), labels.map(str::to_owned).collect()))
+        is_metric.then(|| Documented {
+            name: name.to_owned(),
+            labels: labels.map(str::to_owned).collect(),
+            kind: rest.split(' ').next().unwrap().to_owned(),
+        })
     };
-    rows.filter_map(metric).collect()
+    text.lines().filter_map(metric).collect()
 }
 
 /// The words of an expression that could be names: of metrics, labels or functions.
@@ -63,9 +76,9 @@ fn check(expression: &str) {
     assert!(!used.is_empty(), "no metric in {expression}");
     let mut known: BTreeSet<&str> = OTHER_LABELS.into();
     for name in &used {
-        let metric = documented.iter().find(|(known, _)| known == name);
+        let metric = documented.iter().find(|metric| metric.name == *name);
         assert!(metric.is_some() || name == UP, "the agent has no {name}: {expression}");
-        known.extend(metric.into_iter().flat_map(|(_, labels)| labels).map(String::as_str));
+        known.extend(metric.into_iter().flat_map(|metric| &metric.labels).map(String::as_str));
     }
     for label in labels(expression) {
         assert!(known.contains(&*label), "no metric in it has the label {label}: {expression}");
@@ -120,8 +133,8 @@ fn panels_stand_beside_each_other() {
 #[test]
 fn the_dashboard_leaves_nothing_out() {
     let text = file("deploy/grafana/palisade.json");
-    for (name, _) in documented() {
-        assert!(text.contains(&name), "no panel shows {name}");
+    for metric in documented() {
+        assert!(text.contains(&metric.name), "no panel shows {}", metric.name);
     }
 }
 
@@ -149,8 +162,8 @@ fn alerts_ask_for_metrics_that_exist_and_say_what_to_do() {
         for label in ["summary", "description"].iter().flat_map(|k| text(k).split("$labels.").skip(1)) {
             let label = label.split([' ', '}']).next().unwrap();
             let expression = alert["expr"].as_str().unwrap();
-            let from_metric = documented().iter().any(|(name, labels)| {
-                names(expression).contains(&**name) && labels.iter().any(|l| l == label)
+            let from_metric = documented().iter().any(|metric| {
+                names(expression).contains(&*metric.name) && metric.labels.iter().any(|l| l == label)
             });
             assert!(labels(expression).contains(label) || from_metric, "{name} has no label {label}");
         }

@@ -7,6 +7,7 @@
 mod diff;
 mod overlay;
 mod plugin;
+mod rbac;
 mod server;
 mod snapshot;
 #[path = "../support/mod.rs"]

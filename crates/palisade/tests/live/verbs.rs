@@ -169,6 +169,28 @@ fn a_suggested_patch_has_the_promised_effect() {
     assert_eq!(ask(&server.kubeconfig(), "can web db:9999").0, 1);
 }
 
+/// A policy of a kind that the cluster doesn't have can't just be added.
+#[test]
+fn a_policy_of_a_kind_that_is_not_served() {
+    let says = "the cluster does not serve ClusterNetworkPolicy: install its CustomResourceDefinition first";
+    let mut objects = shop();
+    let server = Server::of(objects.clone());
+    let (code, out, _) = ask(&server.kubeconfig(), "explain shop/db web:8080 --to-deny");
+    assert_eq!(code, 0);
+    assert!(out.contains("add ClusterNetworkPolicy") && out.contains(says), "{out}");
+    let spec =
+        json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {"matchLabels": {"no": "such"}}}});
+    objects.push(other(
+        "policy.networking.k8s.io/v1alpha2",
+        "ClusterNetworkPolicy",
+        "c",
+        json!({"spec": spec}),
+    ));
+    let server = Server::of(objects);
+    let (_, out, _) = ask(&server.kubeconfig(), "explain shop/db web:8080 --to-deny");
+    assert!(out.contains("add ClusterNetworkPolicy") && !out.contains(says), "{out}");
+}
+
 /// The answer as people see it.
 #[test]
 fn a_live_explanation() {

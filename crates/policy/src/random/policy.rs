@@ -100,7 +100,7 @@ pub(super) fn rule(rng: &mut Rng, scope: Scope<'_>) -> Rule {
     let wide = scope.is_cluster_wide();
     if wide && one_in(rng, 16) {
         // What is left of a rule that can't be read (SEMANTICS C23).
-        return Rule { action: Action::Deny, peers: None, ports: None, source: None };
+        return Rule { name: None, action: Action::Deny, peers: None, ports: None, source: None };
     }
     let peers = (wide || !one_in(rng, 6)).then(|| {
         let count = rng.usize(1..=3);
@@ -111,7 +111,7 @@ pub(super) fn rule(rng: &mut Rng, scope: Scope<'_>) -> Rule {
         (0..count).map(|_| PortEntry { port: port(rng, wide), source: None }).collect()
     });
     let action = if wide { pick(rng, &[Action::Accept, Action::Deny, Action::Pass]) } else { Action::Accept };
-    Rule { action, peers, ports, source: None }
+    Rule { name: None, action, peers, ports, source: None }
 }
 
 /// Only NetworkPolicy knows "my own namespace", and only cluster-wide egress rules know nodes; a cluster-wide ingress

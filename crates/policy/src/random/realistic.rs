@@ -131,6 +131,7 @@ fn tcp(port: u16) -> PortMatch {
 
 fn rule(peer: Peer, port: PortMatch) -> Rule {
     Rule {
+        name: None,
         action: Action::Accept,
         peers: Some(vec![PeerEntry { peer, source: None }]),
         ports: Some(vec![PortEntry { port, source: None }]),

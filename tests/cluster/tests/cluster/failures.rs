@@ -46,6 +46,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(60);
 /// A cluster in which shop/back is open for shop/front alone.
 fn guarded(world: &mut World) -> Result<()> {
     world.apply(&(shop() + &back_from("front")))?;
+    world.settle()?;
     world.start_agents()?;
     world.must_agree()?;
     still_guarded(world)

@@ -2,6 +2,7 @@
 //! begins with an empty cluster and no agent. Where something is missing that they need, they fail.
 
 mod deploy;
+mod explainer;
 mod failures;
 mod lab;
 mod live;
@@ -32,7 +33,9 @@ fn main() -> ExitCode {
         let mut arguments = Arguments::from_args();
         arguments.test_threads = Some(1);
         let shared = Arc::new(Mutex::new(Shared { sandbox, world: None }));
-        let tests = [lab::TESTS, policies::TESTS, failures::TESTS, live::TESTS, deploy::TESTS].concat();
+        let tests =
+            [lab::TESTS, policies::TESTS, failures::TESTS, live::TESTS, explainer::TESTS, deploy::TESTS]
+                .concat();
         let trials = tests.into_iter().map(|(name, test)| {
             let shared = shared.clone();
             Trial::test(name, move || run(&shared, test))

@@ -1,0 +1,143 @@
+//! The conditions of a cluster-wide policy.
+
+use palisade_manifest::{Diagnostic, Severity};
+use serde_json::{Value, json};
+
+/// The types carry our domain, since several implementations may write and no type is standardised (SEMANTICS C44, G-21).
+pub(super) const ACCEPTED: &str = "palisade.dev/Accepted";
+const PROGRAMMED: &str = "palisade.dev/Programmed";
+
+/// A condition, without its times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Condition {
+    pub(super) kind: &'static str,
+    pub(super) status: &'static str,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+/// Whether a policy is in this node's kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Programmed {
+    /// Not yet.
+    Pending,
+    Yes,
+    /// The kernel refused, for this reason.
+    No(String),
+}
+
+/// What there is to say of a policy with these findings.
+pub(super) fn desired(findings: &[Diagnostic], programmed: &Programmed) -> [Condition; 2] {
+    let refused = findings.iter().any(|d| d.severity == Severity::Error);
+    let (status, reason) = match (refused, findings.is_empty()) {
+        (true, _) => ("False", "Unusable"),
+        (false, true) => ("True", "Accepted"),
+        // Each finding says what is in force in the place of what can't be used.
+        (false, false) => ("True", "PartlyUnusable"),
+    };
+    let accepted = Condition { kind: ACCEPTED, status, reason, message: words(findings, 4096) };
+    let (status, reason, message) = match programmed {
+        _ if refused => {
+            ("False", "NotAccepted", "it could not be read; an earlier version of it stays in force")
+        }
+        Programmed::Pending => ("Unknown", "Pending", ""),
+        Programmed::Yes => (
+            "True",
+            "Programmed",
+            "in the kernel of the node that writes this; a node that can't program it says so in an Event",
+        ),
+        Programmed::No(why) => ("False", "KernelRefused", &**why),
+    };
+    [accepted, Condition { kind: PROGRAMMED, status, reason, message: cut(message, 4096) }]
+}
+
+/// The conditions to write, or `None` if `existing` says all of it. A transition has the time `now`, and keeps its time
+/// where the status stays.
+pub(super) fn to_write(existing: &Value, desired: &[Condition], generation: i64, now: &str) -> Option<Value> {
+    let find = |kind: &str| existing.as_array().into_iter().flatten().find(|c| c["type"] == kind);
+    let is_said = |c: &Condition| {
+        find(c.kind).is_some_and(|e| {
+            e["status"] == c.status
+                && e["reason"] == c.reason
+                && e["message"].as_str().unwrap_or_default() == c.message
+                && e["observedGeneration"] == generation
+        })
+    };
+    if desired.iter().all(is_said) {
+        return None;
+    }
+    let written = desired.iter().map(|c| {
+        let before = find(c.kind).filter(|e| e["status"] == c.status);
+        let since = before.and_then(|e| e["lastTransitionTime"].as_str()).unwrap_or(now);
+        json!({"type": c.kind, "status": c.status, "reason": c.reason, "message": c.message,
+               "observedGeneration": generation, "lastTransitionTime": since})
+    });
+    Some(written.collect())
+}
+
+/// Findings in words, one on a line.
+pub(super) fn words(findings: &[Diagnostic], longest: usize) -> String {
+    let lines: Vec<String> = findings
+        .iter()
+        .map(|d| match &d.path {
+            Some(path) => format!("{}: {path}: {}", d.severity, d.message),
+            None => format!("{}: {}", d.severity, d.message),
+        })
+        .collect();
+    cut(&lines.join("\n"), longest)
+}
+
+/// At most `longest` bytes; what is left out is marked.
+pub(super) fn cut(text: &str, longest: usize) -> String {
+    const MARK: &str = " …";
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    let mut end = longest.saturating_sub(MARK.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{MARK}", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_manifest::Code;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_already_is_not_written() {
+        let good = desired(&[], &Programmed::Yes);
+        let first = to_write(&Value::Null, &good, 3, "2026-11-23T00:00:00Z").unwrap();
+        assert_eq!(first[0]["status"], "True");
+        assert_eq!(to_write(&first, &good, 3, "2026-11-23T01:00:00Z"), None);
+    }
+
+    #[test]
+    fn the_time_is_that_of_the_transition() {
+        let first = to_write(&Value::Null, &desired(&[], &Programmed::Yes), 3, "then").unwrap();
+        let next = to_write(&first, &desired(&[], &Programmed::No("full".to_owned())), 4, "now").unwrap();
+        assert_eq!(next[0]["lastTransitionTime"], "then", "accepted before and after");
+        assert_eq!(next[1]["lastTransitionTime"], "now");
+        assert_eq!((&next[0]["observedGeneration"], &next[1]["message"]), (&json!(4), &json!("full")));
+    }
+
+    #[test]
+    fn findings_decide_acceptance() {
+        let warning = Diagnostic::new(Severity::Warning, Code::Unusable, "no known kind of peer");
+        let partly = desired(std::slice::from_ref(&warning), &Programmed::Yes);
+        assert_eq!((partly[0].status, partly[0].reason), ("True", "PartlyUnusable"));
+        let error = Diagnostic::new(Severity::Error, Code::Invalid, "no known tier");
+        let none = desired(&[warning, error], &Programmed::Yes);
+        assert_eq!((none[0].status, none[1].status), ("False", "False"));
+        assert!(none[0].message.contains("no known kind of peer\nerror: no known tier"));
+    }
+
+    #[test]
+    fn long_words_are_cut_between_characters() {
+        assert_eq!(cut("äöü", 6), "äöü");
+        let text = cut(&"ä".repeat(100), 21);
+        assert!(text.len() <= 21 && text.ends_with(" …"), "{text}");
+    }
+}

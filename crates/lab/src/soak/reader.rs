@@ -1,0 +1,73 @@
+//! The rules that the kernel holds, read back and evaluated by a reader that knows nothing of policies, against a plan
+//! compiled from scratch.
+
+use std::net::IpAddr;
+
+use palisade_nft::{
+    Hook, Kernel,
+    reader::{Packet, Ruleset, State},
+};
+use palisade_policy::{Direction, Name, NodePlan, Protocol, Verdict, compile::Compiler};
+
+use super::with_causes;
+use crate::{
+    lab::Lab,
+    layout::Place,
+    probe::{Plan, Target},
+};
+
+/// Compares on the connections of a plan of probes, at each node that one of them passes. Returns how many verdicts were
+/// compared.
+pub(super) fn compare(lab: &Lab, probes: &Plan) -> Result<usize, Vec<String>> {
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for (node, addresses) in &lab.layout().nodes {
+        let ruleset = read(lab, node).map_err(|why| vec![why])?;
+        let compiler = Compiler::from_cluster(node.clone(), &lab.layout().cluster);
+        let is_here = |address: IpAddr| {
+            let pods = lab.layout().pods.values();
+            pods.filter(|pod| pod.node == *node).any(|pod| pod.addresses.contains(&address))
+        };
+        for probe in &probes.probes {
+            let (source, destination) = (probe.source.address(), probe.target.address());
+            // What meets the forward hook: from or to a pod of the node, and not from or to the node itself.
+            let passes = matches!(probe.target, Target::Direct(_))
+                && source != destination
+                && matches!(probe.protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp)
+                && (is_here(source) || is_here(destination))
+                && !addresses.contains(&source)
+                && !addresses.contains(&destination);
+            if !passes {
+                continue;
+            }
+            compared += 1;
+            let wanted = wanted(compiler.plan(), source, destination, probe.protocol, probe.port);
+            let packet = Packet {
+                hook: Hook::Forward,
+                source,
+                destination,
+                protocol: probe.protocol,
+                port: probe.port,
+                state: State::New,
+                labels: [0; 16],
+            };
+            let says =
+                ruleset.as_ref().map_or(Ok(Verdict::Allow), |r| r.evaluate(&packet).map(|j| j.verdict));
+            if says != Ok(wanted) {
+                let says = says.map_or_else(|why| why, |verdict| verdict.to_string());
+                wrong.push(format!("the rules of node {node} say to {packet:?}: {says}, the plan {wanted}"));
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(compared) } else { Err(wrong) }
+}
+
+fn read(lab: &Lab, node: &Name) -> Result<Option<Ruleset>, String> {
+    let reading = || Kernel::open().and_then(|mut kernel| Ruleset::read(&mut kernel));
+    let read = lab.run_in(&Place::Node(node.clone()), reading).map_err(|e| with_causes(&e))?;
+    read.map_err(|e| with_causes(&e))
+}
+
+fn wanted(plan: &NodePlan, source: IpAddr, destination: IpAddr, protocol: Protocol, port: u16) -> Verdict {
+    let says = |direction| plan.decide(direction, source, destination, protocol, port).is_allow();
+    if Direction::BOTH.into_iter().all(says) { Verdict::Allow } else { Verdict::Deny }
+}

@@ -1,0 +1,149 @@
+//! Connections that are tried while the lab changes, and that the change must not touch.
+//!
+//! A connection is steady under a change if both of its ends stay where they are, and if it is allowed before and after,
+//! or denied by the same side before and after. Nodes follow a change one after the other, so for a moment one end lives
+//! by the old policies and the other by the new ones; a steady connection has the same answer then, too. So there is no
+//! moment at which one that is denied may be made, nor at which one that is allowed may fail for good.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use palisade_policy::{Cluster, Protocol, reference};
+
+use super::{unmoved, with_causes};
+use crate::{
+    lab::{Lab, LabError},
+    layout::Layout,
+    namespace::Namespace,
+    probe::{self, Expected, Outcome, Plan, Probe, Target, Timeouts, endpoint_place},
+};
+
+/// At most so many of them.
+const STEADY: usize = 48;
+/// Short, so that many passes fit into a change.
+const PASS: Timeouts = Timeouts { whole: Duration::from_millis(60), in_flight: STEADY };
+/// For those that are allowed and did not get through in a pass: the machine may have been busy.
+const AGAIN: Timeouts = Timeouts { whole: Duration::from_secs(4), in_flight: 8 };
+
+/// Brings the lab to another cluster, and tries steady connections meanwhile, again and again. Returns how many were tried.
+pub(super) fn update(lab: &mut Lab, cluster: &Cluster, seed: u64) -> Result<usize, Vec<String>> {
+    let one = |e: &LabError| vec![with_causes(e)];
+    let next = lab.layout().follow(cluster).map_err(|e| one(&e.into()))?;
+    let probes = steady(lab.layout(), &next, seed);
+    let homes = homes(lab, &probes).map_err(|e| one(&e))?;
+    let namespaces = homes.iter().map(|(place, namespace)| (place.clone(), namespace)).collect();
+    let (done, started) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (tried, updated) = thread::scope(|scope| {
+        let trying = scope.spawn(|| passes(&namespaces, &probes, &started, &done));
+        while !started.load(Ordering::Acquire) && !trying.is_finished() {
+            thread::yield_now();
+        }
+        let updated = lab.update(cluster);
+        done.store(true, Ordering::Release);
+        (trying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), updated)
+    });
+    updated.map_err(|e| one(&e))?;
+    tried
+}
+
+type Key = (IpAddr, IpAddr, Protocol, u16);
+
+fn key(probe: &Probe) -> Key {
+    (probe.source.address(), probe.target.address(), probe.protocol, probe.port)
+}
+
+/// Some of the connections that a change from one layout to the other must not touch.
+fn steady(before: &Layout, after: &Layout, seed: u64) -> Vec<Probe> {
+    let stays = unmoved(before, after);
+    let later: HashMap<Key, Probe> = Plan::of(after, &probe::Options::default())
+        .probes
+        .into_iter()
+        .map(|probe| (key(&probe), probe))
+        .collect();
+    let sample = probe::Options { max_probes: Some(8 * STEADY), seed, ..probe::Options::default() };
+    let is_steady = |probe: &Probe| {
+        let (Target::Direct(destination), [(flow, _)]) = (&probe.target, &probe.flows[..]) else {
+            return false;
+        };
+        let ends = [&probe.source, destination];
+        let same =
+            later.get(&key(probe)).is_some_and(|l| l.source == probe.source && l.target == probe.target);
+        if !same || !ends.into_iter().all(|end| stays.contains(&endpoint_place(end))) {
+            return false;
+        }
+        let sides = [before, after].map(|layout| {
+            let decision = reference::decide(&layout.cluster, flow);
+            [decision.egress.verdict.is_allow(), decision.ingress.verdict.is_allow()]
+        });
+        match sides {
+            [[true, true], [true, true]] => true,
+            [then, now] => (0..2).any(|side| !then[side] && !now[side]),
+        }
+    };
+    Plan::of(before, &sample).probes.into_iter().filter(is_steady).take(STEADY).collect()
+}
+
+/// The namespaces of their sources.
+fn homes(lab: &Lab, probes: &[Probe]) -> Result<BTreeMap<crate::Place, Namespace>, LabError> {
+    let mut out = BTreeMap::new();
+    for place in probes.iter().map(|probe| endpoint_place(&probe.source)) {
+        let namespace = lab.namespace(&place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))?;
+        let failed = |source| LabError::Namespace { place: place.to_string(), source };
+        let namespace = namespace.try_clone().map_err(failed)?;
+        out.insert(place, namespace);
+    }
+    Ok(out)
+}
+
+/// Tries all of them, again and again, until it is `done`.
+fn passes(
+    namespaces: &BTreeMap<crate::Place, &Namespace>,
+    probes: &[Probe],
+    started: &AtomicBool,
+    done: &AtomicBool,
+) -> Result<usize, Vec<String>> {
+    let all: Vec<usize> = (0..probes.len()).collect();
+    let (mut tried, mut wrong, mut late) = (0, Vec::new(), vec![false; probes.len()]);
+    started.store(true, Ordering::Release);
+    loop {
+        let last = done.load(Ordering::Acquire);
+        let heard = &mut |index: usize, outcome: Outcome| {
+            tried += 1;
+            match (probes[index].expected(), &outcome) {
+                (Expected::Denied, Outcome::Connected { .. }) => {
+                    wrong.push(in_words(&probes[index], &outcome));
+                }
+                (Expected::Allowed, outcome) => late[index] |= !probes[index].agrees(outcome),
+                _ => {}
+            }
+        };
+        probe::run_from(namespaces, probes, &all, &PASS, heard).map_err(|e| vec![with_causes(&e)])?;
+        if last {
+            break;
+        }
+    }
+    let again: Vec<usize> = all.into_iter().filter(|index| late[*index]).collect();
+    let heard = &mut |index: usize, outcome: Outcome| {
+        if !probes[index].agrees(&outcome) {
+            wrong.push(in_words(&probes[index], &outcome));
+        }
+    };
+    probe::run_from(namespaces, probes, &again, &AGAIN, heard).map_err(|e| vec![with_causes(&e)])?;
+    if wrong.is_empty() { Ok(tried) } else { Err(wrong) }
+}
+
+fn in_words(probe: &Probe, outcome: &Outcome) -> String {
+    let expected = if probe.expected() == Expected::Allowed { "allowed" } else { "denied" };
+    format!(
+        "{} to {}, {} port {}: {outcome} while the lab was changing, but {expected} before and after",
+        probe.source,
+        probe.target.address(),
+        probe.protocol,
+        probe.port
+    )
+}

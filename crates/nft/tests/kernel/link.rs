@@ -1,0 +1,179 @@
+//! What a bridge floods, and link-local addresses: denied from the first isolated pod to the last.
+
+use std::net::IpAddr;
+
+use libtest_mimic::Trial;
+use palisade_nft::{
+    Enforcer, Hook, Kernel, LOG_INGRESS, Options,
+    reader::{Packet, Ruleset, State},
+};
+use palisade_policy::{Direction, NodePlan, Protocol, Table, TableId, Traffic, Verdict};
+
+use crate::{agreement::shape, sandbox::trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("what_a_link_shares_is_denied_while_pods_are_isolated", shared),
+        trial("only_the_first_and_the_last_isolated_pod_touch_the_link_chain", cost),
+        trial("a_table_from_before_the_link_chain_is_completed", completed),
+        trial("a_foreign_table_gives_way_to_a_closed_link", foreign),
+    ]
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Pods whose tables allow everything, so that nothing but the link denies; each isolated in one direction.
+fn plan(ingress: &[&str], egress: &[&str]) -> NodePlan {
+    let mut plan = NodePlan::default();
+    for (n, direction, pods) in [(1, Direction::Ingress, ingress), (2, Direction::Egress, egress)] {
+        if pods.is_empty() {
+            continue;
+        }
+        let table =
+            Table { direction, exact: Default::default(), ranges: Default::default(), rest: Traffic::all() };
+        plan.tables.insert(TableId([n; 10]), table);
+        let map = if direction == Direction::Ingress { &mut plan.ingress } else { &mut plan.egress };
+        map.extend(pods.iter().map(|pod| (address(pod), TableId([n; 10]))));
+    }
+    plan
+}
+
+fn packet(source: &str, destination: &str) -> Packet {
+    Packet {
+        hook: Hook::Forward,
+        source: address(source),
+        destination: address(destination),
+        protocol: Protocol::Udp,
+        port: 53,
+        state: State::New,
+        labels: [0; 16],
+    }
+}
+
+/// Ways round a pod's address.
+const SHARED: [(&str, &str); 9] = [
+    ("fe80::1", "fe80::2"),
+    ("fd00::1", "fe80::2"),
+    ("fe80::1", "fd00::2"),
+    ("febf:ffff::1", "febf:ffff::2"),
+    ("fe80::1", "ff02::1"),
+    ("fd00::1", "ff05::1:3"),
+    ("10.0.0.1", "224.0.0.1"),
+    ("10.0.0.1", "239.255.255.255"),
+    ("0.0.0.0", "255.255.255.255"),
+];
+
+/// Their neighbours, which are none.
+const OTHERS: [(&str, &str); 5] = [
+    ("fec0::1", "fec0::2"),
+    ("fe7f:ffff::1", "fe7f:ffff::2"),
+    ("169.254.0.1", "169.254.0.2"),
+    ("223.255.255.255", "240.0.0.1"),
+    ("10.0.0.1", "255.255.255.254"),
+];
+
+fn shared() {
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
+    let empty = shape(&mut enforcer);
+    for next in [
+        NodePlan::default(),
+        plan(&["10.0.0.9"], &[]),
+        plan(&[], &["fd00::9"]),
+        plan(&["10.0.0.9"], &["10.0.0.9"]),
+        NodePlan::default(),
+    ] {
+        let delta = enforcer.programmed().delta_to(&next);
+        enforcer.commit(&delta).unwrap();
+        let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+        let denied = next != NodePlan::default();
+        for (source, destination) in SHARED {
+            let packet = packet(source, destination);
+            assert!(packet.is_of_link(), "{packet:?}");
+            let judgement = ruleset.evaluate(&packet).unwrap();
+            assert_eq!(judgement.verdict == Verdict::Deny, denied, "{packet:?}");
+            assert_eq!(judgement.logged.as_deref(), denied.then_some(LOG_INGRESS), "{packet:?}");
+            // The node's own: what it hears of its links is not a pod's to be protected from.
+            let to_node = Packet { hook: Hook::Input, ..packet };
+            assert_eq!(ruleset.evaluate(&to_node).unwrap().verdict, Verdict::Allow, "{to_node:?}");
+            // A connection between link-local addresses, and never its errors or companions, goes on past isolation.
+            let replied = Packet { state: State::Established, ..packet };
+            let to_link_local = matches!(packet.destination, IpAddr::V6(a) if a.is_unicast_link_local());
+            let cut = ruleset.evaluate(&replied).unwrap().verdict == Verdict::Deny;
+            assert_eq!(cut, denied && to_link_local, "{replied:?}");
+            if packet.destination.is_ipv6() {
+                for kind in 0..=255 {
+                    let icmp = Packet { protocol: Protocol::Other(58), port: kind, ..packet };
+                    let passes = ruleset.evaluate(&icmp).unwrap().verdict == Verdict::Allow;
+                    assert_eq!(passes, !denied || matches!(kind, 130..=137 | 143), "type {kind}: {packet:?}");
+                }
+            }
+        }
+        for (source, destination) in OTHERS {
+            let packet = packet(source, destination);
+            assert!(!packet.is_of_link(), "{packet:?}");
+            assert_eq!(ruleset.evaluate(&packet).unwrap().verdict, Verdict::Allow, "{packet:?}");
+        }
+        assert_eq!(enforcer.verify().unwrap().differences, []);
+    }
+    assert_eq!(shape(&mut enforcer), empty);
+    enforcer.remove().unwrap();
+}
+
+fn cost() {
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
+    let mut messages = |next: &NodePlan| {
+        let delta = enforcer.programmed().delta_to(next);
+        let commit = enforcer.commit(&delta).unwrap();
+        assert_eq!(commit.transactions, 1, "{commit:?}");
+        commit.messages
+    };
+    let [one, two] = [plan(&["10.0.0.8"], &[]), plan(&["10.0.0.8", "10.0.0.9"], &[])];
+    let first = messages(&one);
+    // Into the dispatch map and the pairs; and the transaction number, what was there and what is.
+    assert_eq!(messages(&two), 4);
+    assert_eq!(messages(&one), 4);
+    let last = messages(&NodePlan::default());
+    assert!(first > 4 && last > 4, "{first} and {last}");
+}
+
+/// What an agent that knew no link chain left: the other rules, and pods isolated.
+fn completed() {
+    let plan = plan(&["10.0.0.9"], &[]);
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
+    let whole = shape(&mut enforcer);
+    drop(enforcer);
+    for command in ["flush chain inet palisade forward", "delete chain inet palisade link"] {
+        nft(command);
+    }
+    let (mut enforcer, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
+    assert_eq!((commit.transactions, commit.elements), (1, 0), "{commit:?}");
+    assert_eq!(shape(&mut enforcer), whole);
+    // And what somebody opened by hand is closed again.
+    nft("flush chain inet palisade link");
+    assert_eq!(enforcer.verify().unwrap().differences[0].kind(), "rule");
+    enforcer.repair().unwrap();
+    assert_eq!(shape(&mut enforcer), whole);
+    enforcer.remove().unwrap();
+}
+
+fn foreign() {
+    for options in [Options::default(), Options { log_group: None, ..Options::default() }] {
+        nft("add table inet palisade { chain forward { type filter hook forward priority 0; }; }");
+        let plan = plan(&["10.0.0.9"], &[]);
+        let (mut enforcer, _) =
+            Enforcer::start_with(Kernel::open().unwrap(), options.clone(), &plan).unwrap();
+        let replaced = shape(&mut enforcer);
+        assert_eq!(enforcer.verify().unwrap().differences, []);
+        enforcer.remove().unwrap();
+        let (mut fresh, _) = Enforcer::start_with(Kernel::open().unwrap(), options, &plan).unwrap();
+        assert_eq!(shape(&mut fresh), replaced);
+        fresh.remove().unwrap();
+    }
+}
+
+fn nft(command: &str) {
+    let status = std::process::Command::new("nft").arg(command).status();
+    assert!(status.expect("the nft program (package nftables) plays somebody else").success(), "{command}");
+}

@@ -1,0 +1,146 @@
+//! `palisade lab soak`: a lab that changes for as long as one likes.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use palisade_lab::{
+    Sandbox,
+    soak::{self, Soak as Plan},
+};
+use serde::Serialize;
+
+use crate::{
+    exit,
+    output::{self, Format, Style, styled},
+};
+
+pub(crate) const HELP: &str = "\
+Pods, namespaces, policies and services are created, relabelled, moved, edited and deleted at random, while connections are tried that the changes don't concern. At every quiet point the kernel is held against the engine, by packets and by reading its rules back.
+
+Examples:
+  palisade lab soak --minutes 10
+  palisade lab soak --minutes 1 --seed 4711 --pods 30 -o json
+
+Exit codes: 0 kernel and engine agreed throughout, 1 they didn't, 2 error.";
+
+/// What `lab soak` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Soak {
+    /// For how long; fractions count
+    #[arg(long, value_name = "M", default_value_t = 10.0, value_parser = minutes)]
+    minutes: f64,
+    /// What the cluster and its changes are drawn from
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// How many pods there are at first
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pods: u16,
+    /// Probe at most so many connections at each quiet point
+    #[arg(long, value_name = "N", default_value_t = Plan::default().probes)]
+    max_probes: usize,
+    /// The form of the result
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    output: Format,
+}
+
+/// A week is more than anybody means.
+fn minutes(text: &str) -> Result<f64, String> {
+    let given: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if given > 0.0 && given <= 10_080.0 {
+        Ok(given)
+    } else {
+        Err("must be above 0, and a week at most".to_owned())
+    }
+}
+
+#[derive(Serialize)]
+struct JsonSoak<'a> {
+    schema: &'static str,
+    agrees: bool,
+    seed: u64,
+    pods: u16,
+    #[serde(flatten)]
+    outcome: &'a soak::Outcome,
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Soak) -> Result<exit::Outcome> {
+    let sandbox = Sandbox::enter()?;
+    let plan = Plan {
+        seed: arguments.seed,
+        duration: Duration::from_secs_f64(arguments.minutes * 60.0),
+        pods: usize::from(arguments.pods),
+        probes: arguments.max_probes,
+    };
+    let bar = progress(plan.duration);
+    let outcome = soak::run(&sandbox, &plan, &palisade_lab::agent::palisade(), |tally, elapsed| {
+        bar.set_position(elapsed.as_secs());
+        let (rounds, changes) = (tally.rounds, tally.all_changes());
+        bar.set_message(format!(
+            "{rounds} rounds, {changes} changes, {} probes",
+            tally.probed + tally.meanwhile
+        ));
+    });
+    bar.finish_and_clear();
+    let outcome = outcome?;
+    let agrees = outcome.failure.is_none();
+    let text = match arguments.output {
+        Format::Text => text(arguments.seed, &outcome),
+        Format::Json => {
+            let (seed, pods) = (arguments.seed, arguments.pods);
+            let result = JsonSoak { schema: "palisade.lab-soak/v1", agrees, seed, pods, outcome: &outcome };
+            serde_json::to_string_pretty(&result)? + "\n"
+        }
+    };
+    output::print(&text).context("can't write the result")?;
+    Ok(exit::Outcome::of(agrees))
+}
+
+fn progress(duration: Duration) -> ProgressBar {
+    let bar = ProgressBar::new(duration.as_secs());
+    // The template is a constant; without it the bar would have its default look.
+    if let Ok(style) = ProgressStyle::with_template("soaking {wide_bar} {pos}/{len} s  {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn text(seed: u64, outcome: &soak::Outcome) -> String {
+    let soak::Outcome { tally, resident_kib: resident, seconds, failure } = outcome;
+    let mut out = format!("{} rounds in {seconds} s from seed {seed}\n\n", tally.rounds);
+    let mut row = |name: &str, value: usize| _ = writeln!(out, "{name:<24}{value:>9}");
+    for (kind, count) in &tally.changes {
+        row(kind, *count);
+    }
+    row("changes", tally.all_changes());
+    row("probes at quiet points", tally.probed);
+    row("  of them dropped", tally.dropped);
+    row("probes during changes", tally.meanwhile);
+    row("verdicts read back", tally.read);
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    _ = writeln!(
+        out,
+        "resident memory: {:.1} MiB at first, {:.1} in the middle, {:.1} at the end",
+        mib(resident.start),
+        mib(resident.middle),
+        mib(resident.end)
+    );
+    match failure {
+        None => _ = writeln!(out, "{}", styled(Style::Good, "kernel and engine agreed at every quiet point")),
+        Some(failure) => {
+            let title = format!("round {} failed:", failure.round);
+            _ = writeln!(out, "{}", styled(Style::Bad, &title));
+            for what in &failure.what {
+                _ = writeln!(out, "  {what}");
+            }
+            _ = writeln!(out, "after the changes of this round:");
+            for change in &failure.changes {
+                _ = writeln!(out, "  {change}");
+            }
+            _ = writeln!(out, "{}", failure.cluster);
+        }
+    }
+    out
+}

@@ -1,0 +1,210 @@
+//! What goes wrong on a node: the agent keeps the last state, says what is wrong, and recovers without a hand.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use crate::stage::{Stage, palisade, policy, run};
+
+/// Killed at any moment of its start and its work: what is denied stays denied, also while the next one starts.
+#[test]
+fn a_killed_agent_leaves_the_rules_and_the_next_start_opens_nothing() {
+    let stage = Stage::new();
+    stage.write("policy.yaml", &policy("web"));
+    stage.agent(&[]).until("ready: the kernel holds the plan");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (stage, done) = (&stage, &done);
+        let prober = scope.spawn(move || {
+            let mut probes = 0;
+            while !done.load(Ordering::Relaxed) {
+                assert!(!stage.answers("other", "db:5432"), "open after {probes} probes");
+                probes += 1;
+            }
+            probes
+        });
+        for round in 0..12_u64 {
+            let mut agent = stage.agent(&[]);
+            // Now before it has programmed anything, now after, now in an edit.
+            thread::sleep(Duration::from_millis(round * 13));
+            if round % 3 == 0 {
+                stage.write("more.yaml", &policy("web").replace("db-from", &format!("p{round}")));
+                thread::sleep(Duration::from_millis(round * 2));
+            }
+            agent.child.kill().unwrap();
+            agent.child.wait().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(prober.join().unwrap() > 0);
+    });
+    // The socket and the lock that the killed one left are in nobody's way.
+    let agent = stage.agent(&[]);
+    agent.until("ready: the kernel holds the plan");
+    run(&mut stage.node(&["verify"]), 0);
+    assert!(stage.answers("web", "db:5432") && !stage.answers("other", "db:5432"));
+    agent.stop();
+}
+
+#[test]
+fn two_agents_never_write_at_once_and_the_second_waits_for_the_first() {
+    let stage = Stage::new();
+    stage.write("policy.yaml", &policy("web"));
+    let first = stage.agent(&[]);
+    first.until("ready: the kernel holds the plan");
+    // Beside the same socket, and with a directory of its own.
+    let other = stage.dir.path().join("other/agent.sock").display().to_string();
+    for words in [&["--lock-timeout=0"][..], &["--lock-timeout=0", "--socket", &other]] {
+        let mut command = stage.agent_command(&[]);
+        // The last of two flags would be an error: the socket is named once.
+        if words.len() > 1 {
+            command = stage.on_node(&[env!("CARGO_BIN_EXE_palisade"), "agent", "--node-name", "n1"]);
+            command.arg(format!("--source=dir:{}", stage.manifests().display()));
+        }
+        let (code, text) = crate::stage::Running::of(command.args(words)).ended();
+        assert_eq!(code, 2, "{text}");
+        assert!(text.contains(&format!("(process {})", first.child.id())), "{text}");
+    }
+    run(&mut stage.node(&["status"]), 0);
+
+    let second = stage.agent(&["--lock-timeout=60"]);
+    second.until("waiting up to 60 s for it to end");
+    assert!(!stage.answers("other", "db:5432"));
+    first.stop();
+    second.until("ready: the kernel holds the plan");
+    assert!(!stage.answers("other", "db:5432"));
+    second.stop();
+}
+
+/// Others delete the table, edit it, or have left one of our name.
+#[test]
+fn what_others_do_to_the_table_is_told_and_mended() {
+    let stage = Stage::new();
+    stage.write("policy.yaml", &policy("web"));
+    let nft = |words: &str| {
+        let words: Vec<&str> = ["nft"].into_iter().chain(words.split(' ')).collect();
+        run(&mut stage.on_node(&words), 0)
+    };
+    nft("delete table inet palisade");
+    nft("add table inet palisade");
+    nft("add chain inet palisade old");
+    let agent = stage.agent(&[]);
+    let log = agent.until("ready: the kernel holds the plan");
+    assert!(log.contains("of another version, or not ours: it is replaced"), "{log}");
+    assert!(!stage.answers("other", "db:5432"));
+
+    for command in [
+        "delete table inet palisade",
+        "flush chain inet palisade forward",
+        "delete element inet palisade ingress4 { 10.244.7.1 }",
+    ] {
+        nft(command);
+        let log = agent.until("it is mended");
+        assert!(log.contains("nft (process"), "{command}: {log}");
+        assert!(!stage.answers("other", "db:5432"), "{command}");
+        run(&mut stage.node(&["verify"]), 0);
+    }
+    assert!(run(&mut stage.node(&["errors"]), 0).contains("drift"));
+    agent.stop();
+    // What a stopped agent can't mend, verify of the next one can't find: it starts by what differs.
+    nft("flush chain inet palisade forward");
+    assert!(stage.answers("other", "db:5432"));
+    let agent = stage.agent(&[]);
+    agent.until("ready: the kernel holds the plan");
+    assert!(!stage.answers("other", "db:5432"));
+    agent.stop();
+}
+
+/// Nothing readable from the start: the kernel stays as it is, and the agent waits for better.
+#[test]
+fn garbage_at_the_start_touches_nothing() {
+    let stage = Stage::new();
+    stage.write("policy.yaml", &policy("web"));
+    run(&mut stage.agent_command(&["--once"]), 0);
+    stage.write("policy.yaml", "kind: [");
+    fs::write(stage.manifests().join("noise.json"), [0xff, 0, 0x80, b'{']).unwrap();
+    let agent = stage.agent(&[]);
+    agent.until("the watch fails");
+    let status = run(&mut stage.node(&["status"]), 1);
+    assert!(
+        status.contains("waiting for the first whole snapshot") && status.contains("noise.json"),
+        "{status}"
+    );
+    assert!(run(&mut stage.node(&["verify"]), 2).contains("nothing is programmed yet"));
+    assert!(!stage.answers("other", "db:5432") && stage.answers("web", "db:5432"));
+    fs::remove_file(stage.manifests().join("noise.json")).unwrap();
+    stage.write("policy.yaml", &policy("other"));
+    agent.until("ready: the kernel holds the plan");
+    assert!(stage.answers("other", "db:5432"));
+
+    // The directory vanishes and comes back.
+    let away = stage.dir.path().join("away");
+    fs::rename(stage.manifests(), &away).unwrap();
+    agent.until("is gone: the last state stays in force");
+    assert!(stage.answers("other", "db:5432") && !stage.answers("web", "db:5432"));
+    fs::write(away.join("policy.yaml"), policy("web")).unwrap();
+    fs::rename(&away, stage.manifests()).unwrap();
+    stage.until_answers("web", "db:5432", true);
+    agent.stop();
+}
+
+/// A policy that means something else than it seems, an address that two pods report, one that no pod can have, and a node
+/// that nobody knows.
+#[test]
+fn doubtful_objects_and_names_are_told() {
+    let stage = Stage::new();
+    let double = "
+apiVersion: v1
+kind: Pod
+metadata: {name: double, namespace: shop, creationTimestamp: \"2020-01-01T00:00:00Z\"}
+spec: {nodeName: n1, containers: [{name: c}]}
+status: {phase: Pending, podIP: 10.244.7.1, podIPs: [{ip: 10.244.7.1}]}
+";
+    stage.write("double.yaml", double);
+    stage.write("policy.yaml", &policy("web"));
+    let agent = stage.agent(&[]);
+    let log = agent.until("ready: the kernel holds the plan");
+    assert!(log.contains("shop/double") && log.contains("is also the address of shop/db"), "{log}");
+    let pods = run(&mut stage.node(&["pods"]), 0);
+    assert!(pods.contains("address counts as that of shop/db"), "{pods}");
+    assert!(run(&mut stage.node(&["errors"]), 0).contains("Pod shop/double"));
+    fs::remove_file(stage.manifests().join("double.yaml")).unwrap();
+    agent.until("is well again, or gone");
+    stage.write("wild.yaml", &double.replace("10.244.7.1", "300.1.2.3"));
+    agent.until("the watch fails");
+    agent.stop();
+
+    fs::remove_file(stage.manifests().join("wild.yaml")).unwrap();
+    let mut command = stage.on_node(&[env!("CARGO_BIN_EXE_palisade"), "agent", "--node-name", "n9"]);
+    command.arg(format!("--source=dir:{}", stage.manifests().display())).arg("--socket").arg(stage.socket());
+    let agent = crate::stage::Running::of(command.args(["--listen", "off"]));
+    let log = agent.until("no node of this name");
+    assert!(log.contains("known=\"n1\"") || log.contains("known=n1"), "{log}");
+    agent.stop();
+}
+
+/// An ordinary user is told what is missing.
+#[test]
+fn without_the_right_to_change_the_firewall_it_says_so() {
+    let dir = tempfile::TempDir::new().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let manifests = dir.path().join("manifests");
+    fs::create_dir(&manifests).unwrap();
+    fs::write(manifests.join("p.yaml"), policy("web")).unwrap();
+    for words in [&["--once"][..], &["--remove"], &[]] {
+        // A name that this network namespace's own agent, if there is one, does not hold: none of these gets so far.
+        let mut command: Command = palisade(dir.path());
+        command.args(["agent", "--node-name", "n1", "--listen", "off", "--lock-timeout", "20"]).args(words);
+        command.arg(format!("--source=dir:{}", manifests.display()));
+        command.arg("--socket").arg(dir.path().join("run/agent.sock"));
+        if nix::unistd::geteuid().is_root() {
+            command.uid(65_534).gid(65_534);
+        }
+        let text = run(&mut command, 2);
+        assert!(text.contains("CAP_NET_ADMIN"), "{words:?}: {text}");
+    }
+}

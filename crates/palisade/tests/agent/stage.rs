@@ -1,0 +1,255 @@
+//! A stage for the real agent: a lab with a node and pods that enforces nothing, a directory of manifests, and the agent as
+//! a process in the node's network.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Three pods on one node, where the lab puts them and where the agent finds them.
+const PODS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 5432}]}]}
+status: {phase: Running, podIP: 10.244.7.1, podIPs: [{ip: 10.244.7.1}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 80}]}]}
+status: {phase: Running, podIP: 10.244.7.2, podIPs: [{ip: 10.244.7.2}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: other, namespace: shop, labels: {app: other}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 80}]}]}
+status: {phase: Running, podIP: 10.244.7.3, podIPs: [{ip: 10.244.7.3}]}
+";
+
+pub(crate) fn palisade(runtime: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
+    command.env("XDG_RUNTIME_DIR", runtime).env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
+    for name in ["PALISADE_SOURCE", "PALISADE_CONFIG", "PALISADE_LOG_LEVEL", "NODE_NAME", "KUBECONFIG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Exit code, standard output, standard error.
+pub(crate) fn text(output: &Output) -> (i32, String, String) {
+    let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// What it printed, and its exit code is this one.
+#[track_caller]
+pub(crate) fn run(command: &mut Command, code: i32) -> String {
+    let (got, out, err) = text(&command.output().unwrap());
+    assert_eq!(got, code, "{command:?}\n{out}{err}");
+    assert!(!err.contains("panicked"), "{err}");
+    out + &err
+}
+
+/// A policy that lets one app into the database.
+pub(crate) fn policy(app: &str) -> String {
+    format!(
+        "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: db-from, namespace: shop}}
+spec:
+  podSelector: {{matchLabels: {{app: db}}}}
+  ingress:
+  - from: [{{podSelector: {{matchLabels: {{app: {app}}}}}}}]
+    ports: [{{port: 5432}}]
+"
+    )
+}
+
+pub(crate) struct Stage {
+    pub(crate) dir: TempDir,
+    lab: Running,
+}
+
+impl Stage {
+    /// The lab, and the manifests without a policy.
+    pub(crate) fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        for name in ["lab", "manifests"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("pods.yaml"), PODS).unwrap();
+        }
+        let mut command = palisade(dir.path());
+        command.args(["lab", "up", "--family", "4"]).arg(dir.path().join("lab"));
+        let lab = Running::of(&mut command);
+        lab.until("waiting for edits");
+        Self { dir, lab }
+    }
+
+    pub(crate) fn manifests(&self) -> PathBuf {
+        self.dir.path().join("manifests")
+    }
+
+    /// Replaces a manifest as editors and kubelets do: another file is given its name.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let fresh = self.dir.path().join("fresh");
+        fs::write(&fresh, text).unwrap();
+        fs::rename(fresh, self.manifests().join(name)).unwrap();
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/agent.sock")
+    }
+
+    /// A program in the network of the node.
+    pub(crate) fn on_node(&self, words: &[&str]) -> Command {
+        let mut command = palisade(self.dir.path());
+        command.args(["lab", "exec", "node/n1", "--"]).args(words);
+        command
+    }
+
+    /// `palisade agent` on the node, not started.
+    pub(crate) fn agent_command(&self, words: &[&str]) -> Command {
+        let mut command = self.on_node(&[env!("CARGO_BIN_EXE_palisade"), "agent", "--node-name", "n1"]);
+        command.arg(format!("--source=dir:{}", self.manifests().display()));
+        command.arg("--socket").arg(self.socket()).args(["--listen", "127.0.0.1:9643"]).args(words);
+        command
+    }
+
+    /// The agent.
+    pub(crate) fn agent(&self, words: &[&str]) -> Running {
+        Running::of(&mut self.agent_command(words))
+    }
+
+    /// `palisade node`.
+    pub(crate) fn node(&self, words: &[&str]) -> Command {
+        let mut command = palisade(self.dir.path());
+        command.arg("node").args(words).arg("--socket").arg(self.socket());
+        command
+    }
+
+    /// Whether a connection from one pod to another is answered now.
+    pub(crate) fn answers(&self, from: &str, to: &str) -> bool {
+        let mut command = palisade(self.dir.path());
+        let output = command.args(["lab", "probe", "-n", "shop", from, to]).output().unwrap();
+        let (code, out, err) = text(&output);
+        assert!(code == 0 || code == 1, "{out}{err}");
+        code == 0
+    }
+
+    /// Waits until a connection is answered, or is not any more.
+    #[track_caller]
+    pub(crate) fn until_answers(&self, from: &str, to: &str, answers: bool) {
+        let begin = Instant::now();
+        while self.answers(from, to) != answers {
+            assert!(begin.elapsed() < PATIENCE, "{from} to {to}: not {answers}");
+        }
+    }
+
+    /// Waits until a question has an answer like this.
+    #[track_caller]
+    pub(crate) fn until_node_says(&self, words: &[&str], part: &str) -> String {
+        let begin = Instant::now();
+        loop {
+            let (_, out, err) = text(&self.node(words).output().unwrap());
+            if out.contains(part) {
+                return out;
+            }
+            assert!(begin.elapsed() < PATIENCE, "no {part:?} in {out}{err}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub(crate) fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.lab.signal("-TERM");
+        _ = self.lab.child.wait();
+    }
+}
+
+/// A program that runs, and its lines.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    lines: Mutex<mpsc::Receiver<String>>,
+}
+
+impl Running {
+    /// Starts it.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = mpsc::channel();
+        forward(child.stdout.take().unwrap(), sender.clone());
+        forward(child.stderr.take().unwrap(), sender);
+        Self { child, lines: Mutex::new(lines) }
+    }
+
+    /// Waits for a line with `part`, and hands back all lines up to it.
+    #[track_caller]
+    pub(crate) fn until(&self, part: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            match self.lines.lock().unwrap().recv_timeout(PATIENCE) {
+                Ok(line) => seen += &format!("{line}\n"),
+                Err(e) => panic!("no line with {part:?} ({e}) in:\n{seen}"),
+            }
+            if seen.lines().next_back().is_some_and(|l| l.contains(part)) {
+                return seen;
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        // One that has ended already is no error.
+        let output = Command::new("kill").arg(signal).arg(self.child.id().to_string()).output();
+        output.unwrap();
+    }
+
+    /// Ends it in good order.
+    #[track_caller]
+    pub(crate) fn stop(mut self) {
+        self.signal("-TERM");
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+
+    /// Its exit code, once it has ended by itself, and all its lines.
+    pub(crate) fn ended(mut self) -> (i32, String) {
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        (code, self.lines.lock().unwrap().iter().map(|l| l + "\n").collect())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+fn forward(out: impl Read + Send + 'static, sender: mpsc::Sender<String>) {
+    thread::spawn(move || {
+        BufReader::new(out).lines().map_while(Result::ok).for_each(|l| drop(sender.send(l)));
+    });
+}

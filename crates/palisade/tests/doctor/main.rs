@@ -1,0 +1,28 @@
+//! `palisade doctor` on nodes of a lab, as they should be and with wiring that somebody broke. `main` enters the sandbox
+//! before the first thread starts; where it can't, the tests fail.
+
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+
+#[cfg(target_os = "linux")]
+mod wiring;
+
+use std::process::ExitCode;
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let sandbox: &'static Result<palisade_lab::Sandbox, _> =
+        Box::leak(Box::new(palisade_lab::Sandbox::enter()));
+    let trials = wiring::TESTS.iter().map(|(name, test)| {
+        libtest_mimic::Trial::test(*name, move || match sandbox {
+            Ok(sandbox) => test(sandbox),
+            Err(e) => Err(format!("no sandbox: {e}").into()),
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

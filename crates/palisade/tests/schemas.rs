@@ -1,0 +1,98 @@
+//! Every answer for programs is what its published schema in `docs/schemas` says.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and the helpers are part of the tests"
+)]
+
+#[path = "support/schema.rs"]
+mod schema;
+#[expect(dead_code, reason = "not all of what tests share is needed here")]
+mod support;
+
+use std::fs;
+
+use schema::conforms;
+use serde_json::Value;
+use support::{palisade, root, run};
+
+/// Questions of each verb: with every kind of end, decision, cause and suggestion that the examples have.
+const QUESTIONS: &[(&str, &[&str])] = &[
+    (
+        "can",
+        &[
+            "shop/frontend shop/backend -f examples/shop",
+            "staging/frontend shop/backend:8080 -f examples/shop",
+            "shop/backend shop/svc/backend:80 -f examples/shop",
+            "shop/backend internet:80 -f examples/shop",
+            "shop/frontend 10.0.0.1/ICMP -f examples/shop",
+            "sandbox/trial shop/api -f examples/tiers",
+            "8.8.8.8 shop/api:8080 -f examples/tiers",
+        ],
+    ),
+    (
+        "describe",
+        &[
+            "shop/backend -f examples/shop",
+            "shop/api -f examples/tiers",
+            "shop/web -f examples/ingress",
+            "shop/api -f examples/ingress",
+            "shop/api -f examples/ingress --ingress-controller edge/controller",
+        ],
+    ),
+    (
+        "diff",
+        &[
+            "examples/shop examples/shop",
+            "examples/shop examples/shop-two-rules",
+            "examples/shop-two-rules examples/shop --nodes",
+            "examples/shop examples/tiers --nodes",
+        ],
+    ),
+    (
+        "explain",
+        &[
+            "shop/frontend shop/backend -f examples/shop",
+            "staging/frontend shop/backend:8080 -f examples/shop",
+            "shop/frontend shop/backend:8080 -f examples/shop --to-deny",
+            "shop/backend internet -f examples/shop",
+            "sandbox/trial shop/api -f examples/tiers",
+        ],
+    ),
+];
+
+fn published(verb: &str) -> Value {
+    let path = root().join(format!("docs/schemas/{verb}.json"));
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn asked(verb: &str, question: &str) -> Value {
+    let (code, out, err) = run(&mut palisade(&format!("{verb} {question} -o json")));
+    assert!(code < 2, "{verb} {question}: {err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+#[test]
+fn answers_are_what_the_schemas_say() {
+    for (verb, questions) in QUESTIONS {
+        let schema = published(verb);
+        for question in *questions {
+            let answer = asked(verb, question);
+            assert_eq!(answer["schema"], format!("palisade.{verb}/v1"));
+            conforms(&schema, &schema, &answer, &format!("{verb} {question}: $"));
+        }
+    }
+}
+
+/// Each field that some answer has can be taken out of the schema without the check passing.
+#[test]
+fn the_check_sees_fields_that_are_not_described() {
+    for (verb, questions) in QUESTIONS {
+        let (schema, answer) = (published(verb), asked(verb, questions[1]));
+        for (name, _) in answer.as_object().unwrap() {
+            let mut poorer = schema.clone();
+            poorer["properties"].as_object_mut().unwrap().remove(name);
+            let check = std::panic::catch_unwind(|| conforms(&poorer, &poorer, &answer, "$"));
+            assert!(check.is_err(), "{verb}: {name}");
+        }
+    }
+}
