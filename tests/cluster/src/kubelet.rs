@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -17,6 +18,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions},
     runtime::{
         WatchStreamExt,
+        utils::Backoff,
         watcher::{self, Event, watcher},
     },
 };
@@ -38,6 +40,22 @@ pub type SharedLab = Arc<Mutex<Lab>>;
 pub fn lock(lab: &SharedLab) -> MutexGuard<'_, Lab> {
     // A test that panicked while it looked at the lab has not changed it.
     lab.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A short pause after each failure: the API server comes and goes in the tests, and they wait for the kubelet.
+#[derive(Debug)]
+struct Soon;
+
+impl Iterator for Soon {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_millis(200))
+    }
+}
+
+impl Backoff for Soon {
+    fn reset(&mut self) {}
 }
 
 /// The kubelet of all nodes of a lab. Dropping it stops it; pods stay as they are.
@@ -106,12 +124,14 @@ async fn run(client: Client, lab: SharedLab, troubles: &Mutex<Vec<String>>) -> R
         let config = watcher::Config::default().fields(&format!("spec.nodeName={name}"));
         let name = name.clone();
         watcher(Api::<Pod>::all(client.clone()), config)
-            .default_backoff()
+            .backoff(Soon)
             .map(move |event| (name.clone(), event))
             .boxed()
     });
     let mut events = futures::stream::select_all(streams);
-    let mut pods = Pods { client: client.clone(), lab, known: BTreeMap::new(), listed: BTreeMap::new() };
+    let behind = nodes.into_keys().collect();
+    let mut pods =
+        Pods { client: client.clone(), lab, known: BTreeMap::new(), listed: BTreeMap::new(), behind };
     while let Some((node, event)) = events.next().await {
         // The API server comes and goes in the tests; the watcher asks again.
         let Ok(event) = event else { continue };
@@ -152,6 +172,8 @@ struct Pods {
     known: BTreeMap<ObjectKey, Pod>,
     /// While a node's pods are listed anew: those that were seen.
     listed: BTreeMap<Name, BTreeSet<ObjectKey>>,
+    /// The nodes whose pods are being listed, at first or anew.
+    behind: BTreeSet<Name>,
 }
 
 impl Pods {
@@ -159,6 +181,7 @@ impl Pods {
         match event {
             Event::Init => {
                 self.listed.insert(node.clone(), BTreeSet::new());
+                self.behind.insert(node.clone());
                 return Ok(());
             }
             Event::InitApply(pod) => {
@@ -171,6 +194,7 @@ impl Pods {
                 let seen = self.listed.remove(node).unwrap_or_default();
                 let is_here = |p: &Pod| p.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node);
                 self.known.retain(|key, pod| !is_here(pod) || seen.contains(key));
+                self.behind.remove(node);
             }
             Event::Apply(pod) => {
                 self.known.insert(key(&pod), pod);
@@ -178,6 +202,9 @@ impl Pods {
             Event::Delete(pod) => {
                 self.known.remove(&key(&pod));
             }
+        }
+        if !self.behind.is_empty() {
+            return Ok(());
         }
         self.attach()?;
         let keys: Vec<ObjectKey> = self.known.keys().cloned().collect();

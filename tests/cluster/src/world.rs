@@ -345,6 +345,11 @@ impl World {
             }
         }
         self.control.ask(async |client| clear(&client).await)?;
+        // A pod that is still on its way out must not be taken for one of the same name that comes next.
+        eventually("every pod is gone", SETTLE_WITHIN, || {
+            let pods = self.control.ask(async |client| names(&client, "/api/v1/pods").await)?;
+            Ok(if pods.is_empty() { Ok(()) } else { Err(format!("{pods:?}")) })
+        })?;
         let cluster = self.settle()?;
         self.lab().update(&cluster)?;
         for node in NODES {

@@ -48,6 +48,7 @@ fn guarded(world: &mut World) -> Result<()> {
     world.apply(&(shop() + &back_from("front")))?;
     world.settle()?;
     world.start_agents()?;
+    world.must_agree()?;
     still_guarded(world)
 }
 
