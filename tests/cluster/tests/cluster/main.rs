@@ -8,6 +8,7 @@ mod lab;
 mod live;
 mod manifests;
 mod policies;
+mod reports;
 
 use std::{
     process::ExitCode,
@@ -33,9 +34,16 @@ fn main() -> ExitCode {
         let mut arguments = Arguments::from_args();
         arguments.test_threads = Some(1);
         let shared = Arc::new(Mutex::new(Shared { sandbox, world: None }));
-        let tests =
-            [lab::TESTS, policies::TESTS, failures::TESTS, live::TESTS, explainer::TESTS, deploy::TESTS]
-                .concat();
+        let tests = [
+            lab::TESTS,
+            policies::TESTS,
+            reports::TESTS,
+            failures::TESTS,
+            live::TESTS,
+            explainer::TESTS,
+            deploy::TESTS,
+        ]
+        .concat();
         let trials = tests.into_iter().map(|(name, test)| {
             let shared = shared.clone();
             Trial::test(name, move || run(&shared, test))

@@ -1,0 +1,108 @@
+//! What the agents write back: conditions of cluster-wide policies, and Events.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use palisade_cluster_tests::{World, eventually, world::CRDS};
+use serde_json::Value;
+
+use crate::manifests::shop;
+
+pub(crate) const TESTS: &[crate::Test] = &[
+    ("reports::conditions_follow_a_policy", conditions),
+    ("reports::an_event_says_what_cannot_be_used", events),
+];
+
+/// The Lease is looked at after some seconds, and the writing has its own pace.
+const SAID_WITHIN: Duration = Duration::from_secs(40);
+
+/// Rules whose names can't be used: `domainNames` are valid, and not enforced.
+const BY_NAME: &str = "---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: by-name}
+spec:
+  tier: Admin
+  priority: 5
+  subject: {namespaces: {matchLabels: {team: shop}}}
+  egress:
+  - {name: vendor, action: Accept, to: [{domainNames: [vendor.example.com]}]}
+";
+
+const GUARD: &str = "---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Admin
+  priority: 7
+  subject: {namespaces: {matchLabels: {team: shop}}}
+  ingress:
+  - {name: guests, action: Deny, from: [{namespaces: {matchLabels: {team: other}}}]}
+";
+
+fn get(world: &World, words: &str) -> Result<Value> {
+    serde_json::from_str(&world.kubectl(&format!("get {words} -o json"))?).with_context(|| words.to_owned())
+}
+
+/// The status, reason and generation of a condition, once it is about the generation that the object has.
+fn condition(world: &World, policy: &str, kind: &str) -> Result<(String, String)> {
+    eventually(&format!("{kind} of {policy}"), SAID_WITHIN, || {
+        let object = get(world, &format!("clusternetworkpolicy {policy}"))?;
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let about =
+            |c: &&Value| c["type"] == kind && c["observedGeneration"] == object["metadata"]["generation"];
+        let found = conditions.iter().find(about).map(|c| (text(&c["status"]), text(&c["reason"])));
+        Ok(found.ok_or_else(|| format!("{}", object["status"])))
+    })
+}
+
+fn conditions(world: &mut World) -> Result<()> {
+    world.install_crds(&CRDS)?;
+    world.apply(&shop())?;
+    world.start_agents()?;
+    world.apply(GUARD)?;
+    for kind in ["palisade.dev/Accepted", "palisade.dev/Programmed"] {
+        ensure!(condition(world, "guard", kind)?.0 == "True", "{kind} is not true");
+    }
+    // The same generation is said once.
+    let version = |world: &World| -> Result<Value> {
+        Ok(get(world, "clusternetworkpolicy guard")?["metadata"]["resourceVersion"].clone())
+    };
+    let before = version(world)?;
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(version(world)? == before, "written again without a change");
+
+    world.apply(&GUARD.replace("priority: 7", "priority: 8"))?;
+    let generation = &get(world, "clusternetworkpolicy guard")?["metadata"]["generation"];
+    ensure!(generation == 2, "an edit of the spec is a new generation");
+    ensure!(condition(world, "guard", "palisade.dev/Programmed")?.0 == "True");
+    world.must_agree()?.expect(false, "other/guest", "shop/back", 80)
+}
+
+fn events(world: &mut World) -> Result<()> {
+    world.install_crds(&CRDS)?;
+    world.apply(&shop())?;
+    world.start_agents()?;
+    world.apply(BY_NAME)?;
+    let (status, reason) = condition(world, "by-name", "palisade.dev/Accepted")?;
+    ensure!(status == "True" && reason == "PartlyUnusable", "{status}, {reason}");
+    let event = eventually("an Event about the policy", SAID_WITHIN, || {
+        let all = get(world, "events.events.k8s.io -A")?;
+        let about = |e: &&Value| e["regarding"]["name"] == "by-name";
+        let found = all["items"].as_array().and_then(|all| all.iter().find(about).cloned());
+        Ok(found.ok_or_else(|| all["items"].to_string()))
+    })?;
+    ensure!(event["reportingController"] == "palisade.dev/agent", "{event}");
+    ensure!(event["type"] == "Warning", "{event}");
+    ensure!(event["note"].as_str().is_some_and(|note| note.contains("domainNames")), "{event}");
+    // One agent speaks for all of them.
+    std::thread::sleep(Duration::from_secs(8));
+    let all = get(world, "events.events.k8s.io -A")?;
+    let count = all["items"]
+        .as_array()
+        .map_or(0, |all| all.iter().filter(|e| e["regarding"]["name"] == "by-name").count());
+    ensure!(count == 1, "{count} Events about one policy");
+    Ok(())
+}
