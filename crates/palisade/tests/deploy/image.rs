@@ -46,7 +46,7 @@ fn the_image_is_built_with_the_pinned_toolchain() {
     let pinned = file("rust-toolchain.toml");
     let channel = pinned.lines().find(|l| l.starts_with("channel")).unwrap().split('"').nth(1).unwrap();
     let from = instructions().into_iter().find(|i| i.starts_with("FROM")).unwrap();
-    assert!(from.contains(&format!("/rust:{channel}-")), "{from}, but the toolchain is {channel}");
+    assert!(from.starts_with(&format!("FROM rust:{channel}-")), "{from}, but the toolchain is {channel}");
     assert!(argument("ENV RUSTUP_TOOLCHAIN=").starts_with(channel));
 }
 
