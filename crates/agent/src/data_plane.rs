@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use palisade_policy::{Delta, NodePlan, Protocol};
+pub use palisade_nft::{Revoked, conntrack::FiveTuple};
+use palisade_policy::{Delta, NodePlan};
 
 /// What programming a plan or a delta took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,19 +27,15 @@ pub struct DataPlaneError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// A connection that exists: as it was opened, after destination NAT and before source NAT.
+/// A connection that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// Who opened it.
-    pub source: IpAddr,
-    /// Who really answers.
-    pub destination: IpAddr,
-    /// The IP protocol.
-    pub protocol: Protocol,
-    /// The destination port, after translation; 0 for protocols without ports.
-    pub port: u16,
-    /// Whether it carries our revocation mark.
+    /// As it was opened, after destination NAT and before source NAT.
+    pub tuple: FiveTuple,
+    /// Whether it carries our revocation label.
     pub revoked: bool,
+    /// Whether tracking began in the middle of it, so that the opener may be either end.
+    pub midstream: bool,
 }
 
 /// What the agent needs of a kernel. Tests script one; [`crate::NftDataPlane`] is the real one.
@@ -82,15 +79,28 @@ pub trait DataPlane {
         ends: &BTreeSet<IpAddr>,
     ) -> Result<Vec<(Connection, Self::Entry)>, DataPlaneError>;
 
-    /// Cuts a connection: its next packet, in either direction, is dropped. One that has ended meanwhile is no error.
+    /// Cuts connections, each given with the orientation that is denied: no packet of them passes any more, in either
+    /// direction, whatever becomes of their entries. One that has ended meanwhile is no error.
     ///
     /// # Errors
     /// Whatever the kernel refuses.
-    fn revoke(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError>;
+    fn revoke(&mut self, connections: &[(FiveTuple, &Self::Entry)]) -> Result<Revoked, DataPlaneError>;
 
-    /// Takes the mark off again.
+    /// Lets revoked connections go on: those with these tuples, and those of these entries.
     ///
     /// # Errors
     /// Whatever the kernel refuses.
-    fn restore(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError>;
+    fn restore(&mut self, tuples: &[FiveTuple], entries: &[&Self::Entry]) -> Result<(), DataPlaneError>;
+
+    /// Whether a connection was revoked in this orientation, and not restored since.
+    fn is_revoked(&self, tuple: &FiveTuple) -> bool;
+
+    /// All connections that were revoked and not restored since, each from opener to answerer, by this run or an earlier one.
+    fn revoked(&self) -> Vec<FiveTuple>;
+
+    /// The opener of each tracked connection that carries our revocation label. `O(connections of the node)`.
+    ///
+    /// # Errors
+    /// If the kernel doesn't say.
+    fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError>;
 }

@@ -34,7 +34,7 @@ pub mod stale;
 pub mod view;
 mod words;
 
-pub use data_plane::{Connection, DataPlane, DataPlaneError, Programmed};
+pub use data_plane::{Connection, DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked};
 pub use nftables::NftDataPlane;
 pub use node::{NodeAgent, Report};
 pub use reconcile::{Action, Input, Reconciler};

@@ -9,7 +9,7 @@ use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 use palisade_nft::{Commit, Enforcer, Kernel, Left, Options, Verification, conntrack, drift, drops};
 use palisade_policy::{Delta, NodePlan};
 
-use crate::{Connection, DataPlane, DataPlaneError, Programmed};
+use crate::{Connection, DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked};
 
 /// Programs the kernel through [`palisade_nft`].
 ///
@@ -175,24 +175,39 @@ impl DataPlane for NftDataPlane {
         let entries = conntrack::list(enforcer.kernel(), ends).map_err(failed("listing connections"))?;
         let with_view = entries.into_iter().map(|entry| {
             let view = Connection {
-                source: entry.source,
-                destination: entry.destination,
-                protocol: entry.protocol,
-                port: entry.port,
+                tuple: FiveTuple::from(&entry),
                 revoked: entry.is_revoked(),
+                midstream: entry.midstream,
             };
             (view, entry)
         });
         Ok(with_view.collect())
     }
 
-    fn revoke(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError> {
-        let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
-        conntrack::revoke(enforcer.kernel(), entry).map(drop).map_err(failed("cutting a connection"))
+    fn revoke(&mut self, connections: &[(FiveTuple, &Self::Entry)]) -> Result<Revoked, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(Revoked::default()) };
+        enforcer.revoke(connections).map_err(failed("revoking connections"))
     }
 
-    fn restore(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError> {
+    fn restore(&mut self, tuples: &[FiveTuple], entries: &[&Self::Entry]) -> Result<(), DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
-        conntrack::restore(enforcer.kernel(), entry).map(drop).map_err(failed("freeing a connection"))
+        enforcer.restore(tuples, entries).map_err(failed("restoring connections"))
+    }
+
+    fn is_revoked(&self, tuple: &FiveTuple) -> bool {
+        matches!(&self.state, State::Programmed(enforcer) if enforcer.is_revoked(tuple))
+    }
+
+    fn revoked(&self) -> Vec<FiveTuple> {
+        match &self.state {
+            State::Idle(_) => Vec::new(),
+            State::Programmed(enforcer) => enforcer.revoked().collect(),
+        }
+    }
+
+    fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(BTreeSet::new()) };
+        let labelled = conntrack::list_revoked(enforcer.kernel()).map_err(failed("listing connections"))?;
+        Ok(labelled.into_iter().map(|connection| connection.source).collect())
     }
 }

@@ -10,9 +10,9 @@ use std::{
 use palisade_policy::{Change, Cluster, Delta, Direction, Interner, Name, NodePlan};
 
 use crate::{
-    Action, DataPlane, DataPlaneError, Input, Programmed, Reconciler, closed,
+    Action, Connection, DataPlane, DataPlaneError, FiveTuple, Input, Programmed, Reconciler, closed,
     review::Pace,
-    stale::{Host, is_allowed, narrowed},
+    stale::{Host, denied, is_allowed, narrowed},
 };
 
 /// What one input led to.
@@ -33,6 +33,8 @@ pub struct Report {
     pub revoked: usize,
     /// Connections cut earlier that are allowed again.
     pub restored: usize,
+    /// Connections that were cut and can't be remembered, because too many are.
+    pub not_remembered: usize,
     /// What went wrong, worst last. Not empty: enforcement is not what it should be, and [`Report::cut_off`] says for
     /// whom; it is tried again at the next tick.
     pub errors: Vec<DataPlaneError>,
@@ -149,9 +151,16 @@ impl<D: DataPlane> NodeAgent<D> {
         let begin = self.now();
         let done = match action {
             Action::Start => {
-                // An earlier run may have left connections open or cut: all local ones are looked at.
-                let local = self.reconciler.local_addresses();
-                self.plane.start(self.reconciler.plan()).map(|programmed| (programmed, local))
+                // An earlier run may have left connections open or cut: all local ones are looked at, and all that are cut,
+                // also where their pods are gone.
+                let mut concerned = self.reconciler.local_addresses();
+                let started = self.plane.start(self.reconciler.plan());
+                if started.is_ok() {
+                    concerned.extend(self.plane.revoked().iter().map(|tuple| tuple.source));
+                    // Where connections can't be listed, the review that follows says so.
+                    concerned.extend(self.plane.labelled().unwrap_or_default());
+                }
+                started.map(|programmed| (programmed, concerned))
             }
             Action::Commit(delta) => self.commit(&delta),
             Action::Resync => {
@@ -236,29 +245,69 @@ impl<D: DataPlane> NodeAgent<D> {
         report: &mut Report,
     ) -> Result<(), DataPlaneError> {
         let host = Host { addresses: self.plane.host_addresses()?, is_exempt: self.plane.exempts_own_node() };
-        let mut revoked = BTreeSet::new();
-        for (connection, entry) in self.plane.connections(concerned)? {
-            let allowed = is_allowed(self.plane.programmed(), &host, &connection);
-            match (allowed, connection.revoked) {
-                (false, false) => {
-                    self.plane.revoke(&entry)?;
-                    report.revoked += 1;
-                }
-                (true, true) => {
-                    self.plane.restore(&entry)?;
-                    report.restored += 1;
-                }
-                (true, false) | (false, true) => {}
-            }
-            if !allowed {
-                // The end by which it was found is enough to find it again.
-                let by_source = concerned.contains(&connection.source);
-                revoked.insert(if by_source { connection.source } else { connection.destination });
-            }
-        }
-        self.revoked = revoked;
+        let connections = self.plane.connections(concerned)?;
+        let Verdicts { denied, allowed, forgotten, cut, allowed_again } =
+            judge(&self.plane, &host, &connections);
+        let revoked = self.plane.revoke(&denied)?;
+        report.revoked += revoked.cut;
+        report.not_remembered += revoked.not_remembered;
+        self.plane.restore(&forgotten, &allowed)?;
+        report.restored += allowed_again.len();
+        // An end of each that stays revoked, by which it is found again.
+        let end = |tuple: &FiveTuple| {
+            if concerned.contains(&tuple.source) { tuple.source } else { tuple.destination }
+        };
+        self.revoked = cut.iter().map(end).chain(self.plane.revoked().iter().map(end)).collect();
         Ok(())
     }
+}
+
+/// What a review does.
+struct Verdicts<'a, E> {
+    /// Connections to revoke, each with the orientation that is denied.
+    denied: Vec<(FiveTuple, &'a E)>,
+    /// Entries whose label goes.
+    allowed: Vec<&'a E>,
+    /// Tuples that are allowed again.
+    forgotten: Vec<FiveTuple>,
+    /// All tracked connections that are denied, revoked now or before.
+    cut: Vec<FiveTuple>,
+    /// What `allowed` and `forgotten` are together.
+    allowed_again: BTreeSet<FiveTuple>,
+}
+
+fn judge<'a, D: DataPlane>(
+    plane: &D,
+    host: &Host,
+    connections: &'a [(Connection, D::Entry)],
+) -> Verdicts<'a, D::Entry> {
+    let plan = plane.programmed();
+    let mut out = Verdicts {
+        denied: Vec::new(),
+        allowed: Vec::new(),
+        forgotten: Vec::new(),
+        cut: Vec::new(),
+        allowed_again: BTreeSet::new(),
+    };
+    for (connection, entry) in connections {
+        match denied(plan, host, connection, |tuple| plane.is_revoked(tuple)) {
+            Some(tuple) => {
+                out.cut.push(tuple);
+                if !connection.revoked || !plane.is_revoked(&tuple) {
+                    out.denied.push((tuple, entry));
+                }
+            }
+            None if connection.revoked => {
+                out.allowed.push(entry);
+                out.allowed_again.insert(connection.tuple);
+            }
+            None => {}
+        }
+    }
+    let is_allowed_now = |tuple: &FiveTuple| is_allowed(plan, host, tuple);
+    out.forgotten = plane.revoked().into_iter().filter(is_allowed_now).collect();
+    out.allowed_again.extend(&out.forgotten);
+    out
 }
 
 #[cfg(test)]

@@ -1,5 +1,10 @@
 //! What is in the table whatever the plan says: the dispatch maps and the base chains.
 
+mod midstream;
+mod revoked;
+
+pub(crate) use midstream::EPHEMERAL;
+
 use std::sync::Arc;
 
 use palisade_policy::{Direction, Family};
@@ -8,21 +13,22 @@ use crate::{
     Options,
     layout::denial,
     ruleset::{
-        Chain, Content, Expression, Flood, GENERATION_SET, Hook, Key, LABELS_CHAIN, LINK_CHAIN, Lead,
-        Outcome, Rule, Set,
+        Chain, Content, Expression, Flood, GENERATION_SET, HasPorts, Hook, Key, LABELS_CHAIN, LINK_CHAIN,
+        Lead, Outcome, Rule, Set,
     },
 };
 
 /// The comment of the table: whose it is, and the format of what is in it. Another format is replaced at start, never
 /// guessed at; the number rises with every change that an older agent's leftovers would not survive.
-pub(crate) const TABLE_COMMENT: &str = "palisade format 1";
+pub(crate) const TABLE_COMMENT: &str = "palisade format 2";
 
-/// `NF_INET_FORWARD`, `NF_INET_LOCAL_IN`. The priority is 0, `filter`: after destination NAT (-100) and before source
+/// `NF_INET_FORWARD`, `NF_INET_LOCAL_IN`, `NF_INET_LOCAL_OUT`. The priority is 0, `filter`: after destination NAT (-100) and before source
 /// NAT (100), so that rules see the real peers (SEMANTICS G-1).
 pub(crate) fn hook_number(hook: Hook) -> u32 {
     match hook {
         Hook::Forward => 2,
         Hook::Input => 1,
+        Hook::Output => 3,
     }
 }
 
@@ -37,20 +43,34 @@ pub(crate) struct BaseSets {
     dispatch: [[Arc<Set>; 2]; 2],
     hairpin: [Arc<Set>; 2],
     itself: [Arc<Set>; 2],
+    reply: [[Arc<Set>; 2]; 2],
+    revoked: [[Arc<Set>; 2]; 2],
     /// The transaction number.
     pub(crate) generation: Arc<Set>,
 }
 
 impl BaseSets {
     pub(crate) fn new() -> Self {
-        let dispatch = |direction: Direction| {
+        let to_tables = |prefix: &str, lead: Lead| {
             Family::BOTH.map(|family| {
                 Arc::new(Set {
-                    name: format!("{direction}{}", digit(family)).into(),
+                    name: format!("{prefix}{}{}", lead.direction(), digit(family)).into(),
                     key: Key::Address(family),
                     intervals: false,
                     verdicts: true,
-                    content: Content::Dispatch(Lead::Table(direction), family),
+                    content: Content::Dispatch(lead, family),
+                })
+            })
+        };
+        let revoked = |has_ports: HasPorts| {
+            Family::BOTH.map(|family| {
+                let kind = if has_ports == HasPorts::Yes { "" } else { "_portless" };
+                Arc::new(Set {
+                    name: format!("revoked{kind}{}", digit(family)).into(),
+                    key: has_ports.key(family),
+                    intervals: false,
+                    verdicts: false,
+                    content: Content::Revoked(family, has_ports),
                 })
             })
         };
@@ -73,7 +93,9 @@ impl BaseSets {
             })
         };
         Self {
-            dispatch: Direction::BOTH.map(dispatch),
+            dispatch: Direction::BOTH.map(|direction| to_tables("", Lead::Table(direction))),
+            reply: Direction::BOTH.map(|direction| to_tables("reply_", Lead::Reply(direction))),
+            revoked: HasPorts::ALL.map(revoked),
             hairpin: Family::BOTH.map(hairpin),
             itself: Family::BOTH.map(itself),
             generation: Arc::new(Set {
@@ -90,6 +112,7 @@ impl BaseSets {
     pub(crate) fn dispatch(&self, lead: Lead, family: Family) -> &Arc<Set> {
         let maps = match lead {
             Lead::Table(direction) => &self.dispatch[usize::from(direction != Direction::BOTH[0])],
+            Lead::Reply(direction) => &self.reply[usize::from(direction != Direction::BOTH[0])],
             Lead::Hairpin => &self.hairpin,
         };
         &maps[usize::from(family == Family::V6)]
@@ -100,18 +123,33 @@ impl BaseSets {
         &self.itself[usize::from(family == Family::V6)]
     }
 
+    /// The set of revoked connections.
+    pub(crate) fn revoked(&self, family: Family, has_ports: HasPorts) -> &Arc<Set> {
+        &self.revoked[usize::from(has_ports == HasPorts::No)][usize::from(family == Family::V6)]
+    }
+
     /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Set>> {
-        self.dispatch.iter().flatten().chain(&self.hairpin).chain(&self.itself).chain([&self.generation])
+        let dispatch = self.dispatch.iter().chain(&self.reply).flatten();
+        let others = self.hairpin.iter().chain(&self.itself).chain(self.revoked.iter().flatten());
+        dispatch.chain(others).chain([&self.generation])
     }
 }
 
 /// The base chains, and those that are there whatever the plan says. `isolating`: whether a local pod is isolated.
 /// A chain comes after those that its rules lead to.
 pub(crate) fn chains(options: &Options, sets: &BaseSets, isolating: bool) -> Vec<Arc<Chain>> {
-    let hooks = if options.egress_to_own_node { &Hook::BOTH[..] } else { &Hook::BOTH[..1] };
-    let mut chains = vec![Arc::new(link_chain(options, isolating)), Arc::new(labels_chain())];
-    chains.extend(hooks.iter().map(|hook| Arc::new(base_chain(*hook, sets))));
+    let mut chains = vec![
+        Arc::new(link_chain(options, isolating)),
+        Arc::new(labels_chain()),
+        Arc::new(revoked::chain(sets)),
+        Arc::new(midstream::chain(sets)),
+    ];
+    chains.push(Arc::new(base_chain(Hook::Forward, sets)));
+    if options.egress_to_own_node {
+        chains.push(Arc::new(base_chain(Hook::Input, sets)));
+        chains.push(Arc::new(output_chain(sets)));
+    }
     chains
 }
 
@@ -119,8 +157,7 @@ fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
     let accept = || Expression::Then(Outcome::Accept);
     let to_link = || Expression::Then(Outcome::Jump(LINK_CHAIN.into()));
     // In front of the rule for established traffic: this is what cuts live connections.
-    let mut rules: Vec<Rule> =
-        vec![vec![Expression::Revoked, Expression::Counter, Expression::Then(Outcome::Drop)]];
+    let mut rules: Vec<Rule> = vec![revoked::by_label()];
     if hook == Hook::Forward {
         // One of the ways of any connection between link-local addresses.
         let to = Expression::LinkLocal { source: false };
@@ -135,6 +172,7 @@ fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
             rules.push(vec![Expression::Flooded(flood), to_link()]);
         }
     }
+    rules.extend(revoked::by_tuple(sets));
     // A packet from an address to itself has gone through a service (SEMANTICS C25, G-6). What the map's chain does not
     // drop comes back. If its pod is isolated, the next rule takes it, before the tables of pods and their peers; if
     // not, no table is asked.
@@ -152,6 +190,23 @@ fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
             rules.push(vec![Expression::Family(family), Expression::Dispatch(*direction, family, map)]);
         }
     }
+    if hook == Hook::Forward {
+        rules.extend(midstream::unless_from_the_opener());
+    }
+    hooked(hook, rules)
+}
+
+/// What the node itself sends is no pod's, but it may be the other half of a connection that a pod's egress denies: then
+/// it is not to open that connection again.
+fn output_chain(sets: &BaseSets) -> Chain {
+    let mut rules = vec![revoked::by_label()];
+    rules.push(vec![Expression::Established, Expression::Then(Outcome::Accept)]);
+    rules.extend(revoked::by_tuple(sets));
+    rules.extend(midstream::from_the_answerer(sets));
+    hooked(Hook::Output, rules)
+}
+
+fn hooked(hook: Hook, rules: Vec<Rule>) -> Chain {
     Chain {
         name: hook.chain().into(),
         hook: Some(hook),

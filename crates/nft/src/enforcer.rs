@@ -11,6 +11,7 @@ use crate::{
     program::Program,
     reader::Ruleset,
     restart::{self, Found},
+    revocation::Remembered,
     ruleset::Message,
     send::{Generation, Sent, send},
     verify::{Verification, verify},
@@ -67,9 +68,9 @@ pub enum Left {
 /// Holds the kernel to a plan.
 #[derive(Debug)]
 pub struct Enforcer {
-    kernel: Kernel,
+    pub(crate) kernel: Kernel,
     plan: NodePlan,
-    program: Program,
+    pub(crate) program: Program,
     generation: Generation,
     /// Whether the kernel may hold something else than `plan` says.
     torn: bool,
@@ -89,7 +90,11 @@ impl Enforcer {
         options: Options,
         plan: &NodePlan,
     ) -> Result<(Self, Commit), Error> {
-        let (program, generation, commit, left) = lead(&mut kernel, options, plan)?;
+        let (mut program, generation, commit, left) =
+            lead(&mut kernel, options, plan, Remembered::default())?;
+        if left == Left::Ours {
+            program.revoked = Remembered::read(&mut kernel, &program.sets);
+        }
         Ok((Self { kernel, plan: plan.clone(), program, generation, torn: false, left }, commit))
     }
 
@@ -117,7 +122,8 @@ impl Enforcer {
     /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
     pub fn repair(&mut self) -> Result<Commit, Error> {
         let options = self.program.options.clone();
-        let (program, generation, commit, _) = lead(&mut self.kernel, options, &self.plan)?;
+        let revoked = self.program.revoked.clone();
+        let (program, generation, commit, _) = lead(&mut self.kernel, options, &self.plan, revoked)?;
         self.program = program;
         self.generation = generation;
         self.torn = false;
@@ -191,16 +197,19 @@ fn lead(
     kernel: &mut Kernel,
     options: Options,
     plan: &NodePlan,
+    revoked: Remembered,
 ) -> Result<(Program, Generation, Commit, Left), Error> {
     let start = now();
     let empty = NodePlan::default();
     let mut program = Program::new(options);
+    program.revoked = revoked;
     let (mut phases, _) = program.change(&empty, &empty.delta_to(plan))?;
     let found = Ruleset::read(kernel)?;
     let mut current = None;
     let left = match restart::examine(found.as_ref(), &program, plan) {
         Found::Nothing => {
-            phases.make.splice(0..0, program.make_base()).for_each(drop);
+            let base = program.make_base().into_iter().chain(program.remember()).collect::<Vec<_>>();
+            phases.make.splice(0..0, base).for_each(drop);
             Left::Nothing
         }
         Found::Foreign => {

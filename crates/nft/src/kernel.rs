@@ -230,15 +230,16 @@ impl Kernel {
         }
     }
 
-    /// Sends one request outside a transaction and waits for its acknowledgement.
+    /// Sends one request outside a transaction, with these `NLM_F_*` flags besides, and waits for its acknowledgement.
     pub(crate) fn request(
         &mut self,
         kind: u16,
+        flags: u16,
         family: u8,
         body: &[u8],
         about: &dyn Fn() -> String,
     ) -> Result<(), Error> {
-        let mut request = header(kind, REQUEST | ACK, family, 0);
+        let mut request = header(kind, REQUEST | ACK | flags, family, 0);
         request.raw(body);
         let sequence = self.send_request(finish(request))?;
         loop {

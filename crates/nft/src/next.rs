@@ -144,7 +144,9 @@ impl<'a> Next<'a> {
                 }
                 members.into_iter().map(Element::Address).collect()
             }
-            Content::Dispatch(..) | Content::Itself(_) | Content::Generation => Vec::new(),
+            Content::Dispatch(..) | Content::Itself(_) | Content::Revoked(..) | Content::Generation => {
+                Vec::new()
+            }
         }
     }
 

@@ -11,9 +11,10 @@ use palisade_policy::{Delta, Direction, Family, Group, GroupId, Name, NodePlan, 
 use crate::{
     Options, PlanError,
     base::{self, BaseSets, digit},
-    layout::{self, Layout, Layouts},
+    layout::{self, Layout, Layouts, Orientation},
     next::Next,
     registry::{Edit, Registry},
+    revocation::Remembered,
     ruleset::{Chain, Content, ELEMENTS_PER_MESSAGE, Element, LINK_CHAIN, Lead, Message, Set},
 };
 
@@ -47,7 +48,7 @@ impl Phases {
     /// Where changes of these verdict maps belong.
     pub(crate) fn lead(&mut self, lead: Lead) -> &mut Vec<Step> {
         match lead {
-            Lead::Table(_) => &mut self.switch,
+            Lead::Table(_) | Lead::Reply(_) => &mut self.switch,
             Lead::Hairpin => &mut self.hairpin,
         }
     }
@@ -67,6 +68,8 @@ pub(crate) struct Program {
     pub(crate) registry: Registry,
     /// The chains to which local addresses lead.
     pub(crate) dispatch: BTreeMap<(Lead, IpAddr), Name>,
+    /// The revoked connections, which a new table has to know from the first.
+    pub(crate) revoked: Remembered,
 }
 
 /// For local addresses whose chain may change, the chain that they shall lead to.
@@ -82,7 +85,21 @@ pub(crate) struct Undo {
 impl Program {
     /// Of an empty plan.
     pub(crate) fn new(options: Options) -> Self {
-        Self { options, sets: BaseSets::new(), registry: Registry::default(), dispatch: BTreeMap::new() }
+        Self {
+            options,
+            sets: BaseSets::new(),
+            registry: Registry::default(),
+            dispatch: BTreeMap::new(),
+            revoked: Remembered::default(),
+        }
+    }
+
+    /// What makes a new table know the revoked connections.
+    pub(crate) fn remember(&self) -> impl Iterator<Item = Step> {
+        let by_set = self.revoked.elements(self.revoked.tuples());
+        by_set.into_iter().flat_map(|((family, has_ports), elements)| {
+            add(self.sets.revoked(family, has_ports), elements).collect::<Vec<_>>()
+        })
     }
 
     /// What makes the table with its base chains and empty maps.
@@ -150,9 +167,12 @@ impl Program {
             out.insert((Lead::Hairpin, address), chain);
         }
         for (direction, address) in next.touched() {
-            let key = (Lead::Table(direction), address);
+            let leads = [
+                (Lead::Table(direction), Orientation::Request),
+                (Lead::Reply(direction), Orientation::Reply),
+            ];
             let Some(id) = next.target(direction, address) else {
-                out.insert(key, None);
+                out.extend(leads.map(|(lead, _)| ((lead, address), None)));
                 continue;
             };
             let table = next.table(id).ok_or(PlanError::NoTable { direction, address, table: id })?;
@@ -160,16 +180,19 @@ impl Program {
                 return Err(PlanError::WrongDirection { direction, address, table: id });
             }
             let family = Family::of(address);
-            let chain = match layouts.get(&(id, family)) {
-                Some(chain) => Arc::clone(chain),
-                None => {
-                    let group = |id: &GroupId| next.group(*id);
-                    let chain = Layout { options: &self.options, family, group: &group }.entry(id, table)?;
-                    layouts.insert((id, family), chain.clone());
-                    chain
-                }
-            };
-            out.insert(key, Some(chain));
+            for (lead, orientation) in leads {
+                let chain = match layouts.get(&(id, family, orientation)) {
+                    Some(chain) => chain.clone(),
+                    None => {
+                        let group = |id: &GroupId| next.group(*id);
+                        let layout = Layout { options: &self.options, family, orientation, group: &group };
+                        let chain = layout.entry(id, table)?;
+                        layouts.insert((id, family, orientation), chain.clone());
+                        chain
+                    }
+                };
+                out.insert((lead, address), chain);
+            }
         }
         Ok(out)
     }
@@ -228,8 +251,8 @@ impl Program {
 
     /// Whether any local pod is isolated. `O(log n)`.
     pub(crate) fn isolating(&self) -> bool {
-        // Hairpins come last.
-        self.dispatch.first_key_value().is_some_and(|((lead, _), _)| *lead != Lead::Hairpin)
+        // Tables come first.
+        self.dispatch.first_key_value().is_some_and(|((lead, _), _)| matches!(lead, Lead::Table(_)))
     }
 
     fn uses(&self, group: GroupId) -> bool {

@@ -181,6 +181,10 @@ pub(crate) fn is_of_kind(set: &Set, observed: &Observed) -> bool {
         Key::Address(Family::V6) => 16,
         Key::Pair(Family::V4) => 8,
         Key::Pair(Family::V6) => 32,
+        Key::ThreeTuple(Family::V4) => 12,
+        Key::ThreeTuple(Family::V6) => 36,
+        Key::FiveTuple(Family::V4) => 20,
+        Key::FiveTuple(Family::V6) => 44,
         Key::Port => 2,
     };
     observed.key_length == key_length
@@ -199,7 +203,7 @@ fn set_difference(
     if !is_of_kind(set, observed) {
         return None;
     }
-    if set.content == Content::Generation {
+    if set.content == Content::Generation || set.content.expires() {
         return Some(());
     }
     let have: BTreeSet<Element> = elements(set, observed)?;
@@ -282,5 +286,5 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
     if program.isolating() {
         first.extend(program.close_link());
     }
-    phases.make.insert(0, first);
+    phases.make.splice(0..0, std::iter::once(first).chain(program.remember()));
 }

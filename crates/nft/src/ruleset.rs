@@ -7,6 +7,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use palisade_policy::{Direction, Family, GroupId, IpRange, Name};
 
+use crate::conntrack::FiveTuple;
+
 /// Our table. Nothing outside it is ever read or written.
 pub const TABLE: &str = "palisade";
 
@@ -16,6 +18,12 @@ pub(crate) const GENERATION_SET: &str = "generation";
 /// The chain that switches on conntrack labels, see [`crate::base`].
 pub(crate) const LABELS_CHAIN: &str = "labels";
 
+/// The chain that drops the packets of revoked connections, see [`crate::base::revoked`].
+pub(crate) const REVOKED_CHAIN: &str = "revoked";
+
+/// The chain that judges TCP packets in the middle of a connection as replies, see [`crate::base::midstream`].
+pub(crate) const REPLIES_CHAIN: &str = "replies";
+
 /// A hook that a base chain hangs on, at priority `filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
@@ -23,10 +31,12 @@ pub enum Hook {
     Forward,
     /// Packets for the node itself.
     Input,
+    /// Packets of the node itself. Only the replies of revoked connections are looked for there.
+    Output,
 }
 
 impl Hook {
-    /// Both.
+    /// The two where policies decide about packets of pods.
     pub const BOTH: [Self; 2] = [Self::Forward, Self::Input];
 
     /// The name of its base chain.
@@ -35,6 +45,7 @@ impl Hook {
         match self {
             Self::Forward => "forward",
             Self::Input => "input",
+            Self::Output => "output",
         }
     }
 }
@@ -58,6 +69,10 @@ pub(crate) enum Key {
     Address(Family),
     /// Source and destination address.
     Pair(Family),
+    /// Source and destination address, IP protocol, source and destination port.
+    FiveTuple(Family),
+    /// Source and destination address and IP protocol, for protocols without ports.
+    ThreeTuple(Family),
     /// A port, of whatever protocol.
     Port,
     /// A bare number.
@@ -86,17 +101,25 @@ pub(crate) enum Lead {
     Table(Direction),
     /// What the pod may use of itself, where that is not everything.
     Hairpin,
+    /// The table that decides this direction, asked about a packet that would be a reply: the pod that is isolated for
+    /// ingress is its source, and the one that is isolated for egress its destination.
+    Reply(Direction),
 }
 
 impl Lead {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] =
-        [Self::Table(Direction::Egress), Self::Table(Direction::Ingress), Self::Hairpin];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Table(Direction::Egress),
+        Self::Table(Direction::Ingress),
+        Self::Hairpin,
+        Self::Reply(Direction::Egress),
+        Self::Reply(Direction::Ingress),
+    ];
 
     /// What its denials count as. A pod that reaches itself is both ends at once; egress is asked first elsewhere too.
     pub(crate) fn direction(self) -> Direction {
         match self {
-            Self::Table(direction) => direction,
+            Self::Table(direction) | Self::Reply(direction) => direction,
             Self::Hairpin => Direction::Egress,
         }
     }
@@ -113,8 +136,40 @@ pub(crate) enum Content {
     Dispatch(Lead, Family),
     /// The local pods that are isolated in any direction, each as a pair with itself.
     Itself(Family),
+    /// Revoked connections of a family, with or without ports, in both orientations. Packets renew their time-outs, so
+    /// the content is not the plan's to say.
+    Revoked(Family, HasPorts),
     /// The number of our last transaction.
     Generation,
+}
+
+/// Whether a protocol has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum HasPorts {
+    /// TCP, UDP, SCTP.
+    Yes,
+    /// All others.
+    No,
+}
+
+impl HasPorts {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Yes, Self::No];
+
+    /// The key by which a connection is known.
+    pub(crate) fn key(self, family: Family) -> Key {
+        match self {
+            Self::Yes => Key::FiveTuple(family),
+            Self::No => Key::ThreeTuple(family),
+        }
+    }
+}
+
+impl Content {
+    /// Whether elements expire, and the rules add to them.
+    pub(crate) fn expires(&self) -> bool {
+        matches!(self, Self::Revoked(..))
+    }
 }
 
 /// One element of a set.
@@ -132,6 +187,8 @@ pub(crate) enum Element {
     Jump(IpAddr, Name),
     /// A local pod address as source and destination both, and the chain that decides what it may use of itself.
     JumpItself(IpAddr, Name),
+    /// One orientation of a revoked connection, and whether it is that from the opener to the answerer.
+    Revoked(FiveTuple, bool),
     /// A number.
     Number(u32),
 }
@@ -164,6 +221,16 @@ pub(crate) enum Expression {
     Port(u16, u16),
     /// `th dport` in a set.
     PortIn(Name),
+    /// `th sport` in an inclusive range.
+    SourcePort(u16, u16),
+    /// `th sport` in a set.
+    SourcePortIn(Name),
+    /// `tcp flags` of a packet that doesn't begin a connection; wants [`Expression::Protocol`] 6 before it.
+    Midstream,
+    /// The packet's tuple in a set of [`Content::Revoked`].
+    TupleIn(Family, HasPorts, Name),
+    /// `update @set`: the packet's tuple is put into a set of [`Content::Revoked`], or its time-out begins anew there.
+    RenewTuple(Family, HasPorts, Name),
     /// `ip[6] saddr` (for ingress) or `daddr` (for egress) in a set of peers.
     PeerIn(Direction, Family, Name),
     /// `ip[6] saddr . ip[6] daddr` in a set.
@@ -185,6 +252,8 @@ pub(crate) enum Expression {
     Icmpv6(u8, u8),
     /// `ct state established,related`.
     Established,
+    /// `ct state invalid,new`: in connection tracking, and of no established connection.
+    Unestablished,
     /// `ct label` [`crate::conntrack::REVOKED`].
     Revoked,
     /// `ct label set` [`crate::conntrack::REVOKED`].
@@ -309,7 +378,7 @@ impl Element {
     /// The element of a verdict map that leads a local address to a chain.
     pub(crate) fn leading(lead: Lead, address: IpAddr, chain: Name) -> Self {
         match lead {
-            Lead::Table(_) => Self::Jump(address, chain),
+            Lead::Table(_) | Lead::Reply(_) => Self::Jump(address, chain),
             Lead::Hairpin => Self::JumpItself(address, chain),
         }
     }
@@ -325,6 +394,7 @@ impl Element {
             (Self::Address(a) | Self::Itself(a) | Self::Jump(a, _), _) => format!("address {a}"),
             (Self::Range(r), _) => format!("range {r}"),
             (Self::Ports(a, b), _) => format!("ports {a}-{b}"),
+            (Self::Revoked(tuple, _), _) => format!("revoked connection {tuple}"),
             (Self::Number(n), _) => format!("number {n}"),
         }
     }
@@ -344,7 +414,11 @@ impl Content {
             Self::Dispatch(Lead::Hairpin, family) => {
                 format!("{family} pods that may not use all of themselves")
             }
+            Self::Dispatch(Lead::Reply(direction), family) => {
+                format!("{family} pods isolated for {direction}, for replies")
+            }
             Self::Itself(family) => format!("{family} pods that reach themselves"),
+            Self::Revoked(family, _) => format!("{family} revoked connections"),
             Self::Generation => "transaction number".to_owned(),
         }
     }

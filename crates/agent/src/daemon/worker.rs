@@ -247,6 +247,14 @@ impl Worker {
                 "open connections were decided anew"
             );
         }
+        if report.not_remembered > 0 {
+            let count = report.not_remembered;
+            tracing::warn!(
+                count,
+                "too many revoked connections to remember them all; these stay cut only as long as connection tracking keeps their entries"
+            );
+            self.ledger.error("connections", format!("{count} revoked connections are not remembered"));
+        }
         metrics.commits.get_or_create(&ResultLabel { result: "refused" }).inc_by(refused as u64);
         for (index, error) in report.errors.iter().enumerate() {
             let why = words::with_causes(error);

@@ -160,10 +160,10 @@ fn labels(enforcer: &mut Enforcer) -> Check {
         Ok(Some(Revocation::Labelled)) => {
             Check::ok(LABELS, "connections are tracked, and can be cut by a label")
         }
-        Ok(Some(Revocation::Deleted | Revocation::Gone)) => Check::of(
+        Ok(Some(Revocation::Replaced | Revocation::Deleted | Revocation::Gone)) => Check::of(
             LABELS,
             Status::Warn,
-            "connections have no room for labels: what a change denies is cut by deleting its entry",
+            "connections have no room for labels: what a change denies is cut by the set of revoked connections alone",
             CURE,
         ),
         Ok(None) => Check::of(LABELS, Status::Fail, "a connection was not tracked", CURE),

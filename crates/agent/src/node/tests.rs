@@ -15,7 +15,7 @@ use palisade_policy::{
 };
 
 use super::*;
-use crate::Connection;
+use crate::{Connection, FiveTuple, Revoked};
 
 /// A kernel that refuses the commits that `refuse` says and tracks one connection.
 #[derive(Default)]
@@ -23,6 +23,7 @@ struct Scripted {
     programmed: NodePlan,
     refuse: Vec<bool>,
     connections: BTreeMap<u8, Connection>,
+    remembered: BTreeSet<FiveTuple>,
     asked: Vec<BTreeSet<IpAddr>>,
     refuse_revocations: usize,
     /// In milliseconds.
@@ -56,21 +57,37 @@ impl DataPlane for Scripted {
     fn connections(&mut self, ends: &BTreeSet<IpAddr>) -> Result<Vec<(Connection, u8)>, DataPlaneError> {
         self.asked.push(ends.clone());
         self.now.fetch_add(self.listing_takes, Ordering::Relaxed);
-        let is_concerned = |c: &Connection| ends.contains(&c.source) || ends.contains(&c.destination);
+        let is_concerned =
+            |c: &Connection| ends.contains(&c.tuple.source) || ends.contains(&c.tuple.destination);
         let found = self.connections.iter().filter(|(_, c)| is_concerned(c));
         Ok(found.map(|(id, c)| (c.clone(), *id)).collect())
     }
-    fn revoke(&mut self, id: &u8) -> Result<(), DataPlaneError> {
-        if self.refuse_revocations > 0 {
-            self.refuse_revocations -= 1;
-            return Err(refused());
+    fn revoke(&mut self, connections: &[(FiveTuple, &u8)]) -> Result<Revoked, DataPlaneError> {
+        for (tuple, id) in connections {
+            if self.refuse_revocations > 0 {
+                self.refuse_revocations -= 1;
+                return Err(refused());
+            }
+            self.connections.get_mut(id).ok_or_else(refused)?.revoked = true;
+            self.remembered.insert(*tuple);
         }
-        self.connections.get_mut(id).ok_or_else(refused)?.revoked = true;
+        Ok(Revoked { cut: connections.len(), not_remembered: 0 })
+    }
+    fn restore(&mut self, tuples: &[FiveTuple], ids: &[&u8]) -> Result<(), DataPlaneError> {
+        self.remembered.retain(|tuple| !tuples.contains(tuple));
+        for id in ids {
+            self.connections.get_mut(id).ok_or_else(refused)?.revoked = false;
+        }
         Ok(())
     }
-    fn restore(&mut self, id: &u8) -> Result<(), DataPlaneError> {
-        self.connections.get_mut(id).ok_or_else(refused)?.revoked = false;
-        Ok(())
+    fn is_revoked(&self, tuple: &FiveTuple) -> bool {
+        self.remembered.contains(tuple)
+    }
+    fn revoked(&self) -> Vec<FiveTuple> {
+        self.remembered.iter().copied().collect()
+    }
+    fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
+        Ok(self.connections.values().filter(|c| c.revoked).map(|c| c.tuple.source).collect())
     }
 }
 
@@ -116,14 +133,20 @@ fn deny() -> Vec<Change> {
     vec![Change::SetPolicy(deny_ingress())]
 }
 
-fn agent(refuse: &[bool]) -> NodeAgent<Scripted> {
-    let to_db = Connection {
-        source: address("10.0.0.9"),
+/// A connection to the database that was opened at this address.
+fn from(client: &str) -> Connection {
+    let tuple = FiveTuple {
+        source: address(client),
         destination: address("10.0.0.1"),
         protocol: Protocol::Tcp,
+        source_port: 40_000,
         port: 5432,
-        revoked: false,
     };
+    Connection { tuple, revoked: false, midstream: false }
+}
+
+fn agent(refuse: &[bool]) -> NodeAgent<Scripted> {
+    let to_db = from("10.0.0.9");
     let plane = Scripted {
         refuse: refuse.to_vec(),
         connections: BTreeMap::from([(7, to_db)]),
@@ -190,7 +213,7 @@ fn a_peer_that_goes_or_is_relabelled_is_the_only_address_asked_for() {
     let relabelled = Change::SetPod(pod("web1", "10.0.0.9", "n2", &[("app", "other")]));
     for change in [gone, relabelled] {
         let mut agent = agent(&[]);
-        let other = Connection { source: address("10.0.0.10"), ..agent.plane.connections[&7].clone() };
+        let other = from("10.0.0.10");
         agent.plane.connections.insert(8, other);
         assert_eq!(agent.snapshot(shop()).revoked, 0);
         agent.plane.asked.clear();
@@ -223,7 +246,7 @@ fn a_review_that_failed_is_made_up_for_by_the_next() {
 #[test]
 fn removals_close_together_share_a_review_and_the_first_is_immediate() {
     let mut agent = agent(&[]);
-    let other = Connection { source: address("10.0.0.10"), ..agent.plane.connections[&7].clone() };
+    let other = from("10.0.0.10");
     agent.plane.connections.insert(8, other);
     agent.snapshot(shop());
     agent.plane.asked.clear();
@@ -316,4 +339,48 @@ fn a_kernel_that_refuses_everything_keeps_what_it_holds() {
     assert_eq!(agent.apply(deny()).errors.len(), 3);
     assert_eq!(agent.plane.programmed, before);
     assert!(agent.tick().commits.is_empty(), "not before the pause is over");
+}
+
+/// The label goes with the entry, and the agent's memory with the agent: the kernel's set stays.
+#[test]
+fn what_was_revoked_is_restored_though_its_entry_or_its_pod_is_gone() {
+    let mut agent = agent(&[]);
+    agent.snapshot(cluster());
+    agent.apply(deny());
+    let tuple = agent.plane.connections[&7].tuple;
+    assert!(agent.plane.is_revoked(&tuple));
+    agent.plane.connections.clear();
+    let report = agent.apply(vec![Change::RemovePolicy(deny_ingress().key.clone())]);
+    assert_eq!((report.restored, agent.plane.is_revoked(&tuple)), (1, false), "the entry was flushed");
+
+    let mut agent = self::agent(&[]);
+    agent.plane.remembered.insert(tuple);
+    agent.plane.connections.get_mut(&7).unwrap().revoked = true;
+    let report = agent.snapshot(Cluster::default());
+    assert_eq!(
+        (report.restored, agent.plane.is_revoked(&tuple)),
+        (1, false),
+        "its pod was gone at the start"
+    );
+    assert!(!agent.plane.connections[&7].revoked);
+}
+
+/// After a flush the server's packet came first, and counts as the opener's.
+#[test]
+fn a_connection_that_comes_back_the_wrong_way_round_is_cut_again_and_stays_so() {
+    let mut agent = agent(&[]);
+    agent.snapshot(cluster());
+    agent.apply(deny());
+    let tuple = agent.plane.connections[&7].tuple;
+    for (id, midstream) in [(8, true), (9, false)] {
+        let reversed = Connection { tuple: tuple.reversed(), revoked: false, midstream };
+        agent.plane.connections = BTreeMap::from([(id, reversed)]);
+        let other = pod(&format!("other{id}"), &format!("10.0.1.{id}"), "n1", &[]);
+        pass(&agent, 1000);
+        assert_eq!(agent.apply(vec![Change::SetPod(other)]).revoked, 1);
+        assert!(agent.plane.connections[&id].revoked && agent.plane.is_revoked(&tuple));
+        pass(&agent, 1000);
+        let report = agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", format!("other{id}")))]);
+        assert_eq!((report.revoked, report.restored), (0, 0));
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     Error, Kernel,
     reader::{Operation, Ruleset, Target},
-    ruleset::{Hook, LINK_CHAIN},
+    ruleset::{LINK_CHAIN, REVOKED_CHAIN},
 };
 
 /// Packets dropped by each chain of our table since it was made.
@@ -63,7 +63,7 @@ impl Tally {
                 &mut self.total.egress
             } else if chain.contains("_ingress_") || ["closed_ingress", LINK_CHAIN].contains(&&**chain) {
                 &mut self.total.ingress
-            } else if Hook::BOTH.iter().any(|hook| hook.chain() == chain) {
+            } else if chain == REVOKED_CHAIN {
                 &mut self.total.revoked
             } else {
                 continue;
@@ -83,11 +83,11 @@ mod tests {
     fn the_sum_survives_chains_that_go_and_counters_that_start_again() {
         let counters = |of: &[(&str, u64)]| Counters(of.iter().map(|(c, n)| ((*c).to_owned(), *n)).collect());
         let mut tally = Tally::default();
-        tally.add(counters(&[("row_egress_1", 3), ("row_ingress_1", 5), ("forward", 1)]));
-        let sum = tally.add(counters(&[("row_egress_1", 4), ("closed_ingress", 2), ("forward", 1)]));
+        tally.add(counters(&[("row_egress_1", 3), ("row_ingress_1", 5), ("revoked", 1)]));
+        let sum = tally.add(counters(&[("row_egress_1", 4), ("closed_ingress", 2), ("revoked", 1)]));
         assert_eq!(sum, Counts { egress: 4, ingress: 7, revoked: 1 });
         let sum =
-            tally.add(counters(&[("row_egress_1", 1), ("row_ingress_1", 1), ("input", 2), ("link", 7)]));
+            tally.add(counters(&[("row_egress_1", 1), ("row_ingress_1", 1), ("revoked", 3), ("link", 7)]));
         assert_eq!(sum, Counts { egress: 5, ingress: 15, revoked: 3 });
     }
 }

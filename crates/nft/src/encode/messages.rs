@@ -6,7 +6,10 @@ use palisade_policy::{Family, address};
 use sha2::{Digest, Sha256};
 
 use super::{attributes::Attributes, expressions};
-use crate::ruleset::{Element, Key, Message, Rule, Set, TABLE};
+use crate::{
+    conntrack::{OPENER_COMMENT, REMEMBERED, REMEMBERED_MOST},
+    ruleset::{Element, Key, Message, Rule, Set, TABLE},
+};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const NFTABLES: u16 = 10;
@@ -35,6 +38,8 @@ const DELSETELEM: u16 = 14;
 /// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_ELEM_INTERVAL_END`.
 const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
+/// `NFT_SET_TIMEOUT | NFT_SET_EVAL`: elements expire, and rules add and renew them.
+const SET_DYNAMIC: u32 = 0x10 | 0x20;
 const INTERVAL_END: u32 = 1;
 
 /// `NFT_DATA_VERDICT`: the data type of a verdict map.
@@ -49,6 +54,9 @@ const NETWORK_ORDER: u32 = 2;
 
 /// `NFT_USERDATA_MAXLEN` is 256; the `nft` program stops at 128.
 const LONGEST_COMMENT: usize = 120;
+
+/// How often the kernel walks a set for expired elements. Its default, a second, is for time-outs of seconds.
+const GC_INTERVAL_MS: u32 = 60_000;
 
 /// A message as bytes, still without its sequence number.
 #[derive(Debug)]
@@ -194,6 +202,7 @@ fn create_set(out: &mut Attributes, set: &Set) {
     /// nftables' own numbers of the types, kept by the kernel for it (`datatype.h`); a pair is two of six bits each.
     const IPV4: u32 = 7;
     const IPV6: u32 = 8;
+    const PROTOCOL: u32 = 12;
     const SERVICE: u32 = 13;
     const MARK: u32 = 19;
     let (kind, length, order) = match set.key {
@@ -201,13 +210,31 @@ fn create_set(out: &mut Attributes, set: &Set) {
         Key::Address(Family::V6) => (IPV6, 16, NETWORK_ORDER),
         Key::Pair(Family::V4) => ((IPV4 << 6) | IPV4, 8, NETWORK_ORDER),
         Key::Pair(Family::V6) => ((IPV6 << 6) | IPV6, 32, NETWORK_ORDER),
+        Key::ThreeTuple(Family::V4) => ((((IPV4 << 6) | IPV4) << 6) | PROTOCOL, 12, NETWORK_ORDER),
+        Key::ThreeTuple(Family::V6) => ((((IPV6 << 6) | IPV6) << 6) | PROTOCOL, 36, NETWORK_ORDER),
+        Key::FiveTuple(Family::V4) => {
+            ((((((((IPV4 << 6) | IPV4) << 6) | PROTOCOL) << 6) | SERVICE) << 6) | SERVICE, 20, NETWORK_ORDER)
+        }
+        Key::FiveTuple(Family::V6) => {
+            ((((((((IPV6 << 6) | IPV6) << 6) | PROTOCOL) << 6) | SERVICE) << 6) | SERVICE, 44, NETWORK_ORDER)
+        }
         Key::Port => (SERVICE, 2, NETWORK_ORDER),
         Key::Number => (MARK, 4, HOST_ORDER),
     };
-    let flags = if set.intervals { SET_INTERVAL } else { 0 } | if set.verdicts { SET_MAP } else { 0 };
+    let mut flags = if set.intervals { SET_INTERVAL } else { 0 } | if set.verdicts { SET_MAP } else { 0 };
+    if set.content.expires() {
+        flags |= SET_DYNAMIC;
+    }
     out.text(2, &set.name).number(3, flags).number(4, kind).number(5, length);
     if set.verdicts {
         out.number(6, VERDICT_DATA);
+    }
+    if set.content.expires() {
+        // NFTA_SET_DESC { NFTA_SET_DESC_SIZE }, NFTA_SET_TIMEOUT and NFTA_SET_GC_INTERVAL in milliseconds.
+        out.nest(9, |d| {
+            d.number(1, REMEMBERED_MOST);
+        });
+        out.put(11, &(REMEMBERED.as_millis() as u64).to_be_bytes()).number(12, GC_INTERVAL_MS);
     }
     // The kernel wants an id even where nothing refers to it.
     out.number(10, 1);
@@ -238,6 +265,17 @@ fn element(list: &mut Attributes, element: &Element, with_data: bool) {
     match element {
         Element::Address(a) => key(list, &octets(*a), false),
         Element::Itself(a) => key(list, &[octets(*a), octets(*a)].concat(), false),
+        Element::Revoked(tuple, is_opener) => {
+            list.nest(expressions::LIST_ELEMENT, |e| {
+                e.nest(1, |k| {
+                    k.put(expressions::DATA_VALUE, &tuple.key());
+                });
+                if with_data && *is_opener {
+                    // NFTA_SET_ELEM_USERDATA
+                    e.put(6, &user_data(COMMENT, OPENER_COMMENT));
+                }
+            });
+        }
         Element::Number(n) => key(list, &n.to_ne_bytes(), false),
         Element::Ports(first, last) => {
             key(list, &first.to_be_bytes(), false);

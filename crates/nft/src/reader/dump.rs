@@ -213,7 +213,7 @@ fn before(mut key: Vec<u8>) -> Vec<u8> {
 }
 
 /// The text of a kind in the bytes that the `nft` program keeps beside an object.
-fn user_data(mut data: &[u8], wanted: u8) -> Option<String> {
+pub(crate) fn user_data(mut data: &[u8], wanted: u8) -> Option<String> {
     while let [kind, length, rest @ ..] = data {
         let value = rest.get(..usize::from(*length))?;
         if *kind == wanted {

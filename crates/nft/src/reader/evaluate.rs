@@ -81,6 +81,9 @@ pub struct Judgement {
     pub logged: Option<String>,
 }
 
+/// The source port of all packets: an ephemeral one.
+const SOURCE_PORT: u16 = 0x8235;
+
 /// The kernel's limit on nested chains (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 16;
 
@@ -244,7 +247,9 @@ impl Run<'_> {
                 self.registers.store(*register, &value)?;
             }
             // The first packet after a rest passes any limit.
-            Operation::Counter { .. } | Operation::Limit { inverted: false, .. } => {}
+            Operation::Counter { .. }
+            | Operation::Limit { inverted: false, .. }
+            | Operation::Update { operation: 1, .. } => {}
             Operation::Log { prefix, .. } => self.judgement.logged = Some(prefix.clone()),
             other => return Err(format!("unexpected {other:?}")),
         }
@@ -282,7 +287,14 @@ impl Run<'_> {
         match self.packet.protocol {
             Protocol::Other(1 | 58) => vec![self.packet.port as u8, 0, 0, 0],
             Protocol::Other(_) => vec![0xaa; 8],
-            _ => [&[0x82, 0x35][..], &self.packet.port.to_be_bytes(), &[0; 4]].concat(),
+            Protocol::Tcp => {
+                const SYN: u8 = 2;
+                const ACK: u8 = 16;
+                let flags = if self.packet.state == State::Established { ACK } else { SYN };
+                [&SOURCE_PORT.to_be_bytes()[..], &self.packet.port.to_be_bytes(), &[0; 9], &[flags], &[0; 6]]
+                    .concat()
+            }
+            _ => [&SOURCE_PORT.to_be_bytes()[..], &self.packet.port.to_be_bytes(), &[0; 4]].concat(),
         }
     }
 

@@ -13,5 +13,5 @@ pub use evaluate::{Judgement, Packet, State};
 pub use expressions::{Operation, Target};
 
 pub(crate) use attributes::{Attributes, text};
-pub(crate) use dump::address;
+pub(crate) use dump::{address, user_data};
 pub(crate) use expressions::operations;

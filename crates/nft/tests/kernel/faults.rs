@@ -33,7 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Enough for any chain with its rules, and far less than the changes of [`large_pair`].
-const SMALL: usize = 9000;
+const SMALL: usize = 14_000;
 
 /// Like [`pair`], with a difference that takes several transactions of [`SMALL`] bytes.
 fn large_pair(seed: u64) -> (World, World, Delta) {
