@@ -14,7 +14,6 @@ use crate::{
 /// TCP flags (RFC 9293).
 pub(crate) const SYN: u8 = 0x02;
 pub(crate) const RST: u8 = 0x04;
-pub(crate) const ACK: u8 = 0x10;
 
 /// EtherTypes.
 pub(crate) const IPV4: u16 = 0x0800;
@@ -110,6 +109,36 @@ pub(crate) fn ip(from: IpAddr, to: IpAddr, protocol: u8, hops: u8, payload: &[u8
         }
         _ => Vec::new(),
     }
+}
+
+/// A hop-by-hop header with a router alert (RFC 2711), in front of `next`.
+pub(crate) fn hop_by_hop(next: u8) -> Vec<u8> {
+    vec![next, 0, 5, 2, 0, 0, 1, 0]
+}
+
+/// An IPv6 packet in two fragments.
+pub(crate) fn fragments(from: Ipv6Addr, to: Ipv6Addr, protocol: u8, hops: u8, payload: &[u8]) -> Vec<Vec<u8>> {
+    /// Of the first; a multiple of eight.
+    const LENGTH: usize = 16;
+    let (first, second) = payload.split_at(LENGTH);
+    // The same message is sent more than once; the number is of the message.
+    let number = checksum(payload).to_be_bytes();
+    let parts = [(first, 1u16), (second, short(LENGTH))];
+    let fragment = |(part, offset_and_more): (&[u8], u16)| {
+        let mut header = vec![protocol, 0];
+        header.extend(offset_and_more.to_be_bytes());
+        header.extend([0, 0]);
+        header.extend(number);
+        header.extend(part);
+        ip(from.into(), to.into(), 44, hops, &header)
+    };
+    parts.map(fragment).to_vec()
+}
+
+/// A VXLAN header (RFC 7348) in front of a frame.
+pub(crate) fn vxlan(id: u32, frame: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = id.to_be_bytes();
+    [&[8, 0, 0, 0, a, b, c, 0], frame].concat()
 }
 
 /// An Ethernet frame round an IP packet.

@@ -16,9 +16,11 @@
 mod agent;
 mod frames;
 mod hand;
+mod layers;
 mod old;
 mod talk;
 mod tap;
+mod tunnel;
 mod world;
 
 use std::{
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
             Err(e) => Err(format!("no sandbox: {}", chain(e)).into()),
         })
     };
-    let trials = old::TESTS.iter().map(trial).collect();
+    let trials = [old::TESTS, layers::TESTS].concat().iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

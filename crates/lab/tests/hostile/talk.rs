@@ -45,8 +45,6 @@ pub(crate) enum Speaks {
     Both,
     /// Nobody; both ends of a TCP connection send keepalives.
     Keepalive,
-    /// Nobody.
-    Nobody,
 }
 
 /// Whom a conversation joins, and how.

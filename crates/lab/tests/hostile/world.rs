@@ -10,7 +10,10 @@ use std::{
 
 use libtest_mimic::Failed;
 use palisade_lab::{Lab, Layout, Options, Place, Sandbox, enforce::Nothing};
-use palisade_policy::{Change, Cluster, Family, Labels, Name, Namespace, ObjectKey, Phase, Pod};
+use palisade_policy::{
+    Change, Cluster, Family, Labels, Name, Namespace, ObjectKey, Phase, Pod, Protocol, Selector, Service,
+    cluster::{ServicePort, TargetPort},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -29,6 +32,10 @@ pub(crate) const FAR: &str = "n2";
 /// The pods of the first node, then those of the second. Each is labelled `app=<its name>`.
 const PODS: [(&str, &[&str]); 2] =
     [(NEAR, &["srv", "bad", "open", "iso", "client", "both"]), (FAR, &["far-srv", "far-bad", "far-client"])];
+
+/// The ports of the service of `srv`: those of the service and of the pod.
+pub(crate) const SERVICE_PORT: u16 = 8000;
+const TARGET_PORT: u16 = 7000;
 
 /// How pods are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +85,23 @@ fn pod(name: &str, node: &str) -> Pod {
     }
 }
 
+/// A service of the pods labelled `app=<app>`, which the lab translates as kube-proxy does.
+fn service(app: &str) -> Service {
+    Service {
+        key: key(app),
+        addresses: Vec::new(),
+        selector: Some(Selector::of_labels([("app", app)])),
+        ports: [ServicePort {
+            name: None,
+            protocol: Protocol::Tcp,
+            port: SERVICE_PORT,
+            target: TargetPort::Number(TARGET_PORT),
+        }]
+        .into_iter()
+        .collect(),
+    }
+}
+
 impl World {
     /// Builds the network. No agent runs yet, and no policy exists.
     pub(crate) fn build(sandbox: &Sandbox, kind: Kind) -> Result<Self, Failed> {
@@ -87,6 +111,7 @@ impl World {
         for (node, pods) in PODS {
             pods.iter().for_each(|name| cluster.apply(Change::SetPod(pod(name, node))));
         }
+        cluster.apply(Change::SetService(service("srv")));
         let options = Options { bridged: kind == Kind::Bridged, ..Options::default() };
         let layout = Layout::of(&cluster, &options).map_err(|e| chain(&e))?;
         let nothing = Arc::new(|_: &Name| Box::new(Nothing) as Box<dyn palisade_lab::Enforce>);
@@ -115,6 +140,14 @@ impl World {
         };
         let found = addresses.iter().copied().find(|a| Family::of(*a) == family);
         found.ok_or_else(|| format!("{name} has no {family:?} address").into())
+    }
+
+    /// The address of the service of `srv`.
+    pub(crate) fn service(&self, family: Family) -> Result<IpAddr, Failed> {
+        let services = &self.lab.layout().cluster.services;
+        let addresses = &services.get(&key("srv")).ok_or("no service")?.addresses;
+        let found = addresses.iter().copied().find(|a| Family::of(*a) == family);
+        found.ok_or_else(|| "the service has no address".into())
     }
 
     /// Runs `f` in the namespace of a place.
