@@ -139,11 +139,8 @@ impl Agent {
 
     /// Waits until the agent has programmed the edit of the manifests with this number.
     pub(crate) fn took_in(&mut self, turn: usize) -> Result<(), Failed> {
-        let ask = || Ask::Explain {
-            source: String::new(),
-            destination: String::new(),
-            namespace: String::new(),
-        };
+        let ask =
+            || Ask::Explain { source: String::new(), destination: String::new(), namespace: String::new() };
         self.await_reply("take the manifests in", |agent| {
             let Some(Reply::Explained(said)) = agent.ask(ask()) else { return Ok(None) };
             Ok((said.text == turn.to_string()).then_some(()))

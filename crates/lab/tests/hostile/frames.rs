@@ -117,7 +117,13 @@ pub(crate) fn hop_by_hop(next: u8) -> Vec<u8> {
 }
 
 /// An IPv6 packet in two fragments.
-pub(crate) fn fragments(from: Ipv6Addr, to: Ipv6Addr, protocol: u8, hops: u8, payload: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn fragments(
+    from: Ipv6Addr,
+    to: Ipv6Addr,
+    protocol: u8,
+    hops: u8,
+    payload: &[u8],
+) -> Vec<Vec<u8>> {
     /// Of the first; a multiple of eight.
     const LENGTH: usize = 16;
     let (first, second) = payload.split_at(LENGTH);

@@ -15,7 +15,8 @@ const PROGRAMS: [(&str, &str); 2] = [("nft", "nftables"), ("conntrack", "conntra
 /// Fails, with what to do, where a program is missing.
 pub(crate) fn check() -> Result<(), Failed> {
     for (program, package) in PROGRAMS {
-        let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let found =
+            Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         if found.is_err() {
             return Err(format!(
                 "the program {program} is missing, which plays a foreign hand here: install the Debian package {package}"

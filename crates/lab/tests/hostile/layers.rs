@@ -216,7 +216,9 @@ fn packets(
     }
     let number = control.cases.len();
     let passed = control.passed()?;
-    ensure(passed.len() == number, || format!("only {} of {number} allowed packets arrive: {passed:?}", passed.len()))?;
+    ensure(passed.len() == number, || {
+        format!("only {} of {number} allowed packets arrive: {passed:?}", passed.len())
+    })?;
 
     let mut range = Range::new(&world, kind);
     send(&mut range)?;
@@ -255,7 +257,9 @@ fn others(range: &mut Range<'_>) -> Result<(), Failed> {
         {
             claims.push(client.to_ipv6_mapped().into());
         }
-        for (from, to) in [("bad", "srv"), ("bad", "open"), ("iso", "bad"), ("iso", "outside"), ("iso", "far-bad")] {
+        for (from, to) in
+            [("bad", "srv"), ("bad", "open"), ("iso", "bad"), ("iso", "outside"), ("iso", "far-bad")]
+        {
             let target = range.address(to, family)?;
             for claim in claims.iter().filter(|claim| **claim != target) {
                 range.claim("forged", (from, to), (*claim, target), &[])?;
@@ -360,7 +364,8 @@ fn answered(sandbox: &Sandbox) -> Result<(), Failed> {
 fn strangers(range: &mut Range<'_>) -> Result<(), Failed> {
     let IpAddr::V4(srv) = range.address("srv", Family::V4)? else { return Err("no IPv4".into()) };
     let [a, b, c, d] = srv.octets();
-    let six_to_four = Ipv6Addr::new(0x2002, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), 0, 0, 0, 0, 1);
+    let six_to_four =
+        Ipv6Addr::new(0x2002, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), 0, 0, 0, 0, 1);
     let targets: [IpAddr; 5] = [
         srv.to_ipv6_mapped().into(),
         six_to_four.into(),
@@ -391,8 +396,13 @@ fn tunnels(range: &mut Range<'_>) -> Result<(), Failed> {
                 let what = format!("VXLAN to port {} of {node} ({outer:?}), {inner:?} within", device.port);
                 let hop = range.hop(sender, "outside")?;
                 range.send_to(what, (sender, target), hop, &[], |mark| {
-                    let frame = frames::ethernet(tunnel::mac(node), [2, 0, 0, 0, 0, 0xbb], &claiming(UDP, claimed, inside, mark));
-                    let datagram = frames::udp((source, FROM), (to, device.port), &frames::vxlan(device.id, &frame));
+                    let frame = frames::ethernet(
+                        tunnel::mac(node),
+                        [2, 0, 0, 0, 0, 0xbb],
+                        &claiming(UDP, claimed, inside, mark),
+                    );
+                    let datagram =
+                        frames::udp((source, FROM), (to, device.port), &frames::vxlan(device.id, &frame));
                     vec![frames::ip(source, to, UDP, 64, &datagram)]
                 })?;
             }

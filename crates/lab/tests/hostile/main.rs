@@ -14,8 +14,10 @@
 #![expect(clippy::print_stdout, reason = "tests say what they measured")]
 
 mod agent;
+mod flood;
 mod frames;
 mod hand;
+mod hands;
 mod layers;
 mod old;
 mod talk;
@@ -48,7 +50,7 @@ fn main() -> ExitCode {
             Err(e) => Err(format!("no sandbox: {}", chain(e)).into()),
         })
     };
-    let trials = [old::TESTS, layers::TESTS].concat().iter().map(trial).collect();
+    let trials = [old::TESTS, layers::TESTS, hands::TESTS].concat().iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

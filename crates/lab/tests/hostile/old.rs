@@ -124,7 +124,10 @@ impl Watch {
             }
         }
         let number = talks.with(|all| all.iter().filter(|t| !t.spec.allowed).count());
-        println!("{when}: packets of {} of {number} denied conversations at one end or the other", arrived.len());
+        println!(
+            "{when}: packets of {} of {number} denied conversations at one end or the other",
+            arrived.len()
+        );
         ensure(arrived.is_empty(), || {
             let lines = arrived.iter().map(|(what, n)| format!("{what}: {n} packets"));
             let (lines, number): (Vec<String>, _) = (lines.take(SHOWN).collect(), arrived.len());
@@ -221,12 +224,7 @@ fn cut(sandbox: &Sandbox, kind: Kind) -> Result<(), Failed> {
     failures.into_result()
 }
 
-fn excused_flush(
-    world: &World,
-    watch: &Watch,
-    talks: &Talks,
-    failures: &mut Failures,
-) -> Result<(), Failed> {
+fn excused_flush(world: &World, watch: &Watch, talks: &Talks, failures: &mut Failures) -> Result<(), Failed> {
     let excused = [(Instant::now(), Instant::now() + RECOVERY)];
     hand::conntrack(world, NEAR, "-F")?;
     failures.note(watch.nothing_denied_arrives(talks, "after conntrack -F"));
@@ -273,8 +271,15 @@ fn reset_own_connections(world: &World, watch: &Watch, talks: &Talks) -> Result<
             Ok(frames.find_map(|f| f.numbers().filter(|_| f.ends() == Some(ends.reversed()))))
         })?;
         let (_, acknowledged) = acknowledged.ok_or("the server does not retransmit")?;
-        let reset = Tcp { sequence: acknowledged, flags: frames::RST, ..Tcp::new(ends.source.1, ends.destination.1) };
-        let packet = frames::ip(ends.source.0, ends.destination.0, 6, 64, &reset.bytes(ends.source.0, ends.destination.0, b""));
+        let reset =
+            Tcp { sequence: acknowledged, flags: frames::RST, ..Tcp::new(ends.source.1, ends.destination.1) };
+        let packet = frames::ip(
+            ends.source.0,
+            ends.destination.0,
+            6,
+            64,
+            &reset.bytes(ends.source.0, ends.destination.0, b""),
+        );
         bad.send(&frames::ethernet(gateway, bad.mac, &packet))?;
     }
     let gone = |text: String| (!text.contains("ESTABLISHED")).then_some(());
@@ -343,7 +348,8 @@ fn comes_back(sandbox: &Sandbox) -> Result<(), Failed> {
     })?;
     failures.note(flows.ok_or_else(|| {
         let stuck = talks.with(|all| {
-            let stuck = all.iter().zip(&before).filter(|(t, b)| t.heard().0 <= b.0 + 10 || t.heard().1 <= b.1 + 10);
+            let stuck =
+                all.iter().zip(&before).filter(|(t, b)| t.heard().0 <= b.0 + 10 || t.heard().1 <= b.1 + 10);
             stuck.map(|(t, _)| t.to_string()).collect::<Vec<_>>()
         });
         format!("allowed again, and still cut: {}", stuck.join("; ")).into()

@@ -17,11 +17,7 @@ use libtest_mimic::Failed;
 use palisade_policy::Family;
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::{
-    ensure, until,
-    tap::Ends,
-    world::World,
-};
+use crate::{ensure, tap::Ends, until, world::World};
 
 /// Each speaker says a number so often.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -104,7 +100,8 @@ impl Talk {
     /// Opens a conversation, which begins with a word of its opener that the called one hears.
     pub(crate) fn open(world: &World, spec: Spec, family: Family) -> Result<Self, Failed> {
         let (from, to) = (world.address(spec.from, family)?, world.address(spec.to, family)?);
-        let failed = |e: io::Error| format!("{} to {} over {:?}, {family:?}: {e}", spec.from, spec.to, spec.over);
+        let failed =
+            |e: io::Error| format!("{} to {} over {:?}, {family:?}: {e}", spec.from, spec.to, spec.over);
         let (opener, called, ends) = match spec.over {
             Over::Tcp => {
                 let listener = world.within(spec.to, || TcpListener::bind((to, 0)))?.map_err(failed)?;
@@ -251,7 +248,8 @@ impl End {
         let heard = |number: u64| {
             if stream { number < listener.heard.count } else { listener.heard.numbers.contains(&number) }
         };
-        let is_excused = |at: Instant| !stream && excused.iter().any(|(from, to)| (*from..=*to).contains(&at));
+        let is_excused =
+            |at: Instant| !stream && excused.iter().any(|(from, to)| (*from..=*to).contains(&at));
         let said = self.sent.iter().enumerate().map(|(number, at)| (number as u64, *at));
         said.filter(|(number, at)| !heard(*number) && !is_excused(*at)).map(|(number, _)| number).collect()
     }
@@ -292,12 +290,7 @@ pub(crate) struct Talks {
 impl Talks {
     /// Opens conversations of each kind in both families, and lets them go on.
     pub(crate) fn begin(world: &World, specs: &[Spec]) -> Result<Self, Failed> {
-        let talks = Self {
-            all: Arc::default(),
-            silent: Arc::default(),
-            over: Arc::default(),
-            thread: None,
-        };
+        let talks = Self { all: Arc::default(), silent: Arc::default(), over: Arc::default(), thread: None };
         talks.add(world, specs)?;
         Ok(talks.driven())
     }
@@ -354,7 +347,11 @@ impl Talks {
         ensure(settled.is_some(), || {
             let lost = lost();
             let shown = &lost[..lost.len().min(12)];
-            format!("{} of {number} allowed conversations lost something:\n  {}", lost.len(), shown.join("\n  "))
+            format!(
+                "{} of {number} allowed conversations lost something:\n  {}",
+                lost.len(),
+                shown.join("\n  ")
+            )
         })
     }
 }

@@ -10,8 +10,8 @@ use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
     sys::socket::{
-        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom, send, setsockopt,
-        socket, sockopt,
+        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom, send,
+        setsockopt, socket, sockopt,
     },
 };
 
@@ -82,7 +82,8 @@ impl Tap {
 
     /// Sends a frame as it is.
     pub(crate) fn send(&self, frame: &[u8]) -> Result<(), Failed> {
-        send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).map_err(|e| format!("sending a frame: {e}"))?;
+        send(self.socket.as_raw_fd(), frame, MsgFlags::empty())
+            .map_err(|e| format!("sending a frame: {e}"))?;
         Ok(())
     }
 
@@ -107,7 +108,8 @@ fn open() -> Result<Tap, Failed> {
     let mac = link.addr().ok_or("eth0 has no hardware address")?;
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
-    setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
+    setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
+        .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
     bind(socket.as_raw_fd(), &link)?;
     Ok(Tap { socket, mac })
 }

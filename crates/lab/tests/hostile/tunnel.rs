@@ -63,13 +63,7 @@ pub(crate) fn add(
 }
 
 /// Leads what a node sends to an address of a pod of the node `peer` through a device.
-pub(crate) fn lead(
-    world: &World,
-    node: &str,
-    device: Vxlan,
-    peer: &str,
-    to: IpAddr,
-) -> Result<(), Failed> {
+pub(crate) fn lead(world: &World, node: &str, device: Vxlan, peer: &str, to: IpAddr) -> Result<(), Failed> {
     let (family, address, prefix) = match to {
         IpAddr::V4(a) => (AddressFamily::Inet, RouteAddress::Inet(a), 32),
         IpAddr::V6(a) => (AddressFamily::Inet6, RouteAddress::Inet6(a), 128),

@@ -1,12 +1,6 @@
 //! A small cluster with its agents: pods on one node and on another, and the outside.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::PathBuf, sync::Arc};
 
 use libtest_mimic::Failed;
 use palisade_lab::{Lab, Layout, Options, Place, Sandbox, enforce::Nothing};
@@ -155,11 +149,6 @@ impl World {
         self.lab.run_in(&place(name), f).map_err(|e| chain(&e).into())
     }
 
-    /// The manifests and what agents keep.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     /// Starts an agent and waits until it is ready.
     pub(crate) fn start(&mut self, node: &str) -> Result<&mut Agent, Failed> {
         self.launch(node)?.ready()?;
@@ -231,13 +220,16 @@ impl World {
         self.turn += 1;
         let layout = self.lab.layout();
         let labels = json!({TURN: self.turn.to_string()});
-        let mut items =
-            vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})];
+        let mut items = vec![
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}),
+        ];
         for (name, addresses) in &layout.nodes {
             let addresses: Vec<Value> =
                 addresses.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
             let status = json!({"addresses": addresses});
-            items.push(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": **name}, "status": status}));
+            items.push(
+                json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": **name}, "status": status}),
+            );
         }
         for (key, at) in layout.pods.iter().filter(|(key, _)| !self.hidden.iter().any(|h| **h == *key.name)) {
             let ips: Vec<Value> = at.addresses.iter().map(|a| json!({"ip": a})).collect();
