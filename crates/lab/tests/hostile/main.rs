@@ -6,8 +6,11 @@
 //!   ├ world     a lab without enforcers, its cluster as a directory of manifests, agents on its nodes
 //!   │  └ agent  a copy of this program that runs the daemon in the node's namespace
 //!   ├ talk      numbered bytes over connections that stay open
+//!   ├ flood     a thousand numbered datagrams a second
 //!   ├ tap       what arrives at an interface, before any socket
+//!   │  └ watch  at all ends of what is denied
 //!   ├ frames    packets that no socket would send
+//!   ├ tunnel    an overlay between the nodes
 //!   └ hand      what `nft` and `conntrack` do to a node
 //! ```
 
@@ -20,9 +23,12 @@ mod hand;
 mod hands;
 mod layers;
 mod old;
+mod storm;
 mod talk;
 mod tap;
+mod tenants;
 mod tunnel;
+mod watch;
 mod world;
 
 use std::{
@@ -50,7 +56,11 @@ fn main() -> ExitCode {
             Err(e) => Err(format!("no sandbox: {}", chain(e)).into()),
         })
     };
-    let trials = [old::TESTS, layers::TESTS, hands::TESTS].concat().iter().map(trial).collect();
+    let trials = [old::TESTS, layers::TESTS, hands::TESTS, storm::TESTS, tenants::TESTS]
+        .concat()
+        .iter()
+        .map(trial)
+        .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

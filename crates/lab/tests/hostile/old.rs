@@ -4,7 +4,6 @@
 //! connection-tracking entry; one that is allowed loses nothing.
 
 use std::{
-    collections::BTreeMap,
     thread,
     time::{Duration, Instant},
 };
@@ -22,8 +21,8 @@ use crate::{
         Speaks::{self, Both, Called, Keepalive, Opener},
         Spec, Talk, Talks,
     },
-    tap::Tap,
     until,
+    watch::{Failures, Watch},
     world::{Kind, NEAR, World, denying, ingress_from},
 };
 
@@ -34,15 +33,13 @@ pub(crate) const TESTS: &[crate::Test] = &[
     ("old::connections_cut_by_a_change_bridged", |s| cut(s, Kind::Bridged)),
     ("old::connections_begun_without_the_table_routed", |s| begun_without(s, Kind::Routed)),
     ("old::connections_begun_without_the_table_bridged", |s| begun_without(s, Kind::Bridged)),
+    ("old::a_thousand_connections_older_than_the_agent_routed", |s| crowd(s, Kind::Routed)),
+    ("old::a_thousand_connections_older_than_the_agent_bridged", |s| crowd(s, Kind::Bridged)),
     ("old::a_flow_that_was_cut_flows_when_its_pod_comes_back_allowed", comes_back),
 ];
 
-/// How long denied conversations are watched. Keepalives go out each second, retransmissions at least so often.
-const WATCH: Duration = Duration::from_millis(1600);
 /// How long a review may come after the commit (`LONGEST_REST` of the agent, and the review itself).
 const REVIEW: Duration = Duration::from_millis(400);
-/// So many lines of what went wrong are shown.
-const SHOWN: usize = 12;
 /// What may be lost of datagrams after connection tracking forgot a flow: until its opener speaks again.
 const RECOVERY: Duration = Duration::from_millis(500);
 
@@ -94,48 +91,6 @@ const ALLOWED: &[Spec] = &[
     allowed("outside", "open", OverTcp),
 ];
 
-/// Captures at both ends of everything that is denied.
-struct Watch {
-    taps: BTreeMap<&'static str, Tap>,
-}
-
-impl Watch {
-    fn open(world: &World) -> Result<Self, Failed> {
-        let places = ["srv", "bad", "open", "iso", "both", "far-bad", "outside"];
-        let taps = places.into_iter().map(|name| Ok((name, Tap::open(world, name)?)));
-        Ok(Self { taps: taps.collect::<Result<_, Failed>>()? })
-    }
-
-    /// Fails if a packet of a denied conversation arrives anywhere while it is watched.
-    fn nothing_denied_arrives(&self, talks: &Talks, when: &str) -> Result<(), Failed> {
-        self.taps.values().try_for_each(Tap::drain)?;
-        let mut arrived: BTreeMap<String, usize> = BTreeMap::new();
-        let begin = Instant::now();
-        while begin.elapsed() < WATCH {
-            thread::sleep(Duration::from_millis(20));
-            for (name, tap) in &self.taps {
-                for ends in tap.take()?.iter().filter(|f| f.incoming).filter_map(|f| f.ends()) {
-                    let whose = |t: &&Talk| !t.spec.allowed && t.owns(ends);
-                    let talk = talks.with(|all| all.iter().find(whose).map(ToString::to_string));
-                    if let Some(talk) = talk {
-                        *arrived.entry(format!("{talk}: at {name}")).or_default() += 1;
-                    }
-                }
-            }
-        }
-        let number = talks.with(|all| all.iter().filter(|t| !t.spec.allowed).count());
-        println!(
-            "{when}: packets of {} of {number} denied conversations at one end or the other",
-            arrived.len()
-        );
-        ensure(arrived.is_empty(), || {
-            let lines = arrived.iter().map(|(what, n)| format!("{what}: {n} packets"));
-            let (lines, number): (Vec<String>, _) = (lines.take(SHOWN).collect(), arrived.len());
-            format!("{when}: packets of {number} denied conversations arrive:\n  {}", lines.join("\n  "))
-        })
-    }
-}
-
 /// A world in which connection tracking is on because of others, and quick to forget.
 fn tracked(sandbox: &Sandbox, kind: Kind) -> Result<World, Failed> {
     let world = World::build(sandbox, kind)?;
@@ -149,22 +104,6 @@ fn tracked(sandbox: &Sandbox, kind: Kind) -> Result<World, Failed> {
 
 fn everything() -> Vec<Spec> {
     DENIED.iter().chain(ALLOWED).copied().collect()
-}
-
-/// Everything is checked, and all that fails is told.
-#[derive(Default)]
-struct Failures(Vec<String>);
-
-impl Failures {
-    fn note(&mut self, outcome: Result<(), Failed>) {
-        if let Err(e) = outcome {
-            self.0.push(e.message().unwrap_or("failed").to_owned());
-        }
-    }
-
-    fn into_result(self) -> Result<(), Failed> {
-        ensure(self.0.is_empty(), || self.0.join("\n"))
-    }
 }
 
 /// Connections without room for labels, at the first start; then whatever may make them come back.
@@ -354,5 +293,39 @@ fn comes_back(sandbox: &Sandbox) -> Result<(), Failed> {
         });
         format!("allowed again, and still cut: {}", stuck.join("; ")).into()
     }));
+    failures.into_result()
+}
+
+/// A thousand connections without room for labels, half of them denied.
+fn crowd(sandbox: &Sandbox, kind: Kind) -> Result<(), Failed> {
+    /// Of each kind and family.
+    const EACH: usize = 50;
+    /// A thousand of them keep a core busy as it is.
+    const PAUSE: Duration = Duration::from_millis(150);
+    let mut world = tracked(sandbox, kind)?;
+    world.edit(&denying())?;
+    let kinds = [
+        denied("bad", "srv", OverTcp, Called),
+        denied("bad", "srv", OverUdp, Called),
+        denied("far-bad", "srv", OverTcp, Both),
+        denied("iso", "open", OverUdp, Called),
+        denied("iso", "open", OverTcp, Called),
+        allowed("client", "srv", OverTcp),
+        allowed("client", "srv", OverUdp),
+        allowed("far-client", "srv", OverTcp),
+        allowed("srv", "open", OverUdp),
+        allowed("client", "iso", OverTcp),
+    ];
+    let specs: Vec<Spec> = kinds.into_iter().flat_map(|spec| [spec; EACH]).collect();
+    let talks = Talks::begin_with(&world, &specs, PAUSE)?;
+    let number = talks.with(|all| all.len());
+    ensure(number == 1000, || format!("{number} conversations"))?;
+    let (watch, mut failures) = (Watch::open(&world)?, Failures::default());
+    let begin = Instant::now();
+    world.start(NEAR)?;
+    println!("ready {} ms after the agent was started", begin.elapsed().as_millis());
+    failures.note(watch.nothing_denied_arrives(&talks, "after the first start"));
+    failures.note(talks.allowed_lost_nothing(&[]));
+    excused_flush(&world, &watch, &talks, &mut failures)?;
     failures.into_result()
 }

@@ -19,7 +19,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::{ensure, tap::Ends, until, world::World};
 
-/// Each speaker says a number so often.
+/// Each speaker says a number so often, unless it is said otherwise.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long a first answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -174,11 +174,6 @@ impl Talk {
         self.called.listen();
     }
 
-    /// Whether a packet belongs to it.
-    pub(crate) fn owns(&self, ends: Ends) -> bool {
-        ends == self.ends || ends.reversed() == self.ends
-    }
-
     /// How many numbers have been heard, by the called one and by the opener.
     pub(crate) fn heard(&self) -> (usize, usize) {
         (self.called.heard.how_many(), self.opener.heard.how_many())
@@ -290,12 +285,17 @@ pub(crate) struct Talks {
 impl Talks {
     /// Opens conversations of each kind in both families, and lets them go on.
     pub(crate) fn begin(world: &World, specs: &[Spec]) -> Result<Self, Failed> {
-        let talks = Self { all: Arc::default(), silent: Arc::default(), over: Arc::default(), thread: None };
-        talks.add(world, specs)?;
-        Ok(talks.driven())
+        Self::begin_with(world, specs, PAUSE)
     }
 
-    fn driven(mut self) -> Self {
+    /// As [`Talks::begin`], with a number each `pause`.
+    pub(crate) fn begin_with(world: &World, specs: &[Spec], pause: Duration) -> Result<Self, Failed> {
+        let talks = Self { all: Arc::default(), silent: Arc::default(), over: Arc::default(), thread: None };
+        talks.add(world, specs)?;
+        Ok(talks.driven(pause))
+    }
+
+    fn driven(mut self, pause: Duration) -> Self {
         let (all, silent, over) = (self.all.clone(), self.silent.clone(), self.over.clone());
         self.thread = Some(thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
@@ -304,7 +304,7 @@ impl Talks {
                 for talk in all.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
                     if quiet { talk.listen() } else { talk.tick() }
                 }
-                thread::sleep(PAUSE.saturating_sub(began.elapsed()).max(Duration::from_millis(1)));
+                thread::sleep(pause.saturating_sub(began.elapsed()).max(Duration::from_millis(1)));
             }
         }));
         self

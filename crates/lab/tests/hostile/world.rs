@@ -1,6 +1,6 @@
 //! A small cluster with its agents: pods on one node and on another, and the outside.
 
-use std::{collections::BTreeMap, fs, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::{Path, PathBuf}, sync::Arc};
 
 use libtest_mimic::Failed;
 use palisade_lab::{Lab, Layout, Options, Place, Sandbox, enforce::Nothing};
@@ -149,6 +149,11 @@ impl World {
         self.lab.run_in(&place(name), f).map_err(|e| chain(&e).into())
     }
 
+    /// The manifests and what agents keep.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Starts an agent and waits until it is ready.
     pub(crate) fn start(&mut self, node: &str) -> Result<&mut Agent, Failed> {
         self.launch(node)?.ready()?;
@@ -197,6 +202,11 @@ impl World {
             self.policies.insert(name, policy.clone());
         }
         self.write()
+    }
+
+    /// Leaves a policy out of the next edit.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.policies.remove(name);
     }
 
     /// Removes a policy.
