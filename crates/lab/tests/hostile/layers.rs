@@ -108,7 +108,7 @@ impl<'a> Range<'a> {
     /// Sends what `packets` makes of a mark, from one place towards another, as frames with these VLAN tags.
     fn send_tagged(
         &mut self,
-        what: String,
+        what: &str,
         (from, at): (&'static str, &'static str),
         tags: &[u16],
         packets: impl Fn(&Mark) -> Vec<Vec<u8>>,
@@ -120,7 +120,7 @@ impl<'a> Range<'a> {
     /// As [`Range::send_tagged`], to a hardware address.
     fn send_to(
         &mut self,
-        what: String,
+        what: &str,
         (from, at): (&'static str, &'static str),
         hop: Mac,
         tags: &[u16],
@@ -141,7 +141,7 @@ impl<'a> Range<'a> {
 
     fn send(
         &mut self,
-        what: String,
+        what: &str,
         ends: (&'static str, &'static str),
         packet: impl Fn(&Mark) -> Vec<u8>,
     ) -> Result<(), Failed> {
@@ -159,7 +159,7 @@ impl<'a> Range<'a> {
         for protocol in [UDP, TCP] {
             let name = if protocol == UDP { "UDP" } else { "TCP" };
             let what = format!("{what}, {name}, {source} to {destination}");
-            self.send_tagged(what, ends, tags, |mark| vec![claiming(protocol, source, destination, mark)])?;
+            self.send_tagged(&what, ends, tags, |mark| vec![claiming(protocol, source, destination, mark)])?;
         }
         Ok(())
     }
@@ -297,11 +297,11 @@ fn discovery(range: &mut Range<'_>) -> Result<(), Failed> {
                 };
                 let (s, d) = (source.into(), destination.into());
                 let what = |how: &str| format!("ICMPv6 {kind}, hop limit {hops}{how}");
-                range.send(what(""), (from, to), |mark| frames::ip(s, d, ICMPV6, hops, &message(mark)))?;
-                range.send(what(", behind hop-by-hop"), (from, to), |mark| {
+                range.send(&what(""), (from, to), |mark| frames::ip(s, d, ICMPV6, hops, &message(mark)))?;
+                range.send(&what(", behind hop-by-hop"), (from, to), |mark| {
                     frames::ip(s, d, 0, hops, &[frames::hop_by_hop(ICMPV6), message(mark)].concat())
                 })?;
-                range.send_tagged(what(", fragmented"), (from, to), &[], |mark| {
+                range.send_tagged(&what(", fragmented"), (from, to), &[], |mark| {
                     frames::fragments(source, destination, ICMPV6, hops, &message(mark))
                 })?;
             }
@@ -330,7 +330,7 @@ fn tags(range: &mut Range<'_>) -> Result<(), Failed> {
         let gateway = range.hop("bad", "outside")?;
         for (name, tags) in TAGS {
             let what = format!("{name} to the gateway, {family:?}");
-            range.send_to(what, ("bad", "srv"), gateway, tags, |mark| {
+            range.send_to(&what, ("bad", "srv"), gateway, tags, |mark| {
                 vec![claiming(UDP, source, target, mark)]
             })?;
         }
@@ -346,14 +346,14 @@ fn answered(sandbox: &Sandbox) -> Result<(), Failed> {
         let (bad, srv) = (range.address("bad", family)?, range.address("srv", family)?);
         let server = world.within("srv", || UdpSocket::bind((srv, TO)))??;
         server.set_read_timeout(Some(SETTLE))?;
-        range.send_tagged(format!("tagged, {family:?}"), ("bad", "srv"), &[VLAN], |mark| {
+        range.send_tagged(&format!("tagged, {family:?}"), ("bad", "srv"), &[VLAN], |mark| {
             vec![claiming(UDP, bad, srv, mark)]
         })?;
         while let Ok((_, from)) = server.recv_from(&mut [0; 64]) {
             server.send_to(b"answer", from)?;
         }
         let what = format!("plain after a tagged one, {family:?}");
-        range.send(what, ("bad", "srv"), |mark| claiming(UDP, bad, srv, mark))?;
+        range.send(&what, ("bad", "srv"), |mark| claiming(UDP, bad, srv, mark))?;
     }
     let passed = range.passed()?;
     println!("{} of {} pass", passed.len(), range.cases.len());
@@ -395,7 +395,7 @@ fn tunnels(range: &mut Range<'_>) -> Result<(), Failed> {
                 let (claimed, inside) = (range.address(claimed, inner)?, range.address(target, inner)?);
                 let what = format!("VXLAN to port {} of {node} ({outer:?}), {inner:?} within", device.port);
                 let hop = range.hop(sender, "outside")?;
-                range.send_to(what, (sender, target), hop, &[], |mark| {
+                range.send_to(&what, (sender, target), hop, &[], |mark| {
                     let frame = frames::ethernet(
                         tunnel::mac(node),
                         [2, 0, 0, 0, 0, 0xbb],

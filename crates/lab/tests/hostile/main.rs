@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let sandbox: &'static Result<Sandbox, _> = Box::leak(Box::new(Sandbox::enter()));
-    let trial = |(name, test): &(&'static str, fn(&Sandbox) -> Result<(), Failed>)| {
+    let trial = |(name, test): &Test| {
         let test = *test;
         Trial::test(*name, move || match sandbox {
             Ok(sandbox) => test(sandbox),

@@ -46,40 +46,50 @@ const PAIRS: [(&str, &str); 8] = [
 /// Which pairs of [`PAIRS`] the policies allow, bit by bit.
 type Allowed = u64;
 
-/// What is in force: before an edit and after it, as long as it isn't known which. Odd while it is being changed.
-#[derive(Debug, Default)]
-struct Force {
-    turn: AtomicU64,
-    old: AtomicU64,
-    new: AtomicU64,
-}
-
-/// What is known of a pair at a moment.
+/// What must become of a pair's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Must {
     Pass,
     Drop,
+    /// One policy or the other is in force, and they differ.
     Either,
 }
 
+/// What must become of each pair's packets now, and at which change it came to that.
+#[derive(Debug)]
+struct Force(Mutex<(u64, [(Must, u64); PAIRS.len()])>);
+
+impl Default for Force {
+    fn default() -> Self {
+        Self(Mutex::new((0, [(Must::Either, 0); PAIRS.len()])))
+    }
+}
+
 impl Force {
+    /// Before an edit is written: from now on, what it replaces or itself is in force.
     fn set(&self, old: Allowed, new: Allowed) {
-        self.turn.fetch_add(1, Ordering::SeqCst);
-        self.old.store(old, Ordering::SeqCst);
-        self.new.store(new, Ordering::SeqCst);
-        self.turn.fetch_add(1, Ordering::SeqCst);
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (turn, pairs) = &mut *guard;
+        *turn += 1;
+        for (pair, entry) in pairs.iter_mut().enumerate() {
+            let must = match (old >> pair & 1, new >> pair & 1) {
+                (1, 1) => Must::Pass,
+                (0, 0) => Must::Drop,
+                _ => Must::Either,
+            };
+            if entry.0 != must {
+                *entry = (must, *turn);
+            }
+        }
     }
 
-    /// What must become of a packet of a pair now, and the moment.
     fn of(&self, pair: usize) -> (Must, u64) {
-        let turn = self.turn.load(Ordering::SeqCst);
-        let says = |allowed: &AtomicU64| allowed.load(Ordering::SeqCst) >> pair & 1 == 1;
-        let must = match (turn % 2, says(&self.old), says(&self.new)) {
-            (0, true, true) => Must::Pass,
-            (0, false, false) => Must::Drop,
-            _ => Must::Either,
-        };
-        (must, turn)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1[pair]
+    }
+
+    /// What had to become of a pair's packet that was sent since `before` was asked for.
+    fn since(&self, pair: usize, before: (Must, u64)) -> Must {
+        if self.of(pair) == before { before.0 } else { Must::Either }
     }
 }
 
@@ -108,13 +118,13 @@ impl Tally {
             (Must::Pass, true) => _ = self.passed.fetch_add(1, Ordering::Relaxed),
             (Must::Drop, false) => _ = self.dropped.fetch_add(1, Ordering::Relaxed),
             (Must::Either, _) => {}
-            (Must::Pass, false) => self.note(format!("false drop: {}", what())),
-            (Must::Drop, true) => self.note(format!("leak: {}", what())),
+            (Must::Pass, false) => self.note(&format!("false drop: {}", what())),
+            (Must::Drop, true) => self.note(&format!("leak: {}", what())),
         }
     }
 
-    fn note(&self, what: String) {
-        self.say(&self.wrong, &what);
+    fn note(&self, what: &str) {
+        self.say(&self.wrong, what);
     }
 
     /// Notes what was done to the agent.
@@ -163,45 +173,37 @@ impl Way {
     }
 }
 
-/// Numbered datagrams of one flow. What is denied now and arrives was sent while it was not known, or is a leak.
+/// Numbered datagrams of one flow, each judged by what was in force when it was sent.
 fn datagrams(shared: &Shared, namespace: &Namespace, way: Way, server: &UdpSocket) -> io::Result<()> {
     namespace.enter()?;
     let socket = UdpSocket::bind((way.source, 0))?;
     server.set_nonblocking(true)?;
-    let mut waiting: BTreeMap<u64, (Instant, Must, u64)> = BTreeMap::new();
+    let mut waiting: BTreeMap<u64, (Instant, Must)> = BTreeMap::new();
     let mut buffer = [0; 8];
     for number in 0_u64.. {
         if shared.is_over() {
             break;
         }
-        let (must, turn) = shared.force.of(way.pair);
+        let before = shared.force.of(way.pair);
         // An ICMP error for the one before is no matter.
         _ = socket.send_to(&number.to_be_bytes(), way.target);
-        waiting.insert(number, (Instant::now(), must, turn));
+        waiting.insert(number, (Instant::now(), shared.force.since(way.pair, before)));
         while let Ok(8) = server.recv(&mut buffer) {
             let number = u64::from_be_bytes(buffer);
-            if let Some((sent, must, turn)) = waiting.remove(&number) {
-                // Judged by what was known from before it was sent until now.
-                let must = if shared.force.of(way.pair) == (must, turn) { must } else { Must::Either };
+            if let Some((sent, must)) = waiting.remove(&number) {
                 shared.tally.judge(must, true, || {
-                    format!("{}, number {number}, {} ms", way.name("UDP"), sent.elapsed().as_millis())
+                    let after = sent.elapsed().as_millis();
+                    format!("{}, number {number}, read {after} ms after it was sent", way.name("UDP"))
                 });
             }
         }
         while let Some(first) = waiting.first_entry()
             && first.get().0.elapsed() > DROPPED
         {
-            let (number, (_, must, turn)) = first.remove_entry();
-            // What was to pass then and is gone is a false drop, whatever is in force now; but it may have been on its way
-            // while the policies changed.
-            let must = if must == Must::Pass && shared.force.of(way.pair).1 / 2 > turn / 2 + 1 {
-                Must::Either
-            } else {
-                must
-            };
+            let (number, (_, must)) = first.remove_entry();
             shared.tally.judge(must, false, || format!("{}, number {number}", way.name("UDP")));
         }
-        thread::sleep(Duration::from_millis(4));
+        thread::sleep(Duration::from_millis(8));
     }
     Ok(())
 }
@@ -210,12 +212,12 @@ fn datagrams(shared: &Shared, namespace: &Namespace, way: Way, server: &UdpSocke
 fn connections(shared: &Shared, namespace: &Namespace, way: Way) -> io::Result<()> {
     namespace.enter()?;
     while !shared.is_over() {
-        let (must, turn) = shared.force.of(way.pair);
-        let patience = if must == Must::Drop { GIVEN_UP } else { DROPPED };
+        let before = shared.force.of(way.pair);
+        let patience = if before.0 == Must::Drop { GIVEN_UP } else { DROPPED };
         let made = TcpStream::connect_timeout(&way.target, patience).is_ok();
-        let must = if shared.force.of(way.pair) == (must, turn) { must } else { Must::Either };
+        let must = shared.force.since(way.pair, before);
         shared.tally.judge(must, made, || way.name("TCP"));
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(40));
     }
     Ok(())
 }
@@ -230,6 +232,7 @@ impl Calls {
     fn begin(world: &World, allowed: Allowed) -> Result<Self, Failed> {
         let mut calls = Self { shared: Arc::default(), threads: Vec::new() };
         calls.shared.force.set(allowed, allowed);
+        let mut listeners = Vec::new();
         for family in Family::BOTH {
             for (pair, (from, to)) in PAIRS.into_iter().enumerate() {
                 let (source, address) = (world.address(from, family)?, world.address(to, family)?);
@@ -240,22 +243,23 @@ impl Calls {
                 let way = Way { pair, source, target: server.local_addr()? };
                 let (shared, at) = (calls.shared.clone(), namespace()?);
                 calls.threads.push(thread::spawn(move || datagrams(&shared, &at, way, &server)));
-                // Nobody accepts: the kernel makes connections as long as the queue has room.
                 let listener = world.within(to, || TcpListener::bind((address, 0)))??;
                 listener.set_nonblocking(true)?;
                 let way = Way { target: listener.local_addr()?, ..way };
                 let (shared, at) = (calls.shared.clone(), namespace()?);
                 calls.threads.push(thread::spawn(move || connections(&shared, &at, way)));
-                let shared = calls.shared.clone();
-                calls.threads.push(thread::spawn(move || {
-                    while !shared.is_over() {
-                        while listener.accept().is_ok() {}
-                        thread::sleep(Duration::from_millis(5));
-                    }
-                    Ok(())
-                }));
+                listeners.push(listener);
             }
         }
+        let shared = calls.shared.clone();
+        calls.threads.push(thread::spawn(move || {
+            while !shared.is_over() {
+                // Taken off the queues, and closed.
+                listeners.iter().for_each(|listener| while listener.accept().is_ok() {});
+                thread::sleep(Duration::from_millis(20));
+            }
+            Ok(())
+        }));
         Ok(calls)
     }
 

@@ -62,7 +62,7 @@ impl Ends {
 impl Tap {
     /// Opens a tap on the `eth0` of a place.
     pub(crate) fn open(world: &World, name: &str) -> Result<Self, Failed> {
-        Ok(world.within(name, open)??)
+        world.within(name, open)?
     }
 
     /// Forgets what has arrived until now.

@@ -1,6 +1,12 @@
 //! A small cluster with its agents: pods on one node and on another, and the outside.
 
-use std::{collections::BTreeMap, fs, net::IpAddr, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use libtest_mimic::Failed;
 use palisade_lab::{Lab, Layout, Options, Place, Sandbox, enforce::Nothing};
