@@ -6,6 +6,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
+        atomic::AtomicU16,
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
@@ -96,6 +97,15 @@ impl fmt::Display for Talk {
     }
 }
 
+/// A port of its own for each called one, below the ephemeral ones, as services have: where both ports of a TCP
+/// connection are ephemeral, nobody can tell who opened it once its entry is lost, and it fails closed.
+fn service_port() -> u16 {
+    const FIRST: u16 = 5000;
+    static NEXT: AtomicU16 = AtomicU16::new(FIRST);
+    let next = |port: u16| Some(if port >= 32_000 { FIRST } else { port + 1 });
+    NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or(FIRST)
+}
+
 impl Talk {
     /// Opens a conversation, which begins with a word of its opener that the called one hears.
     pub(crate) fn open(world: &World, spec: Spec, family: Family) -> Result<Self, Failed> {
@@ -104,7 +114,7 @@ impl Talk {
             |e: io::Error| format!("{} to {} over {:?}, {family:?}: {e}", spec.from, spec.to, spec.over);
         let (opener, called, ends) = match spec.over {
             Over::Tcp => {
-                let listener = world.within(spec.to, || TcpListener::bind((to, 0)))?.map_err(failed)?;
+                let listener = world.within(spec.to, || TcpListener::bind((to, service_port())))?.map_err(failed)?;
                 let target = listener.local_addr()?;
                 let opener = world
                     .within(spec.from, || TcpStream::connect_timeout(&target, PATIENCE))?
@@ -124,7 +134,7 @@ impl Talk {
             }
             Over::Udp => {
                 let opener = world.within(spec.from, || UdpSocket::bind((from, 0)))?.map_err(failed)?;
-                let called = world.within(spec.to, || UdpSocket::bind((to, 0)))?.map_err(failed)?;
+                let called = world.within(spec.to, || UdpSocket::bind((to, service_port())))?.map_err(failed)?;
                 let (source, target) = (opener.local_addr()?, called.local_addr()?);
                 opener.connect(target)?;
                 called.connect(source)?;
