@@ -246,13 +246,12 @@ impl<D: DataPlane> NodeAgent<D> {
     ) -> Result<(), DataPlaneError> {
         let host = Host { addresses: self.plane.host_addresses()?, is_exempt: self.plane.exempts_own_node() };
         let connections = self.plane.connections(concerned)?;
-        let Verdicts { denied, allowed, forgotten, cut, allowed_again } =
-            judge(&self.plane, &host, &connections);
+        let Verdicts { denied, cut, allowed, forgotten } = judge(&self.plane, &host, &connections);
         let revoked = self.plane.revoke(&denied)?;
         report.revoked += revoked.cut;
         report.not_remembered += revoked.not_remembered;
         self.plane.restore(&forgotten, &allowed)?;
-        report.restored += allowed_again.len();
+        report.restored += forgotten.len();
         // An end of each that stays revoked, by which it is found again.
         let end = |tuple: &FiveTuple| {
             if concerned.contains(&tuple.source) { tuple.source } else { tuple.destination }
@@ -266,14 +265,12 @@ impl<D: DataPlane> NodeAgent<D> {
 struct Verdicts<'a, E> {
     /// Connections to revoke, each with the orientation that is denied.
     denied: Vec<(FiveTuple, &'a E)>,
-    /// Entries whose label goes.
-    allowed: Vec<&'a E>,
-    /// Tuples that are allowed again.
-    forgotten: Vec<FiveTuple>,
     /// All tracked connections that are denied, revoked now or before.
     cut: Vec<FiveTuple>,
-    /// What `allowed` and `forgotten` are together.
-    allowed_again: BTreeSet<FiveTuple>,
+    /// Entries whose label goes.
+    allowed: Vec<&'a E>,
+    /// The tuples of these, and those of connections without an entry that are allowed again.
+    forgotten: Vec<FiveTuple>,
 }
 
 fn judge<'a, D: DataPlane>(
@@ -282,13 +279,10 @@ fn judge<'a, D: DataPlane>(
     connections: &'a [(Connection, D::Entry)],
 ) -> Verdicts<'a, D::Entry> {
     let plan = plane.programmed();
-    let mut out = Verdicts {
-        denied: Vec::new(),
-        allowed: Vec::new(),
-        forgotten: Vec::new(),
-        cut: Vec::new(),
-        allowed_again: BTreeSet::new(),
-    };
+    let mut out =
+        Verdicts { denied: Vec::new(), cut: Vec::new(), allowed: Vec::new(), forgotten: Vec::new() };
+    let mut allowed_again: BTreeSet<FiveTuple> =
+        plane.revoked().into_iter().filter(|tuple| is_allowed(plan, host, tuple)).collect();
     for (connection, entry) in connections {
         match denied(plan, host, connection, |tuple| plane.is_revoked(tuple)) {
             Some(tuple) => {
@@ -299,14 +293,12 @@ fn judge<'a, D: DataPlane>(
             }
             None if connection.revoked => {
                 out.allowed.push(entry);
-                out.allowed_again.insert(connection.tuple);
+                allowed_again.insert(connection.tuple);
             }
             None => {}
         }
     }
-    let is_allowed_now = |tuple: &FiveTuple| is_allowed(plan, host, tuple);
-    out.forgotten = plane.revoked().into_iter().filter(is_allowed_now).collect();
-    out.allowed_again.extend(&out.forgotten);
+    out.forgotten.extend(allowed_again);
     out
 }
 

@@ -6,8 +6,8 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
-        atomic::AtomicU16,
         Arc, Mutex, PoisonError,
+        atomic::AtomicU16,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -114,7 +114,8 @@ impl Talk {
             |e: io::Error| format!("{} to {} over {:?}, {family:?}: {e}", spec.from, spec.to, spec.over);
         let (opener, called, ends) = match spec.over {
             Over::Tcp => {
-                let listener = world.within(spec.to, || TcpListener::bind((to, service_port())))?.map_err(failed)?;
+                let listener =
+                    world.within(spec.to, || TcpListener::bind((to, service_port())))?.map_err(failed)?;
                 let target = listener.local_addr()?;
                 let opener = world
                     .within(spec.from, || TcpStream::connect_timeout(&target, PATIENCE))?
@@ -134,7 +135,8 @@ impl Talk {
             }
             Over::Udp => {
                 let opener = world.within(spec.from, || UdpSocket::bind((from, 0)))?.map_err(failed)?;
-                let called = world.within(spec.to, || UdpSocket::bind((to, service_port())))?.map_err(failed)?;
+                let called =
+                    world.within(spec.to, || UdpSocket::bind((to, service_port())))?.map_err(failed)?;
                 let (source, target) = (opener.local_addr()?, called.local_addr()?);
                 opener.connect(target)?;
                 called.connect(source)?;
