@@ -14,11 +14,13 @@ use std::{
 };
 
 use libtest_mimic::Failed;
+use palisade_agent::{NftDataPlane, NodeAgent, source::directory};
 use palisade_lab::{Sandbox, namespace::Namespace};
 use palisade_policy::{Family, random::Rng};
 
 use crate::{
     ensure,
+    flood::{Flood, Ports},
     talk::{Over, Speaks, Spec, Talks},
     world::{Kind, NEAR, World, ingress_from, no_egress, place},
 };
@@ -26,6 +28,7 @@ use crate::{
 pub(crate) const TESTS: &[crate::Test] = &[
     ("storm::thirty_kills_during_edits_routed", |s| storm(s, Kind::Routed, 1)),
     ("storm::thirty_kills_during_edits_bridged", |s| storm(s, Kind::Bridged, 2)),
+    ("storm::nothing_passes_at_the_moment_of_a_commit", moment),
 ];
 
 /// In each of the two tests.
@@ -361,4 +364,40 @@ fn storm(sandbox: &Sandbox, kind: Kind, seed: u64) -> Result<(), Failed> {
     })?;
     ensure(passed > 1000 && dropped > 1000, || format!("only {passed} and {dropped} packets"))?;
     talks.allowed_lost_nothing(&[])
+}
+
+/// As many denied packets as the machine can send, under as many commits as it can make. Each gives the pod a chain that is
+/// new. A packet that entered the base chain before a commit reads maps as they are after it, and a chain that came with
+/// the commit has no rules for such a packet: it passed, if the map led there already.
+fn moment(sandbox: &Sandbox) -> Result<(), Failed> {
+    let mut world = World::build(sandbox, Kind::Routed)?;
+    world.edit(&[ingress_from("srv", &["client"])])?;
+    let plane = world.within(NEAR, NftDataPlane::open)??;
+    let mut agent = NodeAgent::new(NEAR.into(), plane);
+    let mut commits = 0;
+    let mut commit = |world: &World| -> Result<(), Failed> {
+        let (cluster, _) = directory::read(&world.folder().join("manifests"))?;
+        // The node's own addresses are read in the namespace of the thread.
+        let mut report = world.within(NEAR, || agent.snapshot(cluster))?;
+        commits += report.commits.len();
+        report.errors.pop().map_or(Ok(()), |e| Err(crate::chain(&e).into()))
+    };
+    commit(&world)?;
+    let floods =
+        Family::BOTH.map(|f| Flood::begin(&world, ("outside", "srv"), f, Ports::Same, Duration::ZERO));
+    let floods = floods.into_iter().collect::<Result<Vec<_>, Failed>>()?;
+    let begin = Instant::now();
+    let pairs = ["bad", "open", "far-bad"];
+    for turn in 0.. {
+        if begin.elapsed() > Duration::from_secs(7) {
+            break;
+        }
+        world.edit(&[ingress_from("srv", &["client", pairs[turn % pairs.len()]])])?;
+        commit(&world)?;
+    }
+    let counts: Vec<(usize, usize)> = floods.iter().map(|f| f.arrived(begin, Instant::now())).collect();
+    let (passed, all) = counts.iter().fold((0, 0), |(p, n), (passed, all)| (p + passed, n + all));
+    println!("{passed} of {all} denied datagrams passed in {commits} commits");
+    ensure(commits > 50 && all > 10_000, || format!("only {commits} commits and {all} datagrams"))?;
+    ensure(passed == 0, || format!("{passed} of {all} denied datagrams passed in {commits} commits"))
 }
