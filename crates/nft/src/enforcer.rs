@@ -210,6 +210,8 @@ fn lead(
         Found::Nothing => {
             let base = program.make_base().into_iter().chain(program.remember()).collect::<Vec<_>>();
             phases.make.splice(0..0, base).for_each(drop);
+            // Nothing is in force that packets could meet in between.
+            phases.indivisible = true;
             Left::Nothing
         }
         Found::Foreign => {

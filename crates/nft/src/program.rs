@@ -42,6 +42,8 @@ pub(crate) struct Phases {
     /// Whether an address leaves a group and joins another. One transaction changes all sets at once, but a packet
     /// looks into them one after another: it could look into the new group just before, and into the old one just after.
     pub(crate) moves: bool,
+    /// Whether it is to be one transaction if that is possible at all: there is no table yet, or another one is replaced.
+    pub(crate) indivisible: bool,
 }
 
 impl Phases {
@@ -55,7 +57,7 @@ impl Phases {
 
     /// Whether nothing changes.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { make, join, hairpin, switch, leave, unmake, moves: _ } = self;
+        let Self { make, join, hairpin, switch, leave, unmake, moves: _, indivisible: _ } = self;
         [make, join, hairpin, switch, leave, unmake].iter().all(|p| p.is_empty())
     }
 }

@@ -263,6 +263,7 @@ fn interval(set: &Set, first: &[u8], last: &[u8]) -> Option<Element> {
 pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
     let mut first: Vec<Message> = vec![Message::DeleteTable];
     first.extend(program.make_base().into_iter().flatten());
+    phases.indivisible = true;
     phases.switch.clear();
     phases.hairpin.clear();
     for direction in Direction::BOTH {

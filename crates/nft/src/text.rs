@@ -25,7 +25,7 @@ pub fn text(plan: &NodePlan, options: &Options) -> Result<String, PlanError> {
     let (phases, _) = program.change(&empty, &empty.delta_to(plan))?;
     let mut objects = Objects::default();
     objects.gather(program.make_base());
-    let Phases { make, join, hairpin, switch, leave: _, unmake: _, moves: _ } = phases;
+    let Phases { make, join, hairpin, switch, leave: _, unmake: _, .. } = phases;
     for steps in [make, join, hairpin, switch] {
         objects.gather(steps);
     }

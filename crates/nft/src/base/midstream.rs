@@ -46,7 +46,7 @@ pub(super) fn chain(sets: &BaseSets) -> Chain {
     Chain {
         name: REPLIES_CHAIN.into(),
         hook: None,
-        comment: Some("TCP in the middle of an unknown connection, as replies".to_owned()),
+        comment: Some("TCP in the middle of a connection, as replies".to_owned()),
         rules: both.map(|(direction, family)| dispatch(sets, direction, family).to_vec()).collect(),
         chains: Vec::new(),
         sets: Vec::new(),

@@ -126,7 +126,7 @@ fn cost() {
     let mut messages = |next: &NodePlan| {
         let delta = enforcer.programmed().delta_to(next);
         let commit = enforcer.commit(&delta).unwrap();
-        assert_eq!(commit.transactions, 1, "{commit:?}");
+        assert!(commit.transactions <= 2, "{commit:?}");
         commit.messages
     };
     let [one, two] = [plan(&["10.0.0.8"], &[]), plan(&["10.0.0.8", "10.0.0.9"], &[])];
