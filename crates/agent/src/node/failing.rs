@@ -12,7 +12,7 @@ type Addresses = BTreeSet<(Direction, IpAddr)>;
 /// What is known to be in the kernel beside the plan, or in its place.
 #[derive(Debug, Default)]
 pub(super) struct Failing {
-    /// What the kernel drops in a table of its own; `None` until the agent has said what it shall be.
+    /// What the kernel drops in a table of its own; `None` where that is unknown: at first, and when it refused to change it.
     apart: Option<Addresses>,
     /// Local addresses that are cut off, by the one table or the other.
     cut_off: Addresses,
@@ -31,12 +31,9 @@ impl Failing {
 impl<D: DataPlane> NodeAgent<D> {
     /// The kernel holds the plan: nothing else may be in its way.
     pub(super) fn all_is_well(&mut self, report: &mut Report) -> Result<(), ()> {
-        let apart = self.failing.apart.clone().unwrap_or_default();
-        self.failing.cut_off = apart;
-        self.failing.not_enforced.clear();
-        self.cut_off_apart(Addresses::new(), report)?;
         self.failing.cut_off.clear();
-        Ok(())
+        self.failing.not_enforced.clear();
+        self.cut_off_apart(Addresses::new(), report)
     }
 
     /// Closes the pods that the kernel leaves too open: by the plan with them closed, else in a table of its own. Notes what
@@ -60,11 +57,9 @@ impl<D: DataPlane> NodeAgent<D> {
             }
             open = self.open(held);
         }
-        let before = self.failing.apart.clone().unwrap_or_default();
-        let apart = match self.cut_off_apart(open.clone(), report) {
-            Ok(()) => open.clone(),
-            Err(()) => before,
-        };
+        // Should it be refused, what was said before may still be there, or somebody may have removed it.
+        let apart =
+            if self.cut_off_apart(open.clone(), report).is_ok() { open.clone() } else { Addresses::new() };
         self.failing.not_enforced = open.difference(&apart).copied().collect();
         self.failing.cut_off = apart;
         if held {
@@ -117,6 +112,7 @@ impl<D: DataPlane> NodeAgent<D> {
                 Ok(())
             }
             Err(error) => {
+                self.failing.apart = None;
                 report.errors.push(error);
                 Err(())
             }
