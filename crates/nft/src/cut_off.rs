@@ -13,7 +13,7 @@ use palisade_policy::{Direction, Family};
 
 use crate::{
     Error, Kernel, Options,
-    base::{digit, discovery},
+    base::{BaseSets, digit, discovery},
     encode::{Encoded, encode_in},
     program::chunks,
     ruleset::{Chain, Content, Element, Expression, Flood, Hook, Key, Lead, Message, Outcome, Rule, Set},
@@ -21,6 +21,9 @@ use crate::{
 
 /// The table, of the family `inet`.
 pub const CUT_OFF_TABLE: &str = "palisade_cut_off";
+
+/// Marks the numbers of this table's transactions: ours count up from 1.
+const APART: u32 = 1 << 31;
 
 /// Makes the kernel drop what these local addresses receive (ingress) and send (egress), in one transaction. Addresses of an
 /// earlier call that are not among them are free again; where none is left the table is removed.
@@ -37,8 +40,11 @@ pub fn cut_off(
     if addresses.is_empty() {
         return remove(kernel).map(drop);
     }
+    // A number of its own in each, by which the listener knows that it is ours; none that our table ever has.
+    let number = APART | kernel.next_sequence();
+    kernel.written().note(number);
     let messages: Vec<Encoded> =
-        replacement(options, addresses).into_iter().map(|m| encode_in(CUT_OFF_TABLE, m)).collect();
+        replacement(options, addresses, number).into_iter().map(|m| encode_in(CUT_OFF_TABLE, m)).collect();
     kernel.transaction(&messages.iter().collect::<Vec<_>>()).map(drop)
 }
 
@@ -56,8 +62,11 @@ pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
 
 /// The table anew, whether there is one or not: a table that exists can be created again, and one that doesn't can't be
 /// deleted.
-fn replacement(options: &Options, addresses: &BTreeSet<(Direction, IpAddr)>) -> Vec<Message> {
+fn replacement(options: &Options, addresses: &BTreeSet<(Direction, IpAddr)>, number: u32) -> Vec<Message> {
     let mut out = vec![Message::CreateTable, Message::DeleteTable, Message::CreateTable];
+    let numbers = BaseSets::new().generation;
+    out.push(Message::CreateSet(numbers.clone()));
+    out.push(Message::AddElements(numbers, vec![Element::Number(number)]));
     for direction in Direction::BOTH {
         for family in Family::BOTH {
             let set = set(direction, family);
