@@ -53,6 +53,7 @@ fn members(of: Of<'_>) -> BTreeMap<IpAddr, &Traffic> {
 /// The rows of all other addresses, by the first address from which each holds.
 struct Ranges<'a> {
     from: BTreeMap<IpAddr, &'a Traffic>,
+    rest: &'a Traffic,
 }
 
 impl<'a> Ranges<'a> {
@@ -76,7 +77,7 @@ impl<'a> Ranges<'a> {
         for end in ends {
             from.entry(end).or_insert(&of.table.rest);
         }
-        Self { from }
+        Self { from, rest: &of.table.rest }
     }
 
     fn firsts(&self) -> impl Iterator<Item = IpAddr> {
@@ -86,7 +87,7 @@ impl<'a> Ranges<'a> {
     /// IPv4 addresses are all before IPv6 addresses, and each family begins with an entry of its own.
     fn row(&self, peer: IpAddr) -> &'a Traffic {
         let before = self.from.range(..=peer).next_back();
-        before.map(|(_, row)| *row).expect("the first address of each family has a row")
+        before.map_or(self.rest, |(_, row)| *row)
     }
 }
 

@@ -178,7 +178,7 @@ impl<D: DataPlane> NodeAgent<D> {
         match done {
             Ok((programmed, narrowed)) => {
                 report.commits.push(programmed);
-                self.to_review(narrowed);
+                self.review_later(narrowed);
                 match self.all_is_well(report) {
                     Ok(()) => Some(Input::Committed),
                     Err(()) => Some(Input::Refused),
@@ -197,7 +197,7 @@ impl<D: DataPlane> NodeAgent<D> {
     }
 
     /// Remembers whose connections are to be decided anew.
-    fn to_review(&mut self, ends: BTreeSet<IpAddr>) {
+    fn review_later(&mut self, ends: BTreeSet<IpAddr>) {
         self.unreviewed.get_or_insert_default().extend(ends);
     }
 

@@ -89,7 +89,7 @@ impl<D: DataPlane> NodeAgent<D> {
         };
         report.commit += self.now() - begin;
         if done.is_ok() {
-            self.to_review(concerned);
+            self.review_later(concerned);
         }
         done
     }
