@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 pub use palisade_nft::{Revoked, conntrack::FiveTuple};
-use palisade_policy::{Delta, NodePlan};
+use palisade_policy::{Delta, Direction, NodePlan};
 
 /// What programming a plan or a delta took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,10 +46,11 @@ pub trait DataPlane {
     /// What is programmed.
     fn programmed(&self) -> &NodePlan;
 
-    /// Makes the kernel hold `plan`, whatever an earlier run left there. On failure the kernel keeps what it held.
+    /// Makes the kernel hold `plan`, whatever it holds: reads that, and changes what differs. On failure the kernel keeps what
+    /// it held, unless the change took several transactions; [`DataPlane::programmed`] stays as it is.
     ///
     /// # Errors
-    /// Whatever the kernel refuses.
+    /// If the kernel can't be read, and whatever it refuses.
     fn start(&mut self, plan: &NodePlan) -> Result<Programmed, DataPlaneError>;
 
     /// Performs the difference to [`DataPlane::programmed`]. On failure both stay as they are.
@@ -57,6 +58,20 @@ pub trait DataPlane {
     /// # Errors
     /// Whatever the kernel refuses.
     fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError>;
+
+    /// Whether the kernel holds [`DataPlane::programmed`], as read back from it. `O(plan)`: for when something was refused.
+    ///
+    /// # Errors
+    /// If the kernel can't be read.
+    fn holds(&mut self) -> Result<bool, DataPlaneError>;
+
+    /// Makes the kernel drop everything that these local addresses receive (ingress) or send (egress), whatever the plan
+    /// says, and by means of its own: this is tried when the plan can't be had. Replaces what an earlier call said; with no
+    /// address nothing is dropped any more. On failure the kernel keeps what it held.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses.
+    fn cut_off(&mut self, addresses: &BTreeSet<(Direction, IpAddr)>) -> Result<(), DataPlaneError>;
 
     /// Whether what a pod sends to its own node passes, whatever egress policies say (SEMANTICS G-5).
     fn exempts_own_node(&self) -> bool {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
-use palisade_nft::{Commit, Enforcer, Kernel, Left, Options, Verification, conntrack, drift, drops};
-use palisade_policy::{Delta, NodePlan};
+use palisade_nft::{Commit, Enforcer, Kernel, Left, Options, Verification, conntrack, cut_off, drift, drops};
+use palisade_policy::{Delta, Direction, NodePlan};
 
 use crate::{Connection, DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked};
 
@@ -128,7 +128,10 @@ impl DataPlane for NftDataPlane {
     fn start(&mut self, plan: &NodePlan) -> Result<Programmed, DataPlaneError> {
         let kernel = match &mut self.state {
             State::Idle(kernel) => kernel.take(),
-            State::Programmed(_) => None,
+            State::Programmed(enforcer) => {
+                let commit = enforcer.lead_to(plan).map_err(failed("programming the node's plan anew"))?;
+                return Ok(programmed(&commit));
+            }
         };
         let kernel = match kernel {
             Some(kernel) => kernel,
@@ -150,6 +153,31 @@ impl DataPlane for NftDataPlane {
             }
             State::Programmed(enforcer) => {
                 enforcer.commit(delta).map(|c| programmed(&c)).map_err(failed("programming a change"))
+            }
+        }
+    }
+
+    fn holds(&mut self) -> Result<bool, DataPlaneError> {
+        // What an earlier run left, if anything, is nobody's plan.
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(false) };
+        match enforcer.verify() {
+            Ok(found) => Ok(found.agrees()),
+            // Others may keep a whole listing from ever being consistent. Our number is one element, and says whether all of
+            // our changes are there and no others of ours; changes by others are told by the kernel.
+            Err(_) => enforcer.in_step().map_err(failed("looking at the table")),
+        }
+    }
+
+    fn cut_off(&mut self, addresses: &BTreeSet<(Direction, IpAddr)>) -> Result<(), DataPlaneError> {
+        let doing = failed("cutting pods off in table inet palisade_cut_off");
+        match &mut self.state {
+            State::Programmed(enforcer) => {
+                let options = enforcer.options().clone();
+                cut_off::cut_off(enforcer.kernel(), &options, addresses).map_err(doing)
+            }
+            State::Idle(_) => {
+                let mut kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
+                cut_off::cut_off(&mut kernel, &self.options, addresses).map_err(doing)
             }
         }
     }

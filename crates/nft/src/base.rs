@@ -219,7 +219,7 @@ fn hooked(hook: Hook, rules: Vec<Rule>) -> Chain {
 
 /// Multicast listener discovery (130-132) and neighbour and router discovery (133-137), then MLDv2 reports: without
 /// them there is no IPv6 (SEMANTICS G-7).
-fn discovery(outcome: &Outcome) -> impl Iterator<Item = Rule> {
+pub(crate) fn discovery(outcome: &Outcome) -> impl Iterator<Item = Rule> {
     [(130, 137), (143, 143)].into_iter().map(|(first, last)| {
         vec![
             Expression::Family(Family::V6),

@@ -1,14 +1,19 @@
 //! Who else touches our table.
 //!
 //! The kernel tells every change of nftables to those who listen. Our own transactions are filtered out in the kernel,
-//! by the port of the socket that sent them, so that a large commit of ours can't drown what others do.
+//! by the port of the socket that sent them, so that a large commit of ours can't drown what others do. Kernels differ in
+//! which port they name, so what comes all the same is known by the number that each of our transactions writes into the table.
+//! Should our own drown the rest where the filter doesn't help, a [`Drift::Overrun`] comes of it: not a sign of others, and to
+//! be followed by a look that changes nothing.
 //!
 //! A [`Drift`] is a hint to look: [`Enforcer::repair`](crate::Enforcer::repair) reads the kernel and mends what differs,
 //! [`verify`](crate::verify()) says what does.
 
 use std::{
-    fmt,
+    collections::VecDeque,
+    fmt, mem,
     os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,17 +21,20 @@ use socket2::{SockFilter, SockRef};
 
 use crate::{
     Error, Kernel,
-    kernel::{Reply, replies},
+    cut_off::CUT_OFF_TABLE,
+    kernel::{Reply, Written, replies},
     reader::Attributes,
-    ruleset::TABLE,
+    ruleset::{GENERATION_SET, TABLE},
     subscription::{RECEIVE_BUFFER, Received, Subscription},
 };
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
 
-/// `NFNL_SUBSYS_NFTABLES`, and the message that ends what is told of one transaction (`NFT_MSG_NEWGEN`).
+/// `NFNL_SUBSYS_NFTABLES`, the message of new elements (`NFT_MSG_NEWSETELEM`), and the one that ends what is told of a
+/// transaction (`NFT_MSG_NEWGEN`).
 const NFTABLES: u16 = 10;
+const NEWSETELEM: u16 = 12;
 const NEWGEN: u16 = 15;
 
 /// `NFPROTO_INET`.
@@ -85,12 +93,23 @@ impl fmt::Display for Drift {
 #[derive(Debug)]
 pub struct Watcher {
     subscription: Subscription,
+    telling: Telling,
+    /// Told and not read yet.
+    ready: VecDeque<Drift>,
+}
+
+/// What is being told of one transaction.
+#[derive(Debug, Default)]
+struct Telling {
+    /// The port of the connection that is ours; 0 if unknown.
     ours: u32,
-    /// What of our table the transaction that is being told has touched so far.
+    /// The numbers that were written through it.
+    written: Arc<Written>,
+    /// Whether this transaction is ours.
+    is_own: bool,
+    /// What of our tables it has touched so far.
     touched: usize,
     first: Option<String>,
-    /// Told and not read yet.
-    ready: std::collections::VecDeque<Drift>,
 }
 
 impl Watcher {
@@ -108,7 +127,8 @@ impl Watcher {
         });
         let subscription = subscription
             .map_err(|source| Error::Socket { doing: "listening to changes of nftables", source })?;
-        Ok(Self { subscription, ours: port, touched: 0, first: None, ready: Default::default() })
+        let telling = Telling { ours: port, written: Arc::clone(ours.written()), ..Telling::default() };
+        Ok(Self { subscription, telling, ready: VecDeque::new() })
     }
 
     /// What somebody else did to our table, if there is something to tell now.
@@ -124,13 +144,13 @@ impl Watcher {
             let messages: Vec<Reply> = match self.subscription.receive().map_err(failed)? {
                 Received::Datagram(datagram) => replies(datagram).collect(),
                 Received::Overrun => {
-                    (self.touched, self.first) = (0, None);
+                    self.telling.forget();
                     return Ok(Some(Drift::Overrun));
                 }
                 Received::Nothing => return Ok(None),
             };
             for message in &messages {
-                let drift = self.hear(message);
+                let drift = self.telling.hear(message);
                 self.ready.extend(drift);
             }
         }
@@ -143,25 +163,58 @@ impl Watcher {
     pub fn wait(&self, patience: Duration) -> Result<bool, Error> {
         self.subscription.wait(patience).map_err(|source| Error::Socket { doing: "waiting", source })
     }
+}
+
+impl Telling {
+    fn forget(&mut self) {
+        (self.is_own, self.touched, self.first) = (false, 0, None);
+    }
 
     fn hear(&mut self, message: &Reply) -> Option<Drift> {
-        if message.kind >> 8 != NFTABLES || (self.ours != 0 && message.port == self.ours) {
+        if message.kind >> 8 != NFTABLES {
             return None;
         }
-        let attributes = Attributes(message.attributes());
-        if message.kind & 0xff == NEWGEN {
-            let (objects, first) = (std::mem::take(&mut self.touched), self.first.take());
+        self.is_own |= self.ours != 0 && message.port == self.ours;
+        let (kind, attributes) = (message.kind & 0xff, Attributes(message.attributes()));
+        if kind == NEWGEN {
+            let (objects, first, is_own) = (self.touched, self.first.take(), mem::take(&mut self.is_own));
+            self.touched = 0;
             // NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
             let by = Culprit { process: attributes.number(2), name: attributes.text(3) };
-            return first.map(|first| Drift::Touched { objects, first, by });
+            return first.filter(|_| !is_own).map(|first| Drift::Touched { objects, first, by });
+        }
+        if message.payload.first() != Some(&INET) {
+            return None;
         }
         // The table's name is the first attribute of every object.
-        if message.payload.first() == Some(&INET) && attributes.text(1).as_deref() == Some(TABLE) {
-            self.touched += 1;
-            self.first.get_or_insert_with(|| about(message.kind & 0xff, attributes));
+        let table = attributes.text(1);
+        let is_apart = table.as_deref() == Some(CUT_OFF_TABLE);
+        if !is_apart && table.as_deref() != Some(TABLE) {
+            return None;
         }
+        self.is_own |= kind == NEWSETELEM && numbers(attributes).any(|number| self.written.has(number));
+        self.touched += 1;
+        let about = || {
+            if is_apart {
+                format!("{} of {CUT_OFF_TABLE}", about(kind, attributes))
+            } else {
+                about(kind, attributes)
+            }
+        };
+        self.first.get_or_insert_with(about);
         None
     }
+}
+
+/// The numbers that a message puts into the set of numbers; none if it is about another set.
+fn numbers(attributes: Attributes<'_>) -> impl Iterator<Item = u32> {
+    let is_ours = attributes.text(2).as_deref() == Some(GENERATION_SET);
+    let elements = attributes.nested(3).filter(|_| is_ours);
+    // NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE
+    elements.into_iter().flatten().filter_map(|(_, element)| {
+        let key = Attributes(element).nested(1)?.get(1)?;
+        Some(u32::from_ne_bytes(key.try_into().ok()?))
+    })
 }
 
 impl AsFd for Watcher {
@@ -207,3 +260,6 @@ fn not_from(port: u32) -> [SockFilter; 4] {
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ]
 }
+
+#[cfg(test)]
+mod tests;

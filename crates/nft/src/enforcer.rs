@@ -130,6 +130,31 @@ impl Enforcer {
         Ok(commit)
     }
 
+    /// Reads what the kernel really holds, whoever put it there, and leads it to `plan` by what differs from that. On an
+    /// error, [`Enforcer::programmed`] is as before, and so is the kernel unless the change took several transactions.
+    ///
+    /// # Errors
+    /// If the kernel can't be read, and whatever it refuses.
+    pub fn lead_to(&mut self, plan: &NodePlan) -> Result<Commit, Error> {
+        let options = self.program.options.clone();
+        let revoked = self.program.revoked.clone();
+        match lead(&mut self.kernel, options, plan, revoked) {
+            Ok((program, generation, commit, _)) => {
+                self.plan = plan.clone();
+                self.program = program;
+                self.generation = generation;
+                self.torn = false;
+                Ok(commit)
+            }
+            Err(error) => {
+                // Where the table still has the number of the last commit, nothing of this change has got in.
+                let number = restart::generation(&mut self.kernel);
+                self.torn |= number.map_or(true, |number| number != self.generation.current);
+                Err(error)
+            }
+        }
+    }
+
     /// Reads the kernel and says where it differs from the plan as programmed, see [`verify()`]. Changes nothing.
     pub fn verify(&mut self) -> Result<Verification, Error> {
         verify(&mut self.kernel, &self.program.options, &self.plan)
@@ -139,6 +164,12 @@ impl Enforcer {
     /// see edits by those who leave the number alone; [`Enforcer::repair`] does.
     pub fn in_step(&mut self) -> Result<bool, Error> {
         Ok(!self.torn && restart::generation(&mut self.kernel)? == self.generation.current)
+    }
+
+    /// What is programmed beside the plan.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.program.options
     }
 
     /// What was in the kernel when this enforcer started.
@@ -183,8 +214,9 @@ impl Enforcer {
     }
 }
 
-/// Removes our table from the namespace; says whether there was one.
+/// Removes our table from the namespace, and the one of [`crate::cut_off`]; says whether there was one of ours.
 pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
+    crate::cut_off::remove(kernel)?;
     match kernel.transaction(&[&encode(Message::DeleteTable)]) {
         Ok(_) => Ok(true),
         Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Ok(false),

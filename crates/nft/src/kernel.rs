@@ -1,8 +1,13 @@
 //! Conversations with the kernel: a transaction, a dump, a single request.
 
-use std::{io, time::Instant};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
-use nix::libc::{EAFNOSUPPORT, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM, EOPNOTSUPP, EPERM, EPROTONOSUPPORT};
+use nix::libc::{EAFNOSUPPORT, EBUSY, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM, EOPNOTSUPP, EPERM, EPROTONOSUPPORT};
 
 use crate::{
     Error,
@@ -39,12 +44,16 @@ const GENERIC: usize = 4;
 /// How often a dump is begun again that others' changes disturbed.
 const DUMP_ATTEMPTS: usize = 8;
 
+/// How often in a row the rest of a listing that was given up may be lost before it counts as read.
+const LOST_IN_A_ROW: usize = 64;
+
 /// A connection to one network namespace's nftables and connection tracking.
 ///
 /// It belongs to the namespace of the thread that opened it, and works from any thread.
 pub struct Kernel {
     transport: Box<dyn Transport>,
     sequence: u32,
+    written: Arc<Written>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -53,12 +62,33 @@ impl std::fmt::Debug for Kernel {
     }
 }
 
+/// The numbers that our last transactions carry: by them we know them again when the kernel tells of them.
+#[derive(Debug, Default)]
+pub(crate) struct Written(Mutex<VecDeque<u32>>);
+
+impl Written {
+    /// As many are remembered. Whoever listens is not so far behind, or has lost something anyway.
+    const REMEMBERED: usize = 1024;
+
+    /// Notes the number of a transaction that is about to be sent.
+    pub(crate) fn note(&self, number: u32) {
+        let mut numbers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.truncate(Self::REMEMBERED - 1);
+        numbers.push_front(number);
+    }
+
+    /// Whether a transaction with this number was ours.
+    pub(crate) fn has(&self, number: u32) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&number)
+    }
+}
+
 /// One message of an answer.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
-    sequence: u32,
+    pub(crate) sequence: u32,
     /// The port of the socket that asked for what this tells.
     pub(crate) port: u32,
     /// What follows the netlink header.
@@ -86,7 +116,7 @@ impl Kernel {
     /// Like [`Kernel::open`], over a transport of the caller's.
     pub fn with_transport(transport: Box<dyn Transport>) -> Result<Self, Error> {
         let started = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |t| t.subsec_nanos());
-        let mut kernel = Self { transport, sequence: started };
+        let mut kernel = Self { transport, sequence: started, written: Arc::default() };
         kernel.kernel_generation().map_err(unavailable)?;
         Ok(kernel)
     }
@@ -111,6 +141,16 @@ impl Kernel {
     /// The port of its socket, by which the kernel names who changed a table; 0 if unknown.
     pub(crate) fn port(&self) -> u32 {
         self.transport.port()
+    }
+
+    /// The numbers that were written through this connection.
+    pub(crate) fn written(&self) -> &Arc<Written> {
+        &self.written
+    }
+
+    /// A number that no earlier call gave.
+    pub(crate) fn next_sequence(&mut self) -> u32 {
+        self.sequences(1)
     }
 
     /// The largest batch that can be sent at once.
@@ -211,8 +251,9 @@ impl Kernel {
         let (mut out, mut whole) = (Vec::new(), true);
         loop {
             let replies = match self.receive(sequence) {
-                // Some of the listing was lost; the rest of it is not ours any more (another sequence number).
+                // Some of the listing was lost, or couldn't be made; the kernel is still at the rest of it.
                 Err(Error::Socket { source, .. }) if source.raw_os_error() == Some(ENOBUFS) => {
+                    self.finish_dump()?;
                     return Ok(None);
                 }
                 other => other?,
@@ -220,6 +261,11 @@ impl Kernel {
             for reply in replies {
                 whole &= reply.flags & INTERRUPTED == 0;
                 if let Some(complaint) = reply.complaint() {
+                    if complaint.errno == EBUSY {
+                        // One that was given up earlier goes on, now that its socket is read again.
+                        self.finish_dump()?;
+                        return Ok(None);
+                    }
                     return Err(complaint.refused(format!("listing of {what}"), 0));
                 }
                 if reply.kind == DONE {
@@ -228,6 +274,23 @@ impl Kernel {
                 out.extend(parse(&reply));
             }
         }
+    }
+
+    /// Reads what is left of a listing that was given up: before its end the kernel begins no other on the same socket.
+    fn finish_dump(&mut self) -> Result<(), Error> {
+        let mut lost = 0;
+        while lost < LOST_IN_A_ROW {
+            match self.transport.receive(false) {
+                Ok(datagram) if replies(&datagram).any(|reply| reply.kind == DONE) => break,
+                Ok(_) => lost = 0,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted || e.raw_os_error() == Some(ENOBUFS) => {
+                    lost += 1;
+                }
+                Err(source) => return Err(Error::Socket { doing: "receiving", source }),
+            }
+        }
+        Ok(())
     }
 
     /// Sends one request outside a transaction, with these `NLM_F_*` flags besides, and waits for its acknowledgement.
@@ -408,6 +471,9 @@ pub(crate) fn replies(mut datagram: &[u8]) -> impl Iterator<Item = Reply> {
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod dumps;
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 //! * [`Enforcer`] holds the plan as programmed and commits each [`Delta`] as one nftables transaction in the table
 //!   `inet palisade`, carrying only what differs. Its meaning in the kernel is [`NodePlan::decide`].
 //! * [`conntrack`] lists the connections of local pods and cuts those that are denied now.
+//! * [`cut_off`] closes pods in a table of their own where the kernel refuses to close them in ours.
 //! * [`drops`] hears of denied packets and reads how many there were.
 //! * [`drift`] hears when somebody else touches our table.
 //! * [`verify()`] says where the kernel differs from a plan, and [`text()`] what a plan is in the syntax of `nft`.
@@ -21,6 +22,7 @@
 
 mod base;
 pub mod conntrack;
+pub mod cut_off;
 pub mod drift;
 pub mod drops;
 mod encode;

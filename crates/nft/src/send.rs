@@ -138,6 +138,8 @@ fn send_part(
         let take = fitting(pieces, *limit);
         let (now, later) = pieces.split_at(take);
         let number = generation.step();
+        // Before it is sent: the kernel tells of it before the answer is there.
+        kernel.written().note(generation.following());
         let messages: Vec<&Encoded> = now.iter().flat_map(|p| &p.messages).chain(&number).collect();
         match kernel.transaction(&messages) {
             Ok(bytes) => {

@@ -60,6 +60,8 @@ pub(crate) struct Waiting {
     pub(crate) more_drops: u64,
     /// What somebody else did to our table, if anybody did.
     pub(crate) drift: Option<String>,
+    /// Whether more was changed in nftables, by whomever, than could be followed.
+    pub(crate) overrun: bool,
     /// Questions.
     pub(crate) asked: Vec<Asked>,
     /// Whether it is time to end.
@@ -77,6 +79,7 @@ impl Waiting {
             && self.drops.is_empty()
             && self.more_drops == 0
             && self.drift.is_none()
+            && !self.overrun
             && self.asked.is_empty()
             && !self.stop
     }
@@ -124,6 +127,11 @@ impl Inbox {
         self.with(|waiting| {
             waiting.drift.get_or_insert(what);
         });
+    }
+
+    /// More was changed in nftables than could be followed.
+    pub(crate) fn overrun(&self) {
+        self.with(|waiting| waiting.overrun = true);
     }
 
     /// Asks; the answer comes once what is in work is done.

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, thread, time::Duration};
 
 use palisade_nft::{
-    drift::Watcher,
+    drift::{Drift, Watcher},
     drops::{Event, Reader},
 };
 
@@ -47,7 +47,10 @@ pub(super) fn hear_drift(mut watcher: Watcher, inbox: Arc<Inbox>) -> Result<(), 
         loop {
             let heard = watcher.wait(PATIENCE).and_then(|_| {
                 while let Some(drift) = watcher.read()? {
-                    inbox.drifted(drift.to_string());
+                    match drift {
+                        Drift::Overrun => inbox.overrun(),
+                        Drift::Touched { .. } => inbox.drifted(drift.to_string()),
+                    }
                 }
                 Ok(())
             });

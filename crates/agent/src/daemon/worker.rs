@@ -1,6 +1,8 @@
 //! The thread that works on the kernel.
 
 mod answers;
+mod overrun;
+mod shortfall;
 
 use std::{
     collections::BTreeMap,
@@ -9,9 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_api::Reporter;
+use overrun::Overrun;
+use palisade_api::{ObjectRef, Reporter};
+use palisade_manifest::Diagnostic;
 use palisade_nft::{Left, Options, drops};
 use palisade_policy::{Change, Cluster, Direction, Name, ObjectKey};
+use shortfall::Shortfall;
 
 use super::{
     DaemonError, Explain, Health, Inbox, Parts,
@@ -34,6 +39,8 @@ const TICK: Duration = Duration::from_secs(1);
 const REMIND: Duration = Duration::from_secs(30);
 /// How often the number of the kernel's table is looked at, should nobody tell of changes by others.
 const LOOK: Duration = Duration::from_secs(10);
+/// How often it is tried to hear of changes by others, if that failed.
+const HEAR_AGAIN: Duration = Duration::from_secs(30);
 /// Mending takes a whole listing: not more often than so, whatever others do.
 const MEND: Duration = Duration::from_secs(2);
 
@@ -52,13 +59,18 @@ pub(super) struct Worker {
     log_group: Option<u16>,
     explain: Explain,
     lock: Arc<Lock>,
-    cut_off: Vec<(Direction, IpAddr)>,
+    shortfall: Shortfall,
     generation: u64,
     /// Whether the node's name was looked for among those of the cluster.
     knows_itself: Option<bool>,
+    /// Whether it was told what an earlier run had left.
+    knows_what_was_left: bool,
+    /// When it may be tried to listen to changes of the table by others; none: they are listened to.
+    listen_at: Option<Instant>,
     /// Whether somebody else touched the table since it was mended.
     drifted: Option<String>,
     mended: Option<Instant>,
+    overrun: Overrun,
     looked: Instant,
     reminded: Instant,
     /// When open connections may be looked through that wait for it.
@@ -89,11 +101,14 @@ impl Worker {
             log_group: Options::default().log_group.filter(|_| config.log_drops),
             explain,
             lock,
-            cut_off: Vec::new(),
+            shortfall: Shortfall::default(),
             generation: 0,
             knows_itself: None,
+            knows_what_was_left: false,
+            listen_at: Some(Instant::now()),
             drifted: None,
             mended: None,
+            overrun: Overrun::default(),
             looked: Instant::now(),
             reminded: Instant::now(),
             review_due: None,
@@ -119,10 +134,19 @@ impl Worker {
 
     fn take_in(&mut self, waiting: Waiting) {
         let Waiting {
-            snapshot, changes, received, watches, findings, drops, more_drops, asked, drift, ..
+            snapshot,
+            changes,
+            received,
+            watches,
+            findings,
+            drops,
+            more_drops,
+            asked,
+            drift,
+            overrun,
+            ..
         } = waiting;
         self.ledger.watches(watches);
-        self.ledger.findings(findings);
         let was_waiting = self.agent.reconciler().is_waiting();
         if let Some(cluster) = snapshot {
             self.snapshot(*cluster, received.filter(|_| !was_waiting));
@@ -130,16 +154,33 @@ impl Worker {
         if !changes.is_empty() {
             self.changes(changes, received);
         }
+        self.findings(findings);
         if !drops.is_empty() || more_drops > 0 {
             self.drops.take(drops, more_drops, self.agent.reconciler(), &self.metrics);
         }
         if drift.is_some() {
             self.drifted = drift;
         }
+        self.overrun.is_open |= overrun;
         for Asked { ask, reply } in asked {
             // Who asked may have gone.
             _ = reply.send(self.answer(ask));
         }
+    }
+
+    /// Takes in what is wrong with objects. A source tells of an object's change before it tells what is wrong with it, so the
+    /// kernel has been given by now what the findings are about.
+    fn findings(&mut self, findings: Vec<(ObjectRef, Vec<Diagnostic>)>) {
+        if findings.is_empty() {
+            return;
+        }
+        if let Some(reporter) = self.reporter.get() {
+            for (object, found) in &findings {
+                reporter.findings(object.clone(), found.clone());
+            }
+        }
+        self.ledger.findings(findings);
+        self.tell_programmed();
     }
 
     fn snapshot(&mut self, cluster: Cluster, received: Option<Instant>) {
@@ -157,12 +198,15 @@ impl Worker {
                 milliseconds = begin.elapsed().as_millis() as u64,
                 "the first whole snapshot is taken in"
             );
-            self.tell_what_was_left();
-            self.watch_the_kernel();
+            self.hear_drops();
         }
     }
 
+    /// Once, when the table first stands.
     fn tell_what_was_left(&mut self) {
+        if std::mem::replace(&mut self.knows_what_was_left, true) {
+            return;
+        }
         match self.agent.data_plane().left() {
             None => {}
             Some(Left::Nothing) => tracing::info!("the kernel had no table inet palisade: it is made"),
@@ -216,7 +260,7 @@ impl Worker {
     }
 
     /// Takes in what an input led to.
-    fn settle(&mut self, report: Report, received: Option<Instant>) {
+    fn settle(&mut self, mut report: Report, received: Option<Instant>) {
         let metrics = &self.metrics;
         if !report.compile.is_zero() && received.is_some() {
             metrics.compile_duration.observe(report.compile.as_secs_f64());
@@ -269,45 +313,7 @@ impl Worker {
         if let Some(received) = received.filter(|_| !report.commits.is_empty() && refused == 0) {
             self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
         }
-        if let Some(reporter) = self.reporter.get() {
-            let refusal =
-                report.errors.iter().take(refused).next_back().map(|error| words::with_causes(error));
-            match (self.agent.reconciler().is_behind(), refusal) {
-                (false, _) => reporter.programmed(Ok(())),
-                (true, Some(why)) => reporter.programmed(Err(why)),
-                // Still the refusal that was told.
-                (true, None) => {}
-            }
-        }
-        self.settle_cut_off(report.cut_off);
-    }
-
-    fn settle_cut_off(&mut self, cut_off: Vec<(Direction, IpAddr)>) {
-        if !cut_off.is_empty() {
-            if self.cut_off != cut_off {
-                self.cut_off = cut_off;
-                self.name_cut_off();
-            }
-        } else if !self.agent.reconciler().is_behind() && !self.cut_off.is_empty() {
-            self.cut_off.clear();
-            tracing::info!("no pod is cut off any more: the kernel holds the whole plan");
-        }
-        for direction in Direction::BOTH {
-            let count = self.cut_off.iter().filter(|(d, _)| *d == direction).count();
-            self.metrics.cut_off_pods.get_or_create(&direction.into()).set(count as i64);
-        }
-    }
-
-    fn name_cut_off(&mut self) {
-        const NAMED: usize = 20;
-        for (direction, address) in self.cut_off.iter().take(NAMED) {
-            let pod = self.agent.reconciler().endpoint(*address);
-            tracing::error!(%direction, %pod, "the pod is cut off: the kernel refused its policies");
-        }
-        if self.cut_off.len() > NAMED {
-            tracing::error!(more = self.cut_off.len() - NAMED, "and so are more pods");
-        }
-        self.reminded = Instant::now();
+        self.settle_shortfall(&mut report, refused);
     }
 
     /// Whether the cluster has a node of our name.
@@ -327,24 +333,37 @@ impl Worker {
         }
     }
 
-    /// Begins to hear of dropped packets and of changes by others; once, after the table is made.
-    fn watch_the_kernel(&mut self) {
+    /// Begins to hear of dropped packets; once.
+    fn hear_drops(&mut self) {
         if let Some(group) = self.log_group
             && let Err(error) = outside::hear_drops(group, Arc::clone(&self.inbox))
         {
             self.not_heard("drops", &error, "dropped packets are not logged");
         }
+    }
+
+    /// Begins to hear of changes by others as soon as the table stands, at the first start or later.
+    fn hear_drift(&mut self) {
+        if self.listen_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
         let watching = match self.agent.data_plane().watch() {
-            Ok(None) => Ok(()),
+            Ok(None) => return,
             Ok(Some(watcher)) => outside::hear_drift(watcher, Arc::clone(&self.inbox)),
             Err(error) => Err(error.into()),
         };
-        if let Err(error) = watching {
-            self.not_heard(
-                "drift",
-                &error,
-                "changes of the table by others are looked for from time to time only",
-            );
+        self.tell_what_was_left();
+        match watching {
+            // What others did before we listened is found by a look.
+            Ok(()) => self.listen_at = None,
+            Err(error) => {
+                self.listen_at = Some(Instant::now() + HEAR_AGAIN);
+                self.not_heard(
+                    "drift",
+                    &error,
+                    "changes of the table by others are looked for from time to time only",
+                );
+            }
         }
     }
 
@@ -360,15 +379,24 @@ impl Worker {
             let report = self.agent.tick();
             self.settle(report, None);
         }
+        self.hear_drift();
         self.lock.let_askers_go();
+        self.look_after_overrun();
+        let mended = self.mended;
         self.mend();
+        if self.mended != mended && (self.drifted.is_some() || self.agent.reconciler().is_behind()) {
+            // It was tried and has failed: what the kernel holds is not what was programmed. Or others have touched what
+            // stands in the place of the plan.
+            let report = self.agent.disturbed();
+            self.settle(report, None);
+        }
         if self.reminded.elapsed() >= REMIND {
             self.reminded = Instant::now();
             if self.agent.reconciler().is_waiting() {
                 tracing::warn!("still waiting for the first whole snapshot; the kernel stays as it is");
             }
-            if !self.cut_off.is_empty() {
-                self.name_cut_off();
+            if self.is_short() {
+                self.name_shortfall();
             }
         }
     }
@@ -428,8 +456,7 @@ impl Worker {
         if reconciler.is_waiting() {
             Some("waiting for the first whole snapshot".to_owned())
         } else if reconciler.is_behind() {
-            let cut = self.cut_off.len();
-            Some(format!("the kernel refuses the plan; {cut} addresses are cut off"))
+            Some(self.refused_words())
         } else {
             None
         }

@@ -1,12 +1,9 @@
 //! The agent on a scripted kernel.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+mod double;
+mod interleavings;
+
+use std::sync::{Arc, atomic::Ordering};
 
 use palisade_policy::{
     Action as RuleAction, NamespaceMatch, ObjectKey, Peer, Phase, Pod, Policy, PolicyKey, Protocol, Rule,
@@ -15,81 +12,8 @@ use palisade_policy::{
 };
 
 use super::*;
-use crate::{Connection, FiveTuple, Revoked};
-
-/// A kernel that refuses the commits that `refuse` says and tracks one connection.
-#[derive(Default)]
-struct Scripted {
-    programmed: NodePlan,
-    refuse: Vec<bool>,
-    connections: BTreeMap<u8, Connection>,
-    remembered: BTreeSet<FiveTuple>,
-    asked: Vec<BTreeSet<IpAddr>>,
-    refuse_revocations: usize,
-    /// In milliseconds.
-    now: Arc<AtomicU64>,
-    listing_takes: u64,
-}
-
-fn refused() -> DataPlaneError {
-    DataPlaneError { doing: "commit", source: "no buffer space".into() }
-}
-
-impl DataPlane for Scripted {
-    type Entry = u8;
-
-    fn programmed(&self) -> &NodePlan {
-        &self.programmed
-    }
-    fn start(&mut self, plan: &NodePlan) -> Result<Programmed, DataPlaneError> {
-        self.commit(&self.programmed.delta_to(plan))
-    }
-    fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError> {
-        if !self.refuse.is_empty() && self.refuse.remove(0) {
-            return Err(refused());
-        }
-        self.programmed.apply(delta);
-        Ok(Programmed { transactions: 1, ..Programmed::default() })
-    }
-    fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
-        Ok(BTreeSet::new())
-    }
-    fn connections(&mut self, ends: &BTreeSet<IpAddr>) -> Result<Vec<(Connection, u8)>, DataPlaneError> {
-        self.asked.push(ends.clone());
-        self.now.fetch_add(self.listing_takes, Ordering::Relaxed);
-        let is_concerned =
-            |c: &Connection| ends.contains(&c.tuple.source) || ends.contains(&c.tuple.destination);
-        let found = self.connections.iter().filter(|(_, c)| is_concerned(c));
-        Ok(found.map(|(id, c)| (c.clone(), *id)).collect())
-    }
-    fn revoke(&mut self, connections: &[(FiveTuple, &u8)]) -> Result<Revoked, DataPlaneError> {
-        for (tuple, id) in connections {
-            if self.refuse_revocations > 0 {
-                self.refuse_revocations -= 1;
-                return Err(refused());
-            }
-            self.connections.get_mut(id).ok_or_else(refused)?.revoked = true;
-            self.remembered.insert(*tuple);
-        }
-        Ok(Revoked { cut: connections.len(), not_remembered: 0 })
-    }
-    fn restore(&mut self, tuples: &[FiveTuple], ids: &[&u8]) -> Result<(), DataPlaneError> {
-        self.remembered.retain(|tuple| !tuples.contains(tuple));
-        for id in ids {
-            self.connections.get_mut(id).ok_or_else(refused)?.revoked = false;
-        }
-        Ok(())
-    }
-    fn is_revoked(&self, tuple: &FiveTuple) -> bool {
-        self.remembered.contains(tuple)
-    }
-    fn revoked(&self) -> Vec<FiveTuple> {
-        self.remembered.iter().copied().collect()
-    }
-    fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
-        Ok(self.connections.values().filter(|c| c.revoked).map(|c| c.tuple.source).collect())
-    }
-}
+use crate::{Connection, FiveTuple, closed};
+use double::{Double, Mood};
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -145,24 +69,20 @@ fn from(client: &str) -> Connection {
     Connection { tuple, revoked: false, midstream: false }
 }
 
-fn agent(refuse: &[bool]) -> NodeAgent<Scripted> {
-    let to_db = from("10.0.0.9");
-    let plane = Scripted {
-        refuse: refuse.to_vec(),
-        connections: BTreeMap::from([(7, to_db)]),
-        ..Scripted::default()
-    };
-    let now = plane.now.clone();
-    let clock = move || Duration::from_millis(now.load(Ordering::Relaxed));
-    NodeAgent { clock: Clock(Box::new(clock)), ..NodeAgent::new("n1".into(), plane) }
+fn agent(refuse: &[bool]) -> NodeAgent<Double> {
+    let mut plane = Double::new(Arc::default(), Arc::default());
+    plane.refuse = refuse.iter().copied().collect();
+    plane.connections.insert(7, from("10.0.0.9"));
+    let clock = Clock(Box::new(plane.clock()));
+    NodeAgent { clock, ..NodeAgent::new("n1".into(), plane) }
 }
 
-fn pass(agent: &NodeAgent<Scripted>, milliseconds: u64) {
+fn pass(agent: &NodeAgent<Double>, milliseconds: u64) {
     agent.plane.now.fetch_add(milliseconds, Ordering::Relaxed);
 }
 
 /// How long after the agent was made.
-fn due(agent: &NodeAgent<Scripted>, report: &Report) -> Option<Duration> {
+fn due(agent: &NodeAgent<Double>, report: &Report) -> Option<Duration> {
     report.review_due.map(|at| at - agent.started)
 }
 
@@ -331,14 +251,91 @@ fn pods_whose_policies_are_refused_are_cut_off_and_come_back() {
     assert_eq!(agent.plane.programmed, *agent.plan());
 }
 
+/// Nothing of our table can be changed: the pods are cut off in a table of their own, until the plan is in the kernel.
 #[test]
-fn a_kernel_that_refuses_everything_keeps_what_it_holds() {
-    let mut agent = agent(&[false, true, true, true]);
+fn pods_that_can_not_be_closed_by_the_plan_are_cut_off_without_it() {
+    let mut agent = agent(&[]);
     agent.snapshot(cluster());
     let before = agent.plane.programmed.clone();
-    assert_eq!(agent.apply(deny()).errors.len(), 3);
-    assert_eq!(agent.plane.programmed, before);
+    agent.plane.kernel().mood.owned = true;
+    let report = agent.apply(deny());
+    assert_eq!(report.errors.len(), 3, "the change, what was read, and the closing");
+    let db = (Direction::Ingress, address("10.0.0.1"));
+    assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[db][..], &[][..]));
+    assert_eq!((&agent.plane.programmed, agent.plane.kernel().cut_off.contains(&db)), (&before, true));
     assert!(agent.tick().commits.is_empty(), "not before the pause is over");
+    assert_eq!(agent.tick().cut_off, [db], "and still so");
+
+    agent.plane.kernel().mood.owned = false;
+    pass(&agent, 61_000);
+    let report = agent.tick();
+    assert!(report.errors.is_empty() && report.cut_off.is_empty());
+    assert_eq!(agent.plane.programmed, *agent.plan());
+    assert!(agent.plane.kernel().cut_off.is_empty());
+}
+
+#[test]
+fn a_pod_that_nothing_closes_is_not_called_cut_off() {
+    let mut agent = agent(&[]);
+    agent.snapshot(cluster());
+    agent.plane.kernel().mood = Mood { owned: true, no_cut_off: true, ..Mood::default() };
+    let report = agent.apply(deny());
+    let db = (Direction::Ingress, address("10.0.0.1"));
+    assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[][..], &[db][..]));
+    // The second way is open again, and our table still is not.
+    agent.plane.kernel().mood.no_cut_off = false;
+    pass(&agent, 61_000);
+    let report = agent.tick();
+    assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[db][..], &[][..]));
+}
+
+/// A refused change is not sent again as it was: what the kernel really holds is read, and it is led to the plan from there.
+#[test]
+fn a_change_that_does_not_fit_what_the_kernel_holds_is_computed_anew() {
+    let mut agent = agent(&[]);
+    agent.snapshot(cluster());
+    agent.apply(deny());
+    agent.plane.kernel().table.as_mut().unwrap().ingress.clear();
+    agent.plane.sent.clear();
+    let report = agent.apply(vec![Change::RemovePolicy(deny_ingress().key.clone())]);
+    assert_eq!((report.errors.len(), report.commits.len()), (1, 1));
+    assert_eq!(agent.plane.sent, ["commit", "start"]);
+    assert_eq!(agent.plane.kernel().table.as_ref(), Some(agent.plan()));
+}
+
+/// The kernel holds a table that allows less than the new one: the pods stay on it, and nothing more is asked of the kernel.
+#[test]
+fn a_refused_opening_closes_nothing() {
+    let mut agent = agent(&[]);
+    let mut denied = shop();
+    denied.apply(Change::SetPolicy(deny_ingress()));
+    denied.apply(Change::RemovePolicy(from_web().key));
+    denied.apply(Change::SetPolicy(deny_ingress()));
+    agent.snapshot(denied);
+    let before = agent.plane.programmed.clone();
+    agent.plane.kernel().mood = Mood { owned: true, no_cut_off: true, ..Mood::default() };
+    agent.plane.sent.clear();
+    let report = agent.apply(vec![Change::SetPolicy(Arc::new(from_web()))]);
+    assert!(agent.reconciler().is_behind());
+    assert!(report.cut_off.is_empty() && report.not_enforced.is_empty(), "{report:?}");
+    assert_eq!(agent.plane.sent, ["commit", "start", "holds"]);
+    assert_eq!(agent.plane.kernel().table.as_ref(), Some(&before));
+}
+
+/// What an earlier run left open is looked at when a start succeeds at last, and not what has changed since alone.
+#[test]
+fn everything_is_looked_at_after_the_first_start_that_succeeds() {
+    let mut agent = agent(&[true, true, true]);
+    let mut world = shop();
+    world.apply(Change::RemovePod(ObjectKey::new("shop", "web1")));
+    let report = agent.snapshot(world);
+    assert_eq!((report.errors.len(), report.revoked), (3, 0), "two tries, and to close");
+    assert_eq!(report.cut_off.len(), 2);
+    pass(&agent, 61_000);
+    let report = agent.tick();
+    assert_eq!((report.errors.len(), report.revoked), (0, 1));
+    let local = ["10.0.0.1", "10.0.0.2"].map(address).into();
+    assert_eq!(agent.plane.asked, [local]);
 }
 
 /// The label goes with the entry, and the agent's memory with the agent: the kernel's set stays.
@@ -374,7 +371,7 @@ fn a_connection_that_comes_back_the_wrong_way_round_is_cut_again_and_stays_so() 
     let tuple = agent.plane.connections[&7].tuple;
     for (id, midstream) in [(8, true), (9, false)] {
         let reversed = Connection { tuple: tuple.reversed(), revoked: false, midstream };
-        agent.plane.connections = BTreeMap::from([(id, reversed)]);
+        agent.plane.connections = [(id, reversed)].into();
         let other = pod(&format!("other{id}"), &format!("10.0.1.{id}"), "n1", &[]);
         pass(&agent, 1000);
         assert_eq!(agent.apply(vec![Change::SetPod(other)]).revoked, 1);

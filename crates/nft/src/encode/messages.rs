@@ -84,8 +84,13 @@ impl Encoded {
     }
 }
 
-/// Encodes one message.
+/// Encodes one message about our table.
 pub(crate) fn encode(message: Message) -> Encoded {
+    encode_in(TABLE, message)
+}
+
+/// Encodes one message about a table of the family `inet` with this name.
+pub(crate) fn encode_in(table: &str, message: Message) -> Encoded {
     let (kind, flags) = match &message {
         Message::CreateTable => (NEWTABLE, CREATE),
         Message::DeleteTable => (DELTABLE, 0),
@@ -99,7 +104,7 @@ pub(crate) fn encode(message: Message) -> Encoded {
         Message::DeleteChain(_) => (DELCHAIN, 0),
     };
     let mut out = header((NFTABLES << 8) | kind, REQUEST | flags, INET, 0);
-    body(&mut out, &message);
+    body(&mut out, table, &message);
     Encoded { bytes: finish(out), message }
 }
 
@@ -155,9 +160,9 @@ pub(crate) fn rules_digest(rules: &[Rule]) -> [u8; 8] {
     short
 }
 
-fn body(out: &mut Attributes, message: &Message) {
+fn body(out: &mut Attributes, table: &str, message: &Message) {
     // NFTA_*_TABLE and NFTA_TABLE_NAME are all 1.
-    out.text(1, TABLE);
+    out.text(1, table);
     match message {
         Message::CreateTable => {
             out.put(6, &user_data(COMMENT, crate::base::TABLE_COMMENT));

@@ -7,6 +7,7 @@
 
 mod agreement;
 mod connections;
+mod cut_off;
 mod drift;
 mod drops;
 mod entries;
@@ -36,6 +37,7 @@ fn main() {
     let tests: Vec<Trial> = [
         agreement::trials(),
         connections::trials(),
+        cut_off::trials(),
         drift::trials(),
         drops::trials(),
         faults::trials(),

@@ -208,3 +208,60 @@ fn without_the_right_to_change_the_firewall_it_says_so() {
         assert!(text.contains("CAP_NET_ADMIN"), "{words:?}: {text}");
     }
 }
+
+/// Another program owns the table, so the kernel refuses every plan, and to close anybody by it. The pods are cut off in a
+/// table of their own; when that can't be had either it is said that nothing is enforced; and when the table is free the plan
+/// is programmed, and changes by others are heard of, although the first start had failed.
+#[test]
+fn what_is_said_of_pods_is_what_the_kernel_took() {
+    let stage = Stage::new();
+    stage.write("policy.yaml", &policy("web"));
+    let own = |name: &str| {
+        let mut command = stage.on_node(&["nft", "-i"]);
+        let mut nft = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let line = format!("add table inet {name} {{ flags owner; }}\n");
+        std::io::Write::write_all(nft.stdin.as_mut().unwrap(), line.as_bytes()).unwrap();
+        nft
+    };
+    let listed = |name: &str| {
+        let listing = || run(&mut stage.on_node(&["nft", "list", "tables"]), 0);
+        let begin = std::time::Instant::now();
+        while !listing().lines().any(|line| line == format!("table inet {name}")) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "no table {name}: {}", listing());
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    // The lab has one.
+    run(&mut stage.on_node(&["nft", "delete", "table", "inet", "palisade"]), 0);
+    let (mut ours, mut apart) = (own("palisade"), own("palisade_cut_off"));
+    listed("palisade");
+    listed("palisade_cut_off");
+    let agent = stage.agent(&[]);
+    let log = agent.until("NOT ENFORCED");
+    assert!(!log.contains("is cut off") && stage.answers("other", "db:5432"), "{log}");
+    let status = run(&mut stage.node(&["status"]), 1);
+    assert!(
+        status.contains("NOT ENFORCED 10.244.7.1 ingress") && !status.contains("are cut off"),
+        "{status}"
+    );
+    assert!(run(&mut stage.node(&["pods"]), 0).contains("NOT ENFORCED"));
+
+    // The owner of the second table goes, and with it the table.
+    apart.kill().unwrap();
+    apart.wait().unwrap();
+    let log = agent.until("the pod is cut off");
+    assert!(!log.contains("NOT ENFORCED: "), "{log}");
+    assert!(!stage.answers("other", "db:5432") && !stage.answers("web", "db:5432"));
+    let status = run(&mut stage.node(&["status"]), 1);
+    assert!(status.contains("1 pod addresses are cut off") && !status.contains("NOT ENFORCED"), "{status}");
+
+    ours.kill().unwrap();
+    ours.wait().unwrap();
+    agent.until("ready: the kernel holds the plan");
+    assert!(stage.answers("web", "db:5432") && !stage.answers("other", "db:5432"));
+    run(&mut stage.node(&["verify"]), 0);
+    assert!(!run(&mut stage.on_node(&["nft", "list", "tables"]), 0).contains("cut_off"));
+    run(&mut stage.on_node(&["nft", "flush", "chain", "inet", "palisade", "forward"]), 0);
+    assert!(agent.until("it is mended").contains("nft (process"));
+    agent.stop();
+}
