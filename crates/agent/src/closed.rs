@@ -8,7 +8,7 @@ use palisade_policy::{Direction, NodePlan, Table, TableId, Traffic};
 /// The table that allows nothing in this direction. Its name can't be that of a compiled table but by a preimage.
 #[must_use]
 pub fn table_id(direction: Direction) -> TableId {
-    TableId([if direction == Direction::Ingress { 0xf0 } else { 0xf1 }; 10])
+    TableId([if direction == Direction::Ingress { 0xf0 } else { 0xf1 }; 16])
 }
 
 /// A plan that the kernel can hold if it holds `programmed`: local addresses keep their table where table and groups

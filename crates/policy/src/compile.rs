@@ -9,7 +9,7 @@
 //! How it works, from the pod outwards:
 //! * `subjects`: which policies select each local pod; pods selected alike share a profile, and with it a table.
 //! * `definition`: what a table says, independent of who the peers are: rules in order, named ports of the subject
-//!   resolved. Its hash is the table's name.
+//!   resolved. Its hash is the table's name (`names`, `definitions`).
 //! * `ranges`: the table's rows for addresses that are no pods, cut where CIDRs begin and end.
 //! * `classes`: addresses of pods and nodes that no table of this node can tell apart.
 //! * `selections`: what rules select by labels, and which classes that holds.
@@ -20,7 +20,11 @@
 
 mod addresses;
 mod classes;
+#[cfg(test)]
+mod collisions;
 mod definition;
+mod definitions;
+mod names;
 pub mod profile;
 mod ranges;
 mod recorder;

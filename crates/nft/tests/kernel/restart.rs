@@ -66,7 +66,7 @@ fn crash() {
             let (mut enforcer, _) = Enforcer::start(scripted, &world.plan()).unwrap();
             {
                 let mut script = script.lock().unwrap();
-                script.largest = Some(9000);
+                script.largest = Some(10_000);
                 // From then on nothing gets through, the repair no more than the rest.
                 script.cut_after = Some(script.batches + survived);
             }

@@ -2,11 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{Hash, Hasher},
+    sync::Arc,
 };
 
-use sha2::{Digest, Sha256};
-
+use super::names::{self, Attempt, Kind};
 use crate::{
     Action, Direction, GroupId, Name, Peer, Pod, Policy, PortMatch, PortSet, Protocol, Rule, TableId, Tier,
     Traffic,
@@ -70,9 +69,9 @@ impl Definition {
         self.admin.iter().chain(self.developer.iter().flatten()).chain(&self.baseline)
     }
 
-    /// The name of the table that says this.
-    pub(super) fn id(&self) -> TableId {
-        TableId(digest(self))
+    /// The name of the table that says this, unless another table has it ([`super::definitions`]).
+    pub(super) fn id(&self, attempt: Attempt) -> TableId {
+        TableId(names::name(Kind::Table, attempt, self))
     }
 
     /// Flattens the tiers: what is allowed for a peer that `matched` says is in the peers of these rules, on these
@@ -130,31 +129,71 @@ impl Definition {
         allowed.union(&open)
     }
 
-    /// The name of the group of live pods that get `row`. Where one rule alone tells peers apart, the group is named
-    /// by that rule's peers, so that every table that asks for the same peers shares it.
-    pub(super) fn exact_group(&self, row: &Traffic) -> GroupId {
-        match self.sole_peers() {
-            Some(peers) => GroupId(digest(&("pods", peers))),
-            None => GroupId(digest(&("pods", self, row))),
-        }
-    }
-
-    /// The name of the group of other addresses that get `row`; shared likewise.
-    pub(super) fn range_group(&self, row: &Traffic) -> GroupId {
-        match self.sole_peers() {
-            Some(peers) => {
-                let blocks: Vec<_> = peers.iter().filter(|p| matches!(p, Peer::Block(_))).collect();
-                GroupId(digest(&("ranges", blocks)))
-            }
-            None => GroupId(digest(&("ranges", self, row))),
-        }
-    }
-
+    /// The peers of the one rule that tells peers apart, if there is one.
     fn sole_peers(&self) -> Option<&BTreeSet<Peer>> {
         let mut with_peers = self.rules().filter(|rule| rule.peers.is_some() || !rule.ports.names.is_empty());
         match (with_peers.next(), with_peers.next()) {
             (Some(rule), None) if rule.ports.names.is_empty() => rule.peers.as_ref(),
             _ => None,
+        }
+    }
+
+    /// The blocks among them.
+    fn sole_blocks(&self) -> Vec<&Peer> {
+        self.sole_peers().into_iter().flatten().filter(|peer| matches!(peer, Peer::Block(_))).collect()
+    }
+}
+
+/// What decides who is in a group, so what its name stands for. Where one rule alone tells peers apart, that is the
+/// rule's peers, so that every table that asks for the same peers shares the group; else table and row.
+#[derive(Clone, Debug)]
+pub(super) enum Meaning {
+    /// Live pods among the sole peers of this definition.
+    Pods(Arc<Definition>),
+    /// Other addresses among them.
+    Ranges(Arc<Definition>),
+    /// Live pods that get this row of this table.
+    PodsOfRow(TableId, Traffic),
+    /// Other addresses that get it.
+    RangesOfRow(TableId, Traffic),
+}
+
+impl Meaning {
+    /// Of the live pods that get `row` in the table that is named `id` and says `definition`.
+    pub(super) fn of_pods(id: TableId, definition: &Arc<Definition>, row: &Traffic) -> Self {
+        match definition.sole_peers() {
+            Some(_) => Self::Pods(Arc::clone(definition)),
+            None => Self::PodsOfRow(id, row.clone()),
+        }
+    }
+
+    /// Of the other addresses that get it.
+    pub(super) fn of_ranges(id: TableId, definition: &Arc<Definition>, row: &Traffic) -> Self {
+        match definition.sole_peers() {
+            Some(_) => Self::Ranges(Arc::clone(definition)),
+            None => Self::RangesOfRow(id, row.clone()),
+        }
+    }
+
+    /// A name for it.
+    pub(super) fn id(&self, attempt: Attempt) -> GroupId {
+        GroupId(match self {
+            Self::Pods(of) => names::name(Kind::PodsOfPeers, attempt, &of.sole_peers()),
+            Self::Ranges(of) => names::name(Kind::RangesOfPeers, attempt, &of.sole_blocks()),
+            Self::PodsOfRow(table, row) => names::name(Kind::PodsOfRow, attempt, &(table, row)),
+            Self::RangesOfRow(table, row) => names::name(Kind::RangesOfRow, attempt, &(table, row)),
+        })
+    }
+}
+
+impl PartialEq for Meaning {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pods(a), Self::Pods(b)) => Arc::ptr_eq(a, b) || a.sole_peers() == b.sole_peers(),
+            (Self::Ranges(a), Self::Ranges(b)) => Arc::ptr_eq(a, b) || a.sole_blocks() == b.sole_blocks(),
+            (Self::PodsOfRow(a, row), Self::PodsOfRow(b, other))
+            | (Self::RangesOfRow(a, row), Self::RangesOfRow(b, other)) => a == b && row == other,
+            _ => false,
         }
     }
 }
@@ -222,24 +261,4 @@ fn union_by_ports(rules: Vec<RuleDefinition>) -> Vec<RuleDefinition> {
         .into_iter()
         .map(|(ports, peers)| RuleDefinition { action: Action::Accept, peers, ports })
         .collect()
-}
-
-/// A name for a value: the beginning of its SHA-256. A tenant must not be able to craft a policy whose group takes
-/// another's name, so the hash is a cryptographic one; 80 bits leave a second preimage out of reach.
-fn digest(value: &impl Hash) -> [u8; 10] {
-    struct Sha(Sha256);
-    impl Hasher for Sha {
-        fn write(&mut self, bytes: &[u8]) {
-            self.0.update(bytes);
-        }
-        fn finish(&self) -> u64 {
-            0
-        }
-    }
-    let mut sha = Sha(Sha256::new());
-    value.hash(&mut sha);
-    let full = sha.0.finalize();
-    let mut short = [0; 10];
-    short.copy_from_slice(&full[..10]);
-    short
 }

@@ -3,16 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    sync::Arc,
 };
 
-use super::{addresses::AddressBook, definition::Definition, remove_from};
-use crate::{
-    Cluster, ContainerPort, Direction, Name, NamespaceMatch, ObjectKey, Pod, Policy, PolicyKey, TableId,
+use super::{
+    addresses::AddressBook,
+    definition::Definition,
+    definitions::{Definitions, NamedDefinition},
+    remove_from,
 };
-
-/// A table's content and its name.
-pub(super) type NamedDefinition = (TableId, Arc<Definition>);
+use crate::{Cluster, ContainerPort, Direction, Name, NamespaceMatch, ObjectKey, Pod, Policy, PolicyKey};
 
 /// The live pods of this node, and the policies by the namespace in which they select.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +21,7 @@ pub(super) struct Subjects {
     cluster_wide: BTreeSet<PolicyKey>,
     /// Definitions already made, so that the pods of one workload cost one. A cache: losing it costs time alone.
     profiles: HashMap<Profile, Option<NamedDefinition>>,
+    definitions: Definitions,
     local_count: usize,
 }
 
@@ -145,7 +145,7 @@ impl Subjects {
             .entry(profile)
             .or_insert_with(|| {
                 let definition = Definition::new(direction, pod, &touching)?;
-                Some((definition.id(), Arc::new(definition)))
+                Some(self.definitions.share(definition))
             })
             .clone()
     }

@@ -3,7 +3,7 @@
 //! A class stands in a table's exact rows only where its row differs from what the ranges say for its addresses.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
@@ -12,11 +12,11 @@ use ipnet::IpNet;
 
 use super::{
     classes::{Class, ClassId, Classes},
-    definition::{Definition, RuleDefinition},
+    definition::{Definition, Meaning, RuleDefinition},
+    definitions::NamedDefinition,
     ranges,
     recorder::Recorder,
     selections::{Choice, SelectionId, Selections},
-    subjects::NamedDefinition,
 };
 use crate::{AddressSet, Cluster, Direction, Group, GroupId, Name, Peer, Table, TableId, Traffic};
 
@@ -39,13 +39,15 @@ struct TableState {
     /// Where its classes stand, and how many share each row.
     placed: BTreeMap<ClassId, GroupId>,
     rows: BTreeMap<GroupId, usize>,
-    /// Names of rows already worked out: they are hashes of the whole definition.
+    /// The names of the rows that classes share now.
     names: BTreeMap<Traffic, GroupId>,
 }
 
 /// A group and what is known of it. The classes of a group are the same in every table that uses it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct GroupState {
+    /// What its name stands for.
+    meaning: Meaning,
     tables: usize,
     classes: BTreeSet<ClassId>,
 }
@@ -149,8 +151,10 @@ impl Tables {
         let mut table =
             Table { direction: definition.direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
         for (row, ranges) in ranges::rows(&definition, &table.rest) {
-            let group = definition.range_group(&row);
-            self.groups.entry(group).or_default().tables += 1;
+            let group = self.group(Meaning::of_ranges(id, &definition, &row));
+            if let Some(state) = self.groups.get_mut(&group) {
+                state.tables += 1;
+            }
             if !recorder.has_group(group) {
                 recorder.add_group(group, Group::Ranges(ranges));
             }
@@ -239,11 +243,17 @@ impl Tables {
 
     /// Puts a class where it belongs in a table.
     fn place(&mut self, id: TableId, class: ClassId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
-        let (Some(table), Some(found)) = (self.tables.get_mut(&id), classes.get_mut(class)) else { return };
+        let (Some(table), Some(found)) = (self.tables.get(&id), classes.get_mut(class)) else { return };
         let row = (!found.members.is_empty()).then(|| table.row_if_special(found)).flatten();
-        let target = row
-            .as_ref()
-            .map(|row| *table.names.entry(row.clone()).or_insert_with(|| table.definition.exact_group(row)));
+        let (known, definition) = (row.as_ref().map(|row| table.names.get(row).copied()), &table.definition);
+        let target = match (&row, known) {
+            (Some(row), Some(None)) => {
+                let meaning = Meaning::of_pods(id, definition, row);
+                Some(self.group(meaning))
+            }
+            (_, known) => known.flatten(),
+        };
+        let Some(table) = self.tables.get_mut(&id) else { return };
         let current = table.placed.get(&class).copied();
         if current == target {
             return;
@@ -255,7 +265,11 @@ impl Tables {
                 *count -= 1;
                 if *count == 0 {
                     table.rows.remove(&group);
-                    recorder.edit_table(id, |t| drop(t.exact.remove(&group)));
+                    recorder.edit_table(id, |t| {
+                        if let Some(row) = t.exact.remove(&group) {
+                            table.names.remove(&row);
+                        }
+                    });
                     gone = true;
                 }
             }
@@ -272,9 +286,10 @@ impl Tables {
             table.placed.insert(class, group);
             let count = table.rows.entry(group).or_insert(0);
             *count += 1;
-            let state = self.groups.entry(group).or_default();
+            let Some(state) = self.groups.get_mut(&group) else { return };
             if *count == 1 {
                 state.tables += 1;
+                table.names.insert(row.clone(), group);
                 recorder.edit_table(id, |t| drop(t.exact.insert(group, row)));
                 if !recorder.has_group(group) {
                     recorder.add_group(group, Group::Addresses(AddressSet::default()));
@@ -304,8 +319,8 @@ impl Tables {
         }
         for id in std::mem::take(&mut self.unused_groups) {
             if self.groups.get(&id).is_some_and(|state| state.tables == 0) {
-                let state = self.groups.remove(&id).unwrap_or_default();
-                for class in &state.classes {
+                let state = self.groups.remove(&id);
+                for class in state.iter().flat_map(|state| &state.classes) {
                     if let Some(class) = classes.get_mut(*class) {
                         class.groups.remove(&id);
                     }
@@ -314,6 +329,23 @@ impl Tables {
             }
         }
         self.selections.drop_unused(classes);
+    }
+
+    /// The group with this meaning: the one that there is, or an empty one that some table must take up. Another group
+    /// may have its name; then it gets the next.
+    fn group(&mut self, meaning: Meaning) -> GroupId {
+        let mut attempt = 0;
+        loop {
+            let id = meaning.id(attempt);
+            match self.groups.entry(id) {
+                Entry::Occupied(known) if known.get().meaning == meaning => return id,
+                Entry::Occupied(_) => attempt += 1,
+                Entry::Vacant(free) => {
+                    free.insert(GroupState { meaning, tables: 0, classes: BTreeSet::new() });
+                    return id;
+                }
+            }
+        }
     }
 
     fn release_group(&mut self, id: GroupId) {
