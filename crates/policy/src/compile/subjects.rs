@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     addresses::AddressBook,
+    budget::Budget,
     definition::Definition,
     definitions::{Definitions, NamedDefinition},
     remove_from,
@@ -22,6 +23,7 @@ pub(super) struct Subjects {
     /// Definitions already made, so that the pods of one workload cost one. A cache: losing it costs time alone.
     profiles: HashMap<Profile, Option<NamedDefinition>>,
     definitions: Definitions,
+    budget: Budget,
     local_count: usize,
 }
 
@@ -34,6 +36,11 @@ struct Profile {
 }
 
 impl Subjects {
+    /// None yet, within these bounds.
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { budget, ..Self::default() }
+    }
+
     /// Notes whether a pod lives on this node.
     pub(super) fn place(&mut self, key: &ObjectKey, here: bool) {
         if self.is_local(key) {
@@ -117,6 +124,17 @@ impl Subjects {
         }
     }
 
+    /// The policies that select a pod and touch one direction. As [`Subjects::policies_of`].
+    pub(super) fn touching<'a>(
+        &self,
+        direction: Direction,
+        pod: &Pod,
+        cluster: &'a Cluster,
+    ) -> Vec<&'a Policy> {
+        let all = self.policies_of(pod, cluster).into_iter();
+        all.filter(|policy| policy.rules(direction).is_some()).collect()
+    }
+
     /// The policies that select a pod. `O(policies of its namespace + cluster-wide policies)`.
     fn policies_of<'a>(&self, pod: &Pod, cluster: &'a Cluster) -> Vec<&'a Policy> {
         let namespace = cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
@@ -144,7 +162,7 @@ impl Subjects {
         self.profiles
             .entry(profile)
             .or_insert_with(|| {
-                let definition = Definition::new(direction, pod, &touching)?;
+                let definition = Definition::new(direction, pod, &touching, &self.budget)?;
                 Some(self.definitions.share(definition))
             })
             .clone()
