@@ -12,7 +12,7 @@ use crate::allows::{self, Of};
 /// The table that allows nothing in this direction. Its name can't be that of a compiled table but by a preimage.
 #[must_use]
 pub fn table_id(direction: Direction) -> TableId {
-    TableId([if direction == Direction::Ingress { 0xf0 } else { 0xf1 }; 10])
+    TableId([if direction == Direction::Ingress { 0xf0 } else { 0xf1 }; 16])
 }
 
 /// The local addresses that a kernel which holds `held` lets do more than `wanted` does, by direction. Where it is unknown
@@ -174,7 +174,7 @@ mod tests {
     fn tables(of: &[(IpAddr, u8, Traffic)]) -> NodePlan {
         let mut plan = NodePlan::default();
         for (pod, id, rest) in of {
-            let id = TableId([*id; 10]);
+            let id = TableId([*id; 16]);
             plan.ingress.insert(*pod, id);
             plan.tables.insert(id, Table { rest: rest.clone(), ..nothing(Direction::Ingress) });
         }
@@ -190,7 +190,7 @@ mod tests {
         let closed = table_id(Direction::Ingress);
         assert_eq!(
             fallback.ingress,
-            [(PODS[0], TableId([1; 10])), (PODS[1], closed), (PODS[2], closed)].into()
+            [(PODS[0], TableId([1; 16])), (PODS[1], closed), (PODS[2], closed)].into()
         );
         let narrowed = [PODS[1], PODS[2]].map(|pod| (Direction::Ingress, pod));
         assert_eq!(cut_off(&fallback).collect::<Vec<_>>(), narrowed);
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(open(&wanted, Some(&fallback)), BTreeSet::new());
         // One that is new and whose table is there needs no other.
         let joined = tables(&[(PODS[0], 1, Traffic::none()), (PODS[3], 1, Traffic::none())]);
-        assert_eq!(plan(&joined, &programmed).ingress[&PODS[3]], TableId([1; 10]));
+        assert_eq!(plan(&joined, &programmed).ingress[&PODS[3]], TableId([1; 16]));
         assert_eq!(open(&joined, Some(&programmed)), [(Direction::Ingress, PODS[3])].into());
     }
 }

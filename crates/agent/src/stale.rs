@@ -91,8 +91,8 @@ mod tests {
 
     use super::*;
 
-    const TABLE: TableId = TableId([1; 10]);
-    const GROUP: GroupId = GroupId([2; 10]);
+    const TABLE: TableId = TableId([1; 16]);
+    const GROUP: GroupId = GroupId([2; 16]);
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn one_peer_that_lost_something_of_two_tables_concerns_the_pods_of_both() {
-        const OTHER: TableId = TableId([3; 10]);
+        const OTHER: TableId = TableId([3; 16]);
         let with = |members: &[&str]| {
             let mut plan = plan(members);
             let table =

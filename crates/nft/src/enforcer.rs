@@ -71,7 +71,7 @@ pub struct Enforcer {
     pub(crate) kernel: Kernel,
     plan: NodePlan,
     pub(crate) program: Program,
-    generation: Generation,
+    pub(crate) generation: Generation,
     /// Whether the kernel may hold something else than `plan` says.
     torn: bool,
     left: Left,

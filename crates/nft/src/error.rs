@@ -149,6 +149,16 @@ pub enum PlanError {
     /// A group that is in use changed its kind or its ranges, which its name promises not to do.
     #[error("group {0} is in use and can't change its kind or its ranges")]
     GroupChanged(GroupId),
+    /// Two chains or sets with different contents have one name: a collision of hashes, which somebody has worked for.
+    #[error(
+        "two {kind}s that say different things are both named {name}: nothing is programmed that needs the second"
+    )]
+    NameTaken {
+        /// What has the name.
+        kind: &'static str,
+        /// The name.
+        name: palisade_policy::Name,
+    },
     /// A group that is in use was removed.
     #[error("group {0} is removed and still in use")]
     GroupInUse(GroupId),

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Options, PlanError,
     base::digit,
-    encode::rules_digest,
+    encode::{first_half, rules_digest},
     ruleset::{Chain, Content, Expression, Key, Lead, Outcome, Rule, Set},
 };
 
@@ -244,7 +244,7 @@ impl Layout<'_> {
             many => {
                 let mut hash = Sha256::new();
                 many.iter().for_each(|group| hash.update(group.0));
-                format!("{kind}s_{}_{digit}", hex(&hash.finalize()[..10]))
+                format!("{kind}s_{}_{digit}", hex(&first_half(hash)))
             }
         };
         Arc::new(Set {
@@ -364,7 +364,7 @@ fn port_set(ports: &PortSet) -> Arc<Set> {
         hash.update(last.to_be_bytes());
     }
     Arc::new(Set {
-        name: format!("ports_{}", hex(&hash.finalize()[..10])).into(),
+        name: format!("ports_{}", hex(&first_half(hash))).into(),
         key: Key::Port,
         intervals: true,
         verdicts: false,

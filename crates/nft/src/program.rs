@@ -137,7 +137,10 @@ impl Program {
         let targets = self.targets(&next)?;
         let mut undo = Undo { edit: Edit::default(), dispatch: Vec::new() };
         let mut phases = Phases::default();
-        self.switch(&targets, &mut undo, &mut phases);
+        if let Err(error) = self.switch(&targets, &mut undo, &mut phases) {
+            self.undo(undo);
+            return Err(error);
+        }
         if let Some(id) = delta.groups_removed.iter().find(|id| self.uses(**id)) {
             let error = PlanError::GroupInUse(*id);
             self.undo(undo);
@@ -199,7 +202,7 @@ impl Program {
         Ok(out)
     }
 
-    fn switch(&mut self, targets: &Targets, undo: &mut Undo, phases: &mut Phases) {
+    fn switch(&mut self, targets: &Targets, undo: &mut Undo, phases: &mut Phases) -> Result<(), PlanError> {
         let mut changes: BTreeMap<(Lead, Family), (Vec<Element>, Vec<Element>)> = BTreeMap::new();
         let mut released = Vec::new();
         let was_isolating = self.isolating();
@@ -208,10 +211,13 @@ impl Program {
             let (lead, address) = *key;
             let old = self.dispatch.get(key).cloned();
             if old.as_ref() == target.as_ref().map(|chain| &chain.name) {
+                if let Some(chain) = target {
+                    self.registry.check(chain, &mut undo.edit)?;
+                }
                 continue;
             }
             if let Some(chain) = target {
-                self.registry.retain(chain, &mut undo.edit);
+                self.registry.retain(chain, &mut undo.edit)?;
                 self.dispatch.insert(*key, chain.name.clone());
             } else {
                 self.dispatch.remove(key);
@@ -243,6 +249,7 @@ impl Program {
         for ((lead, family), (removed, added)) in changes {
             phases.lead(lead).extend(replace(self.sets.dispatch(lead, family), removed, added));
         }
+        Ok(())
     }
 
     fn isolated(&self, address: IpAddr) -> bool {

@@ -11,10 +11,11 @@ use crate::{
     Enforcer, Error, Kernel,
     base::BaseSets,
     conntrack::{self, Connection, FiveTuple, OPENER_COMMENT, REMEMBERED_MOST, Revocation},
-    encode::encode,
     kernel::now,
+    program::{Phases, add, chunks},
     reader::{Attributes, user_data},
     ruleset::{Element, HasPorts, Message, Set, TABLE},
+    send::send,
 };
 
 /// How many revoked connections are remembered, of all and of one opener: one pod must not use up what keeps the
@@ -22,8 +23,8 @@ use crate::{
 const MOST: usize = REMEMBERED_MOST as usize / 2;
 const MOST_OF_ONE: usize = MOST / 8;
 
-/// How many connections one transaction carries: it has to fit the smallest send buffer.
-const AT_ONCE: usize = 400;
+/// How many connections are remembered and then cut at once: none waits long for those before it.
+const AT_ONCE: usize = 2000;
 
 /// How often the memory is compared with the kernel's sets, whose elements expire.
 const REREAD: Duration = Duration::from_secs(3600);
@@ -126,22 +127,20 @@ impl Enforcer {
     /// # Errors
     /// What the kernel refuses.
     pub fn restore(&mut self, tuples: &[FiveTuple], connections: &[&Connection]) -> Result<(), Error> {
-        for chunk in tuples.chunks(AT_ONCE) {
-            let mut messages = Vec::new();
-            for (kind, elements) in self.program.revoked.elements(chunk.iter().copied()) {
-                let set = self.program.sets.revoked(kind.0, kind.1);
-                for part in elements.chunks(crate::ruleset::ELEMENTS_PER_MESSAGE) {
-                    // One may have expired, and removing what is not there would fail: so it is added first.
-                    messages.push(encode(Message::AddElements(set.clone(), part.to_vec())));
-                    messages.push(encode(Message::RemoveElements(set.clone(), part.to_vec())));
-                }
-            }
-            if !messages.is_empty() {
-                self.kernel.transaction(&messages.iter().collect::<Vec<_>>())?;
-            }
-            for tuple in chunk {
-                self.program.revoked.remove(tuple);
-            }
+        let mut phases = Phases::default();
+        for ((family, has_ports), elements) in self.program.revoked.elements(tuples.iter().copied()) {
+            let set = self.program.sets.revoked(family, has_ports);
+            // One may have expired, and removing what is not there would fail: so it is added first.
+            phases.leave.extend(chunks(elements).map(|part| {
+                vec![
+                    Message::AddElements(set.clone(), part.clone()),
+                    Message::RemoveElements(set.clone(), part),
+                ]
+            }));
+        }
+        send(&mut self.kernel, phases, &mut self.generation).1?;
+        for tuple in tuples {
+            self.program.revoked.remove(tuple);
         }
         for connection in connections {
             conntrack::restore(&mut self.kernel, connection)?;
@@ -174,21 +173,16 @@ impl Enforcer {
                 without_room += 1;
             }
         }
-        let mut messages = Vec::new();
-        for (kind, elements) in self.program.revoked.elements(new.iter().copied()) {
-            let set = self.program.sets.revoked(kind.0, kind.1);
-            let parts = elements.chunks(crate::ruleset::ELEMENTS_PER_MESSAGE);
-            messages.extend(parts.map(|part| encode(Message::AddElements(set.clone(), part.to_vec()))));
+        let mut phases = Phases::default();
+        for ((family, has_ports), elements) in self.program.revoked.elements(new.iter().copied()) {
+            phases.join.extend(add(self.program.sets.revoked(family, has_ports), elements));
         }
-        if messages.is_empty() {
-            return Ok(without_room);
-        }
-        let outcome = self.kernel.transaction(&messages.iter().collect::<Vec<_>>());
+        let (_, outcome) = send(&mut self.kernel, phases, &mut self.generation);
         if outcome.is_err() {
             new.iter().for_each(|tuple| self.program.revoked.remove(tuple));
         }
         match outcome {
-            Ok(_) => Ok(without_room),
+            Ok(()) => Ok(without_room),
             // Packets of connections that carry our label have filled the set.
             Err(e) if e.os_error() == Some(ENFILE) => Ok(without_room + new.len()),
             Err(e) => Err(e),

@@ -293,7 +293,7 @@ pub(crate) struct Chain {
     pub(crate) sets: Vec<Arc<Set>>,
 }
 
-/// How many elements one message carries at most: the largest element takes 120 bytes, and a netlink attribute ends at
+/// How many elements one message carries at most: the largest element takes 124 bytes, and a netlink attribute ends at
 /// 64 KiB.
 pub(crate) const ELEMENTS_PER_MESSAGE: usize = 500;
 

@@ -147,16 +147,23 @@ pub(crate) fn rule_expressions(rule: &Rule) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// A short digest of what rules say: chains are named by it. Stable as long as the encoding of the rules is.
-pub(crate) fn rules_digest(rules: &[Rule]) -> [u8; 8] {
+/// A digest of what rules say: chains are named by it. Stable as long as the encoding of the rules is. Each rule goes in
+/// behind its length, so different rules are different inputs; 128 bits of a SHA-256 leave a collision out of reach, and
+/// [`crate::registry`] compares what has one name.
+pub(crate) fn rules_digest(rules: &[Rule]) -> [u8; 16] {
     let mut hash = Sha256::new();
     for rule in rules {
         let mut out = Attributes::default();
         out.nest(1, |e| expressions::rule(e, rule));
         hash.update(out.into_bytes());
     }
-    let mut short = [0; 8];
-    short.copy_from_slice(&hash.finalize()[..8]);
+    first_half(hash)
+}
+
+/// The first 128 bits of a digest.
+pub(crate) fn first_half(hash: Sha256) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash.finalize()[..16]);
     short
 }
 

@@ -45,7 +45,7 @@ fn to_itself(pod: IpAddr, hook: Hook, protocol: Protocol, port: u16) -> Packet {
 
 /// Two pods with a hairpin: the first isolated by a table that allows nothing, the second not isolated.
 fn plan(traffic: &Traffic) -> NodePlan {
-    let id = TableId([1; 10]);
+    let id = TableId([1; 16]);
     let table = Table {
         direction: Direction::Ingress,
         exact: BTreeMap::new(),

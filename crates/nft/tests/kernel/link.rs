@@ -33,9 +33,9 @@ fn plan(ingress: &[&str], egress: &[&str]) -> NodePlan {
         }
         let table =
             Table { direction, exact: Default::default(), ranges: Default::default(), rest: Traffic::all() };
-        plan.tables.insert(TableId([n; 10]), table);
+        plan.tables.insert(TableId([n; 16]), table);
         let map = if direction == Direction::Ingress { &mut plan.ingress } else { &mut plan.egress };
-        map.extend(pods.iter().map(|pod| (address(pod), TableId([n; 10]))));
+        map.extend(pods.iter().map(|pod| (address(pod), TableId([n; 16]))));
     }
     plan
 }

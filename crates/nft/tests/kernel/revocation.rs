@@ -188,7 +188,7 @@ fn restart() {
 }
 
 fn only_egress_to(pod: IpAddr, port: u16) -> NodePlan {
-    let id = TableId([1; 10]);
+    let id = TableId([1; 16]);
     let rest = Traffic::of(Protocol::Tcp, PortSet::range(port, port));
     let table = Table { direction: Direction::Egress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
     NodePlan {

@@ -82,7 +82,7 @@ impl Held {
                 }
             }
             6 => {
-                let id = TableId([0xee; 10]);
+                let id = TableId([0xee; 16]);
                 let (exact, ranges) = Default::default();
                 let rest = Traffic::none();
                 table.tables.insert(id, Table { direction: Direction::Ingress, exact, ranges, rest });
