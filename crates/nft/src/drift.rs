@@ -23,14 +23,14 @@ use crate::{
 };
 
 /// `NFNLGRP_NFTABLES`.
-const GROUP: u32 = 7;
+pub(crate) const GROUP: u32 = 7;
 
 /// `NFNL_SUBSYS_NFTABLES`, and the message that ends what is told of one transaction (`NFT_MSG_NEWGEN`).
-const NFTABLES: u16 = 10;
-const NEWGEN: u16 = 15;
+pub(crate) const NFTABLES: u16 = 10;
+pub(crate) const NEWGEN: u16 = 15;
 
 /// `NFPROTO_INET`.
-const INET: u8 = 1;
+pub(crate) const INET: u8 = 1;
 
 /// Something that was not us.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -62,6 +62,8 @@ pub enum Left {
     Ours,
     /// A table of our name that is not ours, or that another version wrote: it was replaced in one transaction.
     Foreign,
+    /// A table that changed each time that it was read: it was replaced in one transaction.
+    Unreadable,
 }
 
 /// Holds the kernel to a plan.
@@ -89,7 +91,7 @@ impl Enforcer {
         options: Options,
         plan: &NodePlan,
     ) -> Result<(Self, Commit), Error> {
-        let (program, generation, commit, left) = lead(&mut kernel, options, plan)?;
+        let (program, generation, commit, left) = lead(&mut kernel, options, plan, Way::Mend)?;
         Ok((Self { kernel, plan: plan.clone(), program, generation, torn: false, left }, commit))
     }
 
@@ -109,15 +111,33 @@ impl Enforcer {
             }
             Err(cause) => {
                 self.program.undo(undo);
+                let cause = name_the_owner(&mut self.kernel, cause);
                 Err(self.take_back(cause, sent.transactions))
             }
         }
     }
 
-    /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
+    /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it. Where the table changes
+    /// each time that it is read, it is replaced without being read.
+    ///
+    /// # Errors
+    /// What the kernel refuses; [`Error::Owned`] where the table belongs to another program.
     pub fn repair(&mut self) -> Result<Commit, Error> {
+        self.go(Way::Mend)
+    }
+
+    /// Makes the table anew as the plan as programmed needs it, whatever is there, without reading it: for a table that is
+    /// known to be gone. One transaction as a rule; `O(plan)`.
+    ///
+    /// # Errors
+    /// As [`Enforcer::repair`].
+    pub fn remake(&mut self) -> Result<Commit, Error> {
+        self.go(Way::Replace)
+    }
+
+    fn go(&mut self, way: Way) -> Result<Commit, Error> {
         let options = self.program.options.clone();
-        let (program, generation, commit, _) = lead(&mut self.kernel, options, &self.plan)?;
+        let (program, generation, commit, _) = lead(&mut self.kernel, options, &self.plan, way)?;
         self.program = program;
         self.generation = generation;
         self.torn = false;
@@ -186,19 +206,52 @@ pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
     }
 }
 
+/// How to come from what is in the kernel to a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Read it, and send what differs.
+    Mend,
+    /// Replace it.
+    Replace,
+}
+
+/// What there is; errors that reading can't get over.
+fn look(kernel: &mut Kernel, program: &Program, plan: &NodePlan, way: Way) -> Result<Found, Error> {
+    if way == Way::Replace {
+        return Ok(Found::Unreadable);
+    }
+    match Ruleset::read(kernel) {
+        Ok(Some(Ruleset { owner: Some(port), .. })) => Err(Error::Owned { port }),
+        Ok(found) => Ok(restart::examine(found.as_ref(), program, plan)),
+        Err(Error::NeverQuiet(_)) => Ok(Found::Unreadable),
+        Err(e) => Err(e),
+    }
+}
+
+/// A refusal for lack of rights has another cause where somebody owns the table.
+fn name_the_owner(kernel: &mut Kernel, error: Error) -> Error {
+    match error {
+        Error::NoPermission(_) => match Ruleset::owner(kernel) {
+            Ok(Some(port)) => Error::Owned { port },
+            _ => error,
+        },
+        other => other,
+    }
+}
+
 /// Leads whatever is in the kernel to a plan.
 fn lead(
     kernel: &mut Kernel,
     options: Options,
     plan: &NodePlan,
+    way: Way,
 ) -> Result<(Program, Generation, Commit, Left), Error> {
     let start = now();
     let empty = NodePlan::default();
     let mut program = Program::new(options);
     let (mut phases, _) = program.change(&empty, &empty.delta_to(plan))?;
-    let found = Ruleset::read(kernel)?;
     let mut current = None;
-    let left = match restart::examine(found.as_ref(), &program, plan) {
+    let left = match look(kernel, &program, plan, way)? {
         Found::Nothing => {
             phases.make.splice(0..0, program.make_base()).for_each(drop);
             Left::Nothing
@@ -206,6 +259,10 @@ fn lead(
         Found::Foreign => {
             restart::replace_foreign(&mut phases, &program);
             Left::Foreign
+        }
+        Found::Unreadable => {
+            restart::replace_foreign(&mut phases, &program);
+            Left::Unreadable
         }
         Found::Ours { changes, generation } => {
             phases = changes;
@@ -218,7 +275,7 @@ fn lead(
         Sent::default()
     } else {
         let (sent, outcome) = send(kernel, phases, &mut generation);
-        outcome?;
+        outcome.map_err(|error| name_the_owner(kernel, error))?;
         sent
     };
     let commit = report(sent, &generation, start.elapsed());

@@ -2,12 +2,14 @@
 
 use std::{io, time::Instant};
 
-use nix::libc::{EAFNOSUPPORT, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM, EOPNOTSUPP, EPERM, EPROTONOSUPPORT};
+use nix::libc::{
+    EAFNOSUPPORT, EINVAL, EMSGSIZE, ENOBUFS, ENOENT, ENOMEM, EOPNOTSUPP, EPERM, EPROTONOSUPPORT,
+};
 
 use crate::{
     Error,
     encode::{Encoded, attributes::Attributes as Writer, batch_begin, batch_end, element_at, finish, header},
-    reader::{Attributes, text},
+    reader::{Attributes, Witness, text},
     ruleset::Message,
     socket::{NetlinkSocket, Transport},
 };
@@ -39,12 +41,17 @@ const GENERIC: usize = 4;
 /// How often a dump is begun again that others' changes disturbed.
 const DUMP_ATTEMPTS: usize = 8;
 
+/// The same where the listing is short, and most attempts end before the next transaction of a busy program begins.
+const SHORT_DUMP_ATTEMPTS: usize = 64;
+
 /// A connection to one network namespace's nftables and connection tracking.
 ///
 /// It belongs to the namespace of the thread that opened it, and works from any thread.
 pub struct Kernel {
     transport: Box<dyn Transport>,
     sequence: u32,
+    /// Hears of what others change while our table is read.
+    pub(crate) witness: Witness,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -86,7 +93,7 @@ impl Kernel {
     /// Like [`Kernel::open`], over a transport of the caller's.
     pub fn with_transport(transport: Box<dyn Transport>) -> Result<Self, Error> {
         let started = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |t| t.subsec_nanos());
-        let mut kernel = Self { transport, sequence: started };
+        let mut kernel = Self { transport, sequence: started, witness: Witness::open() };
         kernel.kernel_generation().map_err(unavailable)?;
         Ok(kernel)
     }
@@ -171,14 +178,47 @@ impl Kernel {
         Err(Error::Answer("no acknowledgement of a transaction".to_owned()))
     }
 
-    /// Lists nf_tables objects; gives the attributes of each.
-    pub(crate) fn dump_tables(&mut self, kind: u16, filter: &[(u16, &str)]) -> Result<Vec<Vec<u8>>, Error> {
-        let mut body = Writer::default();
-        for (attribute, value) in filter {
-            body.text(*attribute, value);
+    /// Lists nf_tables objects of one table or set, which the filter names; gives the attributes of each. What others do to
+    /// their tables meanwhile doesn't matter: see [`Witness`].
+    pub(crate) fn dump_of_table(&mut self, kind: u16, filter: &[(u16, &str)]) -> Result<Vec<Vec<u8>>, Error> {
+        let body = names(filter);
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some((out, _)) =
+                self.dump_once((NFTABLES << 8) | kind, INET, &body, "nftables", &attributes)?
+            {
+                return Ok(out);
+            }
         }
-        let parse = |reply: &Reply| Some(reply.attributes().to_vec());
-        self.dump((NFTABLES << 8) | kind, INET, &body.into_bytes(), "nftables", parse)
+        Err(Error::NeverQuiet(DUMP_ATTEMPTS))
+    }
+
+    /// Lists nf_tables objects where the kernel knows no filter, and counts those of other tables of the family: an
+    /// interrupted listing may lack some, and is begun anew. Gives the attributes of each.
+    pub(crate) fn dump_of_family(&mut self, kind: u16) -> Result<Vec<Vec<u8>>, Error> {
+        for _ in 0..SHORT_DUMP_ATTEMPTS {
+            let listed = self.dump_once((NFTABLES << 8) | kind, INET, &[], "nftables", &attributes)?;
+            if let Some((out, true)) = listed {
+                return Ok(out);
+            }
+        }
+        Err(Error::NeverQuiet(SHORT_DUMP_ATTEMPTS))
+    }
+
+    /// The attributes of one nf_tables object; none if there is none of that name.
+    pub(crate) fn get(&mut self, kind: u16, name: &[(u16, &str)]) -> Result<Option<Vec<u8>>, Error> {
+        let mut request = header((NFTABLES << 8) | kind, REQUEST, INET, 0);
+        request.raw(&names(name));
+        let sequence = self.send_request(finish(request))?;
+        loop {
+            for reply in self.receive(sequence)? {
+                match reply.complaint() {
+                    Some(complaint) if complaint.errno == ENOENT => return Ok(None),
+                    Some(complaint) => return Err(complaint.refused("reading of nftables".to_owned(), 0)),
+                    None if reply.kind >> 8 == NFTABLES => return Ok(Some(reply.attributes().to_vec())),
+                    None => {}
+                }
+            }
+        }
     }
 
     /// Lists what a request asks for, as `parse` sees it.
@@ -191,23 +231,35 @@ impl Kernel {
         parse: impl Fn(&Reply) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
-            let mut request = header(kind, REQUEST | DUMP, family, 0);
-            request.raw(body);
-            let sequence = self.send_request(finish(request))?;
-            if let Some(out) = self.collect(sequence, what, &parse)? {
+            if let Some((out, true)) = self.dump_once(kind, family, body, what, &parse)? {
                 return Ok(out);
             }
         }
         Err(Error::NeverQuiet(DUMP_ATTEMPTS))
     }
 
-    /// What a dump lists; none where it has to be begun again.
+    /// One attempt to list what a request asks for, and whether nothing changed meanwhile; none where part of it was lost.
+    fn dump_once<T>(
+        &mut self,
+        kind: u16,
+        family: u8,
+        body: &[u8],
+        what: &str,
+        parse: &impl Fn(&Reply) -> Option<T>,
+    ) -> Result<Option<(Vec<T>, bool)>, Error> {
+        let mut request = header(kind, REQUEST | DUMP, family, 0);
+        request.raw(body);
+        let sequence = self.send_request(finish(request))?;
+        self.collect(sequence, what, parse)
+    }
+
+    /// What a dump lists, and whether nothing changed meanwhile; none where part of it was lost.
     fn collect<T>(
         &mut self,
         sequence: u32,
         what: &str,
         parse: &impl Fn(&Reply) -> Option<T>,
-    ) -> Result<Option<Vec<T>>, Error> {
+    ) -> Result<Option<(Vec<T>, bool)>, Error> {
         let (mut out, mut whole) = (Vec::new(), true);
         loop {
             let replies = match self.receive(sequence) {
@@ -223,7 +275,7 @@ impl Kernel {
                     return Err(complaint.refused(format!("listing of {what}"), 0));
                 }
                 if reply.kind == DONE {
-                    return Ok(whole.then_some(out));
+                    return Ok(Some((out, whole)));
                 }
                 out.extend(parse(&reply));
             }
@@ -292,6 +344,19 @@ impl Kernel {
         self.sequence = first + count;
         first
     }
+}
+
+/// The names of a table and of what is in it, as attributes.
+fn names(of: &[(u16, &str)]) -> Vec<u8> {
+    let mut body = Writer::default();
+    for (attribute, name) in of {
+        body.text(*attribute, name);
+    }
+    body.into_bytes()
+}
+
+fn attributes(reply: &Reply) -> Option<Vec<u8>> {
+    Some(reply.attributes().to_vec())
 }
 
 /// Whether a batch failed because it was too large for the socket or for the kernel's memory.

@@ -12,6 +12,7 @@ mod drops;
 mod entries;
 mod faults;
 mod hairpin;
+mod hands;
 mod link;
 mod listing;
 mod others;
@@ -39,6 +40,7 @@ fn main() {
         drift::trials(),
         drops::trials(),
         faults::trials(),
+        hands::trials(),
         hairpin::trials(),
         link::trials(),
         listing::trials(),
