@@ -98,6 +98,15 @@ impl<D: DataPlane> NodeAgent<D> {
         self.handle(Input::Tick)
     }
 
+    /// Has the connections of all isolated local pods decided anew at the next [`NodeAgent::tick`]: for when packets may
+    /// have met other rules than those of the plan.
+    pub fn review_all(&mut self) {
+        let plan = self.plane.programmed();
+        let all: Vec<IpAddr> =
+            plan.ingress.keys().chain(plan.egress.keys()).chain(plan.hairpin.keys()).copied().collect();
+        self.unreviewed.get_or_insert_default().extend(all);
+    }
+
     /// What gives equal names, labels and ports one place in memory. A source that decodes with it keeps no text twice.
     #[must_use]
     pub fn interner(&self) -> &Interner {

@@ -29,6 +29,10 @@ pub(crate) const GROUP: u32 = 7;
 pub(crate) const NFTABLES: u16 = 10;
 pub(crate) const NEWGEN: u16 = 15;
 
+/// `NFT_MSG_NEWTABLE`, `NFT_MSG_DELTABLE`.
+const NEWTABLE: u16 = 0;
+const DELTABLE: u16 = 2;
+
 /// `NFPROTO_INET`.
 pub(crate) const INET: u8 = 1;
 
@@ -43,6 +47,8 @@ pub enum Drift {
         first: String,
         /// Who.
         by: Culprit,
+        /// Whether the table is gone after it.
+        gone: bool,
     },
     /// More happened than could be kept: our table may be among it.
     Overrun,
@@ -68,11 +74,21 @@ impl fmt::Display for Culprit {
     }
 }
 
+impl Drift {
+    /// Whether the table is known to be gone: [`Enforcer::remake`](crate::Enforcer::remake) needs no reading then.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Touched { gone: true, .. })
+    }
+}
+
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Touched { objects: 1, first, by } => write!(f, "{by} changed table inet {TABLE}: {first}"),
-            Self::Touched { objects, first, by } => {
+            Self::Touched { objects: 1, first, by, .. } => {
+                write!(f, "{by} changed table inet {TABLE}: {first}")
+            }
+            Self::Touched { objects, first, by, .. } => {
                 write!(f, "{by} changed table inet {TABLE}: {first} and {} more objects", objects - 1)
             }
             Self::Overrun => f.write_str("nftables changed faster than it could be followed"),
@@ -89,6 +105,8 @@ pub struct Watcher {
     /// What of our table the transaction that is being told has touched so far.
     touched: usize,
     first: Option<String>,
+    /// Whether it has removed the table, and made none since.
+    gone: bool,
     /// Told and not read yet.
     ready: std::collections::VecDeque<Drift>,
 }
@@ -108,7 +126,7 @@ impl Watcher {
         });
         let subscription = subscription
             .map_err(|source| Error::Socket { doing: "listening to changes of nftables", source })?;
-        Ok(Self { subscription, ours: port, touched: 0, first: None, ready: Default::default() })
+        Ok(Self { subscription, ours: port, touched: 0, first: None, gone: false, ready: Default::default() })
     }
 
     /// What somebody else did to our table, if there is something to tell now.
@@ -124,7 +142,7 @@ impl Watcher {
             let messages: Vec<Reply> = match self.subscription.receive().map_err(failed)? {
                 Received::Datagram(datagram) => replies(datagram).collect(),
                 Received::Overrun => {
-                    (self.touched, self.first) = (0, None);
+                    (self.touched, self.first, self.gone) = (0, None, false);
                     return Ok(Some(Drift::Overrun));
                 }
                 Received::Nothing => return Ok(None),
@@ -153,11 +171,17 @@ impl Watcher {
             let (objects, first) = (std::mem::take(&mut self.touched), self.first.take());
             // NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
             let by = Culprit { process: attributes.number(2), name: attributes.text(3) };
-            return first.map(|first| Drift::Touched { objects, first, by });
+            let gone = std::mem::take(&mut self.gone);
+            return first.map(|first| Drift::Touched { objects, first, by, gone });
         }
         // The table's name is the first attribute of every object.
         if message.payload.first() == Some(&INET) && attributes.text(1).as_deref() == Some(TABLE) {
             self.touched += 1;
+            match message.kind & 0xff {
+                DELTABLE => self.gone = true,
+                NEWTABLE => self.gone = false,
+                _ => {}
+            }
             self.first.get_or_insert_with(|| about(message.kind & 0xff, attributes));
         }
         None

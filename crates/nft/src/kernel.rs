@@ -238,6 +238,26 @@ impl Kernel {
         Err(Error::NeverQuiet(DUMP_ATTEMPTS))
     }
 
+    /// Lists everything of a kind. Where it changes during all attempts, the last one counts: some may be missing, or there
+    /// twice.
+    pub(crate) fn dump_loosely<T>(
+        &mut self,
+        kind: u16,
+        family: u8,
+        what: &str,
+        parse: impl Fn(&Reply) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let mut last = None;
+        for _ in 0..DUMP_ATTEMPTS {
+            match self.dump_once(kind, family, &[], what, &parse)? {
+                Some((out, true)) => return Ok(out),
+                Some((out, false)) => last = Some(out),
+                None => {}
+            }
+        }
+        last.ok_or(Error::NeverQuiet(DUMP_ATTEMPTS))
+    }
+
     /// One attempt to list what a request asks for, and whether nothing changed meanwhile; none where part of it was lost.
     fn dump_once<T>(
         &mut self,
@@ -262,6 +282,7 @@ impl Kernel {
     ) -> Result<Option<(Vec<T>, bool)>, Error> {
         let (mut out, mut whole) = (Vec::new(), true);
         loop {
+            self.witness.listen();
             let replies = match self.receive(sequence) {
                 // Some of the listing was lost; the rest of it is not ours any more (another sequence number).
                 Err(Error::Socket { source, .. }) if source.raw_os_error() == Some(ENOBUFS) => {

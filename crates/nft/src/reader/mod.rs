@@ -19,6 +19,6 @@ pub(crate) use attributes::{Attributes, text};
 pub(crate) use dump::address;
 pub(crate) use expressions::operations;
 pub(crate) use properties::{
-    CHAIN_BINDING, SET_ANONYMOUS, chain as chain_properties, set as set_properties, table_flags,
+    CHAIN_BINDING, DORMANT, SET_ANONYMOUS, chain as chain_properties, set as set_properties, table_flags,
 };
 pub(crate) use witness::Witness;

@@ -25,11 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Witness {
     /// None where the process has no right to listen: then any transaction counts as one of ours.
     subscription: Option<Subscription>,
+    listening: bool,
+    /// Whether something was lost, so that nobody knows what it was about.
+    lost: bool,
     /// Whether the transaction that is being told is about our table.
     pending: bool,
-    /// Whether one since the beginning was.
-    touched: bool,
-    /// The last transaction that was told whole.
+    /// The last transaction that was about our table, and the last one of all.
+    touched: Option<u32>,
     heard: Option<u32>,
 }
 
@@ -37,24 +39,30 @@ impl Witness {
     /// Opens the socket; it hears nothing yet.
     pub(crate) fn open() -> Self {
         let subscription = Subscription::open(RECEIVE_BUFFER, |_| Ok(())).ok();
-        Self { subscription, pending: false, touched: false, heard: None }
+        Self { subscription, listening: false, lost: false, pending: false, touched: None, heard: None }
     }
 
     /// Begins to listen. The number of the last transaction must be asked for after this.
     pub(crate) fn begin(&mut self) {
-        (self.pending, self.touched, self.heard) = (false, false, None);
         let Some(subscription) = &mut self.subscription else { return };
-        if subscription.join(GROUP).is_err() {
-            self.subscription = None;
-            return;
-        }
         // What is left from last time.
         while !matches!(subscription.receive(), Ok(Received::Nothing) | Err(_)) {}
+        (self.lost, self.pending, self.touched, self.heard) = (false, false, None, None);
+        self.listening = subscription.join(GROUP).is_ok();
+        if !self.listening {
+            self.subscription = None;
+        }
+    }
+
+    /// Takes in what was told so far, so that the socket's buffer need not hold all that happens during a long reading.
+    pub(crate) fn listen(&mut self) {
+        while self.listening && self.take() {}
     }
 
     /// Ends listening, and says whether our table was left alone from transaction `before` to transaction `after`.
     pub(crate) fn end(&mut self, before: u32, after: u32) -> bool {
         let untouched = before == after || self.untouched(before, after);
+        self.listening = false;
         if let Some(subscription) = &mut self.subscription {
             _ = subscription.leave(GROUP);
         }
@@ -64,35 +72,48 @@ impl Witness {
     fn untouched(&mut self, before: u32, after: u32) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while self.heard.is_none_or(|heard| is_earlier(heard, after)) {
-            let Some(subscription) = &mut self.subscription else { return false };
-            let messages: Vec<Reply> = match subscription.receive() {
-                Ok(Received::Datagram(datagram)) => replies(datagram).collect(),
-                Ok(Received::Nothing) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() || subscription.wait(left).is_err() {
-                        return false;
-                    }
-                    continue;
-                }
-                // Nobody knows what was lost.
-                Ok(Received::Overrun) | Err(_) => return false,
-            };
-            messages.iter().for_each(|message| self.hear(message, before));
+            if !self.listening || self.lost {
+                return false;
+            }
+            if self.take() {
+                continue;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let waited = self.subscription.as_ref().map(|subscription| subscription.wait(left));
+            if left.is_zero() || !matches!(waited, Some(Ok(_))) {
+                return false;
+            }
         }
-        !self.touched
+        !self.lost && self.touched.is_none_or(|touched| !is_earlier(before, touched))
     }
 
-    fn hear(&mut self, message: &Reply, before: u32) {
+    /// Takes in one datagram; says whether there was one.
+    fn take(&mut self) -> bool {
+        let Some(subscription) = &mut self.subscription else { return false };
+        let messages: Vec<Reply> = match subscription.receive() {
+            Ok(Received::Datagram(datagram)) => replies(datagram).collect(),
+            Ok(Received::Nothing) => return false,
+            Ok(Received::Overrun) | Err(_) => {
+                self.lost = true;
+                return false;
+            }
+        };
+        messages.iter().for_each(|message| self.hear(message));
+        true
+    }
+
+    fn hear(&mut self, message: &Reply) {
         if message.kind >> 8 != NFTABLES {
             return;
         }
         let attributes = Attributes(message.attributes());
         if message.kind & 0xff == NEWGEN {
-            let was_ours = std::mem::take(&mut self.pending);
+            let is_ours = std::mem::take(&mut self.pending);
             // NFTA_GEN_ID
-            let Some(number) = attributes.number(1) else { return };
-            self.touched |= was_ours && is_earlier(before, number);
-            self.heard = Some(number);
+            self.heard = attributes.number(1).or(self.heard);
+            if is_ours {
+                self.touched = self.heard;
+            }
         } else if message.payload.first() == Some(&INET) && attributes.text(1).as_deref() == Some(TABLE) {
             self.pending = true;
         }

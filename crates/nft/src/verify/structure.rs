@@ -35,7 +35,7 @@ pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: 
         out.differences.push(Difference::Owned { port });
     } else if let Some(flags) = table_flags(found.flags) {
         let flags = Properties::from([("flags", flags)]);
-        compare_properties(table, &Properties::new(), &flags, out);
+        compare_properties(&table, &Properties::new(), &flags, out);
     }
     objects(found, out);
     let base = program.base_chains();
@@ -61,7 +61,7 @@ pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: 
         out.sets += 1;
         match found.sets.get(*name) {
             Some(found) if is_of_kind(set, found) => {
-                compare_properties(format!("set {name}"), &set_wanted(set), &found.properties, out);
+                compare_properties(&format!("set {name}"), &set_wanted(set), &found.properties, out);
                 compare_elements(set, contents(program, &next, set), found, out);
             }
             Some(_) => out.differences.push(Difference::OtherSet { set: (*name).to_owned() }),
@@ -98,11 +98,11 @@ fn objects(found: &Ruleset, out: &mut Verification) {
 }
 
 /// What is said of an object beside its content.
-fn compare_properties(object: String, wanted: &Properties, found: &Properties, out: &mut Verification) {
+fn compare_properties(object: &str, wanted: &Properties, found: &Properties, out: &mut Verification) {
     let names: BTreeSet<&'static str> = wanted.keys().chain(found.keys()).copied().collect();
     let differs = names.into_iter().filter(|name| wanted.get(name) != found.get(name));
     out.differences.extend(differs.map(|attribute| Difference::Attribute {
-        object: object.clone(),
+        object: object.to_owned(),
         attribute,
         wanted: wanted.get(attribute).cloned(),
         found: found.get(attribute).cloned(),
@@ -116,7 +116,7 @@ fn compare_chain(chain: &Arc<Chain>, found: &FoundChain, out: &mut Verification)
         let chain = chain.name.to_string();
         out.differences.push(Difference::Hook { chain, wanted, found: found.base });
     }
-    compare_properties(format!("chain {}", chain.name), &chain_wanted(chain), &found.properties, out);
+    compare_properties(&format!("chain {}", chain.name), &chain_wanted(chain), &found.properties, out);
     let wanted: Vec<Vec<Operation>> =
         chain.rules.iter().map(|rule| operations(Attributes(&rule_expressions(rule)))).collect();
     let have: Vec<Vec<Operation>> = found.rules.iter().map(|rule| uncounted(rule)).collect();
@@ -180,8 +180,7 @@ fn compare_elements(set: &Set, wanted: Vec<Element>, found: &FoundSet, out: &mut
     let have: BTreeSet<Read> = if set.intervals { spans.collect() } else { single.collect() };
     let missing: Vec<String> =
         wanted.iter().filter(|(e, _)| !have.contains(e)).map(|(_, e)| text::element(e)).collect();
-    let mut extra: Vec<String> =
-        have.iter().filter(|e| !wanted.contains_key(e)).map(|e| read_words(e)).collect();
+    let mut extra: Vec<String> = have.iter().filter(|e| !wanted.contains_key(e)).map(read_words).collect();
     if let Some(target) = &found.catch_all {
         let target = target.as_ref().map_or_else(String::new, |target| format!(" : {target}"));
         extra.push(format!("every other key{target}"));

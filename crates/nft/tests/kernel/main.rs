@@ -23,6 +23,7 @@ mod sandbox;
 mod scripted;
 mod shapes;
 mod staging;
+mod storm;
 mod text;
 mod verify;
 
@@ -49,6 +50,7 @@ fn main() {
         revocation::trials(),
         shapes::trials(),
         staging::trials(),
+        storm::trials(),
         text::trials(),
         verify::trials(),
     ]
