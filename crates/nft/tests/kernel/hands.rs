@@ -5,9 +5,9 @@
 //! | --- | --- | --- |
 //! | table | removed; made dormant; made anew with another comment, owned by a socket, or persistent | made; woken; replaced |
 //! | chain | added, with or without a hook; removed; renamed | removed; made |
-//! | chain | policy; another hook, priority, type or device; comment; counters | set; replaced with the table |
+//! | chain | policy; another hook, priority, type or device; comment; counters | replaced with the table |
 //! | set | added; removed | removed; made |
-//! | set | size, timeout, interval of collection, policy, flags, type of keys or data, user data, statements | replaced with the table |
+//! | set | size, timeout, interval of collection, policy, flags, type of keys or data, comment, statements | replaced with the table |
 //! | element | added; removed; another verdict; one for every key | removed; added; replaced with the table |
 //! | element | a comment, a time-out or a counter | replaced with the table |
 //! | rule | inserted, removed, replaced, reordered, commented; with a set or a chain of its own | all rules of the chain are written anew |
