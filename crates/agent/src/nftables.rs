@@ -107,6 +107,17 @@ impl NftDataPlane {
     }
 }
 
+impl NftDataPlane {
+    /// Makes the table anew as the plan as programmed needs it, without reading what is there.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses.
+    pub fn remake(&mut self) -> Result<Programmed, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
+        enforcer.remake().map(|c| programmed(&c)).map_err(failed("making the table anew"))
+    }
+}
+
 fn programmed(commit: &Commit) -> Programmed {
     Programmed {
         transactions: commit.transactions,

@@ -114,6 +114,13 @@ impl<D: DataPlane> NodeAgent<D> {
         self.handle(Input::Disturbed)
     }
 
+    /// Has the connections of all local pods decided anew at the next [`NodeAgent::tick`]: for when packets may have met other
+    /// rules than those of the plan.
+    pub fn review_all(&mut self) {
+        let all = self.all_concerned();
+        self.review_later(all);
+    }
+
     /// What gives equal names, labels and ports one place in memory. A source that decodes with it keeps no text twice.
     #[must_use]
     pub fn interner(&self) -> &Interner {

@@ -29,16 +29,20 @@ use crate::{
 };
 
 /// `NFNLGRP_NFTABLES`.
-const GROUP: u32 = 7;
+pub(crate) const GROUP: u32 = 7;
 
 /// `NFNL_SUBSYS_NFTABLES`, the message of new elements (`NFT_MSG_NEWSETELEM`), and the one that ends what is told of a
 /// transaction (`NFT_MSG_NEWGEN`).
-const NFTABLES: u16 = 10;
+pub(crate) const NFTABLES: u16 = 10;
 const NEWSETELEM: u16 = 12;
-const NEWGEN: u16 = 15;
+pub(crate) const NEWGEN: u16 = 15;
+
+/// `NFT_MSG_NEWTABLE`, `NFT_MSG_DELTABLE`.
+const NEWTABLE: u16 = 0;
+const DELTABLE: u16 = 2;
 
 /// `NFPROTO_INET`.
-const INET: u8 = 1;
+pub(crate) const INET: u8 = 1;
 
 /// Something that was not us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub enum Drift {
         first: String,
         /// Who.
         by: Culprit,
+        /// Whether the table is gone after it.
+        gone: bool,
     },
     /// More happened than could be kept: our table may be among it.
     Overrun,
@@ -76,11 +82,21 @@ impl fmt::Display for Culprit {
     }
 }
 
+impl Drift {
+    /// Whether the table is known to be gone: [`Enforcer::remake`](crate::Enforcer::remake) needs no reading then.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Touched { gone: true, .. })
+    }
+}
+
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Touched { objects: 1, first, by } => write!(f, "{by} changed table inet {TABLE}: {first}"),
-            Self::Touched { objects, first, by } => {
+            Self::Touched { objects: 1, first, by, .. } => {
+                write!(f, "{by} changed table inet {TABLE}: {first}")
+            }
+            Self::Touched { objects, first, by, .. } => {
                 write!(f, "{by} changed table inet {TABLE}: {first} and {} more objects", objects - 1)
             }
             Self::Overrun => f.write_str("nftables changed faster than it could be followed"),
@@ -110,6 +126,8 @@ struct Telling {
     /// What of our tables it has touched so far.
     touched: usize,
     first: Option<String>,
+    /// Whether it has removed the table of the plan, and made none since.
+    gone: bool,
 }
 
 impl Watcher {
@@ -167,7 +185,7 @@ impl Watcher {
 
 impl Telling {
     fn forget(&mut self) {
-        (self.is_own, self.touched, self.first) = (false, 0, None);
+        (self.is_own, self.touched, self.first, self.gone) = (false, 0, None, false);
     }
 
     fn hear(&mut self, message: &Reply) -> Option<Drift> {
@@ -181,7 +199,8 @@ impl Telling {
             self.touched = 0;
             // NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
             let by = Culprit { process: attributes.number(2), name: attributes.text(3) };
-            return first.filter(|_| !is_own).map(|first| Drift::Touched { objects, first, by });
+            let gone = mem::take(&mut self.gone);
+            return first.filter(|_| !is_own).map(|first| Drift::Touched { objects, first, by, gone });
         }
         if message.payload.first() != Some(&INET) {
             return None;
@@ -191,6 +210,11 @@ impl Telling {
         let is_apart = table.as_deref() == Some(CUT_OFF_TABLE);
         if !is_apart && table.as_deref() != Some(TABLE) {
             return None;
+        }
+        match kind {
+            DELTABLE if !is_apart => self.gone = true,
+            NEWTABLE if !is_apart => self.gone = false,
+            _ => {}
         }
         self.is_own |= kind == NEWSETELEM && numbers(attributes).any(|number| self.written.has(number));
         self.touched += 1;

@@ -63,6 +63,8 @@ pub enum Left {
     Ours,
     /// A table of our name that is not ours, or that another version wrote: it was replaced in one transaction.
     Foreign,
+    /// A table that changed each time that it was read: it was replaced in one transaction.
+    Unreadable,
 }
 
 /// Holds the kernel to a plan.
@@ -90,8 +92,8 @@ impl Enforcer {
         options: Options,
         plan: &NodePlan,
     ) -> Result<(Self, Commit), Error> {
-        let (mut program, generation, commit, left) =
-            lead(&mut kernel, options, plan, Remembered::default())?;
+        let nothing = Remembered::default();
+        let (mut program, generation, commit, left) = lead(&mut kernel, options, plan, nothing, Way::Mend)?;
         if left == Left::Ours {
             program.revoked = Remembered::read(&mut kernel, &program.sets);
         }
@@ -114,16 +116,34 @@ impl Enforcer {
             }
             Err(cause) => {
                 self.program.undo(undo);
+                let cause = name_the_owner(&mut self.kernel, cause);
                 Err(self.take_back(cause, sent.transactions))
             }
         }
     }
 
-    /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
+    /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it. Where the table changes
+    /// each time that it is read, it is replaced without being read.
+    ///
+    /// # Errors
+    /// What the kernel refuses; [`Error::Owned`] where the table belongs to another program.
     pub fn repair(&mut self) -> Result<Commit, Error> {
+        self.go(Way::Mend)
+    }
+
+    /// Makes the table anew as the plan as programmed needs it, whatever is there, without reading it: for a table that is
+    /// known to be gone. One transaction as a rule; `O(plan)`.
+    ///
+    /// # Errors
+    /// As [`Enforcer::repair`].
+    pub fn remake(&mut self) -> Result<Commit, Error> {
+        self.go(Way::Replace)
+    }
+
+    fn go(&mut self, way: Way) -> Result<Commit, Error> {
         let options = self.program.options.clone();
         let revoked = self.program.revoked.clone();
-        let (program, generation, commit, _) = lead(&mut self.kernel, options, &self.plan, revoked)?;
+        let (program, generation, commit, _) = lead(&mut self.kernel, options, &self.plan, revoked, way)?;
         self.program = program;
         self.generation = generation;
         self.torn = false;
@@ -138,7 +158,7 @@ impl Enforcer {
     pub fn lead_to(&mut self, plan: &NodePlan) -> Result<Commit, Error> {
         let options = self.program.options.clone();
         let revoked = self.program.revoked.clone();
-        match lead(&mut self.kernel, options, plan, revoked) {
+        match lead(&mut self.kernel, options, plan, revoked, Way::Mend) {
             Ok((program, generation, commit, _)) => {
                 self.plan = plan.clone();
                 self.program = program;
@@ -224,21 +244,54 @@ pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
     }
 }
 
+/// How to come from what is in the kernel to a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Read it, and send what differs.
+    Mend,
+    /// Replace it.
+    Replace,
+}
+
+/// What there is; errors that reading can't get over.
+fn look(kernel: &mut Kernel, program: &Program, plan: &NodePlan, way: Way) -> Result<Found, Error> {
+    if way == Way::Replace {
+        return Ok(Found::Unreadable);
+    }
+    match Ruleset::read(kernel) {
+        Ok(Some(Ruleset { owner: Some(port), .. })) => Err(Error::Owned { port }),
+        Ok(found) => Ok(restart::examine(found.as_ref(), program, plan)),
+        Err(Error::NeverQuiet(_)) => Ok(Found::Unreadable),
+        Err(e) => Err(e),
+    }
+}
+
+/// A refusal for lack of rights has another cause where somebody owns the table.
+fn name_the_owner(kernel: &mut Kernel, error: Error) -> Error {
+    match error {
+        Error::NoPermission(_) => match Ruleset::owner(kernel) {
+            Ok(Some(port)) => Error::Owned { port },
+            _ => error,
+        },
+        other => other,
+    }
+}
+
 /// Leads whatever is in the kernel to a plan.
 fn lead(
     kernel: &mut Kernel,
     options: Options,
     plan: &NodePlan,
     revoked: Remembered,
+    way: Way,
 ) -> Result<(Program, Generation, Commit, Left), Error> {
     let start = now();
     let empty = NodePlan::default();
     let mut program = Program::new(options);
     program.revoked = revoked;
     let (mut phases, _) = program.change(&empty, &empty.delta_to(plan))?;
-    let found = Ruleset::read(kernel)?;
     let mut current = None;
-    let left = match restart::examine(found.as_ref(), &program, plan) {
+    let left = match look(kernel, &program, plan, way)? {
         Found::Nothing => {
             let base = program.make_base().into_iter().chain(program.remember()).collect::<Vec<_>>();
             phases.make.splice(0..0, base).for_each(drop);
@@ -249,6 +302,10 @@ fn lead(
         Found::Foreign => {
             restart::replace_foreign(&mut phases, &program);
             Left::Foreign
+        }
+        Found::Unreadable => {
+            restart::replace_foreign(&mut phases, &program);
+            Left::Unreadable
         }
         Found::Ours { changes, generation } => {
             phases = changes;
@@ -261,7 +318,7 @@ fn lead(
         Sent::default()
     } else {
         let (sent, outcome) = send(kernel, phases, &mut generation);
-        outcome?;
+        outcome.map_err(|error| name_the_owner(kernel, error))?;
         sent
     };
     let commit = report(sent, &generation, start.elapsed());

@@ -7,12 +7,14 @@ use std::{
     time::Instant,
 };
 
-use nix::libc::{EAFNOSUPPORT, EBUSY, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM, EOPNOTSUPP, EPERM, EPROTONOSUPPORT};
+use nix::libc::{
+    EAFNOSUPPORT, EBUSY, EINVAL, EMSGSIZE, ENOBUFS, ENOENT, ENOMEM, EOPNOTSUPP, EPERM, EPROTONOSUPPORT,
+};
 
 use crate::{
     Error,
     encode::{Encoded, attributes::Attributes as Writer, batch_begin, batch_end, element_at, finish, header},
-    reader::{Attributes, text},
+    reader::{Attributes, Witness, text},
     ruleset::Message,
     socket::{NetlinkSocket, Transport},
 };
@@ -44,6 +46,9 @@ const GENERIC: usize = 4;
 /// How often a dump is begun again that others' changes disturbed.
 const DUMP_ATTEMPTS: usize = 8;
 
+/// The same where the listing is short, and most attempts end before the next transaction of a busy program begins.
+const SHORT_DUMP_ATTEMPTS: usize = 64;
+
 /// How often in a row the rest of a listing that was given up may be lost before it counts as read.
 const LOST_IN_A_ROW: usize = 64;
 
@@ -54,6 +59,8 @@ pub struct Kernel {
     transport: Box<dyn Transport>,
     sequence: u32,
     written: Arc<Written>,
+    /// Hears of what others change while our table is read.
+    pub(crate) witness: Witness,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -116,7 +123,8 @@ impl Kernel {
     /// Like [`Kernel::open`], over a transport of the caller's.
     pub fn with_transport(transport: Box<dyn Transport>) -> Result<Self, Error> {
         let started = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |t| t.subsec_nanos());
-        let mut kernel = Self { transport, sequence: started, written: Arc::default() };
+        let mut kernel =
+            Self { transport, sequence: started, written: Arc::default(), witness: Witness::open() };
         kernel.kernel_generation().map_err(unavailable)?;
         Ok(kernel)
     }
@@ -211,14 +219,47 @@ impl Kernel {
         Err(Error::Answer("no acknowledgement of a transaction".to_owned()))
     }
 
-    /// Lists nf_tables objects; gives the attributes of each.
-    pub(crate) fn dump_tables(&mut self, kind: u16, filter: &[(u16, &str)]) -> Result<Vec<Vec<u8>>, Error> {
-        let mut body = Writer::default();
-        for (attribute, value) in filter {
-            body.text(*attribute, value);
+    /// Lists nf_tables objects of one table or set, which the filter names; gives the attributes of each. What others do to
+    /// their tables meanwhile doesn't matter: see [`Witness`].
+    pub(crate) fn dump_of_table(&mut self, kind: u16, filter: &[(u16, &str)]) -> Result<Vec<Vec<u8>>, Error> {
+        let body = names(filter);
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some((out, _)) =
+                self.dump_once((NFTABLES << 8) | kind, INET, &body, "nftables", &attributes)?
+            {
+                return Ok(out);
+            }
         }
-        let parse = |reply: &Reply| Some(reply.attributes().to_vec());
-        self.dump((NFTABLES << 8) | kind, INET, &body.into_bytes(), "nftables", parse)
+        Err(Error::NeverQuiet(DUMP_ATTEMPTS))
+    }
+
+    /// Lists nf_tables objects where the kernel knows no filter, and counts those of other tables of the family: an
+    /// interrupted listing may lack some, and is begun anew. Gives the attributes of each.
+    pub(crate) fn dump_of_family(&mut self, kind: u16) -> Result<Vec<Vec<u8>>, Error> {
+        for _ in 0..SHORT_DUMP_ATTEMPTS {
+            let listed = self.dump_once((NFTABLES << 8) | kind, INET, &[], "nftables", &attributes)?;
+            if let Some((out, true)) = listed {
+                return Ok(out);
+            }
+        }
+        Err(Error::NeverQuiet(SHORT_DUMP_ATTEMPTS))
+    }
+
+    /// The attributes of one nf_tables object; none if there is none of that name.
+    pub(crate) fn get(&mut self, kind: u16, name: &[(u16, &str)]) -> Result<Option<Vec<u8>>, Error> {
+        let mut request = header((NFTABLES << 8) | kind, REQUEST, INET, 0);
+        request.raw(&names(name));
+        let sequence = self.send_request(finish(request))?;
+        loop {
+            for reply in self.receive(sequence)? {
+                match reply.complaint() {
+                    Some(complaint) if complaint.errno == ENOENT => return Ok(None),
+                    Some(complaint) => return Err(complaint.refused("reading of nftables".to_owned(), 0)),
+                    None if reply.kind >> 8 == NFTABLES => return Ok(Some(reply.attributes().to_vec())),
+                    None => {}
+                }
+            }
+        }
     }
 
     /// Lists what a request asks for, as `parse` sees it.
@@ -231,25 +272,58 @@ impl Kernel {
         parse: impl Fn(&Reply) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
-            let mut request = header(kind, REQUEST | DUMP, family, 0);
-            request.raw(body);
-            let sequence = self.send_request(finish(request))?;
-            if let Some(out) = self.collect(sequence, what, &parse)? {
+            if let Some((out, true)) = self.dump_once(kind, family, body, what, &parse)? {
                 return Ok(out);
             }
         }
         Err(Error::NeverQuiet(DUMP_ATTEMPTS))
     }
 
-    /// What a dump lists; none where it has to be begun again.
+    /// Lists everything of a kind. Where it changes during all attempts, the last one counts: some may be missing, or there
+    /// twice.
+    pub(crate) fn dump_loosely<T>(
+        &mut self,
+        kind: u16,
+        family: u8,
+        what: &str,
+        parse: impl Fn(&Reply) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let mut last = None;
+        for _ in 0..DUMP_ATTEMPTS {
+            match self.dump_once(kind, family, &[], what, &parse)? {
+                Some((out, true)) => return Ok(out),
+                Some((out, false)) => last = Some(out),
+                None => {}
+            }
+        }
+        last.ok_or(Error::NeverQuiet(DUMP_ATTEMPTS))
+    }
+
+    /// One attempt to list what a request asks for, and whether nothing changed meanwhile; none where part of it was lost.
+    fn dump_once<T>(
+        &mut self,
+        kind: u16,
+        family: u8,
+        body: &[u8],
+        what: &str,
+        parse: &impl Fn(&Reply) -> Option<T>,
+    ) -> Result<Option<(Vec<T>, bool)>, Error> {
+        let mut request = header(kind, REQUEST | DUMP, family, 0);
+        request.raw(body);
+        let sequence = self.send_request(finish(request))?;
+        self.collect(sequence, what, parse)
+    }
+
+    /// What a dump lists, and whether nothing changed meanwhile; none where part of it was lost.
     fn collect<T>(
         &mut self,
         sequence: u32,
         what: &str,
         parse: &impl Fn(&Reply) -> Option<T>,
-    ) -> Result<Option<Vec<T>>, Error> {
+    ) -> Result<Option<(Vec<T>, bool)>, Error> {
         let (mut out, mut whole) = (Vec::new(), true);
         loop {
+            self.witness.listen();
             let replies = match self.receive(sequence) {
                 // Some of the listing was lost, or couldn't be made; the kernel is still at the rest of it.
                 Err(Error::Socket { source, .. }) if source.raw_os_error() == Some(ENOBUFS) => {
@@ -269,7 +343,7 @@ impl Kernel {
                     return Err(complaint.refused(format!("listing of {what}"), 0));
                 }
                 if reply.kind == DONE {
-                    return Ok(whole.then_some(out));
+                    return Ok(Some((out, whole)));
                 }
                 out.extend(parse(&reply));
             }
@@ -356,6 +430,19 @@ impl Kernel {
         self.sequence = first + count;
         first
     }
+}
+
+/// The names of a table and of what is in it, as attributes.
+fn names(of: &[(u16, &str)]) -> Vec<u8> {
+    let mut body = Writer::default();
+    for (attribute, name) in of {
+        body.text(*attribute, name);
+    }
+    body.into_bytes()
+}
+
+fn attributes(reply: &Reply) -> Option<Vec<u8>> {
+    Some(reply.attributes().to_vec())
 }
 
 /// Whether a batch failed because it was too large for the socket or for the kernel's memory.

@@ -214,7 +214,7 @@ fn listed(kernel: &mut Kernel, set: &Set, family: Family) -> Result<BTreeSet<Fiv
     /// `NFT_MSG_GETSETELEM`.
     const GETSETELEM: u16 = 13;
     let mut found: BTreeMap<FiveTuple, bool> = BTreeMap::new();
-    for reply in kernel.dump_tables(GETSETELEM, &[(1, TABLE), (2, &set.name)])? {
+    for reply in kernel.dump_of_table(GETSETELEM, &[(1, TABLE), (2, &set.name)])? {
         let Some(list) = Attributes(&reply).nested(3) else { continue };
         for (_, element) in list {
             let element = Attributes(element);

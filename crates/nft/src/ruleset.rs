@@ -302,6 +302,8 @@ pub(crate) const ELEMENTS_PER_MESSAGE: usize = 500;
 pub(crate) enum Message {
     /// Makes the table.
     CreateTable,
+    /// Makes a dormant table work again.
+    WakeTable,
     /// Removes the table with all that is in it.
     DeleteTable,
     /// Makes a set.
@@ -320,6 +322,10 @@ pub(crate) enum Message {
     FlushChain(Name),
     /// Removes a chain to which nothing leads.
     DeleteChain(Name),
+    /// Removes a counter, a helper or the like, by its `NFT_OBJECT_*` type and name. We make none.
+    DeleteObject(u32, Name),
+    /// Removes a flow table. We make none.
+    DeleteFlowTable(Name),
 }
 
 impl Message {
@@ -327,6 +333,7 @@ impl Message {
     pub(crate) fn about(&self) -> String {
         match self {
             Self::CreateTable => format!("table inet {TABLE}"),
+            Self::WakeTable => format!("waking of table inet {TABLE}"),
             Self::DeleteTable => format!("removal of table inet {TABLE}"),
             Self::CreateSet(set) => format!("set {} ({})", set.name, set.content.about()),
             Self::DeleteSet(name) => format!("removal of set {name}"),
@@ -339,6 +346,8 @@ impl Message {
             Self::AddRule(chain, index) => format!("rule {index} of chain {}", chain.name),
             Self::FlushChain(name) => format!("flush of chain {name}"),
             Self::DeleteChain(name) => format!("removal of chain {name}"),
+            Self::DeleteObject(_, name) => format!("removal of object {name}"),
+            Self::DeleteFlowTable(name) => format!("removal of flow table {name}"),
         }
     }
 

@@ -97,7 +97,9 @@ pub(crate) fn send(
 fn parts(phases: Phases, limit: usize) -> Vec<Vec<Piece>> {
     let pieces = |phase: Vec<Step>| phase.into_iter().map(Piece::of).collect::<Vec<_>>();
     let apart = phases.moves && phases.switch.is_empty();
-    let chains_first = !phases.indivisible && !(phases.switch.is_empty() && phases.hairpin.is_empty());
+    let makes_chains = phases.make.iter().flatten().any(|m| matches!(m, Message::CreateChain(_)));
+    let leads_elsewhere = !(phases.switch.is_empty() && phases.hairpin.is_empty());
+    let chains_first = makes_chains && leads_elsewhere && !phases.indivisible;
     let [make, mut join, hairpin, switch, leave, unmake] =
         [phases.make, phases.join, phases.hairpin, phases.switch, phases.leave, phases.unmake].map(pieces);
     join.extend(hairpin);

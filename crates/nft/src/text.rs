@@ -59,11 +59,14 @@ impl Objects {
                 }
                 // An empty namespace has nothing to remove.
                 Message::CreateTable
+                | Message::WakeTable
                 | Message::DeleteTable
                 | Message::DeleteSet(_)
                 | Message::RemoveElements(..)
                 | Message::FlushChain(_)
-                | Message::DeleteChain(_) => {}
+                | Message::DeleteChain(_)
+                | Message::DeleteObject(..)
+                | Message::DeleteFlowTable(_) => {}
             }
         }
     }

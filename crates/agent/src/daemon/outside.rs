@@ -7,7 +7,7 @@ use palisade_nft::{
     drops::{Event, Reader},
 };
 
-use super::{DaemonError, Inbox};
+use super::{DaemonError, Inbox, inbox::Drifted};
 use crate::drops::Dropped;
 
 /// How long a thread sleeps when nothing comes. It ends with the process.
@@ -49,7 +49,9 @@ pub(super) fn hear_drift(mut watcher: Watcher, inbox: Arc<Inbox>) -> Result<(), 
                 while let Some(drift) = watcher.read()? {
                     match drift {
                         Drift::Overrun => inbox.overrun(),
-                        Drift::Touched { .. } => inbox.drifted(drift.to_string()),
+                        Drift::Touched { .. } => {
+                            inbox.drifted(Drifted { what: drift.to_string(), gone: drift.is_gone() });
+                        }
                     }
                 }
                 Ok(())

@@ -1,6 +1,7 @@
 //! The thread that works on the kernel.
 
 mod answers;
+mod mend;
 mod overrun;
 mod shortfall;
 
@@ -32,17 +33,14 @@ use crate::{
     metrics::{Metrics, ResultLabel},
     words,
 };
+use mend::Mending;
 
 /// It looks up so often, whatever happens.
 const TICK: Duration = Duration::from_secs(1);
 /// How often those who are cut off are named again, and a first snapshot that doesn't come.
 const REMIND: Duration = Duration::from_secs(30);
-/// How often the number of the kernel's table is looked at, should nobody tell of changes by others.
-const LOOK: Duration = Duration::from_secs(10);
 /// How often it is tried to hear of changes by others, if that failed.
 const HEAR_AGAIN: Duration = Duration::from_secs(30);
-/// Mending takes a whole listing: not more often than so, whatever others do.
-const MEND: Duration = Duration::from_secs(2);
 
 /// Everything that belongs to the node's agent.
 pub(super) struct Worker {
@@ -67,11 +65,8 @@ pub(super) struct Worker {
     knows_what_was_left: bool,
     /// When it may be tried to listen to changes of the table by others; none: they are listened to.
     listen_at: Option<Instant>,
-    /// Whether somebody else touched the table since it was mended.
-    drifted: Option<String>,
-    mended: Option<Instant>,
     overrun: Overrun,
-    looked: Instant,
+    mending: Mending,
     reminded: Instant,
     /// When open connections may be looked through that wait for it.
     review_due: Option<Instant>,
@@ -106,10 +101,8 @@ impl Worker {
             knows_itself: None,
             knows_what_was_left: false,
             listen_at: Some(Instant::now()),
-            drifted: None,
-            mended: None,
             overrun: Overrun::default(),
-            looked: Instant::now(),
+            mending: Mending::new(Instant::now()),
             reminded: Instant::now(),
             review_due: None,
             tally: drops::Tally::default(),
@@ -120,7 +113,8 @@ impl Worker {
     /// Works until it is told to stop.
     pub(super) fn run(&mut self) {
         loop {
-            let due = self.review_due.map(|at| at.saturating_duration_since(Instant::now()));
+            let due = self.review_due.into_iter().chain(self.mending.due()).min();
+            let due = due.map(|at| at.saturating_duration_since(Instant::now()));
             let waiting = self.inbox.take(due.map_or(TICK, |due| due.min(TICK)));
             self.health.beat();
             if waiting.stop {
@@ -147,6 +141,12 @@ impl Worker {
             ..
         } = waiting;
         self.ledger.watches(watches);
+        self.overrun.is_open |= overrun;
+        if let Some(drifted) = drift {
+            // A change can only be programmed into a table that is there.
+            self.mending.heard(drifted);
+            self.mend();
+        }
         let was_waiting = self.agent.reconciler().is_waiting();
         if let Some(cluster) = snapshot {
             self.snapshot(*cluster, received.filter(|_| !was_waiting));
@@ -158,10 +158,6 @@ impl Worker {
         if !drops.is_empty() || more_drops > 0 {
             self.drops.take(drops, more_drops, self.agent.reconciler(), &self.metrics);
         }
-        if drift.is_some() {
-            self.drifted = drift;
-        }
-        self.overrun.is_open |= overrun;
         for Asked { ask, reply } in asked {
             // Who asked may have gone.
             _ = reply.send(self.answer(ask));
@@ -211,6 +207,9 @@ impl Worker {
             None => {}
             Some(Left::Nothing) => tracing::info!("the kernel had no table inet palisade: it is made"),
             Some(Left::Ours) => tracing::info!("the table of an earlier run is taken over by what differs"),
+            Some(Left::Unreadable) => tracing::warn!(
+                "the table inet palisade changed each time that it was read: it is replaced in one transaction"
+            ),
             Some(Left::Foreign) => tracing::warn!(
                 "the table inet palisade was of another version, or not ours: it is replaced in one transaction"
             ),
@@ -382,14 +381,7 @@ impl Worker {
         self.hear_drift();
         self.lock.let_askers_go();
         self.look_after_overrun();
-        let mended = self.mended;
         self.mend();
-        if self.mended != mended && (self.drifted.is_some() || self.agent.reconciler().is_behind()) {
-            // It was tried and has failed: what the kernel holds is not what was programmed. Or others have touched what
-            // stands in the place of the plan.
-            let report = self.agent.disturbed();
-            self.settle(report, None);
-        }
         if self.reminded.elapsed() >= REMIND {
             self.reminded = Instant::now();
             if self.agent.reconciler().is_waiting() {
@@ -397,46 +389,6 @@ impl Worker {
             }
             if self.is_short() {
                 self.name_shortfall();
-            }
-        }
-    }
-
-    /// Puts right what others did to the table.
-    fn mend(&mut self) {
-        if self.agent.reconciler().is_waiting() {
-            return;
-        }
-        if self.drifted.is_none() && self.looked.elapsed() >= LOOK {
-            self.looked = Instant::now();
-            match self.agent.data_plane().in_step() {
-                Ok(true) => {}
-                Ok(false) => self.drifted = Some("the table is not the one that was written last".to_owned()),
-                Err(error) => return self.not_heard("drift", &error.into(), "the table can't be looked at"),
-            }
-        }
-        let is_due = self.mended.is_none_or(|at| at.elapsed() >= MEND);
-        let Some(what) = self.drifted.take_if(|_| is_due) else { return };
-        self.mended = Some(Instant::now());
-        match self.agent.data_plane().repair() {
-            Ok(done) if done.transactions == 0 => tracing::debug!(what, "nothing was to be mended"),
-            Ok(done) => {
-                self.generation = done.generation;
-                tracing::error!(
-                    what,
-                    elements = done.elements,
-                    "another program changed the table inet palisade: it is mended"
-                );
-                self.ledger.error("drift", what);
-            }
-            Err(error) => {
-                let why = words::with_causes(&error);
-                tracing::error!(
-                    what,
-                    why,
-                    "another program changed the table inet palisade, and it can't be mended"
-                );
-                self.ledger.error("drift", format!("{what}: {why}"));
-                self.drifted = Some(what);
             }
         }
     }
@@ -458,7 +410,8 @@ impl Worker {
         } else if reconciler.is_behind() {
             Some(self.refused_words())
         } else {
-            None
+            let why = self.mending.failing()?;
+            Some(format!("another program changed the table inet palisade, and it can't be mended: {why}"))
         }
     }
 }

@@ -56,7 +56,10 @@ fn our_own_transactions_are_known_by_their_number_whatever_port_the_kernel_names
         // What others do next is not taken for ours, nor counted together with ours.
         let others = told(&mut telling, &transaction(TABLE, None, 8, 8));
         let by = Culprit { process: Some(77), name: Some("somebody".to_owned()) };
-        assert_eq!(others, [Drift::Touched { objects: 1, first: "a rule of chain forward".to_owned(), by }]);
+        assert_eq!(
+            others,
+            [Drift::Touched { objects: 1, first: "a rule of chain forward".to_owned(), by, gone: false }]
+        );
     }
 }
 

@@ -34,6 +34,8 @@ const NEWSET: u16 = 9;
 const DELSET: u16 = 11;
 const NEWSETELEM: u16 = 12;
 const DELSETELEM: u16 = 14;
+const DELOBJ: u16 = 20;
+const DELFLOWTABLE: u16 = 24;
 
 /// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_ELEM_INTERVAL_END`.
 const SET_INTERVAL: u32 = 4;
@@ -93,6 +95,7 @@ pub(crate) fn encode(message: Message) -> Encoded {
 pub(crate) fn encode_in(table: &str, message: Message) -> Encoded {
     let (kind, flags) = match &message {
         Message::CreateTable => (NEWTABLE, CREATE),
+        Message::WakeTable => (NEWTABLE, 0),
         Message::DeleteTable => (DELTABLE, 0),
         Message::CreateSet(_) => (NEWSET, CREATE | EXCLUSIVE),
         Message::DeleteSet(_) => (DELSET, 0),
@@ -102,6 +105,8 @@ pub(crate) fn encode_in(table: &str, message: Message) -> Encoded {
         Message::AddRule(..) => (NEWRULE, CREATE | APPEND),
         Message::FlushChain(_) => (DELRULE, 0),
         Message::DeleteChain(_) => (DELCHAIN, 0),
+        Message::DeleteObject(..) => (DELOBJ, 0),
+        Message::DeleteFlowTable(_) => (DELFLOWTABLE, 0),
     };
     let mut out = header((NFTABLES << 8) | kind, REQUEST | flags, INET, 0);
     body(&mut out, table, &message);
@@ -147,6 +152,13 @@ pub(crate) fn rule_expressions(rule: &Rule) -> Vec<u8> {
     out.into_bytes()
 }
 
+/// The attributes of a message, for the reader to compare with what the kernel lists.
+pub(crate) fn attributes_of(message: &Message) -> Vec<u8> {
+    let mut out = Attributes::default();
+    body(&mut out, TABLE, message);
+    out.into_bytes()
+}
+
 /// A digest of what rules say: chains are named by it. Stable as long as the encoding of the rules is. Each rule goes in
 /// behind its length, so different rules are different inputs; 128 bits of a SHA-256 leave a collision out of reach, and
 /// [`crate::registry`] compares what has one name.
@@ -173,6 +185,10 @@ fn body(out: &mut Attributes, table: &str, message: &Message) {
     match message {
         Message::CreateTable => {
             out.put(6, &user_data(COMMENT, crate::base::TABLE_COMMENT));
+        }
+        Message::WakeTable => {
+            // NFTA_TABLE_FLAGS: none.
+            out.number(2, 0);
         }
         Message::DeleteTable => {}
         Message::CreateSet(set) => create_set(out, set),
@@ -206,6 +222,12 @@ fn body(out: &mut Attributes, table: &str, message: &Message) {
         }
         Message::DeleteChain(name) => {
             out.text(3, name);
+        }
+        Message::DeleteObject(kind, name) => {
+            out.text(2, name).number(3, *kind);
+        }
+        Message::DeleteFlowTable(name) => {
+            out.text(2, name);
         }
     }
 }

@@ -124,7 +124,10 @@ impl Ruleset {
     pub fn evaluate(&self, packet: &Packet) -> Result<Judgement, String> {
         let judgement = Judgement { verdict: Verdict::Allow, lookups: 0, rules: 0, logged: None };
         let mut run = Run { ruleset: self, packet, judgement, registers: Registers([0; 80]) };
-        let Some(base) = self.chains.get(packet.hook.chain()) else { return Ok(run.judgement) };
+        // A dormant table hangs on no hook.
+        let Some(base) = self.chains.get(packet.hook.chain()).filter(|_| !self.is_dormant()) else {
+            return Ok(run.judgement);
+        };
         run.walk(base)?;
         Ok(run.judgement)
     }
@@ -311,9 +314,11 @@ impl Set {
     fn find(&self, key: &[u8]) -> Option<Option<Target>> {
         if self.has_intervals() {
             let after = self.intervals.partition_point(|(first, _)| &first[..] <= key);
-            let (_, last) = self.intervals.get(after.checked_sub(1)?)?;
-            return (key <= &last[..]).then_some(None);
+            let Some((_, last)) = after.checked_sub(1).and_then(|index| self.intervals.get(index)) else {
+                return self.catch_all.clone();
+            };
+            return if key <= &last[..] { Some(None) } else { self.catch_all.clone() };
         }
-        self.elements.get(key).cloned()
+        self.elements.get(key).or(self.catch_all.as_ref()).cloned()
     }
 }

@@ -173,6 +173,10 @@ fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
             burst: data.number(3)?,
             inverted: data.number(5).unwrap_or(0) & 1 == 1,
         },
+        // NFTA_LOG_SNAPLEN to NFTA_LOG_FLAGS: nothing that we ask for.
+        "log" if (3..=6).any(|kind| data.get(kind).is_some()) => {
+            Operation::Unknown("log with options".to_owned())
+        }
         "log" => Operation::Log {
             group: data.get(1).and_then(|g| Some(u16::from_be_bytes(g.get(..2)?.try_into().ok()?))),
             prefix: data.text(2).unwrap_or_default(),

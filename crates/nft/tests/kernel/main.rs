@@ -13,6 +13,7 @@ mod drops;
 mod entries;
 mod faults;
 mod hairpin;
+mod hands;
 mod link;
 mod listing;
 mod others;
@@ -23,6 +24,7 @@ mod sandbox;
 mod scripted;
 mod shapes;
 mod staging;
+mod storm;
 mod text;
 mod verify;
 
@@ -41,6 +43,7 @@ fn main() {
         drift::trials(),
         drops::trials(),
         faults::trials(),
+        hands::trials(),
         hairpin::trials(),
         link::trials(),
         listing::trials(),
@@ -49,6 +52,7 @@ fn main() {
         revocation::trials(),
         shapes::trials(),
         staging::trials(),
+        storm::trials(),
         text::trials(),
         verify::trials(),
     ]

@@ -2,11 +2,12 @@
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::stage::{Stage, palisade, policy, run};
@@ -100,6 +101,8 @@ fn what_others_do_to_the_table_is_told_and_mended() {
     for command in [
         "delete table inet palisade",
         "flush chain inet palisade forward",
+        "add table inet palisade { flags dormant; }",
+        "add element inet palisade self4 { * }",
         "delete element inet palisade ingress4 { 10.244.7.1 }",
     ] {
         nft(command);
@@ -116,6 +119,72 @@ fn what_others_do_to_the_table_is_told_and_mended() {
     let agent = stage.agent(&[]);
     agent.until("ready: the kernel holds the plan");
     assert!(!stage.answers("other", "db:5432"));
+    agent.stop();
+}
+
+/// The table is made anew as soon as it is gone, however often that is.
+#[test]
+fn a_table_that_is_flushed_all_the_time_is_there_nearly_all_the_time() {
+    const PROBES: usize = 12;
+    let stage = Stage::new();
+    stage.write("policy.yaml", &policy("web"));
+    let agent = stage.agent(&[]);
+    agent.until("ready: the kernel holds the plan");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let flusher = scope.spawn(|| {
+            let mut flushes = 0;
+            while !done.load(Ordering::Relaxed) {
+                run(&mut stage.on_node(&["nft", "flush", "ruleset"]), 0);
+                flushes += 1;
+                thread::sleep(Duration::from_millis(100));
+            }
+            flushes
+        });
+        let open = (0..PROBES).filter(|_| stage.answers("other", "db:5432")).count();
+        done.store(true, Ordering::Relaxed);
+        let flushes: usize = flusher.join().unwrap();
+        assert!(open * 3 < PROBES, "{open} of {PROBES} denied connections opened under {flushes} flushes");
+        assert!(flushes > 5, "{flushes} flushes show little");
+    });
+    assert!(agent.until("it is mended").contains("nft (process"));
+    stage.until_answers("other", "db:5432", false);
+    run(&mut stage.node(&["verify"]), 0);
+    agent.stop();
+}
+
+/// Somebody's socket owns the table: nobody else can change it, so the agent is not ready, and says whose it is.
+#[test]
+fn a_table_that_another_program_owns_makes_the_agent_not_ready_until_it_ends() {
+    let stage = Stage::new();
+    stage.write("policy.yaml", &policy("web"));
+    let agent = stage.agent(&[]);
+    agent.until("ready: the kernel holds the plan");
+    let mut owner = stage.on_node(&["nft", "-i"]);
+    let mut owner = owner.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut input = owner.stdin.take().unwrap();
+    // Again and again, until it is faster than the agent.
+    let begin = Instant::now();
+    let told = loop {
+        input.write_all(b"delete table inet palisade; add table inet palisade { flags owner; }\n").unwrap();
+        let (_, out, _) = crate::stage::text(&stage.node(&["status"]).output().unwrap());
+        if out.contains("belongs to another program (netlink port") {
+            break out;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "{out}");
+    };
+    assert!(told.contains("can't be mended"), "{told}");
+    let verified = run(&mut stage.node(&["verify"]), 1);
+    assert!(verified.contains("belongs to another program"), "{verified}");
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&mut stage.node(&["verify", "-o", "json"]), 1)).unwrap();
+    assert!(json.to_string().contains("which alone may change it"), "{json}");
+    // Its end is heard of, and needs no pause.
+    drop(input);
+    owner.wait().unwrap();
+    agent.until("ready: the kernel holds the plan");
+    assert!(!stage.answers("other", "db:5432"));
+    run(&mut stage.node(&["verify"]), 0);
     agent.stop();
 }
 
@@ -218,14 +287,14 @@ fn what_is_said_of_pods_is_what_the_kernel_took() {
     stage.write("policy.yaml", &policy("web"));
     let own = |name: &str| {
         let mut command = stage.on_node(&["nft", "-i"]);
-        let mut nft = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut nft = command.stdin(Stdio::piped()).spawn().unwrap();
         let line = format!("add table inet {name} {{ flags owner; }}\n");
         std::io::Write::write_all(nft.stdin.as_mut().unwrap(), line.as_bytes()).unwrap();
         nft
     };
     let listed = |name: &str| {
         let listing = || run(&mut stage.on_node(&["nft", "list", "tables"]), 0);
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         while !listing().lines().any(|line| line == format!("table inet {name}")) {
             assert!(begin.elapsed() < Duration::from_secs(20), "no table {name}: {}", listing());
             thread::sleep(Duration::from_millis(20));

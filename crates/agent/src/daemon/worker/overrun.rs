@@ -2,9 +2,13 @@
 //! tells us of our own transactions, or others' of their own tables. So the table is compared, and nothing is written: what is
 //! written would be told again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{MEND, Worker};
+use super::Worker;
+use crate::daemon::inbox::Drifted;
+
+/// A look takes a whole listing: not more often than so.
+const REST: Duration = Duration::from_secs(2);
 
 /// Whether something was missed.
 #[derive(Debug, Default)]
@@ -14,9 +18,9 @@ pub(super) struct Overrun {
 }
 
 impl Worker {
-    /// Looks whether anything was changed while the listener missed something. A look takes a whole listing: as rare as mending.
+    /// Looks whether anything was changed while the listener missed something.
     pub(super) fn look_after_overrun(&mut self) {
-        let is_due = self.overrun.looked.is_none_or(|at| at.elapsed() >= MEND);
+        let is_due = self.overrun.looked.is_none_or(|at| at.elapsed() >= REST);
         if !self.overrun.is_open || !is_due || self.agent.reconciler().is_waiting() {
             return;
         }
@@ -27,8 +31,8 @@ impl Worker {
                 tracing::debug!("changes of nftables came too fast to be followed; none was of the table");
             }
             Ok(Some(_)) | Err(_) => {
-                let what = "nftables changed faster than it could be followed";
-                self.drifted.get_or_insert_with(|| what.to_owned());
+                let what = "nftables changed faster than it could be followed".to_owned();
+                self.mending.heard(Drifted { what, gone: false });
             }
         }
     }
