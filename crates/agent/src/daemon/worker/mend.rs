@@ -128,6 +128,8 @@ impl Worker {
         self.mending.budget.spend(begin, end);
         let what = drifted.what.clone();
         match outcome {
+            // Nothing is programmed yet, so there is nothing to hold the kernel to.
+            Ok(done) if done.transactions == 0 => tracing::debug!(what, "nothing was to be mended"),
             Ok(done) => {
                 self.mending.failing = None;
                 self.generation = done.generation;
