@@ -108,8 +108,8 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
         pid = std::process::id(),
         "the agent starts"
     );
-    // Held here too, so that it is given away last: whoever comes next finds the socket's name free.
-    let lock = Arc::new(take_lock(config)?);
+    // Given away last: whoever comes next finds the socket's name free.
+    let lock = take_lock(config)?;
     let plane = open_plane(config)?;
     let parts = Parts {
         node: node.clone(),
@@ -119,7 +119,7 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
         reporter: Arc::default(),
     };
     let (ended, end) = oneshot::channel();
-    let mut worker = Worker::new(config, &parts, plane, explain, Arc::clone(&lock));
+    let mut worker = Worker::new(config, &parts, plane, explain);
     let work = move || {
         worker.run();
         // Whoever waits for the end hears of a panic too: then the sender is dropped.

@@ -23,7 +23,6 @@ use crate::{
     NftDataPlane, NodeAgent, Report,
     config::Config,
     drops::Drops,
-    lock::Lock,
     metrics::{Metrics, ResultLabel},
     words,
 };
@@ -51,7 +50,6 @@ pub(super) struct Worker {
     /// The nflog group of denied packets.
     log_group: Option<u16>,
     explain: Explain,
-    lock: Arc<Lock>,
     cut_off: Vec<(Direction, IpAddr)>,
     generation: u64,
     /// Whether the node's name was looked for among those of the cluster.
@@ -69,13 +67,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(
-        config: &Config,
-        parts: &Parts,
-        plane: NftDataPlane,
-        explain: Explain,
-        lock: Arc<Lock>,
-    ) -> Self {
+    pub(super) fn new(config: &Config, parts: &Parts, plane: NftDataPlane, explain: Explain) -> Self {
         Self {
             agent: NodeAgent::new(parts.node.clone(), plane),
             node: parts.node.clone(),
@@ -88,7 +80,6 @@ impl Worker {
             drops: Drops::new(),
             log_group: Options::default().log_group.filter(|_| config.log_drops),
             explain,
-            lock,
             cut_off: Vec::new(),
             generation: 0,
             knows_itself: None,
@@ -352,7 +343,6 @@ impl Worker {
             let report = self.agent.tick();
             self.settle(report, None);
         }
-        self.lock.let_askers_go();
         self.mend();
         if self.reminded.elapsed() >= REMIND {
             self.reminded = Instant::now();

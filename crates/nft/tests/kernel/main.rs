@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 mod agreement;
+mod claim;
 mod connections;
 mod drift;
 mod drops;
@@ -35,6 +36,7 @@ fn main() {
     }
     let tests: Vec<Trial> = [
         agreement::trials(),
+        claim::trials(),
         connections::trials(),
         drift::trials(),
         drops::trials(),
