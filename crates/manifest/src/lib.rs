@@ -69,6 +69,6 @@ mod workload;
 pub use addresses::{AddressPlan, Unaddressed, assign_addresses, keep_addresses};
 pub use cluster_wide::{Admission, Channel};
 pub use diagnostic::{Code, Diagnostic, Severity};
-pub use input::Input;
+pub use input::{Input, files};
 pub use load::{Counts, Loaded, Options, load};
 pub use render::{Style, render};
