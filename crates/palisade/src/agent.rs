@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
     if arguments.mode.dry_run {
         let planned = daemon::dry_run(&config)?;
         let text = match arguments.output {
-            Format::Text => node::plan_text(&planned.view, &planned.nftables),
+            Format::Text => node::plan_text(&planned.view, &planned.nftables)?,
             Format::Json => node::plan_json(&planned.view, &planned.nftables)?,
         };
         output::print(&text).context("can't write the plan")?;

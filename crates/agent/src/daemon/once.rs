@@ -3,6 +3,7 @@
 use std::{fs, io, time::Duration};
 
 use palisade_api::{Event, WatchState};
+use palisade_manifest::folded;
 use palisade_nft::{Kernel, conntrack};
 use palisade_policy::{Cluster, Name, compile::Compiler};
 
@@ -123,7 +124,7 @@ fn snapshot(config: &Config) -> Result<Cluster, DaemonError> {
     match &config.source {
         SourceChoice::Directory(path) => {
             let (cluster, findings) = directory::read(path)?;
-            for finding in findings {
+            for finding in folded(&findings) {
                 tracing::warn!("{finding}");
             }
             Ok(cluster)
@@ -141,7 +142,7 @@ fn snapshot(config: &Config) -> Result<Cluster, DaemonError> {
                                 failing = Some(why);
                             }
                             Event::Findings { findings, .. } => {
-                                findings.iter().for_each(|finding| tracing::warn!("{finding}"));
+                                folded(&findings).iter().for_each(|finding| tracing::warn!("{finding}"));
                             }
                             _ => {}
                         }
