@@ -12,6 +12,7 @@ mod ledger;
 mod once;
 mod outside;
 mod own_name;
+mod reviews;
 mod worker;
 
 use std::{
@@ -32,7 +33,7 @@ use tokio::{
 pub(crate) use health::Health;
 use http::Pages;
 pub(crate) use inbox::Inbox;
-pub use once::{Planned, Removed, dry_run, once, remove};
+pub use once::{Once, Planned, Removed, dry_run, once, remove};
 
 use crate::{
     DataPlaneError, NftDataPlane,

@@ -18,6 +18,11 @@ pub enum Error {
         "no permission to change the firewall of this network namespace: it takes CAP_NET_ADMIN there, so run as root, or inside a user namespace of your own"
     )]
     NoPermission(#[source] io::Error),
+    /// The kernel can't list connections.
+    #[error(
+        "this kernel can't tell which connections are open: load nf_conntrack_netlink (CONFIG_NF_CT_NETLINK); until then open connections that policies deny are not cut"
+    )]
+    NoConntrack(#[source] io::Error),
     /// A socket call failed.
     #[error("netlink socket: {doing} failed")]
     Socket {
@@ -97,7 +102,7 @@ impl Error {
     #[must_use]
     pub fn os_error(&self) -> Option<i32> {
         match self {
-            Self::NoNftables(e) | Self::NoPermission(e) => e.raw_os_error(),
+            Self::NoNftables(e) | Self::NoPermission(e) | Self::NoConntrack(e) => e.raw_os_error(),
             Self::Socket { source: e, .. }
             | Self::GroupTaken { source: e, .. }
             | Self::Refused { reason: e, .. } => e.raw_os_error(),

@@ -18,6 +18,7 @@ use super::{
     inbox::{Asked, Waiting},
     ledger::Ledger,
     outside, own_name,
+    reviews::Reviews,
 };
 use crate::{
     NftDataPlane, NodeAgent, Report,
@@ -59,6 +60,8 @@ pub(super) struct Worker {
     mended: Option<Instant>,
     looked: Instant,
     reminded: Instant,
+    /// How looking through open connections fares.
+    reviews: Reviews,
     /// When open connections may be looked through that wait for it.
     review_due: Option<Instant>,
     tally: drops::Tally,
@@ -87,6 +90,7 @@ impl Worker {
             mended: None,
             looked: Instant::now(),
             reminded: Instant::now(),
+            reviews: Reviews::default(),
             review_due: None,
             tally: drops::Tally::default(),
             counted: BTreeMap::new(),
@@ -244,10 +248,13 @@ impl Worker {
             if index < refused {
                 tracing::error!(why, "the kernel was not programmed as it should be");
                 self.ledger.error("commit", why);
-            } else {
+            } else if self.reviews.failed(&why, Instant::now()) {
                 tracing::error!(why, "open connections were not decided anew; it is tried again");
                 self.ledger.error("connections", why);
             }
+        }
+        if report.review_due.is_none() && self.reviews.succeeded() {
+            tracing::info!("open connections are decided anew again");
         }
         if let Some(received) = received.filter(|_| !report.commits.is_empty() && refused == 0) {
             self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
@@ -413,7 +420,7 @@ impl Worker {
             let cut = self.cut_off.len();
             Some(format!("the kernel refuses the plan; {cut} addresses are cut off"))
         } else {
-            None
+            self.reviews.not_ready()
         }
     }
 }

@@ -25,6 +25,7 @@ mod shapes;
 mod staging;
 mod text;
 mod verify;
+mod without;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -51,6 +52,7 @@ fn main() {
         staging::trials(),
         text::trials(),
         verify::trials(),
+        without::trials(),
     ]
     .into_iter()
     .flatten()
