@@ -179,7 +179,7 @@ impl<'r> Reader<'r> {
             Ok((metadata, _)) if metadata.is_file() && metadata.len() == 0 => {
                 Some(Text::new(name, String::new()))
             }
-            Ok((metadata, opened)) => self.bytes(&name, opened, metadata.is_file().then(|| metadata.len())),
+            Ok((metadata, opened)) => self.bytes(&name, opened, metadata.is_file().then_some(metadata.len())),
             Err(error) => {
                 self.unreadable(&file.path, &error);
                 None

@@ -99,10 +99,10 @@ impl Writes {
             EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Any)) => told.whole(path),
             // Comes after the event that gives the file its new name. A writer may rename its file before it closes it.
-            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => {
-                if event.paths.first().is_some_and(|old| told.open.remove(old)) {
-                    told.modified(path);
-                }
+            EventKind::Modify(ModifyKind::Name(RenameMode::Both))
+                if event.paths.first().is_some_and(|old| told.open.remove(old)) =>
+            {
+                told.modified(path);
             }
             // An inode may have been another file's.
             EventKind::Create(_) => {

@@ -368,8 +368,8 @@ mod tests {
         for (reply, lines) in replies {
             // Our own colours go where they don't belong; a name has none.
             let shown = anstream::adapter::strip_str(&text(&reply).unwrap()).to_string();
-            assert!(!shown.contains(odd), "{:.200}", shown);
-            assert_eq!(shown.lines().count(), lines, "{:.200}", shown);
+            assert!(!shown.contains(odd), "{shown:.200}");
+            assert_eq!(shown.lines().count(), lines, "{shown:.200}");
             assert!(!json(&reply).unwrap().contains(odd));
         }
         let plan = PlanView {
@@ -380,7 +380,7 @@ mod tests {
             groups: vec![group],
         };
         let shown = anstream::adapter::strip_str(&plan_text(&plan, "").unwrap()).to_string();
-        assert!(!shown.contains(odd), "{:.200}", shown);
+        assert!(!shown.contains(odd), "{shown:.200}");
         assert!(!plan_json(&plan, "").unwrap().contains(odd));
     }
 
