@@ -7,6 +7,7 @@
 //! * [`drops`] hears of denied packets and reads how many there were.
 //! * [`drift`] hears when somebody else touches our table.
 //! * [`verify()`] says where the kernel differs from a plan, and [`text()`] what a plan is in the syntax of `nft`.
+//! * A [`claim`] is the right to be the only agent of a network namespace.
 //! * [`survey`] names what others have in nftables, and a [`watchpoint`] counts whether packets come by at all.
 //! * [`reader`] reads the table back and takes packets through it, without any code of the writing side.
 //!
@@ -21,6 +22,7 @@
 #![cfg(target_os = "linux")]
 
 mod base;
+pub mod claim;
 pub mod conntrack;
 pub mod cut_off;
 pub mod drift;

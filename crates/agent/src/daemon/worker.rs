@@ -24,12 +24,12 @@ use super::{
     inbox::{Asked, Waiting},
     ledger::Ledger,
     outside, own_name,
+    reviews::Reviews,
 };
 use crate::{
     NftDataPlane, NodeAgent, Report,
     config::Config,
     drops::Drops,
-    lock::Lock,
     metrics::{Metrics, ResultLabel},
     words,
 };
@@ -56,7 +56,6 @@ pub(super) struct Worker {
     /// The nflog group of denied packets.
     log_group: Option<u16>,
     explain: Explain,
-    lock: Arc<Lock>,
     shortfall: Shortfall,
     generation: u64,
     /// Whether the node's name was looked for among those of the cluster.
@@ -68,6 +67,8 @@ pub(super) struct Worker {
     overrun: Overrun,
     mending: Mending,
     reminded: Instant,
+    /// How looking through open connections fares.
+    reviews: Reviews,
     /// When open connections may be looked through that wait for it.
     review_due: Option<Instant>,
     tally: drops::Tally,
@@ -76,13 +77,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(
-        config: &Config,
-        parts: &Parts,
-        plane: NftDataPlane,
-        explain: Explain,
-        lock: Arc<Lock>,
-    ) -> Self {
+    pub(super) fn new(config: &Config, parts: &Parts, plane: NftDataPlane, explain: Explain) -> Self {
         Self {
             agent: NodeAgent::new(parts.node.clone(), plane),
             node: parts.node.clone(),
@@ -95,7 +90,6 @@ impl Worker {
             drops: Drops::new(),
             log_group: Options::default().log_group.filter(|_| config.log_drops),
             explain,
-            lock,
             shortfall: Shortfall::default(),
             generation: 0,
             knows_itself: None,
@@ -104,6 +98,7 @@ impl Worker {
             overrun: Overrun::default(),
             mending: Mending::new(Instant::now()),
             reminded: Instant::now(),
+            reviews: Reviews::default(),
             review_due: None,
             tally: drops::Tally::default(),
             counted: BTreeMap::new(),
@@ -304,10 +299,13 @@ impl Worker {
             if index < refused {
                 tracing::error!(why, "the kernel was not programmed as it should be");
                 self.ledger.error("commit", why);
-            } else {
+            } else if self.reviews.failed(&why, Instant::now()) {
                 tracing::error!(why, "open connections were not decided anew; it is tried again");
                 self.ledger.error("connections", why);
             }
+        }
+        if report.review_due.is_none() && self.reviews.succeeded() {
+            tracing::info!("open connections are decided anew again");
         }
         if let Some(received) = received.filter(|_| !report.commits.is_empty() && refused == 0) {
             self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
@@ -379,7 +377,6 @@ impl Worker {
             self.settle(report, None);
         }
         self.hear_drift();
-        self.lock.let_askers_go();
         self.look_after_overrun();
         self.mend();
         if self.reminded.elapsed() >= REMIND {
@@ -410,8 +407,10 @@ impl Worker {
         } else if reconciler.is_behind() {
             Some(self.refused_words())
         } else {
-            let why = self.mending.failing()?;
-            Some(format!("another program changed the table inet palisade, and it can't be mended: {why}"))
+            let unmended = |why| {
+                format!("another program changed the table inet palisade, and it can't be mended: {why}")
+            };
+            self.mending.failing().map(unmended).or_else(|| self.reviews.not_ready())
         }
     }
 }

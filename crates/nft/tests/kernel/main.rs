@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 mod agreement;
+mod claim;
 mod connections;
 mod cut_off;
 mod drift;
@@ -27,6 +28,7 @@ mod staging;
 mod storm;
 mod text;
 mod verify;
+mod without;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -38,6 +40,7 @@ fn main() {
     }
     let tests: Vec<Trial> = [
         agreement::trials(),
+        claim::trials(),
         connections::trials(),
         cut_off::trials(),
         drift::trials(),
@@ -55,6 +58,7 @@ fn main() {
         storm::trials(),
         text::trials(),
         verify::trials(),
+        without::trials(),
     ]
     .into_iter()
     .flatten()
