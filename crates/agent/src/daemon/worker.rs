@@ -404,13 +404,14 @@ impl Worker {
         let reconciler = self.agent.reconciler();
         if reconciler.is_waiting() {
             Some("waiting for the first whole snapshot".to_owned())
-        } else if reconciler.is_behind() {
-            Some(self.refused_words())
         } else {
             let unmended = |why| {
                 format!("another program changed the table inet palisade, and it can't be mended: {why}")
             };
-            self.mending.failing().map(unmended).or_else(|| self.reviews.not_ready())
+            let unmended = self.mending.failing().map(unmended);
+            let refused = reconciler.is_behind().then(|| self.refused_words());
+            let words = unmended.into_iter().chain(refused).collect::<Vec<_>>().join("; ");
+            Some(words).filter(|words| !words.is_empty()).or_else(|| self.reviews.not_ready())
         }
     }
 }
