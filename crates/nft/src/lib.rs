@@ -26,6 +26,7 @@ pub mod drops;
 mod encode;
 mod enforcer;
 mod error;
+mod holdings;
 mod kernel;
 mod layout;
 mod next;

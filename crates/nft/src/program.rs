@@ -11,6 +11,7 @@ use palisade_policy::{Delta, Direction, Family, Group, GroupId, Name, NodePlan, 
 use crate::{
     Options, PlanError,
     base::{self, BaseSets, digit},
+    holdings::{Before, Holdings},
     layout::{self, Layout, Layouts},
     next::Next,
     registry::{Edit, Registry},
@@ -67,6 +68,8 @@ pub(crate) struct Program {
     pub(crate) registry: Registry,
     /// The chains to which local addresses lead.
     pub(crate) dispatch: BTreeMap<(Lead, IpAddr), Name>,
+    /// How many elements the sets hold.
+    pub(crate) holdings: Holdings,
 }
 
 /// For local addresses whose chain may change, the chain that they shall lead to.
@@ -77,12 +80,14 @@ type Targets = BTreeMap<(Lead, IpAddr), Option<Arc<Chain>>>;
 pub(crate) struct Undo {
     edit: Edit,
     dispatch: Vec<((Lead, IpAddr), Option<Name>)>,
+    held: Before,
 }
 
 impl Program {
     /// Of an empty plan.
     pub(crate) fn new(options: Options) -> Self {
-        Self { options, sets: BaseSets::new(), registry: Registry::default(), dispatch: BTreeMap::new() }
+        let (registry, holdings) = (Registry::default(), Holdings::default());
+        Self { options, sets: BaseSets::new(), registry, dispatch: BTreeMap::new(), holdings }
     }
 
     /// What makes the table with its base chains and empty maps.
@@ -116,7 +121,7 @@ impl Program {
         let next = Next { plan, delta };
         check_groups(&next)?;
         let targets = self.targets(&next)?;
-        let mut undo = Undo { edit: Edit::default(), dispatch: Vec::new() };
+        let mut undo = Undo { edit: Edit::default(), dispatch: Vec::new(), held: Before::default() };
         let mut phases = Phases::default();
         if let Err(error) = self.switch(&targets, &mut undo, &mut phases) {
             self.undo(undo);
@@ -130,6 +135,7 @@ impl Program {
         members(&self.registry, &undo.edit, &next, &mut phases);
         make(&undo.edit, &next, &mut phases);
         unmake(&undo.edit, &mut phases);
+        undo.held = self.holdings.change(&phases);
         Ok((phases, undo))
     }
 
@@ -142,6 +148,7 @@ impl Program {
             };
         }
         self.registry.undo(undo.edit);
+        self.holdings.undo(undo.held);
     }
 
     /// The new entry chains of all local addresses whose chain may change.

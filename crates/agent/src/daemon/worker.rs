@@ -17,7 +17,7 @@ use super::{
     DaemonError, Explain, Health, Inbox, Parts,
     inbox::{Asked, Waiting},
     ledger::Ledger,
-    outside, own_name,
+    outside, over_budget, own_name,
 };
 use crate::{
     NftDataPlane, NodeAgent, Report,
@@ -53,6 +53,7 @@ pub(super) struct Worker {
     explain: Explain,
     lock: Arc<Lock>,
     cut_off: Vec<(Direction, IpAddr)>,
+    over_budget: over_budget::Told,
     generation: u64,
     /// Whether the node's name was looked for among those of the cluster.
     knows_itself: Option<bool>,
@@ -90,6 +91,7 @@ impl Worker {
             explain,
             lock,
             cut_off: Vec::new(),
+            over_budget: over_budget::Told::default(),
             generation: 0,
             knows_itself: None,
             drifted: None,
@@ -272,6 +274,8 @@ impl Worker {
             }
         }
         self.settle_cut_off(report.cut_off);
+        let (reconciler, reporter) = (self.agent.reconciler(), self.reporter.get());
+        self.over_budget.settle(&self.node, reconciler, &self.metrics, reporter, &mut self.ledger);
     }
 
     fn settle_cut_off(&mut self, cut_off: Vec<(Direction, IpAddr)>) {

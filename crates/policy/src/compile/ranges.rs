@@ -159,7 +159,8 @@ impl<'d> ActiveRules<'d> {
 
     /// The row of an address that is in the blocks of these rules and no pod's.
     fn row(&mut self) -> Traffic {
-        self.steps += self.ports.iter().map(Coverage::len).sum::<usize>();
+        let ordered = self.rules.len() - self.definition.additive().len();
+        self.steps += ordered + self.ports.iter().map(Coverage::len).sum::<usize>();
         let tiered: Vec<usize> = self.tiered.iter().copied().collect();
         let [tcp, udp, sctp] = &self.ports;
         self.definition.flatten_tiers(&tiered, &[], || Traffic {
