@@ -35,7 +35,7 @@ pub(super) fn rows(
         let mut edges = edges(definition, family).into_iter().peekable();
         while let Some((start, changes)) = edges.next() {
             changes.into_iter().for_each(|rule| active.flip(rule));
-            if active.steps > budget.steps {
+            if active.steps > budget.steps || active.known() > budget.steps {
                 return Err(Limit::Steps);
             }
             let end = edges.peek().map_or(max_number(family), |(next, _)| next - 1);
@@ -151,6 +151,11 @@ impl<'d> ActiveRules<'d> {
                 self.flip(index);
             }
         }
+    }
+
+    /// How many sets of ports it remembers; the six that there are from the start left out.
+    fn known(&self) -> usize {
+        self.ports.iter().map(|coverage| coverage.known() - 2).sum()
     }
 
     fn id(&self) -> ActiveId {
