@@ -11,6 +11,7 @@ mod inbox;
 mod ledger;
 mod once;
 mod outside;
+mod over_budget;
 mod own_name;
 mod reviews;
 mod worker;

@@ -30,6 +30,7 @@ pub mod drops;
 mod encode;
 mod enforcer;
 mod error;
+mod holdings;
 mod kernel;
 mod layout;
 mod next;

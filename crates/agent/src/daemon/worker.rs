@@ -23,7 +23,7 @@ use super::{
     DaemonError, Explain, Health, Inbox, Parts,
     inbox::{Asked, Waiting},
     ledger::Ledger,
-    outside, own_name,
+    outside, over_budget, own_name,
     reviews::Reviews,
 };
 use crate::{
@@ -57,6 +57,7 @@ pub(super) struct Worker {
     log_group: Option<u16>,
     explain: Explain,
     shortfall: Shortfall,
+    over_budget: over_budget::Told,
     generation: u64,
     /// Whether the node's name was looked for among those of the cluster.
     knows_itself: Option<bool>,
@@ -91,6 +92,7 @@ impl Worker {
             log_group: Options::default().log_group.filter(|_| config.log_drops),
             explain,
             shortfall: Shortfall::default(),
+            over_budget: over_budget::Told::default(),
             generation: 0,
             knows_itself: None,
             knows_what_was_left: false,
@@ -311,6 +313,8 @@ impl Worker {
             self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
         }
         self.settle_shortfall(&mut report, refused);
+        let (reconciler, reporter) = (self.agent.reconciler(), self.reporter.get());
+        self.over_budget.settle(&self.node, reconciler, &self.metrics, reporter, &mut self.ledger);
     }
 
     /// Whether the cluster has a node of our name.
