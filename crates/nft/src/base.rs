@@ -142,7 +142,7 @@ pub(crate) fn chains(options: &Options, sets: &BaseSets, isolating: bool) -> Vec
     let mut chains = vec![
         Arc::new(link_chain(options, isolating)),
         Arc::new(labels_chain()),
-        Arc::new(revoked::chain(sets)),
+        Arc::new(revoked::chain()),
         Arc::new(midstream::chain(sets)),
     ];
     chains.push(Arc::new(base_chain(Hook::Forward, sets)));

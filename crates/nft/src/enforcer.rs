@@ -209,7 +209,9 @@ impl Enforcer {
     #[must_use]
     pub fn elements(&self) -> usize {
         // And the number of the last transaction.
-        self.program.holdings.total() + 2 * self.program.revoked.len() + usize::from(self.generation.current.is_some())
+        self.program.holdings.total()
+            + 2 * self.program.revoked.len()
+            + usize::from(self.generation.current.is_some())
     }
 
     /// The connection, for [`crate::conntrack`] and [`crate::reader`].

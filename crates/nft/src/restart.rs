@@ -248,7 +248,7 @@ fn set_difference(
         return Some(());
     }
     if set.content.expires() {
-        // What packets put there is theirs, and the set is not read; what somebody took away comes back.
+        // The set is not read; what somebody took away comes back.
         phases.join.extend(add(set, wanted));
         return Some(());
     }

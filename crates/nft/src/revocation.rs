@@ -106,7 +106,7 @@ impl Remembered {
 
 impl Enforcer {
     /// Cuts connections: no packet of them passes any more in either direction, and they don't come back whatever becomes
-    /// of their entries, until [`Enforcer::restore`] or until none was sent for [`conntrack::REMEMBERED`]. Each is given with the
+    /// of their entries, until [`Enforcer::restore`] or for [`conntrack::REMEMBERED`]. Each is given with the
     /// orientation that is denied, which its entry may have the wrong way round. `O(connections)`.
     ///
     /// # Errors
@@ -131,6 +131,9 @@ impl Enforcer {
     /// # Errors
     /// What the kernel refuses.
     pub fn restore(&mut self, tuples: &[FiveTuple], connections: &[&Connection]) -> Result<(), Error> {
+        for connection in connections {
+            conntrack::restore(&mut self.kernel, connection)?;
+        }
         let mut phases = Phases::default();
         for ((family, has_ports), elements) in self.program.revoked.elements(tuples.iter().copied()) {
             let set = self.program.sets.revoked(family, has_ports);
@@ -145,9 +148,6 @@ impl Enforcer {
         send(&mut self.kernel, phases, &mut self.generation).1?;
         for tuple in tuples {
             self.program.revoked.remove(tuple);
-        }
-        for connection in connections {
-            conntrack::restore(&mut self.kernel, connection)?;
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ impl Enforcer {
         }
         match outcome {
             Ok(()) => Ok(without_room),
-            // Packets of connections that carry our label have filled the set.
+            // Somebody else has filled the set.
             Err(e) if e.os_error() == Some(ENFILE) => Ok(without_room + new.len()),
             Err(e) => Err(e),
         }
@@ -237,7 +237,7 @@ fn listed(kernel: &mut Kernel, set: &Set, family: Family) -> Result<BTreeSet<Fiv
             (true, false) => true,
             (false, true) => false,
             _ if has_openers_ports != other_has => has_openers_ports,
-            // Whichever: a packet put it there, and its entry, which says more, is listed by its label.
+            // Whichever: somebody else put it there.
             _ => !found.contains_key(&tuple.reversed()) || *tuple <= tuple.reversed(),
         }
     };

@@ -136,8 +136,8 @@ pub(crate) enum Content {
     Dispatch(Lead, Family),
     /// The local pods that are isolated in any direction, each as a pair with itself.
     Itself(Family),
-    /// Revoked connections of a family, with or without ports, in both orientations. Packets renew their time-outs, so
-    /// the content is not the plan's to say.
+    /// Revoked connections of a family, with or without ports, in both orientations. They expire, so the content is not the
+    /// plan's to say.
     Revoked(Family, HasPorts),
     /// The number of our last transaction.
     Generation,
@@ -166,7 +166,7 @@ impl HasPorts {
 }
 
 impl Content {
-    /// Whether elements expire, and the rules add to them.
+    /// Whether elements expire.
     pub(crate) fn expires(&self) -> bool {
         matches!(self, Self::Revoked(..))
     }
@@ -229,8 +229,6 @@ pub(crate) enum Expression {
     Midstream,
     /// The packet's tuple in a set of [`Content::Revoked`].
     TupleIn(Family, HasPorts, Name),
-    /// `update @set`: the packet's tuple is put into a set of [`Content::Revoked`], or its time-out begins anew there.
-    RenewTuple(Family, HasPorts, Name),
     /// `ip[6] saddr` (for ingress) or `daddr` (for egress) in a set of peers.
     PeerIn(Direction, Family, Name),
     /// `ip[6] saddr . ip[6] daddr` in a set.

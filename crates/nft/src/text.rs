@@ -184,9 +184,6 @@ fn expression(expression: &Expression) -> String {
         Expression::SourcePortIn(set) => format!("th sport @{set}"),
         Expression::Midstream => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
         Expression::TupleIn(family, has_ports, set) => format!("{} @{set}", tuple(*family, *has_ports)),
-        Expression::RenewTuple(family, has_ports, set) => {
-            format!("update @{set} {{ {} }}", tuple(*family, *has_ports))
-        }
         Expression::PeerIn(direction, family, set) => {
             format!("{} @{set}", end(*family, *direction == Direction::Ingress))
         }

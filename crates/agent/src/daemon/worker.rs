@@ -39,6 +39,9 @@ use mend::Mending;
 const TICK: Duration = Duration::from_secs(1);
 /// How often those who are cut off are named again, and a first snapshot that doesn't come.
 const REMIND: Duration = Duration::from_secs(30);
+/// How often all open connections are looked at without a change: the kernel forgets revoked ones after some days, and
+/// those that are still there then are remembered anew.
+const RENEW: Duration = Duration::from_secs(3600);
 /// How often it is tried to hear of changes by others, if that failed.
 const HEAR_AGAIN: Duration = Duration::from_secs(30);
 
@@ -68,6 +71,7 @@ pub(super) struct Worker {
     overrun: Overrun,
     mending: Mending,
     reminded: Instant,
+    renewed: Instant,
     /// How looking through open connections fares.
     reviews: Reviews,
     /// When open connections may be looked through that wait for it.
@@ -100,6 +104,7 @@ impl Worker {
             overrun: Overrun::default(),
             mending: Mending::new(Instant::now()),
             reminded: Instant::now(),
+            renewed: Instant::now(),
             reviews: Reviews::default(),
             review_due: None,
             tally: drops::Tally::default(),
@@ -377,6 +382,12 @@ impl Worker {
     fn tick(&mut self) {
         let review_is_due = self.review_due.is_some_and(|at| at <= Instant::now());
         if review_is_due || self.agent.reconciler().is_behind() {
+            let report = self.agent.tick();
+            self.settle(report, None);
+        }
+        if self.renewed.elapsed() >= RENEW && !self.agent.reconciler().is_waiting() {
+            self.renewed = Instant::now();
+            self.agent.review_all();
             let report = self.agent.tick();
             self.settle(report, None);
         }

@@ -5,7 +5,8 @@
 //! either end for the first of a new connection (`nf_conntrack_tcp_loose`; UDP has no other beginning), and where that
 //! packet goes in the allowed direction, the denied ones pass as its replies. So revoked connections are kept by their
 //! tuples in sets of ours as well, in both orientations, and a packet that would begin an entry is looked up there.
-//! Packets that are dropped renew the time-out.
+//! The agent puts them there, and they expire long after both ends have given up; packets don't renew them, because a
+//! packet that is under way would put back what the agent takes out.
 //!
 //! A packet of an established connection ends at the rule before this look-up, so it pays nothing for it.
 
@@ -33,19 +34,13 @@ pub(super) fn by_tuple(sets: &BaseSets) -> Vec<Rule> {
     })
 }
 
-/// Remembers the tuple of a packet of a revoked connection, or remembers it for longer, and drops the packet. A set that
-/// is full remembers no more; the drop doesn't depend on it.
-pub(super) fn chain(sets: &BaseSets) -> Chain {
-    let mut rules = per_kind(|family, _, has_ports| {
-        let set = sets.revoked(family, has_ports).name.clone();
-        vec![Expression::RenewTuple(family, has_ports, set)]
-    });
-    rules.push(vec![Expression::Counter, Expression::Then(Outcome::Drop)]);
+/// Drops the packets of revoked connections.
+pub(super) fn chain() -> Chain {
     Chain {
         name: REVOKED_CHAIN.into(),
         hook: None,
         comment: Some("packets of revoked connections".to_owned()),
-        rules,
+        rules: vec![vec![Expression::Counter, Expression::Then(Outcome::Drop)]],
         chains: Vec::new(),
         sets: Vec::new(),
     }

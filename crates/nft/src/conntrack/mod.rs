@@ -33,9 +33,9 @@ const DELETE: u16 = CTNETLINK | 2;
 /// `NLM_F_CREATE | NLM_F_EXCL`.
 const CREATE: u16 = 0x600;
 
-/// How long a revoked connection is remembered after its last packet: as long as kube-proxy lets the kernel keep the
-/// entry of an idle TCP connection.
-pub const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// How long a revoked connection is remembered: as long as the kernel keeps the entry of an idle TCP connection
+/// (`nf_conntrack_tcp_timeout_established`), and again for as long where the entry is still there then.
+pub const REMEMBERED: Duration = Duration::from_secs(5 * 24 * 3600);
 
 /// How many elements the kernel's set of revoked connections of a kind holds at most, two for each connection. One takes
 /// about 150 bytes of kernel memory.

@@ -30,9 +30,6 @@ const SECOND_V6: u32 = 2;
 const BEHIND_V4: [u32; 3] = [10, 11, 2];
 const BEHIND_V6: [u32; 3] = [3, 17, 18];
 
-/// `NFT_DYNSET_OP_UPDATE`.
-const UPDATE: u32 = 1;
-
 /// FIN, SYN, RST and ACK in byte 13 of the TCP header, and SYN alone: the packet that begins a connection.
 const TCP_FLAGS: u8 = 0x01 | 0x02 | 0x04 | 0x10;
 const SYN: u8 = 0x02;
@@ -116,13 +113,6 @@ fn write(out: &mut Attributes, expression: &Expression) {
         Expression::TupleIn(family, has_ports, set) => {
             tuple(out, *family, *has_ports);
             lookup(out, set, false);
-        }
-        Expression::RenewTuple(family, has_ports, set) => {
-            tuple(out, *family, *has_ports);
-            // NFTA_DYNSET_SET_NAME, _OP, _SREG_KEY; the time-out is the set's own.
-            kernel_expression(out, "dynset", |d| {
-                d.text(1, set).number(3, UPDATE).number(4, REGISTER);
-            });
         }
         Expression::PeerIn(direction, family, set) => {
             address(out, REGISTER, *family, *direction == Direction::Ingress);

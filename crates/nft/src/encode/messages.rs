@@ -40,7 +40,7 @@ const DELFLOWTABLE: u16 = 24;
 /// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_ELEM_INTERVAL_END`.
 const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
-/// `NFT_SET_TIMEOUT | NFT_SET_EVAL`: elements expire, and rules add and renew them.
+/// `NFT_SET_TIMEOUT | NFT_SET_EVAL`: elements expire, and the set is no part of the plan.
 const SET_DYNAMIC: u32 = 0x10 | 0x20;
 const INTERVAL_END: u32 = 1;
 

@@ -250,9 +250,7 @@ impl Run<'_> {
                 self.registers.store(*register, &value)?;
             }
             // The first packet after a rest passes any limit.
-            Operation::Counter { .. }
-            | Operation::Limit { inverted: false, .. }
-            | Operation::Update { operation: 1, .. } => {}
+            Operation::Counter { .. } | Operation::Limit { inverted: false, .. } => {}
             Operation::Log { prefix, .. } => self.judgement.logged = Some(prefix.clone()),
             other => return Err(format!("unexpected {other:?}")),
         }

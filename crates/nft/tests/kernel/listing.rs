@@ -40,7 +40,6 @@ fn nft_lists_every_shape() {
             "ip6 daddr vmap @ingress6",
             "limit rate 200/second burst 500 packets log prefix \"palisade ",
             "counter packets 0 bytes 0 drop",
-            "update @revoked4 { ip saddr . ip daddr . meta l4proto . tcp sport . tcp dport }",
             "ip6 saddr . ip6 daddr . meta l4proto . udp sport . udp dport @revoked6 goto revoked",
             "ip6 daddr vmap @reply_egress6",
             "goto row_",
