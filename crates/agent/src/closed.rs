@@ -20,7 +20,9 @@ pub fn plan(wanted: &NodePlan, programmed: &NodePlan) -> NodePlan {
         let is_programmed = programmed.hairpin.get(address) == Some(traffic);
         (*address, if is_programmed { traffic.clone() } else { Traffic::none() })
     });
-    let mut out = NodePlan { hairpin: hairpin.collect(), ..NodePlan::default() };
+    // Neither of the two allows anything to anybody.
+    let (local, nodes) = (wanted.local.clone(), wanted.nodes.clone());
+    let mut out = NodePlan { hairpin: hairpin.collect(), local, nodes, ..NodePlan::default() };
     for (direction, addresses) in [(Direction::Ingress, &wanted.ingress), (Direction::Egress, &wanted.egress)]
     {
         let dispatch: BTreeMap<IpAddr, TableId> = addresses
