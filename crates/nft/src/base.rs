@@ -5,17 +5,17 @@ use std::sync::Arc;
 use palisade_policy::{Direction, Family};
 
 use crate::{
-    Options,
+    Options, discovery, from_pods,
     layout::denial,
     ruleset::{
-        Chain, Content, Expression, Flood, GENERATION_SET, Hook, Key, LABELS_CHAIN, LINK_CHAIN, Lead,
+        Around, Chain, Content, Expression, Flood, GENERATION_SET, Hook, Key, LABELS_CHAIN, LINK_CHAIN, Lead,
         Outcome, Rule, Set,
     },
 };
 
 /// The comment of the table: whose it is, and the format of what is in it. Another format is replaced at start, never
 /// guessed at; the number rises with every change that an older agent's leftovers would not survive.
-pub(crate) const TABLE_COMMENT: &str = "palisade format 1";
+pub(crate) const TABLE_COMMENT: &str = "palisade format 2";
 
 /// `NF_INET_FORWARD`, `NF_INET_LOCAL_IN`. The priority is 0, `filter`: after destination NAT (-100) and before source
 /// NAT (100), so that rules see the real peers (SEMANTICS G-1).
@@ -37,6 +37,7 @@ pub(crate) struct BaseSets {
     dispatch: [[Arc<Set>; 2]; 2],
     hairpin: [Arc<Set>; 2],
     itself: [Arc<Set>; 2],
+    around: [Arc<Set>; Around::ALL.len()],
     /// The transaction number.
     pub(crate) generation: Arc<Set>,
 }
@@ -76,6 +77,7 @@ impl BaseSets {
             dispatch: Direction::BOTH.map(dispatch),
             hairpin: Family::BOTH.map(hairpin),
             itself: Family::BOTH.map(itself),
+            around: Around::ALL.map(|around| Arc::new(around_set(around))),
             generation: Arc::new(Set {
                 name: GENERATION_SET.into(),
                 key: Key::Number,
@@ -100,22 +102,52 @@ impl BaseSets {
         &self.itself[usize::from(family == Family::V6)]
     }
 
+    /// A set of what is round the local pods.
+    pub(crate) fn around(&self, around: Around) -> &Arc<Set> {
+        let at = Around::ALL.iter().position(|one| *one == around).unwrap_or_default();
+        &self.around[at]
+    }
+
+    /// All sets of what is round the local pods.
+    pub(crate) fn surroundings(&self) -> impl Iterator<Item = &Arc<Set>> {
+        self.around.iter()
+    }
+
     /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Set>> {
-        self.dispatch.iter().flatten().chain(&self.hairpin).chain(&self.itself).chain([&self.generation])
+        let maps = self.dispatch.iter().flatten().chain(&self.hairpin).chain(&self.itself);
+        maps.chain(&self.around).chain([&self.generation])
     }
+}
+
+fn around_set(around: Around) -> Set {
+    let (name, key) = match around {
+        Around::Local(family) => (format!("local{}", digit(family)), Key::Address(family)),
+        Around::Interfaces => ("pod_interfaces".to_owned(), Key::Interface),
+        Around::Ports => ("tunnel_ports".to_owned(), Key::Port),
+        Around::Protocols => ("tunnel_protocols".to_owned(), Key::Protocol),
+        Around::Ends(family) => (format!("tunnel_ends{}", digit(family)), Key::Address(family)),
+    };
+    Set { name: name.into(), key, intervals: false, verdicts: false, content: Content::Around(around) }
 }
 
 /// The base chains, and those that are there whatever the plan says. `isolating`: whether a local pod is isolated.
 /// A chain comes after those that its rules lead to.
 pub(crate) fn chains(options: &Options, sets: &BaseSets, isolating: bool) -> Vec<Arc<Chain>> {
-    let hooks = if options.egress_to_own_node { &Hook::BOTH[..] } else { &Hook::BOTH[..1] };
-    let mut chains = vec![Arc::new(link_chain(options, isolating)), Arc::new(labels_chain())];
-    chains.extend(hooks.iter().map(|hook| Arc::new(base_chain(*hook, sets))));
-    chains
+    let mut chains = vec![discovery::chain(), link_chain(options, isolating), labels_chain()];
+    chains.extend(from_pods::chains(options, sets));
+    chains.extend(Hook::BOTH.map(|hook| base_chain(hook, options, sets)));
+    chains.into_iter().map(Arc::new).collect()
 }
 
-fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
+fn base_chain(hook: Hook, options: &Options, sets: &BaseSets) -> Chain {
+    if hook == Hook::Input && !options.egress_to_own_node {
+        // No policy holds here; what only nodes may send isn't for pods to send all the same.
+        let mut rules = vec![vec![Expression::Established, Expression::Then(Outcome::Accept)]];
+        rules.push(discovery::entrance());
+        rules.extend(from_pods::entrances(hook, sets));
+        return hooked(hook, rules);
+    }
     let accept = || Expression::Then(Outcome::Accept);
     let to_link = || Expression::Then(Outcome::Jump(LINK_CHAIN.into()));
     // In front of the rule for established traffic: this is what cuts live connections.
@@ -127,7 +159,8 @@ fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
         rules.push(vec![Expression::Family(Family::V6), to, to_link()]);
     }
     rules.push(vec![Expression::Established, accept()]);
-    rules.extend(discovery(&Outcome::Accept));
+    rules.push(discovery::entrance());
+    rules.extend(from_pods::entrances(hook, sets));
     if hook == Hook::Forward {
         let from = Expression::LinkLocal { source: true };
         rules.push(vec![Expression::Family(Family::V6), from, to_link()]);
@@ -152,6 +185,10 @@ fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
             rules.push(vec![Expression::Family(family), Expression::Dispatch(*direction, family, map)]);
         }
     }
+    hooked(hook, rules)
+}
+
+fn hooked(hook: Hook, rules: Vec<Rule>) -> Chain {
     Chain {
         name: hook.chain().into(),
         hook: Some(hook),
@@ -162,19 +199,6 @@ fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
     }
 }
 
-/// Multicast listener discovery (130-132) and neighbour and router discovery (133-137), then MLDv2 reports: without
-/// them there is no IPv6 (SEMANTICS G-7).
-fn discovery(outcome: &Outcome) -> impl Iterator<Item = Rule> {
-    [(130, 137), (143, 143)].into_iter().map(|(first, last)| {
-        vec![
-            Expression::Family(Family::V6),
-            Expression::Protocol(58),
-            Expression::Icmpv6(first, last),
-            Expression::Then(outcome.clone()),
-        ]
-    })
-}
-
 /// What the forward hook sees of a link's own traffic, which only a bridge lets it see: frames to many, and link-local
 /// addresses, which no pod is known by. Dispatch goes by pods' addresses, so no policy would be asked, though such a
 /// packet may be from or to an isolated pod (SEMANTICS A42). So it is denied as long as a local pod is isolated. Routers
@@ -183,7 +207,7 @@ fn discovery(outcome: &Outcome) -> impl Iterator<Item = Rule> {
 /// The rules that lead here never change, and it is the content of this chain that does: with the first and the last
 /// isolated pod, and at no other change.
 pub(crate) fn link_chain(options: &Options, isolating: bool) -> Chain {
-    let denied = || discovery(&Outcome::Return).chain(denial(options, Direction::Ingress));
+    let denied = || [discovery::entrance()].into_iter().chain(denial(options, Direction::Ingress));
     Chain {
         name: LINK_CHAIN.into(),
         hook: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use palisade_policy::{Delta, NodePlan};
 
 use crate::{
-    Error, Kernel,
+    Error, Kernel, Surroundings,
     encode::encode,
     kernel::now,
     program::Program,
@@ -24,11 +24,14 @@ pub struct Options {
     /// Whether egress policies hold for what a pod sends to its own node too. The literal reading of the
     /// documentation, where own-node traffic is exempt both ways, is `false` (SEMANTICS G-5).
     pub egress_to_own_node: bool,
+    /// Whether packets are dropped that claim a local pod's address, or come from local pods, and to whose source no
+    /// route leads back by the interface on which they came (SEMANTICS G-19).
+    pub source_check: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { log_group: Some(DEFAULT_LOG_GROUP), egress_to_own_node: true }
+        Self { log_group: Some(DEFAULT_LOG_GROUP), egress_to_own_node: true, source_check: true }
     }
 }
 
@@ -84,12 +87,18 @@ impl Enforcer {
     }
 
     /// [`Enforcer::start`] with other options.
-    pub fn start_with(
+    pub fn start_with(kernel: Kernel, options: Options, plan: &NodePlan) -> Result<(Self, Commit), Error> {
+        Self::start_in(kernel, options, Surroundings::default(), plan)
+    }
+
+    /// [`Enforcer::start_with`] on a node whose links are known already.
+    pub fn start_in(
         mut kernel: Kernel,
         options: Options,
+        surroundings: Surroundings,
         plan: &NodePlan,
     ) -> Result<(Self, Commit), Error> {
-        let (program, generation, commit, left) = lead(&mut kernel, options, plan)?;
+        let (program, generation, commit, left) = lead(&mut kernel, options, surroundings, plan)?;
         Ok((Self { kernel, plan: plan.clone(), program, generation, torn: false, left }, commit))
     }
 
@@ -114,10 +123,34 @@ impl Enforcer {
         }
     }
 
+    /// Takes other surroundings into account. On an error, the kernel and [`Enforcer::surroundings`] are as before, as
+    /// with [`Enforcer::commit`].
+    pub fn set_surroundings(&mut self, surroundings: &Surroundings) -> Result<Commit, Error> {
+        if self.torn {
+            self.repair()?;
+        }
+        let start = now();
+        let phases = self.program.surround(&self.plan, surroundings);
+        let (sent, outcome) = send(&mut self.kernel, phases, &mut self.generation);
+        match outcome {
+            Ok(()) => {
+                self.program.surroundings = surroundings.clone();
+                Ok(report(sent, &self.generation, start.elapsed()))
+            }
+            Err(cause) => Err(self.take_back(cause, sent.transactions)),
+        }
+    }
+
+    /// The surroundings that are taken into account.
+    #[must_use]
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.program.surroundings
+    }
+
     /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
     pub fn repair(&mut self) -> Result<Commit, Error> {
-        let options = self.program.options.clone();
-        let (program, generation, commit, _) = lead(&mut self.kernel, options, &self.plan)?;
+        let (options, surroundings) = (self.program.options.clone(), self.program.surroundings.clone());
+        let (program, generation, commit, _) = lead(&mut self.kernel, options, surroundings, &self.plan)?;
         self.program = program;
         self.generation = generation;
         self.torn = false;
@@ -126,7 +159,7 @@ impl Enforcer {
 
     /// Reads the kernel and says where it differs from the plan as programmed, see [`verify()`]. Changes nothing.
     pub fn verify(&mut self) -> Result<Verification, Error> {
-        verify(&mut self.kernel, &self.program.options, &self.plan)
+        verify(&mut self.kernel, &self.program.options, &self.program.surroundings, &self.plan)
     }
 
     /// Whether the kernel's table is still the one that this enforcer wrote last. Cheap: reads one number. Does not
@@ -156,7 +189,7 @@ impl Enforcer {
     pub fn remove(&mut self) -> Result<(), Error> {
         remove(&mut self.kernel)?;
         self.plan = NodePlan::default();
-        self.program = Program::new(self.program.options.clone());
+        self.program = Program::new(self.program.options.clone(), self.program.surroundings.clone());
         self.generation.current = None;
         // There is no table to change: the next commit has to find that out.
         self.torn = true;
@@ -190,21 +223,24 @@ pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
 fn lead(
     kernel: &mut Kernel,
     options: Options,
+    surroundings: Surroundings,
     plan: &NodePlan,
 ) -> Result<(Program, Generation, Commit, Left), Error> {
     let start = now();
     let empty = NodePlan::default();
-    let mut program = Program::new(options);
+    let mut program = Program::new(options, surroundings);
     let (mut phases, _) = program.change(&empty, &empty.delta_to(plan))?;
     let found = Ruleset::read(kernel)?;
     let mut current = None;
     let left = match restart::examine(found.as_ref(), &program, plan) {
         Found::Nothing => {
             phases.make.splice(0..0, program.make_base()).for_each(drop);
+            phases.join.extend(program.make_surroundings());
             Left::Nothing
         }
         Found::Foreign => {
             restart::replace_foreign(&mut phases, &program);
+            phases.join.extend(program.make_surroundings());
             Left::Foreign
         }
         Found::Ours { changes, generation } => {

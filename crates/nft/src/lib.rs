@@ -21,11 +21,13 @@
 
 mod base;
 pub mod conntrack;
+mod discovery;
 pub mod drift;
 pub mod drops;
 mod encode;
 mod enforcer;
 mod error;
+mod from_pods;
 mod kernel;
 mod layout;
 mod next;
@@ -37,6 +39,7 @@ mod ruleset;
 mod send;
 mod socket;
 mod subscription;
+mod surroundings;
 pub mod survey;
 mod text;
 mod verify;
@@ -48,5 +51,6 @@ pub use kernel::Kernel;
 pub use layout::{LINEAR, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
 pub use ruleset::{Hook, TABLE};
 pub use socket::{NetlinkSocket, Transport};
+pub use surroundings::Surroundings;
 pub use text::text;
 pub use verify::{Difference, Verification, verify};

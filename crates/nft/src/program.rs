@@ -9,7 +9,7 @@ use std::{
 use palisade_policy::{Delta, Direction, Family, Group, GroupId, Name, NodePlan, TableId};
 
 use crate::{
-    Options, PlanError,
+    Options, PlanError, Surroundings,
     base::{self, BaseSets, digit},
     layout::{self, Layout, Layouts},
     next::Next,
@@ -63,6 +63,7 @@ impl Phases {
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) options: Options,
+    pub(crate) surroundings: Surroundings,
     pub(crate) sets: BaseSets,
     pub(crate) registry: Registry,
     /// The chains to which local addresses lead.
@@ -81,8 +82,9 @@ pub(crate) struct Undo {
 
 impl Program {
     /// Of an empty plan.
-    pub(crate) fn new(options: Options) -> Self {
-        Self { options, sets: BaseSets::new(), registry: Registry::default(), dispatch: BTreeMap::new() }
+    pub(crate) fn new(options: Options, surroundings: Surroundings) -> Self {
+        let (registry, dispatch) = (Registry::default(), BTreeMap::new());
+        Self { options, surroundings, sets: BaseSets::new(), registry, dispatch }
     }
 
     /// What makes the table with its base chains and empty maps.
@@ -97,6 +99,13 @@ impl Program {
             out.push(step);
         }
         out
+    }
+
+    /// What fills the sets that follow from the surroundings alone, which are empty.
+    pub(crate) fn make_surroundings(&self) -> Vec<Step> {
+        Self::new(self.options.clone(), Surroundings::default())
+            .surround(&NodePlan::default(), &self.surroundings)
+            .join
     }
 
     /// The chains that are there whatever the plan says, as they are now.
@@ -124,10 +133,21 @@ impl Program {
             self.undo(undo);
             return Err(error);
         }
+        self.sets.surroundings().for_each(|set| self.surroundings.follow(set, &next, &mut phases));
         members(&self.registry, &undo.edit, &next, &mut phases);
         make(&undo.edit, &next, &mut phases);
         unmake(&undo.edit, &mut phases);
         Ok((phases, undo))
+    }
+
+    /// What leads to other surroundings under the same plan.
+    pub(crate) fn surround(&self, plan: &NodePlan, surroundings: &Surroundings) -> Phases {
+        let next = Next { plan, delta: &Delta::default() };
+        let mut phases = Phases::default();
+        for set in self.sets.surroundings() {
+            self.surroundings.lead_to(surroundings, set, &next, &mut phases);
+        }
+        phases
     }
 
     /// Takes a change back.

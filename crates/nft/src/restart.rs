@@ -103,6 +103,7 @@ pub(crate) fn contents(program: &Program, next: &Next<'_>, set: &Set) -> Vec<Ele
     match &set.content {
         Content::Dispatch(lead, family) => dispatch(program, *lead, *family),
         Content::Itself(family) => itself(next.plan, *family),
+        Content::Around(around) => program.surroundings.elements(*around, next),
         _ => next.fill(set),
     }
 }
@@ -177,11 +178,12 @@ impl Moves {
 /// Whether a set is what its name says.
 pub(crate) fn is_of_kind(set: &Set, observed: &Observed) -> bool {
     let key_length = match set.key {
-        Key::Address(Family::V4) | Key::Number => 4,
+        Key::Address(Family::V4) | Key::Number | Key::Interface => 4,
         Key::Address(Family::V6) => 16,
         Key::Pair(Family::V4) => 8,
         Key::Pair(Family::V6) => 32,
         Key::Port => 2,
+        Key::Protocol => 1,
     };
     observed.key_length == key_length
         && observed.has_intervals() == set.intervals
@@ -235,6 +237,9 @@ fn elements(set: &Set, observed: &Observed) -> Option<BTreeSet<Element>> {
             Some(Element::Jump(address(key)?, chain.as_str().into()))
         }
         (Key::Address(_), None) => Some(Element::Address(address(key)?)),
+        (Key::Interface, None) => Some(Element::Interface(u32::from_ne_bytes(key[..].try_into().ok()?))),
+        (Key::Port, None) => Some(Element::Port(u16::from_be_bytes(key[..].try_into().ok()?))),
+        (Key::Protocol, None) => Some(Element::Protocol(*key.first()?)),
         _ => None,
     };
     observed.elements.iter().map(one).collect()

@@ -42,6 +42,14 @@ impl Hook {
 /// The chain for what is shared by a link, see [`crate::base`].
 pub(crate) const LINK_CHAIN: &str = "link";
 
+/// The chain that accepts discovery, see [`crate::discovery`].
+pub(crate) const DISCOVERY_CHAIN: &str = "discovery";
+
+/// The chains for what local pods send, see [`crate::from_pods`].
+pub(crate) const FORWARDED_CHAIN: &str = "from_pods";
+pub(crate) const RECEIVED_CHAIN: &str = "from_pods_here";
+pub(crate) const ENCAPSULATED_CHAIN: &str = "encapsulated";
+
 /// To whom a frame goes that goes to many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flood {
@@ -62,6 +70,10 @@ pub(crate) enum Key {
     Port,
     /// A bare number.
     Number,
+    /// The index of an interface.
+    Interface,
+    /// An IP protocol.
+    Protocol,
 }
 
 /// A set or verdict map, without its elements.
@@ -115,6 +127,36 @@ pub(crate) enum Content {
     Itself(Family),
     /// The number of our last transaction.
     Generation,
+    /// What is round the local pods.
+    Around(Around),
+}
+
+/// What is round the local pods, see [`crate::Surroundings`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Around {
+    /// The addresses of local pods, isolated or not.
+    Local(Family),
+    /// The interfaces by which nothing but their packets comes in.
+    Interfaces,
+    /// The UDP ports of the node's tunnels.
+    Ports,
+    /// The IP protocols of the node's tunnels.
+    Protocols,
+    /// Where tunnels end.
+    Ends(Family),
+}
+
+impl Around {
+    /// All of them.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Local(Family::V4),
+        Self::Local(Family::V6),
+        Self::Interfaces,
+        Self::Ports,
+        Self::Protocols,
+        Self::Ends(Family::V4),
+        Self::Ends(Family::V6),
+    ];
 }
 
 /// One element of a set.
@@ -128,6 +170,12 @@ pub(crate) enum Element {
     Range(IpRange),
     /// A range of ports.
     Ports(u16, u16),
+    /// A port.
+    Port(u16),
+    /// The index of an interface.
+    Interface(u32),
+    /// An IP protocol.
+    Protocol(u8),
     /// A local pod address and the chain that decides for it.
     Jump(IpAddr, Name),
     /// A local pod address as source and destination both, and the chain that decides what it may use of itself.
@@ -158,6 +206,19 @@ pub(crate) enum Expression {
     Family(Family),
     /// `meta l4proto` is this one.
     Protocol(u8),
+    /// `meta l4proto` in a set.
+    ProtocolIn(Name),
+    /// `iif` in a set, or not.
+    InterfaceIn {
+        /// The set.
+        set: Name,
+        /// Not in it.
+        inverted: bool,
+    },
+    /// `fib saddr . iif oif missing`: no route leads back to the source by the interface on which the packet came.
+    NoWayBack,
+    /// `ip6 hoplimit` is this one.
+    HopLimit(u8),
     /// `meta l4proto` is none of these.
     NoneOf(Vec<u8>),
     /// `th dport` in an inclusive range.
@@ -325,6 +386,9 @@ impl Element {
             (Self::Address(a) | Self::Itself(a) | Self::Jump(a, _), _) => format!("address {a}"),
             (Self::Range(r), _) => format!("range {r}"),
             (Self::Ports(a, b), _) => format!("ports {a}-{b}"),
+            (Self::Port(port), _) => format!("port {port}"),
+            (Self::Interface(index), _) => format!("interface {index}"),
+            (Self::Protocol(number), _) => format!("protocol {number}"),
             (Self::Number(n), _) => format!("number {n}"),
         }
     }
@@ -346,6 +410,11 @@ impl Content {
             }
             Self::Itself(family) => format!("{family} pods that reach themselves"),
             Self::Generation => "transaction number".to_owned(),
+            Self::Around(Around::Local(family)) => format!("{family} addresses of local pods"),
+            Self::Around(Around::Interfaces) => "interfaces of local pods".to_owned(),
+            Self::Around(Around::Ports) => "ports of tunnels".to_owned(),
+            Self::Around(Around::Protocols) => "protocols of tunnels".to_owned(),
+            Self::Around(Around::Ends(family)) => format!("{family} ends of tunnels"),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 use palisade_policy::{Direction, Family, NodePlan};
 
 use crate::{
-    Options, PlanError,
+    Options, PlanError, Surroundings,
     base::TABLE_COMMENT,
     conntrack::REVOKED,
     encode::shortened,
@@ -19,12 +19,13 @@ use crate::{
 ///
 /// # Errors
 /// A plan that contradicts itself.
-pub fn text(plan: &NodePlan, options: &Options) -> Result<String, PlanError> {
+pub fn text(plan: &NodePlan, options: &Options, surroundings: &Surroundings) -> Result<String, PlanError> {
     let empty = NodePlan::default();
-    let mut program = Program::new(options.clone());
+    let mut program = Program::new(options.clone(), surroundings.clone());
     let (phases, _) = program.change(&empty, &empty.delta_to(plan))?;
     let mut objects = Objects::default();
     objects.gather(program.make_base());
+    objects.gather(program.make_surroundings());
     let Phases { make, join, hairpin, switch, leave: _, unmake: _, moves: _ } = phases;
     for steps in [make, join, hairpin, switch] {
         objects.gather(steps);
@@ -90,6 +91,8 @@ fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
         Key::Pair(family) => format!("{0} . {0}", address_type(family)),
         Key::Port => "inet_service".to_owned(),
         Key::Number => "mark".to_owned(),
+        Key::Interface => "iface_index".to_owned(),
+        Key::Protocol => "inet_proto".to_owned(),
     };
     let (kind, data) = if set.verdicts { ("map", " : verdict") } else { ("set", "") };
     _ = writeln!(out, "\t{kind} {name} {{\n\t\ttype {key}{data}");
@@ -120,6 +123,9 @@ pub(crate) fn element(element: &Element) -> String {
         Element::Jump(a, chain) => format!("{a} : jump {chain}"),
         Element::JumpItself(a, chain) => format!("{a} . {a} : jump {chain}"),
         Element::Number(n) => format!("0x{n:08x}"),
+        Element::Port(port) => port.to_string(),
+        Element::Interface(index) => index.to_string(),
+        Element::Protocol(number) => number.to_string(),
     }
 }
 
@@ -158,6 +164,11 @@ fn expression(expression: &Expression) -> String {
         Expression::Family(Family::V4) => "meta nfproto ipv4".to_owned(),
         Expression::Family(Family::V6) => "meta nfproto ipv6".to_owned(),
         Expression::Protocol(number) => format!("meta l4proto {number}"),
+        Expression::ProtocolIn(set) => format!("meta l4proto @{set}"),
+        Expression::InterfaceIn { set, inverted: false } => format!("iif @{set}"),
+        Expression::InterfaceIn { set, inverted: true } => format!("iif != @{set}"),
+        Expression::NoWayBack => "fib saddr . iif oif missing".to_owned(),
+        Expression::HopLimit(hops) => format!("ip6 hoplimit {hops}"),
         Expression::NoneOf(numbers) => {
             numbers.iter().map(|n| format!("meta l4proto != {n}")).collect::<Vec<_>>().join(" ")
         }

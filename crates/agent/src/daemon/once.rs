@@ -3,7 +3,7 @@
 use std::{fs, io, time::Duration};
 
 use palisade_api::{Event, WatchState};
-use palisade_nft::{Kernel, conntrack};
+use palisade_nft::{Kernel, Surroundings, conntrack};
 use palisade_policy::{Cluster, Name, compile::Compiler};
 
 use super::{DaemonError, open_plane, own_name, runtime, take_lock, watching};
@@ -38,7 +38,8 @@ pub fn dry_run(config: &Config) -> Result<Planned, DaemonError> {
     compiler.apply_all(cluster.into_changes());
     let view = PlanView::of(compiler.cluster(), &node, compiler.plan());
     let nftables =
-        palisade_nft::text(compiler.plan(), &super::options(config)).map_err(palisade_nft::Error::from)?;
+        palisade_nft::text(compiler.plan(), &super::options(config), &Surroundings::default())
+            .map_err(palisade_nft::Error::from)?;
     Ok(Planned { view, nftables })
 }
 

@@ -33,6 +33,16 @@ const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const META_PKTTYPE: u32 = 19;
 
+const META_IIF: u32 = 4;
+
+/// `fib`: the outgoing interface of the route, looked up by source address and incoming interface; asked for no more than
+/// its being there (`NFT_FIB_RESULT_OIF`, `NFTA_FIB_F_SADDR | IIF | PRESENT`).
+const FIB_OIF: u32 = 1;
+const FIB_WAY_BACK: u32 = 1 | 8 | 32;
+
+/// Where the hop limit stands in the IPv6 header.
+const HOP_LIMIT: u32 = 7;
+
 /// `PACKET_BROADCAST`, `PACKET_MULTICAST`.
 const BROADCAST: u8 = 1;
 const MULTICAST: u8 = 2;
@@ -70,6 +80,29 @@ fn write(out: &mut Attributes, expression: &Expression) {
         Expression::Protocol(number) => {
             meta(out, META_L4PROTO);
             cmp(out, EQ, &[*number]);
+        }
+        Expression::ProtocolIn(set) => {
+            meta(out, META_L4PROTO);
+            lookup(out, set, false);
+        }
+        Expression::InterfaceIn { set, inverted } => {
+            meta(out, META_IIF);
+            if *inverted {
+                lookup_not(out, set);
+            } else {
+                lookup(out, set, false);
+            }
+        }
+        Expression::NoWayBack => {
+            // NFTA_FIB_DREG, _RESULT, _FLAGS
+            kernel_expression(out, "fib", |d| {
+                d.number(1, REGISTER).number(2, FIB_OIF).number(3, FIB_WAY_BACK);
+            });
+            cmp(out, EQ, &[0; 4]);
+        }
+        Expression::HopLimit(hops) => {
+            payload(out, REGISTER, NETWORK, HOP_LIMIT, 1);
+            cmp(out, EQ, &[*hops]);
         }
         Expression::NoneOf(numbers) => {
             for number in numbers {
@@ -233,6 +266,14 @@ fn lookup(out: &mut Attributes, set: &str, verdicts: bool) {
         if verdicts {
             d.number(3, VERDICT);
         }
+    });
+}
+
+fn lookup_not(out: &mut Attributes, set: &str) {
+    /// `NFT_LOOKUP_F_INV`.
+    const INVERTED: u32 = 1;
+    kernel_expression(out, "lookup", |d| {
+        d.text(1, set).number(2, REGISTER).number(5, INVERTED);
     });
 }
 

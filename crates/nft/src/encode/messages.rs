@@ -194,8 +194,10 @@ fn create_set(out: &mut Attributes, set: &Set) {
     /// nftables' own numbers of the types, kept by the kernel for it (`datatype.h`); a pair is two of six bits each.
     const IPV4: u32 = 7;
     const IPV6: u32 = 8;
+    const PROTOCOL: u32 = 12;
     const SERVICE: u32 = 13;
     const MARK: u32 = 19;
+    const INTERFACE: u32 = 20;
     let (kind, length, order) = match set.key {
         Key::Address(Family::V4) => (IPV4, 4, NETWORK_ORDER),
         Key::Address(Family::V6) => (IPV6, 16, NETWORK_ORDER),
@@ -203,6 +205,8 @@ fn create_set(out: &mut Attributes, set: &Set) {
         Key::Pair(Family::V6) => ((IPV6 << 6) | IPV6, 32, NETWORK_ORDER),
         Key::Port => (SERVICE, 2, NETWORK_ORDER),
         Key::Number => (MARK, 4, HOST_ORDER),
+        Key::Interface => (INTERFACE, 4, HOST_ORDER),
+        Key::Protocol => (PROTOCOL, 1, NETWORK_ORDER),
     };
     let flags = if set.intervals { SET_INTERVAL } else { 0 } | if set.verdicts { SET_MAP } else { 0 };
     out.text(2, &set.name).number(3, flags).number(4, kind).number(5, length);
@@ -238,7 +242,9 @@ fn element(list: &mut Attributes, element: &Element, with_data: bool) {
     match element {
         Element::Address(a) => key(list, &octets(*a), false),
         Element::Itself(a) => key(list, &[octets(*a), octets(*a)].concat(), false),
-        Element::Number(n) => key(list, &n.to_ne_bytes(), false),
+        Element::Number(n) | Element::Interface(n) => key(list, &n.to_ne_bytes(), false),
+        Element::Port(port) => key(list, &port.to_be_bytes(), false),
+        Element::Protocol(number) => key(list, &[*number], false),
         Element::Ports(first, last) => {
             key(list, &first.to_be_bytes(), false);
             if let Some(after) = last.checked_add(1) {

@@ -9,7 +9,7 @@ mod evaluate;
 mod expressions;
 
 pub use dump::{Chain, Element, Ruleset, Set};
-pub use evaluate::{Judgement, Packet, State};
+pub use evaluate::{Arrival, Judgement, Packet, State};
 pub use expressions::{Operation, Target};
 
 pub(crate) use attributes::{Attributes, text};

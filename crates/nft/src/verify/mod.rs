@@ -11,7 +11,9 @@ use std::fmt;
 
 use palisade_policy::{NodePlan, Verdict};
 
-use crate::{Error, Kernel, Options, program::Program, reader::Ruleset, restart, ruleset::TABLE};
+use crate::{
+    Error, Kernel, Options, Surroundings, program::Program, reader::Ruleset, restart, ruleset::TABLE,
+};
 
 /// What [`verify`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -203,14 +205,19 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Compares the kernel's table with what `plan` and `options` need. Reads the whole table: `O(plan)`, for an operator's
+/// Compares the kernel's table with what `plan`, `options` and `surroundings` need. Reads the whole table: `O(plan)`, for an operator's
 /// question or a rare look, not for every change.
 ///
 /// # Errors
 /// What the kernel refuses, and a plan that contradicts itself.
-pub fn verify(kernel: &mut Kernel, options: &Options, plan: &NodePlan) -> Result<Verification, Error> {
+pub fn verify(
+    kernel: &mut Kernel,
+    options: &Options,
+    surroundings: &Surroundings,
+    plan: &NodePlan,
+) -> Result<Verification, Error> {
     let empty = NodePlan::default();
-    let mut program = Program::new(options.clone());
+    let mut program = Program::new(options.clone(), surroundings.clone());
     program.change(&empty, &empty.delta_to(plan))?;
     let mut out = Verification::default();
     let Some(found) = Ruleset::read(kernel)? else {
@@ -219,6 +226,6 @@ pub fn verify(kernel: &mut Kernel, options: &Options, plan: &NodePlan) -> Result
     };
     out.generation = restart::number_in(&found);
     structure::compare(&found, &program, plan, &mut out);
-    decisions::compare(&found, options, plan, &mut out);
+    decisions::compare(&found, options, surroundings, plan, &mut out);
     Ok(out)
 }

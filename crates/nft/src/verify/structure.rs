@@ -18,7 +18,7 @@ use crate::{
         Attributes, Chain as FoundChain, Operation, Ruleset, Set as FoundSet, Target, address, operations,
     },
     restart::{contents, is_of_kind},
-    ruleset::{Chain, Content, Element, GENERATION_SET, Set},
+    ruleset::{Chain, Content, Element, GENERATION_SET, Key, Set},
     text,
 };
 
@@ -114,7 +114,7 @@ fn compare_elements(set: &Set, wanted: Vec<Element>, found: &FoundSet, out: &mut
     let missing: Vec<String> =
         wanted.iter().filter(|(e, _)| !have.contains(e)).map(|(_, e)| text::element(e)).collect();
     let extra: Vec<String> =
-        have.into_iter().filter(|e| !wanted.contains_key(e)).map(|e| read_words(&e)).collect();
+        have.into_iter().filter(|e| !wanted.contains_key(e)).map(|e| read_words(set.key, &e)).collect();
     if !missing.is_empty() || !extra.is_empty() {
         let (set, about) = (set.name.to_string(), set.content.about());
         out.differences.push(Difference::Elements { set, about, missing, extra });
@@ -131,6 +131,9 @@ fn read(element: &Element) -> Option<Read> {
         Element::Ports(first, last) => (first.to_be_bytes().to_vec(), last.to_be_bytes().to_vec(), None),
         Element::Jump(a, chain) => (octets(*a), octets(*a), jump(chain)),
         Element::JumpItself(a, chain) => (twice(*a), twice(*a), jump(chain)),
+        Element::Port(port) => (port.to_be_bytes().to_vec(), port.to_be_bytes().to_vec(), None),
+        Element::Interface(index) => (index.to_ne_bytes().to_vec(), index.to_ne_bytes().to_vec(), None),
+        Element::Protocol(number) => (vec![*number], vec![*number], None),
         Element::Number(_) => return None,
     };
     Some((first, last, target))
@@ -147,9 +150,13 @@ fn twice(address: IpAddr) -> Vec<u8> {
     octets(address).repeat(2)
 }
 
-fn read_words((first, last, target): &Read) -> String {
-    let span =
-        if first == last { key_words(first) } else { format!("{}-{}", key_words(first), key_words(last)) };
+fn read_words(kind: Key, (first, last, target): &Read) -> String {
+    let span = match (kind, &first[..]) {
+        (Key::Interface, [a, b, c, d]) => u32::from_ne_bytes([*a, *b, *c, *d]).to_string(),
+        (Key::Protocol, [number]) => number.to_string(),
+        _ if first == last => key_words(first),
+        _ => format!("{}-{}", key_words(first), key_words(last)),
+    };
     target.as_ref().map_or_else(|| span.clone(), |target| format!("{span} : {target}"))
 }
 
@@ -176,6 +183,6 @@ mod tests {
         assert_eq!(key_words(&[0; 32]), ":: . ::");
         assert_eq!(key_words(&[1, 2, 3]), "010203");
         let to = (vec![10, 0, 0, 1], vec![10, 0, 0, 9], None);
-        assert_eq!(read_words(&to), "10.0.0.1-10.0.0.9");
+        assert_eq!(read_words(Key::Address(palisade_policy::Family::V4), &to), "10.0.0.1-10.0.0.9");
     }
 }

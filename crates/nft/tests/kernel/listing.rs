@@ -26,12 +26,14 @@ fn nft_lists_every_shape() {
         let text = list();
         for wanted in [
             "table inet palisade {",
-            "comment \"palisade format 1\"",
+            "comment \"palisade format 2\"",
             "type filter hook forward priority filter; policy accept;",
             "type filter hook input priority filter; policy accept;",
             "ct label 127 counter packets 0 bytes 0 drop",
             "ct state established,related accept",
-            "icmpv6 type",
+            "icmpv6 type 133-137 ip6 hoplimit 255 accept",
+            "iif @pod_interfaces jump from_pods",
+            "fib saddr . iif oif missing counter packets 0 bytes 0 drop",
             "ip saddr . ip daddr vmap @hairpin4",
             "ip6 saddr . ip6 daddr vmap @hairpin6",
             "ip saddr . ip daddr @self4 accept",

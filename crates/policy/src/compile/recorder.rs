@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    AddressSet, Delta, Direction, Group, GroupId, NodePlan, Table, TableId, Traffic,
+    Delta, Direction, Group, GroupId, NodePlan, Table, TableId, Traffic,
     plan::{AddressChanges, MemberChanges},
 };
 
