@@ -104,6 +104,16 @@ pub struct Config {
         hide_env_values = true
     )]
     pub egress_to_own_node: EgressToOwnNode,
+    /// Whether packets are dropped that claim a local pod's address, or come from one, without a route back to their source
+    #[arg(
+        long,
+        env = "PALISADE_SOURCE_CHECK",
+        value_enum,
+        value_name = "HOW",
+        default_value_t,
+        hide_env_values = true
+    )]
+    pub source_check: SourceCheck,
     /// Count and log denied packets
     #[arg(
         long,
@@ -180,6 +190,17 @@ pub enum EgressToOwnNode {
     /// They don't, as the documentation says literally.
     Exempt,
     /// They do, as for every other destination.
+    #[default]
+    Enforce,
+}
+
+/// Whether forged source addresses are dropped (SEMANTICS G-19).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceCheck {
+    /// They are not: for networks where a local pod's packets come back by another interface than they leave by.
+    Off,
+    /// They are.
     #[default]
     Enforce,
 }

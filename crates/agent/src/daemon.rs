@@ -37,7 +37,7 @@ pub use once::{Planned, Removed, dry_run, once, remove};
 
 use crate::{
     DataPlaneError, NftDataPlane,
-    config::{Config, ConfigError, EgressToOwnNode, Listen, SourceChoice},
+    config::{Config, ConfigError, EgressToOwnNode, Listen, SourceCheck, SourceChoice},
     lock::{Lock, LockError},
     metrics::Metrics,
     socket::{self, Explained, SocketError},
@@ -284,5 +284,6 @@ fn options(config: &Config) -> Options {
     Options {
         log_group: defaults.log_group.filter(|_| config.log_drops),
         egress_to_own_node: config.egress_to_own_node == EgressToOwnNode::Enforce,
+        source_check: config.source_check == SourceCheck::Enforce,
     }
 }

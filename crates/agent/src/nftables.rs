@@ -6,10 +6,12 @@ use std::{
 };
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
-use palisade_nft::{Commit, Enforcer, Kernel, Left, Options, Verification, conntrack, drift, drops};
+use palisade_nft::{
+    Commit, Enforcer, Kernel, Left, Options, Surroundings, Verification, conntrack, drift, drops,
+};
 use palisade_policy::{Delta, NodePlan};
 
-use crate::{Connection, DataPlane, DataPlaneError, Programmed};
+use crate::{Connection, DataPlane, DataPlaneError, Programmed, links::Links};
 
 /// Programs the kernel through [`palisade_nft`].
 ///
@@ -20,6 +22,9 @@ pub struct NftDataPlane {
     options: Options,
     state: State,
     nothing: NodePlan,
+    links: Links,
+    /// Why the links could not be read, if that is still to be told.
+    trouble: Option<DataPlaneError>,
 }
 
 #[derive(Debug)]
@@ -49,7 +54,9 @@ impl NftDataPlane {
     /// As [`NftDataPlane::open`].
     pub fn open_with(options: Options) -> Result<Self, DataPlaneError> {
         let kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
-        Ok(Self { options, state: State::Idle(Some(kernel)), nothing: NodePlan::default() })
+        let links = Links::open().map_err(failed("listening to changes of the node's links"))?;
+        let (state, nothing) = (State::Idle(Some(kernel)), NodePlan::default());
+        Ok(Self { options, state, nothing, links, trouble: None })
     }
 
     /// What an earlier run left in the kernel. None before [`DataPlane::start`] has succeeded.
@@ -97,6 +104,36 @@ impl NftDataPlane {
         enforcer.verify().map(Some).map_err(failed("reading the table back"))
     }
 
+    /// Looks at the node's links again if they have changed, at most once a second, and takes in what differs. What local
+    /// pods' comings and goings change is taken in with the commit that brings them.
+    ///
+    /// # Errors
+    /// If the links can't be read, or the kernel refuses what follows from them: also at the last start or commit. Then
+    /// the rules go by the links as they were known before, and the next call tries again.
+    pub fn look_around(&mut self) -> Result<Option<Programmed>, DataPlaneError> {
+        if let Some(trouble) = self.trouble.take() {
+            return Err(trouble);
+        }
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(None) };
+        let is_due = self.links.is_due().map_err(failed("listening to changes of the node's links"))?;
+        if !is_due {
+            return Ok(None);
+        }
+        let surroundings =
+            self.links.read(&enforcer.programmed().local).map_err(failed("reading the node's links"))?;
+        surround(enforcer, &mut self.links, &surroundings)
+    }
+
+    /// Takes in which local addresses came and went.
+    fn follow(&mut self, delta: &Delta) {
+        let State::Programmed(enforcer) = &mut self.state else { return };
+        let surroundings = self.links.follow(&delta.local.added, &delta.local.removed);
+        let outcome = surroundings
+            .map_err(failed("reading the node's links"))
+            .and_then(|surroundings| surround(enforcer, &mut self.links, &surroundings));
+        self.trouble = outcome.err().or(self.trouble.take());
+    }
+
     /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
     ///
     /// # Errors
@@ -104,6 +141,24 @@ impl NftDataPlane {
     pub fn repair(&mut self) -> Result<Programmed, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
         enforcer.repair().map(|c| programmed(&c)).map_err(failed("mending the table"))
+    }
+}
+
+/// Takes other surroundings in, if they are others.
+fn surround(
+    enforcer: &mut Enforcer,
+    links: &mut Links,
+    surroundings: &Surroundings,
+) -> Result<Option<Programmed>, DataPlaneError> {
+    if enforcer.surroundings() == surroundings {
+        return Ok(None);
+    }
+    match enforcer.set_surroundings(surroundings) {
+        Ok(commit) => Ok(Some(programmed(&commit))),
+        Err(error) => {
+            links.again();
+            Err(failed("programming what follows from the node's links")(error))
+        }
     }
 }
 
@@ -134,7 +189,12 @@ impl DataPlane for NftDataPlane {
             Some(kernel) => kernel,
             None => Kernel::open().map_err(failed("opening the kernel's nftables"))?,
         };
-        let (enforcer, commit) = Enforcer::start_with(kernel, self.options.clone(), plan)
+        // Enforcement goes on without: rules that need no more than addresses work.
+        let surroundings = self.links.read(&plan.local).unwrap_or_else(|error| {
+            self.trouble = Some(failed("reading the node's links")(error));
+            Surroundings::default()
+        });
+        let (enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), surroundings, plan)
             .map_err(failed("programming the node's plan"))?;
         self.state = State::Programmed(Box::new(enforcer));
         Ok(programmed(&commit))
@@ -149,7 +209,11 @@ impl DataPlane for NftDataPlane {
                 self.start(&plan)
             }
             State::Programmed(enforcer) => {
-                enforcer.commit(delta).map(|c| programmed(&c)).map_err(failed("programming a change"))
+                let commit = enforcer.commit(delta).map_err(failed("programming a change"))?;
+                if !delta.local.is_empty() {
+                    self.follow(delta);
+                }
+                Ok(programmed(&commit))
             }
         }
     }

@@ -37,9 +37,8 @@ pub fn dry_run(config: &Config) -> Result<Planned, DaemonError> {
     let mut compiler = Compiler::new(node.clone());
     compiler.apply_all(cluster.into_changes());
     let view = PlanView::of(compiler.cluster(), &node, compiler.plan());
-    let nftables =
-        palisade_nft::text(compiler.plan(), &super::options(config), &Surroundings::default())
-            .map_err(palisade_nft::Error::from)?;
+    let nftables = palisade_nft::text(compiler.plan(), &super::options(config), &Surroundings::default())
+        .map_err(palisade_nft::Error::from)?;
     Ok(Planned { view, nftables })
 }
 

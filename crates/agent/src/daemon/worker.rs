@@ -353,6 +353,7 @@ impl Worker {
             self.settle(report, None);
         }
         self.lock.let_askers_go();
+        self.look_around();
         self.mend();
         if self.reminded.elapsed() >= REMIND {
             self.reminded = Instant::now();
@@ -361,6 +362,25 @@ impl Worker {
             }
             if !self.cut_off.is_empty() {
                 self.name_cut_off();
+            }
+        }
+    }
+
+    /// Follows changes of the node's links.
+    fn look_around(&mut self) {
+        match self.agent.data_plane().look_around() {
+            Ok(None) => {}
+            Ok(Some(done)) => {
+                self.generation = done.generation;
+                tracing::debug!(elements = done.elements, "the node's links changed");
+            }
+            Err(error) => {
+                let why = words::with_causes(&error);
+                tracing::error!(
+                    why,
+                    "forged and tunnelled packets of pods may pass: the rules do not know the node's links; it is tried again"
+                );
+                self.ledger.error("links", why);
             }
         }
     }

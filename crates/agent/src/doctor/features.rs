@@ -133,6 +133,8 @@ fn everything() -> NodePlan {
             (members, Group::Addresses(peers.into_iter().collect())),
             (ranges, Group::Ranges(blocks)),
         ]),
+        local: pods.into(),
+        nodes: peers.into(),
     }
 }
 
