@@ -111,6 +111,9 @@ impl Links {
             let is_mixed = is_bridge && ports().any(|port| !port.leads_to_pod());
             if !outward.contains(&index) && !is_mixed {
                 out.pod_interfaces.insert(index);
+                if is_bridge {
+                    out.pod_bridges.insert(index);
+                }
             }
         }
         for link in links.iter().filter(|link| link.is_up) {

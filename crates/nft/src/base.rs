@@ -9,7 +9,7 @@ use crate::{
     layout::denial,
     ruleset::{
         Around, Chain, Content, Expression, Flood, GENERATION_SET, Hook, Key, LABELS_CHAIN, LINK_CHAIN, Lead,
-        Outcome, Rule, Set,
+        Outcome, Rule, STRANGERS_CHAIN, Set,
     },
 };
 
@@ -17,13 +17,27 @@ use crate::{
 /// guessed at; the number rises with every change that an older agent's leftovers would not survive.
 pub(crate) const TABLE_COMMENT: &str = "palisade format 2";
 
-/// `NF_INET_FORWARD`, `NF_INET_LOCAL_IN`. The priority is 0, `filter`: after destination NAT (-100) and before source
-/// NAT (100), so that rules see the real peers (SEMANTICS G-1).
+/// `NF_INET_FORWARD`, `NF_INET_LOCAL_IN`, `NF_BR_PRE_ROUTING`, `NF_BR_FORWARD`.
 pub(crate) fn hook_number(hook: Hook) -> u32 {
     match hook {
-        Hook::Forward => 2,
+        Hook::Forward | Hook::BetweenPorts => 2,
         Hook::Input => 1,
+        Hook::FromPorts => 0,
     }
+}
+
+/// `filter`, which for `inet` is 0: after destination NAT (-100) and before source NAT (100), so that rules see the real
+/// peers (SEMANTICS G-1). For `bridge` it is -200, in front of br_netfilter (0).
+pub(crate) fn hook_priority(hook: Hook) -> i32 {
+    match hook {
+        Hook::Forward | Hook::Input => 0,
+        Hook::FromPorts | Hook::BetweenPorts => -200,
+    }
+}
+
+/// What the reader finds of a base chain: hook, priority, and the policy `accept`.
+pub(crate) fn place(hook: Hook) -> (u32, i32, u32) {
+    (hook_number(hook), hook_priority(hook), 1)
 }
 
 /// The digit that ends the name of a set or chain of one family.
@@ -120,12 +134,16 @@ impl BaseSets {
     }
 }
 
-fn around_set(around: Around) -> Set {
+pub(crate) fn around_set(around: Around) -> Set {
     let (name, key) = match around {
         Around::Local(family) => (format!("local{}", digit(family)), Key::Address(family)),
         Around::Interfaces => ("pod_interfaces".to_owned(), Key::Interface),
-        Around::Ports => ("tunnel_ports".to_owned(), Key::Port),
-        Around::Protocols => ("tunnel_protocols".to_owned(), Key::Protocol),
+        Around::Bridges => ("pod_bridges".to_owned(), Key::Interface),
+        Around::Ports => ("pod_ports".to_owned(), Key::Interface),
+        Around::OwnPorts => ("own_ports".to_owned(), Key::InterfacePair),
+        Around::Themselves(family) => (format!("themselves{}", digit(family)), Key::Pair(family)),
+        Around::TunnelPorts => ("tunnel_ports".to_owned(), Key::Port),
+        Around::TunnelProtocols => ("tunnel_protocols".to_owned(), Key::Protocol),
         Around::Ends(family) => (format!("tunnel_ends{}", digit(family)), Key::Address(family)),
     };
     Set { name: name.into(), key, intervals: false, verdicts: false, content: Content::Around(around) }
@@ -135,6 +153,7 @@ fn around_set(around: Around) -> Set {
 /// A chain comes after those that its rules lead to.
 pub(crate) fn chains(options: &Options, sets: &BaseSets, isolating: bool) -> Vec<Arc<Chain>> {
     let mut chains = vec![discovery::chain(), link_chain(options, isolating), labels_chain()];
+    chains.push(strangers_chain(sets, isolating));
     chains.extend(from_pods::chains(options, sets));
     chains.extend(Hook::BOTH.map(|hook| base_chain(hook, options, sets)));
     chains.into_iter().map(Arc::new).collect()
@@ -167,6 +186,7 @@ fn base_chain(hook: Hook, options: &Options, sets: &BaseSets) -> Chain {
         for flood in [Flood::Broadcast, Flood::Multicast] {
             rules.push(vec![Expression::Flooded(flood), to_link()]);
         }
+        rules.push(between_ports(sets));
     }
     // A packet from an address to itself has gone through a service (SEMANTICS C25, G-6). What the map's chain does not
     // drop comes back. If its pod is isolated, the next rule takes it, before the tables of pods and their peers; if
@@ -188,7 +208,7 @@ fn base_chain(hook: Hook, options: &Options, sets: &BaseSets) -> Chain {
     hooked(hook, rules)
 }
 
-fn hooked(hook: Hook, rules: Vec<Rule>) -> Chain {
+pub(crate) fn hooked(hook: Hook, rules: Vec<Rule>) -> Chain {
     Chain {
         name: hook.chain().into(),
         hook: Some(hook),
@@ -213,6 +233,39 @@ pub(crate) fn link_chain(options: &Options, isolating: bool) -> Chain {
         hook: None,
         comment: Some("to many or by link-local addresses: denied while pods here are isolated".to_owned()),
         rules: if isolating { denied().collect() } else { Vec::new() },
+        chains: Vec::new(),
+        sets: Vec::new(),
+    }
+}
+
+/// What leads to [`strangers_chain`]: packets between the ports of a bridge that has no others than pods'.
+fn between_ports(sets: &BaseSets) -> Rule {
+    let bridges = || sets.around(Around::Bridges).name.clone();
+    vec![
+        Expression::InterfaceIn { set: bridges(), inverted: false },
+        Expression::LeavesBy(bridges()),
+        Expression::Then(Outcome::Jump(STRANGERS_CHAIN.into())),
+    ]
+}
+
+/// A frame to a pod's hardware address reaches the pod whatever IP destination it has, and dispatch by address finds
+/// nobody where that is no pod's. So it is denied while a local pod is isolated, as what a link shares is. What answers an
+/// open connection has been accepted before: a pod whose address isn't known yet can call others.
+pub(crate) fn strangers_chain(sets: &BaseSets, isolating: bool) -> Chain {
+    let to_local = |family: Family| {
+        let local = sets.around(Around::Local(family)).name.clone();
+        let to = Expression::PeerIn(Direction::Egress, family, local);
+        vec![Expression::Family(family), to, Expression::Then(Outcome::Return)]
+    };
+    let mut rules: Vec<Rule> = Family::BOTH.map(to_local).into();
+    rules.push(vec![Expression::Counter, Expression::Then(Outcome::Drop)]);
+    Chain {
+        name: STRANGERS_CHAIN.into(),
+        hook: None,
+        comment: Some(
+            "between ports of a bridge to nobody here: denied while pods here are isolated".to_owned(),
+        ),
+        rules: if isolating { rules } else { Vec::new() },
         chains: Vec::new(),
         sets: Vec::new(),
     }

@@ -29,8 +29,9 @@ const GROUP: u32 = 7;
 const NFTABLES: u16 = 10;
 const NEWGEN: u16 = 15;
 
-/// `NFPROTO_INET`.
+/// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
 const INET: u8 = 1;
+const BRIDGE: u8 = 7;
 
 /// Something that was not us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +157,8 @@ impl Watcher {
             return first.map(|first| Drift::Touched { objects, first, by });
         }
         // The table's name is the first attribute of every object.
-        if message.payload.first() == Some(&INET) && attributes.text(1).as_deref() == Some(TABLE) {
+        let is_of_family = message.payload.first().is_some_and(|family| [INET, BRIDGE].contains(family));
+        if is_of_family && attributes.text(1).as_deref() == Some(TABLE) {
             self.touched += 1;
             self.first.get_or_insert_with(|| about(message.kind & 0xff, attributes));
         }

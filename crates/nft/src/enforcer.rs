@@ -7,6 +7,7 @@ use palisade_policy::{Delta, NodePlan};
 use crate::{
     Error, Kernel, Surroundings,
     encode::encode,
+    features::{Feature, Features},
     kernel::now,
     program::Program,
     reader::Ruleset,
@@ -74,6 +75,9 @@ pub struct Enforcer {
     plan: NodePlan,
     program: Program,
     generation: Generation,
+    /// What was asked for: the program does without what the kernel lacks.
+    asked: Surroundings,
+    features: Features,
     /// Whether the kernel may hold something else than `plan` says.
     torn: bool,
     left: Left,
@@ -98,8 +102,13 @@ impl Enforcer {
         surroundings: Surroundings,
         plan: &NodePlan,
     ) -> Result<(Self, Commit), Error> {
+        let mut features = Features::default();
+        let asked = surroundings;
+        let options = features.possible_options(&mut kernel, options)?;
+        let surroundings = features.possible_surroundings(&mut kernel, &asked)?;
         let (program, generation, commit, left) = lead(&mut kernel, options, surroundings, plan)?;
-        Ok((Self { kernel, plan: plan.clone(), program, generation, torn: false, left }, commit))
+        let plan = plan.clone();
+        Ok((Self { kernel, plan, program, generation, asked, features, torn: false, left }, commit))
     }
 
     /// Leads the kernel from the plan as programmed to the plan after `delta`. On an error, the kernel and
@@ -130,21 +139,28 @@ impl Enforcer {
             self.repair()?;
         }
         let start = now();
-        let phases = self.program.surround(&self.plan, surroundings);
+        let possible = self.features.possible_surroundings(&mut self.kernel, surroundings)?;
+        let phases = self.program.surround(&self.plan, &possible);
         let (sent, outcome) = send(&mut self.kernel, phases, &mut self.generation);
         match outcome {
             Ok(()) => {
-                self.program.surroundings = surroundings.clone();
+                self.program.surroundings = possible;
+                self.asked = surroundings.clone();
                 Ok(report(sent, &self.generation, start.elapsed()))
             }
             Err(cause) => Err(self.take_back(cause, sent.transactions)),
         }
     }
 
-    /// The surroundings that are taken into account.
+    /// The surroundings that were set last.
     #[must_use]
     pub fn surroundings(&self) -> &Surroundings {
-        &self.program.surroundings
+        &self.asked
+    }
+
+    /// What was asked for and this kernel has not: enforcement goes on without.
+    pub fn lacking(&self) -> impl Iterator<Item = Feature> {
+        self.features.lacking()
     }
 
     /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
@@ -212,6 +228,13 @@ impl Enforcer {
 
 /// Removes our table from the namespace; says whether there was one.
 pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
+    // There is none where the kernel has no such family.
+    let bridge = encode(Message::Bridged(Box::new(Message::DeleteTable)));
+    match kernel.transaction(&[&bridge]) {
+        Err(e @ Error::NoPermission(_)) => return Err(e),
+        Err(e) if e.os_error().is_none() => return Err(e),
+        _ => {}
+    }
     match kernel.transaction(&[&encode(Message::DeleteTable)]) {
         Ok(_) => Ok(true),
         Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Ok(false),
@@ -249,6 +272,8 @@ fn lead(
             Left::Ours
         }
     };
+    let bridge = Ruleset::read_bridge(kernel)?;
+    phases.bridge = restart::bridge(bridge.as_ref(), &program, plan);
     let mut generation = Generation::new(program.sets.generation.clone(), current);
     let sent = if phases.is_empty() {
         Sent::default()

@@ -22,7 +22,7 @@ pub(crate) fn entrances(hook: Hook, sets: &BaseSets) -> Vec<Rule> {
     let from = |is_pods: bool| Expression::InterfaceIn { set: interfaces.clone(), inverted: !is_pods };
     let (by_interface, by_address) = match hook {
         Hook::Forward => (FORWARDED_CHAIN, FORWARDED_CHAIN),
-        Hook::Input => (RECEIVED_CHAIN, ENCAPSULATED_CHAIN),
+        _ => (RECEIVED_CHAIN, ENCAPSULATED_CHAIN),
     };
     let jump = |chain: &str| Expression::Then(Outcome::Jump(chain.into()));
     let mut rules = vec![vec![from(true), jump(by_interface)]];
@@ -88,8 +88,8 @@ fn to_this_node(sets: &BaseSets) -> Vec<Rule> {
 fn encapsulated(sets: &BaseSets) -> [Rule; 2] {
     let name = |around| sets.around(around).name.clone();
     [
-        vec![Expression::Protocol(UDP), Expression::PortIn(name(Around::Ports))],
-        vec![Expression::ProtocolIn(name(Around::Protocols))],
+        vec![Expression::Protocol(UDP), Expression::PortIn(name(Around::TunnelPorts))],
+        vec![Expression::ProtocolIn(name(Around::TunnelProtocols))],
     ]
 }
 

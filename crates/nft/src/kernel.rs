@@ -173,12 +173,22 @@ impl Kernel {
 
     /// Lists nf_tables objects; gives the attributes of each.
     pub(crate) fn dump_tables(&mut self, kind: u16, filter: &[(u16, &str)]) -> Result<Vec<Vec<u8>>, Error> {
+        self.dump_tables_of(INET, kind, filter)
+    }
+
+    /// [`Kernel::dump_tables`] of another family.
+    pub(crate) fn dump_tables_of(
+        &mut self,
+        family: u8,
+        kind: u16,
+        filter: &[(u16, &str)],
+    ) -> Result<Vec<Vec<u8>>, Error> {
         let mut body = Writer::default();
         for (attribute, value) in filter {
             body.text(*attribute, value);
         }
         let parse = |reply: &Reply| Some(reply.attributes().to_vec());
-        self.dump((NFTABLES << 8) | kind, INET, &body.into_bytes(), "nftables", parse)
+        self.dump((NFTABLES << 8) | kind, family, &body.into_bytes(), "nftables", parse)
     }
 
     /// Lists what a request asks for, as `parse` sees it.

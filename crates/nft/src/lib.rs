@@ -20,6 +20,7 @@
 #![cfg(target_os = "linux")]
 
 mod base;
+mod bridge;
 pub mod conntrack;
 mod discovery;
 pub mod drift;
@@ -27,6 +28,7 @@ pub mod drops;
 mod encode;
 mod enforcer;
 mod error;
+mod features;
 mod from_pods;
 mod kernel;
 mod layout;
@@ -47,6 +49,7 @@ pub mod watchpoint;
 
 pub use enforcer::{Commit, Enforcer, Left, Options, remove};
 pub use error::{Error, PlanError};
+pub use features::Feature;
 pub use kernel::Kernel;
 pub use layout::{LINEAR, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
 pub use ruleset::{Hook, TABLE};

@@ -11,10 +11,13 @@ use palisade_policy::{Delta, Direction, Family, Group, GroupId, Name, NodePlan, 
 use crate::{
     Options, PlanError, Surroundings,
     base::{self, BaseSets, digit},
+    bridge::Bridge,
     layout::{self, Layout, Layouts},
     next::Next,
     registry::{Edit, Registry},
-    ruleset::{Chain, Content, ELEMENTS_PER_MESSAGE, Element, LINK_CHAIN, Lead, Message, Set},
+    ruleset::{
+        Chain, Content, ELEMENTS_PER_MESSAGE, Element, LINK_CHAIN, Lead, Message, STRANGERS_CHAIN, Set,
+    },
 };
 
 /// Messages that only make sense together in one transaction.
@@ -32,6 +35,8 @@ pub(crate) struct Phases {
     pub(crate) join: Vec<Step>,
     /// What pods may use of themselves: no other change bears upon it.
     pub(crate) hairpin: Vec<Step>,
+    /// The table for bridges: no other change bears upon it.
+    pub(crate) bridge: Vec<Step>,
     /// The dispatch maps to tables.
     pub(crate) switch: Vec<Step>,
     /// Members that leave sets in use.
@@ -54,8 +59,8 @@ impl Phases {
 
     /// Whether nothing changes.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { make, join, hairpin, switch, leave, unmake, moves: _ } = self;
-        [make, join, hairpin, switch, leave, unmake].iter().all(|p| p.is_empty())
+        let Self { make, join, hairpin, bridge, switch, leave, unmake, moves: _ } = self;
+        [make, join, hairpin, bridge, switch, leave, unmake].iter().all(|p| p.is_empty())
     }
 }
 
@@ -65,6 +70,7 @@ pub(crate) struct Program {
     pub(crate) options: Options,
     pub(crate) surroundings: Surroundings,
     pub(crate) sets: BaseSets,
+    pub(crate) bridge: Bridge,
     pub(crate) registry: Registry,
     /// The chains to which local addresses lead.
     pub(crate) dispatch: BTreeMap<(Lead, IpAddr), Name>,
@@ -84,7 +90,7 @@ impl Program {
     /// Of an empty plan.
     pub(crate) fn new(options: Options, surroundings: Surroundings) -> Self {
         let (registry, dispatch) = (Registry::default(), BTreeMap::new());
-        Self { options, surroundings, sets: BaseSets::new(), registry, dispatch }
+        Self { options, surroundings, sets: BaseSets::new(), bridge: Bridge::new(), registry, dispatch }
     }
 
     /// What makes the table with its base chains and empty maps.
@@ -113,10 +119,14 @@ impl Program {
         base::chains(&self.options, &self.sets, self.isolating())
     }
 
-    /// What makes the chain of a link's shared traffic, which is empty, deny it.
-    pub(crate) fn close_link(&self) -> Step {
-        let chain = Arc::new(base::link_chain(&self.options, true));
-        (0..chain.rules.len()).map(|index| Message::AddRule(chain.clone(), index)).collect()
+    /// What makes the chains deny that are empty while no local pod is isolated.
+    pub(crate) fn close_links(&self) -> Step {
+        let chains =
+            [base::link_chain(&self.options, true), base::strangers_chain(&self.sets, true)].map(Arc::new);
+        let rules = |chain: Arc<Chain>| {
+            (0..chain.rules.len()).map(move |index| Message::AddRule(chain.clone(), index))
+        };
+        chains.into_iter().flat_map(rules).collect()
     }
 
     /// What leads from `plan`, which this is the program of, to the plan after `delta`. Changes the program; where the
@@ -127,6 +137,7 @@ impl Program {
         let targets = self.targets(&next)?;
         let mut undo = Undo { edit: Edit::default(), dispatch: Vec::new() };
         let mut phases = Phases::default();
+        let was_isolating = self.isolating();
         self.switch(&targets, &mut undo, &mut phases);
         if let Some(id) = delta.groups_removed.iter().find(|id| self.uses(**id)) {
             let error = PlanError::GroupInUse(*id);
@@ -134,6 +145,10 @@ impl Program {
             return Err(error);
         }
         self.sets.surroundings().for_each(|set| self.surroundings.follow(set, &next, &mut phases));
+        if self.surroundings.has_pod_ports() {
+            let isolating = (was_isolating, self.isolating());
+            phases.bridge = self.bridge.follow(&self.surroundings, &next, isolating);
+        }
         members(&self.registry, &undo.edit, &next, &mut phases);
         make(&undo.edit, &next, &mut phases);
         unmake(&undo.edit, &mut phases);
@@ -147,6 +162,8 @@ impl Program {
         for set in self.sets.surroundings() {
             self.surroundings.lead_to(surroundings, set, &next, &mut phases);
         }
+        let isolating = self.isolating();
+        phases.bridge = self.bridge.lead_to((&self.surroundings, surroundings), plan, isolating);
         phases
     }
 
@@ -231,8 +248,11 @@ impl Program {
             phases.leave.extend(remove(set, changed(true)));
         }
         match (was_isolating, self.isolating()) {
-            (false, true) => phases.switch.push(self.close_link()),
-            (true, false) => phases.switch.push(vec![Message::FlushChain(LINK_CHAIN.into())]),
+            (false, true) => phases.switch.push(self.close_links()),
+            (true, false) => {
+                let flush = |chain: &str| Message::FlushChain(chain.into());
+                phases.switch.push([LINK_CHAIN, STRANGERS_CHAIN].map(flush).into());
+            }
             _ => {}
         }
         for ((lead, family), (removed, added)) in changes {

@@ -9,13 +9,15 @@ use std::{
 use palisade_policy::{Delta, Direction, Family, Name, NodePlan};
 
 use crate::{
-    Error, Kernel,
-    base::{TABLE_COMMENT, hook_number},
+    Error, Kernel, Verification,
+    base::{TABLE_COMMENT, place},
+    bridge::bridged,
     layout::closed,
     next::Next,
-    program::{Phases, Program, add, remove, replace},
+    program::{Phases, Program, Step, add, remove, replace},
     reader::{Attributes, Ruleset, Set as Observed, Target, address},
     ruleset::{Chain, Content, Element, GENERATION_SET, Key, Lead, Message, Set, TABLE},
+    verify::structure,
 };
 
 /// What there is.
@@ -69,7 +71,7 @@ fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Pha
         return None;
     }
     for chain in base_chains.iter().filter(|chain| chain.hook.is_some()) {
-        let expected = chain.hook.map(|hook| (hook_number(hook), 0, 1));
+        let expected = chain.hook.map(place);
         if found.chains.get(&*chain.name).is_none_or(|c| c.base != expected) {
             return None;
         }
@@ -179,6 +181,7 @@ impl Moves {
 pub(crate) fn is_of_kind(set: &Set, observed: &Observed) -> bool {
     let key_length = match set.key {
         Key::Address(Family::V4) | Key::Number | Key::Interface => 4,
+        Key::InterfacePair => 8,
         Key::Address(Family::V6) => 16,
         Key::Pair(Family::V4) => 8,
         Key::Pair(Family::V6) => 32,
@@ -238,6 +241,11 @@ fn elements(set: &Set, observed: &Observed) -> Option<BTreeSet<Element>> {
         }
         (Key::Address(_), None) => Some(Element::Address(address(key)?)),
         (Key::Interface, None) => Some(Element::Interface(u32::from_ne_bytes(key[..].try_into().ok()?))),
+        (Key::InterfacePair, None) => {
+            let (first, second) = key.split_at(key.len() / 2);
+            let index = u32::from_ne_bytes(first.try_into().ok()?);
+            (first == second).then_some(Element::SameInterface(index))
+        }
         (Key::Port, None) => Some(Element::Port(u16::from_be_bytes(key[..].try_into().ok()?))),
         (Key::Protocol, None) => Some(Element::Protocol(*key.first()?)),
         _ => None,
@@ -257,6 +265,25 @@ fn interval(set: &Set, first: &[u8], last: &[u8]) -> Option<Element> {
         return Some(Element::Ports(port(first)?, port(last)?));
     }
     Some(Element::Range(palisade_policy::IpRange { first: address(first)?, last: address(last)? }))
+}
+
+/// What leads from the table for bridges that there is, if any, to the one that there should be: it is small, so it is made
+/// anew in one step where anything differs.
+pub(crate) fn bridge(found: Option<&Ruleset>, program: &Program, plan: &NodePlan) -> Vec<Step> {
+    let mut seen = Verification::default();
+    structure::compare_bridge(found, program, plan, &mut seen);
+    if seen.agrees() {
+        return Vec::new();
+    }
+    let mut step = Step::new();
+    if found.is_some() {
+        step.extend(bridged(vec![Message::DeleteTable]));
+    }
+    if program.surroundings.has_pod_ports() {
+        let next = Next { plan, delta: &Delta::default() };
+        step.extend(program.bridge.whole(&program.surroundings, &next, program.isolating()));
+    }
+    vec![step]
 }
 
 /// Puts the removal of a foreign table in front of everything, in one transaction with its successor. Where the plan
@@ -285,7 +312,7 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
         }
     }
     if program.isolating() {
-        first.extend(program.close_link());
+        first.extend(program.close_links());
     }
     phases.make.insert(0, first);
 }

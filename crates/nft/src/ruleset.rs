@@ -5,7 +5,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use palisade_policy::{Direction, Family, GroupId, IpRange, Name};
+pub(crate) use palisade_policy::Name;
+use palisade_policy::{Direction, Family, GroupId, IpRange};
 
 /// Our table. Nothing outside it is ever read or written.
 pub const TABLE: &str = "palisade";
@@ -16,17 +17,21 @@ pub(crate) const GENERATION_SET: &str = "generation";
 /// The chain that switches on conntrack labels, see [`crate::base`].
 pub(crate) const LABELS_CHAIN: &str = "labels";
 
-/// A hook that a base chain hangs on, at priority `filter`.
+/// A hook that a base chain hangs on, at priority `filter`: the last two in the table `bridge palisade`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
     /// Packets that the node forwards: from and to its pods.
     Forward,
     /// Packets for the node itself.
     Input,
+    /// Frames that come in by a port of a bridge.
+    FromPorts,
+    /// Frames from one port of a bridge to another.
+    BetweenPorts,
 }
 
 impl Hook {
-    /// Both.
+    /// Those of the table `inet palisade`.
     pub const BOTH: [Self; 2] = [Self::Forward, Self::Input];
 
     /// The name of its base chain.
@@ -35,6 +40,8 @@ impl Hook {
         match self {
             Self::Forward => "forward",
             Self::Input => "input",
+            Self::FromPorts => "prerouting",
+            Self::BetweenPorts => "forward",
         }
     }
 }
@@ -49,6 +56,9 @@ pub(crate) const DISCOVERY_CHAIN: &str = "discovery";
 pub(crate) const FORWARDED_CHAIN: &str = "from_pods";
 pub(crate) const RECEIVED_CHAIN: &str = "from_pods_here";
 pub(crate) const ENCAPSULATED_CHAIN: &str = "encapsulated";
+
+/// The chain for packets between ports of a bridge to nobody here, see [`crate::base`].
+pub(crate) const STRANGERS_CHAIN: &str = "strangers";
 
 /// To whom a frame goes that goes to many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +82,8 @@ pub(crate) enum Key {
     Number,
     /// The index of an interface.
     Interface,
+    /// The indexes of two interfaces.
+    InterfacePair,
     /// An IP protocol.
     Protocol,
 }
@@ -138,25 +150,38 @@ pub(crate) enum Around {
     Local(Family),
     /// The interfaces by which nothing but their packets comes in.
     Interfaces,
+    /// The bridges among them.
+    Bridges,
     /// The UDP ports of the node's tunnels.
-    Ports,
+    TunnelPorts,
     /// The IP protocols of the node's tunnels.
-    Protocols,
+    TunnelProtocols,
     /// Where tunnels end.
     Ends(Family),
+    /// The ports of bridges that lead to local pods.
+    Ports,
+    /// Each of them with itself.
+    OwnPorts,
+    /// The addresses of local pods, each with itself.
+    Themselves(Family),
 }
 
 impl Around {
-    /// All of them.
-    pub(crate) const ALL: [Self; 7] = [
+    /// Those of the table `inet palisade`.
+    pub(crate) const ALL: [Self; 8] = [
         Self::Local(Family::V4),
         Self::Local(Family::V6),
         Self::Interfaces,
-        Self::Ports,
-        Self::Protocols,
+        Self::Bridges,
+        Self::TunnelPorts,
+        Self::TunnelProtocols,
         Self::Ends(Family::V4),
         Self::Ends(Family::V6),
     ];
+
+    /// Those of the table `bridge palisade`.
+    pub(crate) const OF_BRIDGE: [Self; 4] =
+        [Self::Ports, Self::OwnPorts, Self::Themselves(Family::V4), Self::Themselves(Family::V6)];
 }
 
 /// One element of a set.
@@ -174,6 +199,8 @@ pub(crate) enum Element {
     Port(u16),
     /// The index of an interface.
     Interface(u32),
+    /// The index of an interface by which a frame both comes and goes.
+    SameInterface(u32),
     /// An IP protocol.
     Protocol(u8),
     /// A local pod address and the chain that decides for it.
@@ -215,6 +242,17 @@ pub(crate) enum Expression {
         /// Not in it.
         inverted: bool,
     },
+    /// `oif` in a set.
+    LeavesBy(Name),
+    /// `iif . oif` in a set of pairs, or not.
+    TurnsBack {
+        /// The set.
+        set: Name,
+        /// Not in it.
+        inverted: bool,
+    },
+    /// `ether type`: that of the tag where the frame has one.
+    EtherType(u16),
     /// `fib saddr . iif oif missing`: no route leads back to the source by the interface on which the packet came.
     NoWayBack,
     /// `ip6 hoplimit` is this one.
@@ -312,6 +350,8 @@ pub(crate) enum Message {
     FlushChain(Name),
     /// Removes a chain to which nothing leads.
     DeleteChain(Name),
+    /// One of these in the table `bridge palisade`.
+    Bridged(Box<Message>),
 }
 
 impl Message {
@@ -331,6 +371,11 @@ impl Message {
             Self::AddRule(chain, index) => format!("rule {index} of chain {}", chain.name),
             Self::FlushChain(name) => format!("flush of chain {name}"),
             Self::DeleteChain(name) => format!("removal of chain {name}"),
+            Self::Bridged(message) => match &**message {
+                Self::CreateTable => format!("table bridge {TABLE}"),
+                Self::DeleteTable => format!("removal of table bridge {TABLE}"),
+                other => format!("{} of table bridge {TABLE}", other.about()),
+            },
         }
     }
 
@@ -343,6 +388,7 @@ impl Message {
             Self::RemoveElements(set, e) => {
                 e.get(index).map(|e| format!("{} out of set {}", e.about(set), set.name))
             }
+            Self::Bridged(message) => message.about_element(index),
             _ => None,
         }
     }
@@ -351,6 +397,7 @@ impl Message {
     pub(crate) fn elements(&self) -> usize {
         match self {
             Self::AddElements(_, e) | Self::RemoveElements(_, e) => e.len(),
+            Self::Bridged(message) => message.elements(),
             _ => 0,
         }
     }
@@ -387,7 +434,7 @@ impl Element {
             (Self::Range(r), _) => format!("range {r}"),
             (Self::Ports(a, b), _) => format!("ports {a}-{b}"),
             (Self::Port(port), _) => format!("port {port}"),
-            (Self::Interface(index), _) => format!("interface {index}"),
+            (Self::Interface(index) | Self::SameInterface(index), _) => format!("interface {index}"),
             (Self::Protocol(number), _) => format!("protocol {number}"),
             (Self::Number(n), _) => format!("number {n}"),
         }
@@ -412,8 +459,14 @@ impl Content {
             Self::Generation => "transaction number".to_owned(),
             Self::Around(Around::Local(family)) => format!("{family} addresses of local pods"),
             Self::Around(Around::Interfaces) => "interfaces of local pods".to_owned(),
-            Self::Around(Around::Ports) => "ports of tunnels".to_owned(),
-            Self::Around(Around::Protocols) => "protocols of tunnels".to_owned(),
+            Self::Around(Around::Bridges) => "bridges of local pods".to_owned(),
+            Self::Around(Around::Ports) => "bridge ports of local pods".to_owned(),
+            Self::Around(Around::OwnPorts) => "bridge ports of local pods, each with itself".to_owned(),
+            Self::Around(Around::Themselves(family)) => {
+                format!("{family} addresses of local pods, each with itself")
+            }
+            Self::Around(Around::TunnelPorts) => "ports of tunnels".to_owned(),
+            Self::Around(Around::TunnelProtocols) => "protocols of tunnels".to_owned(),
             Self::Around(Around::Ends(family)) => format!("{family} ends of tunnels"),
         }
     }

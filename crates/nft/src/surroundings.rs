@@ -16,6 +16,8 @@ use crate::{
 pub struct Surroundings {
     /// The indexes of the interfaces from which nothing but packets of local pods comes.
     pub pod_interfaces: BTreeSet<u32>,
+    /// Those of them that are bridges.
+    pub pod_bridges: BTreeSet<u32>,
     /// The indexes of those ports of bridges that lead to local pods.
     pub pod_ports: BTreeSet<u32>,
     /// The UDP ports on which the node takes encapsulated packets.
@@ -33,6 +35,12 @@ impl Surroundings {
         !self.tunnel_ports.is_empty() || !self.tunnel_protocols.is_empty()
     }
 
+    /// Whether a bridge leads to local pods.
+    #[must_use]
+    pub(crate) fn has_pod_ports(&self) -> bool {
+        !self.pod_ports.is_empty()
+    }
+
     /// Whether a packet of a local pod with this protocol and port would be taken for a tunnel's.
     pub(crate) fn takes(&self, protocol: u8, port: u16) -> bool {
         /// UDP.
@@ -45,8 +53,12 @@ impl Surroundings {
         match around {
             Around::Local(family) => of_family(next.local(), family),
             Around::Interfaces => self.pod_interfaces.iter().copied().map(Element::Interface).collect(),
-            Around::Ports => self.tunnel_ports.iter().copied().map(Element::Port).collect(),
-            Around::Protocols => self.tunnel_protocols.iter().copied().map(Element::Protocol).collect(),
+            Around::Bridges => self.pod_bridges.iter().copied().map(Element::Interface).collect(),
+            Around::Ports => self.pod_ports.iter().copied().map(Element::Interface).collect(),
+            Around::OwnPorts => self.pod_ports.iter().copied().map(Element::SameInterface).collect(),
+            Around::Themselves(family) => themselves(next.local(), family),
+            Around::TunnelPorts => self.tunnel_ports.iter().copied().map(Element::Port).collect(),
+            Around::TunnelProtocols => self.tunnel_protocols.iter().copied().map(Element::Protocol).collect(),
             Around::Ends(_) if !self.has_tunnels() => Vec::new(),
             Around::Ends(family) => {
                 let ends: BTreeSet<IpAddr> = next.nodes().chain(self.tunnel_peers.iter().copied()).collect();
@@ -59,15 +71,21 @@ impl Surroundings {
     pub(crate) fn follow(&self, set: &std::sync::Arc<Set>, next: &Next<'_>, phases: &mut Phases) {
         let Content::Around(around) = set.content else { return };
         let (family, changes, had) = match around {
-            Around::Local(family) => (family, &next.delta.local, &next.plan.local),
+            Around::Local(family) | Around::Themselves(family) => {
+                (family, &next.delta.local, &next.plan.local)
+            }
             Around::Ends(family) if self.has_tunnels() => (family, &next.delta.nodes, &next.plan.nodes),
             _ => return,
         };
         let stays = |a: &IpAddr| matches!(around, Around::Ends(_)) && self.tunnel_peers.contains(a);
         let added = changes.added.iter().filter(|a| !had.contains(*a) && !stays(a));
         let removed = changes.removed.iter().filter(|a| had.contains(*a) && !stays(a));
-        phases.join.extend(add(set, of_family(added.copied(), family)));
-        phases.leave.extend(remove(set, of_family(removed.copied(), family)));
+        let elements = |addresses: BTreeSet<IpAddr>| match around {
+            Around::Themselves(_) => themselves(addresses.into_iter(), family),
+            _ => of_family(addresses.into_iter(), family),
+        };
+        phases.join.extend(add(set, elements(added.copied().collect())));
+        phases.leave.extend(remove(set, elements(removed.copied().collect())));
     }
 
     /// What leads from these surroundings to others in one of these sets.
@@ -75,10 +93,12 @@ impl Surroundings {
         let Content::Around(around) = set.content else { return };
         // The plan alone says who is local, and the ends may be thousands.
         let is_same = match around {
-            Around::Local(_) => true,
+            Around::Local(_) | Around::Themselves(_) => true,
             Around::Interfaces => self.pod_interfaces == to.pod_interfaces,
-            Around::Ports => self.tunnel_ports == to.tunnel_ports,
-            Around::Protocols => self.tunnel_protocols == to.tunnel_protocols,
+            Around::Bridges => self.pod_bridges == to.pod_bridges,
+            Around::Ports | Around::OwnPorts => self.pod_ports == to.pod_ports,
+            Around::TunnelPorts => self.tunnel_ports == to.tunnel_ports,
+            Around::TunnelProtocols => self.tunnel_protocols == to.tunnel_protocols,
             Around::Ends(_) => self.has_tunnels() == to.has_tunnels() && self.tunnel_peers == to.tunnel_peers,
         };
         if is_same {
@@ -93,4 +113,8 @@ impl Surroundings {
 
 fn of_family(addresses: impl Iterator<Item = IpAddr>, family: Family) -> Vec<Element> {
     addresses.filter(|a| Family::of(*a) == family).map(Element::Address).collect()
+}
+
+fn themselves(addresses: impl Iterator<Item = IpAddr>, family: Family) -> Vec<Element> {
+    addresses.filter(|a| Family::of(*a) == family).map(Element::Itself).collect()
 }

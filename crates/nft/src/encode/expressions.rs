@@ -25,6 +25,7 @@ const SECOND_V4: u32 = 9;
 const SECOND_V6: u32 = 2;
 
 /// Payload bases.
+const LINK: u32 = 0;
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 
@@ -34,11 +35,15 @@ const META_L4PROTO: u32 = 16;
 const META_PKTTYPE: u32 = 19;
 
 const META_IIF: u32 = 4;
+const META_OIF: u32 = 5;
 
 /// `fib`: the outgoing interface of the route, looked up by source address and incoming interface; asked for no more than
 /// its being there (`NFT_FIB_RESULT_OIF`, `NFTA_FIB_F_SADDR | IIF | PRESENT`).
 const FIB_OIF: u32 = 1;
 const FIB_WAY_BACK: u32 = 1 | 8 | 32;
+
+/// Where the type stands in the Ethernet header.
+const ETHER_TYPE: u32 = 12;
 
 /// Where the hop limit stands in the IPv6 header.
 const HOP_LIMIT: u32 = 7;
@@ -92,6 +97,26 @@ fn write(out: &mut Attributes, expression: &Expression) {
             } else {
                 lookup(out, set, false);
             }
+        }
+        Expression::LeavesBy(set) => {
+            meta(out, META_OIF);
+            lookup(out, set, false);
+        }
+        Expression::TurnsBack { set, inverted } => {
+            meta(out, META_IIF);
+            // The second half of the key, in the 32-bit view.
+            kernel_expression(out, "meta", |d| {
+                d.number(2, META_OIF).number(1, SECOND_V4);
+            });
+            if *inverted {
+                lookup_not(out, set);
+            } else {
+                lookup(out, set, false);
+            }
+        }
+        Expression::EtherType(kind) => {
+            payload(out, REGISTER, LINK, ETHER_TYPE, 2);
+            cmp(out, EQ, &kind.to_be_bytes());
         }
         Expression::NoWayBack => {
             // NFTA_FIB_DREG, _RESULT, _FLAGS

@@ -10,8 +10,9 @@ use crate::ruleset::{Element, Key, Message, Rule, Set, TABLE};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const NFTABLES: u16 = 10;
-/// `NFPROTO_INET`.
+/// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
 const INET: u8 = 1;
+const BRIDGE: u8 = 7;
 
 /// `NLM_F_*`.
 const REQUEST: u16 = 1;
@@ -78,7 +79,15 @@ impl Encoded {
 
 /// Encodes one message.
 pub(crate) fn encode(message: Message) -> Encoded {
-    let (kind, flags) = match &message {
+    let family = if matches!(message, Message::Bridged(_)) { BRIDGE } else { INET };
+    let (kind, flags) = kind_and_flags(&message);
+    let mut out = header((NFTABLES << 8) | kind, REQUEST | flags, family, 0);
+    body(&mut out, &message);
+    Encoded { bytes: finish(out), message }
+}
+
+fn kind_and_flags(message: &Message) -> (u16, u16) {
+    match message {
         Message::CreateTable => (NEWTABLE, CREATE),
         Message::DeleteTable => (DELTABLE, 0),
         Message::CreateSet(_) => (NEWSET, CREATE | EXCLUSIVE),
@@ -89,10 +98,8 @@ pub(crate) fn encode(message: Message) -> Encoded {
         Message::AddRule(..) => (NEWRULE, CREATE | APPEND),
         Message::FlushChain(_) => (DELRULE, 0),
         Message::DeleteChain(_) => (DELCHAIN, 0),
-    };
-    let mut out = header((NFTABLES << 8) | kind, REQUEST | flags, INET, 0);
-    body(&mut out, &message);
-    Encoded { bytes: finish(out), message }
+        Message::Bridged(message) => kind_and_flags(message),
+    }
 }
 
 /// `NFNL_MSG_BATCH_BEGIN`.
@@ -150,6 +157,10 @@ pub(crate) fn rules_digest(rules: &[Rule]) -> [u8; 8] {
 fn body(out: &mut Attributes, message: &Message) {
     // NFTA_*_TABLE and NFTA_TABLE_NAME are all 1.
     out.text(1, TABLE);
+    body_after_table(out, message);
+}
+
+fn body_after_table(out: &mut Attributes, message: &Message) {
     match message {
         Message::CreateTable => {
             out.put(6, &user_data(COMMENT, crate::base::TABLE_COMMENT));
@@ -170,7 +181,8 @@ fn body(out: &mut Attributes, message: &Message) {
             if let Some(hook) = chain.hook {
                 // NFTA_CHAIN_HOOK { HOOKNUM, PRIORITY }, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE
                 out.nest(4, |h| {
-                    h.number(1, crate::base::hook_number(hook)).number(2, 0);
+                    h.number(1, crate::base::hook_number(hook));
+                    h.put(2, &crate::base::hook_priority(hook).to_be_bytes());
                 });
                 out.number(5, 1).text(7, "filter");
             }
@@ -187,6 +199,7 @@ fn body(out: &mut Attributes, message: &Message) {
         Message::DeleteChain(name) => {
             out.text(3, name);
         }
+        Message::Bridged(message) => body_after_table(out, message),
     }
 }
 
@@ -206,6 +219,7 @@ fn create_set(out: &mut Attributes, set: &Set) {
         Key::Port => (SERVICE, 2, NETWORK_ORDER),
         Key::Number => (MARK, 4, HOST_ORDER),
         Key::Interface => (INTERFACE, 4, HOST_ORDER),
+        Key::InterfacePair => ((INTERFACE << 6) | INTERFACE, 8, HOST_ORDER),
         Key::Protocol => (PROTOCOL, 1, NETWORK_ORDER),
     };
     let flags = if set.intervals { SET_INTERVAL } else { 0 } | if set.verdicts { SET_MAP } else { 0 };
@@ -243,6 +257,7 @@ fn element(list: &mut Attributes, element: &Element, with_data: bool) {
         Element::Address(a) => key(list, &octets(*a), false),
         Element::Itself(a) => key(list, &[octets(*a), octets(*a)].concat(), false),
         Element::Number(n) | Element::Interface(n) => key(list, &n.to_ne_bytes(), false),
+        Element::SameInterface(n) => key(list, &n.to_ne_bytes().repeat(2), false),
         Element::Port(port) => key(list, &port.to_be_bytes(), false),
         Element::Protocol(number) => key(list, &[*number], false),
         Element::Ports(first, last) => {
@@ -295,6 +310,7 @@ fn octets(a: IpAddr) -> Vec<u8> {
 
 /// Which element of an encoded element message lies at `offset` bytes from the start of its netlink header.
 pub(crate) fn element_at(message: &Message, offset: usize) -> Option<usize> {
+    let message = if let Message::Bridged(inner) = message { inner } else { message };
     let (Message::AddElements(set, elements) | Message::RemoveElements(set, elements)) = message else {
         return None;
     };

@@ -18,6 +18,10 @@ const GETRULE: u16 = 7;
 const GETSET: u16 = 10;
 const GETSETELEM: u16 = 13;
 
+/// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
+const INET: u8 = 1;
+const BRIDGE: u8 = 7;
+
 /// A chain with its rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
@@ -67,10 +71,19 @@ pub struct Ruleset {
 impl Ruleset {
     /// Dumps the table; none if there is none. Reads again where the kernel's tables changed meanwhile.
     pub fn read(kernel: &mut Kernel) -> Result<Option<Self>, Error> {
+        Self::read_of(kernel, INET)
+    }
+
+    /// [`Ruleset::read`] of the table `bridge palisade`.
+    pub fn read_bridge(kernel: &mut Kernel) -> Result<Option<Self>, Error> {
+        Self::read_of(kernel, BRIDGE)
+    }
+
+    fn read_of(kernel: &mut Kernel, family: u8) -> Result<Option<Self>, Error> {
         const ATTEMPTS: usize = 8;
         for _ in 0..ATTEMPTS {
             let before = kernel.kernel_generation()?;
-            match Self::read_once(kernel) {
+            match Self::read_once(kernel, family) {
                 // What a dump was about can vanish under it.
                 Err(e) if e.os_error() != Some(nix::libc::ENOENT) => return Err(e),
                 outcome => {
@@ -103,25 +116,25 @@ impl Ruleset {
         Ok(replies.iter().filter_map(rule).collect())
     }
 
-    fn read_once(kernel: &mut Kernel) -> Result<Option<Self>, Error> {
-        let tables = kernel.dump_tables(GETTABLE, &[])?;
+    fn read_once(kernel: &mut Kernel, family: u8) -> Result<Option<Self>, Error> {
+        let tables = kernel.dump_tables_of(family, GETTABLE, &[])?;
         let Some(table) = tables.iter().find(|t| Attributes(t).text(1).as_deref() == Some(TABLE)) else {
             return Ok(None);
         };
         let mut out =
             Self { comment: Attributes(table).get(6).and_then(|data| user_data(data, 0)), ..Self::default() };
-        for reply in kernel.dump_tables(GETCHAIN, &[(1, TABLE)])? {
+        for reply in kernel.dump_tables_of(family, GETCHAIN, &[(1, TABLE)])? {
             out.chain(Attributes(&reply));
         }
-        for reply in kernel.dump_tables(GETRULE, &[(1, TABLE)])? {
+        for reply in kernel.dump_tables_of(family, GETRULE, &[(1, TABLE)])? {
             out.rule(Attributes(&reply));
         }
-        for reply in kernel.dump_tables(GETSET, &[(1, TABLE)])? {
+        for reply in kernel.dump_tables_of(family, GETSET, &[(1, TABLE)])? {
             out.set(Attributes(&reply));
         }
         for (name, set) in &mut out.sets {
             let mut marks = Vec::new();
-            for reply in kernel.dump_tables(GETSETELEM, &[(1, TABLE), (2, name)])? {
+            for reply in kernel.dump_tables_of(family, GETSETELEM, &[(1, TABLE), (2, name)])? {
                 let Some(list) = Attributes(&reply).nested(3) else { continue };
                 for (_, element) in list {
                     set.element(Attributes(element), &mut marks);

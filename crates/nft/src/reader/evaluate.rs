@@ -40,7 +40,9 @@ impl State {
 pub struct Arrival {
     /// The index of the interface; 0 for one that no set names.
     pub interface: u32,
-    /// Whether a route leads back to the source by that interface.
+    /// The index of the interface by which it leaves; 0 likewise.
+    pub leaves_by: u32,
+    /// Whether a route leads back to the source by the interface on which it came.
     pub way_back: bool,
     /// What is left of its hop limit.
     pub hop_limit: u8,
@@ -49,7 +51,7 @@ pub struct Arrival {
 impl Default for Arrival {
     /// Of a packet that is what it says, and that a router has forwarded.
     fn default() -> Self {
-        Self { interface: 0, way_back: true, hop_limit: 63 }
+        Self { interface: 0, leaves_by: 0, way_back: true, hop_limit: 63 }
     }
 }
 
@@ -234,6 +236,9 @@ impl Run<'_> {
         match operation {
             Operation::Meta { key: 4, register } => {
                 self.registers.store(*register, &self.packet.arrival.interface.to_ne_bytes())?;
+            }
+            Operation::Meta { key: 5, register } => {
+                self.registers.store(*register, &self.packet.arrival.leaves_by.to_ne_bytes())?;
             }
             // The route back to the source by the interface on which the packet came, and no more than whether there is one.
             Operation::Fib { result: 1, flags: 41, register } => {

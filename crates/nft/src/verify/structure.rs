@@ -10,7 +10,7 @@ use palisade_policy::{Delta, NodePlan};
 
 use super::{Difference, Verification};
 use crate::{
-    base::{TABLE_COMMENT, hook_number},
+    base::{TABLE_COMMENT, place},
     encode::rule_expressions,
     next::Next,
     program::Program,
@@ -23,12 +23,42 @@ use crate::{
 };
 
 pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: &mut Verification) {
+    let base = program.base_chains();
+    let chains = base.iter().chain(program.registry.chains());
+    let sets = program.sets.all().chain(program.registry.sets());
+    compare_objects(found, chains, sets, program, plan, out);
+}
+
+/// The table for bridges, where there is one and where there should be.
+pub(crate) fn compare_bridge(
+    found: Option<&Ruleset>,
+    program: &Program,
+    plan: &NodePlan,
+    out: &mut Verification,
+) {
+    match (found, program.surroundings.has_pod_ports()) {
+        (None, false) => {}
+        (None, true) => out.differences.push(Difference::NoTable { family: "bridge" }),
+        (Some(_), false) => out.differences.push(Difference::ExtraTable { family: "bridge" }),
+        (Some(found), true) => {
+            let chains = program.bridge.chains(program.isolating());
+            compare_objects(found, chains.iter(), program.bridge.sets(), program, plan, out);
+        }
+    }
+}
+
+fn compare_objects<'a>(
+    found: &Ruleset,
+    chains: impl Iterator<Item = &'a Arc<Chain>>,
+    sets: impl Iterator<Item = &'a Arc<Set>>,
+    program: &Program,
+    plan: &NodePlan,
+    out: &mut Verification,
+) {
     if found.comment.as_deref() != Some(TABLE_COMMENT) {
         out.differences.push(Difference::OtherTable { comment: found.comment.clone() });
     }
-    let base = program.base_chains();
-    let wanted: BTreeMap<&str, &Arc<Chain>> =
-        base.iter().chain(program.registry.chains()).map(|chain| (&*chain.name, chain)).collect();
+    let wanted: BTreeMap<&str, &Arc<Chain>> = chains.map(|chain| (&*chain.name, chain)).collect();
     for (name, chain) in &wanted {
         out.chains += 1;
         match found.chains.get(*name) {
@@ -39,8 +69,7 @@ pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: 
     let extra = found.chains.keys().filter(|name| !wanted.contains_key(name.as_str()));
     out.differences.extend(extra.map(|chain| Difference::ExtraChain { chain: chain.clone() }));
     let next = Next { plan, delta: &Delta::default() };
-    let wanted: BTreeMap<&str, &Arc<Set>> =
-        program.sets.all().chain(program.registry.sets()).map(|set| (&*set.name, set)).collect();
+    let wanted: BTreeMap<&str, &Arc<Set>> = sets.map(|set| (&*set.name, set)).collect();
     for (name, set) in &wanted {
         out.sets += 1;
         match found.sets.get(*name) {
@@ -56,8 +85,7 @@ pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: 
 }
 
 fn compare_chain(chain: &Chain, found: &FoundChain, out: &mut Verification) {
-    // Priority 0 is `filter`, policy 1 is `accept`.
-    let wanted = chain.hook.map(|hook| (hook_number(hook), 0, 1));
+    let wanted = chain.hook.map(place);
     if found.base != wanted {
         let chain = chain.name.to_string();
         out.differences.push(Difference::Hook { chain, wanted, found: found.base });
@@ -133,6 +161,7 @@ fn read(element: &Element) -> Option<Read> {
         Element::JumpItself(a, chain) => (twice(*a), twice(*a), jump(chain)),
         Element::Port(port) => (port.to_be_bytes().to_vec(), port.to_be_bytes().to_vec(), None),
         Element::Interface(index) => (index.to_ne_bytes().to_vec(), index.to_ne_bytes().to_vec(), None),
+        Element::SameInterface(index) => (index.to_ne_bytes().repeat(2), index.to_ne_bytes().repeat(2), None),
         Element::Protocol(number) => (vec![*number], vec![*number], None),
         Element::Number(_) => return None,
     };
@@ -153,6 +182,10 @@ fn twice(address: IpAddr) -> Vec<u8> {
 fn read_words(kind: Key, (first, last, target): &Read) -> String {
     let span = match (kind, &first[..]) {
         (Key::Interface, [a, b, c, d]) => u32::from_ne_bytes([*a, *b, *c, *d]).to_string(),
+        (Key::InterfacePair, [a, b, c, d, w, x, y, z]) => {
+            let of = |bytes| u32::from_ne_bytes(bytes);
+            format!("{} . {}", of([*a, *b, *c, *d]), of([*w, *x, *y, *z]))
+        }
         (Key::Protocol, [number]) => number.to_string(),
         _ if first == last => key_words(first),
         _ => format!("{}-{}", key_words(first), key_words(last)),

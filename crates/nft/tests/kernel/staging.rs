@@ -116,7 +116,7 @@ impl Watch {
             let egress = [says(&self.old, Direction::Egress), says(&self.new, Direction::Egress)];
             let ingress = match packet.hook {
                 Hook::Forward => [says(&self.old, Direction::Ingress), says(&self.new, Direction::Ingress)],
-                Hook::Input => [true; 2],
+                _ => [true; 2],
             };
             let allowed = ruleset.evaluate(packet).unwrap().verdict == Verdict::Allow;
             if !egress.iter().any(|e| ingress.iter().any(|i| (*e && *i) == allowed)) {
