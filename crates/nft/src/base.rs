@@ -186,7 +186,6 @@ fn base_chain(hook: Hook, options: &Options, sets: &BaseSets) -> Chain {
         for flood in [Flood::Broadcast, Flood::Multicast] {
             rules.push(vec![Expression::Flooded(flood), to_link()]);
         }
-        rules.push(between_ports(sets));
     }
     // A packet from an address to itself has gone through a service (SEMANTICS C25, G-6). What the map's chain does not
     // drop comes back. If its pod is isolated, the next rule takes it, before the tables of pods and their peers; if
@@ -238,8 +237,9 @@ pub(crate) fn link_chain(options: &Options, isolating: bool) -> Chain {
     }
 }
 
-/// What leads to [`strangers_chain`]: packets between the ports of a bridge that has no others than pods'.
-fn between_ports(sets: &BaseSets) -> Rule {
+/// What leads from the chain of forwarded packets of pods to [`strangers_chain`]: packets between the ports of a bridge that
+/// has no others than pods'.
+pub(crate) fn between_ports(sets: &BaseSets) -> Rule {
     let bridges = || sets.around(Around::Bridges).name.clone();
     vec![
         Expression::InterfaceIn { set: bridges(), inverted: false },
@@ -250,14 +250,17 @@ fn between_ports(sets: &BaseSets) -> Rule {
 
 /// A frame to a pod's hardware address reaches the pod whatever IP destination it has, and dispatch by address finds
 /// nobody where that is no pod's. So it is denied while a local pod is isolated, as what a link shares is. What answers an
-/// open connection has been accepted before: a pod whose address isn't known yet can call others.
+/// open connection has been accepted before: a pod whose address isn't known yet can call others. What goes to many has a
+/// chain of its own.
 pub(crate) fn strangers_chain(sets: &BaseSets, isolating: bool) -> Chain {
     let to_local = |family: Family| {
         let local = sets.around(Around::Local(family)).name.clone();
         let to = Expression::PeerIn(Direction::Egress, family, local);
         vec![Expression::Family(family), to, Expression::Then(Outcome::Return)]
     };
+    let to_many = |flood| vec![Expression::Flooded(flood), Expression::Then(Outcome::Return)];
     let mut rules: Vec<Rule> = Family::BOTH.map(to_local).into();
+    rules.extend([Flood::Broadcast, Flood::Multicast].map(to_many));
     rules.push(vec![Expression::Counter, Expression::Then(Outcome::Drop)]);
     Chain {
         name: STRANGERS_CHAIN.into(),

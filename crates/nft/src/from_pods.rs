@@ -5,7 +5,7 @@ use palisade_policy::{Direction, Family};
 
 use crate::{
     Options,
-    base::BaseSets,
+    base::{self, BaseSets},
     ruleset::{
         Around, Chain, ENCAPSULATED_CHAIN, Expression, FORWARDED_CHAIN, Hook, Outcome, RECEIVED_CHAIN, Rule,
     },
@@ -44,7 +44,8 @@ pub(crate) fn chains(options: &Options, sets: &BaseSets) -> Vec<Chain> {
         chains: Vec::new(),
         sets: Vec::new(),
     };
-    let mut forwarded: Vec<Rule> = Family::BOTH.into_iter().flat_map(|f| to_tunnel_ends(f, sets)).collect();
+    let mut forwarded = vec![base::between_ports(sets)];
+    forwarded.extend(Family::BOTH.into_iter().flat_map(|f| to_tunnel_ends(f, sets)));
     forwarded.extend(forged(options));
     let mut received = vec![vec![Expression::Then(Outcome::Jump(ENCAPSULATED_CHAIN.into()))]];
     received.extend(forged(options));

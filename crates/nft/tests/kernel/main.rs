@@ -22,6 +22,7 @@ mod sandbox;
 mod scripted;
 mod shapes;
 mod staging;
+mod surroundings;
 mod text;
 mod verify;
 
@@ -47,6 +48,7 @@ fn main() {
         revocation::trials(),
         shapes::trials(),
         staging::trials(),
+        surroundings::trials(),
         text::trials(),
         verify::trials(),
     ]

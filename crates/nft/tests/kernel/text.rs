@@ -23,7 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn load(text: &str) {
+pub(crate) fn load(text: &str) {
     let mut nft =
         Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("the nft program");
     nft.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
