@@ -7,7 +7,7 @@ use std::{
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 use palisade_nft::{
-    Commit, Enforcer, Kernel, Left, Options, Surroundings, Verification, conntrack, drift, drops,
+    Commit, Enforcer, Feature, Kernel, Left, Options, Surroundings, Verification, conntrack, drift, drops,
 };
 use palisade_policy::{Delta, NodePlan};
 
@@ -68,6 +68,13 @@ impl NftDataPlane {
         }
     }
 
+    /// What was asked for and this kernel lacks, in words with the consequence. Enforcement goes on without.
+    #[must_use]
+    pub fn lacking(&self) -> Vec<&'static str> {
+        let State::Programmed(enforcer) = &self.state else { return Vec::new() };
+        enforcer.lacking().map(in_words).collect()
+    }
+
     /// Begins to listen to changes of the table by others. None before [`DataPlane::start`] has succeeded.
     ///
     /// # Errors
@@ -114,11 +121,16 @@ impl NftDataPlane {
         if let Some(trouble) = self.trouble.take() {
             return Err(trouble);
         }
-        let State::Programmed(enforcer) = &mut self.state else { return Ok(None) };
         let is_due = self.links.is_due().map_err(failed("listening to changes of the node's links"))?;
-        if !is_due {
-            return Ok(None);
-        }
+        if is_due { self.look_around_now() } else { Ok(None) }
+    }
+
+    /// [`NftDataPlane::look_around`] whether anything was told of or not, and however short a time ago the last one was.
+    ///
+    /// # Errors
+    /// As [`NftDataPlane::look_around`].
+    pub fn look_around_now(&mut self) -> Result<Option<Programmed>, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(None) };
         let surroundings =
             self.links.read(&enforcer.programmed().local).map_err(failed("reading the node's links"))?;
         surround(enforcer, &mut self.links, &surroundings)
@@ -158,6 +170,19 @@ fn surround(
         Err(error) => {
             links.again();
             Err(failed("programming what follows from the node's links")(error))
+        }
+    }
+}
+
+fn in_words(feature: Feature) -> &'static str {
+    match feature {
+        Feature::SourceCheck => {
+            "this kernel does not look up reverse paths in the forward hook (it takes Linux 5.19 with CONFIG_NFT_FIB_INET): \
+             packets with forged source addresses are judged by the address that they claim"
+        }
+        Feature::Bridge => {
+            "this kernel has no nftables of the bridge family (CONFIG_NF_TABLES_BRIDGE): frames with a VLAN tag pass \
+             between bridged pods whatever policies say"
         }
     }
 }

@@ -128,7 +128,8 @@ impl Bridge {
         for chain in self.changing(true) {
             match (was_isolating, isolating) {
                 (false, true) => {
-                    steps.push((0..chain.rules.len()).map(|i| Message::AddRule(chain.clone(), i)).collect())
+                    let rules = (0..chain.rules.len()).map(|i| Message::AddRule(chain.clone(), i));
+                    steps.push(rules.collect());
                 }
                 (true, false) => steps.push(vec![Message::FlushChain(chain.name.clone())]),
                 _ => {}

@@ -61,6 +61,8 @@ pub(super) struct Worker {
     mended: Option<Instant>,
     looked: Instant,
     reminded: Instant,
+    /// How much of what the kernel lacks was told.
+    lacking: usize,
     /// When open connections may be looked through that wait for it.
     review_due: Option<Instant>,
     tally: drops::Tally,
@@ -96,6 +98,7 @@ impl Worker {
             mended: None,
             looked: Instant::now(),
             reminded: Instant::now(),
+            lacking: 0,
             review_due: None,
             tally: drops::Tally::default(),
             counted: BTreeMap::new(),
@@ -368,6 +371,11 @@ impl Worker {
 
     /// Follows changes of the node's links.
     fn look_around(&mut self) {
+        let lacking = self.agent.data_plane().lacking();
+        if lacking.len() > self.lacking {
+            self.lacking = lacking.len();
+            lacking.iter().for_each(|what| tracing::warn!("{what}"));
+        }
         match self.agent.data_plane().look_around() {
             Ok(None) => {}
             Ok(Some(done)) => {

@@ -86,7 +86,7 @@ impl Requests {
 
     /// All interfaces.
     pub(super) fn links(&mut self) -> io::Result<Vec<LinkMessage>> {
-        let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        let answers = self.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
         let link = |answer| match answer {
             RouteNetlinkMessage::NewLink(link) => Some(link),
             _ => None,
@@ -99,7 +99,7 @@ impl Requests {
         let mut request = NeighbourMessage::default();
         request.header.family = AddressFamily::Bridge;
         request.header.ifindex = index;
-        let answers = match self.dump(RouteNetlinkMessage::GetNeighbour(request)) {
+        let answers = match self.dump(&RouteNetlinkMessage::GetNeighbour(request)) {
             // The device is gone.
             Err(e) if e.raw_os_error() == Some(ENODEV) => Vec::new(),
             other => other?,
@@ -118,7 +118,7 @@ impl Requests {
         Ok(all.filter(|a| !a.is_unspecified()).collect())
     }
 
-    fn dump(&mut self, request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    fn dump(&mut self, request: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         for _ in 0..ATTEMPTS {
             match self.ask(request.clone(), NLM_F_DUMP) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
