@@ -77,7 +77,7 @@ pub struct Metrics {
 /// How a commit ends.
 const RESULTS: [&str; 2] = ["ok", "refused"];
 /// Where something goes wrong.
-const STAGES: [&str; 6] = ["source", "address", "commit", "connections", "node-name", "drift"];
+const STAGES: [&str; 7] = ["source", "address", "commit", "connections", "node-name", "drift", "links"];
 
 impl Metrics {
     /// All of them, at zero.

@@ -20,12 +20,11 @@ use crate::{
     base::{around_set, hooked},
     next::Next,
     program::{Phases, Step, add},
-    ruleset::{Around, Chain, Content, Expression, Hook, Message, Name, Outcome, Rule, Set},
+    ruleset::{
+        Around, Chain, Content, Expression, FROM_PORTS_CHAIN, Hook, Message, Name, Outcome, Rule, Set,
+        TO_PORTS_CHAIN,
+    },
 };
-
-/// The chains that are empty while no local pod is isolated.
-const FROM_PORTS: &str = "from_ports";
-const TO_PORTS: &str = "to_ports";
 
 /// `ETH_P_IP`, `ETH_P_IPV6`, `ETH_P_ARP`. A frame with a VLAN tag has the type of the tag.
 const IPV4: u16 = 0x0800;
@@ -58,8 +57,8 @@ impl Bridge {
         let ports = || self.named(Around::Ports);
         let jump = |chain: &str| Expression::Then(Outcome::Jump(chain.into()));
         let [from, to] = self.changing(isolating);
-        let comes = vec![Expression::InterfaceIn { set: ports(), inverted: false }, jump(FROM_PORTS)];
-        let goes = vec![Expression::LeavesBy(ports()), jump(TO_PORTS)];
+        let comes = vec![Expression::InterfaceIn { set: ports(), inverted: false }, jump(FROM_PORTS_CHAIN)];
+        let goes = vec![Expression::LeavesBy(ports()), jump(TO_PORTS_CHAIN)];
         let base = [hooked(Hook::FromPorts, vec![comes]), hooked(Hook::BetweenPorts, vec![goes])];
         [from, to].into_iter().chain(base.map(Arc::new)).collect()
     }
@@ -80,11 +79,11 @@ impl Bridge {
         to.extend(plain());
         [
             chain(
-                FROM_PORTS,
+                FROM_PORTS_CHAIN,
                 "frames of pods: IP and ARP without a VLAN tag, while pods here are isolated",
                 plain(),
             ),
-            chain(TO_PORTS, "frames to pods: likewise, and none forged as the pod's own", to),
+            chain(TO_PORTS_CHAIN, "frames to pods: likewise, and none forged as the pod's own", to),
         ]
     }
 

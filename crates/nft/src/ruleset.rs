@@ -60,6 +60,10 @@ pub(crate) const ENCAPSULATED_CHAIN: &str = "encapsulated";
 /// The chain for packets between ports of a bridge to nobody here, see [`crate::base`].
 pub(crate) const STRANGERS_CHAIN: &str = "strangers";
 
+/// The chains of the table `bridge palisade` that are empty while no local pod is isolated.
+pub(crate) const FROM_PORTS_CHAIN: &str = "from_ports";
+pub(crate) const TO_PORTS_CHAIN: &str = "to_ports";
+
 /// To whom a frame goes that goes to many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flood {

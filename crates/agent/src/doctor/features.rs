@@ -45,9 +45,8 @@ fn tried() -> Vec<Check> {
     let mut out = Vec::new();
     // As if a bridge led to pods, by the loopback device.
     let around = Surroundings { pod_ports: [1].into(), ..Surroundings::default() };
-    let started = Kernel::open().and_then(|kernel| {
-        Enforcer::start_in(kernel, Options::default(), around, &NodePlan::default())
-    });
+    let started = Kernel::open()
+        .and_then(|kernel| Enforcer::start_in(kernel, Options::default(), around, &NodePlan::default()));
     let mut enforcer = match started {
         Ok((enforcer, _)) => enforcer,
         Err(e) => {

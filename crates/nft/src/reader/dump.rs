@@ -102,9 +102,22 @@ impl Ruleset {
         Self::rules_of(kernel, TABLE)
     }
 
+    /// [`Ruleset::rules`] of the table `bridge palisade`.
+    pub(crate) fn rules_of_bridge(kernel: &mut Kernel) -> Result<Vec<(String, Vec<Operation>)>, Error> {
+        Self::rules_in(kernel, BRIDGE, TABLE)
+    }
+
     /// [`Ruleset::rules`] of another table of family `inet`.
     pub(crate) fn rules_of(kernel: &mut Kernel, table: &str) -> Result<Vec<(String, Vec<Operation>)>, Error> {
-        let replies = match kernel.dump_tables(GETRULE, &[(1, table)]) {
+        Self::rules_in(kernel, INET, table)
+    }
+
+    fn rules_in(
+        kernel: &mut Kernel,
+        family: u8,
+        table: &str,
+    ) -> Result<Vec<(String, Vec<Operation>)>, Error> {
+        let replies = match kernel.dump_tables_of(family, GETRULE, &[(1, table)]) {
             Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Vec::new(),
             other => other?,
         };
