@@ -104,7 +104,7 @@ pub struct Config {
         hide_env_values = true
     )]
     pub egress_to_own_node: EgressToOwnNode,
-    /// Whether packets are dropped that claim a local pod's address, or come from one, without a route back to their source
+    /// Whether packets from pods with a source address that is not theirs are dropped
     #[arg(
         long,
         env = "PALISADE_SOURCE_CHECK",
@@ -198,9 +198,9 @@ pub enum EgressToOwnNode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceCheck {
-    /// They are not: for networks where a local pod's packets come back by another interface than they leave by.
+    /// They aren't: for nodes where pods' packets come back by another interface
     Off,
-    /// They are.
+    /// They are, if no route leads back to the source by the interface they came in on
     #[default]
     Enforce,
 }

@@ -22,7 +22,8 @@ pub struct NftDataPlane {
     options: Options,
     state: State,
     nothing: NodePlan,
-    links: Links,
+    /// None where they could not be listened to yet.
+    links: Option<Links>,
     /// Why the links could not be read, if that is still to be told.
     trouble: Option<DataPlaneError>,
 }
@@ -32,6 +33,9 @@ enum State {
     Idle(Option<Kernel>),
     Programmed(Box<Enforcer>),
 }
+
+const LISTENING: &str = "listening to changes of the node's links";
+const READING: &str = "reading the node's links";
 
 fn failed<E: std::error::Error + Send + Sync + 'static>(
     doing: &'static str,
@@ -54,9 +58,12 @@ impl NftDataPlane {
     /// As [`NftDataPlane::open`].
     pub fn open_with(options: Options) -> Result<Self, DataPlaneError> {
         let kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
-        let links = Links::open().map_err(failed("listening to changes of the node's links"))?;
+        let (links, trouble) = match Links::open() {
+            Ok(links) => (Some(links), None),
+            Err(error) => (None, Some(failed(LISTENING)(error))),
+        };
         let (state, nothing) = (State::Idle(Some(kernel)), NodePlan::default());
-        Ok(Self { options, state, nothing, links, trouble: None })
+        Ok(Self { options, state, nothing, links, trouble })
     }
 
     /// What an earlier run left in the kernel. None before [`DataPlane::start`] has succeeded.
@@ -121,7 +128,7 @@ impl NftDataPlane {
         if let Some(trouble) = self.trouble.take() {
             return Err(trouble);
         }
-        let is_due = self.links.is_due().map_err(failed("listening to changes of the node's links"))?;
+        let is_due = self.links()?.is_due().map_err(failed(LISTENING))?;
         if is_due { self.look_around_now() } else { Ok(None) }
     }
 
@@ -130,19 +137,29 @@ impl NftDataPlane {
     /// # Errors
     /// As [`NftDataPlane::look_around`].
     pub fn look_around_now(&mut self) -> Result<Option<Programmed>, DataPlaneError> {
-        let State::Programmed(enforcer) = &mut self.state else { return Ok(None) };
-        let surroundings =
-            self.links.read(&enforcer.programmed().local).map_err(failed("reading the node's links"))?;
-        surround(enforcer, &mut self.links, &surroundings)
+        self.links()?;
+        let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else {
+            return Ok(None);
+        };
+        let surroundings = links.read(&enforcer.programmed().local).map_err(failed(READING))?;
+        surround(enforcer, links, &surroundings)
+    }
+
+    /// The links, which are listened to from here on if they were not.
+    fn links(&mut self) -> Result<&mut Links, DataPlaneError> {
+        match &mut self.links {
+            Some(links) => Ok(links),
+            missing => Ok(missing.insert(Links::open().map_err(failed(LISTENING))?)),
+        }
     }
 
     /// Takes in which local addresses came and went.
     fn follow(&mut self, delta: &Delta) {
-        let State::Programmed(enforcer) = &mut self.state else { return };
-        let surroundings = self.links.follow(&delta.local.added, &delta.local.removed);
+        let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else { return };
+        let surroundings = links.follow(&delta.local.added, &delta.local.removed);
         let outcome = surroundings
-            .map_err(failed("reading the node's links"))
-            .and_then(|surroundings| surround(enforcer, &mut self.links, &surroundings));
+            .map_err(failed(READING))
+            .and_then(|surroundings| surround(enforcer, links, &surroundings));
         self.trouble = outcome.err().or(self.trouble.take());
     }
 
@@ -215,8 +232,9 @@ impl DataPlane for NftDataPlane {
             None => Kernel::open().map_err(failed("opening the kernel's nftables"))?,
         };
         // Enforcement goes on without: rules that need no more than addresses work.
-        let surroundings = self.links.read(&plan.local).unwrap_or_else(|error| {
-            self.trouble = Some(failed("reading the node's links")(error));
+        let read = self.links.as_mut().map_or_else(|| Ok(Surroundings::default()), |l| l.read(&plan.local));
+        let surroundings = read.unwrap_or_else(|error| {
+            self.trouble = Some(failed(READING)(error));
             Surroundings::default()
         });
         let (enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), surroundings, plan)

@@ -60,6 +60,15 @@ pub fn once(config: &Config) -> Result<bool, DaemonError> {
         let pod = agent.reconciler().endpoint(*address);
         tracing::error!(%direction, %pod, "the pod is cut off: the kernel refused its policies");
     }
+    let around = agent.data_plane().look_around();
+    if let Err(error) = &around {
+        let why = words::with_causes(error);
+        tracing::error!(
+            why,
+            "forged and tunnelled packets of pods may pass: the rules do not know the node's links"
+        );
+    }
+    agent.data_plane().lacking().iter().for_each(|what| tracing::warn!("{what}"));
     let plan = agent.plan();
     tracing::info!(
         %node,
@@ -70,7 +79,7 @@ pub fn once(config: &Config) -> Result<bool, DaemonError> {
         cut = report.revoked,
         "programmed once; the rules stay in force"
     );
-    Ok(report.errors.is_empty())
+    Ok(report.errors.is_empty() && around.is_ok())
 }
 
 /// What was taken away.
