@@ -240,16 +240,14 @@ async fn follow(config: &Config, parts: &Parts) -> Result<(), DaemonError> {
                 let options = ReportOptions::of_node(parts.node.clone());
                 report(client.clone(), ReportOptions { access: Some(config.access()), ..options })
             });
-            if let Some(reporter) = &reporter {
-                // Set here and nowhere else.
-                _ = parts.reporter.set(reporter.clone());
+            if let Some(reporter) = reporter {
+                // Set here and nowhere else. What is reported goes through the inbox, as changes do: only who gives them to
+                // the kernel knows what it has taken.
+                _ = parts.reporter.set(reporter);
             }
             let mut events = watching(client, config);
             tokio::spawn(async move {
                 while let Some(event) = events.recv().await {
-                    if let (Some(reporter), Event::Findings { object, findings }) = (&reporter, &event) {
-                        reporter.findings(object.clone(), findings.clone());
-                    }
                     inbox.hear(Heard::now(event));
                 }
                 tracing::error!("the watches of the API server ended");

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use palisade_policy::{Delta, NodePlan, Protocol};
+pub use palisade_nft::{Revoked, conntrack::FiveTuple};
+use palisade_policy::{Delta, Direction, NodePlan};
 
 /// What programming a plan or a delta took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,19 +27,15 @@ pub struct DataPlaneError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// A connection that exists: as it was opened, after destination NAT and before source NAT.
+/// A connection that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// Who opened it.
-    pub source: IpAddr,
-    /// Who really answers.
-    pub destination: IpAddr,
-    /// The IP protocol.
-    pub protocol: Protocol,
-    /// The destination port, after translation; 0 for protocols without ports.
-    pub port: u16,
-    /// Whether it carries our revocation mark.
+    /// As it was opened, after destination NAT and before source NAT.
+    pub tuple: FiveTuple,
+    /// Whether it carries our revocation label.
     pub revoked: bool,
+    /// Whether tracking began in the middle of it, so that the opener may be either end.
+    pub midstream: bool,
 }
 
 /// What the agent needs of a kernel. Tests script one; [`crate::NftDataPlane`] is the real one.
@@ -49,10 +46,11 @@ pub trait DataPlane {
     /// What is programmed.
     fn programmed(&self) -> &NodePlan;
 
-    /// Makes the kernel hold `plan`, whatever an earlier run left there. On failure the kernel keeps what it held.
+    /// Makes the kernel hold `plan`, whatever it holds: reads that, and changes what differs. On failure the kernel keeps what
+    /// it held, unless the change took several transactions; [`DataPlane::programmed`] stays as it is.
     ///
     /// # Errors
-    /// Whatever the kernel refuses.
+    /// If the kernel can't be read, and whatever it refuses.
     fn start(&mut self, plan: &NodePlan) -> Result<Programmed, DataPlaneError>;
 
     /// Performs the difference to [`DataPlane::programmed`]. On failure both stay as they are.
@@ -60,6 +58,20 @@ pub trait DataPlane {
     /// # Errors
     /// Whatever the kernel refuses.
     fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError>;
+
+    /// Whether the kernel holds [`DataPlane::programmed`], as read back from it. `O(plan)`: for when something was refused.
+    ///
+    /// # Errors
+    /// If the kernel can't be read.
+    fn holds(&mut self) -> Result<bool, DataPlaneError>;
+
+    /// Makes the kernel drop everything that these local addresses receive (ingress) or send (egress), whatever the plan
+    /// says, and by means of its own: this is tried when the plan can't be had. Replaces what an earlier call said; with no
+    /// address nothing is dropped any more. On failure the kernel keeps what it held.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses.
+    fn cut_off(&mut self, addresses: &BTreeSet<(Direction, IpAddr)>) -> Result<(), DataPlaneError>;
 
     /// Whether what a pod sends to its own node passes, whatever egress policies say (SEMANTICS G-5).
     fn exempts_own_node(&self) -> bool {
@@ -82,15 +94,28 @@ pub trait DataPlane {
         ends: &BTreeSet<IpAddr>,
     ) -> Result<Vec<(Connection, Self::Entry)>, DataPlaneError>;
 
-    /// Cuts a connection: its next packet, in either direction, is dropped. One that has ended meanwhile is no error.
+    /// Cuts connections, each given with the orientation that is denied: no packet of them passes any more, in either
+    /// direction, whatever becomes of their entries. One that has ended meanwhile is no error.
     ///
     /// # Errors
     /// Whatever the kernel refuses.
-    fn revoke(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError>;
+    fn revoke(&mut self, connections: &[(FiveTuple, &Self::Entry)]) -> Result<Revoked, DataPlaneError>;
 
-    /// Takes the mark off again.
+    /// Lets revoked connections go on: those with these tuples, and those of these entries.
     ///
     /// # Errors
     /// Whatever the kernel refuses.
-    fn restore(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError>;
+    fn restore(&mut self, tuples: &[FiveTuple], entries: &[&Self::Entry]) -> Result<(), DataPlaneError>;
+
+    /// Whether a connection was revoked in this orientation, and not restored since.
+    fn is_revoked(&self, tuple: &FiveTuple) -> bool;
+
+    /// All connections that were revoked and not restored since, each from opener to answerer, by this run or an earlier one.
+    fn revoked(&self) -> Vec<FiveTuple>;
+
+    /// The opener of each tracked connection that carries our revocation label. `O(connections of the node)`.
+    ///
+    /// # Errors
+    /// If the kernel doesn't say.
+    fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError>;
 }

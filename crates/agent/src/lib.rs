@@ -5,7 +5,7 @@
 //! * [`NodeAgent`] joins them: the only place that performs an action.
 //! * [`stale`] says which connections a change may have made illegal.
 //! * [`doctor`] says whether a machine lets policies work, and what to do where it does not.
-//! * [`closed`] is what is programmed instead when the kernel refuses a plan: the pods concerned are cut off, loudly.
+//! * [`closed`] is what is programmed instead when the kernel refuses a plan: pods that it leaves too open are cut off, loudly.
 //!
 //! Round this core lies the process that runs on a node:
 //!
@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod allows;
 pub mod closed;
 pub mod config;
 pub mod daemon;
@@ -35,7 +36,7 @@ pub mod stale;
 pub mod view;
 mod words;
 
-pub use data_plane::{Connection, DataPlane, DataPlaneError, Programmed};
+pub use data_plane::{Connection, DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked};
 pub use nftables::NftDataPlane;
 pub use node::{NodeAgent, Report};
 pub use reconcile::{Action, Input, Reconciler};

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub elements: Gauge,
     /// Local addresses that are cut off.
     pub cut_off_pods: Family<DirectionLabel, Gauge>,
+    /// Local addresses whose policies are not enforced.
+    pub not_enforced_pods: Family<DirectionLabel, Gauge>,
     /// Compilation.
     pub compile_duration: Histogram,
     /// Kernel transactions.
@@ -127,6 +129,11 @@ impl Metrics {
             cut_off_pods: metric!(
                 "palisade_cut_off_pods",
                 "Pod addresses of this node that are cut off because the kernel refused their policies",
+                Family::default()
+            ),
+            not_enforced_pods: metric!(
+                "palisade_not_enforced_pods",
+                "Pod addresses of this node whose policies are not enforced: the kernel refused them, and refused to cut them off",
                 Family::default()
             ),
             compile_duration: metric!(

@@ -7,11 +7,12 @@ use std::{
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 use palisade_nft::{
-    Commit, Enforcer, Feature, Kernel, Left, Options, Surroundings, Verification, conntrack, drift, drops,
+    Commit, Enforcer, Feature, Kernel, Left, Options, Surroundings, Verification, conntrack, cut_off, drift,
+    drops,
 };
-use palisade_policy::{Delta, NodePlan};
+use palisade_policy::{Delta, Direction, NodePlan};
 
-use crate::{Connection, DataPlane, DataPlaneError, Programmed, links::Links};
+use crate::{Connection, DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked, links::Links};
 
 /// Programs the kernel through [`palisade_nft`].
 ///
@@ -204,6 +205,17 @@ fn in_words(feature: Feature) -> &'static str {
     }
 }
 
+impl NftDataPlane {
+    /// Makes the table anew as the plan as programmed needs it, without reading what is there.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses.
+    pub fn remake(&mut self) -> Result<Programmed, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
+        enforcer.remake().map(|c| programmed(&c)).map_err(failed("making the table anew"))
+    }
+}
+
 fn programmed(commit: &Commit) -> Programmed {
     Programmed {
         transactions: commit.transactions,
@@ -225,7 +237,10 @@ impl DataPlane for NftDataPlane {
     fn start(&mut self, plan: &NodePlan) -> Result<Programmed, DataPlaneError> {
         let kernel = match &mut self.state {
             State::Idle(kernel) => kernel.take(),
-            State::Programmed(_) => None,
+            State::Programmed(enforcer) => {
+                let commit = enforcer.lead_to(plan).map_err(failed("programming the node's plan anew"))?;
+                return Ok(programmed(&commit));
+            }
         };
         let kernel = match kernel {
             Some(kernel) => kernel,
@@ -261,6 +276,31 @@ impl DataPlane for NftDataPlane {
         }
     }
 
+    fn holds(&mut self) -> Result<bool, DataPlaneError> {
+        // What an earlier run left, if anything, is nobody's plan.
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(false) };
+        match enforcer.verify() {
+            Ok(found) => Ok(found.agrees()),
+            // Others may keep a whole listing from ever being consistent. Our number is one element, and says whether all of
+            // our changes are there and no others of ours; changes by others are told by the kernel.
+            Err(_) => enforcer.in_step().map_err(failed("looking at the table")),
+        }
+    }
+
+    fn cut_off(&mut self, addresses: &BTreeSet<(Direction, IpAddr)>) -> Result<(), DataPlaneError> {
+        let doing = failed("cutting pods off in table inet palisade_cut_off");
+        match &mut self.state {
+            State::Programmed(enforcer) => {
+                let options = enforcer.options().clone();
+                cut_off::cut_off(enforcer.kernel(), &options, addresses).map_err(doing)
+            }
+            State::Idle(_) => {
+                let mut kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
+                cut_off::cut_off(&mut kernel, &self.options, addresses).map_err(doing)
+            }
+        }
+    }
+
     fn exempts_own_node(&self) -> bool {
         !self.options.egress_to_own_node
     }
@@ -282,24 +322,39 @@ impl DataPlane for NftDataPlane {
         let entries = conntrack::list(enforcer.kernel(), ends).map_err(failed("listing connections"))?;
         let with_view = entries.into_iter().map(|entry| {
             let view = Connection {
-                source: entry.source,
-                destination: entry.destination,
-                protocol: entry.protocol,
-                port: entry.port,
+                tuple: FiveTuple::from(&entry),
                 revoked: entry.is_revoked(),
+                midstream: entry.midstream,
             };
             (view, entry)
         });
         Ok(with_view.collect())
     }
 
-    fn revoke(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError> {
-        let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
-        conntrack::revoke(enforcer.kernel(), entry).map(drop).map_err(failed("cutting a connection"))
+    fn revoke(&mut self, connections: &[(FiveTuple, &Self::Entry)]) -> Result<Revoked, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(Revoked::default()) };
+        enforcer.revoke(connections).map_err(failed("revoking connections"))
     }
 
-    fn restore(&mut self, entry: &Self::Entry) -> Result<(), DataPlaneError> {
+    fn restore(&mut self, tuples: &[FiveTuple], entries: &[&Self::Entry]) -> Result<(), DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
-        conntrack::restore(enforcer.kernel(), entry).map(drop).map_err(failed("freeing a connection"))
+        enforcer.restore(tuples, entries).map_err(failed("restoring connections"))
+    }
+
+    fn is_revoked(&self, tuple: &FiveTuple) -> bool {
+        matches!(&self.state, State::Programmed(enforcer) if enforcer.is_revoked(tuple))
+    }
+
+    fn revoked(&self) -> Vec<FiveTuple> {
+        match &self.state {
+            State::Idle(_) => Vec::new(),
+            State::Programmed(enforcer) => enforcer.revoked().collect(),
+        }
+    }
+
+    fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(BTreeSet::new()) };
+        let labelled = conntrack::list_revoked(enforcer.kernel()).map_err(failed("listing connections"))?;
+        Ok(labelled.into_iter().map(|connection| connection.source).collect())
     }
 }

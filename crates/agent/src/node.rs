@@ -1,5 +1,7 @@
 //! One node's agent: the reconciler's actions performed on a data plane.
 
+mod failing;
+
 use std::{
     collections::BTreeSet,
     fmt,
@@ -10,10 +12,11 @@ use std::{
 use palisade_policy::{Change, Cluster, Delta, Direction, Interner, Name, NodePlan};
 
 use crate::{
-    Action, DataPlane, DataPlaneError, Input, Programmed, Reconciler, closed,
+    Action, Connection, DataPlane, DataPlaneError, FiveTuple, Input, Programmed, Reconciler,
     review::Pace,
-    stale::{Host, is_allowed, narrowed},
+    stale::{Host, denied, is_allowed, narrowed},
 };
+use failing::Failing;
 
 /// What one input led to.
 #[derive(Debug, Default)]
@@ -33,13 +36,18 @@ pub struct Report {
     pub revoked: usize,
     /// Connections cut earlier that are allowed again.
     pub restored: usize,
-    /// What went wrong, worst last. Not empty: enforcement is not what it should be, and [`Report::cut_off`] says for
-    /// whom; it is tried again at the next tick.
+    /// Connections that were cut and can't be remembered, because too many are.
+    pub not_remembered: usize,
+    /// What went wrong, worst last. Not empty: enforcement is not what it should be, and [`Report::cut_off`] and
+    /// [`Report::not_enforced`] say for whom; it is tried again at a later tick.
     pub errors: Vec<DataPlaneError>,
     /// Whether the last of the errors is that open connections could not be looked through; the kernel took the plan then.
     pub review_failed: bool,
-    /// Local addresses that are cut off because their policies can't be programmed.
+    /// Local addresses that are cut off because their policies can't be programmed: the kernel took that.
     pub cut_off: Vec<(Direction, IpAddr)>,
+    /// Local addresses that policies isolate and that the kernel refused to close as well, or of which it can't be known what
+    /// it does with them. Their policies are not enforced.
+    pub not_enforced: Vec<(Direction, IpAddr)>,
 }
 
 /// The agent of one node: a [`Reconciler`] and the one executor of its actions.
@@ -56,6 +64,7 @@ pub struct NodeAgent<D> {
     /// One end of each connection that is to be decided anew; `None`: nothing was committed since the last review.
     unreviewed: Option<BTreeSet<IpAddr>>,
     pace: Pace,
+    failing: Failing,
 }
 
 /// The time since the agent was made.
@@ -79,6 +88,7 @@ impl<D: DataPlane> NodeAgent<D> {
             revoked: BTreeSet::new(),
             unreviewed: None,
             pace: Pace::default(),
+            failing: Failing::default(),
         }
     }
 
@@ -96,6 +106,19 @@ impl<D: DataPlane> NodeAgent<D> {
     /// ([`Report::review_due`]) get it.
     pub fn tick(&mut self) -> Report {
         self.handle(Input::Tick)
+    }
+
+    /// The kernel may hold something else than it was given, and mending that has failed: makes it hold the plan from what it
+    /// really holds, else closes the pods that it leaves too open.
+    pub fn disturbed(&mut self) -> Report {
+        self.handle(Input::Disturbed)
+    }
+
+    /// Has the connections of all local pods decided anew at the next [`NodeAgent::tick`]: for when packets may have met other
+    /// rules than those of the plan.
+    pub fn review_all(&mut self) {
+        let all = self.all_concerned();
+        self.review_later(all);
     }
 
     /// What gives equal names, labels and ports one place in memory. A source that decodes with it keeps no text twice.
@@ -137,7 +160,17 @@ impl<D: DataPlane> NodeAgent<D> {
             actions = next;
         }
         self.review_connections(&mut report);
+        self.failing.tell(&mut report);
         report
+    }
+
+    /// An end of each connection that a review after a start has to look at.
+    fn all_concerned(&mut self) -> BTreeSet<IpAddr> {
+        let mut concerned = self.reconciler.local_addresses();
+        concerned.extend(self.plane.revoked().iter().map(|tuple| tuple.source));
+        // Where connections can't be listed, the review that follows says so.
+        concerned.extend(self.plane.labelled().unwrap_or_default());
+        concerned
     }
 
     fn now(&self) -> Duration {
@@ -148,16 +181,13 @@ impl<D: DataPlane> NodeAgent<D> {
     fn perform(&mut self, action: Action, report: &mut Report) -> Option<Input> {
         let begin = self.now();
         let done = match action {
-            Action::Start => {
-                // An earlier run may have left connections open or cut: all local ones are looked at.
-                let local = self.reconciler.local_addresses();
-                self.plane.start(self.reconciler.plan()).map(|programmed| (programmed, local))
+            Action::Start | Action::Resync => {
+                // An earlier run, or what others did, may have left connections open or cut: all local ones are looked at,
+                // and all that are cut, also where their pods are gone.
+                let started = self.plane.start(self.reconciler.plan());
+                started.map(|programmed| (programmed, self.all_concerned()))
             }
             Action::Commit(delta) => self.commit(&delta),
-            Action::Resync => {
-                let delta = self.plane.programmed().delta_to(self.reconciler.plan());
-                self.commit(&delta)
-            }
             Action::FailClosed => {
                 self.fail_closed(report);
                 return None;
@@ -167,8 +197,11 @@ impl<D: DataPlane> NodeAgent<D> {
         match done {
             Ok((programmed, narrowed)) => {
                 report.commits.push(programmed);
-                self.unreviewed.get_or_insert_default().extend(narrowed);
-                Some(Input::Committed)
+                self.review_later(narrowed);
+                match self.all_is_well(report) {
+                    Ok(()) => Some(Input::Committed),
+                    Err(()) => Some(Input::Refused),
+                }
             }
             Err(error) => {
                 report.errors.push(error);
@@ -182,20 +215,9 @@ impl<D: DataPlane> NodeAgent<D> {
         Ok((self.plane.commit(delta)?, narrowed))
     }
 
-    /// Programs the plan with the pods cut off whose policies the kernel does not hold.
-    fn fail_closed(&mut self, report: &mut Report) {
-        let fallback = closed::plan(self.reconciler.plan(), self.plane.programmed());
-        report.cut_off = closed::cut_off(&fallback).collect();
-        let delta = self.plane.programmed().delta_to(&fallback);
-        let narrowed = narrowed(self.plane.programmed(), &fallback, &delta);
-        match self.plane.commit(&delta) {
-            Ok(programmed) => {
-                report.commits.push(programmed);
-                self.unreviewed.get_or_insert_default().extend(narrowed);
-            }
-            // Nothing more can be done from here: what the kernel holds stays, and the next tick tries again.
-            Err(error) => report.errors.push(error),
-        }
+    /// Remembers whose connections are to be decided anew.
+    fn review_later(&mut self, ends: BTreeSet<IpAddr>) {
+        self.unreviewed.get_or_insert_default().extend(ends);
     }
 
     /// Decides existing connections anew: after the commit, so that what begins later meets the new rules and what
@@ -236,29 +258,61 @@ impl<D: DataPlane> NodeAgent<D> {
         report: &mut Report,
     ) -> Result<(), DataPlaneError> {
         let host = Host { addresses: self.plane.host_addresses()?, is_exempt: self.plane.exempts_own_node() };
-        let mut revoked = BTreeSet::new();
-        for (connection, entry) in self.plane.connections(concerned)? {
-            let allowed = is_allowed(self.plane.programmed(), &host, &connection);
-            match (allowed, connection.revoked) {
-                (false, false) => {
-                    self.plane.revoke(&entry)?;
-                    report.revoked += 1;
-                }
-                (true, true) => {
-                    self.plane.restore(&entry)?;
-                    report.restored += 1;
-                }
-                (true, false) | (false, true) => {}
-            }
-            if !allowed {
-                // The end by which it was found is enough to find it again.
-                let by_source = concerned.contains(&connection.source);
-                revoked.insert(if by_source { connection.source } else { connection.destination });
-            }
-        }
-        self.revoked = revoked;
+        let connections = self.plane.connections(concerned)?;
+        let Verdicts { denied, cut, allowed, forgotten } = judge(&self.plane, &host, &connections);
+        let revoked = self.plane.revoke(&denied)?;
+        report.revoked += revoked.cut;
+        report.not_remembered += revoked.not_remembered;
+        self.plane.restore(&forgotten, &allowed)?;
+        report.restored += forgotten.len();
+        // An end of each that stays revoked, by which it is found again.
+        let end = |tuple: &FiveTuple| {
+            if concerned.contains(&tuple.source) { tuple.source } else { tuple.destination }
+        };
+        self.revoked = cut.iter().map(end).chain(self.plane.revoked().iter().map(end)).collect();
         Ok(())
     }
+}
+
+/// What a review does.
+struct Verdicts<'a, E> {
+    /// Connections to revoke, each with the orientation that is denied.
+    denied: Vec<(FiveTuple, &'a E)>,
+    /// All tracked connections that are denied, revoked now or before.
+    cut: Vec<FiveTuple>,
+    /// Entries whose label goes.
+    allowed: Vec<&'a E>,
+    /// The tuples of these, and those of connections without an entry that are allowed again.
+    forgotten: Vec<FiveTuple>,
+}
+
+fn judge<'a, D: DataPlane>(
+    plane: &D,
+    host: &Host,
+    connections: &'a [(Connection, D::Entry)],
+) -> Verdicts<'a, D::Entry> {
+    let plan = plane.programmed();
+    let mut out =
+        Verdicts { denied: Vec::new(), cut: Vec::new(), allowed: Vec::new(), forgotten: Vec::new() };
+    let mut allowed_again: BTreeSet<FiveTuple> =
+        plane.revoked().into_iter().filter(|tuple| is_allowed(plan, host, tuple)).collect();
+    for (connection, entry) in connections {
+        match denied(plan, host, connection, |tuple| plane.is_revoked(tuple)) {
+            Some(tuple) => {
+                out.cut.push(tuple);
+                if !connection.revoked || !plane.is_revoked(&tuple) {
+                    out.denied.push((tuple, entry));
+                }
+            }
+            None if connection.revoked => {
+                out.allowed.push(entry);
+                allowed_again.insert(connection.tuple);
+            }
+            None => {}
+        }
+    }
+    out.forgotten.extend(allowed_again);
+    out
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub enum Input {
     Committed,
     /// The kernel refused the plan; it holds what it held before.
     Refused,
+    /// The kernel may hold something else than it was given, and that could not be put right.
+    Disturbed,
     /// Time passed.
     Tick,
 }
@@ -31,10 +33,10 @@ pub enum Action {
     Start,
     /// Perform this difference. Answer with [`Input::Committed`] or [`Input::Refused`].
     Commit(Box<Delta>),
-    /// Perform the difference between what is programmed and the plan; answer likewise.
+    /// Make the kernel hold the plan, from what it really holds; answer likewise.
     Resync,
-    /// Cut off the pods whose policies can't be programmed ([`crate::closed`]). No answer is expected: the plan
-    /// itself is tried again later.
+    /// Cut off the pods that the kernel leaves too open ([`crate::closed`]). No answer is expected: the plan itself is tried
+    /// again later.
     FailClosed,
 }
 
@@ -146,7 +148,11 @@ impl Reconciler {
                 self.state = State::Current;
                 Vec::new()
             }
-            (Input::Refused, State::Current) => {
+            (Input::Disturbed, State::Behind { tries, .. }) => {
+                self.state = State::Behind { tries, retry: now };
+                vec![Action::Resync]
+            }
+            (Input::Refused | Input::Disturbed, State::Current) => {
                 // Once more at once and from what the kernel really holds; only then is anybody cut off.
                 self.state = State::Behind { tries: 1, retry: now };
                 vec![Action::Resync]
@@ -157,7 +163,9 @@ impl Reconciler {
                 vec![Action::FailClosed]
             }
             (Input::Tick, State::Behind { retry, .. }) if now >= retry => vec![Action::Resync],
-            (Input::Tick, _) | (Input::Committed | Input::Refused, State::Waiting) => Vec::new(),
+            (Input::Tick, _) | (Input::Committed | Input::Refused | Input::Disturbed, State::Waiting) => {
+                Vec::new()
+            }
         }
     }
 

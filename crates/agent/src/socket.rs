@@ -133,6 +133,9 @@ pub struct Status {
     pub elements: usize,
     /// Local addresses that are cut off, with the direction.
     pub cut_off: Vec<(String, IpAddr)>,
+    /// Local addresses whose policies are not enforced, with the direction: the kernel refused to cut them off as well.
+    #[serde(default)]
+    pub not_enforced: Vec<(String, IpAddr)>,
     /// How the watches fare: kind, state, and for how many seconds.
     pub watches: Vec<WatchView>,
     /// Objects that can't be used as they are.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_policy::{Delta, Direction, NodePlan, TableId};
 
-use crate::Connection;
+use crate::{Connection, FiveTuple};
 
 /// Addresses such that every connection that `before` allowed and `after` may deny has one of them at an end, `delta`
 /// being the difference of the two. What the change only opens is not in it.
@@ -55,12 +55,32 @@ pub struct Host {
 /// Whether the plan allows a connection that exists. What the node's own stack sends to its pods never meets a policy
 /// (SEMANTICS A39, G-5).
 #[must_use]
-pub fn is_allowed(plan: &NodePlan, host: &Host, connection: &Connection) -> bool {
-    let Connection { source, destination, protocol, port, .. } = connection;
+pub fn is_allowed(plan: &NodePlan, host: &Host, connection: &FiveTuple) -> bool {
+    let FiveTuple { source, destination, protocol, port, .. } = connection;
     let says = |direction| plan.decide(direction, *source, *destination, *protocol, *port).is_allow();
     let to_exempt_host = host.is_exempt && host.addresses.contains(destination);
     (to_exempt_host || says(Direction::Egress))
         && (host.addresses.contains(source) || says(Direction::Ingress))
+}
+
+/// The orientation in which a connection is denied, if the plan denies it. Its entry may have it the wrong way round: where
+/// the entry began in the middle of the connection and the ports don't name the opener, and where the other
+/// orientation was revoked before. Then both have to be allowed.
+#[must_use]
+pub fn denied(
+    plan: &NodePlan,
+    host: &Host,
+    connection: &Connection,
+    is_revoked: impl Fn(&FiveTuple) -> bool,
+) -> Option<FiveTuple> {
+    let tuple = connection.tuple;
+    if !is_allowed(plan, host, &tuple) {
+        return Some(tuple);
+    }
+    let reversed = tuple.reversed();
+    let may_be_reversed = connection.midstream && !tuple.has_ports_of_opener();
+    let is_denied = (may_be_reversed || is_revoked(&reversed)) && !is_allowed(plan, host, &reversed);
+    is_denied.then_some(reversed)
 }
 
 #[cfg(test)]
@@ -71,8 +91,8 @@ mod tests {
 
     use super::*;
 
-    const TABLE: TableId = TableId([1; 10]);
-    const GROUP: GroupId = GroupId([2; 10]);
+    const TABLE: TableId = TableId([1; 16]);
+    const GROUP: GroupId = GroupId([2; 16]);
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -125,7 +145,7 @@ mod tests {
 
     #[test]
     fn one_peer_that_lost_something_of_two_tables_concerns_the_pods_of_both() {
-        const OTHER: TableId = TableId([3; 10]);
+        const OTHER: TableId = TableId([3; 16]);
         let with = |members: &[&str]| {
             let mut plan = plan(members);
             let table =
@@ -152,12 +172,12 @@ mod tests {
     #[test]
     fn the_nodes_own_connections_to_its_pods_stay() {
         let plan = plan(&[]);
-        let connection = |source: &str| Connection {
+        let connection = |source: &str| FiveTuple {
             source: address(source),
             destination: address("10.0.0.1"),
             protocol: Protocol::Tcp,
+            source_port: 40_000,
             port: 80,
-            revoked: false,
         };
         let host = Host { addresses: BTreeSet::from([address("192.168.0.1")]), is_exempt: false };
         assert!(is_allowed(&plan, &host, &connection("192.168.0.1")), "kubelet probes");
@@ -168,17 +188,47 @@ mod tests {
     fn what_a_pod_sends_to_its_own_node_is_egress_unless_that_is_exempt() {
         let mut plan = plan(&[]);
         plan.egress = std::mem::take(&mut plan.ingress);
-        let to = |destination: &str| Connection {
+        let to = |destination: &str| FiveTuple {
             source: address("10.0.0.1"),
             destination: address(destination),
             protocol: Protocol::Tcp,
+            source_port: 40_000,
             port: 10250,
-            revoked: false,
         };
         let mut host = Host { addresses: BTreeSet::from([address("192.168.0.1")]), is_exempt: false };
         assert!(!is_allowed(&plan, &host, &to("192.168.0.1")));
         host.is_exempt = true;
         assert!(is_allowed(&plan, &host, &to("192.168.0.1")));
         assert!(!is_allowed(&plan, &host, &to("192.168.0.2")), "another node");
+    }
+
+    /// 10.0.0.1 takes TCP 80 from 10.0.0.2 alone; what it sends is free.
+    #[test]
+    fn an_entry_that_may_be_the_wrong_way_round_is_judged_both_ways() {
+        let plan = plan(&["10.0.0.2"]);
+        let host = Host::default();
+        let reply = |peer: &str, source_port, port, midstream| Connection {
+            tuple: FiveTuple {
+                source: address("10.0.0.1"),
+                destination: address(peer),
+                protocol: Protocol::Tcp,
+                source_port,
+                port,
+            },
+            revoked: false,
+            midstream,
+        };
+        let never = |_: &FiveTuple| false;
+        let denied = |connection: &Connection| denied(&plan, &host, connection, never);
+        let of_stranger = reply("10.0.0.3", 80, 40_000, true);
+        assert_eq!(denied(&of_stranger), Some(of_stranger.tuple.reversed()), "picked up at a reply");
+        assert_eq!(denied(&reply("10.0.0.2", 80, 40_000, true)), None, "of one that is allowed");
+        assert_eq!(denied(&reply("10.0.0.3", 80, 40_000, false)), None, "seen from its beginning");
+        assert_eq!(denied(&reply("10.0.0.3", 40_000, 80, true)), None, "opened by the pod, by its ports");
+        let unclear = reply("10.0.0.3", 50_051, 40_000, true);
+        assert_eq!(denied(&unclear), Some(unclear.tuple.reversed()), "the ports don't say who opened it");
+        let known = reply("10.0.0.3", 80, 40_000, false);
+        let is_revoked = |tuple: &FiveTuple| *tuple == known.tuple.reversed();
+        assert_eq!(super::denied(&plan, &host, &known, is_revoked), Some(known.tuple.reversed()));
     }
 }

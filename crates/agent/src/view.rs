@@ -25,6 +25,9 @@ pub struct PodView {
     pub egress: Option<String>,
     /// The directions in which it is cut off, because the kernel refused its policies.
     pub cut_off: Vec<String>,
+    /// The directions in which its policies are not enforced: the kernel refused them, and refused to cut it off.
+    #[serde(default)]
+    pub not_enforced: Vec<String>,
     /// The pod that owns the address instead of this one, if several report it.
     pub address_owned_by: Option<String>,
 }
@@ -102,7 +105,7 @@ impl PlanView {
     pub fn of(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Self {
         Self {
             node: node.to_string(),
-            pods: pods(cluster, node, plan, &[]),
+            pods: pods(cluster, node, plan, &[], &[]),
             profiles: profiles(cluster, node, plan),
             tables: tables(plan),
             groups: groups(plan),
@@ -122,6 +125,7 @@ pub fn pods(
     node: &Name,
     plan: &NodePlan,
     cut_off: &[(Direction, IpAddr)],
+    not_enforced: &[(Direction, IpAddr)],
 ) -> Vec<PodView> {
     let owners = owners(cluster, node);
     let view = |pod: &Pod| {
@@ -129,8 +133,10 @@ pub fn pods(
         let table = |dispatch: &BTreeMap<IpAddr, TableId>| {
             pod.addresses.iter().filter(owned).find_map(|a| dispatch.get(a)).map(ToString::to_string)
         };
-        let is_cut =
-            |direction: &Direction| pod.addresses.iter().any(|a| cut_off.contains(&(*direction, *a)));
+        let among = |list: &[(Direction, IpAddr)]| {
+            let is = |direction: &&Direction| pod.addresses.iter().any(|a| list.contains(&(**direction, *a)));
+            Direction::BOTH.iter().filter(is).map(ToString::to_string).collect()
+        };
         let other = pod.addresses.iter().find_map(|a| owners.get(a).filter(|owner| owner.key != pod.key));
         PodView {
             namespace: pod.key.namespace.to_string(),
@@ -138,7 +144,8 @@ pub fn pods(
             addresses: pod.addresses.clone(),
             ingress: table(&plan.ingress),
             egress: table(&plan.egress),
-            cut_off: Direction::BOTH.iter().filter(|d| is_cut(d)).map(ToString::to_string).collect(),
+            cut_off: among(cut_off),
+            not_enforced: among(not_enforced),
             address_owned_by: other.map(|owner| owner.key.to_string()),
         }
     };

@@ -28,7 +28,8 @@ pub enum Event {
         state: WatchState,
     },
     /// What is wrong with an object now, replacing what was said of it before; empty: nothing any longer, or it is gone, in
-    /// which case it has no uid.
+    /// which case it has no uid. It comes behind the change of the object that it is about; but what is told before the snapshot
+    /// is about what will be in that.
     Findings {
         /// Which.
         object: ObjectRef,

@@ -17,7 +17,7 @@ mod ledger;
 mod notices;
 mod writer;
 
-use ledger::Ledger;
+use ledger::{Ledger, Outcome};
 
 /// How to report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,8 @@ impl Shared {
 }
 
 impl Reporter {
-    /// What is wrong with an object now: [`crate::Event::Findings`] as it came.
+    /// What is wrong with an object now: [`crate::Event::Findings`] as it came. To be called when the changes that came before
+    /// have been given to the kernel, and followed by [`Reporter::programmed`]: that speaks of all objects told so far.
     pub fn findings(&self, object: ObjectRef, findings: Vec<Diagnostic>) {
         self.shared.ledger().findings(object, findings, Instant::now());
     }
@@ -78,7 +79,18 @@ impl Reporter {
     /// transaction.
     pub fn programmed(&self, outcome: Result<(), String>) {
         let spread = self.spread.mul_f64(fastrand::f64());
+        let outcome = match outcome {
+            Ok(()) => Outcome::Taken,
+            Err(why) => Outcome::Refused(why),
+        };
         self.shared.ledger().programmed(outcome, Instant::now(), spread);
+    }
+
+    /// Nobody knows that the kernel enforces what was programmed, or it surely doesn't: no policy counts as programmed on this
+    /// node. Says why.
+    pub fn not_enforced(&self, why: String) {
+        let spread = self.spread.mul_f64(fastrand::f64());
+        self.shared.ledger().programmed(Outcome::NotEnforced(why), Instant::now(), spread);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use palisade_api::{Kind, WatchOptions, WatchState};
+use palisade_api::{Event, Kind, WatchOptions, WatchState};
 use palisade_policy::{Labels, ObjectKey, PolicyKey};
 use serde_json::json;
 
@@ -388,6 +388,48 @@ async fn definitions_come_change_their_version_and_go() {
     server.unserve(CNP_BETA);
     follower.until("absence", |f| f.states[&Kind::ClusterNetworkPolicy] == WatchState::NotServed).await;
     assert_eq!(follower.cluster().policies.len(), 1, "they are gone with their definition");
+}
+
+/// Who gives changes to the kernel in order, and then reports what is wrong with objects, never reports one as programmed whose
+/// change is still to come.
+#[tokio::test]
+async fn the_change_of_an_object_is_told_before_what_is_wrong_with_it() {
+    let server = server().await;
+    server.serve(CNP);
+    let mut events =
+        palisade_api::watch(server.client(), WatchOptions { capacity: 1, ..WatchOptions::default() });
+    let (mut known, mut told) = (0, 0);
+    let priority = |policy: &palisade_policy::Policy| i64::from(policy.priority);
+    let mut written = 0;
+    while told < 12 {
+        // Several while nobody listens, so that they gather.
+        for _ in 0..if written < 12 && written <= told { 3 } else { 0 } {
+            written += 1;
+            server.put(CNP, cluster_policy("guard", written as i32));
+        }
+        let event =
+            tokio::time::timeout(Duration::from_secs(20), events.recv()).await.expect("an event").unwrap();
+        match event {
+            Event::Snapshot(cluster) => {
+                known =
+                    cluster.policies.values().filter(|p| &*p.key.name == "guard").map(|p| priority(p)).sum();
+                told = known;
+            }
+            Event::Changes { changes, .. } => {
+                for change in changes {
+                    if let palisade_policy::Change::SetPolicy(policy) = change {
+                        known = priority(&policy);
+                    }
+                }
+            }
+            // What is told before the snapshot is about what will be in it.
+            Event::Findings { object, .. } if known > 0 && object.kind == Kind::ClusterNetworkPolicy => {
+                assert!(object.generation <= known, "generation {} before its change", object.generation);
+                told = object.generation;
+            }
+            _ => {}
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,12 @@
 
 mod measure;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use palisade_policy::{
@@ -53,6 +58,8 @@ pub enum Scenario {
     OnThePod(usize),
     /// So many policies are in the cluster, of which ten select the server.
     InTheCluster(usize),
+    /// One policy selects the server, and when it came it denied so many connections that the client had open.
+    Cut(usize),
 }
 
 impl std::fmt::Display for Scenario {
@@ -63,18 +70,20 @@ impl std::fmt::Display for Scenario {
             Self::OnThePod(1) => f.write_str("1 policy"),
             Self::OnThePod(n) => write!(f, "{n} policies on the pod"),
             Self::InTheCluster(n) => write!(f, "{n} policies in the cluster"),
+            Self::Cut(n) => write!(f, "1 policy, {n} connections cut"),
         }
     }
 }
 
 /// The scenarios that are compared; the first is what the others are compared to.
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 7] = [
     Scenario::NoRules,
     Scenario::Forwarding,
     Scenario::OnThePod(1),
     Scenario::OnThePod(1_000),
     Scenario::InTheCluster(10),
     Scenario::InTheCluster(10_000),
+    Scenario::Cut(10_000),
 ];
 
 /// A rate and how it compares.
@@ -146,7 +155,31 @@ fn build(sandbox: &Sandbox, scenario: Scenario) -> Result<Lab, LabError> {
         Scenario::NoRules | Scenario::Forwarding => Arc::new(|_| Box::new(Nothing) as Box<dyn Enforce>),
         _ => agent::palisade(),
     };
-    Lab::build(sandbox, layout, make)
+    let mut lab = Lab::build(sandbox, layout, make)?;
+    if let Scenario::Cut(connections) = scenario {
+        begin(&lab, connections)?;
+        lab.update(&cluster(Scenario::OnThePod(1)))?;
+    }
+    Ok(lab)
+}
+
+/// Lets the client begin so many connections to the server: datagrams from one port to many, which nobody answers.
+fn begin(lab: &Lab, connections: usize) -> Result<(), LabError> {
+    let failed = |source| LabError::Namespace { place: "the benchmark".to_owned(), source };
+    let address = server_address(lab);
+    let place = Place::Pod(ObjectKey::new(NAMESPACE, CLIENT));
+    let send = || -> io::Result<()> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        for port in (1..=u16::MAX).rev().take(connections) {
+            socket.send_to(b"x", (address, port))?;
+        }
+        Ok(())
+    };
+    lab.run_in(&place, send)?.map_err(failed)
+}
+
+fn server_address(lab: &Lab) -> IpAddr {
+    lab.layout().pods[&ObjectKey::new(NAMESPACE, SERVER)].addresses[0]
 }
 
 fn course(lab: &Lab) -> Result<measure::Course, LabError> {
@@ -156,8 +189,7 @@ fn course(lab: &Lab) -> Result<measure::Course, LabError> {
         let place = place(name);
         lab.namespace(&place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))
     };
-    let address = lab.layout().pods[&ObjectKey::new(NAMESPACE, SERVER)].addresses[0];
-    measure::Course::open(namespace(CLIENT)?, namespace(SERVER)?, address, PORT).map_err(failed)
+    measure::Course::open(namespace(CLIENT)?, namespace(SERVER)?, server_address(lab), PORT).map_err(failed)
 }
 
 const NAMESPACE: &str = "bench";
@@ -179,6 +211,8 @@ fn cluster(scenario: Scenario) -> Cluster {
     }
     let (on_the_pod, elsewhere) = match scenario {
         Scenario::NoRules | Scenario::Forwarding => (0, 0),
+        // The policy comes later, to connections that are open.
+        Scenario::Cut(_) => (0, 0),
         Scenario::OnThePod(n) => (n, 0),
         Scenario::InTheCluster(n) => (n.min(10), n.saturating_sub(10)),
     };
@@ -277,7 +311,7 @@ mod tests {
         for scenario in SCENARIOS {
             let c = cluster(scenario);
             let wanted = match scenario {
-                Scenario::NoRules | Scenario::Forwarding => 0,
+                Scenario::NoRules | Scenario::Forwarding | Scenario::Cut(_) => 0,
                 Scenario::OnThePod(n) | Scenario::InTheCluster(n) => n,
             };
             assert_eq!(c.policies.len(), wanted);

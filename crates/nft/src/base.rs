@@ -1,5 +1,10 @@
 //! What is in the table whatever the plan says: the dispatch maps and the base chains.
 
+mod midstream;
+mod revoked;
+
+pub(crate) use midstream::EPHEMERAL;
+
 use std::sync::Arc;
 
 use palisade_policy::{Direction, Family};
@@ -8,8 +13,8 @@ use crate::{
     Options, discovery, from_pods,
     layout::denial,
     ruleset::{
-        Around, Chain, Content, Expression, Flood, GENERATION_SET, Hook, Key, LABELS_CHAIN, LINK_CHAIN, Lead,
-        Outcome, Rule, STRANGERS_CHAIN, Set,
+        Around, Chain, Content, Expression, Flood, GENERATION_SET, HasPorts, Hook, Key, LABELS_CHAIN,
+        LINK_CHAIN, Lead, Outcome, Rule, STRANGERS_CHAIN, Set,
     },
 };
 
@@ -17,11 +22,12 @@ use crate::{
 /// guessed at; the number rises with every change that an older agent's leftovers would not survive.
 pub(crate) const TABLE_COMMENT: &str = "palisade format 2";
 
-/// `NF_INET_FORWARD`, `NF_INET_LOCAL_IN`, `NF_BR_PRE_ROUTING`, `NF_BR_FORWARD`.
+/// `NF_INET_FORWARD`, `NF_INET_LOCAL_IN`, `NF_INET_LOCAL_OUT`, `NF_BR_PRE_ROUTING`, `NF_BR_FORWARD`.
 pub(crate) fn hook_number(hook: Hook) -> u32 {
     match hook {
         Hook::Forward | Hook::BetweenPorts => 2,
         Hook::Input => 1,
+        Hook::Output => 3,
         Hook::FromPorts => 0,
     }
 }
@@ -30,7 +36,7 @@ pub(crate) fn hook_number(hook: Hook) -> u32 {
 /// peers (SEMANTICS G-1). For `bridge` it is -200, in front of br_netfilter (0).
 pub(crate) fn hook_priority(hook: Hook) -> i32 {
     match hook {
-        Hook::Forward | Hook::Input => 0,
+        Hook::Forward | Hook::Input | Hook::Output => 0,
         Hook::FromPorts | Hook::BetweenPorts => -200,
     }
 }
@@ -52,20 +58,34 @@ pub(crate) struct BaseSets {
     hairpin: [Arc<Set>; 2],
     itself: [Arc<Set>; 2],
     around: [Arc<Set>; Around::ALL.len()],
+    reply: [[Arc<Set>; 2]; 2],
+    revoked: [[Arc<Set>; 2]; 2],
     /// The transaction number.
     pub(crate) generation: Arc<Set>,
 }
 
 impl BaseSets {
     pub(crate) fn new() -> Self {
-        let dispatch = |direction: Direction| {
+        let to_tables = |prefix: &str, lead: Lead| {
             Family::BOTH.map(|family| {
                 Arc::new(Set {
-                    name: format!("{direction}{}", digit(family)).into(),
+                    name: format!("{prefix}{}{}", lead.direction(), digit(family)).into(),
                     key: Key::Address(family),
                     intervals: false,
                     verdicts: true,
-                    content: Content::Dispatch(Lead::Table(direction), family),
+                    content: Content::Dispatch(lead, family),
+                })
+            })
+        };
+        let revoked = |has_ports: HasPorts| {
+            Family::BOTH.map(|family| {
+                let kind = if has_ports == HasPorts::Yes { "" } else { "_portless" };
+                Arc::new(Set {
+                    name: format!("revoked{kind}{}", digit(family)).into(),
+                    key: has_ports.key(family),
+                    intervals: false,
+                    verdicts: false,
+                    content: Content::Revoked(family, has_ports),
                 })
             })
         };
@@ -88,7 +108,9 @@ impl BaseSets {
             })
         };
         Self {
-            dispatch: Direction::BOTH.map(dispatch),
+            dispatch: Direction::BOTH.map(|direction| to_tables("", Lead::Table(direction))),
+            reply: Direction::BOTH.map(|direction| to_tables("reply_", Lead::Reply(direction))),
+            revoked: HasPorts::ALL.map(revoked),
             hairpin: Family::BOTH.map(hairpin),
             itself: Family::BOTH.map(itself),
             around: Around::ALL.map(|around| Arc::new(around_set(around))),
@@ -106,6 +128,7 @@ impl BaseSets {
     pub(crate) fn dispatch(&self, lead: Lead, family: Family) -> &Arc<Set> {
         let maps = match lead {
             Lead::Table(direction) => &self.dispatch[usize::from(direction != Direction::BOTH[0])],
+            Lead::Reply(direction) => &self.reply[usize::from(direction != Direction::BOTH[0])],
             Lead::Hairpin => &self.hairpin,
         };
         &maps[usize::from(family == Family::V6)]
@@ -114,6 +137,11 @@ impl BaseSets {
     /// The pairs of isolated pods with themselves.
     pub(crate) fn itself(&self, family: Family) -> &Arc<Set> {
         &self.itself[usize::from(family == Family::V6)]
+    }
+
+    /// The set of revoked connections.
+    pub(crate) fn revoked(&self, family: Family, has_ports: HasPorts) -> &Arc<Set> {
+        &self.revoked[usize::from(has_ports == HasPorts::No)][usize::from(family == Family::V6)]
     }
 
     /// A set of what is round the local pods.
@@ -129,8 +157,9 @@ impl BaseSets {
 
     /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Set>> {
-        let maps = self.dispatch.iter().flatten().chain(&self.hairpin).chain(&self.itself);
-        maps.chain(&self.around).chain([&self.generation])
+        let dispatch = self.dispatch.iter().chain(&self.reply).flatten();
+        let others = self.hairpin.iter().chain(&self.itself).chain(self.revoked.iter().flatten());
+        dispatch.chain(others).chain(&self.around).chain([&self.generation])
     }
 }
 
@@ -152,10 +181,19 @@ pub(crate) fn around_set(around: Around) -> Set {
 /// The base chains, and those that are there whatever the plan says. `isolating`: whether a local pod is isolated.
 /// A chain comes after those that its rules lead to.
 pub(crate) fn chains(options: &Options, sets: &BaseSets, isolating: bool) -> Vec<Arc<Chain>> {
-    let mut chains = vec![discovery::chain(), link_chain(options, isolating), labels_chain()];
-    chains.push(strangers_chain(sets, isolating));
+    let mut chains = vec![
+        discovery::chain(),
+        link_chain(options, isolating),
+        labels_chain(),
+        revoked::chain(sets),
+        midstream::chain(sets),
+        strangers_chain(sets, isolating),
+    ];
     chains.extend(from_pods::chains(options, sets));
     chains.extend(Hook::BOTH.map(|hook| base_chain(hook, options, sets)));
+    if options.egress_to_own_node {
+        chains.push(output_chain(sets));
+    }
     chains.into_iter().map(Arc::new).collect()
 }
 
@@ -170,8 +208,7 @@ fn base_chain(hook: Hook, options: &Options, sets: &BaseSets) -> Chain {
     let accept = || Expression::Then(Outcome::Accept);
     let to_link = || Expression::Then(Outcome::Jump(LINK_CHAIN.into()));
     // In front of the rule for established traffic: this is what cuts live connections.
-    let mut rules: Vec<Rule> =
-        vec![vec![Expression::Revoked, Expression::Counter, Expression::Then(Outcome::Drop)]];
+    let mut rules: Vec<Rule> = vec![revoked::by_label()];
     if hook == Hook::Forward {
         // One of the ways of any connection between link-local addresses.
         let to = Expression::LinkLocal { source: false };
@@ -187,6 +224,7 @@ fn base_chain(hook: Hook, options: &Options, sets: &BaseSets) -> Chain {
             rules.push(vec![Expression::Flooded(flood), to_link()]);
         }
     }
+    rules.extend(revoked::by_tuple(sets));
     // A packet from an address to itself has gone through a service (SEMANTICS C25, G-6). What the map's chain does not
     // drop comes back. If its pod is isolated, the next rule takes it, before the tables of pods and their peers; if
     // not, no table is asked.
@@ -204,7 +242,20 @@ fn base_chain(hook: Hook, options: &Options, sets: &BaseSets) -> Chain {
             rules.push(vec![Expression::Family(family), Expression::Dispatch(*direction, family, map)]);
         }
     }
+    if hook == Hook::Forward {
+        rules.extend(midstream::unless_from_the_opener());
+    }
     hooked(hook, rules)
+}
+
+/// What the node itself sends is no pod's, but it may be the other half of a connection that a pod's egress denies: then
+/// it is not to open that connection again.
+fn output_chain(sets: &BaseSets) -> Chain {
+    let mut rules = vec![revoked::by_label()];
+    rules.push(vec![Expression::Established, Expression::Then(Outcome::Accept)]);
+    rules.extend(revoked::by_tuple(sets));
+    rules.extend(midstream::from_the_answerer(sets));
+    hooked(Hook::Output, rules)
 }
 
 pub(crate) fn hooked(hook: Hook, rules: Vec<Rule>) -> Chain {

@@ -38,13 +38,14 @@ pub(crate) fn chain() -> Chain {
         name: DISCOVERY_CHAIN.into(),
         hook: None,
         comment: Some("valid IPv6 neighbour, router and listener discovery".to_owned()),
-        rules: rules(),
+        rules: rules().collect(),
         chains: Vec::new(),
         sets: Vec::new(),
     }
 }
 
-fn rules() -> Vec<Rule> {
+/// The rules of the chain, for tables that have no such chain.
+pub(crate) fn rules() -> impl Iterator<Item = Rule> {
     let rule = |(first, last), hop_limit, source: Option<Expression>| {
         let matches = [
             Expression::Family(Family::V6),
@@ -60,5 +61,5 @@ fn rules() -> Vec<Rule> {
             [Expression::LinkLocal { source: true }, Expression::From(IpAddr::V6(Ipv6Addr::UNSPECIFIED))];
         rules.extend(sources.map(|source| rule(types, LISTENERS_HOP_LIMIT, Some(source))));
     }
-    rules
+    rules.into_iter()
 }

@@ -1,14 +1,19 @@
 //! Who else touches our table.
 //!
 //! The kernel tells every change of nftables to those who listen. Our own transactions are filtered out in the kernel,
-//! by the port of the socket that sent them, so that a large commit of ours can't drown what others do.
+//! by the port of the socket that sent them, so that a large commit of ours can't drown what others do. Kernels differ in
+//! which port they name, so what comes all the same is known by the number that each of our transactions writes into the table.
+//! Should our own drown the rest where the filter doesn't help, a [`Drift::Overrun`] comes of it: not a sign of others, and to
+//! be followed by a look that changes nothing.
 //!
 //! A [`Drift`] is a hint to look: [`Enforcer::repair`](crate::Enforcer::repair) reads the kernel and mends what differs,
 //! [`verify`](crate::verify()) says what does.
 
 use std::{
-    fmt,
+    collections::VecDeque,
+    fmt, mem,
     os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,22 +21,29 @@ use socket2::{SockFilter, SockRef};
 
 use crate::{
     Error, Kernel,
-    kernel::{Reply, replies},
+    cut_off::CUT_OFF_TABLE,
+    kernel::{Reply, Written, replies},
     reader::Attributes,
-    ruleset::TABLE,
+    ruleset::{GENERATION_SET, TABLE},
     subscription::{RECEIVE_BUFFER, Received, Subscription},
 };
 
 /// `NFNLGRP_NFTABLES`.
-const GROUP: u32 = 7;
+pub(crate) const GROUP: u32 = 7;
 
-/// `NFNL_SUBSYS_NFTABLES`, and the message that ends what is told of one transaction (`NFT_MSG_NEWGEN`).
-const NFTABLES: u16 = 10;
-const NEWGEN: u16 = 15;
+/// `NFNL_SUBSYS_NFTABLES`, the message of new elements (`NFT_MSG_NEWSETELEM`), and the one that ends what is told of a
+/// transaction (`NFT_MSG_NEWGEN`).
+pub(crate) const NFTABLES: u16 = 10;
+const NEWSETELEM: u16 = 12;
+pub(crate) const NEWGEN: u16 = 15;
+
+/// `NFT_MSG_NEWTABLE`, `NFT_MSG_DELTABLE`.
+const NEWTABLE: u16 = 0;
+const DELTABLE: u16 = 2;
 
 /// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
-const INET: u8 = 1;
-const BRIDGE: u8 = 7;
+pub(crate) const INET: u8 = 1;
+pub(crate) const BRIDGE: u8 = 7;
 
 /// Something that was not us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +56,8 @@ pub enum Drift {
         first: String,
         /// Who.
         by: Culprit,
+        /// Whether the table is gone after it.
+        gone: bool,
     },
     /// More happened than could be kept: our table may be among it.
     Overrun,
@@ -69,11 +83,21 @@ impl fmt::Display for Culprit {
     }
 }
 
+impl Drift {
+    /// Whether the table is known to be gone: [`Enforcer::remake`](crate::Enforcer::remake) needs no reading then.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Touched { gone: true, .. })
+    }
+}
+
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Touched { objects: 1, first, by } => write!(f, "{by} changed table inet {TABLE}: {first}"),
-            Self::Touched { objects, first, by } => {
+            Self::Touched { objects: 1, first, by, .. } => {
+                write!(f, "{by} changed table inet {TABLE}: {first}")
+            }
+            Self::Touched { objects, first, by, .. } => {
                 write!(f, "{by} changed table inet {TABLE}: {first} and {} more objects", objects - 1)
             }
             Self::Overrun => f.write_str("nftables changed faster than it could be followed"),
@@ -86,12 +110,25 @@ impl fmt::Display for Drift {
 #[derive(Debug)]
 pub struct Watcher {
     subscription: Subscription,
+    telling: Telling,
+    /// Told and not read yet.
+    ready: VecDeque<Drift>,
+}
+
+/// What is being told of one transaction.
+#[derive(Debug, Default)]
+struct Telling {
+    /// The port of the connection that is ours; 0 if unknown.
     ours: u32,
-    /// What of our table the transaction that is being told has touched so far.
+    /// The numbers that were written through it.
+    written: Arc<Written>,
+    /// Whether this transaction is ours.
+    is_own: bool,
+    /// What of our tables it has touched so far.
     touched: usize,
     first: Option<String>,
-    /// Told and not read yet.
-    ready: std::collections::VecDeque<Drift>,
+    /// Whether it has removed the table of the plan, and made none since.
+    gone: bool,
 }
 
 impl Watcher {
@@ -109,7 +146,8 @@ impl Watcher {
         });
         let subscription = subscription
             .map_err(|source| Error::Socket { doing: "listening to changes of nftables", source })?;
-        Ok(Self { subscription, ours: port, touched: 0, first: None, ready: Default::default() })
+        let telling = Telling { ours: port, written: Arc::clone(ours.written()), ..Telling::default() };
+        Ok(Self { subscription, telling, ready: VecDeque::new() })
     }
 
     /// What somebody else did to our table, if there is something to tell now.
@@ -125,13 +163,13 @@ impl Watcher {
             let messages: Vec<Reply> = match self.subscription.receive().map_err(failed)? {
                 Received::Datagram(datagram) => replies(datagram).collect(),
                 Received::Overrun => {
-                    (self.touched, self.first) = (0, None);
+                    self.telling.forget();
                     return Ok(Some(Drift::Overrun));
                 }
                 Received::Nothing => return Ok(None),
             };
             for message in &messages {
-                let drift = self.hear(message);
+                let drift = self.telling.hear(message);
                 self.ready.extend(drift);
             }
         }
@@ -144,26 +182,66 @@ impl Watcher {
     pub fn wait(&self, patience: Duration) -> Result<bool, Error> {
         self.subscription.wait(patience).map_err(|source| Error::Socket { doing: "waiting", source })
     }
+}
+
+impl Telling {
+    fn forget(&mut self) {
+        (self.is_own, self.touched, self.first, self.gone) = (false, 0, None, false);
+    }
 
     fn hear(&mut self, message: &Reply) -> Option<Drift> {
-        if message.kind >> 8 != NFTABLES || (self.ours != 0 && message.port == self.ours) {
+        if message.kind >> 8 != NFTABLES {
             return None;
         }
-        let attributes = Attributes(message.attributes());
-        if message.kind & 0xff == NEWGEN {
-            let (objects, first) = (std::mem::take(&mut self.touched), self.first.take());
+        self.is_own |= self.ours != 0 && message.port == self.ours;
+        let (kind, attributes) = (message.kind & 0xff, Attributes(message.attributes()));
+        if kind == NEWGEN {
+            let (objects, first, is_own) = (self.touched, self.first.take(), mem::take(&mut self.is_own));
+            self.touched = 0;
             // NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
             let by = Culprit { process: attributes.number(2), name: attributes.text(3) };
-            return first.map(|first| Drift::Touched { objects, first, by });
+            let gone = mem::take(&mut self.gone);
+            return first.filter(|_| !is_own).map(|first| Drift::Touched { objects, first, by, gone });
+        }
+        if message.payload.first().is_none_or(|family| ![INET, BRIDGE].contains(family)) {
+            return None;
         }
         // The table's name is the first attribute of every object.
-        let is_of_family = message.payload.first().is_some_and(|family| [INET, BRIDGE].contains(family));
-        if is_of_family && attributes.text(1).as_deref() == Some(TABLE) {
-            self.touched += 1;
-            self.first.get_or_insert_with(|| about(message.kind & 0xff, attributes));
+        let table = attributes.text(1);
+        let is_bridge = message.payload.first() == Some(&BRIDGE);
+        let is_apart = is_bridge || table.as_deref() == Some(CUT_OFF_TABLE);
+        if table.as_deref() != Some(TABLE) && (is_bridge || !is_apart) {
+            return None;
         }
+        match kind {
+            DELTABLE if !is_apart => self.gone = true,
+            NEWTABLE if !is_apart => self.gone = false,
+            _ => {}
+        }
+        self.is_own |= kind == NEWSETELEM && numbers(attributes).any(|number| self.written.has(number));
+        self.touched += 1;
+        let about = || {
+            if is_apart {
+                let apart = if is_bridge { "table bridge palisade" } else { CUT_OFF_TABLE };
+                format!("{} of {apart}", about(kind, attributes))
+            } else {
+                about(kind, attributes)
+            }
+        };
+        self.first.get_or_insert_with(about);
         None
     }
+}
+
+/// The numbers that a message puts into the set of numbers; none if it is about another set.
+fn numbers(attributes: Attributes<'_>) -> impl Iterator<Item = u32> {
+    let is_ours = attributes.text(2).as_deref() == Some(GENERATION_SET);
+    let elements = attributes.nested(3).filter(|_| is_ours);
+    // NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE
+    elements.into_iter().flatten().filter_map(|(_, element)| {
+        let key = Attributes(element).nested(1)?.get(1)?;
+        Some(u32::from_ne_bytes(key.try_into().ok()?))
+    })
 }
 
 impl AsFd for Watcher {
@@ -209,3 +287,6 @@ fn not_from(port: u32) -> [SockFilter; 4] {
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ]
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use crate::{
     program::Program,
     reader::Ruleset,
     restart::{self, Found},
+    revocation::Remembered,
     ruleset::Message,
     send::{Generation, Sent, send},
     verify::{Verification, verify},
@@ -66,15 +67,17 @@ pub enum Left {
     Ours,
     /// A table of our name that is not ours, or that another version wrote: it was replaced in one transaction.
     Foreign,
+    /// A table that changed each time that it was read: it was replaced in one transaction.
+    Unreadable,
 }
 
 /// Holds the kernel to a plan.
 #[derive(Debug)]
 pub struct Enforcer {
-    kernel: Kernel,
+    pub(crate) kernel: Kernel,
     plan: NodePlan,
-    program: Program,
-    generation: Generation,
+    pub(crate) program: Program,
+    pub(crate) generation: Generation,
     /// What was asked for: the program does without what the kernel lacks.
     asked: Surroundings,
     features: Features,
@@ -106,7 +109,11 @@ impl Enforcer {
         let asked = surroundings;
         let options = features.possible_options(&mut kernel, options)?;
         let surroundings = features.possible_surroundings(&mut kernel, &asked)?;
-        let (program, generation, commit, left) = lead(&mut kernel, options, surroundings, plan)?;
+        let beside = (options, surroundings, Remembered::default());
+        let (mut program, generation, commit, left) = lead(&mut kernel, beside, plan, Way::Mend)?;
+        if left == Left::Ours {
+            program.revoked = Remembered::read(&mut kernel, &program.sets);
+        }
         let plan = plan.clone();
         Ok((Self { kernel, plan, program, generation, asked, features, torn: false, left }, commit))
     }
@@ -127,6 +134,7 @@ impl Enforcer {
             }
             Err(cause) => {
                 self.program.undo(undo);
+                let cause = name_the_owner(&mut self.kernel, cause);
                 Err(self.take_back(cause, sent.transactions))
             }
         }
@@ -148,7 +156,10 @@ impl Enforcer {
                 self.asked = surroundings.clone();
                 Ok(report(sent, &self.generation, start.elapsed()))
             }
-            Err(cause) => Err(self.take_back(cause, sent.transactions)),
+            Err(cause) => {
+                let cause = name_the_owner(&mut self.kernel, cause);
+                Err(self.take_back(cause, sent.transactions))
+            }
         }
     }
 
@@ -163,14 +174,61 @@ impl Enforcer {
         self.features.lacking()
     }
 
-    /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
+    /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it. Where the table changes
+    /// each time that it is read, it is replaced without being read.
+    ///
+    /// # Errors
+    /// What the kernel refuses; [`Error::Owned`] where the table belongs to another program.
     pub fn repair(&mut self) -> Result<Commit, Error> {
-        let (options, surroundings) = (self.program.options.clone(), self.program.surroundings.clone());
-        let (program, generation, commit, _) = lead(&mut self.kernel, options, surroundings, &self.plan)?;
+        self.go(Way::Mend)
+    }
+
+    /// Makes the table anew as the plan as programmed needs it, whatever is there, without reading it: for a table that is
+    /// known to be gone. One transaction as a rule; `O(plan)`.
+    ///
+    /// # Errors
+    /// As [`Enforcer::repair`].
+    pub fn remake(&mut self) -> Result<Commit, Error> {
+        self.go(Way::Replace)
+    }
+
+    /// What is programmed beside the plan.
+    fn beside(&self) -> Beside {
+        let Program { options, surroundings, revoked, .. } = &self.program;
+        (options.clone(), surroundings.clone(), revoked.clone())
+    }
+
+    fn go(&mut self, way: Way) -> Result<Commit, Error> {
+        let beside = self.beside();
+        let (program, generation, commit, _) = lead(&mut self.kernel, beside, &self.plan, way)?;
         self.program = program;
         self.generation = generation;
         self.torn = false;
         Ok(commit)
+    }
+
+    /// Reads what the kernel really holds, whoever put it there, and leads it to `plan` by what differs from that. On an
+    /// error, [`Enforcer::programmed`] is as before, and so is the kernel unless the change took several transactions.
+    ///
+    /// # Errors
+    /// If the kernel can't be read, and whatever it refuses.
+    pub fn lead_to(&mut self, plan: &NodePlan) -> Result<Commit, Error> {
+        let beside = self.beside();
+        match lead(&mut self.kernel, beside, plan, Way::Mend) {
+            Ok((program, generation, commit, _)) => {
+                self.plan = plan.clone();
+                self.program = program;
+                self.generation = generation;
+                self.torn = false;
+                Ok(commit)
+            }
+            Err(error) => {
+                // Where the table still has the number of the last commit, nothing of this change has got in.
+                let number = restart::generation(&mut self.kernel);
+                self.torn |= number.map_or(true, |number| number != self.generation.current);
+                Err(error)
+            }
+        }
     }
 
     /// Reads the kernel and says where it differs from the plan as programmed, see [`verify()`]. Changes nothing.
@@ -182,6 +240,12 @@ impl Enforcer {
     /// see edits by those who leave the number alone; [`Enforcer::repair`] does.
     pub fn in_step(&mut self) -> Result<bool, Error> {
         Ok(!self.torn && restart::generation(&mut self.kernel)? == self.generation.current)
+    }
+
+    /// What is programmed beside the plan.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.program.options
     }
 
     /// What was in the kernel when this enforcer started.
@@ -226,14 +290,15 @@ impl Enforcer {
     }
 }
 
-/// Removes our table from the namespace; says whether there was one.
+/// Removes our table from the namespace, and the one of [`crate::cut_off`]; says whether there was one of ours.
 pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
-    // There is none where the kernel has no such family.
-    let bridge = encode(Message::Bridged(Box::new(Message::DeleteTable)));
-    match kernel.transaction(&[&bridge]) {
-        Err(e @ Error::NoPermission(_)) => return Err(e),
-        Err(e) if e.os_error().is_none() => return Err(e),
-        _ => {}
+    crate::cut_off::remove(kernel)?;
+    if Ruleset::read_bridge(kernel)?.is_some_and(|found| found.is_ours()) {
+        let bridge = encode(Message::Bridged(Box::new(Message::DeleteTable)));
+        match kernel.transaction(&[&bridge]) {
+            Err(e) if e.os_error() != Some(nix::libc::ENOENT) => return Err(e),
+            _ => {}
+        }
     }
     match kernel.transaction(&[&encode(Message::DeleteTable)]) {
         Ok(_) => Ok(true),
@@ -242,23 +307,62 @@ pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
     }
 }
 
+/// How to come from what is in the kernel to a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Read it, and send what differs.
+    Mend,
+    /// Replace it.
+    Replace,
+}
+
+/// What there is; errors that reading can't get over.
+fn look(kernel: &mut Kernel, program: &Program, plan: &NodePlan, way: Way) -> Result<Found, Error> {
+    if way == Way::Replace {
+        return Ok(Found::Unreadable);
+    }
+    match Ruleset::read(kernel) {
+        Ok(Some(Ruleset { owner: Some(port), .. })) => Err(Error::Owned { port }),
+        Ok(found) => Ok(restart::examine(found.as_ref(), program, plan)),
+        Err(Error::NeverQuiet(_)) => Ok(Found::Unreadable),
+        Err(e) => Err(e),
+    }
+}
+
+/// A refusal for lack of rights has another cause where somebody owns the table.
+fn name_the_owner(kernel: &mut Kernel, error: Error) -> Error {
+    match error {
+        Error::NoPermission(_) => match Ruleset::owner(kernel) {
+            Ok(Some(port)) => Error::Owned { port },
+            _ => error,
+        },
+        other => other,
+    }
+}
+
+/// What is programmed beside the plan.
+type Beside = (Options, Surroundings, Remembered);
+
 /// Leads whatever is in the kernel to a plan.
 fn lead(
     kernel: &mut Kernel,
-    options: Options,
-    surroundings: Surroundings,
+    (options, surroundings, revoked): Beside,
     plan: &NodePlan,
+    way: Way,
 ) -> Result<(Program, Generation, Commit, Left), Error> {
     let start = now();
     let empty = NodePlan::default();
     let mut program = Program::new(options, surroundings);
+    program.revoked = revoked;
     let (mut phases, _) = program.change(&empty, &empty.delta_to(plan))?;
-    let found = Ruleset::read(kernel)?;
     let mut current = None;
-    let left = match restart::examine(found.as_ref(), &program, plan) {
+    let left = match look(kernel, &program, plan, way)? {
         Found::Nothing => {
-            phases.make.splice(0..0, program.make_base()).for_each(drop);
+            let base = program.make_base().into_iter().chain(program.remember()).collect::<Vec<_>>();
+            phases.make.splice(0..0, base).for_each(drop);
             phases.join.extend(program.make_surroundings());
+            // Nothing is in force that packets could meet in between.
+            phases.indivisible = true;
             Left::Nothing
         }
         Found::Foreign => {
@@ -266,20 +370,28 @@ fn lead(
             phases.join.extend(program.make_surroundings());
             Left::Foreign
         }
+        Found::Unreadable => {
+            restart::replace_foreign(&mut phases, &program);
+            phases.join.extend(program.make_surroundings());
+            Left::Unreadable
+        }
         Found::Ours { changes, generation } => {
             phases = changes;
             current = generation;
             Left::Ours
         }
     };
-    let bridge = Ruleset::read_bridge(kernel)?;
-    phases.bridge = restart::bridge(bridge.as_ref(), &program, plan);
+    let bridge = match (way, Ruleset::read_bridge(kernel)) {
+        (Way::Replace, _) | (_, Err(Error::NeverQuiet(_))) => None,
+        (_, found) => Some(found?),
+    };
+    phases.bridge = restart::bridge(bridge.as_ref().map(Option::as_ref), &program, plan);
     let mut generation = Generation::new(program.sets.generation.clone(), current);
     let sent = if phases.is_empty() {
         Sent::default()
     } else {
         let (sent, outcome) = send(kernel, phases, &mut generation);
-        outcome?;
+        outcome.map_err(|error| name_the_owner(kernel, error))?;
         sent
     };
     let commit = report(sent, &generation, start.elapsed());

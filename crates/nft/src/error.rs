@@ -18,6 +18,14 @@ pub enum Error {
         "no permission to change the firewall of this network namespace: it takes CAP_NET_ADMIN there, so run as root, or inside a user namespace of your own"
     )]
     NoPermission(#[source] io::Error),
+    /// The table of our name belongs to somebody's socket, and the kernel refuses all others.
+    #[error(
+        "table inet palisade belongs to another program (netlink port {port}), which alone may change it: end that program"
+    )]
+    Owned {
+        /// The netlink port of the socket: as a rule the id of its process.
+        port: u32,
+    },
     /// A socket call failed.
     #[error("netlink socket: {doing} failed")]
     Socket {
@@ -65,7 +73,7 @@ pub enum Error {
     Answer(String),
     /// Somebody else kept changing what was being read.
     #[error(
-        "the kernel's tables changed during each of {0} attempts to read them: another program rewrites them all the time"
+        "table inet palisade changed during each of {0} attempts to read it: another program rewrites it all the time"
     )]
     NeverQuiet(usize),
     /// The plan contradicts itself; nothing was sent.
@@ -149,6 +157,16 @@ pub enum PlanError {
     /// A group that is in use changed its kind or its ranges, which its name promises not to do.
     #[error("group {0} is in use and can't change its kind or its ranges")]
     GroupChanged(GroupId),
+    /// Two chains or sets with different contents have one name: a collision of hashes, which somebody has worked for.
+    #[error(
+        "two {kind}s that say different things are both named {name}: nothing is programmed that needs the second"
+    )]
+    NameTaken {
+        /// What has the name.
+        kind: &'static str,
+        /// The name.
+        name: palisade_policy::Name,
+    },
     /// A group that is in use was removed.
     #[error("group {0} is removed and still in use")]
     GroupInUse(GroupId),

@@ -9,10 +9,9 @@ use crate::{
     Error, Kernel, Options, Surroundings,
     base::hooked,
     bridge::{Bridge, bridged},
-    encode::{Encoded, encode},
+    encode::{Encoded, encode_in},
     next::Next,
     program::Step,
-    reader::Ruleset,
     ruleset::{Expression, Hook, Message, Outcome},
 };
 
@@ -75,6 +74,9 @@ impl Features {
     }
 }
 
+/// The table in which it is tried: nobody's, whoever may own ours.
+const TABLE: &str = "palisade_trial";
+
 /// Nobody has a chain of this name, so its removal fails.
 const NO_CHAIN: &str = "palisade_no_such_chain";
 
@@ -97,9 +99,6 @@ fn has_source_check(kernel: &mut Kernel) -> Result<bool, Error> {
 
 /// Whether there can be tables of the family `bridge` (`CONFIG_NF_TABLES_BRIDGE`).
 fn has_bridge(kernel: &mut Kernel) -> Result<bool, Error> {
-    if Ruleset::read_bridge(kernel)?.is_some() {
-        return Ok(true);
-    }
     let (plan, delta) = (NodePlan::default(), palisade_policy::Delta::default());
     let mut step = Bridge::new().whole(&Surroundings::default(), &Next { plan: &plan, delta: &delta }, true);
     step.extend(bridged(vec![Message::DeleteChain(NO_CHAIN.into())]));
@@ -108,7 +107,7 @@ fn has_bridge(kernel: &mut Kernel) -> Result<bool, Error> {
 
 /// Whether the kernel refuses nothing but the last of these messages.
 fn takes(kernel: &mut Kernel, step: Step) -> Result<bool, Error> {
-    let messages: Vec<Encoded> = step.into_iter().map(encode).collect();
+    let messages: Vec<Encoded> = step.into_iter().map(|m| encode_in(TABLE, m)).collect();
     let last = messages.last().map(|m| m.message.about()).unwrap_or_default();
     match kernel.transaction(&messages.iter().collect::<Vec<_>>()) {
         Err(Error::Refused { about, more: 0, .. }) => Ok(about == last),

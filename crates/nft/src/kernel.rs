@@ -1,13 +1,20 @@
 //! Conversations with the kernel: a transaction, a dump, a single request.
 
-use std::{io, time::Instant};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
-use nix::libc::{EAFNOSUPPORT, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM, EOPNOTSUPP, EPERM, EPROTONOSUPPORT};
+use nix::libc::{
+    EAFNOSUPPORT, EBUSY, EINVAL, EMSGSIZE, ENOBUFS, ENOENT, ENOMEM, EOPNOTSUPP, EPERM, EPROTONOSUPPORT,
+};
 
 use crate::{
     Error,
     encode::{Encoded, attributes::Attributes as Writer, batch_begin, batch_end, element_at, finish, header},
-    reader::{Attributes, text},
+    reader::{Attributes, Witness, text},
     ruleset::Message,
     socket::{NetlinkSocket, Transport},
 };
@@ -39,12 +46,21 @@ const GENERIC: usize = 4;
 /// How often a dump is begun again that others' changes disturbed.
 const DUMP_ATTEMPTS: usize = 8;
 
+/// The same where the listing is short, and most attempts end before the next transaction of a busy program begins.
+const SHORT_DUMP_ATTEMPTS: usize = 64;
+
+/// How often in a row the rest of a listing that was given up may be lost before it counts as read.
+const LOST_IN_A_ROW: usize = 64;
+
 /// A connection to one network namespace's nftables and connection tracking.
 ///
 /// It belongs to the namespace of the thread that opened it, and works from any thread.
 pub struct Kernel {
     transport: Box<dyn Transport>,
     sequence: u32,
+    written: Arc<Written>,
+    /// Hears of what others change while our table is read.
+    pub(crate) witness: Witness,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -53,12 +69,33 @@ impl std::fmt::Debug for Kernel {
     }
 }
 
+/// The numbers that our last transactions carry: by them we know them again when the kernel tells of them.
+#[derive(Debug, Default)]
+pub(crate) struct Written(Mutex<VecDeque<u32>>);
+
+impl Written {
+    /// As many are remembered. Whoever listens is not so far behind, or has lost something anyway.
+    const REMEMBERED: usize = 1024;
+
+    /// Notes the number of a transaction that is about to be sent.
+    pub(crate) fn note(&self, number: u32) {
+        let mut numbers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.truncate(Self::REMEMBERED - 1);
+        numbers.push_front(number);
+    }
+
+    /// Whether a transaction with this number was ours.
+    pub(crate) fn has(&self, number: u32) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&number)
+    }
+}
+
 /// One message of an answer.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
-    sequence: u32,
+    pub(crate) sequence: u32,
     /// The port of the socket that asked for what this tells.
     pub(crate) port: u32,
     /// What follows the netlink header.
@@ -86,7 +123,8 @@ impl Kernel {
     /// Like [`Kernel::open`], over a transport of the caller's.
     pub fn with_transport(transport: Box<dyn Transport>) -> Result<Self, Error> {
         let started = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |t| t.subsec_nanos());
-        let mut kernel = Self { transport, sequence: started };
+        let mut kernel =
+            Self { transport, sequence: started, written: Arc::default(), witness: Witness::open() };
         kernel.kernel_generation().map_err(unavailable)?;
         Ok(kernel)
     }
@@ -111,6 +149,16 @@ impl Kernel {
     /// The port of its socket, by which the kernel names who changed a table; 0 if unknown.
     pub(crate) fn port(&self) -> u32 {
         self.transport.port()
+    }
+
+    /// The numbers that were written through this connection.
+    pub(crate) fn written(&self) -> &Arc<Written> {
+        &self.written
+    }
+
+    /// A number that no earlier call gave.
+    pub(crate) fn next_sequence(&mut self) -> u32 {
+        self.sequences(1)
     }
 
     /// The largest batch that can be sent at once.
@@ -171,24 +219,62 @@ impl Kernel {
         Err(Error::Answer("no acknowledgement of a transaction".to_owned()))
     }
 
-    /// Lists nf_tables objects; gives the attributes of each.
-    pub(crate) fn dump_tables(&mut self, kind: u16, filter: &[(u16, &str)]) -> Result<Vec<Vec<u8>>, Error> {
-        self.dump_tables_of(INET, kind, filter)
+    /// Lists nf_tables objects of one table or set, which the filter names; gives the attributes of each. What others do to
+    /// their tables meanwhile doesn't matter: see [`Witness`].
+    pub(crate) fn dump_of_table(&mut self, kind: u16, filter: &[(u16, &str)]) -> Result<Vec<Vec<u8>>, Error> {
+        self.dump_of_table_in(INET, kind, filter)
     }
 
-    /// [`Kernel::dump_tables`] of another family.
-    pub(crate) fn dump_tables_of(
+    /// [`Kernel::dump_of_table`] of another family.
+    pub(crate) fn dump_of_table_in(
         &mut self,
         family: u8,
         kind: u16,
         filter: &[(u16, &str)],
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let mut body = Writer::default();
-        for (attribute, value) in filter {
-            body.text(*attribute, value);
+        let body = names(filter);
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some((out, _)) =
+                self.dump_once((NFTABLES << 8) | kind, family, &body, "nftables", &attributes)?
+            {
+                return Ok(out);
+            }
         }
-        let parse = |reply: &Reply| Some(reply.attributes().to_vec());
-        self.dump((NFTABLES << 8) | kind, family, &body.into_bytes(), "nftables", parse)
+        Err(Error::NeverQuiet(DUMP_ATTEMPTS))
+    }
+
+    /// Lists nf_tables objects where the kernel knows no filter, and counts those of other tables of the family: an
+    /// interrupted listing may lack some, and is begun anew. Gives the attributes of each.
+    pub(crate) fn dump_of_family(&mut self, family: u8, kind: u16) -> Result<Vec<Vec<u8>>, Error> {
+        for _ in 0..SHORT_DUMP_ATTEMPTS {
+            let listed = self.dump_once((NFTABLES << 8) | kind, family, &[], "nftables", &attributes)?;
+            if let Some((out, true)) = listed {
+                return Ok(out);
+            }
+        }
+        Err(Error::NeverQuiet(SHORT_DUMP_ATTEMPTS))
+    }
+
+    /// The attributes of one nf_tables object; none if there is none of that name.
+    pub(crate) fn get(
+        &mut self,
+        family: u8,
+        kind: u16,
+        name: &[(u16, &str)],
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let mut request = header((NFTABLES << 8) | kind, REQUEST, family, 0);
+        request.raw(&names(name));
+        let sequence = self.send_request(finish(request))?;
+        loop {
+            for reply in self.receive(sequence)? {
+                match reply.complaint() {
+                    Some(complaint) if complaint.errno == ENOENT => return Ok(None),
+                    Some(complaint) => return Err(complaint.refused("reading of nftables".to_owned(), 0)),
+                    None if reply.kind >> 8 == NFTABLES => return Ok(Some(reply.attributes().to_vec())),
+                    None => {}
+                }
+            }
+        }
     }
 
     /// Lists what a request asks for, as `parse` sees it.
@@ -201,28 +287,62 @@ impl Kernel {
         parse: impl Fn(&Reply) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
-            let mut request = header(kind, REQUEST | DUMP, family, 0);
-            request.raw(body);
-            let sequence = self.send_request(finish(request))?;
-            if let Some(out) = self.collect(sequence, what, &parse)? {
+            if let Some((out, true)) = self.dump_once(kind, family, body, what, &parse)? {
                 return Ok(out);
             }
         }
         Err(Error::NeverQuiet(DUMP_ATTEMPTS))
     }
 
-    /// What a dump lists; none where it has to be begun again.
+    /// Lists everything of a kind. Where it changes during all attempts, the last one counts: some may be missing, or there
+    /// twice.
+    pub(crate) fn dump_loosely<T>(
+        &mut self,
+        kind: u16,
+        family: u8,
+        what: &str,
+        parse: impl Fn(&Reply) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let mut last = None;
+        for _ in 0..DUMP_ATTEMPTS {
+            match self.dump_once(kind, family, &[], what, &parse)? {
+                Some((out, true)) => return Ok(out),
+                Some((out, false)) => last = Some(out),
+                None => {}
+            }
+        }
+        last.ok_or(Error::NeverQuiet(DUMP_ATTEMPTS))
+    }
+
+    /// One attempt to list what a request asks for, and whether nothing changed meanwhile; none where part of it was lost.
+    fn dump_once<T>(
+        &mut self,
+        kind: u16,
+        family: u8,
+        body: &[u8],
+        what: &str,
+        parse: &impl Fn(&Reply) -> Option<T>,
+    ) -> Result<Option<(Vec<T>, bool)>, Error> {
+        let mut request = header(kind, REQUEST | DUMP, family, 0);
+        request.raw(body);
+        let sequence = self.send_request(finish(request))?;
+        self.collect(sequence, what, parse)
+    }
+
+    /// What a dump lists, and whether nothing changed meanwhile; none where part of it was lost.
     fn collect<T>(
         &mut self,
         sequence: u32,
         what: &str,
         parse: &impl Fn(&Reply) -> Option<T>,
-    ) -> Result<Option<Vec<T>>, Error> {
+    ) -> Result<Option<(Vec<T>, bool)>, Error> {
         let (mut out, mut whole) = (Vec::new(), true);
         loop {
+            self.witness.listen();
             let replies = match self.receive(sequence) {
-                // Some of the listing was lost; the rest of it is not ours any more (another sequence number).
+                // Some of the listing was lost, or couldn't be made; the kernel is still at the rest of it.
                 Err(Error::Socket { source, .. }) if source.raw_os_error() == Some(ENOBUFS) => {
+                    self.finish_dump()?;
                     return Ok(None);
                 }
                 other => other?,
@@ -230,25 +350,48 @@ impl Kernel {
             for reply in replies {
                 whole &= reply.flags & INTERRUPTED == 0;
                 if let Some(complaint) = reply.complaint() {
+                    if complaint.errno == EBUSY {
+                        // One that was given up earlier goes on, now that its socket is read again.
+                        self.finish_dump()?;
+                        return Ok(None);
+                    }
                     return Err(complaint.refused(format!("listing of {what}"), 0));
                 }
                 if reply.kind == DONE {
-                    return Ok(whole.then_some(out));
+                    return Ok(Some((out, whole)));
                 }
                 out.extend(parse(&reply));
             }
         }
     }
 
-    /// Sends one request outside a transaction and waits for its acknowledgement.
+    /// Reads what is left of a listing that was given up: before its end the kernel begins no other on the same socket.
+    fn finish_dump(&mut self) -> Result<(), Error> {
+        let mut lost = 0;
+        while lost < LOST_IN_A_ROW {
+            match self.transport.receive(false) {
+                Ok(datagram) if replies(&datagram).any(|reply| reply.kind == DONE) => break,
+                Ok(_) => lost = 0,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted || e.raw_os_error() == Some(ENOBUFS) => {
+                    lost += 1;
+                }
+                Err(source) => return Err(Error::Socket { doing: "receiving", source }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one request outside a transaction, with these `NLM_F_*` flags besides, and waits for its acknowledgement.
     pub(crate) fn request(
         &mut self,
         kind: u16,
+        flags: u16,
         family: u8,
         body: &[u8],
         about: &dyn Fn() -> String,
     ) -> Result<(), Error> {
-        let mut request = header(kind, REQUEST | ACK, family, 0);
+        let mut request = header(kind, REQUEST | ACK | flags, family, 0);
         request.raw(body);
         let sequence = self.send_request(finish(request))?;
         loop {
@@ -302,6 +445,19 @@ impl Kernel {
         self.sequence = first + count;
         first
     }
+}
+
+/// The names of a table and of what is in it, as attributes.
+fn names(of: &[(u16, &str)]) -> Vec<u8> {
+    let mut body = Writer::default();
+    for (attribute, name) in of {
+        body.text(*attribute, name);
+    }
+    body.into_bytes()
+}
+
+fn attributes(reply: &Reply) -> Option<Vec<u8>> {
+    Some(reply.attributes().to_vec())
 }
 
 /// Whether a batch failed because it was too large for the socket or for the kernel's memory.
@@ -417,6 +573,9 @@ pub(crate) fn replies(mut datagram: &[u8]) -> impl Iterator<Item = Reply> {
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod dumps;
 
 #[cfg(test)]
 mod tests {

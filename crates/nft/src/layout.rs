@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Options, PlanError,
     base::digit,
-    encode::rules_digest,
+    encode::{first_half, rules_digest},
     ruleset::{Chain, Content, Expression, Key, Lead, Outcome, Rule, Set},
 };
 
@@ -82,38 +82,72 @@ impl Draft {
     }
 }
 
+/// Which packets a chain is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Orientation {
+    /// Those that may begin a connection: from the opener to the answerer.
+    Request,
+    /// TCP packets from the answerer to the opener, in the middle of a connection that is not tracked.
+    Reply,
+}
+
 /// One table for one family.
 pub(crate) struct Layout<'a> {
     pub(crate) options: &'a Options,
     pub(crate) family: Family,
+    pub(crate) orientation: Orientation,
     /// The groups of the plan, as they will be.
     pub(crate) group: &'a dyn Fn(&GroupId) -> Option<&'a Group>,
 }
 
 impl Layout<'_> {
-    /// The chain that decides for the pods of a table.
-    pub(crate) fn entry(&self, id: TableId, table: &Table) -> Result<Arc<Chain>, PlanError> {
-        let direction = table.direction;
-        let rest = row(self.options, direction, &table.rest);
-        let mut tail = self.lookups(direction, &self.ranges(id, table)?, true, &rest);
-        tail.push(Vec::new(), &rest);
+    /// The chain that decides for the pods of a table; none where it could only let everything pass.
+    pub(crate) fn entry(&self, id: TableId, table: &Table) -> Result<Option<Arc<Chain>>, PlanError> {
         let exact = self.exact(id, table)?;
+        let ranges = self.ranges(id, table)?;
+        let rows = || exact.iter().chain(&ranges).map(|(_, traffic)| *traffic).chain([&table.rest]);
+        let is_open = |traffic: &Traffic| traffic.ports(Protocol::Tcp).is_all();
+        if self.orientation == Orientation::Reply && rows().all(is_open) {
+            return Ok(None);
+        }
+        Ok(Some(self.chain(id, table, &exact, &ranges)))
+    }
+
+    fn chain(
+        &self,
+        id: TableId,
+        table: &Table,
+        exact: &[(GroupId, &Traffic)],
+        ranges: &[(GroupId, &Traffic)],
+    ) -> Arc<Chain> {
+        let direction = table.direction;
+        let rest = self.row(direction, &table.rest);
+        let mut tail = self.lookups(direction, ranges, true, &rest);
+        tail.push(Vec::new(), &rest);
         let mut draft;
         if exact.len() > LINEAR {
             // An address that is in no group must find the ranges from anywhere in the tree.
-            let tail =
-                Way::to(tail.finish(
-                    &format!("tail_{direction}"),
-                    format!("{direction}: peers that are no live pods"),
-                ));
-            draft = self.lookups(direction, &exact, false, &tail);
+            let tail = Way::to(tail.finish(
+                &format!("{}tail_{direction}", self.prefix()),
+                format!("{direction}: peers that are no live pods"),
+            ));
+            draft = self.lookups(direction, exact, false, &tail);
             draft.push(Vec::new(), &tail);
         } else {
-            draft = self.lookups(direction, &exact, false, &rest);
+            draft = self.lookups(direction, exact, false, &rest);
             draft.append(tail);
         }
-        let prefix = format!("{direction}_{id}_{}", digit(self.family));
-        Ok(Arc::new(draft.finish(&prefix, format!("{direction} table {id}, {}", self.family))))
+        let prefix = format!("{}{direction}_{id}_{}", self.prefix(), digit(self.family));
+        let of = if self.orientation == Orientation::Reply { "replies, " } else { "" };
+        Arc::new(draft.finish(&prefix, format!("{of}{direction} table {id}, {}", self.family)))
+    }
+
+    /// What the names of its chains begin with.
+    fn prefix(&self) -> &'static str {
+        match self.orientation {
+            Orientation::Request => "",
+            Orientation::Reply => "reply_",
+        }
     }
 
     fn exact<'t>(&self, id: TableId, table: &'t Table) -> Result<Vec<(GroupId, &'t Traffic)>, PlanError> {
@@ -157,7 +191,7 @@ impl Layout<'_> {
         if groups.len() <= LINEAR {
             for (group, traffic) in groups {
                 let set = self.set(vec![*group], intervals);
-                draft.push(self.peer_in(direction, &set), &row(self.options, direction, traffic));
+                draft.push(self.peer_in(direction, &set), &self.row(direction, traffic));
                 draft.sets.push(set);
             }
             return draft;
@@ -172,8 +206,10 @@ impl Layout<'_> {
             let set = self.set(part.iter().map(|(group, _)| *group).collect(), intervals);
             let mut sub = self.lookups(direction, part, intervals, otherwise);
             sub.push(Vec::new(), otherwise);
-            let way =
-                Way::to(sub.finish(&format!("find_{direction}"), format!("{direction}: some of the peers")));
+            let way = Way::to(sub.finish(
+                &format!("{}find_{direction}", self.prefix()),
+                format!("{direction}: some of the peers"),
+            ));
             draft.push(self.peer_in(direction, &set), &way);
             draft.sets.push(set);
         }
@@ -183,7 +219,20 @@ impl Layout<'_> {
     /// The dispatch map led here by the family already; the `nft` program needs the family in each rule all the same to
     /// print addresses as such.
     fn peer_in(&self, direction: Direction, set: &Set) -> Rule {
-        vec![Expression::Family(self.family), Expression::PeerIn(direction, self.family, set.name.clone())]
+        // The peer of a reply stands where that of a request of the other direction does.
+        let at = match self.orientation {
+            Orientation::Request => direction,
+            Orientation::Reply => direction.opposite(),
+        };
+        vec![Expression::Family(self.family), Expression::PeerIn(at, self.family, set.name.clone())]
+    }
+
+    /// Where a peer goes whose row this is.
+    fn row(&self, direction: Direction, traffic: &Traffic) -> Way {
+        match self.orientation {
+            Orientation::Request => row(self.options, direction, traffic),
+            Orientation::Reply => reply_row(direction, traffic),
+        }
     }
 
     fn set(&self, mut groups: Vec<GroupId>, intervals: bool) -> Arc<Set> {
@@ -195,7 +244,7 @@ impl Layout<'_> {
             many => {
                 let mut hash = Sha256::new();
                 many.iter().for_each(|group| hash.update(group.0));
-                format!("{kind}s_{}_{digit}", hex(&hash.finalize()[..10]))
+                format!("{kind}s_{}_{digit}", hex(&first_half(hash)))
             }
         };
         Arc::new(Set {
@@ -208,6 +257,20 @@ impl Layout<'_> {
     }
 }
 
+/// Where a packet of a peer goes that replies if it is anything. It is TCP, its source port is the one that was
+/// connected to. Denials are counted and not reported over nflog: the packet shows the connection the wrong way round.
+fn reply_row(direction: Direction, traffic: &Traffic) -> Way {
+    let ports = traffic.ports(Protocol::Tcp);
+    if ports.is_all() {
+        return Way { outcome: Outcome::Return, chain: None };
+    }
+    let mut draft = Draft::default();
+    allow_ports(&mut draft, Protocol::Tcp.number(), &ports, Orientation::Reply);
+    draft.rules.push(vec![Expression::Counter, Expression::Then(Outcome::Drop)]);
+    let comment = format!("{direction}, replies: {}", Traffic::of(Protocol::Tcp, ports));
+    Way::to(draft.finish(&format!("reply_row_{direction}"), comment))
+}
+
 /// Where a peer goes whose row this is.
 fn row(options: &Options, direction: Direction, traffic: &Traffic) -> Way {
     if traffic.is_all() {
@@ -215,7 +278,7 @@ fn row(options: &Options, direction: Direction, traffic: &Traffic) -> Way {
     }
     let mut draft = Draft::default();
     for protocol in Protocol::WITH_PORTS {
-        allow_ports(&mut draft, protocol.number(), &traffic.ports(protocol));
+        allow_ports(&mut draft, protocol.number(), &traffic.ports(protocol), Orientation::Request);
     }
     if traffic.other {
         draft.rules.push(vec![
@@ -269,18 +332,27 @@ pub const LOG_EGRESS: &str = "palisade egress ";
 /// The nflog prefix of packets that a pod's ingress denies.
 pub const LOG_INGRESS: &str = "palisade ingress ";
 
-fn allow_ports(draft: &mut Draft, protocol: u8, ports: &PortSet) {
+/// Lets pass what has one of these ports at the end that was connected to: where a request goes, or a reply comes from.
+fn allow_ports(draft: &mut Draft, protocol: u8, ports: &PortSet, orientation: Orientation) {
+    let range = |first, last| match orientation {
+        Orientation::Request => Expression::Port(first, last),
+        Orientation::Reply => Expression::SourcePort(first, last),
+    };
+    let one_of = |set| match orientation {
+        Orientation::Request => Expression::PortIn(set),
+        Orientation::Reply => Expression::SourcePortIn(set),
+    };
     let protocol = Expression::Protocol(protocol);
     let passes = Expression::Then(Outcome::Return);
     if ports.is_all() {
         draft.rules.push(vec![protocol, passes]);
     } else if ports.ranges().len() <= PORT_RULES {
         for (first, last) in ports.ranges() {
-            draft.rules.push(vec![protocol.clone(), Expression::Port(*first, *last), passes.clone()]);
+            draft.rules.push(vec![protocol.clone(), range(*first, *last), passes.clone()]);
         }
     } else {
         let set = port_set(ports);
-        draft.rules.push(vec![protocol, Expression::PortIn(set.name.clone()), passes]);
+        draft.rules.push(vec![protocol, one_of(set.name.clone()), passes]);
         draft.sets.push(set);
     }
 }
@@ -292,7 +364,7 @@ fn port_set(ports: &PortSet) -> Arc<Set> {
         hash.update(last.to_be_bytes());
     }
     Arc::new(Set {
-        name: format!("ports_{}", hex(&hash.finalize()[..10])).into(),
+        name: format!("ports_{}", hex(&first_half(hash))).into(),
         key: Key::Port,
         intervals: true,
         verdicts: false,
@@ -305,4 +377,4 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Keeps the layouts of one delta, so that pods of one table share the work.
-pub(crate) type Layouts = BTreeMap<(TableId, Family), Arc<Chain>>;
+pub(crate) type Layouts = BTreeMap<(TableId, Family, Orientation), Option<Arc<Chain>>>;

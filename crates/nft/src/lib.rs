@@ -3,6 +3,7 @@
 //! * [`Enforcer`] holds the plan as programmed and commits each [`Delta`] as one nftables transaction in the table
 //!   `inet palisade`, carrying only what differs. Its meaning in the kernel is [`NodePlan::decide`].
 //! * [`conntrack`] lists the connections of local pods and cuts those that are denied now.
+//! * [`cut_off`] closes pods in a table of their own where the kernel refuses to close them in ours.
 //! * [`drops`] hears of denied packets and reads how many there were.
 //! * [`drift`] hears when somebody else touches our table.
 //! * [`verify()`] says where the kernel differs from a plan, and [`text()`] what a plan is in the syntax of `nft`.
@@ -22,6 +23,7 @@
 mod base;
 mod bridge;
 pub mod conntrack;
+pub mod cut_off;
 mod discovery;
 pub mod drift;
 pub mod drops;
@@ -37,6 +39,7 @@ mod program;
 pub mod reader;
 mod registry;
 mod restart;
+mod revocation;
 mod ruleset;
 mod send;
 mod socket;
@@ -52,6 +55,7 @@ pub use error::{Error, PlanError};
 pub use features::Feature;
 pub use kernel::Kernel;
 pub use layout::{LINEAR, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
+pub use revocation::Revoked;
 pub use ruleset::{Hook, TABLE};
 pub use socket::{NetlinkSocket, Transport};
 pub use surroundings::Surroundings;

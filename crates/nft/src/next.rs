@@ -154,9 +154,11 @@ impl<'a> Next<'a> {
                 }
                 members.into_iter().map(Element::Address).collect()
             }
-            Content::Dispatch(..) | Content::Itself(_) | Content::Generation | Content::Around(_) => {
-                Vec::new()
-            }
+            Content::Dispatch(..)
+            | Content::Itself(_)
+            | Content::Revoked(..)
+            | Content::Generation
+            | Content::Around(_) => Vec::new(),
         }
     }
 

@@ -12,9 +12,10 @@ use crate::{
     Options, PlanError, Surroundings,
     base::{self, BaseSets, digit},
     bridge::Bridge,
-    layout::{self, Layout, Layouts},
+    layout::{self, Layout, Layouts, Orientation},
     next::Next,
     registry::{Edit, Registry},
+    revocation::Remembered,
     ruleset::{
         Chain, Content, ELEMENTS_PER_MESSAGE, Element, LINK_CHAIN, Lead, Message, STRANGERS_CHAIN, Set,
     },
@@ -46,20 +47,22 @@ pub(crate) struct Phases {
     /// Whether an address leaves a group and joins another. One transaction changes all sets at once, but a packet
     /// looks into them one after another: it could look into the new group just before, and into the old one just after.
     pub(crate) moves: bool,
+    /// Whether it is to be one transaction if that is possible at all: there is no table yet, or another one is replaced.
+    pub(crate) indivisible: bool,
 }
 
 impl Phases {
     /// Where changes of these verdict maps belong.
     pub(crate) fn lead(&mut self, lead: Lead) -> &mut Vec<Step> {
         match lead {
-            Lead::Table(_) => &mut self.switch,
+            Lead::Table(_) | Lead::Reply(_) => &mut self.switch,
             Lead::Hairpin => &mut self.hairpin,
         }
     }
 
     /// Whether nothing changes.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { make, join, hairpin, bridge, switch, leave, unmake, moves: _ } = self;
+        let Self { make, join, hairpin, bridge, switch, leave, unmake, moves: _, indivisible: _ } = self;
         [make, join, hairpin, bridge, switch, leave, unmake].iter().all(|p| p.is_empty())
     }
 }
@@ -74,6 +77,8 @@ pub(crate) struct Program {
     pub(crate) registry: Registry,
     /// The chains to which local addresses lead.
     pub(crate) dispatch: BTreeMap<(Lead, IpAddr), Name>,
+    /// The revoked connections, which a new table has to know from the first.
+    pub(crate) revoked: Remembered,
 }
 
 /// For local addresses whose chain may change, the chain that they shall lead to.
@@ -89,8 +94,23 @@ pub(crate) struct Undo {
 impl Program {
     /// Of an empty plan.
     pub(crate) fn new(options: Options, surroundings: Surroundings) -> Self {
-        let (registry, dispatch) = (Registry::default(), BTreeMap::new());
-        Self { options, surroundings, sets: BaseSets::new(), bridge: Bridge::new(), registry, dispatch }
+        Self {
+            options,
+            surroundings,
+            sets: BaseSets::new(),
+            bridge: Bridge::new(),
+            registry: Registry::default(),
+            dispatch: BTreeMap::new(),
+            revoked: Remembered::default(),
+        }
+    }
+
+    /// What makes a new table know the revoked connections.
+    pub(crate) fn remember(&self) -> impl Iterator<Item = Step> {
+        let by_set = self.revoked.elements(self.revoked.tuples());
+        by_set.into_iter().flat_map(|((family, has_ports), elements)| {
+            add(self.sets.revoked(family, has_ports), elements).collect::<Vec<_>>()
+        })
     }
 
     /// What makes the table with its base chains and empty maps.
@@ -138,7 +158,10 @@ impl Program {
         let mut undo = Undo { edit: Edit::default(), dispatch: Vec::new() };
         let mut phases = Phases::default();
         let was_isolating = self.isolating();
-        self.switch(&targets, &mut undo, &mut phases);
+        if let Err(error) = self.switch(&targets, &mut undo, &mut phases) {
+            self.undo(undo);
+            return Err(error);
+        }
         if let Some(id) = delta.groups_removed.iter().find(|id| self.uses(**id)) {
             let error = PlanError::GroupInUse(*id);
             self.undo(undo);
@@ -187,9 +210,12 @@ impl Program {
             out.insert((Lead::Hairpin, address), chain);
         }
         for (direction, address) in next.touched() {
-            let key = (Lead::Table(direction), address);
+            let leads = [
+                (Lead::Table(direction), Orientation::Request),
+                (Lead::Reply(direction), Orientation::Reply),
+            ];
             let Some(id) = next.target(direction, address) else {
-                out.insert(key, None);
+                out.extend(leads.map(|(lead, _)| ((lead, address), None)));
                 continue;
             };
             let table = next.table(id).ok_or(PlanError::NoTable { direction, address, table: id })?;
@@ -197,21 +223,24 @@ impl Program {
                 return Err(PlanError::WrongDirection { direction, address, table: id });
             }
             let family = Family::of(address);
-            let chain = match layouts.get(&(id, family)) {
-                Some(chain) => Arc::clone(chain),
-                None => {
-                    let group = |id: &GroupId| next.group(*id);
-                    let chain = Layout { options: &self.options, family, group: &group }.entry(id, table)?;
-                    layouts.insert((id, family), chain.clone());
-                    chain
-                }
-            };
-            out.insert(key, Some(chain));
+            for (lead, orientation) in leads {
+                let chain = match layouts.get(&(id, family, orientation)) {
+                    Some(chain) => chain.clone(),
+                    None => {
+                        let group = |id: &GroupId| next.group(*id);
+                        let layout = Layout { options: &self.options, family, orientation, group: &group };
+                        let chain = layout.entry(id, table)?;
+                        layouts.insert((id, family, orientation), chain.clone());
+                        chain
+                    }
+                };
+                out.insert((lead, address), chain);
+            }
         }
         Ok(out)
     }
 
-    fn switch(&mut self, targets: &Targets, undo: &mut Undo, phases: &mut Phases) {
+    fn switch(&mut self, targets: &Targets, undo: &mut Undo, phases: &mut Phases) -> Result<(), PlanError> {
         let mut changes: BTreeMap<(Lead, Family), (Vec<Element>, Vec<Element>)> = BTreeMap::new();
         let mut released = Vec::new();
         let was_isolating = self.isolating();
@@ -220,10 +249,13 @@ impl Program {
             let (lead, address) = *key;
             let old = self.dispatch.get(key).cloned();
             if old.as_ref() == target.as_ref().map(|chain| &chain.name) {
+                if let Some(chain) = target {
+                    self.registry.check(chain, &mut undo.edit)?;
+                }
                 continue;
             }
             if let Some(chain) = target {
-                self.registry.retain(chain, &mut undo.edit);
+                self.registry.retain(chain, &mut undo.edit)?;
                 self.dispatch.insert(*key, chain.name.clone());
             } else {
                 self.dispatch.remove(key);
@@ -258,6 +290,7 @@ impl Program {
         for ((lead, family), (removed, added)) in changes {
             phases.lead(lead).extend(replace(self.sets.dispatch(lead, family), removed, added));
         }
+        Ok(())
     }
 
     fn isolated(&self, address: IpAddr) -> bool {
@@ -268,8 +301,8 @@ impl Program {
 
     /// Whether any local pod is isolated. `O(log n)`.
     pub(crate) fn isolating(&self) -> bool {
-        // Hairpins come last.
-        self.dispatch.first_key_value().is_some_and(|((lead, _), _)| *lead != Lead::Hairpin)
+        // Tables come first.
+        self.dispatch.first_key_value().is_some_and(|((lead, _), _)| matches!(lead, Lead::Table(_)))
     }
 
     fn uses(&self, group: GroupId) -> bool {

@@ -1,10 +1,19 @@
 //! Which chains and sets exist, and how many refer to each. Pure.
+//!
+//! Chains and sets are named by hashes of what they say. An equal name alone makes nothing equal: what is retained
+//! under a name that is in use is compared with what has it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use palisade_policy::Name;
 
-use crate::ruleset::{Chain, Content, Set};
+use crate::{
+    PlanError,
+    ruleset::{Chain, Content, Set},
+};
 
 /// An object and the number of its users.
 #[derive(Clone, Debug)]
@@ -32,14 +41,75 @@ pub(crate) struct Edit {
     /// Chains that nothing goes to any more, those that go to others first.
     pub(crate) chains_gone: Vec<Arc<Chain>>,
     retained: Vec<Arc<Chain>>,
+    /// Chains that were compared with those in use, by where they are in memory.
+    compared: HashMap<*const Chain, Arc<Chain>>,
     released: Vec<Arc<Chain>>,
+}
+
+/// What the chain that is retained needs, by name.
+#[derive(Default)]
+struct Fresh<'c> {
+    chains: HashMap<&'c str, &'c Arc<Chain>>,
+    sets: HashMap<&'c str, &'c Arc<Set>>,
 }
 
 impl Registry {
     /// One more local address leads to `chain`. Retain before you release, lest shared objects come and go.
-    pub(crate) fn retain(&mut self, chain: &Arc<Chain>, edit: &mut Edit) {
+    ///
+    /// # Errors
+    /// If its name, or that of a chain or set that it needs, is taken by one that says something else. Nothing has
+    /// changed then.
+    pub(crate) fn retain(&mut self, chain: &Arc<Chain>, edit: &mut Edit) -> Result<(), PlanError> {
+        self.check(chain, edit)?;
         edit.retained.push(chain.clone());
         self.retain_chain(chain, edit);
+        Ok(())
+    }
+
+    /// Whether what has the names of `chain` and of all that it needs says the same. `O(chain)` the first time that an
+    /// edit asks.
+    ///
+    /// # Errors
+    /// If not.
+    pub(crate) fn check(&self, chain: &Arc<Chain>, edit: &mut Edit) -> Result<(), PlanError> {
+        if edit.compared.insert(Arc::as_ptr(chain), Arc::clone(chain)).is_some() {
+            return Ok(());
+        }
+        let mut compared = HashSet::new();
+        let outcome = self.compare(chain, &mut Fresh::default(), &mut compared);
+        if outcome.is_err() {
+            edit.compared.remove(&Arc::as_ptr(chain));
+        }
+        outcome
+    }
+
+    /// Compares a chain and all that it needs with what has their names: in use, or in the chain itself.
+    /// `O(chain)` the first time.
+    fn compare<'c>(
+        &'c self,
+        chain: &'c Arc<Chain>,
+        fresh: &mut Fresh<'c>,
+        compared: &mut HashSet<*const Chain>,
+    ) -> Result<(), PlanError> {
+        let known = self.chains.get(&chain.name).map(|held| &held.object);
+        if known.is_some_and(|known| Arc::ptr_eq(known, chain)) || !compared.insert(Arc::as_ptr(chain)) {
+            return Ok(());
+        }
+        let known = *known.or_else(|| fresh.chains.get(&*chain.name).copied()).get_or_insert(chain);
+        // Comments decide nothing.
+        if known.rules != chain.rules || known.hook != chain.hook {
+            return Err(PlanError::NameTaken { kind: "chain", name: chain.name.clone() });
+        }
+        fresh.chains.insert(&chain.name, chain);
+        for set in &chain.sets {
+            let known = self.sets.get(&set.name).map(|held| &held.object);
+            let known = known.or_else(|| fresh.sets.get(&*set.name).copied());
+            if known.is_some_and(|known| known != set) {
+                return Err(PlanError::NameTaken { kind: "set", name: set.name.clone() });
+            }
+            fresh.sets.insert(&set.name, set);
+        }
+        chain.chains.iter().try_for_each(|sub| self.compare(sub, fresh, compared))
     }
 
     /// One local address less leads to the chain with this name.
@@ -129,6 +199,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ruleset::{Expression, Outcome};
 
     fn chain(name: &str, chains: &[&Arc<Chain>]) -> Arc<Chain> {
         Arc::new(Chain {
@@ -151,10 +222,10 @@ mod tests {
         let (a, b) = (chain("a", &[&row, &row]), chain("b", &[&row]));
         let mut registry = Registry::default();
         let mut edit = Edit::default();
-        registry.retain(&a, &mut edit);
+        registry.retain(&a, &mut edit).unwrap();
         assert_eq!(names(&edit.chains_made), ["row", "a"]);
         let mut edit = Edit::default();
-        registry.retain(&b, &mut edit);
+        registry.retain(&b, &mut edit).unwrap();
         registry.release("a", &mut edit);
         assert_eq!((names(&edit.chains_made), names(&edit.chains_gone)), (vec!["b"], vec!["a"]));
         registry.undo(edit);
@@ -162,5 +233,67 @@ mod tests {
         registry.release("a", &mut edit);
         assert_eq!(names(&edit.chains_gone), ["a", "row"]);
         assert_eq!(registry.chains().count(), 0);
+    }
+
+    fn saying(name: &str, rule: Expression, sets: &[&Arc<Set>], chains: &[&Arc<Chain>]) -> Arc<Chain> {
+        Arc::new(Chain {
+            rules: vec![vec![rule]],
+            sets: sets.iter().map(|set| (*set).clone()).collect(),
+            ..(*chain(name, chains)).clone()
+        })
+    }
+
+    fn ports(name: &str, first: u16) -> Arc<Set> {
+        Arc::new(Set {
+            name: name.into(),
+            key: crate::ruleset::Key::Port,
+            intervals: true,
+            verdicts: false,
+            content: Content::Ports(vec![(first, first)]),
+        })
+    }
+
+    #[test]
+    fn contents_that_hash_alike_are_refused_and_what_is_in_use_stays() {
+        let drop = || Expression::Then(Outcome::Drop);
+        let pass = || Expression::Then(Outcome::Return);
+        let refused = |kind, name: &str| Err(PlanError::NameTaken { kind, name: name.into() });
+        let (narrow, wide) = (saying("row", drop(), &[], &[]), saying("row", pass(), &[], &[]));
+        let (http, ssh) = (ports("ports", 80), ports("ports", 22));
+        let users = |registry: &Registry| {
+            let mut all: Vec<_> =
+                registry.chains.values().map(|h| (h.object.name.clone(), h.users)).collect();
+            all.sort();
+            (all, registry.sets.len())
+        };
+
+        let mut registry = Registry::default();
+        let mut edit = Edit::default();
+        registry.retain(&saying("a", drop(), &[&http], &[&narrow]), &mut edit).unwrap();
+        let before = users(&registry);
+        for (clash, why) in [
+            (wide.clone(), refused("chain", "row")),
+            (saying("b", drop(), &[], &[&wide]), refused("chain", "row")),
+            (saying("b", drop(), &[&ssh], &[]), refused("set", "ports")),
+            // Within one chain, and new both.
+            (
+                saying("b", drop(), &[], &[&saying("c", drop(), &[], &[]), &saying("c", pass(), &[], &[])]),
+                refused("chain", "c"),
+            ),
+        ] {
+            let mut edit = Edit::default();
+            assert_eq!(registry.retain(&clash, &mut edit), why);
+            assert_eq!(registry.retain(&clash, &mut edit), why, "asked again");
+            registry.undo(edit);
+            assert_eq!(users(&registry), before);
+        }
+        // The same content from another layout is the same chain.
+        registry
+            .retain(
+                &saying("b", drop(), &[&ports("ports", 80)], &[&saying("row", drop(), &[], &[])]),
+                &mut edit,
+            )
+            .unwrap();
+        assert_eq!(registry.sets().count(), 1);
     }
 }

@@ -12,10 +12,14 @@ use crate::{
     Error, Kernel, Verification,
     base::{TABLE_COMMENT, place},
     bridge::bridged,
+    encode::attributes_of,
     layout::closed,
     next::Next,
     program::{Phases, Program, Step, add, remove, replace},
-    reader::{Attributes, Ruleset, Set as Observed, Target, address},
+    reader::{
+        Attributes, CHAIN_BINDING, Properties, Ruleset, SET_ANONYMOUS, Set as Observed, Target, address,
+        chain_properties, set_properties, table_flags,
+    },
     ruleset::{Chain, Content, Element, GENERATION_SET, Key, Lead, Message, Set, TABLE},
     verify::structure,
 };
@@ -26,6 +30,8 @@ pub(crate) enum Found {
     Nothing,
     /// A table of our name in another format, or bent beyond mending.
     Foreign,
+    /// Whatever it is, it changed each time that it was read.
+    Unreadable,
     /// Our table, and what leads from it to the plan.
     Ours {
         /// The difference.
@@ -39,7 +45,7 @@ pub(crate) enum Found {
 pub(crate) fn generation(kernel: &mut Kernel) -> Result<Option<u32>, Error> {
     /// `NFT_MSG_GETSETELEM`.
     const GETSETELEM: u16 = 13;
-    match kernel.dump_tables(GETSETELEM, &[(1, TABLE), (2, GENERATION_SET)]) {
+    match kernel.dump_of_table(GETSETELEM, &[(1, TABLE), (2, GENERATION_SET)]) {
         Ok(replies) => Ok(replies.iter().find_map(|reply| {
             let key = Attributes(reply).nested(3)?.nested(1)?.nested(1)?.get(1)?;
             Some(u32::from_ne_bytes(key.try_into().ok()?))
@@ -70,10 +76,16 @@ fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Pha
     if found.comment.as_deref() != Some(TABLE_COMMENT) || generation.elements.len() > 1 {
         return None;
     }
-    for chain in base_chains.iter().filter(|chain| chain.hook.is_some()) {
+    // But for being dormant, no flag can be taken off again.
+    if table_flags(found.flags).is_some() {
+        return None;
+    }
+    for chain in base_chains.iter().chain(program.registry.chains().collect::<Vec<_>>()) {
         let expected = chain.hook.map(place);
-        if found.chains.get(&*chain.name).is_none_or(|c| c.base != expected) {
-            return None;
+        match found.chains.get(&*chain.name) {
+            None if chain.hook.is_some() => return None,
+            Some(c) if c.base != expected || c.properties != chain_wanted(chain) => return None,
+            _ => {}
         }
     }
     // A base chain that these options do without can't be made to do nothing in any other way.
@@ -82,6 +94,9 @@ fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Pha
         return None;
     }
     let mut phases = Phases::default();
+    if found.is_dormant() {
+        phases.make.push(vec![Message::WakeTable]);
+    }
     let empty = Delta::default();
     let next = Next { plan, delta: &empty };
     let mut moves = Moves::default();
@@ -97,7 +112,20 @@ fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Pha
     }
     phases.moves = moves.any();
     chains(found, program, &base_chains, &mut phases);
+    let objects = found.objects.iter().map(|(kind, name)| Message::DeleteObject(*kind, name.as_str().into()));
+    let flow_tables = found.flow_tables.iter().map(|name| Message::DeleteFlowTable(name.as_str().into()));
+    phases.unmake.extend(objects.chain(flow_tables).map(|message| vec![message]));
     Some(phases)
+}
+
+/// What must be said of a chain beside its rules.
+pub(crate) fn chain_wanted(chain: &Arc<Chain>) -> Properties {
+    chain_properties(Attributes(&attributes_of(&Message::CreateChain(chain.clone()))))
+}
+
+/// What must be said of a set beside its elements.
+pub(crate) fn set_wanted(set: &Arc<Set>) -> Properties {
+    set_properties(Attributes(&attributes_of(&Message::CreateSet(set.clone()))))
 }
 
 /// What must be in a set; but the transaction number, which is anything.
@@ -106,6 +134,10 @@ pub(crate) fn contents(program: &Program, next: &Next<'_>, set: &Set) -> Vec<Ele
         Content::Dispatch(lead, family) => dispatch(program, *lead, *family),
         Content::Itself(family) => itself(next.plan, *family),
         Content::Around(around) => program.surroundings.elements(*around, next),
+        Content::Revoked(family, has_ports) => {
+            let mut by_set = program.revoked.elements(program.revoked.tuples());
+            by_set.remove(&(*family, *has_ports)).unwrap_or_default()
+        }
         _ => next.fill(set),
     }
 }
@@ -133,12 +165,20 @@ fn chains(found: &Ruleset, program: &Program, base_chains: &[Arc<Chain>], phases
     }
     phases.make.extend(rewritten);
     let needed: HashSet<&str> = order.iter().map(|chain| &*chain.name).collect();
-    let extra: Vec<&String> = found.chains.keys().filter(|name| !needed.contains(name.as_str())).collect();
+    // A chain or set that belongs to a rule goes with it.
+    let extra = found
+        .chains
+        .iter()
+        .filter(|(name, chain)| !needed.contains(name.as_str()) && chain.flags & CHAIN_BINDING == 0);
+    let extra: Vec<&String> = extra.map(|(name, _)| name).collect();
     phases.unmake.extend(extra.iter().map(|name| vec![Message::FlushChain(name.as_str().into())]));
     let sets: HashSet<&str> =
         program.sets.all().chain(program.registry.sets()).map(|set| &*set.name).collect();
-    let extra_sets = found.sets.keys().filter(|name| !sets.contains(name.as_str()));
-    phases.unmake.extend(extra_sets.map(|name| vec![Message::DeleteSet(name.as_str().into())]));
+    let extra_sets = found
+        .sets
+        .iter()
+        .filter(|(name, set)| !sets.contains(name.as_str()) && set.flags & SET_ANONYMOUS == 0);
+    phases.unmake.extend(extra_sets.map(|(name, _)| vec![Message::DeleteSet(name.as_str().into())]));
     phases.unmake.extend(extra.iter().map(|name| vec![Message::DeleteChain(name.as_str().into())]));
 }
 
@@ -185,6 +225,10 @@ pub(crate) fn is_of_kind(set: &Set, observed: &Observed) -> bool {
         Key::Address(Family::V6) => 16,
         Key::Pair(Family::V4) => 8,
         Key::Pair(Family::V6) => 32,
+        Key::ThreeTuple(Family::V4) => 12,
+        Key::ThreeTuple(Family::V6) => 36,
+        Key::FiveTuple(Family::V4) => 20,
+        Key::FiveTuple(Family::V6) => 44,
         Key::Port => 2,
         Key::Protocol => 1,
     };
@@ -201,10 +245,16 @@ fn set_difference(
     phases: &mut Phases,
     moves: &mut Moves,
 ) -> Option<()> {
-    if !is_of_kind(set, observed) {
+    let is_as_wanted = is_of_kind(set, observed) && observed.properties == set_wanted(set);
+    if !is_as_wanted || observed.catch_all.is_some() || !observed.laden.is_empty() {
         return None;
     }
     if set.content == Content::Generation {
+        return Some(());
+    }
+    if set.content.expires() {
+        // What packets put there is theirs, and the set is not read; what somebody took away comes back.
+        phases.join.extend(add(set, wanted));
         return Some(());
     }
     let have: BTreeSet<Element> = elements(set, observed)?;
@@ -232,14 +282,14 @@ fn elements(set: &Set, observed: &Observed) -> Option<BTreeSet<Element>> {
         return observed.intervals.iter().map(|(first, last)| interval(set, first, last)).collect();
     }
     let one = |(key, target): (&Vec<u8>, &Option<Target>)| match (set.key, target) {
-        (Key::Pair(_), None) => Some(Element::Itself(twice(key)?)),
+        (Key::Pair(_), None) if !set.verdicts => Some(Element::Itself(twice(key)?)),
         (Key::Pair(_), Some(Target::Jump(chain))) => {
             Some(Element::JumpItself(twice(key)?, chain.as_str().into()))
         }
         (Key::Address(_), Some(Target::Jump(chain))) => {
             Some(Element::Jump(address(key)?, chain.as_str().into()))
         }
-        (Key::Address(_), None) => Some(Element::Address(address(key)?)),
+        (Key::Address(_), None) if !set.verdicts => Some(Element::Address(address(key)?)),
         (Key::Interface, None) => Some(Element::Interface(u32::from_ne_bytes(key[..].try_into().ok()?))),
         (Key::InterfacePair, None) => {
             let (first, second) = key.split_at(key.len() / 2);
@@ -267,17 +317,24 @@ fn interval(set: &Set, first: &[u8], last: &[u8]) -> Option<Element> {
     Some(Element::Range(palisade_policy::IpRange { first: address(first)?, last: address(last)? }))
 }
 
-/// What leads from the table for bridges that there is, if any, to the one that there should be: it is small, so it is made
-/// anew in one step where anything differs.
-pub(crate) fn bridge(found: Option<&Ruleset>, program: &Program, plan: &NodePlan) -> Vec<Step> {
-    let mut seen = Verification::default();
-    structure::compare_bridge(found, program, plan, &mut seen);
-    if seen.agrees() {
-        return Vec::new();
-    }
+/// What leads from the table for bridges that there is to the one that there should be: it is small, so it is made anew
+/// in one step where anything differs. `found` is none where it was not read. A table that another program owns can't be
+/// changed, and is left alone.
+pub(crate) fn bridge(found: Option<Option<&Ruleset>>, program: &Program, plan: &NodePlan) -> Vec<Step> {
     let mut step = Step::new();
-    if found.is_some() {
-        step.extend(bridged(vec![Message::DeleteTable]));
+    if let Some(found) = found {
+        let mut seen = Verification::default();
+        structure::compare_bridge(found, program, plan, &mut seen);
+        if seen.agrees() || found.is_some_and(|found| found.owner.is_some()) {
+            return Vec::new();
+        }
+        if found.is_some() {
+            step.extend(bridged(vec![Message::DeleteTable]));
+        }
+    } else if program.surroundings.has_pod_ports() {
+        step.extend(bridged(vec![Message::CreateTable, Message::DeleteTable]));
+    } else {
+        return Vec::new();
     }
     if program.surroundings.has_pod_ports() {
         let next = Next { plan, delta: &Delta::default() };
@@ -286,11 +343,13 @@ pub(crate) fn bridge(found: Option<&Ruleset>, program: &Program, plan: &NodePlan
     vec![step]
 }
 
-/// Puts the removal of a foreign table in front of everything, in one transaction with its successor. Where the plan
+/// Puts the removal of whatever table there is in front of everything, in one transaction with its successor. Where the plan
 /// is too large for that same transaction, isolated pods are closed until their rules are there.
 pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
-    let mut first: Vec<Message> = vec![Message::DeleteTable];
+    // A table that is not there can't be removed, and one that is there can be made all the same.
+    let mut first: Vec<Message> = vec![Message::CreateTable, Message::DeleteTable];
     first.extend(program.make_base().into_iter().flatten());
+    phases.indivisible = true;
     phases.switch.clear();
     phases.hairpin.clear();
     for direction in Direction::BOTH {
@@ -314,5 +373,5 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
     if program.isolating() {
         first.extend(program.close_links());
     }
-    phases.make.insert(0, first);
+    phases.make.splice(0..0, std::iter::once(first).chain(program.remember()));
 }

@@ -8,6 +8,8 @@ use std::{net::IpAddr, sync::Arc};
 pub(crate) use palisade_policy::Name;
 use palisade_policy::{Direction, Family, GroupId, IpRange};
 
+use crate::conntrack::FiveTuple;
+
 /// Our table. Nothing outside it is ever read or written.
 pub const TABLE: &str = "palisade";
 
@@ -17,6 +19,12 @@ pub(crate) const GENERATION_SET: &str = "generation";
 /// The chain that switches on conntrack labels, see [`crate::base`].
 pub(crate) const LABELS_CHAIN: &str = "labels";
 
+/// The chain that drops the packets of revoked connections, see [`crate::base::revoked`].
+pub(crate) const REVOKED_CHAIN: &str = "revoked";
+
+/// The chain that judges TCP packets in the middle of a connection as replies, see [`crate::base::midstream`].
+pub(crate) const REPLIES_CHAIN: &str = "replies";
+
 /// A hook that a base chain hangs on, at priority `filter`: the last two in the table `bridge palisade`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
@@ -24,6 +32,8 @@ pub enum Hook {
     Forward,
     /// Packets for the node itself.
     Input,
+    /// Packets of the node itself. Only the replies of revoked connections are looked for there.
+    Output,
     /// Frames that come in by a port of a bridge.
     FromPorts,
     /// Frames from one port of a bridge to another.
@@ -31,7 +41,7 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// Those of the table `inet palisade`.
+    /// The two where policies decide about packets of pods.
     pub const BOTH: [Self; 2] = [Self::Forward, Self::Input];
 
     /// The name of its base chain.
@@ -40,6 +50,7 @@ impl Hook {
         match self {
             Self::Forward => "forward",
             Self::Input => "input",
+            Self::Output => "output",
             Self::FromPorts => "prerouting",
             Self::BetweenPorts => "forward",
         }
@@ -80,6 +91,10 @@ pub(crate) enum Key {
     Address(Family),
     /// Source and destination address.
     Pair(Family),
+    /// Source and destination address, IP protocol, source and destination port.
+    FiveTuple(Family),
+    /// Source and destination address and IP protocol, for protocols without ports.
+    ThreeTuple(Family),
     /// A port, of whatever protocol.
     Port,
     /// A bare number.
@@ -114,17 +129,25 @@ pub(crate) enum Lead {
     Table(Direction),
     /// What the pod may use of itself, where that is not everything.
     Hairpin,
+    /// The table that decides this direction, asked about a packet that would be a reply: the pod that is isolated for
+    /// ingress is its source, and the one that is isolated for egress its destination.
+    Reply(Direction),
 }
 
 impl Lead {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] =
-        [Self::Table(Direction::Egress), Self::Table(Direction::Ingress), Self::Hairpin];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Table(Direction::Egress),
+        Self::Table(Direction::Ingress),
+        Self::Hairpin,
+        Self::Reply(Direction::Egress),
+        Self::Reply(Direction::Ingress),
+    ];
 
     /// What its denials count as. A pod that reaches itself is both ends at once; egress is asked first elsewhere too.
     pub(crate) fn direction(self) -> Direction {
         match self {
-            Self::Table(direction) => direction,
+            Self::Table(direction) | Self::Reply(direction) => direction,
             Self::Hairpin => Direction::Egress,
         }
     }
@@ -141,6 +164,9 @@ pub(crate) enum Content {
     Dispatch(Lead, Family),
     /// The local pods that are isolated in any direction, each as a pair with itself.
     Itself(Family),
+    /// Revoked connections of a family, with or without ports, in both orientations. Packets renew their time-outs, so
+    /// the content is not the plan's to say.
+    Revoked(Family, HasPorts),
     /// The number of our last transaction.
     Generation,
     /// What is round the local pods.
@@ -188,6 +214,35 @@ impl Around {
         [Self::Ports, Self::OwnPorts, Self::Themselves(Family::V4), Self::Themselves(Family::V6)];
 }
 
+/// Whether a protocol has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum HasPorts {
+    /// TCP, UDP, SCTP.
+    Yes,
+    /// All others.
+    No,
+}
+
+impl HasPorts {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Yes, Self::No];
+
+    /// The key by which a connection is known.
+    pub(crate) fn key(self, family: Family) -> Key {
+        match self {
+            Self::Yes => Key::FiveTuple(family),
+            Self::No => Key::ThreeTuple(family),
+        }
+    }
+}
+
+impl Content {
+    /// Whether elements expire, and the rules add to them.
+    pub(crate) fn expires(&self) -> bool {
+        matches!(self, Self::Revoked(..))
+    }
+}
+
 /// One element of a set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Element {
@@ -211,6 +266,8 @@ pub(crate) enum Element {
     Jump(IpAddr, Name),
     /// A local pod address as source and destination both, and the chain that decides what it may use of itself.
     JumpItself(IpAddr, Name),
+    /// One orientation of a revoked connection, and whether it is that from the opener to the answerer.
+    Revoked(FiveTuple, bool),
     /// A number.
     Number(u32),
 }
@@ -267,6 +324,16 @@ pub(crate) enum Expression {
     Port(u16, u16),
     /// `th dport` in a set.
     PortIn(Name),
+    /// `th sport` in an inclusive range.
+    SourcePort(u16, u16),
+    /// `th sport` in a set.
+    SourcePortIn(Name),
+    /// `tcp flags` of a packet that doesn't begin a connection; wants [`Expression::Protocol`] 6 before it.
+    Midstream,
+    /// The packet's tuple in a set of [`Content::Revoked`].
+    TupleIn(Family, HasPorts, Name),
+    /// `update @set`: the packet's tuple is put into a set of [`Content::Revoked`], or its time-out begins anew there.
+    RenewTuple(Family, HasPorts, Name),
     /// `ip[6] saddr` (for ingress) or `daddr` (for egress) in a set of peers.
     PeerIn(Direction, Family, Name),
     /// `ip[6] saddr . ip[6] daddr` in a set.
@@ -288,6 +355,8 @@ pub(crate) enum Expression {
     Icmpv6(u8, u8),
     /// `ct state established,related`.
     Established,
+    /// `ct state invalid,new`: in connection tracking, and of no established connection.
+    Unestablished,
     /// `ct label` [`crate::conntrack::REVOKED`].
     Revoked,
     /// `ct label set` [`crate::conntrack::REVOKED`].
@@ -327,7 +396,7 @@ pub(crate) struct Chain {
     pub(crate) sets: Vec<Arc<Set>>,
 }
 
-/// How many elements one message carries at most: the largest element takes 120 bytes, and a netlink attribute ends at
+/// How many elements one message carries at most: the largest element takes 124 bytes, and a netlink attribute ends at
 /// 64 KiB.
 pub(crate) const ELEMENTS_PER_MESSAGE: usize = 500;
 
@@ -336,6 +405,8 @@ pub(crate) const ELEMENTS_PER_MESSAGE: usize = 500;
 pub(crate) enum Message {
     /// Makes the table.
     CreateTable,
+    /// Makes a dormant table work again.
+    WakeTable,
     /// Removes the table with all that is in it.
     DeleteTable,
     /// Makes a set.
@@ -354,6 +425,10 @@ pub(crate) enum Message {
     FlushChain(Name),
     /// Removes a chain to which nothing leads.
     DeleteChain(Name),
+    /// Removes a counter, a helper or the like, by its `NFT_OBJECT_*` type and name. We make none.
+    DeleteObject(u32, Name),
+    /// Removes a flow table. We make none.
+    DeleteFlowTable(Name),
     /// One of these in the table `bridge palisade`.
     Bridged(Box<Message>),
 }
@@ -363,6 +438,7 @@ impl Message {
     pub(crate) fn about(&self) -> String {
         match self {
             Self::CreateTable => format!("table inet {TABLE}"),
+            Self::WakeTable => format!("waking of table inet {TABLE}"),
             Self::DeleteTable => format!("removal of table inet {TABLE}"),
             Self::CreateSet(set) => format!("set {} ({})", set.name, set.content.about()),
             Self::DeleteSet(name) => format!("removal of set {name}"),
@@ -380,6 +456,8 @@ impl Message {
                 Self::DeleteTable => format!("removal of table bridge {TABLE}"),
                 other => format!("{} of table bridge {TABLE}", other.about()),
             },
+            Self::DeleteObject(_, name) => format!("removal of object {name}"),
+            Self::DeleteFlowTable(name) => format!("removal of flow table {name}"),
         }
     }
 
@@ -421,7 +499,7 @@ impl Element {
     /// The element of a verdict map that leads a local address to a chain.
     pub(crate) fn leading(lead: Lead, address: IpAddr, chain: Name) -> Self {
         match lead {
-            Lead::Table(_) => Self::Jump(address, chain),
+            Lead::Table(_) | Lead::Reply(_) => Self::Jump(address, chain),
             Lead::Hairpin => Self::JumpItself(address, chain),
         }
     }
@@ -440,6 +518,7 @@ impl Element {
             (Self::Port(port), _) => format!("port {port}"),
             (Self::Interface(index) | Self::SameInterface(index), _) => format!("interface {index}"),
             (Self::Protocol(number), _) => format!("protocol {number}"),
+            (Self::Revoked(tuple, _), _) => format!("revoked connection {tuple}"),
             (Self::Number(n), _) => format!("number {n}"),
         }
     }
@@ -459,7 +538,11 @@ impl Content {
             Self::Dispatch(Lead::Hairpin, family) => {
                 format!("{family} pods that may not use all of themselves")
             }
+            Self::Dispatch(Lead::Reply(direction), family) => {
+                format!("{family} pods isolated for {direction}, for replies")
+            }
             Self::Itself(family) => format!("{family} pods that reach themselves"),
+            Self::Revoked(family, _) => format!("{family} revoked connections"),
             Self::Generation => "transaction number".to_owned(),
             Self::Around(Around::Local(family)) => format!("{family} addresses of local pods"),
             Self::Around(Around::Interfaces) => "interfaces of local pods".to_owned(),

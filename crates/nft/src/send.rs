@@ -82,6 +82,11 @@ pub(crate) fn send(
 /// Divides a change into parts, each one transaction unless it exceeds `limit`.
 ///
 /// * As a rule, one part with everything.
+/// * Where new chains come into use, they go first. The kernel decides once for a packet which generation of the rules it
+///   meets, but looks into maps as they are at the moment: a packet that is on its way through the base chain when the
+///   transaction takes effect would be led by the new element to the new chain, find it as empty as it was in its own
+///   generation, and pass. (Seen with Linux 6.18: 14 of 1.4 million denied packets in 1,641 transactions, and none where the
+///   chain came one transaction earlier.) Chains that go out of use keep their rules for such packets.
 /// * Where addresses only move between groups, first the arrivals, then the departures: then an address is at every
 ///   moment in its old group, in its new one, or in both, whatever a packet looks into first.
 /// * Where everything is too much for one transaction, what nothing leads to yet goes first, in as many as it takes,
@@ -93,16 +98,26 @@ fn parts(mut phases: Phases, limit: usize) -> Vec<Vec<Piece>> {
     let pieces = |phase: Vec<Step>| phase.into_iter().map(Piece::of).collect::<Vec<_>>();
     let apart = phases.moves && phases.switch.is_empty();
     phases.join.append(&mut phases.bridge);
+    let makes_chains = phases.make.iter().flatten().any(|m| matches!(m, Message::CreateChain(_)));
+    let leads_elsewhere = !(phases.switch.is_empty() && phases.hairpin.is_empty());
+    let chains_first = makes_chains && leads_elsewhere && !phases.indivisible;
     let [make, mut join, hairpin, switch, leave, unmake] =
         [phases.make, phases.join, phases.hairpin, phases.switch, phases.leave, phases.unmake].map(pieces);
     join.extend(hairpin);
-    if apart {
+    if apart && !chains_first {
         return vec![one([make, join]), one([leave, unmake])];
+    }
+    if apart {
+        return vec![make, join, one([leave, unmake])];
     }
     join.extend(switch);
     join.extend(leave);
-    if FRAME + [&make, &join, &unmake].iter().map(|p| size(p)).sum::<usize>() <= limit {
+    let fits = |parts: &[&Vec<Piece>]| FRAME + parts.iter().map(|p| size(p)).sum::<usize>() <= limit;
+    if !chains_first && fits(&[&make, &join, &unmake]) {
         return vec![one([make, join, unmake])];
+    }
+    if fits(&[&join, &unmake]) {
+        return vec![make, one([join, unmake])];
     }
     vec![make, join, unmake]
 }
@@ -126,6 +141,8 @@ fn send_part(
         let take = fitting(pieces, *limit);
         let (now, later) = pieces.split_at(take);
         let number = generation.step();
+        // Before it is sent: the kernel tells of it before the answer is there.
+        kernel.written().note(generation.following());
         let messages: Vec<&Encoded> = now.iter().flat_map(|p| &p.messages).chain(&number).collect();
         match kernel.transaction(&messages) {
             Ok(bytes) => {

@@ -58,6 +58,16 @@ impl Subscription {
         Ok(Self { socket, buffer: vec![0; DATAGRAM] })
     }
 
+    /// Begins to hear of what a group is told.
+    pub(crate) fn join(&mut self, group: u32) -> io::Result<()> {
+        self.socket.add_membership(group)
+    }
+
+    /// Hears of it no more, but for what waits already.
+    pub(crate) fn leave(&mut self, group: u32) -> io::Result<()> {
+        self.socket.drop_membership(group)
+    }
+
     /// Sends one datagram.
     pub(crate) fn send(&self, datagram: &[u8]) -> io::Result<()> {
         send(self.socket.as_raw_fd(), datagram, MsgFlags::empty())?;

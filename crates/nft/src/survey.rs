@@ -9,7 +9,7 @@ use crate::{
     Error, Kernel,
     base::TABLE_COMMENT,
     kernel::Reply,
-    reader::{Attributes, text},
+    reader::{Attributes, DORMANT, text},
     ruleset::TABLE,
 };
 
@@ -55,6 +55,23 @@ pub enum Ours {
     Current,
     /// Of another, or somebody else's: its comment. It is replaced when an agent starts.
     Other(Option<String>),
+    /// Dormant: the kernel asks none of its rules. An agent wakes it.
+    Dormant,
+    /// It belongs to the socket with this netlink port, and the kernel refuses all others.
+    Owned(u32),
+}
+
+impl Ours {
+    fn of(table: Attributes<'_>) -> Self {
+        let comment = table.get(6).and_then(comment);
+        // NFTA_TABLE_OWNER, NFTA_TABLE_FLAGS
+        match (table.number(7), table.number(2)) {
+            (Some(port), _) => Self::Owned(port),
+            _ if comment.as_deref() != Some(TABLE_COMMENT) => Self::Other(comment),
+            (None, Some(flags)) if flags & DORMANT != 0 => Self::Dormant,
+            _ => Self::Current,
+        }
+    }
 }
 
 impl Survey {
@@ -66,9 +83,7 @@ impl Survey {
         let mut out = Self::default();
         for (table, a) in listed(kernel, GETTABLE)? {
             if table.family == "inet" && table.name == TABLE {
-                let comment = Attributes(&a).get(6).and_then(comment);
-                let is_current = comment.as_deref() == Some(TABLE_COMMENT);
-                out.ours = Some(if is_current { Ours::Current } else { Ours::Other(comment) });
+                out.ours = Some(Ours::of(Attributes(&a)));
             }
             out.tables.entry(table).or_default();
         }
@@ -98,8 +113,8 @@ impl Survey {
 
 /// Objects of all families, each with the table to which it belongs and its attributes.
 fn listed(kernel: &mut Kernel, kind: u16) -> Result<Vec<(TableName, Vec<u8>)>, Error> {
-    // NFPROTO_UNSPEC
-    kernel.dump(NFTABLES | kind, 0, &[], "nftables", |reply: &Reply| {
+    // NFPROTO_UNSPEC. Where programs never rest, what is known of the others is better than nothing.
+    kernel.dump_loosely(NFTABLES | kind, 0, "nftables", |reply: &Reply| {
         let family = match reply.payload.first()? {
             1 => "inet",
             2 => "ip",

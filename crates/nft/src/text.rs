@@ -8,11 +8,11 @@ use palisade_policy::{Delta, Direction, Family, NodePlan};
 use crate::{
     Options, PlanError, Surroundings,
     base::TABLE_COMMENT,
-    conntrack::REVOKED,
+    conntrack::{REMEMBERED, REMEMBERED_MOST, REVOKED},
     encode::shortened,
     next::Next,
     program::{Phases, Program, Step},
-    ruleset::{Chain, Element, Expression, Flood, Hook, Key, Message, Outcome, Rule, Set, TABLE},
+    ruleset::{Chain, Element, Expression, Flood, HasPorts, Hook, Key, Message, Outcome, Rule, Set, TABLE},
 };
 
 /// What the kernel would hold for `plan`, as nftables text that `nft -f` loads into an empty namespace. The same plan
@@ -27,7 +27,7 @@ pub fn text(plan: &NodePlan, options: &Options, surroundings: &Surroundings) -> 
     let mut objects = Objects::default();
     objects.gather(program.make_base());
     objects.gather(program.make_surroundings());
-    let Phases { make, join, hairpin, bridge: _, switch, leave: _, unmake: _, moves: _ } = phases;
+    let Phases { make, join, hairpin, switch, leave: _, unmake: _, .. } = phases;
     for steps in [make, join, hairpin, switch] {
         objects.gather(steps);
     }
@@ -70,11 +70,14 @@ impl Objects {
                 // An empty namespace has nothing to remove.
                 Message::Bridged(_)
                 | Message::CreateTable
+                | Message::WakeTable
                 | Message::DeleteTable
                 | Message::DeleteSet(_)
                 | Message::RemoveElements(..)
                 | Message::FlushChain(_)
-                | Message::DeleteChain(_) => {}
+                | Message::DeleteChain(_)
+                | Message::DeleteObject(..)
+                | Message::DeleteFlowTable(_) => {}
             }
         }
     }
@@ -99,6 +102,10 @@ fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
     let key = match set.key {
         Key::Address(family) => address_type(family).to_owned(),
         Key::Pair(family) => format!("{0} . {0}", address_type(family)),
+        Key::ThreeTuple(family) => format!("{0} . {0} . inet_proto", address_type(family)),
+        Key::FiveTuple(family) => {
+            format!("{0} . {0} . inet_proto . inet_service . inet_service", address_type(family))
+        }
         Key::Port => "inet_service".to_owned(),
         Key::Number => "mark".to_owned(),
         Key::Interface => "iface_index".to_owned(),
@@ -109,6 +116,10 @@ fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
     _ = writeln!(out, "\t{kind} {name} {{\n\t\ttype {key}{data}");
     if set.intervals {
         out.push_str("\t\tflags interval\n");
+    }
+    if set.content.expires() {
+        _ = writeln!(out, "\t\tsize {REMEMBERED_MOST}\n\t\tflags dynamic,timeout");
+        _ = writeln!(out, "\t\ttimeout {}s\n\t\tgc-interval 60s", REMEMBERED.as_secs());
     }
     if let [first, rest @ ..] = elements {
         _ = write!(out, "\t\telements = {{ {}", element(first));
@@ -133,6 +144,11 @@ pub(crate) fn element(element: &Element) -> String {
         Element::Ports(first, last) => span(first, last),
         Element::Jump(a, chain) => format!("{a} : jump {chain}"),
         Element::JumpItself(a, chain) => format!("{a} . {a} : jump {chain}"),
+        Element::Revoked(tuple, _) => {
+            let crate::conntrack::FiveTuple { source, destination, protocol, source_port, port } = tuple;
+            let ends = format!("{source} . {destination} . {}", protocol.number());
+            if protocol.has_ports() { format!("{ends} . {source_port} . {port}") } else { ends }
+        }
         Element::Number(n) => format!("0x{n:08x}"),
         Element::Port(port) => port.to_string(),
         Element::Interface(index) => index.to_string(),
@@ -163,6 +179,7 @@ fn name_of(hook: Hook) -> &'static str {
     match hook {
         Hook::Forward | Hook::BetweenPorts => "forward",
         Hook::Input => "input",
+        Hook::Output => "output",
         Hook::FromPorts => "prerouting",
     }
 }
@@ -191,6 +208,13 @@ fn expression(expression: &Expression) -> String {
         }
         Expression::Port(first, last) => format!("th dport {}", span(first, last)),
         Expression::PortIn(set) => format!("th dport @{set}"),
+        Expression::SourcePort(first, last) => format!("th sport {}", span(first, last)),
+        Expression::SourcePortIn(set) => format!("th sport @{set}"),
+        Expression::Midstream => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
+        Expression::TupleIn(family, has_ports, set) => format!("{} @{set}", tuple(*family, *has_ports)),
+        Expression::RenewTuple(family, has_ports, set) => {
+            format!("update @{set} {{ {} }}", tuple(*family, *has_ports))
+        }
         Expression::PeerIn(direction, family, set) => {
             format!("{} @{set}", end(*family, *direction == Direction::Ingress))
         }
@@ -205,6 +229,7 @@ fn expression(expression: &Expression) -> String {
         Expression::Flooded(Flood::Multicast) => "meta pkttype multicast".to_owned(),
         Expression::Icmpv6(first, last) => format!("icmpv6 type {}", span(first, last)),
         Expression::Established => "ct state established,related".to_owned(),
+        Expression::Unestablished => "ct state invalid,new".to_owned(),
         Expression::Revoked => format!("ct label {REVOKED}"),
         Expression::SetRevoked => format!("ct label set {REVOKED}"),
         Expression::Limit { rate, burst } => format!("limit rate {rate}/second burst {burst} packets"),
@@ -226,4 +251,9 @@ fn end(family: Family, source: bool) -> String {
 
 fn pair(family: Family) -> String {
     format!("{} . {}", end(family, true), end(family, false))
+}
+
+fn tuple(family: Family, has_ports: HasPorts) -> String {
+    let ends = format!("{} . meta l4proto", pair(family));
+    if has_ports == HasPorts::Yes { format!("{ends} . th sport . th dport") } else { ends }
 }

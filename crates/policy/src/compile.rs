@@ -9,18 +9,26 @@
 //! How it works, from the pod outwards:
 //! * `subjects`: which policies select each local pod; pods selected alike share a profile, and with it a table.
 //! * `definition`: what a table says, independent of who the peers are: rules in order, named ports of the subject
-//!   resolved. Its hash is the table's name.
+//!   resolved. Its hash is the table's name (`names`, `definitions`).
 //! * `ranges`: the table's rows for addresses that are no pods, cut where CIDRs begin and end.
 //! * `classes`: addresses of pods and nodes that no table of this node can tell apart.
 //! * `selections`: what rules select by labels, and which classes that holds.
 //! * `tables`: for each table, which classes differ from what the ranges say, grouped by row.
+//! * `budget`, `accounts`: what tenants may ask of the node; a table beyond it allows nothing.
 //! * `recorder`: edits the plan and remembers what it was, so that a delta carries only what differs.
 //!
 //! A new pod of a known class costs one insertion per group that holds the class, whatever the number of policies.
 
+mod accounts;
 mod addresses;
+pub mod budget;
 mod classes;
+#[cfg(test)]
+mod collisions;
+mod coverage;
 mod definition;
+mod definitions;
+mod names;
 pub mod profile;
 mod ranges;
 mod recorder;
@@ -29,17 +37,20 @@ mod subjects;
 mod tables;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
 
 use crate::{
-    Change, Cluster, Delta, Interner, Name, Namespace, Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey,
+    Change, Cluster, Delta, Direction, Interner, Name, Namespace, Node, NodePlan, ObjectKey, Pod, Policy,
+    PolicyKey,
 };
 
 use self::{
     addresses::AddressBook,
+    budget::{Budget, Limit},
     classes::{Classes, KnownClasses},
     recorder::Recorder,
     subjects::Subjects,
@@ -59,6 +70,23 @@ pub struct Compiler {
     plan: NodePlan,
 }
 
+/// A local address that policies isolate and that may use nothing in one direction, because its policies ask for more
+/// than [`Budget`] allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverBudget {
+    /// The direction.
+    pub direction: Direction,
+    /// The address.
+    pub address: IpAddr,
+    /// The pod that owns it.
+    pub pod: ObjectKey,
+    /// The bound.
+    pub limit: Limit,
+    /// The largest of the policies that select the pod in this direction: the one to make smaller. Of equal ones the
+    /// first by name.
+    pub largest: Option<PolicyKey>,
+}
+
 /// What the changes of one call touched, settled once at its end.
 #[derive(Default)]
 struct Dirty {
@@ -75,14 +103,20 @@ impl Compiler {
     /// A compiler for the node with this name, in an empty cluster: an empty plan.
     #[must_use]
     pub fn new(node: Name) -> Self {
+        Self::with_budget(node, Budget::default())
+    }
+
+    /// The same with other bounds for what tenants may ask.
+    #[must_use]
+    pub fn with_budget(node: Name, budget: Budget) -> Self {
         Self {
             node,
             cluster: Cluster::default(),
             interner: Interner::default(),
             book: AddressBook::default(),
-            subjects: Subjects::default(),
+            subjects: Subjects::new(budget),
             classes: Classes::default(),
-            tables: Tables::default(),
+            tables: Tables::new(budget),
             plan: NodePlan::default(),
         }
     }
@@ -137,6 +171,43 @@ impl Compiler {
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
         self.book.owner(address)
+    }
+
+    /// A number that grows whenever [`Compiler::over_budget`] may say something else. `O(1)`.
+    #[must_use]
+    pub fn over_budget_changes(&self) -> u64 {
+        self.tables.closings()
+    }
+
+    /// The local addresses whose policies are over budget, so that nothing is allowed in that direction; by direction and
+    /// address. `O(1)` if there are none, else `O(local addresses + policies that select them)`: ask when
+    /// [`Compiler::over_budget_changes`] has grown.
+    #[must_use]
+    pub fn over_budget(&self) -> Vec<OverBudget> {
+        let mut out = Vec::new();
+        if self.tables.closed().is_empty() {
+            return out;
+        }
+        for (direction, dispatch) in
+            [(Direction::Ingress, &self.plan.ingress), (Direction::Egress, &self.plan.egress)]
+        {
+            for (address, table) in dispatch {
+                let (Some(limit), Some(pod)) = (self.tables.closed().get(table), self.book.owner(*address))
+                else {
+                    continue;
+                };
+                let mut policies = self.subjects.touching(direction, pod, &self.cluster);
+                policies.sort_by_cached_key(|policy| Reverse(budget::policy_size(policy, direction)));
+                out.push(OverBudget {
+                    direction,
+                    address: *address,
+                    pod: pod.key.clone(),
+                    limit: *limit,
+                    largest: policies.first().map(|policy| policy.key.clone()),
+                });
+            }
+        }
+        out
     }
 
     /// Brings the indexes up to date, notes what a change may touch, and performs it on the cluster.
@@ -244,11 +315,13 @@ impl Compiler {
             recorder.set_local(*address, is_local);
             recorder.set_node(*address, self.book.is_node(*address));
             if !is_local {
-                dispatched.extend(crate::Direction::BOTH.map(|direction| (*address, direction, None)));
+                dispatched.extend(Direction::BOTH.map(|direction| (*address, direction, None)));
             }
         }
         for (address, direction, definition) in dispatched {
-            self.tables.dispatch(address, direction, definition, &mut self.classes, &mut recorder);
+            let namespace = self.book.owner(address).map(|pod| &pod.key.namespace);
+            let key = (direction, address);
+            self.tables.dispatch(key, namespace, definition, &mut self.classes, &mut recorder);
         }
         // 2. … by which addresses must now be told apart.
         dirty.addresses.extend(self.classes.take_unsettled(&self.cluster, &self.book));

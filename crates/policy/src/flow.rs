@@ -16,6 +16,15 @@ pub enum Direction {
 impl Direction {
     /// Both, egress first: the order in which a packet meets them.
     pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
+
+    /// The other one.
+    #[must_use]
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Egress => Self::Ingress,
+            Self::Ingress => Self::Egress,
+        }
+    }
 }
 
 impl fmt::Display for Direction {

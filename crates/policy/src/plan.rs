@@ -14,11 +14,11 @@ use crate::{AddressSet, Direction, Family, IpRange, Protocol, Traffic, Verdict};
 /// Names a table by what it says: for one build of the program the same rules give the same name, on every node and
 /// after every restart. Another compiler may hash differently; then the next start replaces what the last one made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TableId(pub [u8; 10]);
+pub struct TableId(pub [u8; 16]);
 
 /// Names a group by what selects its members, not by who they are: members come and go, the name stays.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupId(pub [u8; 10]);
+pub struct GroupId(pub [u8; 16]);
 
 fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))

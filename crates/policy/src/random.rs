@@ -22,6 +22,7 @@ mod change;
 mod describe;
 mod flow;
 mod hold;
+pub mod hostile;
 mod pod;
 mod policy;
 mod realistic;

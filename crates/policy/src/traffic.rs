@@ -87,6 +87,21 @@ impl PortSet {
         Self(if first <= last { vec![(first, last)] } else { Vec::new() })
     }
 
+    /// The ports of all these ranges, in any order. `O(n log n)`.
+    #[must_use]
+    pub fn of_ranges(ranges: impl IntoIterator<Item = (u16, u16)>) -> Self {
+        let mut all: Vec<(u16, u16)> = ranges.into_iter().filter(|(first, last)| first <= last).collect();
+        all.sort_unstable();
+        all.dedup_by(|next, last| {
+            let touches = u32::from(next.0) <= u32::from(last.1) + 1;
+            if touches {
+                last.1 = last.1.max(next.1);
+            }
+            touches
+        });
+        Self(all)
+    }
+
     /// The ranges, sorted.
     #[must_use]
     pub fn ranges(&self) -> &[(u16, u16)] {
@@ -121,16 +136,7 @@ impl PortSet {
     /// Ports in either set. `O(n + m)`.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        let mut all: Vec<(u16, u16)> = self.0.iter().chain(&other.0).copied().collect();
-        all.sort_unstable();
-        let mut out: Vec<(u16, u16)> = Vec::with_capacity(all.len());
-        for (first, last) in all {
-            match out.last_mut() {
-                Some(prev) if u32::from(first) <= u32::from(prev.1) + 1 => prev.1 = prev.1.max(last),
-                _ => out.push((first, last)),
-            }
-        }
-        Self(out)
+        Self::of_ranges(self.0.iter().chain(&other.0).copied())
     }
 
     /// Ports that are not in the set.
@@ -287,6 +293,41 @@ impl Traffic {
     #[must_use]
     pub fn difference(&self, o: &Self) -> Self {
         self.zip(o, PortSet::difference, self.other && !o.other)
+    }
+}
+
+/// A union of much traffic, for which each part costs its own size and not that of the sum.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TrafficSum {
+    tcp: Vec<(u16, u16)>,
+    udp: Vec<(u16, u16)>,
+    sctp: Vec<(u16, u16)>,
+    other: bool,
+}
+
+impl TrafficSum {
+    /// Adds the ports from `first` to `last`, both included; all other protocols for [`Protocol::Other`].
+    pub(crate) fn add(&mut self, protocol: Protocol, first: u16, last: u16) {
+        match protocol {
+            Protocol::Tcp => self.tcp.push((first, last)),
+            Protocol::Udp => self.udp.push((first, last)),
+            Protocol::Sctp => self.sctp.push((first, last)),
+            Protocol::Other(_) => self.other = true,
+        }
+    }
+
+    /// Adds traffic.
+    pub(crate) fn add_all(&mut self, traffic: &Traffic) {
+        self.tcp.extend(traffic.tcp.ranges());
+        self.udp.extend(traffic.udp.ranges());
+        self.sctp.extend(traffic.sctp.ranges());
+        self.other |= traffic.other;
+    }
+
+    /// What was added. `O(n log n)` in the ranges added.
+    pub(crate) fn finish(self) -> Traffic {
+        let [tcp, udp, sctp] = [self.tcp, self.udp, self.sctp].map(PortSet::of_ranges);
+        Traffic { tcp, udp, sctp, other: self.other }
     }
 }
 

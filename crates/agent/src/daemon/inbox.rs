@@ -41,6 +41,15 @@ pub(crate) struct Asked {
     pub(crate) reply: oneshot::Sender<Reply>,
 }
 
+/// What somebody else did to our table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Drifted {
+    /// In words: the first thing, where there were several.
+    pub(crate) what: String,
+    /// Whether the table is gone, or was.
+    pub(crate) gone: bool,
+}
+
 /// Everything that came in since the last look.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
@@ -59,7 +68,9 @@ pub(crate) struct Waiting {
     /// How many more of them there were.
     pub(crate) more_drops: u64,
     /// What somebody else did to our table, if anybody did.
-    pub(crate) drift: Option<String>,
+    pub(crate) drift: Option<Drifted>,
+    /// Whether more was changed in nftables, by whomever, than could be followed.
+    pub(crate) overrun: bool,
     /// Questions.
     pub(crate) asked: Vec<Asked>,
     /// Whether it is time to end.
@@ -77,6 +88,7 @@ impl Waiting {
             && self.drops.is_empty()
             && self.more_drops == 0
             && self.drift.is_none()
+            && !self.overrun
             && self.asked.is_empty()
             && !self.stop
     }
@@ -120,10 +132,16 @@ impl Inbox {
     }
 
     /// Somebody else touched our table.
-    pub(crate) fn drifted(&self, what: String) {
-        self.with(|waiting| {
-            waiting.drift.get_or_insert(what);
+    pub(crate) fn drifted(&self, drifted: Drifted) {
+        self.with(|waiting| match &mut waiting.drift {
+            Some(first) => first.gone |= drifted.gone,
+            None => waiting.drift = Some(drifted),
         });
+    }
+
+    /// More was changed in nftables than could be followed.
+    pub(crate) fn overrun(&self) {
+        self.with(|waiting| waiting.overrun = true);
     }
 
     /// Asks; the answer comes once what is in work is done.

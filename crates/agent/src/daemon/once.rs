@@ -60,6 +60,14 @@ pub fn once(config: &Config) -> Result<bool, DaemonError> {
         let pod = agent.reconciler().endpoint(*address);
         tracing::error!(%direction, %pod, "the pod is cut off: the kernel refused its policies");
     }
+    for (direction, address) in &report.not_enforced {
+        let pod = agent.reconciler().endpoint(*address);
+        tracing::error!(
+            %direction,
+            %pod,
+            "NOT ENFORCED: the kernel refused the pod's policies, and refused to cut it off"
+        );
+    }
     let around = agent.data_plane().look_around();
     if let Err(error) = &around {
         let why = words::with_causes(error);

@@ -3,11 +3,11 @@
 use std::{io, sync::Arc, thread, time::Duration};
 
 use palisade_nft::{
-    drift::Watcher,
+    drift::{Drift, Watcher},
     drops::{Event, Reader},
 };
 
-use super::{DaemonError, Inbox};
+use super::{DaemonError, Inbox, inbox::Drifted};
 use crate::drops::Dropped;
 
 /// How long a thread sleeps when nothing comes. It ends with the process.
@@ -47,7 +47,12 @@ pub(super) fn hear_drift(mut watcher: Watcher, inbox: Arc<Inbox>) -> Result<(), 
         loop {
             let heard = watcher.wait(PATIENCE).and_then(|_| {
                 while let Some(drift) = watcher.read()? {
-                    inbox.drifted(drift.to_string());
+                    match drift {
+                        Drift::Overrun => inbox.overrun(),
+                        Drift::Touched { .. } => {
+                            inbox.drifted(Drifted { what: drift.to_string(), gone: drift.is_gone() });
+                        }
+                    }
                 }
                 Ok(())
             });

@@ -1,6 +1,10 @@
 //! The thread that works on the kernel.
 
 mod answers;
+mod links;
+mod mend;
+mod overrun;
+mod shortfall;
 
 use std::{
     collections::BTreeMap,
@@ -9,9 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_api::Reporter;
+use overrun::Overrun;
+use palisade_api::{ObjectRef, Reporter};
+use palisade_manifest::Diagnostic;
 use palisade_nft::{Left, Options, drops};
 use palisade_policy::{Change, Cluster, Direction, Name, ObjectKey};
+use shortfall::Shortfall;
 
 use super::{
     DaemonError, Explain, Health, Inbox, Parts,
@@ -27,15 +34,14 @@ use crate::{
     metrics::{Metrics, ResultLabel},
     words,
 };
+use mend::Mending;
 
 /// It looks up so often, whatever happens.
 const TICK: Duration = Duration::from_secs(1);
 /// How often those who are cut off are named again, and a first snapshot that doesn't come.
 const REMIND: Duration = Duration::from_secs(30);
-/// How often the number of the kernel's table is looked at, should nobody tell of changes by others.
-const LOOK: Duration = Duration::from_secs(10);
-/// Mending takes a whole listing: not more often than so, whatever others do.
-const MEND: Duration = Duration::from_secs(2);
+/// How often it is tried to hear of changes by others, if that failed.
+const HEAR_AGAIN: Duration = Duration::from_secs(30);
 
 /// Everything that belongs to the node's agent.
 pub(super) struct Worker {
@@ -52,14 +58,16 @@ pub(super) struct Worker {
     log_group: Option<u16>,
     explain: Explain,
     lock: Arc<Lock>,
-    cut_off: Vec<(Direction, IpAddr)>,
+    shortfall: Shortfall,
     generation: u64,
     /// Whether the node's name was looked for among those of the cluster.
     knows_itself: Option<bool>,
-    /// Whether somebody else touched the table since it was mended.
-    drifted: Option<String>,
-    mended: Option<Instant>,
-    looked: Instant,
+    /// Whether it was told what an earlier run had left.
+    knows_what_was_left: bool,
+    /// When it may be tried to listen to changes of the table by others; none: they are listened to.
+    listen_at: Option<Instant>,
+    overrun: Overrun,
+    mending: Mending,
     reminded: Instant,
     /// How much of what the kernel lacks was told.
     lacking: usize,
@@ -91,12 +99,13 @@ impl Worker {
             log_group: Options::default().log_group.filter(|_| config.log_drops),
             explain,
             lock,
-            cut_off: Vec::new(),
+            shortfall: Shortfall::default(),
             generation: 0,
             knows_itself: None,
-            drifted: None,
-            mended: None,
-            looked: Instant::now(),
+            knows_what_was_left: false,
+            listen_at: Some(Instant::now()),
+            overrun: Overrun::default(),
+            mending: Mending::new(Instant::now()),
             reminded: Instant::now(),
             lacking: 0,
             review_due: None,
@@ -108,7 +117,8 @@ impl Worker {
     /// Works until it is told to stop.
     pub(super) fn run(&mut self) {
         loop {
-            let due = self.review_due.map(|at| at.saturating_duration_since(Instant::now()));
+            let due = self.review_due.into_iter().chain(self.mending.due()).min();
+            let due = due.map(|at| at.saturating_duration_since(Instant::now()));
             let waiting = self.inbox.take(due.map_or(TICK, |due| due.min(TICK)));
             self.health.beat();
             if waiting.stop {
@@ -122,10 +132,25 @@ impl Worker {
 
     fn take_in(&mut self, waiting: Waiting) {
         let Waiting {
-            snapshot, changes, received, watches, findings, drops, more_drops, asked, drift, ..
+            snapshot,
+            changes,
+            received,
+            watches,
+            findings,
+            drops,
+            more_drops,
+            asked,
+            drift,
+            overrun,
+            ..
         } = waiting;
         self.ledger.watches(watches);
-        self.ledger.findings(findings);
+        self.overrun.is_open |= overrun;
+        if let Some(drifted) = drift {
+            // A change can only be programmed into a table that is there.
+            self.mending.heard(drifted);
+            self.mend();
+        }
         let was_waiting = self.agent.reconciler().is_waiting();
         if let Some(cluster) = snapshot {
             self.snapshot(*cluster, received.filter(|_| !was_waiting));
@@ -133,16 +158,29 @@ impl Worker {
         if !changes.is_empty() {
             self.changes(changes, received);
         }
+        self.findings(findings);
         if !drops.is_empty() || more_drops > 0 {
             self.drops.take(drops, more_drops, self.agent.reconciler(), &self.metrics);
-        }
-        if drift.is_some() {
-            self.drifted = drift;
         }
         for Asked { ask, reply } in asked {
             // Who asked may have gone.
             _ = reply.send(self.answer(ask));
         }
+    }
+
+    /// Takes in what is wrong with objects. A source tells of an object's change before it tells what is wrong with it, so the
+    /// kernel has been given by now what the findings are about.
+    fn findings(&mut self, findings: Vec<(ObjectRef, Vec<Diagnostic>)>) {
+        if findings.is_empty() {
+            return;
+        }
+        if let Some(reporter) = self.reporter.get() {
+            for (object, found) in &findings {
+                reporter.findings(object.clone(), found.clone());
+            }
+        }
+        self.ledger.findings(findings);
+        self.tell_programmed();
     }
 
     fn snapshot(&mut self, cluster: Cluster, received: Option<Instant>) {
@@ -160,16 +198,22 @@ impl Worker {
                 milliseconds = begin.elapsed().as_millis() as u64,
                 "the first whole snapshot is taken in"
             );
-            self.tell_what_was_left();
-            self.watch_the_kernel();
+            self.hear_drops();
         }
     }
 
+    /// Once, when the table first stands.
     fn tell_what_was_left(&mut self) {
+        if std::mem::replace(&mut self.knows_what_was_left, true) {
+            return;
+        }
         match self.agent.data_plane().left() {
             None => {}
             Some(Left::Nothing) => tracing::info!("the kernel had no table inet palisade: it is made"),
             Some(Left::Ours) => tracing::info!("the table of an earlier run is taken over by what differs"),
+            Some(Left::Unreadable) => tracing::warn!(
+                "the table inet palisade changed each time that it was read: it is replaced in one transaction"
+            ),
             Some(Left::Foreign) => tracing::warn!(
                 "the table inet palisade was of another version, or not ours: it is replaced in one transaction"
             ),
@@ -219,7 +263,7 @@ impl Worker {
     }
 
     /// Takes in what an input led to.
-    fn settle(&mut self, report: Report, received: Option<Instant>) {
+    fn settle(&mut self, mut report: Report, received: Option<Instant>) {
         let metrics = &self.metrics;
         if !report.compile.is_zero() && received.is_some() {
             metrics.compile_duration.observe(report.compile.as_secs_f64());
@@ -250,6 +294,14 @@ impl Worker {
                 "open connections were decided anew"
             );
         }
+        if report.not_remembered > 0 {
+            let count = report.not_remembered;
+            tracing::warn!(
+                count,
+                "too many revoked connections to remember them all; these stay cut only as long as connection tracking keeps their entries"
+            );
+            self.ledger.error("connections", format!("{count} revoked connections are not remembered"));
+        }
         metrics.commits.get_or_create(&ResultLabel { result: "refused" }).inc_by(refused as u64);
         for (index, error) in report.errors.iter().enumerate() {
             let why = words::with_causes(error);
@@ -264,45 +316,7 @@ impl Worker {
         if let Some(received) = received.filter(|_| !report.commits.is_empty() && refused == 0) {
             self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
         }
-        if let Some(reporter) = self.reporter.get() {
-            let refusal =
-                report.errors.iter().take(refused).next_back().map(|error| words::with_causes(error));
-            match (self.agent.reconciler().is_behind(), refusal) {
-                (false, _) => reporter.programmed(Ok(())),
-                (true, Some(why)) => reporter.programmed(Err(why)),
-                // Still the refusal that was told.
-                (true, None) => {}
-            }
-        }
-        self.settle_cut_off(report.cut_off);
-    }
-
-    fn settle_cut_off(&mut self, cut_off: Vec<(Direction, IpAddr)>) {
-        if !cut_off.is_empty() {
-            if self.cut_off != cut_off {
-                self.cut_off = cut_off;
-                self.name_cut_off();
-            }
-        } else if !self.agent.reconciler().is_behind() && !self.cut_off.is_empty() {
-            self.cut_off.clear();
-            tracing::info!("no pod is cut off any more: the kernel holds the whole plan");
-        }
-        for direction in Direction::BOTH {
-            let count = self.cut_off.iter().filter(|(d, _)| *d == direction).count();
-            self.metrics.cut_off_pods.get_or_create(&direction.into()).set(count as i64);
-        }
-    }
-
-    fn name_cut_off(&mut self) {
-        const NAMED: usize = 20;
-        for (direction, address) in self.cut_off.iter().take(NAMED) {
-            let pod = self.agent.reconciler().endpoint(*address);
-            tracing::error!(%direction, %pod, "the pod is cut off: the kernel refused its policies");
-        }
-        if self.cut_off.len() > NAMED {
-            tracing::error!(more = self.cut_off.len() - NAMED, "and so are more pods");
-        }
-        self.reminded = Instant::now();
+        self.settle_shortfall(&mut report, refused);
     }
 
     /// Whether the cluster has a node of our name.
@@ -322,24 +336,37 @@ impl Worker {
         }
     }
 
-    /// Begins to hear of dropped packets and of changes by others; once, after the table is made.
-    fn watch_the_kernel(&mut self) {
+    /// Begins to hear of dropped packets; once.
+    fn hear_drops(&mut self) {
         if let Some(group) = self.log_group
             && let Err(error) = outside::hear_drops(group, Arc::clone(&self.inbox))
         {
             self.not_heard("drops", &error, "dropped packets are not logged");
         }
+    }
+
+    /// Begins to hear of changes by others as soon as the table stands, at the first start or later.
+    fn hear_drift(&mut self) {
+        if self.listen_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
         let watching = match self.agent.data_plane().watch() {
-            Ok(None) => Ok(()),
+            Ok(None) => return,
             Ok(Some(watcher)) => outside::hear_drift(watcher, Arc::clone(&self.inbox)),
             Err(error) => Err(error.into()),
         };
-        if let Err(error) = watching {
-            self.not_heard(
-                "drift",
-                &error,
-                "changes of the table by others are looked for from time to time only",
-            );
+        self.tell_what_was_left();
+        match watching {
+            // What others did before we listened is found by a look.
+            Ok(()) => self.listen_at = None,
+            Err(error) => {
+                self.listen_at = Some(Instant::now() + HEAR_AGAIN);
+                self.not_heard(
+                    "drift",
+                    &error,
+                    "changes of the table by others are looked for from time to time only",
+                );
+            }
         }
     }
 
@@ -355,80 +382,18 @@ impl Worker {
             let report = self.agent.tick();
             self.settle(report, None);
         }
+        self.hear_drift();
         self.lock.let_askers_go();
         self.look_around();
+        self.look_after_overrun();
         self.mend();
         if self.reminded.elapsed() >= REMIND {
             self.reminded = Instant::now();
             if self.agent.reconciler().is_waiting() {
                 tracing::warn!("still waiting for the first whole snapshot; the kernel stays as it is");
             }
-            if !self.cut_off.is_empty() {
-                self.name_cut_off();
-            }
-        }
-    }
-
-    /// Follows changes of the node's links.
-    fn look_around(&mut self) {
-        let lacking = self.agent.data_plane().lacking();
-        if lacking.len() > self.lacking {
-            self.lacking = lacking.len();
-            lacking.iter().for_each(|what| tracing::warn!("{what}"));
-        }
-        match self.agent.data_plane().look_around() {
-            Ok(None) => {}
-            Ok(Some(done)) => {
-                self.generation = done.generation;
-                tracing::debug!(elements = done.elements, "the node's links changed");
-            }
-            Err(error) => {
-                let why = words::with_causes(&error);
-                tracing::error!(
-                    why,
-                    "forged and tunnelled packets of pods may pass: the rules do not know the node's links; it is tried again"
-                );
-                self.ledger.error("links", why);
-            }
-        }
-    }
-
-    /// Puts right what others did to the table.
-    fn mend(&mut self) {
-        if self.agent.reconciler().is_waiting() {
-            return;
-        }
-        if self.drifted.is_none() && self.looked.elapsed() >= LOOK {
-            self.looked = Instant::now();
-            match self.agent.data_plane().in_step() {
-                Ok(true) => {}
-                Ok(false) => self.drifted = Some("the table is not the one that was written last".to_owned()),
-                Err(error) => return self.not_heard("drift", &error.into(), "the table can't be looked at"),
-            }
-        }
-        let is_due = self.mended.is_none_or(|at| at.elapsed() >= MEND);
-        let Some(what) = self.drifted.take_if(|_| is_due) else { return };
-        self.mended = Some(Instant::now());
-        match self.agent.data_plane().repair() {
-            Ok(done) if done.transactions == 0 => tracing::debug!(what, "nothing was to be mended"),
-            Ok(done) => {
-                self.generation = done.generation;
-                tracing::error!(
-                    what,
-                    elements = done.elements,
-                    "another program changed the table inet palisade: it is mended"
-                );
-                self.ledger.error("drift", what);
-            }
-            Err(error) => {
-                let why = words::with_causes(&error);
-                tracing::error!(
-                    what,
-                    why,
-                    "another program changed the table inet palisade, and it can't be mended"
-                );
-                self.ledger.error("drift", format!("{what}: {why}"));
-                self.drifted = Some(what);
+            if self.is_short() {
+                self.name_shortfall();
             }
         }
     }
@@ -448,10 +413,10 @@ impl Worker {
         if reconciler.is_waiting() {
             Some("waiting for the first whole snapshot".to_owned())
         } else if reconciler.is_behind() {
-            let cut = self.cut_off.len();
-            Some(format!("the kernel refuses the plan; {cut} addresses are cut off"))
+            Some(self.refused_words())
         } else {
-            None
+            let why = self.mending.failing()?;
+            Some(format!("another program changed the table inet palisade, and it can't be mended: {why}"))
         }
     }
 }

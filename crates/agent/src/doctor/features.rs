@@ -137,7 +137,7 @@ fn everything() -> NodePlan {
     let v6 = |last: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last]);
     let pods = [IpAddr::from([10, 0, 0, 1]), v6(1)];
     let peers = [IpAddr::from([10, 0, 0, 2]), v6(2)];
-    let (members, ranges) = (GroupId([1; 10]), GroupId([2; 10]));
+    let (members, ranges) = (GroupId([1; 16]), GroupId([2; 16]));
     let blocks = vec![
         IpRange { first: [192, 0, 2, 0].into(), last: [192, 0, 2, 255].into() },
         IpRange { first: v6(0x100), last: v6(0x1ff) },
@@ -150,7 +150,7 @@ fn everything() -> NodePlan {
         ranges: BTreeMap::from([(ranges, Traffic::of(Protocol::Udp, many.clone()))]),
         rest: Traffic::of(Protocol::Other(47), PortSet::all()),
     };
-    let (ingress, egress) = (TableId([1; 10]), TableId([2; 10]));
+    let (ingress, egress) = (TableId([1; 16]), TableId([2; 16]));
     NodePlan {
         ingress: pods.map(|pod| (pod, ingress)).into(),
         egress: pods.map(|pod| (pod, egress)).into(),
@@ -189,10 +189,10 @@ fn labels(enforcer: &mut Enforcer) -> Check {
         Ok(Some(Revocation::Labelled)) => {
             Check::ok(LABELS, "connections are tracked, and can be cut by a label")
         }
-        Ok(Some(Revocation::Deleted | Revocation::Gone)) => Check::of(
+        Ok(Some(Revocation::Replaced | Revocation::Deleted | Revocation::Gone)) => Check::of(
             LABELS,
             Status::Warn,
-            "connections have no room for labels: what a change denies is cut by deleting its entry",
+            "connections have no room for labels: what a change denies is cut by the set of revoked connections alone",
             CURE,
         ),
         Ok(None) => Check::of(LABELS, Status::Fail, "a connection was not tracked", CURE),

@@ -341,6 +341,20 @@ fn own_table(survey: &Survey, socket: &Path) -> Check {
             "table inet palisade is in force, and no agent follows changes",
             "start the agent, or take the rules away with `palisade agent --remove`",
         ),
+        Some(Ours::Dormant) => Check::of(
+            ID,
+            Status::Fail,
+            "table inet palisade is dormant (`flags dormant`): no policy is enforced",
+            "start the agent, which wakes it, and find out who put it to sleep",
+        ),
+        Some(Ours::Owned(port)) => Check::of(
+            ID,
+            Status::Fail,
+            format!(
+                "table inet palisade belongs to another program (netlink port {port}): no policy is enforced"
+            ),
+            "end that program (the port is its process id, as a rule); the agent makes its own table then",
+        ),
         Some(Ours::Other(comment)) => Check::of(
             ID,
             Status::Warn,

@@ -1,12 +1,9 @@
 //! The agent on a scripted kernel.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+mod double;
+mod interleavings;
+
+use std::sync::{Arc, atomic::Ordering};
 
 use palisade_policy::{
     Action as RuleAction, NamespaceMatch, ObjectKey, Peer, Phase, Pod, Policy, PolicyKey, Protocol, Rule,
@@ -15,64 +12,8 @@ use palisade_policy::{
 };
 
 use super::*;
-use crate::Connection;
-
-/// A kernel that refuses the commits that `refuse` says and tracks one connection.
-#[derive(Default)]
-struct Scripted {
-    programmed: NodePlan,
-    refuse: Vec<bool>,
-    connections: BTreeMap<u8, Connection>,
-    asked: Vec<BTreeSet<IpAddr>>,
-    refuse_revocations: usize,
-    /// In milliseconds.
-    now: Arc<AtomicU64>,
-    listing_takes: u64,
-}
-
-fn refused() -> DataPlaneError {
-    DataPlaneError { doing: "commit", source: "no buffer space".into() }
-}
-
-impl DataPlane for Scripted {
-    type Entry = u8;
-
-    fn programmed(&self) -> &NodePlan {
-        &self.programmed
-    }
-    fn start(&mut self, plan: &NodePlan) -> Result<Programmed, DataPlaneError> {
-        self.commit(&self.programmed.delta_to(plan))
-    }
-    fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError> {
-        if !self.refuse.is_empty() && self.refuse.remove(0) {
-            return Err(refused());
-        }
-        self.programmed.apply(delta);
-        Ok(Programmed { transactions: 1, ..Programmed::default() })
-    }
-    fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
-        Ok(BTreeSet::new())
-    }
-    fn connections(&mut self, ends: &BTreeSet<IpAddr>) -> Result<Vec<(Connection, u8)>, DataPlaneError> {
-        self.asked.push(ends.clone());
-        self.now.fetch_add(self.listing_takes, Ordering::Relaxed);
-        let is_concerned = |c: &Connection| ends.contains(&c.source) || ends.contains(&c.destination);
-        let found = self.connections.iter().filter(|(_, c)| is_concerned(c));
-        Ok(found.map(|(id, c)| (c.clone(), *id)).collect())
-    }
-    fn revoke(&mut self, id: &u8) -> Result<(), DataPlaneError> {
-        if self.refuse_revocations > 0 {
-            self.refuse_revocations -= 1;
-            return Err(refused());
-        }
-        self.connections.get_mut(id).ok_or_else(refused)?.revoked = true;
-        Ok(())
-    }
-    fn restore(&mut self, id: &u8) -> Result<(), DataPlaneError> {
-        self.connections.get_mut(id).ok_or_else(refused)?.revoked = false;
-        Ok(())
-    }
-}
+use crate::{Connection, FiveTuple, closed};
+use double::{Double, Mood};
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -116,30 +57,32 @@ fn deny() -> Vec<Change> {
     vec![Change::SetPolicy(deny_ingress())]
 }
 
-fn agent(refuse: &[bool]) -> NodeAgent<Scripted> {
-    let to_db = Connection {
-        source: address("10.0.0.9"),
+/// A connection to the database that was opened at this address.
+fn from(client: &str) -> Connection {
+    let tuple = FiveTuple {
+        source: address(client),
         destination: address("10.0.0.1"),
         protocol: Protocol::Tcp,
+        source_port: 40_000,
         port: 5432,
-        revoked: false,
     };
-    let plane = Scripted {
-        refuse: refuse.to_vec(),
-        connections: BTreeMap::from([(7, to_db)]),
-        ..Scripted::default()
-    };
-    let now = plane.now.clone();
-    let clock = move || Duration::from_millis(now.load(Ordering::Relaxed));
-    NodeAgent { clock: Clock(Box::new(clock)), ..NodeAgent::new("n1".into(), plane) }
+    Connection { tuple, revoked: false, midstream: false }
 }
 
-fn pass(agent: &NodeAgent<Scripted>, milliseconds: u64) {
+fn agent(refuse: &[bool]) -> NodeAgent<Double> {
+    let mut plane = Double::new(Arc::default(), Arc::default());
+    plane.refuse = refuse.iter().copied().collect();
+    plane.connections.insert(7, from("10.0.0.9"));
+    let clock = Clock(Box::new(plane.clock()));
+    NodeAgent { clock, ..NodeAgent::new("n1".into(), plane) }
+}
+
+fn pass(agent: &NodeAgent<Double>, milliseconds: u64) {
     agent.plane.now.fetch_add(milliseconds, Ordering::Relaxed);
 }
 
 /// How long after the agent was made.
-fn due(agent: &NodeAgent<Scripted>, report: &Report) -> Option<Duration> {
+fn due(agent: &NodeAgent<Double>, report: &Report) -> Option<Duration> {
     report.review_due.map(|at| at - agent.started)
 }
 
@@ -190,7 +133,7 @@ fn a_peer_that_goes_or_is_relabelled_is_the_only_address_asked_for() {
     let relabelled = Change::SetPod(pod("web1", "10.0.0.9", "n2", &[("app", "other")]));
     for change in [gone, relabelled] {
         let mut agent = agent(&[]);
-        let other = Connection { source: address("10.0.0.10"), ..agent.plane.connections[&7].clone() };
+        let other = from("10.0.0.10");
         agent.plane.connections.insert(8, other);
         assert_eq!(agent.snapshot(shop()).revoked, 0);
         agent.plane.asked.clear();
@@ -223,7 +166,7 @@ fn a_review_that_failed_is_made_up_for_by_the_next() {
 #[test]
 fn removals_close_together_share_a_review_and_the_first_is_immediate() {
     let mut agent = agent(&[]);
-    let other = Connection { source: address("10.0.0.10"), ..agent.plane.connections[&7].clone() };
+    let other = from("10.0.0.10");
     agent.plane.connections.insert(8, other);
     agent.snapshot(shop());
     agent.plane.asked.clear();
@@ -308,12 +251,133 @@ fn pods_whose_policies_are_refused_are_cut_off_and_come_back() {
     assert_eq!(agent.plane.programmed, *agent.plan());
 }
 
+/// Nothing of our table can be changed: the pods are cut off in a table of their own, until the plan is in the kernel.
 #[test]
-fn a_kernel_that_refuses_everything_keeps_what_it_holds() {
-    let mut agent = agent(&[false, true, true, true]);
+fn pods_that_can_not_be_closed_by_the_plan_are_cut_off_without_it() {
+    let mut agent = agent(&[]);
     agent.snapshot(cluster());
     let before = agent.plane.programmed.clone();
-    assert_eq!(agent.apply(deny()).errors.len(), 3);
-    assert_eq!(agent.plane.programmed, before);
+    agent.plane.kernel().mood.owned = true;
+    let report = agent.apply(deny());
+    assert_eq!(report.errors.len(), 3, "the change, what was read, and the closing");
+    let db = (Direction::Ingress, address("10.0.0.1"));
+    assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[db][..], &[][..]));
+    assert_eq!((&agent.plane.programmed, agent.plane.kernel().cut_off.contains(&db)), (&before, true));
     assert!(agent.tick().commits.is_empty(), "not before the pause is over");
+    assert_eq!(agent.tick().cut_off, [db], "and still so");
+
+    agent.plane.kernel().mood.owned = false;
+    pass(&agent, 61_000);
+    let report = agent.tick();
+    assert!(report.errors.is_empty() && report.cut_off.is_empty());
+    assert_eq!(agent.plane.programmed, *agent.plan());
+    assert!(agent.plane.kernel().cut_off.is_empty());
+}
+
+#[test]
+fn a_pod_that_nothing_closes_is_not_called_cut_off() {
+    let mut agent = agent(&[]);
+    agent.snapshot(cluster());
+    agent.plane.kernel().mood = Mood { owned: true, no_cut_off: true, ..Mood::default() };
+    let report = agent.apply(deny());
+    let db = (Direction::Ingress, address("10.0.0.1"));
+    assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[][..], &[db][..]));
+    // The second way is open again, and our table still is not.
+    agent.plane.kernel().mood.no_cut_off = false;
+    pass(&agent, 61_000);
+    let report = agent.tick();
+    assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[db][..], &[][..]));
+}
+
+/// A refused change is not sent again as it was: what the kernel really holds is read, and it is led to the plan from there.
+#[test]
+fn a_change_that_does_not_fit_what_the_kernel_holds_is_computed_anew() {
+    let mut agent = agent(&[]);
+    agent.snapshot(cluster());
+    agent.apply(deny());
+    agent.plane.kernel().table.as_mut().unwrap().ingress.clear();
+    agent.plane.sent.clear();
+    let report = agent.apply(vec![Change::RemovePolicy(deny_ingress().key.clone())]);
+    assert_eq!((report.errors.len(), report.commits.len()), (1, 1));
+    assert_eq!(agent.plane.sent, ["commit", "start"]);
+    assert_eq!(agent.plane.kernel().table.as_ref(), Some(agent.plan()));
+}
+
+/// The kernel holds a table that allows less than the new one: the pods stay on it, and nothing more is asked of the kernel.
+#[test]
+fn a_refused_opening_closes_nothing() {
+    let mut agent = agent(&[]);
+    let mut denied = shop();
+    denied.apply(Change::SetPolicy(deny_ingress()));
+    denied.apply(Change::RemovePolicy(from_web().key));
+    denied.apply(Change::SetPolicy(deny_ingress()));
+    agent.snapshot(denied);
+    let before = agent.plane.programmed.clone();
+    agent.plane.kernel().mood = Mood { owned: true, no_cut_off: true, ..Mood::default() };
+    agent.plane.sent.clear();
+    let report = agent.apply(vec![Change::SetPolicy(Arc::new(from_web()))]);
+    assert!(agent.reconciler().is_behind());
+    assert!(report.cut_off.is_empty() && report.not_enforced.is_empty(), "{report:?}");
+    assert_eq!(agent.plane.sent, ["commit", "start", "holds"]);
+    assert_eq!(agent.plane.kernel().table.as_ref(), Some(&before));
+}
+
+/// What an earlier run left open is looked at when a start succeeds at last, and not what has changed since alone.
+#[test]
+fn everything_is_looked_at_after_the_first_start_that_succeeds() {
+    let mut agent = agent(&[true, true, true]);
+    let mut world = shop();
+    world.apply(Change::RemovePod(ObjectKey::new("shop", "web1")));
+    let report = agent.snapshot(world);
+    assert_eq!((report.errors.len(), report.revoked), (3, 0), "two tries, and to close");
+    assert_eq!(report.cut_off.len(), 2);
+    pass(&agent, 61_000);
+    let report = agent.tick();
+    assert_eq!((report.errors.len(), report.revoked), (0, 1));
+    let local = ["10.0.0.1", "10.0.0.2"].map(address).into();
+    assert_eq!(agent.plane.asked, [local]);
+}
+
+/// The label goes with the entry, and the agent's memory with the agent: the kernel's set stays.
+#[test]
+fn what_was_revoked_is_restored_though_its_entry_or_its_pod_is_gone() {
+    let mut agent = agent(&[]);
+    agent.snapshot(cluster());
+    agent.apply(deny());
+    let tuple = agent.plane.connections[&7].tuple;
+    assert!(agent.plane.is_revoked(&tuple));
+    agent.plane.connections.clear();
+    let report = agent.apply(vec![Change::RemovePolicy(deny_ingress().key.clone())]);
+    assert_eq!((report.restored, agent.plane.is_revoked(&tuple)), (1, false), "the entry was flushed");
+
+    let mut agent = self::agent(&[]);
+    agent.plane.remembered.insert(tuple);
+    agent.plane.connections.get_mut(&7).unwrap().revoked = true;
+    let report = agent.snapshot(Cluster::default());
+    assert_eq!(
+        (report.restored, agent.plane.is_revoked(&tuple)),
+        (1, false),
+        "its pod was gone at the start"
+    );
+    assert!(!agent.plane.connections[&7].revoked);
+}
+
+/// After a flush the server's packet came first, and counts as the opener's.
+#[test]
+fn a_connection_that_comes_back_the_wrong_way_round_is_cut_again_and_stays_so() {
+    let mut agent = agent(&[]);
+    agent.snapshot(cluster());
+    agent.apply(deny());
+    let tuple = agent.plane.connections[&7].tuple;
+    for (id, midstream) in [(8, true), (9, false)] {
+        let reversed = Connection { tuple: tuple.reversed(), revoked: false, midstream };
+        agent.plane.connections = [(id, reversed)].into();
+        let other = pod(&format!("other{id}"), &format!("10.0.1.{id}"), "n1", &[]);
+        pass(&agent, 1000);
+        assert_eq!(agent.apply(vec![Change::SetPod(other)]).revoked, 1);
+        assert!(agent.plane.connections[&id].revoked && agent.plane.is_revoked(&tuple));
+        pass(&agent, 1000);
+        let report = agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", format!("other{id}")))]);
+        assert_eq!((report.revoked, report.restored), (0, 0));
+    }
 }

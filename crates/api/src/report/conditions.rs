@@ -22,8 +22,10 @@ pub(super) enum Programmed {
     /// Not yet.
     Pending,
     Yes,
-    /// The kernel refused, for this reason.
+    /// The kernel refused, for this reason; an earlier version of it, if there was one, may be in force.
     No(String),
+    /// Not even what was programmed before is enforced.
+    NotEnforced(String),
 }
 
 /// What there is to say of a policy with these findings.
@@ -47,6 +49,7 @@ pub(super) fn desired(findings: &[Diagnostic], programmed: &Programmed) -> [Cond
             "in the kernel of the node that writes this; a node that can't program it says so in an Event",
         ),
         Programmed::No(why) => ("False", "KernelRefused", &**why),
+        Programmed::NotEnforced(why) => ("False", "NotEnforced", &**why),
     };
     [accepted, Condition { kind: PROGRAMMED, status, reason, message: cut(message, 4096) }]
 }

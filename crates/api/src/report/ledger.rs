@@ -22,13 +22,24 @@ const SETTLING: Duration = Duration::from_millis(500);
 /// Identity of an object here.
 pub(super) type Key = (Kind, Option<Name>, Name);
 
+/// What the kernel has made of what it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It holds all of it.
+    Taken,
+    /// It refused the latest, for this reason; what it held before it holds.
+    Refused(String),
+    /// It does not enforce what it should, or nobody knows.
+    NotEnforced(String),
+}
+
 /// Everything that is known to be reported. Bounded by the number of objects with findings and of cluster-wide policies.
 #[derive(Debug)]
 pub(super) struct Ledger {
     node: Name,
     entries: BTreeMap<Key, Entry>,
     /// Why this node's kernel isn't as it should be, and when that is told.
-    trouble: Option<(String, Instant)>,
+    trouble: Option<(Outcome, Instant)>,
     book: Book,
 }
 
@@ -65,15 +76,16 @@ impl Ledger {
         self.entries.insert(key, entry);
     }
 
-    /// The kernel has taken what is known so far, or has refused it. `spread`: how long to wait before telling, so that a
-    /// thousand nodes with the same trouble don't tell at once.
-    pub(super) fn programmed(&mut self, outcome: Result<(), String>, now: Instant, spread: Duration) {
+    /// What the kernel has made of what is known so far. `spread`: how long to wait before telling of trouble, so that a
+    /// thousand nodes with the same don't tell at once.
+    pub(super) fn programmed(&mut self, outcome: Outcome, now: Instant, spread: Duration) {
         for entry in self.entries.values_mut().filter(|e| e.object.kind.is_optional()) {
             let next = match (&outcome, &entry.programmed) {
-                (Ok(()), _) => Programmed::Yes,
+                (Outcome::Taken, _) => Programmed::Yes,
                 // A refused transaction changes nothing of what is in force.
-                (Err(_), Programmed::Yes) => continue,
-                (Err(why), _) => Programmed::No(cut(why, LONGEST_NOTE)),
+                (Outcome::Refused(_), Programmed::Yes) => continue,
+                (Outcome::Refused(why), _) => Programmed::No(cut(why, LONGEST_NOTE)),
+                (Outcome::NotEnforced(why), _) => Programmed::NotEnforced(cut(why, LONGEST_NOTE)),
             };
             if entry.programmed != next {
                 entry.programmed = next;
@@ -81,9 +93,9 @@ impl Ledger {
             }
         }
         self.trouble = match (outcome, self.trouble.take()) {
-            (Ok(()), _) => None,
-            (Err(why), Some((_, at))) => Some((why, at)),
-            (Err(why), None) => Some((why, now + spread)),
+            (Outcome::Taken, _) => None,
+            (outcome, Some((_, at))) => Some((outcome, at)),
+            (outcome, None) => Some((outcome, now + spread)),
         };
     }
 
@@ -114,7 +126,12 @@ impl Ledger {
     /// The next Event. What is wrong with objects is the leader's to tell, what is wrong here is ours.
     pub(super) fn next_event(&mut self, leads: bool, now: Instant) -> Option<Post> {
         let mut standing = Vec::new();
-        if let Some((why, _)) = self.trouble.as_ref().filter(|(_, at)| *at <= now) {
+        let trouble = match self.trouble.as_ref().filter(|(_, at)| *at <= now) {
+            Some((Outcome::Refused(why), _)) => Some(("PoliciesNotProgrammed", why)),
+            Some((Outcome::NotEnforced(why), _)) => Some(("PoliciesNotEnforced", why)),
+            Some((Outcome::Taken, _)) | None => None,
+        };
+        if let Some((reason, why)) = trouble {
             standing.push(Notice {
                 about: ObjectRef {
                     kind: Kind::Node,
@@ -124,7 +141,7 @@ impl Ledger {
                     uid: self.node.clone(),
                     generation: 0,
                 },
-                reason: "PoliciesNotProgrammed",
+                reason,
                 note: cut(why, LONGEST_NOTE),
             });
         }
@@ -174,11 +191,11 @@ mod tests {
         let (mut ledger, start) = ledger();
         let guard = object(Kind::ClusterNetworkPolicy, "guard", 1);
         ledger.findings(guard.clone(), vec![], start);
-        ledger.programmed(Ok(()), start, Duration::ZERO);
+        ledger.programmed(Outcome::Taken, start, Duration::ZERO);
         assert_eq!(ledger.next_status(start), None, "it may change at once");
         let write = ledger.next_status(start + SETTLING).unwrap();
         assert_eq!((write.conditions[0].status, write.conditions[1].status), ("True", "True"));
-        ledger.programmed(Ok(()), start + SETTLING * 2, Duration::ZERO);
+        ledger.programmed(Outcome::Taken, start + SETTLING * 2, Duration::ZERO);
         assert_eq!(ledger.next_status(start + SETTLING * 9), None, "nothing changed");
         ledger.later(&guard, start + SETTLING * 20);
         assert_eq!(ledger.next_status(start + SETTLING * 19), None);
@@ -191,20 +208,37 @@ mod tests {
     fn a_refusal_concerns_what_is_new() {
         let (mut ledger, start) = ledger();
         ledger.findings(object(Kind::ClusterNetworkPolicy, "old", 1), vec![], start);
-        ledger.programmed(Ok(()), start, Duration::ZERO);
+        ledger.programmed(Outcome::Taken, start, Duration::ZERO);
         ledger.findings(object(Kind::ClusterNetworkPolicy, "new", 1), vec![], start);
-        ledger.programmed(Err("no memory".to_owned()), start, Duration::ZERO);
+        ledger.programmed(Outcome::Refused("no memory".to_owned()), start, Duration::ZERO);
         let later = start + SETTLING;
         let writes: Vec<StatusWrite> = std::iter::from_fn(|| ledger.next_status(later)).collect();
         let of = |name: &str| writes.iter().find(|w| *w.object.name == *name).unwrap().conditions[1].status;
         assert_eq!((of("old"), of("new")), ("True", "False"));
     }
 
+    /// A policy whose earlier version was programmed is not told as programmed while nothing is known to be enforced.
+    #[test]
+    fn where_nothing_is_enforced_no_policy_is_programmed() {
+        let (mut ledger, start) = ledger();
+        ledger.findings(object(Kind::ClusterNetworkPolicy, "old", 1), vec![], start);
+        ledger.programmed(Outcome::Taken, start, Duration::ZERO);
+        ledger.programmed(Outcome::NotEnforced("owned".to_owned()), start, Duration::ZERO);
+        let write = ledger.next_status(start + SETTLING).unwrap();
+        assert_eq!((write.conditions[1].status, write.conditions[1].reason), ("False", "NotEnforced"));
+        let Some(Post::Create(own)) = ledger.next_event(false, start) else { panic!("nothing told") };
+        assert_eq!((own.reason, &*own.note), ("PoliciesNotEnforced", "owned"));
+        // The kernel holds again what it held before, and still refuses the latest.
+        ledger.programmed(Outcome::Refused("no memory".to_owned()), start, Duration::ZERO);
+        ledger.programmed(Outcome::Taken, start, Duration::ZERO);
+        assert_eq!(ledger.next_status(start + SETTLING).unwrap().conditions[1].status, "True");
+    }
+
     #[test]
     fn objects_are_the_leaders_and_the_node_is_ours() {
         let (mut ledger, start) = ledger();
         ledger.findings(object(Kind::NetworkPolicy, "bad", 1), broken(), start);
-        ledger.programmed(Err("no memory".to_owned()), start, Duration::from_secs(9));
+        ledger.programmed(Outcome::Refused("no memory".to_owned()), start, Duration::from_secs(9));
         assert_eq!(ledger.next_event(false, start), None, "told later, if it lasts");
         let Some(Post::Create(own)) = ledger.next_event(false, start + Duration::from_secs(9)) else {
             panic!("nothing told")
@@ -213,7 +247,7 @@ mod tests {
             (own.about.kind, own.reason, &*own.note),
             (Kind::Node, "PoliciesNotProgrammed", "no memory")
         );
-        ledger.programmed(Ok(()), start, Duration::ZERO);
+        ledger.programmed(Outcome::Taken, start, Duration::ZERO);
         let Some(Post::Create(theirs)) = ledger.next_event(true, start) else { panic!("nothing told") };
         assert_eq!((&*theirs.about.name, &*theirs.note), ("bad", "error: no known tier"));
     }

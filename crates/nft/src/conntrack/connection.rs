@@ -10,11 +10,17 @@ use crate::reader::Attributes;
 /// `CTA_*` of `linux/netfilter/nfnetlink_conntrack.h`.
 pub(super) const TUPLE_ORIGINAL: u16 = 1;
 pub(super) const TUPLE_REPLY: u16 = 2;
-const STATUS: u16 = 3;
+pub(super) const STATUS: u16 = 3;
+const PROTOCOL_INFO: u16 = 4;
+pub(super) const TIMEOUT: u16 = 7;
 pub(super) const ID: u16 = 12;
 pub(super) const ZONE: u16 = 18;
 pub(super) const LABELS: u16 = 22;
 pub(super) const LABELS_MASK: u16 = 23;
+
+/// `IPS_SRC_NAT | IPS_DST_NAT`; `IPS_OFFLOAD | IPS_HW_OFFLOAD`.
+const TRANSLATED: u32 = 0x10 | 0x20;
+const OFFLOADED: u32 = 1 << 14 | 1 << 15;
 
 /// A tracked connection.
 ///
@@ -39,8 +45,12 @@ pub struct Connection {
     pub status: u32,
     /// Its labels, as the kernel keeps them; all zero where it has none, or no room for any.
     pub labels: [u8; 16],
+    /// Whether tracking began in the middle of a TCP connection, so that the opener may be either end.
+    pub midstream: bool,
     /// What names it to the kernel: the original tuple, the id and the zone, as dumped.
     pub(super) tuple: Vec<u8>,
+    pub(super) reply: Vec<u8>,
+    pub(super) timeout: Option<Vec<u8>>,
     pub(super) id: Option<Vec<u8>>,
     pub(super) zone: Option<Vec<u8>>,
 }
@@ -52,11 +62,24 @@ impl Connection {
         self.labels.iter().zip(label_bytes()).any(|(have, ours)| have & ours != 0)
     }
 
+    /// Whether its packets may go past all hooks, through a flow table.
+    #[must_use]
+    pub fn is_offloaded(&self) -> bool {
+        self.status & OFFLOADED != 0
+    }
+
+    /// Whether either address is translated.
+    #[must_use]
+    pub fn has_nat(&self) -> bool {
+        self.status & TRANSLATED != 0
+    }
+
     /// Reads the attributes of an entry; none where one is missing that every entry of ours has.
     pub(super) fn parse(entry: Attributes<'_>) -> Option<Self> {
         let tuple = entry.get(TUPLE_ORIGINAL)?;
         let original = Tuple::parse(Attributes(tuple))?;
-        let reply = Tuple::parse(entry.nested(TUPLE_REPLY)?)?;
+        let reply_tuple = entry.get(TUPLE_REPLY)?;
+        let reply = Tuple::parse(Attributes(reply_tuple))?;
         let mut labels = [0; 16];
         if let Some(bytes) = entry.get(LABELS) {
             let length = bytes.len().min(labels.len());
@@ -72,11 +95,25 @@ impl Connection {
                 != (reply.source, reply.source_port),
             status: entry.number(STATUS).unwrap_or_default(),
             labels,
+            midstream: began_midstream(entry),
             tuple: tuple.to_vec(),
+            reply: reply_tuple.to_vec(),
+            timeout: entry.get(TIMEOUT).map(<[u8]>::to_vec),
             id: entry.get(ID).map(<[u8]>::to_vec),
             zone: entry.get(ZONE).map(<[u8]>::to_vec),
         })
     }
+}
+
+/// Where the kernel didn't see the beginning of a TCP connection, it checks the windows of neither end
+/// (`IP_CT_TCP_FLAG_BE_LIBERAL`).
+fn began_midstream(entry: Attributes<'_>) -> bool {
+    /// `CTA_PROTOINFO_TCP`, and in it `_FLAGS_ORIGINAL` and `_FLAGS_REPLY`: flags, then a mask.
+    const TCP: u16 = 1;
+    const FLAGS: [u16; 2] = [4, 5];
+    const LIBERAL: u8 = 8;
+    let Some(tcp) = entry.nested(PROTOCOL_INFO).and_then(|info| info.nested(TCP)) else { return false };
+    FLAGS.iter().all(|kind| tcp.get(*kind).and_then(<[u8]>::first).is_some_and(|flags| flags & LIBERAL != 0))
 }
 
 impl fmt::Display for Connection {

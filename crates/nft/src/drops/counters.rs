@@ -6,7 +6,7 @@ use crate::{
     Error, Kernel,
     reader::{Operation, Ruleset, Target},
     ruleset::{
-        ENCAPSULATED_CHAIN, FORWARDED_CHAIN, FROM_PORTS_CHAIN, Hook, LINK_CHAIN, RECEIVED_CHAIN,
+        ENCAPSULATED_CHAIN, FORWARDED_CHAIN, FROM_PORTS_CHAIN, LINK_CHAIN, RECEIVED_CHAIN, REVOKED_CHAIN,
         STRANGERS_CHAIN, TO_PORTS_CHAIN,
     },
 };
@@ -73,7 +73,7 @@ impl Tally {
                 &mut self.total.egress
             } else if chain.contains("_ingress_") || OF_INGRESS.contains(&&**chain) {
                 &mut self.total.ingress
-            } else if Hook::BOTH.iter().any(|hook| hook.chain() == chain) {
+            } else if chain == REVOKED_CHAIN {
                 &mut self.total.revoked
             } else {
                 continue;
@@ -93,11 +93,11 @@ mod tests {
     fn the_sum_survives_chains_that_go_and_counters_that_start_again() {
         let counters = |of: &[(&str, u64)]| Counters(of.iter().map(|(c, n)| ((*c).to_owned(), *n)).collect());
         let mut tally = Tally::default();
-        tally.add(counters(&[("row_egress_1", 3), ("row_ingress_1", 5), ("forward", 1)]));
-        let sum = tally.add(counters(&[("row_egress_1", 4), ("closed_ingress", 2), ("forward", 1)]));
+        tally.add(counters(&[("row_egress_1", 3), ("row_ingress_1", 5), ("revoked", 1)]));
+        let sum = tally.add(counters(&[("row_egress_1", 4), ("closed_ingress", 2), ("revoked", 1)]));
         assert_eq!(sum, Counts { egress: 4, ingress: 7, revoked: 1 });
         let sum =
-            tally.add(counters(&[("row_egress_1", 1), ("row_ingress_1", 1), ("input", 2), ("link", 7)]));
+            tally.add(counters(&[("row_egress_1", 1), ("row_ingress_1", 1), ("revoked", 3), ("link", 7)]));
         assert_eq!(sum, Counts { egress: 5, ingress: 15, revoked: 3 });
         let sum = tally.add(counters(&[("from_pods", 3), ("to_ports", 4), ("strangers", 1)]));
         assert_eq!(sum, Counts { egress: 8, ingress: 20, revoked: 3 });

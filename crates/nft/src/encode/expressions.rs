@@ -7,7 +7,7 @@ use palisade_policy::{Direction, Family};
 use super::attributes::Attributes;
 use crate::{
     conntrack::label_bytes,
-    ruleset::{Expression, Flood, Outcome, Rule},
+    ruleset::{Expression, Flood, HasPorts, Outcome, Rule},
 };
 
 /// `NFTA_LIST_ELEM`.
@@ -23,6 +23,19 @@ const VERDICT: u32 = 0;
 const REGISTER: u32 = 1;
 const SECOND_V4: u32 = 9;
 const SECOND_V6: u32 = 2;
+
+/// The registers of protocol, source port and destination port of a tuple, behind its addresses. The kernel tells
+/// a 32-bit register that begins a 128-bit one by the name of that, so it is written like this, too: `NFT_REG32_02`,
+/// `NFT_REG32_03`, `NFT_REG_2`; and `NFT_REG_3`, `NFT_REG32_09`, `NFT_REG32_10`.
+const BEHIND_V4: [u32; 3] = [10, 11, 2];
+const BEHIND_V6: [u32; 3] = [3, 17, 18];
+
+/// `NFT_DYNSET_OP_UPDATE`.
+const UPDATE: u32 = 1;
+
+/// FIN, SYN, RST and ACK in byte 13 of the TCP header, and SYN alone: the packet that begins a connection.
+const TCP_FLAGS: u8 = 0x01 | 0x02 | 0x04 | 0x10;
+const SYN: u8 = 0x02;
 
 /// Payload bases.
 const LINK: u32 = 0;
@@ -62,6 +75,8 @@ const CT_LABELS: u32 = 13;
 
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+/// `NF_CT_STATE_INVALID_BIT | NF_CT_STATE_BIT(IP_CT_NEW)`.
+const INVALID_OR_NEW: u32 = 1 | 8;
 
 /// `cmp` operators.
 const EQ: u32 = 0;
@@ -143,6 +158,30 @@ fn write(out: &mut Attributes, expression: &Expression) {
             payload(out, REGISTER, TRANSPORT, 2, 2);
             lookup(out, set, false);
         }
+        Expression::SourcePort(first, last) => {
+            payload(out, REGISTER, TRANSPORT, 0, 2);
+            range(out, &first.to_be_bytes(), &last.to_be_bytes());
+        }
+        Expression::SourcePortIn(set) => {
+            payload(out, REGISTER, TRANSPORT, 0, 2);
+            lookup(out, set, false);
+        }
+        Expression::Midstream => {
+            payload(out, REGISTER, TRANSPORT, 13, 1);
+            mask(out, &[TCP_FLAGS], &[0]);
+            cmp(out, NEQ, &[SYN]);
+        }
+        Expression::TupleIn(family, has_ports, set) => {
+            tuple(out, *family, *has_ports);
+            lookup(out, set, false);
+        }
+        Expression::RenewTuple(family, has_ports, set) => {
+            tuple(out, *family, *has_ports);
+            // NFTA_DYNSET_SET_NAME, _OP, _SREG_KEY; the time-out is the set's own.
+            kernel_expression(out, "dynset", |d| {
+                d.text(1, set).number(3, UPDATE).number(4, REGISTER);
+            });
+        }
         Expression::PeerIn(direction, family, set) => {
             address(out, REGISTER, *family, *direction == Direction::Ingress);
             lookup(out, set, false);
@@ -179,12 +218,8 @@ fn write(out: &mut Attributes, expression: &Expression) {
             payload(out, REGISTER, TRANSPORT, 0, 1);
             range(out, &[*first], &[*last]);
         }
-        Expression::Established => {
-            ct(out, CT_STATE, 1);
-            // Registers hold the state in host order.
-            mask(out, &ESTABLISHED_OR_RELATED.to_ne_bytes(), &[0; 4]);
-            cmp(out, NEQ, &[0; 4]);
-        }
+        Expression::Established => state(out, ESTABLISHED_OR_RELATED),
+        Expression::Unestablished => state(out, INVALID_OR_NEW),
         Expression::Revoked => {
             ct(out, CT_LABELS, 1);
             mask(out, &label_bytes(), &[0; 16]);
@@ -219,9 +254,21 @@ fn kernel_expression(out: &mut Attributes, name: &str, data: impl FnOnce(&mut At
 }
 
 fn meta(out: &mut Attributes, key: u32) {
+    meta_into(out, key, REGISTER);
+}
+
+fn meta_into(out: &mut Attributes, key: u32, register: u32) {
     kernel_expression(out, "meta", |d| {
-        d.number(2, key).number(1, REGISTER);
+        d.number(2, key).number(1, register);
     });
+}
+
+/// `ct state` has one of these bits.
+fn state(out: &mut Attributes, bits: u32) {
+    ct(out, CT_STATE, 1);
+    // Registers hold the state in host order.
+    mask(out, &bits.to_ne_bytes(), &[0; 4]);
+    cmp(out, NEQ, &[0; 4]);
 }
 
 fn ct(out: &mut Attributes, key: u32, register: u32) {
@@ -251,6 +298,17 @@ fn address(out: &mut Attributes, register: u32, family: Family, source: bool) {
 fn pair(out: &mut Attributes, family: Family) {
     address(out, REGISTER, family, true);
     address(out, if family == Family::V4 { SECOND_V4 } else { SECOND_V6 }, family, false);
+}
+
+/// What a connection is known by: source and destination address and protocol, and ports where it has some.
+fn tuple(out: &mut Attributes, family: Family, has_ports: HasPorts) {
+    pair(out, family);
+    let [protocol, source_port, port] = if family == Family::V4 { BEHIND_V4 } else { BEHIND_V6 };
+    meta_into(out, META_L4PROTO, protocol);
+    if has_ports == HasPorts::Yes {
+        payload(out, source_port, TRANSPORT, 0, 2);
+        payload(out, port, TRANSPORT, 2, 2);
+    }
 }
 
 fn cmp(out: &mut Attributes, operator: u32, value: &[u8]) {

@@ -301,3 +301,27 @@ fn what_is_round_the_pods() {
          08000500 00000001 0b000700 66696c74 65720000"
     );
 }
+
+#[test]
+fn a_message_of_the_largest_elements_fits_an_attribute() {
+    use palisade_policy::TableId;
+
+    use crate::ruleset::ELEMENTS_PER_MESSAGE;
+
+    let chain = format!("ingress_{}_6_{}", TableId([0xab; 16]), TableId([0xcd; 16]));
+    let sets = BaseSets::new();
+    for (lead, name) in [
+        (Lead::Table(Direction::Ingress), &*chain),
+        (Lead::Hairpin, "row_egress_abababababababababababababababab"),
+    ] {
+        let element = Element::leading(lead, "fd00::1".parse().unwrap(), name.into());
+        let message = Message::AddElements(
+            sets.dispatch(lead, Family::V6).clone(),
+            vec![element; ELEMENTS_PER_MESSAGE],
+        );
+        let mut bytes = Vec::new();
+        encode(message).append(&mut bytes, 0, false);
+        // With the header of 20 bytes, the table's and the set's names, which are none of the list.
+        assert!(bytes.len() < 1 << 16, "{lead:?}: {}", bytes.len());
+    }
+}

@@ -6,7 +6,10 @@ use palisade_policy::{Family, address};
 use sha2::{Digest, Sha256};
 
 use super::{attributes::Attributes, expressions};
-use crate::ruleset::{Element, Key, Message, Rule, Set, TABLE};
+use crate::{
+    conntrack::{OPENER_COMMENT, REMEMBERED, REMEMBERED_MOST},
+    ruleset::{Element, Key, Message, Rule, Set, TABLE},
+};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const NFTABLES: u16 = 10;
@@ -32,10 +35,14 @@ const NEWSET: u16 = 9;
 const DELSET: u16 = 11;
 const NEWSETELEM: u16 = 12;
 const DELSETELEM: u16 = 14;
+const DELOBJ: u16 = 20;
+const DELFLOWTABLE: u16 = 24;
 
 /// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_ELEM_INTERVAL_END`.
 const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
+/// `NFT_SET_TIMEOUT | NFT_SET_EVAL`: elements expire, and rules add and renew them.
+const SET_DYNAMIC: u32 = 0x10 | 0x20;
 const INTERVAL_END: u32 = 1;
 
 /// `NFT_DATA_VERDICT`: the data type of a verdict map.
@@ -50,6 +57,9 @@ const NETWORK_ORDER: u32 = 2;
 
 /// `NFT_USERDATA_MAXLEN` is 256; the `nft` program stops at 128.
 const LONGEST_COMMENT: usize = 120;
+
+/// How often the kernel walks a set for expired elements. Its default, a second, is for time-outs of seconds.
+const GC_INTERVAL_MS: u32 = 60_000;
 
 /// A message as bytes, still without its sequence number.
 #[derive(Debug)]
@@ -77,18 +87,24 @@ impl Encoded {
     }
 }
 
-/// Encodes one message.
+/// Encodes one message about our table.
 pub(crate) fn encode(message: Message) -> Encoded {
+    encode_in(TABLE, message)
+}
+
+/// Encodes one message about a table of the family `inet`, or `bridge` where the message says so, with this name.
+pub(crate) fn encode_in(table: &str, message: Message) -> Encoded {
     let family = if matches!(message, Message::Bridged(_)) { BRIDGE } else { INET };
     let (kind, flags) = kind_and_flags(&message);
     let mut out = header((NFTABLES << 8) | kind, REQUEST | flags, family, 0);
-    body(&mut out, &message);
+    body(&mut out, table, &message);
     Encoded { bytes: finish(out), message }
 }
 
 fn kind_and_flags(message: &Message) -> (u16, u16) {
     match message {
         Message::CreateTable => (NEWTABLE, CREATE),
+        Message::WakeTable => (NEWTABLE, 0),
         Message::DeleteTable => (DELTABLE, 0),
         Message::CreateSet(_) => (NEWSET, CREATE | EXCLUSIVE),
         Message::DeleteSet(_) => (DELSET, 0),
@@ -98,6 +114,8 @@ fn kind_and_flags(message: &Message) -> (u16, u16) {
         Message::AddRule(..) => (NEWRULE, CREATE | APPEND),
         Message::FlushChain(_) => (DELRULE, 0),
         Message::DeleteChain(_) => (DELCHAIN, 0),
+        Message::DeleteObject(..) => (DELOBJ, 0),
+        Message::DeleteFlowTable(_) => (DELFLOWTABLE, 0),
         Message::Bridged(message) => kind_and_flags(message),
     }
 }
@@ -141,22 +159,36 @@ pub(crate) fn rule_expressions(rule: &Rule) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// A short digest of what rules say: chains are named by it. Stable as long as the encoding of the rules is.
-pub(crate) fn rules_digest(rules: &[Rule]) -> [u8; 8] {
+/// The attributes of a message, for the reader to compare with what the kernel lists.
+pub(crate) fn attributes_of(message: &Message) -> Vec<u8> {
+    let mut out = Attributes::default();
+    body(&mut out, TABLE, message);
+    out.into_bytes()
+}
+
+/// A digest of what rules say: chains are named by it. Stable as long as the encoding of the rules is. Each rule goes in
+/// behind its length, so different rules are different inputs; 128 bits of a SHA-256 leave a collision out of reach, and
+/// [`crate::registry`] compares what has one name.
+pub(crate) fn rules_digest(rules: &[Rule]) -> [u8; 16] {
     let mut hash = Sha256::new();
     for rule in rules {
         let mut out = Attributes::default();
         out.nest(1, |e| expressions::rule(e, rule));
         hash.update(out.into_bytes());
     }
-    let mut short = [0; 8];
-    short.copy_from_slice(&hash.finalize()[..8]);
+    first_half(hash)
+}
+
+/// The first 128 bits of a digest.
+pub(crate) fn first_half(hash: Sha256) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash.finalize()[..16]);
     short
 }
 
-fn body(out: &mut Attributes, message: &Message) {
+fn body(out: &mut Attributes, table: &str, message: &Message) {
     // NFTA_*_TABLE and NFTA_TABLE_NAME are all 1.
-    out.text(1, TABLE);
+    out.text(1, table);
     body_after_table(out, message);
 }
 
@@ -164,6 +196,10 @@ fn body_after_table(out: &mut Attributes, message: &Message) {
     match message {
         Message::CreateTable => {
             out.put(6, &user_data(COMMENT, crate::base::TABLE_COMMENT));
+        }
+        Message::WakeTable => {
+            // NFTA_TABLE_FLAGS: none.
+            out.number(2, 0);
         }
         Message::DeleteTable => {}
         Message::CreateSet(set) => create_set(out, set),
@@ -200,6 +236,12 @@ fn body_after_table(out: &mut Attributes, message: &Message) {
             out.text(3, name);
         }
         Message::Bridged(message) => body_after_table(out, message),
+        Message::DeleteObject(kind, name) => {
+            out.text(2, name).number(3, *kind);
+        }
+        Message::DeleteFlowTable(name) => {
+            out.text(2, name);
+        }
     }
 }
 
@@ -216,16 +258,34 @@ fn create_set(out: &mut Attributes, set: &Set) {
         Key::Address(Family::V6) => (IPV6, 16, NETWORK_ORDER),
         Key::Pair(Family::V4) => ((IPV4 << 6) | IPV4, 8, NETWORK_ORDER),
         Key::Pair(Family::V6) => ((IPV6 << 6) | IPV6, 32, NETWORK_ORDER),
+        Key::ThreeTuple(Family::V4) => ((((IPV4 << 6) | IPV4) << 6) | PROTOCOL, 12, NETWORK_ORDER),
+        Key::ThreeTuple(Family::V6) => ((((IPV6 << 6) | IPV6) << 6) | PROTOCOL, 36, NETWORK_ORDER),
+        Key::FiveTuple(Family::V4) => {
+            ((((((((IPV4 << 6) | IPV4) << 6) | PROTOCOL) << 6) | SERVICE) << 6) | SERVICE, 20, NETWORK_ORDER)
+        }
+        Key::FiveTuple(Family::V6) => {
+            ((((((((IPV6 << 6) | IPV6) << 6) | PROTOCOL) << 6) | SERVICE) << 6) | SERVICE, 44, NETWORK_ORDER)
+        }
         Key::Port => (SERVICE, 2, NETWORK_ORDER),
         Key::Number => (MARK, 4, HOST_ORDER),
         Key::Interface => (INTERFACE, 4, HOST_ORDER),
         Key::InterfacePair => ((INTERFACE << 6) | INTERFACE, 8, HOST_ORDER),
         Key::Protocol => (PROTOCOL, 1, NETWORK_ORDER),
     };
-    let flags = if set.intervals { SET_INTERVAL } else { 0 } | if set.verdicts { SET_MAP } else { 0 };
+    let mut flags = if set.intervals { SET_INTERVAL } else { 0 } | if set.verdicts { SET_MAP } else { 0 };
+    if set.content.expires() {
+        flags |= SET_DYNAMIC;
+    }
     out.text(2, &set.name).number(3, flags).number(4, kind).number(5, length);
     if set.verdicts {
         out.number(6, VERDICT_DATA);
+    }
+    if set.content.expires() {
+        // NFTA_SET_DESC { NFTA_SET_DESC_SIZE }, NFTA_SET_TIMEOUT and NFTA_SET_GC_INTERVAL in milliseconds.
+        out.nest(9, |d| {
+            d.number(1, REMEMBERED_MOST);
+        });
+        out.put(11, &(REMEMBERED.as_millis() as u64).to_be_bytes()).number(12, GC_INTERVAL_MS);
     }
     // The kernel wants an id even where nothing refers to it.
     out.number(10, 1);
@@ -256,6 +316,17 @@ fn element(list: &mut Attributes, element: &Element, with_data: bool) {
     match element {
         Element::Address(a) => key(list, &octets(*a), false),
         Element::Itself(a) => key(list, &[octets(*a), octets(*a)].concat(), false),
+        Element::Revoked(tuple, is_opener) => {
+            list.nest(expressions::LIST_ELEMENT, |e| {
+                e.nest(1, |k| {
+                    k.put(expressions::DATA_VALUE, &tuple.key());
+                });
+                if with_data && *is_opener {
+                    // NFTA_SET_ELEM_USERDATA
+                    e.put(6, &user_data(COMMENT, OPENER_COMMENT));
+                }
+            });
+        }
         Element::Number(n) | Element::Interface(n) => key(list, &n.to_ne_bytes(), false),
         Element::SameInterface(n) => key(list, &n.to_ne_bytes().repeat(2), false),
         Element::Port(port) => key(list, &port.to_be_bytes(), false),

@@ -9,6 +9,6 @@ mod golden;
 mod messages;
 
 pub(crate) use messages::{
-    Encoded, batch_begin, batch_end, element_at, encode, finish, header, rule_expressions, rules_digest,
-    shortened,
+    Encoded, attributes_of, batch_begin, batch_end, element_at, encode, encode_in, finish, first_half,
+    header, rule_expressions, rules_digest, shortened,
 };

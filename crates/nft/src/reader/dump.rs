@@ -1,15 +1,16 @@
 //! The table as the kernel lists it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
 use super::{
     attributes::Attributes,
     expressions::{Operation, Target, operations, target},
+    properties::{self, DORMANT, Properties, SET_DYNAMIC, user_data},
 };
-use crate::{Error, Kernel, ruleset::TABLE};
+use crate::{Error, Kernel, base::TABLE_COMMENT, ruleset::TABLE};
 
 /// `NFT_MSG_*` and the reply kinds.
 const GETTABLE: u16 = 1;
@@ -17,6 +18,8 @@ const GETCHAIN: u16 = 4;
 const GETRULE: u16 = 7;
 const GETSET: u16 = 10;
 const GETSETELEM: u16 = 13;
+const GETOBJ: u16 = 19;
+const GETFLOWTABLE: u16 = 23;
 
 /// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
 const INET: u8 = 1;
@@ -27,10 +30,14 @@ const BRIDGE: u8 = 7;
 pub struct Chain {
     /// Hook number, priority and policy of a base chain.
     pub base: Option<(u32, i32, u32)>,
-    /// What was written beside it.
-    pub comment: Option<String>,
+    /// `NFT_CHAIN_*` flags.
+    pub flags: u32,
+    /// What else is said of it.
+    pub properties: Properties,
     /// Its rules.
     pub rules: Vec<Vec<Operation>>,
+    /// What was written beside some of its rules, by their places.
+    pub comments: BTreeMap<usize, String>,
 }
 
 /// An element of a set.
@@ -51,8 +58,15 @@ pub struct Set {
     pub key_type: u32,
     /// Bytes of a key.
     pub key_length: u32,
-    /// Elements with the verdict that they lead to.
+    /// What is said of it, flags and all.
+    pub properties: Properties,
+    /// Elements with the verdict that they lead to. Empty for a set that rules fill: the kernel adds and removes these
+    /// without a transaction.
     pub elements: HashMap<Vec<u8>, Option<Target>>,
+    /// The element for every key that has no other, if there is one.
+    pub catch_all: Option<Option<Target>>,
+    /// Elements that carry a comment, a time-out, a statement or a reference to an object.
+    pub laden: BTreeSet<Vec<u8>>,
     /// The intervals of an interval set: first and last key, sorted.
     pub intervals: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -62,38 +76,72 @@ pub struct Set {
 pub struct Ruleset {
     /// What was written beside the table.
     pub comment: Option<String>,
+    /// `NFT_TABLE_F_*` flags.
+    pub flags: u32,
+    /// The netlink port of the socket that owns it, which alone may change it.
+    pub owner: Option<u32>,
     /// Its chains.
     pub chains: BTreeMap<String, Chain>,
     /// Its sets and maps.
     pub sets: BTreeMap<String, Set>,
+    /// Its counters, quotas, helpers and the like, by `NFT_OBJECT_*` type and name.
+    pub objects: BTreeSet<(u32, String)>,
+    /// Its flow tables.
+    pub flow_tables: BTreeSet<String>,
 }
 
 impl Ruleset {
-    /// Dumps the table; none if there is none. Reads again where the kernel's tables changed meanwhile.
+    /// Whether what stands beside the table says that it is ours, and of this format.
+    #[must_use]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.comment.as_deref() == Some(TABLE_COMMENT)
+    }
+
+    /// Dumps the table; none if there is none. Reads again where it changed meanwhile; what others do to their tables
+    /// doesn't matter.
+    ///
+    /// # Errors
+    /// What the kernel refuses, and [`Error::NeverQuiet`] where the table changed during each of a few attempts.
     pub fn read(kernel: &mut Kernel) -> Result<Option<Self>, Error> {
         Self::read_of(kernel, INET)
     }
 
     /// [`Ruleset::read`] of the table `bridge palisade`.
+    ///
+    /// # Errors
+    /// As [`Ruleset::read`].
     pub fn read_bridge(kernel: &mut Kernel) -> Result<Option<Self>, Error> {
         Self::read_of(kernel, BRIDGE)
     }
 
     fn read_of(kernel: &mut Kernel, family: u8) -> Result<Option<Self>, Error> {
-        const ATTEMPTS: usize = 8;
+        const ATTEMPTS: usize = 5;
         for _ in 0..ATTEMPTS {
+            kernel.witness.begin();
             let before = kernel.kernel_generation()?;
-            match Self::read_once(kernel, family) {
+            let outcome = Self::read_once(kernel, family);
+            let after = kernel.kernel_generation()?;
+            let untouched = kernel.witness.end(before, after);
+            match outcome {
                 // What a dump was about can vanish under it.
                 Err(e) if e.os_error() != Some(nix::libc::ENOENT) => return Err(e),
-                outcome => {
-                    if kernel.kernel_generation()? == before {
-                        return outcome;
-                    }
-                }
+                outcome if untouched => return outcome,
+                _ => {}
             }
         }
         Err(Error::NeverQuiet(ATTEMPTS))
+    }
+
+    /// Whether its rules are asked at all.
+    #[must_use]
+    pub fn is_dormant(&self) -> bool {
+        self.flags & DORMANT != 0
+    }
+
+    /// The netlink port of the socket that owns the table of our name; none if there is no table, or nobody owns it.
+    pub(crate) fn owner(kernel: &mut Kernel) -> Result<Option<u32>, Error> {
+        let table = kernel.get(INET, GETTABLE, &[(1, TABLE)])?;
+        Ok(table.and_then(|table| Attributes(&table).number(7)))
     }
 
     /// All rules of the table, each with the name of its chain; none if there is no table. Not a picture of one moment:
@@ -117,7 +165,7 @@ impl Ruleset {
         family: u8,
         table: &str,
     ) -> Result<Vec<(String, Vec<Operation>)>, Error> {
-        let replies = match kernel.dump_tables_of(family, GETRULE, &[(1, table)]) {
+        let replies = match kernel.dump_of_table_in(family, GETRULE, &[(1, table)]) {
             Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Vec::new(),
             other => other?,
         };
@@ -130,24 +178,39 @@ impl Ruleset {
     }
 
     fn read_once(kernel: &mut Kernel, family: u8) -> Result<Option<Self>, Error> {
-        let tables = kernel.dump_tables_of(family, GETTABLE, &[])?;
-        let Some(table) = tables.iter().find(|t| Attributes(t).text(1).as_deref() == Some(TABLE)) else {
-            return Ok(None);
+        let Some(table) = kernel.get(family, GETTABLE, &[(1, TABLE)])? else { return Ok(None) };
+        let table = Attributes(&table);
+        let mut out = Self {
+            comment: table.get(6).and_then(|data| user_data(data, 0)),
+            flags: table.number(2).unwrap_or_default(),
+            owner: table.number(7),
+            ..Self::default()
         };
-        let mut out =
-            Self { comment: Attributes(table).get(6).and_then(|data| user_data(data, 0)), ..Self::default() };
-        for reply in kernel.dump_tables_of(family, GETCHAIN, &[(1, TABLE)])? {
+        for reply in kernel.dump_of_family(family, GETCHAIN)? {
             out.chain(Attributes(&reply));
         }
-        for reply in kernel.dump_tables_of(family, GETRULE, &[(1, TABLE)])? {
+        for reply in kernel.dump_of_table_in(family, GETRULE, &[(1, TABLE)])? {
             out.rule(Attributes(&reply));
         }
-        for reply in kernel.dump_tables_of(family, GETSET, &[(1, TABLE)])? {
+        for reply in kernel.dump_of_table_in(family, GETSET, &[(1, TABLE)])? {
             out.set(Attributes(&reply));
         }
+        for reply in kernel.dump_of_table_in(family, GETOBJ, &[(1, TABLE)])? {
+            let a = Attributes(&reply);
+            out.objects.extend(a.number(3).zip(a.text(2)));
+        }
+        // A kernel without flow tables has none.
+        let flow_tables = match kernel.dump_of_table_in(family, GETFLOWTABLE, &[(1, TABLE)]) {
+            Err(e) if e.os_error().is_some() => Vec::new(),
+            other => other?,
+        };
+        out.flow_tables.extend(flow_tables.iter().filter_map(|f| Attributes(f).text(2)));
         for (name, set) in &mut out.sets {
+            if set.is_dynamic() {
+                continue;
+            }
             let mut marks = Vec::new();
-            for reply in kernel.dump_tables_of(family, GETSETELEM, &[(1, TABLE), (2, name)])? {
+            for reply in kernel.dump_of_table_in(family, GETSETELEM, &[(1, TABLE), (2, name)])? {
                 let Some(list) = Attributes(&reply).nested(3) else { continue };
                 for (_, element) in list {
                     set.element(Attributes(element), &mut marks);
@@ -164,13 +227,18 @@ impl Ruleset {
         chain.base = a.nested(4).and_then(|hook| {
             Some((hook.number(1)?, hook.number(2)? as i32, a.number(5).unwrap_or_default()))
         });
-        chain.comment = a.get(12).and_then(|data| user_data(data, 0));
+        chain.flags = a.number(10).unwrap_or_default();
+        chain.properties = properties::chain(a);
     }
 
     fn rule(&mut self, a: Attributes<'_>) {
         let (Some(TABLE), Some(name)) = (a.text(1).as_deref(), a.text(2)) else { return };
         let list = a.nested(4).map(operations).unwrap_or_default();
-        self.chains.entry(name).or_default().rules.push(list);
+        let chain = self.chains.entry(name).or_default();
+        if let Some(comment) = a.get(7).and_then(|data| user_data(data, 0)) {
+            chain.comments.insert(chain.rules.len(), comment);
+        }
+        chain.rules.push(list);
     }
 
     fn set(&mut self, a: Attributes<'_>) {
@@ -179,6 +247,7 @@ impl Ruleset {
         set.flags = a.number(3).unwrap_or_default();
         set.key_type = a.number(4).unwrap_or_default();
         set.key_length = a.number(5).unwrap_or_default();
+        set.properties = properties::set(a);
     }
 }
 
@@ -195,14 +264,32 @@ impl Set {
         self.flags & 8 != 0
     }
 
+    /// Whether rules fill it (`NFT_SET_EVAL`).
+    #[must_use]
+    pub fn is_dynamic(&self) -> bool {
+        self.flags & SET_DYNAMIC != 0
+    }
+
     fn element(&mut self, element: Attributes<'_>, marks: &mut Vec<Element>) {
+        /// `NFT_SET_ELEM_INTERVAL_END`, `NFT_SET_ELEM_CATCHALL`.
+        const END: u32 = 1;
+        const CATCH_ALL: u32 = 2;
+        /// `NFTA_SET_ELEM_TIMEOUT`, `EXPR`, `OBJREF`, `EXPRESSIONS`.
+        const LOAD: [u16; 4] = [4, 7, 9, 11];
+        let flags = element.number(3).unwrap_or_default();
+        let verdict = || element.nested(2).and_then(|d| d.nested(2)).and_then(target);
+        if flags & CATCH_ALL != 0 {
+            self.catch_all = Some(verdict());
+        }
         let Some(key) = element.nested(1).and_then(|k| k.get(1)) else { return };
+        let is_commented = element.get(6).is_some_and(|data| user_data(data, 0).is_some());
+        if is_commented || LOAD.iter().any(|kind| element.get(*kind).is_some()) {
+            self.laden.insert(key.to_vec());
+        }
         if self.has_intervals() {
-            let end = element.number(3).unwrap_or_default() & 1 != 0;
-            marks.push(Element { key: key.to_vec(), end });
+            marks.push(Element { key: key.to_vec(), end: flags & END != 0 });
         } else {
-            let verdict = element.nested(2).and_then(|d| d.nested(2)).and_then(target);
-            self.elements.insert(key.to_vec(), verdict);
+            self.elements.insert(key.to_vec(), verdict());
         }
     }
 }
@@ -238,18 +325,6 @@ fn before(mut key: Vec<u8>) -> Vec<u8> {
     key
 }
 
-/// The text of a kind in the bytes that the `nft` program keeps beside an object.
-fn user_data(mut data: &[u8], wanted: u8) -> Option<String> {
-    while let [kind, length, rest @ ..] = data {
-        let value = rest.get(..usize::from(*length))?;
-        if *kind == wanted {
-            return Some(super::text(value));
-        }
-        data = &rest[value.len()..];
-    }
-    None
-}
-
 /// An address from the bytes of a key.
 pub(crate) fn address(key: &[u8]) -> Option<IpAddr> {
     match key.len() {
@@ -279,11 +354,5 @@ mod tests {
             .map(|(a, b)| (u16::from_be_bytes([a[0], a[1]]), u16::from_be_bytes([b[0], b[1]])))
             .collect();
         assert_eq!(got, [(5, 8), (9, 255), (65535, 65535)]);
-    }
-
-    #[test]
-    fn comments_are_found_behind_other_data() {
-        assert_eq!(user_data(&[4, 1, 9, 0, 3, b'o', b'k', 0], 0).as_deref(), Some("ok"));
-        assert_eq!(user_data(&[0, 9, b'o'], 0), None);
     }
 }

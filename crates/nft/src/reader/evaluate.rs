@@ -115,6 +115,9 @@ pub struct Judgement {
     pub logged: Option<String>,
 }
 
+/// The source port of all packets: an ephemeral one.
+const SOURCE_PORT: u16 = 0x8235;
+
 /// The kernel's limit on nested chains (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 16;
 
@@ -155,7 +158,10 @@ impl Ruleset {
     pub fn evaluate(&self, packet: &Packet) -> Result<Judgement, String> {
         let judgement = Judgement { verdict: Verdict::Allow, lookups: 0, rules: 0, logged: None };
         let mut run = Run { ruleset: self, packet, judgement, registers: Registers([0; 80]) };
-        let Some(base) = self.chains.get(packet.hook.chain()) else { return Ok(run.judgement) };
+        // A dormant table hangs on no hook.
+        let Some(base) = self.chains.get(packet.hook.chain()).filter(|_| !self.is_dormant()) else {
+            return Ok(run.judgement);
+        };
         run.walk(base)?;
         Ok(run.judgement)
     }
@@ -288,7 +294,9 @@ impl Run<'_> {
                 self.registers.store(*register, &value)?;
             }
             // The first packet after a rest passes any limit.
-            Operation::Counter { .. } | Operation::Limit { inverted: false, .. } => {}
+            Operation::Counter { .. }
+            | Operation::Limit { inverted: false, .. }
+            | Operation::Update { operation: 1, .. } => {}
             Operation::Log { prefix, .. } => self.judgement.logged = Some(prefix.clone()),
             other => return Err(format!("unexpected {other:?}")),
         }
@@ -328,7 +336,14 @@ impl Run<'_> {
         match self.packet.protocol {
             Protocol::Other(1 | 58) => vec![self.packet.port as u8, 0, 0, 0],
             Protocol::Other(_) => vec![0xaa; 8],
-            _ => [&[0x82, 0x35][..], &self.packet.port.to_be_bytes(), &[0; 4]].concat(),
+            Protocol::Tcp => {
+                const SYN: u8 = 2;
+                const ACK: u8 = 16;
+                let flags = if self.packet.state == State::Established { ACK } else { SYN };
+                [&SOURCE_PORT.to_be_bytes()[..], &self.packet.port.to_be_bytes(), &[0; 9], &[flags], &[0; 6]]
+                    .concat()
+            }
+            _ => [&SOURCE_PORT.to_be_bytes()[..], &self.packet.port.to_be_bytes(), &[0; 4]].concat(),
         }
     }
 
@@ -345,9 +360,11 @@ impl Set {
     fn find(&self, key: &[u8]) -> Option<Option<Target>> {
         if self.has_intervals() {
             let after = self.intervals.partition_point(|(first, _)| &first[..] <= key);
-            let (_, last) = self.intervals.get(after.checked_sub(1)?)?;
-            return (key <= &last[..]).then_some(None);
+            let Some((_, last)) = after.checked_sub(1).and_then(|index| self.intervals.get(index)) else {
+                return self.catch_all.clone();
+            };
+            return if key <= &last[..] { Some(None) } else { self.catch_all.clone() };
         }
-        self.elements.get(key).cloned()
+        self.elements.get(key).or(self.catch_all.as_ref()).cloned()
     }
 }

@@ -39,6 +39,8 @@ pub enum Operation {
     Bitwise { source: u32, register: u32, mask: Vec<u8>, xor: Vec<u8> },
     /// `lookup`; with a register, the data of the element goes there.
     Lookup { set: String, register: u32, into: Option<u32>, inverted: bool },
+    /// `dynset`: the packet adds (0), renews (1) or removes (2) an element.
+    Update { set: String, operation: u32, register: u32 },
     /// `immediate` verdict.
     Verdict(Target),
     /// `immediate` value.
@@ -88,6 +90,10 @@ impl fmt::Display for Operation {
                 let (not, map) =
                     (if *inverted { "not " } else { "" }, if into.is_some() { "map " } else { "" });
                 write!(f, "{not}in {map}{set}")
+            }
+            Self::Update { set, operation, .. } => {
+                let operation = ["add", "update", "delete"].get(*operation as usize).unwrap_or(&"?");
+                write!(f, "{operation} @{set}")
             }
             Self::Verdict(target) => write!(f, "{target}"),
             Self::Immediate { value, .. } => write!(f, "value 0x{}", hex(value)),
@@ -150,6 +156,10 @@ fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
             into: data.number(3),
             inverted: data.number(5).unwrap_or(0) & 1 == 1,
         },
+        // NFTA_DYNSET_SET_NAME, _OP, _SREG_KEY; without data (5), a time-out of its own (6) and expressions (7, 10).
+        "dynset" if [5, 7, 10].iter().all(|kind| data.get(*kind).is_none()) && no_timeout(data) => {
+            Operation::Update { set: data.text(1)?, operation: data.number(3)?, register: data.number(4)? }
+        }
         "immediate" => {
             let content = data.nested(2)?;
             match content.nested(2) {
@@ -169,12 +179,21 @@ fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
             burst: data.number(3)?,
             inverted: data.number(5).unwrap_or(0) & 1 == 1,
         },
+        // NFTA_LOG_SNAPLEN to NFTA_LOG_FLAGS: nothing that we ask for.
+        "log" if (3..=6).any(|kind| data.get(kind).is_some()) => {
+            Operation::Unknown("log with options".to_owned())
+        }
         "log" => Operation::Log {
             group: data.get(1).and_then(|g| Some(u16::from_be_bytes(g.get(..2)?.try_into().ok()?))),
             prefix: data.text(2).unwrap_or_default(),
         },
         _ => return None,
     })
+}
+
+/// The kernel tells a `dynset` without a time-out of its own with one of zero.
+fn no_timeout(data: Attributes<'_>) -> bool {
+    data.get(6).and_then(be64).unwrap_or(0) == 0
 }
 
 /// Reads `NFTA_VERDICT_*`.

@@ -7,11 +7,19 @@ mod attributes;
 mod dump;
 mod evaluate;
 mod expressions;
+mod properties;
+mod witness;
 
 pub use dump::{Chain, Element, Ruleset, Set};
 pub use evaluate::{Arrival, Judgement, Packet, State};
 pub use expressions::{Operation, Target};
+pub use properties::Properties;
 
 pub(crate) use attributes::{Attributes, text};
 pub(crate) use dump::address;
 pub(crate) use expressions::operations;
+pub(crate) use properties::user_data;
+pub(crate) use properties::{
+    CHAIN_BINDING, DORMANT, SET_ANONYMOUS, chain as chain_properties, set as set_properties, table_flags,
+};
+pub(crate) use witness::Witness;

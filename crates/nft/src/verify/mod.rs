@@ -61,6 +61,29 @@ pub enum Difference {
         /// The comment beside it.
         comment: Option<String>,
     },
+    /// The table is dormant: the kernel asks none of its rules.
+    Dormant,
+    /// The table belongs to another program's socket, and the kernel refuses all others.
+    Owned {
+        /// The netlink port of the socket.
+        port: u32,
+    },
+    /// Something that is said of the table, a chain or a set differs: a flag, a size, a time-out, a comment.
+    Attribute {
+        /// Of what: `set self4`.
+        object: String,
+        /// What: `size`.
+        attribute: &'static str,
+        /// As it should be; none: not set.
+        wanted: Option<String>,
+        /// As it is.
+        found: Option<String>,
+    },
+    /// There is an object of a kind of which we make none: a counter, a helper, a flow table.
+    ExtraObject {
+        /// Its kind and name.
+        object: String,
+    },
     /// A chain is missing.
     MissingChain {
         /// Its name.
@@ -136,6 +159,10 @@ impl Difference {
             Self::NoTable { .. } => "no-table",
             Self::ExtraTable { .. } => "extra-table",
             Self::OtherTable { .. } => "other-table",
+            Self::Dormant => "dormant",
+            Self::Owned { .. } => "owned",
+            Self::Attribute { .. } => "attribute",
+            Self::ExtraObject { .. } => "extra-object",
             Self::MissingChain { .. } => "missing-chain",
             Self::ExtraChain { .. } => "extra-chain",
             Self::Hook { .. } => "hook",
@@ -169,6 +196,24 @@ impl fmt::Display for Difference {
             Self::OtherTable { comment: None } => {
                 write!(f, "table inet {TABLE} was made by somebody else: it has no comment")
             }
+            Self::Dormant => {
+                write!(f, "table inet {TABLE} is dormant: nothing of it is enforced")
+            }
+            Self::Owned { port } => {
+                write!(
+                    f,
+                    "table inet {TABLE} belongs to another program (netlink port {port}), which alone may change it"
+                )
+            }
+            Self::Attribute { object, attribute, wanted, found } => match (found, wanted) {
+                (Some(found), Some(wanted)) => write!(f, "{object} has {attribute} {found}, not {wanted}"),
+                (Some(found), None) => write!(f, "{object} has {attribute} {found} and should have none"),
+                (None, wanted) => {
+                    let wanted = wanted.as_deref().unwrap_or_default();
+                    write!(f, "{object} has no {attribute} and should have {wanted}")
+                }
+            },
+            Self::ExtraObject { object } => write!(f, "{object} does not belong there"),
             Self::MissingChain { chain } => write!(f, "chain {chain} is missing"),
             Self::ExtraChain { chain } => write!(f, "chain {chain} does not belong there"),
             Self::Hook { chain, wanted, found } => {

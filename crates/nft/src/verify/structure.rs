@@ -15,10 +15,11 @@ use crate::{
     next::Next,
     program::Program,
     reader::{
-        Attributes, Chain as FoundChain, Operation, Ruleset, Set as FoundSet, Target, address, operations,
+        Attributes, CHAIN_BINDING, Chain as FoundChain, Operation, Properties, Ruleset, SET_ANONYMOUS,
+        Set as FoundSet, Target, address, operations, table_flags,
     },
-    restart::{contents, is_of_kind},
-    ruleset::{Chain, Content, Element, GENERATION_SET, Key, Set},
+    restart::{chain_wanted, contents, is_of_kind, set_wanted},
+    ruleset::{Chain, Content, Element, GENERATION_SET, Key, Set, TABLE},
     text,
 };
 
@@ -26,7 +27,7 @@ pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: 
     let base = program.base_chains();
     let chains = base.iter().chain(program.registry.chains());
     let sets = program.sets.all().chain(program.registry.sets());
-    compare_objects(found, chains, sets, program, plan, out);
+    compare_objects(("inet", found), chains, sets, program, plan, out);
 }
 
 /// The table for bridges, where there is one and where there should be.
@@ -39,16 +40,19 @@ pub(crate) fn compare_bridge(
     match (found, program.surroundings.has_pod_ports()) {
         (None, false) => {}
         (None, true) => out.differences.push(Difference::NoTable { family: "bridge" }),
+        // Somebody else's that happens to have the name.
+        (Some(found), false) if !found.is_ours() => {}
         (Some(_), false) => out.differences.push(Difference::ExtraTable { family: "bridge" }),
         (Some(found), true) => {
             let chains = program.bridge.chains(program.isolating());
+            let found = ("bridge", found);
             compare_objects(found, chains.iter(), program.bridge.sets(), program, plan, out);
         }
     }
 }
 
 fn compare_objects<'a>(
-    found: &Ruleset,
+    (family, found): (&str, &Ruleset),
     chains: impl Iterator<Item = &'a Arc<Chain>>,
     sets: impl Iterator<Item = &'a Arc<Set>>,
     program: &Program,
@@ -58,6 +62,17 @@ fn compare_objects<'a>(
     if found.comment.as_deref() != Some(TABLE_COMMENT) {
         out.differences.push(Difference::OtherTable { comment: found.comment.clone() });
     }
+    let table = format!("table {family} {TABLE}");
+    if found.is_dormant() {
+        out.differences.push(Difference::Dormant);
+    }
+    if let Some(port) = found.owner {
+        out.differences.push(Difference::Owned { port });
+    } else if let Some(flags) = table_flags(found.flags) {
+        let flags = Properties::from([("flags", flags)]);
+        compare_properties(&table, &Properties::new(), &flags, out);
+    }
+    objects(found, out);
     let wanted: BTreeMap<&str, &Arc<Chain>> = chains.map(|chain| (&*chain.name, chain)).collect();
     for (name, chain) in &wanted {
         out.chains += 1;
@@ -66,33 +81,84 @@ fn compare_objects<'a>(
             None => out.differences.push(Difference::MissingChain { chain: (*name).to_owned() }),
         }
     }
-    let extra = found.chains.keys().filter(|name| !wanted.contains_key(name.as_str()));
-    out.differences.extend(extra.map(|chain| Difference::ExtraChain { chain: chain.clone() }));
+    // A chain or set that belongs to a rule is named with it.
+    let extra = found
+        .chains
+        .iter()
+        .filter(|(name, c)| !wanted.contains_key(name.as_str()) && c.flags & CHAIN_BINDING == 0);
+    out.differences.extend(extra.map(|(chain, _)| Difference::ExtraChain { chain: chain.clone() }));
     let next = Next { plan, delta: &Delta::default() };
     let wanted: BTreeMap<&str, &Arc<Set>> = sets.map(|set| (&*set.name, set)).collect();
     for (name, set) in &wanted {
         out.sets += 1;
         match found.sets.get(*name) {
             Some(found) if is_of_kind(set, found) => {
+                compare_properties(&format!("set {name}"), &set_wanted(set), &found.properties, out);
                 compare_elements(set, contents(program, &next, set), found, out);
             }
             Some(_) => out.differences.push(Difference::OtherSet { set: (*name).to_owned() }),
             None => out.differences.push(Difference::MissingSet { set: (*name).to_owned() }),
         }
     }
-    let extra = found.sets.keys().filter(|name| !wanted.contains_key(name.as_str()));
-    out.differences.extend(extra.map(|set| Difference::ExtraSet { set: set.clone() }));
+    let extra = found
+        .sets
+        .iter()
+        .filter(|(name, s)| !wanted.contains_key(name.as_str()) && s.flags & SET_ANONYMOUS == 0);
+    out.differences.extend(extra.map(|(set, _)| Difference::ExtraSet { set: set.clone() }));
 }
 
-fn compare_chain(chain: &Chain, found: &FoundChain, out: &mut Verification) {
+/// What others put into the table that we make none of.
+fn objects(found: &Ruleset, out: &mut Verification) {
+    let objects = found.objects.iter().map(|(kind, name)| {
+        let kind = match kind {
+            1 => "counter",
+            2 => "quota",
+            3 => "ct helper",
+            4 => "limit",
+            6 => "tunnel",
+            7 => "ct timeout",
+            8 => "secmark",
+            9 => "ct expectation",
+            10 => "synproxy",
+            _ => "object",
+        };
+        format!("{kind} {name}")
+    });
+    let flow_tables = found.flow_tables.iter().map(|name| format!("flow table {name}"));
+    let extra = objects.chain(flow_tables).map(|object| Difference::ExtraObject { object });
+    out.differences.extend(extra);
+}
+
+/// What is said of an object beside its content.
+fn compare_properties(object: &str, wanted: &Properties, found: &Properties, out: &mut Verification) {
+    let names: BTreeSet<&'static str> = wanted.keys().chain(found.keys()).copied().collect();
+    let differs = names.into_iter().filter(|name| wanted.get(name) != found.get(name));
+    out.differences.extend(differs.map(|attribute| Difference::Attribute {
+        object: object.to_owned(),
+        attribute,
+        wanted: wanted.get(attribute).cloned(),
+        found: found.get(attribute).cloned(),
+    }));
+}
+
+fn compare_chain(chain: &Arc<Chain>, found: &FoundChain, out: &mut Verification) {
     let wanted = chain.hook.map(place);
     if found.base != wanted {
         let chain = chain.name.to_string();
         out.differences.push(Difference::Hook { chain, wanted, found: found.base });
     }
+    compare_properties(&format!("chain {}", chain.name), &chain_wanted(chain), &found.properties, out);
     let wanted: Vec<Vec<Operation>> =
         chain.rules.iter().map(|rule| operations(Attributes(&rule_expressions(rule)))).collect();
     let have: Vec<Vec<Operation>> = found.rules.iter().map(|rule| uncounted(rule)).collect();
+    for (position, comment) in &found.comments {
+        out.differences.push(Difference::Attribute {
+            object: format!("rule {position} of chain {}", chain.name),
+            attribute: "comment",
+            wanted: None,
+            found: Some(comment.clone()),
+        });
+    }
     out.rules += wanted.len();
     let same = wanted.iter().zip(&have).take_while(|(a, b)| a == b).count();
     let (wanted, have) = (&wanted[same..], &have[same..]);
@@ -126,6 +192,10 @@ fn words(rule: &[Operation]) -> String {
 type Read = (Vec<u8>, Vec<u8>, Option<Target>);
 
 fn compare_elements(set: &Set, wanted: Vec<Element>, found: &FoundSet, out: &mut Verification) {
+    if set.content.expires() {
+        // What rules put into it is no part of the plan.
+        return;
+    }
     if set.content == Content::Generation {
         if found.elements.len() != 1 {
             let extra = found.elements.keys().map(|key| key_words(key)).collect();
@@ -141,8 +211,14 @@ fn compare_elements(set: &Set, wanted: Vec<Element>, found: &FoundSet, out: &mut
     let have: BTreeSet<Read> = if set.intervals { spans.collect() } else { single.collect() };
     let missing: Vec<String> =
         wanted.iter().filter(|(e, _)| !have.contains(e)).map(|(_, e)| text::element(e)).collect();
-    let extra: Vec<String> =
-        have.into_iter().filter(|e| !wanted.contains_key(e)).map(|e| read_words(set.key, &e)).collect();
+    let words = |e: &Read| read_words(set.key, e);
+    let mut extra: Vec<String> = have.iter().filter(|e| !wanted.contains_key(e)).map(words).collect();
+    if let Some(target) = &found.catch_all {
+        let target = target.as_ref().map_or_else(String::new, |target| format!(" : {target}"));
+        extra.push(format!("every other key{target}"));
+    }
+    let laden = have.iter().filter(|(first, ..)| found.laden.contains(first));
+    extra.extend(laden.map(|e| format!("{} with a comment, a time-out or a statement", words(e))));
     if !missing.is_empty() || !extra.is_empty() {
         let (set, about) = (set.name.to_string(), set.content.about());
         out.differences.push(Difference::Elements { set, about, missing, extra });
@@ -163,7 +239,7 @@ fn read(element: &Element) -> Option<Read> {
         Element::Interface(index) => (index.to_ne_bytes().to_vec(), index.to_ne_bytes().to_vec(), None),
         Element::SameInterface(index) => (index.to_ne_bytes().repeat(2), index.to_ne_bytes().repeat(2), None),
         Element::Protocol(number) => (vec![*number], vec![*number], None),
-        Element::Number(_) => return None,
+        Element::Revoked(..) | Element::Number(_) => return None,
     };
     Some((first, last, target))
 }

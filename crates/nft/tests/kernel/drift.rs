@@ -59,6 +59,17 @@ fn noticed() {
         let Some(Drift::Touched { first: what, by, .. }) = drifts.first() else {
             panic!("{words}: {drifts:?}")
         };
+        let removes = words == "flush ruleset" || words.starts_with("delete table");
+        assert_eq!(drifts[0].is_gone(), removes, "{words}");
+        if removes {
+            // It needs no reading.
+            assert_eq!(enforcer.remake().unwrap().transactions, 1);
+            assert_eq!(shape(&mut enforcer), whole, "{words}");
+            enforcer.remake().unwrap();
+            assert_eq!(shape(&mut enforcer), whole, "{words}: made where one is there");
+            nft(words);
+            told(&mut watcher, Duration::from_secs(20));
+        }
         assert!(what.contains(first), "{words}: {what}");
         assert_eq!(by.name.as_deref(), Some("nft"), "{words}");
         assert!(by.process.is_some() && drifts[0].to_string().contains("nft (process "), "{}", drifts[0]);

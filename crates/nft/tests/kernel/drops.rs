@@ -30,7 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// All egress of these is denied.
 fn silent(pods: &[IpAddr]) -> NodePlan {
-    let id = TableId([1; 10]);
+    let id = TableId([1; 16]);
     let table = Table {
         direction: Direction::Egress,
         exact: BTreeMap::new(),

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 
 use palisade_nft::{NetlinkSocket, Transport};
 
-/// A TCP connection: who addressed whom, and who answers whom.
+/// A connection: who addressed whom, and who answers whom.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
+    /// The IP protocol: TCP or UDP.
+    pub(crate) protocol: u8,
     /// Source and destination of the first packet.
     pub(crate) original: ([IpAddr; 2], [u16; 2]),
     /// Source and destination of the answer.
@@ -16,7 +18,8 @@ pub(crate) struct Entry {
 impl Entry {
     /// One that nobody translates.
     pub(crate) fn plain([source, destination]: [IpAddr; 2], [from, to]: [u16; 2]) -> Self {
-        Self { original: ([source, destination], [from, to]), reply: ([destination, source], [to, from]) }
+        let (original, reply) = (([source, destination], [from, to]), ([destination, source], [to, from]));
+        Self { protocol: 6, original, reply }
     }
 
     /// `IPCTNL_MSG_CT_NEW` with `NLM_F_REQUEST`, `CREATE` and `EXCL`, and `ACK` if it is the last.
@@ -25,8 +28,8 @@ impl Entry {
         message[5] = 1;
         message[6..8].copy_from_slice(&(0x601u16 | if is_last { 4 } else { 0 }).to_ne_bytes());
         message[16] = if self.original.0[0].is_ipv4() { 2 } else { 10 };
-        message.extend(tuple(1, self.original));
-        message.extend(tuple(2, self.reply));
+        message.extend(tuple(1, self.protocol, self.original));
+        message.extend(tuple(2, self.protocol, self.reply));
         // CTA_TIMEOUT, in seconds.
         message.extend(attribute(7, &600u32.to_be_bytes()));
         let length = (message.len() as u32).to_ne_bytes();
@@ -42,16 +45,25 @@ fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-fn tuple(kind: u16, (ends, ports): ([IpAddr; 2], [u16; 2])) -> Vec<u8> {
+fn tuple(kind: u16, protocol: u8, (ends, ports): ([IpAddr; 2], [u16; 2])) -> Vec<u8> {
     const NESTED: u16 = 1 << 15;
     let end = |index: usize| match ends[index] {
         IpAddr::V4(a) => attribute(1 + index as u16, &a.octets()),
         IpAddr::V6(a) => attribute(3 + index as u16, &a.octets()),
     };
     let ports = ports.map(u16::to_be_bytes);
-    let transport = [attribute(1, &[6]), attribute(2, &ports[0]), attribute(3, &ports[1])].concat();
+    let transport = [attribute(1, &[protocol]), attribute(2, &ports[0]), attribute(3, &ports[1])].concat();
     let ip = [end(0), end(1)].concat();
     attribute(kind | NESTED, &[attribute(1 | NESTED, &ip), attribute(2 | NESTED, &transport)].concat())
+}
+
+/// Forgets all connections of the calling thread's network namespace, as `conntrack -F` does.
+pub(crate) fn flush() {
+    // `IPCTNL_MSG_CT_DELETE` without a tuple, NLM_F_REQUEST and ACK, AF_UNSPEC.
+    let message = [20, 0, 0, 0, 2, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut socket = NetlinkSocket::open().unwrap();
+    socket.send(&message).unwrap();
+    assert_eq!(socket.receive(true).unwrap()[16..20], [0; 4], "flushed");
 }
 
 /// Makes entries in the calling thread's network namespace.

@@ -33,7 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Enough for any chain with its rules, and far less than the changes of [`large_pair`].
-const SMALL: usize = 9000;
+const SMALL: usize = 14_000;
 
 /// Like [`pair`], with a difference that takes several transactions of [`SMALL`] bytes.
 fn large_pair(seed: u64) -> (World, World, Delta) {
@@ -68,28 +68,30 @@ fn refusals() {
     let (mut enforcer, _) = Enforcer::start(kernel, &NodePlan::default()).unwrap();
     let before = shape(&mut enforcer);
     let delta = NodePlan::default().delta_to(&plan);
-    // The messages are: row chain, its rules, table chain, its rules, the pair, the dispatch, the number.
+    // Two transactions: row chain, its rules, table chain, its rules, the number; then the pair, the dispatch, the number.
     let mut names = Vec::new();
-    for index in 0.. {
-        let fault = Fault::Refused(index, EEXIST, "already there, says the kernel");
-        script.lock().unwrap().faults = [Some(fault)].into();
-        let Error::Refused { about, kernel_says, .. } = enforcer.commit(&delta).unwrap_err() else {
-            panic!("message {index}");
-        };
-        assert_eq!(kernel_says.as_deref(), Some("already there, says the kernel"));
-        let last = about.ends_with("into set generation");
-        names.push(about);
-        assert_eq!(*enforcer.programmed(), NodePlan::default());
-        assert_eq!(shape(&mut enforcer), before);
-        if last {
-            break;
+    for passes in [0, 1] {
+        for index in 0.. {
+            let fault = Fault::Refused(index, EEXIST, "already there, says the kernel");
+            script.lock().unwrap().faults = (0..passes).map(|_| None).chain([Some(fault)]).collect();
+            let Error::Refused { about, kernel_says, .. } = enforcer.commit(&delta).unwrap_err() else {
+                panic!("message {index}");
+            };
+            assert_eq!(kernel_says.as_deref(), Some("already there, says the kernel"));
+            let last = about.ends_with("into set generation");
+            names.push(about);
+            assert_eq!(*enforcer.programmed(), NodePlan::default());
+            assert_eq!(shape(&mut enforcer), before);
+            if last {
+                break;
+            }
         }
     }
     for wanted in [
         "chain row_ingress_",
         "(ingress: TCP 80)",
         "rule 0 of chain row_ingress_",
-        "chain ingress_01010101010101010101_4_",
+        "chain ingress_01010101010101010101010101010101_4_",
         "address 10.244.0.3 into set self4",
         "for ingress of 10.244.0.3",
         "into set generation",
@@ -103,7 +105,7 @@ fn refusals() {
 }
 
 fn isolated(pod: IpAddr) -> NodePlan {
-    let id = TableId([1; 10]);
+    let id = TableId([1; 16]);
     let rest = Traffic::of(Protocol::Tcp, PortSet::range(80, 80));
     let table =
         Table { direction: Direction::Ingress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
@@ -118,9 +120,9 @@ fn isolated(pod: IpAddr) -> NodePlan {
 fn pointed() {
     let members: BTreeSet<IpAddr> = (1..=9u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
     let mut plan = isolated([10, 0, 0, 1].into());
-    let group = GroupId([7; 10]);
+    let group = GroupId([7; 16]);
     plan.groups.insert(group, Group::Addresses(members.iter().copied().collect()));
-    plan.tables.get_mut(&TableId([1; 10])).unwrap().exact.insert(group, Traffic::all());
+    plan.tables.get_mut(&TableId([1; 16])).unwrap().exact.insert(group, Traffic::all());
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     let mut others = plan.clone();
     let without = members.iter().copied().filter(|a| *a != IpAddr::from([10, 0, 0, 5])).collect();
@@ -131,7 +133,7 @@ fn pointed() {
         .commit(&Delta { members: BTreeMap::from([(group, change)]), ..Delta::default() })
         .unwrap_err();
     let Error::Refused { about, more, .. } = &error else { panic!("{error:?}") };
-    assert_eq!(about, "address 10.0.0.5 out of set group_07070707070707070707_4");
+    assert_eq!(about, "address 10.0.0.5 out of set group_07070707070707070707070707070707_4");
     // The transaction number is not ours either: two enforcers can't overwrite each other unnoticed.
     assert_eq!((error.os_error(), *more), (Some(ENOENT), 1), "{error}");
 }
@@ -148,7 +150,7 @@ fn got_over() {
         };
         script.lock().unwrap().faults = [Some(fault)].into();
         let commit = enforcer.commit(&delta).unwrap();
-        assert_eq!(commit.transactions > 1, seed % 3 != 0, "{commit:?}");
+        assert_eq!(commit.transactions > 2, seed % 3 != 0, "{commit:?}");
         assert_eq!(*enforcer.programmed(), next.plan());
         agrees(&mut enforcer, &next, &mut Random::new(seed), &format!("seed {seed}"));
         enforcer.remove().unwrap();
@@ -236,17 +238,23 @@ fn contradictions() {
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     let before = Ruleset::read(enforcer.kernel()).unwrap();
     let leads_to =
-        |id| AddressChanges { set: BTreeMap::from([(pod, TableId([id; 10]))]), ..AddressChanges::default() };
+        |id| AddressChanges { set: BTreeMap::from([(pod, TableId([id; 16]))]), ..AddressChanges::default() };
     let no_table = Delta { ingress: leads_to(9), ..Delta::default() };
     let wrong_direction = Delta { egress: leads_to(1), ..Delta::default() };
-    let removed = Delta { tables_removed: [TableId([1; 10])].into(), ..Delta::default() };
+    let removed = Delta { tables_removed: [TableId([1; 16])].into(), ..Delta::default() };
     for (delta, words) in [
-        (no_table, "ingress of 10.244.0.3 leads to table 09090909090909090909, which the plan lacks"),
+        (
+            no_table,
+            "ingress of 10.244.0.3 leads to table 09090909090909090909090909090909, which the plan lacks",
+        ),
         (
             wrong_direction,
-            "egress of 10.244.0.3 leads to table 01010101010101010101, which decides the other direction",
+            "egress of 10.244.0.3 leads to table 01010101010101010101010101010101, which decides the other direction",
         ),
-        (removed, "ingress of 10.244.0.3 leads to table 01010101010101010101, which the plan lacks"),
+        (
+            removed,
+            "ingress of 10.244.0.3 leads to table 01010101010101010101010101010101, which the plan lacks",
+        ),
     ] {
         match enforcer.commit(&delta) {
             Err(Error::Plan(e)) => assert_eq!(e.to_string(), words),

@@ -54,7 +54,7 @@ fn to_itself(pod: IpAddr, hook: Hook, protocol: Protocol, port: u16) -> Packet {
 
 /// Two pods with a hairpin: the first isolated by a table that allows nothing, the second not isolated.
 fn plan(traffic: &Traffic) -> NodePlan {
-    let id = TableId([1; 10]);
+    let id = TableId([1; 16]);
     let table = Table {
         direction: Direction::Ingress,
         exact: BTreeMap::new(),
@@ -137,7 +137,7 @@ fn chains() {
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
     let empty = shape(&mut enforcer);
     let commit = enforcer.commit(&NodePlan::default().delta_to(&plan(&web()))).unwrap();
-    assert_eq!(commit.transactions, 1);
+    assert_eq!(commit.transactions, 2, "the chain, then what leads to it");
     let ruleset = shape(&mut enforcer);
     let rows: Vec<&String> = ruleset.chains.keys().filter(|name| name.starts_with("row_egress_")).collect();
     assert_eq!(rows.len(), 1, "one row for four pods: {rows:?}");
@@ -164,9 +164,10 @@ fn refused() {
     let before = shape(&mut enforcer);
     let delta = old.delta_to(&new);
     let mut names = Vec::new();
-    // Row chain, its rule, then the elements of each family go and come, the old row, and the number.
-    for index in 0..9 {
-        script.lock().unwrap().faults = [Some(Fault::Refused(index, EEXIST, "already there"))].into();
+    // Row chain, its rule and the number; then the elements of each family go and come, the old row, and the number.
+    for (passes, index) in (0..3).map(|n| (0, n)).chain((0..6).map(|n| (1, n))) {
+        let fault = Fault::Refused(index, EEXIST, "already there");
+        script.lock().unwrap().faults = (0..passes).map(|_| None).chain([Some(fault)]).collect();
         let Error::Refused { about, .. } = enforcer.commit(&delta).unwrap_err() else {
             panic!("message {index}");
         };

@@ -33,9 +33,9 @@ fn plan(ingress: &[&str], egress: &[&str]) -> NodePlan {
         }
         let table =
             Table { direction, exact: Default::default(), ranges: Default::default(), rest: Traffic::all() };
-        plan.tables.insert(TableId([n; 10]), table);
+        plan.tables.insert(TableId([n; 16]), table);
         let map = if direction == Direction::Ingress { &mut plan.ingress } else { &mut plan.egress };
-        map.extend(pods.iter().map(|pod| (address(pod), TableId([n; 10]))));
+        map.extend(pods.iter().map(|pod| (address(pod), TableId([n; 16]))));
     }
     plan
 }
@@ -134,7 +134,7 @@ fn cost() {
     let mut messages = |next: &NodePlan| {
         let delta = enforcer.programmed().delta_to(next);
         let commit = enforcer.commit(&delta).unwrap();
-        assert_eq!(commit.transactions, 1, "{commit:?}");
+        assert!(commit.transactions <= 2, "{commit:?}");
         commit.messages
     };
     let [one, two] = [plan(&["10.0.0.8"], &[]), plan(&["10.0.0.8", "10.0.0.9"], &[])];

@@ -7,11 +7,13 @@
 
 mod agreement;
 mod connections;
+mod cut_off;
 mod drift;
 mod drops;
 mod entries;
 mod faults;
 mod hairpin;
+mod hands;
 mod link;
 mod listing;
 mod others;
@@ -22,6 +24,7 @@ mod sandbox;
 mod scripted;
 mod shapes;
 mod staging;
+mod storm;
 mod surroundings;
 mod text;
 mod verify;
@@ -37,9 +40,11 @@ fn main() {
     let tests: Vec<Trial> = [
         agreement::trials(),
         connections::trials(),
+        cut_off::trials(),
         drift::trials(),
         drops::trials(),
         faults::trials(),
+        hands::trials(),
         hairpin::trials(),
         link::trials(),
         listing::trials(),
@@ -48,6 +53,7 @@ fn main() {
         revocation::trials(),
         shapes::trials(),
         staging::trials(),
+        storm::trials(),
         surroundings::trials(),
         text::trials(),
         verify::trials(),

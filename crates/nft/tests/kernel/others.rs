@@ -44,6 +44,8 @@ fn survey() {
     assert_eq!(found.flow_tables, []);
     Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
     assert_eq!(Survey::read(&mut kernel).unwrap().ours, Some(Ours::Current));
+    nft("add table inet palisade { flags dormant; }");
+    assert_eq!(Survey::read(&mut kernel).unwrap().ours, Some(Ours::Dormant));
 }
 
 fn watchpoint() {

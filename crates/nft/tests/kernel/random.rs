@@ -183,7 +183,7 @@ impl World {
             let Some(spec) = self.tables.get(id).filter(|spec| spec.direction == *direction) else {
                 continue;
             };
-            let table_id = TableId([*id as u8; 10]);
+            let table_id = TableId([*id as u8; 16]);
             let dispatch =
                 if *direction == Direction::Ingress { &mut plan.ingress } else { &mut plan.egress };
             dispatch.insert(*pod, table_id);
@@ -194,7 +194,7 @@ impl World {
                 rest: spec.rest.clone(),
             };
             for (class, row) in &spec.classes {
-                let id = GroupId([*class as u8, 0xc1, 0, 0, 0, 0, 0, 0, 0, 0]);
+                let id = GroupId([*class as u8, 0xc1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
                 let members = self.class_of.iter().filter(|(_, c)| *c == class).map(|(a, _)| *a).collect();
                 plan.groups.insert(id, Group::Addresses(members));
                 table.exact.insert(id, row.clone());
@@ -249,7 +249,7 @@ fn name_of(ranges: &[IpRange]) -> GroupId {
     for byte in format!("{ranges:?}").bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
-    let mut id = [0xaa; 10];
+    let mut id = [0xaa; 16];
     id[..8].copy_from_slice(&hash.to_be_bytes());
     GroupId(id)
 }

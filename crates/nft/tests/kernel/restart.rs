@@ -66,7 +66,7 @@ fn crash() {
             let (mut enforcer, _) = Enforcer::start(scripted, &world.plan()).unwrap();
             {
                 let mut script = script.lock().unwrap();
-                script.largest = Some(9000);
+                script.largest = Some(14_000);
                 // From then on nothing gets through, the repair no more than the rest.
                 script.cut_after = Some(script.batches + survived);
             }
@@ -93,7 +93,7 @@ fn crash() {
 fn foreign() {
     let random = &mut Random::new(7);
     let world = World::new(random, 20);
-    for limit in [None, Some(26_000)] {
+    for limit in [None, Some(50_000)] {
         make_table();
         let (kernel, script) = kernel();
         script.lock().unwrap().largest = limit;

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 use palisade_nft::{
     Enforcer, Kernel,
-    conntrack::{self, Connection, Revocation},
+    conntrack::{self, Connection, FiveTuple, Revocation},
     reader::{Operation, Ruleset},
 };
 use palisade_policy::{Direction, NodePlan, PortSet, Protocol, Table, TableId, Traffic};
@@ -33,6 +33,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("packets_meet_the_rules_and_revocation_cuts_what_is_open", packets_and_revocation),
         trial("an_entry_without_room_for_labels_is_deleted", no_room_for_labels),
+        trial("a_revoked_connection_stays_cut_without_its_entry", without_entry),
+        trial("a_restart_knows_what_was_revoked_and_a_new_table_learns_it", restart),
     ]
 }
 
@@ -105,8 +107,91 @@ fn no_room_for_labels() {
     assert_eq!(conntrack::list(enforcer.kernel(), &stranger).unwrap(), []);
 }
 
+/// A revoked connection is known by its tuple as well, and neither end can begin it anew.
+fn without_entry() {
+    loopback_up();
+    let (pod, peer): (IpAddr, IpAddr) = ("127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap());
+    let listener = TcpListener::bind((peer, 5000)).unwrap();
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &only_egress_to(pod, 5000)).unwrap();
+    let mut client = dial(pod, listener.local_addr().unwrap(), PATIENCE).unwrap();
+    let mut server = listener.accept().unwrap().0;
+    passes(&mut client, &mut server, PATIENCE).unwrap();
+    entries::flush();
+    passes(&mut server, &mut client, PATIENCE).expect("nobody revoked it");
+
+    let tuple = FiveTuple::from(&find_any(&mut enforcer, pod));
+    let opener = if tuple.source == pod { tuple } else { tuple.reversed() };
+    let connection = find_any(&mut enforcer, pod);
+    let revoked = enforcer.revoke(&[(opener, &connection)]).unwrap();
+    assert_eq!((revoked.cut, revoked.not_remembered), (1, 0));
+    assert!(enforcer.is_revoked(&opener) && !enforcer.is_revoked(&opener.reversed()));
+    for _ in 0..3 {
+        entries::flush();
+        assert_eq!(passes(&mut server, &mut client, SILENCE).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(passes(&mut client, &mut server, SILENCE).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+    assert_eq!(conntrack::list(enforcer.kernel(), &BTreeSet::from([pod])).unwrap(), [], "no entry began");
+
+    enforcer.restore(&[opener], &[]).unwrap();
+    enforcer.restore(&[opener], &[]).expect("what is not there may be restored again");
+    assert!(!enforcer.is_revoked(&opener));
+    read_one(&mut server, PATIENCE).unwrap();
+    read_one(&mut client, PATIENCE).unwrap();
+    enforcer.remove().unwrap();
+}
+
+/// The connection of a pod, whichever way round its entry has it.
+fn find_any(enforcer: &mut Enforcer, pod: IpAddr) -> Connection {
+    let all = conntrack::list(enforcer.kernel(), &BTreeSet::from([pod])).unwrap();
+    all.into_iter().find(|c| c.port == 5000 || c.source_port == 5000).expect("a connection to port 5000")
+}
+
+fn restart() {
+    let udp = |n: u16| {
+        let ends = if n.is_multiple_of(2) {
+            [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])]
+        } else {
+            ["fd00::1".parse().unwrap(), "fd00::2".parse().unwrap()]
+        };
+        Entry { protocol: 17, ..Entry::plain(ends, [40_000 + n, 53]) }
+    };
+    entries::create((0..900).map(udp));
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
+    let ends = BTreeSet::from([IpAddr::from([10, 0, 0, 1]), "fd00::1".parse().unwrap()]);
+    let listed = conntrack::list(enforcer.kernel(), &ends).unwrap();
+    let revoked: Vec<_> = listed.iter().map(|c| (FiveTuple::from(c), c)).collect();
+    assert_eq!(enforcer.revoke(&revoked).unwrap().cut, 900);
+    let listed = conntrack::list(enforcer.kernel(), &ends).unwrap();
+    assert_eq!(listed.len(), 900, "without room for labels they were replaced");
+    assert!(listed.iter().all(Connection::is_revoked));
+    let wanted: BTreeSet<FiveTuple> = enforcer.revoked().collect();
+    assert_eq!(wanted.len(), 900);
+    assert!(wanted.iter().all(|tuple| tuple.port == 53), "from opener to answerer");
+    drop(enforcer);
+
+    let (mut again, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
+    assert_eq!(again.revoked().collect::<BTreeSet<_>>(), wanted, "read back");
+    assert!(again.verify().unwrap().agrees());
+    palisade_nft::remove(&mut Kernel::open().unwrap()).unwrap();
+    again.repair().unwrap();
+    let in_kernel = || {
+        let (reader, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
+        let (v4, v6): (Vec<FiveTuple>, Vec<FiveTuple>) = reader.revoked().partition(|t| t.source.is_ipv4());
+        [v4.len(), v6.len()]
+    };
+    assert_eq!(in_kernel(), [450, 450], "in a table made anew");
+    again.repair().unwrap();
+    let (v4, v6): (Vec<FiveTuple>, Vec<FiveTuple>) = wanted.iter().partition(|t| t.source.is_ipv4());
+    again.restore(&v4, &[]).unwrap();
+    assert_eq!(in_kernel(), [0, 450]);
+    again.repair().unwrap();
+    again.restore(&v6, &[]).unwrap();
+    assert_eq!(in_kernel(), [0, 0]);
+    again.remove().unwrap();
+}
+
 fn only_egress_to(pod: IpAddr, port: u16) -> NodePlan {
-    let id = TableId([1; 10]);
+    let id = TableId([1; 16]);
     let rest = Traffic::of(Protocol::Tcp, PortSet::range(port, port));
     let table = Table { direction: Direction::Egress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
     NodePlan {

@@ -25,7 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-const TABLE: TableId = TableId([1; 10]);
+const TABLE: TableId = TableId([1; 16]);
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -41,7 +41,7 @@ fn plan(exact: Vec<(Group, Traffic)>, ranges: Vec<(Group, Traffic)>, rest: Traff
     let mut table =
         Table { direction: Direction::Ingress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
     for (n, (group, row)) in exact.into_iter().chain(ranges).enumerate() {
-        let mut id = [0; 10];
+        let mut id = [0; 16];
         id[..8].copy_from_slice(&(n as u64).to_be_bytes());
         let rows = if matches!(group, Group::Addresses(_)) { &mut table.exact } else { &mut table.ranges };
         rows.insert(GroupId(id), row);

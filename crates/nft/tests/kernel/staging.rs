@@ -37,7 +37,7 @@ fn hundred_thousand() {
     let (kernel, script) = kernel();
     script.lock().unwrap().largest = Some(ORDINARY_BUFFER);
     let mut plan = NodePlan::default();
-    let (table, group) = (TableId([1; 10]), GroupId([1; 10]));
+    let (table, group) = (TableId([1; 16]), GroupId([1; 16]));
     let members: BTreeSet<IpAddr> = (0..50_000u32)
         .flat_map(|n| {
             [
@@ -79,7 +79,7 @@ fn complete(enforcer: &mut Enforcer, members: &BTreeSet<IpAddr>) {
         .iter()
         .zip(["4", "6"])
         .map(|(family, digit)| {
-            let set = &ruleset.sets[&format!("group_01010101010101010101_{digit}")];
+            let set = &ruleset.sets[&format!("group_01010101010101010101010101010101_{digit}")];
             let wanted = members.iter().filter(|a| Family::of(**a) == *family).count();
             assert_eq!(set.elements.len(), wanted, "{family}");
             wanted
@@ -193,7 +193,7 @@ pub(crate) fn flows(world: &World, random: &mut Random) -> Vec<Packet> {
 
 fn moves() {
     let pods: [IpAddr; 3] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|a| a.parse().unwrap());
-    let (table, a, b) = (TableId([1; 10]), GroupId([1; 10]), GroupId([2; 10]));
+    let (table, a, b) = (TableId([1; 16]), GroupId([1; 16]), GroupId([2; 16]));
     let rows = [(a, Traffic::none()), (b, Traffic::of(Protocol::Tcp, PortSet::range(80, 80)))];
     let old = NodePlan {
         ingress: BTreeMap::from([(pods[0], table)]),

@@ -132,9 +132,9 @@ fn plan(local: &[&str], isolated: &[&str]) -> NodePlan {
     if !isolated.is_empty() {
         let (direction, rest) = (Direction::Ingress, Traffic::all());
         let table = Table { direction, exact: Default::default(), ranges: Default::default(), rest };
-        plan.tables.insert(TableId([1; 10]), table);
+        plan.tables.insert(TableId([1; 16]), table);
     }
-    plan.ingress = isolated.iter().map(|pod| (address(pod), TableId([1; 10]))).collect();
+    plan.ingress = isolated.iter().map(|pod| (address(pod), TableId([1; 16]))).collect();
     plan
 }
 
@@ -288,7 +288,8 @@ fn comes_and_goes() {
     assert_eq!(enforcer.set_surroundings(&ports(&[70, 71])).unwrap().elements, 2);
     let isolating = plan(&LOCAL, &LOCAL[..1]);
     let delta = enforcer.programmed().delta_to(&isolating);
-    assert_eq!(enforcer.commit(&delta).unwrap().transactions, 1, "both tables at once");
+    let commit = enforcer.commit(&delta).unwrap();
+    assert_eq!(commit.transactions, 2, "new chains, then both tables at once: {commit:?}");
     assert!(!bridge(&mut enforcer).unwrap().chains["from_ports"].rules.is_empty());
     let delta = enforcer.programmed().delta_to(&plan(&LOCAL[..1], &[]));
     enforcer.commit(&delta).unwrap();
@@ -317,6 +318,7 @@ fn others() {
         "delete element bridge palisade pod_ports { 70 }",
         "add element bridge palisade own_ports { 70 . 71 }",
         "flush set bridge palisade themselves6",
+        "add table bridge palisade { flags dormant; }",
         "add chain bridge palisade foreign",
         "delete table bridge palisade",
         "add table bridge palisade { chain forward { policy drop; }; }",

@@ -32,7 +32,7 @@ pub(crate) fn load(text: &str) {
 
 fn world(seed: u64) -> World {
     let random = &mut Random::new(seed);
-    let mut world = World::new(random, [4, LINEAR + 1, 40][seed as usize % 3]);
+    let mut world = World::new(random, [4, 9, LINEAR + 1][seed as usize % 3]);
     while world.plan().tables.len() < 3 {
         world.step(random);
     }

@@ -137,6 +137,9 @@ fn status(status: &Status) -> String {
     for (direction, address) in &status.cut_off {
         line("cut off", styled(Style::Bad, &format!("{address} {direction}")));
     }
+    for (direction, address) in &status.not_enforced {
+        line("NOT ENFORCED", styled(Style::Bad, &format!("{address} {direction}")));
+    }
     if !status.watches.is_empty() {
         let row = |w: &WatchView| {
             let why = w.why.clone().unwrap_or_default();
@@ -164,6 +167,7 @@ fn pods(pods: &[PodView]) -> String {
     }
     let row = |pod: &PodView| {
         let table = |table: &Option<String>, direction: &str| match table {
+            _ if pod.not_enforced.iter().any(|d| d == direction) => "NOT ENFORCED".to_owned(),
             _ if pod.cut_off.iter().any(|d| d == direction) => "cut off".to_owned(),
             Some(table) => table.clone(),
             None => "open".to_owned(),

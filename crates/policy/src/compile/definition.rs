@@ -2,14 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{Hash, Hasher},
+    ops::Range,
+    sync::Arc,
 };
 
-use sha2::{Digest, Sha256};
-
+use super::{
+    budget::{Budget, Limit},
+    names::{self, Attempt, Kind},
+};
 use crate::{
-    Action, Direction, GroupId, Name, Peer, Pod, Policy, PortMatch, PortSet, Protocol, Rule, TableId, Tier,
-    Traffic,
+    Action, Direction, GroupId, Name, Peer, Pod, Policy, PortMatch, Protocol, Rule, TableId, Tier, Traffic,
+    traffic::TrafficSum,
 };
 
 /// The rules that decide one direction of a profile, in order, with everything resolved that doesn't depend on the
@@ -23,7 +26,14 @@ pub(super) struct Definition {
     developer: Option<Vec<RuleDefinition>>,
     /// The cluster-wide tier after NetworkPolicy.
     baseline: Vec<RuleDefinition>,
+    /// The bound that the rules break by their number. There are none of them here then, and nothing is allowed.
+    pub(super) excess: Option<Limit>,
+    /// Whether some cluster-wide rule is in it, or was left out.
+    tiered: bool,
 }
+
+/// The ports that a peer gives names to.
+pub(super) type NamedPorts = [(Name, Protocol, u16)];
 
 /// One rule of a [`Definition`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,7 +53,23 @@ pub(super) struct Ports {
 
 impl Definition {
     /// What `policies` (those that select `subject`) say in one direction; `None` if none of them touches it.
-    pub(super) fn new(direction: Direction, subject: &Pod, policies: &[&Policy]) -> Option<Self> {
+    pub(super) fn new(
+        direction: Direction,
+        subject: &Pod,
+        policies: &[&Policy],
+        budget: &Budget,
+    ) -> Option<Self> {
+        if let Some(limit) = budget.broken_by(direction, policies) {
+            let rules = |p: &&&Policy| p.rules(direction).is_some_and(|rules| !rules.is_empty());
+            return Some(Self {
+                direction,
+                admin: Vec::new(),
+                developer: None,
+                baseline: Vec::new(),
+                excess: Some(limit),
+                tiered: policies.iter().filter(rules).any(|p| p.tier != Tier::Developer),
+            });
+        }
         let ordered = |tier: Tier| {
             let mut chosen: Vec<_> =
                 policies.iter().copied().filter(|p| p.tier == tier && p.rules(direction).is_some()).collect();
@@ -61,8 +87,15 @@ impl Definition {
         let developer = ordered(Tier::Developer);
         let developer = (!developer.is_empty()).then(|| union_by_ports(rules(&developer)));
         let (admin, baseline) = (rules(&ordered(Tier::Admin)), rules(&ordered(Tier::Baseline)));
-        let decides = developer.is_some() || !admin.is_empty() || !baseline.is_empty();
-        decides.then_some(Self { direction, admin, developer, baseline })
+        let tiered = !admin.is_empty() || !baseline.is_empty();
+        (developer.is_some() || tiered).then_some(Self {
+            direction,
+            admin,
+            developer,
+            baseline,
+            excess: None,
+            tiered,
+        })
     }
 
     /// All rules; their position here is the index that the other functions mean.
@@ -70,91 +103,168 @@ impl Definition {
         self.admin.iter().chain(self.developer.iter().flatten()).chain(&self.baseline)
     }
 
-    /// The name of the table that says this.
-    pub(super) fn id(&self) -> TableId {
-        TableId(digest(self))
+    /// The name of the table that says this, unless another table has it ([`super::definitions`]).
+    pub(super) fn id(&self, attempt: Attempt) -> TableId {
+        TableId(names::name(Kind::Table, attempt, self))
     }
 
-    /// Flattens the tiers: what is allowed for a peer that `matched` says is in the peers of these rules, on these
-    /// ports (SEMANTICS D; `None`: the rule's peers don't hold it).
-    pub(super) fn flatten(&self, matched: impl Fn(usize, &RuleDefinition) -> Option<Traffic>) -> Traffic {
-        self.flatten_for(false, matched)
+    /// The rules of the cluster-wide tiers and of NetworkPolicies: where in [`Definition::rules`] the latter are. Those
+    /// only add up.
+    pub(super) fn additive(&self) -> Range<usize> {
+        let begin = self.admin.len();
+        begin..begin + self.developer.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Flattens the tiers: what is allowed for a peer that the rules with the indexes `named_by` name (sorted), whose
+    /// named ports are `ports` (SEMANTICS D). Rules without peers hold everyone.
+    /// `O(n log n)` in the ports of these rules, and `O(cluster-wide rules × ports)`.
+    pub(super) fn flatten(&self, named_by: &[usize], ports: &NamedPorts) -> Traffic {
+        self.flatten_tiers(named_by, ports, || self.union(named_by, ports))
     }
 
     /// The same for a pod that reaches itself through a service: NetworkPolicies don't hold there (G-6).
-    pub(super) fn flatten_hairpin(
+    pub(super) fn flatten_hairpin(&self, named_by: &[usize], ports: &NamedPorts) -> Traffic {
+        self.flatten_tiers(named_by, ports, Traffic::all)
+    }
+
+    /// The same with the union of the NetworkPolicies' rules that match given; asked for if there are any.
+    pub(super) fn flatten_tiers(
         &self,
-        matched: impl Fn(usize, &RuleDefinition) -> Option<Traffic>,
+        named_by: &[usize],
+        ports: &NamedPorts,
+        developer: impl FnOnce() -> Traffic,
     ) -> Traffic {
-        self.flatten_for(true, matched)
+        if self.excess.is_some() {
+            return Traffic::none();
+        }
+        let (mut allowed, mut open) = (Traffic::none(), Traffic::all());
+        self.tier(&self.admin, 0, named_by, ports, (&mut open, &mut allowed));
+        if self.developer.is_some() {
+            if self.admin.is_empty() {
+                return developer();
+            }
+            return allowed.union(&open.intersection(&developer()));
+        }
+        self.tier(&self.baseline, self.additive().end, named_by, ports, (&mut open, &mut allowed));
+        allowed.union(&open)
+    }
+
+    /// One ordered tier, whose first rule has the index `first`. Rules of one action in a row only add up.
+    fn tier(
+        &self,
+        rules: &[RuleDefinition],
+        first: usize,
+        named_by: &[usize],
+        ports: &NamedPorts,
+        (open, allowed): (&mut Traffic, &mut Traffic),
+    ) {
+        let mut index = first;
+        let mut passed = Traffic::none();
+        for run in rules.chunk_by(|a, b| a.action == b.action) {
+            let mut sum = TrafficSum::default();
+            for rule in run {
+                if rule.peers.is_none() || named_by.binary_search(&index).is_ok() {
+                    rule.add_to(&mut sum, ports);
+                }
+                index += 1;
+            }
+            let hit = sum.finish().intersection(open);
+            *open = open.difference(&hit);
+            match run[0].action {
+                Action::Accept => *allowed = allowed.union(&hit),
+                Action::Deny => {}
+                Action::Pass => passed = passed.union(&hit),
+            }
+        }
+        *open = open.union(&passed);
+    }
+
+    /// What the NetworkPolicies allow such a peer.
+    fn union(&self, named_by: &[usize], ports: &NamedPorts) -> Traffic {
+        let mut sum = TrafficSum::default();
+        let rules = self.developer.as_deref().unwrap_or_default();
+        // One rule at most holds everyone, and it is the first.
+        if let Some(rule) = rules.first().filter(|rule| rule.peers.is_none()) {
+            rule.add_to(&mut sum, ports);
+        }
+        let additive = self.additive();
+        let from = named_by.partition_point(|index| *index < additive.start);
+        for index in named_by[from..].iter().take_while(|index| **index < additive.end) {
+            rules[index - additive.start].add_to(&mut sum, ports);
+        }
+        sum.finish()
     }
 
     /// Whether some cluster-wide rule is in it.
     pub(super) fn has_cluster_wide_rules(&self) -> bool {
-        !self.admin.is_empty() || !self.baseline.is_empty()
+        self.tiered
     }
 
-    fn flatten_for(
-        &self,
-        itself: bool,
-        matched: impl Fn(usize, &RuleDefinition) -> Option<Traffic>,
-    ) -> Traffic {
-        let mut allowed = Traffic::none();
-        let mut open = Traffic::all();
-        let mut index = 0;
-        let mut tier = |rules: &[RuleDefinition], open: &mut Traffic, allowed: &mut Traffic| {
-            let mut passed = Traffic::none();
-            for rule in rules {
-                if let Some(traffic) = matched(index, rule) {
-                    let hit = traffic.intersection(open);
-                    *open = open.difference(&hit);
-                    match rule.action {
-                        Action::Accept => *allowed = allowed.union(&hit),
-                        Action::Deny => {}
-                        Action::Pass => passed = passed.union(&hit),
-                    }
-                }
-                index += 1;
-            }
-            *open = open.union(&passed);
-        };
-        tier(&self.admin, &mut open, &mut allowed);
-        if let Some(rules) = &self.developer {
-            if itself {
-                return allowed.union(&open);
-            }
-            tier(rules, &mut open, &mut allowed);
-            return allowed;
-        }
-        tier(&self.baseline, &mut open, &mut allowed);
-        allowed.union(&open)
-    }
-
-    /// The name of the group of live pods that get `row`. Where one rule alone tells peers apart, the group is named
-    /// by that rule's peers, so that every table that asks for the same peers shares it.
-    pub(super) fn exact_group(&self, row: &Traffic) -> GroupId {
-        match self.sole_peers() {
-            Some(peers) => GroupId(digest(&("pods", peers))),
-            None => GroupId(digest(&("pods", self, row))),
-        }
-    }
-
-    /// The name of the group of other addresses that get `row`; shared likewise.
-    pub(super) fn range_group(&self, row: &Traffic) -> GroupId {
-        match self.sole_peers() {
-            Some(peers) => {
-                let blocks: Vec<_> = peers.iter().filter(|p| matches!(p, Peer::Block(_))).collect();
-                GroupId(digest(&("ranges", blocks)))
-            }
-            None => GroupId(digest(&("ranges", self, row))),
-        }
-    }
-
+    /// The peers of the one rule that tells peers apart, if there is one.
     fn sole_peers(&self) -> Option<&BTreeSet<Peer>> {
         let mut with_peers = self.rules().filter(|rule| rule.peers.is_some() || !rule.ports.names.is_empty());
         match (with_peers.next(), with_peers.next()) {
             (Some(rule), None) if rule.ports.names.is_empty() => rule.peers.as_ref(),
             _ => None,
+        }
+    }
+
+    /// The blocks among them.
+    fn sole_blocks(&self) -> Vec<&Peer> {
+        self.sole_peers().into_iter().flatten().filter(|peer| matches!(peer, Peer::Block(_))).collect()
+    }
+}
+
+/// What decides who is in a group, so what its name stands for. Where one rule alone tells peers apart, that is the
+/// rule's peers, so that every table that asks for the same peers shares the group; else table and row.
+#[derive(Clone, Debug)]
+pub(super) enum Meaning {
+    /// Live pods among the sole peers of this definition.
+    Pods(Arc<Definition>),
+    /// Other addresses among them.
+    Ranges(Arc<Definition>),
+    /// Live pods that get this row of this table.
+    PodsOfRow(TableId, Traffic),
+    /// Other addresses that get it.
+    RangesOfRow(TableId, Traffic),
+}
+
+impl Meaning {
+    /// Of the live pods that get `row` in the table that is named `id` and says `definition`.
+    pub(super) fn of_pods(id: TableId, definition: &Arc<Definition>, row: &Traffic) -> Self {
+        match definition.sole_peers() {
+            Some(_) => Self::Pods(Arc::clone(definition)),
+            None => Self::PodsOfRow(id, row.clone()),
+        }
+    }
+
+    /// Of the other addresses that get it.
+    pub(super) fn of_ranges(id: TableId, definition: &Arc<Definition>, row: &Traffic) -> Self {
+        match definition.sole_peers() {
+            Some(_) => Self::Ranges(Arc::clone(definition)),
+            None => Self::RangesOfRow(id, row.clone()),
+        }
+    }
+
+    /// A name for it.
+    pub(super) fn id(&self, attempt: Attempt) -> GroupId {
+        GroupId(match self {
+            Self::Pods(of) => names::name(Kind::PodsOfPeers, attempt, &of.sole_peers()),
+            Self::Ranges(of) => names::name(Kind::RangesOfPeers, attempt, &of.sole_blocks()),
+            Self::PodsOfRow(table, row) => names::name(Kind::PodsOfRow, attempt, &(table, row)),
+            Self::RangesOfRow(table, row) => names::name(Kind::RangesOfRow, attempt, &(table, row)),
+        })
+    }
+}
+
+impl PartialEq for Meaning {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pods(a), Self::Pods(b)) => Arc::ptr_eq(a, b) || a.sole_peers() == b.sole_peers(),
+            (Self::Ranges(a), Self::Ranges(b)) => Arc::ptr_eq(a, b) || a.sole_blocks() == b.sole_blocks(),
+            (Self::PodsOfRow(a, row), Self::PodsOfRow(b, other))
+            | (Self::RangesOfRow(a, row), Self::RangesOfRow(b, other)) => a == b && row == other,
+            _ => false,
         }
     }
 }
@@ -174,72 +284,59 @@ impl RuleDefinition {
         self.ports == Ports::default() || self.peers.as_ref().is_some_and(BTreeSet::is_empty)
     }
 
-    /// The ports that the rule means for a peer with these named ports.
-    pub(super) fn traffic(&self, peer_ports: &[(Name, Protocol, u16)]) -> Traffic {
-        let named = peer_ports.iter().filter(|(name, protocol, _)| {
-            self.ports.names.iter().any(|(p, n)| n == name && p.is_none_or(|p| p == *protocol))
-        });
-        named.fold(self.ports.numbers.clone(), |sum, (_, protocol, port)| {
-            sum.union(&Traffic::of(*protocol, PortSet::range(*port, *port)))
-        })
+    /// Adds the ports that the rule means for a peer with these named ports.
+    fn add_to(&self, sum: &mut TrafficSum, peer_ports: &NamedPorts) {
+        sum.add_all(&self.ports.numbers);
+        if self.ports.names.is_empty() {
+            return;
+        }
+        for (name, protocol, port) in peer_ports {
+            let is_meant = |protocol| self.ports.names.contains(&(protocol, name.clone()));
+            if is_meant(None) || is_meant(Some(*protocol)) {
+                sum.add(*protocol, *port, *port);
+            }
+        }
     }
 }
 
 impl Ports {
     fn new<'a>(entries: impl Iterator<Item = &'a PortMatch>, direction: Direction, subject: &Pod) -> Self {
-        let mut out = Self::default();
-        let mut add = |protocol, first, last| {
-            out.numbers = out.numbers.union(&Traffic::of(protocol, PortSet::range(first, last)));
-        };
+        let (mut numbers, mut names) = (TrafficSum::default(), BTreeSet::new());
         for entry in entries {
             match entry {
-                PortMatch::Numbers { protocol, first, last } => add(*protocol, *first, *last),
+                PortMatch::Numbers { protocol, first, last } => numbers.add(*protocol, *first, *last),
                 // The destination resolves a name: for ingress that is the subject, for egress the peer (A27).
                 PortMatch::Named { protocol, name } if direction == Direction::Ingress => {
                     for (protocol, port) in subject.named_ports(name, *protocol) {
-                        add(protocol, port, port);
+                        numbers.add(protocol, port, port);
                     }
                 }
-                PortMatch::Named { protocol, name } => drop(out.names.insert((*protocol, name.clone()))),
+                PortMatch::Named { protocol, name } => drop(names.insert((*protocol, name.clone()))),
             }
         }
-        out
+        Self { numbers: numbers.finish(), names }
     }
 }
 
-/// Rules that only add up: those with the same ports become one with all their peers, sorted.
+/// Rules that only add up: those with the same ports become one with all their peers, sorted; those that hold everyone
+/// become one, which is the first.
 fn union_by_ports(rules: Vec<RuleDefinition>) -> Vec<RuleDefinition> {
-    let mut by_ports: BTreeMap<Ports, Option<BTreeSet<Peer>>> = BTreeMap::new();
+    let mut everyone = (TrafficSum::default(), BTreeSet::new());
+    let mut by_ports: BTreeMap<Ports, BTreeSet<Peer>> = BTreeMap::new();
     for rule in rules {
-        match (by_ports.get_mut(&rule.ports), rule.peers) {
-            (None, peers) => drop(by_ports.insert(rule.ports, peers)),
-            (Some(everyone @ Some(_)), None) => *everyone = None,
-            (Some(Some(known)), Some(more)) => known.extend(more),
-            (Some(None), _) => {}
+        match rule.peers {
+            None => {
+                everyone.0.add_all(&rule.ports.numbers);
+                everyone.1.extend(rule.ports.names);
+            }
+            Some(peers) => by_ports.entry(rule.ports).or_default().extend(peers),
         }
     }
-    by_ports
-        .into_iter()
-        .map(|(ports, peers)| RuleDefinition { action: Action::Accept, peers, ports })
-        .collect()
-}
-
-/// A name for a value: the beginning of its SHA-256. A tenant must not be able to craft a policy whose group takes
-/// another's name, so the hash is a cryptographic one; 80 bits leave a second preimage out of reach.
-fn digest(value: &impl Hash) -> [u8; 10] {
-    struct Sha(Sha256);
-    impl Hasher for Sha {
-        fn write(&mut self, bytes: &[u8]) {
-            self.0.update(bytes);
-        }
-        fn finish(&self) -> u64 {
-            0
-        }
-    }
-    let mut sha = Sha(Sha256::new());
-    value.hash(&mut sha);
-    let full = sha.0.finalize();
-    let mut short = [0; 10];
-    short.copy_from_slice(&full[..10]);
-    short
+    let everyone = Ports { numbers: everyone.0.finish(), names: everyone.1 };
+    // What everyone may, nobody needs to be named for.
+    by_ports.remove(&everyone);
+    let first = (everyone != Ports::default()).then_some((everyone, None));
+    let others = by_ports.into_iter().map(|(ports, peers)| (ports, Some(peers)));
+    let all = first.into_iter().chain(others);
+    all.map(|(ports, peers)| RuleDefinition { action: Action::Accept, peers, ports }).collect()
 }

@@ -2,6 +2,7 @@
 //! flattening of the tiers, without a node, tables or groups.
 
 use super::{
+    budget::Budget,
     definition::Definition,
     ranges::{self, Span},
 };
@@ -21,7 +22,7 @@ impl Profile {
     /// to it is always allowed, whatever a profile says (SEMANTICS A39, D9).
     #[must_use]
     pub fn new(direction: Direction, subject: &Pod, policies: &[&Policy]) -> Option<Self> {
-        Definition::new(direction, subject, policies).map(Self)
+        Definition::new(direction, subject, policies, &Budget::UNLIMITED).map(Self)
     }
 
     /// Every peer that some rule names, with the index of the rule. Rules without peers hold everyone.
@@ -38,9 +39,9 @@ impl Profile {
     /// flattened (SEMANTICS D). Ports matter for egress to live pods alone: pass none for any other peer.
     #[must_use]
     pub fn allowed(&self, named_by: &[usize], ports: &[(Name, Protocol, u16)]) -> Traffic {
-        self.0.flatten(|index, rule| {
-            (rule.peers.is_none() || named_by.contains(&index)).then(|| rule.traffic(ports))
-        })
+        let mut named_by = named_by.to_vec();
+        named_by.sort_unstable();
+        self.0.flatten(&named_by, ports)
     }
 }
 

@@ -1,10 +1,14 @@
 //! A table's rows for addresses that are no live pods: the address space cut where CIDRs begin and end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
-use super::definition::Definition;
+use super::{
+    budget::{Budget, Limit, row_size},
+    coverage::{Coverage, SetId},
+    definition::{Definition, RuleDefinition},
+};
 use crate::{
-    Family, IpRange, Peer, Traffic,
+    Family, IpRange, Peer, PortSet, Traffic,
     address::{from_number, max_number, to_number},
     rules::IpBlock,
 };
@@ -12,41 +16,163 @@ use crate::{
 /// An inclusive range of address numbers.
 pub(super) type Span = (u128, u128);
 
-/// The rows of every address range whose row differs from `rest`, merged by row, ranges sorted and disjoint.
+/// The rows of every address range whose row differs from `rest`, merged by row, ranges sorted and disjoint; and what
+/// they need in the kernel, as [`Budget::elements`] counts.
 ///
-/// `O(n log n)` in the number of CIDRs and exceptions, times the rules that overlap at one address.
-pub(super) fn rows(definition: &Definition, rest: &Traffic) -> BTreeMap<Traffic, Vec<IpRange>> {
-    let mut rows: BTreeMap<Traffic, Vec<IpRange>> = BTreeMap::new();
+/// `O(n log n + ports × edges × log n)` in the blocks, exceptions and ports, and in what comes out; or the bound that is
+/// broken on the way.
+pub(super) fn rows(
+    definition: &Definition,
+    rest: &Traffic,
+    budget: &Budget,
+) -> Result<(BTreeMap<Traffic, Vec<IpRange>>, usize), Limit> {
+    let mut rows: Vec<(Traffic, Vec<IpRange>)> = Vec::new();
+    let mut by_traffic: BTreeMap<Traffic, usize> = BTreeMap::new();
+    let mut elements = 0;
+    let mut active = ActiveRules::new(definition);
+    let mut known: HashMap<ActiveId, Option<usize>> = HashMap::new();
     for family in Family::BOTH {
-        let edges = edges(definition, family);
-        let mut active: BTreeSet<usize> = BTreeSet::new();
-        let mut known: BTreeMap<BTreeSet<usize>, Traffic> = BTreeMap::new();
-        let mut edges = edges.into_iter().peekable();
+        let mut edges = edges(definition, family).into_iter().peekable();
         while let Some((start, changes)) = edges.next() {
-            for rule in changes {
-                // An edge is where a rule's span begins or ends: its state flips.
-                if !active.remove(&rule) {
-                    active.insert(rule);
-                }
-            }
-            if active.is_empty() {
-                continue;
+            changes.into_iter().for_each(|rule| active.flip(rule));
+            if active.steps > budget.steps {
+                return Err(Limit::Steps);
             }
             let end = edges.peek().map_or(max_number(family), |(next, _)| next - 1);
-            let row = known.entry(active.clone()).or_insert_with(|| row(definition, &active));
-            if row != rest {
-                push(rows.entry(row.clone()).or_default(), family, (start, end));
+            let id = active.id();
+            let row = match known.get(&id) {
+                Some(row) => *row,
+                None => {
+                    let traffic = active.row();
+                    let row = (traffic != *rest).then(|| match by_traffic.entry(traffic) {
+                        Entry::Occupied(row) => *row.get(),
+                        Entry::Vacant(new) => {
+                            elements += row_size(new.key());
+                            rows.push((new.key().clone(), Vec::new()));
+                            *new.insert(rows.len() - 1)
+                        }
+                    });
+                    known.insert(id, row);
+                    row
+                }
+            };
+            if let Some(row) = row {
+                elements += usize::from(push(&mut rows[row].1, family, (start, end)));
+            }
+            if elements > budget.elements {
+                return Err(Limit::Elements);
+            }
+        }
+        active.clear();
+    }
+    Ok((rows.into_iter().collect(), elements))
+}
+
+/// The rules whose blocks hold one address, on the way through the address space.
+struct ActiveRules<'d> {
+    definition: &'d Definition,
+    rules: Vec<&'d RuleDefinition>,
+    is_active: Vec<bool>,
+    /// Those of the cluster-wide tiers, and the sets of them met so far. Administrators write these; each flip costs
+    /// their number.
+    tiered: BTreeSet<usize>,
+    tiered_known: HashMap<Vec<usize>, usize>,
+    tiered_id: usize,
+    /// What the others allow, by protocol; and how many of them allow protocols without ports.
+    ports: [Coverage; 3],
+    other: usize,
+    /// Changes of single ranges so far.
+    steps: usize,
+}
+
+/// Equal where the same row follows.
+type ActiveId = (usize, [SetId; 3], bool);
+
+impl<'d> ActiveRules<'d> {
+    fn new(definition: &'d Definition) -> Self {
+        let rules: Vec<&RuleDefinition> = definition.rules().collect();
+        let additive = &rules[definition.additive()];
+        let ranges = |index| {
+            let of = move |rule: &&'d RuleDefinition| by_protocol(&rule.ports.numbers)[index];
+            Coverage::new(additive.iter().flat_map(of).copied())
+        };
+        let ports = [ranges(0), ranges(1), ranges(2)];
+        let is_active = vec![false; rules.len()];
+        let mut out = Self {
+            definition,
+            rules,
+            is_active,
+            tiered: BTreeSet::new(),
+            tiered_known: HashMap::from([(Vec::new(), 0)]),
+            tiered_id: 0,
+            ports,
+            other: 0,
+            steps: 0,
+        };
+        for index in definition.additive() {
+            if out.rules[index].peers.is_none() {
+                out.flip(index);
+            }
+        }
+        out
+    }
+
+    /// A rule begins to hold, or holds no longer.
+    fn flip(&mut self, index: usize) {
+        let now = !self.is_active[index];
+        self.is_active[index] = now;
+        if self.definition.additive().contains(&index) {
+            let numbers = &self.rules[index].ports.numbers;
+            for (coverage, ranges) in self.ports.iter_mut().zip(by_protocol(numbers)) {
+                ranges.iter().for_each(|range| coverage.change(*range, now));
+                self.steps += ranges.len();
+            }
+            if numbers.other {
+                self.other = if now { self.other + 1 } else { self.other - 1 };
+            }
+            self.steps += 1;
+        } else {
+            if now {
+                self.tiered.insert(index)
+            } else {
+                self.tiered.remove(&index)
+            };
+            let next = self.tiered_known.len();
+            let set: Vec<usize> = self.tiered.iter().copied().collect();
+            self.steps += 1 + set.len();
+            self.tiered_id = *self.tiered_known.entry(set).or_insert(next);
+        }
+    }
+
+    /// At the end of a family no rule holds that has peers.
+    fn clear(&mut self) {
+        for index in 0..self.rules.len() {
+            if self.is_active[index] && self.rules[index].peers.is_some() {
+                self.flip(index);
             }
         }
     }
-    rows
+
+    fn id(&self) -> ActiveId {
+        (self.tiered_id, self.ports.each_ref().map(Coverage::id), self.other > 0)
+    }
+
+    /// The row of an address that is in the blocks of these rules and no pod's.
+    fn row(&mut self) -> Traffic {
+        self.steps += self.ports.iter().map(Coverage::len).sum::<usize>();
+        let tiered: Vec<usize> = self.tiered.iter().copied().collect();
+        let [tcp, udp, sctp] = &self.ports;
+        self.definition.flatten_tiers(&tiered, &[], || Traffic {
+            tcp: PortSet::of_ranges(tcp.ranges()),
+            udp: PortSet::of_ranges(udp.ranges()),
+            sctp: PortSet::of_ranges(sctp.ranges()),
+            other: self.other > 0,
+        })
+    }
 }
 
-/// The row of an address that is in the blocks of these rules and no pod's.
-fn row(definition: &Definition, active: &BTreeSet<usize>) -> Traffic {
-    definition.flatten(|index, rule| {
-        (rule.peers.is_none() || active.contains(&index)).then(|| rule.ports.numbers.clone())
-    })
+fn by_protocol(traffic: &Traffic) -> [&[(u16, u16)]; 3] {
+    [traffic.tcp.ranges(), traffic.udp.ranges(), traffic.sctp.ranges()]
 }
 
 /// Where which rules begin or stop to hold: each rule flips at each of its edges.
@@ -110,14 +236,19 @@ pub(super) fn block_spans(block: &IpBlock) -> Vec<Span> {
     out
 }
 
-fn push(ranges: &mut Vec<IpRange>, family: Family, (first, last): Span) {
+/// Adds a range behind all others; says whether it is one more.
+fn push(ranges: &mut Vec<IpRange>, family: Family, (first, last): Span) -> bool {
     let range = IpRange { first: from_number(family, first), last: from_number(family, last) };
     match ranges.last_mut() {
         // `first` is not 0 here: a range before it exists in the same family.
         Some(previous) if Family::of(previous.last) == family && to_number(previous.last) + 1 == first => {
             previous.last = range.last;
+            false
         }
-        _ => ranges.push(range),
+        _ => {
+            ranges.push(range);
+            true
+        }
     }
 }
 

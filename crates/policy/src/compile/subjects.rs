@@ -3,16 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    sync::Arc,
 };
 
-use super::{addresses::AddressBook, definition::Definition, remove_from};
-use crate::{
-    Cluster, ContainerPort, Direction, Name, NamespaceMatch, ObjectKey, Pod, Policy, PolicyKey, TableId,
+use super::{
+    addresses::AddressBook,
+    budget::Budget,
+    definition::Definition,
+    definitions::{Definitions, NamedDefinition},
+    remove_from,
 };
-
-/// A table's content and its name.
-pub(super) type NamedDefinition = (TableId, Arc<Definition>);
+use crate::{Cluster, ContainerPort, Direction, Name, NamespaceMatch, ObjectKey, Pod, Policy, PolicyKey};
 
 /// The live pods of this node, and the policies by the namespace in which they select.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub(super) struct Subjects {
     cluster_wide: BTreeSet<PolicyKey>,
     /// Definitions already made, so that the pods of one workload cost one. A cache: losing it costs time alone.
     profiles: HashMap<Profile, Option<NamedDefinition>>,
+    definitions: Definitions,
+    budget: Budget,
     local_count: usize,
 }
 
@@ -34,6 +36,11 @@ struct Profile {
 }
 
 impl Subjects {
+    /// None yet, within these bounds.
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { budget, ..Self::default() }
+    }
+
     /// Notes whether a pod lives on this node.
     pub(super) fn place(&mut self, key: &ObjectKey, here: bool) {
         if self.is_local(key) {
@@ -117,6 +124,17 @@ impl Subjects {
         }
     }
 
+    /// The policies that select a pod and touch one direction. As [`Subjects::policies_of`].
+    pub(super) fn touching<'a>(
+        &self,
+        direction: Direction,
+        pod: &Pod,
+        cluster: &'a Cluster,
+    ) -> Vec<&'a Policy> {
+        let all = self.policies_of(pod, cluster).into_iter();
+        all.filter(|policy| policy.rules(direction).is_some()).collect()
+    }
+
     /// The policies that select a pod. `O(policies of its namespace + cluster-wide policies)`.
     fn policies_of<'a>(&self, pod: &Pod, cluster: &'a Cluster) -> Vec<&'a Policy> {
         let namespace = cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
@@ -144,8 +162,8 @@ impl Subjects {
         self.profiles
             .entry(profile)
             .or_insert_with(|| {
-                let definition = Definition::new(direction, pod, &touching)?;
-                Some((definition.id(), Arc::new(definition)))
+                let definition = Definition::new(direction, pod, &touching, &self.budget)?;
+                Some(self.definitions.share(definition))
             })
             .clone()
     }

@@ -2,50 +2,33 @@
 //!
 //! A class stands in a table's exact rows only where its row differs from what the ranges say for its addresses.
 
+mod closing;
+mod state;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
 
-use ipnet::IpNet;
-
+use self::state::{RowState, TableState};
 use super::{
-    classes::{Class, ClassId, Classes},
-    definition::{Definition, RuleDefinition},
+    accounts::Accounts,
+    budget::{Budget, Limit, row_size},
+    classes::{ClassId, Classes},
+    definition::{Definition, Meaning},
+    definitions::NamedDefinition,
     ranges,
     recorder::Recorder,
-    selections::{Choice, SelectionId, Selections},
-    subjects::NamedDefinition,
+    selections::{Choice, Selections},
 };
-use crate::{AddressSet, Cluster, Direction, Group, GroupId, Name, Peer, Table, TableId, Traffic};
-
-/// A rule that names a CIDR, and what it excepts from it.
-type RuleBlock = (usize, Arc<[IpNet]>);
-
-/// One table and what is known of it.
-#[derive(Clone, Debug)]
-struct TableState {
-    definition: Arc<Definition>,
-    /// How many local addresses it decides for.
-    users: usize,
-    /// Which rules name which selection.
-    selections: BTreeMap<SelectionId, Vec<usize>>,
-    /// Which rules name which CIDR, with its exceptions.
-    blocks: HashMap<IpNet, Vec<RuleBlock>>,
-    /// Whether some rule's ports depend on the peer.
-    has_port_names: bool,
-    range_groups: Vec<GroupId>,
-    /// Where its classes stand, and how many share each row.
-    placed: BTreeMap<ClassId, GroupId>,
-    rows: BTreeMap<GroupId, usize>,
-    /// Names of rows already worked out: they are hashes of the whole definition.
-    names: BTreeMap<Traffic, GroupId>,
-}
+use crate::{AddressSet, Cluster, Direction, Group, GroupId, IpRange, Name, Peer, Table, TableId, Traffic};
 
 /// A group and what is known of it. The classes of a group are the same in every table that uses it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct GroupState {
+    /// What its name stands for.
+    meaning: Meaning,
     tables: usize,
     classes: BTreeSet<ClassId>,
 }
@@ -53,47 +36,75 @@ struct GroupState {
 /// All tables and groups of the node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
+    budget: Budget,
+    accounts: Accounts,
     tables: BTreeMap<TableId, TableState>,
     groups: BTreeMap<GroupId, GroupState>,
     selections: Selections,
     /// What the next `settle` must look at.
     new_tables: BTreeSet<TableId>,
+    /// Tables whose cost or whose namespaces changed.
+    repriced: BTreeSet<TableId>,
     /// What nothing used at some moment since; dropped at the end of `settle` if that still is so.
     unused_tables: BTreeSet<TableId>,
     unused_groups: BTreeSet<GroupId>,
     /// Local addresses for which cluster-wide rules decide, and those of them to look at again.
     hairpins: BTreeSet<IpAddr>,
     new_hairpins: BTreeSet<IpAddr>,
+    /// Tables that are closed, and how often that, or who is led to them, has changed.
+    closed: BTreeMap<TableId, Limit>,
+    closings: u64,
 }
 
 impl Tables {
-    /// Lets a table decide for a local address; makes the table if it is new. Its exact rows come with `settle`.
+    /// None yet, within these bounds.
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { budget, ..Self::default() }
+    }
+
+    /// Tables that allow nothing because they are over budget, and the bound that they break.
+    pub(super) fn closed(&self) -> &BTreeMap<TableId, Limit> {
+        &self.closed
+    }
+
+    /// A number that grows with every change of what is closed, of the pods that it decides for, and of their policies.
+    pub(super) fn closings(&self) -> u64 {
+        self.closings
+    }
+
+    /// Lets a table decide for a local address of a pod in this namespace; makes the table if it is new. Its exact rows
+    /// come with `settle`.
     pub(super) fn dispatch(
         &mut self,
-        address: IpAddr,
-        direction: Direction,
+        (direction, address): (Direction, IpAddr),
+        namespace: Option<&Name>,
         definition: Option<NamedDefinition>,
         classes: &mut Classes,
         recorder: &mut Recorder<'_>,
     ) {
         let target = definition.as_ref().map(|(id, _)| *id);
+        let repriced = self.accounts.place(direction, address, namespace.zip(target));
+        self.repriced.extend(repriced);
         let before = recorder.set_dispatch(direction, address, target);
+        // Also where the table stays: other policies may have led there.
+        let is_closed = |id: Option<TableId>| id.is_some_and(|id| self.closed.contains_key(&id));
+        self.closings += u64::from(is_closed(before) || is_closed(target));
         if before == target {
             return;
         }
         self.new_hairpins.insert(address);
         if let Some((id, definition)) = definition {
             if !self.tables.contains_key(&id) {
-                self.make(id, definition, classes, recorder);
+                self.make(id, &definition, classes, recorder);
             }
             if let Some(table) = self.tables.get_mut(&id) {
-                table.users += 1;
+                table.users.insert(address);
                 self.unused_tables.remove(&id);
             }
         }
         if let Some((id, table)) = before.and_then(|id| Some((id, self.tables.get_mut(&id)?))) {
-            table.users -= 1;
-            if table.users == 0 {
+            table.users.remove(&address);
+            if table.users.is_empty() {
                 self.unused_tables.insert(id);
             }
         }
@@ -102,68 +113,89 @@ impl Tables {
     fn make(
         &mut self,
         id: TableId,
-        definition: Arc<Definition>,
+        definition: &Arc<Definition>,
         classes: &mut Classes,
         recorder: &mut Recorder<'_>,
     ) {
-        let has_port_names = definition.rules().any(|rule| !rule.ports.names.is_empty());
-        let mut state = TableState {
-            users: 0,
-            selections: BTreeMap::new(),
-            blocks: HashMap::new(),
-            has_port_names,
-            range_groups: Vec::new(),
-            placed: BTreeMap::new(),
-            rows: BTreeMap::new(),
-            names: BTreeMap::new(),
-            definition,
+        let mut state = TableState::new(Arc::clone(definition));
+        let rest = definition.flatten(&[], &[]);
+        let rows = match definition.excess {
+            Some(limit) => Err(limit),
+            None => ranges::rows(definition, &rest, &self.budget),
         };
-        let definition = state.definition.clone();
+        let mut table =
+            Table { direction: definition.direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
+        match rows {
+            Ok((rows, size)) => {
+                self.mention(&mut state, classes);
+                state.ranges_size = size + row_size(&table.rest);
+                self.add_ranges(id, &mut state, rows, &mut table, recorder);
+                self.new_tables.insert(id);
+            }
+            Err(limit) => {
+                table.rest = Traffic::none();
+                (state.broken, state.closed) = (Some(limit), Some(limit));
+                self.closed.insert(id, limit);
+                self.closings += 1;
+            }
+        }
+        recorder.set_table(id, Some(table));
+        self.repriced.insert(id);
+        self.tables.insert(id, state);
+    }
+
+    /// Notes what the rules of a table ask of its peers.
+    fn mention(&mut self, state: &mut TableState, classes: &mut Classes) {
+        let definition = Arc::clone(&state.definition);
         for (index, rule) in definition.rules().enumerate() {
             for (_, name) in &rule.ports.names {
                 classes.mention_port_name(name);
             }
             for peer in rule.peers.iter().flatten() {
-                match peer {
-                    Peer::Pods(choice) => {
-                        let id = self.selections.id(Choice::Pods(choice.clone()), classes);
-                        state.selections.entry(id).or_default().push(index);
-                    }
-                    Peer::Nodes(selector) => {
-                        let id = self.selections.id(Choice::Nodes(selector.clone()), classes);
-                        state.selections.entry(id).or_default().push(index);
-                    }
+                let choice = match peer {
+                    Peer::Pods(choice) => Choice::Pods(choice.clone()),
+                    Peer::Nodes(selector) => Choice::Nodes(selector.clone()),
                     Peer::Block(block) => {
                         for net in block.except.iter().chain([&block.cidr]) {
                             classes.mention_net(*net);
                         }
                         state.blocks.entry(block.cidr).or_default().push((index, block.except.clone()));
+                        continue;
                     }
-                }
+                };
+                let id = self.selections.id(choice, classes);
+                state.selections.entry(id).or_default().push(index);
             }
         }
         for id in state.selections.keys() {
             self.selections.retain(*id);
         }
-        let rest = definition.flatten(|_, rule| rule.peers.is_none().then(|| rule.ports.numbers.clone()));
-        let mut table =
-            Table { direction: definition.direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
-        for (row, ranges) in ranges::rows(&definition, &table.rest) {
-            let group = definition.range_group(&row);
-            self.groups.entry(group).or_default().tables += 1;
+    }
+
+    fn add_ranges(
+        &mut self,
+        id: TableId,
+        state: &mut TableState,
+        rows: BTreeMap<Traffic, Vec<IpRange>>,
+        table: &mut Table,
+        recorder: &mut Recorder<'_>,
+    ) {
+        for (row, ranges) in rows {
+            let group = self.group(Meaning::of_ranges(id, &state.definition, &row));
+            if let Some(state) = self.groups.get_mut(&group) {
+                state.tables += 1;
+            }
             if !recorder.has_group(group) {
                 recorder.add_group(group, Group::Ranges(ranges));
             }
             state.range_groups.push(group);
             table.ranges.insert(group, row);
         }
-        recorder.set_table(id, Some(table));
-        self.tables.insert(id, state);
-        self.new_tables.insert(id);
     }
 
     /// Places what is new or changed: new tables against the classes that their selections hold, changed classes
-    /// against all tables of the node. Then drops what nothing uses.
+    /// against all tables of the node. Then closes what is over budget, opens what no longer is, and drops what nothing
+    /// uses.
     pub(super) fn settle(
         &mut self,
         classes: &mut Classes,
@@ -181,11 +213,14 @@ impl Tables {
                 self.place(id, class, classes, recorder);
             }
         }
+        for class in &changed {
+            for id in &old_tables {
+                self.place(*id, *class, classes, recorder);
+            }
+        }
+        self.settle_budgets(classes, recorder);
         self.settle_hairpins(moved, &changed, classes, recorder);
         for class in changed {
-            for id in &old_tables {
-                self.place(*id, class, classes, recorder);
-            }
             if classes.get(class).is_some_and(|c| c.members.is_empty()) {
                 self.selections.forget(class, classes);
             }
@@ -239,60 +274,97 @@ impl Tables {
 
     /// Puts a class where it belongs in a table.
     fn place(&mut self, id: TableId, class: ClassId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
-        let (Some(table), Some(found)) = (self.tables.get_mut(&id), classes.get_mut(class)) else { return };
+        let (Some(table), Some(found)) = (self.tables.get(&id), classes.get(class)) else { return };
         let row = (!found.members.is_empty()).then(|| table.row_if_special(found)).flatten();
-        let target = row
-            .as_ref()
-            .map(|row| *table.names.entry(row.clone()).or_insert_with(|| table.definition.exact_group(row)));
-        let current = table.placed.get(&class).copied();
-        if current == target {
+        let target = row.as_ref().map(|row| self.name_of(id, table, row));
+        if table.placed.get(&class) == target.as_ref().map(|(group, _)| group) {
             return;
         }
-        if let Some(group) = current {
-            let mut gone = false;
-            table.placed.remove(&class);
-            if let Some(count) = table.rows.get_mut(&group) {
-                *count -= 1;
-                if *count == 0 {
-                    table.rows.remove(&group);
-                    recorder.edit_table(id, |t| drop(t.exact.remove(&group)));
-                    gone = true;
-                }
-            }
-            if self.groups.get_mut(&group).is_some_and(|state| state.classes.remove(&class)) {
-                found.groups.remove(&group);
-                found.members.iter().for_each(|address| recorder.set_member(group, address, false));
-            }
-            if gone {
-                self.release_group(group);
-            }
-        }
+        self.displace(id, class, classes, recorder);
+        let (Some((group, meaning)), Some(row)) = (target, row) else { return };
         let Some(table) = self.tables.get_mut(&id) else { return };
-        if let (Some(group), Some(row)) = (target, row) {
-            table.placed.insert(class, group);
-            let count = table.rows.entry(group).or_insert(0);
-            *count += 1;
-            let state = self.groups.entry(group).or_default();
-            if *count == 1 {
-                state.tables += 1;
-                recorder.edit_table(id, |t| drop(t.exact.insert(group, row)));
-                if !recorder.has_group(group) {
-                    recorder.add_group(group, Group::Addresses(AddressSet::default()));
-                }
-            }
-            if state.classes.insert(class) {
-                found.groups.insert(group);
-                found.members.iter().for_each(|address| recorder.set_member(group, address, true));
+        table.placed.insert(class, group);
+        let size = row_size(&row);
+        let state = table.rows.entry(group).or_insert(RowState { classes: 0, size });
+        state.classes += 1;
+        let is_new = state.classes == 1;
+        if is_new {
+            table.rows_size += size;
+            self.repriced.insert(id);
+        }
+        if table.closed.is_some() {
+            return;
+        }
+        if is_new {
+            table.names.insert(row.clone(), group);
+            recorder.edit_table(id, |t| drop(t.exact.insert(group, row)));
+            if !recorder.has_group(group) {
+                recorder.add_group(group, Group::Addresses(AddressSet::default()));
             }
         }
+        let state = self.groups.entry(group).or_insert_with(|| GroupState::new(meaning));
+        state.tables += usize::from(is_new);
+        if state.classes.insert(class)
+            && let Some(found) = classes.get_mut(class)
+        {
+            found.groups.insert(group);
+            found.members.iter().for_each(|address| recorder.set_member(group, address, true));
+        }
+        // At once, lest rows pile up that nobody will program.
+        if table.cost() > self.budget.elements {
+            self.close(id, Limit::Elements, classes, recorder);
+        }
+    }
+
+    /// Takes a class out of the row in which it stands.
+    fn displace(&mut self, id: TableId, class: ClassId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let Some(group) = table.placed.remove(&class) else { return };
+        let Some(state) = table.rows.get_mut(&group) else { return };
+        state.classes -= 1;
+        let is_gone = state.classes == 0;
+        if is_gone {
+            table.rows_size -= state.size;
+            table.rows.remove(&group);
+            self.repriced.insert(id);
+        }
+        if table.closed.is_some() {
+            return;
+        }
+        if is_gone {
+            recorder.edit_table(id, |t| {
+                if let Some(row) = t.exact.remove(&group) {
+                    table.names.remove(&row);
+                }
+            });
+        }
+        if self.groups.get_mut(&group).is_some_and(|state| state.classes.remove(&class))
+            && let Some(found) = classes.get_mut(class)
+        {
+            found.groups.remove(&group);
+            found.members.iter().for_each(|address| recorder.set_member(group, address, false));
+        }
+        if is_gone {
+            self.release_group(group);
+        }
+    }
+
+    /// The name of the group of a row, and what it stands for.
+    fn name_of(&self, id: TableId, table: &TableState, row: &Traffic) -> (GroupId, Meaning) {
+        let meaning = Meaning::of_pods(id, &table.definition, row);
+        let group = table.names.get(row).copied().unwrap_or_else(|| self.free_name(&meaning));
+        (group, meaning)
     }
 
     fn drop_table(&mut self, id: TableId, recorder: &mut Recorder<'_>) {
         let Some(table) = self.tables.remove(&id) else { return };
         recorder.set_table(id, None);
-        for group in table.rows.keys().chain(&table.range_groups) {
-            self.release_group(*group);
+        if table.closed.is_none() {
+            for group in table.rows.keys().chain(&table.range_groups) {
+                self.release_group(*group);
+            }
         }
+        self.closings += u64::from(self.closed.remove(&id).is_some());
         for id in table.selections.keys() {
             self.selections.release(*id);
         }
@@ -304,8 +376,8 @@ impl Tables {
         }
         for id in std::mem::take(&mut self.unused_groups) {
             if self.groups.get(&id).is_some_and(|state| state.tables == 0) {
-                let state = self.groups.remove(&id).unwrap_or_default();
-                for class in &state.classes {
+                let state = self.groups.remove(&id);
+                for class in state.iter().flat_map(|state| &state.classes) {
                     if let Some(class) = classes.get_mut(*class) {
                         class.groups.remove(&id);
                     }
@@ -314,6 +386,25 @@ impl Tables {
             }
         }
         self.selections.drop_unused(classes);
+    }
+
+    /// The group with this meaning: the one that there is, or an empty one that some table must take up.
+    fn group(&mut self, meaning: Meaning) -> GroupId {
+        let id = self.free_name(&meaning);
+        self.groups.entry(id).or_insert_with(|| GroupState::new(meaning));
+        id
+    }
+
+    /// The first name for a meaning that no other group has.
+    fn free_name(&self, meaning: &Meaning) -> GroupId {
+        let mut attempt = 0;
+        loop {
+            let id = meaning.id(attempt);
+            if self.groups.get(&id).is_none_or(|known| known.meaning == *meaning) {
+                return id;
+            }
+            attempt += 1;
+        }
     }
 
     fn release_group(&mut self, id: GroupId) {
@@ -326,49 +417,8 @@ impl Tables {
     }
 }
 
-impl TableState {
-    /// The row of a class, if it differs from what the ranges say for its addresses.
-    fn row_if_special(&self, class: &Class) -> Option<Traffic> {
-        let (by_block, matched) = self.matched(class);
-        if matched == by_block && !self.has_port_names {
-            return None;
-        }
-        let everyone = |rule: &RuleDefinition| rule.peers.is_none();
-        let inside = self.definition.flatten(|index, rule| {
-            (everyone(rule) || matched.contains(&index)).then(|| rule.traffic(&class.key.ports))
-        });
-        let outside = self.definition.flatten(|index, rule| {
-            (everyone(rule) || by_block.contains(&index)).then(|| rule.ports.numbers.clone())
-        });
-        (inside != outside).then_some(inside)
-    }
-
-    /// What a pod of this class may use of itself through a service, as far as this table goes.
-    fn hairpin_row(&self, class: &Class) -> Traffic {
-        let (_, matched) = self.matched(class);
-        self.definition.flatten_hairpin(|index, rule| {
-            (rule.peers.is_none() || matched.contains(&index)).then(|| rule.traffic(&class.key.ports))
-        })
-    }
-
-    /// The rules whose peers hold a class by a block, and those whose peers hold it in any way.
-    fn matched(&self, class: &Class) -> (BTreeSet<usize>, BTreeSet<usize>) {
-        let mut by_block: BTreeSet<usize> = BTreeSet::new();
-        for net in &class.key.nets {
-            for (rule, except) in self.blocks.get(net).into_iter().flatten() {
-                if !except.iter().any(|e| class.key.nets.contains(e)) {
-                    by_block.insert(*rule);
-                }
-            }
-        }
-        let mut matched = by_block.clone();
-        // Both are sets of selections; the smaller one is walked.
-        if class.selections.len() <= self.selections.len() {
-            matched.extend(class.selections.iter().filter_map(|id| self.selections.get(id)).flatten());
-        } else {
-            let holding = self.selections.iter().filter(|(id, _)| class.selections.contains(id));
-            matched.extend(holding.flat_map(|(_, rules)| rules));
-        }
-        (by_block, matched)
+impl GroupState {
+    fn new(meaning: Meaning) -> Self {
+        Self { meaning, tables: 0, classes: BTreeSet::new() }
     }
 }

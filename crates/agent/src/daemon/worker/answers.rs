@@ -1,12 +1,12 @@
 //! What the worker says of itself: answers to questions, and the figures of the metrics.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use palisade_api::Kind;
 use palisade_policy::{Cluster, Direction, Group, NodePlan};
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::Worker;
+use super::{Worker, shortfall::Shortfall};
 use crate::{
     daemon::VERSION,
     metrics::{DropLabels, KindLabel, ScopeLabel},
@@ -20,7 +20,10 @@ impl Worker {
         let (cluster, plan) = (reconciler.cluster(), reconciler.plan());
         match ask {
             Ask::Status => Reply::Status(Box::new(self.status())),
-            Ask::Pods => Reply::Pods(view::pods(cluster, &self.node, plan, &self.cut_off)),
+            Ask::Pods => Reply::Pods({
+                let Shortfall { cut_off, not_enforced, .. } = &self.shortfall;
+                view::pods(cluster, &self.node, plan, cut_off, not_enforced)
+            }),
             Ask::Profiles => Reply::Profiles(view::profiles(cluster, &self.node, plan)),
             Ask::Tables => Reply::Tables(view::tables(plan)),
             Ask::Groups => Reply::Groups(view::groups(plan)),
@@ -62,6 +65,7 @@ impl Worker {
     }
 
     fn status(&self) -> Status {
+        let named = |of: &[(Direction, IpAddr)]| of.iter().map(|(d, a)| (d.to_string(), *a)).collect();
         let reconciler = self.agent.reconciler();
         let (cluster, plan) = (reconciler.cluster(), reconciler.plan());
         let not_ready = self.not_ready();
@@ -84,7 +88,8 @@ impl Worker {
             tables: plan.tables.len(),
             groups: plan.groups.len(),
             elements: elements(plan),
-            cut_off: self.cut_off.iter().map(|(d, a)| (d.to_string(), *a)).collect(),
+            cut_off: named(&self.shortfall.cut_off),
+            not_enforced: named(&self.shortfall.not_enforced),
             watches: self.ledger.watch_views(),
             unusable_objects: self.ledger.unusable(),
         }

@@ -1,0 +1,302 @@
+//! A small cluster with its agents: pods on one node and on another, and the outside.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use libtest_mimic::Failed;
+use palisade_lab::{Lab, Layout, Options, Place, Sandbox, enforce::Nothing};
+use palisade_policy::{
+    Change, Cluster, Family, Labels, Name, Namespace, ObjectKey, Phase, Pod, Protocol, Selector, Service,
+    cluster::{ServicePort, TargetPort},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    agent::{self, Agent, TURN},
+    chain, hand,
+};
+
+/// Where all pods and policies are.
+pub(crate) const NAMESPACE: &str = "x";
+/// The node that the tests are about.
+pub(crate) const NEAR: &str = "n1";
+/// Another node.
+pub(crate) const FAR: &str = "n2";
+
+/// The pods of the first node, then those of the second. Each is labelled `app=<its name>`.
+const PODS: [(&str, &[&str]); 2] =
+    [(NEAR, &["srv", "bad", "open", "iso", "client", "both"]), (FAR, &["far-srv", "far-bad", "far-client"])];
+
+/// The ports of the service of `srv`: those of the service and of the pod.
+pub(crate) const SERVICE_PORT: u16 = 8000;
+const TARGET_PORT: u16 = 7000;
+
+/// How pods are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One by one, with a route each.
+    Routed,
+    /// By a bridge, with br_netfilter.
+    Bridged,
+}
+
+/// A lab whose nodes are kept by agents that are processes of their own.
+pub(crate) struct World {
+    // Agents end before the namespaces in which they live.
+    agents: BTreeMap<Name, Agent>,
+    pub(crate) lab: Lab,
+    folder: TempDir,
+    policies: BTreeMap<String, Value>,
+    hidden: Vec<String>,
+    turn: usize,
+}
+
+/// The key of a pod.
+pub(crate) fn key(pod: &str) -> ObjectKey {
+    ObjectKey::new(NAMESPACE, pod)
+}
+
+/// The place that a name stands for: `outside`, a node, or a pod.
+pub(crate) fn place(name: &str) -> Place {
+    match name {
+        "outside" => Place::Outside,
+        NEAR | FAR => Place::Node(name.into()),
+        pod => Place::Pod(key(pod)),
+    }
+}
+
+fn pod(name: &str, node: &str) -> Pod {
+    Pod {
+        key: key(name),
+        labels: Labels::from_iter([("app", name)]),
+        addresses: Vec::new(),
+        node: Some(node.into()),
+        host_network: false,
+        phase: Phase::Running,
+        ports: Arc::new([]),
+        created: 0,
+        workload: None,
+    }
+}
+
+/// A service of the pods labelled `app=<app>`, which the lab translates as kube-proxy does.
+fn service(app: &str) -> Service {
+    Service {
+        key: key(app),
+        addresses: Vec::new(),
+        selector: Some(Selector::of_labels([("app", app)])),
+        ports: [ServicePort {
+            name: None,
+            protocol: Protocol::Tcp,
+            port: SERVICE_PORT,
+            target: TargetPort::Number(TARGET_PORT),
+        }]
+        .into_iter()
+        .collect(),
+    }
+}
+
+impl World {
+    /// Builds the network. No agent runs yet, and no policy exists.
+    pub(crate) fn build(sandbox: &Sandbox, kind: Kind) -> Result<Self, Failed> {
+        hand::check()?;
+        let mut cluster = Cluster::default();
+        cluster.apply(Change::SetNamespace(Namespace::new(NAMESPACE, &Labels::default())));
+        for (node, pods) in PODS {
+            pods.iter().for_each(|name| cluster.apply(Change::SetPod(pod(name, node))));
+        }
+        cluster.apply(Change::SetService(service("srv")));
+        let options = Options { bridged: kind == Kind::Bridged, ..Options::default() };
+        let layout = Layout::of(&cluster, &options).map_err(|e| chain(&e))?;
+        let nothing = Arc::new(|_: &Name| Box::new(Nothing) as Box<dyn palisade_lab::Enforce>);
+        let lab = Lab::build(sandbox, layout, nothing).map_err(|e| chain(&e))?;
+        let folder = tempfile::Builder::new().prefix("palisade-hostile").tempdir()?;
+        fs::create_dir(folder.path().join("manifests"))?;
+        let mut world = Self {
+            agents: BTreeMap::new(),
+            lab,
+            folder,
+            policies: BTreeMap::new(),
+            hidden: Vec::new(),
+            turn: 0,
+        };
+        world.write()?;
+        Ok(world)
+    }
+
+    /// The address of a place.
+    pub(crate) fn address(&self, name: &str, family: Family) -> Result<IpAddr, Failed> {
+        let layout = self.lab.layout();
+        let addresses = match place(name) {
+            Place::Pod(key) => &layout.pods.get(&key).ok_or_else(|| format!("no pod {name}"))?.addresses,
+            Place::Node(node) => &layout.nodes[&node],
+            Place::Outside => &layout.outside,
+        };
+        let found = addresses.iter().copied().find(|a| Family::of(*a) == family);
+        found.ok_or_else(|| format!("{name} has no {family:?} address").into())
+    }
+
+    /// The address of the service of `srv`.
+    pub(crate) fn service(&self, family: Family) -> Result<IpAddr, Failed> {
+        let services = &self.lab.layout().cluster.services;
+        let addresses = &services.get(&key("srv")).ok_or("no service")?.addresses;
+        let found = addresses.iter().copied().find(|a| Family::of(*a) == family);
+        found.ok_or_else(|| "the service has no address".into())
+    }
+
+    /// Runs `f` in the namespace of a place.
+    pub(crate) fn within<T: Send>(&self, name: &str, f: impl FnOnce() -> T + Send) -> Result<T, Failed> {
+        self.lab.run_in(&place(name), f).map_err(|e| chain(&e).into())
+    }
+
+    /// The manifests and what agents keep.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts an agent and waits until it is ready.
+    pub(crate) fn start(&mut self, node: &str) -> Result<&mut Agent, Failed> {
+        self.launch(node)?.ready()?;
+        self.agent(node)
+    }
+
+    /// Starts an agent.
+    pub(crate) fn launch(&mut self, node: &str) -> Result<&mut Agent, Failed> {
+        let agent = Agent::start(&self.lab, self.folder.path(), &node.into())?;
+        self.agents.insert(node.into(), agent);
+        self.agent(node)
+    }
+
+    /// The agent of a node.
+    pub(crate) fn agent(&mut self, node: &str) -> Result<&mut Agent, Failed> {
+        self.agents.get_mut(node).ok_or_else(|| format!("no agent runs on {node}").into())
+    }
+
+    /// Kills an agent with SIGKILL.
+    pub(crate) fn kill(&mut self, node: &str) {
+        self.agents.remove(node);
+    }
+
+    /// Runs `palisade agent --remove`.
+    pub(crate) fn remove(&mut self, node: &str) -> Result<(), Failed> {
+        self.kill(node);
+        agent::remove(&self.lab, self.folder.path(), &node.into())
+    }
+
+    /// Edits the policies and waits until every running agent has programmed the edit.
+    pub(crate) fn set(&mut self, policies: &[Value]) -> Result<(), Failed> {
+        self.edit(policies)?;
+        self.taken_in()
+    }
+
+    /// Waits until every running agent has programmed the last edit.
+    pub(crate) fn taken_in(&mut self) -> Result<(), Failed> {
+        let turn = self.turn;
+        self.agents.values_mut().try_for_each(|agent| agent.took_in(turn))
+    }
+
+    /// Edits the policies: those that are named are set.
+    pub(crate) fn edit(&mut self, policies: &[Value]) -> Result<(), Failed> {
+        for policy in policies {
+            let name = policy["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            self.policies.insert(name, policy.clone());
+        }
+        self.write()
+    }
+
+    /// Leaves a policy out of the next edit.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.policies.remove(name);
+    }
+
+    /// Removes a policy.
+    pub(crate) fn unset(&mut self, name: &str) -> Result<(), Failed> {
+        self.policies.remove(name);
+        self.write()?;
+        self.taken_in()
+    }
+
+    /// Takes a pod out of the manifests, or puts it back. Its network stays as it is.
+    pub(crate) fn hide(&mut self, pod: &str, hidden: bool) -> Result<(), Failed> {
+        self.hidden.retain(|h| h != pod);
+        if hidden {
+            self.hidden.push(pod.to_owned());
+        }
+        self.write()?;
+        self.taken_in()
+    }
+
+    fn write(&mut self) -> Result<(), Failed> {
+        self.turn += 1;
+        let layout = self.lab.layout();
+        let labels = json!({TURN: self.turn.to_string()});
+        let mut items = vec![
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}),
+        ];
+        for (name, addresses) in &layout.nodes {
+            let addresses: Vec<Value> =
+                addresses.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
+            let status = json!({"addresses": addresses});
+            items.push(
+                json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": **name}, "status": status}),
+            );
+        }
+        for (key, at) in layout.pods.iter().filter(|(key, _)| !self.hidden.iter().any(|h| **h == *key.name)) {
+            let ips: Vec<Value> = at.addresses.iter().map(|a| json!({"ip": a})).collect();
+            let metadata = json!({"name": *key.name, "namespace": NAMESPACE, "labels": {"app": *key.name}});
+            items.push(json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+                "spec": {"nodeName": *at.node, "containers": [{"name": "c", "image": "c"}]},
+                "status": {"phase": "Running", "podIPs": ips},
+            }));
+        }
+        items.extend(self.policies.values().cloned());
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        let path: PathBuf = self.folder.path().join("manifests");
+        // As a whole: a name that begins with a dot is no manifest.
+        fs::write(path.join(".new"), serde_json::to_vec(&list)?)?;
+        fs::rename(path.join(".new"), path.join("all.json"))?;
+        Ok(())
+    }
+}
+
+/// A policy on the pods labelled `app=<app>`; `spec` has its rules and types.
+pub(crate) fn policy(name: &str, app: &str, mut spec: Value) -> Value {
+    spec["podSelector"] = json!({"matchLabels": {"app": app}});
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec,
+    })
+}
+
+/// Only these may call `app`.
+pub(crate) fn ingress_from(app: &str, from: &[&str]) -> Value {
+    let peers: Vec<Value> =
+        from.iter().map(|f| json!({"podSelector": {"matchLabels": {"app": f}}})).collect();
+    let rules = if peers.is_empty() { json!([]) } else { json!([{"from": peers}]) };
+    policy(&format!("to-{app}"), app, json!({"policyTypes": ["Ingress"], "ingress": rules}))
+}
+
+/// `app` may call nobody.
+pub(crate) fn no_egress(app: &str) -> Value {
+    policy(&format!("from-{app}"), app, json!({"policyTypes": ["Egress"], "egress": []}))
+}
+
+/// What holds in most tests: `srv` and `far-srv` are called by the clients alone, `both` likewise and calls nobody, `iso`
+/// calls nobody.
+pub(crate) fn denying() -> Vec<Value> {
+    let clients = ["client", "far-client"];
+    vec![
+        ingress_from("srv", &clients),
+        ingress_from("both", &clients),
+        no_egress("both"),
+        no_egress("iso"),
+        ingress_from("far-srv", &clients),
+    ]
+}

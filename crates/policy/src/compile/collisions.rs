@@ -1,0 +1,61 @@
+//! Names that meet: with collisions planted, every table and every group still says what it should.
+
+use super::{Compiler, names::planted::with_bits};
+use crate::{
+    Cluster, Direction, Endpoint, Flow, NodePlan,
+    random::{Rng, Shape, change, cluster, describe, flows},
+    reference,
+};
+
+/// Where the plan of a node says something else than the reference about a pod of the node.
+fn differing(world: &Cluster, node: &str, plan: &NodePlan, flow: &Flow) -> Option<String> {
+    let decision = reference::decide(world, flow);
+    let (source, destination) = (flow.source.address(), flow.destination.address());
+    let is_local = |end: &Endpoint| match end {
+        Endpoint::Pod { key, .. } => world.pods[key].node.as_deref() == Some(node),
+        Endpoint::Node { .. } | Endpoint::External(_) => false,
+    };
+    // Neither what a node sends to its own pods nor a pod that reaches itself meets a table.
+    let is_own_node = matches!(&flow.source, Endpoint::Node { name, .. } if **name == *node);
+    if source == destination {
+        return None;
+    }
+    let sides = [
+        (Direction::Egress, &flow.source, decision.egress.verdict, false),
+        (Direction::Ingress, &flow.destination, decision.ingress.verdict, is_own_node),
+    ];
+    sides.into_iter().filter(|(_, local, _, exempt)| is_local(local) && !exempt).find_map(
+        |(direction, _, wanted, _)| {
+            let found = plan.decide(direction, source, destination, flow.protocol, flow.port);
+            (found != wanted).then(|| format!("{direction} of {flow:?} is {found}, not {wanted}"))
+        },
+    )
+}
+
+#[test]
+fn contents_that_hash_alike_are_kept_apart() {
+    let mut apart = 0;
+    for seed in 0..300 {
+        let rng = &mut Rng::with_seed(seed);
+        let mut world = cluster(rng, &if seed % 2 == 0 { Shape::strange() } else { Shape::tiered() });
+        let node = world.nodes.keys().next().cloned().unwrap_or_else(|| "n1".into());
+        let bits = rng.u8(0..3);
+        with_bits(bits, || {
+            let mut compiler = Compiler::from_cluster(node.clone(), &world);
+            let mut applied = compiler.plan().clone();
+            for _ in 0..6 {
+                for flow in flows(rng, &world, 40) {
+                    let wrong = differing(&world, &node, compiler.plan(), &flow);
+                    assert_eq!(wrong, None, "seed {seed}\n{}", describe(&world));
+                }
+                let edit = change(rng, Shape::strange().style, &world);
+                world.apply(edit.clone());
+                applied.apply(&compiler.apply(edit));
+                assert_eq!(applied, *compiler.plan(), "seed {seed}: the deltas add up to the plan");
+            }
+            let most = compiler.plan().tables.len().max(compiler.plan().groups.len());
+            apart += usize::from(most > 1 << bits);
+        });
+    }
+    assert!(apart > 50, "few had more tables or groups than names: {apart}");
+}

@@ -1,0 +1,107 @@
+//! Tables that are over budget allow nothing until they are within it again.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    super::{budget::Limit, classes::Classes, ranges, recorder::Recorder},
+    Tables,
+};
+use crate::{GroupId, Table, TableId, Traffic};
+
+impl Tables {
+    /// Closes and opens what changes of cost and of namespaces have brought beyond the budgets or back within them.
+    pub(super) fn settle_budgets(&mut self, classes: &mut Classes, recorder: &mut Recorder<'_>) {
+        let mut touched = std::mem::take(&mut self.repriced);
+        touched.iter().for_each(|id| self.accounts.reprice(*id));
+        let (tables, elements) = (&self.tables, self.budget.elements);
+        // A table that is closed by itself asks for nothing.
+        let cost = |id| tables.get(&id).map_or(0, |t| if t.cost() > elements { 0 } else { t.cost() });
+        touched.extend(self.accounts.settle(self.budget.namespace, cost));
+        for id in touched {
+            // What nobody uses any more goes as it is.
+            let Some(table) = self.tables.get(&id).filter(|table| !table.users.is_empty()) else { continue };
+            let limit = if table.broken.is_some() {
+                table.broken
+            } else if table.cost() > elements {
+                Some(Limit::Elements)
+            } else {
+                self.accounts.is_beyond(id).then_some(Limit::Namespace)
+            };
+            match (table.closed, limit) {
+                (before, now) if before == now => {}
+                (_, Some(limit)) => self.close(id, limit, classes, recorder),
+                (_, None) => self.open(id, classes, recorder),
+            }
+        }
+        // Opening prices rows again, and comes to the same.
+        self.repriced.clear();
+    }
+
+    /// Lets a table allow nothing. Where its classes stand is still followed.
+    pub(super) fn close(
+        &mut self,
+        id: TableId,
+        limit: Limit,
+        classes: &mut Classes,
+        recorder: &mut Recorder<'_>,
+    ) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let was_open = table.closed.replace(limit).is_none();
+        self.closed.insert(id, limit);
+        self.closings += 1;
+        if !was_open {
+            return;
+        }
+        table.names.clear();
+        self.new_hairpins.extend(&table.users);
+        let ranges = std::mem::take(&mut table.range_groups);
+        let exact: Vec<GroupId> = table.rows.keys().copied().collect();
+        recorder.edit_table(id, |table| {
+            table.exact.clear();
+            table.ranges.clear();
+            table.rest = Traffic::none();
+        });
+        for group in exact {
+            self.release_group(group);
+            self.empty_if_unused(group, classes, recorder);
+        }
+        ranges.into_iter().for_each(|group| self.release_group(group));
+    }
+
+    /// No table keeps an unused group current, and one may take it up again before it is dropped.
+    fn empty_if_unused(&mut self, id: GroupId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
+        let Some(state) = self.groups.get_mut(&id).filter(|state| state.tables == 0) else { return };
+        for class in std::mem::take(&mut state.classes) {
+            if let Some(found) = classes.get_mut(class) {
+                found.groups.remove(&id);
+                found.members.iter().for_each(|address| recorder.set_member(id, address, false));
+            }
+        }
+    }
+
+    /// Lets a table say again what its rules say.
+    fn open(&mut self, id: TableId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
+        let Some(definition) = self.tables.get(&id).map(|state| Arc::clone(&state.definition)) else {
+            return;
+        };
+        let rest = definition.flatten(&[], &[]);
+        // It broke no bound when it was made, and breaks none now.
+        let Ok((rows, _)) = ranges::rows(&definition, &rest, &self.budget) else { return };
+        let Some(mut state) = self.tables.remove(&id) else { return };
+        state.closed = None;
+        self.closed.remove(&id);
+        self.closings += 1;
+        self.new_hairpins.extend(&state.users);
+        let placed: Vec<_> = std::mem::take(&mut state.placed).into_keys().collect();
+        state.rows.clear();
+        state.rows_size = 0;
+        let mut table =
+            Table { direction: definition.direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
+        self.add_ranges(id, &mut state, rows, &mut table, recorder);
+        recorder.set_table(id, Some(table));
+        self.tables.insert(id, state);
+        for class in placed {
+            self.place(id, class, classes, recorder);
+        }
+    }
+}
