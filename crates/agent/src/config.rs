@@ -47,7 +47,7 @@ pub struct Config {
     #[arg(long, env = "PALISADE_CONTEXT", value_name = "NAME", hide_env_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
-    /// Where metrics and health are served, or off
+    /// Where metrics are served (and health, but the kubelet should ask --health-listen), or off
     #[arg(
         long,
         env = "PALISADE_LISTEN",
@@ -56,6 +56,15 @@ pub struct Config {
         hide_env_values = true
     )]
     pub listen: Listen,
+    /// Where health alone is served, for the kubelet: an address that pods can't reach, or off
+    #[arg(
+        long,
+        env = "PALISADE_HEALTH_LISTEN",
+        value_name = "ADDRESS|off",
+        default_value = "127.0.0.1:9644",
+        hide_env_values = true
+    )]
+    pub health_listen: Listen,
     /// The socket that `palisade node` asks; the agent's lock lies beside it
     #[arg(
         long,

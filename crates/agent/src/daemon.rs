@@ -11,12 +11,13 @@ mod inbox;
 mod ledger;
 mod once;
 mod outside;
+mod over_budget;
 mod own_name;
+mod reviews;
 mod worker;
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, OnceLock},
     thread,
     time::Duration,
@@ -26,14 +27,14 @@ use palisade_api::{AccessError, Client, Event, ReportOptions, Reporter, WatchOpt
 use palisade_nft::Options;
 use palisade_policy::{Cluster, Name};
 use tokio::{
-    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 
 pub(crate) use health::Health;
+use http::Pages;
 pub(crate) use inbox::Inbox;
-pub use once::{Planned, Removed, dry_run, once, remove};
+pub use once::{Once, Planned, Removed, dry_run, once, remove};
 
 use crate::{
     DataPlaneError, NftDataPlane,
@@ -79,9 +80,6 @@ pub enum DaemonError {
     /// The local socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The address for metrics and health.
-    #[error("cannot listen on {0}: is another program there? Name another address with --listen, or off")]
-    Listen(SocketAddr, #[source] io::Error),
     /// The system gives no thread, or no events.
     #[error("cannot start")]
     Start(#[source] io::Error),
@@ -112,8 +110,8 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
         pid = std::process::id(),
         "the agent starts"
     );
-    // Held here too, so that it is given away last: whoever comes next finds the socket's name free.
-    let lock = Arc::new(take_lock(config)?);
+    // Given away last: whoever comes next finds the socket's name free.
+    let lock = take_lock(config)?;
     let plane = open_plane(config)?;
     let parts = Parts {
         node: node.clone(),
@@ -123,7 +121,7 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
         reporter: Arc::default(),
     };
     let (ended, end) = oneshot::channel();
-    let mut worker = Worker::new(config, &parts, plane, explain, Arc::clone(&lock));
+    let mut worker = Worker::new(config, &parts, plane, explain);
     let work = move || {
         worker.run();
         // Whoever waits for the end hears of a panic too: then the sender is dropped.
@@ -155,7 +153,6 @@ pub(crate) struct Parts {
 /// What waits for sockets.
 struct Shell {
     door: socket::Door,
-    listener: Option<TcpListener>,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -163,19 +160,9 @@ struct Shell {
 impl Shell {
     async fn open(config: &Config, parts: &Parts) -> Result<Self, DaemonError> {
         let door = socket::Door::open(&config.socket)?;
-        let listener = match config.listen {
-            Listen::Off => None,
-            Listen::At(address) => {
-                let bound = TcpListener::bind(address).await.map_err(|e| DaemonError::Listen(address, e))?;
-                let at = bound.local_addr().unwrap_or(address);
-                tracing::info!(address = %at, "serving metrics and health");
-                Some(bound)
-            }
-        };
         let catch = |kind| signal(kind).map_err(DaemonError::Start);
         let shell = Self {
             door,
-            listener,
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
         };
@@ -189,14 +176,7 @@ impl Shell {
         parts: &Parts,
         mut end: oneshot::Receiver<()>,
     ) -> Result<(), DaemonError> {
-        if let Some(listener) = self.listener.take() {
-            let shown = http::Shown {
-                metrics: Arc::clone(&parts.metrics),
-                health: Arc::clone(&parts.health),
-                inbox: Arc::clone(&parts.inbox),
-            };
-            tokio::spawn(http::serve(listener, Arc::new(shown)));
-        }
+        serve_http(config, parts);
         let signalled = tokio::select! {
             () = socket::serve(&self.door, Arc::clone(&parts.inbox)) => "nothing",
             _ = self.terminate.recv() => "SIGTERM",
@@ -220,6 +200,17 @@ impl Shell {
             _ = self.interrupt.recv() => {}
         }
         Ok(())
+    }
+}
+
+/// Serves metrics and health, each where the settings want it.
+fn serve_http(config: &Config, parts: &Parts) {
+    let shown =
+        http::Shown::new(Arc::clone(&parts.metrics), Arc::clone(&parts.health), Arc::clone(&parts.inbox));
+    for (listen, pages) in [(config.listen, Pages::All), (config.health_listen, Pages::Health)] {
+        if let Listen::At(address) = listen {
+            tokio::spawn(http::run(address, pages, Arc::clone(&shown)));
+        }
     }
 }
 

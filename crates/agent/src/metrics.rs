@@ -40,12 +40,14 @@ pub struct Metrics {
     pub tables: Gauge,
     /// Groups of the plan.
     pub groups: Gauge,
-    /// Elements of the groups.
+    /// Elements of all sets and maps.
     pub elements: Gauge,
     /// Local addresses that are cut off.
     pub cut_off_pods: Family<DirectionLabel, Gauge>,
     /// Local addresses whose policies are not enforced.
     pub not_enforced_pods: Family<DirectionLabel, Gauge>,
+    /// Local addresses whose policies ask for too much.
+    pub over_budget_pods: Family<DirectionLabel, Gauge>,
     /// Compilation.
     pub compile_duration: Histogram,
     /// Kernel transactions.
@@ -79,7 +81,8 @@ pub struct Metrics {
 /// How a commit ends.
 const RESULTS: [&str; 2] = ["ok", "refused"];
 /// Where something goes wrong.
-const STAGES: [&str; 7] = ["source", "address", "commit", "connections", "node-name", "drift", "links"];
+const STAGES: [&str; 8] =
+    ["source", "address", "commit", "connections", "node-name", "drift", "links", "budget"];
 
 impl Metrics {
     /// All of them, at zero.
@@ -123,7 +126,7 @@ impl Metrics {
             groups: metric!("palisade_groups", "Groups of peers in the plan", Gauge::default()),
             elements: metric!(
                 "palisade_elements",
-                "Addresses and ranges in the groups of the plan",
+                "Elements of all sets and maps of the table: members and ranges of groups, their unions, ports, and local pods",
                 Gauge::default()
             ),
             cut_off_pods: metric!(
@@ -134,6 +137,11 @@ impl Metrics {
             not_enforced_pods: metric!(
                 "palisade_not_enforced_pods",
                 "Pod addresses of this node whose policies are not enforced: the kernel refused them, and refused to cut them off",
+                Family::default()
+            ),
+            over_budget_pods: metric!(
+                "palisade_over_budget_pods",
+                "Pod addresses of this node that are closed because their policies ask for more than a node gives",
                 Family::default()
             ),
             compile_duration: metric!(

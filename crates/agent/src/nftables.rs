@@ -104,6 +104,15 @@ impl NftDataPlane {
         enforcer.in_step().map_err(failed("looking at the table"))
     }
 
+    /// How many elements the sets and maps of the table hold. `O(1)`.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        match &self.state {
+            State::Idle(_) => 0,
+            State::Programmed(enforcer) => enforcer.elements(),
+        }
+    }
+
     /// How many packets were dropped since `tally` began; none if the kernel doesn't say.
     pub fn count_drops(&mut self, tally: &mut drops::Tally) -> Option<drops::Counts> {
         let State::Programmed(enforcer) = &mut self.state else { return None };

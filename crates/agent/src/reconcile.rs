@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use palisade_policy::{Change, Cluster, Delta, Endpoint, Interner, Name, NodePlan, Pod, compile::Compiler};
+use palisade_policy::{
+    Change, Cluster, Delta, Endpoint, Interner, Name, NodePlan, Pod,
+    compile::{Compiler, OverBudget},
+};
 
 /// The first pause before a refused plan is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -103,6 +106,19 @@ impl Reconciler {
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Pod> {
         self.compiler.pod_at(address)
+    }
+
+    /// Grows whenever [`Reconciler::over_budget`] may say something else. `O(1)`.
+    #[must_use]
+    pub fn over_budget_changes(&self) -> u64 {
+        self.compiler.over_budget_changes()
+    }
+
+    /// The local addresses that are closed because their policies ask for more than a node gives. See
+    /// [`Compiler::over_budget`].
+    #[must_use]
+    pub fn over_budget(&self) -> Vec<OverBudget> {
+        self.compiler.over_budget()
     }
 
     /// Whether the first whole snapshot is still to come.

@@ -2,6 +2,7 @@
 
 pub mod directory;
 pub mod files;
+mod settled;
 
 use std::time::Instant;
 

@@ -92,11 +92,19 @@ impl Reporter {
         let spread = self.spread.mul_f64(fastrand::f64());
         self.shared.ledger().programmed(Outcome::NotEnforced(why), Instant::now(), spread);
     }
+
+    /// All policies that ask for more than this node gives, each with what that means in words: each is an Event about the
+    /// policy for as long as it is among them. The uid of a policy may be left empty.
+    pub fn over_budget(&self, policies: Vec<(ObjectRef, String)>) {
+        let spread = self.spread.mul_f64(fastrand::f64());
+        self.shared.ledger().over_budget(policies, Instant::now(), spread);
+    }
 }
 
 /// Starts reporting, on the tokio runtime that it is called on.
 ///
-/// * Each agent tells what is wrong on its own node, as an Event about the Node: the kernel refuses a transaction.
+/// * Each agent tells what is wrong on its own node, as an Event about the Node: the kernel refuses a transaction; and as
+///   Events about the policies concerned: they ask for more than the node gives.
 /// * What is wrong with an object itself, all agents see. One of them, elected by the Lease `palisade-status-writer`, tells
 ///   it as an Event about the object, and writes the conditions `palisade.dev/Accepted` and `palisade.dev/Programmed` of
 ///   cluster-wide policies: only when they differ from what is there, with the generation that they are about.

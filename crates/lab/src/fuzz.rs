@@ -55,6 +55,8 @@ pub struct Case {
 pub struct Failure {
     /// When: as built, or after which changes.
     pub stage: String,
+    /// Whether kernel and engine disagree; else the case could not be run.
+    pub disagrees: bool,
     /// The disagreements, or the error.
     pub what: Vec<String>,
     /// The cluster.
@@ -109,7 +111,7 @@ fn one(sandbox: &Sandbox, seed: u64, cases: &Cases, make: &MakeEnforcer) -> Case
     let mut case = Case { seed, probed: 0, dropped: 0, hairpins: 0, failure: None };
     let mut after = recipe.first.clone();
     let failed =
-        |stage: String, what, cluster: &Cluster| Failure { stage, what, cluster: random::describe(cluster) };
+        |stage: String, what: Unsound, cluster: &Cluster| what.failure(stage, random::describe(cluster));
     let mode = format!(
         "{}, {:?}",
         if recipe.options.bridged { "bridged" } else { "routed" },
@@ -123,7 +125,7 @@ fn one(sandbox: &Sandbox, seed: u64, cases: &Cases, make: &MakeEnforcer) -> Case
         Ok(lab) => lab,
         Err(e) => {
             case.failure =
-                Some(failed(format!("while being built, {mode}"), vec![with_causes(&e)], &recipe.first));
+                Some(failed(format!("while being built, {mode}"), Unsound::error(&e), &recipe.first));
             return case;
         }
     };
@@ -134,7 +136,7 @@ fn one(sandbox: &Sandbox, seed: u64, cases: &Cases, make: &MakeEnforcer) -> Case
     recipe.changes.iter().cloned().for_each(|c| after.apply(c));
     let stage = || format!("after the changes {:?}, {mode}", recipe.changes);
     if let Err(e) = lab.update(&after) {
-        case.failure = Some(failed(stage(), vec![with_causes(&e)], &after));
+        case.failure = Some(failed(stage(), Unsound::error(&e), &after));
         return case;
     }
     if let Err(what) = probe_stage(&lab, seed ^ 1, cases, &mut case) {
@@ -143,14 +145,33 @@ fn one(sandbox: &Sandbox, seed: u64, cases: &Cases, make: &MakeEnforcer) -> Case
     case
 }
 
-fn probe_stage(lab: &Lab, seed: u64, cases: &Cases, case: &mut Case) -> Result<(), Vec<String>> {
+/// Why a case is no success.
+struct Unsound {
+    disagrees: bool,
+    what: Vec<String>,
+}
+
+impl Unsound {
+    fn error(error: &LabError) -> Self {
+        Self { disagrees: false, what: vec![with_causes(error)] }
+    }
+
+    fn failure(self, stage: String, cluster: String) -> Failure {
+        Failure { stage, disagrees: self.disagrees, what: self.what, cluster }
+    }
+}
+
+fn probe_stage(lab: &Lab, seed: u64, cases: &Cases, case: &mut Case) -> Result<(), Unsound> {
     let options = probe::Options { max_probes: Some(cases.probes), seed, ..probe::Options::default() };
     let plan = probe::Plan::of(lab.layout(), &options);
-    let report = probe::run(lab, &plan, &options, |_, _| {}).map_err(|e| vec![with_causes(&e)])?;
+    let report = probe::run(lab, &plan, &options, |_, _| {}).map_err(|e| Unsound::error(&e))?;
     case.probed += report.counts.probed;
     case.dropped += report.counts.dropped;
     case.hairpins += plan.probes.iter().filter(|p| p.is_hairpin()).count();
-    if report.agrees() { Ok(()) } else { Err(report.mismatches.iter().map(Mismatch::in_words).collect()) }
+    if report.agrees() {
+        return Ok(());
+    }
+    Err(Unsound { disagrees: true, what: report.mismatches.iter().map(Mismatch::in_words).collect() })
 }
 
 /// The smallest cluster that still makes kernel and engine disagree as it is built; `None` if `seed` doesn't, as when it

@@ -5,7 +5,7 @@ use std::{fmt, ops::Range};
 use palisade_policy::Source;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use crate::text::Excerpt;
+use crate::{printable::printable, text::Excerpt};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -169,9 +169,9 @@ impl fmt::Display for Diagnostic {
     /// `policies.yaml:7:11: error: NetworkPolicy shop/p: spec.podSelector: …`, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(location) = self.location() {
-            write!(f, "{location}: ")?;
+            write!(f, "{}: ", printable(&location))?;
         }
-        write!(f, "{}: {}", self.severity, self.headline())
+        write!(f, "{}: {}", self.severity, printable(&self.headline()))
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 use palisade_policy::{Name, Source};
 
 use crate::{
+    Options,
     diagnostic::{Code, Diagnostic, Severity},
     text::Text,
 };
@@ -43,15 +44,36 @@ impl Input {
     }
 }
 
-/// Reads inputs one file at a time, so only one text is in memory.
-pub(crate) struct Reader<'r> {
-    /// Files larger than this many bytes are refused.
-    pub(crate) max_bytes: u64,
-    /// Where what can't be read is reported.
-    pub(crate) found: &'r mut Vec<Diagnostic>,
+/// The files that [`Input::Path`] means, in the order in which they are read. What can't be listed is left out: reading it
+/// says why.
+#[must_use]
+pub fn files(path: &Path, options: &Options) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let files = Reader::new(options, &mut found).list(path);
+    files.into_iter().map(|file| file.path).collect()
 }
 
-impl Reader<'_> {
+/// Reads inputs one file at a time, so only one text is in memory.
+pub(crate) struct Reader<'r> {
+    options: &'r Options,
+    /// Where what can't be read is reported.
+    pub(crate) found: &'r mut Vec<Diagnostic>,
+    /// How many more files and directories are looked at.
+    left: usize,
+}
+
+/// A file to be read.
+struct Listed {
+    path: PathBuf,
+    /// Whether the user named it, and didn't leave it to be found in a directory.
+    named: bool,
+}
+
+impl<'r> Reader<'r> {
+    pub(crate) fn new(options: &'r Options, found: &'r mut Vec<Diagnostic>) -> Self {
+        Self { options, found, left: 0 }
+    }
+
     /// Calls `each` with every text of `input`.
     pub(crate) fn read(&mut self, input: &Input, mut each: impl FnMut(&mut Self, Text)) {
         match input {
@@ -64,9 +86,7 @@ impl Reader<'_> {
                 }
             }
             Input::Path(path) => {
-                let mut files = Vec::new();
-                self.files(path, true, &mut HashSet::new(), &mut files);
-                for file in files {
+                for file in self.list(path) {
                     if let Some(text) = self.file(&file) {
                         each(self, text);
                     }
@@ -85,9 +105,30 @@ impl Reader<'_> {
         self.problem(&display(path), Code::NotReadable, format!("can't be read: {error}"), None);
     }
 
+    fn list(&mut self, path: &Path) -> Vec<Listed> {
+        let mut files = Vec::new();
+        self.left = self.options.max_files.saturating_add(1);
+        self.files(path, true, &mut HashSet::new(), &mut files);
+        if self.left == 0 {
+            // Symbolic links between directories multiply what is found below them.
+            let message = format!("has more than {} files and directories", self.options.max_files);
+            self.problem(
+                &display(path),
+                Code::TooLarge,
+                message,
+                Some("name a directory of manifests alone"),
+            );
+        }
+        files
+    }
+
     /// The files at or below `path`. `visited` holds the real paths of the directories on the way: a symbolic link that
     /// leads back up ends there.
-    fn files(&mut self, path: &Path, named: bool, visited: &mut HashSet<PathBuf>, out: &mut Vec<PathBuf>) {
+    fn files(&mut self, path: &Path, named: bool, visited: &mut HashSet<PathBuf>, out: &mut Vec<Listed>) {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            return;
+        }
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) => {
@@ -101,7 +142,7 @@ impl Reader<'_> {
         if !metadata.is_dir() {
             // What was named is read, be it a pipe. What was found must be a manifest, and a regular file.
             if named || (metadata.is_file() && is_manifest(path)) {
-                out.push(path.to_owned());
+                out.push(Listed { path: path.to_owned(), named });
             }
             return;
         }
@@ -114,7 +155,7 @@ impl Reader<'_> {
             return;
         }
         let mut below = Vec::new();
-        for entry in entries {
+        for entry in entries.take(self.left) {
             match entry {
                 Ok(entry) if entry.file_name().as_encoded_bytes().starts_with(b".") => {}
                 Ok(entry) => below.push(entry.path()),
@@ -128,13 +169,19 @@ impl Reader<'_> {
         visited.remove(&real);
     }
 
-    fn file(&mut self, path: &Path) -> Option<Text> {
-        let name = display(path);
-        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    fn file(&mut self, file: &Listed) -> Option<Text> {
+        let name = display(&file.path);
+        let may_be_a_pipe = file.named && !self.options.regular_files;
+        let opened = if may_be_a_pipe { File::open(&file.path) } else { open_regular(&file.path) };
+        let opened = opened.and_then(|opened| Ok((opened.metadata()?, opened)));
         match opened {
-            Ok((length, file)) => self.bytes(&name, file, Some(length)),
+            // The kernel's own files, such as /proc/kmsg, claim to be empty, and reading them may block for ever.
+            Ok((metadata, _)) if metadata.is_file() && metadata.len() == 0 => {
+                Some(Text::new(name, String::new()))
+            }
+            Ok((metadata, opened)) => self.bytes(&name, opened, metadata.is_file().then_some(metadata.len())),
             Err(error) => {
-                self.unreadable(path, &error);
+                self.unreadable(&file.path, &error);
                 None
             }
         }
@@ -143,16 +190,16 @@ impl Reader<'_> {
     /// Reads at most the limit, whatever the file's length claims.
     fn bytes(&mut self, name: &Name, from: impl Read, length: Option<u64>) -> Option<Text> {
         let mut bytes = Vec::new();
-        if length.is_none_or(|l| l <= self.max_bytes) {
-            if let Err(error) = from.take(self.max_bytes + 1).read_to_end(&mut bytes) {
+        if length.is_none_or(|l| l <= self.options.max_file_bytes) {
+            if let Err(error) = from.take(self.options.max_file_bytes + 1).read_to_end(&mut bytes) {
                 self.problem(name, Code::NotReadable, format!("can't be read: {error}"), None);
                 return None;
             }
-            if bytes.len() as u64 <= self.max_bytes {
+            if bytes.len() as u64 <= self.options.max_file_bytes {
                 return self.utf8(name, bytes);
             }
         }
-        let message = format!("is larger than the limit of {}", mebibytes(self.max_bytes));
+        let message = format!("is larger than the limit of {}", mebibytes(self.options.max_file_bytes));
         self.problem(name, Code::TooLarge, message, Some("split the file, or raise the limit"));
         None
     }
@@ -173,6 +220,20 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Opens a regular file. What else has its name is opened without waiting for a writer, and refused.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
+        options.custom_flags(flags.bits());
+    }
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
 fn display(path: &Path) -> Name {

@@ -33,6 +33,10 @@ pub struct Options {
     pub admission: Admission,
     /// Files of more bytes are refused unread.
     pub max_file_bytes: u64,
+    /// An input of more files and directories is refused.
+    pub max_files: usize,
+    /// Whether pipes and devices are refused also where they were named.
+    pub regular_files: bool,
     /// How many pods all workloads together may make.
     pub max_made_pods: u32,
     /// What one document may cost.
@@ -52,6 +56,9 @@ impl Default for Options {
             channel: Channel::default(),
             admission: Admission::default(),
             max_file_bytes: 64 << 20,
+            // Ten thousand policies and as much again of everything else, each in a file of its own.
+            max_files: 200_000,
+            regular_files: false,
             // The largest clusters have 150,000 pods; the Kubernetes scalability limit is that number.
             max_made_pods: 300_000,
             limits: Limits::default(),
@@ -122,8 +129,7 @@ pub fn load(inputs: &[Input], options: &Options) -> Loaded {
     };
     let mut found = Vec::new();
     for input in inputs {
-        let mut reader = Reader { max_bytes: options.max_file_bytes, found: &mut found };
-        reader.read(input, |reader, text| loading.text(&text, reader.found));
+        Reader::new(options, &mut found).read(input, |reader, text| loading.text(&text, reader.found));
     }
     loading.finish(found)
 }

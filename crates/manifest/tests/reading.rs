@@ -109,6 +109,27 @@ fn files_over_the_limit_are_refused_unread() {
     assert_eq!(load_path(dir.path(), &tight).diagnostics.len(), 2);
 }
 
+/// Links between directories multiply what lies below them; the walk ends all the same, and says why.
+#[test]
+fn a_tree_of_links_that_multiplies_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for level in 0..8 {
+        let at = dir.path().join(level.to_string());
+        fs::create_dir(&at).unwrap();
+        fs::write(at.join("pod.yaml"), pod("p")).unwrap();
+        for link in 0..10 {
+            let next = format!("../{}", level + 1);
+            std::os::unix::fs::symlink(next, at.join(format!("to{link}"))).unwrap();
+        }
+    }
+    fs::create_dir(dir.path().join("8")).unwrap();
+    let options = Options { max_files: 500, ..Options::default() };
+    let loaded = load_path(&dir.path().join("0"), &options);
+    let last = loaded.diagnostics.iter().find(|d| d.code == Code::TooLarge).unwrap().to_string();
+    assert!(last.contains("more than 500 files and directories"), "{last}");
+    assert_eq!(palisade_manifest::files(&dir.path().join("7"), &options).len(), 1);
+}
+
 #[test]
 fn a_broken_document_costs_itself_alone() {
     let broken = [

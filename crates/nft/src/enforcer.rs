@@ -260,6 +260,16 @@ impl Enforcer {
         &self.plan
     }
 
+    /// How many elements the table's sets and maps hold, an interval counted as one: members and ranges of groups, the
+    /// unions and port sets that look-ups need, and what leads local pods to their chains. `O(1)`.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        // And the number of the last transaction.
+        let Program { holdings, surroundings, revoked, .. } = &self.program;
+        let number = usize::from(self.generation.current.is_some());
+        holdings.total() + surroundings.count(&self.plan) + 2 * revoked.len() + number
+    }
+
     /// The connection, for [`crate::conntrack`] and [`crate::reader`].
     pub fn kernel(&mut self) -> &mut Kernel {
         &mut self.kernel

@@ -26,6 +26,11 @@ pub enum Error {
         /// The netlink port of the socket: as a rule the id of its process.
         port: u32,
     },
+    /// The kernel can't list connections.
+    #[error(
+        "this kernel can't tell which connections are open: load nf_conntrack_netlink (CONFIG_NF_CT_NETLINK); until then open connections that policies deny are not cut"
+    )]
+    NoConntrack(#[source] io::Error),
     /// A socket call failed.
     #[error("netlink socket: {doing} failed")]
     Socket {
@@ -105,7 +110,7 @@ impl Error {
     #[must_use]
     pub fn os_error(&self) -> Option<i32> {
         match self {
-            Self::NoNftables(e) | Self::NoPermission(e) => e.raw_os_error(),
+            Self::NoNftables(e) | Self::NoPermission(e) | Self::NoConntrack(e) => e.raw_os_error(),
             Self::Socket { source: e, .. }
             | Self::GroupTaken { source: e, .. }
             | Self::Refused { reason: e, .. } => e.raw_os_error(),

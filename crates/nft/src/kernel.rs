@@ -20,12 +20,12 @@ use crate::{
 };
 
 /// `NFNL_SUBSYS_NFTABLES`, `NFT_MSG_GETGEN`, `NFPROTO_INET`.
-const NFTABLES: u16 = 10;
+pub(crate) const NFTABLES: u16 = 10;
 const GETGEN: u16 = 16;
-const INET: u8 = 1;
+pub(crate) const INET: u8 = 1;
 
 /// `NLM_F_REQUEST`, `NLM_F_ACK`, `NLM_F_DUMP`.
-const REQUEST: u16 = 1;
+pub(crate) const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
 
@@ -179,6 +179,29 @@ impl Kernel {
         self.send(&batch)?;
         self.verdict(begin, messages)?;
         Ok(batch.len())
+    }
+
+    /// Performs one message, whose sequence number is filled in, as a transaction.
+    pub(crate) fn transaction_of_one(
+        &mut self,
+        mut message: Vec<u8>,
+        about: impl Fn() -> String,
+    ) -> Result<(), Error> {
+        let begin = self.sequences(3);
+        if let Some(flags) = message.get_mut(6) {
+            *flags |= ACK as u8;
+        }
+        message[8..12].copy_from_slice(&(begin + 1).to_ne_bytes());
+        self.send(&[batch_begin(begin), message, batch_end(begin + 2)].concat())?;
+        loop {
+            for reply in self.receive_batch(begin)? {
+                match reply.complaint() {
+                    Some(complaint) => return Err(complaint.refused(about(), 0)),
+                    None if reply.kind == ERROR && reply.sequence == begin + 1 => return Ok(()),
+                    None => {}
+                }
+            }
+        }
     }
 
     /// Reads everything that was answered to a batch.
@@ -424,6 +447,16 @@ impl Kernel {
 
     /// Waits for one datagram; gives the messages of it that answer `sequence`.
     fn receive(&mut self, sequence: u32) -> Result<Vec<Reply>, Error> {
+        Ok(self.receive_any()?.into_iter().filter(|reply| reply.sequence == sequence).collect())
+    }
+
+    /// Waits for one datagram; gives its messages that answer a batch of one message.
+    fn receive_batch(&mut self, begin: u32) -> Result<Vec<Reply>, Error> {
+        let is_ours = |reply: &Reply| reply.sequence.wrapping_sub(begin) <= 2;
+        Ok(self.receive_any()?.into_iter().filter(is_ours).collect())
+    }
+
+    fn receive_any(&mut self) -> Result<Vec<Reply>, Error> {
         loop {
             match self.transport.receive(true) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -431,7 +464,7 @@ impl Kernel {
                     return Err(Error::Answer("none came".to_owned()));
                 }
                 Err(source) => return Err(Error::Socket { doing: "receiving", source }),
-                Ok(datagram) => return Ok(replies(&datagram).filter(|r| r.sequence == sequence).collect()),
+                Ok(datagram) => return Ok(replies(&datagram).collect()),
             }
         }
     }

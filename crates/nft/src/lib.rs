@@ -7,6 +7,7 @@
 //! * [`drops`] hears of denied packets and reads how many there were.
 //! * [`drift`] hears when somebody else touches our table.
 //! * [`verify()`] says where the kernel differs from a plan, and [`text()`] what a plan is in the syntax of `nft`.
+//! * A [`claim`] is the right to be the only agent of a network namespace.
 //! * [`survey`] names what others have in nftables, and a [`watchpoint`] counts whether packets come by at all.
 //! * [`reader`] reads the table back and takes packets through it, without any code of the writing side.
 //!
@@ -22,6 +23,7 @@
 
 mod base;
 mod bridge;
+pub mod claim;
 pub mod conntrack;
 pub mod cut_off;
 mod discovery;
@@ -32,6 +34,7 @@ mod enforcer;
 mod error;
 mod features;
 mod from_pods;
+mod holdings;
 mod kernel;
 mod layout;
 mod next;

@@ -12,6 +12,7 @@ use crate::{
     Options, PlanError, Surroundings,
     base::{self, BaseSets, digit},
     bridge::Bridge,
+    holdings::{Before, Holdings},
     layout::{self, Layout, Layouts, Orientation},
     next::Next,
     registry::{Edit, Registry},
@@ -79,6 +80,8 @@ pub(crate) struct Program {
     pub(crate) dispatch: BTreeMap<(Lead, IpAddr), Name>,
     /// The revoked connections, which a new table has to know from the first.
     pub(crate) revoked: Remembered,
+    /// How many elements the sets hold.
+    pub(crate) holdings: Holdings,
 }
 
 /// For local addresses whose chain may change, the chain that they shall lead to.
@@ -89,6 +92,7 @@ type Targets = BTreeMap<(Lead, IpAddr), Option<Arc<Chain>>>;
 pub(crate) struct Undo {
     edit: Edit,
     dispatch: Vec<((Lead, IpAddr), Option<Name>)>,
+    held: Before,
 }
 
 impl Program {
@@ -102,6 +106,7 @@ impl Program {
             registry: Registry::default(),
             dispatch: BTreeMap::new(),
             revoked: Remembered::default(),
+            holdings: Holdings::default(),
         }
     }
 
@@ -155,7 +160,7 @@ impl Program {
         let next = Next { plan, delta };
         check_groups(&next)?;
         let targets = self.targets(&next)?;
-        let mut undo = Undo { edit: Edit::default(), dispatch: Vec::new() };
+        let mut undo = Undo { edit: Edit::default(), dispatch: Vec::new(), held: Before::default() };
         let mut phases = Phases::default();
         let was_isolating = self.isolating();
         if let Err(error) = self.switch(&targets, &mut undo, &mut phases) {
@@ -175,6 +180,7 @@ impl Program {
         members(&self.registry, &undo.edit, &next, &mut phases);
         make(&undo.edit, &next, &mut phases);
         unmake(&undo.edit, &mut phases);
+        undo.held = self.holdings.change(&phases);
         Ok((phases, undo))
     }
 
@@ -199,6 +205,7 @@ impl Program {
             };
         }
         self.registry.undo(undo.edit);
+        self.holdings.undo(undo.held);
     }
 
     /// The new entry chains of all local addresses whose chain may change.

@@ -60,6 +60,10 @@ impl Remembered {
         out
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.tuples.len()
+    }
+
     pub(crate) fn tuples(&self) -> impl Iterator<Item = FiveTuple> {
         self.tuples.iter().copied()
     }

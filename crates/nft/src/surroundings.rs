@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use palisade_policy::Family;
+use palisade_policy::{Family, NodePlan};
 
 use crate::{
     next::Next,
@@ -46,6 +46,15 @@ impl Surroundings {
         /// UDP.
         const UDP: u8 = 17;
         self.tunnel_protocols.contains(&protocol) || (protocol == UDP && self.tunnel_ports.contains(&port))
+    }
+
+    /// How many elements all these sets hold under a plan, in both tables.
+    pub(crate) fn count(&self, plan: &NodePlan) -> usize {
+        let links = self.pod_interfaces.len() + self.pod_bridges.len();
+        let ends = plan.nodes.len() + self.tunnel_peers.difference(&plan.nodes).count();
+        let tunnels = self.tunnel_ports.len() + self.tunnel_protocols.len();
+        let of_bridge = if self.has_pod_ports() { 2 * self.pod_ports.len() + plan.local.len() } else { 0 };
+        plan.local.len() + links + tunnels + if self.has_tunnels() { ends } else { 0 } + of_bridge
     }
 
     /// What must be in one of the sets that rules about a pod's surroundings look into.

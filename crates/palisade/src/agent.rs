@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, CommandFactory as _};
 use palisade_agent::{
     config::{self, Config},
-    daemon,
+    daemon::{self, Once},
     socket::Explained,
 };
 use palisade_policy::Cluster;
@@ -79,13 +79,17 @@ pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
     if arguments.mode.dry_run {
         let planned = daemon::dry_run(&config)?;
         let text = match arguments.output {
-            Format::Text => node::plan_text(&planned.view, &planned.nftables),
+            Format::Text => node::plan_text(&planned.view, &planned.nftables)?,
             Format::Json => node::plan_json(&planned.view, &planned.nftables)?,
         };
         output::print(&text).context("can't write the plan")?;
     } else if arguments.mode.once {
-        if !daemon::once(&config)? {
-            bail!("the kernel did not take the whole plan; the log says what it refused");
+        match daemon::once(&config)? {
+            Once::Done => {}
+            Once::Refused => bail!("the kernel did not take the whole plan; the log says what it refused"),
+            Once::NotReviewed => bail!(
+                "the rules are in force, but open connections that they deny were not cut; the log says why"
+            ),
         }
     } else if arguments.mode.remove {
         let removed = daemon::remove(&config)?;
@@ -95,6 +99,9 @@ pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
             n => format!("; cut connections that may go on: {n}"),
         };
         output::print(&format!("{table}{freed}\n")).context("can't write")?;
+        if let Some(why) = removed.left {
+            bail!("marks of cut connections are left, which count again if the agent comes back: {why}");
+        }
     } else {
         daemon::run(&config, Arc::new(explain))?;
     }

@@ -4,14 +4,54 @@ use std::borrow::Cow;
 
 /// For terminals and plain text: control characters and marks that turn the direction of writing become visible escapes.
 pub(crate) fn plain(text: &str) -> Cow<'_, str> {
-    let odd = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(odd) {
+    palisade_manifest::printable(text)
+}
+
+/// For a terminal, where lines and colours are made already: nothing else passes that a terminal would obey. The last
+/// guard: names are to be made [`plain`] where they are put into a text, since a name may hold colours too.
+pub(crate) fn terminal(text: &str) -> Cow<'_, str> {
+    let is_odd = |c: char| palisade_manifest::is_odd(c) && !matches!(c, '\n' | '\t');
+    if !text.contains(is_odd) {
         return Cow::Borrowed(text);
     }
-    let one = |c: char| if odd(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(at) = rest.find(is_odd) {
+        let (before, after) = rest.split_at(at);
+        out.push_str(before);
+        if let Some(colour) = colour(after) {
+            out.push_str(&after[..colour]);
+            rest = &after[colour..];
+            continue;
+        }
+        let mut characters = after.chars();
+        out.extend(characters.next().into_iter().flat_map(char::escape_unicode));
+        rest = characters.as_str();
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// The length of the colour (ECMA-48 SGR) that a text begins with.
+fn colour(text: &str) -> Option<usize> {
+    let parameters = text.strip_prefix("\u{1b}[")?;
+    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    // What conceals text is no colour; an 8 behind a 5 is one of 256 colours.
+    let numbers: Vec<&str> = parameters[..end].split(';').collect();
+    let conceals = numbers.iter().enumerate().any(|(at, n)| {
+        n.trim_start_matches('0') == "8" && (at == 0 || numbers[at - 1].trim_start_matches('0') != "5")
+    });
+    (parameters[end..].starts_with('m') && !conceals).then_some(2 + end + 1)
+}
+
+/// For JSON that is shown: the same, as JSON's own escapes. Such characters stand in its strings alone, but for line ends.
+pub(crate) fn json(text: &str) -> Cow<'_, str> {
+    let is_odd = |c: char| palisade_manifest::is_odd(c) && c != '\n';
+    if !text.contains(is_odd) {
+        return Cow::Borrowed(text);
+    }
+    // All of them are in the basic plane.
+    let one = |c: char| if is_odd(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
     Cow::Owned(text.chars().map(one).collect())
 }
 
@@ -125,6 +165,20 @@ mod tests {
         }
         assert_eq!(dot("a\"b\\"), "a\\\"b\\\\");
         assert_eq!(markdown("a|b"), "a\\|b");
+    }
+
+    #[test]
+    fn a_terminal_gets_lines_and_colours_and_nothing_else_to_obey() {
+        let ours = "\u{1b}[1;32mgood\u{1b}[0m\n\ta line";
+        assert_eq!(terminal(ours), ours);
+        let hostile = "a\u{1b}[2J\u{1b}]0;title\u{7}b\r\u{9b}31m\u{202e}\u{1b}[8mhidden\u{1b}[0;08m\u{1b}[";
+        let shown = terminal(hostile);
+        assert!(!shown.contains(palisade_manifest::is_odd), "{shown}");
+        assert!(shown.starts_with("a\\u{1b}[2J"), "{shown}");
+        let text = serde_json::to_string(&["x\u{9b}\u{202e}\n\u{1b}"]).unwrap();
+        let shown = json(&text);
+        assert!(!shown.contains(palisade_manifest::is_odd), "{shown}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&shown).unwrap(), ["x\u{9b}\u{202e}\n\u{1b}"]);
     }
 
     #[test]

@@ -124,7 +124,7 @@ pub(crate) fn run(arguments: &Node) -> Result<Outcome> {
         reply => reply,
     };
     let text = match arguments.output {
-        Format::Text => render::text(&reply),
+        Format::Text => render::text(&reply)?,
         Format::Json => render::json(&reply)?,
     };
     output::print(&text).context("can't write the answer")?;

@@ -4,6 +4,8 @@ use std::io::{self, Write as _};
 
 use clap::ValueEnum;
 
+use crate::escape;
+
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -41,7 +43,7 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
 /// What the system says, except that a closed pipe is no error: who reads `palisade … | head` has seen enough.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(escape::terminal(text).as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
@@ -86,7 +88,7 @@ impl<W: io::Write> io::Write for Pipe<W> {
 
 /// Writes a message to standard error. If nobody can read it there is nothing left to do about it.
 pub(crate) fn note(text: &str) {
-    _ = anstream::stderr().lock().write_all(text.as_bytes());
+    _ = anstream::stderr().lock().write_all(escape::terminal(text).as_bytes());
 }
 
 /// How many columns standard error has; what fits everywhere if it is no terminal.

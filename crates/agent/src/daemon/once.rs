@@ -3,6 +3,7 @@
 use std::{fs, io, time::Duration};
 
 use palisade_api::{Event, WatchState};
+use palisade_manifest::folded;
 use palisade_nft::{Kernel, Surroundings, conntrack};
 use palisade_policy::{Cluster, Name, compile::Compiler};
 
@@ -42,19 +43,36 @@ pub fn dry_run(config: &Config) -> Result<Planned, DaemonError> {
     Ok(Planned { view, nftables })
 }
 
-/// Programs the kernel with what the source says now; says whether the kernel took it.
+/// What programming once led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Once {
+    /// Everything is as the source says.
+    Done,
+    /// The kernel did not take the whole plan.
+    Refused,
+    /// The rules are in force, and open connections that they deny were not cut.
+    NotReviewed,
+}
+
+/// Programs the kernel with what the source says now; says how far the kernel took it.
 ///
 /// # Errors
 /// As [`run`](super::run), and when the source can't be read.
-pub fn once(config: &Config) -> Result<bool, DaemonError> {
+pub fn once(config: &Config) -> Result<Once, DaemonError> {
     let node = config.node()?;
     let _lock = take_lock(config)?;
     let plane = open_plane(config)?;
     let cluster = first(config, &node)?;
     let mut agent = NodeAgent::new(node.clone(), plane);
     let report = agent.snapshot(cluster);
-    for error in &report.errors {
-        tracing::error!(why = words::with_causes(error), "the kernel was not programmed as it should be");
+    let refused = report.errors.len() - usize::from(report.review_failed);
+    for (index, error) in report.errors.iter().enumerate() {
+        let why = words::with_causes(error);
+        if index < refused {
+            tracing::error!(why, "the kernel was not programmed as it should be");
+        } else {
+            tracing::error!(why, "the rules are in force; open connections were not decided anew");
+        }
     }
     for (direction, address) in &report.cut_off {
         let pod = agent.reconciler().endpoint(*address);
@@ -87,16 +105,23 @@ pub fn once(config: &Config) -> Result<bool, DaemonError> {
         cut = report.revoked,
         "programmed once; the rules stay in force"
     );
-    Ok(report.errors.is_empty() && around.is_ok())
+    Ok(match (refused, report.review_failed) {
+        _ if around.is_err() => Once::Refused,
+        (0, false) => Once::Done,
+        (0, true) => Once::NotReviewed,
+        _ => Once::Refused,
+    })
 }
 
 /// What was taken away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Whether there was a table.
     pub table: bool,
     /// Connections that were cut and may go on.
     pub connections: usize,
+    /// Why marks may be left on connections, if so.
+    pub left: Option<String>,
 }
 
 /// Takes every trace away: the table, the marks on connections, socket and lock. Where there is nothing it does nothing.
@@ -107,11 +132,8 @@ pub fn remove(config: &Config) -> Result<Removed, DaemonError> {
     let lock = take_lock(config)?;
     let mut kernel = Kernel::open()?;
     let table = palisade_nft::remove(&mut kernel)?;
-    let mut connections = 0;
     // Without the table nobody looks at the mark, but it would count again if the agent came back.
-    for connection in conntrack::list_revoked(&mut kernel)? {
-        connections += usize::from(conntrack::restore(&mut kernel, &connection)?);
-    }
+    let (connections, left) = restore_connections(&mut kernel);
     match fs::remove_file(&config.socket) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             return Err(DaemonError::Socket(crate::socket::SocketError::Io {
@@ -124,7 +146,23 @@ pub fn remove(config: &Config) -> Result<Removed, DaemonError> {
     }
     // The lock removes its file.
     drop(lock);
-    Ok(Removed { table, connections })
+    Ok(Removed { table, connections, left })
+}
+
+/// Takes the marks off connections; says of how many, and why not of all. Nothing else waits for it.
+fn restore_connections(kernel: &mut Kernel) -> (usize, Option<String>) {
+    let revoked = match conntrack::list_revoked(kernel) {
+        Ok(revoked) => revoked,
+        Err(error) => return (0, Some(words::with_causes(&error))),
+    };
+    let (mut restored, mut left) = (0, None);
+    for connection in revoked {
+        match conntrack::restore(kernel, &connection) {
+            Ok(is_there) => restored += usize::from(is_there),
+            Err(error) => left = Some(words::with_causes(&error)),
+        }
+    }
+    (restored, left)
 }
 
 /// The first whole snapshot of the source, with a warning if it doesn't know this node.
@@ -140,7 +178,7 @@ fn snapshot(config: &Config) -> Result<Cluster, DaemonError> {
     match &config.source {
         SourceChoice::Directory(path) => {
             let (cluster, findings) = directory::read(path)?;
-            for finding in findings {
+            for finding in folded(&findings) {
                 tracing::warn!("{finding}");
             }
             Ok(cluster)
@@ -158,7 +196,7 @@ fn snapshot(config: &Config) -> Result<Cluster, DaemonError> {
                                 failing = Some(why);
                             }
                             Event::Findings { findings, .. } => {
-                                findings.iter().for_each(|finding| tracing::warn!("{finding}"));
+                                folded(&findings).iter().for_each(|finding| tracing::warn!("{finding}"));
                             }
                             _ => {}
                         }

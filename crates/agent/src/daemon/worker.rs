@@ -24,13 +24,13 @@ use super::{
     DaemonError, Explain, Health, Inbox, Parts,
     inbox::{Asked, Waiting},
     ledger::Ledger,
-    outside, own_name,
+    outside, over_budget, own_name,
+    reviews::Reviews,
 };
 use crate::{
     NftDataPlane, NodeAgent, Report,
     config::Config,
     drops::Drops,
-    lock::Lock,
     metrics::{Metrics, ResultLabel},
     words,
 };
@@ -57,8 +57,8 @@ pub(super) struct Worker {
     /// The nflog group of denied packets.
     log_group: Option<u16>,
     explain: Explain,
-    lock: Arc<Lock>,
     shortfall: Shortfall,
+    over_budget: over_budget::Told,
     generation: u64,
     /// Whether the node's name was looked for among those of the cluster.
     knows_itself: Option<bool>,
@@ -71,6 +71,8 @@ pub(super) struct Worker {
     reminded: Instant,
     /// How much of what the kernel lacks was told.
     lacking: usize,
+    /// How looking through open connections fares.
+    reviews: Reviews,
     /// When open connections may be looked through that wait for it.
     review_due: Option<Instant>,
     tally: drops::Tally,
@@ -79,13 +81,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(
-        config: &Config,
-        parts: &Parts,
-        plane: NftDataPlane,
-        explain: Explain,
-        lock: Arc<Lock>,
-    ) -> Self {
+    pub(super) fn new(config: &Config, parts: &Parts, plane: NftDataPlane, explain: Explain) -> Self {
         Self {
             agent: NodeAgent::new(parts.node.clone(), plane),
             node: parts.node.clone(),
@@ -98,8 +94,8 @@ impl Worker {
             drops: Drops::new(),
             log_group: Options::default().log_group.filter(|_| config.log_drops),
             explain,
-            lock,
             shortfall: Shortfall::default(),
+            over_budget: over_budget::Told::default(),
             generation: 0,
             knows_itself: None,
             knows_what_was_left: false,
@@ -108,6 +104,7 @@ impl Worker {
             mending: Mending::new(Instant::now()),
             reminded: Instant::now(),
             lacking: 0,
+            reviews: Reviews::default(),
             review_due: None,
             tally: drops::Tally::default(),
             counted: BTreeMap::new(),
@@ -308,15 +305,20 @@ impl Worker {
             if index < refused {
                 tracing::error!(why, "the kernel was not programmed as it should be");
                 self.ledger.error("commit", why);
-            } else {
+            } else if self.reviews.failed(&why, Instant::now()) {
                 tracing::error!(why, "open connections were not decided anew; it is tried again");
                 self.ledger.error("connections", why);
             }
+        }
+        if report.review_due.is_none() && self.reviews.succeeded() {
+            tracing::info!("open connections are decided anew again");
         }
         if let Some(received) = received.filter(|_| !report.commits.is_empty() && refused == 0) {
             self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
         }
         self.settle_shortfall(&mut report, refused);
+        let (reconciler, reporter) = (self.agent.reconciler(), self.reporter.get());
+        self.over_budget.settle(&self.node, reconciler, &self.metrics, reporter, &mut self.ledger);
     }
 
     /// Whether the cluster has a node of our name.
@@ -383,7 +385,6 @@ impl Worker {
             self.settle(report, None);
         }
         self.hear_drift();
-        self.lock.let_askers_go();
         self.look_around();
         self.look_after_overrun();
         self.mend();
@@ -412,11 +413,14 @@ impl Worker {
         let reconciler = self.agent.reconciler();
         if reconciler.is_waiting() {
             Some("waiting for the first whole snapshot".to_owned())
-        } else if reconciler.is_behind() {
-            Some(self.refused_words())
         } else {
-            let why = self.mending.failing()?;
-            Some(format!("another program changed the table inet palisade, and it can't be mended: {why}"))
+            let unmended = |why| {
+                format!("another program changed the table inet palisade, and it can't be mended: {why}")
+            };
+            let unmended = self.mending.failing().map(unmended);
+            let refused = reconciler.is_behind().then(|| self.refused_words());
+            let words = unmended.into_iter().chain(refused).collect::<Vec<_>>().join("; ");
+            Some(words).filter(|words| !words.is_empty()).or_else(|| self.reviews.not_ready())
         }
     }
 }

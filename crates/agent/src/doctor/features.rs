@@ -34,7 +34,7 @@ pub(super) fn checks(out: &mut Vec<Check>) {
                 id,
                 Status::Unknown,
                 format!("no temporary network namespace to try it in: {e}"),
-                "run `palisade doctor` as root on the node (CAP_SYS_ADMIN)",
+                super::kernel::cure_of_refusal(),
             )
         })),
     }

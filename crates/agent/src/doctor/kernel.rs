@@ -41,10 +41,30 @@ fn version(release: &str) -> Check {
     }
 }
 
+/// The capabilities of this process, out of `/proc/thread-self/status`.
+fn capabilities(status: &str) -> Option<u64> {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+}
+
+/// What to do where the system refuses something: to become root, unless this process is that already.
+pub(super) fn cure_of_refusal() -> &'static str {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    refused(capabilities(&status))
+}
+
+fn refused(capabilities: Option<u64>) -> &'static str {
+    const ALL: u64 = NET_ADMIN | SYS_ADMIN;
+    if capabilities.is_some_and(|bits| bits & ALL == ALL) {
+        "this process has the rights that it takes: look at what else refuses it, such as a seccomp profile, SELinux or AppArmor, or a kernel without the feature"
+    } else {
+        "run `palisade doctor` as root on the node (CAP_SYS_ADMIN and CAP_NET_ADMIN)"
+    }
+}
+
 fn privileges(status: &str) -> Check {
     const ID: &str = "privileges";
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(bits) = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) else {
+    let Some(bits) = capabilities(status) else {
         return Check::of(
             ID,
             Status::Unknown,
@@ -139,6 +159,15 @@ pub(super) fn read(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_is_not_told_to_become_root() {
+        assert!(refused(Some(u64::MAX)).contains("seccomp"));
+        for bits in [None, Some(0), Some(NET_ADMIN)] {
+            assert!(refused(bits).contains("as root"));
+        }
+        assert_eq!(super::capabilities("Name:\tx\nCapEff:\t0000000000201000\n"), Some(NET_ADMIN | SYS_ADMIN));
+    }
 
     #[test]
     fn versions() {

@@ -24,7 +24,7 @@ pub(super) fn checks(out: &mut Vec<Check>, forwards_v6: bool, socket: &Path) -> 
                     id,
                     Status::Unknown,
                     format!("the kernel does not list its interfaces: {e}"),
-                    "run `palisade doctor` as root on the node",
+                    super::kernel::cure_of_refusal(),
                 )
             }));
             Vec::new()
@@ -49,7 +49,7 @@ pub(super) fn checks(out: &mut Vec<Check>, forwards_v6: bool, socket: &Path) -> 
                 id,
                 Status::Unknown,
                 format!("the rules of this node can't be listed: {}", in_words(&e)),
-                "run `palisade doctor` as root on the node",
+                super::kernel::cure_of_refusal(),
             )
         })),
     }
@@ -150,7 +150,7 @@ fn ebpf(all: &[Interface]) -> Check {
                 ID,
                 Status::Unknown,
                 format!("the kernel does not list its tc filters: {e}"),
-                "run `palisade doctor` as root on the node",
+                super::kernel::cure_of_refusal(),
             );
         }
     };

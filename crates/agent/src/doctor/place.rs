@@ -56,6 +56,6 @@ fn agent(socket: &Path) -> Check {
             ),
             "start it again, or take the rules away with `palisade agent --remove`",
         ),
-        Err(e) => Check::of(ID, Status::Unknown, format!("{shown}: {e}"), "run `palisade doctor` as root"),
+        Err(e) => Check::of(ID, Status::Unknown, format!("{shown}: {e}"), super::kernel::cure_of_refusal()),
     }
 }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::settled::Writes;
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode, ModifyKind},
@@ -26,7 +27,10 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(300);
 pub struct Watch {
     paths: Vec<PathBuf>,
     heard: Arc<dyn Fn(Instant) + Send + Sync>,
+    writes: Arc<Writes>,
     watcher: Option<RecommendedWatcher>,
+    /// The one before, which may still have something to tell that happened before this one began.
+    before: Option<RecommendedWatcher>,
 }
 
 /// Why files can't be watched.
@@ -73,7 +77,8 @@ impl Watch {
         let full =
             |path: &Path| absolute(path).map_err(|source| WatchError::Path { path: path.to_owned(), source });
         let paths = paths.into_iter().map(|p| full(p.as_ref())).collect::<Result<_, _>>()?;
-        let mut watch = Self { paths, heard: Arc::new(heard), watcher: None };
+        let mut watch =
+            Self { paths, heard: Arc::new(heard), writes: Arc::default(), watcher: None, before: None };
         watch.arm()?;
         Ok(watch)
     }
@@ -87,6 +92,11 @@ impl Watch {
         self.arm()
     }
 
+    /// What is known about who writes the files.
+    pub(crate) fn writes(&self) -> &Writes {
+        &self.writes
+    }
+
     /// The first path that is gone.
     #[must_use]
     pub fn missing(&self) -> Option<&Path> {
@@ -94,8 +104,9 @@ impl Watch {
     }
 
     fn arm(&mut self) -> Result<(), WatchError> {
-        let (paths, heard) = (self.paths.clone(), Arc::clone(&self.heard));
+        let (paths, heard, writes) = (self.paths.clone(), Arc::clone(&self.heard), Arc::clone(&self.writes));
         let matters = move |event: notify::Result<notify::Event>| {
+            writes.hear(event.as_ref().ok());
             // An error means that events may have been lost: look at the files.
             let matters = event
                 .map_or(true, |e| changes_something(e.kind) && e.paths.iter().any(|p| is_below(&paths, p)));
@@ -115,8 +126,8 @@ impl Watch {
                 watch(path, RecursiveMode::Recursive)?;
             }
         }
-        // The one before stops only now, so nothing falls between.
-        self.watcher = Some(watcher);
+        // The one before goes on until the next time, so nothing falls between.
+        self.before = self.watcher.replace(watcher);
         Ok(())
     }
 }

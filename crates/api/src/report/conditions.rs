@@ -1,6 +1,6 @@
 //! The conditions of a cluster-wide policy.
 
-use palisade_manifest::{Diagnostic, Severity};
+use palisade_manifest::{Diagnostic, Severity, folded, printable};
 use serde_json::{Value, json};
 
 /// The types carry our domain, since several implementations may write and no type is standardised (SEMANTICS C44, G-21).
@@ -80,13 +80,11 @@ pub(super) fn to_write(existing: &Value, desired: &[Condition], generation: i64,
 
 /// Findings in words, one on a line.
 pub(super) fn words(findings: &[Diagnostic], longest: usize) -> String {
-    let lines: Vec<String> = findings
-        .iter()
-        .map(|d| match &d.path {
-            Some(path) => format!("{}: {path}: {}", d.severity, d.message),
-            None => format!("{}: {}", d.severity, d.message),
-        })
-        .collect();
+    let line = |d: &Diagnostic| match &d.path {
+        Some(path) => format!("{}: {}: {}", d.severity, printable(path), printable(&d.message)),
+        None => format!("{}: {}", d.severity, printable(&d.message)),
+    };
+    let lines: Vec<String> = folded(findings).iter().map(line).collect();
     cut(&lines.join("\n"), longest)
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Ledger {
     entries: BTreeMap<Key, Entry>,
     /// Why this node's kernel isn't as it should be, and when that is told.
     trouble: Option<(Outcome, Instant)>,
+    /// Policies that ask for more than this node gives, in words, and when that is told.
+    over_budget: BTreeMap<ObjectRef, (String, Instant)>,
     book: Book,
 }
 
@@ -61,7 +63,13 @@ pub(super) struct StatusWrite {
 
 impl Ledger {
     pub(super) fn new(node: Name, now: Instant) -> Self {
-        Self { node, entries: BTreeMap::new(), trouble: None, book: Book::new(now) }
+        Self {
+            node,
+            entries: BTreeMap::new(),
+            trouble: None,
+            over_budget: BTreeMap::new(),
+            book: Book::new(now),
+        }
     }
 
     /// What is wrong with an object now.
@@ -97,6 +105,15 @@ impl Ledger {
             (outcome, Some((_, at))) => Some((outcome, at)),
             (outcome, None) => Some((outcome, now + spread)),
         };
+    }
+
+    /// All policies that ask for more than this node gives. `spread` as for [`Ledger::programmed`].
+    pub(super) fn over_budget(&mut self, policies: Vec<(ObjectRef, String)>, now: Instant, spread: Duration) {
+        let mut before = std::mem::take(&mut self.over_budget);
+        for (object, why) in policies {
+            let at = before.remove(&object).map_or(now + spread, |(_, at)| at);
+            self.over_budget.insert(object, (why, at));
+        }
     }
 
     /// Somebody else has written the conditions so far: all of them are looked at.
@@ -145,6 +162,12 @@ impl Ledger {
                 note: cut(why, LONGEST_NOTE),
             });
         }
+        let told = self.over_budget.iter().filter(|(_, (_, at))| *at <= now);
+        standing.extend(told.map(|(object, (why, _))| Notice {
+            about: object.clone(),
+            reason: "OverBudget",
+            note: cut(why, LONGEST_NOTE),
+        }));
         if leads {
             let with_findings = self.entries.values().filter(|e| !e.findings.is_empty());
             standing.extend(with_findings.map(|e| Notice {
@@ -250,6 +273,24 @@ mod tests {
         ledger.programmed(Outcome::Taken, start, Duration::ZERO);
         let Some(Post::Create(theirs)) = ledger.next_event(true, start) else { panic!("nothing told") };
         assert_eq!((&*theirs.about.name, &*theirs.note), ("bad", "error: no known tier"));
+    }
+
+    #[test]
+    fn a_policy_that_asks_for_too_much_is_told_by_every_node_that_closes_pods_for_it() {
+        let (mut ledger, start) = ledger();
+        let greedy = object(Kind::NetworkPolicy, "greedy", 0);
+        let all = || vec![(greedy.clone(), "2 pods are closed".to_owned())];
+        ledger.over_budget(all(), start, Duration::from_secs(9));
+        assert_eq!(ledger.next_event(false, start), None, "not all nodes at once");
+        ledger.over_budget(all(), start + Duration::from_secs(5), Duration::from_secs(9));
+        let Some(Post::Create(notice)) = ledger.next_event(false, start + Duration::from_secs(9)) else {
+            panic!("nothing told")
+        };
+        assert_eq!((notice.reason, &*notice.note), ("OverBudget", "2 pods are closed"));
+        ledger.posted(notice, "event-1".to_owned(), 1, start + Duration::from_secs(9));
+        ledger.over_budget(vec![], start, Duration::ZERO);
+        assert_eq!(ledger.next_event(false, start + Duration::from_secs(9000)), None, "it is smaller now");
+        assert!(ledger.over_budget.is_empty());
     }
 
     #[test]

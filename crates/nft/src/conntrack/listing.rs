@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -111,7 +112,14 @@ fn dump(
     is_wanted: impl Fn(&Connection) -> bool,
 ) -> Result<Vec<Connection>, Error> {
     let number = if family == Family::V4 { 2 } else { 10 };
-    kernel.dump(GET, number, request, "connections", |reply| {
+    let listed = kernel.dump(GET, number, request, "connections", |reply| {
         Connection::parse(Attributes(reply.attributes())).filter(&is_wanted)
+    });
+    listed.map_err(|error| match error.os_error() {
+        // nfnetlink says EINVAL to a subsystem that it doesn't know; and so do kernels that can't filter.
+        Some(n @ (EINVAL | EOPNOTSUPP)) if request.is_empty() => {
+            Error::NoConntrack(io::Error::from_raw_os_error(n))
+        }
+        _ => error,
     })
 }

@@ -57,15 +57,6 @@ fn tuple(kind: u16, protocol: u8, (ends, ports): ([IpAddr; 2], [u16; 2])) -> Vec
     attribute(kind | NESTED, &[attribute(1 | NESTED, &ip), attribute(2 | NESTED, &transport)].concat())
 }
 
-/// Forgets all connections of the calling thread's network namespace, as `conntrack -F` does.
-pub(crate) fn flush() {
-    // `IPCTNL_MSG_CT_DELETE` without a tuple, NLM_F_REQUEST and ACK, AF_UNSPEC.
-    let message = [20, 0, 0, 0, 2, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let mut socket = NetlinkSocket::open().unwrap();
-    socket.send(&message).unwrap();
-    assert_eq!(socket.receive(true).unwrap()[16..20], [0; 4], "flushed");
-}
-
 /// Makes entries in the calling thread's network namespace.
 pub(crate) fn create(entries: impl IntoIterator<Item = Entry>) {
     let mut socket = NetlinkSocket::open().unwrap();

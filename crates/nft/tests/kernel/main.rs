@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 mod agreement;
+mod claim;
 mod connections;
 mod cut_off;
 mod drift;
@@ -28,6 +29,7 @@ mod storm;
 mod surroundings;
 mod text;
 mod verify;
+mod without;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -39,6 +41,7 @@ fn main() {
     }
     let tests: Vec<Trial> = [
         agreement::trials(),
+        claim::trials(),
         connections::trials(),
         cut_off::trials(),
         drift::trials(),
@@ -57,6 +60,7 @@ fn main() {
         surroundings::trials(),
         text::trials(),
         verify::trials(),
+        without::trials(),
     ]
     .into_iter()
     .flatten()

@@ -19,7 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn nft(command: &str) {
+pub(crate) fn nft(command: &str) {
     let status = Command::new("nft").arg(command).status();
     assert!(status.expect("the nft program (package nftables) plays somebody else").success(), "{command}");
 }

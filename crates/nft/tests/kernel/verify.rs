@@ -27,14 +27,19 @@ fn agrees() {
             world.step(random);
             let delta = enforcer.programmed().delta_to(&world.plan());
             enforcer.commit(&delta).unwrap();
-            let Verification { differences, generation, chains, rules, sets, elements: _, flows } =
+            let Verification { differences, generation, chains, rules, sets, elements, flows } =
                 enforcer.verify().unwrap();
             assert_eq!(differences, [], "seed {seed}");
+            // And the number of the transaction.
+            assert_eq!(enforcer.elements(), elements + 1, "seed {seed}: as many as the kernel holds");
             assert!(generation.is_some() && chains >= 3 && sets >= 9 && rules >= 20, "seed {seed}");
             let plan = world.plan();
             assert!(flows > 0 || (plan.ingress.is_empty() && plan.egress.is_empty()), "seed {seed}");
         }
+        let survivor = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap().0;
+        assert_eq!(survivor.elements(), enforcer.elements(), "after a restart");
         enforcer.remove().unwrap();
+        assert_eq!(enforcer.elements(), 0);
     }
 }
 

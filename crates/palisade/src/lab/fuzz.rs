@@ -81,7 +81,19 @@ pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
         styled(style, &format!("{failed} failed")),
         output::duration(began.elapsed())
     ));
-    Ok(Outcome::of(failed == 0))
+    Ok(outcome(&done))
+}
+
+/// A case that could not be run says nothing about kernel and engine.
+fn outcome(cases: &[Case]) -> Outcome {
+    let failures = || cases.iter().filter_map(|case| case.failure.as_ref());
+    if failures().any(|failure| failure.disagrees) {
+        Outcome::No
+    } else if failures().next().is_some() {
+        Outcome::Incomplete
+    } else {
+        Outcome::Yes
+    }
 }
 
 fn failure_text(case: &Case) -> String {
@@ -93,4 +105,27 @@ fn failure_text(case: &Case) -> String {
     }
     _ = writeln!(out, "  again: palisade lab fuzz --seed {} --cases 1\n{}", case.seed, failure.cluster);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_lab::fuzz::Failure;
+
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_run_is_no_disagreement() {
+        let case = |disagrees: Option<bool>| {
+            let failure = disagrees.map(|disagrees| Failure {
+                stage: "as built".to_owned(),
+                disagrees,
+                what: Vec::new(),
+                cluster: String::new(),
+            });
+            Case { seed: 1, probed: 0, dropped: 0, hairpins: 0, failure }
+        };
+        assert_eq!(outcome(&[case(None)]), Outcome::Yes);
+        assert_eq!(outcome(&[case(None), case(Some(false))]), Outcome::Incomplete);
+        assert_eq!(outcome(&[case(Some(false)), case(Some(true))]), Outcome::No);
+    }
 }

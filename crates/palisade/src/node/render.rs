@@ -1,30 +1,59 @@
 //! The agent's answers as tables and as JSON.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use anyhow::Result;
 use palisade_agent::{
     socket::{Errors, Reply, Status, Verified, WatchView},
     view::{GroupView, PlanView, PodView, ProfileView, TableView},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
-use crate::output::{Style, styled};
+use crate::{
+    escape,
+    output::{Style, styled},
+};
 
 /// For people.
-pub(super) fn text(reply: &Reply) -> String {
-    match reply {
+///
+/// # Errors
+/// When the answer can't be made plain, which would be a fault of the program.
+pub(super) fn text(reply: &Reply) -> Result<String> {
+    // Lines and colours are made already; the writer lets nothing else through.
+    if let Reply::Explained(explained) = reply {
+        return Ok(explained.text.clone());
+    }
+    Ok(match &plain(reply)? {
         Reply::Status(status) => self::status(status),
         Reply::Pods(pods) => self::pods(pods),
         Reply::Profiles(profiles) => self::profiles(profiles),
         Reply::Tables(tables) => self::tables(tables),
         Reply::Groups(groups) => self::groups(groups, MEMBERS),
         Reply::Errors(errors) => self::errors(errors),
-        Reply::Explained(explained) => explained.text.clone(),
         Reply::Verified(verified) => self::verified(verified),
-        Reply::Done => String::new(),
+        Reply::Explained(_) | Reply::Done => String::new(),
         Reply::Error(error) => format!("{error}\n"),
+    })
+}
+
+/// The same with all its texts made plain: names of objects and processes may hold anything.
+fn plain<T: Serialize + DeserializeOwned>(value: &T) -> Result<T> {
+    fn walk(value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                if let Cow::Owned(plain) = escape::plain(text) {
+                    *text = plain;
+                }
+            }
+            Value::Array(all) => all.iter_mut().for_each(walk),
+            Value::Object(all) => all.values_mut().for_each(walk),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
     }
+    let mut json = serde_json::to_value(value)?;
+    walk(&mut json);
+    Ok(serde_json::from_value(json)?)
 }
 
 /// For programs.
@@ -44,7 +73,11 @@ pub(super) fn json(reply: &Reply) -> Result<String> {
 }
 
 /// A plan, for people.
-pub(crate) fn plan_text(plan: &PlanView, nftables: &str) -> String {
+///
+/// # Errors
+/// As [`text`].
+pub(crate) fn plan_text(plan: &PlanView, nftables: &str) -> Result<String> {
+    let plan = plain(plan)?;
     let heading = |text: &str| format!("{}\n", styled(Style::Strong, text));
     let mut out = format!("node {}\n\n", plan.node);
     out += &(heading("pods") + &pods(&plan.pods) + "\n");
@@ -52,7 +85,7 @@ pub(crate) fn plan_text(plan: &PlanView, nftables: &str) -> String {
     out += &(heading("tables") + &tables(&plan.tables) + "\n");
     out += &(heading("groups") + &groups(&plan.groups, usize::MAX) + "\n");
     out += &(heading("nftables") + nftables);
-    out
+    Ok(out)
 }
 
 /// A plan, for programs.
@@ -70,8 +103,8 @@ fn document(name: &str, value: &impl Serialize) -> Result<String> {
     pretty(&serde_json::json!({ "schema": format!("palisade.node.{name}/v1"), name: value }))
 }
 
-fn pretty(value: &serde_json::Value) -> Result<String> {
-    Ok(serde_json::to_string_pretty(value)? + "\n")
+fn pretty(value: &Value) -> Result<String> {
+    Ok(escape::json(&serde_json::to_string_pretty(value)?).into_owned() + "\n")
 }
 
 /// As many members of a group are shown; JSON has them all.
@@ -79,6 +112,8 @@ const MEMBERS: usize = 8;
 
 /// Columns, two spaces apart; the last is as long as it is.
 fn columns(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| shortened(cell)).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([heading[column].chars().count()]).max().unwrap_or(0)
@@ -91,9 +126,20 @@ fn columns(heading: &[&str], rows: &[Vec<String>]) -> String {
     };
     let mut out = line(heading.to_vec());
     for row in rows {
-        out += &line(row.iter().map(String::as_str).collect());
+        out += &line(row.iter().map(|cell| &**cell).collect());
     }
     out
+}
+
+/// As much of a cell is shown in a table: one long name must not push the others off the screen, nor exceed what can be
+/// padded.
+const CELL: usize = 256;
+
+fn shortened(cell: &str) -> Cow<'_, str> {
+    match cell.char_indices().nth(CELL) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &cell[..end])),
+        None => Cow::Borrowed(cell),
+    }
 }
 
 fn status(status: &Status) -> String {
@@ -283,6 +329,65 @@ fn verified(verified: &Verified) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a tenant may have called his objects, and a program itself.
+    #[test]
+    fn hostile_names_are_shown_and_not_obeyed() {
+        use palisade_agent::socket::{ErrorView, ObjectError};
+        let name = format!("x\u{1b}[2J\u{1b}[31m\n\r\u{7}\u{9b}\u{202e}{}", "y".repeat(64 << 10));
+        let of = || name.clone();
+        let pod = PodView {
+            not_enforced: Vec::new(),
+            namespace: of(),
+            name: of(),
+            addresses: Vec::new(),
+            ingress: Some(of()),
+            egress: None,
+            cut_off: Vec::new(),
+            address_owned_by: Some(of()),
+        };
+        let profile =
+            ProfileView { direction: of(), table: of(), policies: vec![of(), of()], pods: vec![of()] };
+        let watch = WatchView { kind: of(), state: of(), why: Some(of()), for_seconds: 1 };
+        let status = Status {
+            node: of(),
+            source: of(),
+            not_ready: Some(of()),
+            watches: vec![watch],
+            ..Status::default()
+        };
+        let object = ObjectError { object: of(), severity: of(), path: Some(of()), message: of() };
+        let event = ErrorView { time: 0, stage: of(), message: of() };
+        let group = GroupView { id: of(), of: of(), tables: 1, members: vec![of()] };
+        let verified = Verified { differences: vec![of()], ..Verified::default() };
+        let replies = [
+            (Reply::Status(Box::new(status)), 12),
+            (Reply::Pods(vec![pod.clone()]), 2),
+            (Reply::Profiles(vec![profile.clone()]), 3),
+            (Reply::Errors(Errors { events: vec![event], objects: vec![object] }), 2),
+            (Reply::Groups(vec![group.clone()]), 2),
+            (Reply::Verified(verified), 2),
+            (Reply::Error(of()), 1),
+        ];
+        let odd = |c: char| palisade_manifest::is_odd(c) && c != '\n';
+        for (reply, lines) in replies {
+            // Our own colours go where they don't belong; a name has none.
+            let shown = anstream::adapter::strip_str(&text(&reply).unwrap()).to_string();
+            assert!(!shown.contains(odd), "{shown:.200}");
+            assert_eq!(shown.lines().count(), lines, "{shown:.200}");
+            assert!(!json(&reply).unwrap().contains(odd));
+        }
+        let plan = PlanView {
+            node: of(),
+            pods: vec![pod],
+            profiles: vec![profile],
+            tables: Vec::new(),
+            groups: vec![group],
+        };
+        let shown = anstream::adapter::strip_str(&plan_text(&plan, "").unwrap()).to_string();
+        assert!(!shown.contains(odd), "{shown:.200}");
+        assert!(!plan_json(&plan, "").unwrap().contains(odd));
+    }
 
     #[test]
     fn seconds_are_dates() {

@@ -23,6 +23,7 @@ fn exposed() -> String {
     metrics.isolated_pods.get_or_create(&direction()).set(1);
     metrics.cut_off_pods.get_or_create(&direction()).set(1);
     metrics.not_enforced_pods.get_or_create(&direction()).set(1);
+    metrics.over_budget_pods.get_or_create(&direction()).set(1);
     metrics.commits.get_or_create(&ResultLabel { result: "ok" }).inc();
     metrics.drops.get_or_create(&DropLabels::unknown(Direction::Ingress)).inc();
     metrics.errors.get_or_create(&StageLabel { stage: "source" }).inc();

@@ -138,8 +138,11 @@ fn the_agent_knows_its_node_and_is_asked_how_it_fares() {
             [("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")]
         {
             let get = &agent[probe]["httpGet"];
-            assert_eq!((&get["path"], &get["port"]), (&json!(page), &json!("metrics")), "{path}: {probe}");
+            // Where no pod can keep the kubelet from its answer.
+            let expected = json!({"path": page, "port": "health", "host": "127.0.0.1"});
+            assert_eq!(*get, expected, "{path}: {probe}");
         }
+        assert_eq!(agent["ports"][1]["name"], "health", "{path}");
         assert_eq!(pod["automountServiceAccountToken"], json!(true), "{path}");
     }
 }
@@ -163,7 +166,8 @@ fn settings_follow_from_the_values() {
         serde_saphyr::from_str(map["data"]["agent.yaml"].as_str().unwrap()).unwrap()
     };
     let defaults = json!({
-        "source": "api", "listen": "0.0.0.0:9643", "socket": "/run/palisade/agent.sock", "log-format": "json",
+        "source": "api", "listen": "0.0.0.0:9643", "health-listen": "127.0.0.1:9644",
+        "socket": "/run/palisade/agent.sock", "log-format": "json",
         "log-level": "info", "egress-to-own-node": "enforce", "source-check": "enforce", "log-drops": true,
         "report-status": true,
     });
@@ -172,6 +176,20 @@ fn settings_follow_from_the_values() {
     assert_eq!((&monitored["listen"], &monitored["log-drops"]), (&json!("[::]:19643"), &json!(false)));
     let confined = settings("deploy/tests/confined/expected.yaml");
     assert_eq!((&confined["listen"], &confined["report-status"]), (&json!("127.0.0.1:9643"), &json!(false)));
+}
+
+/// The kubelet asks for health where the agents' settings serve it.
+#[test]
+fn health_is_served_on_loopback_at_the_port_that_is_probed() {
+    for (path, objects) in rendered() {
+        let map = objects.iter().find(|o| kind(o) == "ConfigMap" && name(o) == "palisade-agent");
+        let Some(map) = map else { continue };
+        let settings: Value = serde_saphyr::from_str(map["data"]["agent.yaml"].as_str().unwrap()).unwrap();
+        let set = only(&objects, "DaemonSet");
+        let pod = &set["spec"]["template"]["spec"];
+        let port = &containers(pod)[0]["ports"][1]["containerPort"];
+        assert_eq!(settings["health-listen"], format!("127.0.0.1:{port}"), "{path}");
+    }
 }
 
 /// Every value has its line in values.yaml with a comment above it, and its description in the schema.

@@ -9,6 +9,12 @@ use std::fmt;
 
 use crate::{Direction, Peer, Policy, Selector, Traffic, labels::Test, rules::PodMatch};
 
+/// What a row weighs, beside its ranges of ports: a set to find it, a chain, and their rules. The kernel looks for a set or
+/// chain among all of a table one after another, so a transaction costs the square of their number: 0.15 s for 800, 1.4 s for
+/// 3,200, 5.5 s for 6,400 (kernel 6.18). With this weight one table has some 480 rows at most, and the tables of one namespace
+/// 4,000.
+const ROW: usize = 32;
+
 /// The bounds. [`Budget::default`] holds them for a node; each constant says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -18,18 +24,19 @@ pub struct Budget {
     pub selectors: usize,
     /// Port matches in the rules of one table.
     pub ports: usize,
-    /// What one table needs in the kernel beside its members: ranges of addresses, and for each distinct row of ports
-    /// one, and one for each range of ports in it.
+    /// What one table needs in the kernel beside its members: one for each range of addresses, and for each distinct row
+    /// of ports [`ROW`] and one for each range of ports in it.
     pub elements: usize,
-    /// Changes of port ranges on the way through the address space that cutting up one table's blocks takes.
+    /// Changes of port ranges on the way through the address space that cutting up one table's blocks takes, and sets of
+    /// ports that are met there.
     pub steps: usize,
     /// What all tables of the pods of one namespace on the node need together, counted as `elements`.
     pub namespace: usize,
 }
 
 impl Default for Budget {
-    /// Measured with `cargo bench -p palisade-policy --bench hostile`, one core, release: a table at each of these
-    /// limits takes at most 0.3 s to compile.
+    /// Measured with `cargo bench -p palisade-policy --bench hostile` (one core, a cluster of 10,000 pods): a table just
+    /// within each of these limits takes at most 0.1 s to compile, and one beyond them is refused as fast.
     fn default() -> Self {
         Self {
             // The longest lists in use name the address ranges of a cloud: eight to ten thousand CIDRs.
@@ -39,12 +46,12 @@ impl Default for Budget {
             selectors: 1_024,
             // A rule for each port of a protocol would be 65,536; policies that people write have tens.
             ports: 4_096,
-            // As many as `peers`, so that a list of CIDRs for one set of ports is never refused for its ranges but
+            // As many as `peers`, so that a list of CIDRs for one set of ports is hardly ever refused for its ranges but
             // where exceptions cut them up. The kernel takes up to four times as many, as each range is an element on
             // each level of a search tree, and about 100 bytes for each.
             elements: 16_384,
-            // 0.3 s.
-            steps: 1 << 20,
+            // 0.05 s, and 12 MiB for the sets. Eight thousand CIDRs with ten ports take 180,000 and few sets.
+            steps: 1 << 18,
             // Eight tables at their limit.
             namespace: 131_072,
         }
@@ -123,7 +130,7 @@ fn test_size(test: &Test) -> usize {
 
 /// What a row needs, as [`Budget::elements`] counts.
 pub(super) fn row_size(row: &Traffic) -> usize {
-    1 + [&row.tcp, &row.udp, &row.sctp].map(|ports| ports.ranges().len()).iter().sum::<usize>()
+    ROW + [&row.tcp, &row.udp, &row.sctp].map(|ports| ports.ranges().len()).iter().sum::<usize>()
 }
 
 /// A bound of the [`Budget`] that is broken.

@@ -98,6 +98,11 @@ impl Coverage {
         self.ids[1]
     }
 
+    /// How many sets, of all ports or of a part of them, are known: some forty bytes each.
+    pub(super) fn known(&self) -> usize {
+        self.sets.len()
+    }
+
     /// How many ranges that set has, where they touch taken as one.
     pub(super) fn len(&self) -> usize {
         self.sets[self.id() as usize].ranges

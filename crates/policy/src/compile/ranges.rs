@@ -35,7 +35,7 @@ pub(super) fn rows(
         let mut edges = edges(definition, family).into_iter().peekable();
         while let Some((start, changes)) = edges.next() {
             changes.into_iter().for_each(|rule| active.flip(rule));
-            if active.steps > budget.steps {
+            if active.steps > budget.steps || active.known() > budget.steps {
                 return Err(Limit::Steps);
             }
             let end = edges.peek().map_or(max_number(family), |(next, _)| next - 1);
@@ -153,13 +153,19 @@ impl<'d> ActiveRules<'d> {
         }
     }
 
+    /// How many sets of ports it remembers; the six that there are from the start left out.
+    fn known(&self) -> usize {
+        self.ports.iter().map(|coverage| coverage.known() - 2).sum()
+    }
+
     fn id(&self) -> ActiveId {
         (self.tiered_id, self.ports.each_ref().map(Coverage::id), self.other > 0)
     }
 
     /// The row of an address that is in the blocks of these rules and no pod's.
     fn row(&mut self) -> Traffic {
-        self.steps += self.ports.iter().map(Coverage::len).sum::<usize>();
+        let ordered = self.rules.len() - self.definition.additive().len();
+        self.steps += ordered + self.ports.iter().map(Coverage::len).sum::<usize>();
         let tiered: Vec<usize> = self.tiered.iter().copied().collect();
         let [tcp, udp, sctp] = &self.ports;
         self.definition.flatten_tiers(&tiered, &[], || Traffic {

@@ -30,14 +30,10 @@ app.kubernetes.io/component: agent
 {{- with .Values.agent.listen.address }}{{ or (hasPrefix "127." .) (eq . "::1") }}{{ end }}
 {{- end }}
 
-{{/* A probe of a path: (list CONTEXT PATH). The kubelet asks the node's address unless told otherwise. */}}
+{{/* A probe of a path. Health is served on the node's loopback address alone, where no pod can reach it. */}}
 {{- define "palisade.probe" -}}
 httpGet:
-  path: {{ index . 1 }}
-  port: metrics
-  {{- with index . 0 }}
-  {{- if eq (include "palisade.loopback" .) "true" }}
-  host: {{ .Values.agent.listen.address | quote }}
-  {{- end }}
-  {{- end }}
+  path: {{ . }}
+  port: health
+  host: 127.0.0.1
 {{- end }}

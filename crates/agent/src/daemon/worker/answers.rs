@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use palisade_api::Kind;
-use palisade_policy::{Cluster, Direction, Group, NodePlan};
+use palisade_policy::{Cluster, Direction};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::{Worker, shortfall::Shortfall};
@@ -64,7 +64,8 @@ impl Worker {
         }
     }
 
-    fn status(&self) -> Status {
+    fn status(&mut self) -> Status {
+        let elements = self.agent.data_plane().elements();
         let named = |of: &[(Direction, IpAddr)]| of.iter().map(|(d, a)| (d.to_string(), *a)).collect();
         let reconciler = self.agent.reconciler();
         let (cluster, plan) = (reconciler.cluster(), reconciler.plan());
@@ -87,7 +88,7 @@ impl Worker {
             isolated_egress: plan.egress.len(),
             tables: plan.tables.len(),
             groups: plan.groups.len(),
-            elements: elements(plan),
+            elements,
             cut_off: named(&self.shortfall.cut_off),
             not_enforced: named(&self.shortfall.not_enforced),
             watches: self.ledger.watch_views(),
@@ -97,6 +98,7 @@ impl Worker {
 
     /// Brings the figures up to date that cost something to count: when somebody looks, and not at each change.
     fn figures(&mut self) {
+        let elements = self.agent.data_plane().elements();
         let reconciler = self.agent.reconciler();
         let (cluster, plan, m) = (reconciler.cluster(), reconciler.plan(), &self.metrics);
         let set = |gauge: &Gauge, n: usize| gauge.set(n as i64);
@@ -109,7 +111,7 @@ impl Worker {
         set(&m.isolated_pods.get_or_create(&Direction::Egress.into()), plan.egress.len());
         set(&m.tables, plan.tables.len());
         set(&m.groups, plan.groups.len());
-        set(&m.elements, elements(plan));
+        set(&m.elements, elements);
         self.count_untold_drops();
     }
 
@@ -142,12 +144,4 @@ fn policies(cluster: &Cluster) -> BTreeMap<&'static str, usize> {
         }
     }
     out
-}
-
-fn elements(plan: &NodePlan) -> usize {
-    let count = |group: &Group| match group {
-        Group::Addresses(set) => set.len(),
-        Group::Ranges(ranges) => ranges.len(),
-    };
-    plan.groups.values().map(count).sum()
 }

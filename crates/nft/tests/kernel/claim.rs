@@ -1,0 +1,69 @@
+//! The claim on a network namespace.
+
+use libtest_mimic::Trial;
+use nix::sched::{CloneFlags, unshare};
+use palisade_nft::{
+    Enforcer, Kernel,
+    claim::{CLAIM, Claim, ClaimError},
+    remove,
+};
+use palisade_policy::NodePlan;
+
+use crate::{others::nft, sandbox::trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("claim::one_process_has_it_until_it_ends", one_process_has_it_until_it_ends),
+        trial("claim::a_table_of_its_name_that_nobody_owns_is_no_claim", a_table_of_its_name_is_no_claim),
+        trial("claim::nobody_else_can_take_it_away", nobody_else_can_take_it_away),
+        trial("claim::rules_are_programmed_beside_it_and_outlive_it", rules_outlive_it),
+    ]
+}
+
+fn is_held() -> bool {
+    match Claim::take() {
+        Ok(_) => false,
+        Err(ClaimError::Held { port }) => {
+            assert!(port.is_some_and(|port| port > 0), "{port:?}");
+            true
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn one_process_has_it_until_it_ends() {
+    let claim = Claim::take().unwrap();
+    assert!(is_held() && is_held());
+    std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        assert!(!is_held(), "another network namespace is another claim");
+    })
+    .join()
+    .unwrap();
+    assert!(is_held());
+    drop(claim);
+    assert!(!is_held());
+}
+
+fn a_table_of_its_name_is_no_claim() {
+    nft(&format!("add table inet {CLAIM}"));
+    nft(&format!("add chain inet {CLAIM} c"));
+    let _claim = Claim::take().unwrap();
+    assert!(is_held());
+}
+
+fn nobody_else_can_take_it_away() {
+    let _claim = Claim::take().unwrap();
+    nft("flush ruleset");
+    assert!(is_held());
+}
+
+fn rules_outlive_it() {
+    let claim = Claim::take().unwrap();
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
+    assert!(enforcer.verify().unwrap().differences.is_empty());
+    drop(enforcer);
+    drop(claim);
+    assert!(remove(&mut Kernel::open().unwrap()).unwrap(), "the table stayed");
+    assert!(!remove(&mut Kernel::open().unwrap()).unwrap());
+}

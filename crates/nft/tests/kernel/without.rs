@@ -1,0 +1,74 @@
+//! A kernel that lacks something: the real one behind a transport that doesn't know a subsystem.
+
+use std::{collections::BTreeSet, collections::VecDeque, io};
+
+use libtest_mimic::Trial;
+use nix::libc::EINVAL;
+use palisade_nft::{Enforcer, Error, Kernel, NetlinkSocket, Transport, conntrack};
+use palisade_policy::NodePlan;
+
+use crate::sandbox::trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![trial("without_ctnetlink_rules_are_programmed_and_the_message_says_what_to_load", without_ctnetlink)]
+}
+
+/// `NFNL_SUBSYS_CTNETLINK`.
+const CTNETLINK: u8 = 1;
+
+struct Without {
+    socket: NetlinkSocket,
+    subsystem: u8,
+    answers: VecDeque<Vec<u8>>,
+}
+
+fn without(subsystem: u8) -> Kernel {
+    let socket = NetlinkSocket::open().unwrap();
+    Kernel::with_transport(Box::new(Without { socket, subsystem, answers: VecDeque::new() })).unwrap()
+}
+
+impl Transport for Without {
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        if datagram[5] != self.subsystem {
+            return self.socket.send(datagram);
+        }
+        // NLMSG_ERROR with the header of what it is about, as nfnetlink_rcv_msg says it.
+        let mut answer = vec![36, 0, 0, 0, 2, 0, 0, 1];
+        answer.extend(&datagram[8..12]);
+        answer.extend([0; 4]);
+        answer.extend((-EINVAL).to_ne_bytes());
+        answer.extend(&datagram[..16]);
+        self.answers.push_back(answer);
+        Ok(())
+    }
+
+    fn receive(&mut self, wait: bool) -> io::Result<Vec<u8>> {
+        match self.answers.pop_front() {
+            Some(answer) => Ok(answer),
+            None => self.socket.receive(wait),
+        }
+    }
+
+    fn largest(&self) -> usize {
+        self.socket.largest()
+    }
+
+    fn port(&self) -> u32 {
+        self.socket.port()
+    }
+}
+
+fn without_ctnetlink() {
+    let (mut enforcer, _) = Enforcer::start(without(CTNETLINK), &NodePlan::default()).unwrap();
+    let one: BTreeSet<_> = ["10.0.0.1".parse().unwrap()].into();
+    let many: BTreeSet<_> = (1..=9).map(|n| [10, 0, 0, n].into()).collect();
+    for error in [
+        conntrack::list(enforcer.kernel(), &one).unwrap_err(),
+        conntrack::list(enforcer.kernel(), &many).unwrap_err(),
+        conntrack::list_revoked(enforcer.kernel()).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::NoConntrack(_)), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("load nf_conntrack_netlink"), "{text}");
+    }
+}
