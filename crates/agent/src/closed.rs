@@ -50,7 +50,9 @@ pub fn plan(wanted: &NodePlan, programmed: &NodePlan) -> NodePlan {
         let kept = programmed.hairpin.get(address).filter(|held| held.difference(traffic).is_none());
         (*address, kept.cloned().unwrap_or_default())
     });
-    let mut out = NodePlan { hairpin: hairpin.collect(), ..NodePlan::default() };
+    // Neither of the two allows anything to anybody.
+    let (local, nodes) = (wanted.local.clone(), wanted.nodes.clone());
+    let mut out = NodePlan { hairpin: hairpin.collect(), local, nodes, ..NodePlan::default() };
     for direction in Direction::BOTH {
         for (address, wanted_id) in dispatch(wanted, direction) {
             let held = compared.held(direction, *address);

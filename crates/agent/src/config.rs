@@ -113,6 +113,16 @@ pub struct Config {
         hide_env_values = true
     )]
     pub egress_to_own_node: EgressToOwnNode,
+    /// Whether packets from pods with a source address that is not theirs are dropped
+    #[arg(
+        long,
+        env = "PALISADE_SOURCE_CHECK",
+        value_enum,
+        value_name = "HOW",
+        default_value_t,
+        hide_env_values = true
+    )]
+    pub source_check: SourceCheck,
     /// Count and log denied packets
     #[arg(
         long,
@@ -189,6 +199,17 @@ pub enum EgressToOwnNode {
     /// They don't, as the documentation says literally.
     Exempt,
     /// They do, as for every other destination.
+    #[default]
+    Enforce,
+}
+
+/// Whether forged source addresses are dropped (SEMANTICS G-19).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceCheck {
+    /// They aren't: for nodes where pods' packets come back by another interface
+    Off,
+    /// They are, if no route leads back to the source by the interface they came in on
     #[default]
     Enforce,
 }

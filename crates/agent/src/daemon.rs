@@ -38,7 +38,7 @@ pub use once::{Once, Planned, Removed, dry_run, once, remove};
 
 use crate::{
     DataPlaneError, NftDataPlane,
-    config::{Config, ConfigError, EgressToOwnNode, Listen, SourceChoice},
+    config::{Config, ConfigError, EgressToOwnNode, Listen, SourceCheck, SourceChoice},
     lock::{Lock, LockError},
     metrics::Metrics,
     socket::{self, Explained, SocketError},
@@ -273,5 +273,6 @@ fn options(config: &Config) -> Options {
     Options {
         log_group: defaults.log_group.filter(|_| config.log_drops),
         egress_to_own_node: config.egress_to_own_node == EgressToOwnNode::Enforce,
+        source_check: config.source_check == SourceCheck::Enforce,
     }
 }

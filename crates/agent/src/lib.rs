@@ -22,6 +22,7 @@ pub mod daemon;
 mod data_plane;
 pub mod doctor;
 pub mod drops;
+mod links;
 pub mod lock;
 pub mod log;
 pub mod metrics;

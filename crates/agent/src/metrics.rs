@@ -81,7 +81,8 @@ pub struct Metrics {
 /// How a commit ends.
 const RESULTS: [&str; 2] = ["ok", "refused"];
 /// Where something goes wrong.
-const STAGES: [&str; 7] = ["source", "address", "commit", "connections", "node-name", "drift", "budget"];
+const STAGES: [&str; 8] =
+    ["source", "address", "commit", "connections", "node-name", "drift", "links", "budget"];
 
 impl Metrics {
     /// All of them, at zero.

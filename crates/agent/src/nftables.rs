@@ -6,10 +6,13 @@ use std::{
 };
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
-use palisade_nft::{Commit, Enforcer, Kernel, Left, Options, Verification, conntrack, cut_off, drift, drops};
+use palisade_nft::{
+    Commit, Enforcer, Feature, Kernel, Left, Options, Surroundings, Verification, conntrack, cut_off, drift,
+    drops,
+};
 use palisade_policy::{Delta, Direction, NodePlan};
 
-use crate::{Connection, DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked};
+use crate::{Connection, DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked, links::Links};
 
 /// Programs the kernel through [`palisade_nft`].
 ///
@@ -20,6 +23,10 @@ pub struct NftDataPlane {
     options: Options,
     state: State,
     nothing: NodePlan,
+    /// None where they could not be listened to yet.
+    links: Option<Links>,
+    /// Why the links could not be read, if that is still to be told.
+    trouble: Option<DataPlaneError>,
 }
 
 #[derive(Debug)]
@@ -27,6 +34,9 @@ enum State {
     Idle(Option<Kernel>),
     Programmed(Box<Enforcer>),
 }
+
+const LISTENING: &str = "listening to changes of the node's links";
+const READING: &str = "reading the node's links";
 
 fn failed<E: std::error::Error + Send + Sync + 'static>(
     doing: &'static str,
@@ -49,7 +59,12 @@ impl NftDataPlane {
     /// As [`NftDataPlane::open`].
     pub fn open_with(options: Options) -> Result<Self, DataPlaneError> {
         let kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
-        Ok(Self { options, state: State::Idle(Some(kernel)), nothing: NodePlan::default() })
+        let (links, trouble) = match Links::open() {
+            Ok(links) => (Some(links), None),
+            Err(error) => (None, Some(failed(LISTENING)(error))),
+        };
+        let (state, nothing) = (State::Idle(Some(kernel)), NodePlan::default());
+        Ok(Self { options, state, nothing, links, trouble })
     }
 
     /// What an earlier run left in the kernel. None before [`DataPlane::start`] has succeeded.
@@ -59,6 +74,13 @@ impl NftDataPlane {
             State::Idle(_) => None,
             State::Programmed(enforcer) => Some(enforcer.left()),
         }
+    }
+
+    /// What was asked for and this kernel lacks, in words with the consequence. Enforcement goes on without.
+    #[must_use]
+    pub fn lacking(&self) -> Vec<&'static str> {
+        let State::Programmed(enforcer) = &self.state else { return Vec::new() };
+        enforcer.lacking().map(in_words).collect()
     }
 
     /// Begins to listen to changes of the table by others. None before [`DataPlane::start`] has succeeded.
@@ -106,6 +128,51 @@ impl NftDataPlane {
         enforcer.verify().map(Some).map_err(failed("reading the table back"))
     }
 
+    /// Looks at the node's links again if they have changed, at most once a second, and takes in what differs. What local
+    /// pods' comings and goings change is taken in with the commit that brings them.
+    ///
+    /// # Errors
+    /// If the links can't be read, or the kernel refuses what follows from them: also at the last start or commit. Then
+    /// the rules go by the links as they were known before, and the next call tries again.
+    pub fn look_around(&mut self) -> Result<Option<Programmed>, DataPlaneError> {
+        if let Some(trouble) = self.trouble.take() {
+            return Err(trouble);
+        }
+        let is_due = self.links()?.is_due().map_err(failed(LISTENING))?;
+        if is_due { self.look_around_now() } else { Ok(None) }
+    }
+
+    /// [`NftDataPlane::look_around`] whether anything was told of or not, and however short a time ago the last one was.
+    ///
+    /// # Errors
+    /// As [`NftDataPlane::look_around`].
+    pub fn look_around_now(&mut self) -> Result<Option<Programmed>, DataPlaneError> {
+        self.links()?;
+        let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else {
+            return Ok(None);
+        };
+        let surroundings = links.read(&enforcer.programmed().local).map_err(failed(READING))?;
+        surround(enforcer, links, &surroundings)
+    }
+
+    /// The links, which are listened to from here on if they were not.
+    fn links(&mut self) -> Result<&mut Links, DataPlaneError> {
+        match &mut self.links {
+            Some(links) => Ok(links),
+            missing => Ok(missing.insert(Links::open().map_err(failed(LISTENING))?)),
+        }
+    }
+
+    /// Takes in which local addresses came and went.
+    fn follow(&mut self, delta: &Delta) {
+        let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else { return };
+        let surroundings = links.follow(&delta.local.added, &delta.local.removed);
+        let outcome = surroundings
+            .map_err(failed(READING))
+            .and_then(|surroundings| surround(enforcer, links, &surroundings));
+        self.trouble = outcome.err().or(self.trouble.take());
+    }
+
     /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
     ///
     /// # Errors
@@ -113,6 +180,37 @@ impl NftDataPlane {
     pub fn repair(&mut self) -> Result<Programmed, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
         enforcer.repair().map(|c| programmed(&c)).map_err(failed("mending the table"))
+    }
+}
+
+/// Takes other surroundings in, if they are others.
+fn surround(
+    enforcer: &mut Enforcer,
+    links: &mut Links,
+    surroundings: &Surroundings,
+) -> Result<Option<Programmed>, DataPlaneError> {
+    if enforcer.surroundings() == surroundings {
+        return Ok(None);
+    }
+    match enforcer.set_surroundings(surroundings) {
+        Ok(commit) => Ok(Some(programmed(&commit))),
+        Err(error) => {
+            links.again();
+            Err(failed("programming what follows from the node's links")(error))
+        }
+    }
+}
+
+fn in_words(feature: Feature) -> &'static str {
+    match feature {
+        Feature::SourceCheck => {
+            "this kernel does not look up reverse paths in the forward hook (it takes Linux 5.19 with CONFIG_NFT_FIB_INET): \
+             packets with forged source addresses are judged by the address that they claim"
+        }
+        Feature::Bridge => {
+            "this kernel has no nftables of the bridge family (CONFIG_NF_TABLES_BRIDGE): frames with a VLAN tag pass \
+             between bridged pods whatever policies say"
+        }
     }
 }
 
@@ -157,7 +255,13 @@ impl DataPlane for NftDataPlane {
             Some(kernel) => kernel,
             None => Kernel::open().map_err(failed("opening the kernel's nftables"))?,
         };
-        let (enforcer, commit) = Enforcer::start_with(kernel, self.options.clone(), plan)
+        // Enforcement goes on without: rules that need no more than addresses work.
+        let read = self.links.as_mut().map_or_else(|| Ok(Surroundings::default()), |l| l.read(&plan.local));
+        let surroundings = read.unwrap_or_else(|error| {
+            self.trouble = Some(failed(READING)(error));
+            Surroundings::default()
+        });
+        let (enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), surroundings, plan)
             .map_err(failed("programming the node's plan"))?;
         self.state = State::Programmed(Box::new(enforcer));
         Ok(programmed(&commit))
@@ -172,7 +276,11 @@ impl DataPlane for NftDataPlane {
                 self.start(&plan)
             }
             State::Programmed(enforcer) => {
-                enforcer.commit(delta).map(|c| programmed(&c)).map_err(failed("programming a change"))
+                let commit = enforcer.commit(delta).map_err(failed("programming a change"))?;
+                if !delta.local.is_empty() {
+                    self.follow(delta);
+                }
+                Ok(programmed(&commit))
             }
         }
     }

@@ -33,6 +33,11 @@ impl Enforce for Agent {
         let report = agent.apply(changes.to_vec());
         enforced(agent, report)
     }
+
+    fn look_around(&mut self) -> Result<(), EnforceError> {
+        let agent = self.running.as_mut().ok_or("the agent was not started")?;
+        Ok(agent.data_plane().look_around_now().map(drop)?)
+    }
 }
 
 /// Waits until open connections are as the policies say, too. The agent goes on after errors, with what it can't program

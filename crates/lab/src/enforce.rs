@@ -28,6 +28,14 @@ pub trait Enforce {
     /// # Errors
     /// When the kernel doesn't hold the new state afterwards.
     fn apply(&mut self, changes: &[Change]) -> Result<(), EnforceError>;
+
+    /// Takes in what was attached to the node and taken away since the last call: links and routes.
+    ///
+    /// # Errors
+    /// When the kernel doesn't hold what follows from them.
+    fn look_around(&mut self) -> Result<(), EnforceError> {
+        Ok(())
+    }
 }
 
 /// Enforces nothing: every packet passes. What a lab is without Palisade, to compare with.
@@ -50,6 +58,7 @@ pub type MakeEnforcer = Arc<dyn Fn(&Name) -> Box<dyn Enforce> + Send + Sync>;
 enum Command {
     Start(Arc<Cluster>),
     Apply(Arc<[Change]>),
+    LookAround,
 }
 
 type Outcome = Result<Duration, EnforceError>;
@@ -80,6 +89,7 @@ impl Enforcer {
                 let result = match command {
                     Command::Start(cluster) => enforcer.start(&cluster),
                     Command::Apply(changes) => enforcer.apply(&changes),
+                    Command::LookAround => enforcer.look_around(),
                 };
                 if done.send(result.map(|()| began.elapsed())).is_err() {
                     return;
@@ -97,6 +107,11 @@ impl Enforcer {
     /// Begins; [`Enforcer::outcome`] waits for the end.
     pub(crate) fn apply(&self, changes: &Arc<[Change]>) {
         self.send(Command::Apply(changes.clone()));
+    }
+
+    /// Begins; [`Enforcer::outcome`] waits for the end.
+    pub(crate) fn look_around(&self) {
+        self.send(Command::LookAround);
     }
 
     fn send(&self, command: Command) {

@@ -147,6 +147,7 @@ impl Lab {
         lab.start_nodes(&nodes)?;
         let pods: Vec<ObjectKey> = lab.layout.pods.keys().cloned().collect();
         lab.network.add_pods(&lab.layout, &pods)?;
+        lab.look_around()?;
         lab.translate()?;
         lab.open_servers()?;
         Ok(lab)
@@ -190,6 +191,9 @@ impl Lab {
         let enforced_in = self.enforce(&changes)?;
         self.start_nodes(&new_nodes)?;
         self.network.add_pods(&self.layout, &added)?;
+        if !(added.is_empty() && removed.is_empty() && new_nodes.is_empty()) {
+            self.look_around()?;
+        }
         self.translate()?;
         self.open_servers()?;
         Ok(Updated { changes, added, removed, enforced_in })
@@ -262,6 +266,15 @@ impl Lab {
         outcomes.into_iter().try_fold(Duration::ZERO, |slowest, (node, outcome)| match outcome {
             Ok(took) => Ok(slowest.max(took)),
             Err(source) => Err(LabError::Enforce { node: node.clone(), source }),
+        })
+    }
+
+    /// Lets every node see the links that it has now.
+    fn look_around(&self) -> Result<(), LabError> {
+        self.enforcers.values().for_each(Enforcer::look_around);
+        let outcomes: Vec<_> = self.enforcers.iter().map(|(n, e)| (n, e.outcome())).collect();
+        outcomes.into_iter().try_for_each(|(node, outcome)| {
+            outcome.map(drop).map_err(|source| LabError::Enforce { node: node.clone(), source })
         })
     }
 

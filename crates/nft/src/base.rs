@@ -10,11 +10,11 @@ use std::sync::Arc;
 use palisade_policy::{Direction, Family};
 
 use crate::{
-    Options,
+    Options, discovery, from_pods,
     layout::denial,
     ruleset::{
-        Chain, Content, Expression, Flood, GENERATION_SET, HasPorts, Hook, Key, LABELS_CHAIN, LINK_CHAIN,
-        Lead, Outcome, Rule, Set,
+        Around, Chain, Content, Expression, Flood, GENERATION_SET, HasPorts, Hook, Key, LABELS_CHAIN,
+        LINK_CHAIN, Lead, Outcome, Rule, STRANGERS_CHAIN, Set,
     },
 };
 
@@ -22,14 +22,28 @@ use crate::{
 /// guessed at; the number rises with every change that an older agent's leftovers would not survive.
 pub(crate) const TABLE_COMMENT: &str = "palisade format 2";
 
-/// `NF_INET_FORWARD`, `NF_INET_LOCAL_IN`, `NF_INET_LOCAL_OUT`. The priority is 0, `filter`: after destination NAT (-100) and before source
-/// NAT (100), so that rules see the real peers (SEMANTICS G-1).
+/// `NF_INET_FORWARD`, `NF_INET_LOCAL_IN`, `NF_INET_LOCAL_OUT`, `NF_BR_PRE_ROUTING`, `NF_BR_FORWARD`.
 pub(crate) fn hook_number(hook: Hook) -> u32 {
     match hook {
-        Hook::Forward => 2,
+        Hook::Forward | Hook::BetweenPorts => 2,
         Hook::Input => 1,
         Hook::Output => 3,
+        Hook::FromPorts => 0,
     }
+}
+
+/// `filter`, which for `inet` is 0: after destination NAT (-100) and before source NAT (100), so that rules see the real
+/// peers (SEMANTICS G-1). For `bridge` it is -200, in front of br_netfilter (0).
+pub(crate) fn hook_priority(hook: Hook) -> i32 {
+    match hook {
+        Hook::Forward | Hook::Input | Hook::Output => 0,
+        Hook::FromPorts | Hook::BetweenPorts => -200,
+    }
+}
+
+/// What the reader finds of a base chain: hook, priority, and the policy `accept`.
+pub(crate) fn place(hook: Hook) -> (u32, i32, u32) {
+    (hook_number(hook), hook_priority(hook), 1)
 }
 
 /// The digit that ends the name of a set or chain of one family.
@@ -43,6 +57,7 @@ pub(crate) struct BaseSets {
     dispatch: [[Arc<Set>; 2]; 2],
     hairpin: [Arc<Set>; 2],
     itself: [Arc<Set>; 2],
+    around: [Arc<Set>; Around::ALL.len()],
     reply: [[Arc<Set>; 2]; 2],
     revoked: [[Arc<Set>; 2]; 2],
     /// The transaction number.
@@ -98,6 +113,7 @@ impl BaseSets {
             revoked: HasPorts::ALL.map(revoked),
             hairpin: Family::BOTH.map(hairpin),
             itself: Family::BOTH.map(itself),
+            around: Around::ALL.map(|around| Arc::new(around_set(around))),
             generation: Arc::new(Set {
                 name: GENERATION_SET.into(),
                 key: Key::Number,
@@ -128,32 +144,67 @@ impl BaseSets {
         &self.revoked[usize::from(has_ports == HasPorts::No)][usize::from(family == Family::V6)]
     }
 
+    /// A set of what is round the local pods.
+    pub(crate) fn around(&self, around: Around) -> &Arc<Set> {
+        let at = Around::ALL.iter().position(|one| *one == around).unwrap_or_default();
+        &self.around[at]
+    }
+
+    /// All sets of what is round the local pods.
+    pub(crate) fn surroundings(&self) -> impl Iterator<Item = &Arc<Set>> {
+        self.around.iter()
+    }
+
     /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Set>> {
         let dispatch = self.dispatch.iter().chain(&self.reply).flatten();
         let others = self.hairpin.iter().chain(&self.itself).chain(self.revoked.iter().flatten());
-        dispatch.chain(others).chain([&self.generation])
+        dispatch.chain(others).chain(&self.around).chain([&self.generation])
     }
+}
+
+pub(crate) fn around_set(around: Around) -> Set {
+    let (name, key) = match around {
+        Around::Local(family) => (format!("local{}", digit(family)), Key::Address(family)),
+        Around::Interfaces => ("pod_interfaces".to_owned(), Key::Interface),
+        Around::Bridges => ("pod_bridges".to_owned(), Key::Interface),
+        Around::Ports => ("pod_ports".to_owned(), Key::Interface),
+        Around::OwnPorts => ("own_ports".to_owned(), Key::InterfacePair),
+        Around::Themselves(family) => (format!("themselves{}", digit(family)), Key::Pair(family)),
+        Around::TunnelPorts => ("tunnel_ports".to_owned(), Key::Port),
+        Around::TunnelProtocols => ("tunnel_protocols".to_owned(), Key::Protocol),
+        Around::Ends(family) => (format!("tunnel_ends{}", digit(family)), Key::Address(family)),
+    };
+    Set { name: name.into(), key, intervals: false, verdicts: false, content: Content::Around(around) }
 }
 
 /// The base chains, and those that are there whatever the plan says. `isolating`: whether a local pod is isolated.
 /// A chain comes after those that its rules lead to.
 pub(crate) fn chains(options: &Options, sets: &BaseSets, isolating: bool) -> Vec<Arc<Chain>> {
     let mut chains = vec![
-        Arc::new(link_chain(options, isolating)),
-        Arc::new(labels_chain()),
-        Arc::new(revoked::chain()),
-        Arc::new(midstream::chain(sets)),
+        discovery::chain(),
+        link_chain(options, isolating),
+        labels_chain(),
+        revoked::chain(),
+        midstream::chain(sets),
+        strangers_chain(sets, isolating),
     ];
-    chains.push(Arc::new(base_chain(Hook::Forward, sets)));
+    chains.extend(from_pods::chains(options, sets));
+    chains.extend(Hook::BOTH.map(|hook| base_chain(hook, options, sets)));
     if options.egress_to_own_node {
-        chains.push(Arc::new(base_chain(Hook::Input, sets)));
-        chains.push(Arc::new(output_chain(sets)));
+        chains.push(output_chain(sets));
     }
-    chains
+    chains.into_iter().map(Arc::new).collect()
 }
 
-fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
+fn base_chain(hook: Hook, options: &Options, sets: &BaseSets) -> Chain {
+    if hook == Hook::Input && !options.egress_to_own_node {
+        // No policy holds here; what only nodes may send isn't for pods to send all the same.
+        let mut rules = vec![vec![Expression::Established, Expression::Then(Outcome::Accept)]];
+        rules.push(discovery::entrance());
+        rules.extend(from_pods::entrances(hook, sets));
+        return hooked(hook, rules);
+    }
     let accept = || Expression::Then(Outcome::Accept);
     let to_link = || Expression::Then(Outcome::Jump(LINK_CHAIN.into()));
     // In front of the rule for established traffic: this is what cuts live connections.
@@ -164,7 +215,8 @@ fn base_chain(hook: Hook, sets: &BaseSets) -> Chain {
         rules.push(vec![Expression::Family(Family::V6), to, to_link()]);
     }
     rules.push(vec![Expression::Established, accept()]);
-    rules.extend(discovery(&Outcome::Accept));
+    rules.push(discovery::entrance());
+    rules.extend(from_pods::entrances(hook, sets));
     if hook == Hook::Forward {
         let from = Expression::LinkLocal { source: true };
         rules.push(vec![Expression::Family(Family::V6), from, to_link()]);
@@ -206,7 +258,7 @@ fn output_chain(sets: &BaseSets) -> Chain {
     hooked(Hook::Output, rules)
 }
 
-fn hooked(hook: Hook, rules: Vec<Rule>) -> Chain {
+pub(crate) fn hooked(hook: Hook, rules: Vec<Rule>) -> Chain {
     Chain {
         name: hook.chain().into(),
         hook: Some(hook),
@@ -217,19 +269,6 @@ fn hooked(hook: Hook, rules: Vec<Rule>) -> Chain {
     }
 }
 
-/// Multicast listener discovery (130-132) and neighbour and router discovery (133-137), then MLDv2 reports: without
-/// them there is no IPv6 (SEMANTICS G-7).
-pub(crate) fn discovery(outcome: &Outcome) -> impl Iterator<Item = Rule> {
-    [(130, 137), (143, 143)].into_iter().map(|(first, last)| {
-        vec![
-            Expression::Family(Family::V6),
-            Expression::Protocol(58),
-            Expression::Icmpv6(first, last),
-            Expression::Then(outcome.clone()),
-        ]
-    })
-}
-
 /// What the forward hook sees of a link's own traffic, which only a bridge lets it see: frames to many, and link-local
 /// addresses, which no pod is known by. Dispatch goes by pods' addresses, so no policy would be asked, though such a
 /// packet may be from or to an isolated pod (SEMANTICS A42). So it is denied as long as a local pod is isolated. Routers
@@ -238,12 +277,49 @@ pub(crate) fn discovery(outcome: &Outcome) -> impl Iterator<Item = Rule> {
 /// The rules that lead here never change, and it is the content of this chain that does: with the first and the last
 /// isolated pod, and at no other change.
 pub(crate) fn link_chain(options: &Options, isolating: bool) -> Chain {
-    let denied = || discovery(&Outcome::Return).chain(denial(options, Direction::Ingress));
+    let denied = || [discovery::entrance()].into_iter().chain(denial(options, Direction::Ingress));
     Chain {
         name: LINK_CHAIN.into(),
         hook: None,
         comment: Some("to many or by link-local addresses: denied while pods here are isolated".to_owned()),
         rules: if isolating { denied().collect() } else { Vec::new() },
+        chains: Vec::new(),
+        sets: Vec::new(),
+    }
+}
+
+/// What leads from the chain of forwarded packets of pods to [`strangers_chain`]: packets between the ports of a bridge that
+/// has no others than pods'.
+pub(crate) fn between_ports(sets: &BaseSets) -> Rule {
+    let bridges = || sets.around(Around::Bridges).name.clone();
+    vec![
+        Expression::InterfaceIn { set: bridges(), inverted: false },
+        Expression::LeavesBy(bridges()),
+        Expression::Then(Outcome::Jump(STRANGERS_CHAIN.into())),
+    ]
+}
+
+/// A frame to a pod's hardware address reaches the pod whatever IP destination it has, and dispatch by address finds
+/// nobody where that is no pod's. So it is denied while a local pod is isolated, as what a link shares is. What answers an
+/// open connection has been accepted before: a pod whose address isn't known yet can call others. What goes to many has a
+/// chain of its own.
+pub(crate) fn strangers_chain(sets: &BaseSets, isolating: bool) -> Chain {
+    let to_local = |family: Family| {
+        let local = sets.around(Around::Local(family)).name.clone();
+        let to = Expression::PeerIn(Direction::Egress, family, local);
+        vec![Expression::Family(family), to, Expression::Then(Outcome::Return)]
+    };
+    let to_many = |flood| vec![Expression::Flooded(flood), Expression::Then(Outcome::Return)];
+    let mut rules: Vec<Rule> = Family::BOTH.map(to_local).into();
+    rules.extend([Flood::Broadcast, Flood::Multicast].map(to_many));
+    rules.push(vec![Expression::Counter, Expression::Then(Outcome::Drop)]);
+    Chain {
+        name: STRANGERS_CHAIN.into(),
+        hook: None,
+        comment: Some(
+            "between ports of a bridge to nobody here: denied while pods here are isolated".to_owned(),
+        ),
+        rules: if isolating { rules } else { Vec::new() },
         chains: Vec::new(),
         sets: Vec::new(),
     }

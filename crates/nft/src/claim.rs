@@ -92,7 +92,7 @@ impl Kernel {
             let is_it = attributes.get(NAME).map(crate::reader::text).as_deref() == Some(CLAIM);
             is_it.then(|| attributes.number(OWNER)).flatten()
         };
-        let tables = self.dump_of_family(GET).or_else(|error| match error {
+        let tables = self.dump_of_family(INET, GET).or_else(|error| match error {
             Error::NeverQuiet(_) => Ok(Vec::new()),
             other => Err(other),
         })?;

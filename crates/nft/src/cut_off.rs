@@ -13,7 +13,8 @@ use palisade_policy::{Direction, Family};
 
 use crate::{
     Error, Kernel, Options,
-    base::{BaseSets, digit, discovery},
+    base::{BaseSets, digit},
+    discovery,
     encode::{Encoded, encode_in},
     program::chunks,
     ruleset::{Chain, Content, Element, Expression, Flood, Hook, Key, Lead, Message, Outcome, Rule, Set},
@@ -101,7 +102,7 @@ fn chain(hook: Hook) -> Chain {
         matches
     };
     // Without neighbour discovery there is no IPv6 for anybody on the link.
-    let mut rules: Vec<Rule> = discovery(&Outcome::Accept).collect();
+    let mut rules: Vec<Rule> = discovery::rules().collect();
     if hook == Hook::Forward {
         // On a bridge pods reach each other without any pod's address.
         let link_local = [true, false].map(|source| Expression::LinkLocal { source });

@@ -41,8 +41,9 @@ pub(crate) const NEWGEN: u16 = 15;
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 
-/// `NFPROTO_INET`.
+/// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
 pub(crate) const INET: u8 = 1;
+pub(crate) const BRIDGE: u8 = 7;
 
 /// Something that was not us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,13 +203,14 @@ impl Telling {
             let gone = mem::take(&mut self.gone);
             return first.filter(|_| !is_own).map(|first| Drift::Touched { objects, first, by, gone });
         }
-        if message.payload.first() != Some(&INET) {
+        if message.payload.first().is_none_or(|family| ![INET, BRIDGE].contains(family)) {
             return None;
         }
         // The table's name is the first attribute of every object.
         let table = attributes.text(1);
-        let is_apart = table.as_deref() == Some(CUT_OFF_TABLE);
-        if !is_apart && table.as_deref() != Some(TABLE) {
+        let is_bridge = message.payload.first() == Some(&BRIDGE);
+        let is_apart = is_bridge || table.as_deref() == Some(CUT_OFF_TABLE);
+        if table.as_deref() != Some(TABLE) && (is_bridge || !is_apart) {
             return None;
         }
         match kind {
@@ -220,7 +222,8 @@ impl Telling {
         self.touched += 1;
         let about = || {
             if is_apart {
-                format!("{} of {CUT_OFF_TABLE}", about(kind, attributes))
+                let apart = if is_bridge { "table bridge palisade" } else { CUT_OFF_TABLE };
+                format!("{} of {apart}", about(kind, attributes))
             } else {
                 about(kind, attributes)
             }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use palisade_policy::{Delta, NodePlan};
 
 use crate::{
-    Error, Kernel,
+    Error, Kernel, Surroundings,
     encode::encode,
+    features::{Feature, Features},
     kernel::now,
     program::Program,
     reader::Ruleset,
@@ -25,11 +26,14 @@ pub struct Options {
     /// Whether egress policies hold for what a pod sends to its own node too. The literal reading of the
     /// documentation, where own-node traffic is exempt both ways, is `false` (SEMANTICS G-5).
     pub egress_to_own_node: bool,
+    /// Whether packets are dropped that claim a local pod's address, or come from local pods, and to whose source no
+    /// route leads back by the interface on which they came (SEMANTICS G-19).
+    pub source_check: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { log_group: Some(DEFAULT_LOG_GROUP), egress_to_own_node: true }
+        Self { log_group: Some(DEFAULT_LOG_GROUP), egress_to_own_node: true, source_check: true }
     }
 }
 
@@ -74,6 +78,9 @@ pub struct Enforcer {
     plan: NodePlan,
     pub(crate) program: Program,
     pub(crate) generation: Generation,
+    /// What was asked for: the program does without what the kernel lacks.
+    asked: Surroundings,
+    features: Features,
     /// Whether the kernel may hold something else than `plan` says.
     torn: bool,
     left: Left,
@@ -87,17 +94,28 @@ impl Enforcer {
     }
 
     /// [`Enforcer::start`] with other options.
-    pub fn start_with(
+    pub fn start_with(kernel: Kernel, options: Options, plan: &NodePlan) -> Result<(Self, Commit), Error> {
+        Self::start_in(kernel, options, Surroundings::default(), plan)
+    }
+
+    /// [`Enforcer::start_with`] on a node whose links are known already.
+    pub fn start_in(
         mut kernel: Kernel,
         options: Options,
+        surroundings: Surroundings,
         plan: &NodePlan,
     ) -> Result<(Self, Commit), Error> {
-        let nothing = Remembered::default();
-        let (mut program, generation, commit, left) = lead(&mut kernel, options, plan, nothing, Way::Mend)?;
+        let mut features = Features::default();
+        let asked = surroundings;
+        let options = features.possible_options(&mut kernel, options)?;
+        let surroundings = features.possible_surroundings(&mut kernel, &asked)?;
+        let beside = (options, surroundings, Remembered::default());
+        let (mut program, generation, commit, left) = lead(&mut kernel, beside, plan, Way::Mend)?;
         if left == Left::Ours {
             program.revoked = Remembered::read(&mut kernel, &program.sets);
         }
-        Ok((Self { kernel, plan: plan.clone(), program, generation, torn: false, left }, commit))
+        let plan = plan.clone();
+        Ok((Self { kernel, plan, program, generation, asked, features, torn: false, left }, commit))
     }
 
     /// Leads the kernel from the plan as programmed to the plan after `delta`. On an error, the kernel and
@@ -122,6 +140,40 @@ impl Enforcer {
         }
     }
 
+    /// Takes other surroundings into account. On an error, the kernel and [`Enforcer::surroundings`] are as before, as
+    /// with [`Enforcer::commit`].
+    pub fn set_surroundings(&mut self, surroundings: &Surroundings) -> Result<Commit, Error> {
+        if self.torn {
+            self.repair()?;
+        }
+        let start = now();
+        let possible = self.features.possible_surroundings(&mut self.kernel, surroundings)?;
+        let phases = self.program.surround(&self.plan, &possible);
+        let (sent, outcome) = send(&mut self.kernel, phases, &mut self.generation);
+        match outcome {
+            Ok(()) => {
+                self.program.surroundings = possible;
+                self.asked = surroundings.clone();
+                Ok(report(sent, &self.generation, start.elapsed()))
+            }
+            Err(cause) => {
+                let cause = name_the_owner(&mut self.kernel, cause);
+                Err(self.take_back(cause, sent.transactions))
+            }
+        }
+    }
+
+    /// The surroundings that were set last.
+    #[must_use]
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.asked
+    }
+
+    /// What was asked for and this kernel has not: enforcement goes on without.
+    pub fn lacking(&self) -> impl Iterator<Item = Feature> {
+        self.features.lacking()
+    }
+
     /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it. Where the table changes
     /// each time that it is read, it is replaced without being read.
     ///
@@ -140,10 +192,15 @@ impl Enforcer {
         self.go(Way::Replace)
     }
 
+    /// What is programmed beside the plan.
+    fn beside(&self) -> Beside {
+        let Program { options, surroundings, revoked, .. } = &self.program;
+        (options.clone(), surroundings.clone(), revoked.clone())
+    }
+
     fn go(&mut self, way: Way) -> Result<Commit, Error> {
-        let options = self.program.options.clone();
-        let revoked = self.program.revoked.clone();
-        let (program, generation, commit, _) = lead(&mut self.kernel, options, &self.plan, revoked, way)?;
+        let beside = self.beside();
+        let (program, generation, commit, _) = lead(&mut self.kernel, beside, &self.plan, way)?;
         self.program = program;
         self.generation = generation;
         self.torn = false;
@@ -156,9 +213,8 @@ impl Enforcer {
     /// # Errors
     /// If the kernel can't be read, and whatever it refuses.
     pub fn lead_to(&mut self, plan: &NodePlan) -> Result<Commit, Error> {
-        let options = self.program.options.clone();
-        let revoked = self.program.revoked.clone();
-        match lead(&mut self.kernel, options, plan, revoked, Way::Mend) {
+        let beside = self.beside();
+        match lead(&mut self.kernel, beside, plan, Way::Mend) {
             Ok((program, generation, commit, _)) => {
                 self.plan = plan.clone();
                 self.program = program;
@@ -177,7 +233,7 @@ impl Enforcer {
 
     /// Reads the kernel and says where it differs from the plan as programmed, see [`verify()`]. Changes nothing.
     pub fn verify(&mut self) -> Result<Verification, Error> {
-        verify(&mut self.kernel, &self.program.options, &self.plan)
+        verify(&mut self.kernel, &self.program.options, &self.program.surroundings, &self.plan)
     }
 
     /// Whether the kernel's table is still the one that this enforcer wrote last. Cheap: reads one number. Does not
@@ -209,9 +265,9 @@ impl Enforcer {
     #[must_use]
     pub fn elements(&self) -> usize {
         // And the number of the last transaction.
-        self.program.holdings.total()
-            + 2 * self.program.revoked.len()
-            + usize::from(self.generation.current.is_some())
+        let Program { holdings, surroundings, revoked, .. } = &self.program;
+        let number = usize::from(self.generation.current.is_some());
+        holdings.total() + surroundings.count(&self.plan) + 2 * revoked.len() + number
     }
 
     /// The connection, for [`crate::conntrack`] and [`crate::reader`].
@@ -223,7 +279,7 @@ impl Enforcer {
     pub fn remove(&mut self) -> Result<(), Error> {
         remove(&mut self.kernel)?;
         self.plan = NodePlan::default();
-        self.program = Program::new(self.program.options.clone());
+        self.program = Program::new(self.program.options.clone(), self.program.surroundings.clone());
         self.generation.current = None;
         // There is no table to change: the next commit has to find that out.
         self.torn = true;
@@ -247,6 +303,13 @@ impl Enforcer {
 /// Removes our table from the namespace, and the one of [`crate::cut_off`]; says whether there was one of ours.
 pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
     crate::cut_off::remove(kernel)?;
+    if Ruleset::read_bridge(kernel)?.is_some_and(|found| found.is_ours()) {
+        let bridge = encode(Message::Bridged(Box::new(Message::DeleteTable)));
+        match kernel.transaction(&[&bridge]) {
+            Err(e) if e.os_error() != Some(nix::libc::ENOENT) => return Err(e),
+            _ => {}
+        }
+    }
     match kernel.transaction(&[&encode(Message::DeleteTable)]) {
         Ok(_) => Ok(true),
         Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Ok(false),
@@ -287,17 +350,19 @@ fn name_the_owner(kernel: &mut Kernel, error: Error) -> Error {
     }
 }
 
+/// What is programmed beside the plan.
+type Beside = (Options, Surroundings, Remembered);
+
 /// Leads whatever is in the kernel to a plan.
 fn lead(
     kernel: &mut Kernel,
-    options: Options,
+    (options, surroundings, revoked): Beside,
     plan: &NodePlan,
-    revoked: Remembered,
     way: Way,
 ) -> Result<(Program, Generation, Commit, Left), Error> {
     let start = now();
     let empty = NodePlan::default();
-    let mut program = Program::new(options);
+    let mut program = Program::new(options, surroundings);
     program.revoked = revoked;
     let (mut phases, _) = program.change(&empty, &empty.delta_to(plan))?;
     let mut current = None;
@@ -305,16 +370,19 @@ fn lead(
         Found::Nothing => {
             let base = program.make_base().into_iter().chain(program.remember()).collect::<Vec<_>>();
             phases.make.splice(0..0, base).for_each(drop);
+            phases.join.extend(program.make_surroundings());
             // Nothing is in force that packets could meet in between.
             phases.indivisible = true;
             Left::Nothing
         }
         Found::Foreign => {
             restart::replace_foreign(&mut phases, &program);
+            phases.join.extend(program.make_surroundings());
             Left::Foreign
         }
         Found::Unreadable => {
             restart::replace_foreign(&mut phases, &program);
+            phases.join.extend(program.make_surroundings());
             Left::Unreadable
         }
         Found::Ours { changes, generation } => {
@@ -323,6 +391,11 @@ fn lead(
             Left::Ours
         }
     };
+    let bridge = match (way, Ruleset::read_bridge(kernel)) {
+        (Way::Replace, _) | (_, Err(Error::NeverQuiet(_))) => None,
+        (_, found) => Some(found?),
+    };
+    phases.bridge = restart::bridge(bridge.as_ref().map(Option::as_ref), &program, plan);
     let mut generation = Generation::new(program.sets.generation.clone(), current);
     let sent = if phases.is_empty() {
         Sent::default()

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use palisade_policy::Name;
 
-use crate::{program::Phases, ruleset::Message};
+use crate::{
+    program::Phases,
+    ruleset::{Content, Message},
+};
 
 /// The number of elements by set, for all sets and maps but the one that counts transactions.
 #[derive(Debug, Default)]
@@ -26,9 +29,13 @@ impl Holdings {
     /// Takes in a change. `O(messages)`.
     pub(crate) fn change(&mut self, phases: &Phases) -> Before {
         let mut before = Before::default();
-        let Phases { make, join, hairpin, switch, leave, unmake, moves: _, indivisible: _ } = phases;
+        // Sets of the node's surroundings, and the table for bridges, follow from what is known elsewhere.
+        let Phases { make, join, hairpin, switch, leave, unmake, bridge: _, moves: _, indivisible: _ } =
+            phases;
         for message in [make, join, hairpin, switch, leave, unmake].into_iter().flatten().flatten() {
             match message {
+                Message::AddElements(set, _) | Message::RemoveElements(set, _)
+                    if matches!(set.content, Content::Around(_)) => {}
                 Message::AddElements(set, elements) => {
                     let held = self.held(&set.name);
                     self.set(&set.name, held + elements.len(), &mut before);

@@ -245,10 +245,20 @@ impl Kernel {
     /// Lists nf_tables objects of one table or set, which the filter names; gives the attributes of each. What others do to
     /// their tables meanwhile doesn't matter: see [`Witness`].
     pub(crate) fn dump_of_table(&mut self, kind: u16, filter: &[(u16, &str)]) -> Result<Vec<Vec<u8>>, Error> {
+        self.dump_of_table_in(INET, kind, filter)
+    }
+
+    /// [`Kernel::dump_of_table`] of another family.
+    pub(crate) fn dump_of_table_in(
+        &mut self,
+        family: u8,
+        kind: u16,
+        filter: &[(u16, &str)],
+    ) -> Result<Vec<Vec<u8>>, Error> {
         let body = names(filter);
         for _ in 0..DUMP_ATTEMPTS {
             if let Some((out, _)) =
-                self.dump_once((NFTABLES << 8) | kind, INET, &body, "nftables", &attributes)?
+                self.dump_once((NFTABLES << 8) | kind, family, &body, "nftables", &attributes)?
             {
                 return Ok(out);
             }
@@ -258,9 +268,9 @@ impl Kernel {
 
     /// Lists nf_tables objects where the kernel knows no filter, and counts those of other tables of the family: an
     /// interrupted listing may lack some, and is begun anew. Gives the attributes of each.
-    pub(crate) fn dump_of_family(&mut self, kind: u16) -> Result<Vec<Vec<u8>>, Error> {
+    pub(crate) fn dump_of_family(&mut self, family: u8, kind: u16) -> Result<Vec<Vec<u8>>, Error> {
         for _ in 0..SHORT_DUMP_ATTEMPTS {
-            let listed = self.dump_once((NFTABLES << 8) | kind, INET, &[], "nftables", &attributes)?;
+            let listed = self.dump_once((NFTABLES << 8) | kind, family, &[], "nftables", &attributes)?;
             if let Some((out, true)) = listed {
                 return Ok(out);
             }
@@ -269,8 +279,13 @@ impl Kernel {
     }
 
     /// The attributes of one nf_tables object; none if there is none of that name.
-    pub(crate) fn get(&mut self, kind: u16, name: &[(u16, &str)]) -> Result<Option<Vec<u8>>, Error> {
-        let mut request = header((NFTABLES << 8) | kind, REQUEST, INET, 0);
+    pub(crate) fn get(
+        &mut self,
+        family: u8,
+        kind: u16,
+        name: &[(u16, &str)],
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let mut request = header((NFTABLES << 8) | kind, REQUEST, family, 0);
         request.raw(&names(name));
         let sequence = self.send_request(finish(request))?;
         loop {

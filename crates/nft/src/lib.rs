@@ -22,14 +22,18 @@
 #![cfg(target_os = "linux")]
 
 mod base;
+mod bridge;
 pub mod claim;
 pub mod conntrack;
 pub mod cut_off;
+mod discovery;
 pub mod drift;
 pub mod drops;
 mod encode;
 mod enforcer;
 mod error;
+mod features;
+mod from_pods;
 mod holdings;
 mod kernel;
 mod layout;
@@ -43,6 +47,7 @@ mod ruleset;
 mod send;
 mod socket;
 mod subscription;
+mod surroundings;
 pub mod survey;
 mod text;
 mod verify;
@@ -50,10 +55,12 @@ pub mod watchpoint;
 
 pub use enforcer::{Commit, Enforcer, Left, Options, remove};
 pub use error::{Error, PlanError};
+pub use features::Feature;
 pub use kernel::Kernel;
 pub use layout::{LINEAR, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
 pub use revocation::Revoked;
 pub use ruleset::{Hook, TABLE};
 pub use socket::{NetlinkSocket, Transport};
+pub use surroundings::Surroundings;
 pub use text::text;
 pub use verify::{Difference, Verification, verify};

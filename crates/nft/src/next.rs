@@ -8,7 +8,7 @@ use std::{
 use palisade_policy::{
     Delta, Direction, Family, Group, GroupId, IpRange, NodePlan, Table, TableId, Traffic,
     address::{max_number, to_number},
-    plan::AddressChanges,
+    plan::{AddressChanges, MemberChanges},
 };
 
 use crate::{
@@ -85,6 +85,16 @@ impl<'a> Next<'a> {
         out
     }
 
+    /// The addresses of local pods.
+    pub(crate) fn local(&self) -> impl Iterator<Item = IpAddr> {
+        after(&self.plan.local, &self.delta.local)
+    }
+
+    /// The addresses of nodes.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = IpAddr> {
+        after(&self.plan.nodes, &self.delta.nodes)
+    }
+
     /// Whether the group held the address before.
     pub(crate) fn held(&self, id: GroupId, address: IpAddr) -> bool {
         matches!(self.plan.groups.get(&id), Some(Group::Addresses(set)) if set.contains(&address))
@@ -144,9 +154,11 @@ impl<'a> Next<'a> {
                 }
                 members.into_iter().map(Element::Address).collect()
             }
-            Content::Dispatch(..) | Content::Itself(_) | Content::Revoked(..) | Content::Generation => {
-                Vec::new()
-            }
+            Content::Dispatch(..)
+            | Content::Itself(_)
+            | Content::Revoked(..)
+            | Content::Generation
+            | Content::Around(_) => Vec::new(),
         }
     }
 
@@ -165,6 +177,12 @@ impl<'a> Next<'a> {
     fn changes(&self, direction: Direction) -> &'a AddressChanges {
         if direction == Direction::Ingress { &self.delta.ingress } else { &self.delta.egress }
     }
+}
+
+/// A set of addresses after a change.
+fn after<'a>(set: &'a BTreeSet<IpAddr>, change: &'a MemberChanges) -> impl Iterator<Item = IpAddr> + 'a {
+    let stay = set.iter().filter(|a| !change.removed.contains(*a) && !change.added.contains(*a));
+    stay.chain(&change.added).copied()
 }
 
 /// Sorts ranges of one family, and makes one of those that touch or overlap: the end marker of one would fall on the

@@ -9,14 +9,17 @@ use std::{
 use palisade_policy::{Delta, Direction, Family, Group, GroupId, Name, NodePlan, TableId};
 
 use crate::{
-    Options, PlanError,
+    Options, PlanError, Surroundings,
     base::{self, BaseSets, digit},
+    bridge::Bridge,
     holdings::{Before, Holdings},
     layout::{self, Layout, Layouts, Orientation},
     next::Next,
     registry::{Edit, Registry},
     revocation::Remembered,
-    ruleset::{Chain, Content, ELEMENTS_PER_MESSAGE, Element, LINK_CHAIN, Lead, Message, Set},
+    ruleset::{
+        Chain, Content, ELEMENTS_PER_MESSAGE, Element, LINK_CHAIN, Lead, Message, STRANGERS_CHAIN, Set,
+    },
 };
 
 /// Messages that only make sense together in one transaction.
@@ -34,6 +37,8 @@ pub(crate) struct Phases {
     pub(crate) join: Vec<Step>,
     /// What pods may use of themselves: no other change bears upon it.
     pub(crate) hairpin: Vec<Step>,
+    /// The table for bridges: no other change bears upon it.
+    pub(crate) bridge: Vec<Step>,
     /// The dispatch maps to tables.
     pub(crate) switch: Vec<Step>,
     /// Members that leave sets in use.
@@ -58,8 +63,8 @@ impl Phases {
 
     /// Whether nothing changes.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { make, join, hairpin, switch, leave, unmake, moves: _, indivisible: _ } = self;
-        [make, join, hairpin, switch, leave, unmake].iter().all(|p| p.is_empty())
+        let Self { make, join, hairpin, bridge, switch, leave, unmake, moves: _, indivisible: _ } = self;
+        [make, join, hairpin, bridge, switch, leave, unmake].iter().all(|p| p.is_empty())
     }
 }
 
@@ -67,7 +72,9 @@ impl Phases {
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) options: Options,
+    pub(crate) surroundings: Surroundings,
     pub(crate) sets: BaseSets,
+    pub(crate) bridge: Bridge,
     pub(crate) registry: Registry,
     /// The chains to which local addresses lead.
     pub(crate) dispatch: BTreeMap<(Lead, IpAddr), Name>,
@@ -90,10 +97,12 @@ pub(crate) struct Undo {
 
 impl Program {
     /// Of an empty plan.
-    pub(crate) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options, surroundings: Surroundings) -> Self {
         Self {
             options,
+            surroundings,
             sets: BaseSets::new(),
+            bridge: Bridge::new(),
             registry: Registry::default(),
             dispatch: BTreeMap::new(),
             revoked: Remembered::default(),
@@ -123,15 +132,26 @@ impl Program {
         out
     }
 
+    /// What fills the sets that follow from the surroundings alone, which are empty.
+    pub(crate) fn make_surroundings(&self) -> Vec<Step> {
+        Self::new(self.options.clone(), Surroundings::default())
+            .surround(&NodePlan::default(), &self.surroundings)
+            .join
+    }
+
     /// The chains that are there whatever the plan says, as they are now.
     pub(crate) fn base_chains(&self) -> Vec<Arc<Chain>> {
         base::chains(&self.options, &self.sets, self.isolating())
     }
 
-    /// What makes the chain of a link's shared traffic, which is empty, deny it.
-    pub(crate) fn close_link(&self) -> Step {
-        let chain = Arc::new(base::link_chain(&self.options, true));
-        (0..chain.rules.len()).map(|index| Message::AddRule(chain.clone(), index)).collect()
+    /// What makes the chains deny that are empty while no local pod is isolated.
+    pub(crate) fn close_links(&self) -> Step {
+        let chains =
+            [base::link_chain(&self.options, true), base::strangers_chain(&self.sets, true)].map(Arc::new);
+        let rules = |chain: Arc<Chain>| {
+            (0..chain.rules.len()).map(move |index| Message::AddRule(chain.clone(), index))
+        };
+        chains.into_iter().flat_map(rules).collect()
     }
 
     /// What leads from `plan`, which this is the program of, to the plan after `delta`. Changes the program; where the
@@ -142,6 +162,7 @@ impl Program {
         let targets = self.targets(&next)?;
         let mut undo = Undo { edit: Edit::default(), dispatch: Vec::new(), held: Before::default() };
         let mut phases = Phases::default();
+        let was_isolating = self.isolating();
         if let Err(error) = self.switch(&targets, &mut undo, &mut phases) {
             self.undo(undo);
             return Err(error);
@@ -151,11 +172,28 @@ impl Program {
             self.undo(undo);
             return Err(error);
         }
+        self.sets.surroundings().for_each(|set| self.surroundings.follow(set, &next, &mut phases));
+        if self.surroundings.has_pod_ports() {
+            let isolating = (was_isolating, self.isolating());
+            phases.bridge = self.bridge.follow(&self.surroundings, &next, isolating);
+        }
         members(&self.registry, &undo.edit, &next, &mut phases);
         make(&undo.edit, &next, &mut phases);
         unmake(&undo.edit, &mut phases);
         undo.held = self.holdings.change(&phases);
         Ok((phases, undo))
+    }
+
+    /// What leads to other surroundings under the same plan.
+    pub(crate) fn surround(&self, plan: &NodePlan, surroundings: &Surroundings) -> Phases {
+        let next = Next { plan, delta: &Delta::default() };
+        let mut phases = Phases::default();
+        for set in self.sets.surroundings() {
+            self.surroundings.lead_to(surroundings, set, &next, &mut phases);
+        }
+        let isolating = self.isolating();
+        phases.bridge = self.bridge.lead_to((&self.surroundings, surroundings), plan, isolating);
+        phases
     }
 
     /// Takes a change back.
@@ -249,8 +287,11 @@ impl Program {
             phases.leave.extend(remove(set, changed(true)));
         }
         match (was_isolating, self.isolating()) {
-            (false, true) => phases.switch.push(self.close_link()),
-            (true, false) => phases.switch.push(vec![Message::FlushChain(LINK_CHAIN.into())]),
+            (false, true) => phases.switch.push(self.close_links()),
+            (true, false) => {
+                let flush = |chain: &str| Message::FlushChain(chain.into());
+                phases.switch.push([LINK_CHAIN, STRANGERS_CHAIN].map(flush).into());
+            }
             _ => {}
         }
         for ((lead, family), (removed, added)) in changes {

@@ -9,17 +9,19 @@ use std::{
 use palisade_policy::{Delta, Direction, Family, Name, NodePlan};
 
 use crate::{
-    Error, Kernel,
-    base::{TABLE_COMMENT, hook_number},
+    Error, Kernel, Verification,
+    base::{TABLE_COMMENT, place},
+    bridge::bridged,
     encode::attributes_of,
     layout::closed,
     next::Next,
-    program::{Phases, Program, add, remove, replace},
+    program::{Phases, Program, Step, add, remove, replace},
     reader::{
         Attributes, CHAIN_BINDING, Properties, Ruleset, SET_ANONYMOUS, Set as Observed, Target, address,
         chain_properties, set_properties, table_flags,
     },
     ruleset::{Chain, Content, Element, GENERATION_SET, Key, Lead, Message, Set, TABLE},
+    verify::structure,
 };
 
 /// What there is.
@@ -79,7 +81,7 @@ fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Pha
         return None;
     }
     for chain in base_chains.iter().chain(program.registry.chains().collect::<Vec<_>>()) {
-        let expected = chain.hook.map(|hook| (hook_number(hook), 0, 1));
+        let expected = chain.hook.map(place);
         match found.chains.get(&*chain.name) {
             None if chain.hook.is_some() => return None,
             Some(c) if c.base != expected || c.properties != chain_wanted(chain) => return None,
@@ -131,6 +133,7 @@ pub(crate) fn contents(program: &Program, next: &Next<'_>, set: &Set) -> Vec<Ele
     match &set.content {
         Content::Dispatch(lead, family) => dispatch(program, *lead, *family),
         Content::Itself(family) => itself(next.plan, *family),
+        Content::Around(around) => program.surroundings.elements(*around, next),
         Content::Revoked(family, has_ports) => {
             let mut by_set = program.revoked.elements(program.revoked.tuples());
             by_set.remove(&(*family, *has_ports)).unwrap_or_default()
@@ -217,7 +220,8 @@ impl Moves {
 /// Whether a set is what its name says.
 pub(crate) fn is_of_kind(set: &Set, observed: &Observed) -> bool {
     let key_length = match set.key {
-        Key::Address(Family::V4) | Key::Number => 4,
+        Key::Address(Family::V4) | Key::Number | Key::Interface => 4,
+        Key::InterfacePair => 8,
         Key::Address(Family::V6) => 16,
         Key::Pair(Family::V4) => 8,
         Key::Pair(Family::V6) => 32,
@@ -226,6 +230,7 @@ pub(crate) fn is_of_kind(set: &Set, observed: &Observed) -> bool {
         Key::FiveTuple(Family::V4) => 20,
         Key::FiveTuple(Family::V6) => 44,
         Key::Port => 2,
+        Key::Protocol => 1,
     };
     observed.key_length == key_length
         && observed.has_intervals() == set.intervals
@@ -285,6 +290,14 @@ fn elements(set: &Set, observed: &Observed) -> Option<BTreeSet<Element>> {
             Some(Element::Jump(address(key)?, chain.as_str().into()))
         }
         (Key::Address(_), None) if !set.verdicts => Some(Element::Address(address(key)?)),
+        (Key::Interface, None) => Some(Element::Interface(u32::from_ne_bytes(key[..].try_into().ok()?))),
+        (Key::InterfacePair, None) => {
+            let (first, second) = key.split_at(key.len() / 2);
+            let index = u32::from_ne_bytes(first.try_into().ok()?);
+            (first == second).then_some(Element::SameInterface(index))
+        }
+        (Key::Port, None) => Some(Element::Port(u16::from_be_bytes(key[..].try_into().ok()?))),
+        (Key::Protocol, None) => Some(Element::Protocol(*key.first()?)),
         _ => None,
     };
     observed.elements.iter().map(one).collect()
@@ -302,6 +315,32 @@ fn interval(set: &Set, first: &[u8], last: &[u8]) -> Option<Element> {
         return Some(Element::Ports(port(first)?, port(last)?));
     }
     Some(Element::Range(palisade_policy::IpRange { first: address(first)?, last: address(last)? }))
+}
+
+/// What leads from the table for bridges that there is to the one that there should be: it is small, so it is made anew
+/// in one step where anything differs. `found` is none where it was not read. A table that another program owns can't be
+/// changed, and is left alone.
+pub(crate) fn bridge(found: Option<Option<&Ruleset>>, program: &Program, plan: &NodePlan) -> Vec<Step> {
+    let mut step = Step::new();
+    if let Some(found) = found {
+        let mut seen = Verification::default();
+        structure::compare_bridge(found, program, plan, &mut seen);
+        if seen.agrees() || found.is_some_and(|found| found.owner.is_some()) {
+            return Vec::new();
+        }
+        if found.is_some() {
+            step.extend(bridged(vec![Message::DeleteTable]));
+        }
+    } else if program.surroundings.has_pod_ports() {
+        step.extend(bridged(vec![Message::CreateTable, Message::DeleteTable]));
+    } else {
+        return Vec::new();
+    }
+    if program.surroundings.has_pod_ports() {
+        let next = Next { plan, delta: &Delta::default() };
+        step.extend(program.bridge.whole(&program.surroundings, &next, program.isolating()));
+    }
+    vec![step]
 }
 
 /// Puts the removal of whatever table there is in front of everything, in one transaction with its successor. Where the plan
@@ -332,7 +371,7 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
         }
     }
     if program.isolating() {
-        first.extend(program.close_link());
+        first.extend(program.close_links());
     }
     phases.make.splice(0..0, std::iter::once(first).chain(program.remember()));
 }

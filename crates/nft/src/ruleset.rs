@@ -5,7 +5,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use palisade_policy::{Direction, Family, GroupId, IpRange, Name};
+pub(crate) use palisade_policy::Name;
+use palisade_policy::{Direction, Family, GroupId, IpRange};
 
 use crate::conntrack::FiveTuple;
 
@@ -24,7 +25,7 @@ pub(crate) const REVOKED_CHAIN: &str = "revoked";
 /// The chain that judges TCP packets in the middle of a connection as replies, see [`crate::base::midstream`].
 pub(crate) const REPLIES_CHAIN: &str = "replies";
 
-/// A hook that a base chain hangs on, at priority `filter`.
+/// A hook that a base chain hangs on, at priority `filter`: the last two in the table `bridge palisade`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
     /// Packets that the node forwards: from and to its pods.
@@ -33,6 +34,10 @@ pub enum Hook {
     Input,
     /// Packets of the node itself. Only the replies of revoked connections are looked for there.
     Output,
+    /// Frames that come in by a port of a bridge.
+    FromPorts,
+    /// Frames from one port of a bridge to another.
+    BetweenPorts,
 }
 
 impl Hook {
@@ -46,12 +51,29 @@ impl Hook {
             Self::Forward => "forward",
             Self::Input => "input",
             Self::Output => "output",
+            Self::FromPorts => "prerouting",
+            Self::BetweenPorts => "forward",
         }
     }
 }
 
 /// The chain for what is shared by a link, see [`crate::base`].
 pub(crate) const LINK_CHAIN: &str = "link";
+
+/// The chain that accepts discovery, see [`crate::discovery`].
+pub(crate) const DISCOVERY_CHAIN: &str = "discovery";
+
+/// The chains for what local pods send, see [`crate::from_pods`].
+pub(crate) const FORWARDED_CHAIN: &str = "from_pods";
+pub(crate) const RECEIVED_CHAIN: &str = "from_pods_here";
+pub(crate) const ENCAPSULATED_CHAIN: &str = "encapsulated";
+
+/// The chain for packets between ports of a bridge to nobody here, see [`crate::base`].
+pub(crate) const STRANGERS_CHAIN: &str = "strangers";
+
+/// The chains of the table `bridge palisade` that are empty while no local pod is isolated.
+pub(crate) const FROM_PORTS_CHAIN: &str = "from_ports";
+pub(crate) const TO_PORTS_CHAIN: &str = "to_ports";
 
 /// To whom a frame goes that goes to many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +99,12 @@ pub(crate) enum Key {
     Port,
     /// A bare number.
     Number,
+    /// The index of an interface.
+    Interface,
+    /// The indexes of two interfaces.
+    InterfacePair,
+    /// An IP protocol.
+    Protocol,
 }
 
 /// A set or verdict map, without its elements.
@@ -141,6 +169,49 @@ pub(crate) enum Content {
     Revoked(Family, HasPorts),
     /// The number of our last transaction.
     Generation,
+    /// What is round the local pods.
+    Around(Around),
+}
+
+/// What is round the local pods, see [`crate::Surroundings`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Around {
+    /// The addresses of local pods, isolated or not.
+    Local(Family),
+    /// The interfaces by which nothing but their packets comes in.
+    Interfaces,
+    /// The bridges among them.
+    Bridges,
+    /// The UDP ports of the node's tunnels.
+    TunnelPorts,
+    /// The IP protocols of the node's tunnels.
+    TunnelProtocols,
+    /// Where tunnels end.
+    Ends(Family),
+    /// The ports of bridges that lead to local pods.
+    Ports,
+    /// Each of them with itself.
+    OwnPorts,
+    /// The addresses of local pods, each with itself.
+    Themselves(Family),
+}
+
+impl Around {
+    /// Those of the table `inet palisade`.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Local(Family::V4),
+        Self::Local(Family::V6),
+        Self::Interfaces,
+        Self::Bridges,
+        Self::TunnelPorts,
+        Self::TunnelProtocols,
+        Self::Ends(Family::V4),
+        Self::Ends(Family::V6),
+    ];
+
+    /// Those of the table `bridge palisade`.
+    pub(crate) const OF_BRIDGE: [Self; 4] =
+        [Self::Ports, Self::OwnPorts, Self::Themselves(Family::V4), Self::Themselves(Family::V6)];
 }
 
 /// Whether a protocol has ports.
@@ -183,6 +254,14 @@ pub(crate) enum Element {
     Range(IpRange),
     /// A range of ports.
     Ports(u16, u16),
+    /// A port.
+    Port(u16),
+    /// The index of an interface.
+    Interface(u32),
+    /// The index of an interface by which a frame both comes and goes.
+    SameInterface(u32),
+    /// An IP protocol.
+    Protocol(u8),
     /// A local pod address and the chain that decides for it.
     Jump(IpAddr, Name),
     /// A local pod address as source and destination both, and the chain that decides what it may use of itself.
@@ -215,6 +294,30 @@ pub(crate) enum Expression {
     Family(Family),
     /// `meta l4proto` is this one.
     Protocol(u8),
+    /// `meta l4proto` in a set.
+    ProtocolIn(Name),
+    /// `iif` in a set, or not.
+    InterfaceIn {
+        /// The set.
+        set: Name,
+        /// Not in it.
+        inverted: bool,
+    },
+    /// `oif` in a set.
+    LeavesBy(Name),
+    /// `iif . oif` in a set of pairs, or not.
+    TurnsBack {
+        /// The set.
+        set: Name,
+        /// Not in it.
+        inverted: bool,
+    },
+    /// `ether type`: that of the tag where the frame has one.
+    EtherType(u16),
+    /// `fib saddr . iif oif missing`: no route leads back to the source by the interface on which the packet came.
+    NoWayBack,
+    /// `ip6 hoplimit` is this one.
+    HopLimit(u8),
     /// `meta l4proto` is none of these.
     NoneOf(Vec<u8>),
     /// `th dport` in an inclusive range.
@@ -324,6 +427,8 @@ pub(crate) enum Message {
     DeleteObject(u32, Name),
     /// Removes a flow table. We make none.
     DeleteFlowTable(Name),
+    /// One of these in the table `bridge palisade`.
+    Bridged(Box<Message>),
 }
 
 impl Message {
@@ -344,6 +449,11 @@ impl Message {
             Self::AddRule(chain, index) => format!("rule {index} of chain {}", chain.name),
             Self::FlushChain(name) => format!("flush of chain {name}"),
             Self::DeleteChain(name) => format!("removal of chain {name}"),
+            Self::Bridged(message) => match &**message {
+                Self::CreateTable => format!("table bridge {TABLE}"),
+                Self::DeleteTable => format!("removal of table bridge {TABLE}"),
+                other => format!("{} of table bridge {TABLE}", other.about()),
+            },
             Self::DeleteObject(_, name) => format!("removal of object {name}"),
             Self::DeleteFlowTable(name) => format!("removal of flow table {name}"),
         }
@@ -358,6 +468,7 @@ impl Message {
             Self::RemoveElements(set, e) => {
                 e.get(index).map(|e| format!("{} out of set {}", e.about(set), set.name))
             }
+            Self::Bridged(message) => message.about_element(index),
             _ => None,
         }
     }
@@ -366,6 +477,7 @@ impl Message {
     pub(crate) fn elements(&self) -> usize {
         match self {
             Self::AddElements(_, e) | Self::RemoveElements(_, e) => e.len(),
+            Self::Bridged(message) => message.elements(),
             _ => 0,
         }
     }
@@ -401,6 +513,9 @@ impl Element {
             (Self::Address(a) | Self::Itself(a) | Self::Jump(a, _), _) => format!("address {a}"),
             (Self::Range(r), _) => format!("range {r}"),
             (Self::Ports(a, b), _) => format!("ports {a}-{b}"),
+            (Self::Port(port), _) => format!("port {port}"),
+            (Self::Interface(index) | Self::SameInterface(index), _) => format!("interface {index}"),
+            (Self::Protocol(number), _) => format!("protocol {number}"),
             (Self::Revoked(tuple, _), _) => format!("revoked connection {tuple}"),
             (Self::Number(n), _) => format!("number {n}"),
         }
@@ -427,6 +542,17 @@ impl Content {
             Self::Itself(family) => format!("{family} pods that reach themselves"),
             Self::Revoked(family, _) => format!("{family} revoked connections"),
             Self::Generation => "transaction number".to_owned(),
+            Self::Around(Around::Local(family)) => format!("{family} addresses of local pods"),
+            Self::Around(Around::Interfaces) => "interfaces of local pods".to_owned(),
+            Self::Around(Around::Bridges) => "bridges of local pods".to_owned(),
+            Self::Around(Around::Ports) => "bridge ports of local pods".to_owned(),
+            Self::Around(Around::OwnPorts) => "bridge ports of local pods, each with itself".to_owned(),
+            Self::Around(Around::Themselves(family)) => {
+                format!("{family} addresses of local pods, each with itself")
+            }
+            Self::Around(Around::TunnelPorts) => "ports of tunnels".to_owned(),
+            Self::Around(Around::TunnelProtocols) => "protocols of tunnels".to_owned(),
+            Self::Around(Around::Ends(family)) => format!("{family} ends of tunnels"),
         }
     }
 }

@@ -94,9 +94,10 @@ pub(crate) fn send(
 /// * Where that alone is too much (some thousand members come and go at once, without the right to a larger buffer),
 ///   it is split in the order of [`Phases`]. If dispatch changes too, a packet between two of these transactions may
 ///   meet an old table with new members.
-fn parts(phases: Phases, limit: usize) -> Vec<Vec<Piece>> {
+fn parts(mut phases: Phases, limit: usize) -> Vec<Vec<Piece>> {
     let pieces = |phase: Vec<Step>| phase.into_iter().map(Piece::of).collect::<Vec<_>>();
     let apart = phases.moves && phases.switch.is_empty();
+    phases.join.append(&mut phases.bridge);
     let makes_chains = phases.make.iter().flatten().any(|m| matches!(m, Message::CreateChain(_)));
     let leads_elsewhere = !(phases.switch.is_empty() && phases.hairpin.is_empty());
     let chains_first = makes_chains && leads_elsewhere && !phases.indivisible;

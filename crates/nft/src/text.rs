@@ -3,13 +3,14 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
-use palisade_policy::{Direction, Family, NodePlan};
+use palisade_policy::{Delta, Direction, Family, NodePlan};
 
 use crate::{
-    Options, PlanError,
+    Options, PlanError, Surroundings,
     base::TABLE_COMMENT,
     conntrack::{REMEMBERED, REMEMBERED_MOST, REVOKED},
     encode::shortened,
+    next::Next,
     program::{Phases, Program, Step},
     ruleset::{Chain, Element, Expression, Flood, HasPorts, Hook, Key, Message, Outcome, Rule, Set, TABLE},
 };
@@ -19,19 +20,28 @@ use crate::{
 ///
 /// # Errors
 /// A plan that contradicts itself.
-pub fn text(plan: &NodePlan, options: &Options) -> Result<String, PlanError> {
+pub fn text(plan: &NodePlan, options: &Options, surroundings: &Surroundings) -> Result<String, PlanError> {
     let empty = NodePlan::default();
-    let mut program = Program::new(options.clone());
+    let mut program = Program::new(options.clone(), surroundings.clone());
     let (phases, _) = program.change(&empty, &empty.delta_to(plan))?;
     let mut objects = Objects::default();
     objects.gather(program.make_base());
+    objects.gather(program.make_surroundings());
     let Phases { make, join, hairpin, switch, leave: _, unmake: _, .. } = phases;
     for steps in [make, join, hairpin, switch] {
         objects.gather(steps);
     }
     let first = vec![Message::AddElements(program.sets.generation.clone(), vec![Element::Number(1)])];
     objects.gather(vec![first]);
-    Ok(objects.text())
+    let mut out = objects.text("inet");
+    if surroundings.has_pod_ports() {
+        let next = Next { plan, delta: &Delta::default() };
+        let mut objects = Objects::default();
+        objects.gather(vec![program.bridge.whole(surroundings, &next, program.isolating())]);
+        out.push('\n');
+        out.push_str(&objects.text("bridge"));
+    }
+    Ok(out)
 }
 
 /// The objects of a program, by name.
@@ -44,7 +54,7 @@ struct Objects {
 impl Objects {
     fn gather(&mut self, steps: Vec<Step>) {
         for message in steps.into_iter().flatten() {
-            match message {
+            match if let Message::Bridged(message) = message { *message } else { message } {
                 Message::CreateSet(set) => {
                     self.sets.insert(set.name.to_string(), (set, Vec::new()));
                 }
@@ -58,7 +68,8 @@ impl Objects {
                     self.chains.insert(chain.name.to_string(), chain);
                 }
                 // An empty namespace has nothing to remove.
-                Message::CreateTable
+                Message::Bridged(_)
+                | Message::CreateTable
                 | Message::WakeTable
                 | Message::DeleteTable
                 | Message::DeleteSet(_)
@@ -71,8 +82,8 @@ impl Objects {
         }
     }
 
-    fn text(mut self) -> String {
-        let mut out = format!("table inet {TABLE} {{\n\tcomment {TABLE_COMMENT:?}\n");
+    fn text(mut self, family: &str) -> String {
+        let mut out = format!("table {family} {TABLE} {{\n\tcomment {TABLE_COMMENT:?}\n");
         for (name, (set, elements)) in &mut self.sets {
             elements.sort();
             out.push('\n');
@@ -97,6 +108,9 @@ fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
         }
         Key::Port => "inet_service".to_owned(),
         Key::Number => "mark".to_owned(),
+        Key::Interface => "iface_index".to_owned(),
+        Key::InterfacePair => "iface_index . iface_index".to_owned(),
+        Key::Protocol => "inet_proto".to_owned(),
     };
     let (kind, data) = if set.verdicts { ("map", " : verdict") } else { ("set", "") };
     _ = writeln!(out, "\t{kind} {name} {{\n\t\ttype {key}{data}");
@@ -136,6 +150,10 @@ pub(crate) fn element(element: &Element) -> String {
             if protocol.has_ports() { format!("{ends} . {source_port} . {port}") } else { ends }
         }
         Element::Number(n) => format!("0x{n:08x}"),
+        Element::Port(port) => port.to_string(),
+        Element::Interface(index) => index.to_string(),
+        Element::SameInterface(index) => format!("{index} . {index}"),
+        Element::Protocol(number) => number.to_string(),
     }
 }
 
@@ -159,9 +177,10 @@ fn write_chain(out: &mut String, chain: &Chain) {
 
 fn name_of(hook: Hook) -> &'static str {
     match hook {
-        Hook::Forward => "forward",
+        Hook::Forward | Hook::BetweenPorts => "forward",
         Hook::Input => "input",
         Hook::Output => "output",
+        Hook::FromPorts => "prerouting",
     }
 }
 
@@ -175,6 +194,15 @@ fn expression(expression: &Expression) -> String {
         Expression::Family(Family::V4) => "meta nfproto ipv4".to_owned(),
         Expression::Family(Family::V6) => "meta nfproto ipv6".to_owned(),
         Expression::Protocol(number) => format!("meta l4proto {number}"),
+        Expression::ProtocolIn(set) => format!("meta l4proto @{set}"),
+        Expression::InterfaceIn { set, inverted: false } => format!("iif @{set}"),
+        Expression::InterfaceIn { set, inverted: true } => format!("iif != @{set}"),
+        Expression::LeavesBy(set) => format!("oif @{set}"),
+        Expression::TurnsBack { set, inverted: false } => format!("iif . oif @{set}"),
+        Expression::TurnsBack { set, inverted: true } => format!("iif . oif != @{set}"),
+        Expression::EtherType(kind) => format!("ether type 0x{kind:04x}"),
+        Expression::NoWayBack => "fib saddr . iif oif missing".to_owned(),
+        Expression::HopLimit(hops) => format!("ip6 hoplimit {hops}"),
         Expression::NoneOf(numbers) => {
             numbers.iter().map(|n| format!("meta l4proto != {n}")).collect::<Vec<_>>().join(" ")
         }

@@ -311,7 +311,10 @@ impl Compiler {
             });
         }
         for address in &dirty.addresses {
-            if self.book.owner(*address).is_none_or(|pod| !self.subjects.is_local(&pod.key)) {
+            let is_local = self.book.owner(*address).is_some_and(|pod| self.subjects.is_local(&pod.key));
+            recorder.set_local(*address, is_local);
+            recorder.set_node(*address, self.book.is_node(*address));
+            if !is_local {
                 dispatched.extend(Direction::BOTH.map(|direction| (*address, direction, None)));
             }
         }

@@ -81,6 +81,11 @@ pub struct NodePlan {
     pub tables: BTreeMap<TableId, Table>,
     /// Exactly the groups that `tables` mention.
     pub groups: BTreeMap<GroupId, Group>,
+    /// The addresses that the live pods of this node own, isolated or not. Pods that share the node's network have
+    /// none of their own (SEMANTICS G-4). They decide nothing; the data plane protects them against forged packets.
+    pub local: BTreeSet<IpAddr>,
+    /// The addresses of all nodes of the cluster (G-18): the far ends of tunnels between them.
+    pub nodes: BTreeSet<IpAddr>,
 }
 
 impl NodePlan {
@@ -138,6 +143,8 @@ impl NodePlan {
             ingress: AddressChanges::between(&self.ingress, &to.ingress),
             egress: AddressChanges::between(&self.egress, &to.egress),
             hairpin: AddressChanges::between(&self.hairpin, &to.hairpin),
+            local: MemberChanges::between(&self.local, &to.local),
+            nodes: MemberChanges::between(&self.nodes, &to.nodes),
             ..Delta::default()
         };
         for (id, table) in &to.tables {
@@ -180,6 +187,8 @@ impl NodePlan {
         delta.ingress.apply(&mut self.ingress);
         delta.egress.apply(&mut self.egress);
         delta.hairpin.apply(&mut self.hairpin);
+        delta.local.apply(&mut self.local);
+        delta.nodes.apply(&mut self.nodes);
         for id in &delta.tables_removed {
             self.tables.remove(id);
         }
@@ -238,7 +247,7 @@ impl<V: Clone + PartialEq> AddressChanges<V> {
     }
 }
 
-/// Changes of one group of addresses. No address is in both.
+/// Changes of one set of addresses. No address is in both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberChanges {
     /// Addresses that join.
@@ -248,6 +257,20 @@ pub struct MemberChanges {
 }
 
 impl MemberChanges {
+    fn between(from: &BTreeSet<IpAddr>, to: &BTreeSet<IpAddr>) -> Self {
+        Self {
+            added: to.difference(from).copied().collect(),
+            removed: from.difference(to).copied().collect(),
+        }
+    }
+
+    fn apply(&self, set: &mut BTreeSet<IpAddr>) {
+        for address in &self.removed {
+            set.remove(address);
+        }
+        set.extend(&self.added);
+    }
+
     /// Whether nothing changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -274,6 +297,10 @@ pub struct Delta {
     pub egress: AddressChanges,
     /// Changes of what pods may use of themselves.
     pub hairpin: AddressChanges<Traffic>,
+    /// Addresses that become or stop being those of local pods.
+    pub local: MemberChanges,
+    /// Addresses that become or stop being those of nodes.
+    pub nodes: MemberChanges,
 }
 
 impl Delta {

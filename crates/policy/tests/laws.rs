@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_policy::{
     Action, Change, Cluster, Direction, Endpoint, Family, Flow, Group, IpRange, Name, NodePlan, Phase, Pod,
@@ -293,6 +293,16 @@ fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), St
             }
             tables.insert(*id);
         }
+    }
+    let owners = cluster.pods.values().flat_map(|pod| &pod.addresses);
+    let is_local = |a: &&IpAddr| cluster.pod_at(**a).and_then(|p| p.node.as_ref()) == Some(node);
+    let local: BTreeSet<IpAddr> = owners.filter(is_local).copied().collect();
+    if plan.local != local {
+        return Err(format!("the local addresses are {local:?}"));
+    }
+    let nodes: BTreeSet<IpAddr> = cluster.nodes.values().flat_map(|n| &n.addresses).copied().collect();
+    if plan.nodes != nodes {
+        return Err(format!("the addresses of nodes are {nodes:?}"));
     }
     if !tables.iter().eq(plan.tables.keys()) {
         return Err("tables that nothing leads to".to_owned());

@@ -4,7 +4,7 @@ use std::{fs, io, time::Duration};
 
 use palisade_api::{Event, WatchState};
 use palisade_manifest::folded;
-use palisade_nft::{Kernel, conntrack};
+use palisade_nft::{Kernel, Surroundings, conntrack};
 use palisade_policy::{Cluster, Name, compile::Compiler};
 
 use super::{DaemonError, open_plane, own_name, runtime, take_lock, watching};
@@ -38,8 +38,8 @@ pub fn dry_run(config: &Config) -> Result<Planned, DaemonError> {
     let mut compiler = Compiler::new(node.clone());
     compiler.apply_all(cluster.into_changes());
     let view = PlanView::of(compiler.cluster(), &node, compiler.plan());
-    let nftables =
-        palisade_nft::text(compiler.plan(), &super::options(config)).map_err(palisade_nft::Error::from)?;
+    let nftables = palisade_nft::text(compiler.plan(), &super::options(config), &Surroundings::default())
+        .map_err(palisade_nft::Error::from)?;
     Ok(Planned { view, nftables })
 }
 
@@ -86,6 +86,15 @@ pub fn once(config: &Config) -> Result<Once, DaemonError> {
             "NOT ENFORCED: the kernel refused the pod's policies, and refused to cut it off"
         );
     }
+    let around = agent.data_plane().look_around();
+    if let Err(error) = &around {
+        let why = words::with_causes(error);
+        tracing::error!(
+            why,
+            "forged and tunnelled packets of pods may pass: the rules do not know the node's links"
+        );
+    }
+    agent.data_plane().lacking().iter().for_each(|what| tracing::warn!("{what}"));
     let plan = agent.plan();
     tracing::info!(
         %node,
@@ -97,6 +106,7 @@ pub fn once(config: &Config) -> Result<Once, DaemonError> {
         "programmed once; the rules stay in force"
     );
     Ok(match (refused, report.review_failed) {
+        _ if around.is_err() => Once::Refused,
         (0, false) => Once::Done,
         (0, true) => Once::NotReviewed,
         _ => Once::Refused,

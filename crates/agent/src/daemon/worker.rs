@@ -1,6 +1,7 @@
 //! The thread that works on the kernel.
 
 mod answers;
+mod links;
 mod mend;
 mod overrun;
 mod shortfall;
@@ -72,6 +73,8 @@ pub(super) struct Worker {
     mending: Mending,
     reminded: Instant,
     renewed: Instant,
+    /// How much of what the kernel lacks was told.
+    lacking: usize,
     /// How looking through open connections fares.
     reviews: Reviews,
     /// When open connections may be looked through that wait for it.
@@ -105,6 +108,7 @@ impl Worker {
             mending: Mending::new(Instant::now()),
             reminded: Instant::now(),
             renewed: Instant::now(),
+            lacking: 0,
             reviews: Reviews::default(),
             review_due: None,
             tally: drops::Tally::default(),
@@ -392,6 +396,7 @@ impl Worker {
             self.settle(report, None);
         }
         self.hear_drift();
+        self.look_around();
         self.look_after_overrun();
         self.mend();
         if self.reminded.elapsed() >= REMIND {

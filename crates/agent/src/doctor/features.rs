@@ -7,7 +7,7 @@ use std::{
 };
 
 use palisade_nft::{
-    Enforcer, Kernel, Options,
+    Enforcer, Feature, Kernel, Options, Surroundings,
     conntrack::{self, Revocation},
     drift::Watcher,
     drops::Reader,
@@ -23,11 +23,13 @@ const RULES: &str = "nftables-rules";
 const NFLOG: &str = "nflog";
 const EVENTS: &str = "nftables-events";
 const LABELS: &str = "conntrack-labels";
+const SOURCES: &str = "source-check";
+const FRAMES: &str = "bridge-frames";
 
 pub(super) fn checks(out: &mut Vec<Check>) {
     match in_scratch_namespace(tried) {
         Ok(checks) => out.extend(checks),
-        Err(e) => out.extend([NFTABLES, RULES, NFLOG, EVENTS, LABELS].map(|id| {
+        Err(e) => out.extend([NFTABLES, RULES, NFLOG, EVENTS, LABELS, SOURCES, FRAMES].map(|id| {
             Check::of(
                 id,
                 Status::Unknown,
@@ -41,7 +43,10 @@ pub(super) fn checks(out: &mut Vec<Check>) {
 /// In an empty network namespace.
 fn tried() -> Vec<Check> {
     let mut out = Vec::new();
-    let started = Kernel::open().and_then(|kernel| Enforcer::start(kernel, &NodePlan::default()));
+    // As if a bridge led to pods, by the loopback device.
+    let around = Surroundings { pod_ports: [1].into(), ..Surroundings::default() };
+    let started = Kernel::open()
+        .and_then(|kernel| Enforcer::start_in(kernel, Options::default(), around, &NodePlan::default()));
     let mut enforcer = match started {
         Ok((enforcer, _)) => enforcer,
         Err(e) => {
@@ -76,6 +81,28 @@ fn tried() -> Vec<Check> {
         ),
     });
     out.push(labels(&mut enforcer));
+    let lacking: Vec<Feature> = enforcer.lacking().collect();
+    out.push(if lacking.contains(&Feature::SourceCheck) {
+        Check::of(
+            SOURCES,
+            Status::Warn,
+            "the kernel does not look up reverse paths in the forward hook: a pod that forges its source address is judged \
+             by the forged one",
+            "run Linux 5.19 or later with CONFIG_NFT_FIB_INET, or set rp_filter=1 on pods' interfaces",
+        )
+    } else {
+        Check::ok(SOURCES, "packets with forged source addresses can be told by the way back to the source")
+    });
+    out.push(if lacking.contains(&Feature::Bridge) {
+        Check::of(
+            FRAMES,
+            Status::Warn,
+            "the kernel has no nftables of the bridge family: on a bridge, frames with a VLAN tag pass whatever policies say",
+            "run a kernel with CONFIG_NF_TABLES_BRIDGE; where no bridge leads to pods, nothing is missing",
+        )
+    } else {
+        Check::ok(FRAMES, "on bridges, frames that are no plain IP can be dropped")
+    });
     out
 }
 
@@ -133,6 +160,8 @@ fn everything() -> NodePlan {
             (members, Group::Addresses(peers.into_iter().collect())),
             (ranges, Group::Ranges(blocks)),
         ]),
+        local: pods.into(),
+        nodes: peers.into(),
     }
 }
 

@@ -310,7 +310,7 @@ fn flow_tables(survey: &Survey) -> Check {
             format!(
                 "flow table {name} of table {table} takes established connections past the rules: what a change denies goes on"
             ),
-            "leave pods' interfaces out of the flow table",
+            "leave pods' interfaces out of the flow table; kindnet and Calico's nftables mode can be told to do without (docs/install.md)",
         ),
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use palisade_nft::{
     Hook, Kernel,
-    reader::{Packet, Ruleset, State},
+    reader::{Arrival, Packet, Ruleset, State},
 };
 use palisade_policy::{Direction, Name, NodePlan, Protocol, Verdict, compile::Compiler};
 
@@ -49,6 +49,7 @@ pub(super) fn compare(lab: &Lab, probes: &Plan) -> Result<usize, Vec<String>> {
                 port: probe.port,
                 state: State::New,
                 labels: [0; 16],
+                arrival: Arrival::default(),
             };
             let says =
                 ruleset.as_ref().map_or(Ok(Verdict::Allow), |r| r.evaluate(&packet).map(|j| j.verdict));

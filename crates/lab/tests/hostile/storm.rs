@@ -16,7 +16,7 @@ use std::{
 use libtest_mimic::Failed;
 use palisade_agent::{NftDataPlane, NodeAgent, source::directory};
 use palisade_lab::{Sandbox, namespace::Namespace};
-use palisade_policy::{Family, random::Rng};
+use palisade_policy::{Cluster, Family, random::Rng};
 
 use crate::{
     ensure,
@@ -375,25 +375,29 @@ fn moment(sandbox: &Sandbox) -> Result<(), Failed> {
     let plane = world.within(NEAR, NftDataPlane::open)??;
     let mut agent = NodeAgent::new(NEAR.into(), plane);
     let mut commits = 0;
-    let mut commit = |world: &World| -> Result<(), Failed> {
-        let (cluster, _) = directory::read(&world.folder().join("manifests"))?;
+    // Files are read only when they have been left alone for a while, and the commits are to come without pause.
+    let mut clusters = Vec::new();
+    for other in ["bad", "open", "far-bad"] {
+        world.edit(&[ingress_from("srv", &["client", other])])?;
+        clusters.push(directory::read(&world.folder().join("manifests"))?.0);
+    }
+    let mut commit = |world: &World, cluster: &Cluster| -> Result<(), Failed> {
+        let cluster = cluster.clone();
         // The node's own addresses are read in the namespace of the thread.
         let mut report = world.within(NEAR, || agent.snapshot(cluster))?;
         commits += report.commits.len();
         report.errors.pop().map_or(Ok(()), |e| Err(crate::chain(&e).into()))
     };
-    commit(&world)?;
+    commit(&world, &clusters[0])?;
     let floods =
         Family::BOTH.map(|f| Flood::begin(&world, ("outside", "srv"), f, Ports::Same, Duration::ZERO));
     let floods = floods.into_iter().collect::<Result<Vec<_>, Failed>>()?;
     let begin = Instant::now();
-    let pairs = ["bad", "open", "far-bad"];
-    for turn in 0.. {
+    for cluster in clusters.iter().cycle() {
         if begin.elapsed() > Duration::from_secs(7) {
             break;
         }
-        world.edit(&[ingress_from("srv", &["client", pairs[turn % pairs.len()]])])?;
-        commit(&world)?;
+        commit(&world, cluster)?;
     }
     let counts: Vec<(usize, usize)> = floods.iter().map(|f| f.arrived(begin, Instant::now())).collect();
     let (passed, all) = counts.iter().fold((0, 0), |(p, n), (passed, all)| (p + passed, n + all));

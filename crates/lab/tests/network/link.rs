@@ -128,7 +128,10 @@ fn any(family_of: SocketAddr) -> SocketAddr {
 fn arrives(lab: &Lab, target: SocketAddr, patience: Duration) -> Result<bool, Failed> {
     let receiver = within(lab, "b", || UdpSocket::bind((any(target).ip(), PORT)))?;
     receiver.set_read_timeout(Some(patience / 4))?;
-    let sender = within(lab, "a", || UdpSocket::bind(any(target)))?;
+    // From the pod's own address: one of the subnet, of which the node knows nothing, would be a forged one.
+    let own = lab.layout().pods[&key("a")].addresses.iter().copied().find(IpAddr::is_ipv4);
+    let from = own.filter(|_| target.is_ipv4()).map_or(any(target), |own| SocketAddr::new(own, 0));
+    let sender = within(lab, "a", || UdpSocket::bind(from))?;
     sender.set_broadcast(target.is_ipv4())?;
     Ok((0..4).any(|_| sender.send_to(b"round", target).is_ok() && receiver.recv(&mut [0; 8]).is_ok()))
 }

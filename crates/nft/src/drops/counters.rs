@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use crate::{
     Error, Kernel,
     reader::{Operation, Ruleset, Target},
-    ruleset::{LINK_CHAIN, REVOKED_CHAIN},
+    ruleset::{
+        ENCAPSULATED_CHAIN, FORWARDED_CHAIN, FROM_PORTS_CHAIN, LINK_CHAIN, RECEIVED_CHAIN, REVOKED_CHAIN,
+        STRANGERS_CHAIN, TO_PORTS_CHAIN,
+    },
 };
 
 /// Packets dropped by each chain of our table since it was made.
@@ -15,7 +18,7 @@ pub struct Counters(BTreeMap<String, u64>);
 /// Packets dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// By the egress of a pod.
+    /// By the egress of a pod, or as none that a pod may send: forged, a tunnel's, no plain IP.
     pub egress: u64,
     /// By the ingress of a pod, or on a link where pods are isolated.
     pub ingress: u64,
@@ -30,7 +33,9 @@ impl Counters {
     /// What the kernel refuses.
     pub fn read(kernel: &mut Kernel) -> Result<Self, Error> {
         let mut out = BTreeMap::new();
-        for (chain, operations) in Ruleset::rules(kernel)? {
+        for (chain, operations) in
+            Ruleset::rules(kernel)?.into_iter().chain(Ruleset::rules_of_bridge(kernel)?)
+        {
             if operations.last() != Some(&Operation::Verdict(Target::Drop)) {
                 continue;
             }
@@ -43,6 +48,11 @@ impl Counters {
         Ok(Self(out))
     }
 }
+
+/// The chains that count as a direction and are not named by it.
+const OF_EGRESS: [&str; 5] =
+    ["closed_egress", FORWARDED_CHAIN, RECEIVED_CHAIN, ENCAPSULATED_CHAIN, FROM_PORTS_CHAIN];
+const OF_INGRESS: [&str; 4] = ["closed_ingress", LINK_CHAIN, STRANGERS_CHAIN, TO_PORTS_CHAIN];
 
 /// What the chains have dropped while somebody looked, also those that are gone. A chain's last packets, between the
 /// last look and its end, are missed.
@@ -59,9 +69,9 @@ impl Tally {
             let before = self.last.get(chain).copied().unwrap_or(0);
             // A smaller number is that of a chain whose rules were written anew.
             let more = packets.checked_sub(before).unwrap_or(*packets);
-            let total = if chain.contains("_egress_") || chain == "closed_egress" {
+            let total = if chain.contains("_egress_") || OF_EGRESS.contains(&&**chain) {
                 &mut self.total.egress
-            } else if chain.contains("_ingress_") || ["closed_ingress", LINK_CHAIN].contains(&&**chain) {
+            } else if chain.contains("_ingress_") || OF_INGRESS.contains(&&**chain) {
                 &mut self.total.ingress
             } else if chain == REVOKED_CHAIN {
                 &mut self.total.revoked
@@ -89,5 +99,7 @@ mod tests {
         let sum =
             tally.add(counters(&[("row_egress_1", 1), ("row_ingress_1", 1), ("revoked", 3), ("link", 7)]));
         assert_eq!(sum, Counts { egress: 5, ingress: 15, revoked: 3 });
+        let sum = tally.add(counters(&[("from_pods", 3), ("to_ports", 4), ("strangers", 1)]));
+        assert_eq!(sum, Counts { egress: 8, ingress: 20, revoked: 3 });
     }
 }

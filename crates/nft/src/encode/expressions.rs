@@ -35,6 +35,7 @@ const TCP_FLAGS: u8 = 0x01 | 0x02 | 0x04 | 0x10;
 const SYN: u8 = 0x02;
 
 /// Payload bases.
+const LINK: u32 = 0;
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 
@@ -42,6 +43,20 @@ const TRANSPORT: u32 = 2;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const META_PKTTYPE: u32 = 19;
+
+const META_IIF: u32 = 4;
+const META_OIF: u32 = 5;
+
+/// `fib`: the outgoing interface of the route, looked up by source address and incoming interface; asked for no more than
+/// its being there (`NFT_FIB_RESULT_OIF`, `NFTA_FIB_F_SADDR | IIF | PRESENT`).
+const FIB_OIF: u32 = 1;
+const FIB_WAY_BACK: u32 = 1 | 8 | 32;
+
+/// Where the type stands in the Ethernet header.
+const ETHER_TYPE: u32 = 12;
+
+/// Where the hop limit stands in the IPv6 header.
+const HOP_LIMIT: u32 = 7;
 
 /// `PACKET_BROADCAST`, `PACKET_MULTICAST`.
 const BROADCAST: u8 = 1;
@@ -82,6 +97,49 @@ fn write(out: &mut Attributes, expression: &Expression) {
         Expression::Protocol(number) => {
             meta(out, META_L4PROTO);
             cmp(out, EQ, &[*number]);
+        }
+        Expression::ProtocolIn(set) => {
+            meta(out, META_L4PROTO);
+            lookup(out, set, false);
+        }
+        Expression::InterfaceIn { set, inverted } => {
+            meta(out, META_IIF);
+            if *inverted {
+                lookup_not(out, set);
+            } else {
+                lookup(out, set, false);
+            }
+        }
+        Expression::LeavesBy(set) => {
+            meta(out, META_OIF);
+            lookup(out, set, false);
+        }
+        Expression::TurnsBack { set, inverted } => {
+            meta(out, META_IIF);
+            // The second half of the key, in the 32-bit view.
+            kernel_expression(out, "meta", |d| {
+                d.number(2, META_OIF).number(1, SECOND_V4);
+            });
+            if *inverted {
+                lookup_not(out, set);
+            } else {
+                lookup(out, set, false);
+            }
+        }
+        Expression::EtherType(kind) => {
+            payload(out, REGISTER, LINK, ETHER_TYPE, 2);
+            cmp(out, EQ, &kind.to_be_bytes());
+        }
+        Expression::NoWayBack => {
+            // NFTA_FIB_DREG, _RESULT, _FLAGS
+            kernel_expression(out, "fib", |d| {
+                d.number(1, REGISTER).number(2, FIB_OIF).number(3, FIB_WAY_BACK);
+            });
+            cmp(out, EQ, &[0; 4]);
+        }
+        Expression::HopLimit(hops) => {
+            payload(out, REGISTER, NETWORK, HOP_LIMIT, 1);
+            cmp(out, EQ, &[*hops]);
         }
         Expression::NoneOf(numbers) => {
             for number in numbers {
@@ -281,6 +339,14 @@ fn lookup(out: &mut Attributes, set: &str, verdicts: bool) {
         if verdicts {
             d.number(3, VERDICT);
         }
+    });
+}
+
+fn lookup_not(out: &mut Attributes, set: &str) {
+    /// `NFT_LOOKUP_F_INV`.
+    const INVERTED: u32 = 1;
+    kernel_expression(out, "lookup", |d| {
+        d.text(1, set).number(2, REGISTER).number(5, INVERTED);
     });
 }
 

@@ -13,8 +13,9 @@ use crate::{
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const NFTABLES: u16 = 10;
-/// `NFPROTO_INET`.
+/// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
 const INET: u8 = 1;
+const BRIDGE: u8 = 7;
 
 /// `NLM_F_*`.
 const REQUEST: u16 = 1;
@@ -91,9 +92,17 @@ pub(crate) fn encode(message: Message) -> Encoded {
     encode_in(TABLE, message)
 }
 
-/// Encodes one message about a table of the family `inet` with this name.
+/// Encodes one message about a table of the family `inet`, or `bridge` where the message says so, with this name.
 pub(crate) fn encode_in(table: &str, message: Message) -> Encoded {
-    let (kind, flags) = match &message {
+    let family = if matches!(message, Message::Bridged(_)) { BRIDGE } else { INET };
+    let (kind, flags) = kind_and_flags(&message);
+    let mut out = header((NFTABLES << 8) | kind, REQUEST | flags, family, 0);
+    body(&mut out, table, &message);
+    Encoded { bytes: finish(out), message }
+}
+
+fn kind_and_flags(message: &Message) -> (u16, u16) {
+    match message {
         Message::CreateTable => (NEWTABLE, CREATE),
         Message::WakeTable => (NEWTABLE, 0),
         Message::DeleteTable => (DELTABLE, 0),
@@ -107,10 +116,8 @@ pub(crate) fn encode_in(table: &str, message: Message) -> Encoded {
         Message::DeleteChain(_) => (DELCHAIN, 0),
         Message::DeleteObject(..) => (DELOBJ, 0),
         Message::DeleteFlowTable(_) => (DELFLOWTABLE, 0),
-    };
-    let mut out = header((NFTABLES << 8) | kind, REQUEST | flags, INET, 0);
-    body(&mut out, table, &message);
-    Encoded { bytes: finish(out), message }
+        Message::Bridged(message) => kind_and_flags(message),
+    }
 }
 
 /// `NFNL_MSG_BATCH_BEGIN`.
@@ -182,6 +189,10 @@ pub(crate) fn first_half(hash: Sha256) -> [u8; 16] {
 fn body(out: &mut Attributes, table: &str, message: &Message) {
     // NFTA_*_TABLE and NFTA_TABLE_NAME are all 1.
     out.text(1, table);
+    body_after_table(out, message);
+}
+
+fn body_after_table(out: &mut Attributes, message: &Message) {
     match message {
         Message::CreateTable => {
             out.put(6, &user_data(COMMENT, crate::base::TABLE_COMMENT));
@@ -206,7 +217,8 @@ fn body(out: &mut Attributes, table: &str, message: &Message) {
             if let Some(hook) = chain.hook {
                 // NFTA_CHAIN_HOOK { HOOKNUM, PRIORITY }, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE
                 out.nest(4, |h| {
-                    h.number(1, crate::base::hook_number(hook)).number(2, 0);
+                    h.number(1, crate::base::hook_number(hook));
+                    h.put(2, &crate::base::hook_priority(hook).to_be_bytes());
                 });
                 out.number(5, 1).text(7, "filter");
             }
@@ -223,6 +235,7 @@ fn body(out: &mut Attributes, table: &str, message: &Message) {
         Message::DeleteChain(name) => {
             out.text(3, name);
         }
+        Message::Bridged(message) => body_after_table(out, message),
         Message::DeleteObject(kind, name) => {
             out.text(2, name).number(3, *kind);
         }
@@ -239,6 +252,7 @@ fn create_set(out: &mut Attributes, set: &Set) {
     const PROTOCOL: u32 = 12;
     const SERVICE: u32 = 13;
     const MARK: u32 = 19;
+    const INTERFACE: u32 = 20;
     let (kind, length, order) = match set.key {
         Key::Address(Family::V4) => (IPV4, 4, NETWORK_ORDER),
         Key::Address(Family::V6) => (IPV6, 16, NETWORK_ORDER),
@@ -254,6 +268,9 @@ fn create_set(out: &mut Attributes, set: &Set) {
         }
         Key::Port => (SERVICE, 2, NETWORK_ORDER),
         Key::Number => (MARK, 4, HOST_ORDER),
+        Key::Interface => (INTERFACE, 4, HOST_ORDER),
+        Key::InterfacePair => ((INTERFACE << 6) | INTERFACE, 8, HOST_ORDER),
+        Key::Protocol => (PROTOCOL, 1, NETWORK_ORDER),
     };
     let mut flags = if set.intervals { SET_INTERVAL } else { 0 } | if set.verdicts { SET_MAP } else { 0 };
     if set.content.expires() {
@@ -310,7 +327,10 @@ fn element(list: &mut Attributes, element: &Element, with_data: bool) {
                 }
             });
         }
-        Element::Number(n) => key(list, &n.to_ne_bytes(), false),
+        Element::Number(n) | Element::Interface(n) => key(list, &n.to_ne_bytes(), false),
+        Element::SameInterface(n) => key(list, &n.to_ne_bytes().repeat(2), false),
+        Element::Port(port) => key(list, &port.to_be_bytes(), false),
+        Element::Protocol(number) => key(list, &[*number], false),
         Element::Ports(first, last) => {
             key(list, &first.to_be_bytes(), false);
             if let Some(after) = last.checked_add(1) {
@@ -361,6 +381,7 @@ fn octets(a: IpAddr) -> Vec<u8> {
 
 /// Which element of an encoded element message lies at `offset` bytes from the start of its netlink header.
 pub(crate) fn element_at(message: &Message, offset: usize) -> Option<usize> {
+    let message = if let Message::Bridged(inner) = message { inner } else { message };
     let (Message::AddElements(set, elements) | Message::RemoveElements(set, elements)) = message else {
         return None;
     };

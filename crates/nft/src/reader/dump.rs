@@ -10,7 +10,7 @@ use super::{
     expressions::{Operation, Target, operations, target},
     properties::{self, DORMANT, Properties, SET_DYNAMIC, user_data},
 };
-use crate::{Error, Kernel, ruleset::TABLE};
+use crate::{Error, Kernel, base::TABLE_COMMENT, ruleset::TABLE};
 
 /// `NFT_MSG_*` and the reply kinds.
 const GETTABLE: u16 = 1;
@@ -20,6 +20,10 @@ const GETSET: u16 = 10;
 const GETSETELEM: u16 = 13;
 const GETOBJ: u16 = 19;
 const GETFLOWTABLE: u16 = 23;
+
+/// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
+const INET: u8 = 1;
+const BRIDGE: u8 = 7;
 
 /// A chain with its rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,17 +91,35 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
+    /// Whether what stands beside the table says that it is ours, and of this format.
+    #[must_use]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.comment.as_deref() == Some(TABLE_COMMENT)
+    }
+
     /// Dumps the table; none if there is none. Reads again where it changed meanwhile; what others do to their tables
     /// doesn't matter.
     ///
     /// # Errors
     /// What the kernel refuses, and [`Error::NeverQuiet`] where the table changed during each of a few attempts.
     pub fn read(kernel: &mut Kernel) -> Result<Option<Self>, Error> {
+        Self::read_of(kernel, INET)
+    }
+
+    /// [`Ruleset::read`] of the table `bridge palisade`.
+    ///
+    /// # Errors
+    /// As [`Ruleset::read`].
+    pub fn read_bridge(kernel: &mut Kernel) -> Result<Option<Self>, Error> {
+        Self::read_of(kernel, BRIDGE)
+    }
+
+    fn read_of(kernel: &mut Kernel, family: u8) -> Result<Option<Self>, Error> {
         const ATTEMPTS: usize = 5;
         for _ in 0..ATTEMPTS {
             kernel.witness.begin();
             let before = kernel.kernel_generation()?;
-            let outcome = Self::read_once(kernel);
+            let outcome = Self::read_once(kernel, family);
             let after = kernel.kernel_generation()?;
             let untouched = kernel.witness.end(before, after);
             match outcome {
@@ -118,7 +140,7 @@ impl Ruleset {
 
     /// The netlink port of the socket that owns the table of our name; none if there is no table, or nobody owns it.
     pub(crate) fn owner(kernel: &mut Kernel) -> Result<Option<u32>, Error> {
-        let table = kernel.get(GETTABLE, &[(1, TABLE)])?;
+        let table = kernel.get(INET, GETTABLE, &[(1, TABLE)])?;
         Ok(table.and_then(|table| Attributes(&table).number(7)))
     }
 
@@ -128,9 +150,22 @@ impl Ruleset {
         Self::rules_of(kernel, TABLE)
     }
 
+    /// [`Ruleset::rules`] of the table `bridge palisade`.
+    pub(crate) fn rules_of_bridge(kernel: &mut Kernel) -> Result<Vec<(String, Vec<Operation>)>, Error> {
+        Self::rules_in(kernel, BRIDGE, TABLE)
+    }
+
     /// [`Ruleset::rules`] of another table of family `inet`.
     pub(crate) fn rules_of(kernel: &mut Kernel, table: &str) -> Result<Vec<(String, Vec<Operation>)>, Error> {
-        let replies = match kernel.dump_of_table(GETRULE, &[(1, table)]) {
+        Self::rules_in(kernel, INET, table)
+    }
+
+    fn rules_in(
+        kernel: &mut Kernel,
+        family: u8,
+        table: &str,
+    ) -> Result<Vec<(String, Vec<Operation>)>, Error> {
+        let replies = match kernel.dump_of_table_in(family, GETRULE, &[(1, table)]) {
             Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Vec::new(),
             other => other?,
         };
@@ -142,8 +177,8 @@ impl Ruleset {
         Ok(replies.iter().filter_map(rule).collect())
     }
 
-    fn read_once(kernel: &mut Kernel) -> Result<Option<Self>, Error> {
-        let Some(table) = kernel.get(GETTABLE, &[(1, TABLE)])? else { return Ok(None) };
+    fn read_once(kernel: &mut Kernel, family: u8) -> Result<Option<Self>, Error> {
+        let Some(table) = kernel.get(family, GETTABLE, &[(1, TABLE)])? else { return Ok(None) };
         let table = Attributes(&table);
         let mut out = Self {
             comment: table.get(6).and_then(|data| user_data(data, 0)),
@@ -151,21 +186,21 @@ impl Ruleset {
             owner: table.number(7),
             ..Self::default()
         };
-        for reply in kernel.dump_of_family(GETCHAIN)? {
+        for reply in kernel.dump_of_family(family, GETCHAIN)? {
             out.chain(Attributes(&reply));
         }
-        for reply in kernel.dump_of_table(GETRULE, &[(1, TABLE)])? {
+        for reply in kernel.dump_of_table_in(family, GETRULE, &[(1, TABLE)])? {
             out.rule(Attributes(&reply));
         }
-        for reply in kernel.dump_of_table(GETSET, &[(1, TABLE)])? {
+        for reply in kernel.dump_of_table_in(family, GETSET, &[(1, TABLE)])? {
             out.set(Attributes(&reply));
         }
-        for reply in kernel.dump_of_table(GETOBJ, &[(1, TABLE)])? {
+        for reply in kernel.dump_of_table_in(family, GETOBJ, &[(1, TABLE)])? {
             let a = Attributes(&reply);
             out.objects.extend(a.number(3).zip(a.text(2)));
         }
         // A kernel without flow tables has none.
-        let flow_tables = match kernel.dump_of_table(GETFLOWTABLE, &[(1, TABLE)]) {
+        let flow_tables = match kernel.dump_of_table_in(family, GETFLOWTABLE, &[(1, TABLE)]) {
             Err(e) if e.os_error().is_some() => Vec::new(),
             other => other?,
         };
@@ -175,7 +210,7 @@ impl Ruleset {
                 continue;
             }
             let mut marks = Vec::new();
-            for reply in kernel.dump_of_table(GETSETELEM, &[(1, TABLE), (2, name)])? {
+            for reply in kernel.dump_of_table_in(family, GETSETELEM, &[(1, TABLE), (2, name)])? {
                 let Some(list) = Attributes(&reply).nested(3) else { continue };
                 for (_, element) in list {
                     set.element(Attributes(element), &mut marks);

@@ -35,6 +35,26 @@ impl State {
     }
 }
 
+/// How a packet came to this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The index of the interface; 0 for one that no set names.
+    pub interface: u32,
+    /// The index of the interface by which it leaves; 0 likewise.
+    pub leaves_by: u32,
+    /// Whether a route leads back to the source by the interface on which it came.
+    pub way_back: bool,
+    /// What is left of its hop limit.
+    pub hop_limit: u8,
+}
+
+impl Default for Arrival {
+    /// Of a packet that is what it says, and that a router has forwarded.
+    fn default() -> Self {
+        Self { interface: 0, leaves_by: 0, way_back: true, hop_limit: 63 }
+    }
+}
+
 /// A packet, as far as our rules can look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -52,18 +72,32 @@ pub struct Packet {
     pub state: State,
     /// The labels of its connection.
     pub labels: [u8; 16],
+    /// How it came here.
+    pub arrival: Arrival,
 }
 
 impl Packet {
+    /// Whether it is neighbour or router discovery, or listeners telling their groups, as the standards call it valid.
+    #[must_use]
+    pub fn is_discovery(&self) -> bool {
+        let IpAddr::V6(source) = self.source else { return false };
+        let of_listeners = source.is_unspecified() || source.is_unicast_link_local();
+        self.protocol == Protocol::Other(58)
+            && match self.port {
+                133..=137 => self.arrival.hop_limit == 255,
+                130..=132 | 143 => self.arrival.hop_limit == 1 && of_listeners,
+                _ => false,
+            }
+    }
+
     /// Whether it is a link's own: forwarded (which bridges alone do) to many, or from or to a link-local address, and no
     /// discovery. No table of the plan is asked for it: it is denied while any local pod is isolated.
     #[must_use]
     pub fn is_of_link(&self) -> bool {
         let link_local = |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
-        let discovers = self.protocol == Protocol::Other(58) && matches!(self.port, 130..=137 | 143);
         let shared = self.destination.is_multicast() || self.destination == Ipv4Addr::BROADCAST;
         self.hook == Hook::Forward
-            && !(discovers && self.destination.is_ipv6())
+            && !self.is_discovery()
             && (shared || link_local(self.destination) || link_local(self.source))
     }
 }
@@ -206,6 +240,16 @@ impl Run<'_> {
     /// Performs an operation that can only match or not.
     fn matches(&mut self, operation: &Operation) -> Result<bool, String> {
         match operation {
+            Operation::Meta { key: 4, register } => {
+                self.registers.store(*register, &self.packet.arrival.interface.to_ne_bytes())?;
+            }
+            Operation::Meta { key: 5, register } => {
+                self.registers.store(*register, &self.packet.arrival.leaves_by.to_ne_bytes())?;
+            }
+            // The route back to the source by the interface on which the packet came, and no more than whether there is one.
+            Operation::Fib { result: 1, flags: 41, register } => {
+                self.registers.store(*register, &[u8::from(self.packet.arrival.way_back)])?;
+            }
             Operation::Meta { key, register } => {
                 let value = match key {
                     15 => {
@@ -279,7 +323,9 @@ impl Run<'_> {
     fn network_header(&self) -> Vec<u8> {
         match (self.packet.source, self.packet.destination) {
             (IpAddr::V4(s), IpAddr::V4(d)) => [&[0; 12][..], &s.octets(), &d.octets()].concat(),
-            (IpAddr::V6(s), IpAddr::V6(d)) => [&[0; 8][..], &s.octets(), &d.octets()].concat(),
+            (IpAddr::V6(s), IpAddr::V6(d)) => {
+                [&[0; 7][..], &[self.packet.arrival.hop_limit], &s.octets(), &d.octets()].concat()
+            }
             _ => Vec::new(),
         }
     }

@@ -49,6 +49,8 @@ pub enum Operation {
     Limit { rate: u64, seconds: u64, burst: u32, inverted: bool },
     /// `log`.
     Log { group: Option<u16>, prefix: String },
+    /// `fib`.
+    Fib { result: u32, flags: u32, register: u32 },
     /// Anything that we never send.
     Unknown(String),
 }
@@ -98,6 +100,7 @@ impl fmt::Display for Operation {
                 write!(f, "log {prefix:?}")?;
                 group.map_or(Ok(()), |group| write!(f, " group {group}"))
             }
+            Self::Fib { result, flags, .. } => write!(f, "fib result {result} flags {flags}"),
             Self::Unknown(name) => f.write_str(name),
         }
     }
@@ -138,6 +141,9 @@ fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
             mask: data.nested(4)?.get(1)?.to_vec(),
             xor: data.nested(5)?.get(1)?.to_vec(),
         },
+        "fib" => {
+            Operation::Fib { register: data.number(1)?, result: data.number(2)?, flags: data.number(3)? }
+        }
         "lookup" => Operation::Lookup {
             set: data.text(1)?,
             register: data.number(2)?,

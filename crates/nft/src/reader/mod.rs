@@ -11,7 +11,7 @@ mod properties;
 mod witness;
 
 pub use dump::{Chain, Element, Ruleset, Set};
-pub use evaluate::{Judgement, Packet, State};
+pub use evaluate::{Arrival, Judgement, Packet, State};
 pub use expressions::{Operation, Target};
 pub use properties::Properties;
 

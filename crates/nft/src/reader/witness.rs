@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    drift::{GROUP, INET, NEWGEN, NFTABLES},
+    drift::{BRIDGE, GROUP, INET, NEWGEN, NFTABLES},
     kernel::{Reply, replies},
     reader::Attributes,
     ruleset::TABLE,
@@ -114,7 +114,9 @@ impl Witness {
             if is_ours {
                 self.touched = self.heard;
             }
-        } else if message.payload.first() == Some(&INET) && attributes.text(1).as_deref() == Some(TABLE) {
+        } else if message.payload.first().is_some_and(|family| [INET, BRIDGE].contains(family))
+            && attributes.text(1).as_deref() == Some(TABLE)
+        {
             self.pending = true;
         }
     }

@@ -9,9 +9,9 @@ use palisade_policy::{Direction, Family, Group, NodePlan, Protocol, Table, Table
 
 use super::{Difference, Verification};
 use crate::{
-    Options,
+    Options, Surroundings,
     program::dispatch_of,
-    reader::{Packet, Ruleset, State},
+    reader::{Arrival, Packet, Ruleset, State},
     ruleset::Hook,
 };
 
@@ -22,7 +22,13 @@ const LISTED: usize = 20;
 /// How many local addresses of each table and family are tried; the dispatch of all was compared already.
 const LOCALS: usize = 2;
 
-pub(super) fn compare(found: &Ruleset, options: &Options, plan: &NodePlan, out: &mut Verification) {
+pub(super) fn compare(
+    found: &Ruleset,
+    options: &Options,
+    surroundings: &Surroundings,
+    plan: &NodePlan,
+    out: &mut Verification,
+) {
     let tables = tables(plan);
     // Every table gets its share.
     let share = MOST / tables.len().max(1);
@@ -41,10 +47,10 @@ pub(super) fn compare(found: &Ruleset, options: &Options, plan: &NodePlan, out: 
             } else {
                 Hook::Forward
             };
-            let packet =
-                Packet { hook, source, destination, protocol, port, state: State::New, labels: [0; 16] };
+            let (state, labels, arrival) = (State::New, [0; 16], Arrival::default());
+            let packet = Packet { hook, source, destination, protocol, port, state, labels, arrival };
             out.flows += 1;
-            let plan = decide(plan, &packet);
+            let plan = decide(plan, surroundings, &packet);
             let kernel = found.evaluate(&packet).map(|judgement| judgement.verdict);
             if kernel.as_ref() != Ok(&plan) {
                 wrong += 1;
@@ -134,8 +140,8 @@ fn edges(row: &Traffic) -> Vec<(Protocol, u16)> {
 
 /// What the plan says to a packet, in all directions that its hook asks. What a link shares is denied where pods are
 /// isolated, as they are wherever a flow comes from.
-fn decide(plan: &NodePlan, packet: &Packet) -> Verdict {
-    if packet.is_of_link() {
+fn decide(plan: &NodePlan, surroundings: &Surroundings, packet: &Packet) -> Verdict {
+    if packet.is_of_link() || is_of_tunnel(plan, surroundings, packet) {
         return Verdict::Deny;
     }
     let asked = if packet.hook == Hook::Forward { &Direction::BOTH[..] } else { &[Direction::Egress] };
@@ -144,4 +150,12 @@ fn decide(plan: &NodePlan, packet: &Packet) -> Verdict {
         plan.decide(*direction, source, destination, protocol, port) == Verdict::Deny
     };
     if asked.iter().any(denies) { Verdict::Deny } else { Verdict::Allow }
+}
+
+/// Whether a local pod sends what only nodes may: such packets are dropped whatever policies say.
+fn is_of_tunnel(plan: &NodePlan, surroundings: &Surroundings, packet: &Packet) -> bool {
+    let ends = packet.hook == Hook::Input
+        || plan.nodes.contains(&packet.destination)
+        || surroundings.tunnel_peers.contains(&packet.destination);
+    ends && plan.local.contains(&packet.source) && surroundings.takes(packet.protocol.number(), packet.port)
 }

@@ -5,13 +5,15 @@
 //! [`NodePlan::decide`], so that rules which are all in place and mean something else are found too.
 
 mod decisions;
-mod structure;
+pub(crate) mod structure;
 
 use std::fmt;
 
 use palisade_policy::{NodePlan, Verdict};
 
-use crate::{Error, Kernel, Options, program::Program, reader::Ruleset, restart, ruleset::TABLE};
+use crate::{
+    Error, Kernel, Options, Surroundings, program::Program, reader::Ruleset, restart, ruleset::TABLE,
+};
 
 /// What [`verify`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,8 +45,17 @@ impl Verification {
 /// One way in which kernel and plan differ. `Display` says it in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// There is no table of ours: nothing is enforced.
-    NoTable,
+    /// There is no table of ours: without `inet` nothing is enforced, without `bridge` frames of bridged pods that are no
+    /// plain IP pass.
+    NoTable {
+        /// `inet` or `bridge`.
+        family: &'static str,
+    },
+    /// There is a table of ours that the node's links do without.
+    ExtraTable {
+        /// `bridge`.
+        family: &'static str,
+    },
     /// The table says that it is not ours, or of another format.
     OtherTable {
         /// The comment beside it.
@@ -145,7 +156,8 @@ impl Difference {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::NoTable => "no-table",
+            Self::NoTable { .. } => "no-table",
+            Self::ExtraTable { .. } => "extra-table",
             Self::OtherTable { .. } => "other-table",
             Self::Dormant => "dormant",
             Self::Owned { .. } => "owned",
@@ -170,7 +182,14 @@ const NAMED: usize = 3;
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoTable => write!(f, "there is no table inet {TABLE}: nothing is enforced"),
+            Self::NoTable { family: "inet" } => {
+                write!(f, "there is no table inet {TABLE}: nothing is enforced")
+            }
+            Self::NoTable { family } => write!(
+                f,
+                "there is no table {family} {TABLE}: frames of bridged pods that are no plain IP or ARP pass"
+            ),
+            Self::ExtraTable { family } => write!(f, "table {family} {TABLE} does not belong there"),
             Self::OtherTable { comment: Some(comment) } => {
                 write!(f, "table inet {TABLE} is of another version: its comment is {comment:?}")
             }
@@ -248,22 +267,28 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Compares the kernel's table with what `plan` and `options` need. Reads the whole table: `O(plan)`, for an operator's
+/// Compares the kernel's table with what `plan`, `options` and `surroundings` need. Reads the whole table: `O(plan)`, for an operator's
 /// question or a rare look, not for every change.
 ///
 /// # Errors
 /// What the kernel refuses, and a plan that contradicts itself.
-pub fn verify(kernel: &mut Kernel, options: &Options, plan: &NodePlan) -> Result<Verification, Error> {
+pub fn verify(
+    kernel: &mut Kernel,
+    options: &Options,
+    surroundings: &Surroundings,
+    plan: &NodePlan,
+) -> Result<Verification, Error> {
     let empty = NodePlan::default();
-    let mut program = Program::new(options.clone());
+    let mut program = Program::new(options.clone(), surroundings.clone());
     program.change(&empty, &empty.delta_to(plan))?;
     let mut out = Verification::default();
     let Some(found) = Ruleset::read(kernel)? else {
-        out.differences.push(Difference::NoTable);
+        out.differences.push(Difference::NoTable { family: "inet" });
         return Ok(out);
     };
     out.generation = restart::number_in(&found);
     structure::compare(&found, &program, plan, &mut out);
-    decisions::compare(&found, options, plan, &mut out);
+    structure::compare_bridge(Ruleset::read_bridge(kernel)?.as_ref(), &program, plan, &mut out);
+    decisions::compare(&found, options, surroundings, plan, &mut out);
     Ok(out)
 }

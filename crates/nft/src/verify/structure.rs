@@ -10,7 +10,7 @@ use palisade_policy::{Delta, NodePlan};
 
 use super::{Difference, Verification};
 use crate::{
-    base::{TABLE_COMMENT, hook_number},
+    base::{TABLE_COMMENT, place},
     encode::rule_expressions,
     next::Next,
     program::Program,
@@ -19,15 +19,50 @@ use crate::{
         Set as FoundSet, Target, address, operations, table_flags,
     },
     restart::{chain_wanted, contents, is_of_kind, set_wanted},
-    ruleset::{Chain, Content, Element, GENERATION_SET, Set, TABLE},
+    ruleset::{Chain, Content, Element, GENERATION_SET, Key, Set, TABLE},
     text,
 };
 
 pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: &mut Verification) {
+    let base = program.base_chains();
+    let chains = base.iter().chain(program.registry.chains());
+    let sets = program.sets.all().chain(program.registry.sets());
+    compare_objects(("inet", found), chains, sets, program, plan, out);
+}
+
+/// The table for bridges, where there is one and where there should be.
+pub(crate) fn compare_bridge(
+    found: Option<&Ruleset>,
+    program: &Program,
+    plan: &NodePlan,
+    out: &mut Verification,
+) {
+    match (found, program.surroundings.has_pod_ports()) {
+        (None, false) => {}
+        (None, true) => out.differences.push(Difference::NoTable { family: "bridge" }),
+        // Somebody else's that happens to have the name.
+        (Some(found), false) if !found.is_ours() => {}
+        (Some(_), false) => out.differences.push(Difference::ExtraTable { family: "bridge" }),
+        (Some(found), true) => {
+            let chains = program.bridge.chains(program.isolating());
+            let found = ("bridge", found);
+            compare_objects(found, chains.iter(), program.bridge.sets(), program, plan, out);
+        }
+    }
+}
+
+fn compare_objects<'a>(
+    (family, found): (&str, &Ruleset),
+    chains: impl Iterator<Item = &'a Arc<Chain>>,
+    sets: impl Iterator<Item = &'a Arc<Set>>,
+    program: &Program,
+    plan: &NodePlan,
+    out: &mut Verification,
+) {
     if found.comment.as_deref() != Some(TABLE_COMMENT) {
         out.differences.push(Difference::OtherTable { comment: found.comment.clone() });
     }
-    let table = format!("table inet {TABLE}");
+    let table = format!("table {family} {TABLE}");
     if found.is_dormant() {
         out.differences.push(Difference::Dormant);
     }
@@ -38,9 +73,7 @@ pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: 
         compare_properties(&table, &Properties::new(), &flags, out);
     }
     objects(found, out);
-    let base = program.base_chains();
-    let wanted: BTreeMap<&str, &Arc<Chain>> =
-        base.iter().chain(program.registry.chains()).map(|chain| (&*chain.name, chain)).collect();
+    let wanted: BTreeMap<&str, &Arc<Chain>> = chains.map(|chain| (&*chain.name, chain)).collect();
     for (name, chain) in &wanted {
         out.chains += 1;
         match found.chains.get(*name) {
@@ -55,8 +88,7 @@ pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: 
         .filter(|(name, c)| !wanted.contains_key(name.as_str()) && c.flags & CHAIN_BINDING == 0);
     out.differences.extend(extra.map(|(chain, _)| Difference::ExtraChain { chain: chain.clone() }));
     let next = Next { plan, delta: &Delta::default() };
-    let wanted: BTreeMap<&str, &Arc<Set>> =
-        program.sets.all().chain(program.registry.sets()).map(|set| (&*set.name, set)).collect();
+    let wanted: BTreeMap<&str, &Arc<Set>> = sets.map(|set| (&*set.name, set)).collect();
     for (name, set) in &wanted {
         out.sets += 1;
         match found.sets.get(*name) {
@@ -110,8 +142,7 @@ fn compare_properties(object: &str, wanted: &Properties, found: &Properties, out
 }
 
 fn compare_chain(chain: &Arc<Chain>, found: &FoundChain, out: &mut Verification) {
-    // Priority 0 is `filter`, policy 1 is `accept`.
-    let wanted = chain.hook.map(|hook| (hook_number(hook), 0, 1));
+    let wanted = chain.hook.map(place);
     if found.base != wanted {
         let chain = chain.name.to_string();
         out.differences.push(Difference::Hook { chain, wanted, found: found.base });
@@ -180,13 +211,14 @@ fn compare_elements(set: &Set, wanted: Vec<Element>, found: &FoundSet, out: &mut
     let have: BTreeSet<Read> = if set.intervals { spans.collect() } else { single.collect() };
     let missing: Vec<String> =
         wanted.iter().filter(|(e, _)| !have.contains(e)).map(|(_, e)| text::element(e)).collect();
-    let mut extra: Vec<String> = have.iter().filter(|e| !wanted.contains_key(e)).map(read_words).collect();
+    let words = |e: &Read| read_words(set.key, e);
+    let mut extra: Vec<String> = have.iter().filter(|e| !wanted.contains_key(e)).map(words).collect();
     if let Some(target) = &found.catch_all {
         let target = target.as_ref().map_or_else(String::new, |target| format!(" : {target}"));
         extra.push(format!("every other key{target}"));
     }
     let laden = have.iter().filter(|(first, ..)| found.laden.contains(first));
-    extra.extend(laden.map(|e| format!("{} with a comment, a time-out or a statement", read_words(e))));
+    extra.extend(laden.map(|e| format!("{} with a comment, a time-out or a statement", words(e))));
     if !missing.is_empty() || !extra.is_empty() {
         let (set, about) = (set.name.to_string(), set.content.about());
         out.differences.push(Difference::Elements { set, about, missing, extra });
@@ -203,6 +235,10 @@ fn read(element: &Element) -> Option<Read> {
         Element::Ports(first, last) => (first.to_be_bytes().to_vec(), last.to_be_bytes().to_vec(), None),
         Element::Jump(a, chain) => (octets(*a), octets(*a), jump(chain)),
         Element::JumpItself(a, chain) => (twice(*a), twice(*a), jump(chain)),
+        Element::Port(port) => (port.to_be_bytes().to_vec(), port.to_be_bytes().to_vec(), None),
+        Element::Interface(index) => (index.to_ne_bytes().to_vec(), index.to_ne_bytes().to_vec(), None),
+        Element::SameInterface(index) => (index.to_ne_bytes().repeat(2), index.to_ne_bytes().repeat(2), None),
+        Element::Protocol(number) => (vec![*number], vec![*number], None),
         Element::Revoked(..) | Element::Number(_) => return None,
     };
     Some((first, last, target))
@@ -219,9 +255,17 @@ fn twice(address: IpAddr) -> Vec<u8> {
     octets(address).repeat(2)
 }
 
-fn read_words((first, last, target): &Read) -> String {
-    let span =
-        if first == last { key_words(first) } else { format!("{}-{}", key_words(first), key_words(last)) };
+fn read_words(kind: Key, (first, last, target): &Read) -> String {
+    let span = match (kind, &first[..]) {
+        (Key::Interface, [a, b, c, d]) => u32::from_ne_bytes([*a, *b, *c, *d]).to_string(),
+        (Key::InterfacePair, [a, b, c, d, w, x, y, z]) => {
+            let of = |bytes| u32::from_ne_bytes(bytes);
+            format!("{} . {}", of([*a, *b, *c, *d]), of([*w, *x, *y, *z]))
+        }
+        (Key::Protocol, [number]) => number.to_string(),
+        _ if first == last => key_words(first),
+        _ => format!("{}-{}", key_words(first), key_words(last)),
+    };
     target.as_ref().map_or_else(|| span.clone(), |target| format!("{span} : {target}"))
 }
 
@@ -248,6 +292,6 @@ mod tests {
         assert_eq!(key_words(&[0; 32]), ":: . ::");
         assert_eq!(key_words(&[1, 2, 3]), "010203");
         let to = (vec![10, 0, 0, 1], vec![10, 0, 0, 9], None);
-        assert_eq!(read_words(&to), "10.0.0.1-10.0.0.9");
+        assert_eq!(read_words(Key::Address(palisade_policy::Family::V4), &to), "10.0.0.1-10.0.0.9");
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use libtest_mimic::Trial;
 use palisade_nft::{
     Enforcer, Hook, Kernel, LINEAR, LOG_EGRESS, LOG_INGRESS,
-    reader::{Packet, Ruleset, State},
+    reader::{Arrival, Packet, Ruleset, State},
 };
 use palisade_policy::{Direction, Family, NodePlan, Protocol, Verdict};
 
@@ -84,7 +84,16 @@ pub(crate) fn agrees(enforcer: &mut Enforcer, world: &World, random: &mut Random
         check(
             &ruleset,
             plan,
-            Packet { hook, source, destination, protocol, port, state: State::New, labels: [0; 16] },
+            Packet {
+                hook,
+                source,
+                destination,
+                protocol,
+                port,
+                state: State::New,
+                labels: [0; 16],
+                arrival: Arrival::default(),
+            },
             what,
         );
     }

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use nix::libc::EEXIST;
 use palisade_nft::{
     Enforcer, Error, Hook, Kernel, LOG_EGRESS, NetlinkSocket, Transport,
-    reader::{Packet, Ruleset, State, Target},
+    reader::{Arrival, Packet, Ruleset, State, Target},
 };
 use palisade_policy::{
     Direction, NodePlan, PortSet, Protocol, Table, TableId, Traffic, Verdict, plan::AddressChanges,
@@ -40,7 +40,16 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn to_itself(pod: IpAddr, hook: Hook, protocol: Protocol, port: u16) -> Packet {
-    Packet { hook, source: pod, destination: pod, protocol, port, state: State::New, labels: [0; 16] }
+    Packet {
+        hook,
+        source: pod,
+        destination: pod,
+        protocol,
+        port,
+        state: State::New,
+        labels: [0; 16],
+        arrival: Arrival::default(),
+    }
 }
 
 /// Two pods with a hairpin: the first isolated by a table that allows nothing, the second not isolated.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use libtest_mimic::Trial;
 use palisade_nft::{
     Enforcer, Hook, Kernel, LOG_INGRESS, Options,
-    reader::{Packet, Ruleset, State},
+    reader::{Arrival, Packet, Ruleset, State},
 };
 use palisade_policy::{Direction, NodePlan, Protocol, Table, TableId, Traffic, Verdict};
 
@@ -49,6 +49,7 @@ fn packet(source: &str, destination: &str) -> Packet {
         port: 53,
         state: State::New,
         labels: [0; 16],
+        arrival: Arrival::default(),
     }
 }
 
@@ -104,9 +105,16 @@ fn shared() {
             assert_eq!(cut, denied && to_link_local, "{replied:?}");
             if packet.destination.is_ipv6() {
                 for kind in 0..=255 {
-                    let icmp = Packet { protocol: Protocol::Other(58), port: kind, ..packet };
-                    let passes = ruleset.evaluate(&icmp).unwrap().verdict == Verdict::Allow;
-                    assert_eq!(passes, !denied || matches!(kind, 130..=137 | 143), "type {kind}: {packet:?}");
+                    for hop_limit in [0, 1, 2, 64, 254, 255] {
+                        let arrival = Arrival { hop_limit, ..Arrival::default() };
+                        let icmp = Packet { protocol: Protocol::Other(58), port: kind, arrival, ..packet };
+                        let from_link = source.starts_with("fe80:") || source.starts_with("febf:");
+                        let valid = matches!((kind, hop_limit), (133..=137, 255))
+                            || matches!((kind, hop_limit), (130..=132 | 143, 1)) && from_link;
+                        assert_eq!(icmp.is_discovery(), valid, "{icmp:?}");
+                        let passes = ruleset.evaluate(&icmp).unwrap().verdict == Verdict::Allow;
+                        assert_eq!(passes, !denied || valid, "{icmp:?}");
+                    }
                 }
             }
         }

@@ -26,6 +26,7 @@ mod scripted;
 mod shapes;
 mod staging;
 mod storm;
+mod surroundings;
 mod text;
 mod verify;
 mod without;
@@ -56,6 +57,7 @@ fn main() {
         shapes::trials(),
         staging::trials(),
         storm::trials(),
+        surroundings::trials(),
         text::trials(),
         verify::trials(),
         without::trials(),

@@ -177,6 +177,8 @@ impl World {
     /// The plan of this moment.
     pub(crate) fn plan(&self) -> NodePlan {
         let mut plan = NodePlan { hairpin: self.hairpin.clone(), ..NodePlan::default() };
+        plan.local = self.dispatch.keys().map(|(_, pod)| *pod).collect();
+        plan.nodes = self.class_of.iter().filter(|(_, class)| **class == 1).map(|(a, _)| *a).collect();
         for ((direction, pod), id) in &self.dispatch {
             let Some(spec) = self.tables.get(id).filter(|spec| spec.direction == *direction) else {
                 continue;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 use libtest_mimic::Trial;
 use palisade_nft::{
     Enforcer, Hook, Kernel, LINEAR,
-    reader::{Judgement, Packet, Ruleset, State},
+    reader::{Arrival, Judgement, Packet, Ruleset, State},
 };
 use palisade_policy::{
     AddressSet, Direction, Family, Group, GroupId, IpRange, NodePlan, PortSet, Protocol, Table, TableId,
@@ -54,7 +54,16 @@ fn plan(exact: Vec<(Group, Traffic)>, ranges: Vec<(Group, Traffic)>, rest: Traff
 
 fn to_pod(source: IpAddr, protocol: Protocol, port: u16) -> Packet {
     let destination = if source.is_ipv4() { address("10.0.0.1") } else { address("fd00::1") };
-    Packet { hook: Hook::Forward, source, destination, protocol, port, state: State::New, labels: [0; 16] }
+    Packet {
+        hook: Hook::Forward,
+        source,
+        destination,
+        protocol,
+        port,
+        state: State::New,
+        labels: [0; 16],
+        arrival: Arrival::default(),
+    }
 }
 
 fn start(plan: &NodePlan) -> (Enforcer, Ruleset) {
@@ -135,13 +144,14 @@ fn flat_cost() {
         out
     };
     let most = |count, stranger| judge(count, stranger).iter().map(|j| j.lookups).max().unwrap();
-    // Beside the groups: the two look-ups of the pair and two dispatch maps.
-    assert_eq!(most(LINEAR, false), LINEAR + 4);
-    assert!(most(LINEAR + 1, false) < LINEAR + 4);
+    // Beside the groups: whether it is from a pod here, by interface and address; the two look-ups of the pair and two
+    // dispatch maps.
+    assert_eq!(most(LINEAR, false), LINEAR + 6);
+    assert!(most(LINEAR + 1, false) < LINEAR + 6);
     for count in [40, 256, 257, 1000] {
         let levels = if count <= LINEAR * LINEAR { 2 } else { 3 };
-        assert!(most(count, false) <= levels * LINEAR + 4, "{count}");
-        assert!(most(count, true) <= LINEAR + 4, "{count}");
+        assert!(most(count, false) <= levels * LINEAR + 6, "{count}");
+        assert!(most(count, true) <= LINEAR + 6, "{count}");
     }
 }
 
@@ -150,13 +160,13 @@ fn before_the_policies() {
     let source = address("fd00::9");
     for hook in Hook::BOTH {
         for kind in 0..=255 {
-            let packet = Packet { hook, ..to_pod(source, Protocol::Other(58), kind) };
-            let passes = ruleset.evaluate(&packet).unwrap().verdict == Verdict::Allow;
-            assert_eq!(
-                passes,
-                hook == Hook::Input || (130..=137).contains(&kind) || kind == 143,
-                "type {kind}"
-            );
+            for hop_limit in [1, 64, 255] {
+                let arrival = Arrival { hop_limit, ..Arrival::default() };
+                let packet = Packet { hook, arrival, ..to_pod(source, Protocol::Other(58), kind) };
+                let passes = ruleset.evaluate(&packet).unwrap().verdict == Verdict::Allow;
+                let discovers = (133..=137).contains(&kind) && hop_limit == 255;
+                assert_eq!(passes, hook == Hook::Input || discovers, "type {kind}, hop limit {hop_limit}");
+            }
         }
     }
     for state in [State::New, State::Established, State::Related, State::Untracked] {

@@ -9,7 +9,7 @@ use std::{
 use libtest_mimic::Trial;
 use palisade_nft::{
     Enforcer, Hook, Kernel,
-    reader::{Packet, Ruleset, State},
+    reader::{Arrival, Packet, Ruleset, State},
 };
 use palisade_policy::{
     AddressSet, Delta, Direction, Family, Group, GroupId, NodePlan, PortSet, Protocol, Table, TableId,
@@ -116,7 +116,7 @@ impl Watch {
             let egress = [says(&self.old, Direction::Egress), says(&self.new, Direction::Egress)];
             let ingress = match packet.hook {
                 Hook::Forward => [says(&self.old, Direction::Ingress), says(&self.new, Direction::Ingress)],
-                Hook::Input | Hook::Output => [true; 2],
+                _ => [true; 2],
             };
             let allowed = ruleset.evaluate(packet).unwrap().verdict == Verdict::Allow;
             if !egress.iter().any(|e| ingress.iter().any(|i| (*e && *i) == allowed)) {
@@ -184,6 +184,7 @@ pub(crate) fn flows(world: &World, random: &mut Random) -> Vec<Packet> {
                 port,
                 state: State::New,
                 labels: [0; 16],
+                arrival: Arrival::default(),
             });
         }
     }
@@ -217,6 +218,7 @@ fn moves() {
         port: 22,
         state: State::New,
         labels: [0; 16],
+        arrival: Arrival::default(),
     };
     let watch = Arc::new(Mutex::new(Watch {
         old: old.clone(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use libtest_mimic::Trial;
-use palisade_nft::{Enforcer, Kernel, LINEAR, Options, reader::Ruleset, text};
+use palisade_nft::{Enforcer, Kernel, LINEAR, Options, Surroundings, reader::Ruleset, text};
 use palisade_policy::NodePlan;
 
 use crate::{
@@ -23,7 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn load(text: &str) {
+pub(crate) fn load(text: &str) {
     let mut nft =
         Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("the nft program");
     nft.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
@@ -48,12 +48,16 @@ fn loads() {
     for seed in 0..12 {
         let plan = if seed == 0 { NodePlan::default() } else { world(seed).plan() };
         let options = if seed % 4 == 3 {
-            Options { log_group: None, egress_to_own_node: false }
+            Options { log_group: None, egress_to_own_node: false, ..Options::default() }
         } else {
             Options::default()
         };
-        let rendered = text(&plan, &options).unwrap();
-        assert_eq!(rendered, text(&plan, &options).unwrap(), "the same text for the same plan");
+        let rendered = text(&plan, &options, &Surroundings::default()).unwrap();
+        assert_eq!(
+            rendered,
+            text(&plan, &options, &Surroundings::default()).unwrap(),
+            "the same text for the same plan"
+        );
         load(&rendered);
         let (listed, mut kernel) = (list(), Kernel::open().unwrap());
         let loaded = Ruleset::read(&mut kernel).unwrap().unwrap();
@@ -73,7 +77,7 @@ fn loads() {
 
 fn takes_over() {
     let plan = world(5).plan();
-    load(&text(&plan, &Options::default()).unwrap());
+    load(&text(&plan, &Options::default(), &Surroundings::default()).unwrap());
     let (mut enforcer, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     assert_eq!((commit.elements, commit.generation), (0, 2), "nothing but the rules is written");
     enforcer.remove().unwrap();

@@ -168,7 +168,8 @@ fn settings_follow_from_the_values() {
     let defaults = json!({
         "source": "api", "listen": "0.0.0.0:9643", "health-listen": "127.0.0.1:9644",
         "socket": "/run/palisade/agent.sock", "log-format": "json",
-        "log-level": "info", "egress-to-own-node": "enforce", "log-drops": true, "report-status": true,
+        "log-level": "info", "egress-to-own-node": "enforce", "source-check": "enforce", "log-drops": true,
+        "report-status": true,
     });
     assert_eq!(settings("deploy/manifests/palisade.yaml"), defaults);
     let monitored = settings("deploy/tests/monitored/expected.yaml");

@@ -138,7 +138,7 @@ fn well(sandbox: &Sandbox) -> Result<(), Failed> {
     let output = on_node(&lab, &mut palisade_doctor(&arguments));
     let text = String::from_utf8(output.stdout)?;
     assert!(text.contains("ok       nftables-rules     every kind of rule is taken"), "{text}");
-    assert!(text.ends_with("\n\n0 fail, 0 warn, 0 unknown, 19 ok\n"), "{text}");
+    assert!(text.ends_with("\n\n0 fail, 0 warn, 0 unknown, 21 ok\n"), "{text}");
     assert!(!text.contains("wiring"), "{text}");
     Ok(())
 }

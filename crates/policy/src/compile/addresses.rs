@@ -102,6 +102,11 @@ impl AddressBook {
         cluster.nodes.get(name).map(Holder::Node)
     }
 
+    /// Whether a node has `address`.
+    pub(super) fn is_node(&self, address: IpAddr) -> bool {
+        self.nodes.contains_key(&address)
+    }
+
     /// Notes which addresses a node has instead of those that it had.
     pub(super) fn set_node(&mut self, old: Option<&Node>, new: Option<&Node>) {
         for (node, address) in old.into_iter().flat_map(|node| node.addresses.iter().map(move |a| (node, a)))

@@ -1,9 +1,12 @@
 //! Edits a plan and remembers what it was, so that the delta at the end carries only what differs.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
-    AddressSet, Delta, Direction, Group, GroupId, NodePlan, Table, TableId, Traffic,
+    Delta, Direction, Group, GroupId, NodePlan, Table, TableId, Traffic,
     plan::{AddressChanges, MemberChanges},
 };
 
@@ -15,12 +18,16 @@ pub(super) struct Recorder<'a> {
     tables: BTreeMap<TableId, Option<Table>>,
     dispatch: BTreeMap<(Direction, IpAddr), Option<TableId>>,
     hairpin: BTreeMap<IpAddr, Option<Traffic>>,
+    /// For each address whose place in the set changed, whether it was in it at first.
+    local: BTreeMap<IpAddr, bool>,
+    nodes: BTreeMap<IpAddr, bool>,
 }
 
 impl<'a> Recorder<'a> {
     pub(super) fn new(plan: &'a mut NodePlan) -> Self {
         let (tables, dispatch, hairpin) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { plan, groups: BTreeMap::new(), tables, dispatch, hairpin }
+        let (local, nodes) = (BTreeMap::new(), BTreeMap::new());
+        Self { plan, groups: BTreeMap::new(), tables, dispatch, hairpin, local, nodes }
     }
 
     /// Whether the plan holds this group now.
@@ -101,17 +108,31 @@ impl<'a> Recorder<'a> {
         self.hairpin.entry(address).or_insert(before);
     }
 
+    /// Says whether a live pod of this node owns an address.
+    pub(super) fn set_local(&mut self, address: IpAddr, is_local: bool) {
+        set_in(&mut self.plan.local, &mut self.local, address, is_local);
+    }
+
+    /// Says whether a node has an address.
+    pub(super) fn set_node(&mut self, address: IpAddr, is_node: bool) {
+        set_in(&mut self.plan.nodes, &mut self.nodes, address, is_node);
+    }
+
     /// The difference between the plan at first and now: minimal, and empty where edits cancelled out.
     pub(super) fn finish(self) -> Delta {
-        let mut delta = Delta::default();
         let plan = self.plan;
+        let mut delta = Delta {
+            local: changes(&self.local, |a| plan.local.contains(a)),
+            nodes: changes(&self.nodes, |a| plan.nodes.contains(a)),
+            ..Delta::default()
+        };
         for (id, first_members) in self.groups {
             match (first_members, plan.groups.get(&id)) {
                 (None, Some(group)) => drop(delta.groups_added.insert(id, group.clone())),
                 (None, None) => {}
                 (Some(_), None) => drop(delta.groups_removed.insert(id)),
                 (Some(first), Some(Group::Addresses(now))) => {
-                    let change = member_changes(&first, now);
+                    let change = changes(&first, |address| now.contains(address));
                     if !change.is_empty() {
                         delta.members.insert(id, change);
                     }
@@ -149,10 +170,18 @@ impl<'a> Recorder<'a> {
     }
 }
 
-fn member_changes(first: &BTreeMap<IpAddr, bool>, now: &AddressSet) -> MemberChanges {
+/// Puts an address into a set or takes it out, and remembers where it was at first.
+fn set_in(set: &mut BTreeSet<IpAddr>, first: &mut BTreeMap<IpAddr, bool>, address: IpAddr, member: bool) {
+    let changed = if member { set.insert(address) } else { set.remove(&address) };
+    if changed {
+        first.entry(address).or_insert(!member);
+    }
+}
+
+fn changes(first: &BTreeMap<IpAddr, bool>, is_member: impl Fn(&IpAddr) -> bool) -> MemberChanges {
     let mut change = MemberChanges::default();
     for (address, was_member) in first {
-        match (was_member, now.contains(address)) {
+        match (was_member, is_member(address)) {
             (false, true) => drop(change.added.insert(*address)),
             (true, false) => drop(change.removed.insert(*address)),
             _ => {}

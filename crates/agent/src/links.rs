@@ -1,0 +1,172 @@
+//! The node's links, as far as rules look at them: which interfaces and bridge ports lead to local pods, and where the node
+//! takes encapsulated packets. Read over rtnetlink, at the start, when local pods change, and when the kernel tells of a
+//! change of links or routes.
+
+mod rtnetlink;
+mod tunnels;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::{Duration, Instant},
+};
+
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use palisade_nft::Surroundings;
+
+use rtnetlink::{Events, Requests};
+
+/// A whole reading asks for one route per local address and lists all interfaces. It follows the last one after this long
+/// at the earliest, however often links and routes change.
+const REST: Duration = Duration::from_secs(1);
+
+/// The loopback device, in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// Addresses of documentation networks, which are nobody's: what leads there leads out of the node.
+const NOBODY: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+
+/// The links of the network namespace in which it was opened.
+#[derive(Debug)]
+pub(crate) struct Links {
+    requests: Requests,
+    events: Events,
+    /// The interfaces to which the routes of local addresses lead, on the link.
+    routes: BTreeMap<IpAddr, u32>,
+    /// Whether links or routes changed, or a reading failed, since the last whole reading.
+    stale: bool,
+    read: Option<Instant>,
+}
+
+impl Links {
+    /// Opens the sockets in the calling thread's network namespace.
+    pub(crate) fn open() -> io::Result<Self> {
+        // What happens from here on is heard, so that a reading misses nothing.
+        let events = Events::open()?;
+        Ok(Self { requests: Requests::open()?, events, routes: BTreeMap::new(), stale: true, read: None })
+    }
+
+    /// Reads everything. `local`: the addresses of local pods.
+    pub(crate) fn read(&mut self, local: &BTreeSet<IpAddr>) -> io::Result<Surroundings> {
+        self.read = Some(Instant::now());
+        self.events.drain()?;
+        self.stale = true;
+        self.routes.clear();
+        self.find_routes(local)?;
+        let surroundings = self.surroundings()?;
+        self.stale = false;
+        Ok(surroundings)
+    }
+
+    /// Takes in that local addresses came and went: asks for the routes of those alone.
+    pub(crate) fn follow(
+        &mut self,
+        added: &BTreeSet<IpAddr>,
+        removed: &BTreeSet<IpAddr>,
+    ) -> io::Result<Surroundings> {
+        self.routes.retain(|address, _| !removed.contains(address));
+        let outcome = self.find_routes(added).and_then(|()| self.surroundings());
+        self.stale |= outcome.is_err();
+        outcome
+    }
+
+    /// Whether a whole reading is due: something changed, and the last one is a while ago.
+    pub(crate) fn is_due(&mut self) -> io::Result<bool> {
+        self.stale |= self.events.drain()?;
+        Ok(self.stale && self.read.is_none_or(|at| at.elapsed() >= REST))
+    }
+
+    /// What was read was not taken in: the next reading is due as soon as may be.
+    pub(crate) fn again(&mut self) {
+        self.stale = true;
+    }
+
+    fn find_routes(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
+        for address in addresses {
+            match self.requests.route(*address)? {
+                Some(route) if route.on_link => self.routes.insert(*address, route.interface),
+                _ => self.routes.remove(address),
+            };
+        }
+        Ok(())
+    }
+
+    fn surroundings(&mut self) -> io::Result<Surroundings> {
+        let links: Vec<Link> = self.requests.links()?.into_iter().map(Link::of).collect();
+        let mut out = Surroundings::default();
+        let mut outward = BTreeSet::from([LOOPBACK]);
+        for nobody in NOBODY {
+            outward.extend(self.requests.route(nobody)?.map(|route| route.interface));
+        }
+        for index in self.routes.values().copied().collect::<BTreeSet<u32>>() {
+            let ports = || links.iter().filter(|link| link.controller == Some(index));
+            let is_bridge =
+                links.iter().any(|link| link.index == index && link.kind == Some(InfoKind::Bridge));
+            if is_bridge {
+                out.pod_ports.extend(ports().filter(|port| port.leads_to_pod()).map(|port| port.index));
+            }
+            // By a bridge that has other ports too, what others send comes in as well.
+            let is_mixed = is_bridge && ports().any(|port| !port.leads_to_pod());
+            if !outward.contains(&index) && !is_mixed {
+                out.pod_interfaces.insert(index);
+                if is_bridge {
+                    out.pod_bridges.insert(index);
+                }
+            }
+        }
+        for link in links.iter().filter(|link| link.is_up) {
+            tunnels::note(&link.message, &mut out);
+            if link.kind == Some(InfoKind::Vxlan) {
+                out.tunnel_peers.extend(self.requests.forwarding_peers(link.index)?);
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// An interface.
+struct Link {
+    index: u32,
+    kind: Option<InfoKind>,
+    /// The bridge of which it is a port.
+    controller: Option<u32>,
+    /// Whether its other end is in another network namespace.
+    leads_elsewhere: bool,
+    is_up: bool,
+    message: LinkMessage,
+}
+
+impl Link {
+    fn of(message: LinkMessage) -> Self {
+        let mut out = Self {
+            index: message.header.index,
+            kind: None,
+            controller: None,
+            leads_elsewhere: false,
+            is_up: message.header.flags.contains(LinkFlags::Up),
+            message: LinkMessage::default(),
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::Controller(index) => out.controller = Some(*index),
+                LinkAttribute::LinkNetNsId(_) => out.leads_elsewhere = true,
+                LinkAttribute::LinkInfo(info) => {
+                    out.kind = info.iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.clone()),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        out.message = message;
+        out
+    }
+
+    fn leads_to_pod(&self) -> bool {
+        let is_end = matches!(self.kind, Some(InfoKind::Veth | InfoKind::Tun | InfoKind::MacVtap));
+        is_end && self.leads_elsewhere
+    }
+}

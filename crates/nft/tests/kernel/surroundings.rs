@@ -1,0 +1,353 @@
+//! What rules know of the node's links: forged sources, tunnels of pods' own, and the table for bridges.
+
+use std::{net::IpAddr, process::Command};
+
+use libtest_mimic::Trial;
+use palisade_nft::{
+    Difference, Enforcer, Hook, Kernel, Options, Surroundings, drift,
+    reader::{Arrival, Packet, Ruleset, State},
+    text, verify,
+};
+use palisade_policy::{Direction, NodePlan, Protocol, Table, TableId, Traffic, Verdict};
+
+use crate::{
+    agreement::shape,
+    random::{Random, World},
+    sandbox::trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("surroundings_are_programmed_by_what_differs", random_changes),
+        trial("the_nft_program_loads_the_text_with_its_surroundings", loads),
+        trial("who_claims_a_local_address_needs_a_way_back", forged),
+        trial("pods_make_no_tunnel_packets_for_nodes", tunnels),
+        trial("between_ports_of_a_bridge_nothing_goes_to_strangers", strangers),
+        trial("the_bridge_table_comes_and_goes_with_the_ports_of_pods", comes_and_goes),
+        trial("what_others_do_to_the_bridge_table_is_told_and_mended", others),
+        trial("trying_what_a_kernel_can_do_leaves_nothing", tried),
+    ]
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn some<T: Ord + Clone>(random: &mut Random, of: &[T]) -> std::collections::BTreeSet<T> {
+    of.iter().filter(|_| random.chance(50)).cloned().collect()
+}
+
+fn surroundings(random: &mut Random) -> Surroundings {
+    if random.chance(20) {
+        return Surroundings::default();
+    }
+    let pod_interfaces = some(random, &[1, 70, 71, 72]);
+    Surroundings {
+        pod_bridges: pod_interfaces.iter().copied().filter(|_| random.chance(50)).collect(),
+        pod_interfaces,
+        pod_ports: if random.chance(30) { Default::default() } else { some(random, &[1, 80, 81, 82]) },
+        tunnel_ports: if random.chance(50) { Default::default() } else { some(random, &[4789, 6081, 8472]) },
+        tunnel_protocols: if random.chance(50) { Default::default() } else { some(random, &[4, 41, 47]) },
+        // Some of them are nodes' too.
+        tunnel_peers: some(
+            random,
+            &["10.244.0.3", "10.244.0.5", "192.0.2.7", "fd00::2", "2001:db8::7"].map(address),
+        ),
+    }
+}
+
+fn bridge(enforcer: &mut Enforcer) -> Option<Ruleset> {
+    Ruleset::read_bridge(enforcer.kernel()).unwrap()
+}
+
+fn random_changes() {
+    for seed in 0..25 {
+        let random = &mut Random::new(seed);
+        let mut world = World::new(random, 4);
+        let first = surroundings(random);
+        let kernel = Kernel::open().unwrap();
+        let (mut enforcer, _) = Enforcer::start_in(kernel, Options::default(), first, &world.plan()).unwrap();
+        for step in 0..6 {
+            let what = format!("seed {seed}, step {step}");
+            if random.chance(60) {
+                let next = surroundings(random);
+                let commit = enforcer.set_surroundings(&next).unwrap();
+                assert!(commit.transactions <= 1, "{what}: {commit:?}");
+                assert_eq!(enforcer.set_surroundings(&next).unwrap().transactions, 0, "{what}");
+                assert_eq!(*enforcer.surroundings(), next);
+            }
+            world.step(random);
+            let delta = enforcer.programmed().delta_to(&world.plan());
+            enforcer.commit(&delta).unwrap();
+            assert_eq!(enforcer.verify().unwrap().differences, [], "{what}");
+            assert_eq!(enforcer.repair().unwrap().elements, 0, "{what}: nothing was to be mended");
+        }
+        // The kernel after all these changes is the kernel of one who starts with the last of them.
+        let (inet, ports) = (shape(&mut enforcer), bridge(&mut enforcer));
+        let (last, plan) = (enforcer.surroundings().clone(), world.plan());
+        assert_eq!(ports.is_some(), !last.pod_ports.is_empty());
+        drop(enforcer);
+        let kernel = Kernel::open().unwrap();
+        let (mut again, commit) =
+            Enforcer::start_in(kernel, Options::default(), last.clone(), &plan).unwrap();
+        assert_eq!(commit.elements, 0, "seed {seed}: an agent that comes back finds all in place");
+        again.remove().unwrap();
+        assert_eq!(bridge(&mut again), None, "seed {seed}: something is left");
+        let kernel = Kernel::open().unwrap();
+        let (mut fresh, _) = Enforcer::start_in(kernel, Options::default(), last, &plan).unwrap();
+        assert_eq!((shape(&mut fresh), bridge(&mut fresh)), (inet, ports), "seed {seed}");
+        fresh.remove().unwrap();
+    }
+}
+
+fn loads() {
+    for seed in 0..12 {
+        let random = &mut Random::new(100 + seed);
+        let (world, around) = (World::new(random, 4), surroundings(random));
+        let options = Options { source_check: seed % 3 > 0, ..Options::default() };
+        crate::text::load(&text(&world.plan(), &options, &around).unwrap());
+        let mut kernel = Kernel::open().unwrap();
+        let read =
+            |kernel: &mut Kernel| (Ruleset::read(kernel).unwrap(), Ruleset::read_bridge(kernel).unwrap());
+        let (loaded, listed) = (read(&mut kernel), crate::listing::list());
+        assert_eq!(verify(&mut kernel, &options, &around, &world.plan()).unwrap().differences, [], "{seed}");
+        palisade_nft::remove(&mut kernel).unwrap();
+        let (mut enforcer, _) = Enforcer::start_in(kernel, options, around, &world.plan()).unwrap();
+        assert_eq!(read(enforcer.kernel()), loaded, "seed {seed}");
+        let sorted = |text: &str| {
+            let mut blocks: Vec<String> =
+                text.split("\n\n").map(|b| b.trim_end_matches(['}', '\n']).to_owned()).collect();
+            blocks.sort();
+            blocks
+        };
+        assert_eq!(sorted(&crate::listing::list()).len(), sorted(&listed).len(), "seed {seed}");
+        enforcer.remove().unwrap();
+    }
+}
+
+/// Pods whose ingress is decided by a table that allows everything.
+fn plan(local: &[&str], isolated: &[&str]) -> NodePlan {
+    let mut plan = NodePlan { local: local.iter().copied().map(address).collect(), ..NodePlan::default() };
+    plan.nodes = ["172.18.0.3", "fd12::3"].map(address).into();
+    if !isolated.is_empty() {
+        let (direction, rest) = (Direction::Ingress, Traffic::all());
+        let table = Table { direction, exact: Default::default(), ranges: Default::default(), rest };
+        plan.tables.insert(TableId([1; 16]), table);
+    }
+    plan.ingress = isolated.iter().map(|pod| (address(pod), TableId([1; 16]))).collect();
+    plan
+}
+
+const LOCAL: [&str; 2] = ["10.244.0.1", "fd00:244::1"];
+
+fn packet(hook: Hook, source: &str, destination: &str, arrival: Arrival) -> Packet {
+    Packet {
+        hook,
+        source: address(source),
+        destination: address(destination),
+        protocol: Protocol::Udp,
+        port: 8472,
+        state: State::New,
+        labels: [0; 16],
+        arrival,
+    }
+}
+
+fn start(options: Options, around: Surroundings, plan: &NodePlan) -> (Enforcer, Ruleset) {
+    let (mut enforcer, _) = Enforcer::start_in(Kernel::open().unwrap(), options, around, plan).unwrap();
+    let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+    (enforcer, ruleset)
+}
+
+fn passes(ruleset: &Ruleset, packet: &Packet) -> bool {
+    ruleset.evaluate(packet).unwrap().verdict == Verdict::Allow
+}
+
+fn forged() {
+    let around = Surroundings { pod_interfaces: [7].into(), ..Surroundings::default() };
+    for source_check in [true, false] {
+        let options = Options { source_check, ..Options::default() };
+        let (mut enforcer, ruleset) = start(options, around.clone(), &plan(&LOCAL, &LOCAL));
+        for (local, other, outside) in
+            [(LOCAL[0], "10.244.9.9", "192.0.2.1"), (LOCAL[1], "fd00:244::9", "2001:db8::1")]
+        {
+            for (interface, source, destination, is_checked) in [
+                (9, local, local, true),
+                (9, local, outside, true),
+                (7, other, local, true),
+                (7, outside, local, true),
+                // The node's other networks may be asymmetric on purpose.
+                (9, other, local, false),
+                (9, outside, local, false),
+            ] {
+                for way_back in [true, false] {
+                    let arrival = Arrival { interface, way_back, ..Arrival::default() };
+                    let forward = packet(Hook::Forward, source, destination, arrival);
+                    let wanted = way_back || !is_checked || !source_check;
+                    assert_eq!(passes(&ruleset, &forward), wanted, "{forward:?}");
+                    let input = Packet { hook: Hook::Input, ..forward };
+                    assert_eq!(passes(&ruleset, &input), wanted || interface == 9, "{input:?}");
+                    // Who answers is not asked.
+                    let answer = Packet { state: State::Established, ..forward };
+                    assert!(passes(&ruleset, &answer), "{answer:?}");
+                }
+            }
+        }
+        let arrival = Arrival { interface: 7, way_back: false, ..Arrival::default() };
+        assert!(passes(&ruleset, &packet(Hook::Input, "fe80::7", "fe80::1", arrival)));
+        enforcer.remove().unwrap();
+    }
+}
+
+fn tunnels() {
+    let open = Surroundings { pod_interfaces: [7].into(), ..Surroundings::default() };
+    let around = Surroundings {
+        tunnel_ports: [8472].into(),
+        tunnel_protocols: [4, 47].into(),
+        tunnel_peers: ["172.19.0.1"].map(address).into(),
+        ..open.clone()
+    };
+    let (mut enforcer, without) = start(Options::default(), open, &plan(&LOCAL, &[]));
+    enforcer.set_surroundings(&around).unwrap();
+    let with = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+    for (source, interface, is_pods) in
+        [(LOCAL[0], 0, true), ("10.9.9.9", 7, true), ("10.9.9.9", 9, false), ("172.18.0.3", 9, false)]
+    {
+        let arrival = Arrival { interface, ..Arrival::default() };
+        for (destination, is_end) in [("172.18.0.3", true), ("172.19.0.1", true), ("192.0.2.1", false)] {
+            for (protocol, port, is_tunnels) in [
+                (Protocol::Udp, 8472, true),
+                (Protocol::Udp, 8473, false),
+                (Protocol::Tcp, 8472, false),
+                (Protocol::Other(4), 0, true),
+                (Protocol::Other(47), 0, true),
+                (Protocol::Other(41), 0, false),
+            ] {
+                let forward =
+                    Packet { protocol, port, ..packet(Hook::Forward, source, destination, arrival) };
+                let input = Packet { hook: Hook::Input, ..forward };
+                assert_eq!(passes(&with, &forward), !(is_pods && is_end && is_tunnels), "{forward:?}");
+                assert_eq!(passes(&with, &input), !(is_pods && is_tunnels), "{input:?}");
+                assert!(passes(&without, &forward) && passes(&without, &input), "no tunnels: {forward:?}");
+            }
+        }
+    }
+    let arrival = Arrival { interface: 7, ..Arrival::default() };
+    assert!(!passes(&with, &packet(Hook::Forward, LOCAL[1], "fd12::3", arrival)));
+    assert_eq!(enforcer.verify().unwrap().differences, []);
+    // Without its tunnels a node has none of the ends either.
+    assert!(!with.sets["tunnel_ends4"].elements.is_empty());
+    let bare = Surroundings { tunnel_ports: [].into(), tunnel_protocols: [].into(), ..around };
+    enforcer.set_surroundings(&bare).unwrap();
+    assert!(shape(&mut enforcer).sets["tunnel_ends4"].elements.is_empty());
+    enforcer.remove().unwrap();
+}
+
+fn strangers() {
+    let around = Surroundings {
+        pod_interfaces: [6, 7].into(),
+        pod_bridges: [7].into(),
+        pod_ports: [70].into(),
+        ..Surroundings::default()
+    };
+    for isolated in [&[][..], &LOCAL[..]] {
+        let (mut enforcer, ruleset) = start(Options::default(), around.clone(), &plan(&LOCAL, isolated));
+        for (interface, leaves_by, is_bridged) in [(7, 7, true), (7, 1, false), (1, 7, false), (6, 6, false)]
+        {
+            let arrival = Arrival { interface, leaves_by, ..Arrival::default() };
+            for (source, destination, is_local) in [
+                ("10.244.0.2", LOCAL[0], true),
+                ("fd00:244::2", LOCAL[1], true),
+                ("10.244.0.2", "203.0.113.9", false),
+                ("10.244.0.2", "169.254.7.7", false),
+                ("fd00:244::2", "::ffff:10.244.0.1", false),
+                ("fd00:244::2", "2002:af4:1::1", false),
+            ] {
+                let packet = packet(Hook::Forward, source, destination, arrival);
+                let wanted = isolated.is_empty() || !is_bridged || is_local;
+                assert_eq!(passes(&ruleset, &packet), wanted, "{packet:?}");
+            }
+        }
+        enforcer.remove().unwrap();
+    }
+}
+
+fn comes_and_goes() {
+    let ports =
+        |of: &[u32]| Surroundings { pod_ports: of.iter().copied().collect(), ..Surroundings::default() };
+    let (mut enforcer, _) = start(Options::default(), ports(&[]), &plan(&LOCAL, &[]));
+    assert_eq!(bridge(&mut enforcer), None, "no bridge leads to pods");
+    assert_eq!(enforcer.set_surroundings(&ports(&[70])).unwrap().transactions, 1);
+    let open = bridge(&mut enforcer).unwrap();
+    assert_eq!(
+        (open.chains["prerouting"].base, open.chains["forward"].base),
+        (Some((0, -200, 1)), Some((2, -200, 1)))
+    );
+    assert!(open.chains["from_ports"].rules.is_empty(), "nobody is isolated");
+    // The second port costs itself and the pair.
+    assert_eq!(enforcer.set_surroundings(&ports(&[70, 71])).unwrap().elements, 2);
+    let isolating = plan(&LOCAL, &LOCAL[..1]);
+    let delta = enforcer.programmed().delta_to(&isolating);
+    let commit = enforcer.commit(&delta).unwrap();
+    assert_eq!(commit.transactions, 2, "new chains, then both tables at once: {commit:?}");
+    assert!(!bridge(&mut enforcer).unwrap().chains["from_ports"].rules.is_empty());
+    let delta = enforcer.programmed().delta_to(&plan(&LOCAL[..1], &[]));
+    enforcer.commit(&delta).unwrap();
+    let open = bridge(&mut enforcer).unwrap();
+    assert!(open.chains["to_ports"].rules.is_empty());
+    assert_eq!((open.sets["themselves4"].elements.len(), open.sets["themselves6"].elements.len()), (1, 0));
+    assert_eq!(enforcer.set_surroundings(&ports(&[])).unwrap().transactions, 1);
+    assert_eq!(bridge(&mut enforcer), None);
+    assert_eq!(enforcer.verify().unwrap().differences, []);
+    enforcer.remove().unwrap();
+}
+
+fn nft(command: &str) {
+    let status = Command::new("nft").arg(command).status();
+    assert!(status.expect("the nft program (package nftables) plays somebody else").success(), "{command}");
+}
+
+fn others() {
+    let around = Surroundings { pod_ports: [70].into(), ..Surroundings::default() };
+    let (mut enforcer, _) = start(Options::default(), around, &plan(&LOCAL, &LOCAL));
+    let whole = bridge(&mut enforcer);
+    let mut watcher = drift::Watcher::open(enforcer.kernel()).unwrap();
+    for command in [
+        "flush chain bridge palisade from_ports",
+        "insert rule bridge palisade to_ports accept",
+        "delete element bridge palisade pod_ports { 70 }",
+        "add element bridge palisade own_ports { 70 . 71 }",
+        "flush set bridge palisade themselves6",
+        "add table bridge palisade { flags dormant; }",
+        "add chain bridge palisade foreign",
+        "delete table bridge palisade",
+        "add table bridge palisade { chain forward { policy drop; }; }",
+    ] {
+        nft(command);
+        let told = watcher.wait(std::time::Duration::from_secs(10)).unwrap();
+        assert!(told && watcher.read().unwrap().is_some(), "{command}: nothing is told");
+        let differences = enforcer.verify().unwrap().differences;
+        assert!(!differences.is_empty(), "{command}");
+        if command.starts_with("delete table") {
+            assert_eq!(differences, [Difference::NoTable { family: "bridge" }]);
+        }
+        enforcer.repair().unwrap();
+        assert_eq!(bridge(&mut enforcer), whole, "{command}");
+        assert_eq!(enforcer.verify().unwrap().differences, [], "{command}");
+        while watcher.read().unwrap().is_some() {}
+    }
+    enforcer.remove().unwrap();
+}
+
+fn tried() {
+    let mut kernel = Kernel::open().unwrap();
+    let before = kernel.kernel_generation().unwrap();
+    let around = Surroundings { pod_ports: [70].into(), ..Surroundings::default() };
+    let (mut enforcer, commit) =
+        Enforcer::start_in(kernel, Options::default(), around, &plan(&LOCAL, &LOCAL)).unwrap();
+    assert_eq!(enforcer.lacking().count(), 0, "this kernel has all that the tests are about");
+    assert_eq!(commit.transactions, 1);
+    let after = enforcer.kernel().kernel_generation().unwrap();
+    assert_eq!(after, before + 1, "no other transaction took effect");
+    enforcer.remove().unwrap();
+}
