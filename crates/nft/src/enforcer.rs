@@ -6,6 +6,7 @@ use palisade_policy::{Delta, NodePlan};
 
 use crate::{
     Error, Kernel, Surroundings,
+    base::BaseSets,
     encode::encode,
     features::{Feature, Features},
     kernel::now,
@@ -109,11 +110,10 @@ impl Enforcer {
         let asked = surroundings;
         let options = features.possible_options(&mut kernel, options)?;
         let surroundings = features.possible_surroundings(&mut kernel, &asked)?;
-        let beside = (options, surroundings, Remembered::default());
-        let (mut program, generation, commit, left) = lead(&mut kernel, beside, plan, Way::Mend)?;
-        if left == Left::Ours {
-            program.revoked = Remembered::read(&mut kernel, &program.sets);
-        }
+        // Before anything is written: a table that can't be read whole is replaced.
+        let revoked = Remembered::read(&mut kernel, &BaseSets::new());
+        let beside = (options, surroundings, revoked);
+        let (program, generation, commit, left) = lead(&mut kernel, beside, plan, Way::Mend)?;
         let plan = plan.clone();
         Ok((Self { kernel, plan, program, generation, asked, features, torn: false, left }, commit))
     }

@@ -47,7 +47,7 @@ const GENERIC: usize = 4;
 const DUMP_ATTEMPTS: usize = 8;
 
 /// The same where the listing is short, and most attempts end before the next transaction of a busy program begins.
-const SHORT_DUMP_ATTEMPTS: usize = 64;
+const SHORT_DUMP_ATTEMPTS: usize = 1024;
 
 /// How often in a row the rest of a listing that was given up may be lost before it counts as read.
 const LOST_IN_A_ROW: usize = 64;

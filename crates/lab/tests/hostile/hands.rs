@@ -218,7 +218,7 @@ fn edits(sandbox: &Sandbox, kind: Kind) -> Result<(), Failed> {
             // What does not open anything is put right all the same.
             world.agent(NEAR)?.equal()?;
             let left = hand::nft(&world, NEAR, "list table inet palisade")?;
-            ensure(!left.contains("stranger") && !left.contains("dormant"), || {
+            ensure(!left.contains("stranger ") && !left.contains("dormant"), || {
                 format!("{what}: the agent says that all is well, and the kernel holds:\n{left}")
             })
         });

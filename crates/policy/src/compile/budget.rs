@@ -11,7 +11,7 @@ use crate::{Direction, Peer, Policy, Selector, Traffic, labels::Test, rules::Pod
 
 /// What a row weighs, beside its ranges of ports: a set to find it, a chain, and their rules. The kernel looks for a set or
 /// chain among all of a table one after another, so a transaction costs the square of their number: 0.15 s for 800, 1.4 s for
-/// 3,200, 5.5 s for 6,400 (kernel 6.18). With this weight one table has some 480 rows at most, and the tables of one namespace
+/// 3,200, 5.5 s for 6,400 (kernel 6.18). With this weight one table has some 1,000 rows at most, and the tables of one namespace
 /// 4,000.
 const ROW: usize = 32;
 
@@ -39,8 +39,9 @@ impl Default for Budget {
     /// within each of these limits takes at most 0.1 s to compile, and one beyond them is refused as fast.
     fn default() -> Self {
         Self {
-            // The longest lists in use name the address ranges of a cloud: eight to ten thousand CIDRs.
-            peers: 16_384,
+            // The longest lists in use name the address ranges of a cloud or a country: some ten thousand CIDRs. An object
+            // of the API server holds about as many as this.
+            peers: 32_768,
             // Each is held against up to all classes of pods, and remembers those that it holds. Policies that people
             // write have tens.
             selectors: 1_024,
@@ -49,10 +50,10 @@ impl Default for Budget {
             // As many as `peers`, so that a list of CIDRs for one set of ports is hardly ever refused for its ranges but
             // where exceptions cut them up. The kernel takes up to four times as many, as each range is an element on
             // each level of a search tree, and about 100 bytes for each.
-            elements: 16_384,
+            elements: 32_768,
             // 0.05 s, and 12 MiB for the sets. Eight thousand CIDRs with ten ports take 180,000 and few sets.
             steps: 1 << 18,
-            // Eight tables at their limit.
+            // Four tables at their limit.
             namespace: 131_072,
         }
     }

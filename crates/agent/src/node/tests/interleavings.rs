@@ -166,7 +166,9 @@ impl World {
     ) -> Result<(), TestCaseError> {
         let plan = self.agent.plan();
         for peer in random::endpoints(&self.cluster).into_iter().map(|e| e.address()) {
-            if Family::of(peer) != Family::of(address) {
+            // What a pod has of itself through a service counts as egress.
+            let is_own = direction == Direction::Ingress && peer == address;
+            if Family::of(peer) != Family::of(address) || is_own {
                 continue;
             }
             let ends = if direction == Direction::Ingress { (peer, address) } else { (address, peer) };
