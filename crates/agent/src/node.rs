@@ -300,7 +300,8 @@ fn judge<'a, D: DataPlane>(
         match denied(plan, host, connection, |tuple| plane.is_revoked(tuple)) {
             Some(tuple) => {
                 out.cut.push(tuple);
-                if !connection.revoked || !plane.is_revoked(&tuple) {
+                let is_remembered = !tuple.outlives_its_entry() || plane.is_revoked(&tuple);
+                if !connection.revoked || !is_remembered {
                     out.denied.push((tuple, entry));
                 }
             }

@@ -167,7 +167,7 @@ impl Enforcer {
     fn remember(&mut self, tuples: impl Iterator<Item = FiveTuple>) -> Result<usize, Error> {
         let (mut new, mut without_room) = (BTreeSet::new(), 0);
         for tuple in tuples {
-            if self.is_revoked(&tuple) {
+            if self.is_revoked(&tuple) || !tuple.outlives_its_entry() {
                 continue;
             }
             if self.program.revoked.has_room_for(&tuple) {

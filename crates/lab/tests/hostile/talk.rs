@@ -97,13 +97,20 @@ impl fmt::Display for Talk {
     }
 }
 
-/// A port of its own for each called one, below the ephemeral ones, as services have: where both ports of a TCP
-/// connection are ephemeral, nobody can tell who opened it once its entry is lost, and it fails closed.
-fn service_port() -> u16 {
-    const FIRST: u16 = 5000;
-    static NEXT: AtomicU16 = AtomicU16::new(FIRST);
-    let next = |port: u16| Some(if port >= 32_000 { FIRST } else { port + 1 });
-    NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or(FIRST)
+/// Binds the called one to a port below the ephemeral ones, as services have: where both ports of a TCP connection are
+/// ephemeral, nobody can tell who opened it once its entry is lost, and it fails closed. The lab's own servers have some.
+fn serve<T>(bind: impl Fn(u16) -> io::Result<T>) -> io::Result<T> {
+    const PORTS: std::ops::Range<u16> = 5000..32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(PORTS.start);
+    for _ in PORTS {
+        let next = |port: u16| Some(if port + 1 == PORTS.end { PORTS.start } else { port + 1 });
+        let port = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or(PORTS.start);
+        match bind(port) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+            other => return other,
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 impl Talk {
@@ -115,7 +122,7 @@ impl Talk {
         let (opener, called, ends) = match spec.over {
             Over::Tcp => {
                 let listener =
-                    world.within(spec.to, || TcpListener::bind((to, service_port())))?.map_err(failed)?;
+                    world.within(spec.to, || serve(|port| TcpListener::bind((to, port))))?.map_err(failed)?;
                 let target = listener.local_addr()?;
                 let opener = world
                     .within(spec.from, || TcpStream::connect_timeout(&target, PATIENCE))?
@@ -136,7 +143,7 @@ impl Talk {
             Over::Udp => {
                 let opener = world.within(spec.from, || UdpSocket::bind((from, 0)))?.map_err(failed)?;
                 let called =
-                    world.within(spec.to, || UdpSocket::bind((to, service_port())))?.map_err(failed)?;
+                    world.within(spec.to, || serve(|port| UdpSocket::bind((to, port))))?.map_err(failed)?;
                 let (source, target) = (opener.local_addr()?, called.local_addr()?);
                 opener.connect(target)?;
                 called.connect(source)?;

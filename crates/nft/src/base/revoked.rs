@@ -13,6 +13,7 @@
 use palisade_policy::{Family, Protocol};
 
 use super::BaseSets;
+use crate::conntrack::{ICMP, ICMPV6};
 use crate::ruleset::{Chain, Expression, HasPorts, Outcome, REVOKED_CHAIN, Rule};
 
 /// What carries our label is of a revoked connection.
@@ -59,7 +60,9 @@ fn per_kind(then: impl Fn(Family, Option<Protocol>, HasPorts) -> Rule) -> Vec<Ru
             rule.extend(then(family, Some(protocol), HasPorts::Yes));
             rules.push(rule);
         }
-        let others = Expression::NoneOf(Protocol::WITH_PORTS.map(Protocol::number).to_vec());
+        // An answer of ICMP begins no entry, and the identifier that makes it one is no part of the tuple.
+        let others = Protocol::WITH_PORTS.map(Protocol::number).into_iter().chain([ICMP, ICMPV6]);
+        let others = Expression::NoneOf(others.collect());
         let mut rule = vec![Expression::Family(family), others];
         rule.extend(then(family, None, HasPorts::No));
         rules.push(rule);

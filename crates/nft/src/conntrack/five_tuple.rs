@@ -7,6 +7,10 @@ use palisade_policy::{Family, Protocol};
 use super::Connection;
 use crate::base::EPHEMERAL;
 
+/// `IPPROTO_ICMP`, `IPPROTO_ICMPV6`.
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMPV6: u8 = 58;
+
 /// One orientation of a connection: the ends that policies judge, after destination NAT and before source NAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FiveTuple {
@@ -39,6 +43,13 @@ impl FiveTuple {
     #[must_use]
     pub fn has_ports_of_opener(&self) -> bool {
         self.source_port >= EPHEMERAL && self.port < EPHEMERAL
+    }
+
+    /// Whether a packet of either end may begin this connection anew once its entry is gone. Not so with ICMP: an answer
+    /// begins nothing, and what is asked is judged.
+    #[must_use]
+    pub fn outlives_its_entry(&self) -> bool {
+        !matches!(self.protocol, Protocol::Other(ICMP | ICMPV6))
     }
 
     /// The key in a set of the kernel: each part fills whole words of four bytes.

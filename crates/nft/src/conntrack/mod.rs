@@ -19,6 +19,7 @@ use palisade_policy::Protocol;
 
 pub use self::connection::Connection;
 pub use self::five_tuple::FiveTuple;
+pub(crate) use self::five_tuple::{ICMP, ICMPV6};
 pub use self::label::REVOKED;
 pub(crate) use self::label::label_bytes;
 pub use self::listing::{FEW, list, list_revoked};

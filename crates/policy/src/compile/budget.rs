@@ -11,7 +11,7 @@ use crate::{Direction, Peer, Policy, Selector, Traffic, labels::Test, rules::Pod
 
 /// What a row weighs, beside its ranges of ports: a set to find it, a chain, and their rules. The kernel looks for a set or
 /// chain among all of a table one after another, so a transaction costs the square of their number: 0.15 s for 800, 1.4 s for
-/// 3,200, 5.5 s for 6,400 (kernel 6.18). With this weight one table has some 1,000 rows at most, and the tables of one namespace
+/// 3,200, 5.5 s for 6,400 (kernel 6.18). With this weight one table has some 2,000 rows at most, and the tables of one namespace
 /// 4,000.
 const ROW: usize = 32;
 
@@ -47,13 +47,13 @@ impl Default for Budget {
             selectors: 1_024,
             // A rule for each port of a protocol would be 65,536; policies that people write have tens.
             ports: 4_096,
-            // As many as `peers`, so that a list of CIDRs for one set of ports is hardly ever refused for its ranges but
+            // Twice as many as `peers`, so that a list of CIDRs for one set of ports is hardly ever refused for its ranges but
             // where exceptions cut them up. The kernel takes up to four times as many, as each range is an element on
             // each level of a search tree, and about 100 bytes for each.
-            elements: 32_768,
+            elements: 65_536,
             // 0.05 s, and 12 MiB for the sets. Eight thousand CIDRs with ten ports take 180,000 and few sets.
             steps: 1 << 18,
-            // Four tables at their limit.
+            // Two tables at their limit.
             namespace: 131_072,
         }
     }
