@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use palisade_policy::Protocol;
 
-use super::label::label_bytes;
+use super::{FiveTuple, label::label_bytes};
 use crate::reader::Attributes;
 
 /// `CTA_*` of `linux/netfilter/nfnetlink_conntrack.h`.
@@ -118,12 +118,7 @@ fn began_midstream(entry: Attributes<'_>) -> bool {
 
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.protocol.has_ports() {
-            write!(f, "{} {} port {} to ", self.protocol, self.source, self.source_port)?;
-            write!(f, "{} port {}", self.destination, self.port)
-        } else {
-            write!(f, "{} {} to {}", self.protocol, self.source, self.destination)
-        }
+        FiveTuple::from(self).fmt(f)
     }
 }
 

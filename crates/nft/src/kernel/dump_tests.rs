@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use nix::libc::EBUSY;
+
 use super::*;
 
 /// A socket with one dump at a time, as the kernel has it.
