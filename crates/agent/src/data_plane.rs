@@ -113,6 +113,9 @@ pub trait DataPlane {
     /// All connections that were revoked and not restored since, each from opener to answerer, by this run or an earlier one.
     fn revoked(&self) -> Vec<FiveTuple>;
 
+    /// Whether there are any.
+    fn has_revoked(&self) -> bool;
+
     /// The opener of each tracked connection that carries our revocation label. `O(connections of the node)`.
     ///
     /// # Errors

@@ -361,6 +361,10 @@ impl DataPlane for NftDataPlane {
         }
     }
 
+    fn has_revoked(&self) -> bool {
+        matches!(&self.state, State::Programmed(enforcer) if enforcer.revoked().next().is_some())
+    }
+
     fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(BTreeSet::new()) };
         let labelled = conntrack::list_revoked(enforcer.kernel()).map_err(failed("listing connections"))?;

@@ -59,8 +59,8 @@ pub struct NodeAgent<D> {
     plane: D,
     started: Instant,
     clock: Clock,
-    /// One end of each connection that may carry our revocation mark.
-    revoked: BTreeSet<IpAddr>,
+    /// One end of each connection that carries our revocation label and is not remembered apart from that.
+    only_labelled: BTreeSet<IpAddr>,
     /// One end of each connection that is to be decided anew; `None`: nothing was committed since the last review.
     unreviewed: Option<BTreeSet<IpAddr>>,
     pace: Pace,
@@ -85,7 +85,7 @@ impl<D: DataPlane> NodeAgent<D> {
             plane,
             started,
             clock: Clock(Box::new(move || started.elapsed())),
-            revoked: BTreeSet::new(),
+            only_labelled: BTreeSet::new(),
             unreviewed: None,
             pace: Pace::default(),
             failing: Failing::default(),
@@ -225,14 +225,14 @@ impl<D: DataPlane> NodeAgent<D> {
     /// comes meanwhile, too.
     fn review_connections(&mut self, report: &mut Report) {
         let Some(narrowed) = &self.unreviewed else { return };
-        let concerned: BTreeSet<IpAddr> = narrowed.union(&self.revoked).copied().collect();
-        if concerned.is_empty() {
+        if narrowed.is_empty() && self.only_labelled.is_empty() && !self.plane.has_revoked() {
             self.unreviewed = None;
             return;
         }
+        let narrowed = narrowed.clone();
         let begin = self.now();
         if self.pace.is_due(begin) {
-            let outcome = self.try_review(&concerned, report);
+            let outcome = self.try_review(&narrowed, report);
             let end = self.now();
             report.review = end - begin;
             match outcome {
@@ -243,7 +243,6 @@ impl<D: DataPlane> NodeAgent<D> {
                 // The next review looks at all of them again.
                 Err(error) => {
                     self.pace.failed(end);
-                    self.unreviewed = Some(concerned);
                     report.errors.push(error);
                     report.review_failed = true;
                 }
@@ -252,26 +251,33 @@ impl<D: DataPlane> NodeAgent<D> {
         report.review_due = self.unreviewed.is_some().then(|| self.started + self.pace.next());
     }
 
-    fn try_review(
-        &mut self,
-        concerned: &BTreeSet<IpAddr>,
-        report: &mut Report,
-    ) -> Result<(), DataPlaneError> {
+    /// Looks at the connections of these ends, and of those that were cut and may be allowed now. Where there are none,
+    /// the kernel is not asked.
+    fn try_review(&mut self, narrowed: &BTreeSet<IpAddr>, report: &mut Report) -> Result<(), DataPlaneError> {
         let host = Host { addresses: self.plane.host_addresses()?, is_exempt: self.plane.exempts_own_node() };
-        let connections = self.plane.connections(concerned)?;
+        let mut concerned: BTreeSet<IpAddr> = narrowed.union(&self.only_labelled).copied().collect();
+        concerned.extend(allowed_again(&self.plane, &host).map(|tuple| tuple.source));
+        if concerned.is_empty() {
+            return Ok(());
+        }
+        let connections = self.plane.connections(&concerned)?;
         let Verdicts { denied, cut, allowed, forgotten } = judge(&self.plane, &host, &connections);
         let revoked = self.plane.revoke(&denied)?;
         report.revoked += revoked.cut;
         report.not_remembered += revoked.not_remembered;
         self.plane.restore(&forgotten, &allowed)?;
         report.restored += forgotten.len();
-        // An end of each that stays revoked, by which it is found again.
         let end = |tuple: &FiveTuple| {
             if concerned.contains(&tuple.source) { tuple.source } else { tuple.destination }
         };
-        self.revoked = cut.iter().map(end).chain(self.plane.revoked().iter().map(end)).collect();
+        self.only_labelled = cut.iter().filter(|tuple| !self.plane.is_revoked(tuple)).map(end).collect();
         Ok(())
     }
+}
+
+/// The remembered connections that the plan allows now. `O(remembered)`.
+fn allowed_again<D: DataPlane>(plane: &D, host: &Host) -> impl Iterator<Item = FiveTuple> {
+    plane.revoked().into_iter().filter(|tuple| is_allowed(plane.programmed(), host, tuple))
 }
 
 /// What a review does.
@@ -294,8 +300,7 @@ fn judge<'a, D: DataPlane>(
     let plan = plane.programmed();
     let mut out =
         Verdicts { denied: Vec::new(), cut: Vec::new(), allowed: Vec::new(), forgotten: Vec::new() };
-    let mut allowed_again: BTreeSet<FiveTuple> =
-        plane.revoked().into_iter().filter(|tuple| is_allowed(plan, host, tuple)).collect();
+    let mut allowed_again: BTreeSet<FiveTuple> = allowed_again(plane, host).collect();
     for (connection, entry) in connections {
         match denied(plan, host, connection, |tuple| plane.is_revoked(tuple)) {
             Some(tuple) => {

@@ -372,12 +372,28 @@ fn a_connection_that_comes_back_the_wrong_way_round_is_cut_again_and_stays_so() 
     for (id, midstream) in [(8, true), (9, false)] {
         let reversed = Connection { tuple: tuple.reversed(), revoked: false, midstream };
         agent.plane.connections = [(id, reversed)].into();
-        let other = pod(&format!("other{id}"), &format!("10.0.1.{id}"), "n1", &[]);
+        // As after a mend.
         pass(&agent, 1000);
-        assert_eq!(agent.apply(vec![Change::SetPod(other)]).revoked, 1);
+        agent.review_all();
+        assert_eq!(agent.tick().revoked, 1);
         assert!(agent.plane.connections[&id].revoked && agent.plane.is_revoked(&tuple));
         pass(&agent, 1000);
-        let report = agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", format!("other{id}")))]);
+        agent.review_all();
+        let report = agent.tick();
         assert_eq!((report.revoked, report.restored), (0, 0));
     }
+}
+
+/// What was cut is remembered for days: it must not make every later change list all connections.
+#[test]
+fn a_change_that_allows_nothing_anew_lists_no_connections() {
+    let mut agent = agent(&[]);
+    agent.snapshot(cluster());
+    assert_eq!(agent.apply(deny()).revoked, 1);
+    agent.plane.asked.clear();
+    pass(&agent, 1000);
+    let report = agent.apply(vec![Change::SetPod(pod("web", "10.0.1.7", "n2", &[("app", "web")]))]);
+    assert_eq!((report.revoked, report.review_due, agent.plane.asked.len()), (0, None, 0));
+    let report = agent.apply(vec![Change::RemovePolicy(deny_ingress().key.clone())]);
+    assert_eq!((report.restored, agent.plane.asked.len()), (1, 1));
 }

@@ -318,6 +318,10 @@ impl DataPlane for Double {
         self.remembered.iter().copied().collect()
     }
 
+    fn has_revoked(&self) -> bool {
+        !self.remembered.is_empty()
+    }
+
     fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
         Ok(self.connections.values().filter(|c| c.revoked).map(|c| c.tuple.source).collect())
     }
