@@ -25,7 +25,7 @@ pub struct Budget {
     /// Port matches in the rules of one table.
     pub ports: usize,
     /// What one table needs in the kernel beside its members: one for each range of addresses, and for each distinct row
-    /// of ports [`ROW`] and one for each range of ports in it.
+    /// of ports 32 and one for each range of ports in it.
     pub elements: usize,
     /// Changes of port ranges on the way through the address space that cutting up one table's blocks takes, and sets of
     /// ports that are met there.
