@@ -73,10 +73,15 @@ impl Remembered {
         &self,
         tuples: impl Iterator<Item = FiveTuple>,
     ) -> BTreeMap<(Family, HasPorts), Vec<Element>> {
-        let mut out: BTreeMap<_, Vec<Element>> = BTreeMap::new();
+        // Each once, whoever opened it: of two connections without ports, either end may have opened one.
+        let mut orientations: BTreeMap<FiveTuple, bool> = BTreeMap::new();
         for tuple in tuples {
-            let both = [Element::Revoked(tuple, true), Element::Revoked(tuple.reversed(), false)];
-            out.entry(kind(&tuple)).or_default().extend(both);
+            orientations.insert(tuple, true);
+            orientations.entry(tuple.reversed()).or_insert(false);
+        }
+        let mut out: BTreeMap<_, Vec<Element>> = BTreeMap::new();
+        for (tuple, is_opener) in orientations {
+            out.entry(kind(&tuple)).or_default().push(Element::Revoked(tuple, is_opener));
         }
         out
     }
@@ -135,7 +140,7 @@ impl Enforcer {
             conntrack::restore(&mut self.kernel, connection)?;
         }
         let mut phases = Phases::default();
-        for ((family, has_ports), elements) in self.program.revoked.elements(tuples.iter().copied()) {
+        for ((family, has_ports), elements) in self.program.revoked.elements(self.to_forget(tuples)) {
             let set = self.program.sets.revoked(family, has_ports);
             // One may have expired, and removing what is not there would fail: so it is added first.
             phases.leave.extend(chunks(elements).map(|part| {
@@ -161,6 +166,16 @@ impl Enforcer {
     #[must_use]
     pub fn is_revoked(&self, tuple: &FiveTuple) -> bool {
         self.program.revoked.tuples.contains(tuple)
+    }
+
+    /// Those of the tuples whose elements nothing else needs: the other orientation may be revoked by itself.
+    fn to_forget<'a>(&'a self, tuples: &'a [FiveTuple]) -> impl Iterator<Item = FiveTuple> + 'a {
+        let restored: BTreeSet<&FiveTuple> = tuples.iter().collect();
+        let is_needed = move |tuple: &FiveTuple| {
+            let other = tuple.reversed();
+            self.is_revoked(&other) && !restored.contains(&other)
+        };
+        tuples.iter().copied().filter(move |tuple| tuple.outlives_its_entry() && !is_needed(tuple))
     }
 
     /// Puts tuples into the kernel's sets; says how many found no room.

@@ -34,6 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("packets_meet_the_rules_and_revocation_cuts_what_is_open", packets_and_revocation),
         trial("an_entry_without_room_for_labels_is_deleted", no_room_for_labels),
         trial("a_revoked_connection_stays_cut_without_its_entry", without_entry),
+        trial("connections_without_ports_in_both_directions_are_restored_one_by_one", both_directions),
         trial("a_restart_knows_what_was_revoked_and_a_new_table_learns_it", restart),
     ]
 }
@@ -153,6 +154,40 @@ fn flush() {
 fn find_any(enforcer: &mut Enforcer, pod: IpAddr) -> Connection {
     let all = conntrack::list(enforcer.kernel(), &BTreeSet::from([pod])).unwrap();
     all.into_iter().find(|c| c.port == 5000 || c.source_port == 5000).expect("a connection to port 5000")
+}
+
+/// A 3-tuple and its reverse may both be revoked, and share their elements.
+fn both_directions() {
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
+    let tuple = |protocol| FiveTuple {
+        source: IpAddr::from([10, 0, 0, 1]),
+        destination: IpAddr::from([10, 0, 0, 2]),
+        protocol,
+        source_port: 0,
+        port: 0,
+    };
+    let (gre, icmp) = (tuple(Protocol::Other(47)), tuple(Protocol::Other(1)));
+    entries::create([Entry::plain([gre.source, gre.destination], [1000, 2000])]);
+    let ends = BTreeSet::from([gre.source]);
+    let entry = conntrack::list(enforcer.kernel(), &ends).unwrap().remove(0);
+    let both = [gre, gre.reversed()];
+    enforcer.revoke(&both.map(|tuple| (tuple, &entry))).unwrap();
+    enforcer.revoke(&[(icmp, &entry)]).unwrap();
+    assert!(!enforcer.is_revoked(&icmp), "an answer of ICMP begins nothing");
+    let in_kernel = || {
+        let (reader, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
+        reader.revoked().count()
+    };
+    assert!(in_kernel() > 0);
+    // The reader has written a number of its own.
+    enforcer.repair().unwrap();
+    enforcer.restore(&[gre, icmp], &[]).unwrap();
+    assert!(in_kernel() > 0 && enforcer.is_revoked(&gre.reversed()), "the other direction is still cut");
+    enforcer.repair().unwrap();
+    enforcer.revoke(&[(gre, &entry)]).unwrap();
+    enforcer.restore(&[both[0], both[1], icmp, icmp.reversed()], &[]).unwrap();
+    assert_eq!(in_kernel(), 0);
+    enforcer.remove().unwrap();
 }
 
 fn restart() {
