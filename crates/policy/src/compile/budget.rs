@@ -13,7 +13,7 @@ use crate::{Direction, Peer, Policy, Selector, Traffic, labels::Test, rules::Pod
 /// chain among all of a table one after another, so a transaction costs the square of their number: 0.15 s for 800, 1.4 s for
 /// 3,200, 5.5 s for 6,400 (kernel 6.18). With this weight one table has some 2,000 rows at most, and the tables of one namespace
 /// 4,000.
-const ROW: usize = 32;
+const ROW: usize = 64;
 
 /// The bounds. [`Budget::default`] holds them for a node; each constant says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Budget {
     /// Port matches in the rules of one table.
     pub ports: usize,
     /// What one table needs in the kernel beside its members: one for each range of addresses, and for each distinct row
-    /// of ports 32 and one for each range of ports in it.
+    /// of ports 64 and one for each range of ports in it.
     pub elements: usize,
     /// Changes of port ranges on the way through the address space that cutting up one table's blocks takes, and sets of
     /// ports that are met there.
@@ -39,22 +39,22 @@ impl Default for Budget {
     /// within each of these limits takes at most 0.1 s to compile, and one beyond them is refused as fast.
     fn default() -> Self {
         Self {
-            // The longest lists in use name the address ranges of a cloud or a country: some ten thousand CIDRs. An object
-            // of the API server holds about as many as this.
-            peers: 32_768,
+            // The longest lists in use name the address ranges of a cloud or a country: some ten thousand CIDRs. A hundred
+            // thousand, which no object of the API server holds, still cost little where nothing cuts them up.
+            peers: 131_072,
             // Each is held against up to all classes of pods, and remembers those that it holds. Policies that people
             // write have tens.
             selectors: 1_024,
             // A rule for each port of a protocol would be 65,536; policies that people write have tens.
             ports: 4_096,
-            // Twice as many as `peers`, so that a list of CIDRs for one set of ports is hardly ever refused for its ranges but
+            // As many as `peers`, so that a list of CIDRs for one set of ports is hardly ever refused for its ranges but
             // where exceptions cut them up. The kernel takes up to four times as many, as each range is an element on
             // each level of a search tree, and about 100 bytes for each.
-            elements: 65_536,
+            elements: 131_072,
             // 0.05 s, and 12 MiB for the sets. Eight thousand CIDRs with ten ports take 180,000 and few sets.
             steps: 1 << 18,
             // Two tables at their limit.
-            namespace: 131_072,
+            namespace: 262_144,
         }
     }
 }
