@@ -110,7 +110,7 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
         pid = std::process::id(),
         "the agent starts"
     );
-    // Given away last: whoever comes next finds the socket's name free.
+    // Released last, so that the next agent finds the socket path free.
     let lock = take_lock(config)?;
     let plane = open_plane(config)?;
     let parts = Parts {

@@ -208,7 +208,7 @@ fn not_found(what: &str) -> Response<Full<Bytes>> {
     text(StatusCode::NOT_FOUND, what.to_owned())
 }
 
-/// The figures, counted anew if they are not fresh. Who asks while they are counted waits for the same count.
+/// The metrics, recomputed if they are stale. Concurrent requests share one computation.
 async fn metrics(shown: &Shown) -> Response<Full<Bytes>> {
     let mut last = shown.figures.lock().await;
     if let Some((at, figures)) = &*last

@@ -41,7 +41,7 @@ pub(crate) struct Asked {
     pub(crate) reply: oneshot::Sender<Reply>,
 }
 
-/// What somebody else did to our table.
+/// A change of our table by another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Drifted {
     /// In words: the first thing, where there were several.

@@ -1,4 +1,4 @@
-//! Tells of pods that are closed because their policies ask for more than a node gives: log, metric, and an Event about
+//! Reports pods that are closed because their policies exceed the node's budget: log, metric, and an Event about
 //! each policy.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// When a failure is told again that stays the same; the interval doubles up to [`RARELY`].
+/// The first interval at which an unchanged failure is logged again; it doubles up to [`RARELY`].
 const AGAIN: Duration = Duration::from_secs(60);
 const RARELY: Duration = Duration::from_secs(3600);
 
-/// How the reviews fare.
+/// Whether reviews of established connections succeed.
 #[derive(Debug, Default)]
 pub(super) struct Reviews {
     failing: Option<Failing>,

@@ -82,7 +82,7 @@ impl Room {
         Some(Entered { guest: Guest { room: Arc::clone(self), number }, until: Displaced(until), displaced })
     }
 
-    /// Whoever panicked while holding it left a whole value: each change of it is one insertion or removal.
+    /// Ignores poisoning: each change is a single insertion or removal, so the value is consistent after a panic.
     fn lock(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
