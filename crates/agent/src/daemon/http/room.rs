@@ -1,9 +1,8 @@
 //! Room for connections: how many are served at once, of one peer and of all.
 //!
-//! Whoever reaches the port may open connections and say nothing. Neither may that keep others out, nor may its cost grow
-//! with the number of connections. So a connection that finds the room full takes the place of the one that has waited
-//! longest without having sent its request: clients that mean it send theirs at once. Only where all places are
-//! taken by requests being answered is the newcomer refused.
+//! Any client that can reach the port can open idle connections. These must not keep other clients out, and their cost must
+//! not grow with their number. A new connection therefore displaces the one that has been open longest without sending
+//! its request, since real clients send theirs at once. It is refused only if all connections are being answered.
 
 use std::{
     collections::BTreeMap,

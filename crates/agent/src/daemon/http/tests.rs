@@ -9,8 +9,8 @@ use super::*;
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Serves all pages, and health alone, until the process ends; the inbox is answered by nobody, as when a long
-/// transaction runs.
+/// Serves all pages, and health alone, until the process ends. Nothing reads the inbox, as during a long
+/// transaction.
 fn start() -> (SocketAddr, SocketAddr, Arc<Health>) {
     let health = Arc::new(Health::default());
     let shown = Shown::new(Arc::new(Metrics::new("1.0", "n1")), Arc::clone(&health), Arc::default());
