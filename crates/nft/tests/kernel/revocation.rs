@@ -178,7 +178,7 @@ fn both_directions() {
         let (reader, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
         reader.revoked().count()
     };
-    assert!(in_kernel() > 0);
+    assert_eq!(in_kernel(), 2, "read back as two");
     // The reader has written a number of its own.
     enforcer.repair().unwrap();
     enforcer.restore(&[gre, icmp], &[]).unwrap();
