@@ -36,7 +36,7 @@ pub struct Budget {
 
 impl Default for Budget {
     /// Measured with `cargo bench -p palisade-policy --bench hostile` (one core, a cluster of 10,000 pods): a table just
-    /// within each of these limits takes at most 0.1 s to compile, and one beyond them is refused as fast.
+    /// within each of these limits takes at most 0.2 s to compile, and one beyond them is refused as fast.
     fn default() -> Self {
         Self {
             // The longest lists in use name the address ranges of a cloud or a country: some ten thousand CIDRs. A hundred
