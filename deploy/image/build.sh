@@ -10,7 +10,8 @@ if (($# != 1)); then
     exit 2
 fi
 mkdir -p "$1"
-readonly out=$(cd "$1" && pwd)
+out=$(cd "$1" && pwd)
+readonly out
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 target=$(rustc -vV | sed -n 's/^host: //p')
@@ -47,5 +48,6 @@ install -m 644 LICENSE "$share/LICENSE"
         cat /usr/share/doc/libc6-dev/copyright
     fi
 } >"$share/NOTICES.txt"
-readonly library=$(rustc --print sysroot)/share/doc/rust/COPYRIGHT-library.html
+library=$(rustc --print sysroot)/share/doc/rust/COPYRIGHT-library.html
+readonly library
 [[ ! -f $library ]] || install -m 644 "$library" "$share/NOTICES-rust.html"

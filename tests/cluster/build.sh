@@ -18,7 +18,8 @@ say() { echo "control plane: $*" >&2; }
 
 hash=$(cat build.sh control-plane/go.mod control-plane/go.sum | sha256sum | cut -c1-16)
 readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/palisade-ci/control-plane
-readonly folder=$cache/$hash-$(uname -m)
+folder=$cache/$hash-$(uname -m)
+readonly folder
 if [[ -d $folder ]]; then
     echo "$folder"
     exit

@@ -1,0 +1,80 @@
+# What the scripts in .ci/steps share: where things are, and how a program is run and checked. To be sourced by bash.
+#
+# PALISADE_CI_SCRATCH is the folder that the steps of one run share. A step that is started alone makes one for itself.
+# shellcheck shell=bash
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if [[ $(id -u) != 0 ]]; then
+    echo "$0: must be root: the lab runs both as root and as an unprivileged user" >&2
+    exit 2
+fi
+
+readonly target=${CARGO_TARGET_DIR:-$PWD/target}
+readonly tools=${XDG_CACHE_HOME:-$HOME/.cache}/palisade-ci
+readonly nobody=65534
+
+# One seed for all random tests of a run: fresh unless it is given, printed by .ci/run, and enough to repeat what failed.
+PALISADE_TEST_SEED=${PALISADE_TEST_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+export PALISADE_TEST_SEED
+export CARGO_TERM_COLOR=never
+export PATH="$tools/bin:$PATH"
+
+# A folder that an unprivileged user can read, with a home and a temporary folder of its own to write to.
+if [[ -z ${PALISADE_CI_SCRATCH:-} ]]; then
+    PALISADE_CI_SCRATCH=$(mktemp -d /tmp/palisade-ci.XXXXXX)
+    trap 'rm -rf "$PALISADE_CI_SCRATCH"' EXIT
+    chmod 755 "$PALISADE_CI_SCRATCH"
+    mkdir -p "$PALISADE_CI_SCRATCH"/{bin,home,tmp,root-tmp}
+    chown "$nobody:$nobody" "$PALISADE_CI_SCRATCH/home" "$PALISADE_CI_SCRATCH/tmp"
+    cp -r examples "$PALISADE_CI_SCRATCH/examples"
+    chmod -R a+rX "$PALISADE_CI_SCRATCH/examples"
+fi
+export PALISADE_CI_SCRATCH
+readonly scratch=$PALISADE_CI_SCRATCH
+
+# In the environment of every program that is checked, and so of all that it starts: the step `leftovers` finds processes by it.
+readonly tag=PALISADE_CI=$scratch
+
+# The release binary, as it will be installed. `release_binary` builds it where a step is started alone.
+readonly bin=$scratch/bin/palisade
+
+# Runs a command without privileges, and with nothing of our environment but PATH.
+readonly as_nobody=(
+    setpriv --reuid "$nobody" --regid "$nobody" --clear-groups --inh-caps=-all
+    env -i "PATH=$PATH" "HOME=$scratch/home" "TMPDIR=$scratch/tmp" "$tag"
+)
+
+fail() {
+    printf '%s\n' "$@" >&2
+    return 1
+}
+
+release_binary() {
+    [[ -x $bin ]] || .ci/steps/release-binary
+}
+
+palisade() {
+    env TMPDIR="$scratch/root-tmp" "$tag" "$bin" "$@"
+}
+
+install_packages() {
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+# What the lab could leave behind: links, tables, kept namespaces, files, processes. A network namespace lives by a mount, a
+# process in it, or a process that holds it open. There is no other way.
+traces() {
+    ls /sys/class/net
+    nft list tables
+    grep nsfs /proc/self/mountinfo | awk '{print $5}' || true
+    find "$scratch/tmp" "$scratch/root-tmp" -mindepth 1 ! -type d
+    find /run -maxdepth 2 -name '*palisade*' 2>/dev/null || true
+    local environment
+    for environment in $(grep -lsF "$tag" /proc/[0-9]*/environ || true); do
+        # The steps of this run hold the folder's name too, in another variable.
+        tr '\0' '\n' <"$environment" 2>/dev/null | grep -qxF "$tag" || continue
+        echo "process ${environment//[^0-9]/}: $(tr '\0' ' ' <"${environment%environ}cmdline" || true)"
+    done
+}
