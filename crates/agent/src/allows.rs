@@ -5,13 +5,13 @@ use std::{
     net::IpAddr,
 };
 
-use palisade_policy::{Family, Group, GroupId, NodePlan, Table, Traffic, address};
+use palisade_policy::{Family, NodePlan, PeerSet, PeerSetId, PolicyTable, Traffic, address};
 
 /// A table, and the plan that has its groups.
 #[derive(Clone, Copy)]
 pub(crate) struct Of<'a> {
     pub(crate) plan: &'a NodePlan,
-    pub(crate) table: &'a Table,
+    pub(crate) table: &'a PolicyTable,
 }
 
 /// Whether `old` lets no peer use anything that `new` doesn't. Never says so wrongly. May miss it where every address of a
@@ -40,7 +40,7 @@ pub(crate) fn no_more(old: Of<'_>, new: Of<'_>) -> bool {
 fn members(of: Of<'_>) -> BTreeMap<IpAddr, &Traffic> {
     let mut out = BTreeMap::new();
     for (group, row) in &of.table.exact {
-        if let Some(Group::Addresses(set)) = of.plan.groups.get(group) {
+        if let Some(PeerSet::Addresses(set)) = of.plan.peer_sets.get(group) {
             // The first group that holds an address decides.
             for address in set.iter() {
                 out.entry(address).or_insert(row);
@@ -58,8 +58,8 @@ struct Ranges<'a> {
 
 impl<'a> Ranges<'a> {
     fn of(of: Of<'a>) -> Self {
-        let ranges = |group: &GroupId| match of.plan.groups.get(group) {
-            Some(Group::Ranges(ranges)) => &ranges[..],
+        let ranges = |group: &PeerSetId| match of.plan.peer_sets.get(group) {
+            Some(PeerSet::Ranges(ranges)) => &ranges[..],
             _ => &[],
         };
         let all = of.table.ranges.iter().flat_map(|(g, row)| ranges(g).iter().map(move |r| (r, row)));
@@ -136,7 +136,7 @@ mod tests {
             let after = plan(&world);
             peers.extend(endpoints(&world).into_iter().map(|e| e.address()));
             for direction in Direction::BOTH {
-                let of = |direction| move |(_, t): &(&_, &Table)| t.direction == direction;
+                let of = |direction| move |(_, t): &(&_, &PolicyTable)| t.direction == direction;
                 for (_, old) in before.tables.iter().filter(of(direction)) {
                     for (_, new) in after.tables.iter().filter(of(direction)) {
                         let more = |peer: &&IpAddr| {

@@ -5,14 +5,14 @@ use std::{
     net::IpAddr,
 };
 
-use palisade_policy::{Direction, NodePlan, Table, TableId, Traffic};
+use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Traffic};
 
 use crate::allows::{self, Of};
 
 /// The table that allows nothing in this direction. Its name can't be that of a compiled table but by a preimage.
 #[must_use]
-pub fn table_id(direction: Direction) -> TableId {
-    TableId([if direction == Direction::Ingress { 0xf0 } else { 0xf1 }; 16])
+pub fn table_id(direction: Direction) -> PolicyTableId {
+    PolicyTableId([if direction == Direction::Ingress { 0xf0 } else { 0xf1 }; 16])
 }
 
 /// The local addresses that a kernel which holds `held` lets do more than `wanted` does, by direction. Where it is unknown
@@ -73,7 +73,7 @@ pub fn plan(wanted: &NodePlan, programmed: &NodePlan) -> NodePlan {
         }
     }
     let groups = out.tables.values().flat_map(|table| table.exact.keys().chain(table.ranges.keys()));
-    out.groups = groups.filter_map(|id| Some((*id, programmed.groups.get(id)?.clone()))).collect();
+    out.peer_sets = groups.filter_map(|id| Some((*id, programmed.peer_sets.get(id)?.clone()))).collect();
     out
 }
 
@@ -85,7 +85,7 @@ pub fn cut_off(plan: &NodePlan) -> impl Iterator<Item = (Direction, IpAddr)> {
     })
 }
 
-fn dispatch(plan: &NodePlan, direction: Direction) -> &BTreeMap<IpAddr, TableId> {
+fn dispatch(plan: &NodePlan, direction: Direction) -> &BTreeMap<IpAddr, PolicyTableId> {
     if direction == Direction::Ingress { &plan.ingress } else { &plan.egress }
 }
 
@@ -93,8 +93,8 @@ fn dispatch(plan: &NodePlan, direction: Direction) -> &BTreeMap<IpAddr, TableId>
 struct Compared<'a> {
     wanted: &'a NodePlan,
     held: &'a NodePlan,
-    no_more: BTreeMap<(TableId, TableId), bool>,
-    programmed: BTreeMap<TableId, bool>,
+    no_more: BTreeMap<(PolicyTableId, PolicyTableId), bool>,
+    programmed: BTreeMap<PolicyTableId, bool>,
 }
 
 impl<'a> Compared<'a> {
@@ -103,12 +103,12 @@ impl<'a> Compared<'a> {
     }
 
     /// The table to which the kernel leads an address.
-    fn held(&self, direction: Direction, address: IpAddr) -> Option<TableId> {
+    fn held(&self, direction: Direction, address: IpAddr) -> Option<PolicyTableId> {
         dispatch(self.held, direction).get(&address).copied()
     }
 
     /// Whether the kernel's table allows no more than the wanted one.
-    fn allows_no_more(&mut self, held: TableId, wanted: TableId) -> bool {
+    fn allows_no_more(&mut self, held: PolicyTableId, wanted: PolicyTableId) -> bool {
         if held == wanted && self.is_programmed(wanted) {
             return true;
         }
@@ -119,20 +119,20 @@ impl<'a> Compared<'a> {
     }
 
     /// Whether the kernel holds this table and its groups as they are wanted.
-    fn is_programmed(&mut self, id: TableId) -> bool {
+    fn is_programmed(&mut self, id: PolicyTableId) -> bool {
         let (wanted, held) = (self.wanted, self.held);
         *self.programmed.entry(id).or_insert_with(|| {
             let table = wanted.tables.get(&id).filter(|table| held.tables.get(&id) == Some(*table));
             table.is_some_and(|table| {
                 let mut groups = table.exact.keys().chain(table.ranges.keys());
-                groups.all(|group| wanted.groups.get(group) == held.groups.get(group))
+                groups.all(|group| wanted.peer_sets.get(group) == held.peer_sets.get(group))
             })
         })
     }
 }
 
-fn nothing(direction: Direction) -> Table {
-    Table { direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest: Traffic::none() }
+fn nothing(direction: Direction) -> PolicyTable {
+    PolicyTable { direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest: Traffic::none() }
 }
 
 #[cfg(test)]
@@ -176,9 +176,9 @@ mod tests {
     fn tables(of: &[(IpAddr, u8, Traffic)]) -> NodePlan {
         let mut plan = NodePlan::default();
         for (pod, id, rest) in of {
-            let id = TableId([*id; 16]);
+            let id = PolicyTableId([*id; 16]);
             plan.ingress.insert(*pod, id);
-            plan.tables.insert(id, Table { rest: rest.clone(), ..nothing(Direction::Ingress) });
+            plan.tables.insert(id, PolicyTable { rest: rest.clone(), ..nothing(Direction::Ingress) });
         }
         plan
     }
@@ -192,7 +192,7 @@ mod tests {
         let closed = table_id(Direction::Ingress);
         assert_eq!(
             fallback.ingress,
-            [(PODS[0], TableId([1; 16])), (PODS[1], closed), (PODS[2], closed)].into()
+            [(PODS[0], PolicyTableId([1; 16])), (PODS[1], closed), (PODS[2], closed)].into()
         );
         let narrowed = [PODS[1], PODS[2]].map(|pod| (Direction::Ingress, pod));
         assert_eq!(cut_off(&fallback).collect::<Vec<_>>(), narrowed);
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(open(&wanted, Some(&fallback)), BTreeSet::new());
         // One that is new and whose table is there needs no other.
         let joined = tables(&[(PODS[0], 1, Traffic::none()), (PODS[3], 1, Traffic::none())]);
-        assert_eq!(plan(&joined, &programmed).ingress[&PODS[3]], TableId([1; 16]));
+        assert_eq!(plan(&joined, &programmed).ingress[&PODS[3]], PolicyTableId([1; 16]));
         assert_eq!(open(&joined, Some(&programmed)), [(Direction::Ingress, PODS[3])].into());
     }
 }

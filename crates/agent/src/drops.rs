@@ -256,7 +256,7 @@ pub(crate) mod tests {
             },
             ingress: Some(Vec::new()),
             egress: None,
-            source: None,
+            origin: None,
         };
         let mut reconciler = Reconciler::new("n1".into());
         let changes = vec![

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use palisade_policy::{Delta, Direction, NodePlan, TableId};
+use palisade_policy::{Delta, Direction, NodePlan, PolicyTableId};
 
 use crate::{Connection, FiveTuple};
 
@@ -18,7 +18,7 @@ pub fn narrowed(before: &NodePlan, after: &NodePlan, delta: &Delta) -> BTreeSet<
     // Addresses that are newly isolated or lead to another table.
     let isolated = delta.ingress.set.keys().chain(delta.egress.set.keys());
     let mut found: BTreeSet<IpAddr> = isolated.chain(delta.hairpin.set.keys()).copied().collect();
-    let led_to = |tables: &BTreeSet<TableId>| -> BTreeSet<IpAddr> {
+    let led_to = |tables: &BTreeSet<PolicyTableId>| -> BTreeSet<IpAddr> {
         let dispatch = after.ingress.iter().chain(&after.egress);
         dispatch.filter(|(_, table)| tables.contains(table)).map(|(address, _)| *address).collect()
     };
@@ -87,12 +87,12 @@ pub fn denied(
 mod tests {
     use std::collections::BTreeMap;
 
-    use palisade_policy::{Group, GroupId, PortSet, Protocol, Table, Traffic};
+    use palisade_policy::{PeerSet, PeerSetId, PolicyTable, PortSet, Protocol, Traffic};
 
     use super::*;
 
-    const TABLE: TableId = TableId([1; 16]);
-    const GROUP: GroupId = GroupId([2; 16]);
+    const TABLE: PolicyTableId = PolicyTableId([1; 16]);
+    const GROUP: PeerSetId = PeerSetId([2; 16]);
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -104,14 +104,17 @@ mod tests {
             ingress: BTreeMap::from([(address("10.0.0.1"), TABLE)]),
             tables: BTreeMap::from([(
                 TABLE,
-                Table {
+                PolicyTable {
                     direction: Direction::Ingress,
                     exact: BTreeMap::from([(GROUP, web)]),
                     ranges: BTreeMap::new(),
                     rest: Traffic::none(),
                 },
             )]),
-            groups: BTreeMap::from([(GROUP, Group::Addresses(members.iter().map(|m| address(m)).collect()))]),
+            peer_sets: BTreeMap::from([(
+                GROUP,
+                PeerSet::Addresses(members.iter().map(|m| address(m)).collect()),
+            )]),
             ..NodePlan::default()
         }
     }
@@ -145,11 +148,13 @@ mod tests {
 
     #[test]
     fn one_peer_that_lost_something_of_two_tables_concerns_the_pods_of_both() {
-        const OTHER: TableId = TableId([3; 16]);
+        const OTHER: PolicyTableId = PolicyTableId([3; 16]);
         let with = |members: &[&str]| {
             let mut plan = plan(members);
-            let table =
-                Table { rest: Traffic::of(Protocol::Udp, PortSet::all()), ..plan.tables[&TABLE].clone() };
+            let table = PolicyTable {
+                rest: Traffic::of(Protocol::Udp, PortSet::all()),
+                ..plan.tables[&TABLE].clone()
+            };
             plan.tables.insert(OTHER, table);
             plan.ingress.insert(address("10.0.0.4"), OTHER);
             plan

@@ -6,7 +6,7 @@ use std::{
 };
 
 use palisade_policy::{
-    Cluster, Direction, Group, GroupId, Name, NodePlan, Pod, PortSet, Protocol, TableId, Traffic,
+    Cluster, Direction, Name, NodePlan, PeerSet, PeerSetId, Pod, PolicyTableId, PortSet, Protocol, Traffic,
 };
 use serde::{Deserialize, Serialize};
 
@@ -130,7 +130,7 @@ pub fn pods(
     let owners = owners(cluster, node);
     let view = |pod: &Pod| {
         let owned = |address: &&IpAddr| owners.get(*address).is_none_or(|owner| owner.key == pod.key);
-        let table = |dispatch: &BTreeMap<IpAddr, TableId>| {
+        let table = |dispatch: &BTreeMap<IpAddr, PolicyTableId>| {
             pod.addresses.iter().filter(owned).find_map(|a| dispatch.get(a)).map(ToString::to_string)
         };
         let among = |list: &[(Direction, IpAddr)]| {
@@ -173,7 +173,7 @@ pub fn profiles(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Vec<ProfileV
     let owners = owners(cluster, node);
     let mut out = Vec::new();
     for (direction, dispatch) in [(Direction::Ingress, &plan.ingress), (Direction::Egress, &plan.egress)] {
-        let mut by_table: BTreeMap<TableId, BTreeMap<_, &Pod>> = BTreeMap::new();
+        let mut by_table: BTreeMap<PolicyTableId, BTreeMap<_, &Pod>> = BTreeMap::new();
         for (address, table) in dispatch {
             if let Some(pod) = owners.get(address) {
                 by_table.entry(*table).or_default().insert(&pod.key, pod);
@@ -208,15 +208,15 @@ fn policies_of(cluster: &Cluster, pod: &Pod, direction: Direction) -> Vec<String
 /// The tables of a plan.
 #[must_use]
 pub fn tables(plan: &NodePlan) -> Vec<TableView> {
-    let rows = |rows: &BTreeMap<GroupId, Traffic>, of: &str| -> Vec<RowView> {
-        let row = |(group, traffic): (&GroupId, &Traffic)| RowView {
+    let rows = |rows: &BTreeMap<PeerSetId, Traffic>, of: &str| -> Vec<RowView> {
+        let row = |(group, traffic): (&PeerSetId, &Traffic)| RowView {
             group: group.to_string(),
             of: of.to_owned(),
             traffic: traffic_text(traffic),
         };
         rows.iter().map(row).collect()
     };
-    let view = |(id, table): (&TableId, &palisade_policy::Table)| {
+    let view = |(id, table): (&PolicyTableId, &palisade_policy::PolicyTable)| {
         let dispatch = if table.direction == Direction::Ingress { &plan.ingress } else { &plan.egress };
         TableView {
             id: id.to_string(),
@@ -235,14 +235,14 @@ const RANGES: &str = "ranges";
 /// The groups of a plan.
 #[must_use]
 pub fn groups(plan: &NodePlan) -> Vec<GroupView> {
-    let mut users: BTreeMap<GroupId, usize> = BTreeMap::new();
+    let mut users: BTreeMap<PeerSetId, usize> = BTreeMap::new();
     for group in plan.tables.values().flat_map(|table| table.exact.keys().chain(table.ranges.keys())) {
         *users.entry(*group).or_default() += 1;
     }
-    let view = |(id, group): (&GroupId, &Group)| {
+    let view = |(id, group): (&PeerSetId, &PeerSet)| {
         let (of, members) = match group {
-            Group::Addresses(set) => (PODS, set.iter().map(|a| a.to_string()).collect()),
-            Group::Ranges(ranges) => (RANGES, ranges.iter().map(ToString::to_string).collect()),
+            PeerSet::Addresses(set) => (PODS, set.iter().map(|a| a.to_string()).collect()),
+            PeerSet::Ranges(ranges) => (RANGES, ranges.iter().map(ToString::to_string).collect()),
         };
         GroupView {
             id: id.to_string(),
@@ -251,7 +251,7 @@ pub fn groups(plan: &NodePlan) -> Vec<GroupView> {
             members,
         }
     };
-    plan.groups.iter().map(view).collect()
+    plan.peer_sets.iter().map(view).collect()
 }
 
 /// Every port: no rule can name port 0, and nothing can be reached there.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use palisade_policy::{
     Cluster, Direction, Family, IpRange, Labels, Name, Namespace, NamespaceMatch, Node, Peer, Pod, PortMatch,
-    Protocol, Selector, compile::profile::block_ranges, rules::IpBlock, rules::PodMatch,
+    Protocol, Selector, compile::effective::block_ranges, rules::IpBlock, rules::PodMatch,
 };
 
 use crate::{

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_policy::{
-    Action, Cluster, Direction, Endpoint as At, Family, NamespaceMatch, ObjectKey, Peer, Pod, PolicyKey,
-    Selector, Source, Tier, Traffic,
+    Action, Cluster, Direction, Endpoint as At, Family, NamespaceMatch, ObjectKey, Origin, Peer, Pod,
+    PolicyKey, Selector, Tier, Traffic,
     rules::PodMatch,
     walk::{PolicyStep, Walk, walk},
 };
@@ -86,7 +86,7 @@ pub struct PolicyEffect {
     /// Its tier. A NetworkPolicy isolates.
     pub tier: Tier,
     /// Where it begins.
-    pub source: Option<Source>,
+    pub source: Option<Origin>,
     /// What its rules do with connections with the ends that there are. Sorted by end.
     pub effects: Vec<Effect>,
 }
@@ -201,7 +201,7 @@ impl Describer<'_> {
                 let whole = self.representatives.walk(&source, &target, direction, &Traffic::all());
                 for step in &whole.policies {
                     let place = found.iter().position(|p| p.policy == step.policy).unwrap_or_else(|| {
-                        let (policy, source) = (step.policy.clone(), step.source.clone());
+                        let (policy, source) = (step.policy.clone(), step.origin.clone());
                         found.push(PolicyEffect { policy, tier: step.tier, source, effects: Vec::new() });
                         found.len() - 1
                     });

@@ -10,7 +10,7 @@ use std::{
 };
 
 use palisade_policy::{
-    Action, Cluster, Direction, Family, Policy, PolicyKey, Rule, Source, Traffic, walk::Walk,
+    Action, Cluster, Direction, Family, Origin, Policy, PolicyKey, Rule, Traffic, walk::Walk,
 };
 
 use crate::{
@@ -71,9 +71,9 @@ pub struct Cause {
     /// What happened to it.
     pub change: PolicyChange,
     /// Where it stood.
-    pub before: Option<Source>,
+    pub before: Option<Origin>,
     /// Where it stands.
-    pub after: Option<Source>,
+    pub after: Option<Origin>,
 }
 
 /// What happened to a policy.
@@ -240,7 +240,7 @@ impl Comparison<'_> {
     }
 
     fn cause(&self, direction: Direction, key: &PolicyKey) -> Cause {
-        let [before, after] = self.clusters.map(|c| c.policies.get(key).and_then(|p| p.source.clone()));
+        let [before, after] = self.clusters.map(|c| c.policies.get(key).and_then(|p| p.origin.clone()));
         let change = self.policies.get(key).copied().unwrap_or(PolicyChange::Unchanged);
         Cause { direction, policy: key.clone(), change, before, after }
     }
@@ -275,14 +275,14 @@ fn policy_changes(before: &Cluster, after: &Cluster) -> BTreeMap<PolicyKey, Poli
 fn means_the_same(a: &Arc<Policy>, b: &Arc<Policy>) -> bool {
     fn placeless(policy: &Policy) -> Policy {
         let rule = |rule: &Rule| {
-            let mut rule = Rule { name: None, source: None, ..rule.clone() };
-            rule.peers.iter_mut().flatten().for_each(|p| p.source = None);
-            rule.ports.iter_mut().flatten().for_each(|p| p.source = None);
+            let mut rule = Rule { name: None, origin: None, ..rule.clone() };
+            rule.peers.iter_mut().flatten().for_each(|p| p.origin = None);
+            rule.ports.iter_mut().flatten().for_each(|p| p.origin = None);
             rule
         };
         let rules = |rules: &Option<Vec<Rule>>| rules.as_ref().map(|all| all.iter().map(rule).collect());
         let (ingress, egress) = (rules(&policy.ingress), rules(&policy.egress));
-        Policy { ingress, egress, source: None, ..policy.clone() }
+        Policy { ingress, egress, origin: None, ..policy.clone() }
     }
     Arc::ptr_eq(a, b) || placeless(a) == placeless(b)
 }

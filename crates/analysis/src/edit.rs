@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use palisade_policy::{
-    Action, Cluster, Direction, Endpoint as At, Flow, NamespaceMatch, ObjectKey, Peer, Pod, Policy,
-    PolicyKey, PortMatch, PortSet, Rule, Selector, Source, Tier, Traffic, Verdict,
+    Action, Cluster, Direction, Endpoint as At, Flow, NamespaceMatch, ObjectKey, Origin, Peer, Pod, Policy,
+    PolicyKey, PortMatch, PortSet, Rule, Selector, Tier, Traffic, Verdict,
     cluster::NAMESPACE_NAME_LABEL,
     reference,
     rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
@@ -19,7 +19,7 @@ pub struct Edit {
     /// The policy; for [`Change::NewPolicy`], the new one's key.
     pub policy: PolicyKey,
     /// Where it begins.
-    pub source: Option<Source>,
+    pub source: Option<Origin>,
     /// Whose rules: those of this direction.
     pub direction: Direction,
     /// What to do.
@@ -138,12 +138,12 @@ pub fn applied(cluster: &Cluster, edit: &Edit) -> Cluster {
         Change::AddRule { at, rule } => rules.insert((*at).min(rules.len()), rule.clone()),
         Change::AddPeer { rule, peer } => {
             if let Some(peers) = rules.get_mut(*rule).and_then(|r| r.peers.as_mut()) {
-                peers.push(PeerEntry { peer: peer.clone(), source: None });
+                peers.push(PeerEntry { peer: peer.clone(), origin: None });
             }
         }
         Change::AddPort { rule, port } => {
             if let Some(ports) = rules.get_mut(*rule).and_then(|r| r.ports.as_mut()) {
-                ports.push(PortEntry { port: port.clone(), source: None });
+                ports.push(PortEntry { port: port.clone(), origin: None });
             }
         }
         Change::RemoveRules(gone) => {
@@ -250,11 +250,11 @@ impl Asking<'_> {
         let (ingress, egress) =
             if self.direction == Direction::Ingress { (rules, None) } else { (None, rules) };
         let subject = pods_like(subject, "");
-        Some(Policy { key, tier: Tier::Admin, priority: 0, subject, ingress, egress, source: None })
+        Some(Policy { key, tier: Tier::Admin, priority: 0, subject, ingress, egress, origin: None })
     }
 
     fn edit(&self, policy: &PolicyKey, change: Change, wider: bool) -> Edit {
-        let source = self.cluster.policies.get(policy).and_then(|p| p.source.clone());
+        let source = self.cluster.policies.get(policy).and_then(|p| p.origin.clone());
         Edit { policy: policy.clone(), source, direction: self.direction, change, wider }
     }
 
@@ -286,9 +286,9 @@ impl Asking<'_> {
     }
 
     fn rule(&self, action: Action, namespace: &str) -> Rule {
-        let peers = vec![PeerEntry { peer: self.peer(namespace), source: None }];
-        let ports = self.port().map(|port| vec![PortEntry { port, source: None }]);
-        Rule { name: None, action, peers: Some(peers), ports, source: None }
+        let peers = vec![PeerEntry { peer: self.peer(namespace), origin: None }];
+        let ports = self.port().map(|port| vec![PortEntry { port, origin: None }]);
+        Rule { name: None, action, peers: Some(peers), ports, origin: None }
     }
 
     fn original(&self, key: &PolicyKey, rule: &RuleStep) -> Option<&Rule> {

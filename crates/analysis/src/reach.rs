@@ -16,7 +16,7 @@ use std::{
 
 use palisade_policy::{
     Cluster, Direction, Family, IpRange, Labels, Name, NamespaceMatch, ObjectKey, Peer, Pod, Policy, Traffic,
-    Workload, compile::profile::Profile,
+    Workload, compile::effective::EffectiveRules,
 };
 
 use crate::{
@@ -121,8 +121,8 @@ impl Reach {
         }
         let unknown = unknown.map(|(pod, namespace, held)| {
             let policies = subjects.selecting(&pod, Some(&namespace.labels));
-            let profile = Profile::new(Direction::Egress, &pod, &policies);
-            let egress = profile.map(|profile| rows.row(profile));
+            let effective = EffectiveRules::new(Direction::Egress, &pod, &policies);
+            let egress = effective.map(|effective| rows.row(effective));
             Unit { egress, ..Unit::unrestricted(Members::Pods(Vec::new()), held.map(Some)) }
         });
         let Rows { classes, rows, traffics, .. } = rows;
@@ -370,7 +370,7 @@ struct Rows<'c> {
     cluster: &'c Cluster,
     classes: Classes,
     held_by: HashMap<Peer, Rc<[ClassId]>>,
-    known: HashMap<Profile, RowId>,
+    known: HashMap<EffectiveRules, RowId>,
     of_identity: HashMap<IdentityId, [Option<RowId>; 2]>,
     rows: Vec<Row>,
     traffics: Traffics,
@@ -401,20 +401,20 @@ impl<'c> Rows<'c> {
         }
         let labels = self.cluster.namespaces.get(&subject.key.namespace).map(|n| &n.labels);
         let policies = subjects.selecting(subject, labels);
-        let profiles = Direction::BOTH.map(|direction| Profile::new(direction, subject, &policies));
-        let rows = profiles.map(|profile| profile.map(|profile| self.row(profile)));
+        let effective = Direction::BOTH.map(|direction| EffectiveRules::new(direction, subject, &policies));
+        let rows = effective.map(|effective| effective.map(|effective| self.row(effective)));
         self.of_identity.insert(identity, rows);
         rows
     }
 
-    fn row(&mut self, profile: Profile) -> RowId {
-        if let Some(known) = self.known.get(&profile) {
+    fn row(&mut self, effective: EffectiveRules) -> RowId {
+        if let Some(known) = self.known.get(&effective) {
             return *known;
         }
-        let rest = self.traffics.id(profile.allowed(&[], &[]));
-        let names: HashSet<&Name> = profile.port_names().collect();
+        let rest = self.traffics.id(effective.allowed(&[], &[]));
+        let names: HashSet<&Name> = effective.port_names().collect();
         let mut named: Vec<(ClassId, usize)> = Vec::new();
-        for (rule, peer) in profile.peers() {
+        for (rule, peer) in effective.peers() {
             named.extend(self.held_by(peer).iter().map(|class| (*class, rule)));
         }
         if !names.is_empty() {
@@ -433,7 +433,7 @@ impl<'c> Rows<'c> {
             let id = match known.get(&(rules.clone(), ports)) {
                 Some(id) => *id,
                 None => {
-                    let id = self.traffics.id(profile.allowed(&rules, ports));
+                    let id = self.traffics.id(effective.allowed(&rules, ports));
                     known.insert((rules, ports), id);
                     id
                 }
@@ -444,7 +444,7 @@ impl<'c> Rows<'c> {
         }
         let id = self.rows.len() as RowId;
         self.rows.push(Row { rest, special });
-        self.known.insert(profile, id);
+        self.known.insert(effective, id);
         id
     }
 

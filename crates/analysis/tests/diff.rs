@@ -196,8 +196,8 @@ fn moving_a_policy_is_no_change() {
     let a = random::cluster(&mut Rng::with_seed(5), &Shape::tiered());
     let mut b = a.clone();
     for policy in b.policies.values_mut() {
-        let source = palisade_policy::Source { file: "moved.yaml".into(), line: 3, column: 1 };
-        Arc::make_mut(policy).source = Some(source);
+        let source = palisade_policy::Origin { file: "moved.yaml".into(), line: 3, column: 1 };
+        Arc::make_mut(policy).origin = Some(source);
     }
     assert_ne!(a, b);
     assert_eq!(diff(&a, &b, true), Diff::default());

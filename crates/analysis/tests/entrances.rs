@@ -56,7 +56,7 @@ fn with_routes(cluster: &Cluster, rng: &mut Rng) -> (Cluster, Vec<Route>) {
             _ => RoutePort::Service(PortSpec::Name("p".into())),
         };
         let backend = RouteBackend { service: key.clone(), port, protocol: Protocol::Tcp };
-        routes.push(Route { kind: "Ingress".into(), key, backends: vec![backend], source: None });
+        routes.push(Route { kind: "Ingress".into(), key, backends: vec![backend], origin: None });
     }
     (world, routes)
 }

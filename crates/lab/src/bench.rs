@@ -282,9 +282,9 @@ fn policy(name: &str, subject: &str, peer: Peer, first: u16) -> Arc<Policy> {
     let rule = Rule {
         name: None,
         action: Action::Accept,
-        peers: Some(vec![PeerEntry { peer, source: None }]),
-        ports: Some(vec![PortEntry { port, source: None }]),
-        source: None,
+        peers: Some(vec![PeerEntry { peer, origin: None }]),
+        ports: Some(vec![PortEntry { port, origin: None }]),
+        origin: None,
     };
     Arc::new(Policy {
         key: PolicyKey::network_policy(namespace.clone(), name),
@@ -296,7 +296,7 @@ fn policy(name: &str, subject: &str, peer: Peer, first: u16) -> Arc<Policy> {
         },
         ingress: Some(vec![rule]),
         egress: None,
-        source: None,
+        origin: None,
     })
 }
 

@@ -131,7 +131,7 @@ mod tests {
                     cidr: cidr.parse().unwrap(),
                     except: except.iter().map(|e| e.parse().unwrap()).collect(),
                 }),
-                source: None,
+                origin: None,
             })
             .collect();
         let mut c = Cluster::default();
@@ -146,9 +146,9 @@ mod tests {
                 action: Action::Accept,
                 peers: Some(peers),
                 ports: None,
-                source: None,
+                origin: None,
             }]),
-            source: None,
+            origin: None,
         })));
         c
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_policy::{
-    Cluster, Name, NamespaceMatch, ObjectKey, Peer, Policy, PolicyKey, Source, cluster::NAMESPACE_NAME_LABEL,
+    Cluster, Name, NamespaceMatch, ObjectKey, Origin, Peer, Policy, PolicyKey, cluster::NAMESPACE_NAME_LABEL,
     labels::Test,
 };
 
@@ -22,7 +22,7 @@ pub(crate) fn absent_namespaces(
     cluster: &Cluster,
     policies: &BTreeMap<PolicyKey, Policy>,
     workloads: impl Iterator<Item = Name>,
-    sources: &BTreeMap<(Name, ObjectKey), Source>,
+    sources: &BTreeMap<(Name, ObjectKey), Origin>,
     options: &Options,
     found: &mut Vec<Diagnostic>,
 ) {
@@ -34,7 +34,7 @@ pub(crate) fn absent_namespaces(
     let absent = |name: &str| !known.contains(name) && !BUILT_IN.contains(&name);
     // Each name once for each policy: a list of twenty peers says it no better.
     for policy in policies.values() {
-        let mut warn = |path: Option<&str>, source: Option<&Source>, message: String| {
+        let mut warn = |path: Option<&str>, source: Option<&Origin>, message: String| {
             let PolicyKey { kind, namespace, name } = &policy.key;
             let key = (kind.clone(), ObjectKey { namespace: namespace.clone(), name: name.clone() });
             found.push(Diagnostic {
@@ -70,7 +70,7 @@ pub(crate) fn absent_namespaces(
             };
             if names.iter().all(|name| told.insert(name)) {
                 let message = format!("there is no namespace {}: the peer matches no pod", quoted(names));
-                warn(None, entry.source.as_ref(), message);
+                warn(None, entry.origin.as_ref(), message);
             }
         }
     }

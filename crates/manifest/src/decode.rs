@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use palisade_policy::{Labels, Source};
+use palisade_policy::{Labels, Origin};
 
 use crate::{
     cluster_wide::{Admission, Channel},
@@ -44,9 +44,9 @@ pub(crate) struct Context<'c> {
 
 impl Context<'_> {
     /// Line and column of a place.
-    pub(crate) fn source(&self, at: &At<'_>) -> Source {
+    pub(crate) fn source(&self, at: &At<'_>) -> Origin {
         if self.text.is_live() {
-            return Source::live(&self.live_name(), &at.path());
+            return Origin::live(&self.live_name(), &at.path());
         }
         self.text.source(at.span().start)
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use palisade_policy::Source;
+use palisade_policy::Origin;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{printable::printable, text::Excerpt};
@@ -114,7 +114,7 @@ pub struct Diagnostic {
     /// In words, without position, object and path.
     pub message: String,
     /// The file, line and column; line and column are 0 where it concerns a whole file.
-    pub source: Option<Source>,
+    pub source: Option<Origin>,
     /// The bytes of the file that it is about.
     pub span: Option<Range<u32>>,
     /// The field, such as `spec.ingress[0].from[1]`.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use palisade_policy::{Name, Namespace, Node, ObjectKey, Policy, PolicyKey, Source};
+use palisade_policy::{Name, Namespace, Node, ObjectKey, Origin, Policy, PolicyKey};
 
 use crate::{
     decode::Context,
@@ -29,7 +29,7 @@ pub(crate) struct Gathered {
     pub(crate) gateways: BTreeMap<ObjectKey, Gateway>,
     pub(crate) grants: BTreeMap<ObjectKey, Grant>,
     /// Where each object begins, for duplicates and for messages that come later.
-    pub(crate) sources: BTreeMap<(Name, ObjectKey), Source>,
+    pub(crate) sources: BTreeMap<(Name, ObjectKey), Origin>,
 }
 
 impl Gathered {
@@ -40,7 +40,7 @@ impl Gathered {
         at: &At<'_>,
         kind: &Name,
         key: &ObjectKey,
-        source: &Source,
+        source: &Origin,
     ) {
         let Some(before) = self.sources.insert((kind.clone(), key.clone()), source.clone()) else { return };
         // A file over a live object is what an overlay is for.

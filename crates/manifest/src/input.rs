@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use palisade_policy::{Name, Source};
+use palisade_policy::{Name, Origin};
 
 use crate::{
     Options,
@@ -96,7 +96,7 @@ impl<'r> Reader<'r> {
     }
 
     fn problem(&mut self, name: &Name, code: Code, message: String, help: Option<&str>) {
-        let source = Some(Source { file: name.clone(), line: 0, column: 0 });
+        let source = Some(Origin { file: name.clone(), line: 0, column: 0 });
         let help = help.map(str::to_owned);
         self.found.push(Diagnostic { source, help, ..Diagnostic::new(Severity::Error, code, message) });
     }
@@ -210,7 +210,7 @@ impl<'r> Reader<'r> {
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 let line = 1 + error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
-                let source = Some(Source { file: name.clone(), line: line as u32, column: 1 });
+                let source = Some(Origin { file: name.clone(), line: line as u32, column: 1 });
                 let message = format!("is not UTF-8 at byte {at}");
                 self.found.push(
                     Diagnostic { source, ..Diagnostic::new(Severity::Error, Code::NotUtf8, message) }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use palisade_policy::{Cluster, Family, Name, ObjectKey, Source, Workload, routes::Route};
+use palisade_policy::{Cluster, Family, Name, ObjectKey, Origin, Workload, routes::Route};
 
 use crate::{
     addresses::{AddressPlan, Unaddressed, assign_addresses},
@@ -95,7 +95,7 @@ pub struct Loaded {
     /// The pods of each workload, in each namespace, sorted; workloads without pods have an empty list.
     pub workloads: BTreeMap<(Name, Workload), Vec<ObjectKey>>,
     /// Where each object begins, by kind and key; cluster-scoped ones have an empty namespace.
-    pub sources: BTreeMap<(Name, ObjectKey), Source>,
+    pub sources: BTreeMap<(Name, ObjectKey), Origin>,
     /// What leads into the cluster through a controller, by kind and key. A backend that leads nowhere is left out.
     pub routes: Vec<Route>,
     /// What was left, or is meant to be left, without address.
@@ -230,7 +230,7 @@ fn help(text: &str, span: &std::ops::Range<u32>, code: Code) -> Option<String> {
 /// Live pods that report one address (SEMANTICS G-10).
 pub(crate) fn shared_addresses(
     cluster: &Cluster,
-    sources: &BTreeMap<(Name, ObjectKey), Source>,
+    sources: &BTreeMap<(Name, ObjectKey), Origin>,
     found: &mut Vec<Diagnostic>,
 ) {
     let mut owners: BTreeMap<IpAddr, Vec<&palisade_policy::Pod>> = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! `ObjectMeta`: who an object is, and whose.
 
-use palisade_policy::{Labels, Name, ObjectKey, Source, Workload};
+use palisade_policy::{Labels, Name, ObjectKey, Origin, Workload};
 
 use crate::{
     decode::{Context, Fields},
@@ -40,7 +40,7 @@ pub(crate) struct Meta {
     /// Seconds since the epoch; 0 if unknown.
     pub(crate) created: i64,
     /// Where the object begins.
-    pub(crate) source: Source,
+    pub(crate) source: Origin,
 }
 
 /// Reads `metadata`. `None`, after an error: the object has no usable name.

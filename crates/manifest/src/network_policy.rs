@@ -41,7 +41,7 @@ pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Fields<'_>, meta: &M
         subject: PodMatch { namespaces: NamespaceMatch::Named(namespace.clone()), pods: selector },
         ingress: types.0.then_some(ingress),
         egress: types.1.then_some(egress),
-        source: Some(meta.source.clone()),
+        origin: Some(meta.source.clone()),
     }
 }
 
@@ -89,7 +89,7 @@ fn rule(cx: &mut Context<'_>, at: &At<'_>, peers_field: &str, own: &Name) -> Rul
     let source = Some(cx.source(at));
     // A null element is `{}`: everything (A4).
     let Some(fields) = cx.fields(at, &["ports", peers_field]) else {
-        return Rule { name: None, action: Action::Accept, peers: None, ports: None, source };
+        return Rule { name: None, action: Action::Accept, peers: None, ports: None, origin: source };
     };
     let ports: Vec<PortEntry> = match fields.get("ports") {
         Some(at) => cx.list(&at).iter().filter_map(|at| port(cx, at)).collect(),
@@ -105,7 +105,7 @@ fn rule(cx: &mut Context<'_>, at: &At<'_>, peers_field: &str, own: &Name) -> Rul
         action: Action::Accept,
         peers: (!peers.is_empty()).then_some(peers),
         ports: (!ports.is_empty()).then_some(ports),
-        source,
+        origin: source,
     }
 }
 
@@ -131,7 +131,7 @@ fn peer(cx: &mut Context<'_>, at: &At<'_>, own: &Name) -> Option<PeerEntry> {
         (pods, None) => pods_of(NamespaceMatch::Named(own.clone()), pods),
         (pods, Some(namespaces)) => pods_of(NamespaceMatch::Selected(namespaces), pods),
     };
-    Some(PeerEntry { peer, source })
+    Some(PeerEntry { peer, origin: source })
 }
 
 fn pods_of(namespaces: NamespaceMatch, pods: Option<Selector>) -> Peer {
@@ -214,7 +214,7 @@ fn port(cx: &mut Context<'_>, at: &At<'_>) -> Option<PortEntry> {
             PortMatch::Numbers { protocol: protocol?, first: 0, last: u16::MAX }
         }
     };
-    Some(PortEntry { port, source })
+    Some(PortEntry { port, origin: source })
 }
 
 fn numbers(

@@ -10,7 +10,7 @@ mod resolve;
 
 use std::collections::BTreeMap;
 
-use palisade_policy::{Name, ObjectKey, Protocol, Source, lookup::PortSpec, routes::RoutePort};
+use palisade_policy::{Name, ObjectKey, Origin, Protocol, lookup::PortSpec, routes::RoutePort};
 
 use crate::{
     decode::{Context, Fields, IntOrString},
@@ -64,9 +64,9 @@ fn is_first_ingress(group: &str, kind: &str) -> bool {
 /// A route of a manifest.
 #[derive(Clone, Debug)]
 pub(crate) struct DeclaredRoute {
-    pub(crate) source: Source,
+    pub(crate) source: Origin,
     /// What it leads to, each with its place and path: the first, where it is named again.
-    pub(crate) backends: BTreeMap<DeclaredBackend, (Source, String)>,
+    pub(crate) backends: BTreeMap<DeclaredBackend, (Origin, String)>,
     /// The gateways that it asks for; `None` where the kind has none.
     pub(crate) parents: Option<Vec<Parent>>,
     /// The hosts that it is for; none: any.

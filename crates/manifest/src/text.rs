@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use palisade_policy::{Name, Source};
+use palisade_policy::{Name, Origin};
 
 /// How much of a long line an excerpt keeps on either side of what it shows: minified JSON is one line.
 const MARGIN: usize = 160;
@@ -52,14 +52,14 @@ impl Text {
 
     /// Line and column of a byte. `O(log lines + length of the line)`.
     #[must_use]
-    pub fn source(&self, at: u32) -> Source {
+    pub fn source(&self, at: u32) -> Origin {
         if self.live {
-            return Source { file: self.name.clone(), line: 0, column: 0 };
+            return Origin { file: self.name.clone(), line: 0, column: 0 };
         }
         let line = self.lines.partition_point(|&start| start <= at).max(1);
         let start = self.lines[line - 1] as usize;
         let column = self.text.get(start..at as usize).map_or(0, |s| s.chars().count());
-        Source { file: self.name.clone(), line: line as u32, column: column as u32 + 1 }
+        Origin { file: self.name.clone(), line: line as u32, column: column as u32 + 1 }
     }
 
     /// The line on which `span` begins, cut where it is long.

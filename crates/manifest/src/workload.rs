@@ -1,6 +1,6 @@
 //! Objects that make pods: how many, and what they are called.
 
-use palisade_policy::{Name, ObjectKey, Source, Workload};
+use palisade_policy::{Name, ObjectKey, Origin, Workload};
 
 use crate::{
     decode::{Context, Fields},
@@ -28,7 +28,7 @@ pub(crate) struct DeclaredWorkload {
     pub(crate) replicas: Replicas,
     pub(crate) template: Template,
     pub(crate) created: i64,
-    pub(crate) source: Source,
+    pub(crate) source: Origin,
     /// A Job whose pods carry their index as a label.
     pub(crate) indexed: bool,
     /// It is one of a live cluster, where pods are made by others.

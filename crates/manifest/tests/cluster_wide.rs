@@ -41,17 +41,17 @@ spec:
     assert_eq!(policy.subject.namespaces.to_string(), "every namespace");
     assert_eq!(policy.subject.pods.to_string(), "app=web");
     assert!(policy.ingress.is_none(), "no rule, no say");
-    let line = |source: &Option<palisade_policy::Source>| source.as_ref().map(|s| (s.line, s.column));
-    assert_eq!(line(&policy.source), Some((1, 1)));
+    let line = |source: &Option<palisade_policy::Origin>| source.as_ref().map(|s| (s.line, s.column));
+    assert_eq!(line(&policy.origin), Some((1, 1)));
     let rules = policy.rules(Direction::Egress).unwrap();
     assert_eq!(rules.iter().map(|r| r.action).collect::<Vec<_>>(), [Action::Pass, Action::Accept]);
-    assert_eq!(rules.iter().map(|r| line(&r.source)).collect::<Vec<_>>(), [Some((9, 5)), Some((18, 5))]);
+    assert_eq!(rules.iter().map(|r| line(&r.origin)).collect::<Vec<_>>(), [Some((9, 5)), Some((18, 5))]);
     let peers: Vec<_> = rules[0]
         .peers
         .as_ref()
         .unwrap()
         .iter()
-        .map(|p| (palisade_policy::near::describe_peer(&p.peer), line(&p.source)))
+        .map(|p| (palisade_policy::near::describe_peer(&p.peer), line(&p.origin)))
         .collect();
     assert_eq!(
         peers,
@@ -63,7 +63,7 @@ spec:
         ]
     );
     let ports: Vec<_> =
-        rules[0].ports.as_ref().unwrap().iter().map(|p| (p.port.clone(), line(&p.source))).collect();
+        rules[0].ports.as_ref().unwrap().iter().map(|p| (p.port.clone(), line(&p.origin))).collect();
     assert_eq!(
         ports,
         [
@@ -171,7 +171,7 @@ fn what_the_definitions_admit_and_nobody_can_use_fails_closed() {
             let rules = only(&loaded).rules(Direction::Ingress).unwrap();
             assert_eq!(rules.len(), 2, "rules keep their index");
             assert!(is_closed(&rules[0], read), "{spec}: {rules:#?}");
-            assert!(!is_closed(&rules[1], Action::Deny) && rules[0].source.is_some());
+            assert!(!is_closed(&rules[1], Action::Deny) && rules[0].origin.is_some());
             let found: Vec<_> =
                 loaded.diagnostics.iter().map(|d| (d.code, d.severity, d.headline())).collect();
             let headline = format!("AdminNetworkPolicy p: spec.ingress[0].{expected}; {consequence}");

@@ -152,7 +152,7 @@ fn load_with(text: &str, options: &Options) -> Loaded {
     assert!(loaded.cluster.policies.len() <= accepted);
     for policy in loaded.cluster.policies.values() {
         let rules = policy.ingress.iter().chain(&policy.egress).flatten();
-        assert!(rules.clone().all(|rule| rule.source.is_some()));
+        assert!(rules.clone().all(|rule| rule.origin.is_some()));
         if policy.tier != Tier::Developer {
             // Unusable ones apart, a cluster-wide rule names its peers.
             assert!(

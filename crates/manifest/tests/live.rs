@@ -29,9 +29,9 @@ fn live_objects_are_named_by_object_and_field() {
         "spec":{"podSelector":{},"ingress":[{"from":[{"podSelector":{}}]}]}}"#;
     let loaded = load(&[live(policy)], &Options::default());
     let policy = loaded.cluster.policies.values().next().expect("it is there");
-    assert_eq!(policy.source.as_ref().map(ToString::to_string).as_deref(), Some("networkpolicy/shop/p"));
+    assert_eq!(policy.origin.as_ref().map(ToString::to_string).as_deref(), Some("networkpolicy/shop/p"));
     let rule = &policy.ingress.as_ref().expect("it has rules")[0];
-    let peer = rule.peers.as_ref().expect("it has peers")[0].source.clone().expect("it stands somewhere");
+    let peer = rule.peers.as_ref().expect("it has peers")[0].origin.clone().expect("it stands somewhere");
     assert_eq!(peer.to_string(), "networkpolicy/shop/p spec.ingress[0].from[0]");
     assert_eq!((peer.line(), &*peer.within()), (None, "spec.ingress[0].from[0]"));
 }

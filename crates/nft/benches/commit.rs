@@ -18,8 +18,8 @@ use nix::{
 };
 use palisade_nft::{Enforcer, Kernel};
 use palisade_policy::{
-    AddressSet, Delta, Direction, Family, Group, GroupId, NodePlan, PortSet, Protocol, Table, TableId,
-    Traffic,
+    AddressSet, Delta, Direction, Family, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet,
+    Protocol, Traffic,
     address::from_number,
     plan::{AddressChanges, MemberChanges},
 };
@@ -56,17 +56,17 @@ fn plan(pods: u8, addresses: u32) -> NodePlan {
             .filter(|n| n % u32::from(GROUPS) == u32::from(group))
             .map(|n| from_number(Family::V4, 0x0a10_0000 + u128::from(n)))
             .collect();
-        plan.groups.insert(GroupId([group; 16]), Group::Addresses(members));
+        plan.peer_sets.insert(PeerSetId([group; 16]), PeerSet::Addresses(members));
     }
     for pod in 0..pods {
-        let table = Table {
+        let table = PolicyTable {
             direction: Direction::Ingress,
-            exact: (0..GROUPS).map(|group| (GroupId([group; 16]), row(group))).collect(),
+            exact: (0..GROUPS).map(|group| (PeerSetId([group; 16]), row(group))).collect(),
             ranges: BTreeMap::new(),
             rest: row(100 + pod),
         };
-        plan.tables.insert(TableId([pod; 16]), table);
-        plan.ingress.insert(IpAddr::from([10, 0, 0, pod]), TableId([pod; 16]));
+        plan.tables.insert(PolicyTableId([pod; 16]), table);
+        plan.ingress.insert(IpAddr::from([10, 0, 0, pod]), PolicyTableId([pod; 16]));
     }
     plan
 }
@@ -95,7 +95,7 @@ fn one_pod(criterion: &mut Criterion) {
         } else {
             MemberChanges { removed: one, ..MemberChanges::default() }
         };
-        let members = (0..GROUPS).map(|g| (GroupId([g; 16]), change.clone())).collect();
+        let members = (0..GROUPS).map(|g| (PeerSetId([g; 16]), change.clone())).collect();
         Delta { members, ..Delta::default() }
     };
     let deltas = [change(true), change(false)];
@@ -115,7 +115,7 @@ fn local_pod(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("one local pod is isolated or not");
     let pod = IpAddr::from([10, 0, 1, 1]);
     let comes =
-        AddressChanges { set: BTreeMap::from([(pod, TableId([0; 16]))]), ..AddressChanges::default() };
+        AddressChanges { set: BTreeMap::from([(pod, PolicyTableId([0; 16]))]), ..AddressChanges::default() };
     let goes = AddressChanges { removed: BTreeSet::from([pod]), ..AddressChanges::default() };
     let deltas = [comes, goes].map(|ingress| Delta { ingress, ..Delta::default() });
     for (name, plan) in [

@@ -2,7 +2,7 @@
 
 use std::{io, net::IpAddr};
 
-use palisade_policy::{Direction, GroupId, TableId};
+use palisade_policy::{Direction, PeerSetId, PolicyTableId};
 use thiserror::Error as ThisError;
 
 /// Why the kernel could not be programmed or read.
@@ -131,7 +131,7 @@ pub enum PlanError {
         /// The local address.
         address: IpAddr,
         /// The table.
-        table: TableId,
+        table: PolicyTableId,
     },
     /// A local address leads to a table of the other direction.
     #[error("{direction} of {address} leads to table {table}, which decides the other direction")]
@@ -141,27 +141,27 @@ pub enum PlanError {
         /// The local address.
         address: IpAddr,
         /// The table.
-        table: TableId,
+        table: PolicyTableId,
     },
     /// A table mentions a group that the plan lacks.
     #[error("table {table} mentions group {group}, which the plan lacks")]
     NoGroup {
         /// The table.
-        table: TableId,
+        table: PolicyTableId,
         /// The group.
-        group: GroupId,
+        group: PeerSetId,
     },
     /// A table asks for exact members of a group of ranges, or the reverse.
     #[error("table {table} mentions group {group} among those of the other kind")]
     WrongKind {
         /// The table.
-        table: TableId,
+        table: PolicyTableId,
         /// The group.
-        group: GroupId,
+        group: PeerSetId,
     },
     /// A group that is in use changed its kind or its ranges, which its name promises not to do.
     #[error("group {0} is in use and can't change its kind or its ranges")]
-    GroupChanged(GroupId),
+    GroupChanged(PeerSetId),
     /// Two chains or sets with different contents have one name: a collision of hashes, which somebody has worked for.
     #[error(
         "two {kind}s that say different things are both named {name}: nothing is programmed that needs the second"
@@ -174,5 +174,5 @@ pub enum PlanError {
     },
     /// A group that is in use was removed.
     #[error("group {0} is removed and still in use")]
-    GroupInUse(GroupId),
+    GroupInUse(PeerSetId),
 }

@@ -16,7 +16,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use palisade_policy::{Direction, Family, Group, GroupId, PortSet, Protocol, Table, TableId, Traffic};
+use palisade_policy::{
+    Direction, Family, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic,
+};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -97,12 +99,16 @@ pub(crate) struct Layout<'a> {
     pub(crate) family: Family,
     pub(crate) orientation: Orientation,
     /// The groups of the plan, as they will be.
-    pub(crate) group: &'a dyn Fn(&GroupId) -> Option<&'a Group>,
+    pub(crate) group: &'a dyn Fn(&PeerSetId) -> Option<&'a PeerSet>,
 }
 
 impl Layout<'_> {
     /// The chain that decides for the pods of a table; none where it could only let everything pass.
-    pub(crate) fn entry(&self, id: TableId, table: &Table) -> Result<Option<Arc<Chain>>, PlanError> {
+    pub(crate) fn entry(
+        &self,
+        id: PolicyTableId,
+        table: &PolicyTable,
+    ) -> Result<Option<Arc<Chain>>, PlanError> {
         let exact = self.exact(id, table)?;
         let ranges = self.ranges(id, table)?;
         let rows = || exact.iter().chain(&ranges).map(|(_, traffic)| *traffic).chain([&table.rest]);
@@ -115,10 +121,10 @@ impl Layout<'_> {
 
     fn chain(
         &self,
-        id: TableId,
-        table: &Table,
-        exact: &[(GroupId, &Traffic)],
-        ranges: &[(GroupId, &Traffic)],
+        id: PolicyTableId,
+        table: &PolicyTable,
+        exact: &[(PeerSetId, &Traffic)],
+        ranges: &[(PeerSetId, &Traffic)],
     ) -> Arc<Chain> {
         let direction = table.direction;
         let rest = self.row(direction, &table.rest);
@@ -150,29 +156,37 @@ impl Layout<'_> {
         }
     }
 
-    fn exact<'t>(&self, id: TableId, table: &'t Table) -> Result<Vec<(GroupId, &'t Traffic)>, PlanError> {
+    fn exact<'t>(
+        &self,
+        id: PolicyTableId,
+        table: &'t PolicyTable,
+    ) -> Result<Vec<(PeerSetId, &'t Traffic)>, PlanError> {
         table
             .exact
             .iter()
             .map(|(group, row)| match (self.group)(group) {
-                Some(Group::Addresses(_)) => Ok((*group, row)),
-                Some(Group::Ranges(_)) => Err(PlanError::WrongKind { table: id, group: *group }),
+                Some(PeerSet::Addresses(_)) => Ok((*group, row)),
+                Some(PeerSet::Ranges(_)) => Err(PlanError::WrongKind { table: id, group: *group }),
                 None => Err(PlanError::NoGroup { table: id, group: *group }),
             })
             .collect()
     }
 
     /// The range groups that have a range of the family: they never change, so the others need no look-up.
-    fn ranges<'t>(&self, id: TableId, table: &'t Table) -> Result<Vec<(GroupId, &'t Traffic)>, PlanError> {
+    fn ranges<'t>(
+        &self,
+        id: PolicyTableId,
+        table: &'t PolicyTable,
+    ) -> Result<Vec<(PeerSetId, &'t Traffic)>, PlanError> {
         let mut out = Vec::new();
         for (group, row) in &table.ranges {
             match (self.group)(group) {
-                Some(Group::Ranges(ranges)) => {
+                Some(PeerSet::Ranges(ranges)) => {
                     if ranges.iter().any(|r| Family::of(r.first) == self.family) {
                         out.push((*group, row));
                     }
                 }
-                Some(Group::Addresses(_)) => return Err(PlanError::WrongKind { table: id, group: *group }),
+                Some(PeerSet::Addresses(_)) => return Err(PlanError::WrongKind { table: id, group: *group }),
                 None => return Err(PlanError::NoGroup { table: id, group: *group }),
             }
         }
@@ -183,7 +197,7 @@ impl Layout<'_> {
     fn lookups(
         &self,
         direction: Direction,
-        groups: &[(GroupId, &Traffic)],
+        groups: &[(PeerSetId, &Traffic)],
         intervals: bool,
         otherwise: &Way,
     ) -> Draft {
@@ -235,7 +249,7 @@ impl Layout<'_> {
         }
     }
 
-    fn set(&self, mut groups: Vec<GroupId>, intervals: bool) -> Arc<Set> {
+    fn set(&self, mut groups: Vec<PeerSetId>, intervals: bool) -> Arc<Set> {
         groups.sort_unstable();
         let kind = if intervals { "ranges" } else { "group" };
         let digit = digit(self.family);
@@ -377,4 +391,4 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Keeps the layouts of one delta, so that pods of one table share the work.
-pub(crate) type Layouts = BTreeMap<(TableId, Family, Orientation), Option<Arc<Chain>>>;
+pub(crate) type Layouts = BTreeMap<(PolicyTableId, Family, Orientation), Option<Arc<Chain>>>;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use palisade_policy::{
-    Delta, Direction, Family, Group, GroupId, IpRange, NodePlan, Table, TableId, Traffic,
+    Delta, Direction, Family, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, Traffic,
     address::{max_number, to_number},
     plan::{AddressChanges, MemberChanges},
 };
@@ -24,7 +24,7 @@ pub(crate) struct Next<'a> {
 
 impl<'a> Next<'a> {
     /// The table with this id.
-    pub(crate) fn table(&self, id: TableId) -> Option<&'a Table> {
+    pub(crate) fn table(&self, id: PolicyTableId) -> Option<&'a PolicyTable> {
         if self.delta.tables_removed.contains(&id) {
             return None;
         }
@@ -32,15 +32,15 @@ impl<'a> Next<'a> {
     }
 
     /// The group with this id; its members may still be changed by the delta.
-    pub(crate) fn group(&self, id: GroupId) -> Option<&'a Group> {
-        if self.delta.groups_removed.contains(&id) {
+    pub(crate) fn group(&self, id: PeerSetId) -> Option<&'a PeerSet> {
+        if self.delta.peer_sets_removed.contains(&id) {
             return None;
         }
-        self.delta.groups_added.get(&id).or_else(|| self.plan.groups.get(&id))
+        self.delta.peer_sets_added.get(&id).or_else(|| self.plan.peer_sets.get(&id))
     }
 
     /// The table that decides for a local address.
-    pub(crate) fn target(&self, direction: Direction, address: IpAddr) -> Option<TableId> {
+    pub(crate) fn target(&self, direction: Direction, address: IpAddr) -> Option<PolicyTableId> {
         let changes = self.changes(direction);
         match changes.set.get(&address) {
             Some(table) => Some(*table),
@@ -71,7 +71,7 @@ impl<'a> Next<'a> {
             let changes = self.changes(direction);
             out.extend(changes.set.keys().chain(&changes.removed).map(|a| (direction, *a)));
             if !self.delta.tables_set.is_empty() || !self.delta.tables_removed.is_empty() {
-                let changed = |id: &TableId| {
+                let changed = |id: &PolicyTableId| {
                     self.delta.tables_set.contains_key(id) || self.delta.tables_removed.contains(id)
                 };
                 out.extend(
@@ -96,31 +96,33 @@ impl<'a> Next<'a> {
     }
 
     /// Whether the group held the address before.
-    pub(crate) fn held(&self, id: GroupId, address: IpAddr) -> bool {
-        matches!(self.plan.groups.get(&id), Some(Group::Addresses(set)) if set.contains(&address))
+    pub(crate) fn held(&self, id: PeerSetId, address: IpAddr) -> bool {
+        matches!(self.plan.peer_sets.get(&id), Some(PeerSet::Addresses(set)) if set.contains(&address))
     }
 
     /// Whether the group holds the address afterwards.
-    pub(crate) fn holds(&self, id: GroupId, address: IpAddr) -> bool {
+    pub(crate) fn holds(&self, id: PeerSetId, address: IpAddr) -> bool {
         if let Some(change) = self.delta.members.get(&id) {
             if change.added.contains(&address) {
-                return matches!(self.group(id), Some(Group::Addresses(_)));
+                return matches!(self.group(id), Some(PeerSet::Addresses(_)));
             }
             if change.removed.contains(&address) {
                 return false;
             }
         }
-        matches!(self.group(id), Some(Group::Addresses(set)) if set.contains(&address))
+        matches!(self.group(id), Some(PeerSet::Addresses(set)) if set.contains(&address))
     }
 
     /// For each group that was there before, the addresses whose membership may have changed.
-    pub(crate) fn changed_members(&self) -> BTreeMap<GroupId, BTreeSet<IpAddr>> {
-        let mut out: BTreeMap<GroupId, BTreeSet<IpAddr>> = BTreeMap::new();
+    pub(crate) fn changed_members(&self) -> BTreeMap<PeerSetId, BTreeSet<IpAddr>> {
+        let mut out: BTreeMap<PeerSetId, BTreeSet<IpAddr>> = BTreeMap::new();
         for (id, change) in &self.delta.members {
             out.entry(*id).or_default().extend(change.added.iter().chain(&change.removed));
         }
-        for (id, group) in &self.delta.groups_added {
-            if let (Some(Group::Addresses(old)), Group::Addresses(new)) = (self.plan.groups.get(id), group) {
+        for (id, group) in &self.delta.peer_sets_added {
+            if let (Some(PeerSet::Addresses(old)), PeerSet::Addresses(new)) =
+                (self.plan.peer_sets.get(id), group)
+            {
                 out.entry(*id).or_default().extend(old.difference(new).chain(new.difference(old)));
             }
         }
@@ -137,7 +139,7 @@ impl<'a> Next<'a> {
                 let mut ranges: Vec<IpRange> = ids
                     .iter()
                     .filter_map(|id| match self.group(*id) {
-                        Some(Group::Ranges(ranges)) => Some(ranges),
+                        Some(PeerSet::Ranges(ranges)) => Some(ranges),
                         _ => None,
                     })
                     .flatten()
@@ -162,8 +164,8 @@ impl<'a> Next<'a> {
         }
     }
 
-    fn collect(&self, id: GroupId, family: Family, out: &mut BTreeSet<IpAddr>) {
-        let Some(Group::Addresses(base)) = self.group(id) else { return };
+    fn collect(&self, id: PeerSetId, family: Family, out: &mut BTreeSet<IpAddr>) {
+        let Some(PeerSet::Addresses(base)) = self.group(id) else { return };
         let of_family = |a: &IpAddr| Family::of(*a) == family;
         match self.delta.members.get(&id) {
             Some(change) => {

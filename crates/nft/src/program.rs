@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use palisade_policy::{Delta, Direction, Family, Group, GroupId, Name, NodePlan, TableId};
+use palisade_policy::{Delta, Direction, Family, Name, NodePlan, PeerSet, PeerSetId, PolicyTableId};
 
 use crate::{
     Options, PlanError, Surroundings,
@@ -167,7 +167,7 @@ impl Program {
             self.undo(undo);
             return Err(error);
         }
-        if let Some(id) = delta.groups_removed.iter().find(|id| self.uses(**id)) {
+        if let Some(id) = delta.peer_sets_removed.iter().find(|id| self.uses(**id)) {
             let error = PlanError::GroupInUse(*id);
             self.undo(undo);
             return Err(error);
@@ -234,7 +234,7 @@ impl Program {
                 let chain = match layouts.get(&(id, family, orientation)) {
                     Some(chain) => chain.clone(),
                     None => {
-                        let group = |id: &GroupId| next.group(*id);
+                        let group = |id: &PeerSetId| next.group(*id);
                         let layout = Layout { options: &self.options, family, orientation, group: &group };
                         let chain = layout.entry(id, table)?;
                         layouts.insert((id, family, orientation), chain.clone());
@@ -312,7 +312,7 @@ impl Program {
         self.dispatch.first_key_value().is_some_and(|((lead, _), _)| matches!(lead, Lead::Table(_)))
     }
 
-    fn uses(&self, group: GroupId) -> bool {
+    fn uses(&self, group: PeerSetId) -> bool {
         Family::BOTH.iter().any(|family| {
             let name = |kind| format!("{kind}_{group}_{}", digit(*family));
             ["group", "ranges"].iter().any(|kind| self.registry.set(&name(kind)).is_some())
@@ -353,9 +353,9 @@ pub(crate) fn replace(map: &Arc<Set>, removed: Vec<Element>, added: Vec<Element>
 
 /// A group in use keeps its kind, and its ranges if it has any.
 fn check_groups(next: &Next<'_>) -> Result<(), PlanError> {
-    for (id, new) in &next.delta.groups_added {
-        match (next.plan.groups.get(id), new) {
-            (None, _) | (Some(Group::Addresses(_)), Group::Addresses(_)) => {}
+    for (id, new) in &next.delta.peer_sets_added {
+        match (next.plan.peer_sets.get(id), new) {
+            (None, _) | (Some(PeerSet::Addresses(_)), PeerSet::Addresses(_)) => {}
             (Some(old), new) if old == new => {}
             _ => return Err(PlanError::GroupChanged(*id)),
         }
@@ -365,7 +365,7 @@ fn check_groups(next: &Next<'_>) -> Result<(), PlanError> {
 
 /// Who joins and leaves the sets that stay.
 fn members(registry: &Registry, edit: &Edit, next: &Next<'_>, phases: &mut Phases) {
-    let changed: BTreeMap<GroupId, BTreeSet<IpAddr>> = next.changed_members();
+    let changed: BTreeMap<PeerSetId, BTreeSet<IpAddr>> = next.changed_members();
     if changed.is_empty() {
         return;
     }
@@ -399,7 +399,7 @@ fn members(registry: &Registry, edit: &Edit, next: &Next<'_>, phases: &mut Phase
         }
     }
     let arrives =
-        |a: &IpAddr| joining.contains(a) || next.delta.groups_added.keys().any(|id| next.holds(*id, *a));
+        |a: &IpAddr| joining.contains(a) || next.delta.peer_sets_added.keys().any(|id| next.holds(*id, *a));
     phases.moves = leaving.iter().any(arrives);
 }
 
@@ -468,6 +468,6 @@ pub(crate) fn chunks<T>(items: impl IntoIterator<Item = T>) -> impl Iterator<Ite
 }
 
 /// The plan's addresses that lead to a table.
-pub(crate) fn dispatch_of(plan: &NodePlan, direction: Direction) -> &BTreeMap<IpAddr, TableId> {
+pub(crate) fn dispatch_of(plan: &NodePlan, direction: Direction) -> &BTreeMap<IpAddr, PolicyTableId> {
     if direction == Direction::Ingress { &plan.ingress } else { &plan.egress }
 }

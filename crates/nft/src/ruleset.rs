@@ -8,7 +8,7 @@ mod about;
 use std::{net::IpAddr, sync::Arc};
 
 pub(crate) use palisade_policy::Name;
-use palisade_policy::{Direction, Family, GroupId, IpRange};
+use palisade_policy::{Direction, Family, IpRange, PeerSetId};
 
 use crate::conntrack::FiveTuple;
 
@@ -159,7 +159,7 @@ impl Lead {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// The members of a family of all these groups.
-    Groups(Vec<GroupId>, Family),
+    Groups(Vec<PeerSetId>, Family),
     /// These ports, for ever.
     Ports(Vec<(u16, u16)>),
     /// Local pods with the chains that decide for them.

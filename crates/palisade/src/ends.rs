@@ -8,7 +8,7 @@ use palisade_analysis::{
     shape,
 };
 use palisade_manifest::Loaded;
-use palisade_policy::{Name, ObjectKey, PolicyKey, Source, routes::Route};
+use palisade_policy::{Name, ObjectKey, Origin, PolicyKey, routes::Route};
 use serde::Serialize;
 
 use crate::words::{JsonRange, range_text};
@@ -24,7 +24,7 @@ pub(crate) struct End<'a> {
     /// What it is.
     pub(crate) endpoint: &'a Endpoint,
     /// Where its object stands.
-    pub(crate) at: Option<&'a Source>,
+    pub(crate) at: Option<&'a Origin>,
 }
 
 /// Names ends. Equal endpoints in equal order get equal names.
@@ -76,7 +76,7 @@ fn pods_of(workload: &WorkloadPods) -> String {
 }
 
 /// Where the object that an endpoint stands for begins.
-pub(crate) fn place<'a>(endpoint: &Endpoint, loaded: &'a Loaded) -> Option<&'a Source> {
+pub(crate) fn place<'a>(endpoint: &Endpoint, loaded: &'a Loaded) -> Option<&'a Origin> {
     match endpoint {
         Endpoint::Workload(workload) => place_of_workload(workload, loaded),
         Endpoint::Pod { key, workload_kind, workload_name } => {
@@ -92,13 +92,13 @@ pub(crate) fn place<'a>(endpoint: &Endpoint, loaded: &'a Loaded) -> Option<&'a S
 }
 
 /// A workload that nobody declared is known by its pods.
-fn place_of_workload<'a>(workload: &WorkloadPods, loaded: &'a Loaded) -> Option<&'a Source> {
+fn place_of_workload<'a>(workload: &WorkloadPods, loaded: &'a Loaded) -> Option<&'a Origin> {
     let key = |name: &Name| ObjectKey { namespace: workload.namespace.clone(), name: name.clone() };
     let pod = || workload.pods.first().and_then(|pod| place_of("Pod", &key(pod), loaded));
     place_of(&workload.kind, &key(&workload.name), loaded).or_else(pod)
 }
 
-fn place_of<'a>(kind: &str, key: &ObjectKey, loaded: &'a Loaded) -> Option<&'a Source> {
+fn place_of<'a>(kind: &str, key: &ObjectKey, loaded: &'a Loaded) -> Option<&'a Origin> {
     loaded.sources.get(&(Name::from(kind), key.clone()))
 }
 
@@ -151,17 +151,17 @@ impl<'a> JsonObject<'a> {
         kind: &'a str,
         namespace: Option<&'a str>,
         name: &'a str,
-        at: Option<&'a Source>,
+        at: Option<&'a Origin>,
     ) -> Self {
-        Self { kind, namespace, name, file: at.map(|s| &*s.file), line: at.and_then(Source::line) }
+        Self { kind, namespace, name, file: at.map(|s| &*s.file), line: at.and_then(Origin::line) }
     }
 
     pub(crate) fn of_route(route: &'a Route) -> Self {
-        let Route { kind, key, source, .. } = route;
+        let Route { kind, key, origin: source, .. } = route;
         Self::new(kind, Some(&key.namespace), &key.name, source.as_ref())
     }
 
-    pub(crate) fn of_policy(key: &'a PolicyKey, at: Option<&'a Source>) -> Self {
+    pub(crate) fn of_policy(key: &'a PolicyKey, at: Option<&'a Origin>) -> Self {
         let namespace = Some(&*key.namespace).filter(|n| !n.is_empty());
         Self::new(&key.kind, namespace, &key.name, at)
     }

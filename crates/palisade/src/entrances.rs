@@ -69,7 +69,7 @@ fn pods(cluster: &Cluster, name: &str, namespace: &str) -> Result<Vec<ObjectKey>
 /// `Ingress shop/web (web.yaml:3), …`.
 pub(crate) fn routes(through: &[usize], routes: &[Route]) -> String {
     ends::some(through, |route| {
-        let Route { kind, key, source, .. } = &routes[*route];
+        let Route { kind, key, origin: source, .. } = &routes[*route];
         let at = source.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
         format!("{kind} {key}{at}")
     })

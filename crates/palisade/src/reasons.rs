@@ -1,7 +1,7 @@
 //! Verdicts and reasons in words, and as JSON values.
 
 use palisade_policy::{
-    Action, Direction, Family, Protocol, Side, Source, Tier, Verdict,
+    Action, Direction, Family, Origin, Protocol, Side, Tier, Verdict,
     flow::{NearMiss, Reason, RuleRef},
 };
 use serde::Serialize;
@@ -71,7 +71,7 @@ fn reason_lines(side: &Side, direction: Direction) -> Vec<String> {
 }
 
 fn rule_text(rule: &RuleRef, direction: Direction) -> String {
-    let place = place(rule.source.as_ref());
+    let place = place(rule.origin.as_ref());
     format!("{}, {direction}[{}]{}{place}", rule.policy, rule.index, called(rule))
 }
 
@@ -96,12 +96,12 @@ fn miss_text(miss: &NearMiss, direction: Direction) -> String {
         (false, true) => "the port matches, the peer does not",
         (false, false) => "neither peer nor port matches",
     };
-    let line = miss.source.as_ref().map(|s| format!(" ({})", s.within())).unwrap_or_default();
+    let line = miss.origin.as_ref().map(|s| format!(" ({})", s.within())).unwrap_or_default();
     let rule = rule_text(&miss.rule, direction);
     format!("closest: {rule}: {what}; it wants {}{line}", miss.wanted)
 }
 
-fn place(source: Option<&Source>) -> String {
+fn place(source: Option<&Origin>) -> String {
     source.map(|s| format!(" ({s})")).unwrap_or_default()
 }
 
@@ -181,11 +181,11 @@ struct JsonPlace {
     column: Option<u32>,
 }
 
-impl From<Option<&Source>> for JsonPlace {
-    fn from(source: Option<&Source>) -> Self {
+impl From<Option<&Origin>> for JsonPlace {
+    fn from(source: Option<&Origin>) -> Self {
         Self {
             file: source.map(|s| s.file.to_string()),
-            line: source.and_then(Source::line),
+            line: source.and_then(Origin::line),
             column: source.map(|s| s.column).filter(|column| *column > 0),
         }
     }
@@ -208,7 +208,7 @@ impl From<&RuleRef> for JsonRule {
                 Action::Deny => "deny",
                 Action::Pass => "pass",
             },
-            at: rule.source.as_ref().into(),
+            at: rule.origin.as_ref().into(),
         }
     }
 }
@@ -239,7 +239,7 @@ impl From<&Side> for JsonSide {
                 "rule"
             }
             Reason::Isolated { policies, near } => {
-                let policy = |(key, at): &(palisade_policy::PolicyKey, Option<Source>)| JsonPolicy {
+                let policy = |(key, at): &(palisade_policy::PolicyKey, Option<Origin>)| JsonPolicy {
                     policy: key.to_string(),
                     at: at.as_ref().into(),
                 };
@@ -258,7 +258,7 @@ fn miss(miss: &NearMiss) -> JsonMiss {
         peer_matches: miss.peer_matches,
         port_matches: miss.port_matches,
         wanted: miss.wanted.clone(),
-        line: miss.source.as_ref().and_then(Source::line),
+        line: miss.origin.as_ref().and_then(Origin::line),
     }
 }
 
@@ -268,8 +268,8 @@ mod tests {
 
     use super::*;
 
-    fn at(line: u32) -> Option<Source> {
-        Some(Source { file: "p.yaml".into(), line, column: 3 })
+    fn at(line: u32) -> Option<Origin> {
+        Some(Origin { file: "p.yaml".into(), line, column: 3 })
     }
 
     fn isolated() -> Side {
@@ -280,7 +280,7 @@ mod tests {
             peer_matches,
             port_matches,
             wanted: wanted.to_owned(),
-            source: at(11),
+            origin: at(11),
         };
         let near =
             vec![miss(true, false, "TCP 80"), miss(false, true, "pods a=b"), miss(false, false, "unseen")];
@@ -296,13 +296,13 @@ mod tests {
             tier: Tier::Developer,
             priority: None,
             action: Action::Accept,
-            source: at(9),
+            origin: at(9),
         }
     }
 
     fn cluster_wide_rule(kind: &str, tier: Tier, priority: Option<i32>, action: Action) -> RuleRef {
         let policy = PolicyKey { kind: kind.into(), namespace: "".into(), name: "p".into() };
-        RuleRef { name: None, policy, index: 0, tier, priority, action, source: at(5) }
+        RuleRef { name: None, policy, index: 0, tier, priority, action, origin: at(5) }
     }
 
     #[test]

@@ -22,7 +22,7 @@ fn main() {
     eprintln!(
         "plan: {} tables, {} groups, {} elements",
         plan.tables.len(),
-        plan.groups.len(),
+        plan.peer_sets.len(),
         Family::BOTH.map(|family| plan.elements(family)).iter().sum::<usize>()
     );
 }

@@ -28,8 +28,8 @@ mod collisions;
 mod coverage;
 mod definition;
 mod definitions;
+pub mod effective;
 mod names;
-pub mod profile;
 mod ranges;
 mod recorder;
 mod selections;
@@ -386,7 +386,7 @@ mod tests {
             namespaces: NamespaceMatch::Named("shop".into()),
             pods: Selector::of_labels([("app", app)]),
         };
-        let from = PeerEntry { peer: Peer::Pods(choose("frontend")), source: None };
+        let from = PeerEntry { peer: Peer::Pods(choose("frontend")), origin: None };
         Arc::new(Policy {
             key: PolicyKey::network_policy("shop", "only-frontend"),
             tier: Tier::Developer,
@@ -397,10 +397,10 @@ mod tests {
                 action: Action::Accept,
                 peers: Some(vec![from]),
                 ports: None,
-                source: None,
+                origin: None,
             }]),
             egress: None,
-            source: None,
+            origin: None,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use crate::{Action, Name, ObjectKey, PolicyKey, Protocol, Source, Tier, rules::NamespaceMatch};
+use crate::{Action, Name, ObjectKey, Origin, PolicyKey, Protocol, Tier, rules::NamespaceMatch};
 
 /// Seen from the pod that a policy selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,7 +163,7 @@ pub enum Reason {
     /// These policies isolate the pod, and no rule of theirs matches.
     Isolated {
         /// The isolating policies with their positions.
-        policies: Vec<(PolicyKey, Option<Source>)>,
+        policies: Vec<(PolicyKey, Option<Origin>)>,
         /// The rules that came closest, best first; empty where the policies have no rules.
         near: Vec<NearMiss>,
     },
@@ -186,7 +186,7 @@ pub struct RuleRef {
     /// What the rule does.
     pub action: Action,
     /// Where the rule stands.
-    pub source: Option<Source>,
+    pub origin: Option<Origin>,
 }
 
 /// A rule that nearly matched, and what kept it from matching.
@@ -201,7 +201,7 @@ pub struct NearMiss {
     /// What the rule asked for and the flow lacks, in words, such as `pods app=frontend in namespace shop`.
     pub wanted: String,
     /// Where the failing peer or port stands, if one stands out.
-    pub source: Option<Source>,
+    pub origin: Option<Origin>,
 }
 
 impl fmt::Display for NamespaceMatch {

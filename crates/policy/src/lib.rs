@@ -40,9 +40,9 @@ pub use cluster::{
 pub use flow::{Decision, Direction, Endpoint, Flow, Side, Verdict};
 pub use intern::Interner;
 pub use labels::{Labels, Selector};
-pub use plan::{Delta, Group, GroupId, NodePlan, Table, TableId};
+pub use plan::{Delta, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId};
 pub use pods::Pods;
-pub use rules::{Action, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Rule, Source, Tier};
+pub use rules::{Action, NamespaceMatch, Origin, Peer, Policy, PolicyKey, PortMatch, Rule, Tier};
 pub use traffic::{PortSet, Protocol, Traffic};
 
 /// A name, a label key or a label value: shared, immutable text.

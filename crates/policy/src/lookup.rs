@@ -20,7 +20,7 @@ use crate::{Cluster, Endpoint, Family, Name, Node, ObjectKey, Phase, Pod, Servic
 
 /// The kind of object that a name asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum EndpointKind {
     /// A single pod.
     Pod,
     /// The pods of a workload; holds the kind in the API's spelling, such as `Deployment`.
@@ -32,20 +32,23 @@ pub enum Kind {
 }
 
 /// The spellings of each kind, kubectl's short names included; the first one is that of messages.
-const SPELLINGS: [(Kind, &[&str]); 10] = [
-    (Kind::Pod, &["pod", "pods", "po"]),
-    (Kind::Workload("Deployment"), &["deployment", "deployments", "deploy"]),
-    (Kind::Workload("StatefulSet"), &["statefulset", "statefulsets", "sts"]),
-    (Kind::Workload("DaemonSet"), &["daemonset", "daemonsets", "ds"]),
-    (Kind::Workload("ReplicaSet"), &["replicaset", "replicasets", "rs"]),
-    (Kind::Workload("Job"), &["job", "jobs"]),
-    (Kind::Workload("CronJob"), &["cronjob", "cronjobs", "cj"]),
-    (Kind::Workload("ReplicationController"), &["replicationcontroller", "replicationcontrollers", "rc"]),
-    (Kind::Node, &["node", "nodes", "no"]),
-    (Kind::Service, &["service", "services", "svc"]),
+const SPELLINGS: [(EndpointKind, &[&str]); 10] = [
+    (EndpointKind::Pod, &["pod", "pods", "po"]),
+    (EndpointKind::Workload("Deployment"), &["deployment", "deployments", "deploy"]),
+    (EndpointKind::Workload("StatefulSet"), &["statefulset", "statefulsets", "sts"]),
+    (EndpointKind::Workload("DaemonSet"), &["daemonset", "daemonsets", "ds"]),
+    (EndpointKind::Workload("ReplicaSet"), &["replicaset", "replicasets", "rs"]),
+    (EndpointKind::Workload("Job"), &["job", "jobs"]),
+    (EndpointKind::Workload("CronJob"), &["cronjob", "cronjobs", "cj"]),
+    (
+        EndpointKind::Workload("ReplicationController"),
+        &["replicationcontroller", "replicationcontrollers", "rc"],
+    ),
+    (EndpointKind::Node, &["node", "nodes", "no"]),
+    (EndpointKind::Service, &["service", "services", "svc"]),
 ];
 
-impl FromStr for Kind {
+impl FromStr for EndpointKind {
     type Err = UnknownKind;
 
     fn from_str(word: &str) -> Result<Self, UnknownKind> {
@@ -58,7 +61,7 @@ impl FromStr for Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for EndpointKind {
     /// The singular in lower case, such as `deployment`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = SPELLINGS.iter().find(|(kind, _)| kind == self).map_or("object", |(_, words)| words[0]);
@@ -150,11 +153,11 @@ fn in_namespace(namespace: &str) -> String {
 /// [`LookupError`] if nothing, or more than one object, has the name.
 pub fn find<'a>(
     cluster: &'a Cluster,
-    kind: Option<Kind>,
+    kind: Option<EndpointKind>,
     namespace: &str,
     name: &str,
 ) -> Result<Named<'a>, LookupError> {
-    if kind == Some(Kind::Node) {
+    if kind == Some(EndpointKind::Node) {
         return cluster.nodes.get(name).map(Named::Node).ok_or_else(|| LookupError::Unknown {
             what: "node".to_owned(),
             namespace: String::new(),
@@ -189,13 +192,13 @@ impl Named<'_> {
     }
 }
 
-fn fits(kind: Option<Kind>, object: &Named<'_>) -> bool {
+fn fits(kind: Option<EndpointKind>, object: &Named<'_>) -> bool {
     match (kind, object) {
         (None, Named::Pod(_) | Named::Workload(..))
-        | (Some(Kind::Pod), Named::Pod(_))
-        | (Some(Kind::Service), Named::Service(_))
-        | (Some(Kind::Node), Named::Node(_)) => true,
-        (Some(Kind::Workload(kind)), Named::Workload(w, _)) => &*w.kind == kind,
+        | (Some(EndpointKind::Pod), Named::Pod(_))
+        | (Some(EndpointKind::Service), Named::Service(_))
+        | (Some(EndpointKind::Node), Named::Node(_)) => true,
+        (Some(EndpointKind::Workload(kind)), Named::Workload(w, _)) => &*w.kind == kind,
         _ => false,
     }
 }
@@ -233,7 +236,7 @@ fn without_repetition(found: Vec<Named<'_>>) -> Vec<Named<'_>> {
     found.into_iter().filter(|n| !matches!(n, Named::Pod(p) if of_workloads.contains(&p.key))).collect()
 }
 
-fn unknown(cluster: &Cluster, kind: Option<Kind>, namespace: &str, name: &str) -> LookupError {
+fn unknown(cluster: &Cluster, kind: Option<EndpointKind>, namespace: &str, name: &str) -> LookupError {
     let everything = everything(cluster);
     let exists = cluster.namespaces.contains_key(namespace)
         || everything.iter().any(|(_, object, _)| object.namespace() == Some(namespace));
@@ -412,7 +415,7 @@ mod tests {
             "there is no namespace `shpo`; did you mean shop or shop/deployment/web?"
         );
         assert_eq!(spelled(&c, Some("node"), "shop", "n2"), "there is no node `n2`; did you mean node/n1?");
-        assert!("gateway".parse::<Kind>().unwrap_err().to_string().contains("statefulset"));
+        assert!("gateway".parse::<EndpointKind>().unwrap_err().to_string().contains("statefulset"));
     }
 
     #[test]

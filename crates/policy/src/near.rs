@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::{
-    Endpoint, Peer, Policy, PortMatch, Protocol, Rule, Selector, Source,
+    Endpoint, Origin, Peer, Policy, PortMatch, Protocol, Rule, Selector,
     flow::NearMiss,
     reference::{Question, reference_to},
     rules::{NamespaceMatch, PodMatch},
@@ -36,23 +36,29 @@ fn miss(question: &Question<'_>, policy: &Policy, index: usize, rule: &Rule) -> 
     if port_matches {
         closeness += 100;
     }
-    let source = source.or_else(|| rule.source.clone());
+    let source = source.or_else(|| rule.origin.clone());
     (
         closeness,
-        NearMiss { rule: reference_to(policy, index, rule), peer_matches, port_matches, wanted, source },
+        NearMiss {
+            rule: reference_to(policy, index, rule),
+            peer_matches,
+            port_matches,
+            wanted,
+            origin: source,
+        },
     )
 }
 
-fn wanted_ports(rule: &Rule) -> (String, Option<Source>) {
+fn wanted_ports(rule: &Rule) -> (String, Option<Origin>) {
     let ports = rule.ports.as_deref().unwrap_or_default();
     let words: Vec<String> = ports.iter().take(8).map(|entry| describe_port(&entry.port)).collect();
     let more = ports.len().saturating_sub(words.len());
     let more = if more > 0 { format!(" or {more} more") } else { String::new() };
-    (format!("{}{more}", words.join(" or ")), ports.first().and_then(|entry| entry.source.clone()))
+    (format!("{}{more}", words.join(" or ")), ports.first().and_then(|entry| entry.origin.clone()))
 }
 
 /// The peer entry that came closest.
-fn wanted_peers(question: &Question<'_>, rule: &Rule) -> (u32, String, Option<Source>) {
+fn wanted_peers(question: &Question<'_>, rule: &Rule) -> (u32, String, Option<Origin>) {
     let peers = rule.peers.as_deref().unwrap_or_default();
     let best = peers.iter().map(|entry| (closeness(question, &entry.peer), entry)).max_by_key(|(c, _)| *c);
     let Some((closeness, entry)) = best else { return (0, "any peer".to_owned(), None) };
@@ -60,7 +66,7 @@ fn wanted_peers(question: &Question<'_>, rule: &Rule) -> (u32, String, Option<So
         0 => String::new(),
         n => format!(" (or {n} other {})", if n == 1 { "peer" } else { "peers" }),
     };
-    (closeness, format!("{}{others}", describe_peer(&entry.peer)), entry.source.clone())
+    (closeness, format!("{}{others}", describe_peer(&entry.peer)), entry.origin.clone())
 }
 
 /// 0 to 99: how much of a failing peer holds.

@@ -14,11 +14,11 @@ use crate::{AddressSet, Direction, Family, IpRange, Protocol, Traffic, Verdict};
 /// Names a table by what it says: for one build of the program the same rules give the same name, on every node and
 /// after every restart. Another compiler may hash differently; then the next start replaces what the last one made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TableId(pub [u8; 16]);
+pub struct PolicyTableId(pub [u8; 16]);
 
 /// Names a group by what selects its members, not by who they are: members come and go, the name stays.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupId(pub [u8; 16]);
+pub struct PeerSetId(pub [u8; 16]);
 
 fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
@@ -38,11 +38,11 @@ macro_rules! display_as_hex {
         }
     )*};
 }
-display_as_hex!(TableId, GroupId);
+display_as_hex!(PolicyTableId, PeerSetId);
 
 /// A set of peer addresses, shared by all tables that need the same set. May hold both families.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Group {
+pub enum PeerSet {
     /// Single addresses of live pods: an exact look-up.
     Addresses(AddressSet),
     /// Ranges from CIDRs, sorted, disjoint. Fixed by the group's name: a group never changes its ranges.
@@ -54,13 +54,13 @@ pub enum Group {
 /// A peer's row is that of the first group in `exact` that holds its address (these groups are disjoint); else that of
 /// the group in `ranges` that holds it (disjoint too); else `rest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
+pub struct PolicyTable {
     /// The direction that it decides.
     pub direction: Direction,
-    /// Rows for live pods. All groups are [`Group::Addresses`].
-    pub exact: BTreeMap<GroupId, Traffic>,
-    /// Rows for all other addresses. All groups are [`Group::Ranges`].
-    pub ranges: BTreeMap<GroupId, Traffic>,
+    /// Rows for live pods. All groups are [`PeerSet::Addresses`].
+    pub exact: BTreeMap<PeerSetId, Traffic>,
+    /// Rows for all other addresses. All groups are [`PeerSet::Ranges`].
+    pub ranges: BTreeMap<PeerSetId, Traffic>,
     /// The row of every address that is in no group.
     pub rest: Traffic,
 }
@@ -71,16 +71,16 @@ pub struct Table {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodePlan {
     /// Local pod addresses whose ingress some policy decides, each with its table.
-    pub ingress: BTreeMap<IpAddr, TableId>,
+    pub ingress: BTreeMap<IpAddr, PolicyTableId>,
     /// Local pod addresses whose egress some policy decides, each with its table.
-    pub egress: BTreeMap<IpAddr, TableId>,
+    pub egress: BTreeMap<IpAddr, PolicyTableId>,
     /// What a local pod may use of itself through a service, where that is not everything: cluster-wide policies hold
     /// there, NetworkPolicies don't (SEMANTICS C25, G-6).
     pub hairpin: BTreeMap<IpAddr, Traffic>,
     /// Exactly the tables that `ingress` and `egress` mention.
-    pub tables: BTreeMap<TableId, Table>,
+    pub tables: BTreeMap<PolicyTableId, PolicyTable>,
     /// Exactly the groups that `tables` mention.
-    pub groups: BTreeMap<GroupId, Group>,
+    pub peer_sets: BTreeMap<PeerSetId, PeerSet>,
     /// The addresses that the live pods of this node own, isolated or not. Pods that share the node's network have
     /// none of their own (SEMANTICS G-4). They decide nothing; the data plane protects them against forged packets.
     pub local: BTreeSet<IpAddr>,
@@ -91,7 +91,7 @@ pub struct NodePlan {
 impl NodePlan {
     /// The table that decides for a local pod address, if any.
     #[must_use]
-    pub fn table(&self, direction: Direction, local: IpAddr) -> Option<&Table> {
+    pub fn table(&self, direction: Direction, local: IpAddr) -> Option<&PolicyTable> {
         let dispatch = if direction == Direction::Ingress { &self.ingress } else { &self.egress };
         self.tables.get(dispatch.get(&local)?)
     }
@@ -124,10 +124,10 @@ impl NodePlan {
 
     /// The row of `table` for a peer address.
     #[must_use]
-    pub fn row<'a>(&self, table: &'a Table, peer: IpAddr) -> &'a Traffic {
-        let holds = |id: &GroupId| match self.groups.get(id) {
-            Some(Group::Addresses(set)) => set.contains(&peer),
-            Some(Group::Ranges(ranges)) => {
+    pub fn row<'a>(&self, table: &'a PolicyTable, peer: IpAddr) -> &'a Traffic {
+        let holds = |id: &PeerSetId| match self.peer_sets.get(id) {
+            Some(PeerSet::Addresses(set)) => set.contains(&peer),
+            Some(PeerSet::Ranges(ranges)) => {
                 let after = ranges.partition_point(|r| r.first <= peer);
                 after > 0 && ranges[after - 1].contains(peer)
             }
@@ -153,9 +153,9 @@ impl NodePlan {
             }
         }
         delta.tables_removed = self.tables.keys().filter(|id| !to.tables.contains_key(id)).copied().collect();
-        for (id, group) in &to.groups {
-            match (self.groups.get(id), group) {
-                (Some(Group::Addresses(old)), Group::Addresses(new)) => {
+        for (id, group) in &to.peer_sets {
+            match (self.peer_sets.get(id), group) {
+                (Some(PeerSet::Addresses(old)), PeerSet::Addresses(new)) => {
                     let change = MemberChanges {
                         added: new.difference(old).collect(),
                         removed: old.difference(new).collect(),
@@ -165,18 +165,19 @@ impl NodePlan {
                     }
                 }
                 (Some(old), new) if old == new => {}
-                _ => drop(delta.groups_added.insert(*id, group.clone())),
+                _ => drop(delta.peer_sets_added.insert(*id, group.clone())),
             }
         }
-        delta.groups_removed = self.groups.keys().filter(|id| !to.groups.contains_key(id)).copied().collect();
+        delta.peer_sets_removed =
+            self.peer_sets.keys().filter(|id| !to.peer_sets.contains_key(id)).copied().collect();
         delta
     }
 
     /// Performs a delta. What it mentions and the plan lacks is ignored, so a delta may be applied twice.
     pub fn apply(&mut self, delta: &Delta) {
-        self.groups.extend(delta.groups_added.iter().map(|(id, g)| (*id, g.clone())));
+        self.peer_sets.extend(delta.peer_sets_added.iter().map(|(id, g)| (*id, g.clone())));
         for (id, change) in &delta.members {
-            if let Some(Group::Addresses(set)) = self.groups.get_mut(id) {
+            if let Some(PeerSet::Addresses(set)) = self.peer_sets.get_mut(id) {
                 for a in &change.removed {
                     set.remove(a);
                 }
@@ -192,19 +193,19 @@ impl NodePlan {
         for id in &delta.tables_removed {
             self.tables.remove(id);
         }
-        for id in &delta.groups_removed {
-            self.groups.remove(id);
+        for id in &delta.peer_sets_removed {
+            self.peer_sets.remove(id);
         }
     }
 
     /// How many set elements the plan needs in the kernel, by family.
     #[must_use]
     pub fn elements(&self, family: Family) -> usize {
-        self.groups
+        self.peer_sets
             .values()
             .map(|g| match g {
-                Group::Addresses(set) => set.len_of(family),
-                Group::Ranges(ranges) => ranges.iter().filter(|r| Family::of(r.first) == family).count(),
+                PeerSet::Addresses(set) => set.len_of(family),
+                PeerSet::Ranges(ranges) => ranges.iter().filter(|r| Family::of(r.first) == family).count(),
             })
             .sum()
     }
@@ -212,7 +213,7 @@ impl NodePlan {
 
 /// Changes of one map from local addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressChanges<V = TableId> {
+pub struct AddressChanges<V = PolicyTableId> {
     /// Addresses that are new or now lead to something else.
     pub set: BTreeMap<IpAddr, V>,
     /// Addresses that are gone.
@@ -282,15 +283,15 @@ impl MemberChanges {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
     /// New groups, whole.
-    pub groups_added: BTreeMap<GroupId, Group>,
+    pub peer_sets_added: BTreeMap<PeerSetId, PeerSet>,
     /// Groups that nothing mentions any more.
-    pub groups_removed: BTreeSet<GroupId>,
+    pub peer_sets_removed: BTreeSet<PeerSetId>,
     /// Members that join and leave groups that stay.
-    pub members: BTreeMap<GroupId, MemberChanges>,
+    pub members: BTreeMap<PeerSetId, MemberChanges>,
     /// Tables that are new or say something else now.
-    pub tables_set: BTreeMap<TableId, Table>,
+    pub tables_set: BTreeMap<PolicyTableId, PolicyTable>,
     /// Tables that nothing mentions any more.
-    pub tables_removed: BTreeSet<TableId>,
+    pub tables_removed: BTreeSet<PolicyTableId>,
     /// Changes of the ingress dispatch.
     pub ingress: AddressChanges,
     /// Changes of the egress dispatch.

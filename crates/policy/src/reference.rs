@@ -127,7 +127,7 @@ impl<'a> Question<'a> {
             return Some(allow(Reason::Hairpin));
         }
         let near = near::misses(self, &policies);
-        let policies = policies.iter().map(|(p, _)| (p.key.clone(), p.source.clone())).collect();
+        let policies = policies.iter().map(|(p, _)| (p.key.clone(), p.origin.clone())).collect();
         Some(Side { verdict: Verdict::Deny, ..allow(Reason::Isolated { policies, near }) })
     }
 
@@ -192,6 +192,6 @@ pub(crate) fn reference_to(policy: &Policy, index: usize, rule: &Rule) -> RuleRe
         tier: policy.tier,
         priority: own.then_some(policy.priority),
         action: rule.action,
-        source: rule.source.clone(),
+        origin: rule.origin.clone(),
     }
 }

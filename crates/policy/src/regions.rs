@@ -238,12 +238,12 @@ mod tests {
                             cidr: cidr.parse().unwrap(),
                             except: except.iter().map(|e| e.parse().unwrap()).collect(),
                         }),
-                        source: None,
+                        origin: None,
                     })
                     .collect(),
             ),
             ports: None,
-            source: None,
+            origin: None,
         };
         let policy = Policy {
             key: PolicyKey::network_policy("shop", "p"),
@@ -255,7 +255,7 @@ mod tests {
             },
             ingress: None,
             egress: Some(rules.iter().map(rule).collect()),
-            source: None,
+            origin: None,
         };
         let mut cluster = Cluster::default();
         cluster.policies.insert(policy.key.clone(), Arc::new(policy));

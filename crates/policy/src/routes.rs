@@ -4,7 +4,7 @@
 //! outside to the pods behind services. A [`Route`] is one such object. Policies never see it; they see a connection
 //! from the controller to a pod.
 
-use crate::{Name, ObjectKey, Protocol, Source, lookup::PortSpec};
+use crate::{Name, ObjectKey, Origin, Protocol, lookup::PortSpec};
 
 /// One object that leads to services.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +16,7 @@ pub struct Route {
     /// What it leads to.
     pub backends: Vec<RouteBackend>,
     /// Where it begins, if it came from a file.
-    pub source: Option<Source>,
+    pub origin: Option<Origin>,
 }
 
 /// One service that a route leads to.

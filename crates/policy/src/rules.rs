@@ -10,7 +10,7 @@ use crate::{Direction, Labels, Name, Protocol, Selector};
 
 /// Where something stands in the user's files. Lines and columns count from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Source {
+pub struct Origin {
     /// The file as the user named it; `-` for standard input. For an object of a live cluster, what kubectl calls it and
     /// the field, as in `networkpolicy/shop/web spec.ingress[0]`, with line and column 0.
     pub file: Name,
@@ -20,7 +20,7 @@ pub struct Source {
     pub column: u32,
 }
 
-impl Source {
+impl Origin {
     /// A place in an object of a live cluster: what kubectl calls the object, such as `networkpolicy/shop/web`, and the
     /// field, empty for the object itself.
     #[must_use]
@@ -45,7 +45,7 @@ impl Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for Origin {
     /// `file:line`, or the file alone where there are no lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line() {
@@ -117,7 +117,7 @@ pub struct Policy {
     /// The egress rules, likewise.
     pub egress: Option<Vec<Rule>>,
     /// Where the object begins, if it came from a file.
-    pub source: Option<Source>,
+    pub origin: Option<Origin>,
 }
 
 impl Policy {
@@ -193,7 +193,7 @@ pub struct Rule {
     /// The destination ports: any of these. `None`: every protocol and port.
     pub ports: Option<Vec<PortEntry>>,
     /// Where it stands.
-    pub source: Option<Source>,
+    pub origin: Option<Origin>,
 }
 
 /// A peer and where it stands.
@@ -202,7 +202,7 @@ pub struct PeerEntry {
     /// The peer.
     pub peer: Peer,
     /// Where it stands.
-    pub source: Option<Source>,
+    pub origin: Option<Origin>,
 }
 
 /// A port match and where it stands.
@@ -211,7 +211,7 @@ pub struct PortEntry {
     /// The ports.
     pub port: PortMatch,
     /// Where it stands.
-    pub source: Option<Source>,
+    pub origin: Option<Origin>,
 }
 
 /// The other end of a connection, as a rule names it.

@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Action, Cluster, Direction, Endpoint, Flow, ObjectKey, Policy, PolicyKey, PortMatch, PortSet, Protocol,
-    Rule, Source, Tier, Traffic, Verdict,
+    Action, Cluster, Direction, Endpoint, Flow, ObjectKey, Origin, Policy, PolicyKey, PortMatch, PortSet,
+    Protocol, Rule, Tier, Traffic, Verdict,
     flow::RuleRef,
     near::{describe_peer, describe_port},
     reference::{Question, live_pod, reference_to, same_pod},
@@ -80,7 +80,7 @@ pub struct PolicyStep {
     /// Its precedence within a cluster-wide tier.
     pub priority: i32,
     /// Where it begins.
-    pub source: Option<Source>,
+    pub origin: Option<Origin>,
     /// Its rules of this direction, in order.
     pub rules: Vec<RuleStep>,
 }
@@ -113,7 +113,7 @@ pub struct EntryStep {
     /// What it asks for, in words, such as `pods app=web in namespace shop`.
     pub wants: String,
     /// Where it stands.
-    pub source: Option<Source>,
+    pub origin: Option<Origin>,
 }
 
 /// Walks through the tiers for one direction of connections from `source` to `destination`: those in `asked`.
@@ -238,7 +238,7 @@ impl Walker<'_> {
             let step = |e: &crate::rules::PeerEntry| EntryStep {
                 matches: self.question.peer_matches(&e.peer),
                 wants: describe_peer(&e.peer),
-                source: e.source.clone(),
+                origin: e.origin.clone(),
             };
             entries.iter().map(step).collect::<Vec<_>>()
         });
@@ -246,7 +246,7 @@ impl Walker<'_> {
             let step = |e: &crate::rules::PortEntry| EntryStep {
                 matches: !self.held_by(&e.port).is_none(),
                 wants: describe_port(&e.port),
-                source: e.source.clone(),
+                origin: e.origin.clone(),
             };
             entries.iter().map(step).collect()
         });
@@ -285,7 +285,7 @@ impl Walker<'_> {
             policy: policy.key.clone(),
             tier: policy.tier,
             priority: policy.priority,
-            source: policy.source.clone(),
+            origin: policy.origin.clone(),
             rules,
         });
     }

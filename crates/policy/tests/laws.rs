@@ -7,8 +7,8 @@ mod support;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_policy::{
-    Action, Change, Cluster, Direction, Endpoint, Family, Flow, Group, IpRange, Name, NodePlan, Phase, Pod,
-    TableId, Tier,
+    Action, Change, Cluster, Direction, Endpoint, Family, Flow, IpRange, Name, NodePlan, PeerSet, Phase, Pod,
+    PolicyTableId, Tier,
     compile::Compiler,
     flow::Reason,
     random::{Rng, Shape, Style, change, cluster, endpoints, flows, hold, traffic},
@@ -266,7 +266,7 @@ fn a_batch_gives_the_exact_difference() {
     });
 }
 
-/// (d) What the documentation of [`NodePlan`] and [`palisade_policy::Table`] promises to the data plane.
+/// (d) What the documentation of [`NodePlan`] and [`palisade_policy::PolicyTable`] promises to the data plane.
 #[test]
 fn plans_are_well_formed() {
     for (n, shape) in [(5000, Shape::strange()), (300, Shape::medium())] {
@@ -279,7 +279,7 @@ fn plans_are_well_formed() {
 }
 
 fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), String> {
-    let mut tables: BTreeSet<TableId> = BTreeSet::new();
+    let mut tables: BTreeSet<PolicyTableId> = BTreeSet::new();
     for (direction, dispatch) in [(Direction::Ingress, &plan.ingress), (Direction::Egress, &plan.egress)] {
         for (address, id) in dispatch {
             let owner = cluster.pod_at(*address);
@@ -309,18 +309,18 @@ fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), St
     }
     let mentioned: BTreeSet<_> =
         plan.tables.values().flat_map(|t| t.exact.keys().chain(t.ranges.keys())).collect();
-    if !mentioned.into_iter().eq(plan.groups.keys()) {
+    if !mentioned.into_iter().eq(plan.peer_sets.keys()) {
         return Err("the groups are not those that the tables mention".to_owned());
     }
-    for (id, group) in &plan.groups {
-        if let Group::Ranges(ranges) = group {
+    for (id, group) in &plan.peer_sets {
+        if let PeerSet::Ranges(ranges) = group {
             let backwards =
                 ranges.iter().any(|r| r.first > r.last || Family::of(r.first) != Family::of(r.last));
             if ranges.is_empty() || backwards || ranges.windows(2).any(|w| w[0].last >= w[1].first) {
                 return Err(format!("the ranges of group {id} are empty, unsorted or overlap"));
             }
         }
-        if let Group::Addresses(members) = group
+        if let PeerSet::Addresses(members) = group
             && let Some(stranger) = members.iter().find(|a| cluster.pod_at(*a).is_none())
         {
             return Err(format!("group {id} holds {stranger}, which no live pod has"));
@@ -329,7 +329,7 @@ fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), St
     plan.tables.iter().try_for_each(|(id, table)| {
         let mut seen = BTreeSet::new();
         for group in table.exact.keys() {
-            let Some(Group::Addresses(members)) = plan.groups.get(group) else {
+            let Some(PeerSet::Addresses(members)) = plan.peer_sets.get(group) else {
                 return Err(format!("exact group {group} of table {id} holds no addresses"));
             };
             if let Some(twice) = members.iter().find(|a| !seen.insert(*a)) {
@@ -338,7 +338,7 @@ fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), St
         }
         let mut ranges: Vec<IpRange> = Vec::new();
         for group in table.ranges.keys() {
-            let Some(Group::Ranges(more)) = plan.groups.get(group) else {
+            let Some(PeerSet::Ranges(more)) = plan.peer_sets.get(group) else {
                 return Err(format!("range group {group} of table {id} holds no ranges"));
             };
             ranges.extend(more);

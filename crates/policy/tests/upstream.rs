@@ -158,7 +158,7 @@ fn policy_in(namespace: &str, name: &str, pods: &[(&str, &str)]) -> Policy {
         },
         ingress: None,
         egress: None,
-        source: None,
+        origin: None,
     }
 }
 
@@ -181,14 +181,14 @@ impl Rules for Policy {
 
 /// A rule; no peers or no ports means any, as in the API.
 fn rule<const P: usize, const Q: usize>(peers: [Peer; P], ports: [PortMatch; Q]) -> Rule {
-    let peers = peers.map(|peer| PeerEntry { peer, source: None });
-    let ports = ports.map(|port| PortEntry { port, source: None });
+    let peers = peers.map(|peer| PeerEntry { peer, origin: None });
+    let ports = ports.map(|port| PortEntry { port, origin: None });
     Rule {
         name: None,
         action: Action::Accept,
         peers: (P > 0).then(|| peers.into()),
         ports: (Q > 0).then(|| ports.into()),
-        source: None,
+        origin: None,
     }
 }
 
@@ -549,7 +549,7 @@ fn e36_an_excepted_address_allowed_again() {
         .peers
         .as_mut()
         .unwrap()
-        .extend(of_yb().map(|net| PeerEntry { peer: block(net, &[]), source: None }));
+        .extend(of_yb().map(|net| PeerEntry { peer: block(net, &[]), origin: None }));
     suite.set(overlapping);
     suite.expect(Tcp, 80, &[("x/a", "", false), ("x/a", "y/", true)]);
 }

@@ -101,7 +101,7 @@ pub fn once(config: &Config) -> Result<Once, DaemonError> {
         ingress = plan.ingress.len(),
         egress = plan.egress.len(),
         tables = plan.tables.len(),
-        groups = plan.groups.len(),
+        groups = plan.peer_sets.len(),
         cut = report.revoked,
         "programmed once; the rules stay in force"
     );

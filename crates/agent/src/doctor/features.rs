@@ -13,7 +13,7 @@ use palisade_nft::{
     drops::Reader,
 };
 use palisade_policy::{
-    Direction, Group, GroupId, IpRange, NodePlan, PortSet, Protocol, Table, TableId, Traffic,
+    Direction, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic,
 };
 
 use super::{Check, Status, in_scratch_namespace, in_words, interfaces};
@@ -137,28 +137,28 @@ fn everything() -> NodePlan {
     let v6 = |last: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last]);
     let pods = [IpAddr::from([10, 0, 0, 1]), v6(1)];
     let peers = [IpAddr::from([10, 0, 0, 2]), v6(2)];
-    let (members, ranges) = (GroupId([1; 16]), GroupId([2; 16]));
+    let (members, ranges) = (PeerSetId([1; 16]), PeerSetId([2; 16]));
     let blocks = vec![
         IpRange { first: [192, 0, 2, 0].into(), last: [192, 0, 2, 255].into() },
         IpRange { first: v6(0x100), last: v6(0x1ff) },
     ];
     let many =
         (0u16..6).fold(PortSet::none(), |all, n| all.union(&PortSet::range(1000 + n * 10, 1003 + n * 10)));
-    let table = |direction| Table {
+    let table = |direction| PolicyTable {
         direction,
         exact: BTreeMap::from([(members, Traffic::of(Protocol::Tcp, PortSet::range(80, 90)))]),
         ranges: BTreeMap::from([(ranges, Traffic::of(Protocol::Udp, many.clone()))]),
         rest: Traffic::of(Protocol::Other(47), PortSet::all()),
     };
-    let (ingress, egress) = (TableId([1; 16]), TableId([2; 16]));
+    let (ingress, egress) = (PolicyTableId([1; 16]), PolicyTableId([2; 16]));
     NodePlan {
         ingress: pods.map(|pod| (pod, ingress)).into(),
         egress: pods.map(|pod| (pod, egress)).into(),
         hairpin: pods.map(|pod| (pod, Traffic::of(Protocol::Tcp, PortSet::range(1, 1)))).into(),
         tables: BTreeMap::from([(ingress, table(Direction::Ingress)), (egress, table(Direction::Egress))]),
-        groups: BTreeMap::from([
-            (members, Group::Addresses(peers.into_iter().collect())),
-            (ranges, Group::Ranges(blocks)),
+        peer_sets: BTreeMap::from([
+            (members, PeerSet::Addresses(peers.into_iter().collect())),
+            (ranges, PeerSet::Ranges(blocks)),
         ]),
         local: pods.into(),
         nodes: peers.into(),

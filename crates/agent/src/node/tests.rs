@@ -33,7 +33,7 @@ fn deny_ingress() -> Arc<Policy> {
         subject: PodMatch { namespaces: NamespaceMatch::Named("shop".into()), pods: Selector::everything() },
         ingress: Some(Vec::new()),
         egress: None,
-        source: None,
+        origin: None,
     })
 }
 
@@ -46,9 +46,9 @@ fn from_web() -> Policy {
     let rule = Rule {
         name: None,
         action: RuleAction::Accept,
-        peers: Some(vec![PeerEntry { peer: Peer::Pods(pods), source: None }]),
+        peers: Some(vec![PeerEntry { peer: Peer::Pods(pods), origin: None }]),
         ports: None,
-        source: None,
+        origin: None,
     };
     Policy { ingress: Some(vec![rule]), ..(*deny_ingress()).clone() }
 }

@@ -154,11 +154,11 @@ pub(crate) fn expected(server: &Server) -> Cluster {
     cluster.namespaces.retain(|name, _| declared.contains(&**name));
     for policy in cluster.policies.values_mut() {
         let mut without: Policy = (**policy).clone();
-        without.source = None;
+        without.origin = None;
         for rule in without.ingress.iter_mut().chain(&mut without.egress).flatten() {
-            rule.source = None;
-            rule.peers.iter_mut().flatten().for_each(|p| p.source = None);
-            rule.ports.iter_mut().flatten().for_each(|p| p.source = None);
+            rule.origin = None;
+            rule.peers.iter_mut().flatten().for_each(|p| p.origin = None);
+            rule.ports.iter_mut().flatten().for_each(|p| p.origin = None);
         }
         *policy = without.into();
     }

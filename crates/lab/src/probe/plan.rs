@@ -379,9 +379,9 @@ mod tests {
         let rule = Rule {
             name: None,
             action: Action::Deny,
-            peers: Some(vec![PeerEntry { peer, source: None }]),
-            ports: ports.map(|port| vec![PortEntry { port, source: None }]),
-            source: None,
+            peers: Some(vec![PeerEntry { peer, origin: None }]),
+            ports: ports.map(|port| vec![PortEntry { port, origin: None }]),
+            origin: None,
         };
         let ingress = direction == palisade_policy::Direction::Ingress;
         let rules = Some(vec![rule]);
@@ -392,7 +392,7 @@ mod tests {
             subject: everybody(),
             ingress: if ingress { rules.clone() } else { None },
             egress: if ingress { None } else { rules },
-            source: None,
+            origin: None,
         }))
     }
 

@@ -87,9 +87,9 @@ pub(crate) fn rule(peers: Option<Vec<Peer>>, ports: Option<Vec<PortMatch>>) -> R
     Rule {
         name: None,
         action: Action::Accept,
-        peers: peers.map(|p| p.into_iter().map(|peer| PeerEntry { peer, source: None }).collect()),
-        ports: ports.map(|p| p.into_iter().map(|port| PortEntry { port, source: None }).collect()),
-        source: None,
+        peers: peers.map(|p| p.into_iter().map(|peer| PeerEntry { peer, origin: None }).collect()),
+        ports: ports.map(|p| p.into_iter().map(|port| PortEntry { port, origin: None }).collect()),
+        origin: None,
     }
 }
 
@@ -111,6 +111,6 @@ pub(crate) fn policy(
         },
         ingress,
         egress,
-        source: None,
+        origin: None,
     })
 }

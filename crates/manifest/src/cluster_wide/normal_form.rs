@@ -43,7 +43,7 @@ pub(super) fn policy(cx: &mut Context<'_>, object: &Fields<'_>, crd: Crd, meta: 
         subject: reader.subject(spec),
         ingress: reader.rules(spec, Direction::Ingress),
         egress: reader.rules(spec, Direction::Egress),
-        source: Some(meta.source.clone()),
+        origin: Some(meta.source.clone()),
     };
     (reader.cx.errors == 0).then_some(policy)
 }
@@ -114,7 +114,7 @@ impl Reader<'_, '_> {
         let Some(fields) = self.fields(at, &self.crd.rule_fields(direction)) else {
             // A null rule, which no API server has admitted.
             self.unusable(at, "no rule");
-            let rule = Rule { name: None, action: Action::Deny, peers: None, ports: None, source };
+            let rule = Rule { name: None, action: Action::Deny, peers: None, ports: None, origin: source };
             return self.settle(rule, direction);
         };
         let action = self.action(fields);
@@ -139,7 +139,7 @@ impl Reader<'_, '_> {
         // The API server has seen to the type.
         let name = fields.string(self.cx, "name").filter(|n| !n.is_empty());
         let name = name.map(|n| self.cx.names.name(n));
-        self.settle(Rule { name, action, peers: Some(peers), ports, source }, direction)
+        self.settle(Rule { name, action, peers: Some(peers), ports, origin: source }, direction)
     }
 
     /// An action that nobody knows counts as Deny (SEMANTICS G-16).

@@ -33,7 +33,7 @@ impl Reader<'_, '_> {
             }
             _ => self.pod_match(kind, &at).map(Peer::Pods),
         };
-        peer.map(|peer| PeerEntry { peer, source }).into_iter().collect()
+        peer.map(|peer| PeerEntry { peer, origin: source }).into_iter().collect()
     }
 
     /// `namespaces`: every pod in them; `pods`: those chosen in those namespaces.
@@ -64,7 +64,7 @@ impl Reader<'_, '_> {
                 self.cx.warn(&at, Code::Ambiguous, warning);
             }
             let block = IpBlock { cidr: cidr.canonical(), except: Arc::from([]) };
-            blocks.push(PeerEntry { peer: Peer::Block(block), source: Some(self.cx.source(&at)) });
+            blocks.push(PeerEntry { peer: Peer::Block(block), origin: Some(self.cx.source(&at)) });
         }
         blocks
     }

@@ -30,7 +30,7 @@ impl Reader<'_, '_> {
             // destinationNamedPort, namedPort
             _ => self.named(&at),
         };
-        Some(PortEntry { port: port?, source })
+        Some(PortEntry { port: port?, origin: source })
     }
 
     /// `tcp: {destinationPort: …}`. Without a destination port it is no wildcard (SEMANTICS C1).

@@ -53,7 +53,7 @@ fn equal_priority(peers: &[&Policy]) -> String {
 
 fn warning(policy: &Policy, path: Option<&str>, code: Code, message: String) -> Diagnostic {
     Diagnostic {
-        source: policy.source.clone(),
+        source: policy.origin.clone(),
         object: Some(policy.key.to_string()),
         path: path.map(str::to_owned),
         ..Diagnostic::new(Severity::Warning, code, message)

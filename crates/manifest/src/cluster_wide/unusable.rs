@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use palisade_policy::{Action, Direction, Rule, Source};
+use palisade_policy::{Action, Direction, Origin, Rule};
 
 use super::{Admission, Crd};
 use crate::{
@@ -120,7 +120,7 @@ impl<'r, 'c> Reader<'r, 'c> {
             }
             Action::Deny | Action::Pass => {
                 self.report(&format!("the rule can't be used and denies all {direction} of its subjects"));
-                deny_everything(rule.source)
+                deny_everything(rule.origin)
             }
         }
     }
@@ -142,6 +142,6 @@ impl<'r, 'c> Reader<'r, 'c> {
     }
 }
 
-fn deny_everything(source: Option<Source>) -> Rule {
-    Rule { name: None, action: Action::Deny, peers: None, ports: None, source }
+fn deny_everything(source: Option<Origin>) -> Rule {
+    Rule { name: None, action: Action::Deny, peers: None, ports: None, origin: source }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use palisade_policy::{
-    Name, NamespaceMatch, ObjectKey, Policy, PolicyKey, Selector, Source, Tier, rules::PodMatch,
+    Name, NamespaceMatch, ObjectKey, Origin, Policy, PolicyKey, Selector, Tier, rules::PodMatch,
 };
 
 use super::Read;
@@ -69,7 +69,7 @@ fn of_tree(cx: &mut Context<'_>, tree: &Tree<'_>) -> Option<Policy> {
         labels: palisade_policy::Labels::default(),
         owner: None,
         created: 0,
-        source: Source { file: Name::from(""), line: 0, column: 0 },
+        source: Origin { file: Name::from(""), line: 0, column: 0 },
     };
     let fields = Fields { at: &root };
     if kind == NETWORK_POLICY {
@@ -134,7 +134,7 @@ fn isolation(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Policy {
         },
         ingress: Some(Vec::new()),
         egress: Some(Vec::new()),
-        source: None,
+        origin: None,
     }
 }
 
@@ -151,14 +151,14 @@ fn text_at(at: &At<'_>, way: &[&str]) -> Option<String> {
 
 /// Takes the positions out: they lead nowhere.
 fn forget_places(policy: &mut Policy) {
-    policy.source = None;
+    policy.origin = None;
     for rule in policy.ingress.iter_mut().chain(&mut policy.egress).flatten() {
-        rule.source = None;
+        rule.origin = None;
         for peer in rule.peers.iter_mut().flatten() {
-            peer.source = None;
+            peer.origin = None;
         }
         for port in rule.ports.iter_mut().flatten() {
-            port.source = None;
+            port.origin = None;
         }
     }
 }

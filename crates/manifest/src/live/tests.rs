@@ -97,9 +97,9 @@ fn a_policy_is_what_its_manifest_is_without_places() {
     assert_eq!(read.findings, []);
     let policy = read.value.unwrap();
     assert!(policy.subject.pods.matches(&Labels::from_iter([("a", "b")])));
-    assert!(policy.egress.is_none() && policy.source.is_none());
+    assert!(policy.egress.is_none() && policy.origin.is_none());
     let rule = &policy.ingress.as_ref().unwrap()[0];
-    assert!(rule.source.is_none() && rule.peers.as_ref().unwrap()[0].source.is_none());
+    assert!(rule.origin.is_none() && rule.peers.as_ref().unwrap()[0].origin.is_none());
 }
 
 #[test]

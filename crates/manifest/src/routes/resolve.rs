@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use palisade_policy::{
-    Cluster, Name, ObjectKey, Source,
+    Cluster, Name, ObjectKey, Origin,
     lookup::route_backends,
     routes::{Route, RouteBackend},
 };
@@ -33,7 +33,7 @@ struct Resolver<'r> {
 
 impl Resolver<'_> {
     fn route(&mut self, kind: Name, key: ObjectKey, declared: DeclaredRoute) -> Route {
-        let mut out = Route { kind, key, backends: Vec::new(), source: Some(declared.source.clone()) };
+        let mut out = Route { kind, key, backends: Vec::new(), origin: Some(declared.source.clone()) };
         if !self.is_attached(&out, &declared) {
             return out;
         }
@@ -147,7 +147,7 @@ impl Resolver<'_> {
         listeners.is_empty().then(|| format!("no listener{section}{port} has one of its hostnames"))
     }
 
-    fn warn(&mut self, route: &Route, source: Source, path: Option<String>, code: Code, message: String) {
+    fn warn(&mut self, route: &Route, source: Origin, path: Option<String>, code: Code, message: String) {
         self.found.push(Diagnostic {
             source: Some(source),
             object: Some(format!("{} {}", route.kind, route.key)),

@@ -304,11 +304,11 @@ fn what_is_round_the_pods() {
 
 #[test]
 fn a_message_of_the_largest_elements_fits_an_attribute() {
-    use palisade_policy::TableId;
+    use palisade_policy::PolicyTableId;
 
     use crate::ruleset::ELEMENTS_PER_MESSAGE;
 
-    let chain = format!("ingress_{}_6_{}", TableId([0xab; 16]), TableId([0xcd; 16]));
+    let chain = format!("ingress_{}_6_{}", PolicyTableId([0xab; 16]), PolicyTableId([0xcd; 16]));
     let sets = BaseSets::new();
     for (lead, name) in [
         (Lead::Table(Direction::Ingress), &*chain),

@@ -5,7 +5,9 @@ use std::{
     net::IpAddr,
 };
 
-use palisade_policy::{Direction, Family, Group, NodePlan, Protocol, Table, TableId, Traffic, Verdict};
+use palisade_policy::{
+    Direction, Family, NodePlan, PeerSet, PolicyTable, PolicyTableId, Protocol, Traffic, Verdict,
+};
 
 use super::{Difference, Verification};
 use crate::{
@@ -64,8 +66,8 @@ pub(super) fn compare(
 }
 
 /// The tables in use, with some of the addresses that lead to them.
-fn tables(plan: &NodePlan) -> BTreeMap<(Direction, TableId), Vec<IpAddr>> {
-    let mut out: BTreeMap<(Direction, TableId), Vec<IpAddr>> = BTreeMap::new();
+fn tables(plan: &NodePlan) -> BTreeMap<(Direction, PolicyTableId), Vec<IpAddr>> {
+    let mut out: BTreeMap<(Direction, PolicyTableId), Vec<IpAddr>> = BTreeMap::new();
     for direction in Direction::BOTH {
         for (address, id) in dispatch_of(plan, direction) {
             let locals = out.entry((direction, *id)).or_default();
@@ -80,7 +82,7 @@ fn tables(plan: &NodePlan) -> BTreeMap<(Direction, TableId), Vec<IpAddr>> {
 /// Peers and ports that the table tells apart.
 fn flows(
     plan: &NodePlan,
-    table: &Table,
+    table: &PolicyTable,
     locals: &[IpAddr],
 ) -> impl Iterator<Item = (IpAddr, IpAddr, Protocol, u16)> {
     let peers = peers(plan, table);
@@ -100,7 +102,7 @@ fn flows(
 }
 
 /// A member of each group, the edges of its ranges, and strangers.
-fn peers(plan: &NodePlan, table: &Table) -> BTreeSet<IpAddr> {
+fn peers(plan: &NodePlan, table: &PolicyTable) -> BTreeSet<IpAddr> {
     /// Of documentation networks, which are nobody's.
     const STRANGERS: [IpAddr; 2] = [
         IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
@@ -108,13 +110,13 @@ fn peers(plan: &NodePlan, table: &Table) -> BTreeSet<IpAddr> {
     ];
     let mut out = BTreeSet::from(STRANGERS);
     for id in table.exact.keys().chain(table.ranges.keys()) {
-        match plan.groups.get(id) {
-            Some(Group::Addresses(members)) => {
+        match plan.peer_sets.get(id) {
+            Some(PeerSet::Addresses(members)) => {
                 for family in Family::BOTH {
                     out.extend(members.iter().find(|a| Family::of(*a) == family));
                 }
             }
-            Some(Group::Ranges(ranges)) => {
+            Some(PeerSet::Ranges(ranges)) => {
                 out.extend(ranges.first().into_iter().chain(ranges.last()).flat_map(|r| [r.first, r.last]));
             }
             None => {}

@@ -12,7 +12,7 @@ use palisade_nft::{
     Enforcer, Error, Hook, Kernel, LOG_BURST, Options,
     drops::{Counters, Counts, Drop, Event, Headers, Reader, Tally, Transport},
 };
-use palisade_policy::{Direction, NodePlan, Protocol, Table, TableId, Traffic};
+use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Protocol, Traffic};
 
 use crate::{
     revocation::{address_on_loopback, dial, loopback_up},
@@ -30,8 +30,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// All egress of these is denied.
 fn silent(pods: &[IpAddr]) -> NodePlan {
-    let id = TableId([1; 16]);
-    let table = Table {
+    let id = PolicyTableId([1; 16]);
+    let table = PolicyTable {
         direction: Direction::Egress,
         exact: BTreeMap::new(),
         ranges: BTreeMap::new(),

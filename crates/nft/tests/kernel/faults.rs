@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use nix::libc::{EEXIST, ENOBUFS, ENOENT, ENOMEM, EPERM};
 use palisade_nft::{Enforcer, Error, Kernel, reader::Ruleset};
 use palisade_policy::{
-    Delta, Direction, Group, GroupId, NodePlan, PortSet, Protocol, Table, TableId, Traffic,
+    Delta, Direction, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic,
     plan::{AddressChanges, MemberChanges},
 };
 
@@ -55,7 +55,8 @@ fn pair(seed: u64) -> (World, World, Delta) {
     loop {
         next.step(random);
         let delta = world.plan().delta_to(&next.plan());
-        if !delta.tables_set.is_empty() && !delta.ingress.set.is_empty() && !world.plan().groups.is_empty() {
+        if !delta.tables_set.is_empty() && !delta.ingress.set.is_empty() && !world.plan().peer_sets.is_empty()
+        {
             return (world, next, delta);
         }
     }
@@ -105,10 +106,10 @@ fn refusals() {
 }
 
 fn isolated(pod: IpAddr) -> NodePlan {
-    let id = TableId([1; 16]);
+    let id = PolicyTableId([1; 16]);
     let rest = Traffic::of(Protocol::Tcp, PortSet::range(80, 80));
     let table =
-        Table { direction: Direction::Ingress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
+        PolicyTable { direction: Direction::Ingress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
     NodePlan {
         ingress: BTreeMap::from([(pod, id)]),
         tables: BTreeMap::from([(id, table)]),
@@ -120,13 +121,13 @@ fn isolated(pod: IpAddr) -> NodePlan {
 fn pointed() {
     let members: BTreeSet<IpAddr> = (1..=9u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
     let mut plan = isolated([10, 0, 0, 1].into());
-    let group = GroupId([7; 16]);
-    plan.groups.insert(group, Group::Addresses(members.iter().copied().collect()));
-    plan.tables.get_mut(&TableId([1; 16])).unwrap().exact.insert(group, Traffic::all());
+    let group = PeerSetId([7; 16]);
+    plan.peer_sets.insert(group, PeerSet::Addresses(members.iter().copied().collect()));
+    plan.tables.get_mut(&PolicyTableId([1; 16])).unwrap().exact.insert(group, Traffic::all());
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     let mut others = plan.clone();
     let without = members.iter().copied().filter(|a| *a != IpAddr::from([10, 0, 0, 5])).collect();
-    others.groups.insert(group, Group::Addresses(without));
+    others.peer_sets.insert(group, PeerSet::Addresses(without));
     Enforcer::start(Kernel::open().unwrap(), &others).unwrap();
     let change = MemberChanges { removed: members, ..MemberChanges::default() };
     let error = enforcer
@@ -237,11 +238,13 @@ fn contradictions() {
     let plan = isolated(pod);
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     let before = Ruleset::read(enforcer.kernel()).unwrap();
-    let leads_to =
-        |id| AddressChanges { set: BTreeMap::from([(pod, TableId([id; 16]))]), ..AddressChanges::default() };
+    let leads_to = |id| AddressChanges {
+        set: BTreeMap::from([(pod, PolicyTableId([id; 16]))]),
+        ..AddressChanges::default()
+    };
     let no_table = Delta { ingress: leads_to(9), ..Delta::default() };
     let wrong_direction = Delta { egress: leads_to(1), ..Delta::default() };
-    let removed = Delta { tables_removed: [TableId([1; 16])].into(), ..Delta::default() };
+    let removed = Delta { tables_removed: [PolicyTableId([1; 16])].into(), ..Delta::default() };
     for (delta, words) in [
         (
             no_table,

@@ -9,7 +9,8 @@ use palisade_nft::{
     reader::{Arrival, Packet, Ruleset, State, Target},
 };
 use palisade_policy::{
-    Direction, NodePlan, PortSet, Protocol, Table, TableId, Traffic, Verdict, plan::AddressChanges,
+    Direction, NodePlan, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic, Verdict,
+    plan::AddressChanges,
 };
 
 use crate::{
@@ -54,8 +55,8 @@ fn to_itself(pod: IpAddr, hook: Hook, protocol: Protocol, port: u16) -> Packet {
 
 /// Two pods with a hairpin: the first isolated by a table that allows nothing, the second not isolated.
 fn plan(traffic: &Traffic) -> NodePlan {
-    let id = TableId([1; 16]);
-    let table = Table {
+    let id = PolicyTableId([1; 16]);
+    let table = PolicyTable {
         direction: Direction::Ingress,
         exact: BTreeMap::new(),
         ranges: BTreeMap::new(),

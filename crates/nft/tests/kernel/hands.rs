@@ -31,7 +31,7 @@ use palisade_nft::{
     survey::{Ours, Survey},
 };
 use palisade_policy::{
-    Direction, Group, GroupId, IpRange, NodePlan, PortSet, Protocol, Table, TableId, Traffic,
+    Direction, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic,
 };
 
 use crate::{
@@ -75,18 +75,18 @@ fn plan() -> NodePlan {
     let many =
         (0..20).fold(PortSet::none(), |ports, n| ports.union(&PortSet::range(1000 + 10 * n, 1004 + 10 * n)));
     let row = Traffic::of(Protocol::Tcp, many);
-    let table = |direction, exact, ranges| Table { direction, exact, ranges, rest: Traffic::none() };
-    let (silent, guarded) = (TableId([0x77; 16]), TableId([0x78; 16]));
-    let (members, blocks) = (GroupId([1; 16]), GroupId([2; 16]));
+    let table = |direction, exact, ranges| PolicyTable { direction, exact, ranges, rest: Traffic::none() };
+    let (silent, guarded) = (PolicyTableId([0x77; 16]), PolicyTableId([0x78; 16]));
+    let (members, blocks) = (PeerSetId([1; 16]), PeerSetId([2; 16]));
     let egress = table(Direction::Egress, BTreeMap::new(), BTreeMap::new());
     let ingress = table(Direction::Ingress, [(members, row.clone())].into(), [(blocks, row.clone())].into());
     plan.tables.extend([(silent, egress), (guarded, ingress)]);
     plan.egress.extend(PODS.map(|(pod, _)| (address(pod), silent)));
     let peers = ["10.0.0.1", "10.0.0.2", "fd00:1::1", "fd00:1::2"].map(address);
-    plan.groups.insert(members, Group::Addresses(peers.into()));
+    plan.peer_sets.insert(members, PeerSet::Addresses(peers.into()));
     let block = |first, last| IpRange { first: address(first), last: address(last) };
     let ranges = vec![block("172.16.0.0", "172.31.255.255"), block("fd00:2::", "fd00:2::ffff")];
-    plan.groups.insert(blocks, Group::Ranges(ranges));
+    plan.peer_sets.insert(blocks, PeerSet::Ranges(ranges));
     for pod in ["10.244.0.3", "fd00:244::3"].map(address) {
         plan.ingress.insert(pod, guarded);
         plan.hairpin.insert(pod, row.clone());

@@ -7,7 +7,7 @@ use palisade_nft::{
     Enforcer, Hook, Kernel, LOG_INGRESS, Options,
     reader::{Arrival, Packet, Ruleset, State},
 };
-use palisade_policy::{Direction, NodePlan, Protocol, Table, TableId, Traffic, Verdict};
+use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Protocol, Traffic, Verdict};
 
 use crate::{agreement::shape, sandbox::trial};
 
@@ -31,11 +31,15 @@ fn plan(ingress: &[&str], egress: &[&str]) -> NodePlan {
         if pods.is_empty() {
             continue;
         }
-        let table =
-            Table { direction, exact: Default::default(), ranges: Default::default(), rest: Traffic::all() };
-        plan.tables.insert(TableId([n; 16]), table);
+        let table = PolicyTable {
+            direction,
+            exact: Default::default(),
+            ranges: Default::default(),
+            rest: Traffic::all(),
+        };
+        plan.tables.insert(PolicyTableId([n; 16]), table);
         let map = if direction == Direction::Ingress { &mut plan.ingress } else { &mut plan.egress };
-        map.extend(pods.iter().map(|pod| (address(pod), TableId([n; 16]))));
+        map.extend(pods.iter().map(|pod| (address(pod), PolicyTableId([n; 16]))));
     }
     plan
 }

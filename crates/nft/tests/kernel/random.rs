@@ -6,7 +6,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Direction, Family, Group, GroupId, IpRange, NodePlan, PortSet, Protocol, Table, TableId, Traffic,
+    Direction, Family, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol,
+    Traffic,
     address::{from_number, max_number, to_number},
 };
 
@@ -74,7 +75,7 @@ impl World {
         for _ in 0..12 {
             world.step(random);
         }
-        while world.plan().groups.is_empty() {
+        while world.plan().peer_sets.is_empty() {
             world.step(random);
         }
         world
@@ -183,25 +184,25 @@ impl World {
             let Some(spec) = self.tables.get(id).filter(|spec| spec.direction == *direction) else {
                 continue;
             };
-            let table_id = TableId([*id as u8; 16]);
+            let table_id = PolicyTableId([*id as u8; 16]);
             let dispatch =
                 if *direction == Direction::Ingress { &mut plan.ingress } else { &mut plan.egress };
             dispatch.insert(*pod, table_id);
-            let mut table = Table {
+            let mut table = PolicyTable {
                 direction: *direction,
                 exact: BTreeMap::new(),
                 ranges: BTreeMap::new(),
                 rest: spec.rest.clone(),
             };
             for (class, row) in &spec.classes {
-                let id = GroupId([*class as u8, 0xc1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+                let id = PeerSetId([*class as u8, 0xc1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
                 let members = self.class_of.iter().filter(|(_, c)| *c == class).map(|(a, _)| *a).collect();
-                plan.groups.insert(id, Group::Addresses(members));
+                plan.peer_sets.insert(id, PeerSet::Addresses(members));
                 table.exact.insert(id, row.clone());
             }
             for (ranges, row) in &spec.ranges {
                 let id = name_of(ranges);
-                plan.groups.insert(id, Group::Ranges(ranges.clone()));
+                plan.peer_sets.insert(id, PeerSet::Ranges(ranges.clone()));
                 table.ranges.insert(id, row.clone());
             }
             plan.tables.insert(table_id, table);
@@ -244,14 +245,14 @@ fn direction_of(table: usize) -> Direction {
 }
 
 /// A group's ranges never change, so they are its name.
-fn name_of(ranges: &[IpRange]) -> GroupId {
+fn name_of(ranges: &[IpRange]) -> PeerSetId {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for byte in format!("{ranges:?}").bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     let mut id = [0xaa; 16];
     id[..8].copy_from_slice(&hash.to_be_bytes());
-    GroupId(id)
+    PeerSetId(id)
 }
 
 /// Disjoint range groups: the address space is cut at random, near and at its ends too, and the pieces are dealt out.

@@ -7,7 +7,7 @@ use std::{
 
 use libtest_mimic::Trial;
 use palisade_nft::{Enforcer, Kernel, NetlinkSocket, Options, Transport, reader::Ruleset};
-use palisade_policy::{NodePlan, Table, Traffic};
+use palisade_policy::{NodePlan, PolicyTable, Traffic};
 
 use crate::{
     agreement::{agrees, shape},
@@ -102,7 +102,7 @@ fn foreign() {
         // A pod whose rules are not there yet is closed, never open.
         let mut closed = world.plan();
         for table in closed.tables.values_mut() {
-            *table = Table {
+            *table = PolicyTable {
                 direction: table.direction,
                 exact: BTreeMap::new(),
                 ranges: BTreeMap::new(),

@@ -17,7 +17,7 @@ use palisade_nft::{
     conntrack::{self, Connection, FiveTuple, Revocation},
     reader::{Operation, Ruleset},
 };
-use palisade_policy::{Direction, NodePlan, PortSet, Protocol, Table, TableId, Traffic};
+use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic};
 
 use crate::{
     entries::{self, Entry},
@@ -235,9 +235,10 @@ fn restart() {
 }
 
 fn only_egress_to(pod: IpAddr, port: u16) -> NodePlan {
-    let id = TableId([1; 16]);
+    let id = PolicyTableId([1; 16]);
     let rest = Traffic::of(Protocol::Tcp, PortSet::range(port, port));
-    let table = Table { direction: Direction::Egress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
+    let table =
+        PolicyTable { direction: Direction::Egress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
     NodePlan {
         egress: BTreeMap::from([(pod, id)]),
         tables: BTreeMap::from([(id, table)]),

@@ -8,8 +8,8 @@ use palisade_nft::{
     reader::{Arrival, Judgement, Packet, Ruleset, State},
 };
 use palisade_policy::{
-    AddressSet, Direction, Family, Group, GroupId, IpRange, NodePlan, PortSet, Protocol, Table, TableId,
-    Traffic, Verdict, address::from_number,
+    AddressSet, Direction, Family, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId,
+    PortSet, Protocol, Traffic, Verdict, address::from_number,
 };
 
 use crate::sandbox::trial;
@@ -25,7 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-const TABLE: TableId = TableId([1; 16]);
+const TABLE: PolicyTableId = PolicyTableId([1; 16]);
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -36,16 +36,16 @@ fn http() -> Traffic {
 }
 
 /// Two local pods, one of each family, whose ingress one table decides.
-fn plan(exact: Vec<(Group, Traffic)>, ranges: Vec<(Group, Traffic)>, rest: Traffic) -> NodePlan {
+fn plan(exact: Vec<(PeerSet, Traffic)>, ranges: Vec<(PeerSet, Traffic)>, rest: Traffic) -> NodePlan {
     let mut plan = NodePlan::default();
     let mut table =
-        Table { direction: Direction::Ingress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
+        PolicyTable { direction: Direction::Ingress, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
     for (n, (group, row)) in exact.into_iter().chain(ranges).enumerate() {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&(n as u64).to_be_bytes());
-        let rows = if matches!(group, Group::Addresses(_)) { &mut table.exact } else { &mut table.ranges };
-        rows.insert(GroupId(id), row);
-        plan.groups.insert(GroupId(id), group);
+        let rows = if matches!(group, PeerSet::Addresses(_)) { &mut table.exact } else { &mut table.ranges };
+        rows.insert(PeerSetId(id), row);
+        plan.peer_sets.insert(PeerSetId(id), group);
     }
     plan.tables.insert(TABLE, table);
     plan.ingress = [address("10.0.0.1"), address("fd00::1")].map(|a| (a, TABLE)).into();
@@ -92,7 +92,7 @@ fn range_edges() {
         ],
         vec![range("::1", "::ff"), range("::100", "::ffff"), range("::1:1", "ffff::")],
     ] {
-        let plan = plan(Vec::new(), vec![(Group::Ranges(ranges.clone()), http())], Traffic::none());
+        let plan = plan(Vec::new(), vec![(PeerSet::Ranges(ranges.clone()), http())], Traffic::none());
         let (mut enforcer, ruleset) = start(&plan);
         let mut asked = 0;
         for edge in ranges.iter().flat_map(|r| [r.first, r.last]) {
@@ -117,12 +117,12 @@ fn range_edges() {
 }
 
 /// Each group of one pod, with a port of its own.
-fn groups(count: usize) -> Vec<(Group, Traffic)> {
+fn groups(count: usize) -> Vec<(PeerSet, Traffic)> {
     (0..count)
         .map(|n| {
             let pod = from_number(Family::V4, 0x0a01_0000 + n as u128);
             let port = 1000 + n as u16;
-            (Group::Addresses([pod].into()), Traffic::of(Protocol::Tcp, PortSet::range(port, port)))
+            (PeerSet::Addresses([pod].into()), Traffic::of(Protocol::Tcp, PortSet::range(port, port)))
         })
         .collect()
 }
@@ -201,7 +201,7 @@ fn many_ranges() {
             last: from_number(Family::V4, 0x1000_0000 + n * 8 + 3),
         })
         .collect();
-    let plan = plan(Vec::new(), vec![(Group::Ranges(ranges), http())], Traffic::none());
+    let plan = plan(Vec::new(), vec![(PeerSet::Ranges(ranges), http())], Traffic::none());
     let started = Instant::now();
     let (mut enforcer, ruleset) = start(&plan);
     let took = started.elapsed();
@@ -246,12 +246,12 @@ fn port_sets() {
 }
 
 fn first_of_a_family() {
-    let first = plan(vec![(Group::Addresses(AddressSet::default()), http())], Vec::new(), Traffic::none());
+    let first = plan(vec![(PeerSet::Addresses(AddressSet::default()), http())], Vec::new(), Traffic::none());
     let (mut enforcer, _) = start(&first);
     for peer in ["fd00::7", "10.0.0.7"] {
         let mut next = enforcer.programmed().clone();
-        for group in next.groups.values_mut() {
-            if let Group::Addresses(members) = group {
+        for group in next.peer_sets.values_mut() {
+            if let PeerSet::Addresses(members) = group {
                 members.insert(address(peer));
             }
         }

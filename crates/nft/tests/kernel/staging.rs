@@ -12,8 +12,8 @@ use palisade_nft::{
     reader::{Arrival, Packet, Ruleset, State},
 };
 use palisade_policy::{
-    AddressSet, Delta, Direction, Family, Group, GroupId, NodePlan, PortSet, Protocol, Table, TableId,
-    Traffic, Verdict, plan::MemberChanges,
+    AddressSet, Delta, Direction, Family, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet,
+    Protocol, Traffic, Verdict, plan::MemberChanges,
 };
 
 use crate::{
@@ -37,7 +37,7 @@ fn hundred_thousand() {
     let (kernel, script) = kernel();
     script.lock().unwrap().largest = Some(ORDINARY_BUFFER);
     let mut plan = NodePlan::default();
-    let (table, group) = (TableId([1; 16]), GroupId([1; 16]));
+    let (table, group) = (PolicyTableId([1; 16]), PeerSetId([1; 16]));
     let members: BTreeSet<IpAddr> = (0..50_000u32)
         .flat_map(|n| {
             [
@@ -47,7 +47,7 @@ fn hundred_thousand() {
         })
         .collect();
     let row = Traffic::of(Protocol::Tcp, PortSet::range(80, 80));
-    plan.groups.insert(group, Group::Addresses(members.iter().copied().collect()));
+    plan.peer_sets.insert(group, PeerSet::Addresses(members.iter().copied().collect()));
     plan.tables.insert(table, table_of(&[(group, row)], Traffic::none()));
     let local: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
     plan.ingress = local.iter().map(|a| (*a, table)).collect();
@@ -88,9 +88,9 @@ fn complete(enforcer: &mut Enforcer, members: &BTreeSet<IpAddr>) {
     assert_eq!(in_kernel, members.len());
 }
 
-fn table_of(rows: &[(GroupId, Traffic)], rest: Traffic) -> Table {
+fn table_of(rows: &[(PeerSetId, Traffic)], rest: Traffic) -> PolicyTable {
     let exact = rows.iter().cloned().collect();
-    Table { direction: Direction::Ingress, exact, ranges: BTreeMap::new(), rest }
+    PolicyTable { direction: Direction::Ingress, exact, ranges: BTreeMap::new(), rest }
 }
 
 /// The two plans that the kernel may speak for, and what was seen.
@@ -193,20 +193,20 @@ pub(crate) fn flows(world: &World, random: &mut Random) -> Vec<Packet> {
 
 fn moves() {
     let pods: [IpAddr; 3] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|a| a.parse().unwrap());
-    let (table, a, b) = (TableId([1; 16]), GroupId([1; 16]), GroupId([2; 16]));
+    let (table, a, b) = (PolicyTableId([1; 16]), PeerSetId([1; 16]), PeerSetId([2; 16]));
     let rows = [(a, Traffic::none()), (b, Traffic::of(Protocol::Tcp, PortSet::range(80, 80)))];
     let old = NodePlan {
         ingress: BTreeMap::from([(pods[0], table)]),
         tables: BTreeMap::from([(table, table_of(&rows, Traffic::all()))]),
-        groups: BTreeMap::from([
-            (a, Group::Addresses([pods[1], pods[2]].into())),
-            (b, Group::Addresses(AddressSet::default())),
+        peer_sets: BTreeMap::from([
+            (a, PeerSet::Addresses([pods[1], pods[2]].into())),
+            (b, PeerSet::Addresses(AddressSet::default())),
         ]),
         ..NodePlan::default()
     };
     let mut new = old.clone();
-    new.groups.insert(a, Group::Addresses([pods[2]].into()));
-    new.groups.insert(b, Group::Addresses([pods[1]].into()));
+    new.peer_sets.insert(a, PeerSet::Addresses([pods[2]].into()));
+    new.peer_sets.insert(b, PeerSet::Addresses([pods[1]].into()));
     let (kernel, script) = kernel();
     let (mut enforcer, _) = Enforcer::start(kernel, &old).unwrap();
     // With `rest` allowing everything, the moment in neither group would let port 22 through.
@@ -238,6 +238,6 @@ fn moves() {
     script.lock().unwrap().after_batch = None;
     // A pod that only comes or only goes takes one.
     let mut last = new.clone();
-    last.groups.insert(a, Group::Addresses(AddressSet::default()));
+    last.peer_sets.insert(a, PeerSet::Addresses(AddressSet::default()));
     assert_eq!(enforcer.commit(&new.delta_to(&last)).unwrap().transactions, 1);
 }

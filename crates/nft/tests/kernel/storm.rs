@@ -12,7 +12,9 @@ use std::{
 
 use libtest_mimic::Trial;
 use palisade_nft::{Enforcer, Kernel, Left, NetlinkSocket, Transport};
-use palisade_policy::{Direction, Group, GroupId, NodePlan, PortSet, Protocol, Table, TableId, Traffic};
+use palisade_policy::{
+    Direction, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic,
+};
 
 use crate::{
     hands::{attribute, message, text},
@@ -28,10 +30,10 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// One pod that is reached from 20,000 addresses.
 fn plan() -> NodePlan {
-    let (pod, id, group) = (IpAddr::from([10, 244, 0, 3]), TableId([1; 16]), GroupId([1; 16]));
+    let (pod, id, group) = (IpAddr::from([10, 244, 0, 3]), PolicyTableId([1; 16]), PeerSetId([1; 16]));
     let members = (0..20_000u32).map(|n| IpAddr::from((0x0a00_0000 + n).to_be_bytes())).collect();
     let row = Traffic::of(Protocol::Tcp, PortSet::range(80, 80));
-    let table = Table {
+    let table = PolicyTable {
         direction: Direction::Ingress,
         exact: BTreeMap::from([(group, row)]),
         ranges: BTreeMap::new(),
@@ -40,7 +42,7 @@ fn plan() -> NodePlan {
     NodePlan {
         ingress: BTreeMap::from([(pod, id)]),
         tables: BTreeMap::from([(id, table)]),
-        groups: BTreeMap::from([(group, Group::Addresses(members))]),
+        peer_sets: BTreeMap::from([(group, PeerSet::Addresses(members))]),
         ..NodePlan::default()
     }
 }

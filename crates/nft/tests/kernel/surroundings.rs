@@ -8,7 +8,7 @@ use palisade_nft::{
     reader::{Arrival, Packet, Ruleset, State},
     text, verify,
 };
-use palisade_policy::{Direction, NodePlan, Protocol, Table, TableId, Traffic, Verdict};
+use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Protocol, Traffic, Verdict};
 
 use crate::{
     agreement::shape,
@@ -131,10 +131,10 @@ fn plan(local: &[&str], isolated: &[&str]) -> NodePlan {
     plan.nodes = ["172.18.0.3", "fd12::3"].map(address).into();
     if !isolated.is_empty() {
         let (direction, rest) = (Direction::Ingress, Traffic::all());
-        let table = Table { direction, exact: Default::default(), ranges: Default::default(), rest };
-        plan.tables.insert(TableId([1; 16]), table);
+        let table = PolicyTable { direction, exact: Default::default(), ranges: Default::default(), rest };
+        plan.tables.insert(PolicyTableId([1; 16]), table);
     }
-    plan.ingress = isolated.iter().map(|pod| (address(pod), TableId([1; 16]))).collect();
+    plan.ingress = isolated.iter().map(|pod| (address(pod), PolicyTableId([1; 16]))).collect();
     plan
 }
 

@@ -59,7 +59,7 @@ fn damage() {
     let random = &mut Random::new(11);
     let mut world = World::new(random, 5);
     let v4 = |a: &&std::net::IpAddr| a.is_ipv4();
-    while world.plan().ingress.keys().filter(v4).count() < 2 || world.plan().groups.len() < 3 {
+    while world.plan().ingress.keys().filter(v4).count() < 2 || world.plan().peer_sets.len() < 3 {
         world.step(random);
     }
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();

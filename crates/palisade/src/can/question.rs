@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, bail};
 use palisade_policy::{
     Cluster, Direction, Endpoint, Family, Flow, ObjectKey, Pod, Protocol, Service,
-    lookup::{self, Kind, LookupError, Named, PortSpec},
+    lookup::{self, EndpointKind, LookupError, Named, PortSpec},
     regions::{self, Region},
 };
 
@@ -168,11 +168,11 @@ fn end<'a>(cluster: &'a Cluster, who: &Who, namespace: &str) -> Result<(String, 
 fn with_service_hint(
     cluster: &Cluster,
     error: LookupError,
-    kind: Option<Kind>,
+    kind: Option<EndpointKind>,
     namespace: &str,
     name: &str,
 ) -> anyhow::Error {
-    let hint = [Kind::Service, Kind::Node]
+    let hint = [EndpointKind::Service, EndpointKind::Node]
         .into_iter()
         .find_map(|k| lookup::find(cluster, Some(k), namespace, name).ok());
     match (hint, kind) {

@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use palisade_policy::{
     Protocol,
-    lookup::{Kind, PortSpec, UnknownKind},
+    lookup::{EndpointKind, PortSpec, UnknownKind},
 };
 
 /// One end as written, with the port and protocol if it has them.
@@ -32,7 +32,7 @@ pub(crate) enum Who {
         /// The namespace, if one was written.
         namespace: Option<String>,
         /// The kind, if one was written.
-        kind: Option<Kind>,
+        kind: Option<EndpointKind>,
         /// The name.
         name: String,
     },
@@ -195,14 +195,14 @@ fn who_of(text: &str) -> Result<Who, SpecError> {
     let parts: Vec<&str> = text.split('/').collect();
     let (namespace, kind, name) = match parts[..] {
         [name] => (None, None, name),
-        [first, name] => match first.parse::<Kind>() {
+        [first, name] => match first.parse::<EndpointKind>() {
             Ok(kind) => (None, Some(kind), name),
             Err(_) => (Some(first), None, name),
         },
         [namespace, kind, name] => (Some(namespace), Some(kind.parse()?), name),
         _ => return Err(SpecError::Slashes(text.to_owned())),
     };
-    if namespace.is_some() && kind == Some(Kind::Node) {
+    if namespace.is_some() && kind == Some(EndpointKind::Node) {
         return Err(SpecError::NodeNamespace(name.to_owned()));
     }
     let namespace = namespace.map(name_of).transpose()?;
@@ -238,7 +238,7 @@ mod tests {
         text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
     }
 
-    fn named(namespace: Option<&str>, kind: Option<Kind>, name: &str) -> Who {
+    fn named(namespace: Option<&str>, kind: Option<EndpointKind>, name: &str) -> Who {
         Who::Named { namespace: namespace.map(Into::into), kind, name: name.into() }
     }
 
@@ -250,12 +250,15 @@ mod tests {
     fn names_in_every_form() {
         assert_eq!(spec("web").who, named(None, None, "web"));
         assert_eq!(spec("shop/web").who, named(Some("shop"), None, "web"));
-        assert_eq!(spec("deploy/web").who, named(None, Some(Kind::Workload("Deployment")), "web"));
-        assert_eq!(spec("shop/sts/db").who, named(Some("shop"), Some(Kind::Workload("StatefulSet")), "db"));
-        assert_eq!(spec("svc/web:80").who, named(None, Some(Kind::Service), "web"));
-        assert_eq!(spec("node/n1").who, named(None, Some(Kind::Node), "n1"));
+        assert_eq!(spec("deploy/web").who, named(None, Some(EndpointKind::Workload("Deployment")), "web"));
+        assert_eq!(
+            spec("shop/sts/db").who,
+            named(Some("shop"), Some(EndpointKind::Workload("StatefulSet")), "db")
+        );
+        assert_eq!(spec("svc/web:80").who, named(None, Some(EndpointKind::Service), "web"));
+        assert_eq!(spec("node/n1").who, named(None, Some(EndpointKind::Node), "n1"));
         assert_eq!(spec("internet:443").who, Who::Internet);
-        assert_eq!(spec("pod/internet").who, named(None, Some(Kind::Pod), "internet"));
+        assert_eq!(spec("pod/internet").who, named(None, Some(EndpointKind::Pod), "internet"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use palisade_policy::Source;
+use palisade_policy::Origin;
 
 use super::report::Report;
 use crate::{
@@ -21,8 +21,8 @@ pub(crate) fn csv(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
         .iter()
         .map(|end| {
             let namespace = end.endpoint.namespace().map_or("", |n| n);
-            let file = end.at.map_or("", |s: &Source| &s.file);
-            let line = end.at.and_then(Source::line).map_or_else(String::new, |line| line.to_string());
+            let file = end.at.map_or("", |s: &Origin| &s.file);
+            let line = end.at.and_then(Origin::line).map_or_else(String::new, |line| line.to_string());
             let fields = [&*end.id, namespace, file].map(escape::csv).join(",");
             format!("{fields},{line}")
         })

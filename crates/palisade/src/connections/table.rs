@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use palisade_analysis::Edge;
-use palisade_policy::Source;
+use palisade_policy::Origin;
 
 use super::report::Report;
 use crate::{
@@ -63,7 +63,7 @@ fn families(edge: &Edge<'_>) -> String {
     family_words(edge.families).iter().map(|f| f.trim_start_matches("IPv")).collect::<Vec<_>>().join(",")
 }
 
-fn place(at: Option<&Source>) -> String {
+fn place(at: Option<&Origin>) -> String {
     at.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 

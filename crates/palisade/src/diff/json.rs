@@ -57,7 +57,7 @@ pub(crate) fn json(compared: &Compared) -> serde_json::Result<String> {
     let policies = idle_policies(compared).map(|(key, change)| {
         let of = |loaded: &'_ palisade_manifest::Loaded| loaded.cluster.policies.contains_key(key);
         let loaded = if of(&compared.after) { &compared.after } else { &compared.before };
-        let at = loaded.cluster.policies.get(key).and_then(|p| p.source.as_ref());
+        let at = loaded.cluster.policies.get(key).and_then(|p| p.origin.as_ref());
         JsonPolicy { change: word(change), object: JsonObject::of_policy(key, at) }
     });
     let document = Document {
@@ -91,7 +91,7 @@ fn change<'a>(compared: &'a Compared, change: &'a Change) -> JsonChange<'a> {
 
 fn cause<'a>(compared: &'a Compared, cause: &'a Cause) -> JsonCause<'a> {
     let Cause { direction, policy, change, before, after } = cause;
-    let object = |loaded: &palisade_manifest::Loaded, at: &'a Option<palisade_policy::Source>| {
+    let object = |loaded: &palisade_manifest::Loaded, at: &'a Option<palisade_policy::Origin>| {
         let there = loaded.cluster.policies.contains_key(policy);
         there.then(|| JsonObject::of_policy(policy, at.as_ref()))
     };

@@ -6,7 +6,7 @@ use palisade_analysis::{
     Endpoint,
     diff::{Cause, Change, PolicyChange, Presence},
 };
-use palisade_policy::{PolicyKey, Source, Traffic};
+use palisade_policy::{Origin, PolicyKey, Traffic};
 
 use super::Compared;
 use crate::{
@@ -113,7 +113,7 @@ fn presence(change: &Change) -> &'static str {
 /// `ingress: NetworkPolicy shop/web edited (a.yaml:3 → b.yaml:3)`.
 fn cause_text(cause: &Cause) -> String {
     let Cause { direction, policy, change, before, after } = cause;
-    let at = |s: &Option<Source>| s.as_ref().map(ToString::to_string);
+    let at = |s: &Option<Origin>| s.as_ref().map(ToString::to_string);
     let places: Vec<String> = match change {
         PolicyChange::Added => at(after).into_iter().collect(),
         PolicyChange::Removed => at(before).into_iter().collect(),

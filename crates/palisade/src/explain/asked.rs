@@ -6,7 +6,7 @@ use anyhow::Result;
 use palisade_analysis::{Explanation, explain};
 use palisade_policy::{
     Cluster, Endpoint, Family, Flow, PortSet, Protocol, Traffic,
-    lookup::{self, Kind, PortSpec},
+    lookup::{self, EndpointKind, PortSpec},
     regions::Region,
 };
 
@@ -141,7 +141,7 @@ pub(crate) fn answer(
 
 fn is_service(cluster: &Cluster, who: &Who) -> bool {
     match who {
-        Who::Named { kind, .. } => *kind == Some(Kind::Service),
+        Who::Named { kind, .. } => *kind == Some(EndpointKind::Service),
         Who::Address(address) => lookup::service_at(cluster, *address).is_some(),
         Who::Internet => false,
     }

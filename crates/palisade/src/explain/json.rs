@@ -1,7 +1,7 @@
 //! An explanation for programs.
 
 use palisade_policy::{
-    Action, Direction, Endpoint, Source, Tier, Verdict,
+    Action, Direction, Endpoint, Origin, Tier, Verdict,
     walk::{Decider, EntryStep, PolicyStep, RuleStep, Walk},
 };
 use serde::Serialize;
@@ -190,7 +190,7 @@ fn walk(walk: &Walk) -> JsonWalk<'_> {
 
 fn policy(step: &PolicyStep) -> JsonPolicy<'_> {
     JsonPolicy {
-        object: JsonObject::of_policy(&step.policy, step.source.as_ref()),
+        object: JsonObject::of_policy(&step.policy, step.origin.as_ref()),
         tier: match step.tier {
             Tier::Admin => "admin",
             Tier::Developer => "developer",
@@ -202,12 +202,12 @@ fn policy(step: &PolicyStep) -> JsonPolicy<'_> {
 }
 
 fn rule(step: &RuleStep) -> JsonRule<'_> {
-    let at: Option<&Source> = step.rule.source.as_ref();
+    let at: Option<&Origin> = step.rule.origin.as_ref();
     JsonRule {
         index: step.rule.index,
         name: step.rule.name.as_deref(),
         file: at.map(|s| &*s.file),
-        line: at.and_then(Source::line),
+        line: at.and_then(Origin::line),
         action: match step.action {
             Action::Accept => "accept",
             Action::Deny => "deny",
@@ -222,7 +222,7 @@ fn rule(step: &RuleStep) -> JsonRule<'_> {
 }
 
 fn entries(steps: &[EntryStep]) -> Vec<JsonEntry<'_>> {
-    let line = |step: &'_ EntryStep| step.source.as_ref().and_then(Source::line);
+    let line = |step: &'_ EntryStep| step.origin.as_ref().and_then(Origin::line);
     steps
         .iter()
         .map(|step| JsonEntry { matches: step.matches, wants: &step.wants, line: line(step) })

@@ -20,7 +20,7 @@ use super::manifest;
 pub(crate) fn command(cluster: &Cluster, live: &Live, context: Option<&str>, edit: &Edit) -> Option<String> {
     let policy = cluster.policies.get(&edit.policy)?;
     // One of a file lies over the live one.
-    if policy.source.as_ref()?.line().is_some() {
+    if policy.origin.as_ref()?.line().is_some() {
         return None;
     }
     let key = &edit.policy;

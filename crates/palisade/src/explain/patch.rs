@@ -11,7 +11,7 @@ use palisade_analysis::{
     edit::{Change, Edit, applied},
 };
 use palisade_manifest::{Input, Options, load};
-use palisade_policy::{Cluster, Direction, Policy, Source};
+use palisade_policy::{Cluster, Direction, Origin, Policy};
 
 use super::{manifest, suggest::Place};
 
@@ -28,7 +28,7 @@ struct Splice {
 /// The patch, if the file can be patched.
 pub(crate) fn patch(place: Place<'_>, edit: &Edit) -> Option<String> {
     let policy = place.cluster.policies.get(&edit.policy)?;
-    let source = policy.source.as_ref()?;
+    let source = policy.origin.as_ref()?;
     source.line()?;
     let file = source.file.clone();
     // A pipe was read to its end, and would be waited for.
@@ -71,24 +71,24 @@ fn splice(lines: &[&str], policy: &Policy, edit: &Edit) -> Option<Splice> {
     match &edit.change {
         Change::AddPort { rule, .. } => {
             let last = rules.get(*rule)?.ports.as_ref()?.last()?;
-            let item = item(lines, last.source.as_ref()?)?;
+            let item = item(lines, last.origin.as_ref()?)?;
             Some(insert(item.end, item.indent))
         }
         Change::AddPeer { rule, .. } => {
             let last = rules.get(*rule)?.peers.as_ref()?.last()?;
-            let item = item(lines, last.source.as_ref()?)?;
+            let item = item(lines, last.origin.as_ref()?)?;
             Some(insert(item.end, item.indent))
         }
         Change::AddRule { at, .. } => match (rules.get(*at), rules.last()) {
             (Some(next), _) => {
-                let item = item(lines, next.source.as_ref()?)?;
+                let item = item(lines, next.origin.as_ref()?)?;
                 Some(insert(item.start, item.indent))
             }
             (None, Some(last)) => {
-                let item = item(lines, last.source.as_ref()?)?;
+                let item = item(lines, last.origin.as_ref()?)?;
                 Some(insert(item.end, item.indent))
             }
-            (None, None) => first_rule(lines, policy.source.as_ref()?, edit),
+            (None, None) => first_rule(lines, policy.origin.as_ref()?, edit),
         },
         Change::RemoveRules(gone) => remove(lines, policy, gone, edit.direction),
         Change::NewPolicy(_) => None,
@@ -108,7 +108,7 @@ struct Item {
 }
 
 /// The item that stands at `source`, if it has lines of its own.
-fn item(lines: &[&str], source: &Source) -> Option<Item> {
+fn item(lines: &[&str], source: &Origin) -> Option<Item> {
     let start = (source.line as usize).checked_sub(1)?;
     let line = lines.get(start)?;
     let indent = indent_of(line);
@@ -133,7 +133,7 @@ fn name(direction: Direction) -> &'static str {
 }
 
 /// A rule for a policy that has none: in place of `ingress: []`, or at the beginning of `spec`.
-fn first_rule(lines: &[&str], source: &Source, edit: &Edit) -> Option<Splice> {
+fn first_rule(lines: &[&str], source: &Origin, edit: &Edit) -> Option<Splice> {
     let begin = (source.line as usize).checked_sub(1)?;
     let document = lines.get(begin..)?.iter().take_while(|l| !l.starts_with("---"));
     let document: Vec<(usize, &str)> = document.enumerate().map(|(n, line)| (begin + n, *line)).collect();
@@ -159,7 +159,7 @@ fn remove(lines: &[&str], policy: &Policy, gone: &[usize], direction: Direction)
     if last - first + 1 != gone.len() {
         return None;
     }
-    let place = |index: usize| rules.get(index)?.source.as_ref().and_then(|s| item(lines, s));
+    let place = |index: usize| rules.get(index)?.origin.as_ref().and_then(|s| item(lines, s));
     let (start, end) = (place(first)?.start, place(last)?.end);
     if gone.len() < rules.len() {
         return Some(Splice { at: start, removed: end - start, inserted: Vec::new() });

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use palisade_policy::{
-    Action, Direction, Endpoint, Source, Tier, Traffic, Verdict,
+    Action, Direction, Endpoint, Origin, Tier, Traffic, Verdict,
     walk::{Decider, EntryStep, PolicyStep, RuleStep, Walk},
 };
 
@@ -71,7 +71,7 @@ fn verdict(verdict: Verdict) -> String {
     styled(style, word)
 }
 
-fn place(at: Option<&Source>) -> String {
+fn place(at: Option<&Origin>) -> String {
     at.map(|s| format!(" ({})", escape::plain(&s.to_string()))).unwrap_or_default()
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn decider(decider: &Decider, direction: Direction) -> String {
         Decider::NotIsolated => format!("no policy isolates {own}"),
         Decider::Hairpin => "a pod reaches itself through a service too".to_owned(),
         Decider::Rule(rule) => {
-            let place = place(rule.source.as_ref());
+            let place = place(rule.origin.as_ref());
             format!("{}, {direction}[{}]{}{place}", rule.policy, rule.index, called(rule))
         }
         Decider::Isolated(policies) => {
@@ -160,7 +160,7 @@ fn policy(step: &PolicyStep, direction: Direction) -> Node {
     if below.is_empty() {
         below.push(Node::leaf(format!("no {direction} rules: allows nothing")));
     }
-    let text = format!("{tier}{}{}", escape::plain(&step.policy.to_string()), place(step.source.as_ref()));
+    let text = format!("{tier}{}{}", escape::plain(&step.policy.to_string()), place(step.origin.as_ref()));
     Node { text, below }
 }
 
@@ -183,7 +183,7 @@ fn rule(step: &RuleStep, direction: Direction) -> Node {
         };
         format!("does not match: {why}")
     };
-    let (called, place) = (called(&step.rule), place(step.rule.source.as_ref()));
+    let (called, place) = (called(&step.rule), place(step.rule.origin.as_ref()));
     let text = format!("{direction}[{}]{called}{place} {does}", step.rule.index);
     let mut below = entries(step.peers.as_deref(), "peer", "every peer");
     below.extend(entries(step.ports.as_deref(), "port", "every port"));
@@ -194,7 +194,7 @@ fn entries(steps: Option<&[EntryStep]>, word: &str, all: &str) -> Vec<Node> {
     let Some(steps) = steps else { return vec![Node::leaf(format!("✓ {all}"))] };
     let line = |entry: &EntryStep| {
         let mark = if entry.matches { styled(Style::Good, "✓") } else { styled(Style::Bad, "✗") };
-        Node::leaf(format!("{mark} {word} {}{}", escape::plain(&entry.wants), place(entry.source.as_ref())))
+        Node::leaf(format!("{mark} {word} {}{}", escape::plain(&entry.wants), place(entry.origin.as_ref())))
     };
     steps.iter().map(line).collect()
 }

@@ -9,24 +9,24 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{Direction, Name, TableId};
+use crate::{Direction, Name, PolicyTableId};
 
 /// Which namespaces use which tables.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Accounts {
     namespaces: BTreeMap<Name, Account>,
     /// How many local addresses of which namespace lead to a table.
-    users: BTreeMap<TableId, BTreeMap<Name, usize>>,
+    users: BTreeMap<PolicyTableId, BTreeMap<Name, usize>>,
     /// Where each local address is counted.
-    homes: BTreeMap<(Direction, IpAddr), (Name, TableId)>,
+    homes: BTreeMap<(Direction, IpAddr), (Name, PolicyTableId)>,
     /// Namespaces to add up anew.
     changed: BTreeSet<Name>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Account {
-    tables: BTreeSet<TableId>,
-    beyond: BTreeSet<TableId>,
+    tables: BTreeSet<PolicyTableId>,
+    beyond: BTreeSet<PolicyTableId>,
 }
 
 impl Accounts {
@@ -36,8 +36,8 @@ impl Accounts {
         &mut self,
         direction: Direction,
         address: IpAddr,
-        home: Option<(&Name, TableId)>,
-    ) -> Vec<TableId> {
+        home: Option<(&Name, PolicyTableId)>,
+    ) -> Vec<PolicyTableId> {
         let key = (direction, address);
         if self.homes.get(&key).map(|(name, id)| (name, *id)) == home {
             return Vec::new();
@@ -62,7 +62,7 @@ impl Accounts {
         touched
     }
 
-    fn leave(&mut self, namespace: &Name, id: TableId) -> Option<TableId> {
+    fn leave(&mut self, namespace: &Name, id: PolicyTableId) -> Option<PolicyTableId> {
         let of_table = self.users.get_mut(&id)?;
         let users = of_table.get_mut(namespace)?;
         *users -= 1;
@@ -86,17 +86,21 @@ impl Accounts {
     }
 
     /// A table costs something else now.
-    pub(super) fn reprice(&mut self, id: TableId) {
+    pub(super) fn reprice(&mut self, id: PolicyTableId) {
         self.changed.extend(self.users.get(&id).into_iter().flat_map(BTreeMap::keys).cloned());
     }
 
     /// Adds up what has changed. `cost` knows what a table costs. Returns the tables that may be within or beyond budgets
     /// now and were not. `O(n log n)` in the tables of the namespaces that changed.
-    pub(super) fn settle(&mut self, budget: usize, cost: impl Fn(TableId) -> usize) -> BTreeSet<TableId> {
+    pub(super) fn settle(
+        &mut self,
+        budget: usize,
+        cost: impl Fn(PolicyTableId) -> usize,
+    ) -> BTreeSet<PolicyTableId> {
         let mut touched = BTreeSet::new();
         for namespace in std::mem::take(&mut self.changed) {
             let Some(account) = self.namespaces.get_mut(&namespace) else { continue };
-            let mut tables: Vec<(usize, TableId)> =
+            let mut tables: Vec<(usize, PolicyTableId)> =
                 account.tables.iter().map(|id| (cost(*id), *id)).collect();
             tables.sort_unstable();
             let mut sum = 0usize;
@@ -104,7 +108,7 @@ impl Accounts {
                 sum = sum.saturating_add(cost);
                 (sum > budget).then_some(id)
             });
-            let beyond: BTreeSet<TableId> = beyond.collect();
+            let beyond: BTreeSet<PolicyTableId> = beyond.collect();
             touched.extend(beyond.symmetric_difference(&account.beyond).copied());
             account.beyond = beyond;
         }
@@ -112,7 +116,7 @@ impl Accounts {
     }
 
     /// Whether a table is beyond the budget of every namespace that uses it.
-    pub(super) fn is_beyond(&self, id: TableId) -> bool {
+    pub(super) fn is_beyond(&self, id: PolicyTableId) -> bool {
         let is_beyond = |namespace| self.namespaces.get(namespace).is_some_and(|a| a.beyond.contains(&id));
         self.users.get(&id).is_some_and(|users| users.keys().all(is_beyond))
     }

@@ -21,7 +21,7 @@ use super::{
     selections::SelectionId,
 };
 use crate::{
-    AddressSet, Cluster, ContainerPort, Family, GroupId, IpRange, Labels, Name, Pod, Protocol,
+    AddressSet, Cluster, ContainerPort, Family, IpRange, Labels, Name, PeerSetId, Pod, Protocol,
     address_set::AddressMap,
 };
 
@@ -45,7 +45,7 @@ pub(super) struct Class {
     pub(super) key: ClassKey,
     pub(super) members: AddressSet,
     /// The groups that hold all its members.
-    pub(super) groups: BTreeSet<GroupId>,
+    pub(super) groups: BTreeSet<PeerSetId>,
     /// The selections of tables that hold it.
     pub(super) selections: BTreeSet<SelectionId>,
 }
@@ -211,7 +211,7 @@ impl Classes {
         address: IpAddr,
         holder: Option<Holder<'c>>,
         known: &mut KnownClasses<'c>,
-        mut moved: impl FnMut(&BTreeSet<GroupId>, bool),
+        mut moved: impl FnMut(&BTreeSet<PeerSetId>, bool),
     ) {
         let target = holder.map(|holder| {
             let nets = self.mentioned.nets_of(address);

@@ -53,7 +53,7 @@ fn contents_that_hash_alike_are_kept_apart() {
                 applied.apply(&compiler.apply(edit));
                 assert_eq!(applied, *compiler.plan(), "seed {seed}: the deltas add up to the plan");
             }
-            let most = compiler.plan().tables.len().max(compiler.plan().groups.len());
+            let most = compiler.plan().tables.len().max(compiler.plan().peer_sets.len());
             apart += usize::from(most > 1 << bits);
         });
     }

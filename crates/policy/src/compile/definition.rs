@@ -11,8 +11,8 @@ use super::{
     names::{self, Attempt, Kind},
 };
 use crate::{
-    Action, Direction, GroupId, Name, Peer, Pod, Policy, PortMatch, Protocol, Rule, TableId, Tier, Traffic,
-    traffic::TrafficSum,
+    Action, Direction, Name, Peer, PeerSetId, Pod, Policy, PolicyTableId, PortMatch, Protocol, Rule, Tier,
+    Traffic, traffic::TrafficSum,
 };
 
 /// The rules that decide one direction of a profile, in order, with everything resolved that doesn't depend on the
@@ -104,8 +104,8 @@ impl Definition {
     }
 
     /// The name of the table that says this, unless another table has it ([`super::definitions`]).
-    pub(super) fn id(&self, attempt: Attempt) -> TableId {
-        TableId(names::name(Kind::Table, attempt, self))
+    pub(super) fn id(&self, attempt: Attempt) -> PolicyTableId {
+        PolicyTableId(names::name(Kind::Table, attempt, self))
     }
 
     /// The rules of the cluster-wide tiers and of NetworkPolicies: where in [`Definition::rules`] the latter are. Those
@@ -224,14 +224,14 @@ pub(super) enum Meaning {
     /// Other addresses among them.
     Ranges(Arc<Definition>),
     /// Live pods that get this row of this table.
-    PodsOfRow(TableId, Traffic),
+    PodsOfRow(PolicyTableId, Traffic),
     /// Other addresses that get it.
-    RangesOfRow(TableId, Traffic),
+    RangesOfRow(PolicyTableId, Traffic),
 }
 
 impl Meaning {
     /// Of the live pods that get `row` in the table that is named `id` and says `definition`.
-    pub(super) fn of_pods(id: TableId, definition: &Arc<Definition>, row: &Traffic) -> Self {
+    pub(super) fn of_pods(id: PolicyTableId, definition: &Arc<Definition>, row: &Traffic) -> Self {
         match definition.sole_peers() {
             Some(_) => Self::Pods(Arc::clone(definition)),
             None => Self::PodsOfRow(id, row.clone()),
@@ -239,7 +239,7 @@ impl Meaning {
     }
 
     /// Of the other addresses that get it.
-    pub(super) fn of_ranges(id: TableId, definition: &Arc<Definition>, row: &Traffic) -> Self {
+    pub(super) fn of_ranges(id: PolicyTableId, definition: &Arc<Definition>, row: &Traffic) -> Self {
         match definition.sole_peers() {
             Some(_) => Self::Ranges(Arc::clone(definition)),
             None => Self::RangesOfRow(id, row.clone()),
@@ -247,8 +247,8 @@ impl Meaning {
     }
 
     /// A name for it.
-    pub(super) fn id(&self, attempt: Attempt) -> GroupId {
-        GroupId(match self {
+    pub(super) fn id(&self, attempt: Attempt) -> PeerSetId {
+        PeerSetId(match self {
             Self::Pods(of) => names::name(Kind::PodsOfPeers, attempt, &of.sole_peers()),
             Self::Ranges(of) => names::name(Kind::RangesOfPeers, attempt, &of.sole_blocks()),
             Self::PodsOfRow(table, row) => names::name(Kind::PodsOfRow, attempt, &(table, row)),

@@ -6,15 +6,15 @@ use std::{
 };
 
 use super::definition::Definition;
-use crate::TableId;
+use crate::PolicyTableId;
 
 /// A table's content and its name.
-pub(super) type NamedDefinition = (TableId, Arc<Definition>);
+pub(super) type NamedDefinition = (PolicyTableId, Arc<Definition>);
 
 /// Finds the definition that a name stands for, as long as somebody holds it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Definitions {
-    known: HashMap<TableId, Weak<Definition>>,
+    known: HashMap<PolicyTableId, Weak<Definition>>,
     /// Names beyond which those of definitions that are gone are forgotten: twice what was left the last time.
     crowded: usize,
 }

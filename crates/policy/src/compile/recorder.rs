@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Delta, Direction, Group, GroupId, NodePlan, Table, TableId, Traffic,
+    Delta, Direction, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, Traffic,
     plan::{AddressChanges, MemberChanges},
 };
 
@@ -14,9 +14,9 @@ use crate::{
 pub(super) struct Recorder<'a> {
     plan: &'a mut NodePlan,
     /// `None`: the group is new, and its members are not worth tracking one by one.
-    groups: BTreeMap<GroupId, Option<BTreeMap<IpAddr, bool>>>,
-    tables: BTreeMap<TableId, Option<Table>>,
-    dispatch: BTreeMap<(Direction, IpAddr), Option<TableId>>,
+    groups: BTreeMap<PeerSetId, Option<BTreeMap<IpAddr, bool>>>,
+    tables: BTreeMap<PolicyTableId, Option<PolicyTable>>,
+    dispatch: BTreeMap<(Direction, IpAddr), Option<PolicyTableId>>,
     hairpin: BTreeMap<IpAddr, Option<Traffic>>,
     /// For each address whose place in the set changed, whether it was in it at first.
     local: BTreeMap<IpAddr, bool>,
@@ -31,25 +31,25 @@ impl<'a> Recorder<'a> {
     }
 
     /// Whether the plan holds this group now.
-    pub(super) fn has_group(&self, id: GroupId) -> bool {
-        self.plan.groups.contains_key(&id)
+    pub(super) fn has_group(&self, id: PeerSetId) -> bool {
+        self.plan.peer_sets.contains_key(&id)
     }
 
-    pub(super) fn add_group(&mut self, id: GroupId, group: Group) {
+    pub(super) fn add_group(&mut self, id: PeerSetId, group: PeerSet) {
         self.groups.entry(id).or_insert(None);
-        self.plan.groups.insert(id, group);
+        self.plan.peer_sets.insert(id, group);
     }
 
     /// Takes a group away for good: nothing may add it again in this round.
-    pub(super) fn remove_group(&mut self, id: GroupId) {
-        if self.plan.groups.remove(&id).is_some() {
+    pub(super) fn remove_group(&mut self, id: PeerSetId) {
+        if self.plan.peer_sets.remove(&id).is_some() {
             self.groups.entry(id).or_insert_with(|| Some(BTreeMap::new()));
         }
     }
 
     /// Puts an address into a group of addresses or takes it out.
-    pub(super) fn set_member(&mut self, id: GroupId, address: IpAddr, member: bool) {
-        let Some(Group::Addresses(set)) = self.plan.groups.get_mut(&id) else { return };
+    pub(super) fn set_member(&mut self, id: PeerSetId, address: IpAddr, member: bool) {
+        let Some(PeerSet::Addresses(set)) = self.plan.peer_sets.get_mut(&id) else { return };
         let changed = if member { set.insert(address) } else { set.remove(&address) };
         if !changed {
             return;
@@ -59,7 +59,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    pub(super) fn set_table(&mut self, id: TableId, table: Option<Table>) {
+    pub(super) fn set_table(&mut self, id: PolicyTableId, table: Option<PolicyTable>) {
         let before = match table {
             Some(table) => self.plan.tables.insert(id, table),
             None => self.plan.tables.remove(&id),
@@ -68,7 +68,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Edits a table in place, if it exists.
-    pub(super) fn edit_table(&mut self, id: TableId, edit: impl FnOnce(&mut Table)) {
+    pub(super) fn edit_table(&mut self, id: PolicyTableId, edit: impl FnOnce(&mut PolicyTable)) {
         if let Some(table) = self.plan.tables.get_mut(&id) {
             self.tables.entry(id).or_insert_with(|| Some(table.clone()));
             edit(table);
@@ -80,8 +80,8 @@ impl<'a> Recorder<'a> {
         &mut self,
         direction: Direction,
         address: IpAddr,
-        table: Option<TableId>,
-    ) -> Option<TableId> {
+        table: Option<PolicyTableId>,
+    ) -> Option<PolicyTableId> {
         let map = match direction {
             Direction::Ingress => &mut self.plan.ingress,
             Direction::Egress => &mut self.plan.egress,
@@ -95,7 +95,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// The tables that decide for a local address, egress first.
-    pub(super) fn tables_of(&self, address: IpAddr) -> [Option<TableId>; 2] {
+    pub(super) fn tables_of(&self, address: IpAddr) -> [Option<PolicyTableId>; 2] {
         [self.plan.egress.get(&address).copied(), self.plan.ingress.get(&address).copied()]
     }
 
@@ -127,18 +127,18 @@ impl<'a> Recorder<'a> {
             ..Delta::default()
         };
         for (id, first_members) in self.groups {
-            match (first_members, plan.groups.get(&id)) {
-                (None, Some(group)) => drop(delta.groups_added.insert(id, group.clone())),
+            match (first_members, plan.peer_sets.get(&id)) {
+                (None, Some(group)) => drop(delta.peer_sets_added.insert(id, group.clone())),
                 (None, None) => {}
-                (Some(_), None) => drop(delta.groups_removed.insert(id)),
-                (Some(first), Some(Group::Addresses(now))) => {
+                (Some(_), None) => drop(delta.peer_sets_removed.insert(id)),
+                (Some(first), Some(PeerSet::Addresses(now))) => {
                     let change = changes(&first, |address| now.contains(address));
                     if !change.is_empty() {
                         delta.members.insert(id, change);
                     }
                 }
                 // Ranges are fixed by the name of the group: nothing to compare.
-                (Some(_), Some(Group::Ranges(_))) => {}
+                (Some(_), Some(PeerSet::Ranges(_))) => {}
             }
         }
         for (id, first) in self.tables {

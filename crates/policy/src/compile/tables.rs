@@ -22,7 +22,10 @@ use super::{
     recorder::Recorder,
     selections::{Choice, Selections},
 };
-use crate::{AddressSet, Cluster, Direction, Group, GroupId, IpRange, Name, Peer, Table, TableId, Traffic};
+use crate::{
+    AddressSet, Cluster, Direction, IpRange, Name, Peer, PeerSet, PeerSetId, PolicyTable, PolicyTableId,
+    Traffic,
+};
 
 /// A group and what is known of it. The classes of a group are the same in every table that uses it.
 #[derive(Clone, Debug)]
@@ -38,21 +41,21 @@ struct GroupState {
 pub(super) struct Tables {
     budget: Budget,
     accounts: Accounts,
-    tables: BTreeMap<TableId, TableState>,
-    groups: BTreeMap<GroupId, GroupState>,
+    tables: BTreeMap<PolicyTableId, TableState>,
+    groups: BTreeMap<PeerSetId, GroupState>,
     selections: Selections,
     /// What the next `settle` must look at.
-    new_tables: BTreeSet<TableId>,
+    new_tables: BTreeSet<PolicyTableId>,
     /// Tables whose cost or whose namespaces changed.
-    repriced: BTreeSet<TableId>,
+    repriced: BTreeSet<PolicyTableId>,
     /// What nothing used at some moment since; dropped at the end of `settle` if that still is so.
-    unused_tables: BTreeSet<TableId>,
-    unused_groups: BTreeSet<GroupId>,
+    unused_tables: BTreeSet<PolicyTableId>,
+    unused_groups: BTreeSet<PeerSetId>,
     /// Local addresses for which cluster-wide rules decide, and those of them to look at again.
     hairpins: BTreeSet<IpAddr>,
     new_hairpins: BTreeSet<IpAddr>,
     /// Tables that are closed, and how often that, or who is led to them, has changed.
-    closed: BTreeMap<TableId, Limit>,
+    closed: BTreeMap<PolicyTableId, Limit>,
     closings: u64,
 }
 
@@ -63,7 +66,7 @@ impl Tables {
     }
 
     /// Tables that allow nothing because they are over budget, and the bound that they break.
-    pub(super) fn closed(&self) -> &BTreeMap<TableId, Limit> {
+    pub(super) fn closed(&self) -> &BTreeMap<PolicyTableId, Limit> {
         &self.closed
     }
 
@@ -87,7 +90,7 @@ impl Tables {
         self.repriced.extend(repriced);
         let before = recorder.set_dispatch(direction, address, target);
         // Also where the table stays: other policies may have led there.
-        let is_closed = |id: Option<TableId>| id.is_some_and(|id| self.closed.contains_key(&id));
+        let is_closed = |id: Option<PolicyTableId>| id.is_some_and(|id| self.closed.contains_key(&id));
         self.closings += u64::from(is_closed(before) || is_closed(target));
         if before == target {
             return;
@@ -112,7 +115,7 @@ impl Tables {
 
     fn make(
         &mut self,
-        id: TableId,
+        id: PolicyTableId,
         definition: &Arc<Definition>,
         classes: &mut Classes,
         recorder: &mut Recorder<'_>,
@@ -123,8 +126,12 @@ impl Tables {
             Some(limit) => Err(limit),
             None => ranges::rows(definition, &rest, &self.budget),
         };
-        let mut table =
-            Table { direction: definition.direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
+        let mut table = PolicyTable {
+            direction: definition.direction,
+            exact: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            rest,
+        };
         match rows {
             Ok((rows, size)) => {
                 self.mention(&mut state, classes);
@@ -174,10 +181,10 @@ impl Tables {
 
     fn add_ranges(
         &mut self,
-        id: TableId,
+        id: PolicyTableId,
         state: &mut TableState,
         rows: BTreeMap<Traffic, Vec<IpRange>>,
-        table: &mut Table,
+        table: &mut PolicyTable,
         recorder: &mut Recorder<'_>,
     ) {
         for (row, ranges) in rows {
@@ -186,7 +193,7 @@ impl Tables {
                 state.tables += 1;
             }
             if !recorder.has_group(group) {
-                recorder.add_group(group, Group::Ranges(ranges));
+                recorder.add_group(group, PeerSet::Ranges(ranges));
             }
             state.range_groups.push(group);
             table.ranges.insert(group, row);
@@ -205,7 +212,7 @@ impl Tables {
         recorder: &mut Recorder<'_>,
     ) {
         let new_tables = std::mem::take(&mut self.new_tables);
-        let old_tables: Vec<TableId> =
+        let old_tables: Vec<PolicyTableId> =
             self.tables.keys().filter(|id| !new_tables.contains(id)).copied().collect();
         let changed = self.selections.settle(classes, cluster, relabelled);
         for id in new_tables {
@@ -261,7 +268,7 @@ impl Tables {
     }
 
     /// The classes that a table's rules may treat differently from other addresses.
-    fn concerned(&self, id: TableId, classes: &Classes) -> BTreeSet<ClassId> {
+    fn concerned(&self, id: PolicyTableId, classes: &Classes) -> BTreeSet<ClassId> {
         let Some(table) = self.tables.get(&id) else { return BTreeSet::new() };
         let mut found: BTreeSet<ClassId> =
             table.selections.keys().flat_map(|id| self.selections.classes(*id)).collect();
@@ -273,7 +280,13 @@ impl Tables {
     }
 
     /// Puts a class where it belongs in a table.
-    fn place(&mut self, id: TableId, class: ClassId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
+    fn place(
+        &mut self,
+        id: PolicyTableId,
+        class: ClassId,
+        classes: &mut Classes,
+        recorder: &mut Recorder<'_>,
+    ) {
         let (Some(table), Some(found)) = (self.tables.get(&id), classes.get(class)) else { return };
         let row = (!found.members.is_empty()).then(|| table.row_if_special(found)).flatten();
         let target = row.as_ref().map(|row| self.name_of(id, table, row));
@@ -299,7 +312,7 @@ impl Tables {
             table.names.insert(row.clone(), group);
             recorder.edit_table(id, |t| drop(t.exact.insert(group, row)));
             if !recorder.has_group(group) {
-                recorder.add_group(group, Group::Addresses(AddressSet::default()));
+                recorder.add_group(group, PeerSet::Addresses(AddressSet::default()));
             }
         }
         let state = self.groups.entry(group).or_insert_with(|| GroupState::new(meaning));
@@ -317,7 +330,13 @@ impl Tables {
     }
 
     /// Takes a class out of the row in which it stands.
-    fn displace(&mut self, id: TableId, class: ClassId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
+    fn displace(
+        &mut self,
+        id: PolicyTableId,
+        class: ClassId,
+        classes: &mut Classes,
+        recorder: &mut Recorder<'_>,
+    ) {
         let Some(table) = self.tables.get_mut(&id) else { return };
         let Some(group) = table.placed.remove(&class) else { return };
         let Some(state) = table.rows.get_mut(&group) else { return };
@@ -350,13 +369,13 @@ impl Tables {
     }
 
     /// The name of the group of a row, and what it stands for.
-    fn name_of(&self, id: TableId, table: &TableState, row: &Traffic) -> (GroupId, Meaning) {
+    fn name_of(&self, id: PolicyTableId, table: &TableState, row: &Traffic) -> (PeerSetId, Meaning) {
         let meaning = Meaning::of_pods(id, &table.definition, row);
         let group = table.names.get(row).copied().unwrap_or_else(|| self.free_name(&meaning));
         (group, meaning)
     }
 
-    fn drop_table(&mut self, id: TableId, recorder: &mut Recorder<'_>) {
+    fn drop_table(&mut self, id: PolicyTableId, recorder: &mut Recorder<'_>) {
         let Some(table) = self.tables.remove(&id) else { return };
         recorder.set_table(id, None);
         if table.closed.is_none() {
@@ -389,14 +408,14 @@ impl Tables {
     }
 
     /// The group with this meaning: the one that there is, or an empty one that some table must take up.
-    fn group(&mut self, meaning: Meaning) -> GroupId {
+    fn group(&mut self, meaning: Meaning) -> PeerSetId {
         let id = self.free_name(&meaning);
         self.groups.entry(id).or_insert_with(|| GroupState::new(meaning));
         id
     }
 
     /// The first name for a meaning that no other group has.
-    fn free_name(&self, meaning: &Meaning) -> GroupId {
+    fn free_name(&self, meaning: &Meaning) -> PeerSetId {
         let mut attempt = 0;
         loop {
             let id = meaning.id(attempt);
@@ -407,7 +426,7 @@ impl Tables {
         }
     }
 
-    fn release_group(&mut self, id: GroupId) {
+    fn release_group(&mut self, id: PeerSetId) {
         if let Some(state) = self.groups.get_mut(&id) {
             state.tables -= 1;
             if state.tables == 0 {

@@ -9,7 +9,7 @@ use super::{
     vocabulary::{LABEL_KEYS, LABEL_VALUES, NAMESPACES, UNDECLARED, node_name, one_in, pick},
 };
 use crate::{
-    Change, Cluster, Direction, Labels, Namespace, Node, ObjectKey, Pod, Policy, PolicyKey, Source, Tier,
+    Change, Cluster, Direction, Labels, Namespace, Node, ObjectKey, Origin, Pod, Policy, PolicyKey, Tier,
     cluster::NAMESPACE_NAME_LABEL,
 };
 
@@ -142,7 +142,7 @@ fn edited(rng: &mut Rng, cluster: &Cluster, old: &Policy) -> Policy {
     let rules = if direction == Direction::Ingress { &mut new.ingress } else { &mut new.egress };
     match (rng.usize(..7), rules) {
         (0, _) => new.subject.pods = policy::selector(rng, false),
-        (1, _) => new.source = Some(Source { file: "moved.yaml".into(), line: rng.u32(1..9), column: 1 }),
+        (1, _) => new.origin = Some(Origin { file: "moved.yaml".into(), line: rng.u32(1..9), column: 1 }),
         // BaselineAdminNetworkPolicy has none, and is last.
         (6, _) if old.tier != Tier::Developer && old.priority != i32::MAX => new.priority = rng.i32(0..3),
         (2, rules @ None) => *rules = Some(policy::rules(rng, scope)),

@@ -141,7 +141,7 @@ fn ingress(pod: &Pod, rules: impl IntoIterator<Item = Rule>) -> Policy {
         subject: PodMatch { namespaces: NamespaceMatch::Named(namespace), pods: Selector::everything() },
         ingress: Some(rules.into_iter().collect()),
         egress: None,
-        source: None,
+        origin: None,
     }
 }
 
@@ -149,9 +149,9 @@ fn rule(peers: impl IntoIterator<Item = Peer>, ports: impl IntoIterator<Item = P
     Rule {
         name: None,
         action: Action::Accept,
-        peers: Some(peers.into_iter().map(|peer| PeerEntry { peer, source: None }).collect()),
-        ports: Some(ports.into_iter().map(|port| PortEntry { port, source: None }).collect()),
-        source: None,
+        peers: Some(peers.into_iter().map(|peer| PeerEntry { peer, origin: None }).collect()),
+        ports: Some(ports.into_iter().map(|port| PortEntry { port, origin: None }).collect()),
+        origin: None,
     }
 }
 

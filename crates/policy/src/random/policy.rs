@@ -46,7 +46,7 @@ fn namespaced(rng: &mut Rng, cluster: &Cluster, index: usize) -> Policy {
         subject: PodMatch { namespaces: NamespaceMatch::Named(namespace), pods: selector(rng, false) },
         ingress: None,
         egress: None,
-        source: None,
+        origin: None,
     }
 }
 
@@ -72,7 +72,7 @@ fn cluster_wide(rng: &mut Rng, index: usize) -> Policy {
         subject: PodMatch { namespaces, pods },
         ingress: None,
         egress: None,
-        source: None,
+        origin: None,
     }
 }
 
@@ -100,18 +100,18 @@ pub(super) fn rule(rng: &mut Rng, scope: Scope<'_>) -> Rule {
     let wide = scope.is_cluster_wide();
     if wide && one_in(rng, 16) {
         // What is left of a rule that can't be read (SEMANTICS C23).
-        return Rule { name: None, action: Action::Deny, peers: None, ports: None, source: None };
+        return Rule { name: None, action: Action::Deny, peers: None, ports: None, origin: None };
     }
     let peers = (wide || !one_in(rng, 6)).then(|| {
         let count = rng.usize(1..=3);
-        (0..count).map(|_| PeerEntry { peer: peer(rng, scope), source: None }).collect()
+        (0..count).map(|_| PeerEntry { peer: peer(rng, scope), origin: None }).collect()
     });
     let ports = (!one_in(rng, 3)).then(|| {
         let count = rng.usize(1..=3);
-        (0..count).map(|_| PortEntry { port: port(rng, wide), source: None }).collect()
+        (0..count).map(|_| PortEntry { port: port(rng, wide), origin: None }).collect()
     });
     let action = if wide { pick(rng, &[Action::Accept, Action::Deny, Action::Pass]) } else { Action::Accept };
-    Rule { name: None, action, peers, ports, source: None }
+    Rule { name: None, action, peers, ports, origin: None }
 }
 
 /// Only NetworkPolicy knows "my own namespace", and only cluster-wide egress rules know nodes; a cluster-wide ingress

@@ -114,7 +114,7 @@ fn network_policy(namespace: Name, name: String, pods: Selector) -> Policy {
         subject: PodMatch { namespaces: NamespaceMatch::Named(namespace), pods },
         ingress: None,
         egress: None,
-        source: None,
+        origin: None,
     }
 }
 
@@ -133,9 +133,9 @@ fn rule(peer: Peer, port: PortMatch) -> Rule {
     Rule {
         name: None,
         action: Action::Accept,
-        peers: Some(vec![PeerEntry { peer, source: None }]),
-        ports: Some(vec![PortEntry { port, source: None }]),
-        source: None,
+        peers: Some(vec![PeerEntry { peer, origin: None }]),
+        ports: Some(vec![PortEntry { port, origin: None }]),
+        origin: None,
     }
 }
 

@@ -87,7 +87,7 @@ impl Worker {
             isolated_ingress: plan.ingress.len(),
             isolated_egress: plan.egress.len(),
             tables: plan.tables.len(),
-            groups: plan.groups.len(),
+            groups: plan.peer_sets.len(),
             elements,
             cut_off: named(&self.shortfall.cut_off),
             not_enforced: named(&self.shortfall.not_enforced),
@@ -110,7 +110,7 @@ impl Worker {
         set(&m.isolated_pods.get_or_create(&Direction::Ingress.into()), plan.ingress.len());
         set(&m.isolated_pods.get_or_create(&Direction::Egress.into()), plan.egress.len());
         set(&m.tables, plan.tables.len());
-        set(&m.groups, plan.groups.len());
+        set(&m.groups, plan.peer_sets.len());
         set(&m.elements, elements);
         self.count_untold_drops();
     }

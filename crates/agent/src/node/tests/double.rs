@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use palisade_policy::{Delta, Direction, Group, NodePlan, Protocol, Table, TableId, Traffic};
+use palisade_policy::{Delta, Direction, NodePlan, PeerSet, PolicyTable, PolicyTableId, Protocol, Traffic};
 
 use crate::{Connection, DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked};
 
@@ -76,16 +76,16 @@ impl Held {
                 }
             }
             5 => {
-                let id = pick(&table.groups, nth);
-                if let Some(Group::Addresses(set)) = id.and_then(|id| table.groups.get_mut(&id)) {
+                let id = pick(&table.peer_sets, nth);
+                if let Some(PeerSet::Addresses(set)) = id.and_then(|id| table.peer_sets.get_mut(&id)) {
                     set.insert(stranger);
                 }
             }
             6 => {
-                let id = TableId([0xee; 16]);
+                let id = PolicyTableId([0xee; 16]);
                 let (exact, ranges) = Default::default();
                 let rest = Traffic::none();
-                table.tables.insert(id, Table { direction: Direction::Ingress, exact, ranges, rest });
+                table.tables.insert(id, PolicyTable { direction: Direction::Ingress, exact, ranges, rest });
                 table.ingress.insert(stranger, id);
             }
             _ => self.cut_off.clear(),
@@ -181,9 +181,9 @@ fn refused(why: &'static str) -> DataPlaneError {
 /// How many objects and elements a difference has.
 fn size(delta: &Delta) -> usize {
     let members = delta.members.values().map(|m| m.added.len() + m.removed.len()).sum::<usize>();
-    let groups = delta.groups_added.values().map(|group| match group {
-        Group::Addresses(set) => 1 + set.len(),
-        Group::Ranges(ranges) => 1 + ranges.len(),
+    let groups = delta.peer_sets_added.values().map(|group| match group {
+        PeerSet::Addresses(set) => 1 + set.len(),
+        PeerSet::Ranges(ranges) => 1 + ranges.len(),
     });
     let dispatch = [&delta.ingress, &delta.egress].map(|d| d.set.len() + d.removed.len());
     let hairpin = delta.hairpin.set.len() + delta.hairpin.removed.len();
@@ -192,8 +192,8 @@ fn size(delta: &Delta) -> usize {
 
 /// Whether everything that a difference takes away is there.
 fn fits(delta: &Delta, table: &NodePlan) -> bool {
-    let members = delta.members.iter().all(|(id, change)| match table.groups.get(id) {
-        Some(Group::Addresses(set)) => change.removed.iter().all(|a| set.contains(a)),
+    let members = delta.members.iter().all(|(id, change)| match table.peer_sets.get(id) {
+        Some(PeerSet::Addresses(set)) => change.removed.iter().all(|a| set.contains(a)),
         _ => false,
     });
     members
@@ -201,16 +201,16 @@ fn fits(delta: &Delta, table: &NodePlan) -> bool {
         && delta.egress.removed.iter().all(|a| table.egress.contains_key(a))
         && delta.hairpin.removed.iter().all(|a| table.hairpin.contains_key(a))
         && delta.tables_removed.iter().all(|id| table.tables.contains_key(id))
-        && delta.groups_removed.iter().all(|id| table.groups.contains_key(id))
+        && delta.peer_sets_removed.iter().all(|id| table.peer_sets.contains_key(id))
 }
 
 /// What goes first where a change is staged, and half of what packets notice.
 fn first_half(delta: &Delta) -> Delta {
-    let half = |dispatch: &BTreeMap<IpAddr, TableId>| {
+    let half = |dispatch: &BTreeMap<IpAddr, PolicyTableId>| {
         dispatch.iter().take(dispatch.len() / 2).map(|(a, t)| (*a, *t)).collect()
     };
     let mut first = Delta {
-        groups_added: delta.groups_added.clone(),
+        peer_sets_added: delta.peer_sets_added.clone(),
         tables_set: delta.tables_set.clone(),
         members: delta.members.clone(),
         ..Delta::default()

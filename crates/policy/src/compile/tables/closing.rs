@@ -6,7 +6,7 @@ use super::{
     super::{budget::Limit, classes::Classes, ranges, recorder::Recorder},
     Tables,
 };
-use crate::{GroupId, Table, TableId, Traffic};
+use crate::{PeerSetId, PolicyTable, PolicyTableId, Traffic};
 
 impl Tables {
     /// Closes and opens what changes of cost and of namespaces have brought beyond the budgets or back within them.
@@ -40,7 +40,7 @@ impl Tables {
     /// Lets a table allow nothing. Where its classes stand is still followed.
     pub(super) fn close(
         &mut self,
-        id: TableId,
+        id: PolicyTableId,
         limit: Limit,
         classes: &mut Classes,
         recorder: &mut Recorder<'_>,
@@ -55,7 +55,7 @@ impl Tables {
         table.names.clear();
         self.new_hairpins.extend(&table.users);
         let ranges = std::mem::take(&mut table.range_groups);
-        let exact: Vec<GroupId> = table.rows.keys().copied().collect();
+        let exact: Vec<PeerSetId> = table.rows.keys().copied().collect();
         recorder.edit_table(id, |table| {
             table.exact.clear();
             table.ranges.clear();
@@ -69,7 +69,7 @@ impl Tables {
     }
 
     /// No table keeps an unused group current, and one may take it up again before it is dropped.
-    fn empty_if_unused(&mut self, id: GroupId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
+    fn empty_if_unused(&mut self, id: PeerSetId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
         let Some(state) = self.groups.get_mut(&id).filter(|state| state.tables == 0) else { return };
         for class in std::mem::take(&mut state.classes) {
             if let Some(found) = classes.get_mut(class) {
@@ -80,7 +80,7 @@ impl Tables {
     }
 
     /// Lets a table say again what its rules say.
-    fn open(&mut self, id: TableId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
+    fn open(&mut self, id: PolicyTableId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
         let Some(definition) = self.tables.get(&id).map(|state| Arc::clone(&state.definition)) else {
             return;
         };
@@ -95,8 +95,12 @@ impl Tables {
         let placed: Vec<_> = std::mem::take(&mut state.placed).into_keys().collect();
         state.rows.clear();
         state.rows_size = 0;
-        let mut table =
-            Table { direction: definition.direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest };
+        let mut table = PolicyTable {
+            direction: definition.direction,
+            exact: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            rest,
+        };
         self.add_ranges(id, &mut state, rows, &mut table, recorder);
         recorder.set_table(id, Some(table));
         self.tables.insert(id, state);

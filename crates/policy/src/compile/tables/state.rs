@@ -14,7 +14,7 @@ use super::super::{
     definition::Definition,
     selections::SelectionId,
 };
-use crate::{GroupId, Traffic};
+use crate::{PeerSetId, Traffic};
 
 /// A rule that names a CIDR, and what it excepts from it.
 type RuleBlock = (usize, Arc<[IpNet]>);
@@ -31,13 +31,13 @@ pub(super) struct TableState {
     pub(super) blocks: HashMap<IpNet, Vec<RuleBlock>>,
     /// Whether some rule's ports depend on the peer.
     pub(super) has_port_names: bool,
-    pub(super) range_groups: Vec<GroupId>,
+    pub(super) range_groups: Vec<PeerSetId>,
     /// Where its classes stand, and how many share each row. Kept while it is closed too: nothing else tells when it
     /// comes within its budget again.
-    pub(super) placed: BTreeMap<ClassId, GroupId>,
-    pub(super) rows: BTreeMap<GroupId, RowState>,
+    pub(super) placed: BTreeMap<ClassId, PeerSetId>,
+    pub(super) rows: BTreeMap<PeerSetId, RowState>,
     /// The names of the rows that classes share now; none while it is closed.
-    pub(super) names: BTreeMap<Traffic, GroupId>,
+    pub(super) names: BTreeMap<Traffic, PeerSetId>,
     /// What its ranges need in the kernel, and what its rows of pods do.
     pub(super) ranges_size: usize,
     pub(super) rows_size: usize,
