@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
-use palisade_manifest::is_odd;
+use palisade_manifest::needs_escape;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
     Layer as _, Registry, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
@@ -110,8 +110,8 @@ fn shown(line: &str, form: Form) -> String {
                 break;
             }
             Form::Coloured if COLOURS.iter().any(|colour| text[at..].starts_with(colour)) => out.push(c),
-            Form::Json if is_odd(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            _ if is_odd(c) => out.extend(c.escape_unicode()),
+            Form::Json if needs_escape(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ if needs_escape(c) => out.extend(c.escape_unicode()),
             _ => out.push(c),
         }
     }
@@ -127,11 +127,11 @@ mod tests {
     fn a_line_stays_one_and_obeys_nobody() {
         let hostile = "INFO name=a\u{1b}[2J\nERROR forged\r\u{7}\u{9b}31m\u{202e}\n";
         let text = shown(hostile, Form::Plain);
-        assert!(text.ends_with('\n') && !text.trim_end_matches('\n').contains(is_odd), "{text}");
+        assert!(text.ends_with('\n') && !text.trim_end_matches('\n').contains(needs_escape), "{text}");
         assert!(text.contains("a\\u{1b}[2J\\u{a}ERROR forged\\u{d}"), "{text}");
         let line = serde_json::json!({"name": "\u{9b}\u{202e}\u{7f}\n"}).to_string() + "\n";
         let json = shown(&line, Form::Json);
-        assert!(!json.trim_end_matches('\n').contains(is_odd), "{json}");
+        assert!(!json.trim_end_matches('\n').contains(needs_escape), "{json}");
         assert_eq!(
             serde_json::from_str::<serde_json::Value>(&json).unwrap()["name"],
             "\u{9b}\u{202e}\u{7f}\n"

@@ -9,7 +9,7 @@ use std::{
 };
 
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
-use palisade_analysis::{Connections, Options, diff};
+use palisade_analysis::{Connections, ConnectionsOptions, diff};
 use palisade_policy::{
     Cluster, Endpoint, Flow, Pod, Protocol,
     random::{Rng, Shape, cluster},
@@ -76,7 +76,7 @@ fn connections(c: &mut Criterion) {
                 let start = Instant::now();
                 for _ in 0..n {
                     let one = Instant::now();
-                    black_box(walk(&Connections::new(black_box(&world), &Options::default())));
+                    black_box(walk(&Connections::new(black_box(&world), &ConnectionsOptions::default())));
                     times.push(one.elapsed());
                 }
                 start.elapsed()
@@ -84,9 +84,9 @@ fn connections(c: &mut Criterion) {
         });
         group.finish();
         times.sort_unstable();
-        let connections = Connections::new(&world, &Options::default());
+        let connections = Connections::new(&world, &ConnectionsOptions::default());
         let (edges, _) = walk(&connections);
-        let (ends, per_pair) = (connections.endpoints().len(), baseline(&world));
+        let (ends, per_pair) = (connections.ends().len(), baseline(&world));
         let pairs = pods * (pods - 1);
         // The policy whose going opens most: a default deny.
         let mut open = world.clone();

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_analysis::{Connections, Options, diff};
+use palisade_analysis::{Connections, ConnectionsOptions, diff};
 use palisade_policy::{
     Cluster,
     random::{Rng, Shape, cluster},
@@ -58,8 +58,8 @@ fn main() {
         };
         let baseline = || {
             let answers = [
-                Connections::new(&before, &Options::default()),
-                Connections::new(&before, &Options::default()),
+                Connections::new(&before, &ConnectionsOptions::default()),
+                Connections::new(&before, &ConnectionsOptions::default()),
             ];
             answers.iter().map(|a| a.edges().count()).sum::<usize>()
         };

@@ -9,119 +9,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use palisade_policy::{Cluster, Direction, Family, IpRange, Name, ObjectKey, Phase, Pod, Traffic};
 
 use crate::{
-    endpoint::{Endpoint, WorkloadPods},
+    end::{ConnectionEnd, WorkloadPods},
     entrances::{Blocked, Entrance, Entrances},
-    grouping::{End, Ends, Group, GroupId},
-    interner::TrafficId,
-    reach::{Cell, Reach, Unit},
-    space::{index, merged},
+    families::{Families, index},
+    grouping::{Ends, PlacedEnd, UnitGroup, UnitGroupId},
+    query::{ConnectionsOptions, EndFilter, GroupBy},
+    reach::{Reach, Unit},
+    traffics::{Cell, TrafficId},
 };
-
-/// What ends stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum GroupBy {
-    /// Workloads; one whose pods are not all treated alike is shown in parts. The answer is exact.
-    #[default]
-    Workload,
-    /// Single pods. Exact, and as long as the square of their number: filter.
-    Pod,
-    /// Namespaces. An edge holds what some pod may use to some pod; [`Edge::exact`] says whether every pair may.
-    Namespace,
-    /// Pods that are treated alike in every respect, of whatever workloads. Exact, and the shortest exact answer.
-    Class,
-}
-
-/// What to answer.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// What ends stand for.
-    pub group_by: GroupBy,
-    /// Only connections from these ends.
-    pub from: Option<Filter>,
-    /// Only connections to these ends.
-    pub to: Option<Filter>,
-    /// Only this of what is allowed or denied.
-    pub traffic: Option<Traffic>,
-    /// Say what is denied instead of what is allowed.
-    pub only_denied: bool,
-    /// Whether nodes are ends.
-    pub nodes: bool,
-    /// What leads in through a controller.
-    pub entrances: Entrances,
-}
-
-/// A choice of ends: those that any part of it chooses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Ends that have one of these pods.
-    pub pods: BTreeSet<ObjectKey>,
-    /// Ends within these namespaces; classes with a pod in them.
-    pub namespaces: BTreeSet<Name>,
-    /// Ends that have one of these nodes.
-    pub nodes: BTreeSet<Name>,
-    /// What forwards connections into the cluster.
-    pub controller: bool,
-    /// Outside addresses in these ranges, and no others: ends are cut at their edges.
-    pub ranges: Vec<IpRange>,
-}
-
-impl Filter {
-    fn chooses(&self, end: &End) -> bool {
-        match &end.endpoint {
-            Endpoint::Workload(w) => {
-                self.namespaces.contains(&w.namespace) || self.holds_pod_of(&end.endpoint)
-            }
-            Endpoint::Pod { key, .. } => self.namespaces.contains(&key.namespace) || self.pods.contains(key),
-            Endpoint::Namespace(name) => {
-                self.namespaces.contains(name) || self.pods.iter().any(|p| p.namespace == *name)
-            }
-            Endpoint::Class(all) => {
-                all.iter().any(|w| self.namespaces.contains(&w.namespace)) || self.holds_pod_of(&end.endpoint)
-            }
-            Endpoint::OwnNode(_) | Endpoint::Nodes(_) => {
-                end.placement.nodes.iter().any(|n| self.nodes.contains(n))
-            }
-            // The ranges are marks: no range of an end lies both inside and outside.
-            Endpoint::External(e) => {
-                e.ranges.iter().any(|range| self.ranges.iter().any(|own| own.contains(range.first)))
-            }
-            Endpoint::IngressController(_) => self.controller,
-        }
-    }
-
-    fn holds_pod_of(&self, endpoint: &Endpoint) -> bool {
-        self.pods.iter().any(|pod| endpoint.holds_pod(pod))
-    }
-
-    /// Its ranges as marks: one per family.
-    fn marks(&self) -> impl Iterator<Item = Vec<IpRange>> {
-        let of =
-            |family| self.ranges.iter().copied().filter(move |r| Family::of(r.first) == family).collect();
-        Family::BOTH.map(of).into_iter().map(merged).filter(|ranges| !ranges.is_empty())
-    }
-}
-
-/// IP families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Families {
-    /// IPv4.
-    pub v4: bool,
-    /// IPv6.
-    pub v6: bool,
-}
-
-impl Families {
-    /// Whether `family` is one of them.
-    #[must_use]
-    pub fn contains(self, family: Family) -> bool {
-        if family == Family::V4 { self.v4 } else { self.v6 }
-    }
-}
 
 /// What one end may open to another; or what it may not, if that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edge<'a> {
-    /// Who opens: an index into [`Connections::endpoints`].
+    /// Who opens: an index into [`Connections::ends`].
     pub from: usize,
     /// Who is called, likewise. Equal to `from`: between different pods of it.
     pub to: usize,
@@ -131,7 +31,7 @@ pub struct Edge<'a> {
     pub traffic: &'a Traffic,
     /// Whether every pair of addresses that the ends stand for may use all of it. False only by namespace.
     pub exact: bool,
-    /// What leads there, if [`Self::from`] is an [`Endpoint::IngressController`]: indexes into [`Entrances::routes`].
+    /// What leads there, if [`Self::from`] is an [`ConnectionEnd::IngressController`]: indexes into [`Entrances::routes`].
     pub through: &'a [usize],
 }
 
@@ -152,14 +52,14 @@ pub struct Bystander {
 #[derive(Debug)]
 pub struct Connections {
     reach: Reach,
-    ends: Vec<End>,
+    ends: Vec<PlacedEnd>,
     groups: Groups,
     from: Vec<usize>,
     to: Vec<usize>,
     /// What is shown of each set of traffic.
     shown: Vec<Traffic>,
     /// What is forwarded to groups, as it is shown; and by which routes.
-    entered: HashMap<GroupId, Shown>,
+    entered: HashMap<UnitGroupId, Shown>,
     blocked: Vec<Blocked>,
     bystanders: Vec<Bystander>,
 }
@@ -173,7 +73,7 @@ struct Shown {
 }
 
 /// What pairs of groups may send, and whether every pair of their units may send it.
-type Sums = HashMap<(GroupId, GroupId), (Cell, bool)>;
+type Sums = HashMap<(UnitGroupId, UnitGroupId), (Cell, bool)>;
 
 #[derive(Debug)]
 enum Groups {
@@ -187,9 +87,9 @@ impl Connections {
     /// Answers for a cluster. `O(pods + policies × what they name + classes²)`; the pairs of ends are walked when
     /// [`Self::edges`] is.
     #[must_use]
-    pub fn new(cluster: &Cluster, options: &Options) -> Self {
+    pub fn new(cluster: &Cluster, options: &ConnectionsOptions) -> Self {
         let filters = options.from.iter().chain(&options.to);
-        let marks: Vec<Vec<IpRange>> = filters.flat_map(Filter::marks).collect();
+        let marks: Vec<Vec<IpRange>> = filters.flat_map(EndFilter::marks).collect();
         let mut reach = Reach::new(cluster, &marks, &options.entrances);
         let controller = controller(cluster, &options.entrances);
         let Ends { groups, ends } = Ends::new(&reach, options.group_by, options.nodes, controller);
@@ -199,8 +99,8 @@ impl Connections {
         } else {
             Groups::Alike(groups.iter().map(|g| g.units[0].0).collect())
         };
-        let chosen = |filter: &Option<Filter>| -> Vec<usize> {
-            let is_chosen = |end: &End| filter.as_ref().is_none_or(|f| f.chooses(end));
+        let chosen = |filter: &Option<EndFilter>| -> Vec<usize> {
+            let is_chosen = |end: &PlacedEnd| filter.as_ref().is_none_or(|f| chooses(f, end));
             ends.iter().enumerate().filter(|(_, end)| is_chosen(end)).map(|(i, _)| i).collect()
         };
         let (from, to) = (chosen(&options.from), chosen(&options.to));
@@ -214,14 +114,14 @@ impl Connections {
     }
 
     /// The ends, sorted. All of them, whatever was filtered.
-    pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &Endpoint> {
-        self.ends.iter().map(|end| &end.endpoint)
+    pub fn ends(&self) -> impl ExactSizeIterator<Item = &ConnectionEnd> {
+        self.ends.iter().map(|end| &end.end)
     }
 
     /// The end with this index. Panics if there is none.
     #[must_use]
-    pub fn endpoint(&self, index: usize) -> &Endpoint {
-        &self.ends[index].endpoint
+    pub fn end(&self, index: usize) -> &ConnectionEnd {
+        &self.ends[index].end
     }
 
     /// The pods on which no policy acts; sorted.
@@ -256,7 +156,7 @@ impl Connections {
             let traffic = &self.shown[id as usize];
             Edge { from, to, families: Families { v4, v6 }, traffic, exact, through: &[] }
         };
-        if matches!(self.ends[from].endpoint, Endpoint::IngressController(_)) {
+        if matches!(self.ends[from].end, ConnectionEnd::IngressController(_)) {
             return self.forwarded(from, to).into_iter().flatten();
         }
         let edges = match self.cell(from, to) {
@@ -276,7 +176,7 @@ impl Connections {
     /// What the controller may send to pods; or may not.
     fn forwarded(&self, from: usize, to: usize) -> [Option<Edge<'_>>; 2] {
         let target = &self.ends[to];
-        let Some(shown) = self.entered.get(&target.group).filter(|_| target.endpoint.is_pods()) else {
+        let Some(shown) = self.entered.get(&target.group).filter(|_| target.end.is_pods()) else {
             return [None, None];
         };
         by_family(&shown.traffic).map(|found| {
@@ -305,9 +205,9 @@ impl Connections {
         family: Family,
     ) -> Option<&Traffic> {
         let Groups::Alike(firsts) = &self.groups else { return None };
-        let unit = |end: &End| Some(&self.reach.units[*firsts.get(end.group as usize)? as usize]);
+        let unit = |end: &PlacedEnd| Some(&self.reach.units[*firsts.get(end.group as usize)? as usize]);
         let (source, target) = (&self.ends[from], &self.ends[to]);
-        if matches!(source.endpoint, Endpoint::OwnNode(_)) {
+        if matches!(source.end, ConnectionEnd::OwnNode(_)) {
             return None;
         }
         let (sent, received) = self.reach.sides(unit(source)?, unit(target)?, index(family))?;
@@ -320,13 +220,12 @@ impl Connections {
         if from == to && source.placement.pods < 2 {
             return None;
         }
-        if !may_exchange(source, target) || (target.endpoint.is_pods() && !target.placement.may_meet(source))
-        {
+        if !may_exchange(source, target) || (target.end.is_pods() && !target.placement.may_meet(source)) {
             return None;
         }
         match &self.groups {
             Groups::Alike(firsts) => {
-                let unit = |end: &End| &self.reach.units[firsts[end.group as usize] as usize];
+                let unit = |end: &PlacedEnd| &self.reach.units[firsts[end.group as usize] as usize];
                 Some((unit_cell(&self.reach, source, unit(source), unit(target)), true))
             }
             Groups::Summed(sums) => sums.get(&(source.group, target.group)).copied(),
@@ -336,17 +235,17 @@ impl Connections {
 
 /// Whether connections between two ends of these kinds are any policy's business. The own node is only ever a source:
 /// as a destination it is a node like any other (SEMANTICS G-5). What is forwarded is asked about by itself.
-fn may_exchange(from: &End, to: &End) -> bool {
-    if matches!(from.endpoint, Endpoint::IngressController(_)) {
+fn may_exchange(from: &PlacedEnd, to: &PlacedEnd) -> bool {
+    if matches!(from.end, ConnectionEnd::IngressController(_)) {
         return false;
     }
-    let only_source = matches!(to.endpoint, Endpoint::OwnNode(_) | Endpoint::IngressController(_));
-    (from.endpoint.is_pods() && !only_source) || to.endpoint.is_pods()
+    let only_source = matches!(to.end, ConnectionEnd::OwnNode(_) | ConnectionEnd::IngressController(_));
+    (from.end.is_pods() && !only_source) || to.end.is_pods()
 }
 
 /// What one unit of `from` may send to another unit.
-fn unit_cell(reach: &Reach, from: &End, source: &Unit, target: &Unit) -> Cell {
-    if matches!(from.endpoint, Endpoint::OwnNode(_)) {
+fn unit_cell(reach: &Reach, from: &PlacedEnd, source: &Unit, target: &Unit) -> Cell {
+    if matches!(from.end, ConnectionEnd::OwnNode(_)) {
         reach.cell_from_own_node(source, target)
     } else {
         reach.cell(source, target)
@@ -354,7 +253,7 @@ fn unit_cell(reach: &Reach, from: &End, source: &Unit, target: &Unit) -> Cell {
 }
 
 /// Sums up what the units of ends may send to each other. `O(units²)`.
-fn sums(reach: &mut Reach, groups: &[Group], ends: &[End]) -> Sums {
+fn sums(reach: &mut Reach, groups: &[UnitGroup], ends: &[PlacedEnd]) -> Sums {
     let mut sums = Sums::new();
     for from in ends {
         for to in ends {
@@ -365,7 +264,7 @@ fn sums(reach: &mut Reach, groups: &[Group], ends: &[End]) -> Sums {
             for (source, pods) in &groups[from.group as usize].units {
                 for (target, placement) in &groups[to.group as usize].units {
                     let itself = source == target && pods.pods < 2;
-                    if itself || (to.endpoint.is_pods() && !placement.may_meet(from)) {
+                    if itself || (to.end.is_pods() && !placement.may_meet(from)) {
                         continue;
                     }
                     let unit = |id: u32| &reach.units[id as usize];
@@ -386,6 +285,31 @@ fn sums(reach: &mut Reach, groups: &[Group], ends: &[End]) -> Sums {
         }
     }
     sums
+}
+
+/// Whether a filter chooses an end.
+fn chooses(filter: &EndFilter, end: &PlacedEnd) -> bool {
+    let holds_pod_of = |end: &ConnectionEnd| filter.pods.iter().any(|pod| end.holds_pod(pod));
+    match &end.end {
+        ConnectionEnd::Workload(w) => filter.namespaces.contains(&w.namespace) || holds_pod_of(&end.end),
+        ConnectionEnd::Pod { key, .. } => {
+            filter.namespaces.contains(&key.namespace) || filter.pods.contains(key)
+        }
+        ConnectionEnd::Namespace(name) => {
+            filter.namespaces.contains(name) || filter.pods.iter().any(|p| p.namespace == *name)
+        }
+        ConnectionEnd::Class(all) => {
+            all.iter().any(|w| filter.namespaces.contains(&w.namespace)) || holds_pod_of(&end.end)
+        }
+        ConnectionEnd::OwnNode(_) | ConnectionEnd::Nodes(_) => {
+            end.placement.nodes.iter().any(|n| filter.nodes.contains(n))
+        }
+        // The ranges are marks: no range of an end lies both inside and outside.
+        ConnectionEnd::External(e) => {
+            e.ranges.iter().any(|range| filter.ranges.iter().any(|own| own.contains(range.first)))
+        }
+        ConnectionEnd::IngressController(_) => filter.controller,
+    }
 }
 
 /// What forwards into the cluster, as an end: `None` if nothing leads in.
@@ -416,15 +340,15 @@ fn controller(cluster: &Cluster, entrances: &Entrances) -> Option<Vec<WorkloadPo
 /// What is forwarded to each group, as it is to be shown, and what of it is denied.
 fn entered(
     reach: &Reach,
-    groups: &[Group],
-    ends: &[End],
-    options: &Options,
-) -> (HashMap<GroupId, Shown>, Vec<Blocked>) {
+    groups: &[UnitGroup],
+    ends: &[PlacedEnd],
+    options: &ConnectionsOptions,
+) -> (HashMap<UnitGroupId, Shown>, Vec<Blocked>) {
     let (mut shown, mut blocked) = (HashMap::new(), Vec::new());
     if !options.entrances.lead_somewhere() {
         return (shown, blocked);
     }
-    for (to, end) in ends.iter().enumerate().filter(|(_, end)| end.endpoint.is_pods()) {
+    for (to, end) in ends.iter().enumerate().filter(|(_, end)| end.end.is_pods()) {
         let units = || groups[end.group as usize].units.iter().map(|(id, _)| &reach.units[*id as usize]);
         if units().all(|unit| unit.target == 0) {
             continue;

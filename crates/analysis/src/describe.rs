@@ -3,16 +3,20 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_policy::{
-    Action, Cluster, Direction, Endpoint as At, Family, NamespaceMatch, ObjectKey, Origin, Peer, Pod,
-    PolicyKey, Selector, Tier, Traffic,
+    Action, Cluster, Direction, Endpoint, Family, NamespaceMatch, ObjectKey, Origin, Peer, Pod, PolicyKey,
+    Selector, Tier, Traffic,
     rules::PodMatch,
     walk::{PolicyStep, Walk, walk},
 };
 
 use crate::{
-    Connections, Endpoint, Entrances, Families, Options,
     classes::Classes,
-    connections::Filter,
+    connections::Connections,
+    end::ConnectionEnd,
+    entrances::Entrances,
+    families::Families,
+    query::ConnectionsOptions,
+    query::EndFilter,
     representative::Representatives,
     witness::{Witness, unheld_address},
 };
@@ -21,14 +25,14 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     /// One part for pods that are alike; several where a workload's pods are not. Sorted.
-    pub parts: Vec<Part>,
+    pub parts: Vec<PodsDescription>,
 }
 
 /// What is to be said about pods of one workload that are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct PodsDescription {
     /// The pods.
-    pub end: Endpoint,
+    pub end: ConnectionEnd,
     /// Egress and ingress.
     pub sides: [Side; 2],
 }
@@ -58,12 +62,12 @@ pub struct Side {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerTraffic {
     /// The other end.
-    pub end: Endpoint,
+    pub end: ConnectionEnd,
     /// In which families.
     pub families: Families,
     /// What.
     pub traffic: Traffic,
-    /// By which routes, if the end is an [`Endpoint::IngressController`]: indexes into [`Entrances::routes`].
+    /// By which routes, if the end is an [`ConnectionEnd::IngressController`]: indexes into [`Entrances::routes`].
     pub through: Vec<usize>,
 }
 
@@ -95,7 +99,7 @@ pub struct PolicyEffect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effect {
     /// The other end.
-    pub end: Endpoint,
+    pub end: ConnectionEnd,
     /// In which families.
     pub families: Families,
     /// What is done.
@@ -123,17 +127,18 @@ pub struct SelectedPods {
 /// `O(connections + ends × policies)`.
 #[must_use]
 pub fn describe(cluster: &Cluster, pods: &BTreeSet<ObjectKey>, entrances: &Entrances) -> Description {
-    let filter = || Some(Filter { pods: pods.clone(), ..Filter::default() });
-    let options = Options { nodes: true, entrances: entrances.clone(), ..Options::default() };
-    let sent = Connections::new(cluster, &Options { from: filter(), ..options.clone() });
-    let received = Connections::new(cluster, &Options { to: filter(), ..options });
+    let filter = || Some(EndFilter { pods: pods.clone(), ..EndFilter::default() });
+    let options =
+        ConnectionsOptions { nodes: true, entrances: entrances.clone(), ..ConnectionsOptions::default() };
+    let sent = Connections::new(cluster, &ConnectionsOptions { from: filter(), ..options.clone() });
+    let received = Connections::new(cluster, &ConnectionsOptions { to: filter(), ..options });
     let describer = Describer {
         cluster,
         representatives: Representatives::new(cluster),
         classes: Classes::new(cluster, &[]),
         answers: [&sent, &received],
     };
-    let parts = sent.endpoints().enumerate().filter(|(_, end)| pods.iter().any(|pod| end.holds_pod(pod)));
+    let parts = sent.ends().enumerate().filter(|(_, end)| pods.iter().any(|pod| end.holds_pod(pod)));
     Description { parts: parts.map(|(at, end)| describer.part(at, end)).collect() }
 }
 
@@ -146,11 +151,14 @@ struct Describer<'c> {
 }
 
 impl Describer<'_> {
-    fn part(&self, at: usize, end: &Endpoint) -> Part {
-        Part { end: end.clone(), sides: Direction::BOTH.map(|direction| self.side(at, end, direction)) }
+    fn part(&self, at: usize, end: &ConnectionEnd) -> PodsDescription {
+        PodsDescription {
+            end: end.clone(),
+            sides: Direction::BOTH.map(|direction| self.side(at, end, direction)),
+        }
     }
 
-    fn side(&self, at: usize, end: &Endpoint, direction: Direction) -> Side {
+    fn side(&self, at: usize, end: &ConnectionEnd, direction: Direction) -> Side {
         let answer = self.answers[usize::from(direction == Direction::Ingress)];
         let mut peers = Vec::new();
         for edge in answer.edges() {
@@ -159,7 +167,7 @@ impl Describer<'_> {
                 Direction::Ingress => (edge.to, edge.from),
             };
             if own == at {
-                let (end, traffic) = (answer.endpoint(other).clone(), edge.traffic.clone());
+                let (end, traffic) = (answer.end(other).clone(), edge.traffic.clone());
                 let through = edge.through.to_vec();
                 peers.push(PeerTraffic { end, families: edge.families, traffic, through });
             }
@@ -183,14 +191,14 @@ impl Describer<'_> {
     fn policies(
         &self,
         at: usize,
-        end: &Endpoint,
+        end: &ConnectionEnd,
         direction: Direction,
         answer: &Connections,
     ) -> Vec<PolicyEffect> {
         let mut found: Vec<PolicyEffect> = Vec::new();
-        for (other, peer) in answer.endpoints().enumerate() {
+        for (other, peer) in answer.ends().enumerate() {
             let (from, to) = if direction == Direction::Egress { (at, other) } else { (other, at) };
-            if matches!(peer, Endpoint::OwnNode(_) | Endpoint::IngressController(_))
+            if matches!(peer, ConnectionEnd::OwnNode(_) | ConnectionEnd::IngressController(_))
                 || answer.between(from, to).next().is_none()
             {
                 continue;
@@ -219,11 +227,11 @@ impl Describer<'_> {
     }
 
     /// What the end's own policies allow with pods that don't exist: any, and those that rules name.
-    fn hypothetical(&self, end: &Endpoint, direction: Direction) -> (Traffic, Vec<SelectedPods>) {
+    fn hypothetical(&self, end: &ConnectionEnd, direction: Direction) -> (Traffic, Vec<SelectedPods>) {
         let Some((subject, address)) = self.subject(end) else { return (Traffic::none(), Vec::new()) };
         let family = Family::of(address);
         let free = unheld_address(&self.classes.space, family);
-        let own = At::Pod { key: subject.key.clone(), address };
+        let own = Endpoint::Pod { key: subject.key.clone(), address };
         let allowed = |witness: &Witness| {
             let (source, target) =
                 if direction == Direction::Egress { (&own, &witness.at) } else { (&witness.at, &own) };
@@ -247,8 +255,8 @@ impl Describer<'_> {
     }
 
     /// One of the pods, with an address of it.
-    fn subject(&self, end: &Endpoint) -> Option<(&Pod, IpAddr)> {
-        let Endpoint::Workload(w) = end else { return None };
+    fn subject(&self, end: &ConnectionEnd) -> Option<(&Pod, IpAddr)> {
+        let ConnectionEnd::Workload(w) = end else { return None };
         let key = ObjectKey { namespace: w.namespace.clone(), name: w.pods.first()?.clone() };
         let pod = self.cluster.pods.get(&key)?;
         Some((pod, *pod.addresses.first()?))
@@ -293,7 +301,7 @@ fn note(effects: &mut Vec<Effect>, new: Effect) {
 }
 
 /// Whether an end has addresses of the public internet.
-fn reaches_internet(end: &Endpoint) -> bool {
-    let Endpoint::External(external) = end else { return false };
+fn reaches_internet(end: &ConnectionEnd) -> bool {
+    let ConnectionEnd::External(external) = end else { return false };
     external.ranges.iter().any(crate::public::has_public_address)
 }

@@ -14,10 +14,13 @@ use palisade_policy::{
 };
 
 use crate::{
-    Connections, Endpoint, Families, Options,
-    endpoint::{ExternalRanges, NodeAddresses},
+    connections::Connections,
+    end::ConnectionEnd,
+    end::{ExternalRanges, NodeAddresses},
+    families::Families,
     interner::Interner,
     matching::{Matched, matched},
+    query::ConnectionsOptions,
     representative::Representatives,
     space::merged,
 };
@@ -26,18 +29,18 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
     /// Every pair of ends that may exchange something else; sorted by ends.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ConnectionChange>,
     /// The policies that mean something else, whether or not that changes a connection; sorted.
     pub policies: BTreeMap<PolicyKey, PolicyChange>,
 }
 
 /// One pair of ends that may exchange something else.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct ConnectionChange {
     /// Who opens connections.
-    pub from: Endpoint,
+    pub from: ConnectionEnd,
     /// Who is called.
-    pub to: Endpoint,
+    pub to: ConnectionEnd,
     /// In which families.
     pub families: Families,
     /// What is allowed now and was not.
@@ -92,7 +95,7 @@ pub enum PolicyChange {
 /// Compares two clusters. `nodes` says whether nodes are ends. `O(ends²)` plus two walks per change.
 #[must_use]
 pub fn diff(before: &Cluster, after: &Cluster, nodes: bool) -> Diff {
-    let options = Options { nodes, ..Options::default() };
+    let options = ConnectionsOptions { nodes, ..ConnectionsOptions::default() };
     let answers = [Connections::new(before, &options), Connections::new(after, &options)];
     let mut traffics = Interner::default();
     let numbers = [0, 1]
@@ -139,7 +142,7 @@ impl Comparison<'_> {
         cell(0).is_some_and(|before| cell(1) == Some(before))
     }
 
-    fn compare(&self, from: &Matched, to: &Matched, changes: &mut Vec<Change>) {
+    fn compare(&self, from: &Matched, to: &Matched, changes: &mut Vec<ConnectionChange>) {
         let exists = [0, 1].map(|side| from.at[side].is_some() && to.at[side].is_some());
         let presence = match exists {
             [true, true] => Presence::Both,
@@ -152,7 +155,7 @@ impl Comparison<'_> {
             return;
         }
         let nothing = Traffic::none();
-        let mut found: Vec<Change> = Vec::new();
+        let mut found: Vec<ConnectionChange> = Vec::new();
         for (family, place) in Family::BOTH.into_iter().zip(0..) {
             let [a, b] = [a, b].map(|e| e.and_then(|e| e[place]).unwrap_or(&nothing));
             if a == b {
@@ -165,10 +168,12 @@ impl Comparison<'_> {
                 Vec::new()
             };
             let families = Families { v4: family == Family::V4, v6: family == Family::V6 };
-            let (from, to) = (from.endpoint.clone(), to.endpoint.clone());
-            let change = Change { from, to, families, opened, closed, presence, causes };
+            let (from, to) = (from.end.clone(), to.end.clone());
+            let change = ConnectionChange { from, to, families, opened, closed, presence, causes };
             match found.last_mut() {
-                Some(other) if Change { families, ..other.clone() } == change => other.families.v6 = true,
+                Some(other) if ConnectionChange { families, ..other.clone() } == change => {
+                    other.families.v6 = true;
+                }
                 _ => found.push(change),
             }
         }
@@ -200,7 +205,7 @@ impl Comparison<'_> {
                 .representatives
                 .iter()
                 .filter_map(|representatives| {
-                    let (source, target) = representatives.pair(&from.endpoint, &to.endpoint, family)?;
+                    let (source, target) = representatives.pair(&from.end, &to.end, family)?;
                     Some(representatives.walk(&source, &target, direction, changed))
                 })
                 .collect();
@@ -288,13 +293,13 @@ fn means_the_same(a: &Arc<Policy>, b: &Arc<Policy>) -> bool {
 }
 
 /// Changes that are equal but for the outside addresses or nodes at one end become one. Sorted.
-fn joined(changes: Vec<Change>) -> Vec<Change> {
-    let mut out: Vec<Change> = Vec::with_capacity(changes.len());
-    let mut places: HashMap<(Endpoint, Endpoint), Vec<usize>> = HashMap::new();
+fn joined(changes: Vec<ConnectionChange>) -> Vec<ConnectionChange> {
+    let mut out: Vec<ConnectionChange> = Vec::with_capacity(changes.len());
+    let mut places: HashMap<(ConnectionEnd, ConnectionEnd), Vec<usize>> = HashMap::new();
     for change in changes {
         let key = (kind_of(&change.from), kind_of(&change.to));
         let places = places.entry(key).or_default();
-        let same = |other: &Change| {
+        let same = |other: &ConnectionChange| {
             (other.families, other.presence) == (change.families, change.presence)
                 && (&other.opened, &other.closed) == (&change.opened, &change.closed)
                 && other.causes == change.causes
@@ -310,28 +315,31 @@ fn joined(changes: Vec<Change>) -> Vec<Change> {
             }
         }
     }
-    let key = |c: &Change| (c.from.clone(), c.to.clone(), c.families);
+    let key = |c: &ConnectionChange| (c.from.clone(), c.to.clone(), c.families);
     out.sort_by_cached_key(key);
     out
 }
 
 /// The end without its outside addresses or nodes.
-fn kind_of(end: &Endpoint) -> Endpoint {
+fn kind_of(end: &ConnectionEnd) -> ConnectionEnd {
     match end {
-        Endpoint::External(e) => Endpoint::External(ExternalRanges { family: e.family, ranges: Vec::new() }),
-        Endpoint::OwnNode(_) => Endpoint::OwnNode(Vec::new()),
-        Endpoint::Nodes(_) => Endpoint::Nodes(Vec::new()),
+        ConnectionEnd::External(e) => {
+            ConnectionEnd::External(ExternalRanges { family: e.family, ranges: Vec::new() })
+        }
+        ConnectionEnd::OwnNode(_) => ConnectionEnd::OwnNode(Vec::new()),
+        ConnectionEnd::Nodes(_) => ConnectionEnd::Nodes(Vec::new()),
         other => other.clone(),
     }
 }
 
-fn join(end: &mut Endpoint, other: Endpoint) {
+fn join(end: &mut ConnectionEnd, other: ConnectionEnd) {
     match (end, other) {
-        (Endpoint::External(a), Endpoint::External(b)) => {
+        (ConnectionEnd::External(a), ConnectionEnd::External(b)) => {
             a.ranges.extend(b.ranges);
             a.ranges = merged(std::mem::take(&mut a.ranges));
         }
-        (Endpoint::OwnNode(a), Endpoint::OwnNode(b)) | (Endpoint::Nodes(a), Endpoint::Nodes(b)) => {
+        (ConnectionEnd::OwnNode(a), ConnectionEnd::OwnNode(b))
+        | (ConnectionEnd::Nodes(a), ConnectionEnd::Nodes(b)) => {
             let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
             for node in a.drain(..).chain(b) {
                 all.entry(node.name).or_default().extend(node.addresses);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use palisade_policy::{
-    Action, Cluster, Direction, Endpoint as At, Flow, NamespaceMatch, ObjectKey, Origin, Peer, Pod, Policy,
+    Action, Cluster, Direction, Endpoint, Flow, NamespaceMatch, ObjectKey, Origin, Peer, Pod, Policy,
     PolicyKey, PortMatch, PortSet, Rule, Selector, Tier, Traffic, Verdict,
     cluster::NAMESPACE_NAME_LABEL,
     reference,
@@ -16,21 +16,21 @@ use palisade_policy::{
 /// One edit of one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// The policy; for [`Change::NewPolicy`], the new one's key.
+    /// The policy; for [`EditAction::NewPolicy`], the new one's key.
     pub policy: PolicyKey,
     /// Where it begins.
     pub source: Option<Origin>,
     /// Whose rules: those of this direction.
     pub direction: Direction,
     /// What to do.
-    pub change: Change,
+    pub action: EditAction,
     /// Whether it changes more connections than the one in question, as far as the edited rules alone show.
     pub wider: bool,
 }
 
 /// What to do to a policy. Rules, peers and ports are counted from 0 in the list as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum EditAction {
     /// Put a rule into the list, in front of the one with this index; at the end if there is none.
     AddRule {
         /// Where.
@@ -76,7 +76,7 @@ pub fn to_allow(cluster: &Cluster, flow: &Flow) -> Vec<Choices> {
         let walk = walk_of(cluster, flow, direction);
         let mut edits = Asking { cluster, flow, direction, walk: &walk }.openings();
         edits.retain(|edit| side_allows(&applied(cluster, edit), flow, direction));
-        edits.sort_by_key(|edit| (edit.wider, size(&edit.change)));
+        edits.sort_by_key(|edit| (edit.wider, size(&edit.action)));
         Choices { direction, edits }
     });
     choices.collect()
@@ -93,7 +93,7 @@ pub fn to_deny(cluster: &Cluster, flow: &Flow) -> Vec<Choices> {
         let walk = walk_of(cluster, flow, direction);
         let mut edits = Asking { cluster, flow, direction, walk: &walk }.closings();
         edits.retain(|edit| !side_allows(&applied(cluster, edit), flow, direction));
-        edits.sort_by_key(|edit| (edit.wider, size(&edit.change)));
+        edits.sort_by_key(|edit| (edit.wider, size(&edit.action)));
         Choices { direction, edits }
     });
     choices.into_iter().filter(|c| !c.edits.is_empty()).collect()
@@ -111,13 +111,13 @@ fn walk_of(cluster: &Cluster, flow: &Flow, direction: Direction) -> Walk {
 }
 
 /// How much there is to write.
-fn size(change: &Change) -> usize {
-    match change {
-        Change::AddPort { .. } => 0,
-        Change::AddPeer { .. } => 1,
-        Change::RemoveRules(rules) => rules.len(),
-        Change::AddRule { .. } => 2,
-        Change::NewPolicy(policy) => 3 + usize::from(policy.tier != Tier::Developer),
+fn size(action: &EditAction) -> usize {
+    match action {
+        EditAction::AddPort { .. } => 0,
+        EditAction::AddPeer { .. } => 1,
+        EditAction::RemoveRules(rules) => rules.len(),
+        EditAction::AddRule { .. } => 2,
+        EditAction::NewPolicy(policy) => 3 + usize::from(policy.tier != Tier::Developer),
     }
 }
 
@@ -125,7 +125,7 @@ fn size(change: &Change) -> usize {
 #[must_use]
 pub fn applied(cluster: &Cluster, edit: &Edit) -> Cluster {
     let mut out = cluster.clone();
-    if let Change::NewPolicy(policy) = &edit.change {
+    if let EditAction::NewPolicy(policy) = &edit.action {
         out.policies.insert(policy.key.clone(), policy.clone());
         return out;
     }
@@ -134,26 +134,26 @@ pub fn applied(cluster: &Cluster, edit: &Edit) -> Cluster {
         Direction::Ingress => policy.ingress.get_or_insert_default(),
         Direction::Egress => policy.egress.get_or_insert_default(),
     };
-    match &edit.change {
-        Change::AddRule { at, rule } => rules.insert((*at).min(rules.len()), rule.clone()),
-        Change::AddPeer { rule, peer } => {
+    match &edit.action {
+        EditAction::AddRule { at, rule } => rules.insert((*at).min(rules.len()), rule.clone()),
+        EditAction::AddPeer { rule, peer } => {
             if let Some(peers) = rules.get_mut(*rule).and_then(|r| r.peers.as_mut()) {
                 peers.push(PeerEntry { peer: peer.clone(), origin: None });
             }
         }
-        Change::AddPort { rule, port } => {
+        EditAction::AddPort { rule, port } => {
             if let Some(ports) = rules.get_mut(*rule).and_then(|r| r.ports.as_mut()) {
                 ports.push(PortEntry { port: port.clone(), origin: None });
             }
         }
-        Change::RemoveRules(gone) => {
+        EditAction::RemoveRules(gone) => {
             let mut index = 0;
             rules.retain(|_| {
                 index += 1;
                 !gone.contains(&(index - 1))
             });
         }
-        Change::NewPolicy(_) => {}
+        EditAction::NewPolicy(_) => {}
     }
     out
 }
@@ -173,8 +173,8 @@ impl Asking<'_> {
             // In front of the rule that denies; the first match wins there (SEMANTICS C21).
             Some(Decider::Rule(rule)) => {
                 let accept = self.rule(Action::Accept, &rule.policy.namespace);
-                let change = Change::AddRule { at: rule.index, rule: accept };
-                vec![self.edit(&rule.policy, change, self.peer_is_wide())]
+                let action = EditAction::AddRule { at: rule.index, rule: accept };
+                vec![self.edit(&rule.policy, action, self.peer_is_wide())]
             }
             _ => Vec::new(),
         }
@@ -190,18 +190,18 @@ impl Asking<'_> {
                 if let (true, Some(port)) = (rule.peer_matches && rule.ports.is_some(), self.port()) {
                     let others = rule.peers.as_ref().is_none_or(|peers| peers.len() > 1);
                     let wider = others || !self.is_named_exactly(key, rule);
-                    out.push(self.edit(key, Change::AddPort { rule: rule.rule.index, port }, wider));
+                    out.push(self.edit(key, EditAction::AddPort { rule: rule.rule.index, port }, wider));
                 }
                 if !rule.peer_matches && !rule.holds.is_none() {
                     let wider = !self.holds_no_more(key, rule) || self.peer_is_wide();
                     let peer = self.peer(&key.namespace);
-                    out.push(self.edit(key, Change::AddPeer { rule: rule.rule.index, peer }, wider));
+                    out.push(self.edit(key, EditAction::AddPeer { rule: rule.rule.index, peer }, wider));
                 }
             }
             let rule = self.rule(Action::Accept, &key.namespace);
-            let change = Change::AddRule { at: step.rules.len(), rule };
+            let action = EditAction::AddRule { at: step.rules.len(), rule };
             // A policy may select other pods too, which a rule of it opens as well: the narrowest goes first.
-            out.push(self.edit(key, change, self.peer_is_wide()));
+            out.push(self.edit(key, action, self.peer_is_wide()));
         }
         out
     }
@@ -219,13 +219,13 @@ impl Asking<'_> {
                 let matching =
                     rules.filter(|r| r.action == Action::Accept && r.peer_matches && !r.holds.is_none());
                 let indexes = matching.map(|r| r.rule.index).collect();
-                out.push(self.edit(&rule.policy, Change::RemoveRules(indexes), true));
+                out.push(self.edit(&rule.policy, EditAction::RemoveRules(indexes), true));
             }
             Some(Decider::NotIsolated | Decider::Isolated(_)) => {}
         }
         out.extend(self.new_policy().map(|policy| {
             let key = policy.key.clone();
-            self.edit(&key, Change::NewPolicy(Arc::new(policy)), self.peer_is_wide())
+            self.edit(&key, EditAction::NewPolicy(Arc::new(policy)), self.peer_is_wide())
         }));
         out
     }
@@ -233,7 +233,7 @@ impl Asking<'_> {
     /// A policy before all others that denies this; `None` where its kind can't name the other end (SEMANTICS C7).
     fn new_policy(&self) -> Option<Policy> {
         let subject = self.walk.subject.as_ref().and_then(|key| self.cluster.pods.get(key))?;
-        if self.direction == Direction::Ingress && !matches!(self.flow.source, At::Pod { .. }) {
+        if self.direction == Direction::Ingress && !matches!(self.flow.source, Endpoint::Pod { .. }) {
             return None;
         }
         let name = |n: usize| match n {
@@ -253,12 +253,12 @@ impl Asking<'_> {
         Some(Policy { key, tier: Tier::Admin, priority: 0, subject, ingress, egress, origin: None })
     }
 
-    fn edit(&self, policy: &PolicyKey, change: Change, wider: bool) -> Edit {
+    fn edit(&self, policy: &PolicyKey, action: EditAction, wider: bool) -> Edit {
         let source = self.cluster.policies.get(policy).and_then(|p| p.origin.clone());
-        Edit { policy: policy.clone(), source, direction: self.direction, change, wider }
+        Edit { policy: policy.clone(), source, direction: self.direction, action, wider }
     }
 
-    fn other_end(&self) -> &At {
+    fn other_end(&self) -> &Endpoint {
         if self.direction == Direction::Ingress { &self.flow.source } else { &self.flow.destination }
     }
 
@@ -266,11 +266,11 @@ impl Asking<'_> {
     fn peer(&self, namespace: &str) -> Peer {
         let at = self.other_end();
         match at {
-            At::Pod { key, .. } => match self.cluster.pods.get(key) {
+            Endpoint::Pod { key, .. } => match self.cluster.pods.get(key) {
                 Some(pod) => Peer::Pods(pods_like(pod, namespace)),
                 None => Peer::Block(block(at)),
             },
-            At::Node { .. } | At::External(_) => Peer::Block(block(at)),
+            Endpoint::Node { .. } | Endpoint::External(_) => Peer::Block(block(at)),
         }
     }
 
@@ -332,6 +332,6 @@ fn pods_like(pod: &Pod, namespace: &str) -> PodMatch {
     PodMatch { namespaces, pods: Selector::of_labels(lasting.map(|(k, v)| (&**k, &**v))) }
 }
 
-fn block(at: &At) -> IpBlock {
+fn block(at: &Endpoint) -> IpBlock {
     IpBlock { cidr: IpNet::from(at.address()), except: [].into() }
 }

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use palisade_policy::{Cluster, ObjectKey, PortSet, Traffic, lookup::route_backends, routes::Route};
 
 use crate::{
-    Families,
-    interner::{Interner, TrafficId},
-    reach::Cell,
+    families::Families,
+    interner::Interner,
+    traffics::{Cell, TrafficId},
 };
 
 /// What leads in, and through whom.
@@ -34,7 +34,7 @@ impl Entrances {
 /// Connections that routes ask for and policies deny.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
-    /// Who would be called: an index into [`crate::Connections::endpoints`].
+    /// Who would be called: an index into [`crate::Connections::ends`].
     pub to: usize,
     /// In which families.
     pub families: Families,

@@ -17,12 +17,12 @@ pub struct Explanation {
     /// What the destination's policies say.
     pub ingress: Walk,
     /// What was asked about, by what decides it in each direction: disjoint, none empty.
-    pub parts: Vec<Part>,
+    pub parts: Vec<DecidedTraffic>,
 }
 
 /// Some traffic and what decides it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct DecidedTraffic {
     /// The traffic.
     pub traffic: Traffic,
     /// Whether both directions allow it.
@@ -51,7 +51,7 @@ pub fn explain(
             let traffic = e.traffic.intersection(&i.traffic);
             if !traffic.is_none() {
                 let allowed = e.verdict.is_allow() && i.verdict.is_allow();
-                parts.push(Part {
+                parts.push(DecidedTraffic {
                     traffic,
                     verdict: if allowed { Verdict::Allow } else { Verdict::Deny },
                     egress: (e.verdict, e.decider.clone()),

@@ -9,19 +9,20 @@ use std::{
 use palisade_policy::{Family, IpRange, Name, Workload};
 
 use crate::{
-    connections::GroupBy,
-    endpoint::{Endpoint, ExternalRanges, NodeAddresses, WorkloadPods},
-    reach::{Members, Reach, Treatment, UnitId},
-    space::{index, merged},
+    end::{ConnectionEnd, ExternalRanges, NodeAddresses, WorkloadPods},
+    families::index,
+    query::GroupBy,
+    reach::{Members, Reach, Treatment, Unit, UnitId},
+    space::merged,
 };
 
-/// Names a [`Group`].
-pub(crate) type GroupId = u32;
+/// Names a [`UnitGroup`].
+pub(crate) type UnitGroupId = u32;
 
 /// Units that one end of an answer stands for, or that ends of pods share. They are alike unless the answer is by
 /// namespace, so that the first speaks for all.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct UnitGroup {
     /// At least one, each with those of its pods that belong to the group: a workload may have some of them.
     pub(crate) units: Vec<(UnitId, Placement)>,
 }
@@ -46,12 +47,12 @@ impl Placement {
     }
 
     /// Whether some of these pods can be called from `source` as the kind of end that it is.
-    pub(crate) fn may_meet(&self, source: &End) -> bool {
+    pub(crate) fn may_meet(&self, source: &PlacedEnd) -> bool {
         let nodes = &source.placement.nodes;
-        match source.endpoint {
-            Endpoint::OwnNode(_) => nodes.iter().any(|n| self.nodes.contains(n)),
+        match source.end {
+            ConnectionEnd::OwnNode(_) => nodes.iter().any(|n| self.nodes.contains(n)),
             // All of them on that one node see it as their own.
-            Endpoint::Nodes(_) => nodes.len() > 1 || self.unplaced || self.nodes != *nodes,
+            ConnectionEnd::Nodes(_) => nodes.len() > 1 || self.unplaced || self.nodes != *nodes,
             _ => true,
         }
     }
@@ -59,17 +60,17 @@ impl Placement {
 
 /// One end of an answer.
 #[derive(Debug)]
-pub(crate) struct End {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) group: GroupId,
+pub(crate) struct PlacedEnd {
+    pub(crate) end: ConnectionEnd,
+    pub(crate) group: UnitGroupId,
     pub(crate) placement: Placement,
 }
 
 /// The ends of an answer, sorted, and their groups.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
-    pub(crate) groups: Vec<Group>,
-    pub(crate) ends: Vec<End>,
+    pub(crate) groups: Vec<UnitGroup>,
+    pub(crate) ends: Vec<PlacedEnd>,
 }
 
 impl Ends {
@@ -92,21 +93,21 @@ impl Ends {
         }
         out.externals(reach);
         out.controller(controller);
-        out.ends.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+        out.ends.sort_by(|a, b| a.end.cmp(&b.end));
         out
     }
 
     /// A group of some pods of these units.
-    fn group(&mut self, reach: &Reach, units: &[Share]) -> GroupId {
+    fn group(&mut self, reach: &Reach, units: &[Share]) -> UnitGroupId {
         let units = units.iter().map(|(id, pods)| (*id, Placement::of(reach, pods))).collect();
-        self.groups.push(Group { units });
-        self.groups.len() as GroupId - 1
+        self.groups.push(UnitGroup { units });
+        self.groups.len() as UnitGroupId - 1
     }
 
     /// An end that stands for these pods.
-    fn add_pods(&mut self, reach: &Reach, endpoint: Endpoint, group: GroupId, pods: &[u32]) {
+    fn add_pods(&mut self, reach: &Reach, end: ConnectionEnd, group: UnitGroupId, pods: &[u32]) {
         let placement = Placement::of(reach, pods);
-        self.ends.push(End { endpoint, group, placement });
+        self.ends.push(PlacedEnd { end, group, placement });
     }
 
     /// Each workload, in parts where its pods are not alike.
@@ -118,7 +119,7 @@ impl Ends {
                 let pods = all_pods(&part);
                 let end = workload_pods(&namespace, &workload, names(reach, &pods), whole);
                 let group = self.group(reach, &part);
-                self.add_pods(reach, Endpoint::Workload(end), group, &pods);
+                self.add_pods(reach, ConnectionEnd::Workload(end), group, &pods);
             }
         }
     }
@@ -128,7 +129,7 @@ impl Ends {
             let group = self.group(reach, &[(unit, pods.to_vec())]);
             for pod in pods {
                 let facts = &reach.pods[*pod as usize];
-                let end = Endpoint::Pod {
+                let end = ConnectionEnd::Pod {
                     key: facts.key.clone(),
                     workload_kind: facts.workload.kind.clone(),
                     workload_name: facts.workload.name.clone(),
@@ -147,7 +148,7 @@ impl Ends {
         }
         for (namespace, units) in found {
             let group = self.group(reach, &units);
-            self.add_pods(reach, Endpoint::Namespace(namespace.clone()), group, &all_pods(&units));
+            self.add_pods(reach, ConnectionEnd::Namespace(namespace.clone()), group, &all_pods(&units));
         }
     }
 
@@ -172,15 +173,16 @@ impl Ends {
             let mut members: Vec<WorkloadPods> = members.collect();
             members.sort_unstable();
             let group = self.group(reach, &part);
-            self.add_pods(reach, Endpoint::Class(members), group, &pods);
+            self.add_pods(reach, ConnectionEnd::Class(members), group, &pods);
         }
     }
 
     /// An end that stands for other units than pods.
-    fn add_others(&mut self, endpoint: Endpoint, units: Vec<UnitId>, nodes: Vec<Name>) {
-        let group = self.groups.len() as GroupId;
-        self.groups.push(Group { units: units.into_iter().map(|id| (id, Placement::default())).collect() });
-        self.ends.push(End { endpoint, group, placement: Placement { nodes, ..Placement::default() } });
+    fn add_others(&mut self, end: ConnectionEnd, units: Vec<UnitId>, nodes: Vec<Name>) {
+        let group = self.groups.len() as UnitGroupId;
+        self.groups
+            .push(UnitGroup { units: units.into_iter().map(|id| (id, Placement::default())).collect() });
+        self.ends.push(PlacedEnd { end, group, placement: Placement { nodes, ..Placement::default() } });
     }
 
     /// Nodes that are treated alike; as the own node of their pods, or as any other peer.
@@ -208,7 +210,7 @@ impl Ends {
             members.sort_unstable();
             let mut nodes: Vec<Name> = members.iter().map(|n| n.name.clone()).collect();
             nodes.dedup();
-            let end = if own_node { Endpoint::OwnNode(members) } else { Endpoint::Nodes(members) };
+            let end = if own_node { ConnectionEnd::OwnNode(members) } else { ConnectionEnd::Nodes(members) };
             self.add_others(end, units, nodes);
         }
     }
@@ -217,8 +219,8 @@ impl Ends {
     fn controller(&mut self, pods: Option<Vec<WorkloadPods>>) {
         if let Some(pods) = pods {
             // It is in no group: what it may do is worked out by itself.
-            let (endpoint, placement) = (Endpoint::IngressController(pods), Placement::default());
-            self.ends.push(End { endpoint, group: GroupId::MAX, placement });
+            let (end, placement) = (ConnectionEnd::IngressController(pods), Placement::default());
+            self.ends.push(PlacedEnd { end, group: UnitGroupId::MAX, placement });
         }
     }
 
@@ -237,7 +239,7 @@ impl Ends {
             }
             for (units, ranges) in found.into_values() {
                 let end = ExternalRanges { family, ranges: merged(ranges) };
-                self.add_others(Endpoint::External(end), units, Vec::new());
+                self.add_others(ConnectionEnd::External(end), units, Vec::new());
             }
         }
     }
@@ -256,7 +258,7 @@ fn units_of_pods(reach: &Reach) -> impl Iterator<Item = (UnitId, &[u32])> {
     })
 }
 
-fn others(reach: &Reach) -> impl Iterator<Item = (UnitId, &crate::reach::Unit)> {
+fn others(reach: &Reach) -> impl Iterator<Item = (UnitId, &Unit)> {
     reach.units.iter().enumerate().skip(reach.pod_units).map(|(id, unit)| (id as UnitId, unit))
 }
 
@@ -301,7 +303,7 @@ fn alike(reach: &Reach, units: Vec<Share>) -> Vec<Vec<Share>> {
 }
 
 /// A number that units that are alike share.
-fn behaviour(reach: &Reach, unit: &crate::reach::Unit) -> u64 {
+fn behaviour(reach: &Reach, unit: &Unit) -> u64 {
     let mut hasher = DefaultHasher::new();
     unit.entered.hash(&mut hasher);
     for other in &reach.units {

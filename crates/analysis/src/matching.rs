@@ -9,8 +9,9 @@ use std::{
 use palisade_policy::{Family, IpRange, Name, address::from_number, address::max_number, address::to_number};
 
 use crate::{
-    Connections, Endpoint,
-    endpoint::{ExternalRanges, NodeAddresses, WorkloadPods},
+    connections::Connections,
+    end::ConnectionEnd,
+    end::{ExternalRanges, NodeAddresses, WorkloadPods},
     space::merged,
 };
 
@@ -18,7 +19,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Matched {
     /// What it is; the same whichever answer comes first.
-    pub(crate) endpoint: Endpoint,
+    pub(crate) end: ConnectionEnd,
     /// Its place in the first answer and in the second.
     pub(crate) at: [Option<usize>; 2],
     /// Whether it may stand for fewer pods than its ends in the answers, and if so for how many.
@@ -31,7 +32,7 @@ pub(crate) fn matched(a: &Connections, b: &Connections) -> Vec<Matched> {
     out.extend(nodes([a, b], true));
     out.extend(nodes([a, b], false));
     out.extend(Family::BOTH.into_iter().flat_map(|family| externals([a, b], family)));
-    out.sort_by(|x, y| x.endpoint.cmp(&y.endpoint));
+    out.sort_by(|x, y| x.end.cmp(&y.end));
     out
 }
 
@@ -40,8 +41,8 @@ type Parts<'a> = Vec<(usize, &'a WorkloadPods)>;
 fn workloads(answers: [&Connections; 2]) -> Vec<Matched> {
     let mut found: BTreeMap<(&Name, &Name, &Name), [Parts<'_>; 2]> = BTreeMap::new();
     for (side, answer) in answers.into_iter().enumerate() {
-        for (i, endpoint) in answer.endpoints().enumerate() {
-            if let Endpoint::Workload(w) = endpoint {
+        for (i, end) in answer.ends().enumerate() {
+            if let ConnectionEnd::Workload(w) = end {
                 found.entry((&w.namespace, &w.name, &w.kind)).or_default()[side].push((i, w));
             }
         }
@@ -54,7 +55,7 @@ fn workloads(answers: [&Connections; 2]) -> Vec<Matched> {
                 let pods: BTreeSet<Name> = before.pods.iter().chain(&after.pods).cloned().collect();
                 let pods = WorkloadPods { pods: pods.into_iter().collect(), ..(*before).clone() };
                 out.push(Matched {
-                    endpoint: Endpoint::Workload(pods),
+                    end: ConnectionEnd::Workload(pods),
                     at: [Some(*a), Some(*b)],
                     part: None,
                 });
@@ -80,7 +81,7 @@ fn parts(before: &Parts<'_>, after: &Parts<'_>) -> Vec<Matched> {
     let part = found.into_iter().map(|(at, pods)| {
         let part = Some(pods.len());
         let pods = WorkloadPods { pods, whole, ..(*first).clone() };
-        Matched { endpoint: Endpoint::Workload(pods), at, part }
+        Matched { end: ConnectionEnd::Workload(pods), at, part }
     });
     part.collect()
 }
@@ -88,10 +89,10 @@ fn parts(before: &Parts<'_>, after: &Parts<'_>) -> Vec<Matched> {
 fn nodes(answers: [&Connections; 2], own: bool) -> Vec<Matched> {
     let mut found: BTreeMap<(Name, IpAddr), [Option<usize>; 2]> = BTreeMap::new();
     for (side, answer) in answers.into_iter().enumerate() {
-        for (i, endpoint) in answer.endpoints().enumerate() {
-            let nodes = match endpoint {
-                Endpoint::OwnNode(nodes) if own => nodes,
-                Endpoint::Nodes(nodes) if !own => nodes,
+        for (i, end) in answer.ends().enumerate() {
+            let nodes = match end {
+                ConnectionEnd::OwnNode(nodes) if own => nodes,
+                ConnectionEnd::Nodes(nodes) if !own => nodes,
                 _ => continue,
             };
             for node in nodes {
@@ -107,8 +108,8 @@ fn nodes(answers: [&Connections; 2], own: bool) -> Vec<Matched> {
     }
     let ends = by_place.into_iter().map(|(at, nodes)| {
         let nodes = nodes.into_iter().map(|(name, addresses)| NodeAddresses { name, addresses }).collect();
-        let endpoint = if own { Endpoint::OwnNode(nodes) } else { Endpoint::Nodes(nodes) };
-        Matched { endpoint, at, part: None }
+        let end = if own { ConnectionEnd::OwnNode(nodes) } else { ConnectionEnd::Nodes(nodes) };
+        Matched { end, at, part: None }
     });
     ends.collect()
 }
@@ -116,8 +117,8 @@ fn nodes(answers: [&Connections; 2], own: bool) -> Vec<Matched> {
 fn externals(answers: [&Connections; 2], family: Family) -> Vec<Matched> {
     let cuts = answers.map(|answer| {
         let mut cuts: Vec<(u128, usize)> = Vec::new();
-        for (i, endpoint) in answer.endpoints().enumerate() {
-            if let Endpoint::External(e) = endpoint
+        for (i, end) in answer.ends().enumerate() {
+            if let ConnectionEnd::External(e) = end
                 && e.family == family
             {
                 cuts.extend(e.ranges.iter().map(|r| (to_number(r.first), i)));
@@ -139,8 +140,8 @@ fn externals(answers: [&Connections; 2], family: Family) -> Vec<Matched> {
         found.entry(at).or_default().push(range);
     }
     let ends = found.into_iter().map(|(at, ranges)| {
-        let endpoint = Endpoint::External(ExternalRanges { family, ranges: merged(ranges) });
-        Matched { endpoint, at, part: None }
+        let end = ConnectionEnd::External(ExternalRanges { family, ranges: merged(ranges) });
+        Matched { end, at, part: None }
     });
     ends.collect()
 }

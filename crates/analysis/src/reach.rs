@@ -22,17 +22,14 @@ use palisade_policy::{
 use crate::{
     classes::{ClassId, Classes, IdentityId, Who},
     entrances::{Entered, Entrances, Targets},
-    interner::{TrafficId, Traffics},
-    space::index,
+    families::index,
+    traffics::{Cell, TrafficId, Traffics},
 };
 
 /// Names a [`Unit`].
 pub(crate) type UnitId = u32;
 /// Names a [`Row`].
 type RowId = u32;
-
-/// What one unit may send to another, by family; `None` where they don't share the family.
-pub(crate) type Cell = [Option<TrafficId>; 2];
 
 /// A live pod, as answers name it.
 #[derive(Clone, Debug)]

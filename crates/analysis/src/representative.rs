@@ -8,13 +8,13 @@ use std::{
 };
 
 use palisade_policy::{
-    Cluster, Direction, Endpoint as At, Family, Name, NamespaceMatch, ObjectKey, Pod, Pods, Policy, Traffic,
+    Cluster, Direction, Endpoint, Family, Name, NamespaceMatch, ObjectKey, Pod, Pods, Policy, Traffic,
     walk::{Walk, walk},
 };
 
 use crate::{
-    Endpoint,
-    endpoint::{NodeAddresses, WorkloadPods},
+    end::ConnectionEnd,
+    end::{NodeAddresses, WorkloadPods},
     reach::owners,
 };
 
@@ -43,19 +43,25 @@ impl<'c> Representatives<'c> {
 
     /// Walks through the tiers as [`walk`] does, past no policies but those that select the subject: `O(those)` instead of
     /// `O(policies)`.
-    pub(crate) fn walk(&self, source: &At, target: &At, direction: Direction, asked: &Traffic) -> Walk {
+    pub(crate) fn walk(
+        &self,
+        source: &Endpoint,
+        target: &Endpoint,
+        direction: Direction,
+        asked: &Traffic,
+    ) -> Walk {
         let subject = if direction == Direction::Egress { source } else { target };
         let mut worlds = self.worlds.borrow_mut();
         let mut nobody = Cluster::default();
         let world = match subject {
-            At::Pod { key, .. } => worlds.entry(key.clone()).or_insert_with(|| self.world_of(key)),
+            Endpoint::Pod { key, .. } => worlds.entry(key.clone()).or_insert_with(|| self.world_of(key)),
             // No policy acts on what is no pod.
-            At::Node { .. } | At::External(_) => &mut nobody,
+            Endpoint::Node { .. } | Endpoint::External(_) => &mut nobody,
         };
         world.pods = Pods::default();
         for at in [source, target] {
             match at {
-                At::Pod { key, .. } => {
+                Endpoint::Pod { key, .. } => {
                     if let Some(pod) = self.cluster.pods.get_shared(key) {
                         world.pods.insert(Arc::clone(pod));
                     }
@@ -65,14 +71,14 @@ impl<'c> Representatives<'c> {
                         world.namespaces.insert(namespace.name.clone(), namespace.clone());
                     }
                 }
-                At::Node { name, .. } => {
+                Endpoint::Node { name, .. } => {
                     if let Some(node) = self.cluster.nodes.get(name)
                         && !world.nodes.contains_key(name)
                     {
                         world.nodes.insert(name.clone(), node.clone());
                     }
                 }
-                At::External(_) => {}
+                Endpoint::External(_) => {}
             }
         }
         walk(world, source, target, false, direction, asked)
@@ -91,13 +97,18 @@ impl<'c> Representatives<'c> {
 
     /// Two addresses of a family, one of each end, between which a connection is what the pair of ends stands for:
     /// of different pods, and a pod on a node if and only if that is meant. `None` if there are none such.
-    pub(crate) fn pair(&self, from: &Endpoint, to: &Endpoint, family: Family) -> Option<(At, At)> {
-        let own = matches!(from, Endpoint::OwnNode(_));
+    pub(crate) fn pair(
+        &self,
+        from: &ConnectionEnd,
+        to: &ConnectionEnd,
+        family: Family,
+    ) -> Option<(Endpoint, Endpoint)> {
+        let own = matches!(from, ConnectionEnd::OwnNode(_));
         // Ends are alike in all their members: one of the first pairs will do, unless placement is in the way.
         self.of(from, family).find_map(|source| {
-            let fits = |target: &At| match (&source, target) {
-                (At::Pod { key: a, .. }, At::Pod { key: b, .. }) => a != b,
-                (At::Node { name, .. }, At::Pod { key, .. }) => self.is_on(key, name) == own,
+            let fits = |target: &Endpoint| match (&source, target) {
+                (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) => a != b,
+                (Endpoint::Node { name, .. }, Endpoint::Pod { key, .. }) => self.is_on(key, name) == own,
                 _ => true,
             };
             let target = self.of(to, family).find(fits)?;
@@ -110,7 +121,7 @@ impl<'c> Representatives<'c> {
     }
 
     /// The addresses of a family that an end stands for, found as they are asked for.
-    fn of<'e>(&'e self, end: &'e Endpoint, family: Family) -> Box<dyn Iterator<Item = At> + 'e> {
+    fn of<'e>(&'e self, end: &'e ConnectionEnd, family: Family) -> Box<dyn Iterator<Item = Endpoint> + 'e> {
         let pod = move |namespace: &Name, name: &Name| {
             let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
             let pod = self.cluster.pods.get(&key).filter(|p| p.is_live())?;
@@ -118,28 +129,28 @@ impl<'c> Representatives<'c> {
                 self.owners.get_or_init(|| owners(self.cluster)).get(*a).is_some_and(|o| o.key == key)
             };
             let address = pod.addresses.iter().filter(|a| Family::of(**a) == family).find(owned)?;
-            Some(At::Pod { address: *address, key })
+            Some(Endpoint::Pod { address: *address, key })
         };
         match end {
-            Endpoint::Workload(w) => Box::new(w.pods.iter().filter_map(move |p| pod(&w.namespace, p))),
-            Endpoint::Pod { key, .. } => Box::new(pod(&key.namespace, &key.name).into_iter()),
-            Endpoint::Class(all) => {
+            ConnectionEnd::Workload(w) => Box::new(w.pods.iter().filter_map(move |p| pod(&w.namespace, p))),
+            ConnectionEnd::Pod { key, .. } => Box::new(pod(&key.namespace, &key.name).into_iter()),
+            ConnectionEnd::Class(all) => {
                 let of = move |w: &'e WorkloadPods| w.pods.iter().filter_map(move |p| pod(&w.namespace, p));
                 Box::new(all.iter().flat_map(of))
             }
-            Endpoint::OwnNode(nodes) | Endpoint::Nodes(nodes) => {
+            ConnectionEnd::OwnNode(nodes) | ConnectionEnd::Nodes(nodes) => {
                 let of = |n: &'e NodeAddresses| {
-                    n.addresses.iter().map(|a| At::Node { name: n.name.clone(), address: *a })
+                    n.addresses.iter().map(|a| Endpoint::Node { name: n.name.clone(), address: *a })
                 };
                 Box::new(nodes.iter().flat_map(of).filter(move |at| Family::of(at.address()) == family))
             }
-            Endpoint::External(e) if e.family == family => {
-                Box::new(e.ranges.first().map(|r| At::External(r.first)).into_iter())
+            ConnectionEnd::External(e) if e.family == family => {
+                Box::new(e.ranges.first().map(|r| Endpoint::External(r.first)).into_iter())
             }
             // The pods of a namespace differ: none stands for all. Which pod the controller is may not be known.
-            Endpoint::Namespace(_) | Endpoint::External(_) | Endpoint::IngressController(_) => {
-                Box::new(std::iter::empty())
-            }
+            ConnectionEnd::Namespace(_)
+            | ConnectionEnd::External(_)
+            | ConnectionEnd::IngressController(_) => Box::new(std::iter::empty()),
         }
     }
 }

@@ -9,8 +9,10 @@ use palisade_policy::{Family, IpRange, PortSet, Traffic};
 use serde::Serialize;
 
 use crate::{
-    Edge, Endpoint, Families,
-    endpoint::{NodeAddresses, WorkloadPods},
+    connections::Edge,
+    end::ConnectionEnd,
+    end::{NodeAddresses, WorkloadPods},
+    families::Families,
 };
 
 /// Ports of one protocol.
@@ -163,7 +165,7 @@ pub struct Connection {
 impl Connection {
     /// The shape of an edge between these ends.
     #[must_use]
-    pub fn new(from: &Endpoint, to: &Endpoint, edge: &Edge<'_>) -> Self {
+    pub fn new(from: &ConnectionEnd, to: &ConnectionEnd, edge: &Edge<'_>) -> Self {
         Self {
             from: from.into(),
             to: to.into(),
@@ -197,26 +199,26 @@ fn nodes(nodes: &[NodeAddresses]) -> Vec<Node> {
     nodes.iter().map(|n| Node { name: n.name.to_string(), addresses: n.addresses.clone() }).collect()
 }
 
-impl From<&Endpoint> for End {
-    fn from(end: &Endpoint) -> Self {
+impl From<&ConnectionEnd> for End {
+    fn from(end: &ConnectionEnd) -> Self {
         match end {
-            Endpoint::Workload(w) => Self::Workload(w.into()),
-            Endpoint::Pod { key, workload_kind, workload_name } => Self::Pod {
+            ConnectionEnd::Workload(w) => Self::Workload(w.into()),
+            ConnectionEnd::Pod { key, workload_kind, workload_name } => Self::Pod {
                 namespace: key.namespace.to_string(),
                 name: key.name.to_string(),
                 workload_kind: workload_kind.to_string(),
                 workload_name: workload_name.to_string(),
             },
-            Endpoint::Namespace(name) => Self::Namespace { name: name.to_string() },
-            Endpoint::Class(all) => Self::Class { members: all.iter().map(Into::into).collect() },
-            Endpoint::OwnNode(all) => Self::OwnNode { nodes: nodes(all) },
-            Endpoint::Nodes(all) => Self::Nodes { nodes: nodes(all) },
-            Endpoint::External(e) => Self::External {
+            ConnectionEnd::Namespace(name) => Self::Namespace { name: name.to_string() },
+            ConnectionEnd::Class(all) => Self::Class { members: all.iter().map(Into::into).collect() },
+            ConnectionEnd::OwnNode(all) => Self::OwnNode { nodes: nodes(all) },
+            ConnectionEnd::Nodes(all) => Self::Nodes { nodes: nodes(all) },
+            ConnectionEnd::External(e) => Self::External {
                 family: e.family.to_string(),
                 cidrs: cidrs(&e.ranges).iter().map(ToString::to_string).collect(),
                 ranges: e.ranges.iter().map(|r| Range { first: r.first, last: r.last }).collect(),
             },
-            Endpoint::IngressController(pods) => {
+            ConnectionEnd::IngressController(pods) => {
                 Self::IngressController { pods: pods.iter().map(Into::into).collect() }
             }
         }
@@ -229,19 +231,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::endpoint::ExternalRanges;
+    use crate::end::ExternalRanges;
 
     #[test]
     fn shapes_are_structures() {
         let range = |a: &str, b: &str| IpRange { first: a.parse().unwrap(), last: b.parse().unwrap() };
-        let external = Endpoint::External(ExternalRanges {
+        let external = ConnectionEnd::External(ExternalRanges {
             family: Family::V4,
             ranges: vec![range("0.0.0.0", "9.255.255.255"), range("11.0.0.0", "255.255.255.255")],
         });
         let End::External { cidrs, .. } = End::from(&external) else { panic!("{external}") };
         let expected = ["0.0.0.0/5", "8.0.0.0/7", "11.0.0.0/8", "12.0.0.0/6", "16.0.0.0/4", "32.0.0.0/3"];
         assert_eq!(cidrs[..6], expected);
-        let web = Endpoint::Workload(WorkloadPods {
+        let web = ConnectionEnd::Workload(WorkloadPods {
             namespace: "shop".into(),
             name: "web".into(),
             kind: "Deployment".into(),

@@ -10,6 +10,8 @@ use palisade_policy::{
     address::{from_number, max_number, to_number},
 };
 
+use crate::families::index;
+
 /// Names a set of blocks: those that hold the same addresses. 0 is the empty set.
 pub(crate) type BlockSet = u32;
 
@@ -88,14 +90,6 @@ impl Space {
             let last = cuts.get(i + 1).map_or(max_number(family), |(next, _)| next - 1);
             (IpRange { first: from_number(family, *start), last: from_number(family, last) }, *set)
         })
-    }
-}
-
-/// The place of a family in arrays of two.
-pub(crate) fn index(family: Family) -> usize {
-    match family {
-        Family::V4 => 0,
-        Family::V6 => 1,
     }
 }
 

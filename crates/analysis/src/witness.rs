@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use palisade_policy::{
-    Cluster, Endpoint as At, Family, Labels, Name, Namespace, NamespaceMatch, ObjectKey, Phase, Pod,
-    Selector, cluster::NAMESPACE_NAME_LABEL, labels::Test, rules::PodMatch,
+    Cluster, Endpoint, Family, Labels, Name, Namespace, NamespaceMatch, ObjectKey, Phase, Pod, Selector,
+    cluster::NAMESPACE_NAME_LABEL, labels::Test, rules::PodMatch,
 };
 
 /// A name that no object has: it isn't one that the API allows.
@@ -14,7 +14,7 @@ pub(crate) const NO_NAME: &str = "?";
 pub(crate) struct Witness {
     pub(crate) world: Cluster,
     /// The pod that doesn't exist yet.
-    pub(crate) at: At,
+    pub(crate) at: Endpoint,
 }
 
 impl Witness {
@@ -68,13 +68,13 @@ impl Witness {
         };
         world.namespaces.extend(namespace.map(|n| (n.name.clone(), n)));
         world.pods.insert(subject.clone());
-        let at = At::Pod { key: pod.key.clone(), address };
+        let at = Endpoint::Pod { key: pod.key.clone(), address };
         world.pods.insert(pod);
         Self { world, at }
     }
 
     fn move_to(&mut self, namespace: &Name) {
-        let At::Pod { key, .. } = &mut self.at else { return };
+        let Endpoint::Pod { key, .. } = &mut self.at else { return };
         if let Some(mut pod) = self.world.pods.remove(key) {
             key.namespace = namespace.clone();
             Arc::make_mut(&mut pod).key = key.clone();

@@ -9,19 +9,16 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ends::{on_its_own_node, says};
-use palisade_analysis::{
-    Connections, Endpoint, GroupBy, Options,
-    connections::{Families, Filter},
-};
+use palisade_analysis::{ConnectionEnd, Connections, ConnectionsOptions, EndFilter, Families, GroupBy};
 use palisade_policy::{
-    Cluster, Direction, Endpoint as At, Family, IpRange, Peer, Pod, Protocol, Traffic,
+    Cluster, Direction, Endpoint, Family, IpRange, Peer, Pod, Protocol, Traffic,
     address::{from_number, max_number, to_number},
     random::{Rng, Shape, Style, cluster, endpoints, flows, traffic},
 };
 use support::{cases, hold};
 
-fn all(group_by: GroupBy) -> Options {
-    Options { group_by, nodes: true, ..Options::default() }
+fn all(group_by: GroupBy) -> ConnectionsOptions {
+    ConnectionsOptions { group_by, nodes: true, ..ConnectionsOptions::default() }
 }
 
 /// The edges by their ends and families.
@@ -37,16 +34,16 @@ fn table(connections: &Connections) -> BTreeMap<(usize, usize, Family), Traffic>
 }
 
 /// The one end that stands for `at`, as the other end sees it.
-fn end(connections: &Connections, at: &At, as_own_node: bool) -> Result<usize, String> {
+fn end(connections: &Connections, at: &Endpoint, as_own_node: bool) -> Result<usize, String> {
     let found: Vec<usize> = connections
-        .endpoints()
+        .ends()
         .enumerate()
         .filter(|(_, e)| match at {
-            At::Pod { key, .. } => e.holds_pod(key),
-            At::Node { name, address } => {
-                e.holds_node(name, *address) && matches!(e, Endpoint::OwnNode(_)) == as_own_node
+            Endpoint::Pod { key, .. } => e.holds_pod(key),
+            Endpoint::Node { name, address } => {
+                e.holds_node(name, *address) && matches!(e, ConnectionEnd::OwnNode(_)) == as_own_node
             }
-            At::External(address) => e.holds_external(*address),
+            Endpoint::External(address) => e.holds_external(*address),
         })
         .map(|(i, _)| i)
         .collect();
@@ -57,9 +54,9 @@ fn end(connections: &Connections, at: &At, as_own_node: bool) -> Result<usize, S
 }
 
 /// Every pair of different ends, at least one of them a pod, in a family that they share.
-fn pairs(cluster: &Cluster) -> Vec<(At, At)> {
+fn pairs(cluster: &Cluster) -> Vec<(Endpoint, Endpoint)> {
     let ends = endpoints(cluster);
-    let pod = |at: &At| if let At::Pod { key, .. } = at { Some(key.clone()) } else { None };
+    let pod = |at: &Endpoint| if let Endpoint::Pod { key, .. } = at { Some(key.clone()) } else { None };
     let mut out = Vec::new();
     for source in &ends {
         for target in ends.iter().filter(|t| Family::of(t.address()) == Family::of(source.address())) {
@@ -117,7 +114,7 @@ fn a_production_cluster_agrees_with_the_reference() {
         let table = table(&connections);
         for flow in flows(rng, &world, 800) {
             let (source, target) = (&flow.source, &flow.destination);
-            let no_pod = ![source, target].iter().any(|e| matches!(e, At::Pod { .. }));
+            let no_pod = ![source, target].iter().any(|e| matches!(e, Endpoint::Pod { .. }));
             if no_pod || source == target {
                 continue;
             }
@@ -146,7 +143,7 @@ fn bystanders_are_named() {
         let connections = Connections::new(&world, &all(GroupBy::Pod));
         for bystander in connections.bystanders() {
             let pod = &world.pods[&bystander.pod];
-            assert!(!pod.is_live() && !connections.endpoints().any(|e| e.holds_pod(&pod.key)));
+            assert!(!pod.is_live() && !connections.ends().any(|e| e.holds_pod(&pod.key)));
             assert_eq!(bystander.host_network_of.is_some(), pod.host_network && pod.node.is_some());
             seen += 1;
         }
@@ -189,11 +186,12 @@ fn namespaces_say_what_some_pair_may_do_and_whether_all_may() {
 fn denied_is_the_rest() {
     hold(cases(200), &Shape::tiered(), |cluster, _| {
         let allowed = Connections::new(cluster, &all(GroupBy::Workload));
-        let denied = Connections::new(cluster, &Options { only_denied: true, ..all(GroupBy::Workload) });
+        let denied =
+            Connections::new(cluster, &ConnectionsOptions { only_denied: true, ..all(GroupBy::Workload) });
         let (yes, no) = (table(&allowed), table(&denied));
         let nothing = Traffic::none();
-        for from in 0..allowed.endpoints().len() {
-            for to in 0..allowed.endpoints().len() {
+        for from in 0..allowed.ends().len() {
+            for to in 0..allowed.ends().len() {
                 for edge in allowed.between(from, to) {
                     for family in Family::BOTH.into_iter().filter(|f| edge.families.contains(*f)) {
                         let key = (from, to, family);
@@ -228,12 +226,12 @@ fn boundaries(cluster: &Cluster) -> BTreeSet<std::net::IpAddr> {
 #[test]
 fn external_ranges_partition_the_address_space() {
     hold(cases(400), &Shape::tiered(), |cluster, _| {
-        let connections = Connections::new(cluster, &Options::default());
+        let connections = Connections::new(cluster, &ConnectionsOptions::default());
         let cuts = boundaries(cluster);
         for family in Family::BOTH {
             let mut ranges: Vec<(IpRange, usize)> = Vec::new();
-            for (i, endpoint) in connections.endpoints().enumerate() {
-                if let Endpoint::External(e) = endpoint
+            for (i, endpoint) in connections.ends().enumerate() {
+                if let ConnectionEnd::External(e) = endpoint
                     && e.family == family
                 {
                     ranges.extend(e.ranges.iter().map(|r| (*r, i)));
@@ -297,7 +295,7 @@ fn reordered(cluster: &Cluster, rng: &mut Rng) -> Cluster {
 fn the_order_of_objects_never_shows() {
     let print = |c: &Cluster, group_by| {
         let connections = Connections::new(c, &all(group_by));
-        let endpoints: Vec<String> = connections.endpoints().map(|e| format!("{e:?}")).collect();
+        let endpoints: Vec<String> = connections.ends().map(|e| format!("{e:?}")).collect();
         let edges: Vec<String> = connections.edges().map(|e| format!("{e:?}")).collect();
         (endpoints, edges)
     };
@@ -322,25 +320,26 @@ fn a_filter_shows_a_part_of_the_answer() {
         let near = |n: u128| from_number(Family::of(*at), n);
         let range = IpRange { first: *at, last: near(to_number(*at) + 3) };
         let pods: BTreeSet<_> = cluster.pods.keys().take(2).cloned().collect();
-        let chosen = Filter { pods: pods.clone(), ranges: vec![range], ..Filter::default() };
+        let chosen = EndFilter { pods: pods.clone(), ranges: vec![range], ..EndFilter::default() };
         let only = Traffic::of(Protocol::Tcp, palisade_policy::PortSet::range(80, 90));
-        let options = Options { from: Some(chosen), traffic: Some(only.clone()), ..all(GroupBy::Workload) };
+        let options =
+            ConnectionsOptions { from: Some(chosen), traffic: Some(only.clone()), ..all(GroupBy::Workload) };
         let (whole, part) =
             (Connections::new(cluster, &all(GroupBy::Workload)), Connections::new(cluster, &options));
         let whole_table = table(&whole);
         for edge in part.edges() {
-            match part.endpoint(edge.from) {
-                Endpoint::Workload(w)
+            match part.end(edge.from) {
+                ConnectionEnd::Workload(w)
                     if pods.iter().any(|p| p.namespace == w.namespace && w.pods.contains(&p.name)) => {}
-                Endpoint::External(e)
+                ConnectionEnd::External(e)
                     if e.ranges.iter().all(|r| range.contains(r.first) && range.contains(r.last)) => {}
                 other => return Err(format!("{other} was not asked for")),
             }
-            let same = |e: &Endpoint| match e {
-                Endpoint::External(e) => end(&whole, &At::External(e.ranges[0].first), false),
-                other => whole.endpoints().position(|o| o == other).ok_or_else(|| format!("{other} is new")),
+            let same = |e: &ConnectionEnd| match e {
+                ConnectionEnd::External(e) => end(&whole, &Endpoint::External(e.ranges[0].first), false),
+                other => whole.ends().position(|o| o == other).ok_or_else(|| format!("{other} is new")),
             };
-            let (from, to) = (same(part.endpoint(edge.from))?, same(part.endpoint(edge.to))?);
+            let (from, to) = (same(part.end(edge.from))?, same(part.end(edge.to))?);
             for family in Family::BOTH.into_iter().filter(|f| edge.families.contains(*f)) {
                 let expected = whole_table.get(&(from, to, family)).map(|t| t.intersection(&only));
                 if expected.as_ref() != Some(edge.traffic) {
@@ -357,7 +356,7 @@ fn the_two_families_of_a_pair_are_told_apart_where_they_differ() {
     let mut seen = BTreeSet::new();
     for seed in 0..80 {
         let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());
-        seen.extend(Connections::new(&world, &Options::default()).edges().map(|e| e.families));
+        seen.extend(Connections::new(&world, &ConnectionsOptions::default()).edges().map(|e| e.families));
     }
     let families = |v4, v6| Families { v4, v6 };
     assert_eq!(seen, BTreeSet::from([families(true, true), families(true, false), families(false, true)]));
@@ -368,10 +367,10 @@ fn a_workload_whose_pods_differ_is_shown_in_parts() {
     let mut split = 0;
     for seed in 0..40 {
         let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());
-        let connections = Connections::new(&world, &Options::default());
+        let connections = Connections::new(&world, &ConnectionsOptions::default());
         let mut pods = BTreeSet::new();
-        for endpoint in connections.endpoints() {
-            if let Endpoint::Workload(w) = endpoint {
+        for endpoint in connections.ends() {
+            if let ConnectionEnd::Workload(w) = endpoint {
                 split += usize::from(!w.whole);
                 for pod in &w.pods {
                     assert!(pods.insert((w.namespace.clone(), pod.clone())), "a pod is in two parts");

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use ends::{on_its_own_node, says};
 use palisade_analysis::{
-    Endpoint,
-    diff::{Change, Diff, PolicyChange, Presence, diff},
+    ConnectionEnd,
+    diff::{ConnectionChange, Diff, PolicyChange, Presence, diff},
 };
 use palisade_policy::{
-    Cluster, Endpoint as At, Family, PolicyKey, Traffic,
+    Cluster, Endpoint, Family, PolicyKey, Traffic,
     random::{self, Rng, Shape, Style, endpoints, traffic},
 };
 use support::{cases, hold};
@@ -33,24 +33,24 @@ fn with_other_policies(rng: &mut Rng, cluster: &Cluster) -> Cluster {
     Cluster { policies: other.policies, ..cluster.clone() }
 }
 
-fn holds(end: &Endpoint, at: &At, own_node: bool) -> bool {
+fn holds(end: &ConnectionEnd, at: &Endpoint, own_node: bool) -> bool {
     match at {
-        At::Pod { key, .. } => end.holds_pod(key),
-        At::Node { name, address } => {
-            end.holds_node(name, *address) && matches!(end, Endpoint::OwnNode(_)) == own_node
+        Endpoint::Pod { key, .. } => end.holds_pod(key),
+        Endpoint::Node { name, address } => {
+            end.holds_node(name, *address) && matches!(end, ConnectionEnd::OwnNode(_)) == own_node
         }
-        At::External(address) => end.holds_external(*address),
+        Endpoint::External(address) => end.holds_external(*address),
     }
 }
 
 fn change_between<'d>(
     diff: &'d Diff,
-    source: &At,
-    target: &At,
+    source: &Endpoint,
+    target: &Endpoint,
     own: bool,
-) -> Result<Option<&'d Change>, String> {
+) -> Result<Option<&'d ConnectionChange>, String> {
     let family = Family::of(source.address());
-    let found: Vec<&Change> = diff
+    let found: Vec<&ConnectionChange> = diff
         .changes
         .iter()
         .filter(|c| c.families.contains(family) && holds(&c.from, source, own) && holds(&c.to, target, false))
@@ -69,9 +69,9 @@ fn a_diff_is_what_the_reference_answers_differently() {
         let b = &if rng.bool() { with_other_policies(rng, a) } else { later(rng, a) };
         let found = diff(a, b, true);
         // A pod that came to belong to another workload is another end.
-        let workload = |c: &Cluster, at: &At| match at {
-            At::Pod { key, .. } => c.pods[key].workload.clone(),
-            At::Node { .. } | At::External(_) => None,
+        let workload = |c: &Cluster, at: &Endpoint| match at {
+            Endpoint::Pod { key, .. } => c.pods[key].workload.clone(),
+            Endpoint::Node { .. } | Endpoint::External(_) => None,
         };
         let others = endpoints(b);
         let mut ends = endpoints(a);
@@ -79,7 +79,7 @@ fn a_diff_is_what_the_reference_answers_differently() {
         let mut ports = traffic(a);
         ports.extend(traffic(b));
         let nothing = Traffic::none();
-        let pod = |at: &At| if let At::Pod { key, .. } = at { Some(key.clone()) } else { None };
+        let pod = |at: &Endpoint| if let Endpoint::Pod { key, .. } = at { Some(key.clone()) } else { None };
         for source in &ends {
             for target in &ends {
                 let same_family = Family::of(source.address()) == Family::of(target.address());

@@ -7,10 +7,10 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use palisade_analysis::{Connections, Endpoint, Entrances, GroupBy, Options};
+use palisade_analysis::{ConnectionEnd, Connections, ConnectionsOptions, Entrances, GroupBy};
 use palisade_policy::{
-    Cluster, Endpoint as At, Family, Flow, Labels, Namespace, ObjectKey, Phase, Pod, PortSet, Protocol,
-    Selector, Service, Traffic,
+    Cluster, Endpoint, Family, Flow, Labels, Namespace, ObjectKey, Phase, Pod, PortSet, Protocol, Selector,
+    Service, Traffic,
     address::{from_number, max_number},
     cluster::{ServicePort, TargetPort},
     lookup::{PortSpec, route_backends},
@@ -75,7 +75,7 @@ fn asked(world: &Cluster, routes: &[Route], pod: &ObjectKey) -> Vec<(usize, u16)
 
 /// A pod that no policy can know, at an address that no block holds where there is one: the last of the family, or the
 /// first that no policy mentions.
-fn stranger(world: &Cluster, address: std::net::IpAddr) -> (Cluster, At) {
+fn stranger(world: &Cluster, address: std::net::IpAddr) -> (Cluster, Endpoint) {
     let mut world = world.clone();
     world.namespaces.insert("?".into(), Namespace::new("?", &Labels::default()));
     let key = ObjectKey::new("?", "?");
@@ -91,7 +91,7 @@ fn stranger(world: &Cluster, address: std::net::IpAddr) -> (Cluster, At) {
         workload: None,
     };
     world.pods.insert(pod);
-    (world, At::Pod { key, address })
+    (world, Endpoint::Pod { key, address })
 }
 
 /// An address that is in no block of any policy; `None` if every address is in one.
@@ -132,8 +132,9 @@ fn agrees(
     if known && let Some(pod) = world.pods.values().find(|p| p.is_live()) {
         entrances.controller = BTreeSet::from([pod.key.clone()]);
     }
-    let options = Options { group_by, entrances: entrances.clone(), ..Options::default() };
-    let denied = Options { only_denied: true, ..options.clone() };
+    let options =
+        ConnectionsOptions { group_by, entrances: entrances.clone(), ..ConnectionsOptions::default() };
+    let denied = ConnectionsOptions { only_denied: true, ..options.clone() };
     let (allowed, denied) = (Connections::new(&world, &options), Connections::new(&world, &denied));
     for pod in world.pods.values().filter(|p| p.is_live()) {
         for address in pod.addresses.iter().filter(|a| world.pod_at(**a).is_some_and(|p| p.key == pod.key)) {
@@ -145,7 +146,7 @@ fn agrees(
                         Family::of(**a) == family && world.pod_at(**a).is_some_and(|p| p.key == *key)
                     };
                     let Some(own) = world.pods[key].addresses.iter().find(of) else { continue };
-                    (world.clone(), At::Pod { key: key.clone(), address: *own })
+                    (world.clone(), Endpoint::Pod { key: key.clone(), address: *own })
                 }
                 None => match unheld(&world, family, rng) {
                     Some(free) => stranger(&world, free),
@@ -158,7 +159,7 @@ fn agrees(
             for (route, port) in asked {
                 let flow = Flow {
                     source: source.clone(),
-                    destination: At::Pod { key: pod.key.clone(), address: *address },
+                    destination: Endpoint::Pod { key: pod.key.clone(), address: *address },
                     protocol: Protocol::Tcp,
                     port,
                     through_service: false,
@@ -175,8 +176,8 @@ fn agrees(
             {
                 let edges: Vec<_> = answer
                     .edges()
-                    .filter(|e| matches!(answer.endpoint(e.from), Endpoint::IngressController(_)))
-                    .filter(|e| answer.endpoint(e.to).holds_pod(&pod.key) && e.families.contains(family))
+                    .filter(|e| matches!(answer.end(e.from), ConnectionEnd::IngressController(_)))
+                    .filter(|e| answer.end(e.to).holds_pod(&pod.key) && e.families.contains(family))
                     .collect();
                 let found = edges.first().map_or_else(Traffic::none, |e| e.traffic.clone());
                 if edges.len() > 1 || found != *expected {
@@ -213,15 +214,16 @@ fn other_connections_stay_as_they_are() {
     hold(cases(200), &Shape::tiered(), |cluster, rng| {
         let (world, routes) = with_routes(cluster, rng);
         let by_pod = |entrances: Entrances| {
-            let options = Options { group_by: GroupBy::Pod, nodes: true, entrances, ..Options::default() };
+            let options = ConnectionsOptions {
+                group_by: GroupBy::Pod,
+                nodes: true,
+                entrances,
+                ..ConnectionsOptions::default()
+            };
             let answer = Connections::new(&world, &options);
             let edges = answer.edges().filter(|e| e.through.is_empty());
             let edges = edges.map(|e| {
-                (
-                    answer.endpoint(e.from).to_string(),
-                    answer.endpoint(e.to).to_string(),
-                    e.traffic.to_string(),
-                )
+                (answer.end(e.from).to_string(), answer.end(e.to).to_string(), e.traffic.to_string())
             });
             edges.collect::<Vec<_>>()
         };

@@ -5,13 +5,13 @@ mod support;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_analysis::{
-    Endpoint, describe,
-    edit::{self, Change},
+    ConnectionEnd, describe,
+    edit::{self, EditAction},
     explain,
 };
 use palisade_policy::{
-    Cluster, Direction, Endpoint as At, Family, Flow, Name, NamespaceMatch, ObjectKey, Peer, Phase, Pod,
-    Protocol, Traffic, Verdict,
+    Cluster, Direction, Endpoint, Family, Flow, Name, NamespaceMatch, ObjectKey, Peer, Phase, Pod, Protocol,
+    Traffic, Verdict,
     random::{Shape, flows, traffic},
     reference::decide,
 };
@@ -72,7 +72,7 @@ fn suggested_edits_deny() {
     let counted = std::cell::Cell::new((0, 0));
     hold(cases(250), &Shape::tiered(), |cluster, rng| {
         for flow in flows(rng, cluster, 15) {
-            let subject = matches!(flow.source, At::Pod { .. }) && flow.source != flow.destination;
+            let subject = matches!(flow.source, Endpoint::Pod { .. }) && flow.source != flow.destination;
             let allowed = subject && decide(cluster, &flow).verdict().is_allow();
             let choices = edit::to_deny(cluster, &flow);
             let (solved, all) = counted.get();
@@ -81,7 +81,7 @@ fn suggested_edits_deny() {
                 if decide(&edit::applied(cluster, edit), &flow).verdict() != Verdict::Deny {
                     return Err(format!("{flow:?} stays allowed with {edit:#?}"));
                 }
-                if let Change::RemoveRules(rules) = &edit.change
+                if let EditAction::RemoveRules(rules) = &edit.action
                     && rules.is_empty()
                 {
                     return Err("nothing is taken away".to_owned());
@@ -108,7 +108,7 @@ fn pods_that_come_meet_what_was_described() {
     hold(cases(400), &Shape::tiered(), |cluster, _| {
         let pods: BTreeSet<ObjectKey> = cluster.pods.keys().take(6).cloned().collect();
         for part in describe(cluster, &pods, &palisade_analysis::Entrances::default()).parts {
-            let Endpoint::Workload(w) = &part.end else { return Err("no workload".to_owned()) };
+            let ConnectionEnd::Workload(w) = &part.end else { return Err("no workload".to_owned()) };
             let subject = &cluster.pods[&ObjectKey::new(w.namespace.clone(), w.pods[0].clone())];
             for side in &part.sides {
                 for selected in &side.selected_pods {
@@ -145,8 +145,8 @@ fn pods_that_come_meet_what_was_described() {
                         workload: None,
                     };
                     let (own, new) = (
-                        At::Pod { key: subject.key.clone(), address: own },
-                        At::Pod { key: pod.key.clone(), address },
+                        Endpoint::Pod { key: subject.key.clone(), address: own },
+                        Endpoint::Pod { key: pod.key.clone(), address },
                     );
                     let mut later: Cluster = cluster.clone();
                     later.pods.insert(pod);
@@ -178,7 +178,7 @@ fn policies_of_a_description_make_up_its_traffic() {
         let pods: BTreeSet<ObjectKey> = cluster.pods.keys().take(3).cloned().collect();
         for part in describe(cluster, &pods, &palisade_analysis::Entrances::default()).parts {
             for side in part.sides.iter().filter(|s| s.isolated) {
-                for peer in side.peers.iter().filter(|p| matches!(p.end, Endpoint::External(_))) {
+                for peer in side.peers.iter().filter(|p| matches!(p.end, ConnectionEnd::External(_))) {
                     let effects = side.policies.iter().flat_map(|p| &p.effects).filter(|e| e.end == peer.end);
                     let sum = effects.fold(Traffic::none(), |sum, e| sum.union(&e.matches));
                     seen.set(seen.get() + 1);

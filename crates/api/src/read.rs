@@ -121,7 +121,7 @@ impl Live {
         self.objects.chunks(TOGETHER).map(|chunk| {
             let items: Vec<&str> = chunk.iter().map(|object| &*object.json).collect();
             let items = items.join(",");
-            Input::Live(format!(r#"{{"apiVersion":"v1","kind":"List","items":[{items}]}}"#))
+            Input::Cluster(format!(r#"{{"apiVersion":"v1","kind":"List","items":[{items}]}}"#))
         })
     }
 

@@ -9,7 +9,7 @@ use palisade_policy::{
 
 use crate::{
     diagnostic::{Code, Diagnostic, Severity},
-    load::Options,
+    load::LoadOptions,
 };
 
 /// Namespaces that every cluster has, whether anybody declares them or not.
@@ -23,7 +23,7 @@ pub(crate) fn absent_namespaces(
     policies: &BTreeMap<PolicyKey, Policy>,
     workloads: impl Iterator<Item = Name>,
     sources: &BTreeMap<(Name, ObjectKey), Origin>,
-    options: &Options,
+    options: &LoadOptions,
     found: &mut Vec<Diagnostic>,
 ) {
     if cluster.namespaces.is_empty() || !options.all_namespaces {

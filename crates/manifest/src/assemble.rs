@@ -14,7 +14,7 @@ use crate::{
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
     intern::Interner,
-    load::{Counts, Loaded, Options, shared_addresses},
+    load::{Counts, LoadOptions, Loaded, shared_addresses},
     overlay, routes,
     workload::{DeclaredWorkload, Replicas},
 };
@@ -29,7 +29,7 @@ const OWNERS: usize = 4;
 pub(crate) fn assemble(
     mut gathered: Gathered,
     counts: Counts,
-    options: &Options,
+    options: &LoadOptions,
     names: &mut Interner,
     found: &mut Vec<Diagnostic>,
 ) -> Loaded {

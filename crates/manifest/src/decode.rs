@@ -45,7 +45,7 @@ pub(crate) struct Context<'c> {
 impl Context<'_> {
     /// Line and column of a place.
     pub(crate) fn source(&self, at: &At<'_>) -> Origin {
-        if self.text.is_live() {
+        if self.text.is_of_cluster() {
             return Origin::live(&self.live_name(), &at.path());
         }
         self.text.source(at.span().start)
@@ -70,7 +70,7 @@ impl Context<'_> {
             self.errors += 1;
         }
         diagnostic.object = diagnostic.object.or_else(|| self.object.clone());
-        if self.text.is_live() {
+        if self.text.is_of_cluster() {
             return self.found.push(diagnostic);
         }
         diagnostic.source = Some(self.text.source(span.start));

@@ -10,7 +10,7 @@ use std::{
 use palisade_policy::{Name, Origin};
 
 use crate::{
-    Options,
+    LoadOptions,
     diagnostic::{Code, Diagnostic, Severity},
     text::Text,
 };
@@ -33,7 +33,7 @@ pub enum Input {
     /// Objects as an API server sent them, as JSON: one, or a `List`. They have been admitted, so nothing is checked that
     /// the server has checked; no address is made up for them; and instead of a file and a line, reasons name the object and
     /// the field. An object of a file that comes later replaces the live one without a word.
-    Live(String),
+    Cluster(String),
 }
 
 impl Input {
@@ -47,7 +47,7 @@ impl Input {
 /// The files that [`Input::Path`] means, in the order in which they are read. What can't be listed is left out: reading it
 /// says why.
 #[must_use]
-pub fn files(path: &Path, options: &Options) -> Vec<PathBuf> {
+pub fn files(path: &Path, options: &LoadOptions) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let files = Reader::new(options, &mut found).list(path);
     files.into_iter().map(|file| file.path).collect()
@@ -55,7 +55,7 @@ pub fn files(path: &Path, options: &Options) -> Vec<PathBuf> {
 
 /// Reads inputs one file at a time, so only one text is in memory.
 pub(crate) struct Reader<'r> {
-    options: &'r Options,
+    options: &'r LoadOptions,
     /// Where what can't be read is reported.
     pub(crate) found: &'r mut Vec<Diagnostic>,
     /// How many more files and directories are looked at.
@@ -70,7 +70,7 @@ struct Listed {
 }
 
 impl<'r> Reader<'r> {
-    pub(crate) fn new(options: &'r Options, found: &'r mut Vec<Diagnostic>) -> Self {
+    pub(crate) fn new(options: &'r LoadOptions, found: &'r mut Vec<Diagnostic>) -> Self {
         Self { options, found, left: 0 }
     }
 
@@ -78,7 +78,7 @@ impl<'r> Reader<'r> {
     pub(crate) fn read(&mut self, input: &Input, mut each: impl FnMut(&mut Self, Text)) {
         match input {
             Input::Text { name, text } => each(self, Text::new(name.as_str().into(), text.clone())),
-            Input::Live(text) => each(self, Text::live(text.clone())),
+            Input::Cluster(text) => each(self, Text::of_cluster(text.clone())),
             Input::Stdin => {
                 let name = Name::from("-");
                 if let Some(text) = self.bytes(&name, io::stdin().lock(), None) {

@@ -16,7 +16,7 @@
 //! * Workloads become pods, and pods and services without addresses get some ([`addresses`]).
 //!
 //! ```
-//! use palisade_manifest::{Input, Options, load};
+//! use palisade_manifest::{Input, LoadOptions, load};
 //!
 //! let text = "
 //! apiVersion: networking.k8s.io/v1
@@ -27,7 +27,7 @@
 //!   ingress:
 //!   - ports: [{port: 80000}]
 //! ";
-//! let loaded = load(&[Input::Text { name: "web.yaml".into(), text: text.into() }], &Options::default());
+//! let loaded = load(&[Input::Text { name: "web.yaml".into(), text: text.into() }], &LoadOptions::default());
 //! assert!(loaded.cluster.policies.is_empty());
 //! assert_eq!(
 //!     loaded.diagnostics[0].to_string(),
@@ -40,6 +40,7 @@
 
 mod absent;
 pub mod addresses;
+pub mod api_objects;
 mod assemble;
 pub mod cidr;
 mod cluster_wide;
@@ -49,7 +50,6 @@ mod fold;
 mod gather;
 mod input;
 mod intern;
-pub mod live;
 mod load;
 mod meta;
 pub mod names;
@@ -73,6 +73,6 @@ pub use cluster_wide::{Admission, Channel};
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use fold::folded;
 pub use input::{Input, files};
-pub use load::{Counts, Loaded, Options, load};
-pub use printable::{is_odd, printable};
+pub use load::{Counts, LoadOptions, Loaded, load};
+pub use printable::{needs_escape, printable};
 pub use render::{Style, render};

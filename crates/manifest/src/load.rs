@@ -20,7 +20,7 @@ use crate::{
 
 /// How to read.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct LoadOptions {
     /// The namespace of objects that name none. `kubectl -n`.
     pub default_namespace: String,
     /// Unknown fields are errors, as with `kubectl --validate=strict`; else they are warnings.
@@ -47,7 +47,7 @@ pub struct Options {
     pub addresses: Option<AddressPlan>,
 }
 
-impl Default for Options {
+impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             default_namespace: "default".to_owned(),
@@ -120,7 +120,7 @@ impl Loaded {
 /// Reads inputs. Never fails as a whole: what can't be taken in is in [`Loaded::diagnostics`], and the rest is there.
 /// `O(bytes + pods · log pods)`.
 #[must_use]
-pub fn load(inputs: &[Input], options: &Options) -> Loaded {
+pub fn load(inputs: &[Input], options: &LoadOptions) -> Loaded {
     let mut loading = Loading {
         options,
         gathered: Gathered::default(),
@@ -135,7 +135,7 @@ pub fn load(inputs: &[Input], options: &Options) -> Loaded {
 }
 
 struct Loading<'o> {
-    options: &'o Options,
+    options: &'o LoadOptions,
     gathered: Gathered,
     counts: Counts,
     names: Interner,
@@ -149,10 +149,10 @@ impl Loading<'_> {
             text,
             names: &mut self.names,
             found,
-            strict: self.options.strict && !text.is_live(),
-            strict_cidr: self.options.strict_cidr && !text.is_live(),
+            strict: self.options.strict && !text.is_of_cluster(),
+            strict_cidr: self.options.strict_cidr && !text.is_of_cluster(),
             channel: self.options.channel,
-            admission: if text.is_live() { Admission::Passed } else { self.options.admission },
+            admission: if text.is_of_cluster() { Admission::Passed } else { self.options.admission },
             object: None,
             errors: 0,
         };
@@ -255,7 +255,7 @@ pub(crate) fn shared_addresses(
     }
 }
 
-impl Options {
+impl LoadOptions {
     /// The default, with addresses made up in these families.
     #[must_use]
     pub fn with_families(families: &[Family]) -> Self {

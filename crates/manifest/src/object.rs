@@ -188,7 +188,7 @@ impl Intake<'_> {
             "Node" => {
                 let mut node = node::node(cx, object, meta);
                 if cx.errors == 0 {
-                    overlay::node(&mut node, all, cx.text.is_live());
+                    overlay::node(&mut node, all, cx.text.is_of_cluster());
                     all.nodes.insert(meta.key.name.clone(), node);
                 }
             }
@@ -202,7 +202,7 @@ impl Intake<'_> {
             "Service" => {
                 let mut service = service(cx, object, meta);
                 if cx.errors == 0 {
-                    overlay::service(&mut service, all, cx.text.is_live());
+                    overlay::service(&mut service, all, cx.text.is_of_cluster());
                     all.services.insert(meta.key.clone(), service);
                 }
             }

@@ -120,7 +120,7 @@ pub(crate) fn pod(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Dec
     let status = status_at.as_ref().and_then(|at| cx.any_fields(at));
     let phase = status.and_then(|s| s.get("phase")).and_then(|at| phase(cx, &at));
     let addresses = status.map(|s| addresses(cx, &s)).unwrap_or_default();
-    let live = cx.text.is_live();
+    let live = cx.text.is_of_cluster();
     let has_none = live || phase.is_some_and(|p| p != Phase::Running && p != Phase::Unknown);
     let waits = addresses.is_empty() && has_none;
     let pod = Pod {

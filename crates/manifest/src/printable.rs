@@ -5,7 +5,7 @@ use std::borrow::Cow;
 /// Whether a character moves the cursor, hides text or turns the direction of writing: control characters and the marks of
 /// bidirectional text, and separators that some programs take for line ends.
 #[must_use]
-pub fn is_odd(c: char) -> bool {
+pub fn needs_escape(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
@@ -16,9 +16,9 @@ pub fn is_odd(c: char) -> bool {
 /// One line of text in which such characters are visible escapes: `\u{1b}`. `O(text)`.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_odd) {
+    if !text.contains(needs_escape) {
         return Cow::Borrowed(text);
     }
-    let one = |c: char| if is_odd(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    let one = |c: char| if needs_escape(c) { c.escape_unicode().to_string() } else { c.to_string() };
     Cow::Owned(text.chars().map(one).collect())
 }

@@ -13,21 +13,21 @@ pub struct Text {
     text: String,
     lines: Vec<u32>,
     /// Whether an API server sent it: nobody can open it, so positions in it mean nothing.
-    live: bool,
+    of_cluster: bool,
 }
 
 impl Text {
     /// What an API server sent: it has no name, and every position in it is line 0. (It is one line, and finding thousands
     /// of columns in a line of a megabyte takes minutes.)
     #[must_use]
-    pub fn live(text: String) -> Self {
-        Self { name: "".into(), text, lines: vec![0], live: true }
+    pub fn of_cluster(text: String) -> Self {
+        Self { name: "".into(), text, lines: vec![0], of_cluster: true }
     }
 
     /// Whether an API server sent it.
     #[must_use]
-    pub fn is_live(&self) -> bool {
-        self.live
+    pub fn is_of_cluster(&self) -> bool {
+        self.of_cluster
     }
 
     /// A text under the name that messages use. Holds less than 4 GiB: the loader refuses far smaller files.
@@ -35,7 +35,7 @@ impl Text {
     pub fn new(name: Name, text: String) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
         let lines = std::iter::once(0).chain(newlines).collect();
-        Self { name, text, lines, live: false }
+        Self { name, text, lines, of_cluster: false }
     }
 
     /// The name that messages use.
@@ -53,7 +53,7 @@ impl Text {
     /// Line and column of a byte. `O(log lines + length of the line)`.
     #[must_use]
     pub fn source(&self, at: u32) -> Origin {
-        if self.live {
+        if self.of_cluster {
             return Origin { file: self.name.clone(), line: 0, column: 0 };
         }
         let line = self.lines.partition_point(|&start| start <= at).max(1);

@@ -137,7 +137,7 @@ pub(crate) fn workload(
         created: meta.created,
         source: meta.source.clone(),
         indexed,
-        live: cx.text.is_live(),
+        live: cx.text.is_of_cluster(),
     })
 }
 

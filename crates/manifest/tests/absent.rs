@@ -1,9 +1,9 @@
 //! Policies in and for namespaces that don't exist.
 
-use palisade_manifest::{Code, Input, Options, load};
+use palisade_manifest::{Code, Input, LoadOptions, load};
 
 /// The warnings of this sort, without files.
-fn warnings(text: &str, options: &Options) -> Vec<String> {
+fn warnings(text: &str, options: &LoadOptions) -> Vec<String> {
     let loaded = load(&[Input::Text { name: "f".into(), text: text.into() }], options);
     assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
     let of = loaded.diagnostics.iter().filter(|d| d.code == Code::NoNamespace);
@@ -32,7 +32,7 @@ const NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: shop
 #[test]
 fn a_misspelt_namespace_is_told() {
     assert_eq!(
-        warnings(&format!("{POLICY}{NAMESPACE}"), &Options::default()),
+        warnings(&format!("{POLICY}{NAMESPACE}"), &LoadOptions::default()),
         [
             "f:2:1: warning: NetworkPolicy shpo/p: metadata.namespace: there is no namespace `shpo`, and no pod in it",
             "f:9:7: warning: NetworkPolicy shpo/p: there is no namespace `stagign`: the peer matches no pod",
@@ -42,8 +42,8 @@ fn a_misspelt_namespace_is_told() {
 
 #[test]
 fn where_namespaces_are_not_declared_or_not_all_known_nothing_is_said() {
-    assert!(warnings(POLICY, &Options::default()).is_empty());
-    let partly = Options { all_namespaces: false, ..Options::default() };
+    assert!(warnings(POLICY, &LoadOptions::default()).is_empty());
+    let partly = LoadOptions { all_namespaces: false, ..LoadOptions::default() };
     assert!(warnings(&format!("{POLICY}{NAMESPACE}"), &partly).is_empty());
 }
 
@@ -51,7 +51,7 @@ fn where_namespaces_are_not_declared_or_not_all_known_nothing_is_said() {
 fn a_namespace_with_something_in_it_exists() {
     let pod = "{apiVersion: v1, kind: Pod, metadata: {name: w, namespace: shpo}}\n---\n";
     let none = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: w, namespace: stagign}, spec: {replicas: 0}}\n";
-    assert!(warnings(&format!("{POLICY}{NAMESPACE}{pod}{none}"), &Options::default()).is_empty());
+    assert!(warnings(&format!("{POLICY}{NAMESPACE}{pod}{none}"), &LoadOptions::default()).is_empty());
 }
 
 #[test]
@@ -68,7 +68,7 @@ spec:
 ---
 ";
     assert_eq!(
-        warnings(&format!("{text}{NAMESPACE}"), &Options::default()),
+        warnings(&format!("{text}{NAMESPACE}"), &LoadOptions::default()),
         [
             "f:2:1: warning: ClusterNetworkPolicy c: spec.subject: there is no namespace `gone`: it selects no pod"
         ]

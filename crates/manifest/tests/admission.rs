@@ -2,7 +2,7 @@
 
 mod support;
 
-use palisade_manifest::{Admission, Channel, Code, Input, Options, Severity, load};
+use palisade_manifest::{Admission, Channel, Code, Input, LoadOptions, Severity, load};
 use palisade_policy::Direction;
 use support::{ANP, BANP, CNP, checked, egress, findings, load_as, object, only};
 
@@ -234,5 +234,5 @@ fn strict_reading_refuses_unknown_fields_here_too() {
     let text = object(CNP, "p", "{tier: Admin, priority: 0, subject: {namespaces: {}}, prioritie: 5}");
     assert!(!checked(&text).has_errors());
     let input = Input::Text { name: "p.yaml".to_owned(), text };
-    assert!(load(&[input], &Options { strict: true, ..Options::default() }).has_errors());
+    assert!(load(&[input], &LoadOptions { strict: true, ..LoadOptions::default() }).has_errors());
 }

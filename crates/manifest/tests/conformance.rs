@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use palisade_manifest::{Input, Options, load};
+use palisade_manifest::{Input, LoadOptions, load};
 use palisade_policy::{Direction, Family, Flow, ObjectKey, Protocol, compile::Compiler, reference};
 
 /// House and student; each student is two pods, `NAME-0` and `NAME-1`.
@@ -78,7 +78,7 @@ impl Suite {
     fn apply(&mut self, policies: &[String]) {
         let text =
             cluster(self.slytherin) + &policies.iter().map(|p| format!("---\n{p}")).collect::<String>();
-        let loaded = load(&[Input::Text { name: "p.yaml".into(), text }], &Options::default());
+        let loaded = load(&[Input::Text { name: "p.yaml".into(), text }], &LoadOptions::default());
         assert!(!loaded.has_errors(), "{:#?}", loaded.diagnostics);
         assert_eq!(loaded.cluster.policies.len(), policies.len());
         let changes = self.compiler.cluster().changes_to(&loaded.cluster);
@@ -409,7 +409,7 @@ fn the_definitions_own_cases() {
         let text = format!(
             "{{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {{name: p}}, spec: {spec}}}"
         );
-        !load(&[Input::Text { name: "p".into(), text }], &Options::default()).has_errors()
+        !load(&[Input::Text { name: "p".into(), text }], &LoadOptions::default()).has_errors()
     };
     let spec = |rule: &str| {
         format!("{{tier: Admin, priority: 0, subject: {{namespaces: {{}}}}, ingress: [{rule}]}}")

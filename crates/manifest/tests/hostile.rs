@@ -1,7 +1,7 @@
 //! No input panics, hangs, or is taken in halfway: arbitrary bytes, and valid manifests with a few things broken.
 
 use palisade_manifest::{
-    Admission, Channel, Code, Input, Loaded, Options, Style, load, render,
+    Admission, Channel, Code, Input, LoadOptions, Loaded, Style, load, render,
     tree::{At, Documents, Limits, Value},
 };
 use palisade_policy::{Action, Tier};
@@ -133,13 +133,13 @@ fn load_and_look(text: &str) -> Loaded {
     for (channel, admission) in
         [(Channel::Standard, Admission::Check), (Channel::Experimental, Admission::Passed)]
     {
-        load_with(text, &Options { channel, admission, ..Options::default() });
+        load_with(text, &LoadOptions { channel, admission, ..LoadOptions::default() });
     }
-    load_with(text, &Options::default())
+    load_with(text, &LoadOptions::default())
 }
 
-fn load_with(text: &str, options: &Options) -> Loaded {
-    let options = Options { max_made_pods: 1000, ..options.clone() };
+fn load_with(text: &str, options: &LoadOptions) -> Loaded {
+    let options = LoadOptions { max_made_pods: 1000, ..options.clone() };
     let loaded = load(&[Input::Text { name: "t".to_owned(), text: text.to_owned() }], &options);
     for diagnostic in &loaded.diagnostics {
         let drawn = render(diagnostic, Style::default());
@@ -240,7 +240,7 @@ fn files_of_bytes_are_refused_or_read() {
     runner
         .run(&bytes, |bytes| {
             std::fs::write(&path, &bytes).unwrap();
-            let loaded = load(&[Input::Path(path.clone())], &Options::default());
+            let loaded = load(&[Input::Path(path.clone())], &LoadOptions::default());
             prop_assert!(loaded.cluster.policies.is_empty());
             Ok(())
         })

@@ -1,10 +1,10 @@
 //! Objects of an API server beside those of files.
 
-use palisade_manifest::{Input, Options, load};
+use palisade_manifest::{Input, LoadOptions, load};
 use palisade_policy::{Family, ObjectKey};
 
 fn live(items: &str) -> Input {
-    Input::Live(format!(r#"{{"apiVersion":"v1","kind":"List","items":[{items}]}}"#))
+    Input::Cluster(format!(r#"{{"apiVersion":"v1","kind":"List","items":[{items}]}}"#))
 }
 
 const POD: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"w","namespace":"shop"},"status":{"phase":"Running"}}"#;
@@ -13,21 +13,21 @@ const POD: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"w","nam
 fn no_address_is_made_up_for_a_live_object() {
     let service =
         r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"s","namespace":"shop"},"spec":{}}"#;
-    let loaded = load(&[live(&format!("{POD},{service}"))], &Options::default());
+    let loaded = load(&[live(&format!("{POD},{service}"))], &LoadOptions::default());
     assert!(loaded.diagnostics.is_empty());
     let key = |name: &str| ObjectKey::new("shop", name);
     assert!(loaded.cluster.pods[&key("w")].addresses.is_empty());
     assert!(loaded.cluster.services[&key("s")].addresses.is_empty());
     // The same in a file gets some.
     let file = Input::Text { name: "f".into(), text: POD.into() };
-    assert!(load(&[file], &Options::default()).cluster.pods[&key("w")].address(Family::V4).is_some());
+    assert!(load(&[file], &LoadOptions::default()).cluster.pods[&key("w")].address(Family::V4).is_some());
 }
 
 #[test]
 fn live_objects_are_named_by_object_and_field() {
     let policy = r#"{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"p","namespace":"shop"},
         "spec":{"podSelector":{},"ingress":[{"from":[{"podSelector":{}}]}]}}"#;
-    let loaded = load(&[live(policy)], &Options::default());
+    let loaded = load(&[live(policy)], &LoadOptions::default());
     let policy = loaded.cluster.policies.values().next().expect("it is there");
     assert_eq!(policy.origin.as_ref().map(ToString::to_string).as_deref(), Some("networkpolicy/shop/p"));
     let rule = &policy.ingress.as_ref().expect("it has rules")[0];
@@ -40,7 +40,7 @@ fn live_objects_are_named_by_object_and_field() {
 #[test]
 fn a_broken_live_object_is_an_error_without_a_file() {
     let bad = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"b","namespace":"shop"},"spec":{"nodeName":7}}"#;
-    let loaded = load(&[live(&format!("{bad},{POD}"))], &Options::default());
+    let loaded = load(&[live(&format!("{bad},{POD}"))], &LoadOptions::default());
     assert_eq!(loaded.cluster.pods.len(), 1);
     let found: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();
     assert_eq!(found.len(), 1);
@@ -50,7 +50,7 @@ fn a_broken_live_object_is_an_error_without_a_file() {
 #[test]
 fn a_file_over_a_live_object_is_no_duplicate_and_the_reverse_is() {
     let file = || Input::Text { name: "f".into(), text: POD.into() };
-    let codes = |inputs: &[Input]| load(inputs, &Options::default()).diagnostics.len();
+    let codes = |inputs: &[Input]| load(inputs, &LoadOptions::default()).diagnostics.len();
     assert_eq!(codes(&[live(POD), file()]), 0);
     assert_eq!(codes(&[file(), file()]), 1);
 }

@@ -1,12 +1,12 @@
 //! Objects to pods, services and namespaces: what a cluster of manifests holds.
 
-use palisade_manifest::{Code, Input, Loaded, Options, Severity, load};
+use palisade_manifest::{Code, Input, LoadOptions, Loaded, Severity, load};
 use palisade_policy::{
     Family, ObjectKey, Phase, Pod, Protocol, Workload, cluster::TargetPort, lookup::backends,
 };
 
 fn load_text(text: &str) -> Loaded {
-    load(&[Input::Text { name: "t.yaml".to_owned(), text: text.to_owned() }], &Options::default())
+    load(&[Input::Text { name: "t.yaml".to_owned(), text: text.to_owned() }], &LoadOptions::default())
 }
 
 /// Loads what must be without findings.
@@ -265,7 +265,7 @@ metadata: {name: p, namespace: of-pod}
             "kubernetes.io/metadata.name=of-policy"
         ]
     );
-    let options = Options { default_namespace: "shop".to_owned(), ..Options::default() };
+    let options = LoadOptions { default_namespace: "shop".to_owned(), ..LoadOptions::default() };
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n".to_owned();
     let loaded = load(&[Input::Text { name: "t".to_owned(), text }], &options);
     assert_eq!(names(&loaded), ["shop/p"]);
@@ -396,7 +396,7 @@ spec:
     );
     assert_eq!(loaded.cluster.policies.len(), 1);
     let inputs = [Input::Text { name: "t".to_owned(), text: text.to_owned() }];
-    let strict = load(&inputs, &Options { strict: true, ..Options::default() });
+    let strict = load(&inputs, &LoadOptions { strict: true, ..LoadOptions::default() });
     assert!(strict.has_errors() && strict.cluster.policies.is_empty());
 }
 
@@ -406,7 +406,7 @@ fn families_can_be_chosen() {
         name: "t".to_owned(),
         text: "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n".to_owned(),
     }];
-    let loaded = load(&inputs, &Options::with_families(&[Family::V6]));
+    let loaded = load(&inputs, &LoadOptions::with_families(&[Family::V6]));
     assert_eq!(pod(&loaded, "default", "p").addresses.len(), 1);
     assert!(pod(&loaded, "default", "p").address(Family::V6).is_some());
 }

@@ -2,14 +2,14 @@
 
 use std::{fs, path::Path};
 
-use palisade_manifest::{Code, Input, Loaded, Options, Style, load, render};
+use palisade_manifest::{Code, Input, LoadOptions, Loaded, Style, load, render};
 
 fn text(name: &str, text: impl Into<String>) -> Input {
     Input::Text { name: name.to_owned(), text: text.into() }
 }
 
 fn load_text(yaml: impl Into<String>) -> Loaded {
-    load(&[text("t.yaml", yaml)], &Options::default())
+    load(&[text("t.yaml", yaml)], &LoadOptions::default())
 }
 
 fn lines(loaded: &Loaded) -> Vec<String> {
@@ -24,7 +24,7 @@ fn names(loaded: &Loaded) -> Vec<&str> {
     loaded.cluster.pods.keys().map(|k| &*k.name).collect()
 }
 
-fn load_path(path: &Path, options: &Options) -> Loaded {
+fn load_path(path: &Path, options: &LoadOptions) -> Loaded {
     load(&[Input::Path(path.to_owned())], options)
 }
 
@@ -45,14 +45,18 @@ fn directories_are_read_whole_and_in_order() {
     ] {
         fs::write(at(file), pod(name)).unwrap();
     }
-    let loaded = load_path(dir.path(), &Options::default());
+    let loaded = load_path(dir.path(), &LoadOptions::default());
     assert_eq!(lines(&loaded), [""; 0]);
     assert_eq!(names(&loaded), ["a", "b", "c", "z"]);
     assert_eq!(loaded.counts.files, 4);
     let files: Vec<String> =
         loaded.sources.values().map(|s| s.file.replace(&dir.path().display().to_string(), "")).collect();
     assert_eq!(files, ["/a.yaml", "/b/b.yml", "/b/c/c.json", "/z.yaml"]);
-    assert_eq!(names(&load_path(&at("notes.txt"), &Options::default())), ["named"], "what is named is read");
+    assert_eq!(
+        names(&load_path(&at("notes.txt"), &LoadOptions::default())),
+        ["named"],
+        "what is named is read"
+    );
 }
 
 #[cfg(unix)]
@@ -67,7 +71,7 @@ fn symbolic_links_are_followed_and_their_circles_end() {
     std::os::unix::fs::symlink(dir.path(), at("real/deep/up")).unwrap();
     std::os::unix::fs::symlink(at("real/deep"), at("real/deep/self")).unwrap();
     std::os::unix::fs::symlink(at("nowhere"), at("real/dangling.yaml")).unwrap();
-    let loaded = load_path(&at("real"), &Options::default());
+    let loaded = load_path(&at("real"), &LoadOptions::default());
     assert_eq!(names(&loaded), ["linked", "p"]);
     let errors = loaded.diagnostics.iter().filter(|d| d.code == Code::NotReadable).count();
     assert!(errors >= 1 && loaded.has_errors(), "the dangling link is reported: {:#?}", lines(&loaded));
@@ -81,7 +85,7 @@ fn what_cannot_be_read_is_reported_and_the_rest_is_there() {
     fs::write(at("latin.yaml"), b"# caf\xe9\n# next\n").unwrap();
     fs::write(at("utf16.yaml"), b"\xff\xfea\0:\0").unwrap();
     let inputs = [Input::Path(dir.path().to_owned()), Input::Path(at("missing.yaml"))];
-    let loaded = load(&inputs, &Options::default());
+    let loaded = load(&inputs, &LoadOptions::default());
     assert_eq!(names(&loaded), ["good"]);
     let codes: Vec<Code> = loaded.diagnostics.iter().map(|d| d.code).collect();
     assert_eq!(codes, [Code::NotUtf8, Code::NotUtf8, Code::NotReadable]);
@@ -97,7 +101,7 @@ fn files_over_the_limit_are_refused_unread() {
     // A hole of 200 MB: reading it would take noticeable time and memory, refusing it takes neither.
     fs::File::create(&path).unwrap().set_len(200 << 20).unwrap();
     fs::write(dir.path().join("small.yaml"), pod("small")).unwrap();
-    let loaded = load_path(dir.path(), &Options::default());
+    let loaded = load_path(dir.path(), &LoadOptions::default());
     assert_eq!(names(&loaded), ["small"]);
     assert_eq!(loaded.diagnostics[0].code, Code::TooLarge);
     assert!(
@@ -105,7 +109,7 @@ fn files_over_the_limit_are_refused_unread() {
         "{:?}",
         lines(&loaded)
     );
-    let tight = Options { max_file_bytes: 10, ..Options::default() };
+    let tight = LoadOptions { max_file_bytes: 10, ..LoadOptions::default() };
     assert_eq!(load_path(dir.path(), &tight).diagnostics.len(), 2);
 }
 
@@ -123,7 +127,7 @@ fn a_tree_of_links_that_multiplies_is_refused() {
         }
     }
     fs::create_dir(dir.path().join("8")).unwrap();
-    let options = Options { max_files: 500, ..Options::default() };
+    let options = LoadOptions { max_files: 500, ..LoadOptions::default() };
     let loaded = load_path(&dir.path().join("0"), &options);
     let last = loaded.diagnostics.iter().find(|d| d.code == Code::TooLarge).unwrap().to_string();
     assert!(last.contains("more than 500 files and directories"), "{last}");

@@ -1,6 +1,6 @@
 //! Ingress, the routes of the Gateway API and OpenShift's Route: what they lead to, and what is in the way.
 
-use palisade_manifest::{Code, Input, Loaded, Options, Severity, load};
+use palisade_manifest::{Code, Input, LoadOptions, Loaded, Severity, load};
 
 /// Web pods with a named port behind a service with two ports, in `shop`; and the same service in `other`.
 const SHOP: &str = "
@@ -46,7 +46,7 @@ spec:
 
 fn read(documents: &[&str]) -> Loaded {
     let text = documents.join("\n---\n");
-    load(&[Input::Text { name: "t.yaml".to_owned(), text }], &Options::default())
+    load(&[Input::Text { name: "t.yaml".to_owned(), text }], &LoadOptions::default())
 }
 
 /// What the routes lead to, as `Kind ns/name -> ns/service port`.

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use palisade_manifest::{Admission, Channel, Code, Input, Loaded, Options, load};
+use palisade_manifest::{Admission, Channel, Code, Input, LoadOptions, Loaded, load};
 use palisade_policy::{
     Cluster, Direction, Endpoint, Family, Flow, Name, ObjectKey, Protocol, Verdict,
     compile::Compiler,
@@ -57,7 +57,7 @@ fn with_quoted_y(spec: &str) -> String {
     spec.replace(": y}", ": \"y\"}")
 }
 
-fn load_with(policies: &str, options: &Options) -> Loaded {
+fn load_with(policies: &str, options: &LoadOptions) -> Loaded {
     let inputs = [
         Input::Path(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixture.yaml").into()),
         Input::Text { name: "policies.yaml".to_owned(), text: policies.to_owned() },
@@ -66,8 +66,8 @@ fn load_with(policies: &str, options: &Options) -> Loaded {
 }
 
 /// Addresses are all declared; the host-network pod takes its node's.
-fn options() -> Options {
-    Options::default()
+fn options() -> LoadOptions {
+    LoadOptions::default()
 }
 
 struct Bench {
@@ -158,7 +158,7 @@ impl Bench {
 }
 
 /// The policies of a data-plane vector, and how to read them.
-fn policies_of(vector: &Value) -> (String, usize, Options) {
+fn policies_of(vector: &Value) -> (String, usize, LoadOptions) {
     let policies = vector["policies"].as_array().unwrap();
     // Two NetworkPolicies of one namespace need two names.
     let texts = policies.iter().enumerate().map(|(i, p)| {
@@ -167,7 +167,7 @@ fn policies_of(vector: &Value) -> (String, usize, Options) {
     });
     let raw = policies.iter().any(|p| p["kind"] == "cnp-raw");
     let admission = if raw { Admission::Passed } else { Admission::Check };
-    (texts.collect::<Vec<_>>().join("---\n"), policies.len(), Options { admission, ..options() })
+    (texts.collect::<Vec<_>>().join("---\n"), policies.len(), LoadOptions { admission, ..options() })
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn is_admitted(vector: &Value, version: Option<&str>) -> bool {
     let (kind, name) = (text(vector, "kind"), text(vector, "object_name"));
     let text = policy(kind, if kind == "NP" { "x" } else { name }, text(vector, "spec"));
     let text = version.map_or(text.clone(), |v| text.replace(V1ALPHA2, v));
-    let loaded = load_with(&text, &Options { strict_cidr, channel, ..options() });
+    let loaded = load_with(&text, &LoadOptions { strict_cidr, channel, ..options() });
     let accepted = loaded.cluster.policies.len() == 1;
     assert_eq!(accepted, !loaded.has_errors(), "{vector}: {:#?}", loaded.diagnostics);
     // A policy that can't even be parsed would be refused for the wrong reason.
@@ -264,7 +264,7 @@ fn what_is_admitted_reads_the_same_without_admission() {
             continue;
         }
         let [checked, unchecked] = [Admission::Check, Admission::Passed].map(|admission| {
-            let loaded = load_with(&policies, &Options { admission, ..options.clone() });
+            let loaded = load_with(&policies, &LoadOptions { admission, ..options.clone() });
             (loaded.cluster.policies, loaded.diagnostics)
         });
         assert_eq!(checked, unchecked, "{vector}");

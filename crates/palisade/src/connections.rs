@@ -12,7 +12,7 @@ mod table;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use palisade_analysis::{Connections as Answer, Endpoint, GroupBy, Options, connections::Filter};
+use palisade_analysis::{ConnectionEnd, Connections as Answer, ConnectionsOptions, EndFilter, GroupBy};
 
 use crate::{
     entrances::{self, Controller},
@@ -152,7 +152,7 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     if let Some(name) = arguments.namespace.as_deref().filter(|n| !cluster.namespaces.contains_key(*n)) {
         bail!("there is no namespace `{name}` in the {}", world.place());
     }
-    let filter = |words: &[String], option: &str| -> Result<Option<Filter>> {
+    let filter = |words: &[String], option: &str| -> Result<Option<EndFilter>> {
         if words.is_empty() {
             return Ok(None);
         }
@@ -160,7 +160,7 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     };
     let (from, to) = (filter(&arguments.from, "--from")?, filter(&arguments.to, "--to")?);
     let asked_for_nodes = [&from, &to].into_iter().flatten().any(|f| !f.nodes.is_empty());
-    let options = Options {
+    let options = ConnectionsOptions {
         group_by: arguments.group_by.into(),
         traffic: choice::traffic(&arguments.port).context("--port")?,
         only_denied: arguments.only_denied,
@@ -196,7 +196,7 @@ fn blocked(report: &Report<'_>) {
         let routes = &report.loaded.routes;
         let end = escape::plain(report.id(blocked.to)).into_owned();
         let named =
-            report.answer.endpoints().any(|e| matches!(e, Endpoint::IngressController(c) if !c.is_empty()));
+            report.answer.ends().any(|e| matches!(e, ConnectionEnd::IngressController(c) if !c.is_empty()));
         output::note(&entrances::blocked(&end, &blocked.traffic, &blocked.through, routes, named));
     }
 }

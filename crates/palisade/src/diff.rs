@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use palisade_analysis::Diff as Difference;
 use palisade_api::Missing;
-use palisade_manifest::{Input, Loaded, Options, assign_addresses, keep_addresses};
+use palisade_manifest::{Input, LoadOptions, Loaded, assign_addresses, keep_addresses};
 
 use crate::{
     exit::Outcome,
@@ -95,16 +95,16 @@ struct Sides {
 /// Answers.
 pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let sides = sides(arguments)?;
-    let options = Options {
+    let options = LoadOptions {
         default_namespace: sides.namespace,
         all_namespaces: sides.missing.iter().all(|m| m.resource.kind != "Namespace"),
-        ..Options::default()
+        ..LoadOptions::default()
     };
     let [a_name, b_name] = &sides.names;
     let live = arguments.is_live();
     // What is wrong with the cluster's own objects is said once.
     let before = sources::load_inputs(&sides.before, a_name, &arguments.reading, &options, live)?;
-    let without = Options { addresses: None, ..options.clone() };
+    let without = LoadOptions { addresses: None, ..options.clone() };
     let mut after = sources::load_inputs(&sides.after, b_name, &arguments.reading, &without, false)?;
     keep_addresses(&mut after.cluster, &before.cluster, &after.unaddressed);
     if let Some(plan) = &options.addresses {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use palisade_analysis::{
-    Endpoint,
-    endpoint::{NodeAddresses, WorkloadPods},
+    ConnectionEnd,
+    end::{NodeAddresses, WorkloadPods},
     shape,
 };
 use palisade_manifest::Loaded;
@@ -22,13 +22,16 @@ pub(crate) struct End<'a> {
     /// Its name; no other end of the answer has it.
     pub(crate) id: String,
     /// What it is.
-    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) endpoint: &'a ConnectionEnd,
     /// Where its object stands.
     pub(crate) at: Option<&'a Origin>,
 }
 
 /// Names ends. Equal endpoints in equal order get equal names.
-pub(crate) fn named<'a>(endpoints: impl Iterator<Item = &'a Endpoint>, loaded: &'a Loaded) -> Vec<End<'a>> {
+pub(crate) fn named<'a>(
+    endpoints: impl Iterator<Item = &'a ConnectionEnd>,
+    loaded: &'a Loaded,
+) -> Vec<End<'a>> {
     let end = |endpoint| End { id: name(endpoint), endpoint, at: place(endpoint, loaded) };
     let mut ends: Vec<End<'a>> = endpoints.map(end).collect();
     let mut seen: HashMap<String, usize> = HashMap::new();
@@ -53,16 +56,16 @@ pub(crate) fn some<T>(all: &[T], text: impl Fn(&T) -> String) -> String {
 }
 
 /// The short name of an endpoint.
-pub(crate) fn name(endpoint: &Endpoint) -> String {
+pub(crate) fn name(endpoint: &ConnectionEnd) -> String {
     let nodes = |all: &[NodeAddresses]| some(all, |n| n.name.to_string());
     match endpoint {
-        Endpoint::Workload(workload) => pods_of(workload),
-        Endpoint::Pod { .. } | Endpoint::Namespace(_) => endpoint.to_string(),
-        Endpoint::Class(all) => some(all, pods_of),
-        Endpoint::OwnNode(all) => format!("own node ({})", nodes(all)),
-        Endpoint::Nodes(all) => format!("node {}", nodes(all)),
-        Endpoint::External(external) => some(&external.ranges, range_text),
-        Endpoint::IngressController(_) => CONTROLLER.to_owned(),
+        ConnectionEnd::Workload(workload) => pods_of(workload),
+        ConnectionEnd::Pod { .. } | ConnectionEnd::Namespace(_) => endpoint.to_string(),
+        ConnectionEnd::Class(all) => some(all, pods_of),
+        ConnectionEnd::OwnNode(all) => format!("own node ({})", nodes(all)),
+        ConnectionEnd::Nodes(all) => format!("node {}", nodes(all)),
+        ConnectionEnd::External(external) => some(&external.ranges, range_text),
+        ConnectionEnd::IngressController(_) => CONTROLLER.to_owned(),
     }
 }
 
@@ -76,18 +79,21 @@ fn pods_of(workload: &WorkloadPods) -> String {
 }
 
 /// Where the object that an endpoint stands for begins.
-pub(crate) fn place<'a>(endpoint: &Endpoint, loaded: &'a Loaded) -> Option<&'a Origin> {
+pub(crate) fn place<'a>(endpoint: &ConnectionEnd, loaded: &'a Loaded) -> Option<&'a Origin> {
     match endpoint {
-        Endpoint::Workload(workload) => place_of_workload(workload, loaded),
-        Endpoint::Pod { key, workload_kind, workload_name } => {
+        ConnectionEnd::Workload(workload) => place_of_workload(workload, loaded),
+        ConnectionEnd::Pod { key, workload_kind, workload_name } => {
             let workload = ObjectKey { namespace: key.namespace.clone(), name: workload_name.clone() };
             place_of("Pod", key, loaded).or_else(|| place_of(workload_kind, &workload, loaded))
         }
-        Endpoint::Namespace(name) => place_of("Namespace", &ObjectKey::new("", name.clone()), loaded),
-        Endpoint::IngressController(pods) => {
+        ConnectionEnd::Namespace(name) => place_of("Namespace", &ObjectKey::new("", name.clone()), loaded),
+        ConnectionEnd::IngressController(pods) => {
             pods.first().filter(|_| pods.len() == 1).and_then(|w| place_of_workload(w, loaded))
         }
-        Endpoint::Class(_) | Endpoint::OwnNode(_) | Endpoint::Nodes(_) | Endpoint::External(_) => None,
+        ConnectionEnd::Class(_)
+        | ConnectionEnd::OwnNode(_)
+        | ConnectionEnd::Nodes(_)
+        | ConnectionEnd::External(_) => None,
     }
 }
 
@@ -175,11 +181,11 @@ impl<'a> End<'a> {
 }
 
 /// An endpoint for machines, where no other of the answer has its short name.
-pub(crate) fn json<'a>(endpoint: &'a Endpoint, loaded: &'a Loaded) -> JsonEnd<'a> {
+pub(crate) fn json<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonEnd<'a> {
     JsonEnd { id: name(endpoint), what: what(endpoint, loaded) }
 }
 
-fn what<'a>(endpoint: &'a Endpoint, loaded: &'a Loaded) -> JsonWhat<'a> {
+fn what<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonWhat<'a> {
     let pods = |w: &'a WorkloadPods| JsonPods {
         object: JsonObject::new(&w.kind, Some(&w.namespace), &w.name, place_of_workload(w, loaded)),
         pods: w.pods.iter().map(|p| &**p).collect(),
@@ -195,8 +201,8 @@ fn what<'a>(endpoint: &'a Endpoint, loaded: &'a Loaded) -> JsonWhat<'a> {
         addresses: n.addresses.iter().map(ToString::to_string).collect(),
     };
     match endpoint {
-        Endpoint::Workload(w) => JsonWhat::Workload(pods(w)),
-        Endpoint::Pod { key, workload_kind, workload_name } => {
+        ConnectionEnd::Workload(w) => JsonWhat::Workload(pods(w)),
+        ConnectionEnd::Pod { key, workload_kind, workload_name } => {
             let namespace = Some(&*key.namespace);
             let workload = ObjectKey { namespace: key.namespace.clone(), name: workload_name.clone() };
             let at = place_of(workload_kind, &workload, loaded);
@@ -205,18 +211,18 @@ fn what<'a>(endpoint: &'a Endpoint, loaded: &'a Loaded) -> JsonWhat<'a> {
                 workload: JsonObject::new(workload_kind, namespace, workload_name, at),
             }
         }
-        Endpoint::Namespace(name) => {
+        ConnectionEnd::Namespace(name) => {
             JsonWhat::Namespace { object: JsonObject::new("Namespace", None, name, place(endpoint, loaded)) }
         }
-        Endpoint::Class(all) => JsonWhat::Class { members: all.iter().map(pods).collect() },
-        Endpoint::OwnNode(all) => JsonWhat::OwnNode { nodes: all.iter().map(node).collect() },
-        Endpoint::Nodes(all) => JsonWhat::Nodes { nodes: all.iter().map(node).collect() },
-        Endpoint::External(external) => JsonWhat::External {
+        ConnectionEnd::Class(all) => JsonWhat::Class { members: all.iter().map(pods).collect() },
+        ConnectionEnd::OwnNode(all) => JsonWhat::OwnNode { nodes: all.iter().map(node).collect() },
+        ConnectionEnd::Nodes(all) => JsonWhat::Nodes { nodes: all.iter().map(node).collect() },
+        ConnectionEnd::External(external) => JsonWhat::External {
             family: external.family.to_string(),
             ranges: external.ranges.iter().map(Into::into).collect(),
             cidrs: shape::cidrs(&external.ranges).iter().map(ToString::to_string).collect(),
         },
-        Endpoint::IngressController(all) => {
+        ConnectionEnd::IngressController(all) => {
             JsonWhat::IngressController { members: all.iter().map(pods).collect() }
         }
     }

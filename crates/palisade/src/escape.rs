@@ -10,7 +10,7 @@ pub(crate) fn plain(text: &str) -> Cow<'_, str> {
 /// For a terminal, where lines and colours are made already: nothing else passes that a terminal would obey. The last
 /// guard: names are to be made [`plain`] where they are put into a text, since a name may hold colours too.
 pub(crate) fn terminal(text: &str) -> Cow<'_, str> {
-    let is_odd = |c: char| palisade_manifest::is_odd(c) && !matches!(c, '\n' | '\t');
+    let is_odd = |c: char| palisade_manifest::needs_escape(c) && !matches!(c, '\n' | '\t');
     if !text.contains(is_odd) {
         return Cow::Borrowed(text);
     }
@@ -46,7 +46,7 @@ fn colour(text: &str) -> Option<usize> {
 
 /// For JSON that is shown: the same, as JSON's own escapes. Such characters stand in its strings alone, but for line ends.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
-    let is_odd = |c: char| palisade_manifest::is_odd(c) && c != '\n';
+    let is_odd = |c: char| palisade_manifest::needs_escape(c) && c != '\n';
     if !text.contains(is_odd) {
         return Cow::Borrowed(text);
     }
@@ -173,11 +173,11 @@ mod tests {
         assert_eq!(terminal(ours), ours);
         let hostile = "a\u{1b}[2J\u{1b}]0;title\u{7}b\r\u{9b}31m\u{202e}\u{1b}[8mhidden\u{1b}[0;08m\u{1b}[";
         let shown = terminal(hostile);
-        assert!(!shown.contains(palisade_manifest::is_odd), "{shown}");
+        assert!(!shown.contains(palisade_manifest::needs_escape), "{shown}");
         assert!(shown.starts_with("a\\u{1b}[2J"), "{shown}");
         let text = serde_json::to_string(&["x\u{9b}\u{202e}\n\u{1b}"]).unwrap();
         let shown = json(&text);
-        assert!(!shown.contains(palisade_manifest::is_odd), "{shown}");
+        assert!(!shown.contains(palisade_manifest::needs_escape), "{shown}");
         assert_eq!(serde_json::from_str::<Vec<String>>(&shown).unwrap(), ["x\u{9b}\u{202e}\n\u{1b}"]);
     }
 

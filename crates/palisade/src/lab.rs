@@ -120,6 +120,6 @@ impl Shape {
 }
 
 /// Addresses are the lab's business: it knows nodes and subnets.
-pub(crate) fn reading_options() -> palisade_manifest::Options {
-    palisade_manifest::Options { addresses: None, ..Default::default() }
+pub(crate) fn reading_options() -> palisade_manifest::LoadOptions {
+    palisade_manifest::LoadOptions { addresses: None, ..Default::default() }
 }

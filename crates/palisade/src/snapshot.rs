@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use palisade_analysis::diff::diff;
 use palisade_api::{Live, read::Object};
-use palisade_manifest::{Input, Options, load, names};
+use palisade_manifest::{Input, LoadOptions, load, names};
 use palisade_policy::Cluster;
 use serde_json::{Map, Value};
 
@@ -172,7 +172,7 @@ fn write(dir: &Path, files: &BTreeMap<PathBuf, String>) -> io::Result<()> {
 
 /// Reads the files back: they must say what the cluster says.
 fn reads_back(live: &Live, dir: &Path) -> Result<()> {
-    let options = Options::default();
+    let options = LoadOptions::default();
     let inputs: Vec<Input> = live.inputs().collect();
     let there = load(&inputs, &options).cluster;
     let here = load(&[Input::Path(dir.to_owned())], &options);

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use palisade_api::{Live, Missing};
-use palisade_manifest::{Channel, Diagnostic, Input, Loaded, Options, Severity, Style, render};
+use palisade_manifest::{Channel, Diagnostic, Input, LoadOptions, Loaded, Severity, Style, render};
 
 use crate::{
     exit::Outcome,
@@ -89,10 +89,10 @@ impl Sources {
             (None, None) => "default".to_owned(),
         };
         let missing = read.as_ref().map_or(&[][..], |live| &live.missing);
-        let options = Options {
+        let options = LoadOptions {
             default_namespace: namespace.clone(),
             all_namespaces: missing.iter().all(|m| m.resource.kind != "Namespace"),
-            ..Options::default()
+            ..LoadOptions::default()
         };
         live::warn(missing, need);
         let missing = live::needed(missing, need);
@@ -146,12 +146,12 @@ pub(crate) enum ReleaseChannel {
 
 impl Reading {
     /// How to read, in what it says.
-    pub(crate) fn options(&self, options: Options) -> Options {
+    pub(crate) fn options(&self, options: LoadOptions) -> LoadOptions {
         let channel = match self.channel {
             ReleaseChannel::Standard => Channel::Standard,
             ReleaseChannel::Experimental => Channel::Experimental,
         };
-        Options { strict: self.strict, channel, ..options }
+        LoadOptions { strict: self.strict, channel, ..options }
     }
 }
 
@@ -159,7 +159,12 @@ impl Reading {
 ///
 /// # Errors
 /// When something is broken and the user doesn't want to go on with the rest, or when there is nothing at all.
-pub(crate) fn load(files: &[String], reading: &Reading, options: &Options, quiet: bool) -> Result<Loaded> {
+pub(crate) fn load(
+    files: &[String],
+    reading: &Reading,
+    options: &LoadOptions,
+    quiet: bool,
+) -> Result<Loaded> {
     load_inputs(&inputs(files)?, &files.join(", "), reading, options, quiet)
 }
 
@@ -180,14 +185,14 @@ pub(crate) fn load_inputs(
     inputs: &[Input],
     names: &str,
     reading: &Reading,
-    options: &Options,
+    options: &LoadOptions,
     quiet: bool,
 ) -> Result<Loaded> {
     let options = reading.options(options.clone());
     let loaded = palisade_manifest::load(inputs, &options);
     report(&loaded, quiet);
     let (errors, _) = loaded.tally();
-    let live = inputs.iter().filter(|i| matches!(i, Input::Live(_))).count();
+    let live = inputs.iter().filter(|i| matches!(i, Input::Cluster(_))).count();
     if errors > 0 && !reading.keep_going {
         let them = if errors == 1 { "it" } else { "them" };
         let place = match (live, inputs.len() - live) {

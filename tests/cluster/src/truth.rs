@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, bail};
 use http::Request;
 use kube::Client;
-use palisade_manifest::{Admission, Input, Options, load};
+use palisade_manifest::{Admission, Input, LoadOptions, load};
 use palisade_policy::{Change, Cluster, Name, ObjectKey};
 
 const PATHS: [&str; 5] = [
@@ -58,7 +58,7 @@ pub async fn read(client: &Client, nodes: &BTreeSet<Name>) -> Result<Cluster> {
 /// # Errors
 /// When an object can't be read.
 pub fn parse(inputs: &[Input]) -> Result<Cluster> {
-    let options = Options { addresses: None, admission: Admission::Passed, ..Options::default() };
+    let options = LoadOptions { addresses: None, admission: Admission::Passed, ..LoadOptions::default() };
     let loaded = load(inputs, &options);
     if loaded.has_errors() {
         let words: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();

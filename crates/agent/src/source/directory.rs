@@ -15,7 +15,7 @@ use std::{
 };
 
 use palisade_api::{Event, Kind, ObjectRef, WatchState};
-use palisade_manifest::{Diagnostic, Input, Loaded, Options, Severity};
+use palisade_manifest::{Diagnostic, Input, LoadOptions, Loaded, Severity};
 use palisade_policy::Cluster;
 
 use super::{
@@ -242,7 +242,7 @@ impl<T: Fn(Heard) -> bool> Following<T> {
 /// Reads the files, if they are whole and stay as they are meanwhile.
 fn load(path: &Path, writes: &Writes) -> Result<Loaded, NotWhole> {
     // Pods have the addresses that their status says, and no others: made-up ones are nobody's.
-    let options = Options { addresses: None, regular_files: true, ..Options::default() };
+    let options = LoadOptions { addresses: None, regular_files: true, ..LoadOptions::default() };
     let look = || Look::at(palisade_manifest::files(path, &options));
     let not_whole = |path: &Path| Err(NotWhole(path.to_owned()));
     let before = look();

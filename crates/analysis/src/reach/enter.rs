@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use palisade_policy::{Cluster, Name, ObjectKey};
 
-use super::{Cell, Members, Reach, Unit, UnitId};
+use super::{Members, Reach, Unit, UnitId};
 use crate::{
     entrances::{Entered, Entrances},
-    interner::Traffics,
+    traffics::{Cell, Traffics},
 };
 
 impl Reach {

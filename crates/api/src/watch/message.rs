@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use palisade_manifest::live::{LiveMeta, Pairs, Words};
+use palisade_manifest::api_objects::{ApiObjectMeta, JsonString, StringMap};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -32,7 +32,7 @@ pub(super) fn message(line: &[u8]) -> Result<Message<'_>, Failure> {
     #[derive(Deserialize)]
     struct Line<'a> {
         #[serde(rename = "type", borrow)]
-        kind: Words<'a>,
+        kind: JsonString<'a>,
         #[serde(borrow)]
         object: &'a RawValue,
     }
@@ -58,12 +58,12 @@ pub(super) fn bookmark(object: &str) -> Result<(String, bool), Failure> {
     #[serde(rename_all = "camelCase")]
     struct Metadata<'a> {
         #[serde(borrow)]
-        resource_version: Words<'a>,
+        resource_version: JsonString<'a>,
         #[serde(borrow, default)]
-        annotations: Option<Pairs<'a>>,
+        annotations: Option<StringMap<'a>>,
     }
     let Bookmark { metadata } = serde_json::from_str(object).map_err(rubbish)?;
-    let ends = |(k, v): &(Words<'_>, Words<'_>)| &**k == INITIAL_EVENTS_END && &**v == "true";
+    let ends = |(k, v): &(JsonString<'_>, JsonString<'_>)| &**k == INITIAL_EVENTS_END && &**v == "true";
     let ends_list = metadata.annotations.iter().flat_map(|a| &a.0).any(ends);
     Ok((metadata.resource_version.to_string(), ends_list))
 }
@@ -109,10 +109,10 @@ pub(super) struct Page<'a> {
 pub(super) struct PageMeta<'a> {
     /// The version at which the list was made.
     #[serde(borrow)]
-    pub(super) resource_version: Words<'a>,
+    pub(super) resource_version: JsonString<'a>,
     /// Names the next page; empty: this is the last.
     #[serde(borrow, rename = "continue")]
-    pub(super) next: Words<'a>,
+    pub(super) next: JsonString<'a>,
 }
 
 /// A policy or a namespace: its metadata, its spec unread.
@@ -120,7 +120,7 @@ pub(super) struct PageMeta<'a> {
 #[serde(default)]
 pub(super) struct Plain<'a> {
     #[serde(borrow)]
-    pub(super) metadata: LiveMeta<'a>,
+    pub(super) metadata: ApiObjectMeta<'a>,
     #[serde(borrow)]
     pub(super) spec: Option<&'a RawValue>,
 }
@@ -136,7 +136,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    pub(super) fn of(meta: &LiveMeta<'_>) -> Self {
+    pub(super) fn of(meta: &ApiObjectMeta<'_>) -> Self {
         Self {
             namespace: meta.namespace.to_string(),
             name: meta.name.to_string(),

@@ -8,7 +8,7 @@ use std::{
 
 use palisade_manifest::{
     Code, Diagnostic, Severity,
-    live::{Decoder, LiveNode, LivePod, Read},
+    api_objects::{ApiNode, ApiPod, Decoded, ObjectDecoder},
 };
 use palisade_policy::{Change, Name, ObjectKey, PolicyKey};
 
@@ -38,7 +38,7 @@ impl News {
 /// same with a chance of 2⁻⁶⁴. It is not the server's version: that repeats itself when etcd is restored from a backup.
 pub(super) struct Store {
     kind: Kind,
-    decoder: Decoder,
+    decoder: ObjectDecoder,
     hasher: RandomState,
     /// By namespace and name; the namespace is empty for cluster-scoped kinds.
     known: HashMap<Name, HashMap<Name, Known>>,
@@ -58,7 +58,13 @@ struct Known {
 
 impl Store {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, decoder: Decoder::default(), hasher: RandomState::new(), known: HashMap::new(), pass: 0 }
+        Self {
+            kind,
+            decoder: ObjectDecoder::default(),
+            hasher: RandomState::new(),
+            known: HashMap::new(),
+            pass: 0,
+        }
     }
 
     /// A list begins.
@@ -130,9 +136,9 @@ impl Store {
         };
         Ok(match self.kind {
             Kind::Pod => {
-                let live: LivePod<'_> = serde_json::from_str(object)?;
+                let live: ApiPod<'_> = serde_json::from_str(object)?;
                 let identity = named(Identity::of(&live.metadata))?;
-                let Read { mut value, findings } = self.decoder.pod(&live);
+                let Decoded { mut value, findings } = self.decoder.pod(&live);
                 // The name that the cluster has already.
                 let names = self.known.get(&value.key.namespace);
                 if let Some((name, _)) = names.and_then(|n| n.get_key_value(&value.key.name)) {
@@ -153,16 +159,16 @@ impl Store {
                 (identity, Reading::new(fingerprint, Change::SetPod(value), findings))
             }
             Kind::Node => {
-                let live: LiveNode<'_> = serde_json::from_str(object)?;
+                let live: ApiNode<'_> = serde_json::from_str(object)?;
                 let identity = named(Identity::of(&live.metadata))?;
-                let Read { value, findings } = self.decoder.node(&live);
+                let Decoded { value, findings } = self.decoder.node(&live);
                 let fingerprint = self.fingerprint((&value.labels, &value.addresses));
                 (identity, Reading::new(fingerprint, Change::SetNode(value), findings))
             }
             Kind::Namespace => {
                 let plain: Plain<'_> = serde_json::from_str(object)?;
                 let identity = named(Identity::of(&plain.metadata))?;
-                let Read { value, findings } = self.decoder.namespace(&plain.metadata);
+                let Decoded { value, findings } = self.decoder.namespace(&plain.metadata);
                 let fingerprint = self.fingerprint(&value.labels);
                 (identity, Reading::new(fingerprint, Change::SetNamespace(value), findings))
             }
@@ -183,7 +189,8 @@ impl Store {
         if self.known(identity).is_some_and(unchanged) {
             return Reading { fingerprint: Some(fingerprint), change: None, findings: None };
         }
-        let Read { value, findings } = self.decoder.policy(policy_text(self.kind, version, identity, spec));
+        let Decoded { value, findings } =
+            self.decoder.policy(policy_text(self.kind, version, identity, spec));
         Reading {
             fingerprint: Some(fingerprint),
             change: value.map(Change::SetPolicy),
@@ -304,7 +311,7 @@ impl Reading {
     }
 }
 
-fn object_ref(kind: Kind, decoder: &mut Decoder, identity: &Identity) -> ObjectRef {
+fn object_ref(kind: Kind, decoder: &mut ObjectDecoder, identity: &Identity) -> ObjectRef {
     ObjectRef {
         kind,
         namespace: (!identity.namespace.is_empty()).then(|| decoder.name(&identity.namespace)),

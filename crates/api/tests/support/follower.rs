@@ -7,7 +7,7 @@ use std::{
 };
 
 use palisade_api::{Client, Event, Kind, WatchOptions, WatchState, watch};
-use palisade_manifest::{Admission, Diagnostic, Input, Options, load};
+use palisade_manifest::{Admission, Diagnostic, Input, LoadOptions, load};
 use palisade_policy::{Change, Cluster, Policy};
 use tokio::sync::mpsc::Receiver;
 
@@ -139,7 +139,7 @@ impl Follower {
 
 /// The server's cluster, through the door that manifests take.
 pub(crate) fn expected(server: &Server) -> Cluster {
-    let options = Options { addresses: None, admission: Admission::Passed, ..Options::default() };
+    let options = LoadOptions { addresses: None, admission: Admission::Passed, ..LoadOptions::default() };
     let text = server.everything();
     let declared: BTreeSet<String> = serde_json::from_str::<serde_json::Value>(&text).unwrap()["items"]
         .as_array()

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use palisade_manifest::{Admission, Input, Options, load};
+use palisade_manifest::{Admission, Input, LoadOptions, load};
 use palisade_policy::{Cluster, Family, Protocol, Verdict};
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ impl Vector {
     pub(crate) fn cluster(&self) -> Cluster {
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifest/tests/fixture.yaml");
         let policies = Input::Text { name: "policies.yaml".to_owned(), text: self.policies.clone() };
-        let options = Options { admission: self.admission, ..Options::default() };
+        let options = LoadOptions { admission: self.admission, ..LoadOptions::default() };
         let loaded = load(&[Input::Path(fixture.into()), policies], &options);
         assert!(!loaded.has_errors(), "{}: {:#?}", self.id, loaded.diagnostics);
         assert_eq!(loaded.cluster.policies.len(), self.count, "{}", self.id);

@@ -1,6 +1,6 @@
 //! How the tests of cluster-wide policies write and read them.
 
-use palisade_manifest::{Admission, Channel, Input, Loaded, Options, load};
+use palisade_manifest::{Admission, Channel, Input, LoadOptions, Loaded, load};
 use palisade_policy::Policy;
 
 pub(crate) const CNP: &str = "policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy";
@@ -14,7 +14,7 @@ pub(crate) fn object(kind: &str, name: &str, spec: &str) -> String {
 
 pub(crate) fn load_as(text: &str, channel: Channel, admission: Admission) -> Loaded {
     let input = Input::Text { name: "p.yaml".to_owned(), text: text.to_owned() };
-    load(&[input], &Options { channel, admission, ..Options::default() })
+    load(&[input], &LoadOptions { channel, admission, ..LoadOptions::default() })
 }
 
 pub(crate) fn checked(text: &str) -> Loaded {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
-use palisade_analysis::connections::Filter;
+use palisade_analysis::EndFilter;
 use palisade_policy::{Cluster, Direction, Endpoint, Family, IpRange, PortSet, Protocol, Traffic, regions};
 
 use crate::{
@@ -11,15 +11,15 @@ use crate::{
 };
 
 /// What any of `words` chooses. Names without a namespace are looked up in `namespace`.
-pub(crate) fn filter(cluster: &Cluster, words: &[String], namespace: &str) -> Result<Filter> {
-    let mut filter = Filter::default();
+pub(crate) fn filter(cluster: &Cluster, words: &[String], namespace: &str) -> Result<EndFilter> {
+    let mut filter = EndFilter::default();
     for word in words {
         add(cluster, word, namespace, &mut filter).with_context(|| format!("`{word}`"))?;
     }
     Ok(filter)
 }
 
-fn add(cluster: &Cluster, word: &str, namespace: &str, filter: &mut Filter) -> Result<()> {
+fn add(cluster: &Cluster, word: &str, namespace: &str, filter: &mut EndFilter) -> Result<()> {
     if let Some(name) = word.strip_prefix("namespace/").or_else(|| word.strip_prefix("ns/"))
         && !name.contains('/')
     {

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use palisade_analysis::Endpoint;
+use palisade_analysis::ConnectionEnd;
 
 use super::report::Report;
 use crate::escape;
@@ -26,10 +26,10 @@ fn boxes<'a>(report: &'a Report<'_>) -> (BTreeMap<&'a str, Vec<usize>>, Vec<usiz
 fn inner<'a>(report: &'a Report<'_>, end: usize) -> &'a str {
     let id = report.id(end);
     match report.ends[end].endpoint {
-        Endpoint::Workload(w) => {
+        ConnectionEnd::Workload(w) => {
             id.strip_prefix(&*w.namespace).map_or(id, |rest| rest.trim_start_matches('/'))
         }
-        Endpoint::Pod { key, .. } => {
+        ConnectionEnd::Pod { key, .. } => {
             id.strip_prefix(&*key.namespace).map_or(id, |rest| rest.trim_start_matches('/'))
         }
         _ => id,

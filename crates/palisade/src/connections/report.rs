@@ -1,6 +1,6 @@
 //! What every form of the answer shows: the ends with their names, and the edges between them.
 
-use palisade_analysis::{Connections, Edge, Endpoint, Families, Options, entrances::Blocked};
+use palisade_analysis::{ConnectionEnd, Connections, ConnectionsOptions, Edge, Families, entrances::Blocked};
 use palisade_manifest::Loaded;
 use palisade_policy::{Family, Traffic};
 
@@ -33,14 +33,14 @@ impl<'a> Report<'a> {
         answer: &'a Connections,
         loaded: &'a Loaded,
         namespace: Option<&'a str>,
-        options: &Options,
+        options: &ConnectionsOptions,
         grouping: &'static str,
     ) -> Self {
         let has = |family| loaded.cluster.pods.values().any(|pod| pod.address(family).is_some());
         Self {
             answer,
             loaded,
-            ends: ends::named(answer.endpoints(), loaded),
+            ends: ends::named(answer.ends(), loaded),
             grouping,
             denied: options.only_denied,
             namespace,
@@ -65,7 +65,7 @@ impl<'a> Report<'a> {
     fn is_inside(&self, end: usize) -> bool {
         let Some(namespace) = self.namespace else { return true };
         match self.ends[end].endpoint {
-            Endpoint::Class(all) => all.iter().any(|w| &*w.namespace == namespace),
+            ConnectionEnd::Class(all) => all.iter().any(|w| &*w.namespace == namespace),
             endpoint => endpoint.namespace().is_some_and(|n| &**n == namespace),
         }
     }
@@ -99,7 +99,7 @@ impl<'a> Report<'a> {
     /// The traffic of an edge in words, with the family where it is not plain from the ends.
     pub(crate) fn traffic(&self, edge: &Edge<'_>) -> String {
         let words = Shown::of(edge.traffic).text();
-        let outside = |end: usize| matches!(self.ends[end].endpoint, Endpoint::External(_));
+        let outside = |end: usize| matches!(self.ends[end].endpoint, ConnectionEnd::External(_));
         let mut out = words;
         if edge.families != self.families && !outside(edge.from) && !outside(edge.to) {
             out = format!("{out} ({})", family_words(edge.families).join(" and "));
@@ -129,8 +129,8 @@ pub(crate) struct ShownEnds {
 }
 
 /// Whether connections to such an end are listed.
-fn is_called(end: &Endpoint) -> bool {
-    !matches!(end, Endpoint::OwnNode(_) | Endpoint::IngressController(_))
+fn is_called(end: &ConnectionEnd) -> bool {
+    !matches!(end, ConnectionEnd::OwnNode(_) | ConnectionEnd::IngressController(_))
 }
 
 fn is_port_0_alone(traffic: &Traffic) -> bool {

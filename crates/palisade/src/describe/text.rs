@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use palisade_analysis::{
-    Description, Endpoint,
-    describe::{Effect, Part, PolicyEffect, SelectedPods, Side},
+    ConnectionEnd, Description,
+    describe::{Effect, PodsDescription, PolicyEffect, SelectedPods, Side},
 };
 use palisade_manifest::Loaded;
 use palisade_policy::{Action, Direction, Peer, Tier, Traffic, near::describe_peer, rules::PodMatch};
@@ -27,10 +27,10 @@ pub(crate) fn text(description: &Description, loaded: &Loaded) -> String {
     out
 }
 
-fn describe(part: &Part, loaded: &Loaded, out: &mut String) {
+fn describe(part: &PodsDescription, loaded: &Loaded, out: &mut String) {
     let name = name(&part.end);
     let pods = match &part.end {
-        Endpoint::Workload(w) if w.whole && w.pods.len() > 1 => format!(" ({} pods)", w.pods.len()),
+        ConnectionEnd::Workload(w) if w.whole && w.pods.len() > 1 => format!(" ({} pods)", w.pods.len()),
         _ => String::new(),
     };
     let at = ends::place(&part.end, loaded).map(|s| format!("  {}", escape::plain(&s.to_string())));
@@ -63,7 +63,7 @@ fn describe_side(side: &Side, loaded: &Loaded, out: &mut String) {
         .peers
         .iter()
         .map(|peer| {
-            let outside = matches!(peer.end, Endpoint::External(_));
+            let outside = matches!(peer.end, ConnectionEnd::External(_));
             let families = match (outside, peer.families.v4 && peer.families.v6) {
                 (false, false) => format!(" ({})", family_words(peer.families).join("")),
                 _ => String::new(),
@@ -159,6 +159,6 @@ pub(crate) fn wanted(selected: &SelectedPods) -> String {
     escape::plain(&describe_peer(&Peer::Pods(choice))).into_owned()
 }
 
-fn name(end: &Endpoint) -> String {
+fn name(end: &ConnectionEnd) -> String {
     escape::plain(&ends::name(end)).into_owned()
 }

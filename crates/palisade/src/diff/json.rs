@@ -1,6 +1,6 @@
 //! A difference for programs.
 
-use palisade_analysis::diff::{Cause, Change, Presence};
+use palisade_analysis::diff::{Cause, ConnectionChange, Presence};
 use serde::Serialize;
 
 use super::{
@@ -72,7 +72,7 @@ pub(crate) fn json(compared: &Compared) -> serde_json::Result<String> {
     Ok(out)
 }
 
-fn change<'a>(compared: &'a Compared, change: &'a Change) -> JsonChange<'a> {
+fn change<'a>(compared: &'a Compared, change: &'a ConnectionChange) -> JsonChange<'a> {
     let loaded = if change.presence == Presence::Before { &compared.before } else { &compared.after };
     JsonChange {
         from: ends::json(&change.from, loaded),

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use palisade_analysis::{
-    Endpoint,
-    diff::{Cause, Change, PolicyChange, Presence},
+    ConnectionEnd,
+    diff::{Cause, ConnectionChange, PolicyChange, Presence},
 };
 use palisade_policy::{Origin, PolicyKey, Traffic};
 
@@ -48,7 +48,8 @@ pub(crate) fn markdown(compared: &Compared) -> String {
     if changes.is_empty() {
         out += "No connection is opened or closed.\n";
     } else {
-        let count = |of: fn(&Change) -> &Traffic| changes.iter().filter(|c| !of(c).is_none()).count();
+        let count =
+            |of: fn(&ConnectionChange) -> &Traffic| changes.iter().filter(|c| !of(c).is_none()).count();
         let (opened, closed) = (count(|c| &c.opened), count(|c| &c.closed));
         _ = writeln!(
             out,
@@ -83,26 +84,26 @@ pub(crate) fn markdown(compared: &Compared) -> String {
 }
 
 /// What is opened and what is closed, as far as there is something.
-fn signs(change: &Change) -> impl Iterator<Item = (Style, char, &Traffic)> {
+fn signs(change: &ConnectionChange) -> impl Iterator<Item = (Style, char, &Traffic)> {
     [(Style::Good, '+', &change.opened), (Style::Bad, '-', &change.closed)]
         .into_iter()
         .filter(|(.., traffic)| !Shown::of(traffic).is_none())
 }
 
-fn name(end: &Endpoint) -> String {
+fn name(end: &ConnectionEnd) -> String {
     escape::plain(&ends::name(end)).into_owned()
 }
 
 /// ` (IPv4)` where it isn't plain from an end.
-fn families(change: &Change) -> String {
-    let outside = |end: &Endpoint| matches!(end, Endpoint::External(_));
+fn families(change: &ConnectionChange) -> String {
+    let outside = |end: &ConnectionEnd| matches!(end, ConnectionEnd::External(_));
     if outside(&change.from) || outside(&change.to) || (change.families.v4 && change.families.v6) {
         return String::new();
     }
     format!(" ({})", family_words(change.families).join(" and "))
 }
 
-fn presence(change: &Change) -> &'static str {
+fn presence(change: &ConnectionChange) -> &'static str {
     match change.presence {
         Presence::Both => "",
         Presence::Before => "  (an end is gone)",

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 
 use palisade_analysis::{
     diff::diff,
-    edit::{Change, Edit, applied},
+    edit::{Edit, EditAction, applied},
 };
 use palisade_api::Live;
-use palisade_manifest::{Input, Options, load};
+use palisade_manifest::{Input, LoadOptions, load};
 use palisade_policy::{Cluster, Direction, Policy};
 use serde_json::{Value, json};
 
@@ -53,8 +53,8 @@ fn operations(policy: &Policy, edit: &Edit) -> Option<Vec<Value>> {
         if direction == Direction::Ingress { ("/spec/ingress", "from") } else { ("/spec/egress", "to") };
     let add = |path: String, value: Value| vec![json!({"op": "add", "path": path, "value": value})];
     let key = &edit.policy;
-    Some(match &edit.change {
-        Change::AddRule { at, rule } => {
+    Some(match &edit.action {
+        EditAction::AddRule { at, rule } => {
             let rule = manifest::rule(rule, key, direction);
             match policy.rules(direction).map_or(0, <[_]>::len) {
                 0 => add(list.to_owned(), json!([rule])),
@@ -62,16 +62,18 @@ fn operations(policy: &Policy, edit: &Edit) -> Option<Vec<Value>> {
                 _ => add(format!("{list}/-"), rule),
             }
         }
-        Change::AddPeer { rule, peer } => add(format!("{list}/{rule}/{peers}/-"), manifest::peer(peer, key)),
-        Change::AddPort { rule, port } => {
+        EditAction::AddPeer { rule, peer } => {
+            add(format!("{list}/{rule}/{peers}/-"), manifest::peer(peer, key))
+        }
+        EditAction::AddPort { rule, port } => {
             let ports = if &*key.kind == "ClusterNetworkPolicy" { "protocols" } else { "ports" };
             add(format!("{list}/{rule}/{ports}/-"), manifest::port(port, key))
         }
-        Change::RemoveRules(gone) => {
+        EditAction::RemoveRules(gone) => {
             let remove = |rule: &usize| json!({"op": "remove", "path": format!("{list}/{rule}")});
             gone.iter().rev().map(remove).collect()
         }
-        Change::NewPolicy(_) => return None,
+        EditAction::NewPolicy(_) => return None,
     })
 }
 
@@ -98,8 +100,10 @@ fn apply(object: &mut Value, operation: &Value) -> Option<()> {
 /// Whether the object says after the patch what it should say.
 fn does_it(before: &Value, after: &Value, edit: &Edit) -> bool {
     let read = |object: &Value| {
-        let loaded =
-            load(&[Input::Live(object.to_string())], &Options { addresses: None, ..Options::default() });
+        let loaded = load(
+            &[Input::Cluster(object.to_string())],
+            &LoadOptions { addresses: None, ..LoadOptions::default() },
+        );
         (!loaded.has_errors()).then_some(Cluster { policies: loaded.cluster.policies, ..Cluster::default() })
     };
     match (read(before), read(after)) {

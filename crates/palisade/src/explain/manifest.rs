@@ -1,6 +1,6 @@
 //! Rules, peers and ports as the API writes them.
 
-use palisade_analysis::edit::{Change, Edit};
+use palisade_analysis::edit::{Edit, EditAction};
 use palisade_policy::{
     Action, Direction, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Protocol, Rule, Selector, Tier,
     cluster::NAMESPACE_NAME_LABEL,
@@ -11,12 +11,12 @@ use serde_json::{Map, Value, json};
 
 /// What an edit adds, as YAML; nothing if it only takes away.
 pub(crate) fn text(edit: &Edit) -> String {
-    let value = match &edit.change {
-        Change::AddRule { rule, .. } => json!([self::rule(rule, &edit.policy, edit.direction)]),
-        Change::AddPeer { peer, .. } => json!([self::peer(peer, &edit.policy)]),
-        Change::AddPort { port, .. } => json!([self::port(port, &edit.policy)]),
-        Change::RemoveRules(_) => return String::new(),
-        Change::NewPolicy(policy) => self::policy(policy),
+    let value = match &edit.action {
+        EditAction::AddRule { rule, .. } => json!([self::rule(rule, &edit.policy, edit.direction)]),
+        EditAction::AddPeer { peer, .. } => json!([self::peer(peer, &edit.policy)]),
+        EditAction::AddPort { port, .. } => json!([self::port(port, &edit.policy)]),
+        EditAction::RemoveRules(_) => return String::new(),
+        EditAction::NewPolicy(policy) => self::policy(policy),
     };
     yaml(&value)
 }

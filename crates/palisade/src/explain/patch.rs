@@ -8,9 +8,9 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use palisade_analysis::{
     diff::diff,
-    edit::{Change, Edit, applied},
+    edit::{Edit, EditAction, applied},
 };
-use palisade_manifest::{Input, Options, load};
+use palisade_manifest::{Input, LoadOptions, load};
 use palisade_policy::{Cluster, Direction, Origin, Policy};
 
 use super::{manifest, suggest::Place};
@@ -52,7 +52,8 @@ pub(crate) fn patch(place: Place<'_>, edit: &Edit) -> Option<String> {
 /// Whether the file says after the patch what it should say, and nothing else than before besides.
 fn does_it(file: &str, place: Place<'_>, before: &str, after: &str, edit: &Edit) -> bool {
     let default_namespace = place.namespace.to_owned();
-    let options = place.reading.options(Options { default_namespace, addresses: None, ..Options::default() });
+    let options =
+        place.reading.options(LoadOptions { default_namespace, addresses: None, ..LoadOptions::default() });
     let read = |text: &str| load(&[Input::Text { name: file.to_owned(), text: text.to_owned() }], &options);
     let (before, after) = (read(before), read(after));
     if after.has_errors() && !before.has_errors() {
@@ -68,18 +69,18 @@ fn does_it(file: &str, place: Place<'_>, before: &str, after: &str, edit: &Edit)
 fn splice(lines: &[&str], policy: &Policy, edit: &Edit) -> Option<Splice> {
     let rules = policy.rules(edit.direction)?;
     let insert = |at, indent: usize| Splice { at, removed: 0, inserted: added(edit, indent) };
-    match &edit.change {
-        Change::AddPort { rule, .. } => {
+    match &edit.action {
+        EditAction::AddPort { rule, .. } => {
             let last = rules.get(*rule)?.ports.as_ref()?.last()?;
             let item = item(lines, last.origin.as_ref()?)?;
             Some(insert(item.end, item.indent))
         }
-        Change::AddPeer { rule, .. } => {
+        EditAction::AddPeer { rule, .. } => {
             let last = rules.get(*rule)?.peers.as_ref()?.last()?;
             let item = item(lines, last.origin.as_ref()?)?;
             Some(insert(item.end, item.indent))
         }
-        Change::AddRule { at, .. } => match (rules.get(*at), rules.last()) {
+        EditAction::AddRule { at, .. } => match (rules.get(*at), rules.last()) {
             (Some(next), _) => {
                 let item = item(lines, next.origin.as_ref()?)?;
                 Some(insert(item.start, item.indent))
@@ -90,8 +91,8 @@ fn splice(lines: &[&str], policy: &Policy, edit: &Edit) -> Option<Splice> {
             }
             (None, None) => first_rule(lines, policy.origin.as_ref()?, edit),
         },
-        Change::RemoveRules(gone) => remove(lines, policy, gone, edit.direction),
-        Change::NewPolicy(_) => None,
+        EditAction::RemoveRules(gone) => remove(lines, policy, gone, edit.direction),
+        EditAction::NewPolicy(_) => None,
     }
 }
 

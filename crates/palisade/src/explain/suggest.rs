@@ -1,7 +1,7 @@
 //! Edits as they are shown: in words, and as a patch where the policy's file can be patched.
 
 use palisade_analysis::{
-    edit::{self, Change, Choices, Edit},
+    edit::{self, Choices, Edit, EditAction},
     explain,
 };
 use palisade_api::Live;
@@ -107,27 +107,29 @@ fn suggestion(place: Place<'_>, edit: Edit) -> Suggestion {
     let how = patch().or_else(command).unwrap_or_else(|| How::Text(manifest::text(&edit)));
     let mut what = words(&edit);
     let kind = &*edit.policy.kind;
-    if matches!(edit.change, Change::NewPolicy(_)) && live.is_some_and(|live| !live.served.contains(&kind)) {
+    if matches!(edit.action, EditAction::NewPolicy(_))
+        && live.is_some_and(|live| !live.served.contains(&kind))
+    {
         what += &format!("; the cluster does not serve {kind}: install its CustomResourceDefinition first");
     }
     Suggestion { what, how, wider: edit.wider, edit }
 }
 
 fn words(edit: &Edit) -> String {
-    let Edit { policy, source, direction, change, .. } = edit;
+    let Edit { policy, source, direction, action, .. } = edit;
     let at = source.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
-    match change {
-        Change::AddRule { .. } => format!("add an {direction} rule to {policy}{at}"),
-        Change::AddPeer { rule, peer } => {
+    match action {
+        EditAction::AddRule { .. } => format!("add an {direction} rule to {policy}{at}"),
+        EditAction::AddPeer { rule, peer } => {
             format!("add the peer {} to {direction}[{rule}] of {policy}{at}", describe_peer(peer))
         }
-        Change::AddPort { rule, port } => {
+        EditAction::AddPort { rule, port } => {
             format!("add {} to the ports of {direction}[{rule}] of {policy}{at}", describe_port(port))
         }
-        Change::RemoveRules(rules) => {
+        EditAction::RemoveRules(rules) => {
             let rules: Vec<String> = rules.iter().map(|rule| format!("{direction}[{rule}]")).collect();
             format!("take {} out of {policy}{at}", rules.join(" and "))
         }
-        Change::NewPolicy(_) => format!("add {policy}"),
+        EditAction::NewPolicy(_) => format!("add {policy}"),
     }
 }

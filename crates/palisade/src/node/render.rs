@@ -369,7 +369,7 @@ mod tests {
             (Reply::Verified(verified), 2),
             (Reply::Error(of()), 1),
         ];
-        let odd = |c: char| palisade_manifest::is_odd(c) && c != '\n';
+        let odd = |c: char| palisade_manifest::needs_escape(c) && c != '\n';
         for (reply, lines) in replies {
             // Our own colours go where they don't belong; a name has none.
             let shown = anstream::adapter::strip_str(&text(&reply).unwrap()).to_string();

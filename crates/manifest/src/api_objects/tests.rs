@@ -1,15 +1,15 @@
 use palisade_policy::Cluster;
 
 use super::*;
-use crate::{Admission, Input, Options, load};
+use crate::{Admission, Input, LoadOptions, load};
 
-fn from_json(text: &str) -> Read<Pod> {
-    Decoder::default().pod(&serde_json::from_str(text).unwrap())
+fn from_json(text: &str) -> Decoded<Pod> {
+    ObjectDecoder::default().pod(&serde_json::from_str(text).unwrap())
 }
 
 /// What the manifest path makes of the same text.
 fn from_manifest(text: &str) -> Cluster {
-    let options = Options { addresses: None, admission: Admission::Passed, ..Options::default() };
+    let options = LoadOptions { addresses: None, admission: Admission::Passed, ..LoadOptions::default() };
     load(&[Input::Text { name: "live.json".into(), text: text.into() }], &options).cluster
 }
 
@@ -74,17 +74,17 @@ fn nodes_and_namespaces_are_what_their_manifests_are() {
     let node = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a", "labels": {"x": "y"}},
       "status": {"addresses": [{"type": "Hostname", "address": "a"}, {"type": "InternalIP", "address": "192.0.2.1"},
                                {"type": "ExternalIP", "address": "192.0.2.1"}, null, {"address": "fd00::1"}]}}"#;
-    let read = Decoder::default().node(&serde_json::from_str(node).unwrap()).value;
+    let read = ObjectDecoder::default().node(&serde_json::from_str(node).unwrap()).value;
     assert_eq!(Some(&read), from_manifest(node).nodes.values().next());
     let namespace = r#"{"apiVersion": "v1", "kind": "Namespace",
       "metadata": {"name": "shop", "labels": {"team": "a", "kubernetes.io/metadata.name": "lie"}}}"#;
-    let live: LivePod<'_> = serde_json::from_str(namespace).unwrap();
-    let read = Decoder::default().namespace(&live.metadata).value;
+    let live: ApiPod<'_> = serde_json::from_str(namespace).unwrap();
+    let read = ObjectDecoder::default().namespace(&live.metadata).value;
     assert_eq!(Some(&read), from_manifest(namespace).namespaces.values().next());
 }
 
-fn network_policy(spec: &str) -> Read<Option<Arc<Policy>>> {
-    Decoder::default().policy(format!(
+fn network_policy(spec: &str) -> Decoded<Option<Arc<Policy>>> {
+    ObjectDecoder::default().policy(format!(
         r#"{{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{{"name":"p","namespace":"shop"}},"spec":{spec}}}"#
     ))
 }
@@ -142,7 +142,7 @@ fn a_field_from_the_future_takes_away_the_rules() {
 #[test]
 fn a_cluster_wide_policy_without_a_place_is_none() {
     let of = |spec: &str| {
-        Decoder::default().policy(format!(
+        ObjectDecoder::default().policy(format!(
             r#"{{"apiVersion":"policy.networking.k8s.io/v1alpha2","kind":"ClusterNetworkPolicy","metadata":{{"name":"p"}},"spec":{spec}}}"#
         ))
     };

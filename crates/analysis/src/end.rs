@@ -7,7 +7,7 @@ use palisade_policy::{Family, IpRange, Name, ObjectKey};
 /// One end. The order is that of answers: workloads by namespace, then nodes, then the outside, then
 /// what forwards from there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Endpoint {
+pub enum ConnectionEnd {
     /// A workload, or the part of one whose pods are treated alike.
     Workload(WorkloadPods),
     /// One pod.
@@ -79,7 +79,7 @@ impl ExternalRanges {
     }
 }
 
-impl Endpoint {
+impl ConnectionEnd {
     /// The namespace, if it lies within one.
     #[must_use]
     pub fn namespace(&self) -> Option<&Name> {
@@ -152,7 +152,7 @@ impl fmt::Display for WorkloadPods {
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for ConnectionEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Workload(w) => write!(f, "{w}"),

@@ -1,11 +1,11 @@
 //! Objects as an API server sends them, to domain values.
 //!
 //! A watch delivers a hundred thousand pods, of which a decision needs a twentieth. So pods, nodes and namespaces have
-//! slim types here ([`LivePod`] …) that skip the rest while they are decoded, and borrow from the text what has no escape
+//! slim types here ([`ApiPod`] …) that skip the rest while they are decoded, and borrow from the text what has no escape
 //! in it. What their fields mean is decided by the same functions as for manifests. Policies are few and intricate:
 //! they go the way of manifests, through [`crate::tree`].
 //!
-//! What is wrong with an object never stops anything. [`Read`] says what is taken in instead, and it fails closed.
+//! What is wrong with an object never stops anything. [`Decoded`] says what is taken in instead, and it fails closed.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -26,13 +26,13 @@ mod fields;
 mod policy;
 
 pub use fields::{
-    List, LiveContainer, LiveContainerPort, LiveMeta, LiveNode, LiveNodeAddress, LiveNodeStatus, LiveOwner,
-    LivePod, LivePodAddress, LivePodSpec, LivePodStatus, Pairs, Words,
+    ApiContainer, ApiContainerPort, ApiNode, ApiNodeAddress, ApiNodeStatus, ApiObjectMeta, ApiOwnerReference,
+    ApiPod, ApiPodIp, ApiPodSpec, ApiPodStatus, JsonString, List, StringMap,
 };
 
 /// What was made of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Read<T> {
+pub struct Decoded<T> {
     /// The value to use.
     pub value: T,
     /// What is wrong with the object. Nobody can open the text that it came in, so no finding has a position; paths say
@@ -43,11 +43,11 @@ pub struct Read<T> {
 /// Makes domain values of live objects. Equal names, label sets and port lists share their memory, across all objects that
 /// one decoder has read and that somebody still holds.
 #[derive(Debug, Default)]
-pub struct Decoder {
+pub struct ObjectDecoder {
     names: Interner,
 }
 
-impl Decoder {
+impl ObjectDecoder {
     /// The shared form of a name.
     #[must_use]
     pub fn name(&mut self, text: &str) -> Name {
@@ -61,7 +61,7 @@ impl Decoder {
 
     /// A pod. An address or a port that can't be used is left out, and a phase that we don't know counts as `Unknown`,
     /// with which the pod keeps its policies. `O(fields)`.
-    pub fn pod(&mut self, live: &LivePod<'_>) -> Read<Pod> {
+    pub fn pod(&mut self, live: &ApiPod<'_>) -> Decoded<Pod> {
         let mut found = Findings::of("Pod", &live.metadata);
         let labels = self.labels(&live.metadata);
         // A pod's own name is its own: sharing would only cost.
@@ -89,11 +89,11 @@ impl Decoder {
             labels,
             key,
         };
-        Read { value: pod, findings: found.list }
+        Decoded { value: pod, findings: found.list }
     }
 
     /// A node. `O(fields)`.
-    pub fn node(&mut self, live: &LiveNode<'_>) -> Read<Node> {
+    pub fn node(&mut self, live: &ApiNode<'_>) -> Decoded<Node> {
         let mut addresses = Vec::new();
         for entry in live.status.iter().flat_map(|s| s.addresses.iter()) {
             node::add_address(&entry.address, &mut addresses);
@@ -103,14 +103,14 @@ impl Decoder {
             labels: self.labels(&live.metadata),
             addresses,
         };
-        Read { value: node, findings: Vec::new() }
+        Decoded { value: node, findings: Vec::new() }
     }
 
     /// A namespace, by its metadata alone.
-    pub fn namespace(&mut self, live: &LiveMeta<'_>) -> Read<Namespace> {
+    pub fn namespace(&mut self, live: &ApiObjectMeta<'_>) -> Decoded<Namespace> {
         let labels = self.labels(live);
         let namespace = Namespace::new(self.names.name(&live.name), &labels);
-        Read { value: namespace, findings: Vec::new() }
+        Decoded { value: namespace, findings: Vec::new() }
     }
 
     /// A policy of any kind, from its JSON text: `apiVersion`, `kind`, `metadata` with name and namespace, and `spec`;
@@ -123,17 +123,17 @@ impl Decoder {
     ///   what stands beside it, takes away its rules likewise, in the directions that it has.
     /// * A cluster-wide policy is `None`: without tier and priority there is no place for it. The caller keeps the version
     ///   that it had. (Anything else in it that can't be used fails closed rule by rule: SEMANTICS C23, C24, G-16, G-17.)
-    pub fn policy(&mut self, object: String) -> Read<Option<Arc<Policy>>> {
+    pub fn policy(&mut self, object: String) -> Decoded<Option<Arc<Policy>>> {
         policy::read(&mut self.names, object)
     }
 
-    fn labels(&mut self, live: &LiveMeta<'_>) -> Labels {
+    fn labels(&mut self, live: &ApiObjectMeta<'_>) -> Labels {
         let pairs = live.labels.iter().flat_map(|l| &l.0);
         let labels = pairs.map(|(k, v)| (self.names.name(k), self.names.name(v))).collect();
         self.names.labels(labels)
     }
 
-    fn ports(&mut self, spec: Option<&LivePodSpec<'_>>, found: &mut Findings<'_>) -> Arc<[ContainerPort]> {
+    fn ports(&mut self, spec: Option<&ApiPodSpec<'_>>, found: &mut Findings<'_>) -> Arc<[ContainerPort]> {
         let mut out = Vec::new();
         let containers = spec.iter().flat_map(|s| s.containers.iter()).map(|c| (c, false));
         let init = spec.iter().flat_map(|s| s.init_containers.iter()).map(|c| (c, true));
@@ -152,7 +152,7 @@ impl Decoder {
         self.names.ports(out)
     }
 
-    fn port(&mut self, declared: &LiveContainerPort<'_>) -> Result<ContainerPort, String> {
+    fn port(&mut self, declared: &ApiContainerPort<'_>) -> Result<ContainerPort, String> {
         let number = declared.container_port;
         let wrong = |why: &str| format!("Invalid value: {number}: {why}; the port is left out");
         let protocol = match &*declared.protocol {
@@ -168,7 +168,7 @@ impl Decoder {
     }
 
     /// What a pod belongs to, as far as it says itself: its controller, or the Deployment whose ReplicaSet that is.
-    fn workload(&mut self, live: &LivePod<'_>, labels: &Labels, own_name: &Name) -> Workload {
+    fn workload(&mut self, live: &ApiPod<'_>, labels: &Labels, own_name: &Name) -> Workload {
         let owners = live.metadata.owner_references.iter();
         let owner = meta::controller(owners.map(|o| ((&*o.kind, &*o.name), o.controller)));
         let Some((kind, name)) = owner else {
@@ -184,7 +184,7 @@ impl Decoder {
 }
 
 /// `podIPs`, or `podIP` where there is no list (A50).
-fn addresses(status: &LivePodStatus<'_>, found: &mut Findings<'_>) -> Vec<IpAddr> {
+fn addresses(status: &ApiPodStatus<'_>, found: &mut Findings<'_>) -> Vec<IpAddr> {
     let mut out = Vec::new();
     for entry in status.pod_ips.iter() {
         if let Err(message) = pod::add_address(&entry.ip, &mut out) {
@@ -202,17 +202,17 @@ fn addresses(status: &LivePodStatus<'_>, found: &mut Findings<'_>) -> Vec<IpAddr
 /// Collects what is wrong with one object. Naming it is put off until something is.
 struct Findings<'f> {
     kind: &'static str,
-    metadata: &'f LiveMeta<'f>,
+    metadata: &'f ApiObjectMeta<'f>,
     list: Vec<Diagnostic>,
 }
 
 impl<'f> Findings<'f> {
-    fn of(kind: &'static str, metadata: &'f LiveMeta<'f>) -> Self {
+    fn of(kind: &'static str, metadata: &'f ApiObjectMeta<'f>) -> Self {
         Self { kind, metadata, list: Vec::new() }
     }
 
     fn warn(&mut self, path: &str, code: Code, message: String) {
-        let LiveMeta { namespace, name, .. } = self.metadata;
+        let ApiObjectMeta { namespace, name, .. } = self.metadata;
         self.list.push(Diagnostic {
             path: Some(path.to_owned()),
             object: Some(format!("{} {}/{}", self.kind, &**namespace, &**name)),

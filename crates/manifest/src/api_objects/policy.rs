@@ -6,7 +6,7 @@ use palisade_policy::{
     Name, NamespaceMatch, ObjectKey, Origin, Policy, PolicyKey, Selector, Tier, rules::PodMatch,
 };
 
-use super::Read;
+use super::Decoded;
 use crate::{
     cluster_wide::{Admission, Channel, Crd, cluster_wide_policy},
     decode::{Context, Fields},
@@ -22,9 +22,9 @@ use crate::{
 
 const NETWORK_POLICY: &str = "NetworkPolicy";
 
-/// Reads a policy. See [`super::Decoder::policy`].
-pub(super) fn read(names: &mut Interner, object: String) -> Read<Option<Arc<Policy>>> {
-    let text = Text::live(object);
+/// Reads a policy. See [`super::ObjectDecoder::policy`].
+pub(super) fn read(names: &mut Interner, object: String) -> Decoded<Option<Arc<Policy>>> {
+    let text = Text::of_cluster(object);
     let mut found = Vec::new();
     let mut cx = Context {
         text: &text,
@@ -53,7 +53,7 @@ pub(super) fn read(names: &mut Interner, object: String) -> Read<Option<Arc<Poli
     for finding in &mut found {
         (finding.source, finding.span, finding.excerpt) = (None, None, None);
     }
-    Read { value: policy.map(Arc::new), findings: found }
+    Decoded { value: policy.map(Arc::new), findings: found }
 }
 
 fn of_tree(cx: &mut Context<'_>, tree: &Tree<'_>) -> Option<Policy> {
@@ -106,7 +106,7 @@ fn isolation(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Policy {
         Some(label_selector(cx, &at))
     });
     let readable = cx.errors == errors && !cx.found[before..].iter().any(|d| d.code == Code::UnknownField);
-    // Read before already: what is wrong with it has been said.
+    // Decoded before already: what is wrong with it has been said.
     cx.found.truncate(before);
     let selector = selector_at.filter(|_| readable);
     let message = match &selector {

@@ -9,9 +9,9 @@ use serde::{
 
 /// A string: borrowed from the text where it stands there without escapes. Null is the empty string.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Words<'a>(Cow<'a, str>);
+pub struct JsonString<'a>(Cow<'a, str>);
 
-impl Deref for Words<'_> {
+impl Deref for JsonString<'_> {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -19,26 +19,26 @@ impl Deref for Words<'_> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Words<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonString<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader<'a>(PhantomData<&'a ()>);
         impl<'de: 'a, 'a> Visitor<'de> for Reader<'a> {
-            type Value = Words<'a>;
+            type Value = JsonString<'a>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
 
             fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Words(Cow::Borrowed(text)))
+                Ok(JsonString(Cow::Borrowed(text)))
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Words(Cow::Owned(text.to_owned())))
+                Ok(JsonString(Cow::Owned(text.to_owned())))
             }
 
             fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-                Ok(Words::default())
+                Ok(JsonString::default())
             }
         }
         // Not `deserialize_str`, which refuses null. JSON describes itself.
@@ -48,13 +48,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Words<'a> {
 
 /// A map of strings, in the order in which it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pairs<'a>(pub Vec<(Words<'a>, Words<'a>)>);
+pub struct StringMap<'a>(pub Vec<(JsonString<'a>, JsonString<'a>)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for StringMap<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader<'a>(PhantomData<&'a ()>);
         impl<'de: 'a, 'a> Visitor<'de> for Reader<'a> {
-            type Value = Pairs<'a>;
+            type Value = StringMap<'a>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of strings")
@@ -65,7 +65,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
                 while let Some(pair) = map.next_entry()? {
                     pairs.push(pair);
                 }
-                Ok(Pairs(pairs))
+                Ok(StringMap(pairs))
             }
         }
         deserializer.deserialize_map(Reader(PhantomData))
@@ -102,43 +102,43 @@ where
 /// `ObjectMeta`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct LiveMeta<'a> {
+pub struct ApiObjectMeta<'a> {
     /// The name.
     #[serde(borrow)]
-    pub name: Words<'a>,
+    pub name: JsonString<'a>,
     /// The namespace; empty for cluster-scoped objects.
     #[serde(borrow)]
-    pub namespace: Words<'a>,
+    pub namespace: JsonString<'a>,
     /// Identity across re-creation under the same name.
     #[serde(borrow)]
-    pub uid: Words<'a>,
+    pub uid: JsonString<'a>,
     /// Counts changes of the spec.
     #[serde(deserialize_with = "or_default")]
     pub generation: i64,
     /// The server's name for this version of the object.
     #[serde(borrow)]
-    pub resource_version: Words<'a>,
+    pub resource_version: JsonString<'a>,
     /// When it was created, in RFC 3339.
     #[serde(borrow)]
-    pub creation_timestamp: Words<'a>,
+    pub creation_timestamp: JsonString<'a>,
     /// The labels.
     #[serde(borrow)]
-    pub labels: Option<Pairs<'a>>,
+    pub labels: Option<StringMap<'a>>,
     /// The owners.
     #[serde(borrow)]
-    pub owner_references: List<LiveOwner<'a>>,
+    pub owner_references: List<ApiOwnerReference<'a>>,
 }
 
 /// `OwnerReference`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct LiveOwner<'a> {
+pub struct ApiOwnerReference<'a> {
     /// Its kind.
     #[serde(borrow)]
-    pub kind: Words<'a>,
+    pub kind: JsonString<'a>,
     /// Its name.
     #[serde(borrow)]
-    pub name: Words<'a>,
+    pub name: JsonString<'a>,
     /// Whether it manages the object.
     #[serde(deserialize_with = "or_default")]
     pub controller: bool,
@@ -147,113 +147,113 @@ pub struct LiveOwner<'a> {
 /// `Pod`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct LivePod<'a> {
+pub struct ApiPod<'a> {
     /// Who it is.
     #[serde(borrow)]
-    pub metadata: LiveMeta<'a>,
+    pub metadata: ApiObjectMeta<'a>,
     /// What is asked for.
     #[serde(borrow)]
-    pub spec: Option<LivePodSpec<'a>>,
+    pub spec: Option<ApiPodSpec<'a>>,
     /// What is.
     #[serde(borrow)]
-    pub status: Option<LivePodStatus<'a>>,
+    pub status: Option<ApiPodStatus<'a>>,
 }
 
 /// `PodSpec`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct LivePodSpec<'a> {
+pub struct ApiPodSpec<'a> {
     /// The node that it is bound to; empty: none yet.
     #[serde(borrow)]
-    pub node_name: Words<'a>,
+    pub node_name: JsonString<'a>,
     /// Whether it shares its node's network.
     #[serde(deserialize_with = "or_default")]
     pub host_network: bool,
     /// The containers.
     #[serde(borrow)]
-    pub containers: List<LiveContainer<'a>>,
+    pub containers: List<ApiContainer<'a>>,
     /// The init containers.
     #[serde(borrow)]
-    pub init_containers: List<LiveContainer<'a>>,
+    pub init_containers: List<ApiContainer<'a>>,
 }
 
 /// `Container`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct LiveContainer<'a> {
+pub struct ApiContainer<'a> {
     /// `Always` on an init container: it keeps running.
     #[serde(borrow)]
-    pub restart_policy: Words<'a>,
+    pub restart_policy: JsonString<'a>,
     /// The declared ports.
     #[serde(borrow)]
-    pub ports: List<LiveContainerPort<'a>>,
+    pub ports: List<ApiContainerPort<'a>>,
 }
 
 /// `ContainerPort`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct LiveContainerPort<'a> {
+pub struct ApiContainerPort<'a> {
     /// Its name, if it has one.
     #[serde(borrow)]
-    pub name: Words<'a>,
+    pub name: JsonString<'a>,
     /// The port number.
     #[serde(deserialize_with = "or_default")]
     pub container_port: i64,
     /// TCP, UDP or SCTP; empty: TCP.
     #[serde(borrow)]
-    pub protocol: Words<'a>,
+    pub protocol: JsonString<'a>,
 }
 
 /// `PodStatus`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct LivePodStatus<'a> {
+pub struct ApiPodStatus<'a> {
     /// Where in its life it is.
     #[serde(borrow)]
-    pub phase: Words<'a>,
+    pub phase: JsonString<'a>,
     /// Its first address.
     #[serde(borrow, rename = "podIP")]
-    pub pod_ip: Words<'a>,
+    pub pod_ip: JsonString<'a>,
     /// Its addresses.
     #[serde(borrow, rename = "podIPs")]
-    pub pod_ips: List<LivePodAddress<'a>>,
+    pub pod_ips: List<ApiPodIp<'a>>,
 }
 
 /// `PodIP`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct LivePodAddress<'a> {
+pub struct ApiPodIp<'a> {
     /// The address.
     #[serde(borrow)]
-    pub ip: Words<'a>,
+    pub ip: JsonString<'a>,
 }
 
 /// `Node`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct LiveNode<'a> {
+pub struct ApiNode<'a> {
     /// Who it is.
     #[serde(borrow)]
-    pub metadata: LiveMeta<'a>,
+    pub metadata: ApiObjectMeta<'a>,
     /// What is.
     #[serde(borrow)]
-    pub status: Option<LiveNodeStatus<'a>>,
+    pub status: Option<ApiNodeStatus<'a>>,
 }
 
 /// `NodeStatus`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct LiveNodeStatus<'a> {
+pub struct ApiNodeStatus<'a> {
     /// Its addresses.
     #[serde(borrow)]
-    pub addresses: List<LiveNodeAddress<'a>>,
+    pub addresses: List<ApiNodeAddress<'a>>,
 }
 
 /// `NodeAddress`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct LiveNodeAddress<'a> {
+pub struct ApiNodeAddress<'a> {
     /// An address, or a host name.
     #[serde(borrow)]
-    pub address: Words<'a>,
+    pub address: JsonString<'a>,
 }

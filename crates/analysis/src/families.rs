@@ -1,0 +1,28 @@
+//! Which IP families an answer is about.
+
+use palisade_policy::Family;
+
+/// IP families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Families {
+    /// Whether `family` is one of them.
+    #[must_use]
+    pub fn contains(self, family: Family) -> bool {
+        if family == Family::V4 { self.v4 } else { self.v6 }
+    }
+}
+
+/// The place of a family in arrays of two.
+pub(crate) fn index(family: Family) -> usize {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    }
+}
