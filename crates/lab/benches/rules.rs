@@ -6,20 +6,20 @@ use std::process::ExitCode;
 
 use palisade_lab::{
     Sandbox,
-    bench::{self, Turns},
+    bench::{self, BenchOptions},
 };
 
 fn main() -> ExitCode {
     // `cargo test --benches` runs this too, and wants to know that it works, not how fast it is.
     let is_test = !std::env::args().any(|a| a == "--bench");
-    let turns = if is_test {
-        Turns { rounds: 1, turn: std::time::Duration::from_millis(20) }
+    let options = if is_test {
+        BenchOptions { rounds: 1, slice: std::time::Duration::from_millis(20) }
     } else {
-        Turns::default()
+        BenchOptions::default()
     };
     let measured = Sandbox::enter()
         .map_err(Box::<dyn std::error::Error>::from)
-        .and_then(|sandbox| bench::run(&sandbox, &turns, |_, _| {}).map_err(Into::into));
+        .and_then(|sandbox| bench::run(&sandbox, &options, |_, _| {}).map_err(Into::into));
     match measured {
         Ok(measured) => {
             println!(

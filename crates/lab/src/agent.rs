@@ -34,7 +34,7 @@ impl Enforce for Agent {
         enforced(agent, report)
     }
 
-    fn look_around(&mut self) -> Result<(), EnforceError> {
+    fn refresh_links(&mut self) -> Result<(), EnforceError> {
         let agent = self.running.as_mut().ok_or("the agent was not started")?;
         Ok(agent.data_plane().look_around_now().map(drop)?)
     }

@@ -23,25 +23,27 @@ use serde::Serialize;
 
 use crate::{
     agent,
-    enforce::{Enforce, MakeEnforcer, Nothing},
-    lab::{Lab, LabError},
-    layout::{Families, Layout, Options, Place},
+    enforce::{Enforce, MakeEnforcer, NoEnforcement},
+    error::LabError,
+    lab::Lab,
+    layout::{Layout, Place},
+    options::{Families, LayoutOptions},
     sandbox::Sandbox,
 };
 
 /// How long to measure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turns {
+pub struct BenchOptions {
     /// How often each scenario has its turn.
     pub rounds: usize,
     /// How long a turn is, for connections and for round trips each.
-    pub turn: Duration,
+    pub slice: Duration,
 }
 
-impl Default for Turns {
+impl Default for BenchOptions {
     fn default() -> Self {
         // Short turns and many: whatever else the machine does then weighs on the neighbours in a round alike.
-        Self { rounds: 50, turn: Duration::from_millis(100) }
+        Self { rounds: 50, slice: Duration::from_millis(100) }
     }
 }
 
@@ -106,28 +108,29 @@ pub struct Measured {
     pub round_trips: Rate,
 }
 
-/// Measures all scenarios in turns. `progress` hears how many of how many turns are done.
+/// Measures all scenarios in options. `progress` hears how many of how many turns are done.
 ///
 /// # Errors
 /// When a lab can't be built, or a connection that should be allowed isn't made.
 pub fn run(
     sandbox: &Sandbox,
-    turns: &Turns,
+    options: &BenchOptions,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Vec<Measured>, LabError> {
     let labs: Vec<Lab> = SCENARIOS.iter().map(|s| build(sandbox, *s)).collect::<Result<_, _>>()?;
-    let courses: Vec<measure::Course> = labs.iter().map(course).collect::<Result<_, _>>()?;
-    let total = turns.rounds * courses.len();
-    let mut connections = vec![Vec::new(); courses.len()];
-    let mut round_trips = vec![Vec::new(); courses.len()];
-    for round in 0..turns.rounds {
-        for turn in 0..courses.len() {
+    let pairs: Vec<measure::ClientAndServer> =
+        labs.iter().map(client_and_server).collect::<Result<_, _>>()?;
+    let total = options.rounds * pairs.len();
+    let mut connections = vec![Vec::new(); pairs.len()];
+    let mut round_trips = vec![Vec::new(); pairs.len()];
+    for round in 0..options.rounds {
+        for turn in 0..pairs.len() {
             // Each round begins with another, so that none always follows the same neighbour.
-            let i = (turn + round) % courses.len();
+            let i = (turn + round) % pairs.len();
             let failed = |source| LabError::Namespace { place: SCENARIOS[i].to_string(), source };
-            connections[i].push(courses[i].connections_per_second(turns.turn).map_err(failed)?);
-            round_trips[i].push(courses[i].round_trips_per_second(turns.turn).map_err(failed)?);
-            progress(round * courses.len() + turn + 1, total);
+            connections[i].push(pairs[i].connections_per_second(options.slice).map_err(failed)?);
+            round_trips[i].push(pairs[i].round_trips_per_second(options.slice).map_err(failed)?);
+            progress(round * pairs.len() + turn + 1, total);
         }
     }
     let measured = SCENARIOS.iter().enumerate().map(|(i, scenario)| Measured {
@@ -149,10 +152,10 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn build(sandbox: &Sandbox, scenario: Scenario) -> Result<Lab, LabError> {
-    let options = Options { families: Families::V4, ..Options::default() };
+    let options = LayoutOptions { families: Families::V4, ..LayoutOptions::default() };
     let layout = Layout::of(&cluster(scenario), &options)?;
     let make: MakeEnforcer = match scenario {
-        Scenario::NoRules | Scenario::Forwarding => Arc::new(|_| Box::new(Nothing) as Box<dyn Enforce>),
+        Scenario::NoRules | Scenario::Forwarding => Arc::new(|_| Box::new(NoEnforcement) as Box<dyn Enforce>),
         _ => agent::palisade(),
     };
     let mut lab = Lab::build(sandbox, layout, make)?;
@@ -182,14 +185,15 @@ fn server_address(lab: &Lab) -> IpAddr {
     lab.layout().pods[&ObjectKey::new(NAMESPACE, SERVER)].addresses[0]
 }
 
-fn course(lab: &Lab) -> Result<measure::Course, LabError> {
+fn client_and_server(lab: &Lab) -> Result<measure::ClientAndServer, LabError> {
     let place = |name| Place::Pod(ObjectKey::new(NAMESPACE, name));
     let failed = |source| LabError::Namespace { place: "the benchmark".to_owned(), source };
     let namespace = |name| {
         let place = place(name);
         lab.namespace(&place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))
     };
-    measure::Course::open(namespace(CLIENT)?, namespace(SERVER)?, server_address(lab), PORT).map_err(failed)
+    measure::ClientAndServer::open(namespace(CLIENT)?, namespace(SERVER)?, server_address(lab), PORT)
+        .map_err(failed)
 }
 
 const NAMESPACE: &str = "bench";
@@ -315,7 +319,9 @@ mod tests {
                 Scenario::OnThePod(n) | Scenario::InTheCluster(n) => n,
             };
             assert_eq!(c.policies.len(), wanted);
-            let layout = Layout::of(&c, &Options { families: Families::V4, ..Options::default() }).unwrap();
+            let layout =
+                Layout::of(&c, &LayoutOptions { families: Families::V4, ..LayoutOptions::default() })
+                    .unwrap();
             let end = |name: &str| {
                 let key = ObjectKey::new(NAMESPACE, name);
                 Endpoint::Pod { address: layout.pods[&key].addresses[0], key }

@@ -33,16 +33,16 @@ pub trait Enforce {
     ///
     /// # Errors
     /// When the kernel doesn't hold what follows from them.
-    fn look_around(&mut self) -> Result<(), EnforceError> {
+    fn refresh_links(&mut self) -> Result<(), EnforceError> {
         Ok(())
     }
 }
 
 /// Enforces nothing: every packet passes. What a lab is without Palisade, to compare with.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Nothing;
+pub struct NoEnforcement;
 
-impl Enforce for Nothing {
+impl Enforce for NoEnforcement {
     fn start(&mut self, _: &Cluster) -> Result<(), EnforceError> {
         Ok(())
     }
@@ -58,7 +58,7 @@ pub type MakeEnforcer = Arc<dyn Fn(&Name) -> Box<dyn Enforce> + Send + Sync>;
 enum Command {
     Start(Arc<Cluster>),
     Apply(Arc<[Change]>),
-    LookAround,
+    RefreshLinks,
 }
 
 type Outcome = Result<Duration, EnforceError>;
@@ -89,7 +89,7 @@ impl Enforcer {
                 let result = match command {
                     Command::Start(cluster) => enforcer.start(&cluster),
                     Command::Apply(changes) => enforcer.apply(&changes),
-                    Command::LookAround => enforcer.look_around(),
+                    Command::RefreshLinks => enforcer.refresh_links(),
                 };
                 if done.send(result.map(|()| began.elapsed())).is_err() {
                     return;
@@ -110,8 +110,8 @@ impl Enforcer {
     }
 
     /// Begins; [`Enforcer::outcome`] waits for the end.
-    pub(crate) fn look_around(&self) {
-        self.send(Command::LookAround);
+    pub(crate) fn refresh_links(&self) {
+        self.send(Command::RefreshLinks);
     }
 
     fn send(&self, command: Command) {

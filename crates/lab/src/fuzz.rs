@@ -10,15 +10,17 @@ use serde::Serialize;
 
 use crate::{
     enforce::MakeEnforcer,
-    lab::{Lab, LabError},
-    layout::{Families, Layout, Options},
-    probe::{self, Mismatch},
+    error::{LabError, with_causes},
+    lab::Lab,
+    layout::Layout,
+    options::{Families, LayoutOptions},
+    probe::{self, Mismatch, ProbeOptions},
     sandbox::Sandbox,
 };
 
 /// How much to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cases {
+pub struct FuzzOptions {
     /// The seed of the first case; the next has the next number.
     pub seed: u64,
     /// How many cases.
@@ -29,7 +31,7 @@ pub struct Cases {
     pub changes: usize,
 }
 
-impl Default for Cases {
+impl Default for FuzzOptions {
     fn default() -> Self {
         Self { seed: 0, count: 200, probes: 400, changes: 4 }
     }
@@ -64,13 +66,13 @@ pub struct Failure {
 }
 
 /// What a case is made of.
-struct Recipe {
+struct CaseInput {
     first: Cluster,
     changes: Vec<palisade_policy::Change>,
-    options: Options,
+    options: LayoutOptions,
 }
 
-fn recipe(seed: u64, changes: usize) -> Recipe {
+fn case_input(seed: u64, changes: usize) -> CaseInput {
     let mut rng = Rng::with_seed(seed);
     let shape = Shape::small_tiered();
     let first = random::cluster(&mut rng, &shape);
@@ -87,71 +89,72 @@ fn recipe(seed: u64, changes: usize) -> Recipe {
         1 => Families::V6,
         _ => Families::Dual,
     };
-    Recipe { first, changes, options: Options { bridged: rng.bool(), families, ..Options::default() } }
+    CaseInput {
+        first,
+        changes,
+        options: LayoutOptions { bridged: rng.bool(), families, ..LayoutOptions::default() },
+    }
 }
 
 /// Runs the cases one after the other; `progress` hears of each as it ends. Stops at none.
 pub fn run(
     sandbox: &Sandbox,
-    cases: &Cases,
+    options: &FuzzOptions,
     make: &MakeEnforcer,
     mut progress: impl FnMut(&Case),
 ) -> Vec<Case> {
-    (0..cases.count as u64)
+    (0..options.count as u64)
         .map(|i| {
-            let case = one(sandbox, cases.seed.wrapping_add(i), cases, make);
+            let case = one(sandbox, options.seed.wrapping_add(i), options, make);
             progress(&case);
             case
         })
         .collect()
 }
 
-fn one(sandbox: &Sandbox, seed: u64, cases: &Cases, make: &MakeEnforcer) -> Case {
-    let recipe = recipe(seed, cases.changes);
+fn one(sandbox: &Sandbox, seed: u64, options: &FuzzOptions, make: &MakeEnforcer) -> Case {
+    let input = case_input(seed, options.changes);
     let mut case = Case { seed, probed: 0, dropped: 0, hairpins: 0, failure: None };
-    let mut after = recipe.first.clone();
+    let mut after = input.first.clone();
     let failed =
-        |stage: String, what: Unsound, cluster: &Cluster| what.failure(stage, random::describe(cluster));
-    let mode = format!(
-        "{}, {:?}",
-        if recipe.options.bridged { "bridged" } else { "routed" },
-        recipe.options.families
-    );
+        |stage: String, what: CaseError, cluster: &Cluster| what.failure(stage, random::describe(cluster));
+    let mode =
+        format!("{}, {:?}", if input.options.bridged { "bridged" } else { "routed" }, input.options.families);
 
-    let built = Layout::of(&recipe.first, &recipe.options)
+    let built = Layout::of(&input.first, &input.options)
         .map_err(LabError::from)
         .and_then(|layout| Lab::build(sandbox, layout, make.clone()));
     let mut lab = match built {
         Ok(lab) => lab,
         Err(e) => {
             case.failure =
-                Some(failed(format!("while being built, {mode}"), Unsound::error(&e), &recipe.first));
+                Some(failed(format!("while being built, {mode}"), CaseError::error(&e), &input.first));
             return case;
         }
     };
-    if let Err(what) = probe_stage(&lab, seed, cases, &mut case) {
-        case.failure = Some(failed(format!("as built, {mode}"), what, &recipe.first));
+    if let Err(what) = probe_stage(&lab, seed, options, &mut case) {
+        case.failure = Some(failed(format!("as built, {mode}"), what, &input.first));
         return case;
     }
-    recipe.changes.iter().cloned().for_each(|c| after.apply(c));
-    let stage = || format!("after the changes {:?}, {mode}", recipe.changes);
+    input.changes.iter().cloned().for_each(|c| after.apply(c));
+    let stage = || format!("after the changes {:?}, {mode}", input.changes);
     if let Err(e) = lab.update(&after) {
-        case.failure = Some(failed(stage(), Unsound::error(&e), &after));
+        case.failure = Some(failed(stage(), CaseError::error(&e), &after));
         return case;
     }
-    if let Err(what) = probe_stage(&lab, seed ^ 1, cases, &mut case) {
+    if let Err(what) = probe_stage(&lab, seed ^ 1, options, &mut case) {
         case.failure = Some(failed(stage(), what, &after));
     }
     case
 }
 
 /// Why a case is no success.
-struct Unsound {
+struct CaseError {
     disagrees: bool,
     what: Vec<String>,
 }
 
-impl Unsound {
+impl CaseError {
     fn error(error: &LabError) -> Self {
         Self { disagrees: false, what: vec![with_causes(error)] }
     }
@@ -161,43 +164,32 @@ impl Unsound {
     }
 }
 
-fn probe_stage(lab: &Lab, seed: u64, cases: &Cases, case: &mut Case) -> Result<(), Unsound> {
-    let options = probe::Options { max_probes: Some(cases.probes), seed, ..probe::Options::default() };
-    let plan = probe::Plan::of(lab.layout(), &options);
-    let report = probe::run(lab, &plan, &options, |_, _| {}).map_err(|e| Unsound::error(&e))?;
+fn probe_stage(lab: &Lab, seed: u64, options: &FuzzOptions, case: &mut Case) -> Result<(), CaseError> {
+    let probing = ProbeOptions { max_probes: Some(options.probes), seed, ..ProbeOptions::default() };
+    let plan = probe::Plan::of(lab.layout(), &probing);
+    let report = probe::run(lab, &plan, &probing, |_, _| {}).map_err(|e| CaseError::error(&e))?;
     case.probed += report.counts.probed;
     case.dropped += report.counts.dropped;
     case.hairpins += plan.probes.iter().filter(|p| p.is_hairpin()).count();
     if report.agrees() {
         return Ok(());
     }
-    Err(Unsound { disagrees: true, what: report.mismatches.iter().map(Mismatch::in_words).collect() })
+    Err(CaseError { disagrees: true, what: report.mismatches.iter().map(Mismatch::in_words).collect() })
 }
 
 /// The smallest cluster that still makes kernel and engine disagree as it is built; `None` if `seed` doesn't, as when it
 /// takes the changes. Builds and probes a lab for each of many candidates: minutes.
 #[must_use]
 pub fn shrink(sandbox: &Sandbox, seed: u64, make: &MakeEnforcer) -> Option<Cluster> {
-    let recipe = recipe(seed, 0);
+    let input = case_input(seed, 0);
     let fails = |cluster: &Cluster| {
-        let Ok(layout) = Layout::of(cluster, &recipe.options) else { return false };
+        let Ok(layout) = Layout::of(cluster, &input.options) else { return false };
         let Ok(lab) = Lab::build(sandbox, layout, make.clone()) else { return false };
-        let options = probe::Options::default();
+        let options = ProbeOptions::default();
         let plan = probe::Plan::of(lab.layout(), &options);
         probe::run(&lab, &plan, &options, |_, _| {}).is_ok_and(|r| !r.agrees())
     };
-    fails(&recipe.first).then(|| random::shrink(&recipe.first, fails))
-}
-
-fn with_causes(e: &LabError) -> String {
-    let mut out = e.to_string();
-    let mut next = std::error::Error::source(e);
-    while let Some(cause) = next {
-        out.push_str(": ");
-        out.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    out
+    fails(&input.first).then(|| random::shrink(&input.first, fails))
 }
 
 #[cfg(test)]
@@ -206,8 +198,8 @@ mod tests {
 
     #[test]
     fn a_seed_makes_the_same_case_again() {
-        let (a, b) = (recipe(7, 4), recipe(7, 4));
+        let (a, b) = (case_input(7, 4), case_input(7, 4));
         assert_eq!((a.first, a.changes, a.options), (b.first, b.changes, b.options));
-        assert_ne!(recipe(8, 4).first, recipe(7, 4).first);
+        assert_ne!(case_input(8, 4).first, case_input(7, 4).first);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -11,96 +10,20 @@ use std::{
 use palisade_policy::{Change, Cluster, Name, ObjectKey};
 
 use crate::{
-    enforce::{EnforceError, Enforcer, MakeEnforcer},
-    layout::{Layout, LayoutError, Place},
+    enforce::{Enforcer, MakeEnforcer},
+    error::LabError,
+    layout::{Layout, Place},
     namespace::Namespace,
-    netlink::NetlinkError,
     network::Network,
     ports::Ports,
     sandbox::Sandbox,
-    servers::{ServerError, Servers},
-    services::{ServiceError, Translation},
+    servers::Servers,
+    translation::Translation,
 };
-
-/// Why a lab could not be built or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum LabError {
-    /// The cluster can't be laid out.
-    #[error("cannot lay the cluster out")]
-    Layout(#[from] LayoutError),
-    /// A namespace could not be made or entered.
-    #[error("cannot make or enter the network namespace of {place}{}", namespace_cure(source))]
-    Namespace {
-        /// Which.
-        place: String,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// A kernel setting of a namespace.
-    #[error("cannot set up {place}")]
-    Setting {
-        /// Which namespace.
-        place: String,
-        /// The setting, and what the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// Bridged pods would bypass the nodes' rules.
-    #[error(
-        "bridged pods need the kernel to show bridged packets to netfilter: load br_netfilter (modprobe br_netfilter), or \
-         run the lab without bridges"
-    )]
-    NoBridgeNetfilter(#[source] io::Error),
-    /// Links, addresses or routes.
-    #[error("cannot build the network of {place}")]
-    Network {
-        /// Of which namespace.
-        place: String,
-        /// What the kernel said.
-        #[source]
-        source: NetlinkError,
-    },
-    /// Service translation.
-    #[error("cannot translate services on node {node}")]
-    Services {
-        /// The node.
-        node: Name,
-        /// What the kernel said.
-        #[source]
-        source: ServiceError,
-    },
-    /// Listening sockets.
-    #[error("cannot open the servers of the lab")]
-    Servers(#[from] ServerError),
-    /// A node's enforcer.
-    #[error("node {node} cannot enforce the policies")]
-    Enforce {
-        /// The node.
-        node: Name,
-        /// What it said.
-        #[source]
-        source: EnforceError,
-    },
-    /// No such namespace in this lab.
-    #[error("the lab has no {0}")]
-    NoSuchPlace(String),
-}
-
-fn namespace_cure(e: &io::Error) -> &'static str {
-    // From `asm-generic/errno-base.h` and `asm-generic/errno.h`.
-    const ENOSPC: i32 = 28;
-    const EMFILE: i32 = 24;
-    match e.raw_os_error() {
-        Some(ENOSPC) => ": too many exist, raise the sysctl user.max_net_namespaces",
-        Some(EMFILE) => ": too many open files, raise the limit with `ulimit -n`",
-        _ => "",
-    }
-}
 
 /// What an update did.
 #[derive(Clone, Debug, Default)]
-pub struct Updated {
+pub struct UpdateSummary {
     /// The edits of the cluster, as the enforcers got them.
     pub changes: Vec<Change>,
     /// Pods that were attached.
@@ -147,7 +70,7 @@ impl Lab {
         lab.start_nodes(&nodes)?;
         let pods: Vec<ObjectKey> = lab.layout.pods.keys().cloned().collect();
         lab.network.add_pods(&lab.layout, &pods)?;
-        lab.look_around()?;
+        lab.refresh_links()?;
         lab.translate()?;
         lab.open_servers()?;
         Ok(lab)
@@ -158,8 +81,8 @@ impl Lab {
     ///
     /// # Errors
     /// When the kernel or an enforcer refuses something. The lab is then between the two states: drop it.
-    pub fn update(&mut self, cluster: &Cluster) -> Result<Updated, LabError> {
-        let next = self.layout.follow(cluster)?;
+    pub fn update(&mut self, cluster: &Cluster) -> Result<UpdateSummary, LabError> {
+        let next = self.layout.with_cluster(cluster)?;
         let changes = self.layout.cluster.changes_to(&next.cluster);
         let gone_nodes: Vec<Name> = differing(&self.layout.nodes, &next.nodes);
         let new_nodes: Vec<Name> = differing(&next.nodes, &self.layout.nodes);
@@ -192,11 +115,11 @@ impl Lab {
         self.start_nodes(&new_nodes)?;
         self.network.add_pods(&self.layout, &added)?;
         if !(added.is_empty() && removed.is_empty() && new_nodes.is_empty()) {
-            self.look_around()?;
+            self.refresh_links()?;
         }
         self.translate()?;
         self.open_servers()?;
-        Ok(Updated { changes, added, removed, enforced_in })
+        Ok(UpdateSummary { changes, added, removed, enforced_in })
     }
 
     /// What the lab is now.
@@ -270,8 +193,8 @@ impl Lab {
     }
 
     /// Lets every node see the links that it has now.
-    fn look_around(&self) -> Result<(), LabError> {
-        self.enforcers.values().for_each(Enforcer::look_around);
+    fn refresh_links(&self) -> Result<(), LabError> {
+        self.enforcers.values().for_each(Enforcer::refresh_links);
         let outcomes: Vec<_> = self.enforcers.iter().map(|(n, e)| (n, e.outcome())).collect();
         outcomes.into_iter().try_for_each(|(node, outcome)| {
             outcome.map(drop).map_err(|source| LabError::Enforce { node: node.clone(), source })

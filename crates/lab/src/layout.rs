@@ -6,54 +6,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use palisade_policy::{Cluster, Family, Name, Node, ObjectKey, Phase, Pod, address};
+use palisade_policy::{Cluster, Endpoint, Family, Name, Node, ObjectKey, Phase, Pod, address};
 
-use crate::{outside, ports::OpenPort};
-
-/// How a lab is laid out.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Options {
-    /// At least so many nodes. `None`: the nodes that the cluster declares or its pods name; without any, two.
-    pub nodes: Option<usize>,
-    /// Pods of a node share a bridge, as with the common bridge CNIs, instead of being routed one by one.
-    pub bridged: bool,
-    /// The address families that pods, nodes and services have.
-    pub families: Families,
-    /// Addresses beyond the nodes, besides those round the CIDRs of the policies. One that somebody has is left out.
-    pub outside: BTreeSet<IpAddr>,
-    /// Ports that are open everywhere, besides those that policies name.
-    pub ports: BTreeSet<OpenPort>,
-}
-
-/// A choice of address families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Families {
-    /// IPv4 alone.
-    V4,
-    /// IPv6 alone.
-    V6,
-    /// Both.
-    #[default]
-    Dual,
-}
-
-impl Families {
-    /// The families, IPv4 first.
-    #[must_use]
-    pub fn all(self) -> &'static [Family] {
-        match self {
-            Self::V4 => &[Family::V4],
-            Self::V6 => &[Family::V6],
-            Self::Dual => &Family::BOTH,
-        }
-    }
-
-    /// Whether `family` is one of them.
-    #[must_use]
-    pub fn has(self, family: Family) -> bool {
-        self.all().contains(&family)
-    }
-}
+use crate::{
+    options::LayoutOptions,
+    outside::{self, is_usable},
+};
 
 /// A network namespace of the lab, by what it stands for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +22,18 @@ pub enum Place {
     Node(Name),
     /// Everything beyond the nodes.
     Outside,
+}
+
+impl Place {
+    /// The place at which an endpoint is.
+    #[must_use]
+    pub fn of(endpoint: &Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Pod { key, .. } => Self::Pod(key.clone()),
+            Endpoint::Node { name, .. } => Self::Node(name.clone()),
+            Endpoint::External(_) => Self::Outside,
+        }
+    }
 }
 
 impl fmt::Display for Place {
@@ -90,7 +60,7 @@ pub struct PodPlace {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// What was asked for.
-    pub options: Options,
+    pub options: LayoutOptions,
     /// The cluster as the lab runs it: every pod that runs has a node and addresses, every node and every service with a
     /// selector has addresses. This is what the nodes enforce and what outcomes are held against.
     pub cluster: Cluster,
@@ -136,7 +106,7 @@ impl Layout {
     ///
     /// # Errors
     /// When there would be no node, or too many.
-    pub fn of(cluster: &Cluster, options: &Options) -> Result<Self, LayoutError> {
+    pub fn of(cluster: &Cluster, options: &LayoutOptions) -> Result<Self, LayoutError> {
         Planner::new(cluster, options, None).plan()
     }
 
@@ -144,7 +114,7 @@ impl Layout {
     ///
     /// # Errors
     /// As [`Layout::of`].
-    pub fn follow(&self, cluster: &Cluster) -> Result<Self, LayoutError> {
+    pub fn with_cluster(&self, cluster: &Cluster) -> Result<Self, LayoutError> {
         Planner::new(cluster, &self.options, Some(self)).plan()
     }
 
@@ -168,21 +138,9 @@ fn runs(pod: &Pod) -> bool {
     !matches!(pod.phase, Phase::Succeeded | Phase::Failed)
 }
 
-/// Whether a host on a network can have this address.
-pub(crate) fn is_usable(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(a) => {
-            let first = a.octets()[0];
-            first != 0 && first != 127 && first < 224 && !a.is_link_local()
-        }
-        // The segment 0 holds the unspecified, the loopback and the IPv4-mapped addresses.
-        IpAddr::V6(a) => a.segments()[0] != 0 && !a.is_multicast() && !a.is_unicast_link_local(),
-    }
-}
-
 struct Planner<'a> {
     input: &'a Cluster,
-    options: &'a Options,
+    options: &'a LayoutOptions,
     before: Option<&'a Layout>,
     /// Addresses that are given away or declared by anybody.
     used: BTreeSet<IpAddr>,
@@ -191,7 +149,7 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(input: &'a Cluster, options: &'a Options, before: Option<&'a Layout>) -> Self {
+    fn new(input: &'a Cluster, options: &'a LayoutOptions, before: Option<&'a Layout>) -> Self {
         let pods = input.pods.values().filter(|p| !p.host_network).flat_map(|p| &p.addresses);
         let nodes = input.nodes.values().flat_map(|n| &n.addresses);
         let services = input.services.values().flat_map(|s| &s.addresses);
@@ -396,6 +354,7 @@ mod tests {
     use palisade_policy::{Change, Labels};
 
     use super::*;
+    use crate::options::Families;
 
     fn pod(name: &str, addresses: &[&str]) -> Pod {
         Pod {
@@ -424,7 +383,8 @@ mod tests {
     #[test]
     fn pods_without_anything_get_nodes_in_turn_and_an_address_of_each_family() {
         let layout =
-            Layout::of(&cluster([pod("a", &[]), pod("b", &[]), pod("c", &[])]), &Options::default()).unwrap();
+            Layout::of(&cluster([pod("a", &[]), pod("b", &[]), pod("c", &[])]), &LayoutOptions::default())
+                .unwrap();
         assert_eq!(layout.nodes.len(), 2);
         assert_eq!(&*place(&layout, "a").node, "node-1");
         assert_eq!(&*place(&layout, "b").node, "node-2");
@@ -441,7 +401,7 @@ mod tests {
         let declared = [pod("a", &["10.244.0.1"]), pod("b", &[]), pod("c", &["192.168.200.11"])];
         let layout = Layout::of(
             &cluster(declared),
-            &Options { families: Families::V4, nodes: Some(1), ..Options::default() },
+            &LayoutOptions { families: Families::V4, nodes: Some(1), ..LayoutOptions::default() },
         )
         .unwrap();
         assert_eq!(place(&layout, "a").addresses, ["10.244.0.1".parse::<IpAddr>().unwrap()]);
@@ -454,7 +414,7 @@ mod tests {
         let mut newer = pod("b", &["10.0.0.1"]);
         newer.created = 5;
         let finished = Pod { phase: Phase::Succeeded, created: 9, ..pod("c", &["10.0.0.1"]) };
-        let options = Options { families: Families::V4, ..Options::default() };
+        let options = LayoutOptions { families: Families::V4, ..LayoutOptions::default() };
         let layout = Layout::of(&cluster([pod("a", &["10.0.0.1"]), newer, finished]), &options).unwrap();
         assert!(place(&layout, "a").addresses.is_empty());
         assert_eq!(place(&layout, "b").addresses.len(), 1);
@@ -470,7 +430,8 @@ mod tests {
         ]);
         let addresses = vec!["127.0.0.1".parse().unwrap(), "10.0.0.8".parse().unwrap()];
         c.apply(Change::SetNode(Node { name: "w1".into(), labels: Labels::default(), addresses }));
-        let layout = Layout::of(&c, &Options { families: Families::V4, ..Options::default() }).unwrap();
+        let layout =
+            Layout::of(&c, &LayoutOptions { families: Families::V4, ..LayoutOptions::default() }).unwrap();
         assert_eq!(layout.nodes.keys().map(|n| &**n).collect::<Vec<_>>(), ["w1", "w2"]);
         assert_eq!(layout.nodes["w1"], ["10.0.0.8".parse::<IpAddr>().unwrap()]);
         assert_eq!(layout.cluster.pods[&ObjectKey::new("x", "h")].addresses, layout.nodes["w1"]);
@@ -480,21 +441,21 @@ mod tests {
 
     #[test]
     fn what_stays_keeps_its_place() {
-        let first = Layout::of(&cluster([pod("b", &[]), pod("c", &[])]), &Options::default()).unwrap();
-        let second = first.follow(&cluster([pod("a", &[]), pod("b", &[]), pod("c", &[])])).unwrap();
+        let first = Layout::of(&cluster([pod("b", &[]), pod("c", &[])]), &LayoutOptions::default()).unwrap();
+        let second = first.with_cluster(&cluster([pod("a", &[]), pod("b", &[]), pod("c", &[])])).unwrap();
         for name in ["b", "c"] {
             assert_eq!(place(&first, name), place(&second, name));
         }
         assert_eq!(first.nodes, second.nodes);
-        let third = second.follow(&cluster([pod("c", &[])])).unwrap();
+        let third = second.with_cluster(&cluster([pod("c", &[])])).unwrap();
         assert_eq!(place(&third, "c"), place(&first, "c"));
     }
 
     #[test]
     fn zero_nodes_are_refused() {
-        let options = Options { nodes: Some(0), ..Options::default() };
+        let options = LayoutOptions { nodes: Some(0), ..LayoutOptions::default() };
         assert_eq!(Layout::of(&Cluster::default(), &options), Err(LayoutError::NoNodes));
-        let options = Options { nodes: Some(300), ..Options::default() };
+        let options = LayoutOptions { nodes: Some(300), ..LayoutOptions::default() };
         assert_eq!(Layout::of(&Cluster::default(), &options), Err(LayoutError::TooManyNodes(300)));
     }
 }

@@ -19,10 +19,11 @@ use std::{collections::BTreeMap, io, net::IpAddr};
 use palisade_policy::{Family, Name, ObjectKey};
 
 use crate::{
-    lab::LabError,
-    layout::{Families, Layout},
+    error::LabError,
+    layout::Layout,
     namespace::{Namespace, set_sysctls},
     netlink::{LOOPBACK, LinkEnd, Mac, Netlink, NetlinkError, Route},
+    options::Families,
 };
 
 /// The interface by which a namespace is attached: a pod's and the outside's only one, a node's towards the fabric.

@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use palisade_policy::{Cluster, Family, IpRange, Peer, address, rules::IpBlock};
 
-use crate::layout::{Options, is_usable};
+use crate::options::LayoutOptions;
 
 /// Addresses that every lab has outside: of the documentation ranges (RFC 5737, RFC 3849), so in nobody's network.
 pub const ALWAYS: [IpAddr; 2] =
@@ -18,9 +18,21 @@ pub const ALWAYS: [IpAddr; 2] =
 /// rather than sharp.
 pub const MOST: usize = 24;
 
+/// Whether a host on a network can have this address.
+pub(crate) fn is_usable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => {
+            let first = a.octets()[0];
+            first != 0 && first != 127 && first < 224 && !a.is_link_local()
+        }
+        // The segment 0 holds the unspecified, the loopback and the IPv4-mapped addresses.
+        IpAddr::V6(a) => a.segments()[0] != 0 && !a.is_multicast() && !a.is_unicast_link_local(),
+    }
+}
+
 /// The addresses outside, and what was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
+pub struct OutsideAddresses {
     /// The addresses.
     pub addresses: Vec<IpAddr>,
     /// Which were left out, if any.
@@ -30,7 +42,7 @@ pub struct Chosen {
 /// Chooses them: those that every lab has, those that `options` asks for, then those that the policies suggest. None is in
 /// `used`.
 #[must_use]
-pub fn addresses(cluster: &Cluster, options: &Options, used: &BTreeSet<IpAddr>) -> Chosen {
+pub fn addresses(cluster: &Cluster, options: &LayoutOptions, used: &BTreeSet<IpAddr>) -> OutsideAddresses {
     let mut addresses = Vec::new();
     let mut left_out = 0;
     for family in options.families.all() {
@@ -58,7 +70,7 @@ pub fn addresses(cluster: &Cluster, options: &Options, used: &BTreeSet<IpAddr>) 
     let note = (left_out > 0).then(|| {
         format!("{left_out} outside addresses round the CIDRs of the policies are left out: at most {MOST} of each family")
     });
-    Chosen { addresses, note }
+    OutsideAddresses { addresses, note }
 }
 
 fn blocks(cluster: &Cluster) -> BTreeSet<&IpBlock> {
@@ -108,10 +120,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::layout::Families;
+    use crate::options::Families;
 
-    fn of(families: Families) -> Options {
-        Options { families, ..Options::default() }
+    fn of(families: Families) -> LayoutOptions {
+        LayoutOptions { families, ..LayoutOptions::default() }
     }
 
     #[test]
@@ -119,7 +131,7 @@ mod tests {
         let parse = |a: &&str| a.parse().unwrap();
         let outside = ["203.0.113.9", "10.0.0.1", "198.51.100.7", "fd00::9"].iter().map(parse).collect();
         let used = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
-        let chosen = addresses(&cluster(&[]), &Options { outside, ..of(Families::V4) }, &used);
+        let chosen = addresses(&cluster(&[]), &LayoutOptions { outside, ..of(Families::V4) }, &used);
         assert_eq!(strings(&chosen), ["198.51.100.7", "203.0.113.9"]);
     }
 
@@ -153,7 +165,7 @@ mod tests {
         c
     }
 
-    fn strings(chosen: &Chosen) -> Vec<String> {
+    fn strings(chosen: &OutsideAddresses) -> Vec<String> {
         chosen.addresses.iter().map(ToString::to_string).collect()
     }
 
@@ -161,7 +173,7 @@ mod tests {
     fn each_block_gives_one_inside_one_excepted_and_both_neighbours() {
         let used = BTreeSet::from(["192.168.1.1".parse().unwrap()]);
         let c = cluster(&[("192.168.1.0/24", &["192.168.1.0/28"])]);
-        let chosen = addresses(&c, &Options::default(), &used);
+        let chosen = addresses(&c, &LayoutOptions::default(), &used);
         // 192.168.1.1 to .15 are excepted and .1 is in use.
         let want =
             ["198.51.100.7", "192.168.1.16", "192.168.1.2", "192.168.0.255", "192.168.2.0", "2001:db8::7"];

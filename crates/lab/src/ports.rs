@@ -9,11 +9,9 @@ use palisade_policy::{Cluster, Pod, PortMatch, Protocol, cluster::TargetPort};
 
 use crate::{
     layout::{Layout, Place},
+    options::OpenPort,
     services::backends,
 };
-
-/// A protocol with ports, and a port.
-pub type OpenPort = (Protocol, u16);
 
 /// The most ports of each protocol that are opened everywhere because policies name them.
 pub const MOST_MENTIONED: usize = 8;

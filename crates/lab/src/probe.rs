@@ -3,20 +3,23 @@
 //! A [`Plan`] says what is probed and what the reference expects; [`run`] does it and holds the outcomes against that.
 //! What can't be probed is listed by name, never left out silently.
 
-mod choice;
 mod client;
+mod options;
+mod outcome;
 mod plan;
 mod report;
+mod sample;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-pub use client::{Outcome, Timeouts};
-pub use plan::{Expected, NotProbed, Options, Plan, Probe, Target};
-pub use report::{Counts, Durations, Mismatch, Report, Tried, endpoint_place};
+pub use options::{ProbeOptions, Timeouts};
+pub use outcome::Outcome;
+pub use plan::{Expected, NotProbed, Plan, Probe, Target};
+pub use report::{Counts, Durations, Mismatch, ProbeResult, Report};
 
 pub(crate) use client::run_from;
 
-use crate::lab::{Lab, LabError};
+use crate::{error::LabError, lab::Lab};
 
 /// Runs a plan against a lab. `progress` hears how many of how many probes are done.
 ///
@@ -29,7 +32,7 @@ use crate::lab::{Lab, LabError};
 pub fn run(
     lab: &Lab,
     plan: &Plan,
-    options: &Options,
+    options: &ProbeOptions,
     mut progress: impl FnMut(usize, usize) + Send,
 ) -> Result<Report, LabError> {
     let began = Instant::now();
@@ -66,17 +69,4 @@ pub fn run(
 fn is_doubtful(probe: &Probe, outcome: &Outcome) -> bool {
     !probe.agrees(outcome)
         && !matches!(outcome, Outcome::Connected { .. } if probe.expected() == Expected::Denied)
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let timeouts = |millis, in_flight| Timeouts { whole: Duration::from_millis(millis), in_flight };
-        Self {
-            max_probes: None,
-            seed: 0,
-            icmp: true,
-            first: timeouts(400, 512),
-            again: vec![timeouts(1500, 64), timeouts(4000, 8)],
-        }
-    }
 }

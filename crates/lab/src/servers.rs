@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 use crate::{
     layout::Place,
     namespace::Namespace,
-    ports::OpenPort,
+    options::OpenPort,
     wire::{Answer, ipv4_payload, parse_sctp_init, sctp_init_ack},
 };
 

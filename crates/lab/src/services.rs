@@ -1,43 +1,10 @@
-//! Services as kube-proxy does them: destination NAT on every node, in a table of the lab's own.
-//!
-//! One look-up by address, protocol and port leads to the chain of a service port, where each backend is as likely as any
-//! other. A pod that reaches itself is masqueraded, or it would answer itself directly. A service port without backends is
-//! refused.
+//! Services as a lab sees them: which pods are behind which address and port.
 
-mod program;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    net::IpAddr,
-};
-
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use palisade_policy::{Cluster, Family, Phase, Pod, Protocol, Service, cluster::TargetPort};
 
-use crate::{layout::Layout, namespace::Namespace};
-
-/// The table that holds the translation on every node.
-pub const TABLE: &str = "palisade-lab-services";
-
-/// Why services could not be translated.
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
-    /// The socket failed.
-    #[error("netlink socket failed")]
-    Socket(#[source] io::Error),
-    /// The kernel refused.
-    #[error(
-        "the kernel refused to {request}; does it have nf_tables with NAT (CONFIG_NFT_NAT, CONFIG_NFT_MASQ)?"
-    )]
-    Refused {
-        /// What, in words.
-        request: String,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-}
+use crate::layout::Layout;
 
 /// Where a service port is reached, and where it leads. Of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,47 +78,4 @@ fn backend<'a>(
     };
     let address = on_the_wire.iter().copied().find(|a| Family::of(*a) == family)?;
     Some(Backend { pod: &pod.key, address, port: target_on(pod, port.protocol, &port.target)? })
-}
-
-/// What a node's kernel must hold: backends by frontend.
-type Rules = BTreeMap<Frontend, BTreeSet<(IpAddr, u16)>>;
-
-/// The service translation of one node.
-pub(crate) struct Translation {
-    socket: Socket,
-    programmed: Option<Rules>,
-}
-
-impl std::fmt::Debug for Translation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Translation").field("programmed", &self.programmed).finish_non_exhaustive()
-    }
-}
-
-impl Translation {
-    pub(crate) fn open(namespace: &Namespace) -> Result<Self, ServiceError> {
-        let open = || {
-            let mut socket = Socket::new(NETLINK_NETFILTER)?;
-            socket.bind_auto()?;
-            socket.connect(&SocketAddr::new(0, 0))?;
-            socket.set_cap_ack(true)?;
-            Ok(socket)
-        };
-        let socket = namespace.run(open).and_then(|r| r).map_err(ServiceError::Socket)?;
-        Ok(Self { socket, programmed: None })
-    }
-
-    /// Makes the node translate the services of `layout`, in one transaction; nothing is sent if nothing changes.
-    pub(crate) fn set(&mut self, layout: &Layout) -> Result<(), ServiceError> {
-        let wanted: Rules = frontends(layout)
-            .into_iter()
-            .map(|(f, (_, backends))| (f, backends.iter().map(|b| (b.address, b.port)).collect()))
-            .collect();
-        if self.programmed.as_ref() == Some(&wanted) || (self.programmed.is_none() && wanted.is_empty()) {
-            return Ok(());
-        }
-        program::commit(&self.socket, &wanted)?;
-        self.programmed = Some(wanted);
-        Ok(())
-    }
 }

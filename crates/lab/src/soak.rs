@@ -6,7 +6,7 @@
 //! machine's.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     time::{Duration, Instant},
 };
@@ -19,9 +19,11 @@ use serde::Serialize;
 
 use crate::{
     enforce::MakeEnforcer,
-    lab::{Lab, LabError},
-    layout::{Layout, Options},
-    probe::{self, Mismatch},
+    error::{LabError, with_causes},
+    lab::Lab,
+    layout::Layout,
+    options::LayoutOptions,
+    probe::{self, Mismatch, ProbeOptions},
     sandbox::Sandbox,
 };
 
@@ -30,7 +32,7 @@ mod steady;
 
 /// What to do, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Soak {
+pub struct SoakOptions {
     /// What the cluster and its changes are drawn from.
     pub seed: u64,
     /// How long. The round that is under way is finished.
@@ -41,7 +43,7 @@ pub struct Soak {
     pub probes: usize,
 }
 
-impl Default for Soak {
+impl Default for SoakOptions {
     fn default() -> Self {
         Self { seed: 1, duration: Duration::from_secs(600), pods: 12, probes: 400 }
     }
@@ -49,7 +51,7 @@ impl Default for Soak {
 
 /// What has been done so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub struct SoakCounts {
     /// Quiet points.
     pub rounds: usize,
     /// Edits of the cluster, by what they do.
@@ -59,12 +61,14 @@ pub struct Tally {
     /// How many of them were dropped: where nothing is, little is shown.
     pub dropped: usize,
     /// Connections tried while changes were made that don't concern them.
-    pub meanwhile: usize,
+    #[serde(rename = "meanwhile")]
+    pub probed_during_changes: usize,
     /// Verdicts read off the kernel's rules, by a reader that knows nothing of policies.
-    pub read: usize,
+    #[serde(rename = "read")]
+    pub verdicts_compared: usize,
 }
 
-impl Tally {
+impl SoakCounts {
     /// Edits of all kinds.
     #[must_use]
     pub fn all_changes(&self) -> usize {
@@ -85,9 +89,10 @@ pub struct Resident {
 
 /// What a soak came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Outcome {
+pub struct SoakReport {
     /// What was done.
-    pub tally: Tally,
+    #[serde(rename = "tally")]
+    pub counts: SoakCounts,
     /// What it took in memory.
     pub resident_kib: Resident,
     /// For how long it ran, in seconds.
@@ -115,34 +120,35 @@ pub struct Failure {
 /// When the lab can't be built at all.
 pub fn run(
     sandbox: &Sandbox,
-    soak: &Soak,
+    options: &SoakOptions,
     make: &MakeEnforcer,
-    mut progress: impl FnMut(&Tally, Duration),
-) -> Result<Outcome, LabError> {
+    mut progress: impl FnMut(&SoakCounts, Duration),
+) -> Result<SoakReport, LabError> {
     let began = Instant::now();
-    let mut rng = Rng::with_seed(soak.seed);
-    let mut world = random::cluster(&mut rng, &shape(soak.pods));
-    let layout = Layout::of(&world, &Options { bridged: soak.seed % 2 == 1, ..Options::default() })?;
+    let mut rng = Rng::with_seed(options.seed);
+    let mut world = random::cluster(&mut rng, &shape(options.pods));
+    let layout =
+        Layout::of(&world, &LayoutOptions { bridged: options.seed % 2 == 1, ..LayoutOptions::default() })?;
     let mut lab = Lab::build(sandbox, layout, make.clone())?;
-    let mut out = Outcome::default();
+    let mut out = SoakReport::default();
     let (mut warm, mut halfway) = (false, false);
-    while began.elapsed() < soak.duration && out.failure.is_none() {
+    while began.elapsed() < options.duration && out.failure.is_none() {
         let mut changes = Vec::new();
-        let result = round(&mut lab, &mut world, soak, &mut rng, &mut out.tally, &mut changes);
-        out.tally.rounds += 1;
+        let result = round(&mut lab, &mut world, options, &mut rng, &mut out.counts, &mut changes);
+        out.counts.rounds += 1;
         if let Err(what) = result {
             let changes = changes.iter().map(|change| format!("{change:?}")).collect();
             out.failure =
-                Some(Failure { round: out.tally.rounds, what, changes, cluster: random::describe(&world) });
+                Some(Failure { round: out.counts.rounds, what, changes, cluster: random::describe(&world) });
         }
         let elapsed = began.elapsed();
-        if !warm && elapsed * 20 >= soak.duration {
+        if !warm && elapsed * 20 >= options.duration {
             (warm, out.resident_kib.start) = (true, resident());
         }
-        if !halfway && elapsed * 2 >= soak.duration {
+        if !halfway && elapsed * 2 >= options.duration {
             (halfway, out.resident_kib.middle) = (true, resident());
         }
-        progress(&out.tally, elapsed);
+        progress(&out.counts, elapsed);
     }
     out.resident_kib.end = resident();
     out.seconds = began.elapsed().as_secs();
@@ -164,30 +170,30 @@ fn shape(pods: usize) -> Shape {
 fn round(
     lab: &mut Lab,
     world: &mut Cluster,
-    soak: &Soak,
+    options: &SoakOptions,
     rng: &mut Rng,
-    tally: &mut Tally,
+    counts: &mut SoakCounts,
     made: &mut Vec<Change>,
 ) -> Result<(), Vec<String>> {
     for _ in 0..rng.usize(1..=4) {
         for _ in 0..rng.usize(1..=4) {
             let change = random::change(rng, Style::BuildableTiered, world);
-            *tally.changes.entry(kind_of(&change, world)).or_default() += 1;
+            *counts.changes.entry(kind_of(&change, world)).or_default() += 1;
             world.apply(change.clone());
             made.push(change);
         }
-        tally.meanwhile += steady::update(lab, world, rng.u64(..))?;
+        counts.probed_during_changes += steady::update(lab, world, rng.u64(..))?;
     }
-    let options =
-        probe::Options { max_probes: Some(soak.probes), seed: rng.u64(..), ..probe::Options::default() };
-    let plan = probe::Plan::of(lab.layout(), &options);
-    let report = probe::run(lab, &plan, &options, |_, _| {}).map_err(|e| vec![with_causes(&e)])?;
-    tally.probed += report.counts.probed;
-    tally.dropped += report.counts.dropped;
+    let probing =
+        ProbeOptions { max_probes: Some(options.probes), seed: rng.u64(..), ..ProbeOptions::default() };
+    let plan = probe::Plan::of(lab.layout(), &probing);
+    let report = probe::run(lab, &plan, &probing, |_, _| {}).map_err(|e| vec![with_causes(&e)])?;
+    counts.probed += report.counts.probed;
+    counts.dropped += report.counts.dropped;
     if !report.agrees() {
         return Err(report.mismatches.iter().map(Mismatch::in_words).collect());
     }
-    tally.read += reader::compare(lab, &plan)?;
+    counts.verdicts_compared += reader::compare(lab, &plan)?;
     Ok(())
 }
 
@@ -220,29 +226,10 @@ fn resident() -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
-fn with_causes(e: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(e.source(), |cause| cause.source());
-    causes.fold(e.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// The places in which something runs in both layouts as it was, so that a connection between two of them may be tried
-/// while the lab goes from one to the other.
-fn unmoved(before: &Layout, after: &Layout) -> BTreeSet<crate::Place> {
-    let then: BTreeMap<_, _> = before.places().collect();
-    let nodes_stay = before.nodes == after.nodes;
-    let node_of = |layout: &Layout, place: &crate::Place| match place {
-        crate::Place::Pod(key) => layout.pods.get(key).map(|pod| pod.node.clone()),
-        crate::Place::Node(_) | crate::Place::Outside => None,
-    };
-    let stays = |place: &crate::Place, addresses: &[std::net::IpAddr]| {
-        then.get(place) == Some(&addresses) && node_of(before, place) == node_of(after, place)
-    };
-    let now = after.places().filter(|(place, addresses)| nodes_stay && stays(place, addresses));
-    now.map(|(place, _)| place).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

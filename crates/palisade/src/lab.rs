@@ -16,7 +16,7 @@ mod up;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
-use palisade_lab::{Families, Options};
+use palisade_lab::{Families, LayoutOptions};
 
 use crate::exit::Outcome;
 
@@ -109,12 +109,12 @@ impl FamilyChoice {
 }
 
 impl Shape {
-    pub(crate) fn options(&self) -> Options {
-        Options {
+    pub(crate) fn options(&self) -> LayoutOptions {
+        LayoutOptions {
             nodes: self.nodes.map(usize::from),
             bridged: self.bridge,
             families: self.family.families(),
-            ..Options::default()
+            ..LayoutOptions::default()
         }
     }
 }

@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use http::Request;
 use kube::Client;
 use palisade_lab::{
-    Lab, Layout, Options, Place, Sandbox,
-    enforce::{Enforce, Nothing},
+    Lab, Layout, LayoutOptions, Place, Sandbox,
+    enforce::{Enforce, NoEnforcement},
     namespace::Namespace,
-    probe::{self, Outcome, Target},
+    probe::{self, Outcome, ProbeOptions, Target},
 };
 use palisade_policy::{Change, Cluster, Endpoint, Labels, Name, Node, ObjectKey, Protocol};
 use serde_json::Value;
@@ -75,9 +75,9 @@ impl World {
             let node = Node { name: name.into(), labels: Labels::default(), addresses: Vec::new() };
             cluster.apply(Change::SetNode(node));
         }
-        let layout = Layout::of(&cluster, &Options::default())?;
+        let layout = Layout::of(&cluster, &LayoutOptions::default())?;
         let outside = *layout.outside.first().context("the lab has no outside address")?;
-        let nothing = Arc::new(|_: &Name| Box::new(Nothing) as Box<dyn Enforce>);
+        let nothing = Arc::new(|_: &Name| Box::new(NoEnforcement) as Box<dyn Enforce>);
         let lab = Lab::build(sandbox, layout, nothing)?;
         let namespace = lab.namespace(&Place::Outside).context("the lab has no outside")?;
         let (namespace, kubelet) = (namespace.try_clone()?, namespace.try_clone()?);
@@ -302,7 +302,7 @@ impl World {
         let mut lab = self.lab();
         lab.update(&cluster)?;
         let began = Instant::now();
-        let quick = probe::Options { again: Vec::new(), ..probe::Options::default() };
+        let quick = ProbeOptions { again: Vec::new(), ..ProbeOptions::default() };
         let plan = probe::Plan::of(lab.layout(), &quick);
         ensure!(!plan.probes.is_empty(), "nothing to probe");
         while began.elapsed() < FOLLOW_WITHIN {
@@ -311,7 +311,7 @@ impl World {
                 return Ok(Seen(report));
             }
         }
-        let report = probe::run(&lab, &plan, &probe::Options::default(), |_, _| {})?;
+        let report = probe::run(&lab, &plan, &ProbeOptions::default(), |_, _| {})?;
         if report.agrees() {
             return Ok(Seen(report));
         }

@@ -16,14 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client's namespace and a server that listens.
 #[derive(Debug)]
-pub(super) struct Course {
+pub(super) struct ClientAndServer {
     client: Namespace,
     at_server: Namespace,
     server: TcpListener,
     to: SocketAddr,
 }
 
-impl Course {
+impl ClientAndServer {
     pub(super) fn open(
         client: &Namespace,
         server: &Namespace,

@@ -3,9 +3,8 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, HashMap},
-    fmt,
     io::{self, Read},
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     thread,
     time::{Duration, Instant},
@@ -13,64 +12,16 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 use palisade_policy::Protocol;
-use serde::{Serialize, Serializer};
 use socket2::{Domain, Socket, Type};
 
-use super::plan::{Probe, endpoint_place};
+use super::{options::Timeouts, outcome::Outcome, plan::Probe};
 use crate::{
-    lab::{Lab, LabError},
+    error::LabError,
+    lab::Lab,
     layout::Place,
     namespace::Namespace,
     wire::{Answer, echo_request, ipv4_payload, is_echo_reply, parse_sctp_init_ack, sctp_init},
 };
-
-/// How patient one pass is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// After so long without an answer a connection counts as dropped.
-    pub whole: Duration,
-    /// At most so many connections at once.
-    pub in_flight: usize,
-}
-
-/// What a connection came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was made.
-    Connected {
-        /// Who answered; `None`: nobody said, as with ICMP echo, or where the answer was lost after the connection was made.
-        by: Option<Place>,
-        /// The address from which the server saw the client come.
-        seen_from: Option<IpAddr>,
-    },
-    /// Nothing came back.
-    TimedOut,
-    /// The destination refused it.
-    Refused,
-    /// The network said that there is no way, or the connection broke.
-    Unreachable(io::ErrorKind),
-    /// It could not be tried.
-    Failed(String),
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connected { by: Some(place), .. } => write!(f, "answered by {place}"),
-            Self::Connected { by: None, .. } => f.write_str("connected"),
-            Self::TimedOut => f.write_str("timed out"),
-            Self::Refused => f.write_str("refused"),
-            Self::Unreachable(kind) => write!(f, "unreachable: {kind}"),
-            Self::Failed(why) => write!(f, "could not be tried: {why}"),
-        }
-    }
-}
-
-impl Serialize for Outcome {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
 
 /// How often what has no handshake of its own is sent again within the time that there is.
 const SENDS: u32 = 4;
@@ -85,7 +36,7 @@ pub(super) fn run(
 ) -> Result<(), LabError> {
     let mut namespaces: BTreeMap<Place, &Namespace> = BTreeMap::new();
     for index in chosen {
-        let place = endpoint_place(&probes[*index].source);
+        let place = Place::of(&probes[*index].source);
         let namespace = lab.namespace(&place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))?;
         namespaces.insert(place, namespace);
     }
@@ -161,7 +112,7 @@ impl Pass<'_> {
         loop {
             while self.flying.len() < self.timeouts.in_flight {
                 let Some(index) = waiting.next() else { break };
-                let place = endpoint_place(&self.probes[index].source);
+                let place = Place::of(&self.probes[index].source);
                 if at.as_ref() != Some(&place) {
                     self.namespaces[&place].enter()?;
                     at = Some(place);

@@ -5,31 +5,12 @@ use std::net::IpAddr;
 use palisade_policy::{Decision, Endpoint, Family, Flow, ObjectKey, Protocol, Verdict, reference};
 use serde::Serialize;
 
-use super::{
-    choice::Choice,
-    client::{Outcome, Timeouts},
-};
+use super::{options::ProbeOptions, outcome::Outcome, sample::Sample};
 use crate::{
     layout::{Layout, Place},
     ports::Ports,
     services::{Backend, Frontend, frontends},
 };
-
-/// How to probe.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// At most so many probes, chosen at random; the rest is listed as not probed. `None`: all. What a pod sends to itself
-    /// through a service is rare and decided apart (SEMANTICS G-6): it is chosen first.
-    pub max_probes: Option<usize>,
-    /// What the choice is drawn from.
-    pub seed: u64,
-    /// Whether to probe ICMP echo too.
-    pub icmp: bool,
-    /// The first pass.
-    pub first: Timeouts,
-    /// Further passes, over what didn't come to what was expected.
-    pub again: Vec<Timeouts>,
-}
 
 /// Who is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,18 +102,8 @@ impl Probe {
     fn may_answer(&self, by: Option<&Place>) -> bool {
         match by {
             None => !self.protocol.has_ports(),
-            Some(by) => self.flows.iter().any(|(f, v)| v.is_allow() && endpoint_place(&f.destination) == *by),
+            Some(by) => self.flows.iter().any(|(f, v)| v.is_allow() && Place::of(&f.destination) == *by),
         }
-    }
-}
-
-/// The place at which an endpoint is.
-#[must_use]
-pub fn endpoint_place(endpoint: &Endpoint) -> Place {
-    match endpoint {
-        Endpoint::Pod { key, .. } => Place::Pod(key.clone()),
-        Endpoint::Node { name, .. } => Place::Node(name.clone()),
-        Endpoint::External(_) => Place::Outside,
     }
 }
 
@@ -155,15 +126,15 @@ pub struct Plan {
 }
 
 /// A probe before anybody has asked what to expect of it.
-struct Draft<'a> {
+struct Candidate<'a> {
     source: &'a Endpoint,
-    target: DraftTarget<'a>,
+    target: CandidateTarget<'a>,
     protocol: Protocol,
     port: u16,
 }
 
 #[derive(Clone, Copy)]
-enum DraftTarget<'a> {
+enum CandidateTarget<'a> {
     Direct(&'a Endpoint),
     Service(&'a ObjectKey, IpAddr, &'a [Backend<'a>]),
 }
@@ -173,7 +144,7 @@ impl Plan {
     /// every service port from every pod and node. Asks the reference about each:
     /// `O(endpoints² · ports · policies)`, or for a sample its size times the policies.
     #[must_use]
-    pub fn of(layout: &Layout, options: &Options) -> Self {
+    pub fn of(layout: &Layout, options: &ProbeOptions) -> Self {
         let ports = Ports::of(layout);
         let endpoints = endpoints(layout);
         let open: Vec<Vec<(Protocol, u16)>> =
@@ -189,8 +160,8 @@ impl Plan {
             not_probed.push(NotProbed { what: "ICMP echo".to_owned(), why: "not asked for".to_owned() });
         }
         let (mut hairpins, mut others) = (0, 0);
-        each_draft(&endpoints, &open, &services, |draft| {
-            *(if draft.is_hairpin() { &mut hairpins } else { &mut others }) += 1;
+        each_candidate(&endpoints, &open, &services, |candidate| {
+            *(if candidate.is_hairpin() { &mut hairpins } else { &mut others }) += 1;
         });
         let total = hairpins + others;
         let wanted = options.max_probes.unwrap_or(total).min(total);
@@ -200,13 +171,13 @@ impl Plan {
                 why: format!("a sample of {wanted} was asked for, seed {}", options.seed),
             });
         }
-        let mut of_hairpins = Choice::of(wanted, hairpins, options.seed);
-        let mut of_others = Choice::of(wanted - of_hairpins.wanted, others, options.seed);
+        let mut of_hairpins = Sample::of(wanted, hairpins, options.seed);
+        let mut of_others = Sample::of(wanted - of_hairpins.wanted, others, options.seed);
         let mut probes = Vec::with_capacity(wanted);
-        each_draft(&endpoints, &open, &services, |draft| {
-            let choice = if draft.is_hairpin() { &mut of_hairpins } else { &mut of_others };
+        each_candidate(&endpoints, &open, &services, |candidate| {
+            let choice = if candidate.is_hairpin() { &mut of_hairpins } else { &mut of_others };
             if choice.next() {
-                probes.push(draft.decide(layout));
+                probes.push(candidate.decide(layout));
             }
         });
         Self { probes, not_probed }
@@ -214,12 +185,12 @@ impl Plan {
 
     /// How many probes there would be without a limit.
     #[must_use]
-    pub fn size(layout: &Layout, options: &Options) -> usize {
+    pub fn size(layout: &Layout, options: &ProbeOptions) -> usize {
         let ports = Ports::of(layout);
         let endpoints = endpoints(layout);
         let open: Vec<_> = endpoints.iter().map(|e| open_at(&ports, layout, e, options.icmp)).collect();
         let mut total = 0;
-        each_draft(&endpoints, &open, &frontends(layout), |_| total += 1);
+        each_candidate(&endpoints, &open, &frontends(layout), |_| total += 1);
         total
     }
 }
@@ -241,16 +212,16 @@ fn endpoints(layout: &Layout) -> Vec<Endpoint> {
 fn open_at(ports: &Ports, layout: &Layout, endpoint: &Endpoint, icmp: bool) -> Vec<(Protocol, u16)> {
     // IP protocol numbers of ICMP and ICMPv6.
     let echo = Protocol::Other(if endpoint.address().is_ipv4() { 1 } else { 58 });
-    ports.at(layout, &endpoint_place(endpoint)).into_iter().chain(icmp.then_some((echo, 0))).collect()
+    ports.at(layout, &Place::of(endpoint)).into_iter().chain(icmp.then_some((echo, 0))).collect()
 }
 
 type Services<'a> = std::collections::BTreeMap<Frontend, (&'a palisade_policy::Service, Vec<Backend<'a>>)>;
 
-fn each_draft<'a>(
+fn each_candidate<'a>(
     endpoints: &'a [Endpoint],
     open: &[Vec<(Protocol, u16)>],
     services: &'a Services<'_>,
-    mut f: impl FnMut(Draft<'a>),
+    mut f: impl FnMut(Candidate<'a>),
 ) {
     let is_pod = |e: &Endpoint| matches!(e, Endpoint::Pod { .. });
     for source in endpoints {
@@ -258,7 +229,7 @@ fn each_draft<'a>(
         for (destination, ports) in endpoints.iter().zip(open) {
             if Family::of(destination.address()) == family && (is_pod(source) || is_pod(destination)) {
                 for &(protocol, port) in ports {
-                    f(Draft { source, target: DraftTarget::Direct(destination), protocol, port });
+                    f(Candidate { source, target: CandidateTarget::Direct(destination), protocol, port });
                 }
             }
         }
@@ -267,20 +238,20 @@ fn each_draft<'a>(
         }
         for (frontend, (service, backends)) in services {
             if Family::of(frontend.address) == family {
-                let target = DraftTarget::Service(&service.key, frontend.address, backends);
+                let target = CandidateTarget::Service(&service.key, frontend.address, backends);
                 // Several backends are chosen from at random: enough tries to meet most of them.
                 for _ in 0..backends.len().clamp(1, 3) {
-                    f(Draft { source, target, protocol: frontend.protocol, port: frontend.port });
+                    f(Candidate { source, target, protocol: frontend.protocol, port: frontend.port });
                 }
             }
         }
     }
 }
 
-impl Draft<'_> {
+impl Candidate<'_> {
     fn is_hairpin(&self) -> bool {
         match (self.source, self.target) {
-            (Endpoint::Pod { key, .. }, DraftTarget::Service(_, _, backends)) => {
+            (Endpoint::Pod { key, .. }, CandidateTarget::Service(_, _, backends)) => {
                 backends.iter().any(|b| b.pod == key)
             }
             _ => false,
@@ -295,8 +266,8 @@ impl Draft<'_> {
             (flow, verdict)
         };
         let (target, flows) = match target {
-            DraftTarget::Direct(e) => (Target::Direct(e.clone()), vec![decide(e.clone(), port, false)]),
-            DraftTarget::Service(key, address, backends) => {
+            CandidateTarget::Direct(e) => (Target::Direct(e.clone()), vec![decide(e.clone(), port, false)]),
+            CandidateTarget::Service(key, address, backends) => {
                 let flows =
                     backends.iter().map(|b| decide(backend_endpoint(layout, b), b.port, true)).collect();
                 (Target::Service { key: key.clone(), address }, flows)
@@ -332,7 +303,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::layout;
+    use crate::options::{Families, LayoutOptions};
 
     /// Two pods of a namespace, the first behind a service, on two nodes.
     fn cluster() -> Cluster {
@@ -404,9 +375,9 @@ mod tests {
     }
 
     fn plan(cluster: &Cluster, max_probes: Option<usize>) -> Plan {
-        let options = layout::Options { families: layout::Families::V4, ..layout::Options::default() };
+        let options = LayoutOptions { families: Families::V4, ..LayoutOptions::default() };
         let layout = Layout::of(cluster, &options).unwrap();
-        Plan::of(&layout, &Options { max_probes, ..Options::default() })
+        Plan::of(&layout, &ProbeOptions { max_probes, ..ProbeOptions::default() })
     }
 
     #[test]

@@ -5,23 +5,22 @@ use std::time::Duration;
 use palisade_policy::{Decision, Endpoint, Family, Verdict, flow::Reason};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-pub use super::plan::endpoint_place;
 use super::{
-    client::Outcome,
+    outcome::Outcome,
     plan::{Expected, NotProbed, Plan, Probe, Target, decisions},
 };
 use crate::layout::Layout;
 
 /// A probe and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tried {
-    /// What was tried.
+pub struct ProbeResult {
+    /// What was result.
     pub probe: Probe,
     /// What it came to, at the last try.
     pub outcome: Outcome,
 }
 
-impl Tried {
+impl ProbeResult {
     /// Whether kernel and engine agree.
     #[must_use]
     pub fn agrees(&self) -> bool {
@@ -33,7 +32,7 @@ impl Tried {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
     /// The probe and its outcome.
-    pub tried: Tried,
+    pub result: ProbeResult,
     /// How the engine decides it: one decision for each of the probe's flows.
     pub decisions: Vec<Decision>,
 }
@@ -73,7 +72,7 @@ pub struct Report {
     #[serde(serialize_with = "seconds")]
     pub durations: Durations,
     /// Every probe, in the plan's order.
-    pub probes: Vec<Tried>,
+    pub probes: Vec<ProbeResult>,
     /// Those that disagree, with reasons.
     pub mismatches: Vec<Mismatch>,
     /// What was not probed.
@@ -88,13 +87,15 @@ impl Report {
         retried: usize,
         durations: Durations,
     ) -> Self {
-        let tried =
-            |(probe, outcome): (&Probe, &Outcome)| Tried { probe: probe.clone(), outcome: outcome.clone() };
-        let probes: Vec<Tried> = plan.probes.iter().zip(outcomes).map(tried).collect();
+        let result = |(probe, outcome): (&Probe, &Outcome)| ProbeResult {
+            probe: probe.clone(),
+            outcome: outcome.clone(),
+        };
+        let probes: Vec<ProbeResult> = plan.probes.iter().zip(outcomes).map(result).collect();
         let mismatches: Vec<Mismatch> = probes
             .iter()
             .filter(|t| !t.agrees())
-            .map(|t| Mismatch { tried: t.clone(), decisions: decisions(layout, &t.probe) })
+            .map(|t| Mismatch { result: t.clone(), decisions: decisions(layout, &t.probe) })
             .collect();
         let count = |f: fn(&Outcome) -> bool| probes.iter().filter(|t| f(&t.outcome)).count();
         let connected = count(|o| matches!(o, Outcome::Connected { .. }));
@@ -127,28 +128,28 @@ fn seconds<S: Serializer>(d: &Durations, serializer: S) -> Result<S::Ok, S::Erro
 /// An endpoint as JSON shows it.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-enum Shown<'a> {
+enum EndpointJson<'a> {
     Pod { namespace: &'a str, name: &'a str, address: std::net::IpAddr },
     Node { name: &'a str, address: std::net::IpAddr },
     Outside { address: std::net::IpAddr },
     Service { namespace: &'a str, name: &'a str, address: std::net::IpAddr },
 }
 
-fn shown(endpoint: &Endpoint) -> Shown<'_> {
+fn endpoint_json(endpoint: &Endpoint) -> EndpointJson<'_> {
     match endpoint {
         Endpoint::Pod { key, address } => {
-            Shown::Pod { namespace: &key.namespace, name: &key.name, address: *address }
+            EndpointJson::Pod { namespace: &key.namespace, name: &key.name, address: *address }
         }
-        Endpoint::Node { name, address } => Shown::Node { name, address: *address },
-        Endpoint::External(address) => Shown::Outside { address: *address },
+        Endpoint::Node { name, address } => EndpointJson::Node { name, address: *address },
+        Endpoint::External(address) => EndpointJson::Outside { address: *address },
     }
 }
 
-fn shown_target(target: &Target) -> Shown<'_> {
+fn target_json(target: &Target) -> EndpointJson<'_> {
     match target {
-        Target::Direct(endpoint) => shown(endpoint),
+        Target::Direct(endpoint) => endpoint_json(endpoint),
         Target::Service { key, address } => {
-            Shown::Service { namespace: &key.namespace, name: &key.name, address: *address }
+            EndpointJson::Service { namespace: &key.namespace, name: &key.name, address: *address }
         }
     }
 }
@@ -157,30 +158,30 @@ fn family(endpoint: &Endpoint) -> u8 {
     if Family::of(endpoint.address()) == Family::V4 { 4 } else { 6 }
 }
 
-impl Serialize for Tried {
+impl Serialize for ProbeResult {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Tried", 8)?;
-        tried_fields(self, &mut out)?;
+        let mut out = serializer.serialize_struct("ProbeResult", 8)?;
+        result_fields(self, &mut out)?;
         out.end()
     }
 }
 
-fn tried_fields<S: SerializeStruct>(tried: &Tried, out: &mut S) -> Result<(), S::Error> {
-    let probe = &tried.probe;
-    out.serialize_field("source", &shown(&probe.source))?;
-    out.serialize_field("destination", &shown_target(&probe.target))?;
+fn result_fields<S: SerializeStruct>(result: &ProbeResult, out: &mut S) -> Result<(), S::Error> {
+    let probe = &result.probe;
+    out.serialize_field("source", &endpoint_json(&probe.source))?;
+    out.serialize_field("destination", &target_json(&probe.target))?;
     out.serialize_field("family", &family(&probe.source))?;
     out.serialize_field("protocol", &probe.protocol.to_string())?;
     out.serialize_field("port", &probe.port)?;
     out.serialize_field("expected", &probe.expected())?;
-    out.serialize_field("outcome", &tried.outcome)?;
-    out.serialize_field("agrees", &tried.agrees())
+    out.serialize_field("outcome", &result.outcome)?;
+    out.serialize_field("agrees", &result.agrees())
 }
 
 impl Serialize for Mismatch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut out = serializer.serialize_struct("Mismatch", 9)?;
-        tried_fields(&self.tried, &mut out)?;
+        result_fields(&self.result, &mut out)?;
         let reasons: Vec<String> = self.decisions.iter().map(in_words).collect();
         out.serialize_field("reasons", &reasons)?;
         out.end()
@@ -216,7 +217,7 @@ impl Mismatch {
     /// The mismatch in one line.
     #[must_use]
     pub fn in_words(&self) -> String {
-        let probe = &self.tried.probe;
+        let probe = &self.result.probe;
         let to = match &probe.target {
             Target::Direct(e) => e.to_string(),
             Target::Service { key, address } => format!("service {key} ({address})"),
@@ -233,7 +234,7 @@ impl Mismatch {
             probe.source,
             probe.protocol,
             probe.port,
-            self.tried.outcome,
+            self.result.outcome,
             reasons.join(" | ")
         )
     }

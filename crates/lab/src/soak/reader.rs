@@ -9,8 +9,8 @@ use palisade_nft::{
 };
 use palisade_policy::{Direction, Name, NodePlan, Protocol, Verdict, compile::Compiler};
 
-use super::with_causes;
 use crate::{
+    error::with_causes,
     lab::Lab,
     layout::Place,
     probe::{Plan, Target},

@@ -6,7 +6,7 @@
 //! moment at which one that is denied may be made, nor at which one that is allowed may fail for good.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -15,12 +15,12 @@ use std::{
 
 use palisade_policy::{Cluster, Protocol, reference};
 
-use super::{unmoved, with_causes};
 use crate::{
-    lab::{Lab, LabError},
-    layout::Layout,
+    error::{LabError, with_causes},
+    lab::Lab,
+    layout::{Layout, Place},
     namespace::Namespace,
-    probe::{self, Expected, Outcome, Plan, Probe, Target, Timeouts, endpoint_place},
+    probe::{self, Expected, Outcome, Plan, Probe, ProbeOptions, Target, Timeouts},
 };
 
 /// At most so many of them.
@@ -33,7 +33,7 @@ const AGAIN: Timeouts = Timeouts { whole: Duration::from_secs(4), in_flight: 8 }
 /// Brings the lab to another cluster, and tries steady connections meanwhile, again and again. Returns how many were tried.
 pub(super) fn update(lab: &mut Lab, cluster: &Cluster, seed: u64) -> Result<usize, Vec<String>> {
     let one = |e: &LabError| vec![with_causes(e)];
-    let next = lab.layout().follow(cluster).map_err(|e| one(&e.into()))?;
+    let next = lab.layout().with_cluster(cluster).map_err(|e| one(&e.into()))?;
     let probes = steady(lab.layout(), &next, seed);
     let homes = homes(lab, &probes).map_err(|e| one(&e))?;
     let namespaces = homes.iter().map(|(place, namespace)| (place.clone(), namespace)).collect();
@@ -60,12 +60,12 @@ fn key(probe: &Probe) -> Key {
 /// Some of the connections that a change from one layout to the other must not touch.
 fn steady(before: &Layout, after: &Layout, seed: u64) -> Vec<Probe> {
     let stays = unmoved(before, after);
-    let later: HashMap<Key, Probe> = Plan::of(after, &probe::Options::default())
+    let later: HashMap<Key, Probe> = Plan::of(after, &ProbeOptions::default())
         .probes
         .into_iter()
         .map(|probe| (key(&probe), probe))
         .collect();
-    let sample = probe::Options { max_probes: Some(8 * STEADY), seed, ..probe::Options::default() };
+    let sample = ProbeOptions { max_probes: Some(8 * STEADY), seed, ..ProbeOptions::default() };
     let is_steady = |probe: &Probe| {
         let (Target::Direct(destination), [(flow, _)]) = (&probe.target, &probe.flows[..]) else {
             return false;
@@ -73,7 +73,7 @@ fn steady(before: &Layout, after: &Layout, seed: u64) -> Vec<Probe> {
         let ends = [&probe.source, destination];
         let same =
             later.get(&key(probe)).is_some_and(|l| l.source == probe.source && l.target == probe.target);
-        if !same || !ends.into_iter().all(|end| stays.contains(&endpoint_place(end))) {
+        if !same || !ends.into_iter().all(|end| stays.contains(&Place::of(end))) {
             return false;
         }
         let sides = [before, after].map(|layout| {
@@ -88,10 +88,26 @@ fn steady(before: &Layout, after: &Layout, seed: u64) -> Vec<Probe> {
     Plan::of(before, &sample).probes.into_iter().filter(is_steady).take(STEADY).collect()
 }
 
+/// The places in which something runs in both layouts as it was, so that a connection between two of them may be tried
+/// while the lab goes from one to the other.
+fn unmoved(before: &Layout, after: &Layout) -> BTreeSet<Place> {
+    let then: BTreeMap<_, _> = before.places().collect();
+    let nodes_stay = before.nodes == after.nodes;
+    let node_of = |layout: &Layout, place: &Place| match place {
+        Place::Pod(key) => layout.pods.get(key).map(|pod| pod.node.clone()),
+        Place::Node(_) | Place::Outside => None,
+    };
+    let stays = |place: &Place, addresses: &[IpAddr]| {
+        then.get(place) == Some(&addresses) && node_of(before, place) == node_of(after, place)
+    };
+    let now = after.places().filter(|(place, addresses)| nodes_stay && stays(place, addresses));
+    now.map(|(place, _)| place).collect()
+}
+
 /// The namespaces of their sources.
-fn homes(lab: &Lab, probes: &[Probe]) -> Result<BTreeMap<crate::Place, Namespace>, LabError> {
+fn homes(lab: &Lab, probes: &[Probe]) -> Result<BTreeMap<Place, Namespace>, LabError> {
     let mut out = BTreeMap::new();
-    for place in probes.iter().map(|probe| endpoint_place(&probe.source)) {
+    for place in probes.iter().map(|probe| Place::of(&probe.source)) {
         let namespace = lab.namespace(&place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))?;
         let failed = |source| LabError::Namespace { place: place.to_string(), source };
         let namespace = namespace.try_clone().map_err(failed)?;
@@ -102,7 +118,7 @@ fn homes(lab: &Lab, probes: &[Probe]) -> Result<BTreeMap<crate::Place, Namespace
 
 /// Tries all of them, again and again, until it is `done`.
 fn passes(
-    namespaces: &BTreeMap<crate::Place, &Namespace>,
+    namespaces: &BTreeMap<Place, &Namespace>,
     probes: &[Probe],
     started: &AtomicBool,
     done: &AtomicBool,

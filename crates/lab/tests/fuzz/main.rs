@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 use palisade_lab::{
     Sandbox, agent,
-    fuzz::{self, Cases},
+    fuzz::{self, FuzzOptions},
 };
 
 /// Enough to meet every feature of the generator, short enough for every run of the tests; CI runs more by the command
@@ -33,7 +33,8 @@ fn number(name: &str) -> Result<Option<u64>, Failed> {
 
 fn agree(sandbox: &Sandbox) -> Result<(), Failed> {
     let count = number("PALISADE_FUZZ_CASES")?.map_or(CASES, |n| n as usize);
-    let cases = Cases { seed: number("PALISADE_FUZZ_SEED")?.unwrap_or(0), count, ..Cases::default() };
+    let cases =
+        FuzzOptions { seed: number("PALISADE_FUZZ_SEED")?.unwrap_or(0), count, ..FuzzOptions::default() };
     let began = std::time::Instant::now();
     let done = fuzz::run(sandbox, &cases, &agent::palisade(), |case| {
         if let Some(failure) = &case.failure {

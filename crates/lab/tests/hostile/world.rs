@@ -9,7 +9,7 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use palisade_lab::{Lab, Layout, Options, Place, Sandbox, enforce::Nothing};
+use palisade_lab::{Lab, Layout, LayoutOptions, Place, Sandbox, enforce::NoEnforcement};
 use palisade_policy::{
     Change, Cluster, Family, Labels, Name, Namespace, ObjectKey, Phase, Pod, Protocol, Selector, Service,
     cluster::{ServicePort, TargetPort},
@@ -112,9 +112,9 @@ impl World {
             pods.iter().for_each(|name| cluster.apply(Change::SetPod(pod(name, node))));
         }
         cluster.apply(Change::SetService(service("srv")));
-        let options = Options { bridged: kind == Kind::Bridged, ..Options::default() };
+        let options = LayoutOptions { bridged: kind == Kind::Bridged, ..LayoutOptions::default() };
         let layout = Layout::of(&cluster, &options).map_err(|e| chain(&e))?;
-        let nothing = Arc::new(|_: &Name| Box::new(Nothing) as Box<dyn palisade_lab::Enforce>);
+        let nothing = Arc::new(|_: &Name| Box::new(NoEnforcement) as Box<dyn palisade_lab::Enforce>);
         let lab = Lab::build(sandbox, layout, nothing).map_err(|e| chain(&e))?;
         let folder = tempfile::Builder::new().prefix("palisade-hostile").tempdir()?;
         fs::create_dir(folder.path().join("manifests"))?;

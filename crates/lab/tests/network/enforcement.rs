@@ -9,7 +9,7 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use palisade_lab::{Lab, Options, Place, Sandbox, agent::palisade};
+use palisade_lab::{Lab, LayoutOptions, Place, Sandbox, agent::palisade};
 use palisade_nft::{
     Hook,
     drops::{Event, Headers, Reader, Transport},
@@ -49,7 +49,7 @@ fn guarded() -> Cluster {
 
 fn enforced(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
     let mut c = guarded();
-    let mut lab = build(sandbox, &c, &Options { bridged, ..Options::default() }, palisade())?;
+    let mut lab = build(sandbox, &c, &LayoutOptions { bridged, ..LayoutOptions::default() }, palisade())?;
     let report = must_agree(&lab)?;
     ensure(report.counts.dropped > 50, || format!("only {} dropped", report.counts.dropped))?;
     c.apply(Change::RemovePolicy(PolicyKey::network_policy("x", "b")));
@@ -61,7 +61,7 @@ fn enforced(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
 }
 
 fn found_out(sandbox: &Sandbox) -> Result<(), Failed> {
-    let lab = build(sandbox, &guarded(), &Options::default(), nothing())?;
+    let lab = build(sandbox, &guarded(), &LayoutOptions::default(), nothing())?;
     let report = probe_all(&lab)?;
     let denied =
         report.probes.iter().filter(|t| t.probe.expected() == palisade_lab::probe::Expected::Denied).count();
@@ -80,7 +80,7 @@ fn address(lab: &Lab, pod: &str, port: u16) -> SocketAddr {
 /// always passes, what both deny never does.
 fn undisturbed(sandbox: &Sandbox) -> Result<(), Failed> {
     let mut c = guarded();
-    let mut lab = build(sandbox, &c, &Options::default(), palisade())?;
+    let mut lab = build(sandbox, &c, &LayoutOptions::default(), palisade())?;
     let (web, dns) = (address(&lab, "b", 80), address(&lab, "b", 53));
     let namespace = |name: &str| {
         let place = Place::Pod(key(name));
@@ -152,7 +152,7 @@ fn undisturbed(sandbox: &Sandbox) -> Result<(), Failed> {
 /// A conversation under way, as connection tracking sees it: the same two sockets all along.
 fn cut(sandbox: &Sandbox) -> Result<(), Failed> {
     let open = four();
-    let mut lab = build(sandbox, &open, &Options::default(), palisade())?;
+    let mut lab = build(sandbox, &open, &LayoutOptions::default(), palisade())?;
     let dns = address(&lab, "c", 53);
     let socket = lab
         .run_in(&Place::Pod(key("a")), || -> io::Result<UdpSocket> {
@@ -174,7 +174,7 @@ fn cut(sandbox: &Sandbox) -> Result<(), Failed> {
 
 /// A node hears of every packet that it denies, in both families and directions, from pods of its own and of others.
 fn told(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
-    let lab = build(sandbox, &guarded(), &Options { bridged, ..Options::default() }, palisade())?;
+    let lab = build(sandbox, &guarded(), &LayoutOptions { bridged, ..LayoutOptions::default() }, palisade())?;
     let pods = &lab.layout().pods;
     // `b` lets nobody but `a` in; `d` may go to `c` alone.
     for (node, from, to, direction) in [

@@ -16,7 +16,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
-use palisade_lab::{Lab, Options, Place, Sandbox, agent::palisade};
+use palisade_lab::{Lab, LayoutOptions, Place, Sandbox, agent::palisade};
 use palisade_nft::drops::{Event, Reader};
 use palisade_policy::{Change, Cluster, Direction, PolicyKey};
 
@@ -52,7 +52,7 @@ fn closed(direction: Direction) -> Change {
 }
 
 fn bridged(sandbox: &Sandbox, cluster: &Cluster) -> Result<Lab, Failed> {
-    build(sandbox, cluster, &Options { bridged: true, ..Options::default() }, palisade())
+    build(sandbox, cluster, &LayoutOptions { bridged: true, ..LayoutOptions::default() }, palisade())
 }
 
 fn within<T: Send>(lab: &Lab, pod: &str, f: impl FnOnce() -> io::Result<T> + Send) -> Result<T, Failed> {

@@ -16,7 +16,11 @@ mod translation;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
-use palisade_lab::{Lab, Layout, Options, Sandbox, enforce::MakeEnforcer, probe};
+use palisade_lab::{
+    Lab, Layout, LayoutOptions, Sandbox,
+    enforce::MakeEnforcer,
+    probe::{self, ProbeOptions},
+};
 use palisade_policy::Cluster;
 
 /// A test by name, run in the sandbox.
@@ -60,7 +64,7 @@ pub(crate) fn chain(e: &dyn std::error::Error) -> String {
 pub(crate) fn build(
     sandbox: &Sandbox,
     cluster: &Cluster,
-    options: &Options,
+    options: &LayoutOptions,
     make: MakeEnforcer,
 ) -> Result<Lab, Failed> {
     let layout = Layout::of(cluster, options).map_err(|e| chain(&e))?;
@@ -69,7 +73,7 @@ pub(crate) fn build(
 
 /// Probes everything.
 pub(crate) fn probe_all(lab: &Lab) -> Result<probe::Report, Failed> {
-    let options = probe::Options::default();
+    let options = ProbeOptions::default();
     let plan = probe::Plan::of(lab.layout(), &options);
     if plan.probes.is_empty() {
         return Err("nothing to probe".into());

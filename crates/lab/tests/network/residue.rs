@@ -1,4 +1,4 @@
-//! Nothing is left behind, however a lab ends; and an ordinary user can have one.
+//! NoEnforcement is left behind, however a lab ends; and an ordinary user can have one.
 
 use std::{
     ffi::OsStr,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use libtest_mimic::{Failed, Trial};
-use palisade_lab::{Lab, Layout, Options, Sandbox, agent::palisade};
+use palisade_lab::{Lab, Layout, LayoutOptions, Sandbox, agent::palisade};
 
 use crate::{clusters::four, ensure, must_agree};
 
@@ -48,7 +48,7 @@ pub(crate) fn trials(outer: Outer) -> Vec<Trial> {
 /// What a copy of this program does: builds a lab, says so, and waits or probes.
 pub(crate) fn child(role: &OsStr) -> ExitCode {
     let sandbox = Sandbox::enter().unwrap_or_else(|e| panic!("{}", crate::chain(&e)));
-    let lab = Lab::build(&sandbox, Layout::of(&four(), &Options::default()).unwrap(), palisade())
+    let lab = Lab::build(&sandbox, Layout::of(&four(), &LayoutOptions::default()).unwrap(), palisade())
         .unwrap_or_else(|e| panic!("{}", crate::chain(&e)));
     if role == "probe" {
         must_agree(&lab).unwrap_or_else(|e| panic!("{e:?}"));

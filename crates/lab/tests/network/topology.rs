@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use libtest_mimic::Failed;
 use palisade_lab::{
-    Families, Options, Place, Sandbox,
-    enforce::{Enforce, MakeEnforcer, Nothing},
-    probe::{Expected, Outcome},
+    Families, LayoutOptions, Place, Sandbox,
+    enforce::{Enforce, MakeEnforcer, NoEnforcement},
+    probe::{Expected, Outcome, ProbeOptions},
 };
 use palisade_policy::{Change, Pod};
 
@@ -26,11 +26,12 @@ pub(crate) const TESTS: &[crate::Test] = &[
 ];
 
 pub(crate) fn nothing() -> MakeEnforcer {
-    Arc::new(|_| Box::new(Nothing) as Box<dyn Enforce>)
+    Arc::new(|_| Box::new(NoEnforcement) as Box<dyn Enforce>)
 }
 
 fn everything(sandbox: &Sandbox, bridged: bool, families: Families) -> Result<(), Failed> {
-    let lab = build(sandbox, &four(), &Options { bridged, families, ..Options::default() }, nothing())?;
+    let lab =
+        build(sandbox, &four(), &LayoutOptions { bridged, families, ..LayoutOptions::default() }, nothing())?;
     let report = must_agree(&lab)?;
     ensure(report.probes.iter().all(|t| t.probe.expected() == Expected::Allowed), || {
         "all should be allowed".into()
@@ -48,7 +49,7 @@ fn everything(sandbox: &Sandbox, bridged: bool, families: Families) -> Result<()
 fn host_network(sandbox: &Sandbox) -> Result<(), Failed> {
     let mut c = four();
     c.apply(Change::SetPod(Pod { host_network: true, ..on("n1", pod("host")) }));
-    let lab = build(sandbox, &c, &Options::default(), nothing())?;
+    let lab = build(sandbox, &c, &LayoutOptions::default(), nothing())?;
     let report = must_agree(&lab)?;
     let to_node_80 = report.probes.iter().filter(|t| {
         t.probe.port == 80
@@ -63,7 +64,7 @@ fn host_network(sandbox: &Sandbox) -> Result<(), Failed> {
 }
 
 fn come_move_go(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
-    let options = Options { bridged, ..Options::default() };
+    let options = LayoutOptions { bridged, ..LayoutOptions::default() };
     let mut lab = build(sandbox, &four(), &options, nothing())?;
     must_agree(&lab)?;
     let mut c = four();
@@ -90,11 +91,11 @@ fn come_move_go(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
 fn hundred(sandbox: &Sandbox) -> Result<(), Failed> {
     let c = cluster((0..100).map(|i| pod(&format!("p{i}"))));
     let began = std::time::Instant::now();
-    let lab = build(sandbox, &c, &Options::default(), nothing())?;
+    let lab = build(sandbox, &c, &LayoutOptions::default(), nothing())?;
     let took = began.elapsed();
     println!("100 pods came up in {took:?}");
     ensure(took.as_secs() < 10, || format!("100 pods took {took:?}"))?;
-    let options = palisade_lab::probe::Options { max_probes: Some(2000), ..Default::default() };
+    let options = ProbeOptions { max_probes: Some(2000), ..Default::default() };
     let plan = palisade_lab::probe::Plan::of(lab.layout(), &options);
     let report = palisade_lab::probe::run(&lab, &plan, &options, |_, _| {}).map_err(|e| crate::chain(&e))?;
     println!("2000 probes took {:?}, {} tries over", report.durations.total, report.counts.retried);

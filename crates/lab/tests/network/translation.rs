@@ -2,8 +2,8 @@
 
 use libtest_mimic::Failed;
 use palisade_lab::{
-    Options, Place, Sandbox,
-    probe::{Expected, Outcome, Target, Tried},
+    LayoutOptions, Place, Sandbox,
+    probe::{Expected, Outcome, ProbeResult, Target},
 };
 use palisade_policy::{Change, Labels, Pod, Protocol, cluster::TargetPort};
 
@@ -40,20 +40,25 @@ fn cluster_with_services() -> palisade_policy::Cluster {
     c
 }
 
-fn to_service<'a>(report: &'a palisade_lab::probe::Report, name: &str) -> Vec<&'a Tried> {
+fn to_service<'a>(report: &'a palisade_lab::probe::Report, name: &str) -> Vec<&'a ProbeResult> {
     let of = key(name);
-    let is = |t: &&Tried| matches!(&t.probe.target, Target::Service { key, .. } if *key == of);
+    let is = |t: &&ProbeResult| matches!(&t.probe.target, Target::Service { key, .. } if *key == of);
     report.probes.iter().filter(is).collect()
 }
 
 fn translated(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
-    let lab =
-        build(sandbox, &cluster_with_services(), &Options { bridged, ..Options::default() }, nothing())?;
+    let lab = build(
+        sandbox,
+        &cluster_with_services(),
+        &LayoutOptions { bridged, ..LayoutOptions::default() },
+        nothing(),
+    )?;
     let report = must_agree(&lab)?;
     let web = to_service(&report, "web");
     for backend in ["w1", "w2"] {
         let by = Place::Pod(key(backend));
-        let answered = |t: &&&Tried| matches!(&t.outcome, Outcome::Connected { by: Some(b), .. } if *b == by);
+        let answered =
+            |t: &&&ProbeResult| matches!(&t.outcome, Outcome::Connected { by: Some(b), .. } if *b == by);
         ensure(web.iter().filter(answered).count() > 3, || format!("{backend} never answered for web"))?;
     }
     // A pod that reaches itself comes masqueraded, everybody else as themselves.
@@ -64,7 +69,7 @@ fn translated(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
             return Err(format!("{tried:?}").into());
         };
         let source = &tried.probe.source;
-        let itself = palisade_lab::probe::endpoint_place(source) == Place::Pod(key("a"));
+        let itself = Place::of(source) == Place::Pod(key("a"));
         hairpins += usize::from(itself);
         ensure((client != source.address()) == itself, || format!("{source} was seen as {client}"))?;
         if itself {
@@ -84,14 +89,14 @@ fn translated(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
 
 fn follows(sandbox: &Sandbox) -> Result<(), Failed> {
     let mut c = cluster_with_services();
-    let mut lab = build(sandbox, &c, &Options::default(), nothing())?;
+    let mut lab = build(sandbox, &c, &LayoutOptions::default(), nothing())?;
     must_agree(&lab)?;
     c.apply(Change::SetPod(Pod { labels: Labels::from_iter([("app", "nobody")]), ..on("n1", pod("b")) }));
     c.apply(Change::RemovePod(key("w1")));
     c.apply(Change::RemoveService(key("single")));
     lab.update(&c).map_err(|e| crate::chain(&e))?;
     let report = must_agree(&lab)?;
-    let by_b = |t: &&Tried| matches!(&t.outcome, Outcome::Connected { by: Some(Place::Pod(k)), .. } if *k == key("b"));
+    let by_b = |t: &&ProbeResult| matches!(&t.outcome, Outcome::Connected { by: Some(Place::Pod(k)), .. } if *k == key("b"));
     ensure(to_service(&report, "empty").iter().all(by_b), || "b stands behind the service now".into())?;
     ensure(to_service(&report, "single").is_empty(), || "the service is gone".into())
 }

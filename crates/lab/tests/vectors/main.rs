@@ -16,8 +16,8 @@ use std::{
 use document::{Expectation, Vector};
 use libtest_mimic::{Arguments, Failed, Trial};
 use palisade_lab::{
-    Lab, Layout, Options, Sandbox, agent,
-    probe::{self, Probe, Target, Timeouts},
+    Lab, Layout, LayoutOptions, Sandbox, agent,
+    probe::{self, Probe, ProbeOptions, Target, Timeouts},
     services::{backends, target_on},
 };
 use palisade_policy::{
@@ -96,22 +96,22 @@ fn reason_not_to_show(vector: &Vector, expectation: &Expectation) -> Option<&'st
 }
 
 /// The ports and the addresses outside that some vector asks about: they stay the same, so that one lab does for all.
-fn lab_options(cluster: &Cluster, vectors: &[Vector]) -> Options {
+fn lab_options(cluster: &Cluster, vectors: &[Vector]) -> LayoutOptions {
     let probes = || vectors.iter().flat_map(|v| &v.probes);
     let outside = probes().flat_map(|p| [&p.source, &p.destination]).filter_map(|end| document::address(end));
     let is_external = |a: &IpAddr| matches!(cluster.endpoint(*a), Endpoint::External(_));
-    Options {
+    LayoutOptions {
         outside: outside.filter(is_external).collect(),
         ports: probes().map(|p| (p.protocol, p.port)).collect::<BTreeSet<_>>(),
-        ..Options::default()
+        ..LayoutOptions::default()
     }
 }
 
 /// Shorter than usual, since nearly all that is dropped is dropped at once: an answer that comes later than this to a
 /// connection that should have been dropped would be missed here, and is met by the other tests.
-fn patience() -> probe::Options {
+fn patience() -> ProbeOptions {
     let first = Timeouts { whole: Duration::from_millis(200), in_flight: 512 };
-    probe::Options { first, ..probe::Options::default() }
+    ProbeOptions { first, ..ProbeOptions::default() }
 }
 
 fn probe_of(layout: &Layout, expectation: &Expectation) -> Probe {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use palisade_lab::{
     Sandbox,
-    bench::{self, Measured, Turns},
+    bench::{self, BenchOptions, Measured},
 };
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-All scenarios run in turns in one go, each in a lab of its own. The ratio is that to no rules at all in the same round, so that a busy machine slows both.
+All scenarios run in options in one go, each in a lab of its own. The ratio is that to no rules at all in the same round, so that a busy machine slows both.
 
 Examples:
   palisade lab bench
@@ -50,10 +50,11 @@ struct JsonBench<'a> {
 /// Does it.
 pub(crate) fn run(arguments: &Bench) -> Result<Outcome> {
     let sandbox = Sandbox::enter()?;
-    let turns = Turns { rounds: arguments.rounds as usize, turn: Duration::from_millis(arguments.turn_ms) };
+    let options =
+        BenchOptions { rounds: arguments.rounds as usize, slice: Duration::from_millis(arguments.turn_ms) };
     output::note("building a lab for each scenario …\n");
     let bar = progress_bar(0);
-    let measured = bench::run(&sandbox, &turns, |done, total| {
+    let measured = bench::run(&sandbox, &options, |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     });

@@ -8,7 +8,7 @@ use std::{
 
 use palisade_lab::{
     Layout,
-    probe::{self, Plan, Target},
+    probe::{Plan, ProbeOptions, Target},
 };
 use palisade_policy::{Cluster, Endpoint, Family, Flow, Protocol, reference};
 
@@ -33,7 +33,7 @@ pub(crate) struct Verdicts {
 impl Verdicts {
     /// Those of one layout; without flows if there are too many to compare.
     pub(crate) fn of(layout: &Layout) -> Self {
-        let options = probe::Options::default();
+        let options = ProbeOptions::default();
         let flows = (Plan::size(layout, &options) <= MOST_FLOWS).then(|| {
             let probes = Plan::of(layout, &options).probes.into_iter();
             let direct = probes.filter(|p| matches!(p.target, Target::Direct(_)));
@@ -224,7 +224,7 @@ spec: {nodeName: n1, containers: [{name: c, image: i}]}
         let input = palisade_manifest::Input::Text { name: "m".into(), text: format!("{pods}{policies}") };
         let loaded = palisade_manifest::load(&[input], &super::super::reading_options());
         assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
-        Verdicts::of(&Layout::of(&loaded.cluster, &palisade_lab::Options::default()).unwrap())
+        Verdicts::of(&Layout::of(&loaded.cluster, &palisade_lab::LayoutOptions::default()).unwrap())
     }
 
     const ONLY_80: &str = "

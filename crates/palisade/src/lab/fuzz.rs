@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use palisade_lab::{
     Sandbox,
-    fuzz::{self, Case, Cases},
+    fuzz::{self, Case, FuzzOptions},
 };
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ pub(crate) struct Fuzz {
     #[arg(long, value_name = "N", default_value_t = 200)]
     cases: usize,
     /// Probe at most so many connections before and after the changes of each case
-    #[arg(long, value_name = "N", default_value_t = Cases::default().probes)]
+    #[arg(long, value_name = "N", default_value_t = FuzzOptions::default().probes)]
     max_probes: usize,
     /// The form of the result
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
@@ -52,11 +52,11 @@ struct JsonFuzz<'a> {
 /// Does it.
 pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
     let sandbox = Sandbox::enter()?;
-    let cases = Cases {
+    let cases = FuzzOptions {
         seed: arguments.seed,
         count: arguments.cases,
         probes: arguments.max_probes,
-        ..Cases::default()
+        ..FuzzOptions::default()
     };
     let began = Instant::now();
     let bar = progress_bar(cases.count);

@@ -7,7 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use palisade_lab::{
     Lab, Layout, Sandbox,
-    probe::{self, Expected, Mismatch, Outcome as Came, Plan, Report, Target},
+    probe::{self, Expected, Mismatch, Outcome as Came, Plan, ProbeOptions, Report, Target},
 };
 use palisade_policy::{Direction, Flow, reference};
 use serde::Serialize;
@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
     let loaded = sources::load(&arguments.paths, &arguments.reading, &reading_options(), false)?;
     let layout = Layout::of(&loaded.cluster, &arguments.shape.options())?;
     let options =
-        probe::Options { max_probes: arguments.max_probes, seed: arguments.seed, ..Default::default() };
+        ProbeOptions { max_probes: arguments.max_probes, seed: arguments.seed, ..Default::default() };
     if arguments.dry_run {
         return dry_run(&layout, &options, arguments.output);
     }
@@ -125,14 +125,14 @@ fn target_text(target: &Target) -> String {
 }
 
 fn mismatch_text(mismatch: &Mismatch) -> String {
-    let probe = &mismatch.tried.probe;
+    let probe = &mismatch.result.probe;
     let expected = expected_word(probe.expected());
     let port = reasons::port_text(probe.protocol, probe.port);
     let mut out = format!(
         "  {} → {}  {port}: {}, expected: {expected}\n",
         probe.source,
         target_text(&probe.target),
-        mismatch.tried.outcome
+        mismatch.result.outcome
     );
     for decision in &mismatch.decisions {
         for (direction, side) in
@@ -202,7 +202,7 @@ fn json(layout: &Layout, report: &Report) -> Result<String> {
 }
 
 /// The engine's matrix alone.
-fn dry_run(layout: &Layout, options: &probe::Options, form: Format) -> Result<Outcome> {
+fn dry_run(layout: &Layout, options: &ProbeOptions, form: Format) -> Result<Outcome> {
     let plan = Plan::of(layout, options);
     let direct = plan.probes.iter().filter(|p| matches!(p.target, Target::Direct(_)));
     let flows: Vec<(&Flow, bool)> =

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use palisade_lab::{
     Lab, Place,
-    probe::{self, Expected, Outcome as Came, Plan, Probe, Target, endpoint_place},
+    probe::{self, Expected, Outcome as Came, Plan, Probe, ProbeOptions, ProbeResult, Target},
 };
 use palisade_policy::{Direction, Endpoint, Family, reference};
 
@@ -76,7 +76,7 @@ fn place_of(lab: &Lab, text: &str, namespace: &str) -> Result<Place> {
     }
     let ends = question::endpoints(&lab.layout().cluster, &spec.who, namespace)?;
     let first = ends.first().with_context(|| format!("`{text}` has no network"))?;
-    Ok(endpoint_place(first))
+    Ok(Place::of(first))
 }
 
 fn probed(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result<Vec<Probed>> {
@@ -98,7 +98,7 @@ fn probed(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result
         }
     }
     let plan = Plan { probes: probes(lab, question.asked)?, not_probed: Vec::new() };
-    let report = probe::run(lab, &plan, &probe::Options::default(), |_, _| {})?;
+    let report = probe::run(lab, &plan, &ProbeOptions::default(), |_, _| {})?;
     Ok(report.probes.iter().map(|tried| told(lab, tried)).collect())
 }
 
@@ -137,7 +137,7 @@ fn probes(lab: &Lab, asked: Vec<Asked>) -> Result<Vec<Probe>> {
     Ok(out)
 }
 
-fn told(lab: &Lab, tried: &probe::Tried) -> Probed {
+fn told(lab: &Lab, tried: &ProbeResult) -> Probed {
     let probe = &tried.probe;
     // A port on which nobody listens is refused by its owner: the packet has arrived.
     let refused = tried.outcome == Came::Refused && probe.expected() == Expected::Allowed;

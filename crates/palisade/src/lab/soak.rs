@@ -7,7 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use palisade_lab::{
     Sandbox,
-    soak::{self, Soak as Plan},
+    soak::{self, SoakOptions, SoakReport},
 };
 use serde::Serialize;
 
@@ -38,7 +38,7 @@ pub(crate) struct Soak {
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=200))]
     pods: u16,
     /// Probe at most so many connections at each quiet point
-    #[arg(long, value_name = "N", default_value_t = Plan::default().probes)]
+    #[arg(long, value_name = "N", default_value_t = SoakOptions::default().probes)]
     max_probes: usize,
     /// The form of the result
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
@@ -62,25 +62,25 @@ struct JsonSoak<'a> {
     seed: u64,
     pods: u16,
     #[serde(flatten)]
-    outcome: &'a soak::Outcome,
+    outcome: &'a SoakReport,
 }
 
 /// Does it.
 pub(crate) fn run(arguments: &Soak) -> Result<exit::Outcome> {
     let sandbox = Sandbox::enter()?;
-    let plan = Plan {
+    let plan = SoakOptions {
         seed: arguments.seed,
         duration: Duration::from_secs_f64(arguments.minutes * 60.0),
         pods: usize::from(arguments.pods),
         probes: arguments.max_probes,
     };
     let bar = progress(plan.duration);
-    let outcome = soak::run(&sandbox, &plan, &palisade_lab::agent::palisade(), |tally, elapsed| {
+    let outcome = soak::run(&sandbox, &plan, &palisade_lab::agent::palisade(), |counts, elapsed| {
         bar.set_position(elapsed.as_secs());
-        let (rounds, changes) = (tally.rounds, tally.all_changes());
+        let (rounds, changes) = (counts.rounds, counts.all_changes());
         bar.set_message(format!(
             "{rounds} rounds, {changes} changes, {} probes",
-            tally.probed + tally.meanwhile
+            counts.probed + counts.probed_during_changes
         ));
     });
     bar.finish_and_clear();
@@ -107,18 +107,18 @@ fn progress(duration: Duration) -> ProgressBar {
     bar
 }
 
-fn text(seed: u64, outcome: &soak::Outcome) -> String {
-    let soak::Outcome { tally, resident_kib: resident, seconds, failure } = outcome;
-    let mut out = format!("{} rounds in {seconds} s from seed {seed}\n\n", tally.rounds);
+fn text(seed: u64, outcome: &SoakReport) -> String {
+    let SoakReport { counts, resident_kib: resident, seconds, failure } = outcome;
+    let mut out = format!("{} rounds in {seconds} s from seed {seed}\n\n", counts.rounds);
     let mut row = |name: &str, value: usize| _ = writeln!(out, "{name:<24}{value:>9}");
-    for (kind, count) in &tally.changes {
+    for (kind, count) in &counts.changes {
         row(kind, *count);
     }
-    row("changes", tally.all_changes());
-    row("probes at quiet points", tally.probed);
-    row("  of them dropped", tally.dropped);
-    row("probes during changes", tally.meanwhile);
-    row("verdicts read back", tally.read);
+    row("changes", counts.all_changes());
+    row("probes at quiet points", counts.probed);
+    row("  of them dropped", counts.dropped);
+    row("probes during changes", counts.probed_during_changes);
+    row("verdicts read back", counts.verdicts_compared);
     let mib = |kib: u64| kib as f64 / 1024.0;
     _ = writeln!(
         out,

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
 use palisade_agent::source::files::{LONGEST, LOOK_AGAIN, QUIET, Watch};
-use palisade_lab::{Lab, Layout, Sandbox, Updated};
+use palisade_lab::{Lab, Layout, Sandbox, UpdateSummary};
 use palisade_manifest::{Diagnostic, Input};
 use palisade_policy::Change;
 
@@ -265,7 +265,7 @@ impl Running<'_> {
     }
 }
 
-fn edit_text(before: &Layout, updated: &Updated, took: Duration) -> String {
+fn edit_text(before: &Layout, updated: &UpdateSummary, took: Duration) -> String {
     let mut out = format!(
         "{} in {} from save to kernel ({} of it in the nodes)\n",
         styled(Style::Strong, &format!("enforced {}", changes_text(updated))),
@@ -283,7 +283,7 @@ fn edit_text(before: &Layout, updated: &Updated, took: Duration) -> String {
 }
 
 /// `1 change: NetworkPolicy shop/p`.
-fn changes_text(updated: &Updated) -> String {
+fn changes_text(updated: &UpdateSummary) -> String {
     const SHOWN: usize = 4;
     let mut names: Vec<String> = updated.changes.iter().take(SHOWN).map(change_text).collect();
     if updated.changes.len() > SHOWN {

@@ -14,9 +14,9 @@ use std::{
 use libtest_mimic::Failed;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use palisade_lab::{
-    Lab, Layout, Options, Place, Sandbox,
+    Lab, Layout, LayoutOptions, Place, Sandbox,
     agent::palisade,
-    enforce::{Enforce, MakeEnforcer, Nothing},
+    enforce::{Enforce, MakeEnforcer, NoEnforcement},
     namespace::set_sysctls,
 };
 use palisade_policy::{Change, Cluster, Labels, Namespace, ObjectKey, Phase, Pod};
@@ -40,7 +40,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 fn nobody() -> MakeEnforcer {
-    Arc::new(|_| Box::new(Nothing) as Box<dyn Enforce>)
+    Arc::new(|_| Box::new(NoEnforcement) as Box<dyn Enforce>)
 }
 
 /// Two pods on each of two nodes.
@@ -60,7 +60,7 @@ fn lab(sandbox: &Sandbox, bridged: bool, make: MakeEnforcer) -> Result<Lab, Fail
             workload: None,
         }));
     }
-    let layout = Layout::of(&cluster, &Options { bridged, ..Options::default() })?;
+    let layout = Layout::of(&cluster, &LayoutOptions { bridged, ..LayoutOptions::default() })?;
     Ok(Lab::build(sandbox, layout, make)?)
 }
 

@@ -1,14 +1,14 @@
 //! A sample of the probes, drawn while they are listed.
 
 /// Draws exactly `wanted` of `total` in one pass (Knuth's selection sampling, TAOCP 3.4.2 S).
-pub(super) struct Choice {
+pub(super) struct Sample {
     pub(super) wanted: usize,
     left: usize,
     total_left: usize,
     random: SplitMix,
 }
 
-impl Choice {
+impl Sample {
     pub(super) fn of(limit: usize, total: usize, seed: u64) -> Self {
         let wanted = limit.min(total);
         Self { wanted, left: wanted, total_left: total, random: SplitMix(seed) }
@@ -42,8 +42,8 @@ mod tests {
     #[test]
     fn a_sample_has_exactly_its_size_and_depends_on_the_seed_alone() {
         let draw = |seed| {
-            let mut choice = Choice::of(100, 1000, seed);
-            (0..1000).filter(|_| choice.next()).collect::<Vec<_>>()
+            let mut sample = Sample::of(100, 1000, seed);
+            (0..1000).filter(|_| sample.next()).collect::<Vec<_>>()
         };
         assert_eq!(draw(1).len(), 100);
         assert_eq!(draw(1), draw(1));

@@ -1,13 +1,19 @@
 //! Service translation as one nf_tables transaction. Numbers are those of `linux/netfilter/nf_tables.h`.
 
-use std::{collections::BTreeSet, io, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::Socket;
 use palisade_policy::Family;
 
-use super::{Frontend, Rules, ServiceError, TABLE};
+use crate::services::Frontend;
+
+/// The table that holds the translation on every node.
+pub const TABLE: &str = "palisade-lab-services";
+
+/// What a node's kernel must hold: backends by frontend.
+pub(super) type Rules = BTreeMap<Frontend, BTreeSet<(IpAddr, u16)>>;
 
 /// `NFPROTO_INET`, `NFNL_SUBSYS_NFTABLES`.
 const INET: u8 = 1;
@@ -98,7 +104,7 @@ impl Attributes {
 }
 
 /// A transaction being written.
-struct Batch {
+pub(super) struct Batch {
     bytes: Vec<u8>,
     texts: Vec<String>,
     last: usize,
@@ -173,7 +179,7 @@ impl Batch {
     }
 
     /// Ends the transaction; the kernel acknowledges its last message.
-    fn finish(mut self) -> (Vec<u8>, Vec<String>) {
+    pub(super) fn finish(mut self) -> (Vec<u8>, Vec<String>) {
         let flags = self.last + 6..self.last + 8;
         let with_ack = u16::from_ne_bytes([self.bytes[flags.start], self.bytes[flags.start + 1]]) | ACK;
         self.bytes[flags].copy_from_slice(&with_ack.to_ne_bytes());
@@ -330,7 +336,7 @@ fn to_backend(rule: &mut Attributes, shape: &Shape, (address, port): (IpAddr, u1
 }
 
 /// The whole table anew, in place of what there is, and nothing between.
-fn program(rules: &Rules) -> Batch {
+pub(super) fn program(rules: &Rules) -> Batch {
     let mut batch = Batch::new();
     // Adding before deleting, since deleting what isn't there is an error.
     batch.object(NEWTABLE, CREATE, "add the table", |_| {});
@@ -408,27 +414,4 @@ fn family_program(batch: &mut Batch, shape: &Shape, rules: &[(&Frontend, &BTreeS
         batch.rule(chain, |r| shape.dispatch(r, map));
     }
     batch.rule("postrouting", |r| shape.masquerade_hairpin(r, &hairpin));
-}
-
-/// Sends the transaction and waits for the kernel's answer.
-pub(super) fn commit(socket: &Socket, rules: &Rules) -> Result<(), ServiceError> {
-    let (bytes, texts) = program(rules).finish();
-    socket.send(&bytes, 0).map_err(ServiceError::Socket)?;
-    // The last message before the end of the batch.
-    let last = texts.len() - 2;
-    loop {
-        let (answer, _) = socket.recv_from_full().map_err(ServiceError::Socket)?;
-        // Only errors and acknowledgements come back; their layout is the same for every netlink protocol.
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-            .map_err(|e| ServiceError::Socket(io::Error::other(e.to_string())))?;
-        let NetlinkPayload::Error(error) = message.payload else { continue };
-        let at = message.header.sequence_number as usize;
-        if error.code.is_some() {
-            let request = texts.get(at).cloned().unwrap_or_else(|| "translate services".to_owned());
-            return Err(ServiceError::Refused { request, source: error.to_io() });
-        }
-        if at == last {
-            return Ok(());
-        }
-    }
 }

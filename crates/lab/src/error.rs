@@ -1,0 +1,99 @@
+//! Why a lab could not be built or changed.
+
+use std::{error::Error, io};
+
+use palisade_policy::Name;
+
+use crate::{
+    enforce::EnforceError, layout::LayoutError, netlink::NetlinkError, servers::ServerError,
+    translation::TranslationError,
+};
+
+/// Why a lab could not be built or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// The cluster can't be laid out.
+    #[error("cannot lay the cluster out")]
+    Layout(#[from] LayoutError),
+    /// A namespace could not be made or entered.
+    #[error("cannot make or enter the network namespace of {place}{}", namespace_cure(source))]
+    Namespace {
+        /// Which.
+        place: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A kernel setting of a namespace.
+    #[error("cannot set up {place}")]
+    Setting {
+        /// Which namespace.
+        place: String,
+        /// The setting, and what the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Bridged pods would bypass the nodes' rules.
+    #[error(
+        "bridged pods need the kernel to show bridged packets to netfilter: load br_netfilter (modprobe br_netfilter), or \
+         run the lab without bridges"
+    )]
+    NoBridgeNetfilter(#[source] io::Error),
+    /// Links, addresses or routes.
+    #[error("cannot build the network of {place}")]
+    Network {
+        /// Of which namespace.
+        place: String,
+        /// What the kernel said.
+        #[source]
+        source: NetlinkError,
+    },
+    /// Service translation.
+    #[error("cannot translate services on node {node}")]
+    Services {
+        /// The node.
+        node: Name,
+        /// What the kernel said.
+        #[source]
+        source: TranslationError,
+    },
+    /// Listening sockets.
+    #[error("cannot open the servers of the lab")]
+    Servers(#[from] ServerError),
+    /// A node's enforcer.
+    #[error("node {node} cannot enforce the policies")]
+    Enforce {
+        /// The node.
+        node: Name,
+        /// What it said.
+        #[source]
+        source: EnforceError,
+    },
+    /// No such namespace in this lab.
+    #[error("the lab has no {0}")]
+    NoSuchPlace(String),
+}
+
+fn namespace_cure(e: &io::Error) -> &'static str {
+    // From `asm-generic/errno-base.h` and `asm-generic/errno.h`.
+    const ENOSPC: i32 = 28;
+    const EMFILE: i32 = 24;
+    match e.raw_os_error() {
+        Some(ENOSPC) => ": too many exist, raise the sysctl user.max_net_namespaces",
+        Some(EMFILE) => ": too many open files, raise the limit with `ulimit -n`",
+        _ => "",
+    }
+}
+
+/// Returns an error and all its causes in one line, outermost first.
+#[must_use]
+pub fn with_causes(e: &dyn Error) -> String {
+    let mut out = e.to_string();
+    let mut next = e.source();
+    while let Some(cause) = next {
+        out.push_str(": ");
+        out.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    out
+}
