@@ -90,7 +90,7 @@ pub struct PolicyEffect {
     /// Its tier. A NetworkPolicy isolates.
     pub tier: Tier,
     /// Where it begins.
-    pub source: Option<Origin>,
+    pub origin: Option<Origin>,
     /// What its rules do with connections with the ends that there are. Sorted by end.
     pub effects: Vec<Effect>,
 }
@@ -209,8 +209,8 @@ impl Describer<'_> {
                 let whole = self.representatives.walk(&source, &target, direction, &Traffic::all());
                 for step in &whole.policies {
                     let place = found.iter().position(|p| p.policy == step.policy).unwrap_or_else(|| {
-                        let (policy, source) = (step.policy.clone(), step.origin.clone());
-                        found.push(PolicyEffect { policy, tier: step.tier, source, effects: Vec::new() });
+                        let (policy, origin) = (step.policy.clone(), step.origin.clone());
+                        found.push(PolicyEffect { policy, tier: step.tier, origin, effects: Vec::new() });
                         found.len() - 1
                     });
                     for action in [Action::Accept, Action::Deny, Action::Pass] {

@@ -19,7 +19,7 @@ pub struct Edit {
     /// The policy; for [`EditAction::NewPolicy`], the new one's key.
     pub policy: PolicyKey,
     /// Where it begins.
-    pub source: Option<Origin>,
+    pub origin: Option<Origin>,
     /// Whose rules: those of this direction.
     pub direction: Direction,
     /// What to do.
@@ -254,8 +254,8 @@ impl Asking<'_> {
     }
 
     fn edit(&self, policy: &PolicyKey, action: EditAction, wider: bool) -> Edit {
-        let source = self.cluster.policies.get(policy).and_then(|p| p.origin.clone());
-        Edit { policy: policy.clone(), source, direction: self.direction, action, wider }
+        let origin = self.cluster.policies.get(policy).and_then(|p| p.origin.clone());
+        Edit { policy: policy.clone(), origin, direction: self.direction, action, wider }
     }
 
     fn other_end(&self) -> &Endpoint {

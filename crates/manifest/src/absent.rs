@@ -9,7 +9,7 @@ use palisade_policy::{
 
 use crate::{
     diagnostic::{Code, Diagnostic, Severity},
-    load::LoadOptions,
+    options::LoadOptions,
 };
 
 /// Namespaces that every cluster has, whether anybody declares them or not.
@@ -22,7 +22,7 @@ pub(crate) fn absent_namespaces(
     cluster: &Cluster,
     policies: &BTreeMap<PolicyKey, Policy>,
     workloads: impl Iterator<Item = Name>,
-    sources: &BTreeMap<(Name, ObjectKey), Origin>,
+    origins: &BTreeMap<(Name, ObjectKey), Origin>,
     options: &LoadOptions,
     found: &mut Vec<Diagnostic>,
 ) {
@@ -34,11 +34,11 @@ pub(crate) fn absent_namespaces(
     let absent = |name: &str| !known.contains(name) && !BUILT_IN.contains(&name);
     // Each name once for each policy: a list of twenty peers says it no better.
     for policy in policies.values() {
-        let mut warn = |path: Option<&str>, source: Option<&Origin>, message: String| {
+        let mut warn = |path: Option<&str>, origin: Option<&Origin>, message: String| {
             let PolicyKey { kind, namespace, name } = &policy.key;
             let key = (kind.clone(), ObjectKey { namespace: namespace.clone(), name: name.clone() });
             found.push(Diagnostic {
-                source: source.or(sources.get(&key)).filter(|at| at.line().is_some()).cloned(),
+                origin: origin.or(origins.get(&key)).filter(|at| at.line().is_some()).cloned(),
                 object: Some(policy.key.to_string()),
                 path: path.map(str::to_owned),
                 ..Diagnostic::new(Severity::Warning, Code::NoNamespace, message)

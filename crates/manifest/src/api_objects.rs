@@ -14,12 +14,12 @@ use palisade_policy::{
 };
 
 use crate::{
-    assemble::{POD_TEMPLATE_HASH, deployment_of},
     diagnostic::{Code, Diagnostic, Severity},
     intern::Interner,
     meta, names,
     network_policy::protocol_named,
     node, pod,
+    workload::{POD_TEMPLATE_HASH, deployment_of},
 };
 
 mod fields;

@@ -11,16 +11,17 @@ use crate::{
     absent::absent_namespaces,
     addresses::Unaddressed,
     cluster_wide::side_by_side,
+    declared::{DeclaredWorkload, Replicas},
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
     intern::Interner,
-    load::{Counts, LoadOptions, Loaded, shared_addresses},
+    loaded::{Counts, Loaded},
+    options::LoadOptions,
     overlay, routes,
-    workload::{DeclaredWorkload, Replicas},
+    shared_addresses::shared_addresses,
+    workload::{POD_TEMPLATE_HASH, added_labels, deployment_of},
 };
 
-/// The label that a Deployment's ReplicaSets put on their pods; its value is the end of the ReplicaSet's name.
-pub(crate) const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 /// How many owners lie between a pod and its workload at most: Pod, ReplicaSet, Deployment; Pod, Job, CronJob. Twice
 /// that also bears custom owners, and ends a circle.
 const OWNERS: usize = 4;
@@ -39,15 +40,16 @@ pub(crate) fn assemble(
     for (key, declared) in std::mem::take(&mut gathered.pods) {
         let mut pod = declared.pod;
         let root = root_workload(&workloads, &pod, names);
-        if declared.live
-            && let Some(workload) = self::declared(&workloads, &key.namespace, &root).filter(|w| !w.live)
+        if declared.from_cluster
+            && let Some(workload) =
+                self::declared(&workloads, &key.namespace, &root).filter(|w| !w.from_cluster)
         {
             if workload.replicas == (Replicas::Count { first: 0, count: 0 }) {
                 continue;
             }
             overlay::roll_out(&mut pod, workload);
         }
-        if declared.waits {
+        if declared.awaits_address {
             unaddressed.pods.insert(key.clone());
         }
         pod.workload = Some(root);
@@ -69,7 +71,7 @@ pub(crate) fn assemble(
         let root = workload.owner.clone().unwrap_or_else(|| workload.identity());
         let identity = (namespace.clone(), root.clone());
         loaded.workloads.entry(identity.clone()).or_default();
-        if !workload.live
+        if !workload.from_cluster
             && !real.contains(&identity)
             && let Err(diagnostic) = making.pods_of(workload, &root)
         {
@@ -84,19 +86,19 @@ pub(crate) fn assemble(
     }
     loaded.cluster.nodes = std::mem::take(&mut gathered.nodes);
     for (key, declared) in std::mem::take(&mut gathered.services) {
-        unaddressed.services.insert(key.clone(), declared.wants);
+        unaddressed.services.insert(key.clone(), declared.needs);
         loaded.cluster.services.insert(key, declared.service);
     }
     side_by_side(&gathered.policies, found);
     loaded.cluster.namespaces = std::mem::take(&mut gathered.namespaces);
     let namespaces = workloads.keys().map(|(_, key)| key.namespace.clone());
-    absent_namespaces(&loaded.cluster, &gathered.policies, namespaces, &gathered.sources, options, found);
+    absent_namespaces(&loaded.cluster, &gathered.policies, namespaces, &gathered.origins, options, found);
     loaded.cluster.policies =
         std::mem::take(&mut gathered.policies).into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
     undeclared_namespaces(&mut loaded.cluster);
     loaded.routes = routes::resolve(&mut gathered, &loaded.cluster, found);
-    shared_addresses(&loaded.cluster, &gathered.sources, found);
-    loaded.sources = gathered.sources;
+    shared_addresses(&loaded.cluster, &gathered.origins, found);
+    loaded.origins = gathered.origins;
     loaded.unaddressed = unaddressed;
     loaded
 }
@@ -134,15 +136,6 @@ fn root_workload(
     owner
 }
 
-/// The name of the Deployment that a pod's owner belongs to, if the owner is a ReplicaSet that a Deployment made.
-/// `hash` is the pod's label [`POD_TEMPLATE_HASH`].
-pub(crate) fn deployment_of<'n>(kind: &str, name: &'n str, hash: Option<&str>) -> Option<&'n str> {
-    if kind != "ReplicaSet" {
-        return None;
-    }
-    name.strip_suffix(hash?)?.strip_suffix('-').filter(|n| !n.is_empty())
-}
-
 /// Makes up the pods of workloads of which no real pod is known.
 struct Making<'m> {
     cluster: &'m mut Cluster,
@@ -160,7 +153,7 @@ impl Making<'_> {
         let count = places.count();
         if count > self.left {
             return Err(Box::new(Diagnostic {
-                source: Some(workload.source.clone()),
+                origin: Some(workload.origin.clone()),
                 object: Some(format!("{} {}", workload.kind, workload.key)),
                 path: Some("spec.replicas".to_owned()),
                 help: Some("lower the number, or raise the limit".to_owned()),
@@ -201,7 +194,7 @@ impl Making<'_> {
             name.push_str("-x");
         }
         let template = &workload.template;
-        let added = workload.added_labels(n, &name);
+        let added = added_labels(workload, n, &name);
         let labels = if added.is_empty() {
             template.labels.clone()
         } else {

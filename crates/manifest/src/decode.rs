@@ -8,10 +8,10 @@ use std::ops::Range;
 use palisade_policy::{Labels, Origin};
 
 use crate::{
-    cluster_wide::{Admission, Channel},
     diagnostic::{Code, Diagnostic, Severity},
     intern::Interner,
     names,
+    options::{Admission, Channel},
     scalar::Scalar,
     text::Text,
     tree::{At, Value},
@@ -44,11 +44,11 @@ pub(crate) struct Context<'c> {
 
 impl Context<'_> {
     /// Line and column of a place.
-    pub(crate) fn source(&self, at: &At<'_>) -> Origin {
+    pub(crate) fn origin(&self, at: &At<'_>) -> Origin {
         if self.text.is_of_cluster() {
             return Origin::live(&self.live_name(), &at.path());
         }
-        self.text.source(at.span().start)
+        self.text.origin(at.span().start)
     }
 
     /// What kubectl calls the object being decoded: `networkpolicy/shop/web`.
@@ -73,7 +73,7 @@ impl Context<'_> {
         if self.text.is_of_cluster() {
             return self.found.push(diagnostic);
         }
-        diagnostic.source = Some(self.text.source(span.start));
+        diagnostic.origin = Some(self.text.origin(span.start));
         if self.found.len() < EXCERPTS {
             diagnostic.excerpt = Some(self.text.excerpt(span.clone()));
         }
@@ -288,25 +288,13 @@ pub(crate) fn shown(at: &At<'_>) -> String {
     }
 }
 
-/// How many edits lead from one name to the other, letter case aside; `None` if too many to be a slip.
+/// The edit distance between two names, ignoring case. `None` if it is too large for a typing error.
 pub(crate) fn distance(a: &str, b: &str) -> Option<usize> {
     if a.len() > 64 || b.len() > 64 {
         return None;
     }
-    let (a, b): (Vec<char>, Vec<char>) =
-        (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    let edits = row[b.len()];
-    (edits <= b.len().div_ceil(4)).then_some(edits)
+    let edits = strsim::levenshtein(&a.to_lowercase(), &b.to_lowercase());
+    (edits <= b.chars().count().div_ceil(4)).then_some(edits)
 }
 
 #[cfg(test)]

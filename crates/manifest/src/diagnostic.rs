@@ -114,7 +114,7 @@ pub struct Diagnostic {
     /// In words, without position, object and path.
     pub message: String,
     /// The file, line and column; line and column are 0 where it concerns a whole file.
-    pub source: Option<Origin>,
+    pub origin: Option<Origin>,
     /// The bytes of the file that it is about.
     pub span: Option<Range<u32>>,
     /// The field, such as `spec.ingress[0].from[1]`.
@@ -134,7 +134,7 @@ impl Diagnostic {
             severity,
             code,
             message: message.into(),
-            source: None,
+            origin: None,
             span: None,
             path: None,
             object: None,
@@ -160,7 +160,7 @@ impl Diagnostic {
     /// `file:line:column`, or the file alone.
     #[must_use]
     pub fn location(&self) -> Option<String> {
-        let s = self.source.as_ref()?;
+        let s = self.origin.as_ref()?;
         Some(if s.line == 0 { s.file.to_string() } else { format!("{}:{}:{}", s.file, s.line, s.column) })
     }
 }
@@ -181,10 +181,10 @@ impl Serialize for Diagnostic {
         out.serialize_field("severity", &self.severity)?;
         out.serialize_field("code", self.code.as_str())?;
         out.serialize_field("message", &self.message)?;
-        let source = self.source.as_ref();
-        out.serialize_field("file", &source.map(|s| &*s.file))?;
-        out.serialize_field("line", &source.map(|s| s.line).filter(|&l| l > 0))?;
-        out.serialize_field("column", &source.map(|s| s.column).filter(|&c| c > 0))?;
+        let origin = self.origin.as_ref();
+        out.serialize_field("file", &origin.map(|s| &*s.file))?;
+        out.serialize_field("line", &origin.map(|s| s.line).filter(|&l| l > 0))?;
+        out.serialize_field("column", &origin.map(|s| s.column).filter(|&c| c > 0))?;
         out.serialize_field("span", &self.span.as_ref().map(|s| [s.start, s.end]))?;
         out.serialize_field("path", &self.path)?;
         out.serialize_field("object", &self.object)?;

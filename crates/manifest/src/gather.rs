@@ -1,20 +1,20 @@
-//! Everything that the documents declare, before it is one cluster.
+//! Everything that the documents declare, before it becomes one cluster.
 
 use std::collections::BTreeMap;
 
 use palisade_policy::{Name, Namespace, Node, ObjectKey, Origin, Policy, PolicyKey};
 
 use crate::{
+    declared::{
+        Declaration, DeclaredPod, DeclaredRoute, DeclaredService, DeclaredWorkload, Gateway, ReferenceGrant,
+    },
     decode::Context,
     diagnostic::{Code, Diagnostic, Severity},
-    pod::DeclaredPod,
-    routes::{DeclaredRoute, Gateway, Grant},
-    service::DeclaredService,
+    overlay,
     tree::At,
-    workload::DeclaredWorkload,
 };
 
-/// The objects read so far; of two with the same identity the later one.
+/// The objects read so far. Of two objects with the same identity, the later one.
 #[derive(Default, Debug)]
 pub(crate) struct Gathered {
     pub(crate) namespaces: BTreeMap<Name, Namespace>,
@@ -24,32 +24,68 @@ pub(crate) struct Gathered {
     /// By kind and key.
     pub(crate) workloads: BTreeMap<(Name, ObjectKey), DeclaredWorkload>,
     pub(crate) policies: BTreeMap<PolicyKey, Policy>,
-    /// What leads in through a controller, by kind and key.
+    /// By kind and key.
     pub(crate) routes: BTreeMap<(Name, ObjectKey), DeclaredRoute>,
     pub(crate) gateways: BTreeMap<ObjectKey, Gateway>,
-    pub(crate) grants: BTreeMap<ObjectKey, Grant>,
-    /// Where each object begins, for duplicates and for messages that come later.
-    pub(crate) sources: BTreeMap<(Name, ObjectKey), Origin>,
+    pub(crate) grants: BTreeMap<ObjectKey, ReferenceGrant>,
+    /// Where each object begins, for duplicates and for later messages.
+    pub(crate) origins: BTreeMap<(Name, ObjectKey), Origin>,
 }
 
 impl Gathered {
-    /// Notes where an object begins, and warns if it is there already.
-    pub(crate) fn note(
+    /// Adds an object. One from a file keeps what only the cluster knows of the object that it replaces.
+    pub(crate) fn add(&mut self, kind: &Name, key: &ObjectKey, declaration: Declaration, from_cluster: bool) {
+        match declaration {
+            Declaration::Namespace(namespace) => {
+                self.namespaces.insert(key.name.clone(), namespace);
+            }
+            Declaration::Node(mut node) => {
+                overlay::node(&mut node, self.nodes.get(&key.name), from_cluster);
+                self.nodes.insert(key.name.clone(), node);
+            }
+            Declaration::Pod(mut pod) => {
+                overlay::pod(&mut pod, self.pods.get(key));
+                self.pods.insert(key.clone(), pod);
+            }
+            Declaration::Service(mut service) => {
+                overlay::service(&mut service, self.services.get(key), from_cluster);
+                self.services.insert(key.clone(), service);
+            }
+            Declaration::Workload(workload) => {
+                self.workloads.insert((kind.clone(), key.clone()), *workload);
+            }
+            Declaration::Policy(policy) => {
+                self.policies.insert(policy.key.clone(), *policy);
+            }
+            Declaration::Route(route) => {
+                self.routes.insert((kind.clone(), key.clone()), route);
+            }
+            Declaration::Gateway(gateway) => {
+                self.gateways.insert(key.clone(), gateway);
+            }
+            Declaration::ReferenceGrant(grant) => {
+                self.grants.insert(key.clone(), grant);
+            }
+        }
+    }
+
+    /// Records where an object begins, and warns if the same object was read before.
+    pub(crate) fn record_origin(
         &mut self,
         cx: &mut Context<'_>,
         at: &At<'_>,
         kind: &Name,
         key: &ObjectKey,
-        source: &Origin,
+        origin: &Origin,
     ) {
-        let Some(before) = self.sources.insert((kind.clone(), key.clone()), source.clone()) else { return };
-        // A file over a live object is what an overlay is for.
-        if before.line().is_none() && source.line().is_some() {
+        let Some(before) = self.origins.insert((kind.clone(), key.clone()), origin.clone()) else { return };
+        // A file may replace an object of the cluster.
+        if before.line().is_none() && origin.line().is_some() {
             return;
         }
-        let message = format!("is defined before at {before}; this later one counts");
+        let message = format!("is already defined at {before}; the later definition is used");
         let diagnostic = Diagnostic::new(Severity::Warning, Code::DuplicateObject, message);
-        // Two lines of a long object are enough to find it.
+        // The excerpt shows only the first line of the object.
         let span = at.span();
         cx.report_span(span.start..span.start, diagnostic);
     }

@@ -10,8 +10,8 @@ use std::{
 use palisade_policy::{Name, Origin};
 
 use crate::{
-    LoadOptions,
     diagnostic::{Code, Diagnostic, Severity},
+    options::LoadOptions,
     text::Text,
 };
 
@@ -49,12 +49,12 @@ impl Input {
 #[must_use]
 pub fn files(path: &Path, options: &LoadOptions) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let files = Reader::new(options, &mut found).list(path);
+    let files = InputReader::new(options, &mut found).list(path);
     files.into_iter().map(|file| file.path).collect()
 }
 
 /// Reads inputs one file at a time, so only one text is in memory.
-pub(crate) struct Reader<'r> {
+pub(crate) struct InputReader<'r> {
     options: &'r LoadOptions,
     /// Where what can't be read is reported.
     pub(crate) found: &'r mut Vec<Diagnostic>,
@@ -69,7 +69,7 @@ struct Listed {
     named: bool,
 }
 
-impl<'r> Reader<'r> {
+impl<'r> InputReader<'r> {
     pub(crate) fn new(options: &'r LoadOptions, found: &'r mut Vec<Diagnostic>) -> Self {
         Self { options, found, left: 0 }
     }
@@ -96,9 +96,9 @@ impl<'r> Reader<'r> {
     }
 
     fn problem(&mut self, name: &Name, code: Code, message: String, help: Option<&str>) {
-        let source = Some(Origin { file: name.clone(), line: 0, column: 0 });
+        let origin = Some(Origin { file: name.clone(), line: 0, column: 0 });
         let help = help.map(str::to_owned);
-        self.found.push(Diagnostic { source, help, ..Diagnostic::new(Severity::Error, code, message) });
+        self.found.push(Diagnostic { origin, help, ..Diagnostic::new(Severity::Error, code, message) });
     }
 
     fn unreadable(&mut self, path: &Path, error: &io::Error) {
@@ -210,10 +210,10 @@ impl<'r> Reader<'r> {
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 let line = 1 + error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
-                let source = Some(Origin { file: name.clone(), line: line as u32, column: 1 });
+                let origin = Some(Origin { file: name.clone(), line: line as u32, column: 1 });
                 let message = format!("is not UTF-8 at byte {at}");
                 self.found.push(
-                    Diagnostic { source, ..Diagnostic::new(Severity::Error, Code::NotUtf8, message) }
+                    Diagnostic { origin, ..Diagnostic::new(Severity::Error, Code::NotUtf8, message) }
                         .with_help("save the file as UTF-8"),
                 );
                 None

@@ -1,6 +1,6 @@
 //! `ObjectMeta`: who an object is, and whose.
 
-use palisade_policy::{Labels, Name, ObjectKey, Origin, Workload};
+use palisade_policy::{Labels, ObjectKey, Origin, Workload};
 
 use crate::{
     decode::{Context, Fields},
@@ -40,7 +40,23 @@ pub(crate) struct Meta {
     /// Seconds since the epoch; 0 if unknown.
     pub(crate) created: i64,
     /// Where the object begins.
-    pub(crate) source: Origin,
+    pub(crate) origin: Origin,
+}
+
+/// An object, ready to be decoded.
+pub(crate) struct Object<'a> {
+    pub(crate) kind: &'static str,
+    /// The version without its group: `v1beta1`.
+    pub(crate) version: &'a str,
+    pub(crate) meta: Meta,
+    pub(crate) fields: Fields<'a>,
+}
+
+impl<'a> Object<'a> {
+    /// A field that is set and not null.
+    pub(crate) fn get(&self, name: &str) -> Option<At<'a>> {
+        self.fields.get(name)
+    }
 }
 
 /// Reads `metadata`. `None`, after an error: the object has no usable name.
@@ -78,20 +94,20 @@ pub(crate) fn meta(
             );
             return None;
         }
-        ("", prefix) => cx.names.name(&format!("{prefix}{}", cx.source(object.at).line)),
+        ("", prefix) => cx.names.name(&format!("{prefix}{}", cx.origin(object.at).line)),
         (name, _) => cx.names.name(name),
     };
     let key = ObjectKey { namespace: cx.names.name(namespace), name };
     cx.object =
         Some(if namespace.is_empty() { format!("{kind} {}", key.name) } else { format!("{kind} {key}") });
-    let source = cx.source(object.at);
+    let origin = cx.origin(object.at);
     if let Some(fields) = fields {
         check_names(cx, &fields, &key);
     }
     let labels = fields.and_then(|f| f.get("labels")).map(|at| cx.labels(&at)).unwrap_or_default();
     let owner = fields.and_then(|f| f.get("ownerReferences")).and_then(|at| owner(cx, &at));
     let created = fields.and_then(|f| f.string(cx, "creationTimestamp")).and_then(epoch_seconds).unwrap_or(0);
-    Some(Meta { key, labels, owner, created, source })
+    Some(Meta { key, labels, owner, created, origin })
 }
 
 fn check_names(cx: &mut Context<'_>, fields: &Fields<'_>, key: &ObjectKey) {
@@ -130,41 +146,13 @@ pub(crate) fn controller<T>(owners: impl IntoIterator<Item = (T, bool)>) -> Opti
     first
 }
 
-/// `2026-11-23T00:30:04Z` (RFC 3339, any offset) as seconds since the epoch.
+/// A timestamp in RFC 3339, such as `2026-11-23T00:30:04Z`, as seconds since the epoch.
 pub(crate) fn epoch_seconds(text: &str) -> Option<i64> {
-    let number = |range: std::ops::Range<usize>| -> Option<i64> {
-        let digits = text.get(range)?;
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
-    };
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let zone = text.get(19..)?.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
-    let offset = match zone.as_bytes() {
-        [b'Z' | b'z'] => 0,
-        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let two = |a: u8, b: u8| {
-                (a.is_ascii_digit() && b.is_ascii_digit())
-                    .then(|| i64::from(a - b'0') * 10 + i64::from(b - b'0'))
-            };
-            let seconds = two(*h1, *h2)? * 3600 + two(*m1, *m2)? * 60;
-            if *sign == b'+' { seconds } else { -seconds }
-        }
-        _ => return None,
-    };
-    // Days since the epoch in the proleptic Gregorian calendar, with years that begin in March.
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days =
-        era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second - offset)
+    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
 }
 
 /// A name for messages: the kind, and the name if the object has one.
-pub(crate) fn provisional_name(kind: &Name, at: &At<'_>) -> String {
+pub(crate) fn provisional_name(kind: &str, at: &At<'_>) -> String {
     let name = at.get("metadata").and_then(|m| match m.get("name")?.value() {
         crate::tree::Value::Scalar(crate::scalar::Scalar::Str(s)) => Some(s.to_string()),
         _ => None,

@@ -10,16 +10,18 @@ use palisade_policy::{
 
 use crate::{
     cidr::{Cidr, NOT_A_CIDR},
+    declared::Declaration,
     decode::{Context, Fields, IntOrString, shown},
     diagnostic::Code,
-    meta::Meta,
+    meta::Object,
     names,
     selector::label_selector,
     tree::At,
 };
 
-/// Reads a NetworkPolicy. The value means something only if no error was reported.
-pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Policy {
+/// Decodes a NetworkPolicy. The value is meaningless if an error was reported.
+pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    let meta = &object.meta;
     let namespace = &meta.key.namespace;
     let spec = object.get("spec");
     let spec =
@@ -30,7 +32,7 @@ pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Fields<'_>, meta: &M
     let egress = rules(cx, spec, "egress", "to", namespace);
     // A6: without policyTypes, Ingress always, Egress if there is an egress rule.
     let types = policy_types(cx, spec).unwrap_or((true, !egress.is_empty()));
-    Policy {
+    Some(Declaration::Policy(Box::new(Policy {
         key: PolicyKey {
             kind: cx.names.name("NetworkPolicy"),
             namespace: namespace.clone(),
@@ -41,8 +43,8 @@ pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Fields<'_>, meta: &M
         subject: PodMatch { namespaces: NamespaceMatch::Named(namespace.clone()), pods: selector },
         ingress: types.0.then_some(ingress),
         egress: types.1.then_some(egress),
-        origin: Some(meta.source.clone()),
-    }
+        origin: Some(meta.origin.clone()),
+    })))
 }
 
 /// Whether Ingress and Egress are listed; `None` if nothing is.
@@ -86,10 +88,10 @@ fn rules(
 }
 
 fn rule(cx: &mut Context<'_>, at: &At<'_>, peers_field: &str, own: &Name) -> Rule {
-    let source = Some(cx.source(at));
+    let origin = Some(cx.origin(at));
     // A null element is `{}`: everything (A4).
     let Some(fields) = cx.fields(at, &["ports", peers_field]) else {
-        return Rule { name: None, action: Action::Accept, peers: None, ports: None, origin: source };
+        return Rule { name: None, action: Action::Accept, peers: None, ports: None, origin };
     };
     let ports: Vec<PortEntry> = match fields.get("ports") {
         Some(at) => cx.list(&at).iter().filter_map(|at| port(cx, at)).collect(),
@@ -105,12 +107,12 @@ fn rule(cx: &mut Context<'_>, at: &At<'_>, peers_field: &str, own: &Name) -> Rul
         action: Action::Accept,
         peers: (!peers.is_empty()).then_some(peers),
         ports: (!ports.is_empty()).then_some(ports),
-        origin: source,
+        origin,
     }
 }
 
 fn peer(cx: &mut Context<'_>, at: &At<'_>, own: &Name) -> Option<PeerEntry> {
-    let source = Some(cx.source(at));
+    let origin = Some(cx.origin(at));
     let fields = cx.fields(at, &["podSelector", "namespaceSelector", "ipBlock"]);
     let field = |name| fields.and_then(|f: Fields<'_>| f.get(name));
     let pods = field("podSelector").map(|at| label_selector(cx, &at));
@@ -131,7 +133,7 @@ fn peer(cx: &mut Context<'_>, at: &At<'_>, own: &Name) -> Option<PeerEntry> {
         (pods, None) => pods_of(NamespaceMatch::Named(own.clone()), pods),
         (pods, Some(namespaces)) => pods_of(NamespaceMatch::Selected(namespaces), pods),
     };
-    Some(PeerEntry { peer, origin: source })
+    Some(PeerEntry { peer, origin })
 }
 
 fn pods_of(namespaces: NamespaceMatch, pods: Option<Selector>) -> Peer {
@@ -186,7 +188,7 @@ fn cidr(cx: &mut Context<'_>, at: &At<'_>) -> Option<Cidr> {
 }
 
 fn port(cx: &mut Context<'_>, at: &At<'_>) -> Option<PortEntry> {
-    let source = Some(cx.source(at));
+    let origin = Some(cx.origin(at));
     let fields = cx.fields(at, &["protocol", "port", "endPort"]);
     let field = |name| fields.and_then(|f: Fields<'_>| f.get(name));
     // A5: absent is TCP; the empty string is not absent.
@@ -214,7 +216,7 @@ fn port(cx: &mut Context<'_>, at: &At<'_>) -> Option<PortEntry> {
             PortMatch::Numbers { protocol: protocol?, first: 0, last: u16::MAX }
         }
     };
-    Some(PortEntry { port, origin: source })
+    Some(PortEntry { port, origin })
 }
 
 fn numbers(

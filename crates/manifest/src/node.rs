@@ -4,14 +4,10 @@ use std::net::IpAddr;
 
 use palisade_policy::{Namespace, Node};
 
-use crate::{
-    cidr::parse_ip,
-    decode::{Context, Fields},
-    meta::Meta,
-};
+use crate::{cidr::parse_ip, declared::Declaration, decode::Context, meta::Object};
 
-/// Reads a Node: every address that parses as one, whatever its type (SEMANTICS G-18).
-pub(crate) fn node(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Node {
+/// Decodes a Node, with every address that is an IP address, of whatever type (SEMANTICS G-18).
+pub(crate) fn node(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
     let status_at = object.get("status");
     let status = status_at.as_ref().and_then(|at| cx.any_fields(at));
     let list = status.and_then(|s| s.get("addresses"));
@@ -22,10 +18,11 @@ pub(crate) fn node(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> No
             add_address(text, &mut addresses);
         }
     }
-    Node { name: meta.key.name.clone(), labels: meta.labels.clone(), addresses }
+    let (name, labels) = (object.meta.key.name.clone(), object.meta.labels.clone());
+    Some(Declaration::Node(Node { name, labels, addresses }))
 }
 
-/// Adds an address of a node: one that parses, whatever it is called, once.
+/// Adds an address of a node. Host names and duplicates are left out.
 pub(crate) fn add_address(text: &str, out: &mut Vec<IpAddr>) {
     if let Some(ip) = parse_ip(text)
         && !out.contains(&ip)
@@ -34,7 +31,8 @@ pub(crate) fn add_address(text: &str, out: &mut Vec<IpAddr>) {
     }
 }
 
-/// Reads a Namespace. It gets its name label, whatever the manifest says (SEMANTICS A13).
-pub(crate) fn namespace(meta: &Meta) -> Namespace {
-    Namespace::new(meta.key.name.clone(), &meta.labels)
+/// Decodes a Namespace. It always gets its name label (SEMANTICS A13).
+pub(crate) fn namespace(_: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    let meta = &object.meta;
+    Some(Declaration::Namespace(Namespace::new(meta.key.name.clone(), &meta.labels)))
 }

@@ -1,18 +1,13 @@
 //! Which objects we know, and what becomes of the others.
 
 use crate::{
-    cluster_wide::{self, Crd, cluster_wide_policy},
-    decode::{Context, Fields},
+    decode::Context,
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
-    load::Counts,
-    meta::{Meta, meta, provisional_name},
-    network_policy::network_policy,
-    node, overlay, pod,
-    routes::{self, Known},
-    service::service,
+    kinds::{self, Found, OtherVersions, ResourceKind},
+    loaded::Counts,
+    meta::{Meta, Object, meta, provisional_name},
     tree::{At, Value},
-    workload::workload,
 };
 
 /// How deep lists may hold lists. One level is what kubectl writes.
@@ -21,42 +16,18 @@ const LIST_DEPTH: usize = 4;
 /// The fields of every object. A kind without a field of these says so itself.
 const OBJECT: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
 
-/// The kinds that make up a cluster: group, version, kind, and whether they live in a namespace. Of a kind with several
-/// versions the first is the one to recommend.
-const KNOWN: &[(&str, &str, &str, bool)] = &[
-    ("", "v1", "Namespace", false),
-    ("", "v1", "Node", false),
-    ("", "v1", "Pod", true),
-    ("", "v1", "ReplicationController", true),
-    ("", "v1", "Service", true),
-    ("apps", "v1", "DaemonSet", true),
-    ("apps", "v1", "Deployment", true),
-    ("apps", "v1", "ReplicaSet", true),
-    ("apps", "v1", "StatefulSet", true),
-    ("batch", "v1", "CronJob", true),
-    ("batch", "v1", "Job", true),
-    ("networking.k8s.io", "v1", "NetworkPolicy", true),
-    (cluster_wide::GROUP, "v1alpha1", "AdminNetworkPolicy", false),
-    (cluster_wide::GROUP, "v1alpha1", "BaselineAdminNetworkPolicy", false),
-    (cluster_wide::GROUP, "v1alpha2", "ClusterNetworkPolicy", false),
-    (cluster_wide::GROUP, "v1beta1", "ClusterNetworkPolicy", false),
-];
-
-/// The group in which DaemonSet, Deployment, NetworkPolicy and ReplicaSet began. Gone since Kubernetes 1.16.
-const FIRST_GROUP: &str = "extensions";
-
 /// Groups of policies that would change verdicts, and that are not evaluated.
 const OTHER_POLICY_GROUPS: &[&str] =
     &["policy.networking.k8s.io", "cilium.io", "crd.projectcalico.org", "projectcalico.org", "crd.antrea.io"];
 
 /// Takes in the root of a document: an object or a list of objects.
-pub(crate) struct Intake<'i> {
+pub(crate) struct ObjectReader<'i> {
     pub(crate) gathered: &'i mut Gathered,
     pub(crate) counts: &'i mut Counts,
     pub(crate) default_namespace: &'i str,
 }
 
-impl Intake<'_> {
+impl ObjectReader<'_> {
     /// Takes in what stands at `at`.
     pub(crate) fn root(&mut self, cx: &mut Context<'_>, at: &At<'_>) {
         self.value(cx, at, None, 0);
@@ -110,157 +81,68 @@ impl Intake<'_> {
         }
     }
 
-    fn object(&mut self, cx: &mut Context<'_>, at: &At<'_>, version: &str, kind: &str) {
-        let (group, number) = version.split_once('/').unwrap_or(("", version));
-        let fits = |k: &&(&str, &str, &str, bool)| {
-            k.2 == kind && (k.0 == group || (group == FIRST_GROUP && !k.0.is_empty()))
-        };
-        let known = KNOWN.iter().filter(fits).find(|k| k.1 == number).or_else(|| KNOWN.iter().find(fits));
-        let Some(&(known_group, known_number, kind, namespaced)) = known else {
-            return match routes::known(group, number, kind) {
-                Known::Read => self.taken_in(cx, at, (number, kind), true),
-                Known::OtherVersion(read) => self.route_not_read(cx, at, version, kind, &read),
-                Known::No => self.other(cx, at, group, version, kind),
-            };
-        };
-        let kind_name = cx.names.name(kind);
-        if (known_group, known_number) != (group, number) {
-            cx.object = Some(provisional_name(&kind_name, at));
-            let served = if known_group.is_empty() {
-                known_number.to_owned()
-            } else {
-                format!("{known_group}/{known_number}")
-            };
-            let place = at.get("apiVersion").unwrap_or(*at);
-            let message = format!("no matches for kind \"{kind}\" in version \"{version}\"");
-            let diagnostic = Diagnostic::new(Severity::Error, Code::UnknownVersion, message);
-            return cx.report(&place, diagnostic.with_help(format!("use apiVersion: {served}")));
+    fn object(&mut self, cx: &mut Context<'_>, at: &At<'_>, api_version: &str, kind: &str) {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        match kinds::find(group, version, kind) {
+            Found::Kind(kind) => self.decode(cx, at, kind, version),
+            Found::OtherVersion(kind, recommended) => {
+                self.other_version(cx, at, kind, api_version, &recommended);
+            }
+            Found::Nothing => self.other_kind(cx, at, group, api_version, kind),
         }
-        self.taken_in(cx, at, (number, kind), namespaced);
     }
 
-    /// Decodes an object of a kind and version that is read.
-    fn taken_in(
+    /// Decodes an object, and keeps it if no error was found.
+    fn decode(&mut self, cx: &mut Context<'_>, at: &At<'_>, kind: &'static ResourceKind, version: &str) {
+        cx.object = Some(kind.name.to_owned());
+        let Some(fields) = cx.fields(at, OBJECT) else { return };
+        let default_namespace = kind.namespaced.then_some(self.default_namespace);
+        let Some(meta) = meta(cx, &fields, kind.name, default_namespace) else { return };
+        let object = Object { kind: kind.name, version, meta, fields };
+        let declaration = (kind.decode)(cx, &object);
+        if cx.errors > 0 {
+            *self.counts.rejected.entry(kind.name.to_owned()).or_default() += 1;
+            return;
+        }
+        let (kind_name, Meta { key, origin, .. }) = (cx.names.name(kind.name), &object.meta);
+        if let Some(declaration) = declaration {
+            self.gathered.add(&kind_name, key, declaration, cx.text.is_of_cluster());
+        }
+        self.gathered.record_origin(cx, at, &kind_name, key, origin);
+        *self.counts.objects.entry(kind.name.to_owned()).or_default() += 1;
+    }
+
+    /// Reports an object in a version that isn't read.
+    fn other_version(
         &mut self,
         cx: &mut Context<'_>,
         at: &At<'_>,
-        (number, kind): (&str, &str),
-        namespaced: bool,
+        kind: &ResourceKind,
+        api_version: &str,
+        recommended: &str,
     ) {
-        let kind_name = cx.names.name(kind);
-        cx.object = Some(kind.to_owned());
-        let fields = cx.fields(at, OBJECT);
-        let Some(fields) = fields else { return };
-        let Some(meta) = meta(cx, &fields, kind, namespaced.then_some(self.default_namespace)) else {
-            return;
+        let name = kind.name;
+        cx.object = Some(provisional_name(name, at));
+        let diagnostic = match kind.other_versions {
+            OtherVersions::Rejected => {
+                let message = format!("no matches for kind \"{name}\" in version \"{api_version}\"");
+                Diagnostic::new(Severity::Error, Code::UnknownVersion, message)
+            }
+            OtherVersions::Skipped => {
+                *self.counts.passed_over.entry(name.to_owned()).or_default() += 1;
+                let message = format!("{name} of {api_version} is not read: what it leads to is not shown");
+                Diagnostic::new(Severity::Warning, Code::NotEvaluated, message)
+            }
         };
-        self.known(cx, &fields, (number, kind), &meta);
-        if cx.errors == 0 {
-            self.gathered.note(cx, at, &kind_name, &meta.key, &meta.source);
-            *self.counts.objects.entry(kind.to_owned()).or_default() += 1;
-        } else {
-            *self.counts.rejected.entry(kind.to_owned()).or_default() += 1;
-        }
-    }
-
-    /// Decodes an object of a known kind, and keeps it if nothing was wrong with it.
-    fn known(
-        &mut self,
-        cx: &mut Context<'_>,
-        object: &Fields<'_>,
-        (version, kind): (&str, &str),
-        meta: &Meta,
-    ) {
-        let all = &mut *self.gathered;
-        if let Some(crd) = Crd::of(kind, version, cx.channel, cx.admission) {
-            if let Some(policy) = cluster_wide_policy(cx, object, crd, meta) {
-                all.policies.insert(policy.key.clone(), policy);
-            }
-            return;
-        }
-        match kind {
-            "Namespace" => {
-                let namespace = node::namespace(meta);
-                if cx.errors == 0 {
-                    all.namespaces.insert(meta.key.name.clone(), namespace);
-                }
-            }
-            "Node" => {
-                let mut node = node::node(cx, object, meta);
-                if cx.errors == 0 {
-                    overlay::node(&mut node, all, cx.text.is_of_cluster());
-                    all.nodes.insert(meta.key.name.clone(), node);
-                }
-            }
-            "Pod" => {
-                let mut pod = pod::pod(cx, object, meta);
-                if cx.errors == 0 {
-                    overlay::pod(&mut pod, all);
-                    all.pods.insert(meta.key.clone(), pod);
-                }
-            }
-            "Service" => {
-                let mut service = service(cx, object, meta);
-                if cx.errors == 0 {
-                    overlay::service(&mut service, all, cx.text.is_of_cluster());
-                    all.services.insert(meta.key.clone(), service);
-                }
-            }
-            "Gateway" => {
-                let gateway = routes::gateway(cx, object);
-                if cx.errors == 0 {
-                    all.gateways.insert(meta.key.clone(), gateway);
-                }
-            }
-            "ReferenceGrant" => {
-                let grant = routes::grant(cx, object);
-                if cx.errors == 0 {
-                    all.grants.insert(meta.key.clone(), grant);
-                }
-            }
-            "Ingress" | "Route" | "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute" | "UDPRoute" => {
-                let route = match kind {
-                    "Ingress" => routes::ingress(cx, object, meta),
-                    "Route" => routes::openshift_route(cx, object, meta),
-                    _ => routes::gateway_route(cx, object, kind, meta),
-                };
-                if cx.errors == 0 {
-                    all.routes.insert((cx.names.name(kind), meta.key.clone()), route);
-                }
-            }
-            "NetworkPolicy" => {
-                let policy = network_policy(cx, object, meta);
-                if cx.errors == 0 {
-                    all.policies.insert(policy.key.clone(), policy);
-                }
-            }
-            _ => {
-                let workload = workload(cx, object, kind, meta);
-                if let Some(workload) = workload.filter(|_| cx.errors == 0) {
-                    all.workloads.insert((workload.kind.clone(), meta.key.clone()), workload);
-                }
-            }
-        }
-    }
-
-    /// Something that leads in through a controller, in a version that isn't read: no policy, so that nothing is wrong
-    /// with verdicts, but what it leads to isn't shown.
-    fn route_not_read(&mut self, cx: &mut Context<'_>, at: &At<'_>, version: &str, kind: &str, read: &str) {
-        *self.counts.passed_over.entry(kind.to_owned()).or_default() += 1;
-        let kind_name = cx.names.name(kind);
-        cx.object = Some(provisional_name(&kind_name, at));
         let place = at.get("apiVersion").unwrap_or(*at);
-        let message = format!("{kind} of {version} is not read: what it leads to is not shown");
-        let diagnostic = Diagnostic::new(Severity::Warning, Code::NotEvaluated, message);
-        cx.report(&place, diagnostic.with_help(format!("use apiVersion: {read}")));
+        cx.report(&place, diagnostic.with_help(format!("use apiVersion: {recommended}")));
     }
 
     /// A kind that isn't part of a cluster as policies see it: counted and passed over, unless it is a policy.
-    fn other(&mut self, cx: &mut Context<'_>, at: &At<'_>, group: &str, version: &str, kind: &str) {
+    fn other_kind(&mut self, cx: &mut Context<'_>, at: &At<'_>, group: &str, version: &str, kind: &str) {
         *self.counts.passed_over.entry(kind.to_owned()).or_default() += 1;
         if OTHER_POLICY_GROUPS.contains(&group) && kind.ends_with("NetworkPolicy") {
-            let kind_name = cx.names.name(kind);
-            cx.object = Some(provisional_name(&kind_name, at));
+            cx.object = Some(provisional_name(kind, at));
             let place = at.get("kind").unwrap_or(*at);
             let message = format!(
                 "policies of {version} are not evaluated: verdicts are given as if it were not there"

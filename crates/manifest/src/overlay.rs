@@ -1,13 +1,13 @@
-//! Files over the objects of a live cluster: what a file doesn't say and the cluster has decided stays.
+//! Objects of files that replace objects of a cluster.
 //!
-//! An object of a file replaces the live one of its kind, namespace and name, labels and rules alike. What only the
-//! cluster can know is kept: addresses, nodes, phases, and which pods a workload has.
+//! An object of a file replaces the cluster's object of the same kind, namespace and name. What only the cluster can tell
+//! is kept: addresses, nodes, phases, and which pods a workload has.
 
 use palisade_policy::{Labels, Name, Node, Pod};
 
-use crate::{gather::Gathered, pod::DeclaredPod, service::DeclaredService, workload::DeclaredWorkload};
+use crate::declared::{DeclaredPod, DeclaredService, DeclaredWorkload};
 
-/// Labels that controllers put on the pods that they make, beside those of the template.
+/// Labels that controllers add to the labels of the pod template.
 const CONTROLLERS_LABELS: &[&str] = &[
     "apps.kubernetes.io/pod-index",
     "batch.kubernetes.io/controller-uid",
@@ -21,40 +21,42 @@ const CONTROLLERS_LABELS: &[&str] = &[
     "statefulset.kubernetes.io/pod-name",
 ];
 
-/// A pod of a file over a live one. One without any status keeps what the cluster knows of it.
-pub(crate) fn pod(new: &mut DeclaredPod, all: &Gathered) {
-    let Some(old) = all.pods.get(&new.pod.key).filter(|old| old.live && !new.live) else { return };
+/// Completes a pod of a file from the pod of the cluster that it replaces. A pod without a status keeps its addresses and
+/// its phase.
+pub(crate) fn pod(new: &mut DeclaredPod, old: Option<&DeclaredPod>) {
+    let Some(old) = old.filter(|old| old.from_cluster && !new.from_cluster) else { return };
     if new.pod.addresses.is_empty() && new.pod.host_network == old.pod.host_network {
         new.pod.addresses.clone_from(&old.pod.addresses);
         new.pod.phase = old.pod.phase;
-        new.waits = old.waits;
+        new.awaits_address = old.awaits_address;
     }
     new.pod.node = new.pod.node.take().or_else(|| old.pod.node.clone());
     new.pod.workload = new.pod.workload.take().or_else(|| old.pod.workload.clone());
     new.pod.created = old.pod.created;
 }
 
-/// A node of a file over a live one, whose addresses stay; for a live one nothing.
-pub(crate) fn node(new: &mut Node, all: &Gathered, live: bool) {
-    if let Some(old) = all.nodes.get(&new.name).filter(|_| !live && new.addresses.is_empty()) {
+/// Completes a node of a file: without addresses, it keeps those of the node that it replaces.
+pub(crate) fn node(new: &mut Node, old: Option<&Node>, from_cluster: bool) {
+    if let Some(old) = old.filter(|_| !from_cluster && new.addresses.is_empty()) {
         new.addresses.clone_from(&old.addresses);
     }
 }
 
-/// A service of a file over a live one, whose addresses stay as far as the file wants any. A live one has what it has.
-pub(crate) fn service(new: &mut DeclaredService, all: &Gathered, live: bool) {
-    if live {
-        new.wants.clear();
-    } else if let Some(old) = all.services.get(&new.service.key)
-        && !new.wants.is_empty()
+/// Completes a service of a file: one that needs addresses keeps those of the service that it replaces. For a service of
+/// the cluster, no address is made up.
+pub(crate) fn service(new: &mut DeclaredService, old: Option<&DeclaredService>, from_cluster: bool) {
+    if from_cluster {
+        new.needs.clear();
+    } else if let Some(old) = old
+        && !new.needs.is_empty()
         && !old.service.addresses.is_empty()
     {
         new.service.addresses.clone_from(&old.service.addresses);
-        new.wants.clear();
+        new.needs.clear();
     }
 }
 
-/// A live pod as it will be when the file's version of its workload is rolled out.
+/// Changes a pod of the cluster as the rollout of the file's version of its workload will.
 pub(crate) fn roll_out(pod: &mut Pod, workload: &DeclaredWorkload) {
     let template = &workload.template;
     let own = |key: &Name| CONTROLLERS_LABELS.contains(&&**key) && template.labels.get(key).is_none();

@@ -1,14 +1,15 @@
 //! Pods and pod templates: labels, ports, node, and what a status says of addresses.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
-use palisade_policy::{ContainerPort, Family, Labels, Name, Phase, Pod};
+use palisade_policy::{ContainerPort, Family, Labels, Phase, Pod};
 
 use crate::{
     cidr::parse_ip,
+    declared::{Declaration, DeclaredPod, PodTemplate},
     decode::{Context, Fields},
     diagnostic::Code,
-    meta::{self, Meta},
+    meta::{self, Object},
     names,
     network_policy::protocol,
     tree::At,
@@ -91,38 +92,18 @@ const CONTAINER: &[&str] = &[
 
 const CONTAINER_PORT: &[&str] = &["containerPort", "hostIP", "hostPort", "name", "protocol"];
 
-/// What a pod or a pod template says of the pods made from it.
-#[derive(Clone, Debug)]
-pub(crate) struct Template {
-    pub(crate) labels: Labels,
-    pub(crate) ports: Arc<[ContainerPort]>,
-    pub(crate) host_network: bool,
-    pub(crate) node: Option<Name>,
-    /// The node labels that it asks for; decides on which nodes a DaemonSet runs.
-    pub(crate) node_selector: Labels,
-}
-
-/// A pod of a manifest.
-#[derive(Clone, Debug)]
-pub(crate) struct DeclaredPod {
-    pub(crate) pod: Pod,
-    /// Its status says that it waits for an address, so none is made up (A51).
-    pub(crate) waits: bool,
-    /// It is one of a live cluster.
-    pub(crate) live: bool,
-}
-
-/// Reads a Pod.
-pub(crate) fn pod(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> DeclaredPod {
+/// Decodes a Pod.
+pub(crate) fn pod(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    let meta = &object.meta;
     let spec = object.get("spec");
     let template = pod_spec(cx, spec.as_ref(), meta.labels.clone());
     let status_at = object.get("status");
     let status = status_at.as_ref().and_then(|at| cx.any_fields(at));
     let phase = status.and_then(|s| s.get("phase")).and_then(|at| phase(cx, &at));
     let addresses = status.map(|s| addresses(cx, &s)).unwrap_or_default();
-    let live = cx.text.is_of_cluster();
-    let has_none = live || phase.is_some_and(|p| p != Phase::Running && p != Phase::Unknown);
-    let waits = addresses.is_empty() && has_none;
+    let from_cluster = cx.text.is_of_cluster();
+    let has_none = from_cluster || phase.is_some_and(|p| p != Phase::Running && p != Phase::Unknown);
+    let awaits_address = addresses.is_empty() && has_none;
     let pod = Pod {
         key: meta.key.clone(),
         labels: template.labels,
@@ -134,7 +115,7 @@ pub(crate) fn pod(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Dec
         created: meta.created,
         workload: meta.owner.clone(),
     };
-    DeclaredPod { pod, waits, live }
+    Some(Declaration::Pod(DeclaredPod { pod, awaits_address, from_cluster }))
 }
 
 fn phase(cx: &mut Context<'_>, at: &At<'_>) -> Option<Phase> {
@@ -204,7 +185,7 @@ pub(crate) fn add_address(text: &str, out: &mut Vec<IpAddr>) -> Result<(), &'sta
 }
 
 /// Reads a `PodTemplateSpec`.
-pub(crate) fn template(cx: &mut Context<'_>, at: Option<&At<'_>>) -> Template {
+pub(crate) fn template(cx: &mut Context<'_>, at: Option<&At<'_>>) -> PodTemplate {
     let fields = at.and_then(|at| cx.fields(at, &["metadata", "spec"]));
     let metadata = fields.and_then(|f| f.get("metadata"));
     let labels = metadata.as_ref().and_then(|at| cx.fields(at, meta::FIELDS)).and_then(|f| f.get("labels"));
@@ -213,10 +194,16 @@ pub(crate) fn template(cx: &mut Context<'_>, at: Option<&At<'_>>) -> Template {
     pod_spec(cx, spec.as_ref(), labels)
 }
 
-fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> Template {
+fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> PodTemplate {
     let Some(spec) = at.and_then(|at| cx.fields(at, POD_SPEC)) else {
         let ports = cx.names.ports(Vec::new());
-        return Template { labels, ports, host_network: false, node: None, node_selector: Labels::default() };
+        return PodTemplate {
+            labels,
+            ports,
+            host_network: false,
+            node: None,
+            node_selector: Labels::default(),
+        };
     };
     let mut ports = Vec::new();
     if let Some(list) = spec.get("containers") {
@@ -232,7 +219,7 @@ fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> Templa
     let node = spec.string(cx, "nodeName").filter(|n| !n.is_empty()).map(|n| cx.names.name(n));
     let node_selector = spec.get("nodeSelector").map(|at| cx.labels(&at)).unwrap_or_default();
     let host_network = spec.bool(cx, "hostNetwork");
-    Template { labels, ports: cx.names.ports(ports), host_network, node, node_selector }
+    PodTemplate { labels, ports: cx.names.ports(ports), host_network, node, node_selector }
 }
 
 /// Adds a container's ports. Of the init containers only those that keep running count (G-9).

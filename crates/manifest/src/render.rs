@@ -31,7 +31,7 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
     };
     let title = printable(&diagnostic.headline());
     let help = diagnostic.help.as_deref().map(printable);
-    let file = diagnostic.source.as_ref().map(|s| printable(&s.file)).unwrap_or_default();
+    let file = diagnostic.origin.as_ref().map(|s| printable(&s.file)).unwrap_or_default();
     let shown = diagnostic
         .excerpt
         .as_ref()
@@ -48,12 +48,12 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
             );
         }
         None => {
-            if let Some(source) = &diagnostic.source {
-                let mut origin = annotate_snippets::Origin::path(&*file);
-                if source.line > 0 {
-                    origin = origin.line(source.line as usize).char_column(source.column as usize);
+            if let Some(origin) = &diagnostic.origin {
+                let mut place = annotate_snippets::Origin::path(&*file);
+                if origin.line > 0 {
+                    place = place.line(origin.line as usize).char_column(origin.column as usize);
                 }
-                group = group.element(origin);
+                group = group.element(place);
             }
         }
     }

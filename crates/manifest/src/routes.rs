@@ -10,84 +10,28 @@ mod resolve;
 
 use std::collections::BTreeMap;
 
-use palisade_policy::{Name, ObjectKey, Origin, Protocol, lookup::PortSpec, routes::RoutePort};
+use palisade_policy::{ObjectKey, Protocol, lookup::PortSpec, routes::RoutePort};
 
 use crate::{
-    decode::{Context, Fields, IntOrString},
-    meta::Meta,
+    declared::{Declaration, DeclaredBackend, DeclaredRoute},
+    decode::{Context, IntOrString},
+    meta::{Meta, Object},
     names,
     tree::At,
 };
-pub(crate) use gateway::{Gateway, Grant, Parent, gateway, gateway_route, grant};
+pub(crate) use gateway::{gateway, gateway_route, reference_grant};
 pub(crate) use resolve::resolve;
 
 /// The API group of Gateway, ReferenceGrant and routes to gateways.
 pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
-/// The kinds, by group, with the versions whose fields are those that are read here.
-const KINDS: &[(&str, &str, &[&str])] = &[
-    ("networking.k8s.io", "Ingress", &["v1"]),
-    ("route.openshift.io", "Route", &["v1"]),
-    (GATEWAY_GROUP, "Gateway", &["v1", "v1beta1", "v1alpha2"]),
-    (GATEWAY_GROUP, "ReferenceGrant", &["v1", "v1beta1", "v1alpha2"]),
-    (GATEWAY_GROUP, "HTTPRoute", &["v1", "v1beta1", "v1alpha2"]),
-    (GATEWAY_GROUP, "GRPCRoute", &["v1", "v1alpha2"]),
-    (GATEWAY_GROUP, "TLSRoute", &["v1", "v1alpha3", "v1alpha2"]),
-    (GATEWAY_GROUP, "TCPRoute", &["v1", "v1alpha2"]),
-    (GATEWAY_GROUP, "UDPRoute", &["v1", "v1alpha2"]),
-];
-
-/// How a kind of these is known.
-pub(crate) enum Known {
-    /// It is read.
-    Read,
-    /// It is one of these kinds in a version that isn't read. Holds the version to recommend.
-    OtherVersion(String),
-    /// It isn't one of these.
-    No,
-}
-
-/// Whether `kind` of a group and version is read here. Ingress began in the group `extensions`.
-pub(crate) fn known(group: &str, version: &str, kind: &str) -> Known {
-    let found = KINDS.iter().find(|(g, k, _)| *k == kind && (*g == group || is_first_ingress(group, kind)));
-    match found {
-        Some((g, _, versions)) if *g == group && versions.contains(&version) => Known::Read,
-        Some((g, _, versions)) => Known::OtherVersion(format!("{g}/{}", versions[0])),
-        None => Known::No,
-    }
-}
-
-fn is_first_ingress(group: &str, kind: &str) -> bool {
-    group == "extensions" && kind == "Ingress"
-}
-
-/// A route of a manifest.
-#[derive(Clone, Debug)]
-pub(crate) struct DeclaredRoute {
-    pub(crate) source: Origin,
-    /// What it leads to, each with its place and path: the first, where it is named again.
-    pub(crate) backends: BTreeMap<DeclaredBackend, (Origin, String)>,
-    /// The gateways that it asks for; `None` where the kind has none.
-    pub(crate) parents: Option<Vec<Parent>>,
-    /// The hosts that it is for; none: any.
-    pub(crate) hosts: Vec<Name>,
-}
-
-/// One service that a route names.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct DeclaredBackend {
-    pub(crate) service: ObjectKey,
-    pub(crate) port: RoutePort,
-    pub(crate) protocol: Protocol,
-}
-
 impl DeclaredRoute {
     pub(crate) fn new(meta: &Meta) -> Self {
-        Self { source: meta.source.clone(), backends: BTreeMap::new(), parents: None, hosts: Vec::new() }
+        Self { origin: meta.origin.clone(), backends: BTreeMap::new(), parents: None, hosts: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, cx: &Context<'_>, at: &At<'_>, backend: DeclaredBackend) {
-        self.backends.entry(backend).or_insert_with(|| (cx.source(at), at.path()));
+        self.backends.entry(backend).or_insert_with(|| (cx.origin(at), at.path()));
     }
 }
 
@@ -96,8 +40,13 @@ pub(crate) fn field<'b>(at: &'b At<'_>, name: &str) -> Option<At<'b>> {
     at.get(name).filter(|at| !at.is_null())
 }
 
-/// Reads an Ingress: its default backend, and those of all paths of all rules.
-pub(crate) fn ingress(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> DeclaredRoute {
+/// Decodes an Ingress: its default backend, and those of all paths of all rules.
+pub(crate) fn ingress(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    Some(Declaration::Route(ingress_route(cx, object)))
+}
+
+fn ingress_route(cx: &mut Context<'_>, object: &Object<'_>) -> DeclaredRoute {
+    let meta = &object.meta;
     let mut out = DeclaredRoute::new(meta);
     let Some(spec) = object.get("spec") else { return out };
     if cx.any_fields(&spec).is_none() {
@@ -150,9 +99,14 @@ pub(crate) fn number(cx: &mut Context<'_>, at: &At<'_>) -> Option<u16> {
     u16::try_from(number).ok().filter(|n| *n > 0)
 }
 
-/// Reads OpenShift's Route: its service and its alternatives, as far as they get any traffic. Without a port the router
-/// takes all ports of the service.
-pub(crate) fn openshift_route(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> DeclaredRoute {
+/// Decodes OpenShift's Route: its service and the alternatives that get a share of the traffic. Without a port, the router
+/// uses all ports of the service.
+pub(crate) fn openshift_route(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    Some(Declaration::Route(openshift_backends(cx, object)))
+}
+
+fn openshift_backends(cx: &mut Context<'_>, object: &Object<'_>) -> DeclaredRoute {
+    let meta = &object.meta;
     let mut out = DeclaredRoute::new(meta);
     let Some(spec) = object.get("spec") else { return out };
     if cx.any_fields(&spec).is_none() {

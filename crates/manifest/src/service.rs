@@ -10,9 +10,10 @@ use palisade_policy::{
 
 use crate::{
     cidr::parse_ip,
+    declared::{Declaration, DeclaredService},
     decode::{Context, Fields, IntOrString},
     diagnostic::Code,
-    meta::Meta,
+    meta::Object,
     names,
     network_policy::protocol,
     tree::At,
@@ -43,37 +44,30 @@ const SERVICE_SPEC: &[&str] = &[
     "type",
 ];
 
-/// A service of a manifest.
-#[derive(Clone, Debug)]
-pub(crate) struct DeclaredService {
-    pub(crate) service: Service,
-    /// The families in which it wants an address made up: none if it has one, is headless or is an ExternalName.
-    pub(crate) wants: BTreeSet<Family>,
-}
-
-/// Reads a Service.
-pub(crate) fn service(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> DeclaredService {
+/// Decodes a Service.
+pub(crate) fn service(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    let key = object.meta.key.clone();
     let spec_at = object.get("spec");
     let Some(spec) = spec_at.as_ref().and_then(|at| cx.fields(at, SERVICE_SPEC)) else {
-        let service =
-            Service { key: meta.key.clone(), addresses: Vec::new(), selector: None, ports: Vec::new() };
-        return DeclaredService { service, wants: BTreeSet::new() };
+        let service = Service { key, addresses: Vec::new(), selector: None, ports: Vec::new() };
+        return Some(Declaration::Service(DeclaredService { service, needs: BTreeSet::new() }));
     };
     let external_name = spec.string(cx, "type") == Some("ExternalName");
     let (mut addresses, headless) = cluster_ips(cx, &spec);
     if external_name {
         addresses.clear();
     }
-    let mut wants = BTreeSet::new();
+    let mut needs = BTreeSet::new();
     if addresses.is_empty() && !headless && !external_name {
-        wants = families(cx, &spec);
+        needs = families(cx, &spec);
     }
     let selector = if external_name { None } else { selector(cx, &spec) };
     let mut ports = Vec::new();
     if let Some(list) = spec.get("ports") {
         ports = cx.list(&list).iter().filter_map(|at| port(cx, at)).collect();
     }
-    DeclaredService { service: Service { key: meta.key.clone(), addresses, selector, ports }, wants }
+    let service = Service { key, addresses, selector, ports };
+    Some(Declaration::Service(DeclaredService { service, needs }))
 }
 
 /// The declared addresses, and whether the service is headless.

@@ -52,7 +52,7 @@ impl Text {
 
     /// Line and column of a byte. `O(log lines + length of the line)`.
     #[must_use]
-    pub fn source(&self, at: u32) -> Origin {
+    pub fn origin(&self, at: u32) -> Origin {
         if self.of_cluster {
             return Origin { file: self.name.clone(), line: 0, column: 0 };
         }
@@ -106,7 +106,7 @@ mod tests {
     fn lines_and_columns_count_from_one_and_in_characters() {
         let text = Text::new("f".into(), "a: é\nbb: c\n".to_owned());
         let at = |byte| {
-            let s = text.source(byte);
+            let s = text.origin(byte);
             (s.line, s.column)
         };
         assert_eq!(at(0), (1, 1));

@@ -1,39 +1,12 @@
-//! Objects that make pods: how many, and what they are called.
-
-use palisade_policy::{Name, ObjectKey, Origin, Workload};
+//! Objects that make pods: how many, and with which names.
 
 use crate::{
+    declared::{Declaration, DeclaredWorkload, PodTemplate, Replicas},
     decode::{Context, Fields},
-    meta::Meta,
+    meta::Object,
     names,
-    pod::{Template, template},
-    tree::At,
+    pod::template,
 };
-
-/// How many pods a workload makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Replicas {
-    /// This many, numbered from `first`.
-    Count { first: u32, count: u32 },
-    /// One for each node whose labels fit the template's node selector; one if no node is known.
-    PerNode,
-}
-
-/// A Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job or CronJob.
-#[derive(Clone, Debug)]
-pub(crate) struct DeclaredWorkload {
-    pub(crate) kind: Name,
-    pub(crate) key: ObjectKey,
-    pub(crate) owner: Option<Workload>,
-    pub(crate) replicas: Replicas,
-    pub(crate) template: Template,
-    pub(crate) created: i64,
-    pub(crate) source: Origin,
-    /// A Job whose pods carry their index as a label.
-    pub(crate) indexed: bool,
-    /// It is one of a live cluster, where pods are made by others.
-    pub(crate) live: bool,
-}
 
 const DEPLOYMENT: &[&str] = &[
     "minReadySeconds",
@@ -90,55 +63,92 @@ const CRON_JOB: &[&str] = &[
     "timeZone",
 ];
 
-/// Reads a workload of this kind. `None` if `kind` is none.
-pub(crate) fn workload(
-    cx: &mut Context<'_>,
-    object: &Fields<'_>,
-    kind: &str,
-    meta: &Meta,
-) -> Option<DeclaredWorkload> {
-    let known = match kind {
-        "Deployment" => DEPLOYMENT,
-        "StatefulSet" => STATEFUL_SET,
-        "DaemonSet" => DAEMON_SET,
-        "ReplicaSet" | "ReplicationController" => REPLICA_SET,
-        "Job" => JOB,
-        "CronJob" => CRON_JOB,
-        _ => return None,
-    };
+/// The label that a Deployment's ReplicaSets put on their pods. Its value is the suffix of the ReplicaSet's name.
+pub(crate) const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Decodes a Deployment.
+pub(crate) fn deployment(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    replicated(cx, object, DEPLOYMENT)
+}
+
+/// Decodes a StatefulSet.
+pub(crate) fn stateful_set(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    replicated(cx, object, STATEFUL_SET)
+}
+
+/// Decodes a ReplicaSet or a ReplicationController.
+pub(crate) fn replica_set(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    replicated(cx, object, REPLICA_SET)
+}
+
+/// A workload with `spec.replicas`.
+fn replicated(cx: &mut Context<'_>, object: &Object<'_>, known: &[&str]) -> Option<Declaration> {
     let spec_at = object.get("spec");
     let spec = spec_at.as_ref().and_then(|at| cx.fields(at, known));
-    let mut indexed = false;
-    let replicas = match (kind, spec) {
-        ("DaemonSet", _) => Replicas::PerNode,
-        ("Job", Some(spec)) => {
-            indexed = spec.string(cx, "completionMode") == Some("Indexed");
-            Replicas::Count { first: 0, count: job_pods(cx, &spec) }
-        }
-        ("CronJob", _) | (_, None) => Replicas::Count { first: 0, count: 1 },
-        (_, Some(spec)) => Replicas::Count {
-            first: first_ordinal(cx, &spec),
-            count: count(cx, &spec, "replicas").unwrap_or(1),
-        },
-    };
-    let template = match kind {
-        "CronJob" => cron_template(cx, spec),
-        _ => {
-            let at = spec.and_then(|s| s.get("template"));
-            template(cx, at.as_ref())
-        }
-    };
-    Some(DeclaredWorkload {
-        kind: cx.names.name(kind),
+    let first = spec.map_or(0, |spec| first_ordinal(cx, &spec));
+    let count = spec.and_then(|spec| count(cx, &spec, "replicas")).unwrap_or(1);
+    let template = pod_template(cx, spec);
+    Some(declaration(declared(cx, object, Replicas::Count { first, count }, template)))
+}
+
+/// Decodes a DaemonSet.
+pub(crate) fn daemon_set(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    let spec_at = object.get("spec");
+    let spec = spec_at.as_ref().and_then(|at| cx.fields(at, DAEMON_SET));
+    let template = pod_template(cx, spec);
+    Some(declaration(declared(cx, object, Replicas::PerNode, template)))
+}
+
+/// Decodes a Job.
+pub(crate) fn job(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    let spec_at = object.get("spec");
+    let spec = spec_at.as_ref().and_then(|at| cx.fields(at, JOB));
+    let indexed = spec.and_then(|spec| spec.string(cx, "completionMode")) == Some("Indexed");
+    let count = spec.map_or(1, |spec| job_pods(cx, &spec));
+    let template = pod_template(cx, spec);
+    let workload = declared(cx, object, Replicas::Count { first: 0, count }, template);
+    Some(declaration(DeclaredWorkload { indexed, ..workload }))
+}
+
+/// Decodes a CronJob, which counts as one running Job with one pod.
+pub(crate) fn cron_job(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    let spec_at = object.get("spec");
+    let spec = spec_at.as_ref().and_then(|at| cx.fields(at, CRON_JOB));
+    let job_template = spec.and_then(|s| s.get("jobTemplate"));
+    let fields = job_template.as_ref().and_then(|at| cx.fields(at, &["metadata", "spec"]));
+    let job_spec = fields.and_then(|f| f.get("spec"));
+    let job = job_spec.as_ref().and_then(|at| cx.fields(at, JOB));
+    let template = pod_template(cx, job);
+    Some(declaration(declared(cx, object, Replicas::Count { first: 0, count: 1 }, template)))
+}
+
+fn declaration(workload: DeclaredWorkload) -> Declaration {
+    Declaration::Workload(Box::new(workload))
+}
+
+fn pod_template(cx: &mut Context<'_>, spec: Option<Fields<'_>>) -> PodTemplate {
+    let at = spec.and_then(|s| s.get("template"));
+    template(cx, at.as_ref())
+}
+
+fn declared(
+    cx: &mut Context<'_>,
+    object: &Object<'_>,
+    replicas: Replicas,
+    template: PodTemplate,
+) -> DeclaredWorkload {
+    let meta = &object.meta;
+    DeclaredWorkload {
+        kind: cx.names.name(object.kind),
         key: meta.key.clone(),
         owner: meta.owner.clone(),
         replicas,
         template,
         created: meta.created,
-        source: meta.source.clone(),
-        indexed,
-        live: cx.text.is_of_cluster(),
-    })
+        origin: meta.origin.clone(),
+        indexed: false,
+        from_cluster: cx.text.is_of_cluster(),
+    }
 }
 
 fn count(cx: &mut Context<'_>, spec: &Fields<'_>, field: &str) -> Option<u32> {
@@ -166,44 +176,37 @@ fn first_ordinal(cx: &mut Context<'_>, spec: &Fields<'_>) -> u32 {
     fields.and_then(|f| count(cx, &f, "start")).unwrap_or(0)
 }
 
-fn cron_template(cx: &mut Context<'_>, spec: Option<Fields<'_>>) -> Template {
-    let job_template = spec.and_then(|s| s.get("jobTemplate"));
-    let fields = job_template.as_ref().and_then(|at| cx.fields(at, &["metadata", "spec"]));
-    let job_spec = fields.and_then(|f| f.get("spec"));
-    let job = job_spec.as_ref().and_then(|at| cx.fields(at, JOB));
-    let at: Option<At<'_>> = job.and_then(|j| j.get("template"));
-    template(cx, at.as_ref())
+/// The name of the Deployment that a pod's owner belongs to, if the owner is a ReplicaSet that a Deployment made.
+/// `hash` is the pod's label [`POD_TEMPLATE_HASH`].
+pub(crate) fn deployment_of<'n>(kind: &str, name: &'n str, hash: Option<&str>) -> Option<&'n str> {
+    if kind != "ReplicaSet" {
+        return None;
+    }
+    name.strip_suffix(hash?)?.strip_suffix('-').filter(|n| !n.is_empty())
 }
 
-impl DeclaredWorkload {
-    /// Its identity as pods carry it.
-    pub(crate) fn identity(&self) -> Workload {
-        Workload { kind: self.kind.clone(), name: self.key.name.clone() }
-    }
-
-    /// The labels that its controller adds to pod number `n`, called `name`.
-    pub(crate) fn added_labels(&self, n: u32, name: &str) -> Vec<(&'static str, String)> {
-        // Label values end at 63 bytes: the controllers leave longer ones out.
-        let fits = |value: &str| names::label_value(value).is_empty();
-        let mut added = Vec::new();
-        match &*self.kind {
-            "StatefulSet" => {
-                if fits(name) {
-                    added.push(("statefulset.kubernetes.io/pod-name", name.to_owned()));
-                }
-                added.push(("apps.kubernetes.io/pod-index", n.to_string()));
+/// The labels that a workload's controller adds to pod number `n`, called `name`.
+pub(crate) fn added_labels(workload: &DeclaredWorkload, n: u32, name: &str) -> Vec<(&'static str, String)> {
+    // A label value has at most 63 bytes. The controllers leave longer ones out.
+    let fits = |value: &str| names::label_value(value).is_empty();
+    let mut added = Vec::new();
+    match &*workload.kind {
+        "StatefulSet" => {
+            if fits(name) {
+                added.push(("statefulset.kubernetes.io/pod-name", name.to_owned()));
             }
-            "Job" => {
-                if fits(&self.key.name) {
-                    added.push(("job-name", self.key.name.to_string()));
-                    added.push(("batch.kubernetes.io/job-name", self.key.name.to_string()));
-                }
-                if self.indexed {
-                    added.push(("batch.kubernetes.io/job-completion-index", n.to_string()));
-                }
-            }
-            _ => {}
+            added.push(("apps.kubernetes.io/pod-index", n.to_string()));
         }
-        added
+        "Job" => {
+            if fits(&workload.key.name) {
+                added.push(("job-name", workload.key.name.to_string()));
+                added.push(("batch.kubernetes.io/job-name", workload.key.name.to_string()));
+            }
+            if workload.indexed {
+                added.push(("batch.kubernetes.io/job-completion-index", n.to_string()));
+            }
+        }
+        _ => {}
     }
+    added
 }

@@ -354,7 +354,7 @@ fn of_two_objects_with_one_name_the_later_counts() {
     let loaded = load_text(&(policy("{}") + &policy("{policyTypes: [Egress]}")));
     assert_eq!(
         loaded.diagnostics[0].to_string(),
-        "t.yaml:7:1: warning: NetworkPolicy default/p: is defined before at t.yaml:2; this later one counts"
+        "t.yaml:7:1: warning: NetworkPolicy default/p: is already defined at t.yaml:2; the later definition is used"
     );
     let only = loaded.cluster.policies.values().next().unwrap();
     assert!(only.ingress.is_none() && only.egress.is_some());

@@ -50,7 +50,7 @@ fn directories_are_read_whole_and_in_order() {
     assert_eq!(names(&loaded), ["a", "b", "c", "z"]);
     assert_eq!(loaded.counts.files, 4);
     let files: Vec<String> =
-        loaded.sources.values().map(|s| s.file.replace(&dir.path().display().to_string(), "")).collect();
+        loaded.origins.values().map(|s| s.file.replace(&dir.path().display().to_string(), "")).collect();
     assert_eq!(files, ["/a.yaml", "/b/b.yml", "/b/c/c.json", "/z.yaml"]);
     assert_eq!(
         names(&load_path(&at("notes.txt"), &LoadOptions::default())),
@@ -153,7 +153,7 @@ fn a_broken_document_costs_itself_alone() {
         assert_eq!(names(&loaded), ["after", "before"], "{bad}");
         assert!(loaded.has_errors(), "{bad}");
         let first = &loaded.diagnostics[0];
-        let line = first.source.as_ref().unwrap().line;
+        let line = first.origin.as_ref().unwrap().line;
         assert!((5..=8).contains(&line), "{bad}: {first}");
     }
 }

@@ -67,7 +67,7 @@ fn warned(loaded: &Loaded, code: Code, words: &str) {
     let [d] = &loaded.diagnostics[..] else { panic!("{:#?}", loaded.diagnostics) };
     assert_eq!((d.severity, d.code), (Severity::Warning, code), "{d}");
     assert!(d.to_string().contains(words), "no {words:?} in {d}");
-    assert!(d.source.is_some(), "{d}");
+    assert!(d.origin.is_some(), "{d}");
 }
 
 fn ingress(spec: &str) -> String {

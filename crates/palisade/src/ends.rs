@@ -105,7 +105,7 @@ fn place_of_workload<'a>(workload: &WorkloadPods, loaded: &'a Loaded) -> Option<
 }
 
 fn place_of<'a>(kind: &str, key: &ObjectKey, loaded: &'a Loaded) -> Option<&'a Origin> {
-    loaded.sources.get(&(Name::from(kind), key.clone()))
+    loaded.origins.get(&(Name::from(kind), key.clone()))
 }
 
 /// An end, for machines.

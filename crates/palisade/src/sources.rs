@@ -209,7 +209,7 @@ pub(crate) fn load_inputs(
     let counts = &loaded.counts;
     let nothing = match live {
         0 => counts.objects.is_empty(),
-        _ => live < inputs.len() && loaded.sources.values().all(|at| at.line().is_none()),
+        _ => live < inputs.len() && loaded.origins.values().all(|at| at.line().is_none()),
     };
     if nothing {
         match (counts.files - live, counts.documents - live) {

@@ -8,19 +8,18 @@ use palisade_policy::{
 
 use super::Decoded;
 use crate::{
-    cluster_wide::{Admission, Channel, Crd, cluster_wide_policy},
+    declared::Declaration,
     decode::{Context, Fields},
     diagnostic::{Code, Diagnostic, Severity},
     intern::Interner,
-    meta::Meta,
-    network_policy::network_policy,
+    kinds::{self, NETWORK_POLICY},
+    meta::{Meta, Object},
+    options::{Admission, Channel},
     scalar::Scalar,
     selector::label_selector,
     text::Text,
     tree::{At, Documents, Limits, Tree, Value},
 };
-
-const NETWORK_POLICY: &str = "NetworkPolicy";
 
 /// Reads a policy. See [`super::ObjectDecoder::policy`].
 pub(super) fn read(names: &mut Interner, object: String) -> Decoded<Option<Arc<Policy>>> {
@@ -51,7 +50,7 @@ pub(super) fn read(names: &mut Interner, object: String) -> Decoded<Option<Arc<P
         forget_places(policy);
     }
     for finding in &mut found {
-        (finding.source, finding.span, finding.excerpt) = (None, None, None);
+        (finding.origin, finding.span, finding.excerpt) = (None, None, None);
     }
     Decoded { value: policy.map(Arc::new), findings: found }
 }
@@ -69,28 +68,33 @@ fn of_tree(cx: &mut Context<'_>, tree: &Tree<'_>) -> Option<Policy> {
         labels: palisade_policy::Labels::default(),
         owner: None,
         created: 0,
-        source: Origin { file: Name::from(""), line: 0, column: 0 },
+        origin: Origin { file: Name::from(""), line: 0, column: 0 },
     };
-    let fields = Fields { at: &root };
-    if kind == NETWORK_POLICY {
-        return Some(network_policy_or_isolation(cx, &fields, &meta));
-    }
-    let number = version.rsplit('/').next().unwrap_or_default();
-    let crd = Crd::of(&kind, number, cx.channel, cx.admission)?;
-    cluster_wide_policy(cx, &fields, crd, &meta)
+    let version = version.rsplit('/').next().unwrap_or_default();
+    let kind = kinds::named(&kind)?;
+    let object = Object { kind: kind.name, version, meta, fields: Fields { at: &root } };
+    let before = cx.found.len();
+    let policy = match (kind.decode)(cx, &object) {
+        Some(Declaration::Policy(policy)) => Some(*policy),
+        _ => None,
+    };
+    if kind.name == NETWORK_POLICY { Some(failing_closed(cx, &object, policy, before)) } else { policy }
 }
 
-fn network_policy_or_isolation(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Policy {
-    let before = cx.found.len();
-    let mut policy = network_policy(cx, object, meta);
-    if cx.errors > 0 {
-        return isolation(cx, object, meta);
-    }
+/// The NetworkPolicy as decoded; without its rules if a field is unknown, and isolation if it can't be used. Its findings
+/// are those after the first `before`.
+fn failing_closed(
+    cx: &mut Context<'_>,
+    object: &Object<'_>,
+    policy: Option<Policy>,
+    before: usize,
+) -> Policy {
+    let Some(mut policy) = policy.filter(|_| cx.errors == 0) else { return isolation(cx, object) };
     let narrows = |d: &Diagnostic| d.code == Code::UnknownField;
     if cx.found[before..].iter().any(narrows) {
         let message =
             "a field that this version doesn't know could narrow its rules, so none of them is in force";
-        cx.error(object.at, Code::Unusable, message);
+        cx.error(object.fields.at, Code::Unusable, message);
         policy.ingress = policy.ingress.map(|_| Vec::new());
         policy.egress = policy.egress.map(|_| Vec::new());
     }
@@ -98,10 +102,11 @@ fn network_policy_or_isolation(cx: &mut Context<'_>, object: &Fields<'_>, meta: 
 }
 
 /// What is in force for a NetworkPolicy that can't be read: isolation in both directions.
-fn isolation(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Policy {
+fn isolation(cx: &mut Context<'_>, object: &Object<'_>) -> Policy {
+    let meta = &object.meta;
     let errors = cx.errors;
     let before = cx.found.len();
-    let selector_at = object.at.get("spec").and_then(|spec| {
+    let selector_at = object.fields.at.get("spec").and_then(|spec| {
         let at = spec.get("podSelector").filter(|at| !at.is_null())?;
         Some(label_selector(cx, &at))
     });
@@ -119,7 +124,7 @@ fn isolation(cx: &mut Context<'_>, object: &Fields<'_>, meta: &Meta) -> Policy {
         ),
     };
     let help = "correct or delete the policy: kubectl shows it";
-    cx.report(object.at, Diagnostic::new(Severity::Error, Code::Unusable, message).with_help(help));
+    cx.report(object.fields.at, Diagnostic::new(Severity::Error, Code::Unusable, message).with_help(help));
     Policy {
         key: PolicyKey {
             kind: cx.names.name(NETWORK_POLICY),

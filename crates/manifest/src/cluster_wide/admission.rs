@@ -3,12 +3,15 @@
 
 use palisade_policy::Direction;
 
-use super::{Crd, Kind, domain_name, schema};
+use super::{
+    crd::{ClusterWideKind, Crd},
+    domain_name, schema,
+};
 use crate::{
     cidr::Cidr,
     decode::{Context, Fields, shown},
     diagnostic::Code,
-    meta::Meta,
+    meta::Object,
     tree::At,
 };
 
@@ -16,22 +19,22 @@ use crate::{
 const LONGEST_NAMES: usize = 25;
 
 /// Checks an object and reports an error for everything for which the API server would reject it.
-pub(super) fn admit(cx: &mut Context<'_>, object: &Fields<'_>, crd: Crd, meta: &Meta) {
-    if crd.kind == Kind::Baseline && &*meta.key.name != "default" {
+pub(super) fn admit(cx: &mut Context<'_>, object: &Object<'_>, crd: Crd) {
+    if crd.kind == ClusterWideKind::Baseline && &*object.meta.key.name != "default" {
         let message = "Invalid value: \"object\": Only one baseline admin network policy with \
                        metadata.name=\"default\" can be created in the cluster";
         let metadata = object.get("metadata");
         let name = metadata.as_ref().and_then(|at| at.get("name"));
-        cx.error(&name.unwrap_or(*object.at), Code::Invalid, message);
+        cx.error(&name.unwrap_or(*object.fields.at), Code::Invalid, message);
     }
-    let Some(spec) = schema::required(cx, *object, "spec") else { return };
+    let Some(spec) = schema::required(cx, object.fields, "spec") else { return };
     let Some(spec) = schema::object(cx, &spec, crd.spec_fields()) else { return };
-    if crd.kind == Kind::Cluster
+    if crd.kind == ClusterWideKind::Cluster
         && let Some(at) = schema::required(cx, spec, "tier")
     {
         schema::one_of(cx, &at, &["Admin", "Baseline"]);
     }
-    if crd.kind != Kind::Baseline
+    if crd.kind != ClusterWideKind::Baseline
         && let Some(at) = schema::required(cx, spec, "priority")
     {
         schema::integer(cx, &at, &(0..=1000));
@@ -85,7 +88,7 @@ fn named_port_needs_pods(
     ports: Option<&At<'_>>,
 ) {
     let without_pods: &[&str] = match crd.kind {
-        Kind::Baseline => &["networks", "nodes"],
+        ClusterWideKind::Baseline => &["networks", "nodes"],
         _ => &["networks", "nodes", "domainNames"],
     };
     let has = |list: Option<&At<'_>>, name: &str| list.is_some_and(|l| l.items().any(|i| is_set(&i, name)));

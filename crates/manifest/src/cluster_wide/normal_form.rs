@@ -8,21 +8,24 @@ use palisade_policy::{
     rules::{PeerEntry, PodMatch, PortEntry},
 };
 
-use super::{Crd, Kind, unusable::Reader};
+use super::{
+    crd::{ClusterWideKind, Crd},
+    unusable::AdmittedReader,
+};
 use crate::{
     decode::{Context, Fields, shown},
     diagnostic::Code,
-    meta::Meta,
+    meta::Object,
     tree::At,
 };
 
 /// Reads a policy. `None`, after an error: its tier or its priority can't be told, or its shape is none of the API's.
-pub(super) fn policy(cx: &mut Context<'_>, object: &Fields<'_>, crd: Crd, meta: &Meta) -> Option<Policy> {
+pub(super) fn policy(cx: &mut Context<'_>, object: &Object<'_>, crd: Crd) -> Option<Policy> {
     let Some(spec) = object.get("spec") else {
-        cx.missing(object.at, "spec", Code::Required, "Required value");
+        cx.missing(object.fields.at, "spec", Code::Required, "Required value");
         return None;
     };
-    let mut reader = Reader::new(cx, crd);
+    let mut reader = AdmittedReader::new(cx, crd);
     // Unknown fields of a checked object have been reported already.
     let spec = if reader.is_raw() {
         reader.cx.fields(&spec, crd.spec_fields())
@@ -36,35 +39,24 @@ pub(super) fn policy(cx: &mut Context<'_>, object: &Fields<'_>, crd: Crd, meta: 
         key: PolicyKey {
             kind: reader.cx.names.name(crd.kind.name()),
             namespace: Name::from(""),
-            name: meta.key.name.clone(),
+            name: object.meta.key.name.clone(),
         },
         tier: tier?,
         priority: priority?,
         subject: reader.subject(spec),
         ingress: reader.rules(spec, Direction::Ingress),
         egress: reader.rules(spec, Direction::Egress),
-        origin: Some(meta.source.clone()),
+        origin: Some(object.meta.origin.clone()),
     };
     (reader.cx.errors == 0).then_some(policy)
 }
 
-impl Kind {
-    /// The kind as the API spells it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Cluster => "ClusterNetworkPolicy",
-            Self::Admin => "AdminNetworkPolicy",
-            Self::Baseline => "BaselineAdminNetworkPolicy",
-        }
-    }
-}
-
-impl Reader<'_, '_> {
+impl AdmittedReader<'_, '_> {
     fn tier(&mut self, spec: Fields<'_>) -> Option<Tier> {
         match self.crd.kind {
-            Kind::Cluster => {}
-            Kind::Admin => return Some(Tier::Admin),
-            Kind::Baseline => return Some(Tier::Baseline),
+            ClusterWideKind::Cluster => {}
+            ClusterWideKind::Admin => return Some(Tier::Admin),
+            ClusterWideKind::Baseline => return Some(Tier::Baseline),
         }
         let Some(at) = spec.get("tier") else {
             self.cx.missing(spec.at, "tier", Code::Required, "Required value");
@@ -83,7 +75,7 @@ impl Reader<'_, '_> {
 
     fn priority(&mut self, spec: Fields<'_>) -> Option<i32> {
         // G-14: after all ClusterNetworkPolicies of the Baseline tier.
-        if self.crd.kind == Kind::Baseline {
+        if self.crd.kind == ClusterWideKind::Baseline {
             return Some(i32::MAX);
         }
         let Some(at) = spec.get("priority") else {
@@ -110,11 +102,11 @@ impl Reader<'_, '_> {
     }
 
     fn rule(&mut self, at: &At<'_>, direction: Direction) -> Rule {
-        let source = Some(self.cx.source(at));
+        let origin = Some(self.cx.origin(at));
         let Some(fields) = self.fields(at, &self.crd.rule_fields(direction)) else {
             // A null rule, which no API server has admitted.
             self.unusable(at, "no rule");
-            let rule = Rule { name: None, action: Action::Deny, peers: None, ports: None, origin: source };
+            let rule = Rule { name: None, action: Action::Deny, peers: None, ports: None, origin };
             return self.settle(rule, direction);
         };
         let action = self.action(fields);
@@ -139,7 +131,7 @@ impl Reader<'_, '_> {
         // The API server has seen to the type.
         let name = fields.string(self.cx, "name").filter(|n| !n.is_empty());
         let name = name.map(|n| self.cx.names.name(n));
-        self.settle(Rule { name, action, peers: Some(peers), ports, origin: source }, direction)
+        self.settle(Rule { name, action, peers: Some(peers), ports, origin }, direction)
     }
 
     /// An action that nobody knows counts as Deny (SEMANTICS G-16).

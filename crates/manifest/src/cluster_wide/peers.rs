@@ -8,7 +8,7 @@ use palisade_policy::{
     rules::{IpBlock, PeerEntry, PodMatch},
 };
 
-use super::unusable::Reader;
+use super::unusable::AdmittedReader;
 use crate::{
     cidr::{Cidr, NOT_A_CIDR},
     decode::shown,
@@ -17,10 +17,10 @@ use crate::{
     tree::At,
 };
 
-impl Reader<'_, '_> {
+impl AdmittedReader<'_, '_> {
     /// The peers that one element of `from` or `to` stands for: `networks` holds several.
     pub(super) fn peer(&mut self, at: &At<'_>, direction: Direction) -> Vec<PeerEntry> {
-        let source = Some(self.cx.source(at));
+        let origin = Some(self.cx.origin(at));
         let Some((kind, at)) = self.only_field(at, self.crd.peers(direction), "peer") else {
             return Vec::new();
         };
@@ -33,7 +33,7 @@ impl Reader<'_, '_> {
             }
             _ => self.pod_match(kind, &at).map(Peer::Pods),
         };
-        peer.map(|peer| PeerEntry { peer, origin: source }).into_iter().collect()
+        peer.map(|peer| PeerEntry { peer, origin }).into_iter().collect()
     }
 
     /// `namespaces`: every pod in them; `pods`: those chosen in those namespaces.
@@ -64,7 +64,7 @@ impl Reader<'_, '_> {
                 self.cx.warn(&at, Code::Ambiguous, warning);
             }
             let block = IpBlock { cidr: cidr.canonical(), except: Arc::from([]) };
-            blocks.push(PeerEntry { peer: Peer::Block(block), origin: Some(self.cx.source(&at)) });
+            blocks.push(PeerEntry { peer: Peer::Block(block), origin: Some(self.cx.origin(&at)) });
         }
         blocks
     }

@@ -2,16 +2,16 @@
 
 use palisade_policy::{PortMatch, Protocol, rules::PortEntry};
 
-use super::unusable::Reader;
+use super::unusable::AdmittedReader;
 use crate::{
     decode::{Fields, shown},
     names,
     tree::At,
 };
 
-impl Reader<'_, '_> {
+impl AdmittedReader<'_, '_> {
     pub(super) fn port(&mut self, at: &At<'_>) -> Option<PortEntry> {
-        let source = Some(self.cx.source(at));
+        let origin = Some(self.cx.origin(at));
         let (kind, at) = self.only_field(at, self.crd.ports(), "port")?;
         let port = match kind {
             "tcp" => self.destination_port(&at, Protocol::Tcp),
@@ -30,7 +30,7 @@ impl Reader<'_, '_> {
             // destinationNamedPort, namedPort
             _ => self.named(&at),
         };
-        Some(PortEntry { port: port?, origin: source })
+        Some(PortEntry { port: port?, origin })
     }
 
     /// `tcp: {destinationPort: …}`. Without a destination port it is no wildcard (SEMANTICS C1).

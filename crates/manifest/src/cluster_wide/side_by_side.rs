@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use palisade_policy::{Policy, PolicyKey, Tier};
 
-use super::Kind;
+use super::crd::ClusterWideKind;
 use crate::diagnostic::{Code, Diagnostic, Severity};
 
 /// How many policies a finding names; the rest are counted.
@@ -20,7 +20,7 @@ pub(crate) fn side_by_side(policies: &BTreeMap<PolicyKey, Policy>, found: &mut V
             found.push(warning(second, Some("spec.priority"), Code::EqualPriority, equal_priority(peers)));
         }
     }
-    let is_new = |p: &&Policy| is(p, Kind::Cluster);
+    let is_new = |p: &&Policy| is(p, ClusterWideKind::Cluster);
     let old = ordered.iter().copied().find(|p| !is_new(p));
     if let Some(old) = old
         && ordered.iter().copied().any(|p| is_new(&p))
@@ -33,7 +33,7 @@ pub(crate) fn side_by_side(policies: &BTreeMap<PolicyKey, Policy>, found: &mut V
     }
 }
 
-fn is(policy: &Policy, kind: Kind) -> bool {
+fn is(policy: &Policy, kind: ClusterWideKind) -> bool {
     &*policy.key.kind == kind.name()
 }
 
@@ -53,7 +53,7 @@ fn equal_priority(peers: &[&Policy]) -> String {
 
 fn warning(policy: &Policy, path: Option<&str>, code: Code, message: String) -> Diagnostic {
     Diagnostic {
-        source: policy.origin.clone(),
+        origin: policy.origin.clone(),
         object: Some(policy.key.to_string()),
         path: path.map(str::to_owned),
         ..Diagnostic::new(Severity::Warning, code, message)

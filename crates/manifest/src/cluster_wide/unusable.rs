@@ -7,10 +7,11 @@ use std::ops::Range;
 
 use palisade_policy::{Action, Direction, Origin, Rule};
 
-use super::{Admission, Crd};
+use super::crd::Crd;
 use crate::{
     decode::{Context, Fields},
     diagnostic::{Code, Diagnostic, Severity},
+    options::Admission,
     tree::At,
 };
 
@@ -23,13 +24,13 @@ struct Fault {
 }
 
 /// Reads admitted objects, and collects what can't be used in the rule or subject that is being read.
-pub(super) struct Reader<'r, 'c> {
+pub(super) struct AdmittedReader<'r, 'c> {
     pub(super) cx: &'r mut Context<'c>,
     pub(super) crd: Crd,
     faults: Vec<Fault>,
 }
 
-impl<'r, 'c> Reader<'r, 'c> {
+impl<'r, 'c> AdmittedReader<'r, 'c> {
     pub(super) fn new(cx: &'r mut Context<'c>, crd: Crd) -> Self {
         Self { cx, crd, faults: Vec::new() }
     }
@@ -142,6 +143,6 @@ impl<'r, 'c> Reader<'r, 'c> {
     }
 }
 
-fn deny_everything(source: Option<Origin>) -> Rule {
-    Rule { name: None, action: Action::Deny, peers: None, ports: None, origin: source }
+fn deny_everything(origin: Option<Origin>) -> Rule {
+    Rule { name: None, action: Action::Deny, peers: None, ports: None, origin }
 }

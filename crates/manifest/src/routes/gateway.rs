@@ -1,83 +1,30 @@
 //! The Gateway API: gateways, the routes that ask for them, and the grants that let a route leave its namespace.
 
-use palisade_policy::{Name, ObjectKey, Protocol, Selector, lookup::PortSpec, routes::RoutePort};
+use palisade_policy::{ObjectKey, Protocol, lookup::PortSpec, routes::RoutePort};
 
-use super::{DeclaredBackend, DeclaredRoute, GATEWAY_GROUP, field, is_weightless, number};
+use super::{GATEWAY_GROUP, field, is_weightless, number};
 use crate::{
-    decode::{Context, Fields},
-    meta::Meta,
+    declared::{
+        AllowedNamespaces, Declaration, DeclaredBackend, DeclaredRoute, Gateway, Listener, ParentKind,
+        ParentRef, ReferenceGrant,
+    },
+    decode::Context,
+    meta::{Meta, Object},
     selector::label_selector,
     tree::At,
 };
 
-/// A Gateway: what its listeners take in.
-#[derive(Clone, Debug)]
-pub(crate) struct Gateway {
-    pub(crate) listeners: Vec<Listener>,
+/// Decodes a Gateway.
+pub(crate) fn gateway(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    Some(Declaration::Gateway(Gateway { listeners: listeners(cx, object) }))
 }
 
-/// One listener of a Gateway.
-#[derive(Clone, Debug)]
-pub(crate) struct Listener {
-    pub(crate) name: Name,
-    pub(crate) port: Option<u16>,
-    /// The hosts that it is for; `None`: any.
-    pub(crate) host: Option<Name>,
-    pub(crate) namespaces: Allowed,
-    /// The kinds of routes that it takes; `None`: any.
-    pub(crate) kinds: Option<Vec<Name>>,
-}
-
-/// The namespaces whose routes a listener takes.
-#[derive(Clone, Debug)]
-pub(crate) enum Allowed {
-    /// That of the gateway.
-    Same,
-    /// Every one.
-    All,
-    /// Those with such labels.
-    Selector(Selector),
-    /// None.
-    None,
-}
-
-/// A gateway that a route asks for.
-#[derive(Clone, Debug)]
-pub(crate) struct Parent {
-    pub(crate) kind: ParentKind,
-    pub(crate) key: ObjectKey,
-    /// The one listener that is meant.
-    pub(crate) section: Option<Name>,
-    pub(crate) port: Option<u16>,
-}
-
-/// What a route asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ParentKind {
-    /// A Gateway.
-    Gateway,
-    /// A Service: the route is for what pods of a mesh send to it, and lets nothing in.
-    Service,
-    /// Something that we don't know, such as a ListenerSet.
-    Other,
-}
-
-/// A ReferenceGrant: routes of these kinds and namespaces may lead to services of its own namespace.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Grant {
-    /// Kind and namespace.
-    pub(crate) from: Vec<(Name, Name)>,
-    /// The services; `None`: all.
-    pub(crate) to: Vec<Option<Name>>,
-}
-
-/// Reads a Gateway.
-pub(crate) fn gateway(cx: &mut Context<'_>, object: &Fields<'_>) -> Gateway {
-    let mut out = Gateway { listeners: Vec::new() };
+fn listeners(cx: &mut Context<'_>, object: &Object<'_>) -> Vec<Listener> {
+    let mut out = Vec::new();
     let Some(spec) = object.get("spec") else { return out };
     let Some(list) = cx.any_fields(&spec).and_then(|spec| spec.get("listeners")) else { return out };
     for at in cx.list(&list) {
-        out.listeners.extend(listener(cx, &at));
+        out.extend(listener(cx, &at));
     }
     out
 }
@@ -92,20 +39,20 @@ fn listener(cx: &mut Context<'_>, at: &At<'_>) -> Option<Listener> {
         name: cx.names.name(name),
         port,
         host: host.map(|h| cx.names.name(h)),
-        namespaces: Allowed::Same,
+        namespaces: AllowedNamespaces::Same,
         kinds: by_protocol(protocol).map(|kinds| kinds.iter().map(|k| cx.names.name(k)).collect()),
     };
     let Some(allowed) = field(at, "allowedRoutes") else { return Some(out) };
     if let Some(at) = field(&allowed, "namespaces") {
         let from = cx.any_fields(&at)?.string(cx, "from").unwrap_or_default();
         out.namespaces = match from {
-            "All" => Allowed::All,
+            "All" => AllowedNamespaces::All,
             "Selector" => match field(&at, "selector") {
-                Some(at) => Allowed::Selector(label_selector(cx, &at)),
-                None => Allowed::None,
+                Some(at) => AllowedNamespaces::Selector(label_selector(cx, &at)),
+                None => AllowedNamespaces::None,
             },
-            "None" => Allowed::None,
-            _ => Allowed::Same,
+            "None" => AllowedNamespaces::None,
+            _ => AllowedNamespaces::Same,
         };
     }
     if let Some(list) = field(&allowed, "kinds") {
@@ -137,20 +84,20 @@ fn by_protocol(protocol: &str) -> Option<&'static [&'static str]> {
     }
 }
 
-/// Reads an HTTPRoute, GRPCRoute, TLSRoute, TCPRoute or UDPRoute.
-pub(crate) fn gateway_route(
-    cx: &mut Context<'_>,
-    object: &Fields<'_>,
-    kind: &str,
-    meta: &Meta,
-) -> DeclaredRoute {
+/// Decodes an HTTPRoute, GRPCRoute, TLSRoute, TCPRoute or UDPRoute.
+pub(crate) fn gateway_route(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    Some(Declaration::Route(route(cx, object)))
+}
+
+fn route(cx: &mut Context<'_>, object: &Object<'_>) -> DeclaredRoute {
+    let meta = &object.meta;
     let mut out = DeclaredRoute::new(meta);
     out.parents = Some(Vec::new());
     let Some(spec) = object.get("spec") else { return out };
     if cx.any_fields(&spec).is_none() {
         return out;
     }
-    let protocol = if kind == "UDPRoute" { Protocol::Udp } else { Protocol::Tcp };
+    let protocol = if object.kind == "UDPRoute" { Protocol::Udp } else { Protocol::Tcp };
     if let Some(list) = field(&spec, "parentRefs") {
         out.parents = Some(cx.list(&list).iter().filter_map(|at| parent(cx, at, meta)).collect());
     }
@@ -208,7 +155,7 @@ fn backend(cx: &mut Context<'_>, at: &At<'_>, protocol: Protocol, meta: &Meta, o
     out.add(cx, at, DeclaredBackend { service, port, protocol });
 }
 
-fn parent(cx: &mut Context<'_>, at: &At<'_>, meta: &Meta) -> Option<Parent> {
+fn parent(cx: &mut Context<'_>, at: &At<'_>, meta: &Meta) -> Option<ParentRef> {
     let fields = cx.any_fields(at)?;
     let group = fields.string(cx, "group").unwrap_or(GATEWAY_GROUP);
     let kind = match (group, fields.string(cx, "kind").unwrap_or("Gateway")) {
@@ -221,12 +168,16 @@ fn parent(cx: &mut Context<'_>, at: &At<'_>, meta: &Meta) -> Option<Parent> {
     let namespace = namespace.map_or_else(|| meta.key.namespace.clone(), |n| cx.names.name(n));
     let section = fields.string(cx, "sectionName").filter(|n| !n.is_empty()).map(|n| cx.names.name(n));
     let port = field(at, "port").and_then(|at| number(cx, &at));
-    Some(Parent { kind, key: ObjectKey { namespace, name: cx.names.name(name) }, section, port })
+    Some(ParentRef { kind, key: ObjectKey { namespace, name: cx.names.name(name) }, section, port })
 }
 
-/// Reads a ReferenceGrant.
-pub(crate) fn grant(cx: &mut Context<'_>, object: &Fields<'_>) -> Grant {
-    let mut out = Grant::default();
+/// Decodes a ReferenceGrant.
+pub(crate) fn reference_grant(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
+    Some(Declaration::ReferenceGrant(grant(cx, object)))
+}
+
+fn grant(cx: &mut Context<'_>, object: &Object<'_>) -> ReferenceGrant {
+    let mut out = ReferenceGrant::default();
     let Some(spec) = object.get("spec") else { return out };
     let Some(fields) = cx.any_fields(&spec) else { return out };
     if let Some(list) = fields.get("from") {

@@ -8,11 +8,11 @@ use palisade_policy::{
     routes::{Route, RouteBackend},
 };
 
-use super::{
-    DeclaredBackend, DeclaredRoute, Gateway, Grant, Parent,
-    gateway::{Allowed, Listener, ParentKind},
-};
 use crate::{
+    declared::{
+        AllowedNamespaces, DeclaredBackend, DeclaredRoute, Gateway, Listener, ParentKind, ParentRef,
+        ReferenceGrant,
+    },
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
 };
@@ -26,20 +26,20 @@ pub(crate) fn resolve(gathered: &mut Gathered, cluster: &Cluster, found: &mut Ve
 
 struct Resolver<'r> {
     gateways: &'r BTreeMap<ObjectKey, Gateway>,
-    grants: &'r BTreeMap<ObjectKey, Grant>,
+    grants: &'r BTreeMap<ObjectKey, ReferenceGrant>,
     cluster: &'r Cluster,
     found: &'r mut Vec<Diagnostic>,
 }
 
 impl Resolver<'_> {
     fn route(&mut self, kind: Name, key: ObjectKey, declared: DeclaredRoute) -> Route {
-        let mut out = Route { kind, key, backends: Vec::new(), origin: Some(declared.source.clone()) };
+        let mut out = Route { kind, key, backends: Vec::new(), origin: Some(declared.origin.clone()) };
         if !self.is_attached(&out, &declared) {
             return out;
         }
-        for (backend, (source, path)) in declared.backends {
+        for (backend, (origin, path)) in declared.backends {
             if let Err(message) = self.check(&out, &backend) {
-                self.warn(&out, source, Some(path), Code::NoBackend, message);
+                self.warn(&out, origin, Some(path), Code::NoBackend, message);
             } else {
                 let DeclaredBackend { service, port, protocol } = backend;
                 out.backends.push(RouteBackend { service, port, protocol });
@@ -78,12 +78,12 @@ impl Resolver<'_> {
         let Some(parents) = &declared.parents else { return true };
         if parents.is_empty() {
             let message = "has no parentRefs: no gateway sends anything to it";
-            self.warn(route, declared.source.clone(), None, Code::NotAttached, message.to_owned());
+            self.warn(route, declared.origin.clone(), None, Code::NotAttached, message.to_owned());
             return false;
         }
         let mut attached = false;
         for parent in parents {
-            let Parent { kind, key, .. } = parent;
+            let ParentRef { kind, key, .. } = parent;
             match (kind, self.gateways.get(key)) {
                 (ParentKind::Service, _) => {}
                 (ParentKind::Other, _) => attached = true,
@@ -92,14 +92,14 @@ impl Resolver<'_> {
                     let message = format!(
                         "Gateway {key} is not in the manifests; it is taken for one that accepts the route"
                     );
-                    self.warn(route, declared.source.clone(), None, Code::NotAttached, message);
+                    self.warn(route, declared.origin.clone(), None, Code::NotAttached, message);
                 }
                 (ParentKind::Gateway, Some(gateway)) => {
                     match self.refusal(route, declared, parent, gateway) {
                         None => attached = true,
                         Some(why) => {
                             let message = format!("Gateway {key} doesn't take it: {why}");
-                            self.warn(route, declared.source.clone(), None, Code::NotAttached, message);
+                            self.warn(route, declared.origin.clone(), None, Code::NotAttached, message);
                         }
                     }
                 }
@@ -113,7 +113,7 @@ impl Resolver<'_> {
         &self,
         route: &Route,
         declared: &DeclaredRoute,
-        parent: &Parent,
+        parent: &ParentRef,
         gateway: &Gateway,
     ) -> Option<String> {
         let meant = |l: &&Listener| {
@@ -132,10 +132,10 @@ impl Resolver<'_> {
         }
         let labels = self.cluster.namespaces.get(&route.key.namespace).map(|n| &n.labels);
         listeners.retain(|l| match &l.namespaces {
-            Allowed::Same => parent.key.namespace == route.key.namespace,
-            Allowed::All => true,
-            Allowed::Selector(selector) => labels.is_some_and(|labels| selector.matches(labels)),
-            Allowed::None => false,
+            AllowedNamespaces::Same => parent.key.namespace == route.key.namespace,
+            AllowedNamespaces::All => true,
+            AllowedNamespaces::Selector(selector) => labels.is_some_and(|labels| selector.matches(labels)),
+            AllowedNamespaces::None => false,
         });
         if listeners.is_empty() {
             return Some(format!(
@@ -147,9 +147,9 @@ impl Resolver<'_> {
         listeners.is_empty().then(|| format!("no listener{section}{port} has one of its hostnames"))
     }
 
-    fn warn(&mut self, route: &Route, source: Origin, path: Option<String>, code: Code, message: String) {
+    fn warn(&mut self, route: &Route, origin: Origin, path: Option<String>, code: Code, message: String) {
         self.found.push(Diagnostic {
-            source: Some(source),
+            origin: Some(origin),
             object: Some(format!("{} {}", route.kind, route.key)),
             path,
             ..Diagnostic::new(Severity::Warning, code, message)

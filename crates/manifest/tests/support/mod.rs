@@ -33,7 +33,7 @@ pub(crate) fn only(loaded: &Loaded) -> &Policy {
 pub(crate) fn findings(loaded: &Loaded) -> Vec<String> {
     let mut found = Vec::new();
     for d in &loaded.diagnostics {
-        let column = d.source.as_ref().map_or(0, |s| s.column);
+        let column = d.origin.as_ref().map_or(0, |s| s.column);
         let path = d.path.as_deref().unwrap_or_default();
         found.push(format!("{column}: {}: {path}: {}", d.severity, d.message));
     }

@@ -151,7 +151,7 @@ fn policy<'a>(policy: &'a PolicyEffect, loaded: &'a Loaded) -> JsonPolicy<'a> {
         alone: (&effect.alone).into(),
     });
     JsonPolicy {
-        object: JsonObject::of_policy(&policy.policy, policy.source.as_ref()),
+        object: JsonObject::of_policy(&policy.policy, policy.origin.as_ref()),
         tier: match policy.tier {
             Tier::Admin => "admin",
             Tier::Developer => "developer",

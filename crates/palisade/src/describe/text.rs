@@ -97,7 +97,7 @@ fn columns(lines: &[(String, String)], indent: &str, out: &mut String) {
 }
 
 fn describe_policy(policy: &PolicyEffect, own: &str, out: &mut String) {
-    let at = policy.source.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
+    let at = policy.origin.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
     let tier = match policy.tier {
         Tier::Developer => "isolates",
         Tier::Admin => "admin tier",

@@ -238,7 +238,7 @@ fn suggestion(suggestion: &Suggestion) -> JsonSuggestion<'_> {
     }
     JsonSuggestion {
         text: &suggestion.what,
-        policy: JsonObject::of_policy(&suggestion.edit.policy, suggestion.edit.source.as_ref()),
+        policy: JsonObject::of_policy(&suggestion.edit.policy, suggestion.edit.origin.as_ref()),
         direction: suggestion.edit.direction.to_string(),
         wider: suggestion.wider,
         patch,

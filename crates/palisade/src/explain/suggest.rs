@@ -116,8 +116,8 @@ fn suggestion(place: Place<'_>, edit: Edit) -> Suggestion {
 }
 
 fn words(edit: &Edit) -> String {
-    let Edit { policy, source, direction, action, .. } = edit;
-    let at = source.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
+    let Edit { policy, origin, direction, action, .. } = edit;
+    let at = origin.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
     match action {
         EditAction::AddRule { .. } => format!("add an {direction} rule to {policy}{at}"),
         EditAction::AddPeer { rule, peer } => {

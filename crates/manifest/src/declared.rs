@@ -1,0 +1,89 @@
+//! What one object of a manifest declares: the results of the decoders, before they become one cluster.
+
+mod routes;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use palisade_policy::{
+    ContainerPort, Family, Labels, Name, Namespace, Node, ObjectKey, Origin, Pod, Policy, Service, Workload,
+};
+
+pub(crate) use routes::{
+    AllowedNamespaces, DeclaredBackend, DeclaredRoute, Gateway, Listener, ParentKind, ParentRef,
+    ReferenceGrant,
+};
+
+/// One decoded object.
+#[derive(Clone, Debug)]
+pub(crate) enum Declaration {
+    Namespace(Namespace),
+    Node(Node),
+    Pod(DeclaredPod),
+    Service(DeclaredService),
+    Workload(Box<DeclaredWorkload>),
+    Policy(Box<Policy>),
+    Route(DeclaredRoute),
+    Gateway(Gateway),
+    ReferenceGrant(ReferenceGrant),
+}
+
+/// What a pod or a pod template says about the pods made from it.
+#[derive(Clone, Debug)]
+pub(crate) struct PodTemplate {
+    pub(crate) labels: Labels,
+    pub(crate) ports: Arc<[ContainerPort]>,
+    pub(crate) host_network: bool,
+    pub(crate) node: Option<Name>,
+    /// The node selector, which decides on which nodes a DaemonSet runs.
+    pub(crate) node_selector: Labels,
+}
+
+/// A Pod.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredPod {
+    pub(crate) pod: Pod,
+    /// The status says that the pod has no address yet, so none is made up (SEMANTICS A51).
+    pub(crate) awaits_address: bool,
+    /// An API server sent it.
+    pub(crate) from_cluster: bool,
+}
+
+/// A Service.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredService {
+    pub(crate) service: Service,
+    /// The families in which it needs a made-up address: none if it has an address, is headless or is an ExternalName.
+    pub(crate) needs: BTreeSet<Family>,
+}
+
+/// How many pods a workload makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replicas {
+    /// This many, numbered from `first`.
+    Count { first: u32, count: u32 },
+    /// One for each node that matches the template's node selector; one if no node is known.
+    PerNode,
+}
+
+/// A Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job or CronJob.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredWorkload {
+    pub(crate) kind: Name,
+    pub(crate) key: ObjectKey,
+    pub(crate) owner: Option<Workload>,
+    pub(crate) replicas: Replicas,
+    pub(crate) template: PodTemplate,
+    pub(crate) created: i64,
+    pub(crate) origin: Origin,
+    /// A Job whose pods carry their completion index as a label.
+    pub(crate) indexed: bool,
+    /// An API server sent it, so its pods are in the cluster and none is made up.
+    pub(crate) from_cluster: bool,
+}
+
+impl DeclaredWorkload {
+    /// The workload as its pods refer to it.
+    pub(crate) fn identity(&self) -> Workload {
+        Workload { kind: self.kind.clone(), name: self.key.name.clone() }
+    }
+}

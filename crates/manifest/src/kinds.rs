@@ -1,0 +1,142 @@
+//! The kinds that make up a cluster, and the decoder of each.
+//!
+//! To add a kind:
+//! 1. Write its decoder in a file of its own. [`crate::node`] is a short example. A decoder reports errors and warnings
+//!    to the [`Context`], and returns what the object declares.
+//! 2. Add a row to [`KINDS`].
+//!
+//! A kind that declares something new, rather than another policy, workload or route, also needs a variant of
+//! [`Declaration`], a place in [`crate::gather::Gathered`] and a step in [`crate::assemble`].
+
+use crate::{
+    cluster_wide::{self, cluster_wide_policy},
+    declared::Declaration,
+    decode::Context,
+    meta::Object,
+    network_policy::network_policy,
+    node, pod,
+    routes::{self, GATEWAY_GROUP},
+    service::service,
+    workload,
+};
+
+const KINDS: &[ResourceKind] = &[
+    cluster_scoped("", &["v1"], "Namespace", node::namespace),
+    cluster_scoped("", &["v1"], "Node", node::node),
+    namespaced("", &["v1"], "Pod", pod::pod),
+    namespaced("", &["v1"], "ReplicationController", workload::replica_set),
+    namespaced("", &["v1"], "Service", service),
+    namespaced("apps", &["v1"], "DaemonSet", workload::daemon_set),
+    namespaced("apps", &["v1"], "Deployment", workload::deployment),
+    namespaced("apps", &["v1"], "ReplicaSet", workload::replica_set),
+    namespaced("apps", &["v1"], "StatefulSet", workload::stateful_set),
+    namespaced("batch", &["v1"], "CronJob", workload::cron_job),
+    namespaced("batch", &["v1"], "Job", workload::job),
+    namespaced("networking.k8s.io", &["v1"], NETWORK_POLICY, network_policy),
+    cluster_scoped(cluster_wide::GROUP, &["v1alpha1"], "AdminNetworkPolicy", cluster_wide_policy),
+    cluster_scoped(cluster_wide::GROUP, &["v1alpha1"], "BaselineAdminNetworkPolicy", cluster_wide_policy),
+    cluster_scoped(
+        cluster_wide::GROUP,
+        &["v1alpha2", "v1beta1"],
+        "ClusterNetworkPolicy",
+        cluster_wide_policy,
+    ),
+    route("networking.k8s.io", &["v1"], "Ingress", routes::ingress),
+    route("route.openshift.io", &["v1"], "Route", routes::openshift_route),
+    route(GATEWAY_GROUP, &["v1", "v1beta1", "v1alpha2"], "Gateway", routes::gateway),
+    route(GATEWAY_GROUP, &["v1", "v1beta1", "v1alpha2"], "ReferenceGrant", routes::reference_grant),
+    route(GATEWAY_GROUP, &["v1", "v1beta1", "v1alpha2"], "HTTPRoute", routes::gateway_route),
+    route(GATEWAY_GROUP, &["v1", "v1alpha2"], "GRPCRoute", routes::gateway_route),
+    route(GATEWAY_GROUP, &["v1", "v1alpha3", "v1alpha2"], "TLSRoute", routes::gateway_route),
+    route(GATEWAY_GROUP, &["v1", "v1alpha2"], "TCPRoute", routes::gateway_route),
+    route(GATEWAY_GROUP, &["v1", "v1alpha2"], "UDPRoute", routes::gateway_route),
+];
+
+/// The kind whose policies isolate the pods that they select.
+pub(crate) const NETWORK_POLICY: &str = "NetworkPolicy";
+
+/// The group that Kubernetes 1.16 removed, and the groups to which its kinds moved.
+const EXTENSIONS: (&str, &[&str]) =
+    ("extensions", &["apps", "batch", "networking.k8s.io", cluster_wide::GROUP]);
+
+/// Decodes an object. `None`, or errors reported: the object is rejected.
+pub(crate) type Decode = fn(&mut Context<'_>, &Object<'_>) -> Option<Declaration>;
+
+/// A row of [`KINDS`].
+pub(crate) struct ResourceKind {
+    /// The API group; empty for the core group.
+    group: &'static str,
+    /// The versions that the decoder reads. The first one is recommended to users.
+    versions: &'static [&'static str],
+    /// The name of the kind, as in `kind: Pod`.
+    pub(crate) name: &'static str,
+    pub(crate) namespaced: bool,
+    pub(crate) other_versions: OtherVersions,
+    pub(crate) decode: Decode,
+}
+
+/// What becomes of an object in a version that the decoder doesn't read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OtherVersions {
+    /// It is an error: verdicts depend on the object.
+    Rejected,
+    /// It is skipped with a warning: no verdict depends on the object.
+    Skipped,
+}
+
+const fn cluster_scoped(
+    group: &'static str,
+    versions: &'static [&'static str],
+    name: &'static str,
+    decode: Decode,
+) -> ResourceKind {
+    ResourceKind { namespaced: false, ..namespaced(group, versions, name, decode) }
+}
+
+const fn namespaced(
+    group: &'static str,
+    versions: &'static [&'static str],
+    name: &'static str,
+    decode: Decode,
+) -> ResourceKind {
+    ResourceKind { group, versions, name, namespaced: true, other_versions: OtherVersions::Rejected, decode }
+}
+
+const fn route(
+    group: &'static str,
+    versions: &'static [&'static str],
+    name: &'static str,
+    decode: Decode,
+) -> ResourceKind {
+    ResourceKind { other_versions: OtherVersions::Skipped, ..namespaced(group, versions, name, decode) }
+}
+
+/// What [`find`] found.
+pub(crate) enum Found {
+    /// The kind, in a version that its decoder reads.
+    Kind(&'static ResourceKind),
+    /// The kind, and the `apiVersion` to use instead of the given one.
+    OtherVersion(&'static ResourceKind, String),
+    /// None of the kinds.
+    Nothing,
+}
+
+/// Finds a kind by the group and version of an `apiVersion`, and its name.
+pub(crate) fn find(group: &str, version: &str, name: &str) -> Found {
+    let (old, successors) = EXTENSIONS;
+    let fits = |kind: &&ResourceKind| {
+        kind.name == name && (kind.group == group || (group == old && successors.contains(&kind.group)))
+    };
+    let Some(kind) = KINDS.iter().find(fits) else { return Found::Nothing };
+    if kind.group == group && kind.versions.contains(&version) {
+        return Found::Kind(kind);
+    }
+    let version = kind.versions.iter().find(|v| **v == version).unwrap_or(&kind.versions[0]);
+    let group = if kind.group.is_empty() { String::new() } else { format!("{}/", kind.group) };
+    Found::OtherVersion(kind, format!("{group}{version}"))
+}
+
+/// Finds a kind by its name alone.
+pub(crate) fn named(name: &str) -> Option<&'static ResourceKind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
