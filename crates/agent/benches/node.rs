@@ -14,11 +14,8 @@ use nix::{
     unistd::{getgid, getuid},
 };
 use palisade_agent::{NftDataPlane, NodeAgent, Report};
-use palisade_policy::{
-    Change, Cluster, Pod,
-    compile::Compiler,
-    random::{Rng, Shape, cluster, workload_pod},
-};
+use palisade_policy::{Change, Cluster, Compiler, Pod};
+use palisade_testkit::{Rng, Shape, cluster, workload_pod};
 
 const PODS: usize = 100_000;
 const NODE: &str = "n1";

@@ -104,11 +104,8 @@ impl Pairs {
 
 #[cfg(test)]
 mod tests {
-    use palisade_policy::{
-        Direction,
-        compile::Compiler,
-        random::{Rng, Shape, change, cluster, endpoints},
-    };
+    use palisade_policy::{Compiler, Direction};
+    use palisade_testkit::{Rng, Shape, change, cluster, endpoints};
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_policy::{Direction, Endpoint, Flow, PolicyKey, Protocol, Verdict, flow::Reason, reference};
+use palisade_policy::{Direction, Endpoint, Flow, PolicyKey, Protocol, Reason, Verdict, reference};
 
 use crate::{
     Reconciler,
@@ -250,7 +250,7 @@ pub(crate) mod tests {
             key: PolicyKey::network_policy("shop", "closed"),
             tier: palisade_policy::Tier::Developer,
             priority: 0,
-            subject: palisade_policy::rules::PodMatch {
+            subject: palisade_policy::PodMatch {
                 namespaces: palisade_policy::NamespaceMatch::Named("shop".into()),
                 pods: palisade_policy::Selector::everything(),
             },

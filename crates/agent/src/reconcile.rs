@@ -3,8 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use palisade_policy::{
-    Change, Cluster, Delta, Endpoint, Interner, Name, NodePlan, Pod,
-    compile::{Compiler, OverBudget},
+    Change, Cluster, Compiler, Delta, Endpoint, Interner, Name, NodePlan, OverBudget, Pod,
 };
 
 /// The first pause before a refused plan is tried again; it doubles up to [`LONGEST_PAUSE`].

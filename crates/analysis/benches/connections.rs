@@ -10,11 +10,8 @@ use std::{
 
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use palisade_analysis::{Connections, ConnectionsOptions, diff};
-use palisade_policy::{
-    Cluster, Endpoint, Flow, Pod, Protocol,
-    random::{Rng, Shape, cluster},
-    reference,
-};
+use palisade_policy::{Cluster, Endpoint, Flow, Pod, Protocol, reference};
+use palisade_testkit::{Rng, Shape, cluster};
 
 /// Pods, workloads, policies.
 const SIZES: [(usize, usize, usize); 2] = [(10_000, 500, 1_000), (100_000, 2_000, 4_000)];

@@ -10,10 +10,8 @@ use std::{
 };
 
 use palisade_analysis::{Connections, ConnectionsOptions, diff};
-use palisade_policy::{
-    Cluster,
-    random::{Rng, Shape, cluster},
-};
+use palisade_policy::Cluster;
+use palisade_testkit::{Rng, Shape, cluster};
 
 /// Pods, workloads, policies.
 const SIZES: [(usize, usize, usize); 2] = [(10_000, 500, 500), (100_000, 2_000, 1_000)];

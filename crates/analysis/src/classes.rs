@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use palisade_policy::{
-    Cluster, Direction, Family, IpRange, Labels, Name, Namespace, NamespaceMatch, Node, Peer, Pod, PortMatch,
-    Protocol, Selector, compile::effective::block_ranges, rules::IpBlock, rules::PodMatch,
+    Cluster, Direction, Family, IpBlock, IpRange, Labels, Name, Namespace, NamespaceMatch, Node, Peer, Pod,
+    PodMatch, PortMatch, Protocol, Selector, block_ranges,
 };
 
 use crate::{

@@ -3,9 +3,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_policy::{
-    Action, Cluster, Direction, Endpoint, Family, NamespaceMatch, ObjectKey, Origin, Peer, Pod, PolicyKey,
-    Selector, Tier, Traffic,
-    rules::PodMatch,
+    Action, Cluster, Direction, Endpoint, Family, NamespaceMatch, ObjectKey, Origin, Peer, Pod, PodMatch,
+    PolicyKey, Selector, Tier, Traffic,
     walk::{PolicyStep, Walk, walk},
 };
 

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use palisade_policy::{
-    Action, Cluster, Direction, Endpoint, Flow, NamespaceMatch, ObjectKey, Origin, Peer, Pod, Policy,
-    PolicyKey, PortMatch, PortSet, Rule, Selector, Tier, Traffic, Verdict,
-    cluster::NAMESPACE_NAME_LABEL,
-    reference,
-    rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
+    Action, Cluster, Direction, Endpoint, Flow, IpBlock, NAMESPACE_NAME_LABEL, NamespaceMatch, ObjectKey,
+    Origin, Peer, PeerEntry, Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, PortSet, Rule, Selector,
+    Tier, Traffic, Verdict, reference,
     walk::{Decider, RuleStep, Walk, walk},
 };
 

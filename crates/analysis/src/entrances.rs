@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use palisade_policy::{Cluster, ObjectKey, PortSet, Traffic, lookup::route_backends, routes::Route};
+use palisade_names::{Route, route_backends};
+use palisade_policy::{Cluster, ObjectKey, PortSet, Traffic};
 
 use crate::{
     families::Families,

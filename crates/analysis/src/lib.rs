@@ -27,6 +27,7 @@ mod matching;
 mod public;
 mod query;
 mod reach;
+pub mod regions;
 mod representative;
 pub mod shape;
 mod space;

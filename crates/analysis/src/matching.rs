@@ -6,7 +6,10 @@ use std::{
     net::IpAddr,
 };
 
-use palisade_policy::{Family, IpRange, Name, address::from_number, address::max_number, address::to_number};
+use palisade_policy::{
+    Family, IpRange, Name,
+    address::{from_number, max_number, to_number},
+};
 
 use crate::{
     connections::Connections,

@@ -15,8 +15,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Cluster, Direction, Family, IpRange, Labels, Name, NamespaceMatch, ObjectKey, Peer, Pod, Policy, Traffic,
-    Workload, compile::effective::EffectiveRules,
+    Cluster, Direction, EffectiveRules, Family, IpRange, Labels, Name, NamespaceMatch, ObjectKey, Peer, Pod,
+    Policy, Traffic, Workload,
 };
 
 use crate::{

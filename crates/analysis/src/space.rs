@@ -113,7 +113,7 @@ pub(crate) fn merged(mut ranges: Vec<IpRange>) -> Vec<IpRange> {
 
 #[cfg(test)]
 mod tests {
-    use palisade_policy::{compile::effective::block_ranges, rules::IpBlock};
+    use palisade_policy::{IpBlock, block_ranges};
 
     use super::*;
 

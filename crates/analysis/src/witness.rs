@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use palisade_policy::{
-    Cluster, Endpoint, Family, Labels, Name, Namespace, NamespaceMatch, ObjectKey, Phase, Pod, Selector,
-    cluster::NAMESPACE_NAME_LABEL, labels::Test, rules::PodMatch,
+    Cluster, Endpoint, Family, Labels, NAMESPACE_NAME_LABEL, Name, Namespace, NamespaceMatch, ObjectKey,
+    Phase, Pod, PodMatch, Selector, Test,
 };
 
 /// A name that no object has: it isn't one that the API allows.
@@ -139,7 +139,7 @@ fn labels_for(selector: &Selector) -> Option<Labels> {
 
 #[cfg(test)]
 mod tests {
-    use palisade_policy::random::{Rng, Shape, cluster};
+    use palisade_testkit::{Rng, Shape, cluster};
 
     use super::*;
 

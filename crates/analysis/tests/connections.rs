@@ -13,8 +13,8 @@ use palisade_analysis::{ConnectionEnd, Connections, ConnectionsOptions, EndFilte
 use palisade_policy::{
     Cluster, Direction, Endpoint, Family, IpRange, Peer, Pod, Protocol, Traffic,
     address::{from_number, max_number, to_number},
-    random::{Rng, Shape, Style, cluster, endpoints, flows, traffic},
 };
+use palisade_testkit::{Rng, Shape, Style, cluster, endpoints, flows, traffic};
 use support::{cases, hold};
 
 fn all(group_by: GroupBy) -> ConnectionsOptions {
@@ -316,7 +316,7 @@ fn the_order_of_objects_never_shows() {
 #[test]
 fn a_filter_shows_a_part_of_the_answer() {
     hold(cases(150), &Shape::tiered(), |cluster, rng| {
-        let at = &palisade_policy::random::EXTERNALS[rng.usize(..5)];
+        let at = &palisade_testkit::EXTERNALS[rng.usize(..5)];
         let near = |n: u128| from_number(Family::of(*at), n);
         let range = IpRange { first: *at, last: near(to_number(*at) + 3) };
         let pods: BTreeSet<_> = cluster.pods.keys().take(2).cloned().collect();

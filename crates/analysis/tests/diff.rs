@@ -11,17 +11,15 @@ use palisade_analysis::{
     ConnectionEnd,
     diff::{ConnectionChange, Diff, PolicyChange, Presence, diff},
 };
-use palisade_policy::{
-    Cluster, Endpoint, Family, PolicyKey, Traffic,
-    random::{self, Rng, Shape, Style, endpoints, traffic},
-};
+use palisade_policy::{Cluster, Endpoint, Family, PolicyKey, Traffic};
+use palisade_testkit::{Rng, Shape, Style, endpoints, traffic};
 use support::{cases, hold};
 
 /// A later state of a cluster: a few edits, mostly of policies.
 fn later(rng: &mut Rng, cluster: &Cluster) -> Cluster {
     let mut out = cluster.clone();
     for _ in 0..rng.usize(1..6) {
-        let edit = random::change(rng, Style::Tiered, &out);
+        let edit = palisade_testkit::change(rng, Style::Tiered, &out);
         out.apply(edit);
     }
     out
@@ -151,7 +149,7 @@ fn causes_are_policies_that_changed() {
     let mut named = 0;
     for seed in 0..cases(300) {
         let rng = &mut Rng::with_seed(seed);
-        let a = random::cluster(rng, &Shape::tiered());
+        let a = palisade_testkit::cluster(rng, &Shape::tiered());
         let b = with_other_policies(rng, &a);
         for change in diff(&a, &b, true).changes {
             assert_eq!(change.presence, Presence::Both, "seed {seed}: no object came or went");
@@ -176,7 +174,7 @@ fn causes_are_policies_that_changed() {
 fn the_policy_that_went_is_the_cause() {
     let mut seen = 0;
     for seed in 0..cases(200) {
-        let a = random::cluster(&mut Rng::with_seed(seed), &Shape::tiered());
+        let a = palisade_testkit::cluster(&mut Rng::with_seed(seed), &Shape::tiered());
         for key in a.policies.keys() {
             let mut b = a.clone();
             b.policies.remove(key);
@@ -193,7 +191,7 @@ fn the_policy_that_went_is_the_cause() {
 /// Only the place of a policy in a file changed.
 #[test]
 fn moving_a_policy_is_no_change() {
-    let a = random::cluster(&mut Rng::with_seed(5), &Shape::tiered());
+    let a = palisade_testkit::cluster(&mut Rng::with_seed(5), &Shape::tiered());
     let mut b = a.clone();
     for policy in b.policies.values_mut() {
         let source = palisade_policy::Origin { file: "moved.yaml".into(), line: 3, column: 1 };

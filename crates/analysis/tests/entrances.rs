@@ -8,16 +8,14 @@ use std::{
 };
 
 use palisade_analysis::{ConnectionEnd, Connections, ConnectionsOptions, Entrances, GroupBy};
+use palisade_names::{PortSpec, Route, RouteBackend, RoutePort, route_backends};
 use palisade_policy::{
     Cluster, Endpoint, Family, Flow, Labels, Namespace, ObjectKey, Phase, Pod, PortSet, Protocol, Selector,
-    Service, Traffic,
+    Service, ServicePort, TargetPort, Traffic,
     address::{from_number, max_number},
-    cluster::{ServicePort, TargetPort},
-    lookup::{PortSpec, route_backends},
-    random::{Rng, Shape, traffic},
     reference,
-    routes::{Route, RouteBackend, RoutePort},
 };
+use palisade_testkit::{Rng, Shape, traffic};
 use support::{cases, hold};
 
 /// Services over random labels of the cluster's pods, and routes to some of their ports.

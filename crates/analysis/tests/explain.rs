@@ -11,10 +11,9 @@ use palisade_analysis::{
 };
 use palisade_policy::{
     Cluster, Direction, Endpoint, Family, Flow, Name, NamespaceMatch, ObjectKey, Peer, Phase, Pod, Protocol,
-    Traffic, Verdict,
-    random::{Shape, flows, traffic},
-    reference::decide,
+    Traffic, Verdict, reference::decide,
 };
+use palisade_testkit::{Shape, flows, traffic};
 use support::{cases, hold};
 
 #[test]
@@ -114,7 +113,7 @@ fn pods_that_come_meet_what_was_described() {
                 for selected in &side.selected_pods {
                     let NamespaceMatch::Named(home) = &selected.namespaces else { continue };
                     let labels = selected.pods.requirements().iter().filter_map(|r| match &r.test {
-                        palisade_policy::labels::Test::In(v) if v.len() == 1 => {
+                        palisade_policy::Test::In(v) if v.len() == 1 => {
                             Some((r.key.clone(), v.first()?.clone()))
                         }
                         _ => None,

@@ -14,10 +14,9 @@ use std::{
 
 use ipnet::IpNet;
 use palisade_policy::{
-    Action, Change, Cluster, Labels, Name, Namespace, NamespaceMatch, ObjectKey, Peer, Phase, Pod, Policy,
-    PolicyKey, PortMatch, Protocol, Rule, Selector, Service, Tier,
-    cluster::{ServicePort, TargetPort},
-    rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
+    Action, Change, Cluster, IpBlock, Labels, Name, Namespace, NamespaceMatch, ObjectKey, Peer, PeerEntry,
+    Phase, Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, Protocol, Rule, Selector, Service,
+    ServicePort, TargetPort, Tier,
 };
 use serde::Serialize;
 

@@ -2,10 +2,8 @@
 //!
 //! A case is its seed: the same seed makes the same cluster, changes, mode and choice of probes, on every machine.
 
-use palisade_policy::{
-    Cluster,
-    random::{self, Rng, Shape},
-};
+use palisade_policy::Cluster;
+use palisade_testkit::{Rng, Shape};
 use serde::Serialize;
 
 use crate::{
@@ -75,11 +73,11 @@ struct CaseInput {
 fn case_input(seed: u64, changes: usize) -> CaseInput {
     let mut rng = Rng::with_seed(seed);
     let shape = Shape::small_tiered();
-    let first = random::cluster(&mut rng, &shape);
+    let first = palisade_testkit::cluster(&mut rng, &shape);
     let mut after = first.clone();
     let changes = (0..changes)
         .map(|_| {
-            let change = random::change(&mut rng, shape.style, &after);
+            let change = palisade_testkit::change(&mut rng, shape.style, &after);
             after.apply(change.clone());
             change
         })
@@ -116,8 +114,9 @@ fn one(sandbox: &Sandbox, seed: u64, options: &FuzzOptions, make: &MakeEnforcer)
     let input = case_input(seed, options.changes);
     let mut case = Case { seed, probed: 0, dropped: 0, hairpins: 0, failure: None };
     let mut after = input.first.clone();
-    let failed =
-        |stage: String, what: CaseError, cluster: &Cluster| what.failure(stage, random::describe(cluster));
+    let failed = |stage: String, what: CaseError, cluster: &Cluster| {
+        what.failure(stage, palisade_testkit::describe(cluster))
+    };
     let mode =
         format!("{}, {:?}", if input.options.bridged { "bridged" } else { "routed" }, input.options.families);
 
@@ -189,7 +188,7 @@ pub fn shrink(sandbox: &Sandbox, seed: u64, make: &MakeEnforcer) -> Option<Clust
         let plan = probe::Plan::of(lab.layout(), &options);
         probe::run(&lab, &plan, &options, |_, _| {}).is_ok_and(|r| !r.agrees())
     };
-    fails(&input.first).then(|| random::shrink(&input.first, fails))
+    fails(&input.first).then(|| palisade_testkit::shrink(&input.first, fails))
 }
 
 #[cfg(test)]

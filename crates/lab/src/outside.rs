@@ -6,7 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use palisade_policy::{Cluster, Family, IpRange, Peer, address, rules::IpBlock};
+use palisade_policy::{Cluster, Family, IpBlock, IpRange, Peer, address};
 
 use crate::options::LayoutOptions;
 
@@ -115,8 +115,7 @@ mod tests {
     use std::sync::Arc;
 
     use palisade_policy::{
-        Action, Change, NamespaceMatch, Policy, PolicyKey, Rule, Selector, Tier,
-        rules::{PeerEntry, PodMatch},
+        Action, Change, NamespaceMatch, PeerEntry, PodMatch, Policy, PolicyKey, Rule, Selector, Tier,
     };
 
     use super::*;

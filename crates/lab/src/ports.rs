@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use palisade_policy::{Cluster, Pod, PortMatch, Protocol, cluster::TargetPort};
+use palisade_policy::{Cluster, Pod, PortMatch, Protocol, TargetPort};
 
 use crate::{
     layout::{Layout, Place},

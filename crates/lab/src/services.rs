@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use palisade_policy::{Cluster, Family, Phase, Pod, Protocol, Service, cluster::TargetPort};
+use palisade_policy::{Cluster, Family, Phase, Pod, Protocol, Service, TargetPort};
 
 use crate::layout::Layout;
 
@@ -70,7 +70,7 @@ fn backend<'a>(
     layout: &Layout,
     pod: &'a Pod,
     family: Family,
-    port: &palisade_policy::cluster::ServicePort,
+    port: &palisade_policy::ServicePort,
 ) -> Option<Backend<'a>> {
     let on_the_wire = match layout.pods.get(&pod.key) {
         Some(place) => &place.addresses,

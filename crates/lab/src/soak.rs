@@ -11,10 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_policy::{
-    Change, Cluster,
-    random::{self, Rng, Shape, Style},
-};
+use palisade_policy::{Change, Cluster};
+use palisade_testkit::{Rng, Shape, Style};
 use serde::Serialize;
 
 use crate::{
@@ -126,7 +124,7 @@ pub fn run(
 ) -> Result<SoakReport, LabError> {
     let began = Instant::now();
     let mut rng = Rng::with_seed(options.seed);
-    let mut world = random::cluster(&mut rng, &shape(options.pods));
+    let mut world = palisade_testkit::cluster(&mut rng, &shape(options.pods));
     let layout =
         Layout::of(&world, &LayoutOptions { bridged: options.seed % 2 == 1, ..LayoutOptions::default() })?;
     let mut lab = Lab::build(sandbox, layout, make.clone())?;
@@ -138,8 +136,12 @@ pub fn run(
         out.counts.rounds += 1;
         if let Err(what) = result {
             let changes = changes.iter().map(|change| format!("{change:?}")).collect();
-            out.failure =
-                Some(Failure { round: out.counts.rounds, what, changes, cluster: random::describe(&world) });
+            out.failure = Some(Failure {
+                round: out.counts.rounds,
+                what,
+                changes,
+                cluster: palisade_testkit::describe(&world),
+            });
         }
         let elapsed = began.elapsed();
         if !warm && elapsed * 20 >= options.duration {
@@ -177,7 +179,7 @@ fn round(
 ) -> Result<(), Vec<String>> {
     for _ in 0..rng.usize(1..=4) {
         for _ in 0..rng.usize(1..=4) {
-            let change = random::change(rng, Style::BuildableTiered, world);
+            let change = palisade_testkit::change(rng, Style::BuildableTiered, world);
             *counts.changes.entry(kind_of(&change, world)).or_default() += 1;
             world.apply(change.clone());
             made.push(change);
@@ -235,10 +237,10 @@ mod tests {
     #[test]
     fn edits_are_counted_by_what_they_do() {
         let mut rng = Rng::with_seed(3);
-        let mut world = random::cluster(&mut rng, &shape(12));
+        let mut world = palisade_testkit::cluster(&mut rng, &shape(12));
         let mut seen = BTreeSet::new();
         for _ in 0..600 {
-            let change = random::change(&mut rng, Style::BuildableTiered, &world);
+            let change = palisade_testkit::change(&mut rng, Style::BuildableTiered, &world);
             seen.insert(kind_of(&change, &world));
             world.apply(change);
         }

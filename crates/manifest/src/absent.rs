@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_policy::{
-    Cluster, Name, NamespaceMatch, ObjectKey, Origin, Peer, Policy, PolicyKey, cluster::NAMESPACE_NAME_LABEL,
-    labels::Test,
+    Cluster, NAMESPACE_NAME_LABEL, Name, NamespaceMatch, ObjectKey, Origin, Peer, Policy, PolicyKey, Test,
 };
 
 use crate::{

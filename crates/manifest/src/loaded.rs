@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use palisade_policy::{Cluster, Name, ObjectKey, Origin, Workload, routes::Route};
+use palisade_names::Route;
+use palisade_policy::{Cluster, Name, ObjectKey, Origin, Workload};
 
 use crate::{
     addresses::Unaddressed,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use palisade_policy::{
-    Action, Name, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Protocol, Rule, Selector, Tier,
-    rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
+    Action, IpBlock, Name, NamespaceMatch, Peer, PeerEntry, PodMatch, Policy, PolicyKey, PortEntry,
+    PortMatch, Protocol, Rule, Selector, Tier,
 };
 
 use crate::{

@@ -10,7 +10,8 @@ mod resolve;
 
 use std::collections::BTreeMap;
 
-use palisade_policy::{ObjectKey, Protocol, lookup::PortSpec, routes::RoutePort};
+use palisade_names::{PortSpec, RoutePort};
+use palisade_policy::{ObjectKey, Protocol};
 
 use crate::{
     declared::{Declaration, DeclaredBackend, DeclaredRoute},

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use palisade_policy::{
-    Name, Selector,
-    labels::{Requirement, Test},
-};
+use palisade_policy::{Name, Requirement, Selector, Test};
 
 use crate::{
     decode::{Context, shown},

@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use palisade_policy::{
-    Family, Protocol, Selector, Service,
-    cluster::{ServicePort, TargetPort},
-    labels::{Requirement, Test},
-};
+use palisade_policy::{Family, Protocol, Requirement, Selector, Service, ServicePort, TargetPort, Test};
 
 use crate::{
     cidr::parse_ip,

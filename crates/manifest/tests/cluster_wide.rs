@@ -51,7 +51,7 @@ spec:
         .as_ref()
         .unwrap()
         .iter()
-        .map(|p| (palisade_policy::near::describe_peer(&p.peer), line(&p.origin)))
+        .map(|p| (palisade_names::describe_peer(&p.peer), line(&p.origin)))
         .collect();
     assert_eq!(
         peers,

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use palisade_manifest::{Input, LoadOptions, load};
-use palisade_policy::{Direction, Family, Flow, ObjectKey, Protocol, compile::Compiler, reference};
+use palisade_policy::{Compiler, Direction, Family, Flow, ObjectKey, Protocol, reference};
 
 /// House and student; each student is two pods, `NAME-0` and `NAME-1`.
 const HOUSES: [(&str, &str); 4] = [

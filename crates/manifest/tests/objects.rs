@@ -1,9 +1,8 @@
 //! Objects to pods, services and namespaces: what a cluster of manifests holds.
 
 use palisade_manifest::{Code, Input, LoadOptions, Loaded, Severity, load};
-use palisade_policy::{
-    Family, ObjectKey, Phase, Pod, Protocol, Workload, cluster::TargetPort, lookup::backends,
-};
+use palisade_names::backends;
+use palisade_policy::{Family, ObjectKey, Phase, Pod, Protocol, TargetPort, Workload};
 
 fn load_text(text: &str) -> Loaded {
     load(&[Input::Text { name: "t.yaml".to_owned(), text: text.to_owned() }], &LoadOptions::default())

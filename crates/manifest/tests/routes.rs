@@ -51,9 +51,9 @@ fn read(documents: &[&str]) -> Loaded {
 
 /// What the routes lead to, as `Kind ns/name -> ns/service port`.
 fn leads(loaded: &Loaded) -> Vec<String> {
-    let of = |r: &palisade_policy::routes::Route| {
+    let of = |r: &palisade_names::Route| {
         let (kind, key) = (r.kind.clone(), r.key.clone());
-        let to = |b: &palisade_policy::routes::RouteBackend| {
+        let to = |b: &palisade_names::RouteBackend| {
             format!("{kind} {key} -> {} {:?} {}", b.service, b.port, b.protocol)
         };
         r.backends.iter().map(to).collect::<Vec<_>>()

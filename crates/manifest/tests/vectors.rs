@@ -6,11 +6,9 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use palisade_manifest::{Admission, Channel, Code, Input, LoadOptions, Loaded, load};
+use palisade_names::{PortSpec, backends};
 use palisade_policy::{
-    Cluster, Direction, Endpoint, Family, Flow, Name, ObjectKey, Protocol, Verdict,
-    compile::Compiler,
-    lookup::{PortSpec, backends},
-    reference,
+    Cluster, Compiler, Direction, Endpoint, Family, Flow, Name, ObjectKey, Protocol, Verdict, reference,
 };
 use serde_json::Value;
 

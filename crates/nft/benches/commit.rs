@@ -18,10 +18,8 @@ use nix::{
 };
 use palisade_nft::{Enforcer, Kernel};
 use palisade_policy::{
-    AddressSet, Delta, Direction, Family, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet,
-    Protocol, Traffic,
-    address::from_number,
-    plan::{AddressChanges, MemberChanges},
+    AddressChanges, AddressSet, Delta, Direction, Family, MemberChanges, NodePlan, PeerSet, PeerSetId,
+    PolicyTable, PolicyTableId, PortSet, Protocol, Traffic, address::from_number,
 };
 
 fn main() {

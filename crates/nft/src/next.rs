@@ -6,9 +6,9 @@ use std::{
 };
 
 use palisade_policy::{
-    Delta, Direction, Family, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, Traffic,
+    AddressChanges, Delta, Direction, Family, IpRange, MemberChanges, NodePlan, PeerSet, PeerSetId,
+    PolicyTable, PolicyTableId, Traffic,
     address::{max_number, to_number},
-    plan::{AddressChanges, MemberChanges},
 };
 
 use crate::{

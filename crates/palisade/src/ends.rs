@@ -8,7 +8,8 @@ use palisade_analysis::{
     shape,
 };
 use palisade_manifest::Loaded;
-use palisade_policy::{Name, ObjectKey, Origin, PolicyKey, routes::Route};
+use palisade_names::Route;
+use palisade_policy::{Name, ObjectKey, Origin, PolicyKey};
 use serde::Serialize;
 
 use crate::words::{JsonRange, range_text};

@@ -4,11 +4,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use palisade_analysis::Entrances;
 use palisade_manifest::Loaded;
-use palisade_policy::{
-    Cluster, ObjectKey,
-    lookup::{Named, find},
-    routes::Route,
-};
+use palisade_names::{Named, Route, find};
+use palisade_policy::{Cluster, ObjectKey};
 
 use crate::{
     can::{Spec, Who},

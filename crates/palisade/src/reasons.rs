@@ -1,8 +1,7 @@
 //! Verdicts and reasons in words, and as JSON values.
 
 use palisade_policy::{
-    Action, Direction, Family, Origin, Protocol, Side, Tier, Verdict,
-    flow::{NearMiss, Reason, RuleRef},
+    Action, Direction, Family, NearMiss, Origin, Protocol, Reason, RuleRef, Side, Tier, Verdict,
 };
 use serde::Serialize;
 
@@ -98,7 +97,7 @@ fn miss_text(miss: &NearMiss, direction: Direction) -> String {
     };
     let line = miss.origin.as_ref().map(|s| format!(" ({})", s.within())).unwrap_or_default();
     let rule = rule_text(&miss.rule, direction);
-    format!("closest: {rule}: {what}; it wants {}{line}", miss.wanted)
+    format!("closest: {rule}: {what}; it wants {}{line}", palisade_names::describe_missing(&miss.missing))
 }
 
 fn place(source: Option<&Origin>) -> String {
@@ -257,14 +256,14 @@ fn miss(miss: &NearMiss) -> JsonMiss {
         rule: (&miss.rule).into(),
         peer_matches: miss.peer_matches,
         port_matches: miss.port_matches,
-        wanted: miss.wanted.clone(),
+        wanted: palisade_names::describe_missing(&miss.missing),
         line: miss.origin.as_ref().and_then(Origin::line),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use palisade_policy::PolicyKey;
+    use palisade_policy::{Missing, NamespaceMatch, Peer, PodMatch, PolicyKey, PortMatch, Selector};
 
     use super::*;
 
@@ -275,15 +274,23 @@ mod tests {
     fn isolated() -> Side {
         let policy = PolicyKey::network_policy("shop", "web");
         let rule = network_policy_rule(&policy);
-        let miss = |peer_matches, port_matches, wanted: &str| NearMiss {
+        let miss = |peer_matches, port_matches, missing| NearMiss {
             rule: rule.clone(),
             peer_matches,
             port_matches,
-            wanted: wanted.to_owned(),
+            missing,
             origin: at(11),
         };
-        let near =
-            vec![miss(true, false, "TCP 80"), miss(false, true, "pods a=b"), miss(false, false, "unseen")];
+        let http = PortMatch::Numbers { protocol: Protocol::Tcp, first: 80, last: 80 };
+        let closest = Peer::Pods(PodMatch {
+            namespaces: NamespaceMatch::Named("shop".into()),
+            pods: Selector::of_labels([("a", "b")]),
+        });
+        let near = vec![
+            miss(true, false, Missing::Ports(vec![http])),
+            miss(false, true, Missing::Peer { closest: Some(closest), others: 0 }),
+            miss(false, false, Missing::Peer { closest: None, others: 0 }),
+        ];
         let reason = Reason::Isolated { policies: vec![(policy, at(2))], near };
         Side { verdict: Verdict::Deny, reason, passed: Vec::new() }
     }
@@ -349,7 +356,7 @@ mod tests {
                 "closest: NetworkPolicy shop/web, ingress[1] (p.yaml:9): the peer matches, the port does not; it wants \
                  TCP 80 (line 11)",
                 "closest: NetworkPolicy shop/web, ingress[1] (p.yaml:9): the port matches, the peer does not; it wants \
-                 pods a=b (line 11)",
+                 pods a=b in namespace shop (line 11)",
             ]
         );
     }

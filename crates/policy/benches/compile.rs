@@ -12,11 +12,9 @@ use criterion::{
     BenchmarkGroup, Criterion, SamplingMode, criterion_group, criterion_main, measurement::WallTime,
 };
 use palisade_policy::{
-    Change, Cluster, Labels, Namespace, Pod, Policy, PortMatch,
-    cluster::NAMESPACE_NAME_LABEL,
-    compile::Compiler,
-    random::{Rng, workload_pod},
+    Change, Cluster, Compiler, Labels, NAMESPACE_NAME_LABEL, Namespace, Pod, Policy, PortMatch,
 };
+use palisade_testkit::{Rng, workload_pod};
 
 mod ground;
 

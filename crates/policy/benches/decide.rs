@@ -3,12 +3,8 @@
 use std::{hint::black_box, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use palisade_policy::{
-    Direction, Endpoint, Flow, Protocol,
-    compile::Compiler,
-    random::{Rng, endpoints},
-    reference,
-};
+use palisade_policy::{Compiler, Direction, Endpoint, Flow, Protocol, reference};
+use palisade_testkit::{Rng, endpoints};
 
 mod ground;
 

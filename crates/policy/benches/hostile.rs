@@ -7,11 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_policy::{
-    Change, Family, NodePlan, Pod,
-    compile::{Compiler, budget::Budget},
-    random::hostile::SHAPES,
-};
+use palisade_policy::{Budget, Change, Compiler, Family, NodePlan, Pod};
+use palisade_testkit::hostile::SHAPES;
 
 mod ground;
 

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use palisade_policy::{Family, compile::Compiler};
+use palisade_policy::{Compiler, Family};
 
 mod ground;
 

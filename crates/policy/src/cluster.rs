@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-pub use crate::labels::Selector;
-use crate::{Family, Labels, Name, Pods, Policy, PolicyKey, Protocol};
+use crate::{Family, Labels, Name, Pods, Policy, PolicyKey, Protocol, Selector};
 
 /// The label that every namespace carries, with its own name as value (SEMANTICS A13).
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";

@@ -21,14 +21,12 @@
 
 mod accounts;
 mod addresses;
-pub mod budget;
+mod budget;
 mod classes;
-#[cfg(test)]
-mod collisions;
 mod coverage;
 mod definition;
 mod definitions;
-pub mod effective;
+mod effective;
 mod names;
 mod ranges;
 mod recorder;
@@ -50,11 +48,15 @@ use crate::{
 
 use self::{
     addresses::AddressBook,
-    budget::{Budget, Limit},
     classes::{Classes, KnownClasses},
+    names::Namer,
     recorder::Recorder,
     subjects::Subjects,
     tables::Tables,
+};
+pub use self::{
+    budget::{Budget, Limit},
+    effective::{EffectiveRules, block_ranges},
 };
 
 /// Compiles the plan of one node and keeps it current. See the module documentation.
@@ -109,14 +111,26 @@ impl Compiler {
     /// The same with other bounds for what tenants may ask.
     #[must_use]
     pub fn with_budget(node: Name, budget: Budget) -> Self {
+        Self::with(node, budget, Namer::default())
+    }
+
+    /// For tests of colliding names: names of tables and peer sets differ in no more than `bits` bits (at most 8) at the
+    /// first attempt.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_short_names(node: Name, bits: u8) -> Self {
+        Self::with(node, Budget::default(), Namer { bits: Some(bits) })
+    }
+
+    fn with(node: Name, budget: Budget, namer: Namer) -> Self {
         Self {
             node,
             cluster: Cluster::default(),
             interner: Interner::default(),
             book: AddressBook::default(),
-            subjects: Subjects::new(budget),
+            subjects: Subjects::new(budget, namer),
             classes: Classes::default(),
-            tables: Tables::new(budget),
+            tables: Tables::new(budget, namer),
             plan: NodePlan::default(),
         }
     }

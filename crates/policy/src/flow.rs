@@ -2,7 +2,9 @@
 
 use std::{fmt, net::IpAddr};
 
-use crate::{Action, Name, ObjectKey, Origin, PolicyKey, Protocol, Tier, rules::NamespaceMatch};
+use crate::{
+    Action, Name, ObjectKey, Origin, Peer, PolicyKey, PortMatch, Protocol, Tier, rules::NamespaceMatch,
+};
 
 /// Seen from the pod that a policy selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -198,10 +200,24 @@ pub struct NearMiss {
     pub peer_matches: bool,
     /// Whether some port of it matches.
     pub port_matches: bool,
-    /// What the rule asked for and the flow lacks, in words, such as `pods app=frontend in namespace shop`.
-    pub wanted: String,
+    /// What the rule requires and the flow doesn't have.
+    pub missing: Missing,
     /// Where the failing peer or port stands, if one stands out.
     pub origin: Option<Origin>,
+}
+
+/// What a rule requires and a flow doesn't have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// No peer of the rule matches.
+    Peer {
+        /// The peer that comes closest; `None` if the rule lists no peer.
+        closest: Option<Peer>,
+        /// How many other peers the rule lists.
+        others: usize,
+    },
+    /// A peer matches, but none of these ports does.
+    Ports(Vec<PortMatch>),
 }
 
 impl fmt::Display for NamespaceMatch {

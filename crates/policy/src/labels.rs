@@ -46,12 +46,6 @@ impl Labels {
         Arc::as_ptr(&self.0).cast()
     }
 
-    /// Whether both are clones of one set.
-    #[cfg(test)]
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
     /// How many labels there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -14,35 +14,39 @@
 use std::sync::Arc;
 
 pub mod address;
-pub mod address_set;
-pub mod cluster;
-pub mod compile;
-pub mod flow;
-pub mod intern;
-pub mod labels;
-pub mod lookup;
-pub mod near;
-pub mod plan;
-pub mod pods;
-pub mod random;
+mod address_set;
+mod cluster;
+mod compile;
+mod flow;
+mod intern;
+mod labels;
+mod near;
+mod plan;
+mod pods;
+mod question;
 pub mod reference;
-pub mod regions;
-pub mod routes;
-pub mod rules;
-pub mod traffic;
+mod rules;
+mod traffic;
 pub mod walk;
 
 pub use address::{Family, IpRange};
 pub use address_set::AddressSet;
 pub use cluster::{
-    Change, Cluster, ContainerPort, Namespace, Node, ObjectKey, Phase, Pod, Service, Workload,
+    Change, Cluster, ContainerPort, NAMESPACE_NAME_LABEL, Namespace, Node, ObjectKey, Phase, Pod, Service,
+    ServicePort, TargetPort, Workload,
 };
-pub use flow::{Decision, Direction, Endpoint, Flow, Side, Verdict};
+pub use compile::{Budget, Compiler, EffectiveRules, Limit, OverBudget, block_ranges};
+pub use flow::{Decision, Direction, Endpoint, Flow, Missing, NearMiss, Reason, RuleRef, Side, Verdict};
 pub use intern::Interner;
-pub use labels::{Labels, Selector};
-pub use plan::{Delta, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId};
+pub use labels::{Labels, Requirement, Selector, Test};
+pub use plan::{
+    AddressChanges, Delta, MemberChanges, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId,
+};
 pub use pods::Pods;
-pub use rules::{Action, NamespaceMatch, Origin, Peer, Policy, PolicyKey, PortMatch, Rule, Tier};
+pub use rules::{
+    Action, IpBlock, NamespaceMatch, Origin, Peer, PeerEntry, PodMatch, Policy, PolicyKey, PortEntry,
+    PortMatch, Rule, Tier,
+};
 pub use traffic::{PortSet, Protocol, Traffic};
 
 /// A name, a label key or a label value: shared, immutable text.

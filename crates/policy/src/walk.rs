@@ -7,11 +7,10 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Action, Cluster, Direction, Endpoint, Flow, ObjectKey, Origin, Policy, PolicyKey, PortMatch, PortSet,
-    Protocol, Rule, Tier, Traffic, Verdict,
+    Action, Cluster, Direction, Endpoint, Flow, ObjectKey, Origin, Peer, Policy, PolicyKey, PortMatch,
+    PortSet, Protocol, Rule, Tier, Traffic, Verdict,
     flow::RuleRef,
-    near::{describe_peer, describe_port},
-    reference::{Question, live_pod, reference_to, same_pod},
+    question::{Question, live_pod, reference_to, same_pod},
 };
 
 /// One direction of all connections between two ends.
@@ -110,10 +109,19 @@ pub struct RuleStep {
 pub struct EntryStep {
     /// Whether it matches.
     pub matches: bool,
-    /// What it asks for, in words, such as `pods app=web in namespace shop`.
-    pub wants: String,
+    /// The peer or port.
+    pub entry: Entry,
     /// Where it stands.
     pub origin: Option<Origin>,
+}
+
+/// A peer or a port of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A peer.
+    Peer(Peer),
+    /// A port match.
+    Port(PortMatch),
 }
 
 /// Walks through the tiers for one direction of connections from `source` to `destination`: those in `asked`.
@@ -237,7 +245,7 @@ impl Walker<'_> {
         let peers = rule.peers.as_ref().map(|entries| {
             let step = |e: &crate::rules::PeerEntry| EntryStep {
                 matches: self.question.peer_matches(&e.peer),
-                wants: describe_peer(&e.peer),
+                entry: Entry::Peer(e.peer.clone()),
                 origin: e.origin.clone(),
             };
             entries.iter().map(step).collect::<Vec<_>>()
@@ -245,7 +253,7 @@ impl Walker<'_> {
         let ports = rule.ports.as_ref().map(|entries| {
             let step = |e: &crate::rules::PortEntry| EntryStep {
                 matches: !self.held_by(&e.port).is_none(),
-                wants: describe_port(&e.port),
+                entry: Entry::Port(e.port.clone()),
                 origin: e.origin.clone(),
             };
             entries.iter().map(step).collect()
@@ -302,81 +310,6 @@ impl Walker<'_> {
         let traffic = std::mem::take(&mut self.open);
         if !traffic.is_none() {
             self.parts.push(Part { traffic, verdict, decider });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        flow::Reason,
-        random::{Rng, Shape, cluster, describe, flows},
-        reference::decide,
-    };
-
-    fn same(reason: &Reason, decider: &Decider) -> bool {
-        match (reason, decider) {
-            (Reason::Itself, Decider::Itself)
-            | (Reason::NoSubject, Decider::NoSubject)
-            | (Reason::OwnNode, Decider::OwnNode)
-            | (Reason::NotIsolated, Decider::NotIsolated)
-            | (Reason::Hairpin, Decider::Hairpin) => true,
-            (Reason::Rule(a), Decider::Rule(b)) => a == b,
-            (Reason::Isolated { policies, .. }, Decider::Isolated(keys)) => {
-                policies.iter().map(|(key, _)| key).eq(keys.iter())
-            }
-            _ => false,
-        }
-    }
-
-    #[test]
-    fn the_walk_decides_as_the_reference_does_and_for_the_same_reason() {
-        for seed in 0..400 {
-            let rng = &mut Rng::with_seed(seed);
-            let world = cluster(rng, &Shape::tiered());
-            for flow in flows(rng, &world, 60) {
-                let decision = decide(&world, &flow);
-                for (direction, side) in
-                    [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
-                {
-                    let asked = Traffic::all();
-                    let walk = walk(
-                        &world,
-                        &flow.source,
-                        &flow.destination,
-                        flow.through_service,
-                        direction,
-                        &asked,
-                    );
-                    let part = walk.part(flow.protocol, flow.port).expect("everything is decided");
-                    assert!(
-                        part.verdict == side.verdict && same(&side.reason, &part.decider),
-                        "seed {seed} {direction} {flow:?}: {side:?} and {part:?}\n{}",
-                        describe(&world)
-                    );
-                    let mut sum = Traffic::none();
-                    for part in &walk.parts {
-                        assert!(part.traffic.intersection(&sum).is_none(), "parts are disjoint");
-                        sum = sum.union(&part.traffic);
-                    }
-                    assert_eq!(sum, asked);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_was_not_asked_is_not_decided() {
-        let rng = &mut Rng::with_seed(3);
-        let asked = Traffic::of(Protocol::Tcp, PortSet::range(80, 81));
-        for _ in 0..50 {
-            let world = cluster(rng, &Shape::tiered());
-            for flow in flows(rng, &world, 10) {
-                let walk = walk(&world, &flow.source, &flow.destination, false, Direction::Ingress, &asked);
-                let sum = walk.parts.iter().fold(Traffic::none(), |sum, p| sum.union(&p.traffic));
-                assert_eq!(sum, asked);
-            }
         }
     }
 }

@@ -3,14 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_policy::{
-    Change, Cluster, Direction, Endpoint, Flow, Name, NodePlan, Policy, Verdict,
-    compile::{
-        Compiler,
-        budget::{Budget, Limit},
-    },
-    random::{Rng, Shape, change, cluster, flows, hold},
+    Budget, Change, Cluster, Compiler, Direction, Endpoint, Flow, Limit, Name, NodePlan, Policy, Verdict,
     reference,
 };
+use palisade_testkit::{Rng, Shape, change, cluster, flows, hold};
 
 /// How many random cases a law runs: `PALISADE_CASES`, else `default`.
 fn cases(default: u64) -> u64 {
@@ -175,7 +171,7 @@ fn one_tenant_over_budget_costs_others_nothing() {
     let mut compiler = Compiler::from_cluster(node.clone(), &world);
     let before = compiler.plan().clone();
     let pod = world.pods.values().find(|p| p.node.as_ref() == Some(&node) && p.is_live()).unwrap().clone();
-    let hostile = palisade_policy::random::hostile::excepts(&pod, 3_200);
+    let hostile = palisade_testkit::hostile::excepts(&pod, 3_200);
     let delta = compiler.apply(Change::SetPolicy(std::sync::Arc::new(hostile.clone())));
     let over = compiler.over_budget();
     let closed: BTreeSet<_> = over.iter().map(|o| (o.direction, o.address)).collect();
@@ -198,7 +194,7 @@ fn one_tenant_over_budget_costs_others_nothing() {
     assert!(elements <= had, "{elements} elements, {had} before");
     assert!(delta.tables_set.len() <= closed.len());
     // A policy that is made smaller is in force at once.
-    let small = palisade_policy::random::hostile::excepts(&pod, 3);
+    let small = palisade_testkit::hostile::excepts(&pod, 3);
     compiler.apply(Change::SetPolicy(std::sync::Arc::new(Policy { key: hostile.key.clone(), ..small })));
     assert_eq!(compiler.over_budget(), []);
     compiler.apply(Change::RemovePolicy(hostile.key));

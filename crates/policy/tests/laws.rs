@@ -7,13 +7,10 @@ mod support;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_policy::{
-    Action, Change, Cluster, Direction, Endpoint, Family, Flow, IpRange, Name, NodePlan, PeerSet, Phase, Pod,
-    PolicyTableId, Tier,
-    compile::Compiler,
-    flow::Reason,
-    random::{Rng, Shape, Style, change, cluster, endpoints, flows, hold, traffic},
-    reference,
+    Action, Change, Cluster, Compiler, Direction, Endpoint, Family, Flow, IpRange, Name, NodePlan, PeerSet,
+    Phase, Pod, PolicyTableId, Reason, Tier, reference,
 };
+use palisade_testkit::{Rng, Shape, Style, change, cluster, endpoints, flows, hold, traffic};
 use support::{plans, unanimous};
 
 /// How many random cases a law runs: `PALISADE_CASES`, else `default`, which together take less than a minute.

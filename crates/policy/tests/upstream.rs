@@ -8,12 +8,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use palisade_policy::{
-    Action, Change, Cluster, ContainerPort, Direction, Endpoint, Family, Flow, Labels, Name, Namespace,
-    NamespaceMatch, NodePlan, ObjectKey, Peer, Phase, Pod, Policy, PolicyKey, PortMatch, Protocol, Rule,
-    Selector, Tier,
-    compile::Compiler,
-    labels::{Requirement, Test},
-    rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
+    Action, Change, Cluster, Compiler, ContainerPort, Direction, Endpoint, Family, Flow, IpBlock, Labels,
+    Name, Namespace, NamespaceMatch, NodePlan, ObjectKey, Peer, PeerEntry, Phase, Pod, PodMatch, Policy,
+    PolicyKey, PortEntry, PortMatch, Protocol, Requirement, Rule, Selector, Test, Tier,
 };
 use support::{plans, unanimous};
 
@@ -589,7 +586,7 @@ fn e40_udp_does_not_let_tcp_through() {
     suite.expect(Udp, 80, &[]);
 }
 
-const BY_NAME: &str = palisade_policy::cluster::NAMESPACE_NAME_LABEL;
+const BY_NAME: &str = palisade_policy::NAMESPACE_NAME_LABEL;
 
 #[test]
 fn e41_namespaces_by_the_automatic_name_label() {

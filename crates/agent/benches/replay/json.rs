@@ -1,8 +1,8 @@
 //! The objects as the API server writes them: with everything that an agent does not need.
 
 use palisade_policy::{
-    Change, NamespaceMatch, Node, Peer, Phase, Pod, Policy, PortMatch, Protocol, Rule, Selector,
-    labels::Test, rules::PodMatch,
+    Change, NamespaceMatch, Node, Peer, Phase, Pod, PodMatch, Policy, PortMatch, Protocol, Rule, Selector,
+    Test,
 };
 use serde_json::{Map, Value, json};
 

@@ -7,10 +7,8 @@ use nix::sys::{
     resource::{UsageWho, getrusage},
     time::TimeValLike,
 };
-use palisade_policy::{
-    Change, Cluster, Interner, ObjectKey, Phase, Pod,
-    random::{Rng, Shape, Style, without_pods, workload_pod},
-};
+use palisade_policy::{Change, Cluster, Interner, ObjectKey, Phase, Pod};
+use palisade_testkit::{Rng, Shape, Style, without_pods, workload_pod};
 
 /// The node that is measured.
 pub(crate) const NODE: &str = "n1";

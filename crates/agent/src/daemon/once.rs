@@ -5,7 +5,7 @@ use std::{fs, io, time::Duration};
 use palisade_api::{Event, WatchState};
 use palisade_manifest::folded;
 use palisade_nft::{Kernel, Surroundings, conntrack};
-use palisade_policy::{Cluster, Name, compile::Compiler};
+use palisade_policy::{Cluster, Compiler, Name};
 
 use super::{DaemonError, open_plane, own_name, runtime, take_lock, watching};
 use crate::{

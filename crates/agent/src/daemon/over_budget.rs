@@ -4,10 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_api::{Kind, ObjectRef, Reporter};
-use palisade_policy::{
-    Direction, Name, ObjectKey, PolicyKey,
-    compile::{OverBudget, budget::Limit},
-};
+use palisade_policy::{Direction, Limit, Name, ObjectKey, OverBudget, PolicyKey};
 
 use super::ledger::Ledger;
 use crate::{Reconciler, metrics::Metrics};
@@ -118,7 +115,8 @@ fn notes(
 mod tests {
     use std::sync::Arc;
 
-    use palisade_policy::{Change, Cluster, Labels, Phase, Pod, random::hostile};
+    use palisade_policy::{Change, Cluster, Labels, Phase, Pod};
+    use palisade_testkit::hostile;
 
     use super::*;
     use crate::Input;

@@ -6,9 +6,8 @@ mod interleavings;
 use std::sync::{Arc, atomic::Ordering};
 
 use palisade_policy::{
-    Action as RuleAction, NamespaceMatch, ObjectKey, Peer, Phase, Pod, Policy, PolicyKey, Protocol, Rule,
-    Selector, Tier,
-    rules::{PeerEntry, PodMatch},
+    Action as RuleAction, NamespaceMatch, ObjectKey, Peer, PeerEntry, Phase, Pod, PodMatch, Policy,
+    PolicyKey, Protocol, Rule, Selector, Tier,
 };
 
 use super::*;

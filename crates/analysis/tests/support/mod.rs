@@ -1,6 +1,6 @@
 //! What the laws of this crate share.
 
-pub(crate) use palisade_policy::random::hold;
+pub(crate) use palisade_testkit::hold;
 
 /// How many random clusters a law runs: `PALISADE_CASES`, else `default`.
 pub(crate) fn cases(default: u64) -> u64 {

@@ -296,10 +296,9 @@ mod tests {
     use std::sync::Arc;
 
     use palisade_policy::{
-        Action, Change, Cluster, ContainerPort, Labels, Namespace, NamespaceMatch, Node, Peer, Phase, Pod,
-        Policy, PolicyKey, PortMatch, Rule, Selector, Service, Tier,
-        cluster::{ServicePort, TargetPort},
-        rules::{PeerEntry, PodMatch, PortEntry},
+        Action, Change, Cluster, ContainerPort, Labels, Namespace, NamespaceMatch, Node, Peer, PeerEntry,
+        Phase, Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, Rule, Selector, Service, ServicePort,
+        TargetPort, Tier,
     };
 
     use super::*;
@@ -420,8 +419,7 @@ mod tests {
         }
         // A name without protocol: the other pod's number is open on both, on the nodes and outside.
         let name = PortMatch::Named { protocol: None, name: "web".into() };
-        let block =
-            palisade_policy::rules::IpBlock { cidr: "203.0.113.0/24".parse().unwrap(), except: [].into() };
+        let block = palisade_policy::IpBlock { cidr: "203.0.113.0/24".parse().unwrap(), except: [].into() };
         let named = probed(denying(Egress, Peer::Pods(everybody()), Some(name)));
         for want in [
             "10.244.0.1:80 Denied",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use palisade_policy::{Decision, Endpoint, Family, Verdict, flow::Reason};
+use palisade_policy::{Decision, Endpoint, Family, Reason, Verdict};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{

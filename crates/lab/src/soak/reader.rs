@@ -7,7 +7,7 @@ use palisade_nft::{
     Hook, Kernel,
     reader::{Arrival, Packet, Ruleset, State},
 };
-use palisade_policy::{Direction, Name, NodePlan, Protocol, Verdict, compile::Compiler};
+use palisade_policy::{Compiler, Direction, Name, NodePlan, Protocol, Verdict};
 
 use crate::{
     error::with_causes,

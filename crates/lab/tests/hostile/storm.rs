@@ -16,7 +16,8 @@ use std::{
 use libtest_mimic::Failed;
 use palisade_agent::{NftDataPlane, NodeAgent, source::directory};
 use palisade_lab::{Sandbox, namespace::Namespace};
-use palisade_policy::{Cluster, Family, random::Rng};
+use palisade_policy::{Cluster, Family};
+use palisade_testkit::Rng;
 
 use crate::{
     ensure,

@@ -12,7 +12,7 @@ use libtest_mimic::Failed;
 use palisade_lab::{Lab, Layout, LayoutOptions, Place, Sandbox, enforce::NoEnforcement};
 use palisade_policy::{
     Change, Cluster, Family, Labels, Name, Namespace, ObjectKey, Phase, Pod, Protocol, Selector, Service,
-    cluster::{ServicePort, TargetPort},
+    ServicePort, TargetPort,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use palisade_policy::{
-    Action, Change, Cluster, ContainerPort, Labels, Name, Namespace, NamespaceMatch, ObjectKey, Peer, Phase,
-    Pod, Policy, PolicyKey, PortMatch, Protocol, Rule, Selector, Service, Tier,
-    cluster::{ServicePort, TargetPort},
-    rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
+    Action, Change, Cluster, ContainerPort, IpBlock, Labels, Name, Namespace, NamespaceMatch, ObjectKey,
+    Peer, PeerEntry, Phase, Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, Protocol, Rule, Selector,
+    Service, ServicePort, TargetPort, Tier,
 };
 
 /// A pod in namespace `x`, labelled `app=<name>`, with a TCP port `web` 80 and a UDP port `dns` 53.

@@ -14,9 +14,7 @@ use palisade_nft::{
     Hook,
     drops::{Event, Headers, Reader, Transport},
 };
-use palisade_policy::{
-    Change, Cluster, Direction, Labels, Namespace, Pod, PolicyKey, Protocol, cluster::TargetPort,
-};
+use palisade_policy::{Change, Cluster, Direction, Labels, Namespace, Pod, PolicyKey, Protocol, TargetPort};
 
 use crate::{build, clusters::*, ensure, must_agree, probe_all, topology::nothing};
 

@@ -5,7 +5,7 @@ use palisade_lab::{
     LayoutOptions, Place, Sandbox,
     probe::{Expected, Outcome, ProbeResult, Target},
 };
-use palisade_policy::{Change, Labels, Pod, Protocol, cluster::TargetPort};
+use palisade_policy::{Change, Labels, Pod, Protocol, TargetPort};
 
 use crate::{build, clusters::*, ensure, must_agree, topology::nothing};
 

@@ -21,7 +21,7 @@ use palisade_lab::{
     services::{backends, target_on},
 };
 use palisade_policy::{
-    Cluster, Endpoint, Family, Flow, ObjectKey, Pod, Protocol, Service, Verdict, cluster::ServicePort,
+    Cluster, Endpoint, Family, Flow, ObjectKey, Pod, Protocol, Service, ServicePort, Verdict,
 };
 
 /// What the document holds (SEMANTICS F).

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use palisade_policy::{
-    Name, NamespaceMatch, ObjectKey, Origin, Policy, PolicyKey, Selector, Tier, rules::PodMatch,
-};
+use palisade_policy::{Name, NamespaceMatch, ObjectKey, Origin, PodMatch, Policy, PolicyKey, Selector, Tier};
 
 use super::Decoded;
 use crate::{

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use palisade_policy::{
-    Action, Direction, Name, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Rule, Selector, Tier,
-    labels::{Requirement, Test},
-    rules::{PeerEntry, PodMatch, PortEntry},
+    Action, Direction, Name, NamespaceMatch, Peer, PeerEntry, PodMatch, Policy, PolicyKey, PortEntry,
+    PortMatch, Requirement, Rule, Selector, Test, Tier,
 };
 
 use super::{

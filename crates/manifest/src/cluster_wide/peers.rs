@@ -3,9 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use palisade_policy::{
-    Direction, NamespaceMatch, Peer, Selector,
-    labels::{Requirement, Test},
-    rules::{IpBlock, PeerEntry, PodMatch},
+    Direction, IpBlock, NamespaceMatch, Peer, PeerEntry, PodMatch, Requirement, Selector, Test,
 };
 
 use super::unusable::AdmittedReader;

@@ -1,6 +1,6 @@
 //! The elements of `protocols` (ClusterNetworkPolicy, SEMANTICS C15, C16) and `ports` (v1alpha1, B11, B12).
 
-use palisade_policy::{PortMatch, Protocol, rules::PortEntry};
+use palisade_policy::{PortEntry, PortMatch, Protocol};
 
 use super::unusable::AdmittedReader;
 use crate::{

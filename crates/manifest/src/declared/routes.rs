@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use palisade_policy::{Name, ObjectKey, Origin, Protocol, Selector, routes::RoutePort};
+use palisade_names::RoutePort;
+use palisade_policy::{Name, ObjectKey, Origin, Protocol, Selector};
 
 /// A route of a manifest.
 #[derive(Clone, Debug)]

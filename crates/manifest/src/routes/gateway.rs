@@ -1,6 +1,7 @@
 //! The Gateway API: gateways, the routes that ask for them, and the grants that let a route leave its namespace.
 
-use palisade_policy::{ObjectKey, Protocol, lookup::PortSpec, routes::RoutePort};
+use palisade_names::{PortSpec, RoutePort};
+use palisade_policy::{ObjectKey, Protocol};
 
 use super::{GATEWAY_GROUP, field, is_weightless, number};
 use crate::{

@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use palisade_policy::{
-    Cluster, Name, ObjectKey, Origin,
-    lookup::route_backends,
-    routes::{Route, RouteBackend},
-};
+use palisade_names::{Route, RouteBackend, route_backends};
+use palisade_policy::{Cluster, Name, ObjectKey, Origin};
 
 use crate::{
     declared::{

@@ -9,8 +9,8 @@ use libtest_mimic::Trial;
 use nix::libc::{EEXIST, ENOBUFS, ENOENT, ENOMEM, EPERM};
 use palisade_nft::{Enforcer, Error, Kernel, reader::Ruleset};
 use palisade_policy::{
-    Delta, Direction, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic,
-    plan::{AddressChanges, MemberChanges},
+    AddressChanges, Delta, Direction, MemberChanges, NodePlan, PeerSet, PeerSetId, PolicyTable,
+    PolicyTableId, PortSet, Protocol, Traffic,
 };
 
 use crate::{

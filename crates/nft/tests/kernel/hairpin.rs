@@ -9,8 +9,7 @@ use palisade_nft::{
     reader::{Arrival, Packet, Ruleset, State, Target},
 };
 use palisade_policy::{
-    Direction, NodePlan, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic, Verdict,
-    plan::AddressChanges,
+    AddressChanges, Direction, NodePlan, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic, Verdict,
 };
 
 use crate::{

@@ -12,8 +12,8 @@ use palisade_nft::{
     reader::{Arrival, Packet, Ruleset, State},
 };
 use palisade_policy::{
-    AddressSet, Delta, Direction, Family, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet,
-    Protocol, Traffic, Verdict, plan::MemberChanges,
+    AddressSet, Delta, Direction, Family, MemberChanges, NodePlan, PeerSet, PeerSetId, PolicyTable,
+    PolicyTableId, PortSet, Protocol, Traffic, Verdict,
 };
 
 use crate::{

@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
-use palisade_policy::{
-    Cluster, Direction, Endpoint, Family, Flow, ObjectKey, Pod, Protocol, Service,
-    lookup::{self, EndpointKind, LookupError, Named, PortSpec},
-    regions::{self, Region},
-};
+use palisade_analysis::regions::{self, Region};
+use palisade_names::{EndpointKind, LookupError, Named, PortSpec};
+use palisade_policy::{Cluster, Direction, Endpoint, Family, Flow, ObjectKey, Pod, Protocol, Service};
 
 use super::spec::{ProtocolSpec, Spec, Who};
 
@@ -92,7 +90,7 @@ pub(crate) fn resolve(
                 }
             }
             (End::Endpoints(sources), Some(end)) => {
-                let same_family = lookup::of_family(sources, Family::of(end.address()));
+                let same_family = palisade_names::of_family(sources, Family::of(end.address()));
                 asked.extend(same_family.map(|source| target.call.flow(source.clone(), end.clone(), None)));
             }
             (End::Service(..), _) => bail!("a service is no source"),
@@ -137,7 +135,7 @@ fn end<'a>(cluster: &'a Cluster, who: &Who, namespace: &str) -> Result<(String, 
         Who::Internet => return Ok(("internet".to_owned(), End::Internet)),
         Who::Address(address) => {
             // A connection to a cluster address is judged after its translation (SEMANTICS G-1).
-            if let Some(service) = lookup::service_at(cluster, *address) {
+            if let Some(service) = palisade_names::service_at(cluster, *address) {
                 let name = format!("{} ({address})", Named::Service(service));
                 return Ok((name, End::Service(service, Some(Family::of(*address)))));
             }
@@ -146,11 +144,11 @@ fn end<'a>(cluster: &'a Cluster, who: &Who, namespace: &str) -> Result<(String, 
         }
         Who::Named { namespace: own, kind, name } => (own.as_deref().unwrap_or(namespace), *kind, name),
     };
-    let found = lookup::find(cluster, kind, namespace, name)
+    let found = palisade_names::find(cluster, kind, namespace, name)
         .map_err(|e| with_service_hint(cluster, e, kind, namespace, name))?;
     let label = found.to_string();
     let end = match found {
-        Named::Pod(pod) => End::Endpoints(lookup::endpoints_of(cluster, pod)?),
+        Named::Pod(pod) => End::Endpoints(palisade_names::endpoints_of(cluster, pod)?),
         Named::Workload(_, pods) => End::Endpoints(endpoints_of_all(cluster, &pods)?),
         Named::Service(service) => End::Service(service, None),
         Named::Node(node) => {
@@ -174,7 +172,7 @@ fn with_service_hint(
 ) -> anyhow::Error {
     let hint = [EndpointKind::Service, EndpointKind::Node]
         .into_iter()
-        .find_map(|k| lookup::find(cluster, Some(k), namespace, name).ok());
+        .find_map(|k| palisade_names::find(cluster, Some(k), namespace, name).ok());
     match (hint, kind) {
         (Some(found), None) => anyhow::anyhow!(
             "there is no pod or workload `{name}` in namespace {namespace}, but there is {found}; write that"
@@ -187,7 +185,7 @@ fn with_service_hint(
 fn endpoints_of_all(cluster: &Cluster, pods: &[&Pod]) -> Result<Vec<Endpoint>> {
     let (mut out, mut first_error) = (Vec::new(), None);
     for pod in pods {
-        match lookup::endpoints_of(cluster, pod) {
+        match palisade_names::endpoints_of(cluster, pod) {
             Ok(ends) => out.extend(ends),
             Err(error) => drop(first_error.get_or_insert(error)),
         }
@@ -200,8 +198,8 @@ fn endpoints_of_all(cluster: &Cluster, pods: &[&Pod]) -> Result<Vec<Endpoint>> {
 
 fn backend_endpoints(cluster: &Cluster, service: &Service, family: Option<Family>) -> Result<Vec<Endpoint>> {
     let mut out = BTreeSet::new();
-    for backend in lookup::backends(cluster, service, None, None)? {
-        out.extend(lookup::endpoints_of(cluster, backend.pod)?);
+    for backend in palisade_names::backends(cluster, service, None, None)? {
+        out.extend(palisade_names::endpoints_of(cluster, backend.pod)?);
     }
     Ok(out.into_iter().filter(|e| family.is_none_or(|f| Family::of(e.address()) == f)).collect())
 }
@@ -332,10 +330,10 @@ fn service_targets(
         None => None,
     };
     let mut out = Vec::new();
-    for backend in lookup::backends(cluster, service, protocol, spec.port.as_ref())? {
+    for backend in palisade_names::backends(cluster, service, protocol, spec.port.as_ref())? {
         let mut call = Call::new(backend.protocol, backend.port);
         call.service = Some((service.key.clone(), backend.service_port));
-        for end in lookup::endpoints_of(cluster, backend.pod)? {
+        for end in palisade_names::endpoints_of(cluster, backend.pod)? {
             if family.is_none_or(|f| Family::of(end.address()) == f) {
                 out.push(Target { end: Some(end), call: call.clone() });
             }

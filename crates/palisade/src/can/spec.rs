@@ -4,10 +4,8 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use palisade_policy::{
-    Protocol,
-    lookup::{EndpointKind, PortSpec, UnknownKind},
-};
+use palisade_names::{EndpointKind, PortSpec, UnknownKind};
+use palisade_policy::Protocol;
 
 /// One end as written, with the port and protocol if it has them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use palisade_analysis::EndFilter;
-use palisade_policy::{Cluster, Direction, Endpoint, Family, IpRange, PortSet, Protocol, Traffic, regions};
+use palisade_analysis::regions;
+use palisade_policy::{Cluster, Direction, Endpoint, Family, IpRange, PortSet, Protocol, Traffic};
 
 use crate::{
     can::{Spec, Who, question},

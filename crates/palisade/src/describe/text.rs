@@ -7,7 +7,8 @@ use palisade_analysis::{
     describe::{Effect, PodsDescription, PolicyEffect, SelectedPods, Side},
 };
 use palisade_manifest::Loaded;
-use palisade_policy::{Action, Direction, Peer, Tier, Traffic, near::describe_peer, rules::PodMatch};
+use palisade_names::describe_peer;
+use palisade_policy::{Action, Direction, Peer, PodMatch, Tier, Traffic};
 
 use crate::{
     ends, entrances, escape,

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use palisade_analysis::regions::Region;
 use palisade_analysis::{Explanation, explain};
-use palisade_policy::{
-    Cluster, Endpoint, Family, Flow, PortSet, Protocol, Traffic,
-    lookup::{self, EndpointKind, PortSpec},
-    regions::Region,
-};
+use palisade_names::{EndpointKind, PortSpec};
+use palisade_policy::{Cluster, Endpoint, Family, Flow, PortSet, Protocol, Traffic};
 
 use super::suggest::Suggestion;
 use crate::can::{Asked, ProtocolSpec, Spec, Who, question};
@@ -142,7 +140,7 @@ pub(crate) fn answer(
 fn is_service(cluster: &Cluster, who: &Who) -> bool {
     match who {
         Who::Named { kind, .. } => *kind == Some(EndpointKind::Service),
-        Who::Address(address) => lookup::service_at(cluster, *address).is_some(),
+        Who::Address(address) => palisade_names::service_at(cluster, *address).is_some(),
         Who::Internet => false,
     }
 }

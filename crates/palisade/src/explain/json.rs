@@ -97,16 +97,16 @@ struct JsonRule<'a> {
     line: Option<u32>,
     action: &'static str,
     peer_matches: bool,
-    peers: Option<Vec<JsonEntry<'a>>>,
-    ports: Option<Vec<JsonEntry<'a>>>,
+    peers: Option<Vec<JsonEntry>>,
+    ports: Option<Vec<JsonEntry>>,
     holds: JsonTraffic,
     takes: JsonTraffic,
 }
 
 #[derive(Serialize)]
-struct JsonEntry<'a> {
+struct JsonEntry {
     matches: bool,
-    wants: &'a str,
+    wants: String,
     line: Option<u32>,
 }
 
@@ -221,11 +221,15 @@ fn rule(step: &RuleStep) -> JsonRule<'_> {
     }
 }
 
-fn entries(steps: &[EntryStep]) -> Vec<JsonEntry<'_>> {
+fn entries(steps: &[EntryStep]) -> Vec<JsonEntry> {
     let line = |step: &'_ EntryStep| step.origin.as_ref().and_then(Origin::line);
     steps
         .iter()
-        .map(|step| JsonEntry { matches: step.matches, wants: &step.wants, line: line(step) })
+        .map(|step| JsonEntry {
+            matches: step.matches,
+            wants: palisade_names::describe_entry(&step.entry),
+            line: line(step),
+        })
         .collect()
 }
 

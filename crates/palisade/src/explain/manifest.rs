@@ -2,10 +2,8 @@
 
 use palisade_analysis::edit::{Edit, EditAction};
 use palisade_policy::{
-    Action, Direction, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Protocol, Rule, Selector, Tier,
-    cluster::NAMESPACE_NAME_LABEL,
-    labels::Test,
-    rules::{IpBlock, PodMatch},
+    Action, Direction, IpBlock, NAMESPACE_NAME_LABEL, NamespaceMatch, Peer, PodMatch, Policy, PolicyKey,
+    PortMatch, Protocol, Rule, Selector, Test, Tier,
 };
 use serde_json::{Map, Value, json};
 

@@ -5,10 +5,8 @@ use palisade_analysis::{
     explain,
 };
 use palisade_api::Live;
-use palisade_policy::{
-    Cluster, Flow,
-    near::{describe_peer, describe_port},
-};
+use palisade_names::{describe_peer, describe_port};
+use palisade_policy::{Cluster, Flow};
 
 use super::{
     asked::{Answer, Group, Pair},

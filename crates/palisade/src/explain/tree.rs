@@ -194,7 +194,11 @@ fn entries(steps: Option<&[EntryStep]>, word: &str, all: &str) -> Vec<Node> {
     let Some(steps) = steps else { return vec![Node::leaf(format!("✓ {all}"))] };
     let line = |entry: &EntryStep| {
         let mark = if entry.matches { styled(Style::Good, "✓") } else { styled(Style::Bad, "✗") };
-        Node::leaf(format!("{mark} {word} {}{}", escape::plain(&entry.wants), place(entry.origin.as_ref())))
+        Node::leaf(format!(
+            "{mark} {word} {}{}",
+            escape::plain(&palisade_names::describe_entry(&entry.entry)),
+            place(entry.origin.as_ref())
+        ))
     };
     steps.iter().map(line).collect()
 }

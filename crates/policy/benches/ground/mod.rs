@@ -1,9 +1,7 @@
 //! What the benchmarks share: the sizes, and the node that is compiled for.
 
-use palisade_policy::{
-    Cluster,
-    random::{Rng, Shape, cluster},
-};
+use palisade_policy::Cluster;
+use palisade_testkit::{Rng, Shape, cluster};
 
 /// Pods and policies of the clusters that are measured.
 pub(crate) const SIZES: [(usize, usize); 9] = [

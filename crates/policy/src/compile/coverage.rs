@@ -136,8 +136,10 @@ impl Coverage {
 mod tests {
     use std::collections::BTreeMap;
 
+    use fastrand::Rng;
+
     use super::*;
-    use crate::{PortSet, random::Rng};
+    use crate::PortSet;
 
     #[test]
     fn it_covers_the_union_and_knows_it_again() {

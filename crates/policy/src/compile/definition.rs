@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     budget::{Budget, Limit},
-    names::{self, Attempt, Kind},
+    names::{Attempt, Kind, Namer},
 };
 use crate::{
     Action, Direction, Name, Peer, PeerSetId, Pod, Policy, PolicyTableId, PortMatch, Protocol, Rule, Tier,
@@ -104,8 +104,8 @@ impl Definition {
     }
 
     /// The name of the table that says this, unless another table has it ([`super::definitions`]).
-    pub(super) fn id(&self, attempt: Attempt) -> PolicyTableId {
-        PolicyTableId(names::name(Kind::Table, attempt, self))
+    pub(super) fn id(&self, namer: Namer, attempt: Attempt) -> PolicyTableId {
+        PolicyTableId(namer.name(Kind::Table, attempt, self))
     }
 
     /// The rules of the cluster-wide tiers and of NetworkPolicies: where in [`Definition::rules`] the latter are. Those
@@ -247,12 +247,12 @@ impl Meaning {
     }
 
     /// A name for it.
-    pub(super) fn id(&self, attempt: Attempt) -> PeerSetId {
+    pub(super) fn id(&self, namer: Namer, attempt: Attempt) -> PeerSetId {
         PeerSetId(match self {
-            Self::Pods(of) => names::name(Kind::PodsOfPeers, attempt, &of.sole_peers()),
-            Self::Ranges(of) => names::name(Kind::RangesOfPeers, attempt, &of.sole_blocks()),
-            Self::PodsOfRow(table, row) => names::name(Kind::PodsOfRow, attempt, &(table, row)),
-            Self::RangesOfRow(table, row) => names::name(Kind::RangesOfRow, attempt, &(table, row)),
+            Self::Pods(of) => namer.name(Kind::PodsOfPeers, attempt, &of.sole_peers()),
+            Self::Ranges(of) => namer.name(Kind::RangesOfPeers, attempt, &of.sole_blocks()),
+            Self::PodsOfRow(table, row) => namer.name(Kind::PodsOfRow, attempt, &(table, row)),
+            Self::RangesOfRow(table, row) => namer.name(Kind::RangesOfRow, attempt, &(table, row)),
         })
     }
 }

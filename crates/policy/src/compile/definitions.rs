@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::definition::Definition;
+use super::{definition::Definition, names::Namer};
 use crate::PolicyTableId;
 
 /// A table's content and its name.
@@ -17,9 +17,15 @@ pub(super) struct Definitions {
     known: HashMap<PolicyTableId, Weak<Definition>>,
     /// Names beyond which those of definitions that are gone are forgotten: twice what was left the last time.
     crowded: usize,
+    namer: Namer,
 }
 
 impl Definitions {
+    /// None yet.
+    pub(super) fn new(namer: Namer) -> Self {
+        Self { namer, ..Self::default() }
+    }
+
     /// A definition under its name. Equal definitions are one in memory; different ones never share a name: should
     /// their hashes collide, the later one gets another name.
     pub(super) fn share(&mut self, definition: Definition) -> NamedDefinition {
@@ -29,7 +35,7 @@ impl Definitions {
         }
         let mut attempt = 0;
         loop {
-            let id = definition.id(attempt);
+            let id = definition.id(self.namer, attempt);
             match self.known.get(&id).and_then(Weak::upgrade) {
                 Some(known) if *known == definition => return (id, known),
                 Some(_) => attempt += 1,

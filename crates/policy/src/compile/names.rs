@@ -27,20 +27,30 @@ pub(super) enum Kind {
     RangesOfRow,
 }
 
-/// A name for a value of a kind: the first 128 bits of a SHA-256.
-///
-/// The input is unambiguous. Each write of the value's [`Hash`] goes in behind its length, so the sequence of writes can
-/// be told from the bytes; and derived implementations write the number of a variant and the length of a collection
-/// before what is in it, so the value can be told from the sequence.
-pub(super) fn name(kind: Kind, attempt: Attempt, value: &impl Hash) -> [u8; 16] {
-    let mut sha = Framed(Sha256::new());
-    (kind, attempt).hash(&mut sha);
-    value.hash(&mut sha);
-    let mut short = [0; 16];
-    short.copy_from_slice(&sha.0.finalize()[..16]);
-    #[cfg(test)]
-    planted::weaken(attempt, &mut short);
-    short
+/// Makes names. The default keeps all 128 bits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Namer {
+    /// For tests: how many bits (at most 8) may differ between first attempts, so that names collide.
+    pub(super) bits: Option<u8>,
+}
+
+impl Namer {
+    /// Returns a name for a value of a kind: the first 128 bits of a SHA-256.
+    ///
+    /// The input is unambiguous. Each write of the value's [`Hash`] is preceded by its length, so the sequence of writes
+    /// can be told from the bytes. Derived implementations write the number of a variant and the length of a collection
+    /// before the content, so the value can be told from the sequence.
+    pub(super) fn name(self, kind: Kind, attempt: Attempt, value: &impl Hash) -> [u8; 16] {
+        let mut sha = Framed(Sha256::new());
+        (kind, attempt).hash(&mut sha);
+        value.hash(&mut sha);
+        let mut name = [0; 16];
+        name.copy_from_slice(&sha.0.finalize()[..16]);
+        match self.bits {
+            Some(bits) if attempt == 0 => [name[0] & ((1u16 << bits) - 1) as u8; 16],
+            _ => name,
+        }
+    }
 }
 
 struct Framed(Sha256);
@@ -54,34 +64,6 @@ impl Hasher for Framed {
     fn finish(&self) -> u64 {
         // The digest is taken from the inner hash.
         0
-    }
-}
-
-/// Collisions on purpose, which nobody can compute.
-#[cfg(test)]
-pub(super) mod planted {
-    use std::cell::Cell;
-
-    use super::Attempt;
-
-    thread_local! {
-        static BITS: Cell<Option<u8>> = const { Cell::new(None) };
-    }
-
-    /// While `work` runs on this thread, first attempts at a name have no more than so many bits (at most 8) that
-    /// differ.
-    pub(in crate::compile) fn with_bits<T>(bits: u8, work: impl FnOnce() -> T) -> T {
-        BITS.set(Some(bits));
-        let out = work();
-        BITS.set(None);
-        out
-    }
-
-    pub(super) fn weaken(attempt: Attempt, name: &mut [u8; 16]) {
-        if let Some(bits) = BITS.get().filter(|_| attempt == 0) {
-            let left = name[0] & ((1u16 << bits) - 1) as u8;
-            *name = [left; 16];
-        }
     }
 }
 
@@ -105,8 +87,9 @@ mod tests {
             s.write(b"bc");
         });
         assert_ne!(split, otherwise);
-        assert_ne!(name(Kind::Table, 0, &("a", "bc")), name(Kind::Table, 0, &("ab", "c")));
-        assert_ne!(name(Kind::PodsOfRow, 0, &1u8), name(Kind::RangesOfRow, 0, &1u8));
-        assert_ne!(name(Kind::Table, 0, &1u8), name(Kind::Table, 1, &1u8));
+        let namer = Namer::default();
+        assert_ne!(namer.name(Kind::Table, 0, &("a", "bc")), namer.name(Kind::Table, 0, &("ab", "c")));
+        assert_ne!(namer.name(Kind::PodsOfRow, 0, &1u8), namer.name(Kind::RangesOfRow, 0, &1u8));
+        assert_ne!(namer.name(Kind::Table, 0, &1u8), namer.name(Kind::Table, 1, &1u8));
     }
 }

@@ -10,6 +10,7 @@ use super::{
     budget::Budget,
     definition::Definition,
     definitions::{Definitions, NamedDefinition},
+    names::Namer,
     remove_from,
 };
 use crate::{Cluster, ContainerPort, Direction, Name, NamespaceMatch, ObjectKey, Pod, Policy, PolicyKey};
@@ -37,8 +38,8 @@ struct Profile {
 
 impl Subjects {
     /// None yet, within these bounds.
-    pub(super) fn new(budget: Budget) -> Self {
-        Self { budget, ..Self::default() }
+    pub(super) fn new(budget: Budget, namer: Namer) -> Self {
+        Self { budget, definitions: Definitions::new(namer), ..Self::default() }
     }
 
     /// Notes whether a pod lives on this node.

@@ -18,6 +18,7 @@ use super::{
     classes::{ClassId, Classes},
     definition::{Definition, Meaning},
     definitions::NamedDefinition,
+    names::Namer,
     ranges,
     recorder::Recorder,
     selections::{Choice, Selections},
@@ -40,6 +41,7 @@ struct GroupState {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
     budget: Budget,
+    namer: Namer,
     accounts: Accounts,
     tables: BTreeMap<PolicyTableId, TableState>,
     groups: BTreeMap<PeerSetId, GroupState>,
@@ -61,8 +63,8 @@ pub(super) struct Tables {
 
 impl Tables {
     /// None yet, within these bounds.
-    pub(super) fn new(budget: Budget) -> Self {
-        Self { budget, ..Self::default() }
+    pub(super) fn new(budget: Budget, namer: Namer) -> Self {
+        Self { budget, namer, ..Self::default() }
     }
 
     /// Tables that allow nothing because they are over budget, and the bound that they break.
@@ -418,7 +420,7 @@ impl Tables {
     fn free_name(&self, meaning: &Meaning) -> PeerSetId {
         let mut attempt = 0;
         loop {
-            let id = meaning.id(attempt);
+            let id = meaning.id(self.namer, attempt);
             if self.groups.get(&id).is_none_or(|known| known.meaning == *meaning) {
                 return id;
             }

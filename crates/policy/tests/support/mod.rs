@@ -4,9 +4,7 @@ pub(crate) mod second_opinion;
 
 use std::collections::BTreeMap;
 
-use palisade_policy::{
-    Cluster, Direction, Endpoint, Flow, Name, NodePlan, Tier, compile::Compiler, reference,
-};
+use palisade_policy::{Cluster, Compiler, Direction, Endpoint, Flow, Name, NodePlan, Tier, reference};
 
 /// The plan of every node that has pods, compiled from scratch.
 pub(crate) fn plans(cluster: &Cluster) -> BTreeMap<Name, NodePlan> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use palisade_policy::{
     Cluster, Direction, Endpoint, Flow, NamespaceMatch, Peer, Phase, Pod, Policy, PortMatch, Protocol, Rule,
-    Selector, Tier, labels::Test,
+    Selector, Test, Tier,
 };
 
 /// Whether egress and ingress each let the connection pass.

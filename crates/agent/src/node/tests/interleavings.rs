@@ -5,11 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use palisade_policy::{
-    Change, Cluster, Direction, Family, Name, NodePlan, Protocol,
-    compile::Compiler,
-    random::{self, Rng, Shape},
-};
+use palisade_policy::{Change, Cluster, Compiler, Direction, Family, Name, NodePlan, Protocol};
+use palisade_testkit::{Rng, Shape};
 use proptest::{prelude::*, test_runner::Config};
 
 use super::{
@@ -72,7 +69,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let shape = if seed.is_multiple_of(3) { Shape::small_tiered() } else { Shape::small() };
-        let cluster = random::cluster(&mut Rng::with_seed(seed), &shape);
+        let cluster = palisade_testkit::cluster(&mut Rng::with_seed(seed), &shape);
         let node = cluster.nodes.keys().next().expect("a node").clone();
         let (kernel, now) = (Arc::new(Mutex::new(Held::default())), Arc::new(AtomicU64::new(0)));
         let agent = agent(&node, &kernel, &now);
@@ -87,7 +84,7 @@ impl World {
         let rng = &mut Rng::with_seed(seed);
         let mut out = Vec::new();
         for _ in 0..n {
-            let change = random::change(rng, self.shape.style, &self.cluster);
+            let change = palisade_testkit::change(rng, self.shape.style, &self.cluster);
             self.cluster.apply(change.clone());
             out.push(change);
         }
@@ -165,14 +162,16 @@ impl World {
         whole: bool,
     ) -> Result<(), TestCaseError> {
         let plan = self.agent.plan();
-        for peer in random::endpoints(&self.cluster).into_iter().map(|e| e.address()) {
+        for peer in palisade_testkit::endpoints(&self.cluster).into_iter().map(|e| e.address()) {
             // What a pod has of itself through a service counts as egress.
             let is_own = direction == Direction::Ingress && peer == address;
             if Family::of(peer) != Family::of(address) || is_own {
                 continue;
             }
             let ends = if direction == Direction::Ingress { (peer, address) } else { (address, peer) };
-            for (protocol, port) in random::traffic(&self.cluster).into_iter().chain([(Protocol::Udp, 9)]) {
+            for (protocol, port) in
+                palisade_testkit::traffic(&self.cluster).into_iter().chain([(Protocol::Udp, 9)])
+            {
                 let wanted = plan.decide(direction, ends.0, ends.1, protocol, port).is_allow();
                 // What a pod has of itself through a service is no peer's.
                 let may = wanted && (!whole || peer == address);

@@ -9,11 +9,10 @@ use super::{
     Shape,
     vocabulary::{node_name, one_in},
 };
-use crate::{
-    Action, Cluster, ContainerPort, Labels, Name, Namespace, NamespaceMatch, Node, ObjectKey, Peer, Phase,
-    Pod, Policy, PolicyKey, PortMatch, Protocol, Rule, Selector, Tier, Workload,
-    cluster::NAMESPACE_NAME_LABEL,
-    rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
+use palisade_policy::{
+    Action, Cluster, ContainerPort, IpBlock, Labels, NAMESPACE_NAME_LABEL, Name, Namespace, NamespaceMatch,
+    Node, ObjectKey, Peer, PeerEntry, Phase, Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch,
+    Protocol, Rule, Selector, Tier, Workload,
 };
 
 /// How many pods a workload has.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fastrand::Rng;
 
-use crate::{Family, Name};
+use palisade_policy::{Family, Name};
 
 /// Addresses of hosts outside the cluster, round which CIDRs are cut.
 pub const EXTERNALS: [IpAddr; 5] = [

@@ -8,10 +8,9 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{
-    Cluster, Direction, Family, IpRange, Peer, Pod,
+use palisade_policy::{
+    Cluster, Direction, Family, IpBlock, IpRange, Peer, Pod,
     address::{from_number, max_number, to_number},
-    rules::IpBlock,
 };
 
 /// Addresses outside the cluster that every rule in question treats alike.
@@ -207,9 +206,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{
-        Action, Labels, NamespaceMatch, ObjectKey, Phase, Policy, PolicyKey, Rule, Selector, Tier,
-        rules::{PeerEntry, PodMatch},
+    use palisade_policy::{
+        Action, Labels, NamespaceMatch, ObjectKey, PeerEntry, Phase, PodMatch, Policy, PolicyKey, Rule,
+        Selector, Tier,
     };
 
     fn subject() -> Pod {

@@ -16,7 +16,7 @@ use std::ops::RangeInclusive;
 
 pub use fastrand::Rng;
 
-use crate::Cluster;
+use palisade_policy::Cluster;
 
 mod change;
 mod describe;
@@ -166,7 +166,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{Family, Peer, PortMatch, Protocol, Tier, labels::Test};
+    use palisade_policy::{Family, Peer, PortMatch, Protocol, Test, Tier};
 
     fn clusters(shape: &Shape) -> impl Iterator<Item = Cluster> {
         (0..300).map(move |seed| cluster(&mut Rng::with_seed(seed), shape))

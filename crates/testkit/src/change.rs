@@ -8,9 +8,9 @@ use super::{
     Style, pod, policy,
     vocabulary::{LABEL_KEYS, LABEL_VALUES, NAMESPACES, UNDECLARED, node_name, one_in, pick},
 };
-use crate::{
-    Change, Cluster, Direction, Labels, Namespace, Node, ObjectKey, Origin, Pod, Policy, PolicyKey, Tier,
-    cluster::NAMESPACE_NAME_LABEL,
+use palisade_policy::{
+    Change, Cluster, Direction, Labels, NAMESPACE_NAME_LABEL, Namespace, Node, ObjectKey, Origin, Pod,
+    Policy, PolicyKey, Tier,
 };
 
 /// An edit of `cluster`, of any kind that a watch can deliver: objects that appear, vanish, are relabelled, moved,
@@ -161,7 +161,7 @@ fn edited(rng: &mut Rng, cluster: &Cluster, old: &Policy) -> Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::{Shape, cluster};
+    use crate::{Shape, cluster};
 
     #[test]
     fn edits_keep_a_buildable_cluster_buildable() {

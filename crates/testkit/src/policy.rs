@@ -12,13 +12,10 @@ use super::{
         UNDECLARED, UNKNOWN_PORT_NAME, namespace_name, node_address, one_in, pick, pod_address,
     },
 };
-use crate::{
-    Action, Cluster, Direction, Family, Name, NamespaceMatch, Peer, Policy, PolicyKey, PortMatch, Protocol,
-    Rule, Selector, Tier,
+use palisade_policy::{
+    Action, Cluster, Direction, Family, IpBlock, NAMESPACE_NAME_LABEL, Name, NamespaceMatch, Peer, PeerEntry,
+    PodMatch, Policy, PolicyKey, PortEntry, PortMatch, Protocol, Requirement, Rule, Selector, Test, Tier,
     address::{from_number, max_number, to_number},
-    cluster::NAMESPACE_NAME_LABEL,
-    labels::{Requirement, Test},
-    rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
 };
 
 /// The policy with this number.

@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use crate::{Cluster, Direction, NamespaceMatch, Peer, Pod, Policy, PortMatch, Rule, Tier, rules::PodMatch};
+use palisade_policy::{
+    Cluster, Direction, NamespaceMatch, Peer, Pod, PodMatch, Policy, PortMatch, Rule, Tier,
+};
 
 /// One line for each namespace, node, pod, policy and rule.
 #[must_use]

@@ -1,11 +1,7 @@
 //! Names that meet: with collisions planted, every table and every group still says what it should.
 
-use super::{Compiler, names::planted::with_bits};
-use crate::{
-    Cluster, Direction, Endpoint, Flow, NodePlan,
-    random::{Rng, Shape, change, cluster, describe, flows},
-    reference,
-};
+use palisade_policy::{Cluster, Compiler, Direction, Endpoint, Flow, NodePlan, reference};
+use palisade_testkit::{Rng, Shape, change, cluster, describe, flows};
 
 /// Where the plan of a node says something else than the reference about a pod of the node.
 fn differing(world: &Cluster, node: &str, plan: &NodePlan, flow: &Flow) -> Option<String> {
@@ -40,22 +36,21 @@ fn contents_that_hash_alike_are_kept_apart() {
         let mut world = cluster(rng, &if seed % 2 == 0 { Shape::strange() } else { Shape::tiered() });
         let node = world.nodes.keys().next().cloned().unwrap_or_else(|| "n1".into());
         let bits = rng.u8(0..3);
-        with_bits(bits, || {
-            let mut compiler = Compiler::from_cluster(node.clone(), &world);
-            let mut applied = compiler.plan().clone();
-            for _ in 0..6 {
-                for flow in flows(rng, &world, 40) {
-                    let wrong = differing(&world, &node, compiler.plan(), &flow);
-                    assert_eq!(wrong, None, "seed {seed}\n{}", describe(&world));
-                }
-                let edit = change(rng, Shape::strange().style, &world);
-                world.apply(edit.clone());
-                applied.apply(&compiler.apply(edit));
-                assert_eq!(applied, *compiler.plan(), "seed {seed}: the deltas add up to the plan");
+        let mut compiler = Compiler::with_short_names(node.clone(), bits);
+        compiler.apply_all(Cluster::default().changes_to(&world));
+        let mut applied = compiler.plan().clone();
+        for _ in 0..6 {
+            for flow in flows(rng, &world, 40) {
+                let wrong = differing(&world, &node, compiler.plan(), &flow);
+                assert_eq!(wrong, None, "seed {seed}\n{}", describe(&world));
             }
-            let most = compiler.plan().tables.len().max(compiler.plan().peer_sets.len());
-            apart += usize::from(most > 1 << bits);
-        });
+            let edit = change(rng, Shape::strange().style, &world);
+            world.apply(edit.clone());
+            applied.apply(&compiler.apply(edit));
+            assert_eq!(applied, *compiler.plan(), "seed {seed}: the deltas add up to the plan");
+        }
+        let most = compiler.plan().tables.len().max(compiler.plan().peer_sets.len());
+        apart += usize::from(most > 1 << bits);
     }
     assert!(apart > 50, "few had more tables or groups than names: {apart}");
 }

@@ -4,7 +4,9 @@
 //! outside to the pods behind services. A [`Route`] is one such object. Policies never see it; they see a connection
 //! from the controller to a pod.
 
-use crate::{Name, ObjectKey, Origin, Protocol, lookup::PortSpec};
+use std::fmt;
+
+use palisade_policy::{Name, ObjectKey, Origin, Protocol};
 
 /// One object that leads to services.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,4 +42,22 @@ pub enum RoutePort {
     /// A port of the pods behind it, as OpenShift's Route names it: the number that the service port leads to, or the
     /// name of the service port or of that target.
     Target(PortSpec),
+}
+
+/// Which port of a service or pod is meant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PortSpec {
+    /// By number.
+    Number(u16),
+    /// By name.
+    Name(Name),
+}
+
+impl fmt::Display for PortSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(n) => write!(f, "{n}"),
+            Self::Name(n) => f.write_str(n),
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Holding a law on many random clusters.
 
 use super::{Rng, Shape, cluster, describe, shrink};
-use crate::Cluster;
+use palisade_policy::Cluster;
 
 /// Holds a law on `n` random clusters of a shape. `law` gets the cluster and randomness of its own, and says what is
 /// wrong. A cluster that breaks it is shrunk under the same randomness and printed with its seed.

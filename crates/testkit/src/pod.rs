@@ -12,10 +12,9 @@ use super::{
         node_address, node_name, one_in, pick, pod_address,
     },
 };
-use crate::{
+use palisade_policy::{
     Cluster, ContainerPort, Family, Labels, Namespace, Node, ObjectKey, Phase, Pod, Protocol, Service,
-    Workload,
-    cluster::{ServicePort, TargetPort},
+    ServicePort, TargetPort, Workload,
 };
 
 /// Each key present two times in three.

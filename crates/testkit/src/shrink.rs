@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Change, Cluster, Labels, Peer, Phase, Pod, Policy, Rule, Selector, rules::PodMatch};
+use palisade_policy::{Change, Cluster, Labels, Peer, Phase, Pod, PodMatch, Policy, Rule, Selector};
 
 /// The smallest cluster that greedy steps lead to while `fails` stays true: objects, rules, peers, ports and labels
 /// are dropped one by one until nothing more can go. `fails(&cluster)` must be true at the start.
@@ -52,8 +52,8 @@ fn size(cluster: &Cluster) -> usize {
 
 fn pods_size(pods: &PodMatch) -> usize {
     let namespaces = match &pods.namespaces {
-        crate::NamespaceMatch::Named(_) => 0,
-        crate::NamespaceMatch::Selected(s) => 1 + s.requirements().len(),
+        palisade_policy::NamespaceMatch::Named(_) => 0,
+        palisade_policy::NamespaceMatch::Selected(s) => 1 + s.requirements().len(),
     };
     pods.pods.requirements().len() + namespaces
 }
@@ -85,12 +85,14 @@ fn steps(cluster: &Cluster) -> Vec<Change> {
     for namespace in cluster.namespaces.values() {
         let fewer = smaller_labels(&namespace.labels);
         out.extend(
-            fewer.map(|labels| Change::SetNamespace(crate::Namespace { labels, ..namespace.clone() })),
+            fewer.map(|labels| {
+                Change::SetNamespace(palisade_policy::Namespace { labels, ..namespace.clone() })
+            }),
         );
     }
     for node in cluster.nodes.values() {
         let fewer = smaller_labels(&node.labels);
-        out.extend(fewer.map(|labels| Change::SetNode(crate::Node { labels, ..node.clone() })));
+        out.extend(fewer.map(|labels| Change::SetNode(palisade_policy::Node { labels, ..node.clone() })));
     }
     out
 }
@@ -165,7 +167,7 @@ fn smaller_peers(peer: &Peer) -> Vec<Peer> {
         Peer::Pods(pods) => smaller_matches(pods).map(Peer::Pods).collect(),
         Peer::Nodes(selector) => smaller_selectors(selector).map(Peer::Nodes).collect(),
         Peer::Block(block) => without_one(&block.except)
-            .map(|except| Peer::Block(crate::rules::IpBlock { except: except.into(), cidr: block.cidr }))
+            .map(|except| Peer::Block(palisade_policy::IpBlock { except: except.into(), cidr: block.cidr }))
             .collect(),
     }
 }
@@ -176,22 +178,20 @@ fn smaller_selectors(selector: &Selector) -> impl Iterator<Item = Selector> {
 
 fn smaller_matches(pods: &PodMatch) -> impl Iterator<Item = PodMatch> {
     let namespaces: Vec<Selector> = match &pods.namespaces {
-        crate::NamespaceMatch::Named(_) => Vec::new(),
-        crate::NamespaceMatch::Selected(s) => smaller_selectors(s).collect(),
+        palisade_policy::NamespaceMatch::Named(_) => Vec::new(),
+        palisade_policy::NamespaceMatch::Selected(s) => smaller_selectors(s).collect(),
     };
     let by_namespace = namespaces
         .into_iter()
-        .map(|s| PodMatch { namespaces: crate::NamespaceMatch::Selected(s), ..pods.clone() });
+        .map(|s| PodMatch { namespaces: palisade_policy::NamespaceMatch::Selected(s), ..pods.clone() });
     smaller_selectors(&pods.pods).map(|s| PodMatch { pods: s, ..pods.clone() }).chain(by_namespace)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        PortMatch,
-        random::{Rng, Shape, cluster, describe},
-    };
+    use crate::{Rng, Shape, cluster, describe};
+    use palisade_policy::PortMatch;
 
     #[test]
     fn only_what_the_fault_needs_is_left() {

@@ -8,7 +8,7 @@ use std::{
 use fastrand::Rng;
 
 use super::vocabulary::EXTERNALS;
-use crate::{
+use palisade_policy::{
     Cluster, Direction, Endpoint, Family, Flow, IpRange, Peer, Pod, PortMatch, Protocol, Rule,
     address::{from_number, max_number, to_number},
 };
@@ -105,7 +105,7 @@ pub fn flows(rng: &mut Rng, cluster: &Cluster, n: usize) -> Vec<Flow> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::{Shape, cluster};
+    use crate::{Shape, cluster};
 
     #[test]
     fn flows_meet_every_kind_of_end() {

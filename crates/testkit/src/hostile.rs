@@ -7,10 +7,9 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use crate::{
-    Action, Name, NamespaceMatch, Peer, Pod, Policy, PolicyKey, PortMatch, Protocol, Rule, Selector, Tier,
-    labels::{Requirement, Test},
-    rules::{IpBlock, PeerEntry, PodMatch, PortEntry},
+use palisade_policy::{
+    Action, IpBlock, Name, NamespaceMatch, Peer, PeerEntry, Pod, PodMatch, Policy, PolicyKey, PortEntry,
+    PortMatch, Protocol, Requirement, Rule, Selector, Test, Tier,
 };
 
 /// A shape: a policy of `n` parts for the namespace of a pod.

@@ -1,12 +1,12 @@
 //! From a service to the pods and ports behind it.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use super::endpoints_of;
+use palisade_policy::{Cluster, Name, ObjectKey, Phase, Pod, Protocol, Service, ServicePort, TargetPort};
+
 use crate::{
-    Cluster, Name, ObjectKey, Phase, Pod, Protocol, Service,
-    cluster::{ServicePort, TargetPort},
-    routes::{RouteBackend, RoutePort},
+    endpoints::endpoints_of,
+    routes::{PortSpec, RouteBackend, RoutePort},
 };
 
 /// The service that has a cluster address. `O(services)`.
@@ -75,24 +75,6 @@ pub enum NoBackend {
         /// How many pods were looked at.
         pods: usize,
     },
-}
-
-/// Which port of a service or pod is meant.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PortSpec {
-    /// By number.
-    Number(u16),
-    /// By name.
-    Name(Name),
-}
-
-impl fmt::Display for PortSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(n) => write!(f, "{n}"),
-            Self::Name(n) => f.write_str(n),
-        }
-    }
 }
 
 /// The pods and ports that a connection to a service may be translated to; without `port`, for every port of the
@@ -216,14 +198,11 @@ fn may_mean(wanted: &RoutePort, port: &ServicePort) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::{Selector, lookup::tests::cluster};
+mod tests {
+    use palisade_policy::Selector;
 
-    pub(in crate::lookup) fn service(target: TargetPort, selector: Option<Selector>) -> Service {
-        let port = ServicePort { name: Some("main".into()), protocol: Protocol::Tcp, port: 80, target };
-        Service { key: ObjectKey::new("shop", "web"), addresses: vec![], selector, ports: vec![port] }
-    }
+    use super::*;
+    use crate::sample::{cluster, service};
 
     #[test]
     fn a_service_leads_to_the_ports_of_its_pods_or_says_why_not() {

@@ -3,20 +3,15 @@
 //! Nothing is guessed: a name that fits several objects is an error that lists them, and one that fits none is an error
 //! that lists what comes close.
 
-mod services;
-mod spelling;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
     str::FromStr,
 };
 
-pub use services::{Backend, NoBackend, PortSpec, backends, route_backends, service_at};
-use spelling::{MAX_NEAR, near};
+use palisade_policy::{Cluster, Name, Node, ObjectKey, Pod, Service, Workload};
 
-use crate::{Cluster, Endpoint, Family, Name, Node, ObjectKey, Phase, Pod, Service, Workload};
+use crate::spelling::{MAX_NEAR, near};
 
 /// The kind of object that a name asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -267,102 +262,12 @@ fn unknown(cluster: &Cluster, kind: Option<EndpointKind>, namespace: &str, name:
     }
 }
 
-/// Why a pod can't be an end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoEndpoint {
-    /// It owns its address no longer (SEMANTICS A48).
-    #[error("pod {0} has finished ({1:?}): it owns no address any more, so nothing reaches it")]
-    Finished(ObjectKey, Phase),
-    /// It has no address yet (SEMANTICS A51).
-    #[error("pod {0} has no address: give it one in `status.podIPs`, or wait until it has got one")]
-    NoAddress(ObjectKey),
-    /// It shares the network of a node whose address isn't known.
-    #[error(
-        "pod {0} shares its node's network, but neither `status.podIPs` nor its Node object gives an address"
-    )]
-    NoNodeAddress(ObjectKey),
-}
-
-/// The ends that a pod offers, one for each of its addresses. A pod that shares its node's network is that node
-/// (G-4).
-///
-/// # Errors
-/// [`NoEndpoint`] if it has none.
-pub fn endpoints_of(cluster: &Cluster, pod: &Pod) -> Result<Vec<Endpoint>, NoEndpoint> {
-    if matches!(pod.phase, Phase::Succeeded | Phase::Failed) {
-        return Err(NoEndpoint::Finished(pod.key.clone(), pod.phase));
-    }
-    if !pod.host_network {
-        let live = |address: &IpAddr| Endpoint::Pod { key: pod.key.clone(), address: *address };
-        return match pod.addresses.is_empty() {
-            true => Err(NoEndpoint::NoAddress(pod.key.clone())),
-            false => Ok(pod.addresses.iter().map(live).collect()),
-        };
-    }
-    let node = pod.node.as_ref().and_then(|n| cluster.nodes.get(n));
-    let addresses = match node {
-        Some(node) if pod.addresses.is_empty() => &node.addresses,
-        _ => &pod.addresses,
-    };
-    let name = node.map(|n| &n.name).or(pod.node.as_ref());
-    match name {
-        Some(name) if !addresses.is_empty() => {
-            Ok(addresses.iter().map(|a| Endpoint::Node { name: name.clone(), address: *a }).collect())
-        }
-        None if !addresses.is_empty() => Ok(addresses.iter().map(|a| cluster.endpoint(*a)).collect()),
-        _ => Err(NoEndpoint::NoNodeAddress(pod.key.clone())),
-    }
-}
-
-/// The ends of a list that have an address of this family.
-pub fn of_family(endpoints: &[Endpoint], family: Family) -> impl Iterator<Item = &Endpoint> {
-    endpoints.iter().filter(move |e| Family::of(e.address()) == family)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{services::tests::service, *};
-    use crate::{ContainerPort, Labels, Namespace, Protocol, cluster::TargetPort};
+    use palisade_policy::TargetPort;
 
-    fn pod(namespace: &str, name: &str, workload: Option<(&str, &str)>, address: &str) -> Pod {
-        Pod {
-            key: ObjectKey::new(namespace, name),
-            labels: Labels::from_iter([("app", workload.map_or(name, |w| w.1))]),
-            addresses: vec![address.parse().unwrap()],
-            node: Some("n1".into()),
-            host_network: false,
-            phase: Phase::Running,
-            ports: vec![ContainerPort { name: Some("http".into()), protocol: Protocol::Tcp, port: 8080 }]
-                .into(),
-            created: 0,
-            workload: workload.map(|(kind, name)| Workload { kind: kind.into(), name: name.into() }),
-        }
-    }
-
-    pub(super) fn cluster() -> Cluster {
-        let mut c = Cluster::default();
-        for ns in ["shop", "default"] {
-            c.namespaces.insert(ns.into(), Namespace::new(ns, &Labels::default()));
-        }
-        let pods = [
-            pod("shop", "web-1", Some(("Deployment", "web")), "10.0.0.1"),
-            pod("shop", "web-2", Some(("Deployment", "web")), "10.0.0.2"),
-            pod("shop", "db-0", Some(("StatefulSet", "db")), "10.0.0.3"),
-            pod("shop", "twice-0", Some(("StatefulSet", "twice")), "10.0.0.4"),
-            pod("shop", "twice-1", Some(("Deployment", "twice")), "10.0.0.5"),
-            pod("shop", "alone", None, "10.0.0.6"),
-        ];
-        for p in pods {
-            c.pods.insert(p);
-        }
-        let node = Node {
-            name: "n1".into(),
-            labels: Labels::default(),
-            addresses: vec!["192.0.2.1".parse().unwrap()],
-        };
-        c.nodes.insert("n1".into(), node);
-        c
-    }
+    use super::*;
+    use crate::sample::{cluster, service};
 
     fn spelled(c: &Cluster, kind: Option<&str>, namespace: &str, name: &str) -> String {
         let kind = kind.map(|k| k.parse().unwrap());
@@ -416,29 +321,5 @@ mod tests {
         );
         assert_eq!(spelled(&c, Some("node"), "shop", "n2"), "there is no node `n2`; did you mean node/n1?");
         assert!("gateway".parse::<EndpointKind>().unwrap_err().to_string().contains("statefulset"));
-    }
-
-    #[test]
-    fn an_end_is_a_live_pod_its_node_or_nothing() {
-        let mut c = cluster();
-        let mut p = pod("shop", "p", None, "10.0.0.9");
-        assert_eq!(endpoints_of(&c, &p).unwrap().len(), 1);
-        p.host_network = true;
-        p.addresses.clear();
-        let [Endpoint::Node { name, address }] = &endpoints_of(&c, &p).unwrap()[..] else {
-            panic!("not the node")
-        };
-        assert_eq!((&**name, address.to_string()), ("n1", "192.0.2.1".to_owned()));
-        p.host_network = false;
-        assert_eq!(endpoints_of(&c, &p), Err(NoEndpoint::NoAddress(p.key.clone())));
-        p.phase = Phase::Failed;
-        assert!(matches!(endpoints_of(&c, &p), Err(NoEndpoint::Finished(..))));
-        assert!(matches!(c.endpoint("10.0.0.1".parse().unwrap()), Endpoint::Pod { .. }));
-        assert!(matches!(c.endpoint("192.0.2.1".parse().unwrap()), Endpoint::Node { .. }));
-        assert!(matches!(c.endpoint("192.0.2.2".parse().unwrap()), Endpoint::External(_)));
-        let mut s = service(TargetPort::Number(1), None);
-        s.addresses = vec!["10.96.0.1".parse().unwrap()];
-        c.services.insert(s.key.clone(), s);
-        assert!(service_at(&c, "10.96.0.1".parse().unwrap()).is_some());
     }
 }

@@ -1,0 +1,73 @@
+//! Peers and ports in words.
+
+use palisade_policy::{Missing, NamespaceMatch, Peer, PodMatch, PortMatch, Protocol, walk::Entry};
+
+/// A peer in words: `pods app=frontend in namespace shop`, `10.0.0.0/8 except 10.1.0.0/16`.
+#[must_use]
+pub fn describe_peer(peer: &Peer) -> String {
+    match peer {
+        Peer::Pods(PodMatch { namespaces, pods }) => {
+            let what = if pods.is_everything() { "every pod".to_owned() } else { format!("pods {pods}") };
+            match namespaces {
+                NamespaceMatch::Named(_) => format!("{what} in {namespaces}"),
+                NamespaceMatch::Selected(_) => format!("{what} of {namespaces}"),
+            }
+        }
+        Peer::Nodes(selector) if selector.is_everything() => "every node".to_owned(),
+        Peer::Nodes(selector) => format!("nodes {selector}"),
+        Peer::Block(block) if block.except.is_empty() => block.cidr.to_string(),
+        Peer::Block(block) => {
+            let shown: Vec<String> = block.except.iter().take(4).map(ToString::to_string).collect();
+            let more = block.except.len() - shown.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{} except {}{more}", block.cidr, shown.join(", "))
+        }
+    }
+}
+
+/// A port match in words: `TCP 80`, `UDP 1-1024`, `every TCP port`, `TCP port named web`.
+#[must_use]
+pub fn describe_port(port: &PortMatch) -> String {
+    match port {
+        PortMatch::Numbers { protocol, first: 0, last: u16::MAX } => format!("every {protocol} port"),
+        PortMatch::Numbers { protocol, first, last } if first == last => format!("{protocol} {first}"),
+        PortMatch::Numbers { protocol, first, last } => format!("{protocol} {first}-{last}"),
+        PortMatch::Named { protocol, name } => {
+            format!("{}port named {name}", protocol.map(|p: Protocol| format!("{p} ")).unwrap_or_default())
+        }
+    }
+}
+
+/// A peer or a port match in words.
+#[must_use]
+pub fn describe_entry(entry: &Entry) -> String {
+    match entry {
+        Entry::Peer(peer) => describe_peer(peer),
+        Entry::Port(port) => describe_port(port),
+    }
+}
+
+/// What a rule requires and a flow doesn't have, in words: `pods app=frontend in namespace shop (or 2 other peers)`,
+/// `TCP 80 or TCP 443`.
+#[must_use]
+pub fn describe_missing(missing: &Missing) -> String {
+    match missing {
+        Missing::Peer { closest: None, .. } => "any peer".to_owned(),
+        Missing::Peer { closest: Some(peer), others } => {
+            let others = match others {
+                0 => String::new(),
+                n => format!(" (or {n} other {})", if *n == 1 { "peer" } else { "peers" }),
+            };
+            format!("{}{others}", describe_peer(peer))
+        }
+        Missing::Ports(ports) => {
+            let words: Vec<String> = ports.iter().take(MOST_PORTS).map(describe_port).collect();
+            let more = ports.len().saturating_sub(words.len());
+            let more = if more > 0 { format!(" or {more} more") } else { String::new() };
+            format!("{}{more}", words.join(" or "))
+        }
+    }
+}
+
+/// How many ports are listed before the rest is counted.
+const MOST_PORTS: usize = 8;

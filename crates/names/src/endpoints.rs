@@ -1,0 +1,92 @@
+//! The endpoints that a pod has.
+
+use std::net::IpAddr;
+
+use palisade_policy::{Cluster, Endpoint, Family, ObjectKey, Phase, Pod};
+
+/// Why a pod can't be an end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoEndpoint {
+    /// It owns its address no longer (SEMANTICS A48).
+    #[error("pod {0} has finished ({1:?}): it owns no address any more, so nothing reaches it")]
+    Finished(ObjectKey, Phase),
+    /// It has no address yet (SEMANTICS A51).
+    #[error("pod {0} has no address: give it one in `status.podIPs`, or wait until it has got one")]
+    NoAddress(ObjectKey),
+    /// It shares the network of a node whose address isn't known.
+    #[error(
+        "pod {0} shares its node's network, but neither `status.podIPs` nor its Node object gives an address"
+    )]
+    NoNodeAddress(ObjectKey),
+}
+
+/// The ends that a pod offers, one for each of its addresses. A pod that shares its node's network is that node
+/// (G-4).
+///
+/// # Errors
+/// [`NoEndpoint`] if it has none.
+pub fn endpoints_of(cluster: &Cluster, pod: &Pod) -> Result<Vec<Endpoint>, NoEndpoint> {
+    if matches!(pod.phase, Phase::Succeeded | Phase::Failed) {
+        return Err(NoEndpoint::Finished(pod.key.clone(), pod.phase));
+    }
+    if !pod.host_network {
+        let live = |address: &IpAddr| Endpoint::Pod { key: pod.key.clone(), address: *address };
+        return match pod.addresses.is_empty() {
+            true => Err(NoEndpoint::NoAddress(pod.key.clone())),
+            false => Ok(pod.addresses.iter().map(live).collect()),
+        };
+    }
+    let node = pod.node.as_ref().and_then(|n| cluster.nodes.get(n));
+    let addresses = match node {
+        Some(node) if pod.addresses.is_empty() => &node.addresses,
+        _ => &pod.addresses,
+    };
+    let name = node.map(|n| &n.name).or(pod.node.as_ref());
+    match name {
+        Some(name) if !addresses.is_empty() => {
+            Ok(addresses.iter().map(|a| Endpoint::Node { name: name.clone(), address: *a }).collect())
+        }
+        None if !addresses.is_empty() => Ok(addresses.iter().map(|a| cluster.endpoint(*a)).collect()),
+        _ => Err(NoEndpoint::NoNodeAddress(pod.key.clone())),
+    }
+}
+
+/// The ends of a list that have an address of this family.
+pub fn of_family(endpoints: &[Endpoint], family: Family) -> impl Iterator<Item = &Endpoint> {
+    endpoints.iter().filter(move |e| Family::of(e.address()) == family)
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_policy::TargetPort;
+
+    use super::*;
+    use crate::{
+        sample::{cluster, pod, service},
+        services::service_at,
+    };
+
+    #[test]
+    fn an_end_is_a_live_pod_its_node_or_nothing() {
+        let mut c = cluster();
+        let mut p = pod("shop", "p", None, "10.0.0.9");
+        assert_eq!(endpoints_of(&c, &p).unwrap().len(), 1);
+        p.host_network = true;
+        p.addresses.clear();
+        let [Endpoint::Node { name, address }] = &endpoints_of(&c, &p).unwrap()[..] else {
+            panic!("not the node")
+        };
+        assert_eq!((&**name, address.to_string()), ("n1", "192.0.2.1".to_owned()));
+        p.host_network = false;
+        assert_eq!(endpoints_of(&c, &p), Err(NoEndpoint::NoAddress(p.key.clone())));
+        p.phase = Phase::Failed;
+        assert!(matches!(endpoints_of(&c, &p), Err(NoEndpoint::Finished(..))));
+        assert!(matches!(c.endpoint("10.0.0.1".parse().unwrap()), Endpoint::Pod { .. }));
+        assert!(matches!(c.endpoint("192.0.2.1".parse().unwrap()), Endpoint::Node { .. }));
+        assert!(matches!(c.endpoint("192.0.2.2".parse().unwrap()), Endpoint::External(_)));
+        let mut s = service(TargetPort::Number(1), None);
+        s.addresses = vec!["10.96.0.1".parse().unwrap()];
+        c.services.insert(s.key.clone(), s);
+        assert!(service_at(&c, "10.96.0.1".parse().unwrap()).is_some());
+    }
+}
