@@ -8,7 +8,7 @@ use palisade_policy::{
 };
 
 use crate::{
-    interner::Interner,
+    numbering::Numbering,
     space::{BlockSet, Space},
     witness::{NO_NAME, unheld_address, unknown_pod},
 };
@@ -52,7 +52,7 @@ struct Mentions {
     label_keys: HashSet<Name>,
     port_names: HashSet<Name>,
     node_keys: HashSet<Name>,
-    blocks: Interner<IpBlock>,
+    blocks: Numbering<IpBlock>,
 }
 
 impl Mentions {
@@ -93,12 +93,12 @@ impl Mentions {
 pub(crate) struct Classes {
     mentions: Mentions,
     pub(crate) space: Space,
-    identities: Interner<Identity>,
+    identities: Numbering<Identity>,
     by_namespace: HashMap<Name, Vec<IdentityId>>,
-    all: Interner<Class>,
+    all: Numbering<Class>,
     of_identity: Vec<Vec<ClassId>>,
     of_set: HashMap<BlockSet, Vec<ClassId>>,
-    node_labels: Interner<Labels>,
+    node_labels: Numbering<Labels>,
     of_node_labels: Vec<Vec<ClassId>>,
     /// The namespace of the pod that no policy can know, if there is one.
     unknown: Option<Namespace>,
@@ -116,12 +116,12 @@ impl Classes {
         Self {
             space: Space::new(cuts),
             mentions,
-            identities: Interner::default(),
+            identities: Numbering::default(),
             by_namespace: HashMap::new(),
-            all: Interner::default(),
+            all: Numbering::default(),
             of_identity: Vec::new(),
             of_set: HashMap::new(),
-            node_labels: Interner::default(),
+            node_labels: Numbering::default(),
             of_node_labels: Vec::new(),
             unknown: None,
             blocks,

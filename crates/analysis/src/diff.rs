@@ -18,8 +18,8 @@ use crate::{
     end::ConnectionEnd,
     end::{ExternalRanges, NodeAddresses},
     families::Families,
-    interner::Interner,
     matching::{Matched, matched},
+    numbering::Numbering,
     query::ConnectionsOptions,
     representative::Representatives,
     space::merged,
@@ -97,7 +97,7 @@ pub enum PolicyChange {
 pub fn diff(before: &Cluster, after: &Cluster, nodes: bool) -> Diff {
     let options = ConnectionsOptions { nodes, ..ConnectionsOptions::default() };
     let answers = [Connections::new(before, &options), Connections::new(after, &options)];
-    let mut traffics = Interner::default();
+    let mut traffics = Numbering::default();
     let numbers = [0, 1]
         .map(|side| answers[side].sets().iter().map(|t: &Traffic| traffics.number(t.clone())).collect());
     let comparison = Comparison {

@@ -12,7 +12,7 @@ use palisade_policy::{Cluster, ObjectKey, PortSet, Traffic};
 
 use crate::{
     families::Families,
-    interner::Interner,
+    numbering::Numbering,
     traffics::{Cell, TrafficId},
 };
 
@@ -52,7 +52,7 @@ pub(crate) type Forwarded = Vec<(usize, Traffic)>;
 #[derive(Debug)]
 pub(crate) struct Targets {
     by_pod: HashMap<ObjectKey, u32>,
-    sets: Interner<Forwarded>,
+    sets: Numbering<Forwarded>,
 }
 
 impl Targets {
@@ -72,7 +72,7 @@ impl Targets {
                 }
             }
         }
-        let mut sets = Interner::default();
+        let mut sets = Numbering::default();
         sets.number(Forwarded::new());
         let by_pod = found.into_iter().map(|(key, set)| (key.clone(), sets.number(set))).collect();
         Self { by_pod, sets }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use palisade_policy::Traffic;
 
-use crate::interner::Interner;
+use crate::numbering::Numbering;
 
 /// Names a [`Traffic`] in a [`Traffics`].
 pub(crate) type TrafficId = u32;
@@ -15,7 +15,7 @@ pub(crate) type Cell = [Option<TrafficId>; 2];
 /// Sets of traffic, with intersections remembered.
 #[derive(Debug)]
 pub(crate) struct Traffics {
-    sets: Interner<Traffic>,
+    sets: Numbering<Traffic>,
     meets: HashMap<(TrafficId, TrafficId), TrafficId>,
 }
 
@@ -26,7 +26,7 @@ impl Traffics {
     pub(crate) const ALL: TrafficId = 1;
 
     pub(crate) fn new() -> Self {
-        let mut sets = Interner::default();
+        let mut sets = Numbering::default();
         sets.number(Traffic::none());
         sets.number(Traffic::all());
         Self { sets, meets: HashMap::new() }

@@ -10,12 +10,11 @@
 use std::{net::IpAddr, sync::Arc};
 
 use palisade_policy::{
-    ContainerPort, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Policy, Protocol, Workload,
+    ContainerPort, Interner, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Policy, Protocol, Workload,
 };
 
 use crate::{
     diagnostic::{Code, Diagnostic, Severity},
-    intern::Interner,
     meta, names,
     network_policy::protocol_named,
     node, pod,
@@ -52,11 +51,6 @@ impl ObjectDecoder {
     #[must_use]
     pub fn name(&mut self, text: &str) -> Name {
         self.names.name(text)
-    }
-
-    /// Forgets names that nobody holds any longer. Cheap: it does something once in a while.
-    pub fn tidy(&mut self) {
-        self.names.sweep();
     }
 
     /// A pod. An address or a port that can't be used is left out, and a phase that we don't know counts as `Unknown`,
@@ -124,13 +118,12 @@ impl ObjectDecoder {
     /// * A cluster-wide policy is `None`: without tier and priority there is no place for it. The caller keeps the version
     ///   that it had. (Anything else in it that can't be used fails closed rule by rule: SEMANTICS C23, C24, G-16, G-17.)
     pub fn policy(&mut self, object: String) -> Decoded<Option<Arc<Policy>>> {
-        policy::read(&mut self.names, object)
+        policy::read(&self.names, object)
     }
 
     fn labels(&mut self, live: &ApiObjectMeta<'_>) -> Labels {
         let pairs = live.labels.iter().flat_map(|l| &l.0);
-        let labels = pairs.map(|(k, v)| (self.names.name(k), self.names.name(v))).collect();
-        self.names.labels(labels)
+        self.names.labels(pairs.map(|(k, v)| (&**k, &**v)))
     }
 
     fn ports(&mut self, spec: Option<&ApiPodSpec<'_>>, found: &mut Findings<'_>) -> Arc<[ContainerPort]> {
@@ -149,7 +142,7 @@ impl ObjectDecoder {
                 }
             }
         }
-        self.names.ports(out)
+        self.names.ports(&out)
     }
 
     fn port(&mut self, declared: &ApiContainerPort<'_>) -> Result<ContainerPort, String> {

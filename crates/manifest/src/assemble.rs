@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use palisade_policy::{Cluster, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Workload};
+use palisade_policy::{Cluster, Interner, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Workload};
 
 use crate::{
     absent::absent_namespaces,
@@ -14,7 +14,6 @@ use crate::{
     declared::{DeclaredWorkload, Replicas},
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
-    intern::Interner,
     loaded::{Counts, Loaded},
     options::LoadOptions,
     overlay, routes,
@@ -31,7 +30,7 @@ pub(crate) fn assemble(
     mut gathered: Gathered,
     counts: Counts,
     options: &LoadOptions,
-    names: &mut Interner,
+    names: &Interner,
     found: &mut Vec<Diagnostic>,
 ) -> Loaded {
     let mut loaded = Loaded { counts, ..Loaded::default() };
@@ -116,7 +115,7 @@ fn declared<'w>(
 fn root_workload(
     workloads: &BTreeMap<(Name, ObjectKey), DeclaredWorkload>,
     pod: &Pod,
-    names: &mut Interner,
+    names: &Interner,
 ) -> Workload {
     let Some(mut owner) = pod.workload.clone() else {
         return Workload { kind: names.name("Pod"), name: pod.key.name.clone() };
@@ -141,7 +140,7 @@ struct Making<'m> {
     cluster: &'m mut Cluster,
     nodes: &'m BTreeMap<Name, Node>,
     left: u32,
-    names: &'m mut Interner,
+    names: &'m Interner,
 }
 
 impl Making<'_> {

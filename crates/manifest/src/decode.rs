@@ -5,11 +5,10 @@
 
 use std::ops::Range;
 
-use palisade_policy::{Labels, Origin};
+use palisade_policy::{Interner, Labels, Origin};
 
 use crate::{
     diagnostic::{Code, Diagnostic, Severity},
-    intern::Interner,
     names,
     options::{Admission, Channel},
     scalar::Scalar,
@@ -26,7 +25,7 @@ pub(crate) const HELM: &str = "this looks like a Helm template: render it first,
 /// Where findings go, and what is being read.
 pub(crate) struct Context<'c> {
     pub(crate) text: &'c Text,
-    pub(crate) names: &'c mut Interner,
+    pub(crate) names: &'c Interner,
     pub(crate) found: &'c mut Vec<Diagnostic>,
     /// Unknown fields are errors.
     pub(crate) strict: bool,
@@ -234,9 +233,9 @@ impl Context<'_> {
             }
             let Some(value) = self.string(&value_at) else { continue };
             self.invalid(&value_at, names::label_value(value));
-            pairs.push((self.names.name(key), self.names.name(value)));
+            pairs.push((key, value));
         }
-        self.names.labels(pairs.into_iter().collect())
+        self.names.labels(pairs)
     }
 }
 

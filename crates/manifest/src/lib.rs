@@ -50,7 +50,6 @@ pub mod diagnostic;
 mod fold;
 mod gather;
 mod input;
-mod intern;
 mod kinds;
 mod load;
 mod loaded;

@@ -1,5 +1,7 @@
 //! Inputs to a cluster: the front door of this crate.
 
+use palisade_policy::Interner;
+
 use crate::{
     addresses::assign_addresses,
     assemble,
@@ -7,7 +9,6 @@ use crate::{
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
     input::{Input, InputReader},
-    intern::Interner,
     loaded::{Counts, Loaded},
     object::ObjectReader,
     options::{Admission, LoadOptions},
@@ -45,7 +46,7 @@ impl Loading<'_> {
         let before = found.len();
         let mut cx = Context {
             text,
-            names: &mut self.names,
+            names: &self.names,
             found,
             strict: self.options.strict && !text.is_of_cluster(),
             strict_cidr: self.options.strict_cidr && !text.is_of_cluster(),
@@ -84,8 +85,8 @@ impl Loading<'_> {
     }
 
     fn finish(self, mut found: Vec<Diagnostic>) -> Loaded {
-        let Self { options, gathered, counts, mut names } = self;
-        let mut loaded = assemble::assemble(gathered, counts, options, &mut names, &mut found);
+        let Self { options, gathered, counts, names } = self;
+        let mut loaded = assemble::assemble(gathered, counts, options, &names, &mut found);
         if let Some(plan) = &options.addresses {
             found.extend(assign_addresses(&mut loaded.cluster, plan, &loaded.unaddressed));
         }

@@ -196,7 +196,7 @@ pub(crate) fn template(cx: &mut Context<'_>, at: Option<&At<'_>>) -> PodTemplate
 
 fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> PodTemplate {
     let Some(spec) = at.and_then(|at| cx.fields(at, POD_SPEC)) else {
-        let ports = cx.names.ports(Vec::new());
+        let ports = cx.names.ports(&[]);
         return PodTemplate {
             labels,
             ports,
@@ -219,7 +219,7 @@ fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> PodTem
     let node = spec.string(cx, "nodeName").filter(|n| !n.is_empty()).map(|n| cx.names.name(n));
     let node_selector = spec.get("nodeSelector").map(|at| cx.labels(&at)).unwrap_or_default();
     let host_network = spec.bool(cx, "hostNetwork");
-    PodTemplate { labels, ports: cx.names.ports(ports), host_network, node, node_selector }
+    PodTemplate { labels, ports: cx.names.ports(&ports), host_network, node, node_selector }
 }
 
 /// Adds a container's ports. Of the init containers only those that keep running count (G-9).

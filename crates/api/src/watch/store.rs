@@ -87,7 +87,6 @@ impl Store {
                 news,
             );
         }
-        self.decoder.tidy();
     }
 
     /// The kind is served no longer: all of its objects are gone.
@@ -111,7 +110,6 @@ impl Store {
         };
         let resource_version = identity.resource_version.clone();
         self.note(&identity, read, news);
-        self.decoder.tidy();
         Ok(resource_version)
     }
 

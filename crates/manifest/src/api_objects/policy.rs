@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use palisade_policy::{Name, NamespaceMatch, ObjectKey, Origin, PodMatch, Policy, PolicyKey, Selector, Tier};
+use palisade_policy::{
+    Interner, Name, NamespaceMatch, ObjectKey, Origin, PodMatch, Policy, PolicyKey, Selector, Tier,
+};
 
 use super::Decoded;
 use crate::{
     declared::Declaration,
     decode::{Context, Fields},
     diagnostic::{Code, Diagnostic, Severity},
-    intern::Interner,
     kinds::{self, NETWORK_POLICY},
     meta::{Meta, Object},
     options::{Admission, Channel},
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// Reads a policy. See [`super::ObjectDecoder::policy`].
-pub(super) fn read(names: &mut Interner, object: String) -> Decoded<Option<Arc<Policy>>> {
+pub(super) fn read(names: &Interner, object: String) -> Decoded<Option<Arc<Policy>>> {
     let text = Text::of_cluster(object);
     let mut found = Vec::new();
     let mut cx = Context {

@@ -1,21 +1,24 @@
-//! Equal values as equal numbers: sets of traffic recur, so that comparing and storing them must cost nothing.
+//! Equal values as equal small numbers, so that comparing and storing a value that recurs costs nothing.
+//!
+//! `palisade_policy::Interner` is for another job: it shares the memory of names and label sets that others hold, and
+//! neither keeps nor numbers them.
 
 use std::{collections::HashMap, hash::Hash};
 
 /// Numbers for values, in the order in which they were first seen.
 #[derive(Debug)]
-pub(crate) struct Interner<T> {
+pub(crate) struct Numbering<T> {
     values: Vec<T>,
     numbers: HashMap<T, u32>,
 }
 
-impl<T> Default for Interner<T> {
+impl<T> Default for Numbering<T> {
     fn default() -> Self {
         Self { values: Vec::new(), numbers: HashMap::new() }
     }
 }
 
-impl<T: Eq + Hash + Clone> Interner<T> {
+impl<T: Eq + Hash + Clone> Numbering<T> {
     pub(crate) fn number(&mut self, value: T) -> u32 {
         if let Some(number) = self.numbers.get(&value) {
             return *number;
