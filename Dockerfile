@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The image of the agent and of the command line: one static program, and nothing else that runs.
+# The image of the agent: one static program. It has all verbs except `lab` (deploy/image/build.sh).
 #
 #   docker build -t registry.example.org/network/palisade:0.1.0 .
 #   docker buildx build --platform linux/amd64,linux/arm64 -t … --push .

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the content of the image into a folder: the program, static; its parts as an SBOM; their licences.
+# Builds the content of the image into a folder: the program, linked statically; its SBOM; the licences of its parts.
+# The program has all verbs except `lab`: a privileged container needs no cluster simulation.
 #
 # usage: deploy/image/build.sh FOLDER
 # Needs a Rust toolchain with a static C library (glibc's libc.a or a musl target's), a C compiler, and cargo-cyclonedx.
@@ -15,12 +16,12 @@ readonly out
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 target=$(rustc -vV | sed -n 's/^host: //p')
-readonly target share=$out/usr/share/palisade
+readonly target share=$out/usr/share/palisade features=(--no-default-features --features agent)
 mkdir -p "$share"
 
 # For the target alone: macros that run in the compiler can't be static.
 RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_STRIP=debuginfo \
-    cargo build --release --locked --package palisade --target "$target"
+    cargo build --release --locked --package palisade "${features[@]}" --target "$target"
 install -D -m 755 "${CARGO_TARGET_DIR:-target}/$target/release/palisade" "$out/usr/local/bin/palisade"
 if readelf --program-headers "$out/usr/local/bin/palisade" | grep -q INTERP; then
     echo "the program is not static: it would not start in an empty image" >&2
@@ -28,7 +29,7 @@ if readelf --program-headers "$out/usr/local/bin/palisade" | grep -q INTERP; the
 fi
 
 # One file for the program: its crates, their versions, sources, hashes and licences.
-cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --target "$target" \
+cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --target "$target" "${features[@]}" \
     --manifest-path crates/palisade/Cargo.toml
 mv crates/palisade/palisade_bin.cdx.json "$share/sbom.cdx.json"
 
@@ -36,7 +37,8 @@ mv crates/palisade/palisade_bin.cdx.json "$share/sbom.cdx.json"
 # library, and the C library where it is glibc (LGPL: this repository is what it takes to link the program anew).
 install -m 644 LICENSE "$share/LICENSE"
 {
-    cargo tree --locked --package palisade --edges normal --target "$target" --prefix none --no-dedupe --format '{p}' \
+    cargo tree --locked --package palisade "${features[@]}" --edges normal --target "$target" --prefix none --no-dedupe \
+        --format '{p}' \
         | sed -n 's/^\([^ ]*\) v\([^ ]*\)$/\1-\2/p' | sort -u | while read -r crate; do
         printf '\n==== %s\n' "$crate"
         for file in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"$crate"/{licen[cs]e,copying,notice,copyright}*; do

@@ -4,7 +4,6 @@
 //! * [`DataPlane`] is the seam to the kernel; what is programmed lives behind it. [`NftDataPlane`] is the real one.
 //! * [`NodeAgent`] joins them: the only place that performs an action.
 //! * [`stale`] says which connections a change may have made illegal.
-//! * [`doctor`] says whether a machine lets policies work, and what to do where it does not.
 //! * [`closed`] is what is programmed instead when the kernel refuses a plan: pods that it leaves too open are cut off, loudly.
 //!
 //! Round this core lies the process that runs on a node:
@@ -20,7 +19,6 @@ pub mod closed;
 pub mod config;
 pub mod daemon;
 mod data_plane;
-pub mod doctor;
 pub mod drops;
 mod links;
 pub mod lock;

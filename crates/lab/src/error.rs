@@ -4,9 +4,10 @@ use std::{error::Error, io};
 
 use palisade_policy::Name;
 
+use palisade_netns::rtnetlink::NetlinkError;
+
 use crate::{
-    enforce::EnforceError, layout::LayoutError, netlink::NetlinkError, servers::ServerError,
-    translation::TranslationError,
+    enforce::EnforceError, layout::LayoutError, servers::ServerError, translation::TranslationError,
 };
 
 /// Why a lab could not be built or changed.

@@ -16,15 +16,13 @@
 
 use std::{collections::BTreeMap, io, net::IpAddr};
 
+use palisade_netns::{
+    namespace::{Namespace, set_sysctls},
+    rtnetlink::{LOOPBACK, LinkEnd, Mac, Netlink, NetlinkError, Route},
+};
 use palisade_policy::{Family, Name, ObjectKey};
 
-use crate::{
-    error::LabError,
-    layout::Layout,
-    namespace::{Namespace, set_sysctls},
-    netlink::{LOOPBACK, LinkEnd, Mac, Netlink, NetlinkError, Route},
-    options::Families,
-};
+use crate::{error::LabError, layout::Layout, options::Families};
 
 /// The interface by which a namespace is attached: a pod's and the outside's only one, a node's towards the fabric.
 const ETH0: u32 = 2;
@@ -281,7 +279,7 @@ impl Network {
             for address in &from.nodes[name] {
                 let route = Route::to_host(*address, ETH0);
                 for site in self.nodes.values_mut().chain([&mut self.outside]) {
-                    site.netlink.remove_route(&route).forget_neighbour(ETH0, *address);
+                    site.netlink.remove_route(&route).remove_neighbour(ETH0, *address);
                 }
             }
         }
@@ -434,7 +432,7 @@ impl Network {
                         for a in &at.addresses {
                             site.netlink
                                 .remove_route(&Route::to_host(*a, BRIDGE))
-                                .forget_neighbour(BRIDGE, *a);
+                                .remove_neighbour(BRIDGE, *a);
                         }
                     }
                 } else {
@@ -454,7 +452,7 @@ impl Network {
                             other_pod
                                 .netlink
                                 .remove_route(&Route::to_host(*a, ETH0))
-                                .forget_neighbour(ETH0, *a);
+                                .remove_neighbour(ETH0, *a);
                         }
                         other_pod.netlink.commit().map_err(in_network(&format!("pod {other}")))?;
                     }

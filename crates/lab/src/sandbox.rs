@@ -13,7 +13,7 @@ use nix::{
     unistd::{getgid, getuid},
 };
 
-use crate::netlink::{Netlink, NetlinkError};
+use palisade_netns::rtnetlink::{LOOPBACK, Netlink, NetlinkError};
 
 /// Proof that this process lives in a network namespace of its own, with the right to make more.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Sandbox {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|e| SandboxError::Refused(e.into()))?;
         }
         raise_open_files();
-        let up = Netlink::open().and_then(|mut n| n.link_up(crate::netlink::LOOPBACK).commit());
+        let up = Netlink::open().and_then(|mut n| n.link_up(LOOPBACK).commit());
         match up {
             Err(NetlinkError::Refused { source, .. }) if rootless && is_permission(&source) => {
                 // AppArmor lets the namespace be made, and then takes its capabilities away.

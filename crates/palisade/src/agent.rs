@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, CommandFactory as _};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Id};
 use palisade_agent::{
     config::{self, Config},
     daemon::{self, Once},
@@ -12,7 +12,6 @@ use palisade_agent::{
 use palisade_policy::Cluster;
 
 use crate::{
-    arguments::Arguments,
     can::{Spec, answer, question, render},
     exit::Outcome,
     node,
@@ -38,7 +37,7 @@ Exit codes: 0 it was ended or is done, 2 error.";
 #[derive(Debug, Args)]
 pub(crate) struct Agent {
     #[command(flatten)]
-    _settings: Config,
+    settings: Settings,
     #[command(flatten)]
     mode: Mode,
     /// A file of settings, as YAML [default: /etc/palisade/agent.yaml, if it exists]
@@ -67,9 +66,38 @@ struct Mode {
     print_config: bool,
 }
 
-/// Does it.
+/// The settings in flags and in the environment, as [`Config::read`] takes them: with the information which were given.
+#[derive(Clone, Debug)]
+struct Settings(ArgMatches);
+
+impl FromArgMatches for Settings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(matches.clone()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0 = matches.clone();
+        Ok(())
+    }
+}
+
+impl Args for Settings {
+    fn augment_args(command: Command) -> Command {
+        Config::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Config::augment_args_for_update(command)
+    }
+
+    fn group_id() -> Option<Id> {
+        Config::group_id()
+    }
+}
+
+/// Runs the agent, or does what the mode requests.
 pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
-    let config = read_config(arguments)?;
+    let config = Config::read(&arguments.settings.0, arguments.config.as_deref())?;
     if arguments.mode.print_config {
         let text = config.to_yaml().map_err(anyhow::Error::msg).context("can't print the settings")?;
         output::print(&text).context("can't write")?;
@@ -106,13 +134,6 @@ pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
         daemon::run(&config, Arc::new(explain))?;
     }
     Ok(Outcome::Yes)
-}
-
-/// The settings from all places. clap knows which of them were said, so it is asked once more.
-fn read_config(arguments: &Agent) -> Result<Config> {
-    let matches = Arguments::command().get_matches();
-    let matches = matches.subcommand_matches("agent").context("the verb is another one")?;
-    Ok(Config::read(matches, arguments.config.as_deref())?)
 }
 
 /// The default place of the settings, which the help promises.

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// The node agent: keeps this node's kernel at what the policies say
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "agent"))]
     #[command(after_help = crate::agent::HELP)]
     Agent(crate::agent::Agent),
     /// May SRC open a connection to DST, and which policy says so?
@@ -50,14 +50,14 @@ pub(crate) enum Verb {
     #[command(after_help = diff::HELP)]
     Diff(Diff),
     /// Does this machine let policies work: kernel, CNI wiring, other policy agents, API access; and what to do if not
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "agent"))]
     #[command(after_help = crate::doctor::HELP)]
     Doctor(crate::doctor::Doctor),
     /// Why is it so: the walk through all policies in both directions, and what to edit to have it otherwise
     #[command(after_help = explain::HELP)]
     Explain(Explain),
     /// A cluster on this machine: real network namespaces, the real kernel, real packets
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "lab"))]
     #[command(after_help = LAB_HELP, subcommand_required = true, arg_required_else_help = true)]
     Lab(crate::lab::Lab),
     /// What decides in a live cluster, written to a directory that -f reads back
@@ -74,7 +74,7 @@ Examples:
     #[command(after_help = man::HELP)]
     Man(Man),
     /// Ask the agent of this node: what it enforces, and whether the kernel holds it
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "agent"))]
     #[command(after_help = crate::node::HELP)]
     Node(crate::node::Node),
 }
@@ -112,7 +112,7 @@ Examples:
 
 Exit codes: 0 allowed, 1 denied, 2 error.";
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "lab"))]
 const LAB_HELP: &str = "\
 The lab needs no root (where user namespaces are allowed), no container runtime and no other program. It leaves nothing behind, however it ends.
 

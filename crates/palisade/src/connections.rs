@@ -3,9 +3,9 @@
 mod choice;
 mod csv;
 mod graph;
+mod grid;
 mod html;
 mod json;
-mod matrix;
 mod report;
 mod svg;
 mod table;

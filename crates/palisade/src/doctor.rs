@@ -1,26 +1,20 @@
-//! `palisade doctor`: whether this machine lets policies work, and what to do where it does not.
-
-mod api;
-mod wiring;
+//! `palisade doctor`: checks whether this machine lets policies work.
 
 use std::{
-    fmt::Write as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use palisade_agent::{
-    config::DEFAULT_SOCKET,
-    doctor::{Check, Status, examine},
-};
-use serde::Serialize;
+use palisade_agent::config::DEFAULT_SOCKET;
+use palisade_api::Access;
+use palisade_doctor::{Scope, examine, report};
 
 use crate::{
     exit::Outcome,
     live,
-    output::{self, Format, Style, styled},
+    output::{self, Format},
 };
 
 pub(crate) const HELP: &str = "\
@@ -68,79 +62,23 @@ pub(crate) struct Doctor {
     output: Format,
 }
 
-/// Does it.
+/// Runs the checks.
 pub(crate) fn run(arguments: &Doctor) -> Result<Outcome> {
-    let node = examine(on_a_path(&arguments.socket));
-    let mut checks = node.checks;
-    if !arguments.no_probe {
-        checks.extend(wiring::checks(&node.bridges, node.forwards));
-    }
-    if !arguments.offline {
-        checks.extend(api::checks(&palisade_api::Access {
+    // An empty PALISADE_SOCKET counts as unset.
+    let socket = Some(&*arguments.socket).filter(|socket| !socket.as_os_str().is_empty());
+    let findings = examine(&Scope {
+        socket: socket.unwrap_or(Path::new(DEFAULT_SOCKET)),
+        self_test: !arguments.no_probe,
+        api: (!arguments.offline).then(|| Access {
             kubeconfig: arguments.kubeconfig.clone(),
             context: arguments.context.clone(),
             timeout: Some(arguments.request_timeout),
-        }));
-    }
+        }),
+    });
     let text = match arguments.output {
-        Format::Text => text(&checks),
-        Format::Json => json(&checks)?,
+        Format::Text => report::text(&findings),
+        Format::Json => report::json(&findings)?,
     };
     output::print(&text).context("can't write the answer")?;
-    Ok(Outcome::of(checks.iter().all(|check| check.status != Status::Fail)))
-}
-
-/// A bare name has no directory.
-fn on_a_path(socket: &Path) -> &Path {
-    if socket.as_os_str().is_empty() { Path::new(DEFAULT_SOCKET) } else { socket }
-}
-
-fn text(checks: &[Check]) -> String {
-    let width = checks.iter().map(|check| check.id.len()).max().unwrap_or(0);
-    let mut out = String::new();
-    for Check { id, status, found, cure } in checks {
-        let word = format!("{:<7}", status.as_str());
-        let word = match status {
-            Status::Ok => styled(Style::Good, &word),
-            Status::Fail => styled(Style::Bad, &word),
-            Status::Warn | Status::Unknown => styled(Style::Strong, &word),
-        };
-        _ = writeln!(out, "{word}  {id:<width$}  {}", crate::escape::plain(found));
-        if let Some(cure) = cure {
-            _ = writeln!(out, "{:9}{:width$}  cure: {}", "", "", crate::escape::plain(cure));
-        }
-    }
-    let count = |status| checks.iter().filter(|check| check.status == status).count();
-    let counts = [Status::Fail, Status::Warn, Status::Unknown, Status::Ok];
-    let counts: Vec<String> = counts.map(|status| format!("{} {status}", count(status))).into();
-    _ = writeln!(out, "\n{}", counts.join(", "));
-    out
-}
-
-fn json(checks: &[Check]) -> Result<String> {
-    #[derive(Serialize)]
-    struct Answer<'a> {
-        schema: &'static str,
-        healthy: bool,
-        checks: Vec<One<'a>>,
-    }
-    #[derive(Serialize)]
-    struct One<'a> {
-        id: &'a str,
-        status: &'a str,
-        found: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        cure: Option<&'a str>,
-    }
-    impl<'a> One<'a> {
-        fn of(Check { id, status, found, cure }: &'a Check) -> Self {
-            Self { id, status: status.as_str(), found, cure: cure.as_deref() }
-        }
-    }
-    let answer = Answer {
-        schema: "palisade.doctor/v1",
-        healthy: checks.iter().all(|check| check.status != Status::Fail),
-        checks: checks.iter().map(One::of).collect(),
-    };
-    Ok(serde_json::to_string_pretty(&answer)? + "\n")
+    Ok(Outcome::of(report::is_healthy(&findings)))
 }

@@ -44,6 +44,7 @@ fn colour(text: &str) -> Option<usize> {
     (parameters[end..].starts_with('m') && !conceals).then_some(2 + end + 1)
 }
 
+#[cfg(any(test, all(target_os = "linux", feature = "agent")))]
 /// For JSON that is shown: the same, as JSON's own escapes. Such characters stand in its strings alone, but for line ends.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     let is_odd = |c: char| palisade_manifest::needs_escape(c) && c != '\n';

@@ -11,7 +11,7 @@ pub(crate) enum Outcome {
     No,
     /// An answer that may be wrong, since something could not be read. 2.
     Incomplete,
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "lab"))]
     /// What a program that was run for the user returned.
     Of(u8),
 }
@@ -29,7 +29,7 @@ impl From<Outcome> for ExitCode {
             Outcome::Yes => 0,
             Outcome::No => 1,
             Outcome::Incomplete => ERROR,
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", feature = "lab"))]
             Outcome::Of(code) => code,
         })
     }

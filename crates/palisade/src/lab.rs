@@ -8,11 +8,13 @@ mod control;
 mod down;
 mod exec;
 mod fuzz;
+mod matrix;
 mod probe;
 mod run;
 mod serve;
 mod soak;
 mod up;
+mod wording;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};

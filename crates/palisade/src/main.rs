@@ -5,29 +5,27 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::{Command, CommandFactory as _, FromArgMatches as _};
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "agent"))]
 mod agent;
 mod arguments;
 mod can;
 mod connections;
 mod describe;
 mod diff;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "agent"))]
 mod doctor;
 mod ends;
 mod entrances;
 mod escape;
 mod exit;
 mod explain;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "lab"))]
 mod lab;
 mod live;
 mod man;
-#[cfg(target_os = "linux")]
-mod matrix;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "agent"))]
 mod node;
 mod output;
 mod plugin;
@@ -67,28 +65,28 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<Outcome> {
     match verb {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", feature = "agent"))]
         Verb::Agent(arguments) => agent::run(&arguments),
         Verb::Can(arguments) => can::run(&arguments),
         Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Describe(arguments) => describe::run(&arguments),
         Verb::Diff(arguments) => diff::run(&arguments),
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", feature = "agent"))]
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", feature = "lab"))]
         Verb::Lab(arguments) => lab::run(&arguments.verb),
         Verb::Snapshot(arguments) => snapshot::run(&arguments),
-        Verb::Completions(arguments) => completions(arguments.shell),
-        Verb::Man(arguments) => man::run(&arguments),
-        #[cfg(target_os = "linux")]
+        Verb::Completions(arguments) => completions(Arguments::command(), arguments.shell),
+        Verb::Man(arguments) => man::run(&arguments, Arguments::command()),
+        #[cfg(all(target_os = "linux", feature = "agent"))]
         Verb::Node(arguments) => node::run(&arguments),
     }
 }
 
-fn completions(shell: clap_complete::Shell) -> Result<Outcome> {
+fn completions(mut command: Command, shell: clap_complete::Shell) -> Result<Outcome> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "palisade", &mut script);
+    clap_complete::generate(shell, &mut command, "palisade", &mut script);
     let script = String::from_utf8(script).context("the completions are no text")?;
     output::print(&script).context("can't write the completions")?;
     Ok(Outcome::Yes)

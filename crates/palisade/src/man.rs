@@ -3,9 +3,9 @@
 use std::{fs, io, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Command, CommandFactory as _};
+use clap::{Args, Command};
 
-use crate::{arguments::Arguments, exit::Outcome, output};
+use crate::{exit::Outcome, output};
 
 pub(crate) const HELP: &str = "\
 Examples:
@@ -24,10 +24,9 @@ pub(crate) struct Man {
     dir: Option<PathBuf>,
 }
 
-/// Does it.
-pub(crate) fn run(arguments: &Man) -> Result<Outcome> {
-    let mut palisade = Arguments::command();
-    // Names as on the command line: `palisade lab run`.
+/// Prints or writes manual pages of `palisade`, the whole command line.
+pub(crate) fn run(arguments: &Man, mut palisade: Command) -> Result<Outcome> {
+    // Sets the names of inner verbs as on the command line: `palisade lab run`.
     palisade.build();
     match &arguments.dir {
         Some(dir) => {

@@ -96,7 +96,7 @@ pub(crate) fn width() -> usize {
     terminal_size::terminal_size_of(io::stderr()).map_or(100, |(width, _)| usize::from(width.0).max(40))
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "lab"))]
 /// A duration as people read it: `0.4 ms`, `47 ms`, `1.3 s`.
 pub(crate) fn duration(d: std::time::Duration) -> String {
     match d.as_secs_f64() {

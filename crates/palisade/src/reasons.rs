@@ -11,16 +11,6 @@ const SHOWN_MISSES: usize = 2;
 /// How many isolating policies are named.
 const SHOWN_POLICIES: usize = 5;
 
-/// The verdict of a side and its reason, in lines: `denied by ClusterNetworkPolicy …`, `allowed: …`.
-pub(crate) fn sentences(side: &Side, direction: Direction) -> Vec<String> {
-    let mut out = lines(side, direction);
-    if let Some(first) = out.first_mut() {
-        let between = if is_by_rule(side) { "" } else { ":" };
-        *first = format!("{}{between} {first}", side.verdict);
-    }
-    out
-}
-
 /// Whether one rule decided, so that the first of [`lines`] goes on after the verdict: `by NetworkPolicy …`.
 pub(crate) fn is_by_rule(side: &Side) -> bool {
     matches!(side.reason, Reason::Rule(_))
@@ -107,19 +97,6 @@ fn place(source: Option<&Origin>) -> String {
 /// `TCP 80`, `ICMP`.
 pub(crate) fn port_text(protocol: Protocol, port: u16) -> String {
     if protocol.has_ports() { format!("{protocol} {port}") } else { protocol.to_string() }
-}
-
-#[cfg(target_os = "linux")]
-/// `TCP 80 443, UDP 53, ICMP`.
-pub(crate) fn ports_text(ports: impl IntoIterator<Item = (Protocol, u16)>) -> String {
-    let mut out: Vec<(Protocol, String)> = Vec::new();
-    for (protocol, port) in ports {
-        match out.last_mut() {
-            Some((last, text)) if *last == protocol && protocol.has_ports() => *text += &format!(" {port}"),
-            _ => out.push((protocol, port_text(protocol, port))),
-        }
-    }
-    out.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
 }
 
 /// `IPv4`, `IPv4 and IPv6`.
@@ -317,8 +294,8 @@ mod tests {
         let rule = cluster_wide_rule("ClusterNetworkPolicy", Tier::Admin, Some(10), Action::Deny);
         let denied = Side { verdict: Verdict::Deny, reason: Reason::Rule(rule), passed: Vec::new() };
         assert_eq!(
-            sentences(&denied, Direction::Ingress),
-            ["denied by ClusterNetworkPolicy p, ingress[0] (p.yaml:5), admin tier, priority 10"]
+            lines(&denied, Direction::Ingress),
+            ["by ClusterNetworkPolicy p, ingress[0] (p.yaml:5), admin tier, priority 10"]
         );
         let json = serde_json::to_value(JsonSide::from(&denied)).unwrap();
         assert_eq!(json["rule"]["tier"], "admin");
@@ -331,8 +308,8 @@ mod tests {
     fn what_was_passed_on_stands_below_what_decided() {
         let pass = cluster_wide_rule("AdminNetworkPolicy", Tier::Admin, Some(3), Action::Pass);
         let side = Side { passed: vec![pass.clone()], ..isolated() };
-        let text = sentences(&side, Direction::Ingress);
-        assert!(text[0].starts_with("denied: isolated by NetworkPolicy shop/web"), "{text:?}");
+        let text = lines(&side, Direction::Ingress);
+        assert!(text[0].starts_with("isolated by NetworkPolicy shop/web"), "{text:?}");
         assert_eq!(
             text[1],
             "passed on by AdminNetworkPolicy p, ingress[0] (p.yaml:5), admin tier, priority 3"
@@ -341,8 +318,8 @@ mod tests {
         let last = cluster_wide_rule("BaselineAdminNetworkPolicy", Tier::Baseline, None, Action::Accept);
         let side = Side { verdict: Verdict::Allow, reason: Reason::Rule(last), passed: vec![pass] };
         assert_eq!(
-            sentences(&side, Direction::Egress)[0],
-            "allowed by BaselineAdminNetworkPolicy p, egress[0] (p.yaml:5), baseline tier"
+            lines(&side, Direction::Egress)[0],
+            "by BaselineAdminNetworkPolicy p, egress[0] (p.yaml:5), baseline tier"
         );
         assert_eq!(serde_json::to_value(JsonSide::from(&side)).unwrap()["passed"][0]["action"], "pass");
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{matrix::Matrix, report::Report, svg};
+use super::{grid::Grid, report::Report, svg};
 use crate::escape;
 
 /// Says to the browser that the page loads nothing and sends nothing.
@@ -21,7 +21,7 @@ pub(crate) fn page(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
          <style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n<figure>"
     )?;
-    svg::picture(report, &Matrix::new(report), out)?;
+    svg::picture(report, &Grid::new(report), out)?;
     writeln!(
         out,
         "</figure>\n<p><label>Search: <input id=\"search\" type=\"search\" autocomplete=\"off\"></label> \

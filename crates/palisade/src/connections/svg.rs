@@ -1,9 +1,9 @@
-//! The matrix as a picture. Everything is placed by arithmetic on whole numbers, so that the same answer gives the same bytes.
+//! The grid as a picture. Everything is placed by arithmetic on whole numbers, so that the same answer gives the same bytes.
 
 use std::io::{self, Write};
 
 use super::{
-    matrix::{EVERYTHING, Matrix},
+    grid::{EVERYTHING, Grid},
     report::Report,
 };
 use crate::escape;
@@ -25,7 +25,7 @@ text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fill:#1c2430
 /// The picture as a file of its own.
 pub(crate) fn page(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>")?;
-    picture(report, &Matrix::new(report), out)
+    picture(report, &Grid::new(report), out)
 }
 
 fn text_width(text: &str) -> usize {
@@ -33,17 +33,17 @@ fn text_width(text: &str) -> usize {
 }
 
 /// The picture as an element.
-pub(crate) fn picture(report: &Report<'_>, matrix: &Matrix, out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn picture(report: &Report<'_>, grid: &Grid, out: &mut dyn Write) -> io::Result<()> {
     let ids: Vec<String> = report.ends.iter().map(|e| escape::plain(&e.id).into_owned()).collect();
     let longest = |ends: &[usize]| ends.iter().map(|e| text_width(&ids[*e])).max().unwrap_or(0);
-    let left = MARGIN + longest(&matrix.rows) + 8;
-    let top = MARGIN + TITLE + longest(&matrix.columns) + 8;
-    let letters = matrix.letters();
-    let key: Vec<(&str, &str)> = key(matrix, &letters);
+    let left = MARGIN + longest(&grid.rows) + 8;
+    let top = MARGIN + TITLE + longest(&grid.columns) + 8;
+    let letters = grid.letters();
+    let key: Vec<(&str, &str)> = key(grid, &letters);
     let key_width = key.iter().map(|(_, text)| text_width(text)).max().unwrap_or(0) + 40 + 2 * MARGIN;
     let width =
-        (left + matrix.columns.len() * CELL + MARGIN).max(key_width).max(text_width(report.title()) * 2);
-    let key_top = top + matrix.rows.len() * CELL + MARGIN;
+        (left + grid.columns.len() * CELL + MARGIN).max(key_width).max(text_width(report.title()) * 2);
+    let key_top = top + grid.rows.len() * CELL + MARGIN;
     let height = key_top + key.len() * LINE + MARGIN;
     let class = if report.denied { " class=\"denied\"" } else { "" };
     writeln!(
@@ -59,7 +59,7 @@ pub(crate) fn picture(report: &Report<'_>, matrix: &Matrix, out: &mut dyn Write)
         MARGIN + 14,
         report.title()
     )?;
-    for (place, end) in matrix.columns.iter().enumerate() {
+    for (place, end) in grid.columns.iter().enumerate() {
         let (x, y) = (left + place * CELL + CELL / 2 + 4, top - 6);
         writeln!(
             out,
@@ -67,11 +67,11 @@ pub(crate) fn picture(report: &Report<'_>, matrix: &Matrix, out: &mut dyn Write)
             escape::markup(&ids[*end])
         )?;
     }
-    for (place, end) in matrix.rows.iter().enumerate() {
+    for (place, end) in grid.rows.iter().enumerate() {
         let y = top + place * CELL + CELL / 2 + 4;
         writeln!(out, "<text x=\"{MARGIN}\" y=\"{y}\">{}</text>", escape::markup(&ids[*end]))?;
-        if !matrix.columns.is_empty() {
-            let (y, width) = (top + place * CELL, matrix.columns.len() * CELL - 1);
+        if !grid.columns.is_empty() {
+            let (y, width) = (top + place * CELL, grid.columns.len() * CELL - 1);
             writeln!(
                 out,
                 "<rect class=\"grid\" x=\"{left}\" y=\"{y}\" width=\"{width}\" height=\"{}\"/>",
@@ -79,10 +79,10 @@ pub(crate) fn picture(report: &Report<'_>, matrix: &Matrix, out: &mut dyn Write)
             )?;
         }
     }
-    for ((row, column), number) in &matrix.cells {
+    for ((row, column), number) in &grid.cells {
         let (x, y) = (left + column * CELL, top + row * CELL);
-        let (from, to) = (&ids[matrix.rows[*row]], &ids[matrix.columns[*column]]);
-        let tip = format!("{from} → {to}: {}", matrix.key[*number]);
+        let (from, to) = (&ids[grid.rows[*row]], &ids[grid.columns[*column]]);
+        let tip = format!("{from} → {to}: {}", grid.key[*number]);
         write!(out, "<g><title>{}</title>", escape::markup(&tip))?;
         square(out, x, y, &letters[*number])?;
         writeln!(out, "</g>")?;
@@ -116,9 +116,9 @@ pub(crate) fn picture(report: &Report<'_>, matrix: &Matrix, out: &mut dyn Write)
 const NOTHING: &str = "nothing";
 
 /// The lines of the key: everything, the letters, nothing.
-fn key<'a>(matrix: &'a Matrix, letters: &'a [String]) -> Vec<(&'a str, &'a str)> {
-    let all = matrix.key.iter().any(|k| k == EVERYTHING).then_some(("", EVERYTHING));
-    let some = matrix.key.iter().zip(letters).filter(|(text, _)| *text != EVERYTHING);
+fn key<'a>(grid: &'a Grid, letters: &'a [String]) -> Vec<(&'a str, &'a str)> {
+    let all = grid.key.iter().any(|k| k == EVERYTHING).then_some(("", EVERYTHING));
+    let some = grid.key.iter().zip(letters).filter(|(text, _)| *text != EVERYTHING);
     let some = some.map(|(text, letter)| (&**letter, &**text));
     all.into_iter().chain(some).chain([("", NOTHING)]).collect()
 }

@@ -12,9 +12,10 @@ use palisade_lab::{
 };
 use palisade_policy::{Cluster, Endpoint, Family, Flow, Protocol, reference};
 
+use super::wording::ports_text;
 use crate::{
     output::{Style, styled},
-    reasons::{families_text, ports_text},
+    reasons::families_text,
 };
 
 /// Above so many flows the comparison would take longer than what it compares.

@@ -12,10 +12,14 @@ use palisade_lab::{
 use palisade_policy::{Direction, Flow, reference};
 use serde::Serialize;
 
-use super::{Shape, reading_options};
+use super::{
+    Shape,
+    matrix::{Matrix, draw},
+    reading_options,
+    wording::verdict_lines,
+};
 use crate::{
     exit::Outcome,
-    matrix::{Matrix, draw},
     output::{self, Format, Style, styled},
     reasons,
     sources::{self, Reading},
@@ -138,7 +142,7 @@ fn mismatch_text(mismatch: &Mismatch) -> String {
         for (direction, side) in
             [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
         {
-            for line in reasons::sentences(side, direction) {
+            for line in verdict_lines(side, direction) {
                 _ = writeln!(out, "    {direction}: {line}");
             }
         }

@@ -22,6 +22,7 @@ use super::{
     control::{self, Probed, Reply, Request},
     run::{expected_word, passed},
     up::Event,
+    wording::verdict_lines,
 };
 use crate::{
     can::{Asked, Spec, Who, question},
@@ -147,7 +148,7 @@ fn told(lab: &Lab, tried: &ProbeResult) -> Probed {
         for (direction, side) in
             [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
         {
-            let lines = reasons::sentences(side, direction);
+            let lines = verdict_lines(side, direction);
             reasons.extend(lines.into_iter().map(|line| format!("{direction}: {line}")));
         }
     }

@@ -50,6 +50,17 @@ fn the_image_is_built_with_the_pinned_toolchain() {
     assert!(argument("ENV RUSTUP_TOOLCHAIN=").starts_with(channel));
 }
 
+/// The lab (service translation, random clusters) is not needed in a privileged container.
+#[test]
+fn the_image_is_built_without_the_lab() {
+    let script = file("deploy/image/build.sh");
+    assert!(script.contains("features=(--no-default-features --features agent)\n"));
+    for command in ["cargo build", "cargo cyclonedx", "cargo tree"] {
+        let at = script.find(command).unwrap();
+        assert!(script[at..at + 200].contains("\"${features[@]}\""), "{command}");
+    }
+}
+
 #[test]
 fn the_image_holds_the_program_alone_and_runs_it_without_rights() {
     assert_eq!(argument("FROM"), "scratch");

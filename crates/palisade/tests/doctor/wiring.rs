@@ -137,7 +137,7 @@ fn well(sandbox: &Sandbox) -> Result<(), Failed> {
     let arguments = ["--offline", "--no-probe", "--socket", path.to_str().unwrap()];
     let output = on_node(&lab, &mut palisade_doctor(&arguments));
     let text = String::from_utf8(output.stdout)?;
-    assert!(text.contains("ok       nftables-rules     every kind of rule is taken"), "{text}");
+    assert!(text.contains("ok       nftables-rules     every kind of rule is accepted"), "{text}");
     assert!(text.ends_with("\n\n0 fail, 0 warn, 0 unknown, 21 ok\n"), "{text}");
     assert!(!text.contains("wiring"), "{text}");
     Ok(())
@@ -148,7 +148,7 @@ fn bridged(sandbox: &Sandbox) -> Result<(), Failed> {
     let before = listed(&lab);
     let (answer, code) = doctor(&lab, &["--offline"]);
     assert_eq!((answer.bad(), code), (vec![], 0));
-    answer.is("bridge-netfilter", "ok", "bridged packets of cni0 meet netfilter");
+    answer.is("bridge-netfilter", "ok", "bridged packets of cni0 pass netfilter");
     answer.is(
         "wiring-bridge",
         "ok",
@@ -169,13 +169,13 @@ fn past_netfilter(sandbox: &Sandbox) -> Result<(), Failed> {
     let (answer, code) = doctor(&lab, &["--offline"]);
     assert_eq!((answer.bad(), code), (vec!["bridge-netfilter", "wiring-bridge"], 1));
     assert_eq!(answer.0["healthy"], false);
-    answer.is("bridge-netfilter", "fail", "net.bridge.bridge-nf-call-iptables is 0: what pods on cni0");
+    answer.is("bridge-netfilter", "fail", "net.bridge.bridge-nf-call-iptables is 0: packets between pods on cni0");
     answer.is("wiring-bridge", "fail", "arrive without passing the forward hook (IPv4 TCP, IPv4 UDP)");
     set("bridge/bridge-nf-call-iptables", "1")?;
     set("bridge/bridge-nf-call-ip6tables", "0")?;
     let (answer, code) = doctor(&lab, &["--offline"]);
     assert_eq!((answer.bad(), code), (vec!["bridge-netfilter", "wiring-bridge"], 1));
-    answer.is("bridge-netfilter", "fail", "the IPv6 that pods on cni0");
+    answer.is("bridge-netfilter", "fail", "IPv6 packets between pods on cni0");
     answer.is("wiring-bridge", "fail", "(IPv6 TCP, IPv6 UDP)");
     Ok(())
 }
@@ -186,8 +186,8 @@ fn no_forwarding(sandbox: &Sandbox) -> Result<(), Failed> {
     lab.run_in(&Place::Node("n1".into()), || set_sysctls(&off))??;
     let (answer, code) = doctor(&lab, &["--offline"]);
     assert_eq!((answer.bad(), code), (vec!["ip-forward", "wiring-routed"], 1));
-    answer.is("ip-forward", "fail", "forwards nothing");
-    answer.is("wiring-routed", "unknown", "nothing was sent");
+    answer.is("ip-forward", "fail", "forwards neither IPv4 nor IPv6");
+    answer.is("wiring-routed", "unknown", "no packets were sent");
     Ok(())
 }
 
@@ -198,7 +198,7 @@ fn programs(sandbox: &Sandbox) -> Result<(), Failed> {
     lab.run_in(&Place::Node("n1".into()), || tc_program(pod_interface()))?;
     let (answer, code) = doctor(&lab, &["--offline", "--no-probe"]);
     assert_eq!((answer.bad(), code), (vec!["ebpf"], 0), "a warning");
-    answer.is("ebpf", "warn", "eBPF programs sit on pods' interfaces (");
+    answer.is("ebpf", "warn", "eBPF programs are attached to pods' interfaces (");
     Ok(())
 }
 
@@ -308,7 +308,7 @@ fn own_table(sandbox: &Sandbox) -> Result<(), Failed> {
     let lab = lab(sandbox, false, nobody())?;
     for (comment, part) in [
         ("comment \"palisade format 0\";", "is of another version (palisade format 0)"),
-        ("", "was made by somebody else"),
+        ("", "was created by another program"),
     ] {
         nft(&lab, &format!("add table inet palisade {{ {comment} }}"));
         let (answer, code) = doctor(&lab, &["--offline", "--no-probe"]);
@@ -326,13 +326,13 @@ fn agents(sandbox: &Sandbox) -> Result<(), Failed> {
     let arguments = ["--offline", "--no-probe", "--socket", path.to_str().unwrap()];
     let (answer, _) = doctor(&lab, &arguments);
     answer.is("agent", "ok", "no agent runs");
-    answer.is("run-directory", "ok", "can be made");
-    answer.is("table", "warn", "no agent follows changes");
+    answer.is("run-directory", "ok", "can be created");
+    answer.is("table", "warn", "no agent updates it");
     assert!(!path.parent().unwrap().exists(), "looking makes nothing");
     fs::create_dir(path.parent().unwrap())?;
     drop(UnixListener::bind(&path)?);
     let (answer, _) = doctor(&lab, &arguments);
-    answer.is("agent", "warn", "has ended");
+    answer.is("agent", "warn", "has exited");
     answer.is("run-directory", "ok", "is writable");
     assert_eq!(fs::read_dir(path.parent().unwrap())?.count(), 1, "the socket alone");
     let (answer, code) = doctor(&lab, &["--offline", "--no-probe", "--socket", "/proc/palisade/agent.sock"]);
@@ -395,7 +395,7 @@ fn api(sandbox: &Sandbox) -> Result<(), Failed> {
     let lab = lab(sandbox, false, nobody())?;
     let (answer, code) = doctor(&lab, &["--no-probe"]);
     assert_eq!((answer.bad(), code), (vec!["api-server"], 0));
-    answer.is("api-server", "unknown", "no cluster to ask");
+    answer.is("api-server", "unknown", "no cluster is configured");
     let dir = tempfile::TempDir::new()?;
     let kubeconfig = dir.path().join("config");
     let mut file = fs::File::create(&kubeconfig)?;
@@ -429,9 +429,9 @@ fn without_rights(sandbox: &Sandbox) -> Result<(), Failed> {
     let answer = Answer(answer);
     assert_eq!(output.status.code(), Some(1));
     answer.is("privileges", "fail", "CAP_NET_ADMIN is missing");
-    answer.is("nftables", "unknown", "no temporary network namespace");
-    answer.is("other-enforcers", "unknown", "no permission");
-    answer.is("wiring-routed", "unknown", "no packets could be sent");
+    answer.is("nftables", "unknown", "cannot create a temporary network namespace");
+    answer.is("other-enforcers", "unknown", "cannot list the node's nftables rules");
+    answer.is("wiring-routed", "unknown", "cannot send packets");
     answer.is("bridge-netfilter", "ok", "cni0");
     Ok(())
 }

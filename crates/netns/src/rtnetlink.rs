@@ -1,7 +1,7 @@
-//! A small blocking rtnetlink client: what a lab needs of links, addresses, routes and neighbours.
+//! A small blocking rtnetlink client that creates and removes links, addresses, routes and neighbours.
 //!
-//! Requests are collected and sent together; each is acknowledged, and an error names the request that it belongs to.
-//! Interface indices and hardware addresses are chosen by the caller, so nothing ever has to be read back.
+//! Requests are queued and sent together. The kernel acknowledges each, and an error names the request that failed. The
+//! caller chooses interface indices and hardware addresses, so nothing has to be read back.
 
 use std::{fmt, io, net::IpAddr, os::fd::AsRawFd};
 
@@ -20,13 +20,13 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use crate::namespace::Namespace;
+use crate::Namespace;
 
 /// The index of the loopback device, in every namespace.
-pub(crate) const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 /// A hardware address.
-pub(crate) type Mac = [u8; 6];
+pub type Mac = [u8; 6];
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,36 +34,36 @@ pub enum NetlinkError {
     /// The socket failed.
     #[error("netlink socket failed")]
     Socket(#[source] io::Error),
-    /// The kernel answered with what isn't netlink.
-    #[error("the kernel's answer can't be read: {0}")]
+    /// The kernel's reply is not valid netlink.
+    #[error("cannot decode the kernel's reply: {0}")]
     Answer(String),
     /// The kernel refused a request.
     #[error("the kernel refused to {request}")]
     Refused {
-        /// The request in words.
+        /// The request, for messages.
         request: String,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// How many requests go into one datagram: their acknowledgements must fit the receive buffer (212,992 bytes by
-/// default, of which an acknowledgement takes about 1 KiB with its bookkeeping).
+/// The most requests in one datagram: their acknowledgements must fit in the receive buffer (212,992 bytes by default; an
+/// acknowledgement takes about 1 KiB with its bookkeeping).
 const REQUESTS_AT_ONCE: usize = 64;
 
-/// A request that waits to be sent.
+/// A queued request.
 struct Request {
     message: RouteNetlinkMessage,
     flags: u16,
-    /// In words, for errors.
+    /// A description, for errors.
     text: String,
-    /// Whether it is no error that what it removes isn't there.
+    /// Whether "not found" counts as success: the request removes something.
     may_be_missing: bool,
 }
 
-/// A client of the namespace in which it was opened.
-pub(crate) struct Netlink {
+/// An rtnetlink client for the namespace in which it was opened.
+pub struct Netlink {
     socket: Socket,
     sequence: u32,
     queue: Vec<Request>,
@@ -77,54 +77,59 @@ impl fmt::Debug for Netlink {
 
 /// One side of a veth pair.
 #[derive(Clone, Debug)]
-pub(crate) struct LinkEnd {
-    pub(crate) name: String,
-    pub(crate) index: u32,
-    pub(crate) mac: Mac,
+pub struct LinkEnd {
+    /// The interface's name.
+    pub name: String,
+    /// The interface's index.
+    pub index: u32,
+    /// The hardware address.
+    pub mac: Mac,
 }
 
 /// A route to one network.
 #[derive(Clone, Debug)]
-pub(crate) struct Route {
-    /// The destination; its length 0 makes it the default route.
-    pub(crate) to: (IpAddr, u8),
-    /// The next hop; `None`: the destination is on the link.
-    pub(crate) via: Option<IpAddr>,
+pub struct Route {
+    /// The destination and its prefix length; length 0 is the default route.
+    pub to: (IpAddr, u8),
+    /// The next hop. `None`: the destination is on the link.
+    pub via: Option<IpAddr>,
     /// The interface.
-    pub(crate) link: u32,
-    /// The source address of what this namespace sends along it.
-    pub(crate) source: Option<IpAddr>,
+    pub link: u32,
+    /// The preferred source address for packets that this namespace sends.
+    pub source: Option<IpAddr>,
 }
 
 impl Route {
     /// A route to exactly one address.
-    pub(crate) fn to_host(address: IpAddr, link: u32) -> Self {
+    pub fn to_host(address: IpAddr, link: u32) -> Self {
         Self { to: (address, host_prefix(address)), via: None, link, source: None }
     }
 }
 
 /// The prefix length of a single address.
-pub(crate) fn host_prefix(address: IpAddr) -> u8 {
+pub fn host_prefix(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
 impl Netlink {
-    /// Opens a client in the calling thread's namespace; it may be used from any thread.
-    pub(crate) fn open() -> Result<Self, NetlinkError> {
+    /// Opens a client in the calling thread's namespace. It can be used from any thread.
+    ///
+    /// # Errors
+    /// When the socket can't be opened.
+    pub fn open() -> Result<Self, NetlinkError> {
         let open = || {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind_auto()?;
             socket.connect(&SocketAddr::new(0, 0))?;
-            // Errors need no copy of the request, which is named from the queue.
+            // Acknowledgements need no copy of the request: its description is in the queue.
             socket.set_cap_ack(true)?;
             Ok(socket)
         };
         Ok(Self { socket: open().map_err(NetlinkError::Socket)?, sequence: 0, queue: Vec::new() })
     }
 
-    /// Queues: a veth pair, this end here and up, the other in `peer_namespace` and down: an end can be switched on only
-    /// once there is another.
-    pub(crate) fn veth(&mut self, end: &LinkEnd, peer: &LinkEnd, peer_namespace: &Namespace) -> &mut Self {
+    /// Queues a veth pair: this end here and up, the peer in `peer_namespace` and down.
+    pub fn veth(&mut self, end: &LinkEnd, peer: &LinkEnd, peer_namespace: &Namespace) -> &mut Self {
         use std::os::fd::AsFd;
         let mut other = named(peer);
         other.attributes.push(LinkAttribute::NetNsFd(peer_namespace.as_fd().as_raw_fd()));
@@ -137,17 +142,17 @@ impl Netlink {
         self.link_up(end.index)
     }
 
-    /// Queues: a bridge, up.
-    pub(crate) fn bridge(&mut self, end: &LinkEnd) -> &mut Self {
+    /// Queues a bridge, up.
+    pub fn bridge(&mut self, end: &LinkEnd) -> &mut Self {
         let mut message = named(end);
         message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
         self.create(RouteNetlinkMessage::NewLink(message), format!("create the bridge {}", end.name));
         self.link_up(end.index)
     }
 
-    /// Queues: makes a link a port of a bridge. `hairpin`: what came in through the port may leave through it, which a pod
+    /// Queues attaching a link to a bridge. `hairpin`: frames may leave through the port on which they arrived, as a pod
     /// needs to reach itself through a service.
-    pub(crate) fn bridge_port(&mut self, link: u32, bridge: u32, hairpin: bool) -> &mut Self {
+    pub fn bridge_port(&mut self, link: u32, bridge: u32, hairpin: bool) -> &mut Self {
         let mut message = LinkMessage::default();
         message.header.index = link;
         message.attributes.push(LinkAttribute::Controller(bridge));
@@ -164,49 +169,49 @@ impl Netlink {
         self
     }
 
-    /// Queues: switches a link on.
-    pub(crate) fn link_up(&mut self, link: u32) -> &mut Self {
+    /// Queues setting a link up.
+    pub fn link_up(&mut self, link: u32) -> &mut Self {
         let mut message = LinkMessage::default();
         message.header.index = link;
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
-        self.push(RouteNetlinkMessage::SetLink(message), 0, format!("switch link {link} on"))
+        self.push(RouteNetlinkMessage::SetLink(message), 0, format!("set link {link} up"))
     }
 
-    /// Queues: removes a link, and with one end of a veth pair the other.
-    pub(crate) fn remove_link(&mut self, link: u32) -> &mut Self {
+    /// Queues removing a link; removing one end of a veth pair removes both.
+    pub fn remove_link(&mut self, link: u32) -> &mut Self {
         let mut message = LinkMessage::default();
         message.header.index = link;
         self.push(RouteNetlinkMessage::DelLink(message), 0, format!("remove link {link}"))
     }
 
-    /// Queues: gives a link an address alone, without a route to a network round it. `link_scope`: never chosen as a source
-    /// for what leaves the link.
-    pub(crate) fn address(&mut self, link: u32, address: IpAddr, link_scope: bool) -> &mut Self {
+    /// Queues a single address on a link, without a prefix route. `link_scope`: the address gets link scope, so the kernel
+    /// does not select it as a source for destinations beyond the link.
+    pub fn address(&mut self, link: u32, address: IpAddr, link_scope: bool) -> &mut Self {
         let message = address_message(link, address, link_scope);
         self.create(RouteNetlinkMessage::NewAddress(message), format!("assign {address} to link {link}"))
     }
 
-    /// Queues: takes an address from a link.
-    pub(crate) fn remove_address(&mut self, link: u32, address: IpAddr) -> &mut Self {
+    /// Queues removing an address from a link.
+    pub fn remove_address(&mut self, link: u32, address: IpAddr) -> &mut Self {
         let message = address_message(link, address, false);
-        self.push(RouteNetlinkMessage::DelAddress(message), 0, format!("take {address} from link {link}"))
+        self.push(RouteNetlinkMessage::DelAddress(message), 0, format!("remove {address} from link {link}"))
     }
 
-    /// Queues: a route, in place of one to the same network.
-    pub(crate) fn route(&mut self, route: &Route) -> &mut Self {
+    /// Queues a route; it replaces one to the same network.
+    pub fn route(&mut self, route: &Route) -> &mut Self {
         let text = format!("route {}/{} to link {}", route.to.0, route.to.1, route.link);
         self.push(RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE | NLM_F_REPLACE, text)
     }
 
-    /// Queues: removes a route.
-    pub(crate) fn remove_route(&mut self, route: &Route) -> &mut Self {
+    /// Queues removing a route.
+    pub fn remove_route(&mut self, route: &Route) -> &mut Self {
         let text = format!("remove the route {}/{} from link {}", route.to.0, route.to.1, route.link);
         self.push(RouteNetlinkMessage::DelRoute(route_message(route)), 0, text)
     }
 
-    /// Queues: a permanent neighbour entry.
-    pub(crate) fn neighbour(&mut self, link: u32, address: IpAddr, mac: Mac) -> &mut Self {
+    /// Queues a permanent neighbour entry.
+    pub fn neighbour(&mut self, link: u32, address: IpAddr, mac: Mac) -> &mut Self {
         let mut message = NeighbourMessage::default();
         message.header.family = family(address);
         message.header.ifindex = link;
@@ -215,12 +220,12 @@ impl Netlink {
             NeighbourAttribute::Destination(address.into()),
             NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
         ];
-        let text = format!("enter the neighbour {address} of link {link}");
+        let text = format!("add the neighbour {address} on link {link}");
         self.push(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, text)
     }
 
-    /// Queues: removes a neighbour entry, if there is one.
-    pub(crate) fn forget_neighbour(&mut self, link: u32, address: IpAddr) -> &mut Self {
+    /// Queues removing a neighbour entry, if it exists.
+    pub fn remove_neighbour(&mut self, link: u32, address: IpAddr) -> &mut Self {
         let mut message = NeighbourMessage::default();
         message.header.family = family(address);
         message.header.ifindex = link;
@@ -228,7 +233,7 @@ impl Netlink {
         self.queue.push(Request {
             message: RouteNetlinkMessage::DelNeighbour(message),
             flags: 0,
-            text: format!("remove the neighbour {address} of link {link}"),
+            text: format!("remove the neighbour {address} from link {link}"),
             may_be_missing: true,
         });
         self
@@ -243,12 +248,11 @@ impl Netlink {
         self
     }
 
-    /// Sends what is queued and waits until the kernel has done it all. The kernel performs every request, also after one
-    /// that failed.
+    /// Sends the queue and waits for all acknowledgements. The kernel performs every request, even after one failed.
     ///
     /// # Errors
-    /// The first failure.
-    pub(crate) fn commit(&mut self) -> Result<(), NetlinkError> {
+    /// Returns the first failure.
+    pub fn commit(&mut self) -> Result<(), NetlinkError> {
         let queue = std::mem::take(&mut self.queue);
         let mut first_error = None;
         let mut requests = queue.into_iter().peekable();
@@ -350,7 +354,7 @@ fn route_message(route: &Route) -> RouteMessage {
         message.attributes.push(RouteAttribute::Destination(to.into()));
     }
     if let Some(via) = route.via {
-        // The next hop is a single address without a network round it.
+        // The next hop is a single address, outside any prefix of the link.
         message.header.flags = RouteFlags::Onlink;
         message.attributes.push(RouteAttribute::Gateway(via.into()));
     }

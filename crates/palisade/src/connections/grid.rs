@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::report::Report;
 
 /// The grid. A cell that isn't there is empty.
-pub(crate) struct Matrix {
+pub(crate) struct Grid {
     /// The ends that open connections.
     pub(crate) rows: Vec<usize>,
     /// The ends that are called.
@@ -19,7 +19,7 @@ pub(crate) struct Matrix {
 /// The words for everything, on every port of every protocol.
 pub(crate) const EVERYTHING: &str = "all";
 
-impl Matrix {
+impl Grid {
     pub(crate) fn new(report: &Report<'_>) -> Self {
         let shown = report.shown();
         let mut texts: BTreeMap<(usize, usize), String> = BTreeMap::new();

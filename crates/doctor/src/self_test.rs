@@ -1,11 +1,10 @@
-//! Whether the packets of this machine's pods come by where policies are enforced: tried, not guessed.
+//! Sends packets between two network namespaces and counts which pass the forward hook, where policies are enforced.
 //!
-//! Two network namespaces stand for two pods. They are connected to the namespace of the calling thread as a CNI plugin
-//! connects pods (each routed, or as ports of the CNI's bridge), and send each other a few packets. A table of counters,
-//! under a name of its own, says which came by the forward hook.
+//! The namespaces stand for two pods. They are connected to the namespace of the calling thread as a CNI plugin connects
+//! pods: each by a route, or both as ports of the CNI's bridge. A table with its own name counts packets in the forward hook.
 //!
-//! Nothing stays, however the process ends: the links and routes vanish with the namespaces, the namespaces with the
-//! process, and the table with its socket.
+//! Nothing is left behind, however the process ends: links and routes are removed with the namespaces, the namespaces with
+//! the process, and the table with its socket.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -14,66 +13,65 @@ use std::{
     time::{Duration, Instant},
 };
 
+use palisade_netns::{
+    Namespace,
+    rtnetlink::{LinkEnd, Mac, Netlink, NetlinkError, Route},
+};
 use palisade_nft::watchpoint::{Watched, Watchpoint};
 use palisade_policy::{Family, Protocol};
 
-use crate::{
-    namespace::Namespace,
-    netlink::{LinkEnd, Mac, Netlink, NetlinkError, Route},
-};
-
 /// How two pods of a node are connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Path {
-    /// Each has a route to it, as with Calico, `ptp` and many clouds' plugins.
+pub(crate) enum Path {
+    /// A host route leads to each pod, as with Calico, `ptp` and the plugins of many clouds.
     Routed,
-    /// They are ports of a bridge, as with `bridge`, flannel or docker.
+    /// Both are ports of a bridge, as with `bridge`, flannel or Docker.
     Bridged {
-        /// The bridge's interface index.
+        /// The interface index of the bridge.
         bridge: u32,
     },
 }
 
-/// What became of the packets of one family and protocol.
+/// What happened to the packets of one family and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sighting {
+pub(crate) struct Sighting {
     /// IPv4 or IPv6.
-    pub family: Family,
+    pub(crate) family: Family,
     /// TCP or UDP.
-    pub protocol: Protocol,
-    /// Whether they came by the forward hook, so that policies can act on them.
-    pub seen: bool,
-    /// Whether they arrived at the other pod.
-    pub arrived: bool,
+    pub(crate) protocol: Protocol,
+    /// Whether they passed the forward hook, so that policies apply to them.
+    pub(crate) seen: bool,
+    /// Whether they reached the other pod.
+    pub(crate) arrived: bool,
 }
 
-/// Why packets could not be sent.
+/// An error of the self-test.
 #[derive(Debug, thiserror::Error)]
-pub enum WiringError {
-    /// The namespaces.
-    #[error("cannot make network namespaces: it takes CAP_SYS_ADMIN, so run as root")]
+pub(crate) enum SelfTestError {
+    /// A namespace could not be created.
+    #[error("cannot create network namespaces: CAP_SYS_ADMIN is required, so run as root")]
     Namespace(#[source] io::Error),
-    /// Links, addresses, routes.
+    /// A link, address, route or neighbour could not be created.
     #[error("cannot connect the namespaces")]
     Connect(#[from] NetlinkError),
-    /// The counters.
+    /// The packet counters failed.
     #[error("cannot count packets")]
     Count(#[from] palisade_nft::Error),
-    /// The sockets.
+    /// A socket failed.
     #[error("cannot send packets")]
     Send(#[source] io::Error),
 }
 
-/// The port on which a probe listens: `discard`.
+/// The destination port: `discard` (RFC 863).
 const PORT: u16 = 9;
 
-/// How long a packet may take, and how often it is sent again.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// How long to wait for a packet, and how often to send it.
+const TIMEOUT: Duration = Duration::from_millis(250);
 const ATTEMPTS: usize = 4;
 
 const ETH0: u32 = 2;
 
-/// Of 198.18.0.0/15, which is for tests of networks (RFC 2544) and routed nowhere, and a unique local network.
+/// Returns a pod's address: in 198.18.0.0/15, which is reserved for benchmarks (RFC 2544), or in a unique local network.
 fn address(family: Family, pod: u8) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(198, 18, 213, pod).into(),
@@ -81,7 +79,7 @@ fn address(family: Family, pod: u8) -> IpAddr {
     }
 }
 
-/// The next hop of a routed pod; nobody has it, its hardware address is given.
+/// Returns the next hop of a routed pod. No interface has this address; the pods have a permanent neighbour entry for it.
 fn gateway(family: Family) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(169, 254, 213, 254).into(),
@@ -89,8 +87,8 @@ fn gateway(family: Family) -> IpAddr {
     }
 }
 
-/// A bridge takes the smallest hardware address of its ports for its own: these are larger than any that a CNI plugin
-/// gives, so that the pods' neighbour entries stay right.
+/// Returns the hardware address of an end of a veth pair. A bridge adopts the smallest hardware address of its ports; these
+/// are larger than any that a CNI plugin assigns, so that the bridge keeps its address.
 fn mac(end: u8, pod: u8) -> Mac {
     [0xfe, 0xff, 0xff, 0xff, end, pod]
 }
@@ -104,9 +102,9 @@ struct Pod {
 }
 
 impl Pod {
-    fn new(number: u8) -> Result<Self, WiringError> {
-        let (namespace, netlink) = Namespace::create(Netlink::open).map_err(WiringError::Namespace)?;
-        // Indices that nobody uses: the kernel counts up from 1.
+    fn new(number: u8) -> Result<Self, SelfTestError> {
+        let (namespace, netlink) = Namespace::create(Netlink::open).map_err(SelfTestError::Namespace)?;
+        // Indices that are not in use: the kernel assigns them from 1 upwards.
         let index = 0x3000_0000 | ((process::id() & 0xf_ffff) << 4) | u32::from(number);
         let host_end =
             LinkEnd { name: format!("plsd{:x}.{number}", process::id()), index, mac: mac(0, number) };
@@ -115,17 +113,17 @@ impl Pod {
     }
 }
 
-/// Sends packets between two namespaces on this path, and says what became of them.
+/// Sends packets between two namespaces on a path and returns what happened to them.
 ///
-/// Must run in the network namespace of the node. Takes up to some seconds where packets get lost.
+/// The calling thread must be in the node's network namespace. Takes up to some seconds if packets are lost.
 ///
 /// # Errors
-/// Where namespaces, links, counters or sockets can't be had; nothing is known then.
-pub fn sight(path: &Path, families: &[Family]) -> Result<Vec<Sighting>, WiringError> {
+/// When a namespace, link, counter or socket can't be created.
+pub(crate) fn send_packets(path: &Path, families: &[Family]) -> Result<Vec<Sighting>, SelfTestError> {
     let mut node = Netlink::open()?;
     let mut pods = [Pod::new(1)?, Pod::new(2)?];
     let outcome = connect(path, families, &mut node, &mut pods).and_then(|()| send(families, &pods));
-    // They would vanish with the namespaces too, but in the kernel's own time.
+    // The kernel removes them with the namespaces too, but asynchronously.
     for pod in &pods {
         node.remove_link(pod.host_end.index);
     }
@@ -140,7 +138,7 @@ fn connect(
     families: &[Family],
     node: &mut Netlink,
     pods: &mut [Pod; 2],
-) -> Result<(), WiringError> {
+) -> Result<(), SelfTestError> {
     for pod in pods.iter() {
         node.veth(&pod.host_end, &pod.own_end, &pod.namespace);
         if let Path::Bridged { bridge } = path {
@@ -181,7 +179,7 @@ fn connect(
     Ok(())
 }
 
-fn send(families: &[Family], [from, to]: &[Pod; 2]) -> Result<Vec<Sighting>, WiringError> {
+fn send(families: &[Family], [from, to]: &[Pod; 2]) -> Result<Vec<Sighting>, SelfTestError> {
     const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
     let watched: Vec<Watched> = families
         .iter()
@@ -198,7 +196,7 @@ fn send(families: &[Family], [from, to]: &[Pod; 2]) -> Result<Vec<Sighting>, Wir
             Protocol::Tcp => tcp(from, to, ends),
             _ => udp(from, to, ends),
         };
-        arrived.push(passes.map_err(WiringError::Send)?);
+        arrived.push(passes.map_err(SelfTestError::Send)?);
     }
     let counts = watchpoint.counts()?.into_iter().zip(arrived);
     Ok(counts
@@ -211,12 +209,12 @@ fn send(families: &[Family], [from, to]: &[Pod; 2]) -> Result<Vec<Sighting>, Wir
         .collect())
 }
 
-/// A new address takes a moment until it can be used.
+/// Retries a bind: a new address is not usable at once.
 fn bound<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let began = Instant::now();
     loop {
         match bind() {
-            Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && began.elapsed() < PATIENCE * 4 => {
+            Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && began.elapsed() < TIMEOUT * 4 => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             other => return other,
@@ -227,9 +225,9 @@ fn bound<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
 fn udp(from: &Pod, to: &Pod, (source, target): (IpAddr, SocketAddr)) -> io::Result<bool> {
     let receiver = to.namespace.run(|| bound(|| UdpSocket::bind(target)))??;
     let sender = from.namespace.run(|| bound(|| UdpSocket::bind((source, 0))))??;
-    receiver.set_read_timeout(Some(PATIENCE))?;
+    receiver.set_read_timeout(Some(TIMEOUT))?;
     for _ in 0..ATTEMPTS {
-        // A rule may answer with an ICMP error, or forbid sending: then it does not arrive.
+        // A rule may reject the packet, or send may fail: then it did not arrive.
         if sender.send_to(b"palisade", target).is_ok() && receiver.recv(&mut [0; 16]).is_ok() {
             return Ok(true);
         }
@@ -241,13 +239,13 @@ fn tcp(from: &Pod, to: &Pod, (_, target): (IpAddr, SocketAddr)) -> io::Result<bo
     let listener = to.namespace.run(|| bound(|| TcpListener::bind(target)))??;
     let mut connected = None;
     for _ in 0..ATTEMPTS {
-        connected = from.namespace.run(|| TcpStream::connect_timeout(&target, PATIENCE))?.ok();
+        connected = from.namespace.run(|| TcpStream::connect_timeout(&target, TIMEOUT))?.ok();
         if connected.is_some() {
             break;
         }
     }
     let Some(mut client) = connected else { return Ok(false) };
     let (mut server, _) = listener.accept()?;
-    server.set_read_timeout(Some(PATIENCE * 4))?;
+    server.set_read_timeout(Some(TIMEOUT * 4))?;
     Ok(client.write_all(b"x").is_ok() && server.read_exact(&mut [0]).is_ok())
 }

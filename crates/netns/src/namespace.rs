@@ -1,4 +1,4 @@
-//! Network namespaces, held by file descriptor alone.
+//! Network namespaces that are held by a file descriptor and have no name on disk.
 
 use std::{
     fs::{self, File},
@@ -9,23 +9,23 @@ use std::{
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// A network namespace. It lives as long as this value, a socket or a thread in it does.
+/// A network namespace. It exists as long as this value, a socket in it or a thread in it.
 #[derive(Debug)]
 pub struct Namespace(File);
 
 impl Namespace {
-    /// The namespace of the calling thread.
+    /// Returns the namespace of the calling thread.
     ///
     /// # Errors
-    /// When `/proc` is missing or the process has too many files open.
+    /// When `/proc` is not mounted or the process has too many open files.
     pub fn current() -> io::Result<Self> {
         File::open("/proc/thread-self/ns/net").map(Self)
     }
 
-    /// Makes a new namespace and runs `setup` in it, on a thread of its own.
+    /// Creates a namespace and runs `setup` in it, on a new thread.
     ///
     /// # Errors
-    /// When the kernel refuses a namespace or a file; `setup`'s result is handed back as it is.
+    /// When the kernel refuses the namespace or the file. `setup`'s result is returned unchanged.
     pub fn create<T: Send>(setup: impl FnOnce() -> T + Send) -> io::Result<(Self, T)> {
         on_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
@@ -34,8 +34,8 @@ impl Namespace {
         })
     }
 
-    /// Runs `f` on a new thread in this namespace and waits for it. Sockets that it opens stay in the namespace, wherever
-    /// they are used later; a child process that it starts lives in it.
+    /// Runs `f` on a new thread in this namespace and waits for it. Sockets that `f` opens and child processes that it
+    /// starts belong to this namespace, wherever they are used later.
     ///
     /// # Errors
     /// When the thread can't be started or can't enter the namespace.
@@ -46,7 +46,7 @@ impl Namespace {
         })
     }
 
-    /// Moves the calling thread into this namespace, for good.
+    /// Moves the calling thread into this namespace.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -54,10 +54,10 @@ impl Namespace {
         Ok(setns(&self.0, CloneFlags::CLONE_NEWNET)?)
     }
 
-    /// Another handle on the same namespace.
+    /// Returns another handle to the same namespace.
     ///
     /// # Errors
-    /// When the process has too many files open.
+    /// When the process has too many open files.
     pub fn try_clone(&self) -> io::Result<Self> {
         self.0.try_clone().map(Self)
     }
@@ -69,7 +69,7 @@ impl AsFd for Namespace {
     }
 }
 
-/// Runs `f` on a thread of its own and hands on its panic, if it has one.
+/// Runs `f` on a new thread and resumes its panic, if any.
 fn on_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let handle = thread::Builder::new().name("palisade-netns".into()).spawn_scoped(scope, f)?;
@@ -77,10 +77,10 @@ fn on_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T>
     })
 }
 
-/// Writes kernel settings of the calling thread's namespace, as (name below `/proc/sys/net`, value).
+/// Writes sysctls of the calling thread's namespace: (name below `/proc/sys/net`, value).
 ///
 /// # Errors
-/// At the first that can't be written, with its name.
+/// At the first sysctl that can't be written, with its path.
 pub fn set_sysctls(settings: &[(&str, &str)]) -> io::Result<()> {
     settings.iter().try_for_each(|(name, value)| {
         let path = format!("/proc/sys/net/{name}");

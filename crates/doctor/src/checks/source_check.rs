@@ -1,0 +1,17 @@
+//! `source-check`: whether the kernel looks up the route back to a packet's source, which exposes forged sources.
+
+use palisade_nft::{Enforcer, Feature};
+
+use crate::finding::Outcome;
+
+pub(super) fn check(enforcer: &mut Enforcer) -> Outcome {
+    if enforcer.lacking().any(|feature| feature == Feature::SourceCheck) {
+        Outcome::warn(
+            "the kernel does not look up reverse paths in the forward hook: packets with a forged source address are judged by \
+             that address",
+            "run Linux 5.19 or later with CONFIG_NFT_FIB_INET, or set rp_filter=1 on pods' interfaces",
+        )
+    } else {
+        Outcome::ok("packets with forged source addresses are detected by a reverse path lookup")
+    }
+}

@@ -1,0 +1,12 @@
+//! Network namespaces, and the links, addresses, routes and neighbours in them.
+//!
+//! The lab builds a cluster with it; the doctor's self-test builds two pods. It starts no program and reads no policy.
+
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+pub mod dump;
+pub mod namespace;
+pub mod rtnetlink;
+
+pub use namespace::Namespace;
