@@ -105,7 +105,7 @@ impl Pairs {
 #[cfg(test)]
 mod tests {
     use palisade_policy::{Compiler, Direction};
-    use palisade_testkit::{Rng, Shape, change, cluster, endpoints};
+    use palisade_testkit::{Rng, Shape, change, cluster, endpoints, seeds};
 
     use super::*;
 
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn what_allows_no_more_is_found_and_nothing_else() {
         let (mut found, mut missed) = (0, 0);
-        for seed in 0..400 {
+        for seed in seeds(0..400) {
             let rng = &mut Rng::with_seed(seed);
             let shape = Shape::strange();
             let mut world = cluster(rng, &shape);

@@ -139,14 +139,14 @@ fn labels_for(selector: &Selector) -> Option<Labels> {
 
 #[cfg(test)]
 mod tests {
-    use palisade_testkit::{Rng, Shape, cluster};
+    use palisade_testkit::{Rng, Shape, cluster, seeds};
 
     use super::*;
 
     #[test]
     fn labels_fulfil_what_can_be_fulfilled() {
         let mut found = [0, 0];
-        for seed in 0..300 {
+        for seed in seeds(0..300) {
             let world = cluster(&mut Rng::with_seed(seed), &Shape::tiered());
             for policy in world.policies.values() {
                 let selector = &policy.subject.pods;

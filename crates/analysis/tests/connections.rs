@@ -14,7 +14,7 @@ use palisade_policy::{
     Cluster, Direction, Endpoint, Family, IpRange, Peer, Pod, Protocol, Traffic,
     address::{from_number, max_number, to_number},
 };
-use palisade_testkit::{Rng, Shape, Style, cluster, endpoints, flows, traffic};
+use palisade_testkit::{Rng, Shape, Style, cluster, endpoints, flows, seeds, traffic};
 use support::{cases, hold};
 
 fn all(group_by: GroupBy) -> ConnectionsOptions {
@@ -106,7 +106,7 @@ fn pods_and_classes_agree_with_the_reference_for_every_pair() {
 #[test]
 fn a_production_cluster_agrees_with_the_reference() {
     let (mut allowed, mut denied) = (0, 0);
-    for seed in 0..3 {
+    for seed in seeds(0..3) {
         let rng = &mut Rng::with_seed(seed);
         let world = cluster(rng, &Shape::realistic(1_000, 250));
         let connections = Connections::new(&world, &all(GroupBy::Workload));
@@ -138,7 +138,7 @@ fn a_production_cluster_agrees_with_the_reference() {
 #[test]
 fn bystanders_are_named() {
     let mut seen = 0;
-    for seed in 0..100 {
+    for seed in seeds(0..100) {
         let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());
         let connections = Connections::new(&world, &all(GroupBy::Pod));
         for bystander in connections.bystanders() {
@@ -354,7 +354,7 @@ fn a_filter_shows_a_part_of_the_answer() {
 #[test]
 fn the_two_families_of_a_pair_are_told_apart_where_they_differ() {
     let mut seen = BTreeSet::new();
-    for seed in 0..80 {
+    for seed in seeds(0..80) {
         let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());
         seen.extend(Connections::new(&world, &ConnectionsOptions::default()).edges().map(|e| e.families));
     }
@@ -365,7 +365,7 @@ fn the_two_families_of_a_pair_are_told_apart_where_they_differ() {
 #[test]
 fn a_workload_whose_pods_differ_is_shown_in_parts() {
     let mut split = 0;
-    for seed in 0..40 {
+    for seed in seeds(0..40) {
         let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());
         let connections = Connections::new(&world, &ConnectionsOptions::default());
         let mut pods = BTreeSet::new();

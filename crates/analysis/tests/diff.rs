@@ -12,7 +12,7 @@ use palisade_analysis::{
     diff::{ConnectionChange, Diff, PolicyChange, Presence, diff},
 };
 use palisade_policy::{Cluster, Endpoint, Family, PolicyKey, Traffic};
-use palisade_testkit::{Rng, Shape, Style, endpoints, traffic};
+use palisade_testkit::{Rng, Shape, Style, endpoints, seeds, traffic};
 use support::{cases, hold};
 
 /// A later state of a cluster: a few edits, mostly of policies.
@@ -147,7 +147,7 @@ fn a_diff_to_itself_is_empty_and_back_is_the_mirror() {
 #[test]
 fn causes_are_policies_that_changed() {
     let mut named = 0;
-    for seed in 0..cases(300) {
+    for seed in seeds(0..cases(300)) {
         let rng = &mut Rng::with_seed(seed);
         let a = palisade_testkit::cluster(rng, &Shape::tiered());
         let b = with_other_policies(rng, &a);
@@ -173,7 +173,7 @@ fn causes_are_policies_that_changed() {
 #[test]
 fn the_policy_that_went_is_the_cause() {
     let mut seen = 0;
-    for seed in 0..cases(200) {
+    for seed in seeds(0..cases(200)) {
         let a = palisade_testkit::cluster(&mut Rng::with_seed(seed), &Shape::tiered());
         for key in a.policies.keys() {
             let mut b = a.clone();

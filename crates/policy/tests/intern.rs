@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use palisade_policy::{Interner, Labels, Pod};
-use palisade_testkit::{Rng, Shape, cluster};
+use palisade_testkit::{Rng, Shape, cluster, seeds};
 
 /// Whether two label sets are one in memory: their keys are at the same addresses.
 fn same_labels(a: &Labels, b: &Labels) -> bool {
@@ -26,7 +26,7 @@ fn two_that_know_one_value_do_not_keep_it_for_each_other() {
 
 #[test]
 fn what_is_interned_is_equal_to_what_was_read() {
-    for seed in 0..200 {
+    for seed in seeds(0..200) {
         let world = cluster(&mut Rng::with_seed(seed), &Shape::tiered());
         let interner = Interner::default();
         for pod in world.pods.values() {

@@ -10,7 +10,7 @@ use palisade_policy::{
     Action, Change, Cluster, Compiler, Direction, Endpoint, Family, Flow, IpRange, Name, NodePlan, PeerSet,
     Phase, Pod, PolicyTableId, Reason, Tier, reference,
 };
-use palisade_testkit::{Rng, Shape, Style, change, cluster, endpoints, flows, hold, traffic};
+use palisade_testkit::{Rng, Shape, Style, change, cluster, endpoints, flows, hold, seeds, traffic};
 use support::{plans, unanimous};
 
 /// How many random cases a law runs: `PALISADE_CASES`, else `default`, which together take less than a minute.
@@ -73,7 +73,7 @@ fn reference_is_plan_with_tiers() {
 #[test]
 fn what_is_passed_on_comes_before_what_decides() {
     let mut seen = BTreeSet::new();
-    for seed in 0..cases(300) {
+    for seed in seeds(0..cases(300)) {
         let rng = &mut Rng::with_seed(seed);
         let world = cluster(rng, &Shape { policies: 6..=14, ..Shape::tiered() });
         for flow in flows(rng, &world, 150) {

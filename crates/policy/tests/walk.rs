@@ -5,7 +5,7 @@ use palisade_policy::{
     reference::decide,
     walk::{Decider, walk},
 };
-use palisade_testkit::{Rng, Shape, cluster, describe, flows};
+use palisade_testkit::{Rng, Shape, cluster, describe, flows, seeds};
 
 fn same(reason: &Reason, decider: &Decider) -> bool {
     match (reason, decider) {
@@ -24,7 +24,7 @@ fn same(reason: &Reason, decider: &Decider) -> bool {
 
 #[test]
 fn the_walk_decides_as_the_reference_does_and_for_the_same_reason() {
-    for seed in 0..400 {
+    for seed in seeds(0..400) {
         let rng = &mut Rng::with_seed(seed);
         let world = cluster(rng, &Shape::tiered());
         for flow in flows(rng, &world, 60) {

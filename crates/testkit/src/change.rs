@@ -161,11 +161,11 @@ fn edited(rng: &mut Rng, cluster: &Cluster, old: &Policy) -> Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Shape, cluster};
+    use crate::{Shape, cluster, seeds};
 
     #[test]
     fn edits_keep_a_buildable_cluster_buildable() {
-        for seed in 0..60 {
+        for seed in seeds(0..60) {
             let rng = &mut Rng::with_seed(seed);
             let shape = if seed % 2 == 0 { Shape::small() } else { Shape::small_tiered() };
             let mut c = cluster(rng, &shape);

@@ -105,12 +105,12 @@ pub fn flows(rng: &mut Rng, cluster: &Cluster, n: usize) -> Vec<Flow> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Shape, cluster};
+    use crate::{Shape, cluster, seeds};
 
     #[test]
     fn flows_meet_every_kind_of_end() {
         let mut kinds = BTreeSet::new();
-        for seed in 0..20 {
+        for seed in seeds(0..20) {
             let rng = &mut Rng::with_seed(seed);
             let c = cluster(rng, &Shape::medium());
             for flow in flows(rng, &c, 200) {

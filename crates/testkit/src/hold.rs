@@ -1,7 +1,8 @@
 //! Holding a law on many random clusters.
 
-use super::{Rng, Shape, cluster, describe, shrink};
 use palisade_policy::Cluster;
+
+use crate::{Rng, Shape, cluster, describe, seeds::seeds, shrink};
 
 /// Holds a law on `n` random clusters of a shape. `law` gets the cluster and randomness of its own, and says what is
 /// wrong. A cluster that breaks it is shrunk under the same randomness and printed with its seed.
@@ -9,7 +10,7 @@ use palisade_policy::Cluster;
 /// # Panics
 /// If the law doesn't hold: this is how a property test fails.
 pub fn hold(n: u64, shape: &Shape, law: impl Fn(&Cluster, &mut Rng) -> Result<(), String>) {
-    for seed in 0..n {
+    for seed in seeds(0..n) {
         let world = cluster(&mut Rng::with_seed(seed), shape);
         let check = |c: &Cluster| {
             let run = std::panic::AssertUnwindSafe(|| law(c, &mut Rng::with_seed(!seed)));

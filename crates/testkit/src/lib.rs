@@ -26,6 +26,7 @@ pub mod hostile;
 mod pod;
 mod policy;
 mod realistic;
+mod seeds;
 mod shrink;
 mod vocabulary;
 
@@ -34,6 +35,7 @@ pub use describe::describe;
 pub use flow::{endpoints, flows, traffic};
 pub use hold::hold;
 pub use realistic::{without_pods, workload_pod};
+pub use seeds::{Seeds, seeds};
 pub use shrink::shrink;
 pub use vocabulary::EXTERNALS;
 

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 use palisade_lab::{
     Sandbox, agent,
-    fuzz::{self, FuzzOptions},
+    fuzz::{self, Case, FuzzOptions},
 };
+use palisade_testkit::seeds;
 
 /// Enough to meet every feature of the generator, short enough for every run of the tests; CI runs more by the command
 /// line.
@@ -33,10 +34,9 @@ fn number(name: &str) -> Result<Option<u64>, Failed> {
 
 fn agree(sandbox: &Sandbox) -> Result<(), Failed> {
     let count = number("PALISADE_FUZZ_CASES")?.map_or(CASES, |n| n as usize);
-    let cases =
-        FuzzOptions { seed: number("PALISADE_FUZZ_SEED")?.unwrap_or(0), count, ..FuzzOptions::default() };
+    let first = number("PALISADE_FUZZ_SEED")?.unwrap_or(0);
     let began = std::time::Instant::now();
-    let done = fuzz::run(sandbox, &cases, &agent::palisade(), |case| {
+    let report = |case: &Case| {
         if let Some(failure) = &case.failure {
             println!(
                 "seed {}: {}\n  {}\n{}",
@@ -46,7 +46,13 @@ fn agree(sandbox: &Sandbox) -> Result<(), Failed> {
                 failure.cluster
             );
         }
-    });
+    };
+    let done: Vec<Case> = seeds(first..first.wrapping_add(count as u64))
+        .flat_map(|seed| {
+            let one = FuzzOptions { seed, count: 1, ..FuzzOptions::default() };
+            fuzz::run(sandbox, &one, &agent::palisade(), report)
+        })
+        .collect();
     let probed: usize = done.iter().map(|c| c.probed).sum();
     let dropped: usize = done.iter().map(|c| c.dropped).sum();
     let hairpins: usize = done.iter().map(|c| c.hairpins).sum();
@@ -56,7 +62,11 @@ fn agree(sandbox: &Sandbox) -> Result<(), Failed> {
     );
     let failed: Vec<u64> = done.iter().filter(|c| c.failure.is_some()).map(|c| c.seed).collect();
     if !failed.is_empty() {
-        return Err(format!("seeds {failed:?} disagree").into());
+        return Err(format!(
+            "seeds {failed:?} disagree; run one again with `palisade lab fuzz --seed {} --cases 1`",
+            failed[0]
+        )
+        .into());
     }
     // Otherwise nothing was shown.
     if hairpins == 0 {

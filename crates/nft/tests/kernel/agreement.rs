@@ -8,6 +8,7 @@ use palisade_nft::{
     reader::{Arrival, Packet, Ruleset, State},
 };
 use palisade_policy::{Direction, Family, NodePlan, Protocol, Verdict};
+use palisade_testkit::seeds;
 
 use crate::{
     random::{PORTS, Random, World},
@@ -22,14 +23,14 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn random_plans_and_deltas() {
-    for seed in 0..120 {
+    for seed in seeds(0..120) {
         life(seed, 3 + seed as usize % 5, 4);
     }
 }
 
 /// Around the threshold of the search tree and well beyond it.
 fn many_groups() {
-    for seed in 1000..1030 {
+    for seed in seeds(1000..1030) {
         life(seed, *Random::new(seed).pick(&[LINEAR, LINEAR + 1, 24, 40, 255]), 4);
     }
 }

@@ -12,6 +12,7 @@ use palisade_policy::{
     AddressChanges, Delta, Direction, MemberChanges, NodePlan, PeerSet, PeerSetId, PolicyTable,
     PolicyTableId, PortSet, Protocol, Traffic,
 };
+use palisade_testkit::seeds;
 
 use crate::{
     agreement::{agrees, shape},
@@ -140,7 +141,7 @@ fn pointed() {
 }
 
 fn got_over() {
-    for seed in 0..10 {
+    for seed in seeds(0..10) {
         let (world, next, delta) = pair(seed);
         let (kernel, script) = kernel();
         let (mut enforcer, _) = Enforcer::start(kernel, &world.plan()).unwrap();
@@ -159,7 +160,7 @@ fn got_over() {
 }
 
 fn taken_back() {
-    for seed in 0..6 {
+    for seed in seeds(0..6) {
         let (world, next, delta) = large_pair(seed);
         let (kernel, script) = kernel();
         let (mut enforcer, _) = Enforcer::start(kernel, &world.plan()).unwrap();

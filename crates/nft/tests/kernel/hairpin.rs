@@ -11,6 +11,7 @@ use palisade_nft::{
 use palisade_policy::{
     AddressChanges, Direction, NodePlan, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic, Verdict,
 };
+use palisade_testkit::seeds;
 
 use crate::{
     agreement::shape,
@@ -73,7 +74,7 @@ fn plan(traffic: &Traffic) -> NodePlan {
 /// Every pod of random worlds, isolated or not, with a hairpin or none, at every port edge and with other protocols.
 fn all_pods() {
     let (mut denied, mut allowed, mut open) = (0, 0, 0);
-    for seed in 0..25 {
+    for seed in seeds(0..25) {
         let random = &mut Random::new(seed);
         let mut world = World::new(random, 4);
         let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();

@@ -8,6 +8,7 @@ use std::{
 use libtest_mimic::Trial;
 use palisade_nft::{Enforcer, Kernel, NetlinkSocket, Options, Transport, reader::Ruleset};
 use palisade_policy::{NodePlan, PolicyTable, Traffic};
+use palisade_testkit::seeds;
 
 use crate::{
     agreement::{agrees, shape},
@@ -27,7 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn restart() {
-    for seed in 0..40 {
+    for seed in seeds(0..40) {
         let random = &mut Random::new(seed);
         let mut world = World::new(random, [5, 20][seed as usize % 2]);
         let (mut first, commit) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
@@ -56,7 +57,7 @@ fn restart() {
 /// The agent is killed after each transaction of a staged change.
 fn crash() {
     let mut crashes = 0;
-    for seed in 0..4 {
+    for seed in seeds(0..4) {
         let random = &mut Random::new(seed);
         let world = World::new(random, 20);
         let mut next = world.clone();

@@ -15,6 +15,7 @@ use palisade_policy::{
     AddressSet, Delta, Direction, Family, MemberChanges, NodePlan, PeerSet, PeerSetId, PolicyTable,
     PolicyTableId, PortSet, Protocol, Traffic, Verdict,
 };
+use palisade_testkit::seeds;
 
 use crate::{
     random::{PORTS, Random, World},
@@ -130,7 +131,7 @@ impl Watch {
 /// Random changes, one kind at a time, through a socket that takes little at once.
 fn old_or_new() {
     let (mut looks, mut staged) = (0, 0);
-    for seed in 500..510 {
+    for seed in seeds(500..510) {
         let random = &mut Random::new(seed);
         let mut world = World::new(random, 12);
         let (kernel, script) = kernel();

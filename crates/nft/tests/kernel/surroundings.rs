@@ -9,6 +9,7 @@ use palisade_nft::{
     text, verify,
 };
 use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Protocol, Traffic, Verdict};
+use palisade_testkit::seeds;
 
 use crate::{
     agreement::shape,
@@ -61,7 +62,7 @@ fn bridge(enforcer: &mut Enforcer) -> Option<Ruleset> {
 }
 
 fn random_changes() {
-    for seed in 0..25 {
+    for seed in seeds(0..25) {
         let random = &mut Random::new(seed);
         let mut world = World::new(random, 4);
         let first = surroundings(random);
@@ -101,7 +102,7 @@ fn random_changes() {
 }
 
 fn loads() {
-    for seed in 0..12 {
+    for seed in seeds(0..12) {
         let random = &mut Random::new(100 + seed);
         let (world, around) = (World::new(random, 4), surroundings(random));
         let options = Options { source_check: seed % 3 > 0, ..Options::default() };

@@ -9,6 +9,7 @@ use std::{
 use libtest_mimic::Trial;
 use palisade_nft::{Enforcer, Kernel, LINEAR, Options, Surroundings, reader::Ruleset, text};
 use palisade_policy::NodePlan;
+use palisade_testkit::seeds;
 
 use crate::{
     listing::list,
@@ -45,7 +46,7 @@ fn blocks(listing: &str) -> BTreeSet<String> {
 }
 
 fn loads() {
-    for seed in 0..12 {
+    for seed in seeds(0..12) {
         let plan = if seed == 0 { NodePlan::default() } else { world(seed).plan() };
         let options = if seed % 4 == 3 {
             Options { log_group: None, egress_to_own_node: false, ..Options::default() }

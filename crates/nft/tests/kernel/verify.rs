@@ -1,5 +1,6 @@
 //! What somebody did to our table is named, object by object.
 
+use palisade_testkit::seeds;
 use std::process::Command;
 
 use libtest_mimic::Trial;
@@ -19,7 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn agrees() {
-    for seed in 0..20 {
+    for seed in seeds(0..20) {
         let random = &mut Random::new(seed);
         let mut world = World::new(random, [4, LINEAR + 1, 40][seed as usize % 3]);
         let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();

@@ -169,7 +169,11 @@ fn past_netfilter(sandbox: &Sandbox) -> Result<(), Failed> {
     let (answer, code) = doctor(&lab, &["--offline"]);
     assert_eq!((answer.bad(), code), (vec!["bridge-netfilter", "wiring-bridge"], 1));
     assert_eq!(answer.0["healthy"], false);
-    answer.is("bridge-netfilter", "fail", "net.bridge.bridge-nf-call-iptables is 0: packets between pods on cni0");
+    answer.is(
+        "bridge-netfilter",
+        "fail",
+        "net.bridge.bridge-nf-call-iptables is 0: packets between pods on cni0",
+    );
     answer.is("wiring-bridge", "fail", "arrive without passing the forward hook (IPv4 TCP, IPv4 UDP)");
     set("bridge/bridge-nf-call-iptables", "1")?;
     set("bridge/bridge-nf-call-ip6tables", "0")?;
