@@ -10,7 +10,7 @@ use palisade_lab::{
 };
 
 fn main() -> ExitCode {
-    // `cargo test --benches` runs this too, and wants to know that it works, not how fast it is.
+    // `cargo test --benches` runs this too, only to check that it works.
     let is_test = !std::env::args().any(|a| a == "--bench");
     let options = if is_test {
         BenchOptions { rounds: 1, slice: std::time::Duration::from_millis(20) }

@@ -1,4 +1,4 @@
-//! The real thing as a node's enforcer: the agent's reconcile loop on the kernel's nftables.
+//! The agent as a node's enforcer: its reconcile loop with the kernel's nftables.
 
 use std::{thread, time::Instant};
 
@@ -7,7 +7,7 @@ use palisade_policy::{Change, Cluster, Name};
 
 use crate::enforce::{Enforce, EnforceError, MakeEnforcer};
 
-/// Every node runs Palisade's own agent.
+/// Returns a constructor of enforcers that run Palisade's agent.
 #[must_use]
 pub fn palisade() -> MakeEnforcer {
     std::sync::Arc::new(|node: &Name| {
@@ -22,7 +22,7 @@ struct Agent {
 
 impl Enforce for Agent {
     fn start(&mut self, cluster: &Cluster) -> Result<(), EnforceError> {
-        // Opened here and not before: the sockets belong to the namespace of the thread that opens them.
+        // Opened here because sockets belong to the namespace of the thread that opens them.
         let agent = self.running.insert(NodeAgent::new(self.node.clone(), NftDataPlane::open()?));
         let report = agent.snapshot(cluster.clone());
         enforced(agent, report)
@@ -40,8 +40,8 @@ impl Enforce for Agent {
     }
 }
 
-/// Waits until open connections are as the policies say, too. The agent goes on after errors, with what it can't program
-/// cut off; a lab wants to hear of any.
+/// Waits until established connections are re-evaluated too. Returns the last error of the report: the agent continues after
+/// errors, with the pods that it can't program cut off, but a lab must fail.
 fn enforced(agent: &mut NodeAgent<NftDataPlane>, mut report: Report) -> Result<(), EnforceError> {
     loop {
         if let Some(worst) = report.errors.pop() {

@@ -1,7 +1,7 @@
-//! What enforcement costs a connection: new connections and round trips per second through real veth pairs.
+//! The cost of enforcement: new connections and round trips per second through real veth pairs.
 //!
-//! Every scenario is a lab of its own with the same two pods on two nodes. All stand at once, and are measured in turns, so
-//! that whatever else the machine does weighs on all alike.
+//! Every scenario has its own lab with the same two pods on two nodes. All labs exist at once and are measured in turn, so
+//! that other load on the machine affects all alike.
 
 mod measure;
 
@@ -30,37 +30,38 @@ use crate::{
     sandbox::Sandbox,
 };
 
-/// How long to measure.
+/// The duration of the measurement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BenchOptions {
-    /// How often each scenario has its turn.
+    /// How often each scenario is measured.
     pub rounds: usize,
-    /// How long a turn is, for connections and for round trips each.
+    /// The duration of one measurement of connections, and of one of round trips.
     pub slice: Duration,
 }
 
 impl Default for BenchOptions {
     fn default() -> Self {
-        // Short turns and many: whatever else the machine does then weighs on the neighbours in a round alike.
+        // Many short measurements: other load on the machine then affects all scenarios of a round alike.
         Self { rounds: 50, slice: Duration::from_millis(100) }
     }
 }
 
-/// What stands in the way of a connection.
+/// The rules that a connection passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
-    /// No policy and no Palisade: a node as Kubernetes leaves it, which translates a service and so tracks connections.
+    /// No policy and no agent: a node as Kubernetes sets it up. It translates a service, so it tracks connections.
     NoRules,
-    /// Not even that: the kernel forwards, and tracks nothing. What connection tracking costs is no cost of policies, but a
-    /// cluster without services would save it.
+    /// No rules at all: the kernel forwards and tracks no connection. Connection tracking is not a cost of policies, but a
+    /// cluster without services would not pay it.
     Forwarding,
-    /// So many policies select the server, of which one lets the client in. The cluster holds no others.
+    /// This many policies select the server, and one of them accepts the client. The cluster has no others.
     OnThePod(usize),
-    /// So many policies are in the cluster, of which ten select the server.
+    /// This many policies are in the cluster, and ten of them select the server.
     InTheCluster(usize),
-    /// One policy selects the server, and when it came it denied so many connections that the client had open.
-    Cut(usize),
+    /// One policy selects the server. When it was applied, it revoked this many established connections of the client.
+    #[serde(rename = "cut")]
+    Revoked(usize),
 }
 
 impl std::fmt::Display for Scenario {
@@ -71,12 +72,12 @@ impl std::fmt::Display for Scenario {
             Self::OnThePod(1) => f.write_str("1 policy"),
             Self::OnThePod(n) => write!(f, "{n} policies on the pod"),
             Self::InTheCluster(n) => write!(f, "{n} policies in the cluster"),
-            Self::Cut(n) => write!(f, "1 policy, {n} connections cut"),
+            Self::Revoked(n) => write!(f, "1 policy, {n} connections revoked"),
         }
     }
 }
 
-/// The scenarios that are compared; the first is what the others are compared to.
+/// The measured scenarios. The others are compared with the first.
 pub const SCENARIOS: [Scenario; 7] = [
     Scenario::NoRules,
     Scenario::Forwarding,
@@ -84,33 +85,33 @@ pub const SCENARIOS: [Scenario; 7] = [
     Scenario::OnThePod(1_000),
     Scenario::InTheCluster(10),
     Scenario::InTheCluster(10_000),
-    Scenario::Cut(10_000),
+    Scenario::Revoked(10_000),
 ];
 
-/// A rate and how it compares.
+/// A rate, absolute and relative to the first scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Rate {
-    /// The median over all rounds, per second.
+    /// The median of all rounds, per second.
     pub per_second: f64,
-    /// The median over all rounds of the ratio to the first scenario in the same round.
+    /// The median of all rounds of the ratio to the first scenario in the same round.
     pub ratio: f64,
 }
 
-/// What one scenario came to.
+/// The result of one scenario.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measured {
-    /// Which.
+    /// The scenario.
     pub scenario: Scenario,
     /// New TCP connections.
     pub connections: Rate,
-    /// Requests of one byte with an answer of one byte, one after the other on one TCP connection.
+    /// Requests of one byte with replies of one byte, sequentially on one TCP connection.
     pub round_trips: Rate,
 }
 
-/// Measures all scenarios in options. `progress` hears how many of how many turns are done.
+/// Measures all scenarios in turn. `progress` receives the number of finished measurements and of all measurements.
 ///
 /// # Errors
-/// When a lab can't be built, or a connection that should be allowed isn't made.
+/// Fails if a lab can't be built, or if an allowed connection can't be made.
 pub fn run(
     sandbox: &Sandbox,
     options: &BenchOptions,
@@ -124,7 +125,7 @@ pub fn run(
     let mut round_trips = vec![Vec::new(); pairs.len()];
     for round in 0..options.rounds {
         for turn in 0..pairs.len() {
-            // Each round begins with another, so that none always follows the same neighbour.
+            // Each round starts with another scenario, so that none always follows the same one.
             let i = (turn + round) % pairs.len();
             let failed = |source| LabError::Namespace { place: SCENARIOS[i].to_string(), source };
             connections[i].push(pairs[i].connections_per_second(options.slice).map_err(failed)?);
@@ -158,15 +159,15 @@ fn build(sandbox: &Sandbox, scenario: Scenario) -> Result<Lab, LabError> {
         _ => agent::palisade(),
     };
     let mut lab = Lab::build(sandbox, layout, make)?;
-    if let Scenario::Cut(connections) = scenario {
-        begin(&lab, connections)?;
+    if let Scenario::Revoked(connections) = scenario {
+        open_connections(&lab, connections)?;
         lab.update(&cluster(Scenario::OnThePod(1)))?;
     }
     Ok(lab)
 }
 
-/// Lets the client begin so many connections to the server: datagrams from one port to many, which nobody answers.
-fn begin(lab: &Lab, connections: usize) -> Result<(), LabError> {
+/// Opens this many connections from the client to the server: datagrams from one port to many, which have no answer.
+fn open_connections(lab: &Lab, connections: usize) -> Result<(), LabError> {
     let failed = |source| LabError::Namespace { place: "the benchmark".to_owned(), source };
     let address = server_address(lab);
     let place = Place::Pod(ObjectKey::new(NAMESPACE, CLIENT));
@@ -198,9 +199,10 @@ fn client_and_server(lab: &Lab) -> Result<measure::ClientAndServer, LabError> {
 const NAMESPACE: &str = "bench";
 const CLIENT: &str = "client";
 const SERVER: &str = "server";
-/// The second of three ports that the policies allow, because a lab's own servers have the ends of every range open.
+/// The server's port: the second of three ports that the policies allow. The servers of the lab listen on both ends of every
+/// range, but not in the middle.
 const PORT: u16 = 12_345;
-/// How far apart the ranges of two policies begin: no end of one is the middle of another.
+/// The distance between the first ports of two policies. With it no end of one range is in the middle of another.
 const STEP: usize = 4;
 
 fn cluster(scenario: Scenario) -> Cluster {
@@ -214,8 +216,8 @@ fn cluster(scenario: Scenario) -> Cluster {
     }
     let (on_the_pod, elsewhere) = match scenario {
         Scenario::NoRules | Scenario::Forwarding => (0, 0),
-        // The policy comes later, to connections that are open.
-        Scenario::Cut(_) => (0, 0),
+        // The policy is applied later, to established connections.
+        Scenario::Revoked(_) => (0, 0),
         Scenario::OnThePod(n) => (n, 0),
         Scenario::InTheCluster(n) => (n.min(10), n.saturating_sub(10)),
     };
@@ -225,7 +227,7 @@ fn cluster(scenario: Scenario) -> Cluster {
     }
     let last = on_the_pod.saturating_sub(1);
     for i in 0..on_the_pod {
-        // What lets the client in comes last: a walk would have to pass all others.
+        // The policy that accepts the client is the last, which is the worst case for a linear search.
         let peer = if i == last { pods(CLIENT) } else { some_block(i) };
         let first = usize::from(PORT) - 1 - STEP * ((last - i) % 1000);
         let name = format!("server-{i:05}");
@@ -238,7 +240,7 @@ fn cluster(scenario: Scenario) -> Cluster {
     cluster
 }
 
-/// The pods that policies elsewhere select.
+/// The number of pods that the policies elsewhere select.
 const OTHERS: usize = 20;
 
 fn pod(name: &str, node: &str) -> Pod {
@@ -255,7 +257,7 @@ fn pod(name: &str, node: &str) -> Pod {
     }
 }
 
-/// Every cluster has one.
+/// Returns the service `kubernetes`, which every cluster has.
 fn service() -> Service {
     let ports =
         vec![ServicePort { name: None, protocol: Protocol::Tcp, port: 443, target: TargetPort::Number(443) }];
@@ -272,7 +274,7 @@ fn pods(app: &str) -> Peer {
     Peer::Pods(PodMatch { namespaces, pods: Selector::of_labels([("app", app)]) })
 }
 
-/// The `i`th of many different CIDRs, none of which holds a pod.
+/// Returns the `i`th of many different CIDRs, none of which contains a pod.
 fn some_block(i: usize) -> Peer {
     let [_, _, high, low] = (i as u32).to_be_bytes();
     let cidr = ipnet::Ipv4Net::new_assert([100, 64 + (high & 63), low, 0].into(), 24);
@@ -310,36 +312,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_scenario_lets_the_client_in_and_has_its_policies() {
+    fn every_scenario_accepts_the_client_and_has_its_policies() {
         for scenario in SCENARIOS {
             let c = cluster(scenario);
-            let wanted = match scenario {
-                Scenario::NoRules | Scenario::Forwarding | Scenario::Cut(_) => 0,
+            let expected = match scenario {
+                Scenario::NoRules | Scenario::Forwarding | Scenario::Revoked(_) => 0,
                 Scenario::OnThePod(n) | Scenario::InTheCluster(n) => n,
             };
-            assert_eq!(c.policies.len(), wanted);
+            assert_eq!(c.policies.len(), expected);
             let layout =
                 Layout::of(&c, &LayoutOptions { families: Families::V4, ..LayoutOptions::default() })
                     .unwrap();
-            let end = |name: &str| {
+            let endpoint = |name: &str| {
                 let key = ObjectKey::new(NAMESPACE, name);
                 Endpoint::Pod { address: layout.pods[&key].addresses[0], key }
             };
             let flow = |port| Flow {
-                source: end(CLIENT),
-                destination: end(SERVER),
+                source: endpoint(CLIENT),
+                destination: endpoint(SERVER),
                 protocol: Protocol::Tcp,
                 port,
                 through_service: false,
             };
             assert!(reference::decide(&layout.cluster, &flow(PORT)).verdict().is_allow(), "{scenario}");
             let denied = !reference::decide(&layout.cluster, &flow(1)).verdict().is_allow();
-            assert_eq!(denied, wanted > 0, "{scenario}");
+            assert_eq!(denied, expected > 0, "{scenario}");
         }
     }
 
     #[test]
-    fn medians_are_medians() {
+    fn rates_and_ratios_are_medians() {
         assert_eq!(rate(&[2.0, 8.0, 3.0], &[2.0, 4.0, 2.0]), Rate { per_second: 3.0, ratio: 1.5 });
     }
 }

@@ -1,4 +1,4 @@
-//! What a node of the lab runs to enforce policies, behind one small interface.
+//! The enforcers of the nodes: what a node of the lab runs to enforce policies.
 
 use std::{
     error::Error,
@@ -12,33 +12,33 @@ use palisade_policy::{Change, Cluster, Name};
 
 use crate::namespace::Namespace;
 
-/// Whatever went wrong in an enforcer.
+/// The error of an enforcer.
 pub type EnforceError = Box<dyn Error + Send + Sync>;
 
-/// The enforcing program of one node. All calls come from one thread, which lives in the node's network namespace.
+/// The enforcer of one node. All calls come from one thread, which runs in the node's network namespace.
 pub trait Enforce {
-    /// Makes the kernel hold what this cluster asks of the node. Called once, before the node's first pod is attached.
+    /// Programs the node for this cluster. Called once, before the node's first pod is attached.
     ///
     /// # Errors
-    /// When the kernel doesn't hold it afterwards.
+    /// Fails if the kernel doesn't hold the rules afterwards.
     fn start(&mut self, cluster: &Cluster) -> Result<(), EnforceError>;
 
-    /// Makes the kernel follow these edits. Returns when it does.
+    /// Applies these changes. Returns when the kernel holds the new rules.
     ///
     /// # Errors
-    /// When the kernel doesn't hold the new state afterwards.
+    /// Fails if the kernel doesn't hold the new rules afterwards.
     fn apply(&mut self, changes: &[Change]) -> Result<(), EnforceError>;
 
-    /// Takes in what was attached to the node and taken away since the last call: links and routes.
+    /// Reads the links and routes of the node again, after some were added or removed.
     ///
     /// # Errors
-    /// When the kernel doesn't hold what follows from them.
+    /// Fails if the kernel doesn't hold the rules that depend on them.
     fn refresh_links(&mut self) -> Result<(), EnforceError> {
         Ok(())
     }
 }
 
-/// Enforces nothing: every packet passes. What a lab is without Palisade, to compare with.
+/// An enforcer that enforces nothing: every packet passes. Used to compare with a network without Palisade.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoEnforcement;
 
@@ -52,7 +52,7 @@ impl Enforce for NoEnforcement {
     }
 }
 
-/// Makes the enforcer of a node, given its name. Called on the thread and in the namespace in which it will run.
+/// Creates the enforcer of a node, given its name. Called on the thread and in the namespace in which it will run.
 pub type MakeEnforcer = Arc<dyn Fn(&Name) -> Box<dyn Enforce> + Send + Sync>;
 
 enum Command {
@@ -67,7 +67,7 @@ type Outcome = Result<Duration, EnforceError>;
 #[derive(Debug)]
 pub(crate) struct Enforcer {
     commands: Option<mpsc::Sender<Command>>,
-    /// Locked only because a lab is shared between threads; one asks at a time.
+    /// Locked because a lab is shared between threads; only one waits at a time.
     outcomes: Mutex<mpsc::Receiver<Outcome>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -79,7 +79,7 @@ impl Enforcer {
         let (node, namespace, make) = (node.clone(), namespace.try_clone()?, make.clone());
         let thread = thread::Builder::new().name(format!("node-{node}")).spawn(move || {
             if let Err(e) = namespace.enter() {
-                // Whoever waits for the first outcome gets this one.
+                // This is the outcome of the first command.
                 let _ = done.send(Err(e.into()));
                 return;
             }
@@ -99,29 +99,29 @@ impl Enforcer {
         Ok(Self { commands: Some(commands), outcomes: Mutex::new(outcomes), thread: Some(thread) })
     }
 
-    /// Begins; [`Enforcer::outcome`] waits for the end.
+    /// Starts the command; [`Enforcer::outcome`] waits for its end.
     pub(crate) fn start(&self, cluster: &Arc<Cluster>) {
         self.send(Command::Start(cluster.clone()));
     }
 
-    /// Begins; [`Enforcer::outcome`] waits for the end.
+    /// Starts the command; [`Enforcer::outcome`] waits for its end.
     pub(crate) fn apply(&self, changes: &Arc<[Change]>) {
         self.send(Command::Apply(changes.clone()));
     }
 
-    /// Begins; [`Enforcer::outcome`] waits for the end.
+    /// Starts the command; [`Enforcer::outcome`] waits for its end.
     pub(crate) fn refresh_links(&self) {
         self.send(Command::RefreshLinks);
     }
 
     fn send(&self, command: Command) {
         if let Some(commands) = &self.commands {
-            // If the thread is gone, the outcome says so.
+            // If the thread has ended, `outcome` returns the error.
             let _ = commands.send(command);
         }
     }
 
-    /// Waits for what was begun, and says how long it took.
+    /// Waits for the end of the started command. Returns how long it took.
     pub(crate) fn outcome(&self) -> Outcome {
         let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         outcomes.recv().unwrap_or_else(|_| Err("the enforcing thread of the node has ended".into()))

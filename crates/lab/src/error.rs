@@ -19,58 +19,58 @@ pub enum LabError {
     /// A namespace could not be made or entered.
     #[error("cannot make or enter the network namespace of {place}{}", namespace_cure(source))]
     Namespace {
-        /// Which.
+        /// The pod, the node or the outside.
         place: String,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// A kernel setting of a namespace.
-    #[error("cannot set up {place}")]
+    /// A sysctl of a namespace could not be set.
+    #[error("cannot set the sysctls of {place}")]
     Setting {
-        /// Which namespace.
+        /// The pod, the node or the outside.
         place: String,
-        /// The setting, and what the kernel said.
+        /// The sysctl and the kernel's error.
         #[source]
         source: io::Error,
     },
-    /// Bridged pods would bypass the nodes' rules.
+    /// The packets of bridged pods would bypass the nodes' rules.
     #[error(
-        "bridged pods need the kernel to show bridged packets to netfilter: load br_netfilter (modprobe br_netfilter), or \
-         run the lab without bridges"
+        "the kernel does not pass bridged packets to netfilter: load br_netfilter (modprobe br_netfilter), or run the lab \
+         without bridges"
     )]
     NoBridgeNetfilter(#[source] io::Error),
-    /// Links, addresses or routes.
+    /// Links, addresses or routes could not be changed.
     #[error("cannot build the network of {place}")]
     Network {
-        /// Of which namespace.
+        /// The pod, the node or the outside.
         place: String,
-        /// What the kernel said.
+        /// The failed request.
         #[source]
         source: NetlinkError,
     },
-    /// Service translation.
+    /// The service rules of a node could not be programmed.
     #[error("cannot translate services on node {node}")]
     Services {
         /// The node.
         node: Name,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: TranslationError,
     },
-    /// Listening sockets.
-    #[error("cannot open the servers of the lab")]
+    /// A listening socket could not be opened.
+    #[error("cannot open the listening sockets of the lab")]
     Servers(#[from] ServerError),
-    /// A node's enforcer.
+    /// A node's enforcer failed.
     #[error("node {node} cannot enforce the policies")]
     Enforce {
         /// The node.
         node: Name,
-        /// What it said.
+        /// The enforcer's error.
         #[source]
         source: EnforceError,
     },
-    /// No such namespace in this lab.
+    /// The lab has no such namespace.
     #[error("the lab has no {0}")]
     NoSuchPlace(String),
 }
@@ -80,7 +80,7 @@ fn namespace_cure(e: &io::Error) -> &'static str {
     const ENOSPC: i32 = 28;
     const EMFILE: i32 = 24;
     match e.raw_os_error() {
-        Some(ENOSPC) => ": too many exist, raise the sysctl user.max_net_namespaces",
+        Some(ENOSPC) => ": too many network namespaces exist, raise the sysctl user.max_net_namespaces",
         Some(EMFILE) => ": too many open files, raise the limit with `ulimit -n`",
         _ => "",
     }

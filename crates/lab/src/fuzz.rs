@@ -1,6 +1,6 @@
-//! Random clusters in the kernel, with policies of all APIs: each is built, probed, changed at random and probed again.
+//! Random clusters in the kernel, with policies of all APIs. Each is built, probed, changed at random and probed again.
 //!
-//! A case is its seed: the same seed makes the same cluster, changes, mode and choice of probes, on every machine.
+//! A case is determined by its seed: cluster, changes, mode and sample of probes are the same on every machine.
 
 use palisade_policy::Cluster;
 use palisade_testkit::{Rng, Shape};
@@ -16,16 +16,16 @@ use crate::{
     sandbox::Sandbox,
 };
 
-/// How much to try.
+/// The options of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FuzzOptions {
-    /// The seed of the first case; the next has the next number.
+    /// The seed of the first case. Each further case has the next number.
     pub seed: u64,
-    /// How many cases.
+    /// The number of cases.
     pub count: usize,
-    /// At most so many probes for each cluster and for each after its changes.
+    /// The maximum number of probes before and after the changes of a case.
     pub probes: usize,
-    /// How many random edits follow, all at once.
+    /// The number of random changes, applied at once.
     pub changes: usize,
 }
 
@@ -35,35 +35,35 @@ impl Default for FuzzOptions {
     }
 }
 
-/// A case that was tried.
+/// A finished case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Case {
-    /// What makes it again.
+    /// The seed, which reproduces the case.
     pub seed: u64,
-    /// How many connections were tried.
+    /// The number of probes.
     pub probed: usize,
-    /// How many of them were dropped: a case that drops nothing shows little.
+    /// The number of dropped probes. A case that drops nothing proves little.
     pub dropped: usize,
-    /// How many of them were made by a pod that may meet itself behind the service that it calls.
+    /// The number of probes from a pod to a service that it is a backend of.
     pub hairpins: usize,
-    /// Where kernel and engine disagree.
+    /// The disagreement of kernel and engine, if any.
     pub failure: Option<Failure>,
 }
 
 /// A case in which kernel and engine disagree, or that could not be run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// When: as built, or after which changes.
+    /// When it failed: as built, or after which changes.
     pub stage: String,
-    /// Whether kernel and engine disagree; else the case could not be run.
+    /// Whether kernel and engine disagree. Otherwise the case could not be run.
     pub disagrees: bool,
     /// The disagreements, or the error.
     pub what: Vec<String>,
-    /// The cluster.
+    /// The cluster, as text.
     pub cluster: String,
 }
 
-/// What a case is made of.
+/// The input of a case.
 struct CaseInput {
     first: Cluster,
     changes: Vec<palisade_policy::Change>,
@@ -94,7 +94,7 @@ fn case_input(seed: u64, changes: usize) -> CaseInput {
     }
 }
 
-/// Runs the cases one after the other; `progress` hears of each as it ends. Stops at none.
+/// Runs all cases, also after a failure. `progress` receives each finished case.
 pub fn run(
     sandbox: &Sandbox,
     options: &FuzzOptions,
@@ -103,14 +103,14 @@ pub fn run(
 ) -> Vec<Case> {
     (0..options.count as u64)
         .map(|i| {
-            let case = one(sandbox, options.seed.wrapping_add(i), options, make);
+            let case = run_case(sandbox, options.seed.wrapping_add(i), options, make);
             progress(&case);
             case
         })
         .collect()
 }
 
-fn one(sandbox: &Sandbox, seed: u64, options: &FuzzOptions, make: &MakeEnforcer) -> Case {
+fn run_case(sandbox: &Sandbox, seed: u64, options: &FuzzOptions, make: &MakeEnforcer) -> Case {
     let input = case_input(seed, options.changes);
     let mut case = Case { seed, probed: 0, dropped: 0, hairpins: 0, failure: None };
     let mut after = input.first.clone();
@@ -127,7 +127,7 @@ fn one(sandbox: &Sandbox, seed: u64, options: &FuzzOptions, make: &MakeEnforcer)
         Ok(lab) => lab,
         Err(e) => {
             case.failure =
-                Some(failed(format!("while being built, {mode}"), CaseError::error(&e), &input.first));
+                Some(failed(format!("while building, {mode}"), CaseError::error(&e), &input.first));
             return case;
         }
     };
@@ -147,7 +147,7 @@ fn one(sandbox: &Sandbox, seed: u64, options: &FuzzOptions, make: &MakeEnforcer)
     case
 }
 
-/// Why a case is no success.
+/// Why a case failed.
 struct CaseError {
     disagrees: bool,
     what: Vec<String>,
@@ -176,8 +176,10 @@ fn probe_stage(lab: &Lab, seed: u64, options: &FuzzOptions, case: &mut Case) -> 
     Err(CaseError { disagrees: true, what: report.mismatches.iter().map(Mismatch::in_words).collect() })
 }
 
-/// The smallest cluster that still makes kernel and engine disagree as it is built; `None` if `seed` doesn't, as when it
-/// takes the changes. Builds and probes a lab for each of many candidates: minutes.
+/// Shrinks the cluster of a case while kernel and engine still disagree about it as built.
+///
+/// Returns `None` if they agree, as when the failure needs the changes. Builds and probes a lab for each of many candidates,
+/// which takes minutes.
 #[must_use]
 pub fn shrink(sandbox: &Sandbox, seed: u64, make: &MakeEnforcer) -> Option<Cluster> {
     let input = case_input(seed, 0);
@@ -196,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_makes_the_same_case_again() {
+    fn a_seed_reproduces_its_case() {
         let (a, b) = (case_input(7, 4), case_input(7, 4));
         assert_eq!((a.first, a.changes, a.options), (b.first, b.changes, b.options));
         assert_ne!(case_input(8, 4).first, case_input(7, 4).first);

@@ -1,4 +1,4 @@
-//! A running lab: what a [`Layout`] says, made of namespaces, links, routes and servers, and kept up to date.
+//! A running lab: a [`Layout`], built from namespaces, links, routes and servers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,19 +24,19 @@ use crate::{
 /// What an update did.
 #[derive(Clone, Debug, Default)]
 pub struct UpdateSummary {
-    /// The edits of the cluster, as the enforcers got them.
+    /// The changes of the cluster that the enforcers applied.
     pub changes: Vec<Change>,
     /// Pods that were attached.
     pub added: Vec<ObjectKey>,
-    /// Pods that were taken away.
+    /// Pods that were removed.
     pub removed: Vec<ObjectKey>,
-    /// How long the slowest node took until its kernel held the new rules.
+    /// The time until the kernel of the slowest node held the new rules.
     pub enforced_in: Duration,
 }
 
-/// A running lab. Dropping it takes everything apart.
+/// A running lab. Dropping it removes everything that it created.
 pub struct Lab {
-    // Fields are dropped in this order: servers and enforcers before the namespaces in which they live.
+    // Fields are dropped in this order: servers and enforcers before the namespaces in which they run.
     servers: Servers,
     enforcers: BTreeMap<Name, Enforcer>,
     translations: BTreeMap<Name, Translation>,
@@ -52,11 +52,12 @@ impl std::fmt::Debug for Lab {
 }
 
 impl Lab {
-    /// Builds a lab: nodes, their enforcers, then pods, services and servers. When it returns, every node enforces and every
-    /// server listens.
+    /// Builds a lab: the nodes and their enforcers, then pods, services and servers.
+    ///
+    /// When it returns, every node enforces the policies and every server listens.
     ///
     /// # Errors
-    /// When the kernel refuses something. Nothing is left behind.
+    /// Fails if the kernel refuses a request. Nothing is left behind.
     pub fn build(_: &Sandbox, layout: Layout, make: MakeEnforcer) -> Result<Self, LabError> {
         let mut lab = Self {
             servers: Servers::start()?,
@@ -76,19 +77,21 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Brings the lab to another cluster: pods that are gone go first, then every node enforces the new state, then new pods
-    /// come. So a new pod is never without its rules, and a stranger never inherits an address that still has some.
+    /// Changes the lab to another cluster.
+    ///
+    /// Deleted pods are removed first, then every node enforces the new state, then new pods are attached. So a new pod is
+    /// never without its rules, and a new pod never gets an address that still has the rules of another.
     ///
     /// # Errors
-    /// When the kernel or an enforcer refuses something. The lab is then between the two states: drop it.
+    /// Fails if the kernel or an enforcer refuses a request. The lab is then between the two states and must be dropped.
     pub fn update(&mut self, cluster: &Cluster) -> Result<UpdateSummary, LabError> {
         let next = self.layout.with_cluster(cluster)?;
         let changes = self.layout.cluster.changes_to(&next.cluster);
-        let gone_nodes: Vec<Name> = differing(&self.layout.nodes, &next.nodes);
+        let removed_nodes: Vec<Name> = differing(&self.layout.nodes, &next.nodes);
         let new_nodes: Vec<Name> = differing(&next.nodes, &self.layout.nodes);
         let moved = |from: &Layout, to: &Layout| -> Vec<ObjectKey> {
             let stays = |k: &ObjectKey| {
-                to.pods.get(k) == from.pods.get(k) && !gone_nodes.contains(&from.pods[k].node)
+                to.pods.get(k) == from.pods.get(k) && !removed_nodes.contains(&from.pods[k].node)
             };
             from.pods.keys().filter(|k| !stays(k)).cloned().collect()
         };
@@ -103,12 +106,12 @@ impl Lab {
             self.servers.close(&Place::Pod(key.clone()))?;
         }
         self.network.remove_pods(&self.layout, &removed)?;
-        for node in &gone_nodes {
+        for node in &removed_nodes {
             self.servers.close(&Place::Node(node.clone()))?;
             self.translations.remove(node);
             self.enforcers.remove(node);
         }
-        self.network.set_nodes(&self.layout, &next, &gone_nodes)?;
+        self.network.set_nodes(&self.layout, &next, &removed_nodes)?;
         self.network.set_outside(&self.layout, &next)?;
         self.layout = next;
         let enforced_in = self.enforce(&changes)?;
@@ -122,23 +125,23 @@ impl Lab {
         Ok(UpdateSummary { changes, added, removed, enforced_in })
     }
 
-    /// What the lab is now.
+    /// Returns the current layout.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The nodes with their namespaces.
+    /// Returns the nodes with their namespaces.
     pub fn nodes(&self) -> impl Iterator<Item = (&Name, &Namespace)> {
         self.network.nodes()
     }
 
-    /// The pods that have a network of their own, with their namespaces.
+    /// Returns the pods that have a network namespace of their own, with it.
     pub fn pods(&self) -> impl Iterator<Item = (&ObjectKey, &Namespace)> {
         self.network.pods()
     }
 
-    /// The namespace of a place; for a pod that shares its node's network, the node's.
+    /// Returns the namespace of a place. For a host-network pod this is the node's.
     #[must_use]
     pub fn namespace(&self, place: &Place) -> Option<&Namespace> {
         match place {
@@ -151,10 +154,10 @@ impl Lab {
         }
     }
 
-    /// Runs `f` on a new thread in the namespace of `place`, and waits for it. A program that `f` starts lives there.
+    /// Runs `f` on a new thread in the namespace of `place`, and waits for it. A program that `f` starts runs there too.
     ///
     /// # Errors
-    /// When there is no such place, or no thread can be started in it.
+    /// Fails if there is no such place, or if no thread can be started in it.
     pub fn run_in<T: Send>(&self, place: &Place, f: impl FnOnce() -> T + Send) -> Result<T, LabError> {
         let namespace = self.namespace(place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))?;
         namespace.run(f).map_err(|source| LabError::Namespace { place: place.to_string(), source })
@@ -177,14 +180,14 @@ impl Lab {
         Ok(())
     }
 
-    /// Lets every node enforce, all at once; the time is the slowest one's.
+    /// Applies the changes on all nodes at once. Returns the time that the slowest took.
     fn enforce(&self, changes: &[Change]) -> Result<Duration, LabError> {
         if changes.is_empty() {
             return Ok(Duration::ZERO);
         }
         let changes: Arc<[Change]> = changes.into();
         self.enforcers.values().for_each(|e| e.apply(&changes));
-        // Every outcome is taken, also after an error: the next call must not find an old one.
+        // Every outcome is received, also after an error, so that the next call doesn't get an outcome of this one.
         let outcomes: Vec<_> = self.enforcers.iter().map(|(n, e)| (n, e.outcome())).collect();
         outcomes.into_iter().try_fold(Duration::ZERO, |slowest, (node, outcome)| match outcome {
             Ok(took) => Ok(slowest.max(took)),
@@ -192,7 +195,7 @@ impl Lab {
         })
     }
 
-    /// Lets every node see the links that it has now.
+    /// Makes every enforcer read the links and routes of its node again.
     fn refresh_links(&self) -> Result<(), LabError> {
         self.enforcers.values().for_each(Enforcer::refresh_links);
         let outcomes: Vec<_> = self.enforcers.iter().map(|(n, e)| (n, e.outcome())).collect();
@@ -230,7 +233,7 @@ impl Lab {
     }
 }
 
-/// The keys of `a` that `b` lacks or has with another value.
+/// Returns the keys of `a` that `b` lacks or has with another value.
 fn differing(a: &BTreeMap<Name, Vec<IpAddr>>, b: &BTreeMap<Name, Vec<IpAddr>>) -> Vec<Name> {
     let keys: BTreeSet<&Name> = a.iter().filter(|(k, v)| b.get(*k) != Some(*v)).map(|(k, _)| k).collect();
     keys.into_iter().cloned().collect()

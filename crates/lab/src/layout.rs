@@ -1,4 +1,5 @@
-//! Which node, pod and address goes where: a pure value, made from a [`Cluster`] before anything is built.
+//! The layout of a lab: which node each pod runs on and which addresses everything has. A pure value, computed from a
+//! [`Cluster`] before anything is built.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,19 +14,19 @@ use crate::{
     outside::{self, is_usable},
 };
 
-/// A network namespace of the lab, by what it stands for.
+/// A network namespace of the lab, named by what it represents.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// A pod.
     Pod(ObjectKey),
-    /// A node, with the pods that share its network.
+    /// A node, with its host-network pods.
     Node(Name),
-    /// Everything beyond the nodes.
+    /// The network outside the cluster.
     Outside,
 }
 
 impl Place {
-    /// The place at which an endpoint is.
+    /// Returns the place of an endpoint.
     #[must_use]
     pub fn of(endpoint: &Endpoint) -> Self {
         match endpoint {
@@ -37,7 +38,7 @@ impl Place {
 }
 
 impl fmt::Display for Place {
-    /// `shop/web`, `node/worker-1` or `outside`.
+    /// Writes `shop/web`, `node/worker-1` or `outside`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pod(key) => write!(f, "{key}"),
@@ -47,53 +48,53 @@ impl fmt::Display for Place {
     }
 }
 
-/// Where a pod runs.
+/// The node and the addresses of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodPlace {
     /// The node.
     pub node: Name,
-    /// Its addresses on the wire: at most one per family, each of one pod only.
+    /// The addresses of its interface: at most one per family. No two pods share one.
     pub addresses: Vec<IpAddr>,
 }
 
-/// A lab as it will be.
+/// The layout of a lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// What was asked for.
+    /// The options that it was computed with.
     pub options: LayoutOptions,
-    /// The cluster as the lab runs it: every pod that runs has a node and addresses, every node and every service with a
-    /// selector has addresses. This is what the nodes enforce and what outcomes are held against.
+    /// The cluster as the lab runs it: every running pod has a node and addresses, every node and every service with a
+    /// selector has addresses. The nodes enforce this cluster, and outcomes are compared with it.
     pub cluster: Cluster,
-    /// The addresses of each node, by its name.
+    /// The addresses of each node.
     pub nodes: BTreeMap<Name, Vec<IpAddr>>,
-    /// Every pod with a network of its own.
+    /// The pods that have a network namespace of their own.
     pub pods: BTreeMap<ObjectKey, PodPlace>,
-    /// The addresses beyond the nodes.
+    /// The outside addresses.
     pub outside: Vec<IpAddr>,
-    /// What was left out or changed, in words.
+    /// What was left out or changed, as text for the user.
     pub notes: Vec<String>,
 }
 
 /// Why a cluster can't be laid out.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LayoutError {
-    /// No node at all.
+    /// Zero nodes were requested and the cluster has none.
     #[error("a lab needs at least one node")]
     NoNodes,
     /// More nodes than the fabric's bridge has ports for (`BR_MAX_PORTS` is 1024).
     #[error(
-        "{0} nodes are more than the {MAX_NODES} that fit on one machine; ask for fewer, or name fewer in spec.nodeName"
+        "a lab has at most {MAX_NODES} nodes, and {0} are needed; request fewer, or use fewer names in spec.nodeName"
     )]
     TooManyNodes(usize),
 }
 
-/// The most nodes of a lab. The kernel's bridge has room for 1,023, and each costs an agent.
+/// The maximum number of nodes. The kernel's bridge has room for 1,023 ports, and each node runs an agent.
 pub const MAX_NODES: usize = 250;
 
-/// How many nodes there are if nobody says.
+/// The number of nodes if neither the options nor the cluster name any.
 const DEFAULT_NODES: usize = 2;
 
-/// Where made-up addresses begin, by what they are for: the defaults of kubeadm and the common CNIs.
+/// The first generated addresses of pods, nodes and services: the defaults of kubeadm and the common CNIs.
 const PODS: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(10, 244, 0, 0), Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0));
 const NODES: (Ipv4Addr, Ipv6Addr) =
@@ -102,23 +103,23 @@ const SERVICES: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(10, 96, 0, 9), Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 9));
 
 impl Layout {
-    /// Lays a cluster out. `O(objects · log objects)`.
+    /// Computes the layout of a cluster. `O(objects · log objects)`.
     ///
     /// # Errors
-    /// When there would be no node, or too many.
+    /// Fails if there would be no node, or too many.
     pub fn of(cluster: &Cluster, options: &LayoutOptions) -> Result<Self, LayoutError> {
         Planner::new(cluster, options, None).plan()
     }
 
-    /// Lays a changed cluster out with the same options; what stays keeps its node and addresses.
+    /// Computes the layout of a changed cluster with the same options. Objects that stay keep their node and addresses.
     ///
     /// # Errors
-    /// As [`Layout::of`].
+    /// Fails as [`Layout::of`] does.
     pub fn with_cluster(&self, cluster: &Cluster) -> Result<Self, LayoutError> {
         Planner::new(cluster, &self.options, Some(self)).plan()
     }
 
-    /// The pods that share the network of `node`.
+    /// Returns the host-network pods of `node`.
     pub fn host_pods<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Pod> {
         self.cluster
             .pods
@@ -126,7 +127,7 @@ impl Layout {
             .filter(move |p| p.host_network && runs(p) && p.node.as_deref() == Some(node))
     }
 
-    /// The namespaces of the lab with their addresses: pods, nodes, then the outside.
+    /// Returns the namespaces of the lab with their addresses: pods, nodes, then the outside.
     pub fn places(&self) -> impl Iterator<Item = (Place, &[IpAddr])> {
         let pods = self.pods.iter().map(|(k, p)| (Place::Pod(k.clone()), &*p.addresses));
         let nodes = self.nodes.iter().map(|(n, a)| (Place::Node(n.clone()), &**a));
@@ -142,7 +143,7 @@ struct Planner<'a> {
     input: &'a Cluster,
     options: &'a LayoutOptions,
     before: Option<&'a Layout>,
-    /// Addresses that are given away or declared by anybody.
+    /// Addresses that are assigned, or declared by an object of the cluster.
     used: BTreeSet<IpAddr>,
     next: BTreeMap<(u128, Family), u128>,
     notes: Vec<String>,
@@ -153,13 +154,13 @@ impl<'a> Planner<'a> {
         let pods = input.pods.values().filter(|p| !p.host_network).flat_map(|p| &p.addresses);
         let nodes = input.nodes.values().flat_map(|n| &n.addresses);
         let services = input.services.values().flat_map(|s| &s.addresses);
-        // What something had before stays reserved, so that no newcomer gets it.
-        let made_up = before.iter().flat_map(|b| {
+        // The addresses of the previous layout stay reserved, so that no new object gets one of them.
+        let generated = before.iter().flat_map(|b| {
             let pods = b.pods.values().flat_map(|p| &p.addresses);
             pods.chain(b.nodes.values().flatten())
                 .chain(b.cluster.services.values().flat_map(|s| &s.addresses))
         });
-        let used = pods.chain(nodes).chain(services).chain(made_up).copied().collect();
+        let used = pods.chain(nodes).chain(services).chain(generated).copied().collect();
         Self { input, options, before, used, next: BTreeMap::new(), notes: Vec::new() }
     }
 
@@ -190,10 +191,10 @@ impl<'a> Planner<'a> {
         let mentioned = self.input.pods.values().filter(|p| runs(p)).filter_map(|p| p.node.clone());
         let mut names: BTreeSet<Name> = self.input.nodes.keys().cloned().chain(mentioned).collect();
         let wanted = self.options.nodes.unwrap_or(if names.is_empty() { DEFAULT_NODES } else { 1 });
-        // A running lab keeps its nodes, so that pods without a node stay where they are.
+        // A running lab keeps its nodes, so that pods without `spec.nodeName` don't move.
         let before = self.before.iter().flat_map(|b| b.nodes.keys().cloned());
-        let made_up = (1..).map(|i| Name::from(format!("node-{i}")));
-        for name in before.chain(made_up) {
+        let generated = (1..).map(|i| Name::from(format!("node-{i}")));
+        for name in before.chain(generated) {
             if names.len() >= wanted {
                 break;
             }
@@ -210,7 +211,7 @@ impl<'a> Planner<'a> {
         self.input.nodes.get(name).is_some_and(|n| n.addresses.contains(&address))
     }
 
-    /// The pod that gets each declared address (SEMANTICS G-10).
+    /// Returns the pod that gets each declared address (SEMANTICS G-10).
     fn owners(&self) -> BTreeMap<IpAddr, ObjectKey> {
         let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
         for pod in self.input.pods.values().filter(|p| p.is_live()) {
@@ -235,7 +236,7 @@ impl<'a> Planner<'a> {
                     addresses.push(*address);
                 } else {
                     self.notes.push(format!(
-                        "node {name} does not get its address {address}: it is in use or not assignable"
+                        "node {name} does not get its declared address {address}: it is in use, or no host can have it"
                     ));
                 }
             }
@@ -243,7 +244,7 @@ impl<'a> Planner<'a> {
                 if !addresses.iter().any(|a| Family::of(*a) == *family) {
                     let before = self.before.and_then(|b| b.nodes.get(name));
                     let address =
-                        self.keep(before, *family).unwrap_or_else(|| self.make_up(NODES, 0, *family));
+                        self.kept(before, *family).unwrap_or_else(|| self.generate(NODES, 0, *family));
                     taken.insert(address);
                     addresses.push(address);
                 }
@@ -284,19 +285,25 @@ impl<'a> Planner<'a> {
                     Some(declared) => {
                         self.notes.push(match owners.get(&declared) {
                             Some(owner) => {
-                                format!("pod {} runs without {declared}: {owner} owns it", pod.key)
+                                format!(
+                                    "pod {} runs without its declared address {declared}: pod {owner} has it",
+                                    pod.key
+                                )
                             }
-                            None => format!("pod {} runs without {declared}: no host can have it", pod.key),
+                            None => format!(
+                                "pod {} runs without its declared address {declared}: no host can have it",
+                                pod.key
+                            ),
                         });
                         continue;
                     }
                     None => {
                         let index = names.binary_search(&node).unwrap_or(0) as u128;
-                        let made_up = self
-                            .keep(place.map(|p| &p.addresses), *family)
-                            .unwrap_or_else(|| self.make_up(PODS, index, *family));
-                        pod.addresses.push(made_up);
-                        made_up
+                        let generated = self
+                            .kept(place.map(|p| &p.addresses), *family)
+                            .unwrap_or_else(|| self.generate(PODS, index, *family));
+                        pod.addresses.push(generated);
+                        generated
                     }
                 };
                 addresses.push(address);
@@ -314,22 +321,22 @@ impl<'a> Planner<'a> {
             }
             let kept = before.and_then(|b| b.get(&service.key)).map(|s| &s.addresses);
             for family in self.options.families.all() {
-                let address = self.keep(kept, *family).unwrap_or_else(|| self.make_up(SERVICES, 0, *family));
+                let address = self.kept(kept, *family).unwrap_or_else(|| self.generate(SERVICES, 0, *family));
                 service.addresses.push(address);
             }
         }
     }
 
-    /// The made-up address that something had in this family before, unless somebody declares it now.
-    fn keep(&self, before: Option<&Vec<IpAddr>>, family: Family) -> Option<IpAddr> {
+    /// Returns the generated address that an object had in this family before, unless another object declares it now.
+    fn kept(&self, before: Option<&Vec<IpAddr>>, family: Family) -> Option<IpAddr> {
         let address = before?.iter().copied().find(|a| Family::of(*a) == family)?;
         let declared = self.input.pods.values().any(|p| p.addresses.contains(&address))
             || self.input.node_at(address).is_some();
         (!declared).then_some(address)
     }
 
-    /// A free address: for IPv4 in the `index`th /24 after the base, for IPv6 in the `index`th /64.
-    fn make_up(&mut self, base: (Ipv4Addr, Ipv6Addr), index: u128, family: Family) -> IpAddr {
+    /// Returns a free address: for IPv4 in the `index`th /24 after the base, for IPv6 in the `index`th /64.
+    fn generate(&mut self, base: (Ipv4Addr, Ipv6Addr), index: u128, family: Family) -> IpAddr {
         let (first, step) = match family {
             Family::V4 => (address::to_number(base.0.into()), 1 << 8),
             Family::V6 => (address::to_number(base.1.into()), 1 << 64),
@@ -381,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_without_anything_get_nodes_in_turn_and_an_address_of_each_family() {
+    fn pods_without_node_are_spread_round_robin_and_get_an_address_of_each_family() {
         let layout =
             Layout::of(&cluster([pod("a", &[]), pod("b", &[]), pod("c", &[])]), &LayoutOptions::default())
                 .unwrap();
@@ -397,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn declared_addresses_are_kept_and_made_up_ones_avoid_them() {
+    fn declared_addresses_are_kept_and_generated_ones_avoid_them() {
         let declared = [pod("a", &["10.244.0.1"]), pod("b", &[]), pod("c", &["192.168.200.11"])];
         let layout = Layout::of(
             &cluster(declared),
@@ -410,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_pods_with_one_address_the_owner_gets_it() {
+    fn an_address_that_two_pods_declare_goes_to_its_owner() {
         let mut newer = pod("b", &["10.0.0.1"]);
         newer.created = 5;
         let finished = Pod { phase: Phase::Succeeded, created: 9, ..pod("c", &["10.0.0.1"]) };
@@ -423,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn named_nodes_exist_and_host_network_pods_have_their_addresses() {
+    fn nodes_named_by_pods_exist_and_host_network_pods_have_their_addresses() {
         let mut c = cluster([
             Pod { node: Some("w2".into()), ..pod("a", &[]) },
             Pod { node: Some("w1".into()), host_network: true, ..pod("h", &["10.9.9.9"]) },
@@ -440,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_keeps_its_place() {
+    fn objects_that_stay_keep_their_place() {
         let first = Layout::of(&cluster([pod("b", &[]), pod("c", &[])]), &LayoutOptions::default()).unwrap();
         let second = first.with_cluster(&cluster([pod("a", &[]), pod("b", &[]), pod("c", &[])])).unwrap();
         for name in ["b", "c"] {
@@ -452,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_nodes_are_refused() {
+    fn zero_and_too_many_nodes_are_refused() {
         let options = LayoutOptions { nodes: Some(0), ..LayoutOptions::default() };
         assert_eq!(Layout::of(&Cluster::default(), &options), Err(LayoutError::NoNodes));
         let options = LayoutOptions { nodes: Some(300), ..LayoutOptions::default() };

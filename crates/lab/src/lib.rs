@@ -1,16 +1,24 @@
 //! A Kubernetes network on one machine: network namespaces as nodes and pods, the real kernel, real probes.
 //!
-//! The lab builds what a cluster's network is made of (a namespace per node, one per pod, veth pairs, routes or
-//! bridges, service translation), starts an [`enforce::Enforce`] on every node, and opens real connections between all
-//! endpoints. Each outcome is held against what `palisade_policy::reference` says. Nothing is mocked: the packets
-//! are decided by the kernel.
+//! The lab builds the network of a cluster (a namespace for each node and each pod, veth pairs, routes or bridges, service
+//! translation), starts an [`enforce::Enforce`] on every node, and opens real connections between all endpoints. Each outcome
+//! is compared with the verdict of `palisade_policy::reference`. Nothing is mocked: the kernel decides about the packets.
 //!
-//! The order of use: [`sandbox::Sandbox::enter`] first thing in `main`, [`Lab::build`] with a
-//! [`palisade_policy::Cluster`], then [`probe::Plan::of`] and [`probe::run`]; [`Lab::update`] brings a running lab to another
+//! ```text
+//!  Cluster ─► layout ─► lab ─┬─► network       namespaces, links, addresses, routes
+//!            (pure)          ├─► enforce       one enforcer per node: the agent, or none
+//!                            ├─► translation   services, one nftables table per node
+//!                            └─► servers       one listening socket per address and open port
+//!                                    ▲
+//!  layout ─► probe::Plan ─► probe::run ─► probe::Report      connections, compared with the reference
+//! ```
+//!
+//! Usage: call [`sandbox::Sandbox::enter`] first in `main`, then [`Lab::build`] with the [`Layout`] of a
+//! [`palisade_policy::Cluster`], then [`probe::Plan::of`] and [`probe::run`]. [`Lab::update`] changes a running lab to another
 //! cluster.
 //!
-//! Everything speaks netlink itself, no program is started, and nothing is given a name on disk: namespaces live by
-//! file descriptors of this process alone, so that even `kill -9` leaves nothing behind.
+//! The lab uses netlink directly and starts no program. Namespaces have no name on disk: only file descriptors of this
+//! process keep them alive, so even `kill -9` leaves nothing behind.
 
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]

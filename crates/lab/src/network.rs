@@ -1,18 +1,18 @@
 //! Namespaces, links, addresses and routes of a lab.
 //!
 //! ```text
-//!  the sandbox's own namespace: a bridge, the fabric
+//!  the fabric's namespace: a bridge
 //!     │ eth0              │ eth0                     │ eth0
 //!  node w1             node w2                    outside
-//!     │ veth, or           a default route to the      every address beyond the nodes,
+//!     │ veth, or           a default route to the      every outside address,
 //!     │ bridge and veth    outside, a host route to    a host route to every pod
 //!  pod x/a   pod x/b       every pod
 //! ```
 //!
-//! Every address is a single one (/32, /128) with explicit routes, so that any address a manifest declares can be
-//! anywhere. Towards its node a pod has a default route through a link-local gateway, as with Calico; it finds the gateway
-//! by ARP and neighbour discovery, so that enforcement has to let these pass. Neighbours on the fabric are fixed: a
-//! thousand connections at once must not wait for address resolution.
+//! Every address is a /32 or /128 with explicit routes, so that an address that a manifest declares can be in any place. A pod
+//! has a default route to its node through a link-local gateway, as with Calico. It resolves the gateway by ARP and neighbor
+//! discovery, so enforcement has to accept these. Neighbor entries on the fabric are permanent, because a thousand
+//! simultaneous connections must not wait for address resolution.
 
 use std::{collections::BTreeMap, io, net::IpAddr};
 
@@ -24,16 +24,16 @@ use palisade_policy::{Family, Name, ObjectKey};
 
 use crate::{error::LabError, layout::Layout, options::Families};
 
-/// The interface by which a namespace is attached: a pod's and the outside's only one, a node's towards the fabric.
+/// The interface index of `eth0`: the only interface of a pod and of the outside, and a node's interface to the fabric.
 const ETH0: u32 = 2;
-/// A node's bridge.
+/// The interface index of a node's bridge.
 const BRIDGE: u32 = 3;
-/// The first index of the ends of veth pairs on a node and on the fabric.
+/// The first interface index of veth ends on a node and on the fabric.
 const FIRST_PORT: u32 = 100;
-/// The fabric's bridge in the sandbox's own namespace.
+/// The interface index of the fabric's bridge.
 const FABRIC: u32 = 2;
 
-/// The gateway of every pod, on every node (RFC 3927, RFC 4291: link-local, so it collides with nothing).
+/// Returns the gateway of every pod, on every node. It is link-local (RFC 3927, RFC 4291), so it collides with no other address.
 fn pod_gateway(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::from([169, 254, 1, 1]),
@@ -41,7 +41,7 @@ fn pod_gateway(family: Family) -> IpAddr {
     }
 }
 
-/// The next hop of a node towards everything that isn't in the cluster.
+/// Returns the next hop of a node to addresses outside the cluster.
 fn outside_gateway(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::from([169, 254, 1, 254]),
@@ -49,7 +49,7 @@ fn outside_gateway(family: Family) -> IpAddr {
     }
 }
 
-/// A locally administered hardware address; `kind` keeps the ends of one pair apart.
+/// Returns a locally administered hardware address. `kind` distinguishes the ends of one pair.
 fn mac(kind: u8, slot: u32) -> Mac {
     let [a, b, c, d] = slot.to_be_bytes();
     [0x02 | (kind << 4), a, b, c, d, 0x50]
@@ -61,11 +61,11 @@ const FABRIC_END: u8 = 3;
 const NODE_BRIDGE: u8 = 4;
 const SITE_END: u8 = 5;
 
-/// In bridged mode pods find each other by ARP and neighbour discovery, up to so many entries in all. The kernel's table is
-/// one for all namespaces and refuses new entries from 1,024 on (`gc_thresh3`); beyond this, entries are fixed.
-const MOST_DISCOVERED: usize = 600;
+/// The maximum number of neighbor entries that bridged pods resolve by ARP and neighbor discovery. With more, all entries are
+/// permanent: the kernel has one table for all namespaces and refuses new entries from 1,024 on (`gc_thresh3`).
+const MAX_DISCOVERED: usize = 600;
 
-/// A node or the outside: what is attached to the fabric.
+/// A node or the outside, which are attached to the fabric.
 #[derive(Debug)]
 struct Site {
     namespace: Namespace,
@@ -90,41 +90,43 @@ pub(crate) struct Network {
     next_slot: u32,
 }
 
-/// The settings of every namespace of the lab. The bridge and hairpin paths reflect a host's own multicast, on which
-/// duplicate address detection would give up the address.
-const QUIET_V6: [(&str, &str); 5] = [
+/// The IPv6 sysctls of every namespace. Bridge and hairpin paths reflect a host's multicast back to it, and duplicate
+/// address detection would then give up the address.
+const HOST_V6: [(&str, &str); 5] = [
     ("ipv6/conf/default/accept_dad", "0"),
     ("ipv6/conf/all/accept_dad", "0"),
     ("ipv6/conf/default/accept_ra", "0"),
     ("ipv6/conf/default/router_solicitations", "0"),
     ("ipv6/conf/default/accept_redirects", "0"),
 ];
-const QUIET_V4: [(&str, &str); 3] = [
+/// The IPv4 sysctls of every namespace.
+const HOST_V4: [(&str, &str); 3] = [
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
     ("ipv4/conf/default/accept_redirects", "0"),
 ];
-/// A router. Refusals are not rationed: a probe of a service without backends waits for each.
+/// The IPv6 sysctls of a router. ICMP errors are not rate-limited: a probe of a service without backends waits for one.
 const ROUTER_V6: [(&str, &str); 3] =
     [("ipv6/conf/all/forwarding", "1"), ("ipv6/conf/default/forwarding", "1"), ("ipv6/icmp/ratelimit", "0")];
+/// The IPv4 sysctls of a router.
 const ROUTER_V4: [(&str, &str); 4] = [
     ("ipv4/ip_forward", "1"),
     ("ipv4/icmp_ratelimit", "0"),
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
 ];
-/// Ping sockets for the namespace's root (`Documentation/networking/ip-sysctl.rst`).
+/// Allows ping sockets for root (`Documentation/networking/ip-sysctl.rst`).
 const PING: [(&str, &str); 1] = [("ipv4/ping_group_range", "0 0")];
 const BRIDGE_NETFILTER: [&str; 2] = ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"];
 
-fn quiet(families: Families) -> io::Result<()> {
-    set_sysctls(&QUIET_V4)?;
+fn host_sysctls(families: Families) -> io::Result<()> {
+    set_sysctls(&HOST_V4)?;
     set_sysctls(&PING)?;
-    if families.has(Family::V6) { set_sysctls(&QUIET_V6) } else { Ok(()) }
+    if families.has(Family::V6) { set_sysctls(&HOST_V6) } else { Ok(()) }
 }
 
-fn as_router(families: Families) -> io::Result<()> {
-    quiet(families)?;
+fn router_sysctls(families: Families) -> io::Result<()> {
+    host_sysctls(families)?;
     set_sysctls(&ROUTER_V4)?;
     if families.has(Family::V6) { set_sysctls(&ROUTER_V6) } else { Ok(()) }
 }
@@ -133,7 +135,7 @@ fn in_network(place: &str) -> impl Fn(NetlinkError) -> LabError {
     move |source| LabError::Network { place: place.to_owned(), source }
 }
 
-/// A namespace with these settings and a client in it.
+/// Creates a namespace, runs `setup` in it and opens a netlink socket there.
 fn namespace(
     place: &str,
     setup: impl FnOnce() -> io::Result<()> + Send,
@@ -146,24 +148,24 @@ fn namespace(
     Ok((namespace, netlink))
 }
 
-/// The first address of a family.
+/// Returns the first address of a family.
 fn first(addresses: &[IpAddr], family: Family) -> Option<IpAddr> {
     addresses.iter().copied().find(|a| Family::of(*a) == family)
 }
 
 impl Network {
-    /// The fabric, the outside and the nodes; no pods yet.
+    /// Creates the fabric, the outside and the nodes, without pods.
     pub(crate) fn new(layout: &Layout) -> Result<Self, LabError> {
-        // A namespace of its own for each lab, so that one process can hold several.
+        // Each lab has its own fabric namespace, so that one process can hold several labs.
         let (_fabric_namespace, mut fabric) = namespace("the fabric", || {
-            // Packets are judged on the nodes; the fabric is only a wire. Without br_netfilter it is one anyway.
+            // Only the nodes filter packets. Without br_netfilter the sysctl does not exist, and the fabric filters nothing.
             let _ = set_sysctls(&BRIDGE_NETFILTER.map(|name| (name, "0")));
-            quiet(layout.options.families)
+            host_sysctls(layout.options.families)
         })?;
         fabric.bridge(&LinkEnd { name: "fabric".into(), index: FABRIC, mac: mac(NODE_BRIDGE, 0) });
         fabric.commit().map_err(in_network("the fabric"))?;
         let families = layout.options.families;
-        let (outside, netlink) = namespace("the outside", || as_router(families))?;
+        let (outside, netlink) = namespace("the outside", || router_sysctls(families))?;
         let outside = Site { namespace: outside, netlink, slot: 0 };
         let mut network =
             Self { fabric, outside, nodes: BTreeMap::new(), pods: BTreeMap::new(), next_slot: 1 };
@@ -176,7 +178,7 @@ impl Network {
         for (name, addresses) in &layout.nodes {
             network.add_node(name, addresses, layout)?;
         }
-        network.mesh(layout)?;
+        network.connect_nodes(layout)?;
         Ok(network)
     }
 
@@ -215,7 +217,7 @@ impl Network {
             if bridged {
                 bridge_netfilter = set_sysctls(&BRIDGE_NETFILTER.map(|name| (name, "1")));
             }
-            as_router(families)
+            router_sysctls(families)
         })?;
         bridge_netfilter.map_err(LabError::NoBridgeNetfilter)?;
         let mut site = Site { namespace, netlink, slot: self.slot() };
@@ -243,8 +245,8 @@ impl Network {
         Ok(())
     }
 
-    /// Routes and neighbours between all nodes, and from the outside to them.
-    fn mesh(&mut self, layout: &Layout) -> Result<(), LabError> {
+    /// Adds routes and neighbor entries between all nodes, and from the outside to them.
+    fn connect_nodes(&mut self, layout: &Layout) -> Result<(), LabError> {
         let macs: Vec<(Name, Mac)> =
             self.nodes.iter().map(|(n, s)| (n.clone(), mac(SITE_END, s.slot))).collect();
         for (other, mac) in &macs {
@@ -268,9 +270,9 @@ impl Network {
         Ok(())
     }
 
-    /// Takes `gone` away, adds the nodes of `to` that aren't there, and joins all again.
-    pub(crate) fn set_nodes(&mut self, from: &Layout, to: &Layout, gone: &[Name]) -> Result<(), LabError> {
-        for name in gone {
+    /// Removes the nodes in `removed`, adds the new nodes of `to`, and connects all nodes.
+    pub(crate) fn set_nodes(&mut self, from: &Layout, to: &Layout, removed: &[Name]) -> Result<(), LabError> {
+        for name in removed {
             let Some(site) = self.nodes.remove(name) else { continue };
             self.fabric
                 .remove_link(FIRST_PORT + site.slot)
@@ -291,10 +293,10 @@ impl Network {
         for name in &new {
             self.add_node(name, &to.nodes[*name], to)?;
         }
-        self.mesh(to)?;
-        // The pods that stay are as far from the new nodes as from any other.
-        let stays: Vec<ObjectKey> = self.pods.keys().cloned().collect();
-        for key in stays {
+        self.connect_nodes(to)?;
+        // The new nodes need routes to the pods that stay.
+        let staying: Vec<ObjectKey> = self.pods.keys().cloned().collect();
+        for key in staying {
             let Some(place) = to.pods.get(&key) else { continue };
             for name in &new {
                 let source = &to.nodes[*name];
@@ -308,7 +310,7 @@ impl Network {
         self.commit_sites()
     }
 
-    /// Brings the addresses of the outside up to date.
+    /// Replaces the addresses of the outside.
     pub(crate) fn set_outside(&mut self, from: &Layout, to: &Layout) -> Result<(), LabError> {
         for address in from.outside.iter().filter(|a| !to.outside.contains(a)) {
             self.outside.netlink.remove_address(ETH0, *address);
@@ -319,12 +321,12 @@ impl Network {
         self.outside.netlink.commit().map_err(in_network("the outside"))
     }
 
-    /// Makes and attaches pods.
+    /// Creates pods and attaches them to their nodes.
     pub(crate) fn add_pods(&mut self, layout: &Layout, keys: &[ObjectKey]) -> Result<(), LabError> {
         let families = layout.options.families;
         for key in keys {
             let place = format!("pod {key}");
-            let (namespace, netlink) = namespace(&place, || quiet(families))?;
+            let (namespace, netlink) = namespace(&place, || host_sysctls(families))?;
             let slot = self.slot();
             let mut pod = PodNet { namespace, netlink, slot };
             let at = &layout.pods[key];
@@ -350,7 +352,7 @@ impl Network {
                     node.netlink.neighbour(link, *address, peer.mac);
                 }
             }
-            // The pod's end exists only once the node's requests are done.
+            // The pod's end of the veth pair exists only after the node's requests are done.
             node.netlink.commit().map_err(in_network(&place))?;
             pod.netlink.link_up(ETH0);
             for address in &at.addresses {
@@ -380,11 +382,11 @@ impl Network {
             }
         }
         self.commit_sites()?;
-        if layout.options.bridged { self.join_bridged(layout, keys) } else { Ok(()) }
+        if layout.options.bridged { self.connect_bridged(layout, keys) } else { Ok(()) }
     }
 
-    /// Tells pods on one bridge about each other.
-    fn join_bridged(&mut self, layout: &Layout, new: &[ObjectKey]) -> Result<(), LabError> {
+    /// Adds routes between the pods on one bridge, and permanent neighbor entries where there are too many to resolve.
+    fn connect_bridged(&mut self, layout: &Layout, new: &[ObjectKey]) -> Result<(), LabError> {
         let mut per_node: BTreeMap<&Name, Vec<Neighbour<'_>>> = BTreeMap::new();
         for (key, at) in &layout.pods {
             if let Some(pod) = self.pods.get(key) {
@@ -396,7 +398,7 @@ impl Network {
             }
         }
         let pairs: usize = per_node.values().map(|p| p.len() * p.len()).sum();
-        let fixed = pairs * layout.options.families.all().len() > MOST_DISCOVERED;
+        let permanent = pairs * layout.options.families.all().len() > MAX_DISCOVERED;
         for neighbours in per_node.values() {
             for (key, _, _) in neighbours {
                 let is_new = new.contains(key);
@@ -405,7 +407,7 @@ impl Network {
                 for (_, addresses, mac) in others {
                     for address in *addresses {
                         pod.netlink.route(&Route::to_host(*address, ETH0));
-                        if fixed {
+                        if permanent {
                             pod.netlink.neighbour(ETH0, *address, *mac);
                         }
                     }
@@ -416,17 +418,18 @@ impl Network {
         Ok(())
     }
 
-    /// Takes pods away, with every route to them.
+    /// Removes pods and every route to them.
     pub(crate) fn remove_pods(&mut self, layout: &Layout, keys: &[ObjectKey]) -> Result<(), LabError> {
-        // Their namespaces stay until the end: the kernel would take the links away with them, in its own time.
-        let mut gone = Vec::with_capacity(keys.len());
+        // The namespaces are kept until the end of the function: the kernel removes the links of a closed namespace later, at
+        // an unknown time.
+        let mut removed = Vec::with_capacity(keys.len());
         for key in keys {
             let Some(pod) = self.pods.remove(key) else { continue };
             let at = &layout.pods[key];
             let via = &layout.nodes[&at.node];
             for (name, site) in &mut self.nodes {
                 if *name == at.node {
-                    // Routes and neighbours go with their link, but not those of a bridge.
+                    // Routes and neighbor entries vanish with their link, except those of a bridge.
                     site.netlink.remove_link(FIRST_PORT + pod.slot);
                     if layout.options.bridged {
                         for a in &at.addresses {
@@ -458,16 +461,16 @@ impl Network {
                     }
                 }
             }
-            gone.push(pod);
+            removed.push(pod);
         }
         self.commit_sites()
     }
 }
 
-/// A pod on a bridge: who it is, its addresses, and its hardware address.
+/// A pod on a bridge: its key, its addresses and its hardware address.
 type Neighbour<'a> = (ObjectKey, &'a [IpAddr], Mac);
 
-/// The routes by which a namespace on the fabric reaches a pod on another node, whose addresses are `via`.
+/// Returns the routes from a namespace on the fabric to a pod on another node, whose addresses are `via`.
 fn remote_routes(pod: &[IpAddr], via: &[IpAddr], source: &[IpAddr]) -> impl Iterator<Item = Route> {
     pod.iter().map(move |address| {
         let family = Family::of(*address);
@@ -475,7 +478,7 @@ fn remote_routes(pod: &[IpAddr], via: &[IpAddr], source: &[IpAddr]) -> impl Iter
     })
 }
 
-/// Attaches a node or the outside to the fabric.
+/// Connects a node or the outside to the fabric.
 fn attach(fabric: &mut Netlink, site: &Site) -> Result<(), NetlinkError> {
     let slot = site.slot;
     let end = LinkEnd { name: format!("site{slot}"), index: FIRST_PORT + slot, mac: mac(FABRIC_END, slot) };

@@ -1,4 +1,4 @@
-//! How a lab is laid out: what the caller can choose.
+//! The options of a layout.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -10,24 +10,24 @@ pub type OpenPort = (Protocol, u16);
 /// How a lab is laid out.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct LayoutOptions {
-    /// At least so many nodes. `None`: the nodes that the cluster declares or its pods name; without any, two.
+    /// The minimum number of nodes. `None`: the nodes that the cluster declares or that its pods name; two if there are none.
     pub nodes: Option<usize>,
-    /// Pods of a node share a bridge, as with the common bridge CNIs, instead of being routed one by one.
+    /// Whether the pods of a node share a bridge, as with the common bridge CNIs. Otherwise each pod has a route of its own.
     pub bridged: bool,
     /// The address families that pods, nodes and services have.
     pub families: Families,
-    /// Addresses beyond the nodes, besides those round the CIDRs of the policies. One that somebody has is left out.
+    /// Outside addresses, in addition to those around the CIDRs of the policies. Addresses in use in the cluster are left out.
     pub outside: BTreeSet<IpAddr>,
-    /// Ports that are open everywhere, besides those that policies name.
+    /// Ports that are open everywhere, in addition to those that policies name.
     pub ports: BTreeSet<OpenPort>,
 }
 
 /// A choice of address families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Families {
-    /// IPv4 alone.
+    /// IPv4 only.
     V4,
-    /// IPv6 alone.
+    /// IPv6 only.
     V6,
     /// Both.
     #[default]
@@ -35,7 +35,7 @@ pub enum Families {
 }
 
 impl Families {
-    /// The families, IPv4 first.
+    /// Returns the families, IPv4 first.
     #[must_use]
     pub fn all(self) -> &'static [Family] {
         match self {
@@ -45,7 +45,7 @@ impl Families {
         }
     }
 
-    /// Whether `family` is one of them.
+    /// Returns whether `family` is one of them.
     #[must_use]
     pub fn has(self, family: Family) -> bool {
         self.all().contains(&family)

@@ -1,4 +1,4 @@
-//! Addresses beyond the nodes: for every CIDR in a policy one inside it, one in each exception, one just beyond it.
+//! Outside addresses: for every CIDR in a policy one inside it, one in each exception, and the neighbors on both sides.
 
 use std::{
     collections::BTreeSet,
@@ -10,15 +10,15 @@ use palisade_policy::{Cluster, Family, IpBlock, IpRange, Peer, address};
 
 use crate::options::LayoutOptions;
 
-/// Addresses that every lab has outside: of the documentation ranges (RFC 5737, RFC 3849), so in nobody's network.
+/// The outside addresses of every lab. They are from the documentation ranges (RFC 5737, RFC 3849), which no network uses.
 pub const ALWAYS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7))];
 
-/// The most addresses outside, of each family. Every one is probed from and to every pod, so that more make a lab slow
-/// rather than sharp.
-pub const MOST: usize = 24;
+/// The maximum number of outside addresses of each family. Each is probed from and to every pod; more would make a lab slow
+/// and find little.
+pub const MAX_PER_FAMILY: usize = 24;
 
-/// Whether a host on a network can have this address.
+/// Returns whether a host on a network can have this address.
 pub(crate) fn is_usable(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => {
@@ -30,17 +30,17 @@ pub(crate) fn is_usable(address: IpAddr) -> bool {
     }
 }
 
-/// The addresses outside, and what was left out.
+/// The chosen outside addresses, and what was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutsideAddresses {
     /// The addresses.
     pub addresses: Vec<IpAddr>,
-    /// Which were left out, if any.
+    /// What was left out, as text for the user.
     pub note: Option<String>,
 }
 
-/// Chooses them: those that every lab has, those that `options` asks for, then those that the policies suggest. None is in
-/// `used`.
+/// Chooses the outside addresses: those of every lab, those in `options`, then those around the CIDRs of the policies. None of
+/// them is in `used`.
 #[must_use]
 pub fn addresses(cluster: &Cluster, options: &LayoutOptions, used: &BTreeSet<IpAddr>) -> OutsideAddresses {
     let mut addresses = Vec::new();
@@ -53,13 +53,14 @@ pub fn addresses(cluster: &Cluster, options: &LayoutOptions, used: &BTreeSet<IpA
                 chosen.push(*address);
             }
         }
-        for address in
-            blocks(cluster).into_iter().flat_map(|b| round(b, &|a| is_usable(a) && !used.contains(&a)))
+        for address in blocks(cluster)
+            .into_iter()
+            .flat_map(|b| addresses_around(b, &|a| is_usable(a) && !used.contains(&a)))
         {
             if Family::of(address) != *family || chosen.contains(&address) {
                 continue;
             }
-            if chosen.len() < MOST {
+            if chosen.len() < MAX_PER_FAMILY {
                 chosen.push(address);
             } else {
                 left_out += 1;
@@ -68,7 +69,7 @@ pub fn addresses(cluster: &Cluster, options: &LayoutOptions, used: &BTreeSet<IpA
         addresses.extend(chosen);
     }
     let note = (left_out > 0).then(|| {
-        format!("{left_out} outside addresses round the CIDRs of the policies are left out: at most {MOST} of each family")
+        format!("{left_out} outside addresses around the CIDRs of the policies are left out: at most {MAX_PER_FAMILY} of each family")
     });
     OutsideAddresses { addresses, note }
 }
@@ -84,27 +85,28 @@ fn blocks(cluster: &Cluster) -> BTreeSet<&IpBlock> {
         .collect()
 }
 
-/// One address in the block, one in each exception, and the ones just before and just after it; those that `free` lets.
-fn round(block: &IpBlock, free: &dyn Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+/// Returns one address in the block, one in each exception, and the ones just before and just after the block, as far as
+/// `is_free` accepts them.
+fn addresses_around(block: &IpBlock, is_free: &dyn Fn(IpAddr) -> bool) -> Vec<IpAddr> {
     let outer = IpRange::of_net(&block.cidr);
-    let inside = candidates(&block.cidr).find(|a| block.contains(*a) && free(*a));
+    let inside = candidates(&block.cidr).find(|a| block.contains(*a) && is_free(*a));
     let excepted =
-        block.except.iter().filter_map(|e| candidates(e).find(|a| block.cidr.contains(a) && free(*a)));
+        block.except.iter().filter_map(|e| candidates(e).find(|a| block.cidr.contains(a) && is_free(*a)));
     let family = Family::of(outer.first);
     let number = address::to_number;
     let before = number(outer.first).checked_sub(1).map(|n| address::from_number(family, n));
     let after = (number(outer.last) < address::max_number(family))
         .then(|| address::from_number(family, number(outer.last) + 1));
-    let beyond = before.into_iter().chain(after).filter(|a| free(*a));
+    let beyond = before.into_iter().chain(after).filter(|a| is_free(*a));
     inside.into_iter().chain(excepted).chain(beyond).collect()
 }
 
-/// Addresses of a CIDR to try, the likeliest first: its first sixteen, its middle, its last.
+/// Returns addresses of a CIDR to try, in this order: the first sixteen, the middle, the last, the network's own.
 fn candidates(net: &IpNet) -> impl Iterator<Item = IpAddr> + use<> {
     let range = IpRange::of_net(net);
     let family = Family::of(range.first);
     let (first, last) = (address::to_number(range.first), address::to_number(range.last));
-    // The network's own address comes last: routers refuse it more often than others.
+    // The network's own address is last because routers refuse it more often than others.
     let low = (1..=16).map(move |i| first.saturating_add(i));
     let more = [first + (last - first) / 2, last.saturating_sub(1), last, first];
     low.chain(more).filter(move |n| (first..=last).contains(n)).map(move |n| address::from_number(family, n))
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_asked_for_come_first_unless_somebody_has_them() {
+    fn addresses_in_the_options_are_first_unless_they_are_in_use() {
         let parse = |a: &&str| a.parse().unwrap();
         let outside = ["203.0.113.9", "10.0.0.1", "198.51.100.7", "fd00::9"].iter().map(parse).collect();
         let used = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn each_block_gives_one_inside_one_excepted_and_both_neighbours() {
+    fn each_block_gives_an_address_inside_one_excepted_and_both_neighbors() {
         let used = BTreeSet::from(["192.168.1.1".parse().unwrap()]);
         let c = cluster(&[("192.168.1.0/24", &["192.168.1.0/28"])]);
         let chosen = addresses(&c, &LayoutOptions::default(), &used);
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_internet_has_no_neighbours_and_single_addresses_do() {
+    fn the_whole_address_space_has_no_neighbors_and_a_single_address_does() {
         let c = cluster(&[("0.0.0.0/0", &[]), ("::/0", &[]), ("203.0.113.9/32", &[])]);
         let v4 = strings(&addresses(&c, &of(Families::V4), &BTreeSet::new()));
         assert_eq!(
@@ -196,11 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn the_cut_is_said() {
+    fn a_note_counts_what_is_left_out() {
         let nets: Vec<String> = (0..40).map(|i| format!("10.{i}.0.0/24")).collect();
         let blocks: Vec<(&str, &[&str])> = nets.iter().map(|n| (&**n, &[][..])).collect();
         let chosen = addresses(&cluster(&blocks), &of(Families::V4), &BTreeSet::new());
-        assert_eq!(chosen.addresses.len(), MOST);
+        assert_eq!(chosen.addresses.len(), MAX_PER_FAMILY);
         assert!(chosen.note.unwrap().contains("left out"));
     }
 }

@@ -1,4 +1,4 @@
-//! Which ports are open where. Every place listens on exactly these, and exactly these are probed.
+//! The open ports of each place. A place listens on exactly these ports, and exactly these are probed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,26 +13,27 @@ use crate::{
     services::backends,
 };
 
-/// The most ports of each protocol that are opened everywhere because policies name them.
-pub const MOST_MENTIONED: usize = 8;
+/// The maximum number of ports of each protocol that are opened everywhere because policies name them.
+pub const MAX_NAMED_BY_POLICIES: usize = 8;
 
 /// The ports of a whole lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ports {
-    /// Open on every place: what policies name, what was asked for, and one that nobody names for TCP and for UDP.
+    /// Ports that are open in every place: those that policies name, those in the options, and for TCP and UDP one that no
+    /// object names.
     pub everywhere: BTreeSet<OpenPort>,
-    /// Open on these pods besides: what they declare, and where services lead on them.
+    /// Ports that are open on these pods in addition: container ports, and target ports of services.
     pub of_pods: BTreeMap<palisade_policy::ObjectKey, BTreeSet<OpenPort>>,
-    /// What was left out, in words.
+    /// What was left out, as text for the user.
     pub note: Option<String>,
 }
 
 impl Ports {
-    /// The ports of this layout. `O(pods · services + policies)`.
+    /// Computes the ports of a layout. `O(pods · services + policies)`.
     #[must_use]
     pub fn of(layout: &Layout) -> Self {
         let cluster = &layout.cluster;
-        let (mut everywhere, note) = mentioned(cluster);
+        let (mut everywhere, note) = named_by_policies(cluster);
         everywhere.extend(&layout.options.ports);
         let mut of_pods: BTreeMap<_, BTreeSet<OpenPort>> = cluster
             .pods
@@ -51,14 +52,14 @@ impl Ports {
             }
         }
         let known: BTreeSet<u16> = everywhere.iter().chain(of_pods.values().flatten()).map(|p| p.1).collect();
-        // Below the ephemeral range (32768 by default), from which the kernel takes the clients' ports.
+        // Below the ephemeral range (from 32768 by default), from which the kernel chooses the clients' ports.
         if let Some(unnamed) = (27_000..32_768).find(|p| !known.contains(p)) {
             everywhere.extend([(Protocol::Tcp, unnamed), (Protocol::Udp, unnamed)]);
         }
         Self { everywhere, of_pods, note }
     }
 
-    /// The open ports of one place.
+    /// Returns the open ports of one place.
     #[must_use]
     pub fn at(&self, layout: &Layout, place: &Place) -> BTreeSet<OpenPort> {
         let mut ports = self.everywhere.clone();
@@ -71,7 +72,7 @@ impl Ports {
         ports
     }
 
-    /// Every socket of the lab: place, address, protocol and port.
+    /// Returns every listening socket of the lab: place, address, protocol and port.
     pub fn sockets(&self, layout: &Layout) -> BTreeMap<Place, BTreeSet<(IpAddr, OpenPort)>> {
         layout
             .places()
@@ -84,10 +85,10 @@ impl Ports {
     }
 }
 
-/// The ports that policies of any kind name: single ones first, then the ends of ranges and what lies just beyond them,
-/// then what some pod calls by a name that policies use. On another pod that number may have another name or none, on a node
-/// a name never holds.
-fn mentioned(cluster: &Cluster) -> (BTreeSet<OpenPort>, Option<String>) {
+/// Returns the ports that policies name: single ports first, then both ends of ranges and the port after them, then the numbers
+/// that pods have for port names in policies. On another pod that number may have another name or none; on a node no port
+/// name applies.
+fn named_by_policies(cluster: &Cluster) -> (BTreeSet<OpenPort>, Option<String>) {
     let rules = cluster.policies.values().flat_map(|p| p.ingress.iter().chain(&p.egress).flatten());
     let (mut single, mut edges, mut named) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for entry in rules.flat_map(|r| r.ports.iter().flatten()) {
@@ -95,7 +96,7 @@ fn mentioned(cluster: &Cluster) -> (BTreeSet<OpenPort>, Option<String>) {
             &PortMatch::Numbers { protocol, first, last } if first == last => {
                 single.insert((protocol, first));
             }
-            // "Every port" has no edge worth probing.
+            // A range of all ports has no edge to probe.
             PortMatch::Numbers { first: 0..=1, last: u16::MAX, .. } => {}
             &PortMatch::Numbers { protocol, first, last } => {
                 edges.extend([(protocol, first), (protocol, last), (protocol, last.saturating_add(1))]);
@@ -111,11 +112,11 @@ fn mentioned(cluster: &Cluster) -> (BTreeSet<OpenPort>, Option<String>) {
     let (mut out, mut left_out) = (BTreeSet::new(), 0);
     for protocol in Protocol::WITH_PORTS {
         let of_protocol = || single.iter().chain(&edges).chain(&named).filter(|p| p.0 == protocol);
-        out.extend(of_protocol().take(MOST_MENTIONED));
-        left_out += of_protocol().count().saturating_sub(MOST_MENTIONED);
+        out.extend(of_protocol().take(MAX_NAMED_BY_POLICIES));
+        left_out += of_protocol().count().saturating_sub(MAX_NAMED_BY_POLICIES);
     }
     let note = (left_out > 0).then(|| {
-        format!("{left_out} ports that policies name are not probed everywhere: at most {MOST_MENTIONED} of each protocol")
+        format!("{left_out} ports that policies name are not probed everywhere: at most {MAX_NAMED_BY_POLICIES} of each protocol")
     });
     (out, note)
 }

@@ -1,7 +1,7 @@
-//! Real connections between all endpoints, and what each should have come to.
+//! Probes: real connections between all endpoints, and the expected outcome of each.
 //!
-//! A [`Plan`] says what is probed and what the reference expects; [`run`] does it and holds the outcomes against that.
-//! What can't be probed is listed by name, never left out silently.
+//! A [`Plan`] lists the probes with the outcome that the reference expects. [`run`] makes the connections and compares. What
+//! can't be probed is listed by name, never left out silently.
 
 mod client;
 mod options;
@@ -21,14 +21,14 @@ pub(crate) use client::run_from;
 
 use crate::{error::LabError, lab::Lab};
 
-/// Runs a plan against a lab. `progress` hears how many of how many probes are done.
+/// Runs a plan against a lab. `progress` receives the number of finished probes and of all probes.
 ///
-/// A first pass is quick. Whatever didn't come to what was expected is tried again more slowly, fewer at a time, so that
-/// a busy machine makes no mismatch. A connection that should have been denied and was made is not tried again: it is
-/// proven.
+/// The first pass has short timeouts. Probes with an unexpected outcome are repeated with longer timeouts and fewer at a time,
+/// so that a busy machine causes no mismatch. A connection that should have been denied and was made is not repeated: the
+/// mismatch is proven.
 ///
 /// # Errors
-/// When the lab has no such places, or no socket can be opened at all.
+/// Fails if the lab lacks a place of the plan, or if no socket can be opened.
 pub fn run(
     lab: &Lab,
     plan: &Plan,
@@ -47,26 +47,26 @@ pub fn run(
     })?;
     let first = began.elapsed();
     let mut retried = 0;
-    for timeouts in &options.again {
-        let doubtful: Vec<usize> = all
+    for timeouts in &options.retries {
+        let repeated: Vec<usize> = all
             .iter()
             .copied()
-            .filter(|i| outcomes[*i].as_ref().is_some_and(|o| is_doubtful(&plan.probes[*i], o)))
+            .filter(|i| outcomes[*i].as_ref().is_some_and(|o| may_change(&plan.probes[*i], o)))
             .collect();
-        if doubtful.is_empty() {
+        if repeated.is_empty() {
             break;
         }
-        retried += doubtful.len();
-        client::run(lab, &plan.probes, &doubtful, timeouts, &mut |i, outcome| outcomes[i] = Some(outcome))?;
+        retried += repeated.len();
+        client::run(lab, &plan.probes, &repeated, timeouts, &mut |i, outcome| outcomes[i] = Some(outcome))?;
     }
-    let never = || Outcome::Failed("it was never tried".to_owned());
+    let never = || Outcome::Failed("the probe was never started".to_owned());
     let outcomes: Vec<Outcome> = outcomes.into_iter().map(|o| o.unwrap_or_else(never)).collect();
     let durations = Durations { first, total: began.elapsed() };
     Ok(Report::of(lab.layout(), plan, &outcomes, retried, durations))
 }
 
-/// Whether another try may come to something else.
-fn is_doubtful(probe: &Probe, outcome: &Outcome) -> bool {
+/// Returns whether a repetition may have another outcome.
+fn may_change(probe: &Probe, outcome: &Outcome) -> bool {
     !probe.agrees(outcome)
         && !matches!(outcome, Outcome::Connected { .. } if probe.expected() == Expected::Denied)
 }

@@ -1,8 +1,7 @@
-//! The private network in which a lab lives.
+//! The private network namespace in which a lab runs.
 //!
-//! Entered before the first thread starts, because a user namespace can be entered by a single-threaded process only.
-//! Nothing gets a name on disk: when the last process of the sandbox ends, however it ends, the kernel takes everything
-//! apart.
+//! It is entered before the first thread starts, because only a single-threaded process can enter a user namespace. Nothing has
+//! a name on disk: when the last process of the sandbox ends, the kernel removes everything.
 
 use std::{fs, io};
 
@@ -15,7 +14,7 @@ use nix::{
 
 use palisade_netns::rtnetlink::{LOOPBACK, Netlink, NetlinkError};
 
-/// Proof that this process lives in a network namespace of its own, with the right to make more.
+/// Proof that this process is in a private network namespace and may create more.
 #[derive(Debug)]
 pub struct Sandbox {
     rootless: bool,
@@ -24,34 +23,35 @@ pub struct Sandbox {
 /// Why a sandbox could not be entered.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// Other threads run already.
-    #[error("the sandbox must be entered before the first thread starts, and {0} threads run")]
+    /// Other threads are running.
+    #[error("the sandbox must be entered before the first thread starts, but {0} threads are running")]
     Threads(usize),
-    /// An ordinary user may not make user namespaces here.
-    #[error("this user may not create a user namespace with a network of its own{}; {cure}", at(setting))]
+    /// The user may not create user namespaces.
+    #[error("this user may not create a user namespace with a network namespace{}; {cure}", at(setting))]
     Forbidden {
-        /// The setting that forbids it, as `name = value`, if one is known to.
+        /// The sysctl that forbids it, as `name = value`, if one does.
         setting: Option<String>,
-        /// What to do about it.
+        /// How to allow it.
         cure: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
     /// The kernel refused although the process is privileged.
     #[error(
-        "cannot create a network namespace although privileged: is CONFIG_NET_NS in this kernel, and has user.max_net_namespaces room?"
+        "cannot create a network namespace although the process is privileged: check that the kernel has CONFIG_NET_NS, and \
+         the sysctl user.max_net_namespaces"
     )]
     Refused(#[source] io::Error),
     /// The new namespace can't be used.
-    #[error("cannot set up the loopback device of the sandbox")]
+    #[error("cannot set the loopback device of the sandbox up")]
     Loopback(#[source] NetlinkError),
-    /// `/proc` isn't what it should be.
+    /// A file in `/proc` could not be read or written.
     #[error("cannot read or write {path}; is /proc mounted?")]
     Proc {
         /// The file.
         path: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -65,7 +65,7 @@ fn at(setting: &Option<String>) -> String {
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// The settings that can forbid user namespaces, the value that does, and the cure.
+/// The sysctls that can forbid user namespaces: name, the value that forbids them, and how to allow them.
 const FORBIDDING: [(&str, &str, &str); 3] = [
     ("user/max_user_namespaces", "0", "run as root, or allow them: sysctl -w user.max_user_namespaces=10000"),
     (
@@ -81,13 +81,14 @@ const FORBIDDING: [(&str, &str, &str); 3] = [
 ];
 
 impl Sandbox {
-    /// Moves this process into a network namespace of its own; without `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, into a user
-    /// namespace first, as its root. Raises the limit on open files to what is allowed, since every namespace and every
-    /// probe takes some.
+    /// Moves this process into a private network namespace.
+    ///
+    /// Without `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` it enters a user namespace first, as root of it. The soft limit of open
+    /// files is raised to the hard limit, since every namespace and every probe needs some.
     ///
     /// # Errors
-    /// When other threads run, when user namespaces are forbidden (with the setting and the cure), or when the kernel
-    /// refuses.
+    /// Fails if other threads are running, if user namespaces are forbidden (the error names the sysctl and how to allow
+    /// them), or if the kernel refuses.
     pub fn enter() -> Result<Self, SandboxError> {
         let threads = fs::read_dir("/proc/self/task")
             .map_err(|source| SandboxError::Proc { path: "/proc/self/task", source })?
@@ -105,7 +106,7 @@ impl Sandbox {
         let up = Netlink::open().and_then(|mut n| n.link_up(LOOPBACK).commit());
         match up {
             Err(NetlinkError::Refused { source, .. }) if rootless && is_permission(&source) => {
-                // AppArmor lets the namespace be made, and then takes its capabilities away.
+                // AppArmor allows the user namespace, but denies capabilities in it.
                 Err(forbidden(source))
             }
             other => other.map_err(SandboxError::Loopback),
@@ -113,7 +114,7 @@ impl Sandbox {
         Ok(Self { rootless })
     }
 
-    /// Whether the process is root in a user namespace only.
+    /// Returns whether the process is root only in a user namespace.
     #[must_use]
     pub fn is_rootless(&self) -> bool {
         self.rootless
@@ -141,7 +142,7 @@ fn enter_user_namespace() -> Result<(), SandboxError> {
         Errno::EPERM | Errno::ENOSPC | Errno::EACCES | Errno::EUSERS => forbidden(e.into()),
         other => SandboxError::Refused(other.into()),
     })?;
-    // user_namespaces(7): a group map may be written only once setgroups(2) is given up.
+    // user_namespaces(7): a group map may be written only after setgroups(2) is denied.
     for (path, content) in [
         ("/proc/self/setgroups", "deny".to_owned()),
         ("/proc/self/uid_map", format!("0 {uid} 1")),
@@ -158,7 +159,7 @@ fn forbidden(source: io::Error) -> SandboxError {
     explain(source, |name| fs::read_to_string(format!("/proc/sys/{name}")).ok())
 }
 
-/// Finds the setting that forbids user namespaces, given what each setting is.
+/// Finds the sysctl that forbids user namespaces, given the value of each.
 fn explain(source: io::Error, setting: impl Fn(&str) -> Option<String>) -> SandboxError {
     for (name, value, cure) in FORBIDDING {
         if setting(name).is_some_and(|is| is.trim() == value) {
@@ -168,13 +169,13 @@ fn explain(source: io::Error, setting: impl Fn(&str) -> Option<String>) -> Sandb
     }
     SandboxError::Forbidden {
         setting: None,
-        cure: "run as root, or look at what restricts it: a container runtime's seccomp profile, SELinux, or the sysctl \
+        cure: "run as root, or check what restricts it: a container runtime's seccomp profile, SELinux, or the sysctl \
                user.max_user_namespaces",
         source,
     }
 }
 
-/// More open files are better, fewer are no error here: what needs them says so when they run out.
+/// Raises the limit of open files. A failure is ignored: the request that runs out of files returns the error.
 fn raise_open_files() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_setting_that_forbids_is_named_with_its_cure() {
+    fn the_sysctl_that_forbids_is_named_with_the_command_that_allows() {
         for (name, value, _) in FORBIDDING {
             let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
             let text = explain(refused(), |n| (n == name).then(|| format!("{value}\n"))).to_string();
@@ -198,13 +199,13 @@ mod tests {
                 "{text}"
             );
             let other = explain(refused(), |n| (n == name).then(|| "7".to_owned())).to_string();
-            assert!(other.contains("look at what restricts it"), "{other}");
+            assert!(other.contains("check what restricts it"), "{other}");
         }
     }
 
     #[test]
-    fn it_is_refused_once_threads_run() {
-        // The test runs on a thread of its own beside the main one.
+    fn entering_fails_while_other_threads_run() {
+        // The test harness runs tests on another thread than the main one.
         assert!(matches!(Sandbox::enter(), Err(SandboxError::Threads(n)) if n > 1));
     }
 }

@@ -1,4 +1,4 @@
-//! Every listening socket of a lab, served by one thread. A server says who it is and whom it sees, and nothing else.
+//! The listening sockets of a lab, served by one thread. A server replies with its place and the address of the client.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,16 +20,16 @@ use crate::{
     wire::{Answer, ipv4_payload, parse_sctp_init, sctp_init_ack},
 };
 
-/// An address of a place and a port on it.
+/// A listening socket: an address of a place, a protocol and a port.
 pub(crate) type Listen = (IpAddr, OpenPort);
 
-/// Why servers could not be opened.
+/// Why listening sockets could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// One socket.
+    /// A socket could not be opened.
     #[error("cannot listen on {protocol} {address} port {port} of {place}{}", more_files(source))]
     Listen {
-        /// Where.
+        /// The pod, the node or the outside.
         place: Place,
         /// The protocol.
         protocol: Protocol,
@@ -37,11 +37,11 @@ pub enum ServerError {
         address: IpAddr,
         /// The port.
         port: u16,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// The thread that serves them.
+    /// The server thread failed.
     #[error("the thread that serves all listening sockets failed")]
     Loop(#[source] io::Error),
 }
@@ -54,7 +54,7 @@ fn more_files(e: &io::Error) -> &'static str {
 enum Server {
     Tcp(TcpListener),
     Udp(UdpSocket),
-    /// A raw socket that is bound to one address serves all its SCTP ports.
+    /// A raw socket, bound to one address. It serves all SCTP ports of the address.
     Sctp(UdpSocket, IpAddr),
 }
 
@@ -74,7 +74,7 @@ enum Command {
     Stop,
 }
 
-/// The servers of a lab. Dropping it closes them all.
+/// The servers of a lab. Dropping it closes all sockets.
 #[derive(Debug)]
 pub(crate) struct Servers {
     commands: mpsc::Sender<(Command, mpsc::Sender<io::Result<()>>)>,
@@ -99,7 +99,7 @@ impl Servers {
         start().map_err(ServerError::Loop)
     }
 
-    /// Makes exactly these sockets of a place open.
+    /// Opens and closes sockets of a place until exactly `wanted` are open.
     pub(crate) fn set(
         &mut self,
         place: &Place,
@@ -122,23 +122,23 @@ impl Servers {
         Ok(())
     }
 
-    /// Closes whatever a place has open.
+    /// Closes all sockets of a place.
     pub(crate) fn close(&mut self, place: &Place) -> Result<(), ServerError> {
         self.open.remove(place).map_or(Ok(()), |open| self.command(Command::Close(place.clone(), open)))
     }
 
     fn command(&self, command: Command) -> Result<(), ServerError> {
-        let gone = || ServerError::Loop(io::Error::other("it has ended"));
+        let ended = || ServerError::Loop(io::Error::other("the thread has ended"));
         let (done, answer) = mpsc::channel();
-        self.commands.send((command, done)).map_err(|_| gone())?;
+        self.commands.send((command, done)).map_err(|_| ended())?;
         self.waker.wake().map_err(ServerError::Loop)?;
-        answer.recv().map_err(|_| gone())?.map_err(ServerError::Loop)
+        answer.recv().map_err(|_| ended())?.map_err(ServerError::Loop)
     }
 }
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        // A loop that has ended already needs no stopping.
+        // Fails if the loop has ended already, which is what is needed.
         let _ = self.command(Command::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -154,7 +154,7 @@ fn listen(
     let mut out = Vec::with_capacity(new.len());
     for &(address, (protocol, port)) in new {
         let server = match protocol {
-            // A raw socket for the address is there already, or comes with the first port.
+            // The address has a raw socket already, or gets one with the first port.
             Protocol::Sctp if !sctp_open.insert(address) => continue,
             _ => open(address, protocol, port).map_err(|source| ServerError::Listen {
                 place: place.clone(),
@@ -186,7 +186,7 @@ fn open(address: IpAddr, protocol: Protocol, port: u16) -> io::Result<Server> {
             let socket = Socket::new(Domain::for_address(to), Type::RAW, Some(socket2::Protocol::SCTP))?;
             socket.set_nonblocking(true)?;
             socket.bind(&SocketAddr::new(address, 0).into())?;
-            // The standard library's type for "a socket that sends and receives datagrams"; it never looks at the protocol.
+            // `UdpSocket` sends and receives datagrams of any protocol.
             Ok(Server::Sctp(socket.into(), address))
         }
         Protocol::Other(n) => {
@@ -199,7 +199,7 @@ struct Loop {
     poll: Poll,
     received: mpsc::Receiver<(Command, mpsc::Sender<io::Result<()>>)>,
     servers: HashMap<usize, (Place, Listen, Server)>,
-    /// The SCTP ports that are open; a raw socket sees all of them.
+    /// The open SCTP ports: a raw socket receives the packets of all ports.
     sctp: BTreeSet<(Place, IpAddr, u16)>,
     next: usize,
 }
@@ -224,7 +224,7 @@ impl Loop {
             }
             while let Ok((command, done)) = self.received.try_recv() {
                 let stop = matches!(command, Command::Stop);
-                // Whoever asked may be gone; then nobody wants to know.
+                // The caller may have gone, and then the result is not needed.
                 let _ = done.send(self.perform(command));
                 if stop {
                     return;
@@ -268,16 +268,16 @@ impl Loop {
     }
 }
 
-/// Serves until there is no more to do. Errors of a single client are the client's to notice.
+/// Serves until the socket would block. Errors of single clients are ignored: the client notices them.
 fn serve(place: &Place, server: &Server, sctp: &BTreeSet<(Place, IpAddr, u16)>) {
     let line = |client: IpAddr| Answer { by: place.clone(), client: client.to_canonical() }.to_line();
     match server {
         Server::Tcp(listener) => loop {
             match listener.accept() {
-                // A new socket's send buffer always has room for one line.
+                // The send buffer of a new socket always has room for one line.
                 Ok((mut stream, peer)) => drop(stream.write_all(line(peer.ip()).as_bytes())),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                // The client was gone before it was accepted: accept(2) tells to go on.
+                // The client closed the connection before it was accepted; accept(2) recommends to retry.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(_) => return,
             }
@@ -288,7 +288,7 @@ fn serve(place: &Place, server: &Server, sctp: &BTreeSet<(Place, IpAddr, u16)>) 
                 match socket.recv_from(&mut buffer) {
                     Ok((_, peer)) => drop(socket.send_to(line(peer.ip()).as_bytes(), peer)),
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                    // An ICMP error for an earlier answer; it is taken off the socket by reading it.
+                    // An ICMP error for an earlier reply. Reading it clears it.
                     Err(_) => {}
                 }
             }

@@ -1,4 +1,4 @@
-//! Services as a lab sees them: which pods are behind which address and port.
+//! Services and their backends: which pods are behind which address and port.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -6,7 +6,7 @@ use palisade_policy::{Cluster, Family, Phase, Pod, Protocol, Service, TargetPort
 
 use crate::layout::Layout;
 
-/// Where a service port is reached, and where it leads. Of one family.
+/// A service port at one address of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Frontend {
     /// The service address.
@@ -17,19 +17,18 @@ pub struct Frontend {
     pub port: u16,
 }
 
-/// A pod behind a service port.
+/// A backend of a service port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backend<'a> {
     /// The pod.
     pub pod: &'a palisade_policy::ObjectKey,
     /// Its address.
     pub address: IpAddr,
-    /// The port on it.
+    /// The port on the pod.
     pub port: u16,
 }
 
-/// The running pods with an address that a service selects, in the order of their names. Pods that share their node's
-/// network are among them.
+/// Returns the running pods with an address that a service selects, sorted by name. Host-network pods are included.
 pub fn backends<'a>(cluster: &'a Cluster, service: &'a Service) -> impl Iterator<Item = &'a Pod> {
     let in_namespace = |p: &&Pod| p.key.namespace == service.key.namespace;
     let selected = move |p: &&Pod| service.selector.as_ref().is_some_and(|s| s.matches(&p.labels));
@@ -37,8 +36,8 @@ pub fn backends<'a>(cluster: &'a Cluster, service: &'a Service) -> impl Iterator
     cluster.pods.values().filter(in_namespace).filter(selected).filter(runs)
 }
 
-/// The number that a service port stands for on a pod; `None` if the pod has no port of that name and protocol. Of several
-/// the first, as the endpoints controller does.
+/// Resolves the target port of a service on a pod. Returns `None` if the pod has no port of that name and protocol, and the
+/// first if it has several, as the endpoints controller does.
 #[must_use]
 pub fn target_on(pod: &Pod, protocol: Protocol, target: &TargetPort) -> Option<u16> {
     match target {
@@ -47,7 +46,7 @@ pub fn target_on(pod: &Pod, protocol: Protocol, target: &TargetPort) -> Option<u
     }
 }
 
-/// Every service port of a lab with its backends. `O(services · pods)`.
+/// Returns every service port of a lab with its backends. `O(services · pods)`.
 #[must_use]
 pub fn frontends(layout: &Layout) -> BTreeMap<Frontend, (&Service, Vec<Backend<'_>>)> {
     let mut out = BTreeMap::new();
@@ -58,7 +57,7 @@ pub fn frontends(layout: &Layout) -> BTreeMap<Frontend, (&Service, Vec<Backend<'
                 let backend = |pod| backend(layout, pod, Family::of(*address), port);
                 let found = backends(&layout.cluster, service).filter_map(backend).collect();
                 let frontend = Frontend { address: *address, protocol: port.protocol, port: port.port };
-                // Of two services with one address and port the first has it, as its rules would come first.
+                // If two services share address and port, the first gets it, because its rules would come first.
                 out.entry(frontend).or_insert((service, found));
             }
         }

@@ -1,9 +1,9 @@
-//! A lab that changes for as long as one likes: pods, namespaces, policies and services appear, are relabelled, moved and
-//! edited, and go, at random, while connections are tried. At every quiet point the kernel is held against the engine, and
-//! the memory of the process is noted.
+//! A lab that changes for a given time. Pods, namespaces, policies and services are created, relabelled, moved, edited and
+//! deleted at random, while connections are probed. After each round of changes the kernel is compared with the engine, and the
+//! memory of the process is measured.
 //!
-//! The same seed makes the same changes in the same order, on every machine; how many of them fit in the time is the
-//! machine's.
+//! The same seed makes the same changes in the same order on every machine. How many of them fit into the time depends on the
+//! machine.
 
 use std::{
     collections::BTreeMap,
@@ -28,16 +28,16 @@ use crate::{
 mod reader;
 mod steady;
 
-/// What to do, and for how long.
+/// The options of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SoakOptions {
-    /// What the cluster and its changes are drawn from.
+    /// The seed of the cluster and its changes.
     pub seed: u64,
-    /// How long. The round that is under way is finished.
+    /// The duration. The last round is finished after it.
     pub duration: Duration,
-    /// How many pods there are at first; they become some more and some less.
+    /// The initial number of pods, which varies during the run.
     pub pods: usize,
-    /// At most so many connections are tried at each quiet point.
+    /// The maximum number of probes at the end of each round.
     pub probes: usize,
 }
 
@@ -47,27 +47,27 @@ impl Default for SoakOptions {
     }
 }
 
-/// What has been done so far.
+/// The work that has been done so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SoakCounts {
-    /// Quiet points.
+    /// Rounds.
     pub rounds: usize,
-    /// Edits of the cluster, by what they do.
+    /// Changes of the cluster, by kind.
     pub changes: BTreeMap<&'static str, usize>,
-    /// Connections tried at quiet points.
+    /// Probes at the end of rounds.
     pub probed: usize,
-    /// How many of them were dropped: where nothing is, little is shown.
+    /// The number of these that were dropped. A run that drops nothing proves little.
     pub dropped: usize,
-    /// Connections tried while changes were made that don't concern them.
+    /// Probes during changes that must not affect them.
     #[serde(rename = "meanwhile")]
     pub probed_during_changes: usize,
-    /// Verdicts read off the kernel's rules, by a reader that knows nothing of policies.
+    /// Verdicts of the kernel's rules, read back and evaluated by a reader that is independent of policies.
     #[serde(rename = "read")]
     pub verdicts_compared: usize,
 }
 
 impl SoakCounts {
-    /// Edits of all kinds.
+    /// Returns the number of changes of all kinds.
     #[must_use]
     pub fn all_changes(&self) -> usize {
         self.changes.values().sum()
@@ -77,45 +77,45 @@ impl SoakCounts {
 /// Resident memory of the process, in KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Resident {
-    /// When a twentieth of the time was over: caches are warm and every thread has run.
+    /// After a twentieth of the duration, when caches are warm and every thread has run.
     pub start: u64,
-    /// In the middle.
+    /// After half of the duration.
     pub middle: u64,
     /// At the end.
     pub end: u64,
 }
 
-/// What a soak came to.
+/// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SoakReport {
-    /// What was done.
+    /// The work that was done.
     #[serde(rename = "tally")]
     pub counts: SoakCounts,
-    /// What it took in memory.
+    /// The memory of the process.
     pub resident_kib: Resident,
-    /// For how long it ran, in seconds.
+    /// The duration, in seconds.
     pub seconds: u64,
-    /// The first disagreement, at which it ended.
+    /// The first disagreement, which ended the run.
     pub failure: Option<Failure>,
 }
 
-/// A quiet point at which kernel and engine disagree, or that was never reached.
+/// A round after which kernel and engine disagree, or that could not be finished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// Counted from 1.
+    /// The number of the round, counted from 1.
     pub round: usize,
     /// The disagreements, or the error.
     pub what: Vec<String>,
     /// The changes of the round.
     pub changes: Vec<String>,
-    /// The cluster after them.
+    /// The cluster after them, as text.
     pub cluster: String,
 }
 
-/// Runs a soak; `progress` hears of each quiet point. Ends at the first disagreement.
+/// Runs rounds of changes until the time is over or kernel and engine disagree. `progress` is called after each round.
 ///
 /// # Errors
-/// When the lab can't be built at all.
+/// Fails if the lab can't be built.
 pub fn run(
     sandbox: &Sandbox,
     options: &SoakOptions,
@@ -124,15 +124,15 @@ pub fn run(
 ) -> Result<SoakReport, LabError> {
     let began = Instant::now();
     let mut rng = Rng::with_seed(options.seed);
-    let mut world = palisade_testkit::cluster(&mut rng, &shape(options.pods));
+    let mut cluster = palisade_testkit::cluster(&mut rng, &shape(options.pods));
     let layout =
-        Layout::of(&world, &LayoutOptions { bridged: options.seed % 2 == 1, ..LayoutOptions::default() })?;
+        Layout::of(&cluster, &LayoutOptions { bridged: options.seed % 2 == 1, ..LayoutOptions::default() })?;
     let mut lab = Lab::build(sandbox, layout, make.clone())?;
     let mut out = SoakReport::default();
     let (mut warm, mut halfway) = (false, false);
     while began.elapsed() < options.duration && out.failure.is_none() {
         let mut changes = Vec::new();
-        let result = round(&mut lab, &mut world, options, &mut rng, &mut out.counts, &mut changes);
+        let result = round(&mut lab, &mut cluster, options, &mut rng, &mut out.counts, &mut changes);
         out.counts.rounds += 1;
         if let Err(what) = result {
             let changes = changes.iter().map(|change| format!("{change:?}")).collect();
@@ -140,7 +140,7 @@ pub fn run(
                 round: out.counts.rounds,
                 what,
                 changes,
-                cluster: palisade_testkit::describe(&world),
+                cluster: palisade_testkit::describe(&cluster),
             });
         }
         let elapsed = began.elapsed();
@@ -157,7 +157,7 @@ pub fn run(
     Ok(out)
 }
 
-/// Small enough to be built and probed in a moment, with policies of every kind.
+/// Returns a shape that is built and probed quickly and has policies of every kind.
 fn shape(pods: usize) -> Shape {
     Shape {
         namespaces: 3..=4,
@@ -168,10 +168,10 @@ fn shape(pods: usize) -> Shape {
     }
 }
 
-/// Some updates one after the other, then a quiet point.
+/// Makes some updates, then compares the kernel with the engine.
 fn round(
     lab: &mut Lab,
-    world: &mut Cluster,
+    cluster: &mut Cluster,
     options: &SoakOptions,
     rng: &mut Rng,
     counts: &mut SoakCounts,
@@ -179,12 +179,12 @@ fn round(
 ) -> Result<(), Vec<String>> {
     for _ in 0..rng.usize(1..=4) {
         for _ in 0..rng.usize(1..=4) {
-            let change = palisade_testkit::change(rng, Style::BuildableTiered, world);
-            *counts.changes.entry(kind_of(&change, world)).or_default() += 1;
-            world.apply(change.clone());
+            let change = palisade_testkit::change(rng, Style::BuildableTiered, cluster);
+            *counts.changes.entry(kind_of(&change, cluster)).or_default() += 1;
+            cluster.apply(change.clone());
             made.push(change);
         }
-        counts.probed_during_changes += steady::update(lab, world, rng.u64(..))?;
+        counts.probed_during_changes += steady::update(lab, cluster, rng.u64(..))?;
     }
     let probing =
         ProbeOptions { max_probes: Some(options.probes), seed: rng.u64(..), ..ProbeOptions::default() };
@@ -199,7 +199,7 @@ fn round(
     Ok(())
 }
 
-/// What an edit does, in a word or two.
+/// Returns the kind of a change, as it is counted.
 fn kind_of(change: &Change, before: &Cluster) -> &'static str {
     match change {
         Change::SetPod(new) => match before.pods.get(&new.key) {
@@ -221,7 +221,7 @@ fn kind_of(change: &Change, before: &Cluster) -> &'static str {
     }
 }
 
-/// Resident memory of this process in KiB; 0 where `/proc` can't be read. The unit of the field is KiB.
+/// Returns the resident memory of this process in KiB, or 0 if `/proc` can't be read.
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -235,14 +235,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edits_are_counted_by_what_they_do() {
+    fn changes_are_counted_by_kind() {
         let mut rng = Rng::with_seed(3);
-        let mut world = palisade_testkit::cluster(&mut rng, &shape(12));
+        let mut cluster = palisade_testkit::cluster(&mut rng, &shape(12));
         let mut seen = BTreeSet::new();
         for _ in 0..600 {
-            let change = palisade_testkit::change(&mut rng, Style::BuildableTiered, &world);
-            seen.insert(kind_of(&change, &world));
-            world.apply(change);
+            let change = palisade_testkit::change(&mut rng, Style::BuildableTiered, &cluster);
+            seen.insert(kind_of(&change, &cluster));
+            cluster.apply(change);
         }
         for kind in ["pods created", "pods moved", "pods relabelled", "pods deleted", "namespaces created"]
             .into_iter()
@@ -250,11 +250,11 @@ mod tests {
         {
             assert!(seen.contains(kind), "{kind}: {seen:?}");
         }
-        assert!((4..40).contains(&world.pods.len()), "{} pods", world.pods.len());
+        assert!((4..40).contains(&cluster.pods.len()), "{} pods", cluster.pods.len());
     }
 
     #[test]
-    fn memory_is_read() {
+    fn resident_memory_is_read() {
         assert!(resident() > 1000);
     }
 }

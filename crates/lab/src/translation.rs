@@ -1,8 +1,12 @@
-//! Services as kube-proxy does them: destination NAT on every node, in a table of the lab's own.
+//! Service translation: destination NAT on every node, as kube-proxy does it, in a table apart from the agent's.
 //!
-//! One look-up by address, protocol and port leads to the chain of a service port, where each backend is as likely as any
-//! other. A pod that reaches itself is masqueraded, or it would answer itself directly. A service port without backends is
-//! refused.
+//! ```text
+//!  Layout ─► services::frontends ─► Translation::set ─► program ─► one nftables transaction
+//! ```
+//!
+//! One verdict map from address, protocol and port leads to the chain of a service port, which chooses a backend at random. A
+//! pod that reaches itself through a service is masqueraded; otherwise it would answer itself directly. A service port
+//! without backends is rejected.
 
 mod program;
 
@@ -16,20 +20,20 @@ pub use self::program::TABLE;
 use self::program::{Rules, program};
 use crate::{layout::Layout, namespace::Namespace, services::frontends};
 
-/// Why services could not be translated.
+/// Why the service rules of a node could not be programmed.
 #[derive(Debug, thiserror::Error)]
 pub enum TranslationError {
     /// The socket failed.
     #[error("netlink socket failed")]
     Socket(#[source] io::Error),
-    /// The kernel refused.
+    /// The kernel refused a request.
     #[error(
         "the kernel refused to {request}; does it have nf_tables with NAT (CONFIG_NFT_NAT, CONFIG_NFT_MASQ)?"
     )]
     Refused {
-        /// What, in words.
+        /// The request, as text.
         request: String,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -60,7 +64,7 @@ impl Translation {
         Ok(Self { socket, programmed: None })
     }
 
-    /// Makes the node translate the services of `layout`, in one transaction; nothing is sent if nothing changes.
+    /// Programs the services of `layout` in one transaction. Sends nothing if nothing changed.
     pub(crate) fn set(&mut self, layout: &Layout) -> Result<(), TranslationError> {
         let wanted: Rules = frontends(layout)
             .into_iter()
@@ -75,7 +79,7 @@ impl Translation {
     }
 }
 
-/// Sends the transaction and waits for the kernel's answer.
+/// Sends the transaction and waits for the kernel's reply.
 fn commit(socket: &Socket, rules: &Rules) -> Result<(), TranslationError> {
     let (bytes, texts) = program(rules).finish();
     socket.send(&bytes, 0).map_err(TranslationError::Socket)?;
@@ -83,13 +87,13 @@ fn commit(socket: &Socket, rules: &Rules) -> Result<(), TranslationError> {
     let last = texts.len() - 2;
     loop {
         let (answer, _) = socket.recv_from_full().map_err(TranslationError::Socket)?;
-        // Only errors and acknowledgements come back; their layout is the same for every netlink protocol.
+        // The kernel replies with errors and acknowledgements only; their layout is the same for every netlink protocol.
         let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
             .map_err(|e| TranslationError::Socket(io::Error::other(e.to_string())))?;
         let NetlinkPayload::Error(error) = message.payload else { continue };
         let at = message.header.sequence_number as usize;
         if error.code.is_some() {
-            let request = texts.get(at).cloned().unwrap_or_else(|| "translate services".to_owned());
+            let request = texts.get(at).cloned().unwrap_or_else(|| "program the services".to_owned());
             return Err(TranslationError::Refused { request, source: error.to_io() });
         }
         if at == last {

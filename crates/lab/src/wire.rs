@@ -1,22 +1,21 @@
-//! The few packets that the lab writes itself: SCTP INIT and INIT ACK, ICMP echo, and the text by which a server says who
-//! it is.
+//! The packets that the lab encodes and decodes: SCTP INIT and INIT ACK, ICMP echo, and the reply text of a server.
 
 use std::net::IpAddr;
 
 use crate::layout::Place;
 use palisade_policy::ObjectKey;
 
-/// What a server says to whoever reaches it.
+/// The reply of a server to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// Who answers.
+    /// The place of the server.
     pub(crate) by: Place,
-    /// The address from which the server saw the client come.
+    /// The client's address as the server saw it.
     pub(crate) client: IpAddr,
 }
 
 impl Answer {
-    /// One line.
+    /// Encodes the reply as one line.
     pub(crate) fn to_line(&self) -> String {
         let by = match &self.by {
             Place::Pod(key) => format!("pod {} {}", key.namespace, key.name),
@@ -26,7 +25,7 @@ impl Answer {
         format!("palisade-lab {by} {}\n", self.client)
     }
 
-    /// Reads it back.
+    /// Decodes a reply.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split(' ');
         if words.next()? != "palisade-lab" {
@@ -43,7 +42,7 @@ impl Answer {
     }
 }
 
-/// An ICMP or ICMPv6 echo request for a ping socket, which fills in identifier and checksum.
+/// Returns an ICMP or ICMPv6 echo request for a ping socket, which fills in identifier and checksum.
 pub(crate) fn echo_request(v6: bool) -> [u8; 16] {
     let mut packet = *b"\0\0\0\0\0\0\0\x01palisade";
     // RFC 792, RFC 4443.
@@ -51,7 +50,7 @@ pub(crate) fn echo_request(v6: bool) -> [u8; 16] {
     packet
 }
 
-/// Whether this came back for an [`echo_request`].
+/// Returns whether `packet` is the reply to an [`echo_request`].
 pub(crate) fn is_echo_reply(packet: &[u8], v6: bool) -> bool {
     packet.len() == 16 && packet[0] == if v6 { 129 } else { 0 } && packet.ends_with(b"palisade")
 }
@@ -63,24 +62,24 @@ const STATE_COOKIE: u16 = 7;
 const SCTP_HEADER: usize = 12;
 const INIT_CHUNK: usize = 20;
 
-/// The opening packet of an SCTP association. `tag` must not be 0.
+/// Returns an SCTP INIT. `tag` must not be 0.
 pub(crate) fn sctp_init(source_port: u16, destination_port: u16, tag: u32) -> Vec<u8> {
     sctp(source_port, destination_port, 0, INIT, tag, &[])
 }
 
-/// The source port, destination port and tag of an INIT.
+/// Returns the source port, destination port and tag of an INIT.
 pub(crate) fn parse_sctp_init(packet: &[u8]) -> Option<(u16, u16, u32)> {
     (packet.len() >= SCTP_HEADER + INIT_CHUNK && packet[SCTP_HEADER] == INIT)
         .then(|| (be16(&packet[0..2]), be16(&packet[2..4]), be32(&packet[16..20])))
 }
 
-/// The answer to an INIT. The state cookie is opaque to everybody but its author (RFC 9260, section 5.1.3), so it carries
-/// the text.
+/// Returns the INIT ACK for an INIT. The text is in the state cookie, which only its sender has to understand (RFC 9260,
+/// section 5.1.3).
 pub(crate) fn sctp_init_ack(source_port: u16, destination_port: u16, tag: u32, text: &[u8]) -> Vec<u8> {
     sctp(source_port, destination_port, tag, INIT_ACK, tag, text)
 }
 
-/// The destination port and text of an INIT ACK.
+/// Returns the destination port and text of an INIT ACK.
 pub(crate) fn parse_sctp_init_ack(packet: &[u8]) -> Option<(u16, &[u8])> {
     let cookie = packet.get(SCTP_HEADER + INIT_CHUNK..)?;
     if packet[SCTP_HEADER] != INIT_ACK || cookie.len() < 4 || be16(&cookie[0..2]) != STATE_COOKIE {
@@ -114,12 +113,12 @@ fn sctp(source_port: u16, destination_port: u16, to_tag: u32, chunk: u8, tag: u3
     p
 }
 
-/// The payload of an IPv4 packet, as raw sockets deliver it whole.
+/// Returns the payload of an IPv4 packet. Raw IPv4 sockets deliver the header too.
 pub(crate) fn ipv4_payload(packet: &[u8]) -> Option<&[u8]> {
     packet.get(usize::from(packet.first()? & 0x0f) * 4..)
 }
 
-/// CRC-32C (RFC 9260, appendix A). Packets are few and short, so it goes bit by bit.
+/// Computes CRC-32C (RFC 9260, appendix A), bit by bit: packets are few and short.
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |c, _| if c & 1 == 1 { (c >> 1) ^ 0x82f6_3b78 } else { c >> 1 })
@@ -139,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_read_back() {
+    fn replies_round_trip() {
         for by in [Place::Pod(ObjectKey::new("shop", "web")), Place::Node("w1".into()), Place::Outside] {
             let answer = Answer { by, client: "fd00::1".parse().unwrap() };
             assert_eq!(Answer::parse(answer.to_line().as_bytes()), Some(answer));
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn sctp_packets_are_read_back() {
+    fn sctp_packets_round_trip() {
         let init = sctp_init(1000, 80, 7);
         assert_eq!(parse_sctp_init(&init), Some((1000, 80, 7)));
         assert_eq!(parse_sctp_init_ack(&init), None);
@@ -159,8 +158,8 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_is_that_of_the_standard() {
-        // The check value of CRC-32C in the catalogue of parametrised CRC algorithms.
+    fn the_checksum_equals_the_published_check_value() {
+        // The check value of CRC-32C in the catalogue of parametrized CRC algorithms.
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     }
 }

@@ -302,7 +302,7 @@ impl World {
         let mut lab = self.lab();
         lab.update(&cluster)?;
         let began = Instant::now();
-        let quick = ProbeOptions { again: Vec::new(), ..ProbeOptions::default() };
+        let quick = ProbeOptions { retries: Vec::new(), ..ProbeOptions::default() };
         let plan = probe::Plan::of(lab.layout(), &quick);
         ensure!(!plan.probes.is_empty(), "nothing to probe");
         while began.elapsed() < FOLLOW_WITHIN {

@@ -1,4 +1,4 @@
-//! The measuring itself: one client, one server, two namespaces.
+//! The measurement: one client and one server in two namespaces.
 
 use std::{
     io::{self, Read, Write},
@@ -11,10 +11,10 @@ use socket2::{Domain, Socket, Type};
 
 use crate::namespace::Namespace;
 
-/// After so long without an answer something is wrong, and the measurement with it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time after which a missing reply fails the measurement.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client's namespace and a server that listens.
+/// The namespace of a client, and a listening server.
 #[derive(Debug)]
 pub(super) struct ClientAndServer {
     client: Namespace,
@@ -35,8 +35,8 @@ impl ClientAndServer {
         Ok(Self { client: client.try_clone()?, at_server: server.try_clone()?, server: listener, to })
     }
 
-    /// New connections, one after the other, each closed at once.
-    pub(super) fn connections_per_second(&self, turn: Duration) -> io::Result<f64> {
+    /// Measures new connections, made sequentially and closed at once.
+    pub(super) fn connections_per_second(&self, slice: Duration) -> io::Result<f64> {
         self.with_server(
             |server| {
                 while serve_one(server)? {}
@@ -45,24 +45,24 @@ impl ClientAndServer {
             |to| {
                 let began = Instant::now();
                 let mut made = 0u32;
-                while began.elapsed() < turn {
-                    hang_up(connect(to)?, ONE_MORE)?;
+                while began.elapsed() < slice {
+                    close(connect(to)?, NOT_LAST)?;
                     made += 1;
                 }
                 let rate = f64::from(made) / began.elapsed().as_secs_f64();
-                hang_up(connect(to)?, THE_END)?;
+                close(connect(to)?, LAST)?;
                 Ok(rate)
             },
         )
     }
 
-    /// One byte there and one byte back, on one connection.
-    pub(super) fn round_trips_per_second(&self, turn: Duration) -> io::Result<f64> {
+    /// Measures round trips of one byte on one connection.
+    pub(super) fn round_trips_per_second(&self, slice: Duration) -> io::Result<f64> {
         self.with_server(
             |server| {
                 let (mut stream, _) = server.accept()?;
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(TIMEOUT))?;
                 let mut byte = [0];
                 while stream.read(&mut byte)? > 0 {
                     stream.write_all(&byte)?;
@@ -75,7 +75,7 @@ impl ClientAndServer {
                 let mut byte = [0];
                 let began = Instant::now();
                 let mut made = 0u32;
-                while began.elapsed() < turn {
+                while began.elapsed() < slice {
                     stream.write_all(&byte)?;
                     stream.read_exact(&mut byte)?;
                     made += 1;
@@ -98,7 +98,7 @@ impl ClientAndServer {
                 .spawn_scoped(scope, || serve(&self.server))?;
             let measured = self.client.run(|| measure(self.to))?;
             if measured.is_err() {
-                // The server may still wait for somebody: let it go, from its own side of the rules.
+                // The server may still wait for a connection. It gets one from its own namespace, which no policy denies.
                 drop(self.at_server.run(|| TcpStream::connect(self.to)));
             }
             server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -107,30 +107,30 @@ impl ClientAndServer {
     }
 }
 
-const ONE_MORE: u8 = 1;
-const THE_END: u8 = 0;
+const NOT_LAST: u8 = 1;
+const LAST: u8 = 0;
 
-/// Takes one connection and what its client says; whether there will be more.
+/// Accepts one connection and reads its byte. Returns whether more connections follow.
 fn serve_one(server: &TcpListener) -> io::Result<bool> {
     let (mut stream, _) = server.accept()?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut byte = [THE_END];
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let mut byte = [LAST];
     stream.read_exact(&mut byte)?;
     stream.write_all(&byte)?;
-    Ok(byte[0] == ONE_MORE)
+    Ok(byte[0] == NOT_LAST)
 }
 
 fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-    // Closing resets, so that no port waits for a minute: there are fewer than connections.
+    // Closing sends a reset, so that no port stays in TIME_WAIT: there are fewer ports than connections.
     socket.set_linger(Some(Duration::ZERO))?;
-    socket.connect_timeout(&to.into(), PATIENCE)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect_timeout(&to.into(), TIMEOUT)?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
     Ok(socket.into())
 }
 
-/// Says whether more will come, waits until the server has heard it, and closes.
-fn hang_up(mut stream: TcpStream, more: u8) -> io::Result<()> {
+/// Sends the byte that tells whether more connections follow, waits for the reply, and closes.
+fn close(mut stream: TcpStream, more: u8) -> io::Result<()> {
     stream.write_all(&[more])?;
     stream.read_exact(&mut [0])
 }

@@ -1,4 +1,4 @@
-//! The prober: thousands of connections at once from one thread, each opened in its source's namespace.
+//! The prober: one thread that runs thousands of connections at once, each opened in the namespace of its source.
 
 use std::{
     cmp::Reverse,
@@ -23,10 +23,10 @@ use crate::{
     wire::{Answer, echo_request, ipv4_payload, is_echo_reply, parse_sctp_init_ack, sctp_init},
 };
 
-/// How often what has no handshake of its own is sent again within the time that there is.
+/// How often a datagram is sent within the timeout. UDP, SCTP and ICMP probes have no retransmission of their own.
 const SENDS: u32 = 4;
 
-/// Runs these probes; `done` hears each outcome with the probe's index. The order is as things happen.
+/// Runs the chosen probes. `done` receives the index of each probe with its outcome, in the order in which they finish.
 pub(super) fn run(
     lab: &Lab,
     probes: &[Probe],
@@ -43,7 +43,7 @@ pub(super) fn run(
     run_from(&namespaces, probes, chosen, timeouts, done)
 }
 
-/// The same, from namespaces that the caller has: among them those of all sources.
+/// Runs the chosen probes in namespaces that the caller holds, which must include those of all sources.
 pub(crate) fn run_from(
     namespaces: &BTreeMap<Place, &Namespace>,
     probes: &[Probe],
@@ -52,34 +52,34 @@ pub(crate) fn run_from(
     done: &mut (dyn FnMut(usize, Outcome) + Send),
 ) -> Result<(), LabError> {
     let failed = |source| LabError::Namespace { place: "the probes".to_owned(), source };
-    // A thread of its own, because it moves from namespace to namespace.
+    // The prober gets a thread because it moves that thread between namespaces.
     thread::scope(|scope| {
-        let pass = || {
+        let run = || {
             let poll = Poll::new()?;
-            Pass {
+            ProbeRun {
                 poll,
                 probes,
                 namespaces,
                 timeouts,
-                flying: HashMap::new(),
-                alarms: BinaryHeap::new(),
+                in_flight: HashMap::new(),
+                timers: BinaryHeap::new(),
                 next: 0,
             }
             .run(chosen, done)
         };
-        let thread = thread::Builder::new().name("lab-prober".into()).spawn_scoped(scope, pass)?;
+        let thread = thread::Builder::new().name("lab-prober".into()).spawn_scoped(scope, run)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
     .map_err(failed)
 }
 
-enum Line {
+enum Connection {
     Tcp {
         stream: TcpStream,
         connected: bool,
         received: Vec<u8>,
     },
-    /// UDP, or a ping or raw socket: the standard library's datagram socket serves all three.
+    /// A UDP, ping or raw socket: `UdpSocket` handles all three.
     Datagram {
         socket: UdpSocket,
         request: Vec<u8>,
@@ -87,115 +87,115 @@ enum Line {
     },
 }
 
-struct Flight {
+struct InFlight {
     index: usize,
-    line: Line,
+    connection: Connection,
     deadline: Instant,
 }
 
-struct Pass<'a> {
+struct ProbeRun<'a> {
     poll: Poll,
     probes: &'a [Probe],
     namespaces: &'a BTreeMap<Place, &'a Namespace>,
     timeouts: &'a Timeouts,
-    flying: HashMap<usize, Flight>,
-    /// When to look at which flight again. What has landed meanwhile is passed over.
-    alarms: BinaryHeap<Reverse<(Instant, usize)>>,
+    in_flight: HashMap<usize, InFlight>,
+    /// The time at which each probe needs attention. Entries of finished probes are skipped.
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
     next: usize,
 }
 
-impl Pass<'_> {
+impl ProbeRun<'_> {
     fn run(mut self, chosen: &[usize], done: &mut dyn FnMut(usize, Outcome)) -> io::Result<()> {
         let mut waiting = chosen.iter().copied();
         let mut events = Events::with_capacity(1024);
         let mut at = None;
         loop {
-            while self.flying.len() < self.timeouts.in_flight {
+            while self.in_flight.len() < self.timeouts.in_flight {
                 let Some(index) = waiting.next() else { break };
                 let place = Place::of(&self.probes[index].source);
                 if at.as_ref() != Some(&place) {
                     self.namespaces[&place].enter()?;
                     at = Some(place);
                 }
-                if let Err(e) = self.launch(index) {
+                if let Err(e) = self.start(index) {
                     done(index, outcome_of(&e));
                 }
             }
-            let Some(Reverse((alarm, _))) = self.alarms.peek() else { return Ok(()) };
-            let wait = alarm.saturating_duration_since(Instant::now());
+            let Some(Reverse((due, _))) = self.timers.peek() else { return Ok(()) };
+            let wait = due.saturating_duration_since(Instant::now());
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e),
                 _ => {}
             }
             for event in &events {
-                self.look(event.token().0, done);
+                self.on_event(event.token().0, done);
             }
-            self.ring(done);
+            self.on_timers(done);
         }
     }
 
-    fn launch(&mut self, index: usize) -> io::Result<()> {
-        let line = open(&self.probes[index])?;
+    fn start(&mut self, index: usize) -> io::Result<()> {
+        let connection = open(&self.probes[index])?;
         let now = Instant::now();
         let token = self.next;
         self.next += 1;
-        let (fd, interest) = match &line {
-            Line::Tcp { stream, .. } => (stream.as_raw_fd(), Interest::READABLE | Interest::WRITABLE),
-            Line::Datagram { socket, .. } => (socket.as_raw_fd(), Interest::READABLE),
+        let (fd, interest) = match &connection {
+            Connection::Tcp { stream, .. } => (stream.as_raw_fd(), Interest::READABLE | Interest::WRITABLE),
+            Connection::Datagram { socket, .. } => (socket.as_raw_fd(), Interest::READABLE),
         };
         self.poll.registry().register(&mut SourceFd(&fd), Token(token), interest)?;
         let deadline = now + self.timeouts.whole;
-        let alarm = match &line {
-            Line::Tcp { .. } => deadline,
-            Line::Datagram { .. } => now + self.timeouts.whole / SENDS,
+        let due = match &connection {
+            Connection::Tcp { .. } => deadline,
+            Connection::Datagram { .. } => now + self.timeouts.whole / SENDS,
         };
-        self.flying.insert(token, Flight { index, line, deadline });
-        self.alarms.push(Reverse((alarm, token)));
+        self.in_flight.insert(token, InFlight { index, connection, deadline });
+        self.timers.push(Reverse((due, token)));
         Ok(())
     }
 
-    fn look(&mut self, token: usize, done: &mut dyn FnMut(usize, Outcome)) {
-        let Some(flight) = self.flying.get_mut(&token) else { return };
-        let landed = match progress(&mut flight.line, &self.probes[flight.index]) {
-            Ok(landed) => landed,
+    fn on_event(&mut self, token: usize, done: &mut dyn FnMut(usize, Outcome)) {
+        let Some(probe) = self.in_flight.get_mut(&token) else { return };
+        let finished = match progress(&mut probe.connection, &self.probes[probe.index]) {
+            Ok(finished) => finished,
             Err(e) => Some(outcome_of(&e)),
         };
-        if let Some(outcome) = landed {
-            self.land(token, outcome, done);
+        if let Some(outcome) = finished {
+            self.finish(token, outcome, done);
         }
     }
 
-    fn ring(&mut self, done: &mut dyn FnMut(usize, Outcome)) {
+    fn on_timers(&mut self, done: &mut dyn FnMut(usize, Outcome)) {
         let now = Instant::now();
-        while let Some(Reverse((alarm, token))) = self.alarms.peek().copied() {
-            if alarm > now {
+        while let Some(Reverse((due, token))) = self.timers.peek().copied() {
+            if due > now {
                 return;
             }
-            self.alarms.pop();
-            let Some(flight) = self.flying.get_mut(&token) else { continue };
-            if flight.deadline > now {
-                let mut next = flight.deadline;
-                if let Line::Datagram { socket, request, sends_left } = &mut flight.line
+            self.timers.pop();
+            let Some(probe) = self.in_flight.get_mut(&token) else { continue };
+            if probe.deadline > now {
+                let mut next = probe.deadline;
+                if let Connection::Datagram { socket, request, sends_left } = &mut probe.connection
                     && *sends_left > 0
                 {
                     *sends_left -= 1;
-                    // An ICMP error for the last one comes out here or at the next read; the look at the answer sees it.
+                    // An ICMP error for the previous datagram is returned here or by the next read, which reports it.
                     let _ = socket.send(request);
                     next = next.min(now + self.timeouts.whole / SENDS);
                 }
-                self.alarms.push(Reverse((next, token)));
+                self.timers.push(Reverse((next, token)));
                 continue;
             }
-            let connected = matches!(flight.line, Line::Tcp { connected: true, .. });
+            let connected = matches!(probe.connection, Connection::Tcp { connected: true, .. });
             let outcome =
                 if connected { Outcome::Connected { by: None, seen_from: None } } else { Outcome::TimedOut };
-            self.land(token, outcome, done);
+            self.finish(token, outcome, done);
         }
     }
 
-    fn land(&mut self, token: usize, outcome: Outcome, done: &mut dyn FnMut(usize, Outcome)) {
-        if let Some(flight) = self.flying.remove(&token) {
-            done(flight.index, outcome);
+    fn finish(&mut self, token: usize, outcome: Outcome, done: &mut dyn FnMut(usize, Outcome)) {
+        if let Some(probe) = self.in_flight.remove(&token) {
+            done(probe.index, outcome);
         }
     }
 }
@@ -214,8 +214,8 @@ fn outcome_of(e: &io::Error) -> Outcome {
     }
 }
 
-/// Opens the connection, in the calling thread's namespace.
-fn open(probe: &Probe) -> io::Result<Line> {
+/// Opens the connection in the calling thread's namespace.
+fn open(probe: &Probe) -> io::Result<Connection> {
     let from = probe.source.address();
     let to = SocketAddr::new(probe.target.address(), probe.port);
     let domain = Domain::for_address(to);
@@ -229,29 +229,28 @@ fn open(probe: &Probe) -> io::Result<Line> {
     let datagram = |socket: Socket, to: SocketAddr, request: Vec<u8>| {
         socket.connect(&to.into())?;
         let socket: UdpSocket = socket.into();
-        socket.send(&request).map_err(refused_at_home)?;
-        Ok(Line::Datagram { socket, request, sends_left: SENDS - 1 })
+        socket.send(&request).map_err(refused_locally)?;
+        Ok(Connection::Datagram { socket, request, sends_left: SENDS - 1 })
     };
     match probe.protocol {
         Protocol::Tcp => {
             let socket = make(Type::STREAM, None)?;
-            // Closing resets: no state stays behind that would fill the nodes' connection tracking.
+            // Closing sends a reset, so that finished connections don't fill the nodes' connection-tracking tables.
             socket.set_linger(Some(Duration::ZERO))?;
             match socket.connect(&to.into()) {
                 // EINPROGRESS, from `asm-generic/errno.h`.
                 Err(e) if e.raw_os_error() != Some(115) => return Err(e),
                 _ => {}
             }
-            Ok(Line::Tcp { stream: socket.into(), connected: false, received: Vec::new() })
+            Ok(Connection::Tcp { stream: socket.into(), connected: false, received: Vec::new() })
         }
         Protocol::Udp => datagram(make(Type::DGRAM, None)?, to, b"who".to_vec()),
         Protocol::Sctp => {
-            // A datagram socket holds the port, so that no two probes of one source share it.
             let socket = make(Type::RAW, Some(socket2::Protocol::SCTP))?;
             let port = sctp_port();
-            // Any tag but 0 will do.
+            // Any tag except 0 is valid.
             let request = sctp_init(port, probe.port, u32::from(port) | 1 << 16);
-            // Raw sockets take no port.
+            // Raw sockets have no port.
             datagram(socket, SocketAddr::new(to.ip(), 0), request)
         }
         Protocol::Other(1 | 58) => {
@@ -264,24 +263,25 @@ fn open(probe: &Probe) -> io::Result<Line> {
     }
 }
 
-/// What the sender's own output rules refuse, as a node does a service without backends, comes back as `EPERM`.
-fn refused_at_home(e: io::Error) -> io::Error {
+/// Turns `EPERM` into a refusal: it is returned where output rules of the sender's node reject the packet, as for a service
+/// without backends.
+fn refused_locally(e: io::Error) -> io::Error {
     if e.kind() == io::ErrorKind::PermissionDenied { io::ErrorKind::ConnectionRefused.into() } else { e }
 }
 
-/// A source port for SCTP, which has no socket layer here to give one: all of the dynamic range in turn.
+/// Returns the next source port for SCTP from the dynamic range. Raw sockets get none from the kernel.
 fn sctp_port() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // RFC 6335: the dynamic ports begin at 49152, and there are 16,384.
+    // RFC 6335: there are 16,384 dynamic ports, from 49152.
     49_152 + NEXT.fetch_add(1, Ordering::Relaxed) % 16_384
 }
 
-/// Looks at what has come; `Some` if that settles it.
-fn progress(line: &mut Line, probe: &Probe) -> io::Result<Option<Outcome>> {
-    match line {
-        Line::Tcp { stream, connected, received } => tcp(stream, connected, received),
-        Line::Datagram { socket, request, .. } => {
+/// Reads what has arrived. Returns the outcome if it is known now.
+fn progress(connection: &mut Connection, probe: &Probe) -> io::Result<Option<Outcome>> {
+    match connection {
+        Connection::Tcp { stream, connected, received } => tcp(stream, connected, received),
+        Connection::Datagram { socket, request, .. } => {
             let mut buffer = [0; 2048];
             loop {
                 match socket.recv(&mut buffer) {
@@ -314,7 +314,7 @@ fn tcp(stream: &mut TcpStream, connected: &mut bool, received: &mut Vec<u8>) -> 
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                // Only what is connected has a peer; the first event may come before that.
+                // Only a connected socket has a peer; the first event may be earlier.
                 *connected = stream.peer_addr().is_ok();
                 return Ok(None);
             }
@@ -331,7 +331,7 @@ fn datagram(packet: &[u8], request: &[u8], probe: &Probe) -> Option<Outcome> {
         Protocol::Sctp => {
             let payload = if v6 { Some(packet) } else { ipv4_payload(packet) };
             let (port, text) = payload.and_then(parse_sctp_init_ack)?;
-            // A raw socket sees the answers to its neighbours too.
+            // A raw socket receives the answers to other probes too.
             let mine = request.starts_with(&port.to_be_bytes());
             if mine { Answer::parse(text).map(answered) } else { None }
         }

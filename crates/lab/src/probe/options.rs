@@ -1,29 +1,29 @@
-//! How to probe.
+//! The options of a probe run.
 
 use std::time::Duration;
 
-/// How to probe.
+/// The options of a probe run.
 #[derive(Clone, Debug)]
 pub struct ProbeOptions {
-    /// At most so many probes, chosen at random; the rest is listed as not probed. `None`: all. What a pod sends to itself
-    /// through a service is rare and decided apart (SEMANTICS G-6): it is chosen first.
+    /// The maximum number of probes. A random sample is chosen, and the rest is listed as not probed. `None`: all. Connections
+    /// of a pod to itself through a service are rare and have rules of their own (SEMANTICS G-6), so they are chosen first.
     pub max_probes: Option<usize>,
-    /// What the choice is drawn from.
+    /// The seed of the sample.
     pub seed: u64,
     /// Whether to probe ICMP echo too.
     pub icmp: bool,
-    /// The first pass.
+    /// The timeouts of the first pass.
     pub first: Timeouts,
-    /// Further passes, over what didn't come to what was expected.
-    pub again: Vec<Timeouts>,
+    /// The timeouts of further passes, which repeat the probes with an unexpected outcome.
+    pub retries: Vec<Timeouts>,
 }
 
-/// How patient one pass is.
+/// The limits of one pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// After so long without an answer a connection counts as dropped.
+    /// The time after which a connection without an answer counts as dropped.
     pub whole: Duration,
-    /// At most so many connections at once.
+    /// The maximum number of simultaneous connections.
     pub in_flight: usize,
 }
 
@@ -35,7 +35,7 @@ impl Default for ProbeOptions {
             seed: 0,
             icmp: true,
             first: timeouts(400, 512),
-            again: vec![timeouts(1500, 64), timeouts(4000, 8)],
+            retries: vec![timeouts(1500, 64), timeouts(4000, 8)],
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a probe came to.
+//! The outcome of a probe.
 
 use std::{fmt, io, net::IpAddr};
 
@@ -6,23 +6,23 @@ use serde::{Serialize, Serializer};
 
 use crate::layout::Place;
 
-/// What a connection came to.
+/// The outcome of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was made.
+    /// The connection was made.
     Connected {
-        /// Who answered; `None`: nobody said, as with ICMP echo, or where the answer was lost after the connection was made.
+        /// The place that answered. `None` if the answer names none, as with ICMP echo, or was lost after the handshake.
         by: Option<Place>,
-        /// The address from which the server saw the client come.
+        /// The client's address as the server saw it.
         seen_from: Option<IpAddr>,
     },
-    /// Nothing came back.
+    /// No answer arrived.
     TimedOut,
-    /// The destination refused it.
+    /// The destination refused the connection.
     Refused,
-    /// The network said that there is no way, or the connection broke.
+    /// The network returned an error, or the connection was reset.
     Unreachable(io::ErrorKind),
-    /// It could not be tried.
+    /// The connection could not be tried.
     Failed(String),
 }
 

@@ -1,4 +1,4 @@
-//! What is probed, and what is expected of it.
+//! The list of probes, and the expected outcome of each.
 
 use std::net::IpAddr;
 
@@ -12,22 +12,22 @@ use crate::{
     services::{Backend, Frontend, frontends},
 };
 
-/// Who is called.
+/// The destination of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// An endpoint at its own address.
     Direct(Endpoint),
     /// A service.
     Service {
-        /// Which.
+        /// The service.
         key: ObjectKey,
-        /// Which of its addresses.
+        /// The address of the service.
         address: IpAddr,
     },
 }
 
 impl Target {
-    /// The address that is called.
+    /// Returns the destination address.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         match self {
@@ -37,37 +37,38 @@ impl Target {
     }
 }
 
-/// One connection to be tried.
+/// One connection to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Who opens it.
+    /// The client.
     pub source: Endpoint,
-    /// Who is called.
+    /// The destination.
     pub target: Target,
     /// TCP, UDP, SCTP, or ICMP echo.
     pub protocol: Protocol,
-    /// The port that is called; 0 for ICMP.
+    /// The destination port; 0 for ICMP.
     pub port: u16,
-    /// What it may become on the wire, with the verdict: one flow, or for a service one for each backend.
+    /// The flows that the connection may become after service translation, with their verdicts: one, or one for each backend
+    /// of a service.
     pub flows: Vec<(Flow, Verdict)>,
 }
 
-/// What a probe should come to.
+/// The expected outcome of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expected {
-    /// It is answered.
+    /// The connection is made.
     Allowed,
-    /// It is dropped silently.
+    /// The connection is dropped silently.
     Denied,
-    /// A service with backends of both kinds: answered by one that is allowed, or dropped.
+    /// The service has allowed and denied backends: an allowed one answers, or the connection is dropped.
     Either,
-    /// A service without backends: refused, or dropped.
+    /// The service has no backends: the connection is refused or dropped.
     NoBackend,
 }
 
 impl Probe {
-    /// What it should come to.
+    /// Returns the expected outcome.
     #[must_use]
     pub fn expected(&self) -> Expected {
         let allowed = self.flows.iter().filter(|(_, v)| v.is_allow()).count();
@@ -79,13 +80,13 @@ impl Probe {
         }
     }
 
-    /// Whether a pod may meet itself behind the service that it calls.
+    /// Returns whether the client is one of the backends of the service.
     #[must_use]
     pub fn is_hairpin(&self) -> bool {
         self.flows.iter().any(|(flow, _)| flow.through_service && flow.source == flow.destination)
     }
 
-    /// Whether this outcome is one that the policies want.
+    /// Returns whether `outcome` is an expected one.
     #[must_use]
     pub fn agrees(&self, outcome: &Outcome) -> bool {
         match (self.expected(), outcome) {
@@ -98,7 +99,7 @@ impl Probe {
         }
     }
 
-    /// Whether it is an allowed destination that answers. The kernel answers ICMP echo without saying who it is.
+    /// Returns whether an allowed destination answered. ICMP echo replies don't name their place.
     fn may_answer(&self, by: Option<&Place>) -> bool {
         match by {
             None => !self.protocol.has_ports(),
@@ -107,25 +108,25 @@ impl Probe {
     }
 }
 
-/// Something that is not probed, and why.
+/// Something that is not probed, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotProbed {
-    /// What.
+    /// What is not probed.
     pub what: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// What is probed.
+/// The probes of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The probes, by source.
+    /// The probes, grouped by source.
     pub probes: Vec<Probe>,
-    /// What is left out.
+    /// What is not probed.
     pub not_probed: Vec<NotProbed>,
 }
 
-/// A probe before anybody has asked what to expect of it.
+/// A probe without its expected outcome.
 struct Candidate<'a> {
     source: &'a Endpoint,
     target: CandidateTarget<'a>,
@@ -140,9 +141,11 @@ enum CandidateTarget<'a> {
 }
 
 impl Plan {
-    /// Every ordered pair of endpoints of which one is a pod, on every open port of the destination and by ICMP echo; and
-    /// every service port from every pod and node. Asks the reference about each:
-    /// `O(endpoints² · ports · policies)`, or for a sample its size times the policies.
+    /// Computes the probes of a layout.
+    ///
+    /// They are every ordered pair of endpoints of which at least one is a pod, on every open port of the destination and by
+    /// ICMP echo, and every service port from every pod and node. The reference decides each:
+    /// `O(endpoints² · ports · policies)`, or `O(sample · policies)` with a limit.
     #[must_use]
     pub fn of(layout: &Layout, options: &ProbeOptions) -> Self {
         let ports = Ports::of(layout);
@@ -154,26 +157,26 @@ impl Plan {
             .note
             .iter()
             .chain(&layout.notes)
-            .map(|note| NotProbed { what: note.clone(), why: "kept small".to_owned() })
+            .map(|note| NotProbed { what: note.clone(), why: "limit of the lab".to_owned() })
             .collect();
         if !options.icmp {
-            not_probed.push(NotProbed { what: "ICMP echo".to_owned(), why: "not asked for".to_owned() });
+            not_probed.push(NotProbed { what: "ICMP echo".to_owned(), why: "not requested".to_owned() });
         }
         let (mut hairpins, mut others) = (0, 0);
         each_candidate(&endpoints, &open, &services, |candidate| {
             *(if candidate.is_hairpin() { &mut hairpins } else { &mut others }) += 1;
         });
         let total = hairpins + others;
-        let wanted = options.max_probes.unwrap_or(total).min(total);
-        if wanted < total {
+        let sample_size = options.max_probes.unwrap_or(total).min(total);
+        if sample_size < total {
             not_probed.push(NotProbed {
-                what: format!("{} of {total} connections", total - wanted),
-                why: format!("a sample of {wanted} was asked for, seed {}", options.seed),
+                what: format!("{} of {total} connections", total - sample_size),
+                why: format!("a sample of {sample_size} was requested, seed {}", options.seed),
             });
         }
-        let mut of_hairpins = Sample::of(wanted, hairpins, options.seed);
-        let mut of_others = Sample::of(wanted - of_hairpins.wanted, others, options.seed);
-        let mut probes = Vec::with_capacity(wanted);
+        let mut of_hairpins = Sample::of(sample_size, hairpins, options.seed);
+        let mut of_others = Sample::of(sample_size - of_hairpins.size, others, options.seed);
+        let mut probes = Vec::with_capacity(sample_size);
         each_candidate(&endpoints, &open, &services, |candidate| {
             let choice = if candidate.is_hairpin() { &mut of_hairpins } else { &mut of_others };
             if choice.next() {
@@ -183,7 +186,7 @@ impl Plan {
         Self { probes, not_probed }
     }
 
-    /// How many probes there would be without a limit.
+    /// Returns the number of probes without a limit.
     #[must_use]
     pub fn size(layout: &Layout, options: &ProbeOptions) -> usize {
         let ports = Ports::of(layout);
@@ -234,12 +237,12 @@ fn each_candidate<'a>(
             }
         }
         if matches!(source, Endpoint::External(_)) {
-            continue; // Cluster addresses of services exist on the nodes alone.
+            continue; // Cluster IPs exist on nodes only.
         }
         for (frontend, (service, backends)) in services {
             if Family::of(frontend.address) == family {
                 let target = CandidateTarget::Service(&service.key, frontend.address, backends);
-                // Several backends are chosen from at random: enough tries to meet most of them.
+                // A backend is chosen at random for each connection. Three connections meet most backends.
                 for _ in 0..backends.len().clamp(1, 3) {
                     f(Candidate { source, target, protocol: frontend.protocol, port: frontend.port });
                 }
@@ -285,7 +288,7 @@ fn backend_endpoint(layout: &Layout, backend: &Backend<'_>) -> Endpoint {
     }
 }
 
-/// Why the probe's flows are decided as they are: for reports on what went wrong.
+/// Returns the decisions about the probe's flows, for reports about mismatches.
 #[must_use]
 pub(super) fn decisions(layout: &Layout, probe: &Probe) -> Vec<Decision> {
     probe.flows.iter().map(|(flow, _)| reference::decide(&layout.cluster, flow)).collect()
@@ -304,7 +307,7 @@ mod tests {
     use super::*;
     use crate::options::{Families, LayoutOptions};
 
-    /// Two pods of a namespace, the first behind a service, on two nodes.
+    /// Returns a cluster with two pods on two nodes; the first is behind a service.
     fn cluster() -> Cluster {
         let mut c = Cluster::default();
         c.apply(Change::SetNamespace(Namespace::new("x", &Labels::default())));
@@ -344,7 +347,7 @@ mod tests {
         c
     }
 
-    /// An Admin policy on every pod with one rule that denies.
+    /// Returns an Admin policy that selects every pod and has one deny rule.
     fn denying(direction: palisade_policy::Direction, peer: Peer, ports: Option<PortMatch>) -> Change {
         let rule = Rule {
             name: None,
@@ -359,14 +362,14 @@ mod tests {
             key: PolicyKey { kind: "AdminNetworkPolicy".into(), namespace: "".into(), name: "p".into() },
             tier: Tier::Admin,
             priority: 1,
-            subject: everybody(),
+            subject: all_pods(),
             ingress: if ingress { rules.clone() } else { None },
             egress: if ingress { None } else { rules },
             origin: None,
         }))
     }
 
-    fn everybody() -> PodMatch {
+    fn all_pods() -> PodMatch {
         PodMatch {
             namespaces: NamespaceMatch::Selected(Selector::everything()),
             pods: Selector::everything(),
@@ -380,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_calls_itself_through_its_service_and_cluster_wide_rules_hold_there() {
+    fn a_pod_reaches_itself_through_its_service_unless_a_cluster_wide_rule_denies() {
         use palisade_policy::Direction::Ingress;
         let mut c = cluster();
         let expected = |c: &Cluster, max| {
@@ -390,7 +393,7 @@ mod tests {
             hairpins
         };
         assert_eq!(expected(&c, None), [Expected::Allowed]);
-        c.apply(denying(Ingress, Peer::Pods(everybody()), None));
+        c.apply(denying(Ingress, Peer::Pods(all_pods()), None));
         assert_eq!(expected(&c, None), [Expected::Denied]);
         assert_eq!(expected(&c, Some(1)), [Expected::Denied], "it is chosen first");
         assert_eq!(expected(&c, Some(0)), []);
@@ -398,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cluster_wide_rules_name_is_probed_on_nodes_pods_and_outside() {
+    fn ports_and_addresses_in_cluster_wide_rules_are_probed_on_nodes_pods_and_outside() {
         use palisade_policy::Direction::Egress;
         let probed = |change: Change| -> std::collections::BTreeSet<String> {
             let mut c = cluster();
@@ -414,21 +417,23 @@ mod tests {
         let kubelet = PortMatch::Numbers { protocol: Protocol::Tcp, first: 10250, last: 10250 };
         let nodes =
             probed(denying(Egress, Peer::Nodes(Selector::of_labels([("role", "n2")])), Some(kubelet)));
-        for want in ["192.168.0.2:10250 Denied", "192.168.0.1:10250 Allowed", "198.51.100.7:10250 Allowed"] {
-            assert!(nodes.contains(want), "{want}: {nodes:?}");
+        for expected in
+            ["192.168.0.2:10250 Denied", "192.168.0.1:10250 Allowed", "198.51.100.7:10250 Allowed"]
+        {
+            assert!(nodes.contains(expected), "{expected}: {nodes:?}");
         }
-        // A name without protocol: the other pod's number is open on both, on the nodes and outside.
+        // For a name without protocol, the numbers of all pods are open on both pods, on the nodes and outside.
         let name = PortMatch::Named { protocol: None, name: "web".into() };
         let block = palisade_policy::IpBlock { cidr: "203.0.113.0/24".parse().unwrap(), except: [].into() };
-        let named = probed(denying(Egress, Peer::Pods(everybody()), Some(name)));
-        for want in [
+        let named = probed(denying(Egress, Peer::Pods(all_pods()), Some(name)));
+        for expected in [
             "10.244.0.1:80 Denied",
             "10.244.0.1:81 Allowed",
             "10.244.1.1:81 Denied",
             "10.244.1.1:80 Allowed",
             "192.168.0.1:80 Allowed",
         ] {
-            assert!(named.contains(want), "{want}: {named:?}");
+            assert!(named.contains(expected), "{expected}: {named:?}");
         }
         let networks = probed(denying(Egress, Peer::Block(block), None));
         assert!(

@@ -1,4 +1,4 @@
-//! What a run of probes came to.
+//! The report of a probe run.
 
 use std::time::Duration;
 
@@ -16,64 +16,64 @@ use crate::layout::Layout;
 pub struct ProbeResult {
     /// What was result.
     pub probe: Probe,
-    /// What it came to, at the last try.
+    /// The outcome of the last attempt.
     pub outcome: Outcome,
 }
 
 impl ProbeResult {
-    /// Whether kernel and engine agree.
+    /// Returns whether kernel and engine agree.
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.probe.agrees(&self.outcome)
     }
 }
 
-/// A probe that came to something else than the policies say.
+/// A probe with another outcome than the policies demand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
     /// The probe and its outcome.
     pub result: ProbeResult,
-    /// How the engine decides it: one decision for each of the probe's flows.
+    /// The engine's decisions, one for each flow of the probe.
     pub decisions: Vec<Decision>,
 }
 
-/// Numbers.
+/// The numbers of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Probes.
+    /// All probes.
     pub probed: usize,
-    /// Those that were answered.
+    /// Probes that were answered.
     pub connected: usize,
-    /// Those that were dropped.
+    /// Probes that were dropped.
     pub dropped: usize,
-    /// Those that came to something else.
+    /// Probes with another outcome.
     pub other: usize,
-    /// Those that disagree with the engine.
+    /// Probes for which kernel and engine disagree.
     pub mismatches: usize,
-    /// Tries beyond the first, over all probes.
+    /// Repetitions of all probes.
     pub retried: usize,
 }
 
-/// How long it took.
+/// The duration of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Durations {
     /// The first pass.
     pub first: Duration,
-    /// Everything.
+    /// All passes.
     pub total: Duration,
 }
 
-/// What a run came to.
+/// The report of a probe run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Numbers.
+    /// The numbers.
     pub counts: Counts,
-    /// How long it took, in seconds.
+    /// The duration, serialized in seconds.
     #[serde(serialize_with = "seconds")]
     pub durations: Durations,
     /// Every probe, in the plan's order.
     pub probes: Vec<ProbeResult>,
-    /// Those that disagree, with reasons.
+    /// The probes for which kernel and engine disagree, with reasons.
     pub mismatches: Vec<Mismatch>,
     /// What was not probed.
     pub not_probed: Vec<NotProbed>,
@@ -111,7 +111,7 @@ impl Report {
         Self { counts, durations, probes, mismatches, not_probed: plan.not_probed.clone() }
     }
 
-    /// Whether kernel and engine agree everywhere.
+    /// Returns whether kernel and engine agree about all probes.
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.mismatches.is_empty()
@@ -125,7 +125,7 @@ fn seconds<S: Serializer>(d: &Durations, serializer: S) -> Result<S::Ok, S::Erro
     out.end()
 }
 
-/// An endpoint as JSON shows it.
+/// An endpoint in JSON.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum EndpointJson<'a> {
@@ -188,7 +188,7 @@ impl Serialize for Mismatch {
     }
 }
 
-/// A decision in one line.
+/// Returns a decision as one line of text.
 fn in_words(decision: &Decision) -> String {
     let side = |name: &str, verdict: Verdict, reason: &Reason| {
         format!("{name} {verdict}: {}", reason_in_words(reason))
@@ -201,7 +201,7 @@ fn in_words(decision: &Decision) -> String {
 fn reason_in_words(reason: &Reason) -> String {
     match reason {
         Reason::Itself => "a pod always reaches itself".to_owned(),
-        Reason::NoSubject => "no pod, so no policy acts".to_owned(),
+        Reason::NoSubject => "policies apply to pods only".to_owned(),
         Reason::OwnNode => "the peer is the pod's own node".to_owned(),
         Reason::NotIsolated => "no policy isolates the pod".to_owned(),
         Reason::Hairpin => "a pod reaches itself through a service".to_owned(),
@@ -214,7 +214,7 @@ fn reason_in_words(reason: &Reason) -> String {
 }
 
 impl Mismatch {
-    /// The mismatch in one line.
+    /// Returns the mismatch as one line of text.
     #[must_use]
     pub fn in_words(&self) -> String {
         let probe = &self.result.probe;
@@ -226,11 +226,11 @@ impl Mismatch {
             Expected::Allowed => "allowed",
             Expected::Denied => "denied",
             Expected::Either => "allowed or denied, depending on the backend",
-            Expected::NoBackend => "without backend",
+            Expected::NoBackend => "the service has no backend",
         };
         let reasons: Vec<String> = self.decisions.iter().map(in_words).collect();
         format!(
-            "{} to {to}, {} port {}: {}, but {expected} ({})",
+            "{} to {to}, {} port {}: {}, expected: {expected} ({})",
             probe.source,
             probe.protocol,
             probe.port,

@@ -1,8 +1,8 @@
-//! A sample of the probes, drawn while they are listed.
+//! A random sample of a list, drawn while the list is generated.
 
-/// Draws exactly `wanted` of `total` in one pass (Knuth's selection sampling, TAOCP 3.4.2 S).
+/// Draws exactly `size` of `total` in one pass (Knuth's selection sampling, TAOCP 3.4.2 S).
 pub(super) struct Sample {
-    pub(super) wanted: usize,
+    pub(super) size: usize,
     left: usize,
     total_left: usize,
     random: SplitMix,
@@ -10,8 +10,8 @@ pub(super) struct Sample {
 
 impl Sample {
     pub(super) fn of(limit: usize, total: usize, seed: u64) -> Self {
-        let wanted = limit.min(total);
-        Self { wanted, left: wanted, total_left: total, random: SplitMix(seed) }
+        let size = limit.min(total);
+        Self { size, left: size, total_left: total, random: SplitMix(seed) }
     }
 
     pub(super) fn next(&mut self) -> bool {
@@ -22,7 +22,7 @@ impl Sample {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere for the same seed.
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and with the same numbers for a seed on every machine.
 struct SplitMix(u64);
 
 impl SplitMix {

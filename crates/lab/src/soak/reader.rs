@@ -1,5 +1,5 @@
-//! The rules that the kernel holds, read back and evaluated by a reader that knows nothing of policies, against a plan
-//! compiled from scratch.
+//! Compares the kernel's rules with a plan compiled from scratch. The rules are read back and evaluated by a reader that is
+//! independent of policies.
 
 use std::net::IpAddr;
 
@@ -16,8 +16,7 @@ use crate::{
     probe::{Plan, Target},
 };
 
-/// Compares on the connections of a plan of probes, at each node that one of them passes. Returns how many verdicts were
-/// compared.
+/// Compares the verdicts about the probes of a plan, on each node that a probe passes. Returns the number of compared verdicts.
 pub(super) fn compare(lab: &Lab, probes: &Plan) -> Result<usize, Vec<String>> {
     let (mut compared, mut wrong) = (0, Vec::new());
     for (node, addresses) in &lab.layout().nodes {
@@ -29,7 +28,7 @@ pub(super) fn compare(lab: &Lab, probes: &Plan) -> Result<usize, Vec<String>> {
         };
         for probe in &probes.probes {
             let (source, destination) = (probe.source.address(), probe.target.address());
-            // What meets the forward hook: from or to a pod of the node, and not from or to the node itself.
+            // Packets in the forward hook are from or to a pod of the node, and not from or to the node itself.
             let passes = matches!(probe.target, Target::Direct(_))
                 && source != destination
                 && matches!(probe.protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp)
@@ -40,7 +39,7 @@ pub(super) fn compare(lab: &Lab, probes: &Plan) -> Result<usize, Vec<String>> {
                 continue;
             }
             compared += 1;
-            let wanted = wanted(compiler.plan(), source, destination, probe.protocol, probe.port);
+            let expected = expected(compiler.plan(), source, destination, probe.protocol, probe.port);
             let packet = Packet {
                 hook: Hook::Forward,
                 source,
@@ -51,11 +50,13 @@ pub(super) fn compare(lab: &Lab, probes: &Plan) -> Result<usize, Vec<String>> {
                 labels: [0; 16],
                 arrival: Arrival::default(),
             };
-            let says =
+            let actual =
                 ruleset.as_ref().map_or(Ok(Verdict::Allow), |r| r.evaluate(&packet).map(|j| j.verdict));
-            if says != Ok(wanted) {
-                let says = says.map_or_else(|why| why, |verdict| verdict.to_string());
-                wrong.push(format!("the rules of node {node} say to {packet:?}: {says}, the plan {wanted}"));
+            if actual != Ok(expected) {
+                let actual = actual.map_or_else(|why| why, |verdict| verdict.to_string());
+                wrong.push(format!(
+                    "node {node}, {packet:?}: the kernel's rules {actual}, the plan {expected}"
+                ));
             }
         }
     }
@@ -68,7 +69,7 @@ fn read(lab: &Lab, node: &Name) -> Result<Option<Ruleset>, String> {
     read.map_err(|e| with_causes(&e))
 }
 
-fn wanted(plan: &NodePlan, source: IpAddr, destination: IpAddr, protocol: Protocol, port: u16) -> Verdict {
-    let says = |direction| plan.decide(direction, source, destination, protocol, port).is_allow();
-    if Direction::BOTH.into_iter().all(says) { Verdict::Allow } else { Verdict::Deny }
+fn expected(plan: &NodePlan, source: IpAddr, destination: IpAddr, protocol: Protocol, port: u16) -> Verdict {
+    let actual = |direction| plan.decide(direction, source, destination, protocol, port).is_allow();
+    if Direction::BOTH.into_iter().all(actual) { Verdict::Allow } else { Verdict::Deny }
 }

@@ -1,9 +1,9 @@
-//! Connections that are tried while the lab changes, and that the change must not touch.
+//! Probes during a change that the change must not affect.
 //!
-//! A connection is steady under a change if both of its ends stay where they are, and if it is allowed before and after,
-//! or denied by the same side before and after. Nodes follow a change one after the other, so for a moment one end lives
-//! by the old policies and the other by the new ones; a steady connection has the same answer then, too. So there is no
-//! moment at which one that is denied may be made, nor at which one that is allowed may fail for good.
+//! A connection is steady under a change if neither of its ends moves, and if it is allowed before and after, or denied by the
+//! same side before and after. Nodes apply a change at different times, so for a moment one end has the old policies and the
+//! other the new ones. A steady connection has the same verdict in that moment too: a denied one must never be made, and an
+//! allowed one must never fail permanently.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,20 +23,20 @@ use crate::{
     probe::{self, Expected, Outcome, Plan, Probe, ProbeOptions, Target, Timeouts},
 };
 
-/// At most so many of them.
+/// The maximum number of steady connections.
 const STEADY: usize = 48;
 /// Short, so that many passes fit into a change.
 const PASS: Timeouts = Timeouts { whole: Duration::from_millis(60), in_flight: STEADY };
-/// For those that are allowed and did not get through in a pass: the machine may have been busy.
-const AGAIN: Timeouts = Timeouts { whole: Duration::from_secs(4), in_flight: 8 };
+/// For allowed connections that failed in a pass: the machine may have been busy.
+const RETRY: Timeouts = Timeouts { whole: Duration::from_secs(4), in_flight: 8 };
 
-/// Brings the lab to another cluster, and tries steady connections meanwhile, again and again. Returns how many were tried.
+/// Changes the lab to another cluster and probes steady connections meanwhile. Returns the number of probes.
 pub(super) fn update(lab: &mut Lab, cluster: &Cluster, seed: u64) -> Result<usize, Vec<String>> {
     let one = |e: &LabError| vec![with_causes(e)];
     let next = lab.layout().with_cluster(cluster).map_err(|e| one(&e.into()))?;
     let probes = steady(lab.layout(), &next, seed);
-    let homes = homes(lab, &probes).map_err(|e| one(&e))?;
-    let namespaces = homes.iter().map(|(place, namespace)| (place.clone(), namespace)).collect();
+    let sources = source_namespaces(lab, &probes).map_err(|e| one(&e))?;
+    let namespaces = sources.iter().map(|(place, namespace)| (place.clone(), namespace)).collect();
     let (done, started) = (AtomicBool::new(false), AtomicBool::new(false));
     let (tried, updated) = thread::scope(|scope| {
         let trying = scope.spawn(|| passes(&namespaces, &probes, &started, &done));
@@ -57,7 +57,7 @@ fn key(probe: &Probe) -> Key {
     (probe.source.address(), probe.target.address(), probe.protocol, probe.port)
 }
 
-/// Some of the connections that a change from one layout to the other must not touch.
+/// Returns some of the connections that are steady under the change from one layout to the other.
 fn steady(before: &Layout, after: &Layout, seed: u64) -> Vec<Probe> {
     let stays = unmoved(before, after);
     let later: HashMap<Key, Probe> = Plan::of(after, &ProbeOptions::default())
@@ -88,8 +88,7 @@ fn steady(before: &Layout, after: &Layout, seed: u64) -> Vec<Probe> {
     Plan::of(before, &sample).probes.into_iter().filter(is_steady).take(STEADY).collect()
 }
 
-/// The places in which something runs in both layouts as it was, so that a connection between two of them may be tried
-/// while the lab goes from one to the other.
+/// Returns the places that are the same in both layouts, so that connections between them can be probed during the change.
 fn unmoved(before: &Layout, after: &Layout) -> BTreeSet<Place> {
     let then: BTreeMap<_, _> = before.places().collect();
     let nodes_stay = before.nodes == after.nodes;
@@ -104,8 +103,8 @@ fn unmoved(before: &Layout, after: &Layout) -> BTreeSet<Place> {
     now.map(|(place, _)| place).collect()
 }
 
-/// The namespaces of their sources.
-fn homes(lab: &Lab, probes: &[Probe]) -> Result<BTreeMap<Place, Namespace>, LabError> {
+/// Returns the namespaces of the probes' sources.
+fn source_namespaces(lab: &Lab, probes: &[Probe]) -> Result<BTreeMap<Place, Namespace>, LabError> {
     let mut out = BTreeMap::new();
     for place in probes.iter().map(|probe| Place::of(&probe.source)) {
         let namespace = lab.namespace(&place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))?;
@@ -116,7 +115,7 @@ fn homes(lab: &Lab, probes: &[Probe]) -> Result<BTreeMap<Place, Namespace>, LabE
     Ok(out)
 }
 
-/// Tries all of them, again and again, until it is `done`.
+/// Repeats all probes until `done` is set.
 fn passes(
     namespaces: &BTreeMap<Place, &Namespace>,
     probes: &[Probe],
@@ -124,32 +123,32 @@ fn passes(
     done: &AtomicBool,
 ) -> Result<usize, Vec<String>> {
     let all: Vec<usize> = (0..probes.len()).collect();
-    let (mut tried, mut wrong, mut late) = (0, Vec::new(), vec![false; probes.len()]);
+    let (mut tried, mut wrong, mut failed) = (0, Vec::new(), vec![false; probes.len()]);
     started.store(true, Ordering::Release);
     loop {
         let last = done.load(Ordering::Acquire);
-        let heard = &mut |index: usize, outcome: Outcome| {
+        let on_outcome = &mut |index: usize, outcome: Outcome| {
             tried += 1;
             match (probes[index].expected(), &outcome) {
                 (Expected::Denied, Outcome::Connected { .. }) => {
                     wrong.push(in_words(&probes[index], &outcome));
                 }
-                (Expected::Allowed, outcome) => late[index] |= !probes[index].agrees(outcome),
+                (Expected::Allowed, outcome) => failed[index] |= !probes[index].agrees(outcome),
                 _ => {}
             }
         };
-        probe::run_from(namespaces, probes, &all, &PASS, heard).map_err(|e| vec![with_causes(&e)])?;
+        probe::run_from(namespaces, probes, &all, &PASS, on_outcome).map_err(|e| vec![with_causes(&e)])?;
         if last {
             break;
         }
     }
-    let again: Vec<usize> = all.into_iter().filter(|index| late[*index]).collect();
-    let heard = &mut |index: usize, outcome: Outcome| {
+    let retries: Vec<usize> = all.into_iter().filter(|index| failed[*index]).collect();
+    let on_outcome = &mut |index: usize, outcome: Outcome| {
         if !probes[index].agrees(&outcome) {
             wrong.push(in_words(&probes[index], &outcome));
         }
     };
-    probe::run_from(namespaces, probes, &again, &AGAIN, heard).map_err(|e| vec![with_causes(&e)])?;
+    probe::run_from(namespaces, probes, &retries, &RETRY, on_outcome).map_err(|e| vec![with_causes(&e)])?;
     if wrong.is_empty() { Ok(tried) } else { Err(wrong) }
 }
 

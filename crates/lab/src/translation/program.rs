@@ -1,4 +1,4 @@
-//! Service translation as one nf_tables transaction. Numbers are those of `linux/netfilter/nf_tables.h`.
+//! The service rules of a node as one nf_tables transaction. Numbers are from `linux/netfilter/nf_tables.h`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use crate::services::Frontend;
 /// The table that holds the translation on every node.
 pub const TABLE: &str = "palisade-lab-services";
 
-/// What a node's kernel must hold: backends by frontend.
+/// What a node's kernel must hold: the backends of each frontend.
 pub(super) type Rules = BTreeMap<Frontend, BTreeSet<(IpAddr, u16)>>;
 
 /// `NFPROTO_INET`, `NFNL_SUBSYS_NFTABLES`.
@@ -48,18 +48,18 @@ const GOTO: u32 = -4i32 as u32;
 const MAP: u32 = 8;
 const VERDICT_DATA: u32 = 0xffff_ff00;
 
-/// Type numbers of the `nft` program, which packs those of a concatenation six bits apart (`datatype.h`).
+/// Type numbers of the `nft` program. In a concatenation each takes six bits (`datatype.h`).
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_PORT: u32 = 13;
 
 /// Elements in one message: an attribute holds at most 64 KiB, an element at most about 100 bytes.
 const ELEMENTS_AT_ONCE: usize = 400;
 
-/// The chain that refuses.
+/// The chain that rejects packets to services without backends.
 const REFUSE: &str = "refuse";
 
-/// Base chains: name, type, hook number, priority. `refuse-…` come before the filters of others (priority 0), as
-/// kube-proxy's do.
+/// The base chains: name, type, hook number, priority. `refuse-…` run before filter chains of other programs (priority 0), as
+/// those of kube-proxy do.
 const BASE: [(&str, &str, u32, i32); 5] = [
     ("prerouting", "nat", 0, -100),
     ("output", "nat", 3, -100),
@@ -68,7 +68,7 @@ const BASE: [(&str, &str, u32, i32); 5] = [
     ("refuse-output", "filter", 3, -10),
 ];
 
-/// Attributes in a buffer.
+/// A buffer of netlink attributes.
 #[derive(Default)]
 struct Attributes(Vec<u8>);
 
@@ -95,7 +95,7 @@ impl Attributes {
         self.put(kind | NESTED, &inner.0)
     }
 
-    /// One expression of a rule.
+    /// Appends one expression of a rule.
     fn expression(&mut self, name: &str, fill: impl FnOnce(&mut Self)) -> &mut Self {
         self.nest(ELEMENT, |e| {
             e.text(1, name).nest(2, fill);
@@ -103,7 +103,7 @@ impl Attributes {
     }
 }
 
-/// A transaction being written.
+/// A transaction under construction.
 pub(super) struct Batch {
     bytes: Vec<u8>,
     texts: Vec<String>,
@@ -122,7 +122,7 @@ impl Batch {
         self.bytes.extend((20 + attributes.len() as u32).to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
         self.bytes.extend((REQUEST | flags).to_ne_bytes());
-        // The sequence number is the message's place; the port 0 is the kernel.
+        // The sequence number is the index of the message; port 0 is the kernel.
         self.bytes.extend((self.texts.len() as u32).to_ne_bytes());
         self.bytes.extend([0; 4]);
         self.bytes.extend([family, 0]);
@@ -178,7 +178,7 @@ impl Batch {
         }
     }
 
-    /// Ends the transaction; the kernel acknowledges its last message.
+    /// Ends the transaction. Requests an acknowledgement of its last message.
     pub(super) fn finish(mut self) -> (Vec<u8>, Vec<String>) {
         let flags = self.last + 6..self.last + 8;
         let with_ack = u16::from_ne_bytes([self.bytes[flags.start], self.bytes[flags.start + 1]]) | ACK;
@@ -188,12 +188,12 @@ impl Batch {
     }
 }
 
-/// Names, numbers and sizes that differ between the families.
-struct Shape {
+/// The names, numbers and sizes that differ between IPv4 and IPv6.
+struct FamilyLayout {
     family: Family,
     /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
     number: u8,
-    /// Where source and destination address begin in the header, and how long they are.
+    /// The offsets of source and destination address in the header, and their length.
     source: u32,
     destination: u32,
     length: u32,
@@ -203,8 +203,8 @@ struct Shape {
     after: u32,
 }
 
-const SHAPES: [Shape; 2] = [
-    Shape {
+const FAMILIES: [FamilyLayout; 2] = [
+    FamilyLayout {
         family: Family::V4,
         number: 2,
         source: 12,
@@ -213,7 +213,7 @@ const SHAPES: [Shape; 2] = [
         address_type: 7,
         after: 9,
     },
-    Shape {
+    FamilyLayout {
         family: Family::V6,
         number: 10,
         source: 8,
@@ -224,7 +224,7 @@ const SHAPES: [Shape; 2] = [
     },
 ];
 
-impl Shape {
+impl FamilyLayout {
     fn name(&self, set: &str) -> String {
         format!("{set}{}", if self.family == Family::V4 { 4 } else { 6 })
     }
@@ -236,7 +236,7 @@ impl Shape {
         compare(rule, FIRST, 0, &[self.number]);
     }
 
-    /// Destination address, protocol and destination port, looked up in a verdict map.
+    /// Looks destination address, protocol and destination port up in a verdict map.
     fn dispatch(&self, rule: &mut Attributes, map: &str) {
         self.is_family(rule);
         payload(rule, FIRST, 1, self.destination, self.length);
@@ -251,7 +251,7 @@ impl Shape {
 
     fn masquerade_hairpin(&self, rule: &mut Attributes, set: &str) {
         self.is_family(rule);
-        // `NFT_CT_STATUS`, of which `IPS_DST_NAT` is wanted; numbers of connection tracking are in host order.
+        // `NFT_CT_STATUS` and its bit `IPS_DST_NAT`. Numbers of connection tracking are in host order.
         let destination_nat = 0x20u32.to_ne_bytes();
         rule.expression("ct", |c| {
             c.number(1, FIRST).number(2, 2);
@@ -277,7 +277,7 @@ impl Shape {
 
 /// `NFT_REG32_00`.
 const FIRST: u32 = 8;
-/// `NFT_REG32_04`: past the longest address.
+/// `NFT_REG32_04`, after the longest address.
 const PORT_REGISTER: u32 = 12;
 
 fn compare(rule: &mut Attributes, register: u32, operator: u32, value: &[u8]) {
@@ -309,7 +309,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Every part of a concatenated key fills whole 32-bit registers.
+/// Returns the key of a frontend. Every part of a concatenated key is padded to 32-bit registers.
 fn key(frontend: &Frontend) -> Vec<u8> {
     let mut key = octets(frontend.address);
     key.extend([frontend.protocol.number(), 0, 0, 0]);
@@ -318,8 +318,8 @@ fn key(frontend: &Frontend) -> Vec<u8> {
     key
 }
 
-/// To one backend with a chance of one in `left`, so that all are equally likely if `left` counts down.
-fn to_backend(rule: &mut Attributes, shape: &Shape, (address, port): (IpAddr, u16), left: u32) {
+/// Appends the translation to one backend with probability 1/`left`. All backends are equally likely if `left` counts down.
+fn to_backend(rule: &mut Attributes, layout: &FamilyLayout, (address, port): (IpAddr, u16), left: u32) {
     if left > 1 {
         rule.expression("numgen", |n| {
             // `NFT_NG_RANDOM`.
@@ -331,14 +331,14 @@ fn to_backend(rule: &mut Attributes, shape: &Shape, (address, port): (IpAddr, u1
     immediate(rule, PORT_REGISTER, &port.to_be_bytes());
     rule.expression("nat", |n| {
         // `NFT_NAT_DNAT`.
-        n.number(1, 1).number(2, u32::from(shape.number)).number(3, FIRST).number(5, PORT_REGISTER);
+        n.number(1, 1).number(2, u32::from(layout.number)).number(3, FIRST).number(5, PORT_REGISTER);
     });
 }
 
-/// The whole table anew, in place of what there is, and nothing between.
+/// Returns the transaction that replaces the whole table.
 pub(super) fn program(rules: &Rules) -> Batch {
     let mut batch = Batch::new();
-    // Adding before deleting, since deleting what isn't there is an error.
+    // The table is added first, since deleting a missing table is an error.
     batch.object(NEWTABLE, CREATE, "add the table", |_| {});
     batch.object(DELTABLE, 0, "delete the old table", |_| {});
     batch.object(NEWTABLE, CREATE, "add the table", |_| {});
@@ -346,7 +346,7 @@ pub(super) fn program(rules: &Rules) -> Batch {
         batch.chain(name, Some((kind, hook, priority)));
     }
     batch.chain(REFUSE, None);
-    // TCP by reset: an ICMP error that comes while connect(2) still holds the socket is forgotten.
+    // TCP is rejected by a reset: the kernel drops an ICMP error that arrives while connect(2) holds the socket.
     batch.rule(REFUSE, |r| {
         r.expression("meta", |m| {
             m.number(1, FIRST).number(2, 16);
@@ -363,27 +363,28 @@ pub(super) fn program(rules: &Rules) -> Batch {
             e.number(1, 2).put(2, &[1]);
         });
     });
-    for shape in &SHAPES {
-        let of_family: Vec<_> = rules.iter().filter(|(f, _)| Family::of(f.address) == shape.family).collect();
-        family_program(&mut batch, shape, &of_family);
+    for layout in &FAMILIES {
+        let of_family: Vec<_> =
+            rules.iter().filter(|(f, _)| Family::of(f.address) == layout.family).collect();
+        family_program(&mut batch, layout, &of_family);
     }
     batch
 }
 
-fn family_program(batch: &mut Batch, shape: &Shape, rules: &[(&Frontend, &BTreeSet<(IpAddr, u16)>)]) {
-    let id = u32::from(shape.number) * 10;
-    let key_type = shape.address_type << 12 | TYPE_PROTOCOL << 6 | TYPE_PORT;
-    let [served, refused, hairpin] = ["services", "refused", "hairpin"].map(|s| shape.name(s));
-    batch.set(&served, id, (key_type, shape.length + 8), true);
-    batch.set(&refused, id + 1, (key_type, shape.length + 8), true);
-    batch.set(&hairpin, id + 2, (shape.address_type << 6 | shape.address_type, 2 * shape.length), false);
+fn family_program(batch: &mut Batch, layout: &FamilyLayout, rules: &[(&Frontend, &BTreeSet<(IpAddr, u16)>)]) {
+    let id = u32::from(layout.number) * 10;
+    let key_type = layout.address_type << 12 | TYPE_PROTOCOL << 6 | TYPE_PORT;
+    let [served, refused, hairpin] = ["services", "refused", "hairpin"].map(|s| layout.name(s));
+    batch.set(&served, id, (key_type, layout.length + 8), true);
+    batch.set(&refused, id + 1, (key_type, layout.length + 8), true);
+    batch.set(&hairpin, id + 2, (layout.address_type << 6 | layout.address_type, 2 * layout.length), false);
     let (with, without): (Vec<_>, Vec<_>) = rules.iter().partition(|(_, backends)| !backends.is_empty());
     let chains: Vec<(&Frontend, String)> =
-        with.iter().enumerate().map(|(i, (f, _))| (*f, shape.name(&format!("service-{i}-v")))).collect();
+        with.iter().enumerate().map(|(i, (f, _))| (*f, layout.name(&format!("service-{i}-v")))).collect();
     for ((_, name), (_, backends)) in chains.iter().zip(&with) {
         batch.chain(name, None);
         for (i, backend) in backends.iter().enumerate() {
-            batch.rule(name, |r| to_backend(r, shape, *backend, (backends.len() - i) as u32));
+            batch.rule(name, |r| to_backend(r, layout, *backend, (backends.len() - i) as u32));
         }
     }
     let verdict = |e: &mut Attributes, frontend: &Frontend, chain: &str| {
@@ -411,7 +412,7 @@ fn family_program(batch: &mut Batch, shape: &Shape, rules: &[(&Frontend, &BTreeS
         ("refuse-forward", &refused),
         ("refuse-output", &refused),
     ] {
-        batch.rule(chain, |r| shape.dispatch(r, map));
+        batch.rule(chain, |r| layout.dispatch(r, map));
     }
-    batch.rule("postrouting", |r| shape.masquerade_hairpin(r, &hairpin));
+    batch.rule("postrouting", |r| layout.masquerade_hairpin(r, &hairpin));
 }

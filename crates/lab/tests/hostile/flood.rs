@@ -1,4 +1,4 @@
-//! Numbered datagrams from one pod to another, a thousand a second.
+//! Numbered datagrams from one pod to another, at a fixed rate.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -14,18 +14,18 @@ use libtest_mimic::Failed;
 use palisade_lab::namespace::Namespace;
 use palisade_policy::Family;
 
-use crate::world::{World, place};
+use crate::testbed::{Testbed, place};
 
-/// Whose ports the datagrams have.
+/// The source ports of the datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ports {
-    /// The same ones: one flow.
+    /// One port: all datagrams are one flow.
     Same,
-    /// New ones each time: each datagram begins a flow.
+    /// A new port each time: every datagram starts a flow.
     Fresh,
 }
 
-/// Datagrams under way.
+/// A running sender and receiver of datagrams.
 #[derive(Debug)]
 pub(crate) struct Flood {
     pub(crate) name: String,
@@ -35,26 +35,26 @@ pub(crate) struct Flood {
 
 #[derive(Debug, Default)]
 struct Record {
-    over: AtomicBool,
-    /// When each number was sent, and whether it has arrived.
+    stop: AtomicBool,
+    /// The time at which each number was sent, and whether it has arrived.
     numbers: Mutex<Vec<(Instant, bool)>>,
 }
 
 impl Flood {
-    /// Begins to send, one datagram each `pause`; without a pause, as many as the machine can.
-    pub(crate) fn begin(
-        world: &World,
+    /// Starts to send one datagram each `pause`, or as many as possible if it is zero.
+    pub(crate) fn start(
+        testbed: &Testbed,
         (from, to): (&str, &str),
         family: Family,
         ports: Ports,
         pause: Duration,
     ) -> Result<Self, Failed> {
-        let address = world.address(to, family)?;
-        let server = world.within(to, || UdpSocket::bind((address, 0)))??;
+        let address = testbed.address(to, family)?;
+        let server = testbed.within(to, || UdpSocket::bind((address, 0)))??;
         server.set_read_timeout(Some(Duration::from_millis(20)))?;
         let target = server.local_addr()?;
-        let source = SocketAddr::new(world.address(from, family)?, 0);
-        let namespace = world.lab.namespace(&place(from)).ok_or("no such place")?.try_clone()?;
+        let source = SocketAddr::new(testbed.address(from, family)?, 0);
+        let namespace = testbed.lab.namespace(&place(from)).ok_or("no such place")?.try_clone()?;
         let record = Arc::new(Record::default());
         let (sender, receiver) = (record.clone(), record.clone());
         let threads = vec![
@@ -64,7 +64,7 @@ impl Flood {
         Ok(Self { name: format!("{from} to {to}, {family:?}, {ports:?} ports"), record, threads })
     }
 
-    /// Of the datagrams that were sent in a time, how many have arrived, and how many there were.
+    /// Of the datagrams sent in a period, returns how many have arrived and how many there were.
     pub(crate) fn arrived(&self, from: Instant, to: Instant) -> (usize, usize) {
         let numbers = self.record.numbers();
         let sent = numbers.iter().filter(|(at, _)| (from..to).contains(at));
@@ -72,7 +72,7 @@ impl Flood {
         (arrived, all)
     }
 
-    /// When the last datagram that arrived was sent, of those sent since.
+    /// Returns the send time of the last datagram that arrived, of those sent after `since`.
     pub(crate) fn last_arrived(&self, since: Instant) -> Option<Instant> {
         let numbers = self.record.numbers();
         numbers.iter().rev().find(|(at, arrived)| *arrived && *at >= since).map(|(at, _)| *at)
@@ -94,7 +94,7 @@ impl Record {
     ) {
         let open = || UdpSocket::bind(source);
         let Ok(mut socket) = namespace.enter().and_then(|()| open()) else { return };
-        while !self.over.load(Ordering::Relaxed) {
+        while !self.stop.load(Ordering::Relaxed) {
             if ports == Ports::Fresh {
                 let Ok(fresh) = open() else { return };
                 socket = fresh;
@@ -104,7 +104,7 @@ impl Record {
                 numbers.push((Instant::now(), false));
                 numbers.len() as u64 - 1
             };
-            // An ICMP error for the one before is no matter: what did not arrive is seen at the other end.
+            // An ICMP error for an earlier datagram is ignored: the receiver records what arrives.
             _ = socket.send_to(&number.to_be_bytes(), target);
             if !pause.is_zero() {
                 thread::sleep(pause);
@@ -114,7 +114,7 @@ impl Record {
 
     fn receive(&self, server: &UdpSocket) {
         let mut buffer = [0; 8];
-        while !self.over.load(Ordering::Relaxed) {
+        while !self.stop.load(Ordering::Relaxed) {
             if server.recv(&mut buffer).is_ok_and(|length| length == 8) {
                 let number = usize::try_from(u64::from_be_bytes(buffer)).unwrap_or(usize::MAX);
                 if let Some(entry) = self.numbers().get_mut(number) {
@@ -127,7 +127,7 @@ impl Record {
 
 impl Drop for Flood {
     fn drop(&mut self) {
-        self.record.over.store(true, Ordering::Relaxed);
+        self.record.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             _ = thread.join();
         }

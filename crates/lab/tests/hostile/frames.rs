@@ -1,4 +1,4 @@
-//! Packets that no socket would send, byte by byte.
+//! Encoders of packets that no socket would send.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,9 +6,9 @@ use libtest_mimic::Failed;
 use palisade_policy::Family;
 
 use crate::{
-    tap::{Mac, Tap},
-    until,
-    world::World,
+    capture::{Capture, Mac},
+    harness::until,
+    testbed::Testbed,
 };
 
 /// TCP flags (RFC 9293).
@@ -37,19 +37,19 @@ pub(crate) struct Tcp {
 }
 
 impl Tcp {
-    /// A SYN.
+    /// Returns a SYN.
     pub(crate) fn new(source: u16, destination: u16) -> Self {
         Self { source, destination, sequence: 1, acknowledged: 0, flags: SYN }
     }
 
-    /// With checksum.
+    /// Encodes the segment with its checksum.
     pub(crate) fn bytes(self, from: IpAddr, to: IpAddr, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend(self.source.to_be_bytes());
         out.extend(self.destination.to_be_bytes());
         out.extend(self.sequence.to_be_bytes());
         out.extend(self.acknowledged.to_be_bytes());
-        // Five words of header, the flags, a window, no checksum yet, nothing urgent.
+        // Header length of five words, flags, window, empty checksum, urgent pointer.
         out.extend([0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
         out.extend(payload);
         let sum = transport_checksum(from, to, TCP, &out);
@@ -58,7 +58,7 @@ impl Tcp {
     }
 }
 
-/// A UDP datagram with checksum.
+/// Encodes a UDP datagram with its checksum.
 pub(crate) fn udp(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     out.extend(from.1.to_be_bytes());
@@ -75,7 +75,7 @@ pub(crate) fn udp(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8]) -> Vec
     out
 }
 
-/// An ICMPv6 message of a type, code 0, with checksum.
+/// Encodes an ICMPv6 message of a type, code 0, with its checksum.
 pub(crate) fn icmpv6(from: Ipv6Addr, to: Ipv6Addr, kind: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![kind, 0, 0, 0];
     out.extend(body);
@@ -84,7 +84,7 @@ pub(crate) fn icmpv6(from: Ipv6Addr, to: Ipv6Addr, kind: u8, body: &[u8]) -> Vec
     out
 }
 
-/// An IP packet.
+/// Encodes an IP packet.
 pub(crate) fn ip(from: IpAddr, to: IpAddr, protocol: u8, hops: u8, payload: &[u8]) -> Vec<u8> {
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -111,12 +111,12 @@ pub(crate) fn ip(from: IpAddr, to: IpAddr, protocol: u8, hops: u8, payload: &[u8
     }
 }
 
-/// A hop-by-hop header with a router alert (RFC 2711), in front of `next`.
+/// Encodes a hop-by-hop header with a router alert (RFC 2711), followed by `next`.
 pub(crate) fn hop_by_hop(next: u8) -> Vec<u8> {
     vec![next, 0, 5, 2, 0, 0, 1, 0]
 }
 
-/// An IPv6 packet in two fragments.
+/// Encodes an IPv6 packet in two fragments.
 pub(crate) fn fragments(
     from: Ipv6Addr,
     to: Ipv6Addr,
@@ -124,10 +124,10 @@ pub(crate) fn fragments(
     hops: u8,
     payload: &[u8],
 ) -> Vec<Vec<u8>> {
-    /// Of the first; a multiple of eight.
+    /// The length of the first fragment; a multiple of eight.
     const LENGTH: usize = 16;
     let (first, second) = payload.split_at(LENGTH);
-    // The same message is sent more than once; the number is of the message.
+    // The identification depends on the message, because the same message is sent more than once.
     let number = checksum(payload).to_be_bytes();
     let parts = [(first, 1u16), (second, short(LENGTH))];
     let fragment = |(part, offset_and_more): (&[u8], u16)| {
@@ -141,18 +141,18 @@ pub(crate) fn fragments(
     parts.map(fragment).to_vec()
 }
 
-/// A VXLAN header (RFC 7348) in front of a frame.
+/// Encodes a VXLAN header (RFC 7348) and a frame.
 pub(crate) fn vxlan(id: u32, frame: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = id.to_be_bytes();
     [&[8, 0, 0, 0, a, b, c, 0], frame].concat()
 }
 
-/// An Ethernet frame round an IP packet.
+/// Encodes an Ethernet frame with an IP packet.
 pub(crate) fn ethernet(to: Mac, from: Mac, packet: &[u8]) -> Vec<u8> {
     tagged(to, from, &[], packet)
 }
 
-/// An Ethernet frame with VLAN tags, outermost first, all of the VLAN 0.
+/// Encodes an Ethernet frame with VLAN tags of VLAN 0, outermost first.
 pub(crate) fn tagged(to: Mac, from: Mac, tags: &[u16], packet: &[u8]) -> Vec<u8> {
     let kind = if packet.first().is_some_and(|b| b >> 4 == 4) { IPV4 } else { IPV6 };
     let mut out = [to, from].concat();
@@ -165,24 +165,24 @@ pub(crate) fn tagged(to: Mac, from: Mac, tags: &[u16], packet: &[u8]) -> Vec<u8>
     out
 }
 
-/// The hardware address to which a place sends what is for another: asked of the kernel by looking at what it does.
-pub(crate) fn next_hop(world: &World, from: &str, to: &str) -> Result<Mac, Failed> {
-    let tap = Tap::open(world, from)?;
-    let address = world.address(to, Family::V4)?;
-    let socket = world.within(from, || std::net::UdpSocket::bind("0.0.0.0:0"))??;
-    // The port of `discard`: nobody listens there.
+/// Returns the hardware address to which a place sends packets for another, taken from a packet that the kernel sends.
+pub(crate) fn next_hop(testbed: &Testbed, from: &str, to: &str) -> Result<Mac, Failed> {
+    let capture = Capture::open(testbed, from)?;
+    let address = testbed.address(to, Family::V4)?;
+    let socket = testbed.within(from, || std::net::UdpSocket::bind("0.0.0.0:0"))??;
+    // The `discard` port, on which no server listens.
     let target = (address, 9);
     let found = until(std::time::Duration::from_secs(5), || {
-        // An ICMP error for the one before is no matter.
-        _ = socket.send_to(b"where", target);
-        let sent = tap.take()?.into_iter().filter(|f| !f.incoming);
-        let mut ours = sent.filter(|f| f.ends().is_some_and(|e| e.destination == target));
+        // An ICMP error for an earlier datagram is ignored.
+        _ = socket.send_to(b"probe", target);
+        let sent = capture.take()?.into_iter().filter(|f| !f.incoming);
+        let mut ours = sent.filter(|f| f.five_tuple().is_some_and(|e| e.destination == target));
         Ok(ours.find_map(|f| f.bytes.get(..6)?.try_into().ok()))
     })?;
     found.ok_or_else(|| format!("{from} sends nothing to {to}").into())
 }
 
-/// Lengths here are far below 64 KiB.
+/// Converts a length. All lengths here are far below 64 KiB.
 fn short(length: usize) -> u16 {
     u16::try_from(length).unwrap_or(u16::MAX)
 }
@@ -201,7 +201,7 @@ fn transport_checksum(from: IpAddr, to: IpAddr, protocol: u8, segment: &[u8]) ->
     checksum(&pseudo)
 }
 
-/// RFC 1071.
+/// Computes the checksum of RFC 1071.
 fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0)));
     let mut sum: u32 = words.sum();

@@ -15,29 +15,30 @@ use netlink_packet_route::{
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
 use crate::{
-    tap::Mac,
-    world::{NEAR, World},
+    capture::Mac,
+    testbed::{NEAR, Testbed},
 };
 
 /// A VXLAN device of a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Vxlan {
     pub(crate) name: &'static str,
-    /// Its interface's number, far from those of the lab.
+    /// The interface index, different from those of the lab.
     pub(crate) index: u32,
-    /// The network identifier, and the UDP port.
+    /// The network identifier.
     pub(crate) id: u32,
+    /// The UDP port.
     pub(crate) port: u16,
 }
 
-/// The hardware address of a node's tunnel devices.
+/// Returns the hardware address of a node's tunnel devices.
 pub(crate) fn mac(node: &str) -> Mac {
     [2, 0, 0, 0, 0, if node == NEAR { 0xa1 } else { 0xa2 }]
 }
 
-/// Makes a device on a node, whose packets go to the node at `remote`.
+/// Creates a device on a node. Its packets go to the node at `remote`.
 pub(crate) fn add(
-    world: &World,
+    testbed: &Testbed,
     node: &str,
     device: Vxlan,
     local: IpAddr,
@@ -59,11 +60,17 @@ pub(crate) fn add(
         LinkAttribute::Address(mac(node).to_vec()),
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))]),
     ];
-    request(world, node, RouteNetlinkMessage::NewLink(link), NLM_F_CREATE)
+    request(testbed, node, RouteNetlinkMessage::NewLink(link), NLM_F_CREATE)
 }
 
-/// Leads what a node sends to an address of a pod of the node `peer` through a device.
-pub(crate) fn lead(world: &World, node: &str, device: Vxlan, peer: &str, to: IpAddr) -> Result<(), Failed> {
+/// Adds a route on a node that sends packets for a pod of the node `peer` through a device.
+pub(crate) fn route_through(
+    testbed: &Testbed,
+    node: &str,
+    device: Vxlan,
+    peer: &str,
+    to: IpAddr,
+) -> Result<(), Failed> {
     let (family, address, prefix) = match to {
         IpAddr::V4(a) => (AddressFamily::Inet, RouteAddress::Inet(a), 32),
         IpAddr::V6(a) => (AddressFamily::Inet6, RouteAddress::Inet6(a), 128),
@@ -80,7 +87,7 @@ pub(crate) fn lead(world: &World, node: &str, device: Vxlan, peer: &str, to: IpA
         NeighbourAttribute::Destination(destination),
         NeighbourAttribute::LinkLayerAddress(mac(peer).to_vec()),
     ];
-    request(world, node, RouteNetlinkMessage::NewNeighbour(neighbour), NLM_F_CREATE | NLM_F_REPLACE)?;
+    request(testbed, node, RouteNetlinkMessage::NewNeighbour(neighbour), NLM_F_CREATE | NLM_F_REPLACE)?;
     let mut route = RouteMessage::default();
     route.header.address_family = family;
     route.header.destination_prefix_length = prefix;
@@ -89,21 +96,21 @@ pub(crate) fn lead(world: &World, node: &str, device: Vxlan, peer: &str, to: IpA
     route.header.scope = RouteScope::Universe;
     route.header.kind = RouteType::Unicast;
     route.attributes = vec![RouteAttribute::Destination(address), RouteAttribute::Oif(device.index)];
-    // In the place of the route that the lab made (IPv4, where it has the metric 0), or in front of it.
+    // Replaces the route of the lab (IPv4, where both have metric 0), or has a better metric than it (IPv6).
     if to.is_ipv6() {
         route.attributes.push(RouteAttribute::Priority(1));
     }
-    request(world, node, RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_REPLACE)
+    request(testbed, node, RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
-fn request(world: &World, node: &str, message: RouteNetlinkMessage, flags: u16) -> Result<(), Failed> {
+fn request(testbed: &Testbed, node: &str, message: RouteNetlinkMessage, flags: u16) -> Result<(), Failed> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
     let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
     request.finalize();
     let mut bytes = vec![0; request.buffer_len()];
     request.serialize(&mut bytes);
-    let socket = world.within(node, || Socket::new(NETLINK_ROUTE))??;
+    let socket = testbed.within(node, || Socket::new(NETLINK_ROUTE))??;
     socket.send(&bytes, 0)?;
     let (answer, _) = socket.recv_from_full()?;
     match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)?.payload {

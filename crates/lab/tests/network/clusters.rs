@@ -1,4 +1,4 @@
-//! Clusters for the tests, built by hand.
+//! Clusters for the tests.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use palisade_policy::{
     Service, ServicePort, TargetPort, Tier,
 };
 
-/// A pod in namespace `x`, labelled `app=<name>`, with a TCP port `web` 80 and a UDP port `dns` 53.
+/// Returns a pod in namespace `x`, labelled `app=<name>`, with a TCP port `web` 80 and a UDP port `dns` 53.
 pub(crate) fn pod(name: &str) -> Pod {
     let port = |name: &str, protocol, port| ContainerPort { name: Some(name.into()), protocol, port };
     Pod {
@@ -39,12 +39,12 @@ pub(crate) fn cluster(pods: impl IntoIterator<Item = Pod>) -> Cluster {
     c
 }
 
-/// Two pods on each of two nodes.
+/// Returns a cluster with two pods on each of two nodes.
 pub(crate) fn four() -> Cluster {
     cluster([on("n1", pod("a")), on("n1", pod("b")), on("n2", pod("c")), on("n2", pod("d"))])
 }
 
-/// A service of the pods labelled `app=<app>`.
+/// Returns a service of the pods labelled `app=<app>`.
 pub(crate) fn service(name: &str, app: &str, ports: &[(Protocol, u16, TargetPort)]) -> Service {
     let port = |(protocol, port, target): &(Protocol, u16, TargetPort)| ServicePort {
         name: None,
@@ -92,7 +92,7 @@ pub(crate) fn rule(peers: Option<Vec<Peer>>, ports: Option<Vec<PortMatch>>) -> R
     }
 }
 
-/// A policy on the pods labelled `app=<app>`.
+/// Returns a policy that selects the pods labelled `app=<app>`.
 pub(crate) fn policy(
     name: &str,
     app: &str,

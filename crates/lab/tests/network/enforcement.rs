@@ -1,5 +1,5 @@
-//! The real agent on every node: what the kernel does is what the reference says, also after changes. And a lab whose nodes
-//! enforce nothing is found out.
+//! The agent on every node. The kernel does what the reference decides, also after changes, and the probes detect a lab whose
+//! nodes enforce nothing.
 
 use std::{
     io::{self, Read},
@@ -9,23 +9,32 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use palisade_lab::{Lab, LayoutOptions, Place, Sandbox, agent::palisade};
+use palisade_lab::{
+    Lab, LayoutOptions, Place, Sandbox,
+    agent::palisade,
+    probe::{Expected, ProbeOptions, Timeouts},
+    with_causes,
+};
 use palisade_nft::{
     Hook,
     drops::{Event, Headers, Reader, Transport},
 };
 use palisade_policy::{Change, Cluster, Direction, Labels, Namespace, Pod, PolicyKey, Protocol, TargetPort};
 
-use crate::{build, clusters::*, ensure, must_agree, probe_all, topology::nothing};
+use crate::{
+    clusters::*,
+    harness::{Test, build, ensure, must_agree, probe_all, update},
+    topology::no_enforcement,
+};
 
-pub(crate) const TESTS: &[crate::Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("enforcement::routed", |s| enforced(s, false)),
     ("enforcement::bridged", |s| enforced(s, true)),
-    ("enforcement::a_lab_without_enforcement_is_found_out", found_out),
-    ("enforcement::changes_touch_nothing_that_both_sides_agree_on", undisturbed),
-    ("enforcement::what_a_change_denies_is_cut_and_what_it_allows_again_goes_on", cut),
-    ("enforcement::denied_packets_are_told", |s| told(s, false)),
-    ("enforcement::denied_packets_are_told_on_bridges", |s| told(s, true)),
+    ("enforcement::probes_detect_a_lab_without_enforcement", without_enforcement),
+    ("enforcement::changes_do_not_affect_connections_with_the_same_verdict", unaffected),
+    ("enforcement::a_change_revokes_and_restores_established_connections", revoked),
+    ("enforcement::denied_packets_are_reported", |s| reported(s, false)),
+    ("enforcement::denied_packets_are_reported_on_bridges", |s| reported(s, true)),
 ];
 
 fn guarded() -> Cluster {
@@ -53,16 +62,17 @@ fn enforced(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
     c.apply(Change::RemovePolicy(PolicyKey::network_policy("x", "b")));
     c.apply(Change::SetPolicy(policy("c", "c", Some(vec![]), Some(vec![]))));
     c.apply(Change::SetPod(on("n1", pod("d"))));
-    lab.update(&c).map_err(|e| crate::chain(&e))?;
+    update(&mut lab, &c)?;
     must_agree(&lab)?;
     Ok(())
 }
 
-fn found_out(sandbox: &Sandbox) -> Result<(), Failed> {
-    let lab = build(sandbox, &guarded(), &LayoutOptions::default(), nothing())?;
-    let report = probe_all(&lab)?;
-    let denied =
-        report.probes.iter().filter(|t| t.probe.expected() == palisade_lab::probe::Expected::Denied).count();
+fn without_enforcement(sandbox: &Sandbox) -> Result<(), Failed> {
+    let lab = build(sandbox, &guarded(), &LayoutOptions::default(), no_enforcement())?;
+    // Long timeouts, because a probe that times out on a busy machine would count as denied.
+    let patient = Timeouts { whole: Duration::from_secs(10), in_flight: 64 };
+    let report = probe_all(&lab, &ProbeOptions { first: patient, ..ProbeOptions::default() })?;
+    let denied = report.probes.iter().filter(|t| t.probe.expected() == Expected::Denied).count();
     ensure(denied > 50 && report.counts.mismatches == denied, || {
         format!("{} mismatches of {denied} denied connections", report.counts.mismatches)
     })?;
@@ -74,9 +84,9 @@ fn address(lab: &Lab, pod: &str, port: u16) -> SocketAddr {
     SocketAddr::new(lab.layout().pods[&key(pod)].addresses[0], port)
 }
 
-/// One change after the other of every kind, while new connections are made without pause: what old and new rules allow
-/// always passes, what both deny never does.
-fn undisturbed(sandbox: &Sandbox) -> Result<(), Failed> {
+/// Makes changes of every kind while new connections are made continuously. A connection that old and new rules allow is always
+/// made, and one that both deny is never made.
+fn unaffected(sandbox: &Sandbox) -> Result<(), Failed> {
     let mut c = guarded();
     let mut lab = build(sandbox, &c, &LayoutOptions::default(), palisade())?;
     let (web, dns) = (address(&lab, "b", 80), address(&lab, "b", 53));
@@ -85,15 +95,15 @@ fn undisturbed(sandbox: &Sandbox) -> Result<(), Failed> {
         lab.namespace(&place).ok_or("no such pod")?.try_clone().map_err(Failed::from)
     };
     let (allowed_from, denied_from) = (namespace("a")?, namespace("c")?);
-    let (over, made, sent) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (stop, made, sent) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let allowed = || -> io::Result<()> {
-        while !over.load(Ordering::Relaxed) {
+        while !stop.load(Ordering::Relaxed) {
             let mut line = String::new();
-            // A lost first packet would be sent again after a second: one that takes so long was dropped.
+            // TCP repeats a lost SYN after one second, so a connection that takes longer than this lost a packet.
             let mut stream = TcpStream::connect_timeout(&web, Duration::from_millis(900))?;
             stream.read_to_string(&mut line)?;
             made.fetch_add(1, Ordering::Relaxed);
-            // Not so fast that connection tracking fills up with what is over.
+            // Limits the rate, so that finished connections don't fill the connection-tracking table.
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -101,7 +111,7 @@ fn undisturbed(sandbox: &Sandbox) -> Result<(), Failed> {
     let denied = || -> io::Result<()> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.set_read_timeout(Some(Duration::from_millis(1)))?;
-        while !over.load(Ordering::Relaxed) {
+        while !stop.load(Ordering::Relaxed) {
             socket.send_to(b"who", dns)?;
             if socket.recv(&mut [0; 64]).is_ok() {
                 return Err(io::Error::other("a denied packet was answered"));
@@ -110,7 +120,7 @@ fn undisturbed(sandbox: &Sandbox) -> Result<(), Failed> {
         }
         Ok(())
     };
-    let mut changed = || -> Result<(), Failed> {
+    let mut apply_changes = || -> Result<(), Failed> {
         for i in 0..60 {
             let flag = i % 2 == 0;
             let on_b = rule(Some(vec![pods("d")]), flag.then(|| vec![ports(Protocol::Tcp, 80, 80)]));
@@ -129,15 +139,15 @@ fn undisturbed(sandbox: &Sandbox) -> Result<(), Failed> {
                 4 => Change::RemovePod(key("guest")),
                 _ => Change::SetPolicy(policy("b-too", "b", Some(vec![on_b]), None)),
             });
-            lab.update(&c).map_err(|e| crate::chain(&e))?;
+            update(&mut lab, &c)?;
         }
         Ok(())
     };
     std::thread::scope(|scope| {
         let passing = scope.spawn(|| allowed_from.run(allowed));
         let blocked = scope.spawn(|| denied_from.run(denied));
-        let result = changed();
-        over.store(true, Ordering::Relaxed);
+        let result = apply_changes();
+        stop.store(true, Ordering::Relaxed);
         passing.join().map_err(|_| "panicked")???;
         blocked.join().map_err(|_| "panicked")???;
         result
@@ -147,8 +157,8 @@ fn undisturbed(sandbox: &Sandbox) -> Result<(), Failed> {
     ensure(made > 60 && sent > 60, || format!("only {made} connections and {sent} packets"))
 }
 
-/// A conversation under way, as connection tracking sees it: the same two sockets all along.
-fn cut(sandbox: &Sandbox) -> Result<(), Failed> {
+/// Revokes and restores an established connection: the same two sockets all the time.
+fn revoked(sandbox: &Sandbox) -> Result<(), Failed> {
     let open = four();
     let mut lab = build(sandbox, &open, &LayoutOptions::default(), palisade())?;
     let dns = address(&lab, "c", 53);
@@ -159,29 +169,29 @@ fn cut(sandbox: &Sandbox) -> Result<(), Failed> {
             socket.set_read_timeout(Some(Duration::from_millis(400)))?;
             Ok(socket)
         })
-        .map_err(|e| crate::chain(&e))??;
+        .map_err(|e| with_causes(&e))??;
     let answered = || (0..3).any(|_| socket.send(b"who").is_ok() && socket.recv(&mut [0; 64]).is_ok());
-    ensure(answered(), || "nothing forbids it yet".into())?;
+    ensure(answered(), || "a connection is not answered although no policy denies it".into())?;
     let mut closed = open.clone();
     closed.apply(Change::SetPolicy(policy("c", "c", Some(vec![]), None)));
-    lab.update(&closed).map_err(|e| crate::chain(&e))?;
-    ensure(!answered(), || "a denied conversation goes on".into())?;
-    lab.update(&open).map_err(|e| crate::chain(&e))?;
-    ensure(answered(), || "an allowed conversation stays cut".into())
+    update(&mut lab, &closed)?;
+    ensure(!answered(), || "a denied connection is still answered".into())?;
+    update(&mut lab, &open)?;
+    ensure(answered(), || "a connection that is allowed again is not answered".into())
 }
 
-/// A node hears of every packet that it denies, in both families and directions, from pods of its own and of others.
-fn told(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
+/// Every denied packet is reported on its node, in both families and directions, from local and from other pods.
+fn reported(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
     let lab = build(sandbox, &guarded(), &LayoutOptions { bridged, ..LayoutOptions::default() }, palisade())?;
     let pods = &lab.layout().pods;
-    // `b` lets nobody but `a` in; `d` may go to `c` alone.
+    // `b` accepts only `a`; `d` may connect only to `c`.
     for (node, from, to, direction) in [
         ("n1", "c", "b", Direction::Ingress),
         ("n2", "d", "c-node", Direction::Egress),
         ("n2", "d", "a", Direction::Egress),
     ] {
         let mut reader =
-            lab.run_in(&Place::Node(node.into()), || Reader::open(GROUP))?.map_err(|e| crate::chain(&e))?;
+            lab.run_in(&Place::Node(node.into()), || Reader::open(GROUP))?.map_err(|e| with_causes(&e))?;
         let targets = match to {
             "c-node" => lab.layout().nodes["n1"].clone(),
             pod => pods[&key(pod)].addresses.clone(),
@@ -194,8 +204,10 @@ fn told(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
                 socket.send(b"x")?;
                 socket.local_addr()
             })??;
-            ensure(reader.wait(Duration::from_secs(10))?, || format!("{from} to {target}: nothing is told"))?;
-            let Some(Event::Dropped(drop)) = reader.read()? else { return Err("no drop is told".into()) };
+            ensure(reader.wait(Duration::from_secs(10))?, || format!("{from} to {target}: no drop event"))?;
+            let Some(Event::Dropped(drop)) = reader.read()? else {
+                return Err("the event is no drop".into());
+            };
             let transport = Transport::Ports { source: sent.port(), destination: 5353 };
             let (source, protocol) = (sent.ip(), Protocol::Udp);
             let headers = Headers { source, destination: target, protocol, transport };
@@ -206,5 +218,5 @@ fn told(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The agent's own.
+/// The agent's nflog group.
 const GROUP: u16 = 9043;

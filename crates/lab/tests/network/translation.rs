@@ -1,4 +1,4 @@
-//! Services lead to their pods.
+//! Service translation: connections to services reach their backends.
 
 use libtest_mimic::Failed;
 use palisade_lab::{
@@ -7,17 +7,21 @@ use palisade_lab::{
 };
 use palisade_policy::{Change, Labels, Pod, Protocol, TargetPort};
 
-use crate::{build, clusters::*, ensure, must_agree, topology::nothing};
+use crate::{
+    clusters::*,
+    harness::{Test, build, ensure, must_agree, update},
+    topology::no_enforcement,
+};
 
-pub(crate) const TESTS: &[crate::Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("translation::routed", |s| translated(s, false)),
     ("translation::bridged", |s| translated(s, true)),
-    ("translation::follows_changes", follows),
+    ("translation::is_updated_after_changes", updated),
 ];
 
 fn cluster_with_services() -> palisade_policy::Cluster {
     let mut c = four();
-    // Two backends on two nodes, whose port of one name has two numbers.
+    // Two backends on two nodes, with different numbers for the same port name.
     for (name, node, number) in [("w1", "n1", 8080), ("w2", "n2", 9090)] {
         let mut w = on(node, pod(name));
         w.labels = Labels::from_iter([("app", "web")]);
@@ -51,7 +55,7 @@ fn translated(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
         sandbox,
         &cluster_with_services(),
         &LayoutOptions { bridged, ..LayoutOptions::default() },
-        nothing(),
+        no_enforcement(),
     )?;
     let report = must_agree(&lab)?;
     let web = to_service(&report, "web");
@@ -61,7 +65,7 @@ fn translated(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
             |t: &&&ProbeResult| matches!(&t.outcome, Outcome::Connected { by: Some(b), .. } if *b == by);
         ensure(web.iter().filter(answered).count() > 3, || format!("{backend} never answered for web"))?;
     }
-    // A pod that reaches itself comes masqueraded, everybody else as themselves.
+    // Connections of a pod to itself are masqueraded; all others keep their source address.
     let single = to_service(&report, "single");
     let mut hairpins = 0;
     for tried in single {
@@ -78,25 +82,27 @@ fn translated(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
             })?;
         }
     }
-    ensure(hairpins == 6, || format!("TCP, UDP and SCTP in both families, not {hairpins}"))?;
+    ensure(hairpins == 6, || {
+        format!("{hairpins} hairpin connections instead of 6: TCP, UDP and SCTP in both families")
+    })?;
     let empty = to_service(&report, "empty");
     ensure(!empty.is_empty() && empty.iter().all(|t| t.probe.expected() == Expected::NoBackend), || {
-        "no backend".into()
+        "the service has a backend".into()
     })?;
     let not_refused = empty.iter().find(|t| t.outcome != Outcome::Refused);
     ensure(not_refused.is_none(), || format!("{not_refused:?}"))
 }
 
-fn follows(sandbox: &Sandbox) -> Result<(), Failed> {
+fn updated(sandbox: &Sandbox) -> Result<(), Failed> {
     let mut c = cluster_with_services();
-    let mut lab = build(sandbox, &c, &LayoutOptions::default(), nothing())?;
+    let mut lab = build(sandbox, &c, &LayoutOptions::default(), no_enforcement())?;
     must_agree(&lab)?;
     c.apply(Change::SetPod(Pod { labels: Labels::from_iter([("app", "nobody")]), ..on("n1", pod("b")) }));
     c.apply(Change::RemovePod(key("w1")));
     c.apply(Change::RemoveService(key("single")));
-    lab.update(&c).map_err(|e| crate::chain(&e))?;
+    update(&mut lab, &c)?;
     let report = must_agree(&lab)?;
     let by_b = |t: &&ProbeResult| matches!(&t.outcome, Outcome::Connected { by: Some(Place::Pod(k)), .. } if *k == key("b"));
-    ensure(to_service(&report, "empty").iter().all(by_b), || "b stands behind the service now".into())?;
-    ensure(to_service(&report, "single").is_empty(), || "the service is gone".into())
+    ensure(to_service(&report, "empty").iter().all(by_b), || "b is not the backend of the service".into())?;
+    ensure(to_service(&report, "single").is_empty(), || "the deleted service is probed".into())
 }

@@ -1,4 +1,4 @@
-//! The vectors as they are written down, and the clusters that they describe.
+//! The vectors of the semantics document, and the clusters that they describe.
 
 use std::net::IpAddr;
 
@@ -8,18 +8,18 @@ use serde_json::Value;
 
 /// One data-plane vector.
 pub(crate) struct Vector {
-    /// Its number in the document, such as `F-12`.
+    /// The number in the document, such as `F-12`.
     pub(crate) id: String,
-    /// Whether it says which addresses were learned from DNS.
+    /// Whether the vector lists addresses that were learned from DNS.
     pub(crate) learns_addresses: bool,
-    /// What it expects.
+    /// The expected verdicts.
     pub(crate) probes: Vec<Expectation>,
     policies: String,
     count: usize,
     admission: Admission,
 }
 
-/// One connection, and what should become of it. Ends are in the document's words.
+/// One connection and its expected verdict. The ends have the document's names.
 pub(crate) struct Expectation {
     pub(crate) source: String,
     pub(crate) destination: String,
@@ -29,13 +29,13 @@ pub(crate) struct Expectation {
     pub(crate) verdict: Verdict,
 }
 
-/// Every data-plane vector of the document.
+/// Reads every data-plane vector of the document.
 pub(crate) fn vectors() -> Vec<Vector> {
     let all: Vec<Value> = serde_json::from_str(include_str!("../../../manifest/tests/vectors.json")).unwrap();
     all.iter().filter(|v| v["type"] == "dataplane").map(vector).collect()
 }
 
-/// The address that the document calls so, if it is one that needs no cluster.
+/// Returns the address with this name in the document, if it does not depend on the cluster.
 pub(crate) fn address(name: &str) -> Option<IpAddr> {
     let text = match name {
         "E4" => "198.51.100.7",
@@ -47,7 +47,7 @@ pub(crate) fn address(name: &str) -> Option<IpAddr> {
 }
 
 impl Vector {
-    /// The document's cluster with this vector's policies.
+    /// Returns the document's cluster with the policies of this vector.
     pub(crate) fn cluster(&self) -> Cluster {
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifest/tests/fixture.yaml");
         let policies = Input::Text { name: "policies.yaml".to_owned(), text: self.policies.clone() };
@@ -65,7 +65,7 @@ fn text<'v>(value: &'v Value, field: &str) -> &'v str {
 
 fn vector(value: &Value) -> Vector {
     let policies = value["policies"].as_array().unwrap();
-    // Objects that the API server would refuse today, and that an older one let in.
+    // Objects that the API server refuses today and that an older one admitted.
     let raw = policies.iter().any(|p| p["kind"] == "cnp-raw");
     Vector {
         id: text(value, "id").to_owned(),
@@ -78,7 +78,7 @@ fn vector(value: &Value) -> Vector {
 }
 
 fn policy(index: usize, policy: &Value) -> String {
-    // The key is the namespace of a NetworkPolicy, else the name; names are lower case, F-70 has two that are not.
+    // The key is the namespace of a NetworkPolicy, or the name of other kinds. Names must be lower case; two of F-70 are not.
     let key = text(policy, "key").to_lowercase();
     let (version, kind, metadata) = match text(policy, "kind") {
         "np" => {
@@ -94,7 +94,7 @@ fn policy(index: usize, policy: &Value) -> String {
         }
         other => panic!("unknown kind {other}"),
     };
-    // They write the namespace `y` bare, which kubectl reads as a boolean, and refuses; they mean the text.
+    // The document writes the namespace `y` without quotes, which kubectl reads as a boolean and refuses.
     let spec = text(policy, "spec").replace(": y}", ": \"y\"}");
     format!("apiVersion: {version}\nkind: {kind}\nmetadata: {metadata}\nspec: {spec}\n")
 }

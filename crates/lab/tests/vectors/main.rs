@@ -1,7 +1,7 @@
-//! The data-plane vectors of the semantics document as packets: their cluster is built once, each vector's policies are put
-//! in force in turn, and what the document expects of each connection is held against what the kernel does with it.
+//! The data-plane vectors of the semantics document as packets. Their cluster is built once, the policies of each vector are
+//! applied in turn, and the expected verdict of each connection is compared with what the kernel does.
 
-#![expect(clippy::print_stdout, reason = "the test says what it showed, and what packets can't show")]
+#![expect(clippy::print_stdout, reason = "the test prints what it tested, and what packets can't test")]
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod document;
@@ -19,83 +19,73 @@ use palisade_lab::{
     Lab, Layout, LayoutOptions, Sandbox, agent,
     probe::{self, Probe, ProbeOptions, Target, Timeouts},
     services::{backends, target_on},
+    with_causes,
 };
 use palisade_policy::{
     Cluster, Endpoint, Family, Flow, ObjectKey, Pod, Protocol, Service, ServicePort, Verdict,
 };
 
-/// What the document holds (SEMANTICS F).
+/// The number of vectors and probes in the document (SEMANTICS F).
 const VECTORS: usize = 92;
 const PROBES: usize = 230;
 
-/// What these accept rests on addresses that are learned from DNS answers (SEMANTICS C34), which this version doesn't do.
-/// What they drop is shown.
+/// These vectors accept addresses that are learned from DNS answers (SEMANTICS C34), which this version doesn't support. What
+/// they drop is tested.
 const NEED_LEARNED_ADDRESSES: [&str; 2] = ["F-90", "F-91"];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let sandbox: &'static Result<Sandbox, _> = Box::leak(Box::new(Sandbox::enter()));
     let trials = vec![Trial::test("vectors_hold_in_packets", move || match sandbox {
-        Ok(sandbox) => hold(sandbox),
-        Err(e) => Err(format!("no sandbox: {}", chain(e)).into()),
+        Ok(sandbox) => run(sandbox),
+        Err(e) => Err(format!("no sandbox: {}", with_causes(e)).into()),
     })];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// An error with all its causes.
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut out = e.to_string();
-    let mut next = e.source();
-    while let Some(e) = next {
-        out = format!("{out}: {e}");
-        next = e.source();
-    }
-    out
-}
-
-fn hold(sandbox: &Sandbox) -> Result<(), Failed> {
+fn run(sandbox: &Sandbox) -> Result<(), Failed> {
     let began = Instant::now();
     let vectors = document::vectors();
     let first = vectors[0].cluster();
     let options = lab_options(&first, &vectors);
-    let layout = Layout::of(&first, &options).map_err(|e| chain(&e))?;
-    let mut lab = Lab::build(sandbox, layout, agent::palisade()).map_err(|e| chain(&e))?;
+    let layout = Layout::of(&first, &options).map_err(|e| with_causes(&e))?;
+    let mut lab = Lab::build(sandbox, layout, agent::palisade()).map_err(|e| with_causes(&e))?;
     println!("built in {:?}", began.elapsed());
 
-    let (mut shown, mut not_shown, mut wrong) = (0, Vec::new(), Vec::new());
+    let (mut tested, mut not_tested, mut wrong) = (0, Vec::new(), Vec::new());
     for vector in &vectors {
-        lab.update(&vector.cluster()).map_err(|e| format!("{}: {}", vector.id, chain(&e)))?;
+        lab.update(&vector.cluster()).map_err(|e| format!("{}: {}", vector.id, with_causes(&e)))?;
         let mut probes = Vec::new();
         for expectation in &vector.probes {
-            match reason_not_to_show(vector, expectation) {
-                Some(why) => not_shown.push(format!("{} {expectation}: {why}", vector.id)),
+            match untestable_reason(vector, expectation) {
+                Some(why) => not_tested.push(format!("{} {expectation}: {why}", vector.id)),
                 None => probes.push(probe_of(lab.layout(), expectation)),
             }
         }
         let plan = probe::Plan { probes, not_probed: Vec::new() };
-        let report = probe::run(&lab, &plan, &patience(), |_, _| {}).map_err(|e| chain(&e))?;
-        shown += report.counts.probed;
+        let report = probe::run(&lab, &plan, &short_timeouts(), |_, _| {}).map_err(|e| with_causes(&e))?;
+        tested += report.counts.probed;
         wrong.extend(report.mismatches.iter().map(|m| format!("{}: {}", vector.id, m.in_words())));
     }
 
-    println!("{} vectors, {shown} of their probes in packets, in {:?}", vectors.len(), began.elapsed());
-    println!("{} can't be shown by packets:\n  {}", not_shown.len(), not_shown.join("\n  "));
+    println!("{} vectors, {tested} of their probes tested, in {:?}", vectors.len(), began.elapsed());
+    println!("{} can't be tested with packets:\n  {}", not_tested.len(), not_tested.join("\n  "));
     if !wrong.is_empty() {
         return Err(format!("{} don't hold:\n  {}", wrong.len(), wrong.join("\n  ")).into());
     }
-    assert_eq!((vectors.len(), shown + not_shown.len()), (VECTORS, PROBES));
-    assert_eq!(not_shown.len(), 4, "all others can be shown");
+    assert_eq!((vectors.len(), tested + not_tested.len()), (VECTORS, PROBES));
+    assert_eq!(not_tested.len(), 4, "all others can be tested");
     Ok(())
 }
 
-/// Why packets can't show what the document expects; `None` if they can.
-fn reason_not_to_show(vector: &Vector, expectation: &Expectation) -> Option<&'static str> {
-    let waits = NEED_LEARNED_ADDRESSES.contains(&&*vector.id);
-    assert_eq!(waits, vector.learns_addresses, "{}", vector.id);
-    (waits && expectation.verdict.is_allow()).then_some("the address would have to be learned from DNS")
+/// Returns the reason why packets can't test an expectation, or `None` if they can.
+fn untestable_reason(vector: &Vector, expectation: &Expectation) -> Option<&'static str> {
+    let is_listed = NEED_LEARNED_ADDRESSES.contains(&&*vector.id);
+    assert_eq!(is_listed, vector.learns_addresses, "{}", vector.id);
+    (is_listed && expectation.verdict.is_allow()).then_some("the address must be learned from DNS")
 }
 
-/// The ports and the addresses outside that some vector asks about: they stay the same, so that one lab does for all.
+/// Returns options with the ports and outside addresses of all vectors, so that one lab serves all of them.
 fn lab_options(cluster: &Cluster, vectors: &[Vector]) -> LayoutOptions {
     let probes = || vectors.iter().flat_map(|v| &v.probes);
     let outside = probes().flat_map(|p| [&p.source, &p.destination]).filter_map(|end| document::address(end));
@@ -107,9 +97,9 @@ fn lab_options(cluster: &Cluster, vectors: &[Vector]) -> LayoutOptions {
     }
 }
 
-/// Shorter than usual, since nearly all that is dropped is dropped at once: an answer that comes later than this to a
-/// connection that should have been dropped would be missed here, and is met by the other tests.
-fn patience() -> ProbeOptions {
+/// Returns shorter timeouts than the default, because many probes are dropped. An answer that comes later than this to a
+/// connection that should have been dropped is not noticed here; the other tests have longer timeouts.
+fn short_timeouts() -> ProbeOptions {
     let first = Timeouts { whole: Duration::from_millis(200), in_flight: 512 };
     ProbeOptions { first, ..ProbeOptions::default() }
 }
@@ -149,7 +139,7 @@ fn only_backend<'a>(cluster: &'a Cluster, service: &'a Service, port: &ServicePo
     only
 }
 
-/// The end that the document calls so: `x/a`, `node:n1`, `E4` or an address.
+/// Returns the endpoint with this name in the document: `x/a`, `node:n1`, `E4` or an address.
 fn endpoint(cluster: &Cluster, name: &str, family: Family) -> Endpoint {
     if let Some(address) = document::address(name) {
         return cluster.endpoint(address);
@@ -157,7 +147,7 @@ fn endpoint(cluster: &Cluster, name: &str, family: Family) -> Endpoint {
     let addresses = match (name.strip_prefix("node:"), name.split_once('/')) {
         (Some(node), _) => &cluster.nodes[node].addresses,
         (None, Some((namespace, name))) => &cluster.pods[&ObjectKey::new(namespace, name)].addresses,
-        (None, None) => panic!("who is {name}?"),
+        (None, None) => panic!("unknown endpoint {name}"),
     };
     cluster.endpoint(addresses.iter().copied().find(|a| Family::of(*a) == family).unwrap())
 }

@@ -1,4 +1,4 @@
-//! NoEnforcement is left behind, however a lab ends; and an ordinary user can have one.
+//! Nothing is left behind when a lab ends, and an unprivileged user can run one.
 
 use std::{
     ffi::OsStr,
@@ -9,22 +9,25 @@ use std::{
 };
 
 use libtest_mimic::{Failed, Trial};
-use palisade_lab::{Lab, Layout, LayoutOptions, Sandbox, agent::palisade};
+use palisade_lab::{Lab, Layout, LayoutOptions, Sandbox, agent::palisade, with_causes};
 
-use crate::{clusters::four, ensure, must_agree};
+use crate::{
+    clusters::four,
+    harness::{ensure, must_agree},
+};
 
-/// Set for a copy of this program that plays a role instead of running tests.
+/// The environment variable that makes a copy of this program build a lab instead of running tests.
 pub(crate) const ROLE: &str = "PALISADE_LAB_TEST_ROLE";
 
-/// What can be seen of the machine's network from outside of any lab.
+/// The links of the machine's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outer {
+pub(crate) struct HostLinks {
     links: Vec<String>,
 }
 
-impl Outer {
-    /// Looks; before the sandbox is entered.
-    pub(crate) fn look() -> Self {
+impl HostLinks {
+    /// Reads the links. Must be called before the sandbox is entered.
+    pub(crate) fn read() -> Self {
         Self { links: links("/proc/self/net/dev") }
     }
 }
@@ -37,19 +40,19 @@ fn links(path: &str) -> Vec<String> {
     names
 }
 
-pub(crate) fn trials(outer: Outer) -> Vec<Trial> {
+pub(crate) fn trials(host: HostLinks) -> Vec<Trial> {
     vec![
-        Trial::test("residue::the_host_sees_no_link_of_a_lab", move || host_sees_nothing(&outer)),
-        Trial::test("residue::kill_9_leaves_nothing", kill_leaves_nothing),
-        Trial::test("residue::an_ordinary_user_can_have_a_lab", ordinary_user),
+        Trial::test("cleanup::no_link_of_a_lab_is_in_the_hosts_namespace", move || host_sees_nothing(&host)),
+        Trial::test("cleanup::kill_9_leaves_nothing", kill_leaves_nothing),
+        Trial::test("cleanup::an_unprivileged_user_can_run_a_lab", unprivileged_user),
     ]
 }
 
-/// What a copy of this program does: builds a lab, says so, and waits or probes.
+/// Runs in the copy of this program: builds a lab, prints a line, and waits or probes.
 pub(crate) fn child(role: &OsStr) -> ExitCode {
-    let sandbox = Sandbox::enter().unwrap_or_else(|e| panic!("{}", crate::chain(&e)));
+    let sandbox = Sandbox::enter().unwrap_or_else(|e| panic!("{}", with_causes(&e)));
     let lab = Lab::build(&sandbox, Layout::of(&four(), &LayoutOptions::default()).unwrap(), palisade())
-        .unwrap_or_else(|e| panic!("{}", crate::chain(&e)));
+        .unwrap_or_else(|e| panic!("{}", with_causes(&e)));
     if role == "probe" {
         must_agree(&lab).unwrap_or_else(|e| panic!("{e:?}"));
         println!("agreed{}", if sandbox.is_rootless() { ", rootless" } else { "" });
@@ -63,7 +66,7 @@ pub(crate) fn child(role: &OsStr) -> ExitCode {
 }
 
 fn copy(role: &str) -> Command {
-    // Not /proc/self/exe: the path must be readable to another user.
+    // Not /proc/self/exe, because another user must be able to resolve the path.
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env(ROLE, role).stdout(Stdio::piped());
     command
@@ -75,18 +78,18 @@ fn first_line(child: &mut Child) -> Result<String, Failed> {
     Ok(line.trim().to_owned())
 }
 
-/// This process entered a sandbox; its parent did not, so its network is the machine's.
-fn host_sees_nothing(before: &Outer) -> Result<(), Failed> {
+/// The parent of this process entered no sandbox, so its network namespace is the machine's.
+fn host_sees_nothing(before: &HostLinks) -> Result<(), Failed> {
     let mut lab = copy("wait").spawn()?;
     let ready = first_line(&mut lab);
     let now = links(&format!("/proc/{}/net/dev", std::os::unix::process::parent_id()));
     lab.kill()?;
     lab.wait()?;
-    ensure(ready? == "6", || "the lab has four pods and two nodes".into())?;
+    ensure(ready? == "6", || "the lab does not have four pods and two nodes".into())?;
     ensure(now == before.links, || format!("{now:?} instead of {:?}", before.links))
 }
 
-/// The namespaces in which any process still is, or that any still holds.
+/// Returns the network namespaces that any process is in or has open.
 fn held_namespaces() -> std::collections::BTreeSet<String> {
     let mut out = std::collections::BTreeSet::new();
     for process in fs::read_dir("/proc").unwrap().flatten() {
@@ -114,29 +117,28 @@ fn kill_leaves_nothing() -> Result<(), Failed> {
     ensure(during.len() >= 7, || format!("{} namespaces are too few", during.len()))?;
     let after = held_namespaces();
     let left: Vec<&String> = during.intersection(&after).collect();
-    // The sandbox of the copy was made from ours, which stays.
-    ensure(left.is_empty(), || format!("{left:?} are left"))
+    ensure(left.is_empty(), || format!("left behind: {left:?}"))
 }
 
-/// The namespaces that a process holds by file descriptor.
+/// Returns the network namespaces that a process has open.
 fn namespaces_of(pid: u32) -> std::collections::BTreeSet<String> {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     let targets = files.filter_map(|f| fs::read_link(f.path()).ok());
     targets.map(|t| t.to_string_lossy().into_owned()).filter(|t| t.starts_with("net:")).collect()
 }
 
-fn ordinary_user() -> Result<(), Failed> {
+fn unprivileged_user() -> Result<(), Failed> {
     let mut command = copy("probe");
     let is_root = fs::read_to_string("/proc/self/uid_map")?.split_whitespace().eq(["0", "0", "4294967295"]);
-    // If not, all tests run in the user namespace of an ordinary user, whose root the copy is.
-    let wanted = if is_root { "agreed, rootless" } else { "agreed" };
+    // Otherwise all tests run in the user namespace of an unprivileged user, and the copy is root of it.
+    let expected = if is_root { "agreed, rootless" } else { "agreed" };
     if is_root {
-        // nobody, on every distribution.
+        // The user `nobody` of every distribution.
         command.uid(65_534).gid(65_534);
     }
     let output = command.stderr(Stdio::piped()).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure(output.status.success() && text.trim() == wanted, || {
+    ensure(output.status.success() && text.trim() == expected, || {
         format!("{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr))
     })
 }

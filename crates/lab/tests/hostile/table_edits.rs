@@ -1,5 +1,5 @@
-//! Others change our table, each in a way of its own, while denied datagrams arrive a thousand times a second. A second
-//! after the edit none passes any more, and what is allowed passes again.
+//! Other programs change the agent's table while denied datagrams are sent a thousand times a second. One second after the
+//! edit no denied datagram passes anymore, and allowed ones pass again.
 
 use std::{
     fmt::Write as _,
@@ -21,26 +21,26 @@ use palisade_policy::Family;
 use serde_json::{Value, json};
 
 use crate::{
-    ensure,
+    commands,
     flood::{Flood, Ports},
-    hand,
-    world::{Kind, NEAR, World, denying, policy},
+    harness::{Test, ensure},
+    testbed::{NEAR, PodNetwork, Testbed, default_policies, policy},
 };
 
-pub(crate) const TESTS: &[crate::Test] = &[
-    ("hands::every_edit_is_mended_within_a_second_routed", |s| edits(s, Kind::Routed)),
-    ("hands::every_edit_is_mended_within_a_second_bridged", |s| edits(s, Kind::Bridged)),
-    ("hands::a_table_that_is_deleted_again_and_again_is_made_again_at_once", again_and_again),
-    ("hands::commits_to_another_table_keep_nothing_open", busy),
+pub(crate) const TESTS: &[Test] = &[
+    ("table_edits::every_edit_is_repaired_within_a_second_routed", |s| edits(s, PodNetwork::Routed)),
+    ("table_edits::every_edit_is_repaired_within_a_second_bridged", |s| edits(s, PodNetwork::Bridged)),
+    ("table_edits::a_table_that_is_deleted_repeatedly_is_restored_each_time", deleted_repeatedly),
+    ("table_edits::commits_to_other_tables_do_not_delay_repairs", busy),
 ];
 
-/// An edit must be mended in so long.
+/// The time within which an edit must be repaired.
 const BOUND: Duration = Duration::from_secs(1);
-/// A debug build reads and writes 20,000 elements in more than a moment.
+/// The bound with 20,000 elements, which a debug build reads and writes slowly.
 const BOUND_OF_MANY: Duration = Duration::from_secs(2);
-/// How long nothing may arrive before it counts as ended.
+/// The time without arrivals after which denied datagrams count as stopped.
 const QUIET: Duration = Duration::from_millis(150);
-/// A thousand a second, from all senders together.
+/// The interval of one sender. All senders together send a thousand datagrams a second.
 const PAUSE: Duration = Duration::from_millis(4);
 
 /// Denied and allowed datagrams in both families.
@@ -50,21 +50,21 @@ struct Floods {
 }
 
 impl Floods {
-    fn begin(world: &World) -> Result<Self, Failed> {
+    fn start(testbed: &Testbed) -> Result<Self, Failed> {
         let (mut denied, mut allowed) = (Vec::new(), Vec::new());
         for family in Family::BOTH {
             for ports in [Ports::Same, Ports::Fresh] {
-                denied.push(Flood::begin(world, ("bad", "srv"), family, ports, PAUSE)?);
+                denied.push(Flood::start(testbed, ("bad", "srv"), family, ports, PAUSE)?);
             }
-            denied.push(Flood::begin(world, ("iso", "open"), family, Ports::Fresh, PAUSE * 4)?);
-            allowed.push(Flood::begin(world, ("client", "srv"), family, Ports::Fresh, PAUSE * 4)?);
+            denied.push(Flood::start(testbed, ("iso", "open"), family, Ports::Fresh, PAUSE * 4)?);
+            allowed.push(Flood::start(testbed, ("client", "srv"), family, Ports::Fresh, PAUSE * 4)?);
         }
         Ok(Self { denied, allowed })
     }
 
-    /// Waits until nothing denied has arrived for a while; fails if something that was sent more than `bound` after
-    /// `edit` arrives, or if what is allowed doesn't.
-    fn end_within(&self, edit: Instant, bound: Duration, what: &str) -> Result<(), Failed> {
+    /// Waits until no denied datagram has arrived for a while. Fails if one that was sent more than `bound` after `edit`
+    /// arrives, or if allowed ones don't.
+    fn expect_repair(&self, edit: Instant, bound: Duration, what: &str) -> Result<(), Failed> {
         let longest = bound + QUIET * 2;
         let last = |now: &dyn Fn() -> bool| loop {
             let last = self.denied.iter().filter_map(|f| f.last_arrived(edit)).max();
@@ -104,62 +104,62 @@ impl Floods {
     }
 }
 
-/// What a hand does: `nft` statements, made from the table as it is.
-type Hand = fn(&World) -> Result<String, Failed>;
+/// Returns the `nft` statements of an edit, which may depend on the current table.
+type TableEdit = fn(&Testbed) -> Result<String, Failed>;
 
-/// What a program with the right to can do to our table. `srv` is the pod that denies.
-const HANDS: &[(&str, Hand)] = &[
+/// The edits that a program with `CAP_NET_ADMIN` can make. `srv` is the isolated pod.
+const EDITS: &[(&str, TableEdit)] = &[
     ("the table is set dormant", |_| Ok("add table inet palisade { flags dormant; }".into())),
     ("a chain is flushed", |_| Ok("flush chain inet palisade forward".into())),
     ("the table is deleted", |_| Ok("delete table inet palisade".into())),
     ("a map is flushed", |_| Ok("flush map inet palisade ingress4; flush map inet palisade ingress6".into())),
-    ("an element is deleted", |world| {
-        let [v4, v6] = addresses(world, "srv")?;
+    ("an element is deleted", |testbed| {
+        let [v4, v6] = addresses(testbed, "srv")?;
         Ok(format!(
             "delete element inet palisade ingress4 {{ {v4} }}; delete element inet palisade ingress6 {{ {v6} }}"
         ))
     }),
-    ("an element is added to a group", |world| {
-        let [v4, v6] = addresses(world, "bad")?;
-        let [client4, client6] = addresses(world, "client")?;
-        let groups = [(set_with(world, client4)?, v4), (set_with(world, client6)?, v6)];
-        Ok(groups.map(|(set, bad)| format!("add element inet palisade {set} {{ {bad} }}")).join("; "))
+    ("an element is added to a peer set", |testbed| {
+        let [v4, v6] = addresses(testbed, "bad")?;
+        let [client4, client6] = addresses(testbed, "client")?;
+        let sets = [(set_with(testbed, client4)?, v4), (set_with(testbed, client6)?, v6)];
+        Ok(sets.map(|(set, bad)| format!("add element inet palisade {set} {{ {bad} }}")).join("; "))
     }),
-    ("a rule in front accepts", |_| Ok("insert rule inet palisade forward accept".into())),
-    ("the pod's chains are flushed", |world| {
-        let chains = chains_of(world, addresses(world, "srv")?)?;
+    ("an accept rule is inserted first", |_| Ok("insert rule inet palisade forward accept".into())),
+    ("the pod's chains are flushed", |testbed| {
+        let chains = chains_of(testbed, addresses(testbed, "srv")?)?;
         Ok(chains
             .iter()
             .map(|chain| format!("flush chain inet palisade {chain}"))
             .collect::<Vec<_>>()
             .join("; "))
     }),
-    ("a rule in the pod's chain accepts", |world| {
-        let chains = chains_of(world, addresses(world, "srv")?)?;
+    ("an accept rule is inserted in the pod's chains", |testbed| {
+        let chains = chains_of(testbed, addresses(testbed, "srv")?)?;
         let insert = |chain: &String| format!("insert rule inet palisade {chain} accept");
         Ok(chains.iter().map(insert).collect::<Vec<_>>().join("; "))
     }),
-    ("a chain of a stranger accepts", |_| {
-        Ok("add chain inet palisade stranger { type filter hook forward priority -300; policy accept; }; \
-            add rule inet palisade stranger accept"
+    ("another base chain accepts", |_| {
+        Ok("add chain inet palisade foreign { type filter hook forward priority -300; policy accept; }; \
+            add rule inet palisade foreign accept"
             .into())
     }),
-    ("the policy of a chain is to drop", |_| Ok("chain inet palisade forward { policy drop; }".into())),
-    ("every table is gone", |_| Ok("flush ruleset".into())),
-    ("every table of ours is deleted", |world| {
-        let tables = hand::nft(world, NEAR, "list tables")?;
-        // The one that says who is at work belongs to that process: the kernel lets nobody else touch it.
+    ("the policy of a chain is set to drop", |_| Ok("chain inet palisade forward { policy drop; }".into())),
+    ("the ruleset is flushed", |_| Ok("flush ruleset".into())),
+    ("all tables of the agent are deleted", |testbed| {
+        let tables = commands::nft(testbed, NEAR, "list tables")?;
+        // The table `palisade-agent` is owned by the agent's socket, and the kernel refuses other programs to delete it.
         let ours =
             tables.lines().filter(|line| line.contains("palisade") && !line.contains("palisade-agent"));
         Ok(ours.map(|line| format!("delete {line}")).collect::<Vec<_>>().join("; "))
     }),
 ];
 
-fn addresses(world: &World, pod: &str) -> Result<[IpAddr; 2], Failed> {
-    Ok([world.address(pod, Family::V4)?, world.address(pod, Family::V6)?])
+fn addresses(testbed: &Testbed, pod: &str) -> Result<[IpAddr; 2], Failed> {
+    Ok([testbed.address(pod, Family::V4)?, testbed.address(pod, Family::V6)?])
 }
 
-/// The blocks of a listing: what follows the word, up to its end.
+/// Returns name and content of the blocks in a listing that start with `word`.
 fn blocks<'a>(listing: &'a str, word: &str) -> Vec<(&'a str, String)> {
     let (mut found, mut open): (Vec<(&str, String)>, bool) = (Vec::new(), false);
     for line in listing.lines() {
@@ -177,9 +177,9 @@ fn blocks<'a>(listing: &'a str, word: &str) -> Vec<(&'a str, String)> {
     found
 }
 
-/// The set of peers that holds an address.
-fn set_with(world: &World, address: IpAddr) -> Result<String, Failed> {
-    let listing = hand::nft(world, NEAR, "list table inet palisade")?;
+/// Returns the peer set that holds an address.
+fn set_with(testbed: &Testbed, address: IpAddr) -> Result<String, Failed> {
+    let listing = commands::nft(testbed, NEAR, "list table inet palisade")?;
     let holds =
         |text: &str| text.split([' ', ',', '\n', '\t', '{', '}']).any(|word| word == address.to_string());
     let sets = blocks(&listing, "set");
@@ -188,14 +188,14 @@ fn set_with(world: &World, address: IpAddr) -> Result<String, Failed> {
         .ok_or_else(|| format!("no set holds {address}:\n{listing}").into())
 }
 
-/// The chains to which the map of ingress leads these addresses.
-fn chains_of(world: &World, addresses: [IpAddr; 2]) -> Result<Vec<String>, Failed> {
+/// Returns the chains that the ingress maps have for these addresses.
+fn chains_of(testbed: &Testbed, addresses: [IpAddr; 2]) -> Result<Vec<String>, Failed> {
     let mut chains = Vec::new();
     for (map, address) in ["ingress4", "ingress6"].into_iter().zip(addresses) {
-        let listing = hand::nft(world, NEAR, &format!("list map inet palisade {map}"))?;
+        let listing = commands::nft(testbed, NEAR, &format!("list map inet palisade {map}"))?;
         let words: Vec<&str> = listing.split([' ', ',', '\n', '\t']).filter(|w| !w.is_empty()).collect();
         let at = words.iter().position(|w| *w == address.to_string()).ok_or_else(|| listing.clone())?;
-        // `ADDRESS : goto CHAIN`, with a counter or a comment in between, perhaps.
+        // `ADDRESS : goto CHAIN`, possibly with a counter or a comment in between.
         let verdict = words[at..].iter().position(|w| matches!(*w, "goto" | "jump")).ok_or("no verdict")?;
         chains.push(words.get(at + verdict + 1).ok_or("no chain")?.to_string());
     }
@@ -203,48 +203,48 @@ fn chains_of(world: &World, addresses: [IpAddr; 2]) -> Result<Vec<String>, Faile
     Ok(chains)
 }
 
-fn edits(sandbox: &Sandbox, kind: Kind) -> Result<(), Failed> {
-    let mut world = World::build(sandbox, kind)?;
-    world.edit(&denying())?;
-    world.start(NEAR)?;
-    let floods = Floods::begin(&world)?;
-    floods.end_within(Instant::now(), QUIET, "before any edit")?;
+fn edits(sandbox: &Sandbox, kind: PodNetwork) -> Result<(), Failed> {
+    let mut testbed = Testbed::build(sandbox, kind)?;
+    testbed.write_policies(&default_policies())?;
+    testbed.start(NEAR)?;
+    let floods = Floods::start(&testbed)?;
+    floods.expect_repair(Instant::now(), QUIET, "before any edit")?;
     let mut failures = Vec::new();
-    for (what, hand) in HANDS {
-        let script = hand(&world)?;
+    for (what, statements) in EDITS {
+        let script = statements(&testbed)?;
         let edit = Instant::now();
-        hand::nft(&world, NEAR, &script)?;
-        let outcome = floods.end_within(edit, BOUND, what).and_then(|()| {
-            // What does not open anything is put right all the same.
-            world.agent(NEAR)?.equal()?;
-            let left = hand::nft(&world, NEAR, "list table inet palisade")?;
-            ensure(!left.contains("stranger ") && !left.contains("dormant"), || {
-                format!("{what}: the agent says that all is well, and the kernel holds:\n{left}")
+        commands::nft(&testbed, NEAR, &script)?;
+        let outcome = floods.expect_repair(edit, BOUND, what).and_then(|()| {
+            // Edits that allow no traffic are repaired too.
+            testbed.agent(NEAR)?.await_equal()?;
+            let left = commands::nft(&testbed, NEAR, "list table inet palisade")?;
+            ensure(!left.contains("foreign ") && !left.contains("dormant"), || {
+                format!("{what}: the agent reports no difference, but the kernel holds:\n{left}")
             })
         });
         if let Err(e) = outcome {
             failures.push(e.message().unwrap_or("failed").to_owned());
-            // The next hand finds everything in order.
-            world.remove(NEAR)?;
-            world.start(NEAR)?;
-            thread::sleep(QUIET);
+            // The next edit starts with a repaired table.
+            testbed.remove(NEAR)?;
+            testbed.start(NEAR)?;
+            floods.expect_repair(Instant::now(), BOUND, "after the agent was installed again")?;
         }
     }
     ensure(failures.is_empty(), || {
-        format!("{} of {} edits:\n{}", failures.len(), HANDS.len(), failures.join("\n"))
+        format!("{} of {} edits:\n{}", failures.len(), EDITS.len(), failures.join("\n"))
     })
 }
 
-/// Deleted ten times a second, the table is there most of the time.
-fn again_and_again(sandbox: &Sandbox) -> Result<(), Failed> {
-    let mut world = World::build(sandbox, Kind::Routed)?;
-    world.edit(&denying())?;
-    world.start(NEAR)?;
-    let floods = Floods::begin(&world)?;
+/// The table is deleted ten times a second, and exists most of the time.
+fn deleted_repeatedly(sandbox: &Sandbox) -> Result<(), Failed> {
+    let mut testbed = Testbed::build(sandbox, PodNetwork::Routed)?;
+    testbed.write_policies(&default_policies())?;
+    testbed.start(NEAR)?;
+    let floods = Floods::start(&testbed)?;
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(4) {
-        // There may be none at the moment.
-        hand::nft(&world, NEAR, "add table inet palisade; delete table inet palisade")?;
+        // Added first, since the table may be missing at the moment.
+        commands::nft(&testbed, NEAR, "add table inet palisade; delete table inet palisade")?;
         thread::sleep(Duration::from_millis(100));
     }
     let end = Instant::now();
@@ -252,33 +252,33 @@ fn again_and_again(sandbox: &Sandbox) -> Result<(), Failed> {
     let (passed, all) = fresh.map(|f| f.arrived(begin, end)).fold((0, 0), |(a, n), (p, m)| (a + p, n + m));
     println!("{passed} of {all} denied datagrams passed while the table was deleted each 100 ms");
     ensure(passed * 2 < all, || format!("{passed} of {all} denied datagrams passed"))?;
-    floods.end_within(end, BOUND, "after the last of many deletions")?;
-    world.agent(NEAR)?.equal()
+    floods.expect_repair(end, BOUND, "after the last of many deletions")?;
+    testbed.agent(NEAR)?.await_equal()
 }
 
-/// Commits to a table of somebody else, more than fifty a second, as kube-proxy and iptables make them.
-struct Commits {
-    over: Arc<AtomicBool>,
-    /// The number of the kernel's tables when they began.
+/// More than fifty commits a second to another table, as kube-proxy and iptables make them.
+struct ForeignCommits {
+    stop: Arc<AtomicBool>,
+    /// The generation of the ruleset at the start.
     first: u32,
     thread: Option<JoinHandle<()>>,
     child: Child,
 }
 
-impl Commits {
-    fn begin(world: &World, table: &str) -> Result<Self, Failed> {
+impl ForeignCommits {
+    fn start(testbed: &Testbed, table: &str) -> Result<Self, Failed> {
         let script = format!("add table inet {table}; add set inet {table} s {{ type ipv4_addr; }}");
-        hand::nft(world, NEAR, &script)?;
+        commands::nft(testbed, NEAR, &script)?;
         let table = table.to_owned();
         let mut command = Command::new("nft");
         command.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = world.within(NEAR, || command.spawn())??;
+        let mut child = testbed.within(NEAR, || command.spawn())??;
         let mut stdin = child.stdin.take().ok_or("no input")?;
-        let over = Arc::new(AtomicBool::new(false));
-        let until = over.clone();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
         let thread = thread::spawn(move || {
             let mut add = true;
-            while !until.load(Ordering::Relaxed) {
+            while !stopped.load(Ordering::Relaxed) {
                 let verb = if add { "add" } else { "delete" };
                 if writeln!(stdin, "{verb} element inet {table} s {{ 192.0.2.1 }}")
                     .and_then(|()| stdin.flush())
@@ -290,24 +290,24 @@ impl Commits {
                 thread::sleep(Duration::from_millis(10));
             }
         });
-        Ok(Self { over, first: generation(world)?, thread: Some(thread), child })
+        Ok(Self { stop, first: generation(testbed)?, thread: Some(thread), child })
     }
 
-    /// How many commits there have been, those of the agent included.
-    fn made(&self, world: &World) -> Result<u32, Failed> {
-        Ok(generation(world)?.wrapping_sub(self.first))
+    /// Returns the number of commits so far, including those of the agent.
+    fn count(&self, testbed: &Testbed) -> Result<u32, Failed> {
+        Ok(generation(testbed)?.wrapping_sub(self.first))
     }
 }
 
-/// The number of the state of all tables of the first node.
-fn generation(world: &World) -> Result<u32, Failed> {
+/// Returns the generation of the ruleset of the node.
+fn generation(testbed: &Testbed) -> Result<u32, Failed> {
     let read = || Kernel::open().and_then(|mut kernel| kernel.kernel_generation());
-    Ok(world.within(NEAR, read)??)
+    Ok(testbed.within(NEAR, read)??)
 }
 
-impl Drop for Commits {
+impl Drop for ForeignCommits {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             _ = thread.join();
         }
@@ -316,10 +316,10 @@ impl Drop for Commits {
     }
 }
 
-/// How many elements of ours there are.
+/// The number of elements in the agent's table.
 const MANY: u32 = 20_000;
 
-/// A policy that lets in so many addresses, of which no two can be joined.
+/// Returns a policy that accepts [`MANY`] addresses, no two of which can be merged.
 fn many() -> Value {
     let mut peers = Vec::new();
     for i in 0..MANY {
@@ -332,16 +332,16 @@ fn many() -> Value {
 }
 
 fn busy(sandbox: &Sandbox) -> Result<(), Failed> {
-    let mut world = World::build(sandbox, Kind::Routed)?;
-    world.edit(&denying())?;
-    world.edit(&[many()])?;
-    let commits = [Commits::begin(&world, "busy")?, Commits::begin(&world, "busier")?];
+    let mut testbed = Testbed::build(sandbox, PodNetwork::Routed)?;
+    testbed.write_policies(&default_policies())?;
+    testbed.write_policies(&[many()])?;
+    let commits = [ForeignCommits::start(&testbed, "busy")?, ForeignCommits::start(&testbed, "busier")?];
     let begun = Instant::now();
     let begin = Instant::now();
-    world.start(NEAR)?;
+    testbed.start(NEAR)?;
     println!("started under commits in {} ms", begin.elapsed().as_millis());
-    let floods = Floods::begin(&world)?;
-    floods.end_within(Instant::now(), QUIET, "before any edit")?;
+    let floods = Floods::start(&testbed)?;
+    floods.expect_repair(Instant::now(), QUIET, "before any edit")?;
     let mut failures = Vec::new();
     for (what, script) in [
         ("a chain is flushed", "flush chain inet palisade forward"),
@@ -349,14 +349,14 @@ fn busy(sandbox: &Sandbox) -> Result<(), Failed> {
         ("a map is flushed", "flush map inet palisade ingress4"),
     ] {
         let edit = Instant::now();
-        hand::nft(&world, NEAR, script)?;
-        let outcome = floods.end_within(edit, BOUND_OF_MANY, &format!("{what}, among {MANY} elements"));
+        commands::nft(&testbed, NEAR, script)?;
+        let outcome = floods.expect_repair(edit, BOUND_OF_MANY, &format!("{what}, among {MANY} elements"));
         failures.extend(outcome.err().map(|e| e.message().unwrap_or("failed").to_owned()));
     }
     let begin = Instant::now();
-    world.agent(NEAR)?.equal()?;
+    testbed.agent(NEAR)?.await_equal()?;
     println!("verified under commits in {} ms", begin.elapsed().as_millis());
-    let (made, took) = (commits[0].made(&world)?, begun.elapsed());
+    let (made, took) = (commits[0].count(&testbed)?, begun.elapsed());
     println!("{made} commits in {} ms", took.as_millis());
     ensure(failures.is_empty(), || failures.join("\n"))
 }

@@ -1,4 +1,4 @@
-//! A small cluster with its agents: pods on one node and on another, and the outside.
+//! A small cluster with agents: pods on two nodes, and the outside.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use palisade_lab::{Lab, Layout, LayoutOptions, Place, Sandbox, enforce::NoEnforcement};
+use palisade_lab::{Lab, Layout, LayoutOptions, Place, Sandbox, enforce::NoEnforcement, with_causes};
 use palisade_policy::{
     Change, Cluster, Family, Labels, Name, Namespace, ObjectKey, Phase, Pod, Protocol, Selector, Service,
     ServicePort, TargetPort,
@@ -17,52 +17,48 @@ use palisade_policy::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{
-    agent::{self, Agent, TURN},
-    chain, hand,
-};
+use crate::agent::{self, Agent, NAMESPACE, REVISION};
 
-/// Where all pods and policies are.
-pub(crate) const NAMESPACE: &str = "x";
-/// The node that the tests are about.
+/// The node under test.
 pub(crate) const NEAR: &str = "n1";
-/// Another node.
+/// The other node.
 pub(crate) const FAR: &str = "n2";
 
-/// The pods of the first node, then those of the second. Each is labelled `app=<its name>`.
+/// The pods of each node. Each is labelled `app=<its name>`.
 const PODS: [(&str, &[&str]); 2] =
     [(NEAR, &["srv", "bad", "open", "iso", "client", "both"]), (FAR, &["far-srv", "far-bad", "far-client"])];
 
-/// The ports of the service of `srv`: those of the service and of the pod.
+/// The port of the service of `srv`.
 pub(crate) const SERVICE_PORT: u16 = 8000;
+/// The port of the pod `srv` behind the service.
 const TARGET_PORT: u16 = 7000;
 
 /// How pods are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// One by one, with a route each.
+pub(crate) enum PodNetwork {
+    /// Each pod has a veth pair and a route.
     Routed,
-    /// By a bridge, with br_netfilter.
+    /// All pods of a node are on a bridge, with br_netfilter.
     Bridged,
 }
 
-/// A lab whose nodes are kept by agents that are processes of their own.
-pub(crate) struct World {
-    // Agents end before the namespaces in which they live.
+/// A lab whose agents are separate processes.
+pub(crate) struct Testbed {
+    // Dropped first: agents end before the namespaces in which they run.
     agents: BTreeMap<Name, Agent>,
     pub(crate) lab: Lab,
     folder: TempDir,
     policies: BTreeMap<String, Value>,
     hidden: Vec<String>,
-    turn: usize,
+    revision: usize,
 }
 
-/// The key of a pod.
+/// Returns the key of a pod.
 pub(crate) fn key(pod: &str) -> ObjectKey {
     ObjectKey::new(NAMESPACE, pod)
 }
 
-/// The place that a name stands for: `outside`, a node, or a pod.
+/// Returns the place with this name: `outside`, a node, or a pod.
 pub(crate) fn place(name: &str) -> Place {
     match name {
         "outside" => Place::Outside,
@@ -85,7 +81,7 @@ fn pod(name: &str, node: &str) -> Pod {
     }
 }
 
-/// A service of the pods labelled `app=<app>`, which the lab translates as kube-proxy does.
+/// Returns a service of the pods labelled `app=<app>`, which the lab translates as kube-proxy does.
 fn service(app: &str) -> Service {
     Service {
         key: key(app),
@@ -102,35 +98,34 @@ fn service(app: &str) -> Service {
     }
 }
 
-impl World {
-    /// Builds the network. No agent runs yet, and no policy exists.
-    pub(crate) fn build(sandbox: &Sandbox, kind: Kind) -> Result<Self, Failed> {
-        hand::check()?;
+impl Testbed {
+    /// Builds the network, without agents and policies.
+    pub(crate) fn build(sandbox: &Sandbox, kind: PodNetwork) -> Result<Self, Failed> {
         let mut cluster = Cluster::default();
         cluster.apply(Change::SetNamespace(Namespace::new(NAMESPACE, &Labels::default())));
         for (node, pods) in PODS {
             pods.iter().for_each(|name| cluster.apply(Change::SetPod(pod(name, node))));
         }
         cluster.apply(Change::SetService(service("srv")));
-        let options = LayoutOptions { bridged: kind == Kind::Bridged, ..LayoutOptions::default() };
-        let layout = Layout::of(&cluster, &options).map_err(|e| chain(&e))?;
+        let options = LayoutOptions { bridged: kind == PodNetwork::Bridged, ..LayoutOptions::default() };
+        let layout = Layout::of(&cluster, &options).map_err(|e| with_causes(&e))?;
         let nothing = Arc::new(|_: &Name| Box::new(NoEnforcement) as Box<dyn palisade_lab::Enforce>);
-        let lab = Lab::build(sandbox, layout, nothing).map_err(|e| chain(&e))?;
+        let lab = Lab::build(sandbox, layout, nothing).map_err(|e| with_causes(&e))?;
         let folder = tempfile::Builder::new().prefix("palisade-hostile").tempdir()?;
         fs::create_dir(folder.path().join("manifests"))?;
-        let mut world = Self {
+        let mut testbed = Self {
             agents: BTreeMap::new(),
             lab,
             folder,
             policies: BTreeMap::new(),
             hidden: Vec::new(),
-            turn: 0,
+            revision: 0,
         };
-        world.write()?;
-        Ok(world)
+        testbed.write()?;
+        Ok(testbed)
     }
 
-    /// The address of a place.
+    /// Returns the address of a place.
     pub(crate) fn address(&self, name: &str, family: Family) -> Result<IpAddr, Failed> {
         let layout = self.lab.layout();
         let addresses = match place(name) {
@@ -142,7 +137,7 @@ impl World {
         found.ok_or_else(|| format!("{name} has no {family:?} address").into())
     }
 
-    /// The address of the service of `srv`.
+    /// Returns the address of the service of `srv`.
     pub(crate) fn service(&self, family: Family) -> Result<IpAddr, Failed> {
         let services = &self.lab.layout().cluster.services;
         let addresses = &services.get(&key("srv")).ok_or("no service")?.addresses;
@@ -152,28 +147,28 @@ impl World {
 
     /// Runs `f` in the namespace of a place.
     pub(crate) fn within<T: Send>(&self, name: &str, f: impl FnOnce() -> T + Send) -> Result<T, Failed> {
-        self.lab.run_in(&place(name), f).map_err(|e| chain(&e).into())
+        self.lab.run_in(&place(name), f).map_err(|e| with_causes(&e).into())
     }
 
-    /// The manifests and what agents keep.
+    /// Returns the directory of the manifests and of the agents' files.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// Starts an agent and waits until it is ready.
     pub(crate) fn start(&mut self, node: &str) -> Result<&mut Agent, Failed> {
-        self.launch(node)?.ready()?;
+        self.launch(node)?.await_ready()?;
         self.agent(node)
     }
 
-    /// Starts an agent.
+    /// Starts an agent, without waiting until it is ready.
     pub(crate) fn launch(&mut self, node: &str) -> Result<&mut Agent, Failed> {
         let agent = Agent::start(&self.lab, self.folder.path(), &node.into())?;
         self.agents.insert(node.into(), agent);
         self.agent(node)
     }
 
-    /// The agent of a node.
+    /// Returns the agent of a node.
     pub(crate) fn agent(&mut self, node: &str) -> Result<&mut Agent, Failed> {
         self.agents.get_mut(node).ok_or_else(|| format!("no agent runs on {node}").into())
     }
@@ -189,20 +184,20 @@ impl World {
         agent::remove(&self.lab, self.folder.path(), &node.into())
     }
 
-    /// Edits the policies and waits until every running agent has programmed the edit.
-    pub(crate) fn set(&mut self, policies: &[Value]) -> Result<(), Failed> {
-        self.edit(policies)?;
-        self.taken_in()
+    /// Sets policies and waits until every running agent has programmed them.
+    pub(crate) fn apply(&mut self, policies: &[Value]) -> Result<(), Failed> {
+        self.write_policies(policies)?;
+        self.await_agents()
     }
 
-    /// Waits until every running agent has programmed the last edit.
-    pub(crate) fn taken_in(&mut self) -> Result<(), Failed> {
-        let turn = self.turn;
-        self.agents.values_mut().try_for_each(|agent| agent.took_in(turn))
+    /// Waits until every running agent has programmed the current revision.
+    pub(crate) fn await_agents(&mut self) -> Result<(), Failed> {
+        let revision = self.revision;
+        self.agents.values_mut().try_for_each(|agent| agent.await_revision(revision))
     }
 
-    /// Edits the policies: those that are named are set.
-    pub(crate) fn edit(&mut self, policies: &[Value]) -> Result<(), Failed> {
+    /// Sets policies without waiting for the agents.
+    pub(crate) fn write_policies(&mut self, policies: &[Value]) -> Result<(), Failed> {
         for policy in policies {
             let name = policy["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             self.policies.insert(name, policy.clone());
@@ -210,32 +205,32 @@ impl World {
         self.write()
     }
 
-    /// Leaves a policy out of the next edit.
+    /// Leaves a policy out of the next revision.
     pub(crate) fn forget(&mut self, name: &str) {
         self.policies.remove(name);
     }
 
-    /// Removes a policy.
-    pub(crate) fn unset(&mut self, name: &str) -> Result<(), Failed> {
+    /// Deletes a policy and waits until every running agent has applied it.
+    pub(crate) fn delete(&mut self, name: &str) -> Result<(), Failed> {
         self.policies.remove(name);
         self.write()?;
-        self.taken_in()
+        self.await_agents()
     }
 
-    /// Takes a pod out of the manifests, or puts it back. Its network stays as it is.
+    /// Removes a pod from the manifests, or adds it again. Its network namespace stays.
     pub(crate) fn hide(&mut self, pod: &str, hidden: bool) -> Result<(), Failed> {
         self.hidden.retain(|h| h != pod);
         if hidden {
             self.hidden.push(pod.to_owned());
         }
         self.write()?;
-        self.taken_in()
+        self.await_agents()
     }
 
     fn write(&mut self) -> Result<(), Failed> {
-        self.turn += 1;
+        self.revision += 1;
         let layout = self.lab.layout();
-        let labels = json!({TURN: self.turn.to_string()});
+        let labels = json!({REVISION: self.revision.to_string()});
         let mut items = vec![
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}),
         ];
@@ -259,14 +254,14 @@ impl World {
         items.extend(self.policies.values().cloned());
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
         let path: PathBuf = self.folder.path().join("manifests");
-        // As a whole: a name that begins with a dot is no manifest.
+        // Replaced atomically. The agent ignores files whose name starts with a dot.
         fs::write(path.join(".new"), serde_json::to_vec(&list)?)?;
         fs::rename(path.join(".new"), path.join("all.json"))?;
         Ok(())
     }
 }
 
-/// A policy on the pods labelled `app=<app>`; `spec` has its rules and types.
+/// Returns a policy that selects the pods labelled `app=<app>`. `spec` has its rules and types.
 pub(crate) fn policy(name: &str, app: &str, mut spec: Value) -> Value {
     spec["podSelector"] = json!({"matchLabels": {"app": app}});
     json!({
@@ -275,7 +270,7 @@ pub(crate) fn policy(name: &str, app: &str, mut spec: Value) -> Value {
     })
 }
 
-/// Only these may call `app`.
+/// Returns a policy by which only these pods may connect to `app`.
 pub(crate) fn ingress_from(app: &str, from: &[&str]) -> Value {
     let peers: Vec<Value> =
         from.iter().map(|f| json!({"podSelector": {"matchLabels": {"app": f}}})).collect();
@@ -283,14 +278,14 @@ pub(crate) fn ingress_from(app: &str, from: &[&str]) -> Value {
     policy(&format!("to-{app}"), app, json!({"policyTypes": ["Ingress"], "ingress": rules}))
 }
 
-/// `app` may call nobody.
+/// Returns a policy by which `app` may open no connection.
 pub(crate) fn no_egress(app: &str) -> Value {
     policy(&format!("from-{app}"), app, json!({"policyTypes": ["Egress"], "egress": []}))
 }
 
-/// What holds in most tests: `srv` and `far-srv` are called by the clients alone, `both` likewise and calls nobody, `iso`
-/// calls nobody.
-pub(crate) fn denying() -> Vec<Value> {
+/// Returns the policies of most tests: only the clients may connect to `srv`, `far-srv` and `both`, and `both` and `iso` may
+/// open no connection.
+pub(crate) fn default_policies() -> Vec<Value> {
     let clients = ["client", "far-client"];
     vec![
         ingress_from("srv", &clients),

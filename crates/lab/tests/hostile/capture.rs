@@ -1,4 +1,4 @@
-//! What arrives at an interface: a capture, before any socket and any rule of the place.
+//! Packet captures at an interface, before any rule and any socket of the place.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -15,63 +15,63 @@ use nix::{
     },
 };
 
-use crate::world::World;
+use crate::testbed::Testbed;
 
-/// `PACKET_OUTGOING` (linux/if_packet.h): what the place itself sent.
+/// `PACKET_OUTGOING` (linux/if_packet.h): the place itself sent the frame.
 const OUTGOING: u8 = 4;
-/// Room for bursts while nobody reads.
+/// The receive buffer in bytes, large enough for bursts between two reads.
 const BUFFER: usize = 32 << 20;
-/// So much of each packet is kept.
+/// The number of bytes that are kept of each packet.
 const SNAP: usize = 256;
 
 /// A hardware address.
 pub(crate) type Mac = [u8; 6];
 
-/// A capture on `eth0` of a place, which can also send.
+/// A capture on `eth0` of a place. It can also send frames.
 #[derive(Debug)]
-pub(crate) struct Tap {
+pub(crate) struct Capture {
     socket: OwnedFd,
     /// The hardware address of the interface.
     pub(crate) mac: Mac,
 }
 
-/// A frame, as it was seen.
+/// A captured frame.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
-    /// Whether the place received it; else it sent it.
+    /// Whether the place received it. Otherwise the place sent it.
     pub(crate) incoming: bool,
-    /// Its first bytes, from the Ethernet header on. The kernel has taken off a VLAN tag, if there was one.
+    /// The first bytes, from the Ethernet header on. The kernel removes one VLAN tag.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The ends of a packet, as it is on the wire.
+/// The protocol, addresses and ports of a packet on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ends {
+pub(crate) struct FiveTuple {
     pub(crate) protocol: u8,
     pub(crate) source: (IpAddr, u16),
     pub(crate) destination: (IpAddr, u16),
 }
 
-impl Ends {
-    /// The other direction.
+impl FiveTuple {
+    /// Returns the tuple of the other direction.
     pub(crate) fn reversed(self) -> Self {
         Self { source: self.destination, destination: self.source, ..self }
     }
 }
 
-impl Tap {
-    /// Opens a tap on the `eth0` of a place.
-    pub(crate) fn open(world: &World, name: &str) -> Result<Self, Failed> {
-        world.within(name, open)?
+impl Capture {
+    /// Opens a capture on `eth0` of a place.
+    pub(crate) fn open(testbed: &Testbed, name: &str) -> Result<Self, Failed> {
+        testbed.within(name, open)?
     }
 
-    /// Forgets what has arrived until now.
+    /// Discards all frames captured so far.
     pub(crate) fn drain(&self) -> Result<(), Failed> {
         while self.next()?.is_some() {}
         Ok(())
     }
 
-    /// What has been seen since the last look.
+    /// Returns the frames captured since the last call.
     pub(crate) fn take(&self) -> Result<Vec<Frame>, Failed> {
         let mut frames = Vec::new();
         while let Some(frame) = self.next()? {
@@ -80,7 +80,7 @@ impl Tap {
         Ok(frames)
     }
 
-    /// Sends a frame as it is.
+    /// Sends a frame unchanged.
     pub(crate) fn send(&self, frame: &[u8]) -> Result<(), Failed> {
         send(self.socket.as_raw_fd(), frame, MsgFlags::empty())
             .map_err(|e| format!("sending a frame: {e}"))?;
@@ -100,7 +100,7 @@ impl Tap {
     }
 }
 
-fn open() -> Result<Tap, Failed> {
+fn open() -> Result<Capture, Failed> {
     let link = getifaddrs()?
         .filter(|i| i.interface_name == "eth0")
         .find_map(|i| i.address?.as_link_addr().copied())
@@ -111,24 +111,24 @@ fn open() -> Result<Tap, Failed> {
     setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
         .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
     bind(socket.as_raw_fd(), &link)?;
-    Ok(Tap { socket, mac })
+    Ok(Capture { socket, mac })
 }
 
 impl Frame {
-    /// Whether it carries these bytes.
+    /// Returns whether the frame contains these bytes.
     pub(crate) fn has(&self, marker: &[u8]) -> bool {
         self.bytes.windows(marker.len()).any(|w| w == marker)
     }
 
-    /// The ends of a TCP or UDP packet without extension headers.
-    pub(crate) fn ends(&self) -> Option<Ends> {
+    /// Returns the five-tuple of a TCP or UDP packet without extension headers.
+    pub(crate) fn five_tuple(&self) -> Option<FiveTuple> {
         let (protocol, source, destination, transport) = self.headers()?;
         let port = |at: usize| Some(u16::from_be_bytes(transport.get(at..at + 2)?.try_into().ok()?));
         matches!(protocol, 6 | 17).then_some(())?;
-        Some(Ends { protocol, source: (source, port(0)?), destination: (destination, port(2)?) })
+        Some(FiveTuple { protocol, source: (source, port(0)?), destination: (destination, port(2)?) })
     }
 
-    /// Sequence and acknowledgement number of a TCP segment.
+    /// Returns the sequence and acknowledgement number of a TCP segment.
     pub(crate) fn numbers(&self) -> Option<(u32, u32)> {
         let (protocol, _, _, transport) = self.headers()?;
         let number = |at: usize| Some(u32::from_be_bytes(transport.get(at..at + 4)?.try_into().ok()?));
@@ -136,7 +136,7 @@ impl Frame {
         Some((number(4)?, number(8)?))
     }
 
-    /// The IP protocol, both addresses, and what follows the IP header.
+    /// Returns the IP protocol, both addresses, and the payload of the IP header.
     fn headers(&self) -> Option<(u8, IpAddr, IpAddr, &[u8])> {
         let packet = self.bytes.get(14..)?;
         match packet.first()? >> 4 {

@@ -1,5 +1,5 @@
-//! Packets that no policy speaks of: to everybody on a bridge, or by link-local addresses. They pass while nobody on the
-//! node is isolated, and not past policies after that.
+//! Packets to broadcast, multicast and link-local addresses on a bridge. They pass as long as no pod on the node is isolated; from
+//! then on they are denied.
 
 use std::{
     fs, io,
@@ -16,27 +16,34 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
-use palisade_lab::{Lab, LayoutOptions, Place, Sandbox, agent::palisade};
+use palisade_lab::{Lab, LayoutOptions, Place, Sandbox, agent::palisade, with_causes};
 use palisade_nft::drops::{Event, Reader};
 use palisade_policy::{Change, Cluster, Direction, PolicyKey};
 
-use crate::{build, clusters::*, ensure, must_agree};
+use crate::{
+    clusters::*,
+    harness::{Test, build, ensure, must_agree, update},
+};
 
-pub(crate) const TESTS: &[crate::Test] = &[
-    ("link::nothing_shared_passes_an_ingress_policy_on_a_bridge", |s| shared(s, Direction::Ingress)),
-    ("link::nothing_shared_passes_an_egress_policy_on_a_bridge", |s| shared(s, Direction::Egress)),
-    ("link::a_live_connection_by_link_local_addresses_is_cut", cut),
-    ("link::drops_of_shared_packets_are_told", told),
+pub(crate) const TESTS: &[Test] = &[
+    ("link_local::an_ingress_policy_denies_all_link_scope_packets_on_a_bridge", |s| {
+        denied(s, Direction::Ingress)
+    }),
+    ("link_local::an_egress_policy_denies_all_link_scope_packets_on_a_bridge", |s| {
+        denied(s, Direction::Egress)
+    }),
+    ("link_local::an_established_connection_between_link_local_addresses_is_revoked", revoked),
+    ("link_local::denied_link_scope_packets_are_reported", reported),
 ];
 
-/// Of every pod here.
+/// The interface index of `eth0` in every pod.
 const ETH0: u32 = 2;
 const PORT: u16 = 7777;
 
-/// A network that both pods are given beside their addresses, for its broadcast address.
+/// A network in which both pods get another address, because of its broadcast address.
 const SUBNET: [u8; 3] = [172, 31, 255];
 
-/// Three pods of one node; `b` is the one who sends or is sent to, and the other is open.
+/// Returns a cluster with three pods on one node.
 fn three() -> Cluster {
     cluster([on("n1", pod("a")), on("n1", pod("b")), on("n1", pod("c"))])
 }
@@ -47,8 +54,8 @@ fn closed(direction: Direction) -> Change {
         Direction::Egress => (None, Some(Vec::new())),
     };
     // The receiver's ingress, or the sender's egress.
-    let whose = if direction == Direction::Ingress { "b" } else { "a" };
-    Change::SetPolicy(policy("closed", whose, ingress, egress))
+    let app = if direction == Direction::Ingress { "b" } else { "a" };
+    Change::SetPolicy(policy("closed", app, ingress, egress))
 }
 
 fn bridged(sandbox: &Sandbox, cluster: &Cluster) -> Result<Lab, Failed> {
@@ -56,10 +63,10 @@ fn bridged(sandbox: &Sandbox, cluster: &Cluster) -> Result<Lab, Failed> {
 }
 
 fn within<T: Send>(lab: &Lab, pod: &str, f: impl FnOnce() -> io::Result<T> + Send) -> Result<T, Failed> {
-    Ok(lab.run_in(&Place::Pod(key(pod)), f).map_err(|e| crate::chain(&e))??)
+    Ok(lab.run_in(&Place::Pod(key(pod)), f).map_err(|e| with_causes(&e))??)
 }
 
-/// The link-local address of the calling thread's `eth0`.
+/// Returns the link-local address of the calling thread's `eth0`.
 fn link_local() -> io::Result<Ipv6Addr> {
     let text = fs::read_to_string("/proc/thread-self/net/if_inet6")?;
     let own = text
@@ -104,16 +111,16 @@ fn join_subnet(host: u8) -> io::Result<()> {
     }
 }
 
-/// The ways round a pod's address, with what to send to.
-fn ways(to: Ipv6Addr) -> [(&'static str, SocketAddr); 5] {
+/// Returns the names and addresses at which a pod receives packets without its own address.
+fn targets(to: Ipv6Addr) -> [(&'static str, SocketAddr); 5] {
     let [a, b, c] = SUBNET;
     let v4 = |address: [u8; 4]| SocketAddr::new(IpAddr::from(address), PORT);
     [
         ("link-local", by_link(to)),
         ("all nodes of the link", by_link(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1))),
         ("all hosts of the link", v4([224, 0, 0, 1])),
-        ("everybody", v4([255; 4])),
-        ("everybody of the subnet", v4([a, b, c, 255])),
+        ("limited broadcast", v4([255; 4])),
+        ("broadcast of the subnet", v4([a, b, c, 255])),
     ]
 }
 
@@ -124,16 +131,16 @@ fn any(family_of: SocketAddr) -> SocketAddr {
     )
 }
 
-/// Whether a datagram of pod `a` arrives at pod `b`.
+/// Returns whether a datagram from pod `a` arrives at pod `b`.
 fn arrives(lab: &Lab, target: SocketAddr, patience: Duration) -> Result<bool, Failed> {
     let receiver = within(lab, "b", || UdpSocket::bind((any(target).ip(), PORT)))?;
     receiver.set_read_timeout(Some(patience / 4))?;
-    // From the pod's own address: one of the subnet, of which the node knows nothing, would be a forged one.
+    // Sent from the pod's own address: the node would treat the address in the subnet as forged.
     let own = lab.layout().pods[&key("a")].addresses.iter().copied().find(IpAddr::is_ipv4);
     let from = own.filter(|_| target.is_ipv4()).map_or(any(target), |own| SocketAddr::new(own, 0));
     let sender = within(lab, "a", || UdpSocket::bind(from))?;
     sender.set_broadcast(target.is_ipv4())?;
-    Ok((0..4).any(|_| sender.send_to(b"round", target).is_ok() && receiver.recv(&mut [0; 8]).is_ok()))
+    Ok((0..4).any(|_| sender.send_to(b"probe", target).is_ok() && receiver.recv(&mut [0; 8]).is_ok()))
 }
 
 fn connects(lab: &Lab, target: SocketAddr, patience: Duration) -> Result<bool, Failed> {
@@ -141,76 +148,77 @@ fn connects(lab: &Lab, target: SocketAddr, patience: Duration) -> Result<bool, F
     within(lab, "a", || Ok(TcpStream::connect_timeout(&target, patience).is_ok()))
 }
 
-const PATIENCE: Duration = Duration::from_secs(8);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(8);
+/// A packet that hasn't arrived after this time was denied.
 const SILENCE: Duration = Duration::from_millis(800);
 
-fn shared(sandbox: &Sandbox, direction: Direction) -> Result<(), Failed> {
+fn denied(sandbox: &Sandbox, direction: Direction) -> Result<(), Failed> {
     let open = three();
     let mut lab = bridged(sandbox, &open)?;
     for (pod, host) in [("a", 1), ("b", 2)] {
         within(&lab, pod, || join_subnet(host))?;
     }
     let b = within(&lab, "b", link_local)?;
-    let every_way_is = |lab: &Lab, passes: bool| -> Result<(), Failed> {
-        let patience = if passes { PATIENCE } else { SILENCE };
-        let mut wrong = Vec::new();
-        for (name, target) in ways(b) {
+    let expect_all = |lab: &Lab, passes: bool| -> Result<(), Failed> {
+        let patience = if passes { ARRIVAL_TIMEOUT } else { SILENCE };
+        let mut unexpected = Vec::new();
+        for (name, target) in targets(b) {
             if arrives(lab, target, patience)? != passes {
-                wrong.push(format!("UDP to {name} ({target})"));
+                unexpected.push(format!("UDP to {name} ({target})"));
             }
         }
         if connects(lab, by_link(b), patience)? != passes {
-            wrong.push("TCP to the link-local address".to_owned());
+            unexpected.push("TCP to the link-local address".to_owned());
         }
-        ensure(wrong.is_empty(), || {
-            format!("{}: {}", if passes { "does not pass" } else { "passes" }, wrong.join(", "))
+        ensure(unexpected.is_empty(), || {
+            format!("{}: {}", if passes { "does not pass" } else { "passes" }, unexpected.join(", "))
         })
     };
-    every_way_is(&lab, true)?;
+    expect_all(&lab, true)?;
     let mut isolated = open.clone();
     isolated.apply(closed(direction));
-    lab.update(&isolated).map_err(|e| crate::chain(&e))?;
-    every_way_is(&lab, false)?;
-    // Neighbour discovery, which is by link-local and multicast addresses, goes on.
+    update(&mut lab, &isolated)?;
+    expect_all(&lab, false)?;
+    // Neighbor discovery, which uses link-local and multicast addresses, still works.
     must_agree(&lab)?;
-    lab.update(&open).map_err(|e| crate::chain(&e))?;
-    every_way_is(&lab, true)
+    update(&mut lab, &open)?;
+    expect_all(&lab, true)
 }
 
-fn cut(sandbox: &Sandbox) -> Result<(), Failed> {
+fn revoked(sandbox: &Sandbox) -> Result<(), Failed> {
     use io::{Read, Write};
     let mut c = three();
     let mut lab = bridged(sandbox, &c)?;
     let b = within(&lab, "b", link_local)?;
     let listener = within(&lab, "b", || TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)))?;
-    let mut client = within(&lab, "a", || TcpStream::connect_timeout(&by_link(b), PATIENCE))?;
+    let mut client = within(&lab, "a", || TcpStream::connect_timeout(&by_link(b), ARRIVAL_TIMEOUT))?;
     let (mut server, _) = listener.accept()?;
     server.set_read_timeout(Some(SILENCE))?;
     client.write_all(b"x")?;
     server.read_exact(&mut [0])?;
     c.apply(closed(Direction::Ingress));
-    lab.update(&c).map_err(|e| crate::chain(&e))?;
+    update(&mut lab, &c)?;
     client.write_all(b"x")?;
-    ensure(server.read_exact(&mut [0]).is_err(), || "an intruder's connection goes on".into())?;
-    // It is let go on when nothing forbids it any more, as others are.
+    ensure(server.read_exact(&mut [0]).is_err(), || "a denied connection still passes data".into())?;
+    // It is restored when no policy denies it anymore.
     c.apply(Change::RemovePolicy(PolicyKey::network_policy("x", "closed")));
-    lab.update(&c).map_err(|e| crate::chain(&e))?;
-    server.set_read_timeout(Some(PATIENCE))?;
+    update(&mut lab, &c)?;
+    server.set_read_timeout(Some(ARRIVAL_TIMEOUT))?;
     server.read_exact(&mut [0])?;
     Ok(())
 }
 
-fn told(sandbox: &Sandbox) -> Result<(), Failed> {
+fn reported(sandbox: &Sandbox) -> Result<(), Failed> {
     let mut c = three();
     c.apply(closed(Direction::Ingress));
     let lab = bridged(sandbox, &c)?;
     let b = within(&lab, "b", link_local)?;
-    for (name, target) in &ways(b)[..4] {
+    for (name, target) in &targets(b)[..4] {
         let mut reader =
-            lab.run_in(&Place::Node("n1".into()), || Reader::open(GROUP))?.map_err(|e| crate::chain(&e))?;
+            lab.run_in(&Place::Node("n1".into()), || Reader::open(GROUP))?.map_err(|e| with_causes(&e))?;
         ensure(!arrives(&lab, *target, SILENCE)?, || format!("{name} arrives"))?;
-        ensure(reader.wait(Duration::from_secs(10))?, || format!("{name}: nothing is told"))?;
-        let Some(Event::Dropped(drop)) = reader.read()? else { return Err("no drop is told".into()) };
+        ensure(reader.wait(Duration::from_secs(10))?, || format!("{name}: no drop event"))?;
+        let Some(Event::Dropped(drop)) = reader.read()? else { return Err("the event is no drop".into()) };
         ensure(drop.headers.destination == target.ip() && drop.direction == Direction::Ingress, || {
             format!("{name}: {drop:?}")
         })?;
@@ -218,5 +226,5 @@ fn told(sandbox: &Sandbox) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The agent's own.
+/// The agent's nflog group.
 const GROUP: u16 = 9043;

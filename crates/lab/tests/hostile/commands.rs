@@ -1,4 +1,4 @@
-//! The hands of others on a node: `nft` and `conntrack`, as an operator or another agent would run them.
+//! Changes that an operator or another program makes on a node, with `nft`, `conntrack` and sysctls.
 
 use std::{
     io::Write as _,
@@ -7,44 +7,43 @@ use std::{
 
 use libtest_mimic::Failed;
 
-use crate::world::World;
+use crate::testbed::Testbed;
 
-/// The programs, with the Debian packages that have them.
+/// The required programs and their Debian packages.
 const PROGRAMS: [(&str, &str); 2] = [("nft", "nftables"), ("conntrack", "conntrack")];
 
-/// Fails, with what to do, where a program is missing.
+/// Fails if a program is missing. The error names the package to install.
 pub(crate) fn check() -> Result<(), Failed> {
     for (program, package) in PROGRAMS {
         let found =
             Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         if found.is_err() {
-            return Err(format!(
-                "the program {program} is missing, which plays a foreign hand here: install the Debian package {package}"
-            )
-            .into());
+            return Err(
+                format!("the program {program} is missing: install the Debian package {package}").into()
+            );
         }
     }
     Ok(())
 }
 
 /// Runs `nft` with a script on a node.
-pub(crate) fn nft(world: &World, node: &str, script: &str) -> Result<String, Failed> {
-    run(world, node, "nft", &["-f", "-"], script)
+pub(crate) fn nft(testbed: &Testbed, node: &str, script: &str) -> Result<String, Failed> {
+    run(testbed, node, "nft", &["-f", "-"], script)
 }
 
-/// Runs `conntrack` on a node. That there was no such entry is no error.
-pub(crate) fn conntrack(world: &World, node: &str, arguments: &str) -> Result<String, Failed> {
+/// Runs `conntrack` on a node. It is no error if no entry matches.
+pub(crate) fn conntrack(testbed: &Testbed, node: &str, arguments: &str) -> Result<String, Failed> {
     let words: Vec<&str> = arguments.split_whitespace().collect();
-    match run(world, node, "conntrack", &words, "") {
+    match run(testbed, node, "conntrack", &words, "") {
         Err(e) if e.message().is_some_and(|m| m.contains("0 flow entries")) => Ok(String::new()),
         other => other,
     }
 }
 
-fn run(world: &World, node: &str, program: &str, words: &[&str], input: &str) -> Result<String, Failed> {
+fn run(testbed: &Testbed, node: &str, program: &str, words: &[&str], input: &str) -> Result<String, Failed> {
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = world.within(node, || command.spawn())??;
+    let mut child = testbed.within(node, || command.spawn())??;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes())?;
     }
@@ -57,10 +56,10 @@ fn run(world: &World, node: &str, program: &str, words: &[&str], input: &str) ->
     Err(format!("{program} {} on {node}: {}\n{input}\n{text}{why}", words.join(" "), output.status).into())
 }
 
-/// What a node has besides: connection tracking is on because of a rule of somebody else, as with kube-proxy.
-pub(crate) fn kube_proxy(world: &World, node: &str) -> Result<(), Failed> {
+/// Adds a table of another program, as kube-proxy has it: its rules enable connection tracking.
+pub(crate) fn kube_proxy(testbed: &Testbed, node: &str) -> Result<(), Failed> {
     nft(
-        world,
+        testbed,
         node,
         "table inet other {
              chain nat { type nat hook prerouting priority dstnat; policy accept; }
@@ -70,7 +69,7 @@ pub(crate) fn kube_proxy(world: &World, node: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Sets a kernel setting of a node's or pod's network, below `/proc/sys/net`.
-pub(crate) fn sysctl(world: &World, name: &str, setting: &str, value: &str) -> Result<(), Failed> {
-    Ok(world.within(name, || palisade_lab::namespace::set_sysctls(&[(setting, value)]))??)
+/// Sets a sysctl of a node's or pod's network namespace, below `/proc/sys/net`.
+pub(crate) fn sysctl(testbed: &Testbed, name: &str, setting: &str, value: &str) -> Result<(), Failed> {
+    Ok(testbed.within(name, || palisade_lab::namespace::set_sysctls(&[(setting, value)]))??)
 }
