@@ -11,15 +11,15 @@ use palisade_manifest::Loaded;
 use palisade_policy::Workload;
 
 use crate::{
+    cluster::Need,
     exit::Outcome,
-    live::Need,
+    inputs::InputArguments,
     output::{self, Format},
-    sources::Sources,
 };
-pub(crate) use answer::who;
-pub(crate) use question::Asked;
+pub(crate) use answer::endpoint_name;
+pub(crate) use question::QuestionFlow;
 pub(crate) use render::JsonEnd;
-pub(crate) use spec::{ProtocolSpec, Spec, Who};
+pub(crate) use spec::{EndpointSpec, ProtocolSpec, Spec};
 
 /// What `can` is asked.
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ pub(crate) struct Can {
     #[arg(value_name = "DST[:PORT[/PROTO]]")]
     destination: String,
     #[command(flatten)]
-    sources: Sources,
+    sources: InputArguments,
     /// The namespace of names, and of objects in the manifests, that have none; else that of the context, or default
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
@@ -45,8 +45,8 @@ pub(crate) struct Can {
 
 /// The error for a name of a workload that is there and has no pods.
 fn without_pods(loaded: &Loaded, specs: &[&Spec], namespace: &str) -> Option<anyhow::Error> {
-    let named = |who: &Who| match who {
-        Who::Named { namespace: own, kind, name } => {
+    let named = |who: &EndpointSpec| match who {
+        EndpointSpec::Named { namespace: own, kind, name } => {
             let kind = kind.map(|k| k.to_string());
             let fits = |w: &Workload| {
                 kind.as_ref().is_none_or(|k| w.kind.eq_ignore_ascii_case(k)) && *w.name == **name
@@ -58,7 +58,7 @@ fn without_pods(loaded: &Loaded, specs: &[&Spec], namespace: &str) -> Option<any
                 .find(|((n, w), pods)| **n == *at && fits(w) && pods.is_empty())
                 .map(|(key, _)| key)
         }
-        Who::Address(_) | Who::Internet => None,
+        EndpointSpec::Address(_) | EndpointSpec::Internet => None,
     };
     let (namespace, workload) = specs.iter().find_map(|s| named(&s.who))?;
     let kind = workload.kind.to_ascii_lowercase();

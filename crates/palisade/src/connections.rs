@@ -1,7 +1,7 @@
 //! `palisade connections`: every connection that is allowed in a cluster, and with the outside.
 
-mod choice;
 mod csv;
+mod filter;
 mod graph;
 mod grid;
 mod html;
@@ -15,12 +15,12 @@ use clap::{Args, ValueEnum};
 use palisade_analysis::{ConnectionEnd, Connections as Answer, ConnectionsOptions, EndFilter, GroupBy};
 
 use crate::{
-    entrances::{self, Controller},
+    cluster::Need,
+    entrances::{self, ControllerArguments},
     escape,
     exit::Outcome,
-    live::Need,
+    inputs::{self, InputArguments},
     output,
-    sources::{self, Sources},
 };
 use report::Report;
 
@@ -50,7 +50,7 @@ Exit codes: 0 answered, 2 error.";
 #[derive(Debug, Args)]
 pub(crate) struct Connections {
     #[command(flatten)]
-    sources: Sources,
+    sources: InputArguments,
     /// Only connections from or to this namespace; also that of names, and of objects in the manifests, that have none
     #[arg(short, long, value_name = "NAME", conflicts_with = "all_namespaces")]
     namespace: Option<String>,
@@ -73,7 +73,7 @@ pub(crate) struct Connections {
     #[arg(long)]
     only_denied: bool,
     #[command(flatten)]
-    controller: Controller,
+    controller: ControllerArguments,
     /// Show nodes too, with the pods that share their network
     #[arg(long)]
     nodes: bool,
@@ -152,17 +152,17 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     if let Some(name) = arguments.namespace.as_deref().filter(|n| !cluster.namespaces.contains_key(*n)) {
         bail!("there is no namespace `{name}` in the {}", world.place());
     }
-    let filter = |words: &[String], option: &str| -> Result<Option<EndFilter>> {
+    let end_filter = |words: &[String], option: &str| -> Result<Option<EndFilter>> {
         if words.is_empty() {
             return Ok(None);
         }
-        choice::filter(cluster, words, namespace).with_context(|| option.to_owned()).map(Some)
+        filter::filter(cluster, words, namespace).with_context(|| option.to_owned()).map(Some)
     };
-    let (from, to) = (filter(&arguments.from, "--from")?, filter(&arguments.to, "--to")?);
+    let (from, to) = (end_filter(&arguments.from, "--from")?, end_filter(&arguments.to, "--to")?);
     let asked_for_nodes = [&from, &to].into_iter().flatten().any(|f| !f.nodes.is_empty());
     let options = ConnectionsOptions {
         group_by: arguments.group_by.into(),
-        traffic: choice::traffic(&arguments.port).context("--port")?,
+        traffic: filter::traffic(&arguments.port).context("--port")?,
         only_denied: arguments.only_denied,
         nodes: arguments.nodes || asked_for_nodes,
         entrances: arguments.controller.entrances(loaded, namespace)?,
@@ -207,8 +207,8 @@ fn bystanders(report: &Report<'_>) {
     if all.is_empty() {
         return;
     }
-    let names = crate::ends::some(all, |b| b.pod.to_string());
-    let them = sources::plural(all.len(), "pod");
+    let names = crate::connection_ends::abbreviated(all, |b| b.pod.to_string());
+    let them = inputs::plural(all.len(), "pod");
     let verb = if all.len() == 1 { "is" } else { "are" };
     output::note(&format!(
         "note: no policy acts on {} {them} that {verb} on a node's network or without address: {names}\n",

@@ -11,11 +11,11 @@ use palisade_policy::Endpoint;
 
 use crate::{
     can::{Spec, question},
-    entrances::Controller,
+    cluster::Need,
+    entrances::ControllerArguments,
     exit::Outcome,
-    live::Need,
+    inputs::InputArguments,
     output::{self, Format},
-    sources::Sources,
 };
 
 pub(crate) const HELP: &str = "\
@@ -36,9 +36,9 @@ pub(crate) struct Describe {
     #[arg(value_name = "WORKLOAD")]
     workload: String,
     #[command(flatten)]
-    sources: Sources,
+    sources: InputArguments,
     #[command(flatten)]
-    controller: Controller,
+    controller: ControllerArguments,
     /// The namespace of names, and of objects in the manifests, that have none; else that of the context, or default
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,

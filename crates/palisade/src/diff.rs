@@ -1,21 +1,22 @@
 //! `palisade diff`: what a change of manifests opens and closes.
 
+mod comparison;
 mod git;
 mod json;
 mod text;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use palisade_analysis::Diff as Difference;
 use palisade_api::Missing;
-use palisade_manifest::{Input, LoadOptions, Loaded, assign_addresses, keep_addresses};
+use palisade_manifest::{Input, LoadOptions, assign_addresses, keep_addresses};
 
 use crate::{
+    cluster::{self, Need},
     exit::Outcome,
-    live::{self, Need},
+    inputs::{self, ReadingArguments},
     output,
-    sources::{self, Reading},
 };
+use comparison::Comparison;
 
 pub(crate) const HELP: &str = "\
 A and B are files, directories with everything below them, or - for standard input. With --git there is one PATH, read as it is in each revision; the `git` program is run to read them. REV..REV compares two revisions, REV...REV the second with where both branched off, and REV alone with the files as they are now.
@@ -43,10 +44,10 @@ pub(crate) struct Diff {
     #[arg(long, value_name = "REV..REV")]
     git: Option<String>,
     /// Compare what is in the cluster with what it would be with PATH applied; --context and --kubeconfig do it too
-    #[arg(long, conflicts_with = "git", help_heading = live::HEADING)]
+    #[arg(long, conflicts_with = "git", help_heading = cluster::HEADING)]
     live: bool,
     #[command(flatten)]
-    cluster: live::Cluster,
+    cluster: cluster::ClusterArguments,
     /// The namespace of objects in the manifests that have none; else that of the context, or default
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
@@ -54,7 +55,7 @@ pub(crate) struct Diff {
     #[arg(long)]
     nodes: bool,
     #[command(flatten)]
-    reading: Reading,
+    reading: ReadingArguments,
     /// The form of the answer
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
     output: Form,
@@ -72,17 +73,8 @@ enum Form {
     Md,
 }
 
-/// What is compared.
-pub(crate) struct Compared {
-    pub(crate) before: Loaded,
-    pub(crate) after: Loaded,
-    pub(crate) difference: Difference,
-    /// The kinds of the cluster without which the answer may be wrong.
-    pub(crate) missing: Vec<Missing>,
-}
-
 /// Two sides to read.
-struct Sides {
+struct DiffInputs {
     before: Vec<Input>,
     after: Vec<Input>,
     /// What messages call them.
@@ -94,7 +86,7 @@ struct Sides {
 
 /// Answers.
 pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
-    let sides = sides(arguments)?;
+    let sides = diff_inputs(arguments)?;
     let options = LoadOptions {
         default_namespace: sides.namespace,
         all_namespaces: sides.missing.iter().all(|m| m.resource.kind != "Namespace"),
@@ -103,9 +95,9 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let [a_name, b_name] = &sides.names;
     let live = arguments.is_live();
     // What is wrong with the cluster's own objects is said once.
-    let before = sources::load_inputs(&sides.before, a_name, &arguments.reading, &options, live)?;
+    let before = inputs::load_inputs(&sides.before, a_name, &arguments.reading, &options, live)?;
     let without = LoadOptions { addresses: None, ..options.clone() };
-    let mut after = sources::load_inputs(&sides.after, b_name, &arguments.reading, &without, false)?;
+    let mut after = inputs::load_inputs(&sides.after, b_name, &arguments.reading, &without, false)?;
     keep_addresses(&mut after.cluster, &before.cluster, &after.unaddressed);
     if let Some(plan) = &options.addresses {
         let found = assign_addresses(&mut after.cluster, plan, &after.unaddressed);
@@ -116,11 +108,11 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let difference = palisade_analysis::diff(&before.cluster, &after.cluster, arguments.nodes);
     let same = difference.changes.is_empty();
     let complete = sides.missing.is_empty() || arguments.cluster.allow_incomplete;
-    let compared = Compared { before, after, difference, missing: sides.missing };
+    let comparison = Comparison { before, after, difference, missing: sides.missing };
     let text = match arguments.output {
-        Form::Text => text::text(&compared),
-        Form::Json => json::json(&compared)?,
-        Form::Md => text::markdown(&compared),
+        Form::Text => text::text(&comparison),
+        Form::Json => json::json(&comparison)?,
+        Form::Md => text::markdown(&comparison),
     };
     output::print(&text).context("can't write the answer")?;
     Ok(if complete { Outcome::of(same) } else { Outcome::Incomplete })
@@ -133,12 +125,12 @@ impl Diff {
 }
 
 /// What to read.
-fn sides(arguments: &Diff) -> Result<Sides> {
+fn diff_inputs(arguments: &Diff) -> Result<DiffInputs> {
     let namespace = arguments.namespace.clone();
     if !arguments.is_live() {
-        let [(before, a), (after, b)] = inputs(arguments)?;
+        let [(before, a), (after, b)] = file_inputs(arguments)?;
         let namespace = namespace.unwrap_or_else(|| "default".to_owned());
-        return Ok(Sides { before, after, names: [a, b], namespace, missing: Vec::new() });
+        return Ok(DiffInputs { before, after, names: [a, b], namespace, missing: Vec::new() });
     }
     let [path] = &arguments.paths[..] else {
         bail!("two paths are given; --live compares the cluster with one applied to it")
@@ -150,18 +142,18 @@ fn sides(arguments: &Diff) -> Result<Sides> {
     }
     let files = vec![Input::of_argument(path)];
     let live = arguments.cluster.read(namespace.as_deref(), "or compare two paths")?;
-    live::warn(&live.missing, Need::Everything);
-    Ok(Sides {
+    cluster::warn(&live.missing, Need::Everything);
+    Ok(DiffInputs {
         before: live.inputs().collect(),
-        after: sources::over(&live, files),
+        after: inputs::over(&live, files),
         names: ["the cluster".to_owned(), path.clone()],
         namespace: namespace.unwrap_or(live.namespace),
-        missing: live::needed(&live.missing, Need::Everything),
+        missing: cluster::needed(&live.missing, Need::Everything),
     })
 }
 
 /// What to read on each side, and what messages call it.
-fn inputs(arguments: &Diff) -> Result<[(Vec<Input>, String); 2]> {
+fn file_inputs(arguments: &Diff) -> Result<[(Vec<Input>, String); 2]> {
     let here = |path: &String| (vec![Input::of_argument(path)], path.clone());
     match (&arguments.git, &arguments.paths[..]) {
         (None, [a, b]) if a == "-" && b == "-" => {

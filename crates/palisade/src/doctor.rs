@@ -12,8 +12,8 @@ use palisade_api::Access;
 use palisade_doctor::{Scope, examine, report};
 
 use crate::{
+    cluster,
     exit::Outcome,
-    live,
     output::{self, Format},
 };
 
@@ -55,7 +55,7 @@ pub(crate) struct Doctor {
     #[arg(long, value_name = "FILE", conflicts_with = "offline")]
     kubeconfig: Option<PathBuf>,
     /// How long one request to the API server may take
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = live::time)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = cluster::time)]
     request_timeout: Duration,
     /// The form of the answer
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]

@@ -8,20 +8,20 @@ use palisade_names::{Named, Route, find};
 use palisade_policy::{Cluster, ObjectKey};
 
 use crate::{
-    can::{Spec, Who},
-    ends, escape,
-    words::Shown,
+    can::{EndpointSpec, Spec},
+    connection_ends, escape,
+    traffic::VisibleTraffic,
 };
 
 /// Which pods forward connections into the cluster.
 #[derive(Clone, Debug, Default, Args)]
-pub(crate) struct Controller {
+pub(crate) struct ControllerArguments {
     /// The workload that forwards what Ingresses, gateways and Routes let in; may be repeated
     #[arg(long = "ingress-controller", value_name = "[NS/]WORKLOAD")]
     names: Vec<String>,
 }
 
-impl Controller {
+impl ControllerArguments {
     /// What leads into a cluster. Names without a namespace are looked up in `namespace`.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Controller {
 
 fn pods(cluster: &Cluster, name: &str, namespace: &str) -> Result<Vec<ObjectKey>> {
     let spec: Spec = name.parse()?;
-    let Who::Named { kind, namespace: own, name } = &spec.who else {
+    let EndpointSpec::Named { kind, namespace: own, name } = &spec.who else {
         bail!("name a workload: [NAMESPACE/][KIND/]NAME");
     };
     if spec.port.is_some() || spec.protocol.is_some() {
@@ -65,7 +65,7 @@ fn pods(cluster: &Cluster, name: &str, namespace: &str) -> Result<Vec<ObjectKey>
 
 /// `Ingress shop/web (web.yaml:3), …`.
 pub(crate) fn routes(through: &[usize], routes: &[Route]) -> String {
-    ends::some(through, |route| {
+    connection_ends::abbreviated(through, |route| {
         let Route { kind, key, origin: source, .. } = &routes[*route];
         let at = source.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
         format!("{kind} {key}{at}")
@@ -88,5 +88,5 @@ pub(crate) fn blocked(
                   name it with --ingress-controller"
             .to_owned(),
     };
-    format!("warning: {them} {verb} to {end} on {}, but {whose}\n", Shown::of(traffic).text())
+    format!("warning: {them} {verb} to {end} on {}, but {whose}\n", VisibleTraffic::of(traffic).text())
 }

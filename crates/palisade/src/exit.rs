@@ -13,7 +13,7 @@ pub(crate) enum Outcome {
     Incomplete,
     #[cfg(all(target_os = "linux", feature = "lab"))]
     /// What a program that was run for the user returned.
-    Of(u8),
+    Program(u8),
 }
 
 impl Outcome {
@@ -30,7 +30,7 @@ impl From<Outcome> for ExitCode {
             Outcome::No => 1,
             Outcome::Incomplete => ERROR,
             #[cfg(all(target_os = "linux", feature = "lab"))]
-            Outcome::Of(code) => code,
+            Outcome::Program(code) => code,
         })
     }
 }

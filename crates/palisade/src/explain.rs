@@ -1,11 +1,12 @@
 //! `palisade explain`: the whole walk through the policies in both directions, and what to edit to have it otherwise.
 
-mod asked;
+mod answer;
 mod json;
 mod kubectl;
 mod manifest;
 mod patch;
 mod suggest;
+mod suggestion;
 mod tree;
 
 use anyhow::{Context as _, Result};
@@ -13,13 +14,13 @@ use clap::Args;
 
 use crate::{
     can::Spec,
+    cluster::Need,
     exit::Outcome,
-    live::Need,
+    inputs::InputArguments,
     output::{self, Format},
-    sources::Sources,
 };
 
-use suggest::Place;
+use suggestion::EditTarget;
 
 pub(crate) const HELP: &str = "\
 SRC and DST are spelt as for `palisade can`. Without a port the answer is for every port of every protocol at once.
@@ -44,7 +45,7 @@ pub(crate) struct Explain {
     #[arg(value_name = "DST[:PORT[/PROTO]]")]
     destination: String,
     #[command(flatten)]
-    sources: Sources,
+    sources: InputArguments,
     /// The namespace of names, and of objects in the manifests, that have none; else that of the context, or default
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
@@ -62,8 +63,8 @@ pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
     let source = parse("source", &arguments.source)?;
     let destination = parse("destination", &arguments.destination)?;
     let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
-    let mut answer = asked::answer(&world.loaded.cluster, &source, &destination, &world.namespace)?;
-    let place = Place {
+    let mut answer = answer::answer(&world.loaded.cluster, &source, &destination, &world.namespace)?;
+    let place = EditTarget {
         cluster: &world.loaded.cluster,
         namespace: &world.namespace,
         reading: &arguments.sources.reading,

@@ -6,8 +6,10 @@ mod bench;
 mod changes;
 mod control;
 mod down;
+mod event;
 mod exec;
 mod fuzz;
+mod layout_arguments;
 mod matrix;
 mod probe;
 mod run;
@@ -17,8 +19,7 @@ mod up;
 mod wording;
 
 use anyhow::Result;
-use clap::{Args, Subcommand, ValueEnum};
-use palisade_lab::{Families, LayoutOptions};
+use clap::{Args, Subcommand};
 
 use crate::exit::Outcome;
 
@@ -70,58 +71,4 @@ pub(crate) fn run(verb: &LabVerb) -> Result<Outcome> {
         LabVerb::Soak(arguments) => soak::run(arguments),
         LabVerb::Bench(arguments) => bench::run(arguments),
     }
-}
-
-/// How the cluster is laid out on the machine.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Shape {
-    /// At least so many nodes; pods without a node are spread over them [default: as declared, else 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=250))]
-    nodes: Option<u16>,
-    /// Connect the pods of a node by a bridge, as common CNIs do, instead of routing each
-    #[arg(long)]
-    bridge: bool,
-    /// The IP families of the cluster
-    #[arg(long, value_enum, value_name = "FAMILY", default_value_t)]
-    family: FamilyChoice,
-}
-
-/// `--family`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FamilyChoice {
-    /// IPv4 alone
-    #[value(name = "4")]
-    V4,
-    /// IPv6 alone
-    #[value(name = "6")]
-    V6,
-    /// Both
-    #[default]
-    Dual,
-}
-
-impl FamilyChoice {
-    pub(crate) fn families(self) -> Families {
-        match self {
-            Self::V4 => Families::V4,
-            Self::V6 => Families::V6,
-            Self::Dual => Families::Dual,
-        }
-    }
-}
-
-impl Shape {
-    pub(crate) fn options(&self) -> LayoutOptions {
-        LayoutOptions {
-            nodes: self.nodes.map(usize::from),
-            bridged: self.bridge,
-            families: self.family.families(),
-            ..LayoutOptions::default()
-        }
-    }
-}
-
-/// Addresses are the lab's business: it knows nodes and subnets.
-pub(crate) fn reading_options() -> palisade_manifest::LoadOptions {
-    palisade_manifest::LoadOptions { addresses: None, ..Default::default() }
 }

@@ -11,19 +11,20 @@ use clap::{Command, CommandFactory as _, FromArgMatches as _};
 mod agent;
 mod arguments;
 mod can;
+mod cluster;
+mod connection_ends;
 mod connections;
 mod describe;
 mod diff;
 #[cfg(all(target_os = "linux", feature = "agent"))]
 mod doctor;
-mod ends;
 mod entrances;
 mod escape;
 mod exit;
 mod explain;
+mod inputs;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 mod lab;
-mod live;
 mod man;
 #[cfg(all(target_os = "linux", feature = "agent"))]
 mod node;
@@ -31,23 +32,22 @@ mod output;
 mod plugin;
 mod reasons;
 mod snapshot;
-mod sources;
-mod words;
+mod traffic;
 
 use arguments::{Arguments, Verb};
 use exit::Outcome;
-use plugin::Called;
+use plugin::Invocation;
 
 fn main() -> ExitCode {
     // No thread may start before a lab verb has entered its namespaces: see `lab`.
-    let called = Called::now();
-    if called == Called::Completion {
+    let called = Invocation::now();
+    if called == Invocation::Completion {
         let words: Vec<String> = std::env::args().skip(1).collect();
         _ = plugin::complete(&Arguments::command(), &words);
         return ExitCode::SUCCESS;
     }
     let mut command = Arguments::command();
-    if called == Called::Plugin {
+    if called == Invocation::Plugin {
         command = plugin::renamed(command);
     }
     let matches = command.get_matches_mut();

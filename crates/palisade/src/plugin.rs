@@ -11,7 +11,7 @@ use crate::output;
 
 /// Under which name the program was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Called {
+pub(crate) enum Invocation {
     /// Its own, or any other.
     Palisade,
     /// As a plugin.
@@ -20,7 +20,7 @@ pub(crate) enum Called {
     Completion,
 }
 
-impl Called {
+impl Invocation {
     /// From the first word of the command line.
     pub(crate) fn now() -> Self {
         env::args_os().next().map_or(Self::Palisade, |word| Self::of(&word))
@@ -121,14 +121,14 @@ mod tests {
     #[test]
     fn names_are_told_apart() {
         for (word, called) in [
-            ("palisade", Called::Palisade),
-            ("/usr/bin/kubectl-palisade", Called::Plugin),
-            ("kubectl_palisade", Called::Plugin),
-            ("kubectl-palisade.exe", Called::Plugin),
-            ("./kubectl_complete-palisade", Called::Completion),
-            ("", Called::Palisade),
+            ("palisade", Invocation::Palisade),
+            ("/usr/bin/kubectl-palisade", Invocation::Plugin),
+            ("kubectl_palisade", Invocation::Plugin),
+            ("kubectl-palisade.exe", Invocation::Plugin),
+            ("./kubectl_complete-palisade", Invocation::Completion),
+            ("", Invocation::Palisade),
         ] {
-            assert_eq!(Called::of(&word.into()), called, "{word}");
+            assert_eq!(Invocation::of(&word.into()), called, "{word}");
         }
     }
 

@@ -16,10 +16,10 @@ use palisade_policy::Cluster;
 use serde_json::{Map, Value};
 
 use crate::{
+    cluster::{self, Need},
     exit::Outcome,
-    live::{self, Need},
+    inputs::plural,
     output,
-    sources::plural,
 };
 
 pub(crate) const HELP: &str = "\
@@ -39,7 +39,7 @@ Examples:
 Exit codes: 0 written, 2 error.";
 
 /// Marks a directory as one that may be replaced. Manifests are not looked for in hidden files.
-const MARK: &str = ".palisade-snapshot";
+const MARKER: &str = ".palisade-snapshot";
 
 /// What `snapshot` takes.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ pub(crate) struct Snapshot {
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
     #[command(flatten)]
-    cluster: live::Cluster,
+    cluster: cluster::ClusterArguments,
 }
 
 /// Does it.
@@ -62,8 +62,8 @@ pub(crate) fn run(arguments: &Snapshot) -> Result<Outcome> {
     let dir = &arguments.dir;
     may_be_written(dir, arguments.force)?;
     let live = arguments.cluster.read(arguments.namespace.as_deref(), "a snapshot is one of a cluster")?;
-    live::warn(&live.missing, Need::Everything);
-    if !live::needed(&live.missing, Need::Everything).is_empty() && !arguments.cluster.allow_incomplete {
+    cluster::warn(&live.missing, Need::Everything);
+    if !cluster::needed(&live.missing, Need::Everything).is_empty() && !arguments.cluster.allow_incomplete {
         bail!(
             "nothing is written: a snapshot without them would give other answers (--allow-incomplete takes it)"
         );
@@ -99,7 +99,7 @@ fn may_be_written(dir: &Path, force: bool) -> Result<()> {
     if entries.next().is_none() {
         return Ok(());
     }
-    if !dir.join(MARK).is_file() {
+    if !dir.join(MARKER).is_file() {
         bail!("{} is not empty, and no snapshot: it is left alone", dir.display());
     }
     if !force {
@@ -151,7 +151,7 @@ fn sorted(value: Value) -> Value {
 
 fn write(dir: &Path, files: &BTreeMap<PathBuf, String>) -> io::Result<()> {
     fs::write(
-        dir.join(MARK),
+        dir.join(MARKER),
         "A snapshot by `palisade snapshot`, which may replace this directory with --force.\n",
     )?;
     for (path, text) in files {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_policy::{Cluster, Decision, Endpoint, Family, Protocol, Verdict, reference};
 
-use super::question::{Asked, Question};
+use super::question::{Question, QuestionFlow};
 
 /// The answer to a question.
 #[derive(Debug)]
@@ -16,27 +16,27 @@ pub(crate) struct Answer {
     /// Allowed only if every flow is.
     pub(crate) verdict: Verdict,
     /// By what the verdict differs; empty if all flows agree.
-    pub(crate) differs: Vec<Difference>,
+    pub(crate) differs: Vec<VariesBy>,
     /// The flows that have the same answer.
-    pub(crate) groups: Vec<Group>,
+    pub(crate) groups: Vec<DecidedFlows>,
     /// Whether policies tell parts of the internet apart that were asked about.
     pub(crate) parts: bool,
 }
 
 /// Flows with one decision.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct DecidedFlows {
     /// On what; sorted. The same flows were asked on each.
-    pub(crate) calls: Vec<Call>,
+    pub(crate) calls: Vec<DestinationPort>,
     /// What was decided.
     pub(crate) decision: Decision,
     /// The flows on the first call; the others have the same ends.
-    pub(crate) asked: Vec<Asked>,
+    pub(crate) asked: Vec<QuestionFlow>,
 }
 
 /// What a flow is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Call {
+pub(crate) struct DestinationPort {
     /// The protocol; [`Protocol::Other`] stands for ICMP of both families.
     pub(crate) protocol: Protocol,
     /// The port of the service, if one was asked for.
@@ -45,8 +45,8 @@ pub(crate) struct Call {
     pub(crate) port: u16,
 }
 
-impl Call {
-    fn of(asked: &Asked) -> Self {
+impl DestinationPort {
+    fn of(asked: &QuestionFlow) -> Self {
         // ICMP and ICMPv6 are one question.
         let protocol =
             if asked.flow.protocol == Protocol::Other(58) { Protocol::Other(1) } else { asked.flow.protocol };
@@ -54,10 +54,10 @@ impl Call {
     }
 }
 
-impl Group {
+impl DecidedFlows {
     /// The families of its flows.
     pub(crate) fn families(&self) -> BTreeSet<Family> {
-        self.asked.iter().map(Asked::family).collect()
+        self.asked.iter().map(QuestionFlow::family).collect()
     }
 
     fn ends(&self) -> Vec<(&Endpoint, &Endpoint)> {
@@ -67,7 +67,7 @@ impl Group {
 
 /// What makes a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Difference {
+pub(crate) enum VariesBy {
     /// IPv4 and IPv6 have different verdicts.
     Family,
     /// Ports have.
@@ -78,7 +78,7 @@ pub(crate) enum Difference {
     Region,
 }
 
-impl Difference {
+impl VariesBy {
     /// The word for it.
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -92,8 +92,8 @@ impl Difference {
 
 /// Decides every flow of a question.
 pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
-    let decided: Vec<(Asked, Decision)> = question
-        .asked
+    let decided: Vec<(QuestionFlow, Decision)> = question
+        .flows
         .into_iter()
         .map(|asked| {
             let decision = reference::decide(cluster, &asked.flow);
@@ -111,16 +111,16 @@ pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
     }
 }
 
-fn groups(decided: Vec<(Asked, Decision)>) -> Vec<Group> {
-    let mut by_call: Vec<Group> = Vec::new();
+fn groups(decided: Vec<(QuestionFlow, Decision)>) -> Vec<DecidedFlows> {
+    let mut by_call: Vec<DecidedFlows> = Vec::new();
     for (asked, decision) in decided {
-        let call = Call::of(&asked);
+        let call = DestinationPort::of(&asked);
         match by_call.iter_mut().find(|g| g.calls == [call] && g.decision == decision) {
             Some(group) => group.asked.push(asked),
-            None => by_call.push(Group { calls: vec![call], decision, asked: vec![asked] }),
+            None => by_call.push(DecidedFlows { calls: vec![call], decision, asked: vec![asked] }),
         }
     }
-    let mut out: Vec<Group> = Vec::new();
+    let mut out: Vec<DecidedFlows> = Vec::new();
     for mut group in by_call {
         match out.iter_mut().find(|g| g.decision == group.decision && g.ends() == group.ends()) {
             Some(same) => same.calls.append(&mut group.calls),
@@ -138,13 +138,13 @@ fn groups(decided: Vec<(Asked, Decision)>) -> Vec<Group> {
 }
 
 /// Whether one family has more than one part of the internet between the same ends.
-fn parts(decided: &[(Asked, Decision)]) -> bool {
+fn parts(decided: &[(QuestionFlow, Decision)]) -> bool {
     let regions = decided.iter().filter_map(|(a, _)| Some((a, a.region.as_ref()?)));
     let samples: BTreeSet<_> = regions.map(|(a, r)| (a.family(), r.sample)).collect();
     samples.len() > samples.iter().map(|s| s.0).collect::<BTreeSet<_>>().len()
 }
 
-fn differences(decided: &[(Asked, Decision)]) -> Vec<Difference> {
+fn differences(decided: &[(QuestionFlow, Decision)]) -> Vec<VariesBy> {
     let all: BTreeSet<bool> = decided.iter().map(|(_, d)| d.verdict().is_allow()).collect();
     if all.len() < 2 {
         return Vec::new();
@@ -155,15 +155,18 @@ fn differences(decided: &[(Asked, Decision)]) -> Vec<Difference> {
             out.push(what);
         }
     };
-    test(Difference::Family, differ_by(decided, |a| a.family()));
-    test(Difference::Port, differ_by(decided, Call::of));
-    test(Difference::Pod, differ_by(decided, |a| (who(&a.flow.source), who(&a.flow.destination))));
-    test(Difference::Region, differ_by(decided, |a| a.region.as_ref().map(|r| (a.family(), r.sample))));
+    test(VariesBy::Family, differ_by(decided, |a| a.family()));
+    test(VariesBy::Port, differ_by(decided, DestinationPort::of));
+    test(
+        VariesBy::Pod,
+        differ_by(decided, |a| (endpoint_name(&a.flow.source), endpoint_name(&a.flow.destination))),
+    );
+    test(VariesBy::Region, differ_by(decided, |a| a.region.as_ref().map(|r| (a.family(), r.sample))));
     out
 }
 
 /// Whether the verdicts are not the same for every value of a property.
-fn differ_by<K: Ord>(decided: &[(Asked, Decision)], property: impl Fn(&Asked) -> K) -> bool {
+fn differ_by<K: Ord>(decided: &[(QuestionFlow, Decision)], property: impl Fn(&QuestionFlow) -> K) -> bool {
     let mut verdicts: BTreeMap<K, BTreeSet<bool>> = BTreeMap::new();
     for (asked, decision) in decided {
         verdicts.entry(property(asked)).or_default().insert(decision.verdict().is_allow());
@@ -174,7 +177,7 @@ fn differ_by<K: Ord>(decided: &[(Asked, Decision)], property: impl Fn(&Asked) ->
 }
 
 /// Who an end is, whatever its family.
-pub(crate) fn who(end: &Endpoint) -> String {
+pub(crate) fn endpoint_name(end: &Endpoint) -> String {
     match end {
         Endpoint::Pod { key, .. } => key.to_string(),
         Endpoint::Node { name, .. } => format!("node/{name}"),

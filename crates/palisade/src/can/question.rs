@@ -7,7 +7,7 @@ use palisade_analysis::regions::{self, Region};
 use palisade_names::{EndpointKind, LookupError, Named, PortSpec};
 use palisade_policy::{Cluster, Direction, Endpoint, Family, Flow, ObjectKey, Pod, Protocol, Service};
 
-use super::spec::{ProtocolSpec, Spec, Who};
+use super::spec::{EndpointSpec, ProtocolSpec, Spec};
 
 /// A question with everything resolved.
 #[derive(Debug)]
@@ -17,12 +17,12 @@ pub(crate) struct Question {
     /// The destination in full spelling.
     pub(crate) destination: String,
     /// The flows to decide; never empty.
-    pub(crate) asked: Vec<Asked>,
+    pub(crate) flows: Vec<QuestionFlow>,
 }
 
 /// One flow of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct QuestionFlow {
     /// The flow.
     pub(crate) flow: Flow,
     /// The service that leads to it, if one was asked for.
@@ -33,7 +33,7 @@ pub(crate) struct Asked {
     pub(crate) region: Option<Region>,
 }
 
-impl Asked {
+impl QuestionFlow {
     /// The family of its addresses.
     pub(crate) fn family(&self) -> Family {
         Family::of(self.flow.destination.address())
@@ -105,13 +105,13 @@ pub(crate) fn resolve(
             "{from_name} and {to_name} have no address family in common, so no connection between them exists"
         );
     }
-    Ok(Question { source: from_name, destination: to_name, asked })
+    Ok(Question { source: from_name, destination: to_name, flows: asked })
 }
 
 /// A workload asked about itself means its pods among each other; the pod itself is meant only where it is alone.
-fn without_loops(asked: &mut Vec<Asked>) {
+fn without_loops(asked: &mut Vec<QuestionFlow>) {
     let is_loop =
-        |a: &Asked| pod_key(&a.flow.source).is_some_and(|k| pod_key(&a.flow.destination) == Some(k));
+        |a: &QuestionFlow| pod_key(&a.flow.source).is_some_and(|k| pod_key(&a.flow.destination) == Some(k));
     if asked.iter().any(|a| !is_loop(a)) {
         asked.retain(|a| !is_loop(a) || a.flow.through_service);
     }
@@ -122,7 +122,7 @@ fn pod_key(end: &Endpoint) -> Option<&ObjectKey> {
 }
 
 /// The endpoints for which a name stands as a source.
-pub(crate) fn endpoints(cluster: &Cluster, who: &Who, namespace: &str) -> Result<Vec<Endpoint>> {
+pub(crate) fn endpoints(cluster: &Cluster, who: &EndpointSpec, namespace: &str) -> Result<Vec<Endpoint>> {
     match end(cluster, who, namespace)?.1 {
         End::Endpoints(ends) => Ok(ends),
         End::Service(service, family) => backend_endpoints(cluster, service, family),
@@ -130,10 +130,10 @@ pub(crate) fn endpoints(cluster: &Cluster, who: &Who, namespace: &str) -> Result
     }
 }
 
-fn end<'a>(cluster: &'a Cluster, who: &Who, namespace: &str) -> Result<(String, End<'a>)> {
+fn end<'a>(cluster: &'a Cluster, who: &EndpointSpec, namespace: &str) -> Result<(String, End<'a>)> {
     let (namespace, kind, name) = match who {
-        Who::Internet => return Ok(("internet".to_owned(), End::Internet)),
-        Who::Address(address) => {
+        EndpointSpec::Internet => return Ok(("internet".to_owned(), End::Internet)),
+        EndpointSpec::Address(address) => {
             // A connection to a cluster address is judged after its translation (SEMANTICS G-1).
             if let Some(service) = palisade_names::service_at(cluster, *address) {
                 let name = format!("{} ({address})", Named::Service(service));
@@ -142,7 +142,9 @@ fn end<'a>(cluster: &'a Cluster, who: &Who, namespace: &str) -> Result<(String, 
             let endpoint = cluster.endpoint(*address);
             return Ok((endpoint.to_string(), End::Endpoints(vec![endpoint])));
         }
-        Who::Named { namespace: own, kind, name } => (own.as_deref().unwrap_or(namespace), *kind, name),
+        EndpointSpec::Named { namespace: own, kind, name } => {
+            (own.as_deref().unwrap_or(namespace), *kind, name)
+        }
     };
     let found = palisade_names::find(cluster, kind, namespace, name)
         .map_err(|e| with_service_hint(cluster, e, kind, namespace, name))?;
@@ -209,22 +211,22 @@ struct Target {
     /// The end; `None` is the internet.
     end: Option<Endpoint>,
     /// Protocol and port.
-    call: Call,
+    call: TargetPort,
 }
 
 #[derive(Clone)]
-struct Call {
+struct TargetPort {
     protocol: ProtocolSpec,
     port: u16,
     service: Option<(ObjectKey, u16)>,
 }
 
-impl Call {
+impl TargetPort {
     fn new(protocol: Protocol, port: u16) -> Self {
         Self { protocol: ProtocolSpec::WithPorts(protocol), port, service: None }
     }
 
-    fn flow(&self, source: Endpoint, destination: Endpoint, region: Option<Region>) -> Asked {
+    fn flow(&self, source: Endpoint, destination: Endpoint, region: Option<Region>) -> QuestionFlow {
         let protocol = match (self.protocol, Family::of(destination.address())) {
             (ProtocolSpec::WithPorts(protocol), _) => protocol,
             (ProtocolSpec::Icmp, Family::V4) => Protocol::Other(1),
@@ -233,12 +235,17 @@ impl Call {
         let through_service = self.service.is_some();
         let (service, service_port) = self.service.clone().unzip();
         let flow = Flow { source, destination, protocol, port: self.port, through_service };
-        Asked { flow, service, service_port, region }
+        QuestionFlow { flow, service, service_port, region }
     }
 }
 
 /// The flows between one end and every part of the internet that its policies tell apart. `direction` is that end's.
-fn with_internet(cluster: &Cluster, end: &Endpoint, direction: Direction, call: &Call) -> Vec<Asked> {
+fn with_internet(
+    cluster: &Cluster,
+    end: &Endpoint,
+    direction: Direction,
+    call: &TargetPort,
+) -> Vec<QuestionFlow> {
     let subject = pod_key(end).and_then(|key| cluster.pods.get(key));
     let regions = regions::internet(cluster, subject, direction, Family::of(end.address()));
     let flow = |region: Region| {
@@ -253,12 +260,12 @@ fn with_internet(cluster: &Cluster, end: &Endpoint, direction: Direction, call: 
 
 fn targets(cluster: &Cluster, spec: &Spec, end: &End<'_>) -> Result<Vec<Target>> {
     match end {
-        End::Internet => Ok(vec![Target { end: None, call: fixed_call(spec, "the internet")? }]),
+        End::Internet => Ok(vec![Target { end: None, call: given_port(spec, "the internet")? }]),
         End::Service(service, family) => service_targets(cluster, spec, service, *family),
         End::Endpoints(ends) => {
             let mut out = Vec::new();
             for end in ends {
-                let calls = calls_to(cluster, spec, end)?;
+                let calls = target_ports(cluster, spec, end)?;
                 out.extend(calls.into_iter().map(|call| Target { end: Some(end.clone()), call }));
             }
             match (out.is_empty(), &spec.port) {
@@ -280,11 +287,13 @@ fn with_protocol(spec: &Spec) -> String {
 }
 
 /// Port and protocol of an end that declares none.
-fn fixed_call(spec: &Spec, what: &str) -> Result<Call> {
+fn given_port(spec: &Spec, what: &str) -> Result<TargetPort> {
     match (&spec.port, spec.protocol) {
-        (None, Some(ProtocolSpec::Icmp)) => Ok(Call { protocol: ProtocolSpec::Icmp, port: 0, service: None }),
+        (None, Some(ProtocolSpec::Icmp)) => {
+            Ok(TargetPort { protocol: ProtocolSpec::Icmp, port: 0, service: None })
+        }
         (Some(PortSpec::Number(port)), Some(ProtocolSpec::WithPorts(protocol))) => {
-            Ok(Call::new(protocol, *port))
+            Ok(TargetPort::new(protocol, *port))
         }
         (Some(PortSpec::Name(name)), _) => {
             bail!("{what} has no port names: write the number of port `{name}`")
@@ -294,16 +303,16 @@ fn fixed_call(spec: &Spec, what: &str) -> Result<Call> {
 }
 
 /// The ports of one end that the spec means: the one given, or every declared one.
-fn calls_to(cluster: &Cluster, spec: &Spec, end: &Endpoint) -> Result<Vec<Call>> {
+fn target_ports(cluster: &Cluster, spec: &Spec, end: &Endpoint) -> Result<Vec<TargetPort>> {
     let Some(pod) = pod_key(end).and_then(|key| cluster.pods.get(key)) else {
         let what = match end {
             Endpoint::Node { name, .. } => format!("node {name}"),
             _ => end.to_string(),
         };
-        return Ok(vec![fixed_call(spec, &what)?]);
+        return Ok(vec![given_port(spec, &what)?]);
     };
     let protocol = match spec.protocol {
-        Some(ProtocolSpec::Icmp) => return Ok(vec![fixed_call(spec, "")?]),
+        Some(ProtocolSpec::Icmp) => return Ok(vec![given_port(spec, "")?]),
         Some(ProtocolSpec::WithPorts(protocol)) => Some(protocol),
         None => None,
     };
@@ -313,7 +322,7 @@ fn calls_to(cluster: &Cluster, spec: &Spec, end: &Endpoint) -> Result<Vec<Call>>
         Some(PortSpec::Name(name)) => pod.named_ports(name, protocol).collect(),
         None => pod.ports.iter().filter(|p| wanted(p.protocol)).map(|p| (p.protocol, p.port)).collect(),
     };
-    Ok(ports.into_iter().map(|(protocol, port)| Call::new(protocol, port)).collect())
+    Ok(ports.into_iter().map(|(protocol, port)| TargetPort::new(protocol, port)).collect())
 }
 
 fn service_targets(
@@ -331,7 +340,7 @@ fn service_targets(
     };
     let mut out = Vec::new();
     for backend in palisade_names::backends(cluster, service, protocol, spec.port.as_ref())? {
-        let mut call = Call::new(backend.protocol, backend.port);
+        let mut call = TargetPort::new(backend.protocol, backend.port);
         call.service = Some((service.key.clone(), backend.service_port));
         for end in palisade_names::endpoints_of(cluster, backend.pod)? {
             if family.is_none_or(|f| Family::of(end.address()) == f) {

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use palisade_policy::{Direction, Endpoint, Verdict};
 use serde::Serialize;
 
-use super::answer::{Answer, Call, Group, who};
+use super::answer::{Answer, DecidedFlows, DestinationPort, endpoint_name};
 use crate::{
-    live::JsonMissing,
+    cluster::JsonMissing,
     output::{Style, styled},
     reasons::{self, JsonSide, families_text, port_text, verdict_word},
-    words::range_text,
+    traffic::range_text,
 };
 
 /// The version of the JSON; raised when a field changes its meaning or goes away.
@@ -76,8 +76,8 @@ fn padded(verdict: Verdict) -> String {
 }
 
 /// On what: `TCP 80, IPv4 and IPv6`, `service port 80 → TCP 8080, IPv4`.
-fn call(group: &Group) -> String {
-    let one = |c: &Call| {
+fn call(group: &DecidedFlows) -> String {
+    let one = |c: &DestinationPort| {
         let service = c.service_port.map(|p| format!("service port {p} → ")).unwrap_or_default();
         format!("{service}{}", port_text(c.protocol, c.port))
     };
@@ -86,7 +86,7 @@ fn call(group: &Group) -> String {
 }
 
 /// Which flows of the question a group holds: the pairs of pods where it has several, and the part of the internet.
-fn ends(answer: &Answer, group: &Group) -> String {
+fn ends(answer: &Answer, group: &DecidedFlows) -> String {
     let all = pairs(answer.groups.iter());
     let own = pairs(std::iter::once(group));
     let mut out = if own == all {
@@ -107,11 +107,11 @@ fn ends(answer: &Answer, group: &Group) -> String {
     }
 }
 
-fn pairs<'a>(groups: impl Iterator<Item = &'a Group>) -> Vec<String> {
+fn pairs<'a>(groups: impl Iterator<Item = &'a DecidedFlows>) -> Vec<String> {
     let named = |end: &Endpoint, region: bool| match end {
         Endpoint::External(_) if region => "internet".to_owned(),
         Endpoint::External(address) => address.to_string(),
-        _ => who(end),
+        _ => endpoint_name(end),
     };
     let mut out: Vec<String> = groups
         .flat_map(|g| &g.asked)
@@ -126,7 +126,7 @@ fn pairs<'a>(groups: impl Iterator<Item = &'a Group>) -> Vec<String> {
 }
 
 /// The parts of the internet that a group is about, the whole of it being no part.
-fn regions(answer: &Answer, group: &Group) -> Option<String> {
+fn regions(answer: &Answer, group: &DecidedFlows) -> Option<String> {
     if !answer.parts {
         return None;
     }
@@ -178,8 +178,8 @@ struct JsonCall {
     service_port: Option<u16>,
 }
 
-impl From<&Call> for JsonCall {
-    fn from(call: &Call) -> Self {
+impl From<&DestinationPort> for JsonCall {
+    fn from(call: &DestinationPort) -> Self {
         let port = call.protocol.has_ports().then_some(call.port);
         Self { protocol: call.protocol.to_string(), port, service_port: call.service_port }
     }
@@ -222,7 +222,7 @@ impl From<&Endpoint> for JsonEnd {
 
 /// The answer for machines.
 pub(crate) fn json(answer: &Answer, incomplete: &[JsonMissing<'_>]) -> serde_json::Result<String> {
-    let group = |g: &Group| JsonGroup {
+    let group = |g: &DecidedFlows| JsonGroup {
         verdict: verdict_word(g.decision.verdict()),
         on: g.calls.iter().map(Into::into).collect(),
         families: g.families().iter().map(ToString::to_string).collect(),

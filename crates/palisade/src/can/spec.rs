@@ -11,7 +11,7 @@ use palisade_policy::Protocol;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spec {
     /// Who.
-    pub(crate) who: Who,
+    pub(crate) who: EndpointSpec,
     /// The port.
     pub(crate) port: Option<PortSpec>,
     /// The protocol.
@@ -20,7 +20,7 @@ pub(crate) struct Spec {
 
 /// Who is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum EndpointSpec {
     /// An address, whoever has it.
     Address(IpAddr),
     /// The public internet.
@@ -111,7 +111,7 @@ fn bracketed(rest: &str) -> Result<Spec, SpecError> {
         (_, Some(protocol)) => (None, Some(protocol_of(protocol)?)),
         _ => return Err(SpecError::AfterBracket(after.to_owned())),
     };
-    Ok(Spec { who: Who::Address(IpAddr::V6(address)), port, protocol })
+    Ok(Spec { who: EndpointSpec::Address(IpAddr::V6(address)), port, protocol })
 }
 
 /// The part that says who, and what follows it.
@@ -183,12 +183,12 @@ fn protocol_of(text: &str) -> Result<ProtocolSpec, SpecError> {
     }
 }
 
-fn who_of(text: &str) -> Result<Who, SpecError> {
+fn who_of(text: &str) -> Result<EndpointSpec, SpecError> {
     if text == INTERNET {
-        return Ok(Who::Internet);
+        return Ok(EndpointSpec::Internet);
     }
     if let Ok(address) = text.parse() {
-        return Ok(Who::Address(address));
+        return Ok(EndpointSpec::Address(address));
     }
     let parts: Vec<&str> = text.split('/').collect();
     let (namespace, kind, name) = match parts[..] {
@@ -204,7 +204,7 @@ fn who_of(text: &str) -> Result<Who, SpecError> {
         return Err(SpecError::NodeNamespace(name.to_owned()));
     }
     let namespace = namespace.map(name_of).transpose()?;
-    Ok(Who::Named { namespace, kind, name: name_of(name)? })
+    Ok(EndpointSpec::Named { namespace, kind, name: name_of(name)? })
 }
 
 fn name_of(text: &str) -> Result<String, SpecError> {
@@ -236,8 +236,8 @@ mod tests {
         text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
     }
 
-    fn named(namespace: Option<&str>, kind: Option<EndpointKind>, name: &str) -> Who {
-        Who::Named { namespace: namespace.map(Into::into), kind, name: name.into() }
+    fn named(namespace: Option<&str>, kind: Option<EndpointKind>, name: &str) -> EndpointSpec {
+        EndpointSpec::Named { namespace: namespace.map(Into::into), kind, name: name.into() }
     }
 
     fn error(text: &str) -> String {
@@ -255,7 +255,7 @@ mod tests {
         );
         assert_eq!(spec("svc/web:80").who, named(None, Some(EndpointKind::Service), "web"));
         assert_eq!(spec("node/n1").who, named(None, Some(EndpointKind::Node), "n1"));
-        assert_eq!(spec("internet:443").who, Who::Internet);
+        assert_eq!(spec("internet:443").who, EndpointSpec::Internet);
         assert_eq!(spec("pod/internet").who, named(None, Some(EndpointKind::Pod), "internet"));
     }
 
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn addresses_with_and_without_ports() {
-        let address = |a: &str| Who::Address(a.parse().unwrap());
+        let address = |a: &str| EndpointSpec::Address(a.parse().unwrap());
         assert_eq!(spec("10.0.0.7").who, address("10.0.0.7"));
         assert_eq!(
             spec("10.0.0.7:80/TCP"),

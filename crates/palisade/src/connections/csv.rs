@@ -7,7 +7,7 @@ use palisade_policy::Origin;
 use super::report::Report;
 use crate::{
     escape,
-    words::{Shown, family_words},
+    traffic::{VisibleTraffic, family_names},
 };
 
 const HEAD: &str =
@@ -28,8 +28,8 @@ pub(crate) fn csv(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
         })
         .collect();
     for edge in report.edges() {
-        let families = family_words(edge.families).join(" ");
-        let shown = Shown::of(edge.traffic);
+        let families = family_names(edge.families).join(" ");
+        let shown = VisibleTraffic::of(edge.traffic);
         let other = shown.has_other().then(|| ("other", String::new()));
         let parts: Vec<(&str, String)> = if shown.is_all() {
             vec![("all", String::new())]

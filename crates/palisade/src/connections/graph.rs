@@ -13,7 +13,7 @@ use crate::escape;
 /// The ends to draw, by namespace; those of none come last.
 fn boxes<'a>(report: &'a Report<'_>) -> (BTreeMap<&'a str, Vec<usize>>, Vec<usize>) {
     let (mut inside, mut outside): (BTreeMap<&str, Vec<usize>>, Vec<usize>) = Default::default();
-    for end in report.shown().any {
+    for end in report.visible_ends().any {
         match report.ends[end].endpoint.namespace() {
             Some(name) => inside.entry(name).or_default().push(end),
             None => outside.push(end),

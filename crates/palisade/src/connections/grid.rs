@@ -21,12 +21,12 @@ pub(crate) const EVERYTHING: &str = "all";
 
 impl Grid {
     pub(crate) fn new(report: &Report<'_>) -> Self {
-        let shown = report.shown();
+        let ends = report.visible_ends();
         let mut texts: BTreeMap<(usize, usize), String> = BTreeMap::new();
         let places = |ends: &[usize]| -> HashMap<usize, usize> {
             ends.iter().enumerate().map(|(place, end)| (*end, place)).collect()
         };
-        let (row_of, column_of) = (places(&shown.callers), places(&shown.called));
+        let (row_of, column_of) = (places(&ends.callers), places(&ends.called));
         for edge in report.edges() {
             let (Some(row), Some(column)) = (row_of.get(&edge.from), column_of.get(&edge.to)) else {
                 continue;
@@ -46,7 +46,7 @@ impl Grid {
             })
         };
         let cells = texts.into_iter().map(|(at, text)| (at, number(text))).collect();
-        Self { rows: shown.callers, columns: shown.called, cells, key }
+        Self { rows: ends.callers, columns: ends.called, cells, key }
     }
 
     /// The letters for a place in the key, everything having none: `A` … `Z`, `AA` ….

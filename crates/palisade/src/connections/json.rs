@@ -7,9 +7,9 @@ use serde::{Serialize, Serializer};
 
 use super::report::Report;
 use crate::{
-    ends::{End, JsonEnd, JsonObject},
-    live::JsonMissing,
-    words::{JsonTraffic, family_words},
+    cluster::JsonMissing,
+    connection_ends::{JsonEnd, JsonObject, NamedEnd},
+    traffic::{JsonTraffic, family_names},
 };
 
 /// The version of the JSON; raised when a field changes its meaning or goes away.
@@ -46,7 +46,7 @@ struct Ends<'a>(&'a Report<'a>, Vec<usize>);
 impl Serialize for Ends<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let json = |end: &usize| -> JsonEnd<'_> {
-            let end: &End<'_> = &self.0.ends[*end];
+            let end: &NamedEnd<'_> = &self.0.ends[*end];
             end.json(self.0.loaded)
         };
         serializer.collect_seq(self.1.iter().map(json))
@@ -79,7 +79,7 @@ impl<'a> Connection<'a> {
         Self {
             from: report.id(edge.from),
             to: report.id(edge.to),
-            families: family_words(edge.families),
+            families: family_names(edge.families),
             traffic: edge.traffic.into(),
             exact: edge.exact,
             through: edge.through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
@@ -106,7 +106,7 @@ fn document<'a>(report: &'a Report<'a>, incomplete: Vec<JsonMissing<'a>>) -> Doc
     };
     let blocked = |b: &'a Blocked| JsonBlocked {
         to: report.id(b.to),
-        families: family_words(b.families),
+        families: family_names(b.families),
         traffic: (&b.traffic).into(),
         through: b.through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
     };
@@ -115,7 +115,7 @@ fn document<'a>(report: &'a Report<'a>, incomplete: Vec<JsonMissing<'a>>) -> Doc
         shows: if report.denied { "denied" } else { "allowed" },
         group_by: report.grouping,
         classes: report.answer.classes(),
-        ends: Ends(report, report.shown().any),
+        ends: Ends(report, report.visible_ends().any),
         connections: Edges(report),
         bystanders: report.answer.bystanders().iter().map(bystander).collect(),
         blocked: report.blocked().map(blocked).collect(),

@@ -5,9 +5,9 @@ use palisade_manifest::Loaded;
 use palisade_policy::{Family, Traffic};
 
 use crate::{
-    ends::{self, End},
+    connection_ends::{self, NamedEnd},
     entrances,
-    words::{Shown, family_words},
+    traffic::{VisibleTraffic, family_names},
 };
 
 /// An answer, ready to be shown.
@@ -15,7 +15,7 @@ pub(crate) struct Report<'a> {
     pub(crate) answer: &'a Connections,
     pub(crate) loaded: &'a Loaded,
     /// All ends, by the numbers that edges use.
-    pub(crate) ends: Vec<End<'a>>,
+    pub(crate) ends: Vec<NamedEnd<'a>>,
     /// What one end stands for, in a word.
     pub(crate) grouping: &'static str,
     /// Whether what is denied is shown.
@@ -40,7 +40,7 @@ impl<'a> Report<'a> {
         Self {
             answer,
             loaded,
-            ends: ends::named(answer.ends(), loaded),
+            ends: connection_ends::name_ends(answer.ends(), loaded),
             grouping,
             denied: options.only_denied,
             namespace,
@@ -76,7 +76,7 @@ impl<'a> Report<'a> {
     }
 
     /// The ends to show: as callers, as called, and either way. Without a filter all that could be.
-    pub(crate) fn shown(&self) -> ShownEnds {
+    pub(crate) fn visible_ends(&self) -> VisibleEnds {
         let mut callers = vec![!self.filtered; self.ends.len()];
         let mut called: Vec<bool> =
             self.ends.iter().map(|end| !self.filtered && is_called(end.endpoint)).collect();
@@ -88,7 +88,7 @@ impl<'a> Report<'a> {
         }
         let numbers = |flags: &[bool]| (0..flags.len()).filter(|i| flags[*i]).collect::<Vec<_>>();
         let any: Vec<bool> = callers.iter().zip(&called).map(|(a, b)| *a || *b).collect();
-        ShownEnds { callers: numbers(&callers), called: numbers(&called), any: numbers(&any) }
+        VisibleEnds { callers: numbers(&callers), called: numbers(&called), any: numbers(&any) }
     }
 
     /// The name of an end.
@@ -98,11 +98,11 @@ impl<'a> Report<'a> {
 
     /// The traffic of an edge in words, with the family where it is not plain from the ends.
     pub(crate) fn traffic(&self, edge: &Edge<'_>) -> String {
-        let words = Shown::of(edge.traffic).text();
+        let words = VisibleTraffic::of(edge.traffic).text();
         let outside = |end: usize| matches!(self.ends[end].endpoint, ConnectionEnd::External(_));
         let mut out = words;
         if edge.families != self.families && !outside(edge.from) && !outside(edge.to) {
-            out = format!("{out} ({})", family_words(edge.families).join(" and "));
+            out = format!("{out} ({})", family_names(edge.families).join(" and "));
         }
         if !edge.exact {
             out += " (some pods)";
@@ -122,7 +122,7 @@ impl<'a> Report<'a> {
 }
 
 /// The numbers of the ends to show.
-pub(crate) struct ShownEnds {
+pub(crate) struct VisibleEnds {
     pub(crate) callers: Vec<usize>,
     pub(crate) called: Vec<usize>,
     pub(crate) any: Vec<usize>,

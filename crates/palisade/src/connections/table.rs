@@ -8,7 +8,7 @@ use palisade_policy::Origin;
 use super::report::Report;
 use crate::{
     escape,
-    words::{Shown, family_words},
+    traffic::{VisibleTraffic, family_names},
 };
 
 /// Spaces between two columns.
@@ -33,7 +33,7 @@ pub(crate) fn text(report: &Report<'_>, wide: bool, out: &mut dyn Write) -> io::
         }
         return Ok(());
     }
-    let ports = width(&mut report.edges().map(|e| Shown::of(e.traffic).text().len()), "PORTS");
+    let ports = width(&mut report.edges().map(|e| VisibleTraffic::of(e.traffic).text().len()), "PORTS");
     let places: Vec<String> = report.ends.iter().map(|e| escape::plain(&place(e.at)).into_owned()).collect();
     let from_at = |edge: &Edge<'_>| match report.through(edge) {
         Some(routes) => escape::plain(&routes).into_owned(),
@@ -50,7 +50,7 @@ pub(crate) fn text(report: &Report<'_>, wide: bool, out: &mut dyn Write) -> io::
     };
     row(out, ["FROM", "TO", "PORTS", "FAMILIES", "FOR", "FROM AT", "TO AT"])?;
     for edge in report.edges() {
-        let (traffic, families) = (Shown::of(edge.traffic).text(), families(&edge));
+        let (traffic, families) = (VisibleTraffic::of(edge.traffic).text(), families(&edge));
         let pairs = if edge.exact { "all pods" } else { "some pods" };
         let (from_at, to_at) = (from_at(&edge), &places[edge.to]);
         row(out, [&ids[edge.from], &ids[edge.to], &traffic, &families, pairs, &from_at, to_at])?;
@@ -60,7 +60,7 @@ pub(crate) fn text(report: &Report<'_>, wide: bool, out: &mut dyn Write) -> io::
 
 /// `4,6`: which IP families.
 fn families(edge: &Edge<'_>) -> String {
-    family_words(edge.families).iter().map(|f| f.trim_start_matches("IPv")).collect::<Vec<_>>().join(",")
+    family_names(edge.families).iter().map(|f| f.trim_start_matches("IPv")).collect::<Vec<_>>().join(",")
 }
 
 fn place(at: Option<&Origin>) -> String {

@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use super::text::wanted;
 use crate::{
-    ends::{self, JsonEnd, JsonObject},
-    live::JsonMissing,
-    sources::World,
-    words::{JsonTraffic, family_words},
+    cluster::JsonMissing,
+    connection_ends::{self, JsonEnd, JsonObject},
+    inputs::LoadedInputs,
+    traffic::{JsonTraffic, family_names},
 };
 
 /// The version of the JSON; raised when a field changes its meaning or goes away.
@@ -92,13 +92,13 @@ struct JsonSelected {
 }
 
 /// The description for programs.
-pub(crate) fn json(description: &Description, world: &World) -> serde_json::Result<String> {
+pub(crate) fn json(description: &Description, world: &LoadedInputs) -> serde_json::Result<String> {
     let loaded = &world.loaded;
     let parts = description.parts.iter().map(|part| {
         // Egress first, as the analysis has it.
         let [egress, ingress] = &part.sides;
         JsonPart {
-            end: ends::json(&part.end, loaded),
+            end: connection_ends::json(&part.end, loaded),
             egress: side(egress, loaded),
             ingress: side(ingress, loaded),
         }
@@ -111,13 +111,13 @@ pub(crate) fn json(description: &Description, world: &World) -> serde_json::Resu
 
 fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
     let peers = side.peers.iter().map(|peer| JsonPeer {
-        end: ends::json(&peer.end, loaded),
-        families: family_words(peer.families),
+        end: connection_ends::json(&peer.end, loaded),
+        families: family_names(peer.families),
         traffic: (&peer.traffic).into(),
         through: peer.through.iter().map(|r| JsonObject::of_route(&loaded.routes[*r])).collect(),
     });
     let blocked = side.blocked.iter().map(|blocked| JsonForwarding {
-        families: family_words(blocked.families),
+        families: family_names(blocked.families),
         traffic: (&blocked.traffic).into(),
         through: blocked.through.iter().map(|r| JsonObject::of_route(&loaded.routes[*r])).collect(),
     });
@@ -141,7 +141,7 @@ fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
 
 fn policy<'a>(policy: &'a PolicyEffect, loaded: &'a Loaded) -> JsonPolicy<'a> {
     let effects = policy.effects.iter().map(|effect| JsonEffect {
-        end: ends::json(&effect.end, loaded),
+        end: connection_ends::json(&effect.end, loaded),
         action: match effect.action {
             Action::Accept => "accept",
             Action::Deny => "deny",

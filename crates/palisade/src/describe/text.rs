@@ -11,9 +11,9 @@ use palisade_names::describe_peer;
 use palisade_policy::{Action, Direction, Peer, PodMatch, Tier, Traffic};
 
 use crate::{
-    ends, entrances, escape,
+    connection_ends, entrances, escape,
     output::{Style, styled},
-    words::{Shown, family_words},
+    traffic::{VisibleTraffic, family_names},
 };
 
 /// The description. Escape sequences of colour are in it; the writer strips them where they don't belong.
@@ -34,7 +34,8 @@ fn describe(part: &PodsDescription, loaded: &Loaded, out: &mut String) {
         ConnectionEnd::Workload(w) if w.whole && w.pods.len() > 1 => format!(" ({} pods)", w.pods.len()),
         _ => String::new(),
     };
-    let at = ends::place(&part.end, loaded).map(|s| format!("  {}", escape::plain(&s.to_string())));
+    let at =
+        connection_ends::place(&part.end, loaded).map(|s| format!("  {}", escape::plain(&s.to_string())));
     _ = writeln!(out, "{}{pods}{}", styled(Style::Strong, &name), at.unwrap_or_default());
     for side in &part.sides {
         describe_side(side, loaded, out);
@@ -66,20 +67,20 @@ fn describe_side(side: &Side, loaded: &Loaded, out: &mut String) {
         .map(|peer| {
             let outside = matches!(peer.end, ConnectionEnd::External(_));
             let families = match (outside, peer.families.v4 && peer.families.v6) {
-                (false, false) => format!(" ({})", family_words(peer.families).join("")),
+                (false, false) => format!(" ({})", family_names(peer.families).join("")),
                 _ => String::new(),
             };
             let through = match &peer.through[..] {
                 [] => String::new(),
                 some => format!("  {}", escape::plain(&entrances::routes(some, &loaded.routes))),
             };
-            (name(&peer.end), format!("{}{families}{through}", Shown::of(&peer.traffic).text()))
+            (name(&peer.end), format!("{}{families}{through}", VisibleTraffic::of(&peer.traffic).text()))
         })
         .collect();
     columns(&lines, "    ", out);
     for blocked in &side.blocked {
         let them = escape::plain(&entrances::routes(&blocked.through, &loaded.routes)).into_owned();
-        let traffic = Shown::of(&blocked.traffic).text();
+        let traffic = VisibleTraffic::of(&blocked.traffic).text();
         _ = writeln!(
             out,
             "  {} {traffic}, to which {them} lead{}",
@@ -129,17 +130,17 @@ fn describe_policy(policy: &PolicyEffect, own: &str, out: &mut String) {
         } else if first.alone.is_none() {
             " (so do other policies)".to_owned()
         } else {
-            format!(" (no other policy: {})", Shown::of(&first.alone).text())
+            format!(" (no other policy: {})", VisibleTraffic::of(&first.alone).text())
         };
-        let ends = ends::some(&all, |effect| name(&effect.end));
-        _ = writeln!(out, "    {action} {} {own} {ends}{others}", Shown::of(&first.matches).text());
+        let ends = connection_ends::abbreviated(&all, |effect| name(&effect.end));
+        _ = writeln!(out, "    {action} {} {own} {ends}{others}", VisibleTraffic::of(&first.matches).text());
     }
 }
 
 fn describe_exposure(side: &Side, out: &mut String) {
     _ = writeln!(out, "  exposure:");
     let exposed = |traffic: &Traffic| {
-        let shown = Shown::of(traffic);
+        let shown = VisibleTraffic::of(traffic);
         if shown.is_none() { "nothing".to_owned() } else { shown.text() }
     };
     let mut lines = vec![
@@ -161,5 +162,5 @@ pub(crate) fn wanted(selected: &SelectedPods) -> String {
 }
 
 fn name(end: &ConnectionEnd) -> String {
-    escape::plain(&ends::name(end)).into_owned()
+    escape::plain(&connection_ends::name(end)).into_owned()
 }

@@ -4,13 +4,13 @@ use palisade_analysis::diff::{Cause, ConnectionChange, Presence};
 use serde::Serialize;
 
 use super::{
-    Compared,
+    comparison::Comparison,
     text::{idle_policies, word},
 };
 use crate::{
-    ends::{self, JsonEnd, JsonObject},
-    live::JsonMissing,
-    words::{JsonTraffic, family_words},
+    cluster::JsonMissing,
+    connection_ends::{self, JsonEnd, JsonObject},
+    traffic::{JsonTraffic, family_names},
 };
 
 /// The version of the JSON; raised when a field changes its meaning or goes away.
@@ -53,31 +53,31 @@ struct JsonPolicy<'a> {
 }
 
 /// The difference for programs.
-pub(crate) fn json(compared: &Compared) -> serde_json::Result<String> {
-    let policies = idle_policies(compared).map(|(key, change)| {
+pub(crate) fn json(comparison: &Comparison) -> serde_json::Result<String> {
+    let policies = idle_policies(comparison).map(|(key, change)| {
         let of = |loaded: &'_ palisade_manifest::Loaded| loaded.cluster.policies.contains_key(key);
-        let loaded = if of(&compared.after) { &compared.after } else { &compared.before };
+        let loaded = if of(&comparison.after) { &comparison.after } else { &comparison.before };
         let at = loaded.cluster.policies.get(key).and_then(|p| p.origin.as_ref());
         JsonPolicy { change: word(change), object: JsonObject::of_policy(key, at) }
     });
     let document = Document {
         schema: SCHEMA,
-        same: compared.difference.changes.is_empty(),
-        changes: compared.difference.changes.iter().map(|c| change(compared, c)).collect(),
+        same: comparison.difference.changes.is_empty(),
+        changes: comparison.difference.changes.iter().map(|c| change(comparison, c)).collect(),
         policies_without_effect: policies.collect(),
-        incomplete: compared.missing.iter().map(Into::into).collect(),
+        incomplete: comparison.missing.iter().map(Into::into).collect(),
     };
     let mut out = serde_json::to_string_pretty(&document)?;
     out.push('\n');
     Ok(out)
 }
 
-fn change<'a>(compared: &'a Compared, change: &'a ConnectionChange) -> JsonChange<'a> {
-    let loaded = if change.presence == Presence::Before { &compared.before } else { &compared.after };
+fn change<'a>(comparison: &'a Comparison, change: &'a ConnectionChange) -> JsonChange<'a> {
+    let loaded = if change.presence == Presence::Before { &comparison.before } else { &comparison.after };
     JsonChange {
-        from: ends::json(&change.from, loaded),
-        to: ends::json(&change.to, loaded),
-        families: family_words(change.families),
+        from: connection_ends::json(&change.from, loaded),
+        to: connection_ends::json(&change.to, loaded),
+        families: family_names(change.families),
         opened: (&change.opened).into(),
         closed: (&change.closed).into(),
         ends: match change.presence {
@@ -85,11 +85,11 @@ fn change<'a>(compared: &'a Compared, change: &'a ConnectionChange) -> JsonChang
             Presence::Before => "gone",
             Presence::After => "new",
         },
-        causes: change.causes.iter().map(|c| cause(compared, c)).collect(),
+        causes: change.causes.iter().map(|c| cause(comparison, c)).collect(),
     }
 }
 
-fn cause<'a>(compared: &'a Compared, cause: &'a Cause) -> JsonCause<'a> {
+fn cause<'a>(comparison: &'a Comparison, cause: &'a Cause) -> JsonCause<'a> {
     let Cause { direction, policy, change, before, after } = cause;
     let object = |loaded: &palisade_manifest::Loaded, at: &'a Option<palisade_policy::Origin>| {
         let there = loaded.cluster.policies.contains_key(policy);
@@ -98,7 +98,7 @@ fn cause<'a>(compared: &'a Compared, cause: &'a Cause) -> JsonCause<'a> {
     JsonCause {
         direction: direction.to_string(),
         change: word(*change),
-        before: object(&compared.before, before),
-        after: object(&compared.after, after),
+        before: object(&comparison.before, before),
+        after: object(&comparison.after, after),
     }
 }

@@ -8,22 +8,22 @@ use palisade_analysis::{
 };
 use palisade_policy::{Origin, PolicyKey, Traffic};
 
-use super::Compared;
+use super::comparison::Comparison;
 use crate::{
-    ends, escape,
+    connection_ends, escape,
+    inputs::plural,
     output::{Style, styled},
-    sources::plural,
-    words::{Shown, family_words},
+    traffic::{VisibleTraffic, family_names},
 };
 
 /// For people. Escape sequences of colour are in it; the writer strips them where they don't belong.
-pub(crate) fn text(compared: &Compared) -> String {
+pub(crate) fn text(comparison: &Comparison) -> String {
     let mut out = String::new();
-    for change in &compared.difference.changes {
+    for change in &comparison.difference.changes {
         let head = format!("{} → {}", name(&change.from), name(&change.to));
         let (families, why) = (families(change), presence(change));
         for (style, sign, traffic) in signs(change) {
-            let line = format!("{sign} {head}  {}{families}{why}", Shown::of(traffic).text());
+            let line = format!("{sign} {head}  {}{families}{why}", VisibleTraffic::of(traffic).text());
             _ = writeln!(out, "{}", styled(style, &line));
         }
         for cause in &change.causes {
@@ -33,7 +33,7 @@ pub(crate) fn text(compared: &Compared) -> String {
             _ = writeln!(out, "    {NO_POLICY}");
         }
     }
-    if let Some(idle) = idle(compared) {
+    if let Some(idle) = idle(comparison) {
         _ = writeln!(out, "{}no connection changes by: {idle}", if out.is_empty() { "" } else { "\n" });
     }
     out
@@ -42,9 +42,9 @@ pub(crate) fn text(compared: &Compared) -> String {
 const NO_POLICY: &str = "no policy: what it chooses changed";
 
 /// A comment for a pull request.
-pub(crate) fn markdown(compared: &Compared) -> String {
+pub(crate) fn markdown(comparison: &Comparison) -> String {
     let mut out = String::from("### Network connections\n\n");
-    let changes = &compared.difference.changes;
+    let changes = &comparison.difference.changes;
     if changes.is_empty() {
         out += "No connection is opened or closed.\n";
     } else {
@@ -67,17 +67,18 @@ pub(crate) fn markdown(compared: &Compared) -> String {
             let cell = |text: &str| escape::markdown(text).into_owned();
             for (style, _, traffic) in signs(change) {
                 let sign = if style == Style::Good { "➕ opened" } else { "➖ closed" };
-                let ports = format!("{}{}", Shown::of(traffic).text(), families(change));
-                let (from, to) = (cell(&ends::name(&change.from)), cell(&ends::name(&change.to)));
+                let ports = format!("{}{}", VisibleTraffic::of(traffic).text(), families(change));
+                let (from, to) =
+                    (cell(&connection_ends::name(&change.from)), cell(&connection_ends::name(&change.to)));
                 _ = writeln!(out, "| {sign} | {from} | {to} | {} | {because} |", cell(&ports));
             }
         }
     }
-    for missing in &compared.missing {
+    for missing in &comparison.missing {
         let meaning = missing.resource.meaning();
         _ = writeln!(out, "\n**Incomplete**: {} could not be read: {meaning}.", missing.resource.plural);
     }
-    if let Some(idle) = idle(compared) {
+    if let Some(idle) = idle(comparison) {
         _ = writeln!(out, "\nNo connection changes by {}.", escape::markdown(&idle));
     }
     out
@@ -87,11 +88,11 @@ pub(crate) fn markdown(compared: &Compared) -> String {
 fn signs(change: &ConnectionChange) -> impl Iterator<Item = (Style, char, &Traffic)> {
     [(Style::Good, '+', &change.opened), (Style::Bad, '-', &change.closed)]
         .into_iter()
-        .filter(|(.., traffic)| !Shown::of(traffic).is_none())
+        .filter(|(.., traffic)| !VisibleTraffic::of(traffic).is_none())
 }
 
 fn name(end: &ConnectionEnd) -> String {
-    escape::plain(&ends::name(end)).into_owned()
+    escape::plain(&connection_ends::name(end)).into_owned()
 }
 
 /// ` (IPv4)` where it isn't plain from an end.
@@ -100,7 +101,7 @@ fn families(change: &ConnectionChange) -> String {
     if outside(&change.from) || outside(&change.to) || (change.families.v4 && change.families.v6) {
         return String::new();
     }
-    format!(" ({})", family_words(change.families).join(" and "))
+    format!(" ({})", family_names(change.families).join(" and "))
 }
 
 fn presence(change: &ConnectionChange) -> &'static str {
@@ -135,15 +136,15 @@ pub(crate) fn word(change: PolicyChange) -> &'static str {
 }
 
 /// The policies that mean something else and yet change no connection.
-pub(crate) fn idle_policies(compared: &Compared) -> impl Iterator<Item = (&PolicyKey, PolicyChange)> {
-    let difference = &compared.difference;
+pub(crate) fn idle_policies(comparison: &Comparison) -> impl Iterator<Item = (&PolicyKey, PolicyChange)> {
+    let difference = &comparison.difference;
     let causes =
         |key: &PolicyKey| difference.changes.iter().any(|c| c.causes.iter().any(|x| x.policy == *key));
     difference.policies.iter().filter(move |(key, _)| !causes(key)).map(|(key, change)| (key, *change))
 }
 
-fn idle(compared: &Compared) -> Option<String> {
+fn idle(comparison: &Comparison) -> Option<String> {
     let all: Vec<String> =
-        idle_policies(compared).map(|(key, change)| format!("{key} {}", word(change))).collect();
+        idle_policies(comparison).map(|(key, change)| format!("{key} {}", word(change))).collect();
     (!all.is_empty()).then(|| escape::plain(&all.join(", ")).into_owned())
 }

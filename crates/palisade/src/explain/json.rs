@@ -7,16 +7,16 @@ use palisade_policy::{
 use serde::Serialize;
 
 use super::{
-    asked::{Answer, Group, Pair},
-    suggest::{How, Suggestion},
+    answer::{Answer, ExplainedPairs, Pair},
+    suggestion::{SuggestedEdit, Suggestion},
     tree::decider,
 };
 use crate::{
     can::JsonEnd,
-    ends::JsonObject,
-    live::JsonMissing,
+    cluster::JsonMissing,
+    connection_ends::JsonObject,
     reasons::verdict_word,
-    words::{JsonRange, JsonTraffic},
+    traffic::{JsonRange, JsonTraffic},
 };
 
 /// The version of the JSON; raised when a field changes its meaning or goes away.
@@ -139,7 +139,7 @@ pub(crate) fn json(answer: &Answer, incomplete: &[JsonMissing<'_>]) -> serde_jso
     Ok(out)
 }
 
-fn group(group: &Group) -> JsonGroup<'_> {
+fn group(group: &ExplainedPairs) -> JsonGroup<'_> {
     let parts = group.explanation.parts.iter().map(|part| JsonPart {
         traffic: (&part.traffic).into(),
         verdict: verdict_word(part.verdict),
@@ -148,7 +148,7 @@ fn group(group: &Group) -> JsonGroup<'_> {
     });
     JsonGroup {
         families: group.families().iter().map(ToString::to_string).collect(),
-        asked: (&group.asked).into(),
+        asked: (&group.traffic).into(),
         pairs: group.pairs.iter().map(pair).collect(),
         parts: parts.collect(),
         egress: walk(&group.explanation.egress),
@@ -236,9 +236,9 @@ fn entries(steps: &[EntryStep]) -> Vec<JsonEntry> {
 fn suggestion(suggestion: &Suggestion) -> JsonSuggestion<'_> {
     let (mut patch, mut command, mut yaml) = (None, None, None);
     match &suggestion.how {
-        How::Patch(text) => patch = Some(&**text),
-        How::Command(text) => command = Some(text.trim_end()),
-        How::Text(text) => yaml = Some(&**text).filter(|t| !t.is_empty()),
+        SuggestedEdit::Patch(text) => patch = Some(&**text),
+        SuggestedEdit::Command(text) => command = Some(text.trim_end()),
+        SuggestedEdit::Text(text) => yaml = Some(&**text).filter(|t| !t.is_empty()),
     }
     JsonSuggestion {
         text: &suggestion.what,

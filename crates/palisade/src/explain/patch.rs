@@ -13,7 +13,7 @@ use palisade_analysis::{
 use palisade_manifest::{Input, LoadOptions, load};
 use palisade_policy::{Cluster, Direction, Origin, Policy};
 
-use super::{manifest, suggest::Place};
+use super::{manifest, suggestion::EditTarget};
 
 /// Lines round a change.
 const CONTEXT: usize = 3;
@@ -26,7 +26,7 @@ struct Splice {
 }
 
 /// The patch, if the file can be patched.
-pub(crate) fn patch(place: Place<'_>, edit: &Edit) -> Option<String> {
+pub(crate) fn patch(place: EditTarget<'_>, edit: &Edit) -> Option<String> {
     let policy = place.cluster.policies.get(&edit.policy)?;
     let source = policy.origin.as_ref()?;
     source.line()?;
@@ -50,7 +50,7 @@ pub(crate) fn patch(place: Place<'_>, edit: &Edit) -> Option<String> {
 }
 
 /// Whether the file says after the patch what it should say, and nothing else than before besides.
-fn does_it(file: &str, place: Place<'_>, before: &str, after: &str, edit: &Edit) -> bool {
+fn does_it(file: &str, place: EditTarget<'_>, before: &str, after: &str, edit: &Edit) -> bool {
     let default_namespace = place.namespace.to_owned();
     let options =
         place.reading.options(LoadOptions { default_namespace, addresses: None, ..LoadOptions::default() });

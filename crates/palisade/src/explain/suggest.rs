@@ -4,55 +4,16 @@ use palisade_analysis::{
     edit::{self, Choices, Edit, EditAction},
     explain,
 };
-use palisade_api::Live;
 use palisade_names::{describe_peer, describe_port};
 use palisade_policy::{Cluster, Flow};
 
 use super::{
-    asked::{Answer, Group, Pair},
+    answer::{Answer, ExplainedPairs, Pair},
     kubectl, manifest, patch,
+    suggestion::{EditTarget, SuggestedEdit, Suggestion},
 };
-use crate::sources::Reading;
-
-/// One edit.
-pub(crate) struct Suggestion {
-    /// The edit itself.
-    pub(crate) edit: Edit,
-    /// In words.
-    pub(crate) what: String,
-    /// What to write.
-    pub(crate) how: How,
-    /// Whether it changes more connections than the one in question.
-    pub(crate) wider: bool,
-}
-
-/// What to write.
-pub(crate) enum How {
-    /// A unified diff of the policy's file, which was read back and means the edit.
-    Patch(String),
-    /// A command that patches the policy in the cluster, which was tried on the object and means the edit.
-    Command(String),
-    /// The YAML to write, where no patch could be made.
-    Text(String),
-}
-
-/// Where the policies are that could be edited.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    /// All of them.
-    pub(crate) cluster: &'a Cluster,
-    /// The namespace of objects in manifests that have none.
-    pub(crate) namespace: &'a str,
-    /// How manifests are read.
-    pub(crate) reading: &'a Reading,
-    /// What a live cluster has.
-    pub(crate) live: Option<&'a Live>,
-    /// The context by which the user named it.
-    pub(crate) context: Option<&'a str>,
-}
-
 /// Adds to each group what to edit, so that what is denied is allowed; or the reverse if `to_deny`.
-pub(crate) fn add(answer: &mut Answer, place: Place<'_>, to_deny: bool) {
+pub(crate) fn add(answer: &mut Answer, place: EditTarget<'_>, to_deny: bool) {
     let cluster = place.cluster;
     let mut edited = cluster.clone();
     for group in &mut answer.groups {
@@ -78,10 +39,10 @@ pub(crate) fn add(answer: &mut Answer, place: Place<'_>, to_deny: bool) {
 
 /// Whether a cluster gives the wanted answer for all that a group asks about. An address speaks for a part of the
 /// internet only as long as nobody names it alone.
-fn holds(group: &Group, flow: &Flow, cluster: &Cluster, to_deny: bool) -> bool {
+fn holds(group: &ExplainedPairs, flow: &Flow, cluster: &Cluster, to_deny: bool) -> bool {
     group.pairs.iter().all(|pair| {
         let Pair { source, destination, region } = pair;
-        let explanation = explain(cluster, source, destination, flow.through_service, &group.asked);
+        let explanation = explain(cluster, source, destination, flow.through_service, &group.traffic);
         region.is_none() && explanation.parts.iter().all(|part| part.verdict.is_allow() != to_deny)
     })
 }
@@ -98,11 +59,11 @@ fn closing(cluster: &Cluster, flow: &Flow) -> Vec<Edit> {
     edits.min_by_key(|edit| edit.wider).into_iter().collect()
 }
 
-fn suggestion(place: Place<'_>, edit: Edit) -> Suggestion {
-    let Place { cluster, live, context, .. } = place;
-    let patch = || patch::patch(place, &edit).map(How::Patch);
-    let command = || kubectl::command(cluster, live?, context, &edit).map(How::Command);
-    let how = patch().or_else(command).unwrap_or_else(|| How::Text(manifest::text(&edit)));
+fn suggestion(place: EditTarget<'_>, edit: Edit) -> Suggestion {
+    let EditTarget { cluster, live, context, .. } = place;
+    let patch = || patch::patch(place, &edit).map(SuggestedEdit::Patch);
+    let command = || kubectl::command(cluster, live?, context, &edit).map(SuggestedEdit::Command);
+    let how = patch().or_else(command).unwrap_or_else(|| SuggestedEdit::Text(manifest::text(&edit)));
     let mut what = words(&edit);
     let kind = &*edit.policy.kind;
     if matches!(edit.action, EditAction::NewPolicy(_))

@@ -8,15 +8,15 @@ use palisade_policy::{
 };
 
 use super::{
-    asked::{Answer, Group, Pair},
-    suggest::{How, Suggestion},
+    answer::{Answer, ExplainedPairs, Pair},
+    suggestion::{SuggestedEdit, Suggestion},
 };
 use crate::{
-    can::who,
-    ends, escape,
+    can::endpoint_name,
+    connection_ends, escape,
     output::{Style, styled},
     reasons::{called, families_text},
-    words::{Shown, range_text},
+    traffic::{VisibleTraffic, range_text},
 };
 
 /// The trees. Escape sequences of colour are in it; the writer strips them where they don't belong.
@@ -33,13 +33,13 @@ pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
                 out,
                 "{}  {}  egress: {}; ingress: {}",
                 verdict(part.verdict),
-                Shown::of(&part.traffic).text(),
+                VisibleTraffic::of(&part.traffic).text(),
                 decider(&part.egress.1, Direction::Egress),
                 decider(&part.ingress.1, Direction::Ingress)
             );
         }
         for walk in [&group.explanation.egress, &group.explanation.ingress] {
-            direction(walk, &group.asked, &mut out);
+            direction(walk, &group.traffic, &mut out);
         }
         suggestions(group, to_deny, &mut out);
     }
@@ -47,21 +47,25 @@ pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
 }
 
 /// For which pairs and families.
-fn scope(group: &Group, answer: &Answer) -> String {
+fn scope(group: &ExplainedPairs, answer: &Answer) -> String {
     let families = families_text(group.families());
     let mut pairs: Vec<String> = group.pairs.iter().map(pair).collect();
     pairs.sort();
     pairs.dedup();
     let only = answer.groups.len() == 1 || pairs.len() == 1 && pairs[0].is_empty();
-    let pairs = if only { String::new() } else { format!(", {}", ends::some(&pairs, Clone::clone)) };
-    format!("{}, {families}{pairs}", Shown::of(&group.asked).text())
+    let pairs = if only {
+        String::new()
+    } else {
+        format!(", {}", connection_ends::abbreviated(&pairs, Clone::clone))
+    };
+    format!("{}, {families}{pairs}", VisibleTraffic::of(&group.traffic).text())
 }
 
 fn pair(pair: &Pair) -> String {
     let name = |end: &Endpoint| match (end, &pair.region) {
-        (Endpoint::External(_), Some(region)) => ends::some(&region.ranges, range_text),
+        (Endpoint::External(_), Some(region)) => connection_ends::abbreviated(&region.ranges, range_text),
         (Endpoint::External(address), None) => address.to_string(),
-        _ => who(end),
+        _ => endpoint_name(end),
     };
     format!("{} → {}", name(&pair.source), name(&pair.destination))
 }
@@ -90,7 +94,7 @@ pub(crate) fn decider(decider: &Decider, direction: Direction) -> String {
         }
         Decider::Isolated(policies) => {
             let names: Vec<String> = policies.iter().map(ToString::to_string).collect();
-            format!("isolated by {}, and no rule matches", ends::some(&names, Clone::clone))
+            format!("isolated by {}, and no rule matches", connection_ends::abbreviated(&names, Clone::clone))
         }
     }
 }
@@ -103,7 +107,7 @@ fn direction(walk: &Walk, asked: &Traffic, out: &mut String) {
     } else if allowed.is_none() {
         styled(Style::Bad, "denies it")
     } else {
-        format!("allows {} of it", Shown::of(&allowed).text())
+        format!("allows {} of it", VisibleTraffic::of(&allowed).text())
     };
     let subject = walk.subject.as_ref().map(|key| format!(" of {key}")).unwrap_or_default();
     _ = writeln!(out, "\n{}{subject}: {says}", styled(Style::Strong, &walk.direction.to_string()));
@@ -117,7 +121,7 @@ fn direction(walk: &Walk, asked: &Traffic, out: &mut String) {
     let mut nodes: Vec<Node> = walk.policies.iter().map(|p| policy(p, walk.direction)).collect();
     let last = walk.parts.iter().filter(|part| !matches!(part.decider, Decider::Rule(_)));
     nodes.extend(last.map(|part| {
-        let what = Shown::of(&part.traffic).text();
+        let what = VisibleTraffic::of(&part.traffic).text();
         Node::leaf(format!("{} {what}: {}", verdict(part.verdict), decider(&part.decider, walk.direction)))
     }));
     tree.draw(&nodes, "");
@@ -172,9 +176,9 @@ fn rule(step: &RuleStep, direction: Direction) -> Node {
     };
     let does = if !step.takes.is_none() {
         let style = if step.action == Action::Deny { Style::Bad } else { Style::Good };
-        styled(style, &format!("{word} {}", Shown::of(&step.takes).text()))
+        styled(style, &format!("{word} {}", VisibleTraffic::of(&step.takes).text()))
     } else if step.peer_matches && !step.holds.is_none() {
-        format!("{word} {}, which is decided before", Shown::of(&step.holds).text())
+        format!("{word} {}, which is decided before", VisibleTraffic::of(&step.holds).text())
     } else {
         let why = match (step.peer_matches, step.holds.is_none()) {
             (true, _) => "the peer matches, the port does not",
@@ -203,7 +207,7 @@ fn entries(steps: Option<&[EntryStep]>, word: &str, all: &str) -> Vec<Node> {
     steps.iter().map(line).collect()
 }
 
-fn suggestions(group: &Group, to_deny: bool, out: &mut String) {
+fn suggestions(group: &ExplainedPairs, to_deny: bool, out: &mut String) {
     let wish = if to_deny { "deny" } else { "allow" };
     if group.suggestions_before_do {
         _ = writeln!(out, "\nThe edit above does it for these too.");
@@ -232,8 +236,8 @@ fn suggestions(group: &Group, to_deny: bool, out: &mut String) {
             escape::plain(what)
         );
         match how {
-            How::Patch(patch) | How::Command(patch) => out.push_str(patch),
-            How::Text(text) => {
+            SuggestedEdit::Patch(patch) | SuggestedEdit::Command(patch) => out.push_str(patch),
+            SuggestedEdit::Text(text) => {
                 for line in text.lines() {
                     _ = writeln!(out, "    {line}");
                 }

@@ -62,11 +62,11 @@ impl Verdicts {
 }
 
 /// From whom to whom, and on what.
-type Where = (End, End, Protocol, u16);
+type PortBetween = (End, End, Protocol, u16);
 
 /// What was looked at between two ends on one port, by family.
 #[derive(Default)]
-struct Seen {
+struct FlowCounts {
     all: BTreeMap<Family, usize>,
     opened: BTreeMap<Family, usize>,
     closed: BTreeMap<Family, usize>,
@@ -78,7 +78,7 @@ pub(crate) fn text(before: &Verdicts, after: &Verdicts) -> String {
     let (Some(old), Some(new)) = (&before.flows, &after.flows) else {
         return "  too many pairs to list what opened and closed\n".to_owned();
     };
-    let mut seen: BTreeMap<Where, Seen> = BTreeMap::new();
+    let mut counted: BTreeMap<PortBetween, FlowCounts> = BTreeMap::new();
     for flow in old.keys().chain(new.keys().filter(|f| !old.contains_key(*f))) {
         let (Some(was), Some(is)) = (before.allows(flow), after.allows(flow)) else { continue };
         // Echo requests of both families are one thing to a reader.
@@ -87,7 +87,7 @@ pub(crate) fn text(before: &Verdicts, after: &Verdicts) -> String {
             end(&after.cluster, &flow.source, &flow.destination),
             end(&after.cluster, &flow.destination, &flow.source),
         );
-        let entry = seen.entry((from, to, protocol, flow.port)).or_default();
+        let entry = counted.entry((from, to, protocol, flow.port)).or_default();
         let family = Family::of(flow.source.address());
         *entry.all.entry(family).or_default() += 1;
         if was != is {
@@ -95,7 +95,7 @@ pub(crate) fn text(before: &Verdicts, after: &Verdicts) -> String {
             *counts.entry(family).or_default() += 1;
         }
     }
-    lines(&seen)
+    lines(&counted)
 }
 
 /// What opened or closed alike: the ports between two kinds of ends.
@@ -119,10 +119,10 @@ struct Shared {
 /// Opened or closed, from whom, to whom, whether only between some pods, and in which families.
 type Pair<'a> = (bool, &'a End, &'a End, bool, BTreeSet<Family>);
 
-fn lines(seen: &BTreeMap<Where, Seen>) -> String {
+fn lines(counted: &BTreeMap<PortBetween, FlowCounts>) -> String {
     // First the ports of each pair of ends …
     let mut pairs: BTreeMap<Pair<'_>, Vec<(Protocol, u16)>> = BTreeMap::new();
-    for ((from, to, protocol, port), s) in seen {
+    for ((from, to, protocol, port), s) in counted {
         for (opened, counts) in [(true, &s.opened), (false, &s.closed)] {
             if !counts.is_empty() {
                 let partly = counts.iter().any(|(family, n)| s.all.get(family) != Some(n));
@@ -223,7 +223,7 @@ spec: {nodeName: n1, containers: [{name: c, image: i}]}
 ---
 ";
         let input = palisade_manifest::Input::Text { name: "m".into(), text: format!("{pods}{policies}") };
-        let loaded = palisade_manifest::load(&[input], &super::super::reading_options());
+        let loaded = palisade_manifest::load(&[input], &super::super::layout_arguments::load_options());
         assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
         Verdicts::of(&Layout::of(&loaded.cluster, &palisade_lab::LayoutOptions::default()).unwrap())
     }

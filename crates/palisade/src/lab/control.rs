@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which lab.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Named {
+pub(crate) struct LabName {
     /// The lab, if there are several
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = name)]
     pub(crate) name: String,
@@ -71,7 +71,7 @@ pub(crate) enum Reply {
     /// It could not.
     Error(String),
     /// The outcomes of the probes.
-    Probed(Vec<Probed>),
+    ProbeAnswer(Vec<ProbeAnswer>),
     /// Where a namespace is.
     Located {
         /// The process of the lab.
@@ -87,7 +87,7 @@ pub(crate) enum Reply {
 
 /// One connection that was tried.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Probed {
+pub(crate) struct ProbeAnswer {
     /// Who opened it.
     pub(crate) source: String,
     /// Who was called.
@@ -133,14 +133,14 @@ fn directory() -> Result<PathBuf> {
 
 /// The door of a running lab. Dropping it closes the door and leaves nothing.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct ControlSocket {
     listener: UnixListener,
     socket: PathBuf,
     lock_path: PathBuf,
     _lock: Flock<fs::File>,
 }
 
-impl Door {
+impl ControlSocket {
     /// Opens the door of a new lab. What a killed lab of the same name left is removed.
     ///
     /// # Errors
@@ -167,7 +167,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for ControlSocket {
     fn drop(&mut self) {
         // While the lock is still held, so that what is removed is ours.
         _ = fs::remove_file(&self.socket);

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use super::control::{self, Named, Request};
+use super::control::{self, LabName, Request};
 use crate::exit::Outcome;
 
 pub(crate) const HELP: &str = "\
@@ -17,7 +17,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct Down {
     #[command(flatten)]
-    lab: Named,
+    lab: LabName,
 }
 
 /// Does it.

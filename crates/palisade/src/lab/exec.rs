@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nix::sched::{CloneFlags, setns};
 
-use super::control::{self, Named, Reply, Request};
+use super::control::{self, LabName, Reply, Request};
 use crate::exit::Outcome;
 
 pub(crate) const HELP: &str = "\
@@ -37,7 +37,7 @@ pub(crate) struct Exec {
     #[arg(short, long, value_name = "NAME", default_value = "default")]
     namespace: String,
     #[command(flatten)]
-    lab: Named,
+    lab: LabName,
 }
 
 /// Does it. Returns only if the program can't be run.
@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Exec) -> Result<Outcome> {
     let program = program.to_string_lossy();
     crate::output::note(&format!("can't run {program}: {error}\n"));
     // The codes of env(1) and the shells.
-    Ok(Outcome::Of(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }))
+    Ok(Outcome::Program(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }))
 }
 
 /// Moves this process into the namespaces. It has one thread, as a user namespace demands.

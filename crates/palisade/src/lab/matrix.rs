@@ -22,15 +22,15 @@ enum Member {
 }
 
 /// What was tried between two members, and with what result.
-type Outcomes = BTreeMap<(Family, Protocol, u16), Tally>;
+type Outcomes = BTreeMap<(Family, Protocol, u16), Counts>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
+struct Counts {
     allowed: u32,
     denied: u32,
 }
 
-impl Tally {
+impl Counts {
     fn add(&mut self, allowed: bool) {
         if allowed { self.allowed += 1 } else { self.denied += 1 }
     }
@@ -67,10 +67,10 @@ impl Matrix {
         let mut cells: BTreeMap<(usize, usize), Outcomes> = BTreeMap::new();
         for ((from, to), outcomes) in &pairs {
             let cell = cells.entry((line_of[from], line_of[to])).or_default();
-            for (what, tally) in outcomes {
+            for (what, counts) in outcomes {
                 let sum = cell.entry(*what).or_default();
-                sum.allowed += tally.allowed;
-                sum.denied += tally.denied;
+                sum.allowed += counts.allowed;
+                sum.denied += counts.denied;
             }
         }
         Self { lines, cells }
@@ -90,10 +90,10 @@ fn members(cluster: &Cluster, flow: &Flow) -> Option<(Member, Member)> {
     Some((member(&flow.source, &flow.destination)?, member(&flow.destination, &flow.source)?))
 }
 
-type Pairs = BTreeMap<(Member, Member), Outcomes>;
+type OutcomesByPair = BTreeMap<(Member, Member), Outcomes>;
 
 /// The rows: workloads whose pods all agree, else their pods; nodes; and outside addresses that agree.
-fn lines(cluster: &Cluster, pairs: &Pairs) -> Vec<Line> {
+fn lines(cluster: &Cluster, pairs: &OutcomesByPair) -> Vec<Line> {
     let all: BTreeSet<&Member> = pairs.keys().flat_map(|(a, b)| [a, b]).collect();
     let mut workloads: BTreeMap<(Name, String), Vec<&Member>> = BTreeMap::new();
     let mut outside = Vec::new();
@@ -106,10 +106,10 @@ fn lines(cluster: &Cluster, pairs: &Pairs) -> Vec<Line> {
             Member::OtherNode => nodes.push(("other nodes".to_owned(), member)),
         }
     }
-    let profiles = profiles(pairs);
+    let observations = observations(pairs);
     let mut out = Vec::new();
     for ((namespace, name), pods) in workloads {
-        let agree = pods.len() > 1 && merged(&pods, &profiles, true).is_some();
+        let agree = pods.len() > 1 && merged(&pods, &observations, true).is_some();
         if agree {
             let label = format!("{namespace}/{name} ({} pods)", pods.len());
             out.push(Line { label, members: pods.into_iter().cloned().collect() });
@@ -124,7 +124,7 @@ fn lines(cluster: &Cluster, pairs: &Pairs) -> Vec<Line> {
         }
     }
     out.extend(nodes.into_iter().map(|(label, member)| Line { label, members: vec![member.clone()] }));
-    out.extend(outside_lines(&outside, &profiles));
+    out.extend(outside_lines(&outside, &observations));
     out
 }
 
@@ -145,14 +145,14 @@ fn workload_of(cluster: &Cluster, key: &ObjectKey) -> (Name, String) {
 }
 
 /// All that was seen of one member: (as source?, the other end, family, protocol, port) and how it went.
-type Profile<'a> = BTreeMap<(bool, Option<&'a Member>, Option<Family>, Protocol, u16), (bool, bool)>;
+type Observations<'a> = BTreeMap<(bool, Option<&'a Member>, Option<Family>, Protocol, u16), (bool, bool)>;
 
 /// The outcomes of every member, towards and from every other.
-fn profiles(pairs: &Pairs) -> BTreeMap<&Member, Profile<'_>> {
-    let mut out: BTreeMap<&Member, Profile<'_>> = BTreeMap::new();
+fn observations(pairs: &OutcomesByPair) -> BTreeMap<&Member, Observations<'_>> {
+    let mut out: BTreeMap<&Member, Observations<'_>> = BTreeMap::new();
     for ((from, to), outcomes) in pairs {
-        for (&(family, protocol, port), tally) in outcomes {
-            let seen = (tally.allowed > 0, tally.denied > 0);
+        for (&(family, protocol, port), counts) in outcomes {
+            let seen = (counts.allowed > 0, counts.denied > 0);
             let key = |source, other| (source, Some(other), Some(family), protocol, port);
             out.entry(from).or_default().insert(key(true, to), seen);
             out.entry(to).or_default().insert(key(false, from), seen);
@@ -161,16 +161,17 @@ fn profiles(pairs: &Pairs) -> BTreeMap<&Member, Profile<'_>> {
     out
 }
 
-/// The common profile of some members, or `None` if they contradict each other. What was tried for one only is no
+/// The common observations of some members, or `None` if they contradict each other. What was tried for one only is no
 /// contradiction. Members of the same line are one and the same other end.
 fn merged<'a>(
     members: &[&'a Member],
-    profiles: &BTreeMap<&Member, Profile<'a>>,
+    observations: &BTreeMap<&Member, Observations<'a>>,
     by_family: bool,
-) -> Option<Profile<'a>> {
-    let mut out = Profile::new();
+) -> Option<Observations<'a>> {
+    let mut out = Observations::new();
     for member in members {
-        for (&(source, other, family, protocol, port), seen) in profiles.get(member).into_iter().flatten() {
+        for (&(source, other, family, protocol, port), seen) in observations.get(member).into_iter().flatten()
+        {
             let other = other.filter(|o| !members.contains(o));
             let key = (source, other, family.filter(|_| by_family), protocol, port);
             if out.insert(key, *seen).is_some_and(|before| before != *seen) {
@@ -181,14 +182,14 @@ fn merged<'a>(
     Some(out)
 }
 
-fn outside_lines(addresses: &[&Member], profiles: &BTreeMap<&Member, Profile<'_>>) -> Vec<Line> {
-    let mut classes: Vec<(Profile<'_>, Vec<&Member>)> = Vec::new();
+fn outside_lines(addresses: &[&Member], observations: &BTreeMap<&Member, Observations<'_>>) -> Vec<Line> {
+    let mut classes: Vec<(Observations<'_>, Vec<&Member>)> = Vec::new();
     for &address in addresses {
         // Each address has one family; across families it is the verdicts that count.
-        let Some(own) = merged(&[address], profiles, false) else { continue };
-        match classes.iter_mut().find(|(profile, _)| compatible(profile, &own)) {
-            Some((profile, members)) => {
-                profile.extend(own);
+        let Some(own) = merged(&[address], observations, false) else { continue };
+        match classes.iter_mut().find(|(observed, _)| compatible(observed, &own)) {
+            Some((observed, members)) => {
+                observed.extend(own);
                 members.push(address);
             }
             None => classes.push((own, vec![address])),
@@ -203,7 +204,7 @@ fn outside_lines(addresses: &[&Member], profiles: &BTreeMap<&Member, Profile<'_>
     classes.into_iter().map(|(_, members)| line(members)).collect()
 }
 
-fn compatible(a: &Profile<'_>, b: &Profile<'_>) -> bool {
+fn compatible(a: &Observations<'_>, b: &Observations<'_>) -> bool {
     b.iter().all(|(key, seen)| a.get(key).is_none_or(|before| before == seen))
 }
 

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::control::{self, Named, Probed, Reply, Request};
+use super::control::{self, LabName, ProbeAnswer, Reply, Request};
 use crate::{
     exit::Outcome,
     output::{self, Format, Style, styled},
@@ -35,13 +35,13 @@ pub(crate) struct Probe {
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
     output: Format,
     #[command(flatten)]
-    lab: Named,
+    lab: LabName,
 }
 
 #[derive(Serialize)]
-struct JsonProbed<'a> {
+struct JsonProbes<'a> {
     schema: &'static str,
-    probes: &'a [Probed],
+    probes: &'a [ProbeAnswer],
 }
 
 /// Does it.
@@ -51,13 +51,14 @@ pub(crate) fn run(arguments: &Probe) -> Result<Outcome> {
         destination: arguments.destination.clone(),
         namespace: arguments.namespace.clone(),
     };
-    let Reply::Probed(probes) = control::ask(&mut control::connect(&arguments.lab.name)?, &request)? else {
+    let Reply::ProbeAnswer(probes) = control::ask(&mut control::connect(&arguments.lab.name)?, &request)?
+    else {
         bail!("the lab answered something else: it is of another version");
     };
     let text = match arguments.output {
         Format::Text => probes.iter().map(text).collect(),
         Format::Json => {
-            serde_json::to_string_pretty(&JsonProbed { schema: "palisade.lab-probe/v1", probes: &probes })?
+            serde_json::to_string_pretty(&JsonProbes { schema: "palisade.lab-probe/v1", probes: &probes })?
                 + "\n"
         }
     };
@@ -65,7 +66,7 @@ pub(crate) fn run(arguments: &Probe) -> Result<Outcome> {
     Ok(Outcome::of(probes.iter().all(|p| p.answered && p.agrees)))
 }
 
-fn text(probe: &Probed) -> String {
+fn text(probe: &ProbeAnswer) -> String {
     let style = if probe.answered { Style::Good } else { Style::Bad };
     let mut out = format!(
         "{}  {} → {}  {}; the engine says: {}\n",

@@ -7,22 +7,21 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use palisade_lab::{
     Lab, Layout, Sandbox,
-    probe::{self, Expected, Mismatch, Outcome as Came, Plan, ProbeOptions, Report, Target},
+    probe::{self, Expected, Mismatch, Outcome as ProbeOutcome, Plan, ProbeOptions, Report, Target},
 };
 use palisade_policy::{Direction, Flow, reference};
 use serde::Serialize;
 
 use super::{
-    Shape,
+    layout_arguments::{LayoutArguments, load_options},
     matrix::{Matrix, draw},
-    reading_options,
     wording::verdict_lines,
 };
 use crate::{
     exit::Outcome,
+    inputs::{self, ReadingArguments},
     output::{self, Format, Style, styled},
     reasons,
-    sources::{self, Reading},
 };
 
 pub(crate) const HELP: &str = "\
@@ -43,9 +42,9 @@ pub(crate) struct Run {
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
     #[command(flatten)]
-    shape: Shape,
+    layout: LayoutArguments,
     #[command(flatten)]
-    reading: Reading,
+    reading: ReadingArguments,
     /// Probe at most so many connections, chosen at random
     #[arg(long, value_name = "N")]
     max_probes: Option<usize>,
@@ -62,8 +61,8 @@ pub(crate) struct Run {
 
 /// Does it.
 pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
-    let loaded = sources::load(&arguments.paths, &arguments.reading, &reading_options(), false)?;
-    let layout = Layout::of(&loaded.cluster, &arguments.shape.options())?;
+    let loaded = inputs::load(&arguments.paths, &arguments.reading, &load_options(), false)?;
+    let layout = Layout::of(&loaded.cluster, &arguments.layout.options())?;
     let options =
         ProbeOptions { max_probes: arguments.max_probes, seed: arguments.seed, ..Default::default() };
     if arguments.dry_run {
@@ -104,8 +103,8 @@ pub(crate) fn progress_bar(length: usize) -> ProgressBar {
 }
 
 /// Whether what a probe came to counts as allowed.
-pub(crate) fn passed(outcome: &Came) -> bool {
-    matches!(outcome, Came::Connected { .. })
+pub(crate) fn passed(outcome: &ProbeOutcome) -> bool {
+    matches!(outcome, ProbeOutcome::Connected { .. })
 }
 
 fn text(layout: &Layout, report: &Report) -> String {

@@ -14,18 +14,18 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use palisade_lab::{
     Lab, Place,
-    probe::{self, Expected, Outcome as Came, Plan, Probe, ProbeOptions, ProbeResult, Target},
+    probe::{self, Expected, Outcome as ProbeOutcome, Plan, Probe, ProbeOptions, ProbeResult, Target},
 };
 use palisade_policy::{Direction, Endpoint, Family, reference};
 
 use super::{
-    control::{self, Probed, Reply, Request},
+    control::{self, ProbeAnswer, Reply, Request},
+    event::Event,
     run::{expected_word, passed},
-    up::Event,
     wording::verdict_lines,
 };
 use crate::{
-    can::{Asked, Spec, Who, question},
+    can::{EndpointSpec, QuestionFlow, Spec, question},
     reasons,
 };
 
@@ -55,16 +55,16 @@ pub(crate) fn listen(listener: UnixListener, events: Sender<Event>) -> Result<()
 pub(crate) fn answer(lab: &Lab, request: &Request, stream: &mut UnixStream) {
     let reply = match request {
         Request::Probe { source, destination, namespace } => {
-            probed(lab, source, destination, namespace).map(Reply::Probed)
+            probe(lab, source, destination, namespace).map(Reply::ProbeAnswer)
         }
-        Request::Locate { place, namespace } => located(lab, place, namespace),
+        Request::Locate { place, namespace } => locate(lab, place, namespace),
         Request::Down => Ok(Reply::Ending),
     };
     let reply = reply.unwrap_or_else(|error| Reply::Error(format!("{error:#}")));
     _ = control::send(stream, &reply);
 }
 
-fn located(lab: &Lab, place: &str, namespace: &str) -> Result<Reply> {
+fn locate(lab: &Lab, place: &str, namespace: &str) -> Result<Reply> {
     let found = if place == "outside" { Place::Outside } else { place_of(lab, place, namespace)? };
     let fd = lab.namespace(&found).with_context(|| format!("{found} has no network in this lab"))?;
     Ok(Reply::Located { pid: std::process::id(), fd: fd.as_fd().as_raw_fd(), place: found.to_string() })
@@ -80,16 +80,16 @@ fn place_of(lab: &Lab, text: &str, namespace: &str) -> Result<Place> {
     Ok(Place::of(first))
 }
 
-fn probed(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result<Vec<Probed>> {
+fn probe(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result<Vec<ProbeAnswer>> {
     let cluster = &lab.layout().cluster;
     let parse = |text: &str| text.parse::<Spec>().with_context(|| format!("`{text}`"));
     let (source, destination) = (parse(source)?, parse(destination)?);
     let outside = || lab.layout().outside.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if source.who == Who::Internet || destination.who == Who::Internet {
+    if source.who == EndpointSpec::Internet || destination.who == EndpointSpec::Internet {
         bail!("the lab has no internet, but these addresses outside the cluster: {}", outside());
     }
     let question = question::resolve(cluster, &source, &destination, namespace)?;
-    for asked in &question.asked {
+    for asked in &question.flows {
         for end in [&asked.flow.source, &asked.flow.destination] {
             if let Endpoint::External(address) = end
                 && !lab.layout().outside.contains(address)
@@ -98,13 +98,13 @@ fn probed(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result
             }
         }
     }
-    let plan = Plan { probes: probes(lab, question.asked)?, not_probed: Vec::new() };
+    let plan = Plan { probes: probes(lab, question.flows)?, not_probed: Vec::new() };
     let report = probe::run(lab, &plan, &ProbeOptions::default(), |_, _| {})?;
-    Ok(report.probes.iter().map(|tried| told(lab, tried)).collect())
+    Ok(report.probes.iter().map(|tried| probe_answer(lab, tried)).collect())
 }
 
 /// One probe for each flow; for a service, one for each of its addresses that leads to the flows.
-fn probes(lab: &Lab, asked: Vec<Asked>) -> Result<Vec<Probe>> {
+fn probes(lab: &Lab, asked: Vec<QuestionFlow>) -> Result<Vec<Probe>> {
     let cluster = &lab.layout().cluster;
     let mut out = Vec::new();
     let mut services: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -138,10 +138,10 @@ fn probes(lab: &Lab, asked: Vec<Asked>) -> Result<Vec<Probe>> {
     Ok(out)
 }
 
-fn told(lab: &Lab, tried: &ProbeResult) -> Probed {
+fn probe_answer(lab: &Lab, tried: &ProbeResult) -> ProbeAnswer {
     let probe = &tried.probe;
     // A port on which nobody listens is refused by its owner: the packet has arrived.
-    let refused = tried.outcome == Came::Refused && probe.expected() == Expected::Allowed;
+    let refused = tried.outcome == ProbeOutcome::Refused && probe.expected() == Expected::Allowed;
     let mut reasons = Vec::new();
     for (flow, _) in &probe.flows {
         let decision = reference::decide(&lab.layout().cluster, flow);
@@ -152,7 +152,7 @@ fn told(lab: &Lab, tried: &ProbeResult) -> Probed {
             reasons.extend(lines.into_iter().map(|line| format!("{direction}: {line}")));
         }
     }
-    Probed {
+    ProbeAnswer {
         source: probe.source.to_string(),
         destination: match &probe.target {
             Target::Direct(end) => end.to_string(),

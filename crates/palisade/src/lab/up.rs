@@ -18,15 +18,16 @@ use palisade_manifest::{Diagnostic, Input};
 use palisade_policy::Change;
 
 use super::{
-    Shape,
     changes::{self, Verdicts},
-    control::{Door, Named, Request},
-    reading_options, serve,
+    control::{ControlSocket, LabName, Request},
+    event::Event,
+    layout_arguments::{LayoutArguments, load_options},
+    serve,
 };
 use crate::{
     exit::Outcome,
+    inputs::{self, ReadingArguments},
     output::{self, Style, styled},
-    sources::{self, Reading},
 };
 
 pub(crate) const HELP: &str = "\
@@ -47,21 +48,11 @@ pub(crate) struct Up {
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
     #[command(flatten)]
-    shape: Shape,
+    layout: LayoutArguments,
     #[command(flatten)]
-    reading: Reading,
+    reading: ReadingArguments,
     #[command(flatten)]
-    lab: Named,
-}
-
-/// What a running lab waits for.
-pub(crate) enum Event {
-    /// Some file changed, at this time.
-    Files(Instant),
-    /// Somebody asks something.
-    Request(Request, UnixStream),
-    /// The user wants it to end.
-    Stop,
+    lab: LabName,
 }
 
 /// Does it.
@@ -69,10 +60,10 @@ pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
     if arguments.paths.iter().any(|p| Input::of_argument(p) == Input::Stdin) {
         bail!("standard input can't be watched: give files or directories, or use `palisade lab run -`");
     }
-    let loaded = sources::load(&arguments.paths, &arguments.reading, &reading_options(), false)?;
-    let layout = Layout::of(&loaded.cluster, &arguments.shape.options())?;
+    let loaded = inputs::load(&arguments.paths, &arguments.reading, &load_options(), false)?;
+    let layout = Layout::of(&loaded.cluster, &arguments.layout.options())?;
     // The directory is the user's, as seen from outside the sandbox.
-    let door = Door::open(&arguments.lab.name)?;
+    let door = ControlSocket::open(&arguments.lab.name)?;
     let sandbox = Sandbox::enter()?;
     let (events, inbox) = mpsc::channel();
     stop_on_signals(events.clone())?;
@@ -237,11 +228,11 @@ impl Running<'_> {
             return Ok(());
         }
         let inputs: Vec<Input> = self.arguments.paths.iter().map(|p| Input::of_argument(p)).collect();
-        let options = self.arguments.reading.options(reading_options());
+        let options = self.arguments.reading.options(load_options());
         let loaded = palisade_manifest::load(&inputs, &options);
         // The same warnings at every save would hide what the save has changed.
         if loaded.diagnostics != self.told {
-            sources::report(&loaded, false);
+            inputs::report(&loaded, false);
             self.told.clone_from(&loaded.diagnostics);
         }
         if loaded.has_errors() && !self.arguments.reading.keep_going {
@@ -292,7 +283,7 @@ fn changes_text(updated: &UpdateSummary) -> String {
     format!(
         "{} {}: {}",
         updated.changes.len(),
-        sources::plural(updated.changes.len(), "change"),
+        inputs::plural(updated.changes.len(), "change"),
         names.join(", ")
     )
 }

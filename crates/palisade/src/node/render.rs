@@ -268,7 +268,7 @@ fn groups(groups: &[GroupView], shown: usize) -> String {
     for group in groups {
         let (members, tables) = (group.members.len(), group.tables);
         let what = if group.of == "pods" { "pod addresses" } else { "ranges" };
-        let table = crate::sources::plural(tables, "table");
+        let table = crate::inputs::plural(tables, "table");
         _ = writeln!(out, "{}  {members} {what}, asked by {tables} {table}", group.id);
         let mut named: Vec<String> = group.members.iter().take(shown).cloned().collect();
         if members > shown {

@@ -12,14 +12,14 @@ use palisade_names::Route;
 use palisade_policy::{Name, ObjectKey, Origin, PolicyKey};
 use serde::Serialize;
 
-use crate::words::{JsonRange, range_text};
+use crate::traffic::{JsonRange, range_text};
 
 /// How many pods, workloads, nodes or ranges a name counts up.
-const COUNTED_UP: usize = 4;
+const LISTED: usize = 4;
 
 /// An end as answers show it.
 #[derive(Debug)]
-pub(crate) struct End<'a> {
+pub(crate) struct NamedEnd<'a> {
     /// Its name; no other end of the answer has it.
     pub(crate) id: String,
     /// What it is.
@@ -29,12 +29,12 @@ pub(crate) struct End<'a> {
 }
 
 /// Names ends. Equal endpoints in equal order get equal names.
-pub(crate) fn named<'a>(
+pub(crate) fn name_ends<'a>(
     endpoints: impl Iterator<Item = &'a ConnectionEnd>,
     loaded: &'a Loaded,
-) -> Vec<End<'a>> {
-    let end = |endpoint| End { id: name(endpoint), endpoint, at: place(endpoint, loaded) };
-    let mut ends: Vec<End<'a>> = endpoints.map(end).collect();
+) -> Vec<NamedEnd<'a>> {
+    let end = |endpoint| NamedEnd { id: name(endpoint), endpoint, at: place(endpoint, loaded) };
+    let mut ends: Vec<NamedEnd<'a>> = endpoints.map(end).collect();
     let mut seen: HashMap<String, usize> = HashMap::new();
     for end in &mut ends {
         let times = seen.entry(end.id.clone()).or_default();
@@ -48,24 +48,24 @@ pub(crate) fn named<'a>(
 }
 
 /// A few of many: `a, b, c, d and 3 more`.
-pub(crate) fn some<T>(all: &[T], text: impl Fn(&T) -> String) -> String {
-    let mut shown = all.iter().take(COUNTED_UP).map(text).collect::<Vec<_>>().join(", ");
-    if all.len() > COUNTED_UP {
-        shown += &format!(" and {} more", all.len() - COUNTED_UP);
+pub(crate) fn abbreviated<T>(all: &[T], text: impl Fn(&T) -> String) -> String {
+    let mut shown = all.iter().take(LISTED).map(text).collect::<Vec<_>>().join(", ");
+    if all.len() > LISTED {
+        shown += &format!(" and {} more", all.len() - LISTED);
     }
     shown
 }
 
 /// The short name of an endpoint.
 pub(crate) fn name(endpoint: &ConnectionEnd) -> String {
-    let nodes = |all: &[NodeAddresses]| some(all, |n| n.name.to_string());
+    let nodes = |all: &[NodeAddresses]| abbreviated(all, |n| n.name.to_string());
     match endpoint {
         ConnectionEnd::Workload(workload) => pods_of(workload),
         ConnectionEnd::Pod { .. } | ConnectionEnd::Namespace(_) => endpoint.to_string(),
-        ConnectionEnd::Class(all) => some(all, pods_of),
+        ConnectionEnd::Class(all) => abbreviated(all, pods_of),
         ConnectionEnd::OwnNode(all) => format!("own node ({})", nodes(all)),
         ConnectionEnd::Nodes(all) => format!("node {}", nodes(all)),
-        ConnectionEnd::External(external) => some(&external.ranges, range_text),
+        ConnectionEnd::External(external) => abbreviated(&external.ranges, range_text),
         ConnectionEnd::IngressController(_) => CONTROLLER.to_owned(),
     }
 }
@@ -75,7 +75,8 @@ pub(crate) const CONTROLLER: &str = "{ingress-controller}";
 
 fn pods_of(workload: &WorkloadPods) -> String {
     let WorkloadPods { namespace, name, kind, pods, whole } = workload;
-    let parts = if *whole { String::new() } else { format!(" (pods {})", some(pods, ToString::to_string)) };
+    let parts =
+        if *whole { String::new() } else { format!(" (pods {})", abbreviated(pods, ToString::to_string)) };
     format!("{namespace}/{}/{name}{parts}", kind.to_lowercase())
 }
 
@@ -114,12 +115,12 @@ fn place_of<'a>(kind: &str, key: &ObjectKey, loaded: &'a Loaded) -> Option<&'a O
 pub(crate) struct JsonEnd<'a> {
     id: String,
     #[serde(flatten)]
-    what: JsonWhat<'a>,
+    what: JsonEndKind<'a>,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-enum JsonWhat<'a> {
+enum JsonEndKind<'a> {
     Workload(JsonPods<'a>),
     Pod { object: JsonObject<'a>, workload: JsonObject<'a> },
     Namespace { object: JsonObject<'a> },
@@ -174,19 +175,19 @@ impl<'a> JsonObject<'a> {
     }
 }
 
-impl<'a> End<'a> {
+impl<'a> NamedEnd<'a> {
     /// The end for machines.
     pub(crate) fn json(&'a self, loaded: &'a Loaded) -> JsonEnd<'a> {
-        JsonEnd { id: self.id.clone(), what: what(self.endpoint, loaded) }
+        JsonEnd { id: self.id.clone(), what: end_kind(self.endpoint, loaded) }
     }
 }
 
 /// An endpoint for machines, where no other of the answer has its short name.
 pub(crate) fn json<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonEnd<'a> {
-    JsonEnd { id: name(endpoint), what: what(endpoint, loaded) }
+    JsonEnd { id: name(endpoint), what: end_kind(endpoint, loaded) }
 }
 
-fn what<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonWhat<'a> {
+fn end_kind<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonEndKind<'a> {
     let pods = |w: &'a WorkloadPods| JsonPods {
         object: JsonObject::new(&w.kind, Some(&w.namespace), &w.name, place_of_workload(w, loaded)),
         pods: w.pods.iter().map(|p| &**p).collect(),
@@ -202,29 +203,29 @@ fn what<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonWhat<'a> {
         addresses: n.addresses.iter().map(ToString::to_string).collect(),
     };
     match endpoint {
-        ConnectionEnd::Workload(w) => JsonWhat::Workload(pods(w)),
+        ConnectionEnd::Workload(w) => JsonEndKind::Workload(pods(w)),
         ConnectionEnd::Pod { key, workload_kind, workload_name } => {
             let namespace = Some(&*key.namespace);
             let workload = ObjectKey { namespace: key.namespace.clone(), name: workload_name.clone() };
             let at = place_of(workload_kind, &workload, loaded);
-            JsonWhat::Pod {
+            JsonEndKind::Pod {
                 object: JsonObject::new("Pod", namespace, &key.name, place(endpoint, loaded)),
                 workload: JsonObject::new(workload_kind, namespace, workload_name, at),
             }
         }
-        ConnectionEnd::Namespace(name) => {
-            JsonWhat::Namespace { object: JsonObject::new("Namespace", None, name, place(endpoint, loaded)) }
-        }
-        ConnectionEnd::Class(all) => JsonWhat::Class { members: all.iter().map(pods).collect() },
-        ConnectionEnd::OwnNode(all) => JsonWhat::OwnNode { nodes: all.iter().map(node).collect() },
-        ConnectionEnd::Nodes(all) => JsonWhat::Nodes { nodes: all.iter().map(node).collect() },
-        ConnectionEnd::External(external) => JsonWhat::External {
+        ConnectionEnd::Namespace(name) => JsonEndKind::Namespace {
+            object: JsonObject::new("Namespace", None, name, place(endpoint, loaded)),
+        },
+        ConnectionEnd::Class(all) => JsonEndKind::Class { members: all.iter().map(pods).collect() },
+        ConnectionEnd::OwnNode(all) => JsonEndKind::OwnNode { nodes: all.iter().map(node).collect() },
+        ConnectionEnd::Nodes(all) => JsonEndKind::Nodes { nodes: all.iter().map(node).collect() },
+        ConnectionEnd::External(external) => JsonEndKind::External {
             family: external.family.to_string(),
             ranges: external.ranges.iter().map(Into::into).collect(),
             cidrs: shape::cidrs(&external.ranges).iter().map(ToString::to_string).collect(),
         },
         ConnectionEnd::IngressController(all) => {
-            JsonWhat::IngressController { members: all.iter().map(pods).collect() }
+            JsonEndKind::IngressController { members: all.iter().map(pods).collect() }
         }
     }
 }

@@ -8,8 +8,8 @@ use palisade_analysis::{Explanation, explain};
 use palisade_names::{EndpointKind, PortSpec};
 use palisade_policy::{Cluster, Endpoint, Family, Flow, PortSet, Protocol, Traffic};
 
-use super::suggest::Suggestion;
-use crate::can::{Asked, ProtocolSpec, Spec, Who, question};
+use super::suggestion::Suggestion;
+use crate::can::{EndpointSpec, ProtocolSpec, QuestionFlow, Spec, question};
 
 /// The answer to a question.
 pub(crate) struct Answer {
@@ -18,17 +18,17 @@ pub(crate) struct Answer {
     /// The destination in full spelling.
     pub(crate) destination: String,
     /// The pairs that have the same explanation.
-    pub(crate) groups: Vec<Group>,
+    pub(crate) groups: Vec<ExplainedPairs>,
 }
 
 /// Pairs of ends with one explanation.
-pub(crate) struct Group {
+pub(crate) struct ExplainedPairs {
     /// That of the first pair.
     pub(crate) explanation: Explanation,
     /// The pairs.
     pub(crate) pairs: Vec<Pair>,
     /// What was asked about.
-    pub(crate) asked: Traffic,
+    pub(crate) traffic: Traffic,
     /// The connection of the first pair for which edits are looked for; none if no single port was asked about.
     pub(crate) flow: Option<Flow>,
     /// What to edit: all of it together.
@@ -54,12 +54,12 @@ impl Answer {
     }
 }
 
-impl Group {
-    fn new(explanation: Explanation, pair: Pair, asked: Traffic, flow: Option<Flow>) -> Self {
+impl ExplainedPairs {
+    fn new(explanation: Explanation, pair: Pair, traffic: Traffic, flow: Option<Flow>) -> Self {
         Self {
             explanation,
             pairs: vec![pair],
-            asked,
+            traffic,
             flow,
             suggestions: Vec::new(),
             suggestions_hold_for_all: false,
@@ -84,7 +84,7 @@ impl Group {
         let same = |a: &palisade_policy::walk::Walk, b: &palisade_policy::walk::Walk| {
             a.policies == b.policies && a.parts == b.parts
         };
-        self.asked == *asked && same(&own.egress, &other.egress) && same(&own.ingress, &other.ingress)
+        self.traffic == *asked && same(&own.egress, &other.egress) && same(&own.ingress, &other.ingress)
     }
 }
 
@@ -110,8 +110,8 @@ pub(crate) fn answer(
         _ => Some(Traffic::all()),
     };
     // A pair may be asked about on several ports.
-    let mut pairs: BTreeMap<(Endpoint, Endpoint, bool), (Traffic, Asked)> = BTreeMap::new();
-    for asked in question.asked {
+    let mut pairs: BTreeMap<(Endpoint, Endpoint, bool), (Traffic, QuestionFlow)> = BTreeMap::new();
+    for asked in question.flows {
         let flow = &asked.flow;
         let traffic =
             whole.clone().unwrap_or_else(|| Traffic::of(flow.protocol, PortSet::range(flow.port, flow.port)));
@@ -119,7 +119,7 @@ pub(crate) fn answer(
         let entry = pairs.entry(key).or_insert_with(|| (Traffic::none(), asked));
         entry.0 = entry.0.union(&traffic);
     }
-    let mut groups: Vec<Group> = Vec::new();
+    let mut groups: Vec<ExplainedPairs> = Vec::new();
     for ((source, destination, through_service), (asked, first)) in pairs {
         let explanation = explain(cluster, &source, &destination, through_service, &asked);
         let pair = Pair { source, destination, region: first.region };
@@ -128,19 +128,19 @@ pub(crate) fn answer(
             None => {
                 // Edits are for one connection: with every port asked about there is none.
                 let flow = whole.is_none().then_some(first.flow);
-                groups.push(Group::new(explanation, pair, asked, flow));
+                groups.push(ExplainedPairs::new(explanation, pair, asked, flow));
             }
         }
     }
     // What is denied is what the user came for.
-    groups.sort_by_key(Group::is_allowed);
+    groups.sort_by_key(ExplainedPairs::is_allowed);
     Ok(Answer { source: question.source, destination: question.destination, groups })
 }
 
-fn is_service(cluster: &Cluster, who: &Who) -> bool {
+fn is_service(cluster: &Cluster, who: &EndpointSpec) -> bool {
     match who {
-        Who::Named { kind, .. } => *kind == Some(EndpointKind::Service),
-        Who::Address(address) => palisade_names::service_at(cluster, *address).is_some(),
-        Who::Internet => false,
+        EndpointSpec::Named { kind, .. } => *kind == Some(EndpointKind::Service),
+        EndpointSpec::Address(address) => palisade_names::service_at(cluster, *address).is_some(),
+        EndpointSpec::Internet => false,
     }
 }

@@ -18,14 +18,14 @@ pub(crate) fn range_text(range: &IpRange) -> String {
 
 /// Traffic as answers show it: without port 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Shown {
+pub(crate) struct VisibleTraffic {
     /// Protocol names, and their ports; none empty.
     protocols: Vec<(&'static str, PortSet)>,
     /// All IP protocols that have no ports.
     other: bool,
 }
 
-impl Shown {
+impl VisibleTraffic {
     /// Of some traffic.
     pub(crate) fn of(traffic: &Traffic) -> Self {
         let real = PortSet::range(FIRST_PORT, u16::MAX);
@@ -104,7 +104,7 @@ pub(crate) struct JsonTraffic {
 
 impl From<&Traffic> for JsonTraffic {
     fn from(traffic: &Traffic) -> Self {
-        let shown = Shown::of(traffic);
+        let shown = VisibleTraffic::of(traffic);
         Self { all: shown.is_all(), ports: shown.ranges(), other_protocols: shown.has_other() }
     }
 }
@@ -123,7 +123,7 @@ impl From<&IpRange> for JsonRange {
 }
 
 /// The families as words.
-pub(crate) fn family_words(families: Families) -> Vec<String> {
+pub(crate) fn family_names(families: Families) -> Vec<String> {
     Family::BOTH.into_iter().filter(|f| families.contains(*f)).map(|f| f.to_string()).collect()
 }
 
@@ -149,11 +149,11 @@ mod tests {
     #[test]
     fn port_0_is_never_shown() {
         let all = Traffic::all();
-        assert_eq!(Shown::of(&all).text(), "all");
+        assert_eq!(VisibleTraffic::of(&all).text(), "all");
         let named = Traffic::of(Protocol::Tcp, PortSet::range(1, u16::MAX));
-        assert_eq!(Shown::of(&named).text(), "TCP");
-        assert!(Shown::of(&Traffic::of(Protocol::Udp, PortSet::range(0, 0))).is_none());
+        assert_eq!(VisibleTraffic::of(&named).text(), "TCP");
+        assert!(VisibleTraffic::of(&Traffic::of(Protocol::Udp, PortSet::range(0, 0))).is_none());
         let rest = all.difference(&Traffic::of(Protocol::Tcp, PortSet::range(80, u16::MAX)));
-        assert_eq!(Shown::of(&rest).text(), "TCP 1-79; UDP; SCTP; other protocols");
+        assert_eq!(VisibleTraffic::of(&rest).text(), "TCP 1-79; UDP; SCTP; other protocols");
     }
 }

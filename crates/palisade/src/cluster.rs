@@ -18,7 +18,7 @@ use palisade_api::{
 use serde::Serialize;
 
 use crate::{
-    ends,
+    connection_ends,
     output::{self, Style, styled},
 };
 
@@ -27,7 +27,7 @@ pub(crate) const HEADING: &str = "Live cluster";
 
 /// Which cluster.
 #[derive(Clone, Debug, Default, Args)]
-pub(crate) struct Cluster {
+pub(crate) struct ClusterArguments {
     /// A context of the kubeconfig other than its current one
     #[arg(long, value_name = "NAME", help_heading = HEADING)]
     pub(crate) context: Option<String>,
@@ -57,7 +57,7 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     if time.is_zero() { Err("no request is answered in no time".to_owned()) } else { Ok(time) }
 }
 
-impl Cluster {
+impl ClusterArguments {
     /// Whether the user names one.
     pub(crate) fn is_named(&self) -> bool {
         self.context.is_some() || self.kubeconfig.is_some()
@@ -105,7 +105,10 @@ impl ProgressLine {
     fn show(&self, came: usize, open: &BTreeSet<&'static str>) {
         let open: Vec<&str> = open.iter().copied().collect();
         let width = output::width().saturating_sub(1);
-        let text = format!("{came} objects read; waiting for {}", ends::some(&open, ToString::to_string));
+        let text = format!(
+            "{came} objects read; waiting for {}",
+            connection_ends::abbreviated(&open, ToString::to_string)
+        );
         let text: String = text.chars().take(width).collect();
         _ = write!(io::stderr(), "\r\x1b[K{text}");
         self.shown.set(true);
@@ -151,7 +154,7 @@ pub(crate) fn warn(missing: &[Missing], need: Need) {
         let Missing { resource, why, only_in } = kind;
         let but = match &only_in[..] {
             [] => String::new(),
-            some => format!(" but in {}", ends::some(some, Clone::clone)),
+            some => format!(" but in {}", connection_ends::abbreviated(some, Clone::clone)),
         };
         output::note(&format!(
             "{heading} {} could not be read{but}: {}.\n  {why}\n",

@@ -7,8 +7,8 @@ use palisade_analysis::regions;
 use palisade_policy::{Cluster, Direction, Endpoint, Family, IpRange, PortSet, Protocol, Traffic};
 
 use crate::{
-    can::{Spec, Who, question},
-    ends::CONTROLLER,
+    can::{EndpointSpec, Spec, question},
+    connection_ends::CONTROLLER,
 };
 
 /// What any of `words` chooses. Names without a namespace are looked up in `namespace`.
@@ -42,7 +42,7 @@ fn add(cluster: &Cluster, word: &str, namespace: &str, filter: &mut EndFilter) -
     if spec.port.is_some() || spec.protocol.is_some() {
         bail!("it has a port or protocol; say which ports with --port");
     }
-    if spec.who == Who::Internet {
+    if spec.who == EndpointSpec::Internet {
         let of = |family| regions::internet(cluster, None, Direction::Egress, family);
         filter.ranges.extend(Family::BOTH.into_iter().flat_map(of).flat_map(|region| region.ranges));
         return Ok(());

@@ -6,29 +6,29 @@ use palisade_api::{Live, Missing};
 use palisade_manifest::{Channel, Diagnostic, Input, LoadOptions, Loaded, Severity, Style, render};
 
 use crate::{
+    cluster::{self, JsonMissing, Need},
     exit::Outcome,
-    live::{self, JsonMissing, Need},
     output,
 };
 
 /// Where a verb's objects are: in manifests, in a cluster, or in a cluster with manifests laid over it.
 #[derive(Debug, Args)]
-pub(crate) struct Sources {
+pub(crate) struct InputArguments {
     /// Manifests: a file, a directory with everything below it, or - for standard input; may be repeated. Without any, the
     /// cluster of the kubeconfig's current context is asked
     #[arg(short = 'f', long = "file", value_name = "PATH")]
     pub(crate) files: Vec<String>,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadingArguments,
     /// Lay the manifests over what is in the cluster; --context and --kubeconfig do it too
-    #[arg(long, requires = "files", help_heading = live::HEADING)]
+    #[arg(long, requires = "files", help_heading = cluster::HEADING)]
     pub(crate) live: bool,
     #[command(flatten)]
-    pub(crate) cluster: live::Cluster,
+    pub(crate) cluster: cluster::ClusterArguments,
 }
 
 /// What a verb works on.
-pub(crate) struct World {
+pub(crate) struct LoadedInputs {
     /// The objects.
     pub(crate) loaded: Loaded,
     /// The namespace of names that have none.
@@ -40,7 +40,7 @@ pub(crate) struct World {
     allow_incomplete: bool,
 }
 
-impl World {
+impl LoadedInputs {
     /// What could not be read, for programs.
     pub(crate) fn incomplete(&self) -> Vec<JsonMissing<'_>> {
         self.missing.iter().map(Into::into).collect()
@@ -57,13 +57,13 @@ impl World {
     }
 }
 
-impl Sources {
+impl InputArguments {
     /// Reads what was named, and says what is wrong with it; warnings not if `quiet`. Names and objects without a namespace
     /// are in `namespace`, else in that of the context.
     ///
     /// # Errors
     /// As [`load`], and when there is no cluster where one must be asked.
-    pub(crate) fn load(&self, namespace: Option<&str>, quiet: bool, need: Need) -> Result<World> {
+    pub(crate) fn load(&self, namespace: Option<&str>, quiet: bool, need: Need) -> Result<LoadedInputs> {
         let overlay = self.live || self.cluster.is_named();
         let read = if self.files.is_empty() || overlay {
             Some(self.cluster.read(
@@ -82,7 +82,7 @@ impl Sources {
         namespace: Option<&str>,
         quiet: bool,
         need: Need,
-    ) -> Result<World> {
+    ) -> Result<LoadedInputs> {
         let namespace = match (namespace, &read) {
             (Some(namespace), _) => namespace.to_owned(),
             (None, Some(live)) => live.namespace.clone(),
@@ -94,8 +94,8 @@ impl Sources {
             all_namespaces: missing.iter().all(|m| m.resource.kind != "Namespace"),
             ..LoadOptions::default()
         };
-        live::warn(missing, need);
-        let missing = live::needed(missing, need);
+        cluster::warn(missing, need);
+        let missing = cluster::needed(missing, need);
         let loaded = match &read {
             None => load(&self.files, &self.reading, &options, quiet)?,
             Some(live) => {
@@ -104,7 +104,7 @@ impl Sources {
             }
         };
         let allow_incomplete = self.cluster.allow_incomplete;
-        Ok(World { loaded, namespace, live: read, missing, allow_incomplete })
+        Ok(LoadedInputs { loaded, namespace, live: read, missing, allow_incomplete })
     }
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn over(live: &Live, files: Vec<Input>) -> Vec<Input> {
 
 /// How strictly manifests are read.
 #[derive(Clone, Debug, Default, Args)]
-pub(crate) struct Reading {
+pub(crate) struct ReadingArguments {
     /// Go on with the rest when some documents are broken
     #[arg(long)]
     pub(crate) keep_going: bool,
@@ -144,7 +144,7 @@ pub(crate) enum ReleaseChannel {
     Experimental,
 }
 
-impl Reading {
+impl ReadingArguments {
     /// How to read, in what it says.
     pub(crate) fn options(&self, options: LoadOptions) -> LoadOptions {
         let channel = match self.channel {
@@ -161,7 +161,7 @@ impl Reading {
 /// When something is broken and the user doesn't want to go on with the rest, or when there is nothing at all.
 pub(crate) fn load(
     files: &[String],
-    reading: &Reading,
+    reading: &ReadingArguments,
     options: &LoadOptions,
     quiet: bool,
 ) -> Result<Loaded> {
@@ -184,7 +184,7 @@ pub(crate) fn inputs(files: &[String]) -> Result<Vec<Input>> {
 pub(crate) fn load_inputs(
     inputs: &[Input],
     names: &str,
-    reading: &Reading,
+    reading: &ReadingArguments,
     options: &LoadOptions,
     quiet: bool,
 ) -> Result<Loaded> {
