@@ -1,11 +1,11 @@
-//! Objects as an API server sends them, to domain values.
+//! Decodes objects that an API server sends as JSON.
 //!
-//! A watch delivers a hundred thousand pods, of which a decision needs a twentieth. So pods, nodes and namespaces have
-//! slim types here ([`ApiPod`] …) that skip the rest while they are decoded, and borrow from the text what has no escape
-//! in it. What their fields mean is decided by the same functions as for manifests. Policies are few and intricate:
-//! they go the way of manifests, through [`crate::tree`].
+//! A watch delivers up to a hundred thousand pods, and decisions need about a twentieth of each. So pods, nodes and
+//! namespaces are deserialized into slim types ([`ApiPod`] …) that skip all other fields and borrow strings without
+//! escapes. The meaning of their fields is decided by the same functions as for manifests. Policies are few and
+//! complex: they are decoded like manifests, through [`crate::tree`].
 //!
-//! What is wrong with an object never stops anything. [`Decoded`] says what is taken in instead, and it fails closed.
+//! An invalid object is no error here. [`Decoded`] holds the value to use instead, which fails closed.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -29,42 +29,41 @@ pub use fields::{
     ApiPod, ApiPodIp, ApiPodSpec, ApiPodStatus, JsonString, List, StringMap,
 };
 
-/// What was made of an object.
+/// A decoded object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded<T> {
     /// The value to use.
     pub value: T,
-    /// What is wrong with the object. Nobody can open the text that it came in, so no finding has a position; paths say
-    /// what it is about.
+    /// Errors and warnings. They have no position, since users can't open the text; their paths name the field.
     pub findings: Vec<Diagnostic>,
 }
 
-/// Makes domain values of live objects. Equal names, label sets and port lists share their memory, across all objects that
-/// one decoder has read and that somebody still holds.
+/// Decodes objects of an API server. Equal names, label sets and port lists share memory across all objects of one
+/// decoder.
 #[derive(Debug, Default)]
 pub struct ObjectDecoder {
     names: Interner,
 }
 
 impl ObjectDecoder {
-    /// The shared form of a name.
+    /// Returns the shared form of a name.
     #[must_use]
     pub fn name(&mut self, text: &str) -> Name {
         self.names.name(text)
     }
 
-    /// A pod. An address or a port that can't be used is left out, and a phase that we don't know counts as `Unknown`,
-    /// with which the pod keeps its policies. `O(fields)`.
-    pub fn pod(&mut self, live: &ApiPod<'_>) -> Decoded<Pod> {
-        let mut found = Findings::of("Pod", &live.metadata);
-        let labels = self.labels(&live.metadata);
-        // A pod's own name is its own: sharing would only cost.
+    /// Decodes a pod. Invalid addresses and ports are left out. An unknown phase counts as `Unknown`, in which the pod
+    /// keeps its policies. `O(fields)`.
+    pub fn pod(&mut self, object: &ApiPod<'_>) -> Decoded<Pod> {
+        let mut found = Findings::of("Pod", &object.metadata);
+        let labels = self.labels(&object.metadata);
+        // Pod names are rarely equal, so sharing them would not save memory.
         let key = ObjectKey {
-            namespace: self.names.name(&live.metadata.namespace),
-            name: Name::from(&*live.metadata.name),
+            namespace: self.names.name(&object.metadata.namespace),
+            name: Name::from(&*object.metadata.name),
         };
-        let spec = live.spec.as_ref();
-        let status = live.status.as_ref();
+        let spec = object.spec.as_ref();
+        let status = object.status.as_ref();
         let phase = match pod::phase_named(status.map_or("", |s| &s.phase)) {
             Ok(phase) => phase.unwrap_or_default(),
             Err(message) => {
@@ -78,51 +77,51 @@ impl ObjectDecoder {
             host_network: spec.is_some_and(|s| s.host_network),
             phase,
             ports: self.ports(spec, &mut found),
-            created: meta::epoch_seconds(&live.metadata.creation_timestamp).unwrap_or(0),
-            workload: Some(self.workload(live, &labels, &key.name)),
+            created: meta::epoch_seconds(&object.metadata.creation_timestamp).unwrap_or(0),
+            workload: Some(self.workload(object, &labels, &key.name)),
             labels,
             key,
         };
         Decoded { value: pod, findings: found.list }
     }
 
-    /// A node. `O(fields)`.
-    pub fn node(&mut self, live: &ApiNode<'_>) -> Decoded<Node> {
+    /// Decodes a node. `O(fields)`.
+    pub fn node(&mut self, object: &ApiNode<'_>) -> Decoded<Node> {
         let mut addresses = Vec::new();
-        for entry in live.status.iter().flat_map(|s| s.addresses.iter()) {
+        for entry in object.status.iter().flat_map(|s| s.addresses.iter()) {
             node::add_address(&entry.address, &mut addresses);
         }
         let node = Node {
-            name: self.names.name(&live.metadata.name),
-            labels: self.labels(&live.metadata),
+            name: self.names.name(&object.metadata.name),
+            labels: self.labels(&object.metadata),
             addresses,
         };
         Decoded { value: node, findings: Vec::new() }
     }
 
-    /// A namespace, by its metadata alone.
-    pub fn namespace(&mut self, live: &ApiObjectMeta<'_>) -> Decoded<Namespace> {
-        let labels = self.labels(live);
-        let namespace = Namespace::new(self.names.name(&live.name), &labels);
+    /// Decodes a namespace from its metadata.
+    pub fn namespace(&mut self, object: &ApiObjectMeta<'_>) -> Decoded<Namespace> {
+        let labels = self.labels(object);
+        let namespace = Namespace::new(self.names.name(&object.name), &labels);
         Decoded { value: namespace, findings: Vec::new() }
     }
 
-    /// A policy of any kind, from its JSON text: `apiVersion`, `kind`, `metadata` with name and namespace, and `spec`;
-    /// whatever else is in the metadata doesn't matter.
+    /// Decodes a policy of any kind from its JSON text: `apiVersion`, `kind`, `metadata` with name and namespace, and
+    /// `spec`. Other metadata is ignored.
     ///
-    /// Where it can't be read as a whole:
-    /// * A NetworkPolicy isolates, in both directions and with no rule, what its `podSelector` says if that is readable,
-    ///   else every pod of its namespace. It may be meant to isolate just these, and nobody can tell what it allows; a
-    ///   policy that is left out would leave them open. A field in its `spec` that we don't know, which could narrow
-    ///   what stands beside it, takes away its rules likewise, in the directions that it has.
-    /// * A cluster-wide policy is `None`: without tier and priority there is no place for it. The caller keeps the version
-    ///   that it had. (Anything else in it that can't be used fails closed rule by rule: SEMANTICS C23, C24, G-16, G-17.)
+    /// If the policy can't be decoded:
+    /// * A NetworkPolicy isolates the pods of its `podSelector` in both directions, without rules. If the selector is
+    ///   invalid as well, it isolates every pod of its namespace. What it should allow is unknown, and leaving it out
+    ///   would open the pods that it should isolate. An unknown field in its `spec` could restrict other fields, so it
+    ///   also removes the rules of the policy, in the directions that it isolates.
+    /// * A cluster-wide policy is `None`, since it can't be ordered without tier and priority. The caller keeps the
+    ///   previous version. (Anything else invalid in it fails closed rule by rule: SEMANTICS C23, C24, G-16, G-17.)
     pub fn policy(&mut self, object: String) -> Decoded<Option<Arc<Policy>>> {
         policy::read(&self.names, object)
     }
 
-    fn labels(&mut self, live: &ApiObjectMeta<'_>) -> Labels {
-        let pairs = live.labels.iter().flat_map(|l| &l.0);
+    fn labels(&mut self, object: &ApiObjectMeta<'_>) -> Labels {
+        let pairs = object.labels.iter().flat_map(|l| &l.0);
         self.names.labels(pairs.map(|(k, v)| (&**k, &**v)))
     }
 
@@ -147,7 +146,7 @@ impl ObjectDecoder {
 
     fn port(&mut self, declared: &ApiContainerPort<'_>) -> Result<ContainerPort, String> {
         let number = declared.container_port;
-        let wrong = |why: &str| format!("Invalid value: {number}: {why}; the port is left out");
+        let wrong = |why: &str| format!("Invalid value: {number}: {why}; the port is ignored");
         let protocol = match &*declared.protocol {
             "" => Protocol::Tcp,
             text => protocol_named(text).ok_or_else(|| wrong("its protocol is not TCP, UDP or SCTP"))?,
@@ -160,12 +159,12 @@ impl ObjectDecoder {
         Ok(ContainerPort { name, protocol, port })
     }
 
-    /// What a pod belongs to, as far as it says itself: its controller, or the Deployment whose ReplicaSet that is.
-    fn workload(&mut self, live: &ApiPod<'_>, labels: &Labels, own_name: &Name) -> Workload {
-        let owners = live.metadata.owner_references.iter();
+    /// Returns the workload that a pod belongs to: its controller, or the Deployment of that ReplicaSet.
+    fn workload(&mut self, object: &ApiPod<'_>, labels: &Labels, pod_name: &Name) -> Workload {
+        let owners = object.metadata.owner_references.iter();
         let owner = meta::controller(owners.map(|o| ((&*o.kind, &*o.name), o.controller)));
         let Some((kind, name)) = owner else {
-            return Workload { kind: self.names.name("Pod"), name: own_name.clone() };
+            return Workload { kind: self.names.name("Pod"), name: pod_name.clone() };
         };
         match deployment_of(kind, name, labels.get(POD_TEMPLATE_HASH)) {
             Some(deployment) => {
@@ -176,7 +175,7 @@ impl ObjectDecoder {
     }
 }
 
-/// `podIPs`, or `podIP` where there is no list (A50).
+/// Reads `podIPs`, or `podIP` if there is no list (A50).
 fn addresses(status: &ApiPodStatus<'_>, found: &mut Findings<'_>) -> Vec<IpAddr> {
     let mut out = Vec::new();
     for entry in status.pod_ips.iter() {
@@ -192,7 +191,7 @@ fn addresses(status: &ApiPodStatus<'_>, found: &mut Findings<'_>) -> Vec<IpAddr>
     out
 }
 
-/// Collects what is wrong with one object. Naming it is put off until something is.
+/// Collects findings about one object. Its name is only formatted if there are any.
 struct Findings<'f> {
     kind: &'static str,
     metadata: &'f ApiObjectMeta<'f>,

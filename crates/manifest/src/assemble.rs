@@ -1,4 +1,5 @@
-//! From what the documents declare to one cluster: ownership, replicas, namespaces that nobody declared.
+//! Makes one cluster of what the documents declare: resolves owners, expands workloads into pods, adds missing
+//! namespaces.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,21 +9,21 @@ use std::{
 use palisade_policy::{Cluster, Interner, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Workload};
 
 use crate::{
-    absent::absent_namespaces,
     addresses::Unaddressed,
-    cluster_wide::side_by_side,
+    cluster_wide::warn_about_undefined_order,
     declared::{DeclaredWorkload, Replicas},
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
     loaded::{Counts, Loaded},
+    missing_namespaces::warn_about_missing_namespaces,
     options::LoadOptions,
     overlay, routes,
-    shared_addresses::shared_addresses,
+    shared_addresses::warn_about_shared_addresses,
     workload::{POD_TEMPLATE_HASH, added_labels, deployment_of},
 };
 
-/// How many owners lie between a pod and its workload at most: Pod, ReplicaSet, Deployment; Pod, Job, CronJob. Twice
-/// that also bears custom owners, and ends a circle.
+/// The longest chain of owners that is followed. Kubernetes has two owners at most (Pod, ReplicaSet, Deployment). Twice
+/// as many also covers custom resources, and ends a cycle.
 const OWNERS: usize = 4;
 
 /// Makes the cluster.
@@ -60,8 +61,8 @@ pub(crate) fn assemble(
         .values()
         .filter_map(|p| Some((p.key.namespace.clone(), p.workload.clone()?)))
         .collect();
-    let mut making =
-        Making { cluster: &mut loaded.cluster, nodes: &gathered.nodes, left: options.max_made_pods, names };
+    let mut maker =
+        PodMaker { cluster: &mut loaded.cluster, nodes: &gathered.nodes, left: options.max_made_pods, names };
     for workload in workloads.values() {
         let namespace = &workload.key.namespace;
         if workload.owner.as_ref().is_some_and(|o| declared(&workloads, namespace, o).is_some()) {
@@ -72,7 +73,7 @@ pub(crate) fn assemble(
         loaded.workloads.entry(identity.clone()).or_default();
         if !workload.from_cluster
             && !real.contains(&identity)
-            && let Err(diagnostic) = making.pods_of(workload, &root)
+            && let Err(diagnostic) = maker.pods_of(workload, &root)
         {
             found.push(*diagnostic);
         }
@@ -88,15 +89,22 @@ pub(crate) fn assemble(
         unaddressed.services.insert(key.clone(), declared.needs);
         loaded.cluster.services.insert(key, declared.service);
     }
-    side_by_side(&gathered.policies, found);
+    warn_about_undefined_order(&gathered.policies, found);
     loaded.cluster.namespaces = std::mem::take(&mut gathered.namespaces);
     let namespaces = workloads.keys().map(|(_, key)| key.namespace.clone());
-    absent_namespaces(&loaded.cluster, &gathered.policies, namespaces, &gathered.origins, options, found);
+    warn_about_missing_namespaces(
+        &loaded.cluster,
+        &gathered.policies,
+        namespaces,
+        &gathered.origins,
+        options,
+        found,
+    );
     loaded.cluster.policies =
         std::mem::take(&mut gathered.policies).into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
-    undeclared_namespaces(&mut loaded.cluster);
+    add_undeclared_namespaces(&mut loaded.cluster);
     loaded.routes = routes::resolve(&mut gathered, &loaded.cluster, found);
-    shared_addresses(&loaded.cluster, &gathered.origins, found);
+    warn_about_shared_addresses(&loaded.cluster, &gathered.origins, found);
     loaded.origins = gathered.origins;
     loaded.unaddressed = unaddressed;
     loaded
@@ -111,7 +119,7 @@ fn declared<'w>(
     workloads.get(&(workload.kind.clone(), key))
 }
 
-/// What a pod belongs to: the last owner up the chain, as far as the manifests tell; else the pod itself.
+/// The workload that a pod belongs to: its last known owner, or the pod itself.
 fn root_workload(
     workloads: &BTreeMap<(Name, ObjectKey), DeclaredWorkload>,
     pod: &Pod,
@@ -126,7 +134,7 @@ fn root_workload(
             None => break,
         }
     }
-    // `kubectl get pods` leaves the ReplicaSet out, yet its name says whose it is.
+    // `kubectl get pods` doesn't return the ReplicaSet, but its name contains the Deployment's.
     if declared(workloads, &pod.key.namespace, &owner).is_none()
         && let Some(name) = deployment_of(&owner.kind, &owner.name, pod.labels.get(POD_TEMPLATE_HASH))
     {
@@ -135,18 +143,18 @@ fn root_workload(
     owner
 }
 
-/// Makes up the pods of workloads of which no real pod is known.
-struct Making<'m> {
+/// Makes up the pods of workloads that have no real pod.
+struct PodMaker<'m> {
     cluster: &'m mut Cluster,
     nodes: &'m BTreeMap<Name, Node>,
     left: u32,
     names: &'m Interner,
 }
 
-impl Making<'_> {
+impl PodMaker<'_> {
     fn pods_of(&mut self, workload: &DeclaredWorkload, root: &Workload) -> Result<(), Box<Diagnostic>> {
         let (first, places) = match workload.replicas {
-            Replicas::Count { first, count } => (first, Places::Free(count)),
+            Replicas::Count { first, count } => (first, Placement::Unassigned(count)),
             Replicas::PerNode => (0, self.nodes_of(workload)),
         };
         let count = places.count();
@@ -155,11 +163,11 @@ impl Making<'_> {
                 origin: Some(workload.origin.clone()),
                 object: Some(format!("{} {}", workload.kind, workload.key)),
                 path: Some("spec.replicas".to_owned()),
-                help: Some("lower the number, or raise the limit".to_owned()),
+                help: Some("reduce the number, or raise the limit".to_owned()),
                 ..Diagnostic::new(
                     Severity::Error,
                     Code::TooLarge,
-                    format!("makes {count} pods, and only {} more are allowed; none is made", self.left),
+                    format!("would make {count} pods, but only {} more are allowed; none is made", self.left),
                 )
             }));
         }
@@ -170,25 +178,25 @@ impl Making<'_> {
         Ok(())
     }
 
-    /// The nodes of a DaemonSet. Taints are not looked at: DaemonSets tolerate most of them.
-    fn nodes_of(&self, workload: &DeclaredWorkload) -> Places {
+    /// The nodes of a DaemonSet. Taints are ignored, since DaemonSets tolerate most of them.
+    fn nodes_of(&self, workload: &DeclaredWorkload) -> Placement {
         if self.nodes.is_empty() {
-            return Places::Free(1);
+            return Placement::Unassigned(1);
         }
-        let asks = &workload.template.node_selector;
+        let node_selector = &workload.template.node_selector;
         let fits = |node: &&Node| {
-            asks.iter().all(|(k, v)| {
-                // The kubelet labels its node with its host name, which is the node's name nearly everywhere.
+            node_selector.iter().all(|(k, v)| {
+                // The kubelet sets this label to the host name, which nearly always is the node's name.
                 let value = node.labels.get(k).or((&**k == "kubernetes.io/hostname").then_some(&*node.name));
                 value == Some(&**v)
             }) && workload.template.node.as_ref().is_none_or(|n| *n == node.name)
         };
-        Places::Nodes(self.nodes.values().filter(fits).map(|n| n.name.clone()).collect())
+        Placement::Nodes(self.nodes.values().filter(fits).map(|n| n.name.clone()).collect())
     }
 
     fn pod(&mut self, workload: &DeclaredWorkload, root: &Workload, n: u32, node: Option<Name>) {
         let mut name = format!("{}-{n}", workload.key.name);
-        // A pod of that name that belongs to somebody else stays.
+        // The name may be taken by a pod of another workload.
         while self.cluster.pods.contains_key(&ObjectKey::new(workload.key.namespace.clone(), name.as_str())) {
             name.push_str("-x");
         }
@@ -217,30 +225,30 @@ impl Making<'_> {
     }
 }
 
-/// Where pods run.
-enum Places {
-    Free(u32),
+/// The nodes on which the pods of a workload run.
+enum Placement {
+    Unassigned(u32),
     Nodes(Vec<Name>),
 }
 
-impl Places {
+impl Placement {
     fn count(&self) -> u32 {
         match self {
-            Self::Free(count) => *count,
+            Self::Unassigned(count) => *count,
             Self::Nodes(nodes) => nodes.len() as u32,
         }
     }
 
     fn node(&self, n: u32) -> Option<Name> {
         match self {
-            Self::Free(_) => None,
+            Self::Unassigned(_) => None,
             Self::Nodes(nodes) => nodes.get(n as usize).cloned(),
         }
     }
 }
 
-/// Namespaces that objects are in and nobody declared, with their name label (A13).
-fn undeclared_namespaces(cluster: &mut Cluster) {
+/// Adds the namespaces that objects are in and that aren't declared, with their name label (SEMANTICS A13).
+fn add_undeclared_namespaces(cluster: &mut Cluster) {
     let pods = cluster.pods.keys().chain(cluster.services.keys()).map(|k| &k.namespace);
     let policies = cluster.policies.keys().map(|k| &k.namespace);
     let used: BTreeSet<Name> = pods.chain(policies).filter(|n| !n.is_empty()).cloned().collect();

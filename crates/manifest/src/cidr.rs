@@ -1,19 +1,19 @@
 //! CIDRs as the API server reads them.
 //!
-//! By default it uses Go's old, sloppy parser: leading zeros, host bits and IPv4-mapped IPv6 forms pass with a warning
-//! (SEMANTICS A.3.8, G-26). With the feature gate `StrictIPCIDRValidation` they are errors.
+//! By default the API server uses Go's lenient legacy parser, which accepts leading zeros, host bits and IPv4-mapped
+//! IPv6 forms with a warning (SEMANTICS A.3.8, G-26). With the feature gate `StrictIPCIDRValidation` they are errors.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The API server's message for what is no CIDR at all.
+/// The API server's message for a value that is no CIDR.
 pub const NOT_A_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
-/// A CIDR as it was written, read sloppily.
+/// A CIDR as written, read by the lenient parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
-    /// The address as written: an IPv4-mapped one is still IPv6 here.
+    /// The address as written. An IPv4-mapped address stays IPv6 here.
     address: IpAddr,
     /// The prefix length as written.
     prefix: u8,
@@ -22,7 +22,7 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// Reads what Go's `ParseCIDRSloppy` reads.
+    /// Reads what Go's `ParseCIDRSloppy` accepts.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = text.split_once('/')?;
@@ -36,7 +36,7 @@ impl Cidr {
         (prefix <= bits).then_some(Self { address, prefix: prefix as u8, leading_zeros: zeros || more_zeros })
     }
 
-    /// The range in canonical form: host bits masked, IPv4-mapped ranges of length 96 or more as IPv4 (G-26).
+    /// Returns the canonical range: host bits cleared, IPv4-mapped ranges with a prefix of 96 or more as IPv4 (G-26).
     #[must_use]
     pub fn canonical(&self) -> IpNet {
         match self.address {
@@ -48,7 +48,7 @@ impl Cidr {
         }
     }
 
-    /// What the strict parser objects to (`StrictIPCIDRValidation` on).
+    /// Returns the errors of the strict parser (`StrictIPCIDRValidation`).
     #[must_use]
     pub fn strict_errors(&self) -> Vec<&'static str> {
         let mut wrong = Vec::new();
@@ -63,7 +63,7 @@ impl Cidr {
         wrong
     }
 
-    /// What the API server warns about when it reads `text` sloppily (`GetWarningsForCIDR`).
+    /// Returns the API server's warnings about `text` when it is read leniently (`GetWarningsForCIDR`).
     #[must_use]
     pub fn warnings(&self, text: &str) -> Vec<String> {
         let mut out = Vec::new();
@@ -89,14 +89,15 @@ impl Cidr {
         out
     }
 
-    /// Whether the API server takes it as an exception to `outer`: inside, and strictly smaller (A.3.9). It compares
-    /// prefix lengths as written, so a mapped range and an IPv4 one don't go together.
+    /// Returns whether the API server accepts this range as an exception to `outer`: it must be a strict subset
+    /// (A.3.9). Prefix lengths are compared as written, so an IPv4-mapped range is no exception to an IPv4 range.
     #[must_use]
     pub fn is_strictly_inside(&self, outer: &Self) -> bool {
         outer.prefix < self.prefix && outer.canonical().contains(&self.canonical().network())
     }
 
-    /// Whether CEL's `isCIDR` takes it: no leading zeros, no IPv4-mapped forms; host bits pass (SEMANTICS C5).
+    /// Returns whether CEL's `isCIDR` accepts this value: without leading zeros and IPv4-mapped forms, but with host
+    /// bits (SEMANTICS C5).
     #[must_use]
     pub fn is_cidr_to_cel(&self) -> bool {
         !self.leading_zeros && !self.is_mapped()
@@ -106,7 +107,7 @@ impl Cidr {
         matches!(self.address, IpAddr::V6(a) if a.to_ipv4_mapped().is_some())
     }
 
-    /// Whether bits beyond the prefix length are set.
+    /// Returns whether bits beyond the prefix length are set.
     #[must_use]
     pub fn has_host_bits(&self) -> bool {
         let network = match self.address {
@@ -117,19 +118,19 @@ impl Cidr {
     }
 }
 
-/// Reads what Go's `ParseIPSloppy` reads, IPv4-mapped addresses as IPv4.
+/// Reads what Go's `ParseIPSloppy` accepts. IPv4-mapped addresses become IPv4.
 #[must_use]
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
     let (address, _) = parse_address(text)?;
     Some(address.to_canonical())
 }
 
-/// The address, and whether it has octets with leading zeros.
+/// Returns the address, and whether any octet has leading zeros.
 fn parse_address(text: &str) -> Option<(IpAddr, bool)> {
     if let Some((v4, zeros)) = parse_v4(text) {
         return Some((IpAddr::V4(v4), zeros));
     }
-    // An IPv4 tail of an IPv6 address may have leading zeros too.
+    // The IPv4 part at the end of an IPv6 address may have leading zeros, too.
     let (text, zeros) = match text.rsplit_once(':') {
         Some((head, tail)) if tail.contains('.') => {
             let (v4, zeros) = parse_v4(tail)?;
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_the_sloppy_parser_reads() {
+    fn lenient_parsing_matches_go() {
         for (text, meaning) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
             ("10.0.0.5/8", "10.0.0.0/8"),
@@ -200,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn strictness() {
+    fn strict_parsing_rejects_ambiguous_values() {
         let strict = |t| Cidr::parse(t).unwrap().strict_errors().len();
         assert_eq!(strict("10.0.0.0/8"), 0);
         assert_eq!(strict("10.0.0.5/8"), 1);
         assert_eq!(strict("010.0.0.0/8"), 1);
         assert_eq!(strict("10.0.0.0/08"), 1);
         assert_eq!(strict("::ffff:10.0.0.0/104"), 1);
-        assert_eq!(strict("2001:DB8::/32"), 0, "not canonical, but only warned about");
+        assert_eq!(strict("2001:DB8::/32"), 0, "not canonical, which is only a warning");
         let warnings = |t| Cidr::parse(t).unwrap().warnings(t);
         assert!(warnings("10.0.0.0/8").is_empty());
         assert_eq!(

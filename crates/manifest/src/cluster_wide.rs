@@ -1,14 +1,14 @@
-//! The cluster-wide policies of `policy.networking.k8s.io`: ClusterNetworkPolicy (v1alpha2, v1beta1; SEMANTICS C) and its
-//! predecessors AdminNetworkPolicy and BaselineAdminNetworkPolicy (v1alpha1; SEMANTICS B).
+//! The cluster-wide policies of `policy.networking.k8s.io`: ClusterNetworkPolicy (v1alpha2, v1beta1; SEMANTICS C) and
+//! its predecessors AdminNetworkPolicy and BaselineAdminNetworkPolicy (v1alpha1; SEMANTICS B).
 //!
-//! They are read in two steps, as in a cluster:
-//! * `admission` does what the API server does with the CustomResourceDefinition: what it rejects is an error. `schema`
-//!   has the single checks.
-//! * `normal_form` does what an implementation does with an admitted object, of which the definitions leave a lot
-//!   unchecked: what can't be used fails closed (SEMANTICS C23, C24, G-15 to G-17) and is a warning.
+//! They are decoded in two steps, as in a cluster:
+//! 1. `admission` validates the object like the API server does with the CustomResourceDefinition. What it would reject
+//!    is an error. `schema` has the individual checks.
+//! 2. `normal_form` interprets the admitted object. The definitions leave much unchecked. Anything unusable fails
+//!    closed, with a warning (SEMANTICS C23, C24, G-15 to G-17).
 //!
-//! Objects from an API server have been admitted, perhaps by a newer definition than ours, so the first step can be left
-//! out ([`crate::Admission::Passed`]); the second then meets fields that it doesn't know.
+//! For objects from an API server, the first step is skipped ([`crate::Admission::Passed`]). They may have been
+//! admitted by a newer definition, so the second step can find unknown fields.
 
 use crate::{declared::Declaration, decode::Context, meta::Object, options::Admission};
 
@@ -16,14 +16,14 @@ mod admission;
 mod crd;
 mod domain_name;
 mod normal_form;
+mod ordering;
 mod peers;
 mod ports;
 mod schema;
-mod side_by_side;
 mod unusable;
 
 use crd::Crd;
-pub(crate) use side_by_side::side_by_side;
+pub(crate) use ordering::warn_about_undefined_order;
 
 /// The API group.
 pub(crate) const GROUP: &str = "policy.networking.k8s.io";

@@ -1,7 +1,7 @@
-//! From places in a tree to values, reporting what doesn't fit.
+//! Decodes values of a tree, and reports those that don't fit.
 //!
-//! JSON's rules as Go's decoder has them: null equals absent, a null element is the zero value (SEMANTICS A4), an
-//! unknown field is reported, and field names count case.
+//! Follows Go's JSON decoder: null equals absent, a null element is the zero value (SEMANTICS A4). Unknown fields are
+//! reported. Field names are case-sensitive.
 
 use std::ops::Range;
 
@@ -16,54 +16,54 @@ use crate::{
     tree::{At, Value},
 };
 
-/// How many diagnostics of one load keep their excerpt.
+/// How many diagnostics of one load keep an excerpt of the file.
 const EXCERPTS: usize = 1000;
 
-/// What to do about a template.
+/// The advice for an unrendered template.
 pub(crate) const HELM: &str = "this looks like a Helm template: render it first, with `helm template`";
 
-/// Where findings go, and what is being read.
+/// What is being read, with which options, and where findings are collected.
 pub(crate) struct Context<'c> {
     pub(crate) text: &'c Text,
     pub(crate) names: &'c Interner,
     pub(crate) found: &'c mut Vec<Diagnostic>,
-    /// Unknown fields are errors.
+    /// Whether unknown fields are errors.
     pub(crate) strict: bool,
-    /// The API server's `StrictIPCIDRValidation`.
+    /// The API server's feature gate `StrictIPCIDRValidation`.
     pub(crate) strict_cidr: bool,
-    /// The release channel of the cluster-wide policies' definitions.
+    /// The release channel of the CustomResourceDefinitions of cluster-wide policies.
     pub(crate) channel: Channel,
-    /// Whether cluster-wide policies have been admitted.
+    /// Whether an API server has admitted the cluster-wide policies.
     pub(crate) admission: Admission,
-    /// What the object being decoded is called in findings.
+    /// The object being decoded, as findings name it.
     pub(crate) object: Option<String>,
-    /// Errors of the object being decoded.
+    /// The number of errors found in the object being decoded.
     pub(crate) errors: usize,
 }
 
 impl Context<'_> {
-    /// Line and column of a place.
+    /// Returns the position of a value. For objects of a cluster, it is the object's name and the field's path.
     pub(crate) fn origin(&self, at: &At<'_>) -> Origin {
         if self.text.is_of_cluster() {
-            return Origin::live(&self.live_name(), &at.path());
+            return Origin::live(&self.kubectl_name(), &at.path());
         }
         self.text.origin(at.span().start)
     }
 
-    /// What kubectl calls the object being decoded: `networkpolicy/shop/web`.
-    fn live_name(&self) -> String {
+    /// The object being decoded, as kubectl names it: `networkpolicy/shop/web`.
+    fn kubectl_name(&self) -> String {
         let object = self.object.as_deref().unwrap_or_default();
         let (kind, name) = object.split_once(' ').unwrap_or((object, ""));
         format!("{}/{name}", kind.to_ascii_lowercase())
     }
 
-    /// Reports something about a place.
+    /// Reports a finding about a value.
     pub(crate) fn report(&mut self, at: &At<'_>, diagnostic: Diagnostic) {
         let path = Some(at.path()).filter(|p| !p.is_empty());
         self.report_span(at.span(), Diagnostic { path: diagnostic.path.clone().or(path), ..diagnostic });
     }
 
-    /// Reports something about bytes of the file.
+    /// Reports a finding about a range of bytes.
     pub(crate) fn report_span(&mut self, span: Range<u32>, mut diagnostic: Diagnostic) {
         if diagnostic.severity == Severity::Error {
             self.errors += 1;
@@ -83,12 +83,12 @@ impl Context<'_> {
     /// Reports an error.
     pub(crate) fn error(&mut self, at: &At<'_>, code: Code, message: impl Into<String>) {
         let diagnostic = Diagnostic::new(Severity::Error, code, message);
-        // Quoted, what Helm would fill in is text like any other, which no name and no label may be.
+        // A quoted template action is valid YAML, but no valid name or label.
         let template = matches!(at.value(), Value::Scalar(Scalar::Str(s)) if s.contains("{{"));
         self.report(at, if template { diagnostic.with_help(HELM) } else { diagnostic });
     }
 
-    /// Reports an error about a field that isn't there: the position is its parent's.
+    /// Reports an error about a missing field, at the position of its parent.
     pub(crate) fn missing(&mut self, at: &At<'_>, field: &str, code: Code, message: &str) {
         let parent = at.path();
         let path = if parent.is_empty() { field.to_owned() } else { format!("{parent}.{field}") };
@@ -100,29 +100,29 @@ impl Context<'_> {
         self.report(at, Diagnostic::new(Severity::Warning, code, message));
     }
 
-    /// The API server's `Invalid value` for each message.
+    /// Reports an error for each message, as the API server's `Invalid value`.
     pub(crate) fn invalid<M: AsRef<str>>(&mut self, at: &At<'_>, wrong: impl IntoIterator<Item = M>) {
         for message in wrong {
-            self.error(at, Code::Invalid, format!("Invalid value: {}: {}", shown(at), message.as_ref()));
+            self.error(at, Code::Invalid, format!("Invalid value: {}: {}", quoted(at), message.as_ref()));
         }
     }
 
-    fn wrong_type(&mut self, at: &At<'_>, wanted: &str) {
-        let message = format!("cannot unmarshal {} into a field of type {wanted}", at.json_type());
+    fn wrong_type(&mut self, at: &At<'_>, expected: &str) {
+        let message = format!("cannot unmarshal {} into a field of type {expected}", at.json_type());
         let diagnostic = Diagnostic::new(Severity::Error, Code::WrongType, message);
-        let written =
+        let text =
             self.text.as_str().get(at.span().start as usize..at.span().end as usize).unwrap_or_default();
-        let quotable = wanted == "string" && matches!(at.value(), Value::Scalar(_)) && written.len() <= 64;
+        let quotable = expected == "string" && matches!(at.value(), Value::Scalar(_)) && text.len() <= 64;
         self.report(
             at,
             match quotable {
-                true => diagnostic.with_help(format!("quote it: \"{written}\"")),
+                true => diagnostic.with_help(format!("quote it: \"{text}\"")),
                 false => diagnostic,
             },
         );
     }
 
-    /// The mapping here, its unknown fields reported; `None` if it is null or something else.
+    /// Returns the mapping at `at` and reports unknown fields. `None` if the value is null or of another type.
     pub(crate) fn fields<'a>(&mut self, at: &'a At<'a>, known: &[&str]) -> Option<Fields<'a>> {
         let fields = self.any_fields(at)?;
         for (key, place, _) in at.entries() {
@@ -133,7 +133,7 @@ impl Context<'_> {
         Some(fields)
     }
 
-    /// The mapping here, whatever its fields.
+    /// Returns the mapping at `at`, with any fields.
     pub(crate) fn any_fields<'a>(&mut self, at: &'a At<'a>) -> Option<Fields<'a>> {
         match at.value() {
             Value::Mapping(_) => Some(Fields { at }),
@@ -158,7 +158,7 @@ impl Context<'_> {
         );
     }
 
-    /// The elements of a list; none if it is null.
+    /// Returns the elements of a list; none if it is null.
     pub(crate) fn list<'a>(&mut self, at: &'a At<'a>) -> Vec<At<'a>> {
         match at.value() {
             Value::Sequence(_) => at.items().collect(),
@@ -170,7 +170,7 @@ impl Context<'_> {
         }
     }
 
-    /// A string. Null is the empty string, as an element of a list or the value of a map.
+    /// Returns a string. Null is the empty string.
     pub(crate) fn string<'a>(&mut self, at: &At<'a>) -> Option<&'a str> {
         match at.value() {
             Value::Scalar(Scalar::Str(s)) => Some(s),
@@ -182,7 +182,7 @@ impl Context<'_> {
         }
     }
 
-    /// A boolean; null is false.
+    /// Returns a boolean. Null is false.
     pub(crate) fn bool(&mut self, at: &At<'_>) -> Option<bool> {
         match at.value() {
             Value::Scalar(Scalar::Bool(b)) => Some(*b),
@@ -194,7 +194,7 @@ impl Context<'_> {
         }
     }
 
-    /// A 32-bit integer; null is 0. A float without a fraction is an integer in JSON.
+    /// Returns a 32-bit integer. Null is 0. A number without a fraction, such as `80.0`, is an integer in JSON.
     pub(crate) fn int32(&mut self, at: &At<'_>) -> Option<i32> {
         let value = match at.value() {
             Value::Scalar(Scalar::Int(n)) => i32::try_from(*n).ok(),
@@ -209,13 +209,13 @@ impl Context<'_> {
             }
         };
         if value.is_none() {
-            let message = format!("cannot unmarshal number {} into a field of type int32", shown(at));
+            let message = format!("cannot unmarshal number {} into a field of type int32", quoted(at));
             self.error(at, Code::WrongType, message);
         }
         value
     }
 
-    /// An `IntOrString`.
+    /// Returns an `IntOrString`.
     pub(crate) fn int_or_string<'a>(&mut self, at: &At<'a>) -> Option<IntOrString<'a>> {
         match at.value() {
             Value::Scalar(Scalar::Str(s)) => Some(IntOrString::String(s)),
@@ -223,7 +223,7 @@ impl Context<'_> {
         }
     }
 
-    /// A map of labels, its keys and values checked.
+    /// Returns a map of labels, after validating its keys and values.
     pub(crate) fn labels(&mut self, at: &At<'_>) -> Labels {
         let Some(fields) = self.any_fields(at) else { return Labels::default() };
         let mut pairs = Vec::new();
@@ -253,25 +253,25 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// A field that is there and not null.
+    /// Returns a field that is set and not null.
     pub(crate) fn get(&self, key: &str) -> Option<At<'a>> {
         self.at.get(key).filter(|at| !at.is_null())
     }
 
-    /// A string field.
+    /// Returns a string field.
     pub(crate) fn string(&self, cx: &mut Context<'_>, key: &str) -> Option<&'a str> {
         let at = self.get(key)?;
         cx.string(&at)
     }
 
-    /// A boolean field; absent is false.
+    /// Returns a boolean field; false if it is absent.
     pub(crate) fn bool(&self, cx: &mut Context<'_>, key: &str) -> bool {
         self.get(key).and_then(|at| cx.bool(&at)).unwrap_or(false)
     }
 }
 
-/// A value as error messages quote it.
-pub(crate) fn shown(at: &At<'_>) -> String {
+/// Formats a value as error messages quote it.
+pub(crate) fn quoted(at: &At<'_>) -> String {
     const LONGEST: usize = 80;
     match at.value() {
         Value::Scalar(Scalar::Str(s)) if s.chars().count() > LONGEST => {
@@ -287,7 +287,7 @@ pub(crate) fn shown(at: &At<'_>) -> String {
     }
 }
 
-/// The edit distance between two names, ignoring case. `None` if it is too large for a typing error.
+/// Returns the edit distance between two names, ignoring case; `None` if it is too large for a typing error.
 pub(crate) fn distance(a: &str, b: &str) -> Option<usize> {
     if a.len() > 64 || b.len() > 64 {
         return None;
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_near_and_other_words_are_not() {
+    fn only_typing_errors_have_a_distance() {
         assert_eq!(distance("podselector", "podSelector"), Some(0));
         assert_eq!(distance("podSelctor", "podSelector"), Some(1));
         assert_eq!(distance("form", "from"), None, "two edits in four letters");

@@ -1,4 +1,4 @@
-//! What is wrong with the input, as data. [`crate::render()`] draws it.
+//! Findings about the input, as data. [`crate::render()`] turns them into text.
 
 use std::{fmt, ops::Range};
 
@@ -7,13 +7,13 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{printable::printable, text::Excerpt};
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The object, document or file was not taken in.
+    /// The object, document or file is left out.
     Error,
-    /// It was taken in, and probably isn't what was meant.
+    /// The object is used, but is probably not what was meant.
     Warning,
 }
 
@@ -25,17 +25,17 @@ impl fmt::Display for Severity {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
-        /// What sort of thing is wrong: stable names, which scripts may match on.
+        /// The category of a finding. The names are stable, so that scripts can match on them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $($(#[$doc])* $variant,)*
         }
 
         impl Code {
-            /// Every code.
+            /// All codes.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// Its name, such as `duplicate-key`.
+            /// Returns the name, such as `duplicate-key`.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
@@ -49,52 +49,52 @@ codes! {
     NotReadable = "not-readable",
     /// A file is not UTF-8.
     NotUtf8 = "not-utf8",
-    /// A file, document, or number of pods is over the limit.
+    /// A file, a document, or a number of pods exceeds its limit.
     TooLarge = "too-large",
     /// A document is not YAML.
     Syntax = "syntax",
-    /// A key occurs twice in one mapping.
+    /// A mapping has the same key twice.
     DuplicateKey = "duplicate-key",
-    /// An alias contains itself, or aliases expand to too much.
+    /// An alias contains itself, or the aliases of a document expand to too many values.
     Alias = "alias",
     /// A document is not a Kubernetes object.
     NotAnObject = "not-an-object",
-    /// A known kind in a version that the API server doesn't serve (any longer).
+    /// The API server doesn't serve this version of a known kind.
     UnknownVersion = "unknown-version",
-    /// A field that the API doesn't have.
+    /// A field is not in the API.
     UnknownField = "unknown-field",
-    /// A value of the wrong type.
+    /// A value has the wrong type.
     WrongType = "wrong-type",
-    /// A value that the API server rejects.
+    /// The API server rejects a value.
     Invalid = "invalid-value",
-    /// A field that must be there.
+    /// A required field is missing.
     Required = "required",
-    /// Fields that exclude each other.
+    /// Fields exclude each other.
     Forbidden = "forbidden",
-    /// A value that the API server accepts, and that doesn't say what it seems to say.
+    /// The API server accepts a value that can be misunderstood.
     Ambiguous = "ambiguous-value",
-    /// The same object twice.
+    /// An object is defined twice.
     DuplicateObject = "duplicate-object",
-    /// Two live pods report one address.
+    /// Two running pods report the same address.
     DuplicateAddress = "duplicate-address",
-    /// A policy of a kind that is not evaluated.
+    /// A policy of this kind is not evaluated.
     NotEvaluated = "not-evaluated",
-    /// Something in a cluster-wide policy that the API server admits and that can't be used: its rule fails closed, or
-    /// its policy selects nothing.
+    /// A cluster-wide policy has something unusable that the API server admits. The rule fails closed, or the policy
+    /// selects nothing.
     Unusable = "unusable",
-    /// Something that is valid and that this version doesn't enforce: its rule fails closed.
+    /// This version doesn't enforce a valid field. The rule fails closed.
     NotEnforced = "not-enforced",
-    /// Cluster-wide policies of one tier with one priority.
+    /// Cluster-wide policies of the same tier have the same priority.
     EqualPriority = "equal-priority",
-    /// AdminNetworkPolicies beside ClusterNetworkPolicies.
+    /// The cluster has both AdminNetworkPolicies and ClusterNetworkPolicies.
     MixedApis = "mixed-apis",
-    /// A policy in or for a namespace that doesn't exist.
+    /// A policy is in, or refers to, a namespace that doesn't exist.
     NoNamespace = "no-such-namespace",
-    /// What leads in through a controller names a service, port or pods that aren't there, or may not be used.
+    /// A route refers to a service, port or pods that don't exist, or that it may not use.
     NoBackend = "no-backend",
-    /// A route to a gateway that doesn't take it, or isn't known.
+    /// A route refers to a gateway that doesn't accept it or isn't known.
     NotAttached = "not-attached",
-    /// More pods than addresses.
+    /// An address range is too small.
     NoAddress = "no-address",
 }
 
@@ -104,16 +104,16 @@ impl fmt::Display for Code {
     }
 }
 
-/// One finding.
+/// A finding about the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// How severe it is.
     pub severity: Severity,
-    /// What sort of thing it is.
+    /// Its category.
     pub code: Code,
-    /// In words, without position, object and path.
+    /// The text, without position, object and path.
     pub message: String,
-    /// The file, line and column; line and column are 0 where it concerns a whole file.
+    /// The file, line and column. Line and column are 0 if it is about a whole file.
     pub origin: Option<Origin>,
     /// The bytes of the file that it is about.
     pub span: Option<Range<u32>>,
@@ -121,14 +121,14 @@ pub struct Diagnostic {
     pub path: Option<String>,
     /// The object, such as `NetworkPolicy shop/allow-web`.
     pub object: Option<String>,
-    /// What to do about it.
+    /// How to correct it.
     pub help: Option<String>,
-    /// The line to show. Only the first thousand diagnostics of a load keep them, so memory stays bounded.
+    /// The line of the file. Only the first thousand diagnostics of a load keep it, which bounds memory.
     pub excerpt: Option<Excerpt>,
 }
 
 impl Diagnostic {
-    /// A finding that has no place (yet).
+    /// Makes a finding without position.
     pub fn new(severity: Severity, code: Code, message: impl Into<String>) -> Self {
         Self {
             severity,
@@ -143,21 +143,21 @@ impl Diagnostic {
         }
     }
 
-    /// The same, with what to do about it.
+    /// Adds how to correct it.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Object, field and message in one line, as the API server words it.
+    /// Returns object, field and message in one line, as the API server formats them.
     #[must_use]
     pub fn headline(&self) -> String {
         let parts = [self.object.as_deref(), self.path.as_deref(), Some(&*self.message)];
         parts.into_iter().flatten().filter(|p| !p.is_empty()).collect::<Vec<_>>().join(": ")
     }
 
-    /// `file:line:column`, or the file alone.
+    /// Returns `file:line:column`, or only the file.
     #[must_use]
     pub fn location(&self) -> Option<String> {
         let s = self.origin.as_ref()?;
@@ -166,7 +166,7 @@ impl Diagnostic {
 }
 
 impl fmt::Display for Diagnostic {
-    /// `policies.yaml:7:11: error: NetworkPolicy shop/p: spec.podSelector: …`, on one line.
+    /// One line: `policies.yaml:7:11: error: NetworkPolicy shop/p: spec.podSelector: …`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(location) = self.location() {
             write!(f, "{}: ", printable(&location))?;

@@ -1,4 +1,4 @@
-//! Where manifests come from: files, directories, standard input, texts.
+//! Reads the texts of manifests from files, directories, standard input and the API server.
 
 use std::{
     collections::HashSet,
@@ -15,37 +15,37 @@ use crate::{
     text::Text,
 };
 
-/// One thing to read.
+/// Something to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// A file, or a directory with all `.yaml`, `.yml` and `.json` files below it, in the order of their names. Below a
-    /// directory, names that begin with a dot are passed over: mounted ConfigMaps keep their versions there.
+    /// A file, or a directory with all `.yaml`, `.yml` and `.json` files below it, in the order of their names. In
+    /// directories, names that begin with a dot are skipped, since mounted ConfigMaps keep their versions there.
     Path(PathBuf),
     /// Standard input, called `-` in messages.
     Stdin,
-    /// A text and what messages call it.
+    /// A text and its name in messages.
     Text {
         /// The name.
         name: String,
         /// The text.
         text: String,
     },
-    /// Objects as an API server sent them, as JSON: one, or a `List`. They have been admitted, so nothing is checked that
-    /// the server has checked; no address is made up for them; and instead of a file and a line, reasons name the object and
-    /// the field. An object of a file that comes later replaces the live one without a word.
+    /// One object, or a `List`, as JSON from an API server. The server has admitted the objects, so they are not
+    /// validated again, and no address is made up for them. Their positions are the object's name and the field's path.
+    /// An object of a later file replaces one from the cluster without a warning.
     Cluster(String),
 }
 
 impl Input {
-    /// What `-f ARGUMENT` means: `-` is standard input.
+    /// Interprets the argument of `-f`: `-` is standard input.
     #[must_use]
     pub fn of_argument(argument: &str) -> Self {
         if argument == "-" { Self::Stdin } else { Self::Path(argument.into()) }
     }
 }
 
-/// The files that [`Input::Path`] means, in the order in which they are read. What can't be listed is left out: reading it
-/// says why.
+/// Returns the files of an [`Input::Path`] in the order in which they are read. Directories that can't be listed are
+/// remaining out here, and reported when they are read.
 #[must_use]
 pub fn files(path: &Path, options: &LoadOptions) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -53,25 +53,25 @@ pub fn files(path: &Path, options: &LoadOptions) -> Vec<PathBuf> {
     files.into_iter().map(|file| file.path).collect()
 }
 
-/// Reads inputs one file at a time, so only one text is in memory.
+/// Reads one file at a time, so that only one text is in memory.
 pub(crate) struct InputReader<'r> {
     options: &'r LoadOptions,
-    /// Where what can't be read is reported.
+    /// Where unreadable files are reported.
     pub(crate) found: &'r mut Vec<Diagnostic>,
-    /// How many more files and directories are looked at.
-    left: usize,
+    /// How many more files and directories may be visited.
+    remaining: usize,
 }
 
 /// A file to be read.
 struct Listed {
     path: PathBuf,
-    /// Whether the user named it, and didn't leave it to be found in a directory.
+    /// Whether the user named the file. Otherwise it was found in a directory.
     named: bool,
 }
 
 impl<'r> InputReader<'r> {
     pub(crate) fn new(options: &'r LoadOptions, found: &'r mut Vec<Diagnostic>) -> Self {
-        Self { options, found, left: 0 }
+        Self { options, found, remaining: 0 }
     }
 
     /// Calls `each` with every text of `input`.
@@ -107,32 +107,32 @@ impl<'r> InputReader<'r> {
 
     fn list(&mut self, path: &Path) -> Vec<Listed> {
         let mut files = Vec::new();
-        self.left = self.options.max_files.saturating_add(1);
+        self.remaining = self.options.max_files.saturating_add(1);
         self.files(path, true, &mut HashSet::new(), &mut files);
-        if self.left == 0 {
-            // Symbolic links between directories multiply what is found below them.
+        if self.remaining == 0 {
+            // Symbolic links between directories can multiply the number of files.
             let message = format!("has more than {} files and directories", self.options.max_files);
             self.problem(
                 &display(path),
                 Code::TooLarge,
                 message,
-                Some("name a directory of manifests alone"),
+                Some("pass a directory that contains only manifests"),
             );
         }
         files
     }
 
-    /// The files at or below `path`. `visited` holds the real paths of the directories on the way: a symbolic link that
-    /// leads back up ends there.
+    /// Collects the files at or below `path`. `visited` holds the real paths of its parent directories, so that
+    /// symbolic links to a parent are not followed.
     fn files(&mut self, path: &Path, named: bool, visited: &mut HashSet<PathBuf>, out: &mut Vec<Listed>) {
-        self.left = self.left.saturating_sub(1);
-        if self.left == 0 {
+        self.remaining = self.remaining.saturating_sub(1);
+        if self.remaining == 0 {
             return;
         }
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) => {
-                // A dangling link to something that isn't a manifest is nobody's business.
+                // A dangling link is only an error if it looks like a manifest.
                 if named || is_manifest(path) {
                     self.unreadable(path, &error);
                 }
@@ -140,7 +140,8 @@ impl<'r> InputReader<'r> {
             }
         };
         if !metadata.is_dir() {
-            // What was named is read, be it a pipe. What was found must be a manifest, and a regular file.
+            // A named path is read even if it is a pipe. Paths found in directories must be regular files with a
+            // manifest's extension.
             if named || (metadata.is_file() && is_manifest(path)) {
                 out.push(Listed { path: path.to_owned(), named });
             }
@@ -155,7 +156,7 @@ impl<'r> InputReader<'r> {
             return;
         }
         let mut below = Vec::new();
-        for entry in entries.take(self.left) {
+        for entry in entries.take(self.remaining) {
             match entry {
                 Ok(entry) if entry.file_name().as_encoded_bytes().starts_with(b".") => {}
                 Ok(entry) => below.push(entry.path()),
@@ -171,11 +172,11 @@ impl<'r> InputReader<'r> {
 
     fn file(&mut self, file: &Listed) -> Option<Text> {
         let name = display(&file.path);
-        let may_be_a_pipe = file.named && !self.options.regular_files;
-        let opened = if may_be_a_pipe { File::open(&file.path) } else { open_regular(&file.path) };
+        let may_be_pipe = file.named && !self.options.regular_files;
+        let opened = if may_be_pipe { File::open(&file.path) } else { open_regular(&file.path) };
         let opened = opened.and_then(|opened| Ok((opened.metadata()?, opened)));
         match opened {
-            // The kernel's own files, such as /proc/kmsg, claim to be empty, and reading them may block for ever.
+            // Kernel files such as /proc/kmsg report a size of 0, and reading them may block for ever.
             Ok((metadata, _)) if metadata.is_file() && metadata.len() == 0 => {
                 Some(Text::new(name, String::new()))
             }
@@ -187,7 +188,7 @@ impl<'r> InputReader<'r> {
         }
     }
 
-    /// Reads at most the limit, whatever the file's length claims.
+    /// Reads at most `max_file_bytes`, whatever size the file reports.
     fn bytes(&mut self, name: &Name, from: impl Read, length: Option<u64>) -> Option<Text> {
         let mut bytes = Vec::new();
         if length.is_none_or(|l| l <= self.options.max_file_bytes) {
@@ -222,7 +223,7 @@ impl<'r> InputReader<'r> {
     }
 }
 
-/// Opens a regular file. What else has its name is opened without waiting for a writer, and refused.
+/// Opens a regular file. Anything else is opened without blocking, and refused.
 fn open_regular(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);

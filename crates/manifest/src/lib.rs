@@ -1,19 +1,21 @@
-//! Kubernetes manifests to Palisade's domain values, with source positions, API defaulting and validation.
+//! Reads Kubernetes manifests into Palisade's domain values, with source positions, API defaulting and validation.
 //!
-//! [`load`] reads files, directories, standard input or texts and gives a [`Loaded`]: the [`palisade_policy::Cluster`]
-//! that they describe, and a [`Diagnostic`] for everything that is wrong with them. It takes in what it can: a broken
-//! document costs that document alone.
+//! [`load`] reads files, directories, standard input or texts and returns a [`Loaded`]: the
+//! [`palisade_policy::Cluster`] that they describe, and a [`Diagnostic`] for each error and warning. A broken document
+//! is skipped; the others are still read.
 //!
-//! * YAML means what kubectl makes of it ([`scalar`]); a document is parsed once into a [`tree`] whose every node knows
-//!   its bytes, and objects are decoded from that tree.
-//! * NetworkPolicies are defaulted and validated as the API server does it (SEMANTICS A.2, A.3). One that the server
-//!   would reject is reported and not taken in.
-//! * ClusterNetworkPolicies, AdminNetworkPolicies and BaselineAdminNetworkPolicies are checked with the rules of their
-//!   CustomResourceDefinitions, in either release channel ([`Channel`]). What those leave unchecked and can't be used
-//!   fails closed, with a warning (SEMANTICS C23, C24, G-15 to G-17).
-//! * Ingress, the routes of the Gateway API and OpenShift's Route are read as far as it takes to know which pods a
-//!   controller forwards to ([`Loaded::routes`]).
-//! * Workloads become pods, and pods and services without addresses get some ([`addresses`]).
+//! * YAML is read as kubectl reads it ([`scalar`]). A document is parsed once into a [`tree`] whose nodes carry their
+//!   byte ranges, and objects are decoded from that tree.
+//! * NetworkPolicies are defaulted and validated as by the API server (SEMANTICS A.2, A.3). One that the server would
+//!   reject is reported and left out.
+//! * ClusterNetworkPolicies, AdminNetworkPolicies and BaselineAdminNetworkPolicies are validated by the rules of their
+//!   CustomResourceDefinitions, in either release channel ([`Channel`]). Anything unusable that these rules admit fails
+//!   closed, with a warning (SEMANTICS C23, C24, G-15 to G-17).
+//! * Of Ingress, the routes of the Gateway API and OpenShift's Route, only the fields that decide which pods a
+//!   controller forwards to are read ([`Loaded::routes`]).
+//! * Workloads are expanded into pods. Pods and services without addresses are given some ([`assign_addresses`]).
+//!
+//! The kinds that are read, and how to add one, are in `kinds.rs`.
 //!
 //! ```
 //! use palisade_manifest::{Input, LoadOptions, load};
@@ -38,22 +40,22 @@
 
 #![forbid(unsafe_code)]
 
-mod absent;
-pub mod addresses;
+mod addresses;
 pub mod api_objects;
 mod assemble;
 pub mod cidr;
 mod cluster_wide;
+mod collapse;
 mod declared;
 mod decode;
-pub mod diagnostic;
-mod fold;
+mod diagnostic;
 mod gather;
 mod input;
 mod kinds;
 mod load;
 mod loaded;
 mod meta;
+mod missing_namespaces;
 pub mod names;
 mod network_policy;
 mod node;
@@ -61,23 +63,24 @@ mod object;
 mod options;
 mod overlay;
 mod pod;
-pub mod printable;
+mod printable;
 mod render;
 mod routes;
 pub mod scalar;
 mod selector;
 mod service;
 mod shared_addresses;
-pub mod text;
+mod text;
 pub mod tree;
 mod workload;
 
 pub use addresses::{AddressPlan, Unaddressed, assign_addresses, keep_addresses};
+pub use collapse::collapse;
 pub use diagnostic::{Code, Diagnostic, Severity};
-pub use fold::folded;
 pub use input::{Input, files};
 pub use load::load;
 pub use loaded::{Counts, Loaded};
 pub use options::{Admission, Channel, LoadOptions};
 pub use printable::{needs_escape, printable};
 pub use render::{Style, render};
+pub use text::Excerpt;

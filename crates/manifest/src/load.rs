@@ -1,4 +1,4 @@
-//! Inputs to a cluster: the front door of this crate.
+//! Reads inputs into one cluster.
 
 use palisade_policy::Interner;
 
@@ -16,11 +16,11 @@ use crate::{
     tree::{Documents, Problem, ProblemKind},
 };
 
-/// Reads inputs. Never fails as a whole: what can't be taken in is in [`Loaded::diagnostics`], and the rest is there.
-/// `O(bytes + pods · log pods)`.
+/// Reads inputs. Errors are in [`Loaded::diagnostics`], and everything without errors is in the result. `O(bytes + pods
+/// · log pods)`.
 #[must_use]
 pub fn load(inputs: &[Input], options: &LoadOptions) -> Loaded {
-    let mut loading = Loading {
+    let mut loader = Loader {
         options,
         gathered: Gathered::default(),
         counts: Counts::default(),
@@ -28,19 +28,19 @@ pub fn load(inputs: &[Input], options: &LoadOptions) -> Loaded {
     };
     let mut found = Vec::new();
     for input in inputs {
-        InputReader::new(options, &mut found).read(input, |reader, text| loading.text(&text, reader.found));
+        InputReader::new(options, &mut found).read(input, |reader, text| loader.text(&text, reader.found));
     }
-    loading.finish(found)
+    loader.finish(found)
 }
 
-struct Loading<'o> {
+struct Loader<'o> {
     options: &'o LoadOptions,
     gathered: Gathered,
     counts: Counts,
     names: Interner,
 }
 
-impl Loading<'_> {
+impl Loader<'_> {
     fn text(&mut self, text: &Text, found: &mut Vec<Diagnostic>) {
         self.counts.files += 1;
         let before = found.len();
@@ -80,7 +80,7 @@ impl Loading<'_> {
                 }
             }
         }
-        // Fields are decoded in the order of the API; a reader goes through the file from top to bottom.
+        // Fields are decoded in the API's order. Findings are reported in the file's order.
         found[before..].sort_by_key(|d| d.span.as_ref().map(|s| s.start));
     }
 
@@ -107,13 +107,13 @@ fn report(cx: &mut Context<'_>, problem: Problem) {
     cx.report_span(problem.span, diagnostic);
 }
 
-/// What usually is behind a broken document.
+/// Suggests the likely cause of a broken document.
 fn help(text: &str, span: &std::ops::Range<u32>, code: Code) -> Option<String> {
     if code != Code::Syntax {
         return None;
     }
     let at = span.start as usize;
-    // A broken template is reported where the parser gave up: look at the document round it.
+    // The parser reports a broken template where it gave up, so the whole document is searched.
     let from = text.get(..at)?.rfind("\n---").unwrap_or(0);
     let to = text.get(at..)?.find("\n---").map_or(text.len(), |n| at + n);
     if text.get(from..to)?.contains("{{") {

@@ -1,4 +1,4 @@
-//! What reading manifests results in.
+//! The result of reading manifests.
 
 use std::collections::BTreeMap;
 
@@ -10,48 +10,48 @@ use crate::{
     diagnostic::{Diagnostic, Severity},
 };
 
-/// What was read, by number.
+/// How much was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
     /// Files, standard input and texts.
     pub files: usize,
-    /// Documents that are not empty, broken ones included.
+    /// Documents that are not empty, including broken ones.
     pub documents: usize,
-    /// Objects taken in, by kind.
+    /// Objects that were read, by kind.
     pub objects: BTreeMap<String, usize>,
-    /// Objects of known kinds that were refused, by kind.
+    /// Objects of known kinds that were rejected, by kind.
     pub rejected: BTreeMap<String, usize>,
-    /// Objects that don't matter to policies or are not evaluated, by kind.
+    /// Objects of other kinds, which don't affect policies or are not evaluated, by kind.
     pub passed_over: BTreeMap<String, usize>,
 }
 
-/// What manifests say.
+/// The cluster that manifests describe, and what was found on the way.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
-    /// The cluster. What was refused is not in it.
+    /// The cluster, without what was rejected.
     pub cluster: Cluster,
-    /// Everything that is wrong, in the order in which it was found.
+    /// All errors and warnings, in the order in which they were found.
     pub diagnostics: Vec<Diagnostic>,
-    /// What was read.
+    /// How much was read.
     pub counts: Counts,
-    /// The pods of each workload, in each namespace, sorted; workloads without pods have an empty list.
+    /// The pods of each workload by namespace, sorted. Workloads without pods have an empty list.
     pub workloads: BTreeMap<(Name, Workload), Vec<ObjectKey>>,
-    /// Where each object begins, by kind and key; cluster-scoped ones have an empty namespace.
+    /// Where each object begins, by kind and key. Cluster-scoped objects have an empty namespace.
     pub origins: BTreeMap<(Name, ObjectKey), Origin>,
-    /// What leads into the cluster through a controller, by kind and key. A backend that leads nowhere is left out.
+    /// Ingresses and routes, by kind and key. Backends that don't exist are left out.
     pub routes: Vec<Route>,
-    /// What was left, or is meant to be left, without address.
+    /// Pods and services that get no made-up address.
     pub unaddressed: Unaddressed,
 }
 
 impl Loaded {
-    /// Whether something was not taken in.
+    /// Returns whether anything was left out because of an error.
     #[must_use]
     pub fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|d| d.severity == Severity::Error)
     }
 
-    /// How many errors and warnings there are.
+    /// Returns the number of errors and warnings.
     #[must_use]
     pub fn tally(&self) -> (usize, usize) {
         let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();

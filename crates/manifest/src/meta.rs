@@ -1,4 +1,4 @@
-//! `ObjectMeta`: who an object is, and whose.
+//! `ObjectMeta`: name, labels and owner of an object.
 
 use palisade_policy::{Labels, ObjectKey, Origin, Workload};
 
@@ -9,7 +9,7 @@ use crate::{
     tree::At,
 };
 
-/// Fields of `ObjectMeta` (Kubernetes 1.35), and `clusterName` of old servers.
+/// Fields of `ObjectMeta` (Kubernetes 1.35), and `clusterName` of older servers.
 pub(crate) const FIELDS: &[&str] = &[
     "annotations",
     "clusterName",
@@ -29,13 +29,13 @@ pub(crate) const FIELDS: &[&str] = &[
     "uid",
 ];
 
-/// What we keep of an object's metadata.
+/// The metadata that is kept of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Meta {
     /// Namespace and name; the namespace is empty for cluster-scoped kinds.
     pub(crate) key: ObjectKey,
     pub(crate) labels: Labels,
-    /// The controller that owns it, else the first owner.
+    /// The owner that is the controller, or the first owner.
     pub(crate) owner: Option<Workload>,
     /// Seconds since the epoch; 0 if unknown.
     pub(crate) created: i64,
@@ -53,13 +53,13 @@ pub(crate) struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// A field that is set and not null.
+    /// Returns a field that is set and not null.
     pub(crate) fn get(&self, name: &str) -> Option<At<'a>> {
         self.fields.get(name)
     }
 }
 
-/// Reads `metadata`. `None`, after an error: the object has no usable name.
+/// Reads `metadata`. Returns `None`, after an error, if the object has no usable name.
 pub(crate) fn meta(
     cx: &mut Context<'_>,
     object: &Fields<'_>,
@@ -77,12 +77,12 @@ pub(crate) fn meta(
         }
         None => "",
     };
-    // A generated name is the server's to choose. The position in the input tells such objects apart as well.
+    // The API server generates the rest of the name. Here, the line number makes the name unique.
     let name = match (name, generated) {
         ("", "") => {
             cx.object = Some(kind.to_owned());
             if cx.errors > 0 {
-                // A name of the wrong type was reported already.
+                // The wrong type of the name was reported before.
                 return None;
             }
             let place = at.as_ref().map_or(object.at.span(), At::span);
@@ -134,7 +134,8 @@ fn owner(cx: &mut Context<'_>, at: &At<'_>) -> Option<Workload> {
     controller(owners)
 }
 
-/// Of owners, each with whether it is the controller: the first that is, else the first.
+/// Returns the first owner that is the controller, or else the first owner. Each owner comes with whether it is the
+/// controller.
 pub(crate) fn controller<T>(owners: impl IntoIterator<Item = (T, bool)>) -> Option<T> {
     let mut first = None;
     for (owner, is_controller) in owners {
@@ -146,12 +147,12 @@ pub(crate) fn controller<T>(owners: impl IntoIterator<Item = (T, bool)>) -> Opti
     first
 }
 
-/// A timestamp in RFC 3339, such as `2026-11-23T00:30:04Z`, as seconds since the epoch.
+/// Parses a timestamp in RFC 3339, such as `2026-11-23T00:30:04Z`. Returns seconds since the epoch.
 pub(crate) fn epoch_seconds(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
 }
 
-/// A name for messages: the kind, and the name if the object has one.
+/// The name of an object in messages, before its metadata is read: the kind, and the name if there is one.
 pub(crate) fn provisional_name(kind: &str, at: &At<'_>) -> String {
     let name = at.get("metadata").and_then(|m| match m.get("name")?.value() {
         crate::tree::Value::Scalar(crate::scalar::Scalar::Str(s)) => Some(s.to_string()),

@@ -1,122 +1,122 @@
-//! The syntax of names, label keys and values, and port names, with the API server's own messages.
+//! The syntax of names, label keys and values, and port names, with the API server's messages.
 //!
-//! Follows `k8s.io/apimachinery/pkg/util/validation` (SEMANTICS A.3.6, A.3.10). Each function returns what is wrong;
-//! nothing means valid.
+//! Follows `k8s.io/apimachinery/pkg/util/validation` (SEMANTICS A.3.6, A.3.10). Each function returns error messages;
+//! none means that the value is valid.
 
 const ALNUM: &str =
     "alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 
-/// What is wrong with a port number.
+/// Validates a port number.
 #[must_use]
 pub fn port_number(number: i64) -> Option<&'static str> {
     (!(1..=65_535).contains(&number)).then_some("must be between 1 and 65535, inclusive")
 }
 
-/// What is wrong with a port name (`IsValidPortName`).
+/// Validates a port name (`IsValidPortName`).
 #[must_use]
 pub fn port_name(name: &str) -> Vec<&'static str> {
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     if name.len() > 15 {
-        wrong.push("must be no more than 15 bytes");
+        errors.push("must be no more than 15 bytes");
     }
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-        wrong.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
+        errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
     }
     if !name.bytes().any(|b| b.is_ascii_lowercase()) {
-        wrong.push("must contain at least one letter (a-z)");
+        errors.push("must contain at least one letter (a-z)");
     }
     if name.contains("--") {
-        wrong.push("must not contain consecutive hyphens");
+        errors.push("must not contain consecutive hyphens");
     }
     if name.starts_with('-') || name.ends_with('-') {
-        wrong.push("must not begin or end with a hyphen");
+        errors.push("must not begin or end with a hyphen");
     }
-    wrong
+    errors
 }
 
-/// What is wrong with a label value (`IsValidLabelValue`).
+/// Validates a label value (`IsValidLabelValue`).
 #[must_use]
 pub fn label_value(value: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     if value.len() > 63 {
-        wrong.push("must be no more than 63 bytes".to_owned());
+        errors.push("must be no more than 63 bytes".to_owned());
     }
     if !value.is_empty() && !is_qualified(value) {
-        wrong.push(format!(
+        errors.push(format!(
             "a valid label must be an empty string or consist of {ALNUM} (e.g. 'MyValue',  or 'my_value',  or '12345')"
         ));
     }
-    wrong
+    errors
 }
 
-/// What is wrong with a label key (`IsQualifiedName`).
+/// Validates a label key (`IsQualifiedName`).
 #[must_use]
 pub fn label_key(key: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     let mut parts = key.split('/');
     let (first, second, rest) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
     let name = match (second, rest) {
         (None, _) => first,
         (Some(name), None) => {
             if first.is_empty() {
-                wrong.push("prefix part must be non-empty".to_owned());
+                errors.push("prefix part must be non-empty".to_owned());
             } else {
-                wrong.extend(dns_subdomain(first).into_iter().map(|m| format!("prefix part {m}")));
+                errors.extend(dns_subdomain(first).into_iter().map(|m| format!("prefix part {m}")));
             }
             name
         }
         (Some(_), Some(_)) => {
-            wrong.push(format!(
+            errors.push(format!(
                 "a qualified name must consist of {ALNUM} (e.g. 'MyName',  or 'my.name',  or '123-abc') with an \
                  optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             ));
-            return wrong;
+            return errors;
         }
     };
     if name.is_empty() {
-        wrong.push("name part must be non-empty".to_owned());
+        errors.push("name part must be non-empty".to_owned());
     } else if name.len() > 63 {
-        wrong.push("name part must be no more than 63 bytes".to_owned());
+        errors.push("name part must be no more than 63 bytes".to_owned());
     }
     if !name.is_empty() && !is_qualified(name) {
-        wrong
+        errors
             .push(format!("name part must consist of {ALNUM} (e.g. 'MyName',  or 'my.name',  or '123-abc')"));
     }
-    wrong
+    errors
 }
 
-/// What is wrong with an object name (`IsDNS1123Subdomain`).
+/// Validates an object name (`IsDNS1123Subdomain`).
 #[must_use]
 pub fn dns_subdomain(name: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     if name.len() > 253 {
-        wrong.push("must be no more than 253 bytes".to_owned());
+        errors.push("must be no more than 253 bytes".to_owned());
     }
     if !name.split('.').all(is_dns_label) {
-        wrong.push(
+        errors.push(
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
              start and end with an alphanumeric character (e.g. 'example.com')"
                 .to_owned(),
         );
     }
-    wrong
+    errors
 }
 
-/// What is wrong with a namespace name (`IsDNS1123Label`).
+/// Validates a namespace name (`IsDNS1123Label`).
 #[must_use]
 pub fn dns_label(name: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     if name.len() > 63 {
-        wrong.push("must be no more than 63 bytes".to_owned());
+        errors.push("must be no more than 63 bytes".to_owned());
     }
     if !is_dns_label(name) {
-        wrong.push(
+        errors.push(
             "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
              end with an alphanumeric character (e.g. 'my-name',  or '123-abc')"
                 .to_owned(),
         );
     }
-    wrong
+    errors
 }
 
 /// `[a-z0-9]([-a-z0-9]*[a-z0-9])?`

@@ -11,7 +11,7 @@ use palisade_policy::{
 use crate::{
     cidr::{Cidr, NOT_A_CIDR},
     declared::Declaration,
-    decode::{Context, Fields, IntOrString, shown},
+    decode::{Context, Fields, IntOrString, quoted},
     diagnostic::Code,
     meta::Object,
     names,
@@ -30,7 +30,7 @@ pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Object<'_>) -> Optio
         spec.and_then(|s| s.get("podSelector")).map(|at| label_selector(cx, &at)).unwrap_or_default();
     let ingress = rules(cx, spec, "ingress", "from", namespace);
     let egress = rules(cx, spec, "egress", "to", namespace);
-    // A6: without policyTypes, Ingress always, Egress if there is an egress rule.
+    // A6: without policyTypes, Ingress is implied, and Egress if there is an egress rule.
     let types = policy_types(cx, spec).unwrap_or((true, !egress.is_empty()));
     Some(Declaration::Policy(Box::new(Policy {
         key: PolicyKey {
@@ -47,7 +47,7 @@ pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Object<'_>) -> Optio
     })))
 }
 
-/// Whether Ingress and Egress are listed; `None` if nothing is.
+/// Returns whether Ingress and Egress are listed; `None` if the list is empty or absent.
 fn policy_types(cx: &mut Context<'_>, spec: Option<Fields<'_>>) -> Option<(bool, bool)> {
     let at = spec?.get("policyTypes")?;
     let entries = cx.list(&at);
@@ -55,7 +55,7 @@ fn policy_types(cx: &mut Context<'_>, spec: Option<Fields<'_>>) -> Option<(bool,
         cx.error(
             &at,
             Code::Invalid,
-            format!("Invalid value: {}: may not specify more than two policyTypes", shown(&at)),
+            format!("Invalid value: {}: may not specify more than two policyTypes", quoted(&at)),
         );
         return None;
     }
@@ -89,7 +89,7 @@ fn rules(
 
 fn rule(cx: &mut Context<'_>, at: &At<'_>, peers_field: &str, own: &Name) -> Rule {
     let origin = Some(cx.origin(at));
-    // A null element is `{}`: everything (A4).
+    // A null element is `{}`, which matches everything (A4).
     let Some(fields) = cx.fields(at, &["ports", peers_field]) else {
         return Rule { name: None, action: Action::Accept, peers: None, ports: None, origin };
     };
@@ -101,7 +101,7 @@ fn rule(cx: &mut Context<'_>, at: &At<'_>, peers_field: &str, own: &Name) -> Rul
         Some(at) => cx.list(&at).iter().filter_map(|at| peer(cx, at, own)).collect(),
         None => Vec::new(),
     };
-    // Absent and empty are one: unrestricted (A.4). An entry that was refused has refused the whole policy.
+    // Absent and empty lists both mean unrestricted (A.4). An invalid entry has rejected the whole policy.
     Rule {
         name: None,
         action: Action::Accept,
@@ -129,7 +129,7 @@ fn peer(cx: &mut Context<'_>, at: &At<'_>, own: &Name) -> Option<PeerEntry> {
             cx.error(at, Code::Forbidden, "Forbidden: may not specify both ipBlock and another peer");
             return None;
         }
-        // A nil namespaceSelector beside a podSelector is the policy's own namespace, not "nothing" (A.4).
+        // A null namespaceSelector beside a podSelector means the policy's own namespace (A.4).
         (pods, None) => pods_of(NamespaceMatch::Named(own.clone()), pods),
         (pods, Some(namespaces)) => pods_of(NamespaceMatch::Selected(namespaces), pods),
     };
@@ -191,7 +191,7 @@ fn port(cx: &mut Context<'_>, at: &At<'_>) -> Option<PortEntry> {
     let origin = Some(cx.origin(at));
     let fields = cx.fields(at, &["protocol", "port", "endPort"]);
     let field = |name| fields.and_then(|f: Fields<'_>| f.get(name));
-    // A5: absent is TCP; the empty string is not absent.
+    // A5: an absent protocol is TCP. An empty string is an error.
     let protocol = match field("protocol") {
         Some(at) => protocol(cx, &at),
         None => Some(Protocol::Tcp),
@@ -237,7 +237,7 @@ fn numbers(
     Some(PortMatch::Numbers { protocol, first: u16::try_from(first).ok()?, last: u16::try_from(last).ok()? })
 }
 
-/// `TCP`, `UDP` or `SCTP`, and nothing else.
+/// Decodes a protocol: `TCP`, `UDP` or `SCTP`.
 pub(crate) fn protocol(cx: &mut Context<'_>, at: &At<'_>) -> Option<Protocol> {
     let text = cx.string(at)?;
     let protocol = protocol_named(text);
@@ -247,7 +247,7 @@ pub(crate) fn protocol(cx: &mut Context<'_>, at: &At<'_>) -> Option<Protocol> {
     protocol
 }
 
-/// The protocol of this name.
+/// Parses the name of a protocol.
 pub(crate) fn protocol_named(text: &str) -> Option<Protocol> {
     match text {
         "TCP" => Some(Protocol::Tcp),

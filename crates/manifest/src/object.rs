@@ -1,4 +1,4 @@
-//! Which objects we know, and what becomes of the others.
+//! Finds the kind of each object in a document, and decodes it.
 
 use crate::{
     decode::Context,
@@ -10,17 +10,17 @@ use crate::{
     tree::{At, Value},
 };
 
-/// How deep lists may hold lists. One level is what kubectl writes.
+/// How deeply lists may be nested. kubectl writes one level.
 const LIST_DEPTH: usize = 4;
 
-/// The fields of every object. A kind without a field of these says so itself.
+/// The top-level fields that are known for every kind.
 const OBJECT: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
 
-/// Groups of policies that would change verdicts, and that are not evaluated.
+/// API groups of policies that affect verdicts and are not evaluated.
 const OTHER_POLICY_GROUPS: &[&str] =
     &["policy.networking.k8s.io", "cilium.io", "crd.projectcalico.org", "projectcalico.org", "crd.antrea.io"];
 
-/// Takes in the root of a document: an object or a list of objects.
+/// Reads the root of a document: an object or a list of objects.
 pub(crate) struct ObjectReader<'i> {
     pub(crate) gathered: &'i mut Gathered,
     pub(crate) counts: &'i mut Counts,
@@ -28,13 +28,19 @@ pub(crate) struct ObjectReader<'i> {
 }
 
 impl ObjectReader<'_> {
-    /// Takes in what stands at `at`.
+    /// Reads the root of a document.
     pub(crate) fn root(&mut self, cx: &mut Context<'_>, at: &At<'_>) {
-        self.value(cx, at, None, 0);
+        self.object_or_list(cx, at, None, 0);
     }
 
-    /// `implied` is the version and kind that a typed list gives its elements.
-    fn value(&mut self, cx: &mut Context<'_>, at: &At<'_>, implied: Option<(&str, &str)>, depth: usize) {
+    /// Reads an object or a list. `implied` is the version and kind of the elements of a typed list.
+    fn object_or_list(
+        &mut self,
+        cx: &mut Context<'_>,
+        at: &At<'_>,
+        implied: Option<(&str, &str)>,
+        depth: usize,
+    ) {
         cx.object = None;
         cx.errors = 0;
         let Value::Mapping(_) = at.value() else {
@@ -71,13 +77,13 @@ impl ObjectReader<'_> {
             return cx.error(
                 items,
                 Code::NotAnObject,
-                format!("lists inside lists, more than {LIST_DEPTH} deep"),
+                format!("lists are nested more than {LIST_DEPTH} levels deep"),
             );
         }
-        // `List` holds anything; `PodList` holds pods, whose kind the API server leaves out.
+        // A `List` holds objects of any kind. The API server omits the kind of the elements of a `PodList`.
         let implied = (!implied.1.is_empty()).then_some(implied);
         for item in cx.list(items) {
-            self.value(cx, &item.as_root(), implied, depth + 1);
+            self.object_or_list(cx, &item.as_root(), implied, depth + 1);
         }
     }
 
@@ -130,7 +136,7 @@ impl ObjectReader<'_> {
             }
             OtherVersions::Skipped => {
                 *self.counts.passed_over.entry(name.to_owned()).or_default() += 1;
-                let message = format!("{name} of {api_version} is not read: what it leads to is not shown");
+                let message = format!("{name} of {api_version} is not read: its backends are not shown");
                 Diagnostic::new(Severity::Warning, Code::NotEvaluated, message)
             }
         };
@@ -138,15 +144,14 @@ impl ObjectReader<'_> {
         cx.report(&place, diagnostic.with_help(format!("use apiVersion: {recommended}")));
     }
 
-    /// A kind that isn't part of a cluster as policies see it: counted and passed over, unless it is a policy.
+    /// Counts an object of another kind, and warns if it is a policy.
     fn other_kind(&mut self, cx: &mut Context<'_>, at: &At<'_>, group: &str, version: &str, kind: &str) {
         *self.counts.passed_over.entry(kind.to_owned()).or_default() += 1;
         if OTHER_POLICY_GROUPS.contains(&group) && kind.ends_with("NetworkPolicy") {
             cx.object = Some(provisional_name(kind, at));
             let place = at.get("kind").unwrap_or(*at);
-            let message = format!(
-                "policies of {version} are not evaluated: verdicts are given as if it were not there"
-            );
+            let message =
+                format!("policies of {version} are not evaluated: verdicts do not take it into account");
             cx.warn(&place, Code::NotEvaluated, message);
         }
     }

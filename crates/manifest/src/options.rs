@@ -1,35 +1,34 @@
-//! How to read manifests.
-
+//! Options for reading manifests.
 use palisade_policy::Family;
 
 use crate::{addresses::AddressPlan, tree::Limits};
 
-/// How to read.
+/// How to read manifests.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// The namespace of objects that name none. `kubectl -n`.
+    /// The namespace of objects without one, as with `kubectl -n`.
     pub default_namespace: String,
-    /// Unknown fields are errors, as with `kubectl --validate=strict`; else they are warnings.
+    /// Whether unknown fields are errors, as with `kubectl --validate=strict`. Otherwise they are warnings.
     pub strict: bool,
     /// The API server's feature gate `StrictIPCIDRValidation` (SEMANTICS A.3.8).
     pub strict_cidr: bool,
     /// The release channel of the cluster-wide policies' CustomResourceDefinitions.
     pub channel: Channel,
-    /// Whether the cluster-wide policies have been admitted by an API server.
+    /// Whether an API server has admitted the cluster-wide policies.
     pub admission: Admission,
-    /// Files of more bytes are refused unread.
+    /// The largest file that is read.
     pub max_file_bytes: u64,
-    /// An input of more files and directories is refused.
+    /// The largest number of files and directories in one input.
     pub max_files: usize,
-    /// Whether pipes and devices are refused also where they were named.
+    /// Whether pipes and devices are refused even if they were named.
     pub regular_files: bool,
-    /// How many pods all workloads together may make.
+    /// The largest number of pods that all workloads together may make.
     pub max_made_pods: u32,
-    /// What one document may cost.
+    /// Limits for each document.
     pub limits: Limits,
-    /// Whether all namespaces are declared, if any is, so that one that isn't does not exist.
+    /// Whether an undeclared namespace doesn't exist, provided that any namespace is declared.
     pub all_namespaces: bool,
-    /// The addresses to give to pods and services that declare none; `None` leaves them without.
+    /// The ranges of made-up addresses for pods and services; `None` makes up none.
     pub addresses: Option<AddressPlan>,
 }
 
@@ -42,10 +41,10 @@ impl Default for LoadOptions {
             channel: Channel::default(),
             admission: Admission::default(),
             max_file_bytes: 64 << 20,
-            // Ten thousand policies and as much again of everything else, each in a file of its own.
+            // Enough for ten thousand policies and as many other objects, each in a file of its own.
             max_files: 200_000,
             regular_files: false,
-            // The largest clusters have 150,000 pods; the Kubernetes scalability limit is that number.
+            // Kubernetes supports clusters of up to 150,000 pods.
             max_made_pods: 300_000,
             limits: Limits::default(),
             all_namespaces: true,
@@ -55,7 +54,7 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// The default, with addresses made up in these families.
+    /// Returns the default options, with made-up addresses in these families.
     #[must_use]
     pub fn with_families(families: &[Family]) -> Self {
         let addresses = Some(AddressPlan { families: families.to_vec(), ..AddressPlan::default() });
@@ -63,23 +62,23 @@ impl LoadOptions {
     }
 }
 
-/// Which of the project's two release channels the cluster's CustomResourceDefinitions come from (SEMANTICS 0.2).
+/// The release channel of the cluster's CustomResourceDefinitions for cluster-wide policies (SEMANTICS 0.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Channel {
-    /// All fields: also `nodes` and `domainNames`, `namedPort` of v1alpha1 and `destinationNamedPort` of v1beta1.
+    /// All fields, including `nodes`, `domainNames`, `namedPort` of v1alpha1 and `destinationNamedPort` of v1beta1.
     #[default]
     Experimental,
-    /// Without these: the API server drops them like any unknown field before it validates.
+    /// Without these fields. The API server drops them before it validates, like other unknown fields.
     Standard,
 }
 
-/// Whether cluster-wide policies have passed the API server's checks already.
+/// Whether cluster-wide policies have been admitted by an API server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Admission {
-    /// They have not: a file. What the API server would reject is an error, and not taken in.
+    /// They have not, since they come from a file. What the API server would reject is an error.
     #[default]
     Check,
-    /// They have: an API server sent them. Nothing is checked, and fields that we don't know come from a newer version
-    /// of the API: a rule with such a field fails closed.
+    /// They have, since they come from an API server. They are not validated, and unknown fields come from a newer
+    /// version of the API. A rule with an unknown field fails closed.
     Passed,
 }

@@ -1,4 +1,4 @@
-//! Pods and pod templates: labels, ports, node, and what a status says of addresses.
+//! Pods and pod templates: labels, ports, node, and the addresses in the status.
 
 use std::net::IpAddr;
 
@@ -128,7 +128,7 @@ fn phase(cx: &mut Context<'_>, at: &At<'_>) -> Option<Phase> {
     }
 }
 
-/// The phase of this name; empty is none.
+/// Parses a phase. An empty string is no phase.
 pub(crate) fn phase_named(text: &str) -> Result<Option<Phase>, String> {
     Ok(Some(match text {
         "" => return Ok(None),
@@ -146,7 +146,7 @@ pub(crate) fn phase_named(text: &str) -> Result<Option<Phase>, String> {
     }))
 }
 
-/// `podIPs`, or `podIP` where there is no list (A50): at most one of each family.
+/// Reads `podIPs`, or `podIP` if there is no list (A50). At most one address of each family.
 fn addresses(cx: &mut Context<'_>, status: &Fields<'_>) -> Vec<IpAddr> {
     let list = status.get("podIPs");
     // An entry is `{ip: …}`.
@@ -171,7 +171,8 @@ fn address(cx: &mut Context<'_>, at: &At<'_>, out: &mut Vec<IpAddr>) {
     }
 }
 
-/// Adds an address that a pod's status reports: one that parses, and the first of its family. Empty adds nothing.
+/// Adds an address of a pod's status. Fails if it is no IP address, or the second of its family. An empty string adds
+/// nothing.
 pub(crate) fn add_address(text: &str, out: &mut Vec<IpAddr>) -> Result<(), &'static str> {
     if text.is_empty() {
         return Ok(());
@@ -184,7 +185,7 @@ pub(crate) fn add_address(text: &str, out: &mut Vec<IpAddr>) -> Result<(), &'sta
     Ok(())
 }
 
-/// Reads a `PodTemplateSpec`.
+/// Decodes a `PodTemplateSpec`.
 pub(crate) fn template(cx: &mut Context<'_>, at: Option<&At<'_>>) -> PodTemplate {
     let fields = at.and_then(|at| cx.fields(at, &["metadata", "spec"]));
     let metadata = fields.and_then(|f| f.get("metadata"));
@@ -222,7 +223,7 @@ fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> PodTem
     PodTemplate { labels, ports: cx.names.ports(&ports), host_network, node, node_selector }
 }
 
-/// Adds a container's ports. Of the init containers only those that keep running count (G-9).
+/// Adds a container's ports. Init containers count only if they keep running (G-9).
 fn container(cx: &mut Context<'_>, at: &At<'_>, init: bool, out: &mut Vec<ContainerPort>) {
     let Some(fields) = cx.fields(at, CONTAINER) else { return };
     let keeps_running = keeps_running(init, fields.string(cx, "restartPolicy"));
@@ -237,7 +238,7 @@ fn container(cx: &mut Context<'_>, at: &At<'_>, init: bool, out: &mut Vec<Contai
     }
 }
 
-/// Whether a container runs as long as its pod, so that its ports count (G-9).
+/// Returns whether a container runs as long as its pod, so that its ports count (G-9).
 pub(crate) fn keeps_running(init: bool, restart_policy: Option<&str>) -> bool {
     !init || restart_policy == Some("Always")
 }

@@ -1,9 +1,9 @@
-//! Text from objects, files and the kernel, made safe to show: names may hold anything.
+//! Makes text from objects, files and the kernel safe to print, since names may hold any character.
 
 use std::borrow::Cow;
 
-/// Whether a character moves the cursor, hides text or turns the direction of writing: control characters and the marks of
-/// bidirectional text, and separators that some programs take for line ends.
+/// Returns whether a character must be escaped: control characters, the marks of bidirectional text, and separators
+/// that some programs treat as line ends.
 #[must_use]
 pub fn needs_escape(c: char) -> bool {
     c.is_control()
@@ -13,7 +13,7 @@ pub fn needs_escape(c: char) -> bool {
         )
 }
 
-/// One line of text in which such characters are visible escapes: `\u{1b}`. `O(text)`.
+/// Returns the text with such characters escaped, as in `\u{1b}`. `O(text)`.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(needs_escape) {

@@ -1,4 +1,4 @@
-//! Diagnostics as text, with the lines that they are about.
+//! Renders diagnostics as text, with the lines that they are about.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
@@ -7,12 +7,12 @@ use crate::{
     text::Excerpt,
 };
 
-/// How to draw.
+/// How to render diagnostics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    /// With terminal colours.
+    /// Whether to use terminal colours.
     pub colour: bool,
-    /// Columns to fill at most.
+    /// The maximum width in columns.
     pub width: usize,
 }
 
@@ -22,7 +22,7 @@ impl Default for Style {
     }
 }
 
-/// Draws one finding as rustc would, without a newline at the end.
+/// Renders a finding in the format of rustc, without a trailing newline.
 #[must_use]
 pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
     let level = match diagnostic.severity {
@@ -32,13 +32,15 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
     let title = printable(&diagnostic.headline());
     let help = diagnostic.help.as_deref().map(printable);
     let file = diagnostic.origin.as_ref().map(|s| printable(&s.file)).unwrap_or_default();
-    let shown = diagnostic
+    let excerpt_and_span = diagnostic
         .excerpt
         .as_ref()
         .and_then(|excerpt| Some((excerpt, within(excerpt, diagnostic.span.clone()?)?)));
     let mut group = Group::with_title(level.primary_title(&*title).id(diagnostic.code.as_str()));
-    let drawn = shown.as_ref().map(|(excerpt, span)| (excerpt.text.replace('\t', " "), span, excerpt.line));
-    match &drawn {
+    let snippet = excerpt_and_span
+        .as_ref()
+        .map(|(excerpt, span)| (excerpt.text.replace('\t', " "), span, excerpt.line));
+    match &snippet {
         Some((text, span, line)) => {
             group = group.element(
                 Snippet::source(text.as_str())
@@ -64,18 +66,18 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
     renderer.term_width(style.width).render(&[group])
 }
 
-/// The span counted from where the excerpt begins, cut to it. `None`: not in it.
+/// The span relative to the excerpt and cut to it. `None` if it lies before the excerpt.
 fn within(excerpt: &Excerpt, span: std::ops::Range<u32>) -> Option<std::ops::Range<usize>> {
     let start = span.start.checked_sub(excerpt.start)? as usize;
     let end = (span.end.saturating_sub(excerpt.start) as usize).min(excerpt.text.len());
     if start > excerpt.text.len() {
-        // At the very end of the file, behind the trailing space that the excerpt lacks.
+        // The span is at the end of the file, after the trailing space that the excerpt lacks.
         return Some(excerpt.text.len()..excerpt.text.len());
     }
     Some(start..end.max(start))
 }
 
-/// Input is shown, not obeyed: control characters could move the cursor or hide text.
+/// Replaces control characters, which could move the cursor or hide text.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -1,9 +1,8 @@
-//! What leads into a cluster through a controller: Ingress (`networking.k8s.io/v1`), the routes of the Gateway API
-//! (`gateway.networking.k8s.io`) and OpenShift's Route (`route.openshift.io/v1`).
+//! Objects that let connections into a cluster through a controller: Ingress (`networking.k8s.io/v1`), the routes of
+//! the Gateway API (`gateway.networking.k8s.io`) and OpenShift's Route (`route.openshift.io/v1`).
 //!
-//! Read as far as it takes to know which ports of which services a controller forwards to; everything else that these
-//! objects may say (hosts to match, paths, certificates, annotations) is left alone. Where an object leads nowhere, in
-//! part or as a whole, that is a warning that names what is missing.
+//! Only the fields that decide to which ports of which services a controller forwards are read. All others (hosts,
+//! paths, certificates, annotations) are ignored. A backend that doesn't exist is a warning.
 
 mod gateway;
 mod resolve;
@@ -23,7 +22,7 @@ use crate::{
 pub(crate) use gateway::{gateway, gateway_route, reference_grant};
 pub(crate) use resolve::resolve;
 
-/// The API group of Gateway, ReferenceGrant and routes to gateways.
+/// The API group of the Gateway API.
 pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
 impl DeclaredRoute {
@@ -36,7 +35,7 @@ impl DeclaredRoute {
     }
 }
 
-/// A field that is there and not null.
+/// Returns a field that is set and not null.
 pub(crate) fn field<'b>(at: &'b At<'_>, name: &str) -> Option<At<'b>> {
     at.get(name).filter(|at| !at.is_null())
 }
@@ -69,7 +68,7 @@ fn ingress_route(cx: &mut Context<'_>, object: &Object<'_>) -> DeclaredRoute {
     out
 }
 
-/// A backend that is another kind of object (`resource`) is no service and leads to no pod that we could know.
+/// Adds a backend. A backend that is another kind of object (`resource`) is ignored, since it leads to no known pod.
 fn ingress_backend(cx: &mut Context<'_>, at: &At<'_>, meta: &Meta, out: &mut DeclaredRoute) {
     let Some(service) = field(at, "service") else { return };
     let Some(fields) = cx.any_fields(&service) else { return };
@@ -93,7 +92,7 @@ fn ingress_backend(cx: &mut Context<'_>, at: &At<'_>, meta: &Meta, out: &mut Dec
     out.add(cx, at, DeclaredBackend { service: key, port, protocol: Protocol::Tcp });
 }
 
-/// A port number, or an error.
+/// Reads a port number, or reports an error.
 pub(crate) fn number(cx: &mut Context<'_>, at: &At<'_>) -> Option<u16> {
     let number = cx.int32(at)?;
     cx.invalid(at, names::port_number(number.into()));
@@ -117,7 +116,7 @@ fn openshift_backends(cx: &mut Context<'_>, object: &Object<'_>) -> DeclaredRout
         let at = field(&port, "targetPort")?;
         Some(match cx.int_or_string(&at)? {
             IntOrString::Int(_) => PortSpec::Number(number(cx, &at)?),
-            // The router compares texts: "8080" is the number.
+            // The router compares strings: "8080" means the number.
             IntOrString::String(text) => match text.parse() {
                 Ok(number) => PortSpec::Number(number),
                 Err(_) => PortSpec::Name(cx.names.name(text)),
@@ -129,7 +128,7 @@ fn openshift_backends(cx: &mut Context<'_>, object: &Object<'_>) -> DeclaredRout
         let Some(fields) = cx.any_fields(at) else { return };
         let kind = fields.string(cx, "kind").unwrap_or_default();
         let Some(name) = fields.string(cx, "name").filter(|n| !n.is_empty()) else { return };
-        if !matches!(kind, "" | "Service") || is_weightless(cx, at) {
+        if !matches!(kind, "" | "Service") || has_no_weight(cx, at) {
             return;
         }
         let service = ObjectKey { namespace: meta.key.namespace.clone(), name: cx.names.name(name) };
@@ -146,7 +145,7 @@ fn openshift_backends(cx: &mut Context<'_>, object: &Object<'_>) -> DeclaredRout
     out
 }
 
-/// Whether a backend gets no share of the traffic: its weight is 0.
-pub(crate) fn is_weightless(cx: &mut Context<'_>, at: &At<'_>) -> bool {
+/// Returns whether a backend gets no traffic because its weight is 0.
+pub(crate) fn has_no_weight(cx: &mut Context<'_>, at: &At<'_>) -> bool {
     field(at, "weight").is_some_and(|at| cx.int32(&at) == Some(0))
 }

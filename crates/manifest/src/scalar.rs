@@ -1,28 +1,28 @@
-//! What an unquoted YAML scalar means to kubectl.
+//! Resolves unquoted YAML scalars as kubectl does.
 //!
-//! kubectl and the API server read YAML through `sigs.k8s.io/yaml`, whose resolver is that of go-yaml v2: YAML 1.1
-//! booleans (`no`, `on`, `y`), C-style octals (`0777`), underscores in numbers. The table here follows its
-//! `goyaml.v2/resolve.go`; timestamps stay text, as `sigs.k8s.io/yaml` leaves them.
+//! kubectl and the API server read YAML with `sigs.k8s.io/yaml`, which resolves scalars like go-yaml v2: YAML 1.1
+//! booleans (`no`, `on`, `y`), C-style octals (`0777`), underscores in numbers. The rules follow its
+//! `goyaml.v2/resolve.go`. Timestamps stay text, as in `sigs.k8s.io/yaml`.
 
 use std::borrow::Cow;
 
-/// A scalar's meaning.
+/// A resolved scalar.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scalar<'t> {
-    /// `null`, `~` or nothing at all.
+    /// `null`, `~` or nothing.
     Null,
     /// A boolean, in any of the YAML 1.1 spellings.
     Bool(bool),
-    /// An integer. Those beyond 128 bits become [`Scalar::Float`]; no field of ours takes either.
+    /// An integer. Integers of more than 128 bits become [`Scalar::Float`]. No field of a decoded kind accepts either.
     Int(i128),
-    /// A number that isn't an integer, or is infinite.
+    /// A number that is not an integer, or infinite.
     Float(f64),
     /// Text.
     Str(Cow<'t, str>),
 }
 
 impl Scalar<'_> {
-    /// What JSON would call it; the word in "cannot unmarshal number into …".
+    /// Returns the JSON type, as in "cannot unmarshal number into …".
     #[must_use]
     pub fn json_type(&self) -> &'static str {
         match self {
@@ -71,7 +71,7 @@ fn number(text: &str) -> Option<Scalar<'static>> {
     is_float(&plain).then(|| plain.parse().ok()).flatten().map(Scalar::Float)
 }
 
-/// Go's `strconv.ParseInt(s, 0, …)`: the prefix chooses the base, and a bare `0` is octal's.
+/// Parses an integer like Go's `strconv.ParseInt(s, 0, …)`: the prefix selects the base, and a leading `0` means octal.
 fn integer(text: &str) -> Option<i128> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -85,7 +85,7 @@ fn integer(text: &str) -> Option<i128> {
         [b'0', _, ..] => (8, &digits[1..]),
         _ => (10, digits),
     };
-    // `from_str_radix` would take a second sign.
+    // `from_str_radix` would accept a second sign.
     if !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return None;
     }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_as_go_reads_them() {
+    fn numbers_match_go() {
         let ints = [
             ("0", 0),
             ("0777", 511),
@@ -162,7 +162,7 @@ mod tests {
         for (text, value) in ints {
             assert_eq!(of(text), Scalar::Int(value), "{text}");
         }
-        // Not octal, but digits: go-yaml falls back to a float, which JSON writes as 8.
+        // Not octal digits: go-yaml falls back to a float, which JSON prints as 8.
         for (text, value) in
             [("08", 8.0), ("1.5", 1.5), (".5", 0.5), ("1e3", 1000.0), ("1.", 1.0), ("-1E-2", -0.01)]
         {

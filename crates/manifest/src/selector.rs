@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use palisade_policy::{Name, Requirement, Selector, Test};
 
 use crate::{
-    decode::{Context, shown},
+    decode::{Context, quoted},
     diagnostic::Code,
     names,
     tree::At,
 };
 
-/// Reads the selector at `at`; null is the empty selector. Whoever tells a null pointer from `{}` does it before.
+/// Decodes a label selector. Null is the empty selector. Callers that distinguish null from `{}` check for null first.
 pub(crate) fn label_selector(cx: &mut Context<'_>, at: &At<'_>) -> Selector {
     let Some(fields) = cx.fields(at, &["matchLabels", "matchExpressions"]) else {
         return Selector::everything();
@@ -58,11 +58,11 @@ fn requirement(cx: &mut Context<'_>, at: &At<'_>) -> Option<Requirement> {
         "Exists" => Test::Exists,
         "DoesNotExist" => Test::DoesNotExist,
         _ => {
-            let shown = if operator.is_empty() { "\"\"".to_owned() } else { shown(&operator_at) };
+            let quoted = if operator.is_empty() { "\"\"".to_owned() } else { quoted(&operator_at) };
             cx.error(
                 &operator_at,
                 Code::Invalid,
-                format!("Invalid value: {shown}: not a valid selector operator"),
+                format!("Invalid value: {quoted}: not a valid selector operator"),
             );
             return None;
         }

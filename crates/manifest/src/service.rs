@@ -1,4 +1,4 @@
-//! Services: addresses, ports and the pods behind them.
+//! Services: addresses, ports and selectors.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -15,7 +15,7 @@ use crate::{
     tree::At,
 };
 
-/// Fields of `ServiceSpec` (Kubernetes 1.35), and those that old servers knew.
+/// Fields of `ServiceSpec` (Kubernetes 1.35), and those of older servers.
 const SERVICE_SPEC: &[&str] = &[
     "allocateLoadBalancerNodePorts",
     "clusterIP",
@@ -66,7 +66,7 @@ pub(crate) fn service(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Decla
     Some(Declaration::Service(DeclaredService { service, needs }))
 }
 
-/// The declared addresses, and whether the service is headless.
+/// Returns the declared addresses, and whether the service is headless.
 fn cluster_ips(cx: &mut Context<'_>, spec: &Fields<'_>) -> (Vec<IpAddr>, bool) {
     let mut addresses = Vec::new();
     let mut headless = false;
@@ -86,27 +86,27 @@ fn cluster_ips(cx: &mut Context<'_>, spec: &Fields<'_>) -> (Vec<IpAddr>, bool) {
     (addresses, headless)
 }
 
-/// The families that it asks for; both where it leaves the choice to the cluster.
+/// Returns the families that the service requests; both if the cluster decides.
 fn families(cx: &mut Context<'_>, spec: &Fields<'_>) -> BTreeSet<Family> {
-    let mut asked = Vec::new();
+    let mut requested = Vec::new();
     if let Some(list) = spec.get("ipFamilies") {
         for at in cx.list(&list) {
             match cx.string(&at) {
-                Some("IPv4") => asked.push(Family::V4),
-                Some("IPv6") => asked.push(Family::V6),
+                Some("IPv4") => requested.push(Family::V4),
+                Some("IPv6") => requested.push(Family::V6),
                 Some(_) => cx.invalid(&at, ["must be IPv4 or IPv6"]),
                 None => {}
             }
         }
     }
-    match (&*asked, spec.string(cx, "ipFamilyPolicy")) {
+    match (&*requested, spec.string(cx, "ipFamilyPolicy")) {
         ([], Some("SingleStack")) => BTreeSet::from([Family::V4]),
         ([], _) => Family::BOTH.into(),
-        _ => asked.into_iter().collect(),
+        _ => requested.into_iter().collect(),
     }
 }
 
-/// A service's selector is a map; empty or absent means that somebody else names its endpoints.
+/// Reads the selector, which is a map. Empty or absent means that the endpoints are managed elsewhere.
 fn selector(cx: &mut Context<'_>, spec: &Fields<'_>) -> Option<Selector> {
     let labels = cx.labels(&spec.get("selector")?);
     let requirement = |(key, value): (&palisade_policy::Name, &palisade_policy::Name)| Requirement {
@@ -137,7 +137,7 @@ fn port(cx: &mut Context<'_>, at: &At<'_>) -> Option<ServicePort> {
     Some(ServicePort { name, protocol, port: number, target })
 }
 
-/// Absent, 0 and "" are the service's own port.
+/// Reads a target port. Absent, 0 and "" mean the service's own port.
 fn target(cx: &mut Context<'_>, at: &At<'_>, own: u16) -> Option<TargetPort> {
     match cx.int_or_string(at)? {
         IntOrString::Int(0) | IntOrString::String("") => Some(TargetPort::Number(own)),

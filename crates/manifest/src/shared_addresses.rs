@@ -6,8 +6,8 @@ use palisade_policy::{Cluster, Name, ObjectKey, Origin, Pod};
 
 use crate::diagnostic::{Code, Diagnostic, Severity};
 
-/// Live pods that report one address (SEMANTICS G-10).
-pub(crate) fn shared_addresses(
+/// Warns about running pods that report the same address (SEMANTICS G-10).
+pub(crate) fn warn_about_shared_addresses(
     cluster: &Cluster,
     origins: &BTreeMap<(Name, ObjectKey), Origin>,
     found: &mut Vec<Diagnostic>,
@@ -20,13 +20,12 @@ pub(crate) fn shared_addresses(
     }
     for (address, mut pods) in owners.into_iter().filter(|(_, pods)| pods.len() > 1) {
         pods.sort_by(|a, b| Pod::precedence(a, b));
-        let (winner, losers) = (pods[0], &pods[1..]);
-        for loser in losers {
-            let message =
-                format!("{address} is also the address of {}, which counts as its owner", winner.key);
+        let (owner, others) = (pods[0], &pods[1..]);
+        for other in others {
+            let message = format!("{address} is also the address of {}, which owns it", owner.key);
             found.push(Diagnostic {
-                origin: origins.get(&(Name::from("Pod"), loser.key.clone())).cloned(),
-                object: Some(format!("Pod {}", loser.key)),
+                origin: origins.get(&(Name::from("Pod"), other.key.clone())).cloned(),
+                object: Some(format!("Pod {}", other.key)),
                 path: Some("status.podIP".to_owned()),
                 ..Diagnostic::new(Severity::Warning, Code::DuplicateAddress, message)
             });

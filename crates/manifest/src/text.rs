@@ -1,58 +1,47 @@
-//! A file's text with its lines, and the excerpts of it that diagnostics keep.
+//! The text of a file with its lines, and the excerpts that diagnostics keep.
 
 use std::ops::Range;
 
 use palisade_policy::{Name, Origin};
 
-/// How much of a long line an excerpt keeps on either side of what it shows: minified JSON is one line.
+/// How many bytes an excerpt keeps on either side of the span, since minified JSON is one long line.
 const MARGIN: usize = 160;
-/// A text and where its lines begin.
+/// A text and the offsets of its lines.
 #[derive(Debug)]
-pub struct Text {
+pub(crate) struct Text {
     name: Name,
     text: String,
     lines: Vec<u32>,
-    /// Whether an API server sent it: nobody can open it, so positions in it mean nothing.
+    /// Whether an API server sent the text. Positions in it are meaningless to users.
     of_cluster: bool,
 }
 
 impl Text {
-    /// What an API server sent: it has no name, and every position in it is line 0. (It is one line, and finding thousands
-    /// of columns in a line of a megabyte takes minutes.)
-    #[must_use]
-    pub fn of_cluster(text: String) -> Self {
+    /// Makes a text that an API server sent. It has no name, and every position in it is line 0. Columns are not
+    /// counted: the text is one line, and counting thousands of columns in a megabyte takes minutes.
+    pub(crate) fn of_cluster(text: String) -> Self {
         Self { name: "".into(), text, lines: vec![0], of_cluster: true }
     }
 
-    /// Whether an API server sent it.
-    #[must_use]
-    pub fn is_of_cluster(&self) -> bool {
+    /// Returns whether an API server sent the text.
+    pub(crate) fn is_of_cluster(&self) -> bool {
         self.of_cluster
     }
 
-    /// A text under the name that messages use. Holds less than 4 GiB: the loader refuses far smaller files.
-    #[must_use]
-    pub fn new(name: Name, text: String) -> Self {
+    /// Makes a text with its name in messages. It must be smaller than 4 GiB, which the loader ensures.
+    pub(crate) fn new(name: Name, text: String) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
         let lines = std::iter::once(0).chain(newlines).collect();
         Self { name, text, lines, of_cluster: false }
     }
 
-    /// The name that messages use.
-    #[must_use]
-    pub fn name(&self) -> &Name {
-        &self.name
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    /// Returns the text.
+    pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Line and column of a byte. `O(log lines + length of the line)`.
-    #[must_use]
-    pub fn origin(&self, at: u32) -> Origin {
+    /// Returns line and column of a byte. `O(log lines + length of the line)`.
+    pub(crate) fn origin(&self, at: u32) -> Origin {
         if self.of_cluster {
             return Origin { file: self.name.clone(), line: 0, column: 0 };
         }
@@ -62,9 +51,8 @@ impl Text {
         Origin { file: self.name.clone(), line: line as u32, column: column as u32 + 1 }
     }
 
-    /// The line on which `span` begins, cut where it is long.
-    #[must_use]
-    pub fn excerpt(&self, span: Range<u32>) -> Excerpt {
+    /// Returns the line on which `span` begins, shortened if it is long.
+    pub(crate) fn excerpt(&self, span: Range<u32>) -> Excerpt {
         let line = self.lines.partition_point(|&start| start <= span.start).max(1) - 1;
         let from = self.lines[line] as usize;
         let to = self.lines.get(line + 1).map_or(self.text.len(), |&end| end as usize);
@@ -87,14 +75,14 @@ impl Text {
     }
 }
 
-/// The line of a file that a diagnostic shows, or the part of it that matters.
+/// The line of a file that a diagnostic shows, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excerpt {
     /// The text, without trailing space.
     pub text: String,
-    /// The number of the line.
+    /// The line number.
     pub line: u32,
-    /// Where the text begins in the file, in bytes.
+    /// The offset of the text in the file, in bytes.
     pub start: u32,
 }
 
@@ -103,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_and_columns_count_from_one_and_in_characters() {
+    fn lines_and_columns_count_from_one_in_characters() {
         let text = Text::new("f".into(), "a: é\nbb: c\n".to_owned());
         let at = |byte| {
             let s = text.origin(byte);
@@ -117,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn excerpts_of_long_lines_are_bounded_and_hold_what_they_show() {
+    fn excerpts_of_long_lines_are_bounded_and_contain_the_span() {
         let text = Text::new("f".into(), "ü".repeat(100_000));
         let excerpt = text.excerpt(100_000..100_002);
         assert!(excerpt.text.len() <= 3 * MARGIN, "{}", excerpt.text.len());

@@ -1,7 +1,8 @@
-//! A YAML or JSON document as an arena whose every node knows its bytes.
+//! A YAML or JSON document as a tree whose nodes carry their byte ranges.
 //!
-//! A document is parsed once; types are decoded from the tree, so that every error can point at a line. What a value
-//! means is what kubectl makes of it: see [`crate::scalar`], and [`Documents`] for duplicate keys, merge keys and aliases.
+//! A document is parsed once, and types are decoded from the tree, so that every error has a position. Values are
+//! resolved as kubectl resolves them: see [`crate::scalar`] for scalars, and [`Documents`] for duplicate keys, merge
+//! keys and aliases.
 
 use std::{borrow::Cow, fmt, ops::Range};
 
@@ -12,20 +13,20 @@ mod json;
 
 pub use build::{Documents, Limits, Problem, ProblemKind};
 
-/// Names a node of one [`Tree`].
+/// The index of a node in a [`Tree`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeId(u32);
 
-/// One value and where it stands.
+/// A value and its position.
 #[derive(Debug)]
 struct Node<'t> {
-    kind: Kind<'t>,
+    kind: NodeKind<'t>,
     start: u32,
     end: u32,
 }
 
 #[derive(Debug)]
-enum Kind<'t> {
+enum NodeKind<'t> {
     Scalar(Scalar<'t>),
     /// A range of [`Tree::items`].
     Sequence(u32, u32),
@@ -40,7 +41,7 @@ struct Pair<'t> {
     value: NodeId,
 }
 
-/// One document. Aliases share the node that they name, so an alias costs nothing until it is walked.
+/// A document. An alias shares the node that it refers to, so it costs nothing until it is visited.
 #[derive(Debug)]
 pub struct Tree<'t> {
     nodes: Vec<Node<'t>>,
@@ -50,22 +51,22 @@ pub struct Tree<'t> {
 }
 
 impl<'t> Tree<'t> {
-    /// The outermost value.
+    /// Returns the outermost value.
     #[must_use]
     pub fn root(&self) -> At<'_> {
         At { tree: self, id: self.root, up: None, step: Step::Root }
     }
 
-    /// How many nodes there are.
+    /// Returns the number of nodes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether the document holds nothing, as between two `---`.
+    /// Returns whether the document is empty, as between two `---`.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        matches!(self.node(self.root).kind, Kind::Scalar(Scalar::Null))
+        matches!(self.node(self.root).kind, NodeKind::Scalar(Scalar::Null))
     }
 
     fn node(&self, id: NodeId) -> &Node<'t> {
@@ -73,7 +74,7 @@ impl<'t> Tree<'t> {
     }
 }
 
-/// How one reaches a value from the one above it.
+/// The step from a value to one that it contains.
 #[derive(Clone, Copy, Debug)]
 enum Step<'a> {
     Root,
@@ -81,7 +82,7 @@ enum Step<'a> {
     Index(usize),
 }
 
-/// A place in a tree: a value and the way to it.
+/// A value and its path from the root.
 #[derive(Clone, Copy)]
 pub struct At<'a> {
     tree: &'a Tree<'a>,
@@ -90,45 +91,45 @@ pub struct At<'a> {
     step: Step<'a>,
 }
 
-/// What a place holds.
+/// A value.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'a> {
     /// A scalar.
     Scalar(&'a Scalar<'a>),
-    /// A sequence of this length.
+    /// A sequence with its length.
     Sequence(usize),
-    /// A mapping with this many keys.
+    /// A mapping with the number of its keys.
     Mapping(usize),
 }
 
 impl<'a> At<'a> {
-    /// What stands here.
+    /// Returns the value.
     #[must_use]
     pub fn value(&self) -> Value<'a> {
         match &self.tree.node(self.id).kind {
-            Kind::Scalar(s) => Value::Scalar(s),
-            Kind::Sequence(from, to) => Value::Sequence((to - from) as usize),
-            Kind::Mapping(from, to) => Value::Mapping((to - from) as usize),
+            NodeKind::Scalar(s) => Value::Scalar(s),
+            NodeKind::Sequence(from, to) => Value::Sequence((to - from) as usize),
+            NodeKind::Mapping(from, to) => Value::Mapping((to - from) as usize),
         }
     }
 
-    /// Whether it is null.
+    /// Returns whether the value is null.
     #[must_use]
     pub fn is_null(&self) -> bool {
         matches!(self.value(), Value::Scalar(Scalar::Null))
     }
 
-    /// Its bytes in the file.
+    /// Returns the bytes of the value in the file.
     #[must_use]
     pub fn span(&self) -> Range<u32> {
         let node = self.tree.node(self.id);
         node.start..node.end
     }
 
-    /// The elements, if it is a sequence.
+    /// Iterates over the elements of a sequence.
     pub fn items<'b>(&'b self) -> impl Iterator<Item = At<'b>> {
         let range = match self.tree.node(self.id).kind {
-            Kind::Sequence(from, to) => from as usize..to as usize,
+            NodeKind::Sequence(from, to) => from as usize..to as usize,
             _ => 0..0,
         };
         let items = &self.tree.items[range];
@@ -140,7 +141,7 @@ impl<'a> At<'a> {
         })
     }
 
-    /// Key, place of the key, and value of each entry, if it is a mapping.
+    /// Iterates over the entries of a mapping: key, position of the key, and value.
     pub fn entries<'b>(&'b self) -> impl Iterator<Item = (&'b str, At<'b>, At<'b>)> {
         self.pairs().iter().map(move |pair| {
             let at = |id| At { tree: self.tree, id, up: Some(self), step: Step::Key(&pair.key) };
@@ -148,14 +149,14 @@ impl<'a> At<'a> {
         })
     }
 
-    /// The value under `key`, if this is a mapping that has it. `O(keys)`.
+    /// Returns the value of a key in a mapping. `O(keys)`.
     #[must_use]
     pub fn get<'b>(&'b self, key: &str) -> Option<At<'b>> {
         let pair = self.pairs().iter().find(|p| p.key == key)?;
         Some(At { tree: self.tree, id: pair.value, up: Some(self), step: Step::Key(&pair.key) })
     }
 
-    /// The same value with paths counted from here: an element of a `List` is an object of its own.
+    /// Returns the same value as a new root, so that paths of an element of a `List` begin at the element.
     #[must_use]
     pub fn as_root(&self) -> At<'a> {
         At { tree: self.tree, id: self.id, up: None, step: Step::Root }
@@ -163,12 +164,12 @@ impl<'a> At<'a> {
 
     fn pairs(&self) -> &'a [Pair<'a>] {
         match self.tree.node(self.id).kind {
-            Kind::Mapping(from, to) => &self.tree.pairs[from as usize..to as usize],
+            NodeKind::Mapping(from, to) => &self.tree.pairs[from as usize..to as usize],
             _ => &[],
         }
     }
 
-    /// What JSON calls what stands here.
+    /// Returns the JSON type of the value.
     #[must_use]
     pub fn json_type(&self) -> &'static str {
         match self.value() {
@@ -178,7 +179,7 @@ impl<'a> At<'a> {
         }
     }
 
-    /// The way to it from the root, as the API server writes it: `spec.ingress[0].from[1]`. Empty for the root.
+    /// Returns the path from the root, as the API server formats it: `spec.ingress[0].from[1]`. Empty for the root.
     #[must_use]
     pub fn path(&self) -> String {
         self.to_string()
@@ -187,7 +188,7 @@ impl<'a> At<'a> {
 
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A path is as long as the schema is deep, and the parser bounds the depth of everything else.
+        // Recursion is bounded: the parser limits the depth of documents.
         if let Some(up) = self.up {
             up.fmt(f)?;
         }

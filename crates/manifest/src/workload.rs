@@ -163,7 +163,8 @@ fn count(cx: &mut Context<'_>, spec: &Fields<'_>, field: &str) -> Option<u32> {
     }
 }
 
-/// A Job runs `parallelism` pods at a time, never more than it needs completions; none while suspended.
+/// Returns how many pods a Job runs at a time: `parallelism`, but not more than its completions; none while it is
+/// suspended.
 fn job_pods(cx: &mut Context<'_>, spec: &Fields<'_>) -> u32 {
     let parallelism = count(cx, spec, "parallelism").unwrap_or(1);
     let completions = count(cx, spec, "completions").unwrap_or(u32::MAX);
@@ -176,8 +177,7 @@ fn first_ordinal(cx: &mut Context<'_>, spec: &Fields<'_>) -> u32 {
     fields.and_then(|f| count(cx, &f, "start")).unwrap_or(0)
 }
 
-/// The name of the Deployment that a pod's owner belongs to, if the owner is a ReplicaSet that a Deployment made.
-/// `hash` is the pod's label [`POD_TEMPLATE_HASH`].
+/// Returns the Deployment that owns a ReplicaSet, if one does. `hash` is the pod's label [`POD_TEMPLATE_HASH`].
 pub(crate) fn deployment_of<'n>(kind: &str, name: &'n str, hash: Option<&str>) -> Option<&'n str> {
     if kind != "ReplicaSet" {
         return None;

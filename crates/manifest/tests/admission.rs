@@ -1,4 +1,4 @@
-//! Cluster-wide policies: what the API server would reject, and with which words.
+//! Cluster-wide policies that the API server would reject, and its messages.
 
 mod support;
 
@@ -9,7 +9,7 @@ use support::{ANP, BANP, CNP, checked, egress, findings, load_as, object, only};
 const BETA: &str = "policy.networking.k8s.io/v1beta1, kind: ClusterNetworkPolicy";
 
 #[test]
-fn every_check_of_the_definitions_speaks_like_the_api_server() {
+fn every_check_of_the_definitions_has_the_api_servers_message() {
     let rule = |rule: &str| egress(rule);
     let to = |peer: &str| egress(&format!("{{action: Deny, to: [{peer}]}}"));
     let port =
@@ -158,7 +158,7 @@ fn every_check_of_the_definitions_speaks_like_the_api_server() {
 }
 
 #[test]
-fn an_object_with_many_faults_is_told_all_of_them() {
+fn all_errors_of_an_object_are_reported() {
     let spec = "{tier: a, priority: 1.5, subject: {pod: {}}, ingress: [{from: [{}, null], protocols: []}], egress: 5}";
     let loaded = checked(&object(CNP, "p", spec));
     assert_eq!(
@@ -178,22 +178,21 @@ fn an_object_with_many_faults_is_told_all_of_them() {
     let subject = &loaded.diagnostics[2];
     assert_eq!(
         subject.help.as_deref(),
-        Some(
-            "name one of namespaces, pods; fields that the API server doesn't know are dropped before it counts"
-        )
+        Some("set one of namespaces, pods; the API server drops unknown fields before it counts")
     );
     assert_eq!(loaded.diagnostics[3].help.as_deref(), Some("did you mean `pods`?"));
 }
 
 #[test]
-fn the_standard_channel_drops_what_it_doesnt_know() {
+fn the_standard_channel_drops_unknown_fields() {
     let standard = |text: &str| load_as(text, Channel::Standard, Admission::Check);
-    // A peer that is left empty is rejected; one that keeps a known kind is what is left of it.
+    // An unknown field leaves the peer empty, and an empty peer is rejected. A peer with a known field keeps that
+    // field.
     let loaded = standard(&object(CNP, "p", &egress("{action: Deny, to: [{nodes: {}}]}")));
     assert!(loaded.has_errors());
     for diagnostic in &loaded.diagnostics {
         let help = diagnostic.help.as_deref().unwrap();
-        assert!(help.starts_with("`nodes` is in the experimental channel alone"), "{diagnostic}: {help}");
+        assert!(help.starts_with("`nodes` is only in the experimental channel"), "{diagnostic}: {help}");
     }
     let both = object(CNP, "p", &egress("{action: Deny, to: [{networks: [10.0.0.0/8], nodes: {}}]}"));
     let loaded = standard(&both);
@@ -210,8 +209,8 @@ fn the_standard_channel_drops_what_it_doesnt_know() {
     ));
     assert!(loaded.has_errors(), "experimental in v1beta1");
     let help = loaded.diagnostics.iter().find_map(|d| d.help.as_deref()).unwrap();
-    assert!(help.starts_with("`destinationNamedPort` is in the experimental channel alone"), "{help}");
-    // G-15: usable, and not what it seems.
+    assert!(help.starts_with("`destinationNamedPort` is only in the experimental channel"), "{help}");
+    // G-15: usable, but easily misunderstood.
     let loaded = standard(&object(
         CNP,
         "p",
@@ -222,7 +221,7 @@ fn the_standard_channel_drops_what_it_doesnt_know() {
 }
 
 #[test]
-fn nulls_of_fields_are_absent() {
+fn null_fields_are_absent() {
     let spec = "{tier: Admin, priority: 0, subject: {pods: {namespaceSelector: null, podSelector: {matchLabels: {a: null, b: c}, matchExpressions: null}}, namespaces: null}, ingress: null, extra: null}";
     let loaded = checked(&object(CNP, "p", spec));
     assert_eq!(only(&loaded).subject.pods.to_string(), "b=c");
@@ -230,7 +229,7 @@ fn nulls_of_fields_are_absent() {
 }
 
 #[test]
-fn strict_reading_refuses_unknown_fields_here_too() {
+fn strict_reading_rejects_unknown_fields() {
     let text = object(CNP, "p", "{tier: Admin, priority: 0, subject: {namespaces: {}}, prioritie: 5}");
     assert!(!checked(&text).has_errors());
     let input = Input::Text { name: "p.yaml".to_owned(), text };

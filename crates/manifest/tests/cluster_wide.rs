@@ -1,4 +1,4 @@
-//! Cluster-wide policies: what they become, and what of them fails closed.
+//! Cluster-wide policies: their normal form, and what fails closed.
 
 mod support;
 
@@ -109,7 +109,7 @@ fn the_older_kinds_have_their_tiers_and_defaults() {
     );
 }
 
-/// What is left of an unusable rule.
+/// What replaces an unusable rule.
 fn is_closed(rule: &Rule, action: Action) -> bool {
     let nothing = rule.peers.as_ref().is_some_and(Vec::is_empty);
     match action {
@@ -119,7 +119,7 @@ fn is_closed(rule: &Rule, action: Action) -> bool {
 }
 
 #[test]
-fn what_the_definitions_admit_and_nobody_can_use_fails_closed() {
+fn admitted_but_unusable_rules_fail_closed() {
     let from = |peer: &str| format!("from: [{{namespaces: {{}}}}, {peer}]");
     let ports = |port: &str| format!("from: [{{namespaces: {{}}}}], ports: [{port}]");
     let cases: Vec<(String, &str)> = vec![
@@ -159,9 +159,9 @@ fn what_the_definitions_admit_and_nobody_can_use_fails_closed() {
     ];
     for (rule, expected) in &cases {
         for (action, read, consequence) in [
-            ("Allow", Action::Accept, "the rule can't be used and matches nothing"),
-            ("Deny", Action::Deny, "the rule can't be used and denies all ingress of its subjects"),
-            ("Pass", Action::Pass, "the rule can't be used and denies all ingress of its subjects"),
+            ("Allow", Action::Accept, "the rule is unusable and matches nothing"),
+            ("Deny", Action::Deny, "the rule is unusable and denies all ingress of its subjects"),
+            ("Pass", Action::Pass, "the rule is unusable and denies all ingress of its subjects"),
         ] {
             let last = "{action: Deny, from: [{namespaces: {}}]}";
             let spec = format!(
@@ -195,12 +195,12 @@ fn domain_names_are_read_and_reported_as_not_enforced() {
     assert_eq!(
         loaded.diagnostics[0].headline(),
         "ClusterNetworkPolicy p: spec.egress[0].to[0].domainNames: domainNames are not enforced by this version; the rule \
-         can't be used and matches nothing"
+         is unusable and matches nothing"
     );
 }
 
 #[test]
-fn a_subject_that_cant_be_used_selects_nothing() {
+fn an_unusable_subject_selects_nothing() {
     let bad = "{namespaces: {matchExpressions: [{key: a, operator: Gt, values: ['1']}]}}";
     let spec = format!(
         "{{tier: Admin, priority: 0, subject: {bad}, ingress: [{{action: Deny, from: [{{namespaces: {{}}}}]}}]}}"
@@ -214,13 +214,13 @@ fn a_subject_that_cant_be_used_selects_nothing() {
     assert_eq!(
         findings(&loaded),
         [
-            "89: warning: spec.subject.namespaces.matchExpressions[0].operator: \"Gt\" is none of the operators In, NotIn, Exists and DoesNotExist; the subject can't be used and the policy selects nothing"
+            "89: warning: spec.subject.namespaces.matchExpressions[0].operator: \"Gt\" is none of the operators In, NotIn, Exists and DoesNotExist; the subject is unusable and the policy selects nothing"
         ]
     );
 }
 
 #[test]
-fn without_admission_what_is_unknown_fails_closed() {
+fn without_validation_unknown_fields_fail_closed() {
     let peers = |p: &str| format!("{{action: ACTION, from: [{{namespaces: {{}}}}, {p}]}}");
     let ports = |p: &str| format!("{{action: ACTION, from: [{{namespaces: {{}}}}], protocols: [{p}]}}");
     let rules = [
@@ -271,7 +271,7 @@ fn without_admission_what_is_unknown_fails_closed() {
 }
 
 #[test]
-fn without_admission_a_policy_that_cant_be_placed_is_an_error() {
+fn without_validation_a_policy_without_tier_or_priority_is_an_error() {
     for spec in [
         "null",
         "{tier: Admin, subject: {namespaces: {}}}",
@@ -287,14 +287,14 @@ fn without_admission_a_policy_that_cant_be_placed_is_an_error() {
     assert_eq!(
         findings(&loaded),
         [
-            "37: warning: spec.subject: no known kind of subject; the subject can't be used and the policy selects nothing",
+            "37: warning: spec.subject: no known kind of subject; the subject is unusable and the policy selects nothing",
             "41: warning: spec.enforce: unknown field \"enforce\"",
         ]
     );
 }
 
 #[test]
-fn legacy_cidrs_are_masked_and_said_to_be() {
+fn legacy_cidrs_are_masked_with_a_warning() {
     let loaded = checked(&object(
         CNP,
         "p",
@@ -313,7 +313,7 @@ fn legacy_cidrs_are_masked_and_said_to_be() {
 }
 
 #[test]
-fn what_the_api_leaves_open_is_a_warning() {
+fn undefined_order_is_a_warning() {
     let cnp = |name: &str, tier: &str, priority: u32| {
         object(CNP, name, &format!("{{tier: {tier}, priority: {priority}, subject: {{namespaces: {{}}}}}}"))
     };
@@ -332,12 +332,12 @@ fn what_the_api_leaves_open_is_a_warning() {
     assert_eq!(
         loaded.diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
-            "p.yaml:4:1: warning: ClusterNetworkPolicy b: spec.priority: 3 policies of tier Admin have priority 1; where \
-             several match, the API leaves open which decides. Here they are asked in this order: ClusterNetworkPolicy a, \
-             ClusterNetworkPolicy b, AdminNetworkPolicy c",
-            "p.yaml:1:1: warning: AdminNetworkPolicy c: stands beside ClusterNetworkPolicies, and the API leaves their order \
-             open: AdminNetworkPolicies are asked among those of tier Admin by their priority, BaselineAdminNetworkPolicy \
-             after all those of tier Baseline",
+            "p.yaml:4:1: warning: ClusterNetworkPolicy b: spec.priority: 3 policies of tier Admin have priority 1; if \
+             several match, the API doesn't define which one decides. They are evaluated in this order: \
+             ClusterNetworkPolicy a, ClusterNetworkPolicy b, AdminNetworkPolicy c",
+            "p.yaml:1:1: warning: AdminNetworkPolicy c: is used together with ClusterNetworkPolicies, and the API doesn't \
+             define their order: AdminNetworkPolicies are evaluated with the policies of tier Admin by priority, \
+             BaselineAdminNetworkPolicy after all policies of tier Baseline",
         ]
     );
     let many: Vec<String> = (0..9).map(|n| cnp(&format!("p{n}"), "Admin", 3)).collect();

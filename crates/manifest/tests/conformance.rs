@@ -1,6 +1,5 @@
-//! The shapes of the network-policy-api project's conformance tests (SEMANTICS E.2) and of its tests of the definitions
-//! (E.3), written anew: the same pods, ports, rules and changes in place, decided by the reference and by a compiler
-//! that lives through all changes.
+//! The cases of the network-policy-api project's conformance tests (SEMANTICS E.2) and of its tests of the definitions
+//! (E.3): the same pods, ports, rules and changes, decided by the reference and by a compiler that applies all changes.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails should fail its test")]
 
@@ -9,7 +8,7 @@ use std::net::IpAddr;
 use palisade_manifest::{Input, LoadOptions, load};
 use palisade_policy::{Compiler, Direction, Family, Flow, ObjectKey, Protocol, reference};
 
-/// House and student; each student is two pods, `NAME-0` and `NAME-1`.
+/// The namespace and name of each pod group; each has two pods, `NAME-0` and `NAME-1`.
 const HOUSES: [(&str, &str); 4] = [
     ("gryffindor", "harry-potter"),
     ("slytherin", "draco-malfoy"),
@@ -24,7 +23,7 @@ const PORTS: [(&str, Protocol, [u16; 2]); 3] = [
     ("sctp", Protocol::Sctp, [9003, 9005]),
 ];
 
-/// The suite's cluster: gryffindor's pods are the subjects. `slytherin` carries a label that tests change.
+/// The cluster of the suite. The pods of gryffindor are the subjects. Tests change a label of `slytherin`.
 fn cluster(slytherin: &str) -> String {
     let mut text = String::new();
     for (n, (house, student)) in HOUSES.into_iter().enumerate() {
@@ -63,7 +62,7 @@ status: {addresses: [{type: InternalIP, address: 192.168.0.2}, {type: InternalIP
 "
 }
 
-/// A cluster that changes in place.
+/// A cluster that changes.
 struct Suite {
     compiler: Compiler,
     slytherin: &'static str,
@@ -74,7 +73,7 @@ impl Suite {
         Self { compiler: Compiler::new("n1".into()), slytherin: "slytherin" }
     }
 
-    /// Puts these policies in the place of all others.
+    /// Replaces all policies.
     fn apply(&mut self, policies: &[String]) {
         let text =
             cluster(self.slytherin) + &policies.iter().map(|p| format!("---\n{p}")).collect::<String>();
@@ -96,7 +95,7 @@ impl Suite {
         of(&cluster.pods[&ObjectKey::new(end, format!("{student}-0"))].addresses)
     }
 
-    /// Whether a connection passes, in both families alike; the reference and the plan have to agree.
+    /// Returns whether a connection passes, alike in both families. Asserts that the reference and the plan agree.
     fn passes(&self, source: &str, destination: &str, protocol: Protocol, port: u16) -> bool {
         let verdicts = [Family::V4, Family::V6].map(|family| {
             let (from, to) = (self.address(source, family), self.address(destination, family));
@@ -114,7 +113,8 @@ impl Suite {
         verdicts[0]
     }
 
-    /// Asserts what gryffindor may send to `house` (egress) or get from it (ingress): on the first port and the second.
+    /// Asserts what gryffindor may send to `house` (egress) or receive from it (ingress) on the first port and the
+    /// second.
     fn expect(
         &self,
         direction: Direction,
@@ -133,7 +133,7 @@ impl Suite {
     }
 }
 
-/// How the two generations write a tier, a rule and a port.
+/// The two generations of the API, which spell tiers, rules and ports differently.
 #[derive(Clone, Copy)]
 enum Api {
     New,
@@ -157,7 +157,7 @@ impl Api {
         }
     }
 
-    /// A rule for a house, for all protocols or for some ports.
+    /// A rule for a house, for all protocols or for the given ports.
     fn rule(self, action: &str, direction: Direction, house: &str, ports: &[(&str, u16)]) -> String {
         let peers = if direction == Direction::Ingress { "from" } else { "to" };
         let action = if matches!(self, Self::Old) && action == "Accept" { "Allow" } else { action };
@@ -177,8 +177,8 @@ impl Api {
     }
 }
 
-/// The six rules of the recurring cases, for one protocol: everything from ravenclaw, one port of hufflepuff's, and one
-/// port of slytherin's, each with its opposite behind it.
+/// The six rules of the recurring cases, for one protocol: everything from ravenclaw, one port of hufflepuff and one
+/// port of slytherin, each followed by its opposite.
 fn six_rules(api: Api, direction: Direction, protocols: &[usize]) -> Vec<String> {
     let first: Vec<(&str, u16)> = protocols.iter().map(|&p| (PORTS[p].0, PORTS[p].2[0])).collect();
     let rule = |action, house, ports: &[(&str, u16)]| api.rule(action, direction, house, ports);
@@ -254,7 +254,7 @@ fn rules_of_the_baseline_tier_in_order() {
 }
 
 #[test]
-fn the_three_tiers_hand_on() {
+fn pass_continues_in_the_next_tier() {
     let network_policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: np, namespace: gryffindor}, spec: {podSelector: , policyTypes: [Ingress, Egress], ingress: [{from: [{namespaceSelector: {matchLabels: {house: slytherin}}}]}], egress: [{to: [{namespaceSelector: {matchLabels: {house: slytherin}}}]}]}}\n";
     for api in [Api::New, Api::Old] {
         for direction in Direction::BOTH {
@@ -275,7 +275,7 @@ fn the_three_tiers_hand_on() {
 }
 
 #[test]
-fn priorities_change_in_place_and_equal_ones_all_act() {
+fn priorities_can_change_and_policies_of_equal_priority_all_act() {
     let direction = Direction::Ingress;
     for api in [Api::New, Api::Old] {
         let rule = |action, house| [api.rule(action, direction, house, &[])];
@@ -293,7 +293,7 @@ fn priorities_change_in_place_and_equal_ones_all_act() {
         check(50, 40, true);
         for tier in ["Admin", "Baseline"] {
             if matches!(api, Api::Old) && tier == "Baseline" {
-                continue; // A singleton.
+                continue; // There is only one.
             }
             let other = api.policy(tier, 7, direction, &rule("Deny", "ravenclaw")).replace("p7", "other");
             suite.apply(&[api.policy(tier, 7, direction, &rule("Deny", "slytherin")), other]);
@@ -306,7 +306,7 @@ fn priorities_change_in_place_and_equal_ones_all_act() {
 }
 
 #[test]
-fn named_ports_take_the_protocol_of_the_pod() {
+fn named_ports_use_the_protocol_of_the_pod() {
     for (api, named) in
         [(Api::New, "protocols: [{destinationNamedPort: NAME}]"), (Api::Old, "ports: [{namedPort: NAME}]")]
     {
@@ -329,7 +329,7 @@ fn named_ports_take_the_protocol_of_the_pod() {
 }
 
 #[test]
-fn networks_match_pods_and_labels_of_namespaces_change() {
+fn networks_match_pods_and_namespace_labels_can_change() {
     for api in [Api::New, Api::Old] {
         for tier in ["Admin", "Baseline"] {
             let direction = Direction::Egress;
@@ -393,7 +393,7 @@ fn nodes_are_peers_of_egress() {
 }
 
 #[test]
-fn a_pod_selector_alone_chooses_in_every_namespace() {
+fn a_pod_selector_without_namespace_selector_matches_in_every_namespace() {
     let spec = "{tier: Admin, priority: 1, subject: {pods: {podSelector: {matchLabels: {student: harry-potter}}}}, ingress: [{action: Deny, from: [{pods: {podSelector: {matchLabels: {statefulset.kubernetes.io/pod-name: draco-malfoy-0}}}}]}]}";
     let mut suite = Suite::new();
     suite.apply(&[format!(
@@ -404,7 +404,7 @@ fn a_pod_selector_alone_chooses_in_every_namespace() {
 }
 
 #[test]
-fn the_definitions_own_cases() {
+fn the_cases_of_the_definitions() {
     let admitted = |spec: &str| {
         let text = format!(
             "{{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {{name: p}}, spec: {spec}}}"

@@ -1,4 +1,4 @@
-//! Objects to pods, services and namespaces: what a cluster of manifests holds.
+//! Objects to pods, services and namespaces: the cluster that manifests describe.
 
 use palisade_manifest::{Code, Input, LoadOptions, Loaded, Severity, load};
 use palisade_names::backends;
@@ -8,7 +8,7 @@ fn load_text(text: &str) -> Loaded {
     load(&[Input::Text { name: "t.yaml".to_owned(), text: text.to_owned() }], &LoadOptions::default())
 }
 
-/// Loads what must be without findings.
+/// Loads a text without findings.
 fn clean(text: &str) -> Loaded {
     let loaded = load_text(text);
     assert!(loaded.diagnostics.is_empty(), "{:#?}", loaded.diagnostics);
@@ -38,7 +38,7 @@ fn workload(kind: &str, name: &str, spec: &str) -> String {
 
 const TEMPLATE: &str = "template: {metadata: {labels: {app: a}}, spec: {containers: [{name: c, ports: [{name: http, containerPort: 80}]}]}}";
 
-/// The pods of a Deployment in the default namespace, as far as the loader tells.
+/// The pods of a Deployment in the default namespace.
 fn pods_of<'a>(loaded: &'a Loaded, deployment: &str) -> &'a [ObjectKey] {
     let workload = Workload { kind: "Deployment".into(), name: deployment.into() };
     &loaded.workloads[&("default".into(), workload)]
@@ -80,7 +80,7 @@ fn replicas_are_counted() {
 }
 
 #[test]
-fn a_daemon_set_has_a_pod_on_each_fitting_node() {
+fn a_daemon_set_has_a_pod_on_each_matching_node() {
     let node = |name: &str, labels: &str| {
         format!("---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n")
     };
@@ -95,7 +95,7 @@ fn a_daemon_set_has_a_pod_on_each_fitting_node() {
 }
 
 #[test]
-fn real_pods_take_the_place_of_made_up_ones() {
+fn no_pods_are_made_up_for_a_workload_with_pods() {
     let owned = |kind: &str, name: &str, owner_kind: &str, owner: &str, rest: &str| {
         format!(
             "---\napiVersion: {}\nkind: {kind}\nmetadata:\n  name: {name}\n  labels: {{pod-template-hash: 5d9c}}\n  \
@@ -126,7 +126,7 @@ fn real_pods_take_the_place_of_made_up_ones() {
 }
 
 #[test]
-fn owners_in_a_circle_end() {
+fn a_cycle_of_owners_ends() {
     let owned = |kind: &str, name: &str, owner: &str| {
         format!(
             "---\napiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {{name: {name}, ownerReferences: [{{kind: {kind}, name: {owner}}}]}}\n"
@@ -138,7 +138,7 @@ fn owners_in_a_circle_end() {
 }
 
 #[test]
-fn a_pods_status_decides_about_its_address() {
+fn the_status_of_a_pod_decides_whether_it_gets_an_address() {
     let pods = [
         ("bare", ""),
         ("empty", "status: {}"),
@@ -167,7 +167,7 @@ fn a_pods_status_decides_about_its_address() {
 }
 
 #[test]
-fn two_live_pods_with_one_address_are_reported_and_the_newest_owns_it() {
+fn running_pods_with_the_same_address_are_reported_and_the_newest_owns_it() {
     let pod = |name: &str, created: &str, phase: &str| {
         format!(
             "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, creationTimestamp: '{created}'}}\n\
@@ -179,7 +179,7 @@ fn two_live_pods_with_one_address_are_reported_and_the_newest_owns_it() {
     );
     assert_eq!(
         loaded.diagnostics[0].to_string(),
-        "t.yaml:2:1: warning: Pod default/old: status.podIP: 10.9.0.1 is also the address of default/new, which counts as its owner"
+        "t.yaml:2:1: warning: Pod default/old: status.podIP: 10.9.0.1 is also the address of default/new, which owns it"
     );
     assert_eq!(&*loaded.cluster.pod_at("10.9.0.1".parse().unwrap()).unwrap().key.name, "new");
     clean(
@@ -239,7 +239,7 @@ spec: {ipFamilies: [IPv6], selector: {app: a}}
 }
 
 #[test]
-fn namespaces_nobody_declared_are_made_and_all_carry_their_name() {
+fn undeclared_namespaces_are_added_and_all_have_the_name_label() {
     let text = "
 apiVersion: v1
 kind: Namespace
@@ -271,7 +271,7 @@ metadata: {name: p, namespace: of-pod}
 }
 
 #[test]
-fn lists_give_their_elements_version_and_kind() {
+fn elements_of_typed_lists_get_version_and_kind() {
     let list = "
 apiVersion: v1
 kind: PodList
@@ -298,7 +298,7 @@ items:
 }
 
 #[test]
-fn other_kinds_are_counted_and_other_policies_are_loud() {
+fn other_kinds_are_counted_and_other_policies_are_a_warning() {
     let text = "
 apiVersion: v1
 kind: ConfigMap
@@ -325,7 +325,7 @@ metadata: {name: a}
 }
 
 #[test]
-fn versions_that_are_gone_are_errors() {
+fn removed_versions_are_errors() {
     for (version, kind, cure) in [
         ("extensions/v1beta1", "NetworkPolicy", "networking.k8s.io/v1"),
         ("extensions/v1beta1", "Deployment", "apps/v1"),
@@ -344,7 +344,7 @@ fn versions_that_are_gone_are_errors() {
 }
 
 #[test]
-fn of_two_objects_with_one_name_the_later_counts() {
+fn the_later_of_two_objects_with_the_same_name_is_used() {
     let policy = |spec: &str| {
         format!(
             "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p}}\nspec: {spec}\n"
@@ -411,7 +411,7 @@ fn families_can_be_chosen() {
 }
 
 #[test]
-fn made_pods_never_share_a_name() {
+fn made_up_pods_have_unique_names() {
     let text = [
         workload("StatefulSet", "twin", &format!("{{{TEMPLATE}}}")),
         workload("DaemonSet", "twin", &format!("{{{TEMPLATE}}}")),

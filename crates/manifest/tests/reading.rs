@@ -1,4 +1,4 @@
-//! Files, directories and documents: what is read, what is refused, and what is said about it.
+//! Files, directories and documents: which are read, which are rejected, and the messages.
 
 use std::{fs, path::Path};
 
@@ -29,7 +29,7 @@ fn load_path(path: &Path, options: &LoadOptions) -> Loaded {
 }
 
 #[test]
-fn directories_are_read_whole_and_in_order() {
+fn directories_are_read_recursively_and_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::create_dir_all(at("b/c")).unwrap();
@@ -61,7 +61,7 @@ fn directories_are_read_whole_and_in_order() {
 
 #[cfg(unix)]
 #[test]
-fn symbolic_links_are_followed_and_their_circles_end() {
+fn symbolic_links_are_followed_and_cycles_end() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::create_dir_all(at("real/deep")).unwrap();
@@ -78,7 +78,7 @@ fn symbolic_links_are_followed_and_their_circles_end() {
 }
 
 #[test]
-fn what_cannot_be_read_is_reported_and_the_rest_is_there() {
+fn unreadable_files_are_reported_and_the_others_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::write(at("good.yaml"), pod("good")).unwrap();
@@ -95,10 +95,10 @@ fn what_cannot_be_read_is_reported_and_the_rest_is_there() {
 }
 
 #[test]
-fn files_over_the_limit_are_refused_unread() {
+fn files_over_the_limit_are_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("huge.yaml");
-    // A hole of 200 MB: reading it would take noticeable time and memory, refusing it takes neither.
+    // A sparse file of 200 MB. Reading it would take noticeable time and memory.
     fs::File::create(&path).unwrap().set_len(200 << 20).unwrap();
     fs::write(dir.path().join("small.yaml"), pod("small")).unwrap();
     let loaded = load_path(dir.path(), &LoadOptions::default());
@@ -113,9 +113,9 @@ fn files_over_the_limit_are_refused_unread() {
     assert_eq!(load_path(dir.path(), &tight).diagnostics.len(), 2);
 }
 
-/// Links between directories multiply what lies below them; the walk ends all the same, and says why.
+/// Links between directories multiply the files below them. The search ends with an error.
 #[test]
-fn a_tree_of_links_that_multiplies_is_refused() {
+fn too_many_files_through_links_are_an_error() {
     let dir = tempfile::tempdir().unwrap();
     for level in 0..8 {
         let at = dir.path().join(level.to_string());
@@ -135,7 +135,7 @@ fn a_tree_of_links_that_multiplies_is_refused() {
 }
 
 #[test]
-fn a_broken_document_costs_itself_alone() {
+fn a_broken_document_does_not_affect_the_others() {
     let broken = [
         "kind: [",
         "a: b: c",
@@ -159,7 +159,7 @@ fn a_broken_document_costs_itself_alone() {
 }
 
 #[test]
-fn documents_empty_commented_and_ended_in_every_way() {
+fn empty_and_commented_documents_and_all_document_ends() {
     let yaml = format!(
         "# comment\n---\n---\n# only a comment\n---\nnull\n--- # named\n{}...\n---\n{}---",
         pod("a"),
@@ -175,7 +175,7 @@ fn documents_empty_commented_and_ended_in_every_way() {
 }
 
 #[test]
-fn json_objects_one_after_the_other_are_a_stream() {
+fn consecutive_json_objects_are_a_stream() {
     let json = |name: &str| {
         format!("{{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {{\"name\": {name}}}}}\n")
     };
@@ -198,7 +198,7 @@ fn positions_count_lines_with_windows_newlines_too() {
 }
 
 #[test]
-fn yaml_is_kubectls() {
+fn yaml_is_read_like_kubectl_does() {
     let label = |value: &str| {
         let loaded =
             load_text(format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p, labels: {{a: {value}}}}}\n"));
@@ -242,7 +242,7 @@ fn yaml_is_kubectls() {
 }
 
 #[test]
-fn numbers_are_kubectls() {
+fn numbers_are_read_like_kubectl_does() {
     let port = |value: &str| {
         let loaded = load_text(format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{{ports: [{{containerPort: {value}}}]}}]}}\n"
@@ -321,7 +321,7 @@ items:
 }
 
 #[test]
-fn bombs_are_defused() {
+fn alias_bombs_are_rejected() {
     let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for n in 1..40 {
         let before = format!("*a{}", n - 1);
@@ -351,7 +351,7 @@ fn bombs_are_defused() {
 }
 
 #[test]
-fn more_pods_than_the_limit_are_refused_not_made() {
+fn more_pods_than_the_limit_are_an_error() {
     let yaml = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: 2000000000}\n";
     let loaded = load_text(yaml);
     assert_eq!(loaded.diagnostics[0].code, Code::TooLarge);
@@ -359,7 +359,7 @@ fn more_pods_than_the_limit_are_refused_not_made() {
 }
 
 #[test]
-fn templates_that_were_not_rendered_are_recognised() {
+fn unrendered_templates_are_recognised() {
     for yaml in [
         "kind: {{ .Values.kind }}",
         "{{- if .Values.x }}\nkind: Pod\n{{- end }}",
@@ -376,7 +376,7 @@ fn templates_that_were_not_rendered_are_recognised() {
 }
 
 #[test]
-fn wrong_types_everywhere_are_errors_and_name_their_place() {
+fn wrong_types_are_errors_with_a_position() {
     let policy = |spec: &str| {
         load_text(format!(
             "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p}}\nspec: {spec}\n"
@@ -420,7 +420,7 @@ fn wrong_types_everywhere_are_errors_and_name_their_place() {
         let paths: Vec<_> = loaded.diagnostics.iter().filter_map(|d| d.path.as_deref()).collect();
         assert!(paths.iter().any(|p| p.starts_with(path)), "{spec}: {paths:?}");
     }
-    // Null elements that are the zero value (A4).
+    // Null elements of lists are the zero value (A4).
     for spec in [
         "{ingress: [null]}",
         "{ingress: [{ports: [null]}]}",
@@ -431,7 +431,7 @@ fn wrong_types_everywhere_are_errors_and_name_their_place() {
 }
 
 #[test]
-fn findings_are_drawn_with_their_line_and_without_control_characters() {
+fn findings_are_rendered_with_their_line_and_without_control_characters() {
     let loaded =
         load_text("apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels:\n    x: \"\\e[31m\" # red\n");
     let drawn = render(&loaded.diagnostics[0], Style::default());

@@ -1,8 +1,8 @@
-//! Ingress, the routes of the Gateway API and OpenShift's Route: what they lead to, and what is in the way.
+//! Ingress, the routes of the Gateway API and OpenShift's Route: their backends, and what makes them unusable.
 
 use palisade_manifest::{Code, Input, LoadOptions, Loaded, Severity, load};
 
-/// Web pods with a named port behind a service with two ports, in `shop`; and the same service in `other`.
+/// Web pods with a named port behind a service with two ports, in `shop`, and the same service in `other`.
 const SHOP: &str = "
 apiVersion: v1
 kind: Pod
@@ -49,8 +49,8 @@ fn read(documents: &[&str]) -> Loaded {
     load(&[Input::Text { name: "t.yaml".to_owned(), text }], &LoadOptions::default())
 }
 
-/// What the routes lead to, as `Kind ns/name -> ns/service port`.
-fn leads(loaded: &Loaded) -> Vec<String> {
+/// The backends of the routes, as `Kind ns/name -> ns/service port`.
+fn backends(loaded: &Loaded) -> Vec<String> {
     let of = |r: &palisade_names::Route| {
         let (kind, key) = (r.kind.clone(), r.key.clone());
         let to = |b: &palisade_names::RouteBackend| {
@@ -61,9 +61,9 @@ fn leads(loaded: &Loaded) -> Vec<String> {
     loaded.routes.iter().flat_map(of).collect()
 }
 
-/// The one warning, which must be of this code and hold these words.
+/// Asserts that there is one warning, with this code and text.
 #[track_caller]
-fn warned(loaded: &Loaded, code: Code, words: &str) {
+fn assert_warning(loaded: &Loaded, code: Code, words: &str) {
     let [d] = &loaded.diagnostics[..] else { panic!("{:#?}", loaded.diagnostics) };
     assert_eq!((d.severity, d.code), (Severity::Warning, code), "{d}");
     assert!(d.to_string().contains(words), "no {words:?} in {d}");
@@ -83,7 +83,7 @@ fn http_route(spec: &str) -> String {
 }
 
 #[test]
-fn an_ingress_leads_to_its_default_and_to_every_path() {
+fn an_ingress_has_its_default_backend_and_those_of_all_paths() {
     let text = ingress(
         "{defaultBackend: {service: {name: web, port: {name: admin}}}, rules: [{host: a, http: {paths: \
          [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}, \
@@ -93,7 +93,7 @@ fn an_ingress_leads_to_its_default_and_to_every_path() {
     let loaded = read(&[SHOP, &text]);
     assert!(loaded.diagnostics.is_empty(), "{:#?}", loaded.diagnostics);
     assert_eq!(
-        leads(&loaded),
+        backends(&loaded),
         [
             "Ingress shop/i -> shop/web Service(Number(80)) TCP",
             "Ingress shop/i -> shop/web Service(Name(\"admin\")) TCP"
@@ -102,7 +102,7 @@ fn an_ingress_leads_to_its_default_and_to_every_path() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_backends_are_reported() {
     for (spec, words) in [
         ("{defaultBackend: {service: {name: nope, port: {number: 80}}}}", "there is no service shop/nope"),
         (
@@ -119,18 +119,18 @@ fn what_is_missing_is_named() {
         ),
     ] {
         let loaded = read(&[SHOP, &ingress(spec)]);
-        warned(&loaded, Code::NoBackend, words);
+        assert_warning(&loaded, Code::NoBackend, words);
         assert!(loaded.diagnostics[0].to_string().contains("Ingress shop/i: spec.defaultBackend"));
-        assert_eq!(leads(&loaded), [""; 0], "{spec}");
+        assert_eq!(backends(&loaded), [""; 0], "{spec}");
     }
     let no_pods = "apiVersion: v1\nkind: Service\nmetadata: {namespace: shop, name: empty}\nspec: {selector: {app: none}, ports: [{port: 1}]}";
     let loaded =
         read(&[SHOP, no_pods, &ingress("{defaultBackend: {service: {name: empty, port: {number: 1}}}}")]);
-    warned(&loaded, Code::NoBackend, "no running pod in namespace shop fits its selector");
+    assert_warning(&loaded, Code::NoBackend, "no running pod in namespace shop fits its selector");
 }
 
 #[test]
-fn openshift_routes_name_ports_of_pods() {
+fn openshift_routes_refer_to_pod_ports() {
     let route = |spec: &str| {
         format!(
             "apiVersion: route.openshift.io/v1\nkind: Route\nmetadata: {{namespace: shop, name: r}}\nspec: {spec}\n"
@@ -151,14 +151,14 @@ fn openshift_routes_name_ports_of_pods() {
         let loaded = read(&[SHOP, &route(spec)]);
         assert!(loaded.diagnostics.is_empty(), "{spec}: {:#?}", loaded.diagnostics);
         let expected: Vec<_> = expected.iter().map(|p| format!("Route shop/r -> shop/web {p} TCP")).collect();
-        assert_eq!(leads(&loaded), expected, "{spec}");
+        assert_eq!(backends(&loaded), expected, "{spec}");
     }
     let loaded = read(&[SHOP, &route("{to: {kind: Service, name: web}, port: {targetPort: 80}}")]);
-    warned(&loaded, Code::NoBackend, "service shop/web has no port 80/TCP");
+    assert_warning(&loaded, Code::NoBackend, "service shop/web has no port 80/TCP");
 }
 
 #[test]
-fn a_route_needs_a_listener_that_takes_it() {
+fn a_route_needs_a_listener_that_accepts_it() {
     let refs = "rules: [{backendRefs: [{name: web, port: 80}]}]";
     let to = |parent: &str, rest: &str| http_route(&format!("{{parentRefs: [{parent}], {rest} {refs}}}"));
     for (parent, rest) in [
@@ -170,17 +170,17 @@ fn a_route_needs_a_listener_that_takes_it() {
     ] {
         let loaded = read(&[SHOP, GATEWAY, &to(parent, rest)]);
         assert!(loaded.diagnostics.is_empty(), "{parent}: {:#?}", loaded.diagnostics);
-        assert_eq!(leads(&loaded), ["HTTPRoute shop/r -> shop/web Service(Number(80)) TCP"], "{parent}");
+        assert_eq!(backends(&loaded), ["HTTPRoute shop/r -> shop/web Service(Number(80)) TCP"], "{parent}");
     }
     for (parent, rest, words) in [
         ("{namespace: edge, name: public, sectionName: nope}", "", "it has no listener named `nope`"),
         (
             "{namespace: edge, name: public, sectionName: raw}",
             "",
-            "named `raw` takes routes of kind HTTPRoute",
+            "named `raw` accepts routes of kind HTTPRoute",
         ),
-        ("{namespace: edge, name: public, sectionName: grpc}", "", "takes routes of kind HTTPRoute"),
-        ("{namespace: edge, name: public, sectionName: own}", "", "takes routes of namespace shop"),
+        ("{namespace: edge, name: public, sectionName: grpc}", "", "accepts routes of kind HTTPRoute"),
+        ("{namespace: edge, name: public, sectionName: own}", "", "accepts routes of namespace shop"),
         (
             "{namespace: edge, name: public, sectionName: web}",
             "hostnames: [example.org],",
@@ -189,21 +189,25 @@ fn a_route_needs_a_listener_that_takes_it() {
         ("{namespace: edge, name: public, port: 1}", "", "it has no listener on port 1"),
     ] {
         let loaded = read(&[SHOP, GATEWAY, &to(parent, rest)]);
-        warned(&loaded, Code::NotAttached, words);
-        assert_eq!(leads(&loaded), [""; 0], "{parent}");
+        assert_warning(&loaded, Code::NotAttached, words);
+        assert_eq!(backends(&loaded), [""; 0], "{parent}");
     }
-    // A gateway that isn't there may be elsewhere: what may be reachable is shown.
+    // A missing gateway may exist in the cluster, so the route counts as accepted.
     let loaded = read(&[SHOP, &to("{name: elsewhere}", "")]);
-    warned(&loaded, Code::NotAttached, "Gateway shop/elsewhere is not in the manifests");
-    assert_eq!(leads(&loaded).len(), 1);
-    // A mesh's route lets nothing in.
+    assert_warning(&loaded, Code::NotAttached, "Gateway shop/elsewhere is not in the manifests");
+    assert_eq!(backends(&loaded).len(), 1);
+    // A route of a service mesh forwards nothing into the cluster.
     let loaded = read(&[SHOP, &to("{group: '', kind: Service, name: web}", "")]);
-    assert_eq!((loaded.diagnostics.len(), leads(&loaded).len()), (0, 0));
-    warned(&read(&[SHOP, &http_route(&format!("{{{refs}}}"))]), Code::NotAttached, "has no parentRefs");
+    assert_eq!((loaded.diagnostics.len(), backends(&loaded).len()), (0, 0));
+    assert_warning(
+        &read(&[SHOP, &http_route(&format!("{{{refs}}}"))]),
+        Code::NotAttached,
+        "has no parentRefs",
+    );
 }
 
 #[test]
-fn another_namespace_must_grant_the_use_of_its_services() {
+fn services_of_another_namespace_need_a_reference_grant() {
     let route = http_route(
         "{parentRefs: [{namespace: edge, name: public}], rules: [{backendRefs: [{namespace: other, name: web, port: 80}]}]}",
     );
@@ -219,7 +223,7 @@ fn another_namespace_must_grant_the_use_of_its_services() {
     ] {
         let loaded = read(&[SHOP, GATEWAY, &route, &granted]);
         assert!(loaded.diagnostics.is_empty(), "{:#?}", loaded.diagnostics);
-        assert_eq!(leads(&loaded), ["HTTPRoute shop/r -> other/web Service(Number(80)) TCP"]);
+        assert_eq!(backends(&loaded), ["HTTPRoute shop/r -> other/web Service(Number(80)) TCP"]);
     }
     for refused in [
         String::new(),
@@ -229,8 +233,12 @@ fn another_namespace_must_grant_the_use_of_its_services() {
         grant("v1beta1", "HTTPRoute", "shop", "{group: '', kind: Secret}"),
     ] {
         let loaded = read(&[SHOP, GATEWAY, &route, &refused]);
-        warned(&loaded, Code::NoBackend, "no ReferenceGrant there lets a HTTPRoute of namespace shop use it");
-        assert_eq!(leads(&loaded), [""; 0]);
+        assert_warning(
+            &loaded,
+            Code::NoBackend,
+            "no ReferenceGrant there lets a HTTPRoute of namespace shop use it",
+        );
+        assert_eq!(backends(&loaded), [""; 0]);
     }
 }
 
@@ -245,7 +253,7 @@ fn every_kind_of_route_and_every_backend_of_it_is_read() {
     for (version, kind) in [("v1beta1", "HTTPRoute"), ("v1", "GRPCRoute"), ("v1alpha2", "TCPRoute")] {
         let loaded = read(&[SHOP, GATEWAY, &route(version, kind, "public")]);
         assert!(loaded.diagnostics.is_empty(), "{kind}: {:#?}", loaded.diagnostics);
-        assert_eq!(leads(&loaded).len(), 1, "{kind}");
+        assert_eq!(backends(&loaded).len(), 1, "{kind}");
     }
     let udp = read(&[SHOP, &route("v1alpha2", "UDPRoute", "elsewhere")]);
     assert!(udp.diagnostics.iter().any(|d| d.to_string().contains("service shop/web has no port 80/UDP")));
@@ -254,11 +262,11 @@ fn every_kind_of_route_and_every_backend_of_it_is_read() {
          {backendRef: {name: web, port: 81}}}], backendRefs: [{name: web, port: 80, weight: 0}, {group: x.example, kind: Bucket, name: b}]}]}",
     );
     let loaded = read(&[SHOP, GATEWAY, &all]);
-    assert_eq!(leads(&loaded), ["HTTPRoute shop/r -> shop/web Service(Number(81)) TCP"]);
+    assert_eq!(backends(&loaded), ["HTTPRoute shop/r -> shop/web Service(Number(81)) TCP"]);
 }
 
 #[test]
-fn versions_that_are_not_read_are_named_and_break_nothing() {
+fn unread_versions_are_a_warning() {
     for (version, kind, read_as) in [
         ("extensions/v1beta1", "Ingress", "networking.k8s.io/v1"),
         ("networking.k8s.io/v1beta1", "Ingress", "networking.k8s.io/v1"),
@@ -267,14 +275,14 @@ fn versions_that_are_not_read_are_named_and_break_nothing() {
         let text =
             format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{anything: [1]}}\n");
         let loaded = read(&[SHOP, &text]);
-        warned(&loaded, Code::NotEvaluated, "is not read: what it leads to is not shown");
+        assert_warning(&loaded, Code::NotEvaluated, "is not read: its backends are not shown");
         assert_eq!(loaded.diagnostics[0].help.as_deref(), Some(&*format!("use apiVersion: {read_as}")));
     }
 }
 
-/// What is nonsense is an error with its place, or means nothing; it never stops the rest.
+/// Invalid values are errors with a position or are ignored, and the rest is read.
 #[test]
-fn nonsense_stops_nothing() {
+fn invalid_values_do_not_affect_the_rest() {
     for spec in [
         "[]",
         "1",
@@ -291,7 +299,7 @@ fn nonsense_stops_nothing() {
     ] {
         let loaded = read(&[SHOP, &ingress(spec)]);
         assert_eq!(loaded.cluster.pods.len(), 2, "{spec}");
-        assert_eq!(leads(&loaded), [""; 0], "{spec}");
+        assert_eq!(backends(&loaded), [""; 0], "{spec}");
     }
     for spec in [
         "{parentRefs: 1}",
@@ -301,24 +309,24 @@ fn nonsense_stops_nothing() {
     ] {
         let loaded = read(&[SHOP, &http_route(spec)]);
         assert!(loaded.has_errors(), "{spec}");
-        assert_eq!(leads(&loaded), [""; 0], "{spec}");
+        assert_eq!(backends(&loaded), [""; 0], "{spec}");
     }
 }
 
 #[test]
-fn the_order_of_documents_never_shows() {
+fn the_order_of_documents_does_not_matter() {
     let route = http_route(
         "{parentRefs: [{namespace: edge, name: public}], rules: [{backendRefs: [{name: web, port: 80}, {name: nope, port: 1}]}]}",
     );
     let ingress = ingress("{defaultBackend: {service: {name: web, port: {number: 81}}}}");
     let documents = [SHOP, GATEWAY, &route, &ingress];
-    let expected = leads(&read(&documents));
+    let expected = backends(&read(&documents));
     assert_eq!(expected.len(), 2);
     for by in 1..4 {
         let mut turned = documents;
         turned.rotate_left(by);
-        assert_eq!(leads(&read(&turned)), expected);
+        assert_eq!(backends(&read(&turned)), expected);
         turned.reverse();
-        assert_eq!(leads(&read(&turned)), expected);
+        assert_eq!(backends(&read(&turned)), expected);
     }
 }

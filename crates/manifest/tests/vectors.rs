@@ -1,5 +1,5 @@
-//! The test vectors of the semantics document, from YAML to verdict: every vector goes through the loader, and every
-//! data-plane one is decided by the reference and by the compiled plans of both nodes.
+//! The test vectors of the semantics document, from YAML to verdict. The loader reads every vector, and the reference
+//! and the compiled plans of both nodes decide those about the data plane.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails should fail its test")]
 
@@ -12,13 +12,14 @@ use palisade_policy::{
 };
 use serde_json::Value;
 
-/// What the file holds.
+/// How many vectors the file has.
 const DATA_PLANE: usize = 92;
 const PROBES: usize = 230;
 const ADMISSION: usize = 66;
 
-/// What these allow rests on addresses learned from DNS, which this version doesn't do: `domainNames` is read, checked,
-/// and reported as not enforced, so that the rules that accept by it match nothing. What they drop holds.
+/// Vectors that allow connections by addresses from DNS, which this version doesn't support: `domainNames` is read,
+/// validated and reported as not enforced, so rules that accept by it match nothing. Their denied connections are
+/// tested.
 const NEED_LEARNED_ADDRESSES: [&str; 2] = ["F-90", "F-91"];
 
 fn vectors() -> Vec<Value> {
@@ -29,10 +30,10 @@ fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value[field].as_str().unwrap_or_else(|| panic!("{field} in {value}"))
 }
 
-/// A policy of a vector: `key` is the namespace of a NetworkPolicy, else the name.
+/// A policy of a vector. `key` is the namespace of a NetworkPolicy, or the name of another policy.
 fn policy(kind: &str, key: &str, spec: &str) -> String {
     let spec = with_quoted_y(spec);
-    // Names are lower case; F-70 has two that are not.
+    // Names are lower case. F-70 has two that are not.
     let key = key.to_lowercase();
     let (version, kind, metadata) = match kind {
         "np" | "NP" => {
@@ -50,7 +51,8 @@ const V1ALPHA1: &str = "policy.networking.k8s.io/v1alpha1";
 const V1ALPHA2: &str = "policy.networking.k8s.io/v1alpha2";
 const V1BETA1: &str = "policy.networking.k8s.io/v1beta1";
 
-/// The vectors write the namespace `y` bare, which kubectl reads as a boolean, and refuses. They mean the text.
+/// Quotes the namespace `y`. The vectors write it without quotes, and mean the text, but kubectl reads a boolean and
+/// rejects it.
 fn with_quoted_y(spec: &str) -> String {
     spec.replace(": y}", ": \"y\"}")
 }
@@ -63,7 +65,7 @@ fn load_with(policies: &str, options: &LoadOptions) -> Loaded {
     load(&inputs, options)
 }
 
-/// Addresses are all declared; the host-network pod takes its node's.
+/// All addresses are declared. The host-network pod uses its node's.
 fn options() -> LoadOptions {
     LoadOptions::default()
 }
@@ -104,7 +106,7 @@ impl Bench {
         found.unwrap_or_else(|| panic!("{end} has no {family} address"))
     }
 
-    /// The flow that a probe opens, after destination NAT.
+    /// The flow of a probe, after destination NAT.
     fn flow(&self, probe: &Value) -> Flow {
         let family = if probe["family"] == 6 { Family::V6 } else { Family::V4 };
         let protocol = match text(probe, "proto") {
@@ -130,9 +132,10 @@ impl Bench {
         Flow { source, destination, protocol, port, through_service }
     }
 
-    /// What the plans of the nodes on the way say: egress is decided where the source lives, ingress where the
-    /// destination does, and what a node's own stack sends to its pods is never asked. Nor is what a pod sends to its
-    /// own address, which never leaves it; through a service it does, and the plan says the same for both directions.
+    /// Returns the verdict of the plans of the nodes on the path: egress on the source's node, ingress on the
+    /// destination's. Connections from a node to its own pods are not filtered. Neither are those of a pod to its own
+    /// address, which don't leave the pod; through a service they do, and the plan has the same verdict for both
+    /// directions.
     fn compiled(&self, flow: &Flow) -> Verdict {
         let (source, destination) = (flow.source.address(), flow.destination.address());
         if source == destination && !flow.through_service {
@@ -158,7 +161,7 @@ impl Bench {
 /// The policies of a data-plane vector, and how to read them.
 fn policies_of(vector: &Value) -> (String, usize, LoadOptions) {
     let policies = vector["policies"].as_array().unwrap();
-    // Two NetworkPolicies of one namespace need two names.
+    // Two NetworkPolicies in one namespace need two names.
     let texts = policies.iter().enumerate().map(|(i, p)| {
         policy(text(p, "kind"), text(p, "key"), text(p, "spec"))
             .replace("{name: p, ", &format!("{{name: p{i}, "))
@@ -210,7 +213,7 @@ fn data_plane_vectors_hold_for_the_reference_and_the_compiler() {
     assert_eq!((ran, probes, waiting.len()), (DATA_PLANE, PROBES, 4));
 }
 
-/// Whether an admission vector's object is taken in, read under another version if `version` says so.
+/// Returns whether the object of an admission vector is accepted, in another version if `version` is given.
 fn is_admitted(vector: &Value, version: Option<&str>) -> bool {
     let channel = match &vector["channel"] {
         Value::String(channel) if channel == "standard" => Channel::Standard,
@@ -223,7 +226,7 @@ fn is_admitted(vector: &Value, version: Option<&str>) -> bool {
     let loaded = load_with(&text, &LoadOptions { strict_cidr, channel, ..options() });
     let accepted = loaded.cluster.policies.len() == 1;
     assert_eq!(accepted, !loaded.has_errors(), "{vector}: {:#?}", loaded.diagnostics);
-    // A policy that can't even be parsed would be refused for the wrong reason.
+    // A policy that isn't valid YAML would be rejected for another reason.
     assert!(loaded.diagnostics.iter().all(|d| d.path.is_some()), "{vector}: {:#?}", loaded.diagnostics);
     accepted
 }
@@ -254,7 +257,7 @@ fn the_newer_version_admits_less_in_two_places() {
 }
 
 #[test]
-fn what_is_admitted_reads_the_same_without_admission() {
+fn admitted_policies_are_the_same_without_validation() {
     let mut compared = 0;
     for vector in vectors().iter().filter(|v| v["type"] == "dataplane") {
         let (policies, _, options) = policies_of(vector);
@@ -277,7 +280,7 @@ fn every_vector_is_run() {
 }
 
 #[test]
-fn the_fixture_is_the_cluster_of_the_document() {
+fn the_fixture_equals_the_cluster_of_the_document() {
     let loaded = load_with("", &options());
     assert!(loaded.diagnostics.is_empty(), "{:#?}", loaded.diagnostics);
     let cluster = &loaded.cluster;

@@ -75,7 +75,7 @@ fn policies_of_one_priority_are_named_with_the_order_that_is_taken() {
             out.contains("denied by ClusterNetworkPolicy one, egress[0] \"a\\u{1b}[31m\" (in.yaml:"),
             "{out}"
         );
-        let order = "they are asked in this order: ClusterNetworkPolicy one, ClusterNetworkPolicy two";
+        let order = "They are evaluated in this order: ClusterNetworkPolicy one, ClusterNetworkPolicy two";
         assert!(err.contains("warning[equal-priority]") && err.contains(order), "{err}");
     }
 }
@@ -112,7 +112,7 @@ fn the_channel_decides_which_fields_there_are() {
     for options in [&[("--channel", "standard")][..], &[("PALISADE_CHANNEL", "standard")]] {
         let (code, out, err) = read(&text, verb, options);
         assert_eq!((code, &*out), (2, ""), "{options:?}: {err}");
-        assert!(err.contains("`nodes` is in the experimental channel alone"), "{err}");
+        assert!(err.contains("`nodes` is only in the experimental channel"), "{err}");
         assert!(err.contains("--channel experimental"), "{err}");
     }
     let (code, _, err) = read(&text, verb, &[("PALISADE_CHANNEL", "beta")]);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use palisade_api::{Kind, ObjectRef, WatchState};
-use palisade_manifest::{Code, Diagnostic, Severity, folded};
+use palisade_manifest::{Code, Diagnostic, Severity, collapse};
 use palisade_policy::{Change, Name};
 
 use crate::{
@@ -91,7 +91,7 @@ impl Ledger {
     pub(crate) fn findings(&mut self, findings: Vec<(ObjectRef, Vec<Diagnostic>)>) {
         for (object, found) in findings {
             // One object may have as many findings as it has bytes.
-            let found = folded(&found);
+            let found = collapse(&found);
             let called = (object.kind, object.namespace.clone(), object.name.clone());
             if found.is_empty() {
                 if self.objects.remove(&called).is_some() {

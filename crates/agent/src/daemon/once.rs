@@ -3,7 +3,7 @@
 use std::{fs, io, time::Duration};
 
 use palisade_api::{Event, WatchState};
-use palisade_manifest::folded;
+use palisade_manifest::collapse;
 use palisade_nft::{Kernel, Surroundings, conntrack};
 use palisade_policy::{Cluster, Compiler, Name};
 
@@ -178,7 +178,7 @@ fn snapshot(config: &Config) -> Result<Cluster, DaemonError> {
     match &config.source {
         SourceChoice::Directory(path) => {
             let (cluster, findings) = directory::read(path)?;
-            for finding in folded(&findings) {
+            for finding in collapse(&findings) {
                 tracing::warn!("{finding}");
             }
             Ok(cluster)
@@ -196,7 +196,7 @@ fn snapshot(config: &Config) -> Result<Cluster, DaemonError> {
                                 failing = Some(why);
                             }
                             Event::Findings { findings, .. } => {
-                                folded(&findings).iter().for_each(|finding| tracing::warn!("{finding}"));
+                                collapse(&findings).iter().for_each(|finding| tracing::warn!("{finding}"));
                             }
                             _ => {}
                         }

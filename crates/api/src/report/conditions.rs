@@ -1,6 +1,6 @@
 //! The conditions of a cluster-wide policy.
 
-use palisade_manifest::{Diagnostic, Severity, folded, printable};
+use palisade_manifest::{Diagnostic, Severity, collapse, printable};
 use serde_json::{Value, json};
 
 /// The types carry our domain, since several implementations may write and no type is standardised (SEMANTICS C44, G-21).
@@ -84,7 +84,7 @@ pub(super) fn words(findings: &[Diagnostic], longest: usize) -> String {
         Some(path) => format!("{}: {}: {}", d.severity, printable(path), printable(&d.message)),
         None => format!("{}: {}", d.severity, printable(&d.message)),
     };
-    let lines: Vec<String> = folded(findings).iter().map(line).collect();
+    let lines: Vec<String> = collapse(findings).iter().map(line).collect();
     cut(&lines.join("\n"), longest)
 }
 

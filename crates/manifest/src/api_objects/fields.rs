@@ -1,4 +1,4 @@
-//! The fields that a decision needs, and no others. JSON as Go's decoder reads it: null is the zero value.
+//! The fields of the API's objects that decisions need. Decoded like Go does: null is the zero value.
 
 use std::{borrow::Cow, fmt, marker::PhantomData, ops::Deref};
 
@@ -7,7 +7,7 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-/// A string: borrowed from the text where it stands there without escapes. Null is the empty string.
+/// A string, borrowed from the text if it has no escapes. Null is the empty string.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JsonString<'a>(Cow<'a, str>);
 
@@ -21,8 +21,8 @@ impl Deref for JsonString<'_> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for JsonString<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader<'a>(PhantomData<&'a ()>);
-        impl<'de: 'a, 'a> Visitor<'de> for Reader<'a> {
+        struct StringVisitor<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for StringVisitor<'a> {
             type Value = JsonString<'a>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,19 +41,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonString<'a> {
                 Ok(JsonString::default())
             }
         }
-        // Not `deserialize_str`, which refuses null. JSON describes itself.
-        deserializer.deserialize_any(Reader(PhantomData))
+        // `deserialize_str` would reject null.
+        deserializer.deserialize_any(StringVisitor(PhantomData))
     }
 }
 
-/// A map of strings, in the order in which it is written.
+/// A map of strings, in the order of the text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StringMap<'a>(pub Vec<(JsonString<'a>, JsonString<'a>)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for StringMap<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader<'a>(PhantomData<&'a ()>);
-        impl<'de: 'a, 'a> Visitor<'de> for Reader<'a> {
+        struct MapVisitor<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for MapVisitor<'a> {
             type Value = StringMap<'a>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,17 +68,17 @@ impl<'de: 'a, 'a> Deserialize<'de> for StringMap<'a> {
                 Ok(StringMap(pairs))
             }
         }
-        deserializer.deserialize_map(Reader(PhantomData))
+        deserializer.deserialize_map(MapVisitor(PhantomData))
     }
 }
 
-/// A list. Null counts as absent, and a null element is the zero value, which says nothing.
+/// A list. Null is the empty list. Null elements are skipped.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct List<T>(Option<Vec<Option<T>>>);
 
 impl<T> List<T> {
-    /// The elements.
+    /// Iterates over the elements.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().flatten().flatten()
     }
@@ -90,7 +90,7 @@ impl<T> Default for List<T> {
     }
 }
 
-/// Null counts as absent.
+/// Deserializes null as the default.
 fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -109,16 +109,16 @@ pub struct ApiObjectMeta<'a> {
     /// The namespace; empty for cluster-scoped objects.
     #[serde(borrow)]
     pub namespace: JsonString<'a>,
-    /// Identity across re-creation under the same name.
+    /// Distinguishes objects that reuse a name.
     #[serde(borrow)]
     pub uid: JsonString<'a>,
-    /// Counts changes of the spec.
+    /// Incremented with each change of the spec.
     #[serde(deserialize_with = "or_default")]
     pub generation: i64,
-    /// The server's name for this version of the object.
+    /// The version of the object.
     #[serde(borrow)]
     pub resource_version: JsonString<'a>,
-    /// When it was created, in RFC 3339.
+    /// The time of creation, in RFC 3339.
     #[serde(borrow)]
     pub creation_timestamp: JsonString<'a>,
     /// The labels.
@@ -133,13 +133,13 @@ pub struct ApiObjectMeta<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ApiOwnerReference<'a> {
-    /// Its kind.
+    /// The owner's kind.
     #[serde(borrow)]
     pub kind: JsonString<'a>,
-    /// Its name.
+    /// The owner's name.
     #[serde(borrow)]
     pub name: JsonString<'a>,
-    /// Whether it manages the object.
+    /// Whether the owner is the controller.
     #[serde(deserialize_with = "or_default")]
     pub controller: bool,
 }
@@ -148,13 +148,13 @@ pub struct ApiOwnerReference<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ApiPod<'a> {
-    /// Who it is.
+    /// The metadata.
     #[serde(borrow)]
     pub metadata: ApiObjectMeta<'a>,
-    /// What is asked for.
+    /// The desired state.
     #[serde(borrow)]
     pub spec: Option<ApiPodSpec<'a>>,
-    /// What is.
+    /// The observed state.
     #[serde(borrow)]
     pub status: Option<ApiPodStatus<'a>>,
 }
@@ -163,10 +163,10 @@ pub struct ApiPod<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiPodSpec<'a> {
-    /// The node that it is bound to; empty: none yet.
+    /// The node that the pod is bound to; empty if there is none yet.
     #[serde(borrow)]
     pub node_name: JsonString<'a>,
-    /// Whether it shares its node's network.
+    /// Whether the pod uses its node's network.
     #[serde(deserialize_with = "or_default")]
     pub host_network: bool,
     /// The containers.
@@ -181,7 +181,7 @@ pub struct ApiPodSpec<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiContainer<'a> {
-    /// `Always` on an init container: it keeps running.
+    /// `Always` on an init container means that it keeps running.
     #[serde(borrow)]
     pub restart_policy: JsonString<'a>,
     /// The declared ports.
@@ -193,13 +193,13 @@ pub struct ApiContainer<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiContainerPort<'a> {
-    /// Its name, if it has one.
+    /// The name; empty if there is none.
     #[serde(borrow)]
     pub name: JsonString<'a>,
     /// The port number.
     #[serde(deserialize_with = "or_default")]
     pub container_port: i64,
-    /// TCP, UDP or SCTP; empty: TCP.
+    /// TCP, UDP or SCTP; empty means TCP.
     #[serde(borrow)]
     pub protocol: JsonString<'a>,
 }
@@ -208,13 +208,13 @@ pub struct ApiContainerPort<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ApiPodStatus<'a> {
-    /// Where in its life it is.
+    /// The phase of the pod's lifecycle.
     #[serde(borrow)]
     pub phase: JsonString<'a>,
-    /// Its first address.
+    /// The first address.
     #[serde(borrow, rename = "podIP")]
     pub pod_ip: JsonString<'a>,
-    /// Its addresses.
+    /// The addresses.
     #[serde(borrow, rename = "podIPs")]
     pub pod_ips: List<ApiPodIp<'a>>,
 }
@@ -232,10 +232,10 @@ pub struct ApiPodIp<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ApiNode<'a> {
-    /// Who it is.
+    /// The metadata.
     #[serde(borrow)]
     pub metadata: ApiObjectMeta<'a>,
-    /// What is.
+    /// The observed state.
     #[serde(borrow)]
     pub status: Option<ApiNodeStatus<'a>>,
 }
@@ -244,7 +244,7 @@ pub struct ApiNode<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ApiNodeStatus<'a> {
-    /// Its addresses.
+    /// The addresses.
     #[serde(borrow)]
     pub addresses: List<ApiNodeAddress<'a>>,
 }

@@ -1,4 +1,4 @@
-//! Policies of a live cluster: the decoders of manifests, and what is in force where those refuse.
+//! Decodes policies from an API server, and fails closed if they are invalid.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub(super) fn read(names: &Interner, object: String) -> Decoded<Option<Arc<Polic
         None => None,
     };
     if let Some(policy) = &mut policy {
-        forget_places(policy);
+        remove_origins(policy);
     }
     for finding in &mut found {
         (finding.origin, finding.span, finding.excerpt) = (None, None, None);
@@ -80,8 +80,8 @@ fn of_tree(cx: &mut Context<'_>, tree: &Tree<'_>) -> Option<Policy> {
     if kind.name == NETWORK_POLICY { Some(failing_closed(cx, &object, policy, before)) } else { policy }
 }
 
-/// The NetworkPolicy as decoded; without its rules if a field is unknown, and isolation if it can't be used. Its findings
-/// are those after the first `before`.
+/// Returns the decoded NetworkPolicy; without its rules if a field is unknown, and isolation if it is invalid. Its
+/// findings are those after the first `before`.
 fn failing_closed(
     cx: &mut Context<'_>,
     object: &Object<'_>,
@@ -89,10 +89,9 @@ fn failing_closed(
     before: usize,
 ) -> Policy {
     let Some(mut policy) = policy.filter(|_| cx.errors == 0) else { return isolation(cx, object) };
-    let narrows = |d: &Diagnostic| d.code == Code::UnknownField;
-    if cx.found[before..].iter().any(narrows) {
-        let message =
-            "a field that this version doesn't know could narrow its rules, so none of them is in force";
+    let is_unknown_field = |d: &Diagnostic| d.code == Code::UnknownField;
+    if cx.found[before..].iter().any(is_unknown_field) {
+        let message = "an unknown field could restrict its rules, so none of them is applied";
         cx.error(object.fields.at, Code::Unusable, message);
         policy.ingress = policy.ingress.map(|_| Vec::new());
         policy.egress = policy.egress.map(|_| Vec::new());
@@ -100,7 +99,7 @@ fn failing_closed(
     policy
 }
 
-/// What is in force for a NetworkPolicy that can't be read: isolation in both directions.
+/// Isolates in both directions, in place of a NetworkPolicy that can't be decoded.
 fn isolation(cx: &mut Context<'_>, object: &Object<'_>) -> Policy {
     let meta = &object.meta;
     let errors = cx.errors;
@@ -110,19 +109,20 @@ fn isolation(cx: &mut Context<'_>, object: &Object<'_>) -> Policy {
         Some(label_selector(cx, &at))
     });
     let readable = cx.errors == errors && !cx.found[before..].iter().any(|d| d.code == Code::UnknownField);
-    // Decoded before already: what is wrong with it has been said.
+    // The selector was decoded before, and its findings were reported then.
     cx.found.truncate(before);
     let selector = selector_at.filter(|_| readable);
     let message = match &selector {
         Some(_) => {
-            "can't be used; the pods that it selects are isolated in both directions, with no rule".to_owned()
+            "is invalid; the pods that it selects are isolated in both directions, and no rule is applied"
+                .to_owned()
         }
         None => format!(
-            "can't be used, nor can its podSelector; every pod of namespace {} is isolated in both directions",
+            "is invalid, and so is its podSelector; every pod of namespace {} is isolated in both directions",
             meta.key.namespace
         ),
     };
-    let help = "correct or delete the policy: kubectl shows it";
+    let help = "correct or delete the policy";
     cx.report(object.fields.at, Diagnostic::new(Severity::Error, Code::Unusable, message).with_help(help));
     Policy {
         key: PolicyKey {
@@ -142,9 +142,9 @@ fn isolation(cx: &mut Context<'_>, object: &Object<'_>) -> Policy {
     }
 }
 
-/// The string at the end of a way, if there is one.
-fn text_at(at: &At<'_>, way: &[&str]) -> Option<String> {
-    let Some((first, rest)) = way.split_first() else {
+/// Returns the string at a path, if there is one.
+fn text_at(at: &At<'_>, path: &[&str]) -> Option<String> {
+    let Some((first, rest)) = path.split_first() else {
         return match at.value() {
             Value::Scalar(Scalar::Str(text)) => Some(text.to_string()),
             _ => None,
@@ -153,8 +153,8 @@ fn text_at(at: &At<'_>, way: &[&str]) -> Option<String> {
     text_at(&at.get(first)?, rest)
 }
 
-/// Takes the positions out: they lead nowhere.
-fn forget_places(policy: &mut Policy) {
+/// Removes the positions, which are meaningless to users.
+fn remove_origins(policy: &mut Policy) {
     policy.origin = None;
     for rule in policy.ingress.iter_mut().chain(&mut policy.egress).flatten() {
         rule.origin = None;

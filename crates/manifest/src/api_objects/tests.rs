@@ -7,10 +7,10 @@ fn from_json(text: &str) -> Decoded<Pod> {
     ObjectDecoder::default().pod(&serde_json::from_str(text).unwrap())
 }
 
-/// What the manifest path makes of the same text.
+/// The same text, loaded as a manifest.
 fn from_manifest(text: &str) -> Cluster {
     let options = LoadOptions { addresses: None, admission: Admission::Passed, ..LoadOptions::default() };
-    load(&[Input::Text { name: "live.json".into(), text: text.into() }], &options).cluster
+    load(&[Input::Text { name: "object.json".into(), text: text.into() }], &options).cluster
 }
 
 const POD: &str = r#"{"apiVersion": "v1", "kind": "Pod",
@@ -158,7 +158,7 @@ fn a_cluster_wide_policy_without_a_place_is_none() {
 
 #[test]
 fn a_long_policy_on_one_line_is_read_in_linear_time() {
-    // Quadratic in its length this would be 10¹¹ steps.
+    // With quadratic time this would take 10¹¹ steps.
     let peers: Vec<String> = (0..20_000)
         .map(|n| format!(r#"{{"ipBlock":{{"cidr":"10.{}.{}.0/24"}}}}"#, n / 250, n % 250))
         .collect();

@@ -1,5 +1,5 @@
-//! What the API server checks before it stores a cluster-wide policy: the schemas and CEL rules of the
-//! CustomResourceDefinitions (SEMANTICS B.1, C.1, C.9). Errors are reported in the order of the fields.
+//! Validates cluster-wide policies like the API server: the schemas and CEL rules of the CustomResourceDefinitions
+//! (SEMANTICS B.1, C.1, C.9). Errors are reported in the order of the fields.
 
 use palisade_policy::Direction;
 
@@ -9,16 +9,16 @@ use super::{
 };
 use crate::{
     cidr::Cidr,
-    decode::{Context, Fields, shown},
+    decode::{Context, Fields, quoted},
     diagnostic::Code,
     meta::Object,
     tree::At,
 };
 
-/// How many entries `networks` and `domainNames` may have, in every version.
-const LONGEST_NAMES: usize = 25;
+/// The maximum length of `networks` and `domainNames`, in every version.
+const MAX_NAMES: usize = 25;
 
-/// Checks an object and reports an error for everything for which the API server would reject it.
+/// Reports every error for which the API server would reject the object.
 pub(super) fn admit(cx: &mut Context<'_>, object: &Object<'_>, crd: Crd) {
     if crd.kind == ClusterWideKind::Baseline && &*object.meta.key.name != "default" {
         let message = "Invalid value: \"object\": Only one baseline admin network policy with \
@@ -40,11 +40,11 @@ pub(super) fn admit(cx: &mut Context<'_>, object: &Object<'_>, crd: Crd) {
         schema::integer(cx, &at, &(0..=1000));
     }
     if let Some(at) = schema::required(cx, spec, "subject") {
-        one_choice(cx, crd, &at, &["namespaces", "pods"], &[]);
+        subject_or_peer(cx, crd, &at, &["namespaces", "pods"], &[]);
     }
     for (direction, name) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
         let Some(at) = spec.get(name) else { continue };
-        for at in schema::list(cx, &at, &(0..=crd.longest_list())) {
+        for at in schema::list(cx, &at, &(0..=crd.max_list_length())) {
             rule(cx, crd, &at, direction);
         }
     }
@@ -60,17 +60,17 @@ fn rule(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, direction: Direction) {
     if let Some(at) = schema::required(cx, fields, "action") {
         schema::one_of(cx, &at, crd.actions());
     }
-    let longest = 1..=crd.longest_list();
+    let lengths = 1..=crd.max_list_length();
     let peers = schema::required(cx, fields, crd.peers_field(direction));
     if let Some(at) = &peers {
-        let elsewhere = crd.elsewhere(|crd| crd.peers(direction));
-        for at in schema::list(cx, at, &longest) {
-            one_choice(cx, crd, &at, crd.peers(direction), &elsewhere);
+        let only_experimental = crd.only_experimental(|crd| crd.peers(direction));
+        for at in schema::list(cx, at, &lengths) {
+            subject_or_peer(cx, crd, &at, crd.peers(direction), &only_experimental);
         }
     }
     let ports = fields.get(crd.ports_field());
     if let Some(at) = &ports {
-        for at in schema::list(cx, at, &longest) {
+        for at in schema::list(cx, at, &lengths) {
             port(cx, crd, &at);
         }
     }
@@ -79,7 +79,7 @@ fn rule(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, direction: Direction) {
     }
 }
 
-/// The CEL rule of the experimental channel (SEMANTICS B2, C2).
+/// Checks the CEL rule of the experimental channel (SEMANTICS B2, C2).
 fn named_port_needs_pods(
     cx: &mut Context<'_>,
     crd: Crd,
@@ -106,10 +106,10 @@ fn is_set(at: &At<'_>, name: &str) -> bool {
     at.get(name).is_some_and(|at| !at.is_null())
 }
 
-/// A subject or a peer: exactly one of the kinds in `known`.
-/// `elsewhere` are those that the experimental channel has besides.
-fn one_choice(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, known: &[&str], elsewhere: &[&str]) {
-    let Some(fields) = schema::choice(cx, at, known, elsewhere) else { return };
+/// Validates a subject or a peer, in which exactly one of the `known` fields must be set. The fields in
+/// `only_experimental` exist in the experimental channel.
+fn subject_or_peer(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, known: &[&str], only_experimental: &[&str]) {
+    let Some(fields) = schema::choice(cx, at, known, only_experimental) else { return };
     for name in known {
         let Some(at) = fields.get(name) else { continue };
         match *name {
@@ -145,25 +145,25 @@ fn pods(cx: &mut Context<'_>, crd: Crd, at: &At<'_>) {
     }
 }
 
-/// The strings of `networks` or `domainNames`.
+/// Validates and returns the strings of `networks` or `domainNames`.
 fn names<'a>(cx: &mut Context<'_>, at: &'a At<'a>) -> Vec<(At<'a>, &'a str)> {
-    let items = schema::list(cx, at, &(1..=LONGEST_NAMES));
+    let items = schema::list(cx, at, &(1..=MAX_NAMES));
     schema::set(cx, &items);
     items.into_iter().filter_map(|at| Some((at, schema::string(cx, &at)?))).collect()
 }
 
 fn network(cx: &mut Context<'_>, crd: Crd, at: &At<'_>, text: &str) {
-    // The longest text of an IPv6 range.
+    // The lengths text of an IPv6 CIDR.
     schema::max_length(cx, at, text, 43);
     let cidr = Cidr::parse(text).filter(Cidr::is_cidr_to_cel);
     if cidr.is_none_or(|cidr| crd.v1beta1 && cidr.has_host_bits()) {
-        cx.error(at, Code::Invalid, format!("Invalid value: {}: Invalid CIDR format provided", shown(at)));
+        cx.error(at, Code::Invalid, format!("Invalid value: {}: Invalid CIDR format provided", quoted(at)));
     }
 }
 
 fn port(cx: &mut Context<'_>, crd: Crd, at: &At<'_>) {
     let known = crd.ports();
-    let Some(fields) = schema::choice(cx, at, known, &crd.elsewhere(Crd::ports)) else { return };
+    let Some(fields) = schema::choice(cx, at, known, &crd.only_experimental(Crd::ports)) else { return };
     for name in known {
         let Some(at) = fields.get(name) else { continue };
         match *name {
@@ -187,7 +187,7 @@ fn port(cx: &mut Context<'_>, crd: Crd, at: &At<'_>) {
     }
 }
 
-/// v1alpha1: any string (SEMANTICS B1).
+/// Validates `protocol` of v1alpha1, which may be any string (SEMANTICS B1).
 fn protocol_name(cx: &mut Context<'_>, fields: Fields<'_>) {
     if let Some(at) = fields.get("protocol") {
         schema::string(cx, &at);
@@ -199,7 +199,7 @@ fn number(cx: &mut Context<'_>, fields: Fields<'_>, name: &str) -> Option<i32> {
     schema::integer(cx, &at, &(1..=65_535))
 }
 
-/// `tcp`, `udp` or `sctp` (SEMANTICS C1).
+/// Validates `tcp`, `udp` or `sctp` (SEMANTICS C1).
 fn protocol(cx: &mut Context<'_>, at: &At<'_>) {
     let Some(fields) = schema::object(cx, at, &["destinationPort"]) else { return };
     schema::properties(cx, fields, &["destinationPort"], false);

@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions of cluster-wide policies: what differs between kinds, versions and channels.
+//! The CustomResourceDefinitions of cluster-wide policies: the differences between fields, versions and channels.
 
 use palisade_policy::Direction;
 
@@ -12,7 +12,7 @@ pub(super) enum ClusterWideKind {
     Baseline,
 }
 
-/// One version of a kind's CustomResourceDefinition in one channel: what differs between them.
+/// A CustomResourceDefinition in one version and channel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Crd {
     pub(super) kind: ClusterWideKind,
@@ -21,7 +21,7 @@ pub(super) struct Crd {
 }
 
 impl Crd {
-    /// The definition of a kind, if it is a cluster-wide policy. Whether the version is served has been seen to.
+    /// Returns the definition of a cluster-wide policy's kind. The caller has checked the version.
     pub(super) fn of(kind: &str, version: &str, channel: Channel, admission: Admission) -> Option<Self> {
         let kind = match kind {
             "ClusterNetworkPolicy" => ClusterWideKind::Cluster,
@@ -29,7 +29,7 @@ impl Crd {
             "BaselineAdminNetworkPolicy" => ClusterWideKind::Baseline,
             _ => return None,
         };
-        // What an API server has sent is in its channel, whichever that is.
+        // An object from an API server conforms to the cluster's channel, which is unknown here.
         let experimental = channel == Channel::Experimental || admission == Admission::Passed;
         Some(Self { kind, v1beta1: version == "v1beta1", experimental })
     }
@@ -58,7 +58,7 @@ impl Crd {
         if direction == Direction::Ingress { "from" } else { "to" }
     }
 
-    /// The kinds of peers, one of which a peer names.
+    /// The fields of a peer. Exactly one must be set.
     pub(super) fn peers(&self, direction: Direction) -> &'static [&'static str] {
         match (direction, self.experimental, self.kind) {
             (Direction::Ingress, ..) => &["namespaces", "pods"],
@@ -76,7 +76,7 @@ impl Crd {
         if self.kind == ClusterWideKind::Cluster { "destinationNamedPort" } else { "namedPort" }
     }
 
-    /// The kinds of ports, one of which an element of `protocols` or `ports` names.
+    /// The fields of an element of `protocols` or `ports`. Exactly one must be set.
     pub(super) fn ports(&self) -> &'static [&'static str] {
         match (self.kind, self.experimental) {
             (ClusterWideKind::Cluster, false) if self.v1beta1 => &["tcp", "udp", "sctp"],
@@ -86,26 +86,29 @@ impl Crd {
         }
     }
 
-    /// The kinds of something that this definition lacks and its sister in the experimental channel has.
-    pub(super) fn elsewhere(&self, kinds: impl Fn(&Self) -> &'static [&'static str]) -> Vec<&'static str> {
-        let own = kinds(self);
-        let sister = Self { experimental: true, ..*self };
-        kinds(&sister).iter().copied().filter(|kind| !own.contains(kind)).collect()
+    /// The fields that only the experimental channel has.
+    pub(super) fn only_experimental(
+        &self,
+        fields: impl Fn(&Self) -> &'static [&'static str],
+    ) -> Vec<&'static str> {
+        let own = fields(self);
+        let experimental = Self { experimental: true, ..*self };
+        fields(&experimental).iter().copied().filter(|kind| !own.contains(kind)).collect()
     }
 
-    /// How many rules, peers and ports there may be in a list.
-    pub(super) fn longest_list(&self) -> usize {
+    /// The maximum length of lists of rules, peers and ports.
+    pub(super) fn max_list_length(&self) -> usize {
         if self.kind == ClusterWideKind::Cluster { 25 } else { 100 }
     }
 
-    /// Whether a `pods` choice may leave out its `namespaceSelector`, which then is every namespace.
+    /// Whether `pods` may omit `namespaceSelector`, which then matches every namespace.
     pub(super) fn namespace_selector_is_optional(&self) -> bool {
         self.kind == ClusterWideKind::Cluster
     }
 }
 
 impl ClusterWideKind {
-    /// The kind as the API spells it.
+    /// The name of the kind in the API.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Cluster => "ClusterNetworkPolicy",

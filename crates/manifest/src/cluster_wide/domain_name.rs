@@ -1,18 +1,19 @@
 //! The syntax of `domainNames` (SEMANTICS C.6).
 
-/// The pattern in v1alpha1 and v1alpha2. Its `A-z` is a slip for `A-Z` (C30), and what it lets pass is admitted.
+/// The pattern in v1alpha1 and v1alpha2. Its `A-z` is a mistake for `A-Z` (C30), but the API server admits what it
+/// matches.
 const PATTERN: &str =
     r"^(\*\.)?([a-zA-z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.)+[a-zA-z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.?$";
 /// The pattern in v1beta1.
 const PATTERN_V1BETA1: &str =
     r"^(\*\.)?([a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.)+[a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.?$";
 
-/// The pattern, for messages.
+/// Returns the pattern, for messages.
 pub(super) fn pattern(v1beta1: bool) -> &'static str {
     if v1beta1 { PATTERN_V1BETA1 } else { PATTERN }
 }
 
-/// Whether the pattern matches `name`. No character of a label is a dot, so the labels are what lies between dots.
+/// Returns whether the pattern matches `name`. Labels can't contain dots, so the name is split at dots.
 pub(super) fn is_valid(name: &str, v1beta1: bool) -> bool {
     let name = name.strip_prefix("*.").unwrap_or(name);
     let name = name.strip_suffix('.').unwrap_or(name);
@@ -31,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_as_the_patterns_have_them() {
+    fn names_match_like_the_patterns() {
         for good in
             ["a.io", "*.k8s.io", "KUBERNETES.io.", "a_b.io", "xn--bcher-kva.example", "1.2.3.4", "a.b.c.d.e"]
         {
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slip_of_the_older_pattern() {
+    fn the_older_pattern_admits_more() {
         for odd in ["_a.io", "[a.io", "a.]", "^.io", "*.`a.io", "\\a.io"] {
             assert!(is_valid(odd, false), "{odd}");
             assert!(!is_valid(odd, true), "{odd}");

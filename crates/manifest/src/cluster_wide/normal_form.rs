@@ -1,4 +1,4 @@
-//! An admitted cluster-wide policy in the normal form of all policies (SEMANTICS B.3, C.2 to C.4).
+//! Converts an admitted cluster-wide policy into the normal form of all policies (SEMANTICS B.3, C.2 to C.4).
 
 use std::collections::BTreeSet;
 
@@ -12,20 +12,21 @@ use super::{
     unusable::AdmittedReader,
 };
 use crate::{
-    decode::{Context, Fields, shown},
+    decode::{Context, Fields, quoted},
     diagnostic::Code,
     meta::Object,
     tree::At,
 };
 
-/// Reads a policy. `None`, after an error: its tier or its priority can't be told, or its shape is none of the API's.
+/// Converts a policy. Returns `None`, after an error, if its tier or priority is invalid, or if its fields have the
+/// wrong types.
 pub(super) fn policy(cx: &mut Context<'_>, object: &Object<'_>, crd: Crd) -> Option<Policy> {
     let Some(spec) = object.get("spec") else {
         cx.missing(object.fields.at, "spec", Code::Required, "Required value");
         return None;
     };
     let mut reader = AdmittedReader::new(cx, crd);
-    // Unknown fields of a checked object have been reported already.
+    // The unknown fields of a validated object have been reported.
     let spec = if reader.is_raw() {
         reader.cx.fields(&spec, crd.spec_fields())
     } else {
@@ -65,7 +66,7 @@ impl AdmittedReader<'_, '_> {
             "Admin" => Some(Tier::Admin),
             "Baseline" => Some(Tier::Baseline),
             _ => {
-                let message = format!("Unsupported value: {}: no known tier", shown(&at));
+                let message = format!("Unsupported value: {}: no known tier", quoted(&at));
                 self.cx.error(&at, Code::Invalid, message);
                 None
             }
@@ -73,7 +74,7 @@ impl AdmittedReader<'_, '_> {
     }
 
     fn priority(&mut self, spec: Fields<'_>) -> Option<i32> {
-        // G-14: after all ClusterNetworkPolicies of the Baseline tier.
+        // G-14: it comes after all ClusterNetworkPolicies of the Baseline tier.
         if self.crd.kind == ClusterWideKind::Baseline {
             return Some(i32::MAX);
         }
@@ -85,15 +86,16 @@ impl AdmittedReader<'_, '_> {
     }
 
     fn subject(&mut self, spec: Fields<'_>) -> PodMatch {
-        let subject = self.needed(spec, "subject").and_then(|at| {
+        let subject = self.required(spec, "subject").and_then(|at| {
             let (kind, at) = self.only_field(&at, &["namespaces", "pods"], "subject")?;
             self.pod_match(kind, &at)
         });
-        let usable = self.is_usable_or("the subject can't be used and the policy selects nothing");
+        let usable = self.check_usable("the subject is unusable and the policy selects nothing");
         subject.filter(|_| usable).unwrap_or_else(nothing)
     }
 
-    /// `None` where there is no rule: the policy then doesn't touch the direction (SEMANTICS B9, C10).
+    /// Returns the rules; `None` if there are none, in which case the policy doesn't apply to the direction (SEMANTICS
+    /// B9, C10).
     fn rules(&mut self, spec: Fields<'_>, direction: Direction) -> Option<Vec<Rule>> {
         let at = spec.get(if direction == Direction::Ingress { "ingress" } else { "egress" })?;
         let rules: Vec<Rule> = self.cx.list(&at).iter().map(|at| self.rule(at, direction)).collect();
@@ -103,42 +105,42 @@ impl AdmittedReader<'_, '_> {
     fn rule(&mut self, at: &At<'_>, direction: Direction) -> Rule {
         let origin = Some(self.cx.origin(at));
         let Some(fields) = self.fields(at, &self.crd.rule_fields(direction)) else {
-            // A null rule, which no API server has admitted.
+            // A null rule, which no API server admits.
             self.unusable(at, "no rule");
             let rule = Rule { name: None, action: Action::Deny, peers: None, ports: None, origin };
-            return self.settle(rule, direction);
+            return self.fail_closed(rule, direction);
         };
         let action = self.action(fields);
-        let peers = match self.needed(fields, self.crd.peers_field(direction)) {
-            Some(at) => self.filled_list(&at).iter().flat_map(|at| self.peer(at, direction)).collect(),
+        let peers = match self.required(fields, self.crd.peers_field(direction)) {
+            Some(at) => self.non_empty_list(&at).iter().flat_map(|at| self.peer(at, direction)).collect(),
             None => Vec::new(),
         };
         let ports_at = fields.get(self.crd.ports_field());
-        let ports = ports_at
-            .as_ref()
-            .map(|at| self.filled_list(at).iter().filter_map(|at| self.port(at)).collect::<Vec<PortEntry>>());
+        let ports = ports_at.as_ref().map(|at| {
+            self.non_empty_list(at).iter().filter_map(|at| self.port(at)).collect::<Vec<PortEntry>>()
+        });
         if let (Some(at), Some(ports)) = (&ports_at, &ports)
             && names_without_pods(&peers, ports)
         {
             self.cx.warn(
                 at,
                 Code::Ambiguous,
-                "a port name matches live pods alone: among the networks and nodes of this rule it matches those \
-                 addresses that are pods which declare it",
+                "a port name matches only running pods: of the networks and nodes of this rule, it matches the addresses of \
+                 pods that declare it",
             );
         }
-        // The API server has seen to the type.
+        // The type has been validated.
         let name = fields.string(self.cx, "name").filter(|n| !n.is_empty());
         let name = name.map(|n| self.cx.names.name(n));
-        self.settle(Rule { name, action, peers: Some(peers), ports, origin }, direction)
+        self.fail_closed(Rule { name, action, peers: Some(peers), ports, origin }, direction)
     }
 
-    /// An action that nobody knows counts as Deny (SEMANTICS G-16).
+    /// Reads the action. An unknown action counts as Deny (SEMANTICS G-16).
     fn action(&mut self, fields: Fields<'_>) -> Action {
-        let Some(at) = self.needed(fields, "action") else { return Action::Deny };
+        let Some(at) = self.required(fields, "action") else { return Action::Deny };
         let Some(text) = self.cx.string(&at) else { return Action::Deny };
         if !self.crd.actions().contains(&text) {
-            self.unusable(&at, format!("unknown action {}, taken as Deny", shown(&at)));
+            self.unusable(&at, format!("unknown action {}, treated as Deny", quoted(&at)));
             return Action::Deny;
         }
         match text {
@@ -149,15 +151,15 @@ impl AdmittedReader<'_, '_> {
     }
 }
 
-/// Whether a port name stands beside peers that have none (SEMANTICS G-15).
+/// Returns whether a rule combines port names with peers that don't declare any (SEMANTICS G-15).
 fn names_without_pods(peers: &[PeerEntry], ports: &[PortEntry]) -> bool {
     ports.iter().any(|p| matches!(p.port, PortMatch::Named { .. }))
         && peers.iter().any(|p| matches!(p.peer, Peer::Block(_) | Peer::Nodes(_)))
 }
 
-/// A choice that no pod is in.
+/// Matches no pod.
 fn nothing() -> PodMatch {
-    // Every namespace has this label, and none has one of no values.
+    // Every namespace has this label, and no value is in an empty list.
     let impossible =
         Requirement { key: Name::from("kubernetes.io/metadata.name"), test: Test::In(BTreeSet::new()) };
     PodMatch {

@@ -1,4 +1,4 @@
-//! Peers of cluster-wide policies (SEMANTICS B12 to B14, C12 to C14), and the label selectors in them and in subjects.
+//! Peers of cluster-wide policies (SEMANTICS B12 to B14, C12 to C14), and the label selectors of peers and subjects.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,14 +9,14 @@ use palisade_policy::{
 use super::unusable::AdmittedReader;
 use crate::{
     cidr::{Cidr, NOT_A_CIDR},
-    decode::shown,
+    decode::quoted,
     diagnostic::Code,
     names,
     tree::At,
 };
 
 impl AdmittedReader<'_, '_> {
-    /// The peers that one element of `from` or `to` stands for: `networks` holds several.
+    /// Returns the peers of an element of `from` or `to`. `networks` contains several.
     pub(super) fn peer(&mut self, at: &At<'_>, direction: Direction) -> Vec<PeerEntry> {
         let origin = Some(self.cx.origin(at));
         let Some((kind, at)) = self.only_field(at, self.crd.peers(direction), "peer") else {
@@ -34,7 +34,7 @@ impl AdmittedReader<'_, '_> {
         peer.map(|peer| PeerEntry { peer, origin }).into_iter().collect()
     }
 
-    /// `namespaces`: every pod in them; `pods`: those chosen in those namespaces.
+    /// Returns the pods of `namespaces` (all pods in them) or of `pods` (selected pods in selected namespaces).
     pub(super) fn pod_match(&mut self, kind: &str, at: &At<'_>) -> Option<PodMatch> {
         if kind == "namespaces" {
             let namespaces = NamespaceMatch::Selected(self.selector(at)?);
@@ -44,18 +44,18 @@ impl AdmittedReader<'_, '_> {
         let namespaces = match fields.get("namespaceSelector") {
             Some(at) => self.selector(&at),
             None if self.crd.namespace_selector_is_optional() => Some(Selector::everything()),
-            None => self.needed(fields, "namespaceSelector").and(None),
+            None => self.required(fields, "namespaceSelector").and(None),
         };
-        let pods = self.needed(fields, "podSelector").and_then(|at| self.selector(&at));
+        let pods = self.required(fields, "podSelector").and_then(|at| self.selector(&at));
         Some(PodMatch { namespaces: NamespaceMatch::Selected(namespaces?), pods: pods? })
     }
 
     fn networks(&mut self, at: &At<'_>) -> Vec<PeerEntry> {
         let mut blocks = Vec::new();
-        for at in self.filled_list(at) {
+        for at in self.non_empty_list(at) {
             let Some(text) = self.cx.string(&at) else { continue };
             let Some(cidr) = Cidr::parse(text).filter(Cidr::is_cidr_to_cel) else {
-                self.unusable(&at, format!("{}: {NOT_A_CIDR}", shown(&at)));
+                self.unusable(&at, format!("{}: {NOT_A_CIDR}", quoted(&at)));
                 continue;
             };
             for warning in cidr.warnings(text) {
@@ -67,8 +67,8 @@ impl AdmittedReader<'_, '_> {
         blocks
     }
 
-    /// A label selector, of which the schema checks nothing but types (SEMANTICS C4): it is usable if
-    /// `LabelSelectorAsSelector` of the Kubernetes libraries would take it (G-17).
+    /// Reads a label selector. The schema only checks its types (SEMANTICS C4). It is usable if
+    /// `LabelSelectorAsSelector` of the Kubernetes libraries accepts it (G-17).
     pub(super) fn selector(&mut self, at: &At<'_>) -> Option<Selector> {
         let fields = self.fields(at, &["matchLabels", "matchExpressions"])?;
         let mut requirements = Vec::new();
@@ -94,10 +94,10 @@ impl AdmittedReader<'_, '_> {
 
     fn requirement(&mut self, at: &At<'_>) -> Option<Requirement> {
         let Some(fields) = self.fields(at, &["key", "operator", "values"]) else {
-            self.unusable(at, "no requirement");
+            self.unusable(at, "not a requirement");
             return None;
         };
-        let key_at = self.needed(fields, "key")?;
+        let key_at = self.required(fields, "key")?;
         let key = self.cx.string(&key_at)?;
         self.wrong(&key_at, key, names::label_key(key));
         let mut values = BTreeSet::new();
@@ -108,7 +108,7 @@ impl AdmittedReader<'_, '_> {
                 values.insert(self.cx.names.name(value));
             }
         }
-        let operator_at = self.needed(fields, "operator")?;
+        let operator_at = self.required(fields, "operator")?;
         let operator = self.cx.string(&operator_at)?;
         let test = match (operator, values.is_empty()) {
             ("In", false) => Test::In(values),
@@ -124,7 +124,7 @@ impl AdmittedReader<'_, '_> {
                 return None;
             }
             _ => {
-                let operator = shown(&operator_at);
+                let operator = quoted(&operator_at);
                 self.unusable(
                     &operator_at,
                     format!("{operator} is none of the operators In, NotIn, Exists and DoesNotExist"),

@@ -4,7 +4,7 @@ use palisade_policy::{PortEntry, PortMatch, Protocol};
 
 use super::unusable::AdmittedReader;
 use crate::{
-    decode::{Fields, shown},
+    decode::{Fields, quoted},
     names,
     tree::At,
 };
@@ -33,7 +33,7 @@ impl AdmittedReader<'_, '_> {
         Some(PortEntry { port: port?, origin })
     }
 
-    /// `tcp: {destinationPort: …}`. Without a destination port it is no wildcard (SEMANTICS C1).
+    /// Reads `tcp: {destinationPort: …}`. A missing destination port doesn't match all ports (SEMANTICS C1).
     fn destination_port(&mut self, at: &At<'_>, protocol: Protocol) -> Option<PortMatch> {
         let (_, at) = self.only_field(at, &["destinationPort"], "protocol match")?;
         let (kind, at) = self.only_field(&at, &["number", "range"], "port")?;
@@ -44,7 +44,8 @@ impl AdmittedReader<'_, '_> {
         self.range(fields).map(|range| numbers(protocol, range))
     }
 
-    /// Without a protocol of its own: whatever the destination pod declares under the name (SEMANTICS B12, C15).
+    /// Reads a named port. It has no protocol: it matches what the destination pod declares under the name (SEMANTICS
+    /// B12, C15).
     fn named(&mut self, at: &At<'_>) -> Option<PortMatch> {
         let name = self.cx.string(at)?;
         if name.is_empty() {
@@ -54,7 +55,7 @@ impl AdmittedReader<'_, '_> {
         Some(PortMatch::Named { protocol: None, name: self.cx.names.name(name) })
     }
 
-    /// `protocol` of v1alpha1: TCP if absent; any string has been admitted (SEMANTICS B1).
+    /// Reads `protocol` of v1alpha1: TCP if it is absent. The API server admits any string (SEMANTICS B1).
     fn protocol(&mut self, fields: Fields<'_>) -> Option<Protocol> {
         let Some(at) = fields.get("protocol") else { return Some(Protocol::Tcp) };
         match self.cx.string(&at)? {
@@ -62,13 +63,13 @@ impl AdmittedReader<'_, '_> {
             "UDP" => Some(Protocol::Udp),
             "SCTP" => Some(Protocol::Sctp),
             _ => {
-                self.unusable(&at, format!("{} is none of the protocols TCP, UDP and SCTP", shown(&at)));
+                self.unusable(&at, format!("{} is none of the protocols TCP, UDP and SCTP", quoted(&at)));
                 None
             }
         }
     }
 
-    /// `start` and `end`. v1alpha1 admits them in the wrong order (SEMANTICS B1, B.3).
+    /// Reads `start` and `end`, which v1alpha1 admits in the wrong order (SEMANTICS B1, B.3).
     fn range(&mut self, fields: Fields<'_>) -> Option<(u16, u16)> {
         let (first, last) = (self.number_field(fields, "start"), self.number_field(fields, "end"));
         let (first, last) = first.zip(last)?;
@@ -80,7 +81,7 @@ impl AdmittedReader<'_, '_> {
     }
 
     fn number_field(&mut self, fields: Fields<'_>, name: &str) -> Option<u16> {
-        let at = self.needed(fields, name)?;
+        let at = self.required(fields, name)?;
         self.number(&at)
     }
 

@@ -1,7 +1,7 @@
-//! What is found unusable in an object that the API server has admitted, and what becomes of it: it fails closed.
+//! Unusable parts of objects that the API server has admitted. They fail closed.
 //!
-//! SEMANTICS C23 and C24: a rule of which anything can't be used is unusable as a whole. If it accepts it matches nothing;
-//! if it denies or passes it denies everything in its direction. G-17: a subject that can't be used selects nothing.
+//! SEMANTICS C23 and C24: a rule with an unusable part is unusable as a whole. If it accepts, it matches nothing; if it
+//! denies or passes, it denies everything in its direction. G-17: an unusable subject selects nothing.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use crate::{
     tree::At,
 };
 
-/// One thing that can't be used.
+/// An unusable part.
 struct Fault {
     span: Range<u32>,
     path: String,
@@ -23,7 +23,7 @@ struct Fault {
     message: String,
 }
 
-/// Reads admitted objects, and collects what can't be used in the rule or subject that is being read.
+/// Reads admitted objects, and collects the unusable parts of the current rule or subject.
 pub(super) struct AdmittedReader<'r, 'c> {
     pub(super) cx: &'r mut Context<'c>,
     pub(super) crd: Crd,
@@ -35,17 +35,17 @@ impl<'r, 'c> AdmittedReader<'r, 'c> {
         Self { cx, crd, faults: Vec::new() }
     }
 
-    /// Whether fields that we don't know are still in the object, since nobody has compared it with our schema.
+    /// Returns whether unknown fields are still in the object, since it was not compared with our schema.
     pub(super) fn is_raw(&self) -> bool {
         self.cx.admission == Admission::Passed
     }
 
-    /// Notes that something at `at` can't be used.
+    /// Records that the value at `at` is unusable.
     pub(super) fn unusable(&mut self, at: &At<'_>, message: impl Into<String>) {
         self.fault(at, Code::Unusable, message);
     }
 
-    /// Notes something that is usable in itself, and that this version doesn't enforce.
+    /// Records that this version doesn't enforce a valid value.
     pub(super) fn not_enforced(&mut self, at: &At<'_>, message: impl Into<String>) {
         self.fault(at, Code::NotEnforced, message);
     }
@@ -54,8 +54,8 @@ impl<'r, 'c> AdmittedReader<'r, 'c> {
         self.faults.push(Fault { span: at.span(), path: at.path(), code, message: message.into() });
     }
 
-    /// The mapping at `at`. A field that isn't in `known` makes it unusable, unless the API server has dropped it: it
-    /// could narrow what the others say.
+    /// Returns the mapping at `at`. A field that isn't in `known` could restrict the others, so it makes the mapping
+    /// unusable, unless the API server has dropped it.
     pub(super) fn fields<'a>(&mut self, at: &'a At<'a>, known: &[&str]) -> Option<Fields<'a>> {
         let fields = self.cx.any_fields(at)?;
         if self.is_raw() {
@@ -68,7 +68,7 @@ impl<'r, 'c> AdmittedReader<'r, 'c> {
         Some(fields)
     }
 
-    /// The only field of a mapping that is to have exactly one of those in `known`.
+    /// Returns the only field of a mapping in which exactly one of the `known` fields must be set.
     pub(super) fn only_field<'a>(
         &mut self,
         at: &'a At<'a>,
@@ -91,8 +91,8 @@ impl<'r, 'c> AdmittedReader<'r, 'c> {
         }
     }
 
-    /// A field that has to be there.
-    pub(super) fn needed<'a>(&mut self, fields: Fields<'a>, name: &str) -> Option<At<'a>> {
+    /// Returns a required field.
+    pub(super) fn required<'a>(&mut self, fields: Fields<'a>, name: &str) -> Option<At<'a>> {
         let found = fields.get(name);
         if found.is_none() {
             self.unusable(fields.at, format!("`{name}` is missing"));
@@ -100,34 +100,34 @@ impl<'r, 'c> AdmittedReader<'r, 'c> {
         found
     }
 
-    /// The elements of a list that has at least one.
-    pub(super) fn filled_list<'a>(&mut self, at: &'a At<'a>) -> Vec<At<'a>> {
+    /// Returns the elements of a list that must not be empty.
+    pub(super) fn non_empty_list<'a>(&mut self, at: &'a At<'a>) -> Vec<At<'a>> {
         let items = self.cx.list(at);
         if items.is_empty() {
-            self.unusable(at, "an empty list, which says nothing");
+            self.unusable(at, "an empty list");
         }
         items
     }
 
-    /// The rule as read, or what is left of it if something in it can't be used. Its index stays.
-    pub(super) fn settle(&mut self, rule: Rule, direction: Direction) -> Rule {
+    /// Returns the rule, or what replaces it if a part is unusable. The rule keeps its index.
+    pub(super) fn fail_closed(&mut self, rule: Rule, direction: Direction) -> Rule {
         if self.faults.is_empty() {
             return rule;
         }
         match rule.action {
             Action::Accept => {
-                self.report("the rule can't be used and matches nothing");
+                self.report("the rule is unusable and matches nothing");
                 Rule { peers: Some(Vec::new()), ..rule }
             }
             Action::Deny | Action::Pass => {
-                self.report(&format!("the rule can't be used and denies all {direction} of its subjects"));
+                self.report(&format!("the rule is unusable and denies all {direction} of its subjects"));
                 deny_everything(rule.origin)
             }
         }
     }
 
-    /// Whether nothing unusable was found; if something was, it is reported with what becomes of it.
-    pub(super) fn is_usable_or(&mut self, consequence: &str) -> bool {
+    /// Returns whether everything is usable. Otherwise reports the unusable parts with the consequence.
+    pub(super) fn check_usable(&mut self, consequence: &str) -> bool {
         let usable = self.faults.is_empty();
         self.report(consequence);
         usable

@@ -1,23 +1,23 @@
-//! Ingresses, routes, gateways and the grants between namespaces.
+//! Ingresses, routes, gateways and reference grants.
 
 use std::collections::BTreeMap;
 
 use palisade_names::RoutePort;
 use palisade_policy::{Name, ObjectKey, Origin, Protocol, Selector};
 
-/// A route of a manifest.
+/// An Ingress, an OpenShift Route, or a route of the Gateway API.
 #[derive(Clone, Debug)]
 pub(crate) struct DeclaredRoute {
     pub(crate) origin: Origin,
-    /// What it leads to, each with its place and path: the first, where it is named again.
+    /// The backends, each with the position and path of its first mention.
     pub(crate) backends: BTreeMap<DeclaredBackend, (Origin, String)>,
-    /// The gateways that it asks for; `None` where the kind has none.
+    /// The gateways that it refers to; `None` for kinds without gateways.
     pub(crate) parents: Option<Vec<ParentRef>>,
-    /// The hosts that it is for; none: any.
+    /// The hosts that it serves. Empty means any.
     pub(crate) hosts: Vec<Name>,
 }
 
-/// One service that a route names.
+/// A service that a route refers to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DeclaredBackend {
     pub(crate) service: ObjectKey,
@@ -25,63 +25,63 @@ pub(crate) struct DeclaredBackend {
     pub(crate) protocol: Protocol,
 }
 
-/// A Gateway: what its listeners take in.
+/// A Gateway with its listeners.
 #[derive(Clone, Debug)]
 pub(crate) struct Gateway {
     pub(crate) listeners: Vec<Listener>,
 }
 
-/// One listener of a Gateway.
+/// A listener of a Gateway.
 #[derive(Clone, Debug)]
 pub(crate) struct Listener {
     pub(crate) name: Name,
     pub(crate) port: Option<u16>,
-    /// The hosts that it is for; `None`: any.
+    /// The host that it serves; `None` means any.
     pub(crate) host: Option<Name>,
     pub(crate) namespaces: AllowedNamespaces,
-    /// The kinds of routes that it takes; `None`: any.
+    /// The kinds of routes that it accepts; `None` means any.
     pub(crate) kinds: Option<Vec<Name>>,
 }
 
-/// The namespaces whose routes a listener takes.
+/// The namespaces whose routes a listener accepts.
 #[derive(Clone, Debug)]
 pub(crate) enum AllowedNamespaces {
-    /// That of the gateway.
+    /// The gateway's namespace.
     Same,
-    /// Every one.
+    /// Every namespace.
     All,
-    /// Those with such labels.
+    /// Namespaces with matching labels.
     Selector(Selector),
-    /// None.
+    /// No namespace.
     None,
 }
 
-/// A gateway that a route asks for.
+/// A reference of a route to its parent.
 #[derive(Clone, Debug)]
 pub(crate) struct ParentRef {
     pub(crate) kind: ParentKind,
     pub(crate) key: ObjectKey,
-    /// The one listener that is meant.
+    /// The name of the only listener that is meant.
     pub(crate) section: Option<Name>,
     pub(crate) port: Option<u16>,
 }
 
-/// What a route asks for.
+/// The kind of a route's parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ParentKind {
-    /// A Gateway.
     Gateway,
-    /// A Service: the route is for what pods of a mesh send to it, and lets nothing in.
+    /// A Service. The route applies to requests of a service mesh to that service, and forwards nothing into the
+    /// cluster.
     Service,
-    /// Something that we don't know, such as a ListenerSet.
+    /// An unknown kind, such as ListenerSet.
     Other,
 }
 
-/// A ReferenceGrant: routes of these kinds and namespaces may lead to services of its own namespace.
+/// A ReferenceGrant: routes of these kinds and namespaces may refer to services of the grant's namespace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReferenceGrant {
     /// Kind and namespace.
     pub(crate) from: Vec<(Name, Name)>,
-    /// The services; `None`: all.
+    /// The services; `None` means all.
     pub(crate) to: Vec<Option<Name>>,
 }

@@ -1,9 +1,9 @@
-//! The Gateway API: gateways, the routes that ask for them, and the grants that let a route leave its namespace.
+//! The Gateway API: gateways, their routes, and the grants that let a route refer to another namespace.
 
 use palisade_names::{PortSpec, RoutePort};
 use palisade_policy::{ObjectKey, Protocol};
 
-use super::{GATEWAY_GROUP, field, is_weightless, number};
+use super::{GATEWAY_GROUP, field, has_no_weight, number};
 use crate::{
     declared::{
         AllowedNamespaces, Declaration, DeclaredBackend, DeclaredRoute, Gateway, Listener, ParentKind,
@@ -41,7 +41,7 @@ fn listener(cx: &mut Context<'_>, at: &At<'_>) -> Option<Listener> {
         port,
         host: host.map(|h| cx.names.name(h)),
         namespaces: AllowedNamespaces::Same,
-        kinds: by_protocol(protocol).map(|kinds| kinds.iter().map(|k| cx.names.name(k)).collect()),
+        kinds: default_kinds(protocol).map(|kinds| kinds.iter().map(|k| cx.names.name(k)).collect()),
     };
     let Some(allowed) = field(at, "allowedRoutes") else { return Some(out) };
     if let Some(at) = field(&allowed, "namespaces") {
@@ -73,11 +73,11 @@ fn listener(cx: &mut Context<'_>, at: &At<'_>) -> Option<Listener> {
     Some(out)
 }
 
-/// The kinds of routes that a listener of a protocol takes where it doesn't say; `None`: the implementation's to say.
-fn by_protocol(protocol: &str) -> Option<&'static [&'static str]> {
+/// The kinds of routes that a listener accepts by default; `None` if the implementation decides.
+fn default_kinds(protocol: &str) -> Option<&'static [&'static str]> {
     match protocol {
         "HTTP" | "HTTPS" => Some(&["HTTPRoute", "GRPCRoute"]),
-        // Terminated, a TLS listener may hand on plain connections.
+        // A listener that terminates TLS may forward plain TCP connections.
         "TLS" => Some(&["TLSRoute", "TCPRoute"]),
         "TCP" => Some(&["TCPRoute"]),
         "UDP" => Some(&["UDPRoute"]),
@@ -114,7 +114,7 @@ fn route(cx: &mut Context<'_>, object: &Object<'_>) -> DeclaredRoute {
         mirrors(cx, &rule, protocol, meta, &mut out);
         let Some(list) = field(&rule, "backendRefs") else { continue };
         for at in cx.list(&list) {
-            if !is_weightless(cx, &at) {
+            if !has_no_weight(cx, &at) {
                 backend(cx, &at, protocol, meta, &mut out);
                 mirrors(cx, &at, protocol, meta, &mut out);
             }
@@ -123,7 +123,7 @@ fn route(cx: &mut Context<'_>, object: &Object<'_>) -> DeclaredRoute {
     out
 }
 
-/// What gets a copy of every request.
+/// Adds the backends that get a copy of every request.
 fn mirrors(cx: &mut Context<'_>, at: &At<'_>, protocol: Protocol, meta: &Meta, out: &mut DeclaredRoute) {
     let Some(filters) = field(at, "filters") else { return };
     for filter in cx.list(&filters) {
@@ -138,7 +138,7 @@ fn mirrors(cx: &mut Context<'_>, at: &At<'_>, protocol: Protocol, meta: &Meta, o
 fn backend(cx: &mut Context<'_>, at: &At<'_>, protocol: Protocol, meta: &Meta, out: &mut DeclaredRoute) {
     let Some(fields) = cx.any_fields(at) else { return };
     let (group, kind) = (fields.string(cx, "group"), fields.string(cx, "kind"));
-    // Other kinds are the implementation's own: a bucket, a function, a service of another cluster.
+    // Other kinds depend on the implementation: a bucket, a function, a service of another cluster.
     if !matches!((group.unwrap_or_default(), kind.unwrap_or("Service")), ("", "Service")) {
         return;
     }

@@ -1,4 +1,4 @@
-//! From routes as they are declared to what they lead to: which gateways take them, which services they may use.
+//! Decides which gateways accept a route, and which services it may use.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::{
     gather::Gathered,
 };
 
-/// The routes of a cluster, by kind and name; what leads nowhere is left out, and reported.
+/// Returns the routes of a cluster, by kind and name. Unusable backends are left out and reported.
 pub(crate) fn resolve(gathered: &mut Gathered, cluster: &Cluster, found: &mut Vec<Diagnostic>) -> Vec<Route> {
     let routes = std::mem::take(&mut gathered.routes);
     let mut resolver = Resolver { gateways: &gathered.gateways, grants: &gathered.grants, cluster, found };
@@ -45,18 +45,20 @@ impl Resolver<'_> {
         out
     }
 
-    /// What is in the way of a backend.
+    /// Returns an error if the route can't use the backend.
     fn check(&self, route: &Route, backend: &DeclaredBackend) -> Result<(), String> {
         let DeclaredBackend { service, port, protocol } = backend.clone();
         if service.namespace != route.key.namespace && !self.is_granted(route, &service) {
             return Err(format!(
                 "service {service} is in another namespace, and no ReferenceGrant there lets a {} of namespace {} \
-                 use it: nothing is sent to it",
+                 use it: no requests are sent to it",
                 route.kind, route.key.namespace
             ));
         }
         let backend = RouteBackend { service, port, protocol };
-        route_backends(self.cluster, &backend).map(drop).map_err(|error| format!("leads nowhere: {error}"))
+        route_backends(self.cluster, &backend)
+            .map(drop)
+            .map_err(|error| format!("backend not found: {error}"))
     }
 
     fn is_granted(&self, route: &Route, service: &ObjectKey) -> bool {
@@ -70,11 +72,12 @@ impl Resolver<'_> {
         })
     }
 
-    /// Whether something sends to the route. Of gateways that it doesn't know about it reports that it trusts them.
+    /// Returns whether anything forwards to the route. An unknown gateway is reported, and counts as one that accepts
+    /// the route.
     fn is_attached(&mut self, route: &Route, declared: &DeclaredRoute) -> bool {
         let Some(parents) = &declared.parents else { return true };
         if parents.is_empty() {
-            let message = "has no parentRefs: no gateway sends anything to it";
+            let message = "has no parentRefs: no gateway forwards requests to it";
             self.warn(route, declared.origin.clone(), None, Code::NotAttached, message.to_owned());
             return false;
         }
@@ -86,16 +89,15 @@ impl Resolver<'_> {
                 (ParentKind::Other, _) => attached = true,
                 (ParentKind::Gateway, None) => {
                     attached = true;
-                    let message = format!(
-                        "Gateway {key} is not in the manifests; it is taken for one that accepts the route"
-                    );
+                    let message =
+                        format!("Gateway {key} is not in the manifests; it is assumed to accept the route");
                     self.warn(route, declared.origin.clone(), None, Code::NotAttached, message);
                 }
                 (ParentKind::Gateway, Some(gateway)) => {
                     match self.refusal(route, declared, parent, gateway) {
                         None => attached = true,
                         Some(why) => {
-                            let message = format!("Gateway {key} doesn't take it: {why}");
+                            let message = format!("Gateway {key} doesn't accept it: {why}");
                             self.warn(route, declared.origin.clone(), None, Code::NotAttached, message);
                         }
                     }
@@ -105,7 +107,7 @@ impl Resolver<'_> {
         attached
     }
 
-    /// Why no listener of a gateway takes a route: the nearest that any of them comes.
+    /// Returns why no listener of a gateway accepts a route: the last condition that some listener didn't meet.
     fn refusal(
         &self,
         route: &Route,
@@ -125,7 +127,7 @@ impl Resolver<'_> {
         }
         listeners.retain(|l| l.kinds.as_ref().is_none_or(|kinds| kinds.contains(&route.kind)));
         if listeners.is_empty() {
-            return Some(format!("no listener{section}{port} takes routes of kind {}", route.kind));
+            return Some(format!("no listener{section}{port} accepts routes of kind {}", route.kind));
         }
         let labels = self.cluster.namespaces.get(&route.key.namespace).map(|n| &n.labels);
         listeners.retain(|l| match &l.namespaces {
@@ -136,11 +138,11 @@ impl Resolver<'_> {
         });
         if listeners.is_empty() {
             return Some(format!(
-                "no listener{section}{port} takes routes of namespace {} (allowedRoutes.namespaces)",
+                "no listener{section}{port} accepts routes of namespace {} (allowedRoutes.namespaces)",
                 route.key.namespace
             ));
         }
-        listeners.retain(|l| hosts_meet(l.host.as_deref(), &declared.hosts));
+        listeners.retain(|l| hosts_match(l.host.as_deref(), &declared.hosts));
         listeners.is_empty().then(|| format!("no listener{section}{port} has one of its hostnames"))
     }
 
@@ -154,14 +156,14 @@ impl Resolver<'_> {
     }
 }
 
-/// Whether a listener's host and one of a route's have a host in common.
-fn hosts_meet(listener: Option<&str>, route: &[Name]) -> bool {
+/// Returns whether a listener's host matches one of a route's hosts.
+fn hosts_match(listener: Option<&str>, route: &[Name]) -> bool {
     let Some(listener) = listener else { return true };
-    route.is_empty() || route.iter().any(|host| meets(listener, host))
+    route.is_empty() || route.iter().any(|host| host_matches(listener, host))
 }
 
-/// `*.example.com` stands for every name below it, at any depth.
-fn meets(a: &str, b: &str) -> bool {
+/// Compares two hosts. `*.example.com` matches every name below it, at any depth.
+fn host_matches(a: &str, b: &str) -> bool {
     let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
     match (a.strip_prefix('*'), b.strip_prefix('*')) {
         (None, None) => a == b,
@@ -176,14 +178,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_meet_where_a_name_fits_both() {
+    fn hosts_match_if_a_name_fits_both() {
         for (a, b) in [
             ("a.example.com", "A.example.com"),
             ("*.example.com", "a.b.example.com"),
             ("a.example.com", "*.example.com"),
             ("*.example.com", "*.b.example.com"),
         ] {
-            assert!(meets(a, b), "{a} {b}");
+            assert!(host_matches(a, b), "{a} {b}");
         }
         for (a, b) in [
             ("a.example.com", "b.example.com"),
@@ -191,8 +193,8 @@ mod tests {
             ("*.example.com", "badexample.com"),
             ("*.a.com", "*.b.com"),
         ] {
-            assert!(!meets(a, b), "{a} {b}");
+            assert!(!host_matches(a, b), "{a} {b}");
         }
-        assert!(hosts_meet(None, &["a".into()]) && hosts_meet(Some("a"), &[]));
+        assert!(hosts_match(None, &["a".into()]) && hosts_match(Some("a"), &[]));
     }
 }

@@ -1,7 +1,7 @@
-//! Parser events to trees, one document at a time.
+//! Builds trees from parser events, one document at a time.
 //!
-//! A broken document ends at the next `---`, and the ones after it are still read. Duplicate keys are errors; merge keys
-//! (`<<`) are resolved here; aliases share nodes, and a budget on what they expand to stops alias bombs.
+//! A broken document ends at the next `---`, and the following ones are still read. Duplicate keys are errors. Merge
+//! keys (`<<`) are resolved here. Aliases share nodes, and a limit on the values that they expand to stops alias bombs.
 
 use std::{
     borrow::Cow,
@@ -11,68 +11,68 @@ use std::{
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag, options};
 
-use super::{Kind, Node, NodeId, Pair, Tree};
+use super::{Node, NodeId, NodeKind, Pair, Tree};
 use crate::scalar::{Scalar, resolve};
 
-/// What one document may cost.
+/// Limits for one document.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Levels of nesting, in block and in flow style each.
+    /// Levels of nesting, separately for block and flow style.
     pub depth: usize,
-    /// Values in one document.
+    /// Values in a document.
     pub nodes: usize,
-    /// Values that the aliases of one document may stand for, beyond the values that are written out.
+    /// Values that the aliases of a document may expand to, in addition to the written values.
     pub alias_nodes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        // Kubernetes objects nest about 30 deep, schemas in CustomResourceDefinitions about 80. A 64 MiB file of real
-        // objects has some 5 million values; go-yaml begins to refuse aliases at 400,000 decoded values.
+        // Kubernetes objects are about 30 levels deep, schemas in CustomResourceDefinitions about 80. A 64 MiB file of
+        // real objects has about 5 million values. go-yaml starts to reject aliases at 400,000 decoded values.
         Self { depth: 200, nodes: 10_000_000, alias_nodes: 1_000_000 }
     }
 }
 
-/// What is wrong with a document.
+/// An error in a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Of what sort.
+    /// The kind of error.
     pub kind: ProblemKind,
-    /// In words.
+    /// The message.
     pub message: String,
-    /// Where.
+    /// The bytes of the text that it is about.
     pub span: Range<u32>,
 }
 
-/// Sorts of [`Problem`].
+/// The kinds of [`Problem`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// Not YAML.
+    /// A YAML syntax error.
     Syntax,
-    /// A key twice in one mapping.
+    /// A duplicate key in a mapping.
     DuplicateKey,
-    /// An alias that contains itself or expands to too much.
+    /// An alias that contains itself, or expands to too many values.
     Alias,
     /// More values than [`Limits::nodes`].
     TooLarge,
 }
 
-/// The documents of a text, as an iterator. `Err` holds the problems of a broken document; reading goes on after it.
+/// Iterates over the documents of a text. `Err` holds the errors of a broken document, after which reading continues.
 pub struct Documents<'t> {
     text: &'t str,
     parser: Parser<'t, StrInput<'t>>,
     limits: Limits,
-    /// Where the parser's text begins in `text`.
+    /// The offset of the parser's text in `text`.
     base: usize,
-    /// The values of a JSON stream that are still to be read, last first.
+    /// The remaining values of a JSON stream, in reverse order.
     later: Vec<Range<usize>>,
-    /// Where the last syntax error was: an error that makes no progress ends the reading.
+    /// The position of the last syntax error. Reading ends if the next error is not behind it.
     failed_at: Option<usize>,
     done: bool,
 }
 
 impl<'t> Documents<'t> {
-    /// Reads `text`, which holds less than 4 GiB: YAML, or JSON objects one after the other.
+    /// Reads `text`, which must be smaller than 4 GiB: YAML, or a stream of JSON objects.
     #[must_use]
     pub fn new(text: &'t str, limits: Limits) -> Self {
         let mut later = super::json::stream(text).unwrap_or_default();
@@ -82,7 +82,7 @@ impl<'t> Documents<'t> {
         Self { text, parser, limits, base, later, failed_at: None, done: false }
     }
 
-    /// Goes on to the next value of a JSON stream, if there is one.
+    /// Continues with the next value of a JSON stream, if there is one.
     fn next_value(&mut self) -> bool {
         let Some(value) = self.later.pop() else { return false };
         self.base = value.start;
@@ -92,7 +92,7 @@ impl<'t> Documents<'t> {
         true
     }
 
-    /// Skips to the next document after a syntax error. `false`: there is none.
+    /// Skips to the next document after a syntax error. Returns `false` if there is none.
     fn recover(&mut self, at: usize) -> bool {
         let progress = self.failed_at.is_none_or(|before| at > before);
         self.failed_at = Some(at);
@@ -153,7 +153,7 @@ impl<'t> Documents<'t> {
                 event => {
                     let Some(builder) = &mut builder else { continue };
                     builder.event(event, self.base, &span);
-                    if builder.hopeless {
+                    if builder.limit_exceeded {
                         let problems = std::mem::take(&mut builder.problems);
                         self.done = !self.parser.proceed_next_document().unwrap_or(false);
                         return Some(Err(problems));
@@ -170,11 +170,11 @@ struct Frame<'t> {
     mapping: bool,
     anchor: usize,
     start: u32,
-    /// Elements, or keys and values in turns.
+    /// Elements, or alternating keys and values.
     children: Vec<NodeId>,
-    /// The texts of a mapping's keys; `None` for a key that was refused.
+    /// The keys of a mapping; `None` for an invalid key.
     keys: Vec<Option<Cow<'t, str>>>,
-    /// How many nodes it holds when all aliases are written out.
+    /// The number of nodes with all aliases expanded.
     weight: u64,
 }
 
@@ -183,12 +183,12 @@ struct Builder<'t> {
     limits: Limits,
     tree: Tree<'t>,
     stack: Vec<Frame<'t>>,
-    /// Anchored nodes and their weight; `None` while the node is still open.
+    /// Anchored nodes and their weight; `None` while the node is not closed.
     anchors: HashMap<usize, Option<(NodeId, u64)>>,
     problems: Vec<Problem>,
     alias_weight: u64,
-    /// A limit was hit: nothing more of this document is worth reading.
-    hopeless: bool,
+    /// Whether a limit was exceeded, so that the rest of the document is skipped.
+    limit_exceeded: bool,
 }
 
 impl<'t> Builder<'t> {
@@ -201,13 +201,13 @@ impl<'t> Builder<'t> {
             anchors: HashMap::new(),
             problems: Vec::new(),
             alias_weight: 0,
-            hopeless: false,
+            limit_exceeded: false,
         }
     }
 
     fn finish(mut self) -> Result<Tree<'t>, Vec<Problem>> {
         if self.tree.nodes.is_empty() {
-            self.add(Kind::Scalar(Scalar::Null), 0..0);
+            self.add(NodeKind::Scalar(Scalar::Null), 0..0);
         }
         if self.problems.is_empty() { Ok(self.tree) } else { Err(self.problems) }
     }
@@ -227,7 +227,7 @@ impl<'t> Builder<'t> {
                         Scalar::Null
                     }
                 };
-                let id = self.add(Kind::Scalar(scalar), range);
+                let id = self.add(NodeKind::Scalar(scalar), range);
                 self.place(id, anchor, 1);
             }
             Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _) => {
@@ -274,18 +274,18 @@ impl<'t> Builder<'t> {
         if fits { Ok(scalar) } else { Err(format!("cannot decode `{text}` as a !!{core}")) }
     }
 
-    fn add(&mut self, kind: Kind<'t>, span: Range<u32>) -> NodeId {
+    fn add(&mut self, kind: NodeKind<'t>, span: Range<u32>) -> NodeId {
         if self.tree.nodes.len() >= self.limits.nodes {
             let message = format!("the document holds more than {} values", self.limits.nodes);
             self.problem(ProblemKind::TooLarge, span.clone(), message);
-            self.hopeless = true;
+            self.limit_exceeded = true;
         }
         let id = NodeId(self.tree.nodes.len() as u32);
         self.tree.nodes.push(Node { kind, start: span.start, end: span.end });
         id
     }
 
-    /// Puts a finished node where it belongs: into the open frame, or at the root.
+    /// Adds a finished node to the open frame, or makes it the root.
     fn place(&mut self, id: NodeId, anchor: usize, weight: u64) {
         if anchor != 0 {
             self.anchors.insert(anchor, Some((id, weight)));
@@ -304,27 +304,29 @@ impl<'t> Builder<'t> {
         }
     }
 
-    /// The text of a key, as `sigs.k8s.io/yaml` turns it into a JSON key.
+    /// Returns the key as `sigs.k8s.io/yaml` converts it to a JSON key.
     fn key(&mut self, id: NodeId) -> Option<Cow<'t, str>> {
         let node = self.tree.node(id);
         let span = node.start..node.end;
-        let refused = match &node.kind {
-            Kind::Scalar(Scalar::Str(s)) => return Some(s.clone()),
-            Kind::Scalar(Scalar::Bool(b)) => return Some(Cow::Borrowed(if *b { "true" } else { "false" })),
-            Kind::Scalar(Scalar::Int(n)) => return Some(n.to_string().into()),
-            Kind::Scalar(Scalar::Float(n)) => return Some(n.to_string().into()),
-            Kind::Scalar(Scalar::Null) => "null",
-            Kind::Sequence(..) => "a sequence",
-            Kind::Mapping(..) => "a mapping",
+        let what = match &node.kind {
+            NodeKind::Scalar(Scalar::Str(s)) => return Some(s.clone()),
+            NodeKind::Scalar(Scalar::Bool(b)) => {
+                return Some(Cow::Borrowed(if *b { "true" } else { "false" }));
+            }
+            NodeKind::Scalar(Scalar::Int(n)) => return Some(n.to_string().into()),
+            NodeKind::Scalar(Scalar::Float(n)) => return Some(n.to_string().into()),
+            NodeKind::Scalar(Scalar::Null) => "null",
+            NodeKind::Sequence(..) => "a sequence",
+            NodeKind::Mapping(..) => "a mapping",
         };
-        self.problem(ProblemKind::Syntax, span, format!("a key must be text, not {refused}"));
+        self.problem(ProblemKind::Syntax, span, format!("a key must be text, not {what}"));
         None
     }
 
     fn close(&mut self, span: Range<u32>) {
         let Some(frame) = self.stack.pop() else { return };
-        // A block collection has no closing character, and its end event stands at whatever follows: trim to the last
-        // child. An aliased child stands elsewhere.
+        // A block collection has no closing character, and its end event is at the next token, so it ends at its last
+        // child. An aliased child is elsewhere.
         let closed = self.text.as_bytes().get(span.start as usize).is_some_and(|b| matches!(b, b']' | b'}'));
         let end = if closed && span.end > span.start {
             span.end
@@ -342,13 +344,13 @@ impl<'t> Builder<'t> {
         } else {
             let from = self.tree.items.len() as u32;
             self.tree.items.extend(frame.children);
-            Kind::Sequence(from, self.tree.items.len() as u32)
+            NodeKind::Sequence(from, self.tree.items.len() as u32)
         };
         let id = self.add(kind, frame.start..end);
         self.place(id, frame.anchor, frame.weight);
     }
 
-    fn mapping(&mut self, children: &[NodeId], keys: Vec<Option<Cow<'t, str>>>) -> Kind<'t> {
+    fn mapping(&mut self, children: &[NodeId], keys: Vec<Option<Cow<'t, str>>>) -> NodeKind<'t> {
         let mut pairs: Vec<Pair<'t>> = Vec::with_capacity(keys.len());
         let mut seen: HashSet<Cow<'t, str>> = HashSet::new();
         let mut merges: Vec<NodeId> = Vec::new();
@@ -359,7 +361,7 @@ impl<'t> Builder<'t> {
                 merges.push(value);
                 continue;
             }
-            // A short mapping is searched faster than hashed.
+            // A linear search is faster for short mappings.
             let duplicate = if pairs.len() < 8 {
                 pairs.iter().any(|p| p.key == key)
             } else {
@@ -381,7 +383,7 @@ impl<'t> Builder<'t> {
         }
         let from = self.tree.pairs.len() as u32;
         self.tree.pairs.extend(pairs);
-        Kind::Mapping(from, self.tree.pairs.len() as u32)
+        NodeKind::Mapping(from, self.tree.pairs.len() as u32)
     }
 
     fn is_plain(&self, id: NodeId) -> bool {
@@ -389,21 +391,21 @@ impl<'t> Builder<'t> {
         self.text.get(node.start as usize..node.end as usize) == Some("<<")
     }
 
-    /// Adds what `<<: value` names, except what `into` already has.
+    /// Adds the entries of `<<: value` that `into` doesn't have.
     fn merge(&mut self, value: NodeId, into: &mut Vec<Pair<'t>>) {
         let node = self.tree.node(value);
         let span = node.start..node.end;
         let sources: Vec<NodeId> = match node.kind {
-            Kind::Sequence(from, to) => self.tree.items[from as usize..to as usize].to_vec(),
+            NodeKind::Sequence(from, to) => self.tree.items[from as usize..to as usize].to_vec(),
             _ => vec![value],
         };
         let mut have: HashSet<Cow<'t, str>> = into.iter().map(|p| p.key.clone()).collect();
         for source in sources {
-            let Kind::Mapping(from, to) = self.tree.node(source).kind else {
+            let NodeKind::Mapping(from, to) = self.tree.node(source).kind else {
                 let message = "map merge requires map or sequence of maps as the value";
                 return self.problem(ProblemKind::Syntax, span, message);
             };
-            if !self.spend(u64::from(to - from), &span) {
+            if !self.count_alias_values(u64::from(to - from), &span) {
                 return;
             }
             for pair in &self.tree.pairs[from as usize..to as usize] {
@@ -418,29 +420,29 @@ impl<'t> Builder<'t> {
         let name = self.text.get(span.start as usize + 1..span.end as usize).unwrap_or_default();
         match self.anchors.get(&anchor).copied() {
             Some(Some((id, weight))) => {
-                if self.spend(weight, &span) {
+                if self.count_alias_values(weight, &span) {
                     self.place(id, 0, weight);
                 }
             }
             Some(None) => {
                 self.problem(ProblemKind::Alias, span, format!("anchor '{name}' value contains itself"));
-                self.hopeless = true;
+                self.limit_exceeded = true;
             }
             None => {
                 self.problem(ProblemKind::Alias, span, format!("unknown anchor '{name}' referenced"));
-                self.hopeless = true;
+                self.limit_exceeded = true;
             }
         }
     }
 
-    /// Takes from the budget for what aliases stand for.
-    fn spend(&mut self, weight: u64, span: &Range<u32>) -> bool {
+    /// Counts values that aliases expand to. Returns `false` if there are too many.
+    fn count_alias_values(&mut self, weight: u64, span: &Range<u32>) -> bool {
         self.alias_weight = self.alias_weight.saturating_add(weight);
         if self.alias_weight <= self.limits.alias_nodes {
             return true;
         }
         self.problem(ProblemKind::Alias, span.clone(), "document contains excessive aliasing");
-        self.hopeless = true;
+        self.limit_exceeded = true;
         false
     }
 }

@@ -1,10 +1,10 @@
-//! JSON values one after the other, as several `kubectl get -o json` write them. kubectl reads such a stream; YAML has no
-//! word for it.
+//! Finds the values of a JSON stream, as several `kubectl get -o json` write them. kubectl reads such a stream, but it
+//! is not YAML.
 
 use std::ops::Range;
 
-/// Where each value of a stream of JSON objects stands. `None` if the text isn't such a stream of at least two: then it is
-/// read as YAML, of which a single JSON object is a part. `O(bytes)`.
+/// Returns the range of each object in a stream. `None` if the text is no stream of at least two objects, and so is
+/// read as YAML, of which a single JSON object is a subset. `O(bytes)`.
 pub(super) fn stream(text: &str) -> Option<Vec<Range<usize>>> {
     let bytes = text.as_bytes();
     let mut values = Vec::new();
@@ -20,7 +20,7 @@ pub(super) fn stream(text: &str) -> Option<Vec<Range<usize>>> {
     }
 }
 
-/// Where the object that begins at `start` ends. Nothing is checked but strings and brackets.
+/// Returns where the object that begins at `start` ends. Only strings and brackets are checked.
 fn object_end(bytes: &[u8], start: usize) -> Option<usize> {
     if bytes[start] != b'{' {
         return None;
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_are_told_from_everything_else() {
+    fn only_streams_of_several_objects_are_streams() {
         let text = "{\"a\": \"}\\\"{\"}\n{\"b\": [{}]}{}\n";
         let values: Vec<&str> = stream(text).unwrap().into_iter().map(|r| &text[r]).collect();
         assert_eq!(values, ["{\"a\": \"}\\\"{\"}", "{\"b\": [{}]}", "{}"]);

@@ -1,4 +1,4 @@
-//! How the tests of cluster-wide policies write and read them.
+//! Writes and reads cluster-wide policies for tests.
 
 use palisade_manifest::{Admission, Channel, Input, LoadOptions, Loaded, load};
 use palisade_policy::Policy;
@@ -7,7 +7,7 @@ pub(crate) const CNP: &str = "policy.networking.k8s.io/v1alpha2, kind: ClusterNe
 pub(crate) const ANP: &str = "policy.networking.k8s.io/v1alpha1, kind: AdminNetworkPolicy";
 pub(crate) const BANP: &str = "policy.networking.k8s.io/v1alpha1, kind: BaselineAdminNetworkPolicy";
 
-/// One object on one line, whose spec begins in column 1 of line 2.
+/// An object on one line, with its spec from column 1 of line 2.
 pub(crate) fn object(kind: &str, name: &str, spec: &str) -> String {
     format!("{{apiVersion: {kind}, metadata: {{name: {name}}}, spec:\n{spec}}}\n")
 }
@@ -29,7 +29,7 @@ pub(crate) fn only(loaded: &Loaded) -> &Policy {
     policy
 }
 
-/// The findings without file and object, each `column: severity: path: message`.
+/// The findings without file and object, as `column: severity: path: message`.
 pub(crate) fn findings(loaded: &Loaded) -> Vec<String> {
     let mut found = Vec::new();
     for d in &loaded.diagnostics {
@@ -40,7 +40,7 @@ pub(crate) fn findings(loaded: &Loaded) -> Vec<String> {
     found
 }
 
-/// A ClusterNetworkPolicy spec with these egress rules.
+/// The spec of a ClusterNetworkPolicy with these egress rules.
 pub(crate) fn egress(rules: &str) -> String {
     format!("{{tier: Admin, priority: 1, subject: {{namespaces: {{}}}}, egress: [{rules}]}}")
 }

@@ -1,4 +1,4 @@
-//! Policies in and for namespaces that don't exist: a name misspelt protects nobody, and lets nobody in.
+//! Warnings about policies in, and references to, namespaces that don't exist, which usually are misspelled.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use crate::{
     options::LoadOptions,
 };
 
-/// Namespaces that every cluster has, whether anybody declares them or not.
+/// The namespaces that every cluster has.
 const BUILT_IN: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 
-/// Warns of policies in namespaces, and of peers and subjects that name namespaces, of which there is nothing: no Namespace,
-/// no pod, no workload, no service. Only if namespaces are declared at all; manifests often leave them out.
-/// `O(policies + pods)`.
-pub(crate) fn absent_namespaces(
+/// Warns about policies in namespaces that don't exist, and about peers and subjects that select only such namespaces.
+/// A namespace exists if it is declared or has a pod, workload or service. Does nothing if no namespace is declared,
+/// since manifests often omit them. `O(policies + pods)`.
+pub(crate) fn warn_about_missing_namespaces(
     cluster: &Cluster,
     policies: &BTreeMap<PolicyKey, Policy>,
     workloads: impl Iterator<Item = Name>,
@@ -30,8 +30,8 @@ pub(crate) fn absent_namespaces(
     }
     let objects = cluster.pods.keys().chain(cluster.services.keys()).map(|key| &key.namespace);
     let known: BTreeSet<Name> = cluster.namespaces.keys().chain(objects).cloned().chain(workloads).collect();
-    let absent = |name: &str| !known.contains(name) && !BUILT_IN.contains(&name);
-    // Each name once for each policy: a list of twenty peers says it no better.
+    let is_missing = |name: &str| !known.contains(name) && !BUILT_IN.contains(&name);
+    // Each policy gets at most one warning per missing namespace.
     for policy in policies.values() {
         let mut warn = |path: Option<&str>, origin: Option<&Origin>, message: String| {
             let PolicyKey { kind, namespace, name } = &policy.key;
@@ -44,17 +44,18 @@ pub(crate) fn absent_namespaces(
             });
         };
         let own = &*policy.key.namespace;
-        if !own.is_empty() && absent(own) {
+        if !own.is_empty() && is_missing(own) {
             warn(
                 Some("metadata.namespace"),
                 None,
                 format!("there is no namespace `{own}`, and no pod in it"),
             );
         }
-        let mut told: BTreeSet<&str> = BTreeSet::new();
-        if let Some(names) = named(&policy.subject.namespaces).filter(|names| names.iter().all(|n| absent(n)))
+        let mut reported: BTreeSet<&str> = BTreeSet::new();
+        if let Some(names) =
+            listed_by_name(&policy.subject.namespaces).filter(|names| names.iter().all(|n| is_missing(n)))
         {
-            told.extend(names.iter().map(|n| &**n));
+            reported.extend(names.iter().map(|n| &**n));
             warn(
                 Some("spec.subject"),
                 None,
@@ -64,10 +65,12 @@ pub(crate) fn absent_namespaces(
         let rules = [&policy.ingress, &policy.egress].into_iter().flatten().flatten();
         for entry in rules.flat_map(|rule| rule.peers.iter().flatten()) {
             let Peer::Pods(pods) = &entry.peer else { continue };
-            let Some(names) = named(&pods.namespaces).filter(|names| names.iter().all(|n| absent(n))) else {
+            let Some(names) =
+                listed_by_name(&pods.namespaces).filter(|names| names.iter().all(|n| is_missing(n)))
+            else {
                 continue;
             };
-            if names.iter().all(|name| told.insert(name)) {
+            if names.iter().all(|name| reported.insert(name)) {
                 let message = format!("there is no namespace {}: the peer matches no pod", quoted(names));
                 warn(None, entry.origin.as_ref(), message);
             }
@@ -75,8 +78,8 @@ pub(crate) fn absent_namespaces(
     }
 }
 
-/// The names of the only namespaces that can be meant, where a selector names them.
-fn named(namespaces: &NamespaceMatch) -> Option<&BTreeSet<Name>> {
+/// The namespaces that a selector lists by name, if it does.
+fn listed_by_name(namespaces: &NamespaceMatch) -> Option<&BTreeSet<Name>> {
     let NamespaceMatch::Selected(selector) = namespaces else { return None };
     selector.requirements().iter().find_map(|r| match &r.test {
         Test::In(names) if &*r.key == NAMESPACE_NAME_LABEL => Some(names),

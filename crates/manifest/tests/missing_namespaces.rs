@@ -1,8 +1,8 @@
-//! Policies in and for namespaces that don't exist.
+//! Policies in namespaces that don't exist, and references to such namespaces.
 
 use palisade_manifest::{Code, Input, LoadOptions, load};
 
-/// The warnings of this sort, without files.
+/// The warnings about missing namespaces, without files.
 fn warnings(text: &str, options: &LoadOptions) -> Vec<String> {
     let loaded = load(&[Input::Text { name: "f".into(), text: text.into() }], options);
     assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
@@ -30,7 +30,7 @@ spec:
 const NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n---\n";
 
 #[test]
-fn a_misspelt_namespace_is_told() {
+fn a_misspelled_namespace_is_reported() {
     assert_eq!(
         warnings(&format!("{POLICY}{NAMESPACE}"), &LoadOptions::default()),
         [
@@ -41,21 +41,21 @@ fn a_misspelt_namespace_is_told() {
 }
 
 #[test]
-fn where_namespaces_are_not_declared_or_not_all_known_nothing_is_said() {
+fn without_all_namespaces_declared_nothing_is_reported() {
     assert!(warnings(POLICY, &LoadOptions::default()).is_empty());
     let partly = LoadOptions { all_namespaces: false, ..LoadOptions::default() };
     assert!(warnings(&format!("{POLICY}{NAMESPACE}"), &partly).is_empty());
 }
 
 #[test]
-fn a_namespace_with_something_in_it_exists() {
+fn a_namespace_with_objects_exists() {
     let pod = "{apiVersion: v1, kind: Pod, metadata: {name: w, namespace: shpo}}\n---\n";
     let none = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: w, namespace: stagign}, spec: {replicas: 0}}\n";
     assert!(warnings(&format!("{POLICY}{NAMESPACE}{pod}{none}"), &LoadOptions::default()).is_empty());
 }
 
 #[test]
-fn a_subject_without_namespaces_is_told() {
+fn a_subject_without_namespaces_is_reported() {
     let text = "
 apiVersion: policy.networking.k8s.io/v1alpha2
 kind: ClusterNetworkPolicy

@@ -1,4 +1,4 @@
-//! Cluster-wide policies whose order among each other the API leaves open.
+//! Warnings about cluster-wide policies whose order the API doesn't define.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,15 @@ use palisade_policy::{Policy, PolicyKey, Tier};
 use super::crd::ClusterWideKind;
 use crate::diagnostic::{Code, Diagnostic, Severity};
 
-/// How many policies a finding names; the rest are counted.
+/// How many policies a finding names. The others are counted.
 const NAMED: usize = 5;
 
-/// Warns of equal priorities (SEMANTICS G-11) and of both generations of the API in one cluster (G-14).
+/// Warns about equal priorities (SEMANTICS G-11), and about both generations of the API in one cluster (G-14).
 /// `O(policies · log policies)`.
-pub(crate) fn side_by_side(policies: &BTreeMap<PolicyKey, Policy>, found: &mut Vec<Diagnostic>) {
+pub(crate) fn warn_about_undefined_order(
+    policies: &BTreeMap<PolicyKey, Policy>,
+    found: &mut Vec<Diagnostic>,
+) {
     let mut ordered: Vec<&Policy> = policies.values().filter(|p| p.tier != Tier::Developer).collect();
     ordered.sort_by(|a, b| a.tier.cmp(&b.tier).then_with(|| Policy::precedence(a, b)));
     for peers in ordered.chunk_by(|a, b| (a.tier, a.priority) == (b.tier, b.priority)) {
@@ -20,20 +23,20 @@ pub(crate) fn side_by_side(policies: &BTreeMap<PolicyKey, Policy>, found: &mut V
             found.push(warning(second, Some("spec.priority"), Code::EqualPriority, equal_priority(peers)));
         }
     }
-    let is_new = |p: &&Policy| is(p, ClusterWideKind::Cluster);
+    let is_new = |p: &&Policy| is_of_kind(p, ClusterWideKind::Cluster);
     let old = ordered.iter().copied().find(|p| !is_new(p));
     if let Some(old) = old
         && ordered.iter().copied().any(|p| is_new(&p))
     {
-        let message = "stands beside ClusterNetworkPolicies, and the API leaves their order open: \
-                       AdminNetworkPolicies are asked among those of tier Admin by their priority, \
-                       BaselineAdminNetworkPolicy after all those of tier Baseline";
+        let message = "is used together with ClusterNetworkPolicies, and the API doesn't define their order: \
+                       AdminNetworkPolicies are evaluated with the policies of tier Admin by priority, \
+                       BaselineAdminNetworkPolicy after all policies of tier Baseline";
         let diagnostic = warning(old, None, Code::MixedApis, message.to_owned());
         found.push(diagnostic.with_help("convert it to a ClusterNetworkPolicy"));
     }
 }
 
-fn is(policy: &Policy, kind: ClusterWideKind) -> bool {
+fn is_of_kind(policy: &Policy, kind: ClusterWideKind) -> bool {
     &*policy.key.kind == kind.name()
 }
 
@@ -42,8 +45,8 @@ fn equal_priority(peers: &[&Policy]) -> String {
     let more = peers.len() - named.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!(
-        "{} policies of tier {:?} have priority {}; where several match, the API leaves open which decides. Here they \
-         are asked in this order: {}{more}",
+        "{} policies of tier {:?} have priority {}; if several match, the API doesn't define which one decides. They \
+         are evaluated in this order: {}{more}",
         peers.len(),
         peers[0].tier,
         peers[0].priority,

@@ -1,4 +1,4 @@
-//! No input panics, hangs, or is taken in halfway: arbitrary bytes, and valid manifests with a few things broken.
+//! No input makes the loader panic, hang or accept half of an object: arbitrary bytes, and valid manifests with errors.
 
 use palisade_manifest::{
     Admission, Channel, Code, Input, LoadOptions, Loaded, Style, load, render,
@@ -68,7 +68,7 @@ metadata: {name: default}
 spec: {subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: ['::/0']}]}]}
 ";
 
-/// Scraps that mean something to YAML or to a manifest.
+/// Fragments with a meaning in YAML or in manifests.
 const SCRAPS: &[&str] = &[
     "\n",
     "\r\n",
@@ -128,8 +128,8 @@ const SCRAPS: &[&str] = &[
 const POLICIES: [&str; 4] =
     ["NetworkPolicy", "ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
 
-/// Loads, in every way, draws every finding, and checks what must always hold.
-fn load_and_look(text: &str) -> Loaded {
+/// Loads a text with all options, renders every finding, and checks invariants.
+fn load_and_check(text: &str) -> Loaded {
     for (channel, admission) in
         [(Channel::Standard, Admission::Check), (Channel::Experimental, Admission::Passed)]
     {
@@ -154,7 +154,7 @@ fn load_with(text: &str, options: &LoadOptions) -> Loaded {
         let rules = policy.ingress.iter().chain(&policy.egress).flatten();
         assert!(rules.clone().all(|rule| rule.origin.is_some()));
         if policy.tier != Tier::Developer {
-            // Unusable ones apart, a cluster-wide rule names its peers.
+            // Except for unusable ones, a cluster-wide rule has peers.
             assert!(
                 rules.clone().all(|r| r.peers.is_some() || (r.action == Action::Deny && r.ports.is_none()))
             );
@@ -181,7 +181,7 @@ fn mutated() -> impl Strategy<Value = String> {
     })
 }
 
-/// Every scalar's span holds the text that the scalar was read from: read alone, it gives the same value.
+/// Checks that the span of every scalar contains its text: read alone, it has the same value.
 fn check_spans(text: &str, at: &At<'_>, parent: std::ops::Range<u32>) {
     let span = at.span();
     assert!(parent.start <= span.start && span.end <= parent.end, "{at:?} is outside {parent:?}");
@@ -210,29 +210,29 @@ proptest! {
 
     #[test]
     fn bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        load_and_look(&String::from_utf8_lossy(&bytes));
+        load_and_check(&String::from_utf8_lossy(&bytes));
     }
 
     #[test]
-    fn scraps(scraps in prop::collection::vec(prop::sample::select(SCRAPS), 0..60)) {
-        load_and_look(&scraps.concat());
+    fn fragments(scraps in prop::collection::vec(prop::sample::select(SCRAPS), 0..60)) {
+        load_and_check(&scraps.concat());
     }
 
     #[test]
     fn broken_manifests(text in mutated()) {
-        load_and_look(&text);
+        load_and_check(&text);
     }
 
     #[test]
-    fn a_manifest_cut_anywhere(at in any::<prop::sample::Index>()) {
+    fn a_truncated_manifest(at in any::<prop::sample::Index>()) {
         for text in [POLICY, CLUSTER_WIDE] {
-            load_and_look(&text[..at.index(text.len() + 1)]);
+            load_and_check(&text[..at.index(text.len() + 1)]);
         }
     }
 }
 
 #[test]
-fn files_of_bytes_are_refused_or_read() {
+fn binary_files_are_rejected_or_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.yaml");
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(200));
@@ -248,7 +248,7 @@ fn files_of_bytes_are_refused_or_read() {
 }
 
 #[test]
-fn spans_hold_what_was_read() {
+fn spans_contain_the_scalars() {
     for text in [FIXTURE, &POLICY.replace("*l", "{}"), CLUSTER_WIDE] {
         let mut documents = 0;
         for document in Documents::new(text, Limits::default()) {
@@ -261,12 +261,12 @@ fn spans_hold_what_was_read() {
 }
 
 #[test]
-fn the_untouched_manifests_are_fine() {
+fn the_unmodified_manifests_are_valid() {
     for text in [FIXTURE, POLICY] {
-        let loaded = load_and_look(text);
+        let loaded = load_and_check(text);
         assert!(loaded.diagnostics.is_empty(), "{:#?}", loaded.diagnostics);
     }
-    let loaded = load_and_look(CLUSTER_WIDE);
+    let loaded = load_and_check(CLUSTER_WIDE);
     assert_eq!(loaded.cluster.policies.len(), 3);
     assert_eq!(loaded.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::MixedApis]);
 }
