@@ -1,4 +1,4 @@
-//! Whether one table allows no more than another: then pods may stay on it while the kernel refuses the other.
+//! Whether one table allows no more than another. If so, pods may keep it while the kernel rejects the other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,41 +7,41 @@ use std::{
 
 use palisade_policy::{Family, NodePlan, PeerSet, PeerSetId, PolicyTable, Traffic, address};
 
-/// A table, and the plan that has its groups.
+/// A table with the plan that holds its peer sets.
 #[derive(Clone, Copy)]
-pub(crate) struct Of<'a> {
+pub(crate) struct TableInPlan<'a> {
     pub(crate) plan: &'a NodePlan,
     pub(crate) table: &'a PolicyTable,
 }
 
-/// Whether `old` lets no peer use anything that `new` doesn't. Never says so wrongly. May miss it where every address of a
-/// range is a pod that another row decides for: such a range is looked at all the same.
+/// Whether `old` allows no traffic that `new` denies. `true` is always correct. The result may be `false` although `old`
+/// allows no more, if another row decides for every address of a range: ranges are compared regardless of that.
 ///
 /// `O(n log n)` in the members and ranges of both.
-pub(crate) fn no_more(old: Of<'_>, new: Of<'_>) -> bool {
-    let mut pairs = Pairs::default();
+pub(crate) fn allows_no_more(old: TableInPlan<'_>, new: TableInPlan<'_>) -> bool {
+    let mut rows = RowComparisons::default();
     let (by_old, by_new) = (members(old), members(new));
     let known: BTreeSet<&IpAddr> = by_old.keys().chain(by_new.keys()).collect();
     let (ranges_old, ranges_new) = (Ranges::of(old), Ranges::of(new));
     let exact = known.into_iter().all(|peer| {
         let before = by_old.get(peer).copied().unwrap_or_else(|| ranges_old.row(*peer));
         let after = by_new.get(peer).copied().unwrap_or_else(|| ranges_new.row(*peer));
-        pairs.within(before, after)
+        rows.is_subset(before, after)
     });
-    // Between two of these addresses neither table changes its mind.
+    // Between two of these addresses, both tables have the same row.
     exact
         && ranges_old
             .firsts()
             .chain(ranges_new.firsts())
-            .all(|first| pairs.within(ranges_old.row(first), ranges_new.row(first)))
+            .all(|first| rows.is_subset(ranges_old.row(first), ranges_new.row(first)))
 }
 
-/// The rows of the addresses that have one of their own.
-fn members(of: Of<'_>) -> BTreeMap<IpAddr, &Traffic> {
+/// Returns the rows of addresses in peer sets of addresses.
+fn members(of: TableInPlan<'_>) -> BTreeMap<IpAddr, &Traffic> {
     let mut out = BTreeMap::new();
-    for (group, row) in &of.table.exact {
-        if let Some(PeerSet::Addresses(set)) = of.plan.peer_sets.get(group) {
-            // The first group that holds an address decides.
+    for (id, row) in &of.table.exact {
+        if let Some(PeerSet::Addresses(set)) = of.plan.peer_sets.get(id) {
+            // The first peer set that holds an address decides.
             for address in set.iter() {
                 out.entry(address).or_insert(row);
             }
@@ -50,15 +50,15 @@ fn members(of: Of<'_>) -> BTreeMap<IpAddr, &Traffic> {
     out
 }
 
-/// The rows of all other addresses, by the first address from which each holds.
+/// The rows of all other addresses, by the first address to which each applies.
 struct Ranges<'a> {
     from: BTreeMap<IpAddr, &'a Traffic>,
     rest: &'a Traffic,
 }
 
 impl<'a> Ranges<'a> {
-    fn of(of: Of<'a>) -> Self {
-        let ranges = |group: &PeerSetId| match of.plan.peer_sets.get(group) {
+    fn of(of: TableInPlan<'a>) -> Self {
+        let ranges = |id: &PeerSetId| match of.plan.peer_sets.get(id) {
             Some(PeerSet::Ranges(ranges)) => &ranges[..],
             _ => &[],
         };
@@ -73,7 +73,7 @@ impl<'a> Ranges<'a> {
             }
         }
         ends.extend(Family::BOTH.map(|family| address::from_number(family, 0)));
-        // The ranges are disjoint: where none begins right behind another, the rest does.
+        // The ranges are disjoint. Behind a range, the rest applies unless another range begins there.
         for end in ends {
             from.entry(end).or_insert(&of.table.rest);
         }
@@ -84,19 +84,19 @@ impl<'a> Ranges<'a> {
         self.from.keys().copied()
     }
 
-    /// IPv4 addresses are all before IPv6 addresses, and each family begins with an entry of its own.
+    /// IPv4 addresses sort before IPv6 addresses, and each family begins with its own entry.
     fn row(&self, peer: IpAddr) -> &'a Traffic {
         let before = self.from.range(..=peer).next_back();
         before.map_or(self.rest, |(_, row)| *row)
     }
 }
 
-/// Comparisons of rows that were made already: there are few rows, and many addresses.
+/// A cache of comparisons: there are few rows and many addresses.
 #[derive(Default)]
-struct Pairs(BTreeMap<(*const Traffic, *const Traffic), bool>);
+struct RowComparisons(BTreeMap<(*const Traffic, *const Traffic), bool>);
 
-impl Pairs {
-    fn within(&mut self, old: &Traffic, new: &Traffic) -> bool {
+impl RowComparisons {
+    fn is_subset(&mut self, old: &Traffic, new: &Traffic) -> bool {
         let key = (std::ptr::from_ref(old), std::ptr::from_ref(new));
         *self.0.entry(key).or_insert_with(|| old.difference(new).is_none())
     }
@@ -109,10 +109,10 @@ mod tests {
 
     use super::*;
 
-    /// Tables of random clusters before and after random edits: what is said to allow no more lets no peer in that the other
-    /// keeps out, and nearly all that allow no more are found.
+    /// Compares tables of random clusters before and after random edits: a table found to allow no more allows nothing that the
+    /// other denies, and nearly all such tables are found.
     #[test]
-    fn what_allows_no_more_is_found_and_nothing_else() {
+    fn tables_that_allow_no_more_are_found_and_no_others() {
         let (mut found, mut missed) = (0, 0);
         for seed in seeds(0..400) {
             let rng = &mut Rng::with_seed(seed);
@@ -139,11 +139,14 @@ mod tests {
                         let more = |peer: &&IpAddr| {
                             !before.row(old, **peer).difference(after.row(new, **peer)).is_none()
                         };
-                        let says = no_more(Of { plan: &before, table: old }, Of { plan: &after, table: new });
+                        let found_subset = allows_no_more(
+                            TableInPlan { plan: &before, table: old },
+                            TableInPlan { plan: &after, table: new },
+                        );
                         let truth = peers.iter().find(more);
-                        assert!(!says || truth.is_none(), "seed {seed}: {truth:?} may do more");
-                        found += usize::from(says);
-                        missed += usize::from(!says && truth.is_none());
+                        assert!(!found_subset || truth.is_none(), "seed {seed}: {truth:?} is allowed more");
+                        found += usize::from(found_subset);
+                        missed += usize::from(!found_subset && truth.is_none());
                     }
                 }
             }

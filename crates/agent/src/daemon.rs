@@ -1,106 +1,58 @@
-//! The agent as a process: a source, the kernel, and what an operator sees of them.
+//! The agent as a process: the source, the kernel, and the interfaces for operators.
 //!
-//! Two threads carry it. One runs what waits for sockets: the source, HTTP, the local socket, signals. The other has the
-//! [`NodeAgent`](crate::NodeAgent), which blocks on netlink. Between them lies an inbox in which changes gather while a
-//! transaction runs. Until the first whole snapshot the kernel stays as it is; when the source is lost it stays as it was;
-//! and when the process ends, however it ends, the rules stay.
+//! Two threads do the work. The async thread runs everything that waits for sockets: the source, HTTP, the local socket and
+//! signals. The worker thread owns the [`NodeAgent`](crate::NodeAgent), which blocks on netlink. Between them is an inbox,
+//! in which changes accumulate while a transaction runs. `daemon/worker.rs` has a picture of the data flow.
+//!
+//! The kernel stays unchanged until the first complete snapshot, and while the source is lost. The rules stay in the kernel
+//! when the process ends, also when it is killed.
 
+mod error;
+mod error_log;
 mod health;
 mod http;
 mod inbox;
-mod ledger;
+mod kernel_events;
+mod listener;
+mod node_name;
 mod once;
-mod outside;
 mod over_budget;
-mod own_name;
+mod overrun;
+mod repairs;
 mod reviews;
+mod setup;
+mod shared;
+mod shortfall;
 mod worker;
 
-use std::{
-    io,
-    sync::{Arc, OnceLock},
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, thread};
 
-use palisade_api::{AccessError, Client, Event, ReportOptions, Reporter, WatchOptions, report, watch};
-use palisade_nft::Options;
-use palisade_policy::{Cluster, Name};
+use palisade_api::{ReportOptions, report};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 
-pub(crate) use health::Health;
-use http::Pages;
-pub(crate) use inbox::Inbox;
+pub use error::DaemonError;
+pub use listener::SocketError;
 pub use once::{Once, Planned, Removed, dry_run, once, remove};
+pub use shared::{Explain, VERSION};
 
 use crate::{
-    DataPlaneError, NftDataPlane,
-    config::{Config, ConfigError, EgressToOwnNode, Listen, SourceCheck, SourceChoice},
-    lock::{Lock, LockError},
+    config::{Config, Listen, SourceChoice},
     metrics::Metrics,
-    socket::{self, Explained, SocketError},
-    source::{
-        Heard,
-        directory::{self, DirectoryError},
-    },
+    source::{Delivery, directory},
 };
+use http::{HttpState, Pages};
+use listener::SocketListener;
+use shared::Shared;
 use worker::Worker;
 
-/// The version of this program.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// Answers whether a connection is allowed: source, destination and default namespace as written. The error is for the
-/// asker.
-pub type Explain = Arc<dyn Fn(&Cluster, &str, &str, &str) -> Result<Explained, String> + Send + Sync>;
-
-/// Why the agent can't run, or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// The settings.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Another agent.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The kernel.
-    #[error(transparent)]
-    DataPlane(#[from] DataPlaneError),
-    /// The kernel, by itself.
-    #[error(transparent)]
-    Kernel(#[from] palisade_nft::Error),
-    /// The API server's address or our credentials.
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    /// The manifests.
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
-    /// The local socket.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// The system gives no thread, or no events.
-    #[error("cannot start")]
-    Start(#[source] io::Error),
-    /// The source told nothing whole in time.
-    #[error("no whole snapshot of the cluster within {} s{}", .0.as_secs(), .1.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
-    NoSnapshot(Duration, Option<String>),
-    /// The source ended.
-    #[error("the source ended: this is a fault of the program")]
-    SourceEnded,
-    /// The thread that works on the kernel ended.
-    #[error(
-        "the thread that works on the kernel ended: this is a fault of the program; the rules stay as they are"
-    )]
-    WorkerEnded,
-}
-
-/// Runs until SIGTERM or SIGINT, and leaves the rules.
+/// Runs until SIGTERM or SIGINT. The rules stay in the kernel.
 ///
 /// # Errors
-/// When it can't start: bad settings, another agent, no right to change the firewall. What fails later is retried, logged
-/// and counted.
+/// If the agent can't start: invalid settings, another agent, no permission to change the firewall. Later failures are
+/// retried, logged and counted.
 pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
     let node = config.node()?;
     tracing::info!(
@@ -108,12 +60,12 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
         %node,
         source = %config.source,
         pid = std::process::id(),
-        "the agent starts"
+        "starting agent"
     );
     // Released last, so that the next agent finds the socket path free.
-    let lock = take_lock(config)?;
-    let plane = open_plane(config)?;
-    let parts = Parts {
+    let lock = setup::take_lock(config)?;
+    let plane = setup::open_plane(config)?;
+    let shared = Shared {
         node: node.clone(),
         metrics: Arc::new(Metrics::new(VERSION, &node)),
         inbox: Arc::default(),
@@ -121,17 +73,17 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
         reporter: Arc::default(),
     };
     let (ended, end) = oneshot::channel();
-    let mut worker = Worker::new(config, &parts, plane, explain);
+    let mut worker = Worker::new(config, &shared, plane, explain);
     let work = move || {
         worker.run();
-        // Whoever waits for the end hears of a panic too: then the sender is dropped.
+        // A panic drops the sender, which the receiver sees too.
         _ = ended.send(());
     };
-    let runtime = runtime()?;
+    let runtime = setup::runtime()?;
     let outcome = runtime.block_on(async {
-        let shell = Shell::open(config, &parts).await?;
+        let services = Services::open(config, &shared).await?;
         thread::Builder::new().name("palisade-node".into()).spawn(work).map_err(DaemonError::Start)?;
-        shell.until_stopped(config, &parts, end).await
+        services.run(config, &shared, end).await
     });
     // Threads that block on files or netlink end with the process.
     runtime.shutdown_background();
@@ -139,61 +91,51 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
     outcome
 }
 
-/// What the threads share.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) node: Name,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) inbox: Arc<Inbox>,
-    pub(crate) health: Arc<Health>,
-    /// What is reported to the cluster, once there is a way to it.
-    pub(crate) reporter: Arc<OnceLock<Reporter>>,
-}
-
-/// What waits for sockets.
-struct Shell {
-    door: socket::Door,
+/// The async side of the process: local socket and signals.
+struct Services {
+    listener: SocketListener,
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Shell {
-    async fn open(config: &Config, parts: &Parts) -> Result<Self, DaemonError> {
-        let door = socket::Door::open(&config.socket)?;
-        let catch = |kind| signal(kind).map_err(DaemonError::Start);
-        let shell = Self {
-            door,
-            terminate: catch(SignalKind::terminate())?,
-            interrupt: catch(SignalKind::interrupt())?,
+impl Services {
+    async fn open(config: &Config, shared: &Shared) -> Result<Self, DaemonError> {
+        let listener = SocketListener::open(&config.socket)?;
+        let signals = |kind| signal(kind).map_err(DaemonError::Start);
+        let services = Self {
+            listener,
+            terminate: signals(SignalKind::terminate())?,
+            interrupt: signals(SignalKind::interrupt())?,
         };
-        follow(config, parts).await?;
-        Ok(shell)
+        start_source(config, shared).await?;
+        Ok(services)
     }
 
-    async fn until_stopped(
+    /// Serves until a signal arrives or the worker thread ends.
+    async fn run(
         mut self,
         config: &Config,
-        parts: &Parts,
+        shared: &Shared,
         mut end: oneshot::Receiver<()>,
     ) -> Result<(), DaemonError> {
-        serve_http(config, parts);
-        let signalled = tokio::select! {
-            () = socket::serve(&self.door, Arc::clone(&parts.inbox)) => "nothing",
+        serve_http(config, shared);
+        let signal = tokio::select! {
+            () = listener::serve(&self.listener, Arc::clone(&shared.inbox)) => "none",
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
             ended = &mut end => {
-                // It ends by itself only when it panics or the source is lost for good.
+                // The worker ends by itself only if it panics or the source has ended.
                 return Err(if ended.is_ok() { DaemonError::SourceEnded } else { DaemonError::WorkerEnded });
             }
         };
         tracing::info!(
-            signal = signalled,
-            node = %parts.node,
+            signal,
+            node = %shared.node,
             source = %config.source,
-            "the agent stops; the rules stay in force"
+            "stopping agent, the rules stay in the kernel"
         );
-        parts.inbox.stop();
-        // A transaction under way is finished; a second signal doesn't wait for it.
+        shared.inbox.stop();
+        // Waits for a running transaction. A second signal ends the wait.
         tokio::select! {
             _ = &mut end => {}
             _ = self.terminate.recv() => {}
@@ -203,76 +145,47 @@ impl Shell {
     }
 }
 
-/// Serves metrics and health, each where the settings want it.
-fn serve_http(config: &Config, parts: &Parts) {
-    let shown =
-        http::Shown::new(Arc::clone(&parts.metrics), Arc::clone(&parts.health), Arc::clone(&parts.inbox));
+/// Serves metrics and health at the configured addresses.
+fn serve_http(config: &Config, shared: &Shared) {
+    let state =
+        HttpState::new(Arc::clone(&shared.metrics), Arc::clone(&shared.health), Arc::clone(&shared.inbox));
     for (listen, pages) in [(config.listen, Pages::All), (config.health_listen, Pages::Health)] {
         if let Listen::At(address) = listen {
-            tokio::spawn(http::run(address, pages, Arc::clone(&shown)));
+            tokio::spawn(http::run(address, pages, Arc::clone(&state)));
         }
     }
 }
 
-/// Lets the source tell the inbox.
-async fn follow(config: &Config, parts: &Parts) -> Result<(), DaemonError> {
-    let inbox = Arc::clone(&parts.inbox);
+/// Connects the configured source to the inbox.
+async fn start_source(config: &Config, shared: &Shared) -> Result<(), DaemonError> {
+    let inbox = Arc::clone(&shared.inbox);
     match &config.source {
         SourceChoice::Directory(path) => {
-            let tell = move |heard| {
-                inbox.hear(heard);
+            let deliver = move |delivery| {
+                inbox.receive(delivery);
                 true
             };
-            directory::follow(path.clone(), tell)?;
+            directory::follow(path.clone(), deliver)?;
         }
         SourceChoice::Api => {
             let client = config.access().connect_for_watching().await?;
             let reporter = config.report_status.then(|| {
-                let options = ReportOptions::of_node(parts.node.clone());
+                let options = ReportOptions::of_node(shared.node.clone());
                 report(client.clone(), ReportOptions { access: Some(config.access()), ..options })
             });
             if let Some(reporter) = reporter {
-                // Set here and nowhere else. What is reported goes through the inbox, as changes do: only who gives them to
-                // the kernel knows what it has taken.
-                _ = parts.reporter.set(reporter);
+                // Findings go through the inbox, as changes do: only the worker knows what the kernel has accepted.
+                _ = shared.reporter.set(reporter);
             }
-            let mut events = watching(client, config);
+            let mut events = setup::watch_cluster(client, config);
             tokio::spawn(async move {
                 while let Some(event) = events.recv().await {
-                    inbox.hear(Heard::now(event));
+                    inbox.receive(Delivery::now(event));
                 }
-                tracing::error!("the watches of the API server ended");
+                tracing::error!("API server watches ended, stopping agent");
                 inbox.stop();
             });
         }
     }
     Ok(())
-}
-
-fn watching(client: Client, config: &Config) -> tokio::sync::mpsc::Receiver<Event> {
-    watch(client, WatchOptions { access: Some(config.access()), ..WatchOptions::default() })
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Start)
-}
-
-fn take_lock(config: &Config) -> Result<Lock, LockError> {
-    let patience = Duration::from_secs(config.lock_timeout);
-    Lock::take(&config.beside_socket("agent.lock"), patience, |held| {
-        tracing::info!("{held}; waiting up to {} s for it to end", patience.as_secs());
-    })
-}
-
-fn open_plane(config: &Config) -> Result<NftDataPlane, DataPlaneError> {
-    NftDataPlane::open_with(options(config))
-}
-
-fn options(config: &Config) -> Options {
-    let defaults = Options::default();
-    Options {
-        log_group: defaults.log_group.filter(|_| config.log_drops),
-        egress_to_own_node: config.egress_to_own_node == EgressToOwnNode::Enforce,
-        source_check: config.source_check == SourceCheck::Enforce,
-    }
 }

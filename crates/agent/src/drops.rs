@@ -1,4 +1,4 @@
-//! Packets that policies denied: counted, and told once in a while with the policy at fault.
+//! Packets that policies denied: counted, and logged at intervals with the policy at fault.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,14 +13,14 @@ use crate::{
     metrics::{DropLabels, Metrics},
 };
 
-/// A packet that a policy denied, as the kernel's log tells it.
+/// A packet that a policy denied, as the kernel logs it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Dropped {
-    /// Which side denied it.
+pub struct DeniedPacket {
+    /// The direction in which it was denied.
     pub direction: Direction,
-    /// Who sent it.
+    /// The sender.
     pub source: IpAddr,
-    /// To whom, after translation.
+    /// The receiver, after destination NAT.
     pub destination: IpAddr,
     /// The protocol.
     pub protocol: Protocol,
@@ -28,10 +28,10 @@ pub struct Dropped {
     pub port: u16,
 }
 
-impl Dropped {
-    /// Whether its addresses say that no policy was asked, but that it is a link's own: to many, or link-local. The broadcast
-    /// address of a subnet looks like any other.
-    fn is_of_link(&self) -> bool {
+impl DeniedPacket {
+    /// Whether it is multicast, broadcast or link-local traffic, which is dropped regardless of policies. The broadcast address
+    /// of a subnet can't be told from other addresses.
+    fn is_link_traffic(&self) -> bool {
         let link_local = |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
         self.destination.is_multicast()
             || self.destination == Ipv4Addr::BROADCAST
@@ -40,144 +40,139 @@ impl Dropped {
     }
 }
 
-/// As many flows are remembered with their policy. A port scan makes one for each port.
-const MANY_FLOWS: usize = 4096;
-/// As many policies get a line of their own in the metrics.
-const MANY_POLICIES: usize = 1000;
-/// A flow that goes on being denied is told again after so long.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
-/// As many lines are logged in one [`PERIOD`], whatever is dropped.
-const LINES: u32 = 20;
-/// As many flows are looked into in one [`PERIOD`]: the reference walks every policy for each.
-const LOOKED_INTO: u32 = 200;
+/// The most flows that are remembered with their policy. A port scan creates one for each port.
+const MAX_FLOWS: usize = 4096;
+/// The most label sets of `palisade_drops_total`.
+const MAX_LABELS: usize = 1000;
+/// How often a flow that is denied all the time is logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// The most lines that are logged in one [`PERIOD`].
+const MAX_LINES: u32 = 20;
+/// The most flows that are explained in one [`PERIOD`]: the reference evaluates every policy for each.
+const MAX_EXPLAINED: u32 = 200;
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// What a flow was denied by.
+/// What denied a flow, and when it was logged.
 #[derive(Clone, Debug)]
-struct Known {
+struct KnownFlow {
     labels: DropLabels,
-    told: Instant,
-    /// Since it was told last.
+    logged: Instant,
+    /// Packets since it was last logged.
     packets: u64,
 }
 
-/// Counts and tells.
+/// Counts and logs denied packets.
 #[derive(Debug)]
-pub(crate) struct Drops {
-    known: HashMap<Dropped, Known>,
-    counted: HashSet<DropLabels>,
+pub(crate) struct DropLog {
+    flows: HashMap<DeniedPacket, KnownFlow>,
+    labels: HashSet<DropLabels>,
     period: Instant,
     lines: u32,
-    looked_into: u32,
-    /// Lines that were not logged.
-    silent: u64,
-    /// How many packets the kernel told of.
-    told: HashMap<Direction, u64>,
+    explained: u32,
+    /// Lines that were not logged in this period.
+    suppressed: u64,
+    /// Packets received from the kernel, by direction.
+    received: HashMap<Direction, u64>,
 }
 
-impl Drops {
+impl DropLog {
     pub(crate) fn new() -> Self {
         Self {
-            known: HashMap::new(),
-            counted: HashSet::new(),
+            flows: HashMap::new(),
+            labels: HashSet::new(),
             period: Instant::now(),
             lines: 0,
-            looked_into: 0,
-            silent: 0,
-            told: HashMap::new(),
+            explained: 0,
+            suppressed: 0,
+            received: HashMap::new(),
         }
     }
 
-    /// Policies changed: what denied a flow may be another one now.
-    pub(crate) fn forget(&mut self) {
-        self.known.clear();
+    /// Forgets what denied flows, because policies changed.
+    pub(crate) fn forget_policies(&mut self) {
+        self.flows.clear();
     }
 
-    /// How many packets the kernel has told of.
-    pub(crate) fn told(&self, direction: Direction) -> u64 {
-        self.told.get(&direction).copied().unwrap_or(0)
+    /// The number of packets received from the kernel.
+    pub(crate) fn received(&self, direction: Direction) -> u64 {
+        self.received.get(&direction).copied().unwrap_or(0)
     }
 
-    /// Takes in what the kernel told. `more` packets were told by number alone.
-    pub(crate) fn take(
+    /// Counts and logs packets. `uncollected` is the number of further packets.
+    pub(crate) fn record(
         &mut self,
-        dropped: Vec<Dropped>,
-        more: u64,
+        packets: Vec<DeniedPacket>,
+        uncollected: u64,
         reconciler: &Reconciler,
         metrics: &Metrics,
     ) {
-        self.turn_period();
-        if more > 0 {
-            // Nobody knows any more in which direction: they came in with the others.
-            let direction = dropped.first().map_or(Direction::Ingress, |d| d.direction);
-            *self.told.entry(direction).or_default() += more;
-            metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(more);
+        self.start_period();
+        if uncollected > 0 {
+            // Their direction is unknown: they arrived together with the others.
+            let direction = packets.first().map_or(Direction::Ingress, |packet| packet.direction);
+            *self.received.entry(direction).or_default() += uncollected;
+            metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(uncollected);
         }
-        for packet in dropped {
-            self.one(packet, reconciler, metrics);
+        for packet in packets {
+            self.record_packet(packet, reconciler, metrics);
         }
     }
 
-    fn turn_period(&mut self) {
+    fn start_period(&mut self) {
         if self.period.elapsed() >= PERIOD {
-            if self.silent > 0 {
-                tracing::warn!(
-                    lines = self.silent,
-                    "more was dropped than is logged: see palisade_drops_total"
-                );
+            if self.suppressed > 0 {
+                tracing::warn!(lines = self.suppressed, "suppressed log lines about dropped packets");
             }
-            (self.period, self.lines, self.looked_into, self.silent) = (Instant::now(), 0, 0, 0);
+            (self.period, self.lines, self.explained, self.suppressed) = (Instant::now(), 0, 0, 0);
         }
     }
 
-    fn one(&mut self, packet: Dropped, reconciler: &Reconciler, metrics: &Metrics) {
-        *self.told.entry(packet.direction).or_default() += 1;
-        if let Some(known) = self.known.get_mut(&packet) {
-            known.packets += 1;
-            metrics.drops.get_or_create(&known.labels).inc();
-            if known.told.elapsed() < TOLD_AGAIN {
+    fn record_packet(&mut self, packet: DeniedPacket, reconciler: &Reconciler, metrics: &Metrics) {
+        *self.received.entry(packet.direction).or_default() += 1;
+        if let Some(flow) = self.flows.get_mut(&packet) {
+            flow.packets += 1;
+            metrics.drops.get_or_create(&flow.labels).inc();
+            if flow.logged.elapsed() < LOG_INTERVAL {
                 return;
             }
-            let (labels, packets) = (known.labels.clone(), std::mem::take(&mut known.packets));
-            known.told = Instant::now();
-            return self.tell(&packet, &labels, packets, reconciler);
+            let (labels, packets) = (flow.labels.clone(), std::mem::take(&mut flow.packets));
+            flow.logged = Instant::now();
+            return self.log(&packet, &labels, packets, reconciler);
         }
-        if self.looked_into >= LOOKED_INTO {
+        if self.explained >= MAX_EXPLAINED {
             metrics.drops.get_or_create(&DropLabels::unknown(packet.direction)).inc();
             return;
         }
-        self.looked_into += 1;
-        let labels = self.bounded(labels(&packet, reconciler), packet.direction);
+        self.explained += 1;
+        let labels = self.limit(labels(&packet, reconciler), packet.direction);
         metrics.drops.get_or_create(&labels).inc();
-        self.tell(&packet, &labels, 1, reconciler);
-        if self.known.len() >= MANY_FLOWS {
-            self.known.clear();
+        self.log(&packet, &labels, 1, reconciler);
+        if self.flows.len() >= MAX_FLOWS {
+            self.flows.clear();
         }
-        self.known.insert(packet, Known { labels, told: Instant::now(), packets: 0 });
+        self.flows.insert(packet, KnownFlow { labels, logged: Instant::now(), packets: 0 });
     }
 
-    /// The labels, or those of an unknown policy where there are too many.
-    fn bounded(&mut self, labels: DropLabels, direction: Direction) -> DropLabels {
-        if self.counted.contains(&labels) {
+    /// Returns the labels, or those of an unknown policy if there are too many.
+    fn limit(&mut self, labels: DropLabels, direction: Direction) -> DropLabels {
+        if self.labels.contains(&labels) {
             labels
-        } else if self.counted.len() < MANY_POLICIES {
-            self.counted.insert(labels.clone());
+        } else if self.labels.len() < MAX_LABELS {
+            self.labels.insert(labels.clone());
             labels
         } else {
             DropLabels::unknown(direction)
         }
     }
 
-    fn tell(&mut self, packet: &Dropped, labels: &DropLabels, packets: u64, reconciler: &Reconciler) {
-        if self.lines >= LINES {
-            self.silent += 1;
+    fn log(&mut self, packet: &DeniedPacket, labels: &DropLabels, packets: u64, reconciler: &Reconciler) {
+        if self.lines >= MAX_LINES {
+            self.suppressed += 1;
             return;
         }
         self.lines += 1;
         let policy = match (&*labels.kind, &*labels.namespace) {
-            ("", _) if packet.is_of_link() => {
-                "none: to many or link-local, while pods here are isolated".to_owned()
-            }
+            ("", _) if packet.is_link_traffic() => "none: multicast, broadcast or link-local".to_owned(),
             ("", _) => "unknown".to_owned(),
             (kind, "") => format!("{kind} {}", labels.policy),
             (kind, namespace) => format!("{kind} {namespace}/{}", labels.policy),
@@ -190,15 +185,15 @@ impl Drops {
             port = packet.port,
             policy,
             packets,
-            "dropped"
+            "dropped packets"
         );
     }
 }
 
-/// The policy at fault: the rule that denies, or the first policy that isolates.
-fn labels(packet: &Dropped, reconciler: &Reconciler) -> DropLabels {
+/// Returns the policy at fault: that of the rule that denies, or the first policy that isolates the pod.
+fn labels(packet: &DeniedPacket, reconciler: &Reconciler) -> DropLabels {
     let ends = (reconciler.endpoint(packet.source), reconciler.endpoint(packet.destination));
-    // Only what went through a service comes back to the pod that sent it.
+    // Only a packet that went through a service comes back to the pod that sent it.
     let through_service =
         matches!(&ends, (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) if a == b);
     let (source, destination) = ends;
@@ -209,7 +204,7 @@ fn labels(packet: &Dropped, reconciler: &Reconciler) -> DropLabels {
         Direction::Egress => decision.egress,
     };
     let policy: Option<PolicyKey> = match (side.verdict, side.reason) {
-        // The policies have changed since.
+        // The policies changed after the packet was dropped.
         (Verdict::Allow, _) => None,
         (Verdict::Deny, Reason::Rule(rule)) => Some(rule.policy),
         (Verdict::Deny, Reason::Isolated { policies, .. }) => policies.into_iter().next().map(|(key, _)| key),
@@ -222,8 +217,8 @@ fn labels(packet: &Dropped, reconciler: &Reconciler) -> DropLabels {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn dropped() -> Dropped {
-        Dropped {
+    pub(crate) fn denied_packet() -> DeniedPacket {
+        DeniedPacket {
             direction: Direction::Ingress,
             source: [10, 0, 0, 2].into(),
             destination: [10, 0, 0, 1].into(),
@@ -273,50 +268,53 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_drop_counts_for_the_policy_that_isolates_and_an_allowed_one_for_nobody() {
-        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), Drops::new());
-        let egress = Dropped { direction: Direction::Egress, ..dropped() };
-        drops.take(vec![dropped(), dropped(), egress], 4, &reconciler, &metrics);
+    fn a_drop_counts_for_the_policy_that_isolates_and_a_packet_allowed_now_for_none() {
+        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), DropLog::new());
+        let egress = DeniedPacket { direction: Direction::Egress, ..denied_packet() };
+        drops.record(vec![denied_packet(), denied_packet(), egress], 4, &reconciler, &metrics);
         let closed = DropLabels::of(Direction::Ingress, &PolicyKey::network_policy("shop", "closed"));
         assert_eq!(count(&metrics, &closed), 2);
         assert_eq!(
             count(&metrics, &DropLabels::unknown(Direction::Egress)),
             1,
-            "no policy denies it any more"
+            "no policy denies it any longer"
         );
-        assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 4, "told by number alone");
-        assert_eq!((drops.told(Direction::Ingress), drops.told(Direction::Egress)), (6, 1));
+        assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 4, "received as a number only");
+        assert_eq!((drops.received(Direction::Ingress), drops.received(Direction::Egress)), (6, 1));
     }
 
     #[test]
-    fn what_a_link_shares_counts_for_no_policy() {
-        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), Drops::new());
-        let of_link = [
+    fn link_traffic_counts_for_no_policy() {
+        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), DropLog::new());
+        let link_traffic = [
             ("fe80::1", "fe80::2"),
             ("fe80::1", "ff02::1"),
             ("10.0.0.2", "224.0.0.1"),
             ("0.0.0.0", "255.255.255.255"),
         ];
-        let packet = |source: &str, destination: &str| Dropped {
+        let packet = |source: &str, destination: &str| DeniedPacket {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
-            ..dropped()
+            ..denied_packet()
         };
-        let dropped: Vec<Dropped> = of_link.iter().map(|(from, to)| packet(from, to)).collect();
-        assert!(dropped.iter().all(Dropped::is_of_link));
-        // The broadcast address of a subnet, as far as anybody knows.
+        let packets: Vec<DeniedPacket> = link_traffic.iter().map(|(from, to)| packet(from, to)).collect();
+        assert!(packets.iter().all(DeniedPacket::is_link_traffic));
+        // This may be the broadcast address of a subnet.
         let subnet = packet("10.0.0.2", "10.0.0.255");
-        assert!(!subnet.is_of_link());
-        drops.take([dropped, vec![subnet]].concat(), 0, &reconciler, &metrics);
+        assert!(!subnet.is_link_traffic());
+        drops.record([packets, vec![subnet]].concat(), 0, &reconciler, &metrics);
         assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 5);
     }
 
     #[test]
-    fn a_port_scan_costs_a_bounded_number_of_questions_lines_and_flows() {
-        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), Drops::new());
-        let scan: Vec<Dropped> = (0..20_000).map(|port| Dropped { port, ..dropped() }).collect();
-        drops.take(scan, 0, &reconciler, &metrics);
-        assert!(drops.lines <= LINES && drops.looked_into <= LOOKED_INTO && drops.known.len() <= MANY_FLOWS);
+    fn a_port_scan_has_a_bounded_number_of_explanations_lines_and_flows() {
+        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), DropLog::new());
+        let scan: Vec<DeniedPacket> =
+            (0..20_000).map(|port| DeniedPacket { port, ..denied_packet() }).collect();
+        drops.record(scan, 0, &reconciler, &metrics);
+        assert!(
+            drops.lines <= MAX_LINES && drops.explained <= MAX_EXPLAINED && drops.flows.len() <= MAX_FLOWS
+        );
         let closed = DropLabels::of(Direction::Ingress, &PolicyKey::network_policy("shop", "closed"));
         let all = count(&metrics, &closed) + count(&metrics, &DropLabels::unknown(Direction::Ingress));
         assert_eq!(all, 20_000, "every packet counts");

@@ -1,25 +1,28 @@
-//! The Palisade node agent: what runs on each node and keeps its kernel at what the policies say.
+//! The Palisade node agent, which runs on each node and enforces policies in its kernel.
 //!
-//! * [`Reconciler`] is the pure half: inputs and time in, actions out, no I/O. What we want lives there.
-//! * [`DataPlane`] is the seam to the kernel; what is programmed lives behind it. [`NftDataPlane`] is the real one.
-//! * [`NodeAgent`] joins them: the only place that performs an action.
-//! * [`stale`] says which connections a change may have made illegal.
-//! * [`closed`] is what is programmed instead when the kernel refuses a plan: pods that it leaves too open are cut off, loudly.
+//! The core:
 //!
-//! Round this core lies the process that runs on a node:
+//! * [`Reconciler`] is pure: it turns inputs and times into actions, without I/O. It holds the wanted state.
+//! * [`DataPlane`] is the interface to the kernel, which holds the programmed state. [`NftDataPlane`] is the real one.
+//! * [`NodeAgent`] joins them and performs the actions.
+//! * [`stale`] finds established connections that a change may deny.
+//! * [`fallback`] is the plan to program when the kernel rejects one: pods for which the kernel allows too much fail closed.
 //!
-//! * [`config`] has the settings, [`source`] where the cluster comes from, [`lock`] that one agent alone writes.
-//! * [`daemon`] puts it all together; [`metrics`], [`log`] and [`socket`] are what an operator sees, [`view`] how a plan
-//!   is shown.
+//! The process around the core:
+//!
+//! * [`config`] has the settings, [`source`] delivers the cluster, [`lock`] ensures that only one agent writes.
+//! * [`daemon`] wires everything. [`metrics`], [`log`] and [`socket`] are the interfaces for operators, [`view`] displays
+//!   a plan.
 
 #![forbid(unsafe_code)]
 
 mod allows;
-pub mod closed;
 pub mod config;
 pub mod daemon;
 mod data_plane;
 pub mod drops;
+mod error_chain;
+pub mod fallback;
 mod links;
 pub mod lock;
 pub mod log;
@@ -27,14 +30,13 @@ pub mod metrics;
 mod nftables;
 mod node;
 mod reconcile;
-mod review;
+mod review_schedule;
 pub mod socket;
 pub mod source;
 pub mod stale;
 pub mod view;
-mod words;
 
-pub use data_plane::{Connection, DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked};
-pub use nftables::NftDataPlane;
+pub use data_plane::{DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked, TrackedConnection};
+pub use nftables::{MissingFeature, NftDataPlane};
 pub use node::{NodeAgent, Report};
 pub use reconcile::{Action, Input, Reconciler};

@@ -1,6 +1,6 @@
-//! The node's links, as far as rules look at them: which interfaces and bridge ports lead to local pods, and where the node
-//! takes encapsulated packets. Read over rtnetlink, at the start, when local pods change, and when the kernel tells of a
-//! change of links or routes.
+//! The node's links, as far as rules depend on them: which interfaces and bridge ports lead to local pods, and where the node
+//! receives encapsulated packets. Read over rtnetlink at the start, when local pods change, and when the kernel notifies of
+//! a change of links or routes.
 
 mod rtnetlink;
 mod tunnels;
@@ -17,25 +17,25 @@ use palisade_nft::Surroundings;
 
 use rtnetlink::{Events, Requests};
 
-/// A whole reading asks for one route per local address and lists all interfaces. It follows the last one after this long
-/// at the earliest, however often links and routes change.
-const REST: Duration = Duration::from_secs(1);
+/// The shortest interval between two full readings, however often links and routes change. A full reading looks up one route for
+/// each local address and lists all interfaces.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The loopback device, in every namespace.
+/// The index of the loopback device, in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// Addresses of documentation networks, which are nobody's: what leads there leads out of the node.
-const NOBODY: [IpAddr; 2] =
+/// Addresses of documentation networks, which no host has: their routes lead out of the node.
+const EXTERNAL: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
-/// The links of the network namespace in which it was opened.
+/// The links of a network namespace.
 #[derive(Debug)]
 pub(crate) struct Links {
     requests: Requests,
     events: Events,
-    /// The interfaces to which the routes of local addresses lead, on the link.
+    /// The interfaces of the on-link routes to local addresses.
     routes: BTreeMap<IpAddr, u32>,
-    /// Whether links or routes changed, or a reading failed, since the last whole reading.
+    /// Whether links or routes changed, or a reading failed, since the last full reading.
     stale: bool,
     read: Option<Instant>,
 }
@@ -43,12 +43,12 @@ pub(crate) struct Links {
 impl Links {
     /// Opens the sockets in the calling thread's network namespace.
     pub(crate) fn open() -> io::Result<Self> {
-        // What happens from here on is heard, so that a reading misses nothing.
+        // Opened first, so that no change is missed between the first reading and the first notification.
         let events = Events::open()?;
         Ok(Self { requests: Requests::open()?, events, routes: BTreeMap::new(), stale: true, read: None })
     }
 
-    /// Reads everything. `local`: the addresses of local pods.
+    /// Reads everything. `local` has the addresses of local pods.
     pub(crate) fn read(&mut self, local: &BTreeSet<IpAddr>) -> io::Result<Surroundings> {
         self.read = Some(Instant::now());
         self.events.drain()?;
@@ -60,7 +60,7 @@ impl Links {
         Ok(surroundings)
     }
 
-    /// Takes in that local addresses came and went: asks for the routes of those alone.
+    /// Updates the links after local addresses were added or removed. Looks up the routes of those only.
     pub(crate) fn follow(
         &mut self,
         added: &BTreeSet<IpAddr>,
@@ -72,14 +72,14 @@ impl Links {
         outcome
     }
 
-    /// Whether a whole reading is due: something changed, and the last one is a while ago.
+    /// Whether a full reading is due: something changed, and the last one is long enough ago.
     pub(crate) fn is_due(&mut self) -> io::Result<bool> {
         self.stale |= self.events.drain()?;
-        Ok(self.stale && self.read.is_none_or(|at| at.elapsed() >= REST))
+        Ok(self.stale && self.read.is_none_or(|at| at.elapsed() >= MIN_INTERVAL))
     }
 
-    /// What was read was not taken in: the next reading is due as soon as may be.
-    pub(crate) fn again(&mut self) {
+    /// Makes the next reading due, because what was read could not be programmed.
+    pub(crate) fn invalidate(&mut self) {
         self.stale = true;
     }
 
@@ -97,8 +97,8 @@ impl Links {
         let links: Vec<Link> = self.requests.links()?.into_iter().map(Link::of).collect();
         let mut out = Surroundings::default();
         let mut outward = BTreeSet::from([LOOPBACK]);
-        for nobody in NOBODY {
-            outward.extend(self.requests.route(nobody)?.map(|route| route.interface));
+        for address in EXTERNAL {
+            outward.extend(self.requests.route(address)?.map(|route| route.interface));
         }
         for index in self.routes.values().copied().collect::<BTreeSet<u32>>() {
             let ports = || links.iter().filter(|link| link.controller == Some(index));
@@ -107,7 +107,7 @@ impl Links {
             if is_bridge {
                 out.pod_ports.extend(ports().filter(|port| port.leads_to_pod()).map(|port| port.index));
             }
-            // By a bridge that has other ports too, what others send comes in as well.
+            // A bridge with other ports also carries packets of other hosts.
             let is_mixed = is_bridge && ports().any(|port| !port.leads_to_pod());
             if !outward.contains(&index) && !is_mixed {
                 out.pod_interfaces.insert(index);
@@ -117,7 +117,7 @@ impl Links {
             }
         }
         for link in links.iter().filter(|link| link.is_up) {
-            tunnels::note(&link.message, &mut out);
+            tunnels::add(&link.message, &mut out);
             if link.kind == Some(InfoKind::Vxlan) {
                 out.tunnel_peers.extend(self.requests.forwarding_peers(link.index)?);
             }
@@ -126,11 +126,11 @@ impl Links {
     }
 }
 
-/// An interface.
+/// One interface.
 struct Link {
     index: u32,
     kind: Option<InfoKind>,
-    /// The bridge of which it is a port.
+    /// The bridge that it is a port of.
     controller: Option<u32>,
     /// Whether its other end is in another network namespace.
     leads_elsewhere: bool,

@@ -1,11 +1,11 @@
-//! One agent writes a network namespace's rules, and one only.
+//! Ensures that only one agent writes the rules of a network namespace.
 //!
-//! Two things hold that, because each alone has a hole: a lock on a file beside the socket, which two agents with different
-//! directories don't share; and a [`Claim`] on the network namespace itself, which agents in different namespaces don't
-//! share though they use one directory and with it one socket.
+//! Takes two locks, because each alone is incomplete. The lock on a file beside the socket doesn't exclude agents with other
+//! directories. The [`Claim`] on the network namespace doesn't exclude agents in other namespaces that use the same directory,
+//! and so the same socket.
 //!
-//! Neither can be taken by a process without rights, which would keep the agent from starting: the claim takes the right to
-//! change the firewall, and the file can be opened by the agent's user alone.
+//! Unprivileged processes can take neither, so they can't keep the agent from starting: the claim requires the permission to
+//! change the firewall, and only the agent's user can open the file.
 
 use std::{
     fs, io,
@@ -23,14 +23,14 @@ use nix::{
 };
 use palisade_nft::claim::{Claim, ClaimError};
 
-/// How often it is tried again.
-const AGAIN: Duration = Duration::from_millis(100);
-/// How often a file that is not as it must be is replaced by one that is.
-const REPLACED: usize = 8;
-/// For the agent's user alone. Whoever can open a file, be it for reading, can lock it.
+/// How often a held lock is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// The most attempts to replace a file that isn't a valid lock file.
+const ATTEMPTS: usize = 8;
+/// Access for the agent's user only. Any process that can open a file, even for reading, can lock it.
 const MODE: u32 = 0o600;
 
-/// The right to write this network namespace's rules. Dropping it gives the right away and removes the file.
+/// The exclusive right to write the rules of this network namespace. Dropping it releases both locks and removes the file.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -38,31 +38,31 @@ pub struct Lock {
     _claim: Claim,
 }
 
-/// Why the right can't be had.
+/// Why the lock can't be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another agent has it.
-    #[error("another agent{} {}", of_process(*pid), holds.told())]
+    /// Another agent holds it.
+    #[error("another agent{} {}", of_process(*pid), holds.description())]
     Held {
-        /// Its process, as far as it can be seen from here.
+        /// Its process id, if it can be determined.
         pid: Option<u32>,
         /// What it holds.
         holds: Holds,
     },
-    /// The lock can't be made.
+    /// A file operation failed.
     #[error("cannot {doing} {}", path.display())]
     File {
-        /// What failed.
+        /// The operation.
         doing: &'static str,
-        /// With which file.
+        /// The lock file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The file was replaced again and again, or is no file.
+    /// The file was replaced repeatedly, or is not a regular file.
     #[error(
-        "{} is no lock file of an agent: only the agent's user may write its directory; remove it, or name another with --socket",
+        "{} is not a valid lock file: remove it, or choose another directory with --socket. Only the agent's user should be able to write the directory",
         .0.display()
     )]
     NotOurs(PathBuf),
@@ -81,7 +81,7 @@ pub enum Holds {
 }
 
 impl Holds {
-    fn told(&self) -> String {
+    fn description(&self) -> String {
         match self {
             Self::File(path) => format!("holds {}", path.display()),
             Self::Namespace => "enforces policies in this network namespace".to_owned(),
@@ -94,29 +94,25 @@ fn of_process(pid: Option<u32>) -> String {
 }
 
 impl Lock {
-    /// Takes the right, waiting for another agent to end for at most `patience`; `waiting` hears once that it has to wait.
+    /// Takes the lock. Waits up to `timeout` for another agent to end, and calls `on_wait` once if it has to wait.
     ///
     /// # Errors
-    /// When it doesn't end, the directory can't be used, or the caller may not change the firewall.
-    pub fn take(
-        path: &Path,
-        patience: Duration,
-        waiting: impl FnOnce(&LockError),
-    ) -> Result<Self, LockError> {
+    /// If the other agent doesn't end, the directory can't be used, or the process may not change the firewall.
+    pub fn take(path: &Path, timeout: Duration, on_wait: impl FnOnce(&LockError)) -> Result<Self, LockError> {
         let begin = Instant::now();
-        let mut waiting = Some(waiting);
+        let mut on_wait = Some(on_wait);
         loop {
             let held = match Self::try_take(path) {
                 Err(held @ LockError::Held { .. }) => held,
                 done => return done,
             };
-            if begin.elapsed() >= patience {
+            if begin.elapsed() >= timeout {
                 return Err(held);
             }
-            if let Some(waiting) = waiting.take() {
-                waiting(&held);
+            if let Some(on_wait) = on_wait.take() {
+                on_wait(&held);
             }
-            thread::sleep(AGAIN);
+            thread::sleep(RETRY);
         }
     }
 
@@ -135,12 +131,12 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While the lock is still held, so that what is removed is ours.
+        // While the lock is still held, so that the file is ours.
         _ = fs::remove_file(&self.path);
     }
 }
 
-/// The process of a netlink port. Ports that are no process ids, because the process has several, are negative numbers.
+/// Returns the process id of a netlink port. Further ports of a process are negative numbers, not process ids.
 fn process(port: u32) -> Option<u32> {
     i32::try_from(port).ok().filter(|port| *port > 0).map(i32::cast_unsigned)
 }
@@ -149,12 +145,12 @@ fn process(port: u32) -> Option<u32> {
 fn take_file(path: &Path) -> Result<Flock<fs::File>, LockError> {
     let failed = |doing, source| LockError::File { doing, path: path.to_owned(), source };
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(|e| failed("make the directory of", e))?;
+        fs::create_dir_all(directory).map_err(|e| failed("create the directory of", e))?;
     }
-    for _ in 0..REPLACED {
+    for _ in 0..ATTEMPTS {
         let file = match open(path) {
             Ok(Some(file)) => file,
-            // Somebody else may hold it for ever: an agent's file is never like that.
+            // Another process may hold it forever. An agent never creates such a file.
             Ok(None) => {
                 remove(path).map_err(|e| failed("replace", e))?;
                 continue;
@@ -171,9 +167,9 @@ fn take_file(path: &Path) -> Result<Flock<fs::File>, LockError> {
             }
             Err((_, errno)) => return Err(failed("lock", errno.into())),
         };
-        // The agent before may have removed the file between our opening and locking it: then we hold nothing.
-        let ours = lock.metadata().map_err(|e| failed("read", e))?.ino();
-        if fs::symlink_metadata(path).is_ok_and(|there| there.ino() == ours) {
+        // The previous agent may have removed the file after we opened it. Then our lock excludes no one.
+        let inode = lock.metadata().map_err(|e| failed("read", e))?.ino();
+        if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.ino() == inode) {
             let written = lock
                 .set_len(0)
                 .and_then(|()| lock.rewind())
@@ -185,7 +181,7 @@ fn take_file(path: &Path) -> Result<Flock<fs::File>, LockError> {
     Err(LockError::NotOurs(path.to_owned()))
 }
 
-/// Opens the file, or makes it. None if what is there is no file that the agent's user alone can open.
+/// Opens or creates the file. `None` if it exists and isn't a regular file that only the agent's user can open.
 fn open(path: &Path) -> io::Result<Option<fs::File>> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let mut options = fs::File::options();
@@ -226,18 +222,18 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_can_open_and_lock_is_replaced() {
+    fn a_file_that_other_users_can_lock_is_replaced() {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("run/agent.lock");
         fs::create_dir(dir.path().join("run")).unwrap();
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        // Whoever may read it can lock it.
+        // Read access is enough to lock it.
         let squatter = Flock::lock(fs::File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
         let lock = take_file(&path).unwrap();
         assert_eq!(mode(&path), MODE);
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
-        // One of ours that is held stays.
+        // A valid file that is locked stays.
         let Err(LockError::Held { pid, holds: Holds::File(_) }) = take_file(&path) else { panic!() };
         assert_eq!(pid, Some(std::process::id()));
         drop(lock);
@@ -246,20 +242,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_replaced_and_nothing_behind_it_is_touched() {
+    fn a_link_or_pipe_is_replaced_and_its_target_is_not_touched() {
         let dir = tempfile::TempDir::new().unwrap();
-        let (path, behind) = (dir.path().join("agent.lock"), dir.path().join("behind"));
-        fs::write(&behind, "precious").unwrap();
-        fs::set_permissions(&behind, fs::Permissions::from_mode(MODE)).unwrap();
-        symlink(&behind, &path).unwrap();
+        let (path, target) = (dir.path().join("agent.lock"), dir.path().join("target"));
+        fs::write(&target, "precious").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(MODE)).unwrap();
+        symlink(&target, &path).unwrap();
         drop(take_file(&path).unwrap());
         fs::remove_file(&path).unwrap();
-        fs::hard_link(&behind, &path).unwrap();
+        fs::hard_link(&target, &path).unwrap();
         drop(take_file(&path).unwrap());
         fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(MODE)).unwrap();
         drop(take_file(&path).unwrap());
-        assert_eq!(fs::read_to_string(&behind).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         assert!(take_file(&path).is_err(), "a directory is not removed");

@@ -1,4 +1,4 @@
-//! The real data plane: nftables and connection tracking of the network namespace in which it was opened.
+//! The real data plane: nftables and connection tracking of a network namespace.
 
 use std::{
     collections::BTreeSet,
@@ -12,21 +12,21 @@ use palisade_nft::{
 };
 use palisade_policy::{Delta, Direction, NodePlan};
 
-use crate::{Connection, DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked, links::Links};
+use crate::{DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked, TrackedConnection, links::Links};
 
 /// Programs the kernel through [`palisade_nft`].
 ///
-/// To be used from one network namespace: the sockets stay in that of [`NftDataPlane::open`], but the node's own
+/// Must be used in one network namespace: the sockets belong to that of [`NftDataPlane::open`], but the node's
 /// addresses are read in that of the calling thread.
 #[derive(Debug)]
 pub struct NftDataPlane {
     options: Options,
     state: State,
-    nothing: NodePlan,
-    /// None where they could not be listened to yet.
+    empty: NodePlan,
+    /// `None` until their notifications can be read.
     links: Option<Links>,
-    /// Why the links could not be read, if that is still to be told.
-    trouble: Option<DataPlaneError>,
+    /// An error about the links that the next call of [`NftDataPlane::refresh_links`] returns.
+    link_error: Option<DataPlaneError>,
 }
 
 #[derive(Debug)]
@@ -35,8 +35,8 @@ enum State {
     Programmed(Box<Enforcer>),
 }
 
-const LISTENING: &str = "listening to changes of the node's links";
-const READING: &str = "reading the node's links";
+const WATCHING_LINKS: &str = "watching the node's links";
+const READING_LINKS: &str = "reading the node's links";
 
 fn failed<E: std::error::Error + Send + Sync + 'static>(
     doing: &'static str,
@@ -45,7 +45,7 @@ fn failed<E: std::error::Error + Send + Sync + 'static>(
 }
 
 impl NftDataPlane {
-    /// Opens the kernel's interfaces in the calling thread's network namespace. Touches no rule yet.
+    /// Opens the kernel's interfaces in the calling thread's network namespace. Changes nothing yet.
     ///
     /// # Errors
     /// If the kernel has no nftables, or the caller may not use it.
@@ -59,15 +59,15 @@ impl NftDataPlane {
     /// As [`NftDataPlane::open`].
     pub fn open_with(options: Options) -> Result<Self, DataPlaneError> {
         let kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
-        let (links, trouble) = match Links::open() {
+        let (links, link_error) = match Links::open() {
             Ok(links) => (Some(links), None),
-            Err(error) => (None, Some(failed(LISTENING)(error))),
+            Err(error) => (None, Some(failed(WATCHING_LINKS)(error))),
         };
-        let (state, nothing) = (State::Idle(Some(kernel)), NodePlan::default());
-        Ok(Self { options, state, nothing, links, trouble })
+        let (state, empty) = (State::Idle(Some(kernel)), NodePlan::default());
+        Ok(Self { options, state, empty, links, link_error })
     }
 
-    /// What an earlier run left in the kernel. None before [`DataPlane::start`] has succeeded.
+    /// What a previous run had left in the kernel. `None` before [`DataPlane::start`] has succeeded.
     #[must_use]
     pub fn left(&self) -> Option<Left> {
         match &self.state {
@@ -76,35 +76,36 @@ impl NftDataPlane {
         }
     }
 
-    /// What was asked for and this kernel lacks, in words with the consequence. Enforcement goes on without.
+    /// Requested features that this kernel lacks. Enforcement continues without them.
     #[must_use]
-    pub fn lacking(&self) -> Vec<&'static str> {
+    pub fn missing_features(&self) -> Vec<MissingFeature> {
         let State::Programmed(enforcer) = &self.state else { return Vec::new() };
-        enforcer.lacking().map(in_words).collect()
+        enforcer.lacking().map(MissingFeature::of).collect()
     }
 
-    /// Begins to listen to changes of the table by others. None before [`DataPlane::start`] has succeeded.
+    /// Opens a socket for notifications about changes of the table by other programs. `None` before [`DataPlane::start`] has
+    /// succeeded.
     ///
     /// # Errors
-    /// If the kernel doesn't let us listen.
+    /// If the kernel refuses the socket.
     pub fn watch(&mut self) -> Result<Option<drift::Watcher>, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(None) };
         drift::Watcher::open(enforcer.kernel())
             .map(Some)
-            .map_err(failed("listening to changes by other programs"))
+            .map_err(failed("watching for changes by other programs"))
     }
 
-    /// Whether the kernel's table is still the one that was written last; cheap, and blind to edits that leave its number
-    /// alone.
+    /// Whether the kernel's table has the generation that was written last. Cheap, but misses edits that don't change the
+    /// generation.
     ///
     /// # Errors
-    /// If the kernel doesn't say.
-    pub fn in_step(&mut self) -> Result<bool, DataPlaneError> {
+    /// If the kernel can't be read.
+    pub fn is_last_generation(&mut self) -> Result<bool, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(true) };
-        enforcer.in_step().map_err(failed("looking at the table"))
+        enforcer.in_step().map_err(failed("reading the table's generation"))
     }
 
-    /// How many elements the sets and maps of the table hold. `O(1)`.
+    /// The number of elements in all sets and maps of the table. `O(1)`.
     #[must_use]
     pub fn elements(&self) -> usize {
         match &self.state {
@@ -113,13 +114,13 @@ impl NftDataPlane {
         }
     }
 
-    /// How many packets were dropped since `tally` began; none if the kernel doesn't say.
+    /// The number of packets dropped since `tally` was created. `None` if the kernel can't be read.
     pub fn count_drops(&mut self, tally: &mut drops::Tally) -> Option<drops::Counts> {
         let State::Programmed(enforcer) = &mut self.state else { return None };
         drops::Counters::read(enforcer.kernel()).ok().map(|counters| tally.add(counters))
     }
 
-    /// Reads the kernel and says where it differs from the plan as programmed. Changes nothing.
+    /// Reads the kernel and returns how it differs from the programmed plan. Changes nothing.
     ///
     /// # Errors
     /// If the kernel can't be read.
@@ -128,63 +129,63 @@ impl NftDataPlane {
         enforcer.verify().map(Some).map_err(failed("reading the table back"))
     }
 
-    /// Looks at the node's links again if they have changed, at most once a second, and takes in what differs. What local
-    /// pods' comings and goings change is taken in with the commit that brings them.
+    /// Reads the node's links again if they have changed, at most once a second, and updates the rules that depend on them.
+    /// Local pods that come and go are handled with the commit of their change.
     ///
     /// # Errors
-    /// If the links can't be read, or the kernel refuses what follows from them: also at the last start or commit. Then
-    /// the rules go by the links as they were known before, and the next call tries again.
-    pub fn look_around(&mut self) -> Result<Option<Programmed>, DataPlaneError> {
-        if let Some(trouble) = self.trouble.take() {
-            return Err(trouble);
+    /// If the links can't be read, or the kernel rejects the update, now or at the last start or commit. The rules then keep the
+    /// previous links, and the next call retries.
+    pub fn refresh_links(&mut self) -> Result<Option<Programmed>, DataPlaneError> {
+        if let Some(error) = self.link_error.take() {
+            return Err(error);
         }
-        let is_due = self.links()?.is_due().map_err(failed(LISTENING))?;
-        if is_due { self.look_around_now() } else { Ok(None) }
+        let is_due = self.links()?.is_due().map_err(failed(WATCHING_LINKS))?;
+        if is_due { self.refresh_links_now() } else { Ok(None) }
     }
 
-    /// [`NftDataPlane::look_around`] whether anything was told of or not, and however short a time ago the last one was.
+    /// As [`NftDataPlane::refresh_links`], but also without a notification, and without a minimum interval.
     ///
     /// # Errors
-    /// As [`NftDataPlane::look_around`].
-    pub fn look_around_now(&mut self) -> Result<Option<Programmed>, DataPlaneError> {
+    /// As [`NftDataPlane::refresh_links`].
+    pub fn refresh_links_now(&mut self) -> Result<Option<Programmed>, DataPlaneError> {
         self.links()?;
         let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else {
             return Ok(None);
         };
-        let surroundings = links.read(&enforcer.programmed().local).map_err(failed(READING))?;
-        surround(enforcer, links, &surroundings)
+        let surroundings = links.read(&enforcer.programmed().local).map_err(failed(READING_LINKS))?;
+        update_surroundings(enforcer, links, &surroundings)
     }
 
-    /// The links, which are listened to from here on if they were not.
+    /// Returns the links. Opens their sockets if that failed before.
     fn links(&mut self) -> Result<&mut Links, DataPlaneError> {
         match &mut self.links {
             Some(links) => Ok(links),
-            missing => Ok(missing.insert(Links::open().map_err(failed(LISTENING))?)),
+            missing => Ok(missing.insert(Links::open().map_err(failed(WATCHING_LINKS))?)),
         }
     }
 
-    /// Takes in which local addresses came and went.
-    fn follow(&mut self, delta: &Delta) {
+    /// Updates the links after local addresses were added or removed.
+    fn follow_local_addresses(&mut self, delta: &Delta) {
         let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else { return };
         let surroundings = links.follow(&delta.local.added, &delta.local.removed);
         let outcome = surroundings
-            .map_err(failed(READING))
-            .and_then(|surroundings| surround(enforcer, links, &surroundings));
-        self.trouble = outcome.err().or(self.trouble.take());
+            .map_err(failed(READING_LINKS))
+            .and_then(|surroundings| update_surroundings(enforcer, links, &surroundings));
+        self.link_error = outcome.err().or(self.link_error.take());
     }
 
-    /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it.
+    /// Reads the kernel and repairs what differs from the programmed plan.
     ///
     /// # Errors
-    /// Whatever the kernel refuses.
+    /// If the kernel can't be read, or rejects the change.
     pub fn repair(&mut self) -> Result<Programmed, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
-        enforcer.repair().map(|c| programmed(&c)).map_err(failed("mending the table"))
+        enforcer.repair().map(|c| programmed(&c)).map_err(failed("repairing the table"))
     }
 }
 
-/// Takes other surroundings in, if they are others.
-fn surround(
+/// Updates the rules that depend on the node's links, if the links differ.
+fn update_surroundings(
     enforcer: &mut Enforcer,
     links: &mut Links,
     surroundings: &Surroundings,
@@ -195,33 +196,50 @@ fn surround(
     match enforcer.set_surroundings(surroundings) {
         Ok(commit) => Ok(Some(programmed(&commit))),
         Err(error) => {
-            links.again();
-            Err(failed("programming what follows from the node's links")(error))
+            links.invalidate();
+            Err(failed("programming the rules for the node's links")(error))
         }
     }
 }
 
-fn in_words(feature: Feature) -> &'static str {
-    match feature {
-        Feature::SourceCheck => {
-            "this kernel does not look up reverse paths in the forward hook (it takes Linux 5.19 with CONFIG_NFT_FIB_INET): \
-             packets with forged source addresses are judged by the address that they claim"
+/// A requested feature that the kernel lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissingFeature {
+    /// The feature, and what provides it.
+    pub feature: &'static str,
+    /// What is not enforced without it.
+    pub consequence: &'static str,
+}
+
+impl MissingFeature {
+    fn of(feature: Feature) -> Self {
+        match feature {
+            Feature::SourceCheck => Self {
+                feature: "reverse path lookup in the forward hook (Linux 5.19 with CONFIG_NFT_FIB_INET)",
+                consequence: "packets with forged source addresses are treated as packets of the pod whose address they have",
+            },
+            Feature::Bridge => Self {
+                feature: "nftables of the bridge family (CONFIG_NF_TABLES_BRIDGE)",
+                consequence: "frames with a VLAN tag pass between bridged pods regardless of policies",
+            },
         }
-        Feature::Bridge => {
-            "this kernel has no nftables of the bridge family (CONFIG_NF_TABLES_BRIDGE): frames with a VLAN tag pass \
-             between bridged pods whatever policies say"
-        }
+    }
+
+    /// Logs a warning.
+    pub(crate) fn log(&self) {
+        let Self { feature, consequence } = self;
+        tracing::warn!(feature, consequence, "kernel lacks a feature, continuing without it");
     }
 }
 
 impl NftDataPlane {
-    /// Makes the table anew as the plan as programmed needs it, without reading what is there.
+    /// Creates the table of the programmed plan again, without reading what the kernel holds.
     ///
     /// # Errors
-    /// Whatever the kernel refuses.
-    pub fn remake(&mut self) -> Result<Programmed, DataPlaneError> {
+    /// If the kernel rejects the change.
+    pub fn recreate(&mut self) -> Result<Programmed, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
-        enforcer.remake().map(|c| programmed(&c)).map_err(failed("making the table anew"))
+        enforcer.remake().map(|c| programmed(&c)).map_err(failed("creating the table again"))
     }
 }
 
@@ -234,11 +252,11 @@ fn programmed(commit: &Commit) -> Programmed {
 }
 
 impl DataPlane for NftDataPlane {
-    type Entry = conntrack::Connection;
+    type ConntrackEntry = conntrack::Connection;
 
     fn programmed(&self) -> &NodePlan {
         match &self.state {
-            State::Idle(_) => &self.nothing,
+            State::Idle(_) => &self.empty,
             State::Programmed(enforcer) => enforcer.programmed(),
         }
     }
@@ -247,7 +265,7 @@ impl DataPlane for NftDataPlane {
         let kernel = match &mut self.state {
             State::Idle(kernel) => kernel.take(),
             State::Programmed(enforcer) => {
-                let commit = enforcer.lead_to(plan).map_err(failed("programming the node's plan anew"))?;
+                let commit = enforcer.lead_to(plan).map_err(failed("programming the node's plan again"))?;
                 return Ok(programmed(&commit));
             }
         };
@@ -255,10 +273,10 @@ impl DataPlane for NftDataPlane {
             Some(kernel) => kernel,
             None => Kernel::open().map_err(failed("opening the kernel's nftables"))?,
         };
-        // Enforcement goes on without: rules that need no more than addresses work.
+        // Enforcement continues without the links: rules by address work.
         let read = self.links.as_mut().map_or_else(|| Ok(Surroundings::default()), |l| l.read(&plan.local));
         let surroundings = read.unwrap_or_else(|error| {
-            self.trouble = Some(failed(READING)(error));
+            self.link_error = Some(failed(READING_LINKS)(error));
             Surroundings::default()
         });
         let (enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), surroundings, plan)
@@ -270,7 +288,7 @@ impl DataPlane for NftDataPlane {
     fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError> {
         match &mut self.state {
             State::Idle(_) => {
-                // The start failed: nothing is programmed, so the delta is a whole plan.
+                // The start failed. Nothing is programmed, so the delta is a whole plan.
                 let mut plan = NodePlan::default();
                 plan.apply(delta);
                 self.start(&plan)
@@ -278,7 +296,7 @@ impl DataPlane for NftDataPlane {
             State::Programmed(enforcer) => {
                 let commit = enforcer.commit(delta).map_err(failed("programming a change"))?;
                 if !delta.local.is_empty() {
-                    self.follow(delta);
+                    self.follow_local_addresses(delta);
                 }
                 Ok(programmed(&commit))
             }
@@ -286,13 +304,13 @@ impl DataPlane for NftDataPlane {
     }
 
     fn holds(&mut self) -> Result<bool, DataPlaneError> {
-        // What an earlier run left, if anything, is nobody's plan.
+        // A table that a previous run left counts as unknown.
         let State::Programmed(enforcer) = &mut self.state else { return Ok(false) };
         match enforcer.verify() {
             Ok(found) => Ok(found.agrees()),
-            // Others may keep a whole listing from ever being consistent. Our number is one element, and says whether all of
-            // our changes are there and no others of ours; changes by others are told by the kernel.
-            Err(_) => enforcer.in_step().map_err(failed("looking at the table")),
+            // Other programs' transactions may keep a full listing from ever being consistent. The generation is one element. It
+            // shows whether exactly our changes are there; the kernel notifies about changes by other programs.
+            Err(_) => enforcer.in_step().map_err(failed("reading the table's generation")),
         }
     }
 
@@ -326,11 +344,11 @@ impl DataPlane for NftDataPlane {
     fn connections(
         &mut self,
         ends: &BTreeSet<IpAddr>,
-    ) -> Result<Vec<(Connection, Self::Entry)>, DataPlaneError> {
+    ) -> Result<Vec<(TrackedConnection, Self::ConntrackEntry)>, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(Vec::new()) };
         let entries = conntrack::list(enforcer.kernel(), ends).map_err(failed("listing connections"))?;
         let with_view = entries.into_iter().map(|entry| {
-            let view = Connection {
+            let view = TrackedConnection {
                 tuple: FiveTuple::from(&entry),
                 revoked: entry.is_revoked(),
                 midstream: entry.midstream,
@@ -340,12 +358,19 @@ impl DataPlane for NftDataPlane {
         Ok(with_view.collect())
     }
 
-    fn revoke(&mut self, connections: &[(FiveTuple, &Self::Entry)]) -> Result<Revoked, DataPlaneError> {
+    fn revoke(
+        &mut self,
+        connections: &[(FiveTuple, &Self::ConntrackEntry)],
+    ) -> Result<Revoked, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(Revoked::default()) };
         enforcer.revoke(connections).map_err(failed("revoking connections"))
     }
 
-    fn restore(&mut self, tuples: &[FiveTuple], entries: &[&Self::Entry]) -> Result<(), DataPlaneError> {
+    fn restore(
+        &mut self,
+        tuples: &[FiveTuple],
+        entries: &[&Self::ConntrackEntry],
+    ) -> Result<(), DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
         enforcer.restore(tuples, entries).map_err(failed("restoring connections"))
     }

@@ -1,6 +1,8 @@
-//! One node's agent: the reconciler's actions performed on a data plane.
+//! The agent of one node: performs the reconciler's actions on a data plane.
 
-mod failing;
+mod degraded;
+mod fail_closed;
+mod report;
 
 use std::{
     collections::BTreeSet,
@@ -9,65 +11,35 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_policy::{Change, Cluster, Delta, Direction, Interner, Name, NodePlan};
+use palisade_policy::{Change, Cluster, Delta, Interner, Name, NodePlan};
+
+pub use report::Report;
 
 use crate::{
-    Action, Connection, DataPlane, DataPlaneError, FiveTuple, Input, Programmed, Reconciler,
-    review::Pace,
-    stale::{Host, denied, is_allowed, narrowed},
+    Action, DataPlane, DataPlaneError, FiveTuple, Input, Programmed, Reconciler, TrackedConnection,
+    review_schedule::ReviewSchedule,
+    stale::{Host, denied, is_allowed, restricted},
 };
-use failing::Failing;
+use degraded::Degraded;
 
-/// What one input led to.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// What was programmed, commit by commit; empty if nothing had to change.
-    pub commits: Vec<Programmed>,
-    /// How long compiling took.
-    pub compile: Duration,
-    /// How long the kernel transactions took.
-    pub commit: Duration,
-    /// How long looking through open connections took.
-    pub review: Duration,
-    /// When the next look through open connections may begin, if some wait for it: call [`NodeAgent::tick`] then, unless
-    /// another change comes first. Some tens of milliseconds away as a rule, a quarter of a second at most.
-    pub review_due: Option<Instant>,
-    /// Connections that were cut because they are denied now.
-    pub revoked: usize,
-    /// Connections cut earlier that are allowed again.
-    pub restored: usize,
-    /// Connections that were cut and can't be remembered, because too many are.
-    pub not_remembered: usize,
-    /// What went wrong, worst last. Not empty: enforcement is not what it should be, and [`Report::cut_off`] and
-    /// [`Report::not_enforced`] say for whom; it is tried again at a later tick.
-    pub errors: Vec<DataPlaneError>,
-    /// Whether the last of the errors is that open connections could not be looked through; the kernel took the plan then.
-    pub review_failed: bool,
-    /// Local addresses that are cut off because their policies can't be programmed: the kernel took that.
-    pub cut_off: Vec<(Direction, IpAddr)>,
-    /// Local addresses that policies isolate and that the kernel refused to close as well, or of which it can't be known what
-    /// it does with them. Their policies are not enforced.
-    pub not_enforced: Vec<(Direction, IpAddr)>,
-}
-
-/// The agent of one node: a [`Reconciler`] and the one executor of its actions.
+/// The agent of one node: a [`Reconciler`] and the executor of its actions.
 ///
-/// It works on the thread that calls it. Dropping it leaves the rules in the kernel.
+/// It works on the calling thread. Dropping it leaves the rules in the kernel.
 #[derive(Debug)]
 pub struct NodeAgent<D> {
     reconciler: Reconciler,
     plane: D,
     started: Instant,
     clock: Clock,
-    /// One end of each connection that carries our revocation label and is not remembered apart from that.
+    /// One end of each connection that has our revocation label but is not in the set of revoked connections.
     only_labelled: BTreeSet<IpAddr>,
-    /// One end of each connection that is to be decided anew; `None`: nothing was committed since the last review.
+    /// One end of each connection that needs a review. `None` if nothing was committed since the last review.
     unreviewed: Option<BTreeSet<IpAddr>>,
-    pace: Pace,
-    failing: Failing,
+    schedule: ReviewSchedule,
+    degraded: Degraded,
 }
 
-/// The time since the agent was made.
+/// The time since the agent was created.
 struct Clock(Box<dyn Fn() -> Duration + Send>);
 
 impl fmt::Debug for Clock {
@@ -77,7 +49,7 @@ impl fmt::Debug for Clock {
 }
 
 impl<D: DataPlane> NodeAgent<D> {
-    /// An agent that waits for its first snapshot and touches nothing.
+    /// Creates an agent that waits for its first snapshot and touches nothing until then.
     pub fn new(node: Name, plane: D) -> Self {
         let started = Instant::now();
         Self {
@@ -87,59 +59,58 @@ impl<D: DataPlane> NodeAgent<D> {
             clock: Clock(Box::new(move || started.elapsed())),
             only_labelled: BTreeSet::new(),
             unreviewed: None,
-            pace: Pace::default(),
-            failing: Failing::default(),
+            schedule: ReviewSchedule::default(),
+            degraded: Degraded::default(),
         }
     }
 
-    /// The whole cluster, at first or again.
+    /// Applies a snapshot of the whole cluster.
     pub fn snapshot(&mut self, cluster: Cluster) -> Report {
         self.handle(Input::Snapshot(cluster))
     }
 
-    /// Some changes, programmed together: one transaction as a rule, whatever their number.
+    /// Applies changes together: usually in one transaction, whatever their number.
     pub fn apply(&mut self, changes: Vec<Change>) -> Report {
         self.handle(Input::Changes(changes))
     }
 
-    /// Lets time pass: what was refused may be tried again, and connections that wait for their review
-    /// ([`Report::review_due`]) get it.
+    /// Retries what is due: a rejected plan, and a pending review of connections ([`Report::review_due`]).
     pub fn tick(&mut self) -> Report {
         self.handle(Input::Tick)
     }
 
-    /// The kernel may hold something else than it was given, and mending that has failed: makes it hold the plan from what it
-    /// really holds, else closes the pods that it leaves too open.
-    pub fn disturbed(&mut self) -> Report {
-        self.handle(Input::Disturbed)
+    /// Reads what the kernel holds and changes it to the plan, else closes the pods for which it allows more. For when the kernel
+    /// may hold something other than what was programmed, and a repair has failed.
+    pub fn resync(&mut self) -> Report {
+        self.handle(Input::Diverged)
     }
 
-    /// Has the connections of all local pods decided anew at the next [`NodeAgent::tick`]: for when packets may have met other
-    /// rules than those of the plan.
+    /// Requests a review of the connections of all local pods at the next [`NodeAgent::tick`]. For when packets may have met
+    /// rules other than those of the plan.
     pub fn review_all(&mut self) {
-        let all = self.all_concerned();
+        let all = self.all_ends();
         self.review_later(all);
     }
 
-    /// What gives equal names, labels and ports one place in memory. A source that decodes with it keeps no text twice.
+    /// The interner for names, labels and ports. A source that decodes with it stores each text once.
     #[must_use]
     pub fn interner(&self) -> &Interner {
         self.reconciler.interner()
     }
 
-    /// What the kernel should hold.
+    /// The plan that the kernel should hold.
     #[must_use]
     pub fn plan(&self) -> &NodePlan {
         self.reconciler.plan()
     }
 
-    /// What is known, and what was decided about it.
+    /// The reconciler: the known cluster and its plan.
     #[must_use]
     pub fn reconciler(&self) -> &Reconciler {
         &self.reconciler
     }
 
-    /// What the kernel holds.
+    /// The data plane: what the kernel holds.
     #[must_use]
     pub fn data_plane(&mut self) -> &mut D {
         &mut self.plane
@@ -153,39 +124,39 @@ impl<D: DataPlane> NodeAgent<D> {
         while !actions.is_empty() {
             let mut next = Vec::new();
             for action in actions {
-                if let Some(answer) = self.perform(action, &mut report) {
-                    next.extend(self.reconciler.handle(answer, self.now()));
+                if let Some(result) = self.perform(action, &mut report) {
+                    next.extend(self.reconciler.handle(result, self.now()));
                 }
             }
             actions = next;
         }
         self.review_connections(&mut report);
-        self.failing.tell(&mut report);
+        self.degraded.fill(&mut report);
         report
     }
 
-    /// An end of each connection that a review after a start has to look at.
-    fn all_concerned(&mut self) -> BTreeSet<IpAddr> {
-        let mut concerned = self.reconciler.local_addresses();
-        concerned.extend(self.plane.revoked().iter().map(|tuple| tuple.source));
-        // Where connections can't be listed, the review that follows says so.
-        concerned.extend(self.plane.labelled().unwrap_or_default());
-        concerned
+    /// One end of each connection that a review after a start has to check.
+    fn all_ends(&mut self) -> BTreeSet<IpAddr> {
+        let mut ends = self.reconciler.local_addresses();
+        ends.extend(self.plane.revoked().iter().map(|tuple| tuple.source));
+        // If connections can't be listed, the review that follows reports it.
+        ends.extend(self.plane.labelled().unwrap_or_default());
+        ends
     }
 
     fn now(&self) -> Duration {
         (self.clock.0)()
     }
 
-    /// Performs one action; returns what to tell the reconciler about it.
+    /// Performs one action. Returns the result as an input for the reconciler.
     fn perform(&mut self, action: Action, report: &mut Report) -> Option<Input> {
         let begin = self.now();
         let done = match action {
             Action::Start | Action::Resync => {
-                // An earlier run, or what others did, may have left connections open or cut: all local ones are looked at,
-                // and all that are cut, also where their pods are gone.
+                // A previous run or another program may have left connections established or revoked. All connections of
+                // local pods are reviewed, and all revoked ones, also of pods that are gone.
                 let started = self.plane.start(self.reconciler.plan());
-                started.map(|programmed| (programmed, self.all_concerned()))
+                started.map(|programmed| (programmed, self.all_ends()))
             }
             Action::Commit(delta) => self.commit(&delta),
             Action::FailClosed => {
@@ -195,10 +166,10 @@ impl<D: DataPlane> NodeAgent<D> {
         };
         report.commit += self.now() - begin;
         match done {
-            Ok((programmed, narrowed)) => {
+            Ok((programmed, ends)) => {
                 report.commits.push(programmed);
-                self.review_later(narrowed);
-                match self.all_is_well(report) {
+                self.review_later(ends);
+                match self.clear_cut_off(report) {
                     Ok(()) => Some(Input::Committed),
                     Err(()) => Some(Input::Refused),
                 }
@@ -211,113 +182,117 @@ impl<D: DataPlane> NodeAgent<D> {
     }
 
     fn commit(&mut self, delta: &Delta) -> Result<(Programmed, BTreeSet<IpAddr>), DataPlaneError> {
-        let narrowed = narrowed(self.plane.programmed(), self.reconciler.plan(), delta);
-        Ok((self.plane.commit(delta)?, narrowed))
+        let ends = restricted(self.plane.programmed(), self.reconciler.plan(), delta);
+        Ok((self.plane.commit(delta)?, ends))
     }
 
-    /// Remembers whose connections are to be decided anew.
+    /// Adds ends whose connections need a review.
     fn review_later(&mut self, ends: BTreeSet<IpAddr>) {
         self.unreviewed.get_or_insert_default().extend(ends);
     }
 
-    /// Decides existing connections anew: after the commit, so that what begins later meets the new rules and what
-    /// began before is in the kernel's list. Where the last review was a moment ago, this one waits and serves what
-    /// comes meanwhile, too.
+    /// Re-evaluates established connections. This happens after the commit: a connection that begins later meets the new rules,
+    /// and one that began before is in the kernel's list. Shortly after the last review this one is postponed, and
+    /// includes what is committed meanwhile.
     fn review_connections(&mut self, report: &mut Report) {
-        let Some(narrowed) = &self.unreviewed else { return };
-        if narrowed.is_empty() && self.only_labelled.is_empty() && !self.plane.has_revoked() {
+        let Some(ends) = &self.unreviewed else { return };
+        if ends.is_empty() && self.only_labelled.is_empty() && !self.plane.has_revoked() {
             self.unreviewed = None;
             return;
         }
-        let narrowed = narrowed.clone();
+        let ends = ends.clone();
         let begin = self.now();
-        if self.pace.is_due(begin) {
-            let outcome = self.try_review(&narrowed, report);
+        if self.schedule.is_due(begin) {
+            let outcome = self.review(&ends, report);
             let end = self.now();
             report.review = end - begin;
             match outcome {
                 Ok(()) => {
                     self.unreviewed = None;
-                    self.pace.done(begin, end);
+                    self.schedule.succeeded(begin, end);
                 }
-                // The next review looks at all of them again.
+                // The next review checks the same connections again.
                 Err(error) => {
-                    self.pace.failed(end);
+                    self.schedule.failed(end);
                     report.errors.push(error);
                     report.review_failed = true;
                 }
             }
         }
-        report.review_due = self.unreviewed.is_some().then(|| self.started + self.pace.next());
+        report.review_due = self.unreviewed.is_some().then(|| self.started + self.schedule.next());
     }
 
-    /// Looks at the connections of these ends, and of those that were cut and may be allowed now. Where there are none,
-    /// the kernel is not asked.
-    fn try_review(&mut self, narrowed: &BTreeSet<IpAddr>, report: &mut Report) -> Result<(), DataPlaneError> {
+    /// Reviews the connections of these ends, and revoked connections that may be allowed now. Lists no connections if there are
+    /// none to check.
+    fn review(&mut self, ends: &BTreeSet<IpAddr>, report: &mut Report) -> Result<(), DataPlaneError> {
         let host = Host { addresses: self.plane.host_addresses()?, is_exempt: self.plane.exempts_own_node() };
-        let mut concerned: BTreeSet<IpAddr> = narrowed.union(&self.only_labelled).copied().collect();
+        let mut concerned: BTreeSet<IpAddr> = ends.union(&self.only_labelled).copied().collect();
         concerned.extend(allowed_again(&self.plane, &host).map(|tuple| tuple.source));
         if concerned.is_empty() {
             return Ok(());
         }
         let connections = self.plane.connections(&concerned)?;
-        let Verdicts { denied, cut, allowed, forgotten } = judge(&self.plane, &host, &connections);
-        let revoked = self.plane.revoke(&denied)?;
+        let Verdicts { to_revoke, denied, to_unlabel, to_restore } = judge(&self.plane, &host, &connections);
+        let revoked = self.plane.revoke(&to_revoke)?;
         report.revoked += revoked.cut;
         report.not_remembered += revoked.not_remembered;
-        self.plane.restore(&forgotten, &allowed)?;
-        report.restored += forgotten.len();
+        self.plane.restore(&to_restore, &to_unlabel)?;
+        report.restored += to_restore.len();
         let end = |tuple: &FiveTuple| {
             if concerned.contains(&tuple.source) { tuple.source } else { tuple.destination }
         };
-        self.only_labelled = cut.iter().filter(|tuple| !self.plane.is_revoked(tuple)).map(end).collect();
+        self.only_labelled = denied.iter().filter(|tuple| !self.plane.is_revoked(tuple)).map(end).collect();
         Ok(())
     }
 }
 
-/// The remembered connections that the plan allows now. `O(remembered)`.
+/// Returns the revoked connections that the plan allows now. `O(revoked connections)`.
 fn allowed_again<D: DataPlane>(plane: &D, host: &Host) -> impl Iterator<Item = FiveTuple> {
     plane.revoked().into_iter().filter(|tuple| is_allowed(plane.programmed(), host, tuple))
 }
 
-/// What a review does.
+/// The result of a review.
 struct Verdicts<'a, E> {
     /// Connections to revoke, each with the orientation that is denied.
-    denied: Vec<(FiveTuple, &'a E)>,
-    /// All tracked connections that are denied, revoked now or before.
-    cut: Vec<FiveTuple>,
-    /// Entries whose label goes.
-    allowed: Vec<&'a E>,
-    /// The tuples of these, and those of connections without an entry that are allowed again.
-    forgotten: Vec<FiveTuple>,
+    to_revoke: Vec<(FiveTuple, &'a E)>,
+    /// All tracked connections that are denied, whether revoked now or before.
+    denied: Vec<FiveTuple>,
+    /// Entries whose revocation label must be removed.
+    to_unlabel: Vec<&'a E>,
+    /// Connections to restore: those of `to_unlabel`, and revoked ones without an entry that are allowed again.
+    to_restore: Vec<FiveTuple>,
 }
 
 fn judge<'a, D: DataPlane>(
     plane: &D,
     host: &Host,
-    connections: &'a [(Connection, D::Entry)],
-) -> Verdicts<'a, D::Entry> {
+    connections: &'a [(TrackedConnection, D::ConntrackEntry)],
+) -> Verdicts<'a, D::ConntrackEntry> {
     let plan = plane.programmed();
-    let mut out =
-        Verdicts { denied: Vec::new(), cut: Vec::new(), allowed: Vec::new(), forgotten: Vec::new() };
+    let mut out = Verdicts {
+        to_revoke: Vec::new(),
+        denied: Vec::new(),
+        to_unlabel: Vec::new(),
+        to_restore: Vec::new(),
+    };
     let mut allowed_again: BTreeSet<FiveTuple> = allowed_again(plane, host).collect();
     for (connection, entry) in connections {
         match denied(plan, host, connection, |tuple| plane.is_revoked(tuple)) {
             Some(tuple) => {
-                out.cut.push(tuple);
+                out.denied.push(tuple);
                 let is_remembered = !tuple.outlives_its_entry() || plane.is_revoked(&tuple);
                 if !connection.revoked || !is_remembered {
-                    out.denied.push((tuple, entry));
+                    out.to_revoke.push((tuple, entry));
                 }
             }
             None if connection.revoked => {
-                out.allowed.push(entry);
+                out.to_unlabel.push(entry);
                 allowed_again.insert(connection.tuple);
             }
             None => {}
         }
     }
-    out.forgotten.extend(allowed_again);
+    out.to_restore.extend(allowed_again);
     out
 }
 

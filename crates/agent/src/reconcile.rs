@@ -1,4 +1,4 @@
-//! The pure half of the agent: what happened goes in, what to do comes out.
+//! The pure half of the agent: turns inputs into actions.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -6,43 +6,42 @@ use palisade_policy::{
     Change, Cluster, Compiler, Delta, Endpoint, Interner, Name, NodePlan, OverBudget, Pod,
 };
 
-/// The first pause before a refused plan is tried again; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause between two tries.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The first pause before a rejected plan is retried. It doubles up to [`MAX_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const MAX_RETRY: Duration = Duration::from_secs(60);
 
-/// Something that happened.
+/// An event that the reconciler handles.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// The source has delivered everything that it knows.
+    /// The source delivered the whole cluster.
     Snapshot(Cluster),
     /// Objects changed.
     Changes(Vec<Change>),
-    /// The kernel now holds the plan.
+    /// The kernel accepted the plan.
     Committed,
-    /// The kernel refused the plan; it holds what it held before.
+    /// The kernel rejected the plan and holds what it held before.
     Refused,
-    /// The kernel may hold something else than it was given, and that could not be put right.
-    Disturbed,
+    /// The kernel may hold something other than what was programmed, and a repair failed.
+    Diverged,
     /// Time passed.
     Tick,
 }
 
-/// Something to do.
+/// An action for the executor.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Make the kernel hold the whole plan, whatever an earlier run left there.
+    /// Program the whole plan, whatever a previous run left in the kernel.
     Start,
-    /// Perform this difference. Answer with [`Input::Committed`] or [`Input::Refused`].
+    /// Program this delta. The result is [`Input::Committed`] or [`Input::Refused`].
     Commit(Box<Delta>),
-    /// Make the kernel hold the plan, from what it really holds; answer likewise.
+    /// Read what the kernel holds, and program the difference to the plan. Same results.
     Resync,
-    /// Cut off the pods that the kernel leaves too open ([`crate::closed`]). No answer is expected: the plan itself is tried
-    /// again later.
+    /// Cut off the pods for which the kernel allows more than the plan ([`crate::fallback`]). Has no result: the plan is
+    /// retried later.
     FailClosed,
 }
 
-/// Decides what to do. Time is an argument: a duration since any fixed moment.
+/// Decides what to do. Times are durations since any fixed instant.
 #[derive(Debug)]
 pub struct Reconciler {
     compiler: Compiler,
@@ -51,46 +50,46 @@ pub struct Reconciler {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
-    /// No whole snapshot yet: what is in the kernel stays.
+    /// No snapshot has arrived yet. The kernel stays unchanged.
     Waiting,
-    /// The kernel holds the plan, or is being told to.
+    /// The kernel holds the plan, or is being programmed with it.
     Current,
-    /// The kernel refused the plan `tries` times; the next try is due at `retry`.
+    /// The kernel rejected the plan `tries` times. The next try is due at `retry`.
     Behind { tries: u32, retry: Duration },
 }
 
 impl Reconciler {
-    /// A reconciler for the node with this name, which waits for its first snapshot.
+    /// Creates a reconciler for a node. It waits for its first snapshot.
     #[must_use]
     pub fn new(node: Name) -> Self {
         Self { compiler: Compiler::new(node), state: State::Waiting }
     }
 
-    /// What the kernel must hold.
+    /// The plan that the kernel must hold.
     #[must_use]
     pub fn plan(&self) -> &NodePlan {
         self.compiler.plan()
     }
 
-    /// The cluster as far as it is known.
+    /// The known cluster.
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         self.compiler.cluster()
     }
 
-    /// What gives equal values one place in memory.
+    /// The interner, which stores equal values once.
     #[must_use]
     pub fn interner(&self) -> &Interner {
         self.compiler.interner()
     }
 
-    /// The node for which the plan is.
+    /// The node that the plan is for.
     #[must_use]
     pub fn node(&self) -> &Name {
         self.compiler.node()
     }
 
-    /// Who has this address: the live pod that owns it, else the node, else nobody in the cluster.
+    /// Returns the endpoint at an address: the running pod that owns it, else the node, else an external host.
     /// `O(log addresses + nodes)`.
     #[must_use]
     pub fn endpoint(&self, address: IpAddr) -> Endpoint {
@@ -101,45 +100,45 @@ impl Reconciler {
         node.map_or(Endpoint::External(address), |n| Endpoint::Node { name: n.name.clone(), address })
     }
 
-    /// The live pod that owns an address (SEMANTICS G-10). `O(log addresses)`.
+    /// Returns the running pod that owns an address (SEMANTICS G-10). `O(log addresses)`.
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Pod> {
         self.compiler.pod_at(address)
     }
 
-    /// Grows whenever [`Reconciler::over_budget`] may say something else. `O(1)`.
+    /// Returns a number that grows whenever the result of [`Reconciler::over_budget`] may change. `O(1)`.
     #[must_use]
     pub fn over_budget_changes(&self) -> u64 {
         self.compiler.over_budget_changes()
     }
 
-    /// The local addresses that are closed because their policies ask for more than a node gives. See
+    /// Returns the local addresses that are closed because their policies exceed the node's budget. See
     /// [`Compiler::over_budget`].
     #[must_use]
     pub fn over_budget(&self) -> Vec<OverBudget> {
         self.compiler.over_budget()
     }
 
-    /// Whether the first whole snapshot is still to come.
+    /// Whether the first snapshot has not arrived yet.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.state == State::Waiting
     }
 
-    /// The addresses of the node's live pods, isolated or not. `O(pods)`: for the start alone.
+    /// Returns the addresses of the node's running pods, isolated or not. `O(pods)`: used only after a start.
     #[must_use]
     pub fn local_addresses(&self) -> BTreeSet<IpAddr> {
         let here = |pod: &&Pod| pod.is_live() && pod.node.as_ref() == Some(self.compiler.node());
         self.cluster().pods.values().filter(here).flat_map(|pod| pod.addresses.iter().copied()).collect()
     }
 
-    /// Whether the kernel refused the last plan, so that it holds another.
+    /// Whether the kernel rejected the latest plan and holds another.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         matches!(self.state, State::Behind { .. })
     }
 
-    /// What to do about `input` at the time `now`.
+    /// Handles `input` at the time `now`. Returns the actions to perform.
     pub fn handle(&mut self, input: Input, now: Duration) -> Vec<Action> {
         match (input, self.state) {
             (Input::Snapshot(cluster), State::Waiting) => {
@@ -163,22 +162,22 @@ impl Reconciler {
                 self.state = State::Current;
                 Vec::new()
             }
-            (Input::Disturbed, State::Behind { tries, .. }) => {
+            (Input::Diverged, State::Behind { tries, .. }) => {
                 self.state = State::Behind { tries, retry: now };
                 vec![Action::Resync]
             }
-            (Input::Refused | Input::Disturbed, State::Current) => {
-                // Once more at once and from what the kernel really holds; only then is anybody cut off.
+            (Input::Refused | Input::Diverged, State::Current) => {
+                // Retried at once from what the kernel holds, before any pod is cut off.
                 self.state = State::Behind { tries: 1, retry: now };
                 vec![Action::Resync]
             }
             (Input::Refused, State::Behind { tries, .. }) => {
-                let pause = FIRST_PAUSE.saturating_mul(1 << tries.min(16)).min(LONGEST_PAUSE);
+                let pause = FIRST_RETRY.saturating_mul(1 << tries.min(16)).min(MAX_RETRY);
                 self.state = State::Behind { tries: tries + 1, retry: now + pause };
                 vec![Action::FailClosed]
             }
             (Input::Tick, State::Behind { retry, .. }) if now >= retry => vec![Action::Resync],
-            (Input::Tick, _) | (Input::Committed | Input::Refused | Input::Disturbed, State::Waiting) => {
+            (Input::Tick, _) | (Input::Committed | Input::Refused | Input::Diverged, State::Waiting) => {
                 Vec::new()
             }
         }
@@ -214,14 +213,14 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_matters_not_commits_nothing() {
+    fn a_change_without_effect_commits_nothing() {
         let mut r = Reconciler::new("n1".into());
         r.handle(Input::Snapshot(Cluster::default()), Duration::ZERO);
         assert_eq!(r.handle(Input::Changes(vec![namespace("a")]), Duration::ZERO), []);
     }
 
     #[test]
-    fn a_refused_plan_is_tried_at_once_then_pods_are_cut_off_then_it_is_tried_with_growing_pauses() {
+    fn a_rejected_plan_is_retried_at_once_then_pods_are_cut_off_then_it_is_retried_with_growing_pauses() {
         let mut r = Reconciler::new("n1".into());
         r.handle(Input::Snapshot(Cluster::default()), Duration::ZERO);
         assert_eq!(r.handle(Input::Refused, Duration::ZERO), [Action::Resync]);
@@ -231,7 +230,7 @@ mod tests {
         assert_eq!(r.handle(Input::Tick, Duration::from_millis(1000)), [Action::Resync]);
         assert_eq!(r.handle(Input::Refused, Duration::from_secs(1)), [Action::FailClosed]);
         assert_eq!(r.handle(Input::Tick, Duration::from_secs(2)), [], "the pause has doubled");
-        // A change in the meantime asks for the whole difference, not for its own.
+        // A change in the meantime leads to a resync, not to a delta of its own.
         assert_eq!(r.handle(Input::Changes(vec![namespace("a")]), Duration::from_secs(2)), [Action::Resync]);
         assert_eq!(r.handle(Input::Committed, Duration::from_secs(2)), []);
         assert!(!r.is_behind());

@@ -1,36 +1,35 @@
-//! What `palisade node` and a running agent say to each other: lines of JSON over a local socket.
+//! The protocol between `palisade node` and a running agent: JSON lines over a local socket.
 //!
-//! Each line is a [`Request`] and is answered by a line with a [`Response`]. Both carry [`VERSION`]; an agent that doesn't
-//! speak a request's version says so.
-
-mod server;
+//! Each [`RequestLine`] is answered by one [`ResponseLine`]. Both contain [`VERSION`]; an agent that doesn't support a
+//! request's version responds with an error.
 
 use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use server::SocketError;
-pub(crate) use server::{Door, serve};
-
 use crate::view::{GroupView, PodView, ProfileView, TableView};
 
-/// The version of the words. It grows when an old program would misunderstand a new one.
+/// The version of the protocol. It grows with each change that an older program would misinterpret.
 pub const VERSION: u32 = 1;
 
-/// A question.
+/// How long a response may take: the agent may be busy with the plan of a large cluster, or with a long transaction.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One line from the client to the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
+pub struct RequestLine {
     /// [`VERSION`].
     pub version: u32,
-    /// What.
-    pub ask: Ask,
+    /// The request.
+    #[serde(rename = "ask")]
+    pub request: Request,
 }
 
-/// What is asked.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Ask {
-    /// How the agent fares.
+pub enum Request {
+    /// The agent's status.
     Status,
     /// The local pods.
     Pods,
@@ -40,187 +39,210 @@ pub enum Ask {
     Tables,
     /// The groups.
     Groups,
-    /// What went wrong, and what is wrong with objects.
+    /// Recent errors, and findings about objects.
     Errors,
-    /// Whether a connection is allowed, as this node sees it.
+    /// Whether a connection is allowed, according to this node's policies.
     Explain {
-        /// Who opens it, as written.
+        /// The client, as the user wrote it.
         source: String,
-        /// Who is called, as written.
+        /// The server, as the user wrote it.
         destination: String,
         /// The namespace of names without one.
         namespace: String,
     },
     /// Whether the kernel holds the plan.
     Verify,
-    /// The metrics' figures brought up to date. Answered with [`Reply::Done`].
-    Figures,
+    /// Updates the metrics that are counted at each scrape. The response is [`Response::Done`].
+    #[serde(rename = "figures")]
+    UpdateMetrics,
 }
 
-/// An answer.
+/// One line from the agent to the client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Response {
+pub struct ResponseLine {
     /// [`VERSION`].
     pub version: u32,
-    /// What.
-    pub reply: Reply,
+    /// The response.
+    #[serde(rename = "reply")]
+    pub response: Response,
 }
 
-/// What is answered.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reply {
-    /// To [`Ask::Status`].
+pub enum Response {
+    /// To [`Request::Status`].
     Status(Box<Status>),
-    /// To [`Ask::Pods`].
+    /// To [`Request::Pods`].
     Pods(Vec<PodView>),
-    /// To [`Ask::Profiles`].
+    /// To [`Request::Profiles`].
     Profiles(Vec<ProfileView>),
-    /// To [`Ask::Tables`].
+    /// To [`Request::Tables`].
     Tables(Vec<TableView>),
-    /// To [`Ask::Groups`].
+    /// To [`Request::Groups`].
     Groups(Vec<GroupView>),
-    /// To [`Ask::Errors`].
+    /// To [`Request::Errors`].
     Errors(Errors),
-    /// To [`Ask::Explain`].
+    /// To [`Request::Explain`].
     Explained(Explained),
-    /// To [`Ask::Verify`].
+    /// To [`Request::Verify`].
     Verified(Verified),
-    /// It is done.
+    /// To [`Request::UpdateMetrics`].
     Done,
-    /// It can't be answered.
+    /// The request failed.
     Error(String),
 }
 
-/// How an agent fares.
+/// The status of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The agent's version.
     pub version: String,
-    /// The node.
+    /// The node's name.
     pub node: String,
-    /// Its source.
+    /// The source of pods and policies.
     pub source: String,
-    /// Its process.
+    /// The process id.
     pub pid: u32,
-    /// For how many seconds it has run.
+    /// How many seconds the agent has been running.
     pub uptime_seconds: u64,
-    /// Whether the first whole snapshot is programmed and the kernel holds the latest plan.
+    /// Whether the first snapshot is programmed and the kernel holds the latest plan.
     pub ready: bool,
-    /// Why not, if it isn't.
+    /// Why the agent is not ready, if it isn't.
     pub not_ready: Option<String>,
-    /// The number of the table's state in the kernel.
+    /// The generation of the table in the kernel.
     pub generation: u64,
-    /// Policies known, by kind.
+    /// The number of known policies, by kind.
     pub policies: Vec<(String, usize)>,
-    /// Namespaces known.
+    /// The number of known namespaces.
     pub namespaces: usize,
-    /// Nodes known.
+    /// The number of known nodes.
     pub nodes: usize,
-    /// Pods known.
+    /// The number of known pods.
     pub pods: usize,
-    /// Live pods on this node.
+    /// The number of running pods on this node.
     pub local_pods: usize,
-    /// Local addresses whose ingress policies decide.
+    /// The number of local addresses isolated for ingress.
     pub isolated_ingress: usize,
-    /// Local addresses whose egress policies decide.
+    /// The number of local addresses isolated for egress.
     pub isolated_egress: usize,
-    /// Tables of the plan.
+    /// The number of tables in the plan.
     pub tables: usize,
-    /// Groups of the plan.
+    /// The number of groups in the plan.
     pub groups: usize,
-    /// Elements of the groups.
+    /// The number of elements in all sets and maps of the kernel's table.
     pub elements: usize,
     /// Local addresses that are cut off, with the direction.
     pub cut_off: Vec<(String, IpAddr)>,
-    /// Local addresses whose policies are not enforced, with the direction: the kernel refused to cut them off as well.
+    /// Local addresses whose policies are not enforced, with the direction: the kernel also refused to cut them off.
     #[serde(default)]
     pub not_enforced: Vec<(String, IpAddr)>,
-    /// How the watches fare: kind, state, and for how many seconds.
+    /// The state of each watch.
     pub watches: Vec<WatchView>,
-    /// Objects that can't be used as they are.
+    /// The number of objects that can't be used as they are.
     pub unusable_objects: usize,
 }
 
-/// How one watch fares.
+/// The state of one watch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchView {
-    /// Of what.
+    /// The kind of the watched objects.
     pub kind: String,
     /// `listing`, `watching`, `not-served` or `failing`.
     pub state: String,
-    /// Why it fails.
+    /// Why it fails, if it does.
     pub why: Option<String>,
-    /// For how many seconds.
+    /// How many seconds it has been in this state.
     pub for_seconds: u64,
 }
 
-/// What went wrong.
+/// Recent errors, and findings about objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errors {
-    /// What happened, oldest first; only the latest are kept.
+    /// The latest errors, oldest first.
     pub events: Vec<ErrorView>,
-    /// What is wrong with objects now.
+    /// The current findings about objects.
     pub objects: Vec<ObjectError>,
 }
 
-/// Something that went wrong.
+/// One error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorView {
     /// Seconds since the epoch.
     pub time: u64,
-    /// Where.
+    /// The part of the agent that failed, as in the label of `palisade_errors_total`.
     pub stage: String,
-    /// What.
+    /// The error's text.
     pub message: String,
 }
 
-/// What is wrong with an object.
+/// A finding about an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectError {
-    /// Which.
+    /// The object's kind and name.
     pub object: String,
     /// `error` or `warning`.
     pub severity: String,
-    /// The field.
+    /// The path of the field.
     pub path: Option<String>,
-    /// What.
+    /// The finding's text.
     pub message: String,
 }
 
-/// The answer to whether a connection is allowed.
+/// Whether a connection is allowed, with the reasons.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Explained {
-    /// Whether all of it is allowed.
+    /// Whether it is allowed in both directions.
     pub allowed: bool,
-    /// For people.
+    /// The explanation as text.
     pub text: String,
-    /// For programs, as `palisade can -o json` has it.
+    /// The explanation in the format of `palisade can -o json`.
     pub json: serde_json::Value,
 }
 
-/// Whether the kernel holds the plan.
+/// The result of comparing the kernel with the plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
-    /// Whether it does.
+    /// Whether the kernel holds the latest plan.
     pub equal: bool,
-    /// What differs, in words; empty if nothing does.
+    /// The differences, as text.
     pub differences: Vec<String>,
-    /// Whether the plan compared is an older one, because the kernel refuses the latest.
+    /// Whether an older plan was compared, because the kernel rejects the latest one.
     pub behind: bool,
-    /// The number of the table's state in the kernel.
+    /// The generation of the table in the kernel.
     pub generation: Option<u32>,
-    /// How many chains were compared.
+    /// The number of compared chains.
     pub chains: usize,
-    /// How many rules.
+    /// The number of compared rules.
     pub rules: usize,
-    /// How many sets and maps.
+    /// The number of compared sets and maps.
     pub sets: usize,
-    /// How many elements of them.
+    /// The number of compared elements.
     pub elements: usize,
-    /// How many packets were taken through the rules as read back.
+    /// The number of packets that were evaluated with the rules read back.
     pub flows: usize,
 }
 
-/// How long an answer may take: a plan of a large cluster, or a long transaction before it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Other programs use the protocol too.
+    #[test]
+    fn the_names_on_the_wire_are_as_documented() {
+        let line = |request| serde_json::to_string(&RequestLine { version: VERSION, request }).unwrap();
+        assert_eq!(line(Request::Status), r#"{"version":1,"ask":"status"}"#);
+        assert_eq!(line(Request::UpdateMetrics), r#"{"version":1,"ask":"figures"}"#);
+        let explain = Request::Explain {
+            source: "shop/web".to_owned(),
+            destination: "shop/db:5432".to_owned(),
+            namespace: "default".to_owned(),
+        };
+        assert_eq!(
+            line(explain),
+            r#"{"version":1,"ask":{"explain":{"source":"shop/web","destination":"shop/db:5432","namespace":"default"}}}"#
+        );
+        let response = ResponseLine { version: VERSION, response: Response::Error("no".to_owned()) };
+        assert_eq!(serde_json::to_string(&response).unwrap(), r#"{"version":1,"reply":{"error":"no"}}"#);
+    }
+}

@@ -1,30 +1,30 @@
-//! Where the cluster comes from: the API server or manifests. Both speak [`Event`]s.
+//! Sources of the cluster: the API server, or manifests in a directory. Both deliver [`Event`]s.
 
 pub mod directory;
 pub mod files;
-mod settled;
+mod writes;
 
 use std::time::Instant;
 
 pub use palisade_api::Event;
 
-/// An event, and when it came in: for an [`Event::Snapshot`] of changed files, when the first of them changed.
+/// An event with its arrival time.
 #[derive(Debug)]
-pub struct Heard {
-    /// What.
+pub struct Delivery {
+    /// The event.
     pub event: Event,
-    /// When.
-    pub at: Instant,
+    /// When it arrived. For an [`Event::Snapshot`] of changed files, when the first of them changed.
+    pub received: Instant,
 }
 
-impl Heard {
-    /// An event that came in just now, or when it says.
+impl Delivery {
+    /// Wraps an event that arrived just now, or at the time that it contains.
     #[must_use]
     pub fn now(event: Event) -> Self {
-        let at = match &event {
+        let received = match &event {
             Event::Changes { received, .. } => *received,
             _ => Instant::now(),
         };
-        Self { event, at }
+        Self { event, received }
     }
 }

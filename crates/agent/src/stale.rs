@@ -1,76 +1,77 @@
-//! Which connections a change may have made illegal (G-3: they are decided anew, and cut if denied).
+//! Which established connections a change may deny (SEMANTICS G-3: they are re-evaluated, and revoked if denied).
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_policy::{Delta, Direction, NodePlan, PolicyTableId};
 
-use crate::{Connection, FiveTuple};
+use crate::{FiveTuple, TrackedConnection};
 
-/// Addresses such that every connection that `before` allowed and `after` may deny has one of them at an end, `delta`
-/// being the difference of the two. What the change only opens is not in it.
+/// Returns addresses such that every connection that `before` allowed and `after` may deny has one of them at an end.
+/// `delta` is the difference of the two plans. Addresses for which the change only allows more are not included.
 ///
-/// Where peers lost something, these are the peers or the local addresses concerned, whichever are fewer: a peer pod
+/// If peers are allowed less, returns those peers or the local addresses concerned, whichever are fewer: a peer pod
 /// that is deleted or relabelled is one address, however many local pods it could reach.
 ///
-/// `O(delta × tables)`; reads no connection.
+/// `O(delta × tables)`; reads no connections.
 #[must_use]
-pub fn narrowed(before: &NodePlan, after: &NodePlan, delta: &Delta) -> BTreeSet<IpAddr> {
-    // Addresses that are newly isolated or lead to another table.
+pub fn restricted(before: &NodePlan, after: &NodePlan, delta: &Delta) -> BTreeSet<IpAddr> {
+    // Addresses that are newly isolated or have another table.
     let isolated = delta.ingress.set.keys().chain(delta.egress.set.keys());
     let mut found: BTreeSet<IpAddr> = isolated.chain(delta.hairpin.set.keys()).copied().collect();
-    let led_to = |tables: &BTreeSet<PolicyTableId>| -> BTreeSet<IpAddr> {
+    let with_table = |tables: &BTreeSet<PolicyTableId>| -> BTreeSet<IpAddr> {
         let dispatch = after.ingress.iter().chain(&after.egress);
         dispatch.filter(|(_, table)| tables.contains(table)).map(|(address, _)| *address).collect()
     };
-    // Tables that say something else now.
-    found.extend(led_to(&delta.tables_set.keys().copied().collect()));
-    // Tables whose peers changed, where a peer's row lost something.
+    // Tables with other rules.
+    found.extend(with_table(&delta.tables_set.keys().copied().collect()));
+    // Tables whose peer sets changed, if a peer is allowed less.
     let (mut tables, mut peers) = (BTreeSet::new(), BTreeSet::new());
-    for (group, change) in &delta.members {
-        for (id, table) in after.tables.iter().filter(|(_, table)| table.exact.contains_key(group)) {
+    for (peer_set, change) in &delta.members {
+        for (id, table) in after.tables.iter().filter(|(_, table)| table.exact.contains_key(peer_set)) {
             let Some(old) = before.tables.get(id) else { continue };
-            let lost = |peer: &IpAddr| !before.row(old, *peer).difference(after.row(table, *peer)).is_none();
-            let losers: Vec<IpAddr> =
-                change.added.iter().chain(&change.removed).copied().filter(lost).collect();
-            if !losers.is_empty() {
+            let is_restricted =
+                |peer: &IpAddr| !before.row(old, *peer).difference(after.row(table, *peer)).is_none();
+            let restricted: Vec<IpAddr> =
+                change.added.iter().chain(&change.removed).copied().filter(is_restricted).collect();
+            if !restricted.is_empty() {
                 tables.insert(*id);
             }
-            peers.extend(losers);
+            peers.extend(restricted);
         }
     }
-    let local = led_to(&tables);
+    let local = with_table(&tables);
     found.extend(if peers.len() < local.len() { peers } else { local });
     found
 }
 
-/// The node itself, as an end of connections.
+/// The node as an end of connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
-    /// Its own addresses.
+    /// Its addresses.
     pub addresses: BTreeSet<IpAddr>,
-    /// Whether what a pod sends to it passes, whatever egress policies say (SEMANTICS G-5).
+    /// Whether traffic from its pods to it passes regardless of egress policies (SEMANTICS G-5).
     pub is_exempt: bool,
 }
 
-/// Whether the plan allows a connection that exists. What the node's own stack sends to its pods never meets a policy
-/// (SEMANTICS A39, G-5).
+/// Whether the plan allows an established connection. Policies don't apply to traffic from the node to its own pods (SEMANTICS A39,
+/// G-5).
 #[must_use]
 pub fn is_allowed(plan: &NodePlan, host: &Host, connection: &FiveTuple) -> bool {
     let FiveTuple { source, destination, protocol, port, .. } = connection;
-    let says = |direction| plan.decide(direction, *source, *destination, *protocol, *port).is_allow();
+    let allows = |direction| plan.decide(direction, *source, *destination, *protocol, *port).is_allow();
     let to_exempt_host = host.is_exempt && host.addresses.contains(destination);
-    (to_exempt_host || says(Direction::Egress))
-        && (host.addresses.contains(source) || says(Direction::Ingress))
+    (to_exempt_host || allows(Direction::Egress))
+        && (host.addresses.contains(source) || allows(Direction::Ingress))
 }
 
-/// The orientation in which a connection is denied, if the plan denies it. Its entry may have it the wrong way round: where
-/// the entry began in the middle of the connection and the ports don't name the opener, and where the other
-/// orientation was revoked before. Then both have to be allowed.
+/// Returns the orientation in which the plan denies a connection, if it does. The entry may have client and server
+/// exchanged: if it was created in the middle of the connection and the ports don't identify the client, or if the
+/// other orientation was revoked before. Then both orientations have to be allowed.
 #[must_use]
 pub fn denied(
     plan: &NodePlan,
     host: &Host,
-    connection: &Connection,
+    connection: &TrackedConnection,
     is_revoked: impl Fn(&FiveTuple) -> bool,
 ) -> Option<FiveTuple> {
     let tuple = connection.tuple;
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     const TABLE: PolicyTableId = PolicyTableId([1; 16]);
-    const GROUP: PeerSetId = PeerSetId([2; 16]);
+    const PEER_SET: PeerSetId = PeerSetId([2; 16]);
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -106,13 +107,13 @@ mod tests {
                 TABLE,
                 PolicyTable {
                     direction: Direction::Ingress,
-                    exact: BTreeMap::from([(GROUP, web)]),
+                    exact: BTreeMap::from([(PEER_SET, web)]),
                     ranges: BTreeMap::new(),
                     rest: Traffic::none(),
                 },
             )]),
             peer_sets: BTreeMap::from([(
-                GROUP,
+                PEER_SET,
                 PeerSet::Addresses(members.iter().map(|m| address(m)).collect()),
             )]),
             ..NodePlan::default()
@@ -120,18 +121,18 @@ mod tests {
     }
 
     fn between(before: &NodePlan, after: &NodePlan) -> BTreeSet<IpAddr> {
-        narrowed(before, after, &before.delta_to(after))
+        restricted(before, after, &before.delta_to(after))
     }
 
     #[test]
-    fn a_peer_that_leaves_narrows_and_one_that_joins_does_not() {
+    fn a_peer_that_leaves_is_restricted_and_one_that_joins_is_not() {
         let (one, two) = (plan(&["10.0.0.2"]), plan(&["10.0.0.2", "10.0.0.3"]));
         assert_eq!(between(&one, &two), BTreeSet::new());
         assert_eq!(between(&two, &one), BTreeSet::from([address("10.0.0.1")]));
     }
 
     #[test]
-    fn peers_that_lost_something_stand_for_many_local_pods_and_few_local_pods_for_many_peers() {
+    fn restricted_peers_or_local_pods_are_returned_whichever_are_fewer() {
         let with = |local: &[&str], members: &[&str]| NodePlan {
             ingress: local.iter().map(|a| (address(a), TABLE)).collect(),
             ..plan(members)
@@ -143,11 +144,11 @@ mod tests {
             BTreeSet::from([address("10.0.0.2")])
         );
         assert_eq!(between(&with(&local, &peers), &with(&local, &[])), BTreeSet::from(local.map(address)));
-        assert_eq!(between(&with(&[], &peers), &with(&[], &[])), BTreeSet::new(), "nobody is led there");
+        assert_eq!(between(&with(&[], &peers), &with(&[], &[])), BTreeSet::new(), "no address has the table");
     }
 
     #[test]
-    fn one_peer_that_lost_something_of_two_tables_concerns_the_pods_of_both() {
+    fn a_peer_restricted_in_two_tables_concerns_the_pods_of_both() {
         const OTHER: PolicyTableId = PolicyTableId([3; 16]);
         let with = |members: &[&str]| {
             let mut plan = plan(members);
@@ -168,14 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn isolation_narrows_and_its_end_does_not() {
+    fn isolation_restricts_and_its_end_does_not() {
         let (open, isolated) = (NodePlan::default(), plan(&[]));
         assert_eq!(between(&open, &isolated), BTreeSet::from([address("10.0.0.1")]));
         assert_eq!(between(&isolated, &open), BTreeSet::new());
     }
 
     #[test]
-    fn the_nodes_own_connections_to_its_pods_stay() {
+    fn connections_of_the_node_to_its_pods_are_allowed() {
         let plan = plan(&[]);
         let connection = |source: &str| FiveTuple {
             source: address(source),
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pod_sends_to_its_own_node_is_egress_unless_that_is_exempt() {
+    fn traffic_of_a_pod_to_its_own_node_is_egress_unless_exempt() {
         let mut plan = plan(&[]);
         plan.egress = std::mem::take(&mut plan.ingress);
         let to = |destination: &str| FiveTuple {
@@ -207,12 +208,12 @@ mod tests {
         assert!(!is_allowed(&plan, &host, &to("192.168.0.2")), "another node");
     }
 
-    /// 10.0.0.1 takes TCP 80 from 10.0.0.2 alone; what it sends is free.
+    /// 10.0.0.1 allows TCP 80 from 10.0.0.2 only; its egress is not isolated.
     #[test]
-    fn an_entry_that_may_be_the_wrong_way_round_is_judged_both_ways() {
+    fn an_entry_that_may_be_reversed_is_checked_both_ways() {
         let plan = plan(&["10.0.0.2"]);
         let host = Host::default();
-        let reply = |peer: &str, source_port, port, midstream| Connection {
+        let reply = |peer: &str, source_port, port, midstream| TrackedConnection {
             tuple: FiveTuple {
                 source: address("10.0.0.1"),
                 destination: address(peer),
@@ -224,14 +225,18 @@ mod tests {
             midstream,
         };
         let never = |_: &FiveTuple| false;
-        let denied = |connection: &Connection| denied(&plan, &host, connection, never);
-        let of_stranger = reply("10.0.0.3", 80, 40_000, true);
-        assert_eq!(denied(&of_stranger), Some(of_stranger.tuple.reversed()), "picked up at a reply");
-        assert_eq!(denied(&reply("10.0.0.2", 80, 40_000, true)), None, "of one that is allowed");
-        assert_eq!(denied(&reply("10.0.0.3", 80, 40_000, false)), None, "seen from its beginning");
-        assert_eq!(denied(&reply("10.0.0.3", 40_000, 80, true)), None, "opened by the pod, by its ports");
+        let denied = |connection: &TrackedConnection| denied(&plan, &host, connection, never);
+        let of_denied_peer = reply("10.0.0.3", 80, 40_000, true);
+        assert_eq!(denied(&of_denied_peer), Some(of_denied_peer.tuple.reversed()), "tracked since a reply");
+        assert_eq!(denied(&reply("10.0.0.2", 80, 40_000, true)), None, "of an allowed peer");
+        assert_eq!(denied(&reply("10.0.0.3", 80, 40_000, false)), None, "tracked from its beginning");
+        assert_eq!(
+            denied(&reply("10.0.0.3", 40_000, 80, true)),
+            None,
+            "opened by the pod according to the ports"
+        );
         let unclear = reply("10.0.0.3", 50_051, 40_000, true);
-        assert_eq!(denied(&unclear), Some(unclear.tuple.reversed()), "the ports don't say who opened it");
+        assert_eq!(denied(&unclear), Some(unclear.tuple.reversed()), "the ports don't identify the client");
         let known = reply("10.0.0.3", 80, 40_000, false);
         let is_revoked = |tuple: &FiveTuple| *tuple == known.tuple.reversed();
         assert_eq!(super::denied(&plan, &host, &known, is_revoked), Some(known.tuple.reversed()));

@@ -36,7 +36,7 @@ impl Enforce for Agent {
 
     fn refresh_links(&mut self) -> Result<(), EnforceError> {
         let agent = self.running.as_mut().ok_or("the agent was not started")?;
-        Ok(agent.data_plane().look_around_now().map(drop)?)
+        Ok(agent.data_plane().refresh_links_now().map(drop)?)
     }
 }
 

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use palisade_agent::{
     config::DEFAULT_SOCKET,
-    socket::{Ask, PATIENCE, Reply, Request, Response, VERSION},
+    socket::{RESPONSE_TIMEOUT, Request, RequestLine, Response, ResponseLine, VERSION},
 };
 
 use crate::{
@@ -98,29 +98,29 @@ Examples:
 }
 
 impl Question {
-    fn ask(&self) -> Ask {
+    fn request(&self) -> Request {
         match self {
-            Self::Status => Ask::Status,
-            Self::Pods => Ask::Pods,
-            Self::Profiles => Ask::Profiles,
-            Self::Tables => Ask::Tables,
-            Self::Groups => Ask::Groups,
-            Self::Errors => Ask::Errors,
-            Self::Explain { source, destination, namespace } => Ask::Explain {
+            Self::Status => Request::Status,
+            Self::Pods => Request::Pods,
+            Self::Profiles => Request::Profiles,
+            Self::Tables => Request::Tables,
+            Self::Groups => Request::Groups,
+            Self::Errors => Request::Errors,
+            Self::Explain { source, destination, namespace } => Request::Explain {
                 source: source.clone(),
                 destination: destination.clone(),
                 namespace: namespace.clone(),
             },
-            Self::Verify => Ask::Verify,
+            Self::Verify => Request::Verify,
         }
     }
 }
 
 /// Asks.
 pub(crate) fn run(arguments: &Node) -> Result<Outcome> {
-    let question = arguments.ask.as_ref().map_or(Ask::Status, Question::ask);
+    let question = arguments.ask.as_ref().map_or(Request::Status, Question::request);
     let reply = match ask(&arguments.socket, question)? {
-        Reply::Error(error) => bail!("{error}"),
+        Response::Error(error) => bail!("{error}"),
         reply => reply,
     };
     let text = match arguments.output {
@@ -129,14 +129,14 @@ pub(crate) fn run(arguments: &Node) -> Result<Outcome> {
     };
     output::print(&text).context("can't write the answer")?;
     Ok(match reply {
-        Reply::Status(status) => Outcome::of(status.ready),
-        Reply::Explained(explained) => Outcome::of(explained.allowed),
-        Reply::Verified(verified) => Outcome::of(verified.equal),
+        Response::Status(status) => Outcome::of(status.ready),
+        Response::Explained(explained) => Outcome::of(explained.allowed),
+        Response::Verified(verified) => Outcome::of(verified.equal),
         _ => Outcome::Yes,
     })
 }
 
-fn ask(socket: &Path, ask: Ask) -> Result<Reply> {
+fn ask(socket: &Path, request: Request) -> Result<Response> {
     let at = socket.display();
     let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
@@ -150,8 +150,10 @@ fn ask(socket: &Path, ask: Ask) -> Result<Reply> {
         _ => anyhow::Error::new(error).context(format!("can't connect to {at}")),
     })?;
     // The agent says so itself when it takes too long.
-    stream.set_read_timeout(Some(PATIENCE + PATIENCE / 2)).context("can't set a time limit")?;
-    let mut line = serde_json::to_vec(&Request { version: VERSION, ask })?;
+    stream
+        .set_read_timeout(Some(RESPONSE_TIMEOUT + RESPONSE_TIMEOUT / 2))
+        .context("can't set a time limit")?;
+    let mut line = serde_json::to_vec(&RequestLine { version: VERSION, request })?;
     line.push(b'\n');
     stream.write_all(&line).with_context(|| format!("can't ask the agent at {at}"))?;
     let mut answer = Vec::new();
@@ -163,9 +165,9 @@ fn ask(socket: &Path, ask: Ask) -> Result<Reply> {
             "the agent at {at} closed the connection without an answer: it lets in root and its own user only"
         );
     }
-    let response: Response = serde_json::from_slice(&answer)
+    let response: ResponseLine = serde_json::from_slice(&answer)
         .with_context(|| format!("what answers at {at} is not an agent of this version"))?;
-    Ok(response.reply)
+    Ok(response.response)
 }
 
 /// The longest answer: the groups of the largest cluster are some megabytes.

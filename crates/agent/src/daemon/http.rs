@@ -1,22 +1,23 @@
-//! Metrics and health over HTTP. Small requests, small answers, nothing kept open.
+//! Metrics and health over HTTP.
 //!
-//! Health has an address of its own, which pods don't reach, so that the kubelet gets its answer whatever happens at the
-//! other. What is open to the network is limited by peer, in number and in time.
+//! Each request gets its own connection, which is limited in time, per client and in total, because any host that can reach
+//! the port may open connections. Health has a second address that pods can't reach, so that the kubelet's probes succeed
+//! whatever happens at the first.
 
-mod room;
+mod limiter;
 
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request as HttpRequest, Response as HttpResponse, StatusCode,
     body::{Bytes, Incoming},
-    header::{ALLOW, CONTENT_TYPE},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -24,66 +25,68 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Mutex,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-use super::{Health, Inbox};
-use crate::{metrics::Metrics, socket::Ask};
-use room::{Entered, Limits, Room};
+use super::{health::Health, inbox::Inbox};
+use crate::{metrics::Metrics, socket::Request};
+use limiter::{Admission, ConnectionLimiter, Limits};
 
-/// The head of a request must be there after so long.
-const HEAD_TIME: Duration = Duration::from_secs(5);
-/// A connection is closed after so long, whatever it does.
-const LONGEST: Duration = Duration::from_secs(15);
-/// The head of a request may be so long.
-const HEAD: usize = 8 << 10;
-/// How long figures may take to be brought up to date; else the last ones are shown.
-const FIGURES: Duration = Duration::from_secs(2);
-/// Figures this old are shown again: counting them costs the thread that works on the kernel.
-const FRESH: Duration = Duration::from_millis(250);
-/// After a connection that found no room the next one waits, so that a flood costs little.
-const BREATH: Duration = Duration::from_millis(1);
-/// An address that can't be listened on is tried again after so long, and then after twice as long each time.
-const AGAIN: Duration = Duration::from_secs(1);
-const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
-/// What Prometheus wants to see (OpenMetrics 1.0).
+/// The head of a request must arrive within this time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection is closed after this time, whatever its state.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest head of a request, in bytes.
+const MAX_HEAD: usize = 8 << 10;
+/// How long a scrape waits for the worker to update the metrics. After that the last values are served.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Metrics younger than this are served from the cache, because updating them costs the worker thread time.
+const CACHE_TIME: Duration = Duration::from_millis(250);
+/// How long accepting pauses after a connection was refused or evicted, so that a flood costs little CPU.
+const FLOOD_PAUSE: Duration = Duration::from_millis(1);
+/// How long accepting pauses after `accept` failed.
+const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+/// The first interval at which a failed `bind` is retried. It doubles up to [`MAX_BIND_RETRY`].
+const BIND_RETRY: Duration = Duration::from_secs(1);
+const MAX_BIND_RETRY: Duration = Duration::from_secs(60);
+/// The content type that Prometheus requires for OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the answers are made of.
+/// The state from which pages are rendered.
 #[derive(Debug)]
-pub(crate) struct Shown {
+pub(crate) struct HttpState {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     inbox: Arc<Inbox>,
-    /// The metrics as last shown.
-    figures: Mutex<Option<(Instant, Bytes)>>,
+    /// The last rendered metrics, and when they were rendered.
+    cached_metrics: Mutex<Option<(Instant, Bytes)>>,
 }
 
-impl Shown {
+impl HttpState {
     pub(crate) fn new(metrics: Arc<Metrics>, health: Arc<Health>, inbox: Arc<Inbox>) -> Arc<Self> {
-        Arc::new(Self { metrics, health, inbox, figures: Mutex::default() })
+        Arc::new(Self { metrics, health, inbox, cached_metrics: Mutex::default() })
     }
 }
 
-/// Which pages an address serves, and to how many at once.
+/// The pages that an address serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pages {
-    /// Health alone, for the kubelet.
+    /// Health only, for the kubelet.
     Health,
-    /// Metrics, and health too.
+    /// Metrics and health.
     All,
 }
 
 impl Pages {
     fn limits(self) -> Limits {
         match self {
-            // All who ask are processes of the node: one peer.
-            Self::Health => Limits { overall: 32, of_one: 32 },
-            Self::All => Limits { overall: 64, of_one: 8 },
+            // All clients are processes of the node, so they count as one peer.
+            Self::Health => Limits { total: 32, per_peer: 32 },
+            Self::All => Limits { total: 64, per_peer: 8 },
         }
     }
 
-    fn named(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Health => "health",
             Self::All => "metrics and health",
@@ -92,62 +95,58 @@ impl Pages {
 
     fn setting(self) -> &'static str {
         match self {
-            Self::Health => "--health-listen",
-            Self::All => "--listen",
+            Self::Health => "health-listen",
+            Self::All => "listen",
         }
     }
 }
 
-/// Serves at an address, for ever. If it can't be listened on, because another program has the port or the node lacks the
-/// address, that is logged and tried again: enforcement must not wait for it.
-pub(crate) async fn run(address: SocketAddr, pages: Pages, shown: Arc<Shown>) {
-    let mut pause = AGAIN;
+/// Serves pages at an address; never returns. If the address can't be bound, because another program uses the port or the
+/// node doesn't have the address, logs the error and retries: enforcement must not depend on it.
+pub(crate) async fn run(address: SocketAddr, pages: Pages, state: Arc<HttpState>) {
+    let mut retry = BIND_RETRY;
     let listener = loop {
         match TcpListener::bind(address).await {
             Ok(listener) => break listener,
-            Err(error) => {
+            Err(err) => {
                 tracing::error!(
-                    %address,
-                    %error,
-                    "cannot serve {}: is another program there? Name another address with {}, or off; \
-                     policies are enforced all the same, and it is tried again",
-                    pages.named(),
-                    pages.setting()
+                    %address, setting = pages.setting(), pages = pages.name(), %err,
+                    "cannot listen for HTTP requests, retrying"
                 );
-                sleep(pause).await;
-                pause = (pause * 2).min(AGAIN_AT_MOST);
+                sleep(retry).await;
+                retry = (retry * 2).min(MAX_BIND_RETRY);
             }
         }
     };
-    let at = listener.local_addr().unwrap_or(address);
-    tracing::info!(address = %at, "serving {}", pages.named());
-    serve(listener, pages, shown).await;
+    let bound = listener.local_addr().unwrap_or(address);
+    tracing::info!(address = %bound, pages = pages.name(), "listening for HTTP requests");
+    serve(listener, pages, state).await;
 }
 
-async fn serve(listener: TcpListener, pages: Pages, shown: Arc<Shown>) {
-    let room = Room::new(pages.limits());
+async fn serve(listener: TcpListener, pages: Pages, state: Arc<HttpState>) {
+    let limiter = ConnectionLimiter::new(pages.limits());
     let is_local = listener.local_addr().is_ok_and(|at| at.ip().is_loopback());
     loop {
         match listener.accept().await {
-            // With the sysctl route_localnet, packets of others reach loopback addresses too.
-            Ok((_, from)) if is_local && !is_loopback(from.ip()) => sleep(BREATH).await,
-            Ok((stream, from)) => match room.enter(from.ip()) {
-                Some(entered) => {
-                    let displaced = entered.displaced;
-                    tokio::spawn(talk(stream, from, entered, pages, Arc::clone(&shown)));
-                    if displaced {
-                        sleep(BREATH).await;
+            // With the sysctl route_localnet, packets from other hosts reach loopback addresses too.
+            Ok((_, client)) if is_local && !is_loopback(client.ip()) => sleep(FLOOD_PAUSE).await,
+            Ok((stream, client)) => match limiter.admit(client.ip()) {
+                Some(admission) => {
+                    let has_evicted = admission.has_evicted;
+                    tokio::spawn(serve_connection(stream, client, admission, pages, Arc::clone(&state)));
+                    if has_evicted {
+                        sleep(FLOOD_PAUSE).await;
                     }
                 }
                 None => {
-                    tracing::debug!(%from, "a connection is refused: too many requests are being answered");
-                    sleep(BREATH).await;
+                    tracing::debug!(%client, "refused HTTP connection, too many requests in progress");
+                    sleep(FLOOD_PAUSE).await;
                 }
             },
-            // Out of files, as a rule: others must close some first.
-            Err(error) => {
-                tracing::warn!(%error, "no request can be taken in");
-                sleep(Duration::from_secs(1)).await;
+            // Usually the process has no file descriptors left, until other connections are closed.
+            Err(err) => {
+                tracing::warn!(%err, "cannot accept HTTP connections, retrying");
+                sleep(ACCEPT_RETRY).await;
             }
         }
     }
@@ -157,85 +156,100 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-async fn talk(stream: TcpStream, from: SocketAddr, entered: Entered, pages: Pages, shown: Arc<Shown>) {
-    let Entered { guest, until, .. } = entered;
-    let guest = Arc::new(guest);
+async fn serve_connection(
+    stream: TcpStream,
+    client: SocketAddr,
+    admission: Admission,
+    pages: Pages,
+    state: Arc<HttpState>,
+) {
+    let Admission { slot, eviction, .. } = admission;
+    let slot = Arc::new(slot);
     let service = service_fn(move |request| {
-        guest.settle();
-        let (shown, guest) = (Arc::clone(&shown), Arc::clone(&guest));
+        slot.request_received();
+        let (state, slot) = (Arc::clone(&state), Arc::clone(&slot));
         async move {
-            let response = answer(&request, pages, &shown).await;
-            drop(guest);
+            let response = respond(&request, pages, &state).await;
+            drop(slot);
             Ok::<_, Infallible>(response)
         }
     });
     let mut server = http1::Builder::new();
-    server.max_buf_size(HEAD).keep_alive(false).timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    server
+        .max_buf_size(MAX_HEAD)
+        .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
     let serving = server.serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        served = timeout(LONGEST, serving) => match served {
+        served = timeout(CONNECTION_TIMEOUT, serving) => match served {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%from, %error, "a request failed"),
-            Err(_) => tracing::debug!(%from, "a request took too long"),
+            Ok(Err(err)) => tracing::debug!(%client, %err, "HTTP request failed"),
+            Err(_) => tracing::debug!(%client, "HTTP request timed out"),
         },
-        () = until.wait() => tracing::debug!(%from, "a silent connection gave way to another"),
+        () = eviction.wait() => tracing::debug!(%client, "closed idle HTTP connection in favor of a new one"),
     }
 }
 
-async fn answer(request: &Request<Incoming>, pages: Pages, shown: &Shown) -> Response<Full<Bytes>> {
+async fn respond(
+    request: &HttpRequest<Incoming>,
+    pages: Pages,
+    state: &HttpState,
+) -> HttpResponse<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n".to_owned());
-        response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+        let mut response =
+            plain_text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n".to_owned());
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match request.uri().path() {
-        "/healthz" => health(shown.health.alive()),
-        "/readyz" => health(shown.health.ready()),
-        "/metrics" if pages == Pages::All => metrics(shown).await,
-        _ if pages == Pages::All => not_found("there is /metrics, /healthz and /readyz\n"),
-        _ => not_found("there is /healthz and /readyz; /metrics is at the address of --listen\n"),
+        "/healthz" => health(state.health.alive()),
+        "/readyz" => health(state.health.ready()),
+        "/metrics" if pages == Pages::All => metrics(state).await,
+        _ if pages == Pages::All => not_found("the pages are /metrics, /healthz and /readyz\n"),
+        _ => not_found("the pages are /healthz and /readyz; /metrics is at the address of --listen\n"),
     }
 }
 
-fn health(state: Result<(), String>) -> Response<Full<Bytes>> {
+fn health(state: Result<(), String>) -> HttpResponse<Full<Bytes>> {
     match state {
-        Ok(()) => text(StatusCode::OK, "ok\n".to_owned()),
-        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        Ok(()) => plain_text(StatusCode::OK, "ok\n".to_owned()),
+        Err(why) => plain_text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
-fn not_found(what: &str) -> Response<Full<Bytes>> {
-    text(StatusCode::NOT_FOUND, what.to_owned())
+fn not_found(text: &str) -> HttpResponse<Full<Bytes>> {
+    plain_text(StatusCode::NOT_FOUND, text.to_owned())
 }
 
-/// The metrics, recomputed if they are stale. Concurrent requests share one computation.
-async fn metrics(shown: &Shown) -> Response<Full<Bytes>> {
-    let mut last = shown.figures.lock().await;
-    if let Some((at, figures)) = &*last
-        && at.elapsed() < FRESH
+/// Returns the metrics, updated first if the cache is too old. Concurrent requests share one update.
+async fn metrics(state: &HttpState) -> HttpResponse<Full<Bytes>> {
+    let mut cached = state.cached_metrics.lock().await;
+    if let Some((at, text)) = &*cached
+        && at.elapsed() < CACHE_TIME
     {
-        return typed(StatusCode::OK, figures.clone(), OPEN_METRICS);
+        return response(StatusCode::OK, text.clone(), OPEN_METRICS);
     }
-    // Whether in time or not: figures that are a little old are better than none.
-    _ = timeout(FIGURES, shown.inbox.ask(Ask::Figures)).await;
-    match shown.metrics.text() {
-        Ok(figures) => {
-            let figures = Bytes::from(figures);
-            *last = Some((Instant::now(), figures.clone()));
-            typed(StatusCode::OK, figures, OPEN_METRICS)
+    // After a timeout the slightly older values are served.
+    _ = timeout(UPDATE_TIMEOUT, state.inbox.request(Request::UpdateMetrics)).await;
+    match state.metrics.text() {
+        Ok(text) => {
+            let text = Bytes::from(text);
+            *cached = Some((Instant::now(), text.clone()));
+            response(StatusCode::OK, text, OPEN_METRICS)
         }
-        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written\n".to_owned()),
+        Err(_) => plain_text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode the metrics\n".to_owned()),
     }
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    typed(status, body.into(), "text/plain; charset=utf-8")
+fn plain_text(status: StatusCode, body: String) -> HttpResponse<Full<Bytes>> {
+    response(status, body.into(), "text/plain; charset=utf-8")
 }
 
-fn typed(status: StatusCode, body: Bytes, kind: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
+fn response(status: StatusCode, body: Bytes, content_type: &'static str) -> HttpResponse<Full<Bytes>> {
+    let mut response = HttpResponse::new(Full::new(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 

@@ -1,8 +1,8 @@
-//! What waits for the thread that works on the kernel.
+//! Inputs that wait for the worker thread.
 //!
-//! While a transaction runs, changes gather here; what gathered becomes the next transaction. Their order is kept, but of
-//! several changes of one object the last alone counts once there are many, so that a burst that outlasts the kernel
-//! takes memory for the objects concerned and not for their history.
+//! While a transaction runs, changes accumulate here; together they become the next transaction. Their order is kept. Once there
+//! are many, only the last change of each object is kept, so that memory is bounded by the number of objects in a
+//! long burst, not by its length.
 
 use std::{
     collections::BTreeSet,
@@ -17,95 +17,95 @@ use palisade_policy::{Change, Cluster, Name, ObjectKey, PolicyKey};
 use tokio::sync::oneshot;
 
 use crate::{
-    drops::Dropped,
-    socket::{Ask, Reply},
-    source::Heard,
+    drops::DeniedPacket,
+    socket::{Request, Response},
+    source::Delivery,
 };
 
-/// Beyond so many changes, those that later ones supersede are thrown away.
-const MANY_CHANGES: usize = 8192;
-/// As many dropped packets are told as wait here; of more, the number alone.
-const MANY_DROPS: usize = 1024;
+/// Above this number of changes, superseded ones are discarded.
+const COMPACT_ABOVE: usize = 8192;
+/// The most denied packets that are kept. Further ones are only counted.
+const MAX_DENIED_PACKETS: usize = 1024;
 
-/// The inbox. Shared by everybody who has something to say.
+/// The inbox. All threads write to it, the worker reads it.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    waiting: Mutex<Waiting>,
-    news: Condvar,
+    pending: Mutex<Pending>,
+    arrived: Condvar,
 }
 
-/// A question, and where its answer goes.
+/// A request, and the channel for its response.
 #[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) ask: Ask,
-    pub(crate) reply: oneshot::Sender<Reply>,
+pub(crate) struct PendingRequest {
+    pub(crate) request: Request,
+    pub(crate) respond: oneshot::Sender<Response>,
 }
 
-/// A change of our table by another program.
+/// A change of our nftables table by another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Drifted {
-    /// In words: the first thing, where there were several.
-    pub(crate) what: String,
-    /// Whether the table is gone, or was.
-    pub(crate) gone: bool,
+pub(crate) struct TableChange {
+    /// What was changed and by which program. If there were several changes, the first.
+    pub(crate) description: String,
+    /// Whether any of the changes removed the table.
+    pub(crate) removed_table: bool,
 }
 
-/// Everything that came in since the last look.
+/// Everything that arrived since the last [`Inbox::take`].
 #[derive(Debug, Default)]
-pub(crate) struct Waiting {
-    /// A whole cluster; it stands before the changes, since what came before it says too.
+pub(crate) struct Pending {
+    /// A whole cluster. It precedes `changes`: earlier ones are part of it.
     pub(crate) snapshot: Option<Box<Cluster>>,
-    /// Edits, in order.
+    /// Changes, in order.
     pub(crate) changes: Vec<Change>,
-    /// When the first of these arrived.
+    /// When the first snapshot or change arrived.
     pub(crate) received: Option<Instant>,
-    /// How watches fare, in order.
+    /// States of watches, in order.
     pub(crate) watches: Vec<(Kind, WatchState)>,
-    /// What is wrong with objects, in order.
+    /// Findings about objects, in order.
     pub(crate) findings: Vec<(ObjectRef, Vec<Diagnostic>)>,
     /// Packets that policies denied.
-    pub(crate) drops: Vec<Dropped>,
-    /// How many more of them there were.
-    pub(crate) more_drops: u64,
-    /// What somebody else did to our table, if anybody did.
-    pub(crate) drift: Option<Drifted>,
-    /// Whether more was changed in nftables, by whomever, than could be followed.
-    pub(crate) overrun: bool,
-    /// Questions.
-    pub(crate) asked: Vec<Asked>,
-    /// Whether it is time to end.
+    pub(crate) denied_packets: Vec<DeniedPacket>,
+    /// The number of further denied packets.
+    pub(crate) uncollected_packets: u64,
+    /// A change of our table by another program.
+    pub(crate) table_change: Option<TableChange>,
+    /// Whether nftables notifications were lost.
+    pub(crate) lost_notifications: bool,
+    /// Requests from the socket and from HTTP.
+    pub(crate) requests: Vec<PendingRequest>,
+    /// Whether the worker must stop.
     pub(crate) stop: bool,
-    /// Beyond so many changes the next look for superseded ones is due.
-    compact_at: usize,
+    /// The number of changes above which the next compaction is due.
+    compact_above: usize,
 }
 
-impl Waiting {
+impl Pending {
     fn is_empty(&self) -> bool {
         self.snapshot.is_none()
             && self.changes.is_empty()
             && self.watches.is_empty()
             && self.findings.is_empty()
-            && self.drops.is_empty()
-            && self.more_drops == 0
-            && self.drift.is_none()
-            && !self.overrun
-            && self.asked.is_empty()
+            && self.denied_packets.is_empty()
+            && self.uncollected_packets == 0
+            && self.table_change.is_none()
+            && !self.lost_notifications
+            && self.requests.is_empty()
             && !self.stop
     }
 
-    fn hear(&mut self, heard: Heard) {
-        match heard.event {
+    fn receive(&mut self, delivery: Delivery) {
+        match delivery.event {
             Event::Snapshot(cluster) => {
                 self.snapshot = Some(cluster);
                 self.changes.clear();
-                self.received.get_or_insert(heard.at);
+                self.received.get_or_insert(delivery.received);
             }
             Event::Changes { changes, .. } => {
                 self.changes.extend(changes);
-                self.received.get_or_insert(heard.at);
-                if self.changes.len() > self.compact_at.max(MANY_CHANGES) {
+                self.received.get_or_insert(delivery.received);
+                if self.changes.len() > self.compact_above.max(COMPACT_ABOVE) {
                     compact(&mut self.changes);
-                    self.compact_at = 2 * self.changes.len();
+                    self.compact_above = 2 * self.changes.len();
                 }
             }
             Event::Watch { kind, state } => self.watches.push((kind, state)),
@@ -115,67 +115,67 @@ impl Waiting {
 }
 
 impl Inbox {
-    /// Something from the source.
-    pub(crate) fn hear(&self, heard: Heard) {
-        self.with(|waiting| waiting.hear(heard));
+    /// Adds an event from the source.
+    pub(crate) fn receive(&self, delivery: Delivery) {
+        self.update(|pending| pending.receive(delivery));
     }
 
-    /// A packet was dropped.
-    pub(crate) fn dropped(&self, dropped: Dropped) {
-        self.with(|waiting| {
-            if waiting.drops.len() < MANY_DROPS {
-                waiting.drops.push(dropped);
+    /// Adds a denied packet.
+    pub(crate) fn add_denied_packet(&self, packet: DeniedPacket) {
+        self.update(|pending| {
+            if pending.denied_packets.len() < MAX_DENIED_PACKETS {
+                pending.denied_packets.push(packet);
             } else {
-                waiting.more_drops += 1;
+                pending.uncollected_packets += 1;
             }
         });
     }
 
-    /// Somebody else touched our table.
-    pub(crate) fn drifted(&self, drifted: Drifted) {
-        self.with(|waiting| match &mut waiting.drift {
-            Some(first) => first.gone |= drifted.gone,
-            None => waiting.drift = Some(drifted),
+    /// Records that another program changed our table.
+    pub(crate) fn add_table_change(&self, change: TableChange) {
+        self.update(|pending| match &mut pending.table_change {
+            Some(first) => first.removed_table |= change.removed_table,
+            None => pending.table_change = Some(change),
         });
     }
 
-    /// More was changed in nftables than could be followed.
-    pub(crate) fn overrun(&self) {
-        self.with(|waiting| waiting.overrun = true);
+    /// Records that nftables notifications were lost.
+    pub(crate) fn add_lost_notifications(&self) {
+        self.update(|pending| pending.lost_notifications = true);
     }
 
-    /// Asks; the answer comes once what is in work is done.
-    pub(crate) fn ask(&self, ask: Ask) -> oneshot::Receiver<Reply> {
-        let (reply, answer) = oneshot::channel();
-        self.with(|waiting| waiting.asked.push(Asked { ask, reply }));
-        answer
+    /// Sends a request to the worker. The response arrives when the worker has finished its current work.
+    pub(crate) fn request(&self, request: Request) -> oneshot::Receiver<Response> {
+        let (respond, response) = oneshot::channel();
+        self.update(|pending| pending.requests.push(PendingRequest { request, respond }));
+        response
     }
 
-    /// It is time to end.
+    /// Tells the worker to stop.
     pub(crate) fn stop(&self) {
-        self.with(|waiting| waiting.stop = true);
+        self.update(|pending| pending.stop = true);
     }
 
-    /// Everything that waits, in one; nothing if nothing comes for so long.
-    pub(crate) fn take(&self, patience: Duration) -> Waiting {
+    /// Takes everything that is pending. Waits up to `timeout` for something to arrive.
+    pub(crate) fn take(&self, timeout: Duration) -> Pending {
         let guard = self.lock();
-        let waited = self.news.wait_timeout_while(guard, patience, |waiting| waiting.is_empty());
+        let waited = self.arrived.wait_timeout_while(guard, timeout, |pending| pending.is_empty());
         let (mut guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
         mem::take(&mut *guard)
     }
 
-    fn with(&self, change: impl FnOnce(&mut Waiting)) {
+    fn update(&self, change: impl FnOnce(&mut Pending)) {
         change(&mut self.lock());
-        self.news.notify_one();
+        self.arrived.notify_one();
     }
 
-    /// Whoever panicked while holding it left a whole value: each change of it is one push.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ignores poisoning: each change of the value is a single push, so it is consistent after a panic.
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a change is about.
+/// The object that a change sets or removes.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Object<'a> {
     Namespace(&'a Name),
@@ -202,8 +202,8 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Keeps the last change of each object. What the cluster is after all of them stays the same, and so does the plan: it
-/// depends on the cluster alone.
+/// Keeps only the last change of each object. The resulting cluster is the same, and so is the plan, which depends on the
+/// cluster alone.
 fn compact(changes: &mut Vec<Change>) {
     let mut seen = BTreeSet::new();
     let mut keep: Vec<bool> = changes.iter().rev().map(|change| seen.insert(Object::of(change))).collect();
@@ -222,36 +222,36 @@ mod tests {
         Change::SetNamespace(Namespace::new(name, &Labels::default().with("v", value)))
     }
 
-    fn changes(changes: Vec<Change>) -> Heard {
-        Heard::now(Event::Changes { changes, received: Instant::now() })
+    fn changes(changes: Vec<Change>) -> Delivery {
+        Delivery::now(Event::Changes { changes, received: Instant::now() })
     }
 
     #[test]
-    fn what_gathered_comes_as_one_in_order_with_the_first_arrival() {
+    fn accumulated_changes_keep_their_order_and_the_first_arrival_time() {
         let inbox = Inbox::default();
         let first = changes(vec![set("a", "1")]);
-        let at = first.at;
-        inbox.hear(first);
-        inbox.hear(changes(vec![set("b", "1"), set("a", "2")]));
-        let got = inbox.take(Duration::ZERO);
-        assert_eq!(got.changes, [set("a", "1"), set("b", "1"), set("a", "2")]);
-        assert_eq!(got.received, Some(at));
+        let received = first.received;
+        inbox.receive(first);
+        inbox.receive(changes(vec![set("b", "1"), set("a", "2")]));
+        let pending = inbox.take(Duration::ZERO);
+        assert_eq!(pending.changes, [set("a", "1"), set("b", "1"), set("a", "2")]);
+        assert_eq!(pending.received, Some(received));
         assert!(inbox.take(Duration::ZERO).is_empty());
     }
 
     #[test]
-    fn a_snapshot_supersedes_what_came_before_it() {
+    fn a_snapshot_supersedes_earlier_changes() {
         let inbox = Inbox::default();
-        inbox.hear(changes(vec![set("a", "1")]));
-        inbox.hear(Heard::now(Event::Snapshot(Box::default())));
-        inbox.hear(changes(vec![set("b", "1")]));
-        let got = inbox.take(Duration::ZERO);
-        assert!(got.snapshot.is_some());
-        assert_eq!(got.changes, [set("b", "1")]);
+        inbox.receive(changes(vec![set("a", "1")]));
+        inbox.receive(Delivery::now(Event::Snapshot(Box::default())));
+        inbox.receive(changes(vec![set("b", "1")]));
+        let pending = inbox.take(Duration::ZERO);
+        assert!(pending.snapshot.is_some());
+        assert_eq!(pending.changes, [set("b", "1")]);
     }
 
     #[test]
-    fn a_burst_that_lasts_costs_memory_for_the_objects_alone_and_ends_where_it_would() {
+    fn a_long_burst_takes_memory_for_its_objects_only_and_leads_to_the_same_cluster() {
         let inbox = Inbox::default();
         let all: Vec<Change> = (0..50_000)
             .map(|i| match i % 7 {
@@ -264,22 +264,22 @@ mod tests {
             expected.apply(change.clone());
         }
         for part in all.chunks(10) {
-            inbox.hear(changes(part.to_vec()));
+            inbox.receive(changes(part.to_vec()));
         }
-        let got = inbox.take(Duration::ZERO).changes;
-        assert!(got.len() <= MANY_CHANGES + 10, "{}", got.len());
+        let kept = inbox.take(Duration::ZERO).changes;
+        assert!(kept.len() <= COMPACT_ABOVE + 10, "{}", kept.len());
         let mut cluster = Cluster::default();
-        got.into_iter().for_each(|change| cluster.apply(change));
+        kept.into_iter().for_each(|change| cluster.apply(change));
         assert_eq!(cluster, expected);
     }
 
     #[test]
-    fn a_flood_of_drops_is_counted_and_not_kept() {
+    fn a_flood_of_denied_packets_is_counted_and_not_kept() {
         let inbox = Inbox::default();
-        for _ in 0..MANY_DROPS + 5 {
-            inbox.dropped(crate::drops::tests::dropped());
+        for _ in 0..MAX_DENIED_PACKETS + 5 {
+            inbox.add_denied_packet(crate::drops::tests::denied_packet());
         }
-        let got = inbox.take(Duration::ZERO);
-        assert_eq!((got.drops.len(), got.more_drops), (MANY_DROPS, 5));
+        let pending = inbox.take(Duration::ZERO);
+        assert_eq!((pending.denied_packets.len(), pending.uncollected_packets), (MAX_DENIED_PACKETS, 5));
     }
 }

@@ -1,142 +1,141 @@
-//! What the agent does and ends: program once, show the plan, take everything away.
+//! Commands that end by themselves: program once, print the plan, remove everything.
 
 use std::{fs, io, time::Duration};
 
 use palisade_api::{Event, WatchState};
-use palisade_manifest::collapse;
+use palisade_manifest::{Diagnostic, collapse};
 use palisade_nft::{Kernel, Surroundings, conntrack};
 use palisade_policy::{Cluster, Compiler, Name};
 
-use super::{DaemonError, open_plane, own_name, runtime, take_lock, watching};
+use super::{
+    error::DaemonError,
+    error_log::log_finding,
+    listener::SocketError,
+    node_name,
+    setup::{enforcer_options, open_plane, runtime, take_lock, watch_cluster},
+};
 use crate::{
     NodeAgent,
     config::{Config, SourceChoice},
+    error_chain,
     source::directory,
     view::PlanView,
-    words,
 };
 
-/// An API server has so long to tell everything, here where nobody waits for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long these commands wait for a complete snapshot from the API server.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A plan that was not programmed.
 #[derive(Debug)]
 pub struct Planned {
-    /// In words.
+    /// The plan as values that can be displayed.
     pub view: PlanView,
-    /// As `nft` would read it.
+    /// The plan in the syntax of `nft`.
     pub nftables: String,
 }
 
-/// Compiles this node's plan. Touches no kernel and needs no right.
+/// Compiles this node's plan. Doesn't touch the kernel and requires no privileges.
 ///
 /// # Errors
-/// When the source can't be read.
+/// If the source can't be read.
 pub fn dry_run(config: &Config) -> Result<Planned, DaemonError> {
     let node = config.node()?;
-    let cluster = first(config, &node)?;
+    let cluster = read_cluster(config, &node)?;
     let mut compiler = Compiler::new(node.clone());
     compiler.apply_all(cluster.into_changes());
     let view = PlanView::of(compiler.cluster(), &node, compiler.plan());
-    let nftables = palisade_nft::text(compiler.plan(), &super::options(config), &Surroundings::default())
+    let nftables = palisade_nft::text(compiler.plan(), &enforcer_options(config), &Surroundings::default())
         .map_err(palisade_nft::Error::from)?;
     Ok(Planned { view, nftables })
 }
 
-/// What programming once led to.
+/// The result of programming once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Once {
-    /// Everything is as the source says.
+    /// The kernel holds the plan, and established connections were re-evaluated.
     Done,
-    /// The kernel did not take the whole plan.
+    /// The kernel did not accept the whole plan.
     Refused,
-    /// The rules are in force, and open connections that they deny were not cut.
+    /// The kernel holds the plan, but established connections that it denies were not revoked.
     NotReviewed,
 }
 
-/// Programs the kernel with what the source says now; says how far the kernel took it.
+/// Programs the kernel with the current state of the source.
 ///
 /// # Errors
-/// As [`run`](super::run), and when the source can't be read.
+/// As [`run`](super::run), and if the source can't be read.
 pub fn once(config: &Config) -> Result<Once, DaemonError> {
     let node = config.node()?;
     let _lock = take_lock(config)?;
     let plane = open_plane(config)?;
-    let cluster = first(config, &node)?;
+    let cluster = read_cluster(config, &node)?;
     let mut agent = NodeAgent::new(node.clone(), plane);
     let report = agent.snapshot(cluster);
     let refused = report.errors.len() - usize::from(report.review_failed);
     for (index, error) in report.errors.iter().enumerate() {
-        let why = words::with_causes(error);
+        let err = error_chain::with_causes(error);
         if index < refused {
-            tracing::error!(why, "the kernel was not programmed as it should be");
+            tracing::error!(err, "programming the kernel failed");
         } else {
-            tracing::error!(why, "the rules are in force; open connections were not decided anew");
+            tracing::error!(err, "re-evaluating established connections failed");
         }
     }
     for (direction, address) in &report.cut_off {
-        let pod = agent.reconciler().endpoint(*address);
-        tracing::error!(%direction, %pod, "the pod is cut off: the kernel refused its policies");
+        super::shortfall::log_cut_off(agent.reconciler(), *direction, *address);
     }
     for (direction, address) in &report.not_enforced {
-        let pod = agent.reconciler().endpoint(*address);
-        tracing::error!(
-            %direction,
-            %pod,
-            "NOT ENFORCED: the kernel refused the pod's policies, and refused to cut it off"
-        );
+        super::shortfall::log_not_enforced(agent.reconciler(), *direction, *address);
     }
-    let around = agent.data_plane().look_around();
-    if let Err(error) = &around {
-        let why = words::with_causes(error);
-        tracing::error!(
-            why,
-            "forged and tunnelled packets of pods may pass: the rules do not know the node's links"
-        );
+    let links = agent.data_plane().refresh_links();
+    if let Err(error) = &links {
+        let err = error_chain::with_causes(error);
+        tracing::error!(err, "cannot read the node's links, forged and tunnelled packets of pods may pass");
     }
-    agent.data_plane().lacking().iter().for_each(|what| tracing::warn!("{what}"));
+    for missing in agent.data_plane().missing_features() {
+        missing.log();
+    }
     let plan = agent.plan();
     tracing::info!(
         %node,
         ingress = plan.ingress.len(),
         egress = plan.egress.len(),
         tables = plan.tables.len(),
-        groups = plan.peer_sets.len(),
-        cut = report.revoked,
-        "programmed once; the rules stay in force"
+        peer_sets = plan.peer_sets.len(),
+        revoked = report.revoked,
+        "programmed once, the rules stay in the kernel"
     );
     Ok(match (refused, report.review_failed) {
-        _ if around.is_err() => Once::Refused,
+        _ if links.is_err() => Once::Refused,
         (0, false) => Once::Done,
         (0, true) => Once::NotReviewed,
         _ => Once::Refused,
     })
 }
 
-/// What was taken away.
+/// What [`remove`] removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Whether there was a table.
     pub table: bool,
-    /// Connections that were cut and may go on.
+    /// The number of revoked connections that were restored.
     pub connections: usize,
-    /// Why marks may be left on connections, if so.
+    /// Why revocation labels may remain on connections, if they may.
     pub left: Option<String>,
 }
 
-/// Takes every trace away: the table, the marks on connections, socket and lock. Where there is nothing it does nothing.
+/// Removes every trace of the agent: the table, revocation labels, socket and lock. Does nothing where nothing is left.
 ///
 /// # Errors
-/// When an agent runs, or without the right to change the firewall.
+/// If an agent runs, or without the permission to change the firewall.
 pub fn remove(config: &Config) -> Result<Removed, DaemonError> {
     let lock = take_lock(config)?;
     let mut kernel = Kernel::open()?;
     let table = palisade_nft::remove(&mut kernel)?;
-    // Without the table nobody looks at the mark, but it would count again if the agent came back.
+    // Without the table the label has no effect, but it would have one again with a later agent.
     let (connections, left) = restore_connections(&mut kernel);
     match fs::remove_file(&config.socket) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(DaemonError::Socket(crate::socket::SocketError::Io {
+            return Err(DaemonError::Socket(SocketError::Io {
                 doing: "remove",
                 path: config.socket.clone(),
                 source: e,
@@ -144,32 +143,32 @@ pub fn remove(config: &Config) -> Result<Removed, DaemonError> {
         }
         _ => {}
     }
-    // The lock removes its file.
+    // Removes the lock file.
     drop(lock);
     Ok(Removed { table, connections, left })
 }
 
-/// Takes the marks off connections; says of how many, and why not of all. Nothing else waits for it.
+/// Removes the revocation label from connections. Returns their number, and the last error: failures don't stop the removal.
 fn restore_connections(kernel: &mut Kernel) -> (usize, Option<String>) {
     let revoked = match conntrack::list_revoked(kernel) {
         Ok(revoked) => revoked,
-        Err(error) => return (0, Some(words::with_causes(&error))),
+        Err(error) => return (0, Some(error_chain::with_causes(&error))),
     };
     let (mut restored, mut left) = (0, None);
     for connection in revoked {
         match conntrack::restore(kernel, &connection) {
             Ok(is_there) => restored += usize::from(is_there),
-            Err(error) => left = Some(words::with_causes(&error)),
+            Err(error) => left = Some(error_chain::with_causes(&error)),
         }
     }
     (restored, left)
 }
 
-/// The first whole snapshot of the source, with a warning if it doesn't know this node.
-fn first(config: &Config, node: &Name) -> Result<Cluster, DaemonError> {
+/// Reads the first complete snapshot of the source. Logs a warning if it doesn't have this node.
+fn read_cluster(config: &Config, node: &Name) -> Result<Cluster, DaemonError> {
     let cluster = snapshot(config)?;
-    if !own_name::is_known(&cluster, node) {
-        own_name::warn(&cluster, node);
+    if !node_name::is_known(&cluster, node) {
+        node_name::warn_unknown(&cluster, node);
     }
     Ok(cluster)
 }
@@ -178,37 +177,39 @@ fn snapshot(config: &Config) -> Result<Cluster, DaemonError> {
     match &config.source {
         SourceChoice::Directory(path) => {
             let (cluster, findings) = directory::read(path)?;
-            for finding in collapse(&findings) {
-                tracing::warn!("{finding}");
-            }
+            log_findings(&findings);
             Ok(cluster)
         }
         SourceChoice::Api => {
             let mut failing = None;
             let waited = runtime()?.block_on(async {
-                let mut events = watching(config.access().connect_for_watching().await?, config);
+                let mut events = watch_cluster(config.access().connect_for_watching().await?, config);
                 let snapshot = async {
                     while let Some(event) = events.recv().await {
                         match event {
                             Event::Snapshot(cluster) => return Ok(*cluster),
-                            Event::Watch { kind, state: WatchState::Failing { why } } => {
-                                tracing::warn!(%kind, why, "the watch fails");
-                                failing = Some(why);
+                            Event::Watch { kind, state: WatchState::Failing { why: err } } => {
+                                tracing::error!(%kind, err, "watch failed, retrying");
+                                failing = Some(err);
                             }
-                            Event::Findings { findings, .. } => {
-                                collapse(&findings).iter().for_each(|finding| tracing::warn!("{finding}"));
-                            }
+                            Event::Findings { findings, .. } => log_findings(&findings),
                             _ => {}
                         }
                     }
                     Err(DaemonError::SourceEnded)
                 };
-                Ok::<_, DaemonError>(tokio::time::timeout(PATIENCE, snapshot).await)
+                Ok::<_, DaemonError>(tokio::time::timeout(SNAPSHOT_TIMEOUT, snapshot).await)
             });
             match waited? {
                 Ok(cluster) => cluster,
-                Err(_) => Err(DaemonError::NoSnapshot(PATIENCE, failing)),
+                Err(_) => Err(DaemonError::NoSnapshot(SNAPSHOT_TIMEOUT, failing)),
             }
         }
+    }
+}
+
+fn log_findings(findings: &[Diagnostic]) {
+    for finding in collapse(findings) {
+        log_finding(&finding.object.as_deref().unwrap_or_default(), &finding);
     }
 }

@@ -1,39 +1,42 @@
-//! Reports pods that are closed because their policies exceed the node's budget: log, metric, and an Event about
-//! each policy.
+//! Reports pods that are closed because their policies exceed the node's budget: log, metric, and an Event for each policy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_api::{Kind, ObjectRef, Reporter};
 use palisade_policy::{Direction, Limit, Name, ObjectKey, OverBudget, PolicyKey};
 
-use super::ledger::Ledger;
+use super::error_log::ErrorLog;
 use crate::{Reconciler, metrics::Metrics};
 
-/// So many policies are named; a tenant may have many.
-const NAMED: usize = 20;
+/// The most policies that are logged and get an Event: a tenant may have many.
+const MAX_POLICIES: usize = 20;
 
-/// What was told.
+/// The limit that policies exceed, and the pods that are closed, by the largest policy and direction.
+type ByPolicy = BTreeMap<(PolicyKey, Direction), (Limit, BTreeSet<ObjectKey>)>;
+
+/// What was reported last.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    changes: Option<u64>,
-    policies: BTreeMap<(PolicyKey, Direction), (Limit, BTreeSet<ObjectKey>)>,
+pub(super) struct OverBudgetReports {
+    /// The value of [`Reconciler::over_budget_changes`].
+    version: Option<u64>,
+    policies: ByPolicy,
 }
 
-impl Told {
-    /// Tells what has changed. `O(1)` where nothing has.
-    pub(super) fn settle(
+impl OverBudgetReports {
+    /// Reports what has changed. `O(1)` if nothing has.
+    pub(super) fn update(
         &mut self,
         node: &Name,
         reconciler: &Reconciler,
         metrics: &Metrics,
         reporter: Option<&Reporter>,
-        ledger: &mut Ledger,
+        errors: &mut ErrorLog,
     ) {
-        let changes = Some(reconciler.over_budget_changes());
-        if self.changes == changes {
+        let version = Some(reconciler.over_budget_changes());
+        if self.version == version {
             return;
         }
-        self.changes = changes;
+        self.version = version;
         let over = reconciler.over_budget();
         for direction in Direction::BOTH {
             let count = over.iter().filter(|o| o.direction == direction).count();
@@ -43,36 +46,37 @@ impl Told {
         if self.policies == policies {
             return;
         }
-        for ((policy, direction), (limit, pods)) in policies.iter().take(NAMED) {
+        for ((policy, direction), (limit, pods)) in policies.iter().take(MAX_POLICIES) {
             let known = self.policies.get(&(policy.clone(), *direction));
             if known.is_some_and(|(before, closed)| before == limit && closed.len() == pods.len()) {
                 continue;
             }
-            let (count, first) = (pods.len(), pods.first().map(ToString::to_string).unwrap_or_default());
+            let (count, pod) = (pods.len(), pods.first().map(ToString::to_string).unwrap_or_default());
             tracing::error!(
-                %policy, %direction, pods = count, first,
-                "the pods are closed: their policies have {limit}; make this policy smaller"
+                %policy, %direction, pods = count, pod, %limit,
+                "closed pods whose policies exceed the node's budget"
             );
-            ledger.error(
+            errors.record(
                 "budget",
-                format!("{policy}: pods closed for {direction}: {count}, as their policies have {limit}"),
+                format!("{policy}: {count} pods closed for {direction}, because their policies have {limit}"),
             );
         }
-        if policies.len() > NAMED {
-            tracing::error!(more = policies.len() - NAMED, "and so are pods of more policies");
+        if policies.len() > MAX_POLICIES {
+            let policies = policies.len() - MAX_POLICIES;
+            tracing::error!(policies, "closed pods of further policies that exceed the node's budget");
         }
         if policies.is_empty() {
-            tracing::info!("no pod is over budget any more");
+            tracing::info!("all policies are within the node's budget again");
         }
         if let Some(reporter) = reporter {
-            reporter.over_budget(notes(node, &policies));
+            reporter.over_budget(event_notes(node, &policies));
         }
         self.policies = policies;
     }
 }
 
-fn by_policy(over: Vec<OverBudget>) -> BTreeMap<(PolicyKey, Direction), (Limit, BTreeSet<ObjectKey>)> {
-    let mut out: BTreeMap<_, (Limit, BTreeSet<ObjectKey>)> = BTreeMap::new();
+fn by_policy(over: Vec<OverBudget>) -> ByPolicy {
+    let mut out = ByPolicy::new();
     for OverBudget { direction, pod, limit, largest, address: _ } in over {
         let Some(policy) = largest else { continue };
         out.entry((policy, direction)).or_insert_with(|| (limit, BTreeSet::new())).1.insert(pod);
@@ -80,18 +84,15 @@ fn by_policy(over: Vec<OverBudget>) -> BTreeMap<(PolicyKey, Direction), (Limit, 
     out
 }
 
-/// What Events say, one for each policy.
-fn notes(
-    node: &Name,
-    policies: &BTreeMap<(PolicyKey, Direction), (Limit, BTreeSet<ObjectKey>)>,
-) -> Vec<(ObjectRef, String)> {
+/// The notes of the Events, one for each policy.
+fn event_notes(node: &Name, policies: &ByPolicy) -> Vec<(ObjectRef, String)> {
     let mut out: BTreeMap<&PolicyKey, String> = BTreeMap::new();
     for ((policy, direction), (limit, pods)) in policies {
         let note = out.entry(policy).or_default();
-        let and = if note.is_empty() { "" } else { "; " };
+        let separator = if note.is_empty() { "" } else { "; " };
         let count = pods.len();
         note.push_str(&format!(
-            "{and}pods closed for {direction} on node {node}: {count}, as the policies that select them have {limit}"
+            "{separator}{count} pods on node {node} are closed for {direction}, because the policies that select them have {limit}"
         ));
     }
     for note in out.values_mut() {
@@ -108,7 +109,7 @@ fn notes(
             generation: 0,
         })
     };
-    out.into_iter().take(NAMED).filter_map(|(policy, note)| Some((object(policy)?, note))).collect()
+    out.into_iter().take(MAX_POLICIES).filter_map(|(policy, note)| Some((object(policy)?, note))).collect()
 }
 
 #[cfg(test)]
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_closed_and_by_which_policy_is_told_once_and_taken_back() {
+    fn closed_pods_and_the_policy_at_fault_are_reported_once_and_withdrawn() {
         let pod = Pod {
             key: ObjectKey::new("shop", "web"),
             labels: Labels::default(),
@@ -139,7 +140,7 @@ mod tests {
             workload: None,
         };
         let metrics = Arc::new(Metrics::new("1", "n1"));
-        let (mut told, mut ledger) = (Told::default(), Ledger::new(Arc::clone(&metrics)));
+        let (mut reports, mut errors) = (OverBudgetReports::default(), ErrorLog::new(Arc::clone(&metrics)));
         let mut reconciler = Reconciler::new("n1".into());
         let now = std::time::Duration::ZERO;
         reconciler.handle(Input::Snapshot(Cluster::default()), now);
@@ -148,16 +149,20 @@ mod tests {
         let key = hostile.key.clone();
         reconciler
             .handle(Input::Changes(vec![Change::SetPod(pod), Change::SetPolicy(Arc::new(hostile))]), now);
-        told.settle(&node, &reconciler, &metrics, None, &mut ledger);
+        reports.update(&node, &reconciler, &metrics, None, &mut errors);
         assert_eq!((value(&metrics, Direction::Ingress), value(&metrics, Direction::Egress)), (1, 0));
-        let notes = notes(&node, &told.policies);
+        let notes = event_notes(&node, &reports.policies);
         assert_eq!((&*notes[0].0.name, notes[0].0.kind), (&*key.name, Kind::NetworkPolicy));
-        assert!(notes[0].1.starts_with("pods closed for ingress on node n1: 1, as "), "{}", notes[0].1);
-        told.settle(&node, &reconciler, &metrics, None, &mut ledger);
-        assert_eq!(ledger.errors().events.len(), 1, "told once");
+        assert!(
+            notes[0].1.starts_with("1 pods on node n1 are closed for ingress, because "),
+            "{}",
+            notes[0].1
+        );
+        reports.update(&node, &reconciler, &metrics, None, &mut errors);
+        assert_eq!(errors.errors().events.len(), 1, "reported once");
         reconciler.handle(Input::Changes(vec![Change::RemovePolicy(key)]), now);
-        told.settle(&node, &reconciler, &metrics, None, &mut ledger);
+        reports.update(&node, &reconciler, &metrics, None, &mut errors);
         assert_eq!(value(&metrics, Direction::Ingress), 0);
-        assert!(told.policies.is_empty());
+        assert!(reports.policies.is_empty());
     }
 }

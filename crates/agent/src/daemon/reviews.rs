@@ -1,51 +1,54 @@
-//! Reviews of open connections that fail: told once and then at growing intervals, and known to readiness.
+//! Failures to re-evaluate established connections: logged once and then at growing intervals, and part of readiness.
 
 use std::time::{Duration, Instant};
 
-/// The first interval at which an unchanged failure is logged again; it doubles up to [`RARELY`].
-const AGAIN: Duration = Duration::from_secs(60);
-const RARELY: Duration = Duration::from_secs(3600);
+/// The first interval at which an unchanged failure is logged again. It doubles up to [`MAX_INTERVAL`].
+const FIRST_INTERVAL: Duration = Duration::from_secs(60);
+const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Whether reviews of established connections succeed.
 #[derive(Debug, Default)]
 pub(super) struct Reviews {
-    failing: Option<Failing>,
+    failure: Option<Failure>,
 }
 
 #[derive(Debug)]
-struct Failing {
-    why: String,
-    told: Instant,
-    pause: Duration,
+struct Failure {
+    error: String,
+    logged: Instant,
+    interval: Duration,
 }
 
 impl Reviews {
-    /// One failed. Whether that is to be told.
-    pub(super) fn failed(&mut self, why: &str, now: Instant) -> bool {
-        match &mut self.failing {
-            Some(failing) if failing.why == why => {
-                let is_due = now.saturating_duration_since(failing.told) >= failing.pause;
+    /// Records a failure. Returns whether it must be logged.
+    pub(super) fn failed(&mut self, error: &str, now: Instant) -> bool {
+        match &mut self.failure {
+            Some(failure) if failure.error == error => {
+                let is_due = now.saturating_duration_since(failure.logged) >= failure.interval;
                 if is_due {
-                    failing.told = now;
-                    failing.pause = (failing.pause * 2).min(RARELY);
+                    failure.logged = now;
+                    failure.interval = (failure.interval * 2).min(MAX_INTERVAL);
                 }
                 is_due
             }
             _ => {
-                self.failing = Some(Failing { why: why.to_owned(), told: now, pause: AGAIN });
+                self.failure =
+                    Some(Failure { error: error.to_owned(), logged: now, interval: FIRST_INTERVAL });
                 true
             }
         }
     }
 
-    /// None waits any more. Whether one had failed.
+    /// Records that no review is pending. Returns whether the last one had failed.
     pub(super) fn succeeded(&mut self) -> bool {
-        self.failing.take().is_some()
+        self.failure.take().is_some()
     }
 
-    /// Why the node is not as its policies want it, if it is not.
+    /// Why the agent is not ready, if reviews fail.
     pub(super) fn not_ready(&self) -> Option<String> {
-        self.failing.as_ref().map(|failing| format!("open connections are not decided anew: {}", failing.why))
+        self.failure
+            .as_ref()
+            .map(|failure| format!("established connections can't be re-evaluated: {}", failure.error))
     }
 }
 
@@ -54,15 +57,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_that_lasts_is_told_at_growing_intervals() {
+    fn a_lasting_failure_is_logged_at_growing_intervals() {
         let (mut reviews, begin) = (Reviews::default(), Instant::now());
-        let told: Vec<u64> = (0..86_400)
+        let logged: Vec<u64> = (0..86_400)
             .filter(|second| reviews.failed("no conntrack", begin + Duration::from_secs(*second)))
             .collect();
-        assert_eq!(told[..5], [0, 60, 180, 420, 900]);
-        assert!(told.len() < 35, "{told:?}");
+        assert_eq!(logged[..5], [0, 60, 180, 420, 900]);
+        assert!(logged.len() < 35, "{logged:?}");
         assert!(reviews.not_ready().unwrap().ends_with("no conntrack"));
-        assert!(reviews.failed("another reason", begin), "what is new is told at once");
+        assert!(reviews.failed("another reason", begin), "a new failure is logged at once");
         assert!(reviews.succeeded() && !reviews.succeeded());
         assert_eq!(reviews.not_ready(), None);
     }

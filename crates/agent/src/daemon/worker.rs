@@ -1,9 +1,32 @@
-//! The thread that works on the kernel.
+//! The worker thread, which owns the node's agent and with it the kernel.
+//!
+//! ```text
+//!  sources                             kernel events                    questions
+//!  API watch (palisade-api)            denied packets (nflog)           palisade node (socket)
+//!  manifests (source::directory)       nftables notifications           metrics scrape (HTTP)
+//!         │ Delivery                          │ DeniedPacket,                  │ Request
+//!         │                                   │ TableChange                    │
+//!         └────────────────┬──────────────────┴──────────────────┬─────────────┘
+//!                          ▼                                     │
+//!                   Inbox (accumulates)                          │ Response
+//!                          │ Pending                             │
+//!                          ▼                                     │
+//!   ┌─────────────── Worker (this thread) ───────────────────────┴──────────────────────────┐
+//!   │  changes, snapshots ─► NodeAgent::apply / snapshot                                     │
+//!   │  once a second ──────► NodeAgent::tick (retries, pending reviews)                       │
+//!   │  table changes ──────► Repairs ─► DataPlane::repair / recreate ─► NodeAgent::review_all │
+//!   └──────────┬─────────────────────────────────────────────────────────────▲──────────────┘
+//!              │ Input                                                        │ Report
+//!              ▼                                                              │
+//!        Reconciler (pure) ── Action ──► NodeAgent ── plan, delta ──► DataPlane (kernel)
+//!                                            └── review of established connections: revoke, restore
+//!
+//!  Each Report updates: log, Metrics, ErrorLog, Health (/readyz), Shortfall, and the Reporter (Events, conditions).
+//! ```
 
-mod answers;
 mod links;
-mod mend;
-mod overrun;
+mod repair;
+mod requests;
 mod shortfall;
 
 use std::{
@@ -13,40 +36,43 @@ use std::{
     time::{Duration, Instant},
 };
 
-use overrun::Overrun;
 use palisade_api::{ObjectRef, Reporter};
 use palisade_manifest::Diagnostic;
 use palisade_nft::{Left, Options, drops};
 use palisade_policy::{Change, Cluster, Direction, Name, ObjectKey};
-use shortfall::Shortfall;
 
 use super::{
-    DaemonError, Explain, Health, Inbox, Parts,
-    inbox::{Asked, Waiting},
-    ledger::Ledger,
-    outside, over_budget, own_name,
+    error::DaemonError,
+    error_log::ErrorLog,
+    health::Health,
+    inbox::{Inbox, Pending, PendingRequest},
+    kernel_events, node_name,
+    over_budget::OverBudgetReports,
+    overrun::Overrun,
+    repairs::Repairs,
     reviews::Reviews,
+    shared::{Explain, Shared},
+    shortfall::Shortfall,
 };
 use crate::{
     NftDataPlane, NodeAgent, Report,
     config::Config,
-    drops::Drops,
+    drops::DropLog,
+    error_chain,
     metrics::{Metrics, ResultLabel},
-    words,
 };
-use mend::Mending;
 
-/// It looks up so often, whatever happens.
+/// The longest time between two iterations of the worker's loop.
 const TICK: Duration = Duration::from_secs(1);
-/// How often those who are cut off are named again, and a first snapshot that doesn't come.
-const REMIND: Duration = Duration::from_secs(30);
-/// How often all open connections are looked at without a change: the kernel forgets revoked ones after some days, and
-/// those that are still there then are remembered anew.
-const RENEW: Duration = Duration::from_secs(3600);
-/// How often it is tried to hear of changes by others, if that failed.
-const HEAR_AGAIN: Duration = Duration::from_secs(30);
+/// How often pods that are cut off, or a missing first snapshot, are logged again.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+/// How often all established connections are reviewed without a change: the kernel's set forgets revoked connections after
+/// some days, and a review adds those again that still exist.
+const FULL_REVIEW_INTERVAL: Duration = Duration::from_secs(3600);
+/// The pause after opening the socket for nftables notifications failed.
+const WATCH_RETRY: Duration = Duration::from_secs(30);
 
-/// Everything that belongs to the node's agent.
+/// The state of the worker thread.
 pub(super) struct Worker {
     agent: NodeAgent<NftDataPlane>,
     node: Name,
@@ -55,124 +81,128 @@ pub(super) struct Worker {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     reporter: Arc<OnceLock<Reporter>>,
-    ledger: Ledger,
-    drops: Drops,
+    errors: ErrorLog,
+    drops: DropLog,
     /// The nflog group of denied packets.
     log_group: Option<u16>,
     explain: Explain,
     shortfall: Shortfall,
-    over_budget: over_budget::Told,
+    over_budget: OverBudgetReports,
+    /// The last generation of the table that was written.
     generation: u64,
-    /// Whether the node's name was looked for among those of the cluster.
-    knows_itself: Option<bool>,
-    /// Whether it was told what an earlier run had left.
-    knows_what_was_left: bool,
-    /// When it may be tried to listen to changes of the table by others; none: they are listened to.
-    listen_at: Option<Instant>,
+    /// Whether the cluster has this node. `None` before the first snapshot.
+    node_is_known: Option<bool>,
+    /// Whether the log says what a previous run had left in the kernel.
+    has_logged_takeover: bool,
+    /// When to open the socket for nftables notifications. `None` once it is open.
+    watch_at: Option<Instant>,
     overrun: Overrun,
-    mending: Mending,
+    repairs: Repairs,
+    /// When the last reminder was logged.
     reminded: Instant,
-    renewed: Instant,
-    /// How much of what the kernel lacks was told.
-    lacking: usize,
-    /// How looking through open connections fares.
+    /// When the last full review of established connections was requested.
+    fully_reviewed: Instant,
+    /// How many of the features that the kernel lacks have been logged.
+    missing_features: usize,
     reviews: Reviews,
-    /// When open connections may be looked through that wait for it.
+    /// When the pending review of established connections may begin.
     review_due: Option<Instant>,
-    tally: drops::Tally,
-    /// Drops that the kernel had counted at the last look, and those of them that nobody told of, by direction.
-    counted: BTreeMap<Direction, (u64, u64)>,
+    drop_tally: drops::Tally,
+    /// Dropped packets that the kernel had counted at the last update, and those of them that were not logged, by direction.
+    drop_counts: BTreeMap<Direction, (u64, u64)>,
 }
 
 impl Worker {
-    pub(super) fn new(config: &Config, parts: &Parts, plane: NftDataPlane, explain: Explain) -> Self {
+    pub(super) fn new(config: &Config, shared: &Shared, plane: NftDataPlane, explain: Explain) -> Self {
         Self {
-            agent: NodeAgent::new(parts.node.clone(), plane),
-            node: parts.node.clone(),
+            agent: NodeAgent::new(shared.node.clone(), plane),
+            node: shared.node.clone(),
             source: config.source.to_string(),
-            inbox: Arc::clone(&parts.inbox),
-            health: Arc::clone(&parts.health),
-            metrics: Arc::clone(&parts.metrics),
-            reporter: Arc::clone(&parts.reporter),
-            ledger: Ledger::new(Arc::clone(&parts.metrics)),
-            drops: Drops::new(),
+            inbox: Arc::clone(&shared.inbox),
+            health: Arc::clone(&shared.health),
+            metrics: Arc::clone(&shared.metrics),
+            reporter: Arc::clone(&shared.reporter),
+            errors: ErrorLog::new(Arc::clone(&shared.metrics)),
+            drops: DropLog::new(),
             log_group: Options::default().log_group.filter(|_| config.log_drops),
             explain,
             shortfall: Shortfall::default(),
-            over_budget: over_budget::Told::default(),
+            over_budget: OverBudgetReports::default(),
             generation: 0,
-            knows_itself: None,
-            knows_what_was_left: false,
-            listen_at: Some(Instant::now()),
+            node_is_known: None,
+            has_logged_takeover: false,
+            watch_at: Some(Instant::now()),
             overrun: Overrun::default(),
-            mending: Mending::new(Instant::now()),
+            repairs: Repairs::new(Instant::now()),
             reminded: Instant::now(),
-            renewed: Instant::now(),
-            lacking: 0,
+            fully_reviewed: Instant::now(),
+            missing_features: 0,
             reviews: Reviews::default(),
             review_due: None,
-            tally: drops::Tally::default(),
-            counted: BTreeMap::new(),
+            drop_tally: drops::Tally::default(),
+            drop_counts: BTreeMap::new(),
         }
     }
 
-    /// Works until it is told to stop.
+    /// Works until the inbox says to stop.
     pub(super) fn run(&mut self) {
         loop {
-            let due = self.review_due.into_iter().chain(self.mending.due()).min();
+            let due = self.review_due.into_iter().chain(self.repairs.due()).min();
             let due = due.map(|at| at.saturating_duration_since(Instant::now()));
-            let waiting = self.inbox.take(due.map_or(TICK, |due| due.min(TICK)));
+            let pending = self.inbox.take(due.map_or(TICK, |due| due.min(TICK)));
             self.health.beat();
-            if waiting.stop {
+            if pending.stop {
                 return;
             }
-            self.take_in(waiting);
+            self.process(pending);
             self.tick();
-            self.tell_health();
+            self.update_health();
         }
     }
 
-    fn take_in(&mut self, waiting: Waiting) {
-        let Waiting {
+    fn process(&mut self, pending: Pending) {
+        let Pending {
             snapshot,
             changes,
             received,
             watches,
             findings,
-            drops,
-            more_drops,
-            asked,
-            drift,
-            overrun,
+            denied_packets,
+            uncollected_packets,
+            requests,
+            table_change,
+            lost_notifications,
             ..
-        } = waiting;
-        self.ledger.watches(watches);
-        self.overrun.is_open |= overrun;
-        if let Some(drifted) = drift {
-            // A change can only be programmed into a table that is there.
-            self.mending.heard(drifted);
-            self.mend();
+        } = pending;
+        self.errors.set_watch_states(watches);
+        if lost_notifications {
+            self.overrun.record();
+        }
+        if let Some(change) = table_change {
+            // Before the changes, which can only be programmed if the table exists.
+            self.repairs.add(change);
+            self.repair_table();
         }
         let was_waiting = self.agent.reconciler().is_waiting();
         if let Some(cluster) = snapshot {
-            self.snapshot(*cluster, received.filter(|_| !was_waiting));
+            self.apply_snapshot(*cluster, received.filter(|_| !was_waiting));
         }
         if !changes.is_empty() {
-            self.changes(changes, received);
+            self.apply_changes(changes, received);
         }
-        self.findings(findings);
-        if !drops.is_empty() || more_drops > 0 {
-            self.drops.take(drops, more_drops, self.agent.reconciler(), &self.metrics);
+        self.process_findings(findings);
+        if !denied_packets.is_empty() || uncollected_packets > 0 {
+            self.drops.record(denied_packets, uncollected_packets, self.agent.reconciler(), &self.metrics);
         }
-        for Asked { ask, reply } in asked {
-            // Who asked may have gone.
-            _ = reply.send(self.answer(ask));
+        for PendingRequest { request, respond } in requests {
+            // The client may be gone.
+            _ = respond.send(self.respond(request));
         }
     }
 
-    /// Takes in what is wrong with objects. A source tells of an object's change before it tells what is wrong with it, so the
-    /// kernel has been given by now what the findings are about.
-    fn findings(&mut self, findings: Vec<(ObjectRef, Vec<Diagnostic>)>) {
+    /// Reports findings about objects. A source delivers an object's change before its findings, so the kernel has received
+    /// the change by now.
+    fn process_findings(&mut self, findings: Vec<(ObjectRef, Vec<Diagnostic>)>) {
         if findings.is_empty() {
             return;
         }
@@ -181,98 +211,71 @@ impl Worker {
                 reporter.findings(object.clone(), found.clone());
             }
         }
-        self.ledger.findings(findings);
-        self.tell_programmed();
+        self.errors.set_findings(findings);
+        self.report_programmed();
     }
 
-    fn snapshot(&mut self, cluster: Cluster, received: Option<Instant>) {
+    fn apply_snapshot(&mut self, cluster: Cluster, received: Option<Instant>) {
         let is_first = self.agent.reconciler().is_waiting();
         let begin = Instant::now();
         let report = self.agent.snapshot(cluster);
-        self.drops.forget();
-        self.settle(report, received);
-        self.look_for_itself();
+        self.drops.forget_policies();
+        self.apply_report(report, received);
+        self.check_node_name();
         if is_first {
             let Cluster { pods, policies, .. } = self.agent.reconciler().cluster();
             tracing::info!(
                 pods = pods.len(),
                 policies = policies.len(),
-                milliseconds = begin.elapsed().as_millis() as u64,
-                "the first whole snapshot is taken in"
+                duration_ms = begin.elapsed().as_millis() as u64,
+                "processed the first snapshot"
             );
-            self.hear_drops();
+            self.read_denied_packets();
         }
     }
 
-    /// Once, when the table first stands.
-    fn tell_what_was_left(&mut self) {
-        if std::mem::replace(&mut self.knows_what_was_left, true) {
-            return;
-        }
-        match self.agent.data_plane().left() {
-            None => {}
-            Some(Left::Nothing) => tracing::info!("the kernel had no table inet palisade: it is made"),
-            Some(Left::Ours) => tracing::info!("the table of an earlier run is taken over by what differs"),
-            Some(Left::Unreadable) => tracing::warn!(
-                "the table inet palisade changed each time that it was read: it is replaced in one transaction"
-            ),
-            Some(Left::Foreign) => tracing::warn!(
-                "the table inet palisade was of another version, or not ours: it is replaced in one transaction"
-            ),
-        }
-    }
-
-    fn changes(&mut self, changes: Vec<Change>, received: Option<Instant>) {
-        self.ledger.count_changes(&changes);
+    fn apply_changes(&mut self, changes: Vec<Change>, received: Option<Instant>) {
+        self.errors.count_changes(&changes);
         let is_node = |c: &Change| matches!(c, Change::SetNode(_) | Change::RemoveNode(_));
-        let nodes = changes.iter().any(is_node);
+        let has_nodes = changes.iter().any(is_node);
         if changes.iter().any(|c| !matches!(c, Change::SetPod(_) | Change::RemovePod(_))) {
-            self.drops.forget();
+            self.drops.forget_policies();
         }
-        let pods = Self::pods_with_addresses(&changes);
+        let addresses = pod_addresses(&changes);
         let report = self.agent.apply(changes);
-        self.settle(report, received);
-        self.tell_shared_addresses(&pods);
-        if nodes {
-            self.look_for_itself();
+        self.apply_report(report, received);
+        self.log_shared_addresses(&addresses);
+        if has_nodes {
+            self.check_node_name();
         }
     }
 
-    /// The live pods that the changes set.
-    fn pods_with_addresses(changes: &[Change]) -> Vec<(ObjectKey, IpAddr)> {
-        let live = changes.iter().filter_map(|change| match change {
-            Change::SetPod(pod) if pod.is_live() => Some(pod),
-            _ => None,
-        });
-        live.flat_map(|pod| pod.addresses.iter().map(|address| (pod.key.clone(), *address))).collect()
-    }
-
-    /// Names the pods of this node that report an address together with another pod: one of them is not what policies
-    /// take it for (SEMANTICS G-10).
-    fn tell_shared_addresses(&mut self, pods: &[(ObjectKey, IpAddr)]) {
+    /// Logs pods of this node that report the same address as another pod: policies take one of them for the other
+    /// (SEMANTICS G-10).
+    fn log_shared_addresses(&mut self, addresses: &[(ObjectKey, IpAddr)]) {
         let reconciler = self.agent.reconciler();
-        let mut told = Vec::new();
-        for (key, address) in pods {
+        let mut messages = Vec::new();
+        for (key, address) in addresses {
             let Some(owner) = reconciler.owner(*address).filter(|owner| owner.key != *key) else { continue };
             let known = reconciler.cluster().pods.get(key);
             if known.into_iter().chain([owner]).any(|pod| pod.node.as_ref() == Some(&self.node)) {
                 let owner = &owner.key;
-                tracing::warn!(%address, pod = %key, %owner, "two pods report one address; it counts as the owner's");
-                told.push(format!("{address} of {key} counts as that of {owner}"));
+                tracing::warn!(pod = %key, %address, %owner, "pod reports the address of another pod");
+                messages.push(format!("{address} of {key} is treated as the address of {owner}"));
             }
         }
-        told.into_iter().for_each(|message| self.ledger.error("address", message));
+        messages.into_iter().for_each(|message| self.errors.record("address", message));
     }
 
-    /// Takes in what an input led to.
-    fn settle(&mut self, mut report: Report, received: Option<Instant>) {
+    /// Logs, counts and reports the outcome of an input.
+    fn apply_report(&mut self, mut report: Report, received: Option<Instant>) {
         let metrics = &self.metrics;
         if !report.compile.is_zero() && received.is_some() {
             metrics.compile_duration.observe(report.compile.as_secs_f64());
         }
-        let refused = report.errors.len() - usize::from(report.review_failed);
+        let rejections = report.errors.len() - usize::from(report.review_failed);
         self.review_due = report.review_due;
-        if !report.commits.is_empty() || refused > 0 {
+        if !report.commits.is_empty() || rejections > 0 {
             metrics.transaction_duration.observe(report.commit.as_secs_f64());
         }
         for commit in &report.commits {
@@ -282,8 +285,8 @@ impl Worker {
                 generation = commit.generation,
                 transactions = commit.transactions,
                 elements = commit.elements,
-                microseconds = report.commit.as_micros() as u64,
-                "programmed"
+                duration_us = report.commit.as_micros() as u64,
+                "programmed a change"
             );
         }
         metrics.generation.set(i64::try_from(self.generation).unwrap_or(i64::MAX));
@@ -291,147 +294,178 @@ impl Worker {
         metrics.connections_restored.inc_by(report.restored as u64);
         if report.revoked > 0 || report.restored > 0 {
             tracing::info!(
-                cut = report.revoked,
-                freed = report.restored,
-                "open connections were decided anew"
+                revoked = report.revoked,
+                restored = report.restored,
+                "re-evaluated established connections"
             );
         }
         if report.not_remembered > 0 {
-            let count = report.not_remembered;
+            let connections = report.not_remembered;
             tracing::warn!(
-                count,
-                "too many revoked connections to remember them all; these stay cut only as long as connection tracking keeps their entries"
+                connections,
+                "too many revoked connections, these are dropped only while connection tracking keeps their entries"
             );
-            self.ledger.error("connections", format!("{count} revoked connections are not remembered"));
+            self.errors
+                .record("connections", format!("{connections} revoked connections are not remembered"));
         }
-        metrics.commits.get_or_create(&ResultLabel { result: "refused" }).inc_by(refused as u64);
+        metrics.commits.get_or_create(&ResultLabel { result: "refused" }).inc_by(rejections as u64);
         for (index, error) in report.errors.iter().enumerate() {
-            let why = words::with_causes(error);
-            if index < refused {
-                tracing::error!(why, "the kernel was not programmed as it should be");
-                self.ledger.error("commit", why);
-            } else if self.reviews.failed(&why, Instant::now()) {
-                tracing::error!(why, "open connections were not decided anew; it is tried again");
-                self.ledger.error("connections", why);
+            let err = error_chain::with_causes(error);
+            if index < rejections {
+                tracing::error!(err, "programming the kernel failed");
+                self.errors.record("commit", err);
+            } else if self.reviews.failed(&err, Instant::now()) {
+                tracing::error!(err, "re-evaluating established connections failed, retrying");
+                self.errors.record("connections", err);
             }
         }
         if report.review_due.is_none() && self.reviews.succeeded() {
-            tracing::info!("open connections are decided anew again");
+            tracing::info!("re-evaluating established connections works again");
         }
-        if let Some(received) = received.filter(|_| !report.commits.is_empty() && refused == 0) {
+        if let Some(received) = received.filter(|_| !report.commits.is_empty() && rejections == 0) {
             self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
         }
-        self.settle_shortfall(&mut report, refused);
+        self.update_shortfall(&mut report, rejections);
         let (reconciler, reporter) = (self.agent.reconciler(), self.reporter.get());
-        self.over_budget.settle(&self.node, reconciler, &self.metrics, reporter, &mut self.ledger);
+        self.over_budget.update(&self.node, reconciler, &self.metrics, reporter, &mut self.errors);
     }
 
-    /// Whether the cluster has a node of our name.
-    fn look_for_itself(&mut self) {
+    /// Checks whether the cluster has this node, and logs when that changes.
+    fn check_node_name(&mut self) {
         let cluster = self.agent.reconciler().cluster();
-        let is_known = own_name::is_known(cluster, &self.node);
-        if self.knows_itself == Some(is_known) {
+        let is_known = node_name::is_known(cluster, &self.node);
+        if self.node_is_known == Some(is_known) {
             return;
         }
-        let was_known = self.knows_itself.replace(is_known);
+        let was_known = self.node_is_known.replace(is_known);
         if is_known && was_known == Some(false) {
-            tracing::info!(node = %self.node, "the cluster has a node of this name now");
+            tracing::info!(node = %self.node, "node found in the cluster");
         }
         if !is_known {
-            let known = own_name::warn(cluster, &self.node);
-            self.ledger.error("node-name", format!("no node {} in the cluster; there is {known}", self.node));
+            let known = node_name::warn_unknown(cluster, &self.node);
+            self.errors
+                .record("node-name", format!("no node {} in the cluster; known nodes: {known}", self.node));
         }
     }
 
-    /// Begins to hear of dropped packets; once.
-    fn hear_drops(&mut self) {
+    /// Starts to read denied packets. Called once.
+    fn read_denied_packets(&mut self) {
         if let Some(group) = self.log_group
-            && let Err(error) = outside::hear_drops(group, Arc::clone(&self.inbox))
+            && let Err(error) = kernel_events::read_denied_packets(group, Arc::clone(&self.inbox))
         {
-            self.not_heard("drops", &error, "dropped packets are not logged");
+            let err = error_chain::with_causes(&error);
+            tracing::warn!(err, "cannot read denied packets, they are not logged");
+            self.errors.record("drops", err);
         }
     }
 
-    /// Begins to hear of changes by others as soon as the table stands, at the first start or later.
-    fn hear_drift(&mut self) {
-        if self.listen_at.is_none_or(|at| at > Instant::now()) {
+    /// Starts to read nftables notifications as soon as the table exists.
+    fn watch_table(&mut self) {
+        if self.watch_at.is_none_or(|at| at > Instant::now()) {
             return;
         }
         let watching = match self.agent.data_plane().watch() {
             Ok(None) => return,
-            Ok(Some(watcher)) => outside::hear_drift(watcher, Arc::clone(&self.inbox)),
-            Err(error) => Err(error.into()),
+            Ok(Some(watcher)) => kernel_events::read_table_changes(watcher, Arc::clone(&self.inbox)),
+            Err(error) => Err(DaemonError::from(error)),
         };
-        self.tell_what_was_left();
+        self.log_takeover();
         match watching {
-            // What others did before we listened is found by a look.
-            Ok(()) => self.listen_at = None,
+            // The check of the generation finds earlier changes.
+            Ok(()) => self.watch_at = None,
             Err(error) => {
-                self.listen_at = Some(Instant::now() + HEAR_AGAIN);
-                self.not_heard(
-                    "drift",
-                    &error,
-                    "changes of the table by others are looked for from time to time only",
+                self.watch_at = Some(Instant::now() + WATCH_RETRY);
+                let err = error_chain::with_causes(&error);
+                tracing::warn!(
+                    err,
+                    "cannot read nftables notifications, retrying; the table is checked at intervals"
                 );
+                self.errors.record("drift", err);
             }
         }
     }
 
-    fn not_heard(&mut self, stage: &'static str, error: &DaemonError, so: &str) {
-        let why = words::with_causes(error);
-        tracing::warn!(why, "{so}");
-        self.ledger.error(stage, why);
+    /// Logs once what a previous run had left in the kernel.
+    fn log_takeover(&mut self) {
+        if std::mem::replace(&mut self.has_logged_takeover, true) {
+            return;
+        }
+        match self.agent.data_plane().left() {
+            None => {}
+            Some(Left::Nothing) => tracing::info!("created table inet palisade"),
+            Some(Left::Ours) => {
+                tracing::info!(
+                    "took over table inet palisade, which a previous run had left, and updated it"
+                );
+            }
+            Some(Left::Unreadable) => {
+                tracing::warn!("replaced table inet palisade, which changed during each attempt to read it");
+            }
+            Some(Left::Foreign) => {
+                tracing::warn!(
+                    "replaced table inet palisade, which another version or another program had left"
+                );
+            }
+        }
     }
 
     fn tick(&mut self) {
         let review_is_due = self.review_due.is_some_and(|at| at <= Instant::now());
         if review_is_due || self.agent.reconciler().is_behind() {
             let report = self.agent.tick();
-            self.settle(report, None);
+            self.apply_report(report, None);
         }
-        if self.renewed.elapsed() >= RENEW && !self.agent.reconciler().is_waiting() {
-            self.renewed = Instant::now();
+        if self.fully_reviewed.elapsed() >= FULL_REVIEW_INTERVAL && !self.agent.reconciler().is_waiting() {
+            self.fully_reviewed = Instant::now();
             self.agent.review_all();
             let report = self.agent.tick();
-            self.settle(report, None);
+            self.apply_report(report, None);
         }
-        self.hear_drift();
-        self.look_around();
-        self.look_after_overrun();
-        self.mend();
-        if self.reminded.elapsed() >= REMIND {
+        self.watch_table();
+        self.follow_links();
+        self.compare_after_overrun();
+        self.repair_table();
+        if self.reminded.elapsed() >= REMINDER_INTERVAL {
             self.reminded = Instant::now();
             if self.agent.reconciler().is_waiting() {
-                tracing::warn!("still waiting for the first whole snapshot; the kernel stays as it is");
+                tracing::warn!("still waiting for the first snapshot, the kernel stays unchanged");
             }
-            if self.is_short() {
-                self.name_shortfall();
+            if !self.shortfall.is_empty() {
+                self.log_shortfall();
             }
         }
     }
 
-    fn tell_health(&self) {
+    fn update_health(&self) {
         let not_ready = self.not_ready();
         let was_ready = self.metrics.ready.get() == 1;
         if not_ready.is_none() && !was_ready {
-            tracing::info!(generation = self.generation, "ready: the kernel holds the plan");
+            tracing::info!(generation = self.generation, "agent is ready, the kernel holds the plan");
         }
         self.metrics.ready.set(i64::from(not_ready.is_none()));
-        self.health.set(not_ready);
+        self.health.set_not_ready(not_ready);
     }
 
+    /// Why the agent is not ready, if it isn't.
     fn not_ready(&self) -> Option<String> {
         let reconciler = self.agent.reconciler();
         if reconciler.is_waiting() {
-            Some("waiting for the first whole snapshot".to_owned())
-        } else {
-            let unmended = |why| {
-                format!("another program changed the table inet palisade, and it can't be mended: {why}")
-            };
-            let unmended = self.mending.failing().map(unmended);
-            let refused = reconciler.is_behind().then(|| self.refused_words());
-            let words = unmended.into_iter().chain(refused).collect::<Vec<_>>().join("; ");
-            Some(words).filter(|words| !words.is_empty()).or_else(|| self.reviews.not_ready())
+            return Some("waiting for the first snapshot".to_owned());
         }
+        let repair = self.repairs.failure().map(|err| {
+            format!("another program changed table inet palisade, which can't be repaired: {err}")
+        });
+        let rejection = reconciler.is_behind().then(|| self.shortfall.not_ready());
+        let text = repair.into_iter().chain(rejection).collect::<Vec<_>>().join("; ");
+        Some(text).filter(|text| !text.is_empty()).or_else(|| self.reviews.not_ready())
     }
+}
+
+/// The addresses of running pods that the changes set.
+fn pod_addresses(changes: &[Change]) -> Vec<(ObjectKey, IpAddr)> {
+    let running = changes.iter().filter_map(|change| match change {
+        Change::SetPod(pod) if pod.is_live() => Some(pod),
+        _ => None,
+    });
+    running.flat_map(|pod| pod.addresses.iter().map(|address| (pod.key.clone(), *address))).collect()
 }

@@ -1,4 +1,4 @@
-//! What is asked of rtnetlink, and what it tells unasked.
+//! Requests and notifications of rtnetlink.
 
 use std::{fmt, io, net::IpAddr, os::fd::AsRawFd};
 
@@ -15,19 +15,19 @@ use nix::{
     libc::{ENOBUFS, ENODEV, MSG_DONTWAIT, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK},
 };
 
-/// Answers are waited for this long; the kernel gives them at once.
-const PATIENCE: nix::sys::time::TimeVal = nix::sys::time::TimeVal::new(5, 0);
+/// The timeout for a response. The kernel responds at once.
+const RESPONSE_TIMEOUT: nix::sys::time::TimeVal = nix::sys::time::TimeVal::new(5, 0);
 
-/// A listing is begun again this often when links change meanwhile.
+/// The most attempts at a listing, if links change meanwhile.
 const ATTEMPTS: usize = 4;
 
 /// `NLM_F_DUMP_INTR`.
 const INTERRUPTED: u16 = 0x10;
 
-/// Where packets to an address go.
+/// The route to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Route {
-    /// The index of the interface by which they leave.
+    /// The index of the outgoing interface.
     pub(super) interface: u32,
     /// Whether the address is on that link, not behind a gateway.
     pub(super) on_link: bool,
@@ -50,13 +50,13 @@ impl Requests {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::ReceiveTimeout, &PATIENCE)?;
-        // Lists what a request names, not everything.
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::ReceiveTimeout, &RESPONSE_TIMEOUT)?;
+        // Makes the kernel filter listings by the attributes of the request.
         socket.set_netlink_get_strict_chk(true)?;
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// The route to an address; none where there is none.
+    /// Returns the route to an address, if there is one.
     pub(super) fn route(&mut self, address: IpAddr) -> io::Result<Option<Route>> {
         let mut request = RouteMessage::default();
         let (family, length) =
@@ -64,12 +64,12 @@ impl Requests {
         request.header.address_family = family;
         request.header.destination_prefix_length = length;
         request.attributes.push(RouteAttribute::Destination(address.into()));
-        let answers = match self.ask(RouteNetlinkMessage::GetRoute(request), NLM_F_ACK) {
-            // Unreachable, prohibited, of a family that this kernel has not: no packet goes there.
+        let responses = match self.request(RouteNetlinkMessage::GetRoute(request), NLM_F_ACK) {
+            // Unreachable, prohibited, or of a family that this kernel doesn't support.
             Err(e) if is_no_route(&e) => return Ok(None),
             other => other?,
         };
-        let route = answers.into_iter().find_map(|answer| match answer {
+        let route = responses.into_iter().find_map(|response| match response {
             RouteNetlinkMessage::NewRoute(route) => Some(route),
             _ => None,
         });
@@ -84,34 +84,34 @@ impl Requests {
         }))
     }
 
-    /// All interfaces.
+    /// Lists all interfaces.
     pub(super) fn links(&mut self) -> io::Result<Vec<LinkMessage>> {
-        let answers = self.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-        let link = |answer| match answer {
+        let responses = self.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        let link = |response| match response {
             RouteNetlinkMessage::NewLink(link) => Some(link),
             _ => None,
         };
-        Ok(answers.into_iter().filter_map(link).collect())
+        Ok(responses.into_iter().filter_map(link).collect())
     }
 
-    /// The far ends to which a VXLAN device sends, by its forwarding database.
+    /// Returns the remote endpoints in the forwarding database of a VXLAN device.
     pub(super) fn forwarding_peers(&mut self, index: u32) -> io::Result<Vec<IpAddr>> {
         let mut request = NeighbourMessage::default();
         request.header.family = AddressFamily::Bridge;
         request.header.ifindex = index;
-        let answers = match self.dump(&RouteNetlinkMessage::GetNeighbour(request)) {
+        let responses = match self.dump(&RouteNetlinkMessage::GetNeighbour(request)) {
             // The device is gone.
             Err(e) if e.raw_os_error() == Some(ENODEV) => Vec::new(),
             other => other?,
         };
-        let peers = answers.into_iter().filter_map(|answer| match answer {
+        let peers = responses.into_iter().filter_map(|response| match response {
             RouteNetlinkMessage::NewNeighbour(entry) if entry.header.ifindex == index => Some(entry),
             _ => None,
         });
         let peer = |attribute: NeighbourAttribute| match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(a)) => Some(IpAddr::from(a)),
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(a)) => Some(IpAddr::from(a)),
-            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => of_bytes(&bytes),
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => parse_address(&bytes),
             _ => None,
         };
         let all = peers.flat_map(|entry| entry.attributes.into_iter().filter_map(peer));
@@ -120,7 +120,7 @@ impl Requests {
 
     fn dump(&mut self, request: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         for _ in 0..ATTEMPTS {
-            match self.ask(request.clone(), NLM_F_DUMP) {
+            match self.request(request.clone(), NLM_F_DUMP) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -128,9 +128,9 @@ impl Requests {
         Err(io::Error::other("links change faster than they can be listed"))
     }
 
-    /// Sends one request; gives what is listed until the end or the acknowledgement. What can't be parsed is passed over: it
-    /// is of a kind that is not looked for. `Interrupted`: the listing is not of one moment.
-    fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    /// Sends one request. Returns the messages until the end of the listing or the acknowledgement, without those that can't be
+    /// parsed, which are of other types. Fails with `Interrupted` if the listing is inconsistent.
+    fn request(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = NetlinkMessage::from(request);
         message.header.flags = NLM_F_REQUEST | flags;
@@ -139,7 +139,7 @@ impl Requests {
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
-        let (mut out, mut whole) = (Vec::new(), true);
+        let (mut out, mut is_consistent) = (Vec::new(), true);
         loop {
             let (bytes, _) = self.socket.recv_from_full()?;
             let mut rest = &bytes[..];
@@ -147,15 +147,15 @@ impl Requests {
                 let length = (u32::from_ne_bytes(head) as usize).max(16);
                 let Some(one) = rest.get(..length) else { break };
                 rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-                let Ok(answer) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(one) else { continue };
-                // The rest of an answer that was given up.
-                if answer.header.sequence_number != self.sequence {
+                let Ok(response) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(one) else { continue };
+                // Left over from an earlier response that was abandoned.
+                if response.header.sequence_number != self.sequence {
                     continue;
                 }
-                whole &= answer.header.flags & INTERRUPTED == 0;
-                match answer.payload {
+                is_consistent &= response.header.flags & INTERRUPTED == 0;
+                match response.payload {
                     NetlinkPayload::Error(e) if e.code.is_some() => return Err(e.to_io()),
-                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) if whole => return Ok(out),
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) if is_consistent => return Ok(out),
                     NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => {
                         return Err(io::ErrorKind::Interrupted.into());
                     }
@@ -167,7 +167,7 @@ impl Requests {
     }
 }
 
-fn of_bytes(bytes: &[u8]) -> Option<IpAddr> {
+fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
     v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }
@@ -186,7 +186,7 @@ fn is_no_route(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| of.contains(&Errno::from_raw(number)))
 }
 
-/// A socket on which the kernel tells of changes of links and routes.
+/// A socket for notifications about changes of links and routes.
 pub(super) struct Events {
     socket: Socket,
 }
@@ -201,7 +201,7 @@ impl Events {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
-        // From the kernel alone.
+        // Receives from the kernel only.
         socket.connect(&SocketAddr::new(0, 0))?;
         for group in [RTNLGRP_LINK, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE] {
             socket.add_membership(group)?;
@@ -209,13 +209,13 @@ impl Events {
         Ok(Self { socket })
     }
 
-    /// Forgets what was told; says whether anything was. Never waits.
+    /// Discards pending notifications. Returns whether there were any. Never blocks.
     pub(super) fn drain(&mut self) -> io::Result<bool> {
-        /// More than the socket holds: whoever changes routes without rest must not keep us here.
+        /// More than the socket holds. Bounds the loop while routes change all the time.
         const MANY: usize = 10_000;
-        let mut told = false;
+        let mut is_changed = false;
         for _ in 0..MANY {
-            // What doesn't fit is thrown away: that something was told is all that counts.
+            // The content doesn't matter, so it may be truncated.
             match nix::sys::socket::recv(
                 self.socket.as_raw_fd(),
                 &mut [0; 64],
@@ -223,14 +223,14 @@ impl Events {
             )
             .map_err(io::Error::from)
             {
-                Ok(_) => told = true,
+                Ok(_) => is_changed = true,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // Something was lost.
-                Err(e) if e.raw_os_error() == Some(ENOBUFS) => told = true,
+                // Notifications were lost.
+                Err(e) if e.raw_os_error() == Some(ENOBUFS) => is_changed = true,
                 Err(e) => return Err(e),
             }
         }
-        Ok(told)
+        Ok(is_changed)
     }
 }

@@ -1,4 +1,4 @@
-//! Devices that take encapsulated packets: by which ports and protocols, and from whom.
+//! Tunnel devices: the ports and protocols by which they receive packets, and their remote endpoints.
 
 use std::net::IpAddr;
 
@@ -8,32 +8,33 @@ use netlink_packet_route::link::{
 };
 use palisade_nft::Surroundings;
 
-/// What the kernel takes where a device names no port: `IANA_VXLAN_UDP_PORT` comes from user space, the kernel's own is
-/// 8472; `GENEVE_UDP_PORT`; `GTP1U_PORT`.
+/// The kernel's defaults for devices without a port: 8472 for VXLAN (`IANA_VXLAN_UDP_PORT` is set by user space),
+/// `GENEVE_UDP_PORT`, `GTP1U_PORT`.
 const VXLAN: u16 = 8472;
 const GENEVE: u16 = 6081;
 const GTP: u16 = 2152;
 
-/// IP protocols: IPv4, IPv6 and MPLS in IP, and GRE.
+/// IP protocol numbers: IPv4, IPv6 and MPLS in IP, and GRE.
 const IPV4: u8 = 4;
 const IPV6: u8 = 41;
 const GRE: u8 = 47;
 const MPLS: u8 = 137;
 
-/// Notes where a device takes encapsulated packets. WireGuard's and IPsec's are not among them: they are authenticated.
-pub(super) fn note(link: &LinkMessage, out: &mut Surroundings) {
+/// Adds the ports, protocols and remote endpoints of a tunnel device. WireGuard and IPsec are not included: their packets are
+/// authenticated.
+pub(super) fn add(link: &LinkMessage, out: &mut Surroundings) {
     let infos = link.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
         _ => None,
     });
     for info in infos.flatten() {
         match info {
-            LinkInfo::Kind(kind) => note_kind(kind, out),
-            LinkInfo::Data(data) => note_data(data, out),
+            LinkInfo::Kind(kind) => add_kind(kind, out),
+            LinkInfo::Data(data) => add_data(data, out),
             _ => {}
         }
     }
-    let names_port = |kind: &InfoKind, port: u16, out: &mut Surroundings| {
+    let add_default_port = |kind: &InfoKind, port: u16, out: &mut Surroundings| {
         let is_kind = link.attributes.iter().any(|attribute| {
             matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.contains(&LinkInfo::Kind(kind.clone())))
         });
@@ -41,11 +42,11 @@ pub(super) fn note(link: &LinkMessage, out: &mut Surroundings) {
             out.tunnel_ports.insert(port);
         }
     };
-    names_port(&InfoKind::Vxlan, VXLAN, out);
-    names_port(&InfoKind::Geneve, GENEVE, out);
+    add_default_port(&InfoKind::Vxlan, VXLAN, out);
+    add_default_port(&InfoKind::Geneve, GENEVE, out);
 }
 
-fn note_kind(kind: &InfoKind, out: &mut Surroundings) {
+fn add_kind(kind: &InfoKind, out: &mut Surroundings) {
     match kind {
         InfoKind::IpIp | InfoKind::SitTun | InfoKind::Ip6Tnl => {
             out.tunnel_protocols.extend([IPV4, IPV6, MPLS]);
@@ -61,7 +62,7 @@ fn note_kind(kind: &InfoKind, out: &mut Surroundings) {
     }
 }
 
-/// The UDP port that a device names.
+/// Returns the UDP port of a device.
 fn port_of(link: &LinkMessage) -> Option<u16> {
     link.attributes.iter().find_map(|attribute| {
         let LinkAttribute::LinkInfo(infos) = attribute else { return None };
@@ -79,7 +80,7 @@ fn port_of(link: &LinkMessage) -> Option<u16> {
     })
 }
 
-fn note_data(data: &InfoData, out: &mut Surroundings) {
+fn add_data(data: &InfoData, out: &mut Surroundings) {
     let mut ports: Vec<u16> = Vec::new();
     let mut peers: Vec<IpAddr> = Vec::new();
     match data {
@@ -95,7 +96,7 @@ fn note_data(data: &InfoData, out: &mut Surroundings) {
             InfoGeneve::Remote6(peer) => peers.push((*peer).into()),
             _ => {}
         }),
-        // Foo over UDP: the far end listens on the port to which this one sends, as a rule both on the same.
+        // Foo over UDP: the remote end listens on the port to which this end sends. Usually both use the same port.
         InfoData::IpTunnel(data) => data.iter().for_each(|one| match one {
             InfoIpTunnel::EncapDPort(port) => ports.push(*port),
             InfoIpTunnel::Remote(peer) => peers.push(*peer),
@@ -136,37 +137,37 @@ mod tests {
         message
     }
 
-    fn noted(kind: InfoKind, data: Option<InfoData>) -> Surroundings {
+    fn added(kind: InfoKind, data: Option<InfoData>) -> Surroundings {
         let mut out = Surroundings::default();
-        note(&link(kind, data), &mut out);
+        add(&link(kind, data), &mut out);
         out
     }
 
     #[test]
-    fn a_vxlan_device_is_known_by_its_port_and_far_end() {
+    fn a_vxlan_device_adds_its_port_and_remote_endpoint() {
         let peer = std::net::Ipv4Addr::new(10, 0, 0, 9);
         let data = InfoData::Vxlan(vec![InfoVxlan::Port(4789), InfoVxlan::Group(peer)]);
-        let out = noted(InfoKind::Vxlan, Some(data));
+        let out = added(InfoKind::Vxlan, Some(data));
         assert_eq!(out.tunnel_ports, [4789].into());
         assert_eq!(out.tunnel_peers, [peer.into()].into());
-        assert_eq!(noted(InfoKind::Vxlan, None).tunnel_ports, [VXLAN].into());
-        assert_eq!(noted(InfoKind::Geneve, None).tunnel_ports, [GENEVE].into());
+        assert_eq!(added(InfoKind::Vxlan, None).tunnel_ports, [VXLAN].into());
+        assert_eq!(added(InfoKind::Geneve, None).tunnel_ports, [GENEVE].into());
     }
 
     #[test]
-    fn tunnels_without_ports_are_known_by_their_protocols() {
-        assert_eq!(noted(InfoKind::IpIp, None).tunnel_protocols, [IPV4, IPV6, MPLS].into());
-        assert_eq!(noted(InfoKind::GreTap6, None).tunnel_protocols, [GRE].into());
+    fn tunnels_without_ports_add_their_protocols() {
+        assert_eq!(added(InfoKind::IpIp, None).tunnel_protocols, [IPV4, IPV6, MPLS].into());
+        assert_eq!(added(InfoKind::GreTap6, None).tunnel_protocols, [GRE].into());
         for none in [InfoKind::Veth, InfoKind::Bridge, InfoKind::Wireguard] {
-            assert_eq!(noted(none, None), Surroundings::default());
+            assert_eq!(added(none, None), Surroundings::default());
         }
     }
 
     #[test]
-    fn a_far_end_that_is_anybody_is_none() {
+    fn an_unspecified_remote_endpoint_adds_nothing() {
         let any = IpAddr::from([0, 0, 0, 0]);
         let data = InfoData::IpTunnel(vec![InfoIpTunnel::Remote(any), InfoIpTunnel::EncapDPort(0)]);
-        let out = noted(InfoKind::IpIp, Some(data));
+        let out = added(InfoKind::IpIp, Some(data));
         assert!(out.tunnel_peers.is_empty() && out.tunnel_ports.is_empty(), "{out:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The agent on a scripted kernel.
+//! Tests of the agent with a scripted kernel.
 
 mod double;
 mod interleavings;
@@ -6,13 +6,13 @@ mod interleavings;
 use std::sync::{Arc, atomic::Ordering};
 
 use palisade_policy::{
-    Action as RuleAction, NamespaceMatch, ObjectKey, Peer, PeerEntry, Phase, Pod, PodMatch, Policy,
-    PolicyKey, Protocol, Rule, Selector, Tier,
+    Action as RuleAction, Direction, NamespaceMatch, ObjectKey, Peer, PeerEntry, Phase, Pod, PodMatch,
+    Policy, PolicyKey, Protocol, Rule, Selector, Tier,
 };
 
 use super::*;
-use crate::{Connection, FiveTuple, closed};
-use double::{Double, Mood};
+use crate::{FiveTuple, TrackedConnection, fallback};
+use double::{Double, Faults};
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -36,7 +36,7 @@ fn deny_ingress() -> Arc<Policy> {
     })
 }
 
-/// Lets in the pods with the label `app=web`.
+/// Allows ingress from pods with the label `app=web`.
 fn from_web() -> Policy {
     let pods = PodMatch {
         namespaces: NamespaceMatch::Named("shop".into()),
@@ -56,8 +56,8 @@ fn deny() -> Vec<Change> {
     vec![Change::SetPolicy(deny_ingress())]
 }
 
-/// A connection to the database that was opened at this address.
-fn from(client: &str) -> Connection {
+/// A connection to the database from this address.
+fn from(client: &str) -> TrackedConnection {
     let tuple = FiveTuple {
         source: address(client),
         destination: address("10.0.0.1"),
@@ -65,28 +65,28 @@ fn from(client: &str) -> Connection {
         source_port: 40_000,
         port: 5432,
     };
-    Connection { tuple, revoked: false, midstream: false }
+    TrackedConnection { tuple, revoked: false, midstream: false }
 }
 
-fn agent(refuse: &[bool]) -> NodeAgent<Double> {
+fn agent(reject: &[bool]) -> NodeAgent<Double> {
     let mut plane = Double::new(Arc::default(), Arc::default());
-    plane.refuse = refuse.iter().copied().collect();
+    plane.reject = reject.iter().copied().collect();
     plane.connections.insert(7, from("10.0.0.9"));
     let clock = Clock(Box::new(plane.clock()));
     NodeAgent { clock, ..NodeAgent::new("n1".into(), plane) }
 }
 
-fn pass(agent: &NodeAgent<Double>, milliseconds: u64) {
+fn wait(agent: &NodeAgent<Double>, milliseconds: u64) {
     agent.plane.now.fetch_add(milliseconds, Ordering::Relaxed);
 }
 
-/// How long after the agent was made.
+/// When the pending review is due, since the agent was created.
 fn due(agent: &NodeAgent<Double>, report: &Report) -> Option<Duration> {
     report.review_due.map(|at| at - agent.started)
 }
 
 #[test]
-fn an_open_connection_is_cut_when_it_becomes_denied_and_freed_when_it_is_allowed_again() {
+fn a_connection_is_revoked_when_it_becomes_denied_and_restored_when_it_is_allowed_again() {
     let mut agent = agent(&[]);
     assert_eq!(agent.snapshot(cluster()).revoked, 0);
     assert_eq!(agent.apply(deny()).revoked, 1);
@@ -111,7 +111,7 @@ fn pod(name: &str, ip: &str, node: &str, labels: &[(&str, &str)]) -> Pod {
     }
 }
 
-/// Two local pods and a policy that lets in the pods with a label, of which there are two elsewhere.
+/// Two local pods, and a policy that allows ingress from pods with a label, of which there are two on another node.
 fn shop() -> Cluster {
     let mut cluster = cluster();
     let web = [("app", "web")];
@@ -127,7 +127,7 @@ fn shop() -> Cluster {
 }
 
 #[test]
-fn a_peer_that_goes_or_is_relabelled_is_the_only_address_asked_for() {
+fn only_the_address_of_a_removed_or_relabelled_peer_is_listed() {
     let gone = Change::RemovePod(ObjectKey::new("shop", "web1"));
     let relabelled = Change::SetPod(pod("web1", "10.0.0.9", "n2", &[("app", "other")]));
     for change in [gone, relabelled] {
@@ -135,27 +135,27 @@ fn a_peer_that_goes_or_is_relabelled_is_the_only_address_asked_for() {
         let other = from("10.0.0.10");
         agent.plane.connections.insert(8, other);
         assert_eq!(agent.snapshot(shop()).revoked, 0);
-        agent.plane.asked.clear();
+        agent.plane.listings.clear();
         assert_eq!(agent.apply(vec![change]).revoked, 1);
-        assert_eq!(agent.plane.asked, [BTreeSet::from([address("10.0.0.9")])]);
+        assert_eq!(agent.plane.listings, [BTreeSet::from([address("10.0.0.9")])]);
         assert!(agent.plane.connections[&7].revoked && !agent.plane.connections[&8].revoked);
-        // It comes back, which narrows nothing: the end of what was cut is remembered.
+        // It comes back, which restricts nothing: the revoked connection is in the set.
         let back = pod("web1", "10.0.0.9", "n2", &[("app", "web")]);
         assert_eq!(agent.apply(vec![Change::SetPod(back)]).restored, 1);
-        assert_eq!(agent.plane.asked.last(), Some(&BTreeSet::from([address("10.0.0.9")])));
+        assert_eq!(agent.plane.listings.last(), Some(&BTreeSet::from([address("10.0.0.9")])));
     }
 }
 
 #[test]
-fn a_review_that_failed_is_made_up_for_by_the_next() {
+fn a_failed_review_is_repeated_by_the_next() {
     let mut agent = agent(&[]);
     agent.snapshot(shop());
-    agent.plane.refuse_revocations = 1;
+    agent.plane.reject_revocations = 1;
     let report = agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", "web1"))]);
     assert_eq!((report.revoked, report.errors.len()), (0, 1));
-    assert_eq!(due(&agent, &report), Some(Duration::from_secs(1)), "not at once, and not never");
-    // A change of somebody else's.
-    pass(&agent, 1000);
+    assert_eq!(due(&agent, &report), Some(Duration::from_secs(1)), "after a pause");
+    // An unrelated change.
+    wait(&agent, 1000);
     let report = agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", "web2"))]);
     assert_eq!((report.revoked, report.errors.len()), (1, 0));
     assert!(agent.plane.connections[&7].revoked);
@@ -168,51 +168,51 @@ fn removals_close_together_share_a_review_and_the_first_is_immediate() {
     let other = from("10.0.0.10");
     agent.plane.connections.insert(8, other);
     agent.snapshot(shop());
-    agent.plane.asked.clear();
+    agent.plane.listings.clear();
     agent.plane.listing_takes = 10;
     let gone = |name| vec![Change::RemovePod(ObjectKey::new("shop", name))];
 
     let report = agent.apply(gone("web1"));
     assert_eq!((report.revoked, report.review, report.review_due), (1, Duration::from_millis(10), None));
-    // Forty milliseconds of rest, in which the rules change at once and the connection waits.
-    pass(&agent, 5);
+    // A pause of 40 ms, in which the rules change at once and the review is postponed.
+    wait(&agent, 5);
     let report = agent.apply(gone("web2"));
     assert_eq!((report.revoked, report.commits.len()), (0, 1));
     assert_eq!(due(&agent, &report), Some(Duration::from_millis(50)));
     let report = agent.apply(vec![Change::SetPod(pod("db3", "10.0.0.3", "n1", &[]))]);
     assert_eq!(report.revoked, 0);
     assert_eq!(agent.tick().revoked, 0, "too early");
-    assert_eq!(agent.plane.asked.len(), 1);
+    assert_eq!(agent.plane.listings.len(), 1);
 
-    pass(&agent, 35);
+    wait(&agent, 35);
     let report = agent.tick();
     assert_eq!((report.revoked, report.review_due), (1, None));
-    assert_eq!(agent.plane.asked.len(), 2);
-    // The group is empty now, so the local pods concerned are asked for instead of the peer.
-    for narrowed in ["10.0.0.1", "10.0.0.3"] {
-        assert!(agent.plane.asked[1].contains(&address(narrowed)), "{:?}", agent.plane.asked);
+    assert_eq!(agent.plane.listings.len(), 2);
+    // The group is empty now, so the local pods are listed instead of the peer.
+    for local in ["10.0.0.1", "10.0.0.3"] {
+        assert!(agent.plane.listings[1].contains(&address(local)), "{:?}", agent.plane.listings);
     }
     assert!(agent.plane.connections.values().all(|c| c.revoked));
     assert_eq!(agent.tick().revoked, 0);
-    assert_eq!(agent.plane.asked.len(), 2, "nothing waits");
+    assert_eq!(agent.plane.listings.len(), 2, "no review is pending");
 }
 
 #[test]
-fn what_is_allowed_again_before_its_review_is_never_cut() {
+fn a_connection_allowed_again_before_its_review_is_not_revoked() {
     let mut agent = agent(&[]);
     agent.snapshot(shop());
     agent.plane.listing_takes = 10;
     agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", "web2"))]);
     agent.apply(vec![Change::SetPod(pod("web1", "10.0.0.9", "n2", &[]))]);
     let report = agent.apply(vec![Change::SetPod(pod("web1", "10.0.0.9", "n2", &[("app", "web")]))]);
-    pass(&agent, 100);
+    wait(&agent, 100);
     let later = agent.tick();
     assert_eq!((report.revoked, later.revoked, later.restored), (0, 0, 0));
     assert!(!agent.plane.connections[&7].revoked);
 }
 
 #[test]
-fn changes_that_come_together_are_one_transaction() {
+fn changes_that_arrive_together_are_one_transaction() {
     let mut agent = agent(&[]);
     agent.snapshot(cluster());
     let pods = (20..60).map(|i| pod(&format!("p{i}"), &format!("10.0.0.{i}"), "n1", &[("app", "web")]));
@@ -224,7 +224,7 @@ fn changes_that_come_together_are_one_transaction() {
 }
 
 #[test]
-fn one_refusal_is_made_good_at_once() {
+fn a_rejection_is_retried_at_once() {
     let mut agent = agent(&[false, true, false]);
     agent.snapshot(cluster());
     let report = agent.apply(deny());
@@ -234,39 +234,39 @@ fn one_refusal_is_made_good_at_once() {
 }
 
 #[test]
-fn pods_whose_policies_are_refused_are_cut_off_and_come_back() {
+fn pods_whose_policies_are_rejected_are_cut_off_until_a_later_change_succeeds() {
     let mut agent = agent(&[false, true, true, false, false]);
     agent.snapshot(cluster());
     let report = agent.apply(deny());
     assert_eq!(report.errors.len(), 2);
     assert_eq!(report.cut_off, [(Direction::Ingress, address("10.0.0.1"))]);
-    assert_eq!(report.revoked, 1, "what was open before is cut, too");
+    assert_eq!(report.revoked, 1, "established connections are revoked too");
     let closed = agent.plane.programmed.ingress[&address("10.0.0.1")];
-    assert_eq!(closed, closed::table_id(Direction::Ingress));
+    assert_eq!(closed, fallback::deny_all_id(Direction::Ingress));
 
-    // Any later change brings the whole difference with it.
+    // Any later change programs the whole difference.
     let report = agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", "other"))]);
     assert!(report.errors.is_empty() && report.cut_off.is_empty());
     assert_eq!(agent.plane.programmed, *agent.plan());
 }
 
-/// Nothing of our table can be changed: the pods are cut off in a table of their own, until the plan is in the kernel.
+/// If our table can't be changed, the pods are cut off in the separate table until the plan is programmed.
 #[test]
-fn pods_that_can_not_be_closed_by_the_plan_are_cut_off_without_it() {
+fn pods_that_the_fallback_plan_can_not_close_are_cut_off_in_the_separate_table() {
     let mut agent = agent(&[]);
     agent.snapshot(cluster());
     let before = agent.plane.programmed.clone();
-    agent.plane.kernel().mood.owned = true;
+    agent.plane.kernel().faults.owned = true;
     let report = agent.apply(deny());
-    assert_eq!(report.errors.len(), 3, "the change, what was read, and the closing");
+    assert_eq!(report.errors.len(), 3, "the change, the resync, and the fallback plan");
     let db = (Direction::Ingress, address("10.0.0.1"));
     assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[db][..], &[][..]));
     assert_eq!((&agent.plane.programmed, agent.plane.kernel().cut_off.contains(&db)), (&before, true));
-    assert!(agent.tick().commits.is_empty(), "not before the pause is over");
-    assert_eq!(agent.tick().cut_off, [db], "and still so");
+    assert!(agent.tick().commits.is_empty(), "not before the pause has passed");
+    assert_eq!(agent.tick().cut_off, [db], "still cut off");
 
-    agent.plane.kernel().mood.owned = false;
-    pass(&agent, 61_000);
+    agent.plane.kernel().faults.owned = false;
+    wait(&agent, 61_000);
     let report = agent.tick();
     assert!(report.errors.is_empty() && report.cut_off.is_empty());
     assert_eq!(agent.plane.programmed, *agent.plan());
@@ -274,23 +274,23 @@ fn pods_that_can_not_be_closed_by_the_plan_are_cut_off_without_it() {
 }
 
 #[test]
-fn a_pod_that_nothing_closes_is_not_called_cut_off() {
+fn a_pod_that_can_not_be_cut_off_is_reported_as_not_enforced() {
     let mut agent = agent(&[]);
     agent.snapshot(cluster());
-    agent.plane.kernel().mood = Mood { owned: true, no_cut_off: true, ..Mood::default() };
+    agent.plane.kernel().faults = Faults { owned: true, no_cut_off: true, ..Faults::default() };
     let report = agent.apply(deny());
     let db = (Direction::Ingress, address("10.0.0.1"));
     assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[][..], &[db][..]));
-    // The second way is open again, and our table still is not.
-    agent.plane.kernel().mood.no_cut_off = false;
-    pass(&agent, 61_000);
+    // The separate table works again, our table still doesn't.
+    agent.plane.kernel().faults.no_cut_off = false;
+    wait(&agent, 61_000);
     let report = agent.tick();
     assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[db][..], &[][..]));
 }
 
-/// A refused change is not sent again as it was: what the kernel really holds is read, and it is led to the plan from there.
+/// A rejected change is not sent again as it was: the kernel is read, and the difference to the plan is programmed.
 #[test]
-fn a_change_that_does_not_fit_what_the_kernel_holds_is_computed_anew() {
+fn a_change_that_does_not_fit_the_kernel_is_computed_again() {
     let mut agent = agent(&[]);
     agent.snapshot(cluster());
     agent.apply(deny());
@@ -302,9 +302,9 @@ fn a_change_that_does_not_fit_what_the_kernel_holds_is_computed_anew() {
     assert_eq!(agent.plane.kernel().table.as_ref(), Some(agent.plan()));
 }
 
-/// The kernel holds a table that allows less than the new one: the pods stay on it, and nothing more is asked of the kernel.
+/// The kernel holds a table that allows less than the new one: the pods keep it, and no further change is sent.
 #[test]
-fn a_refused_opening_closes_nothing() {
+fn a_rejected_change_that_only_allows_more_closes_nothing() {
     let mut agent = agent(&[]);
     let mut denied = shop();
     denied.apply(Change::SetPolicy(deny_ingress()));
@@ -312,7 +312,7 @@ fn a_refused_opening_closes_nothing() {
     denied.apply(Change::SetPolicy(deny_ingress()));
     agent.snapshot(denied);
     let before = agent.plane.programmed.clone();
-    agent.plane.kernel().mood = Mood { owned: true, no_cut_off: true, ..Mood::default() };
+    agent.plane.kernel().faults = Faults { owned: true, no_cut_off: true, ..Faults::default() };
     agent.plane.sent.clear();
     let report = agent.apply(vec![Change::SetPolicy(Arc::new(from_web()))]);
     assert!(agent.reconciler().is_behind());
@@ -321,25 +321,25 @@ fn a_refused_opening_closes_nothing() {
     assert_eq!(agent.plane.kernel().table.as_ref(), Some(&before));
 }
 
-/// What an earlier run left open is looked at when a start succeeds at last, and not what has changed since alone.
+/// The first start that succeeds reviews all connections, which a previous run may have left, not only those of later changes.
 #[test]
-fn everything_is_looked_at_after_the_first_start_that_succeeds() {
+fn all_connections_are_reviewed_after_the_first_start_that_succeeds() {
     let mut agent = agent(&[true, true, true]);
     let mut world = shop();
     world.apply(Change::RemovePod(ObjectKey::new("shop", "web1")));
     let report = agent.snapshot(world);
-    assert_eq!((report.errors.len(), report.revoked), (3, 0), "two tries, and to close");
+    assert_eq!((report.errors.len(), report.revoked), (3, 0), "two tries and the fallback plan");
     assert_eq!(report.cut_off.len(), 2);
-    pass(&agent, 61_000);
+    wait(&agent, 61_000);
     let report = agent.tick();
     assert_eq!((report.errors.len(), report.revoked), (0, 1));
     let local = ["10.0.0.1", "10.0.0.2"].map(address).into();
-    assert_eq!(agent.plane.asked, [local]);
+    assert_eq!(agent.plane.listings, [local]);
 }
 
-/// The label goes with the entry, and the agent's memory with the agent: the kernel's set stays.
+/// Deleting an entry deletes its label, and the agent's state ends with the agent. The set in the kernel stays.
 #[test]
-fn what_was_revoked_is_restored_though_its_entry_or_its_pod_is_gone() {
+fn a_revoked_connection_is_restored_although_its_entry_or_its_pod_is_gone() {
     let mut agent = agent(&[]);
     agent.snapshot(cluster());
     agent.apply(deny());
@@ -350,7 +350,7 @@ fn what_was_revoked_is_restored_though_its_entry_or_its_pod_is_gone() {
     assert_eq!((report.restored, agent.plane.is_revoked(&tuple)), (1, false), "the entry was flushed");
 
     let mut agent = self::agent(&[]);
-    agent.plane.remembered.insert(tuple);
+    agent.plane.revoked.insert(tuple);
     agent.plane.connections.get_mut(&7).unwrap().revoked = true;
     let report = agent.snapshot(Cluster::default());
     assert_eq!(
@@ -361,38 +361,38 @@ fn what_was_revoked_is_restored_though_its_entry_or_its_pod_is_gone() {
     assert!(!agent.plane.connections[&7].revoked);
 }
 
-/// After a flush the server's packet came first, and counts as the opener's.
+/// After a flush the first packet is the server's, so that the entry has client and server exchanged.
 #[test]
-fn a_connection_that_comes_back_the_wrong_way_round_is_cut_again_and_stays_so() {
+fn a_connection_with_a_reversed_entry_is_revoked_again_and_stays_revoked() {
     let mut agent = agent(&[]);
     agent.snapshot(cluster());
     agent.apply(deny());
     let tuple = agent.plane.connections[&7].tuple;
     for (id, midstream) in [(8, true), (9, false)] {
-        let reversed = Connection { tuple: tuple.reversed(), revoked: false, midstream };
+        let reversed = TrackedConnection { tuple: tuple.reversed(), revoked: false, midstream };
         agent.plane.connections = [(id, reversed)].into();
-        // As after a mend.
-        pass(&agent, 1000);
+        // As after a repair.
+        wait(&agent, 1000);
         agent.review_all();
         assert_eq!(agent.tick().revoked, 1);
         assert!(agent.plane.connections[&id].revoked && agent.plane.is_revoked(&tuple));
-        pass(&agent, 1000);
+        wait(&agent, 1000);
         agent.review_all();
         let report = agent.tick();
         assert_eq!((report.revoked, report.restored), (0, 0));
     }
 }
 
-/// What was cut is remembered for days: it must not make every later change list all connections.
+/// Revoked connections are remembered for days. They must not make every later change list connections.
 #[test]
-fn a_change_that_allows_nothing_anew_lists_no_connections() {
+fn a_change_that_allows_nothing_more_lists_no_connections() {
     let mut agent = agent(&[]);
     agent.snapshot(cluster());
     assert_eq!(agent.apply(deny()).revoked, 1);
-    agent.plane.asked.clear();
-    pass(&agent, 1000);
+    agent.plane.listings.clear();
+    wait(&agent, 1000);
     let report = agent.apply(vec![Change::SetPod(pod("web", "10.0.1.7", "n2", &[("app", "web")]))]);
-    assert_eq!((report.revoked, report.review_due, agent.plane.asked.len()), (0, None, 0));
+    assert_eq!((report.revoked, report.review_due, agent.plane.listings.len()), (0, None, 0));
     let report = agent.apply(vec![Change::RemovePolicy(deny_ingress().key.clone())]);
-    assert_eq!((report.restored, agent.plane.asked.len()), (1, 1));
+    assert_eq!((report.restored, agent.plane.listings.len()), (1, 1));
 }

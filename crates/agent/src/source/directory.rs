@@ -1,9 +1,9 @@
-//! A directory of manifests as a source: for machines without a cluster.
+//! A directory of manifests as a source, for machines without a cluster.
 //!
-//! Every change reads the whole directory again and tells it as a new [`Event::Snapshot`]; the agent's reconciler finds what
-//! differs from the one cluster that it keeps, so no second copy lives here. While a file is broken, or nothing is
-//! there, the last good state stays in force, and the watches of all kinds are said to fail. The same holds while a file is
-//! being written: what is taken in is one state of the directory, as a whole.
+//! Every change reads the whole directory again and delivers it as a new [`Event::Snapshot`]. The agent's reconciler finds the
+//! difference to the cluster that it holds, so this module keeps no copy. While a file is invalid, or there are no
+//! manifests, the last valid state stays in place and the watches of all kinds are reported as failing. The same applies while
+//! a file is being written: a snapshot is one state of the directory as a whole.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use palisade_api::{Event, Kind, ObjectRef, WatchState};
@@ -19,138 +19,187 @@ use palisade_manifest::{Diagnostic, Input, LoadOptions, Loaded, Severity};
 use palisade_policy::Cluster;
 
 use super::{
-    Heard,
+    Delivery,
     files::{LONGEST, LOOK_AGAIN, QUIET, Watch, WatchError},
-    settled::{Look, SETTLE, Writes},
+    writes::{SETTLE_TIME, Snapshot, Writes},
 };
+use crate::error_chain;
 
-/// How often files that may not be whole are looked at again.
-const SETTLING: Duration = Duration::from_millis(50);
-/// Files that are not whole for so long are named; and who reads once doesn't wait for longer.
-const UNSETTLED: Duration = Duration::from_secs(3);
-const _: () = assert!(UNSETTLED.as_millis() > 2 * SETTLE.as_millis());
+/// How often files that may be incomplete are checked again.
+const RECHECK: Duration = Duration::from_millis(50);
+/// Files that are incomplete for this long are reported, and [`read`] fails.
+const REPORT_AFTER: Duration = Duration::from_secs(3);
+const _: () = assert!(REPORT_AFTER.as_millis() > 2 * SETTLE_TIME.as_millis());
 
-/// A directory that can't be used at all.
+/// Why a directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// It can't be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
-    /// What is in it can't be used.
+    /// Its content can't be used.
     #[error("{0}")]
     Unusable(String),
-    /// The system gives no thread.
+    /// The system refused a thread.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
 }
 
-/// Reads the manifests once, when all of them are whole.
+/// The clock of a source. Tests replace it.
+trait Clock {
+    /// The time on a clock that never jumps.
+    fn now(&self) -> Instant;
+    /// The time with which inode times are compared.
+    fn system_time(&self) -> SystemTime;
+    fn sleep(&self, duration: Duration);
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RealClock;
+
+impl Clock for RealClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn system_time(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        thread::sleep(duration);
+    }
+}
+
+/// Reads the manifests once, as soon as all files are complete. Returns warnings beside the cluster.
 ///
 /// # Errors
-/// When something is broken or being written, or nothing is there. What is merely doubtful is handed back beside the
-/// cluster.
+/// If a file is invalid or being written, or there are no manifests.
 pub fn read(path: &Path) -> Result<(Cluster, Vec<Diagnostic>), DirectoryError> {
-    let (begin, writes) = (Instant::now(), Writes::default());
+    read_with(path, &RealClock)
+}
+
+fn read_with(path: &Path, clock: &impl Clock) -> Result<(Cluster, Vec<Diagnostic>), DirectoryError> {
+    let (begin, writes) = (clock.now(), Writes::default());
     loop {
-        match load(path, &writes) {
+        match load(path, &writes, clock.system_time()) {
             Ok(loaded) => {
                 return match unusable(path, &loaded) {
                     None => Ok((loaded.cluster, loaded.diagnostics)),
                     Some(why) => Err(DirectoryError::Unusable(why)),
                 };
             }
-            Err(unsettled) if begin.elapsed() >= UNSETTLED => {
-                return Err(DirectoryError::Unusable(unsettled.to_string()));
+            Err(incomplete) if clock.now().saturating_duration_since(begin) >= REPORT_AFTER => {
+                return Err(DirectoryError::Unusable(incomplete.to_string()));
             }
-            Err(_) => thread::sleep(SETTLING),
+            Err(_) => clock.sleep(RECHECK),
         }
     }
 }
 
-/// Follows the manifests at `path` on a thread of its own, which ends when `tell` says that nobody listens any more.
+/// Follows the manifests at `path` on a separate thread, which ends when `deliver` returns false.
 ///
 /// # Errors
-/// When the path can't be watched: it isn't there, or the system has no watches left.
-pub fn follow(path: PathBuf, tell: impl Fn(Heard) -> bool + Send + 'static) -> Result<(), DirectoryError> {
-    let (events, changed) = mpsc::channel();
-    let heard = move |at| {
-        // Nobody listens any more once the process ends.
-        _ = events.send(at);
-    };
-    let watch = Watch::begin([&path], heard)?;
-    let mut following = Following {
-        path,
-        watch,
-        changed,
-        said: BTreeSet::new(),
-        state: None,
-        broken: false,
-        unsettled: None,
-        armed: true,
-        tell,
-    };
-    let run = move || following.run();
+/// If the path can't be watched: it doesn't exist, or the system has no inotify watches left.
+pub fn follow(
+    path: PathBuf,
+    deliver: impl Fn(Delivery) -> bool + Send + 'static,
+) -> Result<(), DirectoryError> {
+    follow_with(path, deliver, RealClock)
+}
+
+fn follow_with(
+    path: PathBuf,
+    deliver: impl Fn(Delivery) -> bool + Send + 'static,
+    clock: impl Clock + Send + 'static,
+) -> Result<(), DirectoryError> {
+    let mut follower = Follower::new(path, deliver, clock)?;
+    let run = move || follower.run();
     thread::Builder::new().name("palisade-files".into()).spawn(run).map_err(DirectoryError::Thread)?;
     Ok(())
 }
 
-struct Following<T> {
+struct Follower<D, C> {
     path: PathBuf,
     watch: Watch,
     changed: Receiver<Instant>,
-    /// The objects of which findings were told.
-    said: BTreeSet<ObjectRef>,
+    /// The objects that have findings.
+    objects_with_findings: BTreeSet<ObjectRef>,
     state: Option<WatchState>,
-    /// Whether the path was read, and what is in it can't be used.
-    broken: bool,
-    /// Since when files were not whole whenever they were looked at, and when the first of them changed.
-    unsettled: Option<Unsettled>,
-    /// Whether what is watched is what was read last.
-    armed: bool,
-    tell: T,
+    /// Whether the directory was read and its content can't be used.
+    is_unusable: bool,
+    /// Set while files are incomplete.
+    incomplete: Option<Incomplete>,
+    /// Whether the inotify watches are those of the paths that were read last.
+    is_armed: bool,
+    deliver: D,
+    clock: C,
 }
 
-/// Nobody listens any more.
-struct Deaf;
+/// The receiver of deliveries is gone.
+struct Disconnected;
 
-/// Files that have to be looked at again.
+/// Files that may be incomplete have to be checked again.
 #[derive(Clone, Copy)]
-struct Unsettled {
+struct Incomplete {
     since: Instant,
+    /// When the first of the changes happened that have not been read yet.
     changed: Option<Instant>,
 }
 
-/// A file that may not be whole.
+/// A file that may be incomplete.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is being written", .0.display())]
-struct NotWhole(PathBuf);
+struct BeingWritten(PathBuf);
 
-impl<T: Fn(Heard) -> bool> Following<T> {
+impl<D: Fn(Delivery) -> bool, C: Clock> Follower<D, C> {
+    fn new(path: PathBuf, deliver: D, clock: C) -> Result<Self, DirectoryError> {
+        let (events, changed) = mpsc::channel();
+        let notify = move |at| {
+            // The receiver is gone once the process ends.
+            _ = events.send(at);
+        };
+        let watch = Watch::begin([&path], notify)?;
+        Ok(Self {
+            path,
+            watch,
+            changed,
+            objects_with_findings: BTreeSet::new(),
+            state: None,
+            is_unusable: false,
+            incomplete: None,
+            is_armed: true,
+            deliver,
+            clock,
+        })
+    }
+
     fn run(&mut self) {
-        // An edit between the beginning of the watch and the first reading is heard and read twice: that does no harm.
-        let mut first = Some(Instant::now());
+        // An edit between the start of the watch and the first reading is read twice, which is harmless.
+        let mut first = Some(self.clock.now());
         while self.reload(first.take()).is_ok() {
             let Some(at) = self.next() else { return };
             first = at;
         }
     }
 
-    /// Waits for an edit to begin and to be over; gives its beginning, which is unknown for a path that came back.
+    /// Waits until an edit has begun and ended, or files must be checked again. Returns when the edit began: `None` for a path
+    /// that exists again.
     fn next(&mut self) -> Option<Option<Instant>> {
-        let patience = match self.unsettled {
-            Some(_) => SETTLING,
+        let timeout = match self.incomplete {
+            Some(_) => RECHECK,
             None if self.is_up() => Duration::from_secs(3600),
             None => LOOK_AGAIN,
         };
-        let first = match self.changed.recv_timeout(patience) {
+        let first = match self.changed.recv_timeout(timeout) {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => {
-                self.armed &= self.unsettled.is_some();
-                return Some(self.unsettled.and_then(|unsettled| unsettled.changed));
+                self.is_armed &= self.incomplete.is_some();
+                return Some(self.incomplete.and_then(|incomplete| incomplete.changed));
             }
             Err(RecvTimeoutError::Disconnected) => return None,
         };
-        self.armed = false;
+        self.is_armed = false;
         while first.elapsed() < LONGEST && self.changed.recv_timeout(QUIET).is_ok() {}
         Some(Some(first))
     }
@@ -159,62 +208,68 @@ impl<T: Fn(Heard) -> bool> Following<T> {
         self.state == Some(WatchState::Watching)
     }
 
-    fn reload(&mut self, changed: Option<Instant>) -> Result<(), Deaf> {
+    fn reload(&mut self, changed: Option<Instant>) -> Result<(), Disconnected> {
         if let Some(path) = self.watch.missing() {
-            self.broken = false;
-            self.unsettled = None;
-            let why = format!("{} is gone: the last state stays in force until it returns", path.display());
-            return self.turn(&WatchState::Failing { why });
+            self.is_unusable = false;
+            self.incomplete = None;
+            let why = format!(
+                "{} does not exist: the last valid state stays in place until it does",
+                path.display()
+            );
+            return self.set_state(&WatchState::Failing { why });
         }
-        // Read only what changed: a directory that stays broken is not read three times a second.
-        if changed.is_none() && self.broken && self.unsettled.is_none() {
+        // Without a change there is nothing to read again: a directory that stays invalid is not read three times a second.
+        if changed.is_none() && self.is_unusable && self.incomplete.is_none() {
             return Ok(());
         }
-        self.broken = false;
-        let waiting = self.unsettled.take();
-        let changed = waiting.and_then(|waiting| waiting.changed).or(changed);
-        if !self.armed
+        self.is_unusable = false;
+        let incomplete = self.incomplete.take();
+        let changed = incomplete.and_then(|incomplete| incomplete.changed).or(changed);
+        if !self.is_armed
             && let Err(error) = self.watch.follow()
         {
-            return self.turn(&WatchState::Failing { why: crate::words::with_causes(&error) });
+            return self.set_state(&WatchState::Failing { why: error_chain::with_causes(&error) });
         }
-        self.armed = true;
-        let loaded = match load(&self.path, self.watch.writes()) {
+        self.is_armed = true;
+        let now = self.clock.now();
+        let loaded = match load(&self.path, self.watch.writes(), self.clock.system_time()) {
             Ok(loaded) => loaded,
-            Err(not_whole) => {
-                let since = waiting.map_or_else(Instant::now, |waiting| waiting.since);
-                self.unsettled = Some(Unsettled { since, changed });
-                if since.elapsed() < UNSETTLED {
+            Err(being_written) => {
+                let since = incomplete.map_or(now, |incomplete| incomplete.since);
+                self.incomplete = Some(Incomplete { since, changed });
+                if now.saturating_duration_since(since) < REPORT_AFTER {
                     return Ok(());
                 }
                 let why = format!(
-                    "{not_whole}: the last good state stays in force until the file is closed, or was left alone for {} s",
-                    SETTLE.as_secs()
+                    "{being_written}: the last valid state stays in place until the file is closed, or has not changed for {} s",
+                    SETTLE_TIME.as_secs()
                 );
-                return self.turn(&WatchState::Failing { why });
+                return self.set_state(&WatchState::Failing { why });
             }
         };
-        self.tell_findings(&loaded.diagnostics)?;
+        self.deliver_findings(&loaded.diagnostics)?;
         if let Some(why) = unusable(&self.path, &loaded) {
-            self.broken = true;
-            return self
-                .turn(&WatchState::Failing { why: format!("{why}; the last good state stays in force") });
+            self.is_unusable = true;
+            let why = format!("{why}; the last valid state stays in place");
+            return self.set_state(&WatchState::Failing { why });
         }
         let event = Event::Snapshot(Box::new(loaded.cluster));
-        self.say(Heard { event, at: changed.unwrap_or_else(Instant::now) })?;
-        self.turn(&WatchState::Watching)
+        self.deliver(Delivery { event, received: changed.unwrap_or(now) })?;
+        self.set_state(&WatchState::Watching)
     }
 
-    fn turn(&mut self, state: &WatchState) -> Result<(), Deaf> {
+    fn set_state(&mut self, state: &WatchState) -> Result<(), Disconnected> {
         if self.state.as_ref() == Some(state) {
             return Ok(());
         }
         self.state = Some(state.clone());
-        Kind::ALL.into_iter().try_for_each(|kind| self.hear(Event::Watch { kind, state: state.clone() }))
+        Kind::ALL
+            .into_iter()
+            .try_for_each(|kind| self.deliver_now(Event::Watch { kind, state: state.clone() }))
     }
 
-    /// Tells what is wrong with which object now, and which are well again.
-    fn tell_findings(&mut self, found: &[Diagnostic]) -> Result<(), Deaf> {
+    /// Delivers the findings of each object, and that objects have none any longer.
+    fn deliver_findings(&mut self, found: &[Diagnostic]) -> Result<(), Disconnected> {
         let mut by_object: BTreeMap<ObjectRef, Vec<Diagnostic>> = BTreeMap::new();
         for diagnostic in found {
             if let Some(object) = object_of(diagnostic) {
@@ -222,53 +277,53 @@ impl<T: Fn(Heard) -> bool> Following<T> {
             }
         }
         let now: BTreeSet<ObjectRef> = by_object.keys().cloned().collect();
-        let well = self.said.difference(&now).cloned().map(|object| (object, Vec::new()));
-        for (object, findings) in well.chain(by_object).collect::<Vec<_>>() {
-            self.hear(Event::Findings { object, findings })?;
+        let valid = self.objects_with_findings.difference(&now).cloned().map(|object| (object, Vec::new()));
+        for (object, findings) in valid.chain(by_object).collect::<Vec<_>>() {
+            self.deliver_now(Event::Findings { object, findings })?;
         }
-        self.said = now;
+        self.objects_with_findings = now;
         Ok(())
     }
 
-    fn hear(&self, event: Event) -> Result<(), Deaf> {
-        self.say(Heard::now(event))
+    fn deliver_now(&self, event: Event) -> Result<(), Disconnected> {
+        self.deliver(Delivery::now(event))
     }
 
-    fn say(&self, heard: Heard) -> Result<(), Deaf> {
-        if (self.tell)(heard) { Ok(()) } else { Err(Deaf) }
+    fn deliver(&self, delivery: Delivery) -> Result<(), Disconnected> {
+        if (self.deliver)(delivery) { Ok(()) } else { Err(Disconnected) }
     }
 }
 
-/// Reads the files, if they are whole and stay as they are meanwhile.
-fn load(path: &Path, writes: &Writes) -> Result<Loaded, NotWhole> {
-    // Pods have the addresses that their status says, and no others: made-up ones are nobody's.
+/// Reads the files if they are complete and don't change meanwhile.
+fn load(path: &Path, writes: &Writes, now: SystemTime) -> Result<Loaded, BeingWritten> {
+    // Pods have only the addresses in their status. Generated ones would belong to no pod.
     let options = LoadOptions { addresses: None, regular_files: true, ..LoadOptions::default() };
-    let look = || Look::at(palisade_manifest::files(path, &options));
-    let not_whole = |path: &Path| Err(NotWhole(path.to_owned()));
-    let before = look();
-    if let Some(path) = before.unsettled(writes) {
-        return not_whole(path);
+    let snapshot = || Snapshot::of(palisade_manifest::files(path, &options));
+    let being_written = |path: &Path| Err(BeingWritten(path.to_owned()));
+    let before = snapshot();
+    if let Some(path) = before.incomplete(writes, now) {
+        return being_written(path);
     }
     let loaded = palisade_manifest::load(&[Input::Path(path.to_owned())], &options);
-    let after = look();
-    match after.changed_since(&before).or_else(|| after.unsettled(writes)) {
-        Some(path) => not_whole(path),
+    let after = snapshot();
+    match after.changed_since(&before).or_else(|| after.incomplete(writes, now)) {
+        Some(path) => being_written(path),
         None => Ok(loaded),
     }
 }
 
-/// Why what was read must not be enforced.
+/// Why the manifests must not be enforced, if so.
 fn unusable(path: &Path, loaded: &Loaded) -> Option<String> {
     let (errors, _) = loaded.tally();
     if let Some(first) = loaded.diagnostics.iter().find(|d| d.severity == Severity::Error) {
         let more = if errors > 1 { format!(" (and {} more)", errors - 1) } else { String::new() };
         return Some(format!("{first}{more}"));
     }
-    // An empty directory is more often a mount that failed than a wish for no policies.
+    // An empty directory is more often a failed mount than intended.
     loaded.counts.objects.is_empty().then(|| format!("there are no manifests in {}", path.display()))
 }
 
-/// The object of a finding, from its words: `NetworkPolicy shop/p`.
+/// Returns the object of a finding, parsed from its text: `NetworkPolicy shop/p`.
 fn object_of(diagnostic: &Diagnostic) -> Option<ObjectRef> {
     let (kind, name) = diagnostic.object.as_deref()?.split_once(' ')?;
     let kind = Kind::ALL.into_iter().find(|k| k.as_str() == kind)?;

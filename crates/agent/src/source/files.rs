@@ -1,4 +1,4 @@
-//! Waiting for manifests to change, wherever editors put them.
+//! Watches manifests for changes, however editors write them.
 
 use std::{
     io,
@@ -7,53 +7,54 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::settled::Writes;
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode, ModifyKind},
 };
 
-/// Saving one file makes several events, and saving many files many: an edit is over when nothing has come for so long.
+use super::writes::Writes;
+
+/// Saving a file causes several events. An edit has ended when no event has arrived for this long.
 pub const QUIET: Duration = Duration::from_millis(15);
-/// But edits that never end are enforced in between.
+/// The longest edit: later events belong to the next one, so that constant edits are enforced too.
 pub const LONGEST: Duration = Duration::from_millis(500);
-/// How often a vanished path is to be looked for; its parent may be gone too, so no event would tell.
+/// How often to look for a path that doesn't exist. Its parent may not exist either, so that there is no event.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 /// Watches files and directories.
 ///
-/// Editors replace files rather than write them, and a directory may be replaced as a whole: so each path's parent is
-/// watched too, and [`Watch::follow`] begins anew, because what has a path's name now may not be what is watched.
+/// Editors replace files rather than write them, and whole directories may be replaced. So the parent of each path is watched
+/// too, and [`Watch::follow`] creates new watches for what the paths refer to now.
 pub struct Watch {
     paths: Vec<PathBuf>,
-    heard: Arc<dyn Fn(Instant) + Send + Sync>,
+    notify: Arc<dyn Fn(Instant) + Send + Sync>,
     writes: Arc<Writes>,
     watcher: Option<RecommendedWatcher>,
-    /// The one before, which may still have something to tell that happened before this one began.
-    before: Option<RecommendedWatcher>,
+    /// The previous watcher, which may still deliver events from before the current one was created.
+    previous: Option<RecommendedWatcher>,
 }
 
 /// Why files can't be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// A path has no meaning.
+    /// A path can't be made absolute.
     #[error("cannot find {}", path.display())]
     Path {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The system has no watches at all.
+    /// The system supports no inotify watches.
     #[error("cannot watch files")]
     System(#[source] notify::Error),
-    /// Or none left.
+    /// A watch was refused, usually because none is left.
     #[error("cannot watch {}; is the sysctl fs.inotify.max_user_watches large enough?", path.display())]
     Refused {
-        /// Which path.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: notify::Error,
     },
@@ -66,25 +67,25 @@ impl std::fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Begins to watch; `heard` is called, on a thread of the watcher's, whenever something at or below the paths changed.
+    /// Watches paths. `notify` is called on a separate thread whenever something at or below the paths has changed.
     ///
     /// # Errors
-    /// When a path isn't there, or the system has no watches left.
+    /// If a path doesn't exist, or the system has no inotify watches left.
     pub fn begin(
         paths: impl IntoIterator<Item = impl AsRef<Path>>,
-        heard: impl Fn(Instant) + Send + Sync + 'static,
+        notify: impl Fn(Instant) + Send + Sync + 'static,
     ) -> Result<Self, WatchError> {
         let full =
             |path: &Path| absolute(path).map_err(|source| WatchError::Path { path: path.to_owned(), source });
         let paths = paths.into_iter().map(|p| full(p.as_ref())).collect::<Result<_, _>>()?;
         let mut watch =
-            Self { paths, heard: Arc::new(heard), writes: Arc::default(), watcher: None, before: None };
+            Self { paths, notify: Arc::new(notify), writes: Arc::default(), watcher: None, previous: None };
         watch.arm()?;
         Ok(watch)
     }
 
-    /// Watches what the paths are now. To be called after every event, before the files are read: whatever happens
-    /// after that is heard.
+    /// Watches what the paths refer to now. Must be called after every event, before the files are read, so that later changes
+    /// cause events.
     ///
     /// # Errors
     /// As [`Watch::begin`].
@@ -92,29 +93,30 @@ impl Watch {
         self.arm()
     }
 
-    /// What is known about who writes the files.
+    /// Which of the files are being written.
     pub(crate) fn writes(&self) -> &Writes {
         &self.writes
     }
 
-    /// The first path that is gone.
+    /// Returns the first path that doesn't exist.
     #[must_use]
     pub fn missing(&self) -> Option<&Path> {
         self.paths.iter().find(|p| !p.exists()).map(PathBuf::as_path)
     }
 
     fn arm(&mut self) -> Result<(), WatchError> {
-        let (paths, heard, writes) = (self.paths.clone(), Arc::clone(&self.heard), Arc::clone(&self.writes));
-        let matters = move |event: notify::Result<notify::Event>| {
-            writes.hear(event.as_ref().ok());
-            // An error means that events may have been lost: look at the files.
-            let matters = event
+        let (paths, notify, writes) =
+            (self.paths.clone(), Arc::clone(&self.notify), Arc::clone(&self.writes));
+        let handle = move |event: notify::Result<notify::Event>| {
+            writes.record(event.as_ref().ok());
+            // An error means that events may have been lost.
+            let is_relevant = event
                 .map_or(true, |e| changes_something(e.kind) && e.paths.iter().any(|p| is_below(&paths, p)));
-            if matters {
-                heard(Instant::now());
+            if is_relevant {
+                notify(Instant::now());
             }
         };
-        let mut watcher = notify::recommended_watcher(matters).map_err(WatchError::System)?;
+        let mut watcher = notify::recommended_watcher(handle).map_err(WatchError::System)?;
         let mut watch = |path: &Path, mode| {
             watcher.watch(path, mode).map_err(|source| WatchError::Refused { path: path.to_owned(), source })
         };
@@ -126,14 +128,13 @@ impl Watch {
                 watch(path, RecursiveMode::Recursive)?;
             }
         }
-        // The one before goes on until the next time, so nothing falls between.
-        self.before = self.watcher.replace(watcher);
+        // The previous watcher is kept until the next call, so that no event is lost.
+        self.previous = self.watcher.replace(watcher);
         Ok(())
     }
 }
 
-/// Reading is no change, and we do it ourselves. A file that is being written is read when it is closed, not while it is
-/// empty.
+/// Reading is not a change. A file that is being written counts as changed when it is closed.
 fn changes_something(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),

@@ -20,7 +20,7 @@ use nix::{
 use palisade_agent::{
     config::{Config, Listen, LogFormat, LogLevel, SourceChoice},
     daemon, log,
-    socket::{Ask, Explained, Reply, Request, Response, Status, VERSION, Verified},
+    socket::{Explained, Request, RequestLine, Response, ResponseLine, Status, VERSION, Verified},
 };
 use palisade_lab::{Lab, Place, with_causes};
 use palisade_policy::{Cluster, Name};
@@ -135,16 +135,19 @@ impl Agent {
     /// Waits until the agent reports that it is ready.
     pub(crate) fn await_ready(&mut self) -> Result<(), Failed> {
         self.await_reply("be ready", |agent| {
-            Ok(matches!(agent.ask(Ask::Status), Some(Reply::Status(s)) if s.ready).then_some(()))
+            Ok(matches!(agent.ask(Request::Status), Some(Response::Status(s)) if s.ready).then_some(()))
         })
     }
 
     /// Waits until the agent has programmed this revision of the manifests.
     pub(crate) fn await_revision(&mut self, revision: usize) -> Result<(), Failed> {
-        let ask =
-            || Ask::Explain { source: String::new(), destination: String::new(), namespace: String::new() };
+        let ask = || Request::Explain {
+            source: String::new(),
+            destination: String::new(),
+            namespace: String::new(),
+        };
         self.await_reply("apply the manifests", |agent| {
-            let Some(Reply::Explained(reply)) = agent.ask(ask()) else { return Ok(None) };
+            let Some(Response::Explained(reply)) = agent.ask(ask()) else { return Ok(None) };
             Ok((reply.text == revision.to_string()).then_some(()))
         })
     }
@@ -156,16 +159,16 @@ impl Agent {
 
     /// Returns the result of the agent's `verify`, or `None` if it doesn't answer.
     pub(crate) fn verify(&mut self) -> Option<Verified> {
-        match self.ask(Ask::Verify) {
-            Some(Reply::Verified(verified)) => Some(verified),
+        match self.ask(Request::Verify) {
+            Some(Response::Verified(verified)) => Some(verified),
             _ => None,
         }
     }
 
     /// Returns the agent's status, or `None` if it doesn't answer.
     pub(crate) fn status(&mut self) -> Option<Status> {
-        match self.ask(Ask::Status) {
-            Some(Reply::Status(status)) => Some(*status),
+        match self.ask(Request::Status) {
+            Some(Response::Status(status)) => Some(*status),
             _ => None,
         }
     }
@@ -176,15 +179,15 @@ impl Agent {
         Ok(kill(pid, if frozen { Signal::SIGSTOP } else { Signal::SIGCONT })?)
     }
 
-    fn ask(&mut self, ask: Ask) -> Option<Reply> {
+    fn ask(&mut self, request: Request) -> Option<Response> {
         let mut stream = UnixStream::connect(self.folder.join(&*self.node).join("agent.sock")).ok()?;
         stream.set_read_timeout(Some(TIMEOUT)).ok()?;
-        let mut line = serde_json::to_string(&Request { version: VERSION, ask }).ok()?;
+        let mut line = serde_json::to_string(&RequestLine { version: VERSION, request }).ok()?;
         line.push('\n');
         stream.write_all(line.as_bytes()).ok()?;
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer).ok()?;
-        serde_json::from_str::<Response>(&answer).ok().map(|response| response.reply)
+        serde_json::from_str::<ResponseLine>(&answer).ok().map(|line| line.response)
     }
 
     fn await_reply(

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt::Write as _};
 
 use anyhow::Result;
 use palisade_agent::{
-    socket::{Errors, Reply, Status, Verified, WatchView},
+    socket::{Errors, Response, Status, Verified, WatchView},
     view::{GroupView, PlanView, PodView, ProfileView, TableView},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -19,21 +19,21 @@ use crate::{
 ///
 /// # Errors
 /// When the answer can't be made plain, which would be a fault of the program.
-pub(super) fn text(reply: &Reply) -> Result<String> {
+pub(super) fn text(reply: &Response) -> Result<String> {
     // Lines and colours are made already; the writer lets nothing else through.
-    if let Reply::Explained(explained) = reply {
+    if let Response::Explained(explained) = reply {
         return Ok(explained.text.clone());
     }
     Ok(match &plain(reply)? {
-        Reply::Status(status) => self::status(status),
-        Reply::Pods(pods) => self::pods(pods),
-        Reply::Profiles(profiles) => self::profiles(profiles),
-        Reply::Tables(tables) => self::tables(tables),
-        Reply::Groups(groups) => self::groups(groups, MEMBERS),
-        Reply::Errors(errors) => self::errors(errors),
-        Reply::Verified(verified) => self::verified(verified),
-        Reply::Explained(_) | Reply::Done => String::new(),
-        Reply::Error(error) => format!("{error}\n"),
+        Response::Status(status) => self::status(status),
+        Response::Pods(pods) => self::pods(pods),
+        Response::Profiles(profiles) => self::profiles(profiles),
+        Response::Tables(tables) => self::tables(tables),
+        Response::Groups(groups) => self::groups(groups, MEMBERS),
+        Response::Errors(errors) => self::errors(errors),
+        Response::Verified(verified) => self::verified(verified),
+        Response::Explained(_) | Response::Done => String::new(),
+        Response::Error(error) => format!("{error}\n"),
     })
 }
 
@@ -57,18 +57,18 @@ fn plain<T: Serialize + DeserializeOwned>(value: &T) -> Result<T> {
 }
 
 /// For programs.
-pub(super) fn json(reply: &Reply) -> Result<String> {
+pub(super) fn json(reply: &Response) -> Result<String> {
     match reply {
-        Reply::Status(status) => document("status", status),
-        Reply::Pods(pods) => document("pods", pods),
-        Reply::Profiles(profiles) => document("profiles", profiles),
-        Reply::Tables(tables) => document("tables", tables),
-        Reply::Groups(groups) => document("groups", groups),
-        Reply::Errors(errors) => document("errors", errors),
-        Reply::Explained(explained) => pretty(&explained.json),
-        Reply::Verified(verified) => document("verify", verified),
-        Reply::Done => document("done", &true),
-        Reply::Error(error) => document("error", error),
+        Response::Status(status) => document("status", status),
+        Response::Pods(pods) => document("pods", pods),
+        Response::Profiles(profiles) => document("profiles", profiles),
+        Response::Tables(tables) => document("tables", tables),
+        Response::Groups(groups) => document("groups", groups),
+        Response::Errors(errors) => document("errors", errors),
+        Response::Explained(explained) => pretty(&explained.json),
+        Response::Verified(verified) => document("verify", verified),
+        Response::Done => document("done", &true),
+        Response::Error(error) => document("error", error),
     }
 }
 
@@ -361,13 +361,13 @@ mod tests {
         let group = GroupView { id: of(), of: of(), tables: 1, members: vec![of()] };
         let verified = Verified { differences: vec![of()], ..Verified::default() };
         let replies = [
-            (Reply::Status(Box::new(status)), 12),
-            (Reply::Pods(vec![pod.clone()]), 2),
-            (Reply::Profiles(vec![profile.clone()]), 3),
-            (Reply::Errors(Errors { events: vec![event], objects: vec![object] }), 2),
-            (Reply::Groups(vec![group.clone()]), 2),
-            (Reply::Verified(verified), 2),
-            (Reply::Error(of()), 1),
+            (Response::Status(Box::new(status)), 12),
+            (Response::Pods(vec![pod.clone()]), 2),
+            (Response::Profiles(vec![profile.clone()]), 3),
+            (Response::Errors(Errors { events: vec![event], objects: vec![object] }), 2),
+            (Response::Groups(vec![group.clone()]), 2),
+            (Response::Verified(verified), 2),
+            (Response::Error(of()), 1),
         ];
         let odd = |c: char| palisade_manifest::needs_escape(c) && c != '\n';
         for (reply, lines) in replies {

@@ -27,13 +27,13 @@ fn a_directory_is_enforced_and_followed() {
     let stage = Stage::new();
     stage.write("policy.yaml", &policy("web"));
     let agent = stage.agent(&[]);
-    let log = agent.until("ready: the kernel holds the plan");
-    assert!(log.contains("the agent starts") && log.contains("node=n1"), "{log}");
+    let log = agent.until("agent is ready");
+    assert!(log.contains("starting agent") && log.contains("node=n1"), "{log}");
     assert!(stage.answers("web", "db:5432"));
     assert!(!stage.answers("other", "db:5432"));
 
     // A drop is told with both pods and the policy at fault.
-    let log = agent.until("dropped");
+    let log = agent.until("dropped packets");
     for word in
         ["shop/other (10.244.7.3)", "shop/db (10.244.7.1)", "ingress", "5432", "NetworkPolicy shop/db-from"]
     {
@@ -70,7 +70,7 @@ fn a_directory_is_enforced_and_followed() {
     stage.write("broken.yaml", "a: [\n");
     agent.until("broken.yaml:1:4");
     let status = stage.until_node_says(&["status"], "failing");
-    assert!(status.contains("the last good state stays in force"), "{status}");
+    assert!(status.contains("the last valid state stays in place"), "{status}");
     stage.write("policy.yaml", &policy("web"));
     assert!(stage.answers("other", "db:5432"), "nothing is taken from a broken directory");
     fs::remove_file(stage.manifests().join("broken.yaml")).unwrap();
@@ -81,8 +81,8 @@ fn a_directory_is_enforced_and_followed() {
     assert!(!stage.socket().exists(), "the socket is gone");
     assert!(!stage.answers("other", "db:5432") && stage.answers("web", "db:5432"));
     let agent = stage.agent(&[]);
-    let log = agent.until("ready: the kernel holds the plan");
-    assert!(log.contains("the table of an earlier run is taken over"), "{log}");
+    let log = agent.until("agent is ready");
+    assert!(log.contains("took over table inet palisade"), "{log}");
     assert!(!stage.answers("other", "db:5432"));
     let refused = run(&mut stage.agent_command(&["--remove", "--lock-timeout=0"]), 2);
     assert!(refused.contains("another agent (process"), "{refused}");
@@ -106,7 +106,7 @@ fn a_swapped_link_is_an_edit() {
     symlink("..1", dir.join("..data")).unwrap();
     symlink("..data/policy.yaml", dir.join("policy.yaml")).unwrap();
     let agent = stage.agent(&[]);
-    agent.until("ready: the kernel holds the plan");
+    agent.until("agent is ready");
     assert!(stage.answers("web", "db:5432") && !stage.answers("other", "db:5432"));
     symlink("..2", dir.join("..fresh")).unwrap();
     fs::rename(dir.join("..fresh"), dir.join("..data")).unwrap();
@@ -149,20 +149,21 @@ fn once_programs_and_a_dry_run_touches_nothing() {
 fn the_socket_bears_rubbish() {
     let stage = Stage::new();
     let agent = stage.agent(&[]);
-    agent.until("ready: the kernel holds the plan");
+    agent.until("agent is ready");
     let answer = |stream: UnixStream, request: &[u8]| -> String {
         (&stream).write_all(request).unwrap();
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
         line
     };
-    assert!(answer(stage.connect(), b"hello\n").contains("not a request"));
-    assert!(answer(stage.connect(), b"{\"version\":1}\n").contains("not a request"));
+    assert!(answer(stage.connect(), b"hello\n").contains("invalid request"));
+    assert!(answer(stage.connect(), b"{\"version\":1}\n").contains("invalid request"));
     assert!(
-        answer(stage.connect(), b"{\"version\":99,\"ask\":\"fly\"}\n").contains("was asked in version 99")
+        answer(stage.connect(), b"{\"version\":99,\"ask\":\"fly\"}\n")
+            .contains("unsupported protocol version 99")
     );
     assert!(answer(stage.connect(), &[b'['; 20_000]).contains("at most"));
-    assert!(answer(stage.connect(), b"\xff\xfe\n").contains("not a request"));
+    assert!(answer(stage.connect(), b"\xff\xfe\n").contains("invalid request"));
     // Two questions on one connection; and some that say nothing.
     let silent: Vec<UnixStream> = (0..10).map(|_| stage.connect()).collect();
     let stream = stage.connect();

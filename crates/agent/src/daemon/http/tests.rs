@@ -1,157 +1,139 @@
-use std::{
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream as Blocking},
-    thread,
-};
+use std::net::Ipv4Addr;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// In virtual time: longer than any timeout here.
+const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Serves all pages, and health alone, until the process ends. Nothing reads the inbox, as during a long
-/// transaction.
-fn start() -> (SocketAddr, SocketAddr, Arc<Health>) {
+/// Serves all pages at the first address and health at the second. Nothing reads the inbox, as during a long transaction.
+async fn start() -> (SocketAddr, SocketAddr, Arc<Health>) {
     let health = Arc::new(Health::default());
-    let shown = Shown::new(Arc::new(Metrics::new("1.0", "n1")), Arc::clone(&health), Arc::default());
-    let listener = |at: &str| {
-        let listener = std::net::TcpListener::bind(at).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        (listener.local_addr().unwrap(), listener)
-    };
-    // On every address, so that many peers can ask; not on loopback, which health has alone.
-    let ((mut address, all), (health_address, alone)) = (listener("0.0.0.0:0"), listener("127.0.0.1:0"));
+    let state = HttpState::new(Arc::new(Metrics::new("1.0", "n1")), Arc::clone(&health), Arc::default());
+    // The first is bound to every address, so that many peers can connect; the second to loopback, as for the kubelet.
+    let all = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let health_only = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut address = all.local_addr().unwrap();
     address.set_ip(Ipv4Addr::LOCALHOST.into());
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = |l| TcpListener::from_std(l).unwrap();
-            let alone = serve(listener(alone), Pages::Health, Arc::clone(&shown));
-            tokio::join!(alone, serve(listener(all), Pages::All, shown));
-        });
-    });
+    let health_address = health_only.local_addr().unwrap();
+    tokio::spawn(serve(all, Pages::All, Arc::clone(&state)));
+    tokio::spawn(serve(health_only, Pages::Health, state));
     (address, health_address, health)
 }
 
-fn ask(address: SocketAddr, request: &[u8]) -> String {
-    let mut stream = Blocking::connect_timeout(&address, PATIENCE).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // The other side may have seen enough before everything is sent.
-    _ = stream.write_all(request);
-    let mut answer = Vec::new();
-    _ = stream.read_to_end(&mut answer);
-    String::from_utf8(answer).unwrap()
+async fn send(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The server may close the connection before everything is sent.
+    _ = stream.write_all(request).await;
+    let mut response = Vec::new();
+    _ = timeout(PATIENCE, stream.read_to_end(&mut response)).await.unwrap();
+    String::from_utf8(response).unwrap()
 }
 
-fn get(address: SocketAddr, path: &str) -> String {
-    ask(address, format!("GET {path} HTTP/1.1\r\nHost: n1\r\n\r\n").as_bytes())
+async fn get(address: SocketAddr, path: &str) -> String {
+    send(address, format!("GET {path} HTTP/1.1\r\nHost: n1\r\n\r\n").as_bytes()).await
 }
 
-#[test]
-fn health_and_metrics_are_told_also_while_a_transaction_runs() {
-    let (address, alone, health) = start();
-    for address in [address, alone] {
-        health.set(Some("the agent is starting".to_owned()));
-        assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
-        let starting = get(address, "/readyz");
+#[tokio::test(start_paused = true)]
+async fn health_and_metrics_are_served_while_a_transaction_runs() {
+    let (address, health_address, health) = start().await;
+    for address in [address, health_address] {
+        health.set_not_ready(Some("the agent is starting".to_owned()));
+        assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200 "));
+        let starting = get(address, "/readyz").await;
         assert!(starting.starts_with("HTTP/1.1 503 ") && starting.ends_with("the agent is starting\n"));
-        health.set(None);
-        assert!(get(address, "/readyz").starts_with("HTTP/1.1 200 "));
+        health.set_not_ready(None);
+        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200 "));
     }
-    let metrics = get(address, "/metrics");
+    let metrics = get(address, "/metrics").await;
     assert!(metrics.contains("openmetrics-text") && metrics.ends_with("# EOF\n"), "{metrics}");
-    assert!(metrics.contains("# HELP palisade_ready Whether "), "{metrics}");
-    let elsewhere = get(alone, "/metrics");
+    assert!(metrics.contains("# HELP palisade_ready "), "{metrics}");
+    let elsewhere = get(health_address, "/metrics").await;
     assert!(elsewhere.starts_with("HTTP/1.1 404 ") && elsewhere.contains("--listen"), "{elsewhere}");
 }
 
-#[test]
-fn what_is_no_question_of_ours_is_refused() {
-    let (address, ..) = start();
-    assert!(get(address, "/").starts_with("HTTP/1.1 404 "));
-    let post = ask(address, b"POST /metrics HTTP/1.1\r\nHost: n1\r\nContent-Length: 0\r\n\r\n");
+#[tokio::test(start_paused = true)]
+async fn invalid_requests_are_refused() {
+    let (address, ..) = start().await;
+    assert!(get(address, "/").await.starts_with("HTTP/1.1 404 "));
+    let post = send(address, b"POST /metrics HTTP/1.1\r\nHost: n1\r\nContent-Length: 0\r\n\r\n").await;
     assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD"), "{post}");
-    assert!(ask(address, b"\x16\x03\x01\x02\x00 no http at all\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    assert!(send(address, b"\x16\x03\x01\x02\x00 not HTTP\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
     let endless = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 1 << 20]].concat();
-    assert!(!ask(address, &endless).contains(" 200 "));
+    assert!(!send(address, &endless).await.contains(" 200 "));
 }
 
-/// A connection from one of the addresses of the loopback network.
-fn connect_from(peer: u8, to: SocketAddr) -> Blocking {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+/// Connects from an address of the loopback network.
+fn connect_from(peer: u8, to: SocketAddr) -> TcpStream {
     use std::os::fd::AsRawFd as _;
     let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 1, peer, 0)).unwrap();
     connect(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, to.port())).unwrap();
-    socket.into()
-}
-
-fn is_open(stream: &Blocking) -> bool {
+    let stream = std::net::TcpStream::from(socket);
     stream.set_nonblocking(true).unwrap();
-    matches!((&*stream).read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+    TcpStream::from_std(stream).unwrap()
 }
 
-/// Silent connections, and heads of requests that come byte by byte: from one address, from many, and at the address of
-/// health itself. Everybody else is answered meanwhile, and the process keeps few of them.
-#[test]
-fn a_thousand_connections_that_ask_nothing_keep_nobody_from_an_answer() {
-    let (address, alone, _) = start();
-    for (to, peers) in [(address, 1), (address, 250), (alone, 1)] {
-        let mut held: Vec<Blocking> = Vec::new();
+fn is_open(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// Idle connections, and request heads that arrive byte by byte: from one address, from many, and at the address for health.
+/// Other clients still get responses, and the process keeps few of the connections.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_idle_connections_do_not_keep_other_clients_from_a_response() {
+    let (address, health_address, _) = start().await;
+    for (to, peers) in [(address, 1), (address, 250), (health_address, 1)] {
+        let mut held: Vec<TcpStream> = Vec::new();
         for number in 0..1000_u32 {
             let mut stream = connect_from((number % peers) as u8, to);
             if number % 2 == 0 {
-                stream.write_all(b"GET /healthz HTTP/1.1\r\nX: ").unwrap();
+                stream.write_all(b"GET /healthz HTTP/1.1\r\nX: ").await.unwrap();
             }
             held.push(stream);
             if number % 100 == 99 {
-                // The dribblers go on; those that were closed don't mind.
-                held.iter().for_each(|mut stream| _ = stream.write_all(b"a"));
-                for address in [address, alone] {
-                    let answer = get(address, "/healthz");
-                    assert!(answer.starts_with("HTTP/1.1 200 "), "{to} {peers} {number}: {answer:?}");
+                // Slow clients continue; writes to closed connections fail, which is expected.
+                for stream in &mut held {
+                    _ = stream.write_all(b"a").await;
+                }
+                for address in [address, health_address] {
+                    let response = get(address, "/healthz").await;
+                    assert!(response.starts_with("HTTP/1.1 200 "), "{to} {peers} {number}: {response:?}");
                 }
             }
         }
-        assert!(get(address, "/metrics").ends_with("# EOF\n"));
-        let limits = if to == alone { Pages::Health.limits() } else { Pages::All.limits() };
-        let most = if peers == 1 { limits.of_one } else { limits.overall };
-        let begin = Instant::now();
-        // Those that were given up are told so a moment later.
-        while held.iter().filter(|stream| is_open(stream)).count() > most {
-            assert!(begin.elapsed() < PATIENCE);
-        }
+        assert!(get(address, "/metrics").await.ends_with("# EOF\n"));
+        let limits = if to == health_address { Pages::Health.limits() } else { Pages::All.limits() };
+        let most = if peers == 1 { limits.per_peer } else { limits.total };
+        let open = held.iter().filter(|stream| is_open(stream)).count();
+        assert!(open <= most, "{open} connections are open, of at most {most}");
     }
 }
 
-#[test]
-fn a_connection_that_asks_nothing_is_closed_though_nobody_wants_its_place() {
-    let (address, ..) = start();
-    let silent = connect_from(1, address);
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_although_no_other_client_needs_its_slot() {
+    let (address, ..) = start().await;
     let begin = Instant::now();
-    while is_open(&silent) {
-        assert!(begin.elapsed() < PATIENCE);
-        thread::sleep(Duration::from_millis(20));
-    }
-    assert!(begin.elapsed() < LONGEST, "{:?}", begin.elapsed());
+    assert_eq!(send(address, b"").await, "");
+    assert!(begin.elapsed() >= HEAD_TIMEOUT && begin.elapsed() < CONNECTION_TIMEOUT, "{:?}", begin.elapsed());
 }
 
-/// Who has the port must not keep policies from being enforced; the address is taken once it is free.
-#[test]
-fn an_address_that_is_taken_is_tried_again() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let shown = Shown::new(Arc::new(Metrics::new("1.0", "n1")), Arc::default(), Arc::default());
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run(address, Pages::Health, shown));
-    });
-    thread::sleep(Duration::from_millis(100));
-    drop(taken);
+/// A program that uses the port must not keep policies from being enforced. The address is bound once it is free.
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_in_use_is_retried() {
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = other.local_addr().unwrap();
+    let state = HttpState::new(Arc::new(Metrics::new("1.0", "n1")), Arc::default(), Arc::default());
+    tokio::spawn(run(address, Pages::Health, state));
+    sleep(BIND_RETRY / 2).await;
+    drop(other);
     let begin = Instant::now();
-    while Blocking::connect(address).is_err() {
+    while TcpStream::connect(address).await.is_err() {
         assert!(begin.elapsed() < PATIENCE);
-        thread::sleep(Duration::from_millis(20));
+        sleep(BIND_RETRY / 10).await;
     }
-    assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
+    assert!(begin.elapsed() >= BIND_RETRY / 2, "{:?}", begin.elapsed());
+    assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200 "));
 }

@@ -1,29 +1,29 @@
-//! Follows the node's links.
+//! Follows changes of the node's links.
 
 use super::Worker;
-use crate::words;
+use crate::error_chain;
 
 impl Worker {
-    /// Follows changes of the node's links.
-    pub(super) fn look_around(&mut self) {
-        let lacking = self.agent.data_plane().lacking();
-        if lacking.len() > self.lacking {
-            self.lacking = lacking.len();
-            lacking.iter().for_each(|what| tracing::warn!("{what}"));
+    /// Logs features that the kernel lacks, and updates the rules that depend on the node's links.
+    pub(super) fn follow_links(&mut self) {
+        let missing = self.agent.data_plane().missing_features();
+        if missing.len() > self.missing_features {
+            self.missing_features = missing.len();
+            missing.iter().for_each(|feature| feature.log());
         }
-        match self.agent.data_plane().look_around() {
+        match self.agent.data_plane().refresh_links() {
             Ok(None) => {}
-            Ok(Some(done)) => {
-                self.generation = done.generation;
-                tracing::debug!(elements = done.elements, "the node's links changed");
+            Ok(Some(commit)) => {
+                self.generation = commit.generation;
+                tracing::debug!(elements = commit.elements, "programmed a change of the node's links");
             }
             Err(error) => {
-                let why = words::with_causes(&error);
+                let err = error_chain::with_causes(&error);
                 tracing::error!(
-                    why,
-                    "forged and tunnelled packets of pods may pass: the rules do not know the node's links; it is tried again"
+                    err,
+                    "cannot read the node's links, retrying; forged and tunnelled packets of pods may pass"
                 );
-                self.ledger.error("links", why);
+                self.errors.record("links", err);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! A kernel for the agent's tests. It holds rules of its own, which may differ from what the agent believes: it refuses what
-//! a test tells it to refuse, takes half of a change, can't be read, and is edited by others. Its clock is the test's.
+//! A kernel for the agent's tests. Its rules may differ from what the agent has programmed: tests make it reject changes, apply
+//! them partly, fail to be read, and let other programs edit it. It uses the test's clock.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -13,37 +13,37 @@ use std::{
 
 use palisade_policy::{Delta, Direction, NodePlan, PeerSet, PolicyTable, PolicyTableId, Protocol, Traffic};
 
-use crate::{Connection, DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked};
+use crate::{DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked, TrackedConnection};
 
-/// What the kernel refuses.
+/// The faults of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mood {
-    /// Every transaction on our table: it belongs to another program.
+pub(super) struct Faults {
+    /// Every transaction on our table is rejected: it belongs to another program.
     pub(super) owned: bool,
-    /// Changes of more than so many objects and elements: memory is short.
+    /// Changes of more than this many objects and elements are rejected: memory is short.
     pub(super) limit: Option<usize>,
-    /// Changes are cut in two, and the second half is refused.
-    pub(super) torn: bool,
-    /// To list anything: others change their tables all the time.
+    /// Only the first half of a change is applied, and the second is rejected.
+    pub(super) partial: bool,
+    /// Nothing can be listed: other programs change their tables all the time.
     pub(super) unreadable: bool,
-    /// To cut pods off in a table of their own.
+    /// The separate cut-off table is rejected.
     pub(super) no_cut_off: bool,
 }
 
-/// What the kernel holds. It outlives the agent.
+/// The state of the kernel. It outlives the agent.
 #[derive(Debug, Default)]
-pub(super) struct Held {
-    /// Our table; none if there is none.
+pub(super) struct KernelState {
+    /// Our table, if it exists.
     pub(super) table: Option<NodePlan>,
-    /// The addresses that are cut off in a table of their own.
+    /// The addresses in the separate cut-off table.
     pub(super) cut_off: BTreeSet<(Direction, IpAddr)>,
-    pub(super) mood: Mood,
-    /// Whether others edited something since it was last read.
+    pub(super) faults: Faults,
+    /// Whether another program has edited something since it was last read.
     pub(super) edited: bool,
 }
 
-impl Held {
-    /// What happens to a packet that begins a connection, in one direction.
+impl KernelState {
+    /// Whether the first packet of a connection passes, in one direction.
     pub(super) fn passes(
         &self,
         direction: Direction,
@@ -56,7 +56,7 @@ impl Held {
             && table.is_none_or(|t| t.decide(direction, source, destination, protocol, port).is_allow())
     }
 
-    /// Somebody else does something to our tables.
+    /// Edits our tables as another program might.
     pub(super) fn edit(&mut self, what: u8, nth: usize) {
         self.edited = true;
         let Some(table) = &mut self.table else { return };
@@ -93,43 +93,48 @@ impl Held {
     }
 }
 
-/// An agent's way to the kernel.
+/// A data plane that programs a [`KernelState`].
 pub(super) struct Double {
-    kernel: Arc<Mutex<Held>>,
-    /// What this agent believes is in the kernel.
+    kernel: Arc<Mutex<KernelState>>,
+    /// The plan that was programmed.
     pub(super) programmed: NodePlan,
-    torn: bool,
-    /// Whether the next transactions are refused, whatever they are.
-    pub(super) refuse: VecDeque<bool>,
-    /// What was sent: `start`, `commit`, `cut off`.
+    /// Whether the last change was applied partly.
+    is_partial: bool,
+    /// For each of the next transactions, whether it is rejected.
+    pub(super) reject: VecDeque<bool>,
+    /// The operations so far: `start`, `commit`, `holds`, `cut off`.
     pub(super) sent: Vec<&'static str>,
-    pub(super) connections: BTreeMap<u8, Connection>,
-    pub(super) remembered: BTreeSet<FiveTuple>,
-    pub(super) asked: Vec<BTreeSet<IpAddr>>,
-    pub(super) refuse_revocations: usize,
+    pub(super) connections: BTreeMap<u8, TrackedConnection>,
+    /// Connections in the set of revoked connections.
+    pub(super) revoked: BTreeSet<FiveTuple>,
+    /// The addresses of each listing of connections.
+    pub(super) listings: Vec<BTreeSet<IpAddr>>,
+    /// How many of the next revocations fail.
+    pub(super) reject_revocations: usize,
     /// In milliseconds.
     pub(super) now: Arc<AtomicU64>,
+    /// How long a listing of connections takes, in milliseconds.
     pub(super) listing_takes: u64,
 }
 
 impl Double {
-    pub(super) fn new(kernel: Arc<Mutex<Held>>, now: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(kernel: Arc<Mutex<KernelState>>, now: Arc<AtomicU64>) -> Self {
         Self {
             kernel,
             now,
             programmed: NodePlan::default(),
-            torn: false,
-            refuse: VecDeque::new(),
+            is_partial: false,
+            reject: VecDeque::new(),
             sent: Vec::new(),
             connections: BTreeMap::new(),
-            remembered: BTreeSet::new(),
-            asked: Vec::new(),
-            refuse_revocations: 0,
+            revoked: BTreeSet::new(),
+            listings: Vec::new(),
+            reject_revocations: 0,
             listing_takes: 0,
         }
     }
 
-    pub(super) fn kernel(&self) -> MutexGuard<'_, Held> {
+    pub(super) fn kernel(&self) -> MutexGuard<'_, KernelState> {
         self.kernel.lock().unwrap()
     }
 
@@ -138,27 +143,27 @@ impl Double {
         move || Duration::from_millis(now.load(Ordering::Relaxed))
     }
 
-    /// One change of our table, as the kernel takes it: whole, half, or not at all.
+    /// Applies one change of our table as a whole, partly, or not at all.
     fn transact(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError> {
-        if self.refuse.pop_front().unwrap_or(false) {
-            return Err(refused("no buffer space"));
+        if self.reject.pop_front().unwrap_or(false) {
+            return Err(rejected("no buffer space"));
         }
         let mut kernel = self.kernel.lock().unwrap();
-        let mood = kernel.mood;
-        if mood.owned {
-            return Err(refused("the table belongs to another program"));
+        let faults = kernel.faults;
+        if faults.owned {
+            return Err(rejected("the table belongs to another program"));
         }
-        if mood.limit.is_some_and(|limit| size(delta) > limit) {
-            return Err(refused("cannot allocate memory"));
+        if faults.limit.is_some_and(|limit| size(delta) > limit) {
+            return Err(rejected("cannot allocate memory"));
         }
-        let Some(table) = &mut kernel.table else { return Err(refused("no such table")) };
+        let Some(table) = &mut kernel.table else { return Err(rejected("no such table")) };
         if !fits(delta, table) {
-            return Err(refused("no such element"));
+            return Err(rejected("no such element"));
         }
-        if mood.torn && size(delta) > 1 {
+        if faults.partial && size(delta) > 1 {
             table.apply(&first_half(delta));
-            self.torn = true;
-            return Err(refused("the first part can't be taken back"));
+            self.is_partial = true;
+            return Err(rejected("the first part can't be rolled back"));
         }
         table.apply(delta);
         Ok(Programmed { transactions: 1, elements: size(delta), generation: 0 })
@@ -166,19 +171,19 @@ impl Double {
 
     fn read(&self) -> Result<Option<NodePlan>, DataPlaneError> {
         let mut kernel = self.kernel();
-        if kernel.mood.unreadable {
-            return Err(refused("the tables changed during each attempt to read them"));
+        if kernel.faults.unreadable {
+            return Err(rejected("the tables changed during each attempt to read them"));
         }
         kernel.edited = false;
         Ok(kernel.table.clone())
     }
 }
 
-fn refused(why: &'static str) -> DataPlaneError {
+fn rejected(why: &'static str) -> DataPlaneError {
     DataPlaneError { doing: "a transaction", source: why.into() }
 }
 
-/// How many objects and elements a difference has.
+/// The number of objects and elements in a delta.
 fn size(delta: &Delta) -> usize {
     let members = delta.members.values().map(|m| m.added.len() + m.removed.len()).sum::<usize>();
     let groups = delta.peer_sets_added.values().map(|group| match group {
@@ -190,7 +195,7 @@ fn size(delta: &Delta) -> usize {
     members + groups.sum::<usize>() + dispatch.iter().sum::<usize>() + hairpin + delta.tables_set.len()
 }
 
-/// Whether everything that a difference takes away is there.
+/// Whether everything that a delta removes exists.
 fn fits(delta: &Delta, table: &NodePlan) -> bool {
     let members = delta.members.iter().all(|(id, change)| match table.peer_sets.get(id) {
         Some(PeerSet::Addresses(set)) => change.removed.iter().all(|a| set.contains(a)),
@@ -204,7 +209,7 @@ fn fits(delta: &Delta, table: &NodePlan) -> bool {
         && delta.peer_sets_removed.iter().all(|id| table.peer_sets.contains_key(id))
 }
 
-/// What goes first where a change is staged, and half of what packets notice.
+/// The first stage of a staged change, and half of the dispatch.
 fn first_half(delta: &Delta) -> Delta {
     let half = |dispatch: &BTreeMap<IpAddr, PolicyTableId>| {
         dispatch.iter().take(dispatch.len() / 2).map(|(a, t)| (*a, *t)).collect()
@@ -222,7 +227,7 @@ fn first_half(delta: &Delta) -> Delta {
 }
 
 impl DataPlane for Double {
-    type Entry = u8;
+    type ConntrackEntry = u8;
 
     fn programmed(&self) -> &NodePlan {
         &self.programmed
@@ -239,11 +244,11 @@ impl DataPlane for Double {
         match self.transact(&delta) {
             Ok(programmed) => {
                 self.programmed = plan.clone();
-                self.torn = false;
+                self.is_partial = false;
                 Ok(programmed)
             }
             Err(error) => {
-                if is_new && !self.torn {
+                if is_new && !self.is_partial {
                     self.kernel().table = None;
                 }
                 Err(error)
@@ -253,9 +258,9 @@ impl DataPlane for Double {
 
     fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError> {
         self.sent.push("commit");
-        if self.torn {
-            let back = self.programmed.clone();
-            self.start(&back)?;
+        if self.is_partial {
+            let programmed = self.programmed.clone();
+            self.start(&programmed)?;
         }
         let done = self.transact(delta)?;
         self.programmed.apply(delta);
@@ -270,8 +275,8 @@ impl DataPlane for Double {
     fn cut_off(&mut self, addresses: &BTreeSet<(Direction, IpAddr)>) -> Result<(), DataPlaneError> {
         self.sent.push("cut off");
         let mut kernel = self.kernel();
-        if kernel.mood.no_cut_off {
-            return Err(refused("no second table either"));
+        if kernel.faults.no_cut_off {
+            return Err(rejected("no second table either"));
         }
         kernel.cut_off.clone_from(addresses);
         Ok(())
@@ -281,45 +286,48 @@ impl DataPlane for Double {
         Ok(BTreeSet::new())
     }
 
-    fn connections(&mut self, ends: &BTreeSet<IpAddr>) -> Result<Vec<(Connection, u8)>, DataPlaneError> {
-        self.asked.push(ends.clone());
+    fn connections(
+        &mut self,
+        ends: &BTreeSet<IpAddr>,
+    ) -> Result<Vec<(TrackedConnection, u8)>, DataPlaneError> {
+        self.listings.push(ends.clone());
         self.now.fetch_add(self.listing_takes, Ordering::Relaxed);
         let is_concerned =
-            |c: &Connection| ends.contains(&c.tuple.source) || ends.contains(&c.tuple.destination);
+            |c: &TrackedConnection| ends.contains(&c.tuple.source) || ends.contains(&c.tuple.destination);
         let found = self.connections.iter().filter(|(_, c)| is_concerned(c));
         Ok(found.map(|(id, c)| (c.clone(), *id)).collect())
     }
 
     fn revoke(&mut self, connections: &[(FiveTuple, &u8)]) -> Result<Revoked, DataPlaneError> {
         for (tuple, id) in connections {
-            if self.refuse_revocations > 0 {
-                self.refuse_revocations -= 1;
-                return Err(refused("no buffer space"));
+            if self.reject_revocations > 0 {
+                self.reject_revocations -= 1;
+                return Err(rejected("no buffer space"));
             }
-            self.connections.get_mut(id).ok_or_else(|| refused("no such connection"))?.revoked = true;
-            self.remembered.insert(*tuple);
+            self.connections.get_mut(id).ok_or_else(|| rejected("no such connection"))?.revoked = true;
+            self.revoked.insert(*tuple);
         }
         Ok(Revoked { cut: connections.len(), not_remembered: 0 })
     }
 
     fn restore(&mut self, tuples: &[FiveTuple], ids: &[&u8]) -> Result<(), DataPlaneError> {
-        self.remembered.retain(|tuple| !tuples.contains(tuple));
+        self.revoked.retain(|tuple| !tuples.contains(tuple));
         for id in ids {
-            self.connections.get_mut(id).ok_or_else(|| refused("no such connection"))?.revoked = false;
+            self.connections.get_mut(id).ok_or_else(|| rejected("no such connection"))?.revoked = false;
         }
         Ok(())
     }
 
     fn is_revoked(&self, tuple: &FiveTuple) -> bool {
-        self.remembered.contains(tuple)
+        self.revoked.contains(tuple)
     }
 
     fn revoked(&self) -> Vec<FiveTuple> {
-        self.remembered.iter().copied().collect()
+        self.revoked.iter().copied().collect()
     }
 
     fn has_revoked(&self) -> bool {
-        !self.remembered.is_empty()
+        !self.revoked.is_empty()
     }
 
     fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {

@@ -1,4 +1,4 @@
-//! Whatever happens in whatever order: the agent says what the kernel holds, and in the end the kernel holds the plan.
+//! Random sequences of events: reports always match what the kernel holds, and in the end the kernel holds the plan.
 
 use std::sync::{
     Arc, Mutex,
@@ -11,35 +11,35 @@ use proptest::{prelude::*, test_runner::Config};
 
 use super::{
     super::{Clock, NodeAgent, Report},
-    double::{Double, Held, Mood},
+    double::{Double, Faults, KernelState},
 };
 
-/// Something that happens.
+/// One event.
 #[derive(Clone, Debug)]
 enum Step {
-    /// So many changes of the cluster come together.
+    /// This many changes of the cluster arrive together.
     Changes(u64, usize),
-    /// The whole cluster comes anew, after such changes.
+    /// A new snapshot arrives, after such changes.
     Snapshot(u64, usize),
-    /// The kernel refuses other things than before.
-    Mood(Mood),
-    /// Somebody else edits our tables.
+    /// The kernel has other faults than before.
+    Faults(Faults),
+    /// Another program edits our tables.
     Edit(u8, usize),
-    /// The agent is told that somebody did.
-    Told,
+    /// The agent is notified of such an edit.
+    Notify,
     /// Time passes, in milliseconds.
-    Pass(u64),
-    /// The agent is killed, and another one starts.
+    Wait(u64),
+    /// The agent is killed and started again.
     Restart,
 }
 
-fn mood() -> impl Strategy<Value = Mood> {
+fn faults() -> impl Strategy<Value = Faults> {
     let sometimes = || prop::bool::weighted(0.25);
     (sometimes(), prop_oneof![Just(None), (0..12usize).prop_map(Some)], sometimes(), sometimes(), sometimes())
-        .prop_map(|(owned, limit, torn, unreadable, no_cut_off)| Mood {
+        .prop_map(|(owned, limit, partial, unreadable, no_cut_off)| Faults {
             owned,
             limit,
-            torn,
+            partial,
             unreadable,
             no_cut_off,
         })
@@ -49,10 +49,10 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (any::<u64>(), 1..4usize).prop_map(|(seed, n)| Step::Changes(seed, n)),
         1 => (any::<u64>(), 0..4usize).prop_map(|(seed, n)| Step::Snapshot(seed, n)),
-        3 => prop_oneof![Just(Mood::default()), mood()].prop_map(Step::Mood),
+        3 => prop_oneof![Just(Faults::default()), faults()].prop_map(Step::Faults),
         2 => (any::<u8>(), any::<usize>()).prop_map(|(what, nth)| Step::Edit(what, nth)),
-        1 => Just(Step::Told),
-        3 => prop_oneof![Just(500), Just(5_000), Just(61_000)].prop_map(Step::Pass),
+        1 => Just(Step::Notify),
+        3 => prop_oneof![Just(500), Just(5_000), Just(61_000)].prop_map(Step::Wait),
         1 => Just(Step::Restart),
     ]
 }
@@ -61,7 +61,7 @@ struct World {
     node: Name,
     shape: Shape,
     cluster: Cluster,
-    kernel: Arc<Mutex<Held>>,
+    kernel: Arc<Mutex<KernelState>>,
     now: Arc<AtomicU64>,
     agent: NodeAgent<Double>,
 }
@@ -71,13 +71,13 @@ impl World {
         let shape = if seed.is_multiple_of(3) { Shape::small_tiered() } else { Shape::small() };
         let cluster = palisade_testkit::cluster(&mut Rng::with_seed(seed), &shape);
         let node = cluster.nodes.keys().next().expect("a node").clone();
-        let (kernel, now) = (Arc::new(Mutex::new(Held::default())), Arc::new(AtomicU64::new(0)));
+        let (kernel, now) = (Arc::new(Mutex::new(KernelState::default())), Arc::new(AtomicU64::new(0)));
         let agent = agent(&node, &kernel, &now);
         Self { node, shape, cluster, kernel, now, agent }
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.kernel.lock().expect("nobody panicked")
+    fn kernel(&self) -> std::sync::MutexGuard<'_, KernelState> {
+        self.kernel.lock().expect("not poisoned")
     }
 
     fn changes(&mut self, seed: u64, n: usize) -> Vec<Change> {
@@ -101,16 +101,16 @@ impl World {
                 self.changes(*seed, *n);
                 self.agent.snapshot(self.cluster.clone())
             }
-            Step::Mood(mood) => {
-                self.held().mood = *mood;
+            Step::Faults(faults) => {
+                self.kernel().faults = *faults;
                 return Ok(());
             }
             Step::Edit(what, nth) => {
-                self.held().edit(*what, *nth);
+                self.kernel().edit(*what, *nth);
                 return Ok(());
             }
-            Step::Told => self.agent.disturbed(),
-            Step::Pass(milliseconds) => {
+            Step::Notify => self.agent.resync(),
+            Step::Wait(milliseconds) => {
                 self.now.fetch_add(*milliseconds, Ordering::Relaxed);
                 self.agent.tick()
             }
@@ -119,19 +119,19 @@ impl World {
                 self.agent.snapshot(self.cluster.clone())
             }
         };
-        self.is_true(&report)
+        self.check(&report)
     }
 
-    /// What a report says is so.
-    fn is_true(&self, report: &Report) -> Result<(), TestCaseError> {
-        let held = self.held();
+    /// Checks that a report matches the kernel.
+    fn check(&self, report: &Report) -> Result<(), TestCaseError> {
+        let held = self.kernel();
         let plan = self.agent.plan();
         if held.edited {
-            // Nobody has read the kernel since. Somebody is about to tell.
+            // The agent has not read the kernel since, and will be notified.
             return Ok(());
         }
         if !self.agent.reconciler().is_behind() {
-            prop_assert_eq!(held.table.as_ref(), Some(plan), "programmed, as it says");
+            prop_assert_eq!(held.table.as_ref(), Some(plan), "programmed, as reported");
             prop_assert!(held.cut_off.is_empty());
             prop_assert!(report.cut_off.is_empty() && report.not_enforced.is_empty());
             return Ok(());
@@ -153,17 +153,17 @@ impl World {
         Ok(())
     }
 
-    /// The kernel lets nothing pass that the plan denies, and nothing at all if `whole`.
+    /// Checks that the kernel denies what the plan denies, and everything if `whole`.
     fn is_closed(
         &self,
-        held: &Held,
+        held: &KernelState,
         direction: Direction,
         address: std::net::IpAddr,
         whole: bool,
     ) -> Result<(), TestCaseError> {
         let plan = self.agent.plan();
         for peer in palisade_testkit::endpoints(&self.cluster).into_iter().map(|e| e.address()) {
-            // What a pod has of itself through a service counts as egress.
+            // Connections of a pod to itself through a service count as egress.
             let is_own = direction == Direction::Ingress && peer == address;
             if Family::of(peer) != Family::of(address) || is_own {
                 continue;
@@ -173,33 +173,33 @@ impl World {
                 palisade_testkit::traffic(&self.cluster).into_iter().chain([(Protocol::Udp, 9)])
             {
                 let wanted = plan.decide(direction, ends.0, ends.1, protocol, port).is_allow();
-                // What a pod has of itself through a service is no peer's.
+                // Connections of a pod to itself through a service have no other peer.
                 let may = wanted && (!whole || peer == address);
                 prop_assert!(
                     may || !held.passes(direction, ends, (protocol, port)),
-                    "{direction} of {address}: {protocol} {port} passes between {ends:?}; said to be cut off: {whole}",
+                    "{direction} of {address}: {protocol} {port} passes between {ends:?}; reported as cut off: {whole}",
                 );
             }
         }
         Ok(())
     }
 
-    /// Nothing is refused any more, and the agent is told of what others did.
-    fn settle(&mut self) -> Result<(), TestCaseError> {
-        self.perform(&Step::Mood(Mood::default()))?;
-        self.perform(&Step::Told)?;
-        self.perform(&Step::Pass(61_000))?;
+    /// Clears all faults, notifies the agent of edits, and checks the final state.
+    fn finish(&mut self) -> Result<(), TestCaseError> {
+        self.perform(&Step::Faults(Faults::default()))?;
+        self.perform(&Step::Notify)?;
+        self.perform(&Step::Wait(61_000))?;
         prop_assert!(!self.agent.reconciler().is_behind());
         let mut compiler = Compiler::new(self.node.clone());
         compiler.apply_all(self.cluster.clone().into_changes());
-        let held = self.held();
+        let held = self.kernel();
         prop_assert_eq!(held.table.as_ref(), Some(compiler.plan()));
         prop_assert!(held.cut_off.is_empty());
         Ok(())
     }
 }
 
-fn agent(node: &Name, kernel: &Arc<Mutex<Held>>, now: &Arc<AtomicU64>) -> NodeAgent<Double> {
+fn agent(node: &Name, kernel: &Arc<Mutex<KernelState>>, now: &Arc<AtomicU64>) -> NodeAgent<Double> {
     let plane = Double::new(kernel.clone(), now.clone());
     let clock = Clock(Box::new(plane.clock()));
     NodeAgent { clock, ..NodeAgent::new(node.clone(), plane) }
@@ -210,7 +210,7 @@ fn isolated(plan: &NodePlan, direction: Direction) -> Vec<std::net::IpAddr> {
     dispatch.keys().copied().collect()
 }
 
-/// How many interleavings: `PALISADE_CASES`, else some seconds' worth.
+/// The number of sequences: `PALISADE_CASES`, else enough for some seconds.
 fn cases() -> u32 {
     match std::env::var("PALISADE_CASES") {
         Ok(text) => text.parse().expect("PALISADE_CASES must be a number"),
@@ -222,17 +222,17 @@ proptest! {
     #![proptest_config(Config { cases: cases(), ..Config::default() })]
 
     #[test]
-    fn whatever_happens_the_agent_says_what_the_kernel_holds(
+    fn reports_match_the_kernel_whatever_happens(
         seed in any::<u64>(),
-        first in prop_oneof![3 => Just(Mood::default()), 1 => mood()],
+        first in prop_oneof![3 => Just(Faults::default()), 1 => faults()],
         steps in prop::collection::vec(step(), 1..25),
     ) {
         let mut world = World::new(seed);
-        world.perform(&Step::Mood(first))?;
+        world.perform(&Step::Faults(first))?;
         world.perform(&Step::Snapshot(seed, 0))?;
         for step in &steps {
             world.perform(step)?;
         }
-        world.settle()?;
+        world.finish()?;
     }
 }

@@ -1,8 +1,10 @@
 use std::{
+    cell::Cell,
     fs::{self, File},
     io::Write as _,
     os::unix::fs::symlink,
-    sync::mpsc::{RecvTimeoutError, channel},
+    rc::Rc,
+    sync::mpsc::channel,
 };
 
 use tempfile::TempDir;
@@ -11,122 +13,201 @@ use super::*;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Longer than a file takes to settle, and shorter than it may take.
-const LONG: Duration = Duration::from_millis(2000);
-const _: () = assert!(SETTLE.as_millis() < LONG.as_millis() && LONG.as_millis() < UNSETTLED.as_millis());
+
+/// A clock that only [`Clock::sleep`] moves. `after_sleep` is called with the total time.
+#[derive(Clone)]
+struct TestClock {
+    begin: (Instant, SystemTime),
+    passed: Rc<Cell<Duration>>,
+    after_sleep: Rc<dyn Fn(Duration)>,
+}
+
+impl TestClock {
+    fn new(after_sleep: impl Fn(Duration) + 'static) -> Self {
+        let begin = (Instant::now(), SystemTime::now());
+        Self { begin, passed: Rc::default(), after_sleep: Rc::new(after_sleep) }
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Instant {
+        self.begin.0 + self.passed.get()
+    }
+
+    fn system_time(&self) -> SystemTime {
+        self.begin.1 + self.passed.get()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.passed.set(self.passed.get() + duration);
+        (self.after_sleep)(self.passed.get());
+    }
+}
+
+/// The real clock, for which every file has settled.
+struct SettledClock;
+
+impl Clock for SettledClock {
+    fn now(&self) -> Instant {
+        RealClock.now()
+    }
+
+    fn system_time(&self) -> SystemTime {
+        RealClock.system_time() + SETTLE_TIME * 2
+    }
+
+    fn sleep(&self, duration: Duration) {
+        RealClock.sleep(duration);
+    }
+}
 
 fn namespace(name: &str) -> String {
     format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")
 }
 
-/// Replaces a file at once.
+/// Replaces a file by renaming another.
 fn replace(dir: &TempDir, name: &str, text: &str) {
-    let fresh = dir.path().join(".fresh");
-    fs::write(&fresh, text).unwrap();
-    fs::rename(fresh, dir.path().join(name)).unwrap();
+    let temporary = dir.path().join(".temporary");
+    fs::write(&temporary, text).unwrap();
+    fs::rename(temporary, dir.path().join(name)).unwrap();
+}
+
+fn names(cluster: &Cluster) -> Vec<String> {
+    cluster.namespaces.keys().map(ToString::to_string).collect()
+}
+
+/// A follower that the test runs step by step.
+struct Steps<C> {
+    follower: Follower<Box<dyn Fn(Delivery) -> bool>, C>,
+    events: Receiver<Event>,
+}
+
+impl<C: Clock> Steps<C> {
+    fn new(dir: &TempDir, clock: C) -> Self {
+        let (sender, events) = channel();
+        let deliver: Box<dyn Fn(Delivery) -> bool> =
+            Box::new(move |delivery| sender.send(delivery.event).is_ok());
+        let follower = Follower::new(dir.path().to_owned(), deliver, clock).ok().unwrap();
+        Self { follower, events }
+    }
+
+    /// Waits for an inotify event. Earlier events have been recorded by then, because they arrive in order.
+    fn wait_for_event(&self) -> Instant {
+        self.follower.changed.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Reads the directory as after an edit. Returns the namespaces of the snapshot, the failure, or nothing.
+    fn reload(&mut self) -> Result<Option<Vec<String>>, String> {
+        let now = self.follower.clock.now();
+        self.follower.is_armed = false;
+        assert!(self.follower.reload(Some(now)).is_ok());
+        let mut snapshot = None;
+        for event in self.events.try_iter() {
+            match event {
+                Event::Snapshot(cluster) => snapshot = Some(names(&cluster)),
+                Event::Watch { state: WatchState::Failing { why }, .. } => return Err(why),
+                _ => {}
+            }
+        }
+        Ok(snapshot)
+    }
+}
+
+/// A writer that doesn't rename, stopped between two documents: the file is valid, but not what the writer intends.
+#[test]
+fn a_file_that_is_being_written_is_not_read_because_another_changes() {
+    let dir = TempDir::new().unwrap();
+    replace(&dir, "in-place.yaml", &(namespace("a") + &namespace("b")));
+    replace(&dir, "other.yaml", &namespace("c"));
+    let clock = TestClock::new(|_| {});
+    clock.sleep(SETTLE_TIME * 2);
+    let mut steps = Steps::new(&dir, clock.clone());
+    assert_eq!(steps.reload(), Ok(Some(vec!["a".into(), "b".into(), "c".into()])));
+
+    let mut writer = File::create(dir.path().join("in-place.yaml")).unwrap();
+    let edit_another = |steps: &Steps<_>| {
+        replace(&dir, "other.yaml", &(namespace("c") + &namespace("d")));
+        steps.wait_for_event();
+    };
+    edit_another(&steps);
+    assert_eq!(steps.reload(), Ok(None));
+    writer.write_all(namespace("a").as_bytes()).unwrap();
+    edit_another(&steps);
+    clock.sleep(REPORT_AFTER / 2);
+    assert_eq!(steps.reload(), Ok(None));
+    clock.sleep(REPORT_AFTER / 2);
+    let why = steps.reload().unwrap_err();
+    assert!(why.contains("in-place.yaml is being written"), "{why}");
+
+    writer.write_all(namespace("b").as_bytes()).unwrap();
+    drop(writer);
+    // The events of the last edits and of closing the file.
+    let begin = Instant::now();
+    loop {
+        match steps.reload() {
+            Ok(Some(names)) => break assert_eq!(names, ["a", "b", "c", "d"]),
+            _ => assert!(begin.elapsed() < PATIENCE),
+        }
+        steps.wait_for_event();
+    }
+}
+
+/// No event announces the writing: the agent starts in the middle of it.
+#[test]
+fn a_start_waits_until_files_have_settled() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("in-place.yaml");
+    fs::write(&path, namespace("a")).unwrap();
+    // Half of the settle time later, the writer continues. The inode's time is the real one, so it has not settled then
+    // for as long again.
+    let continued = Rc::new(Cell::new(false));
+    let clock = TestClock::new({
+        let continued = Rc::clone(&continued);
+        move |passed| {
+            if passed >= SETTLE_TIME / 2 && !continued.replace(true) {
+                fs::write(&path, namespace("a") + &namespace("b")).unwrap();
+            }
+        }
+    });
+    let (cluster, _) = read_with(dir.path(), &clock).unwrap();
+    assert_eq!(names(&cluster), ["a", "b"]);
+    assert!(continued.get() && clock.passed.get() >= SETTLE_TIME && clock.passed.get() < REPORT_AFTER);
 }
 
 fn followed(dir: &TempDir) -> Receiver<Event> {
     let (sender, events) = channel();
-    follow(dir.path().to_owned(), move |heard| sender.send(heard.event).is_ok()).unwrap();
+    let deliver = move |delivery: Delivery| sender.send(delivery.event).is_ok();
+    follow_with(dir.path().to_owned(), deliver, SettledClock).unwrap();
     events
 }
 
-/// The names of the namespaces of the next snapshot.
-fn next(events: &Receiver<Event>, patience: Duration) -> Result<Vec<String>, RecvTimeoutError> {
-    let begin = Instant::now();
-    loop {
-        let left = patience.saturating_sub(begin.elapsed());
-        if let Event::Snapshot(cluster) = events.recv_timeout(left)? {
-            return Ok(cluster.namespaces.keys().map(ToString::to_string).collect());
-        }
-    }
-}
-
-/// Waits for a snapshot with these namespaces; none other may come before.
+/// Waits for the next snapshot, which must have these namespaces.
 #[track_caller]
-fn until(events: &Receiver<Event>, wanted: &[&str], meanwhile: &[&[&str]]) {
+fn expect_snapshot(events: &Receiver<Event>, expected: &[&str]) {
     loop {
-        let got = next(events, PATIENCE).unwrap();
-        if got == wanted {
-            return;
-        }
-        assert!(meanwhile.iter().any(|names| got == *names), "{got:?}");
-    }
-}
-
-fn failure(events: &Receiver<Event>) -> String {
-    loop {
-        match events.recv_timeout(PATIENCE).unwrap() {
-            Event::Watch { state: WatchState::Failing { why }, .. } => return why,
-            Event::Snapshot(cluster) => panic!("{:?}", cluster.namespaces.keys()),
-            _ => {}
+        if let Event::Snapshot(cluster) = events.recv_timeout(PATIENCE).unwrap() {
+            return assert_eq!(names(&cluster), expected);
         }
     }
 }
 
-/// A writer that doesn't rename, stopped between two documents: what is there is valid, and not what is meant.
 #[test]
-fn a_file_that_is_being_written_is_not_taken_in_because_another_changes() {
-    let dir = TempDir::new().unwrap();
-    let whole = namespace("a") + &namespace("b");
-    replace(&dir, "in-place.yaml", &whole);
-    replace(&dir, "other.yaml", &namespace("c"));
-    let events = followed(&dir);
-    until(&events, &["a", "b", "c"], &[]);
-    let mut writer = File::create(dir.path().join("in-place.yaml")).unwrap();
-    let edit_another = || replace(&dir, "other.yaml", &(namespace("c") + &namespace("d")));
-    edit_another();
-    assert_eq!(next(&events, LONG), Err(RecvTimeoutError::Timeout));
-    writer.write_all(namespace("a").as_bytes()).unwrap();
-    edit_another();
-    // Nothing is taken in until it is said why.
-    let why = failure(&events);
-    assert!(why.contains("in-place.yaml is being written"), "{why}");
-    edit_another();
-    writer.write_all(namespace("b").as_bytes()).unwrap();
-    drop(writer);
-    until(&events, &["a", "b", "c", "d"], &[]);
-}
-
-/// Nobody told of the writing: the agent starts in the middle of it.
-#[test]
-fn a_start_waits_until_files_have_settled() {
-    let dir = TempDir::new().unwrap();
-    let mut writer = File::create(dir.path().join("in-place.yaml")).unwrap();
-    writer.write_all(namespace("a").as_bytes()).unwrap();
-    let events = followed(&dir);
-    let once = thread::spawn({
-        let path = dir.path().to_owned();
-        move || read(&path).unwrap().0.namespaces.len()
-    });
-    thread::sleep(Duration::from_millis(300));
-    writer.write_all(namespace("b").as_bytes()).unwrap();
-    drop(writer);
-    until(&events, &["a", "b"], &[]);
-    assert_eq!(once.join().unwrap(), 2);
-}
-
-#[test]
-fn edits_that_replace_a_file_are_taken_in_at_once() {
+fn edits_are_read_as_soon_as_the_file_is_closed_or_renamed() {
     let dir = TempDir::new().unwrap();
     replace(&dir, "a.yaml", &namespace("a"));
     let events = followed(&dir);
-    until(&events, &["a"], &[]);
-    let begin = Instant::now();
+    expect_snapshot(&events, &["a"]);
     for round in 0..5 {
         replace(&dir, "a.yaml", &namespace(&format!("n{round}")));
-        until(&events, &[&format!("n{round}")], &[]);
+        expect_snapshot(&events, &[&format!("n{round}")]);
         fs::write(dir.path().join("a.yaml"), namespace(&format!("m{round}"))).unwrap();
-        until(&events, &[&format!("m{round}")], &[]);
+        expect_snapshot(&events, &[&format!("m{round}")]);
     }
-    // Ten edits: had each waited until its file is old, it would be ten seconds.
-    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
 }
 
-/// What blocks a reader, or never ends.
+/// Files that block a reader, or never end.
 #[test]
-fn what_is_no_regular_file_is_passed_over() {
+fn files_that_are_not_regular_are_ignored() {
     let dir = TempDir::new().unwrap();
     replace(&dir, "a.yaml", &namespace("a"));
     symlink("/proc/kmsg", dir.path().join("kmsg.yaml")).unwrap();
@@ -138,15 +219,15 @@ fn what_is_no_regular_file_is_passed_over() {
     let (done, end) = channel();
     let path = dir.path().to_owned();
     thread::spawn(move || {
-        let pipe = read(&path.join("pipe.yaml")).unwrap_err().to_string();
-        done.send((read(&path).unwrap().0.namespaces.len(), pipe))
+        let pipe = read_with(&path.join("pipe.yaml"), &SettledClock).unwrap_err().to_string();
+        done.send((read_with(&path, &SettledClock).unwrap().0.namespaces.len(), pipe))
     });
     let (namespaces, pipe) = end.recv_timeout(PATIENCE).unwrap();
     assert_eq!(namespaces, 1);
     assert!(pipe.contains("pipe.yaml") && pipe.contains("not a regular file"), "{pipe}");
-    until(&followed(&dir), &["a"], &[]);
-    // A link to a file is one: ConfigMaps are mounted so.
+    expect_snapshot(&followed(&dir), &["a"]);
+    // A link to a regular file is read: this is how ConfigMaps are mounted.
     symlink("a.yaml", dir.path().join("link.yaml")).unwrap();
-    let (cluster, findings) = read(&dir.path().join("link.yaml")).unwrap();
+    let (cluster, findings) = read_with(&dir.path().join("link.yaml"), &SettledClock).unwrap();
     assert_eq!((cluster.namespaces.len(), findings.len()), (1, 0));
 }

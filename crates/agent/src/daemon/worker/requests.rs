@@ -1,4 +1,4 @@
-//! What the worker says of itself: answers to questions, and the figures of the metrics.
+//! Answers requests, and updates the metrics that are expensive to count.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -6,51 +6,52 @@ use palisade_api::Kind;
 use palisade_policy::{Cluster, Direction};
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::{Worker, shortfall::Shortfall};
+use super::Worker;
 use crate::{
-    daemon::VERSION,
+    daemon::{shared::VERSION, shortfall::Shortfall},
+    error_chain,
     metrics::{DropLabels, KindLabel, ScopeLabel},
-    socket::{Ask, Reply, Status, Verified},
-    view, words,
+    socket::{Request, Response, Status, Verified},
+    view,
 };
 
 impl Worker {
-    pub(super) fn answer(&mut self, ask: Ask) -> Reply {
+    pub(super) fn respond(&mut self, request: Request) -> Response {
         let reconciler = self.agent.reconciler();
         let (cluster, plan) = (reconciler.cluster(), reconciler.plan());
-        match ask {
-            Ask::Status => Reply::Status(Box::new(self.status())),
-            Ask::Pods => Reply::Pods({
+        match request {
+            Request::Status => Response::Status(Box::new(self.status())),
+            Request::Pods => Response::Pods({
                 let Shortfall { cut_off, not_enforced, .. } = &self.shortfall;
                 view::pods(cluster, &self.node, plan, cut_off, not_enforced)
             }),
-            Ask::Profiles => Reply::Profiles(view::profiles(cluster, &self.node, plan)),
-            Ask::Tables => Reply::Tables(view::tables(plan)),
-            Ask::Groups => Reply::Groups(view::groups(plan)),
-            Ask::Errors => Reply::Errors(self.ledger.errors()),
-            Ask::Explain { source, destination, namespace } => {
+            Request::Profiles => Response::Profiles(view::profiles(cluster, &self.node, plan)),
+            Request::Tables => Response::Tables(view::tables(plan)),
+            Request::Groups => Response::Groups(view::groups(plan)),
+            Request::Errors => Response::Errors(self.errors.errors()),
+            Request::Explain { source, destination, namespace } => {
                 match (self.explain)(cluster, &source, &destination, &namespace) {
-                    Ok(explained) => Reply::Explained(explained),
-                    Err(error) => Reply::Error(error),
+                    Ok(explained) => Response::Explained(explained),
+                    Err(error) => Response::Error(error),
                 }
             }
-            Ask::Verify => self.verify(),
-            Ask::Figures => {
-                self.figures();
-                Reply::Done
+            Request::Verify => self.verify(),
+            Request::UpdateMetrics => {
+                self.update_metrics();
+                Response::Done
             }
         }
     }
 
-    fn verify(&mut self) -> Reply {
+    fn verify(&mut self) -> Response {
         let behind = self.agent.reconciler().is_behind();
         match self.agent.data_plane().verify() {
             Ok(None) => {
-                Reply::Error("nothing is programmed yet: the first whole snapshot is missing".to_owned())
+                Response::Error("nothing is programmed yet: no complete snapshot has arrived".to_owned())
             }
-            Err(error) => Reply::Error(words::with_causes(&error)),
-            Ok(Some(found)) => Reply::Verified(Verified {
-                // Whoever is cut off is so on purpose, and not what the policies say all the same.
+            Err(error) => Response::Error(error_chain::with_causes(&error)),
+            Ok(Some(found)) => Response::Verified(Verified {
+                // A pod that is cut off on purpose doesn't have the rules that its policies require either.
                 equal: found.agrees() && !behind,
                 behind,
                 differences: found.differences.iter().map(ToString::to_string).collect(),
@@ -66,7 +67,7 @@ impl Worker {
 
     fn status(&mut self) -> Status {
         let elements = self.agent.data_plane().elements();
-        let named = |of: &[(Direction, IpAddr)]| of.iter().map(|(d, a)| (d.to_string(), *a)).collect();
+        let with_names = |of: &[(Direction, IpAddr)]| of.iter().map(|(d, a)| (d.to_string(), *a)).collect();
         let reconciler = self.agent.reconciler();
         let (cluster, plan) = (reconciler.cluster(), reconciler.plan());
         let not_ready = self.not_ready();
@@ -89,15 +90,15 @@ impl Worker {
             tables: plan.tables.len(),
             groups: plan.peer_sets.len(),
             elements,
-            cut_off: named(&self.shortfall.cut_off),
-            not_enforced: named(&self.shortfall.not_enforced),
-            watches: self.ledger.watch_views(),
-            unusable_objects: self.ledger.unusable(),
+            cut_off: with_names(&self.shortfall.cut_off),
+            not_enforced: with_names(&self.shortfall.not_enforced),
+            watches: self.errors.watch_views(),
+            unusable_objects: self.errors.unusable_objects(),
         }
     }
 
-    /// Brings the figures up to date that cost something to count: when somebody looks, and not at each change.
-    fn figures(&mut self) {
+    /// Updates the metrics that are counted at each scrape rather than at each change, because counting is expensive.
+    fn update_metrics(&mut self) {
         let elements = self.agent.data_plane().elements();
         let reconciler = self.agent.reconciler();
         let (cluster, plan, m) = (reconciler.cluster(), reconciler.plan(), &self.metrics);
@@ -112,24 +113,24 @@ impl Worker {
         set(&m.tables, plan.tables.len());
         set(&m.groups, plan.peer_sets.len());
         set(&m.elements, elements);
-        self.count_untold_drops();
+        self.count_unlogged_drops();
     }
 
-    /// The kernel tells of a limited number of packets and counts them all. What was counted at the last look and has not
-    /// been told until now won't be.
-    fn count_untold_drops(&mut self) {
-        let Some(counts) = self.agent.data_plane().count_drops(&mut self.tally) else { return };
+    /// Adds packets to `palisade_drops_total` that the kernel counted but didn't log: it logs a limited number. Those that
+    /// were counted by the last call and have not been logged since never will be.
+    fn count_unlogged_drops(&mut self) {
+        let Some(counts) = self.agent.data_plane().count_drops(&mut self.drop_tally) else { return };
         for (direction, now) in [(Direction::Egress, counts.egress), (Direction::Ingress, counts.ingress)] {
-            let (before, untold) = self.counted.entry(direction).or_default();
-            let more = before.saturating_sub(self.drops.told(direction)).saturating_sub(*untold);
-            *untold += more;
+            let (before, unlogged) = self.drop_counts.entry(direction).or_default();
+            let more = before.saturating_sub(self.drops.received(direction)).saturating_sub(*unlogged);
+            *unlogged += more;
             *before = now;
             self.metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(more);
         }
     }
 }
 
-/// Policies by kind; the kinds that a cluster may have none of are there too.
+/// The number of policies of each kind, including kinds without policies.
 fn policies(cluster: &Cluster) -> BTreeMap<&'static str, usize> {
     let kinds = [
         Kind::NetworkPolicy,

@@ -1,4 +1,4 @@
-//! What is programmed when the kernel refuses a plan: pods that it leaves too open fail closed.
+//! The fallback plan when the kernel rejects a plan: pods for which the kernel allows too much fail closed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,22 +7,22 @@ use std::{
 
 use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Traffic};
 
-use crate::allows::{self, Of};
+use crate::allows::{TableInPlan, allows_no_more};
 
-/// The table that allows nothing in this direction. Its name can't be that of a compiled table but by a preimage.
+/// The table that denies everything in a direction. Compiled tables have hashes as ids, so none has this one.
 #[must_use]
-pub fn table_id(direction: Direction) -> PolicyTableId {
+pub fn deny_all_id(direction: Direction) -> PolicyTableId {
     PolicyTableId([if direction == Direction::Ingress { 0xf0 } else { 0xf1 }; 16])
 }
 
-/// The local addresses that a kernel which holds `held` lets do more than `wanted` does, by direction. Where it is unknown
-/// what the kernel holds (`None`), these are all that `wanted` isolates.
+/// Returns the local addresses for which `held`, the kernel's plan, allows more than `wanted`, by direction. If it is unknown
+/// what the kernel holds (`None`), returns all addresses that `wanted` isolates.
 ///
-/// What a pod may use of itself through a service counts as egress.
+/// Connections of a pod to itself through a service count as egress.
 #[must_use]
-pub fn open(wanted: &NodePlan, held: Option<&NodePlan>) -> BTreeSet<(Direction, IpAddr)> {
+pub fn too_open(wanted: &NodePlan, held: Option<&NodePlan>) -> BTreeSet<(Direction, IpAddr)> {
     let nothing = NodePlan::default();
-    let mut compared = Compared::new(wanted, held.unwrap_or(&nothing));
+    let mut compared = Comparison::new(wanted, held.unwrap_or(&nothing));
     let mut out = BTreeSet::new();
     for direction in Direction::BOTH {
         for (address, table) in dispatch(wanted, direction) {
@@ -40,17 +40,18 @@ pub fn open(wanted: &NodePlan, held: Option<&NodePlan>) -> BTreeSet<(Direction, 
     out
 }
 
-/// A plan that the kernel can hold if it holds `programmed`. Local addresses lead to their table where table and groups are
-/// programmed as `wanted` has them; else they keep the one that they have if that allows no more than the wanted one; all
-/// others lead to a table that allows nothing. What pods may use of themselves likewise stays as programmed, or is nothing.
+/// Returns a plan that needs no new tables or peer sets in a kernel that holds `programmed`. A local address has its table if the
+/// table and its peer sets are programmed as in `wanted`. Else it keeps its current table if that allows no more than the
+/// wanted one. All others have a table that denies everything. Connections of pods to themselves likewise stay as
+/// programmed or are denied.
 #[must_use]
 pub fn plan(wanted: &NodePlan, programmed: &NodePlan) -> NodePlan {
-    let mut compared = Compared::new(wanted, programmed);
+    let mut compared = Comparison::new(wanted, programmed);
     let hairpin = wanted.hairpin.iter().map(|(address, traffic)| {
         let kept = programmed.hairpin.get(address).filter(|held| held.difference(traffic).is_none());
         (*address, kept.cloned().unwrap_or_default())
     });
-    // Neither of the two allows anything to anybody.
+    // Neither of the two allows any traffic.
     let (local, nodes) = (wanted.local.clone(), wanted.nodes.clone());
     let mut out = NodePlan { hairpin: hairpin.collect(), local, nodes, ..NodePlan::default() };
     for direction in Direction::BOTH {
@@ -60,27 +61,27 @@ pub fn plan(wanted: &NodePlan, programmed: &NodePlan) -> NodePlan {
                 *wanted_id
             } else {
                 let kept = held.filter(|held| compared.allows_no_more(*held, *wanted_id));
-                kept.unwrap_or(table_id(direction))
+                kept.unwrap_or(deny_all_id(direction))
             };
             match direction {
                 Direction::Ingress => out.ingress.insert(*address, id),
                 Direction::Egress => out.egress.insert(*address, id),
             };
             out.tables.entry(id).or_insert_with(|| {
-                let held = programmed.tables.get(&id).filter(|_| id != table_id(direction));
-                held.cloned().unwrap_or_else(|| nothing(direction))
+                let held = programmed.tables.get(&id).filter(|_| id != deny_all_id(direction));
+                held.cloned().unwrap_or_else(|| deny_all(direction))
             });
         }
     }
-    let groups = out.tables.values().flat_map(|table| table.exact.keys().chain(table.ranges.keys()));
-    out.peer_sets = groups.filter_map(|id| Some((*id, programmed.peer_sets.get(id)?.clone()))).collect();
+    let peer_sets = out.tables.values().flat_map(|table| table.exact.keys().chain(table.ranges.keys()));
+    out.peer_sets = peer_sets.filter_map(|id| Some((*id, programmed.peer_sets.get(id)?.clone()))).collect();
     out
 }
 
-/// The addresses that a closed plan cuts off.
+/// Returns the addresses that a fallback plan cuts off.
 pub fn cut_off(plan: &NodePlan) -> impl Iterator<Item = (Direction, IpAddr)> {
     Direction::BOTH.into_iter().flat_map(move |direction| {
-        let closed = dispatch(plan, direction).iter().filter(move |(_, id)| **id == table_id(direction));
+        let closed = dispatch(plan, direction).iter().filter(move |(_, id)| **id == deny_all_id(direction));
         closed.map(move |(address, _)| (direction, *address))
     })
 }
@@ -89,20 +90,20 @@ fn dispatch(plan: &NodePlan, direction: Direction) -> &BTreeMap<IpAddr, PolicyTa
     if direction == Direction::Ingress { &plan.ingress } else { &plan.egress }
 }
 
-/// Two plans, and which tables of them were compared already: many addresses share a table.
-struct Compared<'a> {
+/// Compares two plans, and caches comparisons of tables, because many addresses share a table.
+struct Comparison<'a> {
     wanted: &'a NodePlan,
     held: &'a NodePlan,
     no_more: BTreeMap<(PolicyTableId, PolicyTableId), bool>,
     programmed: BTreeMap<PolicyTableId, bool>,
 }
 
-impl<'a> Compared<'a> {
+impl<'a> Comparison<'a> {
     fn new(wanted: &'a NodePlan, held: &'a NodePlan) -> Self {
         Self { wanted, held, no_more: BTreeMap::new(), programmed: BTreeMap::new() }
     }
 
-    /// The table to which the kernel leads an address.
+    /// The table of an address in the kernel.
     fn held(&self, direction: Direction, address: IpAddr) -> Option<PolicyTableId> {
         dispatch(self.held, direction).get(&address).copied()
     }
@@ -114,24 +115,25 @@ impl<'a> Compared<'a> {
         }
         let (before, after) = (self.held.tables.get(&held), self.wanted.tables.get(&wanted));
         let (Some(before), Some(after)) = (before, after) else { return false };
-        let (old, new) = (Of { plan: self.held, table: before }, Of { plan: self.wanted, table: after });
-        *self.no_more.entry((held, wanted)).or_insert_with(|| allows::no_more(old, new))
+        let old = TableInPlan { plan: self.held, table: before };
+        let new = TableInPlan { plan: self.wanted, table: after };
+        *self.no_more.entry((held, wanted)).or_insert_with(|| allows_no_more(old, new))
     }
 
-    /// Whether the kernel holds this table and its groups as they are wanted.
+    /// Whether the kernel holds this table and its peer sets as in the wanted plan.
     fn is_programmed(&mut self, id: PolicyTableId) -> bool {
         let (wanted, held) = (self.wanted, self.held);
         *self.programmed.entry(id).or_insert_with(|| {
             let table = wanted.tables.get(&id).filter(|table| held.tables.get(&id) == Some(*table));
             table.is_some_and(|table| {
-                let mut groups = table.exact.keys().chain(table.ranges.keys());
-                groups.all(|group| wanted.peer_sets.get(group) == held.peer_sets.get(group))
+                let mut peer_sets = table.exact.keys().chain(table.ranges.keys());
+                peer_sets.all(|id| wanted.peer_sets.get(id) == held.peer_sets.get(id))
             })
         })
     }
 }
 
-fn nothing(direction: Direction) -> PolicyTable {
+fn deny_all(direction: Direction) -> PolicyTable {
     PolicyTable { direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest: Traffic::none() }
 }
 
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pod_may_use_of_itself_stays_as_programmed_or_is_nothing() {
+    fn hairpin_connections_stay_as_programmed_or_are_denied() {
         let (web, pods) = (web(), PODS);
         let hairpins = |of: &[(IpAddr, &Traffic)]| NodePlan {
             hairpin: of.iter().map(|(pod, traffic)| (*pod, (*traffic).clone())).collect(),
@@ -165,20 +167,20 @@ mod tests {
         assert_eq!(
             plan(&wanted, &programmed),
             hairpins(&[(pods[0], &web), (pods[1], &none), (pods[2], &none)]),
-            "as programmed, changed, new; and one that is not wanted any more"
+            "as programmed, changed, new, and one that is no longer wanted"
         );
-        let open_ones = open(&wanted, Some(&programmed));
-        assert_eq!(open_ones, [(Direction::Egress, pods[1]), (Direction::Egress, pods[2])].into());
-        assert_eq!(open(&wanted, None).len(), 3);
+        let too_open_ones = too_open(&wanted, Some(&programmed));
+        assert_eq!(too_open_ones, [(Direction::Egress, pods[1]), (Direction::Egress, pods[2])].into());
+        assert_eq!(too_open(&wanted, None).len(), 3);
     }
 
-    /// Pods that lead to tables that differ in what everybody may use.
+    /// Pods with tables that differ in the traffic that they allow to all peers.
     fn tables(of: &[(IpAddr, u8, Traffic)]) -> NodePlan {
         let mut plan = NodePlan::default();
         for (pod, id, rest) in of {
             let id = PolicyTableId([*id; 16]);
             plan.ingress.insert(*pod, id);
-            plan.tables.insert(id, PolicyTable { rest: rest.clone(), ..nothing(Direction::Ingress) });
+            plan.tables.insert(id, PolicyTable { rest: rest.clone(), ..deny_all(Direction::Ingress) });
         }
         plan
     }
@@ -186,21 +188,21 @@ mod tests {
     #[test]
     fn a_table_that_allows_no_more_is_kept_and_one_that_allows_more_is_closed() {
         let programmed = tables(&[(PODS[0], 1, Traffic::none()), (PODS[1], 2, Traffic::all())]);
-        // The first is to be opened, the second narrowed, the third is new.
+        // The first is to allow more, the second less, the third is new.
         let wanted = tables(&[(PODS[0], 3, web()), (PODS[1], 3, web()), (PODS[2], 3, web())]);
         let fallback = plan(&wanted, &programmed);
-        let closed = table_id(Direction::Ingress);
+        let closed = deny_all_id(Direction::Ingress);
         assert_eq!(
             fallback.ingress,
             [(PODS[0], PolicyTableId([1; 16])), (PODS[1], closed), (PODS[2], closed)].into()
         );
-        let narrowed = [PODS[1], PODS[2]].map(|pod| (Direction::Ingress, pod));
-        assert_eq!(cut_off(&fallback).collect::<Vec<_>>(), narrowed);
-        assert_eq!(open(&wanted, Some(&programmed)), narrowed.into());
-        assert_eq!(open(&wanted, Some(&fallback)), BTreeSet::new());
-        // One that is new and whose table is there needs no other.
+        let restricted = [PODS[1], PODS[2]].map(|pod| (Direction::Ingress, pod));
+        assert_eq!(cut_off(&fallback).collect::<Vec<_>>(), restricted);
+        assert_eq!(too_open(&wanted, Some(&programmed)), restricted.into());
+        assert_eq!(too_open(&wanted, Some(&fallback)), BTreeSet::new());
+        // A new pod whose table is already programmed needs no other.
         let joined = tables(&[(PODS[0], 1, Traffic::none()), (PODS[3], 1, Traffic::none())]);
         assert_eq!(plan(&joined, &programmed).ingress[&PODS[3]], PolicyTableId([1; 16]));
-        assert_eq!(open(&joined, Some(&programmed)), [(Direction::Ingress, PODS[3])].into());
+        assert_eq!(too_open(&joined, Some(&programmed)), [(Direction::Ingress, PODS[3])].into());
     }
 }

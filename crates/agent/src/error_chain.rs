@@ -1,8 +1,8 @@
-//! Errors in words.
+//! Formats errors with their causes.
 
 use std::error::Error;
 
-/// An error with all its causes on one line, each said once.
+/// Returns an error and all its causes on one line, without repeating a text that is already there.
 pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut out = error.to_string();
     let mut cause = error.source();

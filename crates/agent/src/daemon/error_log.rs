@@ -1,7 +1,9 @@
-//! What the agent remembers to tell an operator: watches, errors, and what is wrong with objects. Logs them as they come.
+//! What `palisade node status` and `palisade node errors` show about failures: states of watches, recent errors, and findings
+//! about objects. Changes are logged here.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt::Display,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -15,91 +17,91 @@ use crate::{
     socket::{ErrorView, Errors, ObjectError, WatchView},
 };
 
-/// As many errors are kept.
-const KEPT: usize = 100;
+/// The number of recent errors that are kept.
+const MAX_ERRORS: usize = 100;
 
-/// Kind, namespace and name: what an object is called, in whatever generation.
-type Called = (Kind, Option<Name>, Name);
+/// Kind, namespace and name: identifies an object across generations.
+type ObjectId = (Kind, Option<Name>, Name);
 
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct ErrorLog {
     metrics: Arc<Metrics>,
     errors: VecDeque<ErrorView>,
-    objects: BTreeMap<Called, Vec<Diagnostic>>,
+    objects: BTreeMap<ObjectId, Vec<Diagnostic>>,
     watches: BTreeMap<Kind, (WatchState, Instant)>,
 }
 
-impl Ledger {
+impl ErrorLog {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         Self { metrics, errors: VecDeque::new(), objects: BTreeMap::new(), watches: BTreeMap::new() }
     }
 
-    /// Counts and keeps what went wrong. Whoever calls it has logged it.
-    pub(crate) fn error(&mut self, stage: &'static str, message: String) {
+    /// Counts and keeps an error, which the caller has logged.
+    pub(crate) fn record(&mut self, stage: &'static str, message: String) {
         self.metrics.errors.get_or_create(&StageLabel { stage }).inc();
-        if self.errors.len() == KEPT {
+        if self.errors.len() == MAX_ERRORS {
             self.errors.pop_front();
         }
         let time = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_secs());
         self.errors.push_back(ErrorView { time, stage: stage.to_owned(), message });
     }
 
-    /// Takes in how watches fare. What many say at once is one line: an API server that is gone fails them all.
-    pub(crate) fn watches(&mut self, states: Vec<(Kind, WatchState)>) {
-        let mut told: Vec<(WatchState, Vec<Kind>)> = Vec::new();
+    /// Applies new states of watches. Kinds that share a new state share one log line: a lost API server affects all.
+    pub(crate) fn set_watch_states(&mut self, states: Vec<(Kind, WatchState)>) {
+        let mut changed: Vec<(WatchState, Vec<Kind>)> = Vec::new();
         for (kind, state) in states {
             let before = self.watches.insert(kind, (state.clone(), Instant::now())).map(|(state, _)| state);
-            self.count(kind, before.as_ref(), &state);
+            self.count_watch(kind, before.as_ref(), &state);
             if before.as_ref() == Some(&state) {
                 continue;
             }
             let state = without_kind(state);
-            match told.iter_mut().find(|(known, _)| *known == state) {
+            match changed.iter_mut().find(|(other, _)| *other == state) {
                 Some((_, kinds)) => kinds.push(kind),
-                None => told.push((state, vec![kind])),
+                None => changed.push((state, vec![kind])),
             }
         }
-        for (state, kinds) in told {
+        for (state, kinds) in changed {
             let kinds: Vec<&str> = kinds.into_iter().map(Kind::as_str).collect();
-            let kinds = kinds.join(", ");
+            let kind = kinds.join(", ");
             match state {
-                WatchState::Listing => tracing::debug!(kinds, "listing"),
-                WatchState::Watching => tracing::info!(kinds, "watching"),
-                WatchState::NotServed => tracing::info!(kinds, "not served by this cluster"),
-                WatchState::Failing { why } => {
-                    tracing::error!(kinds, why, "the watch fails");
-                    self.error("source", format!("{kinds}: {why}"));
+                WatchState::Listing => tracing::debug!(kind, "listing objects"),
+                WatchState::Watching => tracing::info!(kind, "watching objects"),
+                WatchState::NotServed => tracing::info!(kind, "kind is not served by this cluster"),
+                WatchState::Failing { why: err } => {
+                    tracing::error!(kind, err, "watch failed, retrying");
+                    self.record("source", format!("{kind}: {err}"));
                 }
             }
         }
     }
 
-    fn count(&self, kind: Kind, before: Option<&WatchState>, now: &WatchState) {
+    fn count_watch(&self, kind: Kind, before: Option<&WatchState>, now: &WatchState) {
         let label = KindLabel::from(kind);
         let up = &self.metrics.watch_up;
         match now {
             WatchState::NotServed => drop(up.remove(&label)),
             state => drop(up.get_or_create(&label).set(i64::from(*state == WatchState::Watching))),
         }
-        let again = *now == WatchState::Listing && before.is_some_and(|b| *b != WatchState::NotServed);
-        if again && before != Some(&WatchState::Listing) {
+        let is_relist = *now == WatchState::Listing && before.is_some_and(|b| *b != WatchState::NotServed);
+        if is_relist && before != Some(&WatchState::Listing) {
             self.metrics.watch_restarts.get_or_create(&label).inc();
         }
     }
 
-    /// Takes in what is wrong with objects now.
-    pub(crate) fn findings(&mut self, findings: Vec<(ObjectRef, Vec<Diagnostic>)>) {
+    /// Replaces the findings about objects.
+    pub(crate) fn set_findings(&mut self, findings: Vec<(ObjectRef, Vec<Diagnostic>)>) {
         for (object, found) in findings {
             // One object may have as many findings as it has bytes.
             let found = collapse(&found);
-            let called = (object.kind, object.namespace.clone(), object.name.clone());
+            let id = (object.kind, object.namespace.clone(), object.name.clone());
             if found.is_empty() {
-                if self.objects.remove(&called).is_some() {
-                    tracing::info!(%object, "is well again, or gone");
+                if self.objects.remove(&id).is_some() {
+                    tracing::info!(%object, "object is valid again or was deleted");
                 }
-            } else if self.objects.get(&called) != Some(&found) {
-                found.iter().for_each(|finding| log(&object, finding));
-                self.objects.insert(called, found);
+            } else if self.objects.get(&id) != Some(&found) {
+                found.iter().for_each(|finding| log_finding(&object, finding));
+                self.objects.insert(id, found);
             }
         }
         for kind in Kind::ALL {
@@ -112,7 +114,7 @@ impl Ledger {
         }
     }
 
-    /// Counts what a source said.
+    /// Counts changes from the source, by kind.
     pub(crate) fn count_changes(&self, changes: &[Change]) {
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
         for change in changes {
@@ -126,15 +128,15 @@ impl Ledger {
         }
     }
 
-    /// How many objects can't be used as they are.
-    pub(crate) fn unusable(&self) -> usize {
+    /// The number of objects that can't be used as they are.
+    pub(crate) fn unusable_objects(&self) -> usize {
         self.objects.values().filter(|found| is_unusable(found)).count()
     }
 
     pub(crate) fn watch_views(&self) -> Vec<WatchView> {
         let view = |(kind, (state, since)): (&Kind, &(WatchState, Instant))| WatchView {
             kind: kind.to_string(),
-            state: state_word(state).to_owned(),
+            state: state_name(state).to_owned(),
             why: match state {
                 WatchState::Failing { why } => Some(why.clone()),
                 _ => None,
@@ -145,7 +147,7 @@ impl Ledger {
     }
 
     pub(crate) fn errors(&self) -> Errors {
-        let of = |((kind, namespace, name), found): (&Called, &Vec<Diagnostic>)| {
+        let object_errors = |((kind, namespace, name), found): (&ObjectId, &Vec<Diagnostic>)| {
             let object = match namespace {
                 Some(namespace) => format!("{kind} {namespace}/{name}"),
                 None => format!("{kind} {name}"),
@@ -160,13 +162,12 @@ impl Ledger {
         };
         Errors {
             events: self.errors.iter().cloned().collect(),
-            objects: self.objects.iter().flat_map(of).collect(),
+            objects: self.objects.iter().flat_map(object_errors).collect(),
         }
     }
 }
 
-/// A failure says which kind can't be watched. The line that tells it names the kinds, so that those which fail for the
-/// same reason stand together.
+/// Removes the kind from a failure's text. The log line lists the kinds, so that equal failures are grouped.
 fn without_kind(state: WatchState) -> WatchState {
     match state {
         WatchState::Failing { why } => {
@@ -177,7 +178,7 @@ fn without_kind(state: WatchState) -> WatchState {
     }
 }
 
-fn state_word(state: &WatchState) -> &'static str {
+fn state_name(state: &WatchState) -> &'static str {
     match state {
         WatchState::Listing => "listing",
         WatchState::Watching => "watching",
@@ -186,20 +187,18 @@ fn state_word(state: &WatchState) -> &'static str {
     }
 }
 
-fn log(object: &ObjectRef, finding: &Diagnostic) {
+/// Logs one finding about an object.
+pub(super) fn log_finding(object: &dyn Display, finding: &Diagnostic) {
     let path = finding.path.as_deref().unwrap_or_default();
-    let place = finding.location().unwrap_or_default();
+    let location = finding.location().unwrap_or_default();
+    let err = &finding.message;
     match finding.severity {
-        Severity::Error => {
-            tracing::error!(%object, path, place, cause = finding.message, "the object can't be used");
-        }
-        Severity::Warning => {
-            tracing::warn!(%object, path, place, cause = finding.message, "the object may not mean what it seems to");
-        }
+        Severity::Error => tracing::error!(%object, path, location, err, "object cannot be used"),
+        Severity::Warning => tracing::warn!(%object, path, location, err, "object may not work as intended"),
     }
 }
 
-/// Whether an object was not taken in, or a part of it was put out of use.
+/// Whether an object was rejected, or a part of it isn't enforced.
 fn is_unusable(found: &[Diagnostic]) -> bool {
     let is = |finding: &Diagnostic| {
         finding.severity == Severity::Error || matches!(finding.code, Code::Unusable | Code::NotEnforced)

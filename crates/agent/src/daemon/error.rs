@@ -1,0 +1,46 @@
+//! Errors that keep the agent from starting, or end it.
+
+use std::{io, time::Duration};
+
+use palisade_api::AccessError;
+
+use super::listener::SocketError;
+use crate::{DataPlaneError, config::ConfigError, lock::LockError, source::directory::DirectoryError};
+
+/// Why the agent can't start or continue.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Invalid settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another agent runs, or the lock can't be taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The data plane can't be opened.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
+    /// The kernel refused an operation outside the data plane.
+    #[error(transparent)]
+    Kernel(#[from] palisade_nft::Error),
+    /// The address or the credentials of the API server.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The directory of manifests.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The local socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The system refused a thread, a runtime or a signal handler.
+    #[error("cannot start")]
+    Start(#[source] io::Error),
+    /// The source delivered no complete snapshot in time.
+    #[error("no complete snapshot of the cluster within {} s{}", .0.as_secs(), .1.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    NoSnapshot(Duration, Option<String>),
+    /// The source ended, which it never should.
+    #[error("the source ended unexpectedly; this is a bug")]
+    SourceEnded,
+    /// The worker thread panicked.
+    #[error("the worker thread ended unexpectedly; this is a bug. The rules stay in the kernel")]
+    WorkerEnded,
+}

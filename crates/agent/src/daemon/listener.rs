@@ -1,0 +1,171 @@
+//! The agent's local socket, which answers `palisade node`.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::unistd::geteuid;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+    time::timeout,
+};
+
+use super::inbox::Inbox;
+use crate::socket::{RESPONSE_TIMEOUT, RequestLine, Response, ResponseLine, VERSION};
+
+/// The longest request in bytes: it contains at most names and addresses.
+const MAX_REQUEST: u64 = 16 << 10;
+/// The most connections served at once.
+const MAX_CONNECTIONS: usize = 16;
+/// Idle connections are closed after this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long accepting pauses after `accept` failed.
+const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+
+/// Why the socket can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// A file operation failed.
+    #[error("cannot {doing} the socket {}", path.display())]
+    Io {
+        /// The operation.
+        doing: &'static str,
+        /// The path of the socket.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The path exists and is not a socket.
+    #[error("{} exists and is not a socket: remove it, or choose another path with --socket", .0.display())]
+    NotASocket(PathBuf),
+}
+
+/// The listening socket. Dropping it removes the file.
+#[derive(Debug)]
+pub(super) struct SocketListener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl SocketListener {
+    /// Opens the socket for this user only, and removes one that a killed agent left: the lock excludes a running agent.
+    /// Must be called in a runtime.
+    pub(super) fn open(path: &Path) -> Result<Self, SocketError> {
+        let failed = |doing| move |source| SocketError::Io { doing, path: path.to_owned(), source };
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.file_type().is_socket() => {
+                fs::remove_file(path).map_err(failed("remove the old file of"))?;
+            }
+            Ok(_) => return Err(SocketError::NotASocket(path.to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed("look up")(e)),
+        }
+        // Bound under another name and renamed, so that no one can connect before the mode is set.
+        let temporary = path.with_extension("new");
+        match fs::remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("create")(e)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&temporary).map_err(failed("create"))?;
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))
+            .map_err(failed("set the mode of"))?;
+        fs::rename(&temporary, path).map_err(failed("rename"))?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+}
+
+impl Drop for SocketListener {
+    fn drop(&mut self) {
+        _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Serves connections; never returns.
+pub(super) async fn serve(listener: &SocketListener, inbox: Arc<Inbox>) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // The semaphore is never closed.
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        match listener.listener.accept().await {
+            Ok((stream, _)) => {
+                let inbox = Arc::clone(&inbox);
+                tokio::spawn(async move {
+                    if let Err(err) = serve_connection(stream, &inbox).await {
+                        tracing::debug!(%err, "socket connection failed");
+                    }
+                    drop(slot);
+                });
+            }
+            // Usually the process has no file descriptors left, until other connections are closed.
+            Err(err) => {
+                tracing::warn!(%err, "cannot accept socket connections, retrying");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
+    // The file's mode excludes other users. This check also works on file systems that ignore the mode.
+    let user = stream.peer_cred()?.uid();
+    if user != 0 && user != geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {user} has no access")));
+    }
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    loop {
+        let mut line = Vec::new();
+        let mut limited = (&mut read).take(MAX_REQUEST);
+        let reading = limited.read_until(b'\n', &mut line);
+        if timeout(IDLE_TIMEOUT, reading).await.map_err(io::Error::other)?? == 0 {
+            return Ok(());
+        }
+        let is_complete = line.ends_with(b"\n");
+        let response = if is_complete { respond(&line, inbox).await } else { Response::Error(too_long()) };
+        let mut text = serde_json::to_vec(&ResponseLine { version: VERSION, response })?;
+        text.push(b'\n');
+        timeout(RESPONSE_TIMEOUT, write.write_all(&text)).await.map_err(io::Error::other)??;
+        if !is_complete {
+            return Ok(());
+        }
+    }
+}
+
+fn too_long() -> String {
+    format!("a request is one line of at most {MAX_REQUEST} bytes")
+}
+
+async fn respond(line: &[u8], inbox: &Inbox) -> Response {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    // The version is checked first: a request of a later version may not parse.
+    match serde_json::from_slice::<Versioned>(line) {
+        Ok(Versioned { version: VERSION }) => {}
+        Ok(Versioned { version }) => {
+            return Response::Error(format!(
+                "unsupported protocol version {version}: this agent supports version {VERSION}"
+            ));
+        }
+        Err(error) => return Response::Error(format!("invalid request: {error}")),
+    }
+    let line: RequestLine = match serde_json::from_slice(line) {
+        Ok(line) => line,
+        Err(error) => return Response::Error(format!("invalid request: {error}")),
+    };
+    match timeout(RESPONSE_TIMEOUT, inbox.request(line.request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => Response::Error("the agent is stopping".to_owned()),
+        Err(_) => {
+            Response::Error(format!("the agent is busy: no response within {} s", RESPONSE_TIMEOUT.as_secs()))
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What the daemon and the one-shot commands open: lock, data plane, runtime, watches.
+
+use std::time::Duration;
+
+use palisade_api::{Client, Event, WatchOptions, watch};
+use palisade_nft::Options;
+use tokio::{runtime::Runtime, sync::mpsc};
+
+use super::error::DaemonError;
+use crate::{
+    DataPlaneError, NftDataPlane,
+    config::{Config, EgressToOwnNode, SourceCheck},
+    lock::{Lock, LockError},
+};
+
+/// Watches the API server with the configured credentials.
+pub(super) fn watch_cluster(client: Client, config: &Config) -> mpsc::Receiver<Event> {
+    watch(client, WatchOptions { access: Some(config.access()), ..WatchOptions::default() })
+}
+
+pub(super) fn runtime() -> Result<Runtime, DaemonError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Start)
+}
+
+/// Takes the node's lock, waiting for another agent to end for at most `lock-timeout`.
+pub(super) fn take_lock(config: &Config) -> Result<Lock, LockError> {
+    let timeout = Duration::from_secs(config.lock_timeout);
+    Lock::take(&config.beside_socket("agent.lock"), timeout, |held| {
+        tracing::info!(err = %held, timeout_seconds = timeout.as_secs(), "waiting for another agent to stop");
+    })
+}
+
+pub(super) fn open_plane(config: &Config) -> Result<NftDataPlane, DataPlaneError> {
+    NftDataPlane::open_with(enforcer_options(config))
+}
+
+/// The data plane's options that follow from the settings.
+pub(super) fn enforcer_options(config: &Config) -> Options {
+    let defaults = Options::default();
+    Options {
+        log_group: defaults.log_group.filter(|_| config.log_drops),
+        egress_to_own_node: config.egress_to_own_node == EgressToOwnNode::Enforce,
+        source_check: config.source_check == SourceCheck::Enforce,
+    }
+}

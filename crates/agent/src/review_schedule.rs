@@ -1,0 +1,70 @@
+//! When established connections are reviewed.
+//!
+//! A review walks the kernel's whole connection-tracking table, whatever it looks for: some 18 ms if the table has 262,144
+//! buckets. If pods come and go by the thousand, not every change can have its own review. So reviews are separated by
+//! pauses in proportion to their cost, and one review covers all changes since the last. The first after an idle period
+//! is immediate.
+
+use std::time::Duration;
+
+/// The pause after a review is this many times its cost, so that reviews take at most a fifth of a core.
+const PAUSE_FACTOR: u32 = 4;
+/// The longest pause. A connection that is now denied lives at most this long after the commit, plus the duration of the
+/// review.
+const MAX_PAUSE: Duration = Duration::from_millis(250);
+/// The pause after a failed review.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// When the next review may begin. Times are durations since any fixed instant.
+#[derive(Debug, Default)]
+pub(crate) struct ReviewSchedule {
+    next: Duration,
+}
+
+impl ReviewSchedule {
+    /// When the next review may begin.
+    pub(crate) fn next(&self) -> Duration {
+        self.next
+    }
+
+    /// Whether a review may begin now.
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        now >= self.next
+    }
+
+    /// Records a failed review.
+    pub(crate) fn failed(&mut self, end: Duration) {
+        self.next = end + RETRY;
+    }
+
+    /// Records a successful review.
+    pub(crate) fn succeeded(&mut self, begin: Duration, end: Duration) {
+        self.next = end + end.saturating_sub(begin).saturating_mul(PAUSE_FACTOR).min(MAX_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn the_first_is_immediate_and_the_next_waits_in_proportion_to_its_cost() {
+        let mut schedule = ReviewSchedule::default();
+        assert!(schedule.is_due(ms(0)));
+        schedule.succeeded(ms(100), ms(118));
+        assert!(!schedule.is_due(ms(118)) && !schedule.is_due(ms(189)));
+        assert!(schedule.is_due(ms(190)));
+        assert_eq!(schedule.next(), ms(190));
+    }
+
+    #[test]
+    fn the_pause_is_bounded_however_long_a_review_takes() {
+        let mut schedule = ReviewSchedule::default();
+        schedule.succeeded(ms(0), ms(900));
+        assert!(schedule.is_due(ms(1150)));
+    }
+}
