@@ -168,9 +168,9 @@ async fn start_source(config: &Config, shared: &Shared) -> Result<(), DaemonErro
             directory::follow(path.clone(), deliver)?;
         }
         SourceChoice::Api => {
-            let client = config.access().connect_for_watching().await?;
+            let client = config.access().connect_without_retries().await?;
             let reporter = config.report_status.then(|| {
-                let options = ReportOptions::of_node(shared.node.clone());
+                let options = ReportOptions::for_node(shared.node.clone());
                 report(client.clone(), ReportOptions { access: Some(config.access()), ..options })
             });
             if let Some(reporter) = reporter {

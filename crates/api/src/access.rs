@@ -1,4 +1,4 @@
-//! Which API server, and as whom.
+//! Which API server to use, and with which credentials.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -7,71 +7,71 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
-/// Which API server to ask, and as whom. The default is what `kubectl` would do: `$KUBECONFIG`, else `~/.kube/config`, else
-/// the service account of the pod in which we run.
+use crate::error::{auth_error, kubeconfig_error};
+
+/// Which API server to use, and with which credentials. The default is that of `kubectl`: `$KUBECONFIG`, else `~/.kube/config`, else the
+/// service account of the pod in which we run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// A kubeconfig file instead.
+    /// A kubeconfig file, instead of the default.
     pub kubeconfig: Option<PathBuf>,
-    /// A context of it other than its current one.
+    /// A context, instead of the current one of the kubeconfig.
     pub context: Option<String>,
-    /// How long one request may take to answer; `None` for the client's default. Watches are not cut off by it.
+    /// How long the response to one request may take; `None` for the client's default. It does not limit watches.
     pub timeout: Option<Duration>,
 }
 
-/// A way to an API server.
+/// A client, and the server that it connects to.
 #[derive(Clone)]
-pub struct Connection {
+pub struct ClusterConnection {
     /// The client.
     pub client: Client,
     /// The server's address.
     pub server: String,
     /// The context of the kubeconfig; `None` for a service account.
     pub context: Option<String>,
-    /// The namespace that the context or service account names; `default` if none.
+    /// The namespace of the context or service account; `default` if it has none.
     pub namespace: String,
 }
 
-/// Why there is no way to an API server.
+/// Why there is no client for an API server.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// The kubeconfig.
+    /// The kubeconfig can't be used.
     #[error("cannot use the kubeconfig{}: {why}", in_file(file.as_ref()))]
     Kubeconfig {
         /// The file, if one was named.
         file: Option<PathBuf>,
-        /// What is wrong with it, in words.
+        /// What is wrong with it, as text.
         why: String,
     },
-    /// A context that isn't there, or none at all.
-    #[error("the kubeconfig{} {}; {}", in_file(file.as_ref()), lacks(context.as_deref()), has(known))]
+    /// The context doesn't exist, or the kubeconfig has no current one.
+    #[error("the kubeconfig{} {}; {}", in_file(file.as_ref()), no_context(context.as_deref()), choices(known))]
     Context {
         /// The file, if one was named.
         file: Option<PathBuf>,
-        /// The context asked for; `None`: none was, and the file has no current one.
+        /// The requested context; `None` if none was requested and the file has no current one.
         context: Option<String>,
-        /// Those that there are.
+        /// The contexts of the file.
         known: Vec<String>,
     },
-    /// Neither a kubeconfig nor a service account.
-    #[error(
-        "no cluster to ask: no kubeconfig and no service account (set KUBECONFIG, or name one with --kubeconfig)"
-    )]
+    /// There is neither a kubeconfig nor a service account.
+    #[error("no cluster: there is no kubeconfig and no service account (set KUBECONFIG or use --kubeconfig)")]
     NoCluster,
-    /// The credentials can't be had: a program of the kubeconfig failed, a token file can't be read.
+    /// The credentials can't be obtained: a credential plugin failed, or a token file can't be read.
     #[error("cannot get the credentials for {server}: {why}")]
     Credentials {
         /// The server's address.
         server: String,
-        /// What went wrong and what to do, in words.
+        /// The cause and what to do about it, as text.
         why: String,
     },
-    /// The client can't be made.
-    #[error("cannot make a client for {server}")]
+    /// The client can't be created.
+    #[error("cannot create a client for {server}")]
     Client {
         /// The server's address.
         server: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: kube::Error,
     },
@@ -81,59 +81,59 @@ fn in_file(file: Option<&PathBuf>) -> String {
     file.map(|f| format!(" {}", f.display())).unwrap_or_default()
 }
 
-fn lacks(context: Option<&str>) -> String {
+fn no_context(context: Option<&str>) -> String {
     match context {
         Some(context) => format!("has no context `{context}`"),
         None => "has no current context".to_owned(),
     }
 }
 
-fn has(known: &[String]) -> String {
+fn choices(known: &[String]) -> String {
     match known {
-        [] => "it has no contexts at all".to_owned(),
+        [] => "it has no contexts".to_owned(),
         known => format!("choose one with --context: {}", known.join(", ")),
     }
 }
 
 impl Access {
-    /// A client. Talks to nobody yet. It repeats what an overloaded server refuses (429, 503, 504).
+    /// Makes a client, without sending a request. The client retries requests that an overloaded server refuses (429, 503, 504).
     ///
     /// # Errors
-    /// When there is no usable configuration.
+    /// If there is no usable configuration.
     pub async fn connect(&self) -> Result<Client, AccessError> {
         Ok(self.open().await?.client)
     }
 
-    /// A client that repeats nothing by itself: [`crate::watch()`] and [`crate::report()`] have pauses of their own, and say
-    /// what they wait for.
+    /// Makes a client that does not retry, for [`crate::watch()`] and [`crate::report()`]: they have their own backoff and report what
+    /// they wait for.
     ///
     /// # Errors
-    /// When there is no usable configuration.
-    pub async fn connect_for_watching(&self) -> Result<Client, AccessError> {
+    /// If there is no usable configuration.
+    pub async fn connect_without_retries(&self) -> Result<Client, AccessError> {
         Ok(self.open_with(false).await?.client)
     }
 
-    /// A client, and what it leads to. Talks to nobody yet, though a program that the kubeconfig names for getting
-    /// credentials is run.
+    /// Makes a client and returns it with the server that it connects to. No request is sent, but the kubeconfig's credential plugin is
+    /// run.
     ///
     /// # Errors
-    /// When there is no usable configuration.
-    pub async fn open(&self) -> Result<Connection, AccessError> {
+    /// If there is no usable configuration.
+    pub async fn open(&self) -> Result<ClusterConnection, AccessError> {
         self.open_with(true).await
     }
 
-    async fn open_with(&self, repeats: bool) -> Result<Connection, AccessError> {
+    async fn open_with(&self, retries: bool) -> Result<ClusterConnection, AccessError> {
         let (mut config, context) = self.config().await?;
-        config.default_retry = repeats;
+        config.default_retry = retries;
         if self.timeout.is_some() {
             config.connect_timeout = self.timeout;
         }
         let server = config.cluster_url.to_string();
         let namespace = config.default_namespace.clone();
         match Client::try_from(config) {
-            Ok(client) => Ok(Connection { client, server, context, namespace }),
+            Ok(client) => Ok(ClusterConnection { client, server, context, namespace }),
             Err(kube::Error::Auth(error)) => {
-                Err(AccessError::Credentials { server, why: crate::trouble::of_auth(&error) })
+                Err(AccessError::Credentials { server, why: auth_error(&error) })
             }
             Err(source) => Err(AccessError::Client { server, source }),
         }
@@ -141,16 +141,13 @@ impl Access {
 
     async fn config(&self) -> Result<(Config, Option<String>), AccessError> {
         let file = self.kubeconfig.clone();
-        let failed = |error| AccessError::Kubeconfig {
-            file: file.clone(),
-            why: crate::trouble::of_kubeconfig(&error),
-        };
+        let failed = |error| AccessError::Kubeconfig { file: file.clone(), why: kubeconfig_error(&error) };
         let read = match &self.kubeconfig {
             Some(path) => Kubeconfig::read_from(path),
             None => Kubeconfig::read(),
         };
         let kubeconfig = match read {
-            // Where nobody asked for a kubeconfig and there is none, the pod's service account does.
+            // Without a kubeconfig the service account of the pod is used, unless one was requested.
             Err(error) if self.kubeconfig.is_none() && self.context.is_none() && is_absent(&error) => {
                 return Config::incluster().map(|c| (c, None)).map_err(|_| AccessError::NoCluster);
             }
@@ -168,7 +165,7 @@ impl Access {
     }
 }
 
-/// Whether there simply is no kubeconfig.
+/// Whether there is no kubeconfig.
 fn is_absent(error: &KubeconfigError) -> bool {
     match error {
         KubeconfigError::FindPath => true,

@@ -1,71 +1,70 @@
-//! What a source of objects tells the agent.
+//! The events that a source of objects sends to the agent.
 
 use std::{fmt, time::Instant};
 
 use palisade_manifest::Diagnostic;
 use palisade_policy::{Change, Cluster, Name};
 
-use crate::Kind;
+use crate::resource::ResourceKind;
 
-/// Something that a source says. The agent's directory source speaks the same words.
+/// An event of a source. The agent's directory source sends the same events.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Everything that must be known before anything may be programmed: every kind has been listed, or is not served.
-    /// Comes once, before the first [`Event::Changes`].
+    /// The whole cluster, once every kind has been listed or is known not to be served. Nothing may be programmed before it. It is
+    /// sent once, before the first [`Event::Changes`].
     Snapshot(Box<Cluster>),
-    /// Edits, in order, never empty.
+    /// Changes, in order; never empty.
     Changes {
-        /// The edits.
+        /// The changes.
         changes: Vec<Change>,
-        /// When the first of them arrived from the wire.
+        /// When the first of them was received from the network.
         received: Instant,
     },
-    /// A watch fares differently than before.
+    /// The state of a watch changed.
     Watch {
-        /// Of what.
-        kind: Kind,
-        /// How.
+        /// The kind that is watched.
+        kind: ResourceKind,
+        /// The new state.
         state: WatchState,
     },
-    /// What is wrong with an object now, replacing what was said of it before; empty: nothing any longer, or it is gone, in
-    /// which case it has no uid. It comes behind the change of the object that it is about; but what is told before the snapshot
-    /// is about what will be in that.
+    /// The findings about an object, replacing earlier ones. Without findings the object is valid again or was deleted; a deleted
+    /// object has no uid. It follows the change of its object. Findings before the snapshot are about objects in the snapshot.
     Findings {
-        /// Which.
+        /// The object.
         object: ObjectRef,
-        /// What.
+        /// The findings.
         findings: Vec<Diagnostic>,
     },
 }
 
-/// How a watch fares.
+/// The state of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchState {
-    /// Reading the whole list, at first or again after the server forgot where we were.
+    /// Reading the whole list, at first or again because the server no longer has our resource version.
     Listing,
-    /// Up to date, as far as the server says.
+    /// Up to date, as far as the server reports.
     Watching,
-    /// The cluster doesn't serve this kind; asked again from time to time.
+    /// The cluster doesn't serve this kind. Discovery checks it periodically.
     NotServed,
-    /// It fails and is tried again; what was known stays in force.
+    /// Requests fail and are retried. The last known objects stay in effect.
     Failing {
-        /// Why, and what to do about it, in words.
+        /// The cause and what to do about it, as text.
         why: String,
     },
 }
 
-/// An object, by what kubectl calls it.
+/// A reference to an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectRef {
-    /// Its kind.
-    pub kind: Kind,
-    /// Its namespace; `None` for cluster-scoped objects.
+    /// The kind.
+    pub kind: ResourceKind,
+    /// The namespace; `None` for cluster-scoped objects.
     pub namespace: Option<Name>,
-    /// Its name.
+    /// The name.
     pub name: Name,
-    /// `metadata.uid`; empty where there is none.
+    /// `metadata.uid`; empty if there is none.
     pub uid: Name,
-    /// `metadata.generation`; 0 where there is none.
+    /// `metadata.generation`; 0 if there is none.
     pub generation: i64,
 }
 

@@ -1,337 +1,263 @@
-//! Everything that decisions need, read once.
+//! Reads everything that decisions need once.
 //!
-//! All kinds are listed concurrently, in pages. Each list is one state of the server, yet two of them may be moments
-//! apart. A kind that the cluster doesn't serve is nothing to read; one that is refused or fails is [`Missing`], and
-//! whoever answers from the rest must say so.
+//! All kinds are listed concurrently, in pages. Each list is one state of the server, but the states of two lists may be moments apart.
+//! A kind that the cluster doesn't serve has no objects. A kind that is forbidden or fails is [`Missing`], and an answer that needs it
+//! has to report that.
 
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::{StreamExt as _, future, pin_mut, stream};
-use palisade_manifest::Input;
+use tokio::time::Instant;
 
-mod list;
 mod prune;
-mod resource;
+mod reader;
 mod served;
+mod snapshot;
 
-use crate::{Access, AccessError, Connection, trouble::Trouble};
-use list::Asking;
-pub use resource::{Bearing, RESOURCES, Resource};
+use crate::{
+    access::{Access, AccessError, ClusterConnection},
+    error::{ApiError, ApiErrorKind},
+    resource::{NeededFor, ResourceKind},
+};
+use reader::{Candidate, ObjectReader};
+pub use snapshot::{ClusterSnapshot, Missing, Object};
 
-/// How long one request may take unless the user says otherwise.
+/// How long a request may take unless the user sets another limit.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// As many objects as `kubectl` asks for at a time.
-const PAGE: u32 = 500;
+/// How many namespaces are read concurrently if a kind can't be listed in all of them at once.
+const CONCURRENT_NAMESPACES: usize = 8;
 
-/// How many namespaces are asked at the same time where a kind can't be listed in all of them at once.
-const AT_ONCE: usize = 8;
+/// Progress is reported after this time.
+const PROGRESS_AFTER: Duration = Duration::from_secs(2);
 
-/// How many live objects are handed on in one text.
-const TOGETHER: usize = 1000;
-
-/// Reading that takes longer than this is talked about.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// An object, as much of it as is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
-    /// Its kind.
-    pub resource: &'static Resource,
-    /// Its namespace; empty for cluster-scoped kinds.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// It, as JSON.
-    pub json: Box<str>,
-}
-
-/// A kind that could not be read, or not everywhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
-    /// The kind.
-    pub resource: &'static Resource,
-    /// Why.
-    pub why: Trouble,
-    /// The namespaces in which it could be read all the same, sorted.
-    pub only_in: Vec<String>,
-}
-
-/// What a cluster has, as far as it can be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Live {
-    /// The server's address.
-    pub server: String,
-    /// The context of the kubeconfig; `None` for a service account.
-    pub context: Option<String>,
-    /// The namespace of names that have none.
-    pub namespace: String,
-    /// The objects, by kind in the order of [`RESOURCES`], namespace and name.
-    pub objects: Vec<Object>,
-    /// What could not be read, in the same order.
-    pub missing: Vec<Missing>,
-    /// The kinds that the cluster serves, as far as it says.
-    pub served: Vec<&'static str>,
-}
+/// How often progress is reported.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How to read.
 #[derive(Clone, Copy, Default)]
-pub struct Options<'a> {
-    /// The user's own namespace: where he may not list everywhere, it is tried; `None` for that of the context.
+pub struct ReadOptions<'a> {
+    /// The user's namespace, which is read if listing all namespaces is forbidden; `None` for that of the context.
     pub namespace: Option<&'a str>,
-    /// Told from time to time, where it takes long, how many objects have come and which kinds are still being read.
+    /// Receives the progress if reading takes long.
     pub progress: Option<&'a Progress<'a>>,
 }
 
-/// Told how many objects have come, and which kinds are still being read.
-pub type Progress<'a> = dyn Fn(usize, &BTreeSet<&'static str>) + 'a;
+/// Receives how many objects have been read, and which kinds are still being read.
+pub type Progress<'a> = dyn Fn(usize, &BTreeSet<ResourceKind>) + 'a;
 
 /// Why nothing could be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// There is no way to a server.
+    /// There is no client for a server.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// The server can't be asked anything.
-    #[error("cannot ask the API server {server}{}: {trouble}", of_context(context.as_ref()))]
+    /// The server can't be queried.
+    #[error("cannot query the API server {server}{}: {}", in_context(context.as_ref()), error.with_advice())]
     Server {
-        /// Its address.
+        /// The server's address.
         server: String,
         /// The context of the kubeconfig.
         context: Option<String>,
-        /// Why.
-        trouble: Trouble,
+        /// The error.
+        error: ApiError,
     },
-    /// This process can't wait for anything.
-    #[error("cannot wait for answers")]
+    /// The async runtime can't be started.
+    #[error("cannot start the async runtime")]
     Runtime(#[source] std::io::Error),
 }
 
-fn of_context(context: Option<&String>) -> String {
+fn in_context(context: Option<&String>) -> String {
     context.map(|c| format!(" (context {c})")).unwrap_or_default()
 }
 
-impl Live {
-    /// The objects for the loader, a thousand at a time.
-    pub fn inputs(&self) -> impl Iterator<Item = Input> {
-        self.objects.chunks(TOGETHER).map(|chunk| {
-            let items: Vec<&str> = chunk.iter().map(|object| &*object.json).collect();
-            let items = items.join(",");
-            Input::Cluster(format!(r#"{{"apiVersion":"v1","kind":"List","items":[{items}]}}"#))
-        })
-    }
-
-    /// The object of this kind, namespace (empty for cluster-scoped kinds) and name.
-    #[must_use]
-    pub fn object(&self, kind: &str, namespace: &str, name: &str) -> Option<&Object> {
-        self.objects.iter().find(|o| o.resource.kind == kind && o.namespace == namespace && o.name == name)
-    }
-}
-
-/// Reads what a cluster has, and waits for it.
+/// Reads the objects of a cluster and waits for them.
 ///
 /// # Errors
-/// When there is no way to a server, or it can't be asked anything. A kind that can't be read is no error: see
-/// [`Live::missing`].
-pub fn read_blocking(access: &Access, options: Options<'_>) -> Result<Live, ReadError> {
+/// If there is no client for a server, or the server can't be queried. A kind that can't be read is no error: see
+/// [`ClusterSnapshot::missing`].
+pub fn read_blocking(access: &Access, options: ReadOptions<'_>) -> Result<ClusterSnapshot, ReadError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ReadError::Runtime)?;
-    let live = runtime
+    let snapshot = runtime
         .block_on(async { read(&access.open().await?, access.timeout.unwrap_or(TIMEOUT), options).await });
-    // A name being resolved on a thread is nobody's business any longer.
+    // A name look-up that is still running on a thread would delay the exit.
     runtime.shutdown_background();
-    live
+    snapshot
 }
 
-/// Reads what a cluster has; no request may take longer than `timeout`.
+/// Reads the objects of a cluster. No request may take longer than `timeout`.
 ///
 /// # Errors
-/// When the server can't be asked anything.
+/// If the server can't be queried.
 pub async fn read(
-    connection: &Connection,
+    connection: &ClusterConnection,
     timeout: Duration,
-    options: Options<'_>,
-) -> Result<Live, ReadError> {
+    options: ReadOptions<'_>,
+) -> Result<ClusterSnapshot, ReadError> {
     let reading = Reading {
-        came: Cell::new(0),
-        open: RefCell::new(BTreeSet::new()),
-        own: options.namespace.unwrap_or(&connection.namespace),
+        received: Cell::new(0),
+        in_progress: RefCell::new(BTreeSet::new()),
+        own_namespace: options.namespace.unwrap_or(&connection.namespace),
     };
-    let asking = Asking { client: &connection.client, timeout, page: PAGE, came: &reading.came };
-    let everything = reading.everything(&asking);
+    let reader = ObjectReader { client: &connection.client, timeout, received: &reading.received };
+    let everything = reading.everything(&reader);
     pin_mut!(everything);
-    let began = Instant::now();
-    let mut tick = tokio::time::interval(Duration::from_millis(200));
-    let read = loop {
+    let start = Instant::now();
+    let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+    let result = loop {
         tokio::select! {
-            read = &mut everything => break read,
+            result = &mut everything => break result,
             _ = tick.tick() => {
-                if let Some(tell) = options.progress.filter(|_| began.elapsed() > PATIENCE) {
-                    tell(reading.came.get(), &reading.open.borrow());
+                if let Some(progress) = options.progress.filter(|_| start.elapsed() > PROGRESS_AFTER) {
+                    progress(reading.received.get(), &reading.in_progress.borrow());
                 }
             }
         }
     };
     let (server, context) = (connection.server.clone(), connection.context.clone());
-    match read {
-        Ok(Found { objects, missing, served }) => {
-            Ok(Live { server, context, namespace: reading.own.to_owned(), objects, missing, served })
-        }
-        Err(trouble) => Err(ReadError::Server { server, context, trouble }),
+    match result {
+        Ok(Contents { objects, missing, served }) => Ok(ClusterSnapshot {
+            server,
+            context,
+            namespace: reading.own_namespace.to_owned(),
+            objects,
+            missing,
+            served,
+        }),
+        Err(error) => Err(ReadError::Server { server, context, error }),
     }
 }
 
-/// What was found.
-struct Found {
+/// What a [`ClusterSnapshot`] holds.
+struct Contents {
     objects: Vec<Object>,
     missing: Vec<Missing>,
-    served: Vec<&'static str>,
+    served: Vec<ResourceKind>,
 }
 
-/// What one kind came to.
-type Outcome = Result<Vec<Object>, Trouble>;
+/// The objects of one kind.
+type Listed = Result<Vec<Object>, ApiError>;
 
 struct Reading<'a> {
-    came: Cell<usize>,
+    received: Cell<usize>,
     /// The kinds that are being read.
-    open: RefCell<BTreeSet<&'static str>>,
-    /// The user's own namespace.
-    own: &'a str,
+    in_progress: RefCell<BTreeSet<ResourceKind>>,
+    own_namespace: &'a str,
 }
 
 impl Reading<'_> {
-    async fn everything(&self, asking: &Asking<'_>) -> Result<Found, Trouble> {
-        let wanted = served::served(asking).await?;
-        let each = wanted.iter().map(|(resource, versions)| self.kind(asking, resource, versions));
-        let mut outcomes: Vec<(&'static Resource, Outcome)> = future::join_all(each).await;
-        // Credentials that nobody accepts are no matter of kinds.
-        let hopeless = |t: &Trouble| matches!(t, Trouble::Unauthorized(_) | Trouble::Credentials(_));
-        for (_, outcome) in &outcomes {
-            if let Err(trouble) = outcome
-                && hopeless(trouble)
-            {
-                return Err(trouble.clone());
-            }
+    async fn everything(&self, reader: &ObjectReader<'_>) -> Result<Contents, ApiError> {
+        let candidates = served::served(reader).await?;
+        let mut lists: Vec<Listed> =
+            future::join_all(candidates.iter().map(|candidate| self.kind(reader, candidate))).await;
+        // Credentials that are not accepted affect all kinds.
+        let affects_all = |error: &ApiError| {
+            error.is_unauthorized() || matches!(error.kind(), ApiErrorKind::Credentials(_))
+        };
+        if let Some(error) = lists.iter().filter_map(|list| list.as_ref().err()).find(|e| affects_all(e)) {
+            return Err(error.clone());
         }
-        let mut missing = self.piecewise(asking, &wanted, &mut outcomes).await;
+        let mut missing = self.per_namespace(reader, &candidates, &mut lists).await;
+        let served: Vec<ResourceKind> = candidates.iter().map(|candidate| candidate.kind).collect();
         let mut objects = Vec::new();
-        for (resource, outcome) in outcomes {
-            match outcome {
+        for (kind, list) in served.iter().copied().zip(lists) {
+            match list {
                 Ok(list) => objects.extend(list),
-                Err(why) => missing.push(Missing { resource, why, only_in: Vec::new() }),
+                Err(error) => missing.push(Missing { kind, error, only_in: Vec::new() }),
             }
         }
-        let order = |r: &'static Resource| RESOURCES.iter().position(|known| known.kind == r.kind);
-        missing.sort_by_key(|m| order(m.resource));
-        let served = wanted.iter().map(|(resource, _)| resource.kind).collect();
-        Ok(Found { objects: owners_in_use(objects), missing, served })
+        missing.sort_by_key(|missing| missing.kind);
+        Ok(Contents { objects: without_unused_owners(objects), missing, served })
     }
 
-    /// All objects of a kind.
-    async fn kind(
-        &self,
-        asking: &Asking<'_>,
-        resource: &'static Resource,
-        versions: &[&'static str],
-    ) -> (&'static Resource, Outcome) {
-        self.open.borrow_mut().insert(resource.kind);
-        let outcome = in_any_version(asking, resource, versions, None).await;
-        self.open.borrow_mut().remove(resource.kind);
-        (resource, outcome)
+    /// Reads all objects of a kind.
+    async fn kind(&self, reader: &ObjectReader<'_>, candidate: &Candidate) -> Listed {
+        self.in_progress.borrow_mut().insert(candidate.kind);
+        let list = reader.list(candidate, None).await;
+        self.in_progress.borrow_mut().remove(&candidate.kind);
+        list
     }
 
-    /// Reads namespace by namespace what is refused as a whole. What is missing then still is returned, and `outcomes`
-    /// has the rest.
-    async fn piecewise(
+    /// Reads each kind whose list is forbidden namespace by namespace. Replaces the forbidden `lists`, and returns the kinds that are
+    /// still incomplete.
+    async fn per_namespace(
         &self,
-        asking: &Asking<'_>,
-        wanted: &[served::Wanted],
-        outcomes: &mut [(&'static Resource, Outcome)],
+        reader: &ObjectReader<'_>,
+        candidates: &[Candidate],
+        lists: &mut [Listed],
     ) -> Vec<Missing> {
         let mut missing = Vec::new();
         let mut namespaces: BTreeSet<String> = BTreeSet::new();
-        // Whether these are all there are.
-        let mut all = false;
-        for (resource, outcome) in outcomes.iter_mut().filter(|(r, _)| r.kind == "Namespace") {
-            match outcome {
+        // Whether `namespaces` has all of them.
+        let mut all_namespaces = false;
+        let namespace_lists = candidates.iter().zip(lists.iter_mut());
+        for (_, list) in namespace_lists.filter(|(candidate, _)| candidate.kind == ResourceKind::Namespace) {
+            match list {
                 Ok(list) => {
-                    all = true;
+                    all_namespaces = true;
                     namespaces.extend(list.iter().map(|n| n.name.clone()));
                 }
-                Err(why @ Trouble::Refused(_)) => {
-                    let why = why.clone();
-                    let own = asking.one(resource, "v1", self.own).await;
-                    let only_in = if own.is_ok() { vec![self.own.to_owned()] } else { Vec::new() };
-                    *outcome = Ok(own.into_iter().collect());
-                    missing.push(Missing { resource, why, only_in });
+                Err(error) if error.is_forbidden() => {
+                    let error = error.clone();
+                    let own = reader.object(ResourceKind::Namespace, self.own_namespace).await;
+                    let only_in = if own.is_ok() { vec![self.own_namespace.to_owned()] } else { Vec::new() };
+                    *list = Ok(own.into_iter().collect());
+                    missing.push(Missing { kind: ResourceKind::Namespace, error, only_in });
                 }
                 Err(_) => {}
             }
         }
-        namespaces.insert(self.own.to_owned());
-        for (at, (resource, outcome)) in outcomes.iter_mut().enumerate() {
-            let Err(why @ Trouble::Refused(_)) = outcome else { continue };
-            if !resource.namespaced {
-                continue;
-            }
-            let why = why.clone();
-            self.open.borrow_mut().insert(resource.kind);
-            let (resource, versions) = (*resource, &wanted[at].1);
-            let one = |namespace: String| async move {
-                let got = in_any_version(asking, resource, versions, Some(&namespace)).await;
-                (namespace, got)
+        namespaces.insert(self.own_namespace.to_owned());
+        for (candidate, list) in candidates.iter().zip(lists) {
+            let kind = candidate.kind;
+            let error = match list {
+                Err(error) if error.is_forbidden() && kind.is_namespaced() => error.clone(),
+                _ => continue,
             };
-            let mut answers: Vec<(String, Outcome)> =
-                stream::iter(namespaces.clone()).map(one).buffer_unordered(AT_ONCE).collect().await;
-            answers.sort_by(|a, b| a.0.cmp(&b.0));
-            self.open.borrow_mut().remove(resource.kind);
-            let whole = all && answers.iter().all(|(_, got)| got.is_ok());
+            self.in_progress.borrow_mut().insert(kind);
+            let one = |namespace: String| async move {
+                let list = reader.list(candidate, Some(&namespace)).await;
+                (namespace, list)
+            };
+            let mut results: Vec<(String, Listed)> = stream::iter(namespaces.clone())
+                .map(one)
+                .buffer_unordered(CONCURRENT_NAMESPACES)
+                .collect()
+                .await;
+            results.sort_by(|a, b| a.0.cmp(&b.0));
+            self.in_progress.borrow_mut().remove(&kind);
+            let complete = all_namespaces && results.iter().all(|(_, list)| list.is_ok());
             let (mut objects, mut only_in) = (Vec::new(), Vec::new());
-            for (namespace, got) in answers {
-                if let Ok(list) = got {
+            for (namespace, list) in results {
+                if let Ok(list) = list {
                     objects.extend(list);
                     only_in.push(namespace);
                 }
             }
-            // Where pods can't be read nothing else is worth asking for: most users are refused nearly everywhere. Pods
-            // come first of what lives in namespaces.
-            if resource.kind == "Pod" && !whole {
-                all = false;
-                namespaces = only_in.iter().cloned().chain([self.own.to_owned()]).collect();
+            // Most users are denied access to most namespaces. If pods can't be read in a namespace, the kinds after them are not tried
+            // there. Pods are the first namespaced kind.
+            if kind == ResourceKind::Pod && !complete {
+                all_namespaces = false;
+                namespaces = only_in.iter().cloned().chain([self.own_namespace.to_owned()]).collect();
             }
-            *outcome = Ok(objects);
-            if !whole {
-                missing.push(Missing { resource, why, only_in });
+            *list = Ok(objects);
+            if !complete {
+                missing.push(Missing { kind, error, only_in });
             }
         }
         missing
     }
 }
 
-async fn in_any_version(
-    asking: &Asking<'_>,
-    resource: &'static Resource,
-    versions: &[&'static str],
-    namespace: Option<&str>,
-) -> Outcome {
-    for version in versions {
-        match asking.list(resource, version, namespace).await {
-            Err(Trouble::NotFound) => {}
-            other => return other,
-        }
-    }
-    // Not served in any version, as it turns out. What every API server has must be there.
-    if resource.is_optional() { Ok(Vec::new()) } else { Err(Trouble::NotFound) }
-}
-
-/// The objects without the ReplicaSets and Jobs that own no pod: each Deployment keeps ten old ones.
-fn owners_in_use(objects: Vec<Object>) -> Vec<Object> {
+/// Removes ReplicaSets and Jobs that own no pod: a Deployment keeps ten old ReplicaSets by default.
+fn without_unused_owners(objects: Vec<Object>) -> Vec<Object> {
     let mut owners: BTreeSet<(String, String, String)> = BTreeSet::new();
-    for pod in objects.iter().filter(|o| o.resource.kind == "Pod") {
+    for pod in objects.iter().filter(|o| o.kind == ResourceKind::Pod) {
         let Ok(value) = serde_json::from_str::<serde_json::Value>(&pod.json) else { continue };
         let list = value.pointer("/metadata/ownerReferences").and_then(|l| l.as_array());
         for owner in list.into_iter().flatten() {
@@ -339,9 +265,9 @@ fn owners_in_use(objects: Vec<Object>) -> Vec<Object> {
             owners.insert((text("kind"), pod.namespace.clone(), text("name")));
         }
     }
-    let in_use = |o: &Object| {
-        o.resource.bearing != Bearing::Names
-            || owners.contains(&(o.resource.kind.to_owned(), o.namespace.clone(), o.name.clone()))
+    let is_used = |o: &Object| {
+        o.kind.needed_for() != NeededFor::WorkloadNames
+            || owners.contains(&(o.kind.as_str().to_owned(), o.namespace.clone(), o.name.clone()))
     };
-    objects.into_iter().filter(in_use).collect()
+    objects.into_iter().filter(is_used).collect()
 }

@@ -1,11 +1,12 @@
-//! What an API server lets us do, and what it serves: asked, not tried.
+//! Which requests of the agent the API server would allow, and which policy kinds it serves.
 //!
-//! The server answers for whoever asks (`SelfSubjectAccessReview`), so this is run with the agent's credentials: in its
-//! pod, or with a kubeconfig made for its service account.
+//! The server answers for the user of the request (`SelfSubjectAccessReview`), so the queries have to be sent with the agent's
+//! credentials: in its pod, or with a kubeconfig for its service account.
 
 use std::{future::Future, time::Duration};
 
 use futures::future::join_all;
+use http::{Request, header};
 use k8s_openapi::{
     api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
     jiff::{Timestamp, fmt::rfc2822},
@@ -14,42 +15,45 @@ use kube::{Api, Client, api::PostParams, client::Body};
 use serde::Deserialize;
 
 use crate::{
-    Access, AccessError, Kind, Trouble,
-    catalogue::{GroupVersion, Groups, Resources},
+    access::{Access, AccessError},
+    api_groups::{ApiGroupList, ApiResourceList, GroupVersion},
+    error::{ApiError, ApiErrorKind},
+    resource::ResourceKind,
+    transport::get_json,
 };
 
-/// How long one request may take where [`Access::timeout`] does not say.
+/// How long one request may take without [`Access::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the agent's own objects are.
+/// The namespace of the agent's own objects.
 const OWN_NAMESPACE: &str = "palisade-system";
 
-/// The Lease that elects who writes conditions.
+/// The Lease that elects the agent that writes conditions.
 const LEASE: &str = "palisade-status-writer";
 
-/// What a right is for.
+/// What a right is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
-    /// Without it policies are not enforced.
+    /// Enforcement of policies.
     Enforcing,
-    /// Without it nobody is told in the cluster: Events, conditions of policies.
+    /// Reports in the cluster: Events, and conditions of policies.
     Reporting,
 }
 
-/// One thing that the agent does with the API server.
+/// A request that the agent makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Right {
-    /// What it is for.
+    /// What it is needed for.
     pub purpose: Purpose,
     /// `get`, `list`, `watch`, `create`, `update` or `patch`.
     pub verb: &'static str,
     /// The API group; empty for the core group.
     pub group: &'static str,
-    /// The plural of the kind, with a subresource behind a slash.
+    /// The plural of the kind, with a subresource after a slash.
     pub resource: &'static str,
     /// The namespace; `None` for all of them.
     pub namespace: Option<&'static str>,
-    /// The one object that it is about; `None` for any.
+    /// The name of the object; `None` for any.
     pub name: Option<&'static str>,
     /// Whether the server allows it.
     pub allowed: bool,
@@ -66,70 +70,70 @@ impl std::fmt::Display for Right {
     }
 }
 
-/// What a server says.
+/// What a server allows and serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
     /// The server's address.
     pub server: String,
     /// Its version, such as `v1.33.1`.
     pub version: String,
-    /// How far this machine's clock is ahead of the server's, in seconds; within two of them it may be the network's
-    /// doing. `None` where the server does not tell the time.
-    pub ahead: Option<i64>,
+    /// How many seconds this machine's clock is ahead of the server's. Up to two of them may be due to network latency. `None` if the
+    /// server does not send its time.
+    pub clock_ahead: Option<i64>,
     /// The cluster-wide policy kinds that it serves, each with its versions.
-    pub served: Vec<(Kind, Vec<String>)>,
-    /// What the agent does, and whether it may.
+    pub served: Vec<(ResourceKind, Vec<String>)>,
+    /// The requests of the agent, each with whether it is allowed.
     pub rights: Vec<Right>,
 }
 
-/// Why a server says nothing.
+/// Why the rights are unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum RightsError {
-    /// There is no way to it.
+    /// There is no client for the server.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// It can't be asked.
-    #[error("cannot ask {server}: {trouble}")]
+    /// The server can't be queried.
+    #[error("cannot query the API server {server}: {error}")]
     Server {
-        /// Its address.
+        /// The server's address.
         server: String,
-        /// Why.
-        trouble: Trouble,
+        /// The error.
+        error: ApiError,
     },
-    /// This process can't wait for anything.
-    #[error("cannot wait for answers")]
+    /// The async runtime can't be started.
+    #[error("cannot start the async runtime")]
     Runtime(#[source] std::io::Error),
 }
 
 impl Rights {
-    /// Asks, and waits for the answers.
+    /// Queries the server and waits for the responses.
     ///
     /// # Errors
-    /// When there is no way to a server, or it can't be asked.
-    pub fn ask_blocking(access: &Access) -> Result<Self, RightsError> {
+    /// If there is no client for the server, or the server can't be queried.
+    pub fn query_blocking(access: &Access) -> Result<Self, RightsError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(RightsError::Runtime)?;
-        let rights = runtime.block_on(Self::ask(access));
-        // A name being resolved on a thread is nobody's business any longer.
+        let rights = runtime.block_on(Self::query(access));
+        // A name look-up that is still running on a thread would delay the exit.
         runtime.shutdown_background();
         rights
     }
 
-    /// Asks.
+    /// Queries the server.
     ///
     /// # Errors
-    /// When there is no way to a server, or it can't be asked.
-    pub async fn ask(access: &Access) -> Result<Self, RightsError> {
+    /// If there is no client for the server, or the server can't be queried.
+    pub async fn query(access: &Access) -> Result<Self, RightsError> {
         let connection = access.open().await?;
         let server = connection.server.clone();
-        let asking = Asking { client: connection.client, timeout: access.timeout.unwrap_or(TIMEOUT) };
-        asking.everything(&server).await.map_err(|trouble| RightsError::Server { server, trouble })
+        let query = Query { client: connection.client, timeout: access.timeout.unwrap_or(TIMEOUT) };
+        query.everything(&server).await.map_err(|error| RightsError::Server { server, error })
     }
 }
 
-struct Asking {
+struct Query {
     client: Client,
     timeout: Duration,
 }
@@ -140,47 +144,47 @@ struct Version {
     git_version: String,
 }
 
-impl Asking {
-    async fn everything(&self, server: &str) -> Result<Rights, Trouble> {
-        let (version, ahead) = self.version().await?;
+impl Query {
+    async fn everything(&self, server: &str) -> Result<Rights, ApiError> {
+        let (version, clock_ahead) = self.version().await?;
         let served = self.served().await?;
-        let rights = join_all(wanted(&served).into_iter().map(|right| self.ask(right)))
+        let rights = join_all(required(&served).into_iter().map(|right| self.review(right)))
             .await
             .into_iter()
             .collect::<Result<_, _>>()?;
-        Ok(Rights { server: server.to_owned(), version, ahead, served, rights })
+        Ok(Rights { server: server.to_owned(), version, clock_ahead, served, rights })
     }
 
-    async fn version(&self) -> Result<(String, Option<i64>), Trouble> {
-        let request = http::Request::get("/version").body(Body::empty());
-        let request = request.map_err(|e| Trouble::Garbage(e.to_string()))?;
+    async fn version(&self) -> Result<(String, Option<i64>), ApiError> {
+        let request = Request::get("/version").body(Body::empty())?;
         let response = self.in_time(self.client.send(request)).await?;
-        let date = response.headers().get("date").and_then(|date| date.to_str().ok()).map(str::to_owned);
-        let version: Version = self.get("/version").await?;
-        Ok((version.git_version, date.and_then(|date| ahead(&date))))
+        let date =
+            response.headers().get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
+        let version: Version = get_json(&self.client, "/version", self.timeout).await?;
+        Ok((version.git_version, date.and_then(|date| seconds_ahead(&date))))
     }
 
-    /// The cluster-wide policy kinds in each version of their group.
-    async fn served(&self) -> Result<Vec<(Kind, Vec<String>)>, Trouble> {
-        let groups: Groups = match self.get("/apis").await {
-            // Who may not discover is told by the rights.
-            Err(Trouble::Refused(_)) => Groups::default(),
+    /// Returns the cluster-wide policy kinds in each version of their group.
+    async fn served(&self) -> Result<Vec<(ResourceKind, Vec<String>)>, ApiError> {
+        let groups: ApiGroupList = match get_json(&self.client, "/apis", self.timeout).await {
+            // Without the right to discover the reviews still tell what is allowed.
+            Err(error) if error.is_forbidden() => ApiGroupList::default(),
             other => other?,
         };
-        let mut served: Vec<(Kind, Vec<String>)> =
-            Kind::ALL.into_iter().filter(|kind| kind.is_optional()).map(|kind| (kind, Vec::new())).collect();
+        let mut served: Vec<(ResourceKind, Vec<String>)> =
+            ResourceKind::cluster_wide_policies().map(|kind| (kind, Vec::new())).collect();
         for group in groups.groups {
             if !served.iter().any(|(kind, _)| kind.group() == group.name) {
                 continue;
             }
             for GroupVersion { version } in group.versions {
                 let path = format!("/apis/{}/{version}", group.name);
-                let resources: Resources = match self.get(&path).await {
-                    Err(Trouble::Refused(_) | Trouble::NotFound) => continue,
+                let resources: ApiResourceList = match get_json(&self.client, &path, self.timeout).await {
+                    Err(error) if error.is_forbidden() || error.is_not_found() => continue,
                     other => other?,
                 };
                 for (kind, versions) in &mut served {
-                    if resources.has(kind.plural()) {
+                    if resources.contains(kind.plural()) {
                         versions.push(version.clone());
                     }
                 }
@@ -190,7 +194,8 @@ impl Asking {
         Ok(served)
     }
 
-    async fn ask(&self, right: Right) -> Result<Right, Trouble> {
+    /// Returns the right with the server's decision.
+    async fn review(&self, right: Right) -> Result<Right, ApiError> {
         let (resource, subresource) = match right.resource.split_once('/') {
             Some((resource, sub)) => (resource, Some(sub.to_owned())),
             None => (right.resource, None),
@@ -211,27 +216,20 @@ impl Asking {
             ..SelfSubjectAccessReview::default()
         };
         let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
-        let answer = self.in_time(api.create(&PostParams::default(), &review)).await?;
-        Ok(Right { allowed: answer.status.is_some_and(|status| status.allowed), ..right })
+        let response = self.in_time(api.create(&PostParams::default(), &review)).await?;
+        Ok(Right { allowed: response.status.is_some_and(|status| status.allowed), ..right })
     }
 
-    async fn get<T: for<'de> Deserialize<'de>>(&self, path: &str) -> Result<T, Trouble> {
-        let request = http::Request::get(path).body(Vec::new());
-        let request = request.map_err(|e| Trouble::Garbage(e.to_string()))?;
-        let text = self.in_time(self.client.request_text(request)).await?;
-        serde_json::from_str(&text).map_err(|e| Trouble::Garbage(e.to_string()))
-    }
-
-    async fn in_time<T>(&self, answer: impl Future<Output = kube::Result<T>>) -> Result<T, Trouble> {
-        match tokio::time::timeout(self.timeout, answer).await {
-            Ok(answer) => answer.map_err(|error| Trouble::of(&error)),
-            Err(_) => Err(Trouble::TimedOut(self.timeout)),
+    async fn in_time<T>(&self, response: impl Future<Output = kube::Result<T>>) -> Result<T, ApiError> {
+        match tokio::time::timeout(self.timeout, response).await {
+            Ok(response) => Ok(response?),
+            Err(_) => Err(ApiErrorKind::TimedOut(self.timeout).into()),
         }
     }
 }
 
-/// What the agent does with a server that serves these kinds.
-fn wanted(served: &[(Kind, Vec<String>)]) -> Vec<Right> {
+/// Returns the requests that the agent makes to a server that serves these kinds.
+fn required(served: &[(ResourceKind, Vec<String>)]) -> Vec<Right> {
     let right = |purpose, verb, group, resource, namespace| Right {
         purpose,
         verb,
@@ -241,13 +239,10 @@ fn wanted(served: &[(Kind, Vec<String>)]) -> Vec<Right> {
         name: None,
         allowed: false,
     };
+    let is_served =
+        |kind: &ResourceKind| !kind.is_optional() || served.iter().any(|(served, _)| served == kind);
     let mut out = Vec::new();
-    for kind in Kind::ALL {
-        // The agent watches no services.
-        let is_served = !kind.is_optional() || served.iter().any(|(k, _)| *k == kind);
-        if kind == Kind::Service || !is_served {
-            continue;
-        }
+    for kind in ResourceKind::watched().filter(is_served) {
         for verb in ["list", "watch"] {
             out.push(right(Purpose::Enforcing, verb, kind.group(), kind.plural(), None));
         }
@@ -255,12 +250,12 @@ fn wanted(served: &[(Kind, Vec<String>)]) -> Vec<Right> {
     let report =
         |verb, group, resource, namespace| right(Purpose::Reporting, verb, group, resource, namespace);
     out.push(report("create", "events.k8s.io", "events", None));
-    if served.iter().any(|(kind, _)| *kind == Kind::ClusterNetworkPolicy) {
-        let group = Kind::ClusterNetworkPolicy.group();
+    if served.iter().any(|(kind, _)| *kind == ResourceKind::ClusterNetworkPolicy) {
+        let group = ResourceKind::ClusterNetworkPolicy.group();
         out.push(report("patch", group, "clusternetworkpolicies/status", None));
     }
     for verb in ["get", "create", "update"] {
-        // `create` can't be limited to a name: the server doesn't know it yet when it asks.
+        // RBAC can't limit `create` to a name: the name is not known when the request is authorized.
         let name = (verb != "create").then_some(LEASE);
         let lease = report(verb, "coordination.k8s.io", "leases", Some(OWN_NAMESPACE));
         out.push(Right { name, ..lease });
@@ -268,10 +263,10 @@ fn wanted(served: &[(Kind, Vec<String>)]) -> Vec<Right> {
     out
 }
 
-/// Seconds that this machine's clock is ahead of a time as HTTP headers have it.
-fn ahead(date: &str) -> Option<i64> {
-    let there = rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
-    Some(Timestamp::now().as_second() - there.as_second())
+/// Returns how many seconds this machine's clock is ahead of the time of an HTTP `Date` header.
+fn seconds_ahead(date: &str) -> Option<i64> {
+    let server = rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
+    Some(Timestamp::now().as_second() - server.as_second())
 }
 
 #[cfg(test)]
@@ -279,25 +274,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_follows_what_is_served() {
-        let words = |served: &[(Kind, Vec<String>)]| -> Vec<String> {
-            wanted(served).iter().map(ToString::to_string).collect()
+    fn required_rights_follow_the_served_kinds() {
+        let required_for = |served: &[(ResourceKind, Vec<String>)]| -> Vec<String> {
+            required(served).iter().map(ToString::to_string).collect()
         };
-        let plain = words(&[]);
+        let plain = required_for(&[]);
         assert!(plain.contains(&"watch networkpolicies.networking.k8s.io".to_owned()), "{plain:?}");
         assert!(
             plain.contains(&"create leases.coordination.k8s.io in palisade-system".to_owned()),
             "{plain:?}"
         );
         assert!(!plain.iter().any(|w| w.contains("clusternetworkpolicies") || w.contains("services")));
-        let with = words(&[(Kind::ClusterNetworkPolicy, vec!["v1alpha2".to_owned()])]);
+        let with = required_for(&[(ResourceKind::ClusterNetworkPolicy, vec!["v1alpha2".to_owned()])]);
         assert!(with.contains(&"patch clusternetworkpolicies/status.policy.networking.k8s.io".to_owned()));
     }
 
     #[test]
-    fn the_servers_date_is_read() {
-        let year = ahead("Sun, 06 Nov 1994 08:49:37 GMT").unwrap_or_default();
+    fn the_date_header_is_parsed() {
+        let year = seconds_ahead("Sun, 06 Nov 1994 08:49:37 GMT").unwrap_or_default();
         assert!(year > 30 * 365 * 86_400, "{year}");
-        assert_eq!(ahead("yesterday"), None);
+        assert_eq!(seconds_ahead("yesterday"), None);
     }
 }

@@ -1,94 +1,63 @@
-//! The API server as a source: every kind that a decision needs, listed once and watched from there on.
-
-use std::time::{Duration, Instant};
+//! The API server as a source of events: every kind that enforcement needs is listed once and watched from then on.
+//!
+//! ```text
+//!  Discovery ── ServedKinds ─┐        one per kind                    one per kind
+//!  /apis, /readyz            ▼   ┌───────────────────┐            ┌─────────────────┐
+//!      ▲                     └──▶│ Session           │── object ─▶│ Store           │
+//!      └── 404 of a kind ────────│ list, watch, 410, │            │ decode, compare │
+//!                                │ backoff, resume   │◀─ changes, │ fingerprints    │
+//!  API server ─▶ ListReader ────▶│                   │   findings └─────────────────┘
+//!             └▶ Lines ─▶ Message│                   │
+//!                                └─────────┬─────────┘
+//!                                          │ SessionEvent: changes, findings, state, first list complete
+//!                                          ▼
+//!                                ┌───────────────────┐
+//!                                │ Merge             │  until every kind is listed or not served: apply to a Cluster
+//!                                │ batches changes   │  afterwards: pass on
+//!                                └─────────┬─────────┘
+//!                                          ▼
+//!                            Event::Snapshot, then Event::Changes,
+//!                            Event::Findings, Event::Watch ─▶ agent
+//! ```
+//!
+//! All sessions share one [`ClientPool`], which replaces its client when credentials or certificates were rotated.
 
 use kube::Client;
-use palisade_policy::Change;
 use tokio::sync::mpsc;
 
-use crate::{Access, Event, Kind};
-
+mod advice;
 mod discovery;
-pub(crate) mod doors;
-pub(crate) mod failure;
-pub(crate) mod lines;
+mod lines;
 mod merge;
-pub(crate) mod message;
-pub(crate) mod pauses;
-mod resource;
+mod message;
+mod options;
 mod session;
 mod store;
 
-/// How to watch. The default is right for a cluster; tests shorten the times.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchOptions {
-    /// How to connect anew when the server refuses our credentials or its certificate no longer fits: tokens,
-    /// certificates and CA bundles are files that rotate. `None`: the client given is kept for good.
-    pub access: Option<Access>,
-    /// How many events may wait for the receiver; then the watches wait.
-    pub capacity: usize,
-    /// How often to ask which of the optional kinds are served.
-    pub rediscover: Duration,
-    /// For how long a kind must be reported as not served before its objects count as gone.
-    pub gone_after: Duration,
-    /// The pause after the first failure. It doubles with each further one.
-    pub first_pause: Duration,
-    /// The longest pause between two attempts.
-    pub longest_pause: Duration,
-    /// How long the server may take to begin its answer, and to go on with a list.
-    pub answer: Duration,
-    /// How long a watch may be silent before the connection counts as dead. Servers send bookmarks about once a minute.
-    pub silence: Duration,
-}
+use crate::{client::ClientPool, event::Event};
+pub use options::WatchOptions;
 
-impl Default for WatchOptions {
-    fn default() -> Self {
-        Self {
-            access: None,
-            capacity: 256,
-            rediscover: Duration::from_secs(30),
-            gone_after: Duration::from_secs(10),
-            first_pause: Duration::from_millis(200),
-            longest_pause: Duration::from_secs(30),
-            answer: Duration::from_secs(30),
-            silence: Duration::from_secs(150),
-        }
-    }
-}
-
-/// Watches everything until the receiver is dropped, on the tokio runtime that it is called on (with time and I/O; either
-/// flavour).
+/// Watches everything until the receiver is dropped. Runs on the current tokio runtime, of either flavour, with time and I/O enabled.
 ///
-/// * [`Event::Snapshot`] comes once, when every kind has been listed. Namespaces, pods, nodes and NetworkPolicies must be
-///   readable for that. The kinds of `policy.networking.k8s.io` must be as well unless the cluster surely doesn't serve
-///   them, since a cluster-wide policy that is left out opens what it denies. So a right that is missing, of whichever kind,
-///   keeps the snapshot back, and the kernel keeps the rules that it has; [`Event::Watch`] says which right.
-/// * [`Event::Changes`] follow as they arrive, those that arrive together together; while the receiver is busy they gather,
-///   and when it is very busy the watches wait. Objects that change in nothing that a decision needs are not told.
-/// * Whatever fails is tried again, with growing pauses, and what was known stays in force. Nothing is ever told as
-///   removed that the server hasn't deleted; what vanished while it couldn't be asked is told as removed at the end of
-///   the next list.
-/// * A kind that is no longer served takes its objects with it, once the server has confirmed that.
-/// * [`Event::Findings`] may come before the snapshot. For the kinds of `policy.networking.k8s.io` they come for each new
-///   generation, also where there is nothing to report, so that a status can be written.
+/// * [`Event::Snapshot`] is sent once, when every kind has been listed. Namespaces, pods, nodes and NetworkPolicies must be readable for
+///   that. So must the kinds of `policy.networking.k8s.io`, unless the cluster certainly doesn't serve them: a cluster-wide policy that is
+///   left out would allow what it denies. A missing right, for whichever kind, therefore delays the snapshot, and the kernel keeps
+///   its rules. [`Event::Watch`] names the missing right.
+/// * [`Event::Changes`] follow as they are received. Changes that are received together are sent together; if the receiver is busy they are
+///   batched, and if the queue is full the watches wait. Objects that change only in fields that no decision needs are not sent.
+/// * Failed requests are retried with exponential backoff, and the last known objects stay in effect. Nothing is sent as removed that the
+///   server hasn't deleted. What was deleted while the server could not be reached is sent as removed at the end of the next list.
+/// * The objects of a kind that is no longer served are removed once the server has confirmed its absence.
+/// * [`Event::Findings`] may be sent before the snapshot. For the kinds of `policy.networking.k8s.io` they are sent for each new generation,
+///   also if there are none, so that a status can be written.
 ///
 /// The rights that it needs: `list` and `watch` on `namespaces`, `pods`, `nodes`, `networkpolicies.networking.k8s.io`
 /// and, in `policy.networking.k8s.io`, `clusternetworkpolicies`, `adminnetworkpolicies` and `baselineadminnetworkpolicies`; and to
 /// read `/readyz` and `/apis`, which every service account may.
 #[must_use]
 pub fn watch(client: Client, options: WatchOptions) -> mpsc::Receiver<Event> {
-    let (sender, receiver) = mpsc::channel(options.capacity.max(1));
-    let doors = doors::Doors::new(client, options.access.clone());
-    tokio::spawn(merge::run(doors, options, sender));
+    let (sender, receiver) = mpsc::channel(options.queue_capacity.max(1));
+    let clients = ClientPool::new(client, options.access.clone());
+    tokio::spawn(merge::run(clients, options, sender));
     receiver
-}
-
-/// What the watch of one kind tells.
-enum Told {
-    /// Edits, never empty.
-    Changes { changes: Vec<Change>, received: Instant },
-    /// Something to pass on.
-    Event(Event),
-    /// The first list is complete, or there is none.
-    Listed(Kind),
 }

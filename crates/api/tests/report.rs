@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use palisade_api::{Kind, ObjectRef, ReportOptions, Reporter, report};
+use palisade_api::{ObjectRef, ReportOptions, Reporter, ResourceKind, report};
 use palisade_manifest::{Code, Diagnostic, Severity};
 use serde_json::{Value, json};
 
@@ -17,16 +17,16 @@ const SHOP_EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/shop/events";
 
 fn reporter(server: &Server, node: &str) -> Reporter {
     let options = ReportOptions {
-        spread: Duration::from_millis(10),
-        first_look: Duration::from_millis(10),
-        ..ReportOptions::of_node(node)
+        max_event_delay: Duration::from_millis(10),
+        max_first_lease_delay: Duration::from_millis(10),
+        ..ReportOptions::for_node(node)
     };
     report(server.client(), options)
 }
 
 fn guard(generation: i64, uid: &str) -> ObjectRef {
     ObjectRef {
-        kind: Kind::ClusterNetworkPolicy,
+        kind: ResourceKind::ClusterNetworkPolicy,
         namespace: None,
         name: "guard".into(),
         uid: uid.into(),
@@ -138,7 +138,8 @@ async fn every_agent_speaks_for_its_own_node() {
     let taken = json!({"metadata": {"name": "palisade-status-writer"}, "spec": {"holderIdentity": "other"}});
     server.put(LEASES, taken);
     let reporter = reporter(&server, "node-7");
-    let bad = ObjectRef { kind: Kind::NetworkPolicy, namespace: Some("shop".into()), ..guard(1, "u") };
+    let bad =
+        ObjectRef { kind: ResourceKind::NetworkPolicy, namespace: Some("shop".into()), ..guard(1, "u") };
     reporter.findings(bad, vec![finding()]);
     reporter.programmed(Err("the kernel refuses: no memory".to_owned()));
     until("the Event", || !server.objects(EVENTS).is_empty()).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use palisade_api::{Event, Kind, WatchOptions, WatchState};
+use palisade_api::{Event, ResourceKind, WatchOptions, WatchState};
 use palisade_policy::{Labels, ObjectKey, PolicyKey};
 use serde_json::json;
 
@@ -50,7 +50,7 @@ async fn lists_first_and_then_every_change() {
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
     follower.caught_up(&server).await;
-    assert_eq!(follower.states[&Kind::ClusterNetworkPolicy], WatchState::NotServed);
+    assert_eq!(follower.states[&ResourceKind::ClusterNetworkPolicy], WatchState::NotServed);
     server.put(PODS, pod("shop", "late", "client", "10.0.0.9"));
     follower.caught_up(&server).await;
     server.put(PODS, pod("shop", "late", "other", "10.0.0.9"));
@@ -88,7 +88,7 @@ async fn old_servers_are_read_in_pages() {
         let mut follower = Follower::of(&server);
         if streaming == Streaming::Refused(403) {
             // A right that is missing is not taken for an old server.
-            follower.until("the failure", |f| f.why(Kind::Pod).is_some()).await;
+            follower.until("the failure", |f| f.why(ResourceKind::Pod).is_some()).await;
             assert_eq!(server.requests("limit="), 0);
             continue;
         }
@@ -104,7 +104,7 @@ async fn old_servers_are_read_in_pages() {
 async fn a_server_that_has_never_heard_of_streamed_lists_is_read_in_pages() {
     let server = server().await;
     server.streaming(Streaming::Ignored);
-    let options = WatchOptions { answer: Duration::from_millis(300), ..Follower::options() };
+    let options = WatchOptions { response_timeout: Duration::from_millis(300), ..Follower::options() };
     let mut follower = Follower::with(&server, options);
     follower.snapshot().await;
     follower.caught_up(&server).await;
@@ -187,7 +187,7 @@ async fn after_410_the_list_is_read_anew_and_what_vanished_is_removed() {
             _ => false,
         };
         assert!(!follower.changes.iter().any(touched), "an unchanged pod is neither removed nor told again");
-        let failing = |(_, s): &(Kind, WatchState)| matches!(s, WatchState::Failing { .. });
+        let failing = |(_, s): &(ResourceKind, WatchState)| matches!(s, WatchState::Failing { .. });
         assert!(!follower.history.iter().any(failing), "{:?}", follower.history);
     }
 }
@@ -206,11 +206,11 @@ async fn rubbish_costs_a_watch_but_never_an_event() {
         server.put(PODS, pod("shop", &format!("behind-{n}"), "client", &format!("10.0.2.{n}")));
         // The line stands in the log for ever: only a new list leads past it.
         follower.caught_up(&server).await;
-        follower.until("recovery", |f| f.states[&Kind::Pod] == WatchState::Watching).await;
+        follower.until("recovery", |f| f.states[&ResourceKind::Pod] == WatchState::Watching).await;
     }
-    let said = |(k, s): &(Kind, WatchState)| {
-        *k == Kind::Pod
-            && matches!(s, WatchState::Failing { why } if why.contains("can't be read") && why.contains("stays in force"))
+    let said = |(k, s): &(ResourceKind, WatchState)| {
+        *k == ResourceKind::Pod
+            && matches!(s, WatchState::Failing { why } if why.contains("cannot decode") && why.contains("stay in effect"))
     };
     assert!(follower.history.iter().any(said), "{:?}", follower.history);
 }
@@ -224,7 +224,8 @@ async fn an_event_that_came_garbled_is_asked_for_again() {
         server.put_garbled(PODS, pod("shop", &format!("late-{n}"), "client", &format!("10.0.2.{n}")));
         follower.caught_up(&server).await;
     }
-    let lists = follower.history.iter().filter(|(k, s)| *k == Kind::Pod && *s == WatchState::Listing).count();
+    let lists =
+        follower.history.iter().filter(|(k, s)| *k == ResourceKind::Pod && *s == WatchState::Listing).count();
     assert_eq!(lists, 1, "resumed, not listed anew");
 }
 
@@ -250,7 +251,7 @@ async fn a_malformed_object_is_reported_and_stops_nothing() {
     assert!(!policy.subject.matches("shop", None, &Labels::from_iter([("app", "db")])));
     assert!(!follower.findings["NetworkPolicy shop/bad"].is_empty());
     let said = follower.findings["Pod shop/odd"][0].to_string();
-    assert!(said.contains("left out until it can be read"), "{said}");
+    assert!(said.contains("ignored until it can be decoded"), "{said}");
 
     // Known objects that become malformed: a pod stays what it was; a policy closes.
     let mut worse = pod("shop", "web-1", "other", "10.0.0.1");
@@ -263,7 +264,7 @@ async fn a_malformed_object_is_reported_and_stops_nothing() {
     let kept = &follower.cluster().pods[&ObjectKey::new("shop", "web-1")];
     assert_eq!(kept.labels.get("app"), Some("web"));
     follower.until("the finding", |f| f.findings.contains_key("Pod shop/web-1")).await;
-    assert!(follower.findings["Pod shop/web-1"][0].to_string().contains("stays in force"));
+    assert!(follower.findings["Pod shop/web-1"][0].to_string().contains("last known state stays in effect"));
 
     // Good versions and deletion heal.
     server.put(POLICIES, network_policy("shop", "bad", "web", "client"));
@@ -275,9 +276,11 @@ async fn a_malformed_object_is_reported_and_stops_nothing() {
 
 #[tokio::test]
 async fn a_missing_right_keeps_the_snapshot_back_and_says_which() {
-    for (collection, kind) in
-        [(POLICIES, Kind::NetworkPolicy), (NODES, Kind::Node), (CNP, Kind::ClusterNetworkPolicy)]
-    {
+    for (collection, kind) in [
+        (POLICIES, ResourceKind::NetworkPolicy),
+        (NODES, ResourceKind::Node),
+        (CNP, ResourceKind::ClusterNetworkPolicy),
+    ] {
         let server = server().await;
         server.serve(CNP);
         server.put(CNP, cluster_policy("guard", 5));
@@ -291,7 +294,8 @@ async fn a_missing_right_keeps_the_snapshot_back_and_says_which() {
         server.allow(collection);
         follower.snapshot().await;
         follower.caught_up(&server).await;
-        let failures = |(k, s): &&(Kind, WatchState)| *k == kind && matches!(s, WatchState::Failing { .. });
+        let failures =
+            |(k, s): &&(ResourceKind, WatchState)| *k == kind && matches!(s, WatchState::Failing { .. });
         assert_eq!(follower.history.iter().filter(failures).count(), 1, "told once");
     }
 }
@@ -303,7 +307,7 @@ async fn a_busy_server_is_left_alone_as_long_as_it_asks() {
     let busy = || Fault::Answer(429, vec![("retry-after", "1".to_owned())], "Too many requests".to_owned());
     server.fault("/api/v1/pods", busy());
     let mut follower = Follower::of(&server);
-    follower.until("the failure", |f| f.why(Kind::Pod).is_some_and(|w| w.contains("429"))).await;
+    follower.until("the failure", |f| f.why(ResourceKind::Pod).is_some_and(|w| w.contains("429"))).await;
     follower.snapshot().await;
     assert!(began.elapsed() >= Duration::from_secs(1), "a pause that was asked for is kept");
 }
@@ -314,13 +318,15 @@ async fn slow_answers_are_waited_for_and_dead_ones_are_not() {
     server.fault("/api/v1/nodes", Fault::Slow(Duration::from_millis(400)));
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
-    let failing = |(_, s): &(Kind, WatchState)| matches!(s, WatchState::Failing { .. });
+    let failing = |(_, s): &(ResourceKind, WatchState)| matches!(s, WatchState::Failing { .. });
     assert!(!follower.history.iter().any(failing), "{:?}", follower.history);
 
-    let options = WatchOptions { answer: Duration::from_millis(300), ..Follower::options() };
+    let options = WatchOptions { response_timeout: Duration::from_millis(300), ..Follower::options() };
     server.fault("/api/v1/nodes", Fault::Slow(Duration::from_secs(3600)));
     let mut follower = Follower::with(&server, options);
-    follower.until("the failure", |f| f.why(Kind::Node).is_some_and(|w| w.contains("no answer"))).await;
+    follower
+        .until("the failure", |f| f.why(ResourceKind::Node).is_some_and(|w| w.contains("no response")))
+        .await;
     follower.snapshot().await;
 }
 
@@ -347,12 +353,12 @@ async fn a_server_that_is_gone_and_comes_back_is_found_again() {
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
     server.stop();
-    follower.until("the failure", |f| f.why(Kind::Pod).is_some_and(|w| w.contains("refused"))).await;
+    follower.until("the failure", |f| f.why(ResourceKind::Pod).is_some_and(|w| w.contains("refused"))).await;
     assert_eq!(follower.cluster().pods.len(), 3, "what was known stays");
     server.delete(PODS, "shop", "web-1");
     server.restart().await;
     follower.caught_up(&server).await;
-    follower.until("recovery", |f| f.states[&Kind::Pod] == WatchState::Watching).await;
+    follower.until("recovery", |f| f.states[&ResourceKind::Pod] == WatchState::Watching).await;
 }
 
 #[tokio::test]
@@ -386,7 +392,9 @@ async fn definitions_come_change_their_version_and_go() {
     follower.caught_up(&server).await;
 
     server.unserve(CNP_BETA);
-    follower.until("absence", |f| f.states[&Kind::ClusterNetworkPolicy] == WatchState::NotServed).await;
+    follower
+        .until("absence", |f| f.states[&ResourceKind::ClusterNetworkPolicy] == WatchState::NotServed)
+        .await;
     assert_eq!(follower.cluster().policies.len(), 1, "they are gone with their definition");
 }
 
@@ -397,7 +405,7 @@ async fn the_change_of_an_object_is_told_before_what_is_wrong_with_it() {
     let server = server().await;
     server.serve(CNP);
     let mut events =
-        palisade_api::watch(server.client(), WatchOptions { capacity: 1, ..WatchOptions::default() });
+        palisade_api::watch(server.client(), WatchOptions { queue_capacity: 1, ..WatchOptions::default() });
     let (mut known, mut told) = (0, 0);
     let priority = |policy: &palisade_policy::Policy| i64::from(policy.priority);
     let mut written = 0;
@@ -423,7 +431,9 @@ async fn the_change_of_an_object_is_told_before_what_is_wrong_with_it() {
                 }
             }
             // What is told before the snapshot is about what will be in it.
-            Event::Findings { object, .. } if known > 0 && object.kind == Kind::ClusterNetworkPolicy => {
+            Event::Findings { object, .. }
+                if known > 0 && object.kind == ResourceKind::ClusterNetworkPolicy =>
+            {
                 assert!(object.generation <= known, "generation {} before its change", object.generation);
                 told = object.generation;
             }
@@ -437,14 +447,16 @@ async fn a_definition_that_is_missed_for_a_moment_takes_nothing_away() {
     let server = server().await;
     server.serve(CNP);
     server.put(CNP, cluster_policy("guard", 5));
-    let options = WatchOptions { gone_after: Duration::from_secs(2), ..Follower::options() };
+    let options = WatchOptions { absent_after: Duration::from_secs(2), ..Follower::options() };
     let mut follower = Follower::with(&server, options);
     follower.snapshot().await;
     server.deny(CNP);
-    follower.until("the 404", |f| f.why(Kind::ClusterNetworkPolicy).is_some()).await;
+    follower.until("the 404", |f| f.why(ResourceKind::ClusterNetworkPolicy).is_some()).await;
     follower.for_a_while(Duration::from_millis(300)).await;
     server.serve(CNP);
-    follower.until("recovery", |f| f.states[&Kind::ClusterNetworkPolicy] == WatchState::Watching).await;
+    follower
+        .until("recovery", |f| f.states[&ResourceKind::ClusterNetworkPolicy] == WatchState::Watching)
+        .await;
     server.put(CNP, cluster_policy("second", 7));
     follower.caught_up(&server).await;
     let removed = |c: &palisade_policy::Change| matches!(c, palisade_policy::Change::RemovePolicy(_));
@@ -457,7 +469,7 @@ async fn a_server_that_is_not_ready_is_not_believed_that_definitions_are_absent(
     server.put(CNP, cluster_policy("guard", 5));
     server.ready(Some(false));
     let mut follower = Follower::of(&server);
-    follower.until("the pods", |f| f.states.get(&Kind::Pod) == Some(&WatchState::Watching)).await;
+    follower.until("the pods", |f| f.states.get(&ResourceKind::Pod) == Some(&WatchState::Watching)).await;
     follower.for_a_while(Duration::from_millis(900)).await;
     assert!(follower.cluster.is_none(), "without its admin policies the cluster would be open");
     server.serve(CNP);
@@ -473,7 +485,7 @@ async fn where_readiness_may_not_be_asked_absence_takes_its_time() {
     let began = std::time::Instant::now();
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
-    assert!(began.elapsed() >= Follower::options().gone_after);
+    assert!(began.elapsed() >= Follower::options().absent_after);
 }
 
 #[tokio::test]
@@ -492,7 +504,7 @@ async fn a_token_that_is_replaced_is_read_anew() {
     });
     std::fs::write(&kubeconfig, text.to_string()).unwrap();
     let access = palisade_api::Access { kubeconfig: Some(kubeconfig), ..palisade_api::Access::default() };
-    let client = access.connect_for_watching().await.unwrap();
+    let client = access.connect_without_retries().await.unwrap();
     let options = WatchOptions { access: Some(access), ..Follower::options() };
     let mut follower = Follower::with_client(client, options);
     follower.snapshot().await;
@@ -500,7 +512,9 @@ async fn a_token_that_is_replaced_is_read_anew() {
     server.token("second");
     server.cut(false);
     follower
-        .until("the failure", |f| f.why(Kind::Pod).is_some_and(|w| w.contains("401") && w.contains("token")))
+        .until("the failure", |f| {
+            f.why(ResourceKind::Pod).is_some_and(|w| w.contains("401") && w.contains("token"))
+        })
         .await;
     std::fs::write(&token, "second").unwrap();
     server.put(PODS, pod("shop", "late", "client", "10.0.0.9"));
@@ -523,7 +537,7 @@ async fn a_receiver_that_is_dropped_ends_the_watches() {
 #[tokio::test]
 async fn a_receiver_that_is_slow_loses_nothing() {
     let server = server().await;
-    let options = WatchOptions { capacity: 1, ..Follower::options() };
+    let options = WatchOptions { queue_capacity: 1, ..Follower::options() };
     let mut follower = Follower::with(&server, options);
     follower.snapshot().await;
     for n in 0..500 {

@@ -86,7 +86,7 @@ fn in_temporary_namespace(checks: &[checks::Entry<checks::Feature>]) -> Vec<Find
 
 /// Queries the API server and runs the checks on its replies. Without replies, only the first check has a finding.
 fn api(access: &Access, checks: &[checks::Entry<checks::Api>]) -> Vec<Finding> {
-    let unanswered = match Rights::ask_blocking(access) {
+    let unanswered = match Rights::query_blocking(access) {
         Ok(rights) => return checks.iter().map(|(id, check)| check(&rights).with_id(id)).collect(),
         Err(RightsError::Access(AccessError::NoCluster)) => api_server::no_cluster(),
         Err(error) => api_server::unreachable(&error),

@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Args;
 use palisade_api::{
-    Access, AccessError, Live, Missing,
-    read::{self, Bearing, Options, ReadError},
+    Access, AccessError, ClusterSnapshot, Missing, NeededFor, ReadOptions, ResourceKind,
+    read::{self, ReadError},
     read_blocking,
 };
 use serde::Serialize;
@@ -67,17 +67,17 @@ impl ClusterArguments {
     ///
     /// # Errors
     /// When there is none, or it can't be asked.
-    pub(crate) fn read(&self, namespace: Option<&str>, or: &str) -> Result<Live> {
+    pub(crate) fn read(&self, namespace: Option<&str>, or: &str) -> Result<ClusterSnapshot> {
         let access = Access {
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
             timeout: Some(self.request_timeout),
         };
         let line = ProgressLine::default();
-        let tell = |came: usize, open: &BTreeSet<&'static str>| line.show(came, open);
+        let tell = |came: usize, open: &BTreeSet<ResourceKind>| line.show(came, open);
         let tell: &read::Progress<'_> = &tell;
         let progress = io::stderr().is_terminal().then_some(tell);
-        let read = read_blocking(&access, Options { namespace, progress });
+        let read = read_blocking(&access, ReadOptions { namespace, progress });
         line.clear();
         let live = read.map_err(|error| match error {
             ReadError::Access(AccessError::NoCluster) => anyhow::anyhow!("{error}; {or}"),
@@ -102,8 +102,8 @@ struct ProgressLine {
 }
 
 impl ProgressLine {
-    fn show(&self, came: usize, open: &BTreeSet<&'static str>) {
-        let open: Vec<&str> = open.iter().copied().collect();
+    fn show(&self, came: usize, open: &BTreeSet<ResourceKind>) {
+        let open: Vec<&str> = open.iter().map(|kind| kind.as_str()).collect();
         let width = output::width().saturating_sub(1);
         let text = format!(
             "{came} objects read; waiting for {}",
@@ -132,10 +132,10 @@ pub(crate) enum Need {
 
 impl Need {
     fn needs(self, missing: &Missing) -> bool {
-        match missing.resource.bearing {
-            Bearing::Verdicts => true,
-            Bearing::Outside => self == Self::Everything,
-            Bearing::Names => false,
+        match missing.kind.needed_for() {
+            NeededFor::Verdicts => true,
+            NeededFor::ExternalTraffic => self == Self::Everything,
+            NeededFor::WorkloadNames => false,
         }
     }
 }
@@ -147,19 +147,23 @@ pub(crate) fn needed(missing: &[Missing], need: Need) -> Vec<Missing> {
 
 /// Says what could not be read and what that means for the answer.
 pub(crate) fn warn(missing: &[Missing], need: Need) {
-    let names = |m: &&Missing| m.resource.bearing == Bearing::Names;
-    for kind in missing.iter().filter(|m| need.needs(m) || names(m)) {
-        let heading =
-            if need.needs(kind) { styled(Style::Bad, "incomplete:") } else { styled(Style::Strong, "note:") };
-        let Missing { resource, why, only_in } = kind;
+    let names = |m: &&Missing| m.kind.needed_for() == NeededFor::WorkloadNames;
+    for missing in missing.iter().filter(|m| need.needs(m) || names(m)) {
+        let heading = if need.needs(missing) {
+            styled(Style::Bad, "incomplete:")
+        } else {
+            styled(Style::Strong, "note:")
+        };
+        let Missing { kind, error, only_in } = missing;
         let but = match &only_in[..] {
             [] => String::new(),
             some => format!(" but in {}", connection_ends::abbreviated(some, Clone::clone)),
         };
         output::note(&format!(
-            "{heading} {} could not be read{but}: {}.\n  {why}\n",
-            resource.plural,
-            resource.meaning()
+            "{heading} {} could not be read{but}: {}.\n  {}\n",
+            kind.plural(),
+            kind.if_missing(),
+            error.with_advice()
         ));
     }
 }
@@ -178,13 +182,13 @@ pub(crate) struct JsonMissing<'a> {
 
 impl<'a> From<&'a Missing> for JsonMissing<'a> {
     fn from(missing: &'a Missing) -> Self {
-        let Missing { resource, why, only_in } = missing;
+        let Missing { kind, error, only_in } = missing;
         Self {
-            kind: resource.kind,
-            resource: resource.plural,
-            group: resource.group,
-            why: why.to_string(),
-            means: resource.meaning(),
+            kind: kind.as_str(),
+            resource: kind.plural(),
+            group: kind.group(),
+            why: error.with_advice(),
+            means: kind.if_missing(),
             only_in,
         }
     }

@@ -7,7 +7,7 @@ mod text;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use palisade_api::Missing;
+use palisade_api::{Missing, ResourceKind};
 use palisade_manifest::{Input, LoadOptions, assign_addresses, keep_addresses};
 
 use crate::{
@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let sides = diff_inputs(arguments)?;
     let options = LoadOptions {
         default_namespace: sides.namespace,
-        all_namespaces: sides.missing.iter().all(|m| m.resource.kind != "Namespace"),
+        all_namespaces: sides.missing.iter().all(|m| m.kind != ResourceKind::Namespace),
         ..LoadOptions::default()
     };
     let [a_name, b_name] = &sides.names;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use palisade_api::{Live, Missing};
+use palisade_api::{ClusterSnapshot, Missing, ResourceKind};
 use palisade_manifest::{Channel, Diagnostic, Input, LoadOptions, Loaded, Severity, Style, render};
 
 use crate::{
@@ -34,7 +34,7 @@ pub(crate) struct LoadedInputs {
     /// The namespace of names that have none.
     pub(crate) namespace: String,
     /// What the cluster has, if one was asked.
-    pub(crate) live: Option<Live>,
+    pub(crate) live: Option<ClusterSnapshot>,
     /// The kinds without which an answer may be wrong.
     missing: Vec<Missing>,
     allow_incomplete: bool,
@@ -78,7 +78,7 @@ impl InputArguments {
 
     fn load_with(
         &self,
-        read: Option<Live>,
+        read: Option<ClusterSnapshot>,
         namespace: Option<&str>,
         quiet: bool,
         need: Need,
@@ -91,7 +91,7 @@ impl InputArguments {
         let missing = read.as_ref().map_or(&[][..], |live| &live.missing);
         let options = LoadOptions {
             default_namespace: namespace.clone(),
-            all_namespaces: missing.iter().all(|m| m.resource.kind != "Namespace"),
+            all_namespaces: missing.iter().all(|m| m.kind != ResourceKind::Namespace),
             ..LoadOptions::default()
         };
         cluster::warn(missing, need);
@@ -109,7 +109,7 @@ impl InputArguments {
 }
 
 /// Manifests over what a cluster has.
-pub(crate) fn over(live: &Live, files: Vec<Input>) -> Vec<Input> {
+pub(crate) fn over(live: &ClusterSnapshot, files: Vec<Input>) -> Vec<Input> {
     live.inputs().chain(files).collect()
 }
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use palisade_analysis::diff::diff;
-use palisade_api::{Live, read::Object};
+use palisade_api::{ClusterSnapshot, read::Object};
 use palisade_manifest::{Input, LoadOptions, load, names};
 use palisade_policy::Cluster;
 use serde_json::{Map, Value};
@@ -109,10 +109,10 @@ fn may_be_written(dir: &Path, force: bool) -> Result<()> {
 }
 
 /// The files by their paths in the directory.
-fn files(live: &Live) -> Result<BTreeMap<PathBuf, String>> {
+fn files(live: &ClusterSnapshot) -> Result<BTreeMap<PathBuf, String>> {
     let mut files: BTreeMap<PathBuf, String> = BTreeMap::new();
     for object in &live.objects {
-        let name = format!("{}.yaml", object.resource.plural);
+        let name = format!("{}.yaml", object.kind.plural());
         let path = match &*object.namespace {
             "" => PathBuf::from(name),
             namespace if names::dns_label(namespace).is_empty() => Path::new(namespace).join(name),
@@ -122,7 +122,7 @@ fn files(live: &Live) -> Result<BTreeMap<PathBuf, String>> {
         if !text.is_empty() {
             text.push_str("---\n");
         }
-        let yaml = yaml(object).with_context(|| format!("{} {}", object.resource.kind, object.name))?;
+        let yaml = yaml(object).with_context(|| format!("{} {}", object.kind, object.name))?;
         _ = write!(text, "{yaml}");
     }
     Ok(files)
@@ -171,7 +171,7 @@ fn write(dir: &Path, files: &BTreeMap<PathBuf, String>) -> io::Result<()> {
 }
 
 /// Reads the files back: they must say what the cluster says.
-fn reads_back(live: &Live, dir: &Path) -> Result<()> {
+fn reads_back(live: &ClusterSnapshot, dir: &Path) -> Result<()> {
     let options = LoadOptions::default();
     let inputs: Vec<Input> = live.inputs().collect();
     let there = load(&inputs, &options).cluster;

@@ -8,7 +8,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use palisade_api::{Kind, ObjectRef, WatchState};
+use palisade_api::{ObjectRef, ResourceKind, WatchState};
 use palisade_manifest::{Code, Diagnostic, Severity, collapse};
 use palisade_policy::{Change, Name};
 
@@ -21,14 +21,14 @@ use crate::{
 const MAX_ERRORS: usize = 100;
 
 /// Kind, namespace and name: identifies an object across generations.
-type ObjectId = (Kind, Option<Name>, Name);
+type ObjectId = (ResourceKind, Option<Name>, Name);
 
 #[derive(Debug)]
 pub(crate) struct ErrorLog {
     metrics: Arc<Metrics>,
     errors: VecDeque<ErrorView>,
     objects: BTreeMap<ObjectId, Vec<Diagnostic>>,
-    watches: BTreeMap<Kind, (WatchState, Instant)>,
+    watches: BTreeMap<ResourceKind, (WatchState, Instant)>,
 }
 
 impl ErrorLog {
@@ -47,8 +47,8 @@ impl ErrorLog {
     }
 
     /// Applies new states of watches. Kinds that share a new state share one log line: a lost API server affects all.
-    pub(crate) fn set_watch_states(&mut self, states: Vec<(Kind, WatchState)>) {
-        let mut changed: Vec<(WatchState, Vec<Kind>)> = Vec::new();
+    pub(crate) fn set_watch_states(&mut self, states: Vec<(ResourceKind, WatchState)>) {
+        let mut changed: Vec<(WatchState, Vec<ResourceKind>)> = Vec::new();
         for (kind, state) in states {
             let before = self.watches.insert(kind, (state.clone(), Instant::now())).map(|(state, _)| state);
             self.count_watch(kind, before.as_ref(), &state);
@@ -62,7 +62,7 @@ impl ErrorLog {
             }
         }
         for (state, kinds) in changed {
-            let kinds: Vec<&str> = kinds.into_iter().map(Kind::as_str).collect();
+            let kinds: Vec<&str> = kinds.into_iter().map(ResourceKind::as_str).collect();
             let kind = kinds.join(", ");
             match state {
                 WatchState::Listing => tracing::debug!(kind, "listing objects"),
@@ -76,7 +76,7 @@ impl ErrorLog {
         }
     }
 
-    fn count_watch(&self, kind: Kind, before: Option<&WatchState>, now: &WatchState) {
+    fn count_watch(&self, kind: ResourceKind, before: Option<&WatchState>, now: &WatchState) {
         let label = KindLabel::from(kind);
         let up = &self.metrics.watch_up;
         match now {
@@ -104,7 +104,7 @@ impl ErrorLog {
                 self.objects.insert(id, found);
             }
         }
-        for kind in Kind::ALL {
+        for kind in ResourceKind::for_verdicts() {
             let unusable = self.objects.iter().filter(|((k, ..), found)| *k == kind && is_unusable(found));
             let count = unusable.count() as i64;
             let label = KindLabel::from(kind);
@@ -122,7 +122,7 @@ impl ErrorLog {
         }
         let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0.0, |t| t.as_secs_f64());
         for (kind, count) in counts {
-            let Some(kind) = Kind::ALL.into_iter().find(|k| k.as_str() == kind) else { continue };
+            let Some(kind) = ResourceKind::from_name(kind) else { continue };
             self.metrics.watch_events.get_or_create(&kind.into()).inc_by(count);
             self.metrics.watch_last_event.get_or_create(&kind.into()).set(now);
         }
@@ -134,7 +134,7 @@ impl ErrorLog {
     }
 
     pub(crate) fn watch_views(&self) -> Vec<WatchView> {
-        let view = |(kind, (state, since)): (&Kind, &(WatchState, Instant))| WatchView {
+        let view = |(kind, (state, since)): (&ResourceKind, &(WatchState, Instant))| WatchView {
             kind: kind.to_string(),
             state: state_name(state).to_owned(),
             why: match state {

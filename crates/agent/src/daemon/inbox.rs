@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_api::{Event, Kind, ObjectRef, WatchState};
+use palisade_api::{Event, ObjectRef, ResourceKind, WatchState};
 use palisade_manifest::Diagnostic;
 use palisade_policy::{Change, Cluster, Name, ObjectKey, PolicyKey};
 use tokio::sync::oneshot;
@@ -60,7 +60,7 @@ pub(crate) struct Pending {
     /// When the first snapshot or change arrived.
     pub(crate) received: Option<Instant>,
     /// States of watches, in order.
-    pub(crate) watches: Vec<(Kind, WatchState)>,
+    pub(crate) watches: Vec<(ResourceKind, WatchState)>,
     /// Findings about objects, in order.
     pub(crate) findings: Vec<(ObjectRef, Vec<Diagnostic>)>,
     /// Packets that policies denied.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use palisade_api::{Kind, ObjectRef, Reporter};
+use palisade_api::{ObjectRef, Reporter, ResourceKind};
 use palisade_policy::{Direction, Limit, Name, ObjectKey, OverBudget, PolicyKey};
 
 use super::error_log::ErrorLog;
@@ -102,7 +102,7 @@ fn event_notes(node: &Name, policies: &ByPolicy) -> Vec<(ObjectRef, String)> {
     }
     let object = |policy: &PolicyKey| {
         Some(ObjectRef {
-            kind: Kind::ALL.into_iter().find(|kind| kind.as_str() == &*policy.kind)?,
+            kind: ResourceKind::from_name(&policy.kind)?,
             namespace: Some(policy.namespace.clone()).filter(|namespace| !namespace.is_empty()),
             name: policy.name.clone(),
             uid: "".into(),
@@ -152,7 +152,7 @@ mod tests {
         reports.update(&node, &reconciler, &metrics, None, &mut errors);
         assert_eq!((value(&metrics, Direction::Ingress), value(&metrics, Direction::Egress)), (1, 0));
         let notes = event_notes(&node, &reports.policies);
-        assert_eq!((&*notes[0].0.name, notes[0].0.kind), (&*key.name, Kind::NetworkPolicy));
+        assert_eq!((&*notes[0].0.name, notes[0].0.kind), (&*key.name, ResourceKind::NetworkPolicy));
         assert!(
             notes[0].1.starts_with("1 pods on node n1 are closed for ingress, because "),
             "{}",

@@ -1,6 +1,6 @@
 //! The labels of the metrics.
 
-use palisade_api::Kind;
+use palisade_api::ResourceKind;
 use palisade_policy::{Direction, PolicyKey};
 use prometheus_client::encoding::EncodeLabelSet;
 
@@ -11,8 +11,8 @@ pub struct KindLabel {
     pub kind: &'static str,
 }
 
-impl From<Kind> for KindLabel {
-    fn from(kind: Kind) -> Self {
+impl From<ResourceKind> for KindLabel {
+    fn from(kind: ResourceKind) -> Self {
         Self { kind: kind.as_str() }
     }
 }

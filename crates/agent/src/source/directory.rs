@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use palisade_api::{Event, Kind, ObjectRef, WatchState};
+use palisade_api::{Event, ObjectRef, ResourceKind, WatchState};
 use palisade_manifest::{Diagnostic, Input, LoadOptions, Loaded, Severity};
 use palisade_policy::Cluster;
 
@@ -263,8 +263,7 @@ impl<D: Fn(Delivery) -> bool, C: Clock> Follower<D, C> {
             return Ok(());
         }
         self.state = Some(state.clone());
-        Kind::ALL
-            .into_iter()
+        ResourceKind::for_verdicts()
             .try_for_each(|kind| self.deliver_now(Event::Watch { kind, state: state.clone() }))
     }
 
@@ -326,7 +325,7 @@ fn unusable(path: &Path, loaded: &Loaded) -> Option<String> {
 /// Returns the object of a finding, parsed from its text: `NetworkPolicy shop/p`.
 fn object_of(diagnostic: &Diagnostic) -> Option<ObjectRef> {
     let (kind, name) = diagnostic.object.as_deref()?.split_once(' ')?;
-    let kind = Kind::ALL.into_iter().find(|k| k.as_str() == kind)?;
+    let kind = ResourceKind::from_name(kind)?;
     let (namespace, name) = match name.split_once('/') {
         Some((namespace, name)) => (Some(namespace.into()), name),
         None => (None, name),

@@ -1,41 +1,42 @@
-//! What is kept of an object.
+//! Reduces an object to the fields that are kept.
 
 use serde_json::{Map, Value};
 
-use super::{Object, Resource};
+use super::snapshot::Object;
+use crate::{request::VersionedKind, resource::ResourceKind};
 
-/// What is kept of `item`; `None` if it has no name.
-pub(super) fn prune(resource: &'static Resource, version: &str, item: &Value) -> Option<Object> {
+/// Returns `item` with the fields that are kept, or `None` if it has no name, or no namespace where it needs one.
+pub(super) fn prune(resource: &VersionedKind, item: &Value) -> Option<Object> {
+    let kind = resource.kind;
     let text = |field: &str| item.get("metadata")?.get(field)?.as_str().filter(|s| !s.is_empty());
     let name = text("name")?.to_owned();
-    let namespace = if resource.namespaced { text("namespace")?.to_owned() } else { String::new() };
-    let mut kept = pick(item, resource.keeps);
+    let namespace = if kind.is_namespaced() { text("namespace")?.to_owned() } else { String::new() };
+    let mut kept = pick(item, kind.fields());
     let fields = kept.as_object_mut()?;
     let metadata = fields.entry("metadata").or_insert_with(|| Value::Object(Map::new())).as_object_mut()?;
     metadata.insert("name".to_owned(), name.clone().into());
-    if resource.namespaced {
+    if kind.is_namespaced() {
         metadata.insert("namespace".to_owned(), namespace.clone().into());
     }
-    if resource.kind == "Pod" {
+    if kind == ResourceKind::Pod {
         for list in ["/spec/containers", "/spec/initContainers"] {
-            // A container without ports says nothing.
             if let Some(Value::Array(containers)) = kept.pointer_mut(list) {
                 containers.retain(|container| !is_empty(container));
             }
         }
     }
     let fields = kept.as_object_mut()?;
-    if resource.kind == "Pod" {
-        without_address(fields);
+    if kind == ResourceKind::Pod {
+        mark_pending(fields);
     }
-    // Lists leave out what their elements are.
-    fields.insert("apiVersion".to_owned(), resource.api_version(version).into());
-    fields.insert("kind".to_owned(), resource.kind.into());
-    Some(Object { resource, namespace, name, json: kept.to_string().into() })
+    // The items of a list have no apiVersion and kind.
+    fields.insert("apiVersion".to_owned(), resource.api_version.clone().into());
+    fields.insert("kind".to_owned(), kind.as_str().into());
+    Some(Object { kind, namespace, name, json: kept.to_string().into() })
 }
 
-/// Of a pod that has no address yet, files say that it is pending: else one would be made up for it.
-fn without_address(pod: &mut Map<String, Value>) {
+/// Sets the phase of a pod without an address to Pending. Otherwise the loader would assign it an address.
+fn mark_pending(pod: &mut Map<String, Value>) {
     let status = pod.entry("status").or_insert_with(|| Value::Object(Map::new()));
     let has = |field: &str| status.get(field).is_some_and(|v| !is_empty(v) && v != "");
     let ended = status.get("phase").is_some_and(|p| p == "Succeeded" || p == "Failed");
@@ -44,11 +45,11 @@ fn without_address(pod: &mut Map<String, Value>) {
     }
 }
 
-/// The parts of a value that `paths` name.
+/// Returns the parts of a value that `paths` name.
 fn pick(value: &Value, paths: &[&str]) -> Value {
     match value {
         Value::Array(items) => {
-            // Each element stays: positions are part of what reasons say.
+            // Empty elements stay, since reasons name rules by their index.
             items.iter().map(|item| pick(item, paths)).collect()
         }
         Value::Object(fields) => {
@@ -63,7 +64,7 @@ fn pick(value: &Value, paths: &[&str]) -> Value {
             });
             Value::Object(picked.collect())
         }
-        // Something else than expected is kept, for the decoder to complain of.
+        // A value of an unexpected type is kept; the decoder reports it.
         other => other.clone(),
     }
 }
@@ -81,10 +82,10 @@ fn is_empty(value: &Value) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::{super::RESOURCES, *};
+    use super::*;
 
-    fn resource(kind: &str) -> &'static Resource {
-        RESOURCES.iter().find(|r| r.kind == kind).unwrap()
+    fn prune_v1(kind: ResourceKind, item: &Value) -> Option<Object> {
+        prune(&VersionedKind::new(kind, "v1"), item)
     }
 
     #[test]
@@ -107,7 +108,7 @@ mod tests {
             },
             "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "hostIP": "h"},
         });
-        let kept = prune(resource("Pod"), "v1", &pod).unwrap();
+        let kept = prune_v1(ResourceKind::Pod, &pod).unwrap();
         assert_eq!(
             serde_json::from_str::<Value>(&kept.json).unwrap(),
             json!({
@@ -124,21 +125,21 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_routes_are_left_out_and_empty_selectors_stay() {
+    fn keys_of_routes_are_removed_and_empty_selectors_stay() {
         let route = json!({"metadata": {"name": "r", "namespace": "n"},
             "spec": {"host": "h", "tls": {"termination": "edge", "key": "hunter2", "certificate": "c"}}});
-        let kept = prune(resource("Route"), "v1", &route).unwrap();
+        let kept = prune_v1(ResourceKind::Route, &route).unwrap();
         assert!(!kept.json.contains("hunter2") && kept.json.contains("edge"), "{}", kept.json);
         let route = json!({"metadata": {"name": "r", "namespace": "n"}, "spec": {"rules": [{}, {"filters": [
             {"requestHeaderModifier": {"set": [{"name": "authorization", "value": "hunter2"}]}},
             {"requestMirror": {"backendRef": {"name": "copy"}}}]}]}});
-        let kept = prune(resource("HTTPRoute"), "v1", &route).unwrap();
+        let kept = prune_v1(ResourceKind::HTTPRoute, &route).unwrap();
         let kept: Value = serde_json::from_str(&kept.json).unwrap();
         let mirror = json!({"requestMirror": {"backendRef": {"name": "copy"}}});
         assert_eq!(kept["spec"], json!({"rules": [{}, {"filters": [{}, mirror]}]}), "positions stay");
         let policy = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"podSelector": {}, "ingress": [{}]}});
-        let kept = prune(resource("NetworkPolicy"), "v1", &policy).unwrap();
+        let kept = prune_v1(ResourceKind::NetworkPolicy, &policy).unwrap();
         assert!(kept.json.contains(r#""spec":{"ingress":[{}],"podSelector":{}}"#), "{}", kept.json);
-        assert_eq!(prune(resource("Pod"), "v1", &json!({"metadata": {"name": "p"}})), None);
+        assert_eq!(prune_v1(ResourceKind::Pod, &json!({"metadata": {"name": "p"}})), None);
     }
 }

@@ -1,72 +1,79 @@
-//! Which of the kinds a cluster serves, and in which version.
+//! Which kinds a cluster serves, and in which versions.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{RESOURCES, Resource, list::Asking};
+use super::reader::{Candidate, ObjectReader};
 use crate::{
-    catalogue::{Group, Groups, Resources},
-    trouble::Trouble,
+    api_groups::{ApiGroup, ApiGroupList, ApiResourceList},
+    error::ApiError,
+    resource::ResourceKind,
 };
 
-/// What a version of a group has; `None` where the server doesn't say.
-async fn plurals(asking: &Asking<'_>, group: &str, version: &str) -> Option<BTreeSet<String>> {
-    match asking.get::<Resources>(&format!("/apis/{group}/{version}"), "application/json").await {
-        Ok(all) => Some(all.plurals().collect()),
-        Err(Trouble::NotFound) => Some(BTreeSet::new()),
-        Err(_) => None,
-    }
-}
-
-/// A kind and the versions in which to ask for it, the best first; more than one where discovery doesn't say.
-pub(super) type Wanted = (&'static Resource, Vec<&'static str>);
-
-/// The kinds to ask for. What a cluster doesn't serve is not among them: there is nothing to read.
+/// Returns the kinds to read. Kinds that the cluster doesn't serve are left out.
 ///
 /// # Errors
-/// When the server can't be asked anything.
-pub(super) async fn served(asking: &Asking<'_>) -> Result<Vec<Wanted>, Trouble> {
-    let groups = match asking.get::<Groups>("/apis", "application/json").await {
+/// If the server can't be reached, or does not accept the credentials.
+pub(super) async fn served(reader: &ObjectReader<'_>) -> Result<Vec<Candidate>, ApiError> {
+    let groups = match reader.get::<ApiGroupList>("/apis").await {
         Ok(groups) => Some(groups),
-        // Who may not discover may list all the same.
-        Err(Trouble::Refused(_)) => None,
-        Err(trouble) => return Err(trouble),
+        // Without the right to discover, lists may still be allowed.
+        Err(error) if error.is_forbidden() => None,
+        Err(error) => return Err(error),
     };
-    let versions: Option<BTreeMap<String, BTreeSet<String>>> = groups.map(|groups| {
-        let of = |g: Group| (g.name, g.versions.into_iter().map(|v| v.version).collect());
-        groups.groups.into_iter().map(of).collect()
+    let groups: Option<BTreeMap<String, BTreeSet<String>>> = groups.map(|groups| {
+        let versions = |g: ApiGroup| (g.name, g.versions.into_iter().map(|v| v.version).collect());
+        groups.groups.into_iter().map(versions).collect()
     });
-    // The resources of each version of an optional group; `None` where the server doesn't say.
-    let mut known: BTreeMap<(&str, &str), Option<BTreeSet<String>>> = BTreeMap::new();
-    let mut wanted = Vec::new();
-    for resource in RESOURCES {
-        let mut ask = Vec::new();
-        for version in resource.versions {
-            if !resource.is_optional() {
-                ask.push(*version);
+    let mut resources = ResourceLists { reader, lists: BTreeMap::new() };
+    let mut candidates = Vec::new();
+    for kind in ResourceKind::all() {
+        let mut versions = Vec::new();
+        for version in kind.versions().iter().copied() {
+            if !kind.is_optional() {
+                versions.push(version);
                 continue;
             }
-            let listed = versions
+            let has_version = groups
                 .as_ref()
-                .is_none_or(|all| all.get(resource.group).is_some_and(|v| v.contains(*version)));
-            if !listed {
+                .is_none_or(|groups| groups.get(kind.group()).is_some_and(|all| all.contains(version)));
+            if !has_version {
                 continue;
             }
-            let key = (resource.group, *version);
-            if let Entry::Vacant(unknown) = known.entry(key) {
-                unknown.insert(plurals(asking, resource.group, version).await);
-            }
-            match &known[&key] {
-                Some(plurals) if plurals.contains(resource.plural) => {
-                    ask.push(*version);
+            match resources.contains(kind, version).await {
+                Some(true) => {
+                    versions.push(version);
                     break;
                 }
-                Some(_) => {}
-                None => ask.push(*version),
+                Some(false) => {}
+                None => versions.push(version),
             }
         }
-        if !ask.is_empty() {
-            wanted.push((resource, ask));
+        if !versions.is_empty() {
+            candidates.push(Candidate { kind, versions });
         }
     }
-    Ok(wanted)
+    Ok(candidates)
+}
+
+/// The resources of each version of a group, requested once. `None` if the server doesn't report them.
+struct ResourceLists<'a> {
+    reader: &'a ObjectReader<'a>,
+    lists: BTreeMap<String, Option<ApiResourceList>>,
+}
+
+impl ResourceLists<'_> {
+    /// Whether the version has the kind; `None` if that is unknown.
+    async fn contains(&mut self, kind: ResourceKind, version: &str) -> Option<bool> {
+        let api_version = kind.api_version(version);
+        if !self.lists.contains_key(&api_version) {
+            let list = match self.reader.get(&format!("/apis/{api_version}")).await {
+                Ok(list) => Some(list),
+                Err(error) if error.is_not_found() => Some(ApiResourceList::default()),
+                Err(_) => None,
+            };
+            self.lists.insert(api_version.clone(), list);
+        }
+        let list = self.lists.get(&api_version)?.as_ref()?;
+        Some(list.contains(kind.plural()))
+    }
 }

@@ -1,11 +1,14 @@
-//! The conditions of a cluster-wide policy.
+//! The status conditions of a cluster-wide policy.
 
 use palisade_manifest::{Diagnostic, Severity, collapse, printable};
 use serde_json::{Value, json};
 
-/// The types carry our domain, since several implementations may write and no type is standardised (SEMANTICS C44, G-21).
-pub(super) const ACCEPTED: &str = "palisade.dev/Accepted";
+/// The condition types carry our domain, since several implementations may write conditions and no type is standardised (SEMANTICS C44,
+/// G-21).
+const ACCEPTED: &str = "palisade.dev/Accepted";
 const PROGRAMMED: &str = "palisade.dev/Programmed";
+/// The API limits the message of a condition to 32 KiB; nobody reads as much.
+const MAX_MESSAGE: usize = 4096;
 
 /// A condition, without its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,46 +22,49 @@ pub(super) struct Condition {
 /// Whether a policy is in this node's kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Programmed {
-    /// Not yet.
+    /// The kernel has not been updated yet.
     Pending,
     Yes,
-    /// The kernel refused, for this reason; an earlier version of it, if there was one, may be in force.
+    /// The kernel refused it, for this reason. An earlier version of the policy may still be enforced.
     No(String),
-    /// Not even what was programmed before is enforced.
+    /// Nothing is enforced, not even what was programmed before, for this reason.
     NotEnforced(String),
 }
 
-/// What there is to say of a policy with these findings.
+/// Returns the conditions of a policy with these findings.
 pub(super) fn desired(findings: &[Diagnostic], programmed: &Programmed) -> [Condition; 2] {
     let refused = findings.iter().any(|d| d.severity == Severity::Error);
     let (status, reason) = match (refused, findings.is_empty()) {
         (true, _) => ("False", "Unusable"),
         (false, true) => ("True", "Accepted"),
-        // Each finding says what is in force in the place of what can't be used.
+        // Each finding names what is applied instead of the part that can't be used.
         (false, false) => ("True", "PartlyUnusable"),
     };
-    let accepted = Condition { kind: ACCEPTED, status, reason, message: words(findings, 4096) };
+    let accepted =
+        Condition { kind: ACCEPTED, status, reason, message: findings_text(findings, MAX_MESSAGE) };
     let (status, reason, message) = match programmed {
-        _ if refused => {
-            ("False", "NotAccepted", "it could not be read; an earlier version of it stays in force")
-        }
+        _ if refused => (
+            "False",
+            "NotAccepted",
+            "the policy could not be decoded; its last accepted version, if any, stays in effect",
+        ),
         Programmed::Pending => ("Unknown", "Pending", ""),
         Programmed::Yes => (
             "True",
             "Programmed",
-            "in the kernel of the node that writes this; a node that can't program it says so in an Event",
+            "programmed in the kernel of the node that writes this status; a node that can't program it reports an Event",
         ),
         Programmed::No(why) => ("False", "KernelRefused", &**why),
         Programmed::NotEnforced(why) => ("False", "NotEnforced", &**why),
     };
-    [accepted, Condition { kind: PROGRAMMED, status, reason, message: cut(message, 4096) }]
+    [accepted, Condition { kind: PROGRAMMED, status, reason, message: truncate(message, MAX_MESSAGE) }]
 }
 
-/// The conditions to write, or `None` if `existing` says all of it. A transition has the time `now`, and keeps its time
-/// where the status stays.
+/// Returns the conditions to write, or `None` if `existing` already has them. A condition whose status changes gets the transition time
+/// `now`; the others keep theirs.
 pub(super) fn to_write(existing: &Value, desired: &[Condition], generation: i64, now: &str) -> Option<Value> {
     let find = |kind: &str| existing.as_array().into_iter().flatten().find(|c| c["type"] == kind);
-    let is_said = |c: &Condition| {
+    let is_written = |c: &Condition| {
         find(c.kind).is_some_and(|e| {
             e["status"] == c.status
                 && e["reason"] == c.reason
@@ -66,35 +72,35 @@ pub(super) fn to_write(existing: &Value, desired: &[Condition], generation: i64,
                 && e["observedGeneration"] == generation
         })
     };
-    if desired.iter().all(is_said) {
+    if desired.iter().all(is_written) {
         return None;
     }
-    let written = desired.iter().map(|c| {
+    let conditions = desired.iter().map(|c| {
         let before = find(c.kind).filter(|e| e["status"] == c.status);
         let since = before.and_then(|e| e["lastTransitionTime"].as_str()).unwrap_or(now);
         json!({"type": c.kind, "status": c.status, "reason": c.reason, "message": c.message,
                "observedGeneration": generation, "lastTransitionTime": since})
     });
-    Some(written.collect())
+    Some(conditions.collect())
 }
 
-/// Findings in words, one on a line.
-pub(super) fn words(findings: &[Diagnostic], longest: usize) -> String {
+/// Returns findings as text, one on each line, of at most `max` bytes.
+pub(super) fn findings_text(findings: &[Diagnostic], max: usize) -> String {
     let line = |d: &Diagnostic| match &d.path {
         Some(path) => format!("{}: {}: {}", d.severity, printable(path), printable(&d.message)),
         None => format!("{}: {}", d.severity, printable(&d.message)),
     };
     let lines: Vec<String> = collapse(findings).iter().map(line).collect();
-    cut(&lines.join("\n"), longest)
+    truncate(&lines.join("\n"), max)
 }
 
-/// At most `longest` bytes; what is left out is marked.
-pub(super) fn cut(text: &str, longest: usize) -> String {
+/// Truncates a text to at most `max` bytes, and marks that it is truncated.
+pub(super) fn truncate(text: &str, max: usize) -> String {
     const MARK: &str = " …";
-    if text.len() <= longest {
+    if text.len() <= max {
         return text.to_owned();
     }
-    let mut end = longest.saturating_sub(MARK.len());
+    let mut end = max.saturating_sub(MARK.len());
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -108,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_already_is_not_written() {
+    fn conditions_that_exist_are_not_written() {
         let good = desired(&[], &Programmed::Yes);
         let first = to_write(&Value::Null, &good, 3, "2026-11-23T00:00:00Z").unwrap();
         assert_eq!(first[0]["status"], "True");
@@ -116,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_that_of_the_transition() {
+    fn a_condition_keeps_the_time_of_its_transition() {
         let first = to_write(&Value::Null, &desired(&[], &Programmed::Yes), 3, "then").unwrap();
         let next = to_write(&first, &desired(&[], &Programmed::No("full".to_owned())), 4, "now").unwrap();
         assert_eq!(next[0]["lastTransitionTime"], "then", "accepted before and after");
@@ -136,9 +142,9 @@ mod tests {
     }
 
     #[test]
-    fn long_words_are_cut_between_characters() {
-        assert_eq!(cut("äöü", 6), "äöü");
-        let text = cut(&"ä".repeat(100), 21);
+    fn long_texts_are_truncated_between_characters() {
+        assert_eq!(truncate("äöü", 6), "äöü");
+        let text = truncate(&"ä".repeat(100), 21);
         assert!(text.len() <= 21 && text.ends_with(" …"), "{text}");
     }
 }

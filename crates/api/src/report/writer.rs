@@ -1,11 +1,6 @@
-//! The writing: one thing at a time, each tried again with growing pauses.
+//! Writes Events and conditions, one request at a time, each retried with exponential backoff.
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    sync::Weak,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, future::Future, sync::Weak, time::Duration};
 
 use k8s_openapi::{
     api::{
@@ -21,51 +16,54 @@ use kube::{
     api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
-    ReportOptions, Shared,
     conditions::to_write,
-    election::{Act, Election, LASTS, LOOKED_AT, RENEWED, Seen},
-    ledger::StatusWrite,
-    notices::{Notice, Post},
+    election::{Election, LEASE_DURATION, LeaseAction, ObservedLease, READ_INTERVAL, RENEW_INTERVAL},
+    event_log::{EventWrite, Problem},
+    options::ReportOptions,
+    queue::StatusWrite,
+    reporter::Shared,
 };
 use crate::{
-    Kind, ObjectRef,
-    watch::{
-        doors::Doors,
-        failure::Failure,
-        pauses::{Pauses, spread},
-    },
+    backoff::{Backoff, jitter},
+    client::ClientPool,
+    error::{ApiError, ApiErrorKind},
+    event::ObjectRef,
+    resource::ResourceKind,
 };
 
-/// Who reports, and the field manager of the conditions.
+/// The reporting controller of Events, and the field manager of conditions.
 const CONTROLLER: &str = "palisade.dev/agent";
 const LEASE: &str = "palisade-status-writer";
-/// How often there may be something to do. Also how fast the leader writes at most: the API server has other things to do.
+/// The election, in logs.
+const ELECTION: &str = "election of the status writer";
+/// How often the queue is checked. Limits how fast the leader writes.
 const TICK: Duration = Duration::from_millis(250);
 /// How long a request may take.
-const PATIENCE: Duration = Duration::from_secs(15);
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
-/// Reports until nobody holds a [`super::Reporter`].
-pub(super) async fn run(doors: Doors, options: ReportOptions, shared: Weak<Shared>) {
+/// Reports until the last [`super::Reporter`] is dropped.
+pub(super) async fn run(clients: ClientPool, options: ReportOptions, shared: Weak<Shared>) {
     let now = Instant::now();
-    let pauses = || Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let backoff = || Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
     let mut writer = Writer {
         election: Election::new(options.node.to_string()),
-        look_at: now + spread(options.first_look, 0.0, 1.0),
+        read_lease_at: now + jitter(options.max_first_lease_delay, 0.0, 1.0),
         options,
-        doors,
-        led: false,
+        clients,
+        was_leader: false,
         versions: BTreeMap::new(),
         events_at: now,
-        event_pauses: pauses(),
-        status_pauses: pauses(),
-        said: BTreeMap::new(),
+        event_backoff: backoff(),
+        status_backoff: backoff(),
+        logged: BTreeMap::new(),
     };
     while let Some(shared) = shared.upgrade() {
-        writer.turn(&shared).await;
+        writer.tick(&shared).await;
         drop(shared);
         tokio::time::sleep(TICK).await;
     }
@@ -73,126 +71,127 @@ pub(super) async fn run(doors: Doors, options: ReportOptions, shared: Weak<Share
 
 struct Writer {
     options: ReportOptions,
-    doors: Doors,
+    clients: ClientPool,
     election: Election,
-    look_at: Instant,
-    /// Whether we led at the last turn.
-    led: bool,
+    read_lease_at: Instant,
+    /// Whether this agent was the leader at the last tick.
+    was_leader: bool,
     /// The version in which a kind was found.
-    versions: BTreeMap<Kind, &'static str>,
+    versions: BTreeMap<ResourceKind, &'static str>,
     events_at: Instant,
-    event_pauses: Pauses,
-    status_pauses: Pauses,
-    /// What was last logged of each sort of work: only news is.
-    said: BTreeMap<&'static str, String>,
+    event_backoff: Backoff,
+    status_backoff: Backoff,
+    /// The last error that was logged of each task. An error is logged once.
+    logged: BTreeMap<&'static str, String>,
 }
 
 impl Writer {
-    /// One look at the lease if it is time, one status and one Event if there are any.
-    async fn turn(&mut self, shared: &Shared) {
-        if Instant::now() >= self.look_at {
-            self.look().await;
-            let pause = match self.election.leads(Instant::now()) {
-                true => spread(RENEWED, 0.8, 1.0),
-                false => spread(LOOKED_AT, 0.5, 1.5),
+    /// Reads the lease if it is time, and writes at most one status and one Event.
+    async fn tick(&mut self, shared: &Shared) {
+        if Instant::now() >= self.read_lease_at {
+            self.elect().await;
+            let pause = match self.election.is_leader(Instant::now()) {
+                true => jitter(RENEW_INTERVAL, 0.8, 1.0),
+                false => jitter(READ_INTERVAL, 0.5, 1.5),
             };
-            self.look_at = Instant::now() + pause;
+            self.read_lease_at = Instant::now() + pause;
         }
-        let leads = self.election.leads(Instant::now());
-        if leads && !self.led {
-            tracing::info!(node = %self.options.node, "this agent writes the status of policies now");
-            shared.ledger().take_over(Instant::now());
+        let is_leader = self.election.is_leader(Instant::now());
+        if is_leader && !self.was_leader {
+            tracing::info!(node = %self.options.node, "elected as writer of policy status");
+            shared.queue().become_leader(Instant::now());
         }
-        self.led = leads;
-        if leads {
-            let next = shared.ledger().next_status(Instant::now());
+        self.was_leader = is_leader;
+        if is_leader {
+            let next = shared.queue().next_status(Instant::now());
             if let Some(write) = next {
-                self.status(shared, write).await;
+                self.write_status(shared, write).await;
             }
         }
         if Instant::now() >= self.events_at {
-            let next = shared.ledger().next_event(leads, Instant::now());
-            if let Some(post) = next {
-                self.event(shared, post).await;
+            let next = shared.queue().next_event(is_leader, Instant::now());
+            if let Some(write) = next {
+                self.write_event(shared, write).await;
             }
         }
     }
 
-    async fn look(&mut self) {
-        let asked = Instant::now();
+    /// Reads the lease, and creates, acquires or renews it if possible.
+    async fn elect(&mut self) {
+        let sent = Instant::now();
         let namespace = self.options.namespace.clone();
         let found = self
-            .attempt("the election of the status writer", |client| async move {
+            .attempt(ELECTION, |client| async move {
                 Api::<Lease>::namespaced(client, &namespace).get_opt(LEASE).await
             })
             .await;
         let Ok(lease) = found else { return };
-        let seen = lease.as_ref().map(|l| Seen {
+        let observed = lease.as_ref().map(|l| ObservedLease {
             holder: l.spec.as_ref().and_then(|s| s.holder_identity.clone()).unwrap_or_default(),
             version: l.metadata.resource_version.clone().unwrap_or_default(),
         });
-        let act = self.election.look(seen, asked);
-        if act == Act::Wait {
+        let action = self.election.observe(observed, sent);
+        if action == LeaseAction::Wait {
             return;
         }
-        let lease = self.mine(lease);
+        let lease = self.own_lease(lease);
         let namespace = self.options.namespace.clone();
-        let taken = self
-            .attempt("the election of the status writer", |client| async move {
+        let acquired = self
+            .attempt(ELECTION, |client| async move {
                 let api = Api::<Lease>::namespaced(client, &namespace);
                 let parameters =
                     PostParams { field_manager: Some(CONTROLLER.to_owned()), ..PostParams::default() };
-                // The version that we saw goes along: whoever is second is refused.
-                let taken = match act {
-                    Act::Create => api.create(&parameters, &lease).await,
+                // The request names the observed version, so the second of two agents is refused.
+                let written = match action {
+                    LeaseAction::Create => api.create(&parameters, &lease).await,
                     _ => api.replace(LEASE, &parameters, &lease).await,
                 };
-                match taken {
+                match written {
                     Ok(_) => Ok(true),
                     Err(Error::Api(status)) if status.code == 409 => Ok(false),
                     Err(error) => Err(error),
                 }
             })
             .await;
-        match taken {
-            Ok(true) => self.election.got(asked),
+        match acquired {
+            Ok(true) => self.election.acquired(sent),
             Ok(false) => self.election.lost(),
-            // What we hold we hold for as long as it lasts.
+            // A lease that we hold remains valid until it expires.
             Err(_) => {}
         }
     }
 
-    /// The lease with our name on it.
-    fn mine(&self, before: Option<Lease>) -> Lease {
+    /// Returns the lease with our name in it.
+    fn own_lease(&self, before: Option<Lease>) -> Lease {
         let now = MicroTime(Timestamp::now());
         let mut lease = before.unwrap_or_else(|| Lease {
             metadata: ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() },
             ..Lease::default()
         });
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
-        let me = self.options.node.to_string();
-        if spec.holder_identity.as_ref() != Some(&me) {
+        let own_name = self.options.node.to_string();
+        if spec.holder_identity.as_ref() != Some(&own_name) {
             spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
             spec.acquire_time = Some(now.clone());
-            spec.holder_identity = Some(me);
+            spec.holder_identity = Some(own_name);
         }
         spec.renew_time = Some(now);
-        spec.lease_duration_seconds = i32::try_from(LASTS.as_secs()).ok();
+        spec.lease_duration_seconds = i32::try_from(LEASE_DURATION.as_secs()).ok();
         lease
     }
 
-    /// Brings the conditions of one policy up to date, if they aren't.
-    async fn status(&mut self, shared: &Shared, write: StatusWrite) {
+    /// Writes the conditions of one policy if they differ.
+    async fn write_status(&mut self, shared: &Shared, write: StatusWrite) {
         let kind = write.object.kind;
         let candidates = match self.versions.get(&kind) {
             Some(version) => vec![*version],
-            None => versions(kind).to_vec(),
+            None => kind.versions().to_vec(),
         };
         let sent = write.clone();
         let outcome = self
-            .attempt("the status of policies", |client| async move {
+            .attempt("status of policies", |client| async move {
                 for version in candidates {
-                    if write_status(&client, version, &sent).await? {
+                    if apply_conditions(&client, version, &sent).await? {
                         return Ok(Some(version));
                     }
                 }
@@ -201,63 +200,60 @@ impl Writer {
             .await;
         match outcome {
             Ok(version) => {
-                self.status_pauses.reset();
-                // Where it isn't found the policy is gone, or is served in another version now.
+                self.status_backoff.reset();
+                // A policy that isn't found was deleted, or is served in another version now.
                 match version {
                     Some(version) => drop(self.versions.insert(kind, version)),
                     None => drop(self.versions.remove(&kind)),
                 }
             }
-            Err(failure) => {
-                let pause = self.status_pauses.next(failure.retry_after());
-                shared.ledger().later(&write.object, Instant::now() + pause);
+            Err(error) => {
+                let pause = self.status_backoff.next(error.retry_after());
+                shared.queue().retry_status(&write.object, Instant::now() + pause);
             }
         }
     }
 
-    async fn event(&mut self, shared: &Shared, post: Post) {
-        let (notice, outcome) = match post {
-            Post::Create(notice) => {
-                let event = self.new_event(&notice);
+    async fn write_event(&mut self, shared: &Shared, write: EventWrite) {
+        let (problem, outcome) = match write {
+            EventWrite::Create(problem) => {
+                let event = self.new_event(&problem);
                 let name = event.metadata.name.clone().unwrap_or_default();
-                let namespace = namespace_of(&notice.about).to_owned();
+                let namespace = namespace_of(&problem.about).to_owned();
                 let sent = self.attempt("Events", |client| async move {
                     Api::<Event>::namespaced(client, &namespace).create(&PostParams::default(), &event).await
                 });
-                (notice, sent.await.map(|_| (name, 1)))
+                (problem, sent.await.map(|_| (name, 1)))
             }
-            Post::Again { notice, event, count } => {
+            EventWrite::Repeat { problem, event, count } => {
                 let series =
                     json!({"series": {"count": count, "lastObservedTime": MicroTime(Timestamp::now())}});
-                let namespace = namespace_of(&notice.about).to_owned();
+                let namespace = namespace_of(&problem.about).to_owned();
                 let name = event.clone();
                 let sent = self.attempt("Events", |client| async move {
                     let api = Api::<Event>::namespaced(client, &namespace);
                     api.patch(&name, &PatchParams::default(), &Patch::Merge(series)).await
                 });
-                (notice, sent.await.map(|_| (event, count)))
+                (problem, sent.await.map(|_| (event, count)))
             }
         };
         match outcome {
             Ok((event, count)) => {
-                self.event_pauses.reset();
-                shared.ledger().posted(notice, event, count, Instant::now());
+                self.event_backoff.reset();
+                shared.queue().event_sent(problem, event, count, Instant::now());
             }
-            // The server forgets Events after an hour. The next turn makes a new one.
-            Err(failure) if failure.code() == Some(404) => shared.ledger().forget_event(&notice),
-            Err(failure) => self.events_at = Instant::now() + self.event_pauses.next(failure.retry_after()),
+            // The server deletes Events after an hour. The next tick creates a new one.
+            Err(error) if error.is_not_found() => shared.queue().forget_event(&problem),
+            Err(error) => self.events_at = Instant::now() + self.event_backoff.next(error.retry_after()),
         }
     }
 
-    fn new_event(&self, notice: &Notice) -> Event {
-        let about = &notice.about;
+    fn new_event(&self, problem: &Problem) -> Event {
+        let about = &problem.about;
         let now = Timestamp::now();
-        let version = self.versions.get(&about.kind).copied().unwrap_or_else(|| versions(about.kind)[0]);
-        let api_version = match about.kind.group() {
-            "" => version.to_owned(),
-            group => format!("{group}/{version}"),
-        };
-        // As client-go names them: the object and a time, in base 16.
+        let version = self.versions.get(&about.kind).copied().unwrap_or_else(|| about.kind.versions()[0]);
+        let api_version = about.kind.api_version(version);
+        // Named as by client-go: the object and the time in hexadecimal.
         let suffix = format!("{:x}", now.as_nanosecond());
         let name: String = about.name.chars().take(230).collect();
         Event {
@@ -270,8 +266,8 @@ impl Writer {
             reporting_controller: Some(CONTROLLER.to_owned()),
             reporting_instance: Some(self.options.node.chars().take(128).collect()),
             action: Some("Programming".to_owned()),
-            reason: Some(notice.reason.to_owned()),
-            note: Some(notice.note.clone()),
+            reason: Some(problem.reason.to_owned()),
+            note: Some(problem.note.clone()),
             type_: Some("Warning".to_owned()),
             regarding: Some(ObjectReference {
                 api_version: Some(api_version),
@@ -285,54 +281,53 @@ impl Writer {
         }
     }
 
-    /// Asks the server for something, in time. What goes wrong is logged when it is news.
-    async fn attempt<T, F>(&mut self, what: &'static str, ask: impl FnOnce(Client) -> F) -> Result<T, Failure>
+    /// Sends a request with a time limit. Logs an error unless it is the last one that was logged.
+    async fn attempt<T, F>(
+        &mut self,
+        task: &'static str,
+        request: impl FnOnce(Client) -> F,
+    ) -> Result<T, ApiError>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let door = self.doors.door().await;
-        let failure = match tokio::time::timeout(PATIENCE, ask(door.client.clone())).await {
-            Ok(Ok(answer)) => {
-                if self.said.remove(what).is_some() {
-                    tracing::info!("{what}: works again");
+        let client = self.clients.current().await;
+        let error = match tokio::time::timeout(REQUEST_TIMEOUT, request(client.client.clone())).await {
+            Ok(Ok(response)) => {
+                if self.logged.remove(task).is_some() {
+                    tracing::info!(task, "reporting works again");
                 }
-                return Ok(answer);
+                return Ok(response);
             }
-            Ok(Err(error)) => Failure::of(&error),
-            Err(_) => Failure::Silent(PATIENCE),
+            Ok(Err(error)) => ApiError::from(error),
+            Err(_) => ApiErrorKind::TimedOut(REQUEST_TIMEOUT).into(),
         };
-        if failure.code() != Some(404) {
-            let words = failure.to_string();
-            if self.said.get(what) != Some(&words) {
-                tracing::warn!(%failure, "cannot report: {what}; tried again from time to time, and enforcement goes on");
-                self.said.insert(what, words);
+        if !error.is_not_found() {
+            let text = error.to_string();
+            if self.logged.get(task) != Some(&text) {
+                tracing::warn!(task, err = %error, "cannot report, retrying; enforcement is not affected");
+                self.logged.insert(task, text);
             }
         }
-        if failure.wants_new_connection() {
-            self.doors.renew(&door).await;
+        if error.may_need_new_client() {
+            self.clients.renew(&client).await;
         }
-        Err(failure)
+        Err(error)
     }
 }
 
-/// The versions in which a kind may be served, the one to prefer first.
-fn versions(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::ClusterNetworkPolicy => &["v1beta1", "v1alpha2"],
-        Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy => &["v1alpha1"],
-        _ => &["v1"],
-    }
-}
-
-/// Events about cluster-scoped objects are in this namespace.
+/// Returns the namespace of Events about an object. For cluster-scoped objects it is `default`, as for client-go.
 fn namespace_of(object: &ObjectRef) -> &str {
     object.namespace.as_deref().unwrap_or("default")
 }
 
-/// Writes conditions where they differ from what is there. Whether the object was found.
-async fn write_status(client: &Client, version: &'static str, write: &StatusWrite) -> Result<bool, Error> {
+/// Writes conditions if they differ. Returns whether the object was found.
+async fn apply_conditions(
+    client: &Client,
+    version: &'static str,
+    write: &StatusWrite,
+) -> Result<bool, Error> {
     let StatusWrite { object, conditions } = write;
-    let api_version = format!("{}/{version}", object.kind.group());
+    let api_version = object.kind.api_version(version);
     let resource = ApiResource {
         group: object.kind.group().to_owned(),
         version: version.to_owned(),
@@ -345,16 +340,16 @@ async fn write_status(client: &Client, version: &'static str, write: &StatusWrit
         Err(Error::Api(status)) if status.code == 404 => return Ok(false),
         found => found?,
     };
-    let is_other = found.metadata.uid.as_deref() != Some(&*object.uid)
+    let is_another = found.metadata.uid.as_deref() != Some(&*object.uid)
         || found.metadata.generation.is_some_and(|g| g > object.generation);
-    if is_other {
-        // The watch is about to tell us, and then there is something to write.
+    if is_another {
+        // The watch will deliver the new object or generation, and its status is written then.
         return Ok(true);
     }
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let existing = &found.data["status"]["conditions"];
     let Some(conditions) = to_write(existing, conditions, object.generation, &now) else { return Ok(true) };
-    // Applied: what others have written stays. The uid makes it fail where the object was replaced meanwhile.
+    // Server-side apply keeps the conditions of other managers. The uid makes the request fail if the object was replaced meanwhile.
     let patch = json!({
         "apiVersion": api_version, "kind": object.kind.as_str(),
         "metadata": {"name": &*object.name, "uid": &*object.uid},

@@ -1,151 +1,134 @@
-//! Which of the optional kinds the cluster serves, and in which version.
+//! Which cluster-wide policy kinds the cluster serves, and in which version.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::Request;
-use tokio::sync::{Notify, watch};
-
-use super::{
-    WatchOptions,
-    doors::{Door, Doors},
-    failure::Failure,
-    lines::whole,
-    message::rubbish,
-    pauses::{Pauses, spread},
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
 };
+
+use super::options::WatchOptions;
 use crate::{
-    Kind,
-    catalogue::{Group, Resources},
+    api_groups::{ApiGroup, ApiResourceList},
+    backoff::{Backoff, jitter},
+    client::{ClientPool, PooledClient},
+    error::ApiError,
+    resource::ResourceKind,
+    transport::get_json,
 };
-
-/// The group of all optional kinds.
-const GROUP: &str = "policy.networking.k8s.io";
-/// The kinds and their versions, the one to prefer first.
-const VERSIONS: [(&str, &[Kind]); 3] = [
-    ("v1beta1", &[Kind::ClusterNetworkPolicy]),
-    ("v1alpha2", &[Kind::ClusterNetworkPolicy]),
-    ("v1alpha1", &[Kind::AdminNetworkPolicy, Kind::BaselineAdminNetworkPolicy]),
-];
-/// The optional kinds.
-pub(super) const OPTIONAL: [Kind; 3] =
-    [Kind::ClusterNetworkPolicy, Kind::AdminNetworkPolicy, Kind::BaselineAdminNetworkPolicy];
-/// A list of versions or resources.
-const LONGEST_ANSWER: usize = 1 << 20;
 
 /// What is known of a kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Served {
-    /// Nothing yet, or not for sure.
+    /// Nothing yet, or it is not confirmed.
     Unknown,
-    /// Nothing, since the server can't be asked.
-    Failing(Failure),
+    /// Nothing, since the server can't be queried.
+    Failing(ApiError),
     /// It is served in this version, such as `v1beta1`.
     At(&'static str),
     /// It is not served.
-    Not,
+    No,
 }
 
-/// What is known of each optional kind.
-pub(super) type Answers = BTreeMap<Kind, Served>;
+/// What is known of each cluster-wide policy kind.
+pub(super) type ServedKinds = BTreeMap<ResourceKind, Served>;
 
-/// Asks the server again and again, and says what changed.
+/// Queries the server periodically and publishes what changed.
 ///
-/// An absent kind takes its policies with it, and a policy that denies would open what it denies. An API server that has
-/// just started, or has lost its connection to etcd, may not know its CustomResourceDefinitions yet. So absence must be
-/// confirmed: by the server saying that it is ready ([`/readyz`], which includes these definitions), and for a kind that
-/// was served by saying so for [`WatchOptions::gone_after`]. Deleting a definition in good order deletes its objects
-/// first, one by one, so nobody waits for this.
+/// The policies of an absent kind are removed, which would allow what they deny. An API server that has just started, or has lost its
+/// connection to etcd, may not know its CustomResourceDefinitions yet. So absence has to be confirmed: by a server that is ready
+/// ([`/readyz`], which includes these definitions), and for a kind that was served, for [`WatchOptions::absent_after`]. When a
+/// definition is deleted the regular way its objects are deleted first, one by one, so nothing is delayed by this.
 ///
 /// [`/readyz`]: https://kubernetes.io/docs/reference/using-api/health-checks/
 pub(super) struct Discovery {
-    doors: Arc<Doors>,
+    clients: Arc<ClientPool>,
     options: Arc<WatchOptions>,
-    answers: watch::Sender<Answers>,
-    /// Somebody got a 404.
-    doubt: Arc<Notify>,
-    absent_since: BTreeMap<Kind, Instant>,
+    served: watch::Sender<ServedKinds>,
+    /// A session received a 404.
+    check_now: Arc<Notify>,
+    absent_since: BTreeMap<ResourceKind, Instant>,
 }
 
 impl Discovery {
     pub(super) fn new(
-        doors: Arc<Doors>,
+        clients: Arc<ClientPool>,
         options: Arc<WatchOptions>,
-        doubt: Arc<Notify>,
-    ) -> (Self, watch::Receiver<Answers>) {
-        let unknown = OPTIONAL.iter().map(|k| (*k, Served::Unknown)).collect();
-        let (answers, receiver) = watch::channel(unknown);
-        (Self { doors, options, answers, doubt, absent_since: BTreeMap::new() }, receiver)
+        check_now: Arc<Notify>,
+    ) -> (Self, watch::Receiver<ServedKinds>) {
+        let unknown = ResourceKind::cluster_wide_policies().map(|kind| (kind, Served::Unknown)).collect();
+        let (served, receiver) = watch::channel(unknown);
+        (Self { clients, options, served, check_now, absent_since: BTreeMap::new() }, receiver)
     }
 
-    /// Runs until nobody listens.
+    /// Runs until all receivers are dropped.
     pub(super) async fn run(mut self) {
-        let mut pauses = Pauses::new(self.options.first_pause, self.options.longest_pause);
-        while !self.answers.is_closed() {
-            let door = self.doors.door().await;
-            let pause = match self.round(&door).await {
+        let mut backoff = Backoff::new(self.options.initial_backoff, self.options.max_backoff);
+        while !self.served.is_closed() {
+            let client = self.clients.current().await;
+            let pause = match self.check(&client).await {
                 Ok(true) => {
-                    pauses.reset();
-                    spread(self.options.rediscover, 0.75, 1.25)
+                    backoff.reset();
+                    jitter(self.options.discovery_interval, 0.75, 1.25)
                 }
-                Ok(false) => spread((self.options.gone_after / 4).min(Duration::from_secs(2)), 0.5, 1.0),
-                Err(failure) => {
-                    self.failed(&failure);
-                    if failure.wants_new_connection() {
-                        self.doors.renew(&door).await;
+                Ok(false) => jitter((self.options.absent_after / 4).min(Duration::from_secs(2)), 0.5, 1.0),
+                Err(error) => {
+                    self.failed(&error);
+                    if error.may_need_new_client() {
+                        self.clients.renew(&client).await;
                     }
-                    pauses.next(failure.retry_after())
+                    backoff.next(error.retry_after())
                 }
             };
-            // A doubt doesn't hurry what waits for a server that fails, nor asks more often than once in a while.
-            let least = pause.min(self.options.first_pause);
+            // A 404 of a session shortens the pause, but not below the first pause after a failure.
+            let least = pause.min(self.options.initial_backoff);
             tokio::time::sleep(least).await;
             tokio::select! {
                 () = tokio::time::sleep(pause.saturating_sub(least)) => {}
-                () = self.doubt.notified() => {}
-                () = self.answers.closed() => {}
+                () = self.check_now.notified() => {}
+                () = self.served.closed() => {}
             }
         }
     }
 
-    /// Asks once. Whether everything is known for sure.
-    async fn round(&mut self, door: &Door) -> Result<bool, Failure> {
-        let served = served(door, self.options.answer).await?;
-        let mut ready = None;
-        let mut sure = true;
-        for kind in OPTIONAL {
-            let answer = match served.get(&kind) {
+    /// Queries the server once. Returns whether everything is confirmed.
+    async fn check(&mut self, client: &PooledClient) -> Result<bool, ApiError> {
+        let found = served_versions(client, self.options.response_timeout).await?;
+        let mut readiness = None;
+        let mut confirmed = true;
+        for kind in ResourceKind::cluster_wide_policies() {
+            let served = match found.get(&kind) {
                 Some(version) => {
                     self.absent_since.remove(&kind);
                     Served::At(version)
                 }
                 None => {
-                    let ready = match &ready {
-                        Some(ready) => *ready,
-                        None => *ready.insert(readiness(door, self.options.answer).await),
+                    let readiness = match &readiness {
+                        Some(readiness) => *readiness,
+                        None => {
+                            *readiness.insert(query_readiness(client, self.options.response_timeout).await)
+                        }
                     };
-                    if !self.is_gone(kind, ready) {
-                        sure = false;
+                    if !self.is_absent(kind, readiness) {
+                        confirmed = false;
                         continue;
                     }
-                    Served::Not
+                    Served::No
                 }
             };
-            self.publish(kind, answer);
+            self.publish(kind, served);
         }
-        Ok(sure)
+        Ok(confirmed)
     }
 
-    /// Whether a kind that the server doesn't name may be taken for absent.
-    fn is_gone(&mut self, kind: Kind, ready: Readiness) -> bool {
+    /// Whether the absence of a kind that the server doesn't list is confirmed.
+    fn is_absent(&mut self, kind: ResourceKind, readiness: Readiness) -> bool {
         let since = *self.absent_since.entry(kind).or_insert_with(Instant::now);
-        let long_enough = since.elapsed() >= self.options.gone_after;
-        let was_served = matches!(self.answers.borrow().get(&kind), Some(Served::At(_)));
-        match ready {
-            Readiness::NotYet => {
+        let long_enough = since.elapsed() >= self.options.absent_after;
+        let was_served = matches!(self.served.borrow().get(&kind), Some(Served::At(_)));
+        match readiness {
+            Readiness::NotReady => {
                 self.absent_since.remove(&kind);
                 false
             }
@@ -154,77 +137,84 @@ impl Discovery {
         }
     }
 
-    fn failed(&self, failure: &Failure) {
-        for kind in OPTIONAL {
-            let unknown =
-                matches!(self.answers.borrow().get(&kind), None | Some(Served::Unknown | Served::Failing(_)));
-            if unknown {
-                self.publish(kind, Served::Failing(failure.clone()));
+    fn failed(&self, error: &ApiError) {
+        for kind in ResourceKind::cluster_wide_policies() {
+            let is_unknown =
+                matches!(self.served.borrow().get(&kind), None | Some(Served::Unknown | Served::Failing(_)));
+            if is_unknown {
+                self.publish(kind, Served::Failing(error.clone()));
             }
         }
     }
 
-    fn publish(&self, kind: Kind, answer: Served) {
-        self.answers.send_if_modified(|answers| {
-            let is_new = answers.get(&kind) != Some(&answer);
-            answers.insert(kind, answer);
+    fn publish(&self, kind: ResourceKind, served: Served) {
+        self.served.send_if_modified(|kinds| {
+            let is_new = kinds.get(&kind) != Some(&served);
+            kinds.insert(kind, served);
             is_new
         });
     }
 }
 
-/// The kinds that the server names, each with the version to use.
-async fn served(door: &Door, patience: Duration) -> Result<BTreeMap<Kind, &'static str>, Failure> {
-    let mut out = BTreeMap::new();
-    let Some(group): Option<Group> = get(door, &format!("/apis/{GROUP}"), patience).await? else {
-        return Ok(out);
-    };
-    for (version, kinds) in VERSIONS {
-        if !group.versions.iter().any(|v| v.version == version) {
-            continue;
+/// Returns the kinds that the server lists, each with the preferred version among those.
+async fn served_versions(
+    client: &PooledClient,
+    timeout: Duration,
+) -> Result<BTreeMap<ResourceKind, &'static str>, ApiError> {
+    let mut found = BTreeMap::new();
+    // By group and version; `None` if the server doesn't have it.
+    let mut groups: BTreeMap<&str, Option<ApiGroup>> = BTreeMap::new();
+    let mut lists: BTreeMap<String, Option<ApiResourceList>> = BTreeMap::new();
+    for kind in ResourceKind::cluster_wide_policies() {
+        if !groups.contains_key(kind.group()) {
+            groups.insert(kind.group(), get(client, &format!("/apis/{}", kind.group()), timeout).await?);
         }
-        let path = format!("/apis/{GROUP}/{version}");
-        let Some(list): Option<Resources> = get(door, &path, patience).await? else { continue };
-        for kind in kinds {
-            if list.has(kind.plural()) {
-                out.entry(*kind).or_insert(version);
+        let Some(Some(group)) = groups.get(kind.group()) else { continue };
+        for version in kind.versions().iter().copied() {
+            if !group.versions.iter().any(|v| v.version == version) {
+                continue;
+            }
+            let api_version = kind.api_version(version);
+            if !lists.contains_key(&api_version) {
+                let list = get(client, &format!("/apis/{api_version}"), timeout).await?;
+                lists.insert(api_version.clone(), list);
+            }
+            if lists[&api_version].as_ref().is_some_and(|list| list.contains(kind.plural())) {
+                found.insert(kind, version);
+                break;
             }
         }
     }
-    Ok(out)
+    Ok(found)
 }
 
-/// What the server says of itself.
+/// Whether the server is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Readiness {
     Ready,
-    NotYet,
-    /// We may not ask, or it doesn't know the question.
+    NotReady,
+    /// The request is forbidden, or the server doesn't have the endpoint.
     Unknown,
 }
 
-async fn readiness(door: &Door, patience: Duration) -> Readiness {
+async fn query_readiness(client: &PooledClient, timeout: Duration) -> Readiness {
     let Ok(request) = Request::get("/readyz").body(Vec::new()) else { return Readiness::Unknown };
-    match door.ask(request, patience).await {
+    match client.send(request, timeout).await {
         Ok(_) => Readiness::Ready,
-        Err(Failure::Status { code: 401 | 403 | 404, .. }) => Readiness::Unknown,
-        Err(_) => Readiness::NotYet,
+        Err(error) if matches!(error.code(), Some(401 | 403 | 404)) => Readiness::Unknown,
+        Err(_) => Readiness::NotReady,
     }
 }
 
-/// What is at a path; `None` if there is nothing.
+/// Returns the document at a path, or `None` if there is none.
 async fn get<T: serde::de::DeserializeOwned>(
-    door: &Door,
+    client: &PooledClient,
     path: &str,
-    patience: Duration,
-) -> Result<Option<T>, Failure> {
-    let request = Request::get(path).body(Vec::new()).map_err(|e| Failure::Unreachable(e.to_string()))?;
-    match door.ask(request, patience).await {
-        Ok(body) => {
-            let text = whole(body, LONGEST_ANSWER, patience).await?;
-            serde_json::from_slice(&text).map(Some).map_err(rubbish)
-        }
-        Err(failure) if failure.code() == Some(404) => Ok(None),
-        Err(failure) => Err(failure),
+    timeout: Duration,
+) -> Result<Option<T>, ApiError> {
+    match get_json(&client.client, path, timeout).await {
+        Ok(document) => Ok(Some(document)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
     }
 }

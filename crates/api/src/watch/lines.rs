@@ -1,4 +1,4 @@
-//! The lines of an answer's body, as many at a time as have arrived.
+//! Splits the body of a watch into lines, and returns as many at a time as have been received.
 
 use std::time::{Duration, Instant};
 
@@ -6,20 +6,23 @@ use futures::FutureExt;
 use http_body_util::BodyExt;
 use kube::client::Body;
 
-use super::failure::Failure;
+use crate::{
+    error::{ApiError, ApiErrorKind},
+    transport::connection_lost,
+};
 
-/// No object is longer: etcd takes 1.5 MiB, the API server 3 MiB in a request.
-const LONGEST_LINE: usize = 32 << 20;
-/// How much is taken at once where more is there already.
-const AT_ONCE: usize = 256 << 10;
-/// An empty buffer keeps no more than this.
-const KEPT: usize = 1 << 20;
+/// An object is smaller: etcd accepts 1.5 MiB by default, the API server 3 MiB in a request.
+const MAX_LINE: usize = 32 << 20;
+/// How much is read at once if more has been received already.
+const MAX_BATCH: usize = 256 << 10;
+/// An empty buffer keeps no more capacity than this.
+const KEPT_CAPACITY: usize = 1 << 20;
 
-/// A body, cut into lines.
+/// The lines of a body.
 pub(super) struct Lines {
     body: Body,
     buffer: Vec<u8>,
-    /// How many bytes of the buffer have been given out.
+    /// How many bytes of the buffer have been returned.
     used: usize,
 }
 
@@ -28,32 +31,28 @@ impl Lines {
         Self { body, buffer: Vec::new(), used: 0 }
     }
 
-    /// Waits until at least one line is complete; [`Lines::next`] then gives all that have arrived. When the first byte
-    /// of them came, or `None` at the end of the body: what follows the last newline is then lost, as half a line is.
+    /// Waits until at least one line is complete; [`Lines::next`] then returns all lines that have been received. Returns when their
+    /// first byte was received, or `None` at the end of the body. An incomplete line at the end is dropped.
     ///
     /// # Errors
-    /// When the connection breaks, or nothing comes for as long as `patience`.
-    pub(super) async fn fill(&mut self, patience: Duration) -> Result<Option<Instant>, Failure> {
+    /// If the connection is lost, or nothing is received for `timeout`.
+    pub(super) async fn fill(&mut self, timeout: Duration) -> Result<Option<Instant>, ApiError> {
         self.buffer.drain(..self.used);
         self.used = 0;
-        if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
-            self.buffer.shrink_to(KEPT);
+        if self.buffer.is_empty() && self.buffer.capacity() > KEPT_CAPACITY {
+            self.buffer.shrink_to(KEPT_CAPACITY);
         }
         let mut received = None;
         loop {
-            let frame = tokio::time::timeout(patience, self.body.frame()).await;
-            let mut frame = frame.map_err(|_| Failure::Silent(patience))?;
+            let frame = tokio::time::timeout(timeout, self.body.frame()).await;
+            let mut frame = frame.map_err(|_| ApiErrorKind::TimedOut(timeout))?;
             let mut complete = false;
             loop {
-                let Some(found) = frame else { return Ok(received.filter(|_| complete)) };
-                let data = found.map_err(|error| match Failure::of(&error) {
-                    Failure::Unreachable(words) => Failure::Broken(words),
-                    other => other,
-                });
-                match data {
-                    // What came before the break is good.
+                let Some(result) = frame else { return Ok(received.filter(|_| complete)) };
+                match result {
+                    // The lines before the error are returned first.
                     Err(_) if complete => return Ok(received),
-                    Err(failure) => return Err(failure),
+                    Err(error) => return Err(connection_lost(error)),
                     Ok(frame) => {
                         if let Ok(data) = frame.into_data() {
                             received.get_or_insert_with(Instant::now);
@@ -62,7 +61,7 @@ impl Lines {
                         }
                     }
                 }
-                if self.buffer.len() >= AT_ONCE {
+                if self.buffer.len() >= MAX_BATCH {
                     break;
                 }
                 match self.body.frame().now_or_never() {
@@ -73,13 +72,13 @@ impl Lines {
             if complete {
                 return Ok(received);
             }
-            if self.buffer.len() > LONGEST_LINE {
-                return Err(Failure::TooLong(self.buffer.len()));
+            if self.buffer.len() > MAX_LINE {
+                return Err(ApiErrorKind::TooLarge(MAX_LINE).into());
             }
         }
     }
 
-    /// The next line that has arrived, without its end. Empty lines are passed over.
+    /// Returns the next received line without its end. Skips empty lines.
     pub(super) fn next(&mut self) -> Option<&[u8]> {
         loop {
             let rest = &self.buffer[self.used..];
@@ -89,22 +88,6 @@ impl Lines {
             if !self.buffer[start..start + length].trim_ascii().is_empty() {
                 return Some(&self.buffer[start..start + length]);
             }
-        }
-    }
-}
-
-/// The whole of a body, up to `longest` bytes, with at most `patience` between two parts of it.
-pub(crate) async fn whole(mut body: Body, longest: usize, patience: Duration) -> Result<Vec<u8>, Failure> {
-    let mut all = Vec::new();
-    loop {
-        let frame = tokio::time::timeout(patience, body.frame()).await;
-        let Some(frame) = frame.map_err(|_| Failure::Silent(patience))? else { return Ok(all) };
-        let frame = frame.map_err(|error| Failure::Broken(error.to_string()))?;
-        if let Ok(data) = frame.into_data() {
-            all.extend_from_slice(&data);
-        }
-        if all.len() > longest {
-            return Err(Failure::TooLong(all.len()));
         }
     }
 }

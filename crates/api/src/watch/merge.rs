@@ -1,54 +1,58 @@
-//! All watches as one stream of events: the whole cluster first, then every change.
+//! Merges all watches into one stream of events: first the whole cluster, then each change.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use palisade_policy::Cluster;
+use palisade_policy::{Change, Cluster};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{
+        Notify,
+        mpsc::{self, error::SendError},
+        watch,
+    },
     task::JoinSet,
 };
 
 use super::{
-    Told, WatchOptions,
-    discovery::{Answers, Discovery, OPTIONAL, Served},
-    doors::Doors,
-    resource::Resource,
-    session::{Deaf, Session},
+    discovery::{Discovery, Served, ServedKinds},
+    options::WatchOptions,
+    session::{Disconnected, Session, SessionEvent},
 };
-use crate::{Event, Kind};
+use crate::{client::ClientPool, event::Event, request::VersionedKind, resource::ResourceKind};
 
-/// The kinds that every cluster serves, in version v1.
-const ALWAYS: [Kind; 4] = [Kind::Namespace, Kind::Pod, Kind::Node, Kind::NetworkPolicy];
-/// How much the watches may be ahead of the merging.
-const WAITING: usize = 64;
-/// Changes are told together while the receiver is busy, up to about so many.
-const TOGETHER: usize = 4096;
+/// How many session events are queued for the merge.
+const SESSION_QUEUE: usize = 64;
+/// Session events that are queued are handled together, up to this number.
+const MAX_BATCH: usize = 4096;
 
-/// Starts all watches and merges them until nobody listens.
-pub(super) async fn run(doors: Doors, options: WatchOptions, out: mpsc::Sender<Event>) {
-    let (doors, options) = (Arc::new(doors), Arc::new(options));
-    let (told, mut incoming) = mpsc::channel(WAITING);
-    // They end with this function, which owns the set.
+/// Starts all watches and merges them until the receiver is dropped.
+pub(super) async fn run(clients: ClientPool, options: WatchOptions, out: mpsc::Sender<Event>) {
+    let (clients, options) = (Arc::new(clients), Arc::new(options));
+    let (events, mut incoming) = mpsc::channel(SESSION_QUEUE);
+    // Dropping the set at the end of this function stops the tasks.
     let mut tasks = JoinSet::new();
-    let doubt = Arc::new(Notify::new());
-    let session = |kind| {
-        let resource = Resource::new(kind, "v1");
-        Session::new(resource, Arc::clone(&options), Arc::clone(&doors), Arc::clone(&doubt), told.clone())
-    };
-    for kind in ALWAYS {
-        let mut session = session(kind);
-        tasks.spawn(async move {
-            session.run().await;
-        });
+    let check_now = Arc::new(Notify::new());
+    let (discovery, served) =
+        Discovery::new(Arc::clone(&clients), Arc::clone(&options), Arc::clone(&check_now));
+    for kind in ResourceKind::watched() {
+        let mut session = Session::new(
+            VersionedKind::new(kind, kind.versions()[0]),
+            Arc::clone(&options),
+            Arc::clone(&clients),
+            Arc::clone(&check_now),
+            events.clone(),
+        );
+        if kind.is_cluster_wide_policy() {
+            tasks.spawn(run_while_served(session, kind, served.clone()));
+        } else {
+            tasks.spawn(async move {
+                session.run().await;
+            });
+        }
     }
-    let (discovery, answers) = Discovery::new(Arc::clone(&doors), Arc::clone(&options), Arc::clone(&doubt));
     tasks.spawn(discovery.run());
-    for kind in OPTIONAL {
-        tasks.spawn(optional(session(kind), kind, answers.clone()));
-    }
-    drop((told, answers));
+    drop((events, served));
     let mut merge =
-        Merge { out, listing: ALWAYS.into_iter().chain(OPTIONAL).collect(), cluster: Some(Box::default()) };
+        Merge { out, not_listed: ResourceKind::watched().collect(), cluster: Some(Box::default()) };
     loop {
         let first = tokio::select! {
             first = incoming.recv() => first,
@@ -56,35 +60,35 @@ pub(super) async fn run(doors: Doors, options: WatchOptions, out: mpsc::Sender<E
         };
         let Some(first) = first else { return };
         let mut batch = vec![first];
-        while batch.len() < TOGETHER
+        while batch.len() < MAX_BATCH
             && let Ok(more) = incoming.try_recv()
         {
             batch.push(more);
         }
-        if merge.pass_on(batch).await.is_err() {
+        if merge.handle(batch).await.is_err() {
             return;
         }
     }
 }
 
-/// Watches an optional kind while it is served, in the version that is.
-async fn optional(mut session: Session, kind: Kind, mut answers: watch::Receiver<Answers>) {
+/// Runs the session of an optional kind while the kind is served, in the version that is served.
+async fn run_while_served(mut session: Session, kind: ResourceKind, mut kinds: watch::Receiver<ServedKinds>) {
     loop {
-        let answer = answers.borrow_and_update().get(&kind).cloned().unwrap_or(Served::Unknown);
-        let done = match answer {
+        let served = kinds.borrow_and_update().get(&kind).cloned().unwrap_or(Served::Unknown);
+        let result = match served {
             Served::Unknown => Ok(()),
-            Served::Failing(failure) => session.doubt(&failure).await,
-            Served::Not => session.vanish().await,
+            Served::Failing(error) => session.report_failure(&error).await,
+            Served::No => session.remove_all().await,
             Served::At(version) => {
-                session.use_version(Resource::new(kind, version));
-                // What is known stays until discovery is sure.
+                session.set_version(VersionedKind::new(kind, version));
+                // The known objects stay until discovery has confirmed that the kind is absent.
                 tokio::select! {
-                    Deaf = session.run() => Err(Deaf),
-                    _ = answers.wait_for(|a| a.get(&kind) != Some(&Served::At(version))) => continue,
+                    Disconnected = session.run() => Err(Disconnected),
+                    _ = kinds.wait_for(|kinds| kinds.get(&kind) != Some(&Served::At(version))) => continue,
                 }
             }
         };
-        if done.is_err() || answers.changed().await.is_err() {
+        if result.is_err() || kinds.changed().await.is_err() {
             return;
         }
     }
@@ -92,30 +96,33 @@ async fn optional(mut session: Session, kind: Kind, mut answers: watch::Receiver
 
 struct Merge {
     out: mpsc::Sender<Event>,
-    /// The kinds of which no list is complete.
-    listing: BTreeSet<Kind>,
-    /// What has been told so far; `None` once it has been handed over.
+    /// The kinds whose first list is not complete.
+    not_listed: BTreeSet<ResourceKind>,
+    /// The cluster so far; `None` once the snapshot has been sent.
     cluster: Option<Box<Cluster>>,
 }
 
+/// Changes that have not been sent yet, and when the first was received.
+type Pending = Option<(Vec<Change>, Instant)>;
+
 impl Merge {
-    /// Passes on what came, changes that follow each other as one.
-    async fn pass_on(&mut self, batch: Vec<Told>) -> Result<(), mpsc::error::SendError<Event>> {
-        let mut waiting = None;
-        for told in batch {
-            match told {
-                Told::Changes { changes, received } => match (&mut self.cluster, &mut waiting) {
+    /// Sends events on. Changes that follow each other are sent as one event.
+    async fn handle(&mut self, batch: Vec<SessionEvent>) -> Result<(), SendError<Event>> {
+        let mut pending: Pending = None;
+        for event in batch {
+            match event {
+                SessionEvent::Changes { changes, received } => match (&mut self.cluster, &mut pending) {
                     (Some(cluster), _) => changes.into_iter().for_each(|c| cluster.apply(c)),
-                    (None, None) => waiting = Some((changes, received)),
-                    (None, Some((before, _))) => before.extend(changes),
+                    (None, None) => pending = Some((changes, received)),
+                    (None, Some((earlier, _))) => earlier.extend(changes),
                 },
-                Told::Event(event) => {
-                    self.changes(&mut waiting).await?;
+                SessionEvent::Forward(event) => {
+                    self.send_changes(&mut pending).await?;
                     self.out.send(event).await?;
                 }
-                Told::Listed(kind) => {
-                    self.listing.remove(&kind);
-                    if self.listing.is_empty()
+                SessionEvent::Listed(kind) => {
+                    self.not_listed.remove(&kind);
+                    if self.not_listed.is_empty()
                         && let Some(cluster) = self.cluster.take()
                     {
                         self.out.send(Event::Snapshot(cluster)).await?;
@@ -123,14 +130,11 @@ impl Merge {
                 }
             }
         }
-        self.changes(&mut waiting).await
+        self.send_changes(&mut pending).await
     }
 
-    async fn changes(
-        &self,
-        waiting: &mut Option<(Vec<palisade_policy::Change>, std::time::Instant)>,
-    ) -> Result<(), mpsc::error::SendError<Event>> {
-        match waiting.take() {
+    async fn send_changes(&self, pending: &mut Pending) -> Result<(), SendError<Event>> {
+        match pending.take() {
             Some((changes, received)) => self.out.send(Event::Changes { changes, received }).await,
             None => Ok(()),
         }

@@ -1,14 +1,13 @@
-//! One kind, listed and watched for as long as it is served.
+//! Lists and watches one kind for as long as it is served.
 //!
-//! `kube_runtime::watcher` does nearly this, and was not taken for four reasons. After a line that it can't read it goes on
-//! with the next, and what the line said is lost until the next list. When the server answers 410 to the request for a
-//! watch it asks again for the same version, forever. It hides the version that it has reached, so that leaving it means
-//! to list everything anew. And it wants each object with its whole `ObjectMeta`. The requests, the connection, the
-//! credentials are its sister crate's.
+//! `kube_runtime::watcher` does nearly this, and is not used for four reasons. After a line that it can't decode it continues with the
+//! next one, and the event is lost until the next list. If the server responds with 410 to the request for a watch, it requests the same
+//! version again, forever. It hides the resource version that it has reached, so replacing it means to list everything again. And it
+//! requires the whole `ObjectMeta` of each object. The requests, the connection and the credentials are those of `kube`.
 //!
-//! What holds at any moment: everything up to `position` has been told, in order. So a watch that breaks is resumed from
-//! there; only when the server has forgotten that version (410) the list is read anew, and then what it doesn't name
-//! is told as removed at its end, not before.
+//! Invariant: all events up to `position` have been sent, in order. So a watch that is interrupted is resumed from there. The list is
+//! read again only if the server no longer has that version (410), and the objects that it lacks are sent as removed at its end, not
+//! before.
 
 use std::{
     collections::VecDeque,
@@ -18,426 +17,444 @@ use std::{
 
 use http::Request;
 use kube::client::Body;
+use palisade_policy::Change;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    Told, WatchOptions,
-    doors::{Door, Doors},
-    failure::Failure,
-    lines::{Lines, whole},
-    message::{Message, Page, bookmark, message, rubbish, status},
-    pauses::Pauses,
-    resource::Resource,
-    store::{News, Store},
+    advice,
+    lines::Lines,
+    message::{Message, bookmark, message},
+    options::WatchOptions,
+    store::{Store, StoreUpdate},
 };
-use crate::{Event, WatchState};
+use crate::{
+    backoff::Backoff,
+    client::{ClientPool, PooledClient},
+    error::{ApiError, ApiErrorKind},
+    event::{Event, WatchState},
+    list::{ListReader, PAGE_SIZE},
+    request::VersionedKind,
+    resource::ResourceKind,
+    transport::error_status,
+};
 
-/// A page holds at most 500 objects; most are of a few KiB.
-const LONGEST_PAGE: usize = 1 << 30;
-/// How many objects of a list go on together.
+/// How many changes of a list are sent together.
 const LIST_BATCH: usize = 512;
-/// The server ends a watch after this many seconds at the earliest, twice as many at the latest: as client-go asks for.
+/// The server ends a watch after this many seconds at the earliest and twice as many at the latest, as client-go requests it.
 const WATCH_SECONDS: u32 = 300;
-/// A streamed list that pauses for longer is none.
-const STREAM_SILENCE: Duration = Duration::from_secs(10);
-/// After so many failures in a row to go on from one version, the list is read anew.
+/// A streamed list that pauses for longer is an ordinary watch.
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After this many failures in a row to continue from one version, the list is read again.
 const FAILURES_BEFORE_LIST: u32 = 4;
 
-/// Whether the server streams lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lists {
-    /// As far as we know.
-    Streamed,
-    /// It doesn't: pages.
-    Paged,
-    /// Pages expire before they are read: all at once.
-    Whole,
+/// What a session sends.
+pub(super) enum SessionEvent {
+    /// Changes, never empty.
+    Changes { changes: Vec<Change>, received: Instant },
+    /// An event to forward as it is.
+    Forward(Event),
+    /// The first list is complete, or the kind is not served.
+    Listed(ResourceKind),
 }
 
-/// Nobody listens any longer.
+/// How lists are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ListMode {
+    /// As the start of a watch. Tried first.
+    Streamed,
+    /// In pages: the server doesn't stream lists.
+    Paged,
+    /// In one response: pages expired before they were read.
+    Unpaged,
+}
+
+/// The receiver was dropped.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Deaf;
+pub(super) struct Disconnected;
 
 /// The watch of one kind.
 pub(super) struct Session {
-    resource: Resource,
+    resource: VersionedKind,
     options: Arc<WatchOptions>,
-    doors: Arc<Doors>,
-    /// Where a 404 of an optional kind is told.
-    doubt: Arc<Notify>,
-    out: mpsc::Sender<Told>,
-    /// What is to be told, first first. What the store believes told is here at least, so a session that is stopped at any
-    /// moment can be run again.
-    untold: VecDeque<Told>,
+    clients: Arc<ClientPool>,
+    /// Notified of a 404 of an optional kind.
+    check_discovery: Arc<Notify>,
+    out: mpsc::Sender<SessionEvent>,
+    /// Events to send, in order. What the store takes for sent is sent or in this queue, so a session that is cancelled at any await can
+    /// be run again.
+    unsent: VecDeque<SessionEvent>,
     store: Store,
-    /// The version up to which everything has been told.
+    /// The resource version up to which all events have been sent.
     position: Option<String>,
-    lists: Lists,
-    pauses: Pauses,
-    /// Failures since something was told.
+    list_mode: ListMode,
+    backoff: Backoff,
+    /// Failures since the last success.
     failures: u32,
     state: Option<WatchState>,
     /// Whether a list has been complete.
     listed: bool,
 }
 
-/// What ends one request. `Failure` where it is worth a pause.
+/// What ends one request.
 #[derive(Debug)]
 enum Stop {
-    Failure(Failure),
-    Deaf,
+    Error(ApiError),
+    Disconnected,
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
+impl<E: Into<ApiError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
     }
 }
 
 impl Session {
     pub(super) fn new(
-        resource: Resource,
+        resource: VersionedKind,
         options: Arc<WatchOptions>,
-        doors: Arc<Doors>,
-        doubt: Arc<Notify>,
-        out: mpsc::Sender<Told>,
+        clients: Arc<ClientPool>,
+        check_discovery: Arc<Notify>,
+        out: mpsc::Sender<SessionEvent>,
     ) -> Self {
         Self {
             store: Store::new(resource.kind),
-            pauses: Pauses::new(options.first_pause, options.longest_pause),
+            backoff: Backoff::new(options.initial_backoff, options.max_backoff),
             resource,
             options,
-            doors,
-            doubt,
+            clients,
+            check_discovery,
             out,
-            untold: VecDeque::new(),
+            unsent: VecDeque::new(),
             position: None,
-            lists: Lists::Streamed,
+            list_mode: ListMode::Streamed,
             failures: 0,
             state: None,
             listed: false,
         }
     }
 
-    /// From now on in this version. What is known stays until the list in that version is complete.
-    pub(super) fn use_version(&mut self, resource: Resource) {
+    /// Switches to another version. The known objects stay until the list in that version is complete.
+    pub(super) fn set_version(&mut self, resource: VersionedKind) {
         if self.resource != resource {
             self.resource = resource;
             self.position = None;
         }
     }
 
-    /// Lists and watches until nobody listens. A 404 is a failure like others; of an optional kind discovery finds out what
-    /// it means, and has this stopped.
-    /// May be stopped at any moment and run again.
-    pub(super) async fn run(&mut self) -> Deaf {
+    /// Lists and watches until the receiver is dropped. A 404 is retried like other failures; for an optional kind discovery finds out
+    /// what it means and stops the session. May be cancelled at any await and run again.
+    pub(super) async fn run(&mut self) -> Disconnected {
         if self.flush().await.is_err() {
-            return Deaf;
+            return Disconnected;
         }
         loop {
-            let door = self.doors.door().await;
-            let stop = match self.position.clone() {
-                None => self.list(&door).await,
-                Some(position) => self.follow(&door, &position).await,
+            let client = self.clients.current().await;
+            let result = match self.position.clone() {
+                None => self.list(&client).await,
+                Some(position) => self.resume(&client, &position).await,
             };
-            let failure = match stop {
+            let error = match result {
                 Ok(()) => continue,
-                Err(Stop::Deaf) => return Deaf,
-                Err(Stop::Failure(failure)) => failure,
+                Err(Stop::Disconnected) => return Disconnected,
+                Err(Stop::Error(error)) => error,
             };
-            let not_found = failure.code() == Some(404) && self.resource.kind.is_optional();
-            if not_found {
+            if error.is_not_found() && self.resource.kind.is_optional() {
                 self.position = None;
-                self.doubt.notify_one();
+                self.check_discovery.notify_one();
             }
-            if self.cope(&door, failure).await.is_err() {
-                return Deaf;
+            if self.back_off(&client, error).await.is_err() {
+                return Disconnected;
             }
         }
     }
 
-    /// Says what is wrong, waits, and thinks of another way.
-    async fn cope(&mut self, door: &Door, failure: Failure) -> Result<(), Stop> {
+    /// Reports the error, waits, and decides whether to list again or to replace the client.
+    async fn back_off(&mut self, client: &PooledClient, error: ApiError) -> Result<(), Stop> {
         self.failures = self.failures.saturating_add(1);
-        if failure == Failure::Expired {
+        if error.is_expired() {
             self.position = None;
         } else {
-            let why = failure.why(self.resource.kind, self.listed);
-            self.say(WatchState::Failing { why }).await?;
-            let unreadable = matches!(failure, Failure::Rubbish(_) | Failure::TooLong(_) | Failure::Ended);
-            if unreadable && self.failures >= FAILURES_BEFORE_LIST {
+            let why = advice::describe(&error, self.resource.kind, self.listed);
+            self.set_state(WatchState::Failing { why }).await?;
+            let is_undecodable = matches!(
+                error.kind(),
+                ApiErrorKind::Malformed(_) | ApiErrorKind::TooLarge(_) | ApiErrorKind::WatchClosed
+            );
+            if is_undecodable && self.failures >= FAILURES_BEFORE_LIST {
                 self.position = None;
             }
         }
-        if failure.wants_new_connection() {
-            self.doors.renew(door).await;
+        if error.may_need_new_client() {
+            self.clients.renew(client).await;
         }
-        tokio::time::sleep(self.pauses.next(failure.retry_after())).await;
+        tokio::time::sleep(self.backoff.next(error.retry_after())).await;
         Ok(())
     }
 
-    /// Reads everything, streamed or in pages; a streamed list goes on as a watch.
-    async fn list(&mut self, door: &Door) -> Result<(), Stop> {
-        if self.lists == Lists::Streamed {
-            match self.list_streamed(door).await {
-                Err(Stop::Failure(failure)) if is_refusal_of_streaming(&failure) => {
-                    tracing::debug!(kind = %self.resource.kind, %failure, "the server streams no lists; reading pages");
-                    self.lists = Lists::Paged;
+    /// Reads the list, streamed or in pages. A streamed list continues as a watch.
+    async fn list(&mut self, client: &PooledClient) -> Result<(), Stop> {
+        if self.list_mode == ListMode::Streamed {
+            match self.list_streamed(client).await {
+                Err(Stop::Error(error)) if is_refusal_of_streaming(&error) => {
+                    tracing::debug!(kind = %self.resource.kind, err = %error, "server does not stream lists, reading pages");
+                    self.list_mode = ListMode::Paged;
                 }
                 other => return other,
             }
         }
-        self.list_pages(door).await
+        self.list_paged(client).await
     }
 
-    async fn list_streamed(&mut self, door: &Door) -> Result<(), Stop> {
-        let body = self.ask(door, self.resource.watch(None, watch_seconds())?).await?;
-        self.say(WatchState::Listing).await?;
-        self.store.begin();
+    async fn list_streamed(&mut self, client: &PooledClient) -> Result<(), Stop> {
+        let body = self.send_request(client, self.resource.watch(None, watch_seconds())?).await?;
+        self.set_state(WatchState::Listing).await?;
+        self.store.begin_list();
         let mut lines = Lines::new(body);
         loop {
-            let received = match lines.fill(self.options.answer.min(STREAM_SILENCE)).await {
+            let received = match lines.fill(self.options.response_timeout.min(STREAM_IDLE_TIMEOUT)).await {
                 Ok(Some(received)) => received,
-                // A server that doesn't know streamed lists begins an ordinary watch and falls silent.
-                Err(Failure::Silent(_)) => return Err(no_streaming("it fell silent").into()),
-                Ok(None) => return Err(Failure::Broken("in the middle of a list".to_owned()).into()),
-                Err(failure) => return Err(failure.into()),
+                // A server that doesn't know `sendInitialEvents` ignores it and starts an ordinary watch.
+                Err(error) if matches!(error.kind(), ApiErrorKind::TimedOut(_)) => {
+                    return Err(not_streamed("the list does not end").into());
+                }
+                Ok(None) => {
+                    return Err(ApiErrorKind::ConnectionLost("the list is incomplete".to_owned()).into());
+                }
+                Err(error) => return Err(error.into()),
             };
-            let (mut news, mut complete) = (News::default(), None);
+            let (mut update, mut complete) = (StoreUpdate::default(), None);
             while let Some(line) = lines.next() {
                 match message(line)? {
                     Message::Set(object) => {
-                        self.store.set(&self.resource.api_version, object, &mut news)?;
+                        self.store.apply(&self.resource.api_version, object, &mut update)?;
                     }
-                    Message::Gone(object) => {
-                        self.store.remove(object, &mut news)?;
+                    Message::Deleted(object) => {
+                        self.store.delete(object, &mut update)?;
                     }
                     Message::Bookmark(object) => match bookmark(object)? {
                         (version, true) => {
                             complete = Some(version);
                             break;
                         }
-                        (_, false) => return Err(no_streaming("it sent a bookmark within the list").into()),
+                        (_, false) => return Err(not_streamed("a bookmark within the list").into()),
                     },
-                    Message::Error(object) => return Err(status(object.as_bytes(), 500, None).into()),
+                    Message::Error(object) => return Err(error_status(object.as_bytes(), 500, None).into()),
                 }
             }
             if complete.is_some() {
-                self.store.end(&mut news);
+                self.store.end_list(&mut update);
             }
-            self.tell(news, received).await?;
+            self.send_update(update, received).await?;
             if let Some(version) = complete {
-                self.complete(version).await?;
+                self.list_complete(version).await?;
                 return self.watch(lines, true).await;
             }
         }
     }
 
-    async fn list_pages(&mut self, door: &Door) -> Result<(), Stop> {
-        let mut next: Option<String> = None;
-        self.store.begin();
+    async fn list_paged(&mut self, client: &PooledClient) -> Result<(), Stop> {
+        let resource = self.resource.clone();
+        let page_size = (self.list_mode != ListMode::Unpaged).then_some(PAGE_SIZE);
+        let mut list = ListReader::new(&resource, None, page_size);
+        self.store.begin_list();
         loop {
-            let request = self.resource.list(next.as_deref(), self.lists == Lists::Whole)?;
-            let body = match self.ask(door, request).await {
-                Err(Stop::Failure(Failure::Expired)) if next.is_some() => {
-                    self.lists = Lists::Whole;
-                    return Err(Failure::Expired.into());
+            let text = match list.fetch(&client.client, self.options.response_timeout).await {
+                Err(error) if error.is_expired() && list.is_continued() => {
+                    self.list_mode = ListMode::Unpaged;
+                    return Err(error.into());
                 }
                 other => other?,
             };
-            self.say(WatchState::Listing).await?;
-            let text = whole(body, LONGEST_PAGE, self.options.answer).await?;
+            self.set_state(WatchState::Listing).await?;
             let received = Instant::now();
-            let page: Page<'_> = serde_json::from_slice(&text).map_err(rubbish)?;
-            let mut news = News::default();
-            for object in page.items.iter().flatten() {
-                self.store.set(&self.resource.api_version, object.get(), &mut news)?;
-                if news.changes.len() >= LIST_BATCH {
-                    self.tell(std::mem::take(&mut news), received).await?;
+            let mut update = StoreUpdate::default();
+            for object in list.decode(&text)? {
+                self.store.apply(&resource.api_version, object.get(), &mut update)?;
+                if update.changes.len() >= LIST_BATCH {
+                    self.send_update(std::mem::take(&mut update), received).await?;
                 }
             }
-            if page.metadata.next.is_empty() {
-                if page.metadata.resource_version.is_empty() {
-                    return Err(Failure::Rubbish("a list without resourceVersion".to_owned()).into());
-                }
-                self.store.end(&mut news);
-                self.tell(news, received).await?;
-                return self.complete(page.metadata.resource_version.to_string()).await;
+            let Some(version) = list.resource_version() else {
+                self.send_update(update, received).await?;
+                continue;
+            };
+            if version.is_empty() {
+                return Err(ApiError::malformed("a list without resourceVersion").into());
             }
-            self.tell(news, received).await?;
-            next = Some(page.metadata.next.to_string());
+            self.store.end_list(&mut update);
+            self.send_update(update, received).await?;
+            return self.list_complete(version.to_owned()).await;
         }
     }
 
-    /// A list has been told whole.
-    async fn complete(&mut self, version: String) -> Result<(), Stop> {
+    async fn list_complete(&mut self, version: String) -> Result<(), Stop> {
         self.position = Some(version);
         self.failures = 0;
-        if self.lists == Lists::Whole {
-            self.lists = Lists::Paged;
+        if self.list_mode == ListMode::Unpaged {
+            self.list_mode = ListMode::Paged;
         }
-        self.say(WatchState::Watching).await?;
-        self.first_list().await
+        self.set_state(WatchState::Watching).await?;
+        self.first_list_complete().await
     }
 
-    /// The kind is known now, if it was not before.
-    async fn first_list(&mut self) -> Result<(), Stop> {
+    async fn first_list_complete(&mut self) -> Result<(), Stop> {
         if self.listed {
             return Ok(());
         }
         self.listed = true;
-        self.send(Told::Listed(self.resource.kind)).await
+        self.send(SessionEvent::Listed(self.resource.kind)).await
     }
 
-    /// Goes on from where we are.
-    async fn follow(&mut self, door: &Door, position: &str) -> Result<(), Stop> {
-        let body = self.ask(door, self.resource.watch(Some(position), watch_seconds())?).await?;
+    /// Continues the watch from the position.
+    async fn resume(&mut self, client: &PooledClient, position: &str) -> Result<(), Stop> {
+        let request = self.resource.watch(Some(position), watch_seconds())?;
+        let body = self.send_request(client, request).await?;
         self.watch(Lines::new(body), false).await
     }
 
-    /// Tells what a watch says until it ends. `Ok`: go on from the position that was reached, without a pause.
-    /// `useful`: it has said something already.
+    /// Sends the events of a watch until it ends. `Ok`: resume from the position without a pause. `useful`: the connection has already
+    /// delivered data.
     async fn watch(&mut self, mut lines: Lines, mut useful: bool) -> Result<(), Stop> {
-        let began = Instant::now();
+        let start = tokio::time::Instant::now();
         loop {
-            // One that failed before is trusted again when it has said something, or has held for a while.
-            let failing = matches!(self.state, Some(WatchState::Failing { .. }) | None);
-            let trial = self.options.first_pause * 4;
-            let patience = if failing { trial } else { self.options.silence };
-            let ended = match lines.fill(patience).await {
-                Err(Failure::Silent(_)) if failing => {
-                    self.worked().await?;
-                    continue;
+            // A watch that failed counts as working again once it has delivered an event, or has been open for a while.
+            let was_failing = matches!(self.state, Some(WatchState::Failing { .. }) | None);
+            let trial = self.options.initial_backoff * 4;
+            let timeout = if was_failing { trial } else { self.options.idle_timeout };
+            let received = match lines.fill(timeout).await {
+                Err(error) if matches!(error.kind(), ApiErrorKind::TimedOut(_)) => {
+                    if was_failing {
+                        self.set_working().await?;
+                        continue;
+                    }
+                    // Not even a bookmark: the connection is dead, or the server is too old for bookmarks.
+                    return Ok(());
                 }
-                // Nothing, not even a bookmark: the connection is dead, or the server is too old for bookmarks.
-                Err(Failure::Silent(_)) => return Ok(()),
-                Err(failure) => Err(failure),
-                Ok(None) => Ok(None),
-                Ok(Some(received)) => Ok(Some(received)),
+                other => other,
             };
-            match ended {
+            match received {
                 Ok(Some(received)) => {
-                    self.take(&mut lines, received).await?;
+                    self.handle_lines(&mut lines, received).await?;
                     useful = true;
-                    self.worked().await?;
+                    self.set_working().await?;
                 }
-                // Servers end watches, connections break: no failure where it had worked, unless it can't be resumed.
-                _ if useful || began.elapsed() > self.options.first_pause * 8 => return Ok(()),
-                Ok(None) => return Err(Failure::Ended.into()),
-                Err(failure) => return Err(failure.into()),
+                // Servers end watches and connections are lost. That is a failure only if the watch never worked.
+                _ if useful || start.elapsed() > self.options.initial_backoff * 8 => return Ok(()),
+                Ok(None) => return Err(ApiErrorKind::WatchClosed.into()),
+                Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Takes in the lines that have arrived. What stood before a line that can't be read is told.
-    async fn take(&mut self, lines: &mut Lines, received: Instant) -> Result<(), Stop> {
-        let mut news = News::default();
+    /// Handles the received lines. The events before a malformed line are sent.
+    async fn handle_lines(&mut self, lines: &mut Lines, received: Instant) -> Result<(), Stop> {
+        let mut update = StoreUpdate::default();
         let mut result = Ok(());
         while let Some(line) = lines.next() {
-            match self.line(line, &mut news) {
+            match self.handle_line(line, &mut update) {
                 Ok(version) => self.position = Some(version),
-                Err(failure) => {
-                    result = Err(failure.into());
+                Err(error) => {
+                    result = Err(error.into());
                     break;
                 }
             }
         }
-        self.tell(news, received).await?;
+        self.send_update(update, received).await?;
         result
     }
 
-    fn line(&mut self, line: &[u8], news: &mut News) -> Result<String, Failure> {
+    /// Returns the resource version of the line.
+    fn handle_line(&mut self, line: &[u8], update: &mut StoreUpdate) -> Result<String, ApiError> {
         let version = match message(line)? {
-            Message::Set(object) => self.store.set(&self.resource.api_version, object, news)?,
-            Message::Gone(object) => self.store.remove(object, news)?,
+            Message::Set(object) => self.store.apply(&self.resource.api_version, object, update)?,
+            Message::Deleted(object) => self.store.delete(object, update)?,
             Message::Bookmark(object) => bookmark(object)?.0,
-            Message::Error(object) => return Err(status(object.as_bytes(), 500, None)),
+            Message::Error(object) => return Err(error_status(object.as_bytes(), 500, None)),
         };
         if version.is_empty() {
-            return Err(Failure::Rubbish("a watch event without resourceVersion".to_owned()));
+            return Err(ApiError::malformed("a watch event without resourceVersion"));
         }
         Ok(version)
     }
 
-    async fn worked(&mut self) -> Result<(), Stop> {
+    async fn set_working(&mut self) -> Result<(), Stop> {
         self.failures = 0;
-        self.pauses.reset();
-        self.say(WatchState::Watching).await
+        self.backoff.reset();
+        self.set_state(WatchState::Watching).await
     }
 
-    /// Sends a request, and gives the body of the answer if it is one that was asked for.
-    async fn ask(&self, door: &Door, request: Request<Vec<u8>>) -> Result<Body, Stop> {
-        Ok(door.ask(request, self.options.answer).await?)
+    async fn send_request(&self, client: &PooledClient, request: Request<Vec<u8>>) -> Result<Body, ApiError> {
+        client.send(request, self.options.response_timeout).await
     }
 
-    async fn tell(&mut self, news: News, received: Instant) -> Result<(), Stop> {
-        if news.is_empty() {
+    async fn send_update(&mut self, update: StoreUpdate, received: Instant) -> Result<(), Stop> {
+        if update.is_empty() {
             return Ok(());
         }
-        let News { changes, findings } = news;
+        let StoreUpdate { changes, findings } = update;
         if !changes.is_empty() {
-            self.untold.push_back(Told::Changes { changes, received });
+            self.unsent.push_back(SessionEvent::Changes { changes, received });
         }
         let findings = findings.into_iter().map(|(object, findings)| Event::Findings { object, findings });
-        self.untold.extend(findings.map(Told::Event));
+        self.unsent.extend(findings.map(SessionEvent::Forward));
         self.flush().await
     }
 
-    /// The kind is not served: nothing of it is known any longer.
-    pub(super) async fn vanish(&mut self) -> Result<(), Deaf> {
-        let mut news = News::default();
-        self.store.clear(&mut news);
+    /// Removes all objects: the kind is not served.
+    pub(super) async fn remove_all(&mut self) -> Result<(), Disconnected> {
+        let mut update = StoreUpdate::default();
+        self.store.clear(&mut update);
         self.position = None;
-        let told = async {
-            self.tell(news, Instant::now()).await?;
-            self.say(WatchState::NotServed).await?;
-            self.first_list().await
+        let sent = async {
+            self.send_update(update, Instant::now()).await?;
+            self.set_state(WatchState::NotServed).await?;
+            self.first_list_complete().await
         };
-        told.await.map_err(|_: Stop| Deaf)
+        sent.await.map_err(|_: Stop| Disconnected)
     }
 
-    /// Nobody can tell whether the kind is served.
-    pub(super) async fn doubt(&mut self, failure: &Failure) -> Result<(), Deaf> {
-        let why = failure.why(self.resource.kind, self.listed);
-        self.say(WatchState::Failing { why }).await.map_err(|_| Deaf)
+    /// Reports that discovery fails, so that it is unknown whether the kind is served.
+    pub(super) async fn report_failure(&mut self, error: &ApiError) -> Result<(), Disconnected> {
+        let why = advice::describe(error, self.resource.kind, self.listed);
+        self.set_state(WatchState::Failing { why }).await.map_err(|_| Disconnected)
     }
 
-    /// Says how the watch fares, if that is new.
-    async fn say(&mut self, state: WatchState) -> Result<(), Stop> {
+    /// Sends the state of the watch if it changed.
+    async fn set_state(&mut self, state: WatchState) -> Result<(), Stop> {
         if self.state.as_ref() == Some(&state) {
             return Ok(());
         }
         self.state = Some(state.clone());
-        self.send(Told::Event(Event::Watch { kind: self.resource.kind, state })).await
+        self.send(SessionEvent::Forward(Event::Watch { kind: self.resource.kind, state })).await
     }
 
-    async fn send(&mut self, told: Told) -> Result<(), Stop> {
-        self.untold.push_back(told);
+    async fn send(&mut self, event: SessionEvent) -> Result<(), Stop> {
+        self.unsent.push_back(event);
         self.flush().await
     }
 
     async fn flush(&mut self) -> Result<(), Stop> {
-        while !self.untold.is_empty() {
-            let place = self.out.reserve().await.map_err(|_| Stop::Deaf)?;
-            if let Some(told) = self.untold.pop_front() {
-                place.send(told);
+        while !self.unsent.is_empty() {
+            let permit = self.out.reserve().await.map_err(|_| Stop::Disconnected)?;
+            if let Some(event) = self.unsent.pop_front() {
+                permit.send(event);
             }
         }
         Ok(())
     }
 }
 
-/// Spread, so that the watches of thousands of agents don't end together.
+/// Returns a random time, so that the watches of thousands of agents don't end together.
 fn watch_seconds() -> u32 {
     WATCH_SECONDS + fastrand::u32(0..WATCH_SECONDS)
 }
 
-/// Servers before 1.27 refuse `resourceVersionMatch` on a watch, or ignore what they don't know; later ones refuse
-/// `sendInitialEvents` where the feature is off.
-fn is_refusal_of_streaming(failure: &Failure) -> bool {
-    failure.code().is_some_and(|c| (400..500).contains(&c) && ![401, 403, 404, 408, 429].contains(&c))
+/// Whether the server does not stream lists. Servers before 1.27 reject `resourceVersionMatch` on a watch, or ignore parameters that they
+/// don't know; later ones reject `sendInitialEvents` if the feature is off.
+fn is_refusal_of_streaming(error: &ApiError) -> bool {
+    error.code().is_some_and(|c| (400..500).contains(&c) && ![401, 403, 404, 408, 429].contains(&c))
 }
 
-fn no_streaming(why: &str) -> Failure {
-    Failure::status(400, &format!("the server streams no lists: {why}"), None)
+fn not_streamed(reason: &str) -> ApiError {
+    ApiError::status(400, &format!("the server does not stream lists: {reason}"), None)
 }

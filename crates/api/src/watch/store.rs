@@ -1,4 +1,4 @@
-//! What one watch has told so far: enough to know what is news, and what is missing from a list.
+//! The objects of one kind that have been sent so far: enough to tell what changed, and what a list lacks.
 
 use std::{
     collections::HashMap,
@@ -12,133 +12,140 @@ use palisade_manifest::{
 };
 use palisade_policy::{Change, Name, ObjectKey, PolicyKey};
 
-use super::{
-    failure::Failure,
-    message::{Identity, Plain, rubbish, salvage_spec},
-};
-use crate::{Kind, ObjectRef};
+use super::message::{Identity, UndecodedObject, recover_spec};
+use crate::{error::ApiError, event::ObjectRef, resource::ResourceKind};
 
-/// What follows from a piece of news.
+/// What follows from objects that were applied or deleted.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct StoreUpdate {
     pub(super) changes: Vec<Change>,
     pub(super) findings: Vec<(ObjectRef, Vec<Diagnostic>)>,
 }
 
-impl News {
+impl StoreUpdate {
     pub(super) fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.findings.is_empty()
     }
 }
 
-/// The objects of one kind, by fingerprint. A status that changes every minute, or a list read anew, is no news where
-/// nothing changed that a decision needs.
+/// The objects of one kind, by fingerprint. An object that is received again, with another status or in another list, causes no change
+/// unless a field changed that a decision needs.
 ///
-/// A fingerprint is a keyed hash of 64 bits of what was made of the object, so that two versions of one object pass for the
-/// same with a chance of 2⁻⁶⁴. It is not the server's version: that repeats itself when etcd is restored from a backup.
+/// A fingerprint is a keyed 64-bit hash of the decoded object, so two versions of an object are mistaken for equal with a probability of
+/// 2⁻⁶⁴. The resource version can't replace it: versions repeat when etcd is restored from a backup.
 pub(super) struct Store {
-    kind: Kind,
+    kind: ResourceKind,
     decoder: ObjectDecoder,
     hasher: RandomState,
     /// By namespace and name; the namespace is empty for cluster-scoped kinds.
-    known: HashMap<Name, HashMap<Name, Known>>,
-    /// Counts the lists that were begun.
-    pass: u32,
+    objects: HashMap<Name, HashMap<Name, StoredObject>>,
+    /// The number of the current list.
+    list: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Known {
-    /// `None`: nothing usable has come yet, only findings.
+struct StoredObject {
+    /// `None`: nothing usable has been received yet, only findings.
     fingerprint: Option<NonZeroU64>,
-    /// The last list, or the time since, in which it was seen.
-    pass: u32,
-    /// Whether something is reported about it.
-    reported: bool,
+    /// The list during or after which it was last received.
+    list: u32,
+    /// Whether it has findings.
+    has_findings: bool,
 }
 
 impl Store {
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: ResourceKind) -> Self {
         Self {
             kind,
             decoder: ObjectDecoder::default(),
             hasher: RandomState::new(),
-            known: HashMap::new(),
-            pass: 0,
+            objects: HashMap::new(),
+            list: 0,
         }
     }
 
-    /// A list begins.
-    pub(super) fn begin(&mut self) {
-        self.pass = self.pass.wrapping_add(1);
+    /// Starts a list.
+    pub(super) fn begin_list(&mut self) {
+        self.list = self.list.wrapping_add(1);
     }
 
-    /// A list is complete: what it didn't name is gone.
-    pub(super) fn end(&mut self, news: &mut News) {
-        let pass = self.pass;
-        let stale = |(name, known): (&Name, &Known)| (known.pass != pass).then(|| name.clone());
-        let gone: Vec<(Name, Name)> = self
-            .known
+    /// Completes a list: objects that it lacks are deleted.
+    pub(super) fn end_list(&mut self, update: &mut StoreUpdate) {
+        let list = self.list;
+        let stale = |(name, object): (&Name, &StoredObject)| (object.list != list).then(|| name.clone());
+        let deleted: Vec<(Name, Name)> = self
+            .objects
             .iter()
             .flat_map(|(ns, names)| names.iter().filter_map(stale).map(|n| (ns.clone(), n)))
             .collect();
-        for (namespace, name) in gone {
-            self.forget(
+        for (namespace, name) in deleted {
+            self.remove(
                 &Identity { namespace: namespace.to_string(), name: name.to_string(), ..Identity::default() },
-                news,
+                update,
             );
         }
     }
 
-    /// The kind is served no longer: all of its objects are gone.
-    pub(super) fn clear(&mut self, news: &mut News) {
-        self.begin();
-        self.end(news);
+    /// Deletes all objects.
+    pub(super) fn clear(&mut self, update: &mut StoreUpdate) {
+        self.begin_list();
+        self.end_list(update);
     }
 
-    /// An object appeared or changed. Returns the server's version of it.
+    /// Adds or changes an object. Returns its resource version.
     ///
     /// # Errors
-    /// When not even its name can be read.
-    pub(super) fn set(&mut self, version: &str, object: &str, news: &mut News) -> Result<String, Failure> {
-        let (identity, read) = match self.decode(version, object) {
+    /// If not even its name can be decoded.
+    pub(super) fn apply(
+        &mut self,
+        version: &str,
+        object: &str,
+        update: &mut StoreUpdate,
+    ) -> Result<String, ApiError> {
+        let (identity, decoded) = match self.decode(version, object) {
             Ok(decoded) => decoded,
             Err(error) => {
-                let identity = Identity::salvage(object).ok_or_else(|| rubbish(error_of(&error)))?;
-                let read = self.malformed(version, object, &identity, &error);
-                (identity, read)
+                let identity =
+                    Identity::recover(object).ok_or_else(|| ApiError::malformed(error.to_string()))?;
+                let decoded = self.malformed(version, object, &identity, &error);
+                (identity, decoded)
             }
         };
         let resource_version = identity.resource_version.clone();
-        self.note(&identity, read, news);
+        self.insert(&identity, decoded, update);
         Ok(resource_version)
     }
 
-    /// An object is gone. Returns the server's version of that.
+    /// Deletes an object. Returns the resource version of the deletion.
     ///
     /// # Errors
-    /// When not even its name can be read.
-    pub(super) fn remove(&mut self, object: &str, news: &mut News) -> Result<String, Failure> {
-        let identity = match serde_json::from_str::<Plain<'_>>(object) {
+    /// If not even its name can be decoded.
+    pub(super) fn delete(&mut self, object: &str, update: &mut StoreUpdate) -> Result<String, ApiError> {
+        let identity = match serde_json::from_str::<UndecodedObject<'_>>(object) {
             Ok(plain) if !plain.metadata.name.is_empty() => Identity::of(&plain.metadata),
-            Ok(_) => return Err(Failure::Rubbish("an object without a name".to_owned())),
-            Err(error) => Identity::salvage(object).ok_or_else(|| rubbish(error))?,
+            Ok(_) => return Err(ApiError::malformed("an object without a name")),
+            Err(error) => Identity::recover(object).ok_or(error)?,
         };
-        self.forget(&identity, news);
+        self.remove(&identity, update);
         Ok(identity.resource_version)
     }
 
-    fn decode(&mut self, version: &str, object: &str) -> Result<(Identity, Reading), serde_json::Error> {
+    fn decode(
+        &mut self,
+        version: &str,
+        object: &str,
+    ) -> Result<(Identity, DecodedObject), serde_json::Error> {
         let named = |identity: Identity| match identity.name.is_empty() {
             true => Err(serde::de::Error::custom("an object without a name")),
             false => Ok(identity),
         };
         Ok(match self.kind {
-            Kind::Pod => {
-                let live: ApiPod<'_> = serde_json::from_str(object)?;
-                let identity = named(Identity::of(&live.metadata))?;
-                let Decoded { mut value, findings } = self.decoder.pod(&live);
-                // The name that the cluster has already.
-                let names = self.known.get(&value.key.namespace);
+            ResourceKind::Pod => {
+                let pod: ApiPod<'_> = serde_json::from_str(object)?;
+                let identity = named(Identity::of(&pod.metadata))?;
+                let Decoded { mut value, findings } = self.decoder.pod(&pod);
+                // Share the name with the cluster's copy of the pod.
+                let names = self.objects.get(&value.key.namespace);
                 if let Some((name, _)) = names.and_then(|n| n.get_key_value(&value.key.name)) {
                     value.key.name = name.clone();
                 }
@@ -154,139 +161,142 @@ impl Store {
                     &p.workload,
                 );
                 let fingerprint = self.fingerprint(facts);
-                (identity, Reading::new(fingerprint, Change::SetPod(value), findings))
+                (identity, DecodedObject::new(fingerprint, Change::SetPod(value), findings))
             }
-            Kind::Node => {
-                let live: ApiNode<'_> = serde_json::from_str(object)?;
-                let identity = named(Identity::of(&live.metadata))?;
-                let Decoded { value, findings } = self.decoder.node(&live);
+            ResourceKind::Node => {
+                let node: ApiNode<'_> = serde_json::from_str(object)?;
+                let identity = named(Identity::of(&node.metadata))?;
+                let Decoded { value, findings } = self.decoder.node(&node);
                 let fingerprint = self.fingerprint((&value.labels, &value.addresses));
-                (identity, Reading::new(fingerprint, Change::SetNode(value), findings))
+                (identity, DecodedObject::new(fingerprint, Change::SetNode(value), findings))
             }
-            Kind::Namespace => {
-                let plain: Plain<'_> = serde_json::from_str(object)?;
+            ResourceKind::Namespace => {
+                let plain: UndecodedObject<'_> = serde_json::from_str(object)?;
                 let identity = named(Identity::of(&plain.metadata))?;
                 let Decoded { value, findings } = self.decoder.namespace(&plain.metadata);
                 let fingerprint = self.fingerprint(&value.labels);
-                (identity, Reading::new(fingerprint, Change::SetNamespace(value), findings))
+                (identity, DecodedObject::new(fingerprint, Change::SetNamespace(value), findings))
             }
             _ => {
-                let plain: Plain<'_> = serde_json::from_str(object)?;
+                let plain: UndecodedObject<'_> = serde_json::from_str(object)?;
                 let identity = named(Identity::of(&plain.metadata))?;
-                let reading = self.policy(version, &identity, plain.spec.map(|s| s.get()));
-                (identity, reading)
+                let decoded = self.policy(version, &identity, plain.spec.map(|s| s.get()));
+                (identity, decoded)
             }
         })
     }
 
-    fn policy(&mut self, version: &str, identity: &Identity, spec: Option<&str>) -> Reading {
-        // A generation that is new is reported as well where nothing is wrong with it: the status wants it.
-        let counted = self.kind.is_optional().then_some((&identity.uid, identity.generation));
-        let fingerprint = self.fingerprint((version, spec, counted));
-        let unchanged = |k: &Known| k.fingerprint == Some(fingerprint) && !k.reported;
-        if self.known(identity).is_some_and(unchanged) {
-            return Reading { fingerprint: Some(fingerprint), change: None, findings: None };
+    fn policy(&mut self, version: &str, identity: &Identity, spec: Option<&str>) -> DecodedObject {
+        // The status of a cluster-wide policy names its generation, so a new one is an update even if nothing else changed.
+        let generation = self.kind.is_cluster_wide_policy().then_some((&identity.uid, identity.generation));
+        let fingerprint = self.fingerprint((version, spec, generation));
+        let is_unchanged = |o: &StoredObject| o.fingerprint == Some(fingerprint) && !o.has_findings;
+        if self.get(identity).is_some_and(is_unchanged) {
+            return DecodedObject { fingerprint: Some(fingerprint), change: None, findings: None };
         }
         let Decoded { value, findings } =
             self.decoder.policy(policy_text(self.kind, version, identity, spec));
-        Reading {
+        DecodedObject {
             fingerprint: Some(fingerprint),
             change: value.map(Change::SetPolicy),
             findings: Some(findings),
         }
     }
 
-    /// An object that the slim types can't hold. A policy is taken in as far as it can be read; of anything else, what was
-    /// known of it stays in force: half a pod could be a pod with other labels.
+    /// Handles an object that can't be decoded. Of a policy, the parts that can be decoded are applied. For other objects the last known
+    /// state stays in effect: a pod that is decoded in part could be a pod with other labels.
     fn malformed(
         &mut self,
         version: &str,
         object: &str,
         identity: &Identity,
         error: &serde_json::Error,
-    ) -> Reading {
-        let is_policy = !matches!(self.kind, Kind::Pod | Kind::Node | Kind::Namespace);
-        let mut reading = match is_policy {
-            true => self.policy(version, identity, salvage_spec(object)),
-            false => Reading { fingerprint: None, change: None, findings: Some(Vec::new()) },
+    ) -> DecodedObject {
+        let is_policy =
+            !matches!(self.kind, ResourceKind::Pod | ResourceKind::Node | ResourceKind::Namespace);
+        let mut decoded = match is_policy {
+            true => self.policy(version, identity, recover_spec(object)),
+            false => DecodedObject { fingerprint: None, change: None, findings: Some(Vec::new()) },
         };
-        let known = self.known(identity).is_some_and(|k| k.fingerprint.is_some());
-        let effect = match (is_policy, known) {
-            (true, _) => "what can be read of it is in force",
-            (false, true) => "what was known of it stays in force",
-            (false, false) => "it is left out until it can be read",
+        let is_known = self.get(identity).is_some_and(|o| o.fingerprint.is_some());
+        let effect = match (is_policy, is_known) {
+            (true, _) => "the parts that can be decoded are applied",
+            (false, true) => "its last known state stays in effect",
+            (false, false) => "it is ignored until it can be decoded",
         };
         let object = match identity.namespace.is_empty() {
             true => format!("{} {}", self.kind, identity.name),
             false => format!("{} {}/{}", self.kind, identity.namespace, identity.name),
         };
-        let message = format!("the object that the API server sent can't be read: {error}; {effect}");
-        reading.findings.get_or_insert_default().push(Diagnostic {
+        let message = format!("cannot decode the object: {error}; {effect}");
+        decoded.findings.get_or_insert_default().push(Diagnostic {
             object: Some(object),
-            help: Some("look at who wrote it: `kubectl get -o yaml --show-managed-fields`".to_owned()),
+            help: Some("find out who wrote it: `kubectl get -o yaml --show-managed-fields`".to_owned()),
             ..Diagnostic::new(Severity::Error, Code::WrongType, message)
         });
-        reading
+        decoded
     }
 
     fn fingerprint(&self, facts: impl Hash) -> NonZeroU64 {
         NonZeroU64::new(self.hasher.hash_one(facts)).unwrap_or(NonZeroU64::MIN)
     }
 
-    fn known(&self, identity: &Identity) -> Option<&Known> {
-        self.known.get(&*identity.namespace)?.get(&*identity.name)
+    fn get(&self, identity: &Identity) -> Option<&StoredObject> {
+        self.objects.get(&*identity.namespace)?.get(&*identity.name)
     }
 
-    fn note(&mut self, identity: &Identity, reading: Reading, news: &mut News) {
-        let pass = self.pass;
+    /// Stores what was decoded, and adds what changed to the update.
+    fn insert(&mut self, identity: &Identity, decoded: DecodedObject, update: &mut StoreUpdate) {
+        let list = self.list;
         let namespace = self.decoder.name(&identity.namespace);
-        let names = self.known.entry(namespace).or_default();
-        let known = match names.get_mut(&*identity.name) {
-            Some(known) => known,
+        let names = self.objects.entry(namespace).or_default();
+        let object = match names.get_mut(&*identity.name) {
+            Some(object) => object,
             None => {
-                // Shared with what goes into the cluster.
-                let name = match &reading.change {
+                // Share the name with the cluster's copy of the pod.
+                let name = match &decoded.change {
                     Some(Change::SetPod(pod)) => pod.key.name.clone(),
                     _ => self.decoder.name(&identity.name),
                 };
-                names.entry(name).or_insert(Known { fingerprint: None, pass, reported: false })
+                names.entry(name).or_insert(StoredObject { fingerprint: None, list, has_findings: false })
             }
         };
-        known.pass = pass;
-        let is_news = reading.fingerprint.is_some() && known.fingerprint != reading.fingerprint;
-        if is_news {
-            known.fingerprint = reading.fingerprint;
-            news.changes.extend(reading.change);
+        object.list = list;
+        let has_changed = decoded.fingerprint.is_some() && object.fingerprint != decoded.fingerprint;
+        if has_changed {
+            object.fingerprint = decoded.fingerprint;
+            update.changes.extend(decoded.change);
         }
-        let Some(findings) = reading.findings else { return };
-        if !findings.is_empty() || known.reported || (is_news && self.kind.is_optional()) {
-            known.reported = !findings.is_empty();
+        let Some(findings) = decoded.findings else { return };
+        if !findings.is_empty() || object.has_findings || (has_changed && self.kind.is_cluster_wide_policy())
+        {
+            object.has_findings = !findings.is_empty();
             let object = object_ref(self.kind, &mut self.decoder, identity);
-            news.findings.push((object, findings));
+            update.findings.push((object, findings));
         }
     }
 
-    fn forget(&mut self, identity: &Identity, news: &mut News) {
-        let Some(names) = self.known.get_mut(&*identity.namespace) else { return };
-        let Some((name, known)) = names.remove_entry(&*identity.name) else { return };
+    fn remove(&mut self, identity: &Identity, update: &mut StoreUpdate) {
+        let Some(names) = self.objects.get_mut(&*identity.namespace) else { return };
+        let Some((name, object)) = names.remove_entry(&*identity.name) else { return };
         let namespace = self.decoder.name(&identity.namespace);
         if names.is_empty() {
-            self.known.remove(&*identity.namespace);
+            self.objects.remove(&*identity.namespace);
         } else if names.capacity() > 64 && names.capacity() > 4 * names.len() {
             names.shrink_to_fit();
         }
-        if known.reported || self.kind.is_optional() {
-            let gone = Identity { uid: String::new(), generation: 0, ..identity.clone() };
-            let object = object_ref(self.kind, &mut self.decoder, &gone);
-            news.findings.push((object, Vec::new()));
+        if object.has_findings || self.kind.is_cluster_wide_policy() {
+            let deleted = Identity { uid: String::new(), generation: 0, ..identity.clone() };
+            let object = object_ref(self.kind, &mut self.decoder, &deleted);
+            update.findings.push((object, Vec::new()));
         }
-        if known.fingerprint.is_none() {
+        if object.fingerprint.is_none() {
             return;
         }
-        news.changes.push(match self.kind {
-            Kind::Pod => Change::RemovePod(ObjectKey { namespace, name }),
-            Kind::Node => Change::RemoveNode(name),
-            Kind::Namespace => Change::RemoveNamespace(name),
+        update.changes.push(match self.kind {
+            ResourceKind::Pod => Change::RemovePod(ObjectKey { namespace, name }),
+            ResourceKind::Node => Change::RemoveNode(name),
+            ResourceKind::Namespace => Change::RemoveNamespace(name),
             kind => {
                 Change::RemovePolicy(PolicyKey { kind: self.decoder.name(kind.as_str()), namespace, name })
             }
@@ -294,22 +304,22 @@ impl Store {
     }
 }
 
-/// What was made of one version of an object.
-struct Reading {
-    /// `None` where nothing could be made of it.
+/// What was decoded of one version of an object.
+struct DecodedObject {
+    /// `None` if nothing could be decoded.
     fingerprint: Option<NonZeroU64>,
     change: Option<Change>,
-    /// `None` where they are those of last time.
+    /// `None` if they have not changed.
     findings: Option<Vec<Diagnostic>>,
 }
 
-impl Reading {
+impl DecodedObject {
     fn new(fingerprint: NonZeroU64, change: Change, findings: Vec<Diagnostic>) -> Self {
         Self { fingerprint: Some(fingerprint), change: Some(change), findings: Some(findings) }
     }
 }
 
-fn object_ref(kind: Kind, decoder: &mut ObjectDecoder, identity: &Identity) -> ObjectRef {
+fn object_ref(kind: ResourceKind, decoder: &mut ObjectDecoder, identity: &Identity) -> ObjectRef {
     ObjectRef {
         kind,
         namespace: (!identity.namespace.is_empty()).then(|| decoder.name(&identity.namespace)),
@@ -319,9 +329,9 @@ fn object_ref(kind: Kind, decoder: &mut ObjectDecoder, identity: &Identity) -> O
     }
 }
 
-/// The text that decides a policy, without annotations and managed fields. List items have no `apiVersion` and `kind`, so
-/// these are what was asked for.
-fn policy_text(kind: Kind, version: &str, identity: &Identity, spec: Option<&str>) -> String {
+/// Returns a policy without annotations and managed fields. List items have no `apiVersion` and `kind`, so these are the requested
+/// ones.
+fn policy_text(kind: ResourceKind, version: &str, identity: &Identity, spec: Option<&str>) -> String {
     let quote = |text: &str| serde_json::Value::from(text).to_string();
     format!(
         r#"{{"apiVersion":{},"kind":{},"metadata":{{"name":{},"namespace":{}}},"spec":{}}}"#,
@@ -331,9 +341,4 @@ fn policy_text(kind: Kind, version: &str, identity: &Identity, spec: Option<&str
         quote(&identity.namespace),
         spec.unwrap_or("null"),
     )
-}
-
-/// `serde_json::Error` can't be cloned.
-fn error_of(error: &serde_json::Error) -> serde_json::Error {
-    serde::de::Error::custom(error)
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use palisade_api::{Client, Event, Kind, WatchOptions, WatchState, watch};
+use palisade_api::{Client, Event, ResourceKind, WatchOptions, WatchState, watch};
 use palisade_manifest::{Admission, Diagnostic, Input, LoadOptions, load};
 use palisade_policy::{Change, Cluster, Policy};
 use tokio::sync::mpsc::Receiver;
@@ -21,9 +21,9 @@ pub(crate) struct Follower {
     events: Receiver<Event>,
     /// `None` before the snapshot.
     pub(crate) cluster: Option<Cluster>,
-    pub(crate) states: BTreeMap<Kind, WatchState>,
+    pub(crate) states: BTreeMap<ResourceKind, WatchState>,
     /// All states, in order.
-    pub(crate) history: Vec<(Kind, WatchState)>,
+    pub(crate) history: Vec<(ResourceKind, WatchState)>,
     pub(crate) findings: BTreeMap<String, Vec<Diagnostic>>,
     pub(crate) changes: Vec<Change>,
 }
@@ -51,11 +51,11 @@ impl Follower {
 
     pub(crate) fn options() -> WatchOptions {
         WatchOptions {
-            rediscover: Duration::from_millis(100),
-            gone_after: Duration::from_millis(400),
-            first_pause: Duration::from_millis(20),
-            longest_pause: Duration::from_millis(100),
-            answer: Duration::from_secs(5),
+            discovery_interval: Duration::from_millis(100),
+            absent_after: Duration::from_millis(400),
+            initial_backoff: Duration::from_millis(20),
+            max_backoff: Duration::from_millis(100),
+            response_timeout: Duration::from_secs(5),
             ..WatchOptions::default()
         }
     }
@@ -96,7 +96,7 @@ impl Follower {
     }
 
     /// What a failing watch says.
-    pub(crate) fn why(&self, kind: Kind) -> Option<&str> {
+    pub(crate) fn why(&self, kind: ResourceKind) -> Option<&str> {
         match self.states.get(&kind) {
             Some(WatchState::Failing { why }) => Some(why),
             _ => None,

@@ -38,7 +38,7 @@ fn check(rights: &Rights, purpose: Purpose, status: Status, consequence: &str, c
 
 #[cfg(test)]
 mod tests {
-    use palisade_api::{Kind, rights::Right};
+    use palisade_api::{ResourceKind, rights::Right};
 
     use super::*;
     use crate::checks::{api_policies, clock};
@@ -57,8 +57,8 @@ mod tests {
         let mut rights = Rights {
             server: "https://10.0.0.1/".to_owned(),
             version: "v1.33.1".to_owned(),
-            ahead: Some(-3600),
-            served: vec![(Kind::ClusterNetworkPolicy, vec!["v1alpha2".to_owned()])],
+            clock_ahead: Some(-3600),
+            served: vec![(ResourceKind::ClusterNetworkPolicy, vec!["v1alpha2".to_owned()])],
             rights: vec![right(Purpose::Enforcing, "list", true), right(Purpose::Enforcing, "watch", false)],
         };
         let outcome = enforcing(&rights);

@@ -8,7 +8,7 @@ use crate::finding::Outcome;
 const MAX_DIFFERENCE: i64 = 30;
 
 pub(super) fn check(rights: &Rights) -> Outcome {
-    match rights.ahead {
+    match rights.clock_ahead {
         Some(ahead) if ahead.abs() <= MAX_DIFFERENCE => {
             Outcome::ok("this machine's clock agrees with the API server's")
         }

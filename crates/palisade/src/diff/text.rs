@@ -75,8 +75,8 @@ pub(crate) fn markdown(comparison: &Comparison) -> String {
         }
     }
     for missing in &comparison.missing {
-        let meaning = missing.resource.meaning();
-        _ = writeln!(out, "\n**Incomplete**: {} could not be read: {meaning}.", missing.resource.plural);
+        let meaning = missing.kind.if_missing();
+        _ = writeln!(out, "\n**Incomplete**: {} could not be read: {meaning}.", missing.kind.plural());
     }
     if let Some(idle) = idle(comparison) {
         _ = writeln!(out, "\nNo connection changes by {}.", escape::markdown(&idle));

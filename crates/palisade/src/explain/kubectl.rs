@@ -9,7 +9,7 @@ use palisade_analysis::{
     diff::diff,
     edit::{Edit, EditAction, applied},
 };
-use palisade_api::Live;
+use palisade_api::ClusterSnapshot;
 use palisade_manifest::{Input, LoadOptions, load};
 use palisade_policy::{Cluster, Direction, Policy};
 use serde_json::{Value, json};
@@ -17,7 +17,12 @@ use serde_json::{Value, json};
 use super::manifest;
 
 /// The command, if the policy is one of the cluster's.
-pub(crate) fn command(cluster: &Cluster, live: &Live, context: Option<&str>, edit: &Edit) -> Option<String> {
+pub(crate) fn command(
+    cluster: &Cluster,
+    live: &ClusterSnapshot,
+    context: Option<&str>,
+    edit: &Edit,
+) -> Option<String> {
     let policy = cluster.policies.get(&edit.policy)?;
     // One of a file lies over the live one.
     if policy.origin.as_ref()?.line().is_some() {

@@ -67,7 +67,7 @@ fn suggestion(place: EditTarget<'_>, edit: Edit) -> Suggestion {
     let mut what = words(&edit);
     let kind = &*edit.policy.kind;
     if matches!(edit.action, EditAction::NewPolicy(_))
-        && live.is_some_and(|live| !live.served.contains(&kind))
+        && live.is_some_and(|live| live.served.iter().all(|served| served.as_str() != kind))
     {
         what += &format!("; the cluster does not serve {kind}: install its CustomResourceDefinition first");
     }

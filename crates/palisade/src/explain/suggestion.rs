@@ -1,7 +1,7 @@
 //! A suggested edit, and what it edits.
 
 use palisade_analysis::edit::Edit;
-use palisade_api::Live;
+use palisade_api::ClusterSnapshot;
 use palisade_policy::Cluster;
 
 use crate::inputs::ReadingArguments;
@@ -38,7 +38,7 @@ pub(crate) struct EditTarget<'a> {
     /// SuggestedEdit manifests are read.
     pub(crate) reading: &'a ReadingArguments,
     /// What a live cluster has.
-    pub(crate) live: Option<&'a Live>,
+    pub(crate) live: Option<&'a ClusterSnapshot>,
     /// The context by which the user named it.
     pub(crate) context: Option<&'a str>,
 }

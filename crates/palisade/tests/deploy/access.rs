@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use palisade_api::{Kind, read::RESOURCES};
+use palisade_api::ResourceKind;
 use serde_json::Value;
 
 use crate::{kind, name, objects, rendered, words};
@@ -84,8 +84,8 @@ fn without_reports_an_agent_writes_nothing() {
 /// What they may do is what `palisade can` and its sisters read, and nothing more.
 #[test]
 fn people_who_ask_can_list_what_answers_need() {
-    let needed =
-        RESOURCES.iter().map(|r| (format!("{}/{}", r.group, r.plural), BTreeSet::from(["list".to_owned()])));
+    let needed = ResourceKind::all()
+        .map(|k| (format!("{}/{}", k.group(), k.plural()), BTreeSet::from(["list".to_owned()])));
     let needed: Rights = needed.collect();
     let alone = objects("deploy/manifests/explainer.yaml");
     assert_eq!(alone.len(), 1);
@@ -101,7 +101,7 @@ fn people_who_ask_can_list_what_answers_need() {
 #[test]
 fn an_agent_may_watch_every_kind_that_it_watches() {
     let rights = role(&objects("deploy/manifests/palisade.yaml"), "ClusterRole", "palisade-agent").unwrap();
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Service) {
+    for kind in ResourceKind::watched() {
         let verbs = rights.get(&format!("{}/{}", kind.group(), kind.plural()));
         assert!(verbs.is_some_and(|v| v.contains("list") && v.contains("watch")), "{kind}: {verbs:?}");
     }

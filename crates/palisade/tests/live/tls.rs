@@ -89,7 +89,7 @@ fn a_server_that_is_trusted_answers_and_others_are_told_apart() {
         let (code, out, err) = ask(&trusting(&server, dir.path(), &good), "can web db:8080");
         assert_eq!((code, &*out), (2, ""), "{says}: {err}");
         assert!(
-            err.contains("cannot ask the API server https://127.0.0.1:") && err.contains(says),
+            err.contains("cannot query the API server https://127.0.0.1:") && err.contains(says),
             "{says}: {err}"
         );
     }

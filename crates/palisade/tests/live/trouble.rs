@@ -31,7 +31,7 @@ fn a_kind_that_is_refused_makes_the_answer_none() {
         assert!(!out.is_empty(), "{words} answers all the same");
         assert!(
             err.contains(
-                "incomplete: adminnetworkpolicies could not be read: an allowed may be denied by one"
+                "incomplete: adminnetworkpolicies could not be read: connections shown as allowed may be denied by one"
             ),
             "{words}: {err}"
         );
@@ -134,14 +134,14 @@ fn an_expired_page_begins_the_list_anew() {
 #[test]
 fn a_kind_that_fails_is_missing() {
     for (reply, says) in [
-        (0, "the answer is not one of an API server"),
-        (1, "the connection broke"),
-        (2, "no answer within 400 ms; a larger --request-timeout waits longer"),
-        (3, "the server failed (500): etcd is on fire"),
-        (4, "a list was asked for, and a `Pod` came"),
-        (5, "the list has no end"),
+        (0, "cannot decode the response"),
+        (1, "the connection was lost"),
+        (2, "no response within 400 ms; set a larger --request-timeout"),
+        (3, "500 Internal Server Error: etcd is on fire"),
+        (4, "expected a list, received a `Pod`"),
+        (5, "the list does not end"),
         (6, "a NetworkPolicy without name or namespace"),
-        (7, "the answer is not one of an API server"),
+        (7, "cannot decode the response"),
     ] {
         let server = Server::with(shop(), move |asked| {
             is_list(asked, "networkpolicies").then(|| match reply {
@@ -185,24 +185,28 @@ fn a_server_that_cannot_be_asked_is_an_error() {
         let (code, out, err) = ask(kubeconfig, "can web db:8080 --request-timeout 400ms");
         assert_eq!((code, &*out), (2, ""), "{says}: {err}");
         assert!(err.contains(says), "{says}: {err}");
-        assert!(err.starts_with("error: cannot ask the API server"), "{err}");
+        assert!(err.starts_with("error: cannot query the API server"), "{err}");
         drop(server.asked());
     };
     let silent = Server::with(shop(), |_| Some(Reply::Silence));
-    refused(&silent, &silent.kubeconfig(), "no answer within 400 ms");
+    refused(&silent, &silent.kubeconfig(), "no response within 400 ms");
     let unauthorized = Server::with(shop(), |_| Some(status(401, "Unauthorized")));
-    refused(&unauthorized, &unauthorized.kubeconfig(), "does not accept the credentials (401): log in again");
+    refused(&unauthorized, &unauthorized.kubeconfig(), "401 Unauthorized: Unauthorized; log in again");
     let rubbish = Server::with(shop(), |_| Some(Reply::Text(200, "<html>".to_owned())));
-    refused(&rubbish, &rubbish.kubeconfig(), "not one of an API server");
+    refused(&rubbish, &rubbish.kubeconfig(), "is this the address of a Kubernetes API server?");
     let nobody = Server::of(Vec::new());
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let kubeconfig = nobody.kubeconfig_with(&format!("http://{free}"), "token: t", "");
-    refused(&nobody, &kubeconfig, "connection refused: nothing listens there; is the cluster running?");
+    refused(
+        &nobody,
+        &kubeconfig,
+        "connection refused: no server listens at this address; is the cluster running?",
+    );
     let kubeconfig = nobody.kubeconfig_with("http://nowhere.invalid:6443", "token: t", "");
     refused(&nobody, &kubeconfig, "cannot connect:");
     // TLS to a server that speaks none.
     let kubeconfig = nobody.kubeconfig_with(&format!("https://{}", nobody.address()), "token: t", "");
-    refused(&nobody, &kubeconfig, "cannot ask the API server");
+    refused(&nobody, &kubeconfig, "cannot query the API server");
 }
 
 /// Discovery that is refused costs nothing: each kind is asked for, and what isn't there isn't there.
@@ -232,7 +236,7 @@ fn kubeconfigs_that_do_not_work() {
     refused(
         "/nonexistent/kubeconfig".as_ref(),
         "can web db",
-        &["no cluster to ask: no kubeconfig and no service account", "-f PATH"],
+        &["no cluster: there is no kubeconfig and no service account", "-f PATH"],
     );
     refused(
         "/dev/null".as_ref(),
@@ -241,13 +245,13 @@ fn kubeconfigs_that_do_not_work() {
     );
     let write = |text: &str| std::fs::write(&kubeconfig, text).unwrap();
     write("{{{");
-    refused(&kubeconfig, "can web db", &["it is no kubeconfig"]);
+    refused(&kubeconfig, "can web db", &["it is not a kubeconfig"]);
     write("apiVersion: v1\nkind: Config\n");
-    refused(&kubeconfig, "can web db", &["has no current context; it has no contexts at all"]);
+    refused(&kubeconfig, "can web db", &["has no current context; it has no contexts"]);
     write(
         "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts: [{name: a, context: {cluster: gone, user: u}}]\n",
     );
-    refused(&kubeconfig, "can web db", &["its context names the cluster `gone`, which it does not have"]);
+    refused(&kubeconfig, "can web db", &["its context names the cluster `gone`, which it does not define"]);
     write(
         "apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:1', \
            certificate-authority: /nonexistent/ca}}]\ncontexts: [{name: a, context: {cluster: c, user: u}}]\n",
@@ -265,7 +269,7 @@ fn a_program_for_credentials_that_fails() {
         server.kubeconfig_with(&format!("http://{}", server.address()), &user, "")
     };
     for (command, says) in [
-        ("/nonexistent/login", "cannot be run"),
+        ("/nonexistent/login", "cannot run the kubeconfig's credential plugin"),
         (
             "sh, args: [-c, 'echo session expired >&2; exit 3']",
             "failed (exit status: 3): session expired; log in again",
@@ -297,12 +301,12 @@ fn a_malformed_object_is_no_silent_gap() {
     assert_eq!(ask(&kubeconfig, "can web db:8080 --keep-going").0, 0);
 }
 
-/// Without a cluster, files are asked as ever; and without both, the error says both ways.
+/// Without a cluster, files are asked as ever; and without both, the error names both ways.
 #[test]
 fn neither_files_nor_a_cluster() {
     answer(0, "can shop/frontend shop/backend:8080 -f examples/shop");
-    refused("connections", "no cluster to ask");
-    refused("diff --live examples/shop", "no cluster to ask");
+    refused("connections", "no cluster: there is no kubeconfig");
+    refused("diff --live examples/shop", "no cluster: there is no kubeconfig");
     refused("can a b", "or say where manifests are with -f PATH");
 }
 

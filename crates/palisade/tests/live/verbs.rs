@@ -61,8 +61,9 @@ fn what_is_asked_of_the_server() {
     );
     for one in asked.iter().filter(|a| a.path != "/apis") {
         assert_eq!(one.query.get("limit").map(String::as_str), Some("500"), "{log}");
-        let names_alone = one.path.ends_with("/replicasets") || one.path.ends_with("/jobs");
-        assert_eq!(one.headers["accept"].contains("PartialObjectMetadataList"), names_alone, "{one:?}");
+        let metadata_only =
+            ["/namespaces", "/replicasets", "/jobs"].iter().any(|end| one.path.ends_with(end));
+        assert_eq!(one.headers["accept"].contains("PartialObjectMetadataList"), metadata_only, "{one:?}");
         assert_eq!(one.headers["authorization"], "Bearer t");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use palisade_api::Kind;
+use palisade_api::ResourceKind;
 use palisade_policy::{Cluster, Direction};
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -133,10 +133,10 @@ impl Worker {
 /// The number of policies of each kind, including kinds without policies.
 fn policies(cluster: &Cluster) -> BTreeMap<&'static str, usize> {
     let kinds = [
-        Kind::NetworkPolicy,
-        Kind::ClusterNetworkPolicy,
-        Kind::AdminNetworkPolicy,
-        Kind::BaselineAdminNetworkPolicy,
+        ResourceKind::NetworkPolicy,
+        ResourceKind::ClusterNetworkPolicy,
+        ResourceKind::AdminNetworkPolicy,
+        ResourceKind::BaselineAdminNetworkPolicy,
     ];
     let mut out: BTreeMap<&'static str, usize> = kinds.into_iter().map(|kind| (kind.as_str(), 0)).collect();
     for key in cluster.policies.keys() {
