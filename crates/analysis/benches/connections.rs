@@ -1,7 +1,7 @@
-//! All pairs of a production-like cluster, and how long asking the reference for each pair would take.
+//! Computes all connections of a production-like cluster, compared with evaluating each pair with the reference.
 //!
-//! The baseline is measured in the same run on a sample of pairs, one question per pair, and multiplied: it has no
-//! exact port sets, so it is a lower bound of what a walk over all pairs costs.
+//! The baseline is measured in the same run on a sample of pairs with one flow per pair, and extrapolated. It computes
+//! no exact sets of ports, so it is a lower bound for a walk over all pairs.
 
 use std::{
     hint::black_box,
@@ -13,14 +13,14 @@ use palisade_analysis::{Connections, ConnectionsOptions, diff};
 use palisade_policy::{Cluster, Endpoint, Flow, Pod, Protocol, reference};
 use palisade_testkit::{Rng, Shape, cluster};
 
-/// Pods, workloads, policies.
+/// The number of pods, workloads and policies.
 const SIZES: [(usize, usize, usize); 2] = [(10_000, 500, 1_000), (100_000, 2_000, 4_000)];
-/// Pairs that the baseline is measured on.
+/// The number of pairs in the sample for the baseline.
 const SAMPLE: usize = 200;
 
-/// A realistic cluster of `pods` pods of `workloads` workloads in 50 namespaces.
+/// A realistic cluster of `pods` pods in `workloads` workloads in 50 namespaces.
 fn world(pods: usize, workloads: usize, policies: usize) -> Cluster {
-    // The generator gives each workload fifty pods: make as many workloads as asked, then pods until there are enough.
+    // The generator gives each workload fifty pods. The surplus is removed.
     let shape = Shape { namespaces: 50..=50, ..Shape::realistic(workloads * 50, policies) };
     let mut world = cluster(&mut Rng::with_seed(1), &shape);
     let per_workload = pods / workloads;
@@ -34,7 +34,7 @@ fn world(pods: usize, workloads: usize, policies: usize) -> Cluster {
     world
 }
 
-/// Walks every edge as an output would.
+/// Visits every edge, as a renderer does.
 fn walk(connections: &Connections) -> (usize, usize) {
     connections.edges().fold((0, 0), |(edges, ranges), edge| {
         (edges + 1, ranges + edge.traffic.tcp.ranges().len() + edge.traffic.udp.ranges().len())
@@ -85,7 +85,7 @@ fn connections(c: &mut Criterion) {
         let (edges, _) = walk(&connections);
         let (ends, per_pair) = (connections.ends().len(), baseline(&world));
         let pairs = pods * (pods - 1);
-        // The policy whose going opens most: a default deny.
+        // The policy whose removal allows most: a default deny.
         let mut open = world.clone();
         open.policies.retain(|key, _| !(&*key.name == "default-deny" && &*key.namespace == "ns-0"));
         let start = Instant::now();

@@ -1,8 +1,7 @@
-//! What one edited policy of a production-like cluster opens and closes, beside what the two answers cost that a
-//! difference can't do without.
+//! Computes the difference that one edited policy makes in a production-like cluster, compared with the two answers
+//! that it is made of.
 //!
-//! The baseline is the two whole answers of which a difference is made, and a walk over the pairs of their ends: measured
-//! in the same run.
+//! The baseline consists of both answers and a visit of all pairs of their ends, measured in the same run.
 
 use std::{
     hint::black_box,
@@ -13,9 +12,9 @@ use palisade_analysis::{Connections, ConnectionsOptions, diff};
 use palisade_policy::Cluster;
 use palisade_testkit::{Rng, Shape, cluster};
 
-/// Pods, workloads, policies.
+/// The number of pods, workloads and policies.
 const SIZES: [(usize, usize, usize); 2] = [(10_000, 500, 500), (100_000, 2_000, 1_000)];
-/// How often each is measured; the fastest counts.
+/// The number of measurements, of which the fastest counts.
 const TIMES: usize = 3;
 
 fn world((pods, workloads, policies): (usize, usize, usize)) -> Cluster {

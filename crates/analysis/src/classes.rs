@@ -1,4 +1,4 @@
-//! Peer classes over a whole cluster: addresses that no policy can tell apart.
+//! Peer classes of a whole cluster: sets of addresses that no policy distinguishes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,45 +8,45 @@ use palisade_policy::{
 };
 
 use crate::{
+    hypothetical::{NO_NAME, unheld_address, unknown_pod},
     numbering::Numbering,
-    space::{BlockSet, Space},
-    witness::{NO_NAME, unheld_address, unknown_pod},
+    space::{AddressSpace, BlockSet},
 };
 
-/// Names a [`Class`].
+/// Identifies a [`Class`].
 pub(crate) type ClassId = u32;
-/// Names an [`Identity`].
+/// Identifies an [`Identity`].
 pub(crate) type IdentityId = u32;
 
-/// What policies can see of a pod, besides its addresses.
+/// The properties of a pod that policies refer to, except for its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
     pub(crate) namespace: Name,
-    /// The labels whose keys some selector mentions.
+    /// The labels with keys that some selector refers to.
     pub(crate) labels: Labels,
-    /// The named ports whose names some rule mentions; sorted.
+    /// The named ports that some rule refers to, sorted.
     pub(crate) ports: Vec<(Name, Protocol, u16)>,
 }
 
-/// Who has an address, as far as policies can see it.
+/// The owner of an address, as far as policies distinguish owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Who {
-    /// A live pod.
+pub(crate) enum AddressOwner {
+    /// A running pod.
     Pod(IdentityId),
-    /// A node with these of its labels, by number: those whose keys some selector of nodes mentions.
+    /// A node, by the number of its labels with keys that some node selector refers to.
     Node(u32),
-    /// Nobody in the cluster.
+    /// Outside the cluster.
     External(Family),
 }
 
-/// Addresses with the same owner, as policies see it, in the same blocks.
+/// Addresses with equivalent owners in the same blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Class {
-    pub(crate) who: Who,
+    pub(crate) owner: AddressOwner,
     pub(crate) set: BlockSet,
 }
 
-/// What policies mention.
+/// What policies refer to.
 #[derive(Default)]
 struct Mentions {
     label_keys: HashSet<Name>,
@@ -89,10 +89,10 @@ impl Mentions {
     }
 }
 
-/// The classes of a cluster, made as addresses are classed.
+/// The classes of a cluster. They are created as addresses are classified.
 pub(crate) struct Classes {
     mentions: Mentions,
-    pub(crate) space: Space,
+    pub(crate) space: AddressSpace,
     identities: Numbering<Identity>,
     by_namespace: HashMap<Name, Vec<IdentityId>>,
     all: Numbering<Class>,
@@ -100,21 +100,21 @@ pub(crate) struct Classes {
     of_set: HashMap<BlockSet, Vec<ClassId>>,
     node_labels: Numbering<Labels>,
     of_node_labels: Vec<Vec<ClassId>>,
-    /// The namespace of the pod that no policy can know, if there is one.
+    /// The namespace of the unknown pod, if there is one.
     unknown: Option<Namespace>,
-    /// How many blocks policies mention; the marks come after them in the space.
+    /// How many blocks policies have. In the address space, the filter ranges follow them.
     blocks: usize,
 }
 
 impl Classes {
-    /// No classes yet. The address space is cut by policies, and at `marks`, so that no range lies both in a mark and
-    /// outside it.
-    pub(crate) fn new(cluster: &Cluster, marks: &[Vec<IpRange>]) -> Self {
+    /// Makes an empty set of classes. The address space is divided by the blocks of policies and by `filter_ranges`, so
+    /// that no range is partly in a filter range.
+    pub(crate) fn new(cluster: &Cluster, filter_ranges: &[Vec<IpRange>]) -> Self {
         let mentions = Mentions::of(cluster);
         let blocks = mentions.blocks.values().len();
-        let cuts = mentions.blocks.values().iter().map(block_ranges).chain(marks.iter().cloned());
+        let cuts = mentions.blocks.values().iter().map(block_ranges).chain(filter_ranges.iter().cloned());
         Self {
-            space: Space::new(cuts),
+            space: AddressSpace::new(cuts),
             mentions,
             identities: Numbering::default(),
             by_namespace: HashMap::new(),
@@ -128,8 +128,8 @@ impl Classes {
         }
     }
 
-    /// A pod that no policy can know, its namespace and its classes by family: without labels, in a namespace without
-    /// labels but its name, at addresses that no block holds if there are such.
+    /// Adds a pod that no policy can refer to: without labels, in a namespace with no label except its name, at
+    /// addresses in no block, if there are any. Returns it with its namespace and its classes by family.
     pub(crate) fn unknown_pod(&mut self) -> (Pod, Namespace, [ClassId; 2]) {
         let namespace = Namespace::new(NO_NAME, &Labels::default());
         let pod = unknown_pod(namespace.name.clone(), Labels::default(), Vec::new());
@@ -143,12 +143,12 @@ impl Classes {
         self.unknown = Some(namespace.clone());
         let classes = Family::BOTH.map(|family| {
             let set = self.space.set_of(unheld_address(&self.space, family));
-            self.class(Who::Pod(identity), set)
+            self.class(AddressOwner::Pod(identity), set)
         });
         (pod, namespace, classes)
     }
 
-    /// What policies can see of a pod.
+    /// Returns the properties of a pod that policies refer to.
     pub(crate) fn identity(&mut self, pod: &Pod) -> IdentityId {
         let mentions = &self.mentions;
         let named = pod.ports.iter().filter_map(|p| Some((p.name.clone()?, p.protocol, p.port)));
@@ -165,43 +165,43 @@ impl Classes {
         id
     }
 
-    /// What policies can see of a node.
-    pub(crate) fn node(&mut self, node: &Node) -> Who {
+    /// Returns the properties of a node that policies refer to.
+    pub(crate) fn node(&mut self, node: &Node) -> AddressOwner {
         let labels = node.labels.project(|key| self.mentions.node_keys.contains(key));
         let number = self.node_labels.number(labels);
         self.of_node_labels.resize_with(self.node_labels.values().len(), Vec::new);
-        Who::Node(number)
+        AddressOwner::Node(number)
     }
 
-    /// The class of addresses that are held by the blocks of `set`, and who has them.
-    pub(crate) fn class(&mut self, who: Who, set: BlockSet) -> ClassId {
+    /// Returns the class of the addresses of an owner in the blocks of `set`.
+    pub(crate) fn class(&mut self, owner: AddressOwner, set: BlockSet) -> ClassId {
         let before = self.all.values().len();
-        let id = self.all.number(Class { who, set });
+        let id = self.all.number(Class { owner, set });
         if id as usize == before {
             self.of_set.entry(set).or_default().push(id);
-            match who {
-                Who::Pod(identity) => self.of_identity[identity as usize].push(id),
-                Who::Node(labels) => self.of_node_labels[labels as usize].push(id),
-                Who::External(_) => {}
+            match owner {
+                AddressOwner::Pod(identity) => self.of_identity[identity as usize].push(id),
+                AddressOwner::Node(labels) => self.of_node_labels[labels as usize].push(id),
+                AddressOwner::External(_) => {}
             }
         }
         id
     }
 
-    /// How many there are.
+    /// Returns the number of classes.
     pub(crate) fn len(&self) -> usize {
         self.all.values().len()
     }
 
-    /// The named ports of the pods of a class; none if it isn't one of pods.
+    /// Returns the named ports of a class of pods; none for other classes.
     pub(crate) fn ports(&self, class: ClassId) -> &[(Name, Protocol, u16)] {
-        match self.all.get(class).who {
-            Who::Pod(identity) => &self.identities.get(identity).ports,
-            Who::Node(_) | Who::External(_) => &[],
+        match self.all.get(class).owner {
+            AddressOwner::Pod(identity) => &self.identities.get(identity).ports,
+            AddressOwner::Node(_) | AddressOwner::External(_) => &[],
         }
     }
 
-    /// The classes that a peer holds.
+    /// Returns the classes that match a peer.
     pub(crate) fn held_by(&self, peer: &Peer, cluster: &Cluster) -> Vec<ClassId> {
         match peer {
             Peer::Pods(choice) => self.pods(choice, cluster),
@@ -251,20 +251,20 @@ impl Classes {
         found
     }
 
-    /// The classes whose pods have a port of one of these names.
+    /// Returns the classes of pods that have a port with one of these names.
     pub(crate) fn with_port_names(&self, names: &HashSet<&Name>) -> Vec<ClassId> {
         let has = |identity: &Identity| identity.ports.iter().any(|(name, ..)| names.contains(name));
         let identities = self.identities.values().iter().zip(&self.of_identity);
         identities.filter(|(identity, _)| has(identity)).flat_map(|(_, classes)| classes).copied().collect()
     }
 
-    /// For each range of a family: the range, the blocks that hold it, and the marks that do.
+    /// Returns the ranges of a family with the blocks and filter ranges that contain them.
     pub(crate) fn ranges(&self, family: Family) -> Vec<(IpRange, BlockSet)> {
         self.space.ranges(family).collect()
     }
 
-    /// The sets of blocks that lie in the mark with this number.
-    pub(crate) fn in_mark(&self, mark: usize) -> &[BlockSet] {
-        self.space.sets_with(self.blocks + mark)
+    /// Returns the block sets that are in a filter range.
+    pub(crate) fn in_filter_range(&self, filter_range: usize) -> &[BlockSet] {
+        self.space.sets_with(self.blocks + filter_range)
     }
 }

@@ -1,16 +1,16 @@
-//! Every connection that is allowed in a cluster: between its pods, and between them and the outside.
+//! All connections that are allowed in a cluster: between its pods, and between them and the outside.
 //!
-//! What is answered for are new connections after destination NAT (SEMANTICS G-1). A pod always reaches itself
-//! (A41); that is not listed. Host-network pods count as their node (G-4). Connections in which no pod takes part are
-//! no policy's business and not listed either.
+//! Answers are about new connections after destination NAT (SEMANTICS G-1). A pod can always reach itself (A41), which
+//! is not listed. Host-network pods count as their node (G-4). Connections without a pod at either end are not listed,
+//! since no policy applies to them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use palisade_policy::{Cluster, Direction, Family, IpRange, Name, ObjectKey, Phase, Pod, Traffic};
 
 use crate::{
+    controller::{BlockedTraffic, ControllerRoutes, GroupForwarding},
     end::{ConnectionEnd, WorkloadPods},
-    entrances::{Blocked, Entrance, Entrances},
     families::{Families, index},
     grouping::{Ends, PlacedEnd, UnitGroup, UnitGroupId},
     query::{ConnectionsOptions, EndFilter, GroupBy},
@@ -18,37 +18,39 @@ use crate::{
     traffics::{Cell, TrafficId},
 };
 
-/// What one end may open to another; or what it may not, if that was asked for.
+/// The connections that one end may open to another; or that it may not, if denied connections were requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edge<'a> {
-    /// Who opens: an index into [`Connections::ends`].
+    /// The client: an index into [`Connections::ends`].
     pub from: usize,
-    /// Who is called, likewise. Equal to `from`: between different pods of it.
+    /// The server, likewise. If it equals `from`, the edge is between different pods of that end.
     pub to: usize,
-    /// In which families. Where both ends have both and may use the same in both, there is one edge; else one each.
+    /// The IP families. If the same traffic is allowed in both, there is one edge, otherwise one for each family.
     pub families: Families,
-    /// Which protocols and destination ports.
+    /// The protocols and destination ports.
     pub traffic: &'a Traffic,
-    /// Whether every pair of addresses that the ends stand for may use all of it. False only by namespace.
+    /// Whether every pair of addresses of the two ends may use all of the traffic. Always true, except when grouped by
+    /// namespace.
     pub exact: bool,
-    /// What leads there, if [`Self::from`] is an [`ConnectionEnd::IngressController`]: indexes into [`Entrances::routes`].
+    /// The routes, if [`Self::from`] is a [`ConnectionEnd::IngressController`]: indexes into
+    /// [`ControllerRoutes::routes`].
     pub through: &'a [usize],
 }
 
-/// A pod on which no policy acts, since it uses its node's network or has no address.
+/// A pod to which no policy applies, since it uses its node's network or has no address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bystander {
+pub struct UnaffectedPod {
     /// The pod.
     pub pod: ObjectKey,
-    /// The kind of what it belongs to; `Pod` for a bare pod.
+    /// The kind of its workload; `Pod` for a bare pod.
     pub workload_kind: Name,
-    /// The name of what it belongs to.
+    /// The name of its workload.
     pub workload_name: Name,
-    /// The node that it runs on, if it uses that node's network: look there for its connections.
+    /// Its node, if the pod uses the node's network. The node's connections are the pod's.
     pub host_network_of: Option<Name>,
 }
 
-/// Every connection of a cluster. Equal clusters give equal answers in equal order, whatever order they were read in.
+/// All connections of a cluster. Equal clusters produce equal results in the same order.
 #[derive(Debug)]
 pub struct Connections {
     reach: Reach,
@@ -56,101 +58,111 @@ pub struct Connections {
     groups: Groups,
     from: Vec<usize>,
     to: Vec<usize>,
-    /// What is shown of each set of traffic.
+    /// The traffic of each [`TrafficId`], as it is shown.
     shown: Vec<Traffic>,
-    /// What is forwarded to groups, as it is shown; and by which routes.
-    entered: HashMap<UnitGroupId, Shown>,
-    blocked: Vec<Blocked>,
-    bystanders: Vec<Bystander>,
+    /// The forwarded traffic of each group, as it is shown, and its routes.
+    forwarding: HashMap<UnitGroupId, ShownForwarding>,
+    blocked: Vec<BlockedTraffic>,
+    unaffected_pods: Vec<UnaffectedPod>,
 }
 
-/// What is shown between the controller and a group.
+/// The traffic between the controller and a group.
 #[derive(Debug)]
-struct Shown {
+struct ShownForwarding {
     traffic: [Option<Traffic>; 2],
     exact: bool,
     through: Vec<usize>,
 }
 
-/// What pairs of groups may send, and whether every pair of their units may send it.
+/// The traffic between pairs of groups, and whether every pair of their units may send it.
 type Sums = HashMap<(UnitGroupId, UnitGroupId), (Cell, bool)>;
 
 #[derive(Debug)]
 enum Groups {
-    /// The unit that speaks for each group.
+    /// The representative unit of each group.
     Alike(Vec<u32>),
-    /// What was summed up for pairs of groups.
+    /// The total traffic between pairs of groups.
     Summed(Sums),
 }
 
 impl Connections {
-    /// Answers for a cluster. `O(pods + policies × what they name + classes²)`; the pairs of ends are walked when
-    /// [`Self::edges`] is.
+    /// Computes the connections of a cluster. `O(pods + policies × what they refer to + classes²)`. [`Self::edges`]
+    /// visits the pairs of ends.
     #[must_use]
     pub fn new(cluster: &Cluster, options: &ConnectionsOptions) -> Self {
         let filters = options.from.iter().chain(&options.to);
-        let marks: Vec<Vec<IpRange>> = filters.flat_map(EndFilter::marks).collect();
-        let mut reach = Reach::new(cluster, &marks, &options.entrances);
-        let controller = controller(cluster, &options.entrances);
+        let filter_ranges: Vec<Vec<IpRange>> = filters.flat_map(EndFilter::filter_ranges).collect();
+        let mut reach = Reach::new(cluster, &filter_ranges, &options.controller_routes);
+        let controller = controller(cluster, &options.controller_routes);
         let Ends { groups, ends } = Ends::new(&reach, options.group_by, options.nodes, controller);
-        let (entered, blocked) = entered(&reach, &groups, &ends, options);
+        let (forwarding, blocked) = forwarding(&reach, &groups, &ends, options);
         let groups = if options.group_by == GroupBy::Namespace {
             Groups::Summed(sums(&mut reach, &groups, &ends))
         } else {
             Groups::Alike(groups.iter().map(|g| g.units[0].0).collect())
         };
-        let chosen = |filter: &Option<EndFilter>| -> Vec<usize> {
-            let is_chosen = |end: &PlacedEnd| filter.as_ref().is_none_or(|f| chooses(f, end));
-            ends.iter().enumerate().filter(|(_, end)| is_chosen(end)).map(|(i, _)| i).collect()
+        let selected = |filter: &Option<EndFilter>| -> Vec<usize> {
+            let is_selected = |end: &PlacedEnd| filter.as_ref().is_none_or(|f| selects(f, end));
+            ends.iter().enumerate().filter(|(_, end)| is_selected(end)).map(|(i, _)| i).collect()
         };
-        let (from, to) = (chosen(&options.from), chosen(&options.to));
+        let (from, to) = (selected(&options.from), selected(&options.to));
         let shown = reach.traffics.all().iter().map(|traffic| {
             let traffic =
                 if options.only_denied { Traffic::all().difference(traffic) } else { traffic.clone() };
             options.traffic.as_ref().map_or_else(|| traffic.clone(), |only| traffic.intersection(only))
         });
         let shown = shown.collect();
-        Self { shown, reach, ends, groups, from, to, entered, blocked, bystanders: bystanders(cluster) }
+        Self {
+            shown,
+            reach,
+            ends,
+            groups,
+            from,
+            to,
+            forwarding,
+            blocked,
+            unaffected_pods: unaffected_pods(cluster),
+        }
     }
 
-    /// The ends, sorted. All of them, whatever was filtered.
+    /// Returns all ends, sorted, regardless of filters.
     pub fn ends(&self) -> impl ExactSizeIterator<Item = &ConnectionEnd> {
         self.ends.iter().map(|end| &end.end)
     }
 
-    /// The end with this index. Panics if there is none.
+    /// Returns an end by its index. Panics if there is none.
     #[must_use]
     pub fn end(&self, index: usize) -> &ConnectionEnd {
         &self.ends[index].end
     }
 
-    /// The pods on which no policy acts; sorted.
+    /// Returns the pods to which no policy applies, sorted.
     #[must_use]
-    pub fn bystanders(&self) -> &[Bystander] {
-        &self.bystanders
+    pub fn unaffected_pods(&self) -> &[UnaffectedPod] {
+        &self.unaffected_pods
     }
 
-    /// What routes ask for and policies deny, whatever was filtered; sorted by end.
+    /// Returns the traffic that routes require and policies deny, sorted by end, regardless of filters.
     #[must_use]
-    pub fn blocked(&self) -> &[Blocked] {
+    pub fn blocked(&self) -> &[BlockedTraffic] {
         &self.blocked
     }
 
-    /// How many peer classes there are: sets of addresses that no policy tells apart.
+    /// Returns the number of peer classes: sets of addresses that no policy distinguishes.
     #[must_use]
     pub fn classes(&self) -> usize {
         self.reach.classes
     }
 
-    /// The edges that are not empty, sorted by their ends. `O(from × to)` for the whole walk.
+    /// Returns the edges with any traffic, sorted by their ends. `O(from × to)` in total.
     pub fn edges(&self) -> impl Iterator<Item = Edge<'_>> {
         self.from.iter().flat_map(move |&from| {
             self.to.iter().flat_map(move |&to| self.between(from, to)).filter(|edge| !edge.traffic.is_none())
         })
     }
 
-    /// What is shown between two ends; nothing if no connection between them is possible, or none that a policy
-    /// could act on. May be empty of traffic.
+    /// Returns the edges between two ends. There are none if a connection is impossible, or if no policy applies to it.
+    /// An edge may have no traffic.
     pub fn between(&self, from: usize, to: usize) -> impl Iterator<Item = Edge<'_>> {
         let edge = |id: TrafficId, v4, v6, exact| {
             let traffic = &self.shown[id as usize];
@@ -173,10 +185,11 @@ impl Connections {
         edges.into_iter().flatten()
     }
 
-    /// What the controller may send to pods; or may not.
+    /// Returns the traffic that the controller may send to pods; or that it may not, if denied connections were
+    /// requested.
     fn forwarded(&self, from: usize, to: usize) -> [Option<Edge<'_>>; 2] {
         let target = &self.ends[to];
-        let Some(shown) = self.entered.get(&target.group).filter(|_| target.end.is_pods()) else {
+        let Some(shown) = self.forwarding.get(&target.group).filter(|_| target.end.is_pods()) else {
             return [None, None];
         };
         by_family(&shown.traffic).map(|found| {
@@ -185,19 +198,20 @@ impl Connections {
         })
     }
 
-    /// What is shown, by number.
+    /// Returns the shown traffic by [`TrafficId`].
     pub(crate) fn sets(&self) -> &[Traffic] {
         &self.shown
     }
 
-    /// What is shown between two ends, by family, as numbers of [`Self::sets`]; `None` if there are no such pairs.
+    /// Returns the traffic between two ends, by family, as indexes into [`Self::sets`]; `None` if there are no
+    /// connections.
     pub(crate) fn ids(&self, from: usize, to: usize) -> Option<Cell> {
         self.cell(from, to).map(|(cell, _)| cell)
     }
 
-    /// What the rules of one side allow by themselves between two ends: those of `from` for egress, those of `to` for
-    /// ingress. `None` if they don't share the family, or if ends are no single kind of addresses.
-    pub(crate) fn one_side(
+    /// Returns what the rules of one direction allow between two ends: those of `from` for egress, those of `to` for
+    /// ingress. `None` if the ends don't share the family, or if an end has different kinds of addresses.
+    pub(crate) fn allowed_by_rules_of(
         &self,
         from: usize,
         to: usize,
@@ -214,13 +228,15 @@ impl Connections {
         Some(self.reach.traffic(if direction == Direction::Egress { sent } else { received }))
     }
 
-    /// What one end may send to another, and whether all pairs may; `None` if there are no such pairs.
+    /// Returns what one end may send to another, and whether all pairs may; `None` if there are no such pairs.
     fn cell(&self, from: usize, to: usize) -> Option<(Cell, bool)> {
         let (source, target) = (&self.ends[from], &self.ends[to]);
         if from == to && source.placement.pods < 2 {
             return None;
         }
-        if !may_exchange(source, target) || (target.end.is_pods() && !target.placement.may_meet(source)) {
+        if !is_subject_to_policies(source, target)
+            || (target.end.is_pods() && !target.placement.may_be_called_by(source))
+        {
             return None;
         }
         match &self.groups {
@@ -233,9 +249,9 @@ impl Connections {
     }
 }
 
-/// Whether connections between two ends of these kinds are any policy's business. The own node is only ever a source:
-/// as a destination it is a node like any other (SEMANTICS G-5). What is forwarded is asked about by itself.
-fn may_exchange(from: &PlacedEnd, to: &PlacedEnd) -> bool {
+/// Returns whether policies apply to connections between two ends. An own node is only a source: as a destination it is
+/// a node like any other (SEMANTICS G-5). Forwarded traffic is computed separately.
+fn is_subject_to_policies(from: &PlacedEnd, to: &PlacedEnd) -> bool {
     if matches!(from.end, ConnectionEnd::IngressController(_)) {
         return false;
     }
@@ -243,7 +259,7 @@ fn may_exchange(from: &PlacedEnd, to: &PlacedEnd) -> bool {
     (from.end.is_pods() && !only_source) || to.end.is_pods()
 }
 
-/// What one unit of `from` may send to another unit.
+/// Returns what one unit of `from` may send to another unit.
 fn unit_cell(reach: &Reach, from: &PlacedEnd, source: &Unit, target: &Unit) -> Cell {
     if matches!(from.end, ConnectionEnd::OwnNode(_)) {
         reach.cell_from_own_node(source, target)
@@ -252,19 +268,19 @@ fn unit_cell(reach: &Reach, from: &PlacedEnd, source: &Unit, target: &Unit) -> C
     }
 }
 
-/// Sums up what the units of ends may send to each other. `O(units²)`.
+/// Computes the total traffic between the units of ends. `O(units²)`.
 fn sums(reach: &mut Reach, groups: &[UnitGroup], ends: &[PlacedEnd]) -> Sums {
     let mut sums = Sums::new();
     for from in ends {
         for to in ends {
-            if !may_exchange(from, to) {
+            if !is_subject_to_policies(from, to) {
                 continue;
             }
             let mut found: [BTreeSet<TrafficId>; 2] = Default::default();
             for (source, pods) in &groups[from.group as usize].units {
                 for (target, placement) in &groups[to.group as usize].units {
                     let itself = source == target && pods.pods < 2;
-                    if itself || (to.end.is_pods() && !placement.may_meet(from)) {
+                    if itself || (to.end.is_pods() && !placement.may_be_called_by(from)) {
                         continue;
                     }
                     let unit = |id: u32| &reach.units[id as usize];
@@ -287,8 +303,8 @@ fn sums(reach: &mut Reach, groups: &[UnitGroup], ends: &[PlacedEnd]) -> Sums {
     sums
 }
 
-/// Whether a filter chooses an end.
-fn chooses(filter: &EndFilter, end: &PlacedEnd) -> bool {
+/// Returns whether a filter selects an end.
+fn selects(filter: &EndFilter, end: &PlacedEnd) -> bool {
     let holds_pod_of = |end: &ConnectionEnd| filter.pods.iter().any(|pod| end.holds_pod(pod));
     match &end.end {
         ConnectionEnd::Workload(w) => filter.namespaces.contains(&w.namespace) || holds_pod_of(&end.end),
@@ -304,7 +320,7 @@ fn chooses(filter: &EndFilter, end: &PlacedEnd) -> bool {
         ConnectionEnd::OwnNode(_) | ConnectionEnd::Nodes(_) => {
             end.placement.nodes.iter().any(|n| filter.nodes.contains(n))
         }
-        // The ranges are marks: no range of an end lies both inside and outside.
+        // An external end lies either inside or outside of each filter range.
         ConnectionEnd::External(e) => {
             e.ranges.iter().any(|range| filter.ranges.iter().any(|own| own.contains(range.first)))
         }
@@ -312,13 +328,13 @@ fn chooses(filter: &EndFilter, end: &PlacedEnd) -> bool {
     }
 }
 
-/// What forwards into the cluster, as an end: `None` if nothing leads in.
-fn controller(cluster: &Cluster, entrances: &Entrances) -> Option<Vec<WorkloadPods>> {
-    if !entrances.lead_somewhere() {
+/// Returns the pods of the controller; `None` if there are no routes.
+fn controller(cluster: &Cluster, controller_routes: &ControllerRoutes) -> Option<Vec<WorkloadPods>> {
+    if !controller_routes.have_backends() {
         return None;
     }
     let mut found: BTreeMap<(Name, Name, Name), Vec<Name>> = BTreeMap::new();
-    for key in &entrances.controller {
+    for key in &controller_routes.controller {
         let workload = cluster.pods.get(key).and_then(|pod| pod.workload.as_ref());
         let (name, kind) = match workload {
             Some(workload) => (workload.name.clone(), workload.kind.clone()),
@@ -337,15 +353,15 @@ fn controller(cluster: &Cluster, entrances: &Entrances) -> Option<Vec<WorkloadPo
     Some(pods.collect())
 }
 
-/// What is forwarded to each group, as it is to be shown, and what of it is denied.
-fn entered(
+/// Returns the forwarded traffic of each group, and the traffic that policies deny.
+fn forwarding(
     reach: &Reach,
     groups: &[UnitGroup],
     ends: &[PlacedEnd],
     options: &ConnectionsOptions,
-) -> (HashMap<UnitGroupId, Shown>, Vec<Blocked>) {
+) -> (HashMap<UnitGroupId, ShownForwarding>, Vec<BlockedTraffic>) {
     let (mut shown, mut blocked) = (HashMap::new(), Vec::new());
-    if !options.entrances.lead_somewhere() {
+    if !options.controller_routes.have_backends() {
         return (shown, blocked);
     }
     for (to, end) in ends.iter().enumerate().filter(|(_, end)| end.end.is_pods()) {
@@ -353,31 +369,31 @@ fn entered(
         if units().all(|unit| unit.target == 0) {
             continue;
         }
-        let mut entrance = Entrance::default();
+        let mut forwarding = GroupForwarding::default();
         for unit in units() {
             let forwarded = reach.targets.get(unit.target);
-            entrance.add(&unit.entered, forwarded, |id| reach.traffic(id).clone());
+            forwarding.add(&unit.forwarding, forwarded, |id| reach.traffic(id).clone());
         }
-        let alike = units().all(|unit| Some(unit.entered) == units().next().map(|first| first.entered));
-        entrance.exact = alike && units().all(|unit| !unit.entered.mixed);
-        for (families, traffic) in by_family(&entrance.denied).into_iter().flatten() {
+        let alike = units().all(|unit| Some(unit.forwarding) == units().next().map(|first| first.forwarding));
+        forwarding.exact = alike && units().all(|unit| !unit.forwarding.mixed);
+        for (families, traffic) in by_family(&forwarding.denied).into_iter().flatten() {
             if !traffic.is_none() {
-                let through = entrance.through(&[Some(traffic.clone()), None]);
-                blocked.push(Blocked { to, families, traffic: traffic.clone(), through });
+                let through = forwarding.through(&[Some(traffic.clone()), None]);
+                blocked.push(BlockedTraffic { to, families, traffic: traffic.clone(), through });
             }
         }
         if let Some(only) = &options.traffic {
-            entrance = entrance.restricted(only);
+            forwarding = forwarding.restricted(only);
         }
-        let traffic = if options.only_denied { &entrance.denied } else { &entrance.allowed };
-        let through = entrance.through(traffic);
+        let traffic = if options.only_denied { &forwarding.denied } else { &forwarding.allowed };
+        let through = forwarding.through(traffic);
         let traffic = traffic.clone();
-        shown.insert(end.group, Shown { traffic, exact: entrance.exact, through });
+        shown.insert(end.group, ShownForwarding { traffic, exact: forwarding.exact, through });
     }
     (shown, blocked)
 }
 
-/// What there is in both families alike, or in each.
+/// Combines the families if their traffic is equal.
 fn by_family(traffic: &[Option<Traffic>; 2]) -> [Option<(Families, &Traffic)>; 2] {
     let one = |v4, v6| move |traffic| (Families { v4, v6 }, traffic);
     match traffic {
@@ -386,16 +402,16 @@ fn by_family(traffic: &[Option<Traffic>; 2]) -> [Option<(Families, &Traffic)>; 2
     }
 }
 
-/// The pods on which no policy acts, though they may come to have an address.
-fn bystanders(cluster: &Cluster) -> Vec<Bystander> {
-    let still = |p: &&Pod| !p.is_live() && !matches!(p.phase, Phase::Succeeded | Phase::Failed);
-    let pods = cluster.pods.values().filter(still).map(|pod| {
+/// Returns pods to which no policy applies, except for those that have terminated.
+fn unaffected_pods(cluster: &Cluster) -> Vec<UnaffectedPod> {
+    let is_unaffected = |p: &&Pod| !p.is_live() && !matches!(p.phase, Phase::Succeeded | Phase::Failed);
+    let pods = cluster.pods.values().filter(is_unaffected).map(|pod| {
         let (workload_kind, workload_name) = match &pod.workload {
             Some(workload) => (workload.kind.clone(), workload.name.clone()),
             None => ("Pod".into(), pod.key.name.clone()),
         };
         let host_network_of = pod.node.clone().filter(|_| pod.host_network);
-        Bystander { pod: pod.key.clone(), workload_kind, workload_name, host_network_of }
+        UnaffectedPod { pod: pod.key.clone(), workload_kind, workload_name, host_network_of }
     });
     pods.collect()
 }

@@ -1,4 +1,4 @@
-//! One workload: who may reach it and what it may reach, which policies have a part in that, and what it is exposed to.
+//! Describes a workload: its connections, the policies that apply to it, and its exposure.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -11,23 +11,23 @@ use palisade_policy::{
 use crate::{
     classes::Classes,
     connections::Connections,
+    controller::ControllerRoutes,
     end::ConnectionEnd,
-    entrances::Entrances,
     families::Families,
+    hypothetical::{HypotheticalPod, unheld_address},
     query::ConnectionsOptions,
     query::EndFilter,
     representative::Representatives,
-    witness::{Witness, unheld_address},
 };
 
-/// What is to be said about some pods.
+/// The description of some pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
-    /// One part for pods that are alike; several where a workload's pods are not. Sorted.
+    /// One description for each set of equivalent pods, sorted. A workload has several if its pods are not equivalent.
     pub parts: Vec<PodsDescription>,
 }
 
-/// What is to be said about pods of one workload that are alike.
+/// The description of equivalent pods of one workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodsDescription {
     /// The pods.
@@ -36,99 +36,106 @@ pub struct PodsDescription {
     pub sides: [Side; 2],
 }
 
-/// One direction.
+/// The connections of one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Side {
-    /// Which.
+    /// The direction.
     pub direction: Direction,
     /// Whether NetworkPolicies isolate the pods in this direction.
     pub isolated: bool,
-    /// The policies that act, in the order in which they are asked.
+    /// The policies that apply, in the order of evaluation.
     pub policies: Vec<PolicyEffect>,
-    /// Who may be reached, or may reach it: both ends' policies asked. Sorted by end.
+    /// The ends that the pods can reach, or that can reach them, by the policies of both ends. Sorted by end.
     pub peers: Vec<PeerTraffic>,
-    /// What routes ask a controller to forward to these pods, and policies deny.
-    pub blocked: Vec<Forwarding>,
-    /// What may be exchanged with addresses of the public internet.
+    /// The traffic that routes forward to these pods and policies deny.
+    pub blocked: Vec<BlockedForwarding>,
+    /// The traffic that is allowed with addresses of the public internet.
     pub internet: Traffic,
-    /// What these pods' own policies allow with a pod of any kind: without labels, in a new namespace.
+    /// The traffic that the policies of these pods allow with any pod: one without labels, in a new namespace.
     pub any_pod: Traffic,
-    /// What these pods' own policies allow with pods that rules name, where that is more or other than `any_pod`.
+    /// The traffic that the policies of these pods allow with pods that rules select, if it differs from `any_pod`.
     pub selected_pods: Vec<SelectedPods>,
 }
 
-/// What may be exchanged with one end.
+/// The traffic that is allowed with one end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerTraffic {
     /// The other end.
     pub end: ConnectionEnd,
-    /// In which families.
+    /// The IP families.
     pub families: Families,
-    /// What.
+    /// The traffic.
     pub traffic: Traffic,
-    /// By which routes, if the end is an [`ConnectionEnd::IngressController`]: indexes into [`Entrances::routes`].
+    /// The routes, if the end is a [`ConnectionEnd::IngressController`]: indexes into [`ControllerRoutes::routes`].
     pub through: Vec<usize>,
 }
 
-/// What routes ask for.
+/// Traffic that routes require and policies deny.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forwarding {
-    /// In which families.
+pub struct BlockedForwarding {
+    /// The IP families.
     pub families: Families,
-    /// What.
+    /// The traffic.
     pub traffic: Traffic,
-    /// The routes: indexes into [`Entrances::routes`].
+    /// The routes: indexes into [`ControllerRoutes::routes`].
     pub through: Vec<usize>,
 }
 
-/// What one policy does to these pods in one direction.
+/// The effect of a policy on these pods in one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyEffect {
-    /// Which.
+    /// The policy.
     pub policy: PolicyKey,
-    /// Its tier. A NetworkPolicy isolates.
+    /// Its tier. NetworkPolicies isolate the pods.
     pub tier: Tier,
-    /// Where it begins.
+    /// The position of the policy.
     pub origin: Option<Origin>,
-    /// What its rules do with connections with the ends that there are. Sorted by end.
+    /// The effects of its rules on connections with the other ends, sorted by end.
     pub effects: Vec<Effect>,
 }
 
-/// What a policy's rules of one action do with one end.
+/// The effect of a policy's rules with the same action on connections with one end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effect {
     /// The other end.
     pub end: ConnectionEnd,
-    /// In which families.
+    /// The IP families.
     pub families: Families,
-    /// What is done.
+    /// The action.
     pub action: Action,
-    /// What the rules match.
+    /// The traffic that the rules match.
     pub matches: Traffic,
-    /// What of it would be decided otherwise without this policy's rules: no other rule does the same.
+    /// The part of it that no other policy of the tier matches with the same action.
     pub alone: Traffic,
 }
 
-/// Pods that a rule names, whether there are any or not.
+/// Pods that a rule selects, whether they exist or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectedPods {
-    /// In which namespaces.
+    /// Their namespaces.
     pub namespaces: NamespaceMatch,
-    /// With which labels.
+    /// Their labels.
     pub pods: Selector,
-    /// Whether there is such a pod now.
+    /// Whether there is such a pod.
     pub exist: bool,
-    /// What the described pods' own policies allow with them.
+    /// The traffic that the policies of the described pods allow with them.
     pub traffic: Traffic,
 }
 
-/// Describes these pods, by workload. Pods that aren't live are left out: no policy acts on them.
+/// Describes these pods, by workload. Pods that are not running are left out, since no policy applies to them.
 /// `O(connections + ends × policies)`.
 #[must_use]
-pub fn describe(cluster: &Cluster, pods: &BTreeSet<ObjectKey>, entrances: &Entrances) -> Description {
+pub fn describe(
+    cluster: &Cluster,
+    pods: &BTreeSet<ObjectKey>,
+    controller_routes: &ControllerRoutes,
+) -> Description {
     let filter = || Some(EndFilter { pods: pods.clone(), ..EndFilter::default() });
-    let options =
-        ConnectionsOptions { nodes: true, entrances: entrances.clone(), ..ConnectionsOptions::default() };
+    let options = ConnectionsOptions {
+        nodes: true,
+        controller_routes: controller_routes.clone(),
+        ..ConnectionsOptions::default()
+    };
     let sent = Connections::new(cluster, &ConnectionsOptions { from: filter(), ..options.clone() });
     let received = Connections::new(cluster, &ConnectionsOptions { to: filter(), ..options });
     let describer = Describer {
@@ -145,7 +152,7 @@ struct Describer<'c> {
     cluster: &'c Cluster,
     representatives: Representatives<'c>,
     classes: Classes,
-    /// What the pods may send, and what they may receive.
+    /// The connections from the pods, and those to the pods.
     answers: [&'c Connections; 2],
 }
 
@@ -177,7 +184,7 @@ impl Describer<'_> {
         let isolated = policies.iter().any(|p| p.tier == Tier::Developer);
         let (any_pod, selected_pods) = self.hypothetical(end, direction);
         let blocked = answer.blocked().iter().filter(|b| b.to == at && direction == Direction::Ingress);
-        let blocked = blocked.map(|b| Forwarding {
+        let blocked = blocked.map(|b| BlockedForwarding {
             families: b.families,
             traffic: b.traffic.clone(),
             through: b.through.clone(),
@@ -186,7 +193,7 @@ impl Describer<'_> {
         Side { direction, isolated, policies, peers, blocked, internet, any_pod, selected_pods }
     }
 
-    /// What each policy does with each end that there is.
+    /// Returns the effects of each policy on connections with each end.
     fn policies(
         &self,
         at: usize,
@@ -216,7 +223,10 @@ impl Describer<'_> {
                         if let Some((matches, alone)) = effect(&whole, step, action) {
                             let families = Families { v4: family == Family::V4, v6: family == Family::V6 };
                             let end = peer.clone();
-                            note(&mut found[place].effects, Effect { end, families, action, matches, alone });
+                            add_effect(
+                                &mut found[place].effects,
+                                Effect { end, families, action, matches, alone },
+                            );
                         }
                     }
                 }
@@ -225,22 +235,28 @@ impl Describer<'_> {
         found
     }
 
-    /// What the end's own policies allow with pods that don't exist: any, and those that rules name.
+    /// Returns what the policies of an end allow with hypothetical pods: with any pod, and with those that rules
+    /// select.
     fn hypothetical(&self, end: &ConnectionEnd, direction: Direction) -> (Traffic, Vec<SelectedPods>) {
         let Some((subject, address)) = self.subject(end) else { return (Traffic::none(), Vec::new()) };
         let family = Family::of(address);
         let free = unheld_address(&self.classes.space, family);
         let own = Endpoint::Pod { key: subject.key.clone(), address };
-        let allowed = |witness: &Witness| {
-            let (source, target) =
-                if direction == Direction::Egress { (&own, &witness.at) } else { (&witness.at, &own) };
-            walk(&witness.world, source, target, false, direction, &Traffic::all()).allowed()
+        let allowed = |hypothetical: &HypotheticalPod| {
+            let (source, target) = if direction == Direction::Egress {
+                (&own, &hypothetical.endpoint)
+            } else {
+                (&hypothetical.endpoint, &own)
+            };
+            walk(&hypothetical.cluster_with_pod, source, target, false, direction, &Traffic::all()).allowed()
         };
-        let any_pod = allowed(&Witness::anyone(self.cluster, subject, free));
+        let any_pod = allowed(&HypotheticalPod::anyone(self.cluster, subject, free));
         let mut selected = Vec::new();
-        for choice in self.named_by_rules(subject, direction) {
-            let Some(witness) = Witness::of(self.cluster, subject, free, &choice) else { continue };
-            let traffic = allowed(&witness);
+        for choice in self.selected_by_rules(subject, direction) {
+            let Some(hypothetical) = HypotheticalPod::of(self.cluster, subject, free, &choice) else {
+                continue;
+            };
+            let traffic = allowed(&hypothetical);
             if traffic != any_pod {
                 let exist = self.cluster.pods.values().filter(|p| p.is_live()).any(|pod| {
                     let labels = self.cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
@@ -253,7 +269,7 @@ impl Describer<'_> {
         (any_pod, selected)
     }
 
-    /// One of the pods, with an address of it.
+    /// Returns one of the pods, with an address of it.
     fn subject(&self, end: &ConnectionEnd) -> Option<(&Pod, IpAddr)> {
         let ConnectionEnd::Workload(w) = end else { return None };
         let key = ObjectKey { namespace: w.namespace.clone(), name: w.pods.first()?.clone() };
@@ -261,8 +277,8 @@ impl Describer<'_> {
         Some((pod, *pod.addresses.first()?))
     }
 
-    /// The selections of pods that rules on a pod make; sorted.
-    fn named_by_rules(&self, subject: &Pod, direction: Direction) -> BTreeSet<PodMatch> {
+    /// Returns the pods that the rules of a pod select, sorted.
+    fn selected_by_rules(&self, subject: &Pod, direction: Direction) -> BTreeSet<PodMatch> {
         let labels = self.cluster.namespaces.get(&subject.key.namespace).map(|n| &n.labels);
         let policies = self.cluster.policies.values();
         let selecting =
@@ -277,8 +293,8 @@ impl Describer<'_> {
     }
 }
 
-/// What a policy's rules of one action match, and what of it no other policy of its tier matches in the same way;
-/// `None` if they match nothing.
+/// Returns the traffic that a policy's rules with this action match, and the part of it that no other policy of its
+/// tier matches with the same action; `None` if they match nothing.
 fn effect(whole: &Walk, policy: &PolicyStep, action: Action) -> Option<(Traffic, Traffic)> {
     let acting = |policy: &PolicyStep| {
         let rules = policy.rules.iter().filter(|r| r.action == action && r.peer_matches);
@@ -290,8 +306,8 @@ fn effect(whole: &Walk, policy: &PolicyStep, action: Action) -> Option<(Traffic,
     (!matches.is_none()).then_some((matches, alone))
 }
 
-/// Adds an effect, or its family to that of the other one.
-fn note(effects: &mut Vec<Effect>, new: Effect) {
+/// Adds an effect, or its family to that of an equal one.
+fn add_effect(effects: &mut Vec<Effect>, new: Effect) {
     let same = |e: &&mut Effect| Effect { families: new.families, ..(**e).clone() } == new;
     match effects.iter_mut().rev().take(3).find(same) {
         Some(known) => known.families.v6 |= new.families.v6,
@@ -299,7 +315,7 @@ fn note(effects: &mut Vec<Effect>, new: Effect) {
     }
 }
 
-/// Whether an end has addresses of the public internet.
+/// Returns whether an end has addresses of the public internet.
 fn reaches_internet(end: &ConnectionEnd) -> bool {
     let ConnectionEnd::External(external) = end else { return false };
     external.ranges.iter().any(crate::public::has_public_address)

@@ -1,8 +1,8 @@
-//! What leads from one cluster to another opens and closes.
+//! Compares the connections of two clusters.
 //!
-//! Workloads are the same if kind, namespace and name are; the outside is cut where either cluster's policies cut it.
-//! A pair of ends that exists on one side alone, because a pod runs elsewhere or a workload has other replicas, is no
-//! change; a workload or address that is new or gone is.
+//! Workloads are the same if their kind, namespace and name are equal. External ranges are divided by the policies of
+//! both clusters. A pair of ends that exists on one side only, because pods moved to other nodes or the number of
+//! replicas changed, is no change. A workload or address that was added or removed is one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,81 +18,82 @@ use crate::{
     end::ConnectionEnd,
     end::{ExternalRanges, NodeAddresses},
     families::Families,
-    matching::{Matched, matched},
+    matching::{MatchedEnd, matched},
     numbering::Numbering,
     query::ConnectionsOptions,
     representative::Representatives,
     space::merged,
 };
 
-/// What two clusters differ in.
+/// The differences between two clusters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// Every pair of ends that may exchange something else; sorted by ends.
+    /// The pairs of ends with different connections, sorted by ends.
     pub changes: Vec<ConnectionChange>,
-    /// The policies that mean something else, whether or not that changes a connection; sorted.
+    /// The policies that differ, whether or not this changes connections, sorted.
     pub policies: BTreeMap<PolicyKey, PolicyChange>,
 }
 
-/// One pair of ends that may exchange something else.
+/// A pair of ends with different connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionChange {
-    /// Who opens connections.
+    /// The client.
     pub from: ConnectionEnd,
-    /// Who is called.
+    /// The server.
     pub to: ConnectionEnd,
-    /// In which families.
+    /// The IP families.
     pub families: Families,
-    /// What is allowed now and was not.
+    /// The traffic that is newly allowed.
     pub opened: Traffic,
-    /// What was allowed and no longer is.
+    /// The traffic that is no longer allowed.
     pub closed: Traffic,
-    /// Whether an end is new or gone. Then that is why, and there are no causes.
+    /// Whether an end was added or removed. In this case there are no causes.
     pub presence: Presence,
-    /// The policies that made the difference; sorted. Empty if objects besides policies did, or an end is new or gone.
+    /// The policies that caused the difference, sorted. Empty if it was caused by other objects, or if an end was added
+    /// or removed.
     pub causes: Vec<Cause>,
 }
 
-/// On which side both ends exist.
+/// The side on which both ends exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Presence {
-    /// On both.
+    /// Both sides.
     Both,
-    /// Before alone: an end is gone.
+    /// Only before: an end was removed.
     Before,
-    /// After alone: an end is new.
+    /// Only after: an end was added.
     After,
 }
 
-/// A policy that made a difference.
+/// A policy that caused a difference.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cause {
-    /// The direction in which it acts on this pair: egress of the source, ingress of the destination.
+    /// The direction in which it applies: egress of the source, or ingress of the destination.
     pub direction: Direction,
-    /// Which.
+    /// The policy.
     pub policy: PolicyKey,
-    /// What happened to it.
+    /// How it changed.
     pub change: PolicyChange,
-    /// Where it stood.
+    /// Its old position.
     pub before: Option<Origin>,
-    /// Where it stands.
+    /// Its new position.
     pub after: Option<Origin>,
 }
 
-/// What happened to a policy.
+/// How a policy changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyChange {
-    /// It is new.
+    /// It was added.
     Added,
-    /// It is gone.
+    /// It was removed.
     Removed,
-    /// It says something else.
+    /// It was edited.
     Edited,
-    /// It says the same; labels, ports or addresses of what it chooses changed.
+    /// It is unchanged, but labels, ports or addresses of the selected objects changed.
     Unchanged,
 }
 
-/// Compares two clusters. `nodes` says whether nodes are ends. `O(ends²)` plus two walks per change.
+/// Compares two clusters. `nodes` includes nodes as ends. `O(ends²)` plus two walks for each change.
 #[must_use]
 pub fn diff(before: &Cluster, after: &Cluster, nodes: bool) -> Diff {
     let options = ConnectionsOptions { nodes, ..ConnectionsOptions::default() };
@@ -123,18 +124,18 @@ pub fn diff(before: &Cluster, after: &Cluster, nodes: bool) -> Diff {
 struct Comparison<'c> {
     clusters: [&'c Cluster; 2],
     answers: [Connections; 2],
-    /// The sets of traffic of each answer, numbered so that equal ones have equal numbers.
+    /// The numbers of each side's traffic. Equal traffic has equal numbers.
     numbers: [Vec<u32>; 2],
     representatives: [Representatives<'c>; 2],
     policies: BTreeMap<PolicyKey, PolicyChange>,
 }
 
-/// What a pair may exchange, by family; `None` if there is no such pair.
+/// The traffic of a pair by family; `None` if there is no such pair.
 type Exchanged<'a> = Option<[Option<&'a Traffic>; 2]>;
 
 impl Comparison<'_> {
-    /// Whether a pair that both sides have may exchange the same on both: what nearly all do, and so decided by numbers.
-    fn is_same(&self, from: &Matched, to: &Matched) -> bool {
+    /// Returns whether a pair has the same traffic on both sides. Nearly all pairs do, so this only compares numbers.
+    fn is_same(&self, from: &MatchedEnd, to: &MatchedEnd) -> bool {
         let cell = |side: usize| {
             let cell = self.answers[side].ids(from.at[side]?, to.at[side]?)?;
             Some(cell.map(|id| id.map(|id| self.numbers[side][id as usize])))
@@ -142,7 +143,7 @@ impl Comparison<'_> {
         cell(0).is_some_and(|before| cell(1) == Some(before))
     }
 
-    fn compare(&self, from: &Matched, to: &Matched, changes: &mut Vec<ConnectionChange>) {
+    fn compare(&self, from: &MatchedEnd, to: &MatchedEnd, changes: &mut Vec<ConnectionChange>) {
         let exists = [0, 1].map(|side| from.at[side].is_some() && to.at[side].is_some());
         let presence = match exists {
             [true, true] => Presence::Both,
@@ -180,7 +181,7 @@ impl Comparison<'_> {
         changes.append(&mut found);
     }
 
-    fn exchanged(&self, side: usize, from: &Matched, to: &Matched) -> Exchanged<'_> {
+    fn exchanged(&self, side: usize, from: &MatchedEnd, to: &MatchedEnd) -> Exchanged<'_> {
         let mut out = None;
         for edge in self.answers[side].between(from.at[side]?, to.at[side]?) {
             let found = out.get_or_insert([None; 2]);
@@ -194,11 +195,11 @@ impl Comparison<'_> {
         out
     }
 
-    /// Of the policies that decide the changed traffic on either side, those that changed; if none did, all of them.
-    fn causes(&self, from: &Matched, to: &Matched, family: Family, changed: &Traffic) -> Vec<Cause> {
+    /// Returns the changed policies among those that decide the changed traffic; or all of them if none changed.
+    fn causes(&self, from: &MatchedEnd, to: &MatchedEnd, family: Family, changed: &Traffic) -> Vec<Cause> {
         let mut found = Vec::new();
         for direction in Direction::BOTH {
-            if self.is_unmoved(from, to, direction, family, changed) {
+            if self.allows_the_same(from, to, direction, family, changed) {
                 continue;
             }
             let walks: Vec<Walk> = self
@@ -225,18 +226,19 @@ impl Comparison<'_> {
         found
     }
 
-    /// Whether the rules of one side allow the same of this traffic before and after, so that they are no cause.
-    fn is_unmoved(
+    /// Returns whether the rules of one direction allow the same part of this traffic before and after, so that they
+    /// are no cause.
+    fn allows_the_same(
         &self,
-        from: &Matched,
-        to: &Matched,
+        from: &MatchedEnd,
+        to: &MatchedEnd,
         direction: Direction,
         family: Family,
         changed: &Traffic,
     ) -> bool {
         let allowed = |side: usize| {
             let answer: &Connections = &self.answers[side];
-            answer.one_side(from.at[side]?, to.at[side]?, direction, family)
+            answer.allowed_by_rules_of(from.at[side]?, to.at[side]?, direction, family)
         };
         match (allowed(0), allowed(1)) {
             (Some(a), Some(b)) => a == b || a.intersection(changed) == b.intersection(changed),
@@ -251,7 +253,7 @@ impl Comparison<'_> {
     }
 }
 
-/// The policies that a walk asks and that have a part in some of this traffic: they decide it, or pass it on.
+/// Returns the policies of a walk that decide some of this traffic, or pass it to the next tier.
 fn deciding<'w>(walk: &'w Walk, traffic: &'w Traffic) -> impl Iterator<Item = &'w PolicyKey> {
     let touches = |t: &Traffic| !t.intersection(traffic).is_none();
     let deciders = walk.parts.iter().filter(move |p| touches(&p.traffic)).flat_map(|p| p.decider.policies());
@@ -262,23 +264,23 @@ fn deciding<'w>(walk: &'w Walk, traffic: &'w Traffic) -> impl Iterator<Item = &'
     deciders.chain(passing.map(|policy| &policy.policy))
 }
 
-/// The policies that are new, gone, or say something else.
+/// Returns the policies that were added, removed or edited.
 fn policy_changes(before: &Cluster, after: &Cluster) -> BTreeMap<PolicyKey, PolicyChange> {
     let gone = before.policies.keys().filter(|key| !after.policies.contains_key(*key));
     let mut out: BTreeMap<_, _> = gone.map(|key| (key.clone(), PolicyChange::Removed)).collect();
     for (key, policy) in &after.policies {
         match before.policies.get(key) {
             None => drop(out.insert(key.clone(), PolicyChange::Added)),
-            Some(old) if !means_the_same(old, policy) => drop(out.insert(key.clone(), PolicyChange::Edited)),
+            Some(old) if !is_equivalent(old, policy) => drop(out.insert(key.clone(), PolicyChange::Edited)),
             Some(_) => {}
         }
     }
     out
 }
 
-/// Whether two policies are equal but for where they stand and what their rules are called.
-fn means_the_same(a: &Arc<Policy>, b: &Arc<Policy>) -> bool {
-    fn placeless(policy: &Policy) -> Policy {
+/// Returns whether two policies are equal, except for positions and the names of rules.
+fn is_equivalent(a: &Arc<Policy>, b: &Arc<Policy>) -> bool {
+    fn without_origins(policy: &Policy) -> Policy {
         let rule = |rule: &Rule| {
             let mut rule = Rule { name: None, origin: None, ..rule.clone() };
             rule.peers.iter_mut().flatten().for_each(|p| p.origin = None);
@@ -289,15 +291,15 @@ fn means_the_same(a: &Arc<Policy>, b: &Arc<Policy>) -> bool {
         let (ingress, egress) = (rules(&policy.ingress), rules(&policy.egress));
         Policy { ingress, egress, origin: None, ..policy.clone() }
     }
-    Arc::ptr_eq(a, b) || placeless(a) == placeless(b)
+    Arc::ptr_eq(a, b) || without_origins(a) == without_origins(b)
 }
 
-/// Changes that are equal but for the outside addresses or nodes at one end become one. Sorted.
+/// Combines changes that only differ in external addresses or nodes. Sorts the result.
 fn joined(changes: Vec<ConnectionChange>) -> Vec<ConnectionChange> {
     let mut out: Vec<ConnectionChange> = Vec::with_capacity(changes.len());
     let mut places: HashMap<(ConnectionEnd, ConnectionEnd), Vec<usize>> = HashMap::new();
     for change in changes {
-        let key = (kind_of(&change.from), kind_of(&change.to));
+        let key = (without_members(&change.from), without_members(&change.to));
         let places = places.entry(key).or_default();
         let same = |other: &ConnectionChange| {
             (other.families, other.presence) == (change.families, change.presence)
@@ -320,8 +322,8 @@ fn joined(changes: Vec<ConnectionChange>) -> Vec<ConnectionChange> {
     out
 }
 
-/// The end without its outside addresses or nodes.
-fn kind_of(end: &ConnectionEnd) -> ConnectionEnd {
+/// Returns the end without its external addresses or nodes.
+fn without_members(end: &ConnectionEnd) -> ConnectionEnd {
     match end {
         ConnectionEnd::External(e) => {
             ConnectionEnd::External(ExternalRanges { family: e.family, ranges: Vec::new() })

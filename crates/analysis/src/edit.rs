@@ -1,5 +1,5 @@
-//! The smallest edits of policies that would allow a connection, or deny it, as data: which policy, which rule list,
-//! what to add or take away. Every suggestion has been tried: with it, the reference answers as wanted.
+//! The smallest policy edits that would allow or deny a connection, as data: which policy, which list of rules, and
+//! what to add or remove. Every suggestion is verified by applying it and evaluating the connection with the reference.
 
 use std::sync::Arc;
 
@@ -11,77 +11,77 @@ use palisade_policy::{
     walk::{Decider, RuleStep, Walk, walk},
 };
 
-/// One edit of one policy.
+/// An edit of one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// The policy; for [`EditAction::NewPolicy`], the new one's key.
+    /// The policy. For [`EditAction::NewPolicy`], the key of the new policy.
     pub policy: PolicyKey,
-    /// Where it begins.
+    /// The position of the policy.
     pub origin: Option<Origin>,
-    /// Whose rules: those of this direction.
+    /// The direction of the edited rules.
     pub direction: Direction,
-    /// What to do.
+    /// The action.
     pub action: EditAction,
-    /// Whether it changes more connections than the one in question, as far as the edited rules alone show.
+    /// Whether the edit affects other connections, judging by the edited rules.
     pub wider: bool,
 }
 
-/// What to do to a policy. Rules, peers and ports are counted from 0 in the list as it stands.
+/// The action of an edit. Indexes of rules refer to the unedited list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EditAction {
-    /// Put a rule into the list, in front of the one with this index; at the end if there is none.
+    /// Insert a rule before the one with this index, or append it.
     AddRule {
-        /// Where.
+        /// The index.
         at: usize,
         /// The rule.
         rule: Rule,
     },
     /// Add a peer to a rule.
     AddPeer {
-        /// The rule.
+        /// The index of the rule.
         rule: usize,
         /// The peer.
         peer: Peer,
     },
     /// Add a port to a rule.
     AddPort {
-        /// The rule.
+        /// The index of the rule.
         rule: usize,
         /// The port.
         port: PortMatch,
     },
-    /// Take these rules away.
+    /// Remove the rules with these indexes.
     RemoveRules(Vec<usize>),
-    /// Make a new policy.
+    /// Add a policy.
     NewPolicy(Arc<Policy>),
 }
 
-/// The edits of one direction: any one of them will do.
+/// Alternative edits for one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choices {
     /// The direction.
     pub direction: Direction,
-    /// The alternatives, the smallest first.
+    /// The alternatives, with the smallest first. Each one suffices.
     pub edits: Vec<Edit>,
 }
 
-/// What would allow a connection: one edit for each direction that denies it. Empty if it is allowed, or if no edit of
-/// one rule list will do (a policy that doesn't say what it means, for one).
+/// Returns edits that would allow a connection: alternatives for each direction that denies it. Empty if it is allowed,
+/// or if no edit of a single list of rules can allow it.
 #[must_use]
 pub fn to_allow(cluster: &Cluster, flow: &Flow) -> Vec<Choices> {
-    let denied = Direction::BOTH.into_iter().filter(|d| !side_allows(cluster, flow, *d));
+    let denied = Direction::BOTH.into_iter().filter(|d| !is_allowed_in(cluster, flow, *d));
     let choices = denied.map(|direction| {
         let walk = walk_of(cluster, flow, direction);
-        let mut edits = Asking { cluster, flow, direction, walk: &walk }.openings();
-        edits.retain(|edit| side_allows(&applied(cluster, edit), flow, direction));
+        let mut edits = DirectionQuery { cluster, flow, direction, walk: &walk }.allowing_edits();
+        edits.retain(|edit| is_allowed_in(&applied(cluster, edit), flow, direction));
         edits.sort_by_key(|edit| (edit.wider, size(&edit.action)));
         Choices { direction, edits }
     });
     choices.collect()
 }
 
-/// What would deny a connection: the edits of either direction, any one of which will do. Empty if it is denied, or if
-/// nothing can deny it (SEMANTICS A39, A41).
+/// Returns edits that would deny a connection: alternatives for each direction, of which one suffices. Empty if it is
+/// denied, or if nothing can deny it (SEMANTICS A39, A41).
 #[must_use]
 pub fn to_deny(cluster: &Cluster, flow: &Flow) -> Vec<Choices> {
     if !reference::decide(cluster, flow).verdict().is_allow() {
@@ -89,15 +89,15 @@ pub fn to_deny(cluster: &Cluster, flow: &Flow) -> Vec<Choices> {
     }
     let choices = Direction::BOTH.map(|direction| {
         let walk = walk_of(cluster, flow, direction);
-        let mut edits = Asking { cluster, flow, direction, walk: &walk }.closings();
-        edits.retain(|edit| !side_allows(&applied(cluster, edit), flow, direction));
+        let mut edits = DirectionQuery { cluster, flow, direction, walk: &walk }.denying_edits();
+        edits.retain(|edit| !is_allowed_in(&applied(cluster, edit), flow, direction));
         edits.sort_by_key(|edit| (edit.wider, size(&edit.action)));
         Choices { direction, edits }
     });
     choices.into_iter().filter(|c| !c.edits.is_empty()).collect()
 }
 
-fn side_allows(cluster: &Cluster, flow: &Flow, direction: Direction) -> bool {
+fn is_allowed_in(cluster: &Cluster, flow: &Flow, direction: Direction) -> bool {
     let decision = reference::decide(cluster, flow);
     let side = if direction == Direction::Egress { decision.egress } else { decision.ingress };
     side.verdict == Verdict::Allow
@@ -108,7 +108,7 @@ fn walk_of(cluster: &Cluster, flow: &Flow, direction: Direction) -> Walk {
     walk(cluster, &flow.source, &flow.destination, flow.through_service, direction, &asked)
 }
 
-/// How much there is to write.
+/// Returns the size of an edit, for sorting.
 fn size(action: &EditAction) -> usize {
     match action {
         EditAction::AddPort { .. } => 0,
@@ -119,7 +119,7 @@ fn size(action: &EditAction) -> usize {
     }
 }
 
-/// The cluster with an edit made.
+/// Returns the cluster with an edit applied.
 #[must_use]
 pub fn applied(cluster: &Cluster, edit: &Edit) -> Cluster {
     let mut out = cluster.clone();
@@ -156,19 +156,19 @@ pub fn applied(cluster: &Cluster, edit: &Edit) -> Cluster {
     out
 }
 
-/// One direction of a connection that should be decided otherwise.
-struct Asking<'a> {
+/// A connection whose verdict in one direction should change.
+struct DirectionQuery<'a> {
     cluster: &'a Cluster,
     flow: &'a Flow,
     direction: Direction,
     walk: &'a Walk,
 }
 
-impl Asking<'_> {
-    fn openings(&self) -> Vec<Edit> {
+impl DirectionQuery<'_> {
+    fn allowing_edits(&self) -> Vec<Edit> {
         match self.walk.parts.first().map(|part| &part.decider) {
             Some(Decider::Isolated(_)) => self.additions(),
-            // In front of the rule that denies; the first match wins there (SEMANTICS C21).
+            // Insert before the denying rule, since the first matching rule decides (SEMANTICS C21).
             Some(Decider::Rule(rule)) => {
                 let accept = self.rule(Action::Accept, &rule.policy.namespace);
                 let action = EditAction::AddRule { at: rule.index, rule: accept };
@@ -178,8 +178,8 @@ impl Asking<'_> {
         }
     }
 
-    /// To each isolating policy: a port for a rule with the right peer, the peer for a rule with the right port, or a
-    /// rule.
+    /// For each isolating policy: adds the port to rules that match the peer, the peer to rules that match the port, or
+    /// a rule.
     fn additions(&self) -> Vec<Edit> {
         let mut out = Vec::new();
         for step in self.walk.policies.iter().filter(|p| p.tier == Tier::Developer) {
@@ -187,31 +187,31 @@ impl Asking<'_> {
             for rule in &step.rules {
                 if let (true, Some(port)) = (rule.peer_matches && rule.ports.is_some(), self.port()) {
                     let others = rule.peers.as_ref().is_none_or(|peers| peers.len() > 1);
-                    let wider = others || !self.is_named_exactly(key, rule);
+                    let wider = others || !self.has_only_this_peer(key, rule);
                     out.push(self.edit(key, EditAction::AddPort { rule: rule.rule.index, port }, wider));
                 }
                 if !rule.peer_matches && !rule.holds.is_none() {
-                    let wider = !self.holds_no_more(key, rule) || self.peer_is_wide();
+                    let wider = !self.has_only_this_port(key, rule) || self.peer_is_wide();
                     let peer = self.peer(&key.namespace);
                     out.push(self.edit(key, EditAction::AddPeer { rule: rule.rule.index, peer }, wider));
                 }
             }
             let rule = self.rule(Action::Accept, &key.namespace);
             let action = EditAction::AddRule { at: step.rules.len(), rule };
-            // A policy may select other pods too, which a rule of it opens as well: the narrowest goes first.
+            // The rule also applies to other pods that the policy selects. Sorting puts the narrowest edit first.
             out.push(self.edit(key, action, self.peer_is_wide()));
         }
         out
     }
 
-    fn closings(&self) -> Vec<Edit> {
+    fn denying_edits(&self) -> Vec<Edit> {
         let mut out = Vec::new();
         match self.walk.parts.first().map(|part| &part.decider) {
             None | Some(Decider::NoSubject | Decider::Itself | Decider::OwnNode | Decider::Hairpin) => {
                 return out;
             }
             Some(Decider::Rule(rule)) => {
-                // All matching rules of the policy: NetworkPolicies add up.
+                // NetworkPolicies are additive, so all matching rules of the policy must go.
                 let step = self.walk.policies.iter().find(|p| p.policy == rule.policy);
                 let rules = step.iter().flat_map(|s| &s.rules);
                 let matching =
@@ -228,7 +228,8 @@ impl Asking<'_> {
         out
     }
 
-    /// A policy before all others that denies this; `None` where its kind can't name the other end (SEMANTICS C7).
+    /// Returns a policy that denies the connection before all others; `None` if it can't refer to the other end
+    /// (SEMANTICS C7).
     fn new_policy(&self) -> Option<Policy> {
         let subject = self.walk.subject.as_ref().and_then(|key| self.cluster.pods.get(key))?;
         if self.direction == Direction::Ingress && !matches!(self.flow.source, Endpoint::Pod { .. }) {
@@ -260,7 +261,7 @@ impl Asking<'_> {
         if self.direction == Direction::Ingress { &self.flow.source } else { &self.flow.destination }
     }
 
-    /// The other end as a policy of this namespace would name it.
+    /// Returns the other end as a peer in a policy of this namespace.
     fn peer(&self, namespace: &str) -> Peer {
         let at = self.other_end();
         match at {
@@ -272,12 +273,13 @@ impl Asking<'_> {
         }
     }
 
-    /// Whether the other end can't be named without naming all pods of its namespace.
+    /// Returns whether the peer would match all pods of the other end's namespace.
     fn peer_is_wide(&self) -> bool {
         matches!(self.peer(""), Peer::Pods(choice) if choice.pods.is_everything())
     }
 
-    /// The port as a rule names it; `None` for protocols without, which only a rule without ports can allow.
+    /// Returns the port as a rule specifies it; `None` for protocols without ports, which only a rule without ports can
+    /// allow.
     fn port(&self) -> Option<PortMatch> {
         let (protocol, port) = (self.flow.protocol, self.flow.port);
         protocol.has_ports().then_some(PortMatch::Numbers { protocol, first: port, last: port })
@@ -293,21 +295,21 @@ impl Asking<'_> {
         self.cluster.policies.get(key)?.rules(self.direction)?.get(rule.rule.index)
     }
 
-    /// Whether a rule's only peer names what we would name.
-    fn is_named_exactly(&self, key: &PolicyKey, rule: &RuleStep) -> bool {
+    /// Returns whether the suggested peer is the rule's only peer.
+    fn has_only_this_peer(&self, key: &PolicyKey, rule: &RuleStep) -> bool {
         let peers = self.original(key, rule).and_then(|rule| rule.peers.as_deref());
         matches!(peers, Some([only]) if only.peer == self.peer(&key.namespace))
     }
 
-    /// Whether a rule's only port is the one in question.
-    fn holds_no_more(&self, key: &PolicyKey, rule: &RuleStep) -> bool {
+    /// Returns whether the suggested port is the rule's only port.
+    fn has_only_this_port(&self, key: &PolicyKey, rule: &RuleStep) -> bool {
         let ports = self.original(key, rule).and_then(|rule| rule.ports.as_deref());
         matches!(ports, Some([only]) if Some(&only.port) == self.port().as_ref())
     }
 }
 
-/// Labels that a controller gives to each generation or replica: no policy should name them.
-const PASSING_LABELS: [&str; 7] = [
+/// Labels that a controller sets for each generation or replica, so that policies should not select them.
+const EPHEMERAL_LABELS: [&str; 7] = [
     "pod-template-hash",
     "controller-revision-hash",
     "pod-template-generation",
@@ -317,17 +319,17 @@ const PASSING_LABELS: [&str; 7] = [
     "controller-uid",
 ];
 
-/// The pods that share a pod's lasting labels, as a policy of `namespace` names them; all pods of its namespace if it
-/// has none.
+/// Returns pods that share a pod's permanent labels, as a peer in a policy of `namespace`. Without such labels, all
+/// pods of its namespace.
 fn pods_like(pod: &Pod, namespace: &str) -> PodMatch {
-    let ObjectKey { namespace: home, .. } = &pod.key;
-    let namespaces = if **home == *namespace {
-        NamespaceMatch::Named(home.clone())
+    let ObjectKey { namespace: own_namespace, .. } = &pod.key;
+    let namespaces = if **own_namespace == *namespace {
+        NamespaceMatch::Named(own_namespace.clone())
     } else {
-        NamespaceMatch::Selected(Selector::of_labels([(NAMESPACE_NAME_LABEL, &**home)]))
+        NamespaceMatch::Selected(Selector::of_labels([(NAMESPACE_NAME_LABEL, &**own_namespace)]))
     };
-    let lasting = pod.labels.iter().filter(|(key, _)| !PASSING_LABELS.contains(&&***key));
-    PodMatch { namespaces, pods: Selector::of_labels(lasting.map(|(k, v)| (&**k, &**v))) }
+    let permanent = pod.labels.iter().filter(|(key, _)| !EPHEMERAL_LABELS.contains(&&***key));
+    PodMatch { namespaces, pods: Selector::of_labels(permanent.map(|(k, v)| (&**k, &**v))) }
 }
 
 fn block(at: &Endpoint) -> IpBlock {

@@ -1,38 +1,38 @@
-//! The ends of connections, as answers name them.
+//! The ends of connections in answers.
 
 use std::{fmt, net::IpAddr};
 
 use palisade_policy::{Family, IpRange, Name, ObjectKey};
 
-/// One end. The order is that of answers: workloads by namespace, then nodes, then the outside, then
-/// what forwards from there.
+/// One end of a connection. They are sorted like answers: workloads by namespace, nodes, external addresses, and the
+/// ingress controller.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConnectionEnd {
-    /// A workload, or the part of one whose pods are treated alike.
+    /// A workload, or those of its pods that are equivalent.
     Workload(WorkloadPods),
-    /// One pod.
+    /// A pod.
     Pod {
-        /// Which.
+        /// The pod.
         key: ObjectKey,
-        /// The kind of what it belongs to; `Pod` for a bare pod.
+        /// The kind of its workload; `Pod` for a bare pod.
         workload_kind: Name,
-        /// The name of what it belongs to.
+        /// The name of its workload.
         workload_name: Name,
     },
-    /// All pods of a namespace together.
+    /// All pods of a namespace.
     Namespace(Name),
-    /// Pods, of any workloads, that are treated alike in every respect; sorted.
+    /// Equivalent pods of any workloads, sorted.
     Class(Vec<WorkloadPods>),
-    /// The node that a pod runs on, seen from that pod: one of these, sorted. Only ever a source, and only of
-    /// connections to its own pods, which NetworkPolicies can't forbid (SEMANTICS A39).
+    /// The node that a pod runs on, as seen from the pod. Contains all such nodes, sorted. It is only a source, of
+    /// connections to its own pods, which NetworkPolicies can't deny (SEMANTICS A39).
     OwnNode(Vec<NodeAddresses>),
-    /// Nodes that no policy tells apart; sorted. As a source: towards pods that run elsewhere. Host-network pods count
-    /// as their node (SEMANTICS G-4).
+    /// Nodes that no policy distinguishes, sorted. As a source, they connect to pods on other nodes. Host-network pods
+    /// count as their node (SEMANTICS G-4).
     Nodes(Vec<NodeAddresses>),
-    /// Addresses that belong to no live pod and no node.
+    /// Addresses of no running pod and no node.
     External(ExternalRanges),
-    /// What forwards connections into the cluster as Ingresses and routes ask for. Only ever a source. The pods that it
-    /// is; none: that isn't known (see [`crate::entrances`]).
+    /// The ingress controller, which forwards connections into the cluster. It is only a source. Contains its pods, or
+    /// none if they are unknown (see [`crate::ControllerRoutes`]).
     IngressController(Vec<WorkloadPods>),
 }
 
@@ -43,15 +43,15 @@ pub struct WorkloadPods {
     pub namespace: Name,
     /// The workload's name.
     pub name: Name,
-    /// The kind in the API's spelling; `Pod` for a bare pod.
+    /// The kind, as the API spells it; `Pod` for a bare pod.
     pub kind: Name,
-    /// The names of the pods that are meant; sorted, at least one.
+    /// The names of the pods, sorted. There is at least one.
     pub pods: Vec<Name>,
-    /// Whether these are all live pods of the workload.
+    /// Whether these are all running pods of the workload.
     pub whole: bool,
 }
 
-/// A node and the addresses of it that are meant: at most one of each family.
+/// A node and some of its addresses: at most one of each family.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeAddresses {
     /// The node.
@@ -60,17 +60,18 @@ pub struct NodeAddresses {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Addresses of one family that no policy tells apart.
+/// Addresses of one family that no policy distinguishes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExternalRanges {
     /// The family.
     pub family: Family,
-    /// The addresses: sorted, disjoint, not adjacent.
+    /// The ranges: sorted, disjoint, not adjacent.
     pub ranges: Vec<IpRange>,
 }
 
 impl ExternalRanges {
-    /// Whether it is the whole address space of its family: no policy in force tells outside addresses apart.
+    /// Returns whether this is the whole address space of the family, because no policy distinguishes external
+    /// addresses.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         let all = palisade_policy::address::max_number(self.family);
@@ -80,7 +81,7 @@ impl ExternalRanges {
 }
 
 impl ConnectionEnd {
-    /// The namespace, if it lies within one.
+    /// Returns the namespace, if the end is in a single one.
     #[must_use]
     pub fn namespace(&self) -> Option<&Name> {
         match self {
@@ -95,13 +96,13 @@ impl ConnectionEnd {
         }
     }
 
-    /// Whether policies can act on it: it stands for pods.
+    /// Returns whether the end consists of pods, so that policies can select it.
     #[must_use]
     pub fn is_pods(&self) -> bool {
         matches!(self, Self::Workload(_) | Self::Pod { .. } | Self::Namespace(_) | Self::Class(_))
     }
 
-    /// Whether it stands for this pod, or for a set of pods that has it. A namespace stands for all of its pods.
+    /// Returns whether the end contains this pod. A namespace contains all of its pods.
     #[must_use]
     pub fn holds_pod(&self, pod: &ObjectKey) -> bool {
         let in_workload = |w: &WorkloadPods| w.namespace == pod.namespace && w.pods.contains(&pod.name);
@@ -114,7 +115,7 @@ impl ConnectionEnd {
         }
     }
 
-    /// Whether it stands for this address of this node.
+    /// Returns whether the end contains this address of this node.
     #[must_use]
     pub fn holds_node(&self, node: &str, address: IpAddr) -> bool {
         match self {
@@ -125,7 +126,7 @@ impl ConnectionEnd {
         }
     }
 
-    /// Whether it stands for this outside address.
+    /// Returns whether the end contains this external address.
     #[must_use]
     pub fn holds_external(&self, address: IpAddr) -> bool {
         matches!(self, Self::External(e) if e.ranges.iter().any(|r| r.contains(address)))
@@ -140,7 +141,7 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, all: &[T]) -> fmt::Result {
 }
 
 impl fmt::Display for WorkloadPods {
-    /// `shop/deployment/web`, with the pods where they aren't all.
+    /// `shop/deployment/web`, with the names of the pods if they are not all of the workload's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.namespace, self.kind.to_lowercase(), self.name)?;
         if self.whole {

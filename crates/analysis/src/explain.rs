@@ -1,50 +1,49 @@
-//! Why two ends may or may not exchange something, port by port: the whole walk through the tiers in both directions.
+//! Explains which connections between two ends are allowed, and why: a walk through the tiers in both directions.
 
 use palisade_policy::{
     Cluster, Direction, Endpoint, Traffic, Verdict,
     walk::{Decider, Walk, walk},
 };
 
-/// The walk of both directions, and what it comes to.
+/// The walks of both directions, and their result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Who opens.
+    /// The client.
     pub source: Endpoint,
-    /// Who is called.
+    /// The server.
     pub destination: Endpoint,
-    /// What the source's policies say.
+    /// The walk through the policies of the source.
     pub egress: Walk,
-    /// What the destination's policies say.
+    /// The walk through the policies of the destination.
     pub ingress: Walk,
-    /// What was asked about, by what decides it in each direction: disjoint, none empty.
+    /// The requested traffic, divided by what decides it in each direction. The parts are disjoint and not empty.
     pub parts: Vec<DecidedTraffic>,
 }
 
-/// Some traffic and what decides it.
+/// Traffic with the same verdict for the same reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecidedTraffic {
     /// The traffic.
     pub traffic: Traffic,
     /// Whether both directions allow it.
     pub verdict: Verdict,
-    /// What decides on the source's side, and how.
+    /// The verdict of the source's policies, and what decided it.
     pub egress: (Verdict, Decider),
-    /// What decides on the destination's side, and how.
+    /// The verdict of the destination's policies, and what decided it.
     pub ingress: (Verdict, Decider),
 }
 
-/// Explains connections from `source` to `destination`: those in `asked`, all of them with [`Traffic::all`].
-/// `O(policies × rules)`.
+/// Explains connections from `source` to `destination`, for the traffic in `requested`. `O(policies × rules)`.
 #[must_use]
 pub fn explain(
     cluster: &Cluster,
     source: &Endpoint,
     destination: &Endpoint,
     through_service: bool,
-    asked: &Traffic,
+    requested: &Traffic,
 ) -> Explanation {
     let [egress, ingress] = Direction::BOTH
-        .map(|direction| walk(cluster, source, destination, through_service, direction, asked));
+        .map(|direction| walk(cluster, source, destination, through_service, direction, requested));
     let mut parts = Vec::new();
     for e in &egress.parts {
         for i in &ingress.parts {

@@ -1,8 +1,8 @@
-//! Which IP families an answer is about.
+//! Sets of IP families.
 
 use palisade_policy::Family;
 
-/// IP families.
+/// A set of IP families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Families {
     /// IPv4.
@@ -12,14 +12,14 @@ pub struct Families {
 }
 
 impl Families {
-    /// Whether `family` is one of them.
+    /// Returns whether the set contains `family`.
     #[must_use]
     pub fn contains(self, family: Family) -> bool {
         if family == Family::V4 { self.v4 } else { self.v6 }
     }
 }
 
-/// The place of a family in arrays of two.
+/// Returns the index of a family in arrays of two.
 pub(crate) fn index(family: Family) -> usize {
     match family {
         Family::V4 => 0,

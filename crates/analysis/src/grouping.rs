@@ -1,5 +1,5 @@
-//! Units into the ends that an answer names: by workload, pod, namespace or class; nodes and outside ranges that are
-//! treated alike into one end each.
+//! Groups units into the ends of an answer: by workload, pod, namespace or class. Equivalent nodes become one end, and
+//! so do equivalent external ranges.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
@@ -12,28 +12,28 @@ use crate::{
     end::{ConnectionEnd, ExternalRanges, NodeAddresses, WorkloadPods},
     families::index,
     query::GroupBy,
-    reach::{Members, Reach, Treatment, Unit, UnitId},
+    reach::{Members, Reach, SpecialTraffic, Unit, UnitId},
     space::merged,
 };
 
-/// Names a [`UnitGroup`].
+/// Identifies a [`UnitGroup`].
 pub(crate) type UnitGroupId = u32;
 
-/// Units that one end of an answer stands for, or that ends of pods share. They are alike unless the answer is by
-/// namespace, so that the first speaks for all.
+/// The units of an end, or of several ends of pods. They are equivalent, unless ends are namespaces, so the first unit
+/// can represent all.
 #[derive(Debug)]
 pub(crate) struct UnitGroup {
-    /// At least one, each with those of its pods that belong to the group: a workload may have some of them.
+    /// At least one unit, each with its pods in the group. A workload may have only some pods of a unit.
     pub(crate) units: Vec<(UnitId, Placement)>,
 }
 
-/// How many pods there are, and on which nodes.
+/// The number of pods, and their nodes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Placement {
     pub(crate) pods: usize,
-    /// The nodes that the pods run on, where they are known; or the nodes that an end is. Sorted.
+    /// The known nodes of the pods, or the nodes that are the end. Sorted.
     pub(crate) nodes: Vec<Name>,
-    /// Whether some pod's node isn't known.
+    /// Whether the node of some pod is unknown.
     pub(crate) unplaced: bool,
 }
 
@@ -46,19 +46,19 @@ impl Placement {
         Self { pods: pods.len(), nodes, unplaced: on().any(Option::is_none) }
     }
 
-    /// Whether some of these pods can be called from `source` as the kind of end that it is.
-    pub(crate) fn may_meet(&self, source: &PlacedEnd) -> bool {
+    /// Returns whether some of these pods can be a destination of `source`.
+    pub(crate) fn may_be_called_by(&self, source: &PlacedEnd) -> bool {
         let nodes = &source.placement.nodes;
         match source.end {
             ConnectionEnd::OwnNode(_) => nodes.iter().any(|n| self.nodes.contains(n)),
-            // All of them on that one node see it as their own.
+            // The pods of a single node see it as their own node.
             ConnectionEnd::Nodes(_) => nodes.len() > 1 || self.unplaced || self.nodes != *nodes,
             _ => true,
         }
     }
 }
 
-/// One end of an answer.
+/// An end of an answer, with its group and placement.
 #[derive(Debug)]
 pub(crate) struct PlacedEnd {
     pub(crate) end: ConnectionEnd,
@@ -66,7 +66,7 @@ pub(crate) struct PlacedEnd {
     pub(crate) placement: Placement,
 }
 
-/// The ends of an answer, sorted, and their groups.
+/// The sorted ends of an answer, and their groups.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
     pub(crate) groups: Vec<UnitGroup>,
@@ -97,23 +97,23 @@ impl Ends {
         out
     }
 
-    /// A group of some pods of these units.
+    /// Adds a group of some pods of these units.
     fn group(&mut self, reach: &Reach, units: &[Share]) -> UnitGroupId {
         let units = units.iter().map(|(id, pods)| (*id, Placement::of(reach, pods))).collect();
         self.groups.push(UnitGroup { units });
         self.groups.len() as UnitGroupId - 1
     }
 
-    /// An end that stands for these pods.
+    /// Adds an end of these pods.
     fn add_pods(&mut self, reach: &Reach, end: ConnectionEnd, group: UnitGroupId, pods: &[u32]) {
         let placement = Placement::of(reach, pods);
         self.ends.push(PlacedEnd { end, group, placement });
     }
 
-    /// Each workload, in parts where its pods are not alike.
+    /// Adds an end for each workload, or several if its pods are not equivalent.
     fn workloads(&mut self, reach: &Reach) {
         for ((namespace, workload), units) in by_workload(reach) {
-            let parts = alike(reach, units);
+            let parts = equivalent(reach, units);
             let whole = parts.len() == 1;
             for part in parts {
                 let pods = all_pods(&part);
@@ -142,7 +142,7 @@ impl Ends {
     fn namespaces(&mut self, reach: &Reach) {
         let mut found: BTreeMap<&Name, Vec<Share>> = BTreeMap::new();
         for (unit, pods) in units_of_pods(reach) {
-            // The pods of a unit share the namespace: policies see it.
+            // All pods of a unit have the same namespace, since policies distinguish namespaces.
             let namespace = &reach.pods[pods[0] as usize].key.namespace;
             found.entry(namespace).or_default().push((unit, pods.to_vec()));
         }
@@ -152,14 +152,14 @@ impl Ends {
         }
     }
 
-    /// Pods of any workloads that are alike.
+    /// Adds an end for each set of equivalent pods.
     fn classes(&mut self, reach: &Reach) {
         let all = units_of_pods(reach).map(|(unit, pods)| (unit, pods.to_vec())).collect();
         let mut totals: HashMap<(&Name, &Workload), usize> = HashMap::new();
         for pod in &reach.pods {
             *totals.entry((&pod.key.namespace, &pod.workload)).or_default() += 1;
         }
-        for part in alike(reach, all) {
+        for part in equivalent(reach, all) {
             let pods = all_pods(&part);
             let mut members: BTreeMap<(&Name, &Workload), Vec<u32>> = BTreeMap::new();
             for pod in &pods {
@@ -177,7 +177,7 @@ impl Ends {
         }
     }
 
-    /// An end that stands for other units than pods.
+    /// Adds an end of units that are not pods.
     fn add_others(&mut self, end: ConnectionEnd, units: Vec<UnitId>, nodes: Vec<Name>) {
         let group = self.groups.len() as UnitGroupId;
         self.groups
@@ -185,20 +185,20 @@ impl Ends {
         self.ends.push(PlacedEnd { end, group, placement: Placement { nodes, ..Placement::default() } });
     }
 
-    /// Nodes that are treated alike; as the own node of their pods, or as any other peer.
+    /// Adds ends of equivalent nodes; as the own node of their pods, or as other peers.
     fn nodes(&mut self, reach: &Reach, own_node: bool) {
-        let treatments = Family::BOTH.map(|family| reach.treatment(family));
-        let mut found: HashMap<[Option<&Treatment>; 2], Alike<NodeAddresses>> = HashMap::new();
+        let special_traffic = Family::BOTH.map(|family| reach.special_traffic(family));
+        let mut found: HashMap<[Option<&SpecialTraffic>; 2], Equivalent<NodeAddresses>> = HashMap::new();
         for (id, unit) in others(reach) {
             let Members::Node { name, addresses } = &unit.members else { continue };
             let mut key = [None; 2];
             for family in 0..2 {
-                // What the own node sends is always allowed: there is nothing to tell nodes apart by.
-                let treatment = |class| match treatments[family].get(&class) {
-                    Some(treatment) if !own_node => &treatment[..],
+                // Connections from the own node are always allowed, so there is nothing to distinguish nodes by.
+                let special = |class| match special_traffic[family].get(&class) {
+                    Some(special) if !own_node => &special[..],
                     _ => &[],
                 };
-                key[family] = unit.classes[family].map(treatment);
+                key[family] = unit.classes[family].map(special);
             }
             let (units, members) = found.entry(key).or_default();
             units.push(id);
@@ -215,24 +215,24 @@ impl Ends {
         }
     }
 
-    /// What forwards into the cluster, if something does.
+    /// Adds the controller, if there are routes.
     fn controller(&mut self, pods: Option<Vec<WorkloadPods>>) {
         if let Some(pods) = pods {
-            // It is in no group: what it may do is worked out by itself.
+            // It is in no group. Its traffic is computed separately.
             let (end, placement) = (ConnectionEnd::IngressController(pods), Placement::default());
             self.ends.push(PlacedEnd { end, group: UnitGroupId::MAX, placement });
         }
     }
 
-    /// Outside addresses that are treated alike, and lie in the same marks.
+    /// Adds ends of equivalent external addresses in the same filter ranges.
     fn externals(&mut self, reach: &Reach) {
         for family in Family::BOTH {
-            let treatment = reach.treatment(family);
-            let mut found: HashMap<(&[usize], &Treatment), Alike<IpRange>> = HashMap::new();
+            let special_traffic = reach.special_traffic(family);
+            let mut found: HashMap<(&[usize], &SpecialTraffic), Equivalent<IpRange>> = HashMap::new();
             for (id, unit) in others(reach) {
-                let Members::External { family: of, ranges, marks } = &unit.members else { continue };
+                let Members::External { family: of, ranges, filter_ranges } = &unit.members else { continue };
                 let Some(class) = unit.classes[index(family)].filter(|_| *of == family) else { continue };
-                let key = (&marks[..], treatment.get(&class).map_or(&[][..], |t| &t[..]));
+                let key = (&filter_ranges[..], special_traffic.get(&class).map_or(&[][..], |t| &t[..]));
                 let (units, all) = found.entry(key).or_default();
                 units.push(id);
                 all.extend(ranges);
@@ -245,8 +245,8 @@ impl Ends {
     }
 }
 
-/// Units that are treated alike, and what they are.
-type Alike<T> = (Vec<UnitId>, Vec<T>);
+/// Equivalent units and their members.
+type Equivalent<T> = (Vec<UnitId>, Vec<T>);
 
 /// Some pods of a unit.
 type Share = (UnitId, Vec<u32>);
@@ -274,22 +274,22 @@ fn by_workload(reach: &Reach) -> BTreeMap<(Name, Workload), Vec<Share>> {
     found.into_iter().map(|(key, units)| (key, units.into_iter().collect())).collect()
 }
 
-/// Parts of these units that are alike, in the order of their first units.
-fn alike(reach: &Reach, units: Vec<Share>) -> Vec<Vec<Share>> {
+/// Divides units into sets of equivalent ones, in the order of their first units.
+fn equivalent(reach: &Reach, units: Vec<Share>) -> Vec<Vec<Share>> {
     if units.len() == 1 {
         return vec![units];
     }
     let mut parts: Vec<Vec<Share>> = Vec::new();
     let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
-    // A hash of everything that matters costs as much as one comparison: worth it where there is more than one.
+    // Hashing all connections of a unit costs as much as one comparison, so it pays off with more than one.
     let hashed = units.len() > 2;
     for (id, pods) in units {
         let unit = &reach.units[id as usize];
-        let hash = if hashed { behaviour(reach, unit) } else { 0 };
+        let hash = if hashed { hash_of_connections(reach, unit) } else { 0 };
         let candidates = by_hash.entry(hash).or_default();
         let same = candidates.iter().copied().find(|p| {
             let first = &reach.units[parts[*p][0].0 as usize];
-            reach.alike(first, unit)
+            reach.is_equivalent(first, unit)
         });
         match same {
             Some(part) => parts[part].push((id, pods)),
@@ -302,10 +302,10 @@ fn alike(reach: &Reach, units: Vec<Share>) -> Vec<Vec<Share>> {
     parts
 }
 
-/// A number that units that are alike share.
-fn behaviour(reach: &Reach, unit: &Unit) -> u64 {
+/// Returns a hash of a unit's connections, which is equal for equivalent units.
+fn hash_of_connections(reach: &Reach, unit: &Unit) -> u64 {
     let mut hasher = DefaultHasher::new();
-    unit.entered.hash(&mut hasher);
+    unit.forwarding.hash(&mut hasher);
     for other in &reach.units {
         (reach.cell(unit, other), reach.cell(other, unit)).hash(&mut hasher);
     }
@@ -318,7 +318,7 @@ fn all_pods(units: &[Share]) -> Vec<u32> {
     pods
 }
 
-/// The names of pods, sorted: their numbers are in the order of their keys, and all are of one namespace.
+/// Returns the names of pods, sorted. Pods are numbered in the order of their keys, and these have the same namespace.
 fn names(reach: &Reach, pods: &[u32]) -> Vec<Name> {
     pods.iter().map(|pod| reach.pods[*pod as usize].key.name.clone()).collect()
 }

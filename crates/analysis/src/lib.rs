@@ -1,27 +1,27 @@
-//! Questions over a whole cluster.
+//! Questions about a whole cluster.
 //!
-//! Where [`palisade_policy::reference`] decides one connection, this crate answers for all of them at once:
-//! * [`connections`]: who may reach whom, between workloads and with the outside.
-//! * [`describe()`]: one workload, who may reach it and why, and what it is exposed to.
-//! * [`diff()`]: what a change of a cluster opens and closes, and which policies did it.
-//! * [`explain()`]: one pair of ends, and what decides which port; [`edit`]: what would change that.
+//! [`palisade_policy::reference`] decides one connection. This crate answers for all of them at once:
+//! * [`Connections`]: all allowed connections between workloads and with the outside.
+//! * [`describe()`]: a workload's connections, the policies behind them, and its exposure.
+//! * [`diff()`]: the connections that a change of the cluster allows or denies, and the policies that cause it.
+//! * [`explain()`]: what decides the connections between two ends; [`edit`]: what would change the verdict.
 //!
-//! Every answer is a value; nothing here prints or reads files, and nothing here knows what a policy means: the policy
-//! crate is asked. What makes whole clusters affordable is in the module `reach`: pods that no policy can tell apart are
-//! counted once.
+//! All results are values: nothing here prints or reads files. The meaning of policies is in the policy crate. Whole
+//! clusters are affordable because pods that no policy distinguishes are evaluated once (module `reach`).
 
 #![forbid(unsafe_code)]
 
 mod classes;
-pub mod connections;
+mod connections;
+mod controller;
 pub mod describe;
 pub mod diff;
 pub mod edit;
-pub mod end;
-pub mod entrances;
+mod end;
 pub mod explain;
 mod families;
 mod grouping;
+mod hypothetical;
 mod matching;
 mod numbering;
 mod public;
@@ -32,13 +32,12 @@ mod representative;
 pub mod shape;
 mod space;
 mod traffics;
-mod witness;
 
-pub use connections::{Connections, Edge};
+pub use connections::{Connections, Edge, UnaffectedPod};
+pub use controller::{BlockedTraffic, ControllerRoutes};
 pub use describe::{Description, describe};
 pub use diff::{Diff, diff};
-pub use end::ConnectionEnd;
-pub use entrances::Entrances;
+pub use end::{ConnectionEnd, ExternalRanges, NodeAddresses, WorkloadPods};
 pub use explain::{Explanation, explain};
 pub use families::Families;
 pub use query::{ConnectionsOptions, EndFilter, GroupBy};

@@ -1,5 +1,5 @@
-//! The ends of two answers brought together: workloads by name, nodes by name and address, outside addresses cut where
-//! either answer cuts.
+//! Matches the ends of two answers: workloads by name, nodes by name and address. External ranges are divided by both
+//! answers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,19 +18,19 @@ use crate::{
     space::merged,
 };
 
-/// An end that either answer has, or both.
+/// An end of one or both answers.
 #[derive(Clone, Debug)]
-pub(crate) struct Matched {
-    /// What it is; the same whichever answer comes first.
+pub(crate) struct MatchedEnd {
+    /// The end. It doesn't depend on the order of the answers.
     pub(crate) end: ConnectionEnd,
-    /// Its place in the first answer and in the second.
+    /// Its index in the first answer and in the second.
     pub(crate) at: [Option<usize>; 2],
-    /// Whether it may stand for fewer pods than its ends in the answers, and if so for how many.
+    /// The number of its pods, if it may have fewer pods than its ends in the answers.
     pub(crate) part: Option<usize>,
 }
 
-/// All ends of two answers by workload, sorted. Each pod, node address and outside address is in exactly one.
-pub(crate) fn matched(a: &Connections, b: &Connections) -> Vec<Matched> {
+/// Returns all ends of two answers by workload, sorted. Each pod, node address and external address is in exactly one.
+pub(crate) fn matched(a: &Connections, b: &Connections) -> Vec<MatchedEnd> {
     let mut out = workloads([a, b]);
     out.extend(nodes([a, b], true));
     out.extend(nodes([a, b], false));
@@ -41,7 +41,7 @@ pub(crate) fn matched(a: &Connections, b: &Connections) -> Vec<Matched> {
 
 type Parts<'a> = Vec<(usize, &'a WorkloadPods)>;
 
-fn workloads(answers: [&Connections; 2]) -> Vec<Matched> {
+fn workloads(answers: [&Connections; 2]) -> Vec<MatchedEnd> {
     let mut found: BTreeMap<(&Name, &Name, &Name), [Parts<'_>; 2]> = BTreeMap::new();
     for (side, answer) in answers.into_iter().enumerate() {
         for (i, end) in answer.ends().enumerate() {
@@ -53,11 +53,11 @@ fn workloads(answers: [&Connections; 2]) -> Vec<Matched> {
     let mut out = Vec::new();
     for [before, after] in found.into_values() {
         match (&before[..], &after[..]) {
-            // Pods come and go: a workload whose pods are alike on both sides is one thing.
+            // Pods may have been replaced: a workload with equivalent pods on both sides is one end.
             ([(a, before)], [(b, after)]) => {
                 let pods: BTreeSet<Name> = before.pods.iter().chain(&after.pods).cloned().collect();
                 let pods = WorkloadPods { pods: pods.into_iter().collect(), ..(*before).clone() };
-                out.push(Matched {
+                out.push(MatchedEnd {
                     end: ConnectionEnd::Workload(pods),
                     at: [Some(*a), Some(*b)],
                     part: None,
@@ -69,8 +69,8 @@ fn workloads(answers: [&Connections; 2]) -> Vec<Matched> {
     out
 }
 
-/// Parts by pods: those in both answers under each pair of parts, and those in one alone.
-fn parts(before: &Parts<'_>, after: &Parts<'_>) -> Vec<Matched> {
+/// Divides the pods of a workload by their ends in both answers.
+fn parts(before: &Parts<'_>, after: &Parts<'_>) -> Vec<MatchedEnd> {
     let places = |parts: &Parts<'_>| -> BTreeMap<Name, usize> {
         parts.iter().flat_map(|(i, w)| w.pods.iter().map(move |p| (p.clone(), *i))).collect()
     };
@@ -84,12 +84,12 @@ fn parts(before: &Parts<'_>, after: &Parts<'_>) -> Vec<Matched> {
     let part = found.into_iter().map(|(at, pods)| {
         let part = Some(pods.len());
         let pods = WorkloadPods { pods, whole, ..(*first).clone() };
-        Matched { end: ConnectionEnd::Workload(pods), at, part }
+        MatchedEnd { end: ConnectionEnd::Workload(pods), at, part }
     });
     part.collect()
 }
 
-fn nodes(answers: [&Connections; 2], own: bool) -> Vec<Matched> {
+fn nodes(answers: [&Connections; 2], own: bool) -> Vec<MatchedEnd> {
     let mut found: BTreeMap<(Name, IpAddr), [Option<usize>; 2]> = BTreeMap::new();
     for (side, answer) in answers.into_iter().enumerate() {
         for (i, end) in answer.ends().enumerate() {
@@ -112,12 +112,12 @@ fn nodes(answers: [&Connections; 2], own: bool) -> Vec<Matched> {
     let ends = by_place.into_iter().map(|(at, nodes)| {
         let nodes = nodes.into_iter().map(|(name, addresses)| NodeAddresses { name, addresses }).collect();
         let end = if own { ConnectionEnd::OwnNode(nodes) } else { ConnectionEnd::Nodes(nodes) };
-        Matched { end, at, part: None }
+        MatchedEnd { end, at, part: None }
     });
     ends.collect()
 }
 
-fn externals(answers: [&Connections; 2], family: Family) -> Vec<Matched> {
+fn externals(answers: [&Connections; 2], family: Family) -> Vec<MatchedEnd> {
     let cuts = answers.map(|answer| {
         let mut cuts: Vec<(u128, usize)> = Vec::new();
         for (i, end) in answer.ends().enumerate() {
@@ -144,7 +144,7 @@ fn externals(answers: [&Connections; 2], family: Family) -> Vec<Matched> {
     }
     let ends = found.into_iter().map(|(at, ranges)| {
         let end = ConnectionEnd::External(ExternalRanges { family, ranges: merged(ranges) });
-        Matched { end, at, part: None }
+        MatchedEnd { end, at, part: None }
     });
     ends.collect()
 }

@@ -1,11 +1,11 @@
-//! Equal values as equal small numbers, so that comparing and storing a value that recurs costs nothing.
+//! Assigns small numbers to values, so that recurring values are cheap to store and compare.
 //!
-//! `palisade_policy::Interner` is for another job: it shares the memory of names and label sets that others hold, and
-//! neither keeps nor numbers them.
+//! Unlike this, `palisade_policy::Interner` shares the memory of names and label sets without keeping or numbering
+//! them.
 
 use std::{collections::HashMap, hash::Hash};
 
-/// Numbers for values, in the order in which they were first seen.
+/// Numbers for values, in the order of their first use.
 #[derive(Debug)]
 pub(crate) struct Numbering<T> {
     values: Vec<T>,
@@ -29,7 +29,7 @@ impl<T: Eq + Hash + Clone> Numbering<T> {
         number
     }
 
-    /// The number of a value that has been seen.
+    /// Returns the number of a value, if it has one.
     pub(crate) fn find(&self, value: &T) -> Option<u32> {
         self.numbers.get(value).copied()
     }

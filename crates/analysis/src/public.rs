@@ -1,10 +1,10 @@
-//! Which addresses are the public internet.
+//! The address ranges of the public internet.
 
 use ipnet::IpNet;
 use palisade_policy::{Family, IpRange, address::to_number};
 
-/// What is not the public internet: the IANA special-purpose registries for IPv4 and IPv6 (RFC 6890 and its updates),
-/// as far as an address there can't be that of a host on the internet. Sorted and disjoint within a family.
+/// Ranges that are not public: the IANA special-purpose registries for IPv4 and IPv6 (RFC 6890 and its updates), except
+/// for ranges with hosts on the internet. Sorted and disjoint for each family.
 const NOT_PUBLIC: [&str; 24] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -32,10 +32,10 @@ const NOT_PUBLIC: [&str; 24] = [
     "fe80::/9",
 ];
 
-/// Whether some address of a range is on the public internet.
+/// Returns whether a range has addresses on the public internet.
 pub(crate) fn has_public_address(range: &IpRange) -> bool {
     let family = Family::of(range.first);
-    // Multicast, the last of IPv6, is none either.
+    // The last addresses of IPv6 are multicast.
     let mut last = to_number(range.last);
     if family == Family::V6 {
         last = last.min((0xff00_u128 << 112) - 1);

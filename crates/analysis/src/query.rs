@@ -1,62 +1,63 @@
-//! What to ask about the connections of a cluster.
+//! Options of questions about the connections of a cluster.
 
 use std::collections::BTreeSet;
 
 use palisade_policy::{Family, IpRange, Name, ObjectKey, Traffic};
 
-use crate::{entrances::Entrances, space::merged};
+use crate::{controller::ControllerRoutes, space::merged};
 
-/// What ends stand for.
+/// What an end stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum GroupBy {
-    /// Workloads; one whose pods are not all treated alike is shown in parts. The answer is exact.
+    /// Workloads. A workload whose pods are not equivalent has several ends. The answer is exact.
     #[default]
     Workload,
-    /// Single pods. Exact, and as long as the square of their number: filter.
+    /// Pods. The answer is exact, and its length is quadratic in the number of pods, so use a filter.
     Pod,
-    /// Namespaces. An edge holds what some pod may use to some pod; [`Edge::exact`] says whether every pair may.
+    /// Namespaces. An edge has the traffic that any of its pairs of pods may use. [`crate::Edge::exact`] tells whether
+    /// all pairs may.
     Namespace,
-    /// Pods that are treated alike in every respect, of whatever workloads. Exact, and the shortest exact answer.
+    /// Equivalent pods of any workloads. This is the shortest exact answer.
     Class,
 }
 
-/// What to answer.
+/// Options of [`crate::Connections`].
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionsOptions {
-    /// What ends stand for.
+    /// What an end stands for.
     pub group_by: GroupBy,
     /// Only connections from these ends.
     pub from: Option<EndFilter>,
     /// Only connections to these ends.
     pub to: Option<EndFilter>,
-    /// Only this of what is allowed or denied.
+    /// Only this traffic.
     pub traffic: Option<Traffic>,
-    /// Say what is denied instead of what is allowed.
+    /// Denied connections instead of allowed ones.
     pub only_denied: bool,
-    /// Whether nodes are ends.
+    /// Whether to include nodes.
     pub nodes: bool,
-    /// What leads in through a controller.
-    pub entrances: Entrances,
+    /// The routes into the cluster.
+    pub controller_routes: ControllerRoutes,
 }
 
-/// A choice of ends: those that any part of it chooses.
+/// Selects the ends that match any of its fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndFilter {
-    /// Ends that have one of these pods.
+    /// Ends with one of these pods.
     pub pods: BTreeSet<ObjectKey>,
-    /// Ends within these namespaces; classes with a pod in them.
+    /// Ends in these namespaces, and classes with a pod in them.
     pub namespaces: BTreeSet<Name>,
-    /// Ends that have one of these nodes.
+    /// Ends with one of these nodes.
     pub nodes: BTreeSet<Name>,
-    /// What forwards connections into the cluster.
+    /// The ingress controller.
     pub controller: bool,
-    /// Outside addresses in these ranges, and no others: ends are cut at their edges.
+    /// External addresses in these ranges. External ends are divided at their boundaries.
     pub ranges: Vec<IpRange>,
 }
 
 impl EndFilter {
-    /// Its ranges as marks: one per family.
-    pub(crate) fn marks(&self) -> impl Iterator<Item = Vec<IpRange>> {
+    /// Returns the ranges, merged for each family.
+    pub(crate) fn filter_ranges(&self) -> impl Iterator<Item = Vec<IpRange>> {
         let of =
             |family| self.ranges.iter().copied().filter(move |r| Family::of(r.first) == family).collect();
         Family::BOTH.map(of).into_iter().map(merged).filter(|ranges| !ranges.is_empty())

@@ -1,12 +1,12 @@
-//! What any address may send to any other, counted once for all addresses that no policy tells apart.
+//! The connections between all addresses, computed once for addresses that no policy distinguishes.
 //!
-//! Pods that agree in what policies can see of them (namespace, mentioned labels, mentioned port names, the blocks that
-//! hold their addresses) form one [`Unit`]; so do the addresses of a node, and the outside addresses held by the same
-//! blocks. Subjects with equal rules share one [`Row`], which says what each class of peers may do; a row stores only
-//! the classes that some rule of it names. What one unit may send to another is the intersection of two rows' entries,
-//! and those recur, so each is worked out once.
+//! Pods with equal properties that policies refer to (namespace, labels, port names, blocks of their addresses) form
+//! one [`Unit`]. So do the addresses of a node, and external addresses in the same blocks. Subjects with equal rules
+//! share a [`Row`], which has the traffic with each class of peers; it only stores classes that its rules refer to. The
+//! traffic from one unit to another is the intersection of two rows' entries. These intersections recur, so each is
+//! computed once.
 
-mod enter;
+mod forwarding;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,60 +20,60 @@ use palisade_policy::{
 };
 
 use crate::{
-    classes::{ClassId, Classes, IdentityId, Who},
-    entrances::{Entered, Entrances, Targets},
+    classes::{AddressOwner, ClassId, Classes, IdentityId},
+    controller::{ControllerRoutes, ForwardingTargets, UnitForwarding},
     families::index,
     traffics::{Cell, TrafficId, Traffics},
 };
 
-/// Names a [`Unit`].
+/// Identifies a [`Unit`].
 pub(crate) type UnitId = u32;
-/// Names a [`Row`].
+/// Identifies a [`Row`].
 type RowId = u32;
 
-/// A live pod, as answers name it.
+/// A running pod.
 #[derive(Clone, Debug)]
 pub(crate) struct PodFacts {
     pub(crate) key: ObjectKey,
-    /// The pod itself, if it belongs to nothing else.
+    /// The pod itself, if it has no owner.
     pub(crate) workload: Workload,
     pub(crate) node: Option<Name>,
 }
 
-/// How rows treat a class: each row that gives it something special, and what.
-pub(crate) type Treatment = [(RowId, TrafficId)];
+/// The rows with an entry for a class, and their entries.
+pub(crate) type SpecialTraffic = [(RowId, TrafficId)];
 
-/// Who a unit is.
+/// The members of a unit.
 #[derive(Clone, Debug)]
 pub(crate) enum Members {
-    /// Live pods, by their place in [`Reach::pods`]; at least one.
+    /// Running pods, as indexes into [`Reach::pods`]. There is at least one.
     Pods(Vec<u32>),
-    /// Addresses of one node, at most one of each family.
+    /// Addresses of a node, at most one of each family.
     Node { name: Name, addresses: Vec<IpAddr> },
-    /// Outside addresses of one family, and the marks that hold them.
-    External { family: Family, ranges: Vec<IpRange>, marks: Vec<usize> },
+    /// External ranges of one family, and the filter ranges that contain them.
+    External { family: Family, ranges: Vec<IpRange>, filter_ranges: Vec<usize> },
 }
 
-/// Ends of connections that no policy tells apart.
+/// Ends of connections that no policy distinguishes.
 #[derive(Clone, Debug)]
 pub(crate) struct Unit {
     pub(crate) members: Members,
-    /// The classes of its addresses, by family; `None` if it has no address of the family.
+    /// The class of its address in each family; `None` if it has none.
     pub(crate) classes: [Option<ClassId>; 2],
-    /// What it may send and receive; `None` if nothing restricts it.
+    /// The rows for what it may send and receive; `None` if it is not isolated and no other policy applies.
     egress: Option<RowId>,
     ingress: Option<RowId>,
-    /// What is forwarded to each of its pods, by number.
+    /// The number of the traffic that is forwarded to each of its pods.
     pub(crate) target: u32,
-    /// What of that may be.
-    pub(crate) entered: Entered,
+    /// What the controller may forward.
+    pub(crate) forwarding: UnitForwarding,
 }
 
-/// What a subject allows each class of peers in one direction.
+/// The traffic of a subject with each class of peers in one direction.
 #[derive(Debug)]
 struct Row {
     rest: TrafficId,
-    /// Classes that differ from `rest`, sorted.
+    /// Classes whose traffic differs from `rest`, sorted.
     special: Vec<(ClassId, TrafficId)>,
 }
 
@@ -86,30 +86,34 @@ impl Row {
     }
 }
 
-/// See the module documentation.
+/// The connections of a cluster. See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Reach {
     pub(crate) pods: Vec<PodFacts>,
-    /// Those of pods first.
+    /// The units. Those of pods come first.
     pub(crate) units: Vec<Unit>,
     pub(crate) pod_units: usize,
     pub(crate) classes: usize,
     rows: Vec<Row>,
     pub(crate) traffics: Traffics,
-    pub(crate) targets: Targets,
+    pub(crate) targets: ForwardingTargets,
 }
 
 impl Reach {
-    /// Works everything out. `O(addresses + policies × what they name + units²)`.
-    pub(crate) fn new(cluster: &Cluster, marks: &[Vec<IpRange>], entrances: &Entrances) -> Self {
-        let mut classes = Classes::new(cluster, marks);
+    /// Computes all connections. `O(addresses + policies × what they refer to + units²)`.
+    pub(crate) fn new(
+        cluster: &Cluster,
+        filter_ranges: &[Vec<IpRange>],
+        controller_routes: &ControllerRoutes,
+    ) -> Self {
+        let mut classes = Classes::new(cluster, filter_ranges);
         let owners = owners(cluster);
-        let targets = Targets::new(cluster, &entrances.routes);
+        let targets = ForwardingTargets::new(cluster, &controller_routes.routes);
         let (pods, mut units, identities) = pod_units(&owners, &mut classes, &targets);
         let pod_units = units.len();
         units.extend(node_units(cluster, &owners, &mut classes));
-        units.extend(external_units(&mut classes, marks.len()));
-        let unknown = entrances.controller.is_empty() && entrances.lead_somewhere();
+        units.extend(external_units(&mut classes, filter_ranges.len()));
+        let unknown = controller_routes.controller.is_empty() && controller_routes.have_backends();
         let unknown = unknown.then(|| classes.unknown_pod());
         let mut rows = Rows::new(cluster, classes);
         let subjects = Subjects::new(cluster);
@@ -124,14 +128,14 @@ impl Reach {
         });
         let Rows { classes, rows, traffics, .. } = rows;
         let mut reach = Self { pods, units, pod_units, classes: classes.len(), rows, traffics, targets };
-        reach.learn_meets();
-        reach.enter(cluster, entrances, unknown.as_ref());
+        reach.compute_intersections();
+        reach.compute_forwarding(cluster, controller_routes, unknown.as_ref());
         reach
     }
 
-    /// Works out every intersection that [`Self::cell`] will ask for. The outside restricts nothing, so that only
-    /// pairs of pods have any.
-    fn learn_meets(&mut self) {
+    /// Computes all intersections that [`Self::cell`] needs. Policies only restrict pods, so only pairs of pods have
+    /// any.
+    fn compute_intersections(&mut self) {
         let restricted =
             |row: fn(&Unit) -> Option<RowId>, units: &[Unit]| -> Vec<(RowId, [Option<ClassId>; 2])> {
                 let mut found: Vec<_> = units.iter().filter_map(|u| Some((row(u)?, u.classes))).collect();
@@ -150,18 +154,18 @@ impl Reach {
                     let (Some(from), Some(to)) = (from[family], to[family]) else { continue };
                     let sent = self.rows[*egress as usize].at(to);
                     let received = self.rows[*ingress as usize].at(from);
-                    self.traffics.learn_meet(sent, received);
+                    self.traffics.intersect(sent, received);
                 }
             }
         }
     }
 
-    /// What one unit may send to another. Between pods of one unit: to another pod of it. Not for a node and its own
-    /// pods: see [`Self::cell_from_own_node`].
+    /// Returns the traffic from one unit to another. Within a unit, it is the traffic between two of its pods. For a
+    /// node and its own pods, use [`Self::cell_from_own_node`].
     pub(crate) fn cell(&self, from: &Unit, to: &Unit) -> Cell {
         let family = |family: usize| {
             let (sent, received) = self.sides(from, to, family)?;
-            self.traffics.meet(sent, received)
+            self.traffics.intersection_of(sent, received)
         };
         let first = family(0);
         if from.classes[0] == from.classes[1] && to.classes[0] == to.classes[1] {
@@ -170,14 +174,15 @@ impl Reach {
         [first, family(1)]
     }
 
-    /// What one unit may send as far as its own rules go, and the other receive; `None` if they don't share the family.
+    /// Returns what the rules of the source allow it to send, and what those of the destination allow it to receive;
+    /// `None` if they don't share the family.
     pub(crate) fn sides(&self, from: &Unit, to: &Unit, family: usize) -> Option<(TrafficId, TrafficId)> {
         let at = |row: Option<RowId>, class| row.map_or(Traffics::ALL, |r| self.rows[r as usize].at(class));
         let (source, target) = (from.classes[family]?, to.classes[family]?);
         Some((at(from.egress, target), at(to.ingress, source)))
     }
 
-    /// What a node may send to those pods of a unit that are on it: everything (SEMANTICS A39, D9).
+    /// Returns the traffic from a node to the pods of a unit on that node: everything (SEMANTICS A39, D9).
     pub(crate) fn cell_from_own_node(&self, node: &Unit, to: &Unit) -> Cell {
         [0, 1].map(|family| node.classes[family].and(to.classes[family]).map(|_| Traffics::ALL))
     }
@@ -186,9 +191,9 @@ impl Reach {
         self.traffics.get(id)
     }
 
-    /// For every class, the rows in use that treat it specially, and how. Two classes of one family with equal entries
-    /// are treated alike by every pod of that family.
-    pub(crate) fn treatment(&self, family: Family) -> HashMap<ClassId, Vec<(RowId, TrafficId)>> {
+    /// Returns, for each class, the rows in use that have an entry for it. Classes of a family with equal entries are
+    /// equivalent for every pod of that family.
+    pub(crate) fn special_traffic(&self, family: Family) -> HashMap<ClassId, Vec<(RowId, TrafficId)>> {
         let used = self.units[..self.pod_units].iter().filter(|u| u.classes[index(family)].is_some());
         let rows = used.flat_map(|u| [u.egress, u.ingress]);
         let mut rows: Vec<RowId> = rows.flatten().collect();
@@ -203,13 +208,13 @@ impl Reach {
         out
     }
 
-    /// Whether two units of pods may be told apart by what they may do, with any other end.
-    pub(crate) fn alike(&self, a: &Unit, b: &Unit) -> bool {
+    /// Returns whether two units of pods have the same connections with all ends.
+    pub(crate) fn is_equivalent(&self, a: &Unit, b: &Unit) -> bool {
         let families = |u: &Unit| u.classes.map(|c| c.is_some());
         if families(a) != families(b) {
             return false;
         }
-        if a.entered != b.entered {
+        if a.forwarding != b.forwarding {
             return false;
         }
         if (a.egress, a.ingress, a.classes) == (b.egress, b.ingress, b.classes) {
@@ -221,7 +226,7 @@ impl Reach {
     }
 }
 
-/// The live pods by the addresses that they own (SEMANTICS G-10).
+/// Returns the running pods by the addresses that they own (SEMANTICS G-10).
 pub(crate) fn owners(cluster: &Cluster) -> HashMap<IpAddr, &Pod> {
     let mut owners: HashMap<IpAddr, &Pod> = HashMap::with_capacity(cluster.pods.len());
     for pod in cluster.pods.values().filter(|p| p.is_live()) {
@@ -235,13 +240,13 @@ pub(crate) fn owners(cluster: &Cluster) -> HashMap<IpAddr, &Pod> {
     owners
 }
 
-/// Who is asked for, for one unit: what policies see, and one pod of it.
+/// The identity of a unit, and one of its pods.
 type Subject<'c> = (IdentityId, &'c Pod);
 
 fn pod_units<'c>(
     owners: &HashMap<IpAddr, &'c Pod>,
     classes: &mut Classes,
-    targets: &Targets,
+    targets: &ForwardingTargets,
 ) -> (Vec<PodFacts>, Vec<Unit>, Vec<Subject<'c>>) {
     let mut pods: Vec<&Pod> = owners.values().copied().collect();
     pods.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -253,7 +258,7 @@ fn pod_units<'c>(
         let mut held = [None; 2];
         for address in pod.addresses.iter().filter(|a| owners.get(a).is_some_and(|o| o.key == pod.key)) {
             let set = classes.space.set_of(*address);
-            held[index(Family::of(*address))] = Some(classes.class(Who::Pod(identity), set));
+            held[index(Family::of(*address))] = Some(classes.class(AddressOwner::Pod(identity), set));
         }
         let number = facts.len() as u32;
         let own = || Workload { kind: "Pod".into(), name: pod.key.name.clone() };
@@ -278,18 +283,18 @@ fn pod_units<'c>(
 
 impl Unit {
     fn unrestricted(members: Members, classes: [Option<ClassId>; 2]) -> Self {
-        let entered = Entered::default();
-        Self { members, classes, egress: None, ingress: None, target: 0, entered }
+        let forwarding = UnitForwarding::default();
+        Self { members, classes, egress: None, ingress: None, target: 0, forwarding }
     }
 }
 
-/// Each node with its first address of each family; further addresses by themselves, as CIDRs may tell them apart.
-/// An address that a pod owns, or an earlier node has, is not the node's (as [`Cluster::endpoint`] reads it).
+/// Returns units with the first address of each family of a node, and further units for its other addresses, since
+/// CIDRs may distinguish them. An address of a pod or of an earlier node is left out (as in [`Cluster::endpoint`]).
 fn node_units(cluster: &Cluster, owners: &HashMap<IpAddr, &Pod>, classes: &mut Classes) -> Vec<Unit> {
     let mut taken: HashSet<IpAddr> = HashSet::new();
     let mut units = Vec::new();
     for node in cluster.nodes.values() {
-        let who = classes.node(node);
+        let owner = classes.node(node);
         let mut rounds: Vec<[Option<IpAddr>; 2]> = Vec::new();
         for address in &node.addresses {
             if owners.contains_key(address) || !taken.insert(*address) {
@@ -308,7 +313,7 @@ fn node_units(cluster: &Cluster, owners: &HashMap<IpAddr, &Pod>, classes: &mut C
         for round in rounds {
             let held = round.map(|a| {
                 let set = classes.space.set_of(a?);
-                Some(classes.class(who, set))
+                Some(classes.class(owner, set))
             });
             let addresses = round.into_iter().flatten().collect();
             units.push(Unit::unrestricted(Members::Node { name: node.name.clone(), addresses }, held));
@@ -317,7 +322,7 @@ fn node_units(cluster: &Cluster, owners: &HashMap<IpAddr, &Pod>, classes: &mut C
     units
 }
 
-fn external_units(classes: &mut Classes, marks: usize) -> Vec<Unit> {
+fn external_units(classes: &mut Classes, filter_ranges: usize) -> Vec<Unit> {
     let mut units = Vec::new();
     for family in Family::BOTH {
         let mut by_set: BTreeMap<u32, Vec<IpRange>> = BTreeMap::new();
@@ -326,15 +331,16 @@ fn external_units(classes: &mut Classes, marks: usize) -> Vec<Unit> {
         }
         for (set, ranges) in by_set {
             let mut held = [None; 2];
-            held[index(family)] = Some(classes.class(Who::External(family), set));
-            let marks = (0..marks).filter(|m| classes.in_mark(*m).contains(&set)).collect();
-            units.push(Unit::unrestricted(Members::External { family, ranges, marks }, held));
+            held[index(family)] = Some(classes.class(AddressOwner::External(family), set));
+            let filter_ranges =
+                (0..filter_ranges).filter(|m| classes.in_filter_range(*m).contains(&set)).collect();
+            units.push(Unit::unrestricted(Members::External { family, ranges, filter_ranges }, held));
         }
     }
     units
 }
 
-/// Policies by where their subjects are.
+/// Policies by the namespaces of their subjects.
 struct Subjects<'c> {
     by_namespace: HashMap<&'c Name, Vec<&'c Policy>>,
     cluster_wide: Vec<&'c Policy>,
@@ -352,7 +358,7 @@ impl<'c> Subjects<'c> {
         out
     }
 
-    /// The policies that select a pod in a namespace with these labels.
+    /// Returns the policies that select a pod in a namespace with these labels.
     fn selecting(&self, pod: &Pod, labels: Option<&Labels>) -> Vec<&'c Policy> {
         let own = self.by_namespace.get(&pod.key.namespace).into_iter().flatten();
         own.chain(&self.cluster_wide)
@@ -362,7 +368,7 @@ impl<'c> Subjects<'c> {
     }
 }
 
-/// The rows of all subjects, made once for equal rules.
+/// The rows of all subjects. Equal rules share a row.
 struct Rows<'c> {
     cluster: &'c Cluster,
     classes: Classes,
@@ -386,7 +392,7 @@ impl<'c> Rows<'c> {
         }
     }
 
-    /// The rows of egress and ingress for pods that are seen as `subject` is.
+    /// Returns the rows for egress and ingress of pods that policies see like `subject`.
     fn of_subject(
         &mut self,
         identity: IdentityId,
@@ -415,7 +421,7 @@ impl<'c> Rows<'c> {
             named.extend(self.held_by(peer).iter().map(|class| (*class, rule)));
         }
         if !names.is_empty() {
-            // A rule for everyone means something else for each pod that has such a port: `usize::MAX` is no rule.
+            // A rule for all peers matches differently for each pod with such a port. `usize::MAX` is no rule.
             named.extend(self.classes.with_port_names(&names).into_iter().map(|class| (class, usize::MAX)));
         }
         named.sort_unstable();

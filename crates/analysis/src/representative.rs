@@ -1,4 +1,4 @@
-//! From ends of answers back to addresses that questions can be asked about.
+//! Finds addresses that represent the ends of answers.
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -18,15 +18,15 @@ use crate::{
     reach::owners,
 };
 
-/// Finds addresses that stand for ends. Costs the addresses of the cluster at the first question, and next to nothing after that.
+/// Finds addresses that represent ends. The first query costs the addresses of the cluster; later ones are cheap.
 pub(crate) struct Representatives<'c> {
     cluster: &'c Cluster,
     owners: OnceCell<HashMap<IpAddr, &'c Pod>>,
-    /// Policies by the namespace of their subjects, and those of many namespaces.
+    /// Policies by the namespace of their subjects, and policies for several namespaces.
     by_namespace: HashMap<&'c Name, Vec<&'c Arc<Policy>>>,
     cluster_wide: Vec<&'c Arc<Policy>>,
-    /// For each subject: a cluster of nothing but the policies that select it.
-    worlds: RefCell<HashMap<ObjectKey, Cluster>>,
+    /// For each subject, a cluster with only the policies that select it.
+    reduced_clusters: RefCell<HashMap<ObjectKey, Cluster>>,
 }
 
 impl<'c> Representatives<'c> {
@@ -38,11 +38,16 @@ impl<'c> Representatives<'c> {
                 NamespaceMatch::Selected(_) => cluster_wide.push(policy),
             }
         }
-        Self { cluster, owners: OnceCell::new(), by_namespace, cluster_wide, worlds: RefCell::default() }
+        Self {
+            cluster,
+            owners: OnceCell::new(),
+            by_namespace,
+            cluster_wide,
+            reduced_clusters: RefCell::default(),
+        }
     }
 
-    /// Walks through the tiers as [`walk`] does, past no policies but those that select the subject: `O(those)` instead of
-    /// `O(policies)`.
+    /// Like [`walk`], but only visits the policies that select the subject: `O(those)` instead of `O(policies)`.
     pub(crate) fn walk(
         &self,
         source: &Endpoint,
@@ -51,41 +56,43 @@ impl<'c> Representatives<'c> {
         asked: &Traffic,
     ) -> Walk {
         let subject = if direction == Direction::Egress { source } else { target };
-        let mut worlds = self.worlds.borrow_mut();
-        let mut nobody = Cluster::default();
-        let world = match subject {
-            Endpoint::Pod { key, .. } => worlds.entry(key.clone()).or_insert_with(|| self.world_of(key)),
-            // No policy acts on what is no pod.
-            Endpoint::Node { .. } | Endpoint::External(_) => &mut nobody,
+        let mut reduced_clusters = self.reduced_clusters.borrow_mut();
+        let mut without_policies = Cluster::default();
+        let reduced = match subject {
+            Endpoint::Pod { key, .. } => {
+                reduced_clusters.entry(key.clone()).or_insert_with(|| self.reduced_cluster(key))
+            }
+            // Policies only apply to pods.
+            Endpoint::Node { .. } | Endpoint::External(_) => &mut without_policies,
         };
-        world.pods = Pods::default();
+        reduced.pods = Pods::default();
         for at in [source, target] {
             match at {
                 Endpoint::Pod { key, .. } => {
                     if let Some(pod) = self.cluster.pods.get_shared(key) {
-                        world.pods.insert(Arc::clone(pod));
+                        reduced.pods.insert(Arc::clone(pod));
                     }
                     if let Some(namespace) = self.cluster.namespaces.get(&key.namespace)
-                        && !world.namespaces.contains_key(&key.namespace)
+                        && !reduced.namespaces.contains_key(&key.namespace)
                     {
-                        world.namespaces.insert(namespace.name.clone(), namespace.clone());
+                        reduced.namespaces.insert(namespace.name.clone(), namespace.clone());
                     }
                 }
                 Endpoint::Node { name, .. } => {
                     if let Some(node) = self.cluster.nodes.get(name)
-                        && !world.nodes.contains_key(name)
+                        && !reduced.nodes.contains_key(name)
                     {
-                        world.nodes.insert(name.clone(), node.clone());
+                        reduced.nodes.insert(name.clone(), node.clone());
                     }
                 }
                 Endpoint::External(_) => {}
             }
         }
-        walk(world, source, target, false, direction, asked)
+        walk(reduced, source, target, false, direction, asked)
     }
 
-    /// The policies that select a pod, and nothing else.
-    fn world_of(&self, key: &ObjectKey) -> Cluster {
+    /// Returns a cluster with only the policies that select a pod.
+    fn reduced_cluster(&self, key: &ObjectKey) -> Cluster {
         let Some(pod) = self.cluster.pods.get(key) else { return Cluster::default() };
         let labels = self.cluster.namespaces.get(&key.namespace).map(|n| &n.labels);
         let own = self.by_namespace.get(&key.namespace).into_iter().flatten();
@@ -95,8 +102,9 @@ impl<'c> Representatives<'c> {
         Cluster { policies, ..Cluster::default() }
     }
 
-    /// Two addresses of a family, one of each end, between which a connection is what the pair of ends stands for:
-    /// of different pods, and a pod on a node if and only if that is meant. `None` if there are none such.
+    /// Returns an address of each end, such that the connection between them is of the kind that the ends describe:
+    /// between different pods, and between a node and a pod on it only if the source is the pod's own node. `None` if
+    /// there is no such pair.
     pub(crate) fn pair(
         &self,
         from: &ConnectionEnd,
@@ -104,7 +112,7 @@ impl<'c> Representatives<'c> {
         family: Family,
     ) -> Option<(Endpoint, Endpoint)> {
         let own = matches!(from, ConnectionEnd::OwnNode(_));
-        // Ends are alike in all their members: one of the first pairs will do, unless placement is in the way.
+        // The members of an end are equivalent, so one of the first pairs is suitable, except for placement.
         self.of(from, family).find_map(|source| {
             let fits = |target: &Endpoint| match (&source, target) {
                 (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) => a != b,
@@ -120,7 +128,7 @@ impl<'c> Representatives<'c> {
         self.cluster.pods.get(pod).is_some_and(|p| p.node.as_ref() == Some(node))
     }
 
-    /// The addresses of a family that an end stands for, found as they are asked for.
+    /// Iterates over the addresses of an end in a family.
     fn of<'e>(&'e self, end: &'e ConnectionEnd, family: Family) -> Box<dyn Iterator<Item = Endpoint> + 'e> {
         let pod = move |namespace: &Name, name: &Name| {
             let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
@@ -147,7 +155,7 @@ impl<'c> Representatives<'c> {
             ConnectionEnd::External(e) if e.family == family => {
                 Box::new(e.ranges.first().map(|r| Endpoint::External(r.first)).into_iter())
             }
-            // The pods of a namespace differ: none stands for all. Which pod the controller is may not be known.
+            // No pod can represent a namespace, since its pods differ. The pods of the controller may be unknown.
             ConnectionEnd::Namespace(_)
             | ConnectionEnd::External(_)
             | ConnectionEnd::IngressController(_) => Box::new(std::iter::empty()),

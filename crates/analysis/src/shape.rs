@@ -1,6 +1,6 @@
-//! Answers in the shape in which programs read them: ports and addresses as structures, ends by what they are.
+//! Answers in the form that programs read, for JSON.
 //!
-//! These types are what a versioned schema is made of; renderings add what they know besides, such as files and lines.
+//! Versioned schemas consist of these types. Renderers add other data, such as files and lines.
 
 use std::net::IpAddr;
 
@@ -15,20 +15,20 @@ use crate::{
     families::Families,
 };
 
-/// Ports of one protocol.
+/// A range of ports of one protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ports {
-    /// `TCP`, `UDP`, `SCTP`; `other`: every other IP protocol.
+    /// `TCP`, `UDP` or `SCTP`; `other` is every other IP protocol.
     pub protocol: &'static str,
     /// The first port; absent for `other`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first: Option<u16>,
-    /// The last port, included.
+    /// The last port, inclusive; absent for `other`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<u16>,
 }
 
-/// A set of traffic: protocol by protocol, ranges sorted, disjoint and not adjacent.
+/// Converts traffic to ranges, by protocol. Ranges are sorted, disjoint and not adjacent.
 #[must_use]
 pub fn ports(traffic: &Traffic) -> Vec<Ports> {
     let of = |protocol, set: &PortSet| {
@@ -44,7 +44,7 @@ pub fn ports(traffic: &Traffic) -> Vec<Ports> {
     out
 }
 
-/// The fewest CIDRs that hold exactly these addresses, in order.
+/// Returns the shortest list of CIDRs with exactly these addresses, in order.
 #[must_use]
 pub fn cidrs(ranges: &[IpRange]) -> Vec<IpNet> {
     let nets = |range: &IpRange| -> Vec<IpNet> {
@@ -55,7 +55,7 @@ pub fn cidrs(ranges: &[IpRange]) -> Vec<IpNet> {
             (IpAddr::V6(first), IpAddr::V6(last)) => {
                 Ipv6Subnets::new(first, last, 0).map(IpNet::V6).collect()
             }
-            // A range is of one family.
+            // A range has one family.
             _ => Vec::new(),
         }
     };
@@ -66,7 +66,7 @@ pub fn cidrs(ranges: &[IpRange]) -> Vec<IpNet> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum End {
-    /// A workload or a part of one.
+    /// A workload or some of its pods.
     Workload(Workload),
     /// A pod.
     Pod {
@@ -74,9 +74,9 @@ pub enum End {
         namespace: String,
         /// Its name.
         name: String,
-        /// The kind of what it belongs to.
+        /// The kind of its workload.
         workload_kind: String,
-        /// The name of what it belongs to.
+        /// The name of its workload.
         workload_name: String,
     },
     /// All pods of a namespace.
@@ -84,33 +84,33 @@ pub enum End {
         /// Its name.
         name: String,
     },
-    /// Pods that are treated alike.
+    /// Equivalent pods.
     Class {
-        /// Which.
+        /// The pods, by workload.
         members: Vec<Workload>,
     },
     /// The node that a pod runs on.
     OwnNode {
-        /// One of these.
+        /// All such nodes.
         nodes: Vec<Node>,
     },
     /// Nodes.
     Nodes {
-        /// Which.
+        /// The nodes.
         nodes: Vec<Node>,
     },
-    /// Addresses outside the cluster.
+    /// External addresses.
     External {
         /// `IPv4` or `IPv6`.
         family: String,
-        /// The fewest CIDRs that hold them.
+        /// The shortest list of CIDRs with these addresses.
         cidrs: Vec<String>,
-        /// The same as ranges.
+        /// The same addresses as ranges.
         ranges: Vec<Range>,
     },
-    /// What forwards connections into the cluster.
+    /// The ingress controller.
     IngressController {
-        /// Its pods, where it is known.
+        /// Its pods, if they are known.
         pods: Vec<Workload>,
     },
 }
@@ -124,7 +124,7 @@ pub struct Workload {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// The pods that are meant, where they aren't all live pods of the workload.
+    /// The names of the pods, if they are not all running pods of the workload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pods: Option<Vec<String>>,
 }
@@ -138,32 +138,32 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
 }
 
-/// A range of addresses, both ends included.
+/// A range of addresses, inclusive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Range {
-    /// The first.
+    /// The first address.
     pub first: IpAddr,
-    /// The last.
+    /// The last address.
     pub last: IpAddr,
 }
 
-/// What one end may open to another.
+/// The connections that one end may open to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Connection {
-    /// Who opens.
+    /// The client.
     pub from: End,
-    /// Who is called.
+    /// The server.
     pub to: End,
     /// `IPv4`, `IPv6`.
     pub families: Vec<&'static str>,
-    /// What.
+    /// The protocols and destination ports.
     pub ports: Vec<Ports>,
-    /// Whether every pair that the ends stand for may use all of it.
+    /// Whether every pair of addresses of the ends may use all of it.
     pub exact: bool,
 }
 
 impl Connection {
-    /// The shape of an edge between these ends.
+    /// Converts an edge between these ends.
     #[must_use]
     pub fn new(from: &ConnectionEnd, to: &ConnectionEnd, edge: &Edge<'_>) -> Self {
         Self {
@@ -176,7 +176,7 @@ impl Connection {
     }
 }
 
-/// Families by name.
+/// Returns the names of families.
 #[must_use]
 pub fn families(families: Families) -> Vec<&'static str> {
     let names = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
@@ -234,7 +234,7 @@ mod tests {
     use crate::end::ExternalRanges;
 
     #[test]
-    fn shapes_are_structures() {
+    fn shapes_serialize_as_structures() {
         let range = |a: &str, b: &str| IpRange { first: a.parse().unwrap(), last: b.parse().unwrap() };
         let external = ConnectionEnd::External(ExternalRanges {
             family: Family::V4,

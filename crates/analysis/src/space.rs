@@ -1,4 +1,4 @@
-//! The address space of both families, cut exactly where blocks of policies begin and end.
+//! The address space of both families, divided at the boundaries of policies' blocks.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,49 +12,49 @@ use palisade_policy::{
 
 use crate::families::index;
 
-/// Names a set of blocks: those that hold the same addresses. 0 is the empty set.
+/// Identifies a set of blocks that contain the same addresses. 0 is the empty set.
 pub(crate) type BlockSet = u32;
 
-/// Every address, by the blocks that hold it. `O(n log n)` to make in the number of blocks and exceptions, as long as
-/// few blocks overlap at one address; a look-up is `O(log n)`.
+/// The address space, divided by the blocks that contain each address. `O(n log n)` to make for `n` blocks and
+/// exceptions, provided that few blocks overlap at each address. A lookup is `O(log n)`.
 #[derive(Debug)]
-pub(crate) struct Space {
-    /// For IPv4 and IPv6: where ranges begin, and by which blocks they are held; the first begins at 0.
+pub(crate) struct AddressSpace {
+    /// For IPv4 and IPv6: the start of each range, and the blocks that contain it. The first range starts at 0.
     cuts: [Vec<(u128, BlockSet)>; 2],
-    /// For each block, the sets that have it.
+    /// For each block, the sets that contain it.
     sets_with: Vec<Vec<BlockSet>>,
 }
 
-impl Space {
-    /// Cuts at these blocks, each as its ranges: sorted, disjoint, not adjacent.
+impl AddressSpace {
+    /// Divides the space by these blocks, each given as sorted, disjoint ranges that are not adjacent.
     pub(crate) fn new(blocks: impl IntoIterator<Item = Vec<IpRange>>) -> Self {
-        // Where which blocks begin or stop to hold.
-        let mut flips: [BTreeMap<u128, Vec<u32>>; 2] = Default::default();
+        // The blocks that begin or end at each address.
+        let mut boundaries: [BTreeMap<u128, Vec<u32>>; 2] = Default::default();
         let mut count = 0;
         for (block, number) in blocks.into_iter().zip(0u32..) {
             count = number as usize + 1;
             for range in block {
                 let family = Family::of(range.first);
-                let flips = &mut flips[index(family)];
-                flips.entry(to_number(range.first)).or_default().push(number);
+                let boundaries = &mut boundaries[index(family)];
+                boundaries.entry(to_number(range.first)).or_default().push(number);
                 let last = to_number(range.last);
                 if last < max_number(family) {
-                    flips.entry(last + 1).or_default().push(number);
+                    boundaries.entry(last + 1).or_default().push(number);
                 }
             }
         }
         let mut sets: HashMap<Vec<u32>, BlockSet> = HashMap::from([(Vec::new(), 0)]);
         let mut sets_with = vec![Vec::new(); count];
-        let cuts = flips.map(|flips| {
-            let mut holding: BTreeSet<u32> = BTreeSet::new();
+        let cuts = boundaries.map(|boundaries| {
+            let mut containing: BTreeSet<u32> = BTreeSet::new();
             let mut cuts = vec![(0, 0)];
-            for (start, blocks) in flips {
+            for (start, blocks) in boundaries {
                 for block in blocks {
-                    if !holding.remove(&block) {
-                        holding.insert(block);
+                    if !containing.remove(&block) {
+                        containing.insert(block);
                     }
                 }
-                let members: Vec<u32> = holding.iter().copied().collect();
+                let members: Vec<u32> = containing.iter().copied().collect();
                 let next = sets.len() as BlockSet;
                 let set = *sets.entry(members).or_insert_with_key(|members| {
                     members.iter().for_each(|block| sets_with[*block as usize].push(next));
@@ -72,18 +72,18 @@ impl Space {
         Self { cuts, sets_with }
     }
 
-    /// The blocks that hold an address.
+    /// Returns the blocks that contain an address.
     pub(crate) fn set_of(&self, address: IpAddr) -> BlockSet {
         let (cuts, number) = (&self.cuts[index(Family::of(address))], to_number(address));
         cuts[cuts.partition_point(|(start, _)| *start <= number) - 1].1
     }
 
-    /// The sets that have the block with this number.
+    /// Returns the sets that contain the block with this number.
     pub(crate) fn sets_with(&self, block: usize) -> &[BlockSet] {
         &self.sets_with[block]
     }
 
-    /// The whole space of a family as ranges, sorted and disjoint, neighbours held by different blocks.
+    /// Iterates over the space of a family as sorted, disjoint ranges. Neighbours are in different blocks.
     pub(crate) fn ranges(&self, family: Family) -> impl Iterator<Item = (IpRange, BlockSet)> {
         let cuts = &self.cuts[index(family)];
         cuts.iter().enumerate().map(move |(i, (start, set))| {
@@ -93,7 +93,7 @@ impl Space {
     }
 }
 
-/// The union of ranges of one family, canonical: sorted, disjoint, not adjacent.
+/// Returns the union of ranges: sorted, disjoint, not adjacent.
 pub(crate) fn merged(mut ranges: Vec<IpRange>) -> Vec<IpRange> {
     ranges.sort_unstable();
     let mut out: Vec<IpRange> = Vec::with_capacity(ranges.len());
@@ -121,19 +121,19 @@ mod tests {
         IpBlock { cidr: cidr.parse().unwrap(), except: except.iter().map(|e| e.parse().unwrap()).collect() }
     }
 
-    fn ranges(space: &Space, family: Family) -> Vec<String> {
+    fn ranges(space: &AddressSpace, family: Family) -> Vec<String> {
         space.ranges(family).map(|(range, set)| format!("{range} {set}")).collect()
     }
 
     #[test]
-    fn the_space_is_cut_where_blocks_say_and_nowhere_else() {
+    fn the_space_is_divided_only_at_block_boundaries() {
         let blocks = [
             block("10.0.0.0/8", &["10.1.0.0/16"]),
             block("10.1.0.0/16", &[]),
             block("0.0.0.0/0", &[]),
             block("128.0.0.0/1", &[]),
         ];
-        let space = Space::new(blocks.iter().map(block_ranges));
+        let space = AddressSpace::new(blocks.iter().map(block_ranges));
         assert_eq!(
             ranges(&space, Family::V4),
             [
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn merging_knows_families_and_neighbours() {
+    fn merging_joins_neighbours_of_the_same_family() {
         let range = |a: &str, b: &str| IpRange { first: a.parse().unwrap(), last: b.parse().unwrap() };
         let all = vec![
             range("::", "::1"),

@@ -1,6 +1,6 @@
-//! The laws of connections: they say what the reference says, for every pair of ends, address by address.
+//! Property tests of connections: they equal the verdicts of the reference for every pair of ends.
 //!
-//! `PALISADE_CASES` sets the number of random clusters of each law.
+//! `PALISADE_CASES` sets the number of random clusters for each test.
 
 #[path = "support/pairs.rs"]
 mod ends;
@@ -21,8 +21,8 @@ fn all(group_by: GroupBy) -> ConnectionsOptions {
     ConnectionsOptions { group_by, nodes: true, ..ConnectionsOptions::default() }
 }
 
-/// The edges by their ends and families.
-fn table(connections: &Connections) -> BTreeMap<(usize, usize, Family), Traffic> {
+/// The traffic by ends and family.
+fn traffic_by_pair(connections: &Connections) -> BTreeMap<(usize, usize, Family), Traffic> {
     let mut out = BTreeMap::new();
     for edge in connections.edges() {
         for family in Family::BOTH.into_iter().filter(|f| edge.families.contains(*f)) {
@@ -33,7 +33,7 @@ fn table(connections: &Connections) -> BTreeMap<(usize, usize, Family), Traffic>
     out
 }
 
-/// The one end that stands for `at`, as the other end sees it.
+/// Returns the only end that contains `at`, as the other end sees it.
 fn end(connections: &Connections, at: &Endpoint, as_own_node: bool) -> Result<usize, String> {
     let found: Vec<usize> = connections
         .ends()
@@ -53,7 +53,7 @@ fn end(connections: &Connections, at: &Endpoint, as_own_node: bool) -> Result<us
     }
 }
 
-/// Every pair of different ends, at least one of them a pod, in a family that they share.
+/// Every pair of different endpoints that share a family, of which at least one is a pod.
 fn pairs(cluster: &Cluster) -> Vec<(Endpoint, Endpoint)> {
     let ends = endpoints(cluster);
     let pod = |at: &Endpoint| if let Endpoint::Pod { key, .. } = at { Some(key.clone()) } else { None };
@@ -70,12 +70,12 @@ fn pairs(cluster: &Cluster) -> Vec<(Endpoint, Endpoint)> {
 
 fn agrees(cluster: &Cluster, group_by: GroupBy, rng: &mut Rng) -> Result<(), String> {
     let connections = Connections::new(cluster, &all(group_by));
-    let (table, ports) = (table(&connections), traffic(cluster));
+    let (traffic_by_pair, ports) = (traffic_by_pair(&connections), traffic(cluster));
     for (source, target) in pairs(cluster) {
         let from = end(&connections, &source, on_its_own_node(cluster, &source, &target))?;
         let to = end(&connections, &target, false)?;
         let nothing = Traffic::none();
-        let allowed = table.get(&(from, to, Family::of(source.address()))).unwrap_or(&nothing);
+        let allowed = traffic_by_pair.get(&(from, to, Family::of(source.address()))).unwrap_or(&nothing);
         for _ in 0..5 {
             let (protocol, port) = ports[rng.usize(..ports.len())];
             let expected = says(cluster, &source, &target, protocol, port);
@@ -102,7 +102,7 @@ fn pods_and_classes_agree_with_the_reference_for_every_pair() {
     hold(cases(15), &Shape::medium(), |c, rng| agrees(c, GroupBy::Class, rng));
 }
 
-/// A cluster like those in production, too big for every pair: a sample of flows.
+/// Tests sampled flows of a production-like cluster, which is too large for all pairs.
 #[test]
 fn a_production_cluster_agrees_with_the_reference() {
     let (mut allowed, mut denied) = (0, 0);
@@ -111,7 +111,7 @@ fn a_production_cluster_agrees_with_the_reference() {
         let world = cluster(rng, &Shape::realistic(1_000, 250));
         let connections = Connections::new(&world, &all(GroupBy::Workload));
         assert!(connections.classes() < 200, "{} classes for 20 workloads", connections.classes());
-        let table = table(&connections);
+        let traffic_by_pair = traffic_by_pair(&connections);
         for flow in flows(rng, &world, 800) {
             let (source, target) = (&flow.source, &flow.destination);
             let no_pod = ![source, target].iter().any(|e| matches!(e, Endpoint::Pod { .. }));
@@ -120,7 +120,7 @@ fn a_production_cluster_agrees_with_the_reference() {
             }
             let from = end(&connections, source, on_its_own_node(&world, source, target)).unwrap();
             let to = end(&connections, target, false).unwrap();
-            let shown = table.get(&(from, to, Family::of(source.address())));
+            let shown = traffic_by_pair.get(&(from, to, Family::of(source.address())));
             let shown = shown.is_some_and(|t| t.contains(flow.protocol, flow.port));
             assert_eq!(
                 shown,
@@ -134,17 +134,17 @@ fn a_production_cluster_agrees_with_the_reference() {
     assert!(allowed > 10 && denied > 10, "{allowed} allowed, {denied} denied");
 }
 
-/// Pods that no policy acts on are named, each once, and are no ends.
+/// Pods to which no policy applies are listed once, and are no ends.
 #[test]
-fn bystanders_are_named() {
+fn unaffected_pods_are_listed() {
     let mut seen = 0;
     for seed in seeds(0..100) {
         let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());
         let connections = Connections::new(&world, &all(GroupBy::Pod));
-        for bystander in connections.bystanders() {
-            let pod = &world.pods[&bystander.pod];
+        for unaffected in connections.unaffected_pods() {
+            let pod = &world.pods[&unaffected.pod];
             assert!(!pod.is_live() && !connections.ends().any(|e| e.holds_pod(&pod.key)));
-            assert_eq!(bystander.host_network_of.is_some(), pod.host_network && pod.node.is_some());
+            assert_eq!(unaffected.host_network_of.is_some(), pod.host_network && pod.node.is_some());
             seen += 1;
         }
     }
@@ -152,10 +152,10 @@ fn bystanders_are_named() {
 }
 
 #[test]
-fn namespaces_say_what_some_pair_may_do_and_whether_all_may() {
+fn namespaces_have_the_traffic_of_some_pair_and_whether_all_pairs_have_it() {
     hold(cases(150), &Shape::tiered(), |cluster, rng| {
         let connections = Connections::new(cluster, &all(GroupBy::Namespace));
-        let (table, ports) = (table(&connections), traffic(cluster));
+        let (traffic_by_pair, ports) = (traffic_by_pair(&connections), traffic(cluster));
         let exact: BTreeMap<_, _> = connections.edges().map(|e| ((e.from, e.to), e.exact)).collect();
         for _ in 0..4 {
             let (protocol, port) = ports[rng.usize(..ports.len())];
@@ -168,7 +168,7 @@ fn namespaces_say_what_some_pair_may_do_and_whether_all_may() {
                 some.entry((from, to, family)).or_default().insert(said);
             }
             for (key, said) in some {
-                let shown = table.get(&key).is_some_and(|t| t.contains(protocol, port));
+                let shown = traffic_by_pair.get(&key).is_some_and(|t| t.contains(protocol, port));
                 if shown != said.contains(&true) {
                     return Err(format!("{key:?} {protocol} {port}: shown {shown}, pairs {said:?}"));
                 }
@@ -181,14 +181,14 @@ fn namespaces_say_what_some_pair_may_do_and_whether_all_may() {
     });
 }
 
-/// What is denied is what is not allowed, for the pairs that there are.
+/// Denied traffic is the complement of allowed traffic, for the pairs that exist.
 #[test]
-fn denied_is_the_rest() {
+fn denied_traffic_is_the_complement() {
     hold(cases(200), &Shape::tiered(), |cluster, _| {
         let allowed = Connections::new(cluster, &all(GroupBy::Workload));
         let denied =
             Connections::new(cluster, &ConnectionsOptions { only_denied: true, ..all(GroupBy::Workload) });
-        let (yes, no) = (table(&allowed), table(&denied));
+        let (yes, no) = (traffic_by_pair(&allowed), traffic_by_pair(&denied));
         let nothing = Traffic::none();
         for from in 0..allowed.ends().len() {
             for to in 0..allowed.ends().len() {
@@ -222,7 +222,7 @@ fn boundaries(cluster: &Cluster) -> BTreeSet<std::net::IpAddr> {
     out
 }
 
-/// The outside is the whole address space, each address once, and cut nowhere but where a policy cuts.
+/// External ranges contain each address of the address space once, and are only divided by policies.
 #[test]
 fn external_ranges_partition_the_address_space() {
     hold(cases(400), &Shape::tiered(), |cluster, _| {
@@ -265,11 +265,11 @@ fn external_ranges_partition_the_address_space() {
     });
 }
 
-/// The same objects under other names of files, with rules, peers and ports in another order.
+/// The same objects in files with other names, with rules, peers and ports in another order.
 fn reordered(cluster: &Cluster, rng: &mut Rng) -> Cluster {
     let mut out = cluster.clone();
     for policy in out.policies.values_mut() {
-        // Among cluster-wide rules order means something.
+        // The order of cluster-wide rules is significant.
         let ordered = policy.tier != palisade_policy::Tier::Developer;
         let policy = std::sync::Arc::make_mut(policy);
         for rules in [&mut policy.ingress, &mut policy.egress].into_iter().flatten() {
@@ -292,7 +292,7 @@ fn reordered(cluster: &Cluster, rng: &mut Rng) -> Cluster {
 }
 
 #[test]
-fn the_order_of_objects_never_shows() {
+fn the_order_of_objects_does_not_matter() {
     let print = |c: &Cluster, group_by| {
         let connections = Connections::new(c, &all(group_by));
         let endpoints: Vec<String> = connections.ends().map(|e| format!("{e:?}")).collect();
@@ -312,9 +312,9 @@ fn the_order_of_objects_never_shows() {
     }
 }
 
-/// A filter shows a part of the whole answer, and outside addresses exactly those that it names.
+/// A filter selects a part of the whole answer, and exactly the external addresses in its ranges.
 #[test]
-fn a_filter_shows_a_part_of_the_answer() {
+fn a_filter_selects_a_part_of_the_answer() {
     hold(cases(150), &Shape::tiered(), |cluster, rng| {
         let at = &palisade_testkit::EXTERNALS[rng.usize(..5)];
         let near = |n: u128| from_number(Family::of(*at), n);
@@ -326,7 +326,7 @@ fn a_filter_shows_a_part_of_the_answer() {
             ConnectionsOptions { from: Some(chosen), traffic: Some(only.clone()), ..all(GroupBy::Workload) };
         let (whole, part) =
             (Connections::new(cluster, &all(GroupBy::Workload)), Connections::new(cluster, &options));
-        let whole_table = table(&whole);
+        let whole_table = traffic_by_pair(&whole);
         for edge in part.edges() {
             match part.end(edge.from) {
                 ConnectionEnd::Workload(w)
@@ -352,7 +352,7 @@ fn a_filter_shows_a_part_of_the_answer() {
 }
 
 #[test]
-fn the_two_families_of_a_pair_are_told_apart_where_they_differ() {
+fn families_have_separate_edges_if_their_traffic_differs() {
     let mut seen = BTreeSet::new();
     for seed in seeds(0..80) {
         let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());
@@ -363,7 +363,7 @@ fn the_two_families_of_a_pair_are_told_apart_where_they_differ() {
 }
 
 #[test]
-fn a_workload_whose_pods_differ_is_shown_in_parts() {
+fn a_workload_with_different_pods_has_several_ends() {
     let mut split = 0;
     for seed in seeds(0..40) {
         let world = cluster(&mut Rng::with_seed(seed), &Shape::medium());

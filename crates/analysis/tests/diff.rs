@@ -1,4 +1,5 @@
-//! The laws of differences: a diff says what the reference says on both sides, and which policies made the difference.
+//! Property tests of differences: they equal the verdicts of the reference on both sides, and name the policies that
+//! caused them.
 
 #[path = "support/pairs.rs"]
 mod ends;
@@ -25,7 +26,7 @@ fn later(rng: &mut Rng, cluster: &Cluster) -> Cluster {
     out
 }
 
-/// A later state in which only policies are other ones.
+/// A later state in which only policies differ.
 fn with_other_policies(rng: &mut Rng, cluster: &Cluster) -> Cluster {
     let other = later(rng, cluster);
     Cluster { policies: other.policies, ..cluster.clone() }
@@ -60,13 +61,13 @@ fn change_between<'d>(
     }
 }
 
-/// For every pair that exists on both sides, the diff says what the reference answers differently.
+/// For every pair that exists on both sides, the diff equals the difference between the verdicts of the reference.
 #[test]
-fn a_diff_is_what_the_reference_answers_differently() {
+fn a_diff_equals_the_difference_between_verdicts() {
     hold(cases(250), &Shape::tiered(), |a, rng| {
         let b = &if rng.bool() { with_other_policies(rng, a) } else { later(rng, a) };
         let found = diff(a, b, true);
-        // A pod that came to belong to another workload is another end.
+        // A pod that now belongs to another workload is another end.
         let workload = |c: &Cluster, at: &Endpoint| match at {
             Endpoint::Pod { key, .. } => c.pods[key].workload.clone(),
             Endpoint::Node { .. } | Endpoint::External(_) => None,
@@ -129,7 +130,7 @@ fn mirrored(diff: &Diff) -> Diff {
 }
 
 #[test]
-fn a_diff_to_itself_is_empty_and_back_is_the_mirror() {
+fn a_diff_to_itself_is_empty_and_the_reverse_diff_is_mirrored() {
     hold(cases(250), &Shape::tiered(), |a, rng| {
         if diff(a, a, true) != Diff::default() {
             return Err("a cluster differs from itself".to_owned());
@@ -143,7 +144,7 @@ fn a_diff_to_itself_is_empty_and_back_is_the_mirror() {
     });
 }
 
-/// Where policies alone changed, each change names one that did: undoing those that it names undoes the change.
+/// If only policies changed, each change names one that did, and undoing these undoes the change.
 #[test]
 fn causes_are_policies_that_changed() {
     let mut named = 0;
@@ -169,9 +170,9 @@ fn causes_are_policies_that_changed() {
     assert!(named > 300, "{named}");
 }
 
-/// One policy that is gone is named as the cause of all that its going opens.
+/// A removed policy is the cause of everything that its removal allows.
 #[test]
-fn the_policy_that_went_is_the_cause() {
+fn a_removed_policy_is_the_cause() {
     let mut seen = 0;
     for seed in seeds(0..cases(200)) {
         let a = palisade_testkit::cluster(&mut Rng::with_seed(seed), &Shape::tiered());
@@ -188,7 +189,7 @@ fn the_policy_that_went_is_the_cause() {
     assert!(seen > 300, "{seen}");
 }
 
-/// Only the place of a policy in a file changed.
+/// Only the position of a policy in its file changed.
 #[test]
 fn moving_a_policy_is_no_change() {
     let a = palisade_testkit::cluster(&mut Rng::with_seed(5), &Shape::tiered());

@@ -1,4 +1,4 @@
-//! The laws of explanations, edits and descriptions.
+//! Property tests of explanations, edits and descriptions.
 
 mod support;
 
@@ -17,7 +17,7 @@ use palisade_testkit::{Shape, flows, traffic};
 use support::{cases, hold};
 
 #[test]
-fn an_explanation_is_what_the_reference_says_for_every_port() {
+fn an_explanation_equals_the_reference_for_every_port() {
     hold(cases(200), &Shape::tiered(), |cluster, rng| {
         for flow in flows(rng, cluster, 12) {
             let said =
@@ -38,7 +38,7 @@ fn an_explanation_is_what_the_reference_says_for_every_port() {
     });
 }
 
-/// The first edit of each direction, made together, allows what was denied.
+/// The first edits of all directions, applied together, allow a denied connection.
 #[test]
 fn suggested_edits_allow() {
     let counted = std::cell::Cell::new((0, 0));
@@ -93,20 +93,20 @@ fn suggested_edits_deny() {
     assert!(all > 200 && solved * 10 > all * 7, "{solved} of {all}");
 }
 
-fn is_held(cluster: &Cluster, address: IpAddr) -> bool {
+fn is_in_a_block(cluster: &Cluster, address: IpAddr) -> bool {
     let rules =
         cluster.policies.values().flat_map(|p| Direction::BOTH.into_iter().filter_map(|d| p.rules(d)));
     let peers = rules.flatten().filter_map(|r| r.peers.as_ref()).flatten();
     peers.into_iter().any(|e| matches!(&e.peer, Peer::Block(block) if block.contains(address)))
 }
 
-/// What is said of pods that don't exist yet is what they meet once they do.
+/// The described traffic of hypothetical pods is what such pods may exchange when they exist.
 #[test]
-fn pods_that_come_meet_what_was_described() {
+fn new_pods_have_the_described_traffic() {
     let seen = std::cell::Cell::new(0);
     hold(cases(400), &Shape::tiered(), |cluster, _| {
         let pods: BTreeSet<ObjectKey> = cluster.pods.keys().take(6).cloned().collect();
-        for part in describe(cluster, &pods, &palisade_analysis::Entrances::default()).parts {
+        for part in describe(cluster, &pods, &palisade_analysis::ControllerRoutes::default()).parts {
             let ConnectionEnd::Workload(w) = &part.end else { return Err("no workload".to_owned()) };
             let subject = &cluster.pods[&ObjectKey::new(w.namespace.clone(), w.pods[0].clone())];
             for side in &part.sides {
@@ -123,13 +123,12 @@ fn pods_that_come_meet_what_was_described() {
                     if labels.len() != selected.pods.requirements().len() {
                         continue;
                     }
-                    // Blocks may hold the address that it comes to have: then more rules name it.
+                    // The address of the new pod may be in blocks, so more rules may match it.
                     let own_address = subject.addresses[0];
                     let unheld = ["100.100.100.100", "9.9.9.9", "2001:db8:ffff::1", "fe80::1"];
-                    let free = unheld
-                        .iter()
-                        .filter_map(|text| text.parse().ok())
-                        .find(|at| Family::of(*at) == Family::of(own_address) && !is_held(cluster, *at));
+                    let free = unheld.iter().filter_map(|text| text.parse().ok()).find(|at| {
+                        Family::of(*at) == Family::of(own_address) && !is_in_a_block(cluster, *at)
+                    });
                     let free = free.map(|at| (own_address, at));
                     let Some((own, address)) = free else { continue };
                     let pod = Pod {
@@ -169,13 +168,13 @@ fn pods_that_come_meet_what_was_described() {
     assert!(seen.get() > 200, "{}", seen.get());
 }
 
-/// The parts that policies have in a direction make up what it allows.
+/// The effects of the policies in a direction determine the traffic that it allows.
 #[test]
-fn policies_of_a_description_make_up_its_traffic() {
+fn the_effects_of_a_description_determine_its_traffic() {
     let seen = std::cell::Cell::new(0);
     hold(cases(200), &Shape::strange(), |cluster, _| {
         let pods: BTreeSet<ObjectKey> = cluster.pods.keys().take(3).cloned().collect();
-        for part in describe(cluster, &pods, &palisade_analysis::Entrances::default()).parts {
+        for part in describe(cluster, &pods, &palisade_analysis::ControllerRoutes::default()).parts {
             for side in part.sides.iter().filter(|s| s.isolated) {
                 for peer in side.peers.iter().filter(|p| matches!(p.end, ConnectionEnd::External(_))) {
                     let effects = side.policies.iter().flat_map(|p| &p.effects).filter(|e| e.end == peer.end);

@@ -2,11 +2,7 @@
 
 use std::collections::HashMap;
 
-use palisade_analysis::{
-    ConnectionEnd,
-    end::{NodeAddresses, WorkloadPods},
-    shape,
-};
+use palisade_analysis::{ConnectionEnd, NodeAddresses, WorkloadPods, shape};
 use palisade_manifest::Loaded;
 use palisade_names::Route;
 use palisade_policy::{Name, ObjectKey, Origin, PolicyKey};

@@ -165,7 +165,7 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
         traffic: filter::traffic(&arguments.port).context("--port")?,
         only_denied: arguments.only_denied,
         nodes: arguments.nodes || asked_for_nodes,
-        entrances: arguments.controller.entrances(loaded, namespace)?,
+        controller_routes: arguments.controller.entrances(loaded, namespace)?,
         from,
         to,
     };
@@ -203,7 +203,7 @@ fn blocked(report: &Report<'_>) {
 
 /// Tells those who read the answer on a terminal whom it leaves out.
 fn bystanders(report: &Report<'_>) {
-    let all = report.answer.bystanders();
+    let all = report.answer.unaffected_pods();
     if all.is_empty() {
         return;
     }

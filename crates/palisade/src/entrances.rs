@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use palisade_analysis::Entrances;
+use palisade_analysis::ControllerRoutes;
 use palisade_manifest::Loaded;
 use palisade_names::{Named, Route, find};
 use palisade_policy::{Cluster, ObjectKey};
@@ -26,8 +26,8 @@ impl ControllerArguments {
     ///
     /// # Errors
     /// If a name stands for nothing that has a network.
-    pub(crate) fn entrances(&self, loaded: &Loaded, namespace: &str) -> Result<Entrances> {
-        let mut out = Entrances { routes: loaded.routes.clone(), ..Entrances::default() };
+    pub(crate) fn entrances(&self, loaded: &Loaded, namespace: &str) -> Result<ControllerRoutes> {
+        let mut out = ControllerRoutes { routes: loaded.routes.clone(), ..ControllerRoutes::default() };
         for name in &self.names {
             let pods = pods(&loaded.cluster, name, namespace)
                 .with_context(|| format!("--ingress-controller `{name}`"))?;

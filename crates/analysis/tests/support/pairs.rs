@@ -1,4 +1,4 @@
-//! What the reference says of pairs of ends.
+//! The verdicts of the reference for pairs of endpoints.
 
 use palisade_policy::{Cluster, Endpoint, Flow, Protocol, reference};
 

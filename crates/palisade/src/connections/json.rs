@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use palisade_analysis::{Edge, entrances::Blocked};
+use palisade_analysis::{BlockedTraffic, Edge};
 use serde::{Serialize, Serializer};
 
 use super::report::Report;
@@ -97,14 +97,14 @@ struct Bystander<'a> {
 }
 
 fn document<'a>(report: &'a Report<'a>, incomplete: Vec<JsonMissing<'a>>) -> Document<'a> {
-    let bystander = |b: &'a palisade_analysis::connections::Bystander| Bystander {
+    let bystander = |b: &'a palisade_analysis::UnaffectedPod| Bystander {
         namespace: &b.pod.namespace,
         pod: &b.pod.name,
         workload_kind: &b.workload_kind,
         workload: &b.workload_name,
         node: b.host_network_of.as_deref(),
     };
-    let blocked = |b: &'a Blocked| JsonBlocked {
+    let blocked = |b: &'a BlockedTraffic| JsonBlocked {
         to: report.id(b.to),
         families: family_names(b.families),
         traffic: (&b.traffic).into(),
@@ -117,7 +117,7 @@ fn document<'a>(report: &'a Report<'a>, incomplete: Vec<JsonMissing<'a>>) -> Doc
         classes: report.answer.classes(),
         ends: Ends(report, report.visible_ends().any),
         connections: Edges(report),
-        bystanders: report.answer.bystanders().iter().map(bystander).collect(),
+        bystanders: report.answer.unaffected_pods().iter().map(bystander).collect(),
         blocked: report.blocked().map(blocked).collect(),
         incomplete,
     }

@@ -1,6 +1,6 @@
 //! What every form of the answer shows: the ends with their names, and the edges between them.
 
-use palisade_analysis::{ConnectionEnd, Connections, ConnectionsOptions, Edge, Families, entrances::Blocked};
+use palisade_analysis::{BlockedTraffic, ConnectionEnd, Connections, ConnectionsOptions, Edge, Families};
 use palisade_manifest::Loaded;
 use palisade_policy::{Family, Traffic};
 
@@ -71,7 +71,7 @@ impl<'a> Report<'a> {
     }
 
     /// What routes ask for and policies deny, of ends in the namespace that was asked for.
-    pub(crate) fn blocked(&self) -> impl Iterator<Item = &Blocked> {
+    pub(crate) fn blocked(&self) -> impl Iterator<Item = &BlockedTraffic> {
         self.answer.blocked().iter().filter(|b| self.is_inside(b.to))
     }
 

@@ -1,4 +1,5 @@
-//! The laws of entrances: what is forwarded is what the reference allows to a pod like the controller, port by port.
+//! Property tests of forwarded traffic: it equals what the reference allows to a pod like the controller, for each
+//! port.
 
 mod support;
 
@@ -7,7 +8,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use palisade_analysis::{ConnectionEnd, Connections, ConnectionsOptions, Entrances, GroupBy};
+use palisade_analysis::{ConnectionEnd, Connections, ConnectionsOptions, ControllerRoutes, GroupBy};
 use palisade_names::{PortSpec, Route, RouteBackend, RoutePort, route_backends};
 use palisade_policy::{
     Cluster, Endpoint, Family, Flow, Labels, Namespace, ObjectKey, Phase, Pod, PortSet, Protocol, Selector,
@@ -18,7 +19,7 @@ use palisade_policy::{
 use palisade_testkit::{Rng, Shape, traffic};
 use support::{cases, hold};
 
-/// Services over random labels of the cluster's pods, and routes to some of their ports.
+/// Adds services that select random labels, and routes to some of their ports.
 fn with_routes(cluster: &Cluster, rng: &mut Rng) -> (Cluster, Vec<Route>) {
     let mut world = cluster.clone();
     let ports = traffic(cluster);
@@ -59,8 +60,8 @@ fn with_routes(cluster: &Cluster, rng: &mut Rng) -> (Cluster, Vec<Route>) {
     (world, routes)
 }
 
-/// What routes ask for at a pod, and which of them.
-fn asked(world: &Cluster, routes: &[Route], pod: &ObjectKey) -> Vec<(usize, u16)> {
+/// Returns the ports of a pod that routes require, with the index of the route.
+fn required(world: &Cluster, routes: &[Route], pod: &ObjectKey) -> Vec<(usize, u16)> {
     let mut out = Vec::new();
     for (number, route) in routes.iter().enumerate() {
         for backend in &route.backends {
@@ -71,9 +72,9 @@ fn asked(world: &Cluster, routes: &[Route], pod: &ObjectKey) -> Vec<(usize, u16)
     out
 }
 
-/// A pod that no policy can know, at an address that no block holds where there is one: the last of the family, or the
-/// first that no policy mentions.
-fn stranger(world: &Cluster, address: std::net::IpAddr) -> (Cluster, Endpoint) {
+/// A pod that no policy refers to, at an address in no block, if there is one: the last one of the family, or the first
+/// that no policy mentions.
+fn unknown_pod(world: &Cluster, address: std::net::IpAddr) -> (Cluster, Endpoint) {
     let mut world = world.clone();
     world.namespaces.insert("?".into(), Namespace::new("?", &Labels::default()));
     let key = ObjectKey::new("?", "?");
@@ -92,8 +93,8 @@ fn stranger(world: &Cluster, address: std::net::IpAddr) -> (Cluster, Endpoint) {
     (world, Endpoint::Pod { key, address })
 }
 
-/// An address that is in no block of any policy; `None` if every address is in one.
-fn unheld(world: &Cluster, family: Family, rng: &mut Rng) -> Option<std::net::IpAddr> {
+/// Returns an address in no block of any policy; `None` if there is none.
+fn free_address(world: &Cluster, family: Family, rng: &mut Rng) -> Option<std::net::IpAddr> {
     let blocks: Vec<_> = world
         .policies
         .values()
@@ -125,19 +126,22 @@ fn agrees(
     seen: &[AtomicUsize; 3],
 ) -> Result<(), String> {
     let (world, routes) = with_routes(cluster, rng);
-    let mut entrances = Entrances { routes: routes.clone(), ..Entrances::default() };
+    let mut controller_routes = ControllerRoutes { routes: routes.clone(), ..ControllerRoutes::default() };
     let known = rng.bool();
     if known && let Some(pod) = world.pods.values().find(|p| p.is_live()) {
-        entrances.controller = BTreeSet::from([pod.key.clone()]);
+        controller_routes.controller = BTreeSet::from([pod.key.clone()]);
     }
-    let options =
-        ConnectionsOptions { group_by, entrances: entrances.clone(), ..ConnectionsOptions::default() };
+    let options = ConnectionsOptions {
+        group_by,
+        controller_routes: controller_routes.clone(),
+        ..ConnectionsOptions::default()
+    };
     let denied = ConnectionsOptions { only_denied: true, ..options.clone() };
     let (allowed, denied) = (Connections::new(&world, &options), Connections::new(&world, &denied));
     for pod in world.pods.values().filter(|p| p.is_live()) {
         for address in pod.addresses.iter().filter(|a| world.pod_at(**a).is_some_and(|p| p.key == pod.key)) {
             let family = Family::of(*address);
-            let (place, source) = match entrances.controller.first() {
+            let (place, source) = match controller_routes.controller.first() {
                 Some(key) if *key == pod.key => continue,
                 Some(key) => {
                     let of = |a: &&std::net::IpAddr| {
@@ -146,15 +150,15 @@ fn agrees(
                     let Some(own) = world.pods[key].addresses.iter().find(of) else { continue };
                     (world.clone(), Endpoint::Pod { key: key.clone(), address: *own })
                 }
-                None => match unheld(&world, family, rng) {
-                    Some(free) => stranger(&world, free),
+                None => match free_address(&world, family, rng) {
+                    Some(free) => unknown_pod(&world, free),
                     None => continue,
                 },
             };
-            let asked = asked(&world, &routes, &pod.key);
+            let required = required(&world, &routes, &pod.key);
             let mut expected = [Traffic::none(), Traffic::none()];
             let mut through: [BTreeSet<usize>; 2] = Default::default();
-            for (route, port) in asked {
+            for (route, port) in required {
                 let flow = Flow {
                     source: source.clone(),
                     destination: Endpoint::Pod { key: pod.key.clone(), address: *address },
@@ -197,7 +201,7 @@ fn agrees(
 }
 
 #[test]
-fn what_is_forwarded_is_what_the_reference_allows() {
+fn forwarded_traffic_equals_the_reference() {
     for group_by in [GroupBy::Workload, GroupBy::Pod, GroupBy::Class] {
         let seen: [AtomicUsize; 3] = Default::default();
         hold(cases(200), &Shape::strange(), |c, rng| agrees(c, group_by, rng, &seen));
@@ -206,16 +210,16 @@ fn what_is_forwarded_is_what_the_reference_allows() {
     }
 }
 
-/// Routes change nothing about other ends than to tell pods apart that they lead to in different ways.
+/// Routes don't change other connections, except that pods with different routes become different ends.
 #[test]
-fn other_connections_stay_as_they_are() {
+fn other_connections_are_unchanged() {
     hold(cases(200), &Shape::tiered(), |cluster, rng| {
         let (world, routes) = with_routes(cluster, rng);
-        let by_pod = |entrances: Entrances| {
+        let by_pod = |controller_routes: ControllerRoutes| {
             let options = ConnectionsOptions {
                 group_by: GroupBy::Pod,
                 nodes: true,
-                entrances,
+                controller_routes,
                 ..ConnectionsOptions::default()
             };
             let answer = Connections::new(&world, &options);
@@ -225,8 +229,10 @@ fn other_connections_stay_as_they_are() {
             });
             edges.collect::<Vec<_>>()
         };
-        let (without, with) =
-            (by_pod(Entrances::default()), by_pod(Entrances { routes, ..Entrances::default() }));
+        let (without, with) = (
+            by_pod(ControllerRoutes::default()),
+            by_pod(ControllerRoutes { routes, ..ControllerRoutes::default() }),
+        );
         if without == with { Ok(()) } else { Err("the routes changed other connections".to_owned()) }
     });
 }

@@ -1,9 +1,9 @@
-//! What a controller forwards into a cluster: the pods and ports behind Ingresses and routes.
+//! Traffic that an ingress controller forwards into a cluster: the pods and ports behind Ingresses and routes.
 //!
-//! A controller is a pod like any other, and what policies judge is a connection from it. Which pod it is, the
-//! manifests seldom tell. Unless it is named it counts as one that no policy can know: without labels, in a namespace
-//! that has none but its name, at an address that no block holds. The policies that select such a pod act on
-//! it too. What it may not open is reported: the real controller may have labels that open it.
+//! Policies apply to a controller's connections as to those of any pod. Manifests rarely show which pod the controller
+//! is. Unless it is given, it counts as a pod that no policy refers to: without labels, in a namespace with no label
+//! except its name, at an address in no block. Policies that select such a pod apply to it. Denied traffic is reported,
+//! since the real controller may have labels that allow it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,52 +16,52 @@ use crate::{
     traffics::{Cell, TrafficId},
 };
 
-/// What leads in, and through whom.
+/// Routes into the cluster, and the controller that serves them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entrances {
-    /// The objects that lead in.
+pub struct ControllerRoutes {
+    /// The Ingresses and routes.
     pub routes: Vec<Route>,
-    /// The pods of the controller; none: it isn't known which pod it is.
+    /// The pods of the controller. Empty if they are unknown.
     pub controller: BTreeSet<ObjectKey>,
 }
 
-impl Entrances {
-    /// Whether any route has a backend.
-    pub(crate) fn lead_somewhere(&self) -> bool {
+impl ControllerRoutes {
+    /// Returns whether any route has a backend.
+    pub(crate) fn have_backends(&self) -> bool {
         self.routes.iter().any(|route| !route.backends.is_empty())
     }
 }
 
-/// Connections that routes ask for and policies deny.
+/// Traffic that routes require and policies deny.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocked {
-    /// Who would be called: an index into [`crate::Connections::ends`].
+pub struct BlockedTraffic {
+    /// The destination: an index into [`crate::Connections::ends`].
     pub to: usize,
-    /// In which families.
+    /// The IP families.
     pub families: Families,
-    /// What is denied.
+    /// The denied traffic.
     pub traffic: Traffic,
-    /// The routes that ask for some of it: indexes into [`Entrances::routes`].
+    /// The routes that require some of it: indexes into [`ControllerRoutes::routes`].
     pub through: Vec<usize>,
 }
 
-/// What is forwarded to one pod: by route, in order; what.
-pub(crate) type Forwarded = Vec<(usize, Traffic)>;
+/// The traffic that is forwarded to one pod, by route, in the order of routes.
+pub(crate) type RouteTraffic = Vec<(usize, Traffic)>;
 
-/// What is forwarded to each pod, counted once for pods that get the same.
+/// The traffic that is forwarded to each pod. Equal traffic is stored once.
 #[derive(Debug)]
-pub(crate) struct Targets {
+pub(crate) struct ForwardingTargets {
     by_pod: HashMap<ObjectKey, u32>,
-    sets: Numbering<Forwarded>,
+    sets: Numbering<RouteTraffic>,
 }
 
-impl Targets {
-    /// What routes lead to. `O(backends × pods of their namespaces)`.
+impl ForwardingTargets {
+    /// Collects the backends of routes. `O(backends × pods of their namespaces)`.
     pub(crate) fn new(cluster: &Cluster, routes: &[Route]) -> Self {
-        let mut found: BTreeMap<&ObjectKey, Forwarded> = BTreeMap::new();
+        let mut found: BTreeMap<&ObjectKey, RouteTraffic> = BTreeMap::new();
         for (number, route) in routes.iter().enumerate() {
             for backend in &route.backends {
-                // What leads nowhere was reported when it was read.
+                // Missing backends were reported when the routes were read.
                 for at in route_backends(cluster, backend).into_iter().flatten() {
                     let traffic = Traffic::of(at.protocol, PortSet::range(at.port, at.port));
                     let all = found.entry(&at.pod.key).or_default();
@@ -73,64 +73,65 @@ impl Targets {
             }
         }
         let mut sets = Numbering::default();
-        sets.number(Forwarded::new());
+        sets.number(RouteTraffic::new());
         let by_pod = found.into_iter().map(|(key, set)| (key.clone(), sets.number(set))).collect();
         Self { by_pod, sets }
     }
 
-    /// The number of what is forwarded to a pod; 0 is nothing.
+    /// Returns the number of the traffic that is forwarded to a pod. 0 is none.
     pub(crate) fn of(&self, pod: &ObjectKey) -> u32 {
         self.by_pod.get(pod).copied().unwrap_or(0)
     }
 
-    pub(crate) fn get(&self, number: u32) -> &Forwarded {
+    pub(crate) fn get(&self, number: u32) -> &RouteTraffic {
         self.sets.get(number)
     }
 
-    /// All that is forwarded.
+    /// Returns the traffic of all routes.
     pub(crate) fn traffic(&self, number: u32) -> Traffic {
         self.get(number).iter().fold(Traffic::none(), |sum, (_, traffic)| sum.union(traffic))
     }
 }
 
-/// What a controller may forward to pods that no policy tells apart.
+/// The traffic that a controller may forward to equivalent pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Entered {
-    /// What routes ask for, by family; `None` without the family, or if they ask for nothing.
-    pub(crate) asked: Cell,
-    /// What of it is allowed.
+pub(crate) struct UnitForwarding {
+    /// The traffic that routes require, by family; `None` if there is none or the pods lack the family.
+    pub(crate) required: Cell,
+    /// The part of it that policies allow.
     pub(crate) allowed: Cell,
-    /// Whether that is the same for all pods of the controller.
+    /// Whether it differs between the pods of the controller.
     pub(crate) mixed: bool,
 }
 
-/// What is shown between the controller and a group of pods.
+/// The traffic between the controller and a group of pods.
 #[derive(Debug, Default)]
-pub(crate) struct Entrance {
-    /// What may be forwarded, by family.
+pub(crate) struct GroupForwarding {
+    /// The allowed traffic, by family.
     pub(crate) allowed: [Option<Traffic>; 2],
-    /// What routes ask for and policies deny.
+    /// The traffic that routes require and policies deny.
     pub(crate) denied: [Option<Traffic>; 2],
-    /// Whether every pod of the group may be reached on all of it, from every pod of the controller.
+    /// Whether every pod of the controller may send all of it to every pod of the group.
     pub(crate) exact: bool,
-    /// By route, what it leads to.
+    /// The forwarded traffic of each route.
     pub(crate) forwarded: BTreeMap<usize, Traffic>,
 }
 
-impl Entrance {
-    /// Takes in one more kind of pods of the group.
+impl GroupForwarding {
+    /// Adds the traffic of a unit of the group.
     pub(crate) fn add(
         &mut self,
-        entered: &Entered,
-        forwarded: &Forwarded,
+        forwarding: &UnitForwarding,
+        forwarded: &RouteTraffic,
         traffic: impl Fn(TrafficId) -> Traffic,
     ) {
         for family in 0..2 {
-            let (Some(asked), Some(allowed)) = (entered.asked[family], entered.allowed[family]) else {
+            let (Some(required), Some(allowed)) = (forwarding.required[family], forwarding.allowed[family])
+            else {
                 continue;
             };
-            let (asked, allowed) = (traffic(asked), traffic(allowed));
-            let denied = asked.difference(&allowed);
+            let (required, allowed) = (traffic(required), traffic(allowed));
+            let denied = required.difference(&allowed);
             for (sum, more) in [(&mut self.allowed[family], allowed), (&mut self.denied[family], denied)] {
                 *sum = Some(sum.take().map_or_else(|| more.clone(), |sum| sum.union(&more)));
             }
@@ -141,13 +142,13 @@ impl Entrance {
         }
     }
 
-    /// The routes that lead to some of this.
+    /// Returns the routes that forward some of this traffic.
     pub(crate) fn through(&self, traffic: &[Option<Traffic>; 2]) -> Vec<usize> {
         let meets = |one: &Traffic| traffic.iter().flatten().any(|t| !t.intersection(one).is_none());
         self.forwarded.iter().filter(|(_, one)| meets(one)).map(|(route, _)| *route).collect()
     }
 
-    /// The same, of this traffic alone.
+    /// Restricts it to this traffic.
     pub(crate) fn restricted(mut self, only: &Traffic) -> Self {
         for traffic in self.allowed.iter_mut().chain(&mut self.denied).flatten() {
             *traffic = traffic.intersection(only);

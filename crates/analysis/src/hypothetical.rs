@@ -1,4 +1,4 @@
-//! Pods that don't exist yet: a witness for each selection of pods that a rule makes.
+//! Hypothetical pods: one for each selection of pods by a rule.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -7,18 +7,18 @@ use palisade_policy::{
     Phase, Pod, PodMatch, Selector, Test,
 };
 
-/// A name that no object has: it isn't one that the API allows.
+/// A name that no object has, since the API rejects it.
 pub(crate) const NO_NAME: &str = "?";
 
-/// A world that holds one pod of a cluster and one that doesn't exist yet, under the cluster's policies.
-pub(crate) struct Witness {
-    pub(crate) world: Cluster,
-    /// The pod that doesn't exist yet.
-    pub(crate) at: Endpoint,
+/// A cluster of one real pod and a hypothetical one, under the real cluster's policies.
+pub(crate) struct HypotheticalPod {
+    pub(crate) cluster_with_pod: Cluster,
+    /// The hypothetical pod.
+    pub(crate) endpoint: Endpoint,
 }
 
-impl Witness {
-    /// A pod without labels in a namespace without labels but its name.
+impl HypotheticalPod {
+    /// A pod without labels, in a namespace with no label except its name.
     pub(crate) fn anyone(cluster: &Cluster, subject: &Pod, address: IpAddr) -> Self {
         Self::with(
             cluster,
@@ -29,16 +29,16 @@ impl Witness {
         )
     }
 
-    /// A pod that `choice` chooses and that has nothing else; `None` if there can't be one.
+    /// A pod that `choice` selects, with no other labels; `None` if there can't be one.
     pub(crate) fn of(cluster: &Cluster, subject: &Pod, address: IpAddr, choice: &PodMatch) -> Option<Self> {
         let labels = labels_for(&choice.pods)?;
         let namespace = match &choice.namespaces {
             NamespaceMatch::Named(name) => match cluster.namespaces.get(name) {
                 Some(known) => known.clone(),
                 None => {
-                    let mut witness = Self::with(cluster, subject, address, None, labels);
-                    witness.move_to(name);
-                    return Some(witness);
+                    let mut hypothetical = Self::with(cluster, subject, address, None, labels);
+                    hypothetical.move_to(name);
+                    return Some(hypothetical);
                 }
             },
             NamespaceMatch::Selected(selector) => {
@@ -61,29 +61,29 @@ impl Witness {
     ) -> Self {
         let home = namespace.as_ref().map_or_else(|| Name::from(NO_NAME), |n| n.name.clone());
         let pod = unknown_pod(home, labels, vec![address]);
-        let mut world = Cluster {
+        let mut cluster_with_pod = Cluster {
             namespaces: cluster.namespaces.clone(),
             policies: cluster.policies.clone(),
             ..Cluster::default()
         };
-        world.namespaces.extend(namespace.map(|n| (n.name.clone(), n)));
-        world.pods.insert(subject.clone());
-        let at = Endpoint::Pod { key: pod.key.clone(), address };
-        world.pods.insert(pod);
-        Self { world, at }
+        cluster_with_pod.namespaces.extend(namespace.map(|n| (n.name.clone(), n)));
+        cluster_with_pod.pods.insert(subject.clone());
+        let endpoint = Endpoint::Pod { key: pod.key.clone(), address };
+        cluster_with_pod.pods.insert(pod);
+        Self { cluster_with_pod, endpoint }
     }
 
     fn move_to(&mut self, namespace: &Name) {
-        let Endpoint::Pod { key, .. } = &mut self.at else { return };
-        if let Some(mut pod) = self.world.pods.remove(key) {
+        let Endpoint::Pod { key, .. } = &mut self.endpoint else { return };
+        if let Some(mut pod) = self.cluster_with_pod.pods.remove(key) {
             key.namespace = namespace.clone();
             Arc::make_mut(&mut pod).key = key.clone();
-            self.world.pods.insert(pod);
+            self.cluster_with_pod.pods.insert(pod);
         }
     }
 }
 
-/// A pod that doesn't exist.
+/// Returns a hypothetical pod.
 pub(crate) fn unknown_pod(namespace: Name, labels: Labels, addresses: Vec<IpAddr>) -> Pod {
     Pod {
         key: ObjectKey::new(namespace, NO_NAME),
@@ -98,14 +98,14 @@ pub(crate) fn unknown_pod(namespace: Name, labels: Labels, addresses: Vec<IpAddr
     }
 }
 
-/// An address of this family that no policy's block holds, if there is one; else one that is in use nowhere.
-pub(crate) fn unheld_address(space: &crate::space::Space, family: Family) -> IpAddr {
+/// Returns an address of this family in no block of any policy, or in the last range if there is none.
+pub(crate) fn unheld_address(space: &crate::space::AddressSpace, family: Family) -> IpAddr {
     let free = space.ranges(family).find(|(_, set)| *set == 0);
     let range = free.or_else(|| space.ranges(family).last()).map(|(range, _)| range);
     range.map_or(palisade_policy::address::from_number(family, 0), |range| range.last)
 }
 
-/// A namespace that doesn't exist and that `selector` chooses.
+/// Returns a hypothetical namespace that `selector` matches.
 fn new_namespace(selector: &Selector) -> Option<Namespace> {
     let labels = labels_for(selector)?;
     let name = labels.get(NAMESPACE_NAME_LABEL).unwrap_or(NO_NAME).to_owned();
@@ -113,12 +113,12 @@ fn new_namespace(selector: &Selector) -> Option<Namespace> {
     selector.matches(&namespace.labels).then_some(namespace)
 }
 
-/// As few labels as fulfil a selector; `None` if none do.
+/// Returns a minimal set of labels that a selector matches; `None` if there is none.
 fn labels_for(selector: &Selector) -> Option<Labels> {
     let mut labels = Labels::default();
     for requirement in selector.requirements() {
         match &requirement.test {
-            // The others of the same key may rule out some of the values: try each.
+            // Other requirements for the same key may exclude some of the values.
             Test::In(values) => {
                 let same_key = || selector.requirements().iter().filter(|r| r.key == requirement.key);
                 let fits = |value: &&Name| {
@@ -128,7 +128,7 @@ fn labels_for(selector: &Selector) -> Option<Labels> {
                 labels = labels.with(&requirement.key, values.iter().find(fits)?);
             }
             Test::Exists if labels.get(&requirement.key).is_none() => {
-                // Longer than any value that the API allows, so that no list excludes it.
+                // The value is longer than the API allows, so no list excludes it.
                 labels = labels.with(&requirement.key, &"x".repeat(64));
             }
             Test::Exists | Test::NotIn(_) | Test::DoesNotExist => {}
@@ -144,11 +144,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_fulfil_what_can_be_fulfilled() {
+    fn labels_match_the_selector_if_any_can() {
         let mut found = [0, 0];
         for seed in seeds(0..300) {
-            let world = cluster(&mut Rng::with_seed(seed), &Shape::tiered());
-            for policy in world.policies.values() {
+            let cluster_with_pod = cluster(&mut Rng::with_seed(seed), &Shape::tiered());
+            for policy in cluster_with_pod.policies.values() {
                 let selector = &policy.subject.pods;
                 match labels_for(selector) {
                     Some(labels) => {
@@ -157,7 +157,7 @@ mod tests {
                     }
                     None => {
                         let tests = || selector.requirements().iter().map(|r| &r.test);
-                        assert!(tests().count() > 1, "{selector} is no contradiction");
+                        assert!(tests().count() > 1, "{selector} is satisfiable");
                         found[1] += 1;
                     }
                 }
