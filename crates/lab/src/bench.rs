@@ -15,9 +15,10 @@ use std::{
 use ipnet::IpNet;
 use palisade_policy::{
     Action, Change, Cluster, IpBlock, Labels, Name, Namespace, NamespaceMatch, ObjectKey, Peer, PeerEntry,
-    Phase, Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, Protocol, Rule, Selector, Service,
-    ServicePort, TargetPort, Tier,
+    Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, Protocol, Rule, Selector, Service, ServicePort,
+    TargetPort, Tier,
 };
+use palisade_testkit::running_pod;
 use serde::Serialize;
 
 use crate::{
@@ -244,17 +245,7 @@ fn cluster(scenario: Scenario) -> Cluster {
 const OTHERS: usize = 20;
 
 fn pod(name: &str, node: &str) -> Pod {
-    Pod {
-        key: ObjectKey::new(NAMESPACE, name),
-        labels: Labels::from_iter([("app", name)]),
-        addresses: Vec::new(),
-        node: Some(node.into()),
-        host_network: false,
-        phase: Phase::Running,
-        ports: Arc::new([]),
-        created: 0,
-        workload: None,
-    }
+    Pod { node: Some(node.into()), ..running_pod(NAMESPACE, name) }
 }
 
 /// Returns the service `kubernetes`, which every cluster has.

@@ -356,24 +356,19 @@ impl<'a> Planner<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use palisade_policy::{Change, Labels};
+
+    use palisade_testkit::running_pod;
 
     use super::*;
     use crate::options::Families;
 
     fn pod(name: &str, addresses: &[&str]) -> Pod {
         Pod {
-            key: ObjectKey::new("x", name),
             labels: Labels::default(),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-            node: None,
-            host_network: false,
-            phase: Phase::Running,
-            ports: Arc::new([]),
-            created: 0,
-            workload: None,
+            ..running_pod("x", name)
         }
     }
 

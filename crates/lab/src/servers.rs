@@ -138,7 +138,7 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        // Fails if the loop has ended already, which is what is needed.
+        // An error means that the loop has ended already.
         let _ = self.command(Command::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -300,9 +300,11 @@ mod tests {
 
     use palisade_policy::{
         Action, Change, Cluster, ContainerPort, Labels, Namespace, NamespaceMatch, Node, Peer, PeerEntry,
-        Phase, Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, Rule, Selector, Service, ServicePort,
+        Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, Rule, Selector, Service, ServicePort,
         TargetPort, Tier,
     };
+
+    use palisade_testkit::running_pod;
 
     use super::*;
     use crate::options::{Families, LayoutOptions};
@@ -321,16 +323,9 @@ mod tests {
         }
         for (name, number) in [("a", 80), ("b", 81)] {
             c.apply(Change::SetPod(Pod {
-                key: ObjectKey::new("x", name),
-                labels: Labels::from_iter([("app", name)]),
-                addresses: Vec::new(),
-                node: None,
-                host_network: false,
-                phase: Phase::Running,
                 ports: [ContainerPort { name: Some("web".into()), protocol: Protocol::Tcp, port: number }]
                     .into(),
-                created: 0,
-                workload: None,
+                ..running_pod("x", name)
             }));
         }
         c.apply(Change::SetService(Service {

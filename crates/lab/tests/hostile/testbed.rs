@@ -11,9 +11,10 @@ use std::{
 use libtest_mimic::Failed;
 use palisade_lab::{Lab, Layout, LayoutOptions, Place, Sandbox, enforce::NoEnforcement, with_causes};
 use palisade_policy::{
-    Change, Cluster, Family, Labels, Name, Namespace, ObjectKey, Phase, Pod, Protocol, Selector, Service,
+    Change, Cluster, Family, Labels, Name, Namespace, ObjectKey, Pod, Protocol, Selector, Service,
     ServicePort, TargetPort,
 };
+use palisade_testkit::running_pod;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -68,17 +69,7 @@ pub(crate) fn place(name: &str) -> Place {
 }
 
 fn pod(name: &str, node: &str) -> Pod {
-    Pod {
-        key: key(name),
-        labels: Labels::from_iter([("app", name)]),
-        addresses: Vec::new(),
-        node: Some(node.into()),
-        host_network: false,
-        phase: Phase::Running,
-        ports: Arc::new([]),
-        created: 0,
-        workload: None,
-    }
+    Pod { node: Some(node.into()), ..running_pod(NAMESPACE, name) }
 }
 
 /// Returns a service of the pods labelled `app=<app>`, which the lab translates as kube-proxy does.

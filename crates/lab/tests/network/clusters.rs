@@ -4,23 +4,17 @@ use std::sync::Arc;
 
 use palisade_policy::{
     Action, Change, Cluster, ContainerPort, IpBlock, Labels, Name, Namespace, NamespaceMatch, ObjectKey,
-    Peer, PeerEntry, Phase, Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, Protocol, Rule, Selector,
+    Peer, PeerEntry, Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, Protocol, Rule, Selector,
     Service, ServicePort, TargetPort, Tier,
 };
+use palisade_testkit::running_pod;
 
 /// Returns a pod in namespace `x`, labelled `app=<name>`, with a TCP port `web` 80 and a UDP port `dns` 53.
 pub(crate) fn pod(name: &str) -> Pod {
     let port = |name: &str, protocol, port| ContainerPort { name: Some(name.into()), protocol, port };
     Pod {
-        key: key(name),
-        labels: Labels::from_iter([("app", name)]),
-        addresses: Vec::new(),
-        node: None,
-        host_network: false,
-        phase: Phase::Running,
         ports: Arc::new([port("web", Protocol::Tcp, 80), port("dns", Protocol::Udp, 53)]),
-        created: 0,
-        workload: None,
+        ..running_pod("x", name)
     }
 }
 

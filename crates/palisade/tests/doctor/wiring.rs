@@ -19,7 +19,8 @@ use palisade_lab::{
     enforce::{Enforce, MakeEnforcer, NoEnforcement},
     namespace::set_sysctls,
 };
-use palisade_policy::{Change, Cluster, Labels, Namespace, ObjectKey, Phase, Pod};
+use palisade_policy::{Change, Cluster, Labels, Namespace, Pod};
+use palisade_testkit::running_pod;
 use serde_json::Value;
 
 type Test = (&'static str, fn(&Sandbox) -> Result<(), Failed>);
@@ -48,17 +49,7 @@ fn lab(sandbox: &Sandbox, bridged: bool, make: MakeEnforcer) -> Result<Lab, Fail
     let mut cluster = Cluster::default();
     cluster.apply(Change::SetNamespace(Namespace::new("x", &Labels::default())));
     for (name, node) in [("a", "n1"), ("b", "n1"), ("c", "n2"), ("d", "n2")] {
-        cluster.apply(Change::SetPod(Pod {
-            key: ObjectKey::new("x", name),
-            labels: Labels::from_iter([("app", name)]),
-            addresses: Vec::new(),
-            node: Some(node.into()),
-            host_network: false,
-            phase: Phase::Running,
-            ports: Arc::new([]),
-            created: 0,
-            workload: None,
-        }));
+        cluster.apply(Change::SetPod(Pod { node: Some(node.into()), ..running_pod("x", name) }));
     }
     let layout = Layout::of(&cluster, &LayoutOptions { bridged, ..LayoutOptions::default() })?;
     Ok(Lab::build(sandbox, layout, make)?)
