@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use palisade_policy::{
     Cluster, Direction, Family, IpBlock, IpRange, Labels, Name, Namespace, NamespaceMatch, Node, Peer, Pod,
-    PodMatch, PortMatch, Protocol, Selector, block_ranges,
+    PodMatch, PortMatch, Protocol, Selector,
 };
 
 use crate::{
@@ -112,7 +112,7 @@ impl Classes {
     pub(crate) fn new(cluster: &Cluster, filter_ranges: &[Vec<IpRange>]) -> Self {
         let mentions = Mentions::of(cluster);
         let blocks = mentions.blocks.values().len();
-        let cuts = mentions.blocks.values().iter().map(block_ranges).chain(filter_ranges.iter().cloned());
+        let cuts = mentions.blocks.values().iter().map(IpBlock::ranges).chain(filter_ranges.iter().cloned());
         Self {
             space: AddressSpace::new(cuts),
             mentions,

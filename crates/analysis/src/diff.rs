@@ -10,7 +10,7 @@ use std::{
 };
 
 use palisade_policy::{
-    Action, Cluster, Direction, Family, Origin, Policy, PolicyKey, Rule, Traffic, walk::Walk,
+    Action, Cluster, Direction, Family, Origin, Policy, PolicyKey, Rule, Traffic, address::union, walk::Walk,
 };
 
 use crate::{
@@ -22,7 +22,6 @@ use crate::{
     numbering::Numbering,
     query::ConnectionsOptions,
     representative::Representatives,
-    space::merged,
 };
 
 /// The differences between two clusters.
@@ -338,7 +337,7 @@ fn join(end: &mut ConnectionEnd, other: ConnectionEnd) {
     match (end, other) {
         (ConnectionEnd::External(a), ConnectionEnd::External(b)) => {
             a.ranges.extend(b.ranges);
-            a.ranges = merged(std::mem::take(&mut a.ranges));
+            a.ranges = union(std::mem::take(&mut a.ranges));
         }
         (ConnectionEnd::OwnNode(a), ConnectionEnd::OwnNode(b))
         | (ConnectionEnd::Nodes(a), ConnectionEnd::Nodes(b)) => {

@@ -6,14 +6,13 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use palisade_policy::{Family, IpRange, Name, Workload};
+use palisade_policy::{Family, IpRange, Name, Workload, address::union};
 
 use crate::{
     end::{ConnectionEnd, ExternalRanges, NodeAddresses, WorkloadPods},
     families::index,
     query::GroupBy,
     reach::{Members, Reach, SpecialTraffic, Unit, UnitId},
-    space::merged,
 };
 
 /// Identifies a [`UnitGroup`].
@@ -238,7 +237,7 @@ impl Ends {
                 all.extend(ranges);
             }
             for (units, ranges) in found.into_values() {
-                let end = ExternalRanges { family, ranges: merged(ranges) };
+                let end = ExternalRanges { family, ranges: union(ranges) };
                 self.add_others(ConnectionEnd::External(end), units, Vec::new());
             }
         }

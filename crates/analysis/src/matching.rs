@@ -8,14 +8,13 @@ use std::{
 
 use palisade_policy::{
     Family, IpRange, Name,
-    address::{from_number, max_number, to_number},
+    address::{from_number, max_number, to_number, union},
 };
 
 use crate::{
     connections::Connections,
     end::ConnectionEnd,
     end::{ExternalRanges, NodeAddresses, WorkloadPods},
-    space::merged,
 };
 
 /// An end of one or both answers.
@@ -143,7 +142,7 @@ fn externals(answers: [&Connections; 2], family: Family) -> Vec<MatchedEnd> {
         found.entry(at).or_default().push(range);
     }
     let ends = found.into_iter().map(|(at, ranges)| {
-        let end = ConnectionEnd::External(ExternalRanges { family, ranges: merged(ranges) });
+        let end = ConnectionEnd::External(ExternalRanges { family, ranges: union(ranges) });
         MatchedEnd { end, at, part: None }
     });
     ends.collect()

@@ -1,11 +1,12 @@
 //! The address ranges of the public internet.
 
 use ipnet::IpNet;
-use palisade_policy::{Family, IpRange, address::to_number};
+use palisade_policy::{IpRange, address::without};
 
-/// Ranges that are not public: the IANA special-purpose registries for IPv4 and IPv6 (RFC 6890 and its updates), except
-/// for ranges with hosts on the internet. Sorted and disjoint for each family.
-const NOT_PUBLIC: [&str; 24] = [
+/// What is not the internet. IPv4: this host, private and shared networks, loopback, link-local, multicast and reserved
+/// addresses (IANA's special-purpose address registry, RFC 6890). IPv6: everything but global unicast, 2000::/3 (RFC
+/// 4291).
+const NOT_INTERNET: [&str; 12] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -13,48 +14,37 @@ const NOT_PUBLIC: [&str; 24] = [
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",
+    "192.168.0.0/16",
+    "224.0.0.0/3",
+    "::/3",
+    "4000::/2",
+    "8000::/1",
+];
+
+/// Ranges of the same registries in which no host of the internet is: documentation, benchmarks, 6to4 and its like.
+/// Examples call documentation addresses the outside, so a question about the internet includes these ranges.
+const NO_HOSTS: [&str; 9] = [
     "192.0.2.0/24",
     "192.88.99.0/24",
-    "192.168.0.0/16",
     "198.18.0.0/15",
     "198.51.100.0/24",
     "203.0.113.0/24",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-    "::/8",
-    "100::/64",
     "2001::/23",
     "2001:db8::/32",
     "2002::/16",
     "3fff::/20",
-    "5f00::/16",
-    "fc00::/7",
-    "fe80::/9",
 ];
+
+/// Returns the ranges that are not the internet, documentation addresses not among them.
+pub(crate) fn not_internet() -> impl Iterator<Item = IpRange> {
+    NOT_INTERNET.iter().filter_map(|net| net.parse::<IpNet>().ok()).map(|net| IpRange::of_net(&net))
+}
 
 /// Returns whether a range has addresses on the public internet.
 pub(crate) fn has_public_address(range: &IpRange) -> bool {
-    let family = Family::of(range.first);
-    // The last addresses of IPv6 are multicast.
-    let mut last = to_number(range.last);
-    if family == Family::V6 {
-        last = last.min((0xff00_u128 << 112) - 1);
-    }
-    let mut next = to_number(range.first);
-    let nets = NOT_PUBLIC.iter().filter_map(|net| net.parse::<IpNet>().ok());
-    for net in nets.filter(|net| Family::of_net(net) == family).map(|net| IpRange::of_net(&net)) {
-        let (first, end) = (to_number(net.first), to_number(net.last));
-        if next < first {
-            break;
-        }
-        if next <= end {
-            match end.checked_add(1) {
-                Some(after) => next = after,
-                None => return false,
-            }
-        }
-    }
-    next <= last
+    let special =
+        NO_HOSTS.iter().filter_map(|net| net.parse::<IpNet>().ok()).map(|net| IpRange::of_net(&net));
+    !without(*range, not_internet().chain(special)).is_empty()
 }
 
 #[cfg(test)]
@@ -67,7 +57,8 @@ mod tests {
 
     #[test]
     fn private_ranges_are_not_the_internet() {
-        assert!(NOT_PUBLIC.iter().all(|net| net.parse::<IpNet>().is_ok_and(|n| n.trunc() == n)));
+        let all = NOT_INTERNET.iter().chain(&NO_HOSTS);
+        assert!(all.clone().all(|net| net.parse::<IpNet>().is_ok_and(|n| n.trunc() == n)));
         assert!(public("0.0.0.0", "255.255.255.255"));
         assert!(public("8.8.8.8", "8.8.8.8"));
         assert!(!public("10.0.0.0", "10.255.255.255"));
@@ -79,5 +70,9 @@ mod tests {
         assert!(!public("fd00::", "fd00::ffff"));
         assert!(!public("fe80::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
         assert!(public("2a00::", "2a00::1"));
+        for net in all {
+            let range = IpRange::of_net(&net.parse().unwrap());
+            assert!(!has_public_address(&range), "{range}");
+        }
     }
 }

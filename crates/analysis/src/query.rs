@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use palisade_policy::{Family, IpRange, Name, ObjectKey, Traffic};
+use palisade_policy::{Family, IpRange, Name, ObjectKey, Traffic, address::union};
 
-use crate::{controller::ControllerRoutes, space::merged};
+use crate::controller::ControllerRoutes;
 
 /// What an end stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -60,6 +60,6 @@ impl EndFilter {
     pub(crate) fn filter_ranges(&self) -> impl Iterator<Item = Vec<IpRange>> {
         let of =
             |family| self.ranges.iter().copied().filter(move |r| Family::of(r.first) == family).collect();
-        Family::BOTH.map(of).into_iter().map(merged).filter(|ranges| !ranges.is_empty())
+        Family::BOTH.map(of).into_iter().map(union).filter(|ranges| !ranges.is_empty())
     }
 }

@@ -9,12 +9,14 @@ use std::{
 };
 
 use palisade_policy::{
-    Cluster, Direction, Family, IpRange, Peer, Pod,
-    address::{from_number, to_number},
-    block_ranges,
+    Cluster, Direction, Family, IpBlock, IpRange, Peer, Pod,
+    address::{from_number, to_number, union},
 };
 
-use crate::space::{AddressSpace, BlockSet, merged};
+use crate::{
+    public::not_internet,
+    space::{AddressSpace, BlockSet},
+};
 
 /// Addresses outside the cluster that no rule distinguishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,24 +35,6 @@ impl Region {
     }
 }
 
-/// Ranges that are not part of the public internet. IPv4: this host, private and shared networks, loopback, link-local,
-/// multicast and reserved (IANA's special-purpose address registry, RFC 6890). IPv6: everything except global unicast,
-/// 2000::/3 (RFC 4291). Documentation ranges count as public, since examples use them for the outside.
-const NOT_PUBLIC: [&str; 12] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.168.0.0/16",
-    "224.0.0.0/3",
-    "::/3",
-    "4000::/2",
-    "8000::/1",
-];
-
 /// Preferred samples: documentation addresses (RFC 5737, RFC 3849), which belong to no real host.
 const PREFERRED: [&str; 3] = ["203.0.113.1", "198.51.100.1", "2001:db8::1"];
 
@@ -68,7 +52,7 @@ pub fn internet(
 ) -> Vec<Region> {
     let mut blocks = subject.map_or_else(Vec::new, |pod| rule_ranges(cluster, pod, direction));
     let excluded = blocks.len();
-    blocks.push(merged(excluded_ranges(cluster)));
+    blocks.push(union(excluded_ranges(cluster)));
     let space = AddressSpace::new(blocks);
     let excluded: HashSet<&BlockSet> = space.sets_with(excluded).iter().collect();
     let mut regions: BTreeMap<BlockSet, Vec<IpRange>> = BTreeMap::new();
@@ -82,12 +66,11 @@ pub fn internet(
 
 /// Special ranges, and the addresses of the cluster's objects.
 fn excluded_ranges(cluster: &Cluster) -> Vec<IpRange> {
-    let special = NOT_PUBLIC.iter().filter_map(|c| c.parse().ok()).map(|net| IpRange::of_net(&net));
     let pods = cluster.pods.values().flat_map(|p| &p.addresses);
     let nodes = cluster.nodes.values().flat_map(|n| &n.addresses);
     let services = cluster.services.values().flat_map(|s| &s.addresses);
     let own = pods.chain(nodes).chain(services).map(|a| IpRange { first: *a, last: *a });
-    special.chain(own).collect()
+    not_internet().chain(own).collect()
 }
 
 /// The ranges in the blocks of each rule that applies to a pod.
@@ -102,7 +85,7 @@ fn rule_ranges(cluster: &Cluster, pod: &Pod, direction: Direction) -> Vec<Vec<Ip
             Peer::Block(block) => Some(block),
             Peer::Pods(_) | Peer::Nodes(_) => None,
         });
-        merged(blocks.flat_map(block_ranges).collect())
+        union(blocks.flat_map(IpBlock::ranges).collect())
     });
     ranges.filter(|ranges| !ranges.is_empty()).collect()
 }
@@ -240,6 +223,6 @@ mod tests {
         let regions = internet(&cluster, Some(&subject()), Direction::Egress, Family::V4);
         let whole = internet(&cluster, None, Direction::Egress, Family::V4);
         assert_eq!(regions.iter().map(Region::size).sum::<u128>(), whole[0].size());
-        assert_eq!(merged(regions.into_iter().flat_map(|r| r.ranges).collect()), whole[0].ranges);
+        assert_eq!(union(regions.into_iter().flat_map(|r| r.ranges).collect()), whole[0].ranges);
     }
 }

@@ -1,13 +1,13 @@
 //! The address space of both families, divided at the boundaries of policies' blocks.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
 };
 
 use palisade_policy::{
     Family, IpRange,
-    address::{from_number, max_number, to_number},
+    address::{Sweep, from_number, max_number, to_number},
 };
 
 use crate::families::index;
@@ -28,38 +28,27 @@ pub(crate) struct AddressSpace {
 impl AddressSpace {
     /// Divides the space by these blocks, each given as sorted, disjoint ranges that are not adjacent.
     pub(crate) fn new(blocks: impl IntoIterator<Item = Vec<IpRange>>) -> Self {
-        // The blocks that begin or end at each address.
-        let mut boundaries: [BTreeMap<u128, Vec<u32>>; 2] = Default::default();
-        let mut count = 0;
-        for (block, number) in blocks.into_iter().zip(0u32..) {
-            count = number as usize + 1;
-            for range in block {
-                let family = Family::of(range.first);
-                let boundaries = &mut boundaries[index(family)];
-                boundaries.entry(to_number(range.first)).or_default().push(number);
-                let last = to_number(range.last);
-                if last < max_number(family) {
-                    boundaries.entry(last + 1).or_default().push(number);
-                }
-            }
-        }
-        let mut sets: HashMap<Vec<u32>, BlockSet> = HashMap::from([(Vec::new(), 0)]);
-        let mut sets_with = vec![Vec::new(); count];
-        let cuts = boundaries.map(|boundaries| {
-            let mut containing: BTreeSet<u32> = BTreeSet::new();
+        let blocks: Vec<Vec<IpRange>> = blocks.into_iter().collect();
+        let mut sets: HashMap<Vec<usize>, BlockSet> = HashMap::from([(Vec::new(), 0)]);
+        let mut sets_with = vec![Vec::new(); blocks.len()];
+        let cuts = Family::BOTH.map(|family| {
+            let ranges =
+                blocks.iter().enumerate().flat_map(|(n, ranges)| ranges.iter().map(move |r| (n, *r)));
+            let mut containing: BTreeSet<usize> = BTreeSet::new();
             let mut cuts = vec![(0, 0)];
-            for (start, blocks) in boundaries {
-                for block in blocks {
+            for (range, changed) in Sweep::new(family, ranges) {
+                for block in changed {
                     if !containing.remove(&block) {
                         containing.insert(block);
                     }
                 }
-                let members: Vec<u32> = containing.iter().copied().collect();
+                let members: Vec<usize> = containing.iter().copied().collect();
                 let next = sets.len() as BlockSet;
                 let set = *sets.entry(members).or_insert_with_key(|members| {
-                    members.iter().for_each(|block| sets_with[*block as usize].push(next));
+                    members.iter().for_each(|block| sets_with[*block].push(next));
                     next
                 });
+                let start = to_number(range.first);
                 if start == 0 {
                     cuts.clear();
                 }
@@ -93,27 +82,9 @@ impl AddressSpace {
     }
 }
 
-/// Returns the union of ranges: sorted, disjoint, not adjacent.
-pub(crate) fn merged(mut ranges: Vec<IpRange>) -> Vec<IpRange> {
-    ranges.sort_unstable();
-    let mut out: Vec<IpRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match out.last_mut() {
-            Some(before)
-                if Family::of(before.first) == Family::of(range.first)
-                    && to_number(range.first) <= to_number(before.last).saturating_add(1) =>
-            {
-                before.last = before.last.max(range.last);
-            }
-            _ => out.push(range),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
-    use palisade_policy::{IpBlock, block_ranges};
+    use palisade_policy::IpBlock;
 
     use super::*;
 
@@ -133,7 +104,7 @@ mod tests {
             block("0.0.0.0/0", &[]),
             block("128.0.0.0/1", &[]),
         ];
-        let space = AddressSpace::new(blocks.iter().map(block_ranges));
+        let space = AddressSpace::new(blocks.iter().map(IpBlock::ranges));
         assert_eq!(
             ranges(&space, Family::V4),
             [
@@ -150,20 +121,5 @@ mod tests {
         assert_eq!(space.set_of("10.1.9.9".parse().unwrap()), 3);
         assert_eq!(space.set_of("255.255.255.255".parse().unwrap()), 4);
         assert_eq!(space.set_of("::1".parse().unwrap()), 0);
-    }
-
-    #[test]
-    fn merging_joins_neighbours_of_the_same_family() {
-        let range = |a: &str, b: &str| IpRange { first: a.parse().unwrap(), last: b.parse().unwrap() };
-        let all = vec![
-            range("::", "::1"),
-            range("10.0.0.4", "10.0.0.9"),
-            range("10.0.0.0", "10.0.0.3"),
-            range("10.0.0.11", "255.255.255.255"),
-        ];
-        assert_eq!(
-            merged(all),
-            [range("10.0.0.0", "10.0.0.9"), range("10.0.0.11", "255.255.255.255"), range("::", "::1")]
-        );
     }
 }

@@ -7,6 +7,10 @@ use std::{
 
 use ipnet::IpNet;
 
+mod sweep;
+
+pub use sweep::{Sweep, union, without};
+
 /// An IP family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -56,6 +60,12 @@ impl IpRange {
             IpNet::V4(n) => Self { first: n.network().into(), last: n.broadcast().into() },
             IpNet::V6(n) => Self { first: n.network().into(), last: n.broadcast().into() },
         }
+    }
+
+    /// Returns all addresses of a family.
+    #[must_use]
+    pub fn whole(family: Family) -> Self {
+        Self { first: from_number(family, 0), last: from_number(family, max_number(family)) }
     }
 
     /// Whether `address` lies in it.

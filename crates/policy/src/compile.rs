@@ -56,7 +56,7 @@ use self::{
 };
 pub use self::{
     budget::{Budget, Limit},
-    effective::{EffectiveRules, block_ranges},
+    effective::EffectiveRules,
 };
 
 /// Compiles the plan of one node and keeps it current. See the module documentation.

@@ -35,7 +35,7 @@ pub use cluster::{
     Change, Cluster, ContainerPort, NAMESPACE_NAME_LABEL, Namespace, Node, ObjectKey, Phase, Pod, Service,
     ServicePort, TargetPort, Workload,
 };
-pub use compile::{Budget, Compiler, EffectiveRules, Limit, OverBudget, block_ranges};
+pub use compile::{Budget, Compiler, EffectiveRules, Limit, OverBudget};
 pub use flow::{Decision, Direction, Endpoint, Flow, Missing, NearMiss, Reason, RuleRef, Side, Verdict};
 pub use intern::Interner;
 pub use labels::{Labels, Requirement, Selector, Test};

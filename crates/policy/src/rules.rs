@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 
 use ipnet::IpNet;
 
-use crate::{Direction, Labels, Name, Protocol, Selector};
+use crate::{Direction, IpRange, Labels, Name, Protocol, Selector, address::without};
 
 /// Where something stands in the user's files. Lines and columns count from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -235,6 +235,13 @@ pub struct IpBlock {
 }
 
 impl IpBlock {
+    /// Returns the addresses of the block without its exceptions, which may overlap each other (SEMANTICS A.3.9): sorted,
+    /// disjoint, not adjacent.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<IpRange> {
+        without(IpRange::of_net(&self.cidr), self.except.iter().map(IpRange::of_net))
+    }
+
     /// Whether the block holds `address`.
     #[must_use]
     pub fn contains(&self, address: std::net::IpAddr) -> bool {

@@ -1,15 +1,8 @@
 //! The effective rules of one direction of a pod, for queries over a whole cluster. Uses the compiler's flattening of the
 //! tiers, without a node, tables or peer sets.
 
-use super::{
-    budget::Budget,
-    definition::Definition,
-    ranges::{self, Span},
-};
-use crate::{
-    Direction, Family, IpRange, Name, Peer, Pod, Policy, Protocol, Traffic, address::from_number,
-    rules::IpBlock,
-};
+use super::{budget::Budget, definition::Definition};
+use crate::{Direction, Name, Peer, Pod, Policy, Protocol, Traffic};
 
 /// The rules that decide one direction of a pod, in order.
 ///
@@ -50,13 +43,4 @@ impl EffectiveRules {
         named_by.sort_unstable();
         self.0.flatten(&named_by, ports)
     }
-}
-
-/// Returns the addresses of a block without its exceptions: sorted, disjoint, not adjacent.
-#[must_use]
-pub fn block_ranges(block: &IpBlock) -> Vec<IpRange> {
-    let family = Family::of_net(&block.cidr);
-    let range =
-        |(first, last): Span| IpRange { first: from_number(family, first), last: from_number(family, last) };
-    ranges::block_spans(block).into_iter().map(range).collect()
 }

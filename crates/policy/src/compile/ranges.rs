@@ -9,12 +9,8 @@ use super::{
 };
 use crate::{
     Family, IpRange, Peer, PortSet, Traffic,
-    address::{from_number, max_number, to_number},
-    rules::IpBlock,
+    address::{Sweep, to_number, union},
 };
-
-/// An inclusive range of address numbers.
-pub(super) type Span = (u128, u128);
 
 /// The rows of every address range whose row differs from `rest`, merged by row, ranges sorted and disjoint; and what
 /// they need in the kernel, as [`Budget::elements`] counts.
@@ -32,13 +28,11 @@ pub(super) fn rows(
     let mut active = ActiveRules::new(definition);
     let mut known: HashMap<ActiveId, Option<usize>> = HashMap::new();
     for family in Family::BOTH {
-        let mut edges = edges(definition, family).into_iter().peekable();
-        while let Some((start, changes)) = edges.next() {
-            changes.into_iter().for_each(|rule| active.flip(rule));
+        for (range, changed) in Sweep::new(family, ranges(definition, family)) {
+            changed.into_iter().for_each(|rule| active.flip(rule));
             if active.steps > budget.steps || active.known() > budget.steps {
                 return Err(Limit::Steps);
             }
-            let end = edges.peek().map_or(max_number(family), |(next, _)| next - 1);
             let id = active.id();
             let row = match known.get(&id) {
                 Some(row) => *row,
@@ -57,7 +51,7 @@ pub(super) fn rows(
                 }
             };
             if let Some(row) = row {
-                elements += usize::from(push(&mut rows[row].1, family, (start, end)));
+                elements += usize::from(push(&mut rows[row].1, range));
             }
             if elements > budget.elements {
                 return Err(Limit::Elements);
@@ -181,74 +175,26 @@ fn by_protocol(traffic: &Traffic) -> [&[(u16, u16)]; 3] {
     [traffic.tcp.ranges(), traffic.udp.ranges(), traffic.sctp.ranges()]
 }
 
-/// Where which rules begin or stop to hold: each rule flips at each of its edges.
-fn edges(definition: &Definition, family: Family) -> BTreeMap<u128, Vec<usize>> {
-    let mut edges: BTreeMap<u128, Vec<usize>> = BTreeMap::new();
-    for (index, rule) in definition.rules().enumerate() {
-        for (first, last) in spans(rule.peers.iter().flatten(), family) {
-            edges.entry(first).or_default().push(index);
-            if last < max_number(family) {
-                edges.entry(last + 1).or_default().push(index);
-            }
-        }
-    }
-    edges
-}
-
-/// The union of a rule's blocks: sorted, disjoint, not adjacent.
-fn spans<'a>(peers: impl Iterator<Item = &'a Peer>, family: Family) -> Vec<Span> {
-    let mut all: Vec<Span> = peers
-        .filter_map(|peer| match peer {
-            Peer::Block(block) if Family::of_net(&block.cidr) == family => Some(block_spans(block)),
+/// Returns the ranges of each rule's blocks, each with the index of its rule; those of one rule are canonical.
+fn ranges(definition: &Definition, family: Family) -> impl Iterator<Item = (usize, IpRange)> {
+    definition.rules().enumerate().flat_map(move |(index, rule)| {
+        let blocks = rule.peers.iter().flatten().filter_map(move |peer| match peer {
+            Peer::Block(block) if Family::of_net(&block.cidr) == family => Some(block.ranges()),
             Peer::Block(_) | Peer::Pods(_) | Peer::Nodes(_) => None,
-        })
-        .flatten()
-        .collect();
-    all.sort_unstable();
-    let mut out: Vec<Span> = Vec::with_capacity(all.len());
-    for (first, last) in all {
-        match out.last_mut() {
-            Some(previous) if first == 0 || first - 1 <= previous.1 => previous.1 = previous.1.max(last),
-            _ => out.push((first, last)),
-        }
-    }
-    out
+        });
+        union(blocks.flatten().collect()).into_iter().map(move |range| (index, range))
+    })
 }
 
-/// A block less its exceptions, which may overlap each other (SEMANTICS A.3.9).
-pub(super) fn block_spans(block: &IpBlock) -> Vec<Span> {
-    let span = |net| {
-        let range = IpRange::of_net(net);
-        (to_number(range.first), to_number(range.last))
-    };
-    let (mut next, end) = span(&block.cidr);
-    let mut holes: Vec<Span> =
-        block.except.iter().filter(|e| Family::of_net(e) == Family::of_net(&block.cidr)).map(span).collect();
-    holes.sort_unstable();
-    let mut out = Vec::with_capacity(holes.len() + 1);
-    for (first, last) in holes {
-        if last < next || first > end {
-            continue;
-        }
-        if first > next {
-            out.push((next, first - 1));
-        }
-        if last >= end {
-            return out;
-        }
-        next = last + 1;
-    }
-    out.push((next, end));
-    out
-}
-
-/// Adds a range behind all others; says whether it is one more.
-fn push(ranges: &mut Vec<IpRange>, family: Family, (first, last): Span) -> bool {
-    let range = IpRange { first: from_number(family, first), last: from_number(family, last) };
+/// Adds a range behind all others. Returns whether it is one more; it is not if it touches the last one.
+fn push(ranges: &mut Vec<IpRange>, range: IpRange) -> bool {
+    let family = Family::of(range.first);
     match ranges.last_mut() {
-        // `first` is not 0 here: a range before it exists in the same family.
-        Some(previous) if Family::of(previous.last) == family && to_number(previous.last) + 1 == first => {
-            previous.last = range.last;
+        // The number is not 0 here: a range before it exists in the same family.
+        Some(last)
+            if Family::of(last.last) == family && to_number(last.last) + 1 == to_number(range.first) =>
+        {
+            last.last = range.last;
             false
         }
         _ => {
@@ -261,17 +207,15 @@ fn push(ranges: &mut Vec<IpRange>, family: Family, (first, last): Span) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::IpBlock;
 
     fn block(cidr: &str, except: &[&str]) -> IpBlock {
         IpBlock { cidr: cidr.parse().unwrap(), except: except.iter().map(|e| e.parse().unwrap()).collect() }
     }
 
     fn texts(blocks: &[IpBlock], family: Family) -> Vec<String> {
-        let peers: Vec<Peer> = blocks.iter().cloned().map(Peer::Block).collect();
-        spans(peers.iter(), family)
-            .into_iter()
-            .map(|(a, b)| IpRange { first: from_number(family, a), last: from_number(family, b) }.to_string())
-            .collect()
+        let of_family = blocks.iter().filter(|block| Family::of_net(&block.cidr) == family);
+        union(of_family.flat_map(IpBlock::ranges).collect()).iter().map(IpRange::to_string).collect()
     }
 
     #[test]
