@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-pub use palisade_nft::{Revoked, conntrack::FiveTuple};
+pub use palisade_nft::{RevocationSummary, conntrack::FiveTuple};
 use palisade_policy::{Delta, Direction, NodePlan};
 
 /// The result of programming a plan or a delta.
@@ -102,7 +102,7 @@ pub trait DataPlane {
     fn revoke(
         &mut self,
         connections: &[(FiveTuple, &Self::ConntrackEntry)],
-    ) -> Result<Revoked, DataPlaneError>;
+    ) -> Result<RevocationSummary, DataPlaneError>;
 
     /// Restores revoked connections: those with these tuples, and those of these entries.
     ///

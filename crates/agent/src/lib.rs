@@ -36,7 +36,9 @@ pub mod source;
 pub mod stale;
 pub mod view;
 
-pub use data_plane::{DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked, TrackedConnection};
+pub use data_plane::{
+    DataPlane, DataPlaneError, FiveTuple, Programmed, RevocationSummary, TrackedConnection,
+};
 pub use nftables::{MissingFeature, NftDataPlane};
 pub use node::{NodeAgent, Report};
 pub use reconcile::{Action, Input, Reconciler};

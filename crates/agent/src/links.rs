@@ -13,7 +13,7 @@ use std::{
 };
 
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use palisade_nft::Surroundings;
+use palisade_nft::NodeLinks;
 
 use rtnetlink::{Events, Requests};
 
@@ -49,7 +49,7 @@ impl Links {
     }
 
     /// Reads everything. `local` has the addresses of local pods.
-    pub(crate) fn read(&mut self, local: &BTreeSet<IpAddr>) -> io::Result<Surroundings> {
+    pub(crate) fn read(&mut self, local: &BTreeSet<IpAddr>) -> io::Result<NodeLinks> {
         self.read = Some(Instant::now());
         self.events.drain()?;
         self.stale = true;
@@ -65,7 +65,7 @@ impl Links {
         &mut self,
         added: &BTreeSet<IpAddr>,
         removed: &BTreeSet<IpAddr>,
-    ) -> io::Result<Surroundings> {
+    ) -> io::Result<NodeLinks> {
         self.routes.retain(|address, _| !removed.contains(address));
         let outcome = self.find_routes(added).and_then(|()| self.surroundings());
         self.stale |= outcome.is_err();
@@ -93,9 +93,9 @@ impl Links {
         Ok(())
     }
 
-    fn surroundings(&mut self) -> io::Result<Surroundings> {
+    fn surroundings(&mut self) -> io::Result<NodeLinks> {
         let links: Vec<Link> = self.requests.links()?.into_iter().map(Link::of).collect();
-        let mut out = Surroundings::default();
+        let mut out = NodeLinks::default();
         let mut outward = BTreeSet::from([LOOPBACK]);
         for address in EXTERNAL {
             outward.extend(self.requests.route(address)?.map(|route| route.interface));

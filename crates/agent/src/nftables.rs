@@ -7,12 +7,14 @@ use std::{
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 use palisade_nft::{
-    Commit, Enforcer, Feature, Kernel, Left, Options, Surroundings, Verification, conntrack, cut_off, drift,
-    drops,
+    Commit, Enforcer, EnforcerOptions, ExistingTable, Feature, Kernel, NodeLinks, Verification, conntrack,
+    cut_off, drift, drops,
 };
 use palisade_policy::{Delta, Direction, NodePlan};
 
-use crate::{DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked, TrackedConnection, links::Links};
+use crate::{
+    DataPlane, DataPlaneError, FiveTuple, Programmed, RevocationSummary, TrackedConnection, links::Links,
+};
 
 /// Programs the kernel through [`palisade_nft`].
 ///
@@ -20,7 +22,7 @@ use crate::{DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked, TrackedCo
 /// addresses are read in that of the calling thread.
 #[derive(Debug)]
 pub struct NftDataPlane {
-    options: Options,
+    options: EnforcerOptions,
     state: State,
     empty: NodePlan,
     /// `None` until their notifications can be read.
@@ -50,14 +52,14 @@ impl NftDataPlane {
     /// # Errors
     /// If the kernel has no nftables, or the caller may not use it.
     pub fn open() -> Result<Self, DataPlaneError> {
-        Self::open_with(Options::default())
+        Self::open_with(EnforcerOptions::default())
     }
 
     /// [`NftDataPlane::open`] with other options.
     ///
     /// # Errors
     /// As [`NftDataPlane::open`].
-    pub fn open_with(options: Options) -> Result<Self, DataPlaneError> {
+    pub fn open_with(options: EnforcerOptions) -> Result<Self, DataPlaneError> {
         let kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
         let (links, link_error) = match Links::open() {
             Ok(links) => (Some(links), None),
@@ -69,10 +71,10 @@ impl NftDataPlane {
 
     /// What a previous run had left in the kernel. `None` before [`DataPlane::start`] has succeeded.
     #[must_use]
-    pub fn left(&self) -> Option<Left> {
+    pub fn left(&self) -> Option<ExistingTable> {
         match &self.state {
             State::Idle(_) => None,
-            State::Programmed(enforcer) => Some(enforcer.left()),
+            State::Programmed(enforcer) => Some(enforcer.existing_table()),
         }
     }
 
@@ -80,7 +82,7 @@ impl NftDataPlane {
     #[must_use]
     pub fn missing_features(&self) -> Vec<MissingFeature> {
         let State::Programmed(enforcer) = &self.state else { return Vec::new() };
-        enforcer.lacking().map(MissingFeature::of).collect()
+        enforcer.missing_features().map(MissingFeature::of).collect()
     }
 
     /// Opens a socket for notifications about changes of the table by other programs. `None` before [`DataPlane::start`] has
@@ -102,7 +104,7 @@ impl NftDataPlane {
     /// If the kernel can't be read.
     pub fn is_last_generation(&mut self) -> Result<bool, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(true) };
-        enforcer.in_step().map_err(failed("reading the table's generation"))
+        enforcer.is_in_sync().map_err(failed("reading the table's generation"))
     }
 
     /// The number of elements in all sets and maps of the table. `O(1)`.
@@ -188,12 +190,12 @@ impl NftDataPlane {
 fn update_surroundings(
     enforcer: &mut Enforcer,
     links: &mut Links,
-    surroundings: &Surroundings,
+    surroundings: &NodeLinks,
 ) -> Result<Option<Programmed>, DataPlaneError> {
-    if enforcer.surroundings() == surroundings {
+    if enforcer.node_links() == surroundings {
         return Ok(None);
     }
-    match enforcer.set_surroundings(surroundings) {
+    match enforcer.set_node_links(surroundings) {
         Ok(commit) => Ok(Some(programmed(&commit))),
         Err(error) => {
             links.invalidate();
@@ -239,7 +241,7 @@ impl NftDataPlane {
     /// If the kernel rejects the change.
     pub fn recreate(&mut self) -> Result<Programmed, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
-        enforcer.remake().map(|c| programmed(&c)).map_err(failed("creating the table again"))
+        enforcer.recreate().map(|c| programmed(&c)).map_err(failed("creating the table again"))
     }
 }
 
@@ -252,7 +254,7 @@ fn programmed(commit: &Commit) -> Programmed {
 }
 
 impl DataPlane for NftDataPlane {
-    type ConntrackEntry = conntrack::Connection;
+    type ConntrackEntry = conntrack::ConntrackEntry;
 
     fn programmed(&self) -> &NodePlan {
         match &self.state {
@@ -265,7 +267,7 @@ impl DataPlane for NftDataPlane {
         let kernel = match &mut self.state {
             State::Idle(kernel) => kernel.take(),
             State::Programmed(enforcer) => {
-                let commit = enforcer.lead_to(plan).map_err(failed("programming the node's plan again"))?;
+                let commit = enforcer.reconcile(plan).map_err(failed("programming the node's plan again"))?;
                 return Ok(programmed(&commit));
             }
         };
@@ -274,10 +276,10 @@ impl DataPlane for NftDataPlane {
             None => Kernel::open().map_err(failed("opening the kernel's nftables"))?,
         };
         // Enforcement continues without the links: rules by address work.
-        let read = self.links.as_mut().map_or_else(|| Ok(Surroundings::default()), |l| l.read(&plan.local));
+        let read = self.links.as_mut().map_or_else(|| Ok(NodeLinks::default()), |l| l.read(&plan.local));
         let surroundings = read.unwrap_or_else(|error| {
             self.link_error = Some(failed(READING_LINKS)(error));
-            Surroundings::default()
+            NodeLinks::default()
         });
         let (enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), surroundings, plan)
             .map_err(failed("programming the node's plan"))?;
@@ -310,7 +312,7 @@ impl DataPlane for NftDataPlane {
             Ok(found) => Ok(found.agrees()),
             // Other programs' transactions may keep a full listing from ever being consistent. The generation is one element. It
             // shows whether exactly our changes are there; the kernel notifies about changes by other programs.
-            Err(_) => enforcer.in_step().map_err(failed("reading the table's generation")),
+            Err(_) => enforcer.is_in_sync().map_err(failed("reading the table's generation")),
         }
     }
 
@@ -361,8 +363,8 @@ impl DataPlane for NftDataPlane {
     fn revoke(
         &mut self,
         connections: &[(FiveTuple, &Self::ConntrackEntry)],
-    ) -> Result<Revoked, DataPlaneError> {
-        let State::Programmed(enforcer) = &mut self.state else { return Ok(Revoked::default()) };
+    ) -> Result<RevocationSummary, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(RevocationSummary::default()) };
         enforcer.revoke(connections).map_err(failed("revoking connections"))
     }
 

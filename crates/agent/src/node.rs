@@ -234,7 +234,7 @@ impl<D: DataPlane> NodeAgent<D> {
         let connections = self.plane.connections(&concerned)?;
         let Verdicts { to_revoke, denied, to_unlabel, to_restore } = judge(&self.plane, &host, &connections);
         let revoked = self.plane.revoke(&to_revoke)?;
-        report.revoked += revoked.cut;
+        report.revoked += revoked.revoked;
         report.not_remembered += revoked.not_remembered;
         self.plane.restore(&to_restore, &to_unlabel)?;
         report.restored += to_restore.len();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use palisade_api::{Access, AccessError, Rights, rights::RightsError};
 use palisade_netns::Namespace;
-use palisade_nft::{Enforcer, Kernel, Options, Surroundings};
+use palisade_nft::{Enforcer, EnforcerOptions, Kernel, NodeLinks};
 use palisade_policy::NodePlan;
 
 use crate::{
@@ -74,9 +74,9 @@ fn features(node: &Node<'_>, checks: &[checks::Entry<checks::Feature>]) -> Vec<F
 /// Starts an enforcer and runs the checks on it. Without one, only the first check has a finding.
 fn in_temporary_namespace(checks: &[checks::Entry<checks::Feature>]) -> Vec<Finding> {
     // The loopback device stands for a bridge that connects pods.
-    let surroundings = Surroundings { pod_ports: [1].into(), ..Surroundings::default() };
+    let surroundings = NodeLinks { pod_ports: [1].into(), ..NodeLinks::default() };
     let started = Kernel::open().and_then(|kernel| {
-        Enforcer::start_in(kernel, Options::default(), surroundings, &NodePlan::default())
+        Enforcer::start_in(kernel, EnforcerOptions::default(), surroundings, &NodePlan::default())
     });
     match started {
         Ok((mut enforcer, _)) => checks.iter().map(|(id, check)| check(&mut enforcer).with_id(id)).collect(),

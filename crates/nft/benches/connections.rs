@@ -22,7 +22,7 @@ use nix::{
 };
 use palisade_nft::{
     Kernel,
-    conntrack::{self, FEW},
+    conntrack::{self, MAX_FILTERED},
 };
 
 use crate::entries::Entry;
@@ -44,9 +44,9 @@ fn main() {
         Entry::plain([client, pod(n % PODS)], [40_000, 80])
     }));
     let mut kernel = Kernel::open().expect("kernel");
-    let full = median(&mut kernel, FEW + 1);
+    let full = median(&mut kernel, MAX_FILTERED + 1);
     eprintln!("connections of | found | time | full listing / time");
-    for addresses in [1, 2, FEW, FEW + 1, 100] {
+    for addresses in [1, 2, MAX_FILTERED, MAX_FILTERED + 1, 100] {
         let (found, time) = median(&mut kernel, addresses);
         eprintln!(
             "{addresses:>3} addresses  | {found:>6} | {time:>9.2?} | {:.1}",

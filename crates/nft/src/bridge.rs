@@ -1,79 +1,71 @@
-//! Frames between the ports of a bridge, in a table of our own in the family `bridge`.
+//! Rules for frames between the ports of a bridge, in a table of the family `bridge`.
 //!
-//! br_netfilter shows the table `inet palisade` plain IPv4 and IPv6 alone. A frame with a VLAN tag (or two, or one that
-//! names no VLAN), of PPPoE or MPLS, or with IP in an LLC header goes past it, and a pod's kernel may take its content all
-//! the same. So while a local pod is isolated, what comes from or goes to a pod's port is plain IPv4, IPv6 or ARP, and
-//! nothing else. Ports that lead to no pod are not looked at, but for what they send to pods.
+//! br_netfilter passes only plain IPv4 and IPv6 to the table `inet palisade`. It does not pass frames with VLAN tags
+//! (one, two, or a priority tag without VLAN), PPPoE, MPLS, or IP in an LLC header, but a pod's kernel may accept their
+//! content. So while a local pod is isolated, frames from and to pods' ports must be plain IPv4, IPv6 or ARP. Ports that
+//! lead to no pod are checked only for what they send to pods.
 //!
-//! And by which port a packet came is known here alone: a packet from a pod to itself has gone through a service and
-//! leaves by the port on which it came, or it is forged.
+//! Only this table knows the port by which a packet entered. A packet from a pod to itself went through a service and
+//! leaves by the port on which it entered, or it is forged.
 //!
-//! The table is there while a bridge leads to local pods and the kernel has the family. Its base chains hook in front of
-//! br_netfilter's, in the forward hook behind its destination NAT.
+//! The table exists while a bridge leads to local pods, if the kernel supports the family. Its base chains hook in front of
+//! br_netfilter's; in the forward hook they come after its destination NAT.
 
 use std::sync::Arc;
 
-use palisade_policy::{Family, NodePlan};
+use palisade_policy::{Delta, Family, NodePlan};
 
 use crate::{
-    Surroundings,
-    base::{around_set, hooked},
-    next::Next,
-    program::{Phases, Step, add},
+    NodeLinks,
+    base_sets::node_set,
+    next_plan::NextPlan,
+    phases::{Phases, Step, add},
     ruleset::{
-        Around, Chain, Content, Expression, FROM_PORTS_CHAIN, Hook, Message, Name, Outcome, Rule, Set,
+        Chain, Content, Expression, FROM_PORTS_CHAIN, Hook, Message, Name, NodeSet, Outcome, Rule, Set,
         TO_PORTS_CHAIN,
     },
+    uapi::if_ether::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6},
 };
-
-/// `ETH_P_IP`, `ETH_P_IPV6`, `ETH_P_ARP`. A frame with a VLAN tag has the type of the tag.
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-const ARP: u16 = 0x0806;
 
 /// The sets of the table.
 #[derive(Debug)]
 pub(crate) struct Bridge {
-    sets: [Arc<Set>; Around::OF_BRIDGE.len()],
+    sets: [Arc<Set>; NodeSet::OF_BRIDGE.len()],
 }
 
 impl Bridge {
     pub(crate) fn new() -> Self {
-        Self { sets: Around::OF_BRIDGE.map(|around| Arc::new(around_set(around))) }
+        Self { sets: NodeSet::OF_BRIDGE.map(|set| Arc::new(node_set(set))) }
     }
 
-    /// All of them.
+    /// Returns all sets.
     pub(crate) fn sets(&self) -> impl Iterator<Item = &Arc<Set>> {
         self.sets.iter()
     }
 
-    fn named(&self, around: Around) -> Name {
-        let set = self.sets.iter().find(|set| set.content == Content::Around(around));
+    fn name_of(&self, node_set: NodeSet) -> Name {
+        let set = self.sets.iter().find(|set| set.content == Content::Node(node_set));
         set.map_or_else(|| "".into(), |set| set.name.clone())
     }
 
-    /// The chains, each after those that it leads to.
+    /// Returns the chains, each after the chains that its rules use.
     pub(crate) fn chains(&self, isolating: bool) -> Vec<Arc<Chain>> {
-        let ports = || self.named(Around::Ports);
-        let jump = |chain: &str| Expression::Then(Outcome::Jump(chain.into()));
-        let [from, to] = self.changing(isolating);
-        let comes = vec![Expression::InterfaceIn { set: ports(), inverted: false }, jump(FROM_PORTS_CHAIN)];
-        let goes = vec![Expression::LeavesBy(ports()), jump(TO_PORTS_CHAIN)];
-        let base = [hooked(Hook::FromPorts, vec![comes]), hooked(Hook::BetweenPorts, vec![goes])];
+        let ports = || self.name_of(NodeSet::BridgePorts);
+        let jump = |chain: &str| Expression::Verdict(Outcome::Jump(chain.into()));
+        let [from, to] = self.port_chains(isolating);
+        let enters = vec![Expression::InterfaceIn { set: ports(), inverted: false }, jump(FROM_PORTS_CHAIN)];
+        let leaves = vec![Expression::OutInterfaceIn(ports()), jump(TO_PORTS_CHAIN)];
+        let base = [
+            Chain::base(Hook::BridgePrerouting, vec![enters]),
+            Chain::base(Hook::BridgeForward, vec![leaves]),
+        ];
         [from, to].into_iter().chain(base.map(Arc::new)).collect()
     }
 
-    /// The chains whose rules are there while a local pod is isolated.
-    fn changing(&self, isolating: bool) -> [Arc<Chain>; 2] {
+    /// Returns the chains that have rules only while a local pod is isolated.
+    fn port_chains(&self, isolating: bool) -> [Arc<Chain>; 2] {
         let chain = |name: &str, comment: &str, rules: Vec<Rule>| {
-            Arc::new(Chain {
-                name: name.into(),
-                hook: None,
-                comment: Some(comment.to_owned()),
-                rules: if isolating { rules } else { Vec::new() },
-                chains: Vec::new(),
-                sets: Vec::new(),
-            })
+            Arc::new(Chain::regular(name, comment, if isolating { rules } else { Vec::new() }))
         };
         let mut to: Vec<Rule> = Family::BOTH.map(|family| self.forged(family)).into();
         to.extend(plain());
@@ -87,49 +79,43 @@ impl Bridge {
         ]
     }
 
-    /// From a local pod to itself, but not by its own port.
+    /// Drops a packet from a local pod to itself that entered by another port than the pod's.
     fn forged(&self, family: Family) -> Rule {
         vec![
-            Expression::EtherType(if family == Family::V4 { IPV4 } else { IPV6 }),
-            Expression::PairIn(family, self.named(Around::Themselves(family))),
-            Expression::TurnsBack { set: self.named(Around::OwnPorts), inverted: true },
+            Expression::EtherType(if family == Family::V4 { ETH_P_IP } else { ETH_P_IPV6 }),
+            Expression::PairIn(family, self.name_of(NodeSet::LocalPairs(family))),
+            Expression::InterfacePairIn { set: self.name_of(NodeSet::BridgePortPairs), inverted: true },
             Expression::Counter,
-            Expression::Then(Outcome::Drop),
+            Expression::Verdict(Outcome::Drop),
         ]
     }
 
-    /// What makes the table with everything in it.
-    pub(crate) fn whole(&self, surroundings: &Surroundings, next: &Next<'_>, isolating: bool) -> Step {
+    /// Returns the messages that create the table with its content.
+    pub(crate) fn create(&self, node_links: &NodeLinks, next: &NextPlan<'_>, isolating: bool) -> Step {
         let mut step = vec![Message::CreateTable];
         for set in self.sets() {
             step.push(Message::CreateSet(set.clone()));
-            if let Content::Around(around) = set.content {
-                step.extend(add(set, surroundings.elements(around, next)).flatten());
+            if let Content::Node(node_set) = set.content {
+                step.extend(add(set, node_links.elements(node_set, next)).flatten());
             }
         }
-        for chain in self.chains(isolating) {
-            step.push(Message::CreateChain(chain.clone()));
-            step.extend((0..chain.rules.len()).map(|index| Message::AddRule(chain.clone(), index)));
-        }
+        step.extend(self.chains(isolating).iter().flat_map(Message::create_chain));
         bridged(step)
     }
 
-    /// What a change of the plan changes in the table.
-    pub(crate) fn follow(
+    /// Returns the changes that a delta of the plan causes in the table.
+    pub(crate) fn apply_delta(
         &self,
-        surroundings: &Surroundings,
-        next: &Next<'_>,
+        node_links: &NodeLinks,
+        next: &NextPlan<'_>,
         (was_isolating, isolating): (bool, bool),
     ) -> Vec<Step> {
         let mut phases = Phases::default();
-        self.sets().for_each(|set| surroundings.follow(set, next, &mut phases));
-        let mut steps = elements(phases);
-        for chain in self.changing(true) {
+        self.sets().for_each(|set| node_links.apply_delta(set, next, &mut phases));
+        let mut steps = element_steps(phases);
+        for chain in self.port_chains(true) {
             match (was_isolating, isolating) {
-                (false, true) => {
-                    let rules = (0..chain.rules.len()).map(|i| Message::AddRule(chain.clone(), i));
-                    steps.push(rules.collect());
-                }
+                (false, true) => steps.push(Message::add_rules(&chain).collect()),
                 (true, false) => steps.push(vec![Message::FlushChain(chain.name.clone())]),
                 _ => {}
             }
@@ -137,42 +123,42 @@ impl Bridge {
         steps.into_iter().map(bridged).collect()
     }
 
-    /// What other surroundings change in the table, which may come or go with them.
-    pub(crate) fn lead_to(
+    /// Returns the changes that other node links cause. They may create or delete the table.
+    pub(crate) fn change_links(
         &self,
-        (from, to): (&Surroundings, &Surroundings),
+        (from, to): (&NodeLinks, &NodeLinks),
         plan: &NodePlan,
         isolating: bool,
     ) -> Vec<Step> {
-        let next = Next { plan, delta: &palisade_policy::Delta::default() };
+        let next = NextPlan { plan, delta: &Delta::default() };
         match (from.has_pod_ports(), to.has_pod_ports()) {
             (false, false) => Vec::new(),
-            (false, true) => vec![self.whole(to, &next, isolating)],
+            (false, true) => vec![self.create(to, &next, isolating)],
             (true, false) => vec![bridged(vec![Message::DeleteTable])],
             (true, true) => {
                 let mut phases = Phases::default();
-                self.sets().for_each(|set| from.lead_to(to, set, &next, &mut phases));
-                elements(phases).into_iter().map(bridged).collect()
+                self.sets().for_each(|set| from.change_to(to, set, &next, &mut phases));
+                element_steps(phases).into_iter().map(bridged).collect()
             }
         }
     }
 }
 
-/// Who comes, then who goes.
-fn elements(phases: Phases) -> Vec<Step> {
+/// Returns the additions, then the removals.
+fn element_steps(phases: Phases) -> Vec<Step> {
     phases.join.into_iter().chain(phases.leave).collect()
 }
 
-/// Messages for this table.
+/// Addresses messages to this table.
 pub(crate) fn bridged(step: Step) -> Step {
     step.into_iter().map(|message| Message::Bridged(Box::new(message))).collect()
 }
 
-/// Plain IP and ARP go on to where policies are asked; everything else ends here.
+/// Returns for plain IP and ARP, to which policies and the pod itself apply, and drops everything else.
 fn plain() -> Vec<Rule> {
-    let mut rules: Vec<Rule> = [IPV4, IPV6, ARP]
-        .map(|kind| vec![Expression::EtherType(kind), Expression::Then(Outcome::Return)])
+    let mut rules: Vec<Rule> = [ETH_P_IP, ETH_P_IPV6, ETH_P_ARP]
+        .map(|kind| vec![Expression::EtherType(kind), Expression::Verdict(Outcome::Return)])
         .into();
-    rules.push(vec![Expression::Counter, Expression::Then(Outcome::Drop)]);
+    rules.push(vec![Expression::Counter, Expression::Verdict(Outcome::Drop)]);
     rules
 }

@@ -1,50 +1,45 @@
-//! The packets by which IPv6 neighbours and routers find each other, and listeners tell their groups. Without them there
-//! is no IPv6, so no policy is asked (SEMANTICS G-7). The rules take no more than the standards call valid: anything else
-//! with such a type is judged like any packet.
+//! IPv6 neighbour discovery, router discovery and multicast listener discovery.
+//!
+//! IPv6 doesn't work without them, so no policy applies to them (SEMANTICS G-7). The rules accept only what the standards
+//! call valid. Any other packet with such an ICMPv6 type is evaluated like all packets.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use palisade_policy::Family;
 
-use crate::ruleset::{Chain, DISCOVERY_CHAIN, Expression, Outcome, Rule};
+use crate::{
+    conntrack::ICMPV6,
+    ruleset::{Chain, DISCOVERY_CHAIN, Expression, Outcome, Rule},
+};
 
-/// ICMPv6.
-const ICMPV6: u8 = 58;
-
-/// Router and neighbour discovery and redirects (RFC 4861): valid with this hop limit alone, which says that no router
-/// has forwarded it.
+/// Router discovery, neighbour discovery and redirect (RFC 4861). Valid only with hop limit 255, which proves that no
+/// router forwarded the packet.
 const DISCOVERY: (u8, u8) = (133, 137);
 /// See [`DISCOVERY`].
 const DISCOVERY_HOP_LIMIT: u8 = 255;
 
-/// Multicast listener discovery (RFC 2710, 3810): valid with this hop limit, from a link-local source, or from none while
-/// an address is being tested.
+/// Multicast listener discovery (RFC 2710, RFC 3810). Valid only with hop limit 1, from a link-local source, or from the
+/// unspecified address while an address is tentative.
 const LISTENERS: [(u8, u8); 2] = [(130, 132), (143, 143)];
 /// See [`LISTENERS`].
 const LISTENERS_HOP_LIMIT: u8 = 1;
 
-/// What leads to the chain.
-pub(crate) fn entrance() -> Rule {
+/// Returns the rule that jumps to the chain.
+pub(crate) fn jump_rule() -> Rule {
     vec![
         Expression::Family(Family::V6),
         Expression::Protocol(ICMPV6),
-        Expression::Then(Outcome::Jump(DISCOVERY_CHAIN.into())),
+        Expression::Verdict(Outcome::Jump(DISCOVERY_CHAIN.into())),
     ]
 }
 
-/// The chain that accepts them, and gives back what is none.
+/// Returns the chain that accepts valid discovery and returns for everything else.
 pub(crate) fn chain() -> Chain {
-    Chain {
-        name: DISCOVERY_CHAIN.into(),
-        hook: None,
-        comment: Some("valid IPv6 neighbour, router and listener discovery".to_owned()),
-        rules: rules().collect(),
-        chains: Vec::new(),
-        sets: Vec::new(),
-    }
+    let comment = "valid IPv6 neighbour, router and listener discovery";
+    Chain::regular(DISCOVERY_CHAIN, comment, rules().collect())
 }
 
-/// The rules of the chain, for tables that have no such chain.
+/// Returns the rules of the chain, for tables without such a chain.
 pub(crate) fn rules() -> impl Iterator<Item = Rule> {
     let rule = |(first, last), hop_limit, source: Option<Expression>| {
         let matches = [
@@ -53,12 +48,12 @@ pub(crate) fn rules() -> impl Iterator<Item = Rule> {
             Expression::Icmpv6(first, last),
             Expression::HopLimit(hop_limit),
         ];
-        matches.into_iter().chain(source).chain([Expression::Then(Outcome::Accept)]).collect()
+        matches.into_iter().chain(source).chain([Expression::Verdict(Outcome::Accept)]).collect()
     };
     let mut rules = vec![rule(DISCOVERY, DISCOVERY_HOP_LIMIT, None)];
     for types in LISTENERS {
         let sources =
-            [Expression::LinkLocal { source: true }, Expression::From(IpAddr::V6(Ipv6Addr::UNSPECIFIED))];
+            [Expression::LinkLocal { source: true }, Expression::SourceIs(IpAddr::V6(Ipv6Addr::UNSPECIFIED))];
         rules.extend(sources.map(|source| rule(types, LISTENERS_HOP_LIMIT, Some(source))));
     }
     rules.into_iter()

@@ -1,13 +1,13 @@
-//! Who else touches our table.
+//! Detects changes of the agent's tables by other programs.
 //!
-//! The kernel tells every change of nftables to those who listen. Our own transactions are filtered out in the kernel,
-//! by the port of the socket that sent them, so that a large commit of ours can't drown what others do. Kernels differ in
-//! which port they name, so what comes all the same is known by the number that each of our transactions writes into the table.
-//! Should our own drown the rest where the filter doesn't help, a [`Drift::Overrun`] comes of it: not a sign of others, and to
-//! be followed by a look that changes nothing.
+//! The kernel notifies subscribers of every change of nftables. A socket filter drops the notifications of the agent's own
+//! transactions, by the port of the socket that sent them, so that a large commit doesn't crowd out changes by others.
+//! Kernels differ in which port they report, so the watcher also recognises the agent's transactions by the number that each
+//! of them writes to the table. If the filter doesn't help and the agent's own notifications overrun the buffer, the watcher
+//! reports [`Drift::Overrun`]. That is no sign of another program; the caller should verify, which changes nothing.
 //!
-//! A [`Drift`] is a hint to look: [`Enforcer::repair`](crate::Enforcer::repair) reads the kernel and mends what differs,
-//! [`verify`](crate::verify()) says what does.
+//! A [`Drift`] is a hint. [`Enforcer::repair`](crate::Enforcer::repair) reads the kernel and repairs differences,
+//! [`verify`](crate::verify()) only reports them.
 
 use std::{
     collections::VecDeque,
@@ -17,140 +17,133 @@ use std::{
     time::Duration,
 };
 
+use nix::libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
 use socket2::{SockFilter, SockRef};
 
 use crate::{
     Error, Kernel,
     cut_off::CUT_OFF_TABLE,
-    kernel::{Reply, Written, replies},
+    kernel::{OwnTransactions, Reply, replies},
     reader::Attributes,
     ruleset::{GENERATION_SET, TABLE},
     subscription::{RECEIVE_BUFFER, Received, Subscription},
+    uapi::{
+        netfilter::{NFPROTO_BRIDGE, NFPROTO_INET},
+        nf_tables::*,
+        nfnetlink::{NFNL_SUBSYS_NFTABLES, NFNLGRP_NFTABLES, message_of, subsystem_of},
+    },
 };
 
-/// `NFNLGRP_NFTABLES`.
-pub(crate) const GROUP: u32 = 7;
-
-/// `NFNL_SUBSYS_NFTABLES`, the message of new elements (`NFT_MSG_NEWSETELEM`), and the one that ends what is told of a
-/// transaction (`NFT_MSG_NEWGEN`).
-pub(crate) const NFTABLES: u16 = 10;
-const NEWSETELEM: u16 = 12;
-pub(crate) const NEWGEN: u16 = 15;
-
-/// `NFT_MSG_NEWTABLE`, `NFT_MSG_DELTABLE`.
-const NEWTABLE: u16 = 0;
-const DELTABLE: u16 = 2;
-
-/// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
-pub(crate) const INET: u8 = 1;
-pub(crate) const BRIDGE: u8 = 7;
-
-/// Something that was not us.
+/// A possible change by another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Drift {
-    /// Somebody changed our table.
-    Touched {
-        /// How many objects of it the transaction made, changed or removed.
+    /// A program changed one of the agent's tables.
+    Changed {
+        /// How many objects the transaction created, changed or deleted.
         objects: usize,
-        /// The first of them, in words: `removal of chain forward`.
+        /// The first of them: `removal of chain forward`.
         first: String,
-        /// Who.
-        by: Culprit,
-        /// Whether the table is gone after it.
+        /// The program.
+        by: TransactionAuthor,
+        /// Whether the transaction deleted the table.
         gone: bool,
     },
-    /// More happened than could be kept: our table may be among it.
+    /// Notifications were lost. The agent's tables may have changed.
     Overrun,
 }
 
-/// The process that sent a transaction, as the kernel knows it.
+/// The process that sent a transaction, as the kernel reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Culprit {
-    /// Its process id, outside all containers.
+pub struct TransactionAuthor {
+    /// Its process id in the initial PID namespace.
     pub process: Option<u32>,
-    /// Its name, at most 15 bytes.
+    /// Its name, of at most 15 bytes.
     pub name: Option<String>,
 }
 
-impl fmt::Display for Culprit {
+impl fmt::Display for TransactionAuthor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.name, self.process) {
             (Some(name), Some(process)) => write!(f, "{name} (process {process})"),
             (Some(name), None) => f.write_str(name),
             (None, Some(process)) => write!(f, "process {process}"),
-            (None, None) => f.write_str("a process that the kernel does not name"),
+            (None, None) => f.write_str("an unknown process"),
         }
     }
 }
 
 impl Drift {
-    /// Whether the table is known to be gone: [`Enforcer::remake`](crate::Enforcer::remake) needs no reading then.
+    /// Returns whether the table is known to be deleted, so that [`Enforcer::recreate`](crate::Enforcer::recreate) can
+    /// restore it without reading the kernel.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Touched { gone: true, .. })
+        matches!(self, Self::Changed { gone: true, .. })
     }
 }
 
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Touched { objects: 1, first, by, .. } => {
+            Self::Changed { objects: 1, first, by, .. } => {
                 write!(f, "{by} changed table inet {TABLE}: {first}")
             }
-            Self::Touched { objects, first, by, .. } => {
+            Self::Changed { objects, first, by, .. } => {
                 write!(f, "{by} changed table inet {TABLE}: {first} and {} more objects", objects - 1)
             }
-            Self::Overrun => f.write_str("nftables changed faster than it could be followed"),
+            Self::Overrun => f.write_str("nftables changed faster than notifications could be read"),
         }
     }
 }
 
-/// Listens to changes of nftables in the network namespace of the thread that opened it. Readable (`AsFd`) when there may
-/// be something to [`Watcher::read`]; never blocks.
+/// Watches nftables in the network namespace of the thread that opened it.
+///
+/// The file descriptor (`AsFd`) is readable when [`Watcher::read`] may return something. Reading never blocks.
 #[derive(Debug)]
 pub struct Watcher {
     subscription: Subscription,
-    telling: Telling,
-    /// Told and not read yet.
+    tracker: TransactionTracker,
+    /// What [`Watcher::read`] returns next.
     ready: VecDeque<Drift>,
 }
 
-/// What is being told of one transaction.
+/// Collects the notifications of one transaction.
 #[derive(Debug, Default)]
-struct Telling {
-    /// The port of the connection that is ours; 0 if unknown.
-    ours: u32,
-    /// The numbers that were written through it.
-    written: Arc<Written>,
-    /// Whether this transaction is ours.
+struct TransactionTracker {
+    /// The port of the agent's own connection, 0 if unknown.
+    own_port: u32,
+    /// The numbers of its transactions.
+    own_transactions: Arc<OwnTransactions>,
+    /// Whether the agent sent this transaction.
     is_own: bool,
-    /// What of our tables it has touched so far.
-    touched: usize,
+    /// How many objects of the agent's tables it has changed so far.
+    objects: usize,
     first: Option<String>,
-    /// Whether it has removed the table of the plan, and made none since.
+    /// Whether it has deleted the table, and not created it again.
     gone: bool,
 }
 
 impl Watcher {
-    /// Begins to listen. Changes made through `ours` are not told: open another watcher when another connection is used.
+    /// Subscribes to changes. Changes through `own` are not reported: a caller that opens another connection must open
+    /// another watcher.
     ///
     /// # Errors
-    /// Where the kernel has no nftables, or the process no right to listen.
-    pub fn open(ours: &Kernel) -> Result<Self, Error> {
-        let port = ours.port();
+    /// If the kernel has no nftables, or the process may not subscribe.
+    pub fn open(own: &Kernel) -> Result<Self, Error> {
+        let own_port = own.port();
         let subscription = Subscription::open(RECEIVE_BUFFER, |socket| {
-            if port != 0 {
-                SockRef::from(&*socket).attach_filter(&not_from(port))?;
+            if own_port != 0 {
+                SockRef::from(&*socket).attach_filter(&not_from(own_port))?;
             }
-            socket.add_membership(GROUP)
+            socket.add_membership(NFNLGRP_NFTABLES)
         });
         let subscription = subscription
-            .map_err(|source| Error::Socket { doing: "listening to changes of nftables", source })?;
-        let telling = Telling { ours: port, written: Arc::clone(ours.written()), ..Telling::default() };
-        Ok(Self { subscription, telling, ready: VecDeque::new() })
+            .map_err(|source| Error::Socket { doing: "subscribing to changes of nftables", source })?;
+        let own_transactions = Arc::clone(own.own_transactions());
+        let tracker = TransactionTracker { own_port, own_transactions, ..TransactionTracker::default() };
+        Ok(Self { subscription, tracker, ready: VecDeque::new() })
     }
 
-    /// What somebody else did to our table, if there is something to tell now.
+    /// Returns the next change by another program, if one has been reported.
     ///
     /// # Errors
     /// If the socket fails.
@@ -159,87 +152,87 @@ impl Watcher {
             if let Some(drift) = self.ready.pop_front() {
                 return Ok(Some(drift));
             }
-            let failed = |source| Error::Socket { doing: "listening to changes of nftables", source };
+            let failed = |source| Error::Socket { doing: "reading changes of nftables", source };
             let messages: Vec<Reply> = match self.subscription.receive().map_err(failed)? {
                 Received::Datagram(datagram) => replies(datagram).collect(),
                 Received::Overrun => {
-                    self.telling.forget();
+                    self.tracker.reset();
                     return Ok(Some(Drift::Overrun));
                 }
                 Received::Nothing => return Ok(None),
             };
             for message in &messages {
-                let drift = self.telling.hear(message);
+                let drift = self.tracker.observe(message);
                 self.ready.extend(drift);
             }
         }
     }
 
-    /// Waits until there may be something to read; says whether there is.
+    /// Waits until there may be something to read. Returns whether there is.
     ///
     /// # Errors
-    /// If the system can't wait.
-    pub fn wait(&self, patience: Duration) -> Result<bool, Error> {
-        self.subscription.wait(patience).map_err(|source| Error::Socket { doing: "waiting", source })
+    /// If polling fails.
+    pub fn wait(&self, timeout: Duration) -> Result<bool, Error> {
+        self.subscription.wait(timeout).map_err(|source| Error::Socket { doing: "waiting", source })
     }
 }
 
-impl Telling {
-    fn forget(&mut self) {
-        (self.is_own, self.touched, self.first, self.gone) = (false, 0, None, false);
+impl TransactionTracker {
+    fn reset(&mut self) {
+        (self.is_own, self.objects, self.first, self.gone) = (false, 0, None, false);
     }
 
-    fn hear(&mut self, message: &Reply) -> Option<Drift> {
-        if message.kind >> 8 != NFTABLES {
+    /// Processes a notification. Returns the change at the end of a transaction by another program.
+    fn observe(&mut self, message: &Reply) -> Option<Drift> {
+        if subsystem_of(message.kind) != NFNL_SUBSYS_NFTABLES {
             return None;
         }
-        self.is_own |= self.ours != 0 && message.port == self.ours;
-        let (kind, attributes) = (message.kind & 0xff, Attributes(message.attributes()));
-        if kind == NEWGEN {
-            let (objects, first, is_own) = (self.touched, self.first.take(), mem::take(&mut self.is_own));
-            self.touched = 0;
-            // NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
-            let by = Culprit { process: attributes.number(2), name: attributes.text(3) };
+        self.is_own |= self.own_port != 0 && message.port == self.own_port;
+        let (kind, attributes) = (message_of(message.kind), Attributes(message.attributes()));
+        if kind == NFT_MSG_NEWGEN {
+            let (objects, first, is_own) = (self.objects, self.first.take(), mem::take(&mut self.is_own));
+            self.objects = 0;
+            let (process, name) = (attributes.number(NFTA_GEN_PROC_PID), attributes.text(NFTA_GEN_PROC_NAME));
+            let by = TransactionAuthor { process, name };
             let gone = mem::take(&mut self.gone);
-            return first.filter(|_| !is_own).map(|first| Drift::Touched { objects, first, by, gone });
+            return first.filter(|_| !is_own).map(|first| Drift::Changed { objects, first, by, gone });
         }
-        if message.payload.first().is_none_or(|family| ![INET, BRIDGE].contains(family)) {
+        let family = message.family()?;
+        if ![NFPROTO_INET, NFPROTO_BRIDGE].contains(&family) {
             return None;
         }
-        // The table's name is the first attribute of every object.
-        let table = attributes.text(1);
-        let is_bridge = message.payload.first() == Some(&BRIDGE);
-        let is_apart = is_bridge || table.as_deref() == Some(CUT_OFF_TABLE);
-        if table.as_deref() != Some(TABLE) && (is_bridge || !is_apart) {
+        // The table's name is the first attribute of every kind of object.
+        let table = attributes.text(NFTA_TABLE_NAME);
+        let is_bridge = family == NFPROTO_BRIDGE;
+        let is_cut_off = !is_bridge && table.as_deref() == Some(CUT_OFF_TABLE);
+        if table.as_deref() != Some(TABLE) && !is_cut_off {
             return None;
         }
+        let is_main = !is_bridge && !is_cut_off;
         match kind {
-            DELTABLE if !is_apart => self.gone = true,
-            NEWTABLE if !is_apart => self.gone = false,
+            NFT_MSG_DELTABLE if is_main => self.gone = true,
+            NFT_MSG_NEWTABLE if is_main => self.gone = false,
             _ => {}
         }
-        self.is_own |= kind == NEWSETELEM && numbers(attributes).any(|number| self.written.has(number));
-        self.touched += 1;
-        let about = || {
-            if is_apart {
-                let apart = if is_bridge { "table bridge palisade" } else { CUT_OFF_TABLE };
-                format!("{} of {apart}", about(kind, attributes))
-            } else {
-                about(kind, attributes)
-            }
+        self.is_own |= kind == NFT_MSG_NEWSETELEM
+            && generations(attributes).any(|number| self.own_transactions.contains(number));
+        self.objects += 1;
+        let describe = || match (is_bridge, is_cut_off) {
+            (true, _) => format!("{} of table bridge palisade", describe(kind, attributes)),
+            (_, true) => format!("{} of {CUT_OFF_TABLE}", describe(kind, attributes)),
+            _ => describe(kind, attributes),
         };
-        self.first.get_or_insert_with(about);
+        self.first.get_or_insert_with(describe);
         None
     }
 }
 
-/// The numbers that a message puts into the set of numbers; none if it is about another set.
-fn numbers(attributes: Attributes<'_>) -> impl Iterator<Item = u32> {
-    let is_ours = attributes.text(2).as_deref() == Some(GENERATION_SET);
-    let elements = attributes.nested(3).filter(|_| is_ours);
-    // NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE
+/// Returns the numbers that a message adds to the set of transaction numbers. Empty for another set.
+fn generations(attributes: Attributes<'_>) -> impl Iterator<Item = u32> {
+    let is_generation_set = attributes.text(NFTA_SET_ELEM_LIST_SET).as_deref() == Some(GENERATION_SET);
+    let elements = attributes.nested(NFTA_SET_ELEM_LIST_ELEMENTS).filter(|_| is_generation_set);
     elements.into_iter().flatten().filter_map(|(_, element)| {
-        let key = Attributes(element).nested(1)?.get(1)?;
+        let key = Attributes(element).nested(NFTA_SET_ELEM_KEY)?.get(NFTA_DATA_VALUE)?;
         Some(u32::from_ne_bytes(key.try_into().ok()?))
     })
 }
@@ -250,38 +243,39 @@ impl AsFd for Watcher {
     }
 }
 
-/// `NFT_MSG_*` in words.
-fn about(kind: u16, attributes: Attributes<'_>) -> String {
+/// Describes the object of a notification.
+fn describe(kind: u16, attributes: Attributes<'_>) -> String {
     let named = |what: &str, name: u16| match attributes.text(name) {
         Some(name) => format!("{what} {name}"),
         None => what.to_owned(),
     };
     match kind {
-        0 => "the table itself".to_owned(),
-        2 => "removal of the table".to_owned(),
-        3 => named("chain", 3),
-        5 => named("removal of chain", 3),
-        6 => named("a rule of chain", 2),
-        8 => named("removal of a rule of chain", 2),
-        9 => named("set", 2),
-        11 => named("removal of set", 2),
-        12 => named("elements into set", 2),
-        14 => named("elements out of set", 2),
-        _ => "an object that is not ours".to_owned(),
+        NFT_MSG_NEWTABLE => "the table itself".to_owned(),
+        NFT_MSG_DELTABLE => "removal of the table".to_owned(),
+        NFT_MSG_NEWCHAIN => named("chain", NFTA_CHAIN_NAME),
+        NFT_MSG_DELCHAIN => named("removal of chain", NFTA_CHAIN_NAME),
+        NFT_MSG_NEWRULE => named("a rule of chain", NFTA_RULE_CHAIN),
+        NFT_MSG_DELRULE => named("removal of a rule of chain", NFTA_RULE_CHAIN),
+        NFT_MSG_NEWSET => named("set", NFTA_SET_NAME),
+        NFT_MSG_DELSET => named("removal of set", NFTA_SET_NAME),
+        NFT_MSG_NEWSETELEM => named("elements into set", NFTA_SET_ELEM_LIST_SET),
+        NFT_MSG_DELSETELEM => named("elements out of set", NFTA_SET_ELEM_LIST_SET),
+        _ => "an object of another kind".to_owned(),
     }
 }
 
-/// A socket filter that lets pass what was not caused by the socket with this port. The kernel packs into one datagram
-/// only what one transaction caused.
+/// Returns a socket filter that drops what the socket with this port caused. The kernel combines only notifications of
+/// the same transaction in one datagram.
 fn not_from(port: u32) -> [SockFilter; 4] {
-    /// `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_RET | BPF_K`.
-    const LOAD: u16 = 0x20;
-    const EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    // `nlmsg_pid` lies at offset 12 in host order, and is loaded as if it were in network order.
+    const LOAD: u16 = (BPF_LD | BPF_W | BPF_ABS) as u16;
+    const EQUAL: u16 = (BPF_JMP | BPF_JEQ | BPF_K) as u16;
+    const RETURN: u16 = (BPF_RET | BPF_K) as u16;
+    /// Of `nlmsg_pid` in `struct nlmsghdr`.
+    const PORT_OFFSET: u32 = 12;
+    // `nlmsg_pid` is in host byte order, but the filter loads it as if in network byte order.
     let port = u32::from_be_bytes(port.to_ne_bytes());
     [
-        SockFilter::new(LOAD, 0, 0, 12),
+        SockFilter::new(LOAD, 0, 0, PORT_OFFSET),
         SockFilter::new(EQUAL, 0, 1, port),
         SockFilter::new(RETURN, 0, 0, 0),
         SockFilter::new(RETURN, 0, 0, u32::MAX),

@@ -1,47 +1,26 @@
-//! The plan in force, and the way from one to the next.
+//! Enforces a plan in the kernel.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::libc::ENOENT;
 use palisade_policy::{Delta, NodePlan};
 
 use crate::{
-    Error, Kernel, Surroundings,
-    base::BaseSets,
+    EnforcerOptions, Error, Kernel, NodeLinks,
+    base_sets::BaseSets,
+    cut_off,
     encode::encode,
     features::{Feature, Features},
-    kernel::now,
     program::Program,
     reader::Ruleset,
-    restart::{self, Found},
-    revocation::Remembered,
+    restart::{self, StartingPoint},
+    revoked_tuples::RevokedTuples,
     ruleset::Message,
     send::{Generation, Sent, send},
     verify::{Verification, verify},
 };
 
-/// What is programmed beside the plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// The nflog group that hears of every denied packet; none to log nothing.
-    pub log_group: Option<u16>,
-    /// Whether egress policies hold for what a pod sends to its own node too. The literal reading of the
-    /// documentation, where own-node traffic is exempt both ways, is `false` (SEMANTICS G-5).
-    pub egress_to_own_node: bool,
-    /// Whether packets are dropped that claim a local pod's address, or come from local pods, and to whose source no
-    /// route leads back by the interface on which they came (SEMANTICS G-19).
-    pub source_check: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { log_group: Some(DEFAULT_LOG_GROUP), egress_to_own_node: true, source_check: true }
-    }
-}
-
-/// Out of the way of ulogd's and other programs' small numbers.
-const DEFAULT_LOG_GROUP: u16 = 9043;
-
-/// What a change cost.
+/// The cost of a change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
     /// Netlink messages sent.
@@ -50,82 +29,100 @@ pub struct Commit {
     pub elements: usize,
     /// Bytes sent.
     pub bytes: usize,
-    /// Transactions: 0 where nothing differed, 1 as a rule, 2 where an address moved between groups, more where the
-    /// send buffer forces it.
+    /// Transactions: 0 if nothing differed, usually 1, 2 if an address moved between peer sets, more if the send buffer is
+    /// too small.
     pub transactions: usize,
-    /// The number in the kernel's table after it; 0 where there is no table.
+    /// The transaction number in the kernel's table after the change, 0 if there is no table.
     pub generation: u32,
-    /// From the first byte encoded to the last answer read.
+    /// The time from the first byte encoded to the last reply read.
     pub duration: Duration,
 }
 
-/// What was in the kernel before the first transaction.
+/// The table that was in the kernel before the first transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// No table of ours.
+pub enum ExistingTable {
+    /// There was none.
     Nothing,
-    /// The table of an earlier run: it was led to the plan by what differed.
+    /// The table left by a previous run. Only what differed from the plan was changed.
     Ours,
-    /// A table of our name that is not ours, or that another version wrote: it was replaced in one transaction.
+    /// A table of another program, or of another format. It was replaced in one transaction.
     Foreign,
-    /// A table that changed each time that it was read: it was replaced in one transaction.
+    /// A table that changed each time that it was read. It was replaced in one transaction.
     Unreadable,
 }
 
-/// Holds the kernel to a plan.
+/// Keeps the kernel's tables equal to a plan.
 #[derive(Debug)]
 pub struct Enforcer {
     pub(crate) kernel: Kernel,
     plan: NodePlan,
     pub(crate) program: Program,
     pub(crate) generation: Generation,
-    /// What was asked for: the program does without what the kernel lacks.
-    asked: Surroundings,
+    /// The links that were requested. The program leaves out what the kernel doesn't support.
+    requested_links: NodeLinks,
     features: Features,
-    /// Whether the kernel may hold something else than `plan` says.
-    torn: bool,
-    left: Left,
+    /// Whether the kernel may differ from `plan`.
+    needs_repair: bool,
+    existing_table: ExistingTable,
 }
 
 impl Enforcer {
-    /// Takes over the table that an earlier run left, or makes it, and leads it to `plan` by what differs.
-    /// At no moment is there less in force than the old rules or the new ones.
+    /// Takes over the table that a previous run left, or creates it, and changes what differs from `plan`.
+    ///
+    /// At every moment either the old rules or the new ones are active.
     pub fn start(kernel: Kernel, plan: &NodePlan) -> Result<(Self, Commit), Error> {
-        Self::start_with(kernel, Options::default(), plan)
+        Self::start_with(kernel, EnforcerOptions::default(), plan)
     }
 
     /// [`Enforcer::start`] with other options.
-    pub fn start_with(kernel: Kernel, options: Options, plan: &NodePlan) -> Result<(Self, Commit), Error> {
-        Self::start_in(kernel, options, Surroundings::default(), plan)
+    pub fn start_with(
+        kernel: Kernel,
+        options: EnforcerOptions,
+        plan: &NodePlan,
+    ) -> Result<(Self, Commit), Error> {
+        Self::start_in(kernel, options, NodeLinks::default(), plan)
     }
 
     /// [`Enforcer::start_with`] on a node whose links are known already.
     pub fn start_in(
         mut kernel: Kernel,
-        options: Options,
-        surroundings: Surroundings,
+        options: EnforcerOptions,
+        node_links: NodeLinks,
         plan: &NodePlan,
     ) -> Result<(Self, Commit), Error> {
         let mut features = Features::default();
-        let asked = surroundings;
-        let options = features.possible_options(&mut kernel, options)?;
-        let surroundings = features.possible_surroundings(&mut kernel, &asked)?;
-        // Before anything is written: a table that can't be read whole is replaced.
-        // Revoked connections that can't be read stay cut until they expire.
-        let revoked = Remembered::read(&mut kernel, &BaseSets::new()).unwrap_or_default();
-        let beside = (options, surroundings, revoked);
-        let (program, generation, commit, left) = lead(&mut kernel, beside, plan, Way::Mend)?;
-        let plan = plan.clone();
-        Ok((Self { kernel, plan, program, generation, asked, features, torn: false, left }, commit))
+        let requested_links = node_links;
+        let options = features.supported_options(&mut kernel, options)?;
+        let node_links = features.supported_links(&mut kernel, &requested_links)?;
+        // Before anything is written, because a table that can't be read completely is replaced. If this fails, revoked
+        // connections stay revoked until their elements expire.
+        let revoked = RevokedTuples::read(&mut kernel, &BaseSets::new()).unwrap_or_default();
+        let inputs = Inputs { options, node_links, revoked };
+        let Reconciled { program, generation, commit, existing_table } =
+            reconcile(&mut kernel, inputs, plan, Method::Repair)?;
+        let (plan, needs_repair) = (plan.clone(), false);
+        let enforcer = Self {
+            kernel,
+            plan,
+            program,
+            generation,
+            requested_links,
+            features,
+            needs_repair,
+            existing_table,
+        };
+        Ok((enforcer, commit))
     }
 
-    /// Leads the kernel from the plan as programmed to the plan after `delta`. On an error, the kernel and
-    /// [`Enforcer::programmed`] are as before; see [`Error::Torn`] for the one exception.
+    /// Changes the kernel from the programmed plan to the plan after `delta`.
+    ///
+    /// On an error, the kernel and [`Enforcer::programmed`] are unchanged, with the exception of
+    /// [`Error::RollbackFailed`].
     pub fn commit(&mut self, delta: &Delta) -> Result<Commit, Error> {
-        if self.torn {
+        if self.needs_repair {
             self.repair()?;
         }
-        let start = now();
+        let start = Instant::now();
         let (phases, undo) = self.program.change(&self.plan, delta)?;
         let (sent, outcome) = send(&mut self.kernel, phases, &mut self.generation);
         match outcome {
@@ -135,213 +132,224 @@ impl Enforcer {
             }
             Err(cause) => {
                 self.program.undo(undo);
-                let cause = name_the_owner(&mut self.kernel, cause);
-                Err(self.take_back(cause, sent.transactions))
+                let cause = name_owner(&mut self.kernel, cause);
+                Err(self.roll_back(cause, sent.transactions))
             }
         }
     }
 
-    /// Takes other surroundings into account. On an error, the kernel and [`Enforcer::surroundings`] are as before, as
-    /// with [`Enforcer::commit`].
-    pub fn set_surroundings(&mut self, surroundings: &Surroundings) -> Result<Commit, Error> {
-        if self.torn {
+    /// Applies other node links. On an error, the kernel and [`Enforcer::node_links`] are unchanged, as with
+    /// [`Enforcer::commit`].
+    pub fn set_node_links(&mut self, node_links: &NodeLinks) -> Result<Commit, Error> {
+        if self.needs_repair {
             self.repair()?;
         }
-        let start = now();
-        let possible = self.features.possible_surroundings(&mut self.kernel, surroundings)?;
-        let phases = self.program.surround(&self.plan, &possible);
+        let start = Instant::now();
+        let supported = self.features.supported_links(&mut self.kernel, node_links)?;
+        let phases = self.program.change_links(&self.plan, &supported);
         let (sent, outcome) = send(&mut self.kernel, phases, &mut self.generation);
         match outcome {
             Ok(()) => {
-                self.program.surroundings = possible;
-                self.asked = surroundings.clone();
+                self.program.node_links = supported;
+                self.requested_links = node_links.clone();
                 Ok(report(sent, &self.generation, start.elapsed()))
             }
             Err(cause) => {
-                let cause = name_the_owner(&mut self.kernel, cause);
-                Err(self.take_back(cause, sent.transactions))
+                let cause = name_owner(&mut self.kernel, cause);
+                Err(self.roll_back(cause, sent.transactions))
             }
         }
     }
 
-    /// The surroundings that were set last.
+    /// Returns the node links that were set last.
     #[must_use]
-    pub fn surroundings(&self) -> &Surroundings {
-        &self.asked
+    pub fn node_links(&self) -> &NodeLinks {
+        &self.requested_links
     }
 
-    /// What was asked for and this kernel has not: enforcement goes on without.
-    pub fn lacking(&self) -> impl Iterator<Item = Feature> {
-        self.features.lacking()
+    /// Returns the features that are needed but that this kernel lacks. Enforcement works without them.
+    pub fn missing_features(&self) -> impl Iterator<Item = Feature> {
+        self.features.missing()
     }
 
-    /// Reads the kernel and mends what differs from the plan as programmed, whoever changed it. Where the table changes
-    /// each time that it is read, it is replaced without being read.
+    /// Reads the kernel and repairs differences from the programmed plan, whichever program caused them.
+    ///
+    /// A table that changes each time that it is read is replaced.
     ///
     /// # Errors
-    /// What the kernel refuses; [`Error::Owned`] where the table belongs to another program.
+    /// What the kernel refuses, and [`Error::Owned`] if the table belongs to another program.
     pub fn repair(&mut self) -> Result<Commit, Error> {
-        self.go(Way::Mend)
+        self.restore_table(Method::Repair)
     }
 
-    /// Makes the table anew as the plan as programmed needs it, whatever is there, without reading it: for a table that is
-    /// known to be gone. One transaction as a rule; `O(plan)`.
+    /// Replaces the table without reading it, usually in one transaction: for a table that is known to be deleted.
+    /// `O(plan)`.
     ///
     /// # Errors
     /// As [`Enforcer::repair`].
-    pub fn remake(&mut self) -> Result<Commit, Error> {
-        self.go(Way::Replace)
+    pub fn recreate(&mut self) -> Result<Commit, Error> {
+        self.restore_table(Method::Replace)
     }
 
-    /// What is programmed beside the plan.
-    fn beside(&self) -> Beside {
-        let Program { options, surroundings, revoked, .. } = &self.program;
-        (options.clone(), surroundings.clone(), revoked.clone())
+    fn inputs(&self) -> Inputs {
+        let Program { options, node_links, revoked, .. } = &self.program;
+        Inputs { options: options.clone(), node_links: node_links.clone(), revoked: revoked.clone() }
     }
 
-    fn go(&mut self, way: Way) -> Result<Commit, Error> {
-        let beside = self.beside();
-        let (program, generation, commit, _) = lead(&mut self.kernel, beside, &self.plan, way)?;
-        self.program = program;
-        self.generation = generation;
-        self.torn = false;
-        Ok(commit)
+    fn restore_table(&mut self, method: Method) -> Result<Commit, Error> {
+        let inputs = self.inputs();
+        let reconciled = reconcile(&mut self.kernel, inputs, &self.plan, method)?;
+        Ok(self.accept(reconciled))
     }
 
-    /// Reads what the kernel really holds, whoever put it there, and leads it to `plan` by what differs from that. On an
-    /// error, [`Enforcer::programmed`] is as before, and so is the kernel unless the change took several transactions.
+    fn accept(&mut self, reconciled: Reconciled) -> Commit {
+        self.program = reconciled.program;
+        self.generation = reconciled.generation;
+        self.needs_repair = false;
+        reconciled.commit
+    }
+
+    /// Reads the kernel's table, and changes what differs from `plan`.
+    ///
+    /// On an error, [`Enforcer::programmed`] is unchanged, and so is the kernel unless the change took several transactions.
     ///
     /// # Errors
-    /// If the kernel can't be read, and whatever it refuses.
-    pub fn lead_to(&mut self, plan: &NodePlan) -> Result<Commit, Error> {
-        let beside = self.beside();
-        match lead(&mut self.kernel, beside, plan, Way::Mend) {
-            Ok((program, generation, commit, _)) => {
+    /// If the kernel can't be read, and what it refuses.
+    pub fn reconcile(&mut self, plan: &NodePlan) -> Result<Commit, Error> {
+        let inputs = self.inputs();
+        match reconcile(&mut self.kernel, inputs, plan, Method::Repair) {
+            Ok(reconciled) => {
                 self.plan = plan.clone();
-                self.program = program;
-                self.generation = generation;
-                self.torn = false;
-                Ok(commit)
+                Ok(self.accept(reconciled))
             }
             Err(error) => {
-                // Where the table still has the number of the last commit, nothing of this change has got in.
+                // If the table still has the number of the last commit, no transaction of this change succeeded.
                 let number = restart::generation(&mut self.kernel);
-                self.torn |= number.map_or(true, |number| number != self.generation.current);
+                self.needs_repair |= number.map_or(true, |number| number != self.generation.current);
                 Err(error)
             }
         }
     }
 
-    /// Reads the kernel and says where it differs from the plan as programmed, see [`verify()`]. Changes nothing.
+    /// Reads the kernel, and returns the differences from the programmed plan: see [`verify()`]. Changes nothing.
     pub fn verify(&mut self) -> Result<Verification, Error> {
-        verify(&mut self.kernel, &self.program.options, &self.program.surroundings, &self.plan)
+        verify(&mut self.kernel, &self.program.options, &self.program.node_links, &self.plan)
     }
 
-    /// Whether the kernel's table is still the one that this enforcer wrote last. Cheap: reads one number. Does not
-    /// see edits by those who leave the number alone; [`Enforcer::repair`] does.
-    pub fn in_step(&mut self) -> Result<bool, Error> {
-        Ok(!self.torn && restart::generation(&mut self.kernel)? == self.generation.current)
+    /// Returns whether the kernel's table has the number that this enforcer wrote last.
+    ///
+    /// This reads a single number. It misses changes by programs that leave the number alone, which
+    /// [`Enforcer::repair`] detects.
+    pub fn is_in_sync(&mut self) -> Result<bool, Error> {
+        Ok(!self.needs_repair && restart::generation(&mut self.kernel)? == self.generation.current)
     }
 
-    /// What is programmed beside the plan.
+    /// Returns the options. A feature that the kernel lacks is off.
     #[must_use]
-    pub fn options(&self) -> &Options {
+    pub fn options(&self) -> &EnforcerOptions {
         &self.program.options
     }
 
-    /// What was in the kernel when this enforcer started.
+    /// Returns the table that was in the kernel when this enforcer started.
     #[must_use]
-    pub fn left(&self) -> Left {
-        self.left
+    pub fn existing_table(&self) -> ExistingTable {
+        self.existing_table
     }
 
-    /// The plan in the kernel.
+    /// Returns the plan in the kernel.
     #[must_use]
     pub fn programmed(&self) -> &NodePlan {
         &self.plan
     }
 
-    /// How many elements the table's sets and maps hold, an interval counted as one: members and ranges of groups, the
-    /// unions and port sets that look-ups need, and what leads local pods to their chains. `O(1)`.
+    /// Returns how many elements the table's sets and maps hold. An interval counts as one. `O(1)`.
+    ///
+    /// These are members and ranges of peer sets, the unions and port sets that look-ups need, and the dispatch maps.
     #[must_use]
     pub fn elements(&self) -> usize {
-        // And the number of the last transaction.
-        let Program { holdings, surroundings, revoked, .. } = &self.program;
-        let number = usize::from(self.generation.current.is_some());
-        holdings.total() + surroundings.count(&self.plan) + 2 * revoked.len() + number
+        let Program { element_counts, node_links, revoked, .. } = &self.program;
+        let generation = usize::from(self.generation.current.is_some());
+        // Revoked connections have an element per orientation.
+        element_counts.total() + node_links.count(&self.plan) + 2 * revoked.len() + generation
     }
 
-    /// The connection, for [`crate::conntrack`] and [`crate::reader`].
+    /// Returns the connection to the kernel, for [`crate::conntrack`] and [`crate::reader`].
     pub fn kernel(&mut self) -> &mut Kernel {
         &mut self.kernel
     }
 
-    /// Removes the table with everything in it; all traffic passes. The next commit makes it anew.
+    /// Removes the table with its content, so that all traffic passes. The next commit creates it again.
     pub fn remove(&mut self) -> Result<(), Error> {
         remove(&mut self.kernel)?;
         self.plan = NodePlan::default();
-        self.program = Program::new(self.program.options.clone(), self.program.surroundings.clone());
+        self.program = Program::new(self.program.options.clone(), self.program.node_links.clone());
         self.generation.current = None;
-        // There is no table to change: the next commit has to find that out.
-        self.torn = true;
+        // Makes the next commit create the table.
+        self.needs_repair = true;
         Ok(())
     }
 
-    /// After a failure: if earlier transactions of the same change went through, goes back to the plan as programmed.
-    fn take_back(&mut self, cause: Error, transactions: usize) -> Error {
-        let uncertain = matches!(cause, Error::Answer(_) | Error::Socket { doing: "receiving", .. });
-        if transactions == 0 && !uncertain {
+    /// Returns to the programmed plan after a failure, if earlier transactions of the same change succeeded.
+    fn roll_back(&mut self, cause: Error, transactions: usize) -> Error {
+        let is_uncertain = matches!(cause, Error::InvalidReply(_) | Error::Socket { doing: "receiving", .. });
+        if transactions == 0 && !is_uncertain {
             return cause;
         }
-        self.torn = true;
+        self.needs_repair = true;
         match self.repair() {
             Ok(_) => cause,
-            Err(repair) => Error::Torn { cause: Box::new(cause), repair: Box::new(repair) },
+            Err(repair) => Error::RollbackFailed { cause: Box::new(cause), repair: Box::new(repair) },
         }
     }
 }
 
-/// Removes our table from the namespace, and the one of [`crate::cut_off`]; says whether there was one of ours.
+/// Removes all tables of the agent from the namespace, including the table of [`crate::cut_off`]. Returns whether the main
+/// table existed.
 pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
-    crate::cut_off::remove(kernel)?;
+    cut_off::remove(kernel)?;
     if Ruleset::read_bridge(kernel)?.is_some_and(|found| found.is_ours()) {
         let bridge = encode(Message::Bridged(Box::new(Message::DeleteTable)));
         match kernel.transaction(&[&bridge]) {
-            Err(e) if e.os_error() != Some(nix::libc::ENOENT) => return Err(e),
+            Err(e) if e.os_error() != Some(ENOENT) => return Err(e),
             _ => {}
         }
     }
     match kernel.transaction(&[&encode(Message::DeleteTable)]) {
         Ok(_) => Ok(true),
-        Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Ok(false),
+        Err(e) if e.os_error() == Some(ENOENT) => Ok(false),
         Err(e) => Err(e),
     }
 }
 
-/// How to come from what is in the kernel to a plan.
+/// How to bring the kernel to a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// Read it, and send what differs.
-    Mend,
-    /// Replace it.
+enum Method {
+    /// Read the table, and change what differs.
+    Repair,
+    /// Replace the table.
     Replace,
 }
 
-/// What there is; errors that reading can't get over.
-fn look(kernel: &mut Kernel, program: &Program, plan: &NodePlan, way: Way) -> Result<Found, Error> {
-    if way == Way::Replace {
-        return Ok(Found::Unreadable);
+/// Reads and compares the kernel's table, unless it is to be replaced.
+fn starting_point(
+    kernel: &mut Kernel,
+    program: &Program,
+    plan: &NodePlan,
+    method: Method,
+) -> Result<StartingPoint, Error> {
+    if method == Method::Replace {
+        return Ok(StartingPoint::Unreadable);
     }
     match Ruleset::read(kernel) {
         Ok(Some(Ruleset { owner: Some(port), .. })) => Err(Error::Owned { port }),
         Ok(found) => Ok(restart::examine(found.as_ref(), program, plan)),
-        Err(Error::NeverQuiet(_)) => Ok(Found::Unreadable),
+        Err(Error::KeepsChanging(_)) => Ok(StartingPoint::Unreadable),
         Err(e) => Err(e),
     }
 }
 
-/// A refusal for lack of rights has another cause where somebody owns the table.
-fn name_the_owner(kernel: &mut Kernel, error: Error) -> Error {
+/// Replaces a permission error by [`Error::Owned`] if another program owns the table.
+fn name_owner(kernel: &mut Kernel, error: Error) -> Error {
     match error {
         Error::NoPermission(_) => match Ruleset::owner(kernel) {
             Ok(Some(port)) => Error::Owned { port },
@@ -351,49 +359,61 @@ fn name_the_owner(kernel: &mut Kernel, error: Error) -> Error {
     }
 }
 
-/// What is programmed beside the plan.
-type Beside = (Options, Surroundings, Remembered);
+/// What determines a program besides the plan.
+struct Inputs {
+    options: EnforcerOptions,
+    node_links: NodeLinks,
+    revoked: RevokedTuples,
+}
 
-/// Leads whatever is in the kernel to a plan.
-fn lead(
+/// The result of [`reconcile`].
+struct Reconciled {
+    program: Program,
+    generation: Generation,
+    commit: Commit,
+    existing_table: ExistingTable,
+}
+
+/// Brings the kernel to a plan, whatever it holds.
+fn reconcile(
     kernel: &mut Kernel,
-    (options, surroundings, revoked): Beside,
+    Inputs { options, node_links, revoked }: Inputs,
     plan: &NodePlan,
-    way: Way,
-) -> Result<(Program, Generation, Commit, Left), Error> {
-    let start = now();
+    method: Method,
+) -> Result<Reconciled, Error> {
+    let start = Instant::now();
     let empty = NodePlan::default();
-    let mut program = Program::new(options, surroundings);
+    let mut program = Program::new(options, node_links);
     program.revoked = revoked;
     let (mut phases, _) = program.change(&empty, &empty.delta_to(plan))?;
     let mut current = None;
-    let left = match look(kernel, &program, plan, way)? {
-        Found::Nothing => {
-            let base = program.make_base().into_iter().chain(program.remember()).collect::<Vec<_>>();
-            phases.make.splice(0..0, base).for_each(drop);
-            phases.join.extend(program.make_surroundings());
-            // Nothing is in force that packets could meet in between.
-            phases.indivisible = true;
-            Left::Nothing
+    let existing_table = match starting_point(kernel, &program, plan, method)? {
+        StartingPoint::Nothing => {
+            let base = program.create_base().into_iter().chain(program.add_revoked()).collect::<Vec<_>>();
+            phases.create.splice(0..0, base).for_each(drop);
+            phases.join.extend(program.fill_node_sets());
+            // No rules are active that packets could meet in between.
+            phases.atomic = true;
+            ExistingTable::Nothing
         }
-        Found::Foreign => {
+        StartingPoint::Foreign => {
             restart::replace_foreign(&mut phases, &program);
-            phases.join.extend(program.make_surroundings());
-            Left::Foreign
+            phases.join.extend(program.fill_node_sets());
+            ExistingTable::Foreign
         }
-        Found::Unreadable => {
+        StartingPoint::Unreadable => {
             restart::replace_foreign(&mut phases, &program);
-            phases.join.extend(program.make_surroundings());
-            Left::Unreadable
+            phases.join.extend(program.fill_node_sets());
+            ExistingTable::Unreadable
         }
-        Found::Ours { changes, generation } => {
+        StartingPoint::Ours { changes, generation } => {
             phases = changes;
             current = generation;
-            Left::Ours
+            ExistingTable::Ours
         }
     };
-    let bridge = match (way, Ruleset::read_bridge(kernel)) {
-        (Way::Replace, _) | (_, Err(Error::NeverQuiet(_))) => None,
+    let bridge = match (method, Ruleset::read_bridge(kernel)) {
+        (Method::Replace, _) | (_, Err(Error::KeepsChanging(_))) => None,
         (_, found) => Some(found?),
     };
     phases.bridge = restart::bridge(bridge.as_ref().map(Option::as_ref), &program, plan);
@@ -402,11 +422,11 @@ fn lead(
         Sent::default()
     } else {
         let (sent, outcome) = send(kernel, phases, &mut generation);
-        outcome.map_err(|error| name_the_owner(kernel, error))?;
+        outcome.map_err(|error| name_owner(kernel, error))?;
         sent
     };
     let commit = report(sent, &generation, start.elapsed());
-    Ok((program, generation, commit, left))
+    Ok(Reconciled { program, generation, commit, existing_table })
 }
 
 fn report(sent: Sent, generation: &Generation, duration: Duration) -> Commit {

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of the crate.
 
 use std::{io, net::IpAddr};
 
@@ -15,20 +15,20 @@ pub enum Error {
     NoNftables(#[source] io::Error),
     /// The caller may not change this network namespace.
     #[error(
-        "no permission to change the firewall of this network namespace: it takes CAP_NET_ADMIN there, so run as root, or inside a user namespace of your own"
+        "no permission to change the firewall of this network namespace: CAP_NET_ADMIN is required, so run as root or in a user namespace of your own"
     )]
     NoPermission(#[source] io::Error),
-    /// The table of our name belongs to somebody's socket, and the kernel refuses all others.
+    /// The table belongs to another program's socket, and the kernel refuses changes by all others.
     #[error(
-        "table inet palisade belongs to another program (netlink port {port}), which alone may change it: end that program"
+        "table inet palisade belongs to another program (netlink port {port}), and only that program can change it: stop the program"
     )]
     Owned {
-        /// The netlink port of the socket: as a rule the id of its process.
+        /// The netlink port of the socket, usually the id of its process.
         port: u32,
     },
     /// The kernel can't list connections.
     #[error(
-        "this kernel can't tell which connections are open: load nf_conntrack_netlink (CONFIG_NF_CT_NETLINK); until then open connections that policies deny are not cut"
+        "this kernel can't list established connections: load nf_conntrack_netlink (CONFIG_NF_CT_NETLINK); until then, established connections that policies deny are not revoked"
     )]
     NoConntrack(#[source] io::Error),
     /// A socket call failed.
@@ -36,69 +36,70 @@ pub enum Error {
     Socket {
         /// Which call.
         doing: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// The kernel refused one object, and with it the whole transaction.
-    #[error("{about}: {reason}{}", detail(.kernel_says, .more))]
+    #[error("{object}: {reason}{}", detail(.kernel_message, .more))]
     Refused {
         /// The object that could not be programmed.
-        about: String,
+        object: String,
         /// The kernel's error number.
         reason: io::Error,
-        /// The kernel's own words (extended acknowledgement), if any.
-        kernel_says: Option<String>,
+        /// The kernel's message (extended acknowledgement), if any.
+        kernel_message: Option<String>,
         /// How many further messages of the transaction were refused.
         more: usize,
     },
-    /// The kernel does not send us what is logged to an nflog group.
+    /// The kernel doesn't deliver the packets of an nflog group.
     #[error(
         "cannot read nflog group {group}: another program reads it already (one agent per node), or CAP_NET_ADMIN is missing"
     )]
-    GroupTaken {
+    LogGroupBusy {
         /// The group.
         group: u16,
         /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// One indivisible step is larger than the socket takes even alone.
-    #[error("{about} takes {bytes} bytes, and the netlink socket takes {limit}: raise net.core.wmem_max")]
+    /// One indivisible step exceeds the socket's buffer.
+    #[error("{object} takes {bytes} bytes, and the netlink socket accepts {limit}: raise net.core.wmem_max")]
     TooLarge {
-        /// What the step is about.
-        about: String,
-        /// Its size.
+        /// The first object of the step.
+        object: String,
+        /// The size of the step.
         bytes: usize,
-        /// The largest that could be sent.
+        /// The size of the largest batch.
         limit: usize,
     },
-    /// The kernel's answer does not make sense, or never came.
-    #[error("the kernel's answer can't be used: {0}")]
-    Answer(String),
-    /// Somebody else kept changing what was being read.
+    /// The kernel's reply is malformed, or none arrived.
+    #[error("the kernel's reply is unusable: {0}")]
+    InvalidReply(String),
+    /// Another program changed the table during each attempt to read it.
     #[error(
-        "table inet palisade changed during each of {0} attempts to read it: another program rewrites it all the time"
+        "table inet palisade changed during each of {0} attempts to read it: another program keeps rewriting it"
     )]
-    NeverQuiet(usize),
-    /// The plan contradicts itself; nothing was sent.
+    KeepsChanging(usize),
+    /// The plan contradicts itself. Nothing was sent.
     #[error("the plan contradicts itself")]
     Plan(#[from] PlanError),
-    /// A transaction failed after earlier ones of the same change, and going back failed too. The next commit repairs.
+    /// A transaction failed after earlier ones of the same change, and the rollback failed too. The next commit starts
+    /// with a repair.
     #[error(
-        "{cause}; and the earlier part of the change could not be taken back ({repair}): the next commit starts with a repair"
+        "{cause}; the part of the change that was already made could not be rolled back ({repair}): the next commit starts with a repair"
     )]
-    Torn {
+    RollbackFailed {
         /// The first failure.
         #[source]
         cause: Box<Self>,
-        /// Why going back failed.
+        /// Why the rollback failed.
         repair: Box<Self>,
     },
 }
 
-fn detail(kernel_says: &Option<String>, more: &usize) -> String {
-    let mut out = kernel_says.as_ref().map_or_else(String::new, |text| format!(" (kernel: {text})"));
+fn detail(kernel_message: &Option<String>, more: &usize) -> String {
+    let mut out = kernel_message.as_ref().map_or_else(String::new, |text| format!(" (kernel: {text})"));
     if *more > 0 {
         out.push_str(&format!("; {more} further messages were refused"));
     }
@@ -106,15 +107,15 @@ fn detail(kernel_says: &Option<String>, more: &usize) -> String {
 }
 
 impl Error {
-    /// The error number of the system call or of the kernel's refusal.
+    /// Returns the error number of the system call, or of the kernel's refusal.
     #[must_use]
     pub fn os_error(&self) -> Option<i32> {
         match self {
             Self::NoNftables(e) | Self::NoPermission(e) | Self::NoConntrack(e) => e.raw_os_error(),
             Self::Socket { source: e, .. }
-            | Self::GroupTaken { source: e, .. }
+            | Self::LogGroupBusy { source: e, .. }
             | Self::Refused { reason: e, .. } => e.raw_os_error(),
-            Self::Torn { cause, .. } => cause.os_error(),
+            Self::RollbackFailed { cause, .. } => cause.os_error(),
             _ => None,
         }
     }
@@ -123,48 +124,48 @@ impl Error {
 /// How a plan or delta contradicts itself.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum PlanError {
-    /// A local address leads to a table that the plan lacks.
-    #[error("{direction} of {address} leads to table {table}, which the plan lacks")]
+    /// A local address refers to a table that the plan lacks.
+    #[error("{direction} of {address} refers to table {table}, which the plan lacks")]
     NoTable {
-        /// The dispatch.
+        /// The direction.
         direction: Direction,
         /// The local address.
         address: IpAddr,
         /// The table.
         table: PolicyTableId,
     },
-    /// A local address leads to a table of the other direction.
-    #[error("{direction} of {address} leads to table {table}, which decides the other direction")]
+    /// A local address refers to a table of the other direction.
+    #[error("{direction} of {address} refers to table {table}, which is for the other direction")]
     WrongDirection {
-        /// The dispatch.
+        /// The direction.
         direction: Direction,
         /// The local address.
         address: IpAddr,
         /// The table.
         table: PolicyTableId,
     },
-    /// A table mentions a group that the plan lacks.
-    #[error("table {table} mentions group {group}, which the plan lacks")]
-    NoGroup {
+    /// A table refers to a peer set that the plan lacks.
+    #[error("table {table} refers to peer set {peer_set}, which the plan lacks")]
+    NoPeerSet {
         /// The table.
         table: PolicyTableId,
-        /// The group.
-        group: PeerSetId,
+        /// The peer set.
+        peer_set: PeerSetId,
     },
-    /// A table asks for exact members of a group of ranges, or the reverse.
-    #[error("table {table} mentions group {group} among those of the other kind")]
+    /// A table uses a set of ranges as a set of single addresses, or the reverse.
+    #[error("table {table} uses peer set {peer_set} as one of the other kind")]
     WrongKind {
         /// The table.
         table: PolicyTableId,
-        /// The group.
-        group: PeerSetId,
+        /// The peer set.
+        peer_set: PeerSetId,
     },
-    /// A group that is in use changed its kind or its ranges, which its name promises not to do.
-    #[error("group {0} is in use and can't change its kind or its ranges")]
-    GroupChanged(PeerSetId),
-    /// Two chains or sets with different contents have one name: a collision of hashes, which somebody has worked for.
+    /// A peer set in use changed its kind or its ranges. A set's id stands for both.
+    #[error("peer set {0} is in use and can't change its kind or its ranges")]
+    PeerSetChanged(PeerSetId),
+    /// Two chains or sets with different content have the same name: a hash collision, which must be deliberate.
     #[error(
-        "two {kind}s that say different things are both named {name}: nothing is programmed that needs the second"
+        "two {kind}s with different content are both named {name}: nothing that needs the second is programmed"
     )]
     NameTaken {
         /// What has the name.
@@ -172,7 +173,7 @@ pub enum PlanError {
         /// The name.
         name: palisade_policy::Name,
     },
-    /// A group that is in use was removed.
-    #[error("group {0} is removed and still in use")]
-    GroupInUse(PeerSetId),
+    /// A peer set in use was removed.
+    #[error("peer set {0} is removed but still in use")]
+    PeerSetInUse(PeerSetId),
 }

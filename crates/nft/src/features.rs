@@ -1,30 +1,31 @@
-//! What a kernel may lack without keeping policies from being enforced. It is tried, and leaves nothing: a transaction that
-//! must fail at its last message changes nothing, and says whether anything before that was refused.
+//! Optional kernel features: enforcement works without them.
+//!
+//! Each is probed with a transaction whose last message must fail. Such a transaction changes nothing, and its errors show
+//! whether the kernel refused any earlier message.
 
 use std::sync::Arc;
 
-use palisade_policy::NodePlan;
+use palisade_policy::{Delta, NodePlan};
 
 use crate::{
-    Error, Kernel, Options, Surroundings,
-    base::hooked,
+    EnforcerOptions, Error, Kernel, NodeLinks,
     bridge::{Bridge, bridged},
     encode::{Encoded, encode_in},
-    next::Next,
-    program::Step,
-    ruleset::{Expression, Hook, Message, Outcome},
+    next_plan::NextPlan,
+    phases::Step,
+    ruleset::{Chain, Expression, Hook, Message, Outcome},
 };
 
-/// Something that a kernel may lack.
+/// An optional kernel feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
     /// The reverse path look-up in the forward hook, for the check of source addresses.
     SourceCheck,
-    /// Tables of the family `bridge`, for frames that are no plain IP.
+    /// Tables of the family `bridge`, for frames other than plain IP.
     Bridge,
 }
 
-/// What of it was asked for, and is there or not. Each is tried once.
+/// The features that were needed so far, and whether the kernel has them. Each is probed once.
 #[derive(Debug, Default)]
 pub(crate) struct Features {
     source_check: Option<bool>,
@@ -32,12 +33,12 @@ pub(crate) struct Features {
 }
 
 impl Features {
-    /// These options, less what this kernel can't do.
-    pub(crate) fn possible_options(
+    /// Returns the options without what this kernel lacks.
+    pub(crate) fn supported_options(
         &mut self,
         kernel: &mut Kernel,
-        options: Options,
-    ) -> Result<Options, Error> {
+        options: EnforcerOptions,
+    ) -> Result<EnforcerOptions, Error> {
         if !options.source_check {
             return Ok(options);
         }
@@ -45,16 +46,16 @@ impl Features {
             Some(known) => known,
             None => *self.source_check.insert(has_source_check(kernel)?),
         };
-        Ok(Options { source_check, ..options })
+        Ok(EnforcerOptions { source_check, ..options })
     }
 
-    /// These surroundings, less what this kernel can't do anything about.
-    pub(crate) fn possible_surroundings(
+    /// Returns the node links without those for which this kernel has no rules.
+    pub(crate) fn supported_links(
         &mut self,
         kernel: &mut Kernel,
-        surroundings: &Surroundings,
-    ) -> Result<Surroundings, Error> {
-        let mut out = surroundings.clone();
+        node_links: &NodeLinks,
+    ) -> Result<NodeLinks, Error> {
+        let mut out = node_links.clone();
         if out.has_pod_ports() {
             let has_bridge = match self.bridge {
                 Some(known) => known,
@@ -67,51 +68,45 @@ impl Features {
         Ok(out)
     }
 
-    /// What was asked for and is not there.
-    pub(crate) fn lacking(&self) -> impl Iterator<Item = Feature> {
+    /// Returns the features that were needed and that the kernel lacks.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = Feature> {
         let all = [(Feature::SourceCheck, self.source_check), (Feature::Bridge, self.bridge)];
         all.into_iter().filter(|(_, found)| *found == Some(false)).map(|(feature, _)| feature)
     }
 }
 
-/// The table in which it is tried: nobody's, whoever may own ours.
+/// The table of the probes. Not the agent's table, which another program may own.
 const TABLE: &str = "palisade_trial";
 
-/// Nobody has a chain of this name, so its removal fails.
+/// No chain has this name, so deleting it fails.
 const NO_CHAIN: &str = "palisade_no_such_chain";
 
-/// Whether `fib saddr . iif` works in the forward hook: from 5.19 on, with `CONFIG_NFT_FIB_INET`.
+/// Returns whether `fib saddr . iif` works in the forward hook: Linux 5.19 and later, with `CONFIG_NFT_FIB_INET`.
 fn has_source_check(kernel: &mut Kernel) -> Result<bool, Error> {
-    let rule = vec![Expression::NoWayBack, Expression::Then(Outcome::Drop)];
-    let mut chain = hooked(Hook::Forward, vec![rule]);
-    chain.name = "palisade_probe".into();
+    let rule = vec![Expression::NoReverseRoute, Expression::Verdict(Outcome::Drop)];
+    let chain = Chain { name: "palisade_probe".into(), ..Chain::base(Hook::Forward, vec![rule]) };
     let chain = Arc::new(chain);
-    takes(
-        kernel,
-        vec![
-            Message::CreateTable,
-            Message::CreateChain(chain.clone()),
-            Message::AddRule(chain, 0),
-            Message::DeleteChain(NO_CHAIN.into()),
-        ],
-    )
+    let mut step = vec![Message::CreateTable];
+    step.extend(Message::create_chain(&chain));
+    step.push(Message::DeleteChain(NO_CHAIN.into()));
+    accepts(kernel, step)
 }
 
-/// Whether there can be tables of the family `bridge` (`CONFIG_NF_TABLES_BRIDGE`).
+/// Returns whether the kernel has tables of the family `bridge` (`CONFIG_NF_TABLES_BRIDGE`).
 fn has_bridge(kernel: &mut Kernel) -> Result<bool, Error> {
-    let (plan, delta) = (NodePlan::default(), palisade_policy::Delta::default());
-    let mut step = Bridge::new().whole(&Surroundings::default(), &Next { plan: &plan, delta: &delta }, true);
+    let next = NextPlan { plan: &NodePlan::default(), delta: &Delta::default() };
+    let mut step = Bridge::new().create(&NodeLinks::default(), &next, true);
     step.extend(bridged(vec![Message::DeleteChain(NO_CHAIN.into())]));
-    takes(kernel, step)
+    accepts(kernel, step)
 }
 
-/// Whether the kernel refuses nothing but the last of these messages.
-fn takes(kernel: &mut Kernel, step: Step) -> Result<bool, Error> {
+/// Returns whether the kernel refuses only the last of these messages.
+fn accepts(kernel: &mut Kernel, step: Step) -> Result<bool, Error> {
     let messages: Vec<Encoded> = step.into_iter().map(|m| encode_in(TABLE, m)).collect();
-    let last = messages.last().map(|m| m.message.about()).unwrap_or_default();
+    let last = messages.last().map(|m| m.message.describe()).unwrap_or_default();
     match kernel.transaction(&messages.iter().collect::<Vec<_>>()) {
-        Err(Error::Refused { about, more: 0, .. }) => Ok(about == last),
-        // More than the last, or the whole family.
+        Err(Error::Refused { object, more: 0, .. }) => Ok(object == last),
+        // Refused more than the last message, or the whole family.
         Err(Error::Refused { .. } | Error::NoNftables(_)) => Ok(false),
         Err(other) => Err(other),
         Ok(_) => Ok(false),

@@ -1,64 +1,75 @@
-//! Rules about who may send what at all, before any policy is asked: packets with somebody else's source address, and
-//! packets that a pod has wrapped as only nodes do.
+//! Checks of what pods may send at all, before any policy applies: packets with a forged source address, and packets
+//! that a pod encapsulates as only nodes do.
 
-use palisade_policy::{Direction, Family};
+use palisade_policy::{Direction, Family, Protocol};
 
 use crate::{
-    Options,
-    base::{self, BaseSets},
+    EnforcerOptions,
+    base_sets::BaseSets,
     ruleset::{
-        Around, Chain, ENCAPSULATED_CHAIN, Expression, FORWARDED_CHAIN, Hook, Outcome, RECEIVED_CHAIN, Rule,
+        Chain, ENCAPSULATED_CHAIN, Expression, FORWARDED_CHAIN, Hook, NodeSet, Outcome, RECEIVED_CHAIN, Rule,
+        STRANGERS_CHAIN,
     },
 };
 
-/// UDP.
-const UDP: u8 = 17;
-
-/// What leads to the chains below: packets that come in by an interface of pods, and in the forward hook those that
-/// claim a local pod's address, wherever they come in. The node's other networks may be asymmetric on purpose, so nothing
-/// else is looked at.
-pub(crate) fn entrances(hook: Hook, sets: &BaseSets) -> Vec<Rule> {
-    let interfaces = sets.around(Around::Interfaces).name.clone();
+/// Returns the rules that jump to the chains below.
+///
+/// They match packets that arrive on an interface of pods and, in the forward hook, packets that claim a local pod's
+/// address on any interface. Nothing else is checked: routing to the node's other networks may be asymmetric on purpose.
+pub(crate) fn jump_rules(hook: Hook, sets: &BaseSets) -> Vec<Rule> {
+    let interfaces = sets.node(NodeSet::Interfaces).name.clone();
     let from = |is_pods: bool| Expression::InterfaceIn { set: interfaces.clone(), inverted: !is_pods };
     let (by_interface, by_address) = match hook {
         Hook::Forward => (FORWARDED_CHAIN, FORWARDED_CHAIN),
         _ => (RECEIVED_CHAIN, ENCAPSULATED_CHAIN),
     };
-    let jump = |chain: &str| Expression::Then(Outcome::Jump(chain.into()));
+    let jump = |chain: &str| Expression::Verdict(Outcome::Jump(chain.into()));
     let mut rules = vec![vec![from(true), jump(by_interface)]];
     for family in Family::BOTH {
-        let local = sets.around(Around::Local(family)).name.clone();
+        let local = sets.node(NodeSet::Local(family)).name.clone();
         let claims = Expression::PeerIn(Direction::Ingress, family, local);
         rules.push(vec![Expression::Family(family), claims, from(false), jump(by_address)]);
     }
     rules
 }
 
-/// The chains, each after those that it leads to.
-pub(crate) fn chains(options: &Options, sets: &BaseSets) -> Vec<Chain> {
-    let chain = |name: &str, comment: &str, rules| Chain {
-        name: name.into(),
-        hook: None,
-        comment: Some(comment.to_owned()),
-        rules,
-        chains: Vec::new(),
-        sets: Vec::new(),
-    };
-    let mut forwarded = vec![base::between_ports(sets)];
-    forwarded.extend(Family::BOTH.into_iter().flat_map(|f| to_tunnel_ends(f, sets)));
+/// Returns the chains, each after the chains that its rules use.
+pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
+    let mut forwarded = vec![between_ports(sets)];
+    forwarded.extend(Family::BOTH.into_iter().flat_map(|f| to_tunnel_endpoints(f, sets)));
     forwarded.extend(forged(options));
-    let mut received = vec![vec![Expression::Then(Outcome::Jump(ENCAPSULATED_CHAIN.into()))]];
+    let mut received = vec![vec![Expression::Verdict(Outcome::Jump(ENCAPSULATED_CHAIN.into()))]];
     received.extend(forged(options));
     vec![
-        chain(ENCAPSULATED_CHAIN, "tunnel packets to this node from its pods", to_this_node(sets)),
-        chain(RECEIVED_CHAIN, "from local pods to this node: forged sources, tunnel packets", received),
-        chain(FORWARDED_CHAIN, "from local pods: forged sources, tunnel packets to nodes", forwarded),
+        Chain::regular(ENCAPSULATED_CHAIN, "tunnel packets to this node from its pods", to_this_node(sets)),
+        Chain::regular(
+            RECEIVED_CHAIN,
+            "from local pods to this node: forged sources, tunnel packets",
+            received,
+        ),
+        Chain::regular(
+            FORWARDED_CHAIN,
+            "from local pods: forged sources, tunnel packets to nodes",
+            forwarded,
+        ),
     ]
 }
 
-/// A packet to whose source no route leads back by the interface on which it came. Link-local addresses are told apart
-/// from those of other links by the interface alone; the kernel has no route for them where it gives a link none.
-fn forged(options: &Options) -> Vec<Rule> {
+/// Jumps to [`STRANGERS_CHAIN`] for packets between the ports of a bridge that has no ports but pods'.
+fn between_ports(sets: &BaseSets) -> Rule {
+    let bridges = || sets.node(NodeSet::Bridges).name.clone();
+    vec![
+        Expression::InterfaceIn { set: bridges(), inverted: false },
+        Expression::OutInterfaceIn(bridges()),
+        Expression::Verdict(Outcome::Jump(STRANGERS_CHAIN.into())),
+    ]
+}
+
+/// Drops a packet if no route leads back to its source through the interface on which it arrived.
+///
+/// Only the interface distinguishes link-local addresses of different links, and the kernel has no route for them on a
+/// link without such an address, so they are exempt.
+fn forged(options: &EnforcerOptions) -> Vec<Rule> {
     if !options.source_check {
         return Vec::new();
     }
@@ -66,34 +77,35 @@ fn forged(options: &Options) -> Vec<Rule> {
         vec![
             Expression::Family(Family::V6),
             Expression::LinkLocal { source: true },
-            Expression::Then(Outcome::Return),
+            Expression::Verdict(Outcome::Return),
         ],
-        dropped([Expression::NoWayBack]),
+        dropped([Expression::NoReverseRoute]),
     ]
 }
 
 /// The sets are empty on a node without tunnels.
-fn to_tunnel_ends(family: Family, sets: &BaseSets) -> impl Iterator<Item = Rule> {
-    let ends = sets.around(Around::Ends(family)).name.clone();
-    let to_ends = move || {
-        [Expression::Family(family), Expression::PeerIn(Direction::Egress, family, ends.clone())].into_iter()
+fn to_tunnel_endpoints(family: Family, sets: &BaseSets) -> impl Iterator<Item = Rule> {
+    let endpoints = sets.node(NodeSet::TunnelEndpoints(family)).name.clone();
+    let to_endpoints = move || {
+        [Expression::Family(family), Expression::PeerIn(Direction::Egress, family, endpoints.clone())]
+            .into_iter()
     };
-    encapsulated(sets).into_iter().map(move |matches| dropped(to_ends().chain(matches)))
+    encapsulated(sets).into_iter().map(move |matches| dropped(to_endpoints().chain(matches)))
 }
 
-/// What the input hook sees is for this node, whatever of its addresses it goes to.
+/// Every packet at the input hook is to this node, whichever of its addresses is the destination.
 fn to_this_node(sets: &BaseSets) -> Vec<Rule> {
     encapsulated(sets).into_iter().map(dropped).collect()
 }
 
 fn encapsulated(sets: &BaseSets) -> [Rule; 2] {
-    let name = |around| sets.around(around).name.clone();
+    let name = |set| sets.node(set).name.clone();
     [
-        vec![Expression::Protocol(UDP), Expression::PortIn(name(Around::TunnelPorts))],
-        vec![Expression::ProtocolIn(name(Around::TunnelProtocols))],
+        vec![Expression::Protocol(Protocol::Udp.number()), Expression::PortIn(name(NodeSet::TunnelPorts))],
+        vec![Expression::ProtocolIn(name(NodeSet::TunnelProtocols))],
     ]
 }
 
 fn dropped(matches: impl IntoIterator<Item = Expression>) -> Rule {
-    matches.into_iter().chain([Expression::Counter, Expression::Then(Outcome::Drop)]).collect()
+    matches.into_iter().chain([Expression::Counter, Expression::Verdict(Outcome::Drop)]).collect()
 }

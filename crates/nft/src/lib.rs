@@ -1,18 +1,20 @@
-//! A [`NodePlan`] in the kernel.
+//! Programs a [`NodePlan`] into nftables, and connection tracking.
 //!
-//! * [`Enforcer`] holds the plan as programmed and commits each [`Delta`] as one nftables transaction in the table
-//!   `inet palisade`, carrying only what differs. Its meaning in the kernel is [`NodePlan::decide`].
-//! * [`conntrack`] lists the connections of local pods and cuts those that are denied now.
-//! * [`cut_off`] closes pods in a table of their own where the kernel refuses to close them in ours.
-//! * [`drops`] hears of denied packets and reads how many there were.
-//! * [`drift`] hears when somebody else touches our table.
-//! * [`verify()`] says where the kernel differs from a plan, and [`text()`] what a plan is in the syntax of `nft`.
-//! * A [`claim`] is the right to be the only agent of a network namespace.
-//! * [`survey`] names what others have in nftables, and a [`watchpoint`] counts whether packets come by at all.
-//! * [`reader`] reads the table back and takes packets through it, without any code of the writing side.
+//! * [`Enforcer`] commits each [`Delta`] of the plan as one nftables transaction in the table `inet palisade`, which
+//!   contains only what changed. The kernel then decides as [`NodePlan::decide`] does.
+//! * [`conntrack`] lists the connections of local pods and revokes those that are denied now.
+//! * [`cut_off`] closes pods in a separate table if the kernel refuses to close them in the agent's table.
+//! * [`drops`] receives denied packets over nflog, and counts them.
+//! * [`drift`] detects changes of the table by other programs.
+//! * [`verify()`] reports where the kernel differs from a plan, and [`text()`] formats a plan in the syntax of `nft`.
+//! * [`claim`] ensures that there is only one agent per network namespace.
+//! * [`survey`] lists what other programs have in nftables, and [`watchpoint`] checks whether packets pass the hooks.
+//! * [`reader`] reads the table back and evaluates packets, without sharing code with the encoder.
+//! * [`uapi`] holds the kernel's constants under the kernel's names.
 //!
 //! The core is pure: `program` turns a delta into typed messages, `layout` a table into chains and sets, `encode` both
-//! into bytes. One trait, [`Transport`], is all that touches a socket.
+//! into bytes. The top of `program.rs` shows how data flows between the modules. Only the trait [`Transport`] uses a
+//! socket.
 //!
 //! [`NodePlan`]: palisade_policy::NodePlan
 //! [`NodePlan::decide`]: palisade_policy::NodePlan::decide
@@ -22,45 +24,55 @@
 #![cfg(target_os = "linux")]
 
 mod base;
+mod base_sets;
 mod bridge;
 pub mod claim;
 pub mod conntrack;
 pub mod cut_off;
+mod denial;
 mod discovery;
 pub mod drift;
 pub mod drops;
+mod element_counts;
 mod encode;
 mod enforcer;
 mod error;
+mod expected;
 mod features;
 mod from_pods;
-mod holdings;
 mod kernel;
 mod layout;
-mod next;
+mod next_plan;
+mod node_links;
+mod octets;
+mod options;
+mod phases;
 mod program;
 pub mod reader;
 mod registry;
 mod restart;
 mod revocation;
+mod revoked_tuples;
 mod ruleset;
 mod send;
 mod socket;
 mod subscription;
-mod surroundings;
 pub mod survey;
 mod text;
+pub mod uapi;
 mod verify;
 pub mod watchpoint;
 
-pub use enforcer::{Commit, Enforcer, Left, Options, remove};
+pub use denial::{LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
+pub use enforcer::{Commit, Enforcer, ExistingTable, remove};
 pub use error::{Error, PlanError};
 pub use features::Feature;
 pub use kernel::Kernel;
-pub use layout::{LINEAR, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
-pub use revocation::Revoked;
+pub use layout::LINEAR_LOOKUPS;
+pub use node_links::NodeLinks;
+pub use options::EnforcerOptions;
+pub use revocation::RevocationSummary;
 pub use ruleset::{Hook, TABLE};
 pub use socket::{NetlinkSocket, Transport};
-pub use surroundings::Surroundings;
 pub use text::text;
 pub use verify::{Difference, Verification, verify};

@@ -1,7 +1,7 @@
-//! Which chains and sets exist, and how many refer to each. Pure.
+//! The chains and sets in use, with reference counts. Pure.
 //!
-//! Chains and sets are named by hashes of what they say. An equal name alone makes nothing equal: what is retained
-//! under a name that is in use is compared with what has it.
+//! Chains and sets are named by hashes of their content. An equal name alone proves nothing, so an object with a name
+//! that is in use is compared with the object that has the name.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,38 +15,38 @@ use crate::{
     ruleset::{Chain, Content, Set},
 };
 
-/// An object and the number of its users.
+/// An object and its reference count.
 #[derive(Clone, Debug)]
-struct Held<T> {
+struct Counted<T> {
     object: Arc<T>,
     users: u32,
 }
 
-/// All chains and sets that the dispatch maps need. An object lives as long as something refers to it.
+/// All chains and sets that the dispatch maps need. An object exists as long as something refers to it.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    chains: HashMap<Name, Held<Chain>>,
-    sets: HashMap<Name, Held<Set>>,
+    chains: HashMap<Name, Counted<Chain>>,
+    sets: HashMap<Name, Counted<Set>>,
 }
 
-/// What a change of the dispatch maps makes and unmakes; also how to take it back.
+/// What a change of the dispatch maps creates and no longer needs, and how to undo it.
 #[derive(Debug, Default)]
 pub(crate) struct Edit {
     /// New sets.
-    pub(crate) sets_made: Vec<Arc<Set>>,
-    /// New chains, those that others go to first.
-    pub(crate) chains_made: Vec<Arc<Chain>>,
-    /// Sets that nothing looks into any more.
-    pub(crate) sets_gone: Vec<Arc<Set>>,
-    /// Chains that nothing goes to any more, those that go to others first.
-    pub(crate) chains_gone: Vec<Arc<Chain>>,
+    pub(crate) sets_created: Vec<Arc<Set>>,
+    /// New chains, each after the chains that its rules use.
+    pub(crate) chains_created: Vec<Arc<Chain>>,
+    /// Sets that no rule uses any longer.
+    pub(crate) sets_unused: Vec<Arc<Set>>,
+    /// Chains that no rule goes to any longer, each before the chains that its rules use.
+    pub(crate) chains_unused: Vec<Arc<Chain>>,
     retained: Vec<Arc<Chain>>,
-    /// Chains that were compared with those in use, by where they are in memory.
+    /// Chains that were compared with those in use, by their addresses in memory.
     compared: HashMap<*const Chain, Arc<Chain>>,
     released: Vec<Arc<Chain>>,
 }
 
-/// What the chain that is retained needs, by name.
+/// The objects that the retained chain needs, by name.
 #[derive(Default)]
 struct Fresh<'c> {
     chains: HashMap<&'c str, &'c Arc<Chain>>,
@@ -54,10 +54,12 @@ struct Fresh<'c> {
 }
 
 impl Registry {
-    /// One more local address leads to `chain`. Retain before you release, lest shared objects come and go.
+    /// Counts one more local address that jumps to `chain`.
+    ///
+    /// Callers retain before they release, so that shared objects are not deleted and created again.
     ///
     /// # Errors
-    /// If its name, or that of a chain or set that it needs, is taken by one that says something else. Nothing has
+    /// If the name of the chain, or of a chain or set that it needs, is taken by an object with other content. Nothing has
     /// changed then.
     pub(crate) fn retain(&mut self, chain: &Arc<Chain>, edit: &mut Edit) -> Result<(), PlanError> {
         self.check(chain, edit)?;
@@ -66,11 +68,11 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether what has the names of `chain` and of all that it needs says the same. `O(chain)` the first time that an
-    /// edit asks.
+    /// Checks that the objects in use with the names of `chain`, and of all that it needs, have the same content.
+    /// `O(chain)` the first time in an edit.
     ///
     /// # Errors
-    /// If not.
+    /// If one has other content.
     pub(crate) fn check(&self, chain: &Arc<Chain>, edit: &mut Edit) -> Result<(), PlanError> {
         if edit.compared.insert(Arc::as_ptr(chain), Arc::clone(chain)).is_some() {
             return Ok(());
@@ -83,8 +85,7 @@ impl Registry {
         outcome
     }
 
-    /// Compares a chain and all that it needs with what has their names: in use, or in the chain itself.
-    /// `O(chain)` the first time.
+    /// Compares a chain and all that it needs with the objects of the same names, in use or within the chain itself.
     fn compare<'c>(
         &'c self,
         chain: &'c Arc<Chain>,
@@ -96,7 +97,7 @@ impl Registry {
             return Ok(());
         }
         let known = *known.or_else(|| fresh.chains.get(&*chain.name).copied()).get_or_insert(chain);
-        // Comments decide nothing.
+        // Comments may differ.
         if known.rules != chain.rules || known.hook != chain.hook {
             return Err(PlanError::NameTaken { kind: "chain", name: chain.name.clone() });
         }
@@ -112,7 +113,7 @@ impl Registry {
         chain.chains.iter().try_for_each(|sub| self.compare(sub, fresh, compared))
     }
 
-    /// One local address less leads to the chain with this name.
+    /// Counts one local address less that jumps to the chain with this name.
     pub(crate) fn release(&mut self, name: &str, edit: &mut Edit) {
         if let Some(held) = self.chains.get(name) {
             let chain = held.object.clone();
@@ -132,25 +133,26 @@ impl Registry {
         }
     }
 
-    /// The set with this name.
+    /// Returns the set with this name.
     pub(crate) fn set(&self, name: &str) -> Option<&Arc<Set>> {
         self.sets.get(name).map(|held| &held.object)
     }
 
-    /// All sets.
+    /// Returns all sets.
     pub(crate) fn sets(&self) -> impl Iterator<Item = &Arc<Set>> {
         self.sets.values().map(|held| &held.object)
     }
 
-    /// All chains.
+    /// Returns all chains.
     pub(crate) fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
         self.chains.values().map(|held| &held.object)
     }
 
-    /// Sets of members, of several groups each.
+    /// Returns the sets that hold the members of several peer sets.
     pub(crate) fn unions(&self) -> impl Iterator<Item = &Arc<Set>> {
-        self.sets()
-            .filter(|set| matches!(&set.content, Content::Groups(ids, _) if ids.len() > 1 && !set.intervals))
+        self.sets().filter(
+            |set| matches!(&set.content, Content::PeerSets(ids, _) if ids.len() > 1 && !set.intervals),
+        )
     }
 
     fn retain_chain(&mut self, chain: &Arc<Chain>, edit: &mut Edit) {
@@ -165,13 +167,13 @@ impl Registry {
             match self.sets.get_mut(&set.name) {
                 Some(held) => held.users += 1,
                 None => {
-                    self.sets.insert(set.name.clone(), Held { object: set.clone(), users: 1 });
-                    edit.sets_made.push(set.clone());
+                    self.sets.insert(set.name.clone(), Counted { object: set.clone(), users: 1 });
+                    edit.sets_created.push(set.clone());
                 }
             }
         }
-        self.chains.insert(chain.name.clone(), Held { object: chain.clone(), users: 1 });
-        edit.chains_made.push(chain.clone());
+        self.chains.insert(chain.name.clone(), Counted { object: chain.clone(), users: 1 });
+        edit.chains_created.push(chain.clone());
     }
 
     fn release_chain(&mut self, chain: &Arc<Chain>, edit: &mut Edit) {
@@ -181,13 +183,13 @@ impl Registry {
             return;
         }
         self.chains.remove(&chain.name);
-        edit.chains_gone.push(chain.clone());
+        edit.chains_unused.push(chain.clone());
         for set in &chain.sets {
             let Some(held) = self.sets.get_mut(&set.name) else { continue };
             held.users -= 1;
             if held.users == 0 {
                 self.sets.remove(&set.name);
-                edit.sets_gone.push(set.clone());
+                edit.sets_unused.push(set.clone());
             }
         }
         for sub in &chain.chains {
@@ -223,19 +225,19 @@ mod tests {
         let mut registry = Registry::default();
         let mut edit = Edit::default();
         registry.retain(&a, &mut edit).unwrap();
-        assert_eq!(names(&edit.chains_made), ["row", "a"]);
+        assert_eq!(names(&edit.chains_created), ["row", "a"]);
         let mut edit = Edit::default();
         registry.retain(&b, &mut edit).unwrap();
         registry.release("a", &mut edit);
-        assert_eq!((names(&edit.chains_made), names(&edit.chains_gone)), (vec!["b"], vec!["a"]));
+        assert_eq!((names(&edit.chains_created), names(&edit.chains_unused)), (vec!["b"], vec!["a"]));
         registry.undo(edit);
         let mut edit = Edit::default();
         registry.release("a", &mut edit);
-        assert_eq!(names(&edit.chains_gone), ["a", "row"]);
+        assert_eq!(names(&edit.chains_unused), ["a", "row"]);
         assert_eq!(registry.chains().count(), 0);
     }
 
-    fn saying(name: &str, rule: Expression, sets: &[&Arc<Set>], chains: &[&Arc<Chain>]) -> Arc<Chain> {
+    fn with_rule(name: &str, rule: Expression, sets: &[&Arc<Set>], chains: &[&Arc<Chain>]) -> Arc<Chain> {
         Arc::new(Chain {
             rules: vec![vec![rule]],
             sets: sets.iter().map(|set| (*set).clone()).collect(),
@@ -254,11 +256,11 @@ mod tests {
     }
 
     #[test]
-    fn contents_that_hash_alike_are_refused_and_what_is_in_use_stays() {
-        let drop = || Expression::Then(Outcome::Drop);
-        let pass = || Expression::Then(Outcome::Return);
+    fn hash_collisions_are_refused_and_objects_in_use_stay() {
+        let drop = || Expression::Verdict(Outcome::Drop);
+        let pass = || Expression::Verdict(Outcome::Return);
         let refused = |kind, name: &str| Err(PlanError::NameTaken { kind, name: name.into() });
-        let (narrow, wide) = (saying("row", drop(), &[], &[]), saying("row", pass(), &[], &[]));
+        let (denying, allowing) = (with_rule("row", drop(), &[], &[]), with_rule("row", pass(), &[], &[]));
         let (http, ssh) = (ports("ports", 80), ports("ports", 22));
         let users = |registry: &Registry| {
             let mut all: Vec<_> =
@@ -269,28 +271,33 @@ mod tests {
 
         let mut registry = Registry::default();
         let mut edit = Edit::default();
-        registry.retain(&saying("a", drop(), &[&http], &[&narrow]), &mut edit).unwrap();
+        registry.retain(&with_rule("a", drop(), &[&http], &[&denying]), &mut edit).unwrap();
         let before = users(&registry);
         for (clash, why) in [
-            (wide.clone(), refused("chain", "row")),
-            (saying("b", drop(), &[], &[&wide]), refused("chain", "row")),
-            (saying("b", drop(), &[&ssh], &[]), refused("set", "ports")),
-            // Within one chain, and new both.
+            (allowing.clone(), refused("chain", "row")),
+            (with_rule("b", drop(), &[], &[&allowing]), refused("chain", "row")),
+            (with_rule("b", drop(), &[&ssh], &[]), refused("set", "ports")),
+            // Both new, within one chain.
             (
-                saying("b", drop(), &[], &[&saying("c", drop(), &[], &[]), &saying("c", pass(), &[], &[])]),
+                with_rule(
+                    "b",
+                    drop(),
+                    &[],
+                    &[&with_rule("c", drop(), &[], &[]), &with_rule("c", pass(), &[], &[])],
+                ),
                 refused("chain", "c"),
             ),
         ] {
             let mut edit = Edit::default();
             assert_eq!(registry.retain(&clash, &mut edit), why);
-            assert_eq!(registry.retain(&clash, &mut edit), why, "asked again");
+            assert_eq!(registry.retain(&clash, &mut edit), why, "second attempt");
             registry.undo(edit);
             assert_eq!(users(&registry), before);
         }
-        // The same content from another layout is the same chain.
+        // Equal content from another layout is the same chain.
         registry
             .retain(
-                &saying("b", drop(), &[&ports("ports", 80)], &[&saying("row", drop(), &[], &[])]),
+                &with_rule("b", drop(), &[&ports("ports", 80)], &[&with_rule("row", drop(), &[], &[])]),
                 &mut edit,
             )
             .unwrap();

@@ -1,4 +1,4 @@
-//! What an earlier run left in the kernel, and the way from there to the plan.
+//! Compares what a previous run left in the kernel with the plan, and returns the changes between them.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -6,183 +6,158 @@ use std::{
     sync::Arc,
 };
 
-use palisade_policy::{Delta, Direction, Family, Name, NodePlan};
+use nix::libc::ENOENT;
+use palisade_policy::{Delta, Direction, Family, IpRange, NodePlan};
 
 use crate::{
-    Error, Kernel, Verification,
-    base::{TABLE_COMMENT, place},
+    Error, Kernel,
     bridge::bridged,
-    encode::attributes_of,
+    expected::{self, base_chain, generation_in, has_type, properties_of_chain, properties_of_set},
     layout::closed,
-    next::Next,
-    program::{Phases, Program, Step, add, remove, replace},
-    reader::{
-        Attributes, CHAIN_BINDING, Properties, Ruleset, SET_ANONYMOUS, Set as Observed, Target, address,
-        chain_properties, set_properties, table_flags,
+    next_plan::NextPlan,
+    octets::address,
+    phases::{Phases, Step, add, remove, replace},
+    program::Program,
+    reader::{Attributes, Ruleset, Set as FoundSet, Target, table_flags},
+    ruleset::{Chain, Content, Element, GENERATION_SET, JumpTarget, Key, Message, Set, TABLE, TABLE_COMMENT},
+    uapi::nf_tables::{
+        NFT_CHAIN_BINDING, NFT_MSG_GETSETELEM, NFT_SET_ANONYMOUS, NFTA_DATA_VALUE, NFTA_LIST_ELEM,
+        NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
     },
-    ruleset::{Chain, Content, Element, GENERATION_SET, Key, Lead, Message, Set, TABLE},
-    verify::structure,
+    verify::{Verification, structure},
 };
 
-/// What there is.
-pub(crate) enum Found {
-    /// No table of our name.
+/// The state of the kernel's table relative to the plan.
+pub(crate) enum StartingPoint {
+    /// There is no table.
     Nothing,
-    /// A table of our name in another format, or bent beyond mending.
+    /// The table has another format, or differs in a way that only replacing it can repair.
     Foreign,
-    /// Whatever it is, it changed each time that it was read.
+    /// The table changed each time that it was read.
     Unreadable,
-    /// Our table, and what leads from it to the plan.
+    /// The table can be changed to match the plan.
     Ours {
-        /// The difference.
+        /// The differences.
         changes: Phases,
         /// Its transaction number.
         generation: Option<u32>,
     },
 }
 
-/// The transaction number in our table; none if there is no table.
+/// Reads the transaction number of the table. `None` if there is no table.
 pub(crate) fn generation(kernel: &mut Kernel) -> Result<Option<u32>, Error> {
-    /// `NFT_MSG_GETSETELEM`.
-    const GETSETELEM: u16 = 13;
-    match kernel.dump_of_table(GETSETELEM, &[(1, TABLE), (2, GENERATION_SET)]) {
+    let filter = [(NFTA_SET_ELEM_LIST_TABLE, TABLE), (NFTA_SET_ELEM_LIST_SET, GENERATION_SET)];
+    match kernel.dump_of_table(NFT_MSG_GETSETELEM, &filter) {
         Ok(replies) => Ok(replies.iter().find_map(|reply| {
-            let key = Attributes(reply).nested(3)?.nested(1)?.nested(1)?.get(1)?;
+            let list = Attributes(reply).nested(NFTA_SET_ELEM_LIST_ELEMENTS)?;
+            let key = list.nested(NFTA_LIST_ELEM)?.nested(NFTA_SET_ELEM_KEY)?.get(NFTA_DATA_VALUE)?;
             Some(u32::from_ne_bytes(key.try_into().ok()?))
         })),
-        Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Ok(None),
+        Err(e) if e.os_error() == Some(ENOENT) => Ok(None),
         Err(e) => Err(e),
     }
 }
 
-/// Compares what there is with what the plan needs. `program` is that of `plan`.
-pub(crate) fn examine(found: Option<&Ruleset>, program: &Program, plan: &NodePlan) -> Found {
-    let Some(found) = found else { return Found::Nothing };
+/// Compares the kernel's table with the plan. `program` must be that of `plan`.
+pub(crate) fn examine(found: Option<&Ruleset>, program: &Program, plan: &NodePlan) -> StartingPoint {
+    let Some(found) = found else { return StartingPoint::Nothing };
     match difference(found, program, plan) {
-        Some(changes) => Found::Ours { changes, generation: number_in(found) },
-        None => Found::Foreign,
+        Some(changes) => StartingPoint::Ours { changes, generation: generation_in(found) },
+        None => StartingPoint::Foreign,
     }
 }
 
-pub(crate) fn number_in(found: &Ruleset) -> Option<u32> {
-    let key = found.sets.get(GENERATION_SET)?.elements.keys().next()?;
-    Some(u32::from_ne_bytes(key[..].try_into().ok()?))
-}
-
-/// None where only a fresh table helps.
+/// Returns the changes from the table to the plan, or `None` if only replacing the table helps.
 fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Phases> {
     let base_chains = program.base_chains();
     let generation = found.sets.get(GENERATION_SET)?;
     if found.comment.as_deref() != Some(TABLE_COMMENT) || generation.elements.len() > 1 {
         return None;
     }
-    // But for being dormant, no flag can be taken off again.
+    // No table flag except `dormant` can be cleared.
     if table_flags(found.flags).is_some() {
         return None;
     }
     for chain in base_chains.iter().chain(program.registry.chains().collect::<Vec<_>>()) {
-        let expected = chain.hook.map(place);
+        let base = chain.hook.map(base_chain);
         match found.chains.get(&*chain.name) {
             None if chain.hook.is_some() => return None,
-            Some(c) if c.base != expected || c.properties != chain_wanted(chain) => return None,
+            Some(c) if c.base != base || c.properties != properties_of_chain(chain) => return None,
             _ => {}
         }
     }
-    // A base chain that these options do without can't be made to do nothing in any other way.
-    if found.chains.iter().any(|(name, c)| c.base.is_some() && !base_chains.iter().any(|b| *b.name == **name))
-    {
+    // Nothing else disables a base chain that these options don't use.
+    let is_used = |name: &str| base_chains.iter().any(|b| *b.name == *name);
+    if found.chains.iter().any(|(name, c)| c.base.is_some() && !is_used(name)) {
         return None;
     }
     let mut phases = Phases::default();
     if found.is_dormant() {
-        phases.make.push(vec![Message::WakeTable]);
+        phases.create.push(vec![Message::WakeTable]);
     }
     let empty = Delta::default();
-    let next = Next { plan, delta: &empty };
-    let mut moves = Moves::default();
+    let next = NextPlan { plan, delta: &empty };
+    let mut moves = AddressMoves::default();
     for set in program.sets.all().chain(program.registry.sets()) {
-        let elements = contents(program, &next, set);
+        let elements = expected::elements(program, &next, set);
         match found.sets.get(&*set.name) {
-            Some(observed) => set_difference(set, observed, elements, &mut phases, &mut moves)?,
+            Some(found) => set_difference(set, found, elements, &mut phases, &mut moves)?,
             None => {
-                phases.make.push(vec![Message::CreateSet(set.clone())]);
-                phases.make.extend(add(set, elements));
+                phases.create.push(vec![Message::CreateSet(set.clone())]);
+                phases.create.extend(add(set, elements));
             }
         }
     }
-    phases.moves = moves.any();
-    chains(found, program, &base_chains, &mut phases);
+    phases.moves_addresses = moves.any();
+    chain_differences(found, program, &base_chains, &mut phases);
     let objects = found.objects.iter().map(|(kind, name)| Message::DeleteObject(*kind, name.as_str().into()));
     let flow_tables = found.flow_tables.iter().map(|name| Message::DeleteFlowTable(name.as_str().into()));
-    phases.unmake.extend(objects.chain(flow_tables).map(|message| vec![message]));
+    phases.delete.extend(objects.chain(flow_tables).map(|message| vec![message]));
     Some(phases)
 }
 
-/// What must be said of a chain beside its rules.
-pub(crate) fn chain_wanted(chain: &Arc<Chain>) -> Properties {
-    chain_properties(Attributes(&attributes_of(&Message::CreateChain(chain.clone()))))
-}
-
-/// What must be said of a set beside its elements.
-pub(crate) fn set_wanted(set: &Arc<Set>) -> Properties {
-    set_properties(Attributes(&attributes_of(&Message::CreateSet(set.clone()))))
-}
-
-/// What must be in a set; but the transaction number, which is anything.
-pub(crate) fn contents(program: &Program, next: &Next<'_>, set: &Set) -> Vec<Element> {
-    match &set.content {
-        Content::Dispatch(lead, family) => dispatch(program, *lead, *family),
-        Content::Itself(family) => itself(next.plan, *family),
-        Content::Around(around) => program.surroundings.elements(*around, next),
-        Content::Revoked(family, has_ports) => {
-            let mut by_set = program.revoked.elements(program.revoked.tuples());
-            by_set.remove(&(*family, *has_ports)).unwrap_or_default()
-        }
-        _ => next.fill(set),
-    }
-}
-
-/// Chains that are missing are made, all others get their rules anew: there are few, and whatever was done to them is
-/// mended. Chains and sets that nobody needs go.
-fn chains(found: &Ruleset, program: &Program, base_chains: &[Arc<Chain>], phases: &mut Phases) {
+/// Creates missing chains, rewrites the rules of all others, and deletes unused chains and sets.
+///
+/// Rewriting repairs any change of the rules, and there are few.
+fn chain_differences(found: &Ruleset, program: &Program, base_chains: &[Arc<Chain>], phases: &mut Phases) {
     let mut rewritten = Vec::new();
-    let mut made: HashSet<&str> = HashSet::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     let mut order: Vec<&Arc<Chain>> = Vec::new();
     for chain in program.registry.chains() {
-        in_order(chain, &mut made, &mut order);
+        in_order(chain, &mut seen, &mut order);
     }
     order.extend(base_chains);
     for chain in order.iter().filter(|chain| !found.chains.contains_key(&*chain.name)) {
-        phases.make.push(vec![Message::CreateChain(Arc::clone(chain))]);
+        phases.create.push(vec![Message::CreateChain(Arc::clone(chain))]);
     }
     for chain in &order {
         let mut step = Vec::new();
         if found.chains.contains_key(&*chain.name) {
             step.push(Message::FlushChain(chain.name.clone()));
         }
-        step.extend((0..chain.rules.len()).map(|index| Message::AddRule(Arc::clone(chain), index)));
+        step.extend(Message::add_rules(chain));
         rewritten.push(step);
     }
-    phases.make.extend(rewritten);
+    phases.create.extend(rewritten);
     let needed: HashSet<&str> = order.iter().map(|chain| &*chain.name).collect();
-    // A chain or set that belongs to a rule goes with it.
+    // A chain or set that belongs to a rule is deleted with the rule.
     let extra = found
         .chains
         .iter()
-        .filter(|(name, chain)| !needed.contains(name.as_str()) && chain.flags & CHAIN_BINDING == 0);
+        .filter(|(name, chain)| !needed.contains(name.as_str()) && chain.flags & NFT_CHAIN_BINDING == 0);
     let extra: Vec<&String> = extra.map(|(name, _)| name).collect();
-    phases.unmake.extend(extra.iter().map(|name| vec![Message::FlushChain(name.as_str().into())]));
+    phases.delete.extend(extra.iter().map(|name| vec![Message::FlushChain(name.as_str().into())]));
     let sets: HashSet<&str> =
         program.sets.all().chain(program.registry.sets()).map(|set| &*set.name).collect();
     let extra_sets = found
         .sets
         .iter()
-        .filter(|(name, set)| !sets.contains(name.as_str()) && set.flags & SET_ANONYMOUS == 0);
-    phases.unmake.extend(extra_sets.map(|(name, _)| vec![Message::DeleteSet(name.as_str().into())]));
-    phases.unmake.extend(extra.iter().map(|name| vec![Message::DeleteChain(name.as_str().into())]));
+        .filter(|(name, set)| !sets.contains(name.as_str()) && set.flags & NFT_SET_ANONYMOUS == 0);
+    phases.delete.extend(extra_sets.map(|(name, _)| vec![Message::DeleteSet(name.as_str().into())]));
+    phases.delete.extend(extra.iter().map(|name| vec![Message::DeleteChain(name.as_str().into())]));
 }
 
-/// Chains that others go to come first.
+/// Orders chains so that each comes after the chains that its rules use.
 fn in_order<'a>(chain: &'a Arc<Chain>, seen: &mut HashSet<&'a str>, out: &mut Vec<&'a Arc<Chain>>) {
     if seen.insert(&chain.name) {
         chain.chains.iter().for_each(|sub| in_order(sub, seen, out));
@@ -190,83 +165,50 @@ fn in_order<'a>(chain: &'a Arc<Chain>, seen: &mut HashSet<&'a str>, out: &mut Ve
     }
 }
 
-fn dispatch(program: &Program, lead: Lead, family: Family) -> Vec<Element> {
-    dispatched(program, lead, family).map(|(a, chain)| Element::leading(lead, a, chain.clone())).collect()
-}
-
-fn dispatched(program: &Program, lead: Lead, family: Family) -> impl Iterator<Item = (IpAddr, &Name)> {
-    let of = program.dispatch.iter().filter(move |((l, a), _)| *l == lead && Family::of(*a) == family);
-    of.map(|((_, a), chain)| (*a, chain))
-}
-
-fn itself(plan: &NodePlan, family: Family) -> Vec<Element> {
-    let local: BTreeSet<&IpAddr> = plan.ingress.keys().chain(plan.egress.keys()).collect();
-    local.into_iter().filter(|a| Family::of(**a) == family).map(|a| Element::Itself(*a)).collect()
-}
-
-/// Addresses that have to leave one set and join another.
+/// The elements that join and leave sets.
 #[derive(Default)]
-struct Moves {
+struct AddressMoves {
     joins: HashSet<Element>,
     leaves: HashSet<Element>,
 }
 
-impl Moves {
+impl AddressMoves {
+    /// Returns whether an address leaves one set and joins another.
     fn any(&self) -> bool {
         self.leaves.iter().any(|e| self.joins.contains(e))
     }
 }
 
-/// Whether a set is what its name says.
-pub(crate) fn is_of_kind(set: &Set, observed: &Observed) -> bool {
-    let key_length = match set.key {
-        Key::Address(Family::V4) | Key::Number | Key::Interface => 4,
-        Key::InterfacePair => 8,
-        Key::Address(Family::V6) => 16,
-        Key::Pair(Family::V4) => 8,
-        Key::Pair(Family::V6) => 32,
-        Key::ThreeTuple(Family::V4) => 12,
-        Key::ThreeTuple(Family::V6) => 36,
-        Key::FiveTuple(Family::V4) => 20,
-        Key::FiveTuple(Family::V6) => 44,
-        Key::Port => 2,
-        Key::Protocol => 1,
-    };
-    observed.key_length == key_length
-        && observed.has_intervals() == set.intervals
-        && observed.is_map() == set.verdicts
-}
-
-/// None where the set is not what its name says.
+/// Adds the changes of a set's elements. `None` if the set has another type, or elements that can't be removed singly.
 fn set_difference(
     set: &Arc<Set>,
-    observed: &Observed,
-    wanted: Vec<Element>,
+    found: &FoundSet,
+    expected: Vec<Element>,
     phases: &mut Phases,
-    moves: &mut Moves,
+    moves: &mut AddressMoves,
 ) -> Option<()> {
-    let is_as_wanted = is_of_kind(set, observed) && observed.properties == set_wanted(set);
-    if !is_as_wanted || observed.catch_all.is_some() || !observed.laden.is_empty() {
+    let is_as_expected = has_type(set, found) && found.properties == properties_of_set(set);
+    if !is_as_expected || found.catch_all.is_some() || !found.annotated.is_empty() {
         return None;
     }
     if set.content == Content::Generation {
         return Some(());
     }
     if set.content.expires() {
-        // The set is not read; what somebody took away comes back.
-        phases.join.extend(add(set, wanted));
+        // The elements are not read. Adding all restores those that another program removed.
+        phases.join.extend(add(set, expected));
         return Some(());
     }
-    let have: BTreeSet<Element> = elements(set, observed)?;
-    let wanted: BTreeSet<Element> = wanted.into_iter().collect();
-    let missing: Vec<Element> = wanted.difference(&have).cloned().collect();
-    let extra: Vec<Element> = have.difference(&wanted).cloned().collect();
+    let found: BTreeSet<Element> = elements(set, found)?;
+    let expected: BTreeSet<Element> = expected.into_iter().collect();
+    let missing: Vec<Element> = expected.difference(&found).cloned().collect();
+    let extra: Vec<Element> = found.difference(&expected).cloned().collect();
     if set.intervals && !extra.is_empty() {
-        // Ranges are never taken away one by one: they overlap with what replaces them.
+        // Ranges can't be removed one by one, because they overlap with those that replace them.
         return None;
     }
-    if let Content::Dispatch(lead, _) = set.content {
-        phases.lead(lead).extend(replace(set, extra, missing));
+    if let Content::Dispatch(target, _) = set.content {
+        phases.dispatch(target).extend(replace(set, extra, missing));
     } else {
         moves.joins.extend(missing.iter().cloned());
         moves.leaves.extend(extra.iter().cloned());
@@ -276,15 +218,15 @@ fn set_difference(
     Some(())
 }
 
-/// The elements of a set as we would have written them; none where one can't be ours.
-fn elements(set: &Set, observed: &Observed) -> Option<BTreeSet<Element>> {
+/// Returns the elements of a set as the agent writes them, or `None` if it can't have written one of them.
+fn elements(set: &Set, found: &FoundSet) -> Option<BTreeSet<Element>> {
     if set.intervals {
-        return observed.intervals.iter().map(|(first, last)| interval(set, first, last)).collect();
+        return found.intervals.iter().map(|(first, last)| interval(set, first, last)).collect();
     }
     let one = |(key, target): (&Vec<u8>, &Option<Target>)| match (set.key, target) {
-        (Key::Pair(_), None) if !set.verdicts => Some(Element::Itself(twice(key)?)),
+        (Key::Pair(_), None) if !set.verdicts => Some(Element::SelfPair(self_pair(key)?)),
         (Key::Pair(_), Some(Target::Jump(chain))) => {
-            Some(Element::JumpItself(twice(key)?, chain.as_str().into()))
+            Some(Element::SelfPairJump(self_pair(key)?, chain.as_str().into()))
         }
         (Key::Address(_), Some(Target::Jump(chain))) => {
             Some(Element::Jump(address(key)?, chain.as_str().into()))
@@ -294,17 +236,17 @@ fn elements(set: &Set, observed: &Observed) -> Option<BTreeSet<Element>> {
         (Key::InterfacePair, None) => {
             let (first, second) = key.split_at(key.len() / 2);
             let index = u32::from_ne_bytes(first.try_into().ok()?);
-            (first == second).then_some(Element::SameInterface(index))
+            (first == second).then_some(Element::InterfacePair(index))
         }
         (Key::Port, None) => Some(Element::Port(u16::from_be_bytes(key[..].try_into().ok()?))),
         (Key::Protocol, None) => Some(Element::Protocol(*key.first()?)),
         _ => None,
     };
-    observed.elements.iter().map(one).collect()
+    found.elements.iter().map(one).collect()
 }
 
-/// The address that is both halves of a key.
-fn twice(key: &[u8]) -> Option<IpAddr> {
+/// Returns the address that is both halves of a key.
+fn self_pair(key: &[u8]) -> Option<IpAddr> {
     let (first, second) = key.split_at(key.len() / 2);
     if first == second { address(first) } else { None }
 }
@@ -314,64 +256,65 @@ fn interval(set: &Set, first: &[u8], last: &[u8]) -> Option<Element> {
         let port = |key: &[u8]| Some(u16::from_be_bytes(key.try_into().ok()?));
         return Some(Element::Ports(port(first)?, port(last)?));
     }
-    Some(Element::Range(palisade_policy::IpRange { first: address(first)?, last: address(last)? }))
+    Some(Element::Range(IpRange { first: address(first)?, last: address(last)? }))
 }
 
-/// What leads from the table for bridges that there is to the one that there should be: it is small, so it is made anew
-/// in one step where anything differs. `found` is none where it was not read. A table that another program owns can't be
-/// changed, and is left alone.
+/// Returns the change of the table `bridge palisade` to what the program needs.
+///
+/// The table is small, so it is replaced in one step if anything differs. `found` is `None` if the table was not read. A
+/// table that belongs to another program can't be changed and is left alone.
 pub(crate) fn bridge(found: Option<Option<&Ruleset>>, program: &Program, plan: &NodePlan) -> Vec<Step> {
     let mut step = Step::new();
     if let Some(found) = found {
-        let mut seen = Verification::default();
-        structure::compare_bridge(found, program, plan, &mut seen);
-        if seen.agrees() || found.is_some_and(|found| found.owner.is_some()) {
+        let mut verification = Verification::default();
+        structure::compare_bridge(found, program, plan, &mut verification);
+        if verification.agrees() || found.is_some_and(|found| found.owner.is_some()) {
             return Vec::new();
         }
         if found.is_some() {
             step.extend(bridged(vec![Message::DeleteTable]));
         }
-    } else if program.surroundings.has_pod_ports() {
+    } else if program.node_links.has_pod_ports() {
         step.extend(bridged(vec![Message::CreateTable, Message::DeleteTable]));
     } else {
         return Vec::new();
     }
-    if program.surroundings.has_pod_ports() {
-        let next = Next { plan, delta: &Delta::default() };
-        step.extend(program.bridge.whole(&program.surroundings, &next, program.isolating()));
+    if program.node_links.has_pod_ports() {
+        let next = NextPlan { plan, delta: &Delta::default() };
+        step.extend(program.bridge.create(&program.node_links, &next, program.isolating()));
     }
     vec![step]
 }
 
-/// Puts the removal of whatever table there is in front of everything, in one transaction with its successor. Where the plan
-/// is too large for that same transaction, isolated pods are closed until their rules are there.
+/// Makes the change replace whatever table exists, in one transaction.
+///
+/// If the plan is too large for that transaction, isolated pods are denied everything until their rules exist.
 pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
-    // A table that is not there can't be removed, and one that is there can be made all the same.
+    // A missing table can't be deleted, but an existing one can be created.
     let mut first: Vec<Message> = vec![Message::CreateTable, Message::DeleteTable];
-    first.extend(program.make_base().into_iter().flatten());
-    phases.indivisible = true;
+    first.extend(program.create_base().into_iter().flatten());
+    phases.atomic = true;
     phases.switch.clear();
     phases.hairpin.clear();
     for direction in Direction::BOTH {
         let closed = closed(&program.options, direction);
-        first.push(Message::CreateChain(closed.clone()));
-        first.extend((0..closed.rules.len()).map(|index| Message::AddRule(closed.clone(), index)));
-        phases.unmake.push(vec![Message::DeleteChain(closed.name.clone())]);
+        first.extend(Message::create_chain(&closed));
+        phases.delete.push(vec![Message::DeleteChain(closed.name.clone())]);
     }
-    for lead in Lead::ALL {
-        let closed = closed(&program.options, lead.direction());
+    for target in JumpTarget::ALL {
+        let closed = closed(&program.options, target.direction());
         for family in Family::BOTH {
-            let map = program.sets.dispatch(lead, family);
-            let open = dispatch(program, lead, family);
-            let shut: Vec<Element> = dispatched(program, lead, family)
-                .map(|(address, _)| Element::leading(lead, address, closed.name.clone()))
+            let map = program.sets.dispatch(target, family);
+            let to_own_chains = expected::dispatch_elements(program, target, family);
+            let to_closed: Vec<Element> = expected::dispatch(program, target, family)
+                .map(|(address, _)| Element::jump(target, address, closed.name.clone()))
                 .collect();
-            first.extend(add(map, shut.clone()).flatten());
-            phases.lead(lead).extend(replace(map, shut, open));
+            first.extend(add(map, to_closed.clone()).flatten());
+            phases.dispatch(target).extend(replace(map, to_closed, to_own_chains));
         }
     }
     if program.isolating() {
-        first.extend(program.close_links());
+        first.extend(program.fill_link_chains());
     }
-    phases.make.splice(0..0, std::iter::once(first).chain(program.remember()));
+    phases.create.splice(0..0, std::iter::once(first).chain(program.add_revoked()));
 }

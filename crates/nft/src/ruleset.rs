@@ -1,95 +1,151 @@
-//! The objects of the table `inet palisade`, as values: what [`crate::encode`] writes.
+//! The objects of the table `inet palisade` as values, which [`crate::encode`] writes to netlink.
 //!
-//! An [`Expression`] is one match or statement as an operator reads it in `nft list ruleset`; it becomes one or more
+//! An [`Expression`] is one match or statement as an operator reads it in `nft list ruleset`. It becomes one or more
 //! kernel expressions.
 
-mod about;
+mod describe;
+mod message;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub(crate) use palisade_policy::Name;
 use palisade_policy::{Direction, Family, IpRange, PeerSetId};
 
-use crate::conntrack::FiveTuple;
+pub(crate) use self::message::{ELEMENTS_PER_MESSAGE, Message};
 
-/// Our table. Nothing outside it is ever read or written.
+use crate::{
+    conntrack::FiveTuple,
+    uapi::netfilter::{
+        NF_BR_FORWARD, NF_BR_PRE_ROUTING, NF_BR_PRI_FILTER_BRIDGED, NF_INET_FORWARD, NF_INET_LOCAL_IN,
+        NF_INET_LOCAL_OUT, NF_IP_PRI_FILTER,
+    },
+};
+
+/// The name of the agent's table. Nothing outside it is read or written.
 pub const TABLE: &str = "palisade";
 
-/// The set whose one element counts our transactions.
+/// The table's comment: its owner, and the format of its content.
+///
+/// At start, a table of another format is replaced and never interpreted. Raise the number with every change that a
+/// table left by an older agent would not survive.
+pub(crate) const TABLE_COMMENT: &str = "palisade format 2";
+
+/// The set whose only element counts the agent's transactions.
 pub(crate) const GENERATION_SET: &str = "generation";
 
-/// The chain that switches on conntrack labels, see [`crate::base`].
+/// The chain that makes room for conntrack labels, see [`crate::base`].
 pub(crate) const LABELS_CHAIN: &str = "labels";
 
-/// The chain that drops the packets of revoked connections, see [`crate::base::revoked`].
+/// The chain that drops packets of revoked connections, see [`crate::base::revoked`].
 pub(crate) const REVOKED_CHAIN: &str = "revoked";
 
-/// The chain that judges TCP packets in the middle of a connection as replies, see [`crate::base::midstream`].
+/// The chain that evaluates mid-stream TCP packets as replies, see [`crate::base::midstream`].
 pub(crate) const REPLIES_CHAIN: &str = "replies";
 
-/// A hook that a base chain hangs on, at priority `filter`: the last two in the table `bridge palisade`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Hook {
-    /// Packets that the node forwards: from and to its pods.
-    Forward,
-    /// Packets for the node itself.
-    Input,
-    /// Packets of the node itself. Only the replies of revoked connections are looked for there.
-    Output,
-    /// Frames that come in by a port of a bridge.
-    FromPorts,
-    /// Frames from one port of a bridge to another.
-    BetweenPorts,
-}
-
-impl Hook {
-    /// The two where policies decide about packets of pods.
-    pub const BOTH: [Self; 2] = [Self::Forward, Self::Input];
-
-    /// The name of its base chain.
-    #[must_use]
-    pub fn chain(self) -> &'static str {
-        match self {
-            Self::Forward => "forward",
-            Self::Input => "input",
-            Self::Output => "output",
-            Self::FromPorts => "prerouting",
-            Self::BetweenPorts => "forward",
-        }
-    }
-}
-
-/// The chain for what is shared by a link, see [`crate::base`].
+/// The chain for link-scoped traffic, see [`crate::base`].
 pub(crate) const LINK_CHAIN: &str = "link";
 
 /// The chain that accepts discovery, see [`crate::discovery`].
 pub(crate) const DISCOVERY_CHAIN: &str = "discovery";
 
-/// The chains for what local pods send, see [`crate::from_pods`].
+/// The chains for packets that local pods send, see [`crate::from_pods`].
 pub(crate) const FORWARDED_CHAIN: &str = "from_pods";
 pub(crate) const RECEIVED_CHAIN: &str = "from_pods_here";
 pub(crate) const ENCAPSULATED_CHAIN: &str = "encapsulated";
 
-/// The chain for packets between ports of a bridge to nobody here, see [`crate::base`].
+/// The chain for packets between ports of a bridge to an address of no local pod, see [`crate::base`].
 pub(crate) const STRANGERS_CHAIN: &str = "strangers";
 
 /// The chains of the table `bridge palisade` that are empty while no local pod is isolated.
 pub(crate) const FROM_PORTS_CHAIN: &str = "from_ports";
 pub(crate) const TO_PORTS_CHAIN: &str = "to_ports";
 
-/// To whom a frame goes that goes to many.
+/// How long a revoked connection is remembered.
+///
+/// This is the time for which the kernel keeps the entry of an idle TCP connection
+/// (`nf_conntrack_tcp_timeout_established`). It starts again if the entry still exists when it ends.
+pub const REVOKED_TIMEOUT: Duration = Duration::from_secs(5 * 24 * 3600);
+
+/// The size of each kernel set of revoked connections, in elements.
+///
+/// A connection takes two elements, an element about 150 bytes of kernel memory.
+pub const REVOKED_SET_SIZE: u32 = 131_072;
+
+/// The comment of the element whose source opened the connection.
+pub(crate) const OPENER_COMMENT: &str = "opener";
+
+/// Returns the digit that ends the names of a family's sets and chains.
+pub(crate) fn family_digit(family: Family) -> char {
+    if family == Family::V4 { '4' } else { '6' }
+}
+
+/// The hook of a base chain, at priority `filter`. The last two belong to the table `bridge palisade`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hook {
+    /// Packets that the node forwards: from and to its pods.
+    Forward,
+    /// Packets to the node itself.
+    Input,
+    /// Packets that the node itself sends. Only replies of revoked connections are looked up there.
+    Output,
+    /// Frames that enter by a port of a bridge.
+    BridgePrerouting,
+    /// Frames from one port of a bridge to another.
+    BridgeForward,
+}
+
+impl Hook {
+    /// The hooks at which policies are enforced.
+    pub const POLICY: [Self; 2] = [Self::Forward, Self::Input];
+
+    /// Returns the name of the hook's base chain.
+    #[must_use]
+    pub fn chain(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::BridgePrerouting => "prerouting",
+            Self::BridgeForward => "forward",
+        }
+    }
+
+    /// Returns the kernel's number of the hook.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Forward => NF_INET_FORWARD,
+            Self::Input => NF_INET_LOCAL_IN,
+            Self::Output => NF_INET_LOCAL_OUT,
+            Self::BridgePrerouting => NF_BR_PRE_ROUTING,
+            Self::BridgeForward => NF_BR_FORWARD,
+        }
+    }
+
+    /// Returns the priority that `nft` calls `filter`.
+    ///
+    /// For `inet` it lies between destination NAT and source NAT, so rules match the real peers (SEMANTICS G-1). For
+    /// `bridge` it lies in front of br_netfilter.
+    pub(crate) fn priority(self) -> i32 {
+        match self {
+            Self::Forward | Self::Input | Self::Output => NF_IP_PRI_FILTER,
+            Self::BridgePrerouting | Self::BridgeForward => NF_BR_PRI_FILTER_BRIDGED,
+        }
+    }
+}
+
+/// Frames to more than one receiver, as `meta pkttype` matches them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flood {
-    /// To all.
+pub(crate) enum PacketType {
+    /// To all hosts of the link.
     Broadcast,
-    /// To those who listen.
+    /// To the members of a multicast group.
     Multicast,
 }
 
-/// What the keys of a set are.
+/// The type of a set's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
-    /// One address.
+    /// An address.
     Address(Family),
     /// Source and destination address.
     Pair(Family),
@@ -97,13 +153,13 @@ pub(crate) enum Key {
     FiveTuple(Family),
     /// Source and destination address and IP protocol, for protocols without ports.
     ThreeTuple(Family),
-    /// A port, of whatever protocol.
+    /// A port of any protocol.
     Port,
-    /// A bare number.
+    /// A plain number.
     Number,
-    /// The index of an interface.
+    /// An interface index.
     Interface,
-    /// The indexes of two interfaces.
+    /// Two interface indexes.
     InterfacePair,
     /// An IP protocol.
     Protocol,
@@ -114,30 +170,42 @@ pub(crate) enum Key {
 pub(crate) struct Set {
     /// Its name.
     pub(crate) name: Name,
-    /// What its keys are.
+    /// The type of its keys.
     pub(crate) key: Key,
     /// Whether its elements are ranges.
     pub(crate) intervals: bool,
-    /// Whether its elements lead to chains.
+    /// Whether it is a verdict map, whose elements jump to chains.
     pub(crate) verdicts: bool,
-    /// What fills it.
+    /// Where its elements come from.
     pub(crate) content: Content,
 }
 
-/// What a verdict map from local pods leads to.
+impl Set {
+    /// Returns a plain set: single keys, no verdicts.
+    pub(crate) fn plain(name: impl Into<Name>, key: Key, content: Content) -> Self {
+        Self { name: name.into(), key, intervals: false, verdicts: false, content }
+    }
+
+    /// Returns a verdict map.
+    pub(crate) fn verdict_map(name: impl Into<Name>, key: Key, content: Content) -> Self {
+        Self { verdicts: true, ..Self::plain(name, key, content) }
+    }
+}
+
+/// The decision that a local pod's dispatch map jumps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Lead {
-    /// The table that decides this direction.
+pub(crate) enum JumpTarget {
+    /// The policy table of this direction.
     Table(Direction),
-    /// What the pod may use of itself, where that is not everything.
+    /// What the pod may use of itself, where that is less than everything.
     Hairpin,
-    /// The table that decides this direction, asked about a packet that would be a reply: the pod that is isolated for
-    /// ingress is its source, and the one that is isolated for egress its destination.
+    /// The policy table of this direction, applied to a packet that would be a reply: the pod isolated for ingress is
+    /// its source, the pod isolated for egress its destination.
     Reply(Direction),
 }
 
-impl Lead {
-    /// All of them.
+impl JumpTarget {
+    /// All targets.
     pub(crate) const ALL: [Self; 5] = [
         Self::Table(Direction::Egress),
         Self::Table(Direction::Ingress),
@@ -146,7 +214,9 @@ impl Lead {
         Self::Reply(Direction::Ingress),
     ];
 
-    /// What its denials count as. A pod that reaches itself is both ends at once; egress is asked first elsewhere too.
+    /// Returns the direction that its denials count as.
+    ///
+    /// A pod that connects to itself is both ends. Its denials count as egress, which is evaluated first elsewhere too.
     pub(crate) fn direction(self) -> Direction {
         match self {
             Self::Table(direction) | Self::Reply(direction) => direction,
@@ -155,51 +225,50 @@ impl Lead {
     }
 }
 
-/// What fills a set.
+/// The source of a set's elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// The members of a family of all these groups.
-    Groups(Vec<PeerSetId>, Family),
-    /// These ports, for ever.
+    /// The members, of one family, of all these peer sets.
+    PeerSets(Vec<PeerSetId>, Family),
+    /// These port ranges. They never change.
     Ports(Vec<(u16, u16)>),
-    /// Local pods with the chains that decide for them.
-    Dispatch(Lead, Family),
+    /// Local pods, each with the chain that decides for it.
+    Dispatch(JumpTarget, Family),
     /// The local pods that are isolated in any direction, each as a pair with itself.
-    Itself(Family),
-    /// Revoked connections of a family, with or without ports, in both orientations. They expire, so the content is not the
-    /// plan's to say.
+    SelfPairs(Family),
+    /// Revoked connections, with or without ports, in both orientations. They expire, so the plan doesn't define them.
     Revoked(Family, HasPorts),
-    /// The number of our last transaction.
+    /// The number of the agent's last transaction.
     Generation,
-    /// What is round the local pods.
-    Around(Around),
+    /// Addresses of local pods, and links of the node.
+    Node(NodeSet),
 }
 
-/// What is round the local pods, see [`crate::Surroundings`].
+/// A set that follows from the node's pods and links, see [`crate::NodeLinks`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Around {
+pub(crate) enum NodeSet {
     /// The addresses of local pods, isolated or not.
     Local(Family),
-    /// The interfaces by which nothing but their packets comes in.
+    /// The interfaces on which only packets of local pods arrive.
     Interfaces,
-    /// The bridges among them.
+    /// The bridges among these interfaces.
     Bridges,
     /// The UDP ports of the node's tunnels.
     TunnelPorts,
     /// The IP protocols of the node's tunnels.
     TunnelProtocols,
-    /// Where tunnels end.
-    Ends(Family),
-    /// The ports of bridges that lead to local pods.
-    Ports,
-    /// Each of them with itself.
-    OwnPorts,
-    /// The addresses of local pods, each with itself.
-    Themselves(Family),
+    /// The addresses at which tunnels end.
+    TunnelEndpoints(Family),
+    /// The bridge ports that lead to local pods.
+    BridgePorts,
+    /// Each of these bridge ports as a pair with itself.
+    BridgePortPairs,
+    /// The addresses of local pods, each as a pair with itself.
+    LocalPairs(Family),
 }
 
-impl Around {
-    /// Those of the table `inet palisade`.
+impl NodeSet {
+    /// The sets of the table `inet palisade`.
     pub(crate) const ALL: [Self; 8] = [
         Self::Local(Family::V4),
         Self::Local(Family::V6),
@@ -207,13 +276,17 @@ impl Around {
         Self::Bridges,
         Self::TunnelPorts,
         Self::TunnelProtocols,
-        Self::Ends(Family::V4),
-        Self::Ends(Family::V6),
+        Self::TunnelEndpoints(Family::V4),
+        Self::TunnelEndpoints(Family::V6),
     ];
 
-    /// Those of the table `bridge palisade`.
-    pub(crate) const OF_BRIDGE: [Self; 4] =
-        [Self::Ports, Self::OwnPorts, Self::Themselves(Family::V4), Self::Themselves(Family::V6)];
+    /// The sets of the table `bridge palisade`.
+    pub(crate) const OF_BRIDGE: [Self; 4] = [
+        Self::BridgePorts,
+        Self::BridgePortPairs,
+        Self::LocalPairs(Family::V4),
+        Self::LocalPairs(Family::V6),
+    ];
 }
 
 /// Whether a protocol has ports.
@@ -229,7 +302,7 @@ impl HasPorts {
     /// Both.
     pub(crate) const ALL: [Self; 2] = [Self::Yes, Self::No];
 
-    /// The key by which a connection is known.
+    /// Returns the key that identifies a connection.
     pub(crate) fn key(self, family: Family) -> Key {
         match self {
             Self::Yes => Key::FiveTuple(family),
@@ -239,7 +312,7 @@ impl HasPorts {
 }
 
 impl Content {
-    /// Whether elements expire.
+    /// Returns whether the elements expire.
     pub(crate) fn expires(&self) -> bool {
         matches!(self, Self::Revoked(..))
     }
@@ -250,78 +323,78 @@ impl Content {
 pub(crate) enum Element {
     /// An address.
     Address(IpAddr),
-    /// An address as source and destination both.
-    Itself(IpAddr),
+    /// An address as both source and destination.
+    SelfPair(IpAddr),
     /// A range of addresses.
     Range(IpRange),
     /// A range of ports.
     Ports(u16, u16),
     /// A port.
     Port(u16),
-    /// The index of an interface.
+    /// An interface index.
     Interface(u32),
-    /// The index of an interface by which a frame both comes and goes.
-    SameInterface(u32),
+    /// An interface index as both incoming and outgoing interface.
+    InterfacePair(u32),
     /// An IP protocol.
     Protocol(u8),
-    /// A local pod address and the chain that decides for it.
+    /// The address of a local pod and the chain that decides for it.
     Jump(IpAddr, Name),
-    /// A local pod address as source and destination both, and the chain that decides what it may use of itself.
-    JumpItself(IpAddr, Name),
-    /// One orientation of a revoked connection, and whether it is that from the opener to the answerer.
+    /// The address of a local pod as both source and destination, and the chain that decides what it may use of itself.
+    SelfPairJump(IpAddr, Name),
+    /// One orientation of a revoked connection, and whether its source opened the connection.
     Revoked(FiveTuple, bool),
     /// A number.
     Number(u32),
 }
 
-/// Where a packet goes.
+/// The verdict of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It passes this hook.
+    /// The packet passes this hook.
     Accept,
-    /// It ends here.
+    /// The packet is dropped.
     Drop,
-    /// Back to the base chain: this direction has nothing against it.
+    /// Back to the base chain: this direction allows the packet.
     Return,
-    /// On to another chain, from which `return` leads to the base chain.
+    /// To another chain, from which `return` leads to the base chain.
     Goto(Name),
-    /// To another chain, from which `return` and the end lead to the next rule.
+    /// To another chain, from which `return` and the end of the chain lead to the next rule.
     Jump(Name),
 }
 
 /// One match or statement of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expression {
-    /// `meta nfproto`.
+    /// `meta nfproto` equals.
     Family(Family),
-    /// `meta l4proto` is this one.
+    /// `meta l4proto` equals.
     Protocol(u8),
     /// `meta l4proto` in a set.
     ProtocolIn(Name),
-    /// `iif` in a set, or not.
+    /// `iif` in a set, or not in it.
     InterfaceIn {
         /// The set.
         set: Name,
-        /// Not in it.
+        /// Matches interfaces outside the set.
         inverted: bool,
     },
     /// `oif` in a set.
-    LeavesBy(Name),
-    /// `iif . oif` in a set of pairs, or not.
-    TurnsBack {
+    OutInterfaceIn(Name),
+    /// `iif . oif` in a set of pairs, or not in it.
+    InterfacePairIn {
         /// The set.
         set: Name,
-        /// Not in it.
+        /// Matches pairs outside the set.
         inverted: bool,
     },
-    /// `ether type`: that of the tag where the frame has one.
+    /// `ether type` equals. A frame with a VLAN tag has the type of the tag.
     EtherType(u16),
-    /// `fib saddr . iif oif missing`: no route leads back to the source by the interface on which the packet came.
-    NoWayBack,
-    /// `ip6 hoplimit` is this one.
+    /// `fib saddr . iif oif missing`: no route leads back to the source through the incoming interface.
+    NoReverseRoute,
+    /// `ip6 hoplimit` equals.
     HopLimit(u8),
     /// `meta l4proto` is none of these.
-    NoneOf(Vec<u8>),
+    ProtocolNotIn(Vec<u8>),
     /// `th dport` in an inclusive range.
     Port(u16, u16),
     /// `th dport` in a set.
@@ -330,8 +403,8 @@ pub(crate) enum Expression {
     SourcePort(u16, u16),
     /// `th sport` in a set.
     SourcePortIn(Name),
-    /// `tcp flags` of a packet that doesn't begin a connection; wants [`Expression::Protocol`] 6 before it.
-    Midstream,
+    /// `tcp flags` of a packet that doesn't open a connection. Requires [`Expression::Protocol`] 6 before it.
+    TcpNotSyn,
     /// The packet's tuple in a set of [`Content::Revoked`].
     TupleIn(Family, HasPorts, Name),
     /// `ip[6] saddr` (for ingress) or `daddr` (for egress) in a set of peers.
@@ -340,28 +413,28 @@ pub(crate) enum Expression {
     PairIn(Family, Name),
     /// `ip[6] saddr . ip[6] daddr` through a verdict map.
     PairDispatch(Family, Name),
-    /// `ip[6] daddr` (ingress) or `saddr` (egress) through a verdict map.
+    /// `ip[6] daddr` (for ingress) or `saddr` (for egress) through a verdict map.
     Dispatch(Direction, Family, Name),
-    /// `ip[6] saddr` is this one.
-    From(IpAddr),
+    /// `ip[6] saddr` equals.
+    SourceIs(IpAddr),
     /// `ip6 saddr` (or `daddr`) is link-local: fe80::/10.
     LinkLocal {
-        /// The source, not the destination.
+        /// The source instead of the destination.
         source: bool,
     },
-    /// `meta pkttype`.
-    Flooded(Flood),
-    /// The ICMPv6 type in an inclusive range; wants [`Expression::Protocol`] 58 before it.
+    /// `meta pkttype` equals.
+    PacketType(PacketType),
+    /// The ICMPv6 type in an inclusive range. Requires [`Expression::Protocol`] 58 before it.
     Icmpv6(u8, u8),
     /// `ct state established,related`.
-    Established,
-    /// `ct state invalid,new`: in connection tracking, and of no established connection.
-    Unestablished,
+    EstablishedOrRelated,
+    /// `ct state invalid,new`: tracked, but not part of an established connection.
+    InvalidOrNew,
     /// `ct label` [`crate::conntrack::REVOKED`].
     Revoked,
     /// `ct label set` [`crate::conntrack::REVOKED`].
     SetRevoked,
-    /// `limit`: so many packets a second pass, and so many at once after a rest.
+    /// `limit rate`.
     Limit {
         /// Packets per second.
         rate: u64,
@@ -373,62 +446,39 @@ pub(crate) enum Expression {
     /// `counter`.
     Counter,
     /// The verdict.
-    Then(Outcome),
+    Verdict(Outcome),
 }
 
 /// A rule: its expressions in order.
 pub(crate) type Rule = Vec<Expression>;
 
-/// A chain with its rules. Other than the base chains, a chain is named by what it says and never changes.
+/// A chain with its rules. Except for the base chains, a chain is named by a hash of its rules and never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Chain {
     /// Its name.
     pub(crate) name: Name,
-    /// The hook of a base chain.
+    /// The hook, if it is a base chain.
     pub(crate) hook: Option<Hook>,
-    /// What operators read beside it.
+    /// The comment that operators read in `nft list ruleset`.
     pub(crate) comment: Option<String>,
     /// Its rules.
     pub(crate) rules: Vec<Rule>,
-    /// The chains that its rules go to.
+    /// The chains that its rules jump or go to.
     pub(crate) chains: Vec<Arc<Chain>>,
-    /// The sets that its rules look into.
+    /// The sets that its rules use.
     pub(crate) sets: Vec<Arc<Set>>,
 }
 
-/// How many elements one message carries at most: the largest element takes 124 bytes, and a netlink attribute ends at
-/// 64 KiB.
-pub(crate) const ELEMENTS_PER_MESSAGE: usize = 500;
+impl Chain {
+    /// Returns a base chain.
+    pub(crate) fn base(hook: Hook, rules: Vec<Rule>) -> Self {
+        let (chains, sets) = (Vec::new(), Vec::new());
+        Self { name: hook.chain().into(), hook: Some(hook), comment: None, rules, chains, sets }
+    }
 
-/// One message of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Message {
-    /// Makes the table.
-    CreateTable,
-    /// Makes a dormant table work again.
-    WakeTable,
-    /// Removes the table with all that is in it.
-    DeleteTable,
-    /// Makes a set.
-    CreateSet(Arc<Set>),
-    /// Removes a set that no rule looks into.
-    DeleteSet(Name),
-    /// Adds at most [`ELEMENTS_PER_MESSAGE`] elements.
-    AddElements(Arc<Set>, Vec<Element>),
-    /// Removes at most [`ELEMENTS_PER_MESSAGE`] elements.
-    RemoveElements(Arc<Set>, Vec<Element>),
-    /// Makes a chain, without rules.
-    CreateChain(Arc<Chain>),
-    /// Adds the rule with this index to the end of its chain.
-    AddRule(Arc<Chain>, usize),
-    /// Removes all rules of a chain.
-    FlushChain(Name),
-    /// Removes a chain to which nothing leads.
-    DeleteChain(Name),
-    /// Removes a counter, a helper or the like, by its `NFT_OBJECT_*` type and name. We make none.
-    DeleteObject(u32, Name),
-    /// Removes a flow table. We make none.
-    DeleteFlowTable(Name),
-    /// One of these in the table `bridge palisade`.
-    Bridged(Box<Message>),
+    /// Returns a regular chain whose chains and sets always exist.
+    pub(crate) fn regular(name: impl Into<Name>, comment: impl Into<String>, rules: Vec<Rule>) -> Self {
+        let (chains, sets) = (Vec::new(), Vec::new());
+        Self { name: name.into(), hook: None, comment: Some(comment.into()), rules, chains, sets }
+    }
 }

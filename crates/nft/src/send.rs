@@ -1,4 +1,4 @@
-//! Phases of a change as transactions: one where that is possible, as few as possible where it is not.
+//! Sends the phases of a change in transactions: in one if possible, otherwise in as few as possible.
 
 use std::sync::Arc;
 
@@ -6,15 +6,15 @@ use crate::{
     Error, Kernel,
     encode::{Encoded, encode},
     kernel::too_large,
-    program::{Phases, Step},
+    phases::{Phases, Step},
     ruleset::{Element, Message, Set},
 };
 
-/// The largest batch that we send even where the socket takes more: the kernel copies a batch into one piece of memory.
-const LARGEST: usize = 16 << 20;
+/// The largest batch, even if the socket accepts more: the kernel copies a batch to contiguous memory.
+const MAX_BATCH: usize = 16 << 20;
 
-/// Room for what frames a batch: its begin and end, and the two messages of the transaction number.
-const FRAME: usize = 512;
+/// The size of what every batch contains: its begin and end, and the two messages of the transaction number.
+const OVERHEAD: usize = 512;
 
 /// What was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,13 +25,13 @@ pub(crate) struct Sent {
     pub(crate) transactions: usize,
 }
 
-/// A step as bytes.
-struct Piece {
+/// An encoded step.
+struct EncodedStep {
     messages: Vec<Encoded>,
     bytes: usize,
 }
 
-impl Piece {
+impl EncodedStep {
     fn of(step: Step) -> Self {
         let messages: Vec<Encoded> = step.into_iter().map(encode).collect();
         let bytes = messages.iter().map(Encoded::len).sum();
@@ -39,11 +39,11 @@ impl Piece {
     }
 }
 
-/// The transaction number that our table carries.
+/// The transaction number in the agent's table.
 #[derive(Debug)]
 pub(crate) struct Generation {
     set: Arc<Set>,
-    /// The number that is in the kernel, if the set has one.
+    /// The number in the kernel, if the set has one.
     pub(crate) current: Option<u32>,
 }
 
@@ -52,25 +52,25 @@ impl Generation {
         Self { set, current }
     }
 
-    fn following(&self) -> u32 {
+    fn next(&self) -> u32 {
         self.current.map_or(1, |n| n.wrapping_add(1))
     }
 
-    fn step(&self) -> Vec<Encoded> {
+    fn update(&self) -> Vec<Encoded> {
         let old = self.current.map(|n| Message::RemoveElements(self.set.clone(), vec![Element::Number(n)]));
-        let new = Message::AddElements(self.set.clone(), vec![Element::Number(self.following())]);
+        let new = Message::AddElements(self.set.clone(), vec![Element::Number(self.next())]);
         old.into_iter().chain([new]).map(encode).collect()
     }
 }
 
-/// Sends a change. Also says, with an error, how many transactions had been performed before.
+/// Sends a change. Returns what was sent before the error, if any.
 pub(crate) fn send(
     kernel: &mut Kernel,
     phases: Phases,
     generation: &mut Generation,
 ) -> (Sent, Result<(), Error>) {
     let mut sent = Sent::default();
-    let mut limit = kernel.largest().min(LARGEST);
+    let mut limit = kernel.max_datagram().min(MAX_BATCH);
     for part in parts(phases, limit) {
         if let Err(error) = send_part(kernel, &part, generation, &mut limit, &mut sent) {
             return (sent, Err(error));
@@ -79,70 +79,70 @@ pub(crate) fn send(
     (sent, Ok(()))
 }
 
-/// Divides a change into parts, each one transaction unless it exceeds `limit`.
+/// Divides a change into parts. Each is one transaction unless it exceeds the size limit.
 ///
-/// * As a rule, one part with everything.
-/// * Where new chains come into use, they go first. The kernel decides once for a packet which generation of the rules it
-///   meets, but looks into maps as they are at the moment: a packet that is on its way through the base chain when the
-///   transaction takes effect would be led by the new element to the new chain, find it as empty as it was in its own
-///   generation, and pass. (Seen with Linux 6.18: 14 of 1.4 million denied packets in 1,641 transactions, and none where the
-///   chain came one transaction earlier.) Chains that go out of use keep their rules for such packets.
-/// * Where addresses only move between groups, first the arrivals, then the departures: then an address is at every
-///   moment in its old group, in its new one, or in both, whatever a packet looks into first.
-/// * Where everything is too much for one transaction, what nothing leads to yet goes first, in as many as it takes,
-///   and what is unreached afterwards goes last; what packets notice stays in one transaction in between.
-/// * Where that alone is too much (some thousand members come and go at once, without the right to a larger buffer),
-///   it is split in the order of [`Phases`]. If dispatch changes too, a packet between two of these transactions may
-///   meet an old table with new members.
-fn parts(mut phases: Phases, limit: usize) -> Vec<Vec<Piece>> {
-    let pieces = |phase: Vec<Step>| phase.into_iter().map(Piece::of).collect::<Vec<_>>();
-    let apart = phases.moves && phases.switch.is_empty();
+/// * Usually there is one part.
+/// * If new chains come into use, they are sent first. The kernel decides once per packet which generation of rules it
+///   evaluates, but looks up maps as they are at that moment. A packet that is in the base chain when the transaction takes
+///   effect would follow the new element to the new chain, find it empty, as it was in the packet's generation, and pass.
+///   (Seen with Linux 6.18: 14 of 1.4 million denied packets in 1,641 transactions, and none with the chain one
+///   transaction earlier.) Unused chains keep their rules for such packets.
+/// * If addresses only move between peer sets, additions come first, then removals. At every moment an address is in its
+///   old set, in its new one, or in both, in whichever order a packet looks them up.
+/// * If everything exceeds one transaction, what is not in use yet is sent first, and what is no longer in use is deleted
+///   last, in as many transactions as necessary. What affects packets stays in one transaction in between.
+/// * If that alone exceeds one transaction (some thousand members change at once, and a larger buffer is not permitted), it
+///   is split in the order of [`Phases`]. If dispatch changes too, a packet between two of these transactions may be
+///   evaluated by an old table with new members.
+fn parts(mut phases: Phases, limit: usize) -> Vec<Vec<EncodedStep>> {
+    let encoded = |phase: Vec<Step>| phase.into_iter().map(EncodedStep::of).collect::<Vec<_>>();
+    let moves_only = phases.moves_addresses && phases.switch.is_empty();
     phases.join.append(&mut phases.bridge);
-    let makes_chains = phases.make.iter().flatten().any(|m| matches!(m, Message::CreateChain(_)));
-    let leads_elsewhere = !(phases.switch.is_empty() && phases.hairpin.is_empty());
-    let chains_first = makes_chains && leads_elsewhere && !phases.indivisible;
-    let [make, mut join, hairpin, switch, leave, unmake] =
-        [phases.make, phases.join, phases.hairpin, phases.switch, phases.leave, phases.unmake].map(pieces);
+    let creates_chains = phases.create.iter().flatten().any(|m| matches!(m, Message::CreateChain(_)));
+    let changes_dispatch = !(phases.switch.is_empty() && phases.hairpin.is_empty());
+    let chains_first = creates_chains && changes_dispatch && !phases.atomic;
+    let [create, mut join, hairpin, switch, leave, delete] =
+        [phases.create, phases.join, phases.hairpin, phases.switch, phases.leave, phases.delete].map(encoded);
     join.extend(hairpin);
-    if apart && !chains_first {
-        return vec![one([make, join]), one([leave, unmake])];
+    if moves_only && !chains_first {
+        return vec![concat([create, join]), concat([leave, delete])];
     }
-    if apart {
-        return vec![make, join, one([leave, unmake])];
+    if moves_only {
+        return vec![create, join, concat([leave, delete])];
     }
     join.extend(switch);
     join.extend(leave);
-    let fits = |parts: &[&Vec<Piece>]| FRAME + parts.iter().map(|p| size(p)).sum::<usize>() <= limit;
-    if !chains_first && fits(&[&make, &join, &unmake]) {
-        return vec![one([make, join, unmake])];
+    let fits = |parts: &[&Vec<EncodedStep>]| OVERHEAD + parts.iter().map(|p| size(p)).sum::<usize>() <= limit;
+    if !chains_first && fits(&[&create, &join, &delete]) {
+        return vec![concat([create, join, delete])];
     }
-    if fits(&[&join, &unmake]) {
-        return vec![make, one([join, unmake])];
+    if fits(&[&join, &delete]) {
+        return vec![create, concat([join, delete])];
     }
-    vec![make, join, unmake]
+    vec![create, join, delete]
 }
 
-fn one<const N: usize>(pieces: [Vec<Piece>; N]) -> Vec<Piece> {
-    pieces.into_iter().flatten().collect()
+fn concat<const N: usize>(steps: [Vec<EncodedStep>; N]) -> Vec<EncodedStep> {
+    steps.into_iter().flatten().collect()
 }
 
-fn size(pieces: &[Piece]) -> usize {
-    pieces.iter().map(|p| p.bytes).sum()
+fn size(steps: &[EncodedStep]) -> usize {
+    steps.iter().map(|p| p.bytes).sum()
 }
 
 fn send_part(
     kernel: &mut Kernel,
-    mut pieces: &[Piece],
+    mut steps: &[EncodedStep],
     generation: &mut Generation,
     limit: &mut usize,
     sent: &mut Sent,
 ) -> Result<(), Error> {
-    while !pieces.is_empty() {
-        let take = fitting(pieces, *limit);
-        let (now, later) = pieces.split_at(take);
-        let number = generation.step();
-        // Before it is sent: the kernel tells of it before the answer is there.
-        kernel.written().note(generation.following());
+    while !steps.is_empty() {
+        let take = fitting(steps, *limit);
+        let (now, later) = steps.split_at(take);
+        let number = generation.update();
+        // Before it is sent, because the kernel notifies watchers before it replies.
+        kernel.own_transactions().record(generation.next());
         let messages: Vec<&Encoded> = now.iter().flat_map(|p| &p.messages).chain(&number).collect();
         match kernel.transaction(&messages) {
             Ok(bytes) => {
@@ -151,22 +151,22 @@ fn send_part(
                     now.iter().flat_map(|p| &p.messages).map(|m| m.message.elements()).sum::<usize>();
                 sent.bytes += bytes;
                 sent.transactions += 1;
-                generation.current = Some(generation.following());
-                pieces = later;
+                generation.current = Some(generation.next());
+                steps = later;
             }
-            // The kernel has less memory to spare than the socket promised.
+            // The kernel has less memory than the buffer size suggests.
             Err(e) if too_large(&e) => {
                 let bytes = size(now);
                 if take == 1 {
-                    let about = now[0].messages.first().map_or_else(String::new, |m| m.message.about());
+                    let object = now[0].messages.first().map_or_else(String::new, |m| m.message.describe());
                     return Err(match e.os_error() {
                         Some(nix::libc::EMSGSIZE) => {
-                            Error::TooLarge { about, bytes, limit: kernel.largest() }
+                            Error::TooLarge { object, bytes, limit: kernel.max_datagram() }
                         }
                         _ => e,
                     });
                 }
-                *limit = bytes / 2 + FRAME;
+                *limit = bytes / 2 + OVERHEAD;
             }
             Err(e) => return Err(e),
         }
@@ -174,11 +174,11 @@ fn send_part(
     Ok(())
 }
 
-/// How many of the pieces fit one transaction; at least one.
-fn fitting(pieces: &[Piece], limit: usize) -> usize {
-    let mut bytes = FRAME;
-    let fit = pieces.iter().take_while(|piece| {
-        bytes += piece.bytes;
+/// Returns how many of the steps fit one transaction, but at least one.
+fn fitting(steps: &[EncodedStep], limit: usize) -> usize {
+    let mut bytes = OVERHEAD;
+    let fit = steps.iter().take_while(|step| {
+        bytes += step.bytes;
         bytes <= limit
     });
     fit.count().max(1)

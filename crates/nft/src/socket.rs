@@ -1,4 +1,4 @@
-//! The netlink socket. Everything else sees only [`Transport`], so that tests can script what the kernel answers.
+//! The netlink socket, behind the trait [`Transport`], so that tests can script the kernel's replies.
 
 use std::{
     io,
@@ -11,39 +11,39 @@ use nix::sys::{
     time::{TimeVal, TimeValLike},
 };
 
-/// One netlink socket to the kernel's netfilter subsystem.
+/// A netlink socket to the kernel's netfilter subsystem.
 pub trait Transport: Send {
     /// Sends one datagram. The kernel has processed it when this returns.
     fn send(&mut self, datagram: &[u8]) -> io::Result<()>;
 
-    /// Takes one datagram of what the kernel answered. Without `wait`, [`io::ErrorKind::WouldBlock`] if there is none.
+    /// Reads one datagram of the kernel's replies. Without `wait`, fails with [`io::ErrorKind::WouldBlock`] if none is queued.
     fn receive(&mut self, wait: bool) -> io::Result<Vec<u8>>;
 
-    /// The largest datagram that `send` takes.
-    fn largest(&self) -> usize;
+    /// Returns the size of the largest datagram that `send` accepts.
+    fn max_datagram(&self) -> usize;
 
-    /// Its netlink port, by which the kernel names who changed a table; 0 if it has none.
+    /// Returns its netlink port, by which the kernel identifies the author of a change. 0 if it has none.
     fn port(&self) -> u32 {
         0
     }
 }
 
-/// What we ask for, if we may: a whole plan of 100,000 addresses takes about 3 MB. The kernel doubles it.
+/// The buffer sizes that are requested, if permitted. A plan of 100,000 addresses takes about 3 MB. The kernel doubles them.
 const SEND_BUFFER: usize = 16 << 20;
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// The kernel never puts more than this into one datagram of a dump.
+/// The size of the largest datagram of a dump.
 const DATAGRAM: usize = 256 << 10;
 
-/// The kernel answers before `send` returns; this only keeps a lost answer from hanging us for ever.
-const PATIENCE_SECONDS: i64 = 30;
+/// The receive timeout. The kernel replies before `send` returns, so this only covers a lost reply.
+const RECEIVE_TIMEOUT_SECONDS: i64 = 30;
 
-/// The real one. It belongs to the network namespace of the thread that opened it, and works from any thread.
+/// The kernel's socket. It belongs to the network namespace of the thread that opened it, and works from any thread.
 #[derive(Debug)]
 pub struct NetlinkSocket {
     socket: Socket,
     buffer: Vec<u8>,
-    largest: usize,
+    max_datagram: usize,
     port: u32,
 }
 
@@ -53,20 +53,20 @@ impl NetlinkSocket {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
-        // Errors without a copy of what they are about, but with the kernel's own words.
+        // Errors without a copy of the message, but with the kernel's explanation.
         socket.set_cap_ack(true)?;
         socket.set_ext_ack(true)?;
-        // In a user namespace, FORCE is refused; the plain options are cut down to net.core.[wr]mem_max without an error.
+        // In a user namespace, FORCE is refused. The plain options are silently limited to net.core.[wr]mem_max.
         if setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
             setsockopt(&socket, sockopt::SndBuf, &SEND_BUFFER)?;
         }
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         }
-        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
-        // `netlink_sendmsg` refuses what is larger than the buffer less 32 bytes.
-        let largest = getsockopt(&socket.as_fd(), sockopt::SndBuf)?.saturating_sub(32);
-        Ok(Self { socket, buffer: vec![0; DATAGRAM], largest, port })
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(RECEIVE_TIMEOUT_SECONDS))?;
+        // `netlink_sendmsg` refuses datagrams larger than the buffer minus 32 bytes.
+        let max_datagram = getsockopt(&socket.as_fd(), sockopt::SndBuf)?.saturating_sub(32);
+        Ok(Self { socket, buffer: vec![0; DATAGRAM], max_datagram, port })
     }
 }
 
@@ -85,8 +85,8 @@ impl Transport for NetlinkSocket {
         }
     }
 
-    fn largest(&self) -> usize {
-        self.largest
+    fn max_datagram(&self) -> usize {
+        self.max_datagram
     }
 
     fn port(&self) -> u32 {

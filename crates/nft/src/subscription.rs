@@ -1,4 +1,4 @@
-//! A netlink socket to which the kernel sends what happens, unasked.
+//! A netlink socket that receives notifications.
 
 use std::{
     io,
@@ -13,23 +13,24 @@ use nix::{
     sys::socket::{MsgFlags, recv, send, setsockopt, sockopt},
 };
 
-/// What waits to be read before something is lost. The kernel doubles it.
+/// The size of the receive buffer, beyond which notifications are lost. The kernel doubles it.
 pub(crate) const RECEIVE_BUFFER: usize = 2 << 20;
 
-/// The kernel never puts more than this into one datagram: `NFULNL_NLBUFSIZ_MAX`, and less for notifications.
+/// The size of the largest datagram: `NFULNL_NLBUFSIZ_MAX` for nflog, less for notifications.
 const DATAGRAM: usize = 128 << 10;
 
-/// What there is to read.
+/// The result of reading.
 pub(crate) enum Received<'a> {
     /// Messages.
     Datagram(&'a [u8]),
-    /// More happened than fits the buffer: some of it was thrown away.
+    /// The buffer overran, and some messages were lost.
     Overrun,
-    /// Nothing at present.
+    /// No message is queued.
     Nothing,
 }
 
-/// Belongs to the network namespace of the thread that opened it, and works from any thread. Never blocks.
+/// A socket that belongs to the network namespace of the thread that opened it, and works from any thread. Reading never
+/// blocks.
 pub(crate) struct Subscription {
     socket: Socket,
     buffer: Vec<u8>,
@@ -42,7 +43,7 @@ impl std::fmt::Debug for Subscription {
 }
 
 impl Subscription {
-    /// Opens the socket; `prepare` says what is wanted before the first message can come.
+    /// Opens the socket. `prepare` sets it up before the first message can arrive.
     pub(crate) fn open(
         buffer: usize,
         prepare: impl FnOnce(&mut Socket) -> io::Result<()>,
@@ -52,18 +53,18 @@ impl Subscription {
             setsockopt(&socket, sockopt::RcvBuf, &buffer)?;
         }
         socket.bind_auto()?;
-        // From the kernel alone: another process could send us messages otherwise.
+        // Only messages from the kernel: otherwise any process could send some.
         socket.connect(&SocketAddr::new(0, 0))?;
         prepare(&mut socket)?;
         Ok(Self { socket, buffer: vec![0; DATAGRAM] })
     }
 
-    /// Begins to hear of what a group is told.
+    /// Joins a multicast group.
     pub(crate) fn join(&mut self, group: u32) -> io::Result<()> {
         self.socket.add_membership(group)
     }
 
-    /// Hears of it no more, but for what waits already.
+    /// Leaves a multicast group. Queued messages remain readable.
     pub(crate) fn leave(&mut self, group: u32) -> io::Result<()> {
         self.socket.drop_membership(group)
     }
@@ -74,11 +75,11 @@ impl Subscription {
         Ok(())
     }
 
-    /// Takes one datagram if there is one.
+    /// Reads one datagram if one is queued.
     pub(crate) fn receive(&mut self) -> io::Result<Received<'_>> {
         let flags = MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
         match recv(self.socket.as_raw_fd(), &mut self.buffer, flags).map_err(io::Error::from) {
-            // One that was cut off is partly lost.
+            // A truncated datagram counts as lost.
             Ok(length) => Ok(self.buffer.get(..length).map_or(Received::Overrun, Received::Datagram)),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Received::Nothing),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Received::Nothing),
@@ -87,11 +88,11 @@ impl Subscription {
         }
     }
 
-    /// Waits until there is something to read; says whether there is.
-    pub(crate) fn wait(&self, patience: Duration) -> io::Result<bool> {
-        let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-        match poll(&mut wanted, timeout) {
+    /// Waits until there is something to read. Returns whether there is.
+    pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let mut sockets = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        match poll(&mut sockets, timeout) {
             Ok(ready) => Ok(ready > 0),
             Err(nix::errno::Errno::EINTR) => Ok(false),
             Err(e) => Err(e.into()),

@@ -1,24 +1,25 @@
-//! What others have in nftables, by name: enough to recognise who they are and what gets in our way.
+//! Lists what other programs have in nftables, by name: enough to identify them and whatever conflicts with the agent.
 //!
-//! Reads only, and all families. What the `iptables` program put there with its nftables back end is among it; what the
-//! legacy back end holds is not.
+//! Reads all families and changes nothing. It sees what the `iptables` program creates through its nftables back end, but
+//! not what its legacy back end holds.
 
 use std::collections::BTreeMap;
 
 use crate::{
     Error, Kernel,
-    base::TABLE_COMMENT,
     kernel::Reply,
-    reader::{Attributes, DORMANT, text},
-    ruleset::TABLE,
+    reader::{Attributes, user_data},
+    ruleset::{TABLE, TABLE_COMMENT},
+    uapi::{
+        netfilter::{
+            NFPROTO_ARP, NFPROTO_BRIDGE, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV,
+            NFPROTO_UNSPEC,
+        },
+        nf_tables::*,
+        nfnetlink::{NFNL_SUBSYS_NFTABLES, message_type},
+        nftables::NFTNL_UDATA_TABLE_COMMENT,
+    },
 };
-
-/// `NFNL_SUBSYS_NFTABLES << 8`, and `NFT_MSG_GETTABLE`, `GETCHAIN`, `GETRULE`, `GETFLOWTABLE`.
-const NFTABLES: u16 = 10 << 8;
-const GETTABLE: u16 = 1;
-const GETCHAIN: u16 = 4;
-const GETRULE: u16 = 7;
-const GETFLOWTABLE: u16 = 23;
 
 /// A table by family and name, as `nft` spells them: `inet palisade`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,40 +36,40 @@ impl std::fmt::Display for TableName {
     }
 }
 
-/// All tables of a network namespace, by name.
+/// The tables of a network namespace, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// The tables, with the names of their chains.
     pub tables: BTreeMap<TableName, Vec<String>>,
-    /// The flow tables, which take established connections past all hooks, each in its table.
+    /// The flow tables, through which established connections bypass all hooks, each with its table.
     pub flow_tables: Vec<(TableName, String)>,
-    /// The chains whose rules take packets out of connection tracking, each in its table.
-    pub untracking: Vec<(TableName, String)>,
-    /// What stands beside our table, if there is one: whose it is, and of what format.
-    pub ours: Option<Ours>,
+    /// The chains with rules that disable connection tracking for packets, each with its table.
+    pub notrack_chains: Vec<(TableName, String)>,
+    /// The state of the table with the agent's name, if it exists.
+    pub own_table: Option<OwnTable>,
 }
 
-/// The table of our name.
+/// The state of the table with the agent's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ours {
-    /// Of our format.
+pub enum OwnTable {
+    /// It has the current format.
     Current,
-    /// Of another, or somebody else's: its comment. It is replaced when an agent starts.
+    /// It has another format, or belongs to another program: its comment. It is replaced when an agent starts.
     Other(Option<String>),
-    /// Dormant: the kernel asks none of its rules. An agent wakes it.
+    /// It is dormant: the kernel skips its rules. An agent wakes it.
     Dormant,
-    /// It belongs to the socket with this netlink port, and the kernel refuses all others.
+    /// It belongs to the socket with this netlink port, and the kernel refuses changes by all others.
     Owned(u32),
 }
 
-impl Ours {
+impl OwnTable {
     fn of(table: Attributes<'_>) -> Self {
-        let comment = table.get(6).and_then(comment);
-        // NFTA_TABLE_OWNER, NFTA_TABLE_FLAGS
-        match (table.number(7), table.number(2)) {
+        let comment = table.get(NFTA_TABLE_USERDATA);
+        let comment = comment.and_then(|data| user_data(data, NFTNL_UDATA_TABLE_COMMENT));
+        match (table.number(NFTA_TABLE_OWNER), table.number(NFTA_TABLE_FLAGS)) {
             (Some(port), _) => Self::Owned(port),
             _ if comment.as_deref() != Some(TABLE_COMMENT) => Self::Other(comment),
-            (None, Some(flags)) if flags & DORMANT != 0 => Self::Dormant,
+            (None, Some(flags)) if flags & NFT_TABLE_F_DORMANT != 0 => Self::Dormant,
             _ => Self::Current,
         }
     }
@@ -81,82 +82,73 @@ impl Survey {
     /// What the kernel refuses.
     pub fn read(kernel: &mut Kernel) -> Result<Self, Error> {
         let mut out = Self::default();
-        for (table, a) in listed(kernel, GETTABLE)? {
+        for (table, a) in list(kernel, NFT_MSG_GETTABLE)? {
             if table.family == "inet" && table.name == TABLE {
-                out.ours = Some(Ours::of(Attributes(&a)));
+                out.own_table = Some(OwnTable::of(Attributes(&a)));
             }
             out.tables.entry(table).or_default();
         }
-        for (table, a) in listed(kernel, GETCHAIN)? {
-            out.tables.entry(table).or_default().extend(Attributes(&a).text(3));
+        for (table, a) in list(kernel, NFT_MSG_GETCHAIN)? {
+            out.tables.entry(table).or_default().extend(Attributes(&a).text(NFTA_CHAIN_NAME));
         }
-        for (table, a) in listed(kernel, GETRULE)? {
-            let expressions = Attributes(&a).nested(4).into_iter().flatten();
-            if expressions.map(|(_, e)| Attributes(e)).any(takes_out_of_tracking) {
-                let chain = Attributes(&a).text(2).unwrap_or_default();
-                if out.untracking.last() != Some(&(table.clone(), chain.clone())) {
-                    out.untracking.push((table, chain));
+        for (table, a) in list(kernel, NFT_MSG_GETRULE)? {
+            let expressions = Attributes(&a).nested(NFTA_RULE_EXPRESSIONS).into_iter().flatten();
+            if expressions.map(|(_, e)| Attributes(e)).any(disables_tracking) {
+                let chain = Attributes(&a).text(NFTA_RULE_CHAIN).unwrap_or_default();
+                if out.notrack_chains.last() != Some(&(table.clone(), chain.clone())) {
+                    out.notrack_chains.push((table, chain));
                 }
             }
         }
-        // A kernel without flow tables has none.
-        let flow_tables = match listed(kernel, GETFLOWTABLE) {
+        let flow_tables = match list(kernel, NFT_MSG_GETFLOWTABLE) {
+            // The kernel may lack flow tables.
             Err(e) if e.os_error().is_some() => Vec::new(),
             other => other?,
         };
         for (table, a) in flow_tables {
-            out.flow_tables.push((table, Attributes(&a).text(2).unwrap_or_default()));
+            out.flow_tables.push((table, Attributes(&a).text(NFTA_FLOWTABLE_NAME).unwrap_or_default()));
         }
         Ok(out)
     }
 }
 
-/// Objects of all families, each with the table to which it belongs and its attributes.
-fn listed(kernel: &mut Kernel, kind: u16) -> Result<Vec<(TableName, Vec<u8>)>, Error> {
-    // NFPROTO_UNSPEC. Where programs never rest, what is known of the others is better than nothing.
-    kernel.dump_loosely(NFTABLES | kind, 0, "nftables", |reply: &Reply| {
-        let family = match reply.payload.first()? {
-            1 => "inet",
-            2 => "ip",
-            3 => "arp",
-            5 => "netdev",
-            7 => "bridge",
-            10 => "ip6",
+/// Lists objects of all families, each with the table to which it belongs and its attributes.
+fn list(kernel: &mut Kernel, kind: u16) -> Result<Vec<(TableName, Vec<u8>)>, Error> {
+    // If programs change their tables all the time, an incomplete list is better than none.
+    let kind = message_type(NFNL_SUBSYS_NFTABLES, kind);
+    kernel.dump_loosely(kind, NFPROTO_UNSPEC, "nftables", |reply: &Reply| {
+        let family = match reply.family()? {
+            NFPROTO_INET => "inet",
+            NFPROTO_IPV4 => "ip",
+            NFPROTO_ARP => "arp",
+            NFPROTO_NETDEV => "netdev",
+            NFPROTO_BRIDGE => "bridge",
+            NFPROTO_IPV6 => "ip6",
             _ => return None,
         };
         let attributes = reply.attributes();
-        Some((TableName { family, name: Attributes(attributes).text(1)? }, attributes.to_vec()))
+        // The table's name is the first attribute of every kind of object.
+        Some((TableName { family, name: Attributes(attributes).text(NFTA_TABLE_NAME)? }, attributes.to_vec()))
     })
 }
 
-/// `notrack` of nftables, and the targets `CT --notrack` and `NOTRACK` of iptables.
-fn takes_out_of_tracking(expression: Attributes<'_>) -> bool {
-    /// `XT_CT_NOTRACK`, in the first two bytes of the target's data.
-    const NOTRACK: u16 = 1;
-    match expression.text(1).as_deref() {
+/// Returns whether an expression is `notrack` of nftables, or the iptables target `CT --notrack` or `NOTRACK`.
+fn disables_tracking(expression: Attributes<'_>) -> bool {
+    /// `XT_CT_NOTRACK` of `linux/netfilter/xt_CT.h`, in the first two bytes of the target's data.
+    const XT_CT_NOTRACK: u16 = 1;
+    match expression.text(NFTA_EXPR_NAME).as_deref() {
         Some("notrack") => true,
         Some("target") => {
-            let data = expression.nested(2).unwrap_or(Attributes(&[]));
-            let flags =
-                data.get(3).and_then(|info| Some(u16::from_ne_bytes(info.get(..2)?.try_into().ok()?)));
-            match data.text(1).as_deref() {
+            let data = expression.nested(NFTA_EXPR_DATA).unwrap_or(Attributes(&[]));
+            let flags = data
+                .get(NFTA_TARGET_INFO)
+                .and_then(|info| Some(u16::from_ne_bytes(info.get(..2)?.try_into().ok()?)));
+            match data.text(NFTA_TARGET_NAME).as_deref() {
                 Some("NOTRACK") => true,
-                Some("CT") => flags.unwrap_or(0) & NOTRACK != 0,
+                Some("CT") => flags.unwrap_or(0) & XT_CT_NOTRACK != 0,
                 _ => false,
             }
         }
         _ => false,
     }
-}
-
-/// The comment in what the `nft` program keeps beside a table: kind 0.
-fn comment(mut data: &[u8]) -> Option<String> {
-    while let [kind, length, rest @ ..] = data {
-        let value = rest.get(..usize::from(*length))?;
-        if *kind == 0 {
-            return Some(text(value));
-        }
-        data = &rest[value.len()..];
-    }
-    None
 }

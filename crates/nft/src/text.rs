@@ -1,43 +1,48 @@
-//! A plan in the syntax of the `nft` program. Pure: what [`crate::Enforcer::start`] would program in an empty namespace,
-//! for people to read and for `nft -f` to load.
+//! Formats a plan in the syntax of the `nft` program. Pure.
+//!
+//! The text is what [`crate::Enforcer::start`] would program in an empty namespace, to read, and to load with `nft -f`.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use palisade_policy::{Delta, Direction, Family, NodePlan};
 
 use crate::{
-    Options, PlanError, Surroundings,
-    base::TABLE_COMMENT,
-    conntrack::{REMEMBERED, REMEMBERED_MOST, REVOKED},
+    EnforcerOptions, NodeLinks, PlanError,
+    conntrack::{FiveTuple, REVOKED},
     encode::shortened,
-    next::Next,
-    program::{Phases, Program, Step},
-    ruleset::{Chain, Element, Expression, Flood, HasPorts, Hook, Key, Message, Outcome, Rule, Set, TABLE},
+    next_plan::NextPlan,
+    phases::{Phases, Step},
+    program::Program,
+    ruleset::{
+        Chain, Element, Expression, HasPorts, Hook, Key, Message, Outcome, PacketType, REVOKED_SET_SIZE,
+        REVOKED_TIMEOUT, Rule, Set, TABLE, TABLE_COMMENT,
+    },
 };
 
-/// What the kernel would hold for `plan`, as nftables text that `nft -f` loads into an empty namespace. The same plan
-/// gives the same text. `O(plan)`.
+/// Returns the tables for `plan` as nftables text, which `nft -f` loads into an empty namespace.
+///
+/// The same plan always results in the same text. `O(plan)`.
 ///
 /// # Errors
 /// A plan that contradicts itself.
-pub fn text(plan: &NodePlan, options: &Options, surroundings: &Surroundings) -> Result<String, PlanError> {
+pub fn text(plan: &NodePlan, options: &EnforcerOptions, node_links: &NodeLinks) -> Result<String, PlanError> {
     let empty = NodePlan::default();
-    let mut program = Program::new(options.clone(), surroundings.clone());
+    let mut program = Program::new(options.clone(), node_links.clone());
     let (phases, _) = program.change(&empty, &empty.delta_to(plan))?;
     let mut objects = Objects::default();
-    objects.gather(program.make_base());
-    objects.gather(program.make_surroundings());
-    let Phases { make, join, hairpin, switch, leave: _, unmake: _, .. } = phases;
-    for steps in [make, join, hairpin, switch] {
+    objects.gather(program.create_base());
+    objects.gather(program.fill_node_sets());
+    let Phases { create, join, hairpin, switch, leave: _, delete: _, .. } = phases;
+    for steps in [create, join, hairpin, switch] {
         objects.gather(steps);
     }
     let first = vec![Message::AddElements(program.sets.generation.clone(), vec![Element::Number(1)])];
     objects.gather(vec![first]);
     let mut out = objects.text("inet");
-    if surroundings.has_pod_ports() {
-        let next = Next { plan, delta: &Delta::default() };
+    if node_links.has_pod_ports() {
+        let next = NextPlan { plan, delta: &Delta::default() };
         let mut objects = Objects::default();
-        objects.gather(vec![program.bridge.whole(surroundings, &next, program.isolating())]);
+        objects.gather(vec![program.bridge.create(node_links, &next, program.isolating())]);
         out.push('\n');
         out.push_str(&objects.text("bridge"));
     }
@@ -63,11 +68,11 @@ impl Objects {
                         self.sets.entry(set.name.to_string()).or_insert_with(|| (set.clone(), Vec::new()));
                     entry.1.extend(elements);
                 }
-                // A chain comes with its rules, but the one that gets them later: then it is the same with them.
+                // A chain contains its rules. One that gets them later is created again with them.
                 Message::CreateChain(chain) | Message::AddRule(chain, _) => {
                     self.chains.insert(chain.name.to_string(), chain);
                 }
-                // An empty namespace has nothing to remove.
+                // In an empty namespace there is nothing to remove.
                 Message::Bridged(_)
                 | Message::CreateTable
                 | Message::WakeTable
@@ -118,8 +123,8 @@ fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
         out.push_str("\t\tflags interval\n");
     }
     if set.content.expires() {
-        _ = writeln!(out, "\t\tsize {REMEMBERED_MOST}\n\t\tflags dynamic,timeout");
-        _ = writeln!(out, "\t\ttimeout {}s\n\t\tgc-interval 60s", REMEMBERED.as_secs());
+        _ = writeln!(out, "\t\tsize {REVOKED_SET_SIZE}\n\t\tflags dynamic,timeout");
+        _ = writeln!(out, "\t\ttimeout {}s\n\t\tgc-interval 60s", REVOKED_TIMEOUT.as_secs());
     }
     if let [first, rest @ ..] = elements {
         _ = write!(out, "\t\telements = {{ {}", element(first));
@@ -135,24 +140,24 @@ fn address_type(family: Family) -> &'static str {
     if family == Family::V4 { "ipv4_addr" } else { "ipv6_addr" }
 }
 
-/// An element as the `nft` program reads it.
+/// Formats an element as `nft` reads it.
 pub(crate) fn element(element: &Element) -> String {
     match element {
         Element::Address(a) => a.to_string(),
-        Element::Itself(a) => format!("{a} . {a}"),
+        Element::SelfPair(a) => format!("{a} . {a}"),
         Element::Range(range) => span(&range.first, &range.last),
         Element::Ports(first, last) => span(first, last),
         Element::Jump(a, chain) => format!("{a} : jump {chain}"),
-        Element::JumpItself(a, chain) => format!("{a} . {a} : jump {chain}"),
+        Element::SelfPairJump(a, chain) => format!("{a} . {a} : jump {chain}"),
         Element::Revoked(tuple, _) => {
-            let crate::conntrack::FiveTuple { source, destination, protocol, source_port, port } = tuple;
+            let FiveTuple { source, destination, protocol, source_port, port } = tuple;
             let ends = format!("{source} . {destination} . {}", protocol.number());
             if protocol.has_ports() { format!("{ends} . {source_port} . {port}") } else { ends }
         }
         Element::Number(n) => format!("0x{n:08x}"),
         Element::Port(port) => port.to_string(),
         Element::Interface(index) => index.to_string(),
-        Element::SameInterface(index) => format!("{index} . {index}"),
+        Element::InterfacePair(index) => format!("{index} . {index}"),
         Element::Protocol(number) => number.to_string(),
     }
 }
@@ -177,14 +182,14 @@ fn write_chain(out: &mut String, chain: &Chain) {
 
 fn name_of(hook: Hook) -> &'static str {
     match hook {
-        Hook::Forward | Hook::BetweenPorts => "forward",
+        Hook::Forward | Hook::BridgeForward => "forward",
         Hook::Input => "input",
         Hook::Output => "output",
-        Hook::FromPorts => "prerouting",
+        Hook::BridgePrerouting => "prerouting",
     }
 }
 
-/// A rule as the `nft` program reads it.
+/// Formats a rule as `nft` reads it.
 pub(crate) fn rule(rule: &Rule) -> String {
     rule.iter().map(expression).collect::<Vec<_>>().join(" ")
 }
@@ -197,20 +202,20 @@ fn expression(expression: &Expression) -> String {
         Expression::ProtocolIn(set) => format!("meta l4proto @{set}"),
         Expression::InterfaceIn { set, inverted: false } => format!("iif @{set}"),
         Expression::InterfaceIn { set, inverted: true } => format!("iif != @{set}"),
-        Expression::LeavesBy(set) => format!("oif @{set}"),
-        Expression::TurnsBack { set, inverted: false } => format!("iif . oif @{set}"),
-        Expression::TurnsBack { set, inverted: true } => format!("iif . oif != @{set}"),
+        Expression::OutInterfaceIn(set) => format!("oif @{set}"),
+        Expression::InterfacePairIn { set, inverted: false } => format!("iif . oif @{set}"),
+        Expression::InterfacePairIn { set, inverted: true } => format!("iif . oif != @{set}"),
         Expression::EtherType(kind) => format!("ether type 0x{kind:04x}"),
-        Expression::NoWayBack => "fib saddr . iif oif missing".to_owned(),
+        Expression::NoReverseRoute => "fib saddr . iif oif missing".to_owned(),
         Expression::HopLimit(hops) => format!("ip6 hoplimit {hops}"),
-        Expression::NoneOf(numbers) => {
+        Expression::ProtocolNotIn(numbers) => {
             numbers.iter().map(|n| format!("meta l4proto != {n}")).collect::<Vec<_>>().join(" ")
         }
         Expression::Port(first, last) => format!("th dport {}", span(first, last)),
         Expression::PortIn(set) => format!("th dport @{set}"),
         Expression::SourcePort(first, last) => format!("th sport {}", span(first, last)),
         Expression::SourcePortIn(set) => format!("th sport @{set}"),
-        Expression::Midstream => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
+        Expression::TcpNotSyn => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
         Expression::TupleIn(family, has_ports, set) => format!("{} @{set}", tuple(*family, *has_ports)),
         Expression::PeerIn(direction, family, set) => {
             format!("{} @{set}", end(*family, *direction == Direction::Ingress))
@@ -220,27 +225,27 @@ fn expression(expression: &Expression) -> String {
         Expression::Dispatch(direction, family, map) => {
             format!("{} vmap @{map}", end(*family, *direction == Direction::Egress))
         }
-        Expression::From(source) => format!("{} {source}", end(Family::of(*source), true)),
+        Expression::SourceIs(source) => format!("{} {source}", end(Family::of(*source), true)),
         Expression::LinkLocal { source } => format!("{} fe80::/10", end(Family::V6, *source)),
-        Expression::Flooded(Flood::Broadcast) => "meta pkttype broadcast".to_owned(),
-        Expression::Flooded(Flood::Multicast) => "meta pkttype multicast".to_owned(),
+        Expression::PacketType(PacketType::Broadcast) => "meta pkttype broadcast".to_owned(),
+        Expression::PacketType(PacketType::Multicast) => "meta pkttype multicast".to_owned(),
         Expression::Icmpv6(first, last) => format!("icmpv6 type {}", span(first, last)),
-        Expression::Established => "ct state established,related".to_owned(),
-        Expression::Unestablished => "ct state invalid,new".to_owned(),
+        Expression::EstablishedOrRelated => "ct state established,related".to_owned(),
+        Expression::InvalidOrNew => "ct state invalid,new".to_owned(),
         Expression::Revoked => format!("ct label {REVOKED}"),
         Expression::SetRevoked => format!("ct label set {REVOKED}"),
         Expression::Limit { rate, burst } => format!("limit rate {rate}/second burst {burst} packets"),
         Expression::Log(group, prefix) => format!("log prefix {prefix:?} group {group}"),
         Expression::Counter => "counter".to_owned(),
-        Expression::Then(Outcome::Accept) => "accept".to_owned(),
-        Expression::Then(Outcome::Drop) => "drop".to_owned(),
-        Expression::Then(Outcome::Return) => "return".to_owned(),
-        Expression::Then(Outcome::Goto(chain)) => format!("goto {chain}"),
-        Expression::Then(Outcome::Jump(chain)) => format!("jump {chain}"),
+        Expression::Verdict(Outcome::Accept) => "accept".to_owned(),
+        Expression::Verdict(Outcome::Drop) => "drop".to_owned(),
+        Expression::Verdict(Outcome::Return) => "return".to_owned(),
+        Expression::Verdict(Outcome::Goto(chain)) => format!("goto {chain}"),
+        Expression::Verdict(Outcome::Jump(chain)) => format!("jump {chain}"),
     }
 }
 
-/// An address of the IP header.
+/// Formats an address field of the IP header.
 fn end(family: Family, source: bool) -> String {
     let header = if family == Family::V4 { "ip" } else { "ip6" };
     format!("{header} {}", if source { "saddr" } else { "daddr" })

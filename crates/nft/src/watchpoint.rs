@@ -1,7 +1,7 @@
-//! A table that only counts: whether packets come by where our rules would hang.
+//! A table that only counts packets, to find out whether packets pass the hooks that the agent's rules use.
 //!
-//! It has a name of its own and belongs to the socket that made it (`NFT_TABLE_F_OWNER`, Linux 5.12): when that closes,
-//! in whatever way the process ends, the kernel takes the table away.
+//! It has a separate name and belongs to the socket that created it (`NFT_TABLE_F_OWNER`, Linux 5.12). When that socket is
+//! closed, however the process ends, the kernel deletes the table.
 
 use std::{io, net::IpAddr};
 
@@ -9,35 +9,25 @@ use palisade_policy::{Family, Protocol};
 
 use crate::{
     Error, Kernel, NetlinkSocket, Transport,
-    encode::{attributes::Attributes, batch_begin, batch_end, finish, header, rule_expressions},
+    encode::{AttributeWriter, batch_begin, batch_end, finish, header, rule_expressions},
     kernel::replies,
     reader::{Operation, Ruleset},
     ruleset::Expression,
+    uapi::{
+        netfilter::{NF_ACCEPT, NF_INET_FORWARD, NF_IP_PRI_FILTER, NFPROTO_INET},
+        netlink::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST},
+        nf_tables::*,
+        nfnetlink::{NFNL_SUBSYS_NFTABLES, message_type},
+    },
 };
 
-/// `NFNL_SUBSYS_NFTABLES << 8`, `NFPROTO_INET`, and `NFT_MSG_NEWTABLE`, `NEWCHAIN`, `NEWRULE`.
-const NFTABLES: u16 = 10 << 8;
-const INET: u8 = 1;
-const NEWTABLE: u16 = 0;
-const NEWCHAIN: u16 = 3;
-const NEWRULE: u16 = 6;
+/// In front of `filter`, where other programs may drop packets.
+const PRIORITY: i32 = NF_IP_PRI_FILTER - 1;
 
-/// `NLM_F_REQUEST | NLM_F_ACK`, `NLM_F_CREATE | NLM_F_EXCL`, `NLM_F_CREATE | NLM_F_APPEND`.
-const REQUEST_ACK: u16 = 5;
-const NEW: u16 = 0x600;
-const APPEND: u16 = 0xc00;
-
-/// `NFT_TABLE_F_OWNER`.
-const OWNED: u32 = 2;
-
-/// `NF_INET_FORWARD`, and a little before `filter`, where others may drop what comes by.
-const FORWARD: u32 = 2;
-const PRIORITY: i32 = -1;
-
-/// What is counted: packets from one address with one destination port.
+/// The packets to count: from one address with one destination port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watched {
-    /// Who sends.
+    /// The source address.
     pub source: IpAddr,
     /// TCP, UDP or SCTP.
     pub protocol: Protocol,
@@ -48,7 +38,7 @@ pub struct Watched {
 /// Counts forwarded packets, in the network namespace of the thread that opened it, until it is dropped.
 #[derive(Debug)]
 pub struct Watchpoint {
-    /// Its life is that of the table.
+    /// The table exists as long as this socket.
     _owner: NetlinkSocket,
     kernel: Kernel,
     table: String,
@@ -56,10 +46,10 @@ pub struct Watchpoint {
 }
 
 impl Watchpoint {
-    /// Begins to count. `table` must be a name that nobody uses.
+    /// Starts counting. No table with the name `table` may exist.
     ///
     /// # Errors
-    /// What the kernel refuses, such as a table that exists.
+    /// What the kernel refuses, such as a table of that name that exists.
     pub fn open(table: &str, watched: &[Watched]) -> Result<Self, Error> {
         let kernel = Kernel::open()?;
         let failed = |doing| move |source| Error::Socket { doing, source };
@@ -67,27 +57,27 @@ impl Watchpoint {
         let messages = messages(table, watched);
         owner.send(&batch(&messages)).map_err(failed("sending"))?;
         // Each message is acknowledged.
-        let mut answers = 0;
-        while answers < messages.len() {
+        let mut acknowledged = 0;
+        while acknowledged < messages.len() {
             let datagram = owner.receive(true).map_err(failed("receiving"))?;
-            for errno in replies(&datagram).filter_map(|reply| reply.verdict()) {
-                answers += 1;
+            for errno in replies(&datagram).filter_map(|reply| reply.errno()) {
+                acknowledged += 1;
                 if errno != 0 {
                     let reason = io::Error::from_raw_os_error(errno);
-                    let about = format!("table inet {table}");
-                    return Err(Error::Refused { about, reason, kernel_says: None, more: 0 });
+                    let object = format!("table inet {table}");
+                    return Err(Error::Refused { object, reason, kernel_message: None, more: 0 });
                 }
             }
         }
         Ok(Self { _owner: owner, kernel, table: table.to_owned(), watched: watched.to_vec() })
     }
 
-    /// How many packets of each came by so far.
+    /// Returns how many of the packets have passed so far.
     ///
     /// # Errors
     /// What the kernel refuses.
     pub fn counts(&mut self) -> Result<Vec<(Watched, u64)>, Error> {
-        let rules = Ruleset::rules_of(&mut self.kernel, &self.table)?;
+        let rules = Ruleset::rules_of_table(&mut self.kernel, &self.table)?;
         let counted = rules.iter().map(|(_, operations)| {
             let packets = operations.iter().find_map(|o| match o {
                 Operation::Counter { packets, .. } => Some(*packets),
@@ -101,34 +91,37 @@ impl Watchpoint {
 
 fn messages(table: &str, watched: &[Watched]) -> Vec<Vec<u8>> {
     const CHAIN: &str = "forward";
-    let message = |kind: u16, flags: u16, body: &dyn Fn(&mut Attributes)| {
-        let mut out = header(NFTABLES | kind, REQUEST_ACK | flags, INET, 0);
-        out.text(1, table);
+    const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
+    let message = |kind: u16, flags: u16, body: &dyn Fn(&mut AttributeWriter)| {
+        let kind = message_type(NFNL_SUBSYS_NFTABLES, kind);
+        let mut out = header(kind, NLM_F_REQUEST | NLM_F_ACK | flags, NFPROTO_INET, 0);
+        // The attribute is the same for every kind of object.
+        out.text(NFTA_TABLE_NAME, table);
         body(&mut out);
         finish(out)
     };
     let mut out = vec![
-        message(NEWTABLE, NEW, &|a| {
-            a.number(2, OWNED);
+        message(NFT_MSG_NEWTABLE, CREATE, &|a| {
+            a.number(NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER);
         }),
-        message(NEWCHAIN, NEW, &|a| {
-            a.text(3, CHAIN).nest(4, |hook| {
-                hook.number(1, FORWARD).number(2, PRIORITY as u32);
+        message(NFT_MSG_NEWCHAIN, CREATE, &|a| {
+            a.text(NFTA_CHAIN_NAME, CHAIN).nest(NFTA_CHAIN_HOOK, |hook| {
+                hook.number(NFTA_HOOK_HOOKNUM, NF_INET_FORWARD);
+                hook.number(NFTA_HOOK_PRIORITY, PRIORITY as u32);
             });
-            // Policy accept.
-            a.number(5, 1).text(7, "filter");
+            a.number(NFTA_CHAIN_POLICY, NF_ACCEPT as u32).text(NFTA_CHAIN_TYPE, "filter");
         }),
     ];
     out.extend(watched.iter().map(|w| {
         let rule = rule_expressions(&vec![
             Expression::Family(Family::of(w.source)),
-            Expression::From(w.source),
+            Expression::SourceIs(w.source),
             Expression::Protocol(w.protocol.number()),
             Expression::Port(w.port, w.port),
             Expression::Counter,
         ]);
-        message(NEWRULE, APPEND, &|a| {
-            a.text(2, CHAIN).nest(4, |list| {
+        message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, &|a| {
+            a.text(NFTA_RULE_CHAIN, CHAIN).nest(NFTA_RULE_EXPRESSIONS, |list| {
                 list.raw(&rule);
             });
         })

@@ -4,7 +4,7 @@ use std::{io, sync::Arc, thread, time::Duration};
 
 use palisade_nft::{
     drift::{Drift, Watcher},
-    drops::{Event, Reader},
+    drops::{DropEvent, DropEventReader},
 };
 
 use super::{
@@ -20,13 +20,13 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Starts a thread that reads denied packets from an nflog group.
 pub(super) fn read_denied_packets(group: u16, inbox: Arc<Inbox>) -> Result<(), DaemonError> {
-    let mut reader = Reader::open(group)?;
+    let mut reader = DropEventReader::open(group)?;
     spawn("palisade-drops", move || {
         loop {
             let read = reader.wait(READ_TIMEOUT).and_then(|_| {
                 while let Some(event) = reader.read()? {
                     match event {
-                        Event::Dropped(drop) => inbox.add_denied_packet(DeniedPacket {
+                        DropEvent::Dropped(drop) => inbox.add_denied_packet(DeniedPacket {
                             direction: drop.direction,
                             source: drop.headers.source,
                             destination: drop.headers.destination,
@@ -34,7 +34,7 @@ pub(super) fn read_denied_packets(group: u16, inbox: Arc<Inbox>) -> Result<(), D
                             port: drop.port().unwrap_or(0),
                         }),
                         // The kernel's counters include them.
-                        Event::Unreadable(_) | Event::Lost(_) => {}
+                        DropEvent::Unreadable(_) | DropEvent::Lost(_) => {}
                     }
                 }
                 Ok(())
@@ -52,7 +52,7 @@ pub(super) fn read_table_changes(mut watcher: Watcher, inbox: Arc<Inbox>) -> Res
                 while let Some(drift) = watcher.read()? {
                     match drift {
                         Drift::Overrun => inbox.add_lost_notifications(),
-                        Drift::Touched { .. } => inbox.add_table_change(TableChange {
+                        Drift::Changed { .. } => inbox.add_table_change(TableChange {
                             description: drift.to_string(),
                             removed_table: drift.is_gone(),
                         }),

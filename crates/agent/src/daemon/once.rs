@@ -4,7 +4,7 @@ use std::{fs, io, time::Duration};
 
 use palisade_api::{Event, WatchState};
 use palisade_manifest::{Diagnostic, collapse};
-use palisade_nft::{Kernel, Surroundings, conntrack};
+use palisade_nft::{Kernel, NodeLinks, conntrack};
 use palisade_policy::{Cluster, Compiler, Name};
 
 use super::{
@@ -44,7 +44,7 @@ pub fn dry_run(config: &Config) -> Result<Planned, DaemonError> {
     let mut compiler = Compiler::new(node.clone());
     compiler.apply_all(cluster.into_changes());
     let view = PlanView::of(compiler.cluster(), &node, compiler.plan());
-    let nftables = palisade_nft::text(compiler.plan(), &enforcer_options(config), &Surroundings::default())
+    let nftables = palisade_nft::text(compiler.plan(), &enforcer_options(config), &NodeLinks::default())
         .map_err(palisade_nft::Error::from)?;
     Ok(Planned { view, nftables })
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use palisade_api::{Client, Event, WatchOptions, watch};
-use palisade_nft::Options;
+use palisade_nft::EnforcerOptions;
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use super::error::DaemonError;
@@ -35,9 +35,9 @@ pub(super) fn open_plane(config: &Config) -> Result<NftDataPlane, DataPlaneError
 }
 
 /// The data plane's options that follow from the settings.
-pub(super) fn enforcer_options(config: &Config) -> Options {
-    let defaults = Options::default();
-    Options {
+pub(super) fn enforcer_options(config: &Config) -> EnforcerOptions {
+    let defaults = EnforcerOptions::default();
+    EnforcerOptions {
         log_group: defaults.log_group.filter(|_| config.log_drops),
         egress_to_own_node: config.egress_to_own_node == EgressToOwnNode::Enforce,
         source_check: config.source_check == SourceCheck::Enforce,

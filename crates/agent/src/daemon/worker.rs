@@ -38,7 +38,7 @@ use std::{
 
 use palisade_api::{ObjectRef, Reporter};
 use palisade_manifest::Diagnostic;
-use palisade_nft::{Left, Options, drops};
+use palisade_nft::{EnforcerOptions, ExistingTable, drops};
 use palisade_policy::{Change, Cluster, Direction, Name, ObjectKey};
 
 use super::{
@@ -124,7 +124,7 @@ impl Worker {
             reporter: Arc::clone(&shared.reporter),
             errors: ErrorLog::new(Arc::clone(&shared.metrics)),
             drops: DropLog::new(),
-            log_group: Options::default().log_group.filter(|_| config.log_drops),
+            log_group: EnforcerOptions::default().log_group.filter(|_| config.log_drops),
             explain,
             shortfall: Shortfall::default(),
             over_budget: OverBudgetReports::default(),
@@ -392,16 +392,16 @@ impl Worker {
         }
         match self.agent.data_plane().left() {
             None => {}
-            Some(Left::Nothing) => tracing::info!("created table inet palisade"),
-            Some(Left::Ours) => {
+            Some(ExistingTable::Nothing) => tracing::info!("created table inet palisade"),
+            Some(ExistingTable::Ours) => {
                 tracing::info!(
                     "took over table inet palisade, which a previous run had left, and updated it"
                 );
             }
-            Some(Left::Unreadable) => {
+            Some(ExistingTable::Unreadable) => {
                 tracing::warn!("replaced table inet palisade, which changed during each attempt to read it");
             }
-            Some(Left::Foreign) => {
+            Some(ExistingTable::Foreign) => {
                 tracing::warn!(
                     "replaced table inet palisade, which another version or another program had left"
                 );

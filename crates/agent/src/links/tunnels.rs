@@ -6,7 +6,7 @@ use netlink_packet_route::link::{
     InfoBareUdp, InfoData, InfoGeneve, InfoGre, InfoGre6, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute,
     LinkInfo, LinkMessage,
 };
-use palisade_nft::Surroundings;
+use palisade_nft::NodeLinks;
 
 /// The kernel's defaults for devices without a port: 8472 for VXLAN (`IANA_VXLAN_UDP_PORT` is set by user space),
 /// `GENEVE_UDP_PORT`, `GTP1U_PORT`.
@@ -22,7 +22,7 @@ const MPLS: u8 = 137;
 
 /// Adds the ports, protocols and remote endpoints of a tunnel device. WireGuard and IPsec are not included: their packets are
 /// authenticated.
-pub(super) fn add(link: &LinkMessage, out: &mut Surroundings) {
+pub(super) fn add(link: &LinkMessage, out: &mut NodeLinks) {
     let infos = link.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
         _ => None,
@@ -34,7 +34,7 @@ pub(super) fn add(link: &LinkMessage, out: &mut Surroundings) {
             _ => {}
         }
     }
-    let add_default_port = |kind: &InfoKind, port: u16, out: &mut Surroundings| {
+    let add_default_port = |kind: &InfoKind, port: u16, out: &mut NodeLinks| {
         let is_kind = link.attributes.iter().any(|attribute| {
             matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.contains(&LinkInfo::Kind(kind.clone())))
         });
@@ -46,7 +46,7 @@ pub(super) fn add(link: &LinkMessage, out: &mut Surroundings) {
     add_default_port(&InfoKind::Geneve, GENEVE, out);
 }
 
-fn add_kind(kind: &InfoKind, out: &mut Surroundings) {
+fn add_kind(kind: &InfoKind, out: &mut NodeLinks) {
     match kind {
         InfoKind::IpIp | InfoKind::SitTun | InfoKind::Ip6Tnl => {
             out.tunnel_protocols.extend([IPV4, IPV6, MPLS]);
@@ -80,7 +80,7 @@ fn port_of(link: &LinkMessage) -> Option<u16> {
     })
 }
 
-fn add_data(data: &InfoData, out: &mut Surroundings) {
+fn add_data(data: &InfoData, out: &mut NodeLinks) {
     let mut ports: Vec<u16> = Vec::new();
     let mut peers: Vec<IpAddr> = Vec::new();
     match data {
@@ -137,8 +137,8 @@ mod tests {
         message
     }
 
-    fn added(kind: InfoKind, data: Option<InfoData>) -> Surroundings {
-        let mut out = Surroundings::default();
+    fn added(kind: InfoKind, data: Option<InfoData>) -> NodeLinks {
+        let mut out = NodeLinks::default();
         add(&link(kind, data), &mut out);
         out
     }
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(added(InfoKind::IpIp, None).tunnel_protocols, [IPV4, IPV6, MPLS].into());
         assert_eq!(added(InfoKind::GreTap6, None).tunnel_protocols, [GRE].into());
         for none in [InfoKind::Veth, InfoKind::Bridge, InfoKind::Wireguard] {
-            assert_eq!(added(none, None), Surroundings::default());
+            assert_eq!(added(none, None), NodeLinks::default());
         }
     }
 

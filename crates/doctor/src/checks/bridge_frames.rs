@@ -5,7 +5,7 @@ use palisade_nft::{Enforcer, Feature};
 use crate::finding::Outcome;
 
 pub(super) fn check(enforcer: &mut Enforcer) -> Outcome {
-    if enforcer.lacking().any(|feature| feature == Feature::Bridge) {
+    if enforcer.missing_features().any(|feature| feature == Feature::Bridge) {
         Outcome::warn(
             "the kernel has no nftables bridge family: on a bridge, frames with a VLAN tag pass regardless of policies",
             "run a kernel with CONFIG_NF_TABLES_BRIDGE; not needed where no bridge connects pods",

@@ -1,11 +1,11 @@
 //! `nflog`: whether denied packets can be logged and read.
 
-use palisade_nft::{Enforcer, Options, drops::Reader};
+use palisade_nft::{Enforcer, EnforcerOptions, drops::DropEventReader};
 
 use crate::finding::{Outcome, chain};
 
 pub(super) fn check(_: &mut Enforcer) -> Outcome {
-    match Reader::open(Options::default().log_group.unwrap_or_default()) {
+    match DropEventReader::open(EnforcerOptions::default().log_group.unwrap_or_default()) {
         Ok(_) => Outcome::ok("denied packets can be logged and read"),
         Err(e) => Outcome::warn(
             format!("denied packets can't be reported: {}", chain(&e)),

@@ -3,7 +3,7 @@
 use crate::{finding::Outcome, node::Node};
 
 pub(super) fn check(node: &Node<'_>) -> Result<Outcome, Outcome> {
-    Ok(match &node.survey()?.untracking[..] {
+    Ok(match &node.survey()?.notrack_chains[..] {
         [] => Outcome::ok("no rule exempts packets from connection tracking"),
         [(table, chain), ..] => Outcome::warn(
             format!(

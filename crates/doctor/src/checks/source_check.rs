@@ -5,7 +5,7 @@ use palisade_nft::{Enforcer, Feature};
 use crate::finding::Outcome;
 
 pub(super) fn check(enforcer: &mut Enforcer) -> Outcome {
-    if enforcer.lacking().any(|feature| feature == Feature::SourceCheck) {
+    if enforcer.missing_features().any(|feature| feature == Feature::SourceCheck) {
         Outcome::warn(
             "the kernel does not look up reverse paths in the forward hook: packets with a forged source address are judged by \
              that address",

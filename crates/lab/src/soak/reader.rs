@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use palisade_nft::{
-    Hook, Kernel,
-    reader::{Arrival, Packet, Ruleset, State},
+    Kernel,
+    reader::{Packet, Ruleset},
 };
 use palisade_policy::{Compiler, Direction, Name, NodePlan, Protocol, Verdict};
 
@@ -40,16 +40,7 @@ pub(super) fn compare(lab: &Lab, probes: &Plan) -> Result<usize, Vec<String>> {
             }
             compared += 1;
             let expected = expected(compiler.plan(), source, destination, probe.protocol, probe.port);
-            let packet = Packet {
-                hook: Hook::Forward,
-                source,
-                destination,
-                protocol: probe.protocol,
-                port: probe.port,
-                state: State::New,
-                labels: [0; 16],
-                arrival: Arrival::default(),
-            };
+            let packet = Packet::new(source, destination, probe.protocol, probe.port);
             let actual =
                 ruleset.as_ref().map_or(Ok(Verdict::Allow), |r| r.evaluate(&packet).map(|j| j.verdict));
             if actual != Ok(expected) {

@@ -17,7 +17,7 @@ use palisade_lab::{
 };
 use palisade_nft::{
     Hook,
-    drops::{Event, Headers, Reader, Transport},
+    drops::{DropEvent, DropEventReader, Headers, TransportHeader},
 };
 use palisade_policy::{Change, Cluster, Direction, Labels, Namespace, Pod, PolicyKey, Protocol, TargetPort};
 
@@ -190,8 +190,9 @@ fn reported(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
         ("n2", "d", "c-node", Direction::Egress),
         ("n2", "d", "a", Direction::Egress),
     ] {
-        let mut reader =
-            lab.run_in(&Place::Node(node.into()), || Reader::open(GROUP))?.map_err(|e| with_causes(&e))?;
+        let mut reader = lab
+            .run_in(&Place::Node(node.into()), || DropEventReader::open(GROUP))?
+            .map_err(|e| with_causes(&e))?;
         let targets = match to {
             "c-node" => lab.layout().nodes["n1"].clone(),
             pod => pods[&key(pod)].addresses.clone(),
@@ -205,10 +206,10 @@ fn reported(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
                 socket.local_addr()
             })??;
             ensure(reader.wait(Duration::from_secs(10))?, || format!("{from} to {target}: no drop event"))?;
-            let Some(Event::Dropped(drop)) = reader.read()? else {
+            let Some(DropEvent::Dropped(drop)) = reader.read()? else {
                 return Err("the event is no drop".into());
             };
-            let transport = Transport::Ports { source: sent.port(), destination: 5353 };
+            let transport = TransportHeader::Ports { source: sent.port(), destination: 5353 };
             let (source, protocol) = (sent.ip(), Protocol::Udp);
             let headers = Headers { source, destination: target, protocol, transport };
             ensure(drop.headers == headers && drop.direction == direction, || format!("{drop:?}"))?;

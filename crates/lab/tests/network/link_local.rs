@@ -17,7 +17,7 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use palisade_lab::{Lab, LayoutOptions, Place, Sandbox, agent::palisade, with_causes};
-use palisade_nft::drops::{Event, Reader};
+use palisade_nft::drops::{DropEvent, DropEventReader};
 use palisade_policy::{Change, Cluster, Direction, PolicyKey};
 
 use crate::{
@@ -214,11 +214,14 @@ fn reported(sandbox: &Sandbox) -> Result<(), Failed> {
     let lab = bridged(sandbox, &c)?;
     let b = within(&lab, "b", link_local)?;
     for (name, target) in &targets(b)[..4] {
-        let mut reader =
-            lab.run_in(&Place::Node("n1".into()), || Reader::open(GROUP))?.map_err(|e| with_causes(&e))?;
+        let mut reader = lab
+            .run_in(&Place::Node("n1".into()), || DropEventReader::open(GROUP))?
+            .map_err(|e| with_causes(&e))?;
         ensure(!arrives(&lab, *target, SILENCE)?, || format!("{name} arrives"))?;
         ensure(reader.wait(Duration::from_secs(10))?, || format!("{name}: no drop event"))?;
-        let Some(Event::Dropped(drop)) = reader.read()? else { return Err("the event is no drop".into()) };
+        let Some(DropEvent::Dropped(drop)) = reader.read()? else {
+            return Err("the event is no drop".into());
+        };
         ensure(drop.headers.destination == target.ip() && drop.direction == Direction::Ingress, || {
             format!("{name}: {drop:?}")
         })?;

@@ -1,65 +1,64 @@
-//! The rules for TCP packets in the middle of a connection that connection tracking doesn't know.
+//! The rules for mid-stream TCP packets: packets that don't open a connection, of connections without an entry.
 //!
-//! Such a packet begins an entry (`nf_conntrack_tcp_loose`), and its sender counts as the opener from then on, whoever it
-//! was. After a flush, or where the connection is older than tracking, the packet that happens to come first may be a reply:
-//! it passes because its sender may send anywhere, and the denied opener's packets pass as replies to it. So it has to be
-//! allowed the other way round as well, as a reply to the connection that it may belong to, unless the ports say that its
-//! sender is the opener: an ephemeral port on its side and none on the other. This only ever denies more: whatever
-//! a packet passes as here, it has passed the tables as the request that it looks like.
+//! Connection tracking creates an entry for such a packet (`nf_conntrack_tcp_loose`) and treats its sender as the opener,
+//! whichever end it is. After a flush, or if the connection is older than connection tracking, the first packet may be a
+//! reply. It passes because its sender may send anywhere, and then packets of the denied opener pass as its replies.
 //!
-//! What can't be known thus fails closed. Where both ports are ephemeral or neither is, a connection survives the loss of
-//! its entry only if the policies would allow it both ways round.
+//! So a mid-stream packet must also be allowed in reverse, as a reply to the connection that it may belong to. The
+//! exception is a packet whose ports show that its sender is the opener: an ephemeral source port and a destination port
+//! that is not ephemeral. This check only ever denies more: a packet that passes it has already passed the tables as a
+//! request.
+//!
+//! What can't be decided fails closed. If both ports are ephemeral or neither is, a connection survives the loss of its
+//! entry only if policies allow it in both directions.
 
 use palisade_policy::{Direction, Family, Protocol};
 
-use super::BaseSets;
-use crate::ruleset::{Chain, Expression, Lead, Outcome, REPLIES_CHAIN, Rule};
+use crate::{
+    base_sets::BaseSets,
+    conntrack::FIRST_EPHEMERAL_PORT,
+    ruleset::{Chain, Expression, JumpTarget, Outcome, REPLIES_CHAIN, Rule},
+};
 
-/// The first ephemeral port of Linux by default (`net.ipv4.ip_local_port_range`); that of other systems is 49152.
-pub(crate) const EPHEMERAL: u16 = 32_768;
-
-/// Packets that may be replies: whose source port is not ephemeral, or whose destination port is.
-pub(super) fn unless_from_the_opener() -> Vec<Rule> {
-    let ports = [Expression::SourcePort(0, EPHEMERAL - 1), Expression::Port(EPHEMERAL, u16::MAX)];
-    ports
+/// Returns the rules for packets that may be replies: their source port is not ephemeral, or their destination port is.
+pub(super) fn unless_from_opener() -> Vec<Rule> {
+    reply_ports()
         .map(|port| {
-            let to = Expression::Then(Outcome::Goto(REPLIES_CHAIN.into()));
+            let to = Expression::Verdict(Outcome::Goto(REPLIES_CHAIN.into()));
             midstream().chain([port, to]).collect()
         })
         .into()
 }
 
-/// What the node itself sends: nothing but what can only be a reply is looked at, as its own connections to its pods
-/// meet no policy.
-pub(super) fn from_the_answerer(sets: &BaseSets) -> Vec<Rule> {
-    let ports = [Expression::SourcePort(0, EPHEMERAL - 1), Expression::Port(EPHEMERAL, u16::MAX)];
+/// Returns the rules for packets that the node itself sends.
+///
+/// Only packets that must be replies are checked: no policy applies to connections that the node opens to its pods.
+pub(super) fn from_answerer(sets: &BaseSets) -> Vec<Rule> {
     let rule = |family| {
         let to_table = dispatch(sets, Direction::Egress, family);
-        midstream().chain(ports.clone()).chain(to_table).collect()
+        midstream().chain(reply_ports()).chain(to_table).collect()
     };
     Family::BOTH.map(rule).into()
 }
 
-/// Asks the tables of both ends about the packet as a reply.
+/// Returns the chain that applies the tables of both ends to the packet as a reply.
 pub(super) fn chain(sets: &BaseSets) -> Chain {
     let both = Direction::BOTH.into_iter().flat_map(|d| Family::BOTH.map(|family| (d, family)));
-    Chain {
-        name: REPLIES_CHAIN.into(),
-        hook: None,
-        comment: Some("TCP in the middle of a connection, as replies".to_owned()),
-        rules: both.map(|(direction, family)| dispatch(sets, direction, family).to_vec()).collect(),
-        chains: Vec::new(),
-        sets: Vec::new(),
-    }
+    let rules = both.map(|(direction, family)| dispatch(sets, direction, family).to_vec()).collect();
+    Chain::regular(REPLIES_CHAIN, "TCP in the middle of a connection, as replies", rules)
+}
+
+fn reply_ports() -> [Expression; 2] {
+    [Expression::SourcePort(0, FIRST_EPHEMERAL_PORT - 1), Expression::Port(FIRST_EPHEMERAL_PORT, u16::MAX)]
 }
 
 fn midstream() -> impl Iterator<Item = Expression> {
-    [Expression::Protocol(Protocol::Tcp.number()), Expression::Midstream, Expression::Unestablished]
+    [Expression::Protocol(Protocol::Tcp.number()), Expression::TcpNotSyn, Expression::InvalidOrNew]
         .into_iter()
 }
 
-/// The pod that a direction is about stands at the other end of a reply.
+/// The isolated pod of a direction is at the other end of a reply.
 fn dispatch(sets: &BaseSets, direction: Direction, family: Family) -> [Expression; 2] {
-    let map = sets.dispatch(Lead::Reply(direction), family).name.clone();
+    let map = sets.dispatch(JumpTarget::Reply(direction), family).name.clone();
     [Expression::Family(family), Expression::Dispatch(direction.opposite(), family, map)]
 }

@@ -1,33 +1,37 @@
-//! The rules that keep revoked connections cut.
+//! The rules that keep connections revoked.
 //!
-//! A label on its conntrack entry cuts a live connection at its next packet. But an entry can go: it is deleted or flushed, a
-//! forged RST closes it, it expires, or it never had room for a label. Connection tracking then takes the next packet of
-//! either end for the first of a new connection (`nf_conntrack_tcp_loose`; UDP has no other beginning), and where that
-//! packet goes in the allowed direction, the denied ones pass as its replies. So revoked connections are kept by their
-//! tuples in sets of ours as well, in both orientations, and a packet that would begin an entry is looked up there.
-//! The agent puts them there, and they expire long after both ends have given up; packets don't renew them, because a
-//! packet that is under way would put back what the agent takes out.
+//! A label on its conntrack entry stops an established connection at its next packet. But the entry can disappear: it is
+//! deleted or flushed, a forged RST closes it, it expires, or it never had room for a label. Connection tracking then takes
+//! the next packet of either end as the first of a new connection (`nf_conntrack_tcp_loose`; UDP always works like this).
+//! If that packet goes in the allowed direction, packets in the denied direction pass as its replies.
 //!
-//! A packet of an established connection ends at the rule before this look-up, so it pays nothing for it.
+//! So the tuples of revoked connections are also kept in sets of this table, in both orientations, and a packet that
+//! would create an entry is looked up there. The agent adds the tuples. They expire long after both ends have given up.
+//! Packets don't refresh them, because a packet in flight would restore an element that the agent removes.
+//!
+//! Packets of established connections are accepted before this look-up, so it costs them nothing.
 
 use palisade_policy::{Family, Protocol};
 
-use super::BaseSets;
-use crate::conntrack::{ICMP, ICMPV6};
-use crate::ruleset::{Chain, Expression, HasPorts, Outcome, REVOKED_CHAIN, Rule};
+use crate::{
+    base_sets::BaseSets,
+    conntrack::{ICMP, ICMPV6},
+    ruleset::{Chain, Expression, HasPorts, Outcome, REVOKED_CHAIN, Rule},
+};
 
-/// What carries our label is of a revoked connection.
+/// Returns the rule for packets whose entry carries the revocation label.
 pub(super) fn by_label() -> Rule {
     vec![Expression::Revoked, to_revoked()]
 }
 
-/// What has a tuple that was revoked would open that connection again. A TCP packet with SYN alone can't: it begins
-/// a connection of its own, and is judged as such.
+/// Returns the rules for packets that would open a revoked connection again.
+///
+/// A TCP packet with SYN alone opens a new connection, and the policy tables decide about it.
 pub(super) fn by_tuple(sets: &BaseSets) -> Vec<Rule> {
     per_kind(|family, protocol, has_ports| {
         let mut rule = Vec::new();
         if protocol == Some(Protocol::Tcp) {
-            rule.push(Expression::Midstream);
+            rule.push(Expression::TcpNotSyn);
         }
         let set = sets.revoked(family, has_ports).name.clone();
         rule.extend([Expression::TupleIn(family, has_ports, set), to_revoked()]);
@@ -35,23 +39,17 @@ pub(super) fn by_tuple(sets: &BaseSets) -> Vec<Rule> {
     })
 }
 
-/// Drops the packets of revoked connections.
+/// Returns the chain that drops packets of revoked connections.
 pub(super) fn chain() -> Chain {
-    Chain {
-        name: REVOKED_CHAIN.into(),
-        hook: None,
-        comment: Some("packets of revoked connections".to_owned()),
-        rules: vec![vec![Expression::Counter, Expression::Then(Outcome::Drop)]],
-        chains: Vec::new(),
-        sets: Vec::new(),
-    }
+    let rules = vec![vec![Expression::Counter, Expression::Verdict(Outcome::Drop)]];
+    Chain::regular(REVOKED_CHAIN, "packets of revoked connections", rules)
 }
 
 fn to_revoked() -> Expression {
-    Expression::Then(Outcome::Goto(REVOKED_CHAIN.into()))
+    Expression::Verdict(Outcome::Goto(REVOKED_CHAIN.into()))
 }
 
-/// One rule for each family and protocol with ports, and one for each family and all other protocols.
+/// Returns one rule per family and protocol with ports, and one per family for all other protocols.
 fn per_kind(then: impl Fn(Family, Option<Protocol>, HasPorts) -> Rule) -> Vec<Rule> {
     let mut rules = Vec::new();
     for family in Family::BOTH {
@@ -60,9 +58,9 @@ fn per_kind(then: impl Fn(Family, Option<Protocol>, HasPorts) -> Rule) -> Vec<Ru
             rule.extend(then(family, Some(protocol), HasPorts::Yes));
             rules.push(rule);
         }
-        // An answer of ICMP begins no entry, and the identifier that makes it one is no part of the tuple.
+        // An ICMP reply creates no entry, and the identifier that ties it to a request is not part of the tuple.
         let others = Protocol::WITH_PORTS.map(Protocol::number).into_iter().chain([ICMP, ICMPV6]);
-        let others = Expression::NoneOf(others.collect());
+        let others = Expression::ProtocolNotIn(others.collect());
         let mut rule = vec![Expression::Family(family), others];
         rule.extend(then(family, None, HasPorts::No));
         rules.push(rule);

@@ -1,17 +1,19 @@
-//! What a connection is known by, apart from its entry.
+//! The five-tuple that identifies a connection, with or without an entry.
 
 use std::{fmt, net::IpAddr};
 
 use palisade_policy::{Family, Protocol};
 
-use super::Connection;
-use crate::base::EPHEMERAL;
+use crate::octets::{address, octets};
+
+/// The first ephemeral port of Linux by default (`net.ipv4.ip_local_port_range`). On other systems it is 49152.
+pub(crate) const FIRST_EPHEMERAL_PORT: u16 = 32_768;
 
 /// `IPPROTO_ICMP`, `IPPROTO_ICMPV6`.
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const ICMPV6: u8 = 58;
 
-/// One orientation of a connection: the ends that policies judge, after destination NAT and before source NAT.
+/// One orientation of a connection: the ends that policies evaluate, after destination NAT and before source NAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FiveTuple {
     /// Source address.
@@ -20,14 +22,14 @@ pub struct FiveTuple {
     pub destination: IpAddr,
     /// The IP protocol.
     pub protocol: Protocol,
-    /// Source port; 0 for protocols without ports.
+    /// Source port. 0 for protocols without ports.
     pub source_port: u16,
-    /// Destination port; 0 for protocols without ports.
+    /// Destination port. 0 for protocols without ports.
     pub port: u16,
 }
 
 impl FiveTuple {
-    /// The other orientation.
+    /// Returns the other orientation.
     #[must_use]
     pub fn reversed(self) -> Self {
         Self {
@@ -39,20 +41,22 @@ impl FiveTuple {
         }
     }
 
-    /// Whether the ports say that the source opened the connection: it has an ephemeral one, and the destination hasn't.
+    /// Returns whether the ports show that the source opened the connection: it has an ephemeral port, and the destination
+    /// doesn't.
     #[must_use]
     pub fn has_ports_of_opener(&self) -> bool {
-        self.source_port >= EPHEMERAL && self.port < EPHEMERAL
+        self.source_port >= FIRST_EPHEMERAL_PORT && self.port < FIRST_EPHEMERAL_PORT
     }
 
-    /// Whether a packet of either end may begin this connection anew once its entry is gone. Not so with ICMP: an answer
-    /// begins nothing, and what is asked is judged.
+    /// Returns whether a packet of either end can open this connection again after its entry is gone.
+    ///
+    /// ICMP can't: a reply creates no entry, and policies apply to a request.
     #[must_use]
     pub fn outlives_its_entry(&self) -> bool {
         !matches!(self.protocol, Protocol::Other(ICMP | ICMPV6))
     }
 
-    /// The key in a set of the kernel: each part fills whole words of four bytes.
+    /// Returns the key in a kernel set. Each part fills whole words of four bytes.
     pub(crate) fn key(&self) -> Vec<u8> {
         let mut out = octets(self.source);
         out.extend(octets(self.destination));
@@ -66,7 +70,7 @@ impl FiveTuple {
         out
     }
 
-    /// The tuple of a key; none where it is no such key.
+    /// Parses a key. `None` if it has another length.
     pub(crate) fn from_key(family: Family, key: &[u8]) -> Option<Self> {
         let length = if family == Family::V4 { 4 } else { 16 };
         let (source, rest) = key.split_at_checked(length)?;
@@ -77,24 +81,12 @@ impl FiveTuple {
             Some(u16::from_be_bytes(bytes.try_into().ok()?))
         };
         Some(Self {
-            source: crate::reader::address(source)?,
-            destination: crate::reader::address(destination)?,
+            source: address(source)?,
+            destination: address(destination)?,
             protocol: Protocol::from_number(*protocol.first()?),
             source_port: port(0).unwrap_or_default(),
             port: port(4).unwrap_or_default(),
         })
-    }
-}
-
-impl From<&Connection> for FiveTuple {
-    fn from(connection: &Connection) -> Self {
-        Self {
-            source: connection.source,
-            destination: connection.destination,
-            protocol: connection.protocol,
-            source_port: connection.source_port,
-            port: connection.port,
-        }
     }
 }
 
@@ -109,19 +101,12 @@ impl fmt::Display for FiveTuple {
     }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_key_says_what_the_tuple_does() {
+    fn a_key_is_parsed_to_the_same_tuple() {
         for (source, destination) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
             for (protocol, source_port, port) in [(Protocol::Tcp, 40_000, 80), (Protocol::Other(1), 0, 0)] {
                 let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());

@@ -1,10 +1,11 @@
 //! The label that marks a connection as revoked.
 
-/// The connection-tracking label that marks a connection as revoked: the last of the 128, because those who number
-/// theirs from 0 up (Open vSwitch and OVN, Calico, `connlabel.conf`) get there last.
+/// The connection-tracking label that marks a connection as revoked.
+///
+/// It is the last of the 128, because other programs (Open vSwitch and OVN, Calico, `connlabel.conf`) number theirs from 0.
 pub const REVOKED: u8 = 127;
 
-/// The label field with [`REVOKED`] alone set, as the kernel keeps it: an array of `unsigned long` in host order.
+/// Returns the label field with only [`REVOKED`] set, as the kernel stores it: an array of `unsigned long` in host order.
 pub(crate) fn label_bytes() -> [u8; 16] {
     const WORD: usize = size_of::<usize>();
     let mut out = [0; 16];

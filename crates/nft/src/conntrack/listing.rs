@@ -1,4 +1,4 @@
-//! Which connections there are.
+//! Lists connection-tracking entries.
 
 use std::{
     collections::BTreeSet,
@@ -9,75 +9,74 @@ use std::{
 use nix::libc::{EINVAL, EOPNOTSUPP};
 use palisade_policy::Family;
 
-use super::{
-    GET,
-    connection::{Connection, TUPLE_ORIGINAL, TUPLE_REPLY},
+use super::entry::ConntrackEntry;
+use crate::{
+    Error, Kernel,
+    encode::AttributeWriter,
+    reader::Attributes,
+    uapi::{
+        netfilter::{NFPROTO_IPV4, NFPROTO_IPV6},
+        nfnetlink::{NFNL_SUBSYS_CTNETLINK, message_type},
+        nfnetlink_conntrack::{
+            CTA_FILTER, CTA_FILTER_F_CTA_IP_SRC, CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS,
+            CTA_IP_V4_SRC, CTA_TUPLE_IP, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, IPCTNL_MSG_CT_GET,
+        },
+    },
 };
-use crate::{Error, Kernel, encode::attributes::Attributes as Writer, reader::Attributes};
 
-/// Up to so many IPv4 addresses are asked for one by one; more are picked out of one full listing. With 200,000
-/// entries, asking for one took a quarter of the full listing's time, and for four about as much
+/// The most IPv4 addresses that are listed one by one, filtered by the kernel. For more, one full listing is filtered here.
+///
+/// With 200,000 entries, filtering by one address took a quarter of the time of a full listing, by four about as long
 /// (`benches/connections.rs`).
-pub const FEW: usize = 3;
+pub const MAX_FILTERED: usize = 3;
 
-/// `CTA_FILTER`, and in it the flags that say what of the original or reply tuple must match.
-const FILTER: u16 = 25;
-const ORIGINAL_FLAGS: u16 = 1;
-const REPLY_FLAGS: u16 = 2;
-
-/// `CTA_FILTER_F_CTA_IP_SRC`: the source address.
-const SOURCE: u32 = 1;
-
-/// `CTA_TUPLE_IP`, and in it `CTA_IP_V4_SRC`.
-const TUPLE_IP: u16 = 1;
-const IPV4_SOURCE: u16 = 1;
-
-/// The connections that have one of these addresses at either end, as policies see the ends: after destination NAT and
+/// Lists the connections with one of these addresses at either end, as policies see the ends: after destination NAT and
 /// before source NAT.
 ///
-/// The kernel has no index by address: it walks all entries of the namespace, twice for each of up to [`FEW`] IPv4
-/// addresses, and copies only those asked for; for more addresses, and for IPv6, once, and copies all of the family. So
-/// this is `O(entries)` always, and what differs is the price of an entry that nobody asked for.
+/// The kernel has no index by address. For up to [`MAX_FILTERED`] IPv4 addresses, it walks all entries of the namespace
+/// twice per address, and copies only those that match. For more addresses, and for IPv6, it walks them once, and copies
+/// all of the family. So this is always `O(entries)`, but an entry that doesn't match costs less in the first case.
 ///
-/// IPv6 is not asked for because the kernel compares the wrong way round there: it lists all entries but those with the
-/// address (seen with Linux 6.18, in which `ctnetlink_filter_match_tuple` negates `ipv6_addr_cmp`).
-pub fn list(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Vec<Connection>, Error> {
+/// IPv6 is not filtered by the kernel because of a bug: it lists all entries except those with the address (seen with
+/// Linux 6.18, in which `ctnetlink_filter_match_tuple` negates `ipv6_addr_cmp`).
+pub fn list(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Vec<ConntrackEntry>, Error> {
     let mut out = Vec::new();
     for family in Family::BOTH {
         let ends: BTreeSet<IpAddr> = ends.iter().copied().filter(|a| Family::of(*a) == family).collect();
         if ends.is_empty() {
             continue;
         }
-        let few = match family {
-            Family::V4 if ends.len() <= FEW => ask_for_each(kernel, &ends)?,
+        let filtered = match family {
+            Family::V4 if ends.len() <= MAX_FILTERED => list_filtered(kernel, &ends)?,
             _ => None,
         };
-        out.extend(match few {
-            Some(connections) => connections,
+        out.extend(match filtered {
+            Some(entries) => entries,
             None => dump(kernel, family, &[], |c| ends.contains(&c.source) || ends.contains(&c.destination))?,
         });
     }
     Ok(out)
 }
 
-/// The connections that carry our revocation label. `O(entries)`.
-pub fn list_revoked(kernel: &mut Kernel) -> Result<Vec<Connection>, Error> {
+/// Lists the connections whose entries carry the revocation label. `O(entries)`.
+pub fn list_revoked(kernel: &mut Kernel) -> Result<Vec<ConntrackEntry>, Error> {
     let mut out = Vec::new();
     for family in Family::BOTH {
-        out.extend(dump(kernel, family, &[], Connection::is_revoked)?);
+        out.extend(dump(kernel, family, &[], ConntrackEntry::is_revoked)?);
     }
     Ok(out)
 }
 
-/// None where the kernel does not take a filter. Each connection is listed once: from its source if that is asked for,
-/// otherwise from its destination.
-fn ask_for_each(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Option<Vec<Connection>>, Error> {
+/// Lists connections address by address, each connection once. `None` if the kernel doesn't support filters.
+///
+/// A connection is listed for its source if that is one of the ends, otherwise for its destination.
+fn list_filtered(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Option<Vec<ConntrackEntry>>, Error> {
     let mut out = Vec::new();
     for end in ends {
         let IpAddr::V4(address) = end else { return Ok(None) };
-        let opened = filter(TUPLE_ORIGINAL, ORIGINAL_FLAGS, *address);
-        let answered = filter(TUPLE_REPLY, REPLY_FLAGS, *address);
-        let is_answerer_alone = |c: &Connection| c.destination == *end && !ends.contains(&c.source);
+        let opened = filter(CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS, *address);
+        let answered = filter(CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS, *address);
+        let is_answerer_alone = |c: &ConntrackEntry| c.destination == *end && !ends.contains(&c.source);
         let found = dump(kernel, Family::V4, &opened, |c| c.source == *end)
             .and_then(|opened| Ok([opened, dump(kernel, Family::V4, &answered, is_answerer_alone)?]));
         match found {
@@ -89,34 +88,36 @@ fn ask_for_each(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Option<V
     Ok(Some(out))
 }
 
-/// A request for the entries with this source address in one of their tuples.
+/// Returns a request for the entries with this source address in one of their tuples.
 fn filter(tuple: u16, flags: u16, source: Ipv4Addr) -> Vec<u8> {
-    let mut body = Writer::default();
-    body.nest(FILTER, |f| {
-        // These flags are in host order.
-        f.put(flags, &SOURCE.to_ne_bytes());
+    let mut body = AttributeWriter::default();
+    body.nest(CTA_FILTER, |f| {
+        // These flags are in host byte order.
+        f.put(flags, &CTA_FILTER_F_CTA_IP_SRC.to_ne_bytes());
     });
     body.nest(tuple, |t| {
-        t.nest(TUPLE_IP, |ip| {
-            ip.put(IPV4_SOURCE, &source.octets());
+        t.nest(CTA_TUPLE_IP, |ip| {
+            ip.put(CTA_IP_V4_SRC, &source.octets());
         });
     });
     body.into_bytes()
 }
 
-/// `is_wanted` is asked even where the kernel filters: an attribute that it does not know it would ignore.
+/// Lists the entries that `matches` accepts. It is necessary even if the kernel filters, because an older kernel ignores
+/// the filter attribute.
 fn dump(
     kernel: &mut Kernel,
     family: Family,
     request: &[u8],
-    is_wanted: impl Fn(&Connection) -> bool,
-) -> Result<Vec<Connection>, Error> {
-    let number = if family == Family::V4 { 2 } else { 10 };
-    let listed = kernel.dump(GET, number, request, "connections", |reply| {
-        Connection::parse(Attributes(reply.attributes())).filter(&is_wanted)
+    matches: impl Fn(&ConntrackEntry) -> bool,
+) -> Result<Vec<ConntrackEntry>, Error> {
+    let kind = message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET);
+    let number = if family == Family::V4 { NFPROTO_IPV4 } else { NFPROTO_IPV6 };
+    let listed = kernel.dump(kind, number, request, "connections", |reply| {
+        ConntrackEntry::parse(Attributes(reply.attributes())).filter(&matches)
     });
     listed.map_err(|error| match error.os_error() {
-        // nfnetlink says EINVAL to a subsystem that it doesn't know; and so do kernels that can't filter.
+        // nfnetlink returns EINVAL for a subsystem that it doesn't know; so do kernels that can't filter.
         Some(n @ (EINVAL | EOPNOTSUPP)) if request.is_empty() => {
             Error::NoConntrack(io::Error::from_raw_os_error(n))
         }

@@ -1,143 +1,141 @@
-//! Connections that are under way: listing them, and cutting those that a change of policy now denies.
+//! Established connections: listing them, and revoking those that a change of policy denies.
 //!
-//! The order that leaves no gap: commit the new rules, then [`list`] the connections concerned, decide
-//! each anew, and [`Enforcer::revoke`](crate::Enforcer::revoke) those now denied. What begins after the commit meets the new
-//! rules; what began before is listed. (One exception, of microseconds: a first packet that passed our hook before the commit and is still on its way
-//! through the kernel is listed only once it has left. Who wants to exclude it lists again a moment later.) Where a later change allows a revoked connection again,
-//! [`Enforcer::restore`](crate::Enforcer::restore) it: else a peer that keeps to one pair of
-//! ports, as many UDP programs do, would stay cut off as long as it keeps trying.
+//! The order that leaves no gap: commit the new rules, then [`list`] the affected connections, re-evaluate each, and
+//! [`Enforcer::revoke`](crate::Enforcer::revoke) those that are denied now. A connection that starts after the commit meets the
+//! new rules, and one that started before is in the list. The exception lasts microseconds: a first packet that passed the
+//! hook before the commit is listed only after it has left the kernel. Listing again a moment later covers it.
+//!
+//! If a later change allows a revoked connection again, [`Enforcer::restore`](crate::Enforcer::restore) it. Otherwise a peer
+//! that keeps using the same pair of ports, as many UDP programs do, stays blocked as long as it keeps sending.
 
-mod connection;
+mod entry;
 mod five_tuple;
 mod label;
 mod listing;
 
-use std::time::Duration;
-
 use nix::libc::{ENOENT, ENOSPC, EOPNOTSUPP};
 use palisade_policy::Protocol;
 
-pub use self::connection::Connection;
+pub use self::entry::ConntrackEntry;
 pub use self::five_tuple::FiveTuple;
-pub(crate) use self::five_tuple::{ICMP, ICMPV6};
+pub(crate) use self::five_tuple::{FIRST_EPHEMERAL_PORT, ICMP, ICMPV6};
 pub use self::label::REVOKED;
 pub(crate) use self::label::label_bytes;
-pub use self::listing::{FEW, list, list_revoked};
-use crate::{Error, Kernel, encode::attributes::Attributes as Writer};
+pub use self::listing::{MAX_FILTERED, list, list_revoked};
+pub use crate::ruleset::{REVOKED_SET_SIZE, REVOKED_TIMEOUT};
+use crate::{
+    Error, Kernel,
+    encode::AttributeWriter,
+    uapi::{
+        netfilter::{NFPROTO_IPV4, NFPROTO_IPV6},
+        netlink::{NLM_F_CREATE, NLM_F_EXCL},
+        nf_conntrack::{IPS_ASSURED, IPS_CONFIRMED, IPS_SEEN_REPLY},
+        nfnetlink::{NFNL_SUBSYS_CTNETLINK, message_type},
+        nfnetlink_conntrack::{
+            CTA_ID, CTA_LABELS, CTA_LABELS_MASK, CTA_STATUS, CTA_TIMEOUT, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY,
+            CTA_ZONE, IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_NEW,
+        },
+    },
+};
 
-/// `NFNL_SUBSYS_CTNETLINK << 8`, and its messages.
-const CTNETLINK: u16 = 1 << 8;
-const NEW: u16 = CTNETLINK;
-const GET: u16 = CTNETLINK | 1;
-const DELETE: u16 = CTNETLINK | 2;
-
-/// `NLM_F_CREATE | NLM_F_EXCL`.
-const CREATE: u16 = 0x600;
-
-/// How long a revoked connection is remembered: as long as the kernel keeps the entry of an idle TCP connection
-/// (`nf_conntrack_tcp_timeout_established`), and again for as long where the entry is still there then.
-pub const REMEMBERED: Duration = Duration::from_secs(5 * 24 * 3600);
-
-/// How many elements the kernel's set of revoked connections of a kind holds at most, two for each connection. One takes
-/// about 150 bytes of kernel memory.
-pub const REMEMBERED_MOST: u32 = 131_072;
-
-/// The comment of the element that leads from the opener to the answerer.
-pub(crate) const OPENER_COMMENT: &str = "opener";
-
-/// What became of the entry of a connection that was to be cut.
+/// What happened to the entry of a revoked connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revocation {
-    /// It carries our label now: its next packet is dropped, in either direction.
+    /// It carries the revocation label: its next packet is dropped, in either direction.
     Labelled,
-    /// It had no room for labels (it is older than our table), so it was replaced by one that carries our label.
+    /// It had no room for labels, because it is older than the table. An entry with the label replaced it.
     Replaced,
-    /// It had no room for labels, or its packets went through a flow table, so it was deleted. Deleting alone cuts nothing: the
-    /// next packet of either end may begin a new entry. [`Enforcer::revoke`](crate::Enforcer::revoke) sees to that.
+    /// It had no room for labels, or its packets went through a flow table, so it was deleted.
+    ///
+    /// Deleting alone stops nothing, because the next packet of either end may create a new entry.
+    /// [`Enforcer::revoke`](crate::Enforcer::revoke) prevents that.
     Deleted,
-    /// It had ended by itself.
+    /// It no longer existed.
     Gone,
 }
 
-/// Cuts a connection by its entry.
-pub fn revoke(kernel: &mut Kernel, connection: &Connection) -> Result<Revocation, Error> {
-    if connection.is_offloaded() {
-        // No hook sees its packets as long as the entry is there.
-        return delete(kernel, connection);
+/// Revokes a connection by its entry.
+pub fn revoke(kernel: &mut Kernel, entry: &ConntrackEntry) -> Result<Revocation, Error> {
+    if entry.is_offloaded() {
+        // No hook sees its packets while the entry exists.
+        return delete(kernel, entry);
     }
-    match set_label(kernel, connection, true) {
+    match set_label(kernel, entry, true) {
         Ok(()) => Ok(Revocation::Labelled),
         Err(e) => match e.os_error() {
             Some(ENOENT) => Ok(Revocation::Gone),
-            Some(ENOSPC | EOPNOTSUPP) => replace(kernel, connection),
+            Some(ENOSPC | EOPNOTSUPP) => replace(kernel, entry),
             _ => Err(e),
         },
     }
 }
 
-/// Deletes an entry that can't carry a label, and makes one that can where the kernel needs nothing else to be told: UDP
-/// without translation. So who opened it stays known, even if our table goes and comes back. A TCP entry that begins in
-/// the middle of a connection shows that ([`Connection::midstream`]).
-fn replace(kernel: &mut Kernel, connection: &Connection) -> Result<Revocation, Error> {
-    let outcome = delete(kernel, connection)?;
-    let is_plain = connection.protocol == Protocol::Udp && !connection.has_nat();
-    let (Revocation::Deleted, true, Some(timeout)) = (outcome, is_plain, &connection.timeout) else {
+/// Deletes an entry that can't carry a label, and creates one that can if the kernel needs no other state for it: UDP
+/// without address translation.
+///
+/// The new entry preserves which end opened the connection, even if the table is deleted and created again. A TCP entry
+/// created mid-stream is recognisable without that ([`ConntrackEntry::midstream`]).
+fn replace(kernel: &mut Kernel, entry: &ConntrackEntry) -> Result<Revocation, Error> {
+    /// The status bits that the new entry takes over.
+    const KEPT: u32 = IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED;
+    let outcome = delete(kernel, entry)?;
+    let is_plain = entry.protocol == Protocol::Udp && !entry.has_nat();
+    let (Revocation::Deleted, true, Some(timeout)) = (outcome, is_plain, &entry.timeout) else {
         return Ok(outcome);
     };
-    /// `IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED`; a new entry has to be confirmed.
-    const KEPT: u32 = 2 | 4 | 8;
-    const CONFIRMED: u32 = 8;
-    let mut body = names(connection);
-    body.nest(connection::TUPLE_REPLY, |t| {
-        t.raw(&connection.reply);
+    let mut body = names(entry);
+    body.nest(CTA_TUPLE_REPLY, |t| {
+        t.raw(&entry.reply);
     });
-    body.put(connection::TIMEOUT, timeout).number(connection::STATUS, connection.status & KEPT | CONFIRMED);
-    body.put(connection::LABELS, &label_bytes()).put(connection::LABELS_MASK, &label_bytes());
-    match request(kernel, (NEW, CREATE), connection, body, "replacement of") {
+    // The kernel refuses a new entry that is not confirmed.
+    body.put(CTA_TIMEOUT, timeout).number(CTA_STATUS, entry.status & KEPT | IPS_CONFIRMED);
+    body.put(CTA_LABELS, &label_bytes()).put(CTA_LABELS_MASK, &label_bytes());
+    match request(kernel, (IPCTNL_MSG_CT_NEW, NLM_F_CREATE | NLM_F_EXCL), entry, body, "replacement of") {
         Ok(()) => Ok(Revocation::Replaced),
-        // A packet was faster (it was dropped, and began no entry, unless another table lets it pass), or the kernel is full.
+        // A packet was faster (it was dropped and left no entry, unless another table accepts it), or memory is short.
         Err(e) if e.os_error().is_some() => Ok(Revocation::Deleted),
         Err(e) => Err(e),
     }
 }
 
-/// Takes a revocation by label back; says whether the connection still existed.
-pub fn restore(kernel: &mut Kernel, connection: &Connection) -> Result<bool, Error> {
-    match set_label(kernel, connection, false) {
+/// Removes the revocation label. Returns whether the entry still existed.
+pub fn restore(kernel: &mut Kernel, entry: &ConntrackEntry) -> Result<bool, Error> {
+    match set_label(kernel, entry, false) {
         Ok(()) => Ok(true),
         Err(e) if matches!(e.os_error(), Some(ENOENT | ENOSPC)) => Ok(false),
         Err(e) => Err(e),
     }
 }
 
-fn set_label(kernel: &mut Kernel, connection: &Connection, revoked: bool) -> Result<(), Error> {
-    let mut body = names(connection);
-    // The kernel clears what the mask holds and then flips what the labels hold.
+fn set_label(kernel: &mut Kernel, entry: &ConntrackEntry, revoked: bool) -> Result<(), Error> {
+    let mut body = names(entry);
+    // The kernel clears the bits of the mask, then flips the bits of the labels.
     let labels = if revoked { label_bytes() } else { [0; 16] };
-    body.put(connection::LABELS, &labels).put(connection::LABELS_MASK, &label_bytes());
-    request(kernel, (NEW, 0), connection, body, "revocation label of")
+    body.put(CTA_LABELS, &labels).put(CTA_LABELS_MASK, &label_bytes());
+    request(kernel, (IPCTNL_MSG_CT_NEW, 0), entry, body, "revocation label of")
 }
 
-fn delete(kernel: &mut Kernel, connection: &Connection) -> Result<Revocation, Error> {
-    let mut body = names(connection);
-    // With the id, the kernel spares a new connection that has the ends of the old one.
-    if let Some(id) = &connection.id {
-        body.put(connection::ID, id);
+fn delete(kernel: &mut Kernel, entry: &ConntrackEntry) -> Result<Revocation, Error> {
+    let mut body = names(entry);
+    // With the id, the kernel doesn't delete a new entry with the same tuple.
+    if let Some(id) = &entry.id {
+        body.put(CTA_ID, id);
     }
-    match request(kernel, (DELETE, 0), connection, body, "deletion of") {
+    match request(kernel, (IPCTNL_MSG_CT_DELETE, 0), entry, body, "deletion of") {
         Ok(()) => Ok(Revocation::Deleted),
         Err(e) if e.os_error() == Some(ENOENT) => Ok(Revocation::Gone),
         Err(e) => Err(e),
     }
 }
 
-fn names(connection: &Connection) -> Writer {
-    let mut body = Writer::default();
-    body.nest(connection::TUPLE_ORIGINAL, |t| {
-        t.raw(&connection.tuple);
+/// Writes what identifies an entry.
+fn names(entry: &ConntrackEntry) -> AttributeWriter {
+    let mut body = AttributeWriter::default();
+    body.nest(CTA_TUPLE_ORIG, |t| {
+        t.raw(&entry.tuple);
     });
-    if let Some(zone) = &connection.zone {
-        body.put(connection::ZONE, zone);
+    if let Some(zone) = &entry.zone {
+        body.put(CTA_ZONE, zone);
     }
     body
 }
@@ -145,10 +143,11 @@ fn names(connection: &Connection) -> Writer {
 fn request(
     kernel: &mut Kernel,
     (kind, flags): (u16, u16),
-    connection: &Connection,
-    body: Writer,
-    what: &str,
+    entry: &ConntrackEntry,
+    body: AttributeWriter,
+    action: &str,
 ) -> Result<(), Error> {
-    let family = if connection.source.is_ipv4() { 2 } else { 10 };
-    kernel.request(kind, flags, family, &body.into_bytes(), &|| format!("{what} connection {connection}"))
+    let kind = message_type(NFNL_SUBSYS_CTNETLINK, kind);
+    let family = if entry.source.is_ipv4() { NFPROTO_IPV4 } else { NFPROTO_IPV6 };
+    kernel.request(kind, flags, family, &body.into_bytes(), &|| format!("{action} connection {entry}"))
 }

@@ -1,4 +1,4 @@
-//! How many packets were denied.
+//! Counts of denied packets.
 
 use std::collections::BTreeMap;
 
@@ -11,31 +11,29 @@ use crate::{
     },
 };
 
-/// Packets dropped by each chain of our table since it was made.
+/// Packets dropped by each chain of the agent's tables since the chain was created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters(BTreeMap<String, u64>);
 
-/// Packets dropped.
+/// Packets dropped, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// By the egress of a pod, or as none that a pod may send: forged, a tunnel's, no plain IP.
+    /// By the egress of a pod, or because no pod may send such a packet: forged, a tunnel packet, or not plain IP.
     pub egress: u64,
-    /// By the ingress of a pod, or on a link where pods are isolated.
+    /// By the ingress of a pod, or as link-scoped traffic while pods are isolated.
     pub ingress: u64,
-    /// Of connections that were allowed when they began and are not any longer.
+    /// Of revoked connections.
     pub revoked: u64,
 }
 
 impl Counters {
-    /// Reads them; without our table there are none. `O(rules)`.
+    /// Reads the counters. They are empty if the table doesn't exist. `O(rules)`.
     ///
     /// # Errors
     /// What the kernel refuses.
     pub fn read(kernel: &mut Kernel) -> Result<Self, Error> {
         let mut out = BTreeMap::new();
-        for (chain, operations) in
-            Ruleset::rules(kernel)?.into_iter().chain(Ruleset::rules_of_bridge(kernel)?)
-        {
+        for (chain, operations) in Ruleset::rules(kernel)?.into_iter().chain(Ruleset::bridge_rules(kernel)?) {
             if operations.last() != Some(&Operation::Verdict(Target::Drop)) {
                 continue;
             }
@@ -49,13 +47,14 @@ impl Counters {
     }
 }
 
-/// The chains that count as a direction and are not named by it.
+/// The chains that count as a direction without containing it in their names.
 const OF_EGRESS: [&str; 5] =
     ["closed_egress", FORWARDED_CHAIN, RECEIVED_CHAIN, ENCAPSULATED_CHAIN, FROM_PORTS_CHAIN];
 const OF_INGRESS: [&str; 4] = ["closed_ingress", LINK_CHAIN, STRANGERS_CHAIN, TO_PORTS_CHAIN];
 
-/// What the chains have dropped while somebody looked, also those that are gone. A chain's last packets, between the
-/// last look and its end, are missed.
+/// The packets dropped by all chains since the first reading, including chains that were deleted since.
+///
+/// The packets that a chain drops between the last reading and its deletion are missed.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     last: BTreeMap<String, u64>,
@@ -63,11 +62,11 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds what happened since the last time, and gives the sum of all times. Never falls.
+    /// Adds the packets since the last reading, and returns the totals, which never decrease.
     pub fn add(&mut self, now: Counters) -> Counts {
         for (chain, packets) in &now.0 {
             let before = self.last.get(chain).copied().unwrap_or(0);
-            // A smaller number is that of a chain whose rules were written anew.
+            // The rules of a chain whose counter decreased were written again.
             let more = packets.checked_sub(before).unwrap_or(*packets);
             let total = if chain.contains("_egress_") || OF_EGRESS.contains(&&**chain) {
                 &mut self.total.egress
@@ -90,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sum_survives_chains_that_go_and_counters_that_start_again() {
+    fn totals_survive_deleted_chains_and_reset_counters() {
         let counters = |of: &[(&str, u64)]| Counters(of.iter().map(|(c, n)| ((*c).to_owned(), *n)).collect());
         let mut tally = Tally::default();
         tally.add(counters(&[("row_egress_1", 3), ("row_ingress_1", 5), ("revoked", 1)]));

@@ -1,14 +1,14 @@
-//! Which packets were denied, and how many.
+//! Denied packets: single packets, and counts.
 //!
-//! * [`Reader`] hears of single packets over nflog: who, to whom, on which port, over which interface. The rules report at
-//!   most [`LOG_RATE`](crate::LOG_RATE) a second each.
-//! * [`Counters`] are exact and know no packets: how many each chain has dropped since it was made. [`Tally`] adds them
-//!   up over chains that come and go.
+//! * [`DropEventReader`] receives single packets over nflog: addresses, ports and interfaces. Each row of a policy table logs
+//!   at most [`LOG_RATE`](crate::LOG_RATE) packets per second.
+//! * [`Counters`] are exact, but contain no packets: how many each chain has dropped since it was created. [`Tally`] adds
+//!   them up across chains that come and go.
 
 mod counters;
+mod events;
 mod packet;
-mod reader;
 
 pub use counters::{Counters, Counts, Tally};
-pub use packet::{Headers, Transport};
-pub use reader::{Drop, Event, Reader};
+pub use events::{DropEvent, DropEventReader, DroppedPacket};
+pub use packet::{Headers, TransportHeader};

@@ -1,17 +1,17 @@
-//! The headers of a packet, as far as a policy looks at them. Pure, and sure of foot on any bytes.
+//! Parses the packet headers that policies match. Pure; never panics, for any input.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use palisade_policy::Protocol;
 
-/// What follows the IP header, as far as it was there to read.
+/// The transport header, as far as it was captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub enum TransportHeader {
     /// TCP, UDP and SCTP.
     Ports {
-        /// Who sends.
+        /// The source port.
         source: u16,
-        /// To whom.
+        /// The destination port.
         destination: u16,
     },
     /// ICMP and ICMPv6.
@@ -23,27 +23,27 @@ pub enum Transport {
     },
     /// Any other protocol.
     Other,
-    /// A fragment that is not the first: it has no transport header. Policies with ports don't match it.
+    /// A fragment other than the first. It has no transport header, so policies with ports don't match it.
     LaterFragment,
-    /// The packet ends before, or is cut off there.
-    CutOff,
+    /// The packet, or its captured part, ends before the transport header does.
+    Truncated,
 }
 
 /// The headers of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
-    /// Who sends.
+    /// The source address.
     pub source: IpAddr,
-    /// To whom.
+    /// The destination address.
     pub destination: IpAddr,
-    /// The protocol behind the IP header and its extensions.
+    /// The transport protocol, after all extension headers.
     pub protocol: Protocol,
-    /// What that says.
-    pub transport: Transport,
+    /// The transport header.
+    pub transport: TransportHeader,
 }
 
 impl Headers {
-    /// Reads what begins with an IP header, however short. None where the addresses can't be had.
+    /// Parses a packet that begins with an IP header. `None` if it is too short to contain the addresses.
     #[must_use]
     pub fn parse(packet: &[u8]) -> Option<Self> {
         match packet.first()? >> 4 {
@@ -63,7 +63,7 @@ fn ipv4(packet: &[u8]) -> Option<Headers> {
     let address = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
     let fragment_offset = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
     let protocol = Protocol::from_number(header[9]);
-    // Options lie between.
+    // Options may follow the fixed header.
     let behind = packet.get(length..).unwrap_or_default();
     Some(Headers {
         source: address(12).into(),
@@ -78,8 +78,8 @@ fn ipv6(packet: &[u8]) -> Option<Headers> {
     let address = |at: usize| Some(Ipv6Addr::from(<[u8; 16]>::try_from(header.get(at..at + 16)?).ok()?));
     let (mut number, mut behind, mut fragment_offset) = (header[6], &packet[40..], 0);
     let (source, destination) = (address(8)?.into(), address(24)?.into());
-    // Each turn takes at least eight bytes away. These are the extension headers that the kernel's `meta l4proto` steps
-    // over (`ipv6_ext_hdr`).
+    // Each iteration consumes at least eight bytes. These are the extension headers that the kernel's `meta l4proto` skips
+    // (`ipv6_ext_hdr`).
     while let (0 | 43 | 44 | 51 | 60, Some(start)) = (number, behind.get(..4)) {
         let length = match number {
             // A fragment header has a fixed length and an offset.
@@ -87,7 +87,7 @@ fn ipv6(packet: &[u8]) -> Option<Headers> {
                 fragment_offset = u16::from_be_bytes([start[2], start[3]]) >> 3;
                 8
             }
-            // Authentication counts in words, less two.
+            // The authentication header counts its length in words of four bytes, minus two.
             51 => (usize::from(start[1]) + 2) * 4,
             _ => (usize::from(start[1]) + 1) * 8,
         };
@@ -101,19 +101,19 @@ fn ipv6(packet: &[u8]) -> Option<Headers> {
     Some(Headers { source, destination, protocol, transport: transport(protocol, fragment_offset, behind) })
 }
 
-fn transport(protocol: Protocol, fragment_offset: u16, bytes: &[u8]) -> Transport {
+fn transport(protocol: Protocol, fragment_offset: u16, bytes: &[u8]) -> TransportHeader {
     if fragment_offset > 0 {
-        return Transport::LaterFragment;
+        return TransportHeader::LaterFragment;
     }
     match (protocol, bytes) {
-        (Protocol::Other(1 | 58), [kind, code, ..]) => Transport::Icmp { kind: *kind, code: *code },
-        (Protocol::Other(1 | 58), _) => Transport::CutOff,
-        (Protocol::Other(_), _) => Transport::Other,
-        (_, [a, b, c, d, ..]) => Transport::Ports {
+        (Protocol::Other(1 | 58), [kind, code, ..]) => TransportHeader::Icmp { kind: *kind, code: *code },
+        (Protocol::Other(1 | 58), _) => TransportHeader::Truncated,
+        (Protocol::Other(_), _) => TransportHeader::Other,
+        (_, [a, b, c, d, ..]) => TransportHeader::Ports {
             source: u16::from_be_bytes([*a, *b]),
             destination: u16::from_be_bytes([*c, *d]),
         },
-        _ => Transport::CutOff,
+        _ => TransportHeader::Truncated,
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
     }
 
     const WEB: [u8; 4] = [0x82, 0x35, 0, 80];
-    const PORTS: Transport = Transport::Ports { source: 0x8235, destination: 80 };
+    const PORTS: TransportHeader = TransportHeader::Ports { source: 0x8235, destination: 80 };
 
     #[test]
     fn ipv4_with_and_without_options_and_fragments() {
@@ -149,11 +149,11 @@ mod tests {
         let transport = |packet: &[u8]| Headers::parse(packet).unwrap().transport;
         assert_eq!(transport(&v4(17, 0, &[1; 40], &WEB)), PORTS);
         assert_eq!(transport(&v4(132, 0x2000, &[], &WEB)), PORTS, "a first fragment has ports");
-        assert_eq!(transport(&v4(6, 1, &[], &WEB)), Transport::LaterFragment);
-        assert_eq!(transport(&v4(6, 0, &[], &WEB[..3])), Transport::CutOff);
-        assert_eq!(transport(&v4(1, 0, &[], &[8, 0])), Transport::Icmp { kind: 8, code: 0 });
-        assert_eq!(transport(&v4(1, 0, &[], &[8])), Transport::CutOff);
-        assert_eq!(transport(&v4(47, 0, &[], &[])), Transport::Other);
+        assert_eq!(transport(&v4(6, 1, &[], &WEB)), TransportHeader::LaterFragment);
+        assert_eq!(transport(&v4(6, 0, &[], &WEB[..3])), TransportHeader::Truncated);
+        assert_eq!(transport(&v4(1, 0, &[], &[8, 0])), TransportHeader::Icmp { kind: 8, code: 0 });
+        assert_eq!(transport(&v4(1, 0, &[], &[8])), TransportHeader::Truncated);
+        assert_eq!(transport(&v4(47, 0, &[], &[])), TransportHeader::Other);
         assert_eq!(Headers::parse(&[&[0x44u8][..], &v4(6, 0, &[], &WEB)[1..]].concat()), None, "too short");
         assert_eq!(Headers::parse(&v4(6, 0, &[], &WEB)[..19]), None);
     }
@@ -176,10 +176,13 @@ mod tests {
         // A first and a later fragment.
         assert_eq!(seen(&v6(44, &[&[6, 0, 0, 1, 0, 0, 0, 9][..], &WEB].concat())), (Protocol::Tcp, PORTS));
         let later = [&[6, 0, 0, 9, 0, 0, 0, 9][..], &WEB].concat();
-        assert_eq!(seen(&v6(44, &later)), (Protocol::Tcp, Transport::LaterFragment));
-        assert_eq!(seen(&v6(58, &[128, 0])), (Protocol::Other(58), Transport::Icmp { kind: 128, code: 0 }));
-        // An extension header that points behind the end.
-        assert_eq!(seen(&v6(0, &[6, 255, 0, 0])), (Protocol::Tcp, Transport::CutOff));
+        assert_eq!(seen(&v6(44, &later)), (Protocol::Tcp, TransportHeader::LaterFragment));
+        assert_eq!(
+            seen(&v6(58, &[128, 0])),
+            (Protocol::Other(58), TransportHeader::Icmp { kind: 128, code: 0 })
+        );
+        // An extension header that ends beyond the packet.
+        assert_eq!(seen(&v6(0, &[6, 255, 0, 0])), (Protocol::Tcp, TransportHeader::Truncated));
         assert_eq!(Headers::parse(&v6(6, &WEB)[..39]), None);
     }
 }

@@ -1,381 +1,355 @@
-//! Matches and statements as kernel expressions. Numbers are those of `linux/netfilter/nf_tables.h`.
+//! Encodes matches and statements as kernel expressions.
 
 use std::net::IpAddr;
 
 use palisade_policy::{Direction, Family};
 
-use super::attributes::Attributes;
+use super::attributes::AttributeWriter;
 use crate::{
     conntrack::label_bytes,
-    ruleset::{Expression, Flood, HasPorts, Outcome, Rule},
+    ruleset::{Expression, HasPorts, Outcome, PacketType, Rule},
+    uapi::{
+        if_packet::{PACKET_BROADCAST, PACKET_MULTICAST},
+        netfilter::{NF_ACCEPT, NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6},
+        nf_conntrack::{
+            NF_CT_STATE_ESTABLISHED_BIT, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_NEW_BIT,
+            NF_CT_STATE_RELATED_BIT,
+        },
+        nf_tables::*,
+    },
 };
 
-/// `NFTA_LIST_ELEM`.
-pub(super) const LIST_ELEMENT: u16 = 1;
+/// The register in which keys are built.
+const KEY: u32 = NFT_REG_1;
 
-/// `NFTA_DATA_VALUE` and `NFTA_DATA_VERDICT`.
-pub(super) const DATA_VALUE: u16 = 1;
-const DATA_VERDICT: u16 = 2;
+/// The registers of the second half of a pair, right behind the first half: an IPv4 address fills one 32-bit register, an
+/// IPv6 address one 128-bit register.
+const SECOND_V4: u32 = NFT_REG32_01;
+const SECOND_V6: u32 = NFT_REG_2;
 
-/// `NFT_REG_VERDICT`, then the two registers that keys are built in. The second half of an IPv4 pair follows the first
-/// in the 32-bit view (`NFT_REG32_01`), that of an IPv6 pair in the 128-bit view (`NFT_REG_2`).
-const VERDICT: u32 = 0;
-const REGISTER: u32 = 1;
-const SECOND_V4: u32 = 9;
-const SECOND_V6: u32 = 2;
+/// The registers of protocol, source port and destination port, behind the addresses of a tuple. The kernel lists a
+/// 32-bit register that begins a 128-bit one under the name of the latter, so it is written in the same way.
+const BEHIND_V4: [u32; 3] = [NFT_REG32_02, NFT_REG32_03, NFT_REG_2];
+const BEHIND_V6: [u32; 3] = [NFT_REG_3, NFT_REG32_09, NFT_REG32_10];
 
-/// The registers of protocol, source port and destination port of a tuple, behind its addresses. The kernel tells
-/// a 32-bit register that begins a 128-bit one by the name of that, so it is written like this, too: `NFT_REG32_02`,
-/// `NFT_REG32_03`, `NFT_REG_2`; and `NFT_REG_3`, `NFT_REG32_09`, `NFT_REG32_10`.
-const BEHIND_V4: [u32; 3] = [10, 11, 2];
-const BEHIND_V6: [u32; 3] = [3, 17, 18];
-
-/// FIN, SYN, RST and ACK in byte 13 of the TCP header, and SYN alone: the packet that begins a connection.
+/// FIN, SYN, RST and ACK in the flags byte of the TCP header, and SYN alone: the packet that opens a connection.
 const TCP_FLAGS: u8 = 0x01 | 0x02 | 0x04 | 0x10;
 const SYN: u8 = 0x02;
 
-/// Payload bases.
-const LINK: u32 = 0;
-const NETWORK: u32 = 1;
-const TRANSPORT: u32 = 2;
+/// Offsets in the Ethernet, IPv6, TCP and other transport headers.
+const ETHERNET_TYPE: u32 = 12;
+const IPV6_HOP_LIMIT: u32 = 7;
+const TCP_FLAGS_BYTE: u32 = 13;
+const SOURCE_PORT: u32 = 0;
+const DESTINATION_PORT: u32 = 2;
+const ICMP_TYPE: u32 = 0;
 
-/// `meta` keys.
-const META_NFPROTO: u32 = 15;
-const META_L4PROTO: u32 = 16;
-const META_PKTTYPE: u32 = 19;
-
-const META_IIF: u32 = 4;
-const META_OIF: u32 = 5;
-
-/// `fib`: the outgoing interface of the route, looked up by source address and incoming interface; asked for no more than
-/// its being there (`NFT_FIB_RESULT_OIF`, `NFTA_FIB_F_SADDR | IIF | PRESENT`).
-const FIB_OIF: u32 = 1;
-const FIB_WAY_BACK: u32 = 1 | 8 | 32;
-
-/// Where the type stands in the Ethernet header.
-const ETHER_TYPE: u32 = 12;
-
-/// Where the hop limit stands in the IPv6 header.
-const HOP_LIMIT: u32 = 7;
-
-/// `PACKET_BROADCAST`, `PACKET_MULTICAST`.
-const BROADCAST: u8 = 1;
-const MULTICAST: u8 = 2;
+/// A reverse path look-up: by source address and incoming interface, and only for whether a route exists.
+const REVERSE_PATH: u32 = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT;
 
 /// fe80::/10.
 const LINK_LOCAL: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const LINK_LOCAL_MASK: [u8; 16] = [0xff, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// `ct` keys.
-const CT_STATE: u32 = 0;
-const CT_LABELS: u32 = 13;
-
-/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
-const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
-/// `NF_CT_STATE_INVALID_BIT | NF_CT_STATE_BIT(IP_CT_NEW)`.
-const INVALID_OR_NEW: u32 = 1 | 8;
-
-/// `cmp` operators.
-const EQ: u32 = 0;
-const NEQ: u32 = 1;
-const LTE: u32 = 3;
-const GTE: u32 = 5;
-
-/// The list of kernel expressions of a rule (the payload of `NFTA_RULE_EXPRESSIONS`).
-pub(super) fn rule(out: &mut Attributes, rule: &Rule) {
+/// Writes the kernel expressions of a rule: the payload of `NFTA_RULE_EXPRESSIONS`.
+pub(super) fn rule(out: &mut AttributeWriter, rule: &Rule) {
     for expression in rule {
         write(out, expression);
     }
 }
 
-fn write(out: &mut Attributes, expression: &Expression) {
+fn write(out: &mut AttributeWriter, expression: &Expression) {
     match expression {
         Expression::Family(family) => {
-            meta(out, META_NFPROTO);
-            cmp(out, EQ, &[if *family == Family::V4 { 2 } else { 10 }]);
+            meta(out, NFT_META_NFPROTO);
+            cmp(out, NFT_CMP_EQ, &[if *family == Family::V4 { NFPROTO_IPV4 } else { NFPROTO_IPV6 }]);
         }
         Expression::Protocol(number) => {
-            meta(out, META_L4PROTO);
-            cmp(out, EQ, &[*number]);
+            meta(out, NFT_META_L4PROTO);
+            cmp(out, NFT_CMP_EQ, &[*number]);
         }
         Expression::ProtocolIn(set) => {
-            meta(out, META_L4PROTO);
-            lookup(out, set, false);
+            meta(out, NFT_META_L4PROTO);
+            lookup(out, set, Lookup::In);
         }
         Expression::InterfaceIn { set, inverted } => {
-            meta(out, META_IIF);
-            if *inverted {
-                lookup_not(out, set);
-            } else {
-                lookup(out, set, false);
-            }
+            meta(out, NFT_META_IIF);
+            lookup(out, set, if *inverted { Lookup::NotIn } else { Lookup::In });
         }
-        Expression::LeavesBy(set) => {
-            meta(out, META_OIF);
-            lookup(out, set, false);
+        Expression::OutInterfaceIn(set) => {
+            meta(out, NFT_META_OIF);
+            lookup(out, set, Lookup::In);
         }
-        Expression::TurnsBack { set, inverted } => {
-            meta(out, META_IIF);
-            // The second half of the key, in the 32-bit view.
-            kernel_expression(out, "meta", |d| {
-                d.number(2, META_OIF).number(1, SECOND_V4);
-            });
-            if *inverted {
-                lookup_not(out, set);
-            } else {
-                lookup(out, set, false);
-            }
+        Expression::InterfacePairIn { set, inverted } => {
+            meta(out, NFT_META_IIF);
+            meta_into(out, NFT_META_OIF, SECOND_V4);
+            lookup(out, set, if *inverted { Lookup::NotIn } else { Lookup::In });
         }
         Expression::EtherType(kind) => {
-            payload(out, REGISTER, LINK, ETHER_TYPE, 2);
-            cmp(out, EQ, &kind.to_be_bytes());
+            payload(out, KEY, NFT_PAYLOAD_LL_HEADER, ETHERNET_TYPE, 2);
+            cmp(out, NFT_CMP_EQ, &kind.to_be_bytes());
         }
-        Expression::NoWayBack => {
-            // NFTA_FIB_DREG, _RESULT, _FLAGS
+        Expression::NoReverseRoute => {
             kernel_expression(out, "fib", |d| {
-                d.number(1, REGISTER).number(2, FIB_OIF).number(3, FIB_WAY_BACK);
+                d.number(NFTA_FIB_DREG, KEY).number(NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF);
+                d.number(NFTA_FIB_FLAGS, REVERSE_PATH);
             });
-            cmp(out, EQ, &[0; 4]);
+            cmp(out, NFT_CMP_EQ, &[0; 4]);
         }
         Expression::HopLimit(hops) => {
-            payload(out, REGISTER, NETWORK, HOP_LIMIT, 1);
-            cmp(out, EQ, &[*hops]);
+            payload(out, KEY, NFT_PAYLOAD_NETWORK_HEADER, IPV6_HOP_LIMIT, 1);
+            cmp(out, NFT_CMP_EQ, &[*hops]);
         }
-        Expression::NoneOf(numbers) => {
+        Expression::ProtocolNotIn(numbers) => {
             for number in numbers {
-                meta(out, META_L4PROTO);
-                cmp(out, NEQ, &[*number]);
+                meta(out, NFT_META_L4PROTO);
+                cmp(out, NFT_CMP_NEQ, &[*number]);
             }
         }
         Expression::Port(first, last) => {
-            payload(out, REGISTER, TRANSPORT, 2, 2);
+            transport(out, KEY, DESTINATION_PORT, 2);
             range(out, &first.to_be_bytes(), &last.to_be_bytes());
         }
         Expression::PortIn(set) => {
-            payload(out, REGISTER, TRANSPORT, 2, 2);
-            lookup(out, set, false);
+            transport(out, KEY, DESTINATION_PORT, 2);
+            lookup(out, set, Lookup::In);
         }
         Expression::SourcePort(first, last) => {
-            payload(out, REGISTER, TRANSPORT, 0, 2);
+            transport(out, KEY, SOURCE_PORT, 2);
             range(out, &first.to_be_bytes(), &last.to_be_bytes());
         }
         Expression::SourcePortIn(set) => {
-            payload(out, REGISTER, TRANSPORT, 0, 2);
-            lookup(out, set, false);
+            transport(out, KEY, SOURCE_PORT, 2);
+            lookup(out, set, Lookup::In);
         }
-        Expression::Midstream => {
-            payload(out, REGISTER, TRANSPORT, 13, 1);
+        Expression::TcpNotSyn => {
+            transport(out, KEY, TCP_FLAGS_BYTE, 1);
             mask(out, &[TCP_FLAGS], &[0]);
-            cmp(out, NEQ, &[SYN]);
+            cmp(out, NFT_CMP_NEQ, &[SYN]);
         }
         Expression::TupleIn(family, has_ports, set) => {
             tuple(out, *family, *has_ports);
-            lookup(out, set, false);
+            lookup(out, set, Lookup::In);
         }
         Expression::PeerIn(direction, family, set) => {
-            address(out, REGISTER, *family, *direction == Direction::Ingress);
-            lookup(out, set, false);
+            address(out, KEY, *family, *direction == Direction::Ingress);
+            lookup(out, set, Lookup::In);
         }
         Expression::PairIn(family, set) => {
             pair(out, *family);
-            lookup(out, set, false);
+            lookup(out, set, Lookup::In);
         }
         Expression::PairDispatch(family, map) => {
             pair(out, *family);
-            lookup(out, map, true);
+            lookup(out, map, Lookup::Verdict);
         }
         Expression::Dispatch(direction, family, map) => {
-            address(out, REGISTER, *family, *direction == Direction::Egress);
-            lookup(out, map, true);
+            address(out, KEY, *family, *direction == Direction::Egress);
+            lookup(out, map, Lookup::Verdict);
         }
-        Expression::From(source) => {
-            address(out, REGISTER, Family::of(*source), true);
+        Expression::SourceIs(source) => {
+            address(out, KEY, Family::of(*source), true);
             match source {
-                IpAddr::V4(a) => cmp(out, EQ, &a.octets()),
-                IpAddr::V6(a) => cmp(out, EQ, &a.octets()),
+                IpAddr::V4(a) => cmp(out, NFT_CMP_EQ, &a.octets()),
+                IpAddr::V6(a) => cmp(out, NFT_CMP_EQ, &a.octets()),
             }
         }
         Expression::LinkLocal { source } => {
-            address(out, REGISTER, Family::V6, *source);
+            address(out, KEY, Family::V6, *source);
             mask(out, &LINK_LOCAL_MASK, &[0; 16]);
-            cmp(out, EQ, &LINK_LOCAL);
+            cmp(out, NFT_CMP_EQ, &LINK_LOCAL);
         }
-        Expression::Flooded(flood) => {
-            meta(out, META_PKTTYPE);
-            cmp(out, EQ, &[if *flood == Flood::Broadcast { BROADCAST } else { MULTICAST }]);
+        Expression::PacketType(kind) => {
+            meta(out, NFT_META_PKTTYPE);
+            cmp(
+                out,
+                NFT_CMP_EQ,
+                &[if *kind == PacketType::Broadcast { PACKET_BROADCAST } else { PACKET_MULTICAST }],
+            );
         }
         Expression::Icmpv6(first, last) => {
-            payload(out, REGISTER, TRANSPORT, 0, 1);
+            transport(out, KEY, ICMP_TYPE, 1);
             range(out, &[*first], &[*last]);
         }
-        Expression::Established => state(out, ESTABLISHED_OR_RELATED),
-        Expression::Unestablished => state(out, INVALID_OR_NEW),
+        Expression::EstablishedOrRelated => state(out, NF_CT_STATE_ESTABLISHED_BIT | NF_CT_STATE_RELATED_BIT),
+        Expression::InvalidOrNew => state(out, NF_CT_STATE_INVALID_BIT | NF_CT_STATE_NEW_BIT),
         Expression::Revoked => {
-            ct(out, CT_LABELS, 1);
+            ct(out, NFT_CT_LABELS);
             mask(out, &label_bytes(), &[0; 16]);
-            cmp(out, NEQ, &[0; 16]);
+            cmp(out, NFT_CMP_NEQ, &[0; 16]);
         }
         Expression::SetRevoked => {
-            immediate(out, REGISTER, |data| {
-                data.put(DATA_VALUE, &label_bytes());
+            immediate(out, KEY, |data| {
+                data.put(NFTA_DATA_VALUE, &label_bytes());
             });
-            // NFTA_CT_KEY, NFTA_CT_SREG
             kernel_expression(out, "ct", |d| {
-                d.number(2, CT_LABELS).number(4, REGISTER);
+                d.number(NFTA_CT_KEY, NFT_CT_LABELS).number(NFTA_CT_SREG, KEY);
             });
         }
         Expression::Limit { rate, burst } => kernel_expression(out, "limit", |d| {
-            // NFTA_LIMIT_RATE, _UNIT (a second), _BURST, _TYPE (NFT_LIMIT_PKTS), _FLAGS
-            d.put(1, &rate.to_be_bytes()).put(2, &1u64.to_be_bytes());
-            d.number(3, *burst).number(4, 0).number(5, 0);
+            // The unit is one second.
+            d.put(NFTA_LIMIT_RATE, &rate.to_be_bytes()).put(NFTA_LIMIT_UNIT, &1u64.to_be_bytes());
+            d.number(NFTA_LIMIT_BURST, *burst).number(NFTA_LIMIT_TYPE, NFT_LIMIT_PKTS);
+            d.number(NFTA_LIMIT_FLAGS, 0);
         }),
         Expression::Log(group, prefix) => kernel_expression(out, "log", |d| {
-            d.put(1, &group.to_be_bytes()).text(2, prefix);
+            d.put(NFTA_LOG_GROUP, &group.to_be_bytes()).text(NFTA_LOG_PREFIX, prefix);
         }),
         Expression::Counter => kernel_expression(out, "counter", |_| {}),
-        Expression::Then(outcome) => immediate(out, VERDICT, |data| verdict(data, outcome)),
+        Expression::Verdict(outcome) => immediate(out, NFT_REG_VERDICT, |data| verdict(data, outcome)),
     }
 }
 
-fn kernel_expression(out: &mut Attributes, name: &str, data: impl FnOnce(&mut Attributes)) {
-    out.nest(LIST_ELEMENT, |e| {
-        e.text(1, name).nest(2, data);
+fn kernel_expression(out: &mut AttributeWriter, name: &str, data: impl FnOnce(&mut AttributeWriter)) {
+    out.nest(NFTA_LIST_ELEM, |e| {
+        e.text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, data);
     });
 }
 
-fn meta(out: &mut Attributes, key: u32) {
-    meta_into(out, key, REGISTER);
+fn meta(out: &mut AttributeWriter, key: u32) {
+    meta_into(out, key, KEY);
 }
 
-fn meta_into(out: &mut Attributes, key: u32, register: u32) {
+fn meta_into(out: &mut AttributeWriter, key: u32, register: u32) {
     kernel_expression(out, "meta", |d| {
-        d.number(2, key).number(1, register);
+        d.number(NFTA_META_KEY, key).number(NFTA_META_DREG, register);
     });
 }
 
-/// `ct state` has one of these bits.
-fn state(out: &mut Attributes, bits: u32) {
-    ct(out, CT_STATE, 1);
-    // Registers hold the state in host order.
+/// Matches if `ct state` has one of these bits.
+fn state(out: &mut AttributeWriter, bits: u32) {
+    ct(out, NFT_CT_STATE);
+    // The state is in host byte order.
     mask(out, &bits.to_ne_bytes(), &[0; 4]);
-    cmp(out, NEQ, &[0; 4]);
+    cmp(out, NFT_CMP_NEQ, &[0; 4]);
 }
 
-fn ct(out: &mut Attributes, key: u32, register: u32) {
+fn ct(out: &mut AttributeWriter, key: u32) {
     kernel_expression(out, "ct", |d| {
-        d.number(2, key).number(1, register);
+        d.number(NFTA_CT_KEY, key).number(NFTA_CT_DREG, KEY);
     });
 }
 
-fn payload(out: &mut Attributes, register: u32, base: u32, offset: u32, length: u32) {
+fn payload(out: &mut AttributeWriter, register: u32, base: u32, offset: u32, length: u32) {
     kernel_expression(out, "payload", |d| {
-        d.number(1, register).number(2, base).number(3, offset).number(4, length);
+        d.number(NFTA_PAYLOAD_DREG, register).number(NFTA_PAYLOAD_BASE, base);
+        d.number(NFTA_PAYLOAD_OFFSET, offset).number(NFTA_PAYLOAD_LEN, length);
     });
 }
 
-/// Source or destination address of the IP header.
-fn address(out: &mut Attributes, register: u32, family: Family, source: bool) {
+/// Loads a part of the transport header.
+fn transport(out: &mut AttributeWriter, register: u32, offset: u32, length: u32) {
+    payload(out, register, NFT_PAYLOAD_TRANSPORT_HEADER, offset, length);
+}
+
+/// Loads the source or destination address of the IP header.
+fn address(out: &mut AttributeWriter, register: u32, family: Family, source: bool) {
     let (offset, length) = match (family, source) {
         (Family::V4, true) => (12, 4),
         (Family::V4, false) => (16, 4),
         (Family::V6, true) => (8, 16),
         (Family::V6, false) => (24, 16),
     };
-    payload(out, register, NETWORK, offset, length);
+    payload(out, register, NFT_PAYLOAD_NETWORK_HEADER, offset, length);
 }
 
-/// Source and destination address, one behind the other.
-fn pair(out: &mut Attributes, family: Family) {
-    address(out, REGISTER, family, true);
+/// Loads source and destination address, one behind the other.
+fn pair(out: &mut AttributeWriter, family: Family) {
+    address(out, KEY, family, true);
     address(out, if family == Family::V4 { SECOND_V4 } else { SECOND_V6 }, family, false);
 }
 
-/// What a connection is known by: source and destination address and protocol, and ports where it has some.
-fn tuple(out: &mut Attributes, family: Family, has_ports: HasPorts) {
+/// Loads what identifies a connection: source and destination address, protocol, and ports if the protocol has any.
+fn tuple(out: &mut AttributeWriter, family: Family, has_ports: HasPorts) {
     pair(out, family);
     let [protocol, source_port, port] = if family == Family::V4 { BEHIND_V4 } else { BEHIND_V6 };
-    meta_into(out, META_L4PROTO, protocol);
+    meta_into(out, NFT_META_L4PROTO, protocol);
     if has_ports == HasPorts::Yes {
-        payload(out, source_port, TRANSPORT, 0, 2);
-        payload(out, port, TRANSPORT, 2, 2);
+        transport(out, source_port, SOURCE_PORT, 2);
+        transport(out, port, DESTINATION_PORT, 2);
     }
 }
 
-fn cmp(out: &mut Attributes, operator: u32, value: &[u8]) {
+fn cmp(out: &mut AttributeWriter, operator: u32, value: &[u8]) {
     kernel_expression(out, "cmp", |d| {
-        d.number(1, REGISTER).number(2, operator).nest(3, |v| {
-            v.put(DATA_VALUE, value);
+        d.number(NFTA_CMP_SREG, KEY).number(NFTA_CMP_OP, operator).nest(NFTA_CMP_DATA, |v| {
+            v.put(NFTA_DATA_VALUE, value);
         });
     });
 }
 
-/// One comparison where one is enough.
-fn range(out: &mut Attributes, first: &[u8], last: &[u8]) {
+/// Matches an inclusive range, with one comparison if it is a single value.
+fn range(out: &mut AttributeWriter, first: &[u8], last: &[u8]) {
     if first == last {
-        cmp(out, EQ, first);
+        cmp(out, NFT_CMP_EQ, first);
     } else {
-        cmp(out, GTE, first);
-        cmp(out, LTE, last);
+        cmp(out, NFT_CMP_GTE, first);
+        cmp(out, NFT_CMP_LTE, last);
     }
 }
 
-fn mask(out: &mut Attributes, mask: &[u8], xor: &[u8]) {
+fn mask(out: &mut AttributeWriter, mask: &[u8], xor: &[u8]) {
     kernel_expression(out, "bitwise", |d| {
-        d.number(1, REGISTER)
-            .number(2, REGISTER)
-            .number(3, mask.len() as u32)
-            .nest(4, |v| {
-                v.put(DATA_VALUE, mask);
+        d.number(NFTA_BITWISE_SREG, KEY)
+            .number(NFTA_BITWISE_DREG, KEY)
+            .number(NFTA_BITWISE_LEN, mask.len() as u32)
+            .nest(NFTA_BITWISE_MASK, |v| {
+                v.put(NFTA_DATA_VALUE, mask);
             })
-            .nest(5, |v| {
-                v.put(DATA_VALUE, xor);
+            .nest(NFTA_BITWISE_XOR, |v| {
+                v.put(NFTA_DATA_VALUE, xor);
             });
     });
 }
 
-fn lookup(out: &mut Attributes, set: &str, verdicts: bool) {
+/// What a look-up does with the element that it finds.
+#[derive(Clone, Copy)]
+enum Lookup {
+    /// Matches if there is one.
+    In,
+    /// Matches if there is none.
+    NotIn,
+    /// Applies the element's verdict.
+    Verdict,
+}
+
+fn lookup(out: &mut AttributeWriter, set: &str, lookup: Lookup) {
     kernel_expression(out, "lookup", |d| {
-        d.text(1, set).number(2, REGISTER);
-        if verdicts {
-            d.number(3, VERDICT);
+        d.text(NFTA_LOOKUP_SET, set).number(NFTA_LOOKUP_SREG, KEY);
+        match lookup {
+            Lookup::In => {}
+            Lookup::NotIn => drop(d.number(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV)),
+            Lookup::Verdict => drop(d.number(NFTA_LOOKUP_DREG, NFT_REG_VERDICT)),
         }
     });
 }
 
-fn lookup_not(out: &mut Attributes, set: &str) {
-    /// `NFT_LOOKUP_F_INV`.
-    const INVERTED: u32 = 1;
-    kernel_expression(out, "lookup", |d| {
-        d.text(1, set).number(2, REGISTER).number(5, INVERTED);
-    });
-}
-
-fn immediate(out: &mut Attributes, register: u32, data: impl FnOnce(&mut Attributes)) {
+fn immediate(out: &mut AttributeWriter, register: u32, data: impl FnOnce(&mut AttributeWriter)) {
     kernel_expression(out, "immediate", |d| {
-        d.number(1, register).nest(2, data);
+        d.number(NFTA_IMMEDIATE_DREG, register).nest(NFTA_IMMEDIATE_DATA, data);
     });
 }
 
-fn verdict(out: &mut Attributes, outcome: &Outcome) {
+fn verdict(out: &mut AttributeWriter, outcome: &Outcome) {
     match outcome {
-        Outcome::Drop => code(out, 0, None),
-        Outcome::Accept => code(out, 1, None),
-        Outcome::Goto(chain) => code(out, -4, Some(chain)),
-        Outcome::Jump(chain) => code(out, -3, Some(chain)),
-        Outcome::Return => code(out, -5, None),
+        Outcome::Drop => code(out, NF_DROP, None),
+        Outcome::Accept => code(out, NF_ACCEPT, None),
+        Outcome::Goto(chain) => code(out, NFT_GOTO, Some(chain)),
+        Outcome::Jump(chain) => code(out, NFT_JUMP, Some(chain)),
+        Outcome::Return => code(out, NFT_RETURN, None),
     }
 }
 
-/// `jump` to a chain, as the data of a map element.
-pub(super) fn jump(out: &mut Attributes, chain: &str) {
-    code(out, -3, Some(chain));
+/// Writes a jump to a chain, as the data of a map element.
+pub(super) fn jump(out: &mut AttributeWriter, chain: &str) {
+    code(out, NFT_JUMP, Some(chain));
 }
 
-fn code(out: &mut Attributes, code: i32, chain: Option<&str>) {
-    out.nest(DATA_VERDICT, |v| {
-        v.put(1, &code.to_be_bytes());
+fn code(out: &mut AttributeWriter, code: i32, chain: Option<&str>) {
+    out.nest(NFTA_DATA_VERDICT, |v| {
+        v.put(NFTA_VERDICT_CODE, &code.to_be_bytes());
         if let Some(chain) = chain {
-            v.text(2, chain);
+            v.text(NFTA_VERDICT_CHAIN, chain);
         }
     });
 }

@@ -1,5 +1,5 @@
-//! The bytes of one message of each kind. They were accepted by a kernel and printed as intended by the `nft` program
-//! (the tests in `tests/kernel` hold that); from then on they may only change on purpose.
+//! The bytes of one message of each kind. A kernel accepted them, and the `nft` program printed them as intended (see
+//! `tests/kernel`). They may change only on purpose.
 
 use std::sync::Arc;
 
@@ -7,18 +7,22 @@ use palisade_policy::{Direction, Family, IpRange};
 
 use super::{batch_begin, batch_end, encode};
 use crate::{
-    base::{self, BaseSets, around_set},
-    ruleset::{Around, Chain, Content, Element, Expression, Flood, Hook, Key, Lead, Message, Outcome, Set},
+    base,
+    base_sets::{BaseSets, node_set},
+    ruleset::{
+        Chain, Content, Element, Expression, Hook, JumpTarget, Key, Message, NodeSet, Outcome, PacketType,
+        Set,
+    },
 };
 
-/// The message with its sequence number left 0, as words of four bytes in hexadecimal.
+/// Returns the message with sequence number 0 as words of four bytes in hexadecimal.
 fn words(message: Message) -> String {
     let mut batch = Vec::new();
     encode(message).append(&mut batch, 0, false);
-    in_words(&batch)
+    hex_words(&batch)
 }
 
-fn in_words(bytes: &[u8]) -> String {
+fn hex_words(bytes: &[u8]) -> String {
     let word = |w: &[u8]| w.iter().map(|b| format!("{b:02x}")).collect::<String>();
     bytes.chunks(4).map(word).collect::<Vec<_>>().join(" ")
 }
@@ -41,18 +45,18 @@ fn ranges() -> Arc<Set> {
         key: Key::Address(Family::V4),
         intervals: true,
         verdicts: false,
-        content: Content::Groups(Vec::new(), Family::V4),
+        content: Content::PeerSets(Vec::new(), Family::V4),
     })
 }
 
 #[test]
 fn batches_are_framed() {
-    assert_eq!(in_words(&batch_begin(7)), "14000000 10000100 07000000 00000000 0000000a");
-    assert_eq!(in_words(&batch_end(9)), "14000000 11000100 09000000 00000000 0000000a");
+    assert_eq!(hex_words(&batch_begin(7)), "14000000 10000100 07000000 00000000 0000000a");
+    assert_eq!(hex_words(&batch_end(9)), "14000000 11000100 09000000 00000000 0000000a");
     let mut batch = Vec::new();
     encode(Message::FlushChain("c".into())).append(&mut batch, 0x0403_0201, true);
     assert_eq!(
-        in_words(&batch),
+        hex_words(&batch),
         "2c000000 080a0500 01020304 00000000 01000000 0d000100 70616c69 73616465 00000000 \
          06000200 63000000"
     );
@@ -67,24 +71,24 @@ fn the_table_and_its_base() {
     );
     let sets = BaseSets::new();
     assert_eq!(
-        words(Message::CreateSet(sets.dispatch(Lead::Table(Direction::Egress), Family::V6).clone())),
+        words(Message::CreateSet(sets.dispatch(JumpTarget::Table(Direction::Egress), Family::V6).clone())),
         "64000000 090a0106 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
          0c000200 65677265 73733600 08000300 00000008 08000400 00000008 08000500 00000010 \
          08000600 ffffff00 08000a00 00000001 0a000d00 00040200 00000000"
     );
     assert_eq!(
-        words(Message::CreateSet(sets.itself(Family::V4).clone())),
+        words(Message::CreateSet(sets.self_pairs(Family::V4).clone())),
         "5c000000 090a0106 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
          0a000200 73656c66 34000000 08000300 00000000 08000400 000001c7 08000500 00000008 \
          08000a00 00000001 0a000d00 00040200 00000000"
     );
     assert_eq!(
-        words(Message::CreateSet(sets.dispatch(Lead::Hairpin, Family::V4).clone())),
+        words(Message::CreateSet(sets.dispatch(JumpTarget::Hairpin, Family::V4).clone())),
         "68000000 090a0106 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
          0d000200 68616972 70696e34 00000000 08000300 00000008 08000400 000001c7 08000500 \
          00000008 08000600 ffffff00 08000a00 00000001 0a000d00 00040200 00000000"
     );
-    let forward = base::chains(&crate::Options::default(), &sets, false)
+    let forward = base::chains(&crate::EnforcerOptions::default(), &sets, false)
         .into_iter()
         .find(|chain| chain.hook == Some(Hook::Forward))
         .unwrap();
@@ -110,7 +114,7 @@ fn elements() {
          06000200 72000000 3c000380 10000180 0c000180 08000100 0a000000 18000180 08000300 \
          00000001 0c000180 08000100 0a000100 10000180 0c000180 08000100 ff000000"
     );
-    let map = BaseSets::new().dispatch(Lead::Table(Direction::Ingress), Family::V4).clone();
+    let map = BaseSets::new().dispatch(JumpTarget::Table(Direction::Ingress), Family::V4).clone();
     let jump = || vec![Element::Jump([10, 0, 0, 1].into(), "c".into())];
     assert_eq!(
         words(Message::AddElements(map.clone(), jump())),
@@ -127,8 +131,8 @@ fn elements() {
 
 #[test]
 fn hairpins() {
-    let map = BaseSets::new().dispatch(Lead::Hairpin, Family::V4).clone();
-    let jump = || vec![Element::JumpItself([10, 0, 0, 1].into(), "c".into())];
+    let map = BaseSets::new().dispatch(JumpTarget::Hairpin, Family::V4).clone();
+    let jump = || vec![Element::SelfPairJump([10, 0, 0, 1].into(), "c".into())];
     assert_eq!(
         words(Message::AddElements(map.clone(), jump())),
         "64000000 0c0a0104 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
@@ -155,7 +159,7 @@ fn hairpins() {
 #[test]
 fn rules() {
     let peer = Expression::PeerIn(Direction::Ingress, Family::V4, "r".into());
-    let goto = Expression::Then(Outcome::Goto("d".into()));
+    let goto = Expression::Verdict(Outcome::Goto("d".into()));
     assert_eq!(
         words(rule(vec![Expression::Family(Family::V4), peer, goto])),
         "10010000 060a010c 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
@@ -167,7 +171,7 @@ fn rules() {
          38000180 0e000100 696d6d65 64696174 65000000 24000280 08000100 00000000 18000280 \
          14000280 08000100 fffffffc 06000200 64000000"
     );
-    let ports = vec![Expression::Protocol(6), Expression::Port(80, 90), Expression::Then(Outcome::Return)];
+    let ports = vec![Expression::Protocol(6), Expression::Port(80, 90), Expression::Verdict(Outcome::Return)];
     assert_eq!(
         words(rule(ports)),
         "3c010000 060a010c 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
@@ -188,7 +192,7 @@ fn rules() {
          00000000 000000c8 0c000200 00000000 00000001 08000300 000001f4 08000400 00000000 \
          08000500 00000000"
     );
-    let drop = vec![Expression::Log(9, "p "), Expression::Counter, Expression::Then(Outcome::Drop)];
+    let drop = vec![Expression::Log(9, "p "), Expression::Counter, Expression::Verdict(Outcome::Drop)];
     assert_eq!(
         words(rule(drop)),
         "94000000 060a010c 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
@@ -219,8 +223,8 @@ fn rules() {
 }
 
 #[test]
-fn what_a_link_shares() {
-    let jump = || Expression::Then(Outcome::Jump("l".into()));
+fn link_scoped_traffic() {
+    let jump = || Expression::Verdict(Outcome::Jump("l".into()));
     assert_eq!(
         words(rule(vec![Expression::LinkLocal { source: true }, jump()])),
         "30010000 060a010c 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
@@ -234,7 +238,7 @@ fn what_a_link_shares() {
          08000100 fffffffd 06000200 6c000000"
     );
     assert_eq!(
-        words(rule(vec![Expression::Flooded(Flood::Multicast), jump()])),
+        words(rule(vec![Expression::PacketType(PacketType::Multicast), jump()])),
         "b8000000 060a010c 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
          06000200 63000000 8c000480 24000180 09000100 6d657461 00000000 14000280 08000200 \
          00000013 08000100 00000001 2c000180 08000100 636d7000 20000280 08000100 00000001 \
@@ -245,9 +249,9 @@ fn what_a_link_shares() {
 }
 
 #[test]
-fn what_is_round_the_pods() {
+fn node_links() {
     assert_eq!(
-        words(rule(vec![Expression::NoWayBack])),
+        words(rule(vec![Expression::NoReverseRoute])),
         "84000000 060a010c 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
          06000200 63000000 58000480 28000180 08000100 66696200 1c000280 08000100 00000001 \
          08000200 00000001 08000300 00000029 2c000180 08000100 636d7000 20000280 08000100 \
@@ -261,7 +265,7 @@ fn what_is_round_the_pods() {
          73000000 08000200 00000001 08000500 00000001"
     );
     assert_eq!(
-        words(rule(vec![Expression::TurnsBack { set: "s".into(), inverted: false }])),
+        words(rule(vec![Expression::InterfacePairIn { set: "s".into(), inverted: false }])),
         "9c000000 060a010c 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
          06000200 63000000 70000480 24000180 09000100 6d657461 00000000 14000280 08000200 \
          00000004 08000100 00000001 24000180 09000100 6d657461 00000000 14000280 08000200 \
@@ -278,22 +282,22 @@ fn what_is_round_the_pods() {
          08000300 00000007 08000400 00000001 2c000180 08000100 636d7000 20000280 08000100 \
          00000001 08000200 00000000 0c000380 05000100 ff000000"
     );
-    let ports = around_set(Around::OwnPorts);
+    let ports = node_set(NodeSet::BridgePortPairs);
     assert_eq!(
         words(Message::Bridged(Box::new(Message::CreateSet(Arc::new(ports))))),
         "60000000 090a0106 00000000 00000000 07000000 0d000100 70616c69 73616465 00000000 \
          0e000200 6f776e5f 706f7274 73000000 08000300 00000000 08000400 00000514 08000500 \
          00000008 08000a00 00000001 0a000d00 00040100 00000000"
     );
-    let ports = Arc::new(around_set(Around::OwnPorts));
-    let pair = Message::AddElements(ports, vec![Element::SameInterface(7)]);
+    let ports = Arc::new(node_set(NodeSet::BridgePortPairs));
+    let pair = Message::AddElements(ports, vec![Element::InterfacePair(7)]);
     assert_eq!(
         words(Message::Bridged(Box::new(pair))),
         "4c000000 0c0a0104 00000000 00000000 07000000 0d000100 70616c69 73616465 00000000 \
          0e000200 6f776e5f 706f7274 73000000 18000380 14000180 10000180 0c000100 07000000 \
          07000000"
     );
-    let chain = Message::CreateChain(Arc::new(base::hooked(Hook::FromPorts, Vec::new())));
+    let chain = Message::CreateChain(Arc::new(Chain::base(Hook::BridgePrerouting, Vec::new())));
     assert_eq!(
         words(Message::Bridged(Box::new(chain))),
         "5c000000 030a0106 00000000 00000000 07000000 0d000100 70616c69 73616465 00000000 \
@@ -310,18 +314,18 @@ fn a_message_of_the_largest_elements_fits_an_attribute() {
 
     let chain = format!("ingress_{}_6_{}", PolicyTableId([0xab; 16]), PolicyTableId([0xcd; 16]));
     let sets = BaseSets::new();
-    for (lead, name) in [
-        (Lead::Table(Direction::Ingress), &*chain),
-        (Lead::Hairpin, "row_egress_abababababababababababababababab"),
+    for (target, name) in [
+        (JumpTarget::Table(Direction::Ingress), &*chain),
+        (JumpTarget::Hairpin, "row_egress_abababababababababababababababab"),
     ] {
-        let element = Element::leading(lead, "fd00::1".parse().unwrap(), name.into());
+        let element = Element::jump(target, "fd00::1".parse().unwrap(), name.into());
         let message = Message::AddElements(
-            sets.dispatch(lead, Family::V6).clone(),
+            sets.dispatch(target, Family::V6).clone(),
             vec![element; ELEMENTS_PER_MESSAGE],
         );
         let mut bytes = Vec::new();
         encode(message).append(&mut bytes, 0, false);
-        // With the header of 20 bytes, the table's and the set's names, which are none of the list.
-        assert!(bytes.len() < 1 << 16, "{lead:?}: {}", bytes.len());
+        // Includes the header of 20 bytes and the names of table and set, which are not part of the list.
+        assert!(bytes.len() < 1 << 16, "{target:?}: {}", bytes.len());
     }
 }

@@ -1,300 +1,273 @@
-//! nf_tables messages. Numbers are those of `linux/netfilter/nfnetlink.h` and `nf_tables.h`.
+//! Encodes nf_tables messages.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::borrow::Cow;
 
 use palisade_policy::{Family, address};
 use sha2::{Digest, Sha256};
 
-use super::{attributes::Attributes, expressions};
+use super::{attributes::AttributeWriter, expressions};
 use crate::{
-    conntrack::{OPENER_COMMENT, REMEMBERED, REMEMBERED_MOST},
-    ruleset::{Element, Key, Message, Rule, Set, TABLE},
+    octets::octets,
+    ruleset::{
+        Element, Key, Message, OPENER_COMMENT, REVOKED_SET_SIZE, REVOKED_TIMEOUT, Rule, Set, TABLE,
+        TABLE_COMMENT,
+    },
+    uapi::{
+        netfilter::{NF_ACCEPT, NFPROTO_BRIDGE, NFPROTO_INET},
+        netlink::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST},
+        nf_tables::*,
+        nfnetlink::{NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, message_type},
+        nftables::{
+            BYTEORDER_BIG_ENDIAN, BYTEORDER_HOST_ENDIAN, NFTNL_UDATA_CHAIN_COMMENT,
+            NFTNL_UDATA_SET_ELEM_COMMENT, NFTNL_UDATA_SET_KEYBYTEORDER, NFTNL_UDATA_TABLE_COMMENT,
+            TYPE_IFINDEX, TYPE_INET_PROTOCOL, TYPE_INET_SERVICE, TYPE_IP6ADDR, TYPE_IPADDR, TYPE_MARK,
+            concatenation,
+        },
+    },
 };
 
-/// `NFNL_SUBSYS_NFTABLES`.
-const NFTABLES: u16 = 10;
-/// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
-const INET: u8 = 1;
-const BRIDGE: u8 = 7;
-
-/// `NLM_F_*`.
-const REQUEST: u16 = 1;
-const ACK: u16 = 4;
-const CREATE: u16 = 0x400;
-const EXCLUSIVE: u16 = 0x200;
-const APPEND: u16 = 0x800;
-
-/// `NFT_MSG_*`.
-const NEWTABLE: u16 = 0;
-const DELTABLE: u16 = 2;
-const NEWCHAIN: u16 = 3;
-const DELCHAIN: u16 = 5;
-const NEWRULE: u16 = 6;
-const DELRULE: u16 = 8;
-const NEWSET: u16 = 9;
-const DELSET: u16 = 11;
-const NEWSETELEM: u16 = 12;
-const DELSETELEM: u16 = 14;
-const DELOBJ: u16 = 20;
-const DELFLOWTABLE: u16 = 24;
-
-/// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_ELEM_INTERVAL_END`.
-const SET_INTERVAL: u32 = 4;
-const SET_MAP: u32 = 8;
-/// `NFT_SET_TIMEOUT | NFT_SET_EVAL`: elements expire, and the set is no part of the plan.
-const SET_DYNAMIC: u32 = 0x10 | 0x20;
-const INTERVAL_END: u32 = 1;
-
-/// `NFT_DATA_VERDICT`: the data type of a verdict map.
-const VERDICT_DATA: u32 = 0xffff_ff00;
-
-/// What the `nft` program writes beside a table, chain or set to remember what the kernel has no field for
-/// (libnftnl `udata.h`): the comment of a table or chain, the byte order of a set's keys.
-const COMMENT: u8 = 0;
-const KEY_BYTE_ORDER: u8 = 0;
-const HOST_ORDER: u32 = 1;
-const NETWORK_ORDER: u32 = 2;
-
-/// `NFT_USERDATA_MAXLEN` is 256; the `nft` program stops at 128.
+/// The longest comment. `NFT_USERDATA_MAXLEN` is 256, but the `nft` program stops at 128.
 const LONGEST_COMMENT: usize = 120;
 
-/// How often the kernel walks a set for expired elements. Its default, a second, is for time-outs of seconds.
+/// How often the kernel searches a set for expired elements. Its default of one second is for short time-outs.
 const GC_INTERVAL_MS: u32 = 60_000;
 
-/// A message as bytes, still without its sequence number.
+/// An encoded message without its sequence number.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     bytes: Vec<u8>,
-    /// What it is about.
+    /// The message.
     pub(crate) message: Message,
 }
 
 impl Encoded {
-    /// How many bytes it takes in a batch.
+    /// Returns its size in a batch, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Appends it to a batch.
+    /// Appends the message to a batch.
     pub(crate) fn append(&self, batch: &mut Vec<u8>, sequence: u32, acknowledge: bool) {
         let start = batch.len();
         batch.extend_from_slice(&self.bytes);
         batch[start + 8..start + 12].copy_from_slice(&sequence.to_ne_bytes());
         if acknowledge {
-            let flags = u16::from_ne_bytes([batch[start + 6], batch[start + 7]]) | ACK;
+            let flags = u16::from_ne_bytes([batch[start + 6], batch[start + 7]]) | NLM_F_ACK;
             batch[start + 6..start + 8].copy_from_slice(&flags.to_ne_bytes());
         }
     }
 }
 
-/// Encodes one message about our table.
+/// Encodes a message about the agent's table.
 pub(crate) fn encode(message: Message) -> Encoded {
     encode_in(TABLE, message)
 }
 
-/// Encodes one message about a table of the family `inet`, or `bridge` where the message says so, with this name.
+/// Encodes a message about the table with this name, of the family `inet` or, for [`Message::Bridged`], `bridge`.
 pub(crate) fn encode_in(table: &str, message: Message) -> Encoded {
-    let family = if matches!(message, Message::Bridged(_)) { BRIDGE } else { INET };
+    let family = if matches!(message, Message::Bridged(_)) { NFPROTO_BRIDGE } else { NFPROTO_INET };
     let (kind, flags) = kind_and_flags(&message);
-    let mut out = header((NFTABLES << 8) | kind, REQUEST | flags, family, 0);
+    let mut out = header(message_type(NFNL_SUBSYS_NFTABLES, kind), NLM_F_REQUEST | flags, family, 0);
     body(&mut out, table, &message);
     Encoded { bytes: finish(out), message }
 }
 
 fn kind_and_flags(message: &Message) -> (u16, u16) {
     match message {
-        Message::CreateTable => (NEWTABLE, CREATE),
-        Message::WakeTable => (NEWTABLE, 0),
-        Message::DeleteTable => (DELTABLE, 0),
-        Message::CreateSet(_) => (NEWSET, CREATE | EXCLUSIVE),
-        Message::DeleteSet(_) => (DELSET, 0),
-        Message::AddElements(..) => (NEWSETELEM, CREATE),
-        Message::RemoveElements(..) => (DELSETELEM, 0),
-        Message::CreateChain(_) => (NEWCHAIN, CREATE | EXCLUSIVE),
-        Message::AddRule(..) => (NEWRULE, CREATE | APPEND),
-        Message::FlushChain(_) => (DELRULE, 0),
-        Message::DeleteChain(_) => (DELCHAIN, 0),
-        Message::DeleteObject(..) => (DELOBJ, 0),
-        Message::DeleteFlowTable(_) => (DELFLOWTABLE, 0),
+        Message::CreateTable => (NFT_MSG_NEWTABLE, NLM_F_CREATE),
+        Message::WakeTable => (NFT_MSG_NEWTABLE, 0),
+        Message::DeleteTable => (NFT_MSG_DELTABLE, 0),
+        Message::CreateSet(_) => (NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL),
+        Message::DeleteSet(_) => (NFT_MSG_DELSET, 0),
+        Message::AddElements(..) => (NFT_MSG_NEWSETELEM, NLM_F_CREATE),
+        Message::RemoveElements(..) => (NFT_MSG_DELSETELEM, 0),
+        Message::CreateChain(_) => (NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL),
+        Message::AddRule(..) => (NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND),
+        Message::FlushChain(_) => (NFT_MSG_DELRULE, 0),
+        Message::DeleteChain(_) => (NFT_MSG_DELCHAIN, 0),
+        Message::DeleteObject(..) => (NFT_MSG_DELOBJ, 0),
+        Message::DeleteFlowTable(_) => (NFT_MSG_DELFLOWTABLE, 0),
         Message::Bridged(message) => kind_and_flags(message),
     }
 }
 
-/// `NFNL_MSG_BATCH_BEGIN`.
+/// Returns the message that begins a batch.
 pub(crate) fn batch_begin(sequence: u32) -> Vec<u8> {
-    limit(0x10, sequence)
+    batch_limit(NFNL_MSG_BATCH_BEGIN, sequence)
 }
 
-/// `NFNL_MSG_BATCH_END`.
+/// Returns the message that ends a batch.
 pub(crate) fn batch_end(sequence: u32) -> Vec<u8> {
-    limit(0x11, sequence)
+    batch_limit(NFNL_MSG_BATCH_END, sequence)
 }
 
-fn limit(kind: u16, sequence: u32) -> Vec<u8> {
-    let mut bytes = finish(header(kind, REQUEST, 0, NFTABLES));
+fn batch_limit(kind: u16, sequence: u32) -> Vec<u8> {
+    let mut bytes = finish(header(kind, NLM_F_REQUEST, 0, NFNL_SUBSYS_NFTABLES));
     bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
     bytes
 }
 
-/// A netlink header whose length is still to be written, and the `nfgenmsg` behind it.
-pub(crate) fn header(kind: u16, flags: u16, family: u8, resource: u16) -> Attributes {
-    let mut out = Attributes::default();
+/// Starts a message with a netlink header, whose length [`finish`] writes, and the `nfgenmsg` behind it.
+pub(crate) fn header(kind: u16, flags: u16, family: u8, resource: u16) -> AttributeWriter {
+    let mut out = AttributeWriter::default();
     out.raw(&[0; 4]).raw(&kind.to_ne_bytes()).raw(&flags.to_ne_bytes()).raw(&[0; 8]);
     out.raw(&[family, 0]).raw(&resource.to_be_bytes());
     out
 }
 
-/// Writes the length into the header.
-pub(crate) fn finish(out: Attributes) -> Vec<u8> {
+/// Writes the length of the message into its header.
+pub(crate) fn finish(out: AttributeWriter) -> Vec<u8> {
     let mut bytes = out.into_bytes();
     let length = (bytes.len() as u32).to_ne_bytes();
     bytes[..4].copy_from_slice(&length);
     bytes
 }
 
-/// The kernel expressions of a rule, as a list of attributes.
+/// Encodes the kernel expressions of a rule as a list of attributes.
 pub(crate) fn rule_expressions(rule: &Rule) -> Vec<u8> {
-    let mut out = Attributes::default();
+    let mut out = AttributeWriter::default();
     expressions::rule(&mut out, rule);
     out.into_bytes()
 }
 
-/// The attributes of a message, for the reader to compare with what the kernel lists.
+/// Encodes the attributes of a message, to compare them with what the kernel lists.
 pub(crate) fn attributes_of(message: &Message) -> Vec<u8> {
-    let mut out = Attributes::default();
+    let mut out = AttributeWriter::default();
     body(&mut out, TABLE, message);
     out.into_bytes()
 }
 
-/// A digest of what rules say: chains are named by it. Stable as long as the encoding of the rules is. Each rule goes in
-/// behind its length, so different rules are different inputs; 128 bits of a SHA-256 leave a collision out of reach, and
-/// [`crate::registry`] compares what has one name.
+/// Returns a digest of rules, by which chains are named.
+///
+/// It is stable as long as the encoding of the rules is. The length of each rule is part of the input, so different lists
+/// of rules are different inputs. A collision of 128 bits of SHA-256 is out of reach, and [`crate::registry`] compares
+/// objects of the same name.
 pub(crate) fn rules_digest(rules: &[Rule]) -> [u8; 16] {
     let mut hash = Sha256::new();
     for rule in rules {
-        let mut out = Attributes::default();
-        out.nest(1, |e| expressions::rule(e, rule));
+        let mut out = AttributeWriter::default();
+        out.nest(NFTA_LIST_ELEM, |e| expressions::rule(e, rule));
         hash.update(out.into_bytes());
     }
     first_half(hash)
 }
 
-/// The first 128 bits of a digest.
+/// Returns the first 128 bits of a digest.
 pub(crate) fn first_half(hash: Sha256) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&hash.finalize()[..16]);
     short
 }
 
-fn body(out: &mut Attributes, table: &str, message: &Message) {
-    // NFTA_*_TABLE and NFTA_TABLE_NAME are all 1.
-    out.text(1, table);
+fn body(out: &mut AttributeWriter, table: &str, message: &Message) {
+    // The attribute is the same for every kind of object: NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, and so on.
+    out.text(NFTA_TABLE_NAME, table);
     body_after_table(out, message);
 }
 
-fn body_after_table(out: &mut Attributes, message: &Message) {
+fn body_after_table(out: &mut AttributeWriter, message: &Message) {
     match message {
         Message::CreateTable => {
-            out.put(6, &user_data(COMMENT, crate::base::TABLE_COMMENT));
+            out.put(NFTA_TABLE_USERDATA, &user_data(NFTNL_UDATA_TABLE_COMMENT, TABLE_COMMENT));
         }
         Message::WakeTable => {
-            // NFTA_TABLE_FLAGS: none.
-            out.number(2, 0);
+            out.number(NFTA_TABLE_FLAGS, 0);
         }
         Message::DeleteTable => {}
         Message::CreateSet(set) => create_set(out, set),
         Message::DeleteSet(name) => {
-            out.text(2, name);
+            out.text(NFTA_SET_NAME, name);
         }
-        Message::AddElements(set, elements) => {
-            out.text(2, &set.name).nest(3, |list| elements.iter().for_each(|e| element(list, e, true)));
-        }
-        Message::RemoveElements(set, elements) => {
-            out.text(2, &set.name).nest(3, |list| elements.iter().for_each(|e| element(list, e, false)));
-        }
+        Message::AddElements(set, elements) => change_elements(out, set, elements, true),
+        Message::RemoveElements(set, elements) => change_elements(out, set, elements, false),
         Message::CreateChain(chain) => {
-            out.text(3, &chain.name);
+            out.text(NFTA_CHAIN_NAME, &chain.name);
             if let Some(hook) = chain.hook {
-                // NFTA_CHAIN_HOOK { HOOKNUM, PRIORITY }, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE
-                out.nest(4, |h| {
-                    h.number(1, crate::base::hook_number(hook));
-                    h.put(2, &crate::base::hook_priority(hook).to_be_bytes());
+                out.nest(NFTA_CHAIN_HOOK, |h| {
+                    h.number(NFTA_HOOK_HOOKNUM, hook.number());
+                    h.put(NFTA_HOOK_PRIORITY, &hook.priority().to_be_bytes());
                 });
-                out.number(5, 1).text(7, "filter");
+                out.number(NFTA_CHAIN_POLICY, NF_ACCEPT as u32).text(NFTA_CHAIN_TYPE, "filter");
             }
             if let Some(comment) = &chain.comment {
-                out.put(12, &user_data(COMMENT, comment));
+                out.put(NFTA_CHAIN_USERDATA, &user_data(NFTNL_UDATA_CHAIN_COMMENT, comment));
             }
         }
         Message::AddRule(chain, index) => {
-            out.text(2, &chain.name).nest(4, |list| expressions::rule(list, &chain.rules[*index]));
+            out.text(NFTA_RULE_CHAIN, &chain.name);
+            out.nest(NFTA_RULE_EXPRESSIONS, |list| expressions::rule(list, &chain.rules[*index]));
         }
         Message::FlushChain(name) => {
-            out.text(2, name);
+            out.text(NFTA_RULE_CHAIN, name);
         }
         Message::DeleteChain(name) => {
-            out.text(3, name);
+            out.text(NFTA_CHAIN_NAME, name);
         }
         Message::Bridged(message) => body_after_table(out, message),
         Message::DeleteObject(kind, name) => {
-            out.text(2, name).number(3, *kind);
+            out.text(NFTA_OBJ_NAME, name).number(NFTA_OBJ_TYPE, *kind);
         }
         Message::DeleteFlowTable(name) => {
-            out.text(2, name);
+            out.text(NFTA_FLOWTABLE_NAME, name);
         }
     }
 }
 
-fn create_set(out: &mut Attributes, set: &Set) {
-    /// nftables' own numbers of the types, kept by the kernel for it (`datatype.h`); a pair is two of six bits each.
-    const IPV4: u32 = 7;
-    const IPV6: u32 = 8;
-    const PROTOCOL: u32 = 12;
-    const SERVICE: u32 = 13;
-    const MARK: u32 = 19;
-    const INTERFACE: u32 = 20;
-    let (kind, length, order) = match set.key {
-        Key::Address(Family::V4) => (IPV4, 4, NETWORK_ORDER),
-        Key::Address(Family::V6) => (IPV6, 16, NETWORK_ORDER),
-        Key::Pair(Family::V4) => ((IPV4 << 6) | IPV4, 8, NETWORK_ORDER),
-        Key::Pair(Family::V6) => ((IPV6 << 6) | IPV6, 32, NETWORK_ORDER),
-        Key::ThreeTuple(Family::V4) => ((((IPV4 << 6) | IPV4) << 6) | PROTOCOL, 12, NETWORK_ORDER),
-        Key::ThreeTuple(Family::V6) => ((((IPV6 << 6) | IPV6) << 6) | PROTOCOL, 36, NETWORK_ORDER),
-        Key::FiveTuple(Family::V4) => {
-            ((((((((IPV4 << 6) | IPV4) << 6) | PROTOCOL) << 6) | SERVICE) << 6) | SERVICE, 20, NETWORK_ORDER)
-        }
-        Key::FiveTuple(Family::V6) => {
-            ((((((((IPV6 << 6) | IPV6) << 6) | PROTOCOL) << 6) | SERVICE) << 6) | SERVICE, 44, NETWORK_ORDER)
-        }
-        Key::Port => (SERVICE, 2, NETWORK_ORDER),
-        Key::Number => (MARK, 4, HOST_ORDER),
-        Key::Interface => (INTERFACE, 4, HOST_ORDER),
-        Key::InterfacePair => ((INTERFACE << 6) | INTERFACE, 8, HOST_ORDER),
-        Key::Protocol => (PROTOCOL, 1, NETWORK_ORDER),
+fn create_set(out: &mut AttributeWriter, set: &Set) {
+    const IPV4: u32 = TYPE_IPADDR;
+    const IPV6: u32 = TYPE_IP6ADDR;
+    const PROTOCOL: u32 = TYPE_INET_PROTOCOL;
+    const SERVICE: u32 = TYPE_INET_SERVICE;
+    let (key_type, length) = match set.key {
+        Key::Address(Family::V4) => (IPV4, 4),
+        Key::Address(Family::V6) => (IPV6, 16),
+        Key::Pair(Family::V4) => (concatenation(&[IPV4, IPV4]), 8),
+        Key::Pair(Family::V6) => (concatenation(&[IPV6, IPV6]), 32),
+        Key::ThreeTuple(Family::V4) => (concatenation(&[IPV4, IPV4, PROTOCOL]), 12),
+        Key::ThreeTuple(Family::V6) => (concatenation(&[IPV6, IPV6, PROTOCOL]), 36),
+        Key::FiveTuple(Family::V4) => (concatenation(&[IPV4, IPV4, PROTOCOL, SERVICE, SERVICE]), 20),
+        Key::FiveTuple(Family::V6) => (concatenation(&[IPV6, IPV6, PROTOCOL, SERVICE, SERVICE]), 44),
+        Key::Port => (SERVICE, 2),
+        Key::Number => (TYPE_MARK, 4),
+        Key::Interface => (TYPE_IFINDEX, 4),
+        Key::InterfacePair => (concatenation(&[TYPE_IFINDEX, TYPE_IFINDEX]), 8),
+        Key::Protocol => (PROTOCOL, 1),
     };
-    let mut flags = if set.intervals { SET_INTERVAL } else { 0 } | if set.verdicts { SET_MAP } else { 0 };
+    let byte_order = match set.key {
+        Key::Number | Key::Interface | Key::InterfacePair => BYTEORDER_HOST_ENDIAN,
+        _ => BYTEORDER_BIG_ENDIAN,
+    };
+    let mut flags =
+        if set.intervals { NFT_SET_INTERVAL } else { 0 } | if set.verdicts { NFT_SET_MAP } else { 0 };
     if set.content.expires() {
-        flags |= SET_DYNAMIC;
+        // `NFT_SET_EVAL` marks the set as changing without transactions.
+        flags |= NFT_SET_TIMEOUT | NFT_SET_EVAL;
     }
-    out.text(2, &set.name).number(3, flags).number(4, kind).number(5, length);
+    out.text(NFTA_SET_NAME, &set.name).number(NFTA_SET_FLAGS, flags);
+    out.number(NFTA_SET_KEY_TYPE, key_type).number(NFTA_SET_KEY_LEN, length);
     if set.verdicts {
-        out.number(6, VERDICT_DATA);
+        out.number(NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT);
     }
     if set.content.expires() {
-        // NFTA_SET_DESC { NFTA_SET_DESC_SIZE }, NFTA_SET_TIMEOUT and NFTA_SET_GC_INTERVAL in milliseconds.
-        out.nest(9, |d| {
-            d.number(1, REMEMBERED_MOST);
+        out.nest(NFTA_SET_DESC, |d| {
+            d.number(NFTA_SET_DESC_SIZE, REVOKED_SET_SIZE);
         });
-        out.put(11, &(REMEMBERED.as_millis() as u64).to_be_bytes()).number(12, GC_INTERVAL_MS);
+        out.put(NFTA_SET_TIMEOUT, &(REVOKED_TIMEOUT.as_millis() as u64).to_be_bytes());
+        out.number(NFTA_SET_GC_INTERVAL, GC_INTERVAL_MS);
     }
-    // The kernel wants an id even where nothing refers to it.
-    out.number(10, 1);
-    let mut data = vec![KEY_BYTE_ORDER, 4];
-    data.extend_from_slice(&order.to_ne_bytes());
-    out.put(13, &data);
+    // The kernel requires an id, although nothing refers to it.
+    out.number(NFTA_SET_ID, 1);
+    let mut data = vec![NFTNL_UDATA_SET_KEYBYTEORDER, 4];
+    data.extend_from_slice(&byte_order.to_ne_bytes());
+    out.put(NFTA_SET_USERDATA, &data);
 }
 
-/// A comment as the kernel gets it.
+fn change_elements(out: &mut AttributeWriter, set: &Set, elements: &[Element], with_data: bool) {
+    out.text(NFTA_SET_ELEM_LIST_SET, &set.name);
+    out.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| elements.iter().for_each(|e| element(list, e, with_data)));
+}
+
+/// Shortens a comment to what the kernel and the `nft` program accept.
 pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
     if text.len() <= LONGEST_COMMENT {
         return text.into();
@@ -311,75 +284,70 @@ fn user_data(kind: u8, text: &str) -> Vec<u8> {
     out
 }
 
-/// One element; the data of a map element is left out where it is removed.
-fn element(list: &mut Attributes, element: &Element, with_data: bool) {
+/// Writes one element. A map element is removed by its key alone, without its data.
+fn element(list: &mut AttributeWriter, element: &Element, with_data: bool) {
     match element {
-        Element::Address(a) => key(list, &octets(*a), false),
-        Element::Itself(a) => key(list, &[octets(*a), octets(*a)].concat(), false),
+        Element::Address(a) => key(list, &octets(*a)),
+        Element::SelfPair(a) => key(list, &octets(*a).repeat(2)),
         Element::Revoked(tuple, is_opener) => {
-            list.nest(expressions::LIST_ELEMENT, |e| {
-                e.nest(1, |k| {
-                    k.put(expressions::DATA_VALUE, &tuple.key());
-                });
+            list.nest(NFTA_LIST_ELEM, |e| {
+                write_key(e, &tuple.key());
                 if with_data && *is_opener {
-                    // NFTA_SET_ELEM_USERDATA
-                    e.put(6, &user_data(COMMENT, OPENER_COMMENT));
+                    let comment = user_data(NFTNL_UDATA_SET_ELEM_COMMENT, OPENER_COMMENT);
+                    e.put(NFTA_SET_ELEM_USERDATA, &comment);
                 }
             });
         }
-        Element::Number(n) | Element::Interface(n) => key(list, &n.to_ne_bytes(), false),
-        Element::SameInterface(n) => key(list, &n.to_ne_bytes().repeat(2), false),
-        Element::Port(port) => key(list, &port.to_be_bytes(), false),
-        Element::Protocol(number) => key(list, &[*number], false),
+        Element::Number(n) | Element::Interface(n) => key(list, &n.to_ne_bytes()),
+        Element::InterfacePair(n) => key(list, &n.to_ne_bytes().repeat(2)),
+        Element::Port(port) => key(list, &port.to_be_bytes()),
+        Element::Protocol(number) => key(list, &[*number]),
         Element::Ports(first, last) => {
-            key(list, &first.to_be_bytes(), false);
+            key(list, &first.to_be_bytes());
             if let Some(after) = last.checked_add(1) {
-                key(list, &after.to_be_bytes(), true);
+                interval_end(list, &after.to_be_bytes());
             }
         }
         Element::Range(range) => {
-            key(list, &octets(range.first), false);
-            // An interval ends at a marker behind its last address; one that reaches the end of the space has none.
+            key(list, &octets(range.first));
+            // A marker behind its last address ends an interval. One that reaches the end of the address space has none.
             let (family, last) = (Family::of(range.last), address::to_number(range.last));
             if last < address::max_number(family) {
-                key(list, &octets(address::from_number(family, last + 1)), true);
+                interval_end(list, &octets(address::from_number(family, last + 1)));
             }
         }
         Element::Jump(a, chain) => jump(list, &octets(*a), chain, with_data),
-        Element::JumpItself(a, chain) => jump(list, &[octets(*a), octets(*a)].concat(), chain, with_data),
+        Element::SelfPairJump(a, chain) => jump(list, &octets(*a).repeat(2), chain, with_data),
     }
 }
 
-fn jump(list: &mut Attributes, key: &[u8], chain: &str, with_data: bool) {
-    list.nest(expressions::LIST_ELEMENT, |e| {
-        e.nest(1, |k| {
-            k.put(expressions::DATA_VALUE, key);
-        });
+fn jump(list: &mut AttributeWriter, key: &[u8], chain: &str, with_data: bool) {
+    list.nest(NFTA_LIST_ELEM, |e| {
+        write_key(e, key);
         if with_data {
-            e.nest(2, |d| expressions::jump(d, chain));
+            e.nest(NFTA_SET_ELEM_DATA, |d| expressions::jump(d, chain));
         }
     });
 }
 
-fn key(list: &mut Attributes, bytes: &[u8], end: bool) {
-    list.nest(expressions::LIST_ELEMENT, |e| {
-        if end {
-            e.number(3, INTERVAL_END);
-        }
-        e.nest(1, |k| {
-            k.put(expressions::DATA_VALUE, bytes);
-        });
+fn key(list: &mut AttributeWriter, bytes: &[u8]) {
+    list.nest(NFTA_LIST_ELEM, |e| write_key(e, bytes));
+}
+
+fn interval_end(list: &mut AttributeWriter, bytes: &[u8]) {
+    list.nest(NFTA_LIST_ELEM, |e| {
+        e.number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+        write_key(e, bytes);
     });
 }
 
-fn octets(a: IpAddr) -> Vec<u8> {
-    match a {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
+fn write_key(element: &mut AttributeWriter, bytes: &[u8]) {
+    element.nest(NFTA_SET_ELEM_KEY, |k| {
+        k.put(NFTA_DATA_VALUE, bytes);
+    });
 }
 
-/// Which element of an encoded element message lies at `offset` bytes from the start of its netlink header.
+/// Returns the index of the element at `offset` bytes from the netlink header of an encoded message.
 pub(crate) fn element_at(message: &Message, offset: usize) -> Option<usize> {
     let message = if let Message::Bridged(inner) = message { inner } else { message };
     let (Message::AddElements(set, elements) | Message::RemoveElements(set, elements)) = message else {
@@ -387,10 +355,10 @@ pub(crate) fn element_at(message: &Message, offset: usize) -> Option<usize> {
     };
     let with_data = matches!(message, Message::AddElements(..));
     let mut out = header(0, 0, 0, 0);
-    out.text(1, TABLE).text(2, &set.name).raw(&[0; 4]);
+    out.text(NFTA_SET_ELEM_LIST_TABLE, TABLE).text(NFTA_SET_ELEM_LIST_SET, &set.name).raw(&[0; 4]);
     let mut end = out.into_bytes().len();
     for (index, e) in elements.iter().enumerate() {
-        let mut one = Attributes::default();
+        let mut one = AttributeWriter::default();
         element(&mut one, e, with_data);
         end += one.into_bytes().len();
         if offset < end {

@@ -1,78 +1,92 @@
-//! Listings.
+//! Dumps: listing kernel objects.
 
 use std::io;
 
 use nix::libc::{EBUSY, ENOBUFS, ENOENT};
 
-use super::{
-    DONE, DUMP, DUMP_ATTEMPTS, INET, INTERRUPTED, Kernel, LOST_IN_A_ROW, NFTABLES, REQUEST, Reply,
-    SHORT_DUMP_ATTEMPTS, Writer, replies,
-};
+use super::{Kernel, Reply, replies};
 use crate::{
     Error,
-    encode::{finish, header},
+    encode::{AttributeWriter, finish, header},
+    uapi::{
+        netfilter::NFPROTO_INET,
+        netlink::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE},
+        nfnetlink::{NFNL_SUBSYS_NFTABLES, message_type, subsystem_of},
+    },
 };
 
+/// How often a dump is repeated because changes by other programs interrupted it.
+const DUMP_ATTEMPTS: usize = 8;
+
+/// The same for short dumps, most of which complete before the next transaction of a busy program.
+const SHORT_DUMP_ATTEMPTS: usize = 1024;
+
+/// How many losses in a row end the reading of an abandoned dump.
+const MAX_LOSSES_IN_A_ROW: usize = 64;
+
 impl Kernel {
-    /// Lists nf_tables objects of one table or set, which the filter names; gives the attributes of each. What others do to
-    /// their tables meanwhile doesn't matter: see [`Witness`].
+    /// Lists nf_tables objects of the table or set that the filter names. Returns the attributes of each.
+    ///
+    /// Changes of other tables meanwhile don't matter: see [`crate::reader::ChangeDetector`].
     pub(crate) fn dump_of_table(&mut self, kind: u16, filter: &[(u16, &str)]) -> Result<Vec<Vec<u8>>, Error> {
-        self.dump_of_table_in(INET, kind, filter)
+        self.dump_of_table_in(NFPROTO_INET, kind, filter)
     }
 
-    /// [`Kernel::dump_of_table`] of another family.
+    /// [`Kernel::dump_of_table`] in another family.
     pub(crate) fn dump_of_table_in(
         &mut self,
         family: u8,
         kind: u16,
         filter: &[(u16, &str)],
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let body = names(filter);
+        let (kind, body) = (message_type(NFNL_SUBSYS_NFTABLES, kind), names(filter));
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some((out, _)) =
-                self.dump_once((NFTABLES << 8) | kind, family, &body, "nftables", &attributes)?
-            {
+            if let Some((out, _)) = self.dump_once(kind, family, &body, "nftables", &attributes)? {
                 return Ok(out);
             }
         }
-        Err(Error::NeverQuiet(DUMP_ATTEMPTS))
+        Err(Error::KeepsChanging(DUMP_ATTEMPTS))
     }
 
-    /// Lists nf_tables objects where the kernel knows no filter, and counts those of other tables of the family: an
-    /// interrupted listing may lack some, and is begun anew. Gives the attributes of each.
+    /// Lists nf_tables objects of all tables of a family, for requests without a filter. Returns the attributes of each.
+    ///
+    /// Such a dump may lack objects if it is interrupted, so it is repeated.
     pub(crate) fn dump_of_family(&mut self, family: u8, kind: u16) -> Result<Vec<Vec<u8>>, Error> {
+        let kind = message_type(NFNL_SUBSYS_NFTABLES, kind);
         for _ in 0..SHORT_DUMP_ATTEMPTS {
-            let listed = self.dump_once((NFTABLES << 8) | kind, family, &[], "nftables", &attributes)?;
+            let listed = self.dump_once(kind, family, &[], "nftables", &attributes)?;
             if let Some((out, true)) = listed {
                 return Ok(out);
             }
         }
-        Err(Error::NeverQuiet(SHORT_DUMP_ATTEMPTS))
+        Err(Error::KeepsChanging(SHORT_DUMP_ATTEMPTS))
     }
 
-    /// The attributes of one nf_tables object; none if there is none of that name.
+    /// Returns the attributes of one nf_tables object, or `None` if it doesn't exist.
     pub(crate) fn get(
         &mut self,
         family: u8,
         kind: u16,
         name: &[(u16, &str)],
     ) -> Result<Option<Vec<u8>>, Error> {
-        let mut request = header((NFTABLES << 8) | kind, REQUEST, family, 0);
+        let mut request = header(message_type(NFNL_SUBSYS_NFTABLES, kind), NLM_F_REQUEST, family, 0);
         request.raw(&names(name));
         let sequence = self.send_request(finish(request))?;
         loop {
             for reply in self.receive(sequence)? {
-                match reply.complaint() {
-                    Some(complaint) if complaint.errno == ENOENT => return Ok(None),
-                    Some(complaint) => return Err(complaint.refused("reading of nftables".to_owned(), 0)),
-                    None if reply.kind >> 8 == NFTABLES => return Ok(Some(reply.attributes().to_vec())),
+                match reply.error() {
+                    Some(error) if error.errno == ENOENT => return Ok(None),
+                    Some(error) => return Err(error.refused("reading of nftables".to_owned(), 0)),
+                    None if subsystem_of(reply.kind) == NFNL_SUBSYS_NFTABLES => {
+                        return Ok(Some(reply.attributes().to_vec()));
+                    }
                     None => {}
                 }
             }
         }
     }
 
-    /// Lists what a request asks for, as `parse` sees it.
+    /// Lists what a request selects, parsed by `parse`.
     pub(crate) fn dump<T>(
         &mut self,
         kind: u16,
@@ -86,11 +100,12 @@ impl Kernel {
                 return Ok(out);
             }
         }
-        Err(Error::NeverQuiet(DUMP_ATTEMPTS))
+        Err(Error::KeepsChanging(DUMP_ATTEMPTS))
     }
 
-    /// Lists everything of a kind. Where it changes during all attempts, the last one counts: some may be missing, or there
-    /// twice.
+    /// Lists all objects of a kind, consistently if possible.
+    ///
+    /// If all attempts are interrupted, the last one is returned. It may lack objects, or contain some twice.
     pub(crate) fn dump_loosely<T>(
         &mut self,
         kind: u16,
@@ -106,10 +121,10 @@ impl Kernel {
                 None => {}
             }
         }
-        last.ok_or(Error::NeverQuiet(DUMP_ATTEMPTS))
+        last.ok_or(Error::KeepsChanging(DUMP_ATTEMPTS))
     }
 
-    /// One attempt to list what a request asks for, and whether nothing changed meanwhile; none where part of it was lost.
+    /// Sends a dump request and reads the result: see [`Kernel::collect`].
     fn dump_once<T>(
         &mut self,
         kind: u16,
@@ -118,24 +133,24 @@ impl Kernel {
         what: &str,
         parse: &impl Fn(&Reply) -> Option<T>,
     ) -> Result<Option<(Vec<T>, bool)>, Error> {
-        let mut request = header(kind, REQUEST | DUMP, family, 0);
+        let mut request = header(kind, NLM_F_REQUEST | NLM_F_DUMP, family, 0);
         request.raw(body);
         let sequence = self.send_request(finish(request))?;
         self.collect(sequence, what, parse)
     }
 
-    /// What a dump lists, and whether nothing changed meanwhile; none where part of it was lost.
+    /// Returns what a dump lists, and whether it was uninterrupted; `None` if a part was lost.
     fn collect<T>(
         &mut self,
         sequence: u32,
         what: &str,
         parse: &impl Fn(&Reply) -> Option<T>,
     ) -> Result<Option<(Vec<T>, bool)>, Error> {
-        let (mut out, mut whole) = (Vec::new(), true);
+        let (mut out, mut consistent) = (Vec::new(), true);
         loop {
-            self.witness.listen();
+            self.change_detector.drain();
             let replies = match self.receive(sequence) {
-                // Some of the listing was lost, or couldn't be made; the kernel is still at the rest of it.
+                // A part was lost or could not be built. The kernel is still sending the rest.
                 Err(Error::Socket { source, .. }) if source.raw_os_error() == Some(ENOBUFS) => {
                     self.finish_dump()?;
                     return Ok(None);
@@ -143,29 +158,29 @@ impl Kernel {
                 other => other?,
             };
             for reply in replies {
-                whole &= reply.flags & INTERRUPTED == 0;
-                if let Some(complaint) = reply.complaint() {
-                    if complaint.errno == EBUSY {
-                        // One that was given up earlier goes on, now that its socket is read again.
+                consistent &= reply.flags & NLM_F_DUMP_INTR == 0;
+                if let Some(error) = reply.error() {
+                    if error.errno == EBUSY {
+                        // An abandoned dump continues now that its socket is read again.
                         self.finish_dump()?;
                         return Ok(None);
                     }
-                    return Err(complaint.refused(format!("listing of {what}"), 0));
+                    return Err(error.refused(format!("listing of {what}"), 0));
                 }
-                if reply.kind == DONE {
-                    return Ok(Some((out, whole)));
+                if reply.kind == NLMSG_DONE {
+                    return Ok(Some((out, consistent)));
                 }
                 out.extend(parse(&reply));
             }
         }
     }
 
-    /// Reads what is left of a listing that was given up: before its end the kernel begins no other on the same socket.
+    /// Reads the rest of an abandoned dump. The kernel starts no other dump on the same socket before its end.
     fn finish_dump(&mut self) -> Result<(), Error> {
         let mut lost = 0;
-        while lost < LOST_IN_A_ROW {
+        while lost < MAX_LOSSES_IN_A_ROW {
             match self.transport.receive(false) {
-                Ok(datagram) if replies(&datagram).any(|reply| reply.kind == DONE) => break,
+                Ok(datagram) if replies(&datagram).any(|reply| reply.kind == NLMSG_DONE) => break,
                 Ok(_) => lost = 0,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted || e.raw_os_error() == Some(ENOBUFS) => {
@@ -178,9 +193,9 @@ impl Kernel {
     }
 }
 
-/// The names of a table and of what is in it, as attributes.
+/// Returns names, of a table and of an object in it, as attributes.
 fn names(of: &[(u16, &str)]) -> Vec<u8> {
-    let mut body = Writer::default();
+    let mut body = AttributeWriter::default();
     for (attribute, name) in of {
         body.text(*attribute, name);
     }

@@ -1,20 +1,29 @@
-//! Listings over a socket that lost something: the kernel begins no second one before the first is read.
+//! Dumps over a socket that loses messages: the kernel starts no second dump before the first is read to its end.
 
 use std::collections::VecDeque;
 
 use nix::libc::EBUSY;
 
 use super::*;
+use crate::uapi::{
+    netfilter::NFPROTO_INET,
+    netlink::{NLMSG_DONE, NLMSG_ERROR},
+    nf_tables::{NFT_MSG_NEWGEN, NFT_MSG_NEWSET},
+    nfnetlink::message_of,
+};
 
-/// A socket with one dump at a time, as the kernel has it.
+/// Any message of nf_tables that a dump may consist of.
+const LISTED: u16 = message_type(NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWSET);
+
+/// A socket with one dump at a time, like the kernel's.
 #[derive(Default)]
-struct Busy {
-    /// What is still to come of the dump that runs, end included.
+struct LossySocket {
+    /// The rest of the current dump, including its end.
     running: VecDeque<Vec<u8>>,
     answers: VecDeque<io::Result<Vec<u8>>>,
-    /// How many pieces of a listing come before some of it is lost; none: nothing is.
+    /// How many messages of the dump arrive before one is lost. `None`: nothing is lost.
     lose_after: Option<usize>,
-    /// Whether the kernel makes no more of the listing until something else was read.
+    /// Whether the dump stalls until something else is read.
     stalls: bool,
 }
 
@@ -28,21 +37,22 @@ fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-impl Transport for Busy {
+impl Transport for LossySocket {
     fn send(&mut self, request: &[u8]) -> io::Result<()> {
         let Some(request) = replies(request).next() else { return Ok(()) };
         let sequence = request.sequence;
-        if request.kind & 0xff == GETGEN {
+        if message_of(request.kind) == NFT_MSG_GETGEN {
             let mut payload = vec![0; 4];
             payload.extend([8, 0, 1, 0, 0, 0, 0, 7]);
-            self.answers.push_back(Ok(message((NFTABLES << 8) | 15, sequence, &payload)));
+            let kind = message_type(NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN);
+            self.answers.push_back(Ok(message(kind, sequence, &payload)));
         } else if self.running.is_empty() {
-            let piece = |n: u8| message(0xa0a, sequence, &[0, 0, 0, 0, n]);
-            self.running = (0..4).map(piece).chain([message(DONE, sequence, &[0; 4])]).collect();
+            let piece = |n: u8| message(LISTED, sequence, &[0, 0, 0, 0, n]);
+            self.running = (0..4).map(piece).chain([message(NLMSG_DONE, sequence, &[0; 4])]).collect();
         } else {
             let mut payload = (-EBUSY).to_ne_bytes().to_vec();
             payload.extend([0; 16]);
-            self.answers.push_back(Ok(message(ERROR, sequence, &payload)));
+            self.answers.push_back(Ok(message(NLMSG_ERROR, sequence, &payload)));
         }
         Ok(())
     }
@@ -60,37 +70,38 @@ impl Transport for Busy {
             *left -= 1;
         }
         if self.stalls && self.lose_after.is_none() {
-            assert!(!wait, "this would wait until the socket's time is over");
+            assert!(!wait, "this would block until the receive timeout");
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.running.pop_front().ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
-    fn largest(&self) -> usize {
+    fn max_datagram(&self) -> usize {
         1 << 16
     }
 }
 
-fn list(busy: Busy) -> Result<Vec<u8>, Error> {
-    let mut kernel = Kernel::with_transport(Box::new(busy))?;
-    kernel.dump(0xa0a, INET, &[], "things", |reply| reply.attributes().first().copied())
+fn list(socket: LossySocket) -> Result<Vec<u8>, Error> {
+    let mut kernel = Kernel::with_transport(Box::new(socket))?;
+    kernel.dump(LISTED, NFPROTO_INET, &[], "objects", |reply| reply.attributes().first().copied())
 }
 
 #[test]
-fn what_was_lost_of_a_listing_is_listed_again_when_the_rest_was_read() {
+fn a_dump_that_lost_a_message_is_repeated_after_the_rest_was_read() {
     for lose_after in (0..5).map(Some).chain([None]) {
-        let listed = list(Busy { lose_after, ..Busy::default() });
+        let listed = list(LossySocket { lose_after, ..LossySocket::default() });
         assert_eq!(listed.unwrap(), [0, 1, 2, 3], "lost after {lose_after:?}");
     }
 }
 
 #[test]
-fn a_listing_that_stands_still_goes_on_when_something_else_is_read() {
-    let mut busy = Busy { lose_after: Some(2), ..Busy::default() };
-    busy.stalls = true;
-    // The answer to the first question wakes nobody up.
-    busy.answers.clear();
-    let mut kernel = Kernel::with_transport(Box::new(busy)).unwrap();
-    let listed = kernel.dump(0xa0a, INET, &[], "things", |reply| reply.attributes().first().copied());
+fn a_stalled_dump_continues_when_something_else_is_read() {
+    let mut socket = LossySocket { lose_after: Some(2), ..LossySocket::default() };
+    socket.stalls = true;
+    // No other message is queued that would resume the dump.
+    socket.answers.clear();
+    let mut kernel = Kernel::with_transport(Box::new(socket)).unwrap();
+    let listed =
+        kernel.dump(LISTED, NFPROTO_INET, &[], "objects", |reply| reply.attributes().first().copied());
     assert_eq!(listed.unwrap(), [0, 1, 2, 3]);
 }

@@ -1,9 +1,8 @@
-//! Netlink attributes out of a buffer.
+//! Reads netlink attributes from a buffer.
 
-/// `NLA_TYPE_MASK`: without the flags for nesting and byte order.
-const KIND: u16 = 0x3fff;
+use crate::uapi::netlink::{NLA_ALIGNTO, NLA_HDRLEN, NLA_TYPE_MASK};
 
-/// Iterates over attributes. Ends at the first that does not fit.
+/// An iterator over attributes. Stops at the first that is incomplete.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
@@ -11,43 +10,43 @@ impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let header = self.0.get(..4)?;
+        let header = self.0.get(..NLA_HDRLEN)?;
         let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let kind = u16::from_ne_bytes([header[2], header[3]]) & KIND;
-        let payload = self.0.get(4..length)?;
-        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        let kind = u16::from_ne_bytes([header[2], header[3]]) & NLA_TYPE_MASK;
+        let payload = self.0.get(NLA_HDRLEN..length)?;
+        self.0 = self.0.get(length.next_multiple_of(NLA_ALIGNTO)..).unwrap_or_default();
         Some((kind, payload))
     }
 }
 
 impl<'a> Attributes<'a> {
-    /// The first attribute of a kind.
+    /// Returns the first attribute of a kind.
     pub(crate) fn get(self, wanted: u16) -> Option<&'a [u8]> {
         self.into_iter().find(|(kind, _)| *kind == wanted).map(|(_, payload)| payload)
     }
 
-    /// The attributes inside the first of a kind.
+    /// Returns the attributes inside the first of a kind.
     pub(crate) fn nested(self, wanted: u16) -> Option<Self> {
         self.get(wanted).map(Attributes)
     }
 
-    /// The number in the first of a kind.
+    /// Returns the number in the first of a kind.
     pub(crate) fn number(self, wanted: u16) -> Option<u32> {
         be32(self.get(wanted)?)
     }
 
-    /// The text in the first of a kind.
+    /// Returns the text in the first of a kind.
     pub(crate) fn text(self, wanted: u16) -> Option<String> {
         self.get(wanted).map(text)
     }
 }
 
-/// A 32-bit number in network order.
+/// Reads a 32-bit number in network byte order.
 fn be32(payload: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(payload.get(..4)?.try_into().ok()?))
 }
 
-/// Text up to its zero.
+/// Reads text up to its terminating zero.
 pub(crate) fn text(payload: &[u8]) -> String {
     let end = payload.iter().position(|b| *b == 0).unwrap_or(payload.len());
     String::from_utf8_lossy(&payload[..end]).into_owned()
@@ -58,14 +57,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn truncated_attributes_end_the_walk() {
+    fn iteration_stops_at_a_truncated_attribute() {
         let whole = [[8u16.to_ne_bytes(), 0x8001u16.to_ne_bytes()].concat(), vec![0, 0, 1, 0]].concat();
         assert_eq!(Attributes(&whole).number(1), Some(256));
         for cut in 0..whole.len() {
             assert_eq!(Attributes(&whole[..cut]).count(), 0);
         }
-        let lying = [0u16.to_ne_bytes(), 1u16.to_ne_bytes()].concat();
-        assert_eq!(Attributes(&lying).count(), 0);
+        let too_short = [0u16.to_ne_bytes(), 1u16.to_ne_bytes()].concat();
+        assert_eq!(Attributes(&too_short).count(), 0);
         assert_eq!(text(b"ab\0c"), "ab");
     }
 }

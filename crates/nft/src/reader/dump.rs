@@ -1,29 +1,23 @@
-//! The table as the kernel lists it.
+//! Reads the table from the kernel.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use nix::libc::ENOENT;
 
 use super::{
     attributes::Attributes,
     expressions::{Operation, Target, operations, target},
-    properties::{self, DORMANT, Properties, SET_DYNAMIC, user_data},
+    properties::{self, Properties, user_data},
 };
-use crate::{Error, Kernel, base::TABLE_COMMENT, ruleset::TABLE};
-
-/// `NFT_MSG_*` and the reply kinds.
-const GETTABLE: u16 = 1;
-const GETCHAIN: u16 = 4;
-const GETRULE: u16 = 7;
-const GETSET: u16 = 10;
-const GETSETELEM: u16 = 13;
-const GETOBJ: u16 = 19;
-const GETFLOWTABLE: u16 = 23;
-
-/// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
-const INET: u8 = 1;
-const BRIDGE: u8 = 7;
+use crate::{
+    Error, Kernel,
+    ruleset::{TABLE, TABLE_COMMENT},
+    uapi::{
+        netfilter::{NFPROTO_BRIDGE, NFPROTO_INET},
+        nf_tables::*,
+        nftables::{NFTNL_UDATA_RULE_COMMENT, NFTNL_UDATA_SET_ELEM_COMMENT, NFTNL_UDATA_TABLE_COMMENT},
+    },
+};
 
 /// A chain with its rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,11 +26,11 @@ pub struct Chain {
     pub base: Option<(u32, i32, u32)>,
     /// `NFT_CHAIN_*` flags.
     pub flags: u32,
-    /// What else is said of it.
+    /// Its other properties.
     pub properties: Properties,
     /// Its rules.
     pub rules: Vec<Vec<Operation>>,
-    /// What was written beside some of its rules, by their places.
+    /// The comments of rules, by their positions.
     pub comments: BTreeMap<usize, String>,
 }
 
@@ -45,7 +39,7 @@ pub struct Chain {
 pub struct Element {
     /// Its key.
     pub key: Vec<u8>,
-    /// Whether it marks the end of an interval: the first key behind it.
+    /// Whether it marks the end of an interval, as the first key behind it.
     pub end: bool,
 }
 
@@ -54,56 +48,55 @@ pub struct Element {
 pub struct Set {
     /// `NFT_SET_*` flags.
     pub flags: u32,
-    /// nftables' number of the key's type.
+    /// The `nft` program's number of the key's type.
     pub key_type: u32,
-    /// Bytes of a key.
+    /// The length of a key in bytes.
     pub key_length: u32,
-    /// What is said of it, flags and all.
+    /// Its properties, including flags.
     pub properties: Properties,
-    /// Elements with the verdict that they lead to. Empty for a set that rules fill: the kernel adds and removes these
-    /// without a transaction.
+    /// The keys of its elements with their verdicts. Empty for a set that rules fill, which changes without transactions.
     pub elements: HashMap<Vec<u8>, Option<Target>>,
-    /// The element for every key that has no other, if there is one.
+    /// The catch-all element, if any, with its verdict.
     pub catch_all: Option<Option<Target>>,
-    /// Elements that carry a comment, a time-out, a statement or a reference to an object.
-    pub laden: BTreeSet<Vec<u8>>,
-    /// The intervals of an interval set: first and last key, sorted.
+    /// The keys of elements with a comment, a time-out, a statement or a reference to an object.
+    pub annotated: BTreeSet<Vec<u8>>,
+    /// The intervals of an interval set, sorted: first and last key.
     pub intervals: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Our table as the kernel holds it.
+/// The agent's table as the kernel holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruleset {
-    /// What was written beside the table.
+    /// The comment of the table.
     pub comment: Option<String>,
     /// `NFT_TABLE_F_*` flags.
     pub flags: u32,
-    /// The netlink port of the socket that owns it, which alone may change it.
+    /// The netlink port of the socket that owns the table and is the only one that can change it.
     pub owner: Option<u32>,
     /// Its chains.
     pub chains: BTreeMap<String, Chain>,
     /// Its sets and maps.
     pub sets: BTreeMap<String, Set>,
-    /// Its counters, quotas, helpers and the like, by `NFT_OBJECT_*` type and name.
+    /// Its stateful objects, by `NFT_OBJECT_*` type and name.
     pub objects: BTreeSet<(u32, String)>,
     /// Its flow tables.
     pub flow_tables: BTreeSet<String>,
 }
 
 impl Ruleset {
-    /// Whether what stands beside the table says that it is ours, and of this format.
+    /// Returns whether the comment identifies the table as the agent's, in the current format.
     #[must_use]
     pub(crate) fn is_ours(&self) -> bool {
         self.comment.as_deref() == Some(TABLE_COMMENT)
     }
 
-    /// Dumps the table; none if there is none. Reads again where it changed meanwhile; what others do to their tables
-    /// doesn't matter.
+    /// Reads the table, or `None` if it doesn't exist. Repeats if the table changes meanwhile; changes of other tables don't
+    /// matter.
     ///
     /// # Errors
-    /// What the kernel refuses, and [`Error::NeverQuiet`] where the table changed during each of a few attempts.
+    /// What the kernel refuses, and [`Error::KeepsChanging`] if the table changed during each of a few attempts.
     pub fn read(kernel: &mut Kernel) -> Result<Option<Self>, Error> {
-        Self::read_of(kernel, INET)
+        Self::read_of(kernel, NFPROTO_INET)
     }
 
     /// [`Ruleset::read`] of the table `bridge palisade`.
@@ -111,53 +104,57 @@ impl Ruleset {
     /// # Errors
     /// As [`Ruleset::read`].
     pub fn read_bridge(kernel: &mut Kernel) -> Result<Option<Self>, Error> {
-        Self::read_of(kernel, BRIDGE)
+        Self::read_of(kernel, NFPROTO_BRIDGE)
     }
 
     fn read_of(kernel: &mut Kernel, family: u8) -> Result<Option<Self>, Error> {
         const ATTEMPTS: usize = 5;
         for _ in 0..ATTEMPTS {
-            kernel.witness.begin();
+            kernel.change_detector.begin();
             let before = kernel.kernel_generation()?;
             let outcome = Self::read_once(kernel, family);
             let after = kernel.kernel_generation()?;
-            let untouched = kernel.witness.end(before, after);
+            let unchanged = kernel.change_detector.end(before, after);
             match outcome {
-                // What a dump was about can vanish under it.
-                Err(e) if e.os_error() != Some(nix::libc::ENOENT) => return Err(e),
-                outcome if untouched => return outcome,
+                // An object may be deleted before it is dumped.
+                Err(e) if e.os_error() != Some(ENOENT) => return Err(e),
+                outcome if unchanged => return outcome,
                 _ => {}
             }
         }
-        Err(Error::NeverQuiet(ATTEMPTS))
+        Err(Error::KeepsChanging(ATTEMPTS))
     }
 
-    /// Whether its rules are asked at all.
+    /// Returns whether the kernel skips all of its rules.
     #[must_use]
     pub fn is_dormant(&self) -> bool {
-        self.flags & DORMANT != 0
+        self.flags & NFT_TABLE_F_DORMANT != 0
     }
 
-    /// The netlink port of the socket that owns the table of our name; none if there is no table, or nobody owns it.
+    /// Returns the netlink port of the socket that owns the table, if the table exists and is owned.
     pub(crate) fn owner(kernel: &mut Kernel) -> Result<Option<u32>, Error> {
-        let table = kernel.get(INET, GETTABLE, &[(1, TABLE)])?;
-        Ok(table.and_then(|table| Attributes(&table).number(7)))
+        let table = kernel.get(NFPROTO_INET, NFT_MSG_GETTABLE, &[(NFTA_TABLE_NAME, TABLE)])?;
+        Ok(table.and_then(|table| Attributes(&table).number(NFTA_TABLE_OWNER)))
     }
 
-    /// All rules of the table, each with the name of its chain; none if there is no table. Not a picture of one moment:
-    /// rules may change while they are listed.
+    /// Returns all rules of the table, each with the name of its chain. Empty if the table doesn't exist.
+    ///
+    /// This is not a consistent snapshot: rules may change while they are listed.
     pub(crate) fn rules(kernel: &mut Kernel) -> Result<Vec<(String, Vec<Operation>)>, Error> {
-        Self::rules_of(kernel, TABLE)
+        Self::rules_of_table(kernel, TABLE)
     }
 
     /// [`Ruleset::rules`] of the table `bridge palisade`.
-    pub(crate) fn rules_of_bridge(kernel: &mut Kernel) -> Result<Vec<(String, Vec<Operation>)>, Error> {
-        Self::rules_in(kernel, BRIDGE, TABLE)
+    pub(crate) fn bridge_rules(kernel: &mut Kernel) -> Result<Vec<(String, Vec<Operation>)>, Error> {
+        Self::rules_in(kernel, NFPROTO_BRIDGE, TABLE)
     }
 
     /// [`Ruleset::rules`] of another table of family `inet`.
-    pub(crate) fn rules_of(kernel: &mut Kernel, table: &str) -> Result<Vec<(String, Vec<Operation>)>, Error> {
-        Self::rules_in(kernel, INET, table)
+    pub(crate) fn rules_of_table(
+        kernel: &mut Kernel,
+        table: &str,
+    ) -> Result<Vec<(String, Vec<Operation>)>, Error> {
+        Self::rules_in(kernel, NFPROTO_INET, table)
     }
 
     fn rules_in(
@@ -165,55 +162,60 @@ impl Ruleset {
         family: u8,
         table: &str,
     ) -> Result<Vec<(String, Vec<Operation>)>, Error> {
-        let replies = match kernel.dump_of_table_in(family, GETRULE, &[(1, table)]) {
-            Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Vec::new(),
+        let replies = match kernel.dump_of_table_in(family, NFT_MSG_GETRULE, &[(NFTA_RULE_TABLE, table)]) {
+            Err(e) if e.os_error() == Some(ENOENT) => Vec::new(),
             other => other?,
         };
         let rule = |reply: &Vec<u8>| {
             let a = Attributes(reply);
-            (a.text(1).as_deref() == Some(table)).then_some(())?;
-            Some((a.text(2)?, a.nested(4).map(operations).unwrap_or_default()))
+            (a.text(NFTA_RULE_TABLE).as_deref() == Some(table)).then_some(())?;
+            let operations = a.nested(NFTA_RULE_EXPRESSIONS).map(operations).unwrap_or_default();
+            Some((a.text(NFTA_RULE_CHAIN)?, operations))
         };
         Ok(replies.iter().filter_map(rule).collect())
     }
 
     fn read_once(kernel: &mut Kernel, family: u8) -> Result<Option<Self>, Error> {
-        let Some(table) = kernel.get(family, GETTABLE, &[(1, TABLE)])? else { return Ok(None) };
+        let table = kernel.get(family, NFT_MSG_GETTABLE, &[(NFTA_TABLE_NAME, TABLE)])?;
+        let Some(table) = table else { return Ok(None) };
         let table = Attributes(&table);
+        let comment = table.get(NFTA_TABLE_USERDATA);
         let mut out = Self {
-            comment: table.get(6).and_then(|data| user_data(data, 0)),
-            flags: table.number(2).unwrap_or_default(),
-            owner: table.number(7),
+            comment: comment.and_then(|data| user_data(data, NFTNL_UDATA_TABLE_COMMENT)),
+            flags: table.number(NFTA_TABLE_FLAGS).unwrap_or_default(),
+            owner: table.number(NFTA_TABLE_OWNER),
             ..Self::default()
         };
-        for reply in kernel.dump_of_family(family, GETCHAIN)? {
-            out.chain(Attributes(&reply));
+        for reply in kernel.dump_of_family(family, NFT_MSG_GETCHAIN)? {
+            out.add_chain(Attributes(&reply));
         }
-        for reply in kernel.dump_of_table_in(family, GETRULE, &[(1, TABLE)])? {
-            out.rule(Attributes(&reply));
+        for reply in kernel.dump_of_table_in(family, NFT_MSG_GETRULE, &[(NFTA_RULE_TABLE, TABLE)])? {
+            out.add_rule(Attributes(&reply));
         }
-        for reply in kernel.dump_of_table_in(family, GETSET, &[(1, TABLE)])? {
-            out.set(Attributes(&reply));
+        for reply in kernel.dump_of_table_in(family, NFT_MSG_GETSET, &[(NFTA_SET_TABLE, TABLE)])? {
+            out.add_set(Attributes(&reply));
         }
-        for reply in kernel.dump_of_table_in(family, GETOBJ, &[(1, TABLE)])? {
+        for reply in kernel.dump_of_table_in(family, NFT_MSG_GETOBJ, &[(NFTA_OBJ_TABLE, TABLE)])? {
             let a = Attributes(&reply);
-            out.objects.extend(a.number(3).zip(a.text(2)));
+            out.objects.extend(a.number(NFTA_OBJ_TYPE).zip(a.text(NFTA_OBJ_NAME)));
         }
-        // A kernel without flow tables has none.
-        let flow_tables = match kernel.dump_of_table_in(family, GETFLOWTABLE, &[(1, TABLE)]) {
+        let filter = [(NFTA_FLOWTABLE_TABLE, TABLE)];
+        let flow_tables = match kernel.dump_of_table_in(family, NFT_MSG_GETFLOWTABLE, &filter) {
+            // The kernel may lack flow tables.
             Err(e) if e.os_error().is_some() => Vec::new(),
             other => other?,
         };
-        out.flow_tables.extend(flow_tables.iter().filter_map(|f| Attributes(f).text(2)));
+        out.flow_tables.extend(flow_tables.iter().filter_map(|f| Attributes(f).text(NFTA_FLOWTABLE_NAME)));
         for (name, set) in &mut out.sets {
             if set.is_dynamic() {
                 continue;
             }
             let mut marks = Vec::new();
-            for reply in kernel.dump_of_table_in(family, GETSETELEM, &[(1, TABLE), (2, name)])? {
-                let Some(list) = Attributes(&reply).nested(3) else { continue };
+            let filter = [(NFTA_SET_ELEM_LIST_TABLE, TABLE), (NFTA_SET_ELEM_LIST_SET, name.as_str())];
+            for reply in kernel.dump_of_table_in(family, NFT_MSG_GETSETELEM, &filter)? {
+                let Some(list) = Attributes(&reply).nested(NFTA_SET_ELEM_LIST_ELEMENTS) else { continue };
                 for (_, element) in list {
-                    set.element(Attributes(element), &mut marks);
+                    set.add_element(Attributes(element), &mut marks);
                 }
             }
             set.intervals = intervals(marks, set.key_length);
@@ -221,82 +223,92 @@ impl Ruleset {
         Ok(Some(out))
     }
 
-    fn chain(&mut self, a: Attributes<'_>) {
-        let (Some(TABLE), Some(name)) = (a.text(1).as_deref(), a.text(3)) else { return };
+    fn add_chain(&mut self, a: Attributes<'_>) {
+        let (Some(TABLE), Some(name)) = (a.text(NFTA_CHAIN_TABLE).as_deref(), a.text(NFTA_CHAIN_NAME)) else {
+            return;
+        };
         let chain = self.chains.entry(name).or_default();
-        chain.base = a.nested(4).and_then(|hook| {
-            Some((hook.number(1)?, hook.number(2)? as i32, a.number(5).unwrap_or_default()))
+        chain.base = a.nested(NFTA_CHAIN_HOOK).and_then(|hook| {
+            let priority = hook.number(NFTA_HOOK_PRIORITY)? as i32;
+            let policy = a.number(NFTA_CHAIN_POLICY).unwrap_or_default();
+            Some((hook.number(NFTA_HOOK_HOOKNUM)?, priority, policy))
         });
-        chain.flags = a.number(10).unwrap_or_default();
+        chain.flags = a.number(NFTA_CHAIN_FLAGS).unwrap_or_default();
         chain.properties = properties::chain(a);
     }
 
-    fn rule(&mut self, a: Attributes<'_>) {
-        let (Some(TABLE), Some(name)) = (a.text(1).as_deref(), a.text(2)) else { return };
-        let list = a.nested(4).map(operations).unwrap_or_default();
+    fn add_rule(&mut self, a: Attributes<'_>) {
+        let (Some(TABLE), Some(name)) = (a.text(NFTA_RULE_TABLE).as_deref(), a.text(NFTA_RULE_CHAIN)) else {
+            return;
+        };
+        let list = a.nested(NFTA_RULE_EXPRESSIONS).map(operations).unwrap_or_default();
         let chain = self.chains.entry(name).or_default();
-        if let Some(comment) = a.get(7).and_then(|data| user_data(data, 0)) {
+        let comment = a.get(NFTA_RULE_USERDATA).and_then(|data| user_data(data, NFTNL_UDATA_RULE_COMMENT));
+        if let Some(comment) = comment {
             chain.comments.insert(chain.rules.len(), comment);
         }
         chain.rules.push(list);
     }
 
-    fn set(&mut self, a: Attributes<'_>) {
-        let (Some(TABLE), Some(name)) = (a.text(1).as_deref(), a.text(2)) else { return };
+    fn add_set(&mut self, a: Attributes<'_>) {
+        let (Some(TABLE), Some(name)) = (a.text(NFTA_SET_TABLE).as_deref(), a.text(NFTA_SET_NAME)) else {
+            return;
+        };
         let set = self.sets.entry(name).or_default();
-        set.flags = a.number(3).unwrap_or_default();
-        set.key_type = a.number(4).unwrap_or_default();
-        set.key_length = a.number(5).unwrap_or_default();
+        set.flags = a.number(NFTA_SET_FLAGS).unwrap_or_default();
+        set.key_type = a.number(NFTA_SET_KEY_TYPE).unwrap_or_default();
+        set.key_length = a.number(NFTA_SET_KEY_LEN).unwrap_or_default();
         set.properties = properties::set(a);
     }
 }
 
 impl Set {
-    /// Whether its elements are intervals (`NFT_SET_INTERVAL`).
+    /// Returns whether its elements are intervals.
     #[must_use]
     pub fn has_intervals(&self) -> bool {
-        self.flags & 4 != 0
+        self.flags & NFT_SET_INTERVAL != 0
     }
 
-    /// Whether it leads to verdicts (`NFT_SET_MAP`).
+    /// Returns whether it is a map.
     #[must_use]
     pub fn is_map(&self) -> bool {
-        self.flags & 8 != 0
+        self.flags & NFT_SET_MAP != 0
     }
 
-    /// Whether rules fill it (`NFT_SET_EVAL`).
+    /// Returns whether it changes without transactions: rules fill it, or its elements expire.
     #[must_use]
     pub fn is_dynamic(&self) -> bool {
-        self.flags & SET_DYNAMIC != 0
+        self.flags & NFT_SET_EVAL != 0
     }
 
-    fn element(&mut self, element: Attributes<'_>, marks: &mut Vec<Element>) {
-        /// `NFT_SET_ELEM_INTERVAL_END`, `NFT_SET_ELEM_CATCHALL`.
-        const END: u32 = 1;
-        const CATCH_ALL: u32 = 2;
-        /// `NFTA_SET_ELEM_TIMEOUT`, `EXPR`, `OBJREF`, `EXPRESSIONS`.
-        const LOAD: [u16; 4] = [4, 7, 9, 11];
-        let flags = element.number(3).unwrap_or_default();
-        let verdict = || element.nested(2).and_then(|d| d.nested(2)).and_then(target);
-        if flags & CATCH_ALL != 0 {
+    fn add_element(&mut self, element: Attributes<'_>, marks: &mut Vec<Element>) {
+        /// Attributes of an element that the agent never sets.
+        const ANNOTATIONS: [u16; 4] =
+            [NFTA_SET_ELEM_TIMEOUT, NFTA_SET_ELEM_EXPR, NFTA_SET_ELEM_OBJREF, NFTA_SET_ELEM_EXPRESSIONS];
+        let flags = element.number(NFTA_SET_ELEM_FLAGS).unwrap_or_default();
+        let verdict =
+            || element.nested(NFTA_SET_ELEM_DATA).and_then(|d| d.nested(NFTA_DATA_VERDICT)).and_then(target);
+        if flags & NFT_SET_ELEM_CATCHALL != 0 {
             self.catch_all = Some(verdict());
         }
-        let Some(key) = element.nested(1).and_then(|k| k.get(1)) else { return };
-        let is_commented = element.get(6).is_some_and(|data| user_data(data, 0).is_some());
-        if is_commented || LOAD.iter().any(|kind| element.get(*kind).is_some()) {
-            self.laden.insert(key.to_vec());
+        let key = element.nested(NFTA_SET_ELEM_KEY).and_then(|k| k.get(NFTA_DATA_VALUE));
+        let Some(key) = key else { return };
+        let comment = element.get(NFTA_SET_ELEM_USERDATA);
+        let comment = comment.and_then(|data| user_data(data, NFTNL_UDATA_SET_ELEM_COMMENT));
+        if comment.is_some() || ANNOTATIONS.iter().any(|kind| element.get(*kind).is_some()) {
+            self.annotated.insert(key.to_vec());
         }
         if self.has_intervals() {
-            marks.push(Element { key: key.to_vec(), end: flags & END != 0 });
+            marks.push(Element { key: key.to_vec(), end: flags & NFT_SET_ELEM_INTERVAL_END != 0 });
         } else {
             self.elements.insert(key.to_vec(), verdict());
         }
     }
 }
 
-/// Pairs starts with the end markers behind them. A start without one reaches to the last key.
+/// Pairs starts with the end markers behind them. A start without a marker extends to the last key.
 fn intervals(mut marks: Vec<Element>, key_length: u32) -> Vec<(Vec<u8>, Vec<u8>)> {
-    // Of two marks on one key, the end is that of the interval before.
+    // Of two marks with the same key, the end belongs to the interval before.
     marks.sort_by(|a, b| (&a.key, !a.end).cmp(&(&b.key, !b.end)));
     let mut out = Vec::new();
     let mut open: Option<Vec<u8>> = None;
@@ -313,7 +325,7 @@ fn intervals(mut marks: Vec<Element>, key_length: u32) -> Vec<(Vec<u8>, Vec<u8>)
     out
 }
 
-/// The key that comes before.
+/// Returns the preceding key.
 fn before(mut key: Vec<u8>) -> Vec<u8> {
     for byte in key.iter_mut().rev() {
         let (value, borrow) = byte.overflowing_sub(1);
@@ -323,15 +335,6 @@ fn before(mut key: Vec<u8>) -> Vec<u8> {
         }
     }
     key
-}
-
-/// An address from the bytes of a key.
-pub(crate) fn address(key: &[u8]) -> Option<IpAddr> {
-    match key.len() {
-        4 => <[u8; 4]>::try_from(key).ok().map(IpAddr::from),
-        16 => <[u8; 16]>::try_from(key).ok().map(IpAddr::from),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A packet's way through the rules as read back.
+//! Evaluates packets by the rules that were read back.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -8,57 +8,68 @@ use super::{
     dump::{Chain, Ruleset, Set},
     expressions::{Operation, Target},
 };
-use crate::ruleset::Hook;
+use crate::{
+    ruleset::Hook,
+    uapi::{
+        if_packet::{PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST},
+        netfilter::{NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6},
+        nf_conntrack::{
+            NF_CT_STATE_ESTABLISHED_BIT, NF_CT_STATE_NEW_BIT, NF_CT_STATE_RELATED_BIT,
+            NF_CT_STATE_UNTRACKED_BIT,
+        },
+        nf_tables::*,
+    },
+};
 
-/// What connection tracking says of a packet.
+/// The connection-tracking state of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The first of its connection.
+    /// The first packet of its connection.
     New,
-    /// Of a connection that has seen packets both ways.
+    /// A packet of a connection with packets in both directions.
     Established,
-    /// An error message about, or an expected companion of, another connection.
+    /// An ICMP error about another connection, or a packet of an expected connection.
     Related,
     /// Not tracked.
     Untracked,
 }
 
 impl State {
-    /// The bit of `ct state`.
+    /// Returns the bit of `ct state`.
     fn bit(self) -> u32 {
         match self {
-            Self::Established => 2,
-            Self::Related => 4,
-            Self::New => 8,
-            Self::Untracked => 64,
+            Self::Established => NF_CT_STATE_ESTABLISHED_BIT,
+            Self::Related => NF_CT_STATE_RELATED_BIT,
+            Self::New => NF_CT_STATE_NEW_BIT,
+            Self::Untracked => NF_CT_STATE_UNTRACKED_BIT,
         }
     }
 }
 
-/// How a packet came to this node.
+/// How a packet arrived at the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// The index of the interface; 0 for one that no set names.
-    pub interface: u32,
-    /// The index of the interface by which it leaves; 0 likewise.
-    pub leaves_by: u32,
-    /// Whether a route leads back to the source by the interface on which it came.
-    pub way_back: bool,
-    /// What is left of its hop limit.
+    /// The index of the incoming interface, 0 for one that is in no set.
+    pub in_interface: u32,
+    /// The index of the outgoing interface, 0 for one that is in no set.
+    pub out_interface: u32,
+    /// Whether a route leads back to the source through the incoming interface.
+    pub has_reverse_route: bool,
+    /// The hop limit on arrival.
     pub hop_limit: u8,
 }
 
 impl Default for Arrival {
-    /// Of a packet that is what it says, and that a router has forwarded.
+    /// Returns the arrival of a genuine packet that a router has forwarded.
     fn default() -> Self {
-        Self { interface: 0, leaves_by: 0, way_back: true, hop_limit: 63 }
+        Self { in_interface: 0, out_interface: 0, has_reverse_route: true, hop_limit: 63 }
     }
 }
 
-/// A packet, as far as our rules can look at it.
+/// The parts of a packet that rules can match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// The hook that it meets.
+    /// The hook at which it is evaluated.
     pub hook: Hook,
     /// Source address.
     pub source: IpAddr,
@@ -66,34 +77,51 @@ pub struct Packet {
     pub destination: IpAddr,
     /// IP protocol.
     pub protocol: Protocol,
-    /// Destination port; for ICMP and ICMPv6 the type.
+    /// Destination port. For ICMP and ICMPv6 the type.
     pub port: u16,
-    /// What connection tracking says.
+    /// The connection-tracking state.
     pub state: State,
-    /// The labels of its connection.
+    /// The labels of its connection-tracking entry.
     pub labels: [u8; 16],
-    /// How it came here.
+    /// How it arrived.
     pub arrival: Arrival,
 }
 
 impl Packet {
-    /// Whether it is neighbour or router discovery, or listeners telling their groups, as the standards call it valid.
+    /// Returns the first packet of a connection, at the forward hook, with the default [`Arrival`].
+    #[must_use]
+    pub fn new(source: IpAddr, destination: IpAddr, protocol: Protocol, port: u16) -> Self {
+        Self {
+            hook: Hook::Forward,
+            source,
+            destination,
+            protocol,
+            port,
+            state: State::New,
+            labels: [0; 16],
+            arrival: Arrival::default(),
+        }
+    }
+
+    /// Returns whether it is valid neighbour, router or multicast listener discovery.
     #[must_use]
     pub fn is_discovery(&self) -> bool {
         let IpAddr::V6(source) = self.source else { return false };
-        let of_listeners = source.is_unspecified() || source.is_unicast_link_local();
+        let may_be_listener = source.is_unspecified() || source.is_unicast_link_local();
         self.protocol == Protocol::Other(58)
             && match self.port {
                 133..=137 => self.arrival.hop_limit == 255,
-                130..=132 | 143 => self.arrival.hop_limit == 1 && of_listeners,
+                130..=132 | 143 => self.arrival.hop_limit == 1 && may_be_listener,
                 _ => false,
             }
     }
 
-    /// Whether it is a link's own: forwarded (which bridges alone do) to many, or from or to a link-local address, and no
-    /// discovery. No table of the plan is asked for it: it is denied while any local pod is isolated.
+    /// Returns whether it is link-scoped: forwarded broadcast, multicast, or from or to a link-local address, and not
+    /// discovery. Only bridges forward such packets.
+    ///
+    /// No table of the plan applies to it. It is denied while any local pod is isolated.
     #[must_use]
-    pub fn is_of_link(&self) -> bool {
+    pub fn is_link_scoped(&self) -> bool {
         let link_local = |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
         let shared = self.destination.is_multicast() || self.destination == Ipv4Addr::BROADCAST;
         self.hook == Hook::Forward
@@ -102,32 +130,35 @@ impl Packet {
     }
 }
 
-/// What happens to a packet, and what it cost.
+/// The result of an evaluation, and its cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
-    /// Whether it passes.
+pub struct Evaluation {
+    /// Whether the packet passes.
     pub verdict: Verdict,
-    /// How many sets and maps were asked.
+    /// How many sets and maps were looked up.
     pub lookups: usize,
-    /// How many rules were begun.
+    /// How many rules were evaluated.
     pub rules: usize,
     /// The prefix of the last log statement.
     pub logged: Option<String>,
 }
 
-/// The source port of all packets: an ephemeral one.
+/// The source port of all packets, an ephemeral port.
 const SOURCE_PORT: u16 = 0x8235;
 
-/// The kernel's limit on nested chains (`NFT_JUMP_STACK_SIZE`).
+/// The kernel's limit of nested chains (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 16;
 
-/// 20 words of 32 bits: the verdict, then the data registers.
+/// A reverse path look-up: by source address and incoming interface, and only for whether a route exists.
+const REVERSE_PATH: u32 = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT;
+
+/// 20 words of 32 bits: the verdict, followed by the data registers.
 struct Registers([u8; 80]);
 
 impl Registers {
-    /// `nft_parse_register`: 0 to 4 are 128 bits each, from 8 on they are the same in words.
+    /// As `nft_parse_register` does: registers 0 to 4 have 128 bits, from 8 on they are the same in words of 32 bits.
     fn at(&mut self, register: u32, length: usize) -> Result<&mut [u8], String> {
-        let word = if register < 8 { register * 4 } else { register - 4 };
+        let word = if register < NFT_REG32_00 { register * 4 } else { register - 4 };
         let start = word as usize * 4;
         self.0.get_mut(start..start + length).ok_or_else(|| format!("register {register} does not exist"))
     }
@@ -141,29 +172,29 @@ impl Registers {
 }
 
 /// How a rule ended.
-enum Step {
+enum RuleEnd {
     NextRule,
-    Go(Target),
+    Verdict(Target),
 }
 
 struct Run<'a> {
     ruleset: &'a Ruleset,
     packet: &'a Packet,
-    judgement: Judgement,
+    evaluation: Evaluation,
     registers: Registers,
 }
 
 impl Ruleset {
-    /// What the rules say to a packet. An error says what in the rules makes no sense.
-    pub fn evaluate(&self, packet: &Packet) -> Result<Judgement, String> {
-        let judgement = Judgement { verdict: Verdict::Allow, lookups: 0, rules: 0, logged: None };
-        let mut run = Run { ruleset: self, packet, judgement, registers: Registers([0; 80]) };
-        // A dormant table hangs on no hook.
+    /// Evaluates a packet by the rules. An error describes an invalid rule.
+    pub fn evaluate(&self, packet: &Packet) -> Result<Evaluation, String> {
+        let evaluation = Evaluation { verdict: Verdict::Allow, lookups: 0, rules: 0, logged: None };
+        let mut run = Run { ruleset: self, packet, evaluation, registers: Registers([0; 80]) };
+        // A dormant table is attached to no hook.
         let Some(base) = self.chains.get(packet.hook.chain()).filter(|_| !self.is_dormant()) else {
-            return Ok(run.judgement);
+            return Ok(run.evaluation);
         };
         run.walk(base)?;
-        Ok(run.judgement)
+        Ok(run.evaluation)
     }
 
     fn named(&self, name: &str) -> Result<&Chain, String> {
@@ -178,97 +209,93 @@ impl Run<'_> {
         for _ in 0..100_000 {
             let step = match chain.rules.get(index) {
                 Some(rule) => self.rule(rule)?,
-                None => Step::Go(Target::Return),
+                None => RuleEnd::Verdict(Target::Return),
             };
             index += 1;
             match step {
-                Step::NextRule => {}
-                Step::Go(Target::Accept) => return Ok(()),
-                Step::Go(Target::Drop) => {
-                    self.judgement.verdict = Verdict::Deny;
+                RuleEnd::NextRule => {}
+                RuleEnd::Verdict(Target::Accept) => return Ok(()),
+                RuleEnd::Verdict(Target::Drop) => {
+                    self.evaluation.verdict = Verdict::Deny;
                     return Ok(());
                 }
-                Step::Go(Target::Jump(name)) => {
+                RuleEnd::Verdict(Target::Jump(name)) => {
                     if stack.len() == DEEPEST {
-                        return Err("jumps nest too deep".to_owned());
+                        return Err("jumps are nested too deeply".to_owned());
                     }
                     stack.push((chain, index));
                     (chain, index) = (self.ruleset.named(&name)?, 0);
                 }
-                Step::Go(Target::Goto(name)) => (chain, index) = (self.ruleset.named(&name)?, 0),
-                Step::Go(Target::Return) => match stack.pop() {
+                RuleEnd::Verdict(Target::Goto(name)) => (chain, index) = (self.ruleset.named(&name)?, 0),
+                RuleEnd::Verdict(Target::Return) => match stack.pop() {
                     Some(back) => (chain, index) = back,
                     None => {
-                        if base.base.is_some_and(|(_, _, policy)| policy == 0) {
-                            self.judgement.verdict = Verdict::Deny;
+                        if base.base.is_some_and(|(_, _, policy)| policy == NF_DROP as u32) {
+                            self.evaluation.verdict = Verdict::Deny;
                         }
                         return Ok(());
                     }
                 },
-                Step::Go(Target::Other(code)) => return Err(format!("verdict {code}")),
+                RuleEnd::Verdict(Target::Other(code)) => return Err(format!("verdict {code}")),
             }
         }
-        Err("the chains go round in a circle".to_owned())
+        Err("the chains form a loop".to_owned())
     }
 
-    fn rule(&mut self, rule: &[Operation]) -> Result<Step, String> {
-        self.judgement.rules += 1;
+    fn rule(&mut self, rule: &[Operation]) -> Result<RuleEnd, String> {
+        self.evaluation.rules += 1;
         for operation in rule {
             match operation {
-                Operation::Verdict(target) => return Ok(Step::Go(target.clone())),
+                Operation::Verdict(target) => return Ok(RuleEnd::Verdict(target.clone())),
                 Operation::Lookup { set, register, into, inverted } => {
                     let found = self.lookup(set, *register)?;
                     if found.is_some() == *inverted {
-                        return Ok(Step::NextRule);
+                        return Ok(RuleEnd::NextRule);
                     }
                     match (into, found.flatten()) {
-                        (Some(0), Some(target)) => return Ok(Step::Go(target)),
+                        (Some(NFT_REG_VERDICT), Some(target)) => return Ok(RuleEnd::Verdict(target)),
                         (None, _) => {}
-                        _ => return Err(format!("set {set} has no verdict where one is asked for")),
+                        _ => return Err(format!("set {set} has no verdict where the rule requires one")),
                     }
                 }
                 other => {
                     if !self.matches(other)? {
-                        return Ok(Step::NextRule);
+                        return Ok(RuleEnd::NextRule);
                     }
                 }
             }
         }
-        Ok(Step::NextRule)
+        Ok(RuleEnd::NextRule)
     }
 
-    /// Performs an operation that can only match or not.
+    /// Evaluates an operation that only matches or doesn't.
     fn matches(&mut self, operation: &Operation) -> Result<bool, String> {
         match operation {
-            Operation::Meta { key: 4, register } => {
-                self.registers.store(*register, &self.packet.arrival.interface.to_ne_bytes())?;
+            Operation::Meta { key: NFT_META_IIF, register } => {
+                self.registers.store(*register, &self.packet.arrival.in_interface.to_ne_bytes())?;
             }
-            Operation::Meta { key: 5, register } => {
-                self.registers.store(*register, &self.packet.arrival.leaves_by.to_ne_bytes())?;
+            Operation::Meta { key: NFT_META_OIF, register } => {
+                self.registers.store(*register, &self.packet.arrival.out_interface.to_ne_bytes())?;
             }
-            // The route back to the source by the interface on which the packet came, and no more than whether there is one.
-            Operation::Fib { result: 1, flags: 41, register } => {
-                self.registers.store(*register, &[u8::from(self.packet.arrival.way_back)])?;
+            Operation::Fib { result: NFT_FIB_RESULT_OIF, flags: REVERSE_PATH, register } => {
+                self.registers.store(*register, &[u8::from(self.packet.arrival.has_reverse_route)])?;
             }
             Operation::Meta { key, register } => {
                 let value = match key {
-                    15 => {
-                        if self.packet.source.is_ipv4() {
-                            2
-                        } else {
-                            10
-                        }
-                    }
-                    16 => self.packet.protocol.number(),
-                    19 => self.packet_type(),
+                    &NFT_META_NFPROTO if self.packet.source.is_ipv4() => NFPROTO_IPV4,
+                    &NFT_META_NFPROTO => NFPROTO_IPV6,
+                    &NFT_META_L4PROTO => self.packet.protocol.number(),
+                    &NFT_META_PKTTYPE => self.packet_type(),
                     key => return Err(format!("meta key {key}")),
                 };
                 self.registers.store(*register, &[value])?;
             }
-            Operation::Ct { key: 0, register } => {
+            Operation::Ct { key: NFT_CT_STATE, register } => {
                 self.registers.store(*register, &self.packet.state.bit().to_ne_bytes())?;
             }
-            Operation::Ct { key: 13, register } => self.registers.store(*register, &self.packet.labels)?,
+            Operation::Ct { key: NFT_CT_LABELS, register } => {
+                self.registers.store(*register, &self.packet.labels)?;
+            }
             Operation::Payload { base, offset, length, register } => {
                 let Some(bytes) = self.payload(*base, *offset as usize, *length as usize)? else {
                     return Ok(false);
@@ -278,12 +305,12 @@ impl Run<'_> {
             Operation::Compare { register, operator, value } => {
                 let have = &*self.registers.at(*register, value.len())?;
                 return Ok(match operator {
-                    0 => have == value,
-                    1 => have != value,
-                    2 => have < &value[..],
-                    3 => have <= &value[..],
-                    4 => have > &value[..],
-                    5 => have >= &value[..],
+                    &NFT_CMP_EQ => have == value,
+                    &NFT_CMP_NEQ => have != value,
+                    &NFT_CMP_LT => have < &value[..],
+                    &NFT_CMP_LTE => have <= &value[..],
+                    &NFT_CMP_GT => have > &value[..],
+                    &NFT_CMP_GTE => have >= &value[..],
                     other => return Err(format!("comparison {other}")),
                 });
             }
@@ -293,28 +320,28 @@ impl Run<'_> {
                     have.iter().zip(mask).zip(xor).map(|((byte, mask), xor)| (byte & mask) ^ xor).collect();
                 self.registers.store(*register, &value)?;
             }
-            // The first packet after a rest passes any limit.
+            // No limit applies to the first packet after an idle time.
             Operation::Counter { .. } | Operation::Limit { inverted: false, .. } => {}
-            Operation::Log { prefix, .. } => self.judgement.logged = Some(prefix.clone()),
+            Operation::Log { prefix, .. } => self.evaluation.logged = Some(prefix.clone()),
             other => return Err(format!("unexpected {other:?}")),
         }
         Ok(true)
     }
 
-    /// `PACKET_HOST`, `PACKET_BROADCAST` or `PACKET_MULTICAST`: what a frame to that address is, as far as the address alone
-    /// says it.
+    /// Returns the packet type that the destination address implies.
     fn packet_type(&self) -> u8 {
         match self.packet.destination {
-            IpAddr::V4(Ipv4Addr::BROADCAST) => 1,
-            other => 2 * u8::from(other.is_multicast()),
+            IpAddr::V4(Ipv4Addr::BROADCAST) => PACKET_BROADCAST,
+            other if other.is_multicast() => PACKET_MULTICAST,
+            _ => PACKET_HOST,
         }
     }
 
-    /// The packet's bytes, as far as rules may ask; none where the packet is too short.
+    /// Returns bytes of the packet, or `None` if it is too short.
     fn payload(&self, base: u32, offset: usize, length: usize) -> Result<Option<Vec<u8>>, String> {
         let header = match base {
-            1 => self.network_header(),
-            2 => self.transport_header(),
+            NFT_PAYLOAD_NETWORK_HEADER => self.network_header(),
+            NFT_PAYLOAD_TRANSPORT_HEADER => self.transport_header(),
             base => return Err(format!("payload base {base}")),
         };
         Ok(header.get(offset..offset + length).map(<[u8]>::to_vec))
@@ -345,9 +372,9 @@ impl Run<'_> {
         }
     }
 
-    /// None: not in the set. Otherwise the verdict, if the set leads to one.
+    /// Returns `None` if the key is not in the set, otherwise the element's verdict if it has one.
     fn lookup(&mut self, name: &str, register: u32) -> Result<Option<Option<Target>>, String> {
-        self.judgement.lookups += 1;
+        self.evaluation.lookups += 1;
         let set = self.ruleset.sets.get(name).ok_or_else(|| format!("no set {name}"))?;
         let key = self.registers.at(register, set.key_length as usize)?.to_vec();
         Ok(set.find(&key))

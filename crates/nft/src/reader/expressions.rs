@@ -1,29 +1,33 @@
-//! Kernel expressions of a rule.
+//! Reads the kernel expressions of a rule.
 
 use std::fmt;
 
 use super::attributes::Attributes;
+use crate::uapi::{
+    netfilter::{NF_ACCEPT, NF_DROP},
+    nf_tables::*,
+};
 
-/// Where a verdict leads.
+/// A verdict.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// The packet passes this hook.
     Accept,
-    /// It is dropped.
+    /// The packet is dropped.
     Drop,
-    /// Back to the rule behind the last jump.
+    /// Back to the rule after the last jump.
     Return,
-    /// To a chain, and back.
+    /// To a chain, and back at its end.
     Jump(String),
-    /// To a chain, and not back.
+    /// To a chain, without coming back.
     Goto(String),
-    /// Some other verdict code.
+    /// Another verdict code.
     Other(i32),
 }
 
-/// One kernel expression. Registers are numbered as the kernel's uapi numbers them.
+/// One kernel expression. Registers have the numbers of the kernel's user API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of linux/netfilter/nf_tables.h, by their names there")]
+#[expect(missing_docs, reason = "the fields are documented in linux/netfilter/nf_tables.h")]
 pub enum Operation {
     /// `meta load`.
     Meta { key: u32, register: u32 },
@@ -37,21 +41,21 @@ pub enum Operation {
     Compare { register: u32, operator: u32, value: Vec<u8> },
     /// `bitwise`, the boolean form.
     Bitwise { source: u32, register: u32, mask: Vec<u8>, xor: Vec<u8> },
-    /// `lookup`; with a register, the data of the element goes there.
+    /// `lookup`. With a destination register, the data of the element goes there.
     Lookup { set: String, register: u32, into: Option<u32>, inverted: bool },
-    /// `immediate` verdict.
+    /// `immediate` with a verdict.
     Verdict(Target),
-    /// `immediate` value.
+    /// `immediate` with a value.
     Immediate { register: u32, value: Vec<u8> },
-    /// `counter`, with packets and bytes so far.
+    /// `counter`, with the packets and bytes so far.
     Counter { packets: u64, bytes: u64 },
-    /// `limit`, of packets in so many seconds.
+    /// `limit` of packets per number of seconds.
     Limit { rate: u64, seconds: u64, burst: u32, inverted: bool },
     /// `log`.
     Log { group: Option<u16>, prefix: String },
     /// `fib`.
     Fib { result: u32, flags: u32, register: u32 },
-    /// Anything that we never send.
+    /// An expression that the agent never sends.
     Unknown(String),
 }
 
@@ -68,7 +72,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Close to what `nft --debug=netlink` prints.
+/// Formats the expression similarly to `nft --debug=netlink`.
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
@@ -110,8 +114,8 @@ impl fmt::Display for Operation {
 pub(crate) fn operations(list: Attributes<'_>) -> Vec<Operation> {
     list.map(|(_, element)| {
         let element = Attributes(element);
-        let name = element.text(1).unwrap_or_default();
-        let data = element.nested(2).unwrap_or(Attributes(&[]));
+        let name = element.text(NFTA_EXPR_NAME).unwrap_or_default();
+        let data = element.nested(NFTA_EXPR_DATA).unwrap_or(Attributes(&[]));
         operation(&name, data).unwrap_or(Operation::Unknown(name))
     })
     .collect()
@@ -119,76 +123,88 @@ pub(crate) fn operations(list: Attributes<'_>) -> Vec<Operation> {
 
 fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
     Some(match name {
-        "meta" => Operation::Meta { key: data.number(2)?, register: data.number(1)? },
-        "ct" => match data.number(4) {
-            Some(register) => Operation::CtSet { key: data.number(2)?, register },
-            None => Operation::Ct { key: data.number(2)?, register: data.number(1)? },
-        },
-        "payload" => Operation::Payload {
-            register: data.number(1)?,
-            base: data.number(2)?,
-            offset: data.number(3)?,
-            length: data.number(4)?,
-        },
-        "cmp" => Operation::Compare {
-            register: data.number(1)?,
-            operator: data.number(2)?,
-            value: data.nested(3)?.get(1)?.to_vec(),
-        },
-        "bitwise" => Operation::Bitwise {
-            source: data.number(1)?,
-            register: data.number(2)?,
-            mask: data.nested(4)?.get(1)?.to_vec(),
-            xor: data.nested(5)?.get(1)?.to_vec(),
-        },
-        "fib" => {
-            Operation::Fib { register: data.number(1)?, result: data.number(2)?, flags: data.number(3)? }
+        "meta" => {
+            Operation::Meta { key: data.number(NFTA_META_KEY)?, register: data.number(NFTA_META_DREG)? }
         }
-        "lookup" => Operation::Lookup {
-            set: data.text(1)?,
-            register: data.number(2)?,
-            into: data.number(3),
-            inverted: data.number(5).unwrap_or(0) & 1 == 1,
-        },
-        "immediate" => {
-            let content = data.nested(2)?;
-            match content.nested(2) {
-                Some(v) => Operation::Verdict(target(v)?),
-                None => Operation::Immediate { register: data.number(1)?, value: content.get(1)?.to_vec() },
+        "ct" => {
+            let key = data.number(NFTA_CT_KEY)?;
+            match data.number(NFTA_CT_SREG) {
+                Some(register) => Operation::CtSet { key, register },
+                None => Operation::Ct { key, register: data.number(NFTA_CT_DREG)? },
             }
         }
-        // One that is to be made has no numbers yet.
+        "payload" => Operation::Payload {
+            register: data.number(NFTA_PAYLOAD_DREG)?,
+            base: data.number(NFTA_PAYLOAD_BASE)?,
+            offset: data.number(NFTA_PAYLOAD_OFFSET)?,
+            length: data.number(NFTA_PAYLOAD_LEN)?,
+        },
+        "cmp" => Operation::Compare {
+            register: data.number(NFTA_CMP_SREG)?,
+            operator: data.number(NFTA_CMP_OP)?,
+            value: data.nested(NFTA_CMP_DATA)?.get(NFTA_DATA_VALUE)?.to_vec(),
+        },
+        "bitwise" => Operation::Bitwise {
+            source: data.number(NFTA_BITWISE_SREG)?,
+            register: data.number(NFTA_BITWISE_DREG)?,
+            mask: data.nested(NFTA_BITWISE_MASK)?.get(NFTA_DATA_VALUE)?.to_vec(),
+            xor: data.nested(NFTA_BITWISE_XOR)?.get(NFTA_DATA_VALUE)?.to_vec(),
+        },
+        "fib" => Operation::Fib {
+            register: data.number(NFTA_FIB_DREG)?,
+            result: data.number(NFTA_FIB_RESULT)?,
+            flags: data.number(NFTA_FIB_FLAGS)?,
+        },
+        "lookup" => Operation::Lookup {
+            set: data.text(NFTA_LOOKUP_SET)?,
+            register: data.number(NFTA_LOOKUP_SREG)?,
+            into: data.number(NFTA_LOOKUP_DREG),
+            inverted: data.number(NFTA_LOOKUP_FLAGS).unwrap_or(0) & NFT_LOOKUP_F_INV != 0,
+        },
+        "immediate" => {
+            let content = data.nested(NFTA_IMMEDIATE_DATA)?;
+            match content.nested(NFTA_DATA_VERDICT) {
+                Some(v) => Operation::Verdict(target(v)?),
+                None => Operation::Immediate {
+                    register: data.number(NFTA_IMMEDIATE_DREG)?,
+                    value: content.get(NFTA_DATA_VALUE)?.to_vec(),
+                },
+            }
+        }
+        // A counter in a request has no numbers yet.
         "counter" => Operation::Counter {
-            bytes: data.get(1).and_then(be64).unwrap_or(0),
-            packets: data.get(2).and_then(be64).unwrap_or(0),
+            bytes: data.get(NFTA_COUNTER_BYTES).and_then(be64).unwrap_or(0),
+            packets: data.get(NFTA_COUNTER_PACKETS).and_then(be64).unwrap_or(0),
         },
-        // NFTA_LIMIT_TYPE 0: packets, not bytes.
-        "limit" if data.number(4).unwrap_or(0) == 0 => Operation::Limit {
-            rate: be64(data.get(1)?)?,
-            seconds: be64(data.get(2)?)?,
-            burst: data.number(3)?,
-            inverted: data.number(5).unwrap_or(0) & 1 == 1,
+        // Of packets, not of bytes.
+        "limit" if data.number(NFTA_LIMIT_TYPE).unwrap_or(0) == NFT_LIMIT_PKTS => Operation::Limit {
+            rate: be64(data.get(NFTA_LIMIT_RATE)?)?,
+            seconds: be64(data.get(NFTA_LIMIT_UNIT)?)?,
+            burst: data.number(NFTA_LIMIT_BURST)?,
+            inverted: data.number(NFTA_LIMIT_FLAGS).unwrap_or(0) & NFT_LIMIT_F_INV != 0,
         },
-        // NFTA_LOG_SNAPLEN to NFTA_LOG_FLAGS: nothing that we ask for.
-        "log" if (3..=6).any(|kind| data.get(kind).is_some()) => {
+        // The agent never sets these options.
+        "log" if (NFTA_LOG_SNAPLEN..=NFTA_LOG_FLAGS).any(|kind| data.get(kind).is_some()) => {
             Operation::Unknown("log with options".to_owned())
         }
         "log" => Operation::Log {
-            group: data.get(1).and_then(|g| Some(u16::from_be_bytes(g.get(..2)?.try_into().ok()?))),
-            prefix: data.text(2).unwrap_or_default(),
+            group: data
+                .get(NFTA_LOG_GROUP)
+                .and_then(|g| Some(u16::from_be_bytes(g.get(..2)?.try_into().ok()?))),
+            prefix: data.text(NFTA_LOG_PREFIX).unwrap_or_default(),
         },
         _ => return None,
     })
 }
 
-/// Reads `NFTA_VERDICT_*`.
+/// Reads the attributes of a verdict.
 pub(super) fn target(verdict: Attributes<'_>) -> Option<Target> {
-    Some(match verdict.number(1)? as i32 {
-        0 => Target::Drop,
-        1 => Target::Accept,
-        -3 => Target::Jump(verdict.text(2)?),
-        -4 => Target::Goto(verdict.text(2)?),
-        -5 => Target::Return,
+    Some(match verdict.number(NFTA_VERDICT_CODE)? as i32 {
+        NF_DROP => Target::Drop,
+        NF_ACCEPT => Target::Accept,
+        NFT_JUMP => Target::Jump(verdict.text(NFTA_VERDICT_CHAIN)?),
+        NFT_GOTO => Target::Goto(verdict.text(NFTA_VERDICT_CHAIN)?),
+        NFT_RETURN => Target::Return,
         other => Target::Other(other),
     })
 }

@@ -1,25 +1,21 @@
-//! What the kernel holds, read back by a reader that shares no code with the encoder.
+//! Reads the kernel's table back. The reader shares no code with the encoder.
 //!
-//! [`Ruleset::read`] dumps the table; [`Ruleset::evaluate`] takes a packet through it as the kernel would. The enforcer
-//! reads sets and chains at start; the tests hold the evaluation equal to the plan.
+//! [`Ruleset::read`] dumps the table, and [`Ruleset::evaluate`] applies it to a packet as the kernel would. The enforcer
+//! reads sets and chains at start. Tests check that the evaluation equals the plan.
 
 mod attributes;
+mod change_detector;
 mod dump;
 mod evaluate;
 mod expressions;
 mod properties;
-mod witness;
 
 pub use dump::{Chain, Element, Ruleset, Set};
-pub use evaluate::{Arrival, Judgement, Packet, State};
+pub use evaluate::{Arrival, Evaluation, Packet, State};
 pub use expressions::{Operation, Target};
 pub use properties::Properties;
 
 pub(crate) use attributes::{Attributes, text};
-pub(crate) use dump::address;
+pub(crate) use change_detector::ChangeDetector;
 pub(crate) use expressions::operations;
-pub(crate) use properties::user_data;
-pub(crate) use properties::{
-    CHAIN_BINDING, DORMANT, SET_ANONYMOUS, chain as chain_properties, set as set_properties, table_flags,
-};
-pub(crate) use witness::Witness;
+pub(crate) use properties::{chain as chain_properties, set as set_properties, table_flags, user_data};

@@ -1,4 +1,4 @@
-//! Packets taken through the rules as read back.
+//! Evaluates packets by the rules as read back, and compares the verdicts with the plan's.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,31 +9,31 @@ use palisade_policy::{
     Direction, Family, NodePlan, PeerSet, PolicyTable, PolicyTableId, Protocol, Traffic, Verdict,
 };
 
-use super::{Difference, Verification};
+use super::difference::{Difference, Verification};
 use crate::{
-    Options, Surroundings,
-    program::dispatch_of,
-    reader::{Arrival, Packet, Ruleset, State},
+    EnforcerOptions, NodeLinks,
+    next_plan::dispatch_map,
+    reader::{Packet, Ruleset},
     ruleset::Hook,
 };
 
-/// How many packets are tried at most, and how many wrong decisions are listed.
-const MOST: usize = 20_000;
+/// The most packets that are evaluated, and the most wrong decisions that are listed.
+const MAX_PACKETS: usize = 20_000;
 const LISTED: usize = 20;
 
-/// How many local addresses of each table and family are tried; the dispatch of all was compared already.
+/// How many local addresses of each table and family are tried. The dispatch of all addresses was compared already.
 const LOCALS: usize = 2;
 
 pub(super) fn compare(
     found: &Ruleset,
-    options: &Options,
-    surroundings: &Surroundings,
+    options: &EnforcerOptions,
+    node_links: &NodeLinks,
     plan: &NodePlan,
     out: &mut Verification,
 ) {
     let tables = tables(plan);
-    // Every table gets its share.
-    let share = MOST / tables.len().max(1);
+    // Every table gets an equal share.
+    let share = MAX_PACKETS / tables.len().max(1);
     let mut wrong = 0;
     for ((direction, id), locals) in tables {
         let Some(table) = plan.tables.get(&id) else { continue };
@@ -49,11 +49,10 @@ pub(super) fn compare(
             } else {
                 Hook::Forward
             };
-            let (state, labels, arrival) = (State::New, [0; 16], Arrival::default());
-            let packet = Packet { hook, source, destination, protocol, port, state, labels, arrival };
+            let packet = Packet { hook, ..Packet::new(source, destination, protocol, port) };
             out.flows += 1;
-            let plan = decide(plan, surroundings, &packet);
-            let kernel = found.evaluate(&packet).map(|judgement| judgement.verdict);
+            let plan = decide(plan, node_links, &packet);
+            let kernel = found.evaluate(&packet).map(|evaluation| evaluation.verdict);
             if kernel.as_ref() != Ok(&plan) {
                 wrong += 1;
                 if wrong <= LISTED {
@@ -65,11 +64,11 @@ pub(super) fn compare(
     }
 }
 
-/// The tables in use, with some of the addresses that lead to them.
+/// Returns the tables in use, with some of their local addresses.
 fn tables(plan: &NodePlan) -> BTreeMap<(Direction, PolicyTableId), Vec<IpAddr>> {
     let mut out: BTreeMap<(Direction, PolicyTableId), Vec<IpAddr>> = BTreeMap::new();
     for direction in Direction::BOTH {
-        for (address, id) in dispatch_of(plan, direction) {
+        for (address, id) in dispatch_map(plan, direction) {
             let locals = out.entry((direction, *id)).or_default();
             if locals.iter().filter(|a| Family::of(**a) == Family::of(*address)).count() < LOCALS {
                 locals.push(*address);
@@ -79,7 +78,7 @@ fn tables(plan: &NodePlan) -> BTreeMap<(Direction, PolicyTableId), Vec<IpAddr>> 
     out
 }
 
-/// Peers and ports that the table tells apart.
+/// Returns flows with peers and ports that the table distinguishes.
 fn flows(
     plan: &NodePlan,
     table: &PolicyTable,
@@ -101,14 +100,14 @@ fn flows(
     })
 }
 
-/// A member of each group, the edges of its ranges, and strangers.
+/// Returns a member of each peer set, the edges of its ranges, and addresses in none.
 fn peers(plan: &NodePlan, table: &PolicyTable) -> BTreeSet<IpAddr> {
-    /// Of documentation networks, which are nobody's.
-    const STRANGERS: [IpAddr; 2] = [
+    /// Addresses of documentation networks, which no peer has.
+    const UNKNOWN: [IpAddr; 2] = [
         IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
         IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
     ];
-    let mut out = BTreeSet::from(STRANGERS);
+    let mut out = BTreeSet::from(UNKNOWN);
     for id in table.exact.keys().chain(table.ranges.keys()) {
         match plan.peer_sets.get(id) {
             Some(PeerSet::Addresses(members)) => {
@@ -125,9 +124,9 @@ fn peers(plan: &NodePlan, table: &PolicyTable) -> BTreeSet<IpAddr> {
     out
 }
 
-/// Ports at which a row changes its mind, and one packet of another protocol.
+/// Returns the ports at which the verdict of a row changes, and one packet of another protocol.
 fn edges(row: &Traffic) -> Vec<(Protocol, u16)> {
-    /// Of each protocol; more edges of one port set would say little more.
+    /// Per protocol. More edges of the same port set would add little.
     const RANGES: usize = 4;
     let mut out = vec![(Protocol::Other(47), 0)];
     for protocol in Protocol::WITH_PORTS {
@@ -140,24 +139,25 @@ fn edges(row: &Traffic) -> Vec<(Protocol, u16)> {
     out
 }
 
-/// What the plan says to a packet, in all directions that its hook asks. What a link shares is denied where pods are
-/// isolated, as they are wherever a flow comes from.
-fn decide(plan: &NodePlan, surroundings: &Surroundings, packet: &Packet) -> Verdict {
-    if packet.is_of_link() || is_of_tunnel(plan, surroundings, packet) {
+/// Returns the plan's verdict for a packet, in all directions that apply at its hook.
+///
+/// Every table belongs to an isolated pod, so link-scoped traffic is denied.
+fn decide(plan: &NodePlan, node_links: &NodeLinks, packet: &Packet) -> Verdict {
+    if packet.is_link_scoped() || is_tunnel_from_pod(plan, node_links, packet) {
         return Verdict::Deny;
     }
-    let asked = if packet.hook == Hook::Forward { &Direction::BOTH[..] } else { &[Direction::Egress] };
+    let directions = if packet.hook == Hook::Forward { &Direction::BOTH[..] } else { &[Direction::Egress] };
     let denies = |direction: &Direction| {
         let Packet { source, destination, protocol, port, .. } = *packet;
         plan.decide(*direction, source, destination, protocol, port) == Verdict::Deny
     };
-    if asked.iter().any(denies) { Verdict::Deny } else { Verdict::Allow }
+    if directions.iter().any(denies) { Verdict::Deny } else { Verdict::Allow }
 }
 
-/// Whether a local pod sends what only nodes may: such packets are dropped whatever policies say.
-fn is_of_tunnel(plan: &NodePlan, surroundings: &Surroundings, packet: &Packet) -> bool {
+/// Returns whether a local pod sends a tunnel packet, which only nodes may send. It is dropped whatever policies allow.
+fn is_tunnel_from_pod(plan: &NodePlan, node_links: &NodeLinks, packet: &Packet) -> bool {
     let ends = packet.hook == Hook::Input
         || plan.nodes.contains(&packet.destination)
-        || surroundings.tunnel_peers.contains(&packet.destination);
-    ends && plan.local.contains(&packet.source) && surroundings.takes(packet.protocol.number(), packet.port)
+        || node_links.tunnel_peers.contains(&packet.destination);
+    ends && plan.local.contains(&packet.source) && node_links.is_tunnel(packet.protocol.number(), packet.port)
 }

@@ -1,4 +1,4 @@
-//! Chains, rules, sets and elements, one by one.
+//! Compares chains, rules, sets and elements.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,19 +8,20 @@ use std::{
 
 use palisade_policy::{Delta, NodePlan};
 
-use super::{Difference, Verification};
+use super::difference::{Difference, Verification};
 use crate::{
-    base::{TABLE_COMMENT, place},
     encode::rule_expressions,
-    next::Next,
+    expected::{self, base_chain, has_type, properties_of_chain, properties_of_set},
+    next_plan::NextPlan,
+    octets::{address, octets},
     program::Program,
     reader::{
-        Attributes, CHAIN_BINDING, Chain as FoundChain, Operation, Properties, Ruleset, SET_ANONYMOUS,
-        Set as FoundSet, Target, address, operations, table_flags,
+        Attributes, Chain as FoundChain, Operation, Properties, Ruleset, Set as FoundSet, Target, operations,
+        table_flags,
     },
-    restart::{chain_wanted, contents, is_of_kind, set_wanted},
-    ruleset::{Chain, Content, Element, GENERATION_SET, Key, Set, TABLE},
+    ruleset::{Chain, Content, Element, GENERATION_SET, Key, Set, TABLE, TABLE_COMMENT},
     text,
+    uapi::nf_tables::*,
 };
 
 pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: &mut Verification) {
@@ -30,17 +31,17 @@ pub(super) fn compare(found: &Ruleset, program: &Program, plan: &NodePlan, out: 
     compare_objects(("inet", found), chains, sets, program, plan, out);
 }
 
-/// The table for bridges, where there is one and where there should be.
+/// Compares the table `bridge palisade`, which may be missing or unexpected.
 pub(crate) fn compare_bridge(
     found: Option<&Ruleset>,
     program: &Program,
     plan: &NodePlan,
     out: &mut Verification,
 ) {
-    match (found, program.surroundings.has_pod_ports()) {
+    match (found, program.node_links.has_pod_ports()) {
         (None, false) => {}
         (None, true) => out.differences.push(Difference::NoTable { family: "bridge" }),
-        // Somebody else's that happens to have the name.
+        // Another program's table of the same name.
         (Some(found), false) if !found.is_ours() => {}
         (Some(_), false) => out.differences.push(Difference::ExtraTable { family: "bridge" }),
         (Some(found), true) => {
@@ -73,28 +74,28 @@ fn compare_objects<'a>(
         compare_properties(&table, &Properties::new(), &flags, out);
     }
     objects(found, out);
-    let wanted: BTreeMap<&str, &Arc<Chain>> = chains.map(|chain| (&*chain.name, chain)).collect();
-    for (name, chain) in &wanted {
+    let expected: BTreeMap<&str, &Arc<Chain>> = chains.map(|chain| (&*chain.name, chain)).collect();
+    for (name, chain) in &expected {
         out.chains += 1;
         match found.chains.get(*name) {
             Some(found) => compare_chain(chain, found, out),
             None => out.differences.push(Difference::MissingChain { chain: (*name).to_owned() }),
         }
     }
-    // A chain or set that belongs to a rule is named with it.
+    // A chain or set that belongs to a rule is reported with the rule.
     let extra = found
         .chains
         .iter()
-        .filter(|(name, c)| !wanted.contains_key(name.as_str()) && c.flags & CHAIN_BINDING == 0);
+        .filter(|(name, c)| !expected.contains_key(name.as_str()) && c.flags & NFT_CHAIN_BINDING == 0);
     out.differences.extend(extra.map(|(chain, _)| Difference::ExtraChain { chain: chain.clone() }));
-    let next = Next { plan, delta: &Delta::default() };
-    let wanted: BTreeMap<&str, &Arc<Set>> = sets.map(|set| (&*set.name, set)).collect();
-    for (name, set) in &wanted {
+    let next = NextPlan { plan, delta: &Delta::default() };
+    let expected: BTreeMap<&str, &Arc<Set>> = sets.map(|set| (&*set.name, set)).collect();
+    for (name, set) in &expected {
         out.sets += 1;
         match found.sets.get(*name) {
-            Some(found) if is_of_kind(set, found) => {
-                compare_properties(&format!("set {name}"), &set_wanted(set), &found.properties, out);
-                compare_elements(set, contents(program, &next, set), found, out);
+            Some(found) if has_type(set, found) => {
+                compare_properties(&format!("set {name}"), &properties_of_set(set), &found.properties, out);
+                compare_elements(set, expected::elements(program, &next, set), found, out);
             }
             Some(_) => out.differences.push(Difference::OtherSet { set: (*name).to_owned() }),
             None => out.differences.push(Difference::MissingSet { set: (*name).to_owned() }),
@@ -103,23 +104,23 @@ fn compare_objects<'a>(
     let extra = found
         .sets
         .iter()
-        .filter(|(name, s)| !wanted.contains_key(name.as_str()) && s.flags & SET_ANONYMOUS == 0);
+        .filter(|(name, s)| !expected.contains_key(name.as_str()) && s.flags & NFT_SET_ANONYMOUS == 0);
     out.differences.extend(extra.map(|(set, _)| Difference::ExtraSet { set: set.clone() }));
 }
 
-/// What others put into the table that we make none of.
+/// Reports objects of kinds that the agent doesn't use.
 fn objects(found: &Ruleset, out: &mut Verification) {
     let objects = found.objects.iter().map(|(kind, name)| {
-        let kind = match kind {
-            1 => "counter",
-            2 => "quota",
-            3 => "ct helper",
-            4 => "limit",
-            6 => "tunnel",
-            7 => "ct timeout",
-            8 => "secmark",
-            9 => "ct expectation",
-            10 => "synproxy",
+        let kind = match *kind {
+            NFT_OBJECT_COUNTER => "counter",
+            NFT_OBJECT_QUOTA => "quota",
+            NFT_OBJECT_CT_HELPER => "ct helper",
+            NFT_OBJECT_LIMIT => "limit",
+            NFT_OBJECT_TUNNEL => "tunnel",
+            NFT_OBJECT_CT_TIMEOUT => "ct timeout",
+            NFT_OBJECT_SECMARK => "secmark",
+            NFT_OBJECT_CT_EXPECT => "ct expectation",
+            NFT_OBJECT_SYNPROXY => "synproxy",
             _ => "object",
         };
         format!("{kind} {name}")
@@ -129,53 +130,53 @@ fn objects(found: &Ruleset, out: &mut Verification) {
     out.differences.extend(extra);
 }
 
-/// What is said of an object beside its content.
-fn compare_properties(object: &str, wanted: &Properties, found: &Properties, out: &mut Verification) {
-    let names: BTreeSet<&'static str> = wanted.keys().chain(found.keys()).copied().collect();
-    let differs = names.into_iter().filter(|name| wanted.get(name) != found.get(name));
+/// Compares the properties of an object besides its content.
+fn compare_properties(object: &str, expected: &Properties, found: &Properties, out: &mut Verification) {
+    let names: BTreeSet<&'static str> = expected.keys().chain(found.keys()).copied().collect();
+    let differs = names.into_iter().filter(|name| expected.get(name) != found.get(name));
     out.differences.extend(differs.map(|attribute| Difference::Attribute {
         object: object.to_owned(),
         attribute,
-        wanted: wanted.get(attribute).cloned(),
+        expected: expected.get(attribute).cloned(),
         found: found.get(attribute).cloned(),
     }));
 }
 
 fn compare_chain(chain: &Arc<Chain>, found: &FoundChain, out: &mut Verification) {
-    let wanted = chain.hook.map(place);
-    if found.base != wanted {
+    let expected = chain.hook.map(base_chain);
+    if found.base != expected {
         let chain = chain.name.to_string();
-        out.differences.push(Difference::Hook { chain, wanted, found: found.base });
+        out.differences.push(Difference::Hook { chain, expected, found: found.base });
     }
-    compare_properties(&format!("chain {}", chain.name), &chain_wanted(chain), &found.properties, out);
-    let wanted: Vec<Vec<Operation>> =
+    compare_properties(&format!("chain {}", chain.name), &properties_of_chain(chain), &found.properties, out);
+    let expected: Vec<Vec<Operation>> =
         chain.rules.iter().map(|rule| operations(Attributes(&rule_expressions(rule)))).collect();
     let have: Vec<Vec<Operation>> = found.rules.iter().map(|rule| uncounted(rule)).collect();
     for (position, comment) in &found.comments {
         out.differences.push(Difference::Attribute {
             object: format!("rule {position} of chain {}", chain.name),
             attribute: "comment",
-            wanted: None,
+            expected: None,
             found: Some(comment.clone()),
         });
     }
-    out.rules += wanted.len();
-    let same = wanted.iter().zip(&have).take_while(|(a, b)| a == b).count();
-    let (wanted, have) = (&wanted[same..], &have[same..]);
-    let tail = wanted.iter().rev().zip(have.iter().rev()).take_while(|(a, b)| a == b).count();
-    let (wanted, have) = (&wanted[..wanted.len() - tail], &have[..have.len() - tail]);
-    for index in 0..wanted.len().max(have.len()) {
-        let rule = chain.rules.get(same + index).filter(|_| index < wanted.len());
+    out.rules += expected.len();
+    let same = expected.iter().zip(&have).take_while(|(a, b)| a == b).count();
+    let (expected, have) = (&expected[same..], &have[same..]);
+    let tail = expected.iter().rev().zip(have.iter().rev()).take_while(|(a, b)| a == b).count();
+    let (expected, have) = (&expected[..expected.len() - tail], &have[..have.len() - tail]);
+    for index in 0..expected.len().max(have.len()) {
+        let rule = chain.rules.get(same + index).filter(|_| index < expected.len());
         out.differences.push(Difference::Rule {
             chain: chain.name.to_string(),
             position: same + index,
-            wanted: rule.map(text::rule),
-            found: have.get(index).map(|rule| words(rule)),
+            expected: rule.map(text::rule),
+            found: have.get(index).map(|rule| describe(rule)),
         });
     }
 }
 
-/// A rule as it was written: counters count.
+/// Returns a rule as it was sent, with counters at zero.
 fn uncounted(rule: &[Operation]) -> Vec<Operation> {
     let zero = |operation: &Operation| match operation {
         Operation::Counter { .. } => Operation::Counter { packets: 0, bytes: 0 },
@@ -184,78 +185,72 @@ fn uncounted(rule: &[Operation]) -> Vec<Operation> {
     rule.iter().map(zero).collect()
 }
 
-fn words(rule: &[Operation]) -> String {
+fn describe(rule: &[Operation]) -> String {
     rule.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// An element as the reader has it: first and last key, and where it leads.
-type Read = (Vec<u8>, Vec<u8>, Option<Target>);
+/// An element as the reader reports it: first key, last key, verdict.
+type FoundElement = (Vec<u8>, Vec<u8>, Option<Target>);
 
-fn compare_elements(set: &Set, wanted: Vec<Element>, found: &FoundSet, out: &mut Verification) {
+fn compare_elements(set: &Set, expected: Vec<Element>, found: &FoundSet, out: &mut Verification) {
     if set.content.expires() {
-        // What rules put into it is no part of the plan.
+        // The elements expire, so the plan doesn't define them.
         return;
     }
     if set.content == Content::Generation {
         if found.elements.len() != 1 {
-            let extra = found.elements.keys().map(|key| key_words(key)).collect();
-            let (set, about) = (GENERATION_SET.to_owned(), set.content.about());
+            let extra = found.elements.keys().map(|key| format_key(key)).collect();
+            let (set, about) = (GENERATION_SET.to_owned(), set.content.describe());
             out.differences.push(Difference::Elements { set, about, missing: Vec::new(), extra });
         }
         return;
     }
-    out.elements += wanted.len();
-    let wanted: BTreeMap<Read, Element> = wanted.into_iter().filter_map(|e| Some((read(&e)?, e))).collect();
+    out.elements += expected.len();
+    let expected: BTreeMap<FoundElement, Element> =
+        expected.into_iter().filter_map(|e| Some((as_found(&e)?, e))).collect();
     let single = found.elements.iter().map(|(key, target)| (key.clone(), key.clone(), target.clone()));
     let spans = found.intervals.iter().map(|(first, last)| (first.clone(), last.clone(), None));
-    let have: BTreeSet<Read> = if set.intervals { spans.collect() } else { single.collect() };
+    let have: BTreeSet<FoundElement> = if set.intervals { spans.collect() } else { single.collect() };
     let missing: Vec<String> =
-        wanted.iter().filter(|(e, _)| !have.contains(e)).map(|(_, e)| text::element(e)).collect();
-    let words = |e: &Read| read_words(set.key, e);
-    let mut extra: Vec<String> = have.iter().filter(|e| !wanted.contains_key(e)).map(words).collect();
+        expected.iter().filter(|(e, _)| !have.contains(e)).map(|(_, e)| text::element(e)).collect();
+    let format = |e: &FoundElement| format_element(set.key, e);
+    let mut extra: Vec<String> = have.iter().filter(|e| !expected.contains_key(e)).map(format).collect();
     if let Some(target) = &found.catch_all {
         let target = target.as_ref().map_or_else(String::new, |target| format!(" : {target}"));
-        extra.push(format!("every other key{target}"));
+        extra.push(format!("catch-all element{target}"));
     }
-    let laden = have.iter().filter(|(first, ..)| found.laden.contains(first));
-    extra.extend(laden.map(|e| format!("{} with a comment, a time-out or a statement", words(e))));
+    let annotated = have.iter().filter(|(first, ..)| found.annotated.contains(first));
+    extra.extend(annotated.map(|e| format!("{} with a comment, a time-out or a statement", format(e))));
     if !missing.is_empty() || !extra.is_empty() {
-        let (set, about) = (set.name.to_string(), set.content.about());
+        let (set, about) = (set.name.to_string(), set.content.describe());
         out.differences.push(Difference::Elements { set, about, missing, extra });
     }
 }
 
-/// None for the transaction number, which is in host order and compared nowhere.
-fn read(element: &Element) -> Option<Read> {
+/// Returns an expected element as the reader reports it. `None` for those that are not compared.
+fn as_found(element: &Element) -> Option<FoundElement> {
     let jump = |chain: &str| Some(Target::Jump(chain.to_owned()));
     let (first, last, target) = match element {
         Element::Address(a) => (octets(*a), octets(*a), None),
-        Element::Itself(a) => (twice(*a), twice(*a), None),
+        Element::SelfPair(a) => (self_pair(*a), self_pair(*a), None),
         Element::Range(range) => (octets(range.first), octets(range.last), None),
         Element::Ports(first, last) => (first.to_be_bytes().to_vec(), last.to_be_bytes().to_vec(), None),
         Element::Jump(a, chain) => (octets(*a), octets(*a), jump(chain)),
-        Element::JumpItself(a, chain) => (twice(*a), twice(*a), jump(chain)),
+        Element::SelfPairJump(a, chain) => (self_pair(*a), self_pair(*a), jump(chain)),
         Element::Port(port) => (port.to_be_bytes().to_vec(), port.to_be_bytes().to_vec(), None),
         Element::Interface(index) => (index.to_ne_bytes().to_vec(), index.to_ne_bytes().to_vec(), None),
-        Element::SameInterface(index) => (index.to_ne_bytes().repeat(2), index.to_ne_bytes().repeat(2), None),
+        Element::InterfacePair(index) => (index.to_ne_bytes().repeat(2), index.to_ne_bytes().repeat(2), None),
         Element::Protocol(number) => (vec![*number], vec![*number], None),
         Element::Revoked(..) | Element::Number(_) => return None,
     };
     Some((first, last, target))
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
-}
-
-fn twice(address: IpAddr) -> Vec<u8> {
+fn self_pair(address: IpAddr) -> Vec<u8> {
     octets(address).repeat(2)
 }
 
-fn read_words(kind: Key, (first, last, target): &Read) -> String {
+fn format_element(kind: Key, (first, last, target): &FoundElement) -> String {
     let span = match (kind, &first[..]) {
         (Key::Interface, [a, b, c, d]) => u32::from_ne_bytes([*a, *b, *c, *d]).to_string(),
         (Key::InterfacePair, [a, b, c, d, w, x, y, z]) => {
@@ -263,14 +258,14 @@ fn read_words(kind: Key, (first, last, target): &Read) -> String {
             format!("{} . {}", of([*a, *b, *c, *d]), of([*w, *x, *y, *z]))
         }
         (Key::Protocol, [number]) => number.to_string(),
-        _ if first == last => key_words(first),
-        _ => format!("{}-{}", key_words(first), key_words(last)),
+        _ if first == last => format_key(first),
+        _ => format!("{}-{}", format_key(first), format_key(last)),
     };
     target.as_ref().map_or_else(|| span.clone(), |target| format!("{span} : {target}"))
 }
 
-/// A key in words, by its length: an address, a pair of addresses, or a port.
-fn key_words(key: &[u8]) -> String {
+/// Formats a key by its length: an address, a pair of addresses, or a port.
+fn format_key(key: &[u8]) -> String {
     let (first, second) = key.split_at(key.len() / 2);
     match (address(key), address(first), address(second), key) {
         (Some(one), ..) => one.to_string(),
@@ -285,13 +280,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_in_words() {
-        assert_eq!(key_words(&[10, 0, 0, 1]), "10.0.0.1");
-        assert_eq!(key_words(&[10, 0, 0, 1, 10, 0, 0, 2]), "10.0.0.1 . 10.0.0.2");
-        assert_eq!(key_words(&[0, 80]), "80");
-        assert_eq!(key_words(&[0; 32]), ":: . ::");
-        assert_eq!(key_words(&[1, 2, 3]), "010203");
+    fn keys_are_formatted_by_length() {
+        assert_eq!(format_key(&[10, 0, 0, 1]), "10.0.0.1");
+        assert_eq!(format_key(&[10, 0, 0, 1, 10, 0, 0, 2]), "10.0.0.1 . 10.0.0.2");
+        assert_eq!(format_key(&[0, 80]), "80");
+        assert_eq!(format_key(&[0; 32]), ":: . ::");
+        assert_eq!(format_key(&[1, 2, 3]), "010203");
         let to = (vec![10, 0, 0, 1], vec![10, 0, 0, 9], None);
-        assert_eq!(read_words(Key::Address(palisade_policy::Family::V4), &to), "10.0.0.1-10.0.0.9");
+        assert_eq!(format_element(Key::Address(palisade_policy::Family::V4), &to), "10.0.0.1-10.0.0.9");
     }
 }

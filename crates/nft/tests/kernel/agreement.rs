@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use libtest_mimic::Trial;
 use palisade_nft::{
-    Enforcer, Hook, Kernel, LINEAR, LOG_EGRESS, LOG_INGRESS,
-    reader::{Arrival, Packet, Ruleset, State},
+    Enforcer, Hook, Kernel, LINEAR_LOOKUPS, LOG_EGRESS, LOG_INGRESS,
+    reader::{Packet, Ruleset, State},
 };
 use palisade_policy::{Direction, Family, NodePlan, Protocol, Verdict};
 use palisade_testkit::seeds;
@@ -31,7 +31,7 @@ fn random_plans_and_deltas() {
 /// Around the threshold of the search tree and well beyond it.
 fn many_groups() {
     for seed in seeds(1000..1030) {
-        life(seed, *Random::new(seed).pick(&[LINEAR, LINEAR + 1, 24, 40, 255]), 4);
+        life(seed, *Random::new(seed).pick(&[LINEAR_LOOKUPS, LINEAR_LOOKUPS + 1, 24, 40, 255]), 4);
     }
 }
 
@@ -81,22 +81,8 @@ pub(crate) fn agrees(enforcer: &mut Enforcer, world: &World, random: &mut Random
             continue;
         }
         let (protocol, port) = traffic(random);
-        let hook = *random.pick(&Hook::BOTH);
-        check(
-            &ruleset,
-            plan,
-            Packet {
-                hook,
-                source,
-                destination,
-                protocol,
-                port,
-                state: State::New,
-                labels: [0; 16],
-                arrival: Arrival::default(),
-            },
-            what,
-        );
+        let hook = *random.pick(&Hook::POLICY);
+        check(&ruleset, plan, Packet { hook, ..Packet::new(source, destination, protocol, port) }, what);
     }
 }
 
@@ -124,8 +110,8 @@ fn check(ruleset: &Ruleset, plan: &NodePlan, packet: Packet, what: &str) {
     let judgement = ruleset.evaluate(&packet).unwrap_or_else(|e| panic!("{what}: {packet:?}: {e}"));
     assert_eq!(judgement.verdict, allowed, "{what}: {packet:?}");
     assert_eq!(judgement.logged.as_deref(), by, "{what}: {packet:?}");
-    // In each direction, up to LINEAR look-ups on two levels among pods and two among ranges, and ports.
-    assert!(judgement.lookups <= 8 * LINEAR + 6, "{what}: {judgement:?}");
+    // In each direction, up to LINEAR_LOOKUPS look-ups on two levels among pods and two among ranges, and ports.
+    assert!(judgement.lookups <= 8 * LINEAR_LOOKUPS + 6, "{what}: {judgement:?}");
     for state in [State::Established, State::Related] {
         let reply = Packet { state, ..packet };
         assert_eq!(ruleset.evaluate(&reply).unwrap().verdict, Verdict::Allow, "{what}: {reply:?}");
@@ -136,7 +122,7 @@ fn check(ruleset: &Ruleset, plan: &NodePlan, packet: Packet, what: &str) {
 
 /// What the plan says, and who denies. What a link shares is denied as soon as a local pod is isolated.
 fn wanted(plan: &NodePlan, packet: &Packet) -> (Verdict, Option<&'static str>) {
-    if packet.is_of_link() && !(plan.ingress.is_empty() && plan.egress.is_empty()) {
+    if packet.is_link_scoped() && !(plan.ingress.is_empty() && plan.egress.is_empty()) {
         return (Verdict::Deny, Some(LOG_INGRESS));
     }
     let (source, destination): (IpAddr, IpAddr) = (packet.source, packet.destination);

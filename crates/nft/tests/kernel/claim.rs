@@ -9,7 +9,7 @@ use palisade_nft::{
 };
 use palisade_policy::NodePlan;
 
-use crate::{others::nft, sandbox::trial};
+use crate::{other_tables::nft, sandbox::trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 use nix::libc::EOPNOTSUPP;
 use palisade_nft::{
     Kernel, NetlinkSocket, Transport,
-    conntrack::{self, FEW},
+    conntrack::{self, MAX_FILTERED},
 };
 
 use crate::{
@@ -74,7 +74,7 @@ fn few_and_many() {
     entries::create(entries.iter().copied());
     let mut kernel = Kernel::open().unwrap();
     let addresses = addresses();
-    for count in 0..=2 * FEW + 4 {
+    for count in 0..=2 * MAX_FILTERED + 4 {
         for _ in 0..4 {
             let ends: BTreeSet<IpAddr> = (0..count).map(|_| *random.pick(&addresses)).collect();
             assert_eq!(listed(&mut kernel, &ends), wanted(&entries, &ends), "{ends:?}");
@@ -125,8 +125,8 @@ impl Transport for Counted {
         Ok(datagram)
     }
 
-    fn largest(&self) -> usize {
-        self.socket.largest()
+    fn max_datagram(&self) -> usize {
+        self.socket.max_datagram()
     }
 }
 

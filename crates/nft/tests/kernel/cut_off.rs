@@ -9,7 +9,7 @@ use std::{
 
 use libtest_mimic::Trial;
 use palisade_nft::{
-    Enforcer, Kernel, Options,
+    Enforcer, EnforcerOptions, Kernel,
     cut_off::{CUT_OFF_TABLE, cut_off, remove},
     watchpoint::Watchpoint,
 };
@@ -51,7 +51,7 @@ fn owned_by_another() {
         let (accepted, _) = listener.accept().unwrap();
         accepted.set_read_timeout(Some(SHORT)).unwrap();
 
-        cut_off(&mut kernel, &Options::default(), &cut(&[Direction::Egress], &[pod])).unwrap();
+        cut_off(&mut kernel, &EnforcerOptions::default(), &cut(&[Direction::Egress], &[pod])).unwrap();
         dial(pod, to, SHORT).unwrap_err();
         // What was open before is cut off like the rest: nothing here asks connection tracking.
         open.write_all(b"x").unwrap();
@@ -67,14 +67,18 @@ fn owned_by_another() {
 fn replaced() {
     let mut kernel = Kernel::open().unwrap();
     assert!(!remove(&mut kernel).unwrap());
-    let options = Options { egress_to_own_node: false, ..Options::default() };
+    let options = EnforcerOptions { egress_to_own_node: false, ..EnforcerOptions::default() };
     // More than one message holds.
     let many: Vec<IpAddr> = (0..1500u32).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n).into()).collect();
     cut_off(&mut kernel, &options, &cut(&Direction::BOTH, &many)).unwrap();
     let listing = crate::listing::list();
     assert!(listing.contains("10.0.5.219") && !listing.contains("hook input"), "{listing}");
-    cut_off(&mut kernel, &Options::default(), &cut(&[Direction::Ingress], &["fd00::7".parse().unwrap()]))
-        .unwrap();
+    cut_off(
+        &mut kernel,
+        &EnforcerOptions::default(),
+        &cut(&[Direction::Ingress], &["fd00::7".parse().unwrap()]),
+    )
+    .unwrap();
     let listing = crate::listing::list();
     for wanted in [
         CUT_OFF_TABLE,

@@ -56,16 +56,16 @@ fn noticed() {
     ] {
         nft(words);
         let drifts = told(&mut watcher, Duration::from_secs(20));
-        let Some(Drift::Touched { first: what, by, .. }) = drifts.first() else {
+        let Some(Drift::Changed { first: what, by, .. }) = drifts.first() else {
             panic!("{words}: {drifts:?}")
         };
         let removes = words == "flush ruleset" || words.starts_with("delete table");
         assert_eq!(drifts[0].is_gone(), removes, "{words}");
         if removes {
             // It needs no reading.
-            assert_eq!(enforcer.remake().unwrap().transactions, 1);
+            assert_eq!(enforcer.recreate().unwrap().transactions, 1);
             assert_eq!(shape(&mut enforcer), whole, "{words}");
-            enforcer.remake().unwrap();
+            enforcer.recreate().unwrap();
             assert_eq!(shape(&mut enforcer), whole, "{words}: made where one is there");
             nft(words);
             told(&mut watcher, Duration::from_secs(20));
@@ -107,7 +107,7 @@ fn own() {
     // A second agent is somebody else.
     let (mut second, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
     let drifts = told(&mut watcher, Duration::from_secs(20));
-    assert!(matches!(drifts[..], [Drift::Touched { .. }]), "{drifts:?}");
-    assert!(!enforcer.in_step().unwrap());
+    assert!(matches!(drifts[..], [Drift::Changed { .. }]), "{drifts:?}");
+    assert!(!enforcer.is_in_sync().unwrap());
     second.remove().unwrap();
 }

@@ -9,8 +9,8 @@ use std::{
 use libtest_mimic::Trial;
 use nix::poll::{PollFd, PollFlags, poll};
 use palisade_nft::{
-    Enforcer, Error, Hook, Kernel, LOG_BURST, Options,
-    drops::{Counters, Counts, Drop, Event, Headers, Reader, Tally, Transport},
+    Enforcer, EnforcerOptions, Error, Hook, Kernel, LOG_BURST,
+    drops::{Counters, Counts, DropEvent, DropEventReader, DroppedPacket, Headers, Tally, TransportHeader},
 };
 use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Protocol, Traffic};
 
@@ -49,11 +49,11 @@ fn start(pods: &[IpAddr]) -> Enforcer {
 }
 
 fn group() -> u16 {
-    Options::default().log_group.unwrap()
+    EnforcerOptions::default().log_group.unwrap()
 }
 
 /// The next event, waited for as `AsFd` promises.
-fn next(reader: &mut Reader) -> Event {
+fn next(reader: &mut DropEventReader) -> DropEvent {
     use std::os::fd::AsFd;
     loop {
         if let Some(event) = reader.read().unwrap() {
@@ -72,27 +72,33 @@ fn told() {
         address_on_loopback(address.parse().unwrap());
     }
     let mut enforcer = start(&families.map(|(pod, _)| pod));
-    let mut reader = Reader::open(group()).unwrap();
+    let mut reader = DropEventReader::open(group()).unwrap();
     assert_eq!(reader.read().unwrap(), None);
     for (pod, peer) in families {
         let socket = UdpSocket::bind((pod, 0)).unwrap();
         socket.send_to(b"x", (peer, 53)).unwrap();
-        let Event::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
+        let DropEvent::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
         let wanted = Headers {
             source: pod,
             destination: peer,
             protocol: Protocol::Udp,
-            transport: Transport::Ports { source: socket.local_addr().unwrap().port(), destination: 53 },
+            transport: TransportHeader::Ports {
+                source: socket.local_addr().unwrap().port(),
+                destination: 53,
+            },
         };
         // Loopback is interface 1.
         let (hook, direction) = (Some(Hook::Input), Direction::Egress);
-        assert_eq!(drop, Drop { direction, hook, headers: wanted, incoming: Some(1), outgoing: None });
+        assert_eq!(
+            drop,
+            DroppedPacket { direction, hook, headers: wanted, incoming: Some(1), outgoing: None }
+        );
         // Only the beginning of a large one is copied.
         socket.send_to(&[0; 60_000], (peer, 54)).unwrap();
-        let Event::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
+        let DropEvent::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
         assert_eq!(drop.port(), Some(54));
         dial(pod, SocketAddr::new(peer, 80), Duration::from_millis(50)).unwrap_err();
-        let Event::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
+        let DropEvent::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
         assert_eq!((drop.headers.protocol, drop.port()), (Protocol::Tcp, Some(80)));
     }
     let counts = Tally::default().add(Counters::read(enforcer.kernel()).unwrap());
@@ -106,7 +112,7 @@ fn flood() {
     loopback_up();
     let (pod, peer) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
     let mut enforcer = start(&[pod]);
-    let mut reader = Reader::open(group()).unwrap();
+    let mut reader = DropEventReader::open(group()).unwrap();
     let socket = UdpSocket::bind((pod, 0)).unwrap();
     let began = std::time::Instant::now();
     for _ in 0..PACKETS {
@@ -119,9 +125,9 @@ fn flood() {
     while reader.wait(Duration::from_millis(300)).unwrap() {
         while let Some(event) = reader.read().unwrap() {
             told += match event {
-                Event::Dropped(_) => 1,
-                Event::Lost(n) => u64::from(n),
-                Event::Unreadable(_) => panic!("{event:?}"),
+                DropEvent::Dropped(_) => 1,
+                DropEvent::Lost(n) => u64::from(n),
+                DropEvent::Unreadable(_) => panic!("{event:?}"),
             };
         }
     }
@@ -135,7 +141,7 @@ fn slow() {
     loopback_up();
     let pod = IpAddr::from([127, 0, 0, 1]);
     let mut enforcer = start(&[pod]);
-    let mut reader = Reader::with_buffer(group(), 8 << 10).unwrap();
+    let mut reader = DropEventReader::with_buffer(group(), 8 << 10).unwrap();
     let socket = UdpSocket::bind((pod, 0)).unwrap();
     for _ in 0..u64::from(LOG_BURST) {
         socket.send_to(&[0; 300], ("127.0.0.2", 53)).unwrap();
@@ -146,9 +152,9 @@ fn slow() {
     while reader.wait(Duration::from_millis(300)).unwrap() {
         while let Some(event) = reader.read().unwrap() {
             match event {
-                Event::Dropped(_) => told += 1,
-                Event::Lost(n) => lost += n,
-                Event::Unreadable(_) => panic!("{event:?}"),
+                DropEvent::Dropped(_) => told += 1,
+                DropEvent::Lost(n) => lost += n,
+                DropEvent::Unreadable(_) => panic!("{event:?}"),
             }
         }
     }
@@ -157,8 +163,8 @@ fn slow() {
     socket.send_to(b"x", ("127.0.0.2", 53)).unwrap();
     while told + lost < LOG_BURST {
         match next(&mut reader) {
-            Event::Dropped(_) => told += 1,
-            Event::Lost(n) => lost += n,
+            DropEvent::Dropped(_) => told += 1,
+            DropEvent::Lost(n) => lost += n,
             event => panic!("{event:?}"),
         }
     }
@@ -167,10 +173,10 @@ fn slow() {
 }
 
 fn one_reader() {
-    let first = Reader::open(group()).unwrap();
-    let second = Reader::open(group()).unwrap_err();
-    assert!(matches!(second, Error::GroupTaken { .. }), "{second}");
+    let first = DropEventReader::open(group()).unwrap();
+    let second = DropEventReader::open(group()).unwrap_err();
+    assert!(matches!(second, Error::LogGroupBusy { .. }), "{second}");
     assert!(second.to_string().contains("another program"), "{second}");
     drop(first);
-    assert!(!Reader::open(group()).unwrap().wait(Duration::ZERO).unwrap());
+    assert!(!DropEventReader::open(group()).unwrap().wait(Duration::ZERO).unwrap());
 }

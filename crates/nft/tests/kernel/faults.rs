@@ -76,12 +76,12 @@ fn refusals() {
         for index in 0.. {
             let fault = Fault::Refused(index, EEXIST, "already there, says the kernel");
             script.lock().unwrap().faults = (0..passes).map(|_| None).chain([Some(fault)]).collect();
-            let Error::Refused { about, kernel_says, .. } = enforcer.commit(&delta).unwrap_err() else {
+            let Error::Refused { object, kernel_message, .. } = enforcer.commit(&delta).unwrap_err() else {
                 panic!("message {index}");
             };
-            assert_eq!(kernel_says.as_deref(), Some("already there, says the kernel"));
-            let last = about.ends_with("into set generation");
-            names.push(about);
+            assert_eq!(kernel_message.as_deref(), Some("already there, says the kernel"));
+            let last = object.ends_with("into set generation");
+            names.push(object);
             assert_eq!(*enforcer.programmed(), NodePlan::default());
             assert_eq!(shape(&mut enforcer), before);
             if last {
@@ -134,8 +134,8 @@ fn pointed() {
     let error = enforcer
         .commit(&Delta { members: BTreeMap::from([(group, change)]), ..Delta::default() })
         .unwrap_err();
-    let Error::Refused { about, more, .. } = &error else { panic!("{error:?}") };
-    assert_eq!(about, "address 10.0.0.5 out of set group_07070707070707070707070707070707_4");
+    let Error::Refused { object, more, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(object, "address 10.0.0.5 out of set group_07070707070707070707070707070707_4");
     // The transaction number is not ours either: two enforcers can't overwrite each other unnoticed.
     assert_eq!((error.os_error(), *more), (Some(ENOENT), 1), "{error}");
 }
@@ -182,7 +182,7 @@ fn taken_back() {
             }
             let error = outcome.unwrap_err();
             assert!(
-                matches!((&error, lost), (Error::Answer(_), true) | (Error::Refused { .. }, false)),
+                matches!((&error, lost), (Error::InvalidReply(_), true) | (Error::Refused { .. }, false)),
                 "{error:?}"
             );
             assert_eq!(*enforcer.programmed(), world.plan());
@@ -202,24 +202,24 @@ fn torn() {
     let refused = || Some(Fault::Refused(0, ENOMEM, ""));
     script.lock().unwrap().faults = [None, refused(), refused()].into();
     let error = enforcer.commit(&delta).unwrap_err();
-    assert!(matches!(error, Error::Torn { .. }), "{error:?}");
+    assert!(matches!(error, Error::RollbackFailed { .. }), "{error:?}");
     assert!(error.to_string().contains("the next commit starts with a repair"), "{error}");
     assert_eq!(error.os_error(), Some(ENOMEM));
-    assert!(!enforcer.in_step().unwrap());
+    assert!(!enforcer.is_in_sync().unwrap());
     assert_eq!(*enforcer.programmed(), world.plan());
     enforcer.commit(&delta).unwrap();
-    assert!(enforcer.in_step().unwrap());
+    assert!(enforcer.is_in_sync().unwrap());
     agrees(&mut enforcer, &next, &mut Random::new(3), "after the repair");
 }
 
 fn mended() {
     let (world, next, delta) = pair(4);
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
-    assert!(enforcer.in_step().unwrap());
+    assert!(enforcer.is_in_sync().unwrap());
     let before = shape(&mut enforcer);
     assert!(palisade_nft::remove(&mut Kernel::open().unwrap()).unwrap());
     assert!(!palisade_nft::remove(&mut Kernel::open().unwrap()).unwrap());
-    assert!(!enforcer.in_step().unwrap());
+    assert!(!enforcer.is_in_sync().unwrap());
     let error = enforcer.commit(&delta).unwrap_err();
     assert_eq!(error.os_error(), Some(ENOENT), "{error}");
     assert_eq!(*enforcer.programmed(), world.plan());
@@ -249,15 +249,15 @@ fn contradictions() {
     for (delta, words) in [
         (
             no_table,
-            "ingress of 10.244.0.3 leads to table 09090909090909090909090909090909, which the plan lacks",
+            "ingress of 10.244.0.3 refers to table 09090909090909090909090909090909, which the plan lacks",
         ),
         (
             wrong_direction,
-            "egress of 10.244.0.3 leads to table 01010101010101010101010101010101, which decides the other direction",
+            "egress of 10.244.0.3 refers to table 01010101010101010101010101010101, which is for the other direction",
         ),
         (
             removed,
-            "ingress of 10.244.0.3 leads to table 01010101010101010101010101010101, which the plan lacks",
+            "ingress of 10.244.0.3 refers to table 01010101010101010101010101010101, which the plan lacks",
         ),
     ] {
         match enforcer.commit(&delta) {

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use nix::libc::EEXIST;
 use palisade_nft::{
     Enforcer, Error, Hook, Kernel, LOG_EGRESS, NetlinkSocket, Transport,
-    reader::{Arrival, Packet, Ruleset, State, Target},
+    reader::{Packet, Ruleset, Target},
 };
 use palisade_policy::{
     AddressChanges, Direction, NodePlan, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic, Verdict,
@@ -41,16 +41,7 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn to_itself(pod: IpAddr, hook: Hook, protocol: Protocol, port: u16) -> Packet {
-    Packet {
-        hook,
-        source: pod,
-        destination: pod,
-        protocol,
-        port,
-        state: State::New,
-        labels: [0; 16],
-        arrival: Arrival::default(),
-    }
+    Packet { hook, ..Packet::new(pod, pod, protocol, port) }
 }
 
 /// Two pods with a hairpin: the first isolated by a table that allows nothing, the second not isolated.
@@ -88,7 +79,7 @@ fn all_pods() {
             for pod in world.pods() {
                 let ports = PORTS.iter().flat_map(|port| Protocol::WITH_PORTS.map(|p| (p, *port)));
                 for (protocol, port) in ports.chain([(Protocol::Other(1), 8), (Protocol::Other(47), 0)]) {
-                    for hook in Hook::BOTH {
+                    for hook in Hook::POLICY {
                         let packet = to_itself(*pod, hook, protocol, port);
                         let judgement = ruleset.evaluate(&packet).unwrap();
                         let wanted = plan.decide(Direction::Egress, *pod, *pod, protocol, port);
@@ -169,10 +160,10 @@ fn refused() {
     for (passes, index) in (0..3).map(|n| (0, n)).chain((0..6).map(|n| (1, n))) {
         let fault = Fault::Refused(index, EEXIST, "already there");
         script.lock().unwrap().faults = (0..passes).map(|_| None).chain([Some(fault)]).collect();
-        let Error::Refused { about, .. } = enforcer.commit(&delta).unwrap_err() else {
+        let Error::Refused { object, .. } = enforcer.commit(&delta).unwrap_err() else {
             panic!("message {index}");
         };
-        names.push(about);
+        names.push(object);
         assert_eq!(*enforcer.programmed(), old);
         assert_eq!(shape(&mut enforcer), before);
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use libtest_mimic::Trial;
 use palisade_nft::{
-    Enforcer, Hook, Kernel, LOG_INGRESS, Options,
+    Enforcer, EnforcerOptions, Hook, Kernel, LOG_INGRESS,
     reader::{Arrival, Packet, Ruleset, State},
 };
 use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Protocol, Traffic, Verdict};
@@ -45,16 +45,7 @@ fn plan(ingress: &[&str], egress: &[&str]) -> NodePlan {
 }
 
 fn packet(source: &str, destination: &str) -> Packet {
-    Packet {
-        hook: Hook::Forward,
-        source: address(source),
-        destination: address(destination),
-        protocol: Protocol::Udp,
-        port: 53,
-        state: State::New,
-        labels: [0; 16],
-        arrival: Arrival::default(),
-    }
+    Packet::new(address(source), address(destination), Protocol::Udp, 53)
 }
 
 /// Ways round a pod's address.
@@ -95,7 +86,7 @@ fn shared() {
         let denied = next != NodePlan::default();
         for (source, destination) in SHARED {
             let packet = packet(source, destination);
-            assert!(packet.is_of_link(), "{packet:?}");
+            assert!(packet.is_link_scoped(), "{packet:?}");
             let judgement = ruleset.evaluate(&packet).unwrap();
             assert_eq!(judgement.verdict == Verdict::Deny, denied, "{packet:?}");
             assert_eq!(judgement.logged.as_deref(), denied.then_some(LOG_INGRESS), "{packet:?}");
@@ -124,7 +115,7 @@ fn shared() {
         }
         for (source, destination) in OTHERS {
             let packet = packet(source, destination);
-            assert!(!packet.is_of_link(), "{packet:?}");
+            assert!(!packet.is_link_scoped(), "{packet:?}");
             assert_eq!(ruleset.evaluate(&packet).unwrap().verdict, Verdict::Allow, "{packet:?}");
         }
         assert_eq!(enforcer.verify().unwrap().differences, []);
@@ -171,7 +162,9 @@ fn completed() {
 }
 
 fn foreign() {
-    for options in [Options::default(), Options { log_group: None, ..Options::default() }] {
+    for options in
+        [EnforcerOptions::default(), EnforcerOptions { log_group: None, ..EnforcerOptions::default() }]
+    {
         nft("add table inet palisade { chain forward { type filter hook forward priority 0; }; }");
         let plan = plan(&["10.0.0.9"], &[]);
         let (mut enforcer, _) =

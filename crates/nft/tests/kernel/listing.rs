@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use libtest_mimic::Trial;
-use palisade_nft::{Enforcer, Kernel, LINEAR};
+use palisade_nft::{Enforcer, Kernel, LINEAR_LOOKUPS};
 use palisade_policy::Traffic;
 use palisade_testkit::seeds;
 
@@ -19,7 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn nft_lists_every_shape() {
     for seed in seeds(0..12) {
         let random = &mut Random::new(seed);
-        let mut world = World::new(random, [4, LINEAR + 1, 40][seed as usize % 3]);
+        let mut world = World::new(random, [4, LINEAR_LOOKUPS + 1, 40][seed as usize % 3]);
         while world.plan().tables.len() < 3 || world.plan().hairpin.values().all(Traffic::is_all) {
             world.step(random);
         }

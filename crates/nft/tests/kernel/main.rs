@@ -13,11 +13,13 @@ mod drift;
 mod drops;
 mod entries;
 mod faults;
+mod foreign_edits;
 mod hairpin;
-mod hands;
 mod link;
 mod listing;
-mod others;
+mod missing_features;
+mod node_links;
+mod other_tables;
 mod random;
 mod restart;
 mod revocation;
@@ -26,10 +28,8 @@ mod scripted;
 mod shapes;
 mod staging;
 mod storm;
-mod surroundings;
 mod text;
 mod verify;
-mod without;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -47,20 +47,20 @@ fn main() {
         drift::trials(),
         drops::trials(),
         faults::trials(),
-        hands::trials(),
+        foreign_edits::trials(),
         hairpin::trials(),
         link::trials(),
         listing::trials(),
-        others::trials(),
+        other_tables::trials(),
         restart::trials(),
         revocation::trials(),
         shapes::trials(),
         staging::trials(),
         storm::trials(),
-        surroundings::trials(),
+        node_links::trials(),
         text::trials(),
         verify::trials(),
-        without::trials(),
+        missing_features::trials(),
     ]
     .into_iter()
     .flatten()

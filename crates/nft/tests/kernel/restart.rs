@@ -6,7 +6,7 @@ use std::{
 };
 
 use libtest_mimic::Trial;
-use palisade_nft::{Enforcer, Kernel, NetlinkSocket, Options, Transport, reader::Ruleset};
+use palisade_nft::{Enforcer, EnforcerOptions, Kernel, NetlinkSocket, Transport, reader::Ruleset};
 use palisade_policy::{NodePlan, PolicyTable, Traffic};
 use palisade_testkit::seeds;
 
@@ -142,7 +142,8 @@ fn options() {
     let world = World::new(random, 5);
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
     let with = shape(&mut enforcer).chains["input"].rules.clone();
-    let literal = Options { log_group: None, egress_to_own_node: false, ..Options::default() };
+    let literal =
+        EnforcerOptions { log_group: None, egress_to_own_node: false, ..EnforcerOptions::default() };
     let (mut enforcer, commit) =
         Enforcer::start_with(Kernel::open().unwrap(), literal.clone(), &world.plan()).unwrap();
     assert_eq!(commit.transactions, 1, "in one go");

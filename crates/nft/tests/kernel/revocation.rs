@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 use palisade_nft::{
     Enforcer, Kernel, NetlinkSocket, Transport,
-    conntrack::{self, Connection, FiveTuple, Revocation},
+    conntrack::{self, ConntrackEntry, FiveTuple, Revocation},
     reader::{Operation, Ruleset},
 };
 use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic};
@@ -124,7 +124,7 @@ fn without_entry() {
     let opener = if tuple.source == pod { tuple } else { tuple.reversed() };
     let connection = find_any(&mut enforcer, pod);
     let revoked = enforcer.revoke(&[(opener, &connection)]).unwrap();
-    assert_eq!((revoked.cut, revoked.not_remembered), (1, 0));
+    assert_eq!((revoked.revoked, revoked.not_remembered), (1, 0));
     assert!(enforcer.is_revoked(&opener) && !enforcer.is_revoked(&opener.reversed()));
     for _ in 0..3 {
         flush();
@@ -151,7 +151,7 @@ fn flush() {
 }
 
 /// The connection of a pod, whichever way round its entry has it.
-fn find_any(enforcer: &mut Enforcer, pod: IpAddr) -> Connection {
+fn find_any(enforcer: &mut Enforcer, pod: IpAddr) -> ConntrackEntry {
     let all = conntrack::list(enforcer.kernel(), &BTreeSet::from([pod])).unwrap();
     all.into_iter().find(|c| c.port == 5000 || c.source_port == 5000).expect("a connection to port 5000")
 }
@@ -204,10 +204,10 @@ fn restart() {
     let ends = BTreeSet::from([IpAddr::from([10, 0, 0, 1]), "fd00::1".parse().unwrap()]);
     let listed = conntrack::list(enforcer.kernel(), &ends).unwrap();
     let revoked: Vec<_> = listed.iter().map(|c| (FiveTuple::from(c), c)).collect();
-    assert_eq!(enforcer.revoke(&revoked).unwrap().cut, 900);
+    assert_eq!(enforcer.revoke(&revoked).unwrap().revoked, 900);
     let listed = conntrack::list(enforcer.kernel(), &ends).unwrap();
     assert_eq!(listed.len(), 900, "without room for labels they were replaced");
-    assert!(listed.iter().all(Connection::is_revoked));
+    assert!(listed.iter().all(ConntrackEntry::is_revoked));
     let wanted: BTreeSet<FiveTuple> = enforcer.revoked().collect();
     assert_eq!(wanted.len(), 900);
     assert!(wanted.iter().all(|tuple| tuple.port == 53), "from opener to answerer");
@@ -246,9 +246,9 @@ fn only_egress_to(pod: IpAddr, port: u16) -> NodePlan {
     }
 }
 
-fn find(enforcer: &mut Enforcer, pod: IpAddr, port: u16) -> Connection {
+fn find(enforcer: &mut Enforcer, pod: IpAddr, port: u16) -> ConntrackEntry {
     let all = conntrack::list(enforcer.kernel(), &BTreeSet::from([pod])).unwrap();
-    let found: Vec<Connection> = all.into_iter().filter(|c| c.port == port).collect();
+    let found: Vec<ConntrackEntry> = all.into_iter().filter(|c| c.port == port).collect();
     let [one] = &found[..] else { panic!("one connection, not {found:?}") };
     one.clone()
 }

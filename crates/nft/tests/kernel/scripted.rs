@@ -105,8 +105,8 @@ impl Transport for Scripted {
         self.socket.port()
     }
 
-    fn largest(&self) -> usize {
-        self.script.lock().unwrap().largest.unwrap_or_else(|| self.socket.largest())
+    fn max_datagram(&self) -> usize {
+        self.script.lock().unwrap().largest.unwrap_or_else(|| self.socket.max_datagram())
     }
 }
 

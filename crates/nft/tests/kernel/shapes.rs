@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use libtest_mimic::Trial;
 use palisade_nft::{
-    Enforcer, Hook, Kernel, LINEAR,
-    reader::{Arrival, Judgement, Packet, Ruleset, State},
+    Enforcer, Hook, Kernel, LINEAR_LOOKUPS,
+    reader::{Arrival, Evaluation, Packet, Ruleset, State},
 };
 use palisade_policy::{
     AddressSet, Direction, Family, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId,
@@ -54,16 +54,7 @@ fn plan(exact: Vec<(PeerSet, Traffic)>, ranges: Vec<(PeerSet, Traffic)>, rest: T
 
 fn to_pod(source: IpAddr, protocol: Protocol, port: u16) -> Packet {
     let destination = if source.is_ipv4() { address("10.0.0.1") } else { address("fd00::1") };
-    Packet {
-        hook: Hook::Forward,
-        source,
-        destination,
-        protocol,
-        port,
-        state: State::New,
-        labels: [0; 16],
-        arrival: Arrival::default(),
-    }
+    Packet::new(source, destination, protocol, port)
 }
 
 fn start(plan: &NodePlan) -> (Enforcer, Ruleset) {
@@ -128,9 +119,13 @@ fn groups(count: usize) -> Vec<(PeerSet, Traffic)> {
 }
 
 fn flat_cost() {
-    let judge = |count: usize, stranger: bool| -> Vec<Judgement> {
+    let judge = |count: usize, stranger: bool| -> Vec<Evaluation> {
         let (mut enforcer, ruleset) = start(&plan(groups(count), Vec::new(), Traffic::none()));
-        assert_eq!(ruleset.chains.keys().any(|name| name.starts_with("find_")), count > LINEAR, "{count}");
+        assert_eq!(
+            ruleset.chains.keys().any(|name| name.starts_with("find_")),
+            count > LINEAR_LOOKUPS,
+            "{count}"
+        );
         let out = (0..if stranger { 1 } else { count }).map(|n| {
             let source =
                 from_number(Family::V4, if stranger { 0xc000_0201 } else { 0x0a01_0000 + n as u128 });
@@ -146,19 +141,19 @@ fn flat_cost() {
     let most = |count, stranger| judge(count, stranger).iter().map(|j| j.lookups).max().unwrap();
     // Beside the groups: whether it is from a pod here, by interface and address; the two look-ups of the pair and two
     // dispatch maps.
-    assert_eq!(most(LINEAR, false), LINEAR + 6);
-    assert!(most(LINEAR + 1, false) < LINEAR + 6);
+    assert_eq!(most(LINEAR_LOOKUPS, false), LINEAR_LOOKUPS + 6);
+    assert!(most(LINEAR_LOOKUPS + 1, false) < LINEAR_LOOKUPS + 6);
     for count in [40, 256, 257, 1000] {
-        let levels = if count <= LINEAR * LINEAR { 2 } else { 3 };
-        assert!(most(count, false) <= levels * LINEAR + 6, "{count}");
-        assert!(most(count, true) <= LINEAR + 6, "{count}");
+        let levels = if count <= LINEAR_LOOKUPS * LINEAR_LOOKUPS { 2 } else { 3 };
+        assert!(most(count, false) <= levels * LINEAR_LOOKUPS + 6, "{count}");
+        assert!(most(count, true) <= LINEAR_LOOKUPS + 6, "{count}");
     }
 }
 
 fn before_the_policies() {
     let (mut enforcer, ruleset) = start(&plan(Vec::new(), Vec::new(), Traffic::none()));
     let source = address("fd00::9");
-    for hook in Hook::BOTH {
+    for hook in Hook::POLICY {
         for kind in 0..=255 {
             for hop_limit in [1, 64, 255] {
                 let arrival = Arrival { hop_limit, ..Arrival::default() };

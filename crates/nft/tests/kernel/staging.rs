@@ -9,7 +9,7 @@ use std::{
 use libtest_mimic::Trial;
 use palisade_nft::{
     Enforcer, Hook, Kernel,
-    reader::{Arrival, Packet, Ruleset, State},
+    reader::{Packet, Ruleset},
 };
 use palisade_policy::{
     AddressSet, Delta, Direction, Family, MemberChanges, NodePlan, PeerSet, PeerSetId, PolicyTable,
@@ -79,8 +79,8 @@ fn complete(enforcer: &mut Enforcer, members: &BTreeSet<IpAddr>) {
     let in_kernel: usize = Family::BOTH
         .iter()
         .zip(["4", "6"])
-        .map(|(family, digit)| {
-            let set = &ruleset.sets[&format!("group_01010101010101010101010101010101_{digit}")];
+        .map(|(family, family_digit)| {
+            let set = &ruleset.sets[&format!("group_01010101010101010101010101010101_{family_digit}")];
             let wanted = members.iter().filter(|a| Family::of(**a) == *family).count();
             assert_eq!(set.elements.len(), wanted, "{family}");
             wanted
@@ -109,7 +109,7 @@ impl Watch {
         let ruleset = Ruleset::read(kernel).unwrap().unwrap();
         self.looks += 1;
         // What a link shares is no matter of tables: `link` looks at it.
-        for packet in self.flows.iter().filter(|packet| !packet.is_of_link()) {
+        for packet in self.flows.iter().filter(|packet| !packet.is_link_scoped()) {
             let says = |plan: &NodePlan, direction| {
                 plan.decide(direction, packet.source, packet.destination, packet.protocol, packet.port)
                     .is_allow()
@@ -175,18 +175,9 @@ pub(crate) fn flows(world: &World, random: &mut Random) -> Vec<Packet> {
         let source = *random.pick(&addresses);
         let destination = if random.chance(10) { source } else { *random.pick(&addresses) };
         if Family::of(source) == Family::of(destination) {
-            let (hook, protocol) = (*random.pick(&Hook::BOTH), *random.pick(&Protocol::WITH_PORTS));
+            let (hook, protocol) = (*random.pick(&Hook::POLICY), *random.pick(&Protocol::WITH_PORTS));
             let port = *random.pick(&PORTS);
-            out.push(Packet {
-                hook,
-                source,
-                destination,
-                protocol,
-                port,
-                state: State::New,
-                labels: [0; 16],
-                arrival: Arrival::default(),
-            });
+            out.push(Packet { hook, ..Packet::new(source, destination, protocol, port) });
         }
     }
     out
@@ -211,16 +202,7 @@ fn moves() {
     let (kernel, script) = kernel();
     let (mut enforcer, _) = Enforcer::start(kernel, &old).unwrap();
     // With `rest` allowing everything, the moment in neither group would let port 22 through.
-    let packet = Packet {
-        hook: Hook::Forward,
-        source: pods[1],
-        destination: pods[0],
-        protocol: Protocol::Tcp,
-        port: 22,
-        state: State::New,
-        labels: [0; 16],
-        arrival: Arrival::default(),
-    };
+    let packet = Packet::new(pods[1], pods[0], Protocol::Tcp, 22);
     let watch = Arc::new(Mutex::new(Watch {
         old: old.clone(),
         new: new.clone(),

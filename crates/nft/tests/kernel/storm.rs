@@ -11,13 +11,13 @@ use std::{
 };
 
 use libtest_mimic::Trial;
-use palisade_nft::{Enforcer, Kernel, Left, NetlinkSocket, Transport};
+use palisade_nft::{Enforcer, ExistingTable, Kernel, NetlinkSocket, Transport};
 use palisade_policy::{
     Direction, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic,
 };
 
 use crate::{
-    hands::{attribute, message, text},
+    foreign_edits::{attribute, message, text},
     sandbox::trial,
 };
 
@@ -112,12 +112,12 @@ fn others() {
                 assert_eq!(commit.transactions, 1);
                 // At full speed, what is told may be too much for the small buffer of a process without rights.
                 assert!(commit.elements == 0 || pause.is_zero(), "mended, not replaced: {commit:?}");
-                assert!(enforcer.in_step().unwrap());
+                assert!(enforcer.is_in_sync().unwrap());
             }
             // The next run takes over what there is.
             let (mut again, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
             assert_eq!(commit.transactions, 1);
-            assert!(again.left() == Left::Ours || pause.is_zero());
+            assert!(again.existing_table() == ExistingTable::Ours || pause.is_zero());
             assert_eq!(again.verify().unwrap().differences, []);
             again.remove().unwrap();
         });

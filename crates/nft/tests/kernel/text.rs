@@ -7,7 +7,7 @@ use std::{
 };
 
 use libtest_mimic::Trial;
-use palisade_nft::{Enforcer, Kernel, LINEAR, Options, Surroundings, reader::Ruleset, text};
+use palisade_nft::{Enforcer, EnforcerOptions, Kernel, LINEAR_LOOKUPS, NodeLinks, reader::Ruleset, text};
 use palisade_policy::NodePlan;
 use palisade_testkit::seeds;
 
@@ -33,7 +33,7 @@ pub(crate) fn load(text: &str) {
 
 fn world(seed: u64) -> World {
     let random = &mut Random::new(seed);
-    let mut world = World::new(random, [4, 9, LINEAR + 1][seed as usize % 3]);
+    let mut world = World::new(random, [4, 9, LINEAR_LOOKUPS + 1][seed as usize % 3]);
     while world.plan().tables.len() < 3 {
         world.step(random);
     }
@@ -49,14 +49,14 @@ fn loads() {
     for seed in seeds(0..12) {
         let plan = if seed == 0 { NodePlan::default() } else { world(seed).plan() };
         let options = if seed % 4 == 3 {
-            Options { log_group: None, egress_to_own_node: false, ..Options::default() }
+            EnforcerOptions { log_group: None, egress_to_own_node: false, ..EnforcerOptions::default() }
         } else {
-            Options::default()
+            EnforcerOptions::default()
         };
-        let rendered = text(&plan, &options, &Surroundings::default()).unwrap();
+        let rendered = text(&plan, &options, &NodeLinks::default()).unwrap();
         assert_eq!(
             rendered,
-            text(&plan, &options, &Surroundings::default()).unwrap(),
+            text(&plan, &options, &NodeLinks::default()).unwrap(),
             "the same text for the same plan"
         );
         load(&rendered);
@@ -78,7 +78,7 @@ fn loads() {
 
 fn takes_over() {
     let plan = world(5).plan();
-    load(&text(&plan, &Options::default(), &Surroundings::default()).unwrap());
+    load(&text(&plan, &EnforcerOptions::default(), &NodeLinks::default()).unwrap());
     let (mut enforcer, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     assert_eq!((commit.elements, commit.generation), (0, 2), "nothing but the rules is written");
     enforcer.remove().unwrap();

@@ -4,7 +4,9 @@ use palisade_testkit::seeds;
 use std::process::Command;
 
 use libtest_mimic::Trial;
-use palisade_nft::{Difference, Enforcer, Kernel, LINEAR, Options, Surroundings, Verification, verify};
+use palisade_nft::{
+    Difference, Enforcer, EnforcerOptions, Kernel, LINEAR_LOOKUPS, NodeLinks, Verification, verify,
+};
 
 use crate::{
     random::{Random, World},
@@ -22,7 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn agrees() {
     for seed in seeds(0..20) {
         let random = &mut Random::new(seed);
-        let mut world = World::new(random, [4, LINEAR + 1, 40][seed as usize % 3]);
+        let mut world = World::new(random, [4, LINEAR_LOOKUPS + 1, 40][seed as usize % 3]);
         let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
         for _ in 0..4 {
             world.step(random);
@@ -69,14 +71,18 @@ fn damage() {
     let stranger = if group.ends_with('6') { "2001:db8::77" } else { "192.0.2.77" };
     let cases: Vec<(String, &str, String)> = vec![
         ("delete table inet palisade".into(), "no-table", "there is no table inet palisade".into()),
-        ("add chain inet palisade extra".into(), "extra-chain", "chain extra does not belong".into()),
-        ("add set inet palisade more { type mark; }".into(), "extra-set", "set more does not".into()),
+        ("add chain inet palisade extra".into(), "extra-chain", "chain extra is unexpected".into()),
+        ("add set inet palisade more { type mark; }".into(), "extra-set", "set more is unexpected".into()),
         (format!("flush chain inet palisade {row}"), "rule", format!("of chain {row} is missing: `")),
-        ("insert rule inet palisade forward accept".into(), "decision", "the kernel's rules allow".into()),
+        (
+            "insert rule inet palisade forward accept".into(),
+            "decision",
+            "allowed by the kernel's rules".into(),
+        ),
         (
             "insert rule inet palisade forward tcp dport 22 counter accept".into(),
             "rule",
-            "a rule at place 0 of chain forward does not belong there: [meta key 16, == 0x06".into(),
+            "rule 0 of chain forward is unexpected: [meta key 16, == 0x06".into(),
         ),
         (
             format!("delete element inet palisade ingress4 {{ {pod} }}"),
@@ -86,7 +92,7 @@ fn damage() {
         (
             format!("add element inet palisade {group} {{ {stranger} }}"),
             "elements",
-            format!("should not hold {stranger}"),
+            format!("has unexpected {stranger}"),
         ),
     ];
     for (command, kind, line) in cases {
@@ -106,8 +112,8 @@ fn damage() {
     let differences = enforcer.verify().unwrap().differences;
     let has = |wanted: &str| differences.iter().any(|d| d.to_string().contains(wanted));
     for wanted in [
-        "was made by somebody else",
-        "chain forward is on hook 1 with priority 5 and policy drop, not on hook 2 with priority 0 and policy accept",
+        "belongs to another program: it has no comment",
+        "chain forward is on hook 1 with priority 5 and policy drop instead of on hook 2 with priority 0 and policy accept",
         "set self4 has keys or data of another type",
         "set egress4 is missing",
         "chain input is missing",
@@ -128,14 +134,16 @@ fn other_plan() {
         world.step(random);
     }
     let seen =
-        verify(enforcer.kernel(), &Options::default(), &Surroundings::default(), &world.plan()).unwrap();
+        verify(enforcer.kernel(), &EnforcerOptions::default(), &NodeLinks::default(), &world.plan()).unwrap();
     assert!(!seen.agrees());
     assert_eq!(
-        verify(enforcer.kernel(), &Options::default(), &Surroundings::default(), &old).unwrap().differences,
+        verify(enforcer.kernel(), &EnforcerOptions::default(), &NodeLinks::default(), &old)
+            .unwrap()
+            .differences,
         []
     );
-    let literal = Options { egress_to_own_node: false, ..Options::default() };
-    let seen = verify(enforcer.kernel(), &literal, &Surroundings::default(), &old).unwrap();
+    let literal = EnforcerOptions { egress_to_own_node: false, ..EnforcerOptions::default() };
+    let seen = verify(enforcer.kernel(), &literal, &NodeLinks::default(), &old).unwrap();
     assert!(!seen.agrees());
     let of_node = |d: &Difference| match d {
         Difference::Rule { chain, .. } => chain == "input",

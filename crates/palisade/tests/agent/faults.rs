@@ -172,7 +172,7 @@ fn a_table_that_another_program_owns_makes_the_agent_not_ready_until_it_ends() {
     assert!(verified.contains("belongs to another program"), "{verified}");
     let json: serde_json::Value =
         serde_json::from_str(&run(&mut stage.node(&["verify", "-o", "json"]), 1)).unwrap();
-    assert!(json.to_string().contains("which alone may change it"), "{json}");
+    assert!(json.to_string().contains("only that program can change it"), "{json}");
     // Its end is heard of, and needs no pause.
     drop(input);
     owner.wait().unwrap();

@@ -13,7 +13,7 @@ use std::{
 
 use palisade_policy::{Delta, Direction, NodePlan, PeerSet, PolicyTable, PolicyTableId, Protocol, Traffic};
 
-use crate::{DataPlane, DataPlaneError, FiveTuple, Programmed, Revoked, TrackedConnection};
+use crate::{DataPlane, DataPlaneError, FiveTuple, Programmed, RevocationSummary, TrackedConnection};
 
 /// The faults of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -298,7 +298,7 @@ impl DataPlane for Double {
         Ok(found.map(|(id, c)| (c.clone(), *id)).collect())
     }
 
-    fn revoke(&mut self, connections: &[(FiveTuple, &u8)]) -> Result<Revoked, DataPlaneError> {
+    fn revoke(&mut self, connections: &[(FiveTuple, &u8)]) -> Result<RevocationSummary, DataPlaneError> {
         for (tuple, id) in connections {
             if self.reject_revocations > 0 {
                 self.reject_revocations -= 1;
@@ -307,7 +307,7 @@ impl DataPlane for Double {
             self.connections.get_mut(id).ok_or_else(|| rejected("no such connection"))?.revoked = true;
             self.revoked.insert(*tuple);
         }
-        Ok(Revoked { cut: connections.len(), not_remembered: 0 })
+        Ok(RevocationSummary { revoked: connections.len(), not_remembered: 0 })
     }
 
     fn restore(&mut self, tuples: &[FiveTuple], ids: &[&u8]) -> Result<(), DataPlaneError> {

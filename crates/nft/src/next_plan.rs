@@ -1,4 +1,4 @@
-//! The plan after a delta, without making it: groups can hold a hundred thousand addresses, a delta one.
+//! The plan after a delta, without building it: a peer set can hold a hundred thousand addresses, a delta one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,19 +11,16 @@ use palisade_policy::{
     address::{max_number, to_number},
 };
 
-use crate::{
-    program::dispatch_of,
-    ruleset::{Content, Element, Set},
-};
+use crate::ruleset::{Content, Element, Set};
 
 /// `plan` after `delta`, as [`NodePlan::apply`] would make it.
-pub(crate) struct Next<'a> {
+pub(crate) struct NextPlan<'a> {
     pub(crate) plan: &'a NodePlan,
     pub(crate) delta: &'a Delta,
 }
 
-impl<'a> Next<'a> {
-    /// The table with this id.
+impl<'a> NextPlan<'a> {
+    /// Returns the table with this id.
     pub(crate) fn table(&self, id: PolicyTableId) -> Option<&'a PolicyTable> {
         if self.delta.tables_removed.contains(&id) {
             return None;
@@ -31,25 +28,25 @@ impl<'a> Next<'a> {
         self.delta.tables_set.get(&id).or_else(|| self.plan.tables.get(&id))
     }
 
-    /// The group with this id; its members may still be changed by the delta.
-    pub(crate) fn group(&self, id: PeerSetId) -> Option<&'a PeerSet> {
+    /// Returns the peer set with this id, without the delta's changes of its members.
+    pub(crate) fn peer_set(&self, id: PeerSetId) -> Option<&'a PeerSet> {
         if self.delta.peer_sets_removed.contains(&id) {
             return None;
         }
         self.delta.peer_sets_added.get(&id).or_else(|| self.plan.peer_sets.get(&id))
     }
 
-    /// The table that decides for a local address.
-    pub(crate) fn target(&self, direction: Direction, address: IpAddr) -> Option<PolicyTableId> {
+    /// Returns the table that decides for a local address.
+    pub(crate) fn table_of(&self, direction: Direction, address: IpAddr) -> Option<PolicyTableId> {
         let changes = self.changes(direction);
         match changes.set.get(&address) {
             Some(table) => Some(*table),
             None if changes.removed.contains(&address) => None,
-            None => dispatch_of(self.plan, direction).get(&address).copied(),
+            None => dispatch_map(self.plan, direction).get(&address).copied(),
         }
     }
 
-    /// What a local address may use of itself, where that is not everything.
+    /// Returns what a local address may use of itself, if that is less than everything.
     pub(crate) fn hairpin(&self, address: IpAddr) -> Option<&'a Traffic> {
         let changes = &self.delta.hairpin;
         match changes.set.get(&address) {
@@ -59,13 +56,13 @@ impl<'a> Next<'a> {
         }
     }
 
-    /// The local addresses of which that may change.
-    pub(crate) fn touched_hairpins(&self) -> impl Iterator<Item = IpAddr> {
+    /// Returns the local addresses whose hairpin traffic may change.
+    pub(crate) fn changed_hairpins(&self) -> impl Iterator<Item = IpAddr> {
         self.delta.hairpin.set.keys().chain(&self.delta.hairpin.removed).copied()
     }
 
-    /// The local addresses whose table's chain may change: those that the delta names, and those of tables that it changes.
-    pub(crate) fn touched(&self) -> BTreeSet<(Direction, IpAddr)> {
+    /// Returns the local addresses whose chain may change: those in the delta, and those of tables that it changes.
+    pub(crate) fn changed_dispatch(&self) -> BTreeSet<(Direction, IpAddr)> {
         let mut out = BTreeSet::new();
         for direction in Direction::BOTH {
             let changes = self.changes(direction);
@@ -75,7 +72,7 @@ impl<'a> Next<'a> {
                     self.delta.tables_set.contains_key(id) || self.delta.tables_removed.contains(id)
                 };
                 out.extend(
-                    dispatch_of(self.plan, direction)
+                    dispatch_map(self.plan, direction)
                         .iter()
                         .filter(|(_, id)| changed(id))
                         .map(|(a, _)| (direction, *a)),
@@ -85,43 +82,43 @@ impl<'a> Next<'a> {
         out
     }
 
-    /// The addresses of local pods.
+    /// Returns the addresses of local pods.
     pub(crate) fn local(&self) -> impl Iterator<Item = IpAddr> {
         after(&self.plan.local, &self.delta.local)
     }
 
-    /// The addresses of nodes.
+    /// Returns the addresses of nodes.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = IpAddr> {
         after(&self.plan.nodes, &self.delta.nodes)
     }
 
-    /// Whether the group held the address before.
-    pub(crate) fn held(&self, id: PeerSetId, address: IpAddr) -> bool {
+    /// Returns whether the peer set held the address before the delta.
+    pub(crate) fn was_member(&self, id: PeerSetId, address: IpAddr) -> bool {
         matches!(self.plan.peer_sets.get(&id), Some(PeerSet::Addresses(set)) if set.contains(&address))
     }
 
-    /// Whether the group holds the address afterwards.
-    pub(crate) fn holds(&self, id: PeerSetId, address: IpAddr) -> bool {
+    /// Returns whether the peer set holds the address after the delta.
+    pub(crate) fn is_member(&self, id: PeerSetId, address: IpAddr) -> bool {
         if let Some(change) = self.delta.members.get(&id) {
             if change.added.contains(&address) {
-                return matches!(self.group(id), Some(PeerSet::Addresses(_)));
+                return matches!(self.peer_set(id), Some(PeerSet::Addresses(_)));
             }
             if change.removed.contains(&address) {
                 return false;
             }
         }
-        matches!(self.group(id), Some(PeerSet::Addresses(set)) if set.contains(&address))
+        matches!(self.peer_set(id), Some(PeerSet::Addresses(set)) if set.contains(&address))
     }
 
-    /// For each group that was there before, the addresses whose membership may have changed.
+    /// Returns the addresses whose membership may have changed, for each peer set that existed before.
     pub(crate) fn changed_members(&self) -> BTreeMap<PeerSetId, BTreeSet<IpAddr>> {
         let mut out: BTreeMap<PeerSetId, BTreeSet<IpAddr>> = BTreeMap::new();
         for (id, change) in &self.delta.members {
             out.entry(*id).or_default().extend(change.added.iter().chain(&change.removed));
         }
-        for (id, group) in &self.delta.peer_sets_added {
+        for (id, new) in &self.delta.peer_sets_added {
             if let (Some(PeerSet::Addresses(old)), PeerSet::Addresses(new)) =
-                (self.plan.peer_sets.get(id), group)
+                (self.plan.peer_sets.get(id), new)
             {
                 out.entry(*id).or_default().extend(old.difference(new).chain(new.difference(old)));
             }
@@ -129,16 +126,16 @@ impl<'a> Next<'a> {
         out
     }
 
-    /// All elements of a set that the delta brings into use.
-    pub(crate) fn fill(&self, set: &Set) -> Vec<Element> {
+    /// Returns all elements of a set of peers or ports.
+    pub(crate) fn elements(&self, set: &Set) -> Vec<Element> {
         match &set.content {
             Content::Ports(ranges) => {
                 ranges.iter().map(|(first, last)| Element::Ports(*first, *last)).collect()
             }
-            Content::Groups(ids, family) if set.intervals => {
+            Content::PeerSets(ids, family) if set.intervals => {
                 let mut ranges: Vec<IpRange> = ids
                     .iter()
-                    .filter_map(|id| match self.group(*id) {
+                    .filter_map(|id| match self.peer_set(*id) {
                         Some(PeerSet::Ranges(ranges)) => Some(ranges),
                         _ => None,
                     })
@@ -149,7 +146,7 @@ impl<'a> Next<'a> {
                 merge(&mut ranges);
                 ranges.into_iter().map(Element::Range).collect()
             }
-            Content::Groups(ids, family) => {
+            Content::PeerSets(ids, family) => {
                 let mut members = BTreeSet::new();
                 for id in ids {
                     self.collect(*id, *family, &mut members);
@@ -157,15 +154,15 @@ impl<'a> Next<'a> {
                 members.into_iter().map(Element::Address).collect()
             }
             Content::Dispatch(..)
-            | Content::Itself(_)
+            | Content::SelfPairs(_)
             | Content::Revoked(..)
             | Content::Generation
-            | Content::Around(_) => Vec::new(),
+            | Content::Node(_) => Vec::new(),
         }
     }
 
     fn collect(&self, id: PeerSetId, family: Family, out: &mut BTreeSet<IpAddr>) {
-        let Some(PeerSet::Addresses(base)) = self.group(id) else { return };
+        let Some(PeerSet::Addresses(base)) = self.peer_set(id) else { return };
         let of_family = |a: &IpAddr| Family::of(*a) == family;
         match self.delta.members.get(&id) {
             Some(change) => {
@@ -181,13 +178,18 @@ impl<'a> Next<'a> {
     }
 }
 
-/// A set of addresses after a change.
+/// Returns the plan's local addresses with their tables.
+pub(crate) fn dispatch_map(plan: &NodePlan, direction: Direction) -> &BTreeMap<IpAddr, PolicyTableId> {
+    if direction == Direction::Ingress { &plan.ingress } else { &plan.egress }
+}
+
+/// Returns the members of a set of addresses after a change.
 fn after<'a>(set: &'a BTreeSet<IpAddr>, change: &'a MemberChanges) -> impl Iterator<Item = IpAddr> + 'a {
     let stay = set.iter().filter(|a| !change.removed.contains(*a) && !change.added.contains(*a));
     stay.chain(&change.added).copied()
 }
 
-/// Sorts ranges of one family, and makes one of those that touch or overlap: the end marker of one would fall on the
+/// Sorts ranges of one family, and merges those that touch or overlap: the end marker of one would have the key of the
 /// start of the next.
 fn merge(ranges: &mut Vec<IpRange>) {
     ranges.sort_unstable();

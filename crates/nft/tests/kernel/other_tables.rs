@@ -5,7 +5,7 @@ use std::process::Command;
 use libtest_mimic::Trial;
 use palisade_nft::{
     Enforcer, Kernel,
-    survey::{Ours, Survey, TableName},
+    survey::{OwnTable, Survey, TableName},
     watchpoint::{Watched, Watchpoint},
 };
 use palisade_policy::{NodePlan, Protocol};
@@ -39,13 +39,13 @@ fn survey() {
     let name = |family, name: &str| TableName { family, name: name.to_owned() };
     assert_eq!(found.tables[&name("ip", "filter")], ["KUBE-NWPLCY-ABC", "FORWARD"]);
     assert!(found.tables.contains_key(&name("bridge", "cilium")));
-    assert_eq!(found.untracking, [(name("ip6", "raw"), "pre".to_owned())]);
-    assert_eq!(found.ours, Some(Ours::Other(None)));
+    assert_eq!(found.notrack_chains, [(name("ip6", "raw"), "pre".to_owned())]);
+    assert_eq!(found.own_table, Some(OwnTable::Other(None)));
     assert_eq!(found.flow_tables, []);
     Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
-    assert_eq!(Survey::read(&mut kernel).unwrap().ours, Some(Ours::Current));
+    assert_eq!(Survey::read(&mut kernel).unwrap().own_table, Some(OwnTable::Current));
     nft("add table inet palisade { flags dormant; }");
-    assert_eq!(Survey::read(&mut kernel).unwrap().ours, Some(Ours::Dormant));
+    assert_eq!(Survey::read(&mut kernel).unwrap().own_table, Some(OwnTable::Dormant));
 }
 
 fn watchpoint() {

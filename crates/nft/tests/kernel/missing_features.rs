@@ -49,8 +49,8 @@ impl Transport for Without {
         }
     }
 
-    fn largest(&self) -> usize {
-        self.socket.largest()
+    fn max_datagram(&self) -> usize {
+        self.socket.max_datagram()
     }
 
     fn port(&self) -> u32 {

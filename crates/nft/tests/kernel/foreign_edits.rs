@@ -28,7 +28,7 @@ use std::{
 use libtest_mimic::Trial;
 use palisade_nft::{
     Enforcer, Kernel, NetlinkSocket, Transport,
-    survey::{Ours, Survey},
+    survey::{OwnTable, Survey},
 };
 use palisade_policy::{
     Direction, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic,
@@ -209,17 +209,17 @@ fn edits() -> Vec<Edit> {
     // The table.
     edit("flush ruleset".into(), "no-table", "there is no table");
     edit(format!("delete table {table}"), "no-table", "there is no table");
-    edit(format!("add table {table} {{ flags dormant; }}"), "dormant", "nothing of it is enforced");
+    edit(format!("add table {table} {{ flags dormant; }}"), "dormant", "none of its rules are enforced");
     edit(
         format!("delete table {table}; add table {table} {{ comment \"mine\"; }}"),
         "other-table",
         "its comment is \"mine\"",
     );
     // Chains.
-    edit(format!("add chain {table} extra"), "extra-chain", "chain extra does not belong");
+    edit(format!("add chain {table} extra"), "extra-chain", "chain extra is unexpected");
     for hook in ["input priority -10", "prerouting priority -300"] {
         let early = format!("add chain {table} early {{ type filter hook {hook}; policy accept; accept; }}");
-        edit(early, "extra-chain", "chain early does not belong");
+        edit(early, "extra-chain", "chain early is unexpected");
     }
     edit(
         format!("add chain {table} early {{ type filter hook prerouting priority -300; notrack; }}"),
@@ -235,22 +235,22 @@ fn edits() -> Vec<Edit> {
     edit(format!("add chain {table} input {{ policy drop; }}"), "hook", "policy drop");
     edit(input_anew("type filter hook input priority 10;"), "hook", "priority 10");
     edit(input_anew("type filter hook output priority 0;"), "hook", "on hook 3");
-    edit(input_anew("type nat hook input priority 0;"), "attribute", "chain input has type nat");
+    edit(input_anew("type nat hook input priority 0;"), "attribute", "chain input has unexpected type nat");
     edit(
         input_anew("type filter hook ingress device lo priority 0;"),
         "attribute",
-        "chain input has device lo",
+        "chain input has unexpected device lo",
     );
     edit(
         format!(
             "flush chain {table} labels; delete chain {table} labels; add chain {table} labels {{ comment \"x\"; }}; add rule {table} labels ct label set 127"
         ),
         "attribute",
-        "chain labels has comment x, not makes room for labels",
+        "chain labels has comment x instead of makes room for labels",
     );
     edit(input_anew(""), "hook", "on no hook");
     // Sets.
-    edit(format!("add set {table} more {{ type mark; }}"), "extra-set", "set more does not belong");
+    edit(format!("add set {table} more {{ type mark; }}"), "extra-set", "set more is unexpected");
     edit(
         format!(
             "add set {table} more {{ type ipv4_addr; flags dynamic; }}; add rule {table} forward add @more {{ ip saddr }}"
@@ -262,14 +262,22 @@ fn edits() -> Vec<Edit> {
     edit(
         format!("add set {table} self4 {{ type ipv4_addr . ipv4_addr; size 4096; }}"),
         "attribute",
-        "set self4 has size 4096",
+        "set self4 has unexpected size 4096",
     );
-    edit(remade("size 4096;"), "attribute", "has size 4096");
+    edit(remade("size 4096;"), "attribute", "has unexpected size 4096");
     edit(remade("flags timeout; timeout 1h; gc-interval 7s;"), "attribute", "flags");
-    edit(remade("flags timeout; timeout 1h; gc-interval 7s;"), "attribute", "has timeout 3600000 ms");
-    edit(remade("flags timeout; timeout 1h; gc-interval 7s;"), "attribute", "has gc interval 7000 ms");
-    edit(remade("policy memory;"), "attribute", "has policy memory");
-    edit(remade("comment \"theirs\";"), "attribute", "set self4 has comment theirs");
+    edit(
+        remade("flags timeout; timeout 1h; gc-interval 7s;"),
+        "attribute",
+        "has unexpected timeout 3600000 ms",
+    );
+    edit(
+        remade("flags timeout; timeout 1h; gc-interval 7s;"),
+        "attribute",
+        "has unexpected gc interval 7000 ms",
+    );
+    edit(remade("policy memory;"), "attribute", "has unexpected policy memory");
+    edit(remade("comment \"theirs\";"), "attribute", "set self4 has unexpected comment theirs");
     edit(remade("counter;"), "attribute", "statements counter");
     edit(remade("flags constant;"), "attribute", "flags");
     edit(
@@ -290,7 +298,7 @@ fn edits() -> Vec<Edit> {
     edit(
         format!("add element {table} egress4 {{ 192.0.2.9 : accept }}"),
         "elements",
-        "should not hold 192.0.2.9 : accept",
+        "has unexpected 192.0.2.9 : accept",
     );
     for verdict in ["accept", "return", "jump labels"] {
         edit(
@@ -304,39 +312,35 @@ fn edits() -> Vec<Edit> {
     edit(
         format!("add element {table} {group} {{ {stranger} }}"),
         "elements",
-        &format!("should not hold {stranger}"),
+        &format!("has unexpected {stranger}"),
     );
     edit(
         format!("add element {table} {group} {{ {stranger} comment \"x\" }}"),
         "elements",
-        &format!("should not hold {stranger}"),
+        &format!("has unexpected {stranger}"),
     );
     edit(
         format!("add element {table} self4 {{ 127.0.0.1 . 127.0.0.2 }}"),
         "elements",
-        "should not hold 127.0.0.1",
+        "has unexpected 127.0.0.1",
     );
-    edit(format!("add element {table} self4 {{ * }}"), "elements", "should not hold every other key");
-    edit(format!("add element {table} egress4 {{ * : accept }}"), "elements", "every other key : accept");
+    edit(format!("add element {table} self4 {{ * }}"), "elements", "has unexpected catch-all element");
+    edit(format!("add element {table} egress4 {{ * : accept }}"), "elements", "catch-all element : accept");
     let chain = named("egress_77777777777777777777777777777777_4");
     edit(
         format!(
             "delete element {table} egress4 {{ 127.0.0.1 }}; add element {table} egress4 {{ 127.0.0.1 comment \"x\" : jump {chain} }}"
         ),
         "elements",
-        "should not hold 127.0.0.1 : jump egress_77777777777777777777777777777777_4",
+        "has unexpected 127.0.0.1 : jump egress_77777777777777777777777777777777_4",
     );
     edit(format!("flush set {table} {group}"), "elements", "lacks");
     edit(format!("add element {table} generation {{ 77 }}"), "elements", "transaction number");
     edit(format!("flush set {table} generation"), "elements", "transaction number");
     // Rules.
-    edit(format!("insert rule {table} input accept"), "decision", "the kernel's rules allow");
-    edit(
-        format!("insert rule {table} input udp dport {{ 53, 1000-65535 }} accept"),
-        "rule",
-        "does not belong",
-    );
-    edit(format!("insert rule {table} input jump {{ accept; }}"), "rule", "does not belong");
+    edit(format!("insert rule {table} input accept"), "decision", "allowed by the kernel's rules");
+    edit(format!("insert rule {table} input udp dport {{ 53, 1000-65535 }} accept"), "rule", "is unexpected");
+    edit(format!("insert rule {table} input jump {{ accept; }}"), "rule", "is unexpected");
     edit(
         format!(
             "add chain {table} extra; add rule {table} extra accept; insert rule {table} input jump extra"
@@ -369,7 +373,7 @@ fn edits() -> Vec<Edit> {
             first("input")
         ),
         "attribute",
-        "of chain input has comment x",
+        "of chain input has unexpected comment x",
     );
     // Objects.
     for (object, body) in [
@@ -381,7 +385,7 @@ fn edits() -> Vec<Edit> {
         ("ct expectation", "protocol tcp; dport 9876; timeout 2m; size 12; l3proto ip;"),
         ("synproxy", "mss 1460 wscale 7"),
     ] {
-        edit(format!("add {object} {table} theirs {{ {body} }}"), "extra-object", "theirs does not belong");
+        edit(format!("add {object} {table} theirs {{ {body} }}"), "extra-object", "theirs is unexpected");
     }
     edit(
         format!("add counter {table} theirs; insert rule {table} input counter name theirs accept"),
@@ -394,14 +398,14 @@ fn edits() -> Vec<Edit> {
         nft(&format!("delete flowtable {table} fast"));
         let used = format!("{fast}; insert rule {table} forward ip protocol tcp flow add @fast");
         for command in [fast, used] {
-            edit(command, "extra-object", "flow table fast does not belong");
+            edit(command, "extra-object", "flow table fast is unexpected");
         }
     }
     // NFT_MSG_NEWCHAIN with NFTA_CHAIN_COUNTERS (8): packets and bytes, which the program can't set.
     let counters = [attribute(1, &[0; 8]), attribute(2, &7u64.to_be_bytes())].concat();
     let body = [text(1, "palisade"), text(3, "input"), attribute(0x8008, &counters)].concat();
     let by = By::Netlink(3, 0, body);
-    out.push(Edit { by, kind: "attribute", words: "chain input has counters on".to_owned() });
+    out.push(Edit { by, kind: "attribute", words: "chain input has unexpected counters on".to_owned() });
     out
 }
 
@@ -489,8 +493,8 @@ fn owned() {
         let found = lines(&mut enforcer);
         let wanted = format!("belongs to another program (netlink port {})", owner.port());
         assert!(found.iter().any(|line| line.contains(&wanted)), "no {wanted:?} in {found:#?}");
-        let ours = Survey::read(enforcer.kernel()).unwrap().ours;
-        assert_eq!(ours, Some(Ours::Owned(owner.port())));
+        let ours = Survey::read(enforcer.kernel()).unwrap().own_table;
+        assert_eq!(ours, Some(OwnTable::Owned(owner.port())));
         let refused = enforcer.repair().unwrap_err().to_string();
         assert!(refused.contains(&wanted), "{refused}");
         let refused = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap_err().to_string();
@@ -498,7 +502,7 @@ fn owned() {
         drop(owner);
         if flags & PERSIST != 0 {
             let found = lines(&mut enforcer);
-            assert!(found.iter().any(|line| line.contains("has flags persist")), "{found:#?}");
+            assert!(found.iter().any(|line| line.contains("has unexpected flags persist")), "{found:#?}");
         }
         enforcer.repair().unwrap();
         assert_eq!(shape(&mut enforcer), whole);

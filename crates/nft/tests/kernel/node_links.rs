@@ -4,7 +4,7 @@ use std::{net::IpAddr, process::Command};
 
 use libtest_mimic::Trial;
 use palisade_nft::{
-    Difference, Enforcer, Hook, Kernel, Options, Surroundings, drift,
+    Difference, Enforcer, EnforcerOptions, Hook, Kernel, NodeLinks, drift,
     reader::{Arrival, Packet, Ruleset, State},
     text, verify,
 };
@@ -38,12 +38,12 @@ fn some<T: Ord + Clone>(random: &mut Random, of: &[T]) -> std::collections::BTre
     of.iter().filter(|_| random.chance(50)).cloned().collect()
 }
 
-fn surroundings(random: &mut Random) -> Surroundings {
+fn surroundings(random: &mut Random) -> NodeLinks {
     if random.chance(20) {
-        return Surroundings::default();
+        return NodeLinks::default();
     }
     let pod_interfaces = some(random, &[1, 70, 71, 72]);
-    Surroundings {
+    NodeLinks {
         pod_bridges: pod_interfaces.iter().copied().filter(|_| random.chance(50)).collect(),
         pod_interfaces,
         pod_ports: if random.chance(30) { Default::default() } else { some(random, &[1, 80, 81, 82]) },
@@ -67,15 +67,16 @@ fn random_changes() {
         let mut world = World::new(random, 4);
         let first = surroundings(random);
         let kernel = Kernel::open().unwrap();
-        let (mut enforcer, _) = Enforcer::start_in(kernel, Options::default(), first, &world.plan()).unwrap();
+        let (mut enforcer, _) =
+            Enforcer::start_in(kernel, EnforcerOptions::default(), first, &world.plan()).unwrap();
         for step in 0..6 {
             let what = format!("seed {seed}, step {step}");
             if random.chance(60) {
                 let next = surroundings(random);
-                let commit = enforcer.set_surroundings(&next).unwrap();
+                let commit = enforcer.set_node_links(&next).unwrap();
                 assert!(commit.transactions <= 1, "{what}: {commit:?}");
-                assert_eq!(enforcer.set_surroundings(&next).unwrap().transactions, 0, "{what}");
-                assert_eq!(*enforcer.surroundings(), next);
+                assert_eq!(enforcer.set_node_links(&next).unwrap().transactions, 0, "{what}");
+                assert_eq!(*enforcer.node_links(), next);
             }
             world.step(random);
             let delta = enforcer.programmed().delta_to(&world.plan());
@@ -85,17 +86,17 @@ fn random_changes() {
         }
         // The kernel after all these changes is the kernel of one who starts with the last of them.
         let (inet, ports) = (shape(&mut enforcer), bridge(&mut enforcer));
-        let (last, plan) = (enforcer.surroundings().clone(), world.plan());
+        let (last, plan) = (enforcer.node_links().clone(), world.plan());
         assert_eq!(ports.is_some(), !last.pod_ports.is_empty());
         drop(enforcer);
         let kernel = Kernel::open().unwrap();
         let (mut again, commit) =
-            Enforcer::start_in(kernel, Options::default(), last.clone(), &plan).unwrap();
+            Enforcer::start_in(kernel, EnforcerOptions::default(), last.clone(), &plan).unwrap();
         assert_eq!(commit.elements, 0, "seed {seed}: an agent that comes back finds all in place");
         again.remove().unwrap();
         assert_eq!(bridge(&mut again), None, "seed {seed}: something is left");
         let kernel = Kernel::open().unwrap();
-        let (mut fresh, _) = Enforcer::start_in(kernel, Options::default(), last, &plan).unwrap();
+        let (mut fresh, _) = Enforcer::start_in(kernel, EnforcerOptions::default(), last, &plan).unwrap();
         assert_eq!((shape(&mut fresh), bridge(&mut fresh)), (inet, ports), "seed {seed}");
         fresh.remove().unwrap();
     }
@@ -105,7 +106,7 @@ fn loads() {
     for seed in seeds(0..12) {
         let random = &mut Random::new(100 + seed);
         let (world, around) = (World::new(random, 4), surroundings(random));
-        let options = Options { source_check: seed % 3 > 0, ..Options::default() };
+        let options = EnforcerOptions { source_check: seed % 3 > 0, ..EnforcerOptions::default() };
         crate::text::load(&text(&world.plan(), &options, &around).unwrap());
         let mut kernel = Kernel::open().unwrap();
         let read =
@@ -142,19 +143,10 @@ fn plan(local: &[&str], isolated: &[&str]) -> NodePlan {
 const LOCAL: [&str; 2] = ["10.244.0.1", "fd00:244::1"];
 
 fn packet(hook: Hook, source: &str, destination: &str, arrival: Arrival) -> Packet {
-    Packet {
-        hook,
-        source: address(source),
-        destination: address(destination),
-        protocol: Protocol::Udp,
-        port: 8472,
-        state: State::New,
-        labels: [0; 16],
-        arrival,
-    }
+    Packet { hook, arrival, ..Packet::new(address(source), address(destination), Protocol::Udp, 8472) }
 }
 
-fn start(options: Options, around: Surroundings, plan: &NodePlan) -> (Enforcer, Ruleset) {
+fn start(options: EnforcerOptions, around: NodeLinks, plan: &NodePlan) -> (Enforcer, Ruleset) {
     let (mut enforcer, _) = Enforcer::start_in(Kernel::open().unwrap(), options, around, plan).unwrap();
     let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
     (enforcer, ruleset)
@@ -165,9 +157,9 @@ fn passes(ruleset: &Ruleset, packet: &Packet) -> bool {
 }
 
 fn forged() {
-    let around = Surroundings { pod_interfaces: [7].into(), ..Surroundings::default() };
+    let around = NodeLinks { pod_interfaces: [7].into(), ..NodeLinks::default() };
     for source_check in [true, false] {
-        let options = Options { source_check, ..Options::default() };
+        let options = EnforcerOptions { source_check, ..EnforcerOptions::default() };
         let (mut enforcer, ruleset) = start(options, around.clone(), &plan(&LOCAL, &LOCAL));
         for (local, other, outside) in
             [(LOCAL[0], "10.244.9.9", "192.0.2.1"), (LOCAL[1], "fd00:244::9", "2001:db8::1")]
@@ -181,10 +173,11 @@ fn forged() {
                 (9, other, local, false),
                 (9, outside, local, false),
             ] {
-                for way_back in [true, false] {
-                    let arrival = Arrival { interface, way_back, ..Arrival::default() };
+                for has_reverse_route in [true, false] {
+                    let arrival =
+                        Arrival { in_interface: interface, has_reverse_route, ..Arrival::default() };
                     let forward = packet(Hook::Forward, source, destination, arrival);
-                    let wanted = way_back || !is_checked || !source_check;
+                    let wanted = has_reverse_route || !is_checked || !source_check;
                     assert_eq!(passes(&ruleset, &forward), wanted, "{forward:?}");
                     let input = Packet { hook: Hook::Input, ..forward };
                     assert_eq!(passes(&ruleset, &input), wanted || interface == 9, "{input:?}");
@@ -194,27 +187,27 @@ fn forged() {
                 }
             }
         }
-        let arrival = Arrival { interface: 7, way_back: false, ..Arrival::default() };
+        let arrival = Arrival { in_interface: 7, has_reverse_route: false, ..Arrival::default() };
         assert!(passes(&ruleset, &packet(Hook::Input, "fe80::7", "fe80::1", arrival)));
         enforcer.remove().unwrap();
     }
 }
 
 fn tunnels() {
-    let open = Surroundings { pod_interfaces: [7].into(), ..Surroundings::default() };
-    let around = Surroundings {
+    let open = NodeLinks { pod_interfaces: [7].into(), ..NodeLinks::default() };
+    let around = NodeLinks {
         tunnel_ports: [8472].into(),
         tunnel_protocols: [4, 47].into(),
         tunnel_peers: ["172.19.0.1"].map(address).into(),
         ..open.clone()
     };
-    let (mut enforcer, without) = start(Options::default(), open, &plan(&LOCAL, &[]));
-    enforcer.set_surroundings(&around).unwrap();
+    let (mut enforcer, without) = start(EnforcerOptions::default(), open, &plan(&LOCAL, &[]));
+    enforcer.set_node_links(&around).unwrap();
     let with = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
     for (source, interface, is_pods) in
         [(LOCAL[0], 0, true), ("10.9.9.9", 7, true), ("10.9.9.9", 9, false), ("172.18.0.3", 9, false)]
     {
-        let arrival = Arrival { interface, ..Arrival::default() };
+        let arrival = Arrival { in_interface: interface, ..Arrival::default() };
         for (destination, is_end) in [("172.18.0.3", true), ("172.19.0.1", true), ("192.0.2.1", false)] {
             for (protocol, port, is_tunnels) in [
                 (Protocol::Udp, 8472, true),
@@ -233,29 +226,31 @@ fn tunnels() {
             }
         }
     }
-    let arrival = Arrival { interface: 7, ..Arrival::default() };
+    let arrival = Arrival { in_interface: 7, ..Arrival::default() };
     assert!(!passes(&with, &packet(Hook::Forward, LOCAL[1], "fd12::3", arrival)));
     assert_eq!(enforcer.verify().unwrap().differences, []);
     // Without its tunnels a node has none of the ends either.
     assert!(!with.sets["tunnel_ends4"].elements.is_empty());
-    let bare = Surroundings { tunnel_ports: [].into(), tunnel_protocols: [].into(), ..around };
-    enforcer.set_surroundings(&bare).unwrap();
+    let bare = NodeLinks { tunnel_ports: [].into(), tunnel_protocols: [].into(), ..around };
+    enforcer.set_node_links(&bare).unwrap();
     assert!(shape(&mut enforcer).sets["tunnel_ends4"].elements.is_empty());
     enforcer.remove().unwrap();
 }
 
 fn strangers() {
-    let around = Surroundings {
+    let around = NodeLinks {
         pod_interfaces: [6, 7].into(),
         pod_bridges: [7].into(),
         pod_ports: [70].into(),
-        ..Surroundings::default()
+        ..NodeLinks::default()
     };
     for isolated in [&[][..], &LOCAL[..]] {
-        let (mut enforcer, ruleset) = start(Options::default(), around.clone(), &plan(&LOCAL, isolated));
-        for (interface, leaves_by, is_bridged) in [(7, 7, true), (7, 1, false), (1, 7, false), (6, 6, false)]
+        let (mut enforcer, ruleset) =
+            start(EnforcerOptions::default(), around.clone(), &plan(&LOCAL, isolated));
+        for (interface, out_interface, is_bridged) in
+            [(7, 7, true), (7, 1, false), (1, 7, false), (6, 6, false)]
         {
-            let arrival = Arrival { interface, leaves_by, ..Arrival::default() };
+            let arrival = Arrival { in_interface: interface, out_interface, ..Arrival::default() };
             for (source, destination, is_local) in [
                 ("10.244.0.2", LOCAL[0], true),
                 ("fd00:244::2", LOCAL[1], true),
@@ -274,11 +269,10 @@ fn strangers() {
 }
 
 fn comes_and_goes() {
-    let ports =
-        |of: &[u32]| Surroundings { pod_ports: of.iter().copied().collect(), ..Surroundings::default() };
-    let (mut enforcer, _) = start(Options::default(), ports(&[]), &plan(&LOCAL, &[]));
+    let ports = |of: &[u32]| NodeLinks { pod_ports: of.iter().copied().collect(), ..NodeLinks::default() };
+    let (mut enforcer, _) = start(EnforcerOptions::default(), ports(&[]), &plan(&LOCAL, &[]));
     assert_eq!(bridge(&mut enforcer), None, "no bridge leads to pods");
-    assert_eq!(enforcer.set_surroundings(&ports(&[70])).unwrap().transactions, 1);
+    assert_eq!(enforcer.set_node_links(&ports(&[70])).unwrap().transactions, 1);
     let open = bridge(&mut enforcer).unwrap();
     assert_eq!(
         (open.chains["prerouting"].base, open.chains["forward"].base),
@@ -286,7 +280,7 @@ fn comes_and_goes() {
     );
     assert!(open.chains["from_ports"].rules.is_empty(), "nobody is isolated");
     // The second port costs itself and the pair.
-    assert_eq!(enforcer.set_surroundings(&ports(&[70, 71])).unwrap().elements, 2);
+    assert_eq!(enforcer.set_node_links(&ports(&[70, 71])).unwrap().elements, 2);
     let isolating = plan(&LOCAL, &LOCAL[..1]);
     let delta = enforcer.programmed().delta_to(&isolating);
     let commit = enforcer.commit(&delta).unwrap();
@@ -297,7 +291,7 @@ fn comes_and_goes() {
     let open = bridge(&mut enforcer).unwrap();
     assert!(open.chains["to_ports"].rules.is_empty());
     assert_eq!((open.sets["themselves4"].elements.len(), open.sets["themselves6"].elements.len()), (1, 0));
-    assert_eq!(enforcer.set_surroundings(&ports(&[])).unwrap().transactions, 1);
+    assert_eq!(enforcer.set_node_links(&ports(&[])).unwrap().transactions, 1);
     assert_eq!(bridge(&mut enforcer), None);
     assert_eq!(enforcer.verify().unwrap().differences, []);
     enforcer.remove().unwrap();
@@ -309,8 +303,8 @@ fn nft(command: &str) {
 }
 
 fn others() {
-    let around = Surroundings { pod_ports: [70].into(), ..Surroundings::default() };
-    let (mut enforcer, _) = start(Options::default(), around, &plan(&LOCAL, &LOCAL));
+    let around = NodeLinks { pod_ports: [70].into(), ..NodeLinks::default() };
+    let (mut enforcer, _) = start(EnforcerOptions::default(), around, &plan(&LOCAL, &LOCAL));
     let whole = bridge(&mut enforcer);
     let mut watcher = drift::Watcher::open(enforcer.kernel()).unwrap();
     for command in [
@@ -343,10 +337,10 @@ fn others() {
 fn tried() {
     let mut kernel = Kernel::open().unwrap();
     let before = kernel.kernel_generation().unwrap();
-    let around = Surroundings { pod_ports: [70].into(), ..Surroundings::default() };
+    let around = NodeLinks { pod_ports: [70].into(), ..NodeLinks::default() };
     let (mut enforcer, commit) =
-        Enforcer::start_in(kernel, Options::default(), around, &plan(&LOCAL, &LOCAL)).unwrap();
-    assert_eq!(enforcer.lacking().count(), 0, "this kernel has all that the tests are about");
+        Enforcer::start_in(kernel, EnforcerOptions::default(), around, &plan(&LOCAL, &LOCAL)).unwrap();
+    assert_eq!(enforcer.missing_features().count(), 0, "this kernel has all that the tests are about");
     assert_eq!(commit.transactions, 1);
     let after = enforcer.kernel().kernel_generation().unwrap();
     assert_eq!(after, before + 1, "no other transaction took effect");

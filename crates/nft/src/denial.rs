@@ -1,0 +1,35 @@
+//! The rules that end in a denial: log, count, drop.
+
+use palisade_policy::Direction;
+
+use crate::{
+    EnforcerOptions,
+    ruleset::{Expression, Outcome, Rule},
+};
+
+/// The most denied packets per second that each row logs to nflog.
+///
+/// Each is copied to a reader and costs some microseconds. A flood of denied packets must not cost the node more than
+/// dropping them does.
+pub const LOG_RATE: u64 = 200;
+/// The most packets that a row logs at once after an idle time. See [`LOG_RATE`].
+pub const LOG_BURST: u32 = 500;
+
+/// The nflog prefix of packets that a pod's egress denies.
+pub const LOG_EGRESS: &str = "palisade egress ";
+/// The nflog prefix of packets that a pod's ingress denies.
+pub const LOG_INGRESS: &str = "palisade ingress ";
+
+/// Returns the rules that end a row: the packet is logged unless the rate limit is exceeded, then counted and dropped.
+///
+/// The counter comes after no limit, so counts are exact.
+pub(crate) fn denial(options: &EnforcerOptions, direction: Direction) -> Vec<Rule> {
+    let prefix = match direction {
+        Direction::Egress => LOG_EGRESS,
+        Direction::Ingress => LOG_INGRESS,
+    };
+    let log = options.log_group.map(|group| {
+        vec![Expression::Limit { rate: LOG_RATE, burst: LOG_BURST }, Expression::Log(group, prefix)]
+    });
+    log.into_iter().chain([vec![Expression::Counter, Expression::Verdict(Outcome::Drop)]]).collect()
+}

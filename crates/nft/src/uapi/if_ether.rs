@@ -1,0 +1,7 @@
+//! `linux/if_ether.h`: Ethernet types.
+
+use nix::libc;
+
+pub const ETH_P_IP: u16 = libc::ETH_P_IP as u16;
+pub const ETH_P_IPV6: u16 = libc::ETH_P_IPV6 as u16;
+pub const ETH_P_ARP: u16 = libc::ETH_P_ARP as u16;
