@@ -1,7 +1,7 @@
-//! The agent's settings: one table, read from flags, environment and file.
+//! The agent's settings, read from flags, environment variables and a file.
 //!
-//! [`Config`] is that table. Each field is a flag (`--log-level`), an environment variable (`PALISADE_LOG_LEVEL`) and a
-//! key of the file (`log-level`); a flag wins over the environment, that over the file, and that over the default.
+//! Each field of [`Config`] is a flag (`--log-level`), an environment variable (`PALISADE_LOG_LEVEL`) and a key of the
+//! file (`log-level`). Flags take precedence over the environment, the environment over the file, and the file over the default.
 
 mod source;
 
@@ -19,226 +19,176 @@ use serde_json::{Map, Value};
 
 pub use source::{SourceChoice, SourceError};
 
-/// Read if it exists and no other is named.
+/// The settings file that is read if it exists and no other is given.
 pub const DEFAULT_FILE: &str = "/etc/palisade/agent.yaml";
 
-/// Everything that can be set.
-#[derive(Clone, Debug, PartialEq, Eq, Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Config {
-    /// The name of this node in the cluster [default: $NODE_NAME, else the host's name]
-    #[arg(long, env = "PALISADE_NODE_NAME", value_name = "NAME", hide_env_values = true)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub node_name: Option<String>,
-    /// Where pods and policies come from: api (the API server), or dir:PATH (manifests in a directory or file)
-    #[arg(
-        long,
-        env = "PALISADE_SOURCE",
-        value_name = "api|dir:PATH",
-        default_value = "api",
-        hide_env_values = true
-    )]
-    pub source: SourceChoice,
-    /// A kubeconfig file [default: as kubectl, else the pod's service account]
-    #[arg(long, env = "PALISADE_KUBECONFIG", value_name = "FILE", hide_env_values = true)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kubeconfig: Option<PathBuf>,
-    /// A context of the kubeconfig other than its current one
-    #[arg(long, env = "PALISADE_CONTEXT", value_name = "NAME", hide_env_values = true)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub context: Option<String>,
-    /// Where metrics are served (and health, but the kubelet should ask --health-listen), or off
-    #[arg(
-        long,
-        env = "PALISADE_LISTEN",
-        value_name = "ADDRESS|off",
-        default_value = "0.0.0.0:9643",
-        hide_env_values = true
-    )]
-    pub listen: Listen,
-    /// Where health alone is served, for the kubelet: an address that pods can't reach, or off
-    #[arg(
-        long,
-        env = "PALISADE_HEALTH_LISTEN",
-        value_name = "ADDRESS|off",
-        default_value = "127.0.0.1:9644",
-        hide_env_values = true
-    )]
-    pub health_listen: Listen,
-    /// The socket that `palisade node` asks; the agent's lock lies beside it
-    #[arg(
-        long,
-        env = "PALISADE_SOCKET",
-        value_name = "FILE",
-        default_value = DEFAULT_SOCKET,
-        hide_env_values = true
-    )]
-    pub socket: PathBuf,
-    /// How many seconds to wait for another agent on this node to end
-    #[arg(
-        long,
-        env = "PALISADE_LOCK_TIMEOUT",
-        value_name = "SECONDS",
-        default_value_t = 30,
-        hide_env_values = true
-    )]
-    pub lock_timeout: u64,
-    /// The form of the log, which goes to standard error
-    #[arg(
-        long,
-        env = "PALISADE_LOG_FORMAT",
-        value_enum,
-        value_name = "FORM",
-        default_value_t,
-        hide_env_values = true
-    )]
-    pub log_format: LogFormat,
-    /// How much is logged
-    #[arg(
-        long,
-        env = "PALISADE_LOG_LEVEL",
-        value_enum,
-        value_name = "LEVEL",
-        default_value_t,
-        hide_env_values = true
-    )]
-    pub log_level: LogLevel,
-    /// Whether egress policies hold for what a pod sends to its own node
-    #[arg(
-        long,
-        env = "PALISADE_EGRESS_TO_OWN_NODE",
-        value_enum,
-        value_name = "HOW",
-        default_value_t,
-        hide_env_values = true
-    )]
-    pub egress_to_own_node: EgressToOwnNode,
-    /// Whether packets from pods with a source address that is not theirs are dropped
-    #[arg(
-        long,
-        env = "PALISADE_SOURCE_CHECK",
-        value_enum,
-        value_name = "HOW",
-        default_value_t,
-        hide_env_values = true
-    )]
-    pub source_check: SourceCheck,
-    /// Count and log denied packets
-    #[arg(
-        long,
-        env = "PALISADE_LOG_DROPS",
-        value_name = "BOOL",
-        action = ArgAction::Set,
-        default_value_t = true,
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        hide_env_values = true
-    )]
-    pub log_drops: bool,
-    /// Write Kubernetes Events and status conditions about policies that can't be used
-    #[arg(
-        long,
-        env = "PALISADE_REPORT_STATUS",
-        value_name = "BOOL",
-        action = ArgAction::Set,
-        default_value_t = true,
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        hide_env_values = true
-    )]
-    pub report_status: bool,
-}
-
-/// Where the agent's socket is unless said otherwise.
+/// The path of the agent's socket, unless another is set.
 pub const DEFAULT_SOCKET: &str = "/run/palisade/agent.sock";
 
-/// Where HTTP is served.
+/// Defines [`Config`]. A value has its field, type, environment variable, placeholder in the help, and further arguments for clap. A
+/// switch has its field and environment variable; it is on by default.
+macro_rules! settings {
+    (
+        values { $(
+            $(#[$value_attribute:meta])*
+            $value:ident: $type:ty, $value_env:literal, $placeholder:literal [$($argument:tt)*];
+        )* }
+        switches { $(
+            $(#[$switch_attribute:meta])*
+            $switch:ident, $switch_env:literal;
+        )* }
+    ) => {
+        /// All settings of the agent.
+        #[derive(Clone, Debug, PartialEq, Eq, Args, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+        pub struct Config {
+            $(
+                $(#[$value_attribute])*
+                #[arg(long, env = $value_env, value_name = $placeholder, hide_env_values = true, $($argument)*)]
+                pub $value: $type,
+            )*
+            $(
+                $(#[$switch_attribute])*
+                #[arg(
+                    long,
+                    env = $switch_env,
+                    value_name = "BOOL",
+                    action = ArgAction::Set,
+                    default_value_t = true,
+                    default_missing_value = "true",
+                    num_args = 0..=1,
+                    require_equals = true,
+                    hide_env_values = true
+                )]
+                pub $switch: bool,
+            )*
+        }
+    };
+}
+
+settings! {
+    values {
+        /// Name of this node in the cluster [default: $NODE_NAME, else the host name]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        node_name: Option<String>, "PALISADE_NODE_NAME", "NAME" [];
+        /// Source of pods and policies: api (the API server), or dir:PATH (manifests in a directory or file)
+        source: SourceChoice, "PALISADE_SOURCE", "api|dir:PATH" [default_value = "api"];
+        /// Kubeconfig file [default: as kubectl, else the pod's service account]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kubeconfig: Option<PathBuf>, "PALISADE_KUBECONFIG", "FILE" [];
+        /// Context in the kubeconfig [default: the current context]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        context: Option<String>, "PALISADE_CONTEXT", "NAME" [];
+        /// Address that serves metrics and health, or off. Kubelet probes should use --health-listen
+        listen: Listen, "PALISADE_LISTEN", "ADDRESS|off" [default_value = "0.0.0.0:9643"];
+        /// Address that serves health only, for the kubelet, or off. Pods must not be able to reach it
+        health_listen: Listen, "PALISADE_HEALTH_LISTEN", "ADDRESS|off" [default_value = "127.0.0.1:9644"];
+        /// Socket for `palisade node`. The agent's lock file is in the same directory
+        socket: PathBuf, "PALISADE_SOCKET", "FILE" [default_value = DEFAULT_SOCKET];
+        /// How long to wait for another agent on this node to stop, in seconds
+        lock_timeout: u64, "PALISADE_LOCK_TIMEOUT", "SECONDS" [default_value_t = 30];
+        /// Format of the log, which is written to standard error
+        log_format: LogFormat, "PALISADE_LOG_FORMAT", "FORMAT" [value_enum, default_value_t];
+        /// Least severe level that is logged
+        log_level: LogLevel, "PALISADE_LOG_LEVEL", "LEVEL" [value_enum, default_value_t];
+        /// Whether egress policies apply to traffic from a pod to its own node
+        egress_to_own_node: EgressToOwnNode, "PALISADE_EGRESS_TO_OWN_NODE", "MODE" [value_enum, default_value_t];
+        /// Whether packets from pods with a forged source address are dropped
+        source_check: SourceCheck, "PALISADE_SOURCE_CHECK", "MODE" [value_enum, default_value_t];
+    }
+    switches {
+        /// Count and log denied packets
+        log_drops, "PALISADE_LOG_DROPS";
+        /// Write Kubernetes Events and status conditions about policies that can't be used
+        report_status, "PALISADE_REPORT_STATUS";
+    }
+}
+
+/// The address of an HTTP listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Listen {
-    /// Nowhere.
+    /// No listener.
     Off,
-    /// There.
+    /// The address and port.
     At(SocketAddr),
 }
 
-/// The form of the log.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// One readable line for each event
     #[default]
     Text,
-    /// One JSON object on each line.
+    /// One JSON object for each event
     Json,
 }
 
-/// How much is logged.
+/// The least severe level that is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// What keeps policies from being enforced.
+    /// Failures that affect enforcement
     Error,
-    /// And what will, or may not be what was meant.
+    /// Also problems that may affect enforcement, and objects that may not work as intended
     Warn,
-    /// And what the agent does.
+    /// Also what the agent does
     #[default]
     Info,
-    /// And each transaction.
+    /// Also each transaction
     Debug,
-    /// And what its libraries say.
+    /// Also debug messages of libraries
     Trace,
 }
 
-/// Whether egress policies hold for what a pod sends to its own node (SEMANTICS G-5).
+/// Whether egress policies apply to traffic from a pod to its own node (SEMANTICS G-5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EgressToOwnNode {
-    /// They don't, as the documentation says literally.
+    /// Such traffic always passes, as in the literal reading of the API documentation
     Exempt,
-    /// They do, as for every other destination.
+    /// Egress policies apply, as for every other destination
     #[default]
     Enforce,
 }
 
-/// Whether forged source addresses are dropped (SEMANTICS G-19).
+/// Whether packets with forged source addresses are dropped (SEMANTICS G-19).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceCheck {
-    /// They aren't: for nodes where pods' packets come back by another interface
+    /// Forged packets pass; for nodes where replies to pods arrive on another interface
     Off,
-    /// They are, if no route leads back to the source by the interface they came in on
+    /// Packets are dropped if their source is not reachable through the interface they arrived on
     #[default]
     Enforce,
 }
 
-/// Why there is no configuration.
+/// Why the settings can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
     #[error("cannot read {}", file.display())]
     Read {
-        /// Which.
+        /// The file.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The file says something that can't be meant.
+    /// The file has an unknown key or an invalid value.
     #[error("{}: {what}", file.display())]
     File {
-        /// Which.
+        /// The file.
         file: PathBuf,
-        /// What, with line and column.
+        /// The error, with line and column.
         what: String,
     },
-    /// The command line.
+    /// The command line is invalid.
     #[error(transparent)]
     Flags(#[from] clap::Error),
-    /// The host has no name that a node could have.
-    #[error("this host has no usable name: say --node-name, or set NODE_NAME")]
+    /// The host name can't be used as node name.
+    #[error("this host has no usable name: set --node-name or NODE_NAME")]
     NoName,
 }
 
@@ -264,7 +214,7 @@ impl std::str::FromStr for Listen {
             return Ok(Self::Off);
         }
         text.parse().map(Self::At).map_err(|_| {
-            format!("{text:?} is neither off nor an address with a port, such as 0.0.0.0:9643 or [::1]:9643")
+            format!("{text:?} is not an address with a port, such as 0.0.0.0:9643 or [::1]:9643, and not off")
         })
     }
 }
@@ -279,80 +229,80 @@ impl std::fmt::Display for Listen {
 }
 
 impl Default for Config {
-    /// What holds if nobody says anything.
+    /// The settings without flags, environment and file.
     fn default() -> Self {
-        let silent = Self::augment_args(clap::Command::new("agent")).mut_args(|a| a.env(None::<&str>));
-        let matches = silent.get_matches_from(["agent"]);
-        Self::from_arg_matches(&matches).unwrap_or_else(|e| unreachable!("the defaults are legal: {e}"))
+        let command = Self::augment_args(clap::Command::new("agent")).mut_args(|a| a.env(None::<&str>));
+        let matches = command.get_matches_from(["agent"]);
+        Self::from_arg_matches(&matches).unwrap_or_else(|e| unreachable!("the defaults are valid: {e}"))
     }
 }
 
 impl Config {
-    /// The settings from flags and environment as clap has matched them, and from `file`, or from [`DEFAULT_FILE`] if there
-    /// is one.
+    /// Reads the settings from flags and environment as matched by clap, and from `file`, or from [`DEFAULT_FILE`] if it
+    /// exists.
     ///
     /// # Errors
-    /// When a file that was named can't be read, and when a file has unknown keys or illegal values: with line and column.
+    /// If `file` can't be read, or a file has unknown keys or invalid values. The error has line and column.
     pub fn read(matches: &ArgMatches, file: Option<&Path>) -> Result<Self, ConfigError> {
-        let said = Self::from_arg_matches(matches)?;
+        let settings = Self::from_arg_matches(matches)?;
         let (path, text) = match file {
             Some(path) => (path, fs::read_to_string(path)),
             None => (Path::new(DEFAULT_FILE), fs::read_to_string(DEFAULT_FILE)),
         };
         match text {
-            Ok(text) => said.over(matches, path, &text),
-            Err(e) if file.is_none() && e.kind() == io::ErrorKind::NotFound => Ok(said),
+            Ok(text) => settings.merge_file(matches, path, &text),
+            Err(e) if file.is_none() && e.kind() == io::ErrorKind::NotFound => Ok(settings),
             Err(source) => Err(ConfigError::Read { file: path.to_owned(), source }),
         }
     }
 
-    /// These settings where somebody said them, else those of a file.
-    fn over(self, matches: &ArgMatches, path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let refused = |what: String| ConfigError::File { file: path.to_owned(), what };
+    /// Takes each setting that is neither a flag nor in the environment from a file.
+    fn merge_file(self, matches: &ArgMatches, path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let invalid = |what: String| ConfigError::File { file: path.to_owned(), what };
         if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
             return Ok(self);
         }
-        let in_file: Self = serde_saphyr::from_str(text).map_err(|e| refused(e.to_string()))?;
-        let keys: Map<String, Value> = serde_saphyr::from_str(text).map_err(|e| refused(e.to_string()))?;
-        let as_map = |config: &Self| serde_json::to_value(config).map_err(|e| refused(e.to_string()));
+        let in_file: Self = serde_saphyr::from_str(text).map_err(|e| invalid(e.to_string()))?;
+        let keys: Map<String, Value> = serde_saphyr::from_str(text).map_err(|e| invalid(e.to_string()))?;
+        let as_map = |config: &Self| serde_json::to_value(config).map_err(|e| invalid(e.to_string()));
         let (mut merged, in_file) = (as_map(&self)?, as_map(&in_file)?);
         for key in keys.keys() {
-            let said = matches.value_source(&key.replace('-', "_"));
-            if said.is_none_or(|source| source == ValueSource::DefaultValue) {
+            let source = matches.value_source(&key.replace('-', "_"));
+            if source.is_none_or(|source| source == ValueSource::DefaultValue) {
                 merged[key] = in_file[key].clone();
             }
         }
-        serde_json::from_value(merged).map_err(|e| refused(e.to_string()))
+        serde_json::from_value(merged).map_err(|e| invalid(e.to_string()))
     }
 
-    /// The settings as a file would have them.
+    /// Formats the settings as a settings file.
     ///
     /// # Errors
-    /// When a path is not UTF-8.
+    /// If a path is not UTF-8.
     pub fn to_yaml(&self) -> Result<String, String> {
         serde_saphyr::to_string(self).map_err(|e| e.to_string())
     }
 
-    /// The node for which the agent works.
+    /// Returns the name of this node.
     ///
     /// # Errors
-    /// When nobody said it and the host's name is no text.
+    /// If it isn't set and the host name can't be used.
     pub fn node(&self) -> Result<Name, ConfigError> {
         let set = self.node_name.clone().or_else(|| std::env::var("NODE_NAME").ok());
         let named = set.filter(|name| !name.is_empty());
         let host = || nix::unistd::gethostname().ok()?.into_string().ok();
-        // kubelet registers its host under the lower-case name.
+        // The kubelet registers the node with the host name in lower case.
         let name = named.or_else(|| host().map(|name| name.to_lowercase())).filter(|name| !name.is_empty());
         name.map(Name::from).ok_or(ConfigError::NoName)
     }
 
-    /// The way to the API server.
+    /// How to connect to the API server.
     #[must_use]
     pub fn access(&self) -> Access {
         Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone(), timeout: None }
     }
 
-    /// A file beside the socket.
+    /// Returns the path of a file in the socket's directory.
     #[must_use]
     pub fn beside_socket(&self, name: &str) -> PathBuf {
         self.socket.with_file_name(name)
@@ -364,8 +314,8 @@ mod tests {
     use super::*;
 
     fn matches(words: &[&str], environment: &[(&'static str, &'static str)]) -> ArgMatches {
-        // The process has one environment, and tests run side by side: so the variables become defaults here, which clap
-        // treats alike but for their source.
+        // Tests run concurrently in one process with one environment. So variables become defaults here, which clap treats the
+        // same except for their source.
         let mut command = Config::augment_args(clap::Command::new("agent")).mut_args(|a| a.env(None::<&str>));
         for (id, value) in environment {
             command = command.mut_arg(id, |a| a.default_value(*value));
@@ -375,11 +325,11 @@ mod tests {
 
     fn read(words: &[&str], text: &str) -> Result<Config, ConfigError> {
         let matches = matches(words, &[]);
-        Config::from_arg_matches(&matches).unwrap().over(&matches, Path::new("agent.yaml"), text)
+        Config::from_arg_matches(&matches).unwrap().merge_file(&matches, Path::new("agent.yaml"), text)
     }
 
     #[test]
-    fn a_flag_wins_over_the_file_and_that_over_the_default() {
+    fn flags_take_precedence_over_the_file_and_the_file_over_defaults() {
         let file = "log-level: debug\nlock-timeout: 5\nsource: dir:/etc/policies\nlisten: off\n";
         let config = read(&["--log-level", "warn", "--log-drops=false"], file).unwrap();
         assert_eq!(config.log_level, LogLevel::Warn, "a flag");
@@ -388,19 +338,19 @@ mod tests {
         assert_eq!(config.source, SourceChoice::Directory("/etc/policies".into()), "the file");
         assert_eq!(config.listen, Listen::Off, "the file");
         assert_eq!(config.socket, Path::new(DEFAULT_SOCKET), "the default");
-        // A flag that repeats the default was said all the same.
+        // A flag with the default value takes precedence too.
         assert_eq!(read(&["--lock-timeout", "30"], file).unwrap().lock_timeout, 30);
     }
 
     #[test]
-    fn an_empty_file_says_nothing() {
+    fn an_empty_file_sets_nothing() {
         for text in ["", "# nothing\n", "\n  \n"] {
             assert_eq!(read(&[], text).unwrap(), Config::default());
         }
     }
 
     #[test]
-    fn what_a_file_must_not_say_is_told_with_its_line() {
+    fn errors_in_a_file_have_their_line() {
         let of = |text: &str| read(&[], text).unwrap_err().to_string();
         let unknown = of("log-level: info\nlog-lvel: debug\n");
         assert!(unknown.contains("log-lvel") && unknown.contains("line 2"), "{unknown}");
@@ -414,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_can_be_read_back() {
+    fn printed_settings_can_be_read_back() {
         let config = read(&["--context", "a: b", "--listen", "[::1]:1"], "log-format: json\n").unwrap();
         assert_eq!(read(&[], &config.to_yaml().unwrap()).unwrap(), config);
     }

@@ -10,8 +10,8 @@ use tracing_subscriber::{
 
 use crate::config::{LogFormat, LogLevel};
 
-/// Our own crates: what they say is logged as wished.
-const OURS: [&str; 3] = ["palisade_agent", "palisade_api", "palisade"];
+/// Crates whose events are logged at the configured level.
+const OWN_CRATES: [&str; 3] = ["palisade_agent", "palisade_api", "palisade"];
 
 /// Starts the log of this process. A second call does nothing.
 pub fn start(format: LogFormat, level: LogLevel) {
@@ -22,25 +22,25 @@ pub fn start(format: LogFormat, level: LogLevel) {
         LogLevel::Debug => tracing::Level::DEBUG,
         LogLevel::Trace => tracing::Level::TRACE,
     });
-    // Libraries tell each retry and each request: what an operator needs of them comes through our own words.
+    // Libraries log each retry and each request. Our own events contain what operators need.
     let others = if level == LogLevel::Trace { LevelFilter::DEBUG } else { LevelFilter::OFF };
-    let filter = Targets::new().with_default(others).with_targets(OURS.map(|target| (target, own)));
+    let filter = Targets::new().with_default(others).with_targets(OWN_CRATES.map(|target| (target, own)));
     let layer = match format {
         LogFormat::Json => fmt::layer()
             .json()
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
-            .with_writer(|| Shown::new(io::stderr(), Form::Json))
+            .with_writer(|| SanitizingWriter::new(io::stderr(), Format::Json))
             .with_filter(filter)
             .boxed(),
         LogFormat::Text => {
-            let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             fmt::layer()
-                .with_ansi(colour)
+                .with_ansi(color)
                 .with_target(false)
                 .with_writer(move || {
-                    Shown::new(io::stderr(), if colour { Form::Coloured } else { Form::Plain })
+                    SanitizingWriter::new(io::stderr(), if color { Format::Colored } else { Format::Plain })
                 })
                 .with_filter(filter)
                 .boxed()
@@ -49,17 +49,17 @@ pub fn start(format: LogFormat, level: LogLevel) {
     _ = Registry::default().with(layer).try_init();
 }
 
-/// How lines of the log are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum Format {
     Plain,
-    /// With the log's own colours. The subscriber lets names through that have colours; no others than its own pass here.
-    Coloured,
+    /// Text with the color codes of the subscriber. All other control characters are escaped.
+    Colored,
     Json,
 }
 
-/// What the subscriber colours a line with: none hides text.
-const COLOURS: [&str; 9] = [
+/// The color codes that the subscriber uses. None of them hides text.
+const COLORS: [&str; 9] = [
     "\u{1b}[0m",
     "\u{1b}[1m",
     "\u{1b}[2m",
@@ -71,27 +71,27 @@ const COLOURS: [&str; 9] = [
     "\u{1b}[35m",
 ];
 
-/// As much of a line is logged as text: names and messages of others may be long.
-const LONGEST: usize = 16 << 10;
+/// The longest line of text, in bytes: names and messages may be long.
+const MAX_LINE: usize = 16 << 10;
 
-/// Writes lines of the log in which nothing that comes from objects, files or the kernel moves a terminal's cursor, hides
-/// text or looks like another line.
+/// Escapes control characters in log lines, so that names and messages from objects, files or the kernel can't move a terminal's
+/// cursor, hide text or look like another line.
 #[derive(Debug)]
-struct Shown<W> {
+struct SanitizingWriter<W> {
     inner: W,
-    form: Form,
+    format: Format,
 }
 
-impl<W> Shown<W> {
-    fn new(inner: W, form: Form) -> Self {
-        Self { inner, form }
+impl<W> SanitizingWriter<W> {
+    fn new(inner: W, format: Format) -> Self {
+        Self { inner, format }
     }
 }
 
-impl<W: Write> Write for Shown<W> {
-    /// The subscriber gives each line as one piece.
+impl<W: Write> Write for SanitizingWriter<W> {
+    /// Writes one line. The subscriber writes each line with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.inner.write_all(shown(&String::from_utf8_lossy(line), self.form).as_bytes())?;
+        self.inner.write_all(sanitize(&String::from_utf8_lossy(line), self.format).as_bytes())?;
         Ok(line.len())
     }
 
@@ -100,17 +100,17 @@ impl<W: Write> Write for Shown<W> {
     }
 }
 
-fn shown(line: &str, form: Form) -> String {
+fn sanitize(line: &str, format: Format) -> String {
     let text = line.strip_suffix('\n').unwrap_or(line);
     let mut out = String::with_capacity(line.len() + 16);
     for (at, c) in text.char_indices() {
-        match form {
-            Form::Plain | Form::Coloured if out.len() >= LONGEST => {
+        match format {
+            Format::Plain | Format::Colored if out.len() >= MAX_LINE => {
                 out.push('…');
                 break;
             }
-            Form::Coloured if COLOURS.iter().any(|colour| text[at..].starts_with(colour)) => out.push(c),
-            Form::Json if needs_escape(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            Format::Colored if COLORS.iter().any(|color| text[at..].starts_with(color)) => out.push(c),
+            Format::Json if needs_escape(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
             _ if needs_escape(c) => out.extend(c.escape_unicode()),
             _ => out.push(c),
         }
@@ -124,28 +124,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_stays_one_and_obeys_nobody() {
+    fn control_characters_are_escaped() {
         let hostile = "INFO name=a\u{1b}[2J\nERROR forged\r\u{7}\u{9b}31m\u{202e}\n";
-        let text = shown(hostile, Form::Plain);
+        let text = sanitize(hostile, Format::Plain);
         assert!(text.ends_with('\n') && !text.trim_end_matches('\n').contains(needs_escape), "{text}");
         assert!(text.contains("a\\u{1b}[2J\\u{a}ERROR forged\\u{d}"), "{text}");
         let line = serde_json::json!({"name": "\u{9b}\u{202e}\u{7f}\n"}).to_string() + "\n";
-        let json = shown(&line, Form::Json);
+        let json = sanitize(&line, Format::Json);
         assert!(!json.trim_end_matches('\n').contains(needs_escape), "{json}");
         assert_eq!(
             serde_json::from_str::<serde_json::Value>(&json).unwrap()["name"],
             "\u{9b}\u{202e}\u{7f}\n"
         );
-        assert!(shown(&"y".repeat(64 << 10), Form::Plain).len() < LONGEST + 8);
+        assert!(sanitize(&"y".repeat(64 << 10), Format::Plain).len() < MAX_LINE + 8);
     }
 
-    /// The colours are the subscriber's own: what it is given has none.
+    /// Values that contain color codes are escaped.
     #[test]
-    fn colours_come_from_nobody_else() {
+    fn only_the_subscribers_colors_pass() {
         use std::sync::{Arc, Mutex};
         #[derive(Clone, Default)]
-        struct Kept(Arc<Mutex<Vec<u8>>>);
-        impl Write for Kept {
+        struct Buffer(Arc<Mutex<Vec<u8>>>);
+        impl Write for Buffer {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 self.0.lock().unwrap().write(bytes)
             }
@@ -153,15 +153,16 @@ mod tests {
                 Ok(())
             }
         }
-        let kept = Kept::default();
-        let writer = kept.clone();
-        let layer =
-            fmt::layer().with_ansi(true).with_writer(move || Shown::new(writer.clone(), Form::Coloured));
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let layer = fmt::layer()
+            .with_ansi(true)
+            .with_writer(move || SanitizingWriter::new(writer.clone(), Format::Colored));
         tracing::subscriber::with_default(Registry::default().with(layer), || {
             let name = "x\u{1b}[2J\u{1b}[8m";
             tracing::error!(%name, text = name, "of {name}");
         });
-        let line = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        let line = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         assert!(line.contains("\u{1b}[31mERROR"), "{line:?}");
         assert!(!line.contains("\u{1b}[2J") && !line.contains("\u{1b}[8m"), "{line:?}");
     }

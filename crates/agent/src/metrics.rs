@@ -1,9 +1,9 @@
-//! What Prometheus reads: every name, with its help text, stands in [`Metrics::new`].
+//! The metrics of the agent. Each is one entry of the table [`metrics!`].
 
 mod labels;
 mod process;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::{
     encoding::text::encode,
@@ -13,204 +13,124 @@ use prometheus_client::{
 
 pub use labels::{DirectionLabel, DropLabels, KindLabel, ResultLabel, ScopeLabel, StageLabel};
 
-/// A gauge of fractions.
+/// A gauge of seconds, with fractions.
 type Seconds = Gauge<f64, AtomicU64>;
+/// A counter of seconds, with fractions.
+type CounterOfSeconds = Counter<f64, AtomicU64>;
 
-/// From 100 µs, which is less than any transaction takes, to 26 s, which is more than a first plan does.
+/// From 100 µs, less than any transaction takes, to 25.6 s, more than the first plan of a large cluster takes.
 const BUCKETS: [f64; 16] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024,
     5.12, 25.6,
 ];
 
-/// The agent's figures. Everything can be changed from any thread.
-#[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
-    /// 1 if ready.
-    pub ready: Gauge,
-    /// The number of the table's state in the kernel.
-    pub generation: Gauge,
-    /// Policies known.
-    pub policies: Family<KindLabel, Gauge>,
-    /// Pods known.
-    pub pods: Family<ScopeLabel, Gauge>,
-    /// Local addresses that policies decide.
-    pub isolated_pods: Family<DirectionLabel, Gauge>,
-    /// Tables of the plan.
-    pub tables: Gauge,
-    /// Groups of the plan.
-    pub groups: Gauge,
-    /// Elements of all sets and maps.
-    pub elements: Gauge,
-    /// Local addresses that are cut off.
-    pub cut_off_pods: Family<DirectionLabel, Gauge>,
-    /// Local addresses whose policies are not enforced.
-    pub not_enforced_pods: Family<DirectionLabel, Gauge>,
-    /// Local addresses whose policies ask for too much.
-    pub over_budget_pods: Family<DirectionLabel, Gauge>,
-    /// Compilation.
-    pub compile_duration: Histogram,
-    /// Kernel transactions.
-    pub transaction_duration: Histogram,
-    /// From event to kernel.
-    pub apply_latency: Histogram,
-    /// Commits by result.
-    pub commits: Family<ResultLabel, Counter>,
-    /// Connections cut.
-    pub connections_revoked: Counter,
-    /// Connections freed.
-    pub connections_restored: Counter,
-    /// Packets dropped.
-    pub drops: Family<DropLabels, Counter>,
-    /// Things that went wrong.
-    pub errors: Family<StageLabel, Counter>,
-    /// Objects that can't be used.
-    pub unusable_objects: Family<KindLabel, Gauge>,
-    /// Watches that are up to date.
-    pub watch_up: Family<KindLabel, Gauge>,
-    /// Watches begun again.
-    pub watch_restarts: Family<KindLabel, Counter>,
-    /// Changes heard.
-    pub watch_events: Family<KindLabel, Counter>,
-    /// When the last change was heard.
-    pub watch_last_event: Family<KindLabel, Seconds>,
-    resident: Gauge,
-    cpu: Counter<f64, AtomicU64>,
+/// The values of the label `result`.
+const RESULTS: [&str; 2] = ["ok", "refused"];
+/// The values of the label `stage`.
+const STAGES: [&str; 9] =
+    ["source", "address", "commit", "connections", "node-name", "drift", "drops", "links", "budget"];
+
+/// Creates a metric at zero.
+trait Zero {
+    fn zero() -> Self;
 }
 
-/// How a commit ends.
-const RESULTS: [&str; 2] = ["ok", "refused"];
-/// Where something goes wrong.
-const STAGES: [&str; 8] =
-    ["source", "address", "commit", "connections", "node-name", "drift", "links", "budget"];
+impl Zero for Histogram {
+    fn zero() -> Self {
+        Self::new(BUCKETS)
+    }
+}
+
+impl<N: Default, A: Default> Zero for Gauge<N, A> {
+    fn zero() -> Self {
+        Self::default()
+    }
+}
+
+impl<N: Default, A: Default> Zero for Counter<N, A> {
+    fn zero() -> Self {
+        Self::default()
+    }
+}
+
+impl<S: Clone + Eq + std::hash::Hash, M: Default> Zero for Family<S, M> {
+    fn zero() -> Self {
+        Self::default()
+    }
+}
+
+/// Defines [`Metrics`]: for each metric its field, type, name and help text.
+macro_rules! metrics {
+    ($($field:ident: $type:ty, $name:literal, $help:literal;)*) => {
+        /// The metrics of the agent. All threads may change them.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = $help] pub $field: $type,)*
+        }
+
+        impl Metrics {
+            fn register(mut registry: Registry) -> Self {
+                $(
+                    let $field = <$type>::zero();
+                    registry.register($name, $help, $field.clone());
+                )*
+                Self { registry, $($field,)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    ready: Gauge, "palisade_ready", "Whether the first snapshot is programmed and the kernel holds the latest plan";
+    generation: Gauge, "palisade_generation", "Generation of the table in the kernel, which grows with every change";
+    policies: Family<KindLabel, Gauge>, "palisade_policies", "Known policies, by kind";
+    pods: Family<ScopeLabel, Gauge>, "palisade_pods", "Known pods, in the cluster and on this node";
+    isolated_pods: Family<DirectionLabel, Gauge>, "palisade_isolated_pods",
+        "Pod addresses of this node that policies isolate, by direction";
+    tables: Gauge, "palisade_tables", "Tables in the plan: one for each set of pods that the same policies select";
+    groups: Gauge, "palisade_groups", "Peer sets in the plan";
+    elements: Gauge, "palisade_elements",
+        "Elements of all sets and maps of the kernel's table: members and ranges of peer sets, their unions, ports, and local pods";
+    cut_off_pods: Family<DirectionLabel, Gauge>, "palisade_cut_off_pods",
+        "Pod addresses of this node that are cut off (fail closed) because the kernel rejected their policies";
+    not_enforced_pods: Family<DirectionLabel, Gauge>, "palisade_not_enforced_pods",
+        "Pod addresses of this node whose policies are not enforced: the kernel rejected them and refused to cut the pods off";
+    over_budget_pods: Family<DirectionLabel, Gauge>, "palisade_over_budget_pods",
+        "Pod addresses of this node that are closed because their policies exceed the node's budget";
+    compile_duration: Histogram, "palisade_compile_duration_seconds", "Time to compile a change into a delta of the plan";
+    transaction_duration: Histogram, "palisade_transaction_duration_seconds",
+        "Time of the kernel transactions of a change";
+    apply_latency: Histogram, "palisade_apply_latency_seconds",
+        "Time from the arrival of a change to its commit in the kernel";
+    commits: Family<ResultLabel, Counter>, "palisade_commits", "Changes sent to the kernel, by result";
+    connections_revoked: Counter, "palisade_connections_revoked",
+        "Established connections that were revoked because a change denies them";
+    connections_restored: Counter, "palisade_connections_restored", "Revoked connections that are allowed again";
+    drops: Family<DropLabels, Counter>, "palisade_drops",
+        "Dropped packets, by direction and by the policy that denies or isolates. An empty kind means that no policy was determined";
+    errors: Family<StageLabel, Counter>, "palisade_errors", "Errors, by stage";
+    unusable_objects: Family<KindLabel, Gauge>, "palisade_unusable_objects", "Objects with a part that can't be used";
+    watch_up: Family<KindLabel, Gauge>, "palisade_watch_up",
+        "Whether the watch of a kind is up to date. Absent for kinds that the cluster doesn't serve";
+    watch_restarts: Family<KindLabel, Counter>, "palisade_watch_restarts",
+        "How often a watch had to list all objects again";
+    watch_events: Family<KindLabel, Counter>, "palisade_watch_events", "Received changes, by kind";
+    watch_last_event: Family<KindLabel, Seconds>, "palisade_watch_last_event_timestamp_seconds",
+        "When the last change was received, in seconds since the epoch";
+    resident_memory: Gauge, "process_resident_memory_bytes", "Resident memory size in bytes";
+    cpu: CounterOfSeconds, "process_cpu_seconds", "User and system CPU time spent in seconds";
+}
 
 impl Metrics {
-    /// All of them, at zero.
+    /// Creates all metrics at zero.
     #[must_use]
-    #[expect(clippy::too_many_lines, reason = "one table: a line for each metric, with its help")]
     pub fn new(version: &'static str, node: &str) -> Self {
-        let mut r = Registry::default();
-        macro_rules! metric {
-            ($name:literal, $help:literal, $metric:expr) => {{
-                let metric = $metric;
-                r.register($name, $help, metric.clone());
-                metric
-            }};
-        }
+        let mut registry = Registry::default();
         let build = vec![("version", version.to_owned()), ("node", node.to_owned())];
-        r.register("palisade_build", "Which agent this is", Info::new(build));
-        let histogram = || Histogram::new(BUCKETS);
-        let metrics = Self {
-            ready: metric!(
-                "palisade_ready",
-                "Whether the first whole snapshot is programmed and the kernel holds the latest plan",
-                Gauge::default()
-            ),
-            generation: metric!(
-                "palisade_generation",
-                "The number of the kernel table's state, which grows with every change",
-                Gauge::default()
-            ),
-            policies: metric!("palisade_policies", "Policies known, by kind", Family::default()),
-            pods: metric!("palisade_pods", "Pods known, in the cluster and on this node", Family::default()),
-            isolated_pods: metric!(
-                "palisade_isolated_pods",
-                "Pod addresses of this node whose connections policies decide, by direction",
-                Family::default()
-            ),
-            tables: metric!(
-                "palisade_tables",
-                "Tables in the plan: one for each set of pods that the same policies select",
-                Gauge::default()
-            ),
-            groups: metric!("palisade_groups", "Groups of peers in the plan", Gauge::default()),
-            elements: metric!(
-                "palisade_elements",
-                "Elements of all sets and maps of the table: members and ranges of groups, their unions, ports, and local pods",
-                Gauge::default()
-            ),
-            cut_off_pods: metric!(
-                "palisade_cut_off_pods",
-                "Pod addresses of this node that are cut off because the kernel refused their policies",
-                Family::default()
-            ),
-            not_enforced_pods: metric!(
-                "palisade_not_enforced_pods",
-                "Pod addresses of this node whose policies are not enforced: the kernel refused them, and refused to cut them off",
-                Family::default()
-            ),
-            over_budget_pods: metric!(
-                "palisade_over_budget_pods",
-                "Pod addresses of this node that are closed because their policies ask for more than a node gives",
-                Family::default()
-            ),
-            compile_duration: metric!(
-                "palisade_compile_duration_seconds",
-                "How long a change took to become a difference of plans",
-                histogram()
-            ),
-            transaction_duration: metric!(
-                "palisade_transaction_duration_seconds",
-                "How long the kernel took for a change",
-                histogram()
-            ),
-            apply_latency: metric!(
-                "palisade_apply_latency_seconds",
-                "From the arrival of a change to its commit in the kernel",
-                histogram()
-            ),
-            commits: metric!("palisade_commits", "Changes given to the kernel, by result", Family::default()),
-            connections_revoked: metric!(
-                "palisade_connections_revoked",
-                "Open connections cut because a change of policy denies them",
-                Counter::default()
-            ),
-            connections_restored: metric!(
-                "palisade_connections_restored",
-                "Connections cut earlier that are allowed again",
-                Counter::default()
-            ),
-            drops: metric!(
-                "palisade_drops",
-                "Packets dropped, by direction and by the policy that denies or isolates; kind is empty where no policy is \
-                 found for it",
-                Family::default()
-            ),
-            errors: metric!("palisade_errors", "What went wrong, by where", Family::default()),
-            unusable_objects: metric!(
-                "palisade_unusable_objects",
-                "Objects that can't be used as they are",
-                Family::default()
-            ),
-            watch_up: metric!(
-                "palisade_watch_up",
-                "Whether the watch of a kind is up to date; absent for kinds that the cluster doesn't serve",
-                Family::default()
-            ),
-            watch_restarts: metric!(
-                "palisade_watch_restarts",
-                "How often a watch had to begin again with a list",
-                Family::default()
-            ),
-            watch_events: metric!("palisade_watch_events", "Changes heard, by kind", Family::default()),
-            watch_last_event: metric!(
-                "palisade_watch_last_event_timestamp_seconds",
-                "When the last change was heard, as seconds since the epoch",
-                Family::default()
-            ),
-            resident: metric!(
-                "process_resident_memory_bytes",
-                "Resident memory size in bytes",
-                Gauge::default()
-            ),
-            cpu: metric!(
-                "process_cpu_seconds",
-                "User and system CPU time spent in seconds",
-                Counter::default()
-            ),
-            registry: r,
-        };
-        // A counter that appears with its first increment has no increase for Prometheus, and no alert sees that one.
+        registry.register("palisade_build", "Version and node of this agent", Info::new(build));
+        let metrics = Self::register(registry);
+        // Prometheus sees no increase in a counter that first appears with the value 1, and an alert would miss it.
         for result in RESULTS {
             drop(metrics.commits.get_or_create(&ResultLabel { result }));
         }
@@ -220,14 +140,14 @@ impl Metrics {
         metrics
     }
 
-    /// All of them in the OpenMetrics text format.
+    /// Encodes all metrics in the OpenMetrics text format.
     ///
     /// # Errors
-    /// Never, unless memory runs out.
+    /// Never, unless memory is exhausted.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
-        if let Some(figures) = process::read() {
-            self.resident.set(figures.resident_bytes);
-            self.cpu.inner().store(figures.cpu_seconds.to_bits(), std::sync::atomic::Ordering::Relaxed);
+        if let Some(usage) = process::usage() {
+            self.resident_memory.set(usage.resident_bytes);
+            self.cpu.inner().store(usage.cpu_seconds.to_bits(), Ordering::Relaxed);
         }
         let mut out = String::new();
         encode(&mut out, &self.registry)?;

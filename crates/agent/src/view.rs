@@ -1,4 +1,4 @@
-//! What a node enforces, as values that can be shown: the answers of `palisade node`, and what `--dry-run` prints.
+//! A node's plan as values for display: the responses to `palisade node`, and the output of `--dry-run`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,16 +19,16 @@ pub struct PodView {
     pub name: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// The table that decides what it receives; none: everything passes.
+    /// The table for its ingress. `None` if it is not isolated.
     pub ingress: Option<String>,
-    /// The table that decides what it sends; none: everything passes.
+    /// The table for its egress. `None` if it is not isolated.
     pub egress: Option<String>,
-    /// The directions in which it is cut off, because the kernel refused its policies.
+    /// The directions in which it is cut off because the kernel rejected its policies.
     pub cut_off: Vec<String>,
-    /// The directions in which its policies are not enforced: the kernel refused them, and refused to cut it off.
+    /// The directions in which its policies are not enforced: the kernel also refused to cut it off.
     #[serde(default)]
     pub not_enforced: Vec<String>,
-    /// The pod that owns the address instead of this one, if several report it.
+    /// The pod that owns the address instead, if several pods report it.
     pub address_owned_by: Option<String>,
 }
 
@@ -37,30 +37,30 @@ pub struct PodView {
 pub struct ProfileView {
     /// `ingress` or `egress`.
     pub direction: String,
-    /// The table that the profile is compiled to.
+    /// The table of the profile.
     pub table: String,
     /// The policies that select its pods.
     pub policies: Vec<String>,
-    /// The pods.
+    /// Its pods.
     pub pods: Vec<String>,
 }
 
-/// A table.
+/// A compiled table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableView {
-    /// Its name in the kernel is made of this.
+    /// Its id, which is part of its name in the kernel.
     pub id: String,
     /// `ingress` or `egress`.
     pub direction: String,
-    /// How many local addresses lead to it.
+    /// The number of local addresses that use it.
     pub addresses: usize,
-    /// What each group of peers may use.
+    /// The traffic that it allows to each group of peers.
     pub rows: Vec<RowView>,
-    /// What everybody else may use.
+    /// The traffic that it allows to all other peers.
     pub rest: String,
 }
 
-/// What one group of peers may use.
+/// The traffic that a table allows to one group of peers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowView {
     /// The group.
@@ -74,17 +74,17 @@ pub struct RowView {
 /// A group of peers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupView {
-    /// Its name in the kernel is made of this.
+    /// Its id, which is part of its name in the kernel.
     pub id: String,
     /// `pods` or `ranges`.
     pub of: String,
-    /// How many tables ask it.
+    /// The number of tables that use it.
     pub tables: usize,
     /// Its addresses or ranges.
     pub members: Vec<String>,
 }
 
-/// Everything about a plan.
+/// A whole plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanView {
     /// The node.
@@ -100,7 +100,7 @@ pub struct PlanView {
 }
 
 impl PlanView {
-    /// What `plan`, compiled from `cluster` for `node`, says. `O(pods + local pods × policies + plan)`.
+    /// Displays `plan`, which was compiled from `cluster` for `node`. `O(pods + local pods × policies + plan)`.
     #[must_use]
     pub fn of(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Self {
         Self {
@@ -118,7 +118,7 @@ pub(crate) fn local<'a>(cluster: &'a Cluster, node: &'a Name) -> impl Iterator<I
     cluster.pods.values().filter(move |pod| pod.is_live() && pod.node.as_ref() == Some(node))
 }
 
-/// The local pods. `O(pods)`.
+/// Returns the local pods. `O(pods)`.
 #[must_use]
 pub fn pods(
     cluster: &Cluster,
@@ -152,7 +152,7 @@ pub fn pods(
     local(cluster, node).map(view).collect()
 }
 
-/// Who owns the addresses of the local pods (SEMANTICS G-10). `O(pods)`.
+/// Returns the owners of the local pods' addresses (SEMANTICS G-10). `O(pods)`.
 fn owners<'a>(cluster: &'a Cluster, node: &Name) -> BTreeMap<IpAddr, &'a Pod> {
     let ours: BTreeSet<IpAddr> = local(cluster, node).flat_map(|pod| pod.addresses.iter().copied()).collect();
     let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
@@ -167,7 +167,7 @@ fn owners<'a>(cluster: &'a Cluster, node: &Name) -> BTreeMap<IpAddr, &'a Pod> {
     owners
 }
 
-/// The profiles of the local pods. `O(pods + local pods × policies)`.
+/// Returns the profiles of the local pods. `O(pods + local pods × policies)`.
 #[must_use]
 pub fn profiles(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Vec<ProfileView> {
     let owners = owners(cluster, node);
@@ -183,7 +183,7 @@ pub fn profiles(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Vec<ProfileV
             out.push(ProfileView {
                 direction: direction.to_string(),
                 table: table.to_string(),
-                // Pods in one table may be of two profiles that say the same.
+                // Pods with the same table may have different profiles with the same rules.
                 policies: pods
                     .values()
                     .flat_map(|pod| policies_of(cluster, pod, direction))
@@ -205,7 +205,7 @@ fn policies_of(cluster: &Cluster, pod: &Pod, direction: Direction) -> Vec<String
     selecting.map(|policy| policy.key.to_string()).collect()
 }
 
-/// The tables of a plan.
+/// Returns the tables of a plan.
 #[must_use]
 pub fn tables(plan: &NodePlan) -> Vec<TableView> {
     let rows = |rows: &BTreeMap<PeerSetId, Traffic>, of: &str| -> Vec<RowView> {
@@ -232,7 +232,7 @@ pub fn tables(plan: &NodePlan) -> Vec<TableView> {
 const PODS: &str = "pods";
 const RANGES: &str = "ranges";
 
-/// The groups of a plan.
+/// Returns the groups of peers of a plan.
 #[must_use]
 pub fn groups(plan: &NodePlan) -> Vec<GroupView> {
     let mut users: BTreeMap<PeerSetId, usize> = BTreeMap::new();
@@ -254,18 +254,18 @@ pub fn groups(plan: &NodePlan) -> Vec<GroupView> {
     plan.peer_sets.iter().map(view).collect()
 }
 
-/// Every port: no rule can name port 0, and nothing can be reached there.
-fn is_every(ports: &PortSet) -> bool {
+/// Whether a set has all ports. Port 0 doesn't count: rules can't name it.
+fn has_all_ports(ports: &PortSet) -> bool {
     PortSet::range(1, u16::MAX).difference(ports).is_empty()
 }
 
-/// `TCP 80,443; UDP`, `everything`, `nothing`.
+/// Formats traffic: `TCP 80,443; UDP`, `everything`, `nothing`.
 fn traffic_text(traffic: &Traffic) -> String {
     let mut words = Vec::new();
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     for protocol in protocols {
         let ports = traffic.ports(protocol);
-        if is_every(&ports) {
+        if has_all_ports(&ports) {
             words.push(protocol.to_string());
         } else if !ports.is_empty() {
             words.push(format!("{protocol} {ports}"));
@@ -274,7 +274,7 @@ fn traffic_text(traffic: &Traffic) -> String {
     if traffic.other {
         words.push("other protocols".to_owned());
     }
-    let every = traffic.other && protocols.iter().all(|p| is_every(&traffic.ports(*p)));
+    let every = traffic.other && protocols.iter().all(|p| has_all_ports(&traffic.ports(*p)));
     match words.len() {
         _ if every => "everything".to_owned(),
         0 => "nothing".to_owned(),

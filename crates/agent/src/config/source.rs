@@ -1,22 +1,22 @@
-//! Which source: `api` or `dir:PATH`.
+//! The choice of a source: `api` or `dir:PATH`.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Where pods and policies come from.
+/// The source of pods and policies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum SourceChoice {
     /// The API server.
     Api,
-    /// A directory of manifests with everything below it, or a file.
+    /// A directory of manifests including its subdirectories, or a file.
     Directory(PathBuf),
 }
 
-/// Neither.
+/// A text that is not a source.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no source: say api, or dir:PATH for a directory of manifests")]
+#[error("{0:?} is not a source: use api, or dir:PATH for a directory of manifests")]
 pub struct SourceError(String);
 
 impl FromStr for SourceChoice {

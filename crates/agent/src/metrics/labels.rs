@@ -4,10 +4,10 @@ use palisade_api::ResourceKind;
 use palisade_policy::{Direction, PolicyKey};
 use prometheus_client::encoding::EncodeLabelSet;
 
-/// The kind of an object, in the API's spelling.
+/// The kind of an object, as in the API.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabel {
-    /// `NetworkPolicy`.
+    /// For example `NetworkPolicy`.
     pub kind: &'static str,
 }
 
@@ -17,14 +17,14 @@ impl From<ResourceKind> for KindLabel {
     }
 }
 
-/// Where.
+/// The scope of a count.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ScopeLabel {
     /// `cluster` or `local`.
     pub scope: &'static str,
 }
 
-/// Which way, seen from the pod.
+/// The direction, seen from the pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DirectionLabel {
     /// `ingress` or `egress`.
@@ -33,25 +33,25 @@ pub struct DirectionLabel {
 
 impl From<Direction> for DirectionLabel {
     fn from(direction: Direction) -> Self {
-        Self { direction: direction_word(direction) }
+        Self { direction: direction_name(direction) }
     }
 }
 
-/// How it ended.
+/// The result of a commit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResultLabel {
     /// `ok` or `refused`.
     pub result: &'static str,
 }
 
-/// Where something went wrong.
+/// The part of the agent in which an error occurred.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StageLabel {
     /// `source`, `commit`, `connections`, `drift`, …
     pub stage: &'static str,
 }
 
-/// Who is to blame for a drop.
+/// The direction of a drop and the policy at fault.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DropLabels {
     /// `ingress` or `egress`.
@@ -65,26 +65,26 @@ pub struct DropLabels {
 }
 
 impl DropLabels {
-    /// For a drop that this policy is to blame for.
+    /// The labels of a drop by a policy.
     #[must_use]
     pub fn of(direction: Direction, policy: &PolicyKey) -> Self {
         Self {
-            direction: direction_word(direction),
+            direction: direction_name(direction),
             kind: policy.kind.to_string(),
             namespace: policy.namespace.to_string(),
             policy: policy.name.to_string(),
         }
     }
 
-    /// For a drop of which nobody knows why.
+    /// The labels of a drop for which no policy was determined.
     #[must_use]
     pub fn unknown(direction: Direction) -> Self {
         let none = String::new;
-        Self { direction: direction_word(direction), kind: none(), namespace: none(), policy: none() }
+        Self { direction: direction_name(direction), kind: none(), namespace: none(), policy: none() }
     }
 }
 
-fn direction_word(direction: Direction) -> &'static str {
+fn direction_name(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "ingress",
         Direction::Egress => "egress",
