@@ -58,17 +58,17 @@ pub struct Connections {
     groups: Groups,
     from: Vec<usize>,
     to: Vec<usize>,
-    /// The traffic of each [`TrafficId`], as it is shown.
-    shown: Vec<Traffic>,
-    /// The forwarded traffic of each group, as it is shown, and its routes.
-    forwarding: HashMap<UnitGroupId, ShownForwarding>,
+    /// The visible traffic of each [`TrafficId`]: allowed or denied, as requested.
+    visible: Vec<Traffic>,
+    /// The visible forwarded traffic of each group, and its routes.
+    forwarding: HashMap<UnitGroupId, VisibleForwarding>,
     blocked: Vec<BlockedTraffic>,
     unaffected_pods: Vec<UnaffectedPod>,
 }
 
 /// The traffic between the controller and a group.
 #[derive(Debug)]
-struct ShownForwarding {
+struct VisibleForwarding {
     traffic: [Option<Traffic>; 2],
     exact: bool,
     through: Vec<usize>,
@@ -80,7 +80,7 @@ type Sums = HashMap<(UnitGroupId, UnitGroupId), (Cell, bool)>;
 #[derive(Debug)]
 enum Groups {
     /// The representative unit of each group.
-    Alike(Vec<u32>),
+    Equivalent(Vec<u32>),
     /// The total traffic between pairs of groups.
     Summed(Sums),
 }
@@ -99,21 +99,21 @@ impl Connections {
         let groups = if options.group_by == GroupBy::Namespace {
             Groups::Summed(sums(&mut reach, &groups, &ends))
         } else {
-            Groups::Alike(groups.iter().map(|g| g.units[0].0).collect())
+            Groups::Equivalent(groups.iter().map(|g| g.units[0].0).collect())
         };
         let selected = |filter: &Option<EndFilter>| -> Vec<usize> {
             let is_selected = |end: &PlacedEnd| filter.as_ref().is_none_or(|f| selects(f, end));
             ends.iter().enumerate().filter(|(_, end)| is_selected(end)).map(|(i, _)| i).collect()
         };
         let (from, to) = (selected(&options.from), selected(&options.to));
-        let shown = reach.traffics.all().iter().map(|traffic| {
+        let visible = reach.traffics.all().iter().map(|traffic| {
             let traffic =
                 if options.only_denied { Traffic::all().difference(traffic) } else { traffic.clone() };
             options.traffic.as_ref().map_or_else(|| traffic.clone(), |only| traffic.intersection(only))
         });
-        let shown = shown.collect();
+        let visible = visible.collect();
         Self {
-            shown,
+            visible,
             reach,
             ends,
             groups,
@@ -165,7 +165,7 @@ impl Connections {
     /// An edge may have no traffic.
     pub fn between(&self, from: usize, to: usize) -> impl Iterator<Item = Edge<'_>> {
         let edge = |id: TrafficId, v4, v6, exact| {
-            let traffic = &self.shown[id as usize];
+            let traffic = &self.visible[id as usize];
             Edge { from, to, families: Families { v4, v6 }, traffic, exact, through: &[] }
         };
         if matches!(self.ends[from].end, ConnectionEnd::IngressController(_)) {
@@ -173,7 +173,7 @@ impl Connections {
         }
         let edges = match self.cell(from, to) {
             Some(([Some(v4), Some(v6)], exact))
-                if v4 == v6 || self.shown[v4 as usize] == self.shown[v6 as usize] =>
+                if v4 == v6 || self.visible[v4 as usize] == self.visible[v6 as usize] =>
             {
                 [Some(edge(v4, true, true, exact)), None]
             }
@@ -189,18 +189,18 @@ impl Connections {
     /// requested.
     fn forwarded(&self, from: usize, to: usize) -> [Option<Edge<'_>>; 2] {
         let target = &self.ends[to];
-        let Some(shown) = self.forwarding.get(&target.group).filter(|_| target.end.is_pods()) else {
+        let Some(visible) = self.forwarding.get(&target.group).filter(|_| target.end.is_pods()) else {
             return [None, None];
         };
-        by_family(&shown.traffic).map(|found| {
+        by_family(&visible.traffic).map(|found| {
             let (families, traffic) = found?;
-            Some(Edge { from, to, families, traffic, exact: shown.exact, through: &shown.through })
+            Some(Edge { from, to, families, traffic, exact: visible.exact, through: &visible.through })
         })
     }
 
-    /// Returns the shown traffic by [`TrafficId`].
+    /// Returns the visible traffic by [`TrafficId`].
     pub(crate) fn sets(&self) -> &[Traffic] {
-        &self.shown
+        &self.visible
     }
 
     /// Returns the traffic between two ends, by family, as indexes into [`Self::sets`]; `None` if there are no
@@ -218,7 +218,7 @@ impl Connections {
         direction: Direction,
         family: Family,
     ) -> Option<&Traffic> {
-        let Groups::Alike(firsts) = &self.groups else { return None };
+        let Groups::Equivalent(firsts) = &self.groups else { return None };
         let unit = |end: &PlacedEnd| Some(&self.reach.units[*firsts.get(end.group as usize)? as usize]);
         let (source, target) = (&self.ends[from], &self.ends[to]);
         if matches!(source.end, ConnectionEnd::OwnNode(_)) {
@@ -240,7 +240,7 @@ impl Connections {
             return None;
         }
         match &self.groups {
-            Groups::Alike(firsts) => {
+            Groups::Equivalent(firsts) => {
                 let unit = |end: &PlacedEnd| &self.reach.units[firsts[end.group as usize] as usize];
                 Some((unit_cell(&self.reach, source, unit(source), unit(target)), true))
             }
@@ -359,10 +359,10 @@ fn forwarding(
     groups: &[UnitGroup],
     ends: &[PlacedEnd],
     options: &ConnectionsOptions,
-) -> (HashMap<UnitGroupId, ShownForwarding>, Vec<BlockedTraffic>) {
-    let (mut shown, mut blocked) = (HashMap::new(), Vec::new());
+) -> (HashMap<UnitGroupId, VisibleForwarding>, Vec<BlockedTraffic>) {
+    let (mut visible, mut blocked) = (HashMap::new(), Vec::new());
     if !options.controller_routes.have_backends() {
-        return (shown, blocked);
+        return (visible, blocked);
     }
     for (to, end) in ends.iter().enumerate().filter(|(_, end)| end.end.is_pods()) {
         let units = || groups[end.group as usize].units.iter().map(|(id, _)| &reach.units[*id as usize]);
@@ -374,8 +374,8 @@ fn forwarding(
             let forwarded = reach.targets.get(unit.target);
             forwarding.add(&unit.forwarding, forwarded, |id| reach.traffic(id).clone());
         }
-        let alike = units().all(|unit| Some(unit.forwarding) == units().next().map(|first| first.forwarding));
-        forwarding.exact = alike && units().all(|unit| !unit.forwarding.mixed);
+        let equal = units().all(|unit| Some(unit.forwarding) == units().next().map(|first| first.forwarding));
+        forwarding.exact = equal && units().all(|unit| !unit.forwarding.mixed);
         for (families, traffic) in by_family(&forwarding.denied).into_iter().flatten() {
             if !traffic.is_none() {
                 let through = forwarding.through(&[Some(traffic.clone()), None]);
@@ -388,9 +388,9 @@ fn forwarding(
         let traffic = if options.only_denied { &forwarding.denied } else { &forwarding.allowed };
         let through = forwarding.through(traffic);
         let traffic = traffic.clone();
-        shown.insert(end.group, ShownForwarding { traffic, exact: forwarding.exact, through });
+        visible.insert(end.group, VisibleForwarding { traffic, exact: forwarding.exact, through });
     }
-    (shown, blocked)
+    (visible, blocked)
 }
 
 /// Combines the families if their traffic is equal.

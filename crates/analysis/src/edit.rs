@@ -104,8 +104,8 @@ fn is_allowed_in(cluster: &Cluster, flow: &Flow, direction: Direction) -> bool {
 }
 
 fn walk_of(cluster: &Cluster, flow: &Flow, direction: Direction) -> Walk {
-    let asked = Traffic::of(flow.protocol, PortSet::range(flow.port, flow.port));
-    walk(cluster, &flow.source, &flow.destination, flow.through_service, direction, &asked)
+    let requested = Traffic::of(flow.protocol, PortSet::range(flow.port, flow.port));
+    walk(cluster, &flow.source, &flow.destination, flow.through_service, direction, &requested)
 }
 
 /// Returns the size of an edit, for sorting.

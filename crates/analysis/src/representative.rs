@@ -53,7 +53,7 @@ impl<'c> Representatives<'c> {
         source: &Endpoint,
         target: &Endpoint,
         direction: Direction,
-        asked: &Traffic,
+        requested: &Traffic,
     ) -> Walk {
         let subject = if direction == Direction::Egress { source } else { target };
         let mut reduced_clusters = self.reduced_clusters.borrow_mut();
@@ -88,7 +88,7 @@ impl<'c> Representatives<'c> {
                 Endpoint::External(_) => {}
             }
         }
-        walk(reduced, source, target, false, direction, asked)
+        walk(reduced, source, target, false, direction, requested)
     }
 
     /// Returns a cluster with only the policies that select a pod.

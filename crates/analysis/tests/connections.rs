@@ -8,7 +8,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ends::{on_its_own_node, says};
+use ends::{is_allowed, on_its_own_node};
 use palisade_analysis::{ConnectionEnd, Connections, ConnectionsOptions, EndFilter, Families, GroupBy};
 use palisade_policy::{
     Cluster, Direction, Endpoint, Family, IpRange, Peer, Pod, Protocol, Traffic,
@@ -78,7 +78,7 @@ fn agrees(cluster: &Cluster, group_by: GroupBy, rng: &mut Rng) -> Result<(), Str
         let allowed = traffic_by_pair.get(&(from, to, Family::of(source.address()))).unwrap_or(&nothing);
         for _ in 0..5 {
             let (protocol, port) = ports[rng.usize(..ports.len())];
-            let expected = says(cluster, &source, &target, protocol, port);
+            let expected = is_allowed(cluster, &source, &target, protocol, port);
             if allowed.contains(protocol, port) != expected {
                 return Err(format!(
                     "{source} to {target}, {protocol} {port}: reference {expected}, edge {allowed}"
@@ -120,15 +120,15 @@ fn a_production_cluster_agrees_with_the_reference() {
             }
             let from = end(&connections, source, on_its_own_node(&world, source, target)).unwrap();
             let to = end(&connections, target, false).unwrap();
-            let shown = traffic_by_pair.get(&(from, to, Family::of(source.address())));
-            let shown = shown.is_some_and(|t| t.contains(flow.protocol, flow.port));
+            let visible = traffic_by_pair.get(&(from, to, Family::of(source.address())));
+            let visible = visible.is_some_and(|t| t.contains(flow.protocol, flow.port));
             assert_eq!(
-                shown,
-                says(&world, source, target, flow.protocol, flow.port),
+                visible,
+                is_allowed(&world, source, target, flow.protocol, flow.port),
                 "seed {seed}: {flow:?}"
             );
-            allowed += usize::from(shown);
-            denied += usize::from(!shown);
+            allowed += usize::from(visible);
+            denied += usize::from(!visible);
         }
     }
     assert!(allowed > 10 && denied > 10, "{allowed} allowed, {denied} denied");
@@ -164,15 +164,15 @@ fn namespaces_have_the_traffic_of_some_pair_and_whether_all_pairs_have_it() {
                 let from = end(&connections, &source, on_its_own_node(cluster, &source, &target))?;
                 let to = end(&connections, &target, false)?;
                 let family = Family::of(source.address());
-                let said = says(cluster, &source, &target, protocol, port);
-                some.entry((from, to, family)).or_default().insert(said);
+                let expected = is_allowed(cluster, &source, &target, protocol, port);
+                some.entry((from, to, family)).or_default().insert(expected);
             }
-            for (key, said) in some {
-                let shown = traffic_by_pair.get(&key).is_some_and(|t| t.contains(protocol, port));
-                if shown != said.contains(&true) {
-                    return Err(format!("{key:?} {protocol} {port}: shown {shown}, pairs {said:?}"));
+            for (key, expected) in some {
+                let visible = traffic_by_pair.get(&key).is_some_and(|t| t.contains(protocol, port));
+                if visible != expected.contains(&true) {
+                    return Err(format!("{key:?} {protocol} {port}: visible {visible}, pairs {expected:?}"));
                 }
-                if said.len() == 2 && exact.get(&(key.0, key.1)) != Some(&false) {
+                if expected.len() == 2 && exact.get(&(key.0, key.1)) != Some(&false) {
                     return Err(format!("{key:?} claims to hold for all pairs"));
                 }
             }
@@ -333,7 +333,7 @@ fn a_filter_selects_a_part_of_the_answer() {
                     if pods.iter().any(|p| p.namespace == w.namespace && w.pods.contains(&p.name)) => {}
                 ConnectionEnd::External(e)
                     if e.ranges.iter().all(|r| range.contains(r.first) && range.contains(r.last)) => {}
-                other => return Err(format!("{other} was not asked for")),
+                other => return Err(format!("{other} was not requested")),
             }
             let same = |e: &ConnectionEnd| match e {
                 ConnectionEnd::External(e) => end(&whole, &Endpoint::External(e.ranges[0].first), false),
@@ -343,7 +343,7 @@ fn a_filter_selects_a_part_of_the_answer() {
             for family in Family::BOTH.into_iter().filter(|f| edge.families.contains(*f)) {
                 let expected = whole_table.get(&(from, to, family)).map(|t| t.intersection(&only));
                 if expected.as_ref() != Some(edge.traffic) {
-                    return Err(format!("{from} to {to}: {expected:?}, shown {}", edge.traffic));
+                    return Err(format!("{from} to {to}: {expected:?}, visible {}", edge.traffic));
                 }
             }
         }

@@ -7,7 +7,7 @@ mod support;
 
 use std::sync::Arc;
 
-use ends::{on_its_own_node, says};
+use ends::{is_allowed, on_its_own_node};
 use palisade_analysis::{
     ConnectionEnd,
     diff::{ConnectionChange, Diff, PolicyChange, Presence, diff},
@@ -89,8 +89,8 @@ fn a_diff_equals_the_difference_between_verdicts() {
                 let change = change_between(&found, source, target, own)?;
                 for _ in 0..4 {
                     let (protocol, port) = ports[rng.usize(..ports.len())];
-                    let was = says(a, source, target, protocol, port);
-                    let is = says(b, source, target, protocol, port);
+                    let was = is_allowed(a, source, target, protocol, port);
+                    let is = is_allowed(b, source, target, protocol, port);
                     let opened = change.map_or(&nothing, |c| &c.opened).contains(protocol, port);
                     let closed = change.map_or(&nothing, |c| &c.closed).contains(protocol, port);
                     if (opened, closed) != (!was && is, was && !is) {

@@ -20,12 +20,12 @@ use support::{cases, hold};
 fn an_explanation_equals_the_reference_for_every_port() {
     hold(cases(200), &Shape::tiered(), |cluster, rng| {
         for flow in flows(rng, cluster, 12) {
-            let said =
+            let explanation =
                 explain(cluster, &flow.source, &flow.destination, flow.through_service, &Traffic::all());
             for (protocol, port) in traffic(cluster) {
                 let flow = Flow { protocol, port, ..flow.clone() };
                 let parts: Vec<_> =
-                    said.parts.iter().filter(|p| p.traffic.contains(protocol, port)).collect();
+                    explanation.parts.iter().filter(|p| p.traffic.contains(protocol, port)).collect();
                 let [part] = parts[..] else { return Err(format!("{flow:?} is in {} parts", parts.len())) };
                 let decision = decide(cluster, &flow);
                 let expected = (decision.verdict(), decision.egress.verdict, decision.ingress.verdict);

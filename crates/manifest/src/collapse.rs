@@ -40,7 +40,7 @@ mod tests {
         let finding = |severity, code, path: usize| Diagnostic {
             object: Some("NetworkPolicy a/b".to_owned()),
             path: Some(path.to_string()),
-            ..Diagnostic::new(severity, code, "odd")
+            ..Diagnostic::new(severity, code, "ambiguous")
         };
         let mut all: Vec<_> = (0..10_000).map(|n| finding(Severity::Warning, Code::Ambiguous, n)).collect();
         all.push(finding(Severity::Error, Code::Ambiguous, 1));
@@ -49,9 +49,9 @@ mod tests {
         assert_eq!(
             collapse,
             [
-                "warning: NetworkPolicy a/b: 0: odd (and 9999 more warnings of this kind: ambiguous-value)",
-                "error: NetworkPolicy a/b: 1: odd",
-                "warning: 2: odd",
+                "warning: NetworkPolicy a/b: 0: ambiguous (and 9999 more warnings of this kind: ambiguous-value)",
+                "error: NetworkPolicy a/b: 1: ambiguous",
+                "warning: 2: ambiguous",
             ]
         );
     }

@@ -27,7 +27,7 @@ pub(crate) enum Declaration {
     ReferenceGrant(ReferenceGrant),
 }
 
-/// What a pod or a pod template says about the pods made from it.
+/// The part of a pod or a pod template that matters to policies.
 #[derive(Clone, Debug)]
 pub(crate) struct PodTemplate {
     pub(crate) labels: Labels,

@@ -33,7 +33,7 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    /// Adds an object. One from a file keeps what only the cluster knows of the object that it replaces.
+    /// Adds an object. An object of a file keeps the properties of the replaced object that only the cluster can provide.
     pub(crate) fn add(&mut self, kind: &Name, key: &ObjectKey, declaration: Declaration, from_cluster: bool) {
         match declaration {
             Declaration::Namespace(namespace) => {

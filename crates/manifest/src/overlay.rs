@@ -1,7 +1,7 @@
 //! Objects of files that replace objects of a cluster.
 //!
-//! An object of a file replaces the cluster's object of the same kind, namespace and name. What only the cluster can tell
-//! is kept: addresses, nodes, phases, and which pods a workload has.
+//! An object of a file replaces the cluster's object of the same kind, namespace and name. Properties
+//! that only the cluster can provide are kept: addresses, nodes, phases, and which pods a workload has.
 
 use palisade_policy::{Labels, Name, Node, Pod};
 

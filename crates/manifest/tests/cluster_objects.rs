@@ -31,7 +31,7 @@ fn origins_in_the_cluster_are_object_and_field() {
     let policy = loaded.cluster.policies.values().next().expect("it is there");
     assert_eq!(policy.origin.as_ref().map(ToString::to_string).as_deref(), Some("networkpolicy/shop/p"));
     let rule = &policy.ingress.as_ref().expect("it has rules")[0];
-    let peer = rule.peers.as_ref().expect("it has peers")[0].origin.clone().expect("it stands somewhere");
+    let peer = rule.peers.as_ref().expect("it has peers")[0].origin.clone().expect("it has an origin");
     assert_eq!(peer.to_string(), "networkpolicy/shop/p spec.ingress[0].from[0]");
     assert_eq!((peer.line(), &*peer.within()), (None, "spec.ingress[0].from[0]"));
 }

@@ -210,7 +210,7 @@ fn an_unusable_subject_selects_nothing() {
     let NamespaceMatch::Selected(selector) = &policy.subject.namespaces else { panic!("{policy:?}") };
     let labels = palisade_policy::Labels::from_iter([("kubernetes.io/metadata.name", ""), ("a", "1")]);
     assert!(!selector.matches(&labels) && !selector.matches(&palisade_policy::Labels::default()));
-    assert_eq!(policy.rules(Direction::Ingress).unwrap().len(), 1, "its rules can still be shown");
+    assert_eq!(policy.rules(Direction::Ingress).unwrap().len(), 1, "its rules are kept");
     assert_eq!(
         findings(&loaded),
         [

@@ -154,15 +154,15 @@ fn the_status_of_a_pod_decides_whether_it_gets_an_address() {
         })
         .collect();
     let loaded = clean(&text);
-    let shown = |name: &str| {
+    let rendered = |name: &str| {
         let addresses = &pod(&loaded, "default", name).addresses;
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(shown("bare"), "10.244.0.2 fd00:10:244::2");
-    assert_eq!(shown("empty"), "10.244.0.3 fd00:10:244::3");
-    assert_eq!((shown("pending"), shown("done")), (String::new(), String::new()));
-    assert_eq!(shown("dual"), "10.9.0.1 fd00::9");
-    assert_eq!(shown("single"), "10.9.0.2");
+    assert_eq!(rendered("bare"), "10.244.0.2 fd00:10:244::2");
+    assert_eq!(rendered("empty"), "10.244.0.3 fd00:10:244::3");
+    assert_eq!((rendered("pending"), rendered("done")), (String::new(), String::new()));
+    assert_eq!(rendered("dual"), "10.9.0.1 fd00::9");
+    assert_eq!(rendered("single"), "10.9.0.2");
     assert_eq!(pod(&loaded, "default", "pending").phase, Phase::Pending);
 }
 
@@ -223,12 +223,12 @@ spec: {ipFamilies: [IPv6], selector: {app: a}}
     let loaded =
         clean(&(text.to_owned() + &workload("Deployment", "d", &format!("{{replicas: 2, {TEMPLATE}}}"))));
     let service = |name: &str| &loaded.cluster.services[&ObjectKey::new("default", name)];
-    let shown =
+    let rendered =
         |name: &str| service(name).addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    assert_eq!(shown("web"), "10.96.0.3 fd00:10:96::3", "not what `fixed` declares");
-    assert_eq!((shown("headless"), shown("out")), (String::new(), String::new()));
-    assert_eq!(shown("fixed"), "10.96.0.2 fd00:10:96::77");
-    assert_eq!(shown("six"), "fd00:10:96::2");
+    assert_eq!(rendered("web"), "10.96.0.3 fd00:10:96::3", "not what `fixed` declares");
+    assert_eq!((rendered("headless"), rendered("out")), (String::new(), String::new()));
+    assert_eq!(rendered("fixed"), "10.96.0.2 fd00:10:96::77");
+    assert_eq!(rendered("six"), "fd00:10:96::2");
     let ports = &service("web").ports;
     assert_eq!(ports[0].target, TargetPort::Name("http".into()));
     assert_eq!(ports[1].target, TargetPort::Number(81));
@@ -376,10 +376,10 @@ spec:
     port: [{port: 80}]
 ";
     let loaded = load_text(text);
-    let shown: Vec<_> =
+    let rendered: Vec<_> =
         loaded.diagnostics.iter().map(|d| (d.severity, d.headline(), d.help.clone())).collect();
     assert_eq!(
-        shown,
+        rendered,
         [
             (
                 Severity::Warning,

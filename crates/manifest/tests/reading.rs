@@ -89,9 +89,9 @@ fn unreadable_files_are_reported_and_the_others_are_read() {
     assert_eq!(names(&loaded), ["good"]);
     let codes: Vec<Code> = loaded.diagnostics.iter().map(|d| d.code).collect();
     assert_eq!(codes, [Code::NotUtf8, Code::NotUtf8, Code::NotReadable]);
-    let shown = lines(&loaded);
-    assert!(shown[0].ends_with("latin.yaml:1:1: error: is not UTF-8 at byte 5"), "{}", shown[0]);
-    assert!(shown[2].contains("missing.yaml: error: can't be read: "), "{}", shown[2]);
+    let found = lines(&loaded);
+    assert!(found[0].ends_with("latin.yaml:1:1: error: is not UTF-8 at byte 5"), "{}", found[0]);
+    assert!(found[2].contains("missing.yaml: error: can't be read: "), "{}", found[2]);
 }
 
 #[test]
@@ -181,20 +181,20 @@ fn consecutive_json_objects_are_a_stream() {
     };
     let loaded = load_text(json("\"a\"") + &json("7") + "{\"a\": :}" + &json("\"b\""));
     assert_eq!(names(&loaded), ["a", "b"]);
-    let shown = lines(&loaded);
-    assert!(shown[0].starts_with("t.yaml:2:58: error: "), "{shown:?}");
-    assert!(shown.iter().any(|l| l.starts_with("t.yaml:3:")), "{shown:?}");
+    let found = lines(&loaded);
+    assert!(found[0].starts_with("t.yaml:2:58: error: "), "{found:?}");
+    assert!(found.iter().any(|l| l.starts_with("t.yaml:3:")), "{found:?}");
 }
 
 #[test]
 fn positions_count_lines_with_windows_newlines_too() {
     let yaml = "apiVersion: v1\r\nkind: Pod\r\nmetadata:\r\n  name: é\r\n  labels: {ü: [1]}\r\n";
-    let shown = lines(&load_text(yaml));
+    let found = lines(&load_text(yaml));
     assert!(
-        shown[0].starts_with("t.yaml:4:9: error: Pod default/é: metadata.name: Invalid value: \"é\""),
-        "{shown:?}"
+        found[0].starts_with("t.yaml:4:9: error: Pod default/é: metadata.name: Invalid value: \"é\""),
+        "{found:?}"
     );
-    assert!(shown.iter().any(|l| l.starts_with("t.yaml:5:15: error: ")), "{shown:?}");
+    assert!(found.iter().any(|l| l.starts_with("t.yaml:5:15: error: ")), "{found:?}");
 }
 
 #[test]

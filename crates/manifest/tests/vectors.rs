@@ -121,8 +121,8 @@ impl Bench {
         let (destination, through_service) = match to.strip_prefix("svc:") {
             Some(name) => {
                 let service = &self.cluster.services[&ObjectKey::new("x", name)];
-                let wanted = PortSpec::Number(port);
-                let backends = backends(&self.cluster, service, Some(protocol), Some(&wanted)).unwrap();
+                let port_spec = PortSpec::Number(port);
+                let backends = backends(&self.cluster, service, Some(protocol), Some(&port_spec)).unwrap();
                 port = backends[0].port;
                 let pod = backends[0].pod;
                 (self.cluster.endpoint(pod.address(family).unwrap()), true)
@@ -145,15 +145,16 @@ impl Bench {
             Endpoint::Pod { key, .. } => self.cluster.pods[key].node.clone(),
             _ => None,
         };
-        let says = |direction, end: &Endpoint| match node_of(end) {
+        let verdict_of = |direction, end: &Endpoint| match node_of(end) {
             Some(node) => {
                 self.plans[&node].plan().decide(direction, source, destination, flow.protocol, flow.port)
             }
             None => Verdict::Allow,
         };
         let own_node = matches!(&flow.source, Endpoint::Node { name, .. } if node_of(&flow.destination).as_ref() == Some(name));
-        let egress = says(Direction::Egress, &flow.source);
-        let ingress = if own_node { Verdict::Allow } else { says(Direction::Ingress, &flow.destination) };
+        let egress = verdict_of(Direction::Egress, &flow.source);
+        let ingress =
+            if own_node { Verdict::Allow } else { verdict_of(Direction::Ingress, &flow.destination) };
         if egress.is_allow() && ingress.is_allow() { Verdict::Allow } else { Verdict::Deny }
     }
 }

@@ -7,7 +7,7 @@ pub(crate) fn on_its_own_node(cluster: &Cluster, source: &Endpoint, target: &End
     cluster.pods[key].node.as_ref() == Some(name)
 }
 
-pub(crate) fn says(
+pub(crate) fn is_allowed(
     cluster: &Cluster,
     source: &Endpoint,
     target: &Endpoint,

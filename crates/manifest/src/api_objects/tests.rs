@@ -78,8 +78,8 @@ fn nodes_and_namespaces_are_what_their_manifests_are() {
     assert_eq!(Some(&read), from_manifest(node).nodes.values().next());
     let namespace = r#"{"apiVersion": "v1", "kind": "Namespace",
       "metadata": {"name": "shop", "labels": {"team": "a", "kubernetes.io/metadata.name": "lie"}}}"#;
-    let live: ApiPod<'_> = serde_json::from_str(namespace).unwrap();
-    let read = ObjectDecoder::default().namespace(&live.metadata).value;
+    let pod: ApiPod<'_> = serde_json::from_str(namespace).unwrap();
+    let read = ObjectDecoder::default().namespace(&pod.metadata).value;
     assert_eq!(Some(&read), from_manifest(namespace).namespaces.values().next());
 }
 

@@ -71,9 +71,9 @@ mod tests {
 
     #[test]
     fn the_older_pattern_admits_more() {
-        for odd in ["_a.io", "[a.io", "a.]", "^.io", "*.`a.io", "\\a.io"] {
-            assert!(is_valid(odd, false), "{odd}");
-            assert!(!is_valid(odd, true), "{odd}");
+        for name in ["_a.io", "[a.io", "a.]", "^.io", "*.`a.io", "\\a.io"] {
+            assert!(is_valid(name, false), "{name}");
+            assert!(!is_valid(name, true), "{name}");
         }
     }
 }
