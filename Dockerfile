@@ -4,10 +4,10 @@
 #   docker build -t registry.example.org/network/palisade:0.1.0 .
 #   docker buildx build --platform linux/amd64,linux/arm64 -t … --push .
 #
-# docs/install.md says what to do with it.
+# docs/install.md describes how to use it.
 
 FROM rust:1.95.0-slim-trixie AS build
-# The toolchain of the image as it is: rust-toolchain.toml asks for components that a build doesn't need.
+# Uses the toolchain of the image: rust-toolchain.toml lists components that a build doesn't need.
 ENV RUSTUP_TOOLCHAIN=1.95.0 CARGO_TERM_COLOR=never
 RUN cargo install --locked --root /opt/sbom cargo-cyclonedx@0.5.9
 ENV PATH=/opt/sbom/bin:$PATH
@@ -15,8 +15,8 @@ WORKDIR /src
 COPY . .
 RUN deploy/image/build.sh /image
 
-# No shell, no package manager, no C library. No CA certificates either: the API server's are mounted into every pod with the
-# service account, and no one else is asked.
+# No shell, no package manager, no C library. No CA certificates either: that of the API server is mounted into every pod with the
+# service account, and the agent connects to no other server.
 FROM scratch
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -29,7 +29,7 @@ LABEL org.opencontainers.image.title="Palisade" \
       dev.palisade.notices="/usr/share/palisade/NOTICES.txt"
 COPY --from=build /image/ /
 ENV PATH=/usr/local/bin
-# Asking questions takes no rights. The agent's DaemonSet says uid 0: programming the kernel takes CAP_NET_ADMIN, which Kubernetes
-# gives to uid 0 alone.
+# Queries require no privileges. The agent's DaemonSet sets uid 0: programming the kernel requires CAP_NET_ADMIN, which Kubernetes
+# grants only to uid 0.
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/palisade"]

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Writes what follows from the chart: the plain manifests, the expected output of each case in tests/, and the chart's copies
-# of the alerts and of the dashboard (a chart can't read what lies outside of it).
+# Generates files from the chart: the plain manifests, the expected output of each case in tests/, and the chart's copies
+# of the alerts and of the dashboard (a chart can't read files outside of its directory).
 #
 # usage: deploy/render.sh          writes them
-#        deploy/render.sh --check  writes nothing, and fails with a diff where one is not as it should be
+#        deploy/render.sh --check  compares them instead, and fails with a diff if one is outdated
 #
-# HELM names the program, 3 or 4; without it `helm` is looked for on the PATH.
+# HELM is the program, version 3 or 4. Default: `helm` on the PATH.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -16,7 +16,7 @@ if [[ -n $check && $check != --check ]] || (($# > 1)); then
     exit 2
 fi
 if ! command -v "$helm" >/dev/null; then
-    echo "deploy/render.sh: no program \`$helm\`: install Helm, or name it in HELM" >&2
+    echo "deploy/render.sh: no program \`$helm\`: install Helm, or set HELM" >&2
     exit 2
 fi
 
@@ -25,7 +25,7 @@ readonly work
 trap 'rm -rf "$work"' EXIT
 differing=0
 
-# put FILE: standard input becomes FILE, or is compared with it.
+# put FILE: writes standard input to FILE, or compares the two.
 put() {
     cat >"$work/new"
     if [[ -z $check ]]; then
@@ -35,14 +35,14 @@ put() {
     fi
 }
 
-# rendered ARGUMENT…: the chart as text. A fixed version of Kubernetes, since the one that Helm assumes changes with Helm; and
-# without the names of the templates, which mean nothing to whoever reads plain manifests.
+# rendered ARGUMENT…: renders the chart. The version of Kubernetes is fixed, because Helm's default changes with its version. The names of
+# the templates are removed, because they mean nothing in plain manifests.
 rendered() {
     "$helm" template palisade "$chart" --namespace palisade-system --kube-version 1.33.0 "$@" >"$work/out"
     grep -v '^# Source: ' "$work/out"
 }
 
-# What follows is generated: where it comes from, then standard input.
+# generated COMMENT…: writes a comment that the file is generated, then standard input.
 generated() {
     printf '# Generated from deploy/helm/palisade by deploy/render.sh: edit the chart, then run it.\n'
     [[ -z ${1:-} ]] || printf '# %s\n' "${@}"
@@ -52,17 +52,17 @@ generated() {
 put "$chart/files/alerts.yaml" < <(sed '/^#/d' prometheus/alerts.yaml)
 put "$chart/files/dashboard.json" <grafana/palisade.json
 rendered --set namespace.create=true | generated \
-    "Set the image of the DaemonSet to where you pushed yours; docs/install.md says how." | put manifests/palisade.yaml
+    "Set the image of the DaemonSet to yours; docs/install.md describes how." | put manifests/palisade.yaml
 rendered --set removeRules=true --show-only templates/daemonset.yaml | generated \
-    "Replaces the agents of palisade.yaml by pods that take away all of Palisade's rules; docs/install.md says when and how." \
+    "Replaces the agents of palisade.yaml by pods that remove all of Palisade's rules; docs/install.md describes when and how." \
     | put manifests/remove.yaml
 rendered --set explainer.clusterRole=true --show-only templates/explainer.yaml | generated \
-    "The rights of people who ask the live cluster; docs/install.md says how to give them." | put manifests/explainer.yaml
+    "Permissions for users of the command line; docs/install.md describes how to grant them." | put manifests/explainer.yaml
 for case in tests/*/; do
     rendered --values "$case/values.yaml" | put "${case}expected.yaml"
 done
 
 if ((differing)); then
-    echo "not as the chart renders it; if the chart is right, run deploy/render.sh" >&2
+    echo "generated files are outdated; if the chart is correct, run deploy/render.sh" >&2
     exit 1
 fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The chart through the door that a user takes: Helm. What its output may hold (capabilities, mounts, verbs, names of metrics) is
-# tested by `cargo test -p palisade --test deploy`, which reads the rendered files and needs no Helm.
+# Tests the chart with Helm. The content of the rendered files (capabilities, mounts, verbs, names of metrics) is tested by
+# `cargo test -p palisade --test deploy`, which requires no Helm.
 #
-# HELM names the program, 3 or 4. Without it: `helm` on the PATH, else the one that tests/cluster builds.
+# HELM is the program, version 3 or 4. Default: `helm` on the PATH, else the one that tests/cluster builds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -27,7 +27,7 @@ check() {
 
 template() { "$HELM" template palisade "$chart" --namespace palisade-system --kube-version 1.33.0 "$@"; }
 
-# refused PATTERN ARGUMENT…: nothing is rendered, and the message has PATTERN.
+# refused PATTERN ARGUMENT…: succeeds if rendering fails with a message that matches PATTERN.
 refused() {
     local pattern=$1 output
     shift
@@ -47,12 +47,12 @@ dashboard_is_whole() {
         | diff - grafana/palisade.json
 }
 
-# Other settings are another pod template, so that a change of them restarts the agents.
+# Other settings lead to another pod template, which restarts the agents.
 settings_restart() {
     ! diff <(template | grep palisade.dev/config) <(template --set agent.logLevel=debug | grep palisade.dev/config)
 }
 
-check "what is committed is what the chart renders" ./render.sh --check
+check "committed files are up to date" ./render.sh --check
 check "lint" "$HELM" lint --strict "$chart"
 for case in tests/*/; do
     check "lint with $case" "$HELM" lint --strict "$chart" --values "$case/values.yaml"

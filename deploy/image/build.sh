@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds the content of the image into a folder: the program, linked statically; its SBOM; the licences of its parts.
+# Builds the content of the image in a directory: the statically linked program, its SBOM, and the licenses of its dependencies.
 # The program has all verbs except `lab`: a privileged container needs no cluster simulation.
 #
-# usage: deploy/image/build.sh FOLDER
-# Needs a Rust toolchain with a static C library (glibc's libc.a or a musl target's), a C compiler, and cargo-cyclonedx.
+# usage: deploy/image/build.sh DIRECTORY
+# Requires a Rust toolchain with a static C library (glibc's libc.a or a musl target's), a C compiler, and cargo-cyclonedx.
 set -euo pipefail
 shopt -s nullglob nocaseglob
 if (($# != 1)); then
-    echo "usage: deploy/image/build.sh FOLDER" >&2
+    echo "usage: deploy/image/build.sh DIRECTORY" >&2
     exit 2
 fi
 mkdir -p "$1"
@@ -19,22 +19,22 @@ target=$(rustc -vV | sed -n 's/^host: //p')
 readonly target share=$out/usr/share/palisade features=(--no-default-features --features agent)
 mkdir -p "$share"
 
-# For the target alone: macros that run in the compiler can't be static.
+# Only for the target: procedural macros, which run in the compiler, can't be linked statically.
 RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_STRIP=debuginfo \
     cargo build --release --locked --package palisade "${features[@]}" --target "$target"
 install -D -m 755 "${CARGO_TARGET_DIR:-target}/$target/release/palisade" "$out/usr/local/bin/palisade"
 if readelf --program-headers "$out/usr/local/bin/palisade" | grep -q INTERP; then
-    echo "the program is not static: it would not start in an empty image" >&2
+    echo "the program is not linked statically and would not start in an empty image" >&2
     exit 1
 fi
 
-# One file for the program: its crates, their versions, sources, hashes and licences.
+# The SBOM: the program's crates with versions, sources, hashes and licenses.
 cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --target "$target" "${features[@]}" \
     --manifest-path crates/palisade/Cargo.toml
 mv crates/palisade/palisade_bin.cdx.json "$share/sbom.cdx.json"
 
-# The licence texts of all that is in the program: most demand that they come with it. Beside the crates that is Rust's own
-# library, and the C library where it is glibc (LGPL: this repository is what it takes to link the program anew).
+# The license texts of everything that is linked into the program; most licenses require them. Beside the crates, this is Rust's
+# standard library, and the C library if it is glibc (LGPL: this repository contains what is needed to relink the program).
 install -m 644 LICENSE "$share/LICENSE"
 {
     cargo tree --locked --package palisade "${features[@]}" --edges normal --target "$target" --prefix none --no-dedupe \

@@ -1,11 +1,11 @@
-{{/* Labels of every object. None says Helm: `helm install` adds its own, and plain manifests have none. */}}
+{{/* Labels of every object. `helm install` adds its own; plain manifests have no labels of Helm. */}}
 {{- define "palisade.labels" -}}
 app.kubernetes.io/name: palisade
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: palisade
 {{- end }}
 
-{{/* What selects the agents' pods. Never changes: a DaemonSet's selector can't be changed. */}}
+{{/* The selector of the agents' pods. It must never change: a DaemonSet's selector is immutable. */}}
 {{- define "palisade.selector" -}}
 app.kubernetes.io/name: palisade
 app.kubernetes.io/component: agent
@@ -18,19 +18,19 @@ app.kubernetes.io/component: agent
 {{- end -}}
 {{- end }}
 
-{{/* ADDRESS:PORT to listen on; an IPv6 address in brackets. */}}
+{{/* The address to listen on, as ADDRESS:PORT. An IPv6 address is in brackets. */}}
 {{- define "palisade.listen" -}}
 {{- with .Values.agent.listen -}}
 {{- if contains ":" .address }}[{{ .address }}]{{ else }}{{ .address }}{{ end }}:{{ .port }}
 {{- end -}}
 {{- end }}
 
-{{/* "true" if only the node itself can ask the agent. */}}
+{{/* "true" if the agent listens on a loopback address only. */}}
 {{- define "palisade.loopback" -}}
 {{- with .Values.agent.listen.address }}{{ or (hasPrefix "127." .) (eq . "::1") }}{{ end }}
 {{- end }}
 
-{{/* A probe of a path. Health is served on the node's loopback address alone, where no pod can reach it. */}}
+{{/* A probe of a path. Health is served on the node's loopback address, which pods can't reach. */}}
 {{- define "palisade.probe" -}}
 httpGet:
   path: {{ . }}
