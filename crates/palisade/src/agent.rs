@@ -19,54 +19,54 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Every setting is a flag, an environment variable and a key of the file alike; a flag wins over the environment, that over the file.
+Every setting can be given as a flag, as an environment variable or in the settings file. Flags override the environment, which overrides the file.
 
-The rules stay in force when the agent ends, however it ends; `--remove` takes them away.
+The rules remain active when the agent exits, for any reason; `--remove` removes them.
 
 Examples:
-  palisade agent                                    on a node of a cluster, as a DaemonSet does
+  palisade agent                                    on a cluster node, as the DaemonSet runs it
   palisade agent --source dir:/etc/palisade/policies --node-name n1
-  palisade agent --dry-run --node-name n1           what it would program; needs no root
-  palisade agent --once --source dir:manifests      program the kernel and end
-  palisade agent --remove                           take every trace away
-  palisade agent --print-config                     the settings, from wherever they come
+  palisade agent --dry-run --node-name n1           print print what it would program; needs no root
+  palisade agent --once --source dir:manifests      program the kernel and exit
+  palisade agent --remove                           remove the rules and all other traces
+  palisade agent --print-config                     print the effective settings
 
-Exit codes: 0 it was ended or is done, 2 error.";
+Exit codes: 0 stopped or done, 2 error.";
 
-/// What `agent` takes.
+/// Arguments of `agent`.
 #[derive(Debug, Args)]
 pub(crate) struct Agent {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     mode: Mode,
-    /// A file of settings, as YAML [default: /etc/palisade/agent.yaml, if it exists]
+    /// YAML file with settings [default: /etc/palisade/agent.yaml, if it exists]
     #[arg(long, env = "PALISADE_CONFIG", value_name = "FILE", hide_env_values = true)]
     config: Option<PathBuf>,
-    /// The form of what --dry-run prints
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    /// Output format of --dry-run
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
 }
 
-/// What to do instead of running.
+/// Modes other than running as a daemon.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 struct Mode {
-    /// Print this node's plan and the nftables text that it means; touch nothing
+    /// Print this node's plan and its nftables rules; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Program the kernel with what the source says now, and end
+    /// Program the kernel from the current state of the source, and exit
     #[arg(long)]
     once: bool,
-    /// Take away the rules and every other trace, and end
+    /// Remove the rules and all other traces, and exit
     #[arg(long)]
     remove: bool,
-    /// Print the settings, and end
+    /// Print the effective settings, and exit
     #[arg(long)]
     print_config: bool,
 }
 
-/// The settings in flags and in the environment, as [`Config::read`] takes them: with the information which were given.
+/// The settings given by flags and environment variables. [`Config::read`] needs to know which of them were given.
 #[derive(Clone, Debug)]
 struct Settings(ArgMatches);
 
@@ -114,21 +114,22 @@ pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
     } else if arguments.mode.once {
         match daemon::once(&config)? {
             Once::Done => {}
-            Once::Refused => bail!("the kernel did not take the whole plan; the log says what it refused"),
+            Once::Refused => bail!("the kernel rejected a part of the plan; see the log"),
             Once::NotReviewed => bail!(
-                "the rules are in force, but open connections that they deny were not cut; the log says why"
+                "the rules are active, but established connections that they deny were not revoked; see the log"
             ),
         }
     } else if arguments.mode.remove {
         let removed = daemon::remove(&config)?;
-        let table = if removed.table { "the table inet palisade is gone" } else { "there was no table" };
+        let table =
+            if removed.table { "removed table inet palisade" } else { "there is no table inet palisade" };
         let freed = match removed.connections {
             0 => String::new(),
-            n => format!("; cut connections that may go on: {n}"),
+            n => format!("; restored connections: {n}"),
         };
         output::print(&format!("{table}{freed}\n")).context("can't write")?;
         if let Some(why) = removed.left {
-            bail!("marks of cut connections are left, which count again if the agent comes back: {why}");
+            bail!("some connections are still marked as revoked, which an agent would drop again: {why}");
         }
     } else {
         daemon::run(&config, Arc::new(explain))?;
@@ -136,7 +137,7 @@ pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
     Ok(Outcome::Yes)
 }
 
-/// The default place of the settings, which the help promises.
+/// The default path of the settings file, as the help states it.
 const _: () = assert!(matches!(config::DEFAULT_FILE.as_bytes(), b"/etc/palisade/agent.yaml"));
 
 /// Decides a connection for `palisade node explain`, as `palisade can` does.

@@ -1,4 +1,4 @@
-//! The command line as a whole: verbs and their help. What a verb takes stands in its own module.
+//! The command line: verbs and their help. The arguments of a verb are in its own module.
 
 use clap::{Args, Parser, Subcommand};
 
@@ -22,7 +22,7 @@ use crate::{
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "\
-Exit codes: 0 yes (allowed, in agreement, done), 1 no (denied, in disagreement), 2 error.
+Exit codes: 0 yes (allowed, identical, done), 1 no (denied, different), 2 error.
 Colour is used on terminals only, and never if NO_COLOR is set."
 )]
 pub(crate) struct Arguments {
@@ -30,56 +30,56 @@ pub(crate) struct Arguments {
     pub(crate) verb: Verb,
 }
 
-/// What to do.
+/// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// The node agent: keeps this node's kernel at what the policies say
+    /// Run the node agent, which enforces policies in this node's kernel
     #[cfg(all(target_os = "linux", feature = "agent"))]
     #[command(after_help = crate::agent::HELP)]
     Agent(crate::agent::Agent),
-    /// May SRC open a connection to DST, and which policy says so?
-    #[command(after_long_help = CAN_HELP, after_help = "`palisade can --help` explains the spellings and has examples.")]
+    /// Check whether SRC may connect to DST, and which policy decides
+    #[command(after_long_help = CAN_HELP, after_help = "See `palisade can --help` for the syntax of SRC and DST and for examples.")]
     Can(Can),
-    /// Every connection that is allowed in the cluster, and with the outside
+    /// List allowed connections within the cluster and with external addresses
     #[command(visible_alias = "list", after_help = connections::HELP)]
     Connections(Connections),
-    /// One workload: who may reach it, what it may reach, which policies say so, and what it is exposed to
+    /// Show a workload's policies, its allowed peers and its exposure
     #[command(after_help = describe::HELP)]
     Describe(Describe),
-    /// What a change of manifests opens and closes, and which policies do it
+    /// Compare manifests: connections opened and closed, and the policies that cause it
     #[command(after_help = diff::HELP)]
     Diff(Diff),
-    /// Does this machine let policies work: kernel, CNI wiring, other policy agents, API access; and what to do if not
+    /// Check that policies can work on this machine: kernel, CNI, other policy agents, API access
     #[cfg(all(target_os = "linux", feature = "agent"))]
     #[command(after_help = crate::doctor::HELP)]
     Doctor(crate::doctor::Doctor),
-    /// Why is it so: the walk through all policies in both directions, and what to edit to have it otherwise
+    /// Explain a verdict, policy by policy, and how to change the result
     #[command(after_help = explain::HELP)]
     Explain(Explain),
-    /// A cluster on this machine: real network namespaces, the real kernel, real packets
+    /// Run a cluster of network namespaces on this machine, with the real kernel and real packets
     #[cfg(all(target_os = "linux", feature = "lab"))]
     #[command(after_help = LAB_HELP, subcommand_required = true, arg_required_else_help = true)]
     Lab(crate::lab::Lab),
-    /// What decides in a live cluster, written to a directory that -f reads back
+    /// Write the cluster's objects that policies depend on to a directory for -f
     #[command(after_help = snapshot::HELP)]
     Snapshot(Snapshot),
-    /// Print the completions for a shell
+    /// Print a shell completion script
     #[command(after_help = "\
 Examples:
   palisade completions bash > ~/.local/share/bash-completion/completions/palisade
   palisade completions zsh > ~/.zfunc/_palisade
   palisade completions fish > ~/.config/fish/completions/palisade.fish")]
     Completions(Completions),
-    /// Print the manual page of a verb, or write all of them into a directory
+    /// Print the manual page of a verb, or write all pages to a directory
     #[command(after_help = man::HELP)]
     Man(Man),
-    /// Ask the agent of this node: what it enforces, and whether the kernel holds it
+    /// Query this node's agent: status, policies, errors, and whether the kernel matches its plan
     #[cfg(all(target_os = "linux", feature = "agent"))]
     #[command(after_help = crate::node::HELP)]
     Node(crate::node::Node),
 }
 
-/// What `completions` takes.
+/// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
     /// The shell
@@ -87,21 +87,20 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
-// Paragraphs stand on one line each: clap wraps them to the terminal. Columns are kept short by hand.
+// Each paragraph is one line: clap wraps it to the terminal's width. Tables are wrapped by hand.
 const CAN_HELP: &str = "\
 SRC and DST are one of:
   [NAMESPACE/][KIND/]NAME  a pod, or the pods of a deployment, statefulset, daemonset,
-                           replicaset, job, cronjob or replicationcontroller; kubectl's
-                           short names do too. Without KIND, any of these
+                           replicaset, job, cronjob or replicationcontroller (or kubectl's
+                           short name of one). Without KIND, any of these
   [NAMESPACE/]svc/NAME     the pods and container ports behind a service
-  node/NAME                a node's own network, with the pods that share it
-  10.0.0.7, [fd00::7]      an address; that of a pod means the pod. It fixes the family
-  internet                 all public addresses; asked once for every part of them that
-                           policies tell apart
+  node/NAME                a node's own network, with its host-network pods
+  10.0.0.7, [fd00::7]      an address; a pod's address means the pod, in that IP family
+  internet                 all public addresses, split where policies treat them differently
 
-PORT is a number or a port name, PROTO is TCP (the default), UDP or SCTP. DST/ICMP asks about echo requests. Without a port, every port that the destination declares is asked about.
+PORT is a number or a port name; PROTO is TCP (the default), UDP or SCTP. DST/ICMP means echo requests. Without a port, every container port that the destination declares is checked.
 
-A workload means all of its pods, and without an address both IP families are asked about. The exit code is 0 only if everything is allowed; where the answers differ, each is shown.
+A workload means all of its pods. Without an address, both IP families are checked. The exit code is 0 only if everything is allowed; if verdicts differ, each is shown.
 
 Examples:
   palisade can frontend backend:8080 -n shop -f examples/shop
@@ -114,9 +113,9 @@ Exit codes: 0 allowed, 1 denied, 2 error.";
 
 #[cfg(all(target_os = "linux", feature = "lab"))]
 const LAB_HELP: &str = "\
-The lab needs no root (where user namespaces are allowed), no container runtime and no other program. It leaves nothing behind, however it ends.
+The lab needs neither root (if user namespaces are allowed) nor a container runtime nor other programs. It leaves nothing behind, however it ends.
 
 Examples:
   palisade lab run examples/shop            build it, probe every pair, compare with the engine
-  palisade lab run examples/shop --dry-run  the engine's matrix alone, without a kernel
-  palisade lab up examples/shop             keep it running and enforce every edit as it is saved";
+  palisade lab run examples/shop --dry-run  print the engine's matrix only
+  palisade lab up examples/shop             keep it running and enforce edits when they are saved";

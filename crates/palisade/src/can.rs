@@ -1,4 +1,4 @@
-//! `palisade can`: may this end open a connection to that one, and why?
+//! `palisade can`: whether a connection is allowed, and why.
 
 pub(crate) mod answer;
 pub(crate) mod question;
@@ -21,29 +21,29 @@ pub(crate) use question::QuestionFlow;
 pub(crate) use render::JsonEnd;
 pub(crate) use spec::{EndpointSpec, ProtocolSpec, Spec};
 
-/// What `can` is asked.
+/// Arguments of `can`.
 #[derive(Debug, Args)]
 pub(crate) struct Can {
-    /// Who opens the connection
+    /// Source of the connection
     #[arg(value_name = "SRC")]
     source: String,
-    /// Who is called, with port and protocol (TCP if not said)
+    /// Destination, with port and protocol (default: TCP)
     #[arg(value_name = "DST[:PORT[/PROTO]]")]
     destination: String,
     #[command(flatten)]
     sources: InputArguments,
-    /// The namespace of names, and of objects in the manifests, that have none; else that of the context, or default
+    /// Namespace of names and manifests without one [default: the context's, else "default"]
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
-    /// The form of the answer
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
-    /// Print nothing: the exit code is the answer
+    /// Print nothing; only set the exit code
     #[arg(short, long, conflicts_with = "output")]
     quiet: bool,
 }
 
-/// The error for a name of a workload that is there and has no pods.
+/// Returns the error for a workload that exists but has no pods.
 fn without_pods(loaded: &Loaded, specs: &[&Spec], namespace: &str) -> Option<anyhow::Error> {
     let named = |who: &EndpointSpec| match who {
         EndpointSpec::Named { namespace: own, kind, name } => {
@@ -62,10 +62,13 @@ fn without_pods(loaded: &Loaded, specs: &[&Spec], namespace: &str) -> Option<any
     };
     let (namespace, workload) = specs.iter().find_map(|s| named(&s.who))?;
     let kind = workload.kind.to_ascii_lowercase();
-    Some(anyhow::anyhow!("{kind} {namespace}/{} has no pods: nobody connects to or from it", workload.name))
+    Some(anyhow::anyhow!(
+        "{kind} {namespace}/{} has no pods, so there are no connections to or from it",
+        workload.name
+    ))
 }
 
-/// Answers.
+/// Answers the question and prints the answer.
 pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
     let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
     let source = parse("source", &arguments.source)?;

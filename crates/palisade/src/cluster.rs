@@ -1,4 +1,4 @@
-//! The cluster that a verb asks: which one, how long it may take, and what to say of what could not be read.
+//! Reads a cluster over the API, and reports kinds that could not be read.
 
 use std::{
     cell::Cell,
@@ -22,31 +22,31 @@ use crate::{
     output::{self, Style, styled},
 };
 
-/// Where the help has what concerns a cluster.
-pub(crate) const HEADING: &str = "Live cluster";
+/// The heading of the cluster's options in the help.
+pub(crate) const HEADING: &str = "Cluster options";
 
-/// Which cluster.
+/// The options that select a cluster.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ClusterArguments {
-    /// A context of the kubeconfig other than its current one
+    /// The kubeconfig context to use [default: the current one]
     #[arg(long, value_name = "NAME", help_heading = HEADING)]
     pub(crate) context: Option<String>,
-    /// The kubeconfig, instead of $KUBECONFIG or ~/.kube/config
+    /// The kubeconfig file [default: $KUBECONFIG, else ~/.kube/config]
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     pub(crate) kubeconfig: Option<PathBuf>,
-    /// How long one request to the API server may take
+    /// Timeout of a single request to the API server
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time, help_heading = HEADING)]
     pub(crate) request_timeout: Duration,
-    /// Take the answer for one although some kinds could not be read
+    /// Accept an incomplete answer if some kinds could not be read
     #[arg(long, help_heading = HEADING)]
     pub(crate) allow_incomplete: bool,
 }
 
-/// `30`, `30s`, `500ms`, `2m`.
+/// Parses a duration: `30`, `30s`, `500ms`, `2m`.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let wrong = || format!("`{text}` is no time; write 30s, 500ms or 2m");
+    let wrong = || format!("invalid duration `{text}`; use 30s, 500ms or 2m");
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let time = match unit {
         "" | "s" => Duration::from_secs(number),
@@ -54,16 +54,17 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
         "m" => Duration::from_secs(number.saturating_mul(60)),
         _ => return Err(wrong()),
     };
-    if time.is_zero() { Err("no request is answered in no time".to_owned()) } else { Ok(time) }
+    if time.is_zero() { Err("the timeout must be greater than zero".to_owned()) } else { Ok(time) }
 }
 
 impl ClusterArguments {
-    /// Whether the user names one.
+    /// Whether the user selected a cluster.
     pub(crate) fn is_named(&self) -> bool {
         self.context.is_some() || self.kubeconfig.is_some()
     }
 
-    /// Reads it. `namespace` is the user's own, if he names one. Without a cluster, `or` is what he could do instead.
+    /// Reads the cluster. `namespace` is read if the user may not list all. `or` is what to do instead if no cluster is
+    /// configured.
     ///
     /// # Errors
     /// When there is none, or it can't be asked.
@@ -86,8 +87,8 @@ impl ClusterArguments {
         if live.objects.is_empty() {
             warn(&live.missing, Need::Everything);
             bail!(
-                "nothing could be read from {}: this user needs the right to list pods, namespaces and policies, at least in his \
-                 own namespace (-n)",
+                "nothing could be read from {}: you need permission to list pods, namespaces and policies, at least in your own \
+                 namespace (-n)",
                 live.server
             );
         }
@@ -95,7 +96,7 @@ impl ClusterArguments {
     }
 }
 
-/// One line on a terminal that says how far the reading is.
+/// A progress line on a terminal.
 #[derive(Default)]
 struct ProgressLine {
     shown: Cell<bool>,
@@ -121,12 +122,12 @@ impl ProgressLine {
     }
 }
 
-/// What an answer is about, and so which kinds it needs.
+/// The kinds that an answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Verdicts.
+    /// Those that affect verdicts.
     Verdicts,
-    /// Everything that reaches everything, from outside too.
+    /// Those that affect any connection, including connections from outside the cluster.
     Everything,
 }
 
@@ -140,12 +141,12 @@ impl Need {
     }
 }
 
-/// Those kinds of `missing` without which the answer may be wrong.
+/// Returns the kinds of `missing` without which the answer may be wrong.
 pub(crate) fn needed(missing: &[Missing], need: Need) -> Vec<Missing> {
     missing.iter().filter(|m| need.needs(m)).cloned().collect()
 }
 
-/// Says what could not be read and what that means for the answer.
+/// Reports the kinds that could not be read, and the consequence.
 pub(crate) fn warn(missing: &[Missing], need: Need) {
     let names = |m: &&Missing| m.kind.needed_for() == NeededFor::WorkloadNames;
     for missing in missing.iter().filter(|m| need.needs(m) || names(m)) {
@@ -155,12 +156,12 @@ pub(crate) fn warn(missing: &[Missing], need: Need) {
             styled(Style::Strong, "note:")
         };
         let Missing { kind, error, only_in } = missing;
-        let but = match &only_in[..] {
+        let except = match &only_in[..] {
             [] => String::new(),
-            some => format!(" but in {}", connection_ends::abbreviated(some, Clone::clone)),
+            some => format!(" except in {}", connection_ends::abbreviated(some, Clone::clone)),
         };
         output::note(&format!(
-            "{heading} {} could not be read{but}: {}.\n  {}\n",
+            "{heading} {} could not be read{except}: {}.\n  {}\n",
             kind.plural(),
             kind.if_missing(),
             error.with_advice()
@@ -168,7 +169,7 @@ pub(crate) fn warn(missing: &[Missing], need: Need) {
     }
 }
 
-/// A kind that could not be read, for programs.
+/// A kind that could not be read, as JSON.
 #[derive(Serialize)]
 pub(crate) struct JsonMissing<'a> {
     kind: &'static str,
@@ -176,7 +177,7 @@ pub(crate) struct JsonMissing<'a> {
     group: &'static str,
     why: String,
     means: &'static str,
-    /// The namespaces in which it could be read all the same.
+    /// The namespaces in which it could be read.
     only_in: &'a [String],
 }
 

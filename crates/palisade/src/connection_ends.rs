@@ -1,4 +1,4 @@
-//! The ends of connections, with a short unique name for each, and where its object stands.
+//! The ends of connections, each with a short unique name and the origin of its object.
 
 use std::collections::HashMap;
 
@@ -10,21 +10,21 @@ use serde::Serialize;
 
 use crate::traffic::{JsonRange, range_text};
 
-/// How many pods, workloads, nodes or ranges a name counts up.
+/// The most pods, workloads, nodes or ranges that a name lists.
 const LISTED: usize = 4;
 
-/// An end as answers show it.
+/// An end with its name.
 #[derive(Debug)]
 pub(crate) struct NamedEnd<'a> {
-    /// Its name; no other end of the answer has it.
+    /// The name, unique in the answer.
     pub(crate) id: String,
-    /// What it is.
+    /// The end.
     pub(crate) endpoint: &'a ConnectionEnd,
-    /// Where its object stands.
+    /// The origin of its object.
     pub(crate) at: Option<&'a Origin>,
 }
 
-/// Names ends. Equal endpoints in equal order get equal names.
+/// Names ends. The same ends in the same order get the same names.
 pub(crate) fn name_ends<'a>(
     endpoints: impl Iterator<Item = &'a ConnectionEnd>,
     loaded: &'a Loaded,
@@ -35,7 +35,7 @@ pub(crate) fn name_ends<'a>(
     for end in &mut ends {
         let times = seen.entry(end.id.clone()).or_default();
         *times += 1;
-        // Two ends with the same first members: one node with two addresses of a family that are treated differently.
+        // Two ends have the same first members if policies treat two addresses of a node differently.
         if *times > 1 {
             end.id = format!("{} #{times}", end.id);
         }
@@ -43,7 +43,7 @@ pub(crate) fn name_ends<'a>(
     ends
 }
 
-/// A few of many: `a, b, c, d and 3 more`.
+/// Joins the first few of a list: `a, b, c, d and 3 more`.
 pub(crate) fn abbreviated<T>(all: &[T], text: impl Fn(&T) -> String) -> String {
     let mut shown = all.iter().take(LISTED).map(text).collect::<Vec<_>>().join(", ");
     if all.len() > LISTED {
@@ -66,7 +66,7 @@ pub(crate) fn name(endpoint: &ConnectionEnd) -> String {
     }
 }
 
-/// The name of what forwards into the cluster: no object has it.
+/// The name of the pods that forward connections into the cluster. No object can have it.
 pub(crate) const CONTROLLER: &str = "{ingress-controller}";
 
 fn pods_of(workload: &WorkloadPods) -> String {
@@ -95,7 +95,7 @@ pub(crate) fn place<'a>(endpoint: &ConnectionEnd, loaded: &'a Loaded) -> Option<
     }
 }
 
-/// A workload that nobody declared is known by its pods.
+/// Returns the origin of a workload, or of its first pod if the workload was not declared.
 fn place_of_workload<'a>(workload: &WorkloadPods, loaded: &'a Loaded) -> Option<&'a Origin> {
     let key = |name: &Name| ObjectKey { namespace: workload.namespace.clone(), name: name.clone() };
     let pod = || workload.pods.first().and_then(|pod| place_of("Pod", &key(pod), loaded));
@@ -106,7 +106,7 @@ fn place_of<'a>(kind: &str, key: &ObjectKey, loaded: &'a Loaded) -> Option<&'a O
     loaded.origins.get(&(Name::from(kind), key.clone()))
 }
 
-/// An end, for machines.
+/// An end, as JSON.
 #[derive(Serialize)]
 pub(crate) struct JsonEnd<'a> {
     id: String,
@@ -140,7 +140,7 @@ struct JsonNode<'a> {
     addresses: Vec<String>,
 }
 
-/// An object, and where it begins: null if it wasn't declared.
+/// An object and its origin, which is null if it was not declared.
 #[derive(Serialize)]
 pub(crate) struct JsonObject<'a> {
     kind: &'a str,
@@ -172,7 +172,7 @@ impl<'a> JsonObject<'a> {
 }
 
 impl<'a> NamedEnd<'a> {
-    /// The end for machines.
+    /// Returns the end as a JSON value.
     pub(crate) fn json(&'a self, loaded: &'a Loaded) -> JsonEnd<'a> {
         JsonEnd { id: self.id.clone(), what: end_kind(self.endpoint, loaded) }
     }

@@ -1,4 +1,4 @@
-//! `palisade connections`: every connection that is allowed in a cluster, and with the outside.
+//! `palisade connections`: the allowed connections within a cluster and with external addresses.
 
 mod csv;
 mod filter;
@@ -25,15 +25,15 @@ use crate::{
 use report::Report;
 
 pub(crate) const HELP: &str = "\
---from and --to take what `palisade can` takes as SRC and DST, and also:
+--from and --to have the syntax of SRC and DST in `palisade can`, and also take:
   namespace/NAME           everything in a namespace
   10.0.0.0/8, 2001:db8::/32
-                           outside addresses: ends are cut at the edges of the range
-  {ingress-controller}     what forwards connections into the cluster
+                           external addresses, split at the edges of the range
+  {ingress-controller}     the pods that forward connections into the cluster
 
-A workload whose pods are not all treated alike is shown in parts. Outside addresses are split exactly where some policy tells them apart. What is shown is the network's part: new connections, after the translation of service addresses. A pod reaches itself always; that isn't shown.
+A workload is split into parts if policies treat its pods differently. External addresses are split exactly where a policy distinguishes them. Listed are new connections, after translation of service addresses. Connections of a pod to itself are always allowed and not listed.
 
-{ingress-controller} stands for what forwards connections as Ingresses, routes of the Gateway API and OpenShift's Routes ask for. Which pods that is, these objects don't say: unless --ingress-controller names it, it may open what a pod without labels in a new namespace may. What they ask for and policies deny is reported.
+{ingress-controller} stands for the pods that forward connections for Ingresses, Gateway API routes and OpenShift Routes. These objects do not name the pods: unless --ingress-controller does, they are treated like a pod without labels in a new namespace. Connections that routes request and policies deny are reported.
 
 Examples:
   palisade connections -f examples/shop
@@ -44,55 +44,55 @@ Examples:
   palisade connections -f examples/ingress --from '{ingress-controller}'
   palisade list -f examples/shop -o json | jq '.connections[] | select(.all)'
 
-Exit codes: 0 answered, 2 error.";
+Exit codes: 0 done, 2 error.";
 
-/// What `connections` is asked.
+/// Arguments of `connections`.
 #[derive(Debug, Args)]
 pub(crate) struct Connections {
     #[command(flatten)]
     sources: InputArguments,
-    /// Only connections from or to this namespace; also that of names, and of objects in the manifests, that have none
+    /// List only connections from or to this namespace, which is also that of names and manifests without one
     #[arg(short, long, value_name = "NAME", conflicts_with = "all_namespaces")]
     namespace: Option<String>,
-    /// Connections of all namespaces, as without -n
+    /// List connections of all namespaces (the default)
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// What one end stands for
+    /// What an end of a connection represents
     #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
     group_by: Grouping,
-    /// Only connections from here; may be repeated
+    /// List only connections from this end; may be repeated
     #[arg(long, value_name = "END")]
     from: Vec<String>,
-    /// Only connections to here; may be repeated
+    /// List only connections to this end; may be repeated
     #[arg(long, value_name = "END")]
     to: Vec<String>,
-    /// Only these destination ports: 443, 8000-8100/TCP, 53/UDP, ICMP; may be repeated
+    /// List only these destination ports: 443, 8000-8100/TCP, 53/UDP, ICMP; may be repeated
     #[arg(long, value_name = "PORT[/PROTO]")]
     port: Vec<String>,
-    /// Show what is denied instead of what is allowed
+    /// List denied instead of allowed connections
     #[arg(long)]
     only_denied: bool,
     #[command(flatten)]
     controller: ControllerArguments,
-    /// Show nodes too, with the pods that share their network
+    /// Include nodes and their host-network pods
     #[arg(long)]
     nodes: bool,
-    /// The form of the answer
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Form,
 }
 
 /// `--group-by`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Grouping {
-    /// A workload, in parts where its pods differ
+    /// A workload, split if its pods are treated differently
     #[default]
     Workload,
     /// A pod
     Pod,
-    /// A namespace: what some pod of it may use
+    /// A namespace, with what any of its pods may use
     Namespace,
-    /// All pods that are treated alike, of whatever workload
+    /// All pods that are treated alike, across workloads
     Class,
 }
 
@@ -121,36 +121,36 @@ impl Grouping {
 /// `-o`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Form {
-    /// A line for each connection
+    /// One line per connection
     #[default]
     Table,
-    /// The same with families, and file and line of each end
+    /// Like table, with IP families and the file and line of each end
     Wide,
-    /// For programs: docs/connections-schema.json describes it
+    /// JSON as described in docs/connections-schema.json
     Json,
-    /// The same in YAML
+    /// The same as YAML
     Yaml,
-    /// For spreadsheets: a line for each connection and protocol
+    /// CSV with one line per connection and protocol
     Csv,
     /// A Markdown table
     Md,
-    /// A graph for Graphviz
+    /// A Graphviz graph
     Dot,
-    /// A graph for Mermaid
+    /// A Mermaid graph
     Mermaid,
-    /// A matrix as a picture
+    /// An SVG image of a matrix
     Svg,
-    /// A page with a matrix and a table that can be searched
+    /// An HTML page with a matrix and a searchable table
     Html,
 }
 
-/// Answers.
+/// Prints the connections.
 pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything)?;
     let (loaded, namespace) = (&world.loaded, &*world.namespace);
     let cluster = &loaded.cluster;
     if let Some(name) = arguments.namespace.as_deref().filter(|n| !cluster.namespaces.contains_key(*n)) {
-        bail!("there is no namespace `{name}` in the {}", world.place());
+        bail!("namespace `{name}` not found in the {}", world.place());
     }
     let end_filter = |words: &[String], option: &str| -> Result<Option<EndFilter>> {
         if words.is_empty() {
@@ -190,7 +190,7 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     Ok(world.outcome(Outcome::Yes))
 }
 
-/// Tells what Ingresses and routes ask for in vain.
+/// Warns about connections that routes request and policies deny.
 fn blocked(report: &Report<'_>) {
     for blocked in report.blocked() {
         let routes = &report.loaded.routes;
@@ -201,17 +201,16 @@ fn blocked(report: &Report<'_>) {
     }
 }
 
-/// Tells those who read the answer on a terminal whom it leaves out.
+/// Notes the pods to which policies do not apply.
 fn bystanders(report: &Report<'_>) {
     let all = report.answer.unaffected_pods();
     if all.is_empty() {
         return;
     }
     let names = crate::connection_ends::abbreviated(all, |b| b.pod.to_string());
-    let them = inputs::plural(all.len(), "pod");
-    let verb = if all.len() == 1 { "is" } else { "are" };
+    let pods = inputs::plural(all.len(), "pod");
     output::note(&format!(
-        "note: no policy acts on {} {them} that {verb} on a node's network or without address: {names}\n",
+        "note: policies do not apply to {} {pods} on the host network or without an address: {names}\n",
         all.len()
     ));
 }

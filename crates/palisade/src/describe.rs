@@ -1,4 +1,4 @@
-//! `palisade describe`: one workload, from all sides.
+//! `palisade describe`: the policies, peers and exposure of a workload.
 
 mod json;
 mod text;
@@ -19,40 +19,40 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-WORKLOAD is [NAMESPACE/][KIND/]NAME of a pod or workload, svc/NAME for the pods behind a service, or a pod's address. A workload whose pods are not all treated alike is described in parts.
+WORKLOAD is [NAMESPACE/][KIND/]NAME of a pod or workload, svc/NAME for the pods behind a service, or a pod's address. If policies treat its pods differently, the workload is described in parts.
 
-For each direction: the policies that act, each with what it allows and to or from whom; who may be reached or may reach it in the end, when the other side's policies are asked too; and the exposure to the public internet, to any pod of the cluster whatever its labels, and to pods that rules name, whether there are such pods yet or not.
+For each direction it shows the policies that apply, with what each allows and for which peers; the peers that remain when the policies of the other side are evaluated too; and the exposure to the public internet, to any pod of the cluster regardless of its labels, and to pods that rules select, even if no such pod exists yet.
 
 Examples:
   palisade describe shop/backend -f examples/shop
   palisade describe deploy/backend -n shop -f examples/shop -o json
 
-Exit codes: 0 answered, 2 error.";
+Exit codes: 0 done, 2 error.";
 
-/// What `describe` is asked.
+/// Arguments of `describe`.
 #[derive(Debug, Args)]
 pub(crate) struct Describe {
-    /// Whom to describe
+    /// The workload
     #[arg(value_name = "WORKLOAD")]
     workload: String,
     #[command(flatten)]
     sources: InputArguments,
     #[command(flatten)]
     controller: ControllerArguments,
-    /// The namespace of names, and of objects in the manifests, that have none; else that of the context, or default
+    /// Namespace of names and manifests without one [default: the context's, else "default"]
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
-    /// The form of the answer
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
 }
 
-/// Answers.
+/// Prints the description.
 pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
     let what = || format!("`{}`", arguments.workload);
     let spec: Spec = arguments.workload.parse().with_context(what)?;
     if spec.port.is_some() || spec.protocol.is_some() {
-        bail!("{}: all ports are described; leave the port away", what());
+        bail!("{}: all ports are described; omit the port", what());
     }
     let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything)?;
     let loaded = &world.loaded;
@@ -62,9 +62,14 @@ pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
         match end {
             Endpoint::Pod { key, .. } => drop(pods.insert(key)),
             Endpoint::Node { name, .. } => {
-                bail!("{}: it uses the network of node {name}, where no policy acts on it", what())
+                bail!(
+                    "{}: policies do not apply to it, because it uses the host network of node {name}",
+                    what()
+                )
             }
-            Endpoint::External(_) => bail!("{}: it is no pod, and no policy acts on it", what()),
+            Endpoint::External(_) => {
+                bail!("{}: policies do not apply to it, because it is not a pod", what())
+            }
         }
     }
     let entrances = arguments.controller.entrances(loaded, &world.namespace)?;

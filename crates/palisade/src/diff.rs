@@ -1,4 +1,4 @@
-//! `palisade diff`: what a change of manifests opens and closes.
+//! `palisade diff`: the connections that a change of manifests opens and closes.
 
 mod comparison;
 mod git;
@@ -19,9 +19,9 @@ use crate::{
 use comparison::Comparison;
 
 pub(crate) const HELP: &str = "\
-A and B are files, directories with everything below them, or - for standard input. With --git there is one PATH, read as it is in each revision; the `git` program is run to read them. REV..REV compares two revisions, REV...REV the second with where both branched off, and REV alone with the files as they are now.
+A and B are files, directories (read recursively), or - for standard input. With --git there is one PATH, which is read in each revision with the `git` program: REV..REV compares two revisions, REV...REV compares their merge base with the second, and REV compares a revision with the current files.
 
-With --live it is what applying PATH would change: the objects of PATH over those of the cluster. What is in the cluster and not in PATH stays. A workload's pods are those that it has, with the labels and ports of PATH. What the server itself would add or merge is known to the server alone: `kubectl apply --dry-run=server -o yaml -f PATH | palisade diff --live -` asks it.
+With --live, the result is what applying PATH would change: objects of PATH replace those of the cluster, and all others stay. A workload keeps its existing pods, with the labels and ports of PATH. Defaults and merges of the API server are not predicted; to include them, run `kubectl apply --dry-run=server -o yaml -f PATH | palisade diff --live -`.
 
 Made-up addresses of pods without one are the same on both sides, so that a new pod changes nothing for the others.
 
@@ -32,59 +32,59 @@ Examples:
   helm template chart | palisade diff rendered/ -
   palisade diff --live deploy/
 
-Exit codes: 0 the same connections, 1 different ones, 2 error.";
+Exit codes: 0 no connection changes, 1 connections change, 2 error.";
 
-/// What `diff` is asked.
+/// Arguments of `diff`.
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
-    /// The manifests before and after; with --git or --live, the one path
+    /// Manifests before and after; with --git or --live, a single path
     #[arg(value_name = "PATH", required = true, num_args = 1..=2)]
     paths: Vec<String>,
     /// Compare revisions of PATH
     #[arg(long, value_name = "REV..REV")]
     git: Option<String>,
-    /// Compare what is in the cluster with what it would be with PATH applied; --context and --kubeconfig do it too
+    /// Compare the cluster with the result of applying PATH; implied by --context and --kubeconfig
     #[arg(long, conflicts_with = "git", help_heading = cluster::HEADING)]
     live: bool,
     #[command(flatten)]
     cluster: cluster::ClusterArguments,
-    /// The namespace of objects in the manifests that have none; else that of the context, or default
+    /// Namespace of manifests without one [default: the context's, else "default"]
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
-    /// Compare connections with nodes too
+    /// Include connections with nodes
     #[arg(long)]
     nodes: bool,
     #[command(flatten)]
     reading: ReadingArguments,
-    /// The form of the answer
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Form,
 }
 
 /// `-o`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Form {
-    /// For people
+    /// Text
     #[default]
     Text,
-    /// For programs; the `schema` field names the version
+    /// JSON; the `schema` field has the version
     Json,
-    /// A comment for a pull request
+    /// Markdown, for a comment on a pull request
     Md,
 }
 
-/// Two sides to read.
+/// The two sets of inputs to compare.
 struct DiffInputs {
     before: Vec<Input>,
     after: Vec<Input>,
-    /// What messages call them.
+    /// Their names in messages.
     names: [String; 2],
     namespace: String,
     /// The kinds of the cluster that could not be read.
     missing: Vec<Missing>,
 }
 
-/// Answers.
+/// Prints the difference.
 pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let sides = diff_inputs(arguments)?;
     let options = LoadOptions {
@@ -94,7 +94,7 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     };
     let [a_name, b_name] = &sides.names;
     let live = arguments.is_live();
-    // What is wrong with the cluster's own objects is said once.
+    // Problems of the cluster's own objects are reported once.
     let before = inputs::load_inputs(&sides.before, a_name, &arguments.reading, &options, live)?;
     let without = LoadOptions { addresses: None, ..options.clone() };
     let mut after = inputs::load_inputs(&sides.after, b_name, &arguments.reading, &without, false)?;
@@ -119,12 +119,14 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
 }
 
 impl Diff {
+    /// Whether the cluster is one side of the comparison.
+    /// Whether the cluster is one side of the comparison.
     fn is_live(&self) -> bool {
         self.live || self.cluster.is_named()
     }
 }
 
-/// What to read.
+/// Returns the inputs to compare.
 fn diff_inputs(arguments: &Diff) -> Result<DiffInputs> {
     let namespace = arguments.namespace.clone();
     if !arguments.is_live() {
@@ -132,39 +134,35 @@ fn diff_inputs(arguments: &Diff) -> Result<DiffInputs> {
         let namespace = namespace.unwrap_or_else(|| "default".to_owned());
         return Ok(DiffInputs { before, after, names: [a, b], namespace, missing: Vec::new() });
     }
-    let [path] = &arguments.paths[..] else {
-        bail!("two paths are given; --live compares the cluster with one applied to it")
-    };
+    let [path] = &arguments.paths[..] else { bail!("--live takes one path, but two were given") };
     if arguments.git.is_some() {
-        bail!(
-            "--git compares revisions of manifests, and --context and --kubeconfig name a cluster: use one of them"
-        );
+        bail!("--git can't be combined with --context or --kubeconfig");
     }
     let files = vec![Input::of_argument(path)];
-    let live = arguments.cluster.read(namespace.as_deref(), "or compare two paths")?;
+    let live = arguments.cluster.read(namespace.as_deref(), "or give two paths to compare")?;
     cluster::warn(&live.missing, Need::Everything);
     Ok(DiffInputs {
         before: live.inputs().collect(),
-        after: inputs::over(&live, files),
+        after: inputs::overlay(&live, files),
         names: ["the cluster".to_owned(), path.clone()],
         namespace: namespace.unwrap_or(live.namespace),
         missing: cluster::needed(&live.missing, Need::Everything),
     })
 }
 
-/// What to read on each side, and what messages call it.
+/// Returns the inputs of each side with their name in messages.
 fn file_inputs(arguments: &Diff) -> Result<[(Vec<Input>, String); 2]> {
     let here = |path: &String| (vec![Input::of_argument(path)], path.clone());
     match (&arguments.git, &arguments.paths[..]) {
         (None, [a, b]) if a == "-" && b == "-" => {
-            bail!("standard input (-) is given twice, and can be read once")
+            bail!("standard input (-) can be given only once")
         }
         (None, [a, b]) => Ok([here(a), here(b)]),
         (None, _) => bail!(
-            "one path is given; say two, or compare revisions of it with --git REV..REV, or the cluster with --live"
+            "two paths are required; with one path, use --git REV..REV to compare revisions, or --live to compare with the cluster"
         ),
-        (Some(_), [path]) if path == "-" => bail!("standard input has no revisions; name a path with --git"),
+        (Some(_), [path]) if path == "-" => bail!("--git requires a path: standard input has no revisions"),
         (Some(revisions), [path]) => git::inputs(revisions, path),
-        (Some(_), _) => bail!("two paths are given; --git compares two revisions of one"),
+        (Some(_), _) => bail!("--git takes one path, but two were given"),
     }
 }

@@ -18,9 +18,9 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Run it on the node, as root, in the node's own network namespace. It changes nothing there: what has to be tried is tried in temporary namespaces, which vanish with the process. The self-test connects two of them to the node as pods are connected, and looks whether their packets pass where policies act.
+Run it as root on the node, in the node's network namespace. It changes nothing there: kernel features are tried in temporary network namespaces, which are removed when it exits. The self-test connects two of them to the node as pods are connected, and checks whether their packets pass the hook where policies are enforced.
 
-Each check has a stable id, listed with its cures in docs/doctor.md. API access is checked with your own credentials; the agent's are those of its service account.
+Each check has a stable id; docs/doctor.md lists the ids and the cures. API access is checked with your own credentials; the agent uses those of its service account.
 
 Examples:
   palisade doctor
@@ -28,18 +28,18 @@ Examples:
   palisade doctor -o json | jq '.checks[] | select(.status == \"fail\")'
   kubectl -n palisade-system exec daemonset/palisade-agent -- palisade doctor
 
-Exit codes: 0 nothing fails, 1 something does, 2 error.";
+Exit codes: 0 no check failed, 1 a check failed, 2 error.";
 
-/// What `doctor` takes.
+/// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// Leave the API server out
+    /// Skip the checks of the API server
     #[arg(long)]
     offline: bool,
-    /// Send no packets: leave the self-test out
+    /// Skip the self-test, which sends packets
     #[arg(long)]
     no_probe: bool,
-    /// Where the agent of this node listens
+    /// Path of the agent's socket
     #[arg(
         long,
         env = "PALISADE_SOCKET",
@@ -48,16 +48,16 @@ pub(crate) struct Doctor {
         hide_env_values = true
     )]
     socket: PathBuf,
-    /// A context of the kubeconfig other than its current one
+    /// The kubeconfig context to use
     #[arg(long, value_name = "NAME", conflicts_with = "offline")]
     context: Option<String>,
-    /// The kubeconfig, instead of $KUBECONFIG or ~/.kube/config
+    /// The kubeconfig file [default: $KUBECONFIG, else ~/.kube/config]
     #[arg(long, value_name = "FILE", conflicts_with = "offline")]
     kubeconfig: Option<PathBuf>,
-    /// How long one request to the API server may take
+    /// Timeout of a single request to the API server
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = cluster::time)]
     request_timeout: Duration,
-    /// The form of the answer
+    /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
 }
@@ -79,6 +79,6 @@ pub(crate) fn run(arguments: &Doctor) -> Result<Outcome> {
         Format::Text => report::text(&findings),
         Format::Json => report::json(&findings)?,
     };
-    output::print(&text).context("can't write the answer")?;
+    output::print(&text).context("can't write the report")?;
     Ok(Outcome::of(report::is_healthy(&findings)))
 }

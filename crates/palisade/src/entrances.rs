@@ -1,4 +1,4 @@
-//! What forwards connections into a cluster: which pods it is, and in words what Ingresses and routes ask it for.
+//! Ingresses and routes: the pods that forward connections for them, and messages about denied forwarding.
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -13,16 +13,17 @@ use crate::{
     traffic::VisibleTraffic,
 };
 
-/// Which pods forward connections into the cluster.
+/// The option that names the pods that forward connections into the cluster.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ControllerArguments {
-    /// The workload that forwards what Ingresses, gateways and Routes let in; may be repeated
+    /// Workload that forwards connections for Ingresses, Gateways and Routes; may be repeated
     #[arg(long = "ingress-controller", value_name = "[NS/]WORKLOAD")]
     names: Vec<String>,
 }
 
 impl ControllerArguments {
-    /// What leads into a cluster. Names without a namespace are looked up in `namespace`.
+    /// Returns the routes into a cluster and the pods that forward them. Names without a namespace are looked up in
+    /// `namespace`.
     ///
     /// # Errors
     /// If a name stands for nothing that has a network.
@@ -40,16 +41,16 @@ impl ControllerArguments {
 fn pods(cluster: &Cluster, name: &str, namespace: &str) -> Result<Vec<ObjectKey>> {
     let spec: Spec = name.parse()?;
     let EndpointSpec::Named { kind, namespace: own, name } = &spec.who else {
-        bail!("name a workload: [NAMESPACE/][KIND/]NAME");
+        bail!("not a workload; use [NAMESPACE/][KIND/]NAME");
     };
     if spec.port.is_some() || spec.protocol.is_some() {
-        bail!("a controller is named without port");
+        bail!("the port or protocol must be omitted");
     }
     let namespace = own.as_deref().unwrap_or(namespace);
     let pods = match find(cluster, *kind, namespace, name)? {
         Named::Pod(pod) => vec![pod],
         Named::Workload(_, pods) => pods,
-        Named::Node(_) | Named::Service(_) => bail!("name a workload: [NAMESPACE/][KIND/]NAME"),
+        Named::Node(_) | Named::Service(_) => bail!("not a workload; use [NAMESPACE/][KIND/]NAME"),
     };
     let node =
         |name: &palisade_policy::Name| cluster.nodes.get(name).is_some_and(|n| !n.addresses.is_empty());
@@ -58,12 +59,12 @@ fn pods(cluster: &Cluster, name: &str, namespace: &str) -> Result<Vec<ObjectKey>
     };
     let keys: Vec<ObjectKey> = pods.into_iter().filter(places).map(|pod| pod.key.clone()).collect();
     if keys.is_empty() {
-        bail!("none of its pods has an address, or runs on a node whose addresses are known");
+        bail!("none of its pods has an address or runs on a node with known addresses");
     }
     Ok(keys)
 }
 
-/// `Ingress shop/web (web.yaml:3), …`.
+/// Formats routes: `Ingress shop/web (web.yaml:3), …`.
 pub(crate) fn routes(through: &[usize], routes: &[Route]) -> String {
     connection_ends::abbreviated(through, |route| {
         let Route { kind, key, origin: source, .. } = &routes[*route];
@@ -72,7 +73,7 @@ pub(crate) fn routes(through: &[usize], routes: &[Route]) -> String {
     })
 }
 
-/// The warning that policies deny what routes ask for. `named`: the user has said which pods the controller is.
+/// Returns the warning that policies deny connections that routes request. `named`: the user named the controller.
 pub(crate) fn blocked(
     end: &str,
     traffic: &palisade_policy::Traffic,
@@ -84,8 +85,8 @@ pub(crate) fn blocked(
     let verb = if through.len() == 1 { "leads" } else { "lead" };
     let whose = match named {
         true => "policies deny it to the ingress controller".to_owned(),
-        false => "policies deny it to pods of whatever labels and namespace: if they let in the one that forwards, \
-                  name it with --ingress-controller"
+        false => "policies deny it to a pod without labels in a new namespace; if they allow your ingress controller, name \
+                  it with --ingress-controller"
             .to_owned(),
     };
     format!("warning: {them} {verb} to {end} on {}, but {whose}\n", VisibleTraffic::of(traffic).text())

@@ -1,14 +1,14 @@
-//! Text put into another language so that it stays text there. Names come from manifests and files, and may hold anything.
+//! Escapes text for terminals and for output formats. Names come from manifests and files and may have any character.
 
 use std::borrow::Cow;
 
-/// For terminals and plain text: control characters and marks that turn the direction of writing become visible escapes.
+/// Escapes a text for terminals and plain text: control characters and bidirectional marks become visible escapes.
 pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     palisade_manifest::printable(text)
 }
 
-/// For a terminal, where lines and colours are made already: nothing else passes that a terminal would obey. The last
-/// guard: names are to be made [`plain`] where they are put into a text, since a name may hold colours too.
+/// Escapes a finished text for a terminal: only line breaks, tabs and colours pass unescaped. This is the last line of
+/// defence: names must be made [`plain`] where they are inserted, because a name may contain colours too.
 pub(crate) fn terminal(text: &str) -> Cow<'_, str> {
     let is_odd = |c: char| palisade_manifest::needs_escape(c) && !matches!(c, '\n' | '\t');
     if !text.contains(is_odd) {
@@ -32,11 +32,11 @@ pub(crate) fn terminal(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The length of the colour (ECMA-48 SGR) that a text begins with.
+/// Returns the length of the colour (ECMA-48 SGR) at the beginning of a text.
 fn colour(text: &str) -> Option<usize> {
     let parameters = text.strip_prefix("\u{1b}[")?;
     let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
-    // What conceals text is no colour; an 8 behind a 5 is one of 256 colours.
+    // 8 conceals text, so it is not accepted; an 8 after a 5 is one of 256 colours.
     let numbers: Vec<&str> = parameters[..end].split(';').collect();
     let conceals = numbers.iter().enumerate().any(|(at, n)| {
         n.trim_start_matches('0') == "8" && (at == 0 || numbers[at - 1].trim_start_matches('0') != "5")
@@ -45,13 +45,13 @@ fn colour(text: &str) -> Option<usize> {
 }
 
 #[cfg(any(test, all(target_os = "linux", feature = "agent")))]
-/// For JSON that is shown: the same, as JSON's own escapes. Such characters stand in its strings alone, but for line ends.
+/// Escapes JSON for a terminal with JSON's own escapes. Apart from line breaks, such characters occur only in strings.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     let is_odd = |c: char| palisade_manifest::needs_escape(c) && c != '\n';
     if !text.contains(is_odd) {
         return Cow::Borrowed(text);
     }
-    // All of them are in the basic plane.
+    // All of them are in the basic multilingual plane.
     let one = |c: char| if is_odd(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
     Cow::Owned(text.chars().map(one).collect())
 }
@@ -71,7 +71,7 @@ fn mapped<'a>(text: &'a str, map: impl Fn(char) -> Option<&'static str>) -> Cow<
     Cow::Owned(out)
 }
 
-/// For text and attribute values of HTML and SVG.
+/// Escapes text and attribute values of HTML and SVG.
 pub(crate) fn markup(text: &str) -> Cow<'_, str> {
     mapped(text, |c| match c {
         '&' => Some("&amp;"),
@@ -83,7 +83,7 @@ pub(crate) fn markup(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// For a double-quoted string of DOT.
+/// Escapes a double-quoted string of DOT.
 pub(crate) fn dot(text: &str) -> Cow<'_, str> {
     mapped(text, |c| match c {
         '"' => Some("\\\""),
@@ -92,8 +92,8 @@ pub(crate) fn dot(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// For a double-quoted label of Mermaid, which knows no backslash and takes HTML: everything that means something in
-/// either becomes Mermaid's own numbered entity.
+/// Escapes a double-quoted label of Mermaid, which has no backslash escapes and interprets HTML: characters with a meaning
+/// in either become Mermaid's numbered entities.
 pub(crate) fn mermaid(text: &str) -> Cow<'_, str> {
     mapped(text, |c| match c {
         '"' => Some("#34;"),
@@ -114,7 +114,7 @@ pub(crate) fn mermaid(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// For a cell of a Markdown table.
+/// Escapes a cell of a Markdown table.
 pub(crate) fn markdown(text: &str) -> Cow<'_, str> {
     mapped(text, |c| match c {
         '\\' => Some("\\\\"),
@@ -134,7 +134,7 @@ pub(crate) fn markdown(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// A field of CSV (RFC 4180). A spreadsheet would run a field that begins like a formula: those get an apostrophe.
+/// Escapes a field of CSV (RFC 4180). A field that a spreadsheet would evaluate as a formula gets an apostrophe in front.
 pub(crate) fn csv(text: &str) -> Cow<'_, str> {
     let text = plain(text);
     let formula = text.starts_with(['=', '+', '-', '@']);

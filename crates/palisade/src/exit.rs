@@ -1,23 +1,23 @@
-//! Exit codes: 0 and 1 are answers, 2 is none.
+//! Exit codes: 0 yes, 1 no, 2 error.
 
 use std::process::ExitCode;
 
-/// How a verb ended that could do its work.
+/// The outcome of a verb that ran without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Yes: allowed, agreed, done. 0.
+    /// Yes: allowed, identical, done. Exit code 0.
     Yes,
-    /// No: denied, or a difference was found. 1.
+    /// No: denied, different. Exit code 1.
     No,
-    /// An answer that may be wrong, since something could not be read. 2.
+    /// The answer may be wrong, because something could not be read. Exit code 2.
     Incomplete,
     #[cfg(all(target_os = "linux", feature = "lab"))]
-    /// What a program that was run for the user returned.
+    /// The exit code of a program that was run for the user.
     Program(u8),
 }
 
 impl Outcome {
-    /// Yes if `good`.
+    /// Returns `Yes` if `good`, else `No`.
     pub(crate) fn of(good: bool) -> Self {
         if good { Self::Yes } else { Self::No }
     }
@@ -35,5 +35,5 @@ impl From<Outcome> for ExitCode {
     }
 }
 
-/// The exit code of an error: bad input, a bad command line, a system that refuses.
+/// The exit code of an error: invalid input, an invalid command line, a failed system call.
 pub(crate) const ERROR: u8 = 2;

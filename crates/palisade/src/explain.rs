@@ -1,4 +1,4 @@
-//! `palisade explain`: the whole walk through the policies in both directions, and what to edit to have it otherwise.
+//! `palisade explain`: the evaluation of all policies in both directions, and how to change the result.
 
 mod answer;
 mod json;
@@ -23,9 +23,9 @@ use crate::{
 use suggestion::EditTarget;
 
 pub(crate) const HELP: &str = "\
-SRC and DST are spelt as for `palisade can`. Without a port the answer is for every port of every protocol at once.
+SRC and DST have the syntax of `palisade can`. Without a port, the result covers every port of every protocol.
 
-The tree has every policy that acts, in the order in which it is asked, with each rule, peer and port and whether it matches. With a port, what is denied comes with the smallest edit that allows it, as a patch where the policy's file can be patched; --to-deny asks for the smallest edit that denies what is allowed. Every edit has been tried: with it the answer is the wanted one.
+The tree shows every policy that applies, in evaluation order, with each rule, peer and port and whether it matches. If a port is given and the connection is denied, the smallest edit that allows it is shown, as a patch if the policy's file can be patched; --to-deny shows the smallest edit that denies an allowed connection. Every edit is verified: with it, the verdict is the requested one.
 
 Examples:
   palisade explain shop/frontend shop/backend -f examples/shop
@@ -33,31 +33,31 @@ Examples:
   palisade explain shop/frontend shop/backend:8080 --to-deny -f examples/shop
   palisade explain shop/backend internet:443 -f examples/shop -o json
 
-Exit codes: 0 all of it is allowed, 1 some is denied, 2 error.";
+Exit codes: 0 everything is allowed, 1 something is denied, 2 error.";
 
-/// What `explain` is asked.
+/// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// Who opens the connection
+    /// Source of the connection
     #[arg(value_name = "SRC")]
     source: String,
-    /// Who is called
+    /// Destination
     #[arg(value_name = "DST[:PORT[/PROTO]]")]
     destination: String,
     #[command(flatten)]
     sources: InputArguments,
-    /// The namespace of names, and of objects in the manifests, that have none; else that of the context, or default
+    /// Namespace of names and manifests without one [default: the context's, else "default"]
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
-    /// Say what to edit to deny what is allowed, instead of the reverse
+    /// Show how to deny an allowed connection, instead of how to allow a denied one
     #[arg(long)]
     to_deny: bool,
-    /// The form of the answer
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
 }
 
-/// Answers.
+/// Prints the explanation.
 pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
     let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
     let source = parse("source", &arguments.source)?;

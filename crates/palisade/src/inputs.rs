@@ -1,4 +1,4 @@
-//! Reading the manifests or the cluster that a verb works on, and telling what is wrong with them.
+//! Reads the manifests or the cluster that a verb works on, and reports problems in them.
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -11,64 +11,64 @@ use crate::{
     output,
 };
 
-/// Where a verb's objects are: in manifests, in a cluster, or in a cluster with manifests laid over it.
+/// The options that select a verb's objects: from manifests, a cluster, or a cluster with manifests applied to it.
 #[derive(Debug, Args)]
 pub(crate) struct InputArguments {
-    /// Manifests: a file, a directory with everything below it, or - for standard input; may be repeated. Without any, the
-    /// cluster of the kubeconfig's current context is asked
+    /// Read manifests from a file, a directory (recursively), or - for standard input; may be repeated. Without -f, the cluster
+    /// of the kubeconfig's current context is read
     #[arg(short = 'f', long = "file", value_name = "PATH")]
     pub(crate) files: Vec<String>,
     #[command(flatten)]
     pub(crate) reading: ReadingArguments,
-    /// Lay the manifests over what is in the cluster; --context and --kubeconfig do it too
+    /// Apply the manifests to the objects read from the cluster; implied by --context and --kubeconfig
     #[arg(long, requires = "files", help_heading = cluster::HEADING)]
     pub(crate) live: bool,
     #[command(flatten)]
     pub(crate) cluster: cluster::ClusterArguments,
 }
 
-/// What a verb works on.
+/// The objects that a verb works on.
 pub(crate) struct LoadedInputs {
     /// The objects.
     pub(crate) loaded: Loaded,
     /// The namespace of names that have none.
     pub(crate) namespace: String,
-    /// What the cluster has, if one was asked.
+    /// The cluster's objects, if one was read.
     pub(crate) live: Option<ClusterSnapshot>,
-    /// The kinds without which an answer may be wrong.
+    /// The kinds that could not be read and without which the answer may be wrong.
     missing: Vec<Missing>,
     allow_incomplete: bool,
 }
 
 impl LoadedInputs {
-    /// What could not be read, for programs.
+    /// Returns the kinds that could not be read, as JSON values.
     pub(crate) fn incomplete(&self) -> Vec<JsonMissing<'_>> {
         self.missing.iter().map(Into::into).collect()
     }
 
-    /// How a verb ends: an answer that may be wrong is none, unless the user takes it for one.
+    /// Returns the outcome of a verb: `Incomplete` if the answer may be wrong, unless the user accepts that.
     pub(crate) fn outcome(&self, outcome: Outcome) -> Outcome {
         if self.missing.is_empty() || self.allow_incomplete { outcome } else { Outcome::Incomplete }
     }
 
-    /// Where names were looked up, for messages.
+    /// Returns where names were looked up, for messages.
     pub(crate) fn place(&self) -> &'static str {
         if self.live.is_some() { "cluster" } else { "manifests" }
     }
 }
 
 impl InputArguments {
-    /// Reads what was named, and says what is wrong with it; warnings not if `quiet`. Names and objects without a namespace
-    /// are in `namespace`, else in that of the context.
+    /// Reads the objects and reports problems in them, without warnings if `quiet`. Names and objects without a namespace are
+    /// in `namespace`, else in that of the context.
     ///
     /// # Errors
-    /// As [`load`], and when there is no cluster where one must be asked.
+    /// As [`load`], and when a cluster is needed and none is configured.
     pub(crate) fn load(&self, namespace: Option<&str>, quiet: bool, need: Need) -> Result<LoadedInputs> {
         let overlay = self.live || self.cluster.is_named();
         let read = if self.files.is_empty() || overlay {
             Some(self.cluster.read(
                 namespace,
-                "or say where manifests are with -f PATH (a file, a directory, or - for standard input)",
+                "or use -f PATH to read manifests (a file, a directory, or - for standard input)",
             )?)
         } else {
             None
@@ -100,7 +100,7 @@ impl InputArguments {
             None => load(&self.files, &self.reading, &options, quiet)?,
             Some(live) => {
                 let files = inputs(&self.files)?;
-                load_inputs(&over(live, files), &self.files.join(", "), &self.reading, &options, quiet)?
+                load_inputs(&overlay(live, files), &self.files.join(", "), &self.reading, &options, quiet)?
             }
         };
         let allow_incomplete = self.cluster.allow_incomplete;
@@ -108,21 +108,21 @@ impl InputArguments {
     }
 }
 
-/// Manifests over what a cluster has.
-pub(crate) fn over(live: &ClusterSnapshot, files: Vec<Input>) -> Vec<Input> {
+/// Returns a cluster's objects followed by the manifests that replace some of them.
+pub(crate) fn overlay(live: &ClusterSnapshot, files: Vec<Input>) -> Vec<Input> {
     live.inputs().chain(files).collect()
 }
 
-/// How strictly manifests are read.
+/// The options for reading manifests.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ReadingArguments {
-    /// Go on with the rest when some documents are broken
+    /// Skip invalid documents and continue with the rest
     #[arg(long)]
     pub(crate) keep_going: bool,
-    /// Take fields that the API doesn't have for errors, not warnings
+    /// Report unknown fields as errors instead of warnings
     #[arg(long)]
     pub(crate) strict: bool,
-    /// The release channel of the cluster-wide policies' definitions: which of their fields a file may use
+    /// Release channel of the cluster-wide policy CRDs, which determines the fields that manifests may use
     #[arg(
         long,
         value_enum,
@@ -137,7 +137,7 @@ pub(crate) struct ReadingArguments {
 /// `--channel`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReleaseChannel {
-    /// Without the experimental fields: the API server drops them before it looks at the rest
+    /// Without experimental fields, which the API server prunes
     Standard,
     /// All fields
     #[default]
@@ -145,7 +145,7 @@ pub(crate) enum ReleaseChannel {
 }
 
 impl ReadingArguments {
-    /// How to read, in what it says.
+    /// Returns `options` with these settings.
     pub(crate) fn options(&self, options: LoadOptions) -> LoadOptions {
         let channel = match self.channel {
             ReleaseChannel::Standard => Channel::Standard,
@@ -155,10 +155,10 @@ impl ReadingArguments {
     }
 }
 
-/// Reads manifests and reports what is wrong with them on standard error; warnings not if `quiet`.
+/// Reads manifests and reports problems in them on standard error, without warnings if `quiet`.
 ///
 /// # Errors
-/// When something is broken and the user doesn't want to go on with the rest, or when there is nothing at all.
+/// When a document is invalid and `--keep-going` is not set, or when there is no object.
 pub(crate) fn load(
     files: &[String],
     reading: &ReadingArguments,
@@ -168,16 +168,16 @@ pub(crate) fn load(
     load_inputs(&inputs(files)?, &files.join(", "), reading, options, quiet)
 }
 
-/// What `-f` names.
+/// Returns the inputs that `-f` selects.
 pub(crate) fn inputs(files: &[String]) -> Result<Vec<Input>> {
     let inputs: Vec<Input> = files.iter().map(|f| Input::of_argument(f)).collect();
     if inputs.iter().filter(|i| **i == Input::Stdin).count() > 1 {
-        bail!("standard input (-) is given twice, and can be read once");
+        bail!("standard input (-) can be given only once");
     }
     Ok(inputs)
 }
 
-/// As [`load`], for inputs that messages call `names`.
+/// As [`load`], for inputs that are called `names` in messages.
 ///
 /// # Errors
 /// As [`load`].
@@ -194,18 +194,14 @@ pub(crate) fn load_inputs(
     let (errors, _) = loaded.tally();
     let live = inputs.iter().filter(|i| matches!(i, Input::Cluster(_))).count();
     if errors > 0 && !reading.keep_going {
-        let them = if errors == 1 { "it" } else { "them" };
         let place = match (live, inputs.len() - live) {
             (0, _) => "in the manifests",
             (_, 0) => "in the cluster",
             _ => "in the cluster and the manifests",
         };
-        bail!(
-            "{errors} {} {place}; correct {them}, or go on without with --keep-going",
-            plural(errors, "error")
-        );
+        bail!("{errors} {} {place}; use --keep-going to skip invalid documents", plural(errors, "error"));
     }
-    // Where manifests lie over a cluster, they must say something themselves.
+    // Manifests applied to a cluster must have objects too.
     let counts = &loaded.counts;
     let nothing = match live {
         0 => counts.objects.is_empty(),
@@ -213,35 +209,33 @@ pub(crate) fn load_inputs(
     };
     if nothing {
         match (counts.files - live, counts.documents - live) {
-            (0, _) => bail!("{names}: no manifests there (files named *.yaml, *.yml or *.json)"),
+            (0, _) => bail!("{names}: no manifests found (files named *.yaml, *.yml or *.json)"),
             (_, 0) => bail!("{names}: the manifests are empty"),
-            _ => bail!(
-                "{names}: nothing that matters to network policies: no pods, workloads, policies, services or nodes"
-            ),
+            _ => bail!("{names}: the manifests have no pods, workloads, policies, services or nodes"),
         }
     }
     Ok(loaded)
 }
 
-/// As many findings as anybody reads; the number of the others is told.
-const SHOWN: usize = 50;
+/// The most diagnostics to print; of the others, the number is printed.
+const MAX_PRINTED: usize = 50;
 
-/// Prints what is wrong, errors first; warnings not if `quiet`.
+/// Prints diagnostics, errors first, without warnings if `quiet`.
 pub(crate) fn report(loaded: &Loaded, quiet: bool) {
     let of = |severity| loaded.diagnostics.iter().filter(move |d| d.severity == severity);
     let warnings = of(Severity::Warning).filter(|_| !quiet);
     let all: Vec<&Diagnostic> = of(Severity::Error).chain(warnings).collect();
-    for diagnostic in all.iter().take(SHOWN) {
-        // Colour is stripped on the way out where it doesn't belong.
+    for diagnostic in all.iter().take(MAX_PRINTED) {
+        // The writer strips colours where they don't belong.
         let text = render(diagnostic, Style { colour: true, width: output::width() });
         output::note(&format!("{text}\n\n"));
     }
-    if all.len() > SHOWN {
-        output::note(&format!("… and {} more\n\n", all.len() - SHOWN));
+    if all.len() > MAX_PRINTED {
+        output::note(&format!("… and {} more\n\n", all.len() - MAX_PRINTED));
     }
 }
 
-/// `1 error`, `2 errors`: the noun alone.
+/// Returns the noun in singular or plural, without the number.
 pub(crate) fn plural(n: usize, noun: &str) -> String {
     if n == 1 { noun.to_owned() } else { format!("{noun}s") }
 }

@@ -1,6 +1,6 @@
 //! `palisade lab`: a cluster on this machine.
 //!
-//! The verbs that build one enter the sandbox first of all: a user namespace takes in a process with one thread only.
+//! Verbs that build a cluster enter the sandbox first: only a process with a single thread can enter a user namespace.
 
 mod bench;
 mod changes;
@@ -23,43 +23,43 @@ use clap::{Args, Subcommand};
 
 use crate::exit::Outcome;
 
-/// What `lab` takes.
+/// Arguments of `lab`.
 #[derive(Debug, Args)]
 pub(crate) struct Lab {
     #[command(subcommand)]
     pub(crate) verb: LabVerb,
 }
 
-/// What to do with a lab.
+/// The inner verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabVerb {
     /// Build a cluster, probe every pair on every port, and compare the kernel with the engine
     #[command(after_help = run::HELP)]
     Run(run::Run),
-    /// Keep a cluster running, and enforce the manifests as they are edited
+    /// Keep a cluster running and enforce edits of its manifests
     #[command(after_help = up::HELP)]
     Up(up::Up),
     /// Run a program in the network of a pod or node of a running lab
     #[command(after_help = exec::HELP)]
     Exec(exec::Exec),
-    /// Open one real connection in a running lab, and say what the engine says
+    /// Open a real connection in a running lab and compare it with the engine's verdict
     #[command(after_help = probe::HELP)]
     Probe(probe::Probe),
-    /// Stop a running lab, and wait until it is gone
+    /// Stop a running lab and wait until it is removed
     #[command(after_help = down::HELP)]
     Down(down::Down),
-    /// Random clusters: every pair probed, kernel against engine
+    /// Compare the kernel with the engine on random clusters
     #[command(after_help = fuzz::HELP)]
     Fuzz(fuzz::Fuzz),
-    /// A cluster that changes for minutes on end, probed meanwhile: kernel against engine
+    /// Compare the kernel with the engine on a cluster that changes continuously
     #[command(after_help = soak::HELP)]
     Soak(soak::Soak),
-    /// Connections and round trips per second, with and without policies
+    /// Measure connections and round trips per second, with and without policies
     #[command(after_help = bench::HELP)]
     Bench(bench::Bench),
 }
 
-/// Does it.
+/// Performs an inner verb.
 pub(crate) fn run(verb: &LabVerb) -> Result<Outcome> {
     match verb {
         LabVerb::Run(arguments) => run::run(arguments),

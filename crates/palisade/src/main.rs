@@ -1,4 +1,4 @@
-//! The `palisade` command line: arguments in, renderings out.
+//! The `palisade` command line: parses arguments, runs a verb, renders its result.
 
 #![forbid(unsafe_code)]
 
@@ -87,7 +87,7 @@ fn run(verb: Verb) -> Result<Outcome> {
 fn completions(mut command: Command, shell: clap_complete::Shell) -> Result<Outcome> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "palisade", &mut script);
-    let script = String::from_utf8(script).context("the completions are no text")?;
+    let script = String::from_utf8(script).context("the completions are not UTF-8")?;
     output::print(&script).context("can't write the completions")?;
     Ok(Outcome::Yes)
 }

@@ -1,4 +1,4 @@
-//! `palisade man`: manual pages, from the same table as `--help`.
+//! `palisade man`: manual pages, generated from the definitions behind `--help`.
 
 use std::{fs, io, path::PathBuf};
 
@@ -13,13 +13,13 @@ Examples:
   palisade man lab run > palisade-lab-run.1
   palisade man --dir ~/.local/share/man/man1";
 
-/// What `man` takes.
+/// Arguments of `man`.
 #[derive(Debug, Args)]
 pub(crate) struct Man {
-    /// The verb, such as `can` or `lab run`; all of Palisade if there is none
+    /// The verb, such as `can` or `lab run` [default: the program itself]
     #[arg(value_name = "VERB", conflicts_with = "dir")]
     verb: Vec<String>,
-    /// Write the pages of all verbs into this directory
+    /// Write the pages of all verbs to this directory
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -30,8 +30,8 @@ pub(crate) fn run(arguments: &Man, mut palisade: Command) -> Result<Outcome> {
     palisade.build();
     match &arguments.dir {
         Some(dir) => {
-            fs::create_dir_all(dir).with_context(|| format!("can't make {}", dir.display()))?;
-            for (name, text) in pages(&palisade).context("can't make the manual pages")? {
+            fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
+            for (name, text) in pages(&palisade).context("can't generate the manual pages")? {
                 let path = dir.join(name);
                 fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
             }
@@ -40,18 +40,18 @@ pub(crate) fn run(arguments: &Man, mut palisade: Command) -> Result<Outcome> {
             let mut command = &palisade;
             for word in &arguments.verb {
                 let Some(inner) = command.find_subcommand(word) else {
-                    bail!("there is no verb `{word}`; `palisade --help` lists them");
+                    bail!("unknown verb `{word}`; see `palisade --help`");
                 };
                 command = inner;
             }
-            let text = page(command).context("can't make the manual page")?;
+            let text = page(command).context("can't generate the manual page")?;
             output::stream(|out| out.write_all(&text)).context("can't write the manual page")?;
         }
     }
     Ok(Outcome::Yes)
 }
 
-/// `palisade-lab-run`.
+/// Returns the page's name: `palisade-lab-run`.
 fn name(command: &Command) -> &str {
     command.get_display_name().unwrap_or_else(|| command.get_name())
 }
@@ -63,7 +63,7 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The pages of a verb and those below it, with their file names.
+/// Returns the pages of a verb and of its inner verbs, with their file names.
 fn pages(command: &Command) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut all = vec![(format!("{}.1", name(command)), page(command)?)];
     for inner in command.get_subcommands().filter(|c| c.get_name() != "help") {

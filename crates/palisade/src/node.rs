@@ -1,4 +1,4 @@
-//! `palisade node`: what the agent of this node says.
+//! `palisade node`: queries the agent of this node.
 
 mod render;
 
@@ -22,23 +22,23 @@ use crate::{
 pub(crate) use render::{plan_json, plan_text};
 
 pub(crate) const HELP: &str = "\
-The agent must run on this machine, and the socket is for its user alone: as a rule root.
+The agent must run on this machine. Its socket accepts root and the agent's own user only.
 
 Examples:
-  palisade node                                     how the agent fares
-  palisade node pods                                what decides each pod of this node
+  palisade node                                     agent status
+  palisade node pods                                pods of this node and their tables
   palisade node explain shop/frontend shop/backend:8080
-  palisade node verify                              whether the kernel holds the plan
+  palisade node verify                              compare the kernel with the plan
   palisade node errors -o json
 
-Exit codes: 0 yes (well, allowed, equal), 1 no (not ready, denied, different), 2 error.";
+Exit codes: 0 yes (ready, allowed, equal), 1 no (not ready, denied, different), 2 error.";
 
-/// What `node` takes.
+/// Arguments of `node`.
 #[derive(Debug, Args)]
 pub(crate) struct Node {
     #[command(subcommand)]
     ask: Option<Question>,
-    /// The agent's socket
+    /// Path of the agent's socket
     #[arg(
         long,
         env = "PALISADE_SOCKET",
@@ -48,47 +48,47 @@ pub(crate) struct Node {
         global = true
     )]
     socket: PathBuf,
-    /// The form of the answer
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t, global = true)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t, global = true)]
     output: Format,
 }
 
-/// What to ask.
+/// The inner verbs.
 #[derive(Debug, Subcommand)]
 enum Question {
-    /// How the agent fares: readiness, watches, what it knows (this is asked if nothing is)
+    /// Agent status: readiness, watches, number of objects (the default)
     #[command(after_help = "Examples:\n  palisade node status\n  palisade node status -o json")]
     Status,
-    /// The pods of this node, and the tables that decide them
+    /// Pods of this node, and the policy tables that apply to them
     #[command(after_help = "Examples:\n  palisade node pods")]
     Pods,
-    /// Pods that the same policies select, with the policies
+    /// Pods that are selected by the same policies, with these policies
     #[command(after_help = "Examples:\n  palisade node profiles")]
     Profiles,
-    /// The tables: which group of peers may use what
+    /// Policy tables: allowed traffic by peer set
     #[command(after_help = "Examples:\n  palisade node tables")]
     Tables,
-    /// The groups of peers, and their members
+    /// Peer sets and their members
     #[command(after_help = "Examples:\n  palisade node groups\n  palisade node groups -o json")]
     Groups,
-    /// What went wrong lately, and what is wrong with objects now
+    /// Recent errors, and problems of objects
     #[command(after_help = "Examples:\n  palisade node errors")]
     Errors,
-    /// May SRC open a connection to DST, as this node sees it?
+    /// Check whether SRC may connect to DST, as this node's agent sees it
     #[command(after_help = "\
-SRC and DST are spelt as for `palisade can`.
+SRC and DST have the syntax of `palisade can`.
 
 Examples:
   palisade node explain shop/frontend shop/backend:8080
   palisade node explain -n shop frontend 10.0.0.7:53/UDP")]
     Explain {
-        /// Who opens the connection
+        /// Source of the connection
         #[arg(value_name = "SRC")]
         source: String,
-        /// Who is called, with port and protocol (TCP if not said)
+        /// Destination, with port and protocol (default: TCP)
         #[arg(value_name = "DST[:PORT[/PROTO]]")]
         destination: String,
-        /// The namespace of names that have none
+        /// Namespace of names without one
         #[arg(short, long, value_name = "NAME", default_value = "default")]
         namespace: String,
     },
@@ -116,7 +116,7 @@ impl Question {
     }
 }
 
-/// Asks.
+/// Queries the agent and prints the reply.
 pub(crate) fn run(arguments: &Node) -> Result<Outcome> {
     let question = arguments.ask.as_ref().map_or(Request::Status, Question::request);
     let reply = match ask(&arguments.socket, question)? {
@@ -127,7 +127,7 @@ pub(crate) fn run(arguments: &Node) -> Result<Outcome> {
         Format::Text => render::text(&reply)?,
         Format::Json => render::json(&reply)?,
     };
-    output::print(&text).context("can't write the answer")?;
+    output::print(&text).context("can't write the reply")?;
     Ok(match reply {
         Response::Status(status) => Outcome::of(status.ready),
         Response::Explained(explained) => Outcome::of(explained.allowed),
@@ -141,34 +141,32 @@ fn ask(socket: &Path, request: Request) -> Result<Response> {
     let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
             anyhow!(
-                "no agent answers at {at}: does one run on this machine, and is its socket there (--socket)?"
+                "no agent listens on {at}: check that it runs on this machine, and the path given by --socket"
             )
         }
         std::io::ErrorKind::PermissionDenied => {
-            anyhow!("{at} is for the agent's user alone: ask as root")
+            anyhow!("permission denied for {at}: run as root")
         }
         _ => anyhow::Error::new(error).context(format!("can't connect to {at}")),
     })?;
-    // The agent says so itself when it takes too long.
-    stream
-        .set_read_timeout(Some(RESPONSE_TIMEOUT + RESPONSE_TIMEOUT / 2))
-        .context("can't set a time limit")?;
+    // The agent reports its own timeout; this one is longer.
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT + RESPONSE_TIMEOUT / 2)).context("can't set a timeout")?;
     let mut line = serde_json::to_vec(&RequestLine { version: VERSION, request })?;
     line.push(b'\n');
-    stream.write_all(&line).with_context(|| format!("can't ask the agent at {at}"))?;
+    stream.write_all(&line).with_context(|| format!("can't query the agent at {at}"))?;
     let mut answer = Vec::new();
     BufReader::new(stream.take(LONGEST))
         .read_until(b'\n', &mut answer)
-        .with_context(|| format!("no answer from the agent at {at}"))?;
+        .with_context(|| format!("no reply from the agent at {at}"))?;
     if answer.is_empty() {
         bail!(
-            "the agent at {at} closed the connection without an answer: it lets in root and its own user only"
+            "the agent at {at} closed the connection without a reply: it accepts root and its own user only"
         );
     }
     let response: ResponseLine = serde_json::from_slice(&answer)
-        .with_context(|| format!("what answers at {at} is not an agent of this version"))?;
+        .with_context(|| format!("the reply from {at} is not that of an agent of this version"))?;
     Ok(response.response)
 }
 
-/// The longest answer: the groups of the largest cluster are some megabytes.
+/// The longest reply in bytes. The peer sets of the largest cluster take some megabytes.
 const LONGEST: u64 = 256 << 20;

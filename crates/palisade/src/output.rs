@@ -1,4 +1,4 @@
-//! Writing to the terminal: colour where it belongs, and a reader who leaves early is no error.
+//! Writes to standard output and standard error. A closed pipe is not an error.
 
 use std::io::{self, Write as _};
 
@@ -6,28 +6,28 @@ use clap::ValueEnum;
 
 use crate::escape;
 
-/// The form of an answer.
+/// The output format of most verbs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// Text
     #[default]
     Text,
-    /// For programs; the `schema` field names the version.
+    /// JSON; the `schema` field has the version
     Json,
 }
 
-/// What a word means, from which its colour follows.
+/// The meaning of a word, which determines its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// As wished: allowed, opened.
+    /// Allowed, opened, ok.
     Good,
-    /// Denied, closed, wrong.
+    /// Denied, closed, failed.
     Bad,
     /// A heading.
     Strong,
 }
 
-/// `text` in the colour of its meaning. [`print()`] and [`note()`] strip the colour where it doesn't belong.
+/// Colours a text. [`print()`] and [`note()`] strip colours where they don't belong.
 pub(crate) fn styled(style: Style, text: &str) -> String {
     let style = match style {
         Style::Good => anstyle::AnsiColor::Green.on_default().bold(),
@@ -37,10 +37,10 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Writes an answer to standard output. Colour is stripped unless it is a terminal and `NO_COLOR` is not set.
+/// Writes an answer to standard output. Colours are stripped unless it is a terminal and `NO_COLOR` is not set.
 ///
 /// # Errors
-/// What the system says, except that a closed pipe is no error: who reads `palisade … | head` has seen enough.
+/// When writing fails, except that a closed pipe is not an error, as in `palisade … | head`.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match out.write_all(escape::terminal(text).as_bytes()).and_then(|()| out.flush()) {
@@ -49,7 +49,7 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Lets `write` write an answer to standard output as it is made, without colour.
+/// Streams an answer without colours to standard output, with `write`.
 ///
 /// # Errors
 /// As [`print()`].
@@ -61,7 +61,7 @@ pub(crate) fn stream(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -
     }
 }
 
-/// Remembers that its reader has gone: serializers wrap the error that says so.
+/// A writer that records whether the pipe was closed: serializers wrap the error, so its kind is lost.
 struct Pipe<W> {
     inner: W,
     closed: bool,
@@ -86,18 +86,18 @@ impl<W: io::Write> io::Write for Pipe<W> {
     }
 }
 
-/// Writes a message to standard error. If nobody can read it there is nothing left to do about it.
+/// Writes a message to standard error. Errors are ignored: there is no other place to report them.
 pub(crate) fn note(text: &str) {
     _ = anstream::stderr().lock().write_all(escape::terminal(text).as_bytes());
 }
 
-/// How many columns standard error has; what fits everywhere if it is no terminal.
+/// Returns the width of standard error in columns, or 100 if it is not a terminal.
 pub(crate) fn width() -> usize {
     terminal_size::terminal_size_of(io::stderr()).map_or(100, |(width, _)| usize::from(width.0).max(40))
 }
 
 #[cfg(all(target_os = "linux", feature = "lab"))]
-/// A duration as people read it: `0.4 ms`, `47 ms`, `1.3 s`.
+/// Formats a duration: `0.4 ms`, `47 ms`, `1.3 s`.
 pub(crate) fn duration(d: std::time::Duration) -> String {
     match d.as_secs_f64() {
         s if s < 0.01 => format!("{:.1} ms", s * 1e3),

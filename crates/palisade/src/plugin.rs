@@ -1,7 +1,7 @@
-//! `kubectl palisade`: the program under the names by which kubectl finds plugins.
+//! `kubectl palisade`: the program as a plugin of kubectl.
 //!
-//! Called `kubectl-palisade`, its help says `kubectl palisade`. Called `kubectl_complete-palisade`, it completes the
-//! command line for kubectl's own completion: one candidate a line, and a last line that says what the shell may add.
+//! Invoked as `kubectl-palisade`, its help shows `kubectl palisade`. Invoked as `kubectl_complete-palisade`, it completes the
+//! command line for kubectl: one candidate per line, then a line with the shell's completion directive.
 
 use std::{env, ffi::OsString, path::Path};
 
@@ -9,19 +9,19 @@ use clap::Command;
 
 use crate::output;
 
-/// Under which name the program was called.
+/// The name by which the program was invoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invocation {
-    /// Its own, or any other.
+    /// Its own name, or any other.
     Palisade,
-    /// As a plugin.
+    /// A plugin of kubectl.
     Plugin,
-    /// By kubectl, to complete a command line.
+    /// kubectl's completion of a plugin's command line.
     Completion,
 }
 
 impl Invocation {
-    /// From the first word of the command line.
+    /// Reads it from the first word of the command line.
     pub(crate) fn now() -> Self {
         env::args_os().next().map_or(Self::Palisade, |word| Self::of(&word))
     }
@@ -29,7 +29,7 @@ impl Invocation {
     fn of(word: &OsString) -> Self {
         let name = Path::new(word).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         match name.strip_suffix(".exe").unwrap_or(&name) {
-            // kubectl writes dashes of a plugin's own name as underscores.
+            // kubectl replaces dashes in the name of a plugin by underscores.
             "kubectl-palisade" | "kubectl_palisade" => Self::Plugin,
             "kubectl_complete-palisade" => Self::Completion,
             _ => Self::Palisade,
@@ -37,13 +37,13 @@ impl Invocation {
     }
 }
 
-/// The command line as a plugin has it.
+/// Renames the command line for use as a plugin.
 pub(crate) fn renamed(command: Command) -> Command {
     let command = command.name("kubectl palisade").bin_name("kubectl palisade");
     with_examples(command)
 }
 
-/// Examples say what to type.
+/// Rewrites the examples.
 fn with_examples(mut command: Command) -> Command {
     let text = |help: Option<&clap::builder::StyledStr>| help.map(|h| in_kubectl(&h.to_string()));
     if let Some(help) = text(command.get_after_help()) {
@@ -55,15 +55,15 @@ fn with_examples(mut command: Command) -> Command {
     command.mut_subcommands(with_examples)
 }
 
-/// A text in which commands begin with `kubectl palisade`. They stand at the beginning of an indented line, behind a pipe, or
-/// in backquotes.
+/// Replaces `palisade` by `kubectl palisade` in commands: at the beginning of an indented line, after a pipe, or in
+/// backquotes.
 fn in_kubectl(text: &str) -> String {
     ["\n  ", "| ", "`"].iter().fold(text.to_owned(), |text, before| {
         text.replace(&format!("{before}palisade "), &format!("{before}kubectl palisade "))
     })
 }
 
-/// Nothing but the candidates completes a word (cobra's `ShellCompDirectiveNoFileComp`).
+/// Only the candidates complete a word (cobra's `ShellCompDirectiveNoFileComp`).
 const NO_FILES: u8 = 4;
 /// Files may complete a word too (cobra's `ShellCompDirectiveDefault`).
 const FILES_TOO: u8 = 0;

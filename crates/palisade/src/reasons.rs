@@ -1,29 +1,29 @@
-//! Verdicts and reasons in words, and as JSON values.
+//! Verdicts and their reasons as text and as JSON values.
 
 use palisade_policy::{
     Action, Direction, Family, NearMiss, Origin, Protocol, Reason, RuleRef, Side, Tier, Verdict,
 };
 use serde::Serialize;
 
-/// How many near misses are shown: the engine sorts them, and the first ones hold the mistake.
+/// The most near misses that are shown. The engine sorts them, so the first ones are the most likely mistakes.
 const SHOWN_MISSES: usize = 2;
 
-/// How many isolating policies are named.
+/// The most isolating policies that are named.
 const SHOWN_POLICIES: usize = 5;
 
-/// Whether one rule decided, so that the first of [`lines`] goes on after the verdict: `by NetworkPolicy …`.
+/// Whether one rule decided, so that the first line of [`lines`] continues the verdict: `by NetworkPolicy …`.
 pub(crate) fn is_by_rule(side: &Side) -> bool {
     matches!(side.reason, Reason::Rule(_))
 }
 
-/// Why a side says what it says: the first line, and further ones.
+/// Formats the reason of a side's verdict as lines.
 pub(crate) fn lines(side: &Side, direction: Direction) -> Vec<String> {
     let mut out = reason_lines(side, direction);
     let passed = side
         .passed
         .iter()
-        .map(|rule| format!("passed on by {}{}", rule_text(rule, direction), precedence_text(rule)));
-    // What came before the decision stands right below it.
+        .map(|rule| format!("passed by {}{}", rule_text(rule, direction), precedence_text(rule)));
+    // Rules that passed come right below the decision.
     out.splice(1..1, passed);
     out
 }
@@ -36,11 +36,11 @@ fn reason_lines(side: &Side, direction: Direction) -> Vec<String> {
     match &side.reason {
         Reason::Itself => vec!["a pod always reaches itself".to_owned()],
         Reason::NoSubject => {
-            vec![format!("{subject} is no pod of the cluster network: no policy acts on it")]
+            vec![format!("{subject} is not a pod on the cluster network: no policy applies to it")]
         }
-        Reason::OwnNode => vec![format!("the {own} is the pod's own node, which is always let in")],
+        Reason::OwnNode => vec![format!("the {own} is the pod's own node, which is always allowed")],
         Reason::NotIsolated => vec![format!("no policy isolates {subject} for {direction}")],
-        Reason::Hairpin => vec!["a pod reaches itself through a service too".to_owned()],
+        Reason::Hairpin => vec!["a pod can reach itself through a service".to_owned()],
         Reason::Rule(rule) => vec![format!("by {}{}", rule_text(rule, direction), precedence_text(rule))],
         Reason::Isolated { policies, near } => {
             let mut names: Vec<String> = policies
@@ -64,12 +64,12 @@ fn rule_text(rule: &RuleRef, direction: Direction) -> String {
     format!("{}, {direction}[{}]{}{place}", rule.policy, rule.index, called(rule))
 }
 
-/// ` "allow-dns"`: what the rule is called, where it has a name. Names are any text, so they are quoted.
+/// Formats the name of a rule, if it has one: ` "allow-dns"`. Names can be any text, so they are quoted.
 pub(crate) fn called(rule: &RuleRef) -> String {
     rule.name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default()
 }
 
-/// `, admin tier, priority 10` for a rule of a cluster-wide tier.
+/// Formats the precedence of a rule of a cluster-wide tier: `, admin tier, priority 10`.
 fn precedence_text(rule: &RuleRef) -> String {
     let priority = rule.priority.map(|p| format!(", priority {p}")).unwrap_or_default();
     match rule.tier {
@@ -87,31 +87,31 @@ fn miss_text(miss: &NearMiss, direction: Direction) -> String {
     };
     let line = miss.origin.as_ref().map(|s| format!(" ({})", s.within())).unwrap_or_default();
     let rule = rule_text(&miss.rule, direction);
-    format!("closest: {rule}: {what}; it wants {}{line}", palisade_names::describe_missing(&miss.missing))
+    format!("closest: {rule}: {what}; requires {}{line}", palisade_names::describe_missing(&miss.missing))
 }
 
 fn place(source: Option<&Origin>) -> String {
     source.map(|s| format!(" ({s})")).unwrap_or_default()
 }
 
-/// `TCP 80`, `ICMP`.
+/// Formats a port: `TCP 80`, `ICMP`.
 pub(crate) fn port_text(protocol: Protocol, port: u16) -> String {
     if protocol.has_ports() { format!("{protocol} {port}") } else { protocol.to_string() }
 }
 
-/// `IPv4`, `IPv4 and IPv6`.
+/// Formats IP families: `IPv4`, `IPv4 and IPv6`.
 pub(crate) fn families_text(families: impl IntoIterator<Item = Family>) -> String {
     families.into_iter().map(|f| f.to_string()).collect::<Vec<_>>().join(" and ")
 }
 
-/// One direction of a decision, for machines.
+/// One direction of a decision, as JSON.
 #[derive(Serialize)]
 pub(crate) struct JsonSide {
     verdict: &'static str,
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<JsonRule>,
-    /// The rules of cluster-wide tiers that left it to the next tier.
+    /// The rules of cluster-wide tiers that passed the decision to the next tier.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     passed: Vec<JsonRule>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -189,7 +189,7 @@ impl From<&RuleRef> for JsonRule {
     }
 }
 
-/// `allowed` or `denied`, the words of the JSON schema.
+/// Returns `allowed` or `denied`, the words of the JSON schemas.
 pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
     if verdict.is_allow() { "allowed" } else { "denied" }
 }
@@ -310,10 +310,7 @@ mod tests {
         let side = Side { passed: vec![pass.clone()], ..isolated() };
         let text = lines(&side, Direction::Ingress);
         assert!(text[0].starts_with("isolated by NetworkPolicy shop/web"), "{text:?}");
-        assert_eq!(
-            text[1],
-            "passed on by AdminNetworkPolicy p, ingress[0] (p.yaml:5), admin tier, priority 3"
-        );
+        assert_eq!(text[1], "passed by AdminNetworkPolicy p, ingress[0] (p.yaml:5), admin tier, priority 3");
         assert!(text[2].starts_with("closest: "), "{text:?}");
         let last = cluster_wide_rule("BaselineAdminNetworkPolicy", Tier::Baseline, None, Action::Accept);
         let side = Side { verdict: Verdict::Allow, reason: Reason::Rule(last), passed: vec![pass] };
@@ -330,9 +327,9 @@ mod tests {
             lines(&isolated(), Direction::Ingress),
             [
                 "isolated by NetworkPolicy shop/web (p.yaml:2), and no rule matches",
-                "closest: NetworkPolicy shop/web, ingress[1] (p.yaml:9): the peer matches, the port does not; it wants \
+                "closest: NetworkPolicy shop/web, ingress[1] (p.yaml:9): the peer matches, the port does not; requires \
                  TCP 80 (line 11)",
-                "closest: NetworkPolicy shop/web, ingress[1] (p.yaml:9): the port matches, the peer does not; it wants \
+                "closest: NetworkPolicy shop/web, ingress[1] (p.yaml:9): the port matches, the peer does not; requires \
                  pods a=b in namespace shop (line 11)",
             ]
         );

@@ -1,4 +1,4 @@
-//! `palisade snapshot`: what decides in a cluster, as files that `-f` reads.
+//! `palisade snapshot`: the objects of a cluster that policies depend on, as files for `-f`.
 
 use std::{
     collections::BTreeMap,
@@ -23,11 +23,11 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-The directory gets a file for each namespace and kind, and one for each kind that has no namespace; `-f DIR` reads it back to the same answers. Objects are sorted, and the same objects give the same bytes, so that a repository of snapshots shows what changed.
+The directory has one file per namespace and kind, and one per cluster-scoped kind; `-f DIR` reads it with the same results. Objects are sorted, and equal objects give equal bytes, so that a repository of snapshots shows what changed.
 
-Only what decisions and names need is written: labels, owners, addresses, ports, and the rules of policies and routes. Secrets and ConfigMaps are not asked for; environments, arguments, annotations, managedFields and keys are left out. Names, labels and addresses are as they are.
+Only fields that verdicts and names depend on are written: labels, owners, addresses, ports, and the rules of policies and routes. Secrets and ConfigMaps are not read; environment variables, arguments, annotations, managedFields and keys are omitted. Names, labels and addresses are not anonymised.
 
-The directory appears when everything is in it, and has been read back and compared with the cluster. One that is not empty is replaced only with --force, and only if it is a snapshot.
+The directory appears only after all files were written, read back and compared with the cluster. A non-empty directory is replaced only with --force, and only if it is a snapshot.
 
 Examples:
   palisade snapshot cluster
@@ -36,12 +36,12 @@ Examples:
   palisade diff monday tuesday
   palisade lab run cluster
 
-Exit codes: 0 written, 2 error.";
+Exit codes: 0 done, 2 error.";
 
-/// Marks a directory as one that may be replaced. Manifests are not looked for in hidden files.
+/// Marks a directory as a snapshot, which may be replaced. It is a hidden file, so it is not read as a manifest.
 const MARKER: &str = ".palisade-snapshot";
 
-/// What `snapshot` takes.
+/// Arguments of `snapshot`.
 #[derive(Debug, Args)]
 pub(crate) struct Snapshot {
     /// The directory to write
@@ -50,35 +50,35 @@ pub(crate) struct Snapshot {
     /// Replace an older snapshot
     #[arg(long)]
     force: bool,
-    /// Your own namespace, where you may not list all; else that of the context
+    /// Namespace to read if you may not list objects of all [default: the context's]
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
     #[command(flatten)]
     cluster: cluster::ClusterArguments,
 }
 
-/// Does it.
+/// Writes the snapshot.
 pub(crate) fn run(arguments: &Snapshot) -> Result<Outcome> {
     let dir = &arguments.dir;
     may_be_written(dir, arguments.force)?;
-    let live = arguments.cluster.read(arguments.namespace.as_deref(), "a snapshot is one of a cluster")?;
+    let live = arguments.cluster.read(arguments.namespace.as_deref(), "a snapshot requires a cluster")?;
     cluster::warn(&live.missing, Need::Everything);
     if !cluster::needed(&live.missing, Need::Everything).is_empty() && !arguments.cluster.allow_incomplete {
         bail!(
-            "nothing is written: a snapshot without them would give other answers (--allow-incomplete takes it)"
+            "nothing was written: an incomplete snapshot could give wrong answers (use --allow-incomplete to accept it)"
         );
     }
     let files = files(&live)?;
-    // Beside the directory, so that it can be renamed.
+    // In the same parent directory, so that it can be renamed.
     let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
+    fs::create_dir_all(parent).with_context(|| format!("can't create {}", parent.display()))?;
     let new = tempfile::Builder::new()
         .prefix(".palisade-snapshot-")
         .tempdir_in(parent)
-        .with_context(|| format!("can't write into {}", parent.display()))?;
+        .with_context(|| format!("can't write to {}", parent.display()))?;
     write(new.path(), &files).with_context(|| format!("can't write {}", new.path().display()))?;
     reads_back(&live, new.path())?;
-    replace(new, dir).with_context(|| format!("can't put the snapshot at {}", dir.display()))?;
+    replace(new, dir).with_context(|| format!("can't move the snapshot to {}", dir.display()))?;
     let (objects, count) = (live.objects.len(), files.len());
     output::note(&format!(
         "wrote {objects} {} in {count} {} to {}\n",
@@ -89,26 +89,26 @@ pub(crate) fn run(arguments: &Snapshot) -> Result<Outcome> {
     Ok(Outcome::Yes)
 }
 
-/// Whether the directory may be written: it isn't there, is empty, or is a snapshot and may be replaced.
+/// Fails unless the directory does not exist, is empty, or is a snapshot that may be replaced.
 fn may_be_written(dir: &Path, force: bool) -> Result<()> {
     let mut entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("can't look into {}", dir.display())),
+        Err(error) => return Err(error).with_context(|| format!("can't read {}", dir.display())),
     };
     if entries.next().is_none() {
         return Ok(());
     }
     if !dir.join(MARKER).is_file() {
-        bail!("{} is not empty, and no snapshot: it is left alone", dir.display());
+        bail!("{} is neither empty nor a snapshot, and was not replaced", dir.display());
     }
     if !force {
-        bail!("{} has a snapshot already; --force replaces it", dir.display());
+        bail!("{} already has a snapshot; use --force to replace it", dir.display());
     }
     Ok(())
 }
 
-/// The files by their paths in the directory.
+/// Returns the files by their paths in the directory.
 fn files(live: &ClusterSnapshot) -> Result<BTreeMap<PathBuf, String>> {
     let mut files: BTreeMap<PathBuf, String> = BTreeMap::new();
     for object in &live.objects {
@@ -116,7 +116,7 @@ fn files(live: &ClusterSnapshot) -> Result<BTreeMap<PathBuf, String>> {
         let path = match &*object.namespace {
             "" => PathBuf::from(name),
             namespace if names::dns_label(namespace).is_empty() => Path::new(namespace).join(name),
-            other => bail!("the server names a namespace {other:?}, which can't be one"),
+            other => bail!("the API server returned an invalid namespace name: {other:?}"),
         };
         let text = files.entry(path).or_default();
         if !text.is_empty() {
@@ -137,7 +137,7 @@ fn yaml(object: &Object) -> Result<String> {
     Ok(text)
 }
 
-/// The same value with the keys of its mappings in order, whatever the order in which they came.
+/// Sorts the keys of all mappings.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Array(items) => items.into_iter().map(sorted).collect(),
@@ -152,7 +152,7 @@ fn sorted(value: Value) -> Value {
 fn write(dir: &Path, files: &BTreeMap<PathBuf, String>) -> io::Result<()> {
     fs::write(
         dir.join(MARKER),
-        "A snapshot by `palisade snapshot`, which may replace this directory with --force.\n",
+        "Written by `palisade snapshot`, which replaces this directory with --force.\n",
     )?;
     for (path, text) in files {
         let path = dir.join(path);
@@ -163,14 +163,14 @@ fn write(dir: &Path, files: &BTreeMap<PathBuf, String>) -> io::Result<()> {
     }
     #[cfg(unix)]
     {
-        // A temporary directory is for its owner alone; a snapshot is a directory like any other.
+        // A temporary directory is readable by its owner only; a snapshot gets ordinary permissions.
         use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
 }
 
-/// Reads the files back: they must say what the cluster says.
+/// Reads the files back and compares them with the cluster.
 fn reads_back(live: &ClusterSnapshot, dir: &Path) -> Result<()> {
     let options = LoadOptions::default();
     let inputs: Vec<Input> = live.inputs().collect();
@@ -178,36 +178,32 @@ fn reads_back(live: &ClusterSnapshot, dir: &Path) -> Result<()> {
     let here = load(&[Input::Path(dir.to_owned())], &options);
     if let Some(problem) = here.diagnostics.iter().find(|d| d.severity == palisade_manifest::Severity::Error)
     {
-        bail!(
-            "nothing is written, since this version does not read back all that the cluster has: {problem}"
-        );
+        bail!("nothing was written: this version can't read back every object of the cluster: {problem}");
     }
     let policies = |c: &Cluster| Cluster { policies: c.policies.clone(), ..Cluster::default() };
     let others = |c: Cluster| Cluster { policies: BTreeMap::default(), ..c };
-    // Where the policies stand is the one thing that may differ.
+    // Only the origins of policies may differ.
     if let Some((policy, _)) =
         diff(&policies(&there), &policies(&here.cluster), false).policies.first_key_value()
     {
         bail!(
-            "nothing is written, since {policy} would be read back as another policy: it has something that this version does \
-             not know"
+            "nothing was written: {policy} would be read back as a different policy, because it has a field that this version \
+             does not support"
         );
     }
     if others(there) != others(here.cluster) {
-        bail!(
-            "nothing is written, since the files would be read back as another cluster; please report this"
-        );
+        bail!("nothing was written: the files would be read back as a different cluster; please report this");
     }
     Ok(())
 }
 
-/// Puts the new directory in the place of the old one.
+/// Replaces the old directory by the new one.
 fn replace(new: tempfile::TempDir, dir: &Path) -> io::Result<()> {
     if !dir.exists() {
         fs::rename(new.keep(), dir)?;
         return Ok(());
     }
-    // What was there goes where the new one was, and away with it.
+    // The old directory is renamed first, and removed once the new one is in its place.
     let old = new.path().with_extension("old");
     fs::rename(dir, &old)?;
     if let Err(error) = fs::rename(new.path(), dir) {

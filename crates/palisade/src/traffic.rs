@@ -1,13 +1,13 @@
-//! Sets of ports, families and addresses in words and as JSON values.
+//! Ports, IP families and address ranges as text and as JSON values.
 
 use palisade_analysis::Families;
 use palisade_policy::{Family, IpRange, PortSet, Traffic, address::to_number};
 use serde::Serialize;
 
-/// The ports that a connection can be opened to: no rule can name port 0, and no program can be reached at it.
+/// The first port that is shown: no rule can name port 0, and no program listens on it.
 const FIRST_PORT: u16 = 1;
 
-/// A range as a CIDR if it is one, else as first and last address.
+/// Formats a range as a CIDR if it is one, else as first and last address.
 pub(crate) fn range_text(range: &IpRange) -> String {
     let (first, last) = (to_number(range.first), to_number(range.last));
     let bits = if Family::of(range.first) == Family::V4 { 32 } else { 128 };
@@ -16,17 +16,17 @@ pub(crate) fn range_text(range: &IpRange) -> String {
     if is_cidr && first != last { format!("{}/{}", range.first, bits - host_bits) } else { range.to_string() }
 }
 
-/// Traffic as answers show it: without port 0.
+/// Traffic without port 0, as answers show it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct VisibleTraffic {
-    /// Protocol names, and their ports; none empty.
+    /// Protocol names with their ports, which are not empty.
     protocols: Vec<(&'static str, PortSet)>,
-    /// All IP protocols that have no ports.
+    /// Whether the IP protocols without ports are included.
     other: bool,
 }
 
 impl VisibleTraffic {
-    /// Of some traffic.
+    /// Returns traffic without port 0.
     pub(crate) fn of(traffic: &Traffic) -> Self {
         let real = PortSet::range(FIRST_PORT, u16::MAX);
         let all = [("TCP", &traffic.tcp), ("UDP", &traffic.udp), ("SCTP", &traffic.sctp)];
@@ -34,7 +34,7 @@ impl VisibleTraffic {
         Self { protocols: protocols.filter(|(_, ports)| !ports.is_empty()).collect(), other: traffic.other }
     }
 
-    /// Whether nothing is left.
+    /// Whether it is empty.
     pub(crate) fn is_none(&self) -> bool {
         !self.other && self.protocols.is_empty()
     }
@@ -44,19 +44,19 @@ impl VisibleTraffic {
         self.other && self.protocols.len() == 3 && self.protocols.iter().all(|(_, ports)| is_whole(ports))
     }
 
-    /// The protocols with ports: name, ports as text (`80,443,8000-8100`, empty for all of them).
+    /// Returns the protocols with ports: name, and ports as text (`80,443,8000-8100`; empty for all).
     pub(crate) fn protocols(&self) -> impl Iterator<Item = (&'static str, String)> {
         self.protocols
             .iter()
             .map(|(name, ports)| (*name, if is_whole(ports) { String::new() } else { ports.to_string() }))
     }
 
-    /// Whether the protocols without ports are in it.
+    /// Whether the protocols without ports are included.
     pub(crate) fn has_other(&self) -> bool {
         self.other
     }
 
-    /// `TCP 80,443; UDP`, `all`, `none`.
+    /// Formats it: `TCP 80,443; UDP`, `all`, `none`.
     pub(crate) fn text(&self) -> String {
         if self.is_all() {
             return "all".to_owned();
@@ -72,7 +72,7 @@ impl VisibleTraffic {
         words.chain(other).collect::<Vec<_>>().join("; ")
     }
 
-    /// The ranges of ports, for machines.
+    /// Returns the ranges of ports as JSON values.
     pub(crate) fn ranges(&self) -> Vec<JsonPorts> {
         let of = |(protocol, ports): &(&'static str, PortSet)| -> Vec<JsonPorts> {
             let range = |&(first, last): &(u16, u16)| JsonPorts { protocol, first, last };
@@ -86,7 +86,7 @@ fn is_whole(ports: &PortSet) -> bool {
     ports.ranges() == [(FIRST_PORT, u16::MAX)]
 }
 
-/// A range of destination ports.
+/// A range of destination ports, as JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct JsonPorts {
     protocol: &'static str,
@@ -94,7 +94,7 @@ pub(crate) struct JsonPorts {
     last: u16,
 }
 
-/// Traffic, for machines.
+/// Traffic, as JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct JsonTraffic {
     all: bool,
@@ -109,7 +109,7 @@ impl From<&Traffic> for JsonTraffic {
     }
 }
 
-/// A range of addresses.
+/// A range of addresses, as JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct JsonRange {
     first: String,
@@ -122,7 +122,7 @@ impl From<&IpRange> for JsonRange {
     }
 }
 
-/// The families as words.
+/// Returns the names of the families.
 pub(crate) fn family_names(families: Families) -> Vec<String> {
     Family::BOTH.into_iter().filter(|f| families.contains(*f)).map(|f| f.to_string()).collect()
 }

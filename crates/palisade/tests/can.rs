@@ -95,7 +95,7 @@ fn the_shop_answers_with_rules_and_lines() {
     answered(
         &denied,
         1,
-        &["denied", "TCP 8080, TCP 9100", "isolated by", "it wants pods app=frontend in namespace shop"],
+        &["denied", "TCP 8080, TCP 9100", "isolated by", "requires pods app=frontend in namespace shop"],
     );
     answered(&can("shop/backend 192.168.1.20:80", &shop), 0, &["egress[0]"]);
     answered(&can("shop/backend 192.168.1.20:443", &shop), 1, &["the peer matches, the port does not"]);
@@ -145,7 +145,7 @@ fn the_tiers_answer_with_policy_tier_priority_and_line() {
     answered(&passed, 0, &["ingress: allowed by NetworkPolicy shop/api, ingress[0] (", "team.yaml:12)"]);
     let below = passed.out.lines().last().unwrap().trim();
     assert!(
-        below.starts_with("passed on by ClusterNetworkPolicy sandbox-to-api, ingress[0] \"team-decides\" ("),
+        below.starts_with("passed by ClusterNetworkPolicy sandbox-to-api, ingress[0] \"team-decides\" ("),
         "{below}"
     );
     assert!(below.ends_with("platform.yaml:17), admin tier, priority 5"), "{below}");
@@ -296,7 +296,7 @@ status: {phase: Running, podIP: 10.9.9.9, podIPs: [{ip: 10.9.9.9}]}
     let dir = manifest(&text);
     let ran = can("a 10.9.9.9:80", dir.path());
     answered(&ran, 0, &["default/x (10.9.9.9)", "TCP 80, IPv4\n"]);
-    refused(&can("fd00::1 10.9.9.9:80", dir.path()), &["no address family in common"]);
+    refused(&can("fd00::1 10.9.9.9:80", dir.path()), &["no IP family in common"]);
 }
 
 #[test]
@@ -308,9 +308,9 @@ fn specs_that_mean_nothing_are_explained() {
     );
     refused(&can("frontend shop/backend:80", &shop), &["source", "did you mean"]);
     refused(&can("shop/frontend shop/backend:99999", &shop), &["1 to 65535"]);
-    refused(&can("shop/frontend shop/backend:80/QUIC", &shop), &["known are TCP"]);
+    refused(&can("shop/frontend shop/backend:80/QUIC", &shop), &["supported are TCP"]);
     refused(&can("shop/frontend 10.0.0.0/8", &shop), &["range of addresses"]);
-    refused(&can("shop/frontend:80 shop/backend:80", &shop), &["belong to the destination"]);
+    refused(&can("shop/frontend:80 shop/backend:80", &shop), &["give it with the destination"]);
     refused(&can("shop/frontend internet", &shop), &["DST:PORT"]);
     refused(&can("internet internet:80", &shop), &["neither end is in the cluster"]);
     refused(&can("shop/frontend shop/svc/backend:1", &shop), &["has no port 1/TCP; it has"]);
@@ -373,7 +373,7 @@ spec: {podSelector: {}}
         &["isolated by NetworkPolicy default/shut", "which allows nothing"],
     );
     answered(&can("host p", dir.path()), 1, &["default/pod/host"]);
-    answered(&can("p host:22", dir.path()), 0, &["the destination is no pod of the cluster network"]);
+    answered(&can("p host:22", dir.path()), 0, &["the destination is not a pod on the cluster network"]);
     answered(&can("192.0.2.2 p", dir.path()), 1, &["node n2 (192.0.2.2)"]);
     refused(&can("node/n3 p", dir.path()), &["there is no node `n3`", "did you mean node/n1 or node/n2"]);
     refused(&can("p node/n1", dir.path()), &["node n1 declares no ports"]);
@@ -399,12 +399,12 @@ fn no_manifests_no_answer() {
     let ran = ran(palisade().args(["can", "a", "b:80"]).output().unwrap());
     refused(&ran, &["-f PATH"]);
     let empty = TempDir::new().unwrap();
-    refused(&can("a b:80", empty.path()), &["no manifests there"]);
+    refused(&can("a b:80", empty.path()), &["no manifests found"]);
     refused(&can("a b:80", Path::new("/does/not/exist")), &["/does/not/exist"]);
     let nothing = manifest("");
     refused(&can("a b:80", nothing.path()), &["empty"]);
     let other = manifest("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n");
-    refused(&can("a b:80", other.path()), &["nothing that matters"]);
+    refused(&can("a b:80", other.path()), &["the manifests have no pods"]);
 }
 
 #[test]

@@ -185,9 +185,9 @@ fn what_leads_in_is_shown_in_every_form() {
     assert_eq!(json["blocked"], Value::Null, "not of that namespace");
     for (words, part) in [
         ("--ingress-controller nobody -n shop", "there is no pod or workload `nobody`"),
-        ("--ingress-controller svc/web -n shop", "name a workload"),
-        ("--ingress-controller 10.0.0.1", "name a workload"),
-        ("--ingress-controller edge/controller:80", "without port"),
+        ("--ingress-controller svc/web -n shop", "not a workload"),
+        ("--ingress-controller 10.0.0.1", "not a workload"),
+        ("--ingress-controller edge/controller:80", "must be omitted"),
         ("--from {ingress}", "`{ingress}`"),
     ] {
         refused(&format!("connections -f examples/ingress {words}"), part);
@@ -218,7 +218,7 @@ fn filters_choose_ends_and_ports() {
     assert_eq!(lines("connections -f examples/shop -A"), lines("connections -f examples/shop"));
     assert_eq!(
         answer("connections -f examples/shop --from shop/backend --to data/database"),
-        "no connection that was asked about is allowed\n"
+        "no matching connection is allowed\n"
     );
     let none = "connections -f examples/shop --from shop/backend --to data/database";
     for form in FORMS {
@@ -339,18 +339,18 @@ fn pods_that_no_policy_acts_on_are_told() {
 fn bad_questions_get_clear_errors() {
     refused("connections", "-f PATH");
     refused("connections -f examples/none", "examples/none");
-    refused("connections -f examples/shop -n shp", "no namespace `shp`");
+    refused("connections -f examples/shop -n shp", "namespace `shp` not found");
     refused("connections -f examples/shop -n shop -A", "cannot be used with");
     refused("connections -f examples/shop --from shop/frontent", "did you mean");
-    refused("connections -f examples/shop --to namespace/shp", "no namespace `shp`");
+    refused("connections -f examples/shop --to namespace/shp", "namespace `shp` not found");
     refused("connections -f examples/shop --to shop/backend:80", "--port");
-    refused("connections -f examples/shop --port http", "port names mean something else");
-    refused("connections -f examples/shop --port 90-80", "ends before it begins");
+    refused("connections -f examples/shop --port http", "port names are not supported");
+    refused("connections -f examples/shop --port 90-80", "ends before it starts");
     refused("connections -f examples/shop -o xml", "possible values");
     let dir = TempDir::new().unwrap();
     let (code, out, err) = run(palisade("connections -f").arg(dir.path()));
     assert_eq!((code, &*out), (2, ""));
-    assert!(err.contains("no manifests there"), "{err}");
+    assert!(err.contains("no manifests found"), "{err}");
     fs::write(dir.path().join("m.yaml"), "# nothing\n").unwrap();
     let (code, _, err) = run(palisade("connections -f").arg(dir.path()));
     assert_eq!(code, 2);

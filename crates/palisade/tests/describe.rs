@@ -36,7 +36,10 @@ fn policies_peers_and_exposure_are_told() {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
     }
     let free = answer(0, "describe shop/frontend -f examples/shop");
-    assert!(free.contains("no policy acts") && free.contains("public internet               all"), "{free}");
+    assert!(
+        free.contains("no policy applies") && free.contains("public internet                all"),
+        "{free}"
+    );
     let json: Value =
         serde_json::from_str(&answer(0, "describe shop/backend -f examples/shop -o json")).unwrap();
     assert_eq!(json["schema"], "palisade.describe/v1");
@@ -72,8 +75,8 @@ fn describe_and_connections_agree() {
 fn bad_questions_get_clear_errors() {
     refused("describe shop/backend", "-f PATH");
     refused("describe shop/bakend -f examples/shop", "did you mean");
-    refused("describe shop/backend:80 -f examples/shop", "leave the port away");
-    refused("describe 192.0.2.1 -f examples/shop", "no pod");
+    refused("describe shop/backend:80 -f examples/shop", "omit the port");
+    refused("describe 192.0.2.1 -f examples/shop", "it is not a pod");
     refused("describe internet -f examples/shop", "internet");
     refused("describe a/b/c/d -f examples/shop", "too many slashes");
 }

@@ -69,11 +69,14 @@ fn a_new_workload_and_one_that_goes_are_told_as_such() {
     fs::write(dir.path().join("extra.yaml"), extra).unwrap();
     let (code, out, _) = run(palisade("diff examples/shop").arg(dir.path()));
     assert_eq!(code, 1);
-    assert!(out.contains("+ data/pod/a-first → data/statefulset/database  all  (an end is new)"), "{out}");
+    assert!(out.contains("+ data/pod/a-first → data/statefulset/database  all  (an end was added)"), "{out}");
     // It takes no address from anybody: only pairs with it are there.
     assert!(out.lines().filter(|l| !l.starts_with(' ')).all(|l| l.contains("data/pod/a-first")), "{out}");
     let (_, out, _) = run(palisade("diff").arg(dir.path()).arg("examples/shop"));
-    assert!(out.contains("- data/pod/a-first → data/statefulset/database  all  (an end is gone)"), "{out}");
+    assert!(
+        out.contains("- data/pod/a-first → data/statefulset/database  all  (an end was removed)"),
+        "{out}"
+    );
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn a_policy_that_changes_nothing_is_told_and_no_difference() {
                 spec: {podSelector: {matchLabels: {app: nobody}}}\n";
     fs::write(dir.path().join("idle.yaml"), idle).unwrap();
     let (code, out, _) = run(palisade("diff examples/shop").arg(dir.path()));
-    assert_eq!((code, &*out), (0, "no connection changes by: NetworkPolicy shop/idle added\n"));
+    assert_eq!((code, &*out), (0, "no connection is changed by: NetworkPolicy shop/idle added\n"));
 }
 
 #[test]
@@ -132,12 +135,12 @@ fn revisions_of_a_path_are_compared() {
         assert_eq!((code, &*out), (2, ""), "{words:?}");
         assert!(err.contains(part), "{words:?}: no {part:?} in {err}");
     };
-    says(&["--git", "nowhere..HEAD", "."], "no revision `nowhere`");
-    says(&["--git", "main..nowhere", "."], "no revision `nowhere`");
-    says(&["--git=--upload-pack=x..HEAD", "."], "no revision");
-    says(&["--git", "main..topic", "none"], "nothing at none");
+    says(&["--git", "nowhere..HEAD", "."], "unknown revision `nowhere`");
+    says(&["--git", "main..nowhere", "."], "unknown revision `nowhere`");
+    says(&["--git=--upload-pack=x..HEAD", "."], "unknown revision");
+    says(&["--git", "main..topic", "none"], "has no none");
     says(&["--git", "main..topic", "-"], "no revisions");
-    says(&["--git", "main..topic", ".", "."], "two paths");
+    says(&["--git", "main..topic", ".", "."], "two were given");
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn a_path_outside_any_repository_is_an_error() {
     let (code, out, err) =
         run(palisade("diff --git main..HEAD").arg(dir.path()).env("GIT_CEILING_DIRECTORIES", dir.path()));
     assert_eq!((code, &*out), (2, ""));
-    assert!(err.contains("no git repository"), "{err}");
+    assert!(err.contains("not in a git repository"), "{err}");
     let (code, _, err) = run(palisade("diff --git main..HEAD .").env("PATH", "/nonexistent"));
     assert_eq!(code, 2);
     assert!(err.contains("can't run `git`"), "{err}");
@@ -165,7 +168,7 @@ fn odd_names_stay_text_in_markdown() {
 
 #[test]
 fn bad_questions_get_clear_errors() {
-    refused("diff examples/shop", "one path is given");
+    refused("diff examples/shop", "two paths are required");
     refused("diff - -", "standard input");
     refused("diff examples/shop examples/none", "examples/none");
     refused("diff", "required");

@@ -48,7 +48,7 @@ fn every_port_is_split_by_what_decides_it() {
     assert_eq!(json["answers"][0]["egress"]["policies"][0]["rules"][0]["line"], 14);
     let text = answer(1, "explain shop/backend 192.168.1.20 -f examples/shop");
     assert!(text.contains("✓ peer 192.168.1.0/24 (examples/shop/backend-egress.yaml:15)"), "{text}");
-    assert!(text.contains("Ask about one port"), "{text}");
+    assert!(text.contains("Give a port"), "{text}");
 }
 
 /// A directory with copies of an example's manifests.
@@ -137,7 +137,7 @@ fn a_suggestion_for_one_of_many_says_so() {
         assert!(text.contains("To allow it: add an ingress rule"), "{text}");
     }
     let udp = answer(1, "explain staging/frontend shop/backend/UDP -f examples/shop");
-    assert!(udp.contains("denied   UDP  egress") && udp.contains("Ask about one port"), "{udp}");
+    assert!(udp.contains("denied   UDP  egress") && udp.contains("Give a port"), "{udp}");
 }
 
 /// Files that are not in the usual style get no patch, and the YAML to write instead.
@@ -210,10 +210,10 @@ fn cluster_wide_policies_are_walked_and_patched() {
     let (code, out) = here(dir.path(), "explain shop/frontend shop/backend -f .");
     assert_eq!(code, 0, "{out}");
     let lines =
-        ["admin tier, priority 10: ClusterNetworkPolicy guard", "ingress[0] (./guard.yaml:10) passes on all"];
+        ["admin tier, priority 10: ClusterNetworkPolicy guard", "ingress[0] (./guard.yaml:10) passes all"];
     let places: Vec<_> = lines.iter().map(|line| out.find(line)).collect();
     assert!(places[0].is_some() && places[0] < places[1], "{out}");
-    assert!(out.contains("denies TCP 8080, which is decided before"), "{out}");
+    assert!(out.contains("denies TCP 8080, already decided by an earlier rule"), "{out}");
     // From elsewhere the admin tier denies; what opens it stands before the rule that does. Then NetworkPolicy is never asked.
     let pair = "staging/frontend shop/backend:8080";
     let (code, out) = here(dir.path(), &format!("explain {pair} -f ."));

@@ -193,7 +193,7 @@ fn a_lab_follows_its_manifests_and_answers() {
         "{out}"
     );
     let out = run(&mut lab.command(&["probe", "staging/frontend", "shop/backend:8080"]), 1);
-    assert!(out.contains("timed out") && out.contains("the engine says: denied"), "{out}");
+    assert!(out.contains("timed out") && out.contains("expected: denied"), "{out}");
     run(&mut lab.command(&["probe", "shop/frontend", "shop/svc/backend"]), 0);
     let out = run(&mut lab.command(&["probe", "shop/frontend", "203.0.113.9:80"]), 2);
     assert!(out.contains("the lab has no 203.0.113.9"), "{out}");
@@ -212,7 +212,7 @@ fn a_lab_follows_its_manifests_and_answers() {
     run(&mut lab.command(&["probe", "staging/frontend", "shop/backend:8080"]), 0);
 
     fs::write(lab.shop("broken.yaml"), "{ broken").unwrap();
-    let broken = lab.until("the last good state stays in force");
+    let broken = lab.until("keeping the last valid state");
     assert!(broken.contains("broken.yaml:1:1"), "{broken}");
     fs::remove_file(lab.shop("broken.yaml")).unwrap();
     fs::write(&policy, &original).unwrap();
@@ -231,10 +231,10 @@ fn a_directory_that_vanishes_changes_nothing_until_it_returns() {
     lab.until("waiting for edits");
     let (shop, aside) = (lab.shop(""), lab.dir.path().join("aside"));
     fs::rename(&shop, &aside).unwrap();
-    lab.until("is gone: the last state stays in force");
+    lab.until("does not exist: keeping the last state");
     run(&mut lab.command(&["probe", "staging/frontend", "shop/backend:8080"]), 1);
     fs::rename(&aside, &shop).unwrap();
-    lab.until("the manifests are back");
+    lab.until("the manifests exist again");
     fs::remove_file(lab.shop("backend-from-frontend.yaml")).unwrap();
     lab.until("opened  staging/frontend → shop/backend");
 

@@ -1,4 +1,4 @@
-//! The flows of a question, decided, and put together where they have the same answer.
+//! Decides the flows of a question and groups those with the same decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,39 +15,39 @@ pub(crate) struct Answer {
     pub(crate) destination: String,
     /// Allowed only if every flow is.
     pub(crate) verdict: Verdict,
-    /// By what the verdict differs; empty if all flows agree.
+    /// What the verdicts vary by. Empty if all flows have the same verdict.
     pub(crate) differs: Vec<VariesBy>,
-    /// The flows that have the same answer.
+    /// The flows, grouped by decision.
     pub(crate) groups: Vec<DecidedFlows>,
-    /// Whether policies tell parts of the internet apart that were asked about.
+    /// Whether policies distinguish parts of the internet in question.
     pub(crate) parts: bool,
 }
 
-/// Flows with one decision.
+/// Flows with the same decision.
 #[derive(Debug)]
 pub(crate) struct DecidedFlows {
-    /// On what; sorted. The same flows were asked on each.
+    /// The destination ports, sorted. Each has the same flows.
     pub(crate) calls: Vec<DestinationPort>,
-    /// What was decided.
+    /// The decision.
     pub(crate) decision: Decision,
-    /// The flows on the first call; the others have the same ends.
+    /// The flows to the first port; those to the others have the same ends.
     pub(crate) asked: Vec<QuestionFlow>,
 }
 
-/// What a flow is on.
+/// The destination port of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DestinationPort {
-    /// The protocol; [`Protocol::Other`] stands for ICMP of both families.
+    /// The protocol. [`Protocol::Other`] is ICMP in both IP families.
     pub(crate) protocol: Protocol,
-    /// The port of the service, if one was asked for.
+    /// The port of the service, if one was given.
     pub(crate) service_port: Option<u16>,
-    /// The port on the destination.
+    /// The port of the pod.
     pub(crate) port: u16,
 }
 
 impl DestinationPort {
     fn of(asked: &QuestionFlow) -> Self {
-        // ICMP and ICMPv6 are one question.
+        // ICMP and ICMPv6 count as the same.
         let protocol =
             if asked.flow.protocol == Protocol::Other(58) { Protocol::Other(1) } else { asked.flow.protocol };
         Self { protocol, service_port: asked.service_port, port: asked.flow.port }
@@ -55,7 +55,7 @@ impl DestinationPort {
 }
 
 impl DecidedFlows {
-    /// The families of its flows.
+    /// Returns the IP families of the flows.
     pub(crate) fn families(&self) -> BTreeSet<Family> {
         self.asked.iter().map(QuestionFlow::family).collect()
     }
@@ -65,21 +65,21 @@ impl DecidedFlows {
     }
 }
 
-/// What makes a difference.
+/// What verdicts vary by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VariesBy {
-    /// IPv4 and IPv6 have different verdicts.
+    /// The IP family.
     Family,
-    /// Ports have.
+    /// The port.
     Port,
-    /// Pods of a workload, or backends of a service, have.
+    /// The pod of a workload or the backend of a service.
     Pod,
-    /// Parts of the internet have.
+    /// The part of the internet.
     Region,
 }
 
 impl VariesBy {
-    /// The word for it.
+    /// Returns the word for it, which is in the JSON too.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Family => "family",
@@ -130,14 +130,14 @@ fn groups(decided: Vec<(QuestionFlow, Decision)>) -> Vec<DecidedFlows> {
     for group in &mut out {
         group.calls.sort();
     }
-    // What is denied is what the user came for; within that, ports in order.
+    // Denied flows come first, then sorted by port.
     out.sort_by(|a, b| {
         (a.decision.verdict().is_allow(), &a.calls).cmp(&(b.decision.verdict().is_allow(), &b.calls))
     });
     out
 }
 
-/// Whether one family has more than one part of the internet between the same ends.
+/// Whether an IP family has more than one part of the internet.
 fn parts(decided: &[(QuestionFlow, Decision)]) -> bool {
     let regions = decided.iter().filter_map(|(a, _)| Some((a, a.region.as_ref()?)));
     let samples: BTreeSet<_> = regions.map(|(a, r)| (a.family(), r.sample)).collect();
@@ -165,7 +165,7 @@ fn differences(decided: &[(QuestionFlow, Decision)]) -> Vec<VariesBy> {
     out
 }
 
-/// Whether the verdicts are not the same for every value of a property.
+/// Whether the verdicts vary by a property.
 fn differ_by<K: Ord>(decided: &[(QuestionFlow, Decision)], property: impl Fn(&QuestionFlow) -> K) -> bool {
     let mut verdicts: BTreeMap<K, BTreeSet<bool>> = BTreeMap::new();
     for (asked, decision) in decided {
@@ -176,7 +176,7 @@ fn differ_by<K: Ord>(decided: &[(QuestionFlow, Decision)], property: impl Fn(&Qu
     sets.any(|s| Some(s) != first)
 }
 
-/// Who an end is, whatever its family.
+/// Returns the name of an endpoint without its address. Empty for external addresses.
 pub(crate) fn endpoint_name(end: &Endpoint) -> String {
     match end {
         Endpoint::Pod { key, .. } => key.to_string(),

@@ -1,4 +1,4 @@
-//! From two specs to the flows that the question is about.
+//! Resolves two specs to the flows between them.
 
 use std::collections::BTreeSet;
 
@@ -9,14 +9,14 @@ use palisade_policy::{Cluster, Direction, Endpoint, Family, Flow, ObjectKey, Pod
 
 use super::spec::{EndpointSpec, ProtocolSpec, Spec};
 
-/// A question with everything resolved.
+/// A resolved question.
 #[derive(Debug)]
 pub(crate) struct Question {
     /// The source in full spelling.
     pub(crate) source: String,
     /// The destination in full spelling.
     pub(crate) destination: String,
-    /// The flows to decide; never empty.
+    /// The flows to decide. Never empty.
     pub(crate) flows: Vec<QuestionFlow>,
 }
 
@@ -25,34 +25,34 @@ pub(crate) struct Question {
 pub(crate) struct QuestionFlow {
     /// The flow.
     pub(crate) flow: Flow,
-    /// The service that leads to it, if one was asked for.
+    /// The service through which it passes, if one was given.
     pub(crate) service: Option<ObjectKey>,
     /// The port of that service.
     pub(crate) service_port: Option<u16>,
-    /// The part of the internet that one end stands for.
+    /// The part of the internet that one end represents.
     pub(crate) region: Option<Region>,
 }
 
 impl QuestionFlow {
-    /// The family of its addresses.
+    /// Returns the IP family of its addresses.
     pub(crate) fn family(&self) -> Family {
         Family::of(self.flow.destination.address())
     }
 }
 
-/// What one spec stands for.
+/// What a spec resolves to.
 enum End<'a> {
     /// These endpoints.
     Endpoints(Vec<Endpoint>),
-    /// A service, of this one family if it was named by address.
+    /// A service; limited to one IP family if it was given by address.
     Service(&'a Service, Option<Family>),
     /// The internet.
     Internet,
 }
 
-/// Above so many flows an answer takes gigabytes and minutes. A thousand pods on one side and a hundred on the other are
-/// well below it.
-const MOST_FLOWS: usize = 1_000_000;
+/// The most flows of a question; more would take gigabytes and minutes. A thousand pods on one side and a hundred on the
+/// other are well below it.
+const MAX_FLOWS: usize = 1_000_000;
 
 /// Resolves a question against a cluster. Names without a namespace are looked up in `namespace`.
 pub(crate) fn resolve(
@@ -62,7 +62,7 @@ pub(crate) fn resolve(
     namespace: &str,
 ) -> Result<Question> {
     if source.port.is_some() || source.protocol.is_some() {
-        bail!("the source has a port or protocol; they belong to the destination: SRC DST:PORT/PROTO");
+        bail!("the source has a port or protocol; give it with the destination: SRC DST:PORT/PROTO");
     }
     let (from_name, from) = end(cluster, &source.who, namespace).context("source")?;
     let (to_name, to) = end(cluster, &destination.who, namespace).context("destination")?;
@@ -72,14 +72,16 @@ pub(crate) fn resolve(
     };
     let mut asked = Vec::new();
     for target in targets(cluster, destination, &to)? {
-        if asked.len() > MOST_FLOWS {
+        if asked.len() > MAX_FLOWS {
             bail!(
-                "{from_name} and {to_name} have more than {MOST_FLOWS} pairs of addresses and ports between them; ask about single pods or one port"
+                "{from_name} and {to_name} have more than {MAX_FLOWS} pairs of addresses and ports between them; give single pods or one port"
             );
         }
         match (&from, target.end) {
             (End::Internet, None) => {
-                bail!("neither end is in the cluster: no policy has a say between internet and internet")
+                bail!(
+                    "neither end is in the cluster: policies do not apply to connections within the internet"
+                )
             }
             (End::Internet, Some(end)) => {
                 asked.extend(with_internet(cluster, &end, Direction::Ingress, &target.call));
@@ -93,7 +95,7 @@ pub(crate) fn resolve(
                 let same_family = palisade_names::of_family(sources, Family::of(end.address()));
                 asked.extend(same_family.map(|source| target.call.flow(source.clone(), end.clone(), None)));
             }
-            (End::Service(..), _) => bail!("a service is no source"),
+            (End::Service(..), _) => bail!("a service can't be a source"),
         }
     }
     without_loops(&mut asked);
@@ -102,13 +104,13 @@ pub(crate) fn resolve(
     asked.retain(|a| seen.insert((a.flow.clone(), a.service_port)));
     if asked.is_empty() {
         bail!(
-            "{from_name} and {to_name} have no address family in common, so no connection between them exists"
+            "{from_name} and {to_name} have no IP family in common, so there are no connections between them"
         );
     }
     Ok(Question { source: from_name, destination: to_name, flows: asked })
 }
 
-/// A workload asked about itself means its pods among each other; the pod itself is meant only where it is alone.
+/// Removes flows from a pod to itself, unless there are no others: a workload to itself means between its pods.
 fn without_loops(asked: &mut Vec<QuestionFlow>) {
     let is_loop =
         |a: &QuestionFlow| pod_key(&a.flow.source).is_some_and(|k| pod_key(&a.flow.destination) == Some(k));
@@ -121,12 +123,12 @@ fn pod_key(end: &Endpoint) -> Option<&ObjectKey> {
     if let Endpoint::Pod { key, .. } = end { Some(key) } else { None }
 }
 
-/// The endpoints for which a name stands as a source.
+/// Returns the endpoints of a spec as a source.
 pub(crate) fn endpoints(cluster: &Cluster, who: &EndpointSpec, namespace: &str) -> Result<Vec<Endpoint>> {
     match end(cluster, who, namespace)?.1 {
         End::Endpoints(ends) => Ok(ends),
         End::Service(service, family) => backend_endpoints(cluster, service, family),
-        End::Internet => bail!("the internet is not a single place"),
+        End::Internet => bail!("the internet is not an endpoint"),
     }
 }
 
@@ -134,7 +136,7 @@ fn end<'a>(cluster: &'a Cluster, who: &EndpointSpec, namespace: &str) -> Result<
     let (namespace, kind, name) = match who {
         EndpointSpec::Internet => return Ok(("internet".to_owned(), End::Internet)),
         EndpointSpec::Address(address) => {
-            // A connection to a cluster address is judged after its translation (SEMANTICS G-1).
+            // A connection to a cluster IP is decided after its translation (SEMANTICS G-1).
             if let Some(service) = palisade_names::service_at(cluster, *address) {
                 let name = format!("{} ({address})", Named::Service(service));
                 return Ok((name, End::Service(service, Some(Family::of(*address)))));
@@ -156,7 +158,7 @@ fn end<'a>(cluster: &'a Cluster, who: &EndpointSpec, namespace: &str) -> Result<
         Named::Node(node) => {
             let of_node = |a| Endpoint::Node { name: node.name.clone(), address: a };
             if node.addresses.is_empty() {
-                bail!("node {} has no address in `status.addresses`", node.name);
+                bail!("node {} has no address in status.addresses", node.name);
             }
             End::Endpoints(node.addresses.iter().copied().map(of_node).collect())
         }
@@ -164,7 +166,7 @@ fn end<'a>(cluster: &'a Cluster, who: &EndpointSpec, namespace: &str) -> Result<
     Ok((label, end))
 }
 
-/// A name that only a service or node has needs its kind written out.
+/// Adds a hint if only a service or node has this name, which must be given with its kind.
 fn with_service_hint(
     cluster: &Cluster,
     error: LookupError,
@@ -177,13 +179,13 @@ fn with_service_hint(
         .find_map(|k| palisade_names::find(cluster, Some(k), namespace, name).ok());
     match (hint, kind) {
         (Some(found), None) => anyhow::anyhow!(
-            "there is no pod or workload `{name}` in namespace {namespace}, but there is {found}; write that"
+            "there is no pod or workload `{name}` in namespace {namespace}; did you mean {found}?"
         ),
         _ => error.into(),
     }
 }
 
-/// The ends of all pods that have one; the reason of the first if none has.
+/// Returns the endpoints of pods, or the first error if none has an endpoint.
 fn endpoints_of_all(cluster: &Cluster, pods: &[&Pod]) -> Result<Vec<Endpoint>> {
     let (mut out, mut first_error) = (Vec::new(), None);
     for pod in pods {
@@ -206,11 +208,11 @@ fn backend_endpoints(cluster: &Cluster, service: &Service, family: Option<Family
     Ok(out.into_iter().filter(|e| family.is_none_or(|f| Family::of(e.address()) == f)).collect())
 }
 
-/// What is called, and where.
+/// A destination and its port.
 struct Target {
-    /// The end; `None` is the internet.
+    /// The endpoint. `None`: the internet.
     end: Option<Endpoint>,
-    /// Protocol and port.
+    /// The protocol and port.
     call: TargetPort,
 }
 
@@ -239,7 +241,8 @@ impl TargetPort {
     }
 }
 
-/// The flows between one end and every part of the internet that its policies tell apart. `direction` is that end's.
+/// Returns the flows between an end and every part of the internet that its policies distinguish. `direction` is as seen
+/// from that end.
 fn with_internet(
     cluster: &Cluster,
     end: &Endpoint,
@@ -271,10 +274,10 @@ fn targets(cluster: &Cluster, spec: &Spec, end: &End<'_>) -> Result<Vec<Target>>
             match (out.is_empty(), &spec.port) {
                 (false, _) => Ok(out),
                 (true, Some(port)) => {
-                    bail!("no pod of the destination declares a port named `{port}`; write its number")
+                    bail!("no pod of the destination declares a port named `{port}`; give its number")
                 }
                 (true, None) => bail!(
-                    "the destination declares no container port{}; say which port you mean: DST:PORT",
+                    "the destination declares no container port{}; give the port: DST:PORT",
                     with_protocol(spec)
                 ),
             }
@@ -286,7 +289,7 @@ fn with_protocol(spec: &Spec) -> String {
     spec.protocol.map(|p| format!(" for {p}")).unwrap_or_default()
 }
 
-/// Port and protocol of an end that declares none.
+/// Returns the port of a destination that declares no ports: the one that was given.
 fn given_port(spec: &Spec, what: &str) -> Result<TargetPort> {
     match (&spec.port, spec.protocol) {
         (None, Some(ProtocolSpec::Icmp)) => {
@@ -296,13 +299,13 @@ fn given_port(spec: &Spec, what: &str) -> Result<TargetPort> {
             Ok(TargetPort::new(protocol, *port))
         }
         (Some(PortSpec::Name(name)), _) => {
-            bail!("{what} has no port names: write the number of port `{name}`")
+            bail!("{what} has no named ports; give the number of port `{name}`")
         }
-        _ => bail!("{what} declares no ports; say which port you mean: DST:PORT[/PROTO]"),
+        _ => bail!("{what} declares no ports; give the port: DST:PORT[/PROTO]"),
     }
 }
 
-/// The ports of one end that the spec means: the one given, or every declared one.
+/// Returns the ports of an endpoint: the one given, or every declared one.
 fn target_ports(cluster: &Cluster, spec: &Spec, end: &Endpoint) -> Result<Vec<TargetPort>> {
     let Some(pod) = pod_key(end).and_then(|key| cluster.pods.get(key)) else {
         let what = match end {
@@ -333,7 +336,10 @@ fn service_targets(
 ) -> Result<Vec<Target>> {
     let protocol = match spec.protocol {
         Some(ProtocolSpec::Icmp) => {
-            bail!("a service address answers no ICMP; ask about the pods behind service {}", service.key)
+            bail!(
+                "service addresses do not reply to ICMP; check the pods behind service {} instead",
+                service.key
+            )
         }
         Some(ProtocolSpec::WithPorts(protocol)) => Some(protocol),
         None => None,

@@ -13,13 +13,13 @@ use crate::{
     traffic::range_text,
 };
 
-/// The version of the JSON; raised when a field changes its meaning or goes away.
+/// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
 const SCHEMA: &str = "palisade.can/v1";
 
-/// How many pairs of pods, and how many ranges, one line names.
-const SHOWN: usize = 4;
+/// The most pairs of pods or ranges that a line lists.
+const MAX_LISTED: usize = 4;
 
-/// The answer for people. Escape sequences of colour are in it; the writer strips them where they don't belong.
+/// Renders the answer as text, with colours; the writer strips them where they don't belong.
 pub(crate) fn text(answer: &Answer) -> String {
     let mut out = String::new();
     let differs = match &answer.differs[..] {
@@ -48,7 +48,7 @@ pub(crate) fn text(answer: &Answer) -> String {
         {
             let mut lines = reasons::lines(side, direction).into_iter();
             let name = format!("{direction}:");
-            // `denied by …` where one rule decided; other reasons stand in a column.
+            // `denied by …` if one rule decided; other reasons are in a column.
             let said = if reasons::is_by_rule(side) {
                 format!("{} ", verdict(side.verdict))
             } else {
@@ -75,7 +75,7 @@ fn padded(verdict: Verdict) -> String {
     styled(style(verdict), &format!("{:<7}", verdict_word(verdict)))
 }
 
-/// On what: `TCP 80, IPv4 and IPv6`, `service port 80 → TCP 8080, IPv4`.
+/// Formats ports and families: `TCP 80, IPv4 and IPv6`, `service port 80 → TCP 8080, IPv4`.
 fn call(group: &DecidedFlows) -> String {
     let one = |c: &DestinationPort| {
         let service = c.service_port.map(|p| format!("service port {p} → ")).unwrap_or_default();
@@ -85,16 +85,16 @@ fn call(group: &DecidedFlows) -> String {
     format!("{}, {}", calls.join(", "), families_text(group.families()))
 }
 
-/// Which flows of the question a group holds: the pairs of pods where it has several, and the part of the internet.
+/// Formats the flows of a group: the pairs of pods if there are several, and the part of the internet.
 fn ends(answer: &Answer, group: &DecidedFlows) -> String {
     let all = pairs(answer.groups.iter());
     let own = pairs(std::iter::once(group));
     let mut out = if own == all {
         "all pods".to_owned()
     } else {
-        let mut shown: Vec<String> = own.iter().take(SHOWN).cloned().collect();
-        if own.len() > SHOWN {
-            shown.push(format!("{} more", own.len() - SHOWN));
+        let mut shown: Vec<String> = own.iter().take(MAX_LISTED).cloned().collect();
+        if own.len() > MAX_LISTED {
+            shown.push(format!("{} more", own.len() - MAX_LISTED));
         }
         shown.join(", ")
     };
@@ -125,7 +125,7 @@ fn pairs<'a>(groups: impl Iterator<Item = &'a DecidedFlows>) -> Vec<String> {
     out
 }
 
-/// The parts of the internet that a group is about, the whole of it being no part.
+/// Formats the parts of the internet of a group. `None` if the internet is not split.
 fn regions(answer: &Answer, group: &DecidedFlows) -> Option<String> {
     if !answer.parts {
         return None;
@@ -136,13 +136,13 @@ fn regions(answer: &Answer, group: &DecidedFlows) -> Option<String> {
     }
     regions.sort_by_key(|r| r.sample);
     regions.dedup();
-    let words = regions.iter().take(SHOWN).map(|region| match region.ranges.len() {
-        n if n <= SHOWN => region.ranges.iter().map(range_text).collect::<Vec<_>>().join(" "),
-        n => format!("{} and everything like it ({n} ranges)", region.sample),
+    let words = regions.iter().take(MAX_LISTED).map(|region| match region.ranges.len() {
+        n if n <= MAX_LISTED => region.ranges.iter().map(range_text).collect::<Vec<_>>().join(" "),
+        n => format!("{} and similar addresses ({n} ranges)", region.sample),
     });
     let mut words: Vec<String> = words.collect();
-    if regions.len() > SHOWN {
-        words.push(format!("{} more ranges", regions.len() - SHOWN));
+    if regions.len() > MAX_LISTED {
+        words.push(format!("{} more ranges", regions.len() - MAX_LISTED));
     }
     Some(words.join(", "))
 }
@@ -189,7 +189,7 @@ impl From<&DestinationPort> for JsonCall {
 struct JsonFlow {
     source: JsonEnd,
     destination: JsonEnd,
-    /// The public addresses for which the external end stands.
+    /// The public addresses that the external end represents.
     #[serde(skip_serializing_if = "Option::is_none")]
     stands_for: Option<Vec<String>>,
 }
@@ -220,7 +220,7 @@ impl From<&Endpoint> for JsonEnd {
     }
 }
 
-/// The answer for machines.
+/// Renders the answer as JSON.
 pub(crate) fn json(answer: &Answer, incomplete: &[JsonMissing<'_>]) -> serde_json::Result<String> {
     let group = |g: &DecidedFlows| JsonGroup {
         verdict: verdict_word(g.decision.verdict()),

@@ -1,6 +1,6 @@
-//! The spelling of an end: `[NAMESPACE/][KIND/]NAME[:PORT[/PROTO]]`, an address, `node/NAME`, `svc/NAME`, `internet`.
+//! The syntax of an end: `[NAMESPACE/][KIND/]NAME[:PORT[/PROTO]]`, an address, `node/NAME`, `svc/NAME`, `internet`.
 //!
-//! Only the grammar is here; what a name stands for is [`palisade_policy::lookup`]'s business.
+//! Only the grammar is here; [`palisade_names`] resolves names.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -10,7 +10,7 @@ use palisade_policy::Protocol;
 /// One end as written, with the port and protocol if it has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spec {
-    /// Who.
+    /// The endpoint.
     pub(crate) who: EndpointSpec,
     /// The port.
     pub(crate) port: Option<PortSpec>,
@@ -18,10 +18,10 @@ pub(crate) struct Spec {
     pub(crate) protocol: Option<ProtocolSpec>,
 }
 
-/// Who is meant.
+/// The endpoint as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EndpointSpec {
-    /// An address, whoever has it.
+    /// An address.
     Address(IpAddr),
     /// The public internet.
     Internet,
@@ -36,7 +36,7 @@ pub(crate) enum EndpointSpec {
     },
 }
 
-/// A protocol as written. ICMP is another IP protocol in each family, so it isn't a [`Protocol`] yet.
+/// A protocol as written. ICMP has a different number in each IP family, so it isn't a [`Protocol`] yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProtocolSpec {
     /// TCP, UDP or SCTP.
@@ -45,38 +45,38 @@ pub(crate) enum ProtocolSpec {
     Icmp,
 }
 
-/// The word for the outside.
+/// The word for all public addresses.
 const INTERNET: &str = "internet";
 
-/// The longest name that the API stores (a DNS subdomain).
+/// The longest name that the API accepts (a DNS subdomain).
 const LONGEST_NAME: usize = 253;
 
-/// Why a text is no end.
+/// A syntax error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SpecError {
-    #[error("it is empty; write [NAMESPACE/][KIND/]NAME, an address, node/NAME, svc/NAME or internet")]
+    #[error("empty; use [NAMESPACE/][KIND/]NAME, an address, node/NAME, svc/NAME or internet")]
     Empty,
-    #[error("`[{0}` has no closing bracket; write [ADDRESS]:PORT")]
+    #[error("`[{0}` has no closing bracket; use [ADDRESS]:PORT")]
     Bracket(String),
-    #[error("`{0}` is no IPv6 address")]
+    #[error("`{0}` is not an IPv6 address")]
     NotIpv6(String),
-    #[error("`{0}` is a range of addresses; ask about one address of it")]
+    #[error("`{0}` is a range of addresses; give one address of it")]
     Range(String),
-    #[error("`{0}` has more than one colon; write an IPv6 address with a port as [ADDRESS]:PORT")]
+    #[error("`{0}` has more than one colon; use [ADDRESS]:PORT for an IPv6 address with a port")]
     Colons(String),
-    #[error("unexpected `{0}` after the bracket; write [ADDRESS]:PORT[/PROTO]")]
+    #[error("unexpected `{0}` after the bracket; use [ADDRESS]:PORT[/PROTO]")]
     AfterBracket(String),
     #[error("port `{0}` is neither a number from 1 to 65535 nor a port name")]
     Port(String),
-    #[error("`{0}` is no protocol; known are TCP, UDP, SCTP and ICMP")]
+    #[error("unknown protocol `{0}`; supported are TCP, UDP, SCTP and ICMP")]
     Protocol(String),
-    #[error("ICMP has no ports; write NAME/ICMP")]
+    #[error("ICMP has no ports; use NAME/ICMP")]
     IcmpPort,
-    #[error("`{0}` is no name: names are lower-case letters, digits, `-` and `.`")]
+    #[error("invalid name `{0}`: names consist of lower-case letters, digits, `-` and `.`")]
     Name(String),
-    #[error("too many slashes in `{0}`; write [NAMESPACE/][KIND/]NAME")]
+    #[error("too many slashes in `{0}`; use [NAMESPACE/][KIND/]NAME")]
     Slashes(String),
-    #[error("nodes have no namespace; write node/{0}")]
+    #[error("nodes have no namespace; use node/{0}")]
     NodeNamespace(String),
     #[error(transparent)]
     Kind(#[from] UnknownKind),
@@ -114,7 +114,7 @@ fn bracketed(rest: &str) -> Result<Spec, SpecError> {
     Ok(Spec { who: EndpointSpec::Address(IpAddr::V6(address)), port, protocol })
 }
 
-/// The part that says who, and what follows it.
+/// Splits a text into the endpoint, and the port and protocol.
 fn split_off_port(text: &str) -> Result<(&str, Tail), SpecError> {
     if text.parse::<IpAddr>().is_ok() {
         return Ok((text, (None, None)));
@@ -125,12 +125,12 @@ fn split_off_port(text: &str) -> Result<(&str, Tail), SpecError> {
                 return Err(SpecError::Range(text.to_owned()));
             }
             return match protocol_of(last)? {
-                // `fd00::7:80/TCP` is an address that ends in :80 to the letter, and surely not meant so.
+                // Literally, `fd00::7:80/TCP` is an address that ends in :80, which is not what the user meant.
                 ProtocolSpec::WithPorts(_) if who.contains(':') => Err(SpecError::Colons(text.to_owned())),
                 protocol => Ok((who, (None, Some(protocol)))),
             };
         }
-        // No object has capital letters in its name, so a protocol in capitals can't be taken for one.
+        // Names of objects have no capital letters, so a word in capitals can only be a protocol.
         if !who.contains(':') && last.chars().any(|c| c.is_ascii_uppercase()) {
             return Ok((who, (None, Some(protocol_of(last)?))));
         }
@@ -153,7 +153,7 @@ fn port_and_protocol(tail: &str) -> Result<Tail, SpecError> {
     }
     let port = port_of(port)?;
     let protocol = match (&port, protocol) {
-        // A number alone means TCP, as everywhere in the API; a name brings its protocol with it.
+        // A number alone means TCP, as in the API; a named port has a protocol.
         (PortSpec::Number(_), None) => Some(ProtocolSpec::WithPorts(Protocol::Tcp)),
         (_, protocol) => protocol,
     };
@@ -168,7 +168,7 @@ fn port_of(text: &str) -> Result<PortSpec, SpecError> {
             _ => Err(wrong()),
         };
     }
-    // SEMANTICS A.3 (6): 1 to 15 letters, digits and hyphens. What else the API refuses no pod declares.
+    // SEMANTICS A.3 (6): 1 to 15 letters, digits and hyphens. The API rejects other names, so no pod declares one.
     let letters = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if letters && (1..=15).contains(&text.len()) { Ok(PortSpec::Name(text.into())) } else { Err(wrong()) }
 }
@@ -291,25 +291,25 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_say_what_to_write() {
+    fn syntax_errors_name_the_cure() {
         assert!(error("").contains("internet"));
         assert!(error("web:0").contains("1 to 65535"));
         assert!(error("web:65536").contains("1 to 65535"));
         assert!(error("web:").contains("1 to 65535"));
-        assert!(error("web:80/QUIC").contains("known are TCP"));
+        assert!(error("web:80/QUIC").contains("supported are TCP"));
         assert!(error("web:80/ICMP").contains("ICMP has no ports"));
-        assert!(error("web/XTCP").contains("known are TCP"));
+        assert!(error("web/XTCP").contains("supported are TCP"));
         assert!(error("10.0.0.0/8").contains("one address"));
         assert!(error("fd00::/8").contains("one address"));
         assert!(error("fd00::7:80/TCP").contains("[ADDRESS]:PORT"));
         assert!(error("a:b:c").contains("[ADDRESS]:PORT"));
         assert!(error("[fd00::7").contains("closing bracket"));
-        assert!(error("[web]:80").contains("no IPv6 address"));
+        assert!(error("[web]:80").contains("not an IPv6 address"));
         assert!(error("[fd00::7]80").contains("after the bracket"));
         assert!(error("Web").contains("lower-case"));
         assert!(error("shop/gateway/web").contains("no kind"));
         assert!(error("a/pod/b/c").contains("slashes"));
         assert!(error("shop/node/n1").contains("node/n1"));
-        assert!(error("/web").contains("names are"));
+        assert!(error("/web").contains("names consist of"));
     }
 }

@@ -1,4 +1,4 @@
-//! For spreadsheets: a line for each edge and protocol.
+//! CSV: one line per edge and protocol.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ use crate::{
 const HEAD: &str =
     "from,from_namespace,from_file,from_line,to,to_namespace,to_file,to_line,families,protocol,ports,exact";
 
-/// Writes it, with the line ends of RFC 4180.
+/// Writes the CSV, with the line breaks of RFC 4180.
 pub(crate) fn csv(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     write!(out, "{HEAD}\r\n")?;
     let ends: Vec<String> = report

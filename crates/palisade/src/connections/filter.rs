@@ -1,4 +1,4 @@
-//! From the words of `--from`, `--to` and `--port` to what they choose.
+//! Parses `--from`, `--to` and `--port`.
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
@@ -11,7 +11,7 @@ use crate::{
     connection_ends::CONTROLLER,
 };
 
-/// What any of `words` chooses. Names without a namespace are looked up in `namespace`.
+/// Returns a filter for the ends of `words`. Names without a namespace are looked up in `namespace`.
 pub(crate) fn filter(cluster: &Cluster, words: &[String], namespace: &str) -> Result<EndFilter> {
     let mut filter = EndFilter::default();
     for word in words {
@@ -25,7 +25,7 @@ fn add(cluster: &Cluster, word: &str, namespace: &str, filter: &mut EndFilter) -
         && !name.contains('/')
     {
         let Some((name, _)) = cluster.namespaces.get_key_value(name) else {
-            bail!("there is no namespace `{name}` in the manifests");
+            bail!("namespace `{name}` not found");
         };
         filter.namespaces.insert(name.clone());
         return Ok(());
@@ -40,7 +40,7 @@ fn add(cluster: &Cluster, word: &str, namespace: &str, filter: &mut EndFilter) -
     }
     let spec: Spec = word.parse()?;
     if spec.port.is_some() || spec.protocol.is_some() {
-        bail!("it has a port or protocol; say which ports with --port");
+        bail!("ports and protocols must be given with --port");
     }
     if spec.who == EndpointSpec::Internet {
         let of = |family| regions::internet(cluster, None, Direction::Egress, family);
@@ -57,7 +57,7 @@ fn add(cluster: &Cluster, word: &str, namespace: &str, filter: &mut EndFilter) -
     Ok(())
 }
 
-/// What any of `words` holds; `None` if there are none.
+/// Returns the traffic of all `words`, or `None` if there are none.
 pub(crate) fn traffic(words: &[String]) -> Result<Option<Traffic>> {
     let mut all: Option<Traffic> = None;
     for word in words {
@@ -67,7 +67,7 @@ pub(crate) fn traffic(words: &[String]) -> Result<Option<Traffic>> {
     Ok(all)
 }
 
-/// `80`, `8000-8100/UDP`, `TCP`, `ICMP`.
+/// Parses `80`, `8000-8100/UDP`, `TCP`, `ICMP`.
 fn ports(word: &str) -> Result<Traffic> {
     if let Some(protocol) = protocol(word) {
         return Ok(Traffic::of(protocol, PortSet::all()));
@@ -75,9 +75,9 @@ fn ports(word: &str) -> Result<Traffic> {
     let (range, protocol) = match word.split_once('/') {
         None => (word, Protocol::Tcp),
         Some((range, name)) => match protocol(name) {
-            Some(Protocol::Other(_)) => bail!("ICMP has no ports; write ICMP alone"),
+            Some(Protocol::Other(_)) => bail!("ICMP has no ports; use ICMP alone"),
             Some(protocol) => (range, protocol),
-            None => bail!("`{name}` is no protocol; known are TCP, UDP, SCTP and ICMP"),
+            None => bail!("unknown protocol `{name}`; supported are TCP, UDP, SCTP and ICMP"),
         },
     };
     let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -86,18 +86,18 @@ fn ports(word: &str) -> Result<Traffic> {
         match text.parse() {
             Ok(n) if digits && n > 0 => Ok(n),
             _ => bail!(
-                "`{text}` is no port number from 1 to 65535; port names mean something else on every pod"
+                "`{text}` is not a port number from 1 to 65535; port names are not supported, because pods define them differently"
             ),
         }
     };
     let (first, last) = (number(first)?, number(last)?);
     if first > last {
-        bail!("the range ends before it begins");
+        bail!("the range ends before it starts");
     }
     Ok(Traffic::of(protocol, PortSet::range(first, last)))
 }
 
-/// ICMP stands for every protocol without ports: no rule tells those apart.
+/// Parses a protocol. ICMP means every protocol without ports, since no rule distinguishes these.
 fn protocol(word: &str) -> Option<Protocol> {
     match word.to_ascii_uppercase().as_str() {
         "TCP" => Some(Protocol::Tcp),

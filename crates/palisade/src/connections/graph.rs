@@ -1,4 +1,4 @@
-//! Graphs for Graphviz and Mermaid: namespaces as boxes, edges with their ports.
+//! Graphs for Graphviz and Mermaid: namespaces are boxes, edges are labelled with ports.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use palisade_analysis::ConnectionEnd;
 use super::report::Report;
 use crate::escape;
 
-/// The ends to draw, by namespace; those of none come last.
+/// Returns the ends to draw by namespace, and those without a namespace.
 fn boxes<'a>(report: &'a Report<'_>) -> (BTreeMap<&'a str, Vec<usize>>, Vec<usize>) {
     let (mut inside, mut outside): (BTreeMap<&str, Vec<usize>>, Vec<usize>) = Default::default();
     for end in report.visible_ends().any {
@@ -22,7 +22,7 @@ fn boxes<'a>(report: &'a Report<'_>) -> (BTreeMap<&'a str, Vec<usize>>, Vec<usiz
     (inside, outside)
 }
 
-/// The name of an end without the namespace that its box shows.
+/// Returns the name of an end without its namespace, which is the label of its box.
 fn inner<'a>(report: &'a Report<'_>, end: usize) -> &'a str {
     let id = report.id(end);
     match report.ends[end].endpoint {
@@ -36,7 +36,7 @@ fn inner<'a>(report: &'a Report<'_>, end: usize) -> &'a str {
     }
 }
 
-/// For `dot`.
+/// Renders a graph for Graphviz.
 pub(crate) fn dot(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     let (inside, outside) = boxes(report);
     writeln!(out, "digraph connections {{")?;
@@ -62,7 +62,7 @@ pub(crate) fn dot(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "}}")
 }
 
-/// For Mermaid.
+/// Renders a graph for Mermaid.
 pub(crate) fn mermaid(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     let (inside, outside) = boxes(report);
     writeln!(out, "flowchart LR")?;

@@ -1,22 +1,22 @@
-//! Who may reach whom as a grid: a letter for each set of ports, and a key that says what the letters mean.
+//! The connections as a grid: a letter for each set of ports, and a key to the letters.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::report::Report;
 
-/// The grid. A cell that isn't there is empty.
+/// The grid. Cells that are not listed are empty.
 pub(crate) struct Grid {
-    /// The ends that open connections.
+    /// The sources.
     pub(crate) rows: Vec<usize>,
-    /// The ends that are called.
+    /// The destinations.
     pub(crate) columns: Vec<usize>,
-    /// By row and column of the grid: what is shown, as a place in [`Self::key`].
+    /// By row and column of the grid: the index of the cell's text in [`Self::key`].
     pub(crate) cells: BTreeMap<(usize, usize), usize>,
-    /// What is shown in words; [`EVERYTHING`] if some cell holds everything.
+    /// The texts of cells, [`EVERYTHING`] among them if a cell has all traffic.
     pub(crate) key: Vec<String>,
 }
 
-/// The words for everything, on every port of every protocol.
+/// The text for every port of every protocol.
 pub(crate) const EVERYTHING: &str = "all";
 
 impl Grid {
@@ -26,12 +26,12 @@ impl Grid {
         let places = |ends: &[usize]| -> HashMap<usize, usize> {
             ends.iter().enumerate().map(|(place, end)| (*end, place)).collect()
         };
-        let (row_of, column_of) = (places(&ends.callers), places(&ends.called));
+        let (row_of, column_of) = (places(&ends.sources), places(&ends.destinations));
         for edge in report.edges() {
             let (Some(row), Some(column)) = (row_of.get(&edge.from), column_of.get(&edge.to)) else {
                 continue;
             };
-            // Families that differ are two edges, in one cell.
+            // IP families with different traffic are two edges in one cell.
             let text = texts.entry((*row, *column)).or_default();
             if !text.is_empty() {
                 text.push_str("; ");
@@ -46,10 +46,10 @@ impl Grid {
             })
         };
         let cells = texts.into_iter().map(|(at, text)| (at, number(text))).collect();
-        Self { rows: ends.callers, columns: ends.called, cells, key }
+        Self { rows: ends.sources, columns: ends.destinations, cells, key }
     }
 
-    /// The letters for a place in the key, everything having none: `A` … `Z`, `AA` ….
+    /// Returns the letter of each text in the key: `A` … `Z`, `AA` …. [`EVERYTHING`] has none.
     pub(crate) fn letters(&self) -> Vec<String> {
         let mut next = 0;
         let mut letter = |text: &String| {
@@ -63,7 +63,7 @@ impl Grid {
     }
 }
 
-/// 1 is `A`, 26 `Z`, 27 `AA`.
+/// Spells a number in letters: 1 is `A`, 26 `Z`, 27 `AA`.
 fn spelt(mut n: usize) -> String {
     let mut out = Vec::new();
     while n > 0 {

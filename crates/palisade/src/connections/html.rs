@@ -1,17 +1,17 @@
-//! One page that needs nothing else: the matrix, and a table that can be searched.
+//! A self-contained HTML page: a grid, and a searchable table.
 
 use std::io::{self, Write};
 
 use super::{grid::Grid, report::Report, svg};
 use crate::escape;
 
-/// Says to the browser that the page loads nothing and sends nothing.
+/// The Content-Security-Policy: the page loads and sends nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; \
                       form-action 'none'";
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Writes it.
+/// Writes the page.
 pub(crate) fn page(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     let title = report.title();
     writeln!(

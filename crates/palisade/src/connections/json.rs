@@ -1,4 +1,4 @@
-//! The answer for programs: docs/connections.md describes it.
+//! The answer as JSON and YAML, described in docs/connections.md.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use crate::{
     traffic::{JsonTraffic, family_names},
 };
 
-/// The version of the JSON; raised when a field changes its meaning or goes away.
+/// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
 const SCHEMA: &str = "palisade.connections/v1";
 
 #[derive(Serialize)]
@@ -30,7 +30,7 @@ struct Document<'a> {
     incomplete: Vec<JsonMissing<'a>>,
 }
 
-/// What routes ask for and policies deny.
+/// Connections that routes request and policies deny.
 #[derive(Serialize)]
 struct JsonBlocked<'a> {
     to: &'a str,
@@ -40,7 +40,7 @@ struct JsonBlocked<'a> {
     through: Vec<JsonObject<'a>>,
 }
 
-/// The ends, written one by one.
+/// The ends, serialised one by one.
 struct Ends<'a>(&'a Report<'a>, Vec<usize>);
 
 impl Serialize for Ends<'_> {
@@ -53,7 +53,7 @@ impl Serialize for Ends<'_> {
     }
 }
 
-/// The edges, written one by one: there may be millions.
+/// The edges, serialised one by one, since there may be millions.
 struct Edges<'a>(&'a Report<'a>);
 
 impl Serialize for Edges<'_> {
@@ -123,7 +123,7 @@ fn document<'a>(report: &'a Report<'a>, incomplete: Vec<JsonMissing<'a>>) -> Doc
     }
 }
 
-/// As JSON.
+/// Writes JSON.
 pub(crate) fn json(
     report: &Report<'_>,
     incomplete: Vec<JsonMissing<'_>>,
@@ -133,7 +133,7 @@ pub(crate) fn json(
     writeln!(out)
 }
 
-/// The same as YAML.
+/// Writes the same as YAML.
 pub(crate) fn yaml(
     report: &Report<'_>,
     incomplete: Vec<JsonMissing<'_>>,

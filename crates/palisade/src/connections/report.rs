@@ -1,4 +1,4 @@
-//! What every form of the answer shows: the ends with their names, and the edges between them.
+//! What every output format shows: named ends, and the edges between them.
 
 use palisade_analysis::{BlockedTraffic, ConnectionEnd, Connections, ConnectionsOptions, Edge, Families};
 use palisade_manifest::Loaded;
@@ -10,21 +10,21 @@ use crate::{
     traffic::{VisibleTraffic, family_names},
 };
 
-/// An answer, ready to be shown.
+/// An answer, ready to be rendered.
 pub(crate) struct Report<'a> {
     pub(crate) answer: &'a Connections,
     pub(crate) loaded: &'a Loaded,
-    /// All ends, by the numbers that edges use.
+    /// All ends, in the order that edges refer to.
     pub(crate) ends: Vec<NamedEnd<'a>>,
-    /// What one end stands for, in a word.
+    /// What an end represents: the value of `--group-by`.
     pub(crate) grouping: &'static str,
-    /// Whether what is denied is shown.
+    /// Whether denied connections are shown.
     pub(crate) denied: bool,
-    /// Only edges with an end in this namespace.
+    /// If set, only edges with an end in this namespace are shown.
     namespace: Option<&'a str>,
-    /// Whether some edges were not asked for, so that ends without any would mislead.
+    /// Whether some edges are filtered out. Ends without edges are then hidden.
     filtered: bool,
-    /// The families of the cluster's pods: where there is but one, naming it at each edge would say nothing.
+    /// The IP families of the cluster's pods. Edges with exactly these do not show families.
     families: Families,
 }
 
@@ -52,16 +52,16 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The edges that were asked for, in order.
+    /// Returns the edges that pass the filters, in order.
     pub(crate) fn edges(&self) -> impl Iterator<Item = Edge<'_>> {
-        self.answer.edges().filter(|edge| self.is_wanted(edge) && !is_port_0_alone(edge.traffic))
+        self.answer.edges().filter(|edge| self.is_selected(edge) && !is_port_0_alone(edge.traffic))
     }
 
-    fn is_wanted(&self, edge: &Edge<'_>) -> bool {
+    fn is_selected(&self, edge: &Edge<'_>) -> bool {
         self.is_inside(edge.from) || self.is_inside(edge.to)
     }
 
-    /// Whether an end has pods in the namespace that was asked for, if one was.
+    /// Whether an end has pods in the selected namespace, if there is one.
     fn is_inside(&self, end: usize) -> bool {
         let Some(namespace) = self.namespace else { return true };
         match self.ends[end].endpoint {
@@ -70,33 +70,33 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// What routes ask for and policies deny, of ends in the namespace that was asked for.
+    /// Returns the connections that routes request and policies deny, to ends in the selected namespace.
     pub(crate) fn blocked(&self) -> impl Iterator<Item = &BlockedTraffic> {
         self.answer.blocked().iter().filter(|b| self.is_inside(b.to))
     }
 
-    /// The ends to show: as callers, as called, and either way. Without a filter all that could be.
+    /// Returns the ends to show as sources, as destinations, and as either. Without a filter, all possible ones.
     pub(crate) fn visible_ends(&self) -> VisibleEnds {
-        let mut callers = vec![!self.filtered; self.ends.len()];
-        let mut called: Vec<bool> =
-            self.ends.iter().map(|end| !self.filtered && is_called(end.endpoint)).collect();
+        let mut sources = vec![!self.filtered; self.ends.len()];
+        let mut destinations: Vec<bool> =
+            self.ends.iter().map(|end| !self.filtered && is_destination(end.endpoint)).collect();
         if self.filtered {
             for edge in self.edges() {
-                callers[edge.from] = true;
-                called[edge.to] = true;
+                sources[edge.from] = true;
+                destinations[edge.to] = true;
             }
         }
         let numbers = |flags: &[bool]| (0..flags.len()).filter(|i| flags[*i]).collect::<Vec<_>>();
-        let any: Vec<bool> = callers.iter().zip(&called).map(|(a, b)| *a || *b).collect();
-        VisibleEnds { callers: numbers(&callers), called: numbers(&called), any: numbers(&any) }
+        let any: Vec<bool> = sources.iter().zip(&destinations).map(|(a, b)| *a || *b).collect();
+        VisibleEnds { sources: numbers(&sources), destinations: numbers(&destinations), any: numbers(&any) }
     }
 
-    /// The name of an end.
+    /// Returns the name of an end.
     pub(crate) fn id(&self, end: usize) -> &str {
         &self.ends[end].id
     }
 
-    /// The traffic of an edge in words, with the family where it is not plain from the ends.
+    /// Formats the traffic of an edge, with the IP family if the ends do not show it.
     pub(crate) fn traffic(&self, edge: &Edge<'_>) -> String {
         let words = VisibleTraffic::of(edge.traffic).text();
         let outside = |end: usize| matches!(self.ends[end].endpoint, ConnectionEnd::External(_));
@@ -110,26 +110,26 @@ impl<'a> Report<'a> {
         out
     }
 
-    /// The routes that lead to an edge, with their places; `None` if it isn't one of the controller.
+    /// Formats the routes of an edge from the ingress controller with their origins. `None` for other edges.
     pub(crate) fn through(&self, edge: &Edge<'_>) -> Option<String> {
         (!edge.through.is_empty()).then(|| entrances::routes(edge.through, &self.loaded.routes))
     }
 
-    /// What the edges are.
+    /// Returns the title.
     pub(crate) fn title(&self) -> &'static str {
         if self.denied { "Denied connections" } else { "Allowed connections" }
     }
 }
 
-/// The numbers of the ends to show.
+/// The indices of the ends to show.
 pub(crate) struct VisibleEnds {
-    pub(crate) callers: Vec<usize>,
-    pub(crate) called: Vec<usize>,
+    pub(crate) sources: Vec<usize>,
+    pub(crate) destinations: Vec<usize>,
     pub(crate) any: Vec<usize>,
 }
 
-/// Whether connections to such an end are listed.
-fn is_called(end: &ConnectionEnd) -> bool {
+/// Whether such an end can be a destination.
+fn is_destination(end: &ConnectionEnd) -> bool {
     !matches!(end, ConnectionEnd::OwnNode(_) | ConnectionEnd::IngressController(_))
 }
 

@@ -1,4 +1,4 @@
-//! The grid as a picture. Everything is placed by arithmetic on whole numbers, so that the same answer gives the same bytes.
+//! The grid as an SVG image. All positions are integers, so that the same answer gives the same bytes.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use crate::escape;
 
 /// The side of a cell.
 const CELL: usize = 24;
-/// How wide a character of 12 px monospace is: 7.2 in the common fonts, here in tenths.
+/// The width of a monospace character at 12 px in tenths of a pixel: 7.2 px in common fonts.
 const CHAR_TENTHS: usize = 73;
 /// The height of a line of the key.
 const LINE: usize = 18;
@@ -22,7 +22,7 @@ text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fill:#1c2430
 .title{font-size:15px;font-weight:bold}.paper{fill:#fff}.grid{fill:#f1f3f6}.all{fill:#2e8b57}.some{fill:#a6dbbc}\
 .denied .all{fill:#c0392b}.denied .some{fill:#f2b5ae}.letter{text-anchor:middle}";
 
-/// The picture as a file of its own.
+/// Writes the image as a file.
 pub(crate) fn page(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>")?;
     picture(report, &Grid::new(report), out)
@@ -32,7 +32,7 @@ fn text_width(text: &str) -> usize {
     (text.chars().count() * CHAR_TENTHS).div_ceil(10)
 }
 
-/// The picture as an element.
+/// Writes the image as an element.
 pub(crate) fn picture(report: &Report<'_>, grid: &Grid, out: &mut dyn Write) -> io::Result<()> {
     let ids: Vec<String> = report.ends.iter().map(|e| escape::plain(&e.id).into_owned()).collect();
     let longest = |ends: &[usize]| ends.iter().map(|e| text_width(&ids[*e])).max().unwrap_or(0);
@@ -112,10 +112,10 @@ pub(crate) fn picture(report: &Report<'_>, grid: &Grid, out: &mut dyn Write) -> 
     writeln!(out, "</svg>")
 }
 
-/// The words for an empty cell.
+/// The text for an empty cell.
 const NOTHING: &str = "nothing";
 
-/// The lines of the key: everything, the letters, nothing.
+/// Returns the lines of the key: everything, the letters, nothing.
 fn key<'a>(grid: &'a Grid, letters: &'a [String]) -> Vec<(&'a str, &'a str)> {
     let all = grid.key.iter().any(|k| k == EVERYTHING).then_some(("", EVERYTHING));
     let some = grid.key.iter().zip(letters).filter(|(text, _)| *text != EVERYTHING);

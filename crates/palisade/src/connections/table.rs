@@ -1,4 +1,4 @@
-//! Tables: as text for terminals, and in Markdown.
+//! Tables as text and in Markdown.
 
 use std::io::{self, Write};
 
@@ -14,7 +14,7 @@ use crate::{
 /// Spaces between two columns.
 const GAP: usize = 2;
 
-/// A line for each edge; more columns if `wide`.
+/// Writes one line per edge, with more columns if `wide`.
 pub(crate) fn text(report: &Report<'_>, wide: bool, out: &mut dyn Write) -> io::Result<()> {
     let ids: Vec<String> = report.ends.iter().map(|e| escape::plain(&e.id).into_owned()).collect();
     let width = |all: &mut dyn Iterator<Item = usize>, head: &str| all.max().unwrap_or(0).max(head.len());
@@ -23,7 +23,7 @@ pub(crate) fn text(report: &Report<'_>, wide: bool, out: &mut dyn Write) -> io::
     let to = width(&mut report.edges().map(|e| length(e.to)), "TO");
     if report.edges().next().is_none() {
         let what = if report.denied { "denied" } else { "allowed" };
-        return writeln!(out, "no connection that was asked about is {what}");
+        return writeln!(out, "no matching connection is {what}");
     }
     if !wide {
         writeln!(out, "{:<from$}{:GAP$}{:<to$}{:GAP$}PORTS", "FROM", "", "TO", "")?;
@@ -58,7 +58,7 @@ pub(crate) fn text(report: &Report<'_>, wide: bool, out: &mut dyn Write) -> io::
     Ok(())
 }
 
-/// `4,6`: which IP families.
+/// Formats IP families: `4,6`.
 fn families(edge: &Edge<'_>) -> String {
     family_names(edge.families).iter().map(|f| f.trim_start_matches("IPv")).collect::<Vec<_>>().join(",")
 }
@@ -67,11 +67,11 @@ fn place(at: Option<&Origin>) -> String {
     at.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
-/// A Markdown table.
+/// Writes a Markdown table.
 pub(crate) fn markdown(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     if report.edges().next().is_none() {
         let what = if report.denied { "denied" } else { "allowed" };
-        return writeln!(out, "No connection that was asked about is {what}.");
+        return writeln!(out, "No matching connection is {what}.");
     }
     writeln!(out, "| From | To | Ports |\n| --- | --- | --- |")?;
     let ids: Vec<String> = report.ends.iter().map(|e| escape::markdown(&e.id).into_owned()).collect();

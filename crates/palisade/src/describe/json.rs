@@ -1,4 +1,4 @@
-//! A description for programs.
+//! A description as JSON.
 
 use palisade_analysis::{
     Description,
@@ -8,7 +8,7 @@ use palisade_manifest::Loaded;
 use palisade_policy::{Action, Tier};
 use serde::Serialize;
 
-use super::text::wanted;
+use super::text::selected_pods_text;
 use crate::{
     cluster::JsonMissing,
     connection_ends::{self, JsonEnd, JsonObject},
@@ -16,7 +16,7 @@ use crate::{
     traffic::{JsonTraffic, family_names},
 };
 
-/// The version of the JSON; raised when a field changes its meaning or goes away.
+/// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
 const SCHEMA: &str = "palisade.describe/v1";
 
 #[derive(Serialize)]
@@ -69,7 +69,7 @@ struct JsonPeer<'a> {
     through: Vec<JsonObject<'a>>,
 }
 
-/// What routes ask for and policies deny.
+/// Connections that routes request and policies deny.
 #[derive(Serialize)]
 struct JsonForwarding<'a> {
     families: Vec<String>,
@@ -91,11 +91,11 @@ struct JsonSelected {
     traffic: JsonTraffic,
 }
 
-/// The description for programs.
+/// Renders the description as JSON.
 pub(crate) fn json(description: &Description, world: &LoadedInputs) -> serde_json::Result<String> {
     let loaded = &world.loaded;
     let parts = description.parts.iter().map(|part| {
-        // Egress first, as the analysis has it.
+        // The analysis returns egress first.
         let [egress, ingress] = &part.sides;
         JsonPart {
             end: connection_ends::json(&part.end, loaded),
@@ -122,7 +122,7 @@ fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
         through: blocked.through.iter().map(|r| JsonObject::of_route(&loaded.routes[*r])).collect(),
     });
     let selected = side.selected_pods.iter().map(|s| JsonSelected {
-        pods: wanted(s),
+        pods: selected_pods_text(s),
         exist: s.exist,
         traffic: (&s.traffic).into(),
     });

@@ -1,4 +1,4 @@
-//! A description for people.
+//! A description as text.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ use crate::{
     traffic::{VisibleTraffic, family_names},
 };
 
-/// The description. Escape sequences of colour are in it; the writer strips them where they don't belong.
+/// Renders the description, with colours; the writer strips them where they don't belong.
 pub(crate) fn text(description: &Description, loaded: &Loaded) -> String {
     let mut out = String::new();
     for (i, part) in description.parts.iter().enumerate() {
@@ -48,16 +48,16 @@ fn describe_side(side: &Side, loaded: &Loaded, out: &mut String) {
         Direction::Ingress => ("may be reached by", "from"),
     };
     let state = match (side.isolated, side.policies.is_empty()) {
-        (true, _) => "isolated: only what its policies allow",
-        (false, true) => "no policy acts: everything is allowed on this side",
-        (false, false) => "not isolated: everything that no policy denies",
+        (true, _) => "isolated: only what policies allow",
+        (false, true) => "no policy applies: everything is allowed on this side",
+        (false, false) => "not isolated: everything except what policies deny",
     };
     _ = writeln!(out, "\n{}: {state}", styled(Style::Strong, &side.direction.to_string()));
     for policy in &side.policies {
         describe_policy(policy, own, out);
     }
     if side.peers.is_empty() {
-        _ = writeln!(out, "  {reach}: {}", styled(Style::Bad, "nobody"));
+        _ = writeln!(out, "  {reach}: {}", styled(Style::Bad, "none"));
     } else {
         _ = writeln!(out, "  {reach}:");
     }
@@ -81,12 +81,7 @@ fn describe_side(side: &Side, loaded: &Loaded, out: &mut String) {
     for blocked in &side.blocked {
         let them = escape::plain(&entrances::routes(&blocked.through, &loaded.routes)).into_owned();
         let traffic = VisibleTraffic::of(&blocked.traffic).text();
-        _ = writeln!(
-            out,
-            "  {} {traffic}, to which {them} lead{}",
-            styled(Style::Bad, "may not be forwarded:"),
-            if blocked.through.len() == 1 { "s" } else { "" }
-        );
+        _ = writeln!(out, "  {} {traffic}, requested by {them}", styled(Style::Bad, "forwarding denied:"));
     }
     describe_exposure(side, out);
 }
@@ -107,30 +102,30 @@ fn describe_policy(policy: &PolicyEffect, own: &str, out: &mut String) {
     };
     _ = writeln!(out, "  {}: {tier}", escape::plain(&format!("{}{at}", policy.policy)));
     if policy.effects.is_empty() {
-        _ = writeln!(out, "    allows nothing that exists");
+        _ = writeln!(out, "    matches no existing pod");
     }
-    // Ends with the same effect are told together.
-    let mut told: Vec<(&Effect, Vec<&Effect>)> = Vec::new();
+    // Ends with the same effect share a line.
+    let mut by_effect: Vec<(&Effect, Vec<&Effect>)> = Vec::new();
     for effect in &policy.effects {
         let same =
             |e: &Effect| (e.action, &e.matches, &e.alone) == (effect.action, &effect.matches, &effect.alone);
-        match told.iter_mut().find(|(first, _)| same(first)) {
+        match by_effect.iter_mut().find(|(first, _)| same(first)) {
             Some((_, all)) => all.push(effect),
-            None => told.push((effect, vec![effect])),
+            None => by_effect.push((effect, vec![effect])),
         }
     }
-    for (first, all) in told {
+    for (first, all) in by_effect {
         let action = match first.action {
             Action::Accept => styled(Style::Good, "allows"),
             Action::Deny => styled(Style::Bad, "denies"),
-            Action::Pass => "passes on".to_owned(),
+            Action::Pass => "passes".to_owned(),
         };
         let others = if first.alone == first.matches {
             String::new()
         } else if first.alone.is_none() {
-            " (so do other policies)".to_owned()
+            " (other policies too)".to_owned()
         } else {
-            format!(" (no other policy: {})", VisibleTraffic::of(&first.alone).text())
+            format!(" (only this policy: {})", VisibleTraffic::of(&first.alone).text())
         };
         let ends = connection_ends::abbreviated(&all, |effect| name(&effect.end));
         _ = writeln!(out, "    {action} {} {own} {ends}{others}", VisibleTraffic::of(&first.matches).text());
@@ -145,17 +140,17 @@ fn describe_exposure(side: &Side, out: &mut String) {
     };
     let mut lines = vec![
         ("public internet".to_owned(), exposed(&side.internet)),
-        ("any pod, whatever its labels".to_owned(), exposed(&side.any_pod)),
+        ("any pod, regardless of labels".to_owned(), exposed(&side.any_pod)),
     ];
     for selected in &side.selected_pods {
-        let none = if selected.exist { "" } else { " (there is none yet)" };
-        lines.push((format!("{}{none}", wanted(selected)), exposed(&selected.traffic)));
+        let none = if selected.exist { "" } else { " (none exists yet)" };
+        lines.push((format!("{}{none}", selected_pods_text(selected)), exposed(&selected.traffic)));
     }
     columns(&lines, "    ", out);
 }
 
-/// `pods app=frontend in namespace shop`.
-pub(crate) fn wanted(selected: &SelectedPods) -> String {
+/// Formats selected pods: `pods app=frontend in namespace shop`.
+pub(crate) fn selected_pods_text(selected: &SelectedPods) -> String {
     let SelectedPods { namespaces, pods, .. } = selected;
     let choice = PodMatch { namespaces: namespaces.clone(), pods: pods.clone() };
     escape::plain(&describe_peer(&Peer::Pods(choice))).into_owned()

@@ -9,6 +9,6 @@ pub(crate) struct Comparison {
     pub(crate) before: Loaded,
     pub(crate) after: Loaded,
     pub(crate) difference: Diff,
-    /// The kinds of the cluster without which the answer may be wrong.
+    /// The kinds that could not be read and without which the result may be wrong.
     pub(crate) missing: Vec<Missing>,
 }

@@ -1,8 +1,8 @@
-//! Manifests as they are in a revision of a git repository, read by the user's own `git`.
+//! Reads manifests from a revision of a git repository, with the user's `git`.
 //!
-//! It is the one program that Palisade runs, and only because `--git` asks for it: its object store has formats,
-//! alternates and partial clones that are its business. Only commands that read objects are run, which start no hooks
-//! and no filters.
+//! `git` is the only program that Palisade starts, and only for `--git`: reading its object store directly would mean
+//! supporting its formats, alternates and partial clones. Only commands that read objects are run; these start no hooks or
+//! filters.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -13,14 +13,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use palisade_manifest::Input;
 
-/// Where a path lies: a directory in which git can run, and the path seen from there; none for the directory itself.
+/// A path, as a directory in which git can run and the path below it. `None`: the directory itself.
 struct Place {
     dir: PathBuf,
     inside: Option<String>,
 }
 
 impl Place {
-    /// `path` need not exist any more.
+    /// Splits a path, which need not exist in the working tree.
     fn of(path: &str) -> Self {
         let full = Path::new(path);
         let mut dir = full;
@@ -38,33 +38,35 @@ impl Place {
 
     fn git(&self) -> Command {
         let mut command = Command::new("git");
-        // What it says is read: no translations. Nothing is written: no locks.
+        // Its messages are parsed, so they must not be translated; it must take no locks.
         command.arg("-C").arg(&self.dir).env("LC_ALL", "C").env("GIT_OPTIONAL_LOCKS", "0");
         command.stdin(Stdio::null());
         command
     }
 
-    /// What a git command prints.
+    /// Runs a git command and returns its output.
     fn read(&self, words: &[&str]) -> Result<Vec<u8>> {
-        let output = self.git().args(words).output().context(
-            "can't run `git`, which --git needs; install it, or compare two directories without it",
-        )?;
+        let output = self
+            .git()
+            .args(words)
+            .output()
+            .context("can't run `git`, which --git requires; install it, or compare two directories")?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            let said = said.lines().next().unwrap_or("it says nothing").trim_start_matches("fatal: ");
-            bail!("git can't do it: {said}");
+            let said = said.lines().next().unwrap_or("no message").trim_start_matches("fatal: ");
+            bail!("git failed: {said}");
         }
         Ok(output.stdout)
     }
 }
 
-/// The manifests at `path` on both sides of `REV..REV`, `REV...REV` or `REV`, and what messages call them.
+/// Returns the manifests at `path` on both sides of `REV..REV`, `REV...REV` or `REV`, with their names in messages.
 ///
 /// # Errors
-/// Where git can't be run, there is no such revision, or nothing is at the path.
+/// When git can't be run, a revision does not exist, or it has nothing at the path.
 pub(crate) fn inputs(revisions: &str, path: &str) -> Result<[(Vec<Input>, String); 2]> {
     let place = Place::of(path);
-    place.read(&["rev-parse", "--git-dir"]).with_context(|| format!("{path} is in no git repository"))?;
+    place.read(&["rev-parse", "--git-dir"]).with_context(|| format!("{path} is not in a git repository"))?;
     let or_head = |rev: &str| if rev.is_empty() { "HEAD".to_owned() } else { rev.to_owned() };
     let side = |rev: &str| -> Result<(Vec<Input>, String)> {
         let commit = commit(&place, rev)?;
@@ -86,63 +88,61 @@ pub(crate) fn inputs(revisions: &str, path: &str) -> Result<[(Vec<Input>, String
     }
 }
 
-/// The commit that a revision names.
+/// Returns the commit of a revision.
 fn commit(place: &Place, revision: &str) -> Result<String> {
-    let wanted = format!("{revision}^{{commit}}");
-    // That git runs, and in a repository, is known by now: only the name can be wrong.
-    let Ok(found) = place.read(&["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted]) else {
-        bail!(
-            "there is no revision `{revision}`; `git branch -a` and `git tag` list what there is, `git fetch` gets more"
-        );
+    let object = format!("{revision}^{{commit}}");
+    // git runs in a repository at this point, so only the name can be wrong.
+    let Ok(found) = place.read(&["rev-parse", "--verify", "--quiet", "--end-of-options", &object]) else {
+        bail!("unknown revision `{revision}`; see `git branch -a` and `git tag`, or run `git fetch`");
     };
     Ok(String::from_utf8_lossy(&found).trim().to_owned())
 }
 
-/// The manifests below a path in a commit, as [`Input::Path`] would choose them from a directory.
+/// Returns the manifests below a path in a commit, selected as [`Input::Path`] selects them from a directory.
 fn manifests(place: &Place, commit: &str, revision: &str, path: &str) -> Result<Vec<Input>> {
     let mut words = vec!["ls-tree", "-r", "-z", commit];
     if let Some(inside) = &place.inside {
         words.extend(["--", inside]);
     }
     let listed = place.read(&words)?;
-    let mut wanted = Vec::new();
+    let mut selected = Vec::new();
     for entry in listed.split(|b| *b == 0).filter(|e| !e.is_empty()) {
         let entry = String::from_utf8_lossy(entry);
         let Some((facts, name)) = entry.split_once('\t') else {
-            bail!("git lists `{entry}`, which is no file")
+            bail!("unexpected output of `git ls-tree`: `{entry}`")
         };
         let mut facts = facts.split(' ');
         let (Some(mode), Some("blob"), Some(id)) = (facts.next(), facts.next(), facts.next()) else {
             continue;
         };
         let below = place.inside.as_deref().and_then(|inside| name.strip_prefix(inside)).unwrap_or(name);
-        // The file that was named itself is read whatever it is called.
+        // The given file itself is read regardless of its name.
         if !below.is_empty() && !is_manifest(below) {
             continue;
         }
         if mode == "120000" {
             bail!(
-                "{revision}:{name} is a symbolic link, which can't be followed in a revision; compare directories instead"
+                "{revision}:{name} is a symbolic link, which is not supported in a revision; compare directories instead"
             );
         }
-        wanted.push((format!("{revision}:{}", place.dir.join(name).display()), id.to_owned()));
+        selected.push((format!("{revision}:{}", place.dir.join(name).display()), id.to_owned()));
     }
     if listed.is_empty() {
-        bail!("revision {revision} has nothing at {path}");
+        bail!("revision {revision} has no {path}");
     }
-    wanted.sort();
-    blobs(place, wanted)
+    selected.sort();
+    blobs(place, selected)
 }
 
-/// Whether a name below a directory is that of a manifest that is read.
+/// Whether a file below a directory is read as a manifest.
 fn is_manifest(below: &str) -> bool {
     let hidden = below.trim_start_matches('/').split('/').any(|part| part.starts_with('.'));
     let extension = Path::new(below).extension();
     !hidden && extension.is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
 }
 
-/// The texts of objects, by one process that is asked for one after the other.
-fn blobs(place: &Place, wanted: Vec<(String, String)>) -> Result<Vec<Input>> {
+/// Reads objects with a single git process.
+fn blobs(place: &Place, objects: Vec<(String, String)>) -> Result<Vec<Input>> {
     let mut child = place
         .git()
         .args(["cat-file", "--batch"])
@@ -152,27 +152,27 @@ fn blobs(place: &Place, wanted: Vec<(String, String)>) -> Result<Vec<Input>> {
         .spawn()
         .context("can't run `git`")?;
     let (Some(mut ask), Some(answer)) = (child.stdin.take(), child.stdout.take()) else {
-        bail!("git has no input or no output")
+        bail!("git has no standard input or output")
     };
     let mut answer = BufReader::new(answer);
-    let mut inputs = Vec::with_capacity(wanted.len());
+    let mut inputs = Vec::with_capacity(objects.len());
     let read = || -> Result<()> {
-        for (name, id) in wanted {
-            writeln!(ask, "{id}").and_then(|()| ask.flush()).context("git doesn't listen")?;
+        for (name, id) in objects {
+            writeln!(ask, "{id}").and_then(|()| ask.flush()).context("can't write to git")?;
             let mut head = String::new();
-            answer.read_line(&mut head).context("git doesn't answer")?;
+            answer.read_line(&mut head).context("can't read from git")?;
             let size = head.trim_end().rsplit_once(" blob ").or_else(|| head.trim_end().rsplit_once(' '));
             let Some(size) = size.and_then(|(_, size)| size.parse::<u64>().ok()) else {
-                bail!("{name} is not in this clone; `git fetch` gets it")
+                bail!("{name} is missing in this clone; run `git fetch`")
             };
-            // A line feed ends the text.
+            // A line feed follows the content.
             let mut bytes = Vec::new();
             (&mut answer)
                 .take(size + 1)
                 .read_to_end(&mut bytes)
                 .with_context(|| format!("can't read {name}"))?;
             if bytes.pop() != Some(b'\n') || bytes.len() as u64 != size {
-                bail!("git breaks off in the middle of {name}");
+                bail!("git returned {name} incompletely");
             }
             let text = String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8"))?;
             inputs.push(Input::Text { name, text });
@@ -180,12 +180,12 @@ fn blobs(place: &Place, wanted: Vec<(String, String)>) -> Result<Vec<Input>> {
         Ok(())
     };
     let done = read();
-    // At the end of its input git ends; one that was cut short must not wait for a reader either.
+    // git exits at the end of its input. If reading stopped early, it must not block on its output either.
     drop((ask, answer));
     let ended = child.wait().context("can't wait for git")?;
     done?;
     if !ended.success() {
-        bail!("git failed while it read objects");
+        bail!("git failed while reading objects");
     }
     Ok(inputs)
 }

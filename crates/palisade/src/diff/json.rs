@@ -1,4 +1,4 @@
-//! A difference for programs.
+//! A difference as JSON.
 
 use palisade_analysis::diff::{Cause, ConnectionChange, Presence};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::{
     traffic::{JsonTraffic, family_names},
 };
 
-/// The version of the JSON; raised when a field changes its meaning or goes away.
+/// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
 const SCHEMA: &str = "palisade.diff/v1";
 
 #[derive(Serialize)]
@@ -52,7 +52,7 @@ struct JsonPolicy<'a> {
     object: JsonObject<'a>,
 }
 
-/// The difference for programs.
+/// Renders the difference as JSON.
 pub(crate) fn json(comparison: &Comparison) -> serde_json::Result<String> {
     let policies = idle_policies(comparison).map(|(key, change)| {
         let of = |loaded: &'_ palisade_manifest::Loaded| loaded.cluster.policies.contains_key(key);

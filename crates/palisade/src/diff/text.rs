@@ -1,4 +1,4 @@
-//! A difference for people, and for pull requests.
+//! A difference as text, and as Markdown for pull requests.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ use crate::{
     traffic::{VisibleTraffic, family_names},
 };
 
-/// For people. Escape sequences of colour are in it; the writer strips them where they don't belong.
+/// Renders the difference, with colours; the writer strips them where they don't belong.
 pub(crate) fn text(comparison: &Comparison) -> String {
     let mut out = String::new();
     for change in &comparison.difference.changes {
@@ -34,14 +34,14 @@ pub(crate) fn text(comparison: &Comparison) -> String {
         }
     }
     if let Some(idle) = idle(comparison) {
-        _ = writeln!(out, "{}no connection changes by: {idle}", if out.is_empty() { "" } else { "\n" });
+        _ = writeln!(out, "{}no connection is changed by: {idle}", if out.is_empty() { "" } else { "\n" });
     }
     out
 }
 
-const NO_POLICY: &str = "no policy: what it chooses changed";
+const NO_POLICY: &str = "no policy changed: the objects that policies select did";
 
-/// A comment for a pull request.
+/// Renders the difference as a comment for a pull request.
 pub(crate) fn markdown(comparison: &Comparison) -> String {
     let mut out = String::from("### Network connections\n\n");
     let changes = &comparison.difference.changes;
@@ -79,12 +79,12 @@ pub(crate) fn markdown(comparison: &Comparison) -> String {
         _ = writeln!(out, "\n**Incomplete**: {} could not be read: {meaning}.", missing.kind.plural());
     }
     if let Some(idle) = idle(comparison) {
-        _ = writeln!(out, "\nNo connection changes by {}.", escape::markdown(&idle));
+        _ = writeln!(out, "\nNo connection is changed by {}.", escape::markdown(&idle));
     }
     out
 }
 
-/// What is opened and what is closed, as far as there is something.
+/// Returns the opened and the closed traffic, each if there is any.
 fn signs(change: &ConnectionChange) -> impl Iterator<Item = (Style, char, &Traffic)> {
     [(Style::Good, '+', &change.opened), (Style::Bad, '-', &change.closed)]
         .into_iter()
@@ -95,7 +95,7 @@ fn name(end: &ConnectionEnd) -> String {
     escape::plain(&connection_ends::name(end)).into_owned()
 }
 
-/// ` (IPv4)` where it isn't plain from an end.
+/// Formats the family: ` (IPv4)`; empty if both are meant or an end shows it.
 fn families(change: &ConnectionChange) -> String {
     let outside = |end: &ConnectionEnd| matches!(end, ConnectionEnd::External(_));
     if outside(&change.from) || outside(&change.to) || (change.families.v4 && change.families.v6) {
@@ -107,12 +107,12 @@ fn families(change: &ConnectionChange) -> String {
 fn presence(change: &ConnectionChange) -> &'static str {
     match change.presence {
         Presence::Both => "",
-        Presence::Before => "  (an end is gone)",
-        Presence::After => "  (an end is new)",
+        Presence::Before => "  (an end was removed)",
+        Presence::After => "  (an end was added)",
     }
 }
 
-/// `ingress: NetworkPolicy shop/web edited (a.yaml:3 → b.yaml:3)`.
+/// Formats a cause: `ingress: NetworkPolicy shop/web edited (a.yaml:3 → b.yaml:3)`.
 fn cause_text(cause: &Cause) -> String {
     let Cause { direction, policy, change, before, after } = cause;
     let at = |s: &Option<Origin>| s.as_ref().map(ToString::to_string);
@@ -125,7 +125,7 @@ fn cause_text(cause: &Cause) -> String {
     format!("{direction}: {policy} {}{places}", word(*change))
 }
 
-/// What happened to a policy, in a word.
+/// Returns the word for what happened to a policy.
 pub(crate) fn word(change: PolicyChange) -> &'static str {
     match change {
         PolicyChange::Added => "added",
@@ -135,7 +135,7 @@ pub(crate) fn word(change: PolicyChange) -> &'static str {
     }
 }
 
-/// The policies that mean something else and yet change no connection.
+/// Returns the policies that changed without changing a connection.
 pub(crate) fn idle_policies(comparison: &Comparison) -> impl Iterator<Item = (&PolicyKey, PolicyChange)> {
     let difference = &comparison.difference;
     let causes =

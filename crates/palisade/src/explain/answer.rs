@@ -1,4 +1,4 @@
-//! From two specs to the pairs of ends and the traffic to explain, and pairs with one explanation put together.
+//! Resolves two specs to pairs of endpoints and traffic, and groups pairs with the same explanation.
 
 use std::collections::BTreeMap;
 
@@ -11,44 +11,44 @@ use palisade_policy::{Cluster, Endpoint, Family, Flow, PortSet, Protocol, Traffi
 use super::suggestion::Suggestion;
 use crate::can::{EndpointSpec, ProtocolSpec, QuestionFlow, Spec, question};
 
-/// The answer to a question.
+/// The explanation of a question.
 pub(crate) struct Answer {
     /// The source in full spelling.
     pub(crate) source: String,
     /// The destination in full spelling.
     pub(crate) destination: String,
-    /// The pairs that have the same explanation.
+    /// The pairs, grouped by explanation.
     pub(crate) groups: Vec<ExplainedPairs>,
 }
 
-/// Pairs of ends with one explanation.
+/// Pairs of endpoints with the same explanation.
 pub(crate) struct ExplainedPairs {
-    /// That of the first pair.
+    /// The explanation of the first pair.
     pub(crate) explanation: Explanation,
     /// The pairs.
     pub(crate) pairs: Vec<Pair>,
-    /// What was asked about.
+    /// The traffic in question.
     pub(crate) traffic: Traffic,
-    /// The connection of the first pair for which edits are looked for; none if no single port was asked about.
+    /// The connection for which edits are searched. `None` if the question is about every port.
     pub(crate) flow: Option<Flow>,
-    /// What to edit: all of it together.
+    /// The edits, all of which are needed.
     pub(crate) suggestions: Vec<Suggestion>,
-    /// Whether that has the wanted effect for every pair; else for [`Self::flow`].
+    /// Whether the edits have the requested effect for every pair, not only for [`Self::flow`].
     pub(crate) suggestions_hold_for_all: bool,
-    /// Whether what is suggested for the groups before has the wanted effect here too.
+    /// Whether the edits suggested for earlier groups have the requested effect here too.
     pub(crate) suggestions_before_do: bool,
 }
 
-/// Two ends.
+/// A source and a destination.
 pub(crate) struct Pair {
     pub(crate) source: Endpoint,
     pub(crate) destination: Endpoint,
-    /// The part of the internet for which one of them stands.
+    /// The part of the internet that one of them represents.
     pub(crate) region: Option<Region>,
 }
 
 impl Answer {
-    /// Whether everything that was asked about is allowed.
+    /// Whether all traffic in question is allowed.
     pub(crate) fn is_allowed(&self) -> bool {
         self.groups.iter().all(|group| group.is_allowed())
     }
@@ -67,18 +67,18 @@ impl ExplainedPairs {
         }
     }
 
-    /// Whether all of it is allowed.
+    /// Whether all traffic in question is allowed.
     pub(crate) fn is_allowed(&self) -> bool {
         self.explanation.parts.iter().all(|part| part.verdict.is_allow())
     }
 
-    /// The families of its pairs.
+    /// Returns the IP families of the pairs.
     pub(crate) fn families(&self) -> Vec<Family> {
         let has = |family| self.pairs.iter().any(|p| Family::of(p.destination.address()) == family);
         Family::BOTH.into_iter().filter(|family| has(*family)).collect()
     }
 
-    /// Whether two explanations are the same but for whom they are about.
+    /// Whether an explanation differs from this one only in its endpoints.
     fn explains(&self, other: &Explanation, asked: &Traffic) -> bool {
         let own = &self.explanation;
         let same = |a: &palisade_policy::walk::Walk, b: &palisade_policy::walk::Walk| {
@@ -88,7 +88,7 @@ impl ExplainedPairs {
     }
 }
 
-/// Explains what two specs mean.
+/// Explains the connections between two specs.
 pub(crate) fn answer(
     cluster: &Cluster,
     source: &Spec,
@@ -99,7 +99,7 @@ pub(crate) fn answer(
     let every_port = destination.port.is_none() && !icmp && !is_service(cluster, &destination.who);
     let mut spec = destination.clone();
     if every_port {
-        // Any port finds the ends; all are asked about.
+        // Any port resolves the endpoints; the traffic is set below.
         spec.port = Some(PortSpec::Number(1));
         spec.protocol = destination.protocol.or(Some(ProtocolSpec::WithPorts(Protocol::Tcp)));
     }
@@ -109,7 +109,7 @@ pub(crate) fn answer(
         Some(ProtocolSpec::WithPorts(protocol)) => Some(Traffic::of(protocol, PortSet::all())),
         _ => Some(Traffic::all()),
     };
-    // A pair may be asked about on several ports.
+    // A pair may occur with several ports.
     let mut pairs: BTreeMap<(Endpoint, Endpoint, bool), (Traffic, QuestionFlow)> = BTreeMap::new();
     for asked in question.flows {
         let flow = &asked.flow;
@@ -126,13 +126,13 @@ pub(crate) fn answer(
         match groups.iter_mut().find(|g| g.explains(&explanation, &asked)) {
             Some(group) => group.pairs.push(pair),
             None => {
-                // Edits are for one connection: with every port asked about there is none.
+                // Edits are for one connection, so there are none for every port at once.
                 let flow = whole.is_none().then_some(first.flow);
                 groups.push(ExplainedPairs::new(explanation, pair, asked, flow));
             }
         }
     }
-    // What is denied is what the user came for.
+    // Denied pairs come first.
     groups.sort_by_key(ExplainedPairs::is_allowed);
     Ok(Answer { source: question.source, destination: question.destination, groups })
 }

@@ -1,4 +1,4 @@
-//! An explanation for programs.
+//! An explanation as JSON.
 
 use palisade_policy::{
     Action, Direction, Endpoint, Origin, Tier, Verdict,
@@ -19,7 +19,7 @@ use crate::{
     traffic::{JsonRange, JsonTraffic},
 };
 
-/// The version of the JSON; raised when a field changes its meaning or goes away.
+/// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
 const SCHEMA: &str = "palisade.explain/v1";
 
 #[derive(Serialize)]
@@ -50,7 +50,7 @@ struct JsonGroup<'a> {
 struct JsonPair {
     source: JsonEnd,
     destination: JsonEnd,
-    /// The public addresses for which the external end stands.
+    /// The public addresses that the external end represents.
     #[serde(skip_serializing_if = "Option::is_none")]
     stands_for: Option<Vec<JsonRange>>,
 }
@@ -118,14 +118,14 @@ struct JsonSuggestion<'a> {
     wider: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     patch: Option<&'a str>,
-    /// What patches the policy in the cluster.
+    /// The command that patches the policy in the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     yaml: Option<&'a str>,
 }
 
-/// The explanation for programs.
+/// Renders the explanation as JSON.
 pub(crate) fn json(answer: &Answer, incomplete: &[JsonMissing<'_>]) -> serde_json::Result<String> {
     let mut out = serde_json::to_string_pretty(&Document {
         schema: SCHEMA,

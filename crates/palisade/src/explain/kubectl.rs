@@ -1,7 +1,7 @@
-//! An edit of a policy of a live cluster, as the `kubectl patch` that makes it.
+//! Renders an edit of a policy in the cluster as a `kubectl patch` command.
 //!
-//! As with files, whether it does what was meant is not guessed: it is applied to the object that was read, and only a
-//! patch after which the object is exactly the edited policy is shown.
+//! The patch is verified: it is applied to the object that was read, and shown only if the result is exactly the edited
+//! policy.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::manifest;
 
-/// The command, if the policy is one of the cluster's.
+/// Returns the command, if the policy comes from the cluster.
 pub(crate) fn command(
     cluster: &Cluster,
     live: &ClusterSnapshot,
@@ -24,7 +24,7 @@ pub(crate) fn command(
     edit: &Edit,
 ) -> Option<String> {
     let policy = cluster.policies.get(&edit.policy)?;
-    // One of a file lies over the live one.
+    // A policy of a file replaces the one in the cluster.
     if policy.origin.as_ref()?.line().is_some() {
         return None;
     }
@@ -36,7 +36,7 @@ pub(crate) fn command(
     for operation in &operations {
         apply(&mut after, operation)?;
     }
-    does_it(&before, &after, edit).then(|| {
+    has_effect(&before, &after, edit).then(|| {
         let kind = key.kind.to_ascii_lowercase();
         let option = |name: &str, value: &str| format!(" {name} {}", quoted(value));
         let context = context.map(|c| option("--context", c)).unwrap_or_default();
@@ -51,7 +51,7 @@ pub(crate) fn command(
     })
 }
 
-/// The edit as RFC 6902 has it.
+/// Returns the edit as JSON Patch operations (RFC 6902).
 fn operations(policy: &Policy, edit: &Edit) -> Option<Vec<Value>> {
     let direction = edit.direction;
     let (list, peers) =
@@ -82,7 +82,7 @@ fn operations(policy: &Policy, edit: &Edit) -> Option<Vec<Value>> {
     })
 }
 
-/// Does one operation; `None` where the path leads nowhere.
+/// Applies an operation. `None`: the path does not exist.
 fn apply(object: &mut Value, operation: &Value) -> Option<()> {
     let (above, last) = operation["path"].as_str()?.rsplit_once('/')?;
     match (object.pointer_mut(above)?, operation.get("value")) {
@@ -102,8 +102,8 @@ fn apply(object: &mut Value, operation: &Value) -> Option<()> {
     }
 }
 
-/// Whether the object says after the patch what it should say.
-fn does_it(before: &Value, after: &Value, edit: &Edit) -> bool {
+/// Whether the patched object is exactly the edited policy.
+fn has_effect(before: &Value, after: &Value, edit: &Edit) -> bool {
     let read = |object: &Value| {
         let loaded = load(
             &[Input::Cluster(object.to_string())],
@@ -117,7 +117,7 @@ fn does_it(before: &Value, after: &Value, edit: &Edit) -> bool {
     }
 }
 
-/// A word of a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! Rules, peers and ports as the API writes them.
+//! Renders rules, peers and ports as YAML of the API.
 
 use palisade_analysis::edit::{Edit, EditAction};
 use palisade_policy::{
@@ -7,7 +7,7 @@ use palisade_policy::{
 };
 use serde_json::{Map, Value, json};
 
-/// What an edit adds, as YAML; nothing if it only takes away.
+/// Returns what an edit adds, as YAML. Empty if it only removes something.
 pub(crate) fn text(edit: &Edit) -> String {
     let value = match &edit.action {
         EditAction::AddRule { rule, .. } => json!([self::rule(rule, &edit.policy, edit.direction)]),
@@ -19,7 +19,7 @@ pub(crate) fn text(edit: &Edit) -> String {
     yaml(&value)
 }
 
-/// A value as YAML. Writing into memory doesn't fail, and a JSON value is always YAML.
+/// Renders a value as YAML. Writing to memory does not fail, and JSON is valid YAML.
 fn yaml(value: &Value) -> String {
     serde_saphyr::to_string(value).unwrap_or_else(|_| value.to_string())
 }
@@ -100,7 +100,7 @@ pub(super) fn peer(peer: &Peer, key: &PolicyKey) -> Value {
     }
 }
 
-/// As a NetworkPolicy of this namespace names pods.
+/// Renders pods as a peer of a NetworkPolicy in this namespace.
 fn pods_of_namespaced(choice: &PodMatch, namespace: &str) -> Value {
     let PodMatch { namespaces, pods } = choice;
     match namespaces {
@@ -110,7 +110,7 @@ fn pods_of_namespaced(choice: &PodMatch, namespace: &str) -> Value {
     }
 }
 
-/// As a cluster-wide policy names pods.
+/// Renders pods as a peer or subject of a cluster-wide policy.
 fn pods_of_cluster(choice: &PodMatch) -> Value {
     let PodMatch { namespaces, pods } = choice;
     let namespaces = namespace_selector(namespaces);

@@ -1,8 +1,8 @@
-//! An edit as a unified diff of the file that has the policy.
+//! Renders an edit as a unified diff of the policy's file.
 //!
-//! Lines are put in or taken out where the policy's parts stand; comments and style of everything else stay. Whether that
-//! did what was meant is not guessed: the text is read back, and only a patch after which the file's policies are exactly
-//! the edited ones is shown. Files in another style than the usual one (JSON, lists in brackets) get no patch.
+//! Lines are inserted or removed at the origin of the policy's parts; the rest of the file, with its comments and style,
+//! stays as it is. The patch is verified: the patched text is read back, and the patch is shown only if the file's policies
+//! are exactly the edited ones. Files in an unusual style (JSON, lists in brackets) get no patch.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -15,28 +15,28 @@ use palisade_policy::{Cluster, Direction, Origin, Policy};
 
 use super::{manifest, suggestion::EditTarget};
 
-/// Lines round a change.
+/// Lines of context around a change.
 const CONTEXT: usize = 3;
 
-/// Lines that go, and those that come in their place.
+/// Lines to remove and lines to insert in their place.
 struct Splice {
     at: usize,
     removed: usize,
     inserted: Vec<String>,
 }
 
-/// The patch, if the file can be patched.
+/// Returns the patch, if the file can be patched.
 pub(crate) fn patch(place: EditTarget<'_>, edit: &Edit) -> Option<String> {
     let policy = place.cluster.policies.get(&edit.policy)?;
     let source = policy.origin.as_ref()?;
     source.line()?;
     let file = source.file.clone();
-    // A pipe was read to its end, and would be waited for.
+    // Reading a pipe again would block.
     if !fs::metadata(Path::new(&*file)).is_ok_and(|m| m.is_file()) {
         return None;
     }
     let text = fs::read_to_string(Path::new(&*file)).ok()?;
-    // A last line without end would need a mark of its own. Control characters are for no terminal.
+    // A last line without a line feed would need a special marker, and control characters must not reach a terminal.
     if text.contains(|c: char| c.is_control() && c != '\n') || !text.ends_with('\n') {
         return None;
     }
@@ -46,11 +46,11 @@ pub(crate) fn patch(place: EditTarget<'_>, edit: &Edit) -> Option<String> {
     patched.extend(splice.inserted.iter().map(String::as_str));
     patched.extend(&lines[splice.at + splice.removed..]);
     let patched = patched.join("\n") + "\n";
-    does_it(&file, place, &text, &patched, edit).then(|| unified(&file, &lines, &splice))
+    has_effect(&file, place, &text, &patched, edit).then(|| unified(&file, &lines, &splice))
 }
 
-/// Whether the file says after the patch what it should say, and nothing else than before besides.
-fn does_it(file: &str, place: EditTarget<'_>, before: &str, after: &str, edit: &Edit) -> bool {
+/// Whether the patched file has exactly the edited policies and is otherwise unchanged.
+fn has_effect(file: &str, place: EditTarget<'_>, before: &str, after: &str, edit: &Edit) -> bool {
     let default_namespace = place.namespace.to_owned();
     let options =
         place.reading.options(LoadOptions { default_namespace, addresses: None, ..LoadOptions::default() });
@@ -96,19 +96,19 @@ fn splice(lines: &[&str], policy: &Policy, edit: &Edit) -> Option<Splice> {
     }
 }
 
-/// The lines that an edit adds, at this indentation.
+/// Returns the lines that an edit adds, indented.
 fn added(edit: &Edit, indent: usize) -> Vec<String> {
     manifest::text(edit).lines().map(|line| format!("{:indent$}{line}", "")).collect()
 }
 
-/// An item of a list: its lines, and how far its dash is indented.
+/// An item of a YAML list: its lines, and the indentation of its dash.
 struct Item {
     start: usize,
     end: usize,
     indent: usize,
 }
 
-/// The item that stands at `source`, if it has lines of its own.
+/// Returns the item at `source`, if it is in block style.
 fn item(lines: &[&str], source: &Origin) -> Option<Item> {
     let start = (source.line as usize).checked_sub(1)?;
     let line = lines.get(start)?;
@@ -118,7 +118,7 @@ fn item(lines: &[&str], source: &Origin) -> Option<Item> {
     }
     let inside = |line: &&str| line.trim().is_empty() || indent_of(line) > indent;
     let mut end = start + 1 + lines[start + 1..].iter().take_while(|l| inside(l)).count();
-    // What is blank or only a comment belongs to what follows.
+    // Trailing blank lines and comments belong to what follows.
     while end > start + 1 && (lines[end - 1].trim().is_empty() || lines[end - 1].trim().starts_with('#')) {
         end -= 1;
     }
@@ -133,7 +133,7 @@ fn name(direction: Direction) -> &'static str {
     if direction == Direction::Ingress { "ingress" } else { "egress" }
 }
 
-/// A rule for a policy that has none: in place of `ingress: []`, or at the beginning of `spec`.
+/// Adds a rule to a policy without rules: replaces `ingress: []`, or inserts a list at the beginning of `spec`.
 fn first_rule(lines: &[&str], source: &Origin, edit: &Edit) -> Option<Splice> {
     let begin = (source.line as usize).checked_sub(1)?;
     let document = lines.get(begin..)?.iter().take_while(|l| !l.starts_with("---"));
@@ -153,7 +153,7 @@ fn first_rule(lines: &[&str], source: &Origin, edit: &Edit) -> Option<Splice> {
     Some(Splice { at: *at, removed: 0, inserted: with_key(indent_of(line)) })
 }
 
-/// Rules that stand one after the other go.
+/// Removes adjacent rules.
 fn remove(lines: &[&str], policy: &Policy, gone: &[usize], direction: Direction) -> Option<Splice> {
     let rules = policy.rules(direction)?;
     let (first, last) = (*gone.first()?, *gone.last()?);
@@ -165,21 +165,21 @@ fn remove(lines: &[&str], policy: &Policy, gone: &[usize], direction: Direction)
     if gone.len() < rules.len() {
         return Some(Splice { at: start, removed: end - start, inserted: Vec::new() });
     }
-    // A list without rules is written out: absent, it could mean that the policy doesn't isolate.
+    // An empty list is written: without it, the policy might not isolate pods.
     let key = name(direction);
     let head = (0..start).rev().find(|at| lines[*at].trim() == format!("{key}:"))?;
     let indent = indent_of(lines[head]);
     Some(Splice { at: head, removed: end - head, inserted: vec![format!("{:indent$}{key}: []", "")] })
 }
 
-/// The change as `diff -u` shows it.
+/// Renders the change in the format of `diff -u`.
 fn unified(file: &str, lines: &[&str], splice: &Splice) -> String {
     let Splice { at, removed, inserted } = splice;
     let from = at.saturating_sub(CONTEXT);
     let behind = at + removed;
     let to = (behind + CONTEXT).min(lines.len());
     let (old, new) = (to - from, to - from - removed + inserted.len());
-    // `git apply` and `patch` refuse names that begin at the root, and `git apply` those that begin with a dot.
+    // `git apply` and `patch` reject absolute paths, and `git apply` rejects paths that begin with a dot.
     let here = std::env::current_dir().ok();
     let below = here.and_then(|dir| Path::new(file).strip_prefix(dir).ok().map(|p| p.display().to_string()));
     let file = below.as_deref().unwrap_or(file).trim_start_matches("./");

@@ -1,4 +1,4 @@
-//! Edits as they are shown: in words, and as a patch where the policy's file can be patched.
+//! Finds edits that change a verdict, and renders each in words and as a patch where possible.
 
 use palisade_analysis::{
     edit::{self, Choices, Edit, EditAction},
@@ -12,7 +12,7 @@ use super::{
     kubectl, manifest, patch,
     suggestion::{EditTarget, SuggestedEdit, Suggestion},
 };
-/// Adds to each group what to edit, so that what is denied is allowed; or the reverse if `to_deny`.
+/// Adds to each group the edits that allow denied traffic, or with `to_deny` deny allowed traffic.
 pub(crate) fn add(answer: &mut Answer, place: EditTarget<'_>, to_deny: bool) {
     let cluster = place.cluster;
     let mut edited = cluster.clone();
@@ -21,7 +21,7 @@ pub(crate) fn add(answer: &mut Answer, place: EditTarget<'_>, to_deny: bool) {
         if group.is_allowed() != to_deny {
             continue;
         }
-        // What was suggested for another group may have done it: the same rule decides differently in each family.
+        // An edit suggested for an earlier group may suffice: a rule may decide differently in each IP family.
         if edited != *cluster && holds(group, flow, &edited, to_deny) {
             group.suggestions_before_do = true;
             continue;
@@ -37,8 +37,8 @@ pub(crate) fn add(answer: &mut Answer, place: EditTarget<'_>, to_deny: bool) {
     }
 }
 
-/// Whether a cluster gives the wanted answer for all that a group asks about. An address speaks for a part of the
-/// internet only as long as nobody names it alone.
+/// Whether a cluster gives the requested verdict for all traffic of a group. An edit for a sample address says nothing
+/// about the part of the internet that it represents.
 fn holds(group: &ExplainedPairs, flow: &Flow, cluster: &Cluster, to_deny: bool) -> bool {
     group.pairs.iter().all(|pair| {
         let Pair { source, destination, region } = pair;
@@ -47,13 +47,13 @@ fn holds(group: &ExplainedPairs, flow: &Flow, cluster: &Cluster, to_deny: bool) 
     })
 }
 
-/// One edit for each direction that denies. One without any makes the others worthless.
+/// Returns one edit for each direction that denies. Empty if a direction has none, because then no edit suffices.
 fn opening(cluster: &Cluster, flow: &Flow) -> Vec<Edit> {
     let first = |choices: Choices| choices.edits.into_iter().next();
     edit::to_allow(cluster, flow).into_iter().map(first).collect::<Option<_>>().unwrap_or_default()
 }
 
-/// One edit of either direction: one that closes nothing else, if there is one.
+/// Returns one edit in either direction, if possible one that closes nothing else.
 fn closing(cluster: &Cluster, flow: &Flow) -> Vec<Edit> {
     let edits = edit::to_deny(cluster, flow).into_iter().flat_map(|choices| choices.edits);
     edits.min_by_key(|edit| edit.wider).into_iter().collect()
@@ -87,7 +87,7 @@ fn words(edit: &Edit) -> String {
         }
         EditAction::RemoveRules(rules) => {
             let rules: Vec<String> = rules.iter().map(|rule| format!("{direction}[{rule}]")).collect();
-            format!("take {} out of {policy}{at}", rules.join(" and "))
+            format!("remove {} from {policy}{at}", rules.join(" and "))
         }
         EditAction::NewPolicy(_) => format!("add {policy}"),
     }

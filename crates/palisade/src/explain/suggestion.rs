@@ -6,39 +6,39 @@ use palisade_policy::Cluster;
 
 use crate::inputs::ReadingArguments;
 
-/// One edit.
+/// A suggested edit.
 pub(crate) struct Suggestion {
     /// The edit itself.
     pub(crate) edit: Edit,
-    /// In words.
+    /// A description of the edit.
     pub(crate) what: String,
-    /// What to write.
+    /// How to make the edit.
     pub(crate) how: SuggestedEdit,
-    /// Whether it changes more connections than the one in question.
+    /// Whether it also affects other connections.
     pub(crate) wider: bool,
 }
 
-/// What to write.
+/// How to make an edit.
 pub(crate) enum SuggestedEdit {
-    /// A unified diff of the policy's file, which was read back and means the edit.
+    /// A unified diff of the policy's file, verified by reading the patched file.
     Patch(String),
-    /// A command that patches the policy in the cluster, which was tried on the object and means the edit.
+    /// A command that patches the policy in the cluster, verified on the object that was read.
     Command(String),
-    /// The YAML to write, where no patch could be made.
+    /// The YAML to insert, if no patch is possible.
     Text(String),
 }
 
-/// Where the policies are that could be edited.
+/// The policies to edit, and how they were read.
 #[derive(Clone, Copy)]
 pub(crate) struct EditTarget<'a> {
-    /// All of them.
+    /// The cluster with its policies.
     pub(crate) cluster: &'a Cluster,
-    /// The namespace of objects in manifests that have none.
+    /// The namespace of manifests without one.
     pub(crate) namespace: &'a str,
     /// SuggestedEdit manifests are read.
     pub(crate) reading: &'a ReadingArguments,
-    /// What a live cluster has.
+    /// The objects read from the API server, if any.
     pub(crate) live: Option<&'a ClusterSnapshot>,
-    /// The context by which the user named it.
+    /// The kubeconfig context that the user gave.
     pub(crate) context: Option<&'a str>,
 }

@@ -1,4 +1,4 @@
-//! An explanation as a tree, for people.
+//! An explanation as a tree.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,7 @@ use crate::{
     traffic::{VisibleTraffic, range_text},
 };
 
-/// The trees. Escape sequences of colour are in it; the writer strips them where they don't belong.
+/// Renders the trees, with colours; the writer strips them where they don't belong.
 pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
     let mut out = String::new();
     for (i, group) in answer.groups.iter().enumerate() {
@@ -46,7 +46,7 @@ pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
     out
 }
 
-/// For which pairs and families.
+/// Formats the pairs and families of a group.
 fn scope(group: &ExplainedPairs, answer: &Answer) -> String {
     let families = families_text(group.families());
     let mut pairs: Vec<String> = group.pairs.iter().map(pair).collect();
@@ -79,15 +79,15 @@ fn place(at: Option<&Origin>) -> String {
     at.map(|s| format!(" ({})", escape::plain(&s.to_string()))).unwrap_or_default()
 }
 
-/// What decides, in a few words.
+/// Formats what decides.
 pub(crate) fn decider(decider: &Decider, direction: Direction) -> String {
     let own = if direction == Direction::Egress { "the source" } else { "the destination" };
     match decider {
         Decider::Itself => "a pod always reaches itself".to_owned(),
-        Decider::NoSubject => format!("{own} is no pod of the cluster network"),
-        Decider::OwnNode => "a pod's own node is always let in".to_owned(),
+        Decider::NoSubject => format!("{own} is not a pod on the cluster network"),
+        Decider::OwnNode => "a pod's own node is always allowed".to_owned(),
         Decider::NotIsolated => format!("no policy isolates {own}"),
-        Decider::Hairpin => "a pod reaches itself through a service too".to_owned(),
+        Decider::Hairpin => "a pod can reach itself through a service".to_owned(),
         Decider::Rule(rule) => {
             let place = place(rule.origin.as_ref());
             format!("{}, {direction}[{}]{}{place}", rule.policy, rule.index, called(rule))
@@ -99,7 +99,7 @@ pub(crate) fn decider(decider: &Decider, direction: Direction) -> String {
     }
 }
 
-/// One direction: policies, rules, peers and ports.
+/// Renders one direction: policies, rules, peers and ports.
 fn direction(walk: &Walk, asked: &Traffic, out: &mut String) {
     let allowed = walk.allowed();
     let says = if allowed == *asked {
@@ -127,7 +127,7 @@ fn direction(walk: &Walk, asked: &Traffic, out: &mut String) {
     tree.draw(&nodes, "");
 }
 
-/// A line of a tree and what is below it.
+/// A line of a tree and its children.
 struct Node {
     text: String,
     below: Vec<Node>,
@@ -172,13 +172,13 @@ fn rule(step: &RuleStep, direction: Direction) -> Node {
     let word = match step.action {
         Action::Accept => "allows",
         Action::Deny => "denies",
-        Action::Pass => "passes on",
+        Action::Pass => "passes",
     };
     let does = if !step.takes.is_none() {
         let style = if step.action == Action::Deny { Style::Bad } else { Style::Good };
         styled(style, &format!("{word} {}", VisibleTraffic::of(&step.takes).text()))
     } else if step.peer_matches && !step.holds.is_none() {
-        format!("{word} {}, which is decided before", VisibleTraffic::of(&step.holds).text())
+        format!("{word} {}, already decided by an earlier rule", VisibleTraffic::of(&step.holds).text())
     } else {
         let why = match (step.peer_matches, step.holds.is_none()) {
             (true, _) => "the peer matches, the port does not",
@@ -210,12 +210,12 @@ fn entries(steps: Option<&[EntryStep]>, word: &str, all: &str) -> Vec<Node> {
 fn suggestions(group: &ExplainedPairs, to_deny: bool, out: &mut String) {
     let wish = if to_deny { "deny" } else { "allow" };
     if group.suggestions_before_do {
-        _ = writeln!(out, "\nThe edit above does it for these too.");
+        _ = writeln!(out, "\nThe edit above has the same effect here.");
         return;
     }
     if group.suggestions.is_empty() {
         if group.flow.is_none() && group.is_allowed() == to_deny {
-            _ = writeln!(out, "\nAsk about one port to be told what to edit to {wish} it.");
+            _ = writeln!(out, "\nGive a port to see how to {wish} it.");
         } else if group.is_allowed() == to_deny {
             _ = writeln!(out, "\nNo single edit of a policy would {wish} it.");
         }
@@ -228,7 +228,7 @@ fn suggestions(group: &ExplainedPairs, to_deny: bool, out: &mut String) {
         _ => "it".to_owned(),
     };
     for Suggestion { what, how, wider, .. } in &group.suggestions {
-        let wider = if *wider { " It opens or closes more than this one connection." } else { "" };
+        let wider = if *wider { " It also affects other connections." } else { "" };
         _ = writeln!(
             out,
             "\n{}: {}.{wider}",

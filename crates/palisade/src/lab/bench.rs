@@ -1,4 +1,4 @@
-//! `palisade lab bench`: what policies cost on a packet's way.
+//! `palisade lab bench`: measures the cost of policies for connections and packets.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -17,25 +17,25 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-All scenarios run in options in one go, each in a lab of its own. The ratio is that to no rules at all in the same round, so that a busy machine slows both.
+The scenarios are measured in turns, each in its own lab. Ratios are relative to the scenario without rules in the same round, so that load on the machine affects both.
 
 Examples:
   palisade lab bench
   palisade lab bench --rounds 100 -o json
 
-Exit codes: 0 measured, 2 error.";
+Exit codes: 0 done, 2 error.";
 
-/// What `lab bench` takes.
+/// Arguments of `lab bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// How often each scenario has its turn
+    /// Number of turns of each scenario
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How long a turn is, for connections and for round trips each
+    /// Duration of a turn in milliseconds, for connections and for round trips each
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     turn_ms: u64,
-    /// The form of the result
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
 }
 
@@ -47,7 +47,7 @@ struct JsonBench<'a> {
     scenarios: &'a [Measured],
 }
 
-/// Does it.
+/// Runs the benchmark.
 pub(crate) fn run(arguments: &Bench) -> Result<Outcome> {
     let sandbox = Sandbox::enter()?;
     let options =
@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Bench) -> Result<Outcome> {
         bar.set_position(done as u64);
     });
     bar.finish_and_clear();
-    let measured = measured.context("could not be measured")?;
+    let measured = measured.context("the measurement failed")?;
     let text = match arguments.output {
         Format::Text => text(&measured),
         Format::Json => {

@@ -1,4 +1,4 @@
-//! What an edit opened and closed: the verdicts of two layouts, compared, and told by workload.
+//! The connections that an edit opened and closed: compares the verdicts of two layouts and reports by workload.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,13 +18,13 @@ use crate::{
     reasons::families_text,
 };
 
-/// Above so many flows the comparison would take longer than what it compares.
-const MOST_FLOWS: usize = 300_000;
+/// The most flows to compare. Comparing more would take longer than the edit itself.
+const MAX_FLOWS: usize = 300_000;
 
-/// As many lines as anybody reads.
-const MOST_LINES: usize = 40;
+/// The most lines to print.
+const MAX_LINES: usize = 40;
 
-/// What the engine says about every flow that a layout makes possible.
+/// The engine's verdicts for all flows of a layout.
 pub(crate) struct Verdicts {
     cluster: Cluster,
     ends: BTreeSet<Endpoint>,
@@ -32,10 +32,10 @@ pub(crate) struct Verdicts {
 }
 
 impl Verdicts {
-    /// Those of one layout; without flows if there are too many to compare.
+    /// Returns the verdicts of a layout, without flows if there are too many to compare.
     pub(crate) fn of(layout: &Layout) -> Self {
         let options = ProbeOptions::default();
-        let flows = (Plan::size(layout, &options) <= MOST_FLOWS).then(|| {
+        let flows = (Plan::size(layout, &options) <= MAX_FLOWS).then(|| {
             let probes = Plan::of(layout, &options).probes.into_iter();
             let direct = probes.filter(|p| matches!(p.target, Target::Direct(_)));
             direct.flat_map(|p| p.flows).map(|(flow, verdict)| (flow, verdict.is_allow())).collect()
@@ -55,16 +55,16 @@ impl Verdicts {
         if !self.ends.contains(&flow.source) || !self.ends.contains(&flow.destination) {
             return None;
         }
-        // A port that only the other layout tries has a verdict here all the same.
+        // A port that only the other layout probes has a verdict in this one too.
         let known = self.flows.as_ref().and_then(|f| f.get(flow)).copied();
         Some(known.unwrap_or_else(|| reference::decide(&self.cluster, flow).verdict().is_allow()))
     }
 }
 
-/// From whom to whom, and on what.
+/// A source, a destination and a port.
 type PortBetween = (End, End, Protocol, u16);
 
-/// What was looked at between two ends on one port, by family.
+/// The number of flows between two ends on a port, by IP family.
 #[derive(Default)]
 struct FlowCounts {
     all: BTreeMap<Family, usize>,
@@ -72,8 +72,7 @@ struct FlowCounts {
     closed: BTreeMap<Family, usize>,
 }
 
-/// The lines that tell what is open now and was not, and the reverse. Ends that only one of the two has are new or
-/// gone, and told elsewhere.
+/// Renders lines for connections that were opened or closed. Ends that only one of the layouts has are reported elsewhere.
 pub(crate) fn text(before: &Verdicts, after: &Verdicts) -> String {
     let (Some(old), Some(new)) = (&before.flows, &after.flows) else {
         return "  too many pairs to list what opened and closed\n".to_owned();
@@ -81,7 +80,7 @@ pub(crate) fn text(before: &Verdicts, after: &Verdicts) -> String {
     let mut counted: BTreeMap<PortBetween, FlowCounts> = BTreeMap::new();
     for flow in old.keys().chain(new.keys().filter(|f| !old.contains_key(*f))) {
         let (Some(was), Some(is)) = (before.allows(flow), after.allows(flow)) else { continue };
-        // Echo requests of both families are one thing to a reader.
+        // ICMP and ICMPv6 are reported together.
         let protocol = if flow.protocol.has_ports() { flow.protocol } else { Protocol::Other(1) };
         let (from, to) = (
             end(&after.cluster, &flow.source, &flow.destination),
@@ -98,29 +97,29 @@ pub(crate) fn text(before: &Verdicts, after: &Verdicts) -> String {
     lines(&counted)
 }
 
-/// What opened or closed alike: the ports between two kinds of ends.
+/// Connections that opened or closed together: the ports between two kinds of ends.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Line {
     opened: bool,
     from: String,
     to: String,
     ports: Vec<(Protocol, u16)>,
-    /// Only some of the pods behind the names.
+    /// Whether only some of the named pods are affected.
     partly: bool,
 }
 
-/// Outside addresses and families of a line.
+/// The external addresses and IP families of a line.
 #[derive(Default)]
 struct Shared {
     outside: BTreeSet<IpAddr>,
     families: BTreeSet<Family>,
 }
 
-/// Opened or closed, from whom, to whom, whether only between some pods, and in which families.
+/// Whether it opened, source, destination, whether only some pods are affected, and the IP families.
 type Pair<'a> = (bool, &'a End, &'a End, bool, BTreeSet<Family>);
 
 fn lines(counted: &BTreeMap<PortBetween, FlowCounts>) -> String {
-    // First the ports of each pair of ends …
+    // First, collect the ports of each pair of ends.
     let mut pairs: BTreeMap<Pair<'_>, Vec<(Protocol, u16)>> = BTreeMap::new();
     for ((from, to, protocol, port), s) in counted {
         for (opened, counts) in [(true, &s.opened), (false, &s.closed)] {
@@ -131,7 +130,7 @@ fn lines(counted: &BTreeMap<PortBetween, FlowCounts>) -> String {
             }
         }
     }
-    // … then the pairs that differ in the outside address alone.
+    // Then, merge the pairs that differ only in the external address.
     let mut out: BTreeMap<Line, Shared> = BTreeMap::new();
     for ((opened, from, to, partly, families), ports) in pairs {
         let line = Line { opened, from: from.name(), to: to.name(), ports, partly };
@@ -141,12 +140,12 @@ fn lines(counted: &BTreeMap<PortBetween, FlowCounts>) -> String {
             [from, to].into_iter().filter_map(|e| if let End::Outside(a) = e { Some(*a) } else { None }),
         );
     }
-    drawn(&out)
+    render(&out)
 }
 
-fn drawn(lines: &BTreeMap<Line, Shared>) -> String {
+fn render(lines: &BTreeMap<Line, Shared>) -> String {
     let mut out = String::new();
-    for (line, shared) in lines.iter().take(MOST_LINES) {
+    for (line, shared) in lines.iter().take(MAX_LINES) {
         let word = if line.opened { styled(Style::Good, "opened") } else { styled(Style::Bad, "closed") };
         let partly = if line.partly { ", between some of their pods" } else { "" };
         let (ports, families) =
@@ -158,8 +157,8 @@ fn drawn(lines: &BTreeMap<Line, Shared>) -> String {
         }
         out.push('\n');
     }
-    if lines.len() > MOST_LINES {
-        _ = writeln!(out, "  … and {} more", lines.len() - MOST_LINES);
+    if lines.len() > MAX_LINES {
+        _ = writeln!(out, "  … and {} more", lines.len() - MAX_LINES);
     }
     if lines.is_empty() {
         out.push_str("  nothing opened or closed\n");
@@ -167,7 +166,7 @@ fn drawn(lines: &BTreeMap<Line, Shared>) -> String {
     out
 }
 
-/// An end as this report tells ends apart.
+/// An end as this report distinguishes ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     Inside(String),
@@ -183,7 +182,7 @@ impl End {
     }
 }
 
-/// A pod by its workload, a node by whether it is the other end's own.
+/// Names a pod by its workload, and a node by whether it is the other end's own node.
 fn end(cluster: &Cluster, end: &Endpoint, other: &Endpoint) -> End {
     let name = match (end, other) {
         (Endpoint::Pod { key, .. }, _) => match cluster.pods.get(key).and_then(|p| p.workload.as_ref()) {

@@ -1,7 +1,7 @@
-//! How other processes find a running lab and talk to it: a lock and a Unix socket in a directory of the user's own.
+//! The control socket of a running lab: a lock file and a Unix socket in a directory of the user.
 //!
-//! The lock says whether a lab of that name runs, and the kernel lets go of it however the lab ends. So a socket without
-//! a locked lock is left over from a lab that was killed, and the next one takes its place.
+//! A lab holds its lock while it runs, and the kernel releases the lock however the lab ends. A socket without a held lock
+//! was left by a lab that was killed, and is replaced.
 
 use std::{
     env, fs,
@@ -22,30 +22,30 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Which lab.
+/// The option that names a lab.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LabName {
-    /// The lab, if there are several
+    /// Name of the lab, if there are several
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = name)]
     pub(crate) name: String,
 }
 
 /// `sun_path` of `sockaddr_un` has 108 bytes (unix(7)); this leaves room for the directory.
-const LONGEST_NAME: usize = 32;
+const MAX_NAME_LENGTH: usize = 32;
 
 fn name(text: &str) -> Result<String, String> {
     let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(legal) {
+    if (1..=MAX_NAME_LENGTH).contains(&text.len()) && text.bytes().all(legal) {
         Ok(text.to_owned())
     } else {
-        Err(format!("a lab's name has 1 to {LONGEST_NAME} lower-case letters, digits and hyphens"))
+        Err(format!("a lab's name consists of 1 to {MAX_NAME_LENGTH} lower-case letters, digits and hyphens"))
     }
 }
 
-/// What a running lab is asked.
+/// A request to a running lab.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// To open connections.
+    /// Open connections.
     Probe {
         /// The source as written.
         source: String,
@@ -54,60 +54,60 @@ pub(crate) enum Request {
         /// The namespace of names without one.
         namespace: String,
     },
-    /// Where the network namespace of a pod or node is.
+    /// Locate the network namespace of a pod or node.
     Locate {
         /// The pod or node as written.
         place: String,
         /// The namespace of names without one.
         namespace: String,
     },
-    /// To end. The connection is closed when all is gone.
+    /// Stop. The connection is closed when everything is removed.
     Down,
 }
 
-/// What it answers.
+/// A reply of a running lab.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// It could not.
+    /// The request failed.
     Error(String),
     /// The outcomes of the probes.
     ProbeAnswer(Vec<ProbeAnswer>),
-    /// Where a namespace is.
+    /// The location of a network namespace.
     Located {
         /// The process of the lab.
         pid: u32,
         /// The file descriptor of the namespace in that process.
         fd: i32,
-        /// Whose namespace it is.
+        /// The pod or node.
         place: String,
     },
-    /// It ends now.
+    /// The lab is stopping.
     Ending,
 }
 
-/// One connection that was tried.
+/// A probed connection.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ProbeAnswer {
-    /// Who opened it.
+    /// The source.
     pub(crate) source: String,
-    /// Who was called.
+    /// The destination.
     pub(crate) destination: String,
     /// Protocol and port.
     pub(crate) on: String,
-    /// What it came to.
+    /// The outcome.
     pub(crate) outcome: String,
     /// Whether it was answered.
     pub(crate) answered: bool,
-    /// What the engine says.
+    /// The engine's verdict.
     pub(crate) expected: String,
-    /// Whether the two agree.
+    /// Whether outcome and verdict agree.
     pub(crate) agrees: bool,
-    /// Why the engine says so.
+    /// The reasons of the verdict.
     pub(crate) reasons: Vec<String>,
 }
 
-/// The directory in which labs of this user are found. It belongs to the user alone, since whoever can write to a lab's
-/// socket can have it do things.
+/// Returns the directory of this user's labs. Only the user may access it, since a lab's socket accepts requests from anyone
+/// who can write to it.
 fn directory() -> Result<PathBuf> {
     let own = geteuid();
     let path =
@@ -117,21 +117,21 @@ fn directory() -> Result<PathBuf> {
         };
     match fs::DirBuilder::new().mode(0o700).create(&path) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(e).with_context(|| format!("can't make {}", path.display()));
+            return Err(e).with_context(|| format!("can't create {}", path.display()));
         }
         _ => {}
     }
-    let is = fs::symlink_metadata(&path).with_context(|| format!("can't read {}", path.display()))?;
-    if !is.is_dir() || is.uid() != own.as_raw() || is.mode() & 0o077 != 0 {
+    let metadata = fs::symlink_metadata(&path).with_context(|| format!("can't read {}", path.display()))?;
+    if !metadata.is_dir() || metadata.uid() != own.as_raw() || metadata.mode() & 0o077 != 0 {
         bail!(
-            "{} is not a directory of this user alone: remove it, or set XDG_RUNTIME_DIR to another",
+            "{} is not a directory that only this user can access: remove it, or set XDG_RUNTIME_DIR to another",
             path.display()
         );
     }
     Ok(path)
 }
 
-/// The door of a running lab. Dropping it closes the door and leaves nothing.
+/// The control socket of a running lab. Dropping it removes the files.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     listener: UnixListener,
@@ -141,10 +141,10 @@ pub(crate) struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Opens the door of a new lab. What a killed lab of the same name left is removed.
+    /// Opens the control socket of a new lab. Files left by a killed lab of the same name are removed.
     ///
     /// # Errors
-    /// When a lab of that name runs.
+    /// When a lab with this name is running.
     pub(crate) fn open(name: &str) -> Result<Self> {
         let directory = directory()?;
         let lock_path = directory.join(format!("{name}.lock"));
@@ -161,7 +161,7 @@ impl ControlSocket {
         Ok(Self { listener, socket, lock_path, _lock: lock })
     }
 
-    /// Another handle on the listening socket.
+    /// Returns another handle to the listening socket.
     pub(crate) fn listener(&self) -> Result<UnixListener> {
         self.listener.try_clone().context("can't clone the lab's socket")
     }
@@ -169,7 +169,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // While the lock is still held, so that what is removed is ours.
+        // The lock is still held, so the files are this lab's.
         _ = fs::remove_file(&self.socket);
         _ = fs::remove_file(&self.lock_path);
     }
@@ -182,12 +182,12 @@ fn lock(path: &PathBuf, name: &str) -> Result<Flock<fs::File>> {
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, Errno::EWOULDBLOCK)) => bail!(
-                "a lab named `{name}` is running: end it with `palisade lab down --name {name}`, or give this one another \
-                 name with --name"
+                "a lab named `{name}` is already running: stop it with `palisade lab down --name {name}`, or use another name with \
+                 --name"
             ),
             Err((_, error)) => return Err(error).with_context(|| format!("can't lock {}", path.display())),
         };
-        // The lab before may have removed the file between our opening and locking it: then we hold nothing.
+        // Another lab may have removed the file between opening and locking it. The lock is then on a deleted file.
         let ours = lock.metadata().with_context(|| format!("can't read {}", path.display()))?.ino();
         if fs::metadata(path).is_ok_and(|there| there.ino() == ours) {
             return Ok(lock);
@@ -195,44 +195,44 @@ fn lock(path: &PathBuf, name: &str) -> Result<Flock<fs::File>> {
     }
 }
 
-/// Connects to the lab of that name.
+/// Connects to the lab with this name.
 ///
 /// # Errors
-/// When none runs.
+/// When it is not running.
 pub(crate) fn connect(name: &str) -> Result<UnixStream> {
     let socket = directory()?.join(format!("{name}.sock"));
     UnixStream::connect(&socket).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            anyhow::anyhow!("no lab named `{name}` is running: start one with `palisade lab up PATH`")
+            anyhow::anyhow!("no lab named `{name}` is running; start one with `palisade lab up PATH`")
         }
         _ => anyhow::Error::new(error).context(format!("can't connect to {}", socket.display())),
     })
 }
 
-/// Asks, and waits for the answer.
+/// Sends a request and waits for the reply.
 pub(crate) fn ask(stream: &mut UnixStream, request: &Request) -> Result<Reply> {
-    send(stream, request).context("can't ask the lab")?;
-    match receive(stream).context("the lab doesn't answer")? {
+    send(stream, request).context("can't send the request to the lab")?;
+    match receive(stream).context("no reply from the lab")? {
         Some(Reply::Error(error)) => bail!("{error}"),
         Some(reply) => Ok(reply),
-        None => bail!("the lab ended before it answered"),
+        None => bail!("the lab stopped before it replied"),
     }
 }
 
-/// Sends one message: a line of JSON.
+/// Sends a message as a line of JSON.
 pub(crate) fn send(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_string(message)?;
     line.push('\n');
     stream.write_all(line.as_bytes())
 }
 
-/// The longest message. A probe of a whole cluster is below a megabyte.
-const LONGEST_MESSAGE: u64 = 16 << 20;
+/// The largest message in bytes. A probe of a whole cluster takes less than a megabyte.
+const MAX_MESSAGE: u64 = 16 << 20;
 
-/// Receives one message; `None` if the other side has closed.
+/// Receives a message. `None`: the connection was closed.
 pub(crate) fn receive<T: for<'a> Deserialize<'a>>(stream: &UnixStream) -> io::Result<Option<T>> {
     let mut line = String::new();
-    let limited = io::Read::take(stream, LONGEST_MESSAGE);
+    let limited = io::Read::take(stream, MAX_MESSAGE);
     match BufReader::new(limited).read_line(&mut line)? {
         0 => Ok(None),
         _ => Ok(Some(serde_json::from_str(&line)?)),

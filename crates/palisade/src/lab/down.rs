@@ -1,4 +1,4 @@
-//! `palisade lab down`: end a running lab.
+//! `palisade lab down`: stops a running lab.
 
 use std::io::Read as _;
 
@@ -13,19 +13,19 @@ Examples:
   palisade lab down
   palisade lab down --name other";
 
-/// What `lab down` takes.
+/// Arguments of `lab down`.
 #[derive(Debug, Args)]
 pub(crate) struct Down {
     #[command(flatten)]
     lab: LabName,
 }
 
-/// Does it.
+/// Stops the lab and waits until it is removed.
 pub(crate) fn run(arguments: &Down) -> Result<Outcome> {
     let mut stream = control::connect(&arguments.lab.name)?;
     control::ask(&mut stream, &Request::Down)?;
-    // The lab holds the connection to the end of its process.
+    // The lab keeps the connection open until its process exits.
     let mut rest = Vec::new();
-    stream.read_to_end(&mut rest).context("lost the lab while waiting for its end")?;
+    stream.read_to_end(&mut rest).context("lost the connection while waiting for the lab to stop")?;
     Ok(Outcome::Yes)
 }

@@ -1,4 +1,4 @@
-//! `palisade lab fuzz`: random clusters in the kernel.
+//! `palisade lab fuzz`: compares the kernel with the engine on random clusters.
 
 use std::{fmt::Write as _, time::Instant};
 
@@ -17,28 +17,28 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Each case is a random cluster, built, probed, changed and probed again. A case that fails is printed with the seed that makes it again.
+Each case is a random cluster that is built, probed, changed and probed again. A case that fails is printed with its seed.
 
 Examples:
   palisade lab fuzz --seed 1 --cases 200
   palisade lab fuzz --seed 4711 --cases 1
 
-Exit codes: 0 kernel and engine agree everywhere, 1 they don't, 2 error.";
+Exit codes: 0 kernel and engine agree, 1 they disagree, 2 error.";
 
-/// What `lab fuzz` takes.
+/// Arguments of `lab fuzz`.
 #[derive(Debug, Args)]
 pub(crate) struct Fuzz {
-    /// The seed of the first case; the next has the next number
+    /// Seed of the first case; each further case adds 1
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// How many cases
+    /// Number of cases
     #[arg(long, value_name = "N", default_value_t = 200)]
     cases: usize,
-    /// Probe at most so many connections before and after the changes of each case
+    /// Maximum number of connections to probe before and after the changes of each case
     #[arg(long, value_name = "N", default_value_t = FuzzOptions::default().probes)]
     max_probes: usize,
-    /// The form of the result
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
 }
 
@@ -49,7 +49,7 @@ struct JsonFuzz<'a> {
     cases: &'a [Case],
 }
 
-/// Does it.
+/// Runs the cases.
 pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
     let sandbox = Sandbox::enter()?;
     let cases = FuzzOptions {
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
     Ok(outcome(&done))
 }
 
-/// A case that could not be run says nothing about kernel and engine.
+/// Returns the outcome. A case that could not be run is neither agreement nor disagreement.
 fn outcome(cases: &[Case]) -> Outcome {
     let failures = || cases.iter().filter_map(|case| case.failure.as_ref());
     if failures().any(|failure| failure.disagrees) {
@@ -103,7 +103,11 @@ fn failure_text(case: &Case) -> String {
     for what in &failure.what {
         _ = writeln!(out, "  {what}");
     }
-    _ = writeln!(out, "  again: palisade lab fuzz --seed {} --cases 1\n{}", case.seed, failure.cluster);
+    _ = writeln!(
+        out,
+        "  reproduce with: palisade lab fuzz --seed {} --cases 1\n{}",
+        case.seed, failure.cluster
+    );
     out
 }
 

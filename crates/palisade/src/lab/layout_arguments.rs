@@ -4,16 +4,16 @@ use clap::{Args, ValueEnum};
 use palisade_lab::{Families, LayoutOptions};
 use palisade_manifest::LoadOptions;
 
-/// How the cluster is laid out on the machine.
+/// The options for the layout of a cluster.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LayoutArguments {
-    /// At least so many nodes; pods without a node are spread over them [default: as declared, else 2]
+    /// Minimum number of nodes; pods without a node are distributed over them [default: as declared, else 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=250))]
     nodes: Option<u16>,
-    /// Connect the pods of a node by a bridge, as common CNIs do, instead of routing each
+    /// Connect the pods of a node by a bridge, as common CNI plugins do, instead of routing each
     #[arg(long)]
     bridge: bool,
-    /// The IP families of the cluster
+    /// IP families of the cluster
     #[arg(long, value_enum, value_name = "FAMILY", default_value_t)]
     family: FamilyChoice,
 }
@@ -21,10 +21,10 @@ pub(crate) struct LayoutArguments {
 /// `--family`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FamilyChoice {
-    /// IPv4 alone
+    /// IPv4 only
     #[value(name = "4")]
     V4,
-    /// IPv6 alone
+    /// IPv6 only
     #[value(name = "6")]
     V6,
     /// Both
@@ -53,7 +53,7 @@ impl LayoutArguments {
     }
 }
 
-/// Addresses are the lab's business: it knows nodes and subnets.
+/// Returns the options for reading manifests. The lab assigns addresses itself, by nodes and subnets.
 pub(crate) fn load_options() -> LoadOptions {
     LoadOptions { addresses: None, ..Default::default() }
 }

@@ -1,6 +1,6 @@
-//! Who reaches whom, on what: the outcomes of many flows, put together by workload.
+//! A matrix of the outcomes of many flows, by workload.
 //!
-//! Built from verdicts alone, whether the engine gave them or the kernel, so that the two can be compared as text.
+//! It is built from verdicts only, of the engine or of the kernel, so that the two can be compared as text.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use palisade_policy::{Cluster, Endpoint, Family, Flow, Name, ObjectKey, Protocol
 
 pub(crate) mod draw;
 
-/// One end of a flow, as far as the matrix tells ends apart.
+/// An end of a flow, as the matrix distinguishes ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Member {
     /// A pod.
@@ -21,7 +21,7 @@ enum Member {
     Outside(std::net::IpAddr),
 }
 
-/// What was tried between two members, and with what result.
+/// The outcomes of flows between two members.
 type Outcomes = BTreeMap<(Family, Protocol, u16), Counts>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Counts {
     }
 }
 
-/// One row and column.
+/// A row and the column of the same members.
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
     label: String,
@@ -47,13 +47,13 @@ struct Line {
 #[derive(Debug)]
 pub(crate) struct Matrix {
     lines: Vec<Line>,
-    /// By row (who opens the connection) and column (who is called).
+    /// By row (source) and column (destination).
     cells: BTreeMap<(usize, usize), Outcomes>,
 }
 
 impl Matrix {
-    /// A matrix of these flows and whether each was allowed. Flows without a pod at either end, and those from a pod to
-    /// itself, say nothing about policies and are left out. `O(flows · log members)`.
+    /// Builds the matrix of flows and whether each was allowed. Flows without a pod and flows from a pod to itself do not
+    /// depend on policies and are left out. `O(flows · log members)`.
     pub(crate) fn of<'a>(cluster: &Cluster, flows: impl IntoIterator<Item = (&'a Flow, bool)>) -> Self {
         let mut pairs: BTreeMap<(Member, Member), Outcomes> = BTreeMap::new();
         for (flow, allowed) in flows {
@@ -92,7 +92,7 @@ fn members(cluster: &Cluster, flow: &Flow) -> Option<(Member, Member)> {
 
 type OutcomesByPair = BTreeMap<(Member, Member), Outcomes>;
 
-/// The rows: workloads whose pods all agree, else their pods; nodes; and outside addresses that agree.
+/// Returns the rows: workloads whose pods agree, or else their pods; nodes; and external addresses, grouped by outcome.
 fn lines(cluster: &Cluster, pairs: &OutcomesByPair) -> Vec<Line> {
     let all: BTreeSet<&Member> = pairs.keys().flat_map(|(a, b)| [a, b]).collect();
     let mut workloads: BTreeMap<(Name, String), Vec<&Member>> = BTreeMap::new();
@@ -114,7 +114,7 @@ fn lines(cluster: &Cluster, pairs: &OutcomesByPair) -> Vec<Line> {
             let label = format!("{namespace}/{name} ({} pods)", pods.len());
             out.push(Line { label, members: pods.into_iter().cloned().collect() });
         } else {
-            // A single pod is known by its workload; several that differ, by their own names.
+            // A single pod is named by its workload; several that differ, by their own names.
             let single = pods.len() == 1;
             out.extend(pods.into_iter().map(|pod| {
                 let own = if let Member::Pod(key) = pod { key.to_string() } else { String::new() };
@@ -128,7 +128,7 @@ fn lines(cluster: &Cluster, pairs: &OutcomesByPair) -> Vec<Line> {
     out
 }
 
-/// Namespace and name of a pod's workload; with the kind where the name alone would be another workload's too.
+/// Returns the namespace and name of a pod's workload, with the kind if another workload has the same name.
 fn workload_of(cluster: &Cluster, key: &ObjectKey) -> (Name, String) {
     let of = |key: &ObjectKey| cluster.pods.get(key).and_then(|p| p.workload.as_ref());
     let Some(workload) = of(key) else { return (key.namespace.clone(), key.name.to_string()) };
@@ -144,10 +144,10 @@ fn workload_of(cluster: &Cluster, key: &ObjectKey) -> (Name, String) {
     (key.namespace.clone(), name)
 }
 
-/// All that was seen of one member: (as source?, the other end, family, protocol, port) and how it went.
+/// The outcomes of one member, as (was allowed, was denied) by (as source?, other end, IP family, protocol, port).
 type Observations<'a> = BTreeMap<(bool, Option<&'a Member>, Option<Family>, Protocol, u16), (bool, bool)>;
 
-/// The outcomes of every member, towards and from every other.
+/// Returns the outcomes of every member with every other, in both directions.
 fn observations(pairs: &OutcomesByPair) -> BTreeMap<&Member, Observations<'_>> {
     let mut out: BTreeMap<&Member, Observations<'_>> = BTreeMap::new();
     for ((from, to), outcomes) in pairs {
@@ -161,8 +161,8 @@ fn observations(pairs: &OutcomesByPair) -> BTreeMap<&Member, Observations<'_>> {
     out
 }
 
-/// The common observations of some members, or `None` if they contradict each other. What was tried for one only is no
-/// contradiction. Members of the same line are one and the same other end.
+/// Merges the observations of members. `None`: they contradict each other. Flows that were probed for only one are no
+/// contradiction. Members of the same line count as the same other end.
 fn merged<'a>(
     members: &[&'a Member],
     observations: &BTreeMap<&Member, Observations<'a>>,
@@ -185,7 +185,7 @@ fn merged<'a>(
 fn outside_lines(addresses: &[&Member], observations: &BTreeMap<&Member, Observations<'_>>) -> Vec<Line> {
     let mut classes: Vec<(Observations<'_>, Vec<&Member>)> = Vec::new();
     for &address in addresses {
-        // Each address has one family; across families it is the verdicts that count.
+        // Each address has one IP family; across families, only verdicts are compared.
         let Some(own) = merged(&[address], observations, false) else { continue };
         match classes.iter_mut().find(|(observed, _)| compatible(observed, &own)) {
             Some((observed, members)) => {

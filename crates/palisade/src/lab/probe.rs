@@ -1,4 +1,4 @@
-//! `palisade lab probe`: one real connection.
+//! `palisade lab probe`: opens a real connection.
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -11,28 +11,28 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-SRC and DST are spelt as for `palisade can`. Addresses outside the cluster must be among those of the lab.
+SRC and DST have the syntax of `palisade can`. External addresses must be among those of the lab.
 
 Examples:
   palisade lab probe -n shop frontend backend:8080
   palisade lab probe shop/backend 198.51.100.7:443/TCP
 
-Exit codes: 0 answered, 1 not answered, or not what the engine says, 2 error.";
+Exit codes: 0 answered, 1 not answered or not as the engine expects, 2 error.";
 
-/// What `lab probe` takes.
+/// Arguments of `lab probe`.
 #[derive(Debug, Args)]
 pub(crate) struct Probe {
-    /// Who opens the connection
+    /// Source of the connection
     #[arg(value_name = "SRC")]
     source: String,
-    /// Who is called
+    /// Destination
     #[arg(value_name = "DST:PORT[/PROTO]")]
     destination: String,
-    /// The namespace of names that have none
+    /// Namespace of names without one
     #[arg(short, long, value_name = "NAME", default_value = "default")]
     namespace: String,
-    /// The form of the answer
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
     #[command(flatten)]
     lab: LabName,
@@ -44,7 +44,7 @@ struct JsonProbes<'a> {
     probes: &'a [ProbeAnswer],
 }
 
-/// Does it.
+/// Probes the connection and prints the outcome.
 pub(crate) fn run(arguments: &Probe) -> Result<Outcome> {
     let request = Request::Probe {
         source: arguments.source.clone(),
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Probe) -> Result<Outcome> {
     };
     let Reply::ProbeAnswer(probes) = control::ask(&mut control::connect(&arguments.lab.name)?, &request)?
     else {
-        bail!("the lab answered something else: it is of another version");
+        bail!("unexpected reply: the lab is of another version");
     };
     let text = match arguments.output {
         Format::Text => probes.iter().map(text).collect(),
@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Probe) -> Result<Outcome> {
 fn text(probe: &ProbeAnswer) -> String {
     let style = if probe.answered { Style::Good } else { Style::Bad };
     let mut out = format!(
-        "{}  {} → {}  {}; the engine says: {}\n",
+        "{}  {} → {}  {}; expected: {}\n",
         styled(style, &probe.outcome),
         probe.source,
         probe.destination,
@@ -80,7 +80,7 @@ fn text(probe: &ProbeAnswer) -> String {
         out.push_str(&format!("  {reason}\n"));
     }
     if !probe.agrees {
-        out.push_str(&format!("  {}\n", styled(Style::Bad, "the kernel does not do what the policies say")));
+        out.push_str(&format!("  {}\n", styled(Style::Bad, "kernel and engine disagree")));
     }
     out
 }

@@ -1,4 +1,4 @@
-//! `palisade lab run`: build, probe, compare, take apart.
+//! `palisade lab run`: builds a cluster, probes it and compares the outcomes with the engine.
 
 use std::{fmt::Write as _, time::Instant};
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Standard output gets the matrix and the mismatches, and is the same for the same manifests; counts and times go to standard error.
+The matrix and the mismatches are written to standard output, which is the same for the same manifests; counts and times are written to standard error.
 
 Examples:
   palisade lab run examples/shop
@@ -33,33 +33,33 @@ Examples:
   palisade lab run examples/shop -o json | jq .mismatches
   palisade lab run examples/shop --dry-run | diff examples/shop/expected.txt -
 
-Exit codes: 0 kernel and engine agree everywhere, 1 they don't, 2 error.";
+Exit codes: 0 kernel and engine agree, 1 they disagree, 2 error.";
 
-/// What `lab run` takes.
+/// Arguments of `lab run`.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// Manifests: files, directories with everything below them, or - for standard input
+    /// Manifests: files, directories (read recursively), or - for standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
     #[command(flatten)]
     layout: LayoutArguments,
     #[command(flatten)]
     reading: ReadingArguments,
-    /// Probe at most so many connections, chosen at random
+    /// Maximum number of connections to probe, chosen at random
     #[arg(long, value_name = "N")]
     max_probes: Option<usize>,
-    /// What the choice is drawn from
+    /// Seed of the random choice
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
-    /// Ask the engine alone: no kernel, no packets
+    /// Print the engine's verdicts only, without a kernel or packets
     #[arg(long)]
     dry_run: bool,
-    /// The form of the result
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
 }
 
-/// Does it.
+/// Runs the lab.
 pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
     let loaded = inputs::load(&arguments.paths, &arguments.reading, &load_options(), false)?;
     let layout = Layout::of(&loaded.cluster, &arguments.layout.options())?;
@@ -95,14 +95,14 @@ pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
 
 pub(crate) fn progress_bar(length: usize) -> ProgressBar {
     let bar = ProgressBar::new(length as u64);
-    // The template is a constant; without it the bar would have its default look.
+    // The template is constant and valid.
     if let Ok(style) = ProgressStyle::with_template("probing {wide_bar} {pos}/{len} {eta}") {
         bar.set_style(style);
     }
     bar
 }
 
-/// Whether what a probe came to counts as allowed.
+/// Whether the outcome of a probe counts as allowed.
 pub(crate) fn passed(outcome: &ProbeOutcome) -> bool {
     matches!(outcome, ProbeOutcome::Connected { .. })
 }
@@ -112,7 +112,7 @@ fn text(layout: &Layout, report: &Report) -> String {
     let flows = direct.filter_map(|t| Some((&t.probe.flows.first()?.0, passed(&t.outcome))));
     let mut out = draw::text(&Matrix::of(&layout.cluster, flows), draw::WIDTH);
     if !report.mismatches.is_empty() {
-        _ = writeln!(out, "\n{}", styled(Style::Bad, "the kernel does not do what the policies say:"));
+        _ = writeln!(out, "\n{}", styled(Style::Bad, "kernel and engine disagree:"));
         for mismatch in &report.mismatches {
             out.push_str(&mismatch_text(mismatch));
         }
@@ -204,7 +204,7 @@ fn json(layout: &Layout, report: &Report) -> Result<String> {
     Ok(serde_json::to_string_pretty(&run)? + "\n")
 }
 
-/// The engine's matrix alone.
+/// Prints the engine's matrix.
 fn dry_run(layout: &Layout, options: &ProbeOptions, form: Format) -> Result<Outcome> {
     let plan = Plan::of(layout, options);
     let direct = plan.probes.iter().filter(|p| matches!(p.target, Target::Direct(_)));

@@ -1,4 +1,4 @@
-//! What a running lab does for other processes.
+//! Serves the requests of other processes to a running lab.
 
 use std::{
     collections::BTreeMap,
@@ -29,17 +29,17 @@ use crate::{
     reasons,
 };
 
-/// A client that says nothing for so long is left alone.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Clients that send nothing for this long are disconnected.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Takes in requests on a thread of its own.
+/// Receives requests on a new thread.
 pub(crate) fn listen(listener: UnixListener, events: Sender<Event>) -> Result<()> {
     let serve = move || {
         for stream in listener.incoming().flatten() {
-            if stream.set_read_timeout(Some(PATIENCE)).is_err() {
+            if stream.set_read_timeout(Some(TIMEOUT)).is_err() {
                 continue;
             }
-            // What isn't a request needs no answer.
+            // Invalid requests get no reply.
             if let Ok(Some(request)) = control::receive::<Request>(&stream)
                 && events.send(Event::Request(request, stream)).is_err()
             {
@@ -47,11 +47,11 @@ pub(crate) fn listen(listener: UnixListener, events: Sender<Event>) -> Result<()
             }
         }
     };
-    thread::Builder::new().name("lab-door".into()).spawn(serve).context("can't start a thread")?;
+    thread::Builder::new().name("lab-control".into()).spawn(serve).context("can't start a thread")?;
     Ok(())
 }
 
-/// Answers what needs an answer only. A client that has gone away needs none.
+/// Replies to a request. Errors of the connection are ignored: the client is gone.
 pub(crate) fn answer(lab: &Lab, request: &Request, stream: &mut UnixStream) {
     let reply = match request {
         Request::Probe { source, destination, namespace } => {
@@ -73,7 +73,7 @@ fn locate(lab: &Lab, place: &str, namespace: &str) -> Result<Reply> {
 fn place_of(lab: &Lab, text: &str, namespace: &str) -> Result<Place> {
     let spec: Spec = text.parse().with_context(|| format!("`{text}`"))?;
     if spec.port.is_some() || spec.protocol.is_some() {
-        bail!("`{text}`: a place has no port");
+        bail!("`{text}`: omit the port");
     }
     let ends = question::endpoints(&lab.layout().cluster, &spec.who, namespace)?;
     let first = ends.first().with_context(|| format!("`{text}` has no network"))?;
@@ -86,7 +86,7 @@ fn probe(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result<
     let (source, destination) = (parse(source)?, parse(destination)?);
     let outside = || lab.layout().outside.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if source.who == EndpointSpec::Internet || destination.who == EndpointSpec::Internet {
-        bail!("the lab has no internet, but these addresses outside the cluster: {}", outside());
+        bail!("the lab has no internet; use an external address of the lab: {}", outside());
     }
     let question = question::resolve(cluster, &source, &destination, namespace)?;
     for asked in &question.flows {
@@ -94,7 +94,10 @@ fn probe(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result<
             if let Endpoint::External(address) = end
                 && !lab.layout().outside.contains(address)
             {
-                bail!("the lab has no {address}; outside the cluster it has {}", outside());
+                bail!(
+                    "the lab does not have the address {address}; its external addresses are {}",
+                    outside()
+                );
             }
         }
     }
@@ -103,7 +106,7 @@ fn probe(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result<
     Ok(report.probes.iter().map(|tried| probe_answer(lab, tried)).collect())
 }
 
-/// One probe for each flow; for a service, one for each of its addresses that leads to the flows.
+/// Returns one probe per flow, or for a service, one per address of the service.
 fn probes(lab: &Lab, asked: Vec<QuestionFlow>) -> Result<Vec<Probe>> {
     let cluster = &lab.layout().cluster;
     let mut out = Vec::new();
@@ -132,7 +135,7 @@ fn probes(lab: &Lab, asked: Vec<QuestionFlow>) -> Result<Vec<Probe>> {
         let family = Family::of(source.address());
         let addresses = cluster.services.get(&key).map(|s| &s.addresses);
         let address = addresses.into_iter().flatten().find(|a| Family::of(**a) == family);
-        let address = *address.with_context(|| format!("service {key} has no {family} address to call"))?;
+        let address = *address.with_context(|| format!("service {key} has no {family} address"))?;
         out.push(Probe { source, target: Target::Service { key, address }, protocol, port, flows });
     }
     Ok(out)
@@ -140,7 +143,7 @@ fn probes(lab: &Lab, asked: Vec<QuestionFlow>) -> Result<Vec<Probe>> {
 
 fn probe_answer(lab: &Lab, tried: &ProbeResult) -> ProbeAnswer {
     let probe = &tried.probe;
-    // A port on which nobody listens is refused by its owner: the packet has arrived.
+    // If no program listens on the port, the destination refuses the connection: the packet has arrived.
     let refused = tried.outcome == ProbeOutcome::Refused && probe.expected() == Expected::Allowed;
     let mut reasons = Vec::new();
     for (flow, _) in &probe.flows {

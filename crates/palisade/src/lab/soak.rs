@@ -1,4 +1,4 @@
-//! `palisade lab soak`: a lab that changes for as long as one likes.
+//! `palisade lab soak`: compares the kernel with the engine on a cluster that changes continuously.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -17,41 +17,41 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Pods, namespaces, policies and services are created, relabelled, moved, edited and deleted at random, while connections are tried that the changes don't concern. At every quiet point the kernel is held against the engine, by packets and by reading its rules back.
+Pods, namespaces, policies and services are created, relabelled, moved, edited and deleted at random, while connections that the changes do not affect are probed. At every quiet point, the kernel is compared with the engine, with packets and by reading its rules back.
 
 Examples:
   palisade lab soak --minutes 10
   palisade lab soak --minutes 1 --seed 4711 --pods 30 -o json
 
-Exit codes: 0 kernel and engine agreed throughout, 1 they didn't, 2 error.";
+Exit codes: 0 kernel and engine agreed, 1 they disagreed, 2 error.";
 
-/// What `lab soak` takes.
+/// Arguments of `lab soak`.
 #[derive(Debug, Args)]
 pub(crate) struct Soak {
-    /// For how long; fractions count
+    /// Duration in minutes; may be a fraction
     #[arg(long, value_name = "M", default_value_t = 10.0, value_parser = minutes)]
     minutes: f64,
-    /// What the cluster and its changes are drawn from
+    /// Seed of the cluster and its changes
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// How many pods there are at first
+    /// Initial number of pods
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=200))]
     pods: u16,
-    /// Probe at most so many connections at each quiet point
+    /// Maximum number of connections to probe at each quiet point
     #[arg(long, value_name = "N", default_value_t = SoakOptions::default().probes)]
     max_probes: usize,
-    /// The form of the result
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
 }
 
-/// A week is more than anybody means.
+/// Parses a number of minutes, up to a week.
 fn minutes(text: &str) -> Result<f64, String> {
     let given: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if given > 0.0 && given <= 10_080.0 {
         Ok(given)
     } else {
-        Err("must be above 0, and a week at most".to_owned())
+        Err("must be greater than 0 and at most a week (10080)".to_owned())
     }
 }
 
@@ -65,7 +65,7 @@ struct JsonSoak<'a> {
     outcome: &'a SoakReport,
 }
 
-/// Does it.
+/// Runs the soak test.
 pub(crate) fn run(arguments: &Soak) -> Result<exit::Outcome> {
     let sandbox = Sandbox::enter()?;
     let plan = SoakOptions {
@@ -100,7 +100,7 @@ pub(crate) fn run(arguments: &Soak) -> Result<exit::Outcome> {
 
 fn progress(duration: Duration) -> ProgressBar {
     let bar = ProgressBar::new(duration.as_secs());
-    // The template is a constant; without it the bar would have its default look.
+    // The template is constant and valid.
     if let Ok(style) = ProgressStyle::with_template("soaking {wide_bar} {pos}/{len} s  {msg}") {
         bar.set_style(style);
     }

@@ -1,4 +1,4 @@
-//! `palisade lab up`: a cluster that stays, and follows its manifests.
+//! `palisade lab up`: a cluster that keeps running and follows its manifests.
 
 use std::{
     collections::VecDeque,
@@ -31,7 +31,7 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Edits are enforced as they are saved. While the manifests are broken or gone, the last good state stays in force. End it with Ctrl-C, or with `palisade lab down` from elsewhere.
+Edits are enforced when they are saved. While the manifests are invalid or missing, the last valid state remains active. Stop it with Ctrl-C, or with `palisade lab down` from another terminal.
 
 Examples:
   palisade lab up examples/shop
@@ -39,12 +39,12 @@ Examples:
   palisade lab exec -n shop frontend -- sh        (from another terminal)
   palisade lab probe -n shop frontend backend:8080
 
-Exit codes: 0 it was ended, 2 error.";
+Exit codes: 0 stopped, 2 error.";
 
-/// What `lab up` takes.
+/// Arguments of `lab up`.
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Manifests: files, and directories with everything below them
+    /// Manifests: files or directories (read recursively)
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
     #[command(flatten)]
@@ -55,27 +55,27 @@ pub(crate) struct Up {
     lab: LabName,
 }
 
-/// Does it.
+/// Runs the lab until it is stopped.
 pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
     if arguments.paths.iter().any(|p| Input::of_argument(p) == Input::Stdin) {
-        bail!("standard input can't be watched: give files or directories, or use `palisade lab run -`");
+        bail!("standard input can't be watched; use files or directories, or `palisade lab run -`");
     }
     let loaded = inputs::load(&arguments.paths, &arguments.reading, &load_options(), false)?;
     let layout = Layout::of(&loaded.cluster, &arguments.layout.options())?;
-    // The directory is the user's, as seen from outside the sandbox.
-    let door = ControlSocket::open(&arguments.lab.name)?;
+    // Opened before the sandbox is entered, while the user still is who owns the directory.
+    let control = ControlSocket::open(&arguments.lab.name)?;
     let sandbox = Sandbox::enter()?;
     let (events, inbox) = mpsc::channel();
     stop_on_signals(events.clone())?;
     let files = events.clone();
-    // Nobody listens any more once the lab ends.
-    let heard = move |at| _ = files.send(Event::Files(at));
-    let watch = Watch::begin(&arguments.paths, heard)?;
+    // The receiver is dropped when the lab ends.
+    let on_change = move |at| _ = files.send(Event::Files(at));
+    let watch = Watch::begin(&arguments.paths, on_change)?;
 
     let began = Instant::now();
     let lab = Lab::build(&sandbox, layout, palisade_lab::agent::palisade())?;
     output::print(&greeting(&lab, &arguments.lab.name, began.elapsed())).context("can't write")?;
-    serve::listen(door.listener()?, events)?;
+    serve::listen(control.listener()?, events)?;
     let verdicts = Verdicts::of(lab.layout());
     let mut running = Running {
         arguments,
@@ -83,30 +83,30 @@ pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
         lab,
         verdicts,
         watch,
-        told: loaded.diagnostics,
-        // An edit between the reading and the watching was heard by nobody: look once more.
+        reported: loaded.diagnostics,
+        // The watch missed edits between reading and watching, so read once more.
         waiting: VecDeque::from([Event::Files(Instant::now())]),
-        lost: false,
+        is_missing: false,
     };
-    let parting = running.until_stopped();
+    let client = running.until_stopped();
     drop(running);
-    drop(door);
-    // Whoever asked for the end waits until this is closed, which happens last.
-    parting.map(|stream| {
+    drop(control);
+    // The client of `lab down` waits until this is closed, which happens last.
+    client.map(|stream| {
         drop(stream);
         Outcome::Yes
     })
 }
 
-/// Ctrl-C, `kill` and a closed terminal end the lab in good order; a second one at once. Called before any other thread
-/// exists, so that all threads inherit the mask and the signal arrives here alone.
+/// Stops the lab in order on Ctrl-C, `kill` or a closed terminal, and at once on a second signal. Must be called before
+/// other threads exist, so that all inherit the mask and the signals arrive here only.
 fn stop_on_signals(events: Sender<Event>) -> Result<()> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block().context("can't block signals")?;
     let wait = move || {
         while signals.wait().is_ok() {
             if events.send(Event::Stop).is_err() {
-                // The lab is being taken apart already, and takes too long for somebody. The kernel does the rest.
+                // The lab is being removed already. The kernel does the rest.
                 std::process::exit(i32::from(crate::exit::ERROR));
             }
         }
@@ -138,27 +138,27 @@ fn greeting(lab: &Lab, name: &str, took: Duration) -> String {
     for note in &layout.notes {
         _ = writeln!(out, "  note: {note}");
     }
-    out.push_str("waiting for edits; Ctrl-C ends it\n");
+    out.push_str("waiting for edits; press Ctrl-C to stop\n");
     out
 }
 
 struct Running<'a> {
     arguments: &'a Up,
-    // Dropped before the lab, so that an impatient second signal finds nobody listening.
+    // Dropped before the lab, so that a second signal exits at once.
     inbox: Receiver<Event>,
     lab: Lab,
     verdicts: Verdicts,
     watch: Watch,
-    /// What was last found wrong with the manifests.
-    told: Vec<Diagnostic>,
-    /// What came in while edits were collected.
+    /// The diagnostics that were reported last.
+    reported: Vec<Diagnostic>,
+    /// Events received while edits were collected.
     waiting: VecDeque<Event>,
-    /// Whether a path is gone.
-    lost: bool,
+    /// Whether a path does not exist.
+    is_missing: bool,
 }
 
 impl Running<'_> {
-    /// Follows events until one says stop; then hands back who waits for the end.
+    /// Handles events until one stops the lab. Returns the client that waits for the end, if any.
     fn until_stopped(&mut self) -> Result<Option<UnixStream>> {
         loop {
             match self.next() {
@@ -177,12 +177,12 @@ impl Running<'_> {
         }
     }
 
-    /// The next event; `None` when it is time to look for a vanished path.
+    /// Returns the next event. `None`: it is time to check for a missing path.
     fn next(&mut self) -> Option<Event> {
         if let Some(event) = self.waiting.pop_front() {
             return Some(event);
         }
-        let timeout = if self.lost { LOOK_AGAIN } else { Duration::from_secs(3600) };
+        let timeout = if self.is_missing { LOOK_AGAIN } else { Duration::from_secs(3600) };
         match self.inbox.recv_timeout(timeout) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,
@@ -190,7 +190,7 @@ impl Running<'_> {
         }
     }
 
-    /// Waits until the files are quiet.
+    /// Waits until no file has changed for a while.
     fn collect(&mut self, first: Instant) {
         while first.elapsed() < LONGEST {
             match self.inbox.recv_timeout(QUIET) {
@@ -201,50 +201,50 @@ impl Running<'_> {
         }
     }
 
-    /// Whether all paths exist and are watched; tells the user when that changes.
-    fn is_there(&mut self) -> Result<bool> {
-        // A path may vanish while it is being looked at.
+    /// Whether all paths exist and are watched. Reports changes to the user.
+    fn all_exist(&mut self) -> Result<bool> {
+        // A path may be deleted during this check.
         let followed = if self.watch.missing().is_none() { self.watch.follow() } else { Ok(()) };
         if let Some(path) = self.watch.missing() {
-            if !self.lost {
+            if !self.is_missing {
                 output::note(&format!(
-                    "{} is gone: the last state stays in force until it returns\n",
+                    "{} does not exist: keeping the last state until it does\n",
                     path.display()
                 ));
             }
-            self.lost = true;
+            self.is_missing = true;
             return Ok(false);
         }
         followed?;
-        if std::mem::take(&mut self.lost) {
-            output::note("the manifests are back\n");
+        if std::mem::take(&mut self.is_missing) {
+            output::note("the manifests exist again\n");
         }
         Ok(true)
     }
 
-    /// Reads the manifests again, and enforces what they say now.
+    /// Reads the manifests again and enforces them.
     fn reload(&mut self, saved: Instant) -> Result<()> {
-        if !self.is_there()? {
+        if !self.all_exist()? {
             return Ok(());
         }
         let inputs: Vec<Input> = self.arguments.paths.iter().map(|p| Input::of_argument(p)).collect();
         let options = self.arguments.reading.options(load_options());
         let loaded = palisade_manifest::load(&inputs, &options);
-        // The same warnings at every save would hide what the save has changed.
-        if loaded.diagnostics != self.told {
+        // Repeating the same warnings at every save would hide the effect of the save.
+        if loaded.diagnostics != self.reported {
             inputs::report(&loaded, false);
-            self.told.clone_from(&loaded.diagnostics);
+            self.reported.clone_from(&loaded.diagnostics);
         }
         if loaded.has_errors() && !self.arguments.reading.keep_going {
-            output::note("the manifests have errors: the last good state stays in force\n");
+            output::note("the manifests have errors: keeping the last valid state\n");
             return Ok(());
         }
         if loaded.counts.objects.is_empty() {
-            output::note("there are no manifests now: the last state stays in force\n");
+            output::note("there are no manifests: keeping the last state\n");
             return Ok(());
         }
         let before_layout = self.lab.layout().clone();
-        let updated = self.lab.update(&loaded.cluster).context("the edit can't be enforced")?;
+        let updated = self.lab.update(&loaded.cluster).context("can't enforce the edit")?;
         let took = saved.elapsed();
         if updated.changes.is_empty() {
             return Ok(());
@@ -268,12 +268,12 @@ fn edit_text(before: &Layout, updated: &UpdateSummary, took: Duration) -> String
         _ = writeln!(out, "  {word} pod {key}");
     }
     for key in updated.removed.iter().filter(|k| !updated.added.contains(k)) {
-        _ = writeln!(out, "  pod {key} is gone");
+        _ = writeln!(out, "  removed pod {key}");
     }
     out
 }
 
-/// `1 change: NetworkPolicy shop/p`.
+/// Formats changes: `1 change: NetworkPolicy shop/p`.
 fn changes_text(updated: &UpdateSummary) -> String {
     const SHOWN: usize = 4;
     let mut names: Vec<String> = updated.changes.iter().take(SHOWN).map(change_text).collect();

@@ -14,7 +14,7 @@ pub(crate) fn verdict_lines(side: &Side, direction: Direction) -> Vec<String> {
     out
 }
 
-/// `TCP 80 443, UDP 53, ICMP`.
+/// Formats ports: `TCP 80 443, UDP 53, ICMP`.
 pub(crate) fn ports_text(ports: impl IntoIterator<Item = (Protocol, u16)>) -> String {
     let mut out: Vec<(Protocol, String)> = Vec::new();
     for (protocol, port) in ports {

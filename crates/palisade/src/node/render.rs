@@ -1,4 +1,4 @@
-//! The agent's answers as tables and as JSON.
+//! The agent's replies as tables and as JSON.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -15,12 +15,12 @@ use crate::{
     output::{Style, styled},
 };
 
-/// For people.
+/// Renders a reply as text.
 ///
 /// # Errors
 /// When the answer can't be made plain, which would be a fault of the program.
 pub(super) fn text(reply: &Response) -> Result<String> {
-    // Lines and colours are made already; the writer lets nothing else through.
+    // The text has its lines and colours already; the writer escapes everything else.
     if let Response::Explained(explained) = reply {
         return Ok(explained.text.clone());
     }
@@ -29,7 +29,7 @@ pub(super) fn text(reply: &Response) -> Result<String> {
         Response::Pods(pods) => self::pods(pods),
         Response::Profiles(profiles) => self::profiles(profiles),
         Response::Tables(tables) => self::tables(tables),
-        Response::Groups(groups) => self::groups(groups, MEMBERS),
+        Response::Groups(groups) => self::groups(groups, MAX_MEMBERS),
         Response::Errors(errors) => self::errors(errors),
         Response::Verified(verified) => self::verified(verified),
         Response::Explained(_) | Response::Done => String::new(),
@@ -37,7 +37,7 @@ pub(super) fn text(reply: &Response) -> Result<String> {
     })
 }
 
-/// The same with all its texts made plain: names of objects and processes may hold anything.
+/// Escapes all strings of a value: names of objects and processes may have any character.
 fn plain<T: Serialize + DeserializeOwned>(value: &T) -> Result<T> {
     fn walk(value: &mut Value) {
         match value {
@@ -56,7 +56,7 @@ fn plain<T: Serialize + DeserializeOwned>(value: &T) -> Result<T> {
     Ok(serde_json::from_value(json)?)
 }
 
-/// For programs.
+/// Renders a reply as JSON.
 pub(super) fn json(reply: &Response) -> Result<String> {
     match reply {
         Response::Status(status) => document("status", status),
@@ -72,7 +72,7 @@ pub(super) fn json(reply: &Response) -> Result<String> {
     }
 }
 
-/// A plan, for people.
+/// Renders a plan as text.
 ///
 /// # Errors
 /// As [`text`].
@@ -82,13 +82,13 @@ pub(crate) fn plan_text(plan: &PlanView, nftables: &str) -> Result<String> {
     let mut out = format!("node {}\n\n", plan.node);
     out += &(heading("pods") + &pods(&plan.pods) + "\n");
     out += &(heading("profiles") + &profiles(&plan.profiles) + "\n");
-    out += &(heading("tables") + &tables(&plan.tables) + "\n");
-    out += &(heading("groups") + &groups(&plan.groups, usize::MAX) + "\n");
+    out += &(heading("policy tables") + &tables(&plan.tables) + "\n");
+    out += &(heading("peer sets") + &groups(&plan.groups, usize::MAX) + "\n");
     out += &(heading("nftables") + nftables);
     Ok(out)
 }
 
-/// A plan, for programs.
+/// Renders a plan as JSON.
 pub(crate) fn plan_json(plan: &PlanView, nftables: &str) -> Result<String> {
     #[derive(Serialize)]
     struct Whole<'a> {
@@ -107,10 +107,10 @@ fn pretty(value: &Value) -> Result<String> {
     Ok(escape::json(&serde_json::to_string_pretty(value)?).into_owned() + "\n")
 }
 
-/// As many members of a group are shown; JSON has them all.
-const MEMBERS: usize = 8;
+/// The most members of a peer set that text shows. JSON has all of them.
+const MAX_MEMBERS: usize = 8;
 
-/// Columns, two spaces apart; the last is as long as it is.
+/// Renders columns, separated by two spaces.
 fn columns(heading: &[&str], rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<Cow<'_, str>>> =
         rows.iter().map(|row| row.iter().map(|cell| shortened(cell)).collect()).collect();
@@ -131,12 +131,11 @@ fn columns(heading: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
-/// As much of a cell is shown in a table: one long name must not push the others off the screen, nor exceed what can be
-/// padded.
-const CELL: usize = 256;
+/// The most characters of a cell. A long name must not push the other columns off the screen or exceed the limit of padding.
+const MAX_CELL: usize = 256;
 
 fn shortened(cell: &str) -> Cow<'_, str> {
-    match cell.char_indices().nth(CELL) {
+    match cell.char_indices().nth(MAX_CELL) {
         Some((end, _)) => Cow::Owned(format!("{}…", &cell[..end])),
         None => Cow::Borrowed(cell),
     }
@@ -174,7 +173,10 @@ fn status(status: &Status) -> String {
     );
     line(
         "plan",
-        format!("{} tables, {} groups with {} elements", status.tables, status.groups, status.elements),
+        format!(
+            "{} policy tables, {} peer sets with {} elements",
+            status.tables, status.groups, status.elements
+        ),
     );
     if status.unusable_objects > 0 {
         let count = format!("{} (see `palisade node errors`)", status.unusable_objects);
@@ -209,7 +211,7 @@ fn time_text(seconds: u64) -> String {
 
 fn pods(pods: &[PodView]) -> String {
     if pods.is_empty() {
-        return "no live pods on this node\n".to_owned();
+        return "no running pods on this node\n".to_owned();
     }
     let row = |pod: &PodView| {
         let table = |table: &Option<String>, direction: &str| match table {
@@ -219,7 +221,7 @@ fn pods(pods: &[PodView]) -> String {
             None => "open".to_owned(),
         };
         let addresses: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
-        let note = pod.address_owned_by.as_ref().map(|other| format!("address counts as that of {other}"));
+        let note = pod.address_owned_by.as_ref().map(|other| format!("address belongs to {other}"));
         vec![
             format!("{}/{}", pod.namespace, pod.name),
             addresses.join(" "),
@@ -247,29 +249,29 @@ fn profiles(profiles: &[ProfileView]) -> String {
 
 fn tables(tables: &[TableView]) -> String {
     if tables.is_empty() {
-        return "no tables: everything passes\n".to_owned();
+        return "no policy tables: everything is allowed\n".to_owned();
     }
     let mut out = String::new();
     for table in tables {
-        _ = writeln!(out, "{} {}, {} addresses lead to it", table.direction, table.id, table.addresses);
+        _ = writeln!(out, "{} {}, used by {} addresses", table.direction, table.id, table.addresses);
         for row in &table.rows {
             _ = writeln!(out, "  {:<6} {}  {}", row.of, row.group, row.traffic);
         }
-        _ = writeln!(out, "  everybody else  {}", table.rest);
+        _ = writeln!(out, "  all other peers  {}", table.rest);
     }
     out
 }
 
 fn groups(groups: &[GroupView], shown: usize) -> String {
     if groups.is_empty() {
-        return "no groups\n".to_owned();
+        return "no peer sets\n".to_owned();
     }
     let mut out = String::new();
     for group in groups {
         let (members, tables) = (group.members.len(), group.tables);
         let what = if group.of == "pods" { "pod addresses" } else { "ranges" };
         let table = crate::inputs::plural(tables, "table");
-        _ = writeln!(out, "{}  {members} {what}, asked by {tables} {table}", group.id);
+        _ = writeln!(out, "{}  {members} {what}, used by {tables} {table}", group.id);
         let mut named: Vec<String> = group.members.iter().take(shown).cloned().collect();
         if members > shown {
             named.push(format!("and {} more", members - shown));
@@ -290,10 +292,10 @@ fn errors(errors: &Errors) -> String {
     for event in &errors.events {
         _ = writeln!(out, "{}  {}: {}", utc(event.time), event.stage, event.message);
     }
-    if out.is_empty() { "nothing went wrong\n".to_owned() } else { out }
+    if out.is_empty() { "no errors\n".to_owned() } else { out }
 }
 
-/// `2026-03-01T12:00:00Z` of seconds since the epoch: days to a date as Howard Hinnant's `civil_from_days` does it.
+/// Formats seconds since the epoch: `2026-03-01T12:00:00Z`. Uses Howard Hinnant's `civil_from_days`.
 fn utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468;
@@ -310,15 +312,15 @@ fn utc(seconds: u64) -> String {
 
 fn verified(verified: &Verified) -> String {
     let compared = format!(
-        "{} chains, {} rules, {} sets and {} elements compared; {} packets taken through the rules\n",
+        "compared {} chains, {} rules, {} sets and {} elements; simulated {} packets\n",
         verified.chains, verified.rules, verified.sets, verified.elements, verified.flows
     );
     if verified.equal {
-        return format!("{}: {compared}", styled(Style::Good, "the kernel holds the plan"));
+        return format!("{}: {compared}", styled(Style::Good, "the kernel matches the plan"));
     }
-    let mut out = format!("{}: {compared}", styled(Style::Bad, "the kernel does not hold the plan"));
+    let mut out = format!("{}: {compared}", styled(Style::Bad, "the kernel does not match the plan"));
     if verified.behind {
-        out += "  the kernel refuses the latest plan: `palisade node errors` says why\n";
+        out += "  the kernel rejected the latest plan: see `palisade node errors`\n";
     }
     for difference in &verified.differences {
         _ = writeln!(out, "  {difference}");
@@ -330,9 +332,9 @@ fn verified(verified: &Verified) -> String {
 mod tests {
     use super::*;
 
-    /// What a tenant may have called his objects, and a program itself.
+    /// Names as a malicious tenant or program may choose them.
     #[test]
-    fn hostile_names_are_shown_and_not_obeyed() {
+    fn hostile_names_are_escaped() {
         use palisade_agent::socket::{ErrorView, ObjectError};
         let name = format!("x\u{1b}[2J\u{1b}[31m\n\r\u{7}\u{9b}\u{202e}{}", "y".repeat(64 << 10));
         let of = || name.clone();

@@ -49,11 +49,11 @@ fn what_cannot_be_compared() {
     let (kubeconfig, dir) = (server.kubeconfig(), TempDir::new().unwrap());
     let empty = dir.path().display();
     for (words, says) in [
-        (format!("diff --live {empty}"), "no manifests there"),
-        (format!("diff --live {empty} {empty}"), "--live compares the cluster with one"),
+        (format!("diff --live {empty}"), "no manifests found"),
+        (format!("diff --live {empty} {empty}"), "--live takes one path"),
         (format!("diff --live --git a..b {empty}"), "cannot be used with"),
-        (format!("diff --context test --git a..b {empty}"), "use one of them"),
-        (format!("diff {empty}"), "or the cluster with --live"),
+        (format!("diff --context test --git a..b {empty}"), "can't be combined"),
+        (format!("diff {empty}"), "or --live to compare with the cluster"),
     ] {
         let (code, out, err) = ask(&kubeconfig, &words);
         assert_eq!((code, &*out), (2, ""), "{words}: {err}");

@@ -81,7 +81,7 @@ fn a_user_of_one_namespace() {
     assert_eq!(json["verdict"], "allowed");
     let pods = json["incomplete"].as_array().unwrap().iter().find(|m| m["kind"] == "Pod").unwrap();
     assert_eq!(pods["only_in"], json!(["shop"]));
-    assert!(err.contains("pods could not be read but in shop"), "{err}");
+    assert!(err.contains("pods could not be read except in shop"), "{err}");
     assert!(err.contains("nodes could not be read:"), "{err}");
     assert_eq!(ask(&kubeconfig, "can web db:8080 --allow-incomplete").0, 0);
     // The namespace that the user names is his own.
@@ -307,7 +307,7 @@ fn neither_files_nor_a_cluster() {
     answer(0, "can shop/frontend shop/backend:8080 -f examples/shop");
     refused("connections", "no cluster: there is no kubeconfig");
     refused("diff --live examples/shop", "no cluster: there is no kubeconfig");
-    refused("can a b", "or say where manifests are with -f PATH");
+    refused("can a b", "or use -f PATH to read manifests");
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn can_decides_and_points_at_the_object_and_field() {
     );
     let (code, out, _) = ask(&kubeconfig, "can staging/cronjob/nightly svc/db:80");
     assert_eq!(code, 1, "{out}");
-    assert!(out.contains("it wants pods app=web in namespace shop (spec.ingress[0].from[0])"), "{out}");
+    assert!(out.contains("requires pods app=web in namespace shop (spec.ingress[0].from[0])"), "{out}");
     let (code, out, _) = ask(&kubeconfig, "can nightly shop/db:8080 -n staging -o json");
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &json["verdict"]), (1, &json!("denied")));

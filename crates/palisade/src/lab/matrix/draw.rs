@@ -1,4 +1,4 @@
-//! A matrix as text: numbered rows and columns, so that names take their room once.
+//! Draws a matrix as text. Rows and columns are numbered, so that each name occurs once.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -6,20 +6,20 @@ use palisade_policy::{Family, Protocol};
 
 use super::{Line, Matrix, Member, Outcomes};
 
-/// How wide a matrix may be: files with one are read everywhere, so the terminal has no say.
+/// The maximum width. It does not depend on the terminal, because matrices are stored in files.
 pub(crate) const WIDTH: usize = 100;
 
-/// What stands for a pair that was not tried.
+/// The text for a pair that was not probed.
 const NOT_TRIED: &str = ".";
 const NOTHING: &str = "-";
 const EVERYTHING: &str = "all";
-/// Nodes, or outside addresses, that have one line but not one answer.
+/// The text for nodes or external addresses that share a line and have different outcomes.
 const MIXED: &str = "mix";
 
-/// How wide a list of ports gets before it goes on in the next line. A port has at most five digits.
+/// The maximum width of a line of ports. A port has at most five digits.
 const LIST_WIDTH: usize = 11;
 
-/// Draws the matrix, in several blocks of columns if one would be wider than `width` characters.
+/// Draws the matrix, in several blocks of columns if it would be wider than `width` characters.
 pub(crate) fn text(matrix: &Matrix, width: usize) -> String {
     let mut out = String::new();
     if matrix.lines.is_empty() {
@@ -51,7 +51,7 @@ pub(crate) fn text(matrix: &Matrix, width: usize) -> String {
     out
 }
 
-/// The rows that open connections, and the columns that are called.
+/// Returns the rows and columns to draw: sources and destinations.
 fn shown(matrix: &Matrix) -> (Vec<usize>, Vec<usize>) {
     let rows: BTreeSet<usize> = matrix.cells.keys().map(|(from, _)| *from).collect();
     let columns: BTreeSet<usize> = matrix.cells.keys().map(|(_, to)| *to).collect();
@@ -97,7 +97,7 @@ fn row_text<'a>(label: &str, label_width: usize, cells: impl Iterator<Item = (us
     line.trim_end().to_owned()
 }
 
-/// One cell: what is allowed of what was tried.
+/// Returns the lines of a cell: the allowed ports.
 fn cell(outcomes: Option<&Outcomes>) -> Vec<String> {
     let Some(outcomes) = outcomes else { return vec![NOT_TRIED.to_owned()] };
     if outcomes.values().any(|t| t.allowed > 0 && t.denied > 0) {
@@ -112,8 +112,8 @@ fn cell(outcomes: Option<&Outcomes>) -> Vec<String> {
     wrapped(allowed(outcomes))
 }
 
-/// What is allowed, in as few words as possible: whole protocols, then single ports; with `/4` or `/6` where only that
-/// family is.
+/// Returns the allowed traffic in short form: whole protocols, then single ports; with `/4` or `/6` if only that IP family
+/// is allowed.
 fn allowed(outcomes: &Outcomes) -> Vec<String> {
     let tried: BTreeSet<(Protocol, u16)> =
         outcomes.keys().map(|(_, protocol, port)| (*protocol, *port)).collect();
@@ -150,7 +150,7 @@ fn allowed(outcomes: &Outcomes) -> Vec<String> {
     out
 }
 
-/// What tells UDP and SCTP ports from TCP ports.
+/// Returns the letter that marks UDP and SCTP ports.
 fn letter(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Udp => "u",
@@ -176,7 +176,7 @@ fn wrapped(items: Vec<String>) -> Vec<String> {
 fn legend(matrix: &Matrix, columns: &[usize], out: &mut String) {
     _ = writeln!(out, "\ntried:");
     let width = columns.last().map_or(1, |c| (c + 1).to_string().len());
-    // Lines with the same ports are told once.
+    // Columns with the same ports share a line.
     let mut by_ports: Vec<(String, Vec<String>)> = Vec::new();
     for &column in columns {
         let tried: BTreeSet<(Protocol, u16)> = matrix
@@ -227,7 +227,7 @@ fn outside_addresses(line: &Line) -> Option<Vec<String>> {
     (!addresses.is_empty()).then_some(addresses)
 }
 
-/// A list with commas, in lines of at most [`WIDTH`] characters.
+/// Formats a list with commas, in lines of at most [`WIDTH`] characters.
 fn listed(head: &str, items: &[String]) -> String {
     let (mut out, mut used) = (head.to_owned(), head.len());
     for (i, item) in items.iter().enumerate() {
@@ -248,7 +248,7 @@ fn listed(head: &str, items: &[String]) -> String {
     out
 }
 
-/// `TCP 80,443; UDP 53`, each port alone: these were tried, and nothing between them.
+/// Formats the probed ports, each by itself: `TCP 80 443, UDP 53`.
 fn ports_text(tried: &BTreeSet<(Protocol, u16)>) -> String {
     let mut out: Vec<String> = Vec::new();
     for protocol in Protocol::WITH_PORTS {
