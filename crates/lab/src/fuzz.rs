@@ -173,7 +173,7 @@ fn probe_stage(lab: &Lab, seed: u64, options: &FuzzOptions, case: &mut Case) -> 
     if report.agrees() {
         return Ok(());
     }
-    Err(CaseError { disagrees: true, what: report.mismatches.iter().map(Mismatch::in_words).collect() })
+    Err(CaseError { disagrees: true, what: report.mismatches.iter().map(Mismatch::summary).collect() })
 }
 
 /// Shrinks the cluster of a case while kernel and engine still disagree about it as built.

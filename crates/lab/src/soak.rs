@@ -193,7 +193,7 @@ fn round(
     counts.probed += report.counts.probed;
     counts.dropped += report.counts.dropped;
     if !report.agrees() {
-        return Err(report.mismatches.iter().map(Mismatch::in_words).collect());
+        return Err(report.mismatches.iter().map(Mismatch::summary).collect());
     }
     counts.verdicts_compared += reader::compare(lab, &plan)?;
     Ok(())

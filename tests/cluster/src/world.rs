@@ -315,7 +315,7 @@ impl World {
         if report.agrees() {
             return Ok(Seen(report));
         }
-        let lines: Vec<String> = report.mismatches.iter().take(12).map(probe::Mismatch::in_words).collect();
+        let lines: Vec<String> = report.mismatches.iter().take(12).map(probe::Mismatch::summary).collect();
         let (bad, all) = (report.counts.mismatches, report.counts.probed);
         bail!("{bad} of {all} disagree:\n  {}", lines.join("\n  "))
     }

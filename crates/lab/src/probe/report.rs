@@ -182,23 +182,22 @@ impl Serialize for Mismatch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut out = serializer.serialize_struct("Mismatch", 9)?;
         result_fields(&self.result, &mut out)?;
-        let reasons: Vec<String> = self.decisions.iter().map(in_words).collect();
+        let reasons: Vec<String> = self.decisions.iter().map(decision_text).collect();
         out.serialize_field("reasons", &reasons)?;
         out.end()
     }
 }
 
 /// Returns a decision as one line of text.
-fn in_words(decision: &Decision) -> String {
-    let side = |name: &str, verdict: Verdict, reason: &Reason| {
-        format!("{name} {verdict}: {}", reason_in_words(reason))
-    };
+fn decision_text(decision: &Decision) -> String {
+    let side =
+        |name: &str, verdict: Verdict, reason: &Reason| format!("{name} {verdict}: {}", reason_text(reason));
     let egress = side("egress", decision.egress.verdict, &decision.egress.reason);
     let ingress = side("ingress", decision.ingress.verdict, &decision.ingress.reason);
     format!("{egress}; {ingress}")
 }
 
-fn reason_in_words(reason: &Reason) -> String {
+fn reason_text(reason: &Reason) -> String {
     match reason {
         Reason::Itself => "a pod always reaches itself".to_owned(),
         Reason::NoSubject => "policies apply to pods only".to_owned(),
@@ -216,7 +215,7 @@ fn reason_in_words(reason: &Reason) -> String {
 impl Mismatch {
     /// Returns the mismatch as one line of text.
     #[must_use]
-    pub fn in_words(&self) -> String {
+    pub fn summary(&self) -> String {
         let probe = &self.result.probe;
         let to = match &probe.target {
             Target::Direct(e) => e.to_string(),
@@ -228,7 +227,7 @@ impl Mismatch {
             Expected::Either => "allowed or denied, depending on the backend",
             Expected::NoBackend => "the service has no backend",
         };
-        let reasons: Vec<String> = self.decisions.iter().map(in_words).collect();
+        let reasons: Vec<String> = self.decisions.iter().map(decision_text).collect();
         format!(
             "{} to {to}, {} port {}: {}, expected: {expected} ({})",
             probe.source,

@@ -131,7 +131,7 @@ fn passes(
             tried += 1;
             match (probes[index].expected(), &outcome) {
                 (Expected::Denied, Outcome::Connected { .. }) => {
-                    wrong.push(in_words(&probes[index], &outcome));
+                    wrong.push(failure_text(&probes[index], &outcome));
                 }
                 (Expected::Allowed, outcome) => failed[index] |= !probes[index].agrees(outcome),
                 _ => {}
@@ -145,14 +145,14 @@ fn passes(
     let retries: Vec<usize> = all.into_iter().filter(|index| failed[*index]).collect();
     let on_outcome = &mut |index: usize, outcome: Outcome| {
         if !probes[index].agrees(&outcome) {
-            wrong.push(in_words(&probes[index], &outcome));
+            wrong.push(failure_text(&probes[index], &outcome));
         }
     };
     probe::run_from(namespaces, probes, &retries, &RETRY, on_outcome).map_err(|e| vec![with_causes(&e)])?;
     if wrong.is_empty() { Ok(tried) } else { Err(wrong) }
 }
 
-fn in_words(probe: &Probe, outcome: &Outcome) -> String {
+fn failure_text(probe: &Probe, outcome: &Outcome) -> String {
     let expected = if probe.expected() == Expected::Allowed { "allowed" } else { "denied" };
     format!(
         "{} to {}, {} port {}: {outcome} while the lab was changing, but {expected} before and after",

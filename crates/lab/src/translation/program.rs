@@ -1,11 +1,25 @@
-//! The service rules of a node as one nf_tables transaction. Numbers are from `linux/netfilter/nf_tables.h`.
+//! The service rules of a node as one nf_tables transaction.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
-use palisade_policy::Family;
+use palisade_nft::uapi::{
+    netfilter::{
+        NF_INET_FORWARD, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST,
+        NF_IP_PRI_NAT_SRC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
+    },
+    netlink::{
+        NLA_F_NESTED, NLA_HDRLEN, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ALIGNTO,
+        NLMSG_HDRLEN,
+    },
+    nf_conntrack::IPS_DST_NAT,
+    nf_tables::*,
+    nfnetlink::{NFGENMSG_LEN, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, message_type},
+    nftables::{TYPE_INET_PROTOCOL, TYPE_INET_SERVICE, TYPE_IP6ADDR, TYPE_IPADDR, concatenation},
+};
+use palisade_policy::{Family, Protocol};
 
 use crate::services::Frontend;
 
@@ -14,43 +28,6 @@ pub const TABLE: &str = "palisade-lab-services";
 
 /// What a node's kernel must hold: the backends of each frontend.
 pub(super) type Rules = BTreeMap<Frontend, BTreeSet<(IpAddr, u16)>>;
-
-/// `NFPROTO_INET`, `NFNL_SUBSYS_NFTABLES`.
-const INET: u8 = 1;
-const NFTABLES: u16 = 10;
-
-/// `NFNL_MSG_BATCH_*` and `NFT_MSG_*`.
-const BATCH_BEGIN: u16 = 16;
-const BATCH_END: u16 = 17;
-const NEWTABLE: u16 = NFTABLES << 8;
-const DELTABLE: u16 = NEWTABLE + 2;
-const NEWCHAIN: u16 = NEWTABLE + 3;
-const NEWRULE: u16 = NEWTABLE + 6;
-const NEWSET: u16 = NEWTABLE + 9;
-const NEWSETELEM: u16 = NEWTABLE + 12;
-
-/// `NLM_F_*`.
-const REQUEST: u16 = 1;
-const ACK: u16 = 4;
-const CREATE: u16 = 0x400;
-const APPEND: u16 = 0x800;
-
-/// `NFTA_DATA_VALUE`, `NFTA_DATA_VERDICT`, `NFTA_LIST_ELEM`, `NLA_F_NESTED`.
-const VALUE: u16 = 1;
-const VERDICT: u16 = 2;
-const ELEMENT: u16 = 1;
-const NESTED: u16 = 1 << 15;
-
-/// `NFT_GOTO`.
-const GOTO: u32 = -4i32 as u32;
-
-/// `NFT_SET_MAP`, `NFT_DATA_VERDICT`.
-const MAP: u32 = 8;
-const VERDICT_DATA: u32 = 0xffff_ff00;
-
-/// Type numbers of the `nft` program. In a concatenation each takes six bits (`datatype.h`).
-const TYPE_PROTOCOL: u32 = 12;
-const TYPE_PORT: u32 = 13;
 
 /// Elements in one message: an attribute holds at most 64 KiB, an element at most about 100 bytes.
 const ELEMENTS_AT_ONCE: usize = 400;
@@ -61,11 +38,11 @@ const REFUSE: &str = "refuse";
 /// The base chains: name, type, hook number, priority. `refuse-…` run before filter chains of other programs (priority 0), as
 /// those of kube-proxy do.
 const BASE: [(&str, &str, u32, i32); 5] = [
-    ("prerouting", "nat", 0, -100),
-    ("output", "nat", 3, -100),
-    ("postrouting", "nat", 4, 100),
-    ("refuse-forward", "filter", 2, -10),
-    ("refuse-output", "filter", 3, -10),
+    ("prerouting", "nat", NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST),
+    ("output", "nat", NF_INET_LOCAL_OUT, NF_IP_PRI_NAT_DST),
+    ("postrouting", "nat", NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC),
+    ("refuse-forward", "filter", NF_INET_FORWARD, -10),
+    ("refuse-output", "filter", NF_INET_LOCAL_OUT, -10),
 ];
 
 /// A buffer of netlink attributes.
@@ -74,10 +51,10 @@ struct Attributes(Vec<u8>);
 
 impl Attributes {
     fn put(&mut self, kind: u16, payload: &[u8]) -> &mut Self {
-        self.0.extend(((payload.len() + 4) as u16).to_ne_bytes());
+        self.0.extend(((payload.len() + NLA_HDRLEN) as u16).to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
         self.0.extend(payload);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self.0.resize(self.0.len().next_multiple_of(NLMSG_ALIGNTO), 0);
         self
     }
 
@@ -92,13 +69,13 @@ impl Attributes {
     fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let mut inner = Self::default();
         fill(&mut inner);
-        self.put(kind | NESTED, &inner.0)
+        self.put(kind | NLA_F_NESTED, &inner.0)
     }
 
     /// Appends one expression of a rule.
     fn expression(&mut self, name: &str, fill: impl FnOnce(&mut Self)) -> &mut Self {
-        self.nest(ELEMENT, |e| {
-            e.text(1, name).nest(2, fill);
+        self.nest(NFTA_LIST_ELEM, |e| {
+            e.text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, fill);
         })
     }
 }
@@ -113,15 +90,15 @@ pub(super) struct Batch {
 impl Batch {
     fn new() -> Self {
         let mut batch = Self { bytes: Vec::new(), texts: Vec::new(), last: 0 };
-        batch.message(BATCH_BEGIN, 0, 0, NFTABLES, &[], "begin a transaction");
+        batch.message(NFNL_MSG_BATCH_BEGIN, 0, 0, NFNL_SUBSYS_NFTABLES, &[], "begin a transaction");
         batch
     }
 
     fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, attributes: &[u8], text: &str) {
         self.last = self.bytes.len();
-        self.bytes.extend((20 + attributes.len() as u32).to_ne_bytes());
+        self.bytes.extend(((NLMSG_HDRLEN + NFGENMSG_LEN + attributes.len()) as u32).to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend((REQUEST | flags).to_ne_bytes());
+        self.bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
         // The sequence number is the index of the message; port 0 is the kernel.
         self.bytes.extend((self.texts.len() as u32).to_ne_bytes());
         self.bytes.extend([0; 4]);
@@ -133,45 +110,54 @@ impl Batch {
 
     fn object(&mut self, kind: u16, flags: u16, text: &str, fill: impl FnOnce(&mut Attributes)) {
         let mut attributes = Attributes::default();
-        attributes.text(1, TABLE);
+        // The attribute of the table's name has this number for every object.
+        attributes.text(NFTA_TABLE_NAME, TABLE);
         fill(&mut attributes);
-        self.message(kind, flags, INET, 0, &attributes.0, text);
+        self.message(message_type(NFNL_SUBSYS_NFTABLES, kind), flags, NFPROTO_INET, 0, &attributes.0, text);
     }
 
     fn chain(&mut self, name: &str, base: Option<(&str, u32, i32)>) {
-        self.object(NEWCHAIN, CREATE, &format!("add chain {name}"), |a| {
-            a.text(3, name);
+        self.object(NFT_MSG_NEWCHAIN, NLM_F_CREATE, &format!("add chain {name}"), |a| {
+            a.text(NFTA_CHAIN_NAME, name);
             if let Some((kind, hook, priority)) = base {
-                a.nest(4, |h| {
-                    h.number(1, hook).number(2, priority as u32);
+                a.nest(NFTA_CHAIN_HOOK, |h| {
+                    h.number(NFTA_HOOK_HOOKNUM, hook).number(NFTA_HOOK_PRIORITY, priority as u32);
                 });
-                a.text(7, kind);
+                a.text(NFTA_CHAIN_TYPE, kind);
             }
         });
     }
 
     fn rule(&mut self, chain: &str, fill: impl FnOnce(&mut Attributes)) {
-        self.object(NEWRULE, CREATE | APPEND, &format!("add a rule to chain {chain}"), |a| {
-            a.text(2, chain).nest(4, fill);
-        });
+        self.object(
+            NFT_MSG_NEWRULE,
+            NLM_F_CREATE | NLM_F_APPEND,
+            &format!("add a rule to chain {chain}"),
+            |a| {
+                a.text(NFTA_RULE_CHAIN, chain).nest(NFTA_RULE_EXPRESSIONS, fill);
+            },
+        );
     }
 
     fn set(&mut self, name: &str, id: u32, key: (u32, u32), is_map: bool) {
-        self.object(NEWSET, CREATE, &format!("add set {name}"), |a| {
-            a.text(2, name).number(3, if is_map { MAP } else { 0 }).number(4, key.0).number(5, key.1);
+        self.object(NFT_MSG_NEWSET, NLM_F_CREATE, &format!("add set {name}"), |a| {
+            a.text(NFTA_SET_NAME, name)
+                .number(NFTA_SET_FLAGS, if is_map { NFT_SET_MAP } else { 0 })
+                .number(NFTA_SET_KEY_TYPE, key.0)
+                .number(NFTA_SET_KEY_LEN, key.1);
             if is_map {
-                a.number(6, VERDICT_DATA);
+                a.number(NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT);
             }
-            a.number(10, id);
+            a.number(NFTA_SET_ID, id);
         });
     }
 
     fn elements<T>(&mut self, set: &str, elements: &[T], write: impl Fn(&mut Attributes, &T)) {
         for chunk in elements.chunks(ELEMENTS_AT_ONCE) {
-            self.object(NEWSETELEM, CREATE, &format!("add elements to set {set}"), |a| {
-                a.text(2, set).nest(3, |list| {
+            self.object(NFT_MSG_NEWSETELEM, NLM_F_CREATE, &format!("add elements to set {set}"), |a| {
+                a.text(NFTA_SET_ELEM_LIST_SET, set).nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
                     for element in chunk {
-                        list.nest(ELEMENT, |e| write(e, element));
+                        list.nest(NFTA_LIST_ELEM, |e| write(e, element));
                     }
                 });
             });
@@ -181,9 +167,9 @@ impl Batch {
     /// Ends the transaction. Requests an acknowledgement of its last message.
     pub(super) fn finish(mut self) -> (Vec<u8>, Vec<String>) {
         let flags = self.last + 6..self.last + 8;
-        let with_ack = u16::from_ne_bytes([self.bytes[flags.start], self.bytes[flags.start + 1]]) | ACK;
+        let with_ack = u16::from_ne_bytes([self.bytes[flags.start], self.bytes[flags.start + 1]]) | NLM_F_ACK;
         self.bytes[flags].copy_from_slice(&with_ack.to_ne_bytes());
-        self.message(BATCH_END, 0, 0, NFTABLES, &[], "end a transaction");
+        self.message(NFNL_MSG_BATCH_END, 0, 0, NFNL_SUBSYS_NFTABLES, &[], "end a transaction");
         (self.bytes, self.texts)
     }
 }
@@ -191,7 +177,7 @@ impl Batch {
 /// The names, numbers and sizes that differ between IPv4 and IPv6.
 struct FamilyLayout {
     family: Family,
-    /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+    /// The protocol family.
     number: u8,
     /// The offsets of source and destination address in the header, and their length.
     source: u32,
@@ -199,28 +185,28 @@ struct FamilyLayout {
     length: u32,
     /// The type number of an address.
     address_type: u32,
-    /// `NFT_REG32_xx` after an address in `NFT_REG32_00`.
+    /// The register after an address in [`FIRST`].
     after: u32,
 }
 
 const FAMILIES: [FamilyLayout; 2] = [
     FamilyLayout {
         family: Family::V4,
-        number: 2,
+        number: NFPROTO_IPV4,
         source: 12,
         destination: 16,
         length: 4,
-        address_type: 7,
-        after: 9,
+        address_type: TYPE_IPADDR,
+        after: NFT_REG32_01,
     },
     FamilyLayout {
         family: Family::V6,
-        number: 10,
+        number: NFPROTO_IPV6,
         source: 8,
         destination: 24,
         length: 16,
-        address_type: 8,
-        after: 12,
+        address_type: TYPE_IP6ADDR,
+        after: NFT_REG32_04,
     },
 ];
 
@@ -231,73 +217,79 @@ impl FamilyLayout {
 
     fn is_family(&self, rule: &mut Attributes) {
         rule.expression("meta", |m| {
-            m.number(1, FIRST).number(2, 15);
+            m.number(NFTA_META_DREG, FIRST).number(NFTA_META_KEY, NFT_META_NFPROTO);
         });
-        compare(rule, FIRST, 0, &[self.number]);
+        compare(rule, FIRST, NFT_CMP_EQ, &[self.number]);
     }
 
     /// Looks destination address, protocol and destination port up in a verdict map.
     fn dispatch(&self, rule: &mut Attributes, map: &str) {
         self.is_family(rule);
-        payload(rule, FIRST, 1, self.destination, self.length);
+        payload(rule, FIRST, NFT_PAYLOAD_NETWORK_HEADER, self.destination, self.length);
         rule.expression("meta", |m| {
-            m.number(1, self.after).number(2, 16);
+            m.number(NFTA_META_DREG, self.after).number(NFTA_META_KEY, NFT_META_L4PROTO);
         });
-        payload(rule, self.after + 1, 2, 2, 2);
+        // The destination port is at offset 2 of TCP, UDP and SCTP headers.
+        payload(rule, self.after + 1, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
         rule.expression("lookup", |l| {
-            l.text(1, map).number(2, FIRST).number(3, 0);
+            l.text(NFTA_LOOKUP_SET, map)
+                .number(NFTA_LOOKUP_SREG, FIRST)
+                .number(NFTA_LOOKUP_DREG, NFT_REG_VERDICT);
         });
     }
 
     fn masquerade_hairpin(&self, rule: &mut Attributes, set: &str) {
         self.is_family(rule);
-        // `NFT_CT_STATUS` and its bit `IPS_DST_NAT`. Numbers of connection tracking are in host order.
-        let destination_nat = 0x20u32.to_ne_bytes();
+        // Connection tracking stores its status in host order.
+        let destination_nat = IPS_DST_NAT.to_ne_bytes();
         rule.expression("ct", |c| {
-            c.number(1, FIRST).number(2, 2);
+            c.number(NFTA_CT_DREG, FIRST).number(NFTA_CT_KEY, NFT_CT_STATUS);
         });
         rule.expression("bitwise", |b| {
-            b.number(1, FIRST).number(2, FIRST).number(3, 4);
-            b.nest(4, |d| {
-                d.put(VALUE, &destination_nat);
+            b.number(NFTA_BITWISE_SREG, FIRST).number(NFTA_BITWISE_DREG, FIRST).number(NFTA_BITWISE_LEN, 4);
+            b.nest(NFTA_BITWISE_MASK, |d| {
+                d.put(NFTA_DATA_VALUE, &destination_nat);
             });
-            b.nest(5, |d| {
-                d.put(VALUE, &[0; 4]);
+            b.nest(NFTA_BITWISE_XOR, |d| {
+                d.put(NFTA_DATA_VALUE, &[0; 4]);
             });
         });
-        compare(rule, FIRST, 1, &[0; 4]);
-        payload(rule, FIRST, 1, self.source, self.length);
-        payload(rule, self.after, 1, self.destination, self.length);
+        compare(rule, FIRST, NFT_CMP_NEQ, &[0; 4]);
+        payload(rule, FIRST, NFT_PAYLOAD_NETWORK_HEADER, self.source, self.length);
+        payload(rule, self.after, NFT_PAYLOAD_NETWORK_HEADER, self.destination, self.length);
         rule.expression("lookup", |l| {
-            l.text(1, set).number(2, FIRST);
+            l.text(NFTA_LOOKUP_SET, set).number(NFTA_LOOKUP_SREG, FIRST);
         });
         rule.expression("masq", |_| {});
     }
 }
 
-/// `NFT_REG32_00`.
-const FIRST: u32 = 8;
-/// `NFT_REG32_04`, after the longest address.
-const PORT_REGISTER: u32 = 12;
+/// The register of an address.
+const FIRST: u32 = NFT_REG32_00;
+/// The register after the longest address.
+const PORT_REGISTER: u32 = NFT_REG32_04;
 
 fn compare(rule: &mut Attributes, register: u32, operator: u32, value: &[u8]) {
     rule.expression("cmp", |c| {
-        c.number(1, register).number(2, operator).nest(3, |d| {
-            d.put(VALUE, value);
+        c.number(NFTA_CMP_SREG, register).number(NFTA_CMP_OP, operator).nest(NFTA_CMP_DATA, |d| {
+            d.put(NFTA_DATA_VALUE, value);
         });
     });
 }
 
 fn payload(rule: &mut Attributes, register: u32, base: u32, offset: u32, length: u32) {
     rule.expression("payload", |p| {
-        p.number(1, register).number(2, base).number(3, offset).number(4, length);
+        p.number(NFTA_PAYLOAD_DREG, register)
+            .number(NFTA_PAYLOAD_BASE, base)
+            .number(NFTA_PAYLOAD_OFFSET, offset)
+            .number(NFTA_PAYLOAD_LEN, length);
     });
 }
 
 fn immediate(rule: &mut Attributes, register: u32, value: &[u8]) {
     rule.expression("immediate", |i| {
-        i.number(1, register).nest(2, |d| {
-            d.put(VALUE, value);
+        i.number(NFTA_IMMEDIATE_DREG, register).nest(NFTA_IMMEDIATE_DATA, |d| {
+            d.put(NFTA_DATA_VALUE, value);
         });
     });
 }
@@ -322,16 +314,20 @@ fn key(frontend: &Frontend) -> Vec<u8> {
 fn to_backend(rule: &mut Attributes, layout: &FamilyLayout, (address, port): (IpAddr, u16), left: u32) {
     if left > 1 {
         rule.expression("numgen", |n| {
-            // `NFT_NG_RANDOM`.
-            n.number(1, FIRST).number(2, left).number(3, 1).number(4, 0);
+            n.number(NFTA_NG_DREG, FIRST)
+                .number(NFTA_NG_MODULUS, left)
+                .number(NFTA_NG_TYPE, NFT_NG_RANDOM)
+                .number(NFTA_NG_OFFSET, 0);
         });
-        compare(rule, FIRST, 0, &[0; 4]);
+        compare(rule, FIRST, NFT_CMP_EQ, &[0; 4]);
     }
     immediate(rule, FIRST, &octets(address));
     immediate(rule, PORT_REGISTER, &port.to_be_bytes());
     rule.expression("nat", |n| {
-        // `NFT_NAT_DNAT`.
-        n.number(1, 1).number(2, u32::from(layout.number)).number(3, FIRST).number(5, PORT_REGISTER);
+        n.number(NFTA_NAT_TYPE, NFT_NAT_DNAT)
+            .number(NFTA_NAT_FAMILY, u32::from(layout.number))
+            .number(NFTA_NAT_REG_ADDR_MIN, FIRST)
+            .number(NFTA_NAT_REG_PROTO_MIN, PORT_REGISTER);
     });
 }
 
@@ -339,9 +335,9 @@ fn to_backend(rule: &mut Attributes, layout: &FamilyLayout, (address, port): (Ip
 pub(super) fn program(rules: &Rules) -> Batch {
     let mut batch = Batch::new();
     // The table is added first, since deleting a missing table is an error.
-    batch.object(NEWTABLE, CREATE, "add the table", |_| {});
-    batch.object(DELTABLE, 0, "delete the old table", |_| {});
-    batch.object(NEWTABLE, CREATE, "add the table", |_| {});
+    batch.object(NFT_MSG_NEWTABLE, NLM_F_CREATE, "add the table", |_| {});
+    batch.object(NFT_MSG_DELTABLE, 0, "delete the old table", |_| {});
+    batch.object(NFT_MSG_NEWTABLE, NLM_F_CREATE, "add the table", |_| {});
     for (name, kind, hook, priority) in BASE {
         batch.chain(name, Some((kind, hook, priority)));
     }
@@ -349,18 +345,17 @@ pub(super) fn program(rules: &Rules) -> Batch {
     // TCP is rejected by a reset: the kernel drops an ICMP error that arrives while connect(2) holds the socket.
     batch.rule(REFUSE, |r| {
         r.expression("meta", |m| {
-            m.number(1, FIRST).number(2, 16);
+            m.number(NFTA_META_DREG, FIRST).number(NFTA_META_KEY, NFT_META_L4PROTO);
         });
-        compare(r, FIRST, 0, &[6]);
-        // `NFT_REJECT_TCP_RST`.
+        compare(r, FIRST, NFT_CMP_EQ, &[Protocol::Tcp.number()]);
         r.expression("reject", |e| {
-            e.number(1, 1).put(2, &[0]);
+            e.number(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST).put(NFTA_REJECT_ICMP_CODE, &[0]);
         });
     });
     batch.rule(REFUSE, |r| {
-        // `NFT_REJECT_ICMPX_UNREACH`, `NFT_REJECT_ICMPX_PORT_UNREACH`.
         r.expression("reject", |e| {
-            e.number(1, 2).put(2, &[1]);
+            e.number(NFTA_REJECT_TYPE, NFT_REJECT_ICMPX_UNREACH)
+                .put(NFTA_REJECT_ICMP_CODE, &[NFT_REJECT_ICMPX_PORT_UNREACH]);
         });
     });
     for layout in &FAMILIES {
@@ -373,11 +368,11 @@ pub(super) fn program(rules: &Rules) -> Batch {
 
 fn family_program(batch: &mut Batch, layout: &FamilyLayout, rules: &[(&Frontend, &BTreeSet<(IpAddr, u16)>)]) {
     let id = u32::from(layout.number) * 10;
-    let key_type = layout.address_type << 12 | TYPE_PROTOCOL << 6 | TYPE_PORT;
+    let key_type = concatenation(&[layout.address_type, TYPE_INET_PROTOCOL, TYPE_INET_SERVICE]);
     let [served, refused, hairpin] = ["services", "refused", "hairpin"].map(|s| layout.name(s));
     batch.set(&served, id, (key_type, layout.length + 8), true);
     batch.set(&refused, id + 1, (key_type, layout.length + 8), true);
-    batch.set(&hairpin, id + 2, (layout.address_type << 6 | layout.address_type, 2 * layout.length), false);
+    batch.set(&hairpin, id + 2, (concatenation(&[layout.address_type; 2]), 2 * layout.length), false);
     let (with, without): (Vec<_>, Vec<_>) = rules.iter().partition(|(_, backends)| !backends.is_empty());
     let chains: Vec<(&Frontend, String)> =
         with.iter().enumerate().map(|(i, (f, _))| (*f, layout.name(&format!("service-{i}-v")))).collect();
@@ -388,12 +383,12 @@ fn family_program(batch: &mut Batch, layout: &FamilyLayout, rules: &[(&Frontend,
         }
     }
     let verdict = |e: &mut Attributes, frontend: &Frontend, chain: &str| {
-        e.nest(1, |k| {
-            k.put(VALUE, &key(frontend));
+        e.nest(NFTA_SET_ELEM_KEY, |k| {
+            k.put(NFTA_DATA_VALUE, &key(frontend));
         });
-        e.nest(2, |d| {
-            d.nest(VERDICT, |v| {
-                v.number(1, GOTO).text(2, chain);
+        e.nest(NFTA_SET_ELEM_DATA, |d| {
+            d.nest(NFTA_DATA_VERDICT, |v| {
+                v.number(NFTA_VERDICT_CODE, NFT_GOTO as u32).text(NFTA_VERDICT_CHAIN, chain);
             });
         });
     };
@@ -402,8 +397,8 @@ fn family_program(batch: &mut Batch, layout: &FamilyLayout, rules: &[(&Frontend,
     let pods: Vec<IpAddr> =
         rules.iter().flat_map(|(_, b)| b.iter().map(|b| b.0)).collect::<BTreeSet<_>>().into_iter().collect();
     batch.elements(&hairpin, &pods, |e, address| {
-        e.nest(1, |k| {
-            k.put(VALUE, &octets(*address).repeat(2));
+        e.nest(NFTA_SET_ELEM_KEY, |k| {
+            k.put(NFTA_DATA_VALUE, &octets(*address).repeat(2));
         });
     });
     for (chain, map) in [

@@ -26,18 +26,18 @@ const RULES: usize = 3200;
 /// the expensive ones; a release build is many times faster.
 const BOUND: Duration = Duration::from_secs(3);
 /// The maximum time until the expensive policy itself is enforced, or its pod is closed.
-const BOUND_OF_HOSTILE: Duration = Duration::from_secs(10);
+const BOUND_OF_EXPENSIVE: Duration = Duration::from_secs(10);
 
 /// Returns a tenant's policy on one of the tenant's pods. Each rule accepts a network with one address excepted, on one port;
 /// addresses and ports differ in all rules.
-fn hostile() -> Value {
+fn expensive() -> Value {
     let rule = |i: usize| {
         let except = format!("20.0.{}.{}/32", i / 256, i % 256);
         let peer = json!({"ipBlock": {"cidr": "20.0.0.0/8", "except": [except]}});
         json!({"from": [peer], "ports": [{"protocol": "TCP", "port": 1000 + i}]})
     };
     let rules: Vec<Value> = (0..RULES).map(rule).collect();
-    policy("hostile", "open", json!({"policyTypes": ["Ingress"], "ingress": rules}))
+    policy("expensive", "open", json!({"policyTypes": ["Ingress"], "ingress": rules}))
 }
 
 fn costly(sandbox: &Sandbox) -> Result<(), Failed> {
@@ -49,7 +49,7 @@ fn costly(sandbox: &Sandbox) -> Result<(), Failed> {
     let await_change = |flood: &Flood, passes: bool| {
         // Stopped: no arrival for the time of many datagrams. Started: any arrival since the call.
         let since = Instant::now();
-        until(BOUND_OF_HOSTILE, || {
+        until(BOUND_OF_EXPENSIVE, || {
             let last = flood.last_arrived(since);
             let quiet = since.max(last.unwrap_or(since)).elapsed() > Duration::from_millis(100);
             Ok(if passes {
@@ -63,7 +63,7 @@ fn costly(sandbox: &Sandbox) -> Result<(), Failed> {
         "no datagram reaches the tenant's pod before the policy".into()
     })?;
 
-    testbed.write_policies(&[hostile()])?;
+    testbed.write_policies(&[expensive()])?;
     let written = Instant::now();
     // The agent is busy with the expensive policy.
     thread::sleep(Duration::from_millis(200));
@@ -75,7 +75,9 @@ fn costly(sandbox: &Sandbox) -> Result<(), Failed> {
         testbed.write_policies(&[ingress_from("srv", clients)])?;
         let took = await_change(&to_srv, opens)?.ok_or_else(|| {
             let log = agent::tail(testbed.folder(), &NEAR.into());
-            format!("a change of another pod's policy is not enforced {BOUND_OF_HOSTILE:?} after it:\n{log}")
+            format!(
+                "a change of another pod's policy is not enforced {BOUND_OF_EXPENSIVE:?} after it:\n{log}"
+            )
         })?;
         slowest = slowest.max(took);
     }

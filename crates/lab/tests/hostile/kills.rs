@@ -77,13 +77,13 @@ impl ExpectedVerdicts {
         let (change, pairs) = &mut *guard;
         *change += 1;
         for (pair, entry) in pairs.iter_mut().enumerate() {
-            let must = match (old >> pair & 1, new >> pair & 1) {
+            let expected = match (old >> pair & 1, new >> pair & 1) {
                 (1, 1) => Expected::Pass,
                 (0, 0) => Expected::Drop,
                 _ => Expected::Either,
             };
-            if entry.0 != must {
-                *entry = (must, *change);
+            if entry.0 != expected {
+                *entry = (expected, *change);
             }
         }
     }
@@ -118,8 +118,8 @@ impl Default for Log {
 }
 
 impl Log {
-    fn check(&self, must: Expected, passed: bool, what: impl FnOnce() -> String) {
-        match (must, passed) {
+    fn check(&self, expected: Expected, passed: bool, what: impl FnOnce() -> String) {
+        match (expected, passed) {
             (Expected::Pass, true) => _ = self.passed.fetch_add(1, Ordering::Relaxed),
             (Expected::Drop, false) => _ = self.dropped.fetch_add(1, Ordering::Relaxed),
             (Expected::Either, _) => {}
@@ -194,8 +194,8 @@ fn datagrams(shared: &Shared, namespace: &Namespace, path: Path, server: &UdpSoc
         waiting.insert(number, (Instant::now(), shared.expected.since(path.pair, before)));
         while let Ok(8) = server.recv(&mut buffer) {
             let number = u64::from_be_bytes(buffer);
-            if let Some((sent, must)) = waiting.remove(&number) {
-                shared.log.check(must, true, || {
+            if let Some((sent, expected)) = waiting.remove(&number) {
+                shared.log.check(expected, true, || {
                     let after = sent.elapsed().as_millis();
                     format!("{}, number {number}, read {after} ms after it was sent", path.name("UDP"))
                 });
@@ -204,8 +204,8 @@ fn datagrams(shared: &Shared, namespace: &Namespace, path: Path, server: &UdpSoc
         while let Some(first) = waiting.first_entry()
             && first.get().0.elapsed() > DROPPED
         {
-            let (number, (_, must)) = first.remove_entry();
-            shared.log.check(must, false, || format!("{}, number {number}", path.name("UDP")));
+            let (number, (_, expected)) = first.remove_entry();
+            shared.log.check(expected, false, || format!("{}, number {number}", path.name("UDP")));
         }
         thread::sleep(Duration::from_millis(8));
     }
@@ -219,8 +219,8 @@ fn connections(shared: &Shared, namespace: &Namespace, path: Path) -> io::Result
         let before = shared.expected.of(path.pair);
         let timeout = if before.0 == Expected::Drop { DENIED_TIMEOUT } else { DROPPED };
         let made = TcpStream::connect_timeout(&path.target, timeout).is_ok();
-        let must = shared.expected.since(path.pair, before);
-        shared.log.check(must, made, || path.name("TCP"));
+        let expected = shared.expected.since(path.pair, before);
+        shared.log.check(expected, made, || path.name("TCP"));
         thread::sleep(Duration::from_millis(40));
     }
     Ok(())
@@ -326,7 +326,7 @@ fn kills(sandbox: &Sandbox, kind: PodNetwork, seed: u64) -> Result<(), Failed> {
     let mut now = Policies::random(&mut rng);
     now.write(&mut testbed)?;
     testbed.start(NEAR)?;
-    // These conversations are allowed all the time and must lose nothing.
+    // These conversations are allowed all the time and expected lose nothing.
     let conversation = |transport| ConversationSpec {
         from: "client",
         to: "srv",
@@ -384,7 +384,7 @@ fn commits(sandbox: &Sandbox) -> Result<(), Failed> {
     let data_plane = testbed.within(NEAR, NftDataPlane::open)??;
     let mut agent = NodeAgent::new(NEAR.into(), data_plane);
     let mut commits = 0;
-    // The clusters are read in advance: the directory source waits until files are complete, and commits must follow at once.
+    // The clusters are read in advance: the directory source waits until files are complete, and commits expected follow at once.
     let mut clusters = Vec::new();
     for other in ["bad", "open", "far-bad"] {
         testbed.write_policies(&[ingress_from("srv", &["client", other])])?;

@@ -43,7 +43,7 @@ pub(crate) fn must_agree(lab: &Lab) -> Result<probe::Report, Failed> {
     if report.agrees() {
         return Ok(report);
     }
-    let lines: Vec<String> = report.mismatches.iter().take(12).map(probe::Mismatch::in_words).collect();
+    let lines: Vec<String> = report.mismatches.iter().take(12).map(probe::Mismatch::summary).collect();
     Err(format!(
         "{} of {} disagree:\n  {}",
         report.counts.mismatches,

@@ -106,7 +106,7 @@ fn hundred(sandbox: &Sandbox) -> Result<(), Failed> {
     let plan = probe::Plan::of(lab.layout(), &options);
     let report = probe::run(&lab, &plan, &options, |_, _| {}).map_err(|e| with_causes(&e))?;
     println!("2000 probes took {:?}, {} repeated", report.durations.total, report.counts.retried);
-    ensure(report.agrees(), || format!("{:?}", report.mismatches[0].in_words()))?;
+    ensure(report.agrees(), || format!("{:?}", report.mismatches[0].summary()))?;
     ensure(report.counts.probed == 2000, || "not 2000 probes".into())?;
     ensure(report.not_probed.iter().any(|n| n.why.contains("sample")), || {
         "the report does not mention the sample".into()

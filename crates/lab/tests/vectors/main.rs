@@ -65,7 +65,7 @@ fn run(sandbox: &Sandbox) -> Result<(), Failed> {
         let plan = probe::Plan { probes, not_probed: Vec::new() };
         let report = probe::run(&lab, &plan, &short_timeouts(), |_, _| {}).map_err(|e| with_causes(&e))?;
         tested += report.counts.probed;
-        wrong.extend(report.mismatches.iter().map(|m| format!("{}: {}", vector.id, m.in_words())));
+        wrong.extend(report.mismatches.iter().map(|m| format!("{}: {}", vector.id, m.summary())));
     }
 
     println!("{} vectors, {tested} of their probes tested, in {:?}", vectors.len(), began.elapsed());
