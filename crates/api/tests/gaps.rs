@@ -1,4 +1,4 @@
-//! Random edits, random breaks: at every quiet point what the events say is what the server has.
+//! Random changes and failures: whenever the watches have caught up, the events add up to the cluster of the server.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use support::{
 const NAMESPACES: &str = "/api/v1/namespaces";
 const CNP: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
 
-/// One thing that happens. Few names, so that they collide.
+/// A change or a failure. Names are few, so that they collide.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     PutPod(u8, u8),
@@ -29,16 +29,16 @@ enum Step {
     DeleteNamespace(u8),
     PutClusterPolicy(u8, u8),
     DeleteClusterPolicy(u8),
-    Cut(bool),
+    Interrupt(bool),
     Compact,
-    Rubbish,
+    MalformedLine,
     Bookmark,
-    Refuse(u8),
-    HttpGone,
+    Unavailable(u8),
+    ExpiredResponse,
     Pages(bool),
-    Breath,
-    /// Everybody has caught up, which is checked.
-    Quiet,
+    Wait,
+    /// Waits until the watches have caught up, and compares.
+    CatchUp,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -51,15 +51,15 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3u8).prop_map(Step::DeleteNamespace),
         2 => (0..3u8, 0..4u8).prop_map(|(n, v)| Step::PutClusterPolicy(n, v)),
         1 => (0..3u8).prop_map(Step::DeleteClusterPolicy),
-        3 => any::<bool>().prop_map(Step::Cut),
+        3 => any::<bool>().prop_map(Step::Interrupt),
         2 => Just(Step::Compact),
-        1 => Just(Step::Rubbish),
+        1 => Just(Step::MalformedLine),
         1 => Just(Step::Bookmark),
-        1 => (0..3u8).prop_map(Step::Refuse),
-        1 => Just(Step::HttpGone),
+        1 => (0..3u8).prop_map(Step::Unavailable),
+        1 => Just(Step::ExpiredResponse),
         1 => any::<bool>().prop_map(Step::Pages),
-        4 => Just(Step::Breath),
-        2 => Just(Step::Quiet),
+        4 => Just(Step::Wait),
+        2 => Just(Step::CatchUp),
     ]
 }
 
@@ -70,7 +70,7 @@ fn cluster_policy(n: u8, version: u8) -> Value {
                     "subject": {"namespaces": {}}, "ingress": [{"action": "Deny", "from": [{"namespaces": {}}]}]}})
 }
 
-async fn perform(server: &Server, follower: &mut Follower, step: Step) {
+async fn apply(server: &Server, follower: &mut Follower, step: Step) {
     match step {
         Step::PutPod(n, v) => {
             let (namespace, app) = (format!("ns-{}", n % 3), format!("app-{v}"));
@@ -97,39 +97,40 @@ async fn perform(server: &Server, follower: &mut Follower, step: Step) {
         Step::DeleteClusterPolicy(n) => {
             server.delete(CNP, "", &format!("cluster-{n}"));
         }
-        Step::Cut(in_the_middle) => server.cut(in_the_middle),
+        Step::Interrupt(mid_line) => server.interrupt(mid_line),
         Step::Compact => server.compact(),
-        Step::Rubbish => server.inject(PODS, "rub{bish"),
+        Step::MalformedLine => server.inject(PODS, "not{json"),
         Step::Bookmark => server.bookmark(POLICIES),
-        Step::Refuse(which) => {
+        Step::Unavailable(which) => {
             let path = ["/api/v1/pods", "/networkpolicies", "/clusternetworkpolicies"][usize::from(which)];
-            server.fault(path, Fault::Answer(503, vec![], "not now".to_owned()));
+            server.fault(path, Fault::Respond(503, vec![], "not now".to_owned()));
         }
-        Step::HttpGone => {
+        Step::ExpiredResponse => {
             let gone = json!({"kind": "Status", "code": 410, "message": "too old"}).to_string();
-            server.fault("pods?&watch", Fault::Answer(410, vec![], gone));
+            server.fault("pods?&watch", Fault::Respond(410, vec![], gone));
         }
         Step::Pages(pages) => {
             server.streaming(if pages { Streaming::Refused(422) } else { Streaming::Served });
         }
-        Step::Breath => tokio::time::sleep(Duration::from_millis(5)).await,
-        Step::Quiet => follower.caught_up(server).await,
+        Step::Wait => tokio::time::sleep(Duration::from_millis(5)).await,
+        Step::CatchUp => follower.caught_up(server).await,
     }
 }
 
 #[test]
-fn no_sequence_of_breaks_loses_or_invents_anything() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = Config { cases: 24, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
+fn no_sequence_of_failures_loses_or_invents_anything() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let config = Config { cases: 48, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
     TestRunner::new(config)
         .run(&proptest::collection::vec(step(), 1..80), |steps| {
             runtime.block_on(async {
-                let server = Server::start().await;
+                let server = Server::start();
                 server.serve(CNP);
                 let mut follower = Follower::of(&server);
                 follower.snapshot().await;
                 for step in steps {
-                    perform(&server, &mut follower, step).await;
+                    apply(&server, &mut follower, step).await;
                 }
                 follower.caught_up(&server).await;
             });

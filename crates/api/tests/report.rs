@@ -1,4 +1,4 @@
-//! What is written back, against an API server that keeps it.
+//! The reports, against an API server in this process that stores them. In virtual time.
 
 use std::time::Duration;
 
@@ -45,18 +45,8 @@ fn put_guard(server: &Server, priority: i32) {
     );
 }
 
-async fn until(what: &str, done: impl Fn() -> bool) {
-    for _ in 0..1500 {
-        if done() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("waited in vain for {what}");
-}
-
 fn condition(server: &Server, kind: &str) -> Value {
-    let object = server.get(CNP, "", "guard").expect("the policy is there");
+    let object = server.get(CNP, "", "guard").expect("the policy exists");
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     conditions.into_iter().find(|c| c["type"] == kind).unwrap_or(Value::Null)
 }
@@ -68,9 +58,9 @@ fn finding() -> Diagnostic {
     }
 }
 
-#[tokio::test]
-async fn conditions_are_written_once_by_one_and_follow_the_policy() {
-    let server = Server::start().await;
+#[tokio::test(start_paused = true)]
+async fn conditions_are_written_once_by_the_leader_and_follow_the_policy() {
+    let server = Server::start();
     server.serve(CNP);
     put_guard(&server, 1);
     let reporters: Vec<Reporter> = (0..4).map(|n| reporter(&server, &format!("node-{n}"))).collect();
@@ -78,15 +68,21 @@ async fn conditions_are_written_once_by_one_and_follow_the_policy() {
         reporter.findings(guard(1, "uid-guard"), vec![]);
         reporter.programmed(Ok(()));
     }
-    until("the conditions", || condition(&server, "palisade.dev/Programmed")["status"] == "True").await;
+    server
+        .until("the conditions", |server| condition(server, "palisade.dev/Programmed")["status"] == "True")
+        .await;
     let accepted = condition(&server, "palisade.dev/Accepted");
     assert_eq!((&accepted["status"], &accepted["observedGeneration"]), (&json!("True"), &json!(1)));
-    assert_eq!(condition(&server, "other.example/Seen")["status"], "True", "what others wrote stays");
+    assert_eq!(
+        condition(&server, "other.example/Seen")["status"],
+        "True",
+        "conditions of other managers stay"
+    );
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!(server.requests("PATCH"), 1, "one writer, one write");
     assert!(server.get(LEASES, "", "palisade-status-writer").is_some());
 
-    // Told again without news, nothing is written; a new generation is.
+    // The same findings again cause no write; a new generation does.
     for reporter in &reporters {
         reporter.findings(guard(1, "uid-guard"), vec![]);
         reporter.programmed(Ok(()));
@@ -98,12 +94,14 @@ async fn conditions_are_written_once_by_one_and_follow_the_policy() {
         reporter.findings(guard(2, "uid-guard"), vec![finding()]);
         reporter.programmed(Ok(()));
     }
-    until("the refusal", || condition(&server, "palisade.dev/Accepted")["status"] == "False").await;
+    server
+        .until("the refusal", |server| condition(server, "palisade.dev/Accepted")["status"] == "False")
+        .await;
     let refused = condition(&server, "palisade.dev/Accepted");
     assert_eq!(refused["observedGeneration"], 2);
     assert_eq!(refused["message"], "error: spec.ingress[0]: can't be used");
-    // And the leader alone tells it as an Event.
-    until("the Event", || !server.objects(EVENTS).is_empty()).await;
+    // Only the leader reports an Event.
+    server.until("the Event", |server| !server.objects(EVENTS).is_empty()).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     let events = server.objects(EVENTS);
     assert_eq!(events.len(), 1, "{events:?}");
@@ -116,25 +114,25 @@ async fn conditions_are_written_once_by_one_and_follow_the_policy() {
     assert_eq!(event["regarding"]["uid"], "uid-guard");
 }
 
-#[tokio::test]
-async fn the_status_of_another_object_or_generation_is_left_alone() {
-    let server = Server::start().await;
+#[tokio::test(start_paused = true)]
+async fn the_status_of_another_object_or_generation_is_not_written() {
+    let server = Server::start();
     server.serve(CNP);
     put_guard(&server, 1);
     put_guard(&server, 2);
     let reporter = reporter(&server, "node-1");
     reporter.findings(guard(1, "uid-guard"), vec![]);
-    until("a look at it", || server.requests("/guard/status") > 0).await;
+    server.until("a look at it", |server| server.requests("/guard/status") > 0).await;
     reporter.findings(guard(2, "another"), vec![]);
-    until("another look", || server.requests("/guard/status") > 2).await;
+    server.until("another look", |server| server.requests("/guard/status") > 2).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(server.requests("PATCH"), 0);
 }
 
-#[tokio::test]
-async fn every_agent_speaks_for_its_own_node() {
-    let server = Server::start().await;
-    // Somebody else leads, and renews.
+#[tokio::test(start_paused = true)]
+async fn every_agent_reports_its_own_node() {
+    let server = Server::start();
+    // Another agent is the leader.
     let taken = json!({"metadata": {"name": "palisade-status-writer"}, "spec": {"holderIdentity": "other"}});
     server.put(LEASES, taken);
     let reporter = reporter(&server, "node-7");
@@ -142,7 +140,7 @@ async fn every_agent_speaks_for_its_own_node() {
         ObjectRef { kind: ResourceKind::NetworkPolicy, namespace: Some("shop".into()), ..guard(1, "u") };
     reporter.findings(bad, vec![finding()]);
     reporter.programmed(Err("the kernel refuses: no memory".to_owned()));
-    until("the Event", || !server.objects(EVENTS).is_empty()).await;
+    server.until("the Event", |server| !server.objects(EVENTS).is_empty()).await;
     let event = server.objects(EVENTS).remove(0);
     assert_eq!(
         (&event["regarding"]["kind"], &event["regarding"]["name"]),
@@ -151,39 +149,36 @@ async fn every_agent_speaks_for_its_own_node() {
     assert_eq!(event["note"], "the kernel refuses: no memory");
     assert_eq!(event["reportingInstance"], "node-7");
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert!(server.objects(SHOP_EVENTS).is_empty(), "what is wrong with objects is the leader's to tell");
+    assert!(server.objects(SHOP_EVENTS).is_empty(), "only the leader reports problems with objects");
 }
 
-#[tokio::test]
-async fn a_failure_to_write_is_survived_and_tried_again() {
-    let server = Server::start().await;
+#[tokio::test(start_paused = true)]
+async fn failed_writes_are_retried() {
+    let server = Server::start();
     server.serve(CNP);
     put_guard(&server, 1);
     for _ in 0..2 {
-        server.fault("/guard/status", Fault::Answer(500, vec![], "etcd".to_owned()));
+        server.fault("/guard/status", Fault::Respond(500, vec![], "etcd".to_owned()));
     }
-    server.fault("/leases", Fault::Answer(503, vec![], "not now".to_owned()));
+    server.fault("/leases", Fault::Respond(503, vec![], "not now".to_owned()));
     server.forbid(EVENTS);
-    // The lease is looked at again after a minute; this one begins anew.
-    let first = reporter(&server, "node-1");
-    first.findings(guard(1, "uid-guard"), vec![]);
-    until("the refused look", || server.requests("/leases") > 0).await;
-    drop(first);
     let reporter = reporter(&server, "node-1");
     reporter.findings(guard(1, "uid-guard"), vec![finding()]);
-    until("the conditions", || condition(&server, "palisade.dev/Accepted")["status"] == "False").await;
-    until("a refused Event", || server.requests("POST /apis/events") > 0).await;
+    server
+        .until("the conditions", |server| condition(server, "palisade.dev/Accepted")["status"] == "False")
+        .await;
+    server.until("a refused Event", |server| server.requests("POST /apis/events") > 0).await;
 }
 
-#[tokio::test]
-async fn the_writing_ends_with_the_last_handle() {
-    let server = Server::start().await;
+#[tokio::test(start_paused = true)]
+async fn reporting_ends_with_the_last_reporter() {
+    let server = Server::start();
     let reporter = reporter(&server, "node-1");
-    until("the lease", || server.get(LEASES, "", "palisade-status-writer").is_some()).await;
+    server.until("the lease", |server| server.get(LEASES, "", "palisade-status-writer").is_some()).await;
     let clone = reporter.clone();
     drop(reporter);
     clone.programmed(Err("full".to_owned()));
-    until("the Event", || !server.objects(EVENTS).is_empty()).await;
+    server.until("the Event", |server| !server.objects(EVENTS).is_empty()).await;
     drop(clone);
     tokio::time::sleep(Duration::from_millis(400)).await;
     let before = server.requests("");

@@ -1,4 +1,4 @@
-//! The watches against an API server that lists, watches and fails as the real one does.
+//! The watches, against an API server in this process that lists, watches and fails as a real one does. In virtual time.
 
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ fn cluster_policy(name: &str, priority: i32) -> serde_json::Value {
 }
 
 /// A server with a namespace, a node, three pods and a policy.
-async fn server() -> Server {
-    let server = Server::start().await;
+fn server() -> Server {
+    let server = Server::start();
     server.put(NAMESPACES, namespace("shop"));
     server.put(
         NODES,
@@ -44,9 +44,9 @@ async fn server() -> Server {
     server
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn lists_first_and_then_every_change() {
-    let server = server().await;
+    let server = server();
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
     follower.caught_up(&server).await;
@@ -62,9 +62,9 @@ async fn lists_first_and_then_every_change() {
     assert_eq!(server.requests("limit="), 0, "the lists were streamed");
 }
 
-#[tokio::test]
-async fn nothing_is_told_that_a_decision_does_not_need() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn changes_that_no_decision_needs_are_not_sent() {
+    let server = server();
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
     let mut object = pod("shop", "web-1", "web", "10.0.0.1");
@@ -76,10 +76,10 @@ async fn nothing_is_told_that_a_decision_does_not_need() {
     assert_eq!(follower.changes.len(), 1, "{:?}", follower.changes);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn old_servers_are_read_in_pages() {
     for streaming in [Streaming::Refused(422), Streaming::Refused(400), Streaming::Refused(403)] {
-        let server = server().await;
+        let server = server();
         server.streaming(streaming);
         for n in 0..1203 {
             let address = format!("10.1.{}.{}", n / 250, n % 250);
@@ -87,7 +87,7 @@ async fn old_servers_are_read_in_pages() {
         }
         let mut follower = Follower::of(&server);
         if streaming == Streaming::Refused(403) {
-            // A right that is missing is not taken for an old server.
+            // A missing right is not mistaken for an old server.
             follower.until("the failure", |f| f.why(ResourceKind::Pod).is_some()).await;
             assert_eq!(server.requests("limit="), 0);
             continue;
@@ -100,9 +100,9 @@ async fn old_servers_are_read_in_pages() {
     }
 }
 
-#[tokio::test]
-async fn a_server_that_has_never_heard_of_streamed_lists_is_read_in_pages() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ignores_streamed_lists_is_read_in_pages() {
+    let server = server();
     server.streaming(Streaming::Ignored);
     let options = WatchOptions { response_timeout: Duration::from_millis(300), ..Follower::options() };
     let mut follower = Follower::with(&server, options);
@@ -111,27 +111,27 @@ async fn a_server_that_has_never_heard_of_streamed_lists_is_read_in_pages() {
     assert!(server.requests("/api/v1/pods?&limit=500") > 0);
 }
 
-#[tokio::test]
-async fn pages_that_expire_are_read_again_whole() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn a_list_whose_pages_expire_is_read_without_pages() {
+    let server = server();
     server.streaming(Streaming::Refused(422));
     for n in 0..700 {
         server.put(PODS, pod("shop", &format!("many-{n}"), "many", &format!("10.1.{}.{}", n / 250, n % 250)));
     }
     let gone = json!({"kind": "Status", "code": 410, "message": "too old"}).to_string();
-    server.fault("continue=", Fault::Answer(410, vec![], gone));
+    server.fault("continue=", Fault::Respond(410, vec![], gone));
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
     follower.caught_up(&server).await;
 }
 
-#[tokio::test]
-async fn a_watch_that_ends_or_breaks_is_resumed_where_it_was() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_or_breaks_is_resumed_from_its_position() {
+    let server = server();
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
-    for (n, in_the_middle) in [false, true, true, false, true].into_iter().enumerate() {
-        server.cut(in_the_middle);
+    for (n, mid_line) in [false, true, true, false, true].into_iter().enumerate() {
+        server.interrupt(mid_line);
         server.put(PODS, pod("shop", &format!("late-{n}"), "client", &format!("10.0.1.{n}")));
         server.delete(PODS, "shop", &format!("late-{}", n.wrapping_sub(1)));
         follower.caught_up(&server).await;
@@ -140,9 +140,9 @@ async fn a_watch_that_ends_or_breaks_is_resumed_where_it_was() {
     assert_eq!(lists, 4, "each kind was listed once");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn bookmarks_move_the_position_so_that_a_compaction_costs_no_list() {
-    let server = server().await;
+    let server = server();
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
     let before = server.version();
@@ -150,7 +150,7 @@ async fn bookmarks_move_the_position_so_that_a_compaction_costs_no_list() {
         server.bookmark(collection);
     }
     follower.for_a_while(Duration::from_millis(100)).await;
-    server.cut(false);
+    server.interrupt(false);
     follower.for_a_while(Duration::from_millis(200)).await;
     let resumed = server.requests("/api/v1/pods?&watch=true");
     assert!(resumed >= 2);
@@ -161,24 +161,24 @@ async fn bookmarks_move_the_position_so_that_a_compaction_costs_no_list() {
     );
 }
 
-#[tokio::test]
-async fn after_410_the_list_is_read_anew_and_what_vanished_is_removed() {
+#[tokio::test(start_paused = true)]
+async fn after_410_the_list_is_read_again_and_missing_objects_are_removed() {
     for http_status in [false, true] {
-        let server = server().await;
+        let server = server();
         let mut follower = Follower::of(&server);
         follower.snapshot().await;
-        // Everything happens while nobody watches.
+        // Everything happens while no watch is open.
         if http_status {
             let gone = json!({"kind": "Status", "code": 410, "message": "too old"}).to_string();
             for kind in ["pods?&watch", "networkpolicies?&watch"] {
-                server.fault(kind, Fault::Answer(410, vec![], gone.clone()));
+                server.fault(kind, Fault::Respond(410, vec![], gone.clone()));
             }
         }
         server.delete(PODS, "shop", "web-2");
         server.put(PODS, pod("shop", "web-3", "changed", "10.0.0.3"));
         server.delete(POLICIES, "shop", "web");
         server.compact();
-        server.cut(true);
+        server.interrupt(true);
         let unchanged = ObjectKey::new("shop", "web-1");
         follower.caught_up(&server).await;
         let touched = |c: &palisade_policy::Change| match c {
@@ -186,52 +186,52 @@ async fn after_410_the_list_is_read_anew_and_what_vanished_is_removed() {
             palisade_policy::Change::RemovePod(k) => *k == unchanged,
             _ => false,
         };
-        assert!(!follower.changes.iter().any(touched), "an unchanged pod is neither removed nor told again");
+        assert!(!follower.changes.iter().any(touched), "an unchanged pod is neither removed nor sent again");
         let failing = |(_, s): &(ResourceKind, WatchState)| matches!(s, WatchState::Failing { .. });
         assert!(!follower.history.iter().any(failing), "{:?}", follower.history);
     }
 }
 
-#[tokio::test]
-async fn rubbish_costs_a_watch_but_never_an_event() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn malformed_lines_lose_no_event() {
+    let server = server();
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
-    for (n, rubbish) in
+    for (n, line) in
         ["<html>502</html>", "{\"type\":\"ADDED\"", "\u{0}\u{1}", "{\"type\":\"NEWS\",\"object\":{}}", "[]"]
             .into_iter()
             .enumerate()
     {
-        server.inject(PODS, rubbish);
+        server.inject(PODS, line);
         server.put(PODS, pod("shop", &format!("behind-{n}"), "client", &format!("10.0.2.{n}")));
-        // The line stands in the log for ever: only a new list leads past it.
+        // The line stays in the log, so only a new list leads past it.
         follower.caught_up(&server).await;
         follower.until("recovery", |f| f.states[&ResourceKind::Pod] == WatchState::Watching).await;
     }
-    let said = |(k, s): &(ResourceKind, WatchState)| {
+    let reported = |(k, s): &(ResourceKind, WatchState)| {
         *k == ResourceKind::Pod
             && matches!(s, WatchState::Failing { why } if why.contains("cannot decode") && why.contains("stay in effect"))
     };
-    assert!(follower.history.iter().any(said), "{:?}", follower.history);
+    assert!(follower.history.iter().any(reported), "{:?}", follower.history);
 }
 
-#[tokio::test]
-async fn an_event_that_came_garbled_is_asked_for_again() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn a_corrupted_event_is_requested_again() {
+    let server = server();
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
     for n in 0..3 {
-        server.put_garbled(PODS, pod("shop", &format!("late-{n}"), "client", &format!("10.0.2.{n}")));
+        server.put_corrupted(PODS, pod("shop", &format!("late-{n}"), "client", &format!("10.0.2.{n}")));
         follower.caught_up(&server).await;
     }
     let lists =
         follower.history.iter().filter(|(k, s)| *k == ResourceKind::Pod && *s == WatchState::Listing).count();
-    assert_eq!(lists, 1, "resumed, not listed anew");
+    assert_eq!(lists, 1, "resumed, not listed again");
 }
 
-#[tokio::test]
-async fn a_malformed_object_is_reported_and_stops_nothing() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn a_malformed_object_is_reported_and_does_not_stop_the_watch() {
+    let server = server();
     let mut bad = network_policy("shop", "bad", "web", "client");
     bad["spec"]["ingress"] = json!("all of them");
     server.put(POLICIES, bad);
@@ -250,10 +250,10 @@ async fn a_malformed_object_is_reported_and_stops_nothing() {
     assert!(policy.subject.matches("shop", None, &Labels::from_iter([("app", "web")])));
     assert!(!policy.subject.matches("shop", None, &Labels::from_iter([("app", "db")])));
     assert!(!follower.findings["NetworkPolicy shop/bad"].is_empty());
-    let said = follower.findings["Pod shop/odd"][0].to_string();
-    assert!(said.contains("ignored until it can be decoded"), "{said}");
+    let reported = follower.findings["Pod shop/odd"][0].to_string();
+    assert!(reported.contains("ignored until it can be decoded"), "{reported}");
 
-    // Known objects that become malformed: a pod stays what it was; a policy closes.
+    // A known pod that becomes malformed keeps its last state; a policy isolates its pods.
     let mut worse = pod("shop", "web-1", "other", "10.0.0.1");
     worse["spec"]["containers"] = json!("none");
     server.put(PODS, worse);
@@ -266,22 +266,22 @@ async fn a_malformed_object_is_reported_and_stops_nothing() {
     follower.until("the finding", |f| f.findings.contains_key("Pod shop/web-1")).await;
     assert!(follower.findings["Pod shop/web-1"][0].to_string().contains("last known state stays in effect"));
 
-    // Good versions and deletion heal.
+    // Valid versions and deletions resolve the findings.
     server.put(POLICIES, network_policy("shop", "bad", "web", "client"));
     server.put(PODS, pod("shop", "web-1", "other", "10.0.0.1"));
     server.delete(PODS, "shop", "odd");
     follower.caught_up(&server).await;
-    follower.until("healed findings", |f| f.findings.values().all(Vec::is_empty)).await;
+    follower.until("no findings", |f| f.findings.values().all(Vec::is_empty)).await;
 }
 
-#[tokio::test]
-async fn a_missing_right_keeps_the_snapshot_back_and_says_which() {
+#[tokio::test(start_paused = true)]
+async fn a_missing_right_delays_the_snapshot_and_is_named() {
     for (collection, kind) in [
         (POLICIES, ResourceKind::NetworkPolicy),
         (NODES, ResourceKind::Node),
         (CNP, ResourceKind::ClusterNetworkPolicy),
     ] {
-        let server = server().await;
+        let server = server();
         server.serve(CNP);
         server.put(CNP, cluster_policy("guard", 5));
         server.forbid(collection);
@@ -296,33 +296,33 @@ async fn a_missing_right_keeps_the_snapshot_back_and_says_which() {
         follower.caught_up(&server).await;
         let failures =
             |(k, s): &&(ResourceKind, WatchState)| *k == kind && matches!(s, WatchState::Failing { .. });
-        assert_eq!(follower.history.iter().filter(failures).count(), 1, "told once");
+        assert_eq!(follower.history.iter().filter(failures).count(), 1, "sent once");
     }
 }
 
-#[tokio::test]
-async fn a_busy_server_is_left_alone_as_long_as_it_asks() {
-    let server = server().await;
-    let began = std::time::Instant::now();
-    let busy = || Fault::Answer(429, vec![("retry-after", "1".to_owned())], "Too many requests".to_owned());
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_respected() {
+    let server = server();
+    let start = tokio::time::Instant::now();
+    let busy = || Fault::Respond(429, vec![("retry-after", "1".to_owned())], "Too many requests".to_owned());
     server.fault("/api/v1/pods", busy());
     let mut follower = Follower::of(&server);
     follower.until("the failure", |f| f.why(ResourceKind::Pod).is_some_and(|w| w.contains("429"))).await;
     follower.snapshot().await;
-    assert!(began.elapsed() >= Duration::from_secs(1), "a pause that was asked for is kept");
+    assert!(start.elapsed() >= Duration::from_secs(1), "the requested pause is respected");
 }
 
-#[tokio::test]
-async fn slow_answers_are_waited_for_and_dead_ones_are_not() {
-    let server = server().await;
-    server.fault("/api/v1/nodes", Fault::Slow(Duration::from_millis(400)));
+#[tokio::test(start_paused = true)]
+async fn slow_responses_are_awaited_up_to_the_timeout() {
+    let server = server();
+    server.fault("/api/v1/nodes", Fault::Delay(Duration::from_millis(400)));
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
     let failing = |(_, s): &(ResourceKind, WatchState)| matches!(s, WatchState::Failing { .. });
     assert!(!follower.history.iter().any(failing), "{:?}", follower.history);
 
     let options = WatchOptions { response_timeout: Duration::from_millis(300), ..Follower::options() };
-    server.fault("/api/v1/nodes", Fault::Slow(Duration::from_secs(3600)));
+    server.fault("/api/v1/nodes", Fault::Delay(Duration::from_secs(3600)));
     let mut follower = Follower::with(&server, options);
     follower
         .until("the failure", |f| f.why(ResourceKind::Node).is_some_and(|w| w.contains("no response")))
@@ -330,47 +330,49 @@ async fn slow_answers_are_waited_for_and_dead_ones_are_not() {
     follower.snapshot().await;
 }
 
-#[tokio::test]
-async fn a_list_that_breaks_in_the_middle_removes_nothing() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn an_incomplete_list_removes_nothing() {
+    let server = server();
     server.streaming(Streaming::Refused(422));
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
-    server.fault("/api/v1/pods?&limit", Fault::Cut(700));
-    server
-        .fault("/api/v1/pods?&limit", Fault::Answer(500, vec![], "etcdserver: request timed out".to_owned()));
+    server.fault("/api/v1/pods?&limit", Fault::Truncate(700));
+    server.fault(
+        "/api/v1/pods?&limit",
+        Fault::Respond(500, vec![], "etcdserver: request timed out".to_owned()),
+    );
     server.compact();
     server.put(PODS, pod("shop", "late", "client", "10.0.0.9"));
-    server.cut(false);
+    server.interrupt(false);
     follower.caught_up(&server).await;
     let removed = |c: &palisade_policy::Change| matches!(c, palisade_policy::Change::RemovePod(_));
     assert!(!follower.changes.iter().any(removed), "{:?}", follower.changes);
 }
 
-#[tokio::test]
-async fn a_server_that_is_gone_and_comes_back_is_found_again() {
-    let mut server = server().await;
+#[tokio::test(start_paused = true)]
+async fn the_watches_recover_when_the_server_is_back() {
+    let server = server();
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
     server.stop();
     follower.until("the failure", |f| f.why(ResourceKind::Pod).is_some_and(|w| w.contains("refused"))).await;
-    assert_eq!(follower.cluster().pods.len(), 3, "what was known stays");
+    assert_eq!(follower.cluster().pods.len(), 3, "the last known state stays");
     server.delete(PODS, "shop", "web-1");
-    server.restart().await;
+    server.restart();
     follower.caught_up(&server).await;
     follower.until("recovery", |f| f.states[&ResourceKind::Pod] == WatchState::Watching).await;
 }
 
-#[tokio::test]
-async fn definitions_come_change_their_version_and_go() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn definitions_are_created_change_their_version_and_are_deleted() {
+    let server = server();
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
     server.put(CNP, cluster_policy("guard", 5));
     server.serve(CNP);
     follower.caught_up(&server).await;
     assert_eq!(follower.cluster().policies.len(), 2);
-    // Nothing is wrong, and a status can be written.
+    // Empty findings, so that a status can be written.
     follower.until("its findings", |f| f.findings.get("ClusterNetworkPolicy guard") == Some(&vec![])).await;
 
     // Another version of the same objects.
@@ -395,23 +397,22 @@ async fn definitions_come_change_their_version_and_go() {
     follower
         .until("absence", |f| f.states[&ResourceKind::ClusterNetworkPolicy] == WatchState::NotServed)
         .await;
-    assert_eq!(follower.cluster().policies.len(), 1, "they are gone with their definition");
+    assert_eq!(follower.cluster().policies.len(), 1, "its policies are removed with the definition");
 }
 
-/// Who gives changes to the kernel in order, and then reports what is wrong with objects, never reports one as programmed whose
-/// change is still to come.
-#[tokio::test]
-async fn the_change_of_an_object_is_told_before_what_is_wrong_with_it() {
-    let server = server().await;
+/// So an agent that programs changes in order and then reports findings never reports a policy as programmed before its change.
+#[tokio::test(start_paused = true)]
+async fn the_change_of_an_object_is_sent_before_its_findings() {
+    let server = server();
     server.serve(CNP);
     let mut events =
         palisade_api::watch(server.client(), WatchOptions { queue_capacity: 1, ..WatchOptions::default() });
-    let (mut known, mut told) = (0, 0);
+    let (mut known, mut reported) = (0, 0);
     let priority = |policy: &palisade_policy::Policy| i64::from(policy.priority);
     let mut written = 0;
-    while told < 12 {
-        // Several while nobody listens, so that they gather.
-        for _ in 0..if written < 12 && written <= told { 3 } else { 0 } {
+    while reported < 12 {
+        // Several at once, so that they are batched.
+        for _ in 0..if written < 12 && written <= reported { 3 } else { 0 } {
             written += 1;
             server.put(CNP, cluster_policy("guard", written as i32));
         }
@@ -421,7 +422,7 @@ async fn the_change_of_an_object_is_told_before_what_is_wrong_with_it() {
             Event::Snapshot(cluster) => {
                 known =
                     cluster.policies.values().filter(|p| &*p.key.name == "guard").map(|p| priority(p)).sum();
-                told = known;
+                reported = known;
             }
             Event::Changes { changes, .. } => {
                 for change in changes {
@@ -430,27 +431,27 @@ async fn the_change_of_an_object_is_told_before_what_is_wrong_with_it() {
                     }
                 }
             }
-            // What is told before the snapshot is about what will be in it.
+            // Findings before the snapshot are about objects in the snapshot.
             Event::Findings { object, .. }
                 if known > 0 && object.kind == ResourceKind::ClusterNetworkPolicy =>
             {
                 assert!(object.generation <= known, "generation {} before its change", object.generation);
-                told = object.generation;
+                reported = object.generation;
             }
             _ => {}
         }
     }
 }
 
-#[tokio::test]
-async fn a_definition_that_is_missed_for_a_moment_takes_nothing_away() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn a_definition_that_is_absent_for_a_moment_removes_nothing() {
+    let server = server();
     server.serve(CNP);
     server.put(CNP, cluster_policy("guard", 5));
     let options = WatchOptions { absent_after: Duration::from_secs(2), ..Follower::options() };
     let mut follower = Follower::with(&server, options);
     follower.snapshot().await;
-    server.deny(CNP);
+    server.hide(CNP);
     follower.until("the 404", |f| f.why(ResourceKind::ClusterNetworkPolicy).is_some()).await;
     follower.for_a_while(Duration::from_millis(300)).await;
     server.serve(CNP);
@@ -463,9 +464,9 @@ async fn a_definition_that_is_missed_for_a_moment_takes_nothing_away() {
     assert!(!follower.changes.iter().any(removed));
 }
 
-#[tokio::test]
-async fn a_server_that_is_not_ready_is_not_believed_that_definitions_are_absent() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_not_ready_does_not_confirm_absence() {
+    let server = server();
     server.put(CNP, cluster_policy("guard", 5));
     server.ready(Some(false));
     let mut follower = Follower::of(&server);
@@ -478,19 +479,20 @@ async fn a_server_that_is_not_ready_is_not_believed_that_definitions_are_absent(
     assert_eq!(follower.cluster().policies.len(), 2);
 }
 
-#[tokio::test]
-async fn where_readiness_may_not_be_asked_absence_takes_its_time() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn without_the_right_to_query_readiness_absence_is_confirmed_by_time() {
+    let server = server();
     server.ready(None);
-    let began = std::time::Instant::now();
+    let start = tokio::time::Instant::now();
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
-    assert!(began.elapsed() >= Follower::options().absent_after);
+    assert!(start.elapsed() >= Follower::options().absent_after);
 }
 
+/// In real time and over TCP, since the client is made from a kubeconfig.
 #[tokio::test]
-async fn a_token_that_is_replaced_is_read_anew() {
-    let server = server().await;
+async fn a_rotated_token_is_re_read() {
+    let server = server();
     server.token("first");
     let directory = tempfile::tempdir().unwrap();
     let token = directory.path().join("token");
@@ -498,7 +500,7 @@ async fn a_token_that_is_replaced_is_read_anew() {
     let kubeconfig = directory.path().join("config");
     let text = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "k", "cluster": {"server": server.url()}}],
+        "clusters": [{"name": "k", "cluster": {"server": server.listen().await}}],
         "users": [{"name": "u", "user": {"tokenFile": token}}],
         "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
     });
@@ -510,7 +512,7 @@ async fn a_token_that_is_replaced_is_read_anew() {
     follower.snapshot().await;
 
     server.token("second");
-    server.cut(false);
+    server.interrupt(false);
     follower
         .until("the failure", |f| {
             f.why(ResourceKind::Pod).is_some_and(|w| w.contains("401") && w.contains("token"))
@@ -521,22 +523,22 @@ async fn a_token_that_is_replaced_is_read_anew() {
     follower.caught_up(&server).await;
 }
 
-#[tokio::test]
-async fn a_receiver_that_is_dropped_ends_the_watches() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn dropping_the_receiver_ends_the_watches() {
+    let server = server();
     let mut follower = Follower::of(&server);
     follower.snapshot().await;
     drop(follower);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    server.cut(false);
+    server.interrupt(false);
     let before = server.requests("");
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(server.requests(""), before, "nobody asks any longer");
+    assert_eq!(server.requests(""), before, "no further requests");
 }
 
-#[tokio::test]
-async fn a_receiver_that_is_slow_loses_nothing() {
-    let server = server().await;
+#[tokio::test(start_paused = true)]
+async fn a_slow_receiver_loses_nothing() {
+    let server = server();
     let options = WatchOptions { queue_capacity: 1, ..Follower::options() };
     let mut follower = Follower::with(&server, options);
     follower.snapshot().await;

@@ -1,10 +1,11 @@
-//! From the moment at which a policy is sent to the first packet that it drops: `cargo bench -p palisade-cluster-tests`.
+//! Measures the time from the request that creates a policy to the first packet that it drops:
+//! `cargo bench -p palisade-cluster-tests`.
 //!
-//! The API server has thousands of pods and hundreds of policies, of which the agents' nodes run two pods. A policy that
-//! closes one to the other is created and deleted, again and again, while packets are sent four times a millisecond, each a new
-//! connection. A bare watch beside the agents shows what part of the time is the API server's.
+//! The API server has thousands of pods and hundreds of policies, and the agents' nodes run two of the pods. A policy that
+//! isolates one of them is created and deleted repeatedly, while packets are sent four times a millisecond, each a new connection. A
+//! plain watch beside the agents measures the API server's part of the time.
 //!
-//! Prints, asserts nothing. PALISADE_BENCH_PODS, _POLICIES and _ROUNDS change the sizes.
+//! It prints and asserts nothing. PALISADE_BENCH_PODS, _POLICIES and _ROUNDS change the sizes.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
@@ -63,7 +64,7 @@ const PODS: &str = "
 ";
 const POLICIES: &str = "/apis/networking.k8s.io/v1/namespaces/bench/networkpolicies";
 
-/// Closes bench/to to everybody.
+/// Isolates bench/to.
 fn closing() -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
@@ -75,21 +76,21 @@ fn closing() -> Value {
 
 fn bench(world: &mut World) -> Result<()> {
     let (pods, policies, rounds) = (size("PODS", 5000), size("POLICIES", 500), size("ROUNDS", 200));
-    let began = Instant::now();
+    let start = Instant::now();
     let plane = world.control();
     let (namespace, admin) = (plane.namespace().try_clone()?, plane.admin().to_owned());
-    // Not through `ask`, whose patience is that of a test.
-    inside(&namespace, async || crowd::make(&control_plane::client(&admin).await?, pods, policies).await)?;
+    // Not through `request`, which has the timeout of a test.
+    inside(&namespace, async || crowd::create(&control_plane::client(&admin).await?, pods, policies).await)?;
     world.apply(PODS)?;
     world.start_agents()?;
     world.settle()?;
     println!(
-        "{pods} pods and {policies} policies, made and known to two agents after {:.1} s; {rounds} rounds",
-        began.elapsed().as_secs_f64()
+        "{pods} pods and {policies} policies, created and known to two agents after {:.1} s; {rounds} rounds",
+        start.elapsed().as_secs_f64()
     );
     let before = world.agent("w2")?.metrics()?;
     let packets = Packets::start(world)?;
-    let bare = BareWatch::start(namespace.try_clone()?, admin.clone())?;
+    let plain = PlainWatch::start(namespace.try_clone()?, admin.clone())?;
 
     let (mut dropped, mut answered, mut watched) = (Vec::new(), Vec::new(), Vec::new());
     inside(&namespace, async || {
@@ -100,20 +101,20 @@ fn bench(world: &mut World) -> Result<()> {
             crowd::post(&client, POLICIES, closing()).await?;
             answered.push(sent.elapsed());
             dropped.push(packets.first_dropped()?.saturating_duration_since(sent));
-            watched.push(bare.seen()?.saturating_duration_since(sent));
-            reopen(&client, &packets, &bare).await?;
+            watched.push(plain.next_event()?.saturating_duration_since(sent));
+            reopen(&client, &packets, &plain).await?;
         }
         Ok(())
     })?;
     println!("\nfrom the request that creates a policy");
-    print("to its answer", &mut answered);
-    print("to its event in a bare watch (baseline)", &mut watched);
+    print("to its response", &mut answered);
+    print("to its event in a plain watch (baseline)", &mut watched);
     print("to the first packet dropped", &mut dropped);
 
     let after = world.agent("w2")?.metrics()?;
     let name = "palisade_apply_latency_seconds";
     let (before, after) = (before.histogram(name), after.histogram(name));
-    println!("\nof this the agent's own part, from the event to the kernel's commit, by its histogram");
+    println!("\nthe agent's part of this, from the event to the commit in the kernel, from its histogram");
     for share in [0.5, 0.99] {
         println!("  {:>4.0} %  at most {:.2} ms", share * 100.0, quantile(&before, &after, share) * 1000.0);
     }
@@ -124,8 +125,8 @@ fn bench(world: &mut World) -> Result<()> {
         world.apply(&closing().to_string())?;
         ended.push(sent.elapsed());
         dropped.push(packets.first_dropped()?.saturating_duration_since(sent));
-        bare.seen()?;
-        inside(&namespace, async || reopen(&control_plane::client(&admin).await?, &packets, &bare).await)?;
+        plain.next_event()?;
+        inside(&namespace, async || reopen(&control_plane::client(&admin).await?, &packets, &plain).await)?;
     }
     println!("\nfrom the start of `kubectl apply`");
     print("to its end", &mut ended);
@@ -142,9 +143,9 @@ fn inside<T: Send>(namespace: &Namespace, f: impl AsyncFnOnce() -> Result<T> + S
     namespace.run(|| tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(f()))?
 }
 
-async fn reopen(client: &Client, packets: &Packets, bare: &BareWatch) -> Result<()> {
+async fn reopen(client: &Client, packets: &Packets, plain: &PlainWatch) -> Result<()> {
     client.request::<Value>(Request::delete(format!("{POLICIES}/closed")).body(Vec::new())?).await?;
-    bare.seen()?;
+    plain.next_event()?;
     packets.until_open()
 }
 
@@ -152,7 +153,7 @@ fn print(what: &str, times: &mut [Duration]) {
     times.sort_unstable();
     let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1000.0;
     println!(
-        "  {what:<42} median {:7.2} ms   90 % {:7.2} ms   99 % {:7.2} ms   most {:7.2} ms",
+        "  {what:<42} median {:7.2} ms   90 % {:7.2} ms   99 % {:7.2} ms   max {:7.2} ms",
         at(0.5),
         at(0.9),
         at(0.99),
@@ -160,7 +161,7 @@ fn print(what: &str, times: &mut [Duration]) {
     );
 }
 
-/// The upper bound of the bucket in which this share of what was added lies.
+/// Returns the upper bound of the bucket with this quantile of the added samples.
 fn quantile(before: &[(f64, f64)], after: &[(f64, f64)], share: f64) -> f64 {
     let added = |i: usize| after[i].1 - before.get(i).map_or(0.0, |b| b.1);
     let Some(last) = after.len().checked_sub(1) else { return f64::NAN };
@@ -168,19 +169,19 @@ fn quantile(before: &[(f64, f64)], after: &[(f64, f64)], share: f64) -> f64 {
     (0..after.len()).find(|i| added(*i) >= wanted).map_or(f64::NAN, |i| after[i].0)
 }
 
-/// Numbered packets from one pod to the other, each from a socket of its own and so a new connection.
+/// Numbered packets from one pod to the other, each from a new socket and so a new connection.
 struct Packets {
     sending: Arc<AtomicBool>,
-    /// When each of this round was sent; the first number of the round.
+    /// The first number of this round, and when each packet of the round was sent.
     sent: Arc<Mutex<(u64, Vec<Instant>)>>,
-    /// The number that arrived last, plus one.
+    /// The highest number that arrived, plus one.
     arrived: Arc<AtomicU64>,
 }
 
-/// A packet that hasn't arrived when so much time has passed is lost: it only crosses three virtual links.
+/// A packet that hasn't arrived after this time is lost: it crosses only three virtual links.
 const LOST_AFTER: Duration = Duration::from_millis(40);
 const EVERY: Duration = Duration::from_micros(250);
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Packets {
     fn start(world: &World) -> Result<Self> {
@@ -212,7 +213,7 @@ impl Packets {
                 let mut round = sent.lock().unwrap_or_else(PoisonError::into_inner);
                 let number = round.0 + round.1.len() as u64;
                 round.1.push(Instant::now());
-                // An error of an earlier packet is no reason to stop.
+                // May return the ICMP error of an earlier packet.
                 let _ = socket.send_to(&number.to_le_bytes(), address);
             }
         });
@@ -226,9 +227,9 @@ impl Packets {
         self.sending.store(true, Ordering::SeqCst);
     }
 
-    /// When the first packet was sent that did not arrive, as none after it. Stops sending.
+    /// Waits for the first packet that is dropped, stops sending, and returns when it was sent.
     fn first_dropped(&self) -> Result<Instant> {
-        let began = Instant::now();
+        let start = Instant::now();
         loop {
             thread::sleep(Duration::from_millis(1));
             let round = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -239,33 +240,33 @@ impl Packets {
                 self.sending.store(false, Ordering::SeqCst);
                 return Ok(*first);
             }
-            ensure!(began.elapsed() < PATIENCE, "the policy drops nothing");
+            ensure!(start.elapsed() < TIMEOUT, "the policy drops nothing");
         }
     }
 
     fn until_open(&self) -> Result<()> {
         let before = self.arrived.load(Ordering::SeqCst);
-        let began = Instant::now();
+        let start = Instant::now();
         self.begin();
         while self.arrived.load(Ordering::SeqCst) == before {
-            if began.elapsed() > PATIENCE {
-                bail!("nothing passes although the policy is deleted");
+            if start.elapsed() > TIMEOUT {
+                bail!("packets are dropped although the policy was deleted");
             }
             thread::sleep(Duration::from_millis(1));
         }
         self.sending.store(false, Ordering::SeqCst);
-        // What is still under way belongs to this round.
+        // Packets that are still in flight belong to this round.
         thread::sleep(Duration::from_millis(20));
         Ok(())
     }
 }
 
-/// A watch that only says when it heard of bench/closed.
-struct BareWatch(Mutex<mpsc::Receiver<Instant>>);
+/// A watch that only records when it received an event of bench/closed.
+struct PlainWatch(Mutex<mpsc::Receiver<Instant>>);
 
-impl BareWatch {
+impl PlainWatch {
     fn start(namespace: Namespace, kubeconfig: std::path::PathBuf) -> Result<Self> {
-        let (heard, seen) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let (ready, listed) = mpsc::channel();
         thread::spawn(move || {
             inside(&namespace, async || {
@@ -276,7 +277,7 @@ impl BareWatch {
                     match event {
                         Event::InitDone => ready.send(())?,
                         Event::Apply(p) | Event::Delete(p) if p.name_any() == "closed" => {
-                            heard.send(Instant::now())?;
+                            sender.send(Instant::now())?;
                         }
                         _ => {}
                     }
@@ -284,12 +285,12 @@ impl BareWatch {
                 Ok(())
             })
         });
-        listed.recv_timeout(PATIENCE).context("the bare watch does not begin")?;
-        Ok(Self(Mutex::new(seen)))
+        listed.recv_timeout(TIMEOUT).context("the plain watch does not start")?;
+        Ok(Self(Mutex::new(receiver)))
     }
 
-    fn seen(&self) -> Result<Instant> {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.recv_timeout(PATIENCE).context("the bare watch hears nothing")
+    fn next_event(&self) -> Result<Instant> {
+        let receiver = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        receiver.recv_timeout(TIMEOUT).context("the plain watch received no event")
     }
 }

@@ -23,12 +23,12 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 
 /// How to start an agent.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct AgentOptions {
     /// The kubeconfig that it uses.
     pub kubeconfig: PathBuf,
     /// Further arguments.
     pub more: Vec<String>,
-    /// Tells two processes of one node apart, in the names of files.
+    /// A suffix for file names that distinguishes two agents of one node.
     pub name: String,
 }
 
@@ -44,15 +44,15 @@ impl Agent {
     /// Starts the agent of a node, in the node's namespace.
     ///
     /// # Errors
-    /// When the program can't be started.
+    /// If the program can't be started.
     pub fn start(
         palisade: &Path,
         node: &Name,
         namespace: Namespace,
         folder: &Path,
-        options: &Options,
+        options: &AgentOptions,
     ) -> Result<Self> {
-        // A node has a /run of its own.
+        // Each node has its own /run.
         let run = folder.join(format!("run-{node}"));
         std::fs::create_dir_all(&run)?;
         let socket = run.join("agent.sock");
@@ -77,30 +77,32 @@ impl Agent {
         &mut self.process
     }
 
-    /// The socket by which `palisade node` asks it.
+    /// The socket that `palisade node` connects to.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Everything that it has said.
+    /// Its whole log.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// The status and the body of what it serves at a path.
+    /// Returns the status and body of the response at a path.
     ///
     /// # Errors
-    /// When it doesn't answer.
+    /// If there is no response.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        self.namespace.run(|| get(path))?.with_context(|| format!("{} serves no {path}", self.process.name()))
+        self.namespace
+            .run(|| get(path))?
+            .with_context(|| format!("{} does not serve {path}", self.process.name()))
     }
 
     /// Its metrics.
     ///
     /// # Errors
-    /// When it serves none.
+    /// If it does not serve metrics.
     pub fn metrics(&self) -> Result<Metrics> {
         match self.get("/metrics")? {
             (200, text) => Ok(Metrics::parse(&text)),
@@ -108,7 +110,7 @@ impl Agent {
         }
     }
 
-    /// Whether it says that it is ready; `None` as long as nobody answers.
+    /// Whether it reports that it is ready; `None` if there is no response.
     #[must_use]
     pub fn is_ready(&self) -> Option<bool> {
         self.get("/readyz").ok().map(|(status, _)| status == 200)
@@ -117,11 +119,11 @@ impl Agent {
     /// Waits until it is ready.
     ///
     /// # Errors
-    /// When it ends, or isn't ready in time, with the end of its log.
+    /// If it exits, or isn't ready in time, with the end of its log.
     pub fn wait_ready(&mut self, within: Duration) -> Result<()> {
         eventually(&format!("{} is ready", self.process.name()), within, || {
-            if let Some(status) = self.process.ended()? {
-                bail!("{} ended: {status}\n{}", self.process.name(), last_lines(&self.log(), 20));
+            if let Some(status) = self.process.exit_status()? {
+                bail!("{} exited: {status}\n{}", self.process.name(), last_lines(&self.log(), 20));
             }
             Ok(match self.get("/readyz") {
                 Ok((200, _)) => Ok(()),
@@ -133,52 +135,52 @@ impl Agent {
         })
     }
 
-    /// Waits until its metrics are so.
+    /// Waits until its metrics fulfil a condition.
     ///
     /// # Errors
-    /// When they aren't in time.
+    /// If they don't in time.
     pub fn wait_metric(
         &self,
         what: &str,
         within: Duration,
-        is_so: impl Fn(&Metrics) -> bool,
+        condition: impl Fn(&Metrics) -> bool,
     ) -> Result<Metrics> {
         eventually(what, within, || {
             let metrics = self.metrics()?;
-            Ok(if is_so(&metrics) { Ok(metrics) } else { Err(metrics.in_words("palisade_")) })
+            Ok(if condition(&metrics) { Ok(metrics) } else { Err(metrics.with_prefix("palisade_")) })
         })
     }
 
-    /// Waits until its log has a line with all of these words, whatever their case.
+    /// Waits until its log has a line that contains all of these texts, in any case.
     ///
     /// # Errors
-    /// When it hasn't in time.
-    pub fn wait_log(&self, words: &[&str], within: Duration) -> Result<String> {
-        eventually(&format!("a line of the log with {words:?}"), within, || {
+    /// If it doesn't in time.
+    pub fn wait_log(&self, texts: &[&str], within: Duration) -> Result<String> {
+        eventually(&format!("a line of the log with {texts:?}"), within, || {
             let log = self.log();
             let has = |line: &&str| {
                 let line = line.to_lowercase();
-                words.iter().all(|w| line.contains(&w.to_lowercase()))
+                texts.iter().all(|w| line.contains(&w.to_lowercase()))
             };
             Ok(log.lines().find(has).map(str::to_owned).ok_or_else(|| last_lines(&log, 20)))
         })
     }
 }
 
-/// A plain request: what serves it is ours, and closes.
+/// Sends a plain HTTP/1.1 request; the agent closes the connection after the response.
 fn get(path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&LISTEN, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
-    let (head, body) = text.split_once("\r\n\r\n").context("an answer without headers")?;
-    let status = head.split(' ').nth(1).context("an answer without status")?.parse()?;
+    let (head, body) = text.split_once("\r\n\r\n").context("a response without headers")?;
+    let status = head.split(' ').nth(1).context("a response without status")?.parse()?;
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    Ok((status, if chunked { unchunked(body)? } else { body.to_owned() }))
+    Ok((status, if chunked { decode_chunks(body)? } else { body.to_owned() }))
 }
 
-fn unchunked(mut body: &str) -> Result<String> {
+fn decode_chunks(mut body: &str) -> Result<String> {
     let mut out = String::new();
     loop {
         let (size, rest) = body.split_once("\r\n").context("a chunk without size")?;
@@ -186,17 +188,17 @@ fn unchunked(mut body: &str) -> Result<String> {
         if size == 0 {
             return Ok(out);
         }
-        out.push_str(rest.get(..size).context("a short chunk")?);
+        out.push_str(rest.get(..size).context("an incomplete chunk")?);
         body = rest.get(size + 2..).context("a chunk without end")?;
     }
 }
 
-/// Metrics in the text format of Prometheus, by name and labels as they are written.
+/// Metrics in the Prometheus text format, by name and labels as written.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
-    /// Reads the text format.
+    /// Parses the text format.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|l| !l.starts_with('#')).filter_map(|line| {
@@ -206,30 +208,30 @@ impl Metrics {
         Self(samples.collect())
     }
 
-    /// The value of `NAME` or `NAME{LABELS}`, as it is written.
+    /// Returns the value of `NAME` or `NAME{LABELS}`, as written.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
         self.0.get(name).copied()
     }
 
-    /// The sum over all samples of that name whose labels contain this text.
+    /// Returns the sum of all samples with this name whose labels contain this text.
     #[must_use]
     pub fn sum(&self, name: &str, labels: &str) -> f64 {
-        let is_it = |key: &str| {
+        let matches = |key: &str| {
             key.strip_prefix(name)
                 .is_some_and(|rest| (rest.is_empty() || rest.starts_with('{')) && rest.contains(labels))
         };
-        self.0.iter().filter(|(k, _)| is_it(k)).map(|(_, v)| v).sum()
+        self.0.iter().filter(|(k, _)| matches(k)).map(|(_, v)| v).sum()
     }
 
-    /// Those that begin so, as text.
+    /// Returns the samples whose names have this prefix, as text.
     #[must_use]
-    pub fn in_words(&self, prefix: &str) -> String {
+    pub fn with_prefix(&self, prefix: &str) -> String {
         let lines = self.0.iter().filter(|(k, _)| k.starts_with(prefix) && !k.contains("_bucket"));
         lines.map(|(k, v)| format!("{k} {v}\n")).collect()
     }
 
-    /// The buckets of a histogram, `(upper bound, how many so far)`, and how many there are in all.
+    /// Returns the buckets of a histogram as `(upper bound, cumulative count)`; the last has the total.
     #[must_use]
     pub fn histogram(&self, name: &str) -> Vec<(f64, f64)> {
         let prefix = format!("{name}_bucket{{");

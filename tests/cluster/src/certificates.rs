@@ -1,4 +1,4 @@
-//! Keys and certificates, made for one run.
+//! Keys and certificates, generated for one run.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use rcgen::{
     KeyUsagePurpose, date_time_ymd,
 };
 
-/// A certificate authority, whose files lie in one folder.
+/// A certificate authority. Its files are in one folder.
 #[derive(Debug)]
 pub struct Authority {
     folder: PathBuf,
@@ -29,10 +29,10 @@ pub struct Pair {
 }
 
 impl Authority {
-    /// Makes one.
+    /// Generates an authority.
     ///
     /// # Errors
-    /// When a file can't be written.
+    /// If a file can't be written.
     pub fn new(folder: &Path, name: &str) -> Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
@@ -50,28 +50,28 @@ impl Authority {
         self.folder.join(format!("{}.crt", self.name))
     }
 
-    /// A certificate for a server that is found under these names and addresses.
+    /// Issues a certificate for a server with these names and addresses.
     ///
     /// # Errors
-    /// When a file can't be written.
+    /// If a file can't be written.
     pub fn server(&self, name: &str, hosts: &[&str]) -> Result<Pair> {
         let mut params = CertificateParams::new(hosts.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>())?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(name, params)
     }
 
-    /// A certificate for a user, member of a group.
+    /// Issues a certificate for a user who is a member of a group.
     ///
     /// # Errors
-    /// When a file can't be written.
+    /// If a file can't be written.
     pub fn user(&self, name: &str, group: &str) -> Result<Pair> {
         self.sign(name, user(group)?)
     }
 
-    /// One that was valid long ago.
+    /// Issues a certificate that has expired.
     ///
     /// # Errors
-    /// When a file can't be written.
+    /// If a file can't be written.
     pub fn expired_user(&self, name: &str, group: &str) -> Result<Pair> {
         let mut params = user(group)?;
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -94,10 +94,10 @@ fn user(group: &str) -> Result<CertificateParams> {
     Ok(params)
 }
 
-/// A key pair for signatures: the private key as PEM, and the public one beside it.
+/// Generates a signing key pair. Returns the files of the private and the public key, as PEM.
 ///
 /// # Errors
-/// When a file can't be written.
+/// If a file can't be written.
 pub fn signing_key(folder: &Path, name: &str) -> Result<(PathBuf, PathBuf)> {
     let key = KeyPair::generate()?;
     let (private, public) = (folder.join(format!("{name}.key")), folder.join(format!("{name}.pub")));

@@ -1,7 +1,7 @@
-//! A process that takes everything with it when it ends.
+//! Ends all processes of the tests together with the test program.
 //!
-//! The program starts itself once more as the first process of a process namespace. When that one ends, however it ends, the
-//! kernel kills all others in it: etcd, the API server, the agents. And it is killed when the outer one ends.
+//! The program starts itself again as the first process of a process namespace. When that process ends, for whatever reason, the
+//! kernel kills all others in the namespace: etcd, the API server, the agents. It is killed when the outer process ends.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -16,8 +16,7 @@ use palisade_lab::Sandbox;
 
 const INNER: &str = "PALISADE_CLUSTER_TESTS_INNER";
 
-/// Runs `inner` in a network of its own, in a process that takes everything with it. To be called first thing in `main`,
-/// before any thread starts.
+/// Runs `inner` in its own network and process namespaces. Call it first in `main`, before any thread is started.
 #[must_use]
 pub fn confined(inner: impl FnOnce(Sandbox) -> ExitCode) -> ExitCode {
     let sandbox = match Sandbox::enter() {
@@ -25,23 +24,23 @@ pub fn confined(inner: impl FnOnce(Sandbox) -> ExitCode) -> ExitCode {
         Err(e) => return fail(&format!("{:#}", anyhow::Error::new(e))),
     };
     if std::env::var_os(INNER).is_some() {
-        // The parent's only thread waits for this process: it ends with the parent itself.
+        // The signal is sent when the parent's thread ends. That is its only thread, so it ends with the parent.
         if let Err(e) = prctl::set_pdeathsig(Signal::SIGKILL) {
-            return fail(&format!("cannot bind this process's life to its parent's: {e}"));
+            return fail(&format!("cannot set the parent death signal: {e}"));
         }
         return inner(sandbox);
     }
     if let Err(e) = unshare(CloneFlags::CLONE_NEWPID) {
-        return fail(&format!("cannot make a process namespace (CONFIG_PID_NS): {e}"));
+        return fail(&format!("cannot create a process namespace (CONFIG_PID_NS): {e}"));
     }
     let program = match std::env::current_exe() {
         Ok(program) => program,
-        Err(e) => return fail(&format!("cannot find this program: {e}")),
+        Err(e) => return fail(&format!("cannot find the path of this program: {e}")),
     };
     match Command::new(program).args(std::env::args_os().skip(1)).env(INNER, "1").status() {
         Ok(status) => match (status.code(), status.signal()) {
             (Some(code), _) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
-            (None, signal) => fail(&format!("the tests were ended by signal {}", signal.unwrap_or(0))),
+            (None, signal) => fail(&format!("the tests were killed by signal {}", signal.unwrap_or(0))),
         },
         Err(e) => fail(&format!("cannot start this program again: {e}")),
     }

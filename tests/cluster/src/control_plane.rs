@@ -1,4 +1,4 @@
-//! etcd and the API server, and ways to talk to them.
+//! etcd and the API server, and requests to them.
 
 use std::{
     fs,
@@ -31,22 +31,22 @@ use crate::{
 
 /// Where the API server listens.
 pub const PORT: u16 = 6443;
-/// How long it may take to be ready: cold, on a busy machine of two cores.
+/// How long it may take to be ready: with cold caches, on a busy machine with two cores.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// How long anything may take that the tests ask of it, so that a test fails rather than hangs.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// How long a request may take, so that a test fails rather than hangs.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// As whom to talk to the API server.
+/// The credentials of a client.
 #[derive(Clone, Debug)]
 pub enum Identity {
-    /// With a certificate.
+    /// A client certificate.
     Certificate(Pair),
-    /// With the token in a file, which is read again when it changes.
+    /// A token in a file, which is re-read.
     TokenFile(PathBuf),
 }
 
-/// A running control plane. It has no controllers: no scheduler, no garbage collection, no default service accounts.
+/// A running control plane, without controllers: no scheduler, no garbage collection, no default service accounts.
 #[derive(Debug)]
 pub struct ControlPlane {
     namespace: Namespace,
@@ -70,11 +70,11 @@ struct Server {
 }
 
 impl ControlPlane {
-    /// Starts etcd and the API server in `namespace`, where `address` is one of its own, with files in `folder`. Returns when
-    /// the API server is ready.
+    /// Starts etcd and the API server in `namespace`, which has the address `address`, with files in `folder`. Returns when the API
+    /// server is ready.
     ///
     /// # Errors
-    /// When one of them doesn't come up; with the end of its log.
+    /// If one of them doesn't start, with the end of its log.
     pub fn start(namespace: Namespace, address: IpAddr, folder: &Path, programs: &Programs) -> Result<Self> {
         let authority = Authority::new(folder, "ca")?;
         let pair =
@@ -98,33 +98,33 @@ impl ControlPlane {
         Ok(plane)
     }
 
-    /// The namespace from which the API server is reached at once: its own.
+    /// The namespace of the API server.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// Who signs the certificates.
+    /// The authority that signs the certificates.
     #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// The kubeconfig of somebody who may do everything.
+    /// The kubeconfig of a cluster administrator.
     #[must_use]
     pub fn admin(&self) -> &Path {
         &self.admin
     }
 
-    /// Kills the API server: whoever talks to it notices at once.
+    /// Kills the API server. Its connections are closed.
     pub fn stop_api(&mut self) {
         self.api = None;
     }
 
-    /// Stops the API server's clock, so to speak: connections stay and nobody answers.
+    /// Suspends or resumes the API server. While it is suspended connections stay open without responses.
     ///
     /// # Errors
-    /// When it isn't running.
+    /// If it is not running.
     pub fn freeze_api(&self, frozen: bool) -> Result<()> {
         use nix::sys::signal::Signal;
         let api = self.api.as_ref().context("the API server is not running")?;
@@ -134,14 +134,14 @@ impl ControlPlane {
     /// Starts the API server, and waits until it is ready.
     ///
     /// # Errors
-    /// When it doesn't become ready, with the end of its log.
+    /// If it doesn't become ready, with the end of its log.
     pub fn start_api(&mut self) -> Result<()> {
         let api = Process::start("kube-apiserver", &self.namespace, self.api_server(), &self.folder)?;
         let api = self.api.insert(api);
         let (namespace, admin) = (&self.namespace, &self.admin);
         eventually("the API server", READY_WITHIN, || {
-            if let Some(status) = api.ended()? {
-                bail!("the API server ended at once: {status}\n{}", last_lines(&api.log(), 20));
+            if let Some(status) = api.exit_status()? {
+                bail!("the API server exited: {status}\n{}", last_lines(&api.log(), 20));
             }
             let ready = run(namespace, admin, async |client| {
                 Ok(client.request_text(http::Request::get("/readyz").body(Vec::new())?).await?)
@@ -170,7 +170,7 @@ impl ControlPlane {
             ("authorization-mode", "RBAC".to_owned()),
             ("allow-privileged", "true".to_owned()),
             ("endpoint-reconciler-type", "none".to_owned()),
-            // No controller makes the service account that it would want in every namespace.
+            // No controller creates the service accounts that this plugin requires in every namespace.
             ("disable-admission-plugins", "ServiceAccount".to_owned()),
         ];
         command.args(flags.map(|(name, value)| format!("--{name}={value}")));
@@ -178,10 +178,10 @@ impl ControlPlane {
         command
     }
 
-    /// Writes a kubeconfig; `authority` is who is trusted to have signed the server's certificate, if not who did.
+    /// Writes a kubeconfig. It trusts `authority`, or by default the authority that signed the server's certificate.
     ///
     /// # Errors
-    /// When the file can't be written.
+    /// If the file can't be written.
     pub fn kubeconfig(
         &self,
         name: &str,
@@ -210,38 +210,38 @@ impl ControlPlane {
         Ok(path)
     }
 
-    /// A token of a service account, which must exist, written to a file.
+    /// Requests a token of an existing service account and writes it to a file.
     ///
     /// # Errors
-    /// When the API server refuses it.
+    /// If the API server refuses it.
     pub fn token(&self, namespace: &str, account: &str) -> Result<PathBuf> {
-        let token = self.ask(async |client| {
+        let token = self.request(async |client| {
             let accounts: Api<ServiceAccount> = Api::namespaced(client, namespace);
             let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
             let request = TokenRequest { spec, ..TokenRequest::default() };
-            let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
-            Ok(answer.status.context("a token request without status")?.token)
+            let response = accounts.create_token_request(account, &PostParams::default(), &request).await?;
+            Ok(response.status.context("a token request without status")?.token)
         })?;
         let path = self.folder.join(format!("{namespace}-{account}.token"));
-        // Renamed into place, as the kubelet does it: nobody reads half a token.
+        // Renamed into place, as the kubelet does it, so that no reader sees an incomplete token.
         let new = path.with_extension("new");
         fs::write(&new, token)?;
         fs::rename(&new, &path)?;
         Ok(path)
     }
 
-    /// Asks the API server something, as somebody who may do everything.
+    /// Runs `f` with the client of a cluster administrator.
     ///
     /// # Errors
     /// Those of `f`, and when there is no connection.
-    pub fn ask<T: Send>(&self, f: impl AsyncFnOnce(Client) -> Result<T> + Send) -> Result<T> {
+    pub fn request<T: Send>(&self, f: impl AsyncFnOnce(Client) -> Result<T> + Send) -> Result<T> {
         run(&self.namespace, &self.admin, f)
     }
 
-    /// Runs `kubectl` with these arguments and this on its standard input, and hands back what it prints.
+    /// Runs `kubectl` with these arguments and this standard input. Returns its standard output.
     ///
     /// # Errors
-    /// When it fails, with what it says.
+    /// If it fails, with its standard error.
     pub fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String> {
         let output = self.kubectl_output(arguments, input)?;
         if !output.status.success() {
@@ -250,21 +250,21 @@ impl ControlPlane {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// The same, however it ends.
+    /// Runs `kubectl` and returns its output, whatever its exit status.
     ///
     /// # Errors
-    /// When it can't be started.
+    /// If it can't be started.
     pub fn kubectl_output(&self, arguments: &[&str], input: &str) -> Result<Output> {
         let mut command = Command::new(self.programs.control_plane("kubectl"));
-        command.arg(format!("--request-timeout={}s", ANSWER_WITHIN.as_secs()));
+        command.arg(format!("--request-timeout={}s", REQUEST_TIMEOUT.as_secs()));
         command.args(arguments).env("KUBECONFIG", &self.admin).env("HOME", &self.folder);
         self.run_program(command, input)
     }
 
-    /// Runs a program where the API server is, with this on its standard input.
+    /// Runs a program in the namespace of the API server, with this standard input.
     ///
     /// # Errors
-    /// When it can't be started.
+    /// If it can't be started.
     pub fn run_program(&self, mut command: Command, input: &str) -> Result<Output> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self
@@ -273,13 +273,13 @@ impl ControlPlane {
             .with_context(|| format!("cannot start {:?}", command.get_program()))?;
         let mut stdin = child.stdin.take().context("no standard input")?;
         std::thread::scope(|scope| {
-            // A program that doesn't read closes the pipe, which is its business.
+            // A program may close its standard input without reading it.
             scope.spawn(move || stdin.write_all(input.as_bytes()));
             Ok(child.wait_with_output()?)
         })
     }
 
-    /// What the API server has said last.
+    /// The last lines of the API server's log.
     #[must_use]
     pub fn log(&self) -> String {
         self.api.as_ref().map(|a| last_lines(&a.log(), 20)).unwrap_or_default()
@@ -296,14 +296,14 @@ fn etcd(programs: &Programs, data: &Path) -> Command {
         ("initial-advertise-peer-urls", "http://127.0.0.1:2380".to_owned()),
         ("initial-cluster", "default=http://127.0.0.1:2380".to_owned()),
         ("log-level", "warn".to_owned()),
-        // What the tests write is of no use after a crash.
+        // The data of the tests need not survive a crash.
         ("unsafe-no-fsync", "true".to_owned()),
     ];
     command.args(flags.map(|(name, value)| format!("--{name}={value}")));
     command
 }
 
-/// Runs `f` with a client of its own, on a thread in `namespace`.
+/// Runs `f` with a new client, on a thread in `namespace`.
 fn run<T: Send>(
     namespace: &Namespace,
     kubeconfig: &Path,
@@ -311,15 +311,15 @@ fn run<T: Send>(
 ) -> Result<T> {
     namespace.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = async { f(client(kubeconfig).await?).await };
-        runtime.block_on(async { tokio::time::timeout(ANSWER_WITHIN, answer).await })?
+        let response = async { f(client(kubeconfig).await?).await };
+        runtime.block_on(async { tokio::time::timeout(REQUEST_TIMEOUT, response).await })?
     })?
 }
 
-/// A client by a kubeconfig. Its connections are made in the namespace of the thread that uses it.
+/// Makes a client from a kubeconfig. Its connections are opened in the namespace of the thread that uses it.
 ///
 /// # Errors
-/// When the kubeconfig can't be used.
+/// If the kubeconfig can't be used.
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let config =
         Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default())

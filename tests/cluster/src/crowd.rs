@@ -1,4 +1,5 @@
-//! Many pods and policies as objects alone, on a node that nobody plays: what a large cluster makes an agent know.
+//! Many pods and policies that exist only as objects, on a node that is not part of the lab: the data that an agent holds in a large
+//! cluster.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,14 +14,14 @@ use crate::kubelet::register;
 /// The node of these pods.
 pub const NODE: &str = "far";
 const PER_NAMESPACE: usize = 100;
-/// Requests under way at once: as many as the API server serves by default without queueing them long.
-const AT_ONCE: usize = 32;
+/// Concurrent requests: as many as the API server handles by default without long queues.
+const CONCURRENT: usize = 32;
 
-/// Makes this many pods with addresses, and policies that select them, in namespaces of a hundred pods.
+/// Creates pods with addresses, and policies that select them, in namespaces of a hundred pods each.
 ///
 /// # Errors
-/// When the API server refuses one.
-pub async fn make(client: &Client, pods: usize, policies: usize) -> Result<()> {
+/// If the API server refuses an object.
+pub async fn create(client: &Client, pods: usize, policies: usize) -> Result<()> {
     register(client, NODE, &[IpAddr::V4(Ipv4Addr::new(192, 168, 201, 10))]).await?;
     let namespaces = pods.div_ceil(PER_NAMESPACE).max(1);
     each(0..namespaces, async |i| {
@@ -68,13 +69,13 @@ pub async fn make(client: &Client, pods: usize, policies: usize) -> Result<()> {
 }
 
 async fn each(range: std::ops::Range<usize>, f: impl AsyncFn(usize) -> Result<()>) -> Result<()> {
-    futures::stream::iter(range.map(|i| f(i))).buffer_unordered(AT_ONCE).try_collect().await
+    futures::stream::iter(range.map(|i| f(i))).buffer_unordered(CONCURRENT).try_collect().await
 }
 
 /// Creates an object.
 ///
 /// # Errors
-/// When the API server refuses it.
+/// If the API server refuses it.
 pub async fn post(client: &Client, path: &str, body: Value) -> Result<()> {
     let request =
         Request::post(path).header("Content-Type", "application/json").body(serde_json::to_vec(&body)?)?;

@@ -1,5 +1,5 @@
-//! The lab as kubelet and CNI plugin: its nodes are registered, and every pod that is bound to one of them gets a network
-//! namespace, then a status. A pod that is deleted loses its network, then vanishes.
+//! The lab as kubelet and CNI plugin. It registers its nodes and creates a network namespace for every pod that is bound to one of
+//! them, then writes the pod's status. It removes the network of a deleted pod, then the pod.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,23 +30,23 @@ use tokio::sync::oneshot;
 
 use crate::{control_plane::client, truth};
 
-/// Names the addresses that a pod is to get, separated by commas; without it the lab chooses.
+/// The annotation with the addresses of a pod, separated by commas. Without it the lab assigns them.
 pub const ADDRESSES: &str = "lab.palisade.dev/addresses";
 
-/// A lab that several threads use.
+/// A lab that is shared by threads.
 pub type SharedLab = Arc<Mutex<Lab>>;
 
-/// Takes the lab for oneself.
+/// Locks the lab.
 pub fn lock(lab: &SharedLab) -> MutexGuard<'_, Lab> {
-    // A test that panicked while it looked at the lab has not changed it.
+    // A test that panicked while it held the lock has not changed the lab.
     lab.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A short pause after each failure: the API server comes and goes in the tests, and they wait for the kubelet.
+/// A short pause after each failure: tests stop and start the API server, and wait for the kubelet.
 #[derive(Debug)]
-struct Soon;
+struct ShortBackoff;
 
-impl Iterator for Soon {
+impl Iterator for ShortBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -54,7 +54,7 @@ impl Iterator for Soon {
     }
 }
 
-impl Backoff for Soon {
+impl Backoff for ShortBackoff {
     fn reset(&mut self) {}
 }
 
@@ -63,18 +63,18 @@ impl Backoff for Soon {
 pub struct Kubelet {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
-    troubles: Arc<Mutex<Vec<String>>>,
+    errors: Arc<Mutex<Vec<String>>>,
 }
 
 impl Kubelet {
-    /// Registers the nodes, and plays their pods from then on. `namespace` is one from which the API server can be reached.
+    /// Registers the nodes and then runs their pods. The API server must be reachable from `namespace`.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// If no thread can be started.
     pub fn start(lab: SharedLab, namespace: Namespace, kubeconfig: PathBuf) -> Result<Self> {
         let (stop, stopped) = oneshot::channel();
-        let troubles = Arc::new(Mutex::new(Vec::new()));
-        let heard = troubles.clone();
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let log = errors.clone();
         let thread = thread::Builder::new().name("kubelet".into()).spawn(move || {
             let work = || -> Result<()> {
                 namespace.enter()?;
@@ -82,28 +82,28 @@ impl Kubelet {
                 runtime.block_on(async {
                     let client = client(&kubeconfig).await?;
                     tokio::select! {
-                        result = run(client, lab, &heard) => result,
+                        result = run(client, lab, &log) => result,
                         _ = stopped => Ok(()),
                     }
                 })
             };
             if let Err(e) = work() {
-                note(&heard, format!("the kubelet has ended: {e:#}"));
+                add_error(&log, format!("the kubelet has ended: {e:#}"));
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread), troubles })
+        Ok(Self { stop: Some(stop), thread: Some(thread), errors })
     }
 
-    /// What went wrong so far.
+    /// The errors so far.
     #[must_use]
-    pub fn troubles(&self) -> Vec<String> {
-        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn errors(&self) -> Vec<String> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Drop for Kubelet {
     fn drop(&mut self) {
-        // It may have ended on its own.
+        // The thread may have ended already.
         let _ = self.stop.take().map(|s| s.send(()));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -111,11 +111,11 @@ impl Drop for Kubelet {
     }
 }
 
-fn note(troubles: &Mutex<Vec<String>>, trouble: String) {
-    troubles.lock().unwrap_or_else(PoisonError::into_inner).push(trouble);
+fn add_error(errors: &Mutex<Vec<String>>, error: String) {
+    errors.lock().unwrap_or_else(PoisonError::into_inner).push(error);
 }
 
-async fn run(client: Client, lab: SharedLab, troubles: &Mutex<Vec<String>>) -> Result<()> {
+async fn run(client: Client, lab: SharedLab, errors: &Mutex<Vec<String>>) -> Result<()> {
     let nodes: BTreeMap<Name, Vec<IpAddr>> = lock(&lab).layout().nodes.clone();
     for (name, addresses) in &nodes {
         register(&client, name, addresses).await?;
@@ -124,19 +124,19 @@ async fn run(client: Client, lab: SharedLab, troubles: &Mutex<Vec<String>>) -> R
         let config = watcher::Config::default().fields(&format!("spec.nodeName={name}"));
         let name = name.clone();
         watcher(Api::<Pod>::all(client.clone()), config)
-            .backoff(Soon)
+            .backoff(ShortBackoff)
             .map(move |event| (name.clone(), event))
             .boxed()
     });
     let mut events = futures::stream::select_all(streams);
-    let behind = nodes.into_keys().collect();
+    let listing = nodes.into_keys().collect();
     let mut pods =
-        Pods { client: client.clone(), lab, known: BTreeMap::new(), listed: BTreeMap::new(), behind };
+        Pods { client: client.clone(), lab, known: BTreeMap::new(), listed: BTreeMap::new(), listing };
     while let Some((node, event)) = events.next().await {
-        // The API server comes and goes in the tests; the watcher asks again.
+        // Tests stop the API server; the watcher retries.
         let Ok(event) = event else { continue };
         if let Err(e) = pods.handle(&node, event).await {
-            note(troubles, format!("kubelet of {node}: {e:#}"));
+            add_error(errors, format!("kubelet of {node}: {e:#}"));
         }
     }
     Ok(())
@@ -145,7 +145,7 @@ async fn run(client: Client, lab: SharedLab, troubles: &Mutex<Vec<String>>) -> R
 /// Registers a node, as a kubelet does it when it starts.
 ///
 /// # Errors
-/// When the API server refuses.
+/// If the API server refuses it.
 pub async fn register(client: &Client, name: &str, addresses: &[IpAddr]) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let parameters = PatchParams::apply("lab-kubelet").force();
@@ -160,7 +160,7 @@ pub async fn register(client: &Client, name: &str, addresses: &[IpAddr]) -> Resu
         addresses.iter().map(|a| json!({"type": "InternalIP", "address": a.to_string()})).collect();
     let ready = json!([{"type": "Ready", "status": "True", "reason": "KubeletReady"}]);
     let status = json!({"status": {"addresses": addresses, "conditions": ready}});
-    // Not by server-side apply, which takes two addresses of one type for duplicates.
+    // Not by server-side apply, which treats two addresses of one type as duplicates.
     nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await?;
     Ok(())
 }
@@ -170,10 +170,10 @@ struct Pods {
     client: Client,
     lab: SharedLab,
     known: BTreeMap<ObjectKey, Pod>,
-    /// While a node's pods are listed anew: those that were seen.
+    /// The pods that the current list of a node has had so far.
     listed: BTreeMap<Name, BTreeSet<ObjectKey>>,
-    /// The nodes whose pods are being listed, at first or anew.
-    behind: BTreeSet<Name>,
+    /// The nodes whose pods are being listed.
+    listing: BTreeSet<Name>,
 }
 
 impl Pods {
@@ -181,7 +181,7 @@ impl Pods {
         match event {
             Event::Init => {
                 self.listed.insert(node.clone(), BTreeSet::new());
-                self.behind.insert(node.clone());
+                self.listing.insert(node.clone());
                 return Ok(());
             }
             Event::InitApply(pod) => {
@@ -194,7 +194,7 @@ impl Pods {
                 let seen = self.listed.remove(node).unwrap_or_default();
                 let is_here = |p: &Pod| p.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node);
                 self.known.retain(|key, pod| !is_here(pod) || seen.contains(key));
-                self.behind.remove(node);
+                self.listing.remove(node);
             }
             Event::Apply(pod) => {
                 self.known.insert(key(&pod), pod);
@@ -203,29 +203,29 @@ impl Pods {
                 self.known.remove(&key(&pod));
             }
         }
-        if !self.behind.is_empty() {
+        if !self.listing.is_empty() {
             return Ok(());
         }
         self.attach()?;
         let keys: Vec<ObjectKey> = self.known.keys().cloned().collect();
         for key in keys {
-            self.tell(&key).await?;
+            self.update_status(&key).await?;
         }
         Ok(())
     }
 
-    /// Makes the lab have the namespaces of exactly the pods that run.
+    /// Updates the lab to the namespaces of the running pods.
     fn attach(&self) -> Result<()> {
         let mut lab = lock(&self.lab);
         let before = &lab.layout().cluster;
         let mut cluster = before.clone();
-        let gone: Vec<ObjectKey> = before
+        let deleted: Vec<ObjectKey> = before
             .pods
             .keys()
             .filter(|k| self.known.get(*k).is_none_or(|p| p.metadata.deletion_timestamp.is_some()))
             .cloned()
             .collect();
-        for key in gone {
+        for key in deleted {
             cluster.apply(Change::RemovePod(key));
         }
         for pod in self.known.values().filter(|p| p.metadata.deletion_timestamp.is_none()) {
@@ -241,18 +241,21 @@ impl Pods {
         value["apiVersion"] = json!("v1");
         value["kind"] = json!("Pod");
         let input = Input::Text { name: key.to_string(), text: value.to_string() };
-        let read =
-            truth::parse(&[input])?.pods.remove(&key).with_context(|| format!("cannot read pod {key}"))?;
-        let mut read = Arc::unwrap_or_clone(read);
-        if let Some(wanted) = pod.annotations().get(ADDRESSES) {
-            read.addresses =
-                wanted.split(',').map(|a| a.trim().parse()).collect::<Result<_, _>>().context(ADDRESSES)?;
+        let decoded =
+            truth::parse(&[input])?.pods.remove(&key).with_context(|| format!("cannot decode pod {key}"))?;
+        let mut decoded = Arc::unwrap_or_clone(decoded);
+        if let Some(addresses) = pod.annotations().get(ADDRESSES) {
+            decoded.addresses = addresses
+                .split(',')
+                .map(|a| a.trim().parse())
+                .collect::<Result<_, _>>()
+                .context(ADDRESSES)?;
         }
-        Ok(read)
+        Ok(decoded)
     }
 
-    /// Tells the API server what became of a pod.
-    async fn tell(&mut self, key: &ObjectKey) -> Result<()> {
+    /// Writes the status of a pod, or removes the pod if it is being deleted.
+    async fn update_status(&mut self, key: &ObjectKey) -> Result<()> {
         let Some(pod) = self.known.get(key) else { return Ok(()) };
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let uid = pod.uid();
@@ -262,7 +265,7 @@ impl Pods {
                 preconditions: Some(Preconditions { uid, resource_version: None }),
                 ..DeleteParams::default()
             };
-            return gone_is_fine(api.delete(&key.name, &parameters).await.map(|_| ()));
+            return ignore_not_found_and_conflict(api.delete(&key.name, &parameters).await.map(|_| ()));
         }
         let has_address = pod.status.as_ref().is_some_and(|s| s.pod_ip.is_some());
         let addresses = addresses(lock(&self.lab).layout(), key);
@@ -272,7 +275,7 @@ impl Pods {
             .iter()
             .map(|t| json!({"type": t, "status": "True"}))
             .collect();
-        // With the uid, so that another pod of the same name is not meant.
+        // The uid makes the request fail for another pod with the same name.
         let status = json!({
             "metadata": {"uid": uid},
             "status": {
@@ -282,13 +285,13 @@ impl Pods {
                 "conditions": conditions,
             },
         });
-        gone_is_fine(
+        ignore_not_found_and_conflict(
             api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&status)).await.map(|_| ()),
         )
     }
 }
 
-/// The addresses that the lab gave to a pod; its node's, if it shares its network.
+/// Returns the addresses that the lab assigned to a pod, or those of its node if it is in the host network.
 fn addresses(layout: &Layout, key: &ObjectKey) -> Vec<IpAddr> {
     match layout.pods.get(key) {
         Some(place) => place.addresses.clone(),
@@ -300,8 +303,8 @@ fn key(pod: &Pod) -> ObjectKey {
     ObjectKey::new(pod.namespace().unwrap_or_default().as_str(), pod.name_any().as_str())
 }
 
-/// Somebody else may have deleted the pod, or made another of that name.
-fn gone_is_fine(result: Result<(), kube::Error>) -> Result<()> {
+/// A test may have deleted the pod, or replaced it by another one with the same name.
+fn ignore_not_found_and_conflict(result: Result<(), kube::Error>) -> Result<()> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
         other => Ok(other?),

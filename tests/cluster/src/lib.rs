@@ -1,13 +1,13 @@
-//! A cluster for tests: a real kube-apiserver with its etcd, and a lab that plays the nodes and pods.
+//! A cluster for tests: a real kube-apiserver with etcd, and a lab whose network namespaces are the nodes and pods.
 //!
-//! * [`Programs`] finds or builds what is run: the control plane, `palisade`, and the CustomResourceDefinitions.
-//! * [`ControlPlane`] runs etcd and the API server in the lab's outside, with RBAC, and speaks to them by `kubectl` or a client.
-//! * [`kubelet`] registers the lab's nodes and makes a network namespace for every pod that is bound to one of them.
-//! * [`crowd`] makes thousands of pods and policies, as objects alone.
+//! * [`Programs`] finds or builds the programs and files: the control plane, `palisade`, and the CustomResourceDefinitions.
+//! * [`ControlPlane`] runs etcd and the API server in the lab's outside, with RBAC, and sends requests through `kubectl` or a client.
+//! * [`kubelet`] registers the lab's nodes and creates a network namespace for every pod that is bound to one of them.
+//! * [`crowd`] creates thousands of pods and policies that exist only as objects.
 //! * [`Agent`] is the real `palisade agent`, a process in a node's network namespace.
-//! * [`World`] is all of it, and holds what the kernel does against what the engine says about the objects in the API server.
+//! * [`World`] combines them, and compares what the kernel does with what the engine decides for the objects in the API server.
 //!
-//! Nothing outlives the process ([`confined()`]), and nothing has a name outside of it but a folder for temporary files.
+//! Nothing outlives the process ([`confined()`]), and nothing is visible outside of it except a folder for temporary files.
 
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
@@ -34,21 +34,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Asks until there is an answer, or the time is over; then fails with the last reason why there was none.
+/// Polls `attempt` until it succeeds. After `within` it fails with the last reason.
 ///
 /// # Errors
-/// When the time is over, or at once when `ask` fails.
+/// If the time is over, or as soon as `attempt` itself fails.
 pub fn eventually<T>(
     what: &str,
     within: Duration,
-    mut ask: impl FnMut() -> Result<Result<T, String>>,
+    mut attempt: impl FnMut() -> Result<Result<T, String>>,
 ) -> Result<T> {
-    let began = Instant::now();
+    let start = Instant::now();
     loop {
-        match ask()? {
-            Ok(answer) => return Ok(answer),
-            Err(why) if began.elapsed() > within => {
-                bail!("{what}: not within {} s: {why}", within.as_secs_f32())
+        match attempt()? {
+            Ok(value) => return Ok(value),
+            Err(why) if start.elapsed() > within => {
+                bail!("{what}: timed out after {} s: {why}", within.as_secs_f32())
             }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }

@@ -1,4 +1,4 @@
-//! Programs that run beside the tests, each in a network namespace and with a log.
+//! Programs that run beside the tests, each in a network namespace and with a log file.
 
 use std::{
     fs::{self, File},
@@ -20,14 +20,14 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
-    began: Instant,
+    started: Instant,
 }
 
 impl Process {
-    /// Starts `command` in `namespace`. Everything that it says goes to `NAME.log` in `logs`, after what is there.
+    /// Starts `command` in `namespace`. Its output is appended to `NAME.log` in `logs`.
     ///
     /// # Errors
-    /// When it can't be started.
+    /// If it can't be started.
     pub fn start(name: &str, namespace: &Namespace, mut command: Command, logs: &Path) -> Result<Self> {
         let log = logs.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
@@ -35,10 +35,10 @@ impl Process {
         let child = namespace
             .run(|| command.spawn())?
             .with_context(|| format!("cannot start {name}: {:?}", command.get_program()))?;
-        Ok(Self { name: name.to_owned(), child, log, began: Instant::now() })
+        Ok(Self { name: name.to_owned(), child, log, started: Instant::now() })
     }
 
-    /// What it is called.
+    /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -52,47 +52,47 @@ impl Process {
 
     /// When it was started.
     #[must_use]
-    pub fn began(&self) -> Instant {
-        self.began
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
-    /// Everything that it has said.
+    /// Its whole output.
     #[must_use]
     pub fn log(&self) -> String {
-        // What can't be read is not worth failing for: this is what failures are explained with.
+        // The log explains failures; being unable to read it is not one.
         fs::read(&self.log).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
     }
 
     /// Sends it a signal.
     ///
     /// # Errors
-    /// When it is gone.
+    /// If it has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = Pid::from_raw(i32::try_from(self.child.id())?);
         kill(id, signal).with_context(|| format!("cannot send {signal} to {}", self.name))
     }
 
-    /// How it ended, if it has.
+    /// Returns its exit status if it has ended.
     ///
     /// # Errors
-    /// When the kernel won't say.
-    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    /// If the status can't be read.
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     ///
     /// # Errors
-    /// When it hasn't ended within that time, with the end of its log.
+    /// If it doesn't end in time, with the end of its log.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
-        crate::eventually(&format!("the end of {}", self.name), within, || {
+        crate::eventually(&format!("{} ends", self.name), within, || {
             Ok(self.child.try_wait()?.ok_or_else(|| last_lines(&self.log(), 10)))
         })
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Kills it with SIGKILL and waits until it has ended.
     pub fn kill(&mut self) {
-        // Both fail only if it is gone already.
+        // Both fail only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -104,7 +104,7 @@ impl Drop for Process {
     }
 }
 
-/// The last `count` lines of a text.
+/// Returns the last `count` lines of a text.
 #[must_use]
 pub fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();

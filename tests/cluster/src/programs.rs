@@ -1,4 +1,4 @@
-//! What the tests run: found where the environment says, else built.
+//! The programs and files that the tests use: taken from the environment, or built.
 
 use std::{
     env,
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub const CONTROL_PLANE: &str = "PALISADE_CONTROL_PLANE";
 /// A folder of CustomResourceDefinitions, as files `PLURAL.VERSION.CHANNEL.yaml`.
 pub const CRDS: &str = "PALISADE_CRDS";
-/// A ready `palisade`, instead of one that is built from this checkout.
+/// A `palisade` program, instead of one that is built from this checkout.
 pub const PALISADE: &str = "PALISADE_BIN";
 
 /// The programs and files that the tests use.
@@ -24,10 +24,10 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds everything, and builds what is missing. That can take minutes; what is going on is said on stderr.
+    /// Finds everything and builds what is missing. That may take minutes; the progress is printed to stderr.
     ///
     /// # Errors
-    /// When something is neither there nor can be built, with what to do about it.
+    /// If something does not exist and can't be built, with what to do about it.
     pub fn find() -> Result<Self> {
         Ok(Self { crds: crds()?, control_plane: control_plane()?, palisade: palisade()? })
     }
@@ -67,8 +67,8 @@ fn crds() -> Result<PathBuf> {
     let first = folder.join("clusternetworkpolicies.v1alpha2.experimental.yaml");
     ensure!(
         first.exists(),
-        "the cluster tests need the CustomResourceDefinitions of the Network Policy API, and there is no {}: name a folder \
-         that holds them in {CRDS} (tests/cluster/README.md says where they come from), or put it at {}",
+        "the cluster tests need the CustomResourceDefinitions of the Network Policy API, and there is no {}: set {CRDS} to a folder \
+         that has them (see tests/cluster/README.md), or put it at {}",
         first.display(),
         beside.display(),
     );
@@ -92,7 +92,7 @@ fn palisade() -> Result<PathBuf> {
         ensure!(program.exists(), "{PALISADE} names {}, which does not exist", program.display());
         return Ok(program);
     }
-    // Cargo gives a test the programs of its own package alone.
+    // Cargo passes a test only the programs of its own package.
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.current_dir(root()).args(["build", "--package=palisade", "--bin=palisade", "--locked"]);
@@ -105,10 +105,10 @@ fn palisade() -> Result<PathBuf> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     };
-    messages.lines().rev().find_map(executable).context("cargo does not say where it put palisade")
+    messages.lines().rev().find_map(executable).context("cargo does not report the path of palisade")
 }
 
-/// What a program prints, while its errors are seen at once.
+/// Returns the standard output of a program. Its standard error is passed through.
 fn output_of(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output =

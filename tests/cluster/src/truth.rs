@@ -1,4 +1,4 @@
-//! What the objects in the API server say, read by the same crate that reads manifests.
+//! The cluster as the API server has it, decoded by the crate that decodes manifests.
 
 use std::collections::BTreeSet;
 
@@ -15,17 +15,17 @@ const PATHS: [&str; 5] = [
     "/api/v1/services",
     "/apis/networking.k8s.io/v1/networkpolicies",
 ];
-/// Served only while their CustomResourceDefinitions are there.
+/// Served only while their CustomResourceDefinitions exist.
 const OPTIONAL_PATHS: [&str; 3] = [
     "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
     "/apis/policy.networking.k8s.io/v1alpha1/adminnetworkpolicies",
     "/apis/policy.networking.k8s.io/v1alpha1/baselineadminnetworkpolicies",
 ];
 
-/// The cluster as the API server has it, with the pods that are bound to these nodes.
+/// Returns the cluster with the pods that are bound to these nodes.
 ///
 /// # Errors
-/// When the API server doesn't answer, or has an object that can't be read.
+/// If the API server doesn't respond, or has an object that can't be decoded.
 pub async fn read(client: &Client, nodes: &BTreeSet<Name>) -> Result<Cluster> {
     let mut inputs = Vec::new();
     for path in PATHS {
@@ -40,29 +40,29 @@ pub async fn read(client: &Client, nodes: &BTreeSet<Name>) -> Result<Cluster> {
         }
     }
     let mut cluster = parse(&inputs)?;
-    let elsewhere = |p: &palisade_policy::Pod| p.node.as_ref().is_none_or(|n| !nodes.contains(n));
-    let strangers: Vec<ObjectKey> =
-        cluster.pods.values().filter(|p| elsewhere(p)).map(|p| p.key.clone()).collect();
-    for key in strangers {
+    let is_elsewhere = |p: &palisade_policy::Pod| p.node.as_ref().is_none_or(|n| !nodes.contains(n));
+    let other_pods: Vec<ObjectKey> =
+        cluster.pods.values().filter(|p| is_elsewhere(p)).map(|p| p.key.clone()).collect();
+    for key in other_pods {
         cluster.apply(Change::RemovePod(key));
     }
-    let others: Vec<Name> = cluster.nodes.keys().filter(|n| !nodes.contains(*n)).cloned().collect();
-    for name in others {
+    let other_nodes: Vec<Name> = cluster.nodes.keys().filter(|n| !nodes.contains(*n)).cloned().collect();
+    for name in other_nodes {
         cluster.apply(Change::RemoveNode(name));
     }
     Ok(cluster)
 }
 
-/// Reads objects as the API server writes them: no addresses are made up, and nothing is checked that it has checked.
+/// Decodes objects of the API server: no addresses are assigned, and what the server has validated is not validated again.
 ///
 /// # Errors
-/// When an object can't be read.
+/// If an object can't be decoded.
 pub fn parse(inputs: &[Input]) -> Result<Cluster> {
     let options = LoadOptions { addresses: None, admission: Admission::Passed, ..LoadOptions::default() };
     let loaded = load(inputs, &options);
     if loaded.has_errors() {
-        let words: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();
-        bail!("the API server has what cannot be read:\n{}", words.join("\n"));
+        let errors: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();
+        bail!("cannot decode objects of the API server:\n{}", errors.join("\n"));
     }
     Ok(loaded.cluster)
 }

@@ -1,4 +1,4 @@
-//! A whole cluster, and what its kernel does held against what the engine says.
+//! A whole cluster, and the comparison of its kernels with the engine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    agent::{self, Agent},
+    agent::{Agent, AgentOptions},
     control_plane::{ControlPlane, Identity},
     eventually,
     kubelet::{Kubelet, SharedLab, lock},
@@ -40,20 +40,20 @@ pub const CRDS: [&str; 3] = [
     "adminnetworkpolicies.v1alpha1.experimental",
     "baselineadminnetworkpolicies.v1alpha1.experimental",
 ];
-/// What the agents are called in the cluster: namespace and service account.
+/// The namespace and the service account of the agents.
 pub const ACCOUNT: (&str, &str) = ("palisade-system", "palisade-agent");
 
-/// How long agents may take to follow a change before probes that disagree are a failure. Generous: the machine compiles
-/// other things meanwhile.
-const FOLLOW_WITHIN: Duration = Duration::from_secs(10);
+/// How long agents may take to program a change before probes that disagree are a failure. Generous, since the machine may be busy
+/// compiling.
+const CONVERGE_WITHIN: Duration = Duration::from_secs(10);
 const SETTLE_WITHIN: Duration = Duration::from_secs(30);
-/// How long an agent may take from its start to its first whole snapshot in the kernel.
+/// How long an agent may take from its start until its first snapshot is programmed.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// A control plane, two nodes, and their agents.
 #[derive(Debug)]
 pub struct World {
-    // Dropped in this order: who asks goes before who answers, and all before the namespaces in which they live.
+    // Dropped in this order: clients before servers, and all before their namespaces.
     agents: BTreeMap<Name, Agent>,
     kubelet: Kubelet,
     control: ControlPlane,
@@ -63,10 +63,10 @@ pub struct World {
 }
 
 impl World {
-    /// Builds the lab, starts the control plane in its outside, and registers the nodes. No agent runs yet.
+    /// Builds the lab, starts the control plane outside of its nodes, and registers the nodes. No agent runs yet.
     ///
     /// # Errors
-    /// When a program is missing, or something doesn't come up.
+    /// If a program is missing, or something doesn't start.
     pub fn new(sandbox: &Sandbox) -> Result<Self> {
         let programs = Programs::find()?;
         let folder = tempfile::Builder::new().prefix("palisade-cluster-tests.").tempdir()?;
@@ -77,8 +77,8 @@ impl World {
         }
         let layout = Layout::of(&cluster, &LayoutOptions::default())?;
         let outside = *layout.outside.first().context("the lab has no outside address")?;
-        let nothing = Arc::new(|_: &Name| Box::new(NoEnforcement) as Box<dyn Enforce>);
-        let lab = Lab::build(sandbox, layout, nothing)?;
+        let no_enforcement = Arc::new(|_: &Name| Box::new(NoEnforcement) as Box<dyn Enforce>);
+        let lab = Lab::build(sandbox, layout, no_enforcement)?;
         let namespace = lab.namespace(&Place::Outside).context("the lab has no outside")?;
         let (namespace, kubelet) = (namespace.try_clone()?, namespace.try_clone()?);
         let control = ControlPlane::start(namespace, outside, folder.path(), &programs)?;
@@ -90,7 +90,7 @@ impl World {
             Ok(if nodes == NODES.len() {
                 Ok(())
             } else {
-                Err(format!("{nodes} are; {:?}", world.kubelet.troubles()))
+                Err(format!("{nodes} are registered; {:?}", world.kubelet.errors()))
             })
         })?;
         Ok(world)
@@ -101,7 +101,7 @@ impl World {
         &mut self.control
     }
 
-    /// What is run.
+    /// The programs and files.
     #[must_use]
     pub fn programs(&self) -> &Programs {
         &self.programs
@@ -113,7 +113,7 @@ impl World {
         self.folder.path()
     }
 
-    /// The lab, for oneself.
+    /// Locks the lab.
     pub fn lab(&self) -> std::sync::MutexGuard<'_, Lab> {
         lock(&self.lab)
     }
@@ -121,7 +121,7 @@ impl World {
     /// The namespace of a place of the lab.
     ///
     /// # Errors
-    /// When there is no such place.
+    /// If there is no such place.
     pub fn namespace(&self, place: &Place) -> Result<Namespace> {
         let lab = self.lab();
         let namespace = lab.namespace(place).with_context(|| format!("the lab has no {place}"))?;
@@ -131,7 +131,7 @@ impl World {
     /// The first address of a pod, as the lab has it.
     ///
     /// # Errors
-    /// When there is no such pod.
+    /// If there is no such pod.
     pub fn address(&self, pod: &str) -> Result<IpAddr> {
         let lab = self.lab();
         let place = lab.layout().pods.get(&key(pod)).with_context(|| format!("the lab has no pod {pod}"))?;
@@ -141,23 +141,23 @@ impl World {
     /// `kubectl apply -f -`.
     ///
     /// # Errors
-    /// When the API server doesn't accept it.
+    /// If the API server refuses it.
     pub fn apply(&self, manifests: &str) -> Result<()> {
         self.control.kubectl(&["apply", "-f", "-"], manifests).map(|_| ())
     }
 
-    /// `kubectl` with these words.
+    /// Runs `kubectl` with these arguments, separated by spaces.
     ///
     /// # Errors
-    /// When it fails.
-    pub fn kubectl(&self, words: &str) -> Result<String> {
-        self.control.kubectl(&words.split_whitespace().collect::<Vec<_>>(), "")
+    /// If it fails.
+    pub fn kubectl(&self, arguments: &str) -> Result<String> {
+        self.control.kubectl(&arguments.split_whitespace().collect::<Vec<_>>(), "")
     }
 
     /// Installs these CustomResourceDefinitions, and waits until they are served.
     ///
     /// # Errors
-    /// When the API server doesn't accept them.
+    /// If the API server refuses them.
     pub fn install_crds(&self, names: &[&str]) -> Result<()> {
         for name in names {
             let file = self.programs.crd(name).display().to_string();
@@ -168,34 +168,34 @@ impl World {
         Ok(())
     }
 
-    /// Installs what an operator installs: namespace, service account, rights and settings of the agents. The DaemonSet is
-    /// there too, and makes no pods without its controller: the tests start the agents themselves.
+    /// Installs the published manifest: namespace, service account, rights and settings of the agents. Its DaemonSet creates no pods
+    /// without its controller; the tests start the agents.
     ///
     /// # Errors
-    /// When the API server doesn't accept it.
+    /// If the API server refuses it.
     pub fn install(&self) -> Result<()> {
         let manifest = root().join("deploy/manifests/palisade.yaml").display().to_string();
         self.control.kubectl(&["apply", "-f", &manifest], "").map(|_| ())
     }
 
-    /// The kubeconfig of the agents' service account, with a token in a file.
+    /// Writes a kubeconfig of the agents' service account, with a token in a file.
     ///
     /// # Errors
-    /// When the account doesn't exist.
+    /// If the account doesn't exist.
     pub fn agent_kubeconfig(&self) -> Result<PathBuf> {
         let token = self.control.token(ACCOUNT.0, ACCOUNT.1)?;
         self.control.kubeconfig("agent", &Identity::TokenFile(token), None)
     }
 
-    /// Installs what the agents need, starts those of both nodes, and waits until they are ready.
+    /// Installs the manifest, starts the agents of both nodes, and waits until they are ready.
     ///
     /// # Errors
-    /// When one doesn't become ready.
+    /// If an agent doesn't become ready.
     pub fn start_agents(&mut self) -> Result<()> {
         self.install()?;
         let kubeconfig = self.agent_kubeconfig()?;
         for node in NODES {
-            let options = agent::Options { kubeconfig: kubeconfig.clone(), ..agent::Options::default() };
+            let options = AgentOptions { kubeconfig: kubeconfig.clone(), ..AgentOptions::default() };
             self.start_agent(node, &options)?;
         }
         for node in NODES {
@@ -204,21 +204,21 @@ impl World {
         Ok(())
     }
 
-    /// Starts the agent of a node instead of the one that may run there, and doesn't wait for it.
+    /// Starts the agent of a node, replacing a running one, without waiting for it.
     ///
     /// # Errors
-    /// When the program can't be started.
-    pub fn start_agent(&mut self, node: &str, options: &agent::Options) -> Result<&mut Agent> {
+    /// If the program can't be started.
+    pub fn start_agent(&mut self, node: &str, options: &AgentOptions) -> Result<&mut Agent> {
         self.agents.remove(node);
         let agent = self.new_agent(node, options)?;
         Ok(self.agents.entry(node.into()).or_insert(agent))
     }
 
-    /// Starts an agent beside the one that may run on the node.
+    /// Starts another agent on a node.
     ///
     /// # Errors
-    /// When the program can't be started.
-    pub fn new_agent(&self, node: &str, options: &agent::Options) -> Result<Agent> {
+    /// If the program can't be started.
+    pub fn new_agent(&self, node: &str, options: &AgentOptions) -> Result<Agent> {
         let namespace = self.namespace(&Place::Node(node.into()))?;
         Agent::start(self.programs.palisade(), &node.into(), namespace, self.folder.path(), options)
     }
@@ -226,7 +226,7 @@ impl World {
     /// The agent of a node.
     ///
     /// # Errors
-    /// When none was started.
+    /// If none was started.
     pub fn agent(&mut self, node: &str) -> Result<&mut Agent> {
         self.agents.get_mut(node).with_context(|| format!("no agent was started on {node}"))
     }
@@ -236,118 +236,118 @@ impl World {
         self.agents.remove(node);
     }
 
-    /// Runs `palisade` with these words at a place, as an operator does who may do everything.
+    /// Runs `palisade` with these arguments in a place, as a cluster administrator.
     ///
     /// # Errors
-    /// When it can't be started.
-    pub fn palisade(&self, place: &Place, words: &[&str]) -> Result<Output> {
+    /// If it can't be started.
+    pub fn palisade(&self, place: &Place, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(self.programs.palisade());
-        command.args(words).env("KUBECONFIG", self.control.admin()).env("HOME", self.folder());
+        command.args(arguments).env("KUBECONFIG", self.control.admin()).env("HOME", self.folder());
         Ok(self.namespace(place)?.run(|| command.output())??)
     }
 
-    /// Fails unless every agent finds its kernel as its plan says.
+    /// Runs `palisade node verify` on each node with an agent.
     ///
     /// # Errors
-    /// With what `palisade node verify` prints.
+    /// If the kernel differs from the plan, with the output.
     pub fn verify(&self) -> Result<()> {
         for (node, agent) in &self.agents {
             let socket = agent.socket().display().to_string();
             let output =
                 self.palisade(&Place::Node(node.clone()), &["node", "--socket", &socket, "verify"])?;
-            ensure!(output.status.success(), "node verify on {node}: {}", in_words(&output));
+            ensure!(output.status.success(), "node verify on {node}: {}", describe(&output));
         }
         Ok(())
     }
 
-    /// What the objects in the API server say, of the lab's nodes.
+    /// Returns the cluster as the API server has it, with the lab's nodes.
     ///
     /// # Errors
-    /// When the API server doesn't answer.
+    /// If the API server doesn't respond.
     pub fn truth(&self) -> Result<Cluster> {
         let nodes: BTreeSet<Name> = NODES.into_iter().map(Name::from).collect();
-        self.control.ask(async |client| truth::read(&client, &nodes).await)
+        self.control.request(async |client| truth::read(&client, &nodes).await)
     }
 
-    /// Waits until the lab has exactly the pods that the API server has, and the API server knows their addresses.
+    /// Waits until the lab has the same pods as the API server, and all have their addresses.
     ///
     /// # Errors
-    /// When it takes too long.
+    /// If it takes too long.
     pub fn settle(&self) -> Result<Cluster> {
-        eventually("every pod has its namespace and its address", SETTLE_WITHIN, || {
+        eventually("every pod has a network namespace and an address", SETTLE_WITHIN, || {
             let cluster = self.truth()?;
             let lab = self.lab();
-            let here = &lab.layout().cluster.pods;
+            let in_lab = &lab.layout().cluster.pods;
             let unsettled = cluster
                 .pods
                 .values()
                 .find(|p| {
-                    p.addresses.is_empty() || here.get(&p.key).is_none_or(|h| h.addresses != p.addresses)
+                    p.addresses.is_empty() || in_lab.get(&p.key).is_none_or(|h| h.addresses != p.addresses)
                 })
                 .map(|p| p.key.to_string())
-                .or_else(|| here.keys().find(|k| !cluster.pods.contains_key(k)).map(ToString::to_string));
+                .or_else(|| in_lab.keys().find(|k| !cluster.pods.contains_key(k)).map(ToString::to_string));
             Ok(match unsettled {
                 None => Ok(cluster),
-                Some(pod) => Err(format!("{pod}; {}", self.kubelet.troubles().join("; "))),
+                Some(pod) => Err(format!("{pod}; {}", self.kubelet.errors().join("; "))),
             })
         })
     }
 
-    /// Probes everything until kernel and engine agree everywhere.
+    /// Probes all connections until kernel and engine agree.
     ///
     /// # Errors
-    /// When they still disagree after the time that agents may take.
-    pub fn must_agree(&self) -> Result<Seen> {
+    /// If they still disagree after the time that agents may take.
+    pub fn must_agree(&self) -> Result<ProbeResults> {
         let cluster = self.settle()?;
         let mut lab = self.lab();
         lab.update(&cluster)?;
-        let began = Instant::now();
+        let start = Instant::now();
         let quick = ProbeOptions { retries: Vec::new(), ..ProbeOptions::default() };
         let plan = probe::Plan::of(lab.layout(), &quick);
         ensure!(!plan.probes.is_empty(), "nothing to probe");
-        while began.elapsed() < FOLLOW_WITHIN {
+        while start.elapsed() < CONVERGE_WITHIN {
             let report = probe::run(&lab, &plan, &quick, |_, _| {})?;
             if report.agrees() {
-                return Ok(Seen(report));
+                return Ok(ProbeResults(report));
             }
         }
         let report = probe::run(&lab, &plan, &ProbeOptions::default(), |_, _| {})?;
         if report.agrees() {
-            return Ok(Seen(report));
+            return Ok(ProbeResults(report));
         }
         let lines: Vec<String> = report.mismatches.iter().take(12).map(probe::Mismatch::summary).collect();
         let (bad, all) = (report.counts.mismatches, report.counts.probed);
         bail!("{bad} of {all} disagree:\n  {}", lines.join("\n  "))
     }
 
-    /// What everybody has said last: to explain a failure.
+    /// Returns the last lines of all logs, to explain a failure.
     #[must_use]
     pub fn logs(&self) -> String {
         let agents = self.agents.iter().map(|(n, a)| format!("agent of {n}:\n{}", last_lines(&a.log(), 25)));
         let others = [
             format!("API server:\n{}", self.control.log()),
-            format!("kubelet: {}", self.kubelet.troubles().join("; ")),
+            format!("kubelet: {}", self.kubelet.errors().join("; ")),
         ];
         agents.chain(others).collect::<Vec<_>>().join("\n")
     }
 
-    /// Takes everything away that a test may have made: agents and what they left in the kernel, objects, definitions.
+    /// Removes everything that a test may have created: agents and their tables in the kernel, objects, definitions.
     ///
     /// # Errors
-    /// When something doesn't go.
+    /// If something can't be removed.
     pub fn reset(&mut self) -> Result<()> {
         self.agents.clear();
         for file in std::fs::read_dir(self.folder())? {
             let path = file?.path();
-            let is_of_agents = |n: &std::ffi::OsStr| n.to_string_lossy().starts_with("agent-");
-            if path.extension().is_some_and(|e| e == "log") && path.file_name().is_some_and(is_of_agents) {
+            let is_agent_log = |n: &std::ffi::OsStr| n.to_string_lossy().starts_with("agent-");
+            if path.extension().is_some_and(|e| e == "log") && path.file_name().is_some_and(is_agent_log) {
                 std::fs::remove_file(path)?;
             }
         }
-        self.control.ask(async |client| clear(&client).await)?;
-        // A pod that is still on its way out must not be taken for one of the same name that comes next.
-        eventually("every pod is gone", SETTLE_WITHIN, || {
-            let pods = self.control.ask(async |client| names(&client, "/api/v1/pods").await)?;
+        self.control.request(async |client| clear(&client).await)?;
+        // A pod that is still being deleted must not be mistaken for a later one with the same name.
+        eventually("every pod is deleted", SETTLE_WITHIN, || {
+            let pods = self.control.request(async |client| names(&client, "/api/v1/pods").await)?;
             Ok(if pods.is_empty() { Ok(()) } else { Err(format!("{pods:?}")) })
         })?;
         let cluster = self.settle()?;
@@ -362,33 +362,32 @@ impl World {
     }
 }
 
-/// How a program ended and what it printed.
+/// Describes the exit status and the output of a program.
 #[must_use]
-pub fn in_words(output: &Output) -> String {
+pub fn describe(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     format!("{}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr))
 }
 
-/// The key of `NAMESPACE/NAME`.
+/// Parses `NAMESPACE/NAME`.
 #[must_use]
 pub fn key(text: &str) -> ObjectKey {
     let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
     ObjectKey::new(namespace, name)
 }
 
-/// What probes came to; kernel and engine agree about it.
+/// The results of probes for which kernel and engine agree.
 #[derive(Debug)]
-pub struct Seen(pub probe::Report);
+pub struct ProbeResults(pub probe::Report);
 
-impl Seen {
-    /// Whether TCP connections from pod to pod on this port were made, at all addresses alike.
+impl ProbeResults {
+    /// Whether TCP connections from pod to pod on this port were established.
     ///
     /// # Errors
-    /// When none was tried, or they came to different things.
+    /// If none was probed, or the results differ by address.
     pub fn is_open(&self, from: &str, to: &str, port: u16) -> Result<bool> {
         let (from, to) = (key(from), key(to));
-        let is_pod =
-            |e: &Endpoint, wanted: &ObjectKey| matches!(e, Endpoint::Pod { key, .. } if key == wanted);
+        let is_pod = |e: &Endpoint, pod: &ObjectKey| matches!(e, Endpoint::Pod { key, .. } if key == pod);
         let outcomes: BTreeSet<bool> = self
             .0
             .probes
@@ -403,18 +402,18 @@ impl Seen {
         match outcomes.into_iter().collect::<Vec<_>>()[..] {
             [one] => Ok(one),
             [] => {
-                let tried =
+                let sources =
                     self.0.probes.iter().map(|t| format!("{:?}", t.probe.source)).collect::<BTreeSet<_>>();
-                bail!("{from} → {to}:{port} was not probed; probed was from {tried:?}")
+                bail!("{from} → {to}:{port} was not probed; the sources of probes are {sources:?}")
             }
             _ => bail!("{from} → {to}:{port} is open at some addresses and not at others"),
         }
     }
 
-    /// Fails unless these TCP connections are open or closed as said.
+    /// Fails unless TCP connections from pod to pod on this port are open, or closed, as expected.
     ///
     /// # Errors
-    /// At the first that isn't.
+    /// If they are not.
     pub fn expect(&self, open: bool, from: &str, to: &str, port: u16) -> Result<()> {
         ensure!(
             self.is_open(from, to, port)? == open,
@@ -425,9 +424,9 @@ impl Seen {
     }
 }
 
-/// Namespaces that the API server makes for itself.
+/// The namespaces that the API server creates.
 const OWN_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
-/// What tests make, in any namespace.
+/// The collections of objects that tests create in any namespace.
 const NAMESPACED: [&str; 11] = [
     "/api/v1/pods",
     "/api/v1/services",
@@ -473,10 +472,10 @@ async fn clear(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Deletes an empty namespace. Its finalizer waits for the namespace controller, which this cluster hasn't got.
+/// Deletes an empty namespace, and removes its finalizer, since this cluster has no namespace controller.
 ///
 /// # Errors
-/// When the API server refuses.
+/// If the API server refuses it.
 pub async fn delete_namespace(client: &Client, name: &str) -> Result<()> {
     let path = format!("/api/v1/namespaces/{name}");
     delete(client, &path).await?;
@@ -492,7 +491,7 @@ pub async fn delete_namespace(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// At once: a pod that is given time to end is still there when the next test makes one of the same name, and then gone.
+/// Deletes an object without a grace period. Otherwise a pod could still exist when the next test creates one with the same name.
 async fn delete(client: &Client, path: &str) -> Result<()> {
     let request = Request::delete(format!("{path}?gracePeriodSeconds=0")).body(Vec::new())?;
     match client.request_text(request).await {
@@ -501,7 +500,7 @@ async fn delete(client: &Client, path: &str) -> Result<()> {
     }
 }
 
-/// The namespaces and names of what is at a path.
+/// Returns the namespaces and names of the objects of a collection.
 async fn names(client: &Client, path: &str) -> Result<Vec<(String, String)>> {
     let list: Value = client.request(Request::get(path).body(Vec::new())?).await?;
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! Follows the events, as the agent does.
+//! Applies the events, as the agent does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,23 +13,23 @@ use tokio::sync::mpsc::Receiver;
 
 use super::server::Server;
 
-/// The longest that anything here may take; a failure says what was there instead.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest that a test waits for events, in virtual time.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What the events have said so far.
+/// The state after the events so far.
 pub(crate) struct Follower {
     events: Receiver<Event>,
     /// `None` before the snapshot.
     pub(crate) cluster: Option<Cluster>,
     pub(crate) states: BTreeMap<ResourceKind, WatchState>,
-    /// All states, in order.
+    /// All states of watches, in order.
     pub(crate) history: Vec<(ResourceKind, WatchState)>,
     pub(crate) findings: BTreeMap<String, Vec<Diagnostic>>,
     pub(crate) changes: Vec<Change>,
 }
 
 impl Follower {
-    /// Watches a server, with short times.
+    /// Watches a server with the default options of tests.
     pub(crate) fn of(server: &Server) -> Self {
         Self::with(server, Self::options())
     }
@@ -60,24 +60,24 @@ impl Follower {
         }
     }
 
-    /// Takes in events until `done`. What is waited for is named in the failure.
+    /// Applies events until `done`.
     pub(crate) async fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
-        let waiting = async {
+        let wait = async {
             while !done(self) {
-                let event = self.events.recv().await.expect("the watch goes on");
-                self.take(event);
+                let event = self.events.recv().await.expect("the watch is running");
+                self.apply(event);
             }
         };
-        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-            panic!("waited in vain for {what}; {}", self.report());
+        if tokio::time::timeout(TIMEOUT, wait).await.is_err() {
+            panic!("timed out waiting for {what}; {}", self.report());
         }
     }
 
-    /// Takes in what comes within a while.
-    pub(crate) async fn for_a_while(&mut self, while_: Duration) {
-        let end = tokio::time::Instant::now() + while_;
+    /// Applies the events of a time span.
+    pub(crate) async fn for_a_while(&mut self, span: Duration) {
+        let end = tokio::time::Instant::now() + span;
         while let Ok(Some(event)) = tokio::time::timeout_at(end, self.events.recv()).await {
-            self.take(event);
+            self.apply(event);
         }
     }
 
@@ -85,17 +85,17 @@ impl Follower {
         self.until("the snapshot", |f| f.cluster.is_some()).await;
     }
 
-    /// Until what is known is what the server has.
+    /// Applies events until the cluster is that of the server.
     pub(crate) async fn caught_up(&mut self, server: &Server) {
         let expected = expected(server);
         self.until("the server's cluster", |f| f.cluster.as_ref() == Some(&expected)).await;
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {
-        self.cluster.as_ref().expect("the snapshot has come")
+        self.cluster.as_ref().expect("the snapshot was received")
     }
 
-    /// What a failing watch says.
+    /// Returns why a watch fails.
     pub(crate) fn why(&self, kind: ResourceKind) -> Option<&str> {
         match self.states.get(&kind) {
             Some(WatchState::Failing { why }) => Some(why),
@@ -103,7 +103,7 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, event: Event) {
+    fn apply(&mut self, event: Event) {
         match event {
             Event::Snapshot(cluster) => {
                 assert!(self.cluster.is_none(), "a second snapshot");
@@ -116,7 +116,7 @@ impl Follower {
                 changes.into_iter().for_each(|c| cluster.apply(c));
             }
             Event::Watch { kind, state } => {
-                assert_ne!(self.states.get(&kind), Some(&state), "only changes are told");
+                assert_ne!(self.states.get(&kind), Some(&state), "only new states are sent");
                 self.history.push((kind, state.clone()));
                 self.states.insert(kind, state);
             }
@@ -137,7 +137,7 @@ impl Follower {
     }
 }
 
-/// The server's cluster, through the door that manifests take.
+/// Returns the server's cluster, decoded as manifests are.
 pub(crate) fn expected(server: &Server) -> Cluster {
     let options = LoadOptions { addresses: None, admission: Admission::Passed, ..LoadOptions::default() };
     let text = server.everything();

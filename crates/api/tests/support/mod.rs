@@ -1,8 +1,8 @@
-//! An API server in this process, on 127.0.0.1: it keeps objects, versions and a log of events, lists and watches as the real
-//! one does, and fails as it is told to.
+//! An API server in this process. It keeps objects, versions and a log of events, serves lists and watches as a real one does, and
+//! fails on request. Clients reach it through pipes in memory, so that tests run in virtual time.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
-#![expect(dead_code, reason = "each test program uses a part of it")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+#![expect(dead_code, reason = "each test program uses a part of the module")]
 
 pub(crate) mod follower;
 mod serve;

@@ -1,4 +1,4 @@
-//! What the server answers.
+//! The responses of the server.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,37 +25,38 @@ fn whole(code: u16, text: String) -> Response<Body> {
     Response::builder().status(code).header("content-type", "application/json").body(body).unwrap()
 }
 
-/// Answers one request.
-pub(super) async fn answer(
+/// Responds to one request.
+pub(super) async fn respond(
     request: Request<Incoming>,
     state: Arc<Mutex<State>>,
-    bell: watch::Receiver<u64>,
+    changes: watch::Sender<u64>,
 ) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     let uri = parts.uri.to_string();
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
-    let (fault, refused) = {
+    let (fault, unauthorized) = {
         let mut state = lock();
         state.requests.push(format!("{} {uri}", parts.method));
         let given = parts.headers.get("authorization").and_then(|v| v.to_str().ok());
-        let refused = state.token.as_ref().is_some_and(|t| given != Some(&format!("Bearer {t}")));
-        let at = state.faults.iter().position(|(with, _)| uri.contains(with.as_str()));
-        (at.map(|at| state.faults.remove(at).1), refused)
+        let unauthorized = state.token.as_ref().is_some_and(|t| given != Some(&format!("Bearer {t}")));
+        let at = state.faults.iter().position(|(text, _)| uri.contains(text.as_str()));
+        (at.map(|at| state.faults.remove(at).1), unauthorized)
     };
-    if refused {
+    changes.send_modify(|n| *n += 1);
+    if unauthorized {
         return Ok(whole(401, status(401, "Unauthorized")));
     }
-    let mut cut = None;
+    let mut truncate_at = None;
     match fault {
-        Some(Fault::Answer(code, headers, text)) => {
+        Some(Fault::Respond(code, headers, text)) => {
             let mut response = whole(code, text);
             for (name, value) in headers {
                 response.headers_mut().insert(name, value.parse().unwrap());
             }
             return Ok(response);
         }
-        Some(Fault::Slow(pause)) => tokio::time::sleep(pause).await,
-        Some(Fault::Cut(bytes)) => cut = Some(bytes),
+        Some(Fault::Delay(pause)) => tokio::time::sleep(pause).await,
+        Some(Fault::Truncate(bytes)) => truncate_at = Some(bytes),
         None => {}
     }
     let path = parts.uri.path().to_owned();
@@ -69,7 +70,9 @@ pub(super) async fn answer(
         .collect();
     let content_type = parts.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let text = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
-    if let Some((code, text)) = one(&mut lock(), &parts.method, &path, content_type, &text) {
+    let written = one(&mut lock(), &parts.method, &path, content_type, &text);
+    if let Some((code, text)) = written {
+        changes.send_modify(|n| *n += 1);
         return Ok(whole(code, text));
     }
     if path == "/readyz" {
@@ -89,9 +92,9 @@ pub(super) async fn answer(
         return Ok(whole(404, "404 page not found\n".to_owned()));
     }
     if query.get("watch").is_some_and(|w| w == "true") {
-        return Ok(watching(&path, &query, state, bell));
+        return Ok(watching(&path, &query, state, changes.subscribe()));
     }
-    Ok(list(&lock(), &path, &query, cut))
+    Ok(list(&lock(), &path, &query, truncate_at))
 }
 
 fn discovery(state: &State, path: &str) -> Option<Response<Body>> {
@@ -119,9 +122,14 @@ fn discovery(state: &State, path: &str) -> Option<Response<Body>> {
     }
 }
 
-fn list(state: &State, path: &str, query: &BTreeMap<String, String>, cut: Option<usize>) -> Response<Body> {
+fn list(
+    state: &State,
+    path: &str,
+    query: &BTreeMap<String, String>,
+    truncate_at: Option<usize>,
+) -> Response<Body> {
     let limit = query.get("limit").map_or(usize::MAX, |l| l.parse().unwrap());
-    // `version:key after which to go on`
+    // `version:key`, where the page starts after the key.
     let (version, after) = match query.get("continue") {
         Some(token) => {
             let (version, after) = token.split_once("%3A").or_else(|| token.split_once(':')).unwrap();
@@ -132,7 +140,7 @@ fn list(state: &State, path: &str, query: &BTreeMap<String, String>, cut: Option
     if version < state.compacted {
         return whole(410, status(410, "The provided continue parameter is too old"));
     }
-    // The real one reads at `version`; replaying the log backwards gives the same.
+    // A real server reads at `version`; replaying the log backwards gives the same.
     let mut objects = state.objects.get(path).cloned().unwrap_or_default();
     for event in state.log.iter().rev().take_while(|e| e.version > version).filter(|e| e.collection == path) {
         let key = key(&event.object);
@@ -146,15 +154,15 @@ fn list(state: &State, path: &str, query: &BTreeMap<String, String>, cut: Option
             _ => objects.remove(&key),
         };
     }
-    let left: Vec<(&String, &Value)> = objects.iter().filter(|(k, _)| **k > after).collect();
-    let page: Vec<&Value> = left.iter().take(limit).map(|(_, v)| *v).collect();
-    let next = match left.len() > limit {
-        true => format!("{version}:{}", left[limit - 1].0),
+    let rest: Vec<(&String, &Value)> = objects.iter().filter(|(k, _)| **k > after).collect();
+    let page: Vec<&Value> = rest.iter().take(limit).map(|(_, v)| *v).collect();
+    let next = match rest.len() > limit {
+        true => format!("{version}:{}", rest[limit - 1].0),
         false => String::new(),
     };
     let metadata = json!({"resourceVersion": version.to_string(), "continue": next});
     let text = json!({"kind": "List", "metadata": metadata, "items": page}).to_string();
-    match cut {
+    match truncate_at {
         None => whole(200, text),
         Some(bytes) => {
             let part = Bytes::from(text).slice(..bytes);
@@ -176,13 +184,13 @@ fn watching(
     path: &str,
     query: &BTreeMap<String, String>,
     state: Arc<Mutex<State>>,
-    bell: watch::Receiver<u64>,
+    changes: watch::Receiver<u64>,
 ) -> Response<Body> {
     let mut first = String::new();
-    let (position, era);
+    let (position, interruptions);
     {
         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        era = state.era;
+        interruptions = state.interruptions;
         let initial = query.contains_key("sendInitialEvents");
         let streaming = state.streaming.unwrap_or(Streaming::Served);
         if let (true, Streaming::Refused(code)) = (initial, streaming) {
@@ -207,71 +215,71 @@ fn watching(
             }
         }
     }
-    let watching = Watching { path: path.to_owned(), position, era, state, bell, first, last: Last::Open };
-    streamed(stream::unfold(watching, Watching::chunk))
+    let watch =
+        Watch { path: path.to_owned(), position, interruptions, state, changes, first, phase: Phase::Open };
+    streamed(stream::unfold(watch, Watch::chunk))
 }
 
-/// A watch that runs.
-struct Watching {
+/// A running watch.
+struct Watch {
     path: String,
     position: u64,
-    era: u64,
+    interruptions: u64,
     state: Arc<Mutex<State>>,
-    bell: watch::Receiver<u64>,
+    changes: watch::Receiver<u64>,
     first: String,
-    last: Last,
+    phase: Phase,
 }
 
-/// How a watch ends.
-enum Last {
+enum Phase {
     Open,
     Broken,
     Over,
 }
 
-impl Watching {
-    /// What there is to say, as soon as there is something.
+impl Watch {
+    /// Returns the next lines, as soon as there are any.
     async fn chunk(mut self) -> Option<(Result<Bytes, std::io::Error>, Self)> {
-        match self.last {
-            Last::Open => {}
-            Last::Broken => {
-                self.last = Last::Over;
+        match self.phase {
+            Phase::Open => {}
+            Phase::Broken => {
+                self.phase = Phase::Over;
                 return Some((Err(std::io::Error::other("cut")), self));
             }
-            Last::Over => return None,
+            Phase::Over => return None,
         }
         let mut text = std::mem::take(&mut self.first);
         loop {
-            self.bell.borrow_and_update();
-            let over = self.news(&mut text);
-            if let Some(in_the_middle) = over {
-                self.last = if in_the_middle { Last::Broken } else { Last::Over };
-                if in_the_middle {
+            self.changes.borrow_and_update();
+            let end = self.add_events(&mut text);
+            if let Some(mid_line) = end {
+                self.phase = if mid_line { Phase::Broken } else { Phase::Over };
+                if mid_line {
                     text += "{\"type\":\"MODIFIED\",\"object\":{\"metadata\":{\"name\":\"half";
                 }
             }
-            if !text.is_empty() || over.is_some() {
+            if !text.is_empty() || end.is_some() {
                 return Some((Ok(Bytes::from(text)), self));
             }
-            self.bell.changed().await.ok()?;
+            self.changes.changed().await.ok()?;
         }
     }
 
-    /// Adds what happened since; whether the watch is over, and how.
-    fn news(&mut self, text: &mut String) -> Option<bool> {
+    /// Adds the events since the last call. At the end of the watch, returns whether it ends in the middle of a line.
+    fn add_events(&mut self, text: &mut String) -> Option<bool> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.era != self.era {
-            return Some(state.ends_in_the_middle);
+        if state.interruptions != self.interruptions {
+            return Some(state.ends_mid_line);
         }
-        let here = |version: u64, collection: &str| version > self.position && collection == self.path;
-        let logged = state.log.iter().filter(|e| here(e.version, &e.collection));
+        let is_new = |version: u64, collection: &str| version > self.position && collection == self.path;
+        let logged = state.log.iter().filter(|e| is_new(e.version, &e.collection));
         let logged = logged.map(|e| (e.version, json!({"type": e.word, "object": e.object}).to_string()));
-        let injected = state.injected.iter().filter(|(v, c, _)| here(*v, c));
+        let injected = state.injected.iter().filter(|(v, c, _)| is_new(*v, c));
         let mut all: Vec<(u64, String)> =
             logged.chain(injected.map(|(v, _, line)| (*v, line.clone()))).collect();
         all.sort_by_key(|(version, _)| *version);
         for (version, line) in all {
-            *text += if state.garbled.remove(&version) { "{\"type\":\"AD\u{fffd}" } else { &line };
+            *text += if state.corrupted.remove(&version) { "{\"type\":\"AD\u{fffd}" } else { &line };
             text.push('\n');
         }
         self.position = self.position.max(state.version);

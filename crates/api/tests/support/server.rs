@@ -1,38 +1,46 @@
+//! The state of the server, and what tests do to it.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use hyper::{server::conn::http1, service::service_fn};
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use kube::{Client, Config};
+use kube::Client;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+};
 
-use super::serve::answer;
+use super::serve::respond;
 
-/// How the server takes `sendInitialEvents`.
+/// How the server handles `sendInitialEvents`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Streaming {
-    /// As Kubernetes 1.34 does.
+    /// Streams the list, as Kubernetes 1.34 does.
     Served,
-    /// As 1.27 to 1.33 do: with this code.
+    /// Refuses it with this code, as 1.27 to 1.33 do.
     Refused(u16),
-    /// As 1.18 does: it doesn't know the word, and begins an ordinary watch.
+    /// Ignores it and starts an ordinary watch, as 1.18 does.
     Ignored,
 }
 
-/// What goes wrong once, with the next request whose path and query contain a word.
+/// A failure of the next request whose path and query contain a text.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// This answer instead: code, headers, body.
-    Answer(u16, Vec<(&'static str, String)>, String),
-    /// This late.
-    Slow(Duration),
-    /// After so many bytes of the right answer the connection breaks.
-    Cut(usize),
+    /// Another response: code, headers, body.
+    Respond(u16, Vec<(&'static str, String)>, String),
+    /// A delayed response.
+    Delay(Duration),
+    /// The connection is closed after this many bytes of the response.
+    Truncate(usize),
 }
 
 /// One event of the log.
@@ -47,7 +55,7 @@ pub(super) struct Logged {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) version: u64,
-    /// Versions before this one are forgotten.
+    /// Versions before this one are expired.
     pub(super) compacted: u64,
     /// By collection (`/api/v1/pods`), by `namespace/name`.
     pub(super) objects: BTreeMap<String, BTreeMap<String, Value>>,
@@ -56,106 +64,141 @@ pub(super) struct State {
     pub(super) served: BTreeSet<String>,
     pub(super) streaming: Option<Streaming>,
     pub(super) faults: Vec<(String, Fault)>,
-    /// Collections that nobody may read.
+    /// Collections that may not be read.
     pub(super) forbidden: BTreeSet<String>,
-    /// The only token that is good.
+    /// The only token that is accepted.
     pub(super) token: Option<String>,
     pub(super) requests: Vec<String>,
-    /// Watches that are older than this end at once, whole or in the middle of a line.
-    pub(super) era: u64,
-    pub(super) ends_in_the_middle: bool,
-    /// Lines to send into each running watch of a collection.
+    /// Watches that were started before the last interruption end, after a whole line or in the middle of one.
+    pub(super) interruptions: u64,
+    pub(super) ends_mid_line: bool,
+    /// Lines to send to each running watch of a collection.
     pub(super) injected: Vec<(u64, String, String)>,
     pub(super) ready: Option<bool>,
-    /// Events that are sent garbled once.
-    pub(super) garbled: BTreeSet<u64>,
+    /// Events that are sent corrupted once.
+    pub(super) corrupted: BTreeSet<u64>,
 }
 
-/// The server. Dropping it closes the door and all connections.
+/// The server. Clients reach it through pipes in memory, so that tests can use virtual time. Dropping it closes all connections.
 pub(crate) struct Server {
-    state: Arc<Mutex<State>>,
-    bell: watch::Sender<u64>,
-    pub(crate) address: SocketAddr,
-    accepting: Option<JoinHandle<()>>,
+    network: Network,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
+/// The server's state and its connections.
+#[derive(Clone)]
+struct Network {
+    state: Arc<Mutex<State>>,
+    /// Changes with each request and each change of the state.
+    changes: watch::Sender<u64>,
+    /// `None` while the server refuses connections.
+    connections: Arc<Mutex<Option<JoinSet<()>>>>,
+}
+
+impl Network {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *connections {
+            Some(connections) => drop(connections.spawn(task)),
+            None => return Err(io::Error::from_raw_os_error(ECONNREFUSED)),
+        }
+        Ok(())
+    }
+
+    /// Serves one connection.
+    fn accept(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (state, changes) = (Arc::clone(&self.state), self.changes.clone());
+        async move {
+            let service = service_fn(|request| respond(request, Arc::clone(&state), changes.clone()));
+            // Some tests break connections.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        }
+    }
+
+    /// Sends a request on a connection of its own.
+    async fn send(self, request: Request<kube::client::Body>) -> Result<Response<Incoming>, BoxError> {
+        let (near, far) = tokio::io::duplex(PIPE_BYTES);
+        self.spawn(self.accept(far))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await?;
+        tokio::spawn(connection);
+        Ok(sender.send_request(request).await?)
     }
 }
 
 pub(crate) const PODS: &str = "/api/v1/pods";
 pub(crate) const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
+const ECONNREFUSED: i32 = 111;
+const PIPE_BYTES: usize = 64 << 10;
+/// The longest that [`Server::until`] waits.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Server {
-    pub(crate) async fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let state = State {
             version: 100,
             served: ["/api/v1/namespaces", PODS, "/api/v1/nodes", POLICIES].map(str::to_owned).into(),
             ready: Some(true),
             ..State::default()
         };
+        let (changes, _) = watch::channel(0);
+        let connections = Arc::new(Mutex::new(Some(JoinSet::new())));
+        Self { network: Network { state: Arc::new(Mutex::new(state)), changes, connections } }
+    }
+
+    /// Closes all connections and refuses new ones.
+    pub(crate) fn stop(&self) {
+        *self.network.connections.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Accepts connections again.
+    pub(crate) fn restart(&self) {
+        *self.network.connections.lock().unwrap_or_else(PoisonError::into_inner) = Some(JoinSet::new());
+    }
+
+    /// Listens on 127.0.0.1 as well, for a client that is made from a kubeconfig. Returns the URL.
+    pub(crate) async fn listen(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (bell, _) = watch::channel(0);
-        let mut server = Self { state: Arc::new(Mutex::new(state)), bell, address, accepting: None };
-        server.accept(listener);
-        server
-    }
-
-    fn accept(&mut self, listener: TcpListener) {
-        let (state, bell) = (Arc::clone(&self.state), self.bell.clone());
-        self.accepting = Some(tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            loop {
-                let Ok((socket, _)) = listener.accept().await else { continue };
-                let (state, bell) = (Arc::clone(&state), bell.clone());
-                connections.spawn(async move {
-                    let service = service_fn(|request| answer(request, Arc::clone(&state), bell.subscribe()));
-                    // A connection that breaks is part of many tests.
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
-                });
+        let network = self.network.clone();
+        let accept = async move {
+            let mut connections = JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                connections.spawn(network.accept(socket));
             }
-        }));
-    }
-
-    /// Nobody answers any longer.
-    pub(crate) fn stop(&mut self) {
-        if let Some(accepting) = self.accepting.take() {
-            accepting.abort();
-        }
-    }
-
-    /// The same server again, at the same address.
-    pub(crate) async fn restart(&mut self) {
-        self.stop();
-        for _ in 0..100 {
-            if let Ok(listener) = TcpListener::bind(self.address).await {
-                return self.accept(listener);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("the address is taken");
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        };
+        self.network.spawn(accept).unwrap();
+        format!("http://{address}")
     }
 
     pub(crate) fn client(&self) -> Client {
-        let mut config = Config::new(self.url().parse().unwrap());
-        config.default_retry = false;
-        Client::try_from(config).unwrap()
+        let network = self.network.clone();
+        Client::new(tower::service_fn(move |request| network.clone().send(request)), "default")
+    }
+
+    /// Waits until a condition holds, checking it after each request and each change.
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let mut changes = self.network.changes.subscribe();
+        let wait = async {
+            while !condition(self) {
+                changes.changed().await.unwrap();
+            }
+        };
+        if tokio::time::timeout(TIMEOUT, wait).await.is_err() {
+            panic!("timed out waiting for {what}");
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.network.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let out = change(&mut self.lock());
-        self.bell.send_modify(|n| *n += 1);
+        self.network.changes.send_modify(|n| *n += 1);
         out
     }
 
@@ -177,7 +220,7 @@ impl Server {
         self.lock().items(collection)
     }
 
-    /// Everything that it keeps, as one `List`.
+    /// All objects of served kinds, as one `List`.
     pub(crate) fn everything(&self) -> String {
         let state = self.lock();
         let items: Vec<&Value> = state
@@ -193,20 +236,20 @@ impl Server {
         self.change(|s| s.served.insert(collection.to_owned()));
     }
 
-    /// The definition is gone, and its objects with it.
+    /// Deletes the definition and its objects.
     pub(crate) fn unserve(&self, collection: &str) {
         self.change(|s| {
             s.served.remove(collection);
             s.objects.remove(collection);
-            s.era += 1;
+            s.interruptions += 1;
         });
     }
 
-    /// It doesn't say that it serves this, though it does.
-    pub(crate) fn deny(&self, collection: &str) {
+    /// Responds as if the kind were not served, and keeps its objects.
+    pub(crate) fn hide(&self, collection: &str) {
         self.change(|s| {
             s.served.remove(collection);
-            s.era += 1;
+            s.interruptions += 1;
         });
     }
 
@@ -214,8 +257,8 @@ impl Server {
         self.change(|s| s.streaming = Some(streaming));
     }
 
-    pub(crate) fn fault(&self, with: &str, fault: Fault) {
-        self.change(|s| s.faults.push((with.to_owned(), fault)));
+    pub(crate) fn fault(&self, text: &str, fault: Fault) {
+        self.change(|s| s.faults.push((text.to_owned(), fault)));
     }
 
     pub(crate) fn forbid(&self, collection: &str) {
@@ -234,15 +277,15 @@ impl Server {
         self.change(|s| s.ready = ready);
     }
 
-    /// Ends all watches, whole or in the middle of a line.
-    pub(crate) fn cut(&self, in_the_middle: bool) {
+    /// Ends all watches, after a whole line or in the middle of one.
+    pub(crate) fn interrupt(&self, mid_line: bool) {
         self.change(|s| {
-            s.era += 1;
-            s.ends_in_the_middle = in_the_middle;
+            s.interruptions += 1;
+            s.ends_mid_line = mid_line;
         });
     }
 
-    /// Forgets all versions before the present.
+    /// Expires all versions before the current one.
     pub(crate) fn compact(&self) {
         self.change(|s| {
             s.version += 1;
@@ -250,7 +293,7 @@ impl Server {
         });
     }
 
-    /// Sends a line into the running watches of a collection.
+    /// Sends a line to the running watches of a collection.
     pub(crate) fn inject(&self, collection: &str, line: &str) {
         self.change(|s| {
             s.version += 1;
@@ -258,10 +301,10 @@ impl Server {
         });
     }
 
-    /// Creates or replaces an object, and garbles the line that says so to the first who hears it.
-    pub(crate) fn put_garbled(&self, collection: &str, object: Value) {
+    /// Creates or replaces an object. The first watch that receives the event receives a corrupted line.
+    pub(crate) fn put_corrupted(&self, collection: &str, object: Value) {
         self.change(|s| {
-            s.garbled.insert(s.version + 1);
+            s.corrupted.insert(s.version + 1);
             s.put(collection, object);
         });
     }
@@ -274,9 +317,9 @@ impl Server {
         self.inject(collection, &bookmark(version, false).to_string());
     }
 
-    /// How many requests had this in their path and query.
-    pub(crate) fn requests(&self, with: &str) -> usize {
-        self.lock().requests.iter().filter(|r| r.contains(with)).count()
+    /// Returns how many requests contain this in their method, path and query.
+    pub(crate) fn requests(&self, text: &str) -> usize {
+        self.lock().requests.iter().filter(|r| r.contains(text)).count()
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -351,7 +394,7 @@ pub(super) fn status(code: u16, message: &str) -> String {
         .to_string()
 }
 
-/// A pod that runs.
+/// A running pod.
 pub(crate) fn pod(namespace: &str, name: &str, app: &str, address: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -362,7 +405,7 @@ pub(crate) fn pod(namespace: &str, name: &str, app: &str, address: &str) -> Valu
     })
 }
 
-/// A policy that isolates `app` and allows `from`.
+/// A policy that isolates pods with `app` and allows traffic from pods with `from`.
 pub(crate) fn network_policy(namespace: &str, name: &str, app: &str, from: &str) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",

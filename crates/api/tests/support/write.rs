@@ -1,11 +1,11 @@
-//! Single objects: read, created, replaced, patched.
+//! Single objects: get, create, replace, patch.
 
 use http::Method;
 use serde_json::{Value, json};
 
 use super::server::{State, key, status};
 
-/// What the server does with a request that is not a list or a watch; `None` if it is one.
+/// Handles a request for a single object; `None` if the request is a list or a watch.
 pub(super) fn one(
     state: &mut State,
     method: &Method,
@@ -13,12 +13,12 @@ pub(super) fn one(
     content_type: &str,
     body: &[u8],
 ) -> Option<(u16, String)> {
-    let whole = path.strip_suffix("/status").unwrap_or(path);
-    let (parent, name) = whole.rsplit_once('/')?;
-    let refused = |s: &State| s.forbidden.iter().any(|f| whole.starts_with(f.as_str()));
+    let object_path = path.strip_suffix("/status").unwrap_or(path);
+    let (parent, name) = object_path.rsplit_once('/')?;
+    let forbidden = |s: &State| s.forbidden.iter().any(|f| object_path.starts_with(f.as_str()));
     let sent: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     if method == Method::POST {
-        if refused(state) {
+        if forbidden(state) {
             return Some((403, status(403, "forbidden")));
         }
         let exists = state.objects.get(path).is_some_and(|o| o.contains_key(&key(&sent)));
@@ -29,11 +29,11 @@ pub(super) fn one(
         return Some((201, state.objects[path][&key(&sent)].to_string()));
     }
     let known = state.objects.get(parent).is_some_and(|o| o.values().any(|v| v["metadata"]["name"] == name));
-    let is_item = known || parent.ends_with("/leases") || parent.ends_with("/events") || path != whole;
+    let is_item = known || parent.ends_with("/leases") || parent.ends_with("/events") || path != object_path;
     if !is_item && method == Method::GET {
         return None;
     }
-    if refused(state) {
+    if forbidden(state) {
         return Some((403, status(403, "forbidden")));
     }
     let objects = state.objects.get(parent);
@@ -59,7 +59,7 @@ pub(super) fn one(
     Some((200, state.objects[parent][&key(&object)].to_string()))
 }
 
-/// A merge patch; an apply patch merges lists of conditions by their type.
+/// Applies a merge patch. An apply patch merges lists of conditions by type.
 fn merge(into: &mut Value, patch: &Value, apply: bool) {
     match (into, patch) {
         (Value::Object(into), Value::Object(patch)) => {

@@ -1,4 +1,4 @@
-//! What operators install: the API server takes it, as the chart renders it and as plain manifests.
+//! The API server accepts what operators install: the plain manifests, and what the chart renders.
 
 use std::process::Command;
 
@@ -6,16 +6,16 @@ use anyhow::{Result, ensure};
 use palisade_cluster_tests::{
     World,
     programs::root,
-    world::{ACCOUNT, in_words},
+    world::{ACCOUNT, describe},
 };
 
 pub(crate) const TESTS: &[crate::Test] = &[
-    ("deploy::the_plain_manifests_are_taken", plain),
-    ("deploy::the_chart_is_taken", chart),
-    ("deploy::the_rights_are_what_the_agent_uses_and_no_more", rights),
+    ("deploy::the_plain_manifests_are_accepted", plain),
+    ("deploy::the_chart_is_accepted", chart),
+    ("deploy::the_rights_are_those_that_the_agent_uses", rights),
 ];
 
-/// Kinds of the Prometheus operator, whose definitions this cluster hasn't got.
+/// Kinds of the Prometheus operator, which this cluster does not define.
 const FOREIGN: &str = "apiVersion: monitoring.coreos.com/";
 
 fn dry_run(world: &mut World, what: &str, text: &str) -> Result<()> {
@@ -23,17 +23,21 @@ fn dry_run(world: &mut World, what: &str, text: &str) -> Result<()> {
     let input = documents.join("\n---\n");
     let arguments = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
     let output = world.control().kubectl_output(&arguments, &input)?;
-    ensure!(output.status.success(), "{what}: {}", in_words(&output));
-    let taken = String::from_utf8_lossy(&output.stdout).lines().filter(|l| l.contains("dry run")).count();
-    let wanted = input.lines().filter(|l| l.starts_with("kind: ")).count();
-    ensure!(taken == wanted && taken > 3, "{what}: {taken} of {wanted} objects: {}", in_words(&output));
+    ensure!(output.status.success(), "{what}: {}", describe(&output));
+    let accepted = String::from_utf8_lossy(&output.stdout).lines().filter(|l| l.contains("dry run")).count();
+    let expected = input.lines().filter(|l| l.starts_with("kind: ")).count();
+    ensure!(
+        accepted == expected && accepted > 3,
+        "{what}: {accepted} of {expected} objects: {}",
+        describe(&output)
+    );
     let warnings = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!warnings.contains("Warning"), "{what}: {warnings}");
     Ok(())
 }
 
 fn plain(world: &mut World) -> Result<()> {
-    // A dry run makes no namespace, and the other objects need one.
+    // A dry run creates no namespace, and the other objects need one.
     world.kubectl(&format!("create namespace {}", ACCOUNT.0))?;
     for file in ["palisade.yaml", "remove.yaml"] {
         let path = root().join("deploy/manifests").join(file);
@@ -41,12 +45,12 @@ fn plain(world: &mut World) -> Result<()> {
             &["apply", "--dry-run=server", "--validate=strict", "-f", &path.display().to_string()],
             "",
         )?;
-        let text = in_words(&output);
-        // The namespace is there without kubectl's note of what it applied last.
+        let text = describe(&output);
+        // The namespace was created without the annotation of `kubectl apply`.
         let warned = text.lines().any(|l| l.contains("Warning") && !l.contains("last-applied-configuration"));
         ensure!(output.status.success() && !warned, "{file}: {text}");
     }
-    // And for good: everything in one go, in a cluster that has nothing of it.
+    // Without a dry run: everything at once, in an empty cluster.
     world.reset()?;
     world.install()?;
     world.kubectl(&format!("get daemonset -n {} {}", ACCOUNT.0, ACCOUNT.1)).map(|_| ())
@@ -67,7 +71,7 @@ fn chart(world: &mut World) -> Result<()> {
         helm.arg("template").arg("palisade").arg(root().join("deploy/helm/palisade"));
         helm.arg(format!("--namespace={}", ACCOUNT.0)).args(&case).env("HOME", world.folder());
         let output = world.control().run_program(helm, "")?;
-        ensure!(output.status.success(), "helm {case:?}: {}", in_words(&output));
+        ensure!(output.status.success(), "helm {case:?}: {}", describe(&output));
         dry_run(world, &format!("{case:?}"), &String::from_utf8(output.stdout)?)?;
     }
     Ok(())
@@ -76,13 +80,13 @@ fn chart(world: &mut World) -> Result<()> {
 fn rights(world: &mut World) -> Result<()> {
     world.install()?;
     let account = format!("--as=system:serviceaccount:{}:{}", ACCOUNT.0, ACCOUNT.1);
-    let mut may = |words: &str| -> Result<bool> {
+    let mut may = |request: &str| -> Result<bool> {
         let mut arguments = vec!["auth", "can-i"];
-        arguments.extend(words.split_whitespace());
+        arguments.extend(request.split_whitespace());
         arguments.push(&account);
         Ok(world.control().kubectl_output(&arguments, "")?.status.success())
     };
-    for words in [
+    for request in [
         "list pods -A",
         "watch namespaces",
         "watch nodes",
@@ -91,9 +95,9 @@ fn rights(world: &mut World) -> Result<()> {
         "create leases.coordination.k8s.io -n palisade-system",
         "update leases.coordination.k8s.io/palisade-status-writer -n palisade-system",
     ] {
-        ensure!(may(words)?, "the agent may not {words}");
+        ensure!(may(request)?, "the agent may not {request}");
     }
-    for words in [
+    for request in [
         "list secrets -A",
         "get configmaps -A",
         "create pods -A",
@@ -104,7 +108,7 @@ fn rights(world: &mut World) -> Result<()> {
         "create leases.coordination.k8s.io -n default",
         "update leases.coordination.k8s.io/another -n palisade-system",
     ] {
-        ensure!(!may(words)?, "the agent may {words}");
+        ensure!(!may(request)?, "the agent may {request}");
     }
     Ok(())
 }

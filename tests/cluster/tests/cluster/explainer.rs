@@ -1,4 +1,4 @@
-//! Questions to the cluster, as somebody who has the published role and nothing else.
+//! Queries to the cluster by a user with the published role only.
 
 use std::{
     fs,
@@ -14,25 +14,25 @@ use serde_json::{Value, json};
 use crate::manifests::{namespace, pod, policy};
 
 pub(crate) const TESTS: &[crate::Test] = &[
-    ("explainer::the_role_is_enough_for_every_verb", enough),
-    ("explainer::without_any_part_of_the_role_the_answer_is_incomplete", just_enough),
-    ("explainer::a_user_of_one_namespace_is_told_what_is_missing", one_namespace),
+    ("explainer::the_role_suffices_for_every_command", enough),
+    ("explainer::without_a_part_of_the_role_the_answer_is_incomplete", just_enough),
+    ("explainer::a_user_of_one_namespace_gets_an_incomplete_answer", one_namespace),
     ("explainer::a_suggested_patch_is_accepted_and_works", patched),
 ];
 
-/// How long a right that was granted or taken away may need to be in force.
+/// How long the API server may take to apply a change of rights.
 const RIGHTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A program's exit code, standard output and standard error.
 type Answer = (Option<i32>, String, String);
 
-/// Somebody with a kubeconfig.
+/// A user with a kubeconfig.
 struct User {
     kubeconfig: PathBuf,
 }
 
 impl User {
-    /// A service account of this name, without any rights.
+    /// Creates a service account without rights.
     fn new(world: &mut World, name: &str) -> Result<Self> {
         world.apply(&format!(
             "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {name}, namespace: default}}\n"
@@ -42,19 +42,24 @@ impl User {
         Ok(Self { kubeconfig })
     }
 
-    fn ask(&self, world: &mut World, words: &str) -> Result<Answer> {
+    fn run(&self, world: &mut World, arguments: &str) -> Result<Answer> {
         let mut command = Command::new(world.programs().palisade());
-        command.args(words.split_whitespace()).env("KUBECONFIG", &self.kubeconfig);
+        command.args(arguments.split_whitespace()).env("KUBECONFIG", &self.kubeconfig);
         let output = world.control().run_program(command, "")?;
-        let text = |bytes| String::from_utf8(bytes).context("an answer that is not UTF-8");
+        let text = |bytes| String::from_utf8(bytes).context("output that is not UTF-8");
         Ok((output.status.code(), text(output.stdout)?, text(output.stderr)?))
     }
 
-    /// Asks until the answer is as wished: rights take a moment.
-    fn ask_until(&self, world: &mut World, words: &str, wished: impl Fn(&Answer) -> bool) -> Result<Answer> {
-        eventually(words, RIGHTS_WITHIN, || {
-            let answer = self.ask(world, words)?;
-            Ok(if wished(&answer) { Ok(answer) } else { Err(format!("{answer:?}")) })
+    /// Runs until the answer meets a condition, since a change of rights takes a moment.
+    fn run_until(
+        &self,
+        world: &mut World,
+        arguments: &str,
+        condition: impl Fn(&Answer) -> bool,
+    ) -> Result<Answer> {
+        eventually(arguments, RIGHTS_WITHIN, || {
+            let answer = self.run(world, arguments)?;
+            Ok(if condition(&answer) { Ok(answer) } else { Err(format!("{answer:?}")) })
         })
     }
 }
@@ -116,7 +121,7 @@ fn enough(world: &mut World) -> Result<()> {
     let user = User::new(world, "explainer")?;
     let role = role(world)?;
     bind(world, "explainer", &role)?;
-    user.ask_until(world, "can shop/web shop/db:80", |a| a.0 == Some(0))?;
+    user.run_until(world, "can shop/web shop/db:80", |a| a.0 == Some(0))?;
     let dir = world.folder().join("snapshot");
     let yaml = world.folder().join("closed.yaml");
     fs::write(&yaml, policy("shop/db", "{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}"))?;
@@ -133,22 +138,22 @@ fn enough(world: &mut World) -> Result<()> {
         (0, format!("snapshot {snapshot}")),
         (0, format!("snapshot {snapshot} --force")),
     ] {
-        let (got, out, err) = user.ask(world, &words)?;
+        let (got, out, err) = user.run(world, &words)?;
         ensure!(got == Some(code), "{words}: {got:?}\n{out}{err}");
         ensure!(!err.contains("could not be read"), "{words}: {err}");
     }
-    let (_, out, _) = user.ask(world, "can other/web shop/db:80")?;
+    let (_, out, _) = user.run(world, "can other/web shop/db:80")?;
     ensure!(out.contains("clusternetworkpolicy/guard spec.ingress[0]"), "{out}");
-    // What the snapshot says is what the cluster says.
-    let (_, live, _) = user.ask(world, "connections -o json")?;
-    let (_, written, _) = user.ask(world, &format!("connections -o json -f {snapshot}"))?;
-    ensure!(without_places(&live)? == without_places(&written)?, "{live}\n{written}");
+    // The snapshot gives the same answer as the cluster.
+    let (_, live, _) = user.run(world, "connections -o json")?;
+    let (_, written, _) = user.run(world, &format!("connections -o json -f {snapshot}"))?;
+    ensure!(without_positions(&live)? == without_positions(&written)?, "{live}\n{written}");
     ensure!(live.contains("other/pod/web") && live.contains("shop/pod/db"), "{live}");
-    nothing_secret(&dir)
+    has_nothing_secret(&dir)
 }
 
-/// An answer without where its objects stand.
-fn without_places(text: &str) -> Result<Value> {
+/// Removes the positions of objects from an answer.
+fn without_positions(text: &str) -> Result<Value> {
     fn strip(value: &mut Value) {
         match value {
             Value::Object(fields) => {
@@ -164,11 +169,11 @@ fn without_places(text: &str) -> Result<Value> {
     Ok(value)
 }
 
-fn nothing_secret(dir: &Path) -> Result<()> {
+fn has_nothing_secret(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.is_dir() {
-            nothing_secret(&path)?;
+            has_nothing_secret(&path)?;
             continue;
         }
         let text = fs::read_to_string(&path)?;
@@ -182,9 +187,9 @@ fn nothing_secret(dir: &Path) -> Result<()> {
 fn just_enough(world: &mut World) -> Result<()> {
     shop(world)?;
     let user = User::new(world, "explainer")?;
-    let whole = role(world)?;
-    bind(world, "explainer", &whole)?;
-    user.ask_until(world, "connections", |a| a.0 == Some(0) && !a.2.contains("could not be read"))?;
+    let full = role(world)?;
+    bind(world, "explainer", &full)?;
+    user.run_until(world, "connections", |a| a.0 == Some(0) && !a.2.contains("could not be read"))?;
     let parts = [
         "namespaces",
         "nodes",
@@ -197,20 +202,20 @@ fn just_enough(world: &mut World) -> Result<()> {
         "jobs",
     ];
     for part in parts {
-        let mut role = whole.clone();
+        let mut role = full.clone();
         let rules = role["rules"].as_array_mut().context("rules")?;
         for rule in rules.iter_mut() {
             rule["resources"].as_array_mut().context("resources")?.retain(|r| r != part);
         }
-        // The API server takes no rule for nothing.
+        // The API server refuses a rule without resources.
         rules.retain(|rule| rule["resources"] != json!([]));
         world.apply(&role.to_string())?;
         let names = ["replicasets", "jobs"].contains(&part);
         let (heading, code) = if names { ("note", 0) } else { ("incomplete", 2) };
-        let says = format!("{heading}: {part} could not be read");
-        user.ask_until(world, "connections", |(got, _, err)| *got == Some(code) && err.contains(&says))?;
-        world.apply(&whole.to_string())?;
-        user.ask_until(world, "connections", |a| a.0 == Some(0) && !a.2.contains("could not be read"))?;
+        let expected = format!("{heading}: {part} could not be read");
+        user.run_until(world, "connections", |(got, _, err)| *got == Some(code) && err.contains(&expected))?;
+        world.apply(&full.to_string())?;
+        user.run_until(world, "connections", |a| a.0 == Some(0) && !a.2.contains("could not be read"))?;
     }
     Ok(())
 }
@@ -218,7 +223,7 @@ fn just_enough(world: &mut World) -> Result<()> {
 fn one_namespace(world: &mut World) -> Result<()> {
     shop(world)?;
     let user = User::new(world, "jane")?;
-    let (code, _, err) = user.ask(world, "can web db:80 -n shop")?;
+    let (code, _, err) = user.run(world, "can web db:80 -n shop")?;
     ensure!(code == Some(2) && err.contains("nothing could be read"), "{err}");
     world.apply(
         "---
@@ -236,32 +241,32 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: explainer}
 subjects: [{kind: ServiceAccount, name: jane, namespace: default}]
 ",
     )?;
-    let says = "pods could not be read but in shop";
+    let expected = "pods could not be read but in shop";
     let (_, out, err) =
-        user.ask_until(world, "can web db:80 -n shop", |a| a.0 == Some(2) && a.2.contains(says))?;
+        user.run_until(world, "can web db:80 -n shop", |a| a.0 == Some(2) && a.2.contains(expected))?;
     ensure!(out.contains("allowed"), "{out}");
     ensure!(err.contains("namespaces could not be read but in shop"), "{err}");
     ensure!(err.contains("clusternetworkpolicies could not be read: "), "{err}");
-    let (code, ..) = user.ask(world, "can web db:80 -n shop --allow-incomplete")?;
+    let (code, ..) = user.run(world, "can web db:80 -n shop --allow-incomplete")?;
     ensure!(code == Some(0));
     Ok(())
 }
 
-/// The API server takes the patch that `explain` suggests, and the connection is allowed.
+/// The API server accepts the patch that `explain` suggests, and then the connection is allowed.
 fn patched(world: &mut World) -> Result<()> {
     shop(world)?;
     world.kubectl("delete clusternetworkpolicy guard")?;
     let user = User::new(world, "explainer")?;
     let role = role(world)?;
     bind(world, "explainer", &role)?;
-    let (_, out, _) = user.ask_until(world, "explain other/web shop/db:80 -o json", |a| a.0 == Some(1))?;
+    let (_, out, _) = user.run_until(world, "explain other/web shop/db:80 -o json", |a| a.0 == Some(1))?;
     let answer: Value = serde_json::from_str(&out)?;
     let command = answer["answers"][0]["suggestions"][0]["command"].as_str().context(out)?;
     // `kubectl -n shop patch networkpolicy db --type=json -p '…'`
     let (words, patch) = command.split_once(" -p ").context("no patch")?;
     let words: Vec<&str> = words.split(' ').skip(1).chain(["-p", patch.trim_matches('\'')]).collect();
     world.control().kubectl(&words, "")?;
-    let (code, out, err) = user.ask(world, "can other/web shop/db:80")?;
+    let (code, out, err) = user.run(world, "can other/web shop/db:80")?;
     ensure!(code == Some(0), "{out}{err}");
     Ok(())
 }

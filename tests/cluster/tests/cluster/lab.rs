@@ -1,4 +1,4 @@
-//! The cluster itself, before any agent runs: what the other tests stand on.
+//! The cluster before any agent runs, which the other tests rely on.
 
 use anyhow::{Result, ensure};
 use palisade_cluster_tests::World;
@@ -7,15 +7,15 @@ use crate::manifests::{namespace, pod, pod_at, policy};
 
 pub(crate) const TESTS: &[crate::Test] = &[
     ("lab::pods_get_a_network_and_a_status", network_and_status),
-    ("lab::deleted_pods_vanish_and_their_addresses_are_free", deleted),
-    ("lab::without_agents_nothing_is_enforced", found_out),
+    ("lab::deleted_pods_are_removed_and_their_addresses_are_free", deleted),
+    ("lab::without_agents_nothing_is_enforced", not_enforced),
 ];
 
 fn network_and_status(world: &mut World) -> Result<()> {
     let pods = [pod("shop/a", "w1", "app: a"), pod("shop/b", "w2", "app: b")].concat();
     world.apply(&(namespace("shop", "team: shop") + &pods))?;
-    let seen = world.must_agree()?;
-    seen.expect(true, "shop/a", "shop/b", 80)?;
+    let results = world.must_agree()?;
+    results.expect(true, "shop/a", "shop/b", 80)?;
     let wide = world.kubectl("get pods -n shop -o wide --no-headers")?;
     for name in ["a", "b"] {
         let address = world.address(&format!("shop/{name}"))?.to_string();
@@ -39,14 +39,14 @@ fn deleted(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// The tests can fail: a cluster without agents does not do what its policies say.
-fn found_out(world: &mut World) -> Result<()> {
+/// Shows that the tests can fail: without agents the kernel does not follow the policies.
+fn not_enforced(world: &mut World) -> Result<()> {
     let pods = [pod("shop/a", "w1", "app: a"), pod("shop/b", "w2", "app: b")].concat();
     world.apply(&(namespace("shop", "") + &pods))?;
     world.must_agree()?;
     world.apply(&policy("shop/closed", "{podSelector: {}, policyTypes: [Ingress]}"))?;
     match world.must_agree() {
-        Ok(_) => anyhow::bail!("nobody enforces the policy, and it is enforced"),
+        Ok(_) => anyhow::bail!("the policy is enforced without agents"),
         Err(e) => ensure!(format!("{e:#}").contains("isolated by NetworkPolicy shop/closed"), "{e:#}"),
     }
     Ok(())

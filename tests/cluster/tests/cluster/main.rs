@@ -1,5 +1,5 @@
-//! Palisade in a cluster with a real API server. One control plane and one lab serve all tests, one after the other; each
-//! begins with an empty cluster and no agent. Where something is missing that they need, they fail.
+//! Palisade in a cluster with a real API server. All tests share one control plane and one lab, and run one after the other. Each
+//! starts with an empty cluster and no agent. If something that they need is missing, they fail.
 
 mod deploy;
 mod explainer;
@@ -23,7 +23,7 @@ use palisade_lab::Sandbox;
 /// A test by name.
 type Test = (&'static str, fn(&mut World) -> Result<()>);
 
-/// The one world: made for the first test that asks.
+/// The shared world, created for the first test.
 struct Shared {
     sandbox: Sandbox,
     world: Option<Result<World, String>>,
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
             Trial::test(name, move || run(&shared, test))
         });
         let conclusion = libtest_mimic::run(&arguments, trials.collect());
-        // Takes the processes and the folder with it.
+        // Ends the processes and removes the folder.
         drop(shared);
         conclusion.exit_code()
     })
@@ -58,7 +58,8 @@ fn main() -> ExitCode {
 fn run(shared: &Mutex<Shared>, test: fn(&mut World) -> Result<()>) -> Result<(), Failed> {
     let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
     let Shared { sandbox, world } = &mut *shared;
-    let world = world.get_or_insert_with(|| World::new(sandbox).map_err(|e| format!("no cluster: {e:#}")));
+    let world = world
+        .get_or_insert_with(|| World::new(sandbox).map_err(|e| format!("cannot create the cluster: {e:#}")));
     let world = world.as_mut().map_err(|e| Failed::from(&*e))?;
     world.reset().map_err(|e| format!("cannot clear the cluster: {e:#}\n{}", world.logs()))?;
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(world)));

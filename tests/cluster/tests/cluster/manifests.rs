@@ -1,16 +1,16 @@
-//! What the tests apply.
+//! Manifests of the tests.
 
 /// A namespace with labels, as `key: value` separated by commas.
 pub(crate) fn namespace(name: &str, labels: &str) -> String {
     format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n")
 }
 
-/// A pod that is bound to a node already, since there is no scheduler.
+/// A pod that is bound to a node, since there is no scheduler.
 pub(crate) fn pod(key: &str, node: &str, labels: &str) -> String {
     pod_at(key, node, labels, "")
 }
 
-/// The same at given addresses, separated by commas; none: the lab chooses.
+/// A pod with addresses, separated by commas. If they are empty the lab assigns them.
 pub(crate) fn pod_at(key: &str, node: &str, labels: &str, addresses: &str) -> String {
     let (namespace, name) = key.split_once('/').unwrap_or(("default", key));
     let annotations = match addresses {
@@ -41,7 +41,7 @@ pub(crate) fn policy(key: &str, spec: &str) -> String {
     )
 }
 
-/// Two namespaces; three pods of the first and a guest of the second, on both nodes.
+/// Two namespaces with three pods and one pod, on both nodes.
 pub(crate) fn shop() -> String {
     [
         namespace("shop", "team: shop"),
@@ -54,7 +54,7 @@ pub(crate) fn shop() -> String {
     .concat()
 }
 
-/// Lets only pods with this label in to shop/back, on port 80.
+/// Allows only pods with this label to connect to shop/back, on port 80.
 pub(crate) fn back_from(app: &str) -> String {
     policy(
         "shop/back",

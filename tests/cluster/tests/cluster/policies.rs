@@ -1,4 +1,4 @@
-//! What people do with policies, pods and namespaces, and what packets come to at every step.
+//! Changes of policies, pods and namespaces, with probes after every step.
 
 use std::{
     io::{Read, Write},
@@ -22,33 +22,33 @@ pub(crate) const TESTS: &[crate::Test] = &[
     ("policies::a_pod_is_relabelled", pod_relabelled),
     ("policies::an_address_goes_to_another_pod", address_reused),
     ("policies::cluster_wide_kinds", cluster_wide),
-    ("policies::definitions_come_and_go_under_a_running_agent", definitions_come_and_go),
-    ("policies::an_established_connection_is_cut", cut),
+    ("policies::definitions_are_created_and_deleted_under_a_running_agent", definitions_change),
+    ("policies::an_established_connection_is_revoked", revoked),
 ];
 
 fn created_edited_deleted(world: &mut World) -> Result<()> {
     world.apply(&shop())?;
     world.start_agents()?;
-    let seen = world.must_agree()?;
-    seen.expect(true, "other/guest", "shop/back", 80)?;
+    let results = world.must_agree()?;
+    results.expect(true, "other/guest", "shop/back", 80)?;
 
     world.apply(&back_from("front"))?;
-    let seen = world.must_agree()?;
-    seen.expect(true, "shop/front", "shop/back", 80)?;
-    seen.expect(false, "shop/near", "shop/back", 80)?;
-    seen.expect(false, "other/guest", "shop/back", 80)?;
+    let results = world.must_agree()?;
+    results.expect(true, "shop/front", "shop/back", 80)?;
+    results.expect(false, "shop/near", "shop/back", 80)?;
+    results.expect(false, "other/guest", "shop/back", 80)?;
 
     world.apply(&back_from("near"))?;
-    let seen = world.must_agree()?;
-    seen.expect(false, "shop/front", "shop/back", 80)?;
-    seen.expect(true, "shop/near", "shop/back", 80)?;
+    let results = world.must_agree()?;
+    results.expect(false, "shop/front", "shop/back", 80)?;
+    results.expect(true, "shop/near", "shop/back", 80)?;
 
-    // An edit as people make it, of one field.
+    // An edit of one field.
     let patch = r#"[{"op": "replace", "path": "/spec/ingress/0/ports/0/port", "value": 81}]"#;
     world.control().kubectl(&["patch", "netpol", "-n", "shop", "back", "--type=json", "-p", patch], "")?;
-    let seen = world.must_agree()?;
-    seen.expect(false, "shop/near", "shop/back", 80)?;
-    seen.expect(true, "shop/near", "shop/back", 81)?;
+    let results = world.must_agree()?;
+    results.expect(false, "shop/near", "shop/back", 80)?;
+    results.expect(true, "shop/near", "shop/back", 81)?;
     world.verify()?;
 
     world.kubectl("delete netpol -n shop back")?;
@@ -67,10 +67,10 @@ fn every_peer(world: &mut World) -> Result<()> {
                   egress: [{to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: back}}}]}]}";
     world.apply(&(policy("shop/near", in_from) + &policy("other/out", out_to)))?;
     world.start_agents()?;
-    let seen = world.must_agree()?;
-    seen.expect(false, "shop/front", "shop/near", 80)?;
-    ensure!(seen.0.counts.dropped > 50, "{:?}", seen.0.counts);
-    // A service in front of both, whose cluster address the API server chose.
+    let results = world.must_agree()?;
+    results.expect(false, "shop/front", "shop/near", 80)?;
+    ensure!(results.0.counts.dropped > 50, "{:?}", results.0.counts);
+    // A service in front of the pod, with a cluster IP of the API server.
     world.apply(
         "{apiVersion: v1, kind: Service, metadata: {name: near, namespace: shop}, \
          spec: {selector: {app: near}, ports: [{port: 8080, targetPort: web}]}}",
@@ -91,7 +91,7 @@ fn namespace_relabelled(world: &mut World) -> Result<()> {
     world.must_agree()?.expect(true, "other/guest", "shop/back", 80)?;
     world.kubectl("label namespace other team-")?;
     world.must_agree()?.expect(false, "other/guest", "shop/back", 80)?;
-    // A namespace that comes later, with a pod in it.
+    // A namespace that is created later, with a pod.
     world.apply(&(namespace("third", "team: shop") + &pod("third/late", "w1", "app: late")))?;
     world.must_agree()?.expect(true, "third/late", "shop/back", 80)
 }
@@ -105,29 +105,29 @@ fn pod_relabelled(world: &mut World) -> Result<()> {
     world.must_agree()?.expect(true, "shop/near", "shop/back", 80)?;
     world.kubectl("label pod -n shop near app=near --overwrite")?;
     world.must_agree()?.expect(false, "shop/near", "shop/back", 80)?;
-    // …and as the one that is isolated.
+    // …and as the isolated pod.
     world.kubectl("label pod -n shop back app-")?;
     world.must_agree()?.expect(true, "shop/near", "shop/back", 80)?;
     world.verify()
 }
 
 fn address_reused(world: &mut World) -> Result<()> {
-    let address = "203.0.113.77,fd00:77::1"; // of no range that anybody gave to pods
+    let address = "203.0.113.77,fd00:77::1"; // in no pod range
     world.apply(&(shop() + &back_from("front") + &pod_at("shop/first", "w1", "app: front", address)))?;
     world.start_agents()?;
     world.must_agree()?.expect(true, "shop/first", "shop/back", 80)?;
     world.kubectl("delete pod -n shop first --wait=true --timeout=20s")?;
     world.apply(&pod_at("other/second", "w1", "app: front", address))?;
     // Same labels and address, another namespace.
-    let seen = world.must_agree()?;
+    let results = world.must_agree()?;
     ensure!(world.address("other/second")? == "203.0.113.77".parse::<std::net::IpAddr>()?);
-    seen.expect(false, "other/second", "shop/back", 80)?;
-    // And on another node, with rules of its own.
+    results.expect(false, "other/second", "shop/back", 80)?;
+    // Then on another node, as an isolated pod.
     world.kubectl("delete pod -n other second --wait=true --timeout=20s")?;
     world.apply(&pod_at("shop/third", "w2", "app: back", address))?;
-    let seen = world.must_agree()?;
-    seen.expect(true, "shop/front", "shop/third", 80)?;
-    seen.expect(false, "shop/near", "shop/third", 80)?;
+    let results = world.must_agree()?;
+    results.expect(true, "shop/front", "shop/third", 80)?;
+    results.expect(false, "shop/near", "shop/third", 80)?;
     world.verify()
 }
 
@@ -168,20 +168,20 @@ fn cluster_wide(world: &mut World) -> Result<()> {
     world.apply(&shop())?;
     world.start_agents()?;
     world.apply(ADMIN)?;
-    let seen = world.must_agree()?;
-    seen.expect(false, "other/guest", "shop/back", 80)?;
-    seen.expect(true, "shop/near", "shop/back", 80)?;
+    let results = world.must_agree()?;
+    results.expect(false, "other/guest", "shop/back", 80)?;
+    results.expect(true, "shop/near", "shop/back", 80)?;
     world.apply(BASELINE)?;
     world.must_agree()?.expect(false, "shop/front", "shop/near", 80)?;
-    // What a namespace's own policy says goes before the baseline, not before the admin tier.
+    // A NetworkPolicy takes precedence over the baseline tier, not over the admin tier.
     world.apply(&policy("shop/open", "{podSelector: {}, ingress: [{}]}"))?;
-    let seen = world.must_agree()?;
-    seen.expect(true, "shop/front", "shop/near", 80)?;
-    seen.expect(false, "other/guest", "shop/near", 80)?;
+    let results = world.must_agree()?;
+    results.expect(true, "shop/front", "shop/near", 80)?;
+    results.expect(false, "other/guest", "shop/near", 80)?;
     world.apply(CLUSTER)?;
-    let seen = world.must_agree()?;
-    seen.expect(true, "shop/front", "shop/back", 80)?;
-    seen.expect(false, "shop/near", "shop/back", 80)?;
+    let results = world.must_agree()?;
+    results.expect(true, "shop/front", "shop/back", 80)?;
+    results.expect(false, "shop/near", "shop/back", 80)?;
     world.verify()?;
     world.kubectl("delete clusternetworkpolicy only-front")?;
     world.must_agree()?.expect(true, "shop/near", "shop/back", 80)?;
@@ -190,14 +190,14 @@ fn cluster_wide(world: &mut World) -> Result<()> {
     world.verify()
 }
 
-fn definitions_come_and_go(world: &mut World) -> Result<()> {
+fn definitions_change(world: &mut World) -> Result<()> {
     world.apply(&shop())?;
     world.start_agents()?;
     world.must_agree()?.expect(true, "other/guest", "shop/back", 80)?;
     for turn in 0..2 {
         world.install_crds(&CRDS)?;
         world.apply(ADMIN)?;
-        // How soon an agent notices a new kind is its own affair; that it does, needs no hand.
+        // Discovery is periodic, so this may take a while.
         let (guest, back) = ("other/guest", "shop/back");
         eventually("the new kind is enforced", Duration::from_secs(90), || {
             Ok(if reaches(world, guest, back)? { Err(format!("turn {turn}: still open")) } else { Ok(()) })
@@ -206,9 +206,17 @@ fn definitions_come_and_go(world: &mut World) -> Result<()> {
         world.verify()?;
         world
             .kubectl("delete crd adminnetworkpolicies.policy.networking.k8s.io --wait=true --timeout=30s")?;
-        eventually("what a removed kind said is gone", Duration::from_secs(90), || {
-            Ok(if reaches(world, guest, back)? { Ok(()) } else { Err(format!("turn {turn}: still closed")) })
-        })?;
+        eventually(
+            "the policies of the removed kind are no longer enforced",
+            Duration::from_secs(90),
+            || {
+                Ok(if reaches(world, guest, back)? {
+                    Ok(())
+                } else {
+                    Err(format!("turn {turn}: still closed"))
+                })
+            },
+        )?;
         world.must_agree()?;
     }
     world.verify()
@@ -221,7 +229,7 @@ pub(crate) fn reaches(world: &World, from: &str, to: &str) -> Result<bool> {
     Ok(namespace.run(|| TcpStream::connect_timeout(&to, Duration::from_millis(500)).is_ok())?)
 }
 
-fn cut(world: &mut World) -> Result<()> {
+fn revoked(world: &mut World) -> Result<()> {
     world.apply(&shop())?;
     world.start_agents()?;
     world.must_agree()?;
@@ -236,19 +244,19 @@ fn cut(world: &mut World) -> Result<()> {
         Ok((client, server))
     };
     let (mut front, mut guest) = (from("shop/front")?, from("other/guest")?);
-    ensure!(passes(&mut front) && passes(&mut guest), "nothing forbids them yet");
+    ensure!(passes(&mut front) && passes(&mut guest), "a connection is denied without policies");
     world.apply(&policy(
         "shop/back",
         "{podSelector: {matchLabels: {app: back}}, ingress: [{from: [{podSelector: {}}]}]}",
     ))?;
     world.must_agree()?;
-    ensure!(!passes(&mut guest), "a denied connection goes on");
-    ensure!(passes(&mut front), "an allowed connection was cut");
+    ensure!(!passes(&mut guest), "a denied connection still passes");
+    ensure!(passes(&mut front), "an allowed connection was revoked");
     let revoked: f64 = ["w1", "w2"]
         .iter()
         .map(|n| Ok(world.agent(n)?.metrics()?.sum("palisade_connections_revoked_total", "")))
         .sum::<Result<f64>>()?;
-    ensure!(revoked >= 1.0, "{revoked} connections were revoked, say the metrics");
+    ensure!(revoked >= 1.0, "{revoked} connections were revoked according to the metrics");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What the agents write back: conditions of cluster-wide policies, and Events.
+//! The reports of the agents: conditions of cluster-wide policies, and Events.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::manifests::shop;
 
 pub(crate) const TESTS: &[crate::Test] = &[
     ("reports::conditions_follow_a_policy", conditions),
-    ("reports::an_event_says_what_cannot_be_used", events),
+    ("reports::an_event_names_what_cannot_be_used", events),
 ];
 
-/// The Lease is looked at after some seconds, and the writing has its own pace.
-const SAID_WITHIN: Duration = Duration::from_secs(40);
+/// The Lease is first read after some seconds, and writes are rate-limited.
+const REPORTED_WITHIN: Duration = Duration::from_secs(40);
 
-/// Rules whose names can't be used: `domainNames` are valid, and not enforced.
+/// A policy with `domainNames`, which are valid but not enforced.
 const BY_NAME: &str = "---
 apiVersion: policy.networking.k8s.io/v1alpha2
 kind: ClusterNetworkPolicy
@@ -41,13 +41,14 @@ spec:
   - {name: guests, action: Deny, from: [{namespaces: {matchLabels: {team: other}}}]}
 ";
 
-fn get(world: &World, words: &str) -> Result<Value> {
-    serde_json::from_str(&world.kubectl(&format!("get {words} -o json"))?).with_context(|| words.to_owned())
+fn get(world: &World, arguments: &str) -> Result<Value> {
+    serde_json::from_str(&world.kubectl(&format!("get {arguments} -o json"))?)
+        .with_context(|| arguments.to_owned())
 }
 
-/// The status, reason and generation of a condition, once it is about the generation that the object has.
+/// Waits for a condition about the current generation, and returns its status and reason.
 fn condition(world: &World, policy: &str, kind: &str) -> Result<(String, String)> {
-    eventually(&format!("{kind} of {policy}"), SAID_WITHIN, || {
+    eventually(&format!("{kind} of {policy}"), REPORTED_WITHIN, || {
         let object = get(world, &format!("clusternetworkpolicy {policy}"))?;
         let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
@@ -66,7 +67,7 @@ fn conditions(world: &mut World) -> Result<()> {
     for kind in ["palisade.dev/Accepted", "palisade.dev/Programmed"] {
         ensure!(condition(world, "guard", kind)?.0 == "True", "{kind} is not true");
     }
-    // The same generation is said once.
+    // The same generation is written once.
     let version = |world: &World| -> Result<Value> {
         Ok(get(world, "clusternetworkpolicy guard")?["metadata"]["resourceVersion"].clone())
     };
@@ -88,7 +89,7 @@ fn events(world: &mut World) -> Result<()> {
     world.apply(BY_NAME)?;
     let (status, reason) = condition(world, "by-name", "palisade.dev/Accepted")?;
     ensure!(status == "True" && reason == "PartlyUnusable", "{status}, {reason}");
-    let event = eventually("an Event about the policy", SAID_WITHIN, || {
+    let event = eventually("an Event about the policy", REPORTED_WITHIN, || {
         let all = get(world, "events.events.k8s.io -A")?;
         let about = |e: &&Value| e["regarding"]["name"] == "by-name";
         let found = all["items"].as_array().and_then(|all| all.iter().find(about).cloned());
@@ -97,7 +98,7 @@ fn events(world: &mut World) -> Result<()> {
     ensure!(event["reportingController"] == "palisade.dev/agent", "{event}");
     ensure!(event["type"] == "Warning", "{event}");
     ensure!(event["note"].as_str().is_some_and(|note| note.contains("domainNames")), "{event}");
-    // One agent speaks for all of them.
+    // Only one agent reports it.
     std::thread::sleep(Duration::from_secs(8));
     let all = get(world, "events.events.k8s.io -A")?;
     let count = all["items"]
