@@ -2,6 +2,7 @@
 
 use std::{error::Error, io};
 
+use nix::errno::Errno;
 use palisade_policy::Name;
 
 use palisade_netns::rtnetlink::NetlinkError;
@@ -76,12 +77,11 @@ pub enum LabError {
 }
 
 fn namespace_cure(e: &io::Error) -> &'static str {
-    // From `asm-generic/errno-base.h` and `asm-generic/errno.h`.
-    const ENOSPC: i32 = 28;
-    const EMFILE: i32 = 24;
-    match e.raw_os_error() {
-        Some(ENOSPC) => ": too many network namespaces exist, raise the sysctl user.max_net_namespaces",
-        Some(EMFILE) => ": too many open files, raise the limit with `ulimit -n`",
+    match e.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSPC) => {
+            ": too many network namespaces exist, raise the sysctl user.max_net_namespaces"
+        }
+        Some(Errno::EMFILE) => ": too many open files, raise the limit with `ulimit -n`",
         _ => "",
     }
 }

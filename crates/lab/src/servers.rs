@@ -10,6 +10,7 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
+use nix::errno::Errno;
 use palisade_policy::Protocol;
 use socket2::{Domain, Socket, Type};
 
@@ -47,8 +48,11 @@ pub enum ServerError {
 }
 
 fn more_files(e: &io::Error) -> &'static str {
-    // EMFILE, from `asm-generic/errno-base.h`.
-    if e.raw_os_error() == Some(24) { ": too many open files, raise the limit with `ulimit -n`" } else { "" }
+    if e.raw_os_error().map(Errno::from_raw) == Some(Errno::EMFILE) {
+        ": too many open files, raise the limit with `ulimit -n`"
+    } else {
+        ""
+    }
 }
 
 enum Server {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+use nix::errno::Errno;
 use palisade_policy::Protocol;
 use socket2::{Domain, Socket, Type};
 
@@ -238,8 +239,7 @@ fn open(probe: &Probe) -> io::Result<Connection> {
             // Closing sends a reset, so that finished connections don't fill the nodes' connection-tracking tables.
             socket.set_linger(Some(Duration::ZERO))?;
             match socket.connect(&to.into()) {
-                // EINPROGRESS, from `asm-generic/errno.h`.
-                Err(e) if e.raw_os_error() != Some(115) => return Err(e),
+                Err(e) if e.raw_os_error().map(Errno::from_raw) != Some(Errno::EINPROGRESS) => return Err(e),
                 _ => {}
             }
             Ok(Connection::Tcp { stream: socket.into(), connected: false, received: Vec::new() })
