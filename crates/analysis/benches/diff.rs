@@ -41,7 +41,7 @@ fn fastest<T>(work: impl Fn() -> T) -> (Duration, T) {
             best = Some((took, done));
         }
     }
-    best.expect("it is done at least once")
+    best.expect("there is at least one measurement")
 }
 
 fn main() {

@@ -252,7 +252,7 @@ fn external_ranges_partition_the_address_space() {
                     || cuts.contains(&range.first)
                     || cuts.contains(&from_number(family, first - 1));
                 if !cut_before {
-                    return Err(format!("no policy cuts at {range}"));
+                    return Err(format!("no policy has a boundary at {range}"));
                 }
                 next = last.checked_add(1).filter(|n| *n <= max_number(family));
                 before = Some(end);
@@ -373,7 +373,7 @@ fn a_workload_with_different_pods_has_several_ends() {
             if let ConnectionEnd::Workload(w) = endpoint {
                 split += usize::from(!w.whole);
                 for pod in &w.pods {
-                    assert!(pods.insert((w.namespace.clone(), pod.clone())), "a pod is in two parts");
+                    assert!(pods.insert((w.namespace.clone(), pod.clone())), "a pod is in two ends");
                 }
             }
         }

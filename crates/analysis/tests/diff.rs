@@ -153,7 +153,7 @@ fn causes_are_policies_that_changed() {
         let a = palisade_testkit::cluster(rng, &Shape::tiered());
         let b = with_other_policies(rng, &a);
         for change in diff(&a, &b, true).changes {
-            assert_eq!(change.presence, Presence::Both, "seed {seed}: no object came or went");
+            assert_eq!(change.presence, Presence::Both, "seed {seed}: no object was added or removed");
             assert!(!change.causes.is_empty(), "seed {seed}: {change:#?}");
             for cause in &change.causes {
                 named += 1;

@@ -83,7 +83,7 @@ fn suggested_edits_deny() {
                 if let EditAction::RemoveRules(rules) = &edit.action
                     && rules.is_empty()
                 {
-                    return Err("nothing is taken away".to_owned());
+                    return Err("no rule is removed".to_owned());
                 }
             }
         }
@@ -186,7 +186,7 @@ fn the_effects_of_a_description_determine_its_traffic() {
                 }
                 let tcp = Traffic::of(Protocol::Tcp, palisade_policy::PortSet::all());
                 if side.internet.intersection(&tcp) != side.internet && side.peers.is_empty() {
-                    return Err("the internet without a peer".to_owned());
+                    return Err("the internet is reachable without an external peer".to_owned());
                 }
             }
         }

@@ -20,6 +20,7 @@ use crate::{
     workload,
 };
 
+/// All kinds. The module documentation says how to add one.
 const KINDS: &[ResourceKind] = &[
     cluster_scoped("", &["v1"], "Namespace", node::namespace),
     cluster_scoped("", &["v1"], "Node", node::node),

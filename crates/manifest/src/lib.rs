@@ -1,6 +1,6 @@
 //! Reads Kubernetes manifests into Palisade's domain values, with source positions, API defaulting and validation.
 //!
-//! [`load`] reads files, directories, standard input or texts and returns a [`Loaded`]: the
+//! [`load()`] reads files, directories, standard input or texts and returns a [`Loaded`]: the
 //! [`palisade_policy::Cluster`] that they describe, and a [`Diagnostic`] for each error and warning. A broken document
 //! is skipped; the others are still read.
 //!

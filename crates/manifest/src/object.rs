@@ -150,8 +150,7 @@ impl ObjectReader<'_> {
         if OTHER_POLICY_GROUPS.contains(&group) && kind.ends_with("NetworkPolicy") {
             cx.object = Some(provisional_name(kind, at));
             let place = at.get("kind").unwrap_or(*at);
-            let message =
-                format!("policies of {version} are not evaluated: verdicts do not take it into account");
+            let message = format!("policies of {version} are not evaluated: verdicts ignore this one");
             cx.warn(&place, Code::NotEvaluated, message);
         }
     }

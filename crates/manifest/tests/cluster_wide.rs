@@ -40,7 +40,7 @@ spec:
     assert_eq!((policy.tier, policy.priority), (Tier::Baseline, 7));
     assert_eq!(policy.subject.namespaces.to_string(), "every namespace");
     assert_eq!(policy.subject.pods.to_string(), "app=web");
-    assert!(policy.ingress.is_none(), "no rule, no say");
+    assert!(policy.ingress.is_none(), "without rules, the policy does not apply to the direction");
     let line = |source: &Option<palisade_policy::Origin>| source.as_ref().map(|s| (s.line, s.column));
     assert_eq!(line(&policy.origin), Some((1, 1)));
     let rules = policy.rules(Direction::Egress).unwrap();

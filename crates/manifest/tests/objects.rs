@@ -254,7 +254,7 @@ kind: Pod
 metadata: {name: p, namespace: of-pod}
 ";
     let loaded = load_text(text);
-    assert_eq!(codes(&loaded), [Code::NoNamespace], "of the policy's; nothing is in it");
+    assert_eq!(codes(&loaded), [Code::NoNamespace], "the namespace of the policy has no objects");
     let labels: Vec<String> = loaded.cluster.namespaces.values().map(|n| n.labels.to_string()).collect();
     assert_eq!(
         labels,
@@ -321,12 +321,12 @@ metadata: {name: a}
     assert!(!loaded.has_errors());
     assert_eq!(codes(&loaded), [Code::NotEvaluated, Code::NotEvaluated]);
     assert_eq!(loaded.counts.passed_over.len(), 4);
-    assert!(loaded.cluster.services.is_empty(), "a Service of another group is another thing");
+    assert!(loaded.cluster.services.is_empty(), "a Service of another group is another kind");
 }
 
 #[test]
 fn removed_versions_are_errors() {
-    for (version, kind, cure) in [
+    for (version, kind, recommended) in [
         ("extensions/v1beta1", "NetworkPolicy", "networking.k8s.io/v1"),
         ("extensions/v1beta1", "Deployment", "apps/v1"),
         ("apps/v1beta2", "StatefulSet", "apps/v1"),
@@ -339,7 +339,7 @@ fn removed_versions_are_errors() {
     ] {
         let loaded = load_text(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"));
         assert_eq!(codes(&loaded), [Code::UnknownVersion], "{version} {kind}");
-        assert_eq!(loaded.diagnostics[0].help.as_deref(), Some(&*format!("use apiVersion: {cure}")));
+        assert_eq!(loaded.diagnostics[0].help.as_deref(), Some(&*format!("use apiVersion: {recommended}")));
     }
 }
 
