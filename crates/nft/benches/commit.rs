@@ -1,7 +1,7 @@
-//! What a commit costs in the kernel, from the delta to the last answer read.
+//! The cost of a commit, from the delta to the last reply read.
 //!
-//! Each figure stands beside a baseline of the same run: a bare round trip to the kernel, and the same change in a
-//! small plan. Cost follows the change: large and small plan should differ little for one pod, and a full plan should
+//! Each figure has a baseline from the same run: a plain round trip to the kernel, and the same change in a small plan. The
+//! cost should depend on the change: for one pod, a large plan should cost little more than a small one; a full plan should
 //! grow with its addresses.
 
 use std::{
@@ -31,7 +31,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// As root with the rights of root (a large send buffer), else as root of a user namespace; before the first thread.
+/// Keeps the privileges of root (a large send buffer), or becomes root of a user namespace. Called before the first thread.
 fn enter_namespace() {
     if unshare(CloneFlags::CLONE_NEWNET).is_ok() {
         return;
@@ -45,7 +45,7 @@ fn enter_namespace() {
 
 const GROUPS: u8 = 10;
 
-/// `pods` local pods, each with a table of its own that asks all groups, which share `addresses`.
+/// Returns `pods` local pods, each with a separate table of all peer sets, which share `addresses`.
 fn plan(pods: u8, addresses: u32) -> NodePlan {
     let row = |n: u8| Traffic::of(Protocol::Tcp, PortSet::range(8000 + u16::from(n), 8000 + u16::from(n)));
     let mut plan = NodePlan::default();
@@ -69,7 +69,7 @@ fn plan(pods: u8, addresses: u32) -> NodePlan {
     plan
 }
 
-/// Commits two deltas that undo each other in turn.
+/// Commits two deltas alternately that undo each other.
 fn to_and_fro(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, plan: &NodePlan, deltas: &[Delta; 2]) {
     let (mut enforcer, _) = Enforcer::start(Kernel::open().expect("kernel"), plan).expect("start");
     let mut next = 0;
@@ -82,9 +82,9 @@ fn to_and_fro(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, plan: &NodeP
     enforcer.remove().expect("remove");
 }
 
-/// A pod that joins all groups, and leaves them.
+/// A pod that joins all peer sets, and leaves them.
 fn one_pod(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("one pod joins or leaves 10 groups");
+    let mut group = criterion.benchmark_group("one pod joins or leaves 10 peer sets");
     let pod = IpAddr::from([192, 0, 2, 1]);
     let change = |comes: bool| {
         let one = BTreeSet::from([pod]);
@@ -108,7 +108,7 @@ fn one_pod(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A local pod that comes to be isolated, and ceases to be. The kernel checks all chains at each such change.
+/// A local pod that becomes isolated, and is no longer isolated. The kernel checks all chains at each such change.
 fn local_pod(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("one local pod is isolated or not");
     let pod = IpAddr::from([10, 0, 1, 1]);

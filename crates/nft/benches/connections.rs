@@ -1,7 +1,7 @@
-//! What it costs to find the connections of an address among 200,000 entries: asked of the kernel, or picked out of a full
-//! listing, which is the baseline. Medians of ten.
+//! The cost of finding the connections of an address among 200,000 entries: filtered by the kernel, or from a full listing,
+//! which is the baseline. Medians of ten.
 //!
-//! Runs in a user and network namespace of its own, without root; the entries are made by request, not by traffic.
+//! Runs in a new user and network namespace, without root. The entries are created by request, not by traffic.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that panics has failed")]
 
@@ -28,7 +28,7 @@ use palisade_nft::{
 use crate::entries::Entry;
 
 const ENTRIES: u32 = 200_000;
-/// Pods to which the connections lead, evenly.
+/// The pods, which have equally many connections.
 const PODS: u32 = 1000;
 const ROUNDS: usize = 10;
 

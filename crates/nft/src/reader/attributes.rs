@@ -21,23 +21,23 @@ impl<'a> Iterator for Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     /// Returns the first attribute of a kind.
-    pub(crate) fn get(self, wanted: u16) -> Option<&'a [u8]> {
-        self.into_iter().find(|(kind, _)| *kind == wanted).map(|(_, payload)| payload)
+    pub(crate) fn get(self, attribute: u16) -> Option<&'a [u8]> {
+        self.into_iter().find(|(kind, _)| *kind == attribute).map(|(_, payload)| payload)
     }
 
     /// Returns the attributes inside the first of a kind.
-    pub(crate) fn nested(self, wanted: u16) -> Option<Self> {
-        self.get(wanted).map(Attributes)
+    pub(crate) fn nested(self, attribute: u16) -> Option<Self> {
+        self.get(attribute).map(Attributes)
     }
 
     /// Returns the number in the first of a kind.
-    pub(crate) fn number(self, wanted: u16) -> Option<u32> {
-        be32(self.get(wanted)?)
+    pub(crate) fn number(self, attribute: u16) -> Option<u32> {
+        be32(self.get(attribute)?)
     }
 
     /// Returns the text in the first of a kind.
-    pub(crate) fn text(self, wanted: u16) -> Option<String> {
-        self.get(wanted).map(text)
+    pub(crate) fn text(self, attribute: u16) -> Option<String> {
+        self.get(attribute).map(text)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The kernel's rules, read back and evaluated, say what the plan says.
+//! The kernel's rules, read back and evaluated, decide as the plan does.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("random_plans_and_deltas_agree_with_the_plan", random_plans_and_deltas),
-        trial("random_plans_with_many_groups_agree_with_the_plan", many_groups),
+        trial("random_plans_with_many_peer_sets_agree_with_the_plan", many_peer_sets),
     ]
 }
 
@@ -28,14 +28,14 @@ fn random_plans_and_deltas() {
     }
 }
 
-/// Around the threshold of the search tree and well beyond it.
-fn many_groups() {
+/// Around the threshold of the search tree and well above it.
+fn many_peer_sets() {
     for seed in seeds(1000..1030) {
         life(seed, *Random::new(seed).pick(&[LINEAR_LOOKUPS, LINEAR_LOOKUPS + 1, 24, 40, 255]), 4);
     }
 }
 
-/// Starts an enforcer on a random plan, takes it through random changes, and holds the kernel to the plan throughout.
+/// Starts an enforcer with a random plan, applies random changes, and compares the kernel with the plan after each.
 fn life(seed: u64, classes: usize, steps: usize) {
     let random = &mut Random::new(seed);
     let mut world = World::new(random, classes);
@@ -53,25 +53,25 @@ fn life(seed: u64, classes: usize, steps: usize) {
         assert_eq!(again.transactions, 0, "seed {seed}, step {step}: a delta may be applied twice");
         agrees(&mut enforcer, &world, random, &format!("seed {seed}, step {step}"));
     }
-    // The kernel after all these changes is the kernel of one who starts with the last plan.
+    // After all these changes, the kernel is as after a start with the last plan.
     let incremental = shape(&mut enforcer);
     enforcer.remove().unwrap();
-    assert!(Ruleset::read(enforcer.kernel()).unwrap().is_none(), "seed {seed}: something is left");
+    assert!(Ruleset::read(enforcer.kernel()).unwrap().is_none(), "seed {seed}: the table remains");
     let (mut fresh, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
     assert_eq!(incremental, shape(&mut fresh), "seed {seed}");
     fresh.remove().unwrap();
 }
 
-/// All that is in the table, less what counts transactions.
+/// Returns the content of the table without the transaction number.
 pub(crate) fn shape(enforcer: &mut Enforcer) -> Ruleset {
-    let mut ruleset = Ruleset::read(enforcer.kernel()).unwrap().expect("our table");
+    let mut ruleset = Ruleset::read(enforcer.kernel()).unwrap().expect("the table");
     ruleset.sets.remove("generation");
     ruleset
 }
 
-/// Compares kernel and plan on random and telling flows.
+/// Compares kernel and plan for random flows and edge cases.
 pub(crate) fn agrees(enforcer: &mut Enforcer, world: &World, random: &mut Random, what: &str) {
-    let ruleset = Ruleset::read(enforcer.kernel()).unwrap().expect("our table");
+    let ruleset = Ruleset::read(enforcer.kernel()).unwrap().expect("the table");
     let plan = enforcer.programmed();
     let addresses = world.interesting();
     for _ in 0..400 {
@@ -91,7 +91,7 @@ fn traffic(random: &mut Random) -> (Protocol, u16) {
     match random.below(8) {
         0 | 1 => (Protocol::Udp, port),
         2 => (Protocol::Sctp, port),
-        // Echo requests, GRE and an unknown one.
+        // Echo requests, GRE and an unassigned protocol.
         3 => (
             *random.pick(&[
                 Protocol::Other(1),
@@ -106,12 +106,12 @@ fn traffic(random: &mut Random) -> (Protocol, u16) {
 }
 
 fn check(ruleset: &Ruleset, plan: &NodePlan, packet: Packet, what: &str) {
-    let (allowed, by) = wanted(plan, &packet);
-    let judgement = ruleset.evaluate(&packet).unwrap_or_else(|e| panic!("{what}: {packet:?}: {e}"));
-    assert_eq!(judgement.verdict, allowed, "{what}: {packet:?}");
-    assert_eq!(judgement.logged.as_deref(), by, "{what}: {packet:?}");
-    // In each direction, up to LINEAR_LOOKUPS look-ups on two levels among pods and two among ranges, and ports.
-    assert!(judgement.lookups <= 8 * LINEAR_LOOKUPS + 6, "{what}: {judgement:?}");
+    let (allowed, by) = expected(plan, &packet);
+    let evaluation = ruleset.evaluate(&packet).unwrap_or_else(|e| panic!("{what}: {packet:?}: {e}"));
+    assert_eq!(evaluation.verdict, allowed, "{what}: {packet:?}");
+    assert_eq!(evaluation.logged.as_deref(), by, "{what}: {packet:?}");
+    // Per direction: up to LINEAR_LOOKUPS look-ups on two levels for pods and two for ranges, and the ports.
+    assert!(evaluation.lookups <= 8 * LINEAR_LOOKUPS + 6, "{what}: {evaluation:?}");
     for state in [State::Established, State::Related] {
         let reply = Packet { state, ..packet };
         assert_eq!(ruleset.evaluate(&reply).unwrap().verdict, Verdict::Allow, "{what}: {reply:?}");
@@ -120,8 +120,8 @@ fn check(ruleset: &Ruleset, plan: &NodePlan, packet: Packet, what: &str) {
     assert_eq!(ruleset.evaluate(&untracked).unwrap().verdict, allowed, "{what}: {untracked:?}");
 }
 
-/// What the plan says, and who denies. What a link shares is denied as soon as a local pod is isolated.
-fn wanted(plan: &NodePlan, packet: &Packet) -> (Verdict, Option<&'static str>) {
+/// Returns the plan's verdict and the log prefix of the denial. Link-scoped traffic is denied while a local pod is isolated.
+fn expected(plan: &NodePlan, packet: &Packet) -> (Verdict, Option<&'static str>) {
     if packet.is_link_scoped() && !(plan.ingress.is_empty() && plan.egress.is_empty()) {
         return (Verdict::Deny, Some(LOG_INGRESS));
     }

@@ -13,9 +13,9 @@ use crate::{other_tables::nft, sandbox::trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("claim::one_process_has_it_until_it_ends", one_process_has_it_until_it_ends),
-        trial("claim::a_table_of_its_name_that_nobody_owns_is_no_claim", a_table_of_its_name_is_no_claim),
-        trial("claim::nobody_else_can_take_it_away", nobody_else_can_take_it_away),
+        trial("claim::one_process_holds_it_until_it_exits", one_process_holds_it_until_it_exits),
+        trial("claim::a_table_of_its_name_without_an_owner_is_no_claim", a_table_of_its_name_is_no_claim),
+        trial("claim::no_other_process_can_remove_it", no_other_process_can_remove_it),
         trial("claim::rules_are_programmed_beside_it_and_outlive_it", rules_outlive_it),
     ]
 }
@@ -31,12 +31,12 @@ fn is_held() -> bool {
     }
 }
 
-fn one_process_has_it_until_it_ends() {
+fn one_process_holds_it_until_it_exits() {
     let claim = Claim::take().unwrap();
     assert!(is_held() && is_held());
     std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        assert!(!is_held(), "another network namespace is another claim");
+        assert!(!is_held(), "another network namespace has a separate claim");
     })
     .join()
     .unwrap();
@@ -52,7 +52,7 @@ fn a_table_of_its_name_is_no_claim() {
     assert!(is_held());
 }
 
-fn nobody_else_can_take_it_away() {
+fn no_other_process_can_remove_it() {
     let _claim = Claim::take().unwrap();
     nft("flush ruleset");
     assert!(is_held());
@@ -64,6 +64,6 @@ fn rules_outlive_it() {
     assert!(enforcer.verify().unwrap().differences.is_empty());
     drop(enforcer);
     drop(claim);
-    assert!(remove(&mut Kernel::open().unwrap()).unwrap(), "the table stayed");
+    assert!(remove(&mut Kernel::open().unwrap()).unwrap(), "the table remained");
     assert!(!remove(&mut Kernel::open().unwrap()).unwrap());
 }

@@ -1,4 +1,4 @@
-//! Listing of connections: whatever the kernel filters, the same ones are found, and others are not even copied.
+//! Listing connections: the result is the same with and without filters in the kernel, and filtered entries are not copied.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -26,18 +26,18 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("few_addresses_and_many_list_the_same_connections", few_and_many),
-        trial("connections_that_nobody_asked_for_are_not_copied", copied),
+        trial("filtered_connections_are_not_copied", copied),
         trial("a_kernel_without_filters_lists_everything", without_filters),
     ]
 }
 
-/// Addresses of both families, close together.
+/// Returns adjacent addresses of both families.
 fn addresses() -> Vec<IpAddr> {
     let v4 = (1..=14u8).map(|n| IpAddr::from([10, 0, 0, n]));
     v4.chain((1..=14u16).map(|n| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n]))).collect()
 }
 
-/// Connections among these addresses, some to themselves, some through a service, some from behind a gateway.
+/// Returns connections among these addresses: some to the same address, some through a service, some behind source NAT.
 fn random_entries(random: &mut Random, count: u16) -> Vec<Entry> {
     (0..count)
         .map(|n| {
@@ -46,7 +46,7 @@ fn random_entries(random: &mut Random, count: u16) -> Vec<Entry> {
             let [opener, answerer, service, gateway] = [(); 4].map(|()| *random.pick(family));
             let mut entry = Entry::plain([opener, answerer], [10_000 + n, 80]);
             if random.chance(30) {
-                // Neither the address of the service nor that of the gateway is an end.
+                // The addresses of service and gateway are no ends.
                 entry.original.0[1] = service;
                 entry.original.1[1] = 443;
                 entry.reply.0[1] = gateway;
@@ -56,8 +56,8 @@ fn random_entries(random: &mut Random, count: u16) -> Vec<Entry> {
         .collect()
 }
 
-/// The source ports, of which each entry has its own.
-fn wanted(entries: &[Entry], ends: &BTreeSet<IpAddr>) -> Vec<u16> {
+/// Returns the source ports, which are unique to each entry.
+fn expected(entries: &[Entry], ends: &BTreeSet<IpAddr>) -> Vec<u16> {
     let has = |e: &&Entry| ends.contains(&e.original.0[0]) || ends.contains(&e.reply.0[0]);
     entries.iter().filter(has).map(|e| e.original.1[0]).collect()
 }
@@ -77,14 +77,14 @@ fn few_and_many() {
     for count in 0..=2 * MAX_FILTERED + 4 {
         for _ in 0..4 {
             let ends: BTreeSet<IpAddr> = (0..count).map(|_| *random.pick(&addresses)).collect();
-            assert_eq!(listed(&mut kernel, &ends), wanted(&entries, &ends), "{ends:?}");
+            assert_eq!(listed(&mut kernel, &ends), expected(&entries, &ends), "{ends:?}");
         }
     }
     let stranger = BTreeSet::from([IpAddr::from([192, 0, 2, 1])]);
     assert_eq!(listed(&mut kernel, &stranger), [0u16; 0]);
 }
 
-/// The real kernel, the listing of which is counted or whose filters are refused.
+/// The real kernel, with a transport that counts the listed entries or refuses filters.
 struct Counted {
     socket: NetlinkSocket,
     refuses_filters: bool,
@@ -95,7 +95,7 @@ struct Counted {
 
 impl Transport for Counted {
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
-        // IPCTNL_MSG_CT_GET with an attribute behind the header: CTA_FILTER.
+        // IPCTNL_MSG_CT_GET with an attribute: CTA_FILTER.
         let is_filtered = datagram[4..6] == 0x101u16.to_ne_bytes() && datagram.len() > 20;
         if !(self.refuses_filters && is_filtered) {
             return self.socket.send(datagram);
@@ -130,7 +130,7 @@ impl Transport for Counted {
     }
 }
 
-/// A kernel, how many entries it copies, and how many filters it refuses.
+/// Returns a kernel, the number of entries that it copies, and the number of filters that it refuses.
 fn counted(refuses_filters: bool) -> (Kernel, Arc<AtomicUsize>, Arc<AtomicUsize>) {
     let (entries, refusals) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let transport = Counted {
@@ -151,7 +151,7 @@ fn copied() {
         let (mut kernel, copied, _) = counted(false);
         let ends = BTreeSet::from([*end]);
         let found = listed(&mut kernel, &ends);
-        // One that has the address at both ends is copied twice, and listed once.
+        // An entry with the address at both ends is copied twice and listed once.
         let both = entries.iter().filter(|e| e.original.0[0] == *end && e.reply.0[0] == *end).count();
         assert_eq!(copied.load(Ordering::Relaxed), found.len() + both, "{end}");
     }
@@ -163,7 +163,7 @@ fn without_filters() {
     entries::create(entries.iter().copied());
     let (mut kernel, copied, refusals) = counted(true);
     let ends = BTreeSet::from([addresses()[0], addresses()[1], addresses()[20]]);
-    assert_eq!(listed(&mut kernel, &ends), wanted(&entries, &ends));
+    assert_eq!(listed(&mut kernel, &ends), expected(&entries, &ends));
     assert_eq!(
         (refusals.load(Ordering::Relaxed), copied.load(Ordering::Relaxed)),
         (1, 100),

@@ -1,4 +1,4 @@
-//! The last resort where our own table can't be had: real packets over the loopback device.
+//! The cut-off table, if the agent can't use its own table: real packets over the loopback device.
 
 use std::{
     collections::BTreeSet,
@@ -22,8 +22,8 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("pods_are_cut_off_where_the_table_belongs_to_another", owned_by_another),
-        trial("cutting_off_replaces_what_was_cut_off_before", replaced),
+        trial("pods_are_cut_off_if_another_program_owns_the_table", owned_by_another),
+        trial("each_cut_off_replaces_the_previous_one", replaced),
     ]
 }
 
@@ -53,7 +53,7 @@ fn owned_by_another() {
 
         cut_off(&mut kernel, &EnforcerOptions::default(), &cut(&[Direction::Egress], &[pod])).unwrap();
         dial(pod, to, SHORT).unwrap_err();
-        // What was open before is cut off like the rest: nothing here asks connection tracking.
+        // Established connections are cut off too, because these rules don't use connection tracking.
         open.write_all(b"x").unwrap();
         std::io::Read::read(&mut &accepted, &mut [0]).unwrap_err();
         dial(peer, to, LONG).unwrap();
@@ -68,7 +68,7 @@ fn replaced() {
     let mut kernel = Kernel::open().unwrap();
     assert!(!remove(&mut kernel).unwrap());
     let options = EnforcerOptions { egress_to_own_node: false, ..EnforcerOptions::default() };
-    // More than one message holds.
+    // More than fits one message.
     let many: Vec<IpAddr> = (0..1500u32).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n).into()).collect();
     cut_off(&mut kernel, &options, &cut(&Direction::BOTH, &many)).unwrap();
     let listing = crate::listing::list();
@@ -80,17 +80,17 @@ fn replaced() {
     )
     .unwrap();
     let listing = crate::listing::list();
-    for wanted in [
+    for expected in [
         CUT_OFF_TABLE,
         "hook input",
         "elements = { fd00::7 }",
         "ip6 saddr @egress6 counter packets 0 bytes 0 drop",
         "ip daddr @ingress4 counter packets 0 bytes 0 drop",
     ] {
-        assert!(listing.contains(wanted), "no {wanted:?} in {listing}");
+        assert!(listing.contains(expected), "no {expected:?} in {listing}");
     }
     assert!(!listing.contains("10.0.5.219"), "{listing}");
-    // An agent that removes its table removes this one, too.
+    // An agent that removes its table removes this one too.
     palisade_nft::remove(&mut kernel).unwrap();
     assert_eq!(crate::listing::list(), "");
 }

@@ -1,4 +1,4 @@
-//! Somebody else touches our table: it is noticed, and mended.
+//! Changes of the table by other programs are detected and repaired.
 
 use std::{process::Command, time::Duration};
 
@@ -16,18 +16,21 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("what_others_do_to_our_table_is_noticed_and_mended", noticed),
-        trial("our_own_transactions_are_not_told", own),
+        trial("changes_by_other_programs_are_detected_and_repaired", noticed),
+        trial("own_transactions_are_not_reported", own),
     ]
 }
 
 fn nft(command: &str) {
     let status = Command::new("nft").arg(command).status();
-    assert!(status.expect("the nft program (package nftables) plays somebody else").success(), "{command}");
+    assert!(
+        status.expect("the nft program (package nftables) acts as another program").success(),
+        "{command}"
+    );
 }
 
-/// What the watcher tells within a moment.
-fn told(watcher: &mut Watcher, patience: Duration) -> Vec<Drift> {
+/// Returns what the watcher reports within this time.
+fn reported(watcher: &mut Watcher, patience: Duration) -> Vec<Drift> {
     let mut out = Vec::new();
     if watcher.wait(patience).unwrap() {
         while let Some(drift) = watcher.read().unwrap() {
@@ -55,20 +58,20 @@ fn noticed() {
         ("add table inet palisade { set more { type mark; }; }", "set more"),
     ] {
         nft(words);
-        let drifts = told(&mut watcher, Duration::from_secs(20));
+        let drifts = reported(&mut watcher, Duration::from_secs(20));
         let Some(Drift::Changed { first: what, by, .. }) = drifts.first() else {
             panic!("{words}: {drifts:?}")
         };
         let removes = words == "flush ruleset" || words.starts_with("delete table");
         assert_eq!(drifts[0].is_gone(), removes, "{words}");
         if removes {
-            // It needs no reading.
+            // Without reading the table.
             assert_eq!(enforcer.recreate().unwrap().transactions, 1);
             assert_eq!(shape(&mut enforcer), whole, "{words}");
             enforcer.recreate().unwrap();
-            assert_eq!(shape(&mut enforcer), whole, "{words}: made where one is there");
+            assert_eq!(shape(&mut enforcer), whole, "{words}: recreated although it exists");
             nft(words);
-            told(&mut watcher, Duration::from_secs(20));
+            reported(&mut watcher, Duration::from_secs(20));
         }
         assert!(what.contains(first), "{words}: {what}");
         assert_eq!(by.name.as_deref(), Some("nft"), "{words}");
@@ -77,12 +80,16 @@ fn noticed() {
         enforcer.repair().unwrap();
         assert_eq!(shape(&mut enforcer), whole, "{words}");
         agrees(&mut enforcer, &world, random, words);
-        assert_eq!(told(&mut watcher, Duration::from_millis(50)), [], "{words}: the repair is ours");
+        assert_eq!(
+            reported(&mut watcher, Duration::from_millis(50)),
+            [],
+            "{words}: the repair is not reported"
+        );
     }
-    // What happens to others' tables is no concern of ours.
+    // Changes of other tables are not reported.
     nft("add table inet other");
     nft("add table ip palisade");
-    assert_eq!(told(&mut watcher, Duration::from_millis(100)), []);
+    assert_eq!(reported(&mut watcher, Duration::from_millis(100)), []);
     enforcer.remove().unwrap();
 }
 
@@ -103,10 +110,10 @@ fn own() {
         enforcer.commit(&delta).unwrap();
     }
     enforcer.repair().unwrap();
-    assert_eq!(told(&mut watcher, Duration::from_millis(100)), []);
-    // A second agent is somebody else.
+    assert_eq!(reported(&mut watcher, Duration::from_millis(100)), []);
+    // A second agent is another program.
     let (mut second, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
-    let drifts = told(&mut watcher, Duration::from_secs(20));
+    let drifts = reported(&mut watcher, Duration::from_secs(20));
     assert!(matches!(drifts[..], [Drift::Changed { .. }]), "{drifts:?}");
     assert!(!enforcer.is_in_sync().unwrap());
     second.remove().unwrap();

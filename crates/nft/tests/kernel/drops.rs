@@ -1,4 +1,4 @@
-//! Denied packets are told over nflog, and counted: real packets over the loopback device.
+//! Denied packets are logged to nflog and counted: real packets over the loopback device.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +21,14 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("denied_packets_are_told_with_their_headers", told),
-        trial("a_flood_is_counted_exactly_and_told_within_the_limit", flood),
-        trial("a_slow_reader_is_told_how_much_it_missed", slow),
+        trial("denied_packets_are_reported_with_their_headers", told),
+        trial("a_flood_is_counted_exactly_and_logged_within_the_limit", flood),
+        trial("a_slow_reader_receives_the_number_of_lost_events", slow),
         trial("a_group_has_one_reader", one_reader),
     ]
 }
 
-/// All egress of these is denied.
+/// Pods whose egress is denied.
 fn silent(pods: &[IpAddr]) -> NodePlan {
     let id = PolicyTableId([1; 16]);
     let table = PolicyTable {
@@ -52,7 +52,7 @@ fn group() -> u16 {
     EnforcerOptions::default().log_group.unwrap()
 }
 
-/// The next event, waited for as `AsFd` promises.
+/// Waits for the next event by polling the file descriptor.
 fn next(reader: &mut DropEventReader) -> DropEvent {
     use std::os::fd::AsFd;
     loop {
@@ -77,8 +77,8 @@ fn told() {
     for (pod, peer) in families {
         let socket = UdpSocket::bind((pod, 0)).unwrap();
         socket.send_to(b"x", (peer, 53)).unwrap();
-        let DropEvent::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
-        let wanted = Headers {
+        let DropEvent::Dropped(packet) = next(&mut reader) else { panic!("no dropped packet") };
+        let expected = Headers {
             source: pod,
             destination: peer,
             protocol: Protocol::Udp,
@@ -87,19 +87,19 @@ fn told() {
                 destination: 53,
             },
         };
-        // Loopback is interface 1.
+        // The index of the loopback interface is 1.
         let (hook, direction) = (Some(Hook::Input), Direction::Egress);
         assert_eq!(
-            drop,
-            DroppedPacket { direction, hook, headers: wanted, incoming: Some(1), outgoing: None }
+            packet,
+            DroppedPacket { direction, hook, headers: expected, incoming: Some(1), outgoing: None }
         );
-        // Only the beginning of a large one is copied.
+        // Only the beginning of a large packet is copied.
         socket.send_to(&[0; 60_000], (peer, 54)).unwrap();
-        let DropEvent::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
-        assert_eq!(drop.port(), Some(54));
+        let DropEvent::Dropped(packet) = next(&mut reader) else { panic!("no dropped packet") };
+        assert_eq!(packet.port(), Some(54));
         dial(pod, SocketAddr::new(peer, 80), Duration::from_millis(50)).unwrap_err();
-        let DropEvent::Dropped(drop) = next(&mut reader) else { panic!("no drop") };
-        assert_eq!((drop.headers.protocol, drop.port()), (Protocol::Tcp, Some(80)));
+        let DropEvent::Dropped(packet) = next(&mut reader) else { panic!("no dropped packet") };
+        assert_eq!((packet.headers.protocol, packet.port()), (Protocol::Tcp, Some(80)));
     }
     let counts = Tally::default().add(Counters::read(enforcer.kernel()).unwrap());
     assert!(counts.egress >= 6 && counts.ingress == 0 && counts.revoked == 0, "{counts:?}");
@@ -136,7 +136,7 @@ fn flood() {
     enforcer.remove().unwrap();
 }
 
-/// What a reader does not fetch in time is lost, and it learns how much.
+/// Events that are not read in time are lost, and their number is reported.
 fn slow() {
     loopback_up();
     let pod = IpAddr::from([127, 0, 0, 1]);
@@ -146,7 +146,7 @@ fn slow() {
     for _ in 0..u64::from(LOG_BURST) {
         socket.send_to(&[0; 300], ("127.0.0.2", 53)).unwrap();
     }
-    // What is gathered in the kernel is flushed, or lost too.
+    // Events that the kernel has batched are flushed, or lost too.
     std::thread::sleep(Duration::from_millis(300));
     let (mut told, mut lost) = (0, 0);
     while reader.wait(Duration::from_millis(300)).unwrap() {
@@ -158,7 +158,7 @@ fn slow() {
             }
         }
     }
-    // One more shows the gap.
+    // One more packet reveals the gap.
     std::thread::sleep(Duration::from_millis(50));
     socket.send_to(b"x", ("127.0.0.2", 53)).unwrap();
     while told + lost < LOG_BURST {

@@ -1,22 +1,22 @@
-//! Entries of connection tracking, made by request instead of by traffic.
+//! Connection-tracking entries, created by request instead of by traffic.
 
 use std::net::IpAddr;
 
 use palisade_nft::{NetlinkSocket, Transport};
 
-/// A connection: who addressed whom, and who answers whom.
+/// An entry: the original direction and the reply direction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     /// The IP protocol: TCP or UDP.
     pub(crate) protocol: u8,
     /// Source and destination of the first packet.
     pub(crate) original: ([IpAddr; 2], [u16; 2]),
-    /// Source and destination of the answer.
+    /// Source and destination of the reply.
     pub(crate) reply: ([IpAddr; 2], [u16; 2]),
 }
 
 impl Entry {
-    /// One that nobody translates.
+    /// Returns an entry without address translation.
     pub(crate) fn plain([source, destination]: [IpAddr; 2], [from, to]: [u16; 2]) -> Self {
         let (original, reply) = (([source, destination], [from, to]), ([destination, source], [to, from]));
         Self { protocol: 6, original, reply }
@@ -57,7 +57,7 @@ fn tuple(kind: u16, protocol: u8, (ends, ports): ([IpAddr; 2], [u16; 2])) -> Vec
     attribute(kind | NESTED, &[attribute(1 | NESTED, &ip), attribute(2 | NESTED, &transport)].concat())
 }
 
-/// Makes entries in the calling thread's network namespace.
+/// Creates entries in the calling thread's network namespace.
 pub(crate) fn create(entries: impl IntoIterator<Item = Entry>) {
     let mut socket = NetlinkSocket::open().unwrap();
     let entries: Vec<Entry> = entries.into_iter().collect();
@@ -65,7 +65,7 @@ pub(crate) fn create(entries: impl IntoIterator<Item = Entry>) {
         let batch: Vec<u8> =
             some.iter().enumerate().flat_map(|(n, entry)| entry.request(n + 1 == some.len())).collect();
         socket.send(&batch).unwrap();
-        // Errors come unasked, and before the acknowledgement.
+        // Errors are always reported, and arrive before the acknowledgement.
         let error = i32::from_ne_bytes(socket.receive(true).unwrap()[16..20].try_into().unwrap());
         assert_eq!(error, 0, "an entry was refused; is net.netfilter.nf_conntrack_max too small?");
     }

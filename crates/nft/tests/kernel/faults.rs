@@ -1,4 +1,4 @@
-//! Failures at every point leave the old rules in force, and say what could not be programmed.
+//! Failures at every point leave the old rules active, and name what could not be programmed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,18 +25,18 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_refusal_names_the_object_and_changes_nothing", refusals),
         trial("a_refusal_points_at_the_element", pointed),
-        trial("interruptions_and_full_buffers_are_got_over", got_over),
-        trial("a_failure_in_any_transaction_takes_the_others_back", taken_back),
-        trial("a_failed_repair_is_made_up_for_by_the_next_commit", torn),
-        trial("a_table_that_others_removed_is_noticed_and_mended", mended),
-        trial("plans_that_contradict_themselves_are_refused_whole", contradictions),
+        trial("interruptions_and_full_buffers_are_handled", handled),
+        trial("a_failure_in_any_transaction_rolls_back_the_others", rolled_back),
+        trial("the_next_commit_repairs_after_a_failed_rollback", failed_rollback),
+        trial("a_table_that_another_program_deleted_is_detected_and_repaired", repaired),
+        trial("contradictory_plans_are_refused_completely", contradictions),
     ]
 }
 
-/// Enough for any chain with its rules, and far less than the changes of [`large_pair`].
+/// Large enough for any chain with its rules, but much smaller than the changes of [`large_pair`].
 const SMALL: usize = 14_000;
 
-/// Like [`pair`], with a difference that takes several transactions of [`SMALL`] bytes.
+/// Like [`pair`], but the difference takes several transactions of [`SMALL`] bytes.
 fn large_pair(seed: u64) -> (World, World, Delta) {
     let random = &mut Random::new(seed);
     let world = World::new(random, 20);
@@ -48,7 +48,7 @@ fn large_pair(seed: u64) -> (World, World, Delta) {
     (world, next, delta)
 }
 
-/// A random plan, a different one, and the difference.
+/// Returns a random plan, another plan, and the difference.
 fn pair(seed: u64) -> (World, World, Delta) {
     let random = &mut Random::new(seed);
     let world = World::new(random, 6);
@@ -70,16 +70,16 @@ fn refusals() {
     let (mut enforcer, _) = Enforcer::start(kernel, &NodePlan::default()).unwrap();
     let before = shape(&mut enforcer);
     let delta = NodePlan::default().delta_to(&plan);
-    // Two transactions: row chain, its rules, table chain, its rules, the number; then the pair, the dispatch, the number.
+    // Two transactions: row chain, its rules, table chain, its rules, the number. Then the pair, the dispatch, the number.
     let mut names = Vec::new();
     for passes in [0, 1] {
         for index in 0.. {
-            let fault = Fault::Refused(index, EEXIST, "already there, says the kernel");
+            let fault = Fault::Refused(index, EEXIST, "the object exists");
             script.lock().unwrap().faults = (0..passes).map(|_| None).chain([Some(fault)]).collect();
             let Error::Refused { object, kernel_message, .. } = enforcer.commit(&delta).unwrap_err() else {
                 panic!("message {index}");
             };
-            assert_eq!(kernel_message.as_deref(), Some("already there, says the kernel"));
+            assert_eq!(kernel_message.as_deref(), Some("the object exists"));
             let last = object.ends_with("into set generation");
             names.push(object);
             assert_eq!(*enforcer.programmed(), NodePlan::default());
@@ -89,7 +89,7 @@ fn refusals() {
             }
         }
     }
-    for wanted in [
+    for expected in [
         "chain row_ingress_",
         "(ingress: TCP 80)",
         "rule 0 of chain row_ingress_",
@@ -98,7 +98,7 @@ fn refusals() {
         "for ingress of 10.244.0.3",
         "into set generation",
     ] {
-        assert!(names.iter().any(|name| name.contains(wanted)), "no {wanted:?} in {names:#?}");
+        assert!(names.iter().any(|name| name.contains(expected)), "no {expected:?} in {names:#?}");
     }
     script.lock().unwrap().faults = [Some(Fault::Refused(0, EPERM, ""))].into();
     assert!(matches!(enforcer.commit(&delta), Err(Error::NoPermission(_))));
@@ -118,7 +118,7 @@ fn isolated(pod: IpAddr) -> NodePlan {
     }
 }
 
-/// Somebody else took a member away. The real kernel says where in the message the element is that it misses.
+/// Another program removed a member. The real kernel reports the offset of the missing element in the message.
 fn pointed() {
     let members: BTreeSet<IpAddr> = (1..=9u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
     let mut plan = isolated([10, 0, 0, 1].into());
@@ -136,11 +136,11 @@ fn pointed() {
         .unwrap_err();
     let Error::Refused { object, more, .. } = &error else { panic!("{error:?}") };
     assert_eq!(object, "address 10.0.0.5 out of set group_07070707070707070707070707070707_4");
-    // The transaction number is not ours either: two enforcers can't overwrite each other unnoticed.
+    // The transaction number differs too: two enforcers can't overwrite each other unnoticed.
     assert_eq!((error.os_error(), *more), (Some(ENOENT), 1), "{error}");
 }
 
-fn got_over() {
+fn handled() {
     for seed in seeds(0..10) {
         let (world, next, delta) = pair(seed);
         let (kernel, script) = kernel();
@@ -159,13 +159,13 @@ fn got_over() {
     }
 }
 
-fn taken_back() {
+fn rolled_back() {
     for seed in seeds(0..6) {
         let (world, next, delta) = large_pair(seed);
         let (kernel, script) = kernel();
         let (mut enforcer, _) = Enforcer::start(kernel, &world.plan()).unwrap();
         let before = shape(&mut enforcer);
-        // Small enough to need many transactions, each of which fails in turn.
+        // So small that many transactions are needed. Each of them fails in turn.
         script.lock().unwrap().largest = Some(SMALL);
         for failing in 0.. {
             let lost = failing % 2 == 1;
@@ -175,7 +175,7 @@ fn taken_back() {
             script.lock().unwrap().faults = faults.into();
             let outcome = enforcer.commit(&delta);
             if !script.lock().unwrap().faults.is_empty() {
-                assert!(failing > 2, "seed {seed}: not enough transactions to tell");
+                assert!(failing > 2, "seed {seed}: too few transactions");
                 outcome.unwrap();
                 script.lock().unwrap().faults.clear();
                 break;
@@ -193,12 +193,12 @@ fn taken_back() {
     }
 }
 
-fn torn() {
+fn failed_rollback() {
     let (world, next, delta) = large_pair(3);
     let (kernel, script) = kernel();
     let (mut enforcer, _) = Enforcer::start(kernel, &world.plan()).unwrap();
     script.lock().unwrap().largest = Some(SMALL);
-    // The second transaction fails, and the first of the way back.
+    // The second transaction fails, and then the first of the rollback.
     let refused = || Some(Fault::Refused(0, ENOMEM, ""));
     script.lock().unwrap().faults = [None, refused(), refused()].into();
     let error = enforcer.commit(&delta).unwrap_err();
@@ -212,7 +212,7 @@ fn torn() {
     agrees(&mut enforcer, &next, &mut Random::new(3), "after the repair");
 }
 
-fn mended() {
+fn repaired() {
     let (world, next, delta) = pair(4);
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
     assert!(enforcer.is_in_sync().unwrap());
@@ -227,7 +227,7 @@ fn mended() {
     assert_eq!(shape(&mut enforcer), before);
     enforcer.commit(&delta).unwrap();
     agrees(&mut enforcer, &next, &mut Random::new(4), "after the repair");
-    // After our own removal, too, the next commit finds its feet.
+    // The next commit also recovers after a removal by the agent.
     enforcer.remove().unwrap();
     assert_eq!(*enforcer.programmed(), NodePlan::default());
     enforcer.commit(&NodePlan::default().delta_to(&world.plan())).unwrap();
@@ -239,12 +239,12 @@ fn contradictions() {
     let plan = isolated(pod);
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     let before = Ruleset::read(enforcer.kernel()).unwrap();
-    let leads_to = |id| AddressChanges {
+    let refers_to = |id| AddressChanges {
         set: BTreeMap::from([(pod, PolicyTableId([id; 16]))]),
         ..AddressChanges::default()
     };
-    let no_table = Delta { ingress: leads_to(9), ..Delta::default() };
-    let wrong_direction = Delta { egress: leads_to(1), ..Delta::default() };
+    let no_table = Delta { ingress: refers_to(9), ..Delta::default() };
+    let wrong_direction = Delta { egress: refers_to(1), ..Delta::default() };
     let removed = Delta { tables_removed: [PolicyTableId([1; 16])].into(), ..Delta::default() };
     for (delta, words) in [
         (

@@ -1,22 +1,22 @@
-//! What other programs can do to our table. Each edit is named by `verify`, and put right by one transaction; afterwards
-//! packets that the plan denies are dropped again.
+//! What other programs can do to the table. `verify` names each edit, and one transaction repairs it. Afterwards packets
+//! that the plan denies are dropped again.
 //!
-//! | object | what can be done to it | how it is mended |
+//! | object | edit | repair |
 //! | --- | --- | --- |
-//! | table | removed; made dormant; made anew with another comment, owned by a socket, or persistent | made; woken; replaced |
-//! | chain | added, with or without a hook; removed; renamed | removed; made |
+//! | table | deleted; made dormant; created again with another comment, an owner, or as persistent | created; woken; replaced |
+//! | chain | added, with or without a hook; deleted; renamed | deleted; created |
 //! | chain | policy; another hook, priority, type or device; comment; counters | replaced with the table |
-//! | set | added; removed | removed; made |
-//! | set | size, timeout, interval of collection, policy, flags, type of keys or data, comment, statements | replaced with the table |
-//! | element | added; removed; another verdict; one for every key | removed; added; replaced with the table |
+//! | set | added; deleted | deleted; created |
+//! | set | size, timeout, gc interval, policy, flags, type of keys or data, comment, statements | replaced with the table |
+//! | element | added; removed; another verdict; catch-all | removed; added; replaced with the table |
 //! | element | a comment, a time-out or a counter | replaced with the table |
-//! | rule | inserted, removed, replaced, reordered, commented; with a set or a chain of its own | all rules of the chain are written anew |
-//! | counter, quota, limit, helper, time-out, expectation, synproxy, flow table | added | removed |
-//! | table of our name in another family | anything | it is not ours, and left alone |
-//! | table that belongs to a socket | made in place of ours | the kernel refuses to touch it: said so, and tried again |
+//! | rule | inserted, removed, replaced, reordered, commented; with an anonymous set or chain | all rules of the chain are rewritten |
+//! | counter, quota, limit, helper, time-out, expectation, synproxy, flow table | added | deleted |
+//! | table of the same name in another family | anything | not the agent's table, left alone |
+//! | table that belongs to a socket | created in place of the agent's | the kernel refuses changes: reported, and retried |
 //!
-//! The handle of an object is no part of what it does, so a rule that was replaced by the same rule is no difference.
-//! Hardware offload (a chain's flag) can't be asked for on a hook of the `inet` family.
+//! Handles have no effect, so a rule that was replaced by the same rule is no difference. Hardware offload (a chain's flag)
+//! is not available on hooks of the `inet` family.
 
 use std::{
     collections::BTreeMap,
@@ -42,15 +42,15 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("whatever_others_do_to_our_table_is_named_and_mended", all_edits),
-        trial("a_table_that_a_socket_owns_is_named_and_retaken", owned),
-        trial("tables_of_our_name_in_other_families_are_left_alone", other_families),
+        trial("every_edit_by_another_program_is_named_and_repaired", all_edits),
+        trial("a_table_with_an_owner_is_named_and_replaced_later", owned),
+        trial("tables_of_the_same_name_in_other_families_are_left_alone", other_families),
     ]
 }
 
-/// One edit: what is done, and the kind and the words of a difference that must be named.
+/// An edit, and the kind and text of a difference that must be reported.
 struct Edit {
-    /// Commands of the `nft` program, or raw attributes for what it can't say.
+    /// Commands of the `nft` program, or raw attributes for what it doesn't support.
     by: By,
     kind: &'static str,
     words: String,
@@ -62,14 +62,14 @@ enum By {
     Netlink(u16, u16, Vec<u8>),
 }
 
-/// Denied pods that are on the loopback device, and the peers that they must not reach.
+/// Denied pods on the loopback device, and the peers that they must not reach.
 const PODS: [(&str, &str); 2] = [("127.0.0.1", "127.0.0.2"), ("fd00::1", "fd00::2")];
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Pods that may send nothing, and one of each family that may be reached from some, on many ports; by itself too.
+/// Pods that may send nothing, and one per family that some peers and the pod itself may reach on many ports.
 fn plan() -> NodePlan {
     let mut plan = NodePlan::default();
     let many =
@@ -94,10 +94,10 @@ fn plan() -> NodePlan {
     plan
 }
 
-/// An error is what the program says.
+/// Runs the `nft` program. The error is its output.
 fn try_nft(command: &str) -> Result<(), String> {
     let output = Command::new("nft").arg(command).output();
-    let output = output.expect("the nft program (package nftables) plays somebody else");
+    let output = output.expect("the nft program (package nftables) acts as another program");
     let errors = || String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() { Ok(()) } else { Err(errors()) }
 }
@@ -112,27 +112,27 @@ fn listing(of: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A name in the listing that begins so.
+/// Returns a name in the listing with this prefix.
 fn named(prefix: &str) -> String {
     let listing = listing("ruleset");
     let mut words = listing.split_whitespace().filter(|word| word.starts_with(prefix));
     words.next().unwrap_or_else(|| panic!("no {prefix}")).trim_end_matches(',').to_owned()
 }
 
-/// The handles of a chain's rules.
+/// Returns the handles of a chain's rules.
 fn handles(chain: &str) -> Vec<String> {
     let listing = listing(&format!("chain inet palisade {chain}"));
     let rules = listing.lines().filter(|line| !line.contains("chain ") && !line.contains("table "));
     rules.filter_map(|line| Some(line.split_once("# handle ")?.1.to_owned())).collect()
 }
 
-/// Which denied pods reach their peers.
+/// Returns the denied pods that reach their peers.
 fn leaks() -> Vec<&'static str> {
     let leak = |(pod, peer): &(&'static str, &'static str)| {
         let server = UdpSocket::bind((address(peer), 0)).unwrap();
         server.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
         let client = UdpSocket::bind((address(pod), 0)).unwrap();
-        // Where the node's own output is dropped, sending fails.
+        // Sending fails if the node's output is dropped.
         _ = client.send_to(b"x", server.local_addr().unwrap());
         server.recv(&mut [0; 8]).is_ok().then_some(*pod)
     };
@@ -181,7 +181,7 @@ fn netlink(socket: &mut NetlinkSocket, messages: &[(u16, u16, Vec<u8>)]) {
         assert_eq!(
             socket.receive(true).unwrap()[16..20],
             [0; 4],
-            "the kernel refuses what plays somebody else"
+            "the kernel refused a message of the other program"
         );
     }
 }
@@ -193,18 +193,18 @@ fn edits() -> Vec<Edit> {
     let first = |chain: &str| handles(chain)[0].clone();
     let third = |chain: &str| handles(chain)[2].clone();
     let table = "inet palisade";
-    // What it takes to remove a set that rules look into, so that another can take its place.
+    // Deletes a set that rules use, so that another can replace it.
     let without_self4 =
         format!("flush chain {table} forward; flush chain {table} input; delete set {table} self4;");
-    let remade = |what: &str| {
+    let recreated = |what: &str| {
         format!("{without_self4} add set {table} self4 {{ type ipv4_addr . ipv4_addr; {what} }}")
     };
-    let input_anew = |what: &str| {
+    let input_recreated = |what: &str| {
         format!("flush chain {table} input; delete chain {table} input; add chain {table} input {{ {what} }}")
     };
     let mut out = Vec::new();
-    let mut edit = |command: String, kind: &'static str, words: &str| {
-        out.push(Edit { by: By::Nft(command), kind, words: words.to_owned() });
+    let mut edit = |command: String, kind: &'static str, text: &str| {
+        out.push(Edit { by: By::Nft(command), kind, words: text.to_owned() });
     };
     // The table.
     edit("flush ruleset".into(), "no-table", "there is no table");
@@ -233,11 +233,15 @@ fn edits() -> Vec<Edit> {
     );
     edit(format!("rename chain {table} {row} other"), "missing-chain", "row_egress");
     edit(format!("add chain {table} input {{ policy drop; }}"), "hook", "policy drop");
-    edit(input_anew("type filter hook input priority 10;"), "hook", "priority 10");
-    edit(input_anew("type filter hook output priority 0;"), "hook", "on hook 3");
-    edit(input_anew("type nat hook input priority 0;"), "attribute", "chain input has unexpected type nat");
+    edit(input_recreated("type filter hook input priority 10;"), "hook", "priority 10");
+    edit(input_recreated("type filter hook output priority 0;"), "hook", "on hook 3");
     edit(
-        input_anew("type filter hook ingress device lo priority 0;"),
+        input_recreated("type nat hook input priority 0;"),
+        "attribute",
+        "chain input has unexpected type nat",
+    );
+    edit(
+        input_recreated("type filter hook ingress device lo priority 0;"),
         "attribute",
         "chain input has unexpected device lo",
     );
@@ -248,7 +252,7 @@ fn edits() -> Vec<Edit> {
         "attribute",
         "chain labels has comment x instead of makes room for labels",
     );
-    edit(input_anew(""), "hook", "on no hook");
+    edit(input_recreated(""), "hook", "on no hook");
     // Sets.
     edit(format!("add set {table} more {{ type mark; }}"), "extra-set", "set more is unexpected");
     edit(
@@ -264,22 +268,22 @@ fn edits() -> Vec<Edit> {
         "attribute",
         "set self4 has unexpected size 4096",
     );
-    edit(remade("size 4096;"), "attribute", "has unexpected size 4096");
-    edit(remade("flags timeout; timeout 1h; gc-interval 7s;"), "attribute", "flags");
+    edit(recreated("size 4096;"), "attribute", "has unexpected size 4096");
+    edit(recreated("flags timeout; timeout 1h; gc-interval 7s;"), "attribute", "flags");
     edit(
-        remade("flags timeout; timeout 1h; gc-interval 7s;"),
+        recreated("flags timeout; timeout 1h; gc-interval 7s;"),
         "attribute",
         "has unexpected timeout 3600000 ms",
     );
     edit(
-        remade("flags timeout; timeout 1h; gc-interval 7s;"),
+        recreated("flags timeout; timeout 1h; gc-interval 7s;"),
         "attribute",
         "has unexpected gc interval 7000 ms",
     );
-    edit(remade("policy memory;"), "attribute", "has unexpected policy memory");
-    edit(remade("comment \"theirs\";"), "attribute", "set self4 has unexpected comment theirs");
-    edit(remade("counter;"), "attribute", "statements counter");
-    edit(remade("flags constant;"), "attribute", "flags");
+    edit(recreated("policy memory;"), "attribute", "has unexpected policy memory");
+    edit(recreated("comment \"theirs\";"), "attribute", "set self4 has unexpected comment theirs");
+    edit(recreated("counter;"), "attribute", "statements counter");
+    edit(recreated("flags constant;"), "attribute", "flags");
     edit(
         format!("{without_self4} add set {table} self4 {{ type mark; }}"),
         "other-set",
@@ -401,7 +405,7 @@ fn edits() -> Vec<Edit> {
             edit(command, "extra-object", "flow table fast is unexpected");
         }
     }
-    // NFT_MSG_NEWCHAIN with NFTA_CHAIN_COUNTERS (8): packets and bytes, which the program can't set.
+    // NFT_MSG_NEWCHAIN with NFTA_CHAIN_COUNTERS (8): packets and bytes, which the `nft` program can't set.
     let counters = [attribute(1, &[0; 8]), attribute(2, &7u64.to_be_bytes())].concat();
     let body = [text(1, "palisade"), text(3, "input"), attribute(0x8008, &counters)].concat();
     let by = By::Netlink(3, 0, body);
@@ -414,8 +418,12 @@ fn all_edits() {
     for address in [PODS[1].0, PODS[1].1] {
         address_on_loopback(address.parse().unwrap());
     }
-    // A new address takes a moment.
-    assert!((0..100).any(|_| leaks().len() == 2), "without rules everything passes, not {:?}", leaks());
+    // A new address takes a moment to become usable.
+    assert!(
+        (0..100).any(|_| leaks().len() == 2),
+        "without rules both pods must reach their peers, not {:?}",
+        leaks()
+    );
     let plan = plan();
     let start = || Enforcer::start(Kernel::open().unwrap(), &plan).unwrap().0;
     let mut enforcer = start();
@@ -424,12 +432,12 @@ fn all_edits() {
     let mut faults = Vec::new();
     let count = edits().len();
     for index in 0..count {
-        // Handles and names are those of the moment.
+        // Handles and names change with each edit.
         let edit = edits().swap_remove(index);
         let what = match edit.by {
             By::Nft(command) => {
                 if let Err(errors) = try_nft(&command) {
-                    faults.push(format!("{command}: the nft program says {errors}"));
+                    faults.push(format!("{command}: the nft program failed: {errors}"));
                     continue;
                 }
                 command
@@ -448,16 +456,16 @@ fn all_edits() {
             faults.push(format!("{what}: no {} with {:?} in {lines:#?}", edit.kind, edit.words));
         }
         match enforcer.repair() {
-            // A chain that has to be made comes one transaction before what leads to it.
+            // A missing chain is created one transaction before the elements that jump to it.
             Ok(commit) if (1..=2).contains(&commit.transactions) => {}
             other => faults.push(format!("{what}: {other:?}")),
         }
         let differences = enforcer.verify().unwrap().differences;
         if !differences.is_empty() {
-            faults.push(format!("{what}: mended, and still {differences:?}"));
+            faults.push(format!("{what}: repaired, but {differences:?}"));
         }
         if shape(&mut enforcer) != whole {
-            faults.push(format!("{what}: mended, and not the same"));
+            faults.push(format!("{what}: repaired, but not equal"));
         }
         if !leaks().is_empty() {
             faults.push(format!("{what}: {:?} pass", leaks()));
@@ -491,14 +499,14 @@ fn owned() {
             enforcer.verify().unwrap().differences.iter().map(ToString::to_string).collect()
         };
         let found = lines(&mut enforcer);
-        let wanted = format!("belongs to another program (netlink port {})", owner.port());
-        assert!(found.iter().any(|line| line.contains(&wanted)), "no {wanted:?} in {found:#?}");
-        let ours = Survey::read(enforcer.kernel()).unwrap().own_table;
-        assert_eq!(ours, Some(OwnTable::Owned(owner.port())));
+        let expected = format!("belongs to another program (netlink port {})", owner.port());
+        assert!(found.iter().any(|line| line.contains(&expected)), "no {expected:?} in {found:#?}");
+        let own_table = Survey::read(enforcer.kernel()).unwrap().own_table;
+        assert_eq!(own_table, Some(OwnTable::Owned(owner.port())));
         let refused = enforcer.repair().unwrap_err().to_string();
-        assert!(refused.contains(&wanted), "{refused}");
+        assert!(refused.contains(&expected), "{refused}");
         let refused = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap_err().to_string();
-        assert!(refused.contains(&wanted), "{refused}");
+        assert!(refused.contains(&expected), "{refused}");
         drop(owner);
         if flags & PERSIST != 0 {
             let found = lines(&mut enforcer);

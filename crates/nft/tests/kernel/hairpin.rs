@@ -1,4 +1,4 @@
-//! What a pod may use of itself through a service, where cluster-wide policies leave it less than everything.
+//! What a pod may use of itself through a service, if cluster-wide policies restrict it.
 
 use std::{collections::BTreeMap, io::ErrorKind, net::IpAddr, net::TcpListener};
 
@@ -23,12 +23,12 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("every_pod_may_use_of_itself_what_the_plan_says", all_pods),
-        trial("packets_of_a_pod_to_itself_meet_its_hairpin", packets),
-        trial("hairpins_share_row_chains_and_leave_none_behind", chains),
-        trial("a_hairpin_that_is_refused_changes_nothing", refused),
-        trial("a_table_from_before_the_hairpin_maps_is_completed", completed),
-        trial("a_hairpin_map_that_others_changed_is_mended", mended),
+        trial("every_pod_may_use_of_itself_what_the_plan_allows", all_pods),
+        trial("packets_of_a_pod_to_itself_are_evaluated_by_its_hairpin", packets),
+        trial("hairpins_share_row_chains_and_unused_ones_are_deleted", chains),
+        trial("a_refused_hairpin_changes_nothing", refused),
+        trial("an_older_table_without_hairpin_maps_is_completed", completed),
+        trial("a_hairpin_map_that_another_program_changed_is_repaired", repaired),
     ]
 }
 
@@ -62,7 +62,7 @@ fn plan(traffic: &Traffic) -> NodePlan {
     }
 }
 
-/// Every pod of random worlds, isolated or not, with a hairpin or none, at every port edge and with other protocols.
+/// Every pod of random plans, isolated or not, with or without a hairpin, at every port edge and with other protocols.
 fn all_pods() {
     let (mut denied, mut allowed, mut open) = (0, 0, 0);
     for seed in seeds(0..25) {
@@ -81,12 +81,12 @@ fn all_pods() {
                 for (protocol, port) in ports.chain([(Protocol::Other(1), 8), (Protocol::Other(47), 0)]) {
                     for hook in Hook::POLICY {
                         let packet = to_itself(*pod, hook, protocol, port);
-                        let judgement = ruleset.evaluate(&packet).unwrap();
-                        let wanted = plan.decide(Direction::Egress, *pod, *pod, protocol, port);
-                        assert_eq!(judgement.verdict, wanted, "seed {seed}, step {step}: {packet:?}");
-                        let by = (wanted == Verdict::Deny).then_some(LOG_EGRESS);
-                        assert_eq!(judgement.logged.as_deref(), by, "seed {seed}, step {step}: {packet:?}");
-                        match (wanted, plan.hairpin.contains_key(pod)) {
+                        let evaluation = ruleset.evaluate(&packet).unwrap();
+                        let expected = plan.decide(Direction::Egress, *pod, *pod, protocol, port);
+                        assert_eq!(evaluation.verdict, expected, "seed {seed}, step {step}: {packet:?}");
+                        let by = (expected == Verdict::Deny).then_some(LOG_EGRESS);
+                        assert_eq!(evaluation.logged.as_deref(), by, "seed {seed}, step {step}: {packet:?}");
+                        match (expected, plan.hairpin.contains_key(pod)) {
                             (Verdict::Deny, _) => denied += 1,
                             (Verdict::Allow, true) => allowed += 1,
                             (Verdict::Allow, false) => open += 1,
@@ -99,7 +99,7 @@ fn all_pods() {
     }
     assert!(
         denied.min(allowed).min(open) > 1000,
-        "{denied} denied, {allowed} allowed, {open} open show little"
+        "{denied} denied, {allowed} allowed, {open} unrestricted are too few"
     );
 }
 
@@ -120,7 +120,7 @@ fn packets() {
     }
 }
 
-/// The targets of a map, with the addresses that lead there.
+/// Returns the chains of a map with their addresses.
 fn targets(ruleset: &Ruleset, map: &str) -> Vec<Option<Target>> {
     ruleset.sets[map].elements.values().cloned().collect()
 }
@@ -129,7 +129,7 @@ fn chains() {
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
     let empty = shape(&mut enforcer);
     let commit = enforcer.commit(&NodePlan::default().delta_to(&plan(&web()))).unwrap();
-    assert_eq!(commit.transactions, 2, "the chain, then what leads to it");
+    assert_eq!(commit.transactions, 2, "the chain, then the elements that jump to it");
     let ruleset = shape(&mut enforcer);
     let rows: Vec<&String> = ruleset.chains.keys().filter(|name| name.starts_with("row_egress_")).collect();
     assert_eq!(rows.len(), 1, "one row for four pods: {rows:?}");
@@ -137,12 +137,12 @@ fn chains() {
         let jump = Some(Target::Jump(rows[0].clone()));
         assert_eq!(targets(&ruleset, map), [jump.clone(), jump]);
     }
-    // Everything, said in words, is the same as nothing said.
+    // Allowing everything explicitly is the same as having no hairpin.
     let delta = enforcer.programmed().delta_to(&plan(&Traffic::all()));
     let commit = enforcer.commit(&delta).unwrap();
     assert_eq!((commit.transactions, commit.elements), (1, 4), "{commit:?}");
     let ruleset = shape(&mut enforcer);
-    assert!(!ruleset.chains.contains_key(rows[0]), "the row has no user left");
+    assert!(!ruleset.chains.contains_key(rows[0]), "the row is unused");
     assert_eq!(targets(&ruleset, "hairpin4"), []);
     let delta = enforcer.programmed().delta_to(&NodePlan::default());
     enforcer.commit(&delta).unwrap();
@@ -156,7 +156,7 @@ fn refused() {
     let before = shape(&mut enforcer);
     let delta = old.delta_to(&new);
     let mut names = Vec::new();
-    // Row chain, its rule and the number; then the elements of each family go and come, the old row, and the number.
+    // Row chain, its rule and the number. Then the elements of each family are removed and added, the old row, the number.
     for (passes, index) in (0..3).map(|n| (0, n)).chain((0..6).map(|n| (1, n))) {
         let fault = Fault::Refused(index, EEXIST, "already there");
         script.lock().unwrap().faults = (0..passes).map(|_| None).chain([Some(fault)]).collect();
@@ -167,10 +167,10 @@ fn refused() {
         assert_eq!(*enforcer.programmed(), old);
         assert_eq!(shape(&mut enforcer), before);
     }
-    for wanted in
+    for expected in
         ["chain row_egress_", "into set hairpin4", "out of set hairpin6", "uses of itself", "generation"]
     {
-        assert!(names.iter().any(|name| name.contains(wanted)), "no {wanted:?} in {names:#?}");
+        assert!(names.iter().any(|name| name.contains(expected)), "no {expected:?} in {names:#?}");
     }
     let other =
         AddressChanges { removed: old.hairpin.keys().copied().collect(), ..AddressChanges::default() };
@@ -178,7 +178,7 @@ fn refused() {
     assert!(!shape(&mut enforcer).chains.keys().any(|name| name.starts_with("row_egress_")));
 }
 
-/// One message of a transaction: its kind and the attributes of the object.
+/// Returns one message of a transaction: its type and the attributes of the object.
 fn message(kind: u16, attributes: &[(u16, &str)]) -> Vec<u8> {
     let mut body = Vec::new();
     for (attribute, value) in attributes {
@@ -201,7 +201,7 @@ fn framed(kind: u16, family: u8, resource: [u8; 2], body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Somebody else's transaction.
+/// Sends a transaction of another program.
 fn perform(messages: &[Vec<u8>]) {
     let (begin, end) = (framed(0x10, 0, [0, 10], &[]), framed(0x11, 0, [0, 10], &[]));
     let mut socket = NetlinkSocket::open().unwrap();
@@ -225,11 +225,11 @@ fn completed() {
     let delete = |set| message(DELSET, &[(1, "palisade"), (2, set)]);
     perform(&[flush("forward"), flush("input"), delete("hairpin4"), delete("hairpin6")]);
     let (mut enforcer, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
-    assert_eq!((commit.transactions, commit.elements), (1, 4), "nothing but the hairpins was missing");
+    assert_eq!((commit.transactions, commit.elements), (1, 4), "only the hairpins were missing");
     assert_eq!(shape(&mut enforcer), whole);
 }
 
-fn mended() {
+fn repaired() {
     let plan = plan(&web());
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     let whole = shape(&mut enforcer);

@@ -1,4 +1,4 @@
-//! What a bridge floods, and link-local addresses: denied from the first isolated pod to the last.
+//! Link-scoped traffic (broadcast, multicast, link-local addresses) is denied while any pod is isolated.
 
 use std::net::IpAddr;
 
@@ -13,10 +13,10 @@ use crate::{agreement::shape, sandbox::trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("what_a_link_shares_is_denied_while_pods_are_isolated", shared),
-        trial("only_the_first_and_the_last_isolated_pod_touch_the_link_chain", cost),
-        trial("a_table_from_before_the_link_chain_is_completed", completed),
-        trial("a_foreign_table_gives_way_to_a_closed_link", foreign),
+        trial("link_scoped_traffic_is_denied_while_pods_are_isolated", shared),
+        trial("only_the_first_and_the_last_isolated_pod_change_the_link_chain", cost),
+        trial("an_older_table_without_the_link_chain_is_completed", completed),
+        trial("a_foreign_table_is_replaced_with_the_link_chain_closed", foreign),
     ]
 }
 
@@ -24,7 +24,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Pods whose tables allow everything, so that nothing but the link denies; each isolated in one direction.
+/// Pods, each isolated in one direction, whose tables allow everything, so that only the link chain denies.
 fn plan(ingress: &[&str], egress: &[&str]) -> NodePlan {
     let mut plan = NodePlan::default();
     for (n, direction, pods) in [(1, Direction::Ingress, ingress), (2, Direction::Egress, egress)] {
@@ -48,7 +48,7 @@ fn packet(source: &str, destination: &str) -> Packet {
     Packet::new(address(source), address(destination), Protocol::Udp, 53)
 }
 
-/// Ways round a pod's address.
+/// Link-scoped destinations.
 const SHARED: [(&str, &str); 9] = [
     ("fe80::1", "fe80::2"),
     ("fd00::1", "fe80::2"),
@@ -61,7 +61,7 @@ const SHARED: [(&str, &str); 9] = [
     ("0.0.0.0", "255.255.255.255"),
 ];
 
-/// Their neighbours, which are none.
+/// Adjacent addresses that are not link-scoped.
 const OTHERS: [(&str, &str); 5] = [
     ("fec0::1", "fec0::2"),
     ("fe7f:ffff::1", "fe7f:ffff::2"),
@@ -90,7 +90,7 @@ fn shared() {
             let judgement = ruleset.evaluate(&packet).unwrap();
             assert_eq!(judgement.verdict == Verdict::Deny, denied, "{packet:?}");
             assert_eq!(judgement.logged.as_deref(), denied.then_some(LOG_INGRESS), "{packet:?}");
-            // The node's own: what it hears of its links is not a pod's to be protected from.
+            // At the input hook: link-scoped packets to the node concern no pod.
             let to_node = Packet { hook: Hook::Input, ..packet };
             assert_eq!(ruleset.evaluate(&to_node).unwrap().verdict, Verdict::Allow, "{to_node:?}");
             // A connection between link-local addresses, and never its errors or companions, goes on past isolation.
@@ -134,14 +134,14 @@ fn cost() {
     };
     let [one, two] = [plan(&["10.0.0.8"], &[]), plan(&["10.0.0.8", "10.0.0.9"], &[])];
     let first = messages(&one);
-    // Into the dispatch map and the pairs; and the transaction number, what was there and what is.
+    // The dispatch map, the pairs, and the old and new transaction number.
     assert_eq!(messages(&two), 4);
     assert_eq!(messages(&one), 4);
     let last = messages(&NodePlan::default());
     assert!(first > 4 && last > 4, "{first} and {last}");
 }
 
-/// What an agent that knew no link chain left: the other rules, and pods isolated.
+/// A table of an agent without the link chain: the other rules, and isolated pods.
 fn completed() {
     let plan = plan(&["10.0.0.9"], &[]);
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
@@ -153,7 +153,7 @@ fn completed() {
     let (mut enforcer, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     assert_eq!((commit.transactions, commit.elements), (1, 0), "{commit:?}");
     assert_eq!(shape(&mut enforcer), whole);
-    // And what somebody opened by hand is closed again.
+    // A chain that another program flushed is filled again.
     nft("flush chain inet palisade link");
     assert_eq!(enforcer.verify().unwrap().differences[0].kind(), "rule");
     enforcer.repair().unwrap();
@@ -180,5 +180,8 @@ fn foreign() {
 
 fn nft(command: &str) {
     let status = std::process::Command::new("nft").arg(command).status();
-    assert!(status.expect("the nft program (package nftables) plays somebody else").success(), "{command}");
+    assert!(
+        status.expect("the nft program (package nftables) acts as another program").success(),
+        "{command}"
+    );
 }

@@ -25,7 +25,7 @@ fn nft_lists_every_shape() {
         }
         let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
         let text = list();
-        for wanted in [
+        for expected in [
             "table inet palisade {",
             "comment \"palisade format 2\"",
             "type filter hook forward priority filter; policy accept;",
@@ -48,12 +48,12 @@ fn nft_lists_every_shape() {
             "goto row_",
             " : jump row_egress_",
         ] {
-            assert!(text.contains(wanted), "seed {seed}: no {wanted:?} in\n{text}");
+            assert!(text.contains(expected), "seed {seed}: no {expected:?} in\n{text}");
         }
         let text = text.replace("ct state invalid,new", "");
         // Payload that the program can't name would be printed as bare offsets.
-        for unwanted in ["@nh,", "@th,", "@ih,", "invalid", "unknown"] {
-            assert!(!text.contains(unwanted), "seed {seed}: {unwanted:?} in\n{text}");
+        for unexpected in ["@nh,", "@th,", "@ih,", "invalid", "unknown"] {
+            assert!(!text.contains(unexpected), "seed {seed}: {unexpected:?} in\n{text}");
         }
         enforcer.remove().unwrap();
         assert_eq!(list(), "", "seed {seed}");

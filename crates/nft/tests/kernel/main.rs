@@ -1,9 +1,9 @@
-//! What the enforcer leaves in a real kernel, each test in a network namespace of its own.
+//! Tests of the enforcer against a real kernel, each in a new network namespace.
 //!
-//! The process enters a user namespace before its first thread starts, so the tests need no rights, and meet the limits
-//! that a process without rights meets (no `SO_SNDBUFFORCE`).
+//! The process enters a user namespace before its first thread starts. So the tests need no privileges, and the limits of
+//! an unprivileged process apply (no `SO_SNDBUFFORCE`).
 
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod agreement;
 mod claim;
@@ -35,7 +35,7 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
-    // Listing needs no namespace; running without one would be no test, so it fails.
+    // Listing needs no namespace. Running without one would test nothing, so it fails.
     if !arguments.list {
         sandbox::enter();
     }

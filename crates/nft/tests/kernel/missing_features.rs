@@ -1,4 +1,4 @@
-//! A kernel that lacks something: the real one behind a transport that doesn't know a subsystem.
+//! A kernel without a subsystem: the real one, with a transport that rejects the subsystem's messages.
 
 use std::{collections::BTreeSet, collections::VecDeque, io};
 
@@ -10,7 +10,7 @@ use palisade_policy::NodePlan;
 use crate::sandbox::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("without_ctnetlink_rules_are_programmed_and_the_message_says_what_to_load", without_ctnetlink)]
+    vec![trial("without_ctnetlink_rules_are_programmed_and_the_error_names_the_module", without_ctnetlink)]
 }
 
 /// `NFNL_SUBSYS_CTNETLINK`.
@@ -32,7 +32,7 @@ impl Transport for Without {
         if datagram[5] != self.subsystem {
             return self.socket.send(datagram);
         }
-        // NLMSG_ERROR with the header of what it is about, as nfnetlink_rcv_msg says it.
+        // NLMSG_ERROR with the header of the request, as nfnetlink_rcv_msg sends it.
         let mut answer = vec![36, 0, 0, 0, 2, 0, 0, 1];
         answer.extend(&datagram[8..12]);
         answer.extend([0; 4]);

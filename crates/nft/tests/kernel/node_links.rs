@@ -1,4 +1,4 @@
-//! What rules know of the node's links: forged sources, tunnels of pods' own, and the table for bridges.
+//! Rules that use the node's links: forged sources, tunnel packets of pods, and the table for bridges.
 
 use std::{net::IpAddr, process::Command};
 
@@ -19,14 +19,14 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("surroundings_are_programmed_by_what_differs", random_changes),
-        trial("the_nft_program_loads_the_text_with_its_surroundings", loads),
-        trial("who_claims_a_local_address_needs_a_way_back", forged),
-        trial("pods_make_no_tunnel_packets_for_nodes", tunnels),
-        trial("between_ports_of_a_bridge_nothing_goes_to_strangers", strangers),
-        trial("the_bridge_table_comes_and_goes_with_the_ports_of_pods", comes_and_goes),
-        trial("what_others_do_to_the_bridge_table_is_told_and_mended", others),
-        trial("trying_what_a_kernel_can_do_leaves_nothing", tried),
+        trial("changes_of_node_links_are_programmed_incrementally", random_changes),
+        trial("the_nft_program_loads_the_text_with_node_links", loads),
+        trial("forged_sources_are_dropped_without_a_reverse_route", forged),
+        trial("tunnel_packets_of_pods_to_nodes_are_dropped", tunnels),
+        trial("packets_between_bridge_ports_to_unknown_addresses_are_dropped", strangers),
+        trial("the_bridge_table_exists_while_pods_have_bridge_ports", comes_and_goes),
+        trial("edits_of_the_bridge_table_are_reported_and_repaired", others),
+        trial("probing_features_changes_nothing", tried),
     ]
 }
 
@@ -38,7 +38,7 @@ fn some<T: Ord + Clone>(random: &mut Random, of: &[T]) -> std::collections::BTre
     of.iter().filter(|_| random.chance(50)).cloned().collect()
 }
 
-fn surroundings(random: &mut Random) -> NodeLinks {
+fn node_links(random: &mut Random) -> NodeLinks {
     if random.chance(20) {
         return NodeLinks::default();
     }
@@ -49,7 +49,7 @@ fn surroundings(random: &mut Random) -> NodeLinks {
         pod_ports: if random.chance(30) { Default::default() } else { some(random, &[1, 80, 81, 82]) },
         tunnel_ports: if random.chance(50) { Default::default() } else { some(random, &[4789, 6081, 8472]) },
         tunnel_protocols: if random.chance(50) { Default::default() } else { some(random, &[4, 41, 47]) },
-        // Some of them are nodes' too.
+        // Some of them are addresses of nodes too.
         tunnel_peers: some(
             random,
             &["10.244.0.3", "10.244.0.5", "192.0.2.7", "fd00::2", "2001:db8::7"].map(address),
@@ -65,14 +65,14 @@ fn random_changes() {
     for seed in seeds(0..25) {
         let random = &mut Random::new(seed);
         let mut world = World::new(random, 4);
-        let first = surroundings(random);
+        let first = node_links(random);
         let kernel = Kernel::open().unwrap();
         let (mut enforcer, _) =
             Enforcer::start_in(kernel, EnforcerOptions::default(), first, &world.plan()).unwrap();
         for step in 0..6 {
             let what = format!("seed {seed}, step {step}");
             if random.chance(60) {
-                let next = surroundings(random);
+                let next = node_links(random);
                 let commit = enforcer.set_node_links(&next).unwrap();
                 assert!(commit.transactions <= 1, "{what}: {commit:?}");
                 assert_eq!(enforcer.set_node_links(&next).unwrap().transactions, 0, "{what}");
@@ -82,9 +82,9 @@ fn random_changes() {
             let delta = enforcer.programmed().delta_to(&world.plan());
             enforcer.commit(&delta).unwrap();
             assert_eq!(enforcer.verify().unwrap().differences, [], "{what}");
-            assert_eq!(enforcer.repair().unwrap().elements, 0, "{what}: nothing was to be mended");
+            assert_eq!(enforcer.repair().unwrap().elements, 0, "{what}: nothing to repair");
         }
-        // The kernel after all these changes is the kernel of one who starts with the last of them.
+        // After all these changes, the kernel is as after a start with the last of them.
         let (inet, ports) = (shape(&mut enforcer), bridge(&mut enforcer));
         let (last, plan) = (enforcer.node_links().clone(), world.plan());
         assert_eq!(ports.is_some(), !last.pod_ports.is_empty());
@@ -92,9 +92,9 @@ fn random_changes() {
         let kernel = Kernel::open().unwrap();
         let (mut again, commit) =
             Enforcer::start_in(kernel, EnforcerOptions::default(), last.clone(), &plan).unwrap();
-        assert_eq!(commit.elements, 0, "seed {seed}: an agent that comes back finds all in place");
+        assert_eq!(commit.elements, 0, "seed {seed}: a restarted agent changes no elements");
         again.remove().unwrap();
-        assert_eq!(bridge(&mut again), None, "seed {seed}: something is left");
+        assert_eq!(bridge(&mut again), None, "seed {seed}: the table remains");
         let kernel = Kernel::open().unwrap();
         let (mut fresh, _) = Enforcer::start_in(kernel, EnforcerOptions::default(), last, &plan).unwrap();
         assert_eq!((shape(&mut fresh), bridge(&mut fresh)), (inet, ports), "seed {seed}");
@@ -105,7 +105,7 @@ fn random_changes() {
 fn loads() {
     for seed in seeds(0..12) {
         let random = &mut Random::new(100 + seed);
-        let (world, around) = (World::new(random, 4), surroundings(random));
+        let (world, around) = (World::new(random, 4), node_links(random));
         let options = EnforcerOptions { source_check: seed % 3 > 0, ..EnforcerOptions::default() };
         crate::text::load(&text(&world.plan(), &options, &around).unwrap());
         let mut kernel = Kernel::open().unwrap();
@@ -169,7 +169,7 @@ fn forged() {
                 (9, local, outside, true),
                 (7, other, local, true),
                 (7, outside, local, true),
-                // The node's other networks may be asymmetric on purpose.
+                // Routing to the node's other networks may be asymmetric on purpose.
                 (9, other, local, false),
                 (9, outside, local, false),
             ] {
@@ -177,11 +177,11 @@ fn forged() {
                     let arrival =
                         Arrival { in_interface: interface, has_reverse_route, ..Arrival::default() };
                     let forward = packet(Hook::Forward, source, destination, arrival);
-                    let wanted = has_reverse_route || !is_checked || !source_check;
-                    assert_eq!(passes(&ruleset, &forward), wanted, "{forward:?}");
+                    let expected = has_reverse_route || !is_checked || !source_check;
+                    assert_eq!(passes(&ruleset, &forward), expected, "{forward:?}");
                     let input = Packet { hook: Hook::Input, ..forward };
-                    assert_eq!(passes(&ruleset, &input), wanted || interface == 9, "{input:?}");
-                    // Who answers is not asked.
+                    assert_eq!(passes(&ruleset, &input), expected || interface == 9, "{input:?}");
+                    // Replies are not checked.
                     let answer = Packet { state: State::Established, ..forward };
                     assert!(passes(&ruleset, &answer), "{answer:?}");
                 }
@@ -229,7 +229,7 @@ fn tunnels() {
     let arrival = Arrival { in_interface: 7, ..Arrival::default() };
     assert!(!passes(&with, &packet(Hook::Forward, LOCAL[1], "fd12::3", arrival)));
     assert_eq!(enforcer.verify().unwrap().differences, []);
-    // Without its tunnels a node has none of the ends either.
+    // A node without tunnels has no endpoints either.
     assert!(!with.sets["tunnel_ends4"].elements.is_empty());
     let bare = NodeLinks { tunnel_ports: [].into(), tunnel_protocols: [].into(), ..around };
     enforcer.set_node_links(&bare).unwrap();
@@ -260,8 +260,8 @@ fn strangers() {
                 ("fd00:244::2", "2002:af4:1::1", false),
             ] {
                 let packet = packet(Hook::Forward, source, destination, arrival);
-                let wanted = isolated.is_empty() || !is_bridged || is_local;
-                assert_eq!(passes(&ruleset, &packet), wanted, "{packet:?}");
+                let expected = isolated.is_empty() || !is_bridged || is_local;
+                assert_eq!(passes(&ruleset, &packet), expected, "{packet:?}");
             }
         }
         enforcer.remove().unwrap();
@@ -278,8 +278,8 @@ fn comes_and_goes() {
         (open.chains["prerouting"].base, open.chains["forward"].base),
         (Some((0, -200, 1)), Some((2, -200, 1)))
     );
-    assert!(open.chains["from_ports"].rules.is_empty(), "nobody is isolated");
-    // The second port costs itself and the pair.
+    assert!(open.chains["from_ports"].rules.is_empty(), "no pod is isolated");
+    // The second port adds itself and its pair.
     assert_eq!(enforcer.set_node_links(&ports(&[70, 71])).unwrap().elements, 2);
     let isolating = plan(&LOCAL, &LOCAL[..1]);
     let delta = enforcer.programmed().delta_to(&isolating);
@@ -299,7 +299,10 @@ fn comes_and_goes() {
 
 fn nft(command: &str) {
     let status = Command::new("nft").arg(command).status();
-    assert!(status.expect("the nft program (package nftables) plays somebody else").success(), "{command}");
+    assert!(
+        status.expect("the nft program (package nftables) acts as another program").success(),
+        "{command}"
+    );
 }
 
 fn others() {
@@ -319,8 +322,8 @@ fn others() {
         "add table bridge palisade { chain forward { policy drop; }; }",
     ] {
         nft(command);
-        let told = watcher.wait(std::time::Duration::from_secs(10)).unwrap();
-        assert!(told && watcher.read().unwrap().is_some(), "{command}: nothing is told");
+        let reported = watcher.wait(std::time::Duration::from_secs(10)).unwrap();
+        assert!(reported && watcher.read().unwrap().is_some(), "{command}: nothing is reported");
         let differences = enforcer.verify().unwrap().differences;
         assert!(!differences.is_empty(), "{command}");
         if command.starts_with("delete table") {
@@ -340,7 +343,7 @@ fn tried() {
     let around = NodeLinks { pod_ports: [70].into(), ..NodeLinks::default() };
     let (mut enforcer, commit) =
         Enforcer::start_in(kernel, EnforcerOptions::default(), around, &plan(&LOCAL, &LOCAL)).unwrap();
-    assert_eq!(enforcer.missing_features().count(), 0, "this kernel has all that the tests are about");
+    assert_eq!(enforcer.missing_features().count(), 0, "this kernel has all features that the tests need");
     assert_eq!(commit.transactions, 1);
     let after = enforcer.kernel().kernel_generation().unwrap();
     assert_eq!(after, before + 1, "no other transaction took effect");

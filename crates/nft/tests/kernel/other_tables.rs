@@ -1,4 +1,4 @@
-//! What others have in nftables, and whether packets come by.
+//! The survey of other programs' tables, and the watchpoint.
 
 use std::process::Command;
 
@@ -14,14 +14,17 @@ use crate::sandbox::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_survey_names_what_others_have", survey),
-        trial("a_watchpoint_vanishes_with_its_owner", watchpoint),
+        trial("a_survey_lists_tables_of_other_programs", survey),
+        trial("a_watchpoint_is_deleted_with_its_owner", watchpoint),
     ]
 }
 
 pub(crate) fn nft(command: &str) {
     let status = Command::new("nft").arg(command).status();
-    assert!(status.expect("the nft program (package nftables) plays somebody else").success(), "{command}");
+    assert!(
+        status.expect("the nft program (package nftables) acts as another program").success(),
+        "{command}"
+    );
 }
 
 fn survey() {
@@ -57,10 +60,10 @@ fn watchpoint() {
     let mut point = Watchpoint::open("palisade_probe", &watched).unwrap();
     assert_eq!(point.counts().unwrap(), watched.map(|w| (w, 0)));
     let listing = crate::listing::list();
-    for wanted in
+    for expected in
         ["ip saddr 10.0.0.1 udp dport 9 counter packets 0", "ip6 saddr fd00::1 udp dport 9", "owner"]
     {
-        assert!(listing.contains(wanted), "no {wanted:?} in {listing}");
+        assert!(listing.contains(expected), "no {expected:?} in {listing}");
     }
     let taken = Watchpoint::open("palisade_probe", &watched).unwrap_err();
     assert!(taken.to_string().contains("table inet palisade_probe"), "{taken}");

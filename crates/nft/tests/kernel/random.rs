@@ -1,4 +1,4 @@
-//! Random plans that collide, from a seed.
+//! Random plans with overlapping peers, from a seed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use palisade_policy::{
     address::{from_number, max_number, to_number},
 };
 
-/// A xorshift generator: the same numbers for the same seed, everywhere.
+/// A xorshift generator. The same seed gives the same numbers on every platform.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -39,7 +39,7 @@ impl Random {
     }
 }
 
-/// What a table says, before groups have names.
+/// The content of a table, before peer sets have ids.
 #[derive(Clone)]
 struct Spec {
     direction: Direction,
@@ -48,7 +48,7 @@ struct Spec {
     rest: Traffic,
 }
 
-/// Something that changes step by step, and is a valid plan at each.
+/// A plan that changes step by step and is valid after each step.
 #[derive(Clone)]
 pub(crate) struct World {
     pods: Vec<IpAddr>,
@@ -60,7 +60,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// `classes` bounds how many groups a table has.
+    /// `classes` limits the number of peer sets of a table.
     pub(crate) fn new(random: &mut Random, classes: usize) -> Self {
         let mut pods: Vec<IpAddr> = (1..=24u8).map(|n| IpAddr::from([10, 244, 0, n])).collect();
         pods.extend((1..=12u16).map(|n| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n])));
@@ -81,7 +81,7 @@ impl World {
         world
     }
 
-    /// Changes some things at once.
+    /// Makes several changes at once.
     pub(crate) fn step(&mut self, random: &mut Random) {
         for _ in 0..1 + random.below(4) {
             match random.below(9) {
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// Pods change groups, and nothing else happens.
+    /// Moves pods between peer sets, without other changes.
     pub(crate) fn move_members(&mut self, random: &mut Random) {
         for _ in 0..60 {
             let pod = *random.pick(&self.pods);
@@ -140,7 +140,7 @@ impl World {
         }
     }
 
-    /// What some pods may use of themselves changes, isolated or not; rows that allow everything are legal too.
+    /// Changes what some pods, isolated or not, may use of themselves. Rows that allow everything are valid too.
     pub(crate) fn change_hairpins(&mut self, random: &mut Random) {
         for _ in 0..1 + random.below(6) {
             let pod = *random.pick(&self.pods);
@@ -152,7 +152,7 @@ impl World {
         }
     }
 
-    /// Tables change, and who uses them, and no pod moves.
+    /// Changes tables and the pods that use them, without moving pods between peer sets.
     pub(crate) fn change_tables(&mut self, random: &mut Random) {
         for id in 0..5 {
             let spec = self.spec(random, direction_of(id));
@@ -175,7 +175,7 @@ impl World {
         Spec { direction, classes, ranges: ranges(random), rest: traffic(random) }
     }
 
-    /// The plan of this moment.
+    /// Returns the current plan.
     pub(crate) fn plan(&self) -> NodePlan {
         let mut plan = NodePlan { hairpin: self.hairpin.clone(), ..NodePlan::default() };
         plan.local = self.dispatch.keys().map(|(_, pod)| *pod).collect();
@@ -210,12 +210,12 @@ impl World {
         plan
     }
 
-    /// All pods, isolated or not.
+    /// Returns all pods, isolated or not.
     pub(crate) fn pods(&self) -> &[IpAddr] {
         &self.pods
     }
 
-    /// Addresses whose decisions may differ: pods, strangers, the edges of all ranges.
+    /// Returns addresses whose verdicts may differ: pods, unknown addresses, the edges of all ranges.
     pub(crate) fn interesting(&self) -> Vec<IpAddr> {
         let mut out: BTreeSet<IpAddr> = self.pods.iter().copied().collect();
         for text in [
@@ -244,7 +244,7 @@ fn direction_of(table: usize) -> Direction {
     if table.is_multiple_of(2) { Direction::Ingress } else { Direction::Egress }
 }
 
-/// A group's ranges never change, so they are its name.
+/// Returns the id of a range set. Its ranges never change, so they determine the id.
 fn name_of(ranges: &[IpRange]) -> PeerSetId {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for byte in format!("{ranges:?}").bytes() {
@@ -255,7 +255,7 @@ fn name_of(ranges: &[IpRange]) -> PeerSetId {
     PeerSetId(id)
 }
 
-/// Disjoint range groups: the address space is cut at random, near and at its ends too, and the pieces are dealt out.
+/// Returns disjoint range sets: the address space is split at random, also at its ends, and the parts are distributed.
 fn ranges(random: &mut Random) -> Vec<(Vec<IpRange>, Traffic)> {
     let count = *random.pick(&[0, 1, 2, 20]);
     let mut groups = vec![Vec::new(); count];
@@ -292,7 +292,7 @@ fn ranges(random: &mut Random) -> Vec<(Vec<IpRange>, Traffic)> {
     out
 }
 
-/// The port edges that random rows use.
+/// The edges of port ranges in random rows.
 pub(crate) const PORTS: [u16; 12] = [0, 1, 53, 79, 80, 81, 443, 1000, 2000, 30_000, 65_534, 65_535];
 
 fn ports(random: &mut Random) -> PortSet {

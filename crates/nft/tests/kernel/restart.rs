@@ -1,4 +1,4 @@
-//! What a second enforcer makes of what the first left, or of what somebody did to it.
+//! Taking over a table that a previous enforcer left, or that another program changed.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_restart_applies_only_the_difference", restart),
         trial("a_restart_in_the_middle_of_a_staged_change_recovers", crash),
-        trial("a_foreign_table_of_our_name_is_replaced", foreign),
+        trial("a_foreign_table_of_the_same_name_is_replaced", foreign),
         trial("other_options_replace_the_table", options),
     ]
 }
@@ -34,7 +34,7 @@ fn restart() {
         let (mut first, commit) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
         let (before, generation) = (shape(&mut first), commit.generation);
         drop(first);
-        // The same plan: nothing but the rules is written.
+        // The same plan: only the rules are written.
         let (mut same, commit) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
         assert_eq!((commit.elements, commit.transactions), (0, 1), "seed {seed}: {commit:?}");
         assert_eq!(commit.generation, generation + 1);
@@ -68,7 +68,7 @@ fn crash() {
             {
                 let mut script = script.lock().unwrap();
                 script.largest = Some(14_000);
-                // From then on nothing gets through, the repair no more than the rest.
+                // From then on nothing is sent, including the rollback.
                 script.cut_after = Some(script.batches + survived);
             }
             let outcome = enforcer.commit(&world.plan().delta_to(&next.plan()));
@@ -87,10 +87,10 @@ fn crash() {
             crashes += 1;
         }
     }
-    assert!(crashes > 20, "{crashes} crashes show little");
+    assert!(crashes > 20, "{crashes} crashes are too few");
 }
 
-/// Two tables of our name that no format of ours describes.
+/// Two tables of the same name with formats that the agent never used.
 fn foreign() {
     let random = &mut Random::new(7);
     let world = World::new(random, 20);
@@ -100,7 +100,7 @@ fn foreign() {
         script.lock().unwrap().largest = limit;
         let observed = Ruleset::read(&mut Kernel::open().unwrap()).unwrap().unwrap();
         assert_eq!((observed.comment, observed.chains.len()), (None, 0));
-        // A pod whose rules are not there yet is closed, never open.
+        // A pod whose rules don't exist yet is closed.
         let mut closed = world.plan();
         for table in closed.tables.values_mut() {
             *table = PolicyTable {
@@ -110,7 +110,7 @@ fn foreign() {
                 rest: Traffic::none(),
             };
         }
-        // Nor does it reach itself.
+        // It doesn't reach itself either.
         let pods = closed.ingress.keys().chain(closed.egress.keys()).chain(closed.hairpin.keys());
         closed.hairpin = pods.map(|pod| (*pod, Traffic::none())).collect();
         let watch =
@@ -118,7 +118,7 @@ fn foreign() {
         let watch = Arc::new(Mutex::new(watch));
         let (watched, mut observer) = (watch.clone(), Kernel::open().unwrap());
         script.lock().unwrap().after_batch = Some(Box::new(move || {
-            // What the kernel can do is tried first, with batches that change nothing.
+            // Kernel features are probed first, with batches that change nothing.
             let there = Ruleset::read(&mut observer).unwrap().unwrap();
             if there.comment.is_some() {
                 watched.lock().unwrap().look(&mut observer);
@@ -146,10 +146,10 @@ fn options() {
         EnforcerOptions { log_group: None, egress_to_own_node: false, ..EnforcerOptions::default() };
     let (mut enforcer, commit) =
         Enforcer::start_with(Kernel::open().unwrap(), literal.clone(), &world.plan()).unwrap();
-    assert_eq!(commit.transactions, 1, "in one go");
+    assert_eq!(commit.transactions, 1, "in one transaction");
     let without = shape(&mut enforcer);
     let of_input = without.chains["input"].rules.len();
-    assert!(of_input < with.len(), "no policy is asked for what a pod sends to its node");
+    assert!(of_input < with.len(), "no policy applies to what a pod sends to its node");
     assert_eq!(*enforcer.programmed(), world.plan());
     enforcer.remove().unwrap();
     let (mut fresh, _) = Enforcer::start_with(Kernel::open().unwrap(), literal, &world.plan()).unwrap();
@@ -158,7 +158,7 @@ fn options() {
     assert_eq!(*fresh.programmed(), NodePlan::default());
 }
 
-/// `add table inet palisade`, and nothing in it.
+/// `add table inet palisade`, without content.
 fn make_table() {
     let message = |kind: u16, flags: u16, sequence: u32, family: u8, resource: [u8; 2], body: &[u8]| {
         let mut out = ((20 + body.len()) as u32).to_ne_bytes().to_vec();

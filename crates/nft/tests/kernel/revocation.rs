@@ -1,4 +1,4 @@
-//! Real packets, over the loopback device: connections that a policy denies, and those that a revocation cuts.
+//! Connections that a policy denies, and connections that are revoked: real packets over the loopback device.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,18 +24,18 @@ use crate::{
     sandbox::trial,
 };
 
-/// How long a packet that may come is waited for that must not.
+/// How long to wait for a packet that must not arrive.
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
-/// How long what must come is waited for; retransmissions back off to some seconds.
+/// How long to wait for a packet that must arrive. Retransmissions back off to some seconds.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("packets_meet_the_rules_and_revocation_cuts_what_is_open", packets_and_revocation),
+        trial("revocation_stops_established_connections", packets_and_revocation),
         trial("an_entry_without_room_for_labels_is_deleted", no_room_for_labels),
-        trial("a_revoked_connection_stays_cut_without_its_entry", without_entry),
+        trial("a_connection_stays_revoked_without_its_entry", without_entry),
         trial("connections_without_ports_in_both_directions_are_restored_one_by_one", both_directions),
-        trial("a_restart_knows_what_was_revoked_and_a_new_table_learns_it", restart),
+        trial("revoked_connections_survive_a_restart_and_a_new_table", restart),
     ]
 }
 
@@ -86,12 +86,12 @@ fn cut_and_restore(
     );
     assert!(conntrack::restore(enforcer.kernel(), &connection).unwrap());
     assert!(!find(enforcer, pod, port).is_revoked());
-    // What was sent meanwhile is sent again.
+    // Data that was sent meanwhile is retransmitted.
     read_one(&mut server, PATIENCE).unwrap();
     read_one(&mut client, PATIENCE).unwrap();
 }
 
-/// Entries from before the first label rule can't carry a label.
+/// Entries that are older than the first label rule can't carry a label.
 fn no_room_for_labels() {
     let ends = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
     entries::create([Entry::plain(ends, [1000, 2000])]);
@@ -108,7 +108,7 @@ fn no_room_for_labels() {
     assert_eq!(conntrack::list(enforcer.kernel(), &stranger).unwrap(), []);
 }
 
-/// A revoked connection is known by its tuple as well, and neither end can begin it anew.
+/// A revoked connection is also known by its tuple, and neither end can open it again.
 fn without_entry() {
     loopback_up();
     let (pod, peer): (IpAddr, IpAddr) = ("127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap());
@@ -118,7 +118,7 @@ fn without_entry() {
     let mut server = listener.accept().unwrap().0;
     passes(&mut client, &mut server, PATIENCE).unwrap();
     flush();
-    passes(&mut server, &mut client, PATIENCE).expect("nobody revoked it");
+    passes(&mut server, &mut client, PATIENCE).expect("it is not revoked");
 
     let tuple = FiveTuple::from(&find_any(&mut enforcer, pod));
     let opener = if tuple.source == pod { tuple } else { tuple.reversed() };
@@ -131,17 +131,21 @@ fn without_entry() {
         assert_eq!(passes(&mut server, &mut client, SILENCE).unwrap_err().kind(), ErrorKind::WouldBlock);
         assert_eq!(passes(&mut client, &mut server, SILENCE).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
-    assert_eq!(conntrack::list(enforcer.kernel(), &BTreeSet::from([pod])).unwrap(), [], "no entry began");
+    assert_eq!(
+        conntrack::list(enforcer.kernel(), &BTreeSet::from([pod])).unwrap(),
+        [],
+        "no entry was created"
+    );
 
     enforcer.restore(&[opener], &[]).unwrap();
-    enforcer.restore(&[opener], &[]).expect("what is not there may be restored again");
+    enforcer.restore(&[opener], &[]).expect("restoring a missing tuple succeeds");
     assert!(!enforcer.is_revoked(&opener));
     read_one(&mut server, PATIENCE).unwrap();
     read_one(&mut client, PATIENCE).unwrap();
     enforcer.remove().unwrap();
 }
 
-/// Forgets all connections of the calling thread's network namespace, as `conntrack -F` does.
+/// Flushes all connections of the calling thread's network namespace, as `conntrack -F` does.
 fn flush() {
     // `IPCTNL_MSG_CT_DELETE` without a tuple, NLM_F_REQUEST and ACK, AF_UNSPEC.
     let message = [20, 0, 0, 0, 2, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -150,13 +154,13 @@ fn flush() {
     assert_eq!(socket.receive(true).unwrap()[16..20], [0; 4], "flushed");
 }
 
-/// The connection of a pod, whichever way round its entry has it.
+/// Returns the connection of a pod, whichever end its entry has as the opener.
 fn find_any(enforcer: &mut Enforcer, pod: IpAddr) -> ConntrackEntry {
     let all = conntrack::list(enforcer.kernel(), &BTreeSet::from([pod])).unwrap();
     all.into_iter().find(|c| c.port == 5000 || c.source_port == 5000).expect("a connection to port 5000")
 }
 
-/// A 3-tuple and its reverse may both be revoked, and share their elements.
+/// A 3-tuple and its reverse may both be revoked, and share elements.
 fn both_directions() {
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
     let tuple = |protocol| FiveTuple {
@@ -173,16 +177,16 @@ fn both_directions() {
     let both = [gre, gre.reversed()];
     enforcer.revoke(&both.map(|tuple| (tuple, &entry))).unwrap();
     enforcer.revoke(&[(icmp, &entry)]).unwrap();
-    assert!(!enforcer.is_revoked(&icmp), "an answer of ICMP begins nothing");
+    assert!(!enforcer.is_revoked(&icmp), "an ICMP reply creates no entry");
     let in_kernel = || {
         let (reader, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
         reader.revoked().count()
     };
     assert_eq!(in_kernel(), 2, "read back as two");
-    // The reader has written a number of its own.
+    // `in_kernel` has written another transaction number.
     enforcer.repair().unwrap();
     enforcer.restore(&[gre, icmp], &[]).unwrap();
-    assert!(in_kernel() > 0 && enforcer.is_revoked(&gre.reversed()), "the other direction is still cut");
+    assert!(in_kernel() > 0 && enforcer.is_revoked(&gre.reversed()), "the other direction is still revoked");
     enforcer.repair().unwrap();
     enforcer.revoke(&[(gre, &entry)]).unwrap();
     enforcer.restore(&[both[0], both[1], icmp, icmp.reversed()], &[]).unwrap();
@@ -206,15 +210,15 @@ fn restart() {
     let revoked: Vec<_> = listed.iter().map(|c| (FiveTuple::from(c), c)).collect();
     assert_eq!(enforcer.revoke(&revoked).unwrap().revoked, 900);
     let listed = conntrack::list(enforcer.kernel(), &ends).unwrap();
-    assert_eq!(listed.len(), 900, "without room for labels they were replaced");
+    assert_eq!(listed.len(), 900, "entries without room for labels were replaced");
     assert!(listed.iter().all(ConntrackEntry::is_revoked));
-    let wanted: BTreeSet<FiveTuple> = enforcer.revoked().collect();
-    assert_eq!(wanted.len(), 900);
-    assert!(wanted.iter().all(|tuple| tuple.port == 53), "from opener to answerer");
+    let expected: BTreeSet<FiveTuple> = enforcer.revoked().collect();
+    assert_eq!(expected.len(), 900);
+    assert!(expected.iter().all(|tuple| tuple.port == 53), "from opener to answerer");
     drop(enforcer);
 
     let (mut again, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
-    assert_eq!(again.revoked().collect::<BTreeSet<_>>(), wanted, "read back");
+    assert_eq!(again.revoked().collect::<BTreeSet<_>>(), expected, "read back");
     assert!(again.verify().unwrap().agrees());
     palisade_nft::remove(&mut Kernel::open().unwrap()).unwrap();
     again.repair().unwrap();
@@ -223,9 +227,9 @@ fn restart() {
         let (v4, v6): (Vec<FiveTuple>, Vec<FiveTuple>) = reader.revoked().partition(|t| t.source.is_ipv4());
         [v4.len(), v6.len()]
     };
-    assert_eq!(in_kernel(), [450, 450], "in a table made anew");
+    assert_eq!(in_kernel(), [450, 450], "in a new table");
     again.repair().unwrap();
-    let (v4, v6): (Vec<FiveTuple>, Vec<FiveTuple>) = wanted.iter().partition(|t| t.source.is_ipv4());
+    let (v4, v6): (Vec<FiveTuple>, Vec<FiveTuple>) = expected.iter().partition(|t| t.source.is_ipv4());
     again.restore(&v4, &[]).unwrap();
     assert_eq!(in_kernel(), [0, 450]);
     again.repair().unwrap();
@@ -253,7 +257,7 @@ fn find(enforcer: &mut Enforcer, pod: IpAddr, port: u16) -> ConntrackEntry {
     one.clone()
 }
 
-/// Packets that our drop rules counted.
+/// Returns the packets that the drop rules counted.
 fn dropped(enforcer: &mut Enforcer) -> u64 {
     let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
     let rows = ruleset.chains.iter().filter(|(name, _)| name.starts_with("row_"));
@@ -271,13 +275,13 @@ fn read_one(stream: &mut TcpStream, patience: Duration) -> std::io::Result<()> {
     stream.read_exact(&mut [0])
 }
 
-/// Connects from an address of the caller's choice.
+/// Connects from the given address.
 pub(crate) fn dial(from: IpAddr, to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let timeout =
         nix::sys::time::TimeVal::new(patience.as_secs() as i64, i64::from(patience.subsec_micros()));
-    // A connect obeys the send timeout.
+    // The send timeout applies to connect.
     setsockopt(&fd, sockopt::SendTimeout, &timeout)?;
     use std::os::fd::AsRawFd;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0)))?;
@@ -288,7 +292,7 @@ pub(crate) fn dial(from: IpAddr, to: SocketAddr, patience: Duration) -> std::io:
     }
 }
 
-/// Gives the loopback device one more IPv6 address, at once (`IFA_F_NODAD`).
+/// Adds an IPv6 address to the loopback device, usable at once (`IFA_F_NODAD`).
 pub(crate) fn address_on_loopback(address: std::net::Ipv6Addr) {
     // RTM_NEWADDR with NLM_F_REQUEST, ACK, CREATE; then ifaddrmsg and IFA_LOCAL.
     let mut message = vec![44, 0, 0, 0, 20, 0, 5, 4, 0, 0, 0, 0, 0, 0, 0, 0, 10, 128, 2, 0, 1, 0, 0, 0];

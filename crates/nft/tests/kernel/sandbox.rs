@@ -8,7 +8,7 @@ use nix::{
     unistd::{getgid, getuid},
 };
 
-/// Moves the process into a user and a network namespace of its own. Must happen before the first thread.
+/// Moves the process to a new user and network namespace. Must be called before the first thread starts.
 pub(crate) fn enter() {
     let (uid, gid) = (getuid(), getgid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).expect(
@@ -19,7 +19,7 @@ pub(crate) fn enter() {
     fs::write("/proc/self/gid_map", format!("0 {gid} 1")).expect("gid_map");
 }
 
-/// A test that runs in a network namespace of its own.
+/// Returns a test that runs in a new network namespace.
 pub(crate) fn trial(name: &'static str, test: fn()) -> Trial {
     Trial::test(name, move || {
         let run = move || {

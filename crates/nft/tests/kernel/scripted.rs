@@ -1,4 +1,4 @@
-//! A kernel whose answers a test can script: the real one behind a transport that fails when told to.
+//! A kernel whose replies a test can script: the real one, with a transport that injects failures.
 
 use std::{
     collections::VecDeque,
@@ -8,31 +8,31 @@ use std::{
 
 use palisade_nft::{Kernel, NetlinkSocket, Transport};
 
-/// What happens to one batch.
+/// The failure of one batch.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// The socket refuses to send it.
     Send(i32),
-    /// It is interrupted, and then goes through.
+    /// Sending is interrupted, and succeeds the second time.
     Interrupted,
-    /// The kernel refuses the message with this index (0 is the first after the begin of the batch) and does nothing.
+    /// The kernel refuses the message with this index (0 is the first after the start of the batch) and changes nothing.
     Refused(u32, i32, &'static str),
-    /// It takes effect, and the acknowledgement is lost.
+    /// It takes effect, but the acknowledgement is lost.
     AnswerLost,
 }
 
 /// Shared between the test and the transport.
 #[derive(Default)]
 pub(crate) struct Script {
-    /// One entry for each batch to come; where none is left, batches go through.
+    /// One entry for each of the next batches. Further batches succeed.
     pub(crate) faults: VecDeque<Option<Fault>>,
-    /// The largest datagram, if less than the socket takes.
+    /// The size of the largest datagram, if smaller than the socket's.
     pub(crate) largest: Option<usize>,
     /// Runs after each batch.
     pub(crate) after_batch: Option<Box<dyn FnMut() + Send>>,
     /// How many batches were sent.
     pub(crate) batches: usize,
-    /// After so many batches, none is sent any more.
+    /// After so many batches, sending always fails.
     pub(crate) cut_after: Option<usize>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Scripted {
     answers: VecDeque<io::Result<Vec<u8>>>,
 }
 
-/// A kernel with a script, and the script.
+/// Returns a kernel with a script, and the script.
 pub(crate) fn kernel() -> (Kernel, Arc<Mutex<Script>>) {
     let script = Arc::new(Mutex::new(Script::default()));
     let socket = NetlinkSocket::open().unwrap();

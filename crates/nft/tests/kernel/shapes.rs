@@ -1,4 +1,4 @@
-//! Edges of what a plan can hold, and what a packet's way through it costs.
+//! Edge cases of plans, and the cost of evaluating a packet.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
@@ -17,11 +17,11 @@ use crate::sandbox::trial;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("ranges_hold_at_the_ends_of_the_address_space", range_edges),
-        trial("the_cost_of_a_packet_stays_flat_as_groups_grow", flat_cost),
+        trial("the_cost_of_a_packet_stays_flat_as_peer_sets_grow", flat_cost),
         trial("discovery_passes_and_revoked_packets_do_not", before_the_policies),
         trial("a_hundred_thousand_ranges_are_programmed", many_ranges),
         trial("port_sets_of_every_size_are_programmed", port_sets),
-        trial("the_first_member_of_a_family_joins_a_set_that_is_there", first_of_a_family),
+        trial("the_first_member_of_a_family_joins_an_existing_set", first_of_a_family),
     ]
 }
 
@@ -35,7 +35,7 @@ fn http() -> Traffic {
     Traffic::of(Protocol::Tcp, PortSet::range(80, 80))
 }
 
-/// Two local pods, one of each family, whose ingress one table decides.
+/// Two local pods, one per family, with the same ingress table.
 fn plan(exact: Vec<(PeerSet, Traffic)>, ranges: Vec<(PeerSet, Traffic)>, rest: Traffic) -> NodePlan {
     let mut plan = NodePlan::default();
     let mut table =
@@ -74,7 +74,7 @@ fn range_edges() {
             range("::", "::"),
             range(last, last),
         ],
-        // Adjacent ones, one of a single address, and a hole of one.
+        // Adjacent ranges, a range of a single address, and a gap of one.
         vec![
             range("1.0.0.0", "1.0.0.9"),
             range("1.0.0.10", "1.0.0.10"),
@@ -90,16 +90,16 @@ fn range_edges() {
             let number = palisade_policy::address::to_number(edge);
             for near in [number.saturating_sub(1), number, number.saturating_add(1)] {
                 let source = from_number(Family::of(edge), near);
-                let wanted = plan.decide(
+                let expected = plan.decide(
                     Direction::Ingress,
                     source,
                     to_pod(source, Protocol::Tcp, 80).destination,
                     Protocol::Tcp,
                     80,
                 );
-                let judgement = ruleset.evaluate(&to_pod(source, Protocol::Tcp, 80)).unwrap();
-                assert_eq!(judgement.verdict, wanted, "{source} and {ranges:?}");
-                asked += usize::from(wanted == Verdict::Allow);
+                let evaluation = ruleset.evaluate(&to_pod(source, Protocol::Tcp, 80)).unwrap();
+                assert_eq!(evaluation.verdict, expected, "{source} and {ranges:?}");
+                asked += usize::from(expected == Verdict::Allow);
             }
         }
         assert!(asked > 0);
@@ -107,7 +107,7 @@ fn range_edges() {
     }
 }
 
-/// Each group of one pod, with a port of its own.
+/// Peer sets of one pod each, each with a different port.
 fn groups(count: usize) -> Vec<(PeerSet, Traffic)> {
     (0..count)
         .map(|n| {
@@ -130,17 +130,16 @@ fn flat_cost() {
             let source =
                 from_number(Family::V4, if stranger { 0xc000_0201 } else { 0x0a01_0000 + n as u128 });
             let packet = to_pod(source, Protocol::Tcp, 1000 + n as u16);
-            let judgement = ruleset.evaluate(&packet).unwrap();
-            assert_eq!(judgement.verdict == Verdict::Allow, !stranger, "{count} groups, {packet:?}");
-            judgement
+            let evaluation = ruleset.evaluate(&packet).unwrap();
+            assert_eq!(evaluation.verdict == Verdict::Allow, !stranger, "{count} peer sets, {packet:?}");
+            evaluation
         });
         let out = out.collect();
         enforcer.remove().unwrap();
         out
     };
     let most = |count, stranger| judge(count, stranger).iter().map(|j| j.lookups).max().unwrap();
-    // Beside the groups: whether it is from a pod here, by interface and address; the two look-ups of the pair and two
-    // dispatch maps.
+    // Besides the peer sets: the source by interface and by address, two look-ups of the pair, two dispatch maps.
     assert_eq!(most(LINEAR_LOOKUPS, false), LINEAR_LOOKUPS + 6);
     assert!(most(LINEAR_LOOKUPS + 1, false) < LINEAR_LOOKUPS + 6);
     for count in [40, 256, 257, 1000] {
@@ -169,7 +168,7 @@ fn before_the_policies() {
             for bit in 0..8 {
                 let mut labels = [0; 16];
                 labels[byte] = 1 << bit;
-                // From the pod to a stranger: not isolated, so only our label stops it.
+                // From the pod to an unknown address: not isolated for egress, so only the revocation label stops it.
                 let packet = Packet {
                     source: address("10.0.0.1"),
                     destination: address("192.0.2.1"),
@@ -202,15 +201,15 @@ fn many_ranges() {
     let took = started.elapsed();
     for n in [0, 3, 4, 7, 8, 799_995, 799_996, 800_000] {
         let source = from_number(Family::V4, 0x1000_0000 + n);
-        let wanted = if n % 8 < 4 && n < 800_000 { Verdict::Allow } else { Verdict::Deny };
-        assert_eq!(ruleset.evaluate(&to_pod(source, Protocol::Tcp, 80)).unwrap().verdict, wanted, "{n}");
+        let expected = if n % 8 < 4 && n < 800_000 { Verdict::Allow } else { Verdict::Deny };
+        assert_eq!(ruleset.evaluate(&to_pod(source, Protocol::Tcp, 80)).unwrap().verdict, expected, "{n}");
     }
     enforcer.remove().unwrap();
     assert!(took.as_secs() < 60, "{took:?}");
 }
 
 fn port_sets() {
-    // Rules, sets, and a set that takes several messages: every second port.
+    // Rules, sets, and a set of several messages: every second port.
     for step in [30_000, 20_000, 10_000, 500, 2] {
         let ports = (1..=u16::MAX).step_by(step).fold(Vec::new(), |mut all, port| {
             all.push(port);
@@ -218,7 +217,7 @@ fn port_sets() {
         });
         let mut set = PortSet::none();
         if step == 2 {
-            // Pairwise union would be quadratic here.
+            // Adding the ports one by one would be quadratic here.
             let mut level: Vec<PortSet> = ports.iter().map(|p| PortSet::range(*p, *p)).collect();
             while level.len() > 1 {
                 level = level
@@ -233,8 +232,8 @@ fn port_sets() {
         let rest = Traffic::of(Protocol::Udp, set.clone());
         let (mut enforcer, ruleset) = start(&plan(Vec::new(), Vec::new(), rest));
         for port in [0, 1, 2, 3, 500, 501, 502, 10_001, 20_001, 30_001, 65_534, 65_535] {
-            let judgement = ruleset.evaluate(&to_pod(address("fd00::9"), Protocol::Udp, port)).unwrap();
-            assert_eq!(judgement.verdict == Verdict::Allow, set.contains(port), "step {step}, port {port}");
+            let evaluation = ruleset.evaluate(&to_pod(address("fd00::9"), Protocol::Udp, port)).unwrap();
+            assert_eq!(evaluation.verdict == Verdict::Allow, set.contains(port), "step {step}, port {port}");
         }
         enforcer.remove().unwrap();
     }
@@ -251,10 +250,10 @@ fn first_of_a_family() {
             }
         }
         let commit = enforcer.commit(&enforcer.programmed().delta_to(&next)).unwrap();
-        // The member, and the transaction number: what was there and what is.
+        // The member, and the old and new transaction number.
         assert_eq!((commit.transactions, commit.elements, commit.messages), (1, 1, 3), "{commit:?}");
         let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
-        let judgement = ruleset.evaluate(&to_pod(address(peer), Protocol::Tcp, 80)).unwrap();
-        assert_eq!(judgement.verdict, Verdict::Allow);
+        let evaluation = ruleset.evaluate(&to_pod(address(peer), Protocol::Tcp, 80)).unwrap();
+        assert_eq!(evaluation.verdict, Verdict::Allow);
     }
 }

@@ -1,4 +1,4 @@
-//! Changes that exceed the send buffer, and what packets meet meanwhile.
+//! Changes that exceed the send buffer, and the rules that apply to packets meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,9 +25,9 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_plan_of_a_hundred_thousand_addresses_goes_in_stages", hundred_thousand),
-        trial("between_transactions_packets_meet_the_old_rules_or_the_new", old_or_new),
-        trial("an_address_that_moves_is_never_in_neither_group", moves),
+        trial("a_plan_of_a_hundred_thousand_addresses_is_sent_in_stages", hundred_thousand),
+        trial("between_transactions_the_old_rules_or_the_new_ones_apply", old_or_new),
+        trial("an_address_that_moves_is_always_in_a_peer_set", moves),
     ]
 }
 
@@ -57,7 +57,7 @@ fn hundred_thousand() {
     assert_eq!(commit.generation as usize, commit.transactions);
     complete(&mut enforcer, &members);
 
-    // Half of the members leave at once, and a fifth as many come.
+    // Half of the members leave at once, and a fifth as many join.
     let removed: BTreeSet<IpAddr> = members.iter().copied().step_by(2).collect();
     let added: BTreeSet<IpAddr> =
         (0..10_000u32).map(|n| Ipv4Addr::from_bits(0x0b00_0000 + n).into()).collect();
@@ -68,7 +68,7 @@ fn hundred_thousand() {
     assert!(commit.transactions > 3 && commit.elements >= 60_000, "{commit:?}");
     complete(&mut enforcer, &members);
 
-    // One who starts again finds everything in place, but for the rules, which are always written anew.
+    // A restart changes nothing except the rules, which are always rewritten.
     let (mut again, commit) = Enforcer::start(Kernel::open().unwrap(), enforcer.programmed()).unwrap();
     assert_eq!((commit.transactions, commit.elements), (1, 0), "{commit:?}");
     complete(&mut again, &members);
@@ -81,9 +81,9 @@ fn complete(enforcer: &mut Enforcer, members: &BTreeSet<IpAddr>) {
         .zip(["4", "6"])
         .map(|(family, family_digit)| {
             let set = &ruleset.sets[&format!("group_01010101010101010101010101010101_{family_digit}")];
-            let wanted = members.iter().filter(|a| Family::of(**a) == *family).count();
-            assert_eq!(set.elements.len(), wanted, "{family}");
-            wanted
+            let expected = members.iter().filter(|a| Family::of(**a) == *family).count();
+            assert_eq!(set.elements.len(), expected, "{family}");
+            expected
         })
         .sum();
     assert_eq!(in_kernel, members.len());
@@ -94,7 +94,7 @@ fn table_of(rows: &[(PeerSetId, Traffic)], rest: Traffic) -> PolicyTable {
     PolicyTable { direction: Direction::Ingress, exact, ranges: BTreeMap::new(), rest }
 }
 
-/// The two plans that the kernel may speak for, and what was seen.
+/// The two plans that the kernel may match, and the observations.
 #[derive(Default)]
 pub(crate) struct Watch {
     pub(crate) old: NodePlan,
@@ -108,7 +108,7 @@ impl Watch {
     pub(crate) fn look(&mut self, kernel: &mut Kernel) {
         let ruleset = Ruleset::read(kernel).unwrap().unwrap();
         self.looks += 1;
-        // What a link shares is no matter of tables: `link` looks at it.
+        // No table applies to link-scoped traffic. `link` tests it.
         for packet in self.flows.iter().filter(|packet| !packet.is_link_scoped()) {
             let says = |plan: &NodePlan, direction| {
                 plan.decide(direction, packet.source, packet.destination, packet.protocol, packet.port)
@@ -128,7 +128,7 @@ impl Watch {
     }
 }
 
-/// Random changes, one kind at a time, through a socket that takes little at once.
+/// Random changes, one kind at a time, through a socket with a small buffer.
 fn old_or_new() {
     let (mut looks, mut staged) = (0, 0);
     for seed in seeds(500..510) {
@@ -165,7 +165,7 @@ fn old_or_new() {
         script.lock().unwrap().after_batch = None;
         enforcer.remove().unwrap();
     }
-    assert!(staged > 10 && looks > staged, "{looks} looks at {staged} staged changes show nothing");
+    assert!(staged > 10 && looks > staged, "{looks} looks at {staged} staged changes are too few");
 }
 
 pub(crate) fn flows(world: &World, random: &mut Random) -> Vec<Packet> {
@@ -201,7 +201,7 @@ fn moves() {
     new.peer_sets.insert(b, PeerSet::Addresses([pods[1]].into()));
     let (kernel, script) = kernel();
     let (mut enforcer, _) = Enforcer::start(kernel, &old).unwrap();
-    // With `rest` allowing everything, the moment in neither group would let port 22 through.
+    // `rest` allows everything, so a moment in neither peer set would allow port 22.
     let packet = Packet::new(pods[1], pods[0], Protocol::Tcp, 22);
     let watch = Arc::new(Mutex::new(Watch {
         old: old.clone(),
@@ -212,14 +212,14 @@ fn moves() {
     let (watched, mut observer) = (watch.clone(), Kernel::open().unwrap());
     script.lock().unwrap().after_batch = Some(Box::new(move || watched.lock().unwrap().look(&mut observer)));
     let commit = enforcer.commit(&old.delta_to(&new)).unwrap();
-    // Arrivals, then departures: an element and its transaction number each.
+    // Additions, then removals: one element and the transaction number each.
     assert_eq!((commit.transactions, commit.elements), (2, 2), "{commit:?}");
     {
         let watch = watch.lock().unwrap();
         assert_eq!((watch.looks, &watch.faults[..]), (2, &[][..]));
     }
     script.lock().unwrap().after_batch = None;
-    // A pod that only comes or only goes takes one.
+    // A pod that only joins or only leaves takes one transaction.
     let mut last = new.clone();
     last.peer_sets.insert(a, PeerSet::Addresses(AddressSet::default()));
     assert_eq!(enforcer.commit(&new.delta_to(&last)).unwrap().transactions, 1);

@@ -1,5 +1,5 @@
-//! Other programs that never rest: their commits to their own tables keep nobody from reading ours, and where one rewrites
-//! ours all the time it is replaced without being read.
+//! Programs that commit all the time: commits to other tables don't prevent reading the agent's table, and a table that is
+//! rewritten all the time is replaced without being read.
 
 use std::{
     collections::BTreeMap,
@@ -23,12 +23,12 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("commits_to_other_tables_keep_nobody_from_reading_ours", others),
-        trial("a_table_that_is_rewritten_all_the_time_is_replaced_unread", ours),
+        trial("commits_to_other_tables_dont_prevent_reading", others),
+        trial("a_table_that_is_rewritten_all_the_time_is_replaced_without_reading", ours),
     ]
 }
 
-/// One pod that is reached from 20,000 addresses.
+/// One pod that 20,000 addresses may reach.
 fn plan() -> NodePlan {
     let (pod, id, group) = (IpAddr::from([10, 244, 0, 3]), PolicyTableId([1; 16]), PeerSetId([1; 16]));
     let members = (0..20_000u32).map(|n| IpAddr::from((0x0a00_0000 + n).to_be_bytes())).collect();
@@ -49,10 +49,13 @@ fn plan() -> NodePlan {
 
 fn nft(command: &str) {
     let status = Command::new("nft").arg(command).status();
-    assert!(status.expect("the nft program (package nftables) plays somebody else").success(), "{command}");
+    assert!(
+        status.expect("the nft program (package nftables) acts as another program").success(),
+        "{command}"
+    );
 }
 
-/// Sends two transactions in turn until told to stop; says how many took effect.
+/// Sends two transactions alternately until stopped. Returns how many took effect.
 fn rewrite(turns: &[(u16, u16, Vec<u8>); 2], pause: Duration, stop: &AtomicBool, count: &AtomicU32) {
     let mut socket = NetlinkSocket::open().unwrap();
     for (kind, flags, body) in turns.iter().cycle() {
@@ -65,14 +68,14 @@ fn rewrite(turns: &[(u16, u16, Vec<u8>); 2], pause: Duration, stop: &AtomicBool,
             message(0x11, 1, 3, 0, [0, 10], &[]),
         ];
         socket.send(&batch.concat()).unwrap();
-        // Where our table is replaced, a turn of somebody who edits it may fail.
+        // An edit of the table may fail while the table is replaced.
         let done = socket.receive(true).unwrap()[16..20] == [0; 4];
         count.fetch_add(u32::from(done), Ordering::Relaxed);
         thread::sleep(pause);
     }
 }
 
-/// Works while somebody sends two transactions in turn; says how many of them took effect.
+/// Runs `work` while another program sends two transactions alternately. Returns how many of them took effect.
 fn during(turns: &[(u16, u16, Vec<u8>); 2], pause: Duration, work: impl FnOnce()) -> u32 {
     let (stop, count) = (AtomicBool::new(false), AtomicU32::new(0));
     thread::scope(|scope| {
@@ -94,7 +97,7 @@ const DELCHAIN: u16 = 5;
 const CREATE: u16 = 0x400;
 
 fn others() {
-    // Of our family, and older than our table: its chains are listed in front of ours.
+    // Of the same family and older than the agent's table, so its chains are listed first.
     nft("add table inet other");
     let mut socket = NetlinkSocket::open().unwrap();
     (0..300).for_each(|n| add_chain(&mut socket, n));
@@ -110,22 +113,22 @@ fn others() {
                 assert!(!enforcer.verify().unwrap().agrees());
                 let commit = enforcer.repair().unwrap();
                 assert_eq!(commit.transactions, 1);
-                // At full speed, what is told may be too much for the small buffer of a process without rights.
-                assert!(commit.elements == 0 || pause.is_zero(), "mended, not replaced: {commit:?}");
+                // At full speed, notifications may overrun the small buffer of an unprivileged process.
+                assert!(commit.elements == 0 || pause.is_zero(), "repaired, not replaced: {commit:?}");
                 assert!(enforcer.is_in_sync().unwrap());
             }
-            // The next run takes over what there is.
+            // The next run takes over the table.
             let (mut again, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
             assert_eq!(commit.transactions, 1);
             assert!(again.existing_table() == ExistingTable::Ours || pause.is_zero());
             assert_eq!(again.verify().unwrap().differences, []);
             again.remove().unwrap();
         });
-        assert!(commits > 10, "{commits} commits disturb nobody");
+        assert!(commits > 10, "{commits} commits are too few");
     }
 }
 
-/// One more chain of the other table.
+/// Another chain of the other table.
 fn add_chain(socket: &mut NetlinkSocket, n: u32) {
     let chain = [text(1, "other"), text(3, &format!("chain{n}"))].concat();
     let batch = [
@@ -140,7 +143,7 @@ fn add_chain(socket: &mut NetlinkSocket, n: u32) {
 fn ours() {
     let plan = plan();
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
-    // NFT_MSG_NEWSETELEM and DELSETELEM of a stranger in the pairs of pods with themselves.
+    // NFT_MSG_NEWSETELEM and DELSETELEM of an unknown address in `self4`.
     let key = attribute(0x8001, &attribute(1, &[192, 0, 2, 1, 192, 0, 2, 2]));
     let element = attribute(0x8003, &attribute(0x8001, &key));
     let body = [text(1, "palisade"), text(2, "self4"), element].concat();
@@ -151,7 +154,7 @@ fn ours() {
         let (_, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
         assert!(commit.elements > 20_000, "{commit:?}");
     });
-    assert!(commits > 10, "{commits} commits disturb nobody");
+    assert!(commits > 10, "{commits} commits are too few");
     enforcer.repair().unwrap();
     assert_eq!(enforcer.verify().unwrap().differences, []);
     enforcer.remove().unwrap();

@@ -1,4 +1,4 @@
-//! A plan as text, loaded by the `nft` program, is what the enforcer makes of it.
+//! The text of a plan, loaded by the `nft` program, equals what the enforcer programs.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("the_nft_program_loads_the_text_of_a_plan", loads),
-        trial("an_enforcer_takes_over_what_the_text_made", takes_over),
+        trial("an_enforcer_takes_over_tables_loaded_from_text", takes_over),
     ]
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn load(text: &str) {
     let mut nft =
         Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("the nft program");
     nft.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    assert!(nft.wait().unwrap().success(), "nft does not load\n{text}");
+    assert!(nft.wait().unwrap().success(), "nft could not load\n{text}");
 }
 
 fn world(seed: u64) -> World {
@@ -40,7 +40,7 @@ fn world(seed: u64) -> World {
     world
 }
 
-/// The blocks of a listing, which come in the order in which they were made.
+/// Returns the blocks of a listing, which are in the order of their creation.
 fn blocks(listing: &str) -> BTreeSet<String> {
     listing.split("\n\n").map(|block| block.trim_end_matches(['}', '\n']).to_owned()).collect()
 }
@@ -66,8 +66,8 @@ fn loads() {
         let (mut enforcer, _) = Enforcer::start_with(kernel, options, &plan).unwrap();
         let made = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
         let (a, b) = (blocks(&listed), blocks(&list()));
-        assert_eq!(a.difference(&b).next(), None, "seed {seed}: loaded, not made");
-        assert_eq!(b.difference(&a).next(), None, "seed {seed}: made, not loaded");
+        assert_eq!(a.difference(&b).next(), None, "seed {seed}: loaded, but not programmed");
+        assert_eq!(b.difference(&a).next(), None, "seed {seed}: programmed, but not loaded");
         for (name, chain) in &made.chains {
             assert_eq!(loaded.chains.get(name), Some(chain), "seed {seed}: {name}");
         }
@@ -80,6 +80,6 @@ fn takes_over() {
     let plan = world(5).plan();
     load(&text(&plan, &EnforcerOptions::default(), &NodeLinks::default()).unwrap());
     let (mut enforcer, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
-    assert_eq!((commit.elements, commit.generation), (0, 2), "nothing but the rules is written");
+    assert_eq!((commit.elements, commit.generation), (0, 2), "only the rules are written");
     enforcer.remove().unwrap();
 }

@@ -1,4 +1,4 @@
-//! What somebody did to our table is named, object by object.
+//! Verification names every difference, object by object.
 
 use palisade_testkit::seeds;
 use std::process::Command;
@@ -15,8 +15,8 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("what_an_enforcer_made_agrees_with_its_plan", agrees),
-        trial("every_kind_of_damage_is_named", damage),
+        trial("a_programmed_plan_agrees_with_the_kernel", agrees),
+        trial("every_kind_of_difference_is_reported", damage),
         trial("a_plan_other_than_the_programmed_one_differs", other_plan),
     ]
 }
@@ -33,8 +33,8 @@ fn agrees() {
             let Verification { differences, generation, chains, rules, sets, elements, flows } =
                 enforcer.verify().unwrap();
             assert_eq!(differences, [], "seed {seed}");
-            // And the number of the transaction.
-            assert_eq!(enforcer.elements(), elements + 1, "seed {seed}: as many as the kernel holds");
+            // And the transaction number.
+            assert_eq!(enforcer.elements(), elements + 1, "seed {seed}: the same as in the kernel");
             assert!(generation.is_some() && chains >= 3 && sets >= 9 && rules >= 20, "seed {seed}");
             let plan = world.plan();
             assert!(flows > 0 || (plan.ingress.is_empty() && plan.egress.is_empty()), "seed {seed}");
@@ -48,10 +48,13 @@ fn agrees() {
 
 fn nft(command: &str) {
     let status = Command::new("nft").arg(command).status();
-    assert!(status.expect("the nft program (package nftables) plays somebody else").success(), "{command}");
+    assert!(
+        status.expect("the nft program (package nftables) acts as another program").success(),
+        "{command}"
+    );
 }
 
-/// A name in the listing that begins so.
+/// Returns a name in the listing with this prefix.
 fn named(prefix: &str) -> String {
     let listing = crate::listing::list();
     let mut words = listing.split_whitespace().filter(|word| word.starts_with(prefix));
@@ -104,21 +107,21 @@ fn damage() {
         enforcer.repair().unwrap();
         assert_eq!(enforcer.verify().unwrap().differences, [], "{command}");
     }
-    // Somebody's table of our name.
+    // Another program's table of the same name.
     nft("delete table inet palisade");
     nft(
         "add table inet palisade { chain forward { type filter hook input priority 5; policy drop; }; set self4 { type mark; }; }",
     );
     let differences = enforcer.verify().unwrap().differences;
-    let has = |wanted: &str| differences.iter().any(|d| d.to_string().contains(wanted));
-    for wanted in [
+    let has = |text: &str| differences.iter().any(|d| d.to_string().contains(text));
+    for expected in [
         "belongs to another program: it has no comment",
         "chain forward is on hook 1 with priority 5 and policy drop instead of on hook 2 with priority 0 and policy accept",
         "set self4 has keys or data of another type",
         "set egress4 is missing",
         "chain input is missing",
     ] {
-        assert!(has(wanted), "no {wanted:?} in {differences:#?}");
+        assert!(has(expected), "no {expected:?} in {differences:#?}");
     }
     enforcer.repair().unwrap();
     assert!(enforcer.verify().unwrap().agrees());
