@@ -15,8 +15,7 @@ use crate::{
     end::ConnectionEnd,
     families::Families,
     hypothetical::{HypotheticalPod, unheld_address},
-    query::ConnectionsOptions,
-    query::EndFilter,
+    query::{ConnectionsOptions, EndFilter},
     representative::Representatives,
 };
 

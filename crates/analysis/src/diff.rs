@@ -15,8 +15,7 @@ use palisade_policy::{
 
 use crate::{
     connections::Connections,
-    end::ConnectionEnd,
-    end::{ExternalRanges, NodeAddresses},
+    end::{ConnectionEnd, ExternalRanges, NodeAddresses},
     families::Families,
     matching::{MatchedEnd, matched},
     numbering::Numbering,

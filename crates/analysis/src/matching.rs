@@ -13,8 +13,7 @@ use palisade_policy::{
 
 use crate::{
     connections::Connections,
-    end::ConnectionEnd,
-    end::{ExternalRanges, NodeAddresses, WorkloadPods},
+    end::{ConnectionEnd, ExternalRanges, NodeAddresses, WorkloadPods},
 };
 
 /// An end of one or both answers.

@@ -13,8 +13,7 @@ use palisade_policy::{
 };
 
 use crate::{
-    end::ConnectionEnd,
-    end::{NodeAddresses, WorkloadPods},
+    end::{ConnectionEnd, NodeAddresses, WorkloadPods},
     reach::owners,
 };
 

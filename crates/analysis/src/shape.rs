@@ -10,8 +10,7 @@ use serde::Serialize;
 
 use crate::{
     connections::Edge,
-    end::ConnectionEnd,
-    end::{NodeAddresses, WorkloadPods},
+    end::{ConnectionEnd, NodeAddresses, WorkloadPods},
     families::Families,
 };
 
