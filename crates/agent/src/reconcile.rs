@@ -128,7 +128,7 @@ impl Reconciler {
     /// Returns the addresses of the node's running pods, isolated or not. `O(pods)`: used only after a start.
     #[must_use]
     pub fn local_addresses(&self) -> BTreeSet<IpAddr> {
-        let here = |pod: &&Pod| pod.is_live() && pod.node.as_ref() == Some(self.compiler.node());
+        let here = |pod: &&Pod| pod.is_running() && pod.node.as_ref() == Some(self.compiler.node());
         self.cluster().pods.values().filter(here).flat_map(|pod| pod.addresses.iter().copied()).collect()
     }
 

@@ -115,7 +115,7 @@ impl PlanView {
 
 /// The live pods of the node.
 pub(crate) fn local<'a>(cluster: &'a Cluster, node: &'a Name) -> impl Iterator<Item = &'a Pod> {
-    cluster.pods.values().filter(move |pod| pod.is_live() && pod.node.as_ref() == Some(node))
+    cluster.pods.values().filter(move |pod| pod.is_running() && pod.node.as_ref() == Some(node))
 }
 
 /// Returns the local pods. `O(pods)`.
@@ -156,7 +156,7 @@ pub fn pods(
 fn owners<'a>(cluster: &'a Cluster, node: &Name) -> BTreeMap<IpAddr, &'a Pod> {
     let ours: BTreeSet<IpAddr> = local(cluster, node).flat_map(|pod| pod.addresses.iter().copied()).collect();
     let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
-    for pod in cluster.pods.values().filter(|pod| pod.is_live()) {
+    for pod in cluster.pods.values().filter(|pod| pod.is_running()) {
         for address in pod.addresses.iter().filter(|a| ours.contains(*a)) {
             let owner = owners.entry(*address).or_insert(pod);
             if Pod::precedence(pod, owner).is_lt() {

@@ -404,7 +404,7 @@ fn by_family(traffic: &[Option<Traffic>; 2]) -> [Option<(Families, &Traffic)>; 2
 
 /// Returns pods to which no policy applies, except for those that have terminated.
 fn unaffected_pods(cluster: &Cluster) -> Vec<UnaffectedPod> {
-    let is_unaffected = |p: &&Pod| !p.is_live() && !matches!(p.phase, Phase::Succeeded | Phase::Failed);
+    let is_unaffected = |p: &&Pod| !p.is_running() && !matches!(p.phase, Phase::Succeeded | Phase::Failed);
     let pods = cluster.pods.values().filter(is_unaffected).map(|pod| {
         let (workload_kind, workload_name) = match &pod.workload {
             Some(workload) => (workload.kind.clone(), workload.name.clone()),

@@ -257,7 +257,7 @@ impl Describer<'_> {
             };
             let traffic = allowed(&hypothetical);
             if traffic != any_pod {
-                let exist = self.cluster.pods.values().filter(|p| p.is_live()).any(|pod| {
+                let exist = self.cluster.pods.values().filter(|p| p.is_running()).any(|pod| {
                     let labels = self.cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
                     choice.matches(&pod.key.namespace, labels, &pod.labels)
                 });

@@ -229,7 +229,7 @@ impl Reach {
 /// Returns the running pods by the addresses that they own (SEMANTICS G-10).
 pub(crate) fn owners(cluster: &Cluster) -> HashMap<IpAddr, &Pod> {
     let mut owners: HashMap<IpAddr, &Pod> = HashMap::with_capacity(cluster.pods.len());
-    for pod in cluster.pods.values().filter(|p| p.is_live()) {
+    for pod in cluster.pods.values().filter(|p| p.is_running()) {
         for address in &pod.addresses {
             let owner = owners.entry(*address).or_insert(pod);
             if Pod::precedence(pod, owner).is_lt() {

@@ -131,7 +131,7 @@ impl<'c> Representatives<'c> {
     fn of<'e>(&'e self, end: &'e ConnectionEnd, family: Family) -> Box<dyn Iterator<Item = Endpoint> + 'e> {
         let pod = move |namespace: &Name, name: &Name| {
             let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
-            let pod = self.cluster.pods.get(&key).filter(|p| p.is_live())?;
+            let pod = self.cluster.pods.get(&key).filter(|p| p.is_running())?;
             let owned = |a: &&IpAddr| {
                 self.owners.get_or_init(|| owners(self.cluster)).get(*a).is_some_and(|o| o.key == key)
             };

@@ -143,7 +143,7 @@ fn unaffected_pods_are_listed() {
         let connections = Connections::new(&world, &all(GroupBy::Pod));
         for unaffected in connections.unaffected_pods() {
             let pod = &world.pods[&unaffected.pod];
-            assert!(!pod.is_live() && !connections.ends().any(|e| e.holds_pod(&pod.key)));
+            assert!(!pod.is_running() && !connections.ends().any(|e| e.holds_pod(&pod.key)));
             assert_eq!(unaffected.host_network_of.is_some(), pod.host_network && pod.node.is_some());
             seen += 1;
         }
@@ -378,7 +378,7 @@ fn a_workload_with_different_pods_has_several_ends() {
             }
         }
         let owners =
-            world.pods.values().filter(|p| p.is_live()).filter(|p: &&Pod| {
+            world.pods.values().filter(|p| p.is_running()).filter(|p: &&Pod| {
                 p.addresses.iter().any(|a| world.pod_at(*a).is_some_and(|o| o.key == p.key))
             });
         assert_eq!(pods.len(), owners.count());

@@ -128,7 +128,7 @@ fn agrees(
     let (world, routes) = with_routes(cluster, rng);
     let mut controller_routes = ControllerRoutes { routes: routes.clone(), ..ControllerRoutes::default() };
     let known = rng.bool();
-    if known && let Some(pod) = world.pods.values().find(|p| p.is_live()) {
+    if known && let Some(pod) = world.pods.values().find(|p| p.is_running()) {
         controller_routes.controller = BTreeSet::from([pod.key.clone()]);
     }
     let options = ConnectionsOptions {
@@ -138,7 +138,7 @@ fn agrees(
     };
     let denied = ConnectionsOptions { only_denied: true, ..options.clone() };
     let (allowed, denied) = (Connections::new(&world, &options), Connections::new(&world, &denied));
-    for pod in world.pods.values().filter(|p| p.is_live()) {
+    for pod in world.pods.values().filter(|p| p.is_running()) {
         for address in pod.addresses.iter().filter(|a| world.pod_at(**a).is_some_and(|p| p.key == pod.key)) {
             let family = Family::of(*address);
             let (place, source) = match controller_routes.controller.first() {

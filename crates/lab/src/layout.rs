@@ -214,7 +214,7 @@ impl<'a> Planner<'a> {
     /// Returns the pod that gets each declared address (SEMANTICS G-10).
     fn owners(&self) -> BTreeMap<IpAddr, ObjectKey> {
         let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
-        for pod in self.input.pods.values().filter(|p| p.is_live()) {
+        for pod in self.input.pods.values().filter(|p| p.is_running()) {
             for address in pod.addresses.iter().filter(|a| is_usable(**a)) {
                 let owner = owners.entry(*address).or_insert(pod);
                 if Pod::precedence(pod, owner).is_lt() {

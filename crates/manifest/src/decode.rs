@@ -45,7 +45,7 @@ impl Context<'_> {
     /// Returns the position of a value. For objects of a cluster, it is the object's name and the field's path.
     pub(crate) fn origin(&self, at: &At<'_>) -> Origin {
         if self.text.is_of_cluster() {
-            return Origin::live(&self.kubectl_name(), &at.path());
+            return Origin::of_object(&self.kubectl_name(), &at.path());
         }
         self.text.origin(at.span().start)
     }

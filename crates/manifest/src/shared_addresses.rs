@@ -13,7 +13,7 @@ pub(crate) fn warn_about_shared_addresses(
     found: &mut Vec<Diagnostic>,
 ) {
     let mut owners: BTreeMap<IpAddr, Vec<&Pod>> = BTreeMap::new();
-    for pod in cluster.pods.values().filter(|p| p.is_live()) {
+    for pod in cluster.pods.values().filter(|p| p.is_running()) {
         for address in &pod.addresses {
             owners.entry(*address).or_default().push(pod);
         }

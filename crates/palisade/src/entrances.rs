@@ -55,7 +55,7 @@ fn pods(cluster: &Cluster, name: &str, namespace: &str) -> Result<Vec<ObjectKey>
     let node =
         |name: &palisade_policy::Name| cluster.nodes.get(name).is_some_and(|n| !n.addresses.is_empty());
     let places = |pod: &&palisade_policy::Pod| {
-        pod.is_live() || (pod.host_network && pod.node.as_ref().is_some_and(node))
+        pod.is_running() || (pod.host_network && pod.node.as_ref().is_some_and(node))
     };
     let keys: Vec<ObjectKey> = pods.into_iter().filter(places).map(|pod| pod.key.clone()).collect();
     if keys.is_empty() {

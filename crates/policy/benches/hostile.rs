@@ -25,7 +25,7 @@ fn main() {
     let pod = world
         .pods
         .values()
-        .find(|pod| pod.node.as_deref() == Some(ground::NODE) && pod.is_live())
+        .find(|pod| pod.node.as_deref() == Some(ground::NODE) && pod.is_running())
         .expect("the node has pods")
         .clone();
     let budgets = [("unbounded", Budget::UNLIMITED), ("budget", Budget::default())];
@@ -79,7 +79,7 @@ fn pieces(plan: &NodePlan) -> usize {
 /// A copy of a pod in another namespace comes: the median of some.
 fn others_pod(compiler: &mut Compiler, pod: &Pod) -> Duration {
     let other =
-        compiler.cluster().pods.values().find(|p| p.key.namespace != pod.key.namespace && p.is_live());
+        compiler.cluster().pods.values().find(|p| p.key.namespace != pod.key.namespace && p.is_running());
     let other = other.expect("there are other namespaces").clone();
     let mut times: Vec<Duration> = (0..15)
         .map(|n| {

@@ -53,7 +53,7 @@ pub struct IpRange {
 }
 
 impl IpRange {
-    /// All addresses of a CIDR. Host bits are ignored (SEMANTICS A23).
+    /// Returns all addresses of a CIDR. Host bits are ignored (SEMANTICS A23).
     #[must_use]
     pub fn of_net(net: &IpNet) -> Self {
         match net {
@@ -68,7 +68,7 @@ impl IpRange {
         Self { first: from_number(family, 0), last: from_number(family, max_number(family)) }
     }
 
-    /// Whether `address` lies in it.
+    /// Returns whether the range contains `address`.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         Family::of(address) == Family::of(self.first) && self.first <= address && address <= self.last
@@ -85,7 +85,7 @@ impl fmt::Display for IpRange {
     }
 }
 
-/// An address as a number within its family, for interval arithmetic.
+/// Returns an address as a number within its family, for interval arithmetic.
 #[must_use]
 pub fn to_number(address: IpAddr) -> u128 {
     match address {
@@ -94,7 +94,7 @@ pub fn to_number(address: IpAddr) -> u128 {
     }
 }
 
-/// The address of `family` with this number; IPv4 takes the low 32 bits.
+/// Returns the address of `family` with this number. IPv4 uses the low 32 bits.
 #[must_use]
 pub fn from_number(family: Family, number: u128) -> IpAddr {
     match family {
@@ -103,7 +103,7 @@ pub fn from_number(family: Family, number: u128) -> IpAddr {
     }
 }
 
-/// The largest number of an address of `family`.
+/// Returns the largest number of an address of `family`.
 #[must_use]
 pub fn max_number(family: Family) -> u128 {
     if family == Family::V4 { u128::from(u32::MAX) } else { u128::MAX }

@@ -1,4 +1,5 @@
-//! Sets and maps of addresses that take the room of their family: four bytes for most, not the seventeen of both.
+//! Sets and maps of addresses that store each family in its own size: an IPv4 address takes four bytes instead of
+//! seventeen.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +17,7 @@ pub struct AddressSet {
 }
 
 impl AddressSet {
-    /// Puts an address in; says whether it was not there.
+    /// Adds an address. Returns whether it is new.
     pub fn insert(&mut self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(a) => self.v4.insert(a),
@@ -24,7 +25,7 @@ impl AddressSet {
         }
     }
 
-    /// Takes an address out; says whether it was there.
+    /// Removes an address. Returns whether the set held it.
     pub fn remove(&mut self, address: &IpAddr) -> bool {
         match address {
             IpAddr::V4(a) => self.v4.remove(a),
@@ -32,7 +33,7 @@ impl AddressSet {
         }
     }
 
-    /// Whether it holds this address.
+    /// Returns whether the set contains an address.
     #[must_use]
     pub fn contains(&self, address: &IpAddr) -> bool {
         match address {
@@ -41,31 +42,31 @@ impl AddressSet {
         }
     }
 
-    /// How many addresses it holds.
+    /// Returns the number of addresses.
     #[must_use]
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// How many of one family.
+    /// Returns the number of addresses of one family.
     #[must_use]
     pub fn len_of(&self, family: Family) -> usize {
         if family == Family::V4 { self.v4.len() } else { self.v6.len() }
     }
 
-    /// Whether it holds none.
+    /// Returns whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// The addresses, sorted.
+    /// Iterates over the addresses, sorted.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> + Clone + '_ {
         let v4 = self.v4.iter().map(|a| IpAddr::V4(*a));
         v4.chain(self.v6.iter().map(|a| IpAddr::V6(*a)))
     }
 
-    /// The addresses that `other` does not hold, sorted.
+    /// Iterates over the addresses that `other` doesn't contain, sorted.
     pub fn difference<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = IpAddr> + 'a {
         let v4 = self.v4.difference(&other.v4).map(|a| IpAddr::V4(*a));
         v4.chain(self.v6.difference(&other.v6).map(|a| IpAddr::V6(*a)))
@@ -145,12 +146,12 @@ impl<V> AddressMap<V> {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// The addresses of a range that are in the map.
+    /// Iterates over the addresses of a range that are in the map.
     pub(crate) fn keys_in(&self, range: IpRange) -> impl Iterator<Item = IpAddr> + '_ {
         let (v4, v6) = match (range.first, range.last) {
             (IpAddr::V4(first), IpAddr::V4(last)) => (Some(self.v4.range(first..=last)), None),
             (IpAddr::V6(first), IpAddr::V6(last)) => (None, Some(self.v6.range(first..=last))),
-            // Both ends of a range are of one family.
+            // Both ends of a range have one family.
             _ => (None, None),
         };
         let v4 = v4.into_iter().flatten().map(|(a, _)| IpAddr::V4(*a));

@@ -1,10 +1,10 @@
-//! The world as policies see it: namespaces, pods, nodes, services and policies, as plain values.
+//! The objects that policies depend on: namespaces, pods, nodes, services and policies, as plain values.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use crate::{Family, Labels, Name, Pods, Policy, PolicyKey, Protocol, Selector};
 
-/// The label that every namespace carries, with its own name as value (SEMANTICS A13).
+/// The label of every namespace whose value is the namespace's name (SEMANTICS A13).
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Namespace and name of a namespaced object.
@@ -17,7 +17,7 @@ pub struct ObjectKey {
 }
 
 impl ObjectKey {
-    /// A key of these two.
+    /// Makes a key.
     pub fn new(namespace: impl Into<Name>, name: impl Into<Name>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
@@ -38,14 +38,14 @@ impl fmt::Debug for ObjectKey {
 /// A namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
-    /// Its name.
+    /// The name.
     pub name: Name,
-    /// Its labels; whoever makes one adds [`NAMESPACE_NAME_LABEL`], as the API server does.
+    /// The labels. The caller adds [`NAMESPACE_NAME_LABEL`], as the API server does.
     pub labels: Labels,
 }
 
 impl Namespace {
-    /// A namespace with `labels` and the name label.
+    /// Makes a namespace with `labels` and the name label.
     #[must_use]
     pub fn new(name: impl Into<Name>, labels: &Labels) -> Self {
         let name = name.into();
@@ -53,23 +53,23 @@ impl Namespace {
     }
 }
 
-/// The life-cycle phase of a pod (SEMANTICS A48, G-10).
+/// The phase of a pod (SEMANTICS A48, G-10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Phase {
-    /// Accepted, perhaps not started. Counts as soon as it has an address.
+    /// Accepted, possibly not started. Policies apply as soon as the pod has an address.
     Pending,
     /// Running.
     #[default]
     Running,
-    /// Finished well: owns its address no longer.
+    /// Completed. The pod no longer owns its address.
     Succeeded,
-    /// Finished badly: owns its address no longer.
+    /// Failed. The pod no longer owns its address.
     Failed,
-    /// Its node doesn't answer. Counts.
+    /// The node doesn't respond. Policies still apply.
     Unknown,
 }
 
-/// A named or unnamed port that a container declares (SEMANTICS A27–A30, G-9).
+/// A port that a container declares (SEMANTICS A27–A30, G-9).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContainerPort {
     /// The name, if it has one.
@@ -80,54 +80,56 @@ pub struct ContainerPort {
     pub port: u16,
 }
 
-/// The object that a pod belongs to: a Deployment, a StatefulSet … or the pod itself.
+/// The workload of a pod: a Deployment, a StatefulSet … or the pod itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Workload {
     /// The kind in the API's spelling, such as `Deployment`.
     pub kind: Name,
-    /// Its name; the namespace is the pod's.
+    /// The name. The namespace is the pod's.
     pub name: Name,
 }
 
-/// A pod, reduced to what a decision needs.
+/// A pod: the fields that decisions depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// Namespace and name.
     pub key: ObjectKey,
-    /// Its labels.
+    /// The labels.
     pub labels: Labels,
-    /// At most one address per family (SEMANTICS A50). Empty: it matches no traffic yet (A51).
+    /// The addresses, at most one per family (SEMANTICS A50). A pod without addresses has no traffic yet (A51).
     pub addresses: Vec<IpAddr>,
-    /// The node that it is bound to, if any.
+    /// The node to which it is bound, if any.
     pub node: Option<Name>,
-    /// Whether it shares its node's network (G-4).
+    /// Whether it shares the network of its node (G-4).
     pub host_network: bool,
-    /// Where in its life it is.
+    /// The phase.
     pub phase: Phase,
-    /// The declared ports of containers and of restartable init containers (G-9).
+    /// The ports that containers and restartable init containers declare (G-9).
     pub ports: std::sync::Arc<[ContainerPort]>,
-    /// When it was created, as seconds since the epoch; 0 if unknown. Decides who owns an address twice given (G-10).
+    /// The creation time in seconds since the epoch; 0 if unknown. It determines the owner of an address that several
+    /// pods report (G-10).
     pub created: i64,
-    /// What it belongs to.
+    /// The workload.
     pub workload: Option<Workload>,
 }
 
 impl Pod {
-    /// Whether it is a live pod: has an address, is not host-network, and has not finished (SEMANTICS 0.3).
+    /// Returns whether policies apply to the pod: it has an address, isn't host-network, and hasn't finished (SEMANTICS
+    /// 0.3).
     #[must_use]
-    pub fn is_live(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         !self.addresses.is_empty()
             && !self.host_network
             && !matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }
 
-    /// Its address in this family.
+    /// Returns its address of this family.
     #[must_use]
     pub fn address(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|a| Family::of(*a) == family)
     }
 
-    /// The numbers that a port name stands for on this pod with this protocol; `None` asks for any protocol.
+    /// Returns the ports with this name and protocol; `None` stands for any protocol.
     pub fn named_ports<'a>(
         &'a self,
         name: &'a str,
@@ -143,18 +145,18 @@ impl Pod {
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Its name.
+    /// The name.
     pub name: Name,
-    /// Its labels.
+    /// The labels.
     pub labels: Labels,
-    /// Every address in `status.addresses` that parses as one (G-18).
+    /// Every entry of `status.addresses` that is an IP address (G-18).
     pub addresses: Vec<IpAddr>,
 }
 
 /// One port of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
-    /// Its name, if it has one.
+    /// The name, if any.
     pub name: Option<Name>,
     /// TCP, UDP or SCTP.
     pub protocol: Protocol,
@@ -164,7 +166,7 @@ pub struct ServicePort {
     pub target: TargetPort,
 }
 
-/// Where a service port leads on the pod.
+/// The target of a service port on the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetPort {
     /// A port number.
@@ -173,20 +175,20 @@ pub enum TargetPort {
     Name(Name),
 }
 
-/// A service. Policies never see it: they judge what is behind it (SEMANTICS A.12, G-1).
+/// A service. Policies never match services; they match the pods behind them (SEMANTICS A.12, G-1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Namespace and name.
     pub key: ObjectKey,
-    /// Its cluster addresses; empty for a headless service.
+    /// The cluster IPs; empty for a headless service.
     pub addresses: Vec<IpAddr>,
-    /// The pods behind it, in its own namespace; `None` for a service without selector.
+    /// The selector of the pods behind it, in its own namespace; `None` for a service without selector.
     pub selector: Option<Selector>,
-    /// Its ports.
+    /// The ports.
     pub ports: Vec<ServicePort>,
 }
 
-/// What is known of the world. A value: comparing two compares the worlds.
+/// A snapshot of a cluster. Two clusters are equal if all their objects are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// Namespaces by name.
@@ -201,33 +203,34 @@ pub struct Cluster {
     pub policies: BTreeMap<PolicyKey, std::sync::Arc<Policy>>,
 }
 
-/// One edit of a [`Cluster`]. Setting replaces what has the same key; removing what isn't there does nothing.
+/// One edit of a [`Cluster`]. Setting an object replaces the one with the same key. Removing an unknown object does
+/// nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A namespace appeared or has other labels.
+    /// A namespace was added, or its labels changed.
     SetNamespace(Namespace),
-    /// A namespace is gone.
+    /// A namespace was deleted.
     RemoveNamespace(Name),
-    /// A pod appeared or changed.
+    /// A pod was added or changed.
     SetPod(Pod),
-    /// A pod is gone.
+    /// A pod was deleted.
     RemovePod(ObjectKey),
-    /// A node appeared or changed.
+    /// A node was added or changed.
     SetNode(Node),
-    /// A node is gone.
+    /// A node was deleted.
     RemoveNode(Name),
-    /// A service appeared or changed.
+    /// A service was added or changed.
     SetService(Service),
-    /// A service is gone.
+    /// A service was deleted.
     RemoveService(ObjectKey),
-    /// A policy appeared or changed.
+    /// A policy was added or changed.
     SetPolicy(std::sync::Arc<Policy>),
-    /// A policy is gone.
+    /// A policy was deleted.
     RemovePolicy(PolicyKey),
 }
 
 impl Cluster {
-    /// Performs one edit.
+    /// Applies one change.
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::SetNamespace(n) => drop(self.namespaces.insert(n.name.clone(), n)),
@@ -243,8 +246,7 @@ impl Cluster {
         }
     }
 
-    /// The edits that make this cluster from an empty one, moving its objects: namespaces, nodes, pods, services,
-    /// policies.
+    /// Returns the changes that build this cluster from an empty one: namespaces, nodes, pods, services, policies.
     pub fn into_changes(self) -> impl Iterator<Item = Change> {
         let namespaces = self.namespaces.into_values().map(Change::SetNamespace);
         let nodes = self.nodes.into_values().map(Change::SetNode);
@@ -254,8 +256,8 @@ impl Cluster {
         namespaces.chain(nodes).chain(pods).chain(services).chain(policies)
     }
 
-    /// The edits that lead from `self` to `to`: what vanished first, then what is new or different.
-    /// `O(objects)`; for sources that deliver whole snapshots (a directory), not for watches.
+    /// Returns the changes from `self` to `to`: deletions first, then additions and updates. `O(objects)`: for sources
+    /// that deliver whole snapshots, such as a directory, not for watches.
     #[must_use]
     pub fn changes_to(&self, to: &Self) -> Vec<Change> {
         fn diff<K: Ord + Clone, V: PartialEq + Clone>(
@@ -280,18 +282,18 @@ impl Cluster {
         out
     }
 
-    /// The live pod that owns an address; where two report it, the Running one, then the newest, then the first by
-    /// name (G-10). `O(pods)`: for questions, not for packets.
+    /// Returns the running pod that owns an address. Of several pods that report it, the owner is the Running one, then
+    /// the newest, then the first by name (G-10). `O(pods)`: not for use per packet.
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
         self.pods
             .values()
-            .filter(|p| p.is_live() && p.addresses.contains(&address))
+            .filter(|p| p.is_running() && p.addresses.contains(&address))
             .min_by(|a, b| Pod::precedence(a, b))
     }
 
-    /// Who has this address: the live pod that owns it, else the node, else nobody in the cluster.
-    /// `O(pods + nodes)`.
+    /// Returns the endpoint with this address: the pod that owns it, else the node, else an external address. `O(pods +
+    /// nodes)`.
     #[must_use]
     pub fn endpoint(&self, address: IpAddr) -> crate::Endpoint {
         if let Some(pod) = self.pod_at(address) {
@@ -303,7 +305,7 @@ impl Cluster {
         }
     }
 
-    /// The node with this address. `O(nodes)`.
+    /// Returns the node with this address. `O(nodes)`.
     #[must_use]
     pub fn node_at(&self, address: IpAddr) -> Option<&Node> {
         self.nodes.values().find(|n| n.addresses.contains(&address))
@@ -311,7 +313,7 @@ impl Cluster {
 }
 
 impl Pod {
-    /// Orders two pods that report one address: the first owns it (G-10: Running, then newest; ties by name).
+    /// Orders two pods that report the same address: the first owns it (G-10: Running, then newest, then by name).
     #[must_use]
     pub fn precedence(a: &Self, b: &Self) -> std::cmp::Ordering {
         let rank = |p: &Self| (p.phase != Phase::Running, std::cmp::Reverse(p.created));

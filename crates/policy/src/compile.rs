@@ -1,23 +1,55 @@
-//! The compiler: the same meaning as [`crate::reference`], as tables, incrementally.
+//! The compiler: the meaning of [`crate::reference`] as tables, incrementally.
 //!
-//! One compiler serves one node. It keeps the cluster, and the [`NodePlan`] that the node's kernel must hold for it;
-//! [`Compiler::apply`] performs one change on both and returns the difference.
+//! One compiler serves one node. It holds the cluster and the [`NodePlan`] of the node. [`Compiler::apply`] applies one
+//! change to both and returns the difference.
 //!
-//! The law, held by property tests: after any sequence of changes, in any order, the plan equals the plan compiled from
-//! the resulting cluster from scratch, and the deltas applied one by one to the first plan give the last.
+//! ```text
+//!            Change
+//!              │  Compiler::apply
+//!              ▼
+//!    ┌─ note ────────────────┐      cluster, address book (owner of each address, G-10)
+//!    │ what the change can   │◄──── subjects (policies of each local pod)
+//!    │ affect: Dirty         │
+//!    └─────────┬─────────────┘
+//!              ▼
+//!    ┌─ subjects ────────────┐      policies of a local pod ──► definition ──► name (hash)
+//!    │ profile of each pod   │
+//!    └─────────┬─────────────┘
+//!              ▼ a definition per local address and direction
+//!    ┌─ tables ──────────────┐      rows of CIDRs ◄── ranges (sweep over the address space)
+//!    │ policy table of each  │      label keys, port names and CIDRs of the rules
+//!    │ definition            │────────────────────────────┐
+//!    └─────────┬─────────────┘                            ▼
+//!              │                      ┌─ classes ──────────────────┐
+//!              │                      │ peers that no table of the │
+//!              │                      │ node can distinguish       │
+//!              ▼                      └──────────┬─────────────────┘
+//!    ┌─ tables ──────────────┐    selections (selector ──► classes)
+//!    │ row of each class     │◄──────────────────┘
+//!    └─────────┬─────────────┘      budget, accounts: limits for each table and namespace
+//!              ▼
+//!    ┌─ recorder ────────────┐
+//!    │ edits the NodePlan    │────► Delta ──► data plane
+//!    └───────────────────────┘
+//! ```
 //!
-//! How it works, from the pod outwards:
-//! * `subjects`: which policies select each local pod; pods selected alike share a profile, and with it a table.
-//! * `definition`: what a table says, independent of who the peers are: rules in order, named ports of the subject
+//! The invariant, which property tests check: after any sequence of changes, in any order, the plan equals the plan
+//! compiled from scratch from the resulting cluster, and the deltas applied one by one to the first plan give the last
+//! plan.
+//!
+//! * `subjects`: the policies that select each local pod. Pods that the same policies select share a profile, and so a
+//!   table.
+//! * `definition`: the rules of a table, independent of the peers: rules in order, with the named ports of the subject
 //!   resolved. Its hash is the table's name (`names`, `definitions`).
-//! * `ranges`: the table's rows for addresses that are no pods, cut where CIDRs begin and end.
-//! * `classes`: addresses of pods and nodes that no table of this node can tell apart.
-//! * `selections`: what rules select by labels, and which classes that holds.
-//! * `tables`: for each table, which classes differ from what the ranges say, grouped by row.
-//! * `budget`, `accounts`: what tenants may ask of the node; a table beyond it allows nothing.
-//! * `recorder`: edits the plan and remembers what it was, so that a delta carries only what differs.
+//! * `ranges`: the table's rows for addresses of no pod, cut where CIDRs begin and end.
+//! * `classes`: addresses of pods and nodes that no table of this node can distinguish.
+//! * `selections`: selectors of rules, and the classes that they match.
+//! * `tables`: for each table, the classes whose row differs from that of their addresses' ranges, grouped by row.
+//! * `budget`, `accounts`: limits for tenants. A table over budget allows nothing.
+//! * `recorder`: edits the plan and records what it was, so that a delta carries only what differs.
 //!
-//! A new pod of a known class costs one insertion per group that holds the class, whatever the number of policies.
+//! A new pod of a known class costs one insertion per peer set that contains the class, independent of the number of
+//! policies.
 
 mod accounts;
 mod addresses;
@@ -59,7 +91,7 @@ pub use self::{
     effective::EffectiveRules,
 };
 
-/// Compiles the plan of one node and keeps it current. See the module documentation.
+/// Compiles the plan of one node and keeps it up to date. See the module documentation.
 #[derive(Clone, Debug)]
 pub struct Compiler {
     node: Name,
@@ -72,50 +104,48 @@ pub struct Compiler {
     plan: NodePlan,
 }
 
-/// A local address that policies isolate and that may use nothing in one direction, because its policies ask for more
-/// than [`Budget`] allows.
+/// A local address that is denied everything in one direction because its policies exceed the [`Budget`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverBudget {
     /// The direction.
     pub direction: Direction,
     /// The address.
     pub address: IpAddr,
-    /// The pod that owns it.
+    /// The pod that owns the address.
     pub pod: ObjectKey,
-    /// The bound.
+    /// The limit that is exceeded.
     pub limit: Limit,
-    /// The largest of the policies that select the pod in this direction: the one to make smaller. Of equal ones the
-    /// first by name.
+    /// The largest policy that selects the pod in this direction: the one to shrink. Of equal ones the first by name.
     pub largest: Option<PolicyKey>,
 }
 
-/// What the changes of one call touched, settled once at its end.
+/// What the changes of one call may affect. It is recompiled once, at the end of the call.
 #[derive(Default)]
 struct Dirty {
     addresses: BTreeSet<IpAddr>,
-    /// Local pods whose selecting policies may have changed.
+    /// Local pods whose policies may have changed.
     subjects: BTreeSet<ObjectKey>,
-    /// Policies whose content changed: profiles made of them are stale.
+    /// Policies that changed: cached profiles made of them are stale.
     policies: BTreeSet<PolicyKey>,
-    /// Namespaces whose labels changed: classes in them match other selectors.
+    /// Namespaces whose labels changed: other selectors match their classes.
     namespaces: BTreeSet<Name>,
 }
 
 impl Compiler {
-    /// A compiler for the node with this name, in an empty cluster: an empty plan.
+    /// Makes a compiler for the node with this name, with an empty cluster.
     #[must_use]
     pub fn new(node: Name) -> Self {
         Self::with_budget(node, Budget::default())
     }
 
-    /// The same with other bounds for what tenants may ask.
+    /// Makes a compiler with other limits for tenants.
     #[must_use]
     pub fn with_budget(node: Name, budget: Budget) -> Self {
         Self::with(node, budget, Namer::default())
     }
 
-    /// For tests of colliding names: names of tables and peer sets differ in no more than `bits` bits (at most 8) at the
-    /// first attempt.
+    /// Makes a compiler whose names of tables and peer sets differ in no more than `bits` bits (at most 8) at the first
+    /// attempt, for tests of hash collisions.
     #[doc(hidden)]
     #[must_use]
     pub fn with_short_names(node: Name, bits: u8) -> Self {
@@ -135,7 +165,7 @@ impl Compiler {
         }
     }
 
-    /// A compiler that has seen this cluster.
+    /// Makes a compiler with this cluster.
     #[must_use]
     pub fn from_cluster(node: Name, cluster: &Cluster) -> Self {
         let mut compiler = Self::new(node);
@@ -143,59 +173,59 @@ impl Compiler {
         compiler
     }
 
-    /// The node that it compiles for.
+    /// Returns the node that it compiles for.
     #[must_use]
     pub fn node(&self) -> &Name {
         &self.node
     }
 
-    /// The cluster as it is now.
+    /// Returns the current cluster.
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
 
-    /// What the node's kernel must hold now.
+    /// Returns the current plan of the node.
     #[must_use]
     pub fn plan(&self) -> &NodePlan {
         &self.plan
     }
 
-    /// Performs one change and returns what it changes in the plan.
+    /// Applies one change and returns the difference of the plan.
     pub fn apply(&mut self, change: Change) -> Delta {
         self.apply_all([change])
     }
 
-    /// Performs several changes as one and returns what they change together.
+    /// Applies several changes at once and returns the difference of the plan.
     pub fn apply_all(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
         let mut dirty = Dirty::default();
         for change in changes {
-            self.perform(change, &mut dirty);
+            self.note(change, &mut dirty);
         }
-        self.settle(dirty)
+        self.recompile(dirty)
     }
 
-    /// What gives equal values one place in memory here. Sources that read objects for this compiler intern with it.
+    /// Returns the interner. Sources that read objects for this compiler should intern with it.
     #[must_use]
     pub fn interner(&self) -> &Interner {
         &self.interner
     }
 
-    /// The owner of an address among the live pods (G-10). `O(log addresses)`.
+    /// Returns the running pod that owns an address (G-10). `O(log addresses)`.
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
         self.book.owner(address)
     }
 
-    /// A number that grows whenever [`Compiler::over_budget`] may say something else. `O(1)`.
+    /// Returns a number that grows whenever the result of [`Compiler::over_budget`] may change. `O(1)`.
     #[must_use]
     pub fn over_budget_changes(&self) -> u64 {
         self.tables.closings()
     }
 
-    /// The local addresses whose policies are over budget, so that nothing is allowed in that direction; by direction and
-    /// address. `O(1)` if there are none, else `O(local addresses + policies that select them)`: ask when
-    /// [`Compiler::over_budget_changes`] has grown.
+    /// Returns the local addresses whose policies are over budget, by direction and address. Everything is denied to
+    /// them in that direction. `O(1)` if there are none, else `O(local addresses + policies that select them)`: call it
+    /// when [`Compiler::over_budget_changes`] has grown.
     #[must_use]
     pub fn over_budget(&self) -> Vec<OverBudget> {
         let mut out = Vec::new();
@@ -224,10 +254,10 @@ impl Compiler {
         out
     }
 
-    /// Brings the indexes up to date, notes what a change may touch, and performs it on the cluster.
-    fn perform(&mut self, change: Change, dirty: &mut Dirty) {
+    /// Updates the indexes, notes what a change may affect, and applies it to the cluster.
+    fn note(&mut self, change: Change, dirty: &mut Dirty) {
         let change = match change {
-            // One pod for the cluster and the book.
+            // The cluster and the address book share one allocation.
             Change::SetPod(pod) => return self.set_pod(pod, dirty),
             Change::SetPolicy(policy) => Change::SetPolicy(self.interner.policy(policy)),
             other => other,
@@ -257,25 +287,25 @@ impl Compiler {
 
     fn note_pod(&mut self, key: &ObjectKey, new: Option<&Arc<Pod>>, dirty: &mut Dirty) {
         let old = self.cluster.pods.get_shared(key);
-        // Whoever shares an address with the old or the new pod may own it now.
+        // Another pod with an address of the old or new pod may own it now.
         for address in [old, new].into_iter().flatten().flat_map(|pod| &pod.addresses) {
             dirty.subjects.extend(self.local_claimants(*address).cloned());
             dirty.addresses.insert(*address);
         }
-        for pod in old.into_iter().filter(|p| p.is_live()) {
+        for pod in old.into_iter().filter(|p| p.is_running()) {
             self.book.withdraw(pod);
         }
-        for pod in new.into_iter().filter(|p| p.is_live()) {
+        for pod in new.into_iter().filter(|p| p.is_running()) {
             self.book.claim(pod);
         }
         let is_local = |pod: &&Arc<Pod>| pod.node.as_ref() == Some(&self.node);
         if old.filter(is_local).is_some() || new.filter(is_local).is_some() {
-            self.subjects.place(key, new.filter(is_local).is_some_and(|pod| pod.is_live()));
+            self.subjects.place(key, new.filter(is_local).is_some_and(|pod| pod.is_running()));
             dirty.subjects.insert(key.clone());
         }
     }
 
-    /// The pods of this node that report an address: no others have tables.
+    /// Returns the pods of this node that report an address. Only these have tables.
     fn local_claimants(&self, address: IpAddr) -> impl Iterator<Item = &ObjectKey> {
         self.book.claimants(address).map(|pod| &pod.key).filter(|key| self.subjects.is_local(key))
     }
@@ -313,11 +343,11 @@ impl Compiler {
     }
 
     /// Recompiles what is dirty and nothing else.
-    fn settle(&mut self, mut dirty: Dirty) -> Delta {
+    fn recompile(&mut self, mut dirty: Dirty) -> Delta {
         let mut recorder = Recorder::new(&mut self.plan);
         self.subjects.forget_profiles_of(&dirty.policies);
 
-        // 1. Which table decides for each local address. New tables bring new label keys, port names and CIDRs …
+        // 1. The table of each local address. New tables mention new label keys, port names and CIDRs, …
         let mut dispatched: Vec<(IpAddr, _, Option<_>)> = Vec::new();
         for key in &dirty.subjects {
             self.subjects.resolve(key, &self.cluster, &self.book, |address, direction, definition| {
@@ -337,7 +367,7 @@ impl Compiler {
             let key = (direction, address);
             self.tables.dispatch(key, namespace, definition, &mut self.classes, &mut recorder);
         }
-        // 2. … by which addresses must now be told apart.
+        // 2. … which may distinguish addresses of one class.
         dirty.addresses.extend(self.classes.take_unsettled(&self.cluster, &self.book));
         let mut known = KnownClasses::default();
         for address in dirty.addresses.iter().copied() {
@@ -360,7 +390,7 @@ impl Compiler {
     }
 }
 
-/// Groups sorted things under a key; a key without things is not kept.
+/// Removes a value from the set of a key, and the key with its last value.
 pub(crate) fn remove_from<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
     if let Some(set) = index.get_mut(key) {
         set.remove(value);
@@ -394,7 +424,7 @@ mod tests {
         }
     }
 
-    /// Ingress to `app=backend` only from `app=frontend`.
+    /// Allows ingress to `app=backend` only from `app=frontend`.
     fn only_frontend() -> Arc<Policy> {
         let choose = |app| PodMatch {
             namespaces: NamespaceMatch::Named("shop".into()),
@@ -419,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_of_a_known_class_costs_one_element() {
+    fn a_pod_of_a_known_class_adds_one_element() {
         let mut compiler = Compiler::new("n1".into());
         compiler.apply_all([
             Change::SetPod(pod("b-1", "backend", "10.0.0.1", "n1")),
@@ -441,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_matter_changes_nothing() {
+    fn irrelevant_changes_leave_the_plan_alone() {
         let mut compiler = Compiler::new("n1".into());
         compiler.apply_all([
             Change::SetPod(pod("b-1", "backend", "10.0.0.1", "n1")),

@@ -1,4 +1,4 @@
-//! The question (a [`Flow`]) and the answer (a [`Decision`] with its [`Reason`]s).
+//! Flows, and the decisions about them with their reasons.
 
 use std::{fmt, net::IpAddr};
 
@@ -6,7 +6,7 @@ use crate::{
     Action, Name, ObjectKey, Origin, Peer, PolicyKey, PortMatch, Protocol, Tier, rules::NamespaceMatch,
 };
 
-/// Seen from the pod that a policy selects.
+/// The direction of a connection, seen from the pod that a policy selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// Connections to the pod.
@@ -16,10 +16,10 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both, egress first: the order in which a packet meets them.
+    /// Both directions, egress first, in which order packets pass them.
     pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
 
-    /// The other one.
+    /// Returns the other direction.
     #[must_use]
     pub fn opposite(self) -> Self {
         match self {
@@ -35,21 +35,21 @@ impl fmt::Display for Direction {
     }
 }
 
-/// One end of a flow: an address, and who has it.
+/// One end of a flow: an address and its owner.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {
-    /// A live pod, with the address of it that the packets carry.
+    /// A pod, with the address that the packets carry.
     Pod {
-        /// Which pod.
+        /// The pod.
         key: ObjectKey,
-        /// Which of its addresses.
+        /// One of its addresses.
         address: IpAddr,
     },
-    /// A node's own network stack, or a pod that shares it.
+    /// The network stack of a node, which host-network pods share.
     Node {
-        /// Which node.
+        /// The node.
         name: Name,
-        /// Which of its addresses.
+        /// One of its addresses.
         address: IpAddr,
     },
     /// Any other address.
@@ -57,7 +57,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// The address that packets carry.
+    /// Returns the address that packets carry.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         match self {
@@ -79,29 +79,30 @@ impl fmt::Display for Endpoint {
 /// One new connection, after destination NAT and before source NAT (SEMANTICS G-1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
-    /// Who opens it.
+    /// The client.
     pub source: Endpoint,
-    /// Who is called.
+    /// The server.
     pub destination: Endpoint,
     /// The IP protocol.
     pub protocol: Protocol,
     /// The destination port; 0 for protocols without ports.
     pub port: u16,
-    /// Whether it was addressed to a service and translated. Matters only where both ends are one pod (G-6).
+    /// Whether the client connected to a service and the destination was translated. It matters only if both ends are
+    /// the same pod (G-6).
     pub through_service: bool,
 }
 
-/// Allowed or not.
+/// Whether a connection is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// The connection passes.
+    /// The connection is allowed.
     Allow,
-    /// It is dropped silently (G-12).
+    /// Packets are dropped silently (G-12).
     Deny,
 }
 
 impl Verdict {
-    /// Whether it is [`Verdict::Allow`].
+    /// Returns whether the verdict is [`Verdict::Allow`].
     #[must_use]
     pub fn is_allow(self) -> bool {
         self == Self::Allow
@@ -114,17 +115,17 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The answer: what each side says. Both must allow (SEMANTICS A36).
+/// The decision about a flow. Both sides must allow it (SEMANTICS A36).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What the source pod's egress says.
+    /// The egress side, decided by the policies of the source pod.
     pub egress: Side,
-    /// What the destination pod's ingress says.
+    /// The ingress side, decided by the policies of the destination pod.
     pub ingress: Side,
 }
 
 impl Decision {
-    /// Allowed if both sides allow.
+    /// Returns [`Verdict::Allow`] if both sides allow.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         if self.egress.verdict.is_allow() && self.ingress.verdict.is_allow() {
@@ -138,71 +139,71 @@ impl Decision {
 /// One direction of a [`Decision`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Side {
-    /// What it says.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// The rules that matched before and left it to the next tier: one of the Admin tier, one of the Baseline tier, or
-    /// both, in this order.
+    /// The rules that matched before and passed the flow to the next tier: at most one of the Admin tier and one of the
+    /// Baseline tier, in this order.
     pub passed: Vec<RuleRef>,
 }
 
-/// Why a side says what it says.
+/// The reason for the verdict of a side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The pod reaches itself, which nothing can forbid (SEMANTICS A41).
+    /// The pod connects to itself, which no policy can deny (SEMANTICS A41).
     Itself,
-    /// That end is no live pod: no policy acts on it.
+    /// The end isn't a running pod, so no policy applies to it.
     NoSubject,
     /// The peer is the pod's own node (SEMANTICS A39, G-5).
     OwnNode,
     /// No policy isolates the pod in this direction (SEMANTICS A33), and no cluster-wide rule matched.
     NotIsolated,
-    /// A pod reaches itself through a service although NetworkPolicies isolate it (G-6).
+    /// The pod connects to itself through a service. NetworkPolicies isolate it, but don't apply here (G-6).
     Hairpin,
-    /// This rule decided.
+    /// This rule matched.
     Rule(RuleRef),
-    /// These policies isolate the pod, and no rule of theirs matches.
+    /// These policies isolate the pod, and none of their rules matches.
     Isolated {
-        /// The isolating policies with their positions.
+        /// The isolating policies, each with its origin.
         policies: Vec<(PolicyKey, Option<Origin>)>,
-        /// The rules that came closest, best first; empty where the policies have no rules.
+        /// The rules that came closest, best first; empty if the policies have no rules.
         near: Vec<NearMiss>,
     },
 }
 
-/// Which rule.
+/// A reference to a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleRef {
     /// The policy.
     pub policy: PolicyKey,
-    /// The index of the rule in the policy's list of this direction, from 0.
+    /// The index of the rule in the policy's rules of this direction, from 0.
     pub index: usize,
-    /// What its author calls it, where he does.
+    /// The name of the rule, if any.
     pub name: Option<Name>,
     /// The policy's tier.
     pub tier: Tier,
-    /// The policy's precedence in a cluster-wide tier; `None` where it has none of its own: NetworkPolicy, and
+    /// The policy's priority in a cluster-wide tier. `None` for policies without one: NetworkPolicy, and
     /// BaselineAdminNetworkPolicy, which comes last (SEMANTICS G-14).
     pub priority: Option<i32>,
-    /// What the rule does.
+    /// The action.
     pub action: Action,
-    /// Where the rule stands.
+    /// The origin of the rule.
     pub origin: Option<Origin>,
 }
 
-/// A rule that nearly matched, and what kept it from matching.
+/// A rule that almost matched, and why it didn't.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NearMiss {
     /// The rule.
     pub rule: RuleRef,
-    /// Whether some peer of it matches.
+    /// Whether a peer of the rule matches.
     pub peer_matches: bool,
-    /// Whether some port of it matches.
+    /// Whether a port of the rule matches.
     pub port_matches: bool,
     /// What the rule requires and the flow doesn't have.
     pub missing: Missing,
-    /// Where the failing peer or port stands, if one stands out.
+    /// The origin of the peer or port that doesn't match, or of the rule.
     pub origin: Option<Origin>,
 }
 

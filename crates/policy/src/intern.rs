@@ -1,4 +1,5 @@
-//! Equal values share memory: pods of one workload carry the same labels, ports and names, and a cluster has many pods.
+//! Interning of equal values: the pods of a workload have the same labels, ports and names, and a cluster has many
+//! pods.
 
 use std::{
     borrow::Borrow,
@@ -14,11 +15,12 @@ use crate::{
     rules::PodMatch,
 };
 
-/// Gives equal values one place in memory. It holds none of them: what nobody else holds any more is forgotten.
+/// Shares one allocation between equal values. It keeps none of them alive: a value is forgotten when its last user
+/// drops it.
 ///
-/// A handle: clones share what they know. Whoever reads objects for a [`crate::compile::Compiler`] may intern with the
-/// compiler's own ([`crate::compile::Compiler::interner`]), so that a text that is known already is never allocated; what
-/// comes from elsewhere the compiler interns as it arrives.
+/// A handle: clones share their pools. Sources that read objects for a [`crate::Compiler`] can intern with the
+/// compiler's own interner ([`crate::Compiler::interner`]), so that a known text is never allocated. The compiler
+/// interns whatever comes from elsewhere.
 #[derive(Clone, Debug, Default)]
 pub struct Interner(Arc<Mutex<Pools>>);
 
@@ -31,13 +33,13 @@ struct Pools {
 }
 
 impl Interner {
-    /// The shared form of a name, a label key or a label value. Allocates nothing if it is known.
+    /// Returns the shared form of a name, a label key or a label value. Doesn't allocate if it is known.
     #[must_use]
     pub fn name(&self, text: &str) -> Name {
         self.pools().names.text(text)
     }
 
-    /// The shared form of the labels with these pairs; later pairs win over earlier ones with the same key.
+    /// Returns the shared form of the labels with these pairs. Later pairs override earlier ones with the same key.
     #[must_use]
     pub fn labels<'a>(&self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Labels {
         let mut pools = self.pools();
@@ -47,13 +49,13 @@ impl Interner {
         pools.labels.get(labels)
     }
 
-    /// The shared form of a list of container ports.
+    /// Returns the shared form of a list of container ports.
     #[must_use]
     pub fn ports(&self, ports: &[ContainerPort]) -> Arc<[ContainerPort]> {
         self.pools().ports(ports)
     }
 
-    /// The same pod, sharing all but its name and its addresses.
+    /// Returns the same pod with everything shared except its name and addresses.
     #[must_use]
     pub fn pod(&self, mut pod: Pod) -> Pod {
         let mut pools = self.pools();
@@ -70,8 +72,8 @@ impl Interner {
         pod
     }
 
-    /// The same policy, sharing its selectors and all names but its own. A policy that somebody else holds stays as
-    /// it is: a copy would cost more than is shared.
+    /// Returns the same policy with its selectors and all names but its own shared. A policy that others hold is
+    /// returned as it is: a copy would cost more memory than sharing saves.
     #[must_use]
     pub fn policy(&self, mut policy: Arc<Policy>) -> Arc<Policy> {
         if let Some(policy) = Arc::get_mut(&mut policy) {
@@ -86,7 +88,7 @@ impl Interner {
         policy
     }
 
-    /// A panic while it was locked has left some values unshared at worst.
+    /// After a panic of another thread, at worst some values are not shared.
     fn pools(&self) -> MutexGuard<'_, Pools> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -162,13 +164,13 @@ impl Pools {
                 self.share(name);
             }
         }
-        // Nobody adds to them any more.
+        // These vectors never grow again.
         rule.peers.iter_mut().for_each(Vec::shrink_to_fit);
         rule.ports.iter_mut().for_each(Vec::shrink_to_fit);
     }
 }
 
-/// Values that clones share, and that can be found again for as long as somebody holds one.
+/// A shared value that can be found again while someone holds it.
 trait Shared: Clone + Eq + Hash {
     type Weak;
 
@@ -188,7 +190,7 @@ impl<T: ?Sized + Eq + Hash> Shared for Arc<T> {
     }
 }
 
-/// For types round an [`Arc`].
+/// For types that wrap an [`Arc`].
 macro_rules! shared {
     ($type:ty, $item:ty) => {
         impl Shared for $type {
@@ -207,13 +209,14 @@ macro_rules! shared {
 shared!(Labels, (Name, Name));
 shared!(Selector, Requirement);
 
-/// Values already seen. It holds none of them itself, so that two pools that know one value don't keep it for each other.
+/// The known values. It holds weak references only, so that two pools with the same value don't keep it alive for each
+/// other.
 struct Pool<T: Shared> {
     hasher: RandomState,
-    /// By their hash. Of two values with one hash the later is known: the other is not shared any more, that is all.
+    /// By hash. Of two values with one hash the later one is known; the other is no longer shared.
     seen: HashMap<u64, T::Weak>,
-    /// How many values may come together before those without holders are dropped: twice what was left by the last
-    /// sweep, so that sweeping costs a constant per value.
+    /// The number of values at which those without users are dropped: twice the number after the last sweep, so that
+    /// sweeping costs a constant per value.
     sweep_at: usize,
 }
 

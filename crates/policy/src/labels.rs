@@ -1,64 +1,64 @@
-//! Labels and label selectors: the only selector code in Palisade.
+//! Labels and label selectors. No other crate implements selectors.
 //!
-//! Meaning: SEMANTICS A.5 (A9–A11). A selector is a conjunction of requirements; values are compared as bytes.
+//! See SEMANTICS A.5 (A9–A11): a selector is a conjunction of requirements, and values are compared as bytes.
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use crate::Name;
 
-/// A set of labels, sorted by key; a key occurs once.
+/// A set of labels, sorted by key. A key occurs once.
 ///
-/// Cheap to clone; look-up is `O(log n)` in the number of labels.
+/// Cheap to clone. A lookup is `O(log n)` in the number of labels.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Labels(Arc<[(Name, Name)]>);
 
 impl Labels {
-    /// The value under `key`, if the key is there. The value may be empty.
+    /// Returns the value of `key`; `None` if the key is absent. The value may be empty.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         let at = self.0.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
         Some(&self.0[at].1)
     }
 
-    /// All pairs, in the order of their keys.
+    /// Iterates over the pairs, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &Name)> {
         self.0.iter().map(|(k, v)| (k, v))
     }
 
-    /// How many clones of this very set exist, this one included: whoever shares sets can tell which are out of use.
+    /// Returns how many clones of this set exist, this one included.
     #[must_use]
     pub fn holders(&self) -> usize {
         Arc::strong_count(&self.0)
     }
 
-    /// What clones share.
+    /// Returns the allocation that clones share.
     pub(crate) fn shared(&self) -> &Arc<[(Name, Name)]> {
         &self.0
     }
 
-    /// What was shared, again.
+    /// Makes a set of a shared allocation.
     pub(crate) fn from_shared(shared: Arc<[(Name, Name)]>) -> Self {
         Self(shared)
     }
 
-    /// Where they are in memory: equal for clones of one set, and as long as one of them lives for nothing else.
+    /// Returns the address of the allocation. It identifies the set as long as one of its clones lives.
     pub(crate) fn place(&self) -> *const () {
         Arc::as_ptr(&self.0).cast()
     }
 
-    /// How many labels there are.
+    /// Returns the number of labels.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is no label at all.
+    /// Returns whether there are no labels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// A copy with `key` set to `value`.
+    /// Returns a copy with `key` set to `value`.
     #[must_use]
     pub fn with(&self, key: &str, value: &str) -> Self {
         self.iter()
@@ -68,16 +68,16 @@ impl Labels {
             .collect()
     }
 
-    /// A copy that keeps only the keys for which `keep` is true.
+    /// Returns a copy with only the keys for which `keep` returns true.
     #[must_use]
     pub fn project(&self, mut keep: impl FnMut(&str) -> bool) -> Self {
-        // Still sorted.
+        // The order stays.
         Self(self.0.iter().filter(|(k, _)| keep(k)).cloned().collect())
     }
 }
 
 impl<K: Into<Name>, V: Into<Name>> FromIterator<(K, V)> for Labels {
-    /// Later pairs win over earlier ones with the same key.
+    /// Later pairs override earlier ones with the same key.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let map: std::collections::BTreeMap<Name, Name> =
             pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
@@ -100,16 +100,16 @@ impl fmt::Display for Labels {
     }
 }
 
-/// One condition on one key.
+/// A condition on one label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Requirement {
-    /// The label key that is looked at.
+    /// The label key.
     pub key: Name,
-    /// What must hold for it.
+    /// The condition.
     pub test: Test,
 }
 
-/// What a [`Requirement`] asks of its key (SEMANTICS A10).
+/// The condition of a [`Requirement`] on its key (SEMANTICS A10).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Test {
     /// The key is present and its value is one of these.
@@ -123,7 +123,7 @@ pub enum Test {
 }
 
 impl Requirement {
-    /// Whether `labels` fulfil this one requirement.
+    /// Returns whether `labels` meet the requirement.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.key);
@@ -149,28 +149,28 @@ impl fmt::Display for Requirement {
     }
 }
 
-/// A label selector: every requirement must hold. With none, it matches everything (SEMANTICS A.4, A9).
+/// A label selector: all requirements must be met. The empty selector matches everything (SEMANTICS A.4, A9).
 ///
-/// Kept sorted and without repetitions, so that equal spellings compare equal. A nil selector pointer of the API is
-/// not this type: see [`crate::Peer`].
+/// Requirements are sorted and unique, so that equivalent spellings are equal. A nil selector pointer of the API isn't
+/// represented by this type: see [`crate::Peer`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Selector(Arc<[Requirement]>);
 
 impl Selector {
-    /// A selector of these requirements, in any order. `matchLabels: {k: v}` is `k In [v]`.
+    /// Makes a selector of these requirements, in any order. `matchLabels: {k: v}` is `k In [v]`.
     #[must_use]
     pub fn new(requirements: impl IntoIterator<Item = Requirement>) -> Self {
         let set: BTreeSet<Requirement> = requirements.into_iter().collect();
         Self(set.into_iter().collect())
     }
 
-    /// A selector that matches everything: `{}`.
+    /// Returns the selector that matches everything: `{}`.
     #[must_use]
     pub fn everything() -> Self {
         Self::default()
     }
 
-    /// `matchLabels` with these pairs.
+    /// Makes the selector of `matchLabels` with these pairs.
     #[must_use]
     pub fn of_labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self::new(
@@ -180,29 +180,29 @@ impl Selector {
         )
     }
 
-    /// What clones share.
+    /// Returns the allocation that clones share.
     pub(crate) fn shared(&self) -> &Arc<[Requirement]> {
         &self.0
     }
 
-    /// What was shared, again.
+    /// Makes a selector of a shared allocation.
     pub(crate) fn from_shared(shared: Arc<[Requirement]>) -> Self {
         Self(shared)
     }
 
-    /// Whether `labels` fulfil every requirement.
+    /// Returns whether `labels` meet every requirement.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|r| r.matches(labels))
     }
 
-    /// The requirements, sorted.
+    /// Returns the requirements, sorted.
     #[must_use]
     pub fn requirements(&self) -> &[Requirement] {
         &self.0
     }
 
-    /// Whether this is `{}`.
+    /// Returns whether this is the selector `{}`.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.0.is_empty()
@@ -210,7 +210,7 @@ impl Selector {
 }
 
 impl fmt::Display for Selector {
-    /// kubectl's selector spelling; `{}` for the selector that matches everything.
+    /// Formats the selector as kubectl does; `{}` for the selector that matches everything.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_everything() {
             return f.write_str("{}");

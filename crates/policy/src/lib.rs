@@ -1,13 +1,14 @@
-//! What a Kubernetes network policy means.
+//! The meaning of Kubernetes network policies.
 //!
-//! This crate is the one place where a policy has a meaning: the command line, the agent and the lab all ask it.
-//! It is pure: no I/O, no clock, no async, no `unsafe`, and no knowledge of YAML or of Kubernetes clients.
+//! The meaning of a policy is defined in this crate only; the command line, the agent and the lab use it. The crate is
+//! pure: no I/O, no clock, no async, no `unsafe`, and no dependency on YAML or Kubernetes clients.
 //!
-//! * [`Cluster`] is what is known of the world, [`Change`] one edit of it.
+//! * [`Cluster`] is a snapshot of the objects that policies depend on, [`Change`] one edit of it.
 //! * [`reference::decide`] decides one [`Flow`] the way the specification reads: short, obvious, slow.
-//! * [`compile::Compiler`] turns the same cluster into a [`NodePlan`], incrementally, and says what changed as a [`Delta`].
+//! * [`walk::walk`] does the same for sets of ports and reports every rule that it visits.
+//! * [`Compiler`] compiles the same cluster to a [`NodePlan`], incrementally, and returns what changed as a [`Delta`].
 //!
-//! Rule sources named in the documentation ("SEMANTICS A.8") are the sections of the project's semantics document.
+//! Sources named in the documentation ("SEMANTICS A.8") are sections of docs/semantics.md.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ mod pods;
 mod question;
 pub mod reference;
 mod rules;
+mod tiers;
 mod traffic;
 pub mod walk;
 

@@ -1,4 +1,4 @@
-//! Why nothing matched: the rules that came closest to a denied flow, and what kept each from matching.
+//! Near misses: the rules that came closest to a denied flow, and what kept each from matching.
 
 use std::cmp::Reverse;
 
@@ -9,10 +9,10 @@ use crate::{
     rules::PodMatch,
 };
 
-/// How many near misses an answer carries: enough to find the mistake, few enough to read.
+/// The maximum number of near misses.
 const MOST: usize = 5;
 
-/// The rules of the isolating policies, those with one half matching first.
+/// Returns the rules of the isolating policies that came closest, best first.
 pub(crate) fn misses(question: &Question<'_>, policies: &[(&Policy, &[Rule])]) -> Vec<NearMiss> {
     let mut found: Vec<(u32, NearMiss)> = policies
         .iter()
@@ -57,7 +57,7 @@ fn closest_peer(question: &Question<'_>, rule: &Rule) -> (u32, Missing, Option<O
     }
 }
 
-/// 0 to 99: how much of a failing peer holds.
+/// Returns how much of a peer that doesn't match is met, 0 to 99.
 fn closeness(question: &Question<'_>, peer: &Peer) -> u32 {
     match peer {
         Peer::Pods(choice) => match question.peer {
@@ -69,13 +69,13 @@ fn closeness(question: &Question<'_>, peer: &Peer) -> u32 {
                     namespace.matches(&key.namespace, question.namespace_labels(pod), &pod.labels);
                 let requirements = choice.pods.requirements();
                 let held = requirements.iter().filter(|r| r.matches(&pod.labels)).count();
-                // Casts: a selector with more requirements than fit an u32 can't be stored by the API.
+                // The cast can't truncate: the API stores no selector with so many requirements.
                 let share = 40 * held as u32 / (requirements.len() as u32).max(1);
                 share + if in_namespace { 50 } else { 0 }
             }
             Endpoint::Node { .. } | Endpoint::External(_) => 0,
         },
-        // Inside the range but excepted is closer than outside.
+        // An excepted address is closer than one outside the CIDR.
         Peer::Block(block) => 60 * u32::from(block.cidr.contains(&question.peer.address())),
         Peer::Nodes(_) => 50 * u32::from(matches!(question.peer, Endpoint::Node { .. })),
     }

@@ -1,7 +1,7 @@
-//! What one node's kernel must hold, as a value, and the difference of two such values.
+//! The plan of one node, and the difference of two plans.
 //!
-//! A [`NodePlan`] is the contract between the compiler, which makes it, and the data plane, which programs it. Its
-//! meaning is [`NodePlan::decide`]; the property tests hold it equal to the reference.
+//! A [`NodePlan`] is the contract between the compiler, which makes it, and the data plane, which programs it.
+//! [`NodePlan::decide`] defines its meaning; property tests hold it equal to the reference.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,12 +11,12 @@ use std::{
 
 use crate::{AddressSet, Direction, Family, IpRange, Protocol, Traffic, Verdict};
 
-/// Names a table by what it says: for one build of the program the same rules give the same name, on every node and
-/// after every restart. Another compiler may hash differently; then the next start replaces what the last one made.
+/// Identifies a policy table by a hash of its rules. Within one build of the program the same rules have the same id,
+/// on every node and after every restart. Another build may hash differently; it replaces the tables at its start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyTableId(pub [u8; 16]);
 
-/// Names a group by what selects its members, not by who they are: members come and go, the name stays.
+/// Identifies a peer set by a hash of what selects its members. The id stays when members join and leave.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerSetId(pub [u8; 16]);
 
@@ -40,65 +40,66 @@ macro_rules! display_as_hex {
 }
 display_as_hex!(PolicyTableId, PeerSetId);
 
-/// A set of peer addresses, shared by all tables that need the same set. May hold both families.
+/// A set of peer addresses, shared by all tables that need it. May contain both families.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerSet {
-    /// Single addresses of live pods: an exact look-up.
+    /// Addresses of running pods and of nodes, for an exact lookup.
     Addresses(AddressSet),
-    /// Ranges from CIDRs, sorted, disjoint. Fixed by the group's name: a group never changes its ranges.
+    /// Ranges of CIDRs, sorted, disjoint. They never change while the id stays.
     Ranges(Vec<IpRange>),
 }
 
-/// A profile compiled: which peers may use which ports, flattened over all tiers.
+/// The compiled policies of a profile (pods that the same policies select): the ports that each peer may use, with all
+/// tiers flattened.
 ///
-/// A peer's row is that of the first group in `exact` that holds its address (these groups are disjoint); else that of
-/// the group in `ranges` that holds it (disjoint too); else `rest`.
+/// A peer's row is that of the peer set in `exact` that contains its address (these sets are disjoint), else that of
+/// the peer set in `ranges` that contains it (disjoint too), else `rest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyTable {
-    /// The direction that it decides.
+    /// The direction.
     pub direction: Direction,
-    /// Rows for live pods. All groups are [`PeerSet::Addresses`].
+    /// Rows of pods and nodes. All peer sets are [`PeerSet::Addresses`].
     pub exact: BTreeMap<PeerSetId, Traffic>,
-    /// Rows for all other addresses. All groups are [`PeerSet::Ranges`].
+    /// Rows of all other addresses. All peer sets are [`PeerSet::Ranges`].
     pub ranges: BTreeMap<PeerSetId, Traffic>,
-    /// The row of every address that is in no group.
+    /// The row of every address that is in no peer set.
     pub rest: Traffic,
 }
 
-/// What one node's kernel must hold.
+/// What the kernel of one node must hold.
 ///
-/// Addresses in neither `ingress` nor `egress` are not isolated or not local: everything passes in that direction.
+/// Addresses in neither `ingress` nor `egress` are not isolated or not local: all their traffic in that direction is
+/// allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodePlan {
-    /// Local pod addresses whose ingress some policy decides, each with its table.
+    /// The policy table of each local pod address to whose ingress policies apply.
     pub ingress: BTreeMap<IpAddr, PolicyTableId>,
-    /// Local pod addresses whose egress some policy decides, each with its table.
+    /// The policy table of each local pod address to whose egress policies apply.
     pub egress: BTreeMap<IpAddr, PolicyTableId>,
-    /// What a local pod may use of itself through a service, where that is not everything: cluster-wide policies hold
-    /// there, NetworkPolicies don't (SEMANTICS C25, G-6).
+    /// The traffic that a local pod may send to itself through a service, if not all of it is allowed: cluster-wide
+    /// policies apply there, NetworkPolicies don't (SEMANTICS C25, G-6).
     pub hairpin: BTreeMap<IpAddr, Traffic>,
-    /// Exactly the tables that `ingress` and `egress` mention.
+    /// Exactly the tables to which `ingress` and `egress` refer.
     pub tables: BTreeMap<PolicyTableId, PolicyTable>,
-    /// Exactly the groups that `tables` mention.
+    /// Exactly the peer sets to which `tables` refer.
     pub peer_sets: BTreeMap<PeerSetId, PeerSet>,
-    /// The addresses that the live pods of this node own, isolated or not. Pods that share the node's network have
-    /// none of their own (SEMANTICS G-4). They decide nothing; the data plane protects them against forged packets.
+    /// The addresses of the running pods of this node, isolated or not. Host-network pods have no address of their own
+    /// (SEMANTICS G-4). These addresses affect no decision; the data plane protects them against spoofed packets.
     pub local: BTreeSet<IpAddr>,
-    /// The addresses of all nodes of the cluster (G-18): the far ends of tunnels between them.
+    /// The addresses of all nodes of the cluster (G-18): the endpoints of tunnels between them.
     pub nodes: BTreeSet<IpAddr>,
 }
 
 impl NodePlan {
-    /// The table that decides for a local pod address, if any.
+    /// Returns the table of a local pod address, if it has one.
     #[must_use]
     pub fn table(&self, direction: Direction, local: IpAddr) -> Option<&PolicyTable> {
         let dispatch = if direction == Direction::Ingress { &self.ingress } else { &self.egress };
         self.tables.get(dispatch.get(&local)?)
     }
 
-    /// What the plan says to a new flow with these addresses in one direction, on this node. A packet from an address
-    /// to itself has gone through a service, or it would not be forwarded (SEMANTICS A41, G-6).
-    /// `O(groups of the table)`.
+    /// Decides a new connection with these addresses in one direction on this node. A packet from an address to itself
+    /// has passed a service, otherwise it wouldn't be forwarded (SEMANTICS A41, G-6). `O(peer sets of the table)`.
     #[must_use]
     pub fn decide(
         &self,
@@ -122,7 +123,7 @@ impl NodePlan {
         }
     }
 
-    /// The row of `table` for a peer address.
+    /// Returns the row of `table` for a peer address.
     #[must_use]
     pub fn row<'a>(&self, table: &'a PolicyTable, peer: IpAddr) -> &'a Traffic {
         let holds = |id: &PeerSetId| match self.peer_sets.get(id) {
@@ -136,7 +137,8 @@ impl NodePlan {
         table.exact.iter().chain(&table.ranges).find(|(id, _)| holds(id)).map_or(&table.rest, |(_, row)| row)
     }
 
-    /// What leads from `self` to `to`. `O(both plans)`: for start-up and tests; the compiler makes deltas as it goes.
+    /// Returns the difference from `self` to `to`. `O(both plans)`: for startup and tests. The compiler tracks deltas
+    /// as it goes.
     #[must_use]
     pub fn delta_to(&self, to: &Self) -> Delta {
         let mut delta = Delta {
@@ -173,7 +175,8 @@ impl NodePlan {
         delta
     }
 
-    /// Performs a delta. What it mentions and the plan lacks is ignored, so a delta may be applied twice.
+    /// Applies a delta. Parts that refer to something that the plan doesn't have are ignored, so a delta may be applied
+    /// twice.
     pub fn apply(&mut self, delta: &Delta) {
         self.peer_sets.extend(delta.peer_sets_added.iter().map(|(id, g)| (*id, g.clone())));
         for (id, change) in &delta.members {
@@ -198,7 +201,7 @@ impl NodePlan {
         }
     }
 
-    /// How many set elements the plan needs in the kernel, by family.
+    /// Returns how many set elements of a family the plan needs in the kernel.
     #[must_use]
     pub fn elements(&self, family: Family) -> usize {
         self.peer_sets
@@ -211,12 +214,12 @@ impl NodePlan {
     }
 }
 
-/// Changes of one map from local addresses.
+/// Changes of a map from local addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressChanges<V = PolicyTableId> {
-    /// Addresses that are new or now lead to something else.
+    /// Addresses that were added, or whose value changed.
     pub set: BTreeMap<IpAddr, V>,
-    /// Addresses that are gone.
+    /// Addresses that were removed.
     pub removed: BTreeSet<IpAddr>,
 }
 
@@ -241,19 +244,19 @@ impl<V: Clone + PartialEq> AddressChanges<V> {
         map.extend(self.set.iter().map(|(a, v)| (*a, v.clone())));
     }
 
-    /// Whether nothing changes.
+    /// Returns whether there are no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.removed.is_empty()
     }
 }
 
-/// Changes of one set of addresses. No address is in both.
+/// Changes of a set of addresses. No address is in both fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberChanges {
-    /// Addresses that join.
+    /// Added addresses.
     pub added: BTreeSet<IpAddr>,
-    /// Addresses that leave.
+    /// Removed addresses.
     pub removed: BTreeSet<IpAddr>,
 }
 
@@ -272,40 +275,40 @@ impl MemberChanges {
         set.extend(&self.added);
     }
 
-    /// Whether nothing changes.
+    /// Returns whether there are no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty()
     }
 }
 
-/// The difference of two plans: what one kernel transaction carries.
+/// The difference of two plans, which one kernel transaction carries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// New groups, whole.
+    /// New peer sets with their members.
     pub peer_sets_added: BTreeMap<PeerSetId, PeerSet>,
-    /// Groups that nothing mentions any more.
+    /// Peer sets that are no longer used.
     pub peer_sets_removed: BTreeSet<PeerSetId>,
-    /// Members that join and leave groups that stay.
+    /// Members that join and leave other peer sets.
     pub members: BTreeMap<PeerSetId, MemberChanges>,
-    /// Tables that are new or say something else now.
+    /// Tables that are new or changed.
     pub tables_set: BTreeMap<PolicyTableId, PolicyTable>,
-    /// Tables that nothing mentions any more.
+    /// Tables that are no longer used.
     pub tables_removed: BTreeSet<PolicyTableId>,
-    /// Changes of the ingress dispatch.
+    /// Changes of the tables for ingress.
     pub ingress: AddressChanges,
-    /// Changes of the egress dispatch.
+    /// Changes of the tables for egress.
     pub egress: AddressChanges,
-    /// Changes of what pods may use of themselves.
+    /// Changes of the traffic that pods may send to themselves.
     pub hairpin: AddressChanges<Traffic>,
-    /// Addresses that become or stop being those of local pods.
+    /// Changes of the local pod addresses.
     pub local: MemberChanges,
-    /// Addresses that become or stop being those of nodes.
+    /// Changes of the node addresses.
     pub nodes: MemberChanges,
 }
 
 impl Delta {
-    /// Whether nothing changes.
+    /// Returns whether there are no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -1,4 +1,4 @@
-//! The pods of a cluster, stored so that 150,000 of them are cheap.
+//! The pods of a cluster, stored compactly: a node may have to hold 150,000 of them.
 
 use std::{
     borrow::Borrow,
@@ -12,15 +12,15 @@ use std::{
 
 use crate::{ObjectKey, Pod};
 
-/// Pods, sorted by namespace and name; a key occurs once.
+/// Pods, sorted by namespace and name. A key occurs once.
 ///
-/// To be used like a map from [`ObjectKey`] to [`Pod`], of which the key is the pod's own. Each pod is one allocation,
-/// shared with whoever else holds it, and costs the order a pointer: in a map of whole values the tree's nodes are half
-/// empty, and the half that is empty costs as much as the pods do.
+/// The interface is that of a map from [`ObjectKey`] to [`Pod`] whose keys are the pods' own. Each pod is one shared
+/// allocation, and the set holds one pointer per pod. A map of whole values would waste about as much memory as the
+/// pods need, since the nodes of its tree are half empty.
 #[derive(Clone, Default)]
 pub struct Pods(BTreeSet<ByKey>);
 
-/// A pod that compares by its key where order counts.
+/// A pod that is ordered by its key.
 #[derive(Clone)]
 struct ByKey(Arc<Pod>);
 
@@ -42,7 +42,7 @@ impl PartialOrd for ByKey {
     }
 }
 
-/// As its order, which a set relies on. Whole pods are compared by [`Pods::eq`].
+/// Consistent with the order, on which the set relies. [`Pods::eq`] compares whole pods.
 impl PartialEq for ByKey {
     fn eq(&self, other: &Self) -> bool {
         self.0.key == other.0.key
@@ -52,52 +52,52 @@ impl PartialEq for ByKey {
 impl Eq for ByKey {}
 
 impl Pods {
-    /// How many there are.
+    /// Returns the number of pods.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no pods.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The pod with this key. `O(log pods)`, as are all that take a key.
+    /// Returns the pod with this key. `O(log pods)`, as are all functions that take a key.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<&Pod> {
         self.get_shared(key).map(|pod| &**pod)
     }
 
-    /// The same, to be held beyond the next change.
+    /// Returns a shared reference to the pod with this key, which stays valid after later changes.
     #[must_use]
     pub fn get_shared(&self, key: &ObjectKey) -> Option<&Arc<Pod>> {
         self.0.get(key).map(|pod| &pod.0)
     }
 
-    /// Whether there is a pod with this key.
+    /// Returns whether there is a pod with this key.
     #[must_use]
     pub fn contains_key(&self, key: &ObjectKey) -> bool {
         self.0.contains(key)
     }
 
-    /// Puts a pod under its own key; returns the one that it replaces.
+    /// Adds a pod under its own key. Returns the pod that it replaces.
     pub fn insert(&mut self, pod: impl Into<Arc<Pod>>) -> Option<Arc<Pod>> {
         self.0.replace(ByKey(pod.into())).map(|old| old.0)
     }
 
-    /// Takes a pod away.
+    /// Removes a pod.
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Pod>> {
         self.0.take(key).map(|pod| pod.0)
     }
 
-    /// Keeps the pods for which `keep` is true.
+    /// Keeps the pods for which `keep` returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(&Pod) -> bool) {
         self.0.retain(|pod| keep(&pod.0));
     }
 
-    /// Edits every pod. `O(pods)`; a pod that somebody else holds is copied.
+    /// Edits every pod. `O(pods)`. A pod that others hold is copied.
     pub fn edit(&mut self, mut edit: impl FnMut(&mut Pod)) {
         let edited = std::mem::take(&mut self.0).into_iter().map(|mut pod| {
             edit(Arc::make_mut(&mut pod.0));
@@ -106,30 +106,30 @@ impl Pods {
         self.0 = edited.collect();
     }
 
-    /// The pods of one namespace, sorted by name. `O(log pods + pods of the namespace)`.
+    /// Iterates over the pods of one namespace, sorted by name. `O(log pods + pods of the namespace)`.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
-        // No name is before the empty one.
+        // The empty name sorts first.
         let first = ObjectKey::new(namespace, "");
         self.0.range(first..).map(|pod| &*pod.0).take_while(move |p| *p.key.namespace == *namespace)
     }
 
-    /// The keys, sorted.
+    /// Iterates over the keys, sorted.
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &ObjectKey> + ExactSizeIterator + Clone {
         self.0.iter().map(|pod| &pod.0.key)
     }
 
-    /// The pods, sorted by their keys.
+    /// Iterates over the pods, sorted by key.
     #[must_use]
     pub fn values(&self) -> Values<'_> {
         Values(self.0.iter())
     }
 
-    /// Keys and pods, sorted.
+    /// Iterates over keys and pods, sorted.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&ObjectKey, &Pod)> + ExactSizeIterator + Clone {
         self.values().map(keyed)
     }
 
-    /// The pods themselves, sorted by their keys; those that somebody else holds are copied.
+    /// Consumes the set into its pods, sorted by key. A pod that others hold is copied.
     pub fn into_values(self) -> impl Iterator<Item = Pod> {
         self.0.into_iter().map(|pod| Arc::unwrap_or_clone(pod.0))
     }
@@ -139,7 +139,7 @@ fn keyed(pod: &Pod) -> (&ObjectKey, &Pod) {
     (&pod.key, pod)
 }
 
-/// Two sets are equal if they hold equal pods. What they share isn't looked into.
+/// Two sets are equal if they hold equal pods, shared or not.
 impl PartialEq for Pods {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len()
@@ -190,7 +190,7 @@ impl<'a> IntoIterator for &'a Pods {
     }
 }
 
-/// The pods of [`Pods`], sorted by their keys.
+/// Iterates over the pods of [`Pods`], sorted by key.
 #[derive(Clone)]
 pub struct Values<'a>(btree_set::Iter<'a, ByKey>);
 

@@ -4,10 +4,10 @@ use crate::{
     Cluster, Direction, Endpoint, Flow, Labels, Peer, Pod, Policy, PortMatch, Rule, Tier, flow::RuleRef,
 };
 
-/// The live pod at an end, if it is one.
-pub(crate) fn live_pod<'a>(cluster: &'a Cluster, end: &Endpoint) -> Option<&'a Pod> {
+/// Returns the running pod at an end, if any.
+pub(crate) fn running_pod<'a>(cluster: &'a Cluster, end: &Endpoint) -> Option<&'a Pod> {
     match end {
-        Endpoint::Pod { key, .. } => cluster.pods.get(key).filter(|p| p.is_live()),
+        Endpoint::Pod { key, .. } => cluster.pods.get(key).filter(|p| p.is_running()),
         Endpoint::Node { .. } | Endpoint::External(_) => None,
     }
 }
@@ -27,8 +27,8 @@ pub(crate) struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    /// The policies of `tier` that select the subject and touch this direction, in order of precedence
-    /// (SEMANTICS C21, G-11; among NetworkPolicies order never matters, A35).
+    /// Returns the policies of `tier` that select the subject and apply to this direction, in order of precedence
+    /// (SEMANTICS C21, G-11). The order of NetworkPolicies doesn't matter (A35).
     pub(crate) fn policies(&self, tier: Tier) -> Vec<(&'a Policy, &'a [Rule])> {
         let mut found: Vec<_> = self
             .cluster
@@ -48,7 +48,7 @@ impl<'a> Question<'a> {
         found
     }
 
-    /// Some peer **and** some port (SEMANTICS A24).
+    /// A peer **and** a port must match (SEMANTICS A24).
     pub(crate) fn rule_matches(&self, rule: &Rule) -> bool {
         self.peers_match(rule) && self.ports_match(rule)
     }
@@ -61,10 +61,10 @@ impl<'a> Question<'a> {
         rule.ports.as_ref().is_none_or(|ports| ports.iter().any(|entry| self.port_matches(&entry.port)))
     }
 
-    /// SEMANTICS A.6 and A.7: selectors choose live pods, blocks choose addresses, whoever owns them.
+    /// Selectors match running pods; blocks match addresses, without regard to their owner (SEMANTICS A.6, A.7).
     pub(crate) fn peer_matches(&self, peer: &Peer) -> bool {
         match peer {
-            Peer::Pods(choice) => live_pod(self.cluster, self.peer).is_some_and(|pod| {
+            Peer::Pods(choice) => running_pod(self.cluster, self.peer).is_some_and(|pod| {
                 choice.matches(&pod.key.namespace, self.namespace_labels(pod), &pod.labels)
             }),
             Peer::Block(block) => block.contains(self.peer.address()),
@@ -77,14 +77,14 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// SEMANTICS A.8: always the destination port; a name is looked up on the destination pod.
+    /// Ports are always destination ports. A name is resolved by the destination pod (SEMANTICS A.8).
     pub(crate) fn port_matches(&self, port: &PortMatch) -> bool {
         let flow = self.flow;
         match port {
             PortMatch::Numbers { protocol, first, last } => {
                 flow.protocol == *protocol && (*first..=*last).contains(&flow.port)
             }
-            PortMatch::Named { protocol, name } => live_pod(self.cluster, &flow.destination)
+            PortMatch::Named { protocol, name } => running_pod(self.cluster, &flow.destination)
                 .is_some_and(|pod| pod.named_ports(name, *protocol).any(|p| p == (flow.protocol, flow.port))),
         }
     }
@@ -100,7 +100,7 @@ impl<'a> Question<'a> {
 }
 
 pub(crate) fn reference_to(policy: &Policy, index: usize, rule: &Rule) -> RuleRef {
-    // The number is the conversion's, not the object's.
+    // The decoder sets the number; the object has none.
     let own = policy.tier != Tier::Developer && policy.priority != i32::MAX;
     RuleRef {
         policy: policy.key.clone(),

@@ -1,16 +1,17 @@
-//! The reference: one flow decided the way the specification reads (SEMANTICS D).
+//! The reference: decides one flow the way the specification reads (SEMANTICS D).
 //!
-//! Short, obvious and slow on purpose: it walks every policy for every question and is never optimised. Everything
-//! faster is held equal to it by tests.
+//! Short, obvious and slow on purpose: it evaluates every policy for every flow and is never optimised. Tests hold
+//! everything faster equal to it.
 
 use crate::{
-    Action, Cluster, Decision, Direction, Flow, Tier, Verdict,
+    Action, Cluster, Decision, Direction, Flow, Policy, Rule, Tier, Verdict,
     flow::{Reason, RuleRef, Side},
     near,
-    question::{Question, live_pod, reference_to, same_pod},
+    question::{Question, reference_to, running_pod, same_pod},
+    tiers::{self, Carrier},
 };
 
-/// Decides one new connection. Both directions are asked, each with its own subject and policies (SEMANTICS D4).
+/// Decides one new connection. Each direction is decided by the policies of its own subject (SEMANTICS D4).
 ///
 /// `O(policies × rules)`.
 #[must_use]
@@ -34,58 +35,95 @@ fn side(cluster: &Cluster, flow: &Flow, direction: Direction) -> Side {
         Direction::Ingress => (&flow.destination, &flow.source),
         Direction::Egress => (&flow.source, &flow.destination),
     };
-    let Some(subject) = live_pod(cluster, subject) else { return allow(Reason::NoSubject) };
+    let Some(subject) = running_pod(cluster, subject) else { return allow(Reason::NoSubject) };
     let question = Question { cluster, flow, direction, subject, peer };
 
-    // Before the tiers: no ingress peer can name the own node, and a rule that denies everything because it can't be
-    // read must not kill its probes (SEMANTICS D9).
+    // Before the tiers: no ingress peer can name the pod's own node, and a rule that denies everything because it is
+    // malformed must not break the kubelet's probes (SEMANTICS D9).
     if direction == Direction::Ingress && question.peer_is_own_node() {
         return allow(Reason::OwnNode);
     }
-    let mut passed = Vec::new();
-    let decided = question
-        .ordered_tier(Tier::Admin, &mut passed)
-        .or_else(|| question.network_policies())
-        .or_else(|| question.ordered_tier(Tier::Baseline, &mut passed));
-    Side { passed, ..decided.unwrap_or_else(|| allow(Reason::NotIsolated)) }
+    let mut one = OneFlow { question, decided: None, passing: false, passed: Vec::new() };
+    tiers::fold(&mut one);
+    let (verdict, reason) = one.decided.unwrap_or((Verdict::Allow, Reason::NotIsolated));
+    Side { verdict, reason, passed: one.passed }
 }
 
-impl Question<'_> {
-    /// A cluster-wide tier: the first matching rule decides; `None` if none does or it passes (SEMANTICS D). A rule that
-    /// passes is added to `passed`.
-    fn ordered_tier(&self, tier: Tier, passed: &mut Vec<RuleRef>) -> Option<Side> {
-        let policies = self.policies(tier);
-        let (policy, index, rule) = policies
-            .iter()
-            .flat_map(|(policy, rules)| rules.iter().enumerate().map(move |(i, rule)| (policy, i, rule)))
-            .find(|(_, _, rule)| self.rule_matches(rule))?;
-        let verdict = match rule.action {
-            Action::Accept => Verdict::Allow,
-            Action::Deny => Verdict::Deny,
-            Action::Pass => {
-                passed.push(reference_to(policy, index, rule));
-                return None;
-            }
+/// One flow on its way through the tiers.
+struct OneFlow<'a> {
+    question: Question<'a>,
+    /// The verdict and its reason, once there is one.
+    decided: Option<(Verdict, Reason)>,
+    /// Whether a rule of the current tier left the flow to the next tier.
+    passing: bool,
+    /// The rules that left the flow to the next tier.
+    passed: Vec<RuleRef>,
+}
+
+/// A policy with one of its rules and the rule's index.
+type RuleOf<'a> = (&'a Policy, usize, &'a Rule);
+
+impl<'a> OneFlow<'a> {
+    fn rules(&self, tier: Tier) -> Vec<RuleOf<'a>> {
+        let policies = self.question.policies(tier);
+        let rules = |(policy, rules): (&'a Policy, &'a [Rule])| {
+            rules.iter().enumerate().map(move |(index, rule)| (policy, index, rule))
         };
-        Some(Side { verdict, ..allow(Reason::Rule(reference_to(policy, index, rule))) })
+        policies.into_iter().flat_map(rules).collect()
+    }
+}
+
+impl<'a> Carrier for OneFlow<'a> {
+    type Rule = RuleOf<'a>;
+    /// Whether the rule takes the flow.
+    type Traffic = bool;
+
+    fn ordered_rules(&mut self, tier: Tier) -> Vec<(Action, RuleOf<'a>)> {
+        self.rules(tier).into_iter().map(|rule| (rule.2.action, rule)).collect()
     }
 
-    /// The NetworkPolicies: if any isolates the subject, they decide finally (SEMANTICS A.9, D2).
-    fn network_policies(&self) -> Option<Side> {
-        let policies = self.policies(Tier::Developer);
-        if policies.is_empty() {
-            return None;
+    fn isolating_rules(&mut self) -> Option<Vec<RuleOf<'a>>> {
+        let isolated = !self.question.policies(Tier::Developer).is_empty();
+        isolated.then(|| self.rules(Tier::Developer))
+    }
+
+    fn take(&mut self, (_, _, rule): &RuleOf<'a>) -> bool {
+        self.decided.is_none() && !self.passing && self.question.rule_matches(rule)
+    }
+
+    fn decide(&mut self, taken: bool, verdict: Verdict, (policy, index, rule): &RuleOf<'a>) {
+        if taken {
+            self.decided = Some((verdict, Reason::Rule(reference_to(policy, *index, rule))));
         }
-        for (policy, rules) in &policies {
-            if let Some((index, rule)) = rules.iter().enumerate().find(|(_, rule)| self.rule_matches(rule)) {
-                return Some(allow(Reason::Rule(reference_to(policy, index, rule))));
-            }
+    }
+
+    fn pass(&mut self, taken: bool, (policy, index, rule): &RuleOf<'a>) {
+        if taken {
+            self.passing = true;
+            self.passed.push(reference_to(policy, *index, rule));
         }
-        if same_pod(self.flow) {
-            return Some(allow(Reason::Hairpin));
+    }
+
+    fn end_tier(&mut self) {
+        self.passing = false;
+    }
+
+    /// A pod that reaches itself through a service is allowed all the same (G-6).
+    fn decide_isolated(&mut self) {
+        if self.decided.is_some() {
+            return;
         }
-        let near = near::misses(self, &policies);
-        let policies = policies.iter().map(|(p, _)| (p.key.clone(), p.origin.clone())).collect();
-        Some(Side { verdict: Verdict::Deny, ..allow(Reason::Isolated { policies, near }) })
+        self.decided = Some(if same_pod(self.question.flow) {
+            (Verdict::Allow, Reason::Hairpin)
+        } else {
+            let policies = self.question.policies(Tier::Developer);
+            let near = near::misses(&self.question, &policies);
+            let policies = policies.iter().map(|(p, _)| (p.key.clone(), p.origin.clone())).collect();
+            (Verdict::Deny, Reason::Isolated { policies, near })
+        });
+    }
+
+    fn decide_rest(&mut self) {
+        self.decided.get_or_insert((Verdict::Allow, Reason::NotIsolated));
     }
 }

@@ -1,6 +1,6 @@
-//! Policies in the normalised form into which all policy APIs are read.
+//! Policies in the normalised form to which all policy APIs are decoded.
 //!
-//! Defaulting (SEMANTICS A.2) and validation (A.3) have happened before a value of these types exists.
+//! Defaulting (SEMANTICS A.2) and validation (A.3) are done before a value of these types exists.
 
 use std::{fmt, sync::Arc};
 
@@ -8,11 +8,12 @@ use ipnet::IpNet;
 
 use crate::{Direction, IpRange, Labels, Name, Protocol, Selector, address::without};
 
-/// Where something stands in the user's files. Lines and columns count from 1, columns in characters.
+/// The place in the user's files, or in an object of the cluster, where something is written. Lines and columns count
+/// from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
-    /// The file as the user named it; `-` for standard input. For an object of a live cluster, what kubectl calls it and
-    /// the field, as in `networkpolicy/shop/web spec.ingress[0]`, with line and column 0.
+    /// The file as the user named it; `-` for standard input. For an object of a cluster: kubectl's name of the object
+    /// and the field, such as `networkpolicy/shop/web spec.ingress[0]`, with line and column 0.
     pub file: Name,
     /// The line.
     pub line: u32,
@@ -21,21 +22,21 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// A place in an object of a live cluster: what kubectl calls the object, such as `networkpolicy/shop/web`, and the
-    /// field, empty for the object itself.
+    /// Returns the origin of a field of an object of a cluster. `object` is kubectl's name of it, such as
+    /// `networkpolicy/shop/web`; `field` is empty for the object itself.
     #[must_use]
-    pub fn live(object: &str, field: &str) -> Self {
+    pub fn of_object(object: &str, field: &str) -> Self {
         let file = if field.is_empty() { object.into() } else { format!("{object} {field}").into() };
         Self { file, line: 0, column: 0 }
     }
 
-    /// The line; `None` where there is no file.
+    /// Returns the line; `None` if there is no file.
     #[must_use]
     pub fn line(&self) -> Option<u32> {
         Some(self.line).filter(|line| *line > 0)
     }
 
-    /// Where in its object or file: `line 15`, `spec.ingress[0]`.
+    /// Formats the place within its object or file: `line 15`, `spec.ingress[0]`.
     #[must_use]
     pub fn within(&self) -> String {
         match self.line() {
@@ -46,7 +47,7 @@ impl Origin {
 }
 
 impl fmt::Display for Origin {
-    /// `file:line`, or the file alone where there are no lines.
+    /// Formats `file:line`, or the file alone if there are no lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line() {
             Some(line) => write!(f, "{}:{line}", self.file),
@@ -55,7 +56,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The tiers, in the order in which they are asked (SEMANTICS D1).
+/// The tiers, in order of evaluation (SEMANTICS D1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
     /// Cluster-wide policies before NetworkPolicy, ordered by priority.
@@ -78,14 +79,14 @@ pub struct PolicyKey {
 }
 
 impl PolicyKey {
-    /// The key of a NetworkPolicy.
+    /// Makes the key of a NetworkPolicy.
     pub fn network_policy(namespace: impl Into<Name>, name: impl Into<Name>) -> Self {
         Self { kind: "NetworkPolicy".into(), namespace: namespace.into(), name: name.into() }
     }
 }
 
 impl fmt::Display for PolicyKey {
-    /// `NetworkPolicy shop/allow-web`, or `ClusterNetworkPolicy deny-all`.
+    /// Formats `NetworkPolicy shop/allow-web`, or `ClusterNetworkPolicy deny-all`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.namespace.is_empty() {
             write!(f, "{} {}", self.kind, self.name)
@@ -101,35 +102,37 @@ impl fmt::Debug for PolicyKey {
     }
 }
 
-/// One policy.
+/// A policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Its identity.
+    /// The identity.
     pub key: PolicyKey,
-    /// The tier that it belongs to. In [`Tier::Developer`] every rule's action is [`Action::Accept`].
+    /// The tier. In [`Tier::Developer`] every rule's action is [`Action::Accept`].
     pub tier: Tier,
-    /// Precedence in a cluster-wide tier, lower first; 0 for NetworkPolicy.
+    /// The priority in a cluster-wide tier, lower first; 0 for NetworkPolicy.
     pub priority: i32,
-    /// The pods on which it acts: for NetworkPolicy [`NamespaceMatch::Named`] with its own namespace.
+    /// The pods to which it applies. For NetworkPolicy the namespaces are [`NamespaceMatch::Named`] with its own
+    /// namespace.
     pub subject: PodMatch,
-    /// The ingress rules. `None`: the policy doesn't touch ingress. NetworkPolicy: `Some` means it isolates.
+    /// The ingress rules. `None`: the policy doesn't apply to ingress. For NetworkPolicy, `Some` means that it
+    /// isolates.
     pub ingress: Option<Vec<Rule>>,
     /// The egress rules, likewise.
     pub egress: Option<Vec<Rule>>,
-    /// Where the object begins, if it came from a file.
+    /// The origin of the object, if it is known.
     pub origin: Option<Origin>,
 }
 
 impl Policy {
-    /// The order in which the policies of a cluster-wide tier are asked: by priority, then ClusterNetworkPolicy
-    /// before its predecessors, then by name (SEMANTICS G-11, G-14). Total, so that ties never depend on chance.
+    /// Orders the policies of a cluster-wide tier: by priority, then ClusterNetworkPolicy before its predecessors, then
+    /// by name (SEMANTICS G-11, G-14). The order is total, so ties are resolved deterministically.
     #[must_use]
     pub fn precedence(a: &Self, b: &Self) -> std::cmp::Ordering {
         let rank = |p: &Self| (p.priority, &*p.key.kind != "ClusterNetworkPolicy");
         rank(a).cmp(&rank(b)).then_with(|| a.key.name.cmp(&b.key.name)).then_with(|| a.key.cmp(&b.key))
     }
 
-    /// The rules of one direction; `None` if the policy doesn't touch it.
+    /// Returns the rules of one direction; `None` if the policy doesn't apply to it.
     #[must_use]
     pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
         match direction {
@@ -139,27 +142,27 @@ impl Policy {
     }
 }
 
-/// A choice of namespaces.
+/// Selects namespaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NamespaceMatch {
-    /// The namespace with this name, whether it is known or not (SEMANTICS A17, G-22).
+    /// The namespace with this name, whether it exists or not (SEMANTICS A17, G-22).
     Named(Name),
-    /// Every known namespace with such labels.
+    /// Every existing namespace with matching labels.
     Selected(Selector),
 }
 
-/// A choice of pods: those with such labels in those namespaces.
+/// Selects the pods with matching labels in some namespaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodMatch {
     /// The namespaces.
     pub namespaces: NamespaceMatch,
-    /// The pods in them.
+    /// The pods in these namespaces.
     pub pods: Selector,
 }
 
 impl PodMatch {
-    /// Whether it chooses a pod with `labels` in the namespace `namespace`, whose labels are `namespace_labels`, or
-    /// `None` if no such namespace is known (G-22).
+    /// Returns whether it selects a pod with `labels` in the namespace `namespace`. `namespace_labels` are the labels
+    /// of the namespace, `None` if it doesn't exist (G-22).
     #[must_use]
     pub fn matches(&self, namespace: &str, namespace_labels: Option<&Labels>, labels: &Labels) -> bool {
         let namespace_matches = match &self.namespaces {
@@ -170,58 +173,60 @@ impl PodMatch {
     }
 }
 
-/// What a rule does with a connection that it matches.
+/// The action of a rule on a connection that it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Accept it in this direction.
+    /// Allow the connection in this direction.
     Accept,
     /// Drop it.
     Deny,
-    /// Leave it to the next tier.
+    /// Leave the decision to the next tier.
     Pass,
 }
 
-/// One rule. It matches a connection if some peer matches and some port matches (SEMANTICS A24).
+/// A rule. It matches a connection if a peer and a port match (SEMANTICS A24).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// What its author calls it, in the APIs that have names of rules. Means nothing.
+    /// The name, in the APIs whose rules have names. It doesn't affect the meaning.
     pub name: Option<Name>,
-    /// What it does.
+    /// The action.
     pub action: Action,
-    /// The other end: any of these. `None` (absent or empty `from`/`to`): every address, inside or outside.
+    /// The peers, any of which must match the other end. `None` (absent or empty `from`/`to`): every address, inside or
+    /// outside the cluster.
     pub peers: Option<Vec<PeerEntry>>,
-    /// The destination ports: any of these. `None`: every protocol and port.
+    /// The destination ports, any of which must match. `None`: every protocol and port.
     pub ports: Option<Vec<PortEntry>>,
-    /// Where it stands.
+    /// The origin of the rule.
     pub origin: Option<Origin>,
 }
 
-/// A peer and where it stands.
+/// A peer and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerEntry {
     /// The peer.
     pub peer: Peer,
-    /// Where it stands.
+    /// The origin.
     pub origin: Option<Origin>,
 }
 
-/// A port match and where it stands.
+/// A port match and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortEntry {
     /// The ports.
     pub port: PortMatch,
-    /// Where it stands.
+    /// The origin.
     pub origin: Option<Origin>,
 }
 
-/// The other end of a connection, as a rule names it.
+/// A peer of a rule: matches the other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peer {
-    /// Live pods (SEMANTICS A.6).
+    /// Running pods (SEMANTICS A.6).
     Pods(PodMatch),
-    /// Addresses in `cidr` and in none of `except`, whoever owns them (SEMANTICS A.7). Host bits are masked.
+    /// Addresses in the CIDR and in none of its exceptions, without regard to their owner (SEMANTICS A.7). Host bits
+    /// are masked.
     Block(IpBlock),
-    /// The addresses of nodes with such labels, and with them their host-network pods (SEMANTICS C14).
+    /// The addresses of nodes with matching labels, and so their host-network pods (SEMANTICS C14).
     Nodes(Selector),
 }
 
@@ -230,7 +235,7 @@ pub enum Peer {
 pub struct IpBlock {
     /// The range.
     pub cidr: IpNet,
-    /// The ranges taken out of it; sorted.
+    /// The exceptions; sorted.
     pub except: Arc<[IpNet]>,
 }
 
@@ -242,17 +247,17 @@ impl IpBlock {
         without(IpRange::of_net(&self.cidr), self.except.iter().map(IpRange::of_net))
     }
 
-    /// Whether the block holds `address`.
+    /// Returns whether the block contains `address`.
     #[must_use]
     pub fn contains(&self, address: std::net::IpAddr) -> bool {
         self.cidr.contains(&address) && !self.except.iter().any(|e| e.contains(&address))
     }
 }
 
-/// The destination ports that a rule names.
+/// Destination ports of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PortMatch {
-    /// `first` to `last` of `protocol`, both included. "Every port" is 0 to 65535.
+    /// Ports `first` to `last` inclusive of a protocol. "Every port" is 0 to 65535.
     Numbers {
         /// TCP, UDP or SCTP.
         protocol: Protocol,
@@ -261,7 +266,8 @@ pub enum PortMatch {
         /// The last port.
         last: u16,
     },
-    /// What the destination pod calls by this name (SEMANTICS A27). Never matches where the destination is no pod.
+    /// The container ports of the destination pod with this name (SEMANTICS A27). Never matches if the destination
+    /// isn't a pod.
     Named {
         /// The protocol that the container port must have; `None`: any (ClusterNetworkPolicy, C15).
         protocol: Option<Protocol>,

@@ -1,11 +1,11 @@
 //! Protocols, ports and sets of them.
 //!
-//! [`Traffic`] is the set of (protocol, destination port) pairs that one side allows; a table row is one value of it.
-//! Sets are kept canonical (sorted, disjoint, not adjacent), so equality is set equality.
+//! [`Traffic`] is a set of (protocol, destination port) pairs, such as those that a rule allows. Sets are canonical
+//! (sorted, disjoint, not adjacent), so equality is set equality.
 
 use std::fmt;
 
-/// An IP protocol as policies tell them apart (SEMANTICS A31, A42, G-7, G-8).
+/// An IP protocol, as far as policies distinguish them (SEMANTICS A31, A42, G-7, G-8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// TCP, IP protocol 6.
@@ -14,7 +14,7 @@ pub enum Protocol {
     Udp,
     /// SCTP, IP protocol 132.
     Sctp,
-    /// Any other IP protocol (ICMP echo, GRE, ESP …), matched only by rules without ports. Holds the IP protocol number.
+    /// Any other IP protocol (ICMP, GRE, ESP …) with its number. Only rules without ports match it.
     Other(u8),
 }
 
@@ -22,7 +22,7 @@ impl Protocol {
     /// The three protocols that have ports.
     pub const WITH_PORTS: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 
-    /// The number in the IP header.
+    /// Returns the number in the IP header.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -33,7 +33,7 @@ impl Protocol {
         }
     }
 
-    /// The protocol with this IP protocol number.
+    /// Returns the protocol with this IP protocol number.
     #[must_use]
     pub fn from_number(n: u8) -> Self {
         match n {
@@ -44,7 +44,7 @@ impl Protocol {
         }
     }
 
-    /// Whether flows of this protocol have a destination port.
+    /// Returns whether the protocol has ports.
     #[must_use]
     pub fn has_ports(self) -> bool {
         !matches!(self, Self::Other(_))
@@ -69,25 +69,25 @@ impl fmt::Display for Protocol {
 pub struct PortSet(Vec<(u16, u16)>);
 
 impl PortSet {
-    /// No port.
+    /// Returns the empty set.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Every port, 0 to 65535.
+    /// Returns the set of all ports, 0 to 65535.
     #[must_use]
     pub fn all() -> Self {
         Self(vec![(0, u16::MAX)])
     }
 
-    /// The ports from `first` to `last`, both included; none if `first > last`.
+    /// Returns the ports from `first` to `last` inclusive; none if `first > last`.
     #[must_use]
     pub fn range(first: u16, last: u16) -> Self {
         Self(if first <= last { vec![(first, last)] } else { Vec::new() })
     }
 
-    /// The ports of all these ranges, in any order. `O(n log n)`.
+    /// Returns the union of ranges, in any order. `O(n log n)`.
     #[must_use]
     pub fn of_ranges(ranges: impl IntoIterator<Item = (u16, u16)>) -> Self {
         let mut all: Vec<(u16, u16)> = ranges.into_iter().filter(|(first, last)| first <= last).collect();
@@ -102,44 +102,44 @@ impl PortSet {
         Self(all)
     }
 
-    /// The ranges, sorted.
+    /// Returns the ranges, sorted.
     #[must_use]
     pub fn ranges(&self) -> &[(u16, u16)] {
         &self.0
     }
 
-    /// Whether it holds no port.
+    /// Returns whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether it holds every port.
+    /// Returns whether the set has all ports.
     #[must_use]
     pub fn is_all(&self) -> bool {
         self.0 == [(0, u16::MAX)]
     }
 
-    /// Whether `port` is in the set. `O(log n)` in the number of ranges.
+    /// Returns whether `port` is in the set. `O(log n)` in the number of ranges.
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {
         let after = self.0.partition_point(|&(first, _)| first <= port);
         after > 0 && self.0[after - 1].1 >= port
     }
 
-    /// How many ports it holds, 0 to 65536.
+    /// Returns the number of ports, 0 to 65536.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.0.iter().map(|&(a, b)| u32::from(b) - u32::from(a) + 1).sum()
     }
 
-    /// Ports in either set. `O(n + m)`.
+    /// Returns the ports in either set. `O(n + m)`.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         Self::of_ranges(self.0.iter().chain(&other.0).copied())
     }
 
-    /// Ports that are not in the set.
+    /// Returns the ports that are not in the set.
     #[must_use]
     pub fn complement(&self) -> Self {
         let mut out = Vec::with_capacity(self.0.len() + 1);
@@ -157,7 +157,7 @@ impl PortSet {
         Self(out)
     }
 
-    /// Ports in both sets.
+    /// Returns the ports in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let (mut i, mut j, mut out) = (0, 0, Vec::new());
@@ -171,7 +171,7 @@ impl PortSet {
         Self(out)
     }
 
-    /// Ports in this set that are not in `other`.
+    /// Returns the ports in this set that are not in `other`.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
         self.intersection(&other.complement())
@@ -191,10 +191,10 @@ impl fmt::Display for PortSet {
     }
 }
 
-/// A set of (protocol, destination port): ports for TCP, UDP and SCTP, and all other protocols together.
+/// A set of (protocol, destination port) pairs: ports of TCP, UDP and SCTP, and all other protocols together.
 ///
-/// Rules without ports match every protocol; rules with ports never match the others (SEMANTICS G-7, G-8). So "the
-/// other protocols" are one bit.
+/// Rules without ports match every protocol, rules with ports none of the other protocols (SEMANTICS G-7, G-8). So one
+/// bit represents the other protocols.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Traffic {
     /// TCP destination ports.
@@ -203,24 +203,24 @@ pub struct Traffic {
     pub udp: PortSet,
     /// SCTP destination ports.
     pub sctp: PortSet,
-    /// Every IP protocol besides the three.
+    /// All other IP protocols.
     pub other: bool,
 }
 
 impl Traffic {
-    /// Nothing.
+    /// Returns the empty set.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Everything.
+    /// Returns the set of everything.
     #[must_use]
     pub fn all() -> Self {
         Self { tcp: PortSet::all(), udp: PortSet::all(), sctp: PortSet::all(), other: true }
     }
 
-    /// These ports of one protocol; for [`Protocol::Other`] all other protocols, whatever the ports.
+    /// Returns ports of one protocol; for [`Protocol::Other`] all other protocols, without regard to the ports.
     #[must_use]
     pub fn of(protocol: Protocol, ports: PortSet) -> Self {
         let mut out = Self::none();
@@ -233,7 +233,7 @@ impl Traffic {
         out
     }
 
-    /// The ports of one protocol that are in the set. For [`Protocol::Other`]: all or none.
+    /// Returns the ports of one protocol in the set. For [`Protocol::Other`]: all or none.
     #[must_use]
     pub fn ports(&self, protocol: Protocol) -> PortSet {
         match protocol {
@@ -245,7 +245,7 @@ impl Traffic {
         }
     }
 
-    /// Whether a packet of `protocol` to `port` is in the set; `port` is not looked at for protocols without ports.
+    /// Returns whether the set contains a protocol and port. The port is ignored for protocols without ports.
     #[must_use]
     pub fn contains(&self, protocol: Protocol, port: u16) -> bool {
         match protocol {
@@ -256,13 +256,13 @@ impl Traffic {
         }
     }
 
-    /// Whether it is empty.
+    /// Returns whether the set is empty.
     #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::none()
     }
 
-    /// Whether it holds everything.
+    /// Returns whether the set contains everything.
     #[must_use]
     pub fn is_all(&self) -> bool {
         self.other && self.tcp.is_all() && self.udp.is_all() && self.sctp.is_all()
@@ -277,26 +277,26 @@ impl Traffic {
         }
     }
 
-    /// What is in either.
+    /// Returns the union.
     #[must_use]
     pub fn union(&self, o: &Self) -> Self {
         self.zip(o, PortSet::union, self.other || o.other)
     }
 
-    /// What is in both.
+    /// Returns the intersection.
     #[must_use]
     pub fn intersection(&self, o: &Self) -> Self {
         self.zip(o, PortSet::intersection, self.other && o.other)
     }
 
-    /// What is in this and not in `o`.
+    /// Returns what is in this set and not in `o`.
     #[must_use]
     pub fn difference(&self, o: &Self) -> Self {
         self.zip(o, PortSet::difference, self.other && !o.other)
     }
 }
 
-/// A union of much traffic, for which each part costs its own size and not that of the sum.
+/// Collects a union. Each part costs its own size, not that of the result.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrafficSum {
     tcp: Vec<(u16, u16)>,
@@ -306,7 +306,7 @@ pub(crate) struct TrafficSum {
 }
 
 impl TrafficSum {
-    /// Adds the ports from `first` to `last`, both included; all other protocols for [`Protocol::Other`].
+    /// Adds the ports from `first` to `last` inclusive; all other protocols for [`Protocol::Other`].
     pub(crate) fn add(&mut self, protocol: Protocol, first: u16, last: u16) {
         match protocol {
             Protocol::Tcp => self.tcp.push((first, last)),
@@ -324,7 +324,7 @@ impl TrafficSum {
         self.other |= traffic.other;
     }
 
-    /// What was added. `O(n log n)` in the ranges added.
+    /// Returns the union. `O(n log n)` in the ranges added.
     pub(crate) fn finish(self) -> Traffic {
         let [tcp, udp, sctp] = [self.tcp, self.udp, self.sctp].map(PortSet::of_ranges);
         Traffic { tcp, udp, sctp, other: self.other }
@@ -332,7 +332,7 @@ impl TrafficSum {
 }
 
 impl fmt::Display for Traffic {
-    /// `TCP 80,443; UDP 53`, `all`, or `none`.
+    /// Formats the set: `TCP 80,443; UDP 53`, `all`, or `none`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_all() {
             return f.write_str("all");

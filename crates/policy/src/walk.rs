@@ -1,8 +1,7 @@
-//! The reference for every port at once: a walk through the tiers that says which rule decides what.
+//! The reference for sets of ports, with a record of every rule.
 //!
-//! [`crate::reference::decide`] answers for one port. Here the question is a set of traffic, and the answer a partition
-//! of it by what decides: the same walk, in the same order, that carries along what is still undecided. Tests hold the
-//! two equal, verdicts and reasons.
+//! [`crate::reference::decide`] decides one port. The walk decides a set of traffic: it partitions the set by the rule,
+//! or the default, that decides. Tests hold verdicts and reasons of the two equal.
 
 use std::collections::BTreeSet;
 
@@ -10,20 +9,21 @@ use crate::{
     Action, Cluster, Direction, Endpoint, Flow, ObjectKey, Origin, Peer, Policy, PolicyKey, PortMatch,
     PortSet, Protocol, Rule, Tier, Traffic, Verdict,
     flow::RuleRef,
-    question::{Question, live_pod, reference_to, same_pod},
+    question::{Question, reference_to, running_pod, same_pod},
+    tiers::{self, Carrier},
 };
 
-/// One direction of all connections between two ends.
+/// One direction of all connections between two endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Walk {
     /// The direction.
     pub direction: Direction,
-    /// The pod whose policies are asked; `None` if that end is no live pod.
+    /// The pod whose policies apply; `None` if that end isn't a running pod.
     pub subject: Option<ObjectKey>,
-    /// The policies that select the subject in this direction, in the order in which they are asked. Those that are not
-    /// reached are there too; their rules take nothing.
+    /// The policies that select the subject in this direction, in order of evaluation. Policies that are not reached
+    /// are included; their rules take nothing.
     pub policies: Vec<PolicyStep>,
-    /// What was asked about, by what decides it: disjoint, none empty.
+    /// The traffic, partitioned by what decides it: disjoint, none empty.
     pub parts: Vec<Part>,
 }
 
@@ -32,33 +32,33 @@ pub struct Walk {
 pub struct Part {
     /// The traffic.
     pub traffic: Traffic,
-    /// Allowed or not.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Why.
+    /// What decides.
     pub decider: Decider,
 }
 
-/// What decides some traffic; the short form of [`crate::flow::Reason`].
+/// What decides some traffic; the short form of [`crate::Reason`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decider {
-    /// The pod reaches itself (SEMANTICS A41).
+    /// The pod connects to itself (SEMANTICS A41).
     Itself,
-    /// That end is no live pod.
+    /// The end isn't a running pod.
     NoSubject,
     /// The peer is the pod's own node (SEMANTICS A39).
     OwnNode,
-    /// Nothing isolates the pod, and no cluster-wide rule matches.
+    /// No policy isolates the pod, and no cluster-wide rule matches.
     NotIsolated,
-    /// A pod reaches itself through a service (G-6).
+    /// The pod connects to itself through a service (G-6).
     Hairpin,
     /// This rule.
     Rule(RuleRef),
-    /// These policies isolate the pod, and no rule of theirs matches; sorted.
+    /// These policies isolate the pod, and none of their rules matches; sorted.
     Isolated(BTreeSet<PolicyKey>),
 }
 
 impl Decider {
-    /// The policies that it names.
+    /// Iterates over the policies that decide.
     pub fn policies(&self) -> impl Iterator<Item = &PolicyKey> {
         let (rule, isolating) = match self {
             Self::Rule(rule) => (Some(&rule.policy), None),
@@ -69,49 +69,48 @@ impl Decider {
     }
 }
 
-/// One policy on the way.
+/// A policy that was evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyStep {
-    /// Which.
+    /// The policy.
     pub policy: PolicyKey,
-    /// Its tier.
+    /// The tier.
     pub tier: Tier,
-    /// Its precedence within a cluster-wide tier.
+    /// The priority within a cluster-wide tier.
     pub priority: i32,
-    /// Where it begins.
+    /// The origin.
     pub origin: Option<Origin>,
-    /// Its rules of this direction, in order.
+    /// The rules of this direction, in order.
     pub rules: Vec<RuleStep>,
 }
 
-/// One rule on the way.
+/// A rule that was evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleStep {
-    /// Which.
+    /// The rule.
     pub rule: RuleRef,
-    /// What it does with what it matches.
+    /// The action.
     pub action: Action,
-    /// Whether some peer of it is the other end; true for a rule without peers.
+    /// Whether a peer matches the other end; true for a rule without peers.
     pub peer_matches: bool,
-    /// Its peers, each with whether it is the other end; `None`: everyone.
+    /// The peers; `None`: every peer.
     pub peers: Option<Vec<EntryStep>>,
-    /// Its ports, each with whether it holds some of the traffic; `None`: everything.
+    /// The ports; `None`: every port.
     pub ports: Option<Vec<EntryStep>>,
-    /// What of the traffic its ports hold, whoever the peer is.
+    /// The traffic that the ports of the rule match, without regard to the peer.
     pub holds: Traffic,
-    /// What of the traffic this rule decides, or hands on to the next tier if it passes: what it matches and nothing
-    /// before it did.
+    /// The traffic that the rule decides or passes: what it matches and no earlier rule took.
     pub takes: Traffic,
 }
 
-/// A peer or port of a rule on the way.
+/// A peer or port of a rule that was evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryStep {
-    /// Whether it matches.
+    /// Whether it matches (a port: whether it matches some of the traffic).
     pub matches: bool,
     /// The peer or port.
     pub entry: Entry,
-    /// Where it stands.
+    /// The origin.
     pub origin: Option<Origin>,
 }
 
@@ -124,8 +123,8 @@ pub enum Entry {
     Port(PortMatch),
 }
 
-/// Walks through the tiers for one direction of connections from `source` to `destination`: those in `asked`.
-/// `O(policies × rules)`.
+/// Evaluates all tiers for one direction of connections from `source` to `destination`, limited to the traffic in
+/// `asked`. `O(policies × rules)`.
 #[must_use]
 pub fn walk(
     cluster: &Cluster,
@@ -135,7 +134,7 @@ pub fn walk(
     direction: Direction,
     asked: &Traffic,
 ) -> Walk {
-    // The flow's port is never looked at: what depends on ports is asked as sets here.
+    // The port of this flow is never read; ports are handled as sets.
     let flow = Flow {
         source: source.clone(),
         destination: destination.clone(),
@@ -147,22 +146,25 @@ pub fn walk(
         Direction::Ingress => (destination, source),
         Direction::Egress => (source, destination),
     };
-    let Some(subject) = live_pod(cluster, subject) else {
+    let Some(subject) = running_pod(cluster, subject) else {
         return Walk::decided(direction, None, asked, Decider::NoSubject);
     };
     if same_pod(&flow) && !through_service {
         return Walk::decided(direction, Some(subject.key.clone()), asked, Decider::Itself);
     }
     let question = Question { cluster, flow: &flow, direction, subject, peer };
-    let mut walker =
-        Walker { question: &question, asked, open: asked.clone(), policies: Vec::new(), parts: Vec::new() };
+    let mut walker = Walker {
+        question: &question,
+        asked,
+        open: asked.clone(),
+        passed: Traffic::none(),
+        policies: Vec::new(),
+        parts: Vec::new(),
+    };
     if direction == Direction::Ingress && question.peer_is_own_node() {
         walker.rest(Verdict::Allow, Decider::OwnNode);
     }
-    walker.ordered_tier(Tier::Admin);
-    walker.network_policies();
-    walker.ordered_tier(Tier::Baseline);
-    walker.rest(Verdict::Allow, Decider::NotIsolated);
+    tiers::fold(&mut walker);
     Walk { direction, subject: Some(subject.key.clone()), policies: walker.policies, parts: walker.parts }
 }
 
@@ -173,74 +175,113 @@ impl Walk {
         Self { direction, subject, policies: Vec::new(), parts }
     }
 
-    /// What of the traffic this direction allows.
+    /// Returns the traffic that this direction allows.
     #[must_use]
     pub fn allowed(&self) -> Traffic {
         let allowed = self.parts.iter().filter(|p| p.verdict.is_allow());
         allowed.fold(Traffic::none(), |sum, p| sum.union(&p.traffic))
     }
 
-    /// The part that decides one protocol and port, if it was asked about.
+    /// Returns the part that decides one protocol and port; `None` if it isn't in the given traffic.
     #[must_use]
     pub fn part(&self, protocol: Protocol, port: u16) -> Option<&Part> {
         self.parts.iter().find(|p| p.traffic.contains(protocol, port))
     }
 }
 
+/// Sets of traffic on their way through the tiers.
 struct Walker<'a> {
     question: &'a Question<'a>,
     asked: &'a Traffic,
-    /// What nothing has decided yet.
+    /// What no rule has decided yet.
     open: Traffic,
+    /// What rules of the current tier left to the next tier.
+    passed: Traffic,
     policies: Vec<PolicyStep>,
     parts: Vec<Part>,
 }
 
-impl Walker<'_> {
-    /// The first matching rule decides; what is passed is left to the next tier (SEMANTICS C18–C21).
-    fn ordered_tier(&mut self, tier: Tier) {
-        let mut passed = Traffic::none();
+/// A rule, and its policy's index in [`Walker::policies`].
+struct Visited<'a> {
+    step: usize,
+    policy: &'a Policy,
+    index: usize,
+    rule: &'a Rule,
+}
+
+impl<'a> Walker<'a> {
+    /// Adds the policies of a tier that select the subject, and returns their rules.
+    fn visit(&mut self, tier: Tier) -> Vec<Visited<'a>> {
+        let mut out = Vec::new();
         for (policy, rules) in self.question.policies(tier) {
-            let mut steps = Vec::with_capacity(rules.len());
-            for (index, rule) in rules.iter().enumerate() {
-                let step = self.step(policy, index, rule);
-                self.open = self.open.difference(&step.takes);
-                match rule.action {
-                    Action::Accept => self.decide(&step.takes, Verdict::Allow, &step.rule),
-                    Action::Deny => self.decide(&step.takes, Verdict::Deny, &step.rule),
-                    Action::Pass => passed = passed.union(&step.takes),
-                }
-                steps.push(step);
-            }
-            self.pass(policy, steps);
+            let step = self.policies.len();
+            out.extend(rules.iter().enumerate().map(|(index, rule)| Visited { step, policy, index, rule }));
+            self.policies.push(PolicyStep {
+                policy: policy.key.clone(),
+                tier: policy.tier,
+                priority: policy.priority,
+                origin: policy.origin.clone(),
+                rules: Vec::with_capacity(rules.len()),
+            });
         }
+        out
+    }
+}
+
+impl<'a> Carrier for Walker<'a> {
+    type Rule = Visited<'a>;
+    type Traffic = Traffic;
+
+    fn ordered_rules(&mut self, tier: Tier) -> Vec<(Action, Visited<'a>)> {
+        self.visit(tier).into_iter().map(|visited| (visited.rule.action, visited)).collect()
+    }
+
+    fn isolating_rules(&mut self) -> Option<Vec<Visited<'a>>> {
+        let before = self.policies.len();
+        let rules = self.visit(Tier::Developer);
+        (self.policies.len() > before).then_some(rules)
+    }
+
+    fn take(&mut self, visited: &Visited<'a>) -> Traffic {
+        let step = self.step(visited.policy, visited.index, visited.rule);
+        let taken = step.takes.clone();
+        self.open = self.open.difference(&taken);
+        self.policies[visited.step].rules.push(step);
+        taken
+    }
+
+    fn decide(&mut self, traffic: Traffic, verdict: Verdict, visited: &Visited<'a>) {
+        if !traffic.is_none() {
+            let decider = Decider::Rule(reference_to(visited.policy, visited.index, visited.rule));
+            self.parts.push(Part { traffic, verdict, decider });
+        }
+    }
+
+    fn pass(&mut self, traffic: Traffic, _: &Visited<'a>) {
+        self.passed = self.passed.union(&traffic);
+    }
+
+    fn end_tier(&mut self) {
+        let passed = std::mem::take(&mut self.passed);
         self.open = self.open.union(&passed);
     }
 
-    /// If any isolates the subject, they decide finally (SEMANTICS A.9, D2).
-    fn network_policies(&mut self) {
-        let policies = self.question.policies(Tier::Developer);
-        if policies.is_empty() {
-            return;
-        }
-        for (policy, rules) in &policies {
-            let mut steps = Vec::with_capacity(rules.len());
-            for (index, rule) in rules.iter().enumerate() {
-                let step = self.step(policy, index, rule);
-                self.open = self.open.difference(&step.takes);
-                self.decide(&step.takes, Verdict::Allow, &step.rule);
-                steps.push(step);
-            }
-            self.pass(policy, steps);
-        }
+    fn decide_isolated(&mut self) {
         if same_pod(self.question.flow) {
             self.rest(Verdict::Allow, Decider::Hairpin);
         } else {
-            let keys = policies.iter().map(|(policy, _)| policy.key.clone()).collect();
+            let isolating = self.policies.iter().filter(|step| step.tier == Tier::Developer);
+            let keys = isolating.map(|step| step.policy.clone()).collect();
             self.rest(Verdict::Deny, Decider::Isolated(keys));
         }
     }
 
+    fn decide_rest(&mut self) {
+        self.rest(Verdict::Allow, Decider::NotIsolated);
+    }
+}
+
+impl Walker<'_> {
     fn step(&self, policy: &Policy, index: usize, rule: &Rule) -> RuleStep {
         let peers = rule.peers.as_ref().map(|entries| {
             let step = |e: &crate::rules::PeerEntry| EntryStep {
@@ -268,14 +309,14 @@ impl Walker<'_> {
         RuleStep { rule: rule_ref, action: rule.action, peer_matches, peers, ports, holds, takes }
     }
 
-    /// What of the traffic a port match holds; a name is looked up on the destination pod (SEMANTICS A27).
+    /// Returns the traffic that a port match matches. A name is resolved by the destination pod (SEMANTICS A27).
     fn held_by(&self, port: &PortMatch) -> Traffic {
         let held = match port {
             PortMatch::Numbers { protocol, first, last } => {
                 Traffic::of(*protocol, PortSet::range(*first, *last))
             }
             PortMatch::Named { protocol, name } => {
-                match live_pod(self.question.cluster, &self.question.flow.destination) {
+                match running_pod(self.question.cluster, &self.question.flow.destination) {
                     Some(pod) => {
                         pod.named_ports(name, *protocol).fold(Traffic::none(), |sum, (protocol, port)| {
                             sum.union(&Traffic::of(protocol, PortSet::range(port, port)))
@@ -288,24 +329,7 @@ impl Walker<'_> {
         held.intersection(self.asked)
     }
 
-    fn pass(&mut self, policy: &Policy, rules: Vec<RuleStep>) {
-        self.policies.push(PolicyStep {
-            policy: policy.key.clone(),
-            tier: policy.tier,
-            priority: policy.priority,
-            origin: policy.origin.clone(),
-            rules,
-        });
-    }
-
-    fn decide(&mut self, traffic: &Traffic, verdict: Verdict, rule: &RuleRef) {
-        if !traffic.is_none() {
-            let decider = Decider::Rule(rule.clone());
-            self.parts.push(Part { traffic: traffic.clone(), verdict, decider });
-        }
-    }
-
-    /// Decides all that is open.
+    /// Decides all open traffic.
     fn rest(&mut self, verdict: Verdict, decider: Decider) {
         let traffic = std::mem::take(&mut self.open);
         if !traffic.is_none() {

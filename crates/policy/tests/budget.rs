@@ -170,7 +170,7 @@ fn one_tenant_over_budget_costs_others_nothing() {
     let node: Name = "n1".into();
     let mut compiler = Compiler::from_cluster(node.clone(), &world);
     let before = compiler.plan().clone();
-    let pod = world.pods.values().find(|p| p.node.as_ref() == Some(&node) && p.is_live()).unwrap().clone();
+    let pod = world.pods.values().find(|p| p.node.as_ref() == Some(&node) && p.is_running()).unwrap().clone();
     let hostile = palisade_testkit::hostile::excepts(&pod, 3_200);
     let delta = compiler.apply(Change::SetPolicy(std::sync::Arc::new(hostile.clone())));
     let over = compiler.over_budget();

@@ -85,8 +85,8 @@ fn move_pod(rng: &mut Rng, style: Style, cluster: &Cluster, pod: &mut Pod) {
 
 /// Gives a live pod other addresses where another live pod has one of its own.
 fn keep_buildable(rng: &mut Rng, style: Style, cluster: &Cluster, pod: &mut Pod) {
-    let others = || cluster.pods.values().filter(|p| p.key != pod.key && p.is_live());
-    if pod.is_live() && others().any(|p| p.addresses.iter().any(|a| pod.addresses.contains(a))) {
+    let others = || cluster.pods.values().filter(|p| p.key != pod.key && p.is_running());
+    if pod.is_running() && others().any(|p| p.addresses.iter().any(|a| pod.addresses.contains(a))) {
         let at = rng.usize(..cluster.nodes.len().max(1));
         pod.node = Some(node_name(at));
         pod.addresses = pod::addresses(rng, style, cluster, at);
@@ -173,7 +173,7 @@ mod tests {
                 let edit = change(rng, shape.style, &c);
                 c.apply(edit);
                 let mut taken = std::collections::BTreeSet::new();
-                for p in c.pods.values().filter(|p| p.is_live()) {
+                for p in c.pods.values().filter(|p| p.is_running()) {
                     assert!(
                         p.node.as_ref().is_some_and(|n| c.nodes.contains_key(n)),
                         "seed {seed}: {}",

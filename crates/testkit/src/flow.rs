@@ -18,7 +18,7 @@ use palisade_policy::{
 #[must_use]
 pub fn endpoints(cluster: &Cluster) -> Vec<Endpoint> {
     let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
-    for pod in cluster.pods.values().filter(|p| p.is_live()) {
+    for pod in cluster.pods.values().filter(|p| p.is_running()) {
         for address in &pod.addresses {
             let owner = owners.entry(*address).or_insert(pod);
             if Pod::precedence(pod, owner).is_lt() {

@@ -189,7 +189,7 @@ mod tests {
     fn small_clusters_can_be_built() {
         for c in clusters(&Shape::small()).chain(clusters(&Shape::small_tiered())) {
             let mut taken = BTreeSet::new();
-            for p in c.pods.values().filter(|p| p.is_live()) {
+            for p in c.pods.values().filter(|p| p.is_running()) {
                 assert!(p.node.as_ref().is_some_and(|n| c.nodes.contains_key(n)), "{}", p.key);
                 assert!(p.addresses.iter().all(|a| taken.insert(*a)), "{} shares an address", p.key);
             }
@@ -252,7 +252,7 @@ mod tests {
                 see("name given twice", p.named_ports("web", Some(Protocol::Tcp)).count() > 1);
                 for a in &p.addresses {
                     let (live, dead) = owners.entry(*a).or_insert((0, 0));
-                    *(if p.is_live() { live } else { dead }) += 1;
+                    *(if p.is_running() { live } else { dead }) += 1;
                 }
             }
             let mut see = |what, when| {

@@ -115,7 +115,7 @@ pub(super) fn addresses(rng: &mut Rng, style: Style, cluster: &Cluster, node: us
     };
     let taken: BTreeSet<IpAddr> = match style {
         _ if style.is_buildable() => {
-            cluster.pods.values().filter(|p| p.is_live()).flat_map(|p| p.addresses.clone()).collect()
+            cluster.pods.values().filter(|p| p.is_running()).flat_map(|p| p.addresses.clone()).collect()
         }
         _ => BTreeSet::new(),
     };

@@ -464,7 +464,7 @@ impl Worker {
 /// The addresses of running pods that the changes set.
 fn pod_addresses(changes: &[Change]) -> Vec<(ObjectKey, IpAddr)> {
     let running = changes.iter().filter_map(|change| match change {
-        Change::SetPod(pod) if pod.is_live() => Some(pod),
+        Change::SetPod(pod) if pod.is_running() => Some(pod),
         _ => None,
     });
     running.flat_map(|pod| pod.addresses.iter().map(|address| (pod.key.clone(), *address))).collect()

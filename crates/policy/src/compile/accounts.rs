@@ -1,8 +1,8 @@
-//! What the pods of each namespace ask of the node, against [`super::budget::Budget::namespace`].
+//! What the pods of each namespace cost the node, against [`super::budget::Budget::namespace`].
 //!
-//! Tables of one namespace are taken up from the cheapest to the dearest as long as they fit together; those that don't
-//! fit are beyond its budget. A table that pods of several namespaces share is closed only where it is beyond the budget
-//! of each: no tenant closes another's.
+//! The tables of a namespace are accepted from the cheapest to the most expensive while they fit its budget together;
+//! the others are over budget. A table that pods of several namespaces share is closed only if it is over the budget of
+//! each of them, so that no tenant closes the table of another.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,15 +11,15 @@ use std::{
 
 use crate::{Direction, Name, PolicyTableId};
 
-/// Which namespaces use which tables.
+/// The tables that each namespace uses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Accounts {
     namespaces: BTreeMap<Name, Account>,
-    /// How many local addresses of which namespace lead to a table.
+    /// For each table, how many local addresses of each namespace use it.
     users: BTreeMap<PolicyTableId, BTreeMap<Name, usize>>,
-    /// Where each local address is counted.
+    /// The account of each local address.
     homes: BTreeMap<(Direction, IpAddr), (Name, PolicyTableId)>,
-    /// Namespaces to add up anew.
+    /// Namespaces whose cost changed.
     changed: BTreeSet<Name>,
 }
 
@@ -30,7 +30,7 @@ struct Account {
 }
 
 impl Accounts {
-    /// Counts a local address under the namespace of its pod and its table; under none if it has no table. Returns the
+    /// Counts a local address for the namespace of its pod and its table; for none if it has no table. Returns the
     /// tables that gained or lost a namespace.
     pub(super) fn place(
         &mut self,
@@ -85,13 +85,13 @@ impl Accounts {
         Some(id)
     }
 
-    /// A table costs something else now.
+    /// Notes that the cost of a table changed.
     pub(super) fn reprice(&mut self, id: PolicyTableId) {
         self.changed.extend(self.users.get(&id).into_iter().flat_map(BTreeMap::keys).cloned());
     }
 
-    /// Adds up what has changed. `cost` knows what a table costs. Returns the tables that may be within or beyond budgets
-    /// now and were not. `O(n log n)` in the tables of the namespaces that changed.
+    /// Recomputes what has changed. `cost` returns the cost of a table. Returns the tables that may have moved over
+    /// budget or back within it. `O(n log n)` in the tables of the namespaces that changed.
     pub(super) fn settle(
         &mut self,
         budget: usize,
@@ -115,7 +115,7 @@ impl Accounts {
         touched
     }
 
-    /// Whether a table is beyond the budget of every namespace that uses it.
+    /// Returns whether a table is over the budget of every namespace that uses it.
     pub(super) fn is_beyond(&self, id: PolicyTableId) -> bool {
         let is_beyond = |namespace| self.namespaces.get(namespace).is_some_and(|a| a.beyond.contains(&id));
         self.users.get(&id).is_some_and(|users| users.keys().all(is_beyond))

@@ -1,4 +1,4 @@
-//! Who has which address: live pods, and who of them owns it (G-10); else a node.
+//! The owner of each address: a running pod (G-10), else a node.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,24 +11,24 @@ use super::remove_from;
 
 use crate::{Cluster, IpRange, Name, Node, ObjectKey, Pod, address_set::AddressMap};
 
-/// The claims to addresses, sorted by address so that what a CIDR holds is one range.
+/// All reported addresses, sorted, so that the addresses of a CIDR are one range.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AddressBook {
     pods: AddressMap<Claims>,
     nodes: BTreeMap<IpAddr, BTreeSet<Name>>,
 }
 
-/// Who has an address.
+/// The owner of an address.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Holder<'a> {
-    /// A live pod owns it.
+    /// A running pod.
     Pod(&'a Pod),
     /// No pod, but a node.
     Node(&'a Node),
 }
 
-/// Nearly always one pod: the second variant costs memory only where two report one address. The pods are those of the
-/// cluster, not copies of them.
+/// Almost always one pod: the second variant uses memory only if several pods report one address. The pods are those of
+/// the cluster, not copies.
 #[derive(Clone, Debug)]
 enum Claims {
     One(Arc<Pod>),
@@ -53,7 +53,7 @@ impl Claims {
 }
 
 impl AddressBook {
-    /// Notes a live pod's addresses. An earlier claim of the same pod has been withdrawn.
+    /// Adds the addresses of a running pod. An earlier claim of the same pod must have been withdrawn.
     pub(super) fn claim(&mut self, pod: &Arc<Pod>) {
         for address in &pod.addresses {
             let others = self.claimants(*address).filter(|other| other.key != pod.key);
@@ -62,7 +62,7 @@ impl AddressBook {
         }
     }
 
-    /// Forgets them.
+    /// Removes the addresses of a pod.
     pub(super) fn withdraw(&mut self, pod: &Pod) {
         for address in &pod.addresses {
             let others = self.claimants(*address).filter(|other| other.key != pod.key);
@@ -78,22 +78,22 @@ impl AddressBook {
         };
     }
 
-    /// The live pods that report `address`.
+    /// Iterates over the running pods that report `address`.
     pub(super) fn claimants(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
         self.pods.get(&address).map(Claims::pods).unwrap_or_default().iter()
     }
 
-    /// The pod that owns `address`.
+    /// Returns the pod that owns `address`.
     pub(super) fn owner(&self, address: IpAddr) -> Option<&Pod> {
         self.claimants(address).map(|pod| &**pod).min_by(|a, b| Pod::precedence(a, b))
     }
 
-    /// Whether that is the pod with this key.
+    /// Returns whether the pod with this key owns `address`.
     pub(super) fn is_owner(&self, key: &ObjectKey, address: IpAddr) -> bool {
         self.owner(address).is_some_and(|pod| pod.key == *key)
     }
 
-    /// Whoever has `address`; of nodes that share one, the first by name.
+    /// Returns the owner of `address`; of several nodes the first by name.
     pub(super) fn holder<'a>(&'a self, address: IpAddr, cluster: &'a Cluster) -> Option<Holder<'a>> {
         if let Some(pod) = self.owner(address) {
             return Some(Holder::Pod(pod));
@@ -102,12 +102,12 @@ impl AddressBook {
         cluster.nodes.get(name).map(Holder::Node)
     }
 
-    /// Whether a node has `address`.
+    /// Returns whether a node has `address`.
     pub(super) fn is_node(&self, address: IpAddr) -> bool {
         self.nodes.contains_key(&address)
     }
 
-    /// Notes which addresses a node has instead of those that it had.
+    /// Replaces the addresses of a node.
     pub(super) fn set_node(&mut self, old: Option<&Node>, new: Option<&Node>) {
         for (node, address) in old.into_iter().flat_map(|node| node.addresses.iter().map(move |a| (node, a)))
         {
@@ -119,7 +119,7 @@ impl AddressBook {
         }
     }
 
-    /// The addresses in a range that somebody has.
+    /// Iterates over the addresses in a range that have an owner.
     pub(super) fn within(&self, range: IpRange) -> impl Iterator<Item = IpAddr> {
         let nodes: RangeInclusive<IpAddr> = range.first..=range.last;
         self.pods.keys_in(range).chain(self.nodes.range(nodes).map(|(address, _)| *address))

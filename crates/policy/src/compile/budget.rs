@@ -1,57 +1,57 @@
-//! How much tenants may ask of a node: bounds on what one table, and all tables of one namespace, may cost.
+//! Limits for tenants: what one table, and all tables of one namespace, may cost the node.
 //!
-//! Whoever may write a NetworkPolicy decides how large it is and how many he writes. Beyond the budget the pods concerned
-//! fail closed in that direction: their table allows nothing, and [`crate::compile::Compiler::over_budget`] names them.
-//! Everybody else's policies go on. Whether a table is over budget follows from the cluster alone, never from its
-//! history, so every node that compiles the same cluster says the same.
+//! Users who may create a NetworkPolicy decide how large it is and how many they create. Beyond the budget the selected
+//! pods fail closed in that direction: their table allows nothing, and [`crate::Compiler::over_budget`] lists them.
+//! Policies of other tenants still apply. Whether a table is over budget depends on the cluster alone, never on its
+//! history, so all nodes agree.
 
 use std::fmt;
 
 use crate::{Direction, Peer, Policy, Selector, Traffic, labels::Test, rules::PodMatch};
 
-/// What a row weighs, beside its ranges of ports: a set to find it, a chain, and their rules. The kernel looks for a set or
-/// chain among all of a table one after another, so a transaction costs the square of their number: 0.15 s for 800, 1.4 s for
-/// 3,200, 5.5 s for 6,400 (kernel 6.18). With this weight one table has some 2,000 rows at most, and the tables of one namespace
-/// 4,000.
+/// The cost of a row in addition to its port ranges: a set to find it, a chain, and their rules. The kernel searches
+/// the sets and chains of a table linearly, so a transaction costs the square of their number: 0.15 s for 800, 1.4 s
+/// for 3,200, 5.5 s for 6,400 (kernel 6.18). With this cost one table has at most about 2,000 rows, and the tables of
+/// one namespace 4,000.
 const ROW: usize = 64;
 
-/// The bounds. [`Budget::default`] holds them for a node; each constant says why.
+/// The limits. [`Budget::default`] has those for a node, with the reason for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Peers in the rules of one table, exceptions of blocks and values in selectors each counted as one more.
+    /// Peers in the rules of one table. Exceptions of blocks and values in selectors count as one more each.
     pub peers: usize,
-    /// Peers among them that select by labels: each is held against the pods of the cluster.
+    /// Peers among them that select by labels: each is matched against the pods of the cluster.
     pub selectors: usize,
     /// Port matches in the rules of one table.
     pub ports: usize,
-    /// What one table needs in the kernel beside its members: one for each range of addresses, and for each distinct row
-    /// of ports 64 and one for each range of ports in it.
+    /// What one table needs in the kernel, members not counted: one for each address range, and for each distinct row
+    /// of ports 64 and one for each of its port ranges.
     pub elements: usize,
-    /// Changes of port ranges on the way through the address space that cutting up one table's blocks takes, and sets of
-    /// ports that are met there.
+    /// Changes of port ranges during the sweep over the address space, and distinct sets of ports that occur in it.
     pub steps: usize,
-    /// What all tables of the pods of one namespace on the node need together, counted as `elements`.
+    /// What all tables of the pods of one namespace on the node need together, in the unit of `elements`.
     pub namespace: usize,
 }
 
 impl Default for Budget {
-    /// Measured with `cargo bench -p palisade-policy --bench hostile` (one core, a cluster of 10,000 pods): a table just
-    /// within each of these limits takes at most 0.2 s to compile, and one beyond them is refused as fast.
+    /// Measured with `cargo bench -p palisade-policy --bench hostile` (one core, a cluster of 10,000 pods): a table
+    /// just within each limit takes at most 0.2 s to compile, and one over it is refused as fast.
     fn default() -> Self {
         Self {
-            // The longest lists in use name the address ranges of a cloud or a country: some ten thousand CIDRs. A hundred
-            // thousand, which no object of the API server holds, still cost little where nothing cuts them up.
+            // The longest lists in use are the address ranges of a cloud or a country: some ten thousand CIDRs. A
+            // hundred thousand, which no object of the API server can hold, are still cheap if no exceptions divide
+            // them.
             peers: 131_072,
-            // Each is held against up to all classes of pods, and remembers those that it holds. Policies that people
-            // write have tens.
+            // Each is matched against up to all classes of pods and stores those that it matches. Real policies have
+            // tens.
             selectors: 1_024,
-            // A rule for each port of a protocol would be 65,536; policies that people write have tens.
+            // A rule for each port of a protocol would be 65,536. Real policies have tens.
             ports: 4_096,
-            // As many as `peers`, so that a list of CIDRs for one set of ports is hardly ever refused for its ranges but
-            // where exceptions cut them up. The kernel takes up to four times as many, as each range is an element on
-            // each level of a search tree, and about 100 bytes for each.
+            // As many as `peers`, so that a list of CIDRs for one set of ports is refused for its ranges only if
+            // exceptions divide them. The kernel stores up to four times as many elements, since each range is an
+            // element on each level of a search tree, and about 100 bytes for each.
             elements: 131_072,
-            // 0.05 s, and 12 MiB for the sets. Eight thousand CIDRs with ten ports take 180,000 and few sets.
+            // 0.05 s, and 12 MiB for the sets. Eight thousand CIDRs with ten ports take 180,000 steps and few sets.
             steps: 1 << 18,
             // Two tables at their limit.
             namespace: 262_144,
@@ -60,7 +60,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// No bounds.
+    /// No limits.
     pub const UNLIMITED: Self = Self {
         peers: usize::MAX,
         selectors: usize::MAX,
@@ -70,7 +70,8 @@ impl Budget {
         namespace: usize::MAX,
     };
 
-    /// Which bound the rules of these policies break by their number alone. Looks at no more than the budget allows.
+    /// Returns the limit that the rules of these policies exceed by their number alone. Reads no more than the budget
+    /// allows.
     pub(super) fn broken_by(&self, direction: Direction, policies: &[&Policy]) -> Option<Limit> {
         let mut left = *self;
         for rule in policies.iter().flat_map(|policy| policy.rules(direction).unwrap_or_default()) {
@@ -96,7 +97,7 @@ impl Budget {
     }
 }
 
-/// How large a policy is in one direction, as the budget counts.
+/// Returns the size of a policy in one direction, in the unit of the budget.
 pub(super) fn policy_size(policy: &Policy, direction: Direction) -> usize {
     let rules = policy.rules(direction).unwrap_or_default().iter();
     rules
@@ -129,12 +130,12 @@ fn test_size(test: &Test) -> usize {
     }
 }
 
-/// What a row needs, as [`Budget::elements`] counts.
+/// Returns the cost of a row, in the unit of [`Budget::elements`].
 pub(super) fn row_size(row: &Traffic) -> usize {
     ROW + [&row.tcp, &row.udp, &row.sctp].map(|ports| ports.ranges().len()).iter().sum::<usize>()
 }
 
-/// A bound of the [`Budget`] that is broken.
+/// A limit of the [`Budget`] that is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Limit {
     /// [`Budget::peers`].
@@ -152,7 +153,7 @@ pub enum Limit {
 }
 
 impl fmt::Display for Limit {
-    /// What there is too much of: `more peers and exceptions than one pod's policies may have together`.
+    /// Formats what exceeds the limit: `more peers and exceptions than one pod's policies may have together`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Peers => "more peers and exceptions than one pod's policies may have together",

@@ -1,10 +1,12 @@
-//! Peer classes: addresses of pods and nodes that no table of this node can tell apart.
+//! Peer classes: addresses of pods and nodes that no table of this node can distinguish.
 //!
-//! Addresses share a class if their pods agree in namespace, in the labels whose keys some table mentions, in the ports
-//! whose names some table mentions, and if the same mentioned CIDRs hold them. So pods of one workload nearly always
-//! share one, and what tables decide is decided per class. Addresses of nodes have classes of their own.
+//! Two addresses are in one class if their pods have the same namespace, the same labels with keys that some table
+//! mentions and the same ports with names that some table mentions, and if the same mentioned CIDRs contain them. The
+//! pods of a workload are almost always in one class, and tables are evaluated once per class. Addresses of nodes have
+//! their own classes.
 //!
-//! What was once mentioned stays mentioned until the agent starts anew: classes finer than necessary change no plan.
+//! Once mentioned, a key, name or CIDR stays mentioned until the agent restarts: classes that are finer than necessary
+//! don't change the plan.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
@@ -25,40 +27,40 @@ use crate::{
     address_set::AddressMap,
 };
 
-/// Names a class within one compiler.
+/// Identifies a class within one compiler.
 pub(super) type ClassId = u32;
 
-/// What the members of a class agree in.
+/// What the members of a class have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ClassKey {
-    /// The pods' namespace; `None` for nodes.
+    /// The namespace of the pods; `None` for nodes.
     pub(super) namespace: Option<Name>,
     pub(super) labels: Labels,
     pub(super) ports: Vec<(Name, Protocol, u16)>,
-    /// The mentioned CIDRs that hold the members, sorted.
+    /// The mentioned CIDRs that contain the members, sorted.
     pub(super) nets: Vec<IpNet>,
 }
 
-/// A class and what is known of it.
+/// A class.
 #[derive(Clone, Debug)]
 pub(super) struct Class {
     pub(super) key: ClassKey,
     pub(super) members: AddressSet,
-    /// The groups that hold all its members.
+    /// The peer sets that contain all its members.
     pub(super) groups: BTreeSet<PeerSetId>,
-    /// The selections of tables that hold it.
+    /// The selections that match it.
     pub(super) selections: BTreeSet<SelectionId>,
 }
 
-/// The classes of pods in one round of settling, by what the pods share in memory: pods of one workload find theirs
-/// without a look at their labels. Good for as long as nothing new is mentioned and the pods stay.
+/// A cache of the classes of pods in one update, by the addresses of shared allocations: pods of one workload find
+/// their class without comparing labels. Valid as long as nothing new is mentioned and the pods stay.
 #[derive(Default)]
 pub(super) struct KnownClasses<'c> {
     by_place: HashMap<(Place, Vec<IpNet>), ClassId>,
     pods: PhantomData<&'c Pod>,
 }
 
-/// Where the namespace, the labels and the ports of a pod are in memory.
+/// The allocations of the namespace, the labels and the ports of a pod.
 type Place = (*const u8, *const (), *const ContainerPort);
 
 impl<'c> KnownClasses<'c> {
@@ -80,15 +82,15 @@ impl<'c> KnownClasses<'c> {
 pub(super) struct Classes {
     all: HashMap<ClassId, Class>,
     by_key: HashMap<ClassKey, ClassId>,
-    /// Under `None` the classes of nodes.
+    /// The classes of nodes have the key `None`.
     by_namespace: BTreeMap<Option<Name>, BTreeSet<ClassId>>,
     by_port_name: BTreeMap<Name, BTreeSet<ClassId>>,
     of: AddressMap<ClassId>,
     next: ClassId,
     mentioned: Mentioned,
-    /// Mentions that existing addresses have not been looked at for.
+    /// Mentions for which the existing addresses have not been checked.
     unsettled: Mentioned,
-    /// Classes made or emptied since they were last taken.
+    /// Classes added or emptied since they were last taken.
     touched: BTreeSet<ClassId>,
 }
 
@@ -97,7 +99,7 @@ pub(super) struct Classes {
 struct Mentioned {
     label_keys: HashSet<Name>,
     port_names: HashSet<Name>,
-    /// By family and prefix length, so that finding the CIDRs of an address costs one look-up per length in use.
+    /// By family and prefix length, so that finding the CIDRs of an address costs one lookup per length in use.
     nets: BTreeMap<(Family, u8), HashSet<IpNet>>,
 }
 
@@ -138,22 +140,22 @@ impl Classes {
         self.by_namespace.get(&Some(namespace.clone())).into_iter().flatten().copied()
     }
 
-    /// The class of an address.
+    /// Returns the class of an address.
     pub(super) fn of(&self, address: IpAddr) -> Option<ClassId> {
         self.of.get(&address).copied()
     }
 
-    /// The classes of nodes.
+    /// Iterates over the classes of nodes.
     pub(super) fn of_nodes(&self) -> impl Iterator<Item = ClassId> {
         self.by_namespace.get(&None).into_iter().flatten().copied()
     }
 
-    /// The namespaces that have classes, each with its classes.
+    /// Iterates over the namespaces that have classes, each with its classes.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = (&Name, &BTreeSet<ClassId>)> {
         self.by_namespace.iter().filter_map(|(name, ids)| Some((name.as_ref()?, ids)))
     }
 
-    /// Classes whose pods have a port of this name.
+    /// Iterates over the classes whose pods have a port with this name.
     pub(super) fn with_port_name(&self, name: &Name) -> impl Iterator<Item = ClassId> {
         self.by_port_name.get(name).into_iter().flatten().copied()
     }
@@ -176,11 +178,11 @@ impl Classes {
         }
     }
 
-    /// The addresses that new mentions may tell apart from others of their class.
+    /// Returns the addresses that new mentions may distinguish from others of their class.
     ///
-    /// A CIDR costs its own pods. A label key or port name that was never mentioned before costs a walk over all
-    /// pods: it happens once per key in the life of an agent, and an index from every key of every pod to its pods
-    /// would cost memory for ever.
+    /// The cost of a CIDR is its own pods. A label key or port name that was never mentioned before costs a pass over
+    /// all pods. That happens once per key and process, and an index from every key to its pods would use memory
+    /// permanently.
     pub(super) fn take_unsettled(&mut self, cluster: &Cluster, book: &AddressBook) -> BTreeSet<IpAddr> {
         let new = std::mem::take(&mut self.unsettled);
         let mut found = BTreeSet::new();
@@ -196,7 +198,7 @@ impl Classes {
                 pod.labels.iter().any(|(key, _)| new.label_keys.contains(key))
                     || pod.ports.iter().any(|port| is_named(&port.name))
             });
-            found.extend(concerned.filter(|p| p.is_live()).flat_map(|p| p.addresses.iter().copied()));
+            found.extend(concerned.filter(|p| p.is_running()).flat_map(|p| p.addresses.iter().copied()));
             let nodes = cluster.nodes.values();
             let concerned = nodes.filter(|n| n.labels.iter().any(|(key, _)| new.label_keys.contains(key)));
             found.extend(concerned.flat_map(|node| node.addresses.iter().copied()));
@@ -204,8 +206,8 @@ impl Classes {
         found
     }
 
-    /// Puts an address into the class that its holder gives it, or into none. `moved` hears the groups that it leaves
-    /// (`false`), then those that it joins (`true`). `known` is that of the addresses settled just before.
+    /// Moves an address to the class of its owner, or to none. `moved` receives the peer sets that it leaves (`false`),
+    /// then those that it joins (`true`). `known` is the cache for this update.
     pub(super) fn settle<'c>(
         &mut self,
         address: IpAddr,
@@ -248,12 +250,12 @@ impl Classes {
         }
     }
 
-    /// The classes made or emptied since the last call.
+    /// Returns the classes added or emptied since the last call.
     pub(super) fn take_touched(&mut self) -> BTreeSet<ClassId> {
         std::mem::take(&mut self.touched)
     }
 
-    /// Forgets a class without members.
+    /// Removes a class without members.
     pub(super) fn remove(&mut self, id: ClassId) {
         let Some(class) = self.all.remove(&id) else { return };
         self.by_key.remove(&class.key);

@@ -1,30 +1,31 @@
-//! Which ports a changing collection of port ranges covers, with every set of ports that it takes known again.
+//! The set of ports that a changing collection of port ranges covers, with a number for every distinct set.
 //!
-//! A segment tree over the ports, cut where ranges begin and end. Each node counts the ranges that cover it whole. What
-//! its part of the ports looks like is a number: equal numbers are equal sets, since nodes with equal halves are one
-//! (hash consing). So adding or removing a range costs `O(log n)`, and asking whether a set was met before `O(1)`.
+//! A segment tree over the ports, cut where ranges begin and end. Each node counts the ranges that cover it completely.
+//! The set of ports below a node is identified by a number: equal numbers are equal sets, since nodes with equal
+//! children are the same (hash consing). Adding or removing a range costs `O(log n)`, and identifying the current set
+//! `O(1)`.
 
 use std::collections::HashMap;
 
-/// Names a set of ports within one [`Coverage`]; equal for equal sets alone.
+/// Identifies a set of ports within one [`Coverage`]: equal for equal sets only.
 pub(super) type SetId = u32;
 
 const EMPTY: SetId = 0;
 const FULL: SetId = 1;
 
-/// A set of cuts that is known.
+/// A known set of ports.
 #[derive(Clone, Copy)]
 struct Known {
     halves: (SetId, SetId),
-    /// How many ranges it has, and whether its first and its last cut are in it.
+    /// The number of its ranges, and whether it contains its first and its last cut.
     ranges: usize,
     first: bool,
     last: bool,
 }
 
-/// The ranges that are there now.
+/// The current ranges.
 pub(super) struct Coverage {
-    /// Where the cuts begin, and one behind the last port.
+    /// The starts of the cuts, and one behind the last port.
     starts: Vec<u32>,
     leaves: usize,
     counts: Vec<u32>,
@@ -34,7 +35,7 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    /// Covers nothing; ready for ranges out of these.
+    /// Makes an empty coverage for ranges out of these.
     pub(super) fn new(ranges: impl Iterator<Item = (u16, u16)>) -> Self {
         let mut starts: Vec<u32> = ranges.flat_map(|(a, b)| [u32::from(a), u32::from(b) + 1]).collect();
         starts.extend([0, 1 << 16]);
@@ -53,7 +54,7 @@ impl Coverage {
         }
     }
 
-    /// Adds a range of those that it was made for, or takes one away that is there.
+    /// Adds one of the ranges that it was made for, or removes one that it has.
     pub(super) fn change(&mut self, (first, last): (u16, u16), add: bool) {
         let at = |port: u32| self.starts.partition_point(|start| *start < port);
         let (from, to) = (at(first.into()), at(u32::from(last) + 1));
@@ -93,22 +94,22 @@ impl Coverage {
         id
     }
 
-    /// The set that is covered now.
+    /// Returns the set that is covered.
     pub(super) fn id(&self) -> SetId {
         self.ids[1]
     }
 
-    /// How many sets, of all ports or of a part of them, are known: some forty bytes each.
+    /// Returns how many sets, of all ports or of a part of them, are known. Each takes about forty bytes.
     pub(super) fn known(&self) -> usize {
         self.sets.len()
     }
 
-    /// How many ranges that set has, where they touch taken as one.
+    /// Returns the number of ranges of the covered set, merged where they touch.
     pub(super) fn len(&self) -> usize {
         self.sets[self.id() as usize].ranges
     }
 
-    /// The ranges of that set: sorted, disjoint, not adjacent. `O(ranges × log n)`.
+    /// Returns the ranges of the covered set: sorted, disjoint, not adjacent. `O(ranges × log n)`.
     pub(super) fn ranges(&self) -> Vec<(u16, u16)> {
         let mut out = Vec::with_capacity(self.len());
         self.collect(self.id(), 0, self.leaves, &mut out);
@@ -117,7 +118,7 @@ impl Coverage {
 
     fn collect(&self, id: SetId, begin: usize, end: usize, out: &mut Vec<(u16, u16)>) {
         if id == FULL {
-            // Cuts that are covered are cuts that there are: ports end where 16 bits do.
+            // The cast can't truncate: covered cuts end at the last port.
             let (first, last) = (self.starts[begin] as u16, (self.starts[end] - 1) as u16);
             match out.last_mut() {
                 Some(previous) if u32::from(previous.1) + 1 == u32::from(first) => previous.1 = last,
@@ -142,7 +143,7 @@ mod tests {
     use crate::PortSet;
 
     #[test]
-    fn it_covers_the_union_and_knows_it_again() {
+    fn it_covers_the_union_and_recognises_it() {
         for seed in seeds(0..200) {
             let mut rng = Rng::with_seed(seed);
             let edge = |rng: &mut Rng| *rng.choice(&[0, 1, 7, 80, 443, 65_534, u16::MAX]).unwrap();

@@ -1,4 +1,4 @@
-//! What a table says, before anyone knows who the peers are.
+//! The definition of a policy table, independent of the peers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,34 +12,36 @@ use super::{
 };
 use crate::{
     Action, Direction, Name, Peer, PeerSetId, Pod, Policy, PolicyTableId, PortMatch, Protocol, Rule, Tier,
-    Traffic, traffic::TrafficSum,
+    Traffic, Verdict,
+    tiers::{self, Carrier},
+    traffic::TrafficSum,
 };
 
 /// The rules that decide one direction of a profile, in order, with everything resolved that doesn't depend on the
-/// peer. Pods with equal definitions share a table; the order of NetworkPolicies never shows (SEMANTICS A35).
+/// peer. Pods with equal definitions share a table. The order of NetworkPolicies has no effect (SEMANTICS A35).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Definition {
     pub(super) direction: Direction,
-    /// The cluster-wide tier before NetworkPolicy, first match wins.
+    /// The Admin tier: the first match decides.
     admin: Vec<RuleDefinition>,
-    /// The union of all NetworkPolicies; `None`: none isolates.
+    /// The union of all NetworkPolicies; `None` if none isolates.
     developer: Option<Vec<RuleDefinition>>,
-    /// The cluster-wide tier after NetworkPolicy.
+    /// The Baseline tier.
     baseline: Vec<RuleDefinition>,
-    /// The bound that the rules break by their number. There are none of them here then, and nothing is allowed.
+    /// The limit that the number of rules exceeds. The definition then has no rules, and nothing is allowed.
     pub(super) excess: Option<Limit>,
-    /// Whether some cluster-wide rule is in it, or was left out.
+    /// Whether it has cluster-wide rules, or had them before it exceeded a limit.
     tiered: bool,
 }
 
-/// The ports that a peer gives names to.
+/// The named ports of a peer.
 pub(super) type NamedPorts = [(Name, Protocol, u16)];
 
-/// One rule of a [`Definition`].
+/// A rule of a [`Definition`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RuleDefinition {
     pub(super) action: Action,
-    /// `None`: everyone.
+    /// `None`: every peer.
     pub(super) peers: Option<BTreeSet<Peer>>,
     pub(super) ports: Ports,
 }
@@ -52,7 +54,8 @@ pub(super) struct Ports {
 }
 
 impl Definition {
-    /// What `policies` (those that select `subject`) say in one direction; `None` if none of them touches it.
+    /// Makes the definition for `policies`, which select `subject`, in one direction; `None` if none of them applies to
+    /// it.
     pub(super) fn new(
         direction: Direction,
         subject: &Pod,
@@ -98,36 +101,36 @@ impl Definition {
         })
     }
 
-    /// All rules; their position here is the index that the other functions mean.
+    /// Iterates over all rules. Rule indexes in this module are positions in this sequence.
     pub(super) fn rules(&self) -> impl Iterator<Item = &RuleDefinition> {
         self.admin.iter().chain(self.developer.iter().flatten()).chain(&self.baseline)
     }
 
-    /// The name of the table that says this, unless another table has it ([`super::definitions`]).
+    /// Returns the id of the table with this definition, unless another table has taken it ([`super::definitions`]).
     pub(super) fn id(&self, namer: Namer, attempt: Attempt) -> PolicyTableId {
         PolicyTableId(namer.name(Kind::Table, attempt, self))
     }
 
-    /// The rules of the cluster-wide tiers and of NetworkPolicies: where in [`Definition::rules`] the latter are. Those
-    /// only add up.
+    /// Returns the indexes of the NetworkPolicies' rules, which only add up.
     pub(super) fn additive(&self) -> Range<usize> {
         let begin = self.admin.len();
         begin..begin + self.developer.as_ref().map_or(0, Vec::len)
     }
 
-    /// Flattens the tiers: what is allowed for a peer that the rules with the indexes `named_by` name (sorted), whose
-    /// named ports are `ports` (SEMANTICS D). Rules without peers hold everyone.
+    /// Flattens the tiers: returns the traffic that is allowed for a peer that the rules with the indexes `named_by`
+    /// (sorted) match and whose named ports are `ports` (SEMANTICS D). Rules without peers match every peer.
     /// `O(n log n)` in the ports of these rules, and `O(cluster-wide rules × ports)`.
     pub(super) fn flatten(&self, named_by: &[usize], ports: &NamedPorts) -> Traffic {
         self.flatten_tiers(named_by, ports, || self.union(named_by, ports))
     }
 
-    /// The same for a pod that reaches itself through a service: NetworkPolicies don't hold there (G-6).
+    /// Flattens the tiers for a pod that reaches itself through a service, where NetworkPolicies don't apply (G-6).
     pub(super) fn flatten_hairpin(&self, named_by: &[usize], ports: &NamedPorts) -> Traffic {
         self.flatten_tiers(named_by, ports, Traffic::all)
     }
 
-    /// The same with the union of the NetworkPolicies' rules that match given; asked for if there are any.
+    /// Flattens the tiers with the given union of the matching rules of NetworkPolicies. It is only computed if there
+    /// are such policies.
     pub(super) fn flatten_tiers(
         &self,
         named_by: &[usize],
@@ -137,53 +140,24 @@ impl Definition {
         if self.excess.is_some() {
             return Traffic::none();
         }
-        let (mut allowed, mut open) = (Traffic::none(), Traffic::all());
-        self.tier(&self.admin, 0, named_by, ports, (&mut open, &mut allowed));
-        if self.developer.is_some() {
-            if self.admin.is_empty() {
-                return developer();
-            }
-            return allowed.union(&open.intersection(&developer()));
-        }
-        self.tier(&self.baseline, self.additive().end, named_by, ports, (&mut open, &mut allowed));
-        allowed.union(&open)
+        let mut flattening = Flattening {
+            definition: self,
+            named_by,
+            ports,
+            developer: Some(developer),
+            open: Traffic::all(),
+            passed: Traffic::none(),
+            allowed: Traffic::none(),
+        };
+        tiers::fold(&mut flattening);
+        flattening.allowed
     }
 
-    /// One ordered tier, whose first rule has the index `first`. Rules of one action in a row only add up.
-    fn tier(
-        &self,
-        rules: &[RuleDefinition],
-        first: usize,
-        named_by: &[usize],
-        ports: &NamedPorts,
-        (open, allowed): (&mut Traffic, &mut Traffic),
-    ) {
-        let mut index = first;
-        let mut passed = Traffic::none();
-        for run in rules.chunk_by(|a, b| a.action == b.action) {
-            let mut sum = TrafficSum::default();
-            for rule in run {
-                if rule.peers.is_none() || named_by.binary_search(&index).is_ok() {
-                    rule.add_to(&mut sum, ports);
-                }
-                index += 1;
-            }
-            let hit = sum.finish().intersection(open);
-            *open = open.difference(&hit);
-            match run[0].action {
-                Action::Accept => *allowed = allowed.union(&hit),
-                Action::Deny => {}
-                Action::Pass => passed = passed.union(&hit),
-            }
-        }
-        *open = open.union(&passed);
-    }
-
-    /// What the NetworkPolicies allow such a peer.
+    /// Returns the union of the NetworkPolicies' rules that match such a peer.
     fn union(&self, named_by: &[usize], ports: &NamedPorts) -> Traffic {
         let mut sum = TrafficSum::default();
         let rules = self.developer.as_deref().unwrap_or_default();
-        // One rule at most holds everyone, and it is the first.
+        // At most one rule matches every peer, and it is the first.
         if let Some(rule) = rules.first().filter(|rule| rule.peers.is_none()) {
             rule.add_to(&mut sum, ports);
         }
@@ -195,12 +169,12 @@ impl Definition {
         sum.finish()
     }
 
-    /// Whether some cluster-wide rule is in it.
+    /// Returns whether it has cluster-wide rules.
     pub(super) fn has_cluster_wide_rules(&self) -> bool {
         self.tiered
     }
 
-    /// The peers of the one rule that tells peers apart, if there is one.
+    /// Returns the peers of the only rule that distinguishes peers, if there is exactly one.
     fn sole_peers(&self) -> Option<&BTreeSet<Peer>> {
         let mut with_peers = self.rules().filter(|rule| rule.peers.is_some() || !rule.ports.names.is_empty());
         match (with_peers.next(), with_peers.next()) {
@@ -209,28 +183,119 @@ impl Definition {
         }
     }
 
-    /// The blocks among them.
+    /// Returns the blocks among them.
     fn sole_blocks(&self) -> Vec<&Peer> {
         self.sole_peers().into_iter().flatten().filter(|peer| matches!(peer, Peer::Block(_))).collect()
     }
 }
 
-/// What decides who is in a group, so what its name stands for. Where one rule alone tells peers apart, that is the
-/// rule's peers, so that every table that asks for the same peers shares the group; else table and row.
+/// The traffic of one peer on its way through the tiers of a definition.
+struct Flattening<'a, F> {
+    definition: &'a Definition,
+    named_by: &'a [usize],
+    ports: &'a NamedPorts,
+    /// The union of the matching rules of NetworkPolicies.
+    developer: Option<F>,
+    open: Traffic,
+    passed: Traffic,
+    allowed: Traffic,
+}
+
+/// What one step of the fold takes.
+enum Taking<'a> {
+    /// Consecutive rules with one action, which only add up, with the index of the first.
+    Run(usize, &'a [RuleDefinition]),
+    /// The union of the NetworkPolicies.
+    Developer,
+}
+
+impl<'a, F: FnOnce() -> Traffic> Carrier for Flattening<'a, F> {
+    type Rule = Taking<'a>;
+    type Traffic = Traffic;
+
+    fn ordered_rules(&mut self, tier: Tier) -> Vec<(Action, Taking<'a>)> {
+        if self.open.is_none() {
+            return Vec::new();
+        }
+        let definition = self.definition;
+        let (mut index, rules) = match tier {
+            Tier::Admin => (0, &definition.admin),
+            Tier::Developer | Tier::Baseline => (definition.additive().end, &definition.baseline),
+        };
+        let runs = rules.chunk_by(|a, b| a.action == b.action).map(|run| {
+            let first = index;
+            index += run.len();
+            (run[0].action, Taking::Run(first, run))
+        });
+        runs.collect()
+    }
+
+    fn isolating_rules(&mut self) -> Option<Vec<Taking<'a>>> {
+        self.definition.developer.is_some().then(|| vec![Taking::Developer])
+    }
+
+    /// The traffic that stays open after the NetworkPolicies isn't computed: they decide all of it.
+    fn take(&mut self, taking: &Taking<'a>) -> Traffic {
+        match taking {
+            Taking::Developer => {
+                let union = self.developer.take().map_or_else(Traffic::none, |union| union());
+                if self.open.is_all() { union } else { union.intersection(&self.open) }
+            }
+            Taking::Run(first, run) => {
+                let mut sum = TrafficSum::default();
+                for (index, rule) in (*first..).zip(*run) {
+                    if rule.peers.is_none() || self.named_by.binary_search(&index).is_ok() {
+                        rule.add_to(&mut sum, self.ports);
+                    }
+                }
+                let taken = sum.finish().intersection(&self.open);
+                self.open = self.open.difference(&taken);
+                taken
+            }
+        }
+    }
+
+    fn decide(&mut self, taken: Traffic, verdict: Verdict, _: &Taking<'a>) {
+        if verdict.is_allow() {
+            self.allowed = if self.allowed.is_none() { taken } else { self.allowed.union(&taken) };
+        }
+    }
+
+    fn pass(&mut self, taken: Traffic, _: &Taking<'a>) {
+        self.passed = self.passed.union(&taken);
+    }
+
+    fn end_tier(&mut self) {
+        if !self.passed.is_none() {
+            self.open = self.open.union(&std::mem::take(&mut self.passed));
+        }
+    }
+
+    fn decide_isolated(&mut self) {
+        self.open = Traffic::none();
+    }
+
+    fn decide_rest(&mut self) {
+        self.allowed = self.allowed.union(&self.open);
+    }
+}
+
+/// What determines the members of a peer set, and so its name. If a single rule distinguishes peers, it is the rule's
+/// peers, so that all tables with the same peers share the set; else it is table and row.
 #[derive(Clone, Debug)]
 pub(super) enum Meaning {
-    /// Live pods among the sole peers of this definition.
+    /// Pods among the sole peers of this definition.
     Pods(Arc<Definition>),
     /// Other addresses among them.
     Ranges(Arc<Definition>),
-    /// Live pods that get this row of this table.
+    /// Pods with this row of this table.
     PodsOfRow(PolicyTableId, Traffic),
-    /// Other addresses that get it.
+    /// Other addresses with this row.
     RangesOfRow(PolicyTableId, Traffic),
 }
 
 impl Meaning {
-    /// Of the live pods that get `row` in the table that is named `id` and says `definition`.
+    /// Makes the meaning of the set of pods with `row` in the table `id` with this definition.
     pub(super) fn of_pods(id: PolicyTableId, definition: &Arc<Definition>, row: &Traffic) -> Self {
         match definition.sole_peers() {
             Some(_) => Self::Pods(Arc::clone(definition)),
@@ -238,7 +303,7 @@ impl Meaning {
         }
     }
 
-    /// Of the other addresses that get it.
+    /// Makes the meaning of the set of other addresses with that row.
     pub(super) fn of_ranges(id: PolicyTableId, definition: &Arc<Definition>, row: &Traffic) -> Self {
         match definition.sole_peers() {
             Some(_) => Self::Ranges(Arc::clone(definition)),
@@ -246,7 +311,7 @@ impl Meaning {
         }
     }
 
-    /// A name for it.
+    /// Returns a name for it.
     pub(super) fn id(&self, namer: Namer, attempt: Attempt) -> PeerSetId {
         PeerSetId(match self {
             Self::Pods(of) => namer.name(Kind::PodsOfPeers, attempt, &of.sole_peers()),
@@ -279,12 +344,12 @@ impl RuleDefinition {
         Self { action: rule.action, peers, ports }
     }
 
-    /// Matches nothing, whoever the peer is.
+    /// Returns whether the rule matches no peer at all.
     fn is_void(&self) -> bool {
         self.ports == Ports::default() || self.peers.as_ref().is_some_and(BTreeSet::is_empty)
     }
 
-    /// Adds the ports that the rule means for a peer with these named ports.
+    /// Adds the ports of the rule for a peer with these named ports.
     fn add_to(&self, sum: &mut TrafficSum, peer_ports: &NamedPorts) {
         sum.add_all(&self.ports.numbers);
         if self.ports.names.is_empty() {
@@ -305,7 +370,7 @@ impl Ports {
         for entry in entries {
             match entry {
                 PortMatch::Numbers { protocol, first, last } => numbers.add(*protocol, *first, *last),
-                // The destination resolves a name: for ingress that is the subject, for egress the peer (A27).
+                // The destination resolves a name: the subject for ingress, the peer for egress (A27).
                 PortMatch::Named { protocol, name } if direction == Direction::Ingress => {
                     for (protocol, port) in subject.named_ports(name, *protocol) {
                         numbers.add(protocol, port, port);
@@ -318,8 +383,8 @@ impl Ports {
     }
 }
 
-/// Rules that only add up: those with the same ports become one with all their peers, sorted; those that hold everyone
-/// become one, which is the first.
+/// Merges rules that only add up: those with the same ports become one with all their peers, sorted; those that match
+/// every peer become one, which comes first.
 fn union_by_ports(rules: Vec<RuleDefinition>) -> Vec<RuleDefinition> {
     let mut everyone = (TrafficSum::default(), BTreeSet::new());
     let mut by_ports: BTreeMap<Ports, BTreeSet<Peer>> = BTreeMap::new();
@@ -333,7 +398,7 @@ fn union_by_ports(rules: Vec<RuleDefinition>) -> Vec<RuleDefinition> {
         }
     }
     let everyone = Ports { numbers: everyone.0.finish(), names: everyone.1 };
-    // What everyone may, nobody needs to be named for.
+    // A rule with the ports that every peer may use is redundant.
     by_ports.remove(&everyone);
     let first = (everyone != Ports::default()).then_some((everyone, None));
     let others = by_ports.into_iter().map(|(ports, peers)| (ports, Some(peers)));

@@ -1,4 +1,4 @@
-//! The definitions that are in use, each once and each under a name of its own.
+//! The definitions in use, each with a unique name.
 
 use std::{
     collections::HashMap,
@@ -8,26 +8,26 @@ use std::{
 use super::{definition::Definition, names::Namer};
 use crate::PolicyTableId;
 
-/// A table's content and its name.
+/// The id and definition of a table.
 pub(super) type NamedDefinition = (PolicyTableId, Arc<Definition>);
 
-/// Finds the definition that a name stands for, as long as somebody holds it.
+/// Finds the definition with a name, as long as it is in use.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Definitions {
     known: HashMap<PolicyTableId, Weak<Definition>>,
-    /// Names beyond which those of definitions that are gone are forgotten: twice what was left the last time.
+    /// The number of names at which those of unused definitions are dropped: twice the number after the last time.
     crowded: usize,
     namer: Namer,
 }
 
 impl Definitions {
-    /// None yet.
+    /// Makes an empty set of definitions.
     pub(super) fn new(namer: Namer) -> Self {
         Self { namer, ..Self::default() }
     }
 
-    /// A definition under its name. Equal definitions are one in memory; different ones never share a name: should
-    /// their hashes collide, the later one gets another name.
+    /// Returns a definition with its name. Equal definitions share one allocation. Different definitions never share a
+    /// name: if their hashes collide, the later one gets another name.
     pub(super) fn share(&mut self, definition: Definition) -> NamedDefinition {
         if self.known.len() > self.crowded {
             self.known.retain(|_, held| held.strong_count() > 0);

@@ -1,29 +1,29 @@
-//! Names of tables and groups: hashes of what they say.
+//! Names of policy tables and peer sets: hashes of their content.
 //!
-//! A tenant writes what is hashed, and may write both sides of a collision. So the hash is a cryptographic one, of
-//! which 128 bits are kept: a collision takes 2^64 evaluations, a second preimage 2^128. And a name is never trusted
-//! alone: where a name is taken that something else has, the contents are compared, and the newcomer gets another name
-//! (`definitions` for tables, [`super::tables`] for groups).
+//! Tenants write what is hashed, and may craft both sides of a collision. So the hash is cryptographic and truncated to
+//! 128 bits: a collision takes 2^64 evaluations, a second preimage 2^128. And a name alone is never trusted: if a name
+//! is taken, the contents are compared, and different content gets another name (`definitions` for tables,
+//! [`super::tables`] for peer sets).
 
 use std::hash::{Hash, Hasher};
 
 use sha2::{Digest, Sha256};
 
-/// The first try; each further one gives another name for the same content.
+/// The number of the attempt. Each gives another name for the same content.
 pub(super) type Attempt = u32;
 
-/// What a name is for. Names of different kinds never share an input, whatever is hashed under them.
+/// The kind of content. Different kinds never share a hash input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     /// A table, by its definition.
     Table,
-    /// A group of pods, by the peers of the one rule that tells them apart.
+    /// A peer set of pods, by the peers of the only rule that distinguishes peers.
     PodsOfPeers,
-    /// A group of pods, by table and row.
+    /// A peer set of pods, by table and row.
     PodsOfRow,
-    /// A group of ranges, by the blocks of the one rule that tells them apart.
+    /// A peer set of ranges, by the blocks of the only rule that distinguishes peers.
     RangesOfPeers,
-    /// A group of ranges, by table and row.
+    /// A peer set of ranges, by table and row.
     RangesOfRow,
 }
 
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bounds_of_what_is_hashed_count() {
+    fn different_inputs_have_different_hashes() {
         let of = |value: &dyn Fn(&mut Framed)| {
             let mut sha = Framed(Sha256::new());
             value(&mut sha);

@@ -1,4 +1,4 @@
-//! A table's rows for addresses that are no live pods: the address space cut where CIDRs begin and end.
+//! The rows of a table for addresses of no running pod: the address space, cut where CIDRs begin and end.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
@@ -12,11 +12,12 @@ use crate::{
     address::{Sweep, to_number, union},
 };
 
-/// The rows of every address range whose row differs from `rest`, merged by row, ranges sorted and disjoint; and what
-/// they need in the kernel, as [`Budget::elements`] counts.
+/// Returns the rows of all address ranges whose row differs from `rest`, merged by row, ranges sorted and disjoint, and
+/// their cost in the unit of [`Budget::elements`].
 ///
-/// `O(n log n + ports × edges × log n)` in the blocks, exceptions and ports, and in what comes out; or the bound that is
-/// broken on the way.
+/// `O(n log n + ports × edges × log n)` in the blocks, exceptions and ports, and in the result.
+///
+/// Fails with the limit that is exceeded.
 pub(super) fn rows(
     definition: &Definition,
     rest: &Traffic,
@@ -62,24 +63,25 @@ pub(super) fn rows(
     Ok((rows.into_iter().collect(), elements))
 }
 
-/// The rules whose blocks hold one address, on the way through the address space.
+/// The rules whose blocks contain the current piece of the address space.
 struct ActiveRules<'d> {
     definition: &'d Definition,
     rules: Vec<&'d RuleDefinition>,
     is_active: Vec<bool>,
-    /// Those of the cluster-wide tiers, and the sets of them met so far. Administrators write these; each flip costs
-    /// their number.
+    /// The active rules of the cluster-wide tiers, and the sets of them seen so far. Administrators write these; each
+    /// flip costs their number.
     tiered: BTreeSet<usize>,
     tiered_known: HashMap<Vec<usize>, usize>,
     tiered_id: usize,
-    /// What the others allow, by protocol; and how many of them allow protocols without ports.
+    /// The ports that the active NetworkPolicy rules allow, by protocol, and how many of these rules allow protocols
+    /// without ports.
     ports: [Coverage; 3],
     other: usize,
-    /// Changes of single ranges so far.
+    /// The number of changes of port ranges so far.
     steps: usize,
 }
 
-/// Equal where the same row follows.
+/// Equal ids have equal rows.
 type ActiveId = (usize, [SetId; 3], bool);
 
 impl<'d> ActiveRules<'d> {
@@ -111,7 +113,7 @@ impl<'d> ActiveRules<'d> {
         out
     }
 
-    /// A rule begins to hold, or holds no longer.
+    /// Activates or deactivates a rule.
     fn flip(&mut self, index: usize) {
         let now = !self.is_active[index];
         self.is_active[index] = now;
@@ -138,7 +140,7 @@ impl<'d> ActiveRules<'d> {
         }
     }
 
-    /// At the end of a family no rule holds that has peers.
+    /// Deactivates the rules with peers, at the end of a family.
     fn clear(&mut self) {
         for index in 0..self.rules.len() {
             if self.is_active[index] && self.rules[index].peers.is_some() {
@@ -147,7 +149,7 @@ impl<'d> ActiveRules<'d> {
         }
     }
 
-    /// How many sets of ports it remembers; the six that there are from the start left out.
+    /// Returns how many sets of ports are stored, without the six initial ones.
     fn known(&self) -> usize {
         self.ports.iter().map(|coverage| coverage.known() - 2).sum()
     }
@@ -156,7 +158,7 @@ impl<'d> ActiveRules<'d> {
         (self.tiered_id, self.ports.each_ref().map(Coverage::id), self.other > 0)
     }
 
-    /// The row of an address that is in the blocks of these rules and no pod's.
+    /// Returns the row of an address of no pod in the blocks of the active rules.
     fn row(&mut self) -> Traffic {
         let ordered = self.rules.len() - self.definition.additive().len();
         self.steps += ordered + self.ports.iter().map(Coverage::len).sum::<usize>();
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_become_disjoint_spans() {
+    fn blocks_become_disjoint_ranges() {
         let v4 = |blocks: &[IpBlock]| texts(blocks, Family::V4);
         assert_eq!(v4(&[block("0.0.0.0/0", &[])]), ["0.0.0.0-255.255.255.255"]);
         assert_eq!(v4(&[block("0.0.0.0/0", &["0.0.0.0/1"])]), ["128.0.0.0-255.255.255.255"]);

@@ -1,4 +1,4 @@
-//! Edits a plan and remembers what it was, so that the delta at the end carries only what differs.
+//! Edits a plan and records what it was, so that the final delta carries only what differs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,15 +10,15 @@ use crate::{
     plan::{AddressChanges, MemberChanges},
 };
 
-/// One round of edits. A group's or table's first state is kept at the first touch.
+/// One round of edits. The initial state of a peer set or table is kept when it is first edited.
 pub(super) struct Recorder<'a> {
     plan: &'a mut NodePlan,
-    /// `None`: the group is new, and its members are not worth tracking one by one.
+    /// `None`: the set is new, and its members needn't be tracked.
     groups: BTreeMap<PeerSetId, Option<BTreeMap<IpAddr, bool>>>,
     tables: BTreeMap<PolicyTableId, Option<PolicyTable>>,
     dispatch: BTreeMap<(Direction, IpAddr), Option<PolicyTableId>>,
     hairpin: BTreeMap<IpAddr, Option<Traffic>>,
-    /// For each address whose place in the set changed, whether it was in it at first.
+    /// For each address whose membership changed, whether it was initially in the set.
     local: BTreeMap<IpAddr, bool>,
     nodes: BTreeMap<IpAddr, bool>,
 }
@@ -30,7 +30,7 @@ impl<'a> Recorder<'a> {
         Self { plan, groups: BTreeMap::new(), tables, dispatch, hairpin, local, nodes }
     }
 
-    /// Whether the plan holds this group now.
+    /// Returns whether the plan has this peer set.
     pub(super) fn has_group(&self, id: PeerSetId) -> bool {
         self.plan.peer_sets.contains_key(&id)
     }
@@ -40,14 +40,14 @@ impl<'a> Recorder<'a> {
         self.plan.peer_sets.insert(id, group);
     }
 
-    /// Takes a group away for good: nothing may add it again in this round.
+    /// Removes a peer set. It must not be added again in this round.
     pub(super) fn remove_group(&mut self, id: PeerSetId) {
         if self.plan.peer_sets.remove(&id).is_some() {
             self.groups.entry(id).or_insert_with(|| Some(BTreeMap::new()));
         }
     }
 
-    /// Puts an address into a group of addresses or takes it out.
+    /// Adds an address to a peer set or removes it.
     pub(super) fn set_member(&mut self, id: PeerSetId, address: IpAddr, member: bool) {
         let Some(PeerSet::Addresses(set)) = self.plan.peer_sets.get_mut(&id) else { return };
         let changed = if member { set.insert(address) } else { set.remove(&address) };
@@ -75,7 +75,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Leads a local address to a table, or to none. Returns where it led before.
+    /// Sets or removes the table of a local address. Returns the previous one.
     pub(super) fn set_dispatch(
         &mut self,
         direction: Direction,
@@ -94,12 +94,12 @@ impl<'a> Recorder<'a> {
         before
     }
 
-    /// The tables that decide for a local address, egress first.
+    /// Returns the tables of a local address, egress first.
     pub(super) fn tables_of(&self, address: IpAddr) -> [Option<PolicyTableId>; 2] {
         [self.plan.egress.get(&address).copied(), self.plan.ingress.get(&address).copied()]
     }
 
-    /// Says what a pod may use of itself through a service; `None`: everything.
+    /// Sets what a pod may send to itself through a service; `None`: everything.
     pub(super) fn set_hairpin(&mut self, address: IpAddr, traffic: Option<Traffic>) {
         let before = match traffic {
             Some(traffic) => self.plan.hairpin.insert(address, traffic),
@@ -108,17 +108,17 @@ impl<'a> Recorder<'a> {
         self.hairpin.entry(address).or_insert(before);
     }
 
-    /// Says whether a live pod of this node owns an address.
+    /// Sets whether a running pod of this node owns an address.
     pub(super) fn set_local(&mut self, address: IpAddr, is_local: bool) {
         set_in(&mut self.plan.local, &mut self.local, address, is_local);
     }
 
-    /// Says whether a node has an address.
+    /// Sets whether a node has an address.
     pub(super) fn set_node(&mut self, address: IpAddr, is_node: bool) {
         set_in(&mut self.plan.nodes, &mut self.nodes, address, is_node);
     }
 
-    /// The difference between the plan at first and now: minimal, and empty where edits cancelled out.
+    /// Returns the difference to the initial plan: minimal, and empty if the edits cancelled out.
     pub(super) fn finish(self) -> Delta {
         let plan = self.plan;
         let mut delta = Delta {
@@ -137,7 +137,7 @@ impl<'a> Recorder<'a> {
                         delta.members.insert(id, change);
                     }
                 }
-                // Ranges are fixed by the name of the group: nothing to compare.
+                // Ranges never change while the id stays.
                 (Some(_), Some(PeerSet::Ranges(_))) => {}
             }
         }
@@ -170,7 +170,7 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// Puts an address into a set or takes it out, and remembers where it was at first.
+/// Adds an address to a set or removes it, and records its initial membership.
 fn set_in(set: &mut BTreeSet<IpAddr>, first: &mut BTreeMap<IpAddr, bool>, address: IpAddr, member: bool) {
     let changed = if member { set.insert(address) } else { set.remove(&address) };
     if changed {

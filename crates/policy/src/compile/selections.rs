@@ -1,4 +1,4 @@
-//! What rules select by labels, and which classes each selection holds.
+//! Selections: what rules select by labels, and the classes that each selection matches.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{Cluster, Name, NamespaceMatch, Selector, rules::PodMatch};
 
-/// Names one selection that some table asks for.
+/// Identifies a selection.
 pub(super) type SelectionId = u32;
 
 /// What a rule selects.
@@ -19,7 +19,7 @@ pub(super) enum Choice {
 }
 
 impl Choice {
-    /// The one namespace that it can select in, if it names one.
+    /// Returns the only namespace that it can match, if it names one.
     fn namespace(&self) -> Option<&Name> {
         match self {
             Self::Pods(PodMatch { namespaces: NamespaceMatch::Named(name), .. }) => Some(name),
@@ -27,7 +27,7 @@ impl Choice {
         }
     }
 
-    /// The label keys of the peers that it looks at.
+    /// Iterates over the label keys of peers that it reads.
     fn selector(&self) -> &Selector {
         match self {
             Self::Pods(choice) => &choice.pods,
@@ -46,7 +46,7 @@ impl Choice {
         }
     }
 
-    /// The classes that it might hold.
+    /// Returns the classes that it may match.
     fn candidates(&self, classes: &Classes, cluster: &Cluster) -> Vec<ClassId> {
         match self {
             Self::Nodes(_) => classes.of_nodes().collect(),
@@ -67,32 +67,32 @@ impl Choice {
     }
 }
 
-/// A selection, and the classes that it holds.
+/// A selection, and the classes that it matches.
 #[derive(Clone, Debug)]
 struct Selection {
     choice: Choice,
-    /// How many tables ask for it.
+    /// How many tables use it.
     tables: usize,
     classes: BTreeSet<ClassId>,
 }
 
-/// All selections that tables of the node ask for.
+/// All selections of the node's tables.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selections {
     all: BTreeMap<SelectionId, Selection>,
     ids: HashMap<Choice, SelectionId>,
-    /// Those of pods in one named namespace, by its name; and all others.
+    /// The selections of pods in one named namespace, by its name, and all others.
     named: BTreeMap<Name, BTreeSet<SelectionId>>,
     others: BTreeSet<SelectionId>,
     next: SelectionId,
-    /// Not yet held against the classes.
+    /// Not yet matched against the classes.
     new: BTreeSet<SelectionId>,
-    /// What no table asked for at some moment since.
+    /// Selections that at some moment no table used.
     unused: BTreeSet<SelectionId>,
 }
 
 impl Selections {
-    /// The number of a selection; its label keys count as mentioned from now on.
+    /// Returns the id of a selection. Its label keys count as mentioned from now on.
     pub(super) fn id(&mut self, choice: Choice, classes: &mut Classes) -> SelectionId {
         if let Some(id) = self.ids.get(&choice) {
             return *id;
@@ -112,14 +112,14 @@ impl Selections {
         id
     }
 
-    /// One more table asks for it.
+    /// Adds a user of the selection.
     pub(super) fn retain(&mut self, id: SelectionId) {
         if let Some(selection) = self.all.get_mut(&id) {
             selection.tables += 1;
         }
     }
 
-    /// One table less asks for it.
+    /// Removes a user of the selection.
     pub(super) fn release(&mut self, id: SelectionId) {
         if let Some(selection) = self.all.get_mut(&id) {
             selection.tables -= 1;
@@ -129,12 +129,12 @@ impl Selections {
         }
     }
 
-    /// The classes that a selection holds.
+    /// Returns the classes that a selection matches.
     pub(super) fn classes(&self, id: SelectionId) -> impl Iterator<Item = ClassId> {
         self.all.get(&id).into_iter().flat_map(|selection| selection.classes.iter().copied())
     }
 
-    /// Brings selections and classes together; returns the classes whose rows may have changed.
+    /// Matches new selections and changed classes. Returns the classes whose rows may have changed.
     pub(super) fn settle(
         &mut self,
         classes: &mut Classes,
@@ -170,7 +170,7 @@ impl Selections {
         changed
     }
 
-    /// Notes whether a selection holds a class; returns whether that is news.
+    /// Sets whether a selection matches a class. Returns whether that changed.
     fn test(&mut self, id: SelectionId, class: ClassId, classes: &mut Classes, cluster: &Cluster) -> bool {
         let (Some(selection), Some(found)) = (self.all.get_mut(&id), classes.get_mut(class)) else {
             return false;
@@ -184,7 +184,7 @@ impl Selections {
         }
     }
 
-    /// Forgets a class that has no members any more.
+    /// Removes a class without members.
     pub(super) fn forget(&mut self, class: ClassId, classes: &mut Classes) {
         for id in classes.get(class).map(|c| c.selections.clone()).unwrap_or_default() {
             if let Some(selection) = self.all.get_mut(&id) {
@@ -194,7 +194,7 @@ impl Selections {
         classes.remove(class);
     }
 
-    /// Drops what no table asks for.
+    /// Drops selections that no table uses.
     pub(super) fn drop_unused(&mut self, classes: &mut Classes) {
         for id in std::mem::take(&mut self.unused) {
             if self.all.get(&id).is_none_or(|selection| selection.tables > 0) {

@@ -1,4 +1,4 @@
-//! Which policies select which local pod.
+//! The policies that select each local pod.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,20 +15,20 @@ use super::{
 };
 use crate::{Cluster, ContainerPort, Direction, Name, NamespaceMatch, ObjectKey, Pod, Policy, PolicyKey};
 
-/// The live pods of this node, and the policies by the namespace in which they select.
+/// The running pods of this node, and the policies by the namespace in which they select.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Subjects {
     local: BTreeMap<Name, BTreeSet<ObjectKey>>,
     by_namespace: BTreeMap<Name, BTreeSet<PolicyKey>>,
     cluster_wide: BTreeSet<PolicyKey>,
-    /// Definitions already made, so that the pods of one workload cost one. A cache: losing it costs time alone.
+    /// A cache of definitions, so that the pods of a workload need one computation.
     profiles: HashMap<Profile, Option<NamedDefinition>>,
     definitions: Definitions,
     budget: Budget,
     local_count: usize,
 }
 
-/// What makes two pods share a table: selected by the same policies, with the same named ports.
+/// A profile: pods that the same policies select and that have the same named ports share a table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Profile {
     direction: Direction,
@@ -37,12 +37,12 @@ struct Profile {
 }
 
 impl Subjects {
-    /// None yet, within these bounds.
+    /// Makes an empty set of subjects with these limits.
     pub(super) fn new(budget: Budget, namer: Namer) -> Self {
         Self { budget, definitions: Definitions::new(namer), ..Self::default() }
     }
 
-    /// Notes whether a pod lives on this node.
+    /// Sets whether a pod runs on this node.
     pub(super) fn place(&mut self, key: &ObjectKey, here: bool) {
         if self.is_local(key) {
             remove_from(&mut self.local, &key.namespace, key);
@@ -62,7 +62,7 @@ impl Subjects {
         self.local.get(namespace).into_iter().flatten()
     }
 
-    /// The local pods that a policy could select.
+    /// Iterates over the local pods that a policy may select.
     pub(super) fn candidates(&self, policy: &Policy) -> impl Iterator<Item = &ObjectKey> {
         let (one, all) = match &policy.subject.namespaces {
             NamespaceMatch::Named(namespace) => (self.local.get(namespace), None),
@@ -75,14 +75,14 @@ impl Subjects {
         !self.cluster_wide.is_empty()
     }
 
-    /// Notes a policy's new content, or that it is gone.
+    /// Sets or removes a policy in the index.
     pub(super) fn index(&mut self, key: &PolicyKey, policy: Option<&Policy>) {
         remove_from(&mut self.by_namespace, &key.namespace, key);
         self.cluster_wide.remove(key);
         match policy.map(|p| &p.subject.namespaces) {
             Some(NamespaceMatch::Named(namespace)) => {
-                // A namespaced policy selects in its own namespace alone (SEMANTICS A17), so the key tells where to
-                // look when it goes.
+                // A namespaced policy selects in its own namespace only (SEMANTICS A17), so the key is enough to remove
+                // it.
                 debug_assert_eq!(*namespace, key.namespace);
                 self.by_namespace.entry(key.namespace.clone()).or_default().insert(key.clone());
             }
@@ -91,18 +91,18 @@ impl Subjects {
         }
     }
 
-    /// Drops cached definitions that were made from these policies.
+    /// Drops cached definitions of these policies.
     pub(super) fn forget_profiles_of(&mut self, policies: &BTreeSet<PolicyKey>) {
         if !policies.is_empty() {
             self.profiles.retain(|profile, _| !profile.policies.iter().any(|key| policies.contains(key)));
         }
-        // Profiles of pods that left are never asked for again: start over now and then.
+        // Profiles of deleted pods are never looked up again, so the cache is cleared now and then.
         if self.profiles.len() > 4 * self.local_count + 64 {
             self.profiles.clear();
         }
     }
 
-    /// Says for each address that a local pod owns which table decides each direction.
+    /// Resolves the definition of each direction for each address that a local pod owns.
     pub(super) fn resolve(
         &mut self,
         key: &ObjectKey,
@@ -125,7 +125,7 @@ impl Subjects {
         }
     }
 
-    /// The policies that select a pod and touch one direction. As [`Subjects::policies_of`].
+    /// Returns the policies that select a pod and apply to one direction. As [`Subjects::policies_of`].
     pub(super) fn touching<'a>(
         &self,
         direction: Direction,
@@ -136,7 +136,7 @@ impl Subjects {
         all.filter(|policy| policy.rules(direction).is_some()).collect()
     }
 
-    /// The policies that select a pod. `O(policies of its namespace + cluster-wide policies)`.
+    /// Returns the policies that select a pod. `O(policies of its namespace + cluster-wide policies)`.
     fn policies_of<'a>(&self, pod: &Pod, cluster: &'a Cluster) -> Vec<&'a Policy> {
         let namespace = cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
         let own = self.by_namespace.get(&pod.key.namespace).into_iter().flatten();

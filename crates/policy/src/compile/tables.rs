@@ -1,6 +1,6 @@
-//! Tables and groups: which classes get which row of which table.
+//! Policy tables and peer sets: the row of each class in each table.
 //!
-//! A class stands in a table's exact rows only where its row differs from what the ranges say for its addresses.
+//! A class has an exact row in a table only if it differs from the row of the ranges that contain its addresses.
 
 mod closing;
 mod state;
@@ -28,16 +28,16 @@ use crate::{
     Traffic,
 };
 
-/// A group and what is known of it. The classes of a group are the same in every table that uses it.
+/// A peer set. All tables that use it have the same classes in it.
 #[derive(Clone, Debug)]
 struct GroupState {
-    /// What its name stands for.
+    /// The meaning of its name.
     meaning: Meaning,
     tables: usize,
     classes: BTreeSet<ClassId>,
 }
 
-/// All tables and groups of the node.
+/// All policy tables and peer sets of the node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
     budget: Budget,
@@ -46,39 +46,39 @@ pub(super) struct Tables {
     tables: BTreeMap<PolicyTableId, TableState>,
     groups: BTreeMap<PeerSetId, GroupState>,
     selections: Selections,
-    /// What the next `settle` must look at.
+    /// What the next `settle` must update.
     new_tables: BTreeSet<PolicyTableId>,
     /// Tables whose cost or whose namespaces changed.
     repriced: BTreeSet<PolicyTableId>,
-    /// What nothing used at some moment since; dropped at the end of `settle` if that still is so.
+    /// What was unused at some moment; dropped at the end of `settle` if it still is.
     unused_tables: BTreeSet<PolicyTableId>,
     unused_groups: BTreeSet<PeerSetId>,
-    /// Local addresses for which cluster-wide rules decide, and those of them to look at again.
+    /// Local addresses to which cluster-wide rules apply, and those among them to update.
     hairpins: BTreeSet<IpAddr>,
     new_hairpins: BTreeSet<IpAddr>,
-    /// Tables that are closed, and how often that, or who is led to them, has changed.
+    /// Closed tables, and a counter of changes to them and to their users.
     closed: BTreeMap<PolicyTableId, Limit>,
     closings: u64,
 }
 
 impl Tables {
-    /// None yet, within these bounds.
+    /// Makes an empty set of tables with these limits.
     pub(super) fn new(budget: Budget, namer: Namer) -> Self {
         Self { budget, namer, ..Self::default() }
     }
 
-    /// Tables that allow nothing because they are over budget, and the bound that they break.
+    /// Returns the tables that allow nothing because they are over budget, each with the limit that it exceeds.
     pub(super) fn closed(&self) -> &BTreeMap<PolicyTableId, Limit> {
         &self.closed
     }
 
-    /// A number that grows with every change of what is closed, of the pods that it decides for, and of their policies.
+    /// Returns a number that grows with every change of the closed tables, of their pods, and of the policies of these.
     pub(super) fn closings(&self) -> u64 {
         self.closings
     }
 
-    /// Lets a table decide for a local address of a pod in this namespace; makes the table if it is new. Its exact rows
-    /// come with `settle`.
+    /// Sets the table of a local address of a pod in this namespace; adds the table if it is new. `settle` adds its
+    /// exact rows.
     pub(super) fn dispatch(
         &mut self,
         (direction, address): (Direction, IpAddr),
@@ -91,7 +91,7 @@ impl Tables {
         let repriced = self.accounts.place(direction, address, namespace.zip(target));
         self.repriced.extend(repriced);
         let before = recorder.set_dispatch(direction, address, target);
-        // Also where the table stays: other policies may have led there.
+        // Even if the table stays: other policies may have led to it.
         let is_closed = |id: Option<PolicyTableId>| id.is_some_and(|id| self.closed.contains_key(&id));
         self.closings += u64::from(is_closed(before) || is_closed(target));
         if before == target {
@@ -153,7 +153,7 @@ impl Tables {
         self.tables.insert(id, state);
     }
 
-    /// Notes what the rules of a table ask of its peers.
+    /// Notes what the rules of a table mention.
     fn mention(&mut self, state: &mut TableState, classes: &mut Classes) {
         let definition = Arc::clone(&state.definition);
         for (index, rule) in definition.rules().enumerate() {
@@ -202,9 +202,8 @@ impl Tables {
         }
     }
 
-    /// Places what is new or changed: new tables against the classes that their selections hold, changed classes
-    /// against all tables of the node. Then closes what is over budget, opens what no longer is, and drops what nothing
-    /// uses.
+    /// Updates the rows: new tables against the classes that their selections match, changed classes against all tables
+    /// of the node. Then closes tables that are over budget, opens those that no longer are, and drops what is unused.
     pub(super) fn settle(
         &mut self,
         classes: &mut Classes,
@@ -234,11 +233,12 @@ impl Tables {
                 self.selections.forget(class, classes);
             }
         }
-        // Last, so that a group that one table drops and another takes up in this round stays, and stays current.
+        // Last, so that a peer set that one table drops and another takes up in this round stays up to date.
         self.drop_unused(classes, recorder);
     }
 
-    /// What pods may use of themselves, for local addresses that are new, moved, or of a changed class.
+    /// Updates what pods may send to themselves, for local addresses that are new, have another table, or a changed
+    /// class.
     fn settle_hairpins(
         &mut self,
         moved: &BTreeSet<IpAddr>,
@@ -269,19 +269,19 @@ impl Tables {
         }
     }
 
-    /// The classes that a table's rules may treat differently from other addresses.
+    /// Returns the classes that a table's rules may treat differently from other addresses.
     fn concerned(&self, id: PolicyTableId, classes: &Classes) -> BTreeSet<ClassId> {
         let Some(table) = self.tables.get(&id) else { return BTreeSet::new() };
         let mut found: BTreeSet<ClassId> =
             table.selections.keys().flat_map(|id| self.selections.classes(*id)).collect();
-        // A rule with named ports means something else for each pod, also where its peers are everyone or blocks.
+        // A rule with named ports depends on the pod, even if it matches every peer or blocks.
         for (_, name) in table.definition.rules().flat_map(|rule| &rule.ports.names) {
             found.extend(classes.with_port_name(name));
         }
         found
     }
 
-    /// Puts a class where it belongs in a table.
+    /// Adds a class to its row in a table.
     fn place(
         &mut self,
         id: PolicyTableId,
@@ -325,13 +325,13 @@ impl Tables {
             found.groups.insert(group);
             found.members.iter().for_each(|address| recorder.set_member(group, address, true));
         }
-        // At once, lest rows pile up that nobody will program.
+        // At once, so that no rows accumulate that are never programmed.
         if table.cost() > self.budget.elements {
             self.close(id, Limit::Elements, classes, recorder);
         }
     }
 
-    /// Takes a class out of the row in which it stands.
+    /// Removes a class from its row in a table.
     fn displace(
         &mut self,
         id: PolicyTableId,
@@ -370,7 +370,7 @@ impl Tables {
         }
     }
 
-    /// The name of the group of a row, and what it stands for.
+    /// Returns the id and the meaning of the peer set of a row.
     fn name_of(&self, id: PolicyTableId, table: &TableState, row: &Traffic) -> (PeerSetId, Meaning) {
         let meaning = Meaning::of_pods(id, &table.definition, row);
         let group = table.names.get(row).copied().unwrap_or_else(|| self.free_name(&meaning));
@@ -409,14 +409,14 @@ impl Tables {
         self.selections.drop_unused(classes);
     }
 
-    /// The group with this meaning: the one that there is, or an empty one that some table must take up.
+    /// Returns the peer set with this meaning, or adds an empty one.
     fn group(&mut self, meaning: Meaning) -> PeerSetId {
         let id = self.free_name(&meaning);
         self.groups.entry(id).or_insert_with(|| GroupState::new(meaning));
         id
     }
 
-    /// The first name for a meaning that no other group has.
+    /// Returns the first name for a meaning that no other peer set has.
     fn free_name(&self, meaning: &Meaning) -> PeerSetId {
         let mut attempt = 0;
         loop {

@@ -1,4 +1,4 @@
-//! Tables that are over budget allow nothing until they are within it again.
+//! Closes tables that are over budget, which then allow nothing, and opens them when they are within it again.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,16 +9,16 @@ use super::{
 use crate::{PeerSetId, PolicyTable, PolicyTableId, Traffic};
 
 impl Tables {
-    /// Closes and opens what changes of cost and of namespaces have brought beyond the budgets or back within them.
+    /// Closes and opens the tables whose cost or namespaces changed.
     pub(super) fn settle_budgets(&mut self, classes: &mut Classes, recorder: &mut Recorder<'_>) {
         let mut touched = std::mem::take(&mut self.repriced);
         touched.iter().for_each(|id| self.accounts.reprice(*id));
         let (tables, elements) = (&self.tables, self.budget.elements);
-        // A table that is closed by itself asks for nothing.
+        // A table with an excess of rules costs nothing.
         let cost = |id| tables.get(&id).map_or(0, |t| if t.cost() > elements { 0 } else { t.cost() });
         touched.extend(self.accounts.settle(self.budget.namespace, cost));
         for id in touched {
-            // What nobody uses any more goes as it is.
+            // An unused table is dropped as it is.
             let Some(table) = self.tables.get(&id).filter(|table| !table.users.is_empty()) else { continue };
             let limit = if table.broken.is_some() {
                 table.broken
@@ -33,11 +33,11 @@ impl Tables {
                 (_, None) => self.open(id, classes, recorder),
             }
         }
-        // Opening prices rows again, and comes to the same.
+        // Opening recomputes the same cost.
         self.repriced.clear();
     }
 
-    /// Lets a table allow nothing. Where its classes stand is still followed.
+    /// Closes a table. The rows of its classes are still tracked.
     pub(super) fn close(
         &mut self,
         id: PolicyTableId,
@@ -68,7 +68,7 @@ impl Tables {
         ranges.into_iter().for_each(|group| self.release_group(group));
     }
 
-    /// No table keeps an unused group current, and one may take it up again before it is dropped.
+    /// No table updates an unused peer set, but one may take it up again before it is dropped.
     fn empty_if_unused(&mut self, id: PeerSetId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
         let Some(state) = self.groups.get_mut(&id).filter(|state| state.tables == 0) else { return };
         for class in std::mem::take(&mut state.classes) {
@@ -79,13 +79,13 @@ impl Tables {
         }
     }
 
-    /// Lets a table say again what its rules say.
+    /// Opens a table.
     fn open(&mut self, id: PolicyTableId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
         let Some(definition) = self.tables.get(&id).map(|state| Arc::clone(&state.definition)) else {
             return;
         };
         let rest = definition.flatten(&[], &[]);
-        // It broke no bound when it was made, and breaks none now.
+        // It exceeded no limit when it was made, so it doesn't now.
         let Ok((rows, _)) = ranges::rows(&definition, &rest, &self.budget) else { return };
         let Some(mut state) = self.tables.remove(&id) else { return };
         state.closed = None;

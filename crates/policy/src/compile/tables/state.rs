@@ -1,4 +1,4 @@
-//! What is known of one table.
+//! The state of one table.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,34 +16,34 @@ use super::super::{
 };
 use crate::{PeerSetId, Traffic};
 
-/// A rule that names a CIDR, and what it excepts from it.
+/// A rule with a CIDR, and the exceptions of its block.
 type RuleBlock = (usize, Arc<[IpNet]>);
 
-/// One table and what is known of it.
+/// The state of one table.
 #[derive(Clone, Debug)]
 pub(super) struct TableState {
     pub(super) definition: Arc<Definition>,
-    /// The local addresses for which it decides.
+    /// The local addresses that use it.
     pub(super) users: BTreeSet<IpAddr>,
-    /// Which rules name which selection.
+    /// The rules that use each selection.
     pub(super) selections: BTreeMap<SelectionId, Vec<usize>>,
-    /// Which rules name which CIDR, with its exceptions.
+    /// The rules that use each CIDR, with the exceptions.
     pub(super) blocks: HashMap<IpNet, Vec<RuleBlock>>,
-    /// Whether some rule's ports depend on the peer.
+    /// Whether the ports of a rule depend on the peer.
     pub(super) has_port_names: bool,
     pub(super) range_groups: Vec<PeerSetId>,
-    /// Where its classes stand, and how many share each row. Kept while it is closed too: nothing else tells when it
-    /// comes within its budget again.
+    /// The row of each class, and how many classes share each row. Kept while the table is closed: nothing else shows
+    /// when it is within its budget again.
     pub(super) placed: BTreeMap<ClassId, PeerSetId>,
     pub(super) rows: BTreeMap<PeerSetId, RowState>,
-    /// The names of the rows that classes share now; none while it is closed.
+    /// The ids of the peer sets of the rows; none while it is closed.
     pub(super) names: BTreeMap<Traffic, PeerSetId>,
-    /// What its ranges need in the kernel, and what its rows of pods do.
+    /// The cost of its ranges, and of its rows of pods.
     pub(super) ranges_size: usize,
     pub(super) rows_size: usize,
-    /// The bound that its definition breaks, whoever the pods are.
+    /// The limit that its definition exceeds, independent of the pods.
     pub(super) broken: Option<Limit>,
-    /// The bound for which it allows nothing now.
+    /// The limit because of which it is closed.
     pub(super) closed: Option<Limit>,
 }
 
@@ -74,12 +74,12 @@ impl TableState {
         }
     }
 
-    /// What it needs in the kernel while it is open, as [`Budget::elements`] counts.
+    /// Returns its cost while it is open, in the unit of [`Budget::elements`].
     pub(super) fn cost(&self) -> usize {
         self.ranges_size + self.rows_size
     }
 
-    /// The row of a class, if it differs from what the ranges say for its addresses.
+    /// Returns the row of a class, if it differs from that of the ranges that contain its addresses.
     pub(super) fn row_if_special(&self, class: &Class) -> Option<Traffic> {
         if self.broken.is_some() {
             return None;
@@ -93,7 +93,7 @@ impl TableState {
         (inside != outside).then_some(inside)
     }
 
-    /// What a pod of this class may use of itself through a service, as far as this table goes.
+    /// Returns what the table allows a pod of this class to send to itself through a service.
     pub(super) fn hairpin_row(&self, class: &Class) -> Traffic {
         if self.closed.is_some() {
             return Traffic::none();
@@ -102,19 +102,19 @@ impl TableState {
         self.definition.flatten_hairpin(&matched, &class.key.ports)
     }
 
-    /// The rules whose peers hold a class by a block, and those whose peers hold it in any way; sorted.
+    /// Returns the rules with a block that contains a class, and all rules whose peers match it; sorted.
     pub(super) fn matched(&self, class: &Class) -> (Vec<usize>, Vec<usize>) {
         let mut by_block: Vec<usize> = Vec::new();
         for net in &class.key.nets {
             for (rule, except) in self.blocks.get(net).into_iter().flatten() {
-                // Both are sorted. An address is in few of the CIDRs that are mentioned, and may be excepted from many.
+                // Both are sorted. An address is in few of the mentioned CIDRs, but a CIDR may have many exceptions.
                 if !class.key.nets.iter().any(|net| except.binary_search(net).is_ok()) {
                     by_block.push(*rule);
                 }
             }
         }
         let mut matched = by_block.clone();
-        // Both are sets of selections; the smaller one is walked.
+        // Both are sets of selections; iterate over the smaller one.
         if class.selections.len() <= self.selections.len() {
             matched.extend(class.selections.iter().filter_map(|id| self.selections.get(id)).flatten());
         } else {
