@@ -34,7 +34,11 @@ use tokio::{
 };
 
 pub use error::DaemonError;
+#[cfg(fuzzing)]
+pub(crate) use http::fuzz as fuzz_http;
 pub use listener::SocketError;
+#[cfg(fuzzing)]
+pub(crate) use listener::fuzz as fuzz_socket;
 pub use once::{Once, Planned, Removed, dry_run, once, remove};
 pub use shared::{Explain, VERSION};
 

@@ -23,6 +23,8 @@ mod data_plane;
 pub mod drops;
 mod error_chain;
 pub mod fallback;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod links;
 pub mod lock;
 pub mod log;

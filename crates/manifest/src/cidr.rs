@@ -3,7 +3,10 @@
 //! By default the API server uses Go's lenient legacy parser, which accepts leading zeros, host bits and IPv4-mapped
 //! IPv6 forms with a warning (SEMANTICS A.3.8, G-26). With the feature gate `StrictIPCIDRValidation` they are errors.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -17,7 +20,7 @@ pub struct Cidr {
     address: IpAddr,
     /// The prefix length as written.
     prefix: u8,
-    /// Whether an octet or the prefix length has leading zeros.
+    /// Whether an octet, a group or the prefix length has leading zeros.
     leading_zeros: bool,
 }
 
@@ -26,7 +29,7 @@ impl Cidr {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = text.split_once('/')?;
-        if prefix.is_empty() || prefix.len() > 6 || !prefix.bytes().all(|b| b.is_ascii_digit()) {
+        if prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
         let zeros = prefix.len() > 1 && prefix.starts_with('0');
@@ -125,20 +128,28 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// Returns the address, and whether any octet has leading zeros.
+/// Returns the address, and whether any part of it has leading zeros. A group of four digits has none, as in `0db8`.
 fn parse_address(text: &str) -> Option<(IpAddr, bool)> {
     if let Some((v4, zeros)) = parse_v4(text) {
         return Some((IpAddr::V4(v4), zeros));
     }
-    // The IPv4 part at the end of an IPv6 address may have leading zeros, too.
-    let (text, zeros) = match text.rsplit_once(':') {
-        Some((head, tail)) if tail.contains('.') => {
-            let (v4, zeros) = parse_v4(tail)?;
-            (format!("{head}:{v4}"), zeros)
-        }
-        _ => (text.to_owned(), false),
-    };
-    text.parse::<Ipv6Addr>().ok().map(|a| (IpAddr::V6(a), zeros))
+    // The standard library accepts no more than four digits in a group. Go accepts more if the first ones are zeros.
+    let mut zeros = false;
+    let mut groups = Vec::new();
+    for group in text.split(':') {
+        groups.push(if group.contains('.') {
+            let (v4, more_zeros) = parse_v4(group)?;
+            zeros |= more_zeros;
+            v4.to_string().into()
+        } else if group.len() > 4 {
+            zeros = true;
+            let digits = group.trim_start_matches('0');
+            Cow::Borrowed(if digits.is_empty() { "0" } else { digits })
+        } else {
+            Cow::Borrowed(group)
+        });
+    }
+    groups.join(":").parse::<Ipv6Addr>().ok().map(|a| (IpAddr::V6(a), zeros))
 }
 
 fn parse_v4(text: &str) -> Option<(Ipv4Addr, bool)> {
@@ -176,6 +187,9 @@ mod tests {
             ("2001:DB8:0::/32", "2001:db8::/32"),
             ("::/0", "::/0"),
             ("0.0.0.0/0", "0.0.0.0/0"),
+            ("0000010.0.0.0/00000008", "10.0.0.0/8"),
+            ("00002001:00db8::/32", "2001:db8::/32"),
+            ("::00ffff:10.0.0.0/104", "10.0.0.0/8"),
         ] {
             assert_eq!(canonical(text).as_deref(), Some(meaning), "{text}");
         }
@@ -195,6 +209,10 @@ mod tests {
             "/8",
             " 10.0.0.0/8",
             "::1.2.3/8",
+            "12001::/32",
+            "1:2:3:4:5::6:7:8/64",
+            "0000x::/32",
+            "00000:::/32",
         ] {
             assert_eq!(canonical(bad), None, "{bad}");
         }
@@ -207,6 +225,8 @@ mod tests {
         assert_eq!(strict("10.0.0.5/8"), 1);
         assert_eq!(strict("010.0.0.0/8"), 1);
         assert_eq!(strict("10.0.0.0/08"), 1);
+        assert_eq!(strict("02001:db8::/32"), 1);
+        assert_eq!(strict("2001:0db8::/32"), 0, "four digits are no more than a group has");
         assert_eq!(strict("::ffff:10.0.0.0/104"), 1);
         assert_eq!(strict("2001:DB8::/32"), 0, "not canonical, which is only a warning");
         let warnings = |t| Cidr::parse(t).unwrap().warnings(t);

@@ -227,6 +227,16 @@ impl TransactionTracker {
     }
 }
 
+/// Reads a datagram, for [`crate::fuzzing`].
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(datagram: &[u8]) {
+    let mut tracker = TransactionTracker::default();
+    for drift in replies(datagram).filter_map(|message| tracker.observe(&message)) {
+        assert!(!drift.to_string().is_empty());
+        assert!(matches!(drift, Drift::Changed { objects: 1.., .. }), "{drift:?}");
+    }
+}
+
 /// Returns the numbers that a message adds to the set of transaction numbers. Empty for another set.
 fn generations(attributes: Attributes<'_>) -> impl Iterator<Item = u32> {
     let is_generation_set = attributes.text(NFTA_SET_ELEM_LIST_SET).as_deref() == Some(GENERATION_SET);

@@ -40,6 +40,8 @@ mod error;
 mod expected;
 mod features;
 mod from_pods;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod kernel;
 mod layout;
 mod next_plan;

@@ -23,7 +23,8 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Mutex,
     time::{Instant, sleep, timeout},
 };
@@ -157,7 +158,7 @@ fn is_loopback(address: IpAddr) -> bool {
 }
 
 async fn serve_connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     client: SocketAddr,
     admission: Admission,
     pages: Pages,
@@ -251,6 +252,16 @@ fn response(status: StatusCode, body: Bytes, content_type: &'static str) -> Http
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// Serves one connection, for [`crate::fuzzing`].
+#[cfg(fuzzing)]
+pub(crate) async fn fuzz(stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let state = HttpState::new(Arc::new(Metrics::new("1.0", "n1")), Arc::default(), Arc::default());
+    let client = SocketAddr::from(([192, 0, 2, 1], 1));
+    if let Some(admission) = ConnectionLimiter::new(Pages::All.limits()).admit(client.ip()) {
+        serve_connection(stream, client, admission, Pages::All, state).await;
+    }
 }
 
 #[cfg(test)]

@@ -138,6 +138,25 @@ async fn serve_connection(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
     }
 }
 
+/// Serves one connection, for [`crate::fuzzing`]. Every request is answered at once.
+#[cfg(fuzzing)]
+pub(crate) async fn fuzz(stream: UnixStream) {
+    let inbox = Inbox::default();
+    let worker = async {
+        loop {
+            for pending in inbox.take(Duration::ZERO).requests {
+                // The client may have disconnected.
+                _ = pending.respond.send(Response::Done);
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = serve_connection(stream, &inbox) => {}
+        () = worker => {}
+    }
+}
+
 fn too_long() -> String {
     format!("a request is one line of at most {MAX_REQUEST} bytes")
 }

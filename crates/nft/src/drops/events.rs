@@ -253,6 +253,18 @@ fn event(attributes: Attributes<'_>) -> Option<DropEvent> {
     Some(DropEvent::Dropped(DroppedPacket { direction, hook, headers, incoming, outgoing }))
 }
 
+/// Reads a datagram, for [`crate::fuzzing`].
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(datagram: &[u8]) {
+    for event in replies(datagram).filter_map(|message| event(Attributes(message.attributes()))) {
+        if let DropEvent::Dropped(packet) = event {
+            assert!(packet.to_string().starts_with(&packet.direction.to_string()));
+            assert_eq!(packet.headers.source.is_ipv4(), packet.headers.destination.is_ipv4());
+            assert!(packet.port().is_none() || packet.headers.protocol.has_ports());
+        }
+    }
+}
+
 /// Returns the request that binds a group and sets what it delivers.
 fn bind(group: u16) -> Vec<u8> {
     let kind = message_type(NFNL_SUBSYS_ULOG, NFULNL_MSG_CONFIG);

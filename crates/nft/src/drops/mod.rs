@@ -10,5 +10,7 @@ mod events;
 mod packet;
 
 pub use counters::{Counters, Counts, Tally};
+#[cfg(fuzzing)]
+pub(crate) use events::fuzz;
 pub use events::{DropEvent, DropEventReader, DroppedPacket};
 pub use packet::{Headers, TransportHeader};

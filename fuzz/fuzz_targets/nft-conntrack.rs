@@ -1,0 +1,5 @@
+//! Entries of connection tracking.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| palisade_fuzz::nft::entries(data));

@@ -1,0 +1,5 @@
+//! Packets over nflog.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| palisade_fuzz::nft::drops(data));

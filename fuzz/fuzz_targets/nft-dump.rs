@@ -1,0 +1,5 @@
+//! Dumps of nf_tables.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| palisade_fuzz::nft::dump(data));
