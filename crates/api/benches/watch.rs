@@ -1,5 +1,5 @@
-//! What it takes to read 150,000 pods of 3 KB each: through the watches, over HTTP from a thread of this process, and for
-//! comparison the same texts decoded into `serde_json::Value` and into the client library's `Pod`. Then the way of single
+//! Measures the time and memory to read 150,000 pods of 3 KB each: through the watches, over HTTP from a thread of this process, and
+//! for comparison the same texts decoded into `serde_json::Value` and into the client library's `Pod`. Then the latency of single
 //! events, from the server's write to the agent's channel.
 //!
 //! `cargo bench -p palisade-api --bench watch`
@@ -23,11 +23,11 @@ use palisade_api::{Event, WatchOptions, watch};
 use tokio::sync::{broadcast, oneshot};
 
 const PODS: usize = 150_000;
-/// For the comparisons, which would take the memory of a node.
+/// The number of pods in the comparisons, which would otherwise take all memory.
 const COMPARED: usize = 15_000;
 const EVENTS: usize = 500;
 
-/// Each part in a process of its own: what one gives back to the allocator would hide what the next takes.
+/// Each part runs in its own process: memory that one part returns to the allocator would hide what the next one uses.
 const PARTS: [&str; 3] = ["value", "typed", "watch"];
 
 fn main() {
@@ -37,9 +37,10 @@ fn main() {
         Some("typed") => compare::<k8s_openapi::api::core::v1::Pod>("k8s_openapi Pod"),
         Some(_) => follow_all(),
         None => {
-            let this = std::env::current_exe().expect("this program has a path");
+            let this = std::env::current_exe().expect("the path of this program");
             for part in PARTS {
-                let status = std::process::Command::new(&this).arg(part).status().expect("it starts again");
+                let status =
+                    std::process::Command::new(&this).arg(part).status().expect("this program starts");
                 assert!(status.success(), "{part}");
             }
         }
@@ -53,7 +54,7 @@ fn follow_all() {
     runtime.block_on(follow(address, events));
 }
 
-/// Decodes and keeps.
+/// Decodes texts and keeps the values.
 fn compare<T: serde::de::DeserializeOwned>(what: &str) {
     let texts: Vec<String> = (0..COMPARED).map(|n| pod(n, 0)).collect();
     let before = resident();
@@ -87,7 +88,7 @@ async fn follow(address: SocketAddr, events: broadcast::Sender<String>) {
     for n in 0..EVENTS {
         tokio::time::sleep(Duration::from_millis(2)).await;
         let sent = Instant::now();
-        events.send(pod(n, 1 + n)).expect("the watch is there");
+        events.send(pod(n, 1 + n)).expect("the watch is open");
         loop {
             if let Some(Event::Changes { .. }) = receiver.recv().await {
                 break;
@@ -103,41 +104,41 @@ async fn follow(address: SocketAddr, events: broadcast::Sender<String>) {
     );
 }
 
-/// An API server on a thread of its own that makes up what it sends.
+/// Starts an API server that generates its objects, on its own thread.
 fn serve(events: broadcast::Sender<String>) -> SocketAddr {
-    let (tell, told) = oneshot::channel();
+    let (sender, address) = oneshot::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            tell.send(listener.local_addr().expect("an address")).expect("somebody asks");
+            sender.send(listener.local_addr().expect("an address")).expect("the receiver exists");
             while let Ok((socket, _)) = listener.accept().await {
                 let events = events.clone();
                 tokio::spawn(async move {
-                    let service = service_fn(move |request| answer(request, events.clone()));
+                    let service = service_fn(move |request| respond(request, events.clone()));
                     http1::Builder::new().serve_connection(TokioIo::new(socket), service).await
                 });
             }
         });
     });
-    told.blocking_recv().expect("the server starts")
+    address.blocking_recv().expect("the server starts")
 }
 
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
     events: broadcast::Sender<String>,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
     let path = request.uri().path().to_owned();
     if path.starts_with("/apis/policy") {
         let body = http_body_util::Full::new(Bytes::from_static(b"404 page not found"));
-        return Ok(Response::builder().status(404).body(body.boxed()).expect("an answer"));
+        return Ok(Response::builder().status(404).body(body.boxed()).expect("a response"));
     }
     if path == "/readyz" {
         return Ok(Response::new(http_body_util::Full::new(Bytes::from_static(b"ok")).boxed()));
     }
     let pods = if path == "/api/v1/pods" { PODS } else { 0 };
     let line = |object: String| format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n");
-    // As a server's writes are: some objects in a chunk.
+    // Several objects in a chunk, as a server writes them.
     let list = stream::iter((0..pods).step_by(8))
         .map(move |n| Bytes::from((n..(n + 8).min(pods)).map(|n| line(pod(n, 0))).collect::<String>()));
     let end = r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"900000","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
@@ -150,7 +151,7 @@ async fn answer(
     Ok(Response::new(BodyExt::boxed(StreamBody::new(frames))))
 }
 
-/// A pod as a Deployment of a service mesh makes it: mostly of what nobody here needs.
+/// A pod of a Deployment in a service mesh. Most of its fields are not needed.
 fn pod(n: usize, version: usize) -> String {
     let (workload, namespace) = (n / 30, n / 1500);
     let (a, b, c) = (n >> 16 & 255, n >> 8 & 255, n & 255);
@@ -163,17 +164,17 @@ fn pod(n: usize, version: usize) -> String {
     )
 }
 
-/// Resident memory in bytes: the second field of `/proc/self/statm`, in pages of 4 KiB.
+/// Returns the resident memory in bytes: the second field of `/proc/self/statm`, in pages of 4 KiB.
 fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("this figure is read from /proc of Linux");
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc of Linux");
     let pages: usize =
         statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("statm has numbers");
     pages * 4096
 }
 
-/// CPU time of this process: fields 14 and 15 of `/proc/self/stat`, in hundredths of a second.
+/// Returns the CPU time of this process: fields 14 and 15 of `/proc/self/stat`, in hundredths of a second.
 fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("this figure is read from /proc of Linux");
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("/proc of Linux");
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
     Duration::from_millis(fields.filter_map(|n| n.parse::<u64>().ok()).sum::<u64>() * 10)
 }

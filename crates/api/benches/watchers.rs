@@ -1,10 +1,9 @@
-//! What the watches of N agents cost an API server, as it runs: processor time for the first lists and for each event, and
-//! memory.
+//! Measures what the watches of N agents cost a running API server: CPU time for the first lists and for each event, and memory.
 //!
-//! Against an API server that is yours to load, on this machine, with the process id of the server:
+//! Needs an API server on this machine that you may put under load, and its process id:
 //! `cargo bench -p palisade-api --bench watchers -- --kubeconfig FILE --pid PID [--pods N] [--events N]`.
-//! Makes a namespace `palisade-watchers` with pods that are bound to no node, changes them, and deletes both at the end. The
-//! first row, without watchers, is the baseline: what writing the same changes costs alone.
+//! Creates a namespace `palisade-watchers` with pods that are bound to no node, changes them, and deletes both at the end. The first row,
+//! without watchers, is the baseline: the cost of writing the same changes.
 
 use std::{
     fs,
@@ -29,9 +28,7 @@ fn main() {
     let argument = |name: &str| std::env::args().skip_while(|a| *a != format!("--{name}")).nth(1);
     let number = |name: &str, default| argument(name).map_or(default, |n| n.parse().expect("a number"));
     let (Some(kubeconfig), Some(pid)) = (argument("kubeconfig"), argument("pid")) else {
-        eprintln!(
-            "nothing is measured without --kubeconfig FILE and --pid PID of an API server that is yours to load"
-        );
+        eprintln!("usage: --kubeconfig FILE --pid PID of an API server that may be put under load");
         return;
     };
     let (pods, events) = (number("pods", 2_000), number("events", 500));
@@ -50,11 +47,11 @@ async fn measure(kubeconfig: PathBuf, pid: &str, pods: usize, events: usize) {
     let api: Api<Pod> = Api::namespaced(writer.clone(), NAMESPACE);
     let namespaces: Api<Namespace> = Api::all(writer);
     let namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}})).expect("a namespace");
-    namespaces.create(&PostParams::default(), &namespace).await.expect("the namespace is made");
+    namespaces.create(&PostParams::default(), &namespace).await.expect("the namespace is created");
     for number in 0..pods {
-        api.create(&PostParams::default(), &pod(number)).await.expect("a pod is made");
+        api.create(&PostParams::default(), &pod(number)).await.expect("a pod is created");
     }
-    eprintln!("{pods} pods, {events} events; processor time and memory are those of the API server");
+    eprintln!("{pods} pods, {events} events; CPU time and memory of the API server");
     eprintln!("watchers | first lists: each | while {events} events are written | resident");
     for watchers in WATCHERS {
         row(&kubeconfig, &api, pid, watchers, pods, events).await;
@@ -67,29 +64,29 @@ async fn measure(kubeconfig: PathBuf, pid: &str, pods: usize, events: usize) {
 }
 
 async fn row(kubeconfig: &PathBuf, api: &Api<Pod>, pid: &str, watchers: usize, pods: usize, events: usize) {
-    let before = processor_time(pid);
+    let before = cpu_time(pid);
     let mut watches = Vec::new();
     for _ in 0..watchers {
-        // A connection of its own for each, as agents have.
+        // Each has its own connection, as agents have.
         watches.push(watch(client(kubeconfig).await, WatchOptions::default()));
     }
     for watch in &mut watches {
         let cluster = loop {
-            if let Event::Snapshot(cluster) = watch.recv().await.expect("the watch goes on") {
+            if let Event::Snapshot(cluster) = watch.recv().await.expect("the watch is open") {
                 break cluster;
             }
         };
         assert!(cluster.pods.len() >= pods, "{} pods", cluster.pods.len());
     }
-    let listed = processor_time(pid);
-    // Every watcher counts what it hears, so that nobody is slowed down by a full queue.
-    let heard: Vec<_> = watches
+    let listed = cpu_time(pid);
+    // Every watcher drains its queue, so that none slows down.
+    let watchers_done: Vec<_> = watches
         .into_iter()
         .map(|mut watch| {
             tokio::spawn(async move {
                 let mut last = 0;
                 while last < events {
-                    let Event::Changes { changes, .. } = watch.recv().await.expect("the watch goes on")
+                    let Event::Changes { changes, .. } = watch.recv().await.expect("the watch is open")
                     else {
                         continue;
                     };
@@ -106,12 +103,12 @@ async fn row(kubeconfig: &PathBuf, api: &Api<Pod>, pid: &str, watchers: usize, p
         api.patch(&name(event % pods), &PatchParams::default(), &patch).await.expect("a pod is changed");
     }
     let mut watches = Vec::new();
-    for task in heard {
-        watches.push(task.await.expect("it has heard everything"));
+    for task in watchers_done {
+        watches.push(task.await.expect("it received all events"));
     }
-    // What is written to connections is counted a moment later.
+    // The last writes to connections are accounted a moment later.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let done = processor_time(pid);
+    let done = cpu_time(pid);
     eprintln!(
         "{watchers:>8} | {:>17.1} ms | {:>21.0} ms in {:.1} s | {} MiB",
         (listed - before).as_secs_f64() * 1e3 / watchers.max(1) as f64,
@@ -125,7 +122,7 @@ fn name(number: usize) -> String {
     format!("app-{}-7d9f8b6c5d-{number:05}", number / 50)
 }
 
-/// As real pods, without what a kubelet adds.
+/// A realistic pod, without the status of a kubelet.
 fn pod(number: usize) -> Pod {
     let app = format!("app-{}", number / 50);
     let labels = json!({"app": app, "tier": "web", "app.kubernetes.io/name": app, "app.kubernetes.io/managed-by": "Helm",
@@ -141,8 +138,8 @@ fn pod(number: usize) -> Pod {
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod")
 }
 
-/// User and system time of a process: fields 14 and 15 of its `stat`, in hundredths of a second (`USER_HZ`).
-fn processor_time(pid: &str) -> Duration {
+/// Returns the user and system time of a process: fields 14 and 15 of its `stat`, in hundredths of a second (`USER_HZ`).
+fn cpu_time(pid: &str) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is on this machine");
     let (_, after_name) = stat.rsplit_once(')').expect("the second field is the name in brackets");
     let ticks = after_name.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().expect("a number"));

@@ -218,7 +218,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// Returns the first line of a text, without control characters and up to [`MAX_MESSAGE`] characters. A proxy's error page is long and
-/// says little.
+/// of little use.
 pub(crate) fn first_line(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect()

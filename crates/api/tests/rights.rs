@@ -1,4 +1,4 @@
-//! What a server says of our rights, over the wire: an HTTP server in this process answers as an API server does.
+//! Queries of rights, over the network: an HTTP server in this process responds as an API server does.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -15,22 +15,22 @@ use palisade_api::{
 };
 use serde_json::{Value, json};
 
-/// Answers each request, given its method, path and body, with a status and a body.
-type Answering = fn(&str, &str, &Value) -> (u16, String);
+/// Returns status and body of the response to a request, given its method, path and body.
+type Handler = fn(&str, &str, &Value) -> (u16, String);
 
-/// A server of one test, and the way to it. It ends with the process.
+/// The server of one test, and a kubeconfig for it. It runs until the process ends.
 struct Server {
     access: Access,
     _dir: tempfile::TempDir,
 }
 
 impl Server {
-    fn start(date: &'static str, answering: Answering) -> Self {
+    fn start(date: &'static str, handler: Handler) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                thread::spawn(move || serve(stream, date, answering));
+                thread::spawn(move || serve(stream, date, handler));
             }
         });
         let dir = tempfile::TempDir::new().unwrap();
@@ -46,13 +46,13 @@ impl Server {
         Self { access: Access { kubeconfig: Some(kubeconfig), context: None, timeout }, _dir: dir }
     }
 
-    fn ask(&self) -> Result<Rights, RightsError> {
+    fn query(&self) -> Result<Rights, RightsError> {
         Rights::query_blocking(&self.access)
     }
 }
 
-/// One request, then the connection ends.
-fn serve(stream: TcpStream, date: &str, answering: Answering) {
+/// Handles one request and closes the connection.
+fn serve(stream: TcpStream, date: &str, handler: Handler) {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
@@ -70,20 +70,20 @@ fn serve(stream: TcpStream, date: &str, answering: Answering) {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    let (status, text) = answering(method, path, &serde_json::from_slice(&body).unwrap_or(Value::Null));
-    let answer = format!(
+    let (status, text) = handler(method, path, &serde_json::from_slice(&body).unwrap_or(Value::Null));
+    let response = format!(
         "HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
         text.len()
     );
-    // Who asked may have gone.
-    _ = reader.into_inner().write_all(answer.as_bytes());
+    // The client may have closed the connection.
+    _ = reader.into_inner().write_all(response.as_bytes());
 }
 
 const LONG_AGO: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
-/// All but watching pods and writing leases other than the right one.
+/// Allows everything except watching pods and writing other leases than ours.
 fn some_rights(method: &str, path: &str, body: &Value) -> (u16, String) {
-    let answer = match (method, path) {
+    let body = match (method, path) {
         ("GET", "/version") => json!({"major": "1", "minor": "33", "gitVersion": "v1.33.1"}),
         ("GET", "/apis") => json!({"groups": [
             {"name": "apps", "versions": [{"version": "v1"}]},
@@ -96,24 +96,25 @@ fn some_rights(method: &str, path: &str, body: &Value) -> (u16, String) {
             json!({"resources": [{"name": "adminnetworkpolicies"}]})
         }
         ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews?") => {
-            let asked = &body["spec"]["resourceAttributes"];
-            let watches_pods = asked["resource"] == "pods" && asked["verb"] == "watch";
-            let status_of_policy = asked["resource"] != "clusternetworkpolicies"
-                || asked["verb"] != "patch"
-                || asked["subresource"] == "status";
-            let lease = asked["verb"] != "update"
-                || (asked["name"] == "palisade-status-writer" && asked["namespace"] == "palisade-system");
+            let attributes = &body["spec"]["resourceAttributes"];
+            let watches_pods = attributes["resource"] == "pods" && attributes["verb"] == "watch";
+            let status_of_policy = attributes["resource"] != "clusternetworkpolicies"
+                || attributes["verb"] != "patch"
+                || attributes["subresource"] == "status";
+            let lease = attributes["verb"] != "update"
+                || (attributes["name"] == "palisade-status-writer"
+                    && attributes["namespace"] == "palisade-system");
             json!({"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": {},
                 "status": {"allowed": !watches_pods && status_of_policy && lease}})
         }
-        other => panic!("{other:?} is not asked"),
+        other => panic!("unexpected request {other:?}"),
     };
-    (if method == "POST" { 201 } else { 200 }, answer.to_string())
+    (if method == "POST" { 201 } else { 200 }, body.to_string())
 }
 
 #[test]
-fn each_right_is_asked_and_each_kind_found() {
-    let rights = Server::start(LONG_AGO, some_rights).ask().unwrap();
+fn every_right_is_reviewed_and_every_kind_is_found() {
+    let rights = Server::start(LONG_AGO, some_rights).query().unwrap();
     assert_eq!(rights.version, "v1.33.1");
     assert!(rights.clock_ahead.unwrap() > 30 * 365 * 86_400);
     assert_eq!(
@@ -132,25 +133,25 @@ fn each_right_is_asked_and_each_kind_found() {
 }
 
 #[test]
-fn a_server_that_does_not_discover_is_asked_for_rights_all_the_same() {
+fn rights_are_reviewed_without_the_right_to_discover() {
     let rights = Server::start("some day", |method, path, body| match path {
         "/apis" => {
             (403, json!({"kind": "Status", "code": 403, "reason": "Forbidden", "message": "no"}).to_string())
         }
         _ => some_rights(method, path, body),
     });
-    let rights = rights.ask().unwrap();
+    let rights = rights.query().unwrap();
     assert_eq!((rights.served, rights.clock_ahead), (vec![], None));
     assert_eq!(rights.rights.iter().filter(|right| right.purpose == Purpose::Enforcing).count(), 8);
 }
 
 #[test]
-fn what_is_no_api_server_is_an_error() {
-    let garbage = Server::start(LONG_AGO, |_, _, _| (200, "<html>".to_owned())).ask().unwrap_err();
-    assert!(garbage.to_string().contains("cannot decode the response"), "{garbage}");
-    let refused = Server::start(LONG_AGO, |_, _, _| {
+fn something_other_than_an_api_server_is_an_error() {
+    let malformed = Server::start(LONG_AGO, |_, _, _| (200, "<html>".to_owned())).query().unwrap_err();
+    assert!(malformed.to_string().contains("cannot decode the response"), "{malformed}");
+    let unauthorized = Server::start(LONG_AGO, |_, _, _| {
         (401, json!({"kind": "Status", "code": 401, "reason": "Unauthorized", "message": "who?"}).to_string())
     });
-    let refused = refused.ask().unwrap_err();
-    assert!(refused.to_string().contains("401 Unauthorized"), "{refused}");
+    let unauthorized = unauthorized.query().unwrap_err();
+    assert!(unauthorized.to_string().contains("401 Unauthorized"), "{unauthorized}");
 }

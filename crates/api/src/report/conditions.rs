@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// G-21).
 const ACCEPTED: &str = "palisade.dev/Accepted";
 const PROGRAMMED: &str = "palisade.dev/Programmed";
-/// The API limits the message of a condition to 32 KiB; nobody reads as much.
+/// The longest message of a condition. The API allows 32 KiB, which is more than a person reads.
 const MAX_MESSAGE: usize = 4096;
 
 /// A condition, without its times.

@@ -14,7 +14,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// One line of a watch.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Message<'a> {
-    /// An object appeared or changed.
+    /// An object was added or changed.
     Set(&'a str),
     /// An object was deleted.
     Deleted(&'a str),

@@ -5,6 +5,7 @@
 #![expect(dead_code, reason = "each test program uses a part of the module")]
 
 pub(crate) mod follower;
+pub(crate) mod objects;
 mod serve;
 pub(crate) mod server;
 mod write;
