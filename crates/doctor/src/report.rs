@@ -14,7 +14,7 @@ pub fn is_healthy(findings: &[Finding]) -> bool {
     findings.iter().all(|finding| finding.status != Status::Fail)
 }
 
-/// Renders findings for a terminal, with colours.
+/// Renders findings for a terminal, with colors.
 #[must_use]
 pub fn text(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.id.len()).max().unwrap_or(0);

@@ -51,7 +51,7 @@ pub(crate) enum SelfTestError {
     /// A namespace could not be created.
     #[error("cannot create network namespaces: CAP_SYS_ADMIN is required, so run as root")]
     Namespace(#[source] io::Error),
-    /// A link, address, route or neighbour could not be created.
+    /// A link, address, route or neighbor could not be created.
     #[error("cannot connect the namespaces")]
     Connect(#[from] NetlinkError),
     /// The packet counters failed.
@@ -79,7 +79,7 @@ fn address(family: Family, pod: u8) -> IpAddr {
     }
 }
 
-/// Returns the next hop of a routed pod. No interface has this address; the pods have a permanent neighbour entry for it.
+/// Returns the next hop of a routed pod. No interface has this address; the pods have a permanent neighbor entry for it.
 fn gateway(family: Family) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(169, 254, 213, 254).into(),
@@ -146,7 +146,7 @@ fn connect(
         } else {
             for family in families {
                 let own = address(*family, pod.number);
-                node.route(&Route::to_host(own, pod.host_end.index)).neighbour(
+                node.route(&Route::to_host(own, pod.host_end.index)).neighbor(
                     pod.host_end.index,
                     own,
                     pod.own_end.mac,
@@ -164,11 +164,11 @@ fn connect(
             for (number, mac) in ends.iter().filter(|(number, _)| *number != pod.number) {
                 let peer = Route { source: Some(own), ..Route::to_host(address(*family, *number), ETH0) };
                 match path {
-                    Path::Bridged { .. } => pod.netlink.route(&peer).neighbour(ETH0, peer.to.0, *mac),
+                    Path::Bridged { .. } => pod.netlink.route(&peer).neighbor(ETH0, peer.to.0, *mac),
                     Path::Routed => {
                         let via = gateway(*family);
                         pod.netlink
-                            .neighbour(ETH0, via, pod.host_end.mac)
+                            .neighbor(ETH0, via, pod.host_end.mac)
                             .route(&Route { via: Some(via), ..peer })
                     }
                 };

@@ -236,7 +236,7 @@ impl Network {
         for family in families.all() {
             let via = outside_gateway(*family);
             let any = palisade_policy::address::from_number(*family, 0);
-            site.netlink.neighbour(ETH0, via, mac(SITE_END, self.outside.slot));
+            site.netlink.neighbor(ETH0, via, mac(SITE_END, self.outside.slot));
             let source = first(addresses, *family);
             site.netlink.route(&Route { to: (any, 0), via: Some(via), link: ETH0, source });
         }
@@ -251,11 +251,11 @@ impl Network {
             self.nodes.iter().map(|(n, s)| (n.clone(), mac(SITE_END, s.slot))).collect();
         for (other, mac) in &macs {
             for address in &layout.nodes[other] {
-                self.outside.netlink.neighbour(ETH0, *address, *mac).route(&Route::to_host(*address, ETH0));
+                self.outside.netlink.neighbor(ETH0, *address, *mac).route(&Route::to_host(*address, ETH0));
                 for (name, site) in self.nodes.iter_mut().filter(|(n, _)| *n != other) {
                     let source = first(&layout.nodes[name], Family::of(*address));
                     let route = Route { source, ..Route::to_host(*address, ETH0) };
-                    site.netlink.neighbour(ETH0, *address, *mac).route(&route);
+                    site.netlink.neighbor(ETH0, *address, *mac).route(&route);
                 }
             }
         }
@@ -281,7 +281,7 @@ impl Network {
             for address in &from.nodes[name] {
                 let route = Route::to_host(*address, ETH0);
                 for site in self.nodes.values_mut().chain([&mut self.outside]) {
-                    site.netlink.remove_route(&route).remove_neighbour(ETH0, *address);
+                    site.netlink.remove_route(&route).remove_neighbor(ETH0, *address);
                 }
             }
         }
@@ -349,7 +349,7 @@ impl Network {
                 let source = first(&layout.nodes[&at.node], Family::of(*address));
                 node.netlink.route(&Route { source, ..Route::to_host(*address, link) });
                 if !layout.options.bridged {
-                    node.netlink.neighbour(link, *address, peer.mac);
+                    node.netlink.neighbor(link, *address, peer.mac);
                 }
             }
             // The pod's end of the veth pair exists only after the node's requests are done.
@@ -408,7 +408,7 @@ impl Network {
                     for address in *addresses {
                         pod.netlink.route(&Route::to_host(*address, ETH0));
                         if permanent {
-                            pod.netlink.neighbour(ETH0, *address, *mac);
+                            pod.netlink.neighbor(ETH0, *address, *mac);
                         }
                     }
                 }
@@ -435,7 +435,7 @@ impl Network {
                         for a in &at.addresses {
                             site.netlink
                                 .remove_route(&Route::to_host(*a, BRIDGE))
-                                .remove_neighbour(BRIDGE, *a);
+                                .remove_neighbor(BRIDGE, *a);
                         }
                     }
                 } else {
@@ -455,7 +455,7 @@ impl Network {
                             other_pod
                                 .netlink
                                 .remove_route(&Route::to_host(*a, ETH0))
-                                .remove_neighbour(ETH0, *a);
+                                .remove_neighbor(ETH0, *a);
                         }
                         other_pod.netlink.commit().map_err(in_network(&format!("pod {other}")))?;
                     }

@@ -25,7 +25,7 @@ pub fn describe_peer(peer: &Peer) -> String {
     }
 }
 
-/// A port match in words: `TCP 80`, `UDP 1-1024`, `every TCP port`, `TCP port named web`.
+/// A port match in words: `TCP 80`, `UDP 1-1024`, `every TCP port`, `port "web"/TCP`.
 #[must_use]
 pub fn describe_port(port: &PortMatch) -> String {
     match port {
@@ -33,7 +33,7 @@ pub fn describe_port(port: &PortMatch) -> String {
         PortMatch::Numbers { protocol, first, last } if first == last => format!("{protocol} {first}"),
         PortMatch::Numbers { protocol, first, last } => format!("{protocol} {first}-{last}"),
         PortMatch::Named { protocol, name } => {
-            format!("{}port named {name}", protocol.map(|p: Protocol| format!("{p} ")).unwrap_or_default())
+            format!("port \"{name}\"{}", protocol.map(|p: Protocol| format!("/{p}")).unwrap_or_default())
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Network namespaces, and the links, addresses, routes and neighbours in them.
+//! Network namespaces, and the links, addresses, routes and neighbors in them.
 //!
 //! The lab builds a cluster with it; the doctor's self-test builds two pods. It starts no program and reads no policy.
 

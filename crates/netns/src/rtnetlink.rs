@@ -1,4 +1,4 @@
-//! A small blocking rtnetlink client that creates and removes links, addresses, routes and neighbours.
+//! A small blocking rtnetlink client that creates and removes links, addresses, routes and neighbors.
 //!
 //! Requests are queued and sent together. The kernel acknowledges each, and an error names the request that failed. The
 //! caller chooses interface indices and hardware addresses, so nothing has to be read back.
@@ -210,8 +210,8 @@ impl Netlink {
         self.push(RouteNetlinkMessage::DelRoute(route_message(route)), 0, text)
     }
 
-    /// Queues a permanent neighbour entry.
-    pub fn neighbour(&mut self, link: u32, address: IpAddr, mac: Mac) -> &mut Self {
+    /// Queues a permanent neighbor entry.
+    pub fn neighbor(&mut self, link: u32, address: IpAddr, mac: Mac) -> &mut Self {
         let mut message = NeighbourMessage::default();
         message.header.family = family(address);
         message.header.ifindex = link;
@@ -220,12 +220,12 @@ impl Netlink {
             NeighbourAttribute::Destination(address.into()),
             NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
         ];
-        let text = format!("add the neighbour {address} on link {link}");
+        let text = format!("add the neighbor {address} on link {link}");
         self.push(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, text)
     }
 
-    /// Queues removing a neighbour entry, if it exists.
-    pub fn remove_neighbour(&mut self, link: u32, address: IpAddr) -> &mut Self {
+    /// Queues removing a neighbor entry, if it exists.
+    pub fn remove_neighbor(&mut self, link: u32, address: IpAddr) -> &mut Self {
         let mut message = NeighbourMessage::default();
         message.header.family = family(address);
         message.header.ifindex = link;
@@ -233,7 +233,7 @@ impl Netlink {
         self.queue.push(Request {
             message: RouteNetlinkMessage::DelNeighbour(message),
             flags: 0,
-            text: format!("remove the neighbour {address} from link {link}"),
+            text: format!("remove the neighbor {address} from link {link}"),
             may_be_missing: true,
         });
         self

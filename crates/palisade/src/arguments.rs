@@ -23,7 +23,7 @@ use crate::{
     arg_required_else_help = true,
     after_help = "\
 Exit codes: 0 yes (allowed, identical, done), 1 no (denied, different), 2 error.
-Colour is used on terminals only, and never if NO_COLOR is set."
+Color is used on terminals only, and never if NO_COLOR is set."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]

@@ -67,7 +67,7 @@ impl ClusterArguments {
     /// configured.
     ///
     /// # Errors
-    /// When there is none, or it can't be asked.
+    /// When no cluster is configured, or it can't be reached.
     pub(crate) fn read(&self, namespace: Option<&str>, or: &str) -> Result<ClusterSnapshot> {
         let access = Access {
             kubeconfig: self.kubeconfig.clone(),
@@ -75,9 +75,9 @@ impl ClusterArguments {
             timeout: Some(self.request_timeout),
         };
         let line = ProgressLine::default();
-        let tell = |came: usize, open: &BTreeSet<ResourceKind>| line.show(came, open);
-        let tell: &read::Progress<'_> = &tell;
-        let progress = io::stderr().is_terminal().then_some(tell);
+        let report = |read: usize, open: &BTreeSet<ResourceKind>| line.show(read, open);
+        let report: &read::Progress<'_> = &report;
+        let progress = io::stderr().is_terminal().then_some(report);
         let read = read_blocking(&access, ReadOptions { namespace, progress });
         line.clear();
         let live = read.map_err(|error| match error {
@@ -103,11 +103,11 @@ struct ProgressLine {
 }
 
 impl ProgressLine {
-    fn show(&self, came: usize, open: &BTreeSet<ResourceKind>) {
+    fn show(&self, read: usize, open: &BTreeSet<ResourceKind>) {
         let open: Vec<&str> = open.iter().map(|kind| kind.as_str()).collect();
         let width = output::width().saturating_sub(1);
         let text = format!(
-            "{came} objects read; waiting for {}",
+            "{read} objects read; waiting for {}",
             connection_ends::abbreviated(&open, ToString::to_string)
         );
         let text: String = text.chars().take(width).collect();

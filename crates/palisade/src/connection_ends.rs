@@ -52,7 +52,7 @@ pub(crate) fn abbreviated<T>(all: &[T], text: impl Fn(&T) -> String) -> String {
     shown
 }
 
-/// The short name of an endpoint.
+/// Returns the short name of an end.
 pub(crate) fn name(endpoint: &ConnectionEnd) -> String {
     let nodes = |all: &[NodeAddresses]| abbreviated(all, |n| n.name.to_string());
     match endpoint {
@@ -76,7 +76,7 @@ fn pods_of(workload: &WorkloadPods) -> String {
     format!("{namespace}/{}/{name}{parts}", kind.to_lowercase())
 }
 
-/// Where the object that an endpoint stands for begins.
+/// Returns the origin of the object that an end represents.
 pub(crate) fn place<'a>(endpoint: &ConnectionEnd, loaded: &'a Loaded) -> Option<&'a Origin> {
     match endpoint {
         ConnectionEnd::Workload(workload) => place_of_workload(workload, loaded),

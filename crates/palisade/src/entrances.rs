@@ -26,7 +26,7 @@ impl ControllerArguments {
     /// `namespace`.
     ///
     /// # Errors
-    /// If a name stands for nothing that has a network.
+    /// When a name has no pod with an address.
     pub(crate) fn entrances(&self, loaded: &Loaded, namespace: &str) -> Result<ControllerRoutes> {
         let mut out = ControllerRoutes { routes: loaded.routes.clone(), ..ControllerRoutes::default() };
         for name in &self.names {
@@ -81,7 +81,7 @@ pub(crate) fn blocked(
     all: &[Route],
     named: bool,
 ) -> String {
-    let them = escape::plain(&routes(through, all)).into_owned();
+    let names = escape::plain(&routes(through, all)).into_owned();
     let verb = if through.len() == 1 { "leads" } else { "lead" };
     let whose = match named {
         true => "policies deny it to the ingress controller".to_owned(),
@@ -89,5 +89,5 @@ pub(crate) fn blocked(
                   it with --ingress-controller"
             .to_owned(),
     };
-    format!("warning: {them} {verb} to {end} on {}, but {whose}\n", VisibleTraffic::of(traffic).text())
+    format!("warning: {names} {verb} to {end} on {}, but {whose}\n", VisibleTraffic::of(traffic).text())
 }

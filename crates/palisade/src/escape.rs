@@ -7,8 +7,8 @@ pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     palisade_manifest::printable(text)
 }
 
-/// Escapes a finished text for a terminal: only line breaks, tabs and colours pass unescaped. This is the last line of
-/// defence: names must be made [`plain`] where they are inserted, because a name may contain colours too.
+/// Escapes a finished text for a terminal: only line breaks, tabs and colors pass unescaped. This is the last line of
+/// defence: names must be made [`plain`] where they are inserted, because a name may contain colors too.
 pub(crate) fn terminal(text: &str) -> Cow<'_, str> {
     let is_odd = |c: char| palisade_manifest::needs_escape(c) && !matches!(c, '\n' | '\t');
     if !text.contains(is_odd) {
@@ -19,9 +19,9 @@ pub(crate) fn terminal(text: &str) -> Cow<'_, str> {
     while let Some(at) = rest.find(is_odd) {
         let (before, after) = rest.split_at(at);
         out.push_str(before);
-        if let Some(colour) = colour(after) {
-            out.push_str(&after[..colour]);
-            rest = &after[colour..];
+        if let Some(color) = color(after) {
+            out.push_str(&after[..color]);
+            rest = &after[color..];
             continue;
         }
         let mut characters = after.chars();
@@ -32,11 +32,11 @@ pub(crate) fn terminal(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Returns the length of the colour (ECMA-48 SGR) at the beginning of a text.
-fn colour(text: &str) -> Option<usize> {
+/// Returns the length of the color (ECMA-48 SGR) at the beginning of a text.
+fn color(text: &str) -> Option<usize> {
     let parameters = text.strip_prefix("\u{1b}[")?;
     let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
-    // 8 conceals text, so it is not accepted; an 8 after a 5 is one of 256 colours.
+    // 8 conceals text, so it is not accepted; an 8 after a 5 is one of 256 colors.
     let numbers: Vec<&str> = parameters[..end].split(';').collect();
     let conceals = numbers.iter().enumerate().any(|(at, n)| {
         n.trim_start_matches('0') == "8" && (at == 0 || numbers[at - 1].trim_start_matches('0') != "5")
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_gets_lines_and_colours_and_nothing_else_to_obey() {
+    fn a_terminal_gets_lines_and_colors_and_nothing_else_to_obey() {
         let ours = "\u{1b}[1;32mgood\u{1b}[0m\n\ta line";
         assert_eq!(terminal(ours), ours);
         let hostile = "a\u{1b}[2J\u{1b}]0;title\u{7}b\r\u{9b}31m\u{202e}\u{1b}[8mhidden\u{1b}[0;08m\u{1b}[";

@@ -226,7 +226,7 @@ pub(crate) fn report(loaded: &Loaded, quiet: bool) {
     let warnings = of(Severity::Warning).filter(|_| !quiet);
     let all: Vec<&Diagnostic> = of(Severity::Error).chain(warnings).collect();
     for diagnostic in all.iter().take(MAX_PRINTED) {
-        // The writer strips colours where they don't belong.
+        // The writer strips colors where they don't belong.
         let text = render(diagnostic, Style { colour: true, width: output::width() });
         output::note(&format!("{text}\n\n"));
     }

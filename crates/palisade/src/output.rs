@@ -16,7 +16,7 @@ pub(crate) enum Format {
     Json,
 }
 
-/// The meaning of a word, which determines its colour.
+/// The meaning of a word, which determines its color.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
     /// Allowed, opened, ok.
@@ -27,7 +27,7 @@ pub(crate) enum Style {
     Strong,
 }
 
-/// Colours a text. [`print()`] and [`note()`] strip colours where they don't belong.
+/// Colors a text. [`print()`] and [`note()`] strip colors where they don't belong.
 pub(crate) fn styled(style: Style, text: &str) -> String {
     let style = match style {
         Style::Good => anstyle::AnsiColor::Green.on_default().bold(),
@@ -37,7 +37,7 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Writes an answer to standard output. Colours are stripped unless it is a terminal and `NO_COLOR` is not set.
+/// Writes an answer to standard output. Colors are stripped unless it is a terminal and `NO_COLOR` is not set.
 ///
 /// # Errors
 /// When writing fails, except that a closed pipe is not an error, as in `palisade … | head`.
@@ -49,7 +49,7 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Streams an answer without colours to standard output, with `write`.
+/// Streams an answer without colors to standard output, with `write`.
 ///
 /// # Errors
 /// As [`print()`].

@@ -146,7 +146,8 @@ struct JsonMiss {
     rule: JsonRule,
     peer_matches: bool,
     port_matches: bool,
-    wanted: String,
+    #[serde(rename = "wanted")]
+    required: String,
     line: Option<u32>,
 }
 
@@ -233,7 +234,7 @@ fn miss(miss: &NearMiss) -> JsonMiss {
         rule: (&miss.rule).into(),
         peer_matches: miss.peer_matches,
         port_matches: miss.port_matches,
-        wanted: palisade_names::describe_missing(&miss.missing),
+        required: palisade_names::describe_missing(&miss.missing),
         line: miss.origin.as_ref().and_then(Origin::line),
     }
 }

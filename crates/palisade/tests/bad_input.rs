@@ -1,4 +1,4 @@
-//! What is wrong with the input is told, with its place and its cure, and never passes for an answer.
+//! Invalid input is reported with its position and a cure, and never gives an answer.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {namespace: shop, name: a, labels: {app: a}}\n\
                    spec: {containers: [{name: c, image: i}]}\n---\n";
 
-/// Exit code, standard output and standard error of a verb that reads this text.
+/// Runs a verb on a text; returns the exit code, standard output and standard error.
 fn read(text: &str, verb: &str, options: &[(&str, &str)]) -> (i32, String, String) {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("in.yaml"), text).unwrap();
@@ -91,7 +91,7 @@ fn a_policy_of_no_namespace_is_told() {
     assert!(err.contains("NetworkPolicy shpo/deny") && err.contains("there is no namespace `shpo`"), "{err}");
 }
 
-/// The same file under either channel of the definitions: by flag and by environment, the flag counting.
+/// The same file in either release channel, set by flag and by environment; the flag takes precedence.
 #[test]
 fn the_channel_decides_which_fields_there_are() {
     let text = format!(

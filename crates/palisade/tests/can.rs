@@ -1,4 +1,4 @@
-//! `palisade can` as users run it: exit codes, answers on the shared examples, and what bad input gets.
+//! `palisade can` as users run it: exit codes, answers for the examples, and invalid input.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
@@ -25,7 +25,7 @@ struct Ran {
 
 fn ran(output: Output) -> Ran {
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    // No code means killed by a signal, which a test must see.
+    // Without a code, the process was killed by a signal.
     let code = output.status.code().unwrap_or(-1);
     Ran { code, out: text(output.stdout), err: text(output.stderr) }
 }
@@ -36,7 +36,7 @@ fn palisade() -> Command {
     command
 }
 
-/// `palisade can` with these words, on one path.
+/// Runs `palisade can` on one path.
 fn can(words: &str, path: &Path) -> Ran {
     ran(palisade().arg("can").args(words.split(' ')).arg("-f").arg(path).output().unwrap())
 }
@@ -48,7 +48,7 @@ fn manifest(text: &str) -> TempDir {
     dir
 }
 
-/// An error: code 2, nothing on standard output, no panic, and all of `parts` in the message.
+/// Asserts an error: exit code 2, empty standard output, no panic, and all of `parts` in the message.
 #[track_caller]
 fn refused(ran: &Ran, parts: &[&str]) {
     assert_eq!(ran.code, 2, "{}{}", ran.out, ran.err);
@@ -106,7 +106,7 @@ fn the_shop_answers_with_rules_and_lines() {
 }
 
 #[test]
-fn the_misspelt_shop_opens_port_80_of_the_internet() {
+fn the_misspelled_shop_opens_port_80_of_the_internet() {
     let path = example("shop-two-rules");
     answered(&can("shop/backend internet:80", &path), 0, &["egress[1]"]);
     answered(&can("shop/backend 192.168.1.20:443", &path), 0, &["egress[0]"]);
@@ -131,7 +131,7 @@ fn the_tiers_answer_with_policy_tier_priority_and_line() {
             "platform.yaml:51)",
         ],
     );
-    // The team's policy says nothing of this port, and isn't asked.
+    // The team's policy has no rule for this port, and is not evaluated.
     answered(
         &can("monitoring/prometheus shop/api:9200", &path),
         0,
@@ -140,7 +140,7 @@ fn the_tiers_answer_with_policy_tier_priority_and_line() {
             "platform.yaml:36)",
         ],
     );
-    // Passed on by the platform, decided by the team.
+    // Passed by the platform's policy, decided by the team's.
     let passed = can("sandbox/trial shop/api:8080", &path);
     answered(&passed, 0, &["ingress: allowed by NetworkPolicy shop/api, ingress[0] (", "team.yaml:12)"]);
     let below = passed.out.lines().last().unwrap().trim();
@@ -157,7 +157,7 @@ fn the_tiers_answer_with_policy_tier_priority_and_line() {
             "baseline tier, priority 100",
         ],
     );
-    // A NetworkPolicy decides finally: the baseline is not asked.
+    // A NetworkPolicy is final: the baseline is not evaluated.
     answered(&can("8.8.8.8 shop/api:8080", &path), 1, &["isolated by NetworkPolicy shop/api"]);
     answered(&can("8.8.8.8 shop/web:8080", &path), 0, &["no policy isolates the destination"]);
 }
@@ -300,7 +300,7 @@ status: {phase: Running, podIP: 10.9.9.9, podIPs: [{ip: 10.9.9.9}]}
 }
 
 #[test]
-fn specs_that_mean_nothing_are_explained() {
+fn invalid_specs_are_reported_with_a_cure() {
     let shop = example("shop");
     refused(
         &can("shop/frontend shop/backnd:80", &shop),
@@ -338,7 +338,7 @@ spec:
 }
 
 #[test]
-fn nodes_are_ends_and_their_own_pods_let_them_in() {
+fn nodes_are_endpoints_and_may_reach_their_own_pods() {
     let text = "
 apiVersion: v1
 kind: Node
@@ -542,15 +542,15 @@ fn a_reader_who_leaves_early_is_no_error() {
 }
 
 #[test]
-fn colour_is_for_terminals() {
+fn color_is_for_terminals() {
     let ran = can("shop/frontend shop/backend:8080", &example("shop"));
     assert!(!ran.out.contains('\u{1b}'));
-    let coloured = ran_coloured(false);
-    assert!(coloured.contains('\u{1b}'), "CLICOLOR_FORCE asks for colour");
-    assert!(!ran_coloured(true).contains('\u{1b}'), "NO_COLOR forbids it");
+    let colored = ran_colored(false);
+    assert!(colored.contains('\u{1b}'), "CLICOLOR_FORCE asks for color");
+    assert!(!ran_colored(true).contains('\u{1b}'), "NO_COLOR forbids it");
 }
 
-fn ran_coloured(no_color: bool) -> String {
+fn ran_colored(no_color: bool) -> String {
     let mut command = palisade();
     if no_color {
         command.env("NO_COLOR", "1")

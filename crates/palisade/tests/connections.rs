@@ -1,5 +1,5 @@
-//! `palisade connections` as users run it: every form of the answer word for word, filters, odd names, and what bad input
-//! gets. `PALISADE_BLESS=1 cargo test` writes the recorded answers anew.
+//! `palisade connections` as users run it: snapshots of every output format, filters, hostile names, and invalid input.
+//! `PALISADE_BLESS=1 cargo test` updates the snapshots.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
@@ -28,7 +28,7 @@ fn json(words: &str) -> Value {
     serde_json::from_str(&answer(&format!("{words} -o json"))).unwrap()
 }
 
-/// `FROM  TO  PORTS`, as the table has it, with single spaces.
+/// Returns the lines of the table, with ` | ` between columns.
 fn lines(words: &str) -> Vec<String> {
     let squeeze = |line: &str| {
         line.split("  ").map(str::trim).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" | ")
@@ -109,7 +109,7 @@ fn json_names_objects_places_and_ports() {
     assert_eq!(of_backend[0]["ports"], serde_json::json!([{"protocol": "TCP", "first": 80, "last": 80}]));
     assert_eq!((&of_backend[0]["all"], &of_backend[0]["other_protocols"]), (&false.into(), &false.into()));
     assert_eq!(of_backend[0]["families"], serde_json::json!(["IPv4"]));
-    // Each connection names two ends of the list.
+    // Each connection refers to two listed ends.
     let ids: Vec<&str> = json["ends"].as_array().unwrap().iter().map(|e| e["id"].as_str().unwrap()).collect();
     for connection in json["connections"].as_array().unwrap() {
         assert!(ids.contains(&connection["from"].as_str().unwrap()), "{connection}");
@@ -142,7 +142,7 @@ fn the_published_schema_describes_the_answers() {
 }
 
 #[test]
-fn what_leads_in_is_shown_in_every_form() {
+fn ingress_controllers_are_shown_in_every_format() {
     for form in FORMS {
         let extension = if form == "table" || form == "wide" { "txt" } else { form };
         let (code, out, err) = run(&mut palisade(&format!("connections -f examples/ingress -o {form}")));
@@ -160,7 +160,7 @@ fn what_leads_in_is_shown_in_every_form() {
         assert_eq!(code, 0, "{err}");
         (serde_json::from_str::<Value>(&out).unwrap(), err)
     };
-    // The policies of the API let in the one controller that they name.
+    // The policies of the API allow only the controller that they select.
     let (json, err) = forwarded("--from {ingress-controller} --ingress-controller edge/controller");
     assert_eq!(err, "");
     let to = |json: &Value| {
@@ -195,7 +195,7 @@ fn what_leads_in_is_shown_in_every_form() {
 }
 
 #[test]
-fn filters_choose_ends_and_ports() {
+fn filters_select_ends_and_ports() {
     assert_eq!(
         lines("connections -f examples/shop --from shop/backend"),
         ["shop/deployment/backend | 192.168.1.0/24 | TCP 80"]
@@ -227,7 +227,7 @@ fn filters_choose_ends_and_ports() {
     assert_eq!(json(none)["connections"], serde_json::json!([]));
 }
 
-/// What `connections` shows and what `can` answers are the same, for every port that the examples name.
+/// `connections` and `can` agree for every port in the examples.
 #[test]
 fn can_and_connections_agree() {
     for example in
@@ -303,12 +303,12 @@ fn odd_names_stay_text() {
     assert!(
         !page.replace(namespace, "").contains("://") && !page.contains("src=\"") && !page.contains("@import")
     );
-    // No quote ends a string of DOT early.
+    // No quote ends a DOT string early.
     for line in out("dot").lines().filter(|l| l.contains("label=")) {
         let quotes = line.replace("\\\\", "").replace("\\\"", "").matches('"').count();
         assert_eq!(quotes, 2, "{line}");
     }
-    // Mermaid's quotes likewise, and table rows have their columns.
+    // The same for Mermaid; and table rows have the right number of columns.
     for line in out("mermaid").lines().filter(|l| l.contains('"')) {
         assert_eq!(line.matches('"').count(), 2, "{line}");
     }
@@ -358,9 +358,9 @@ fn bad_questions_get_clear_errors() {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_error() {
+fn a_closed_pipe_is_no_error() {
     for form in FORMS {
-        // More than a pipe holds, so that the writer meets the closed end.
+        // The output exceeds the pipe's capacity, so that the writer sees the closed pipe.
         let words = format!("connections -f examples/shop -f examples/segment --group-by pod -o {form}");
         let mut child = palisade(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());

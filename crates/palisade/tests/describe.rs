@@ -1,4 +1,4 @@
-//! `palisade describe` as users run it. `PALISADE_BLESS=1 cargo test` records the answers anew.
+//! `palisade describe` as users run it. `PALISADE_BLESS=1 cargo test` updates the snapshots.
 
 mod support;
 
@@ -23,7 +23,7 @@ fn the_answers_are_as_recorded() {
 }
 
 #[test]
-fn policies_peers_and_exposure_are_told() {
+fn policies_peers_and_exposure_are_shown() {
     let text = answer(0, "describe backend -n shop -f examples/shop");
     for part in [
         "shop/deployment/backend  examples/shop/workloads.yaml:52",
@@ -52,7 +52,7 @@ fn policies_peers_and_exposure_are_told() {
     assert_eq!(json["parts"][0]["egress"]["exposure"]["internet"]["ports"], serde_json::json!([]));
 }
 
-/// What it says of peers is what `connections` says.
+/// `describe` and `connections` agree on peers.
 #[test]
 fn describe_and_connections_agree() {
     for (example, workload) in [("shop", "shop/deployment/backend"), ("segment", "orders/deployment/api")] {

@@ -1,4 +1,4 @@
-//! `palisade diff` as users run it, on directories and on revisions. `PALISADE_BLESS=1 cargo test` records the answers anew.
+//! `palisade diff` as users run it, on directories and on revisions. `PALISADE_BLESS=1 cargo test` updates the snapshots.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
@@ -31,7 +31,7 @@ fn changes_name_their_policies_and_the_exit_code_tells() {
         )
     );
     assert!(!text.contains("\n- "), "{text}");
-    // The other way round everything is closed.
+    // In the other direction, everything is closed.
     let back = answer(1, "diff examples/shop-two-rules examples/shop");
     assert!(back.contains("- shop/deployment/backend → data/statefulset/database  TCP 80\n"), "{back}");
     assert_eq!(text.replace("+ ", "- ").matches("- shop").count(), back.matches("- shop").count());
@@ -70,7 +70,7 @@ fn a_new_workload_and_one_that_goes_are_told_as_such() {
     let (code, out, _) = run(palisade("diff examples/shop").arg(dir.path()));
     assert_eq!(code, 1);
     assert!(out.contains("+ data/pod/a-first → data/statefulset/database  all  (an end was added)"), "{out}");
-    // It takes no address from anybody: only pairs with it are there.
+    // The new pod takes no address from another pod: only its own connections are listed.
     assert!(out.lines().filter(|l| !l.starts_with(' ')).all(|l| l.contains("data/pod/a-first")), "{out}");
     let (_, out, _) = run(palisade("diff").arg(dir.path()).arg("examples/shop"));
     assert!(
@@ -80,7 +80,7 @@ fn a_new_workload_and_one_that_goes_are_told_as_such() {
 }
 
 #[test]
-fn a_policy_that_changes_nothing_is_told_and_no_difference() {
+fn a_policy_without_effect_is_listed_and_is_no_difference() {
     let dir = shop();
     let idle = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: idle, namespace: shop}\n\
                 spec: {podSelector: {matchLabels: {app: nobody}}}\n";
@@ -115,12 +115,12 @@ fn revisions_of_a_path_are_compared() {
     assert!(out.contains("main:") && out.contains("topic:"), "{out}");
     assert_eq!(diff(&["--git", "main..main", "."]).0, 0);
     assert_eq!(diff(&["--git", "HEAD", "."]).0, 0);
-    // From elsewhere, and a single file.
+    // From another directory, and with a single file.
     let (code, ..) = run(palisade("diff --git main..topic").arg(dir.path()));
     assert_eq!(code, 1);
     let (code, out, err) = diff(&["--git", "main..topic", "workloads.yaml"]);
     assert_eq!((code, &*out, &*err), (0, "", ""));
-    // A directory that is gone by now is still in the revisions.
+    // A directory that was deleted is still in the revisions.
     fs::create_dir(dir.path().join("sub")).unwrap();
     fs::rename(&policy, dir.path().join("sub/policy.yaml")).unwrap();
     fs::copy(dir.path().join("workloads.yaml"), dir.path().join("sub/workloads.yaml")).unwrap();
@@ -130,17 +130,17 @@ fn revisions_of_a_path_are_compared() {
     let (code, out, err) = diff(&["--git", "HEAD..HEAD", "sub"]);
     assert_eq!((code, &*out, &*err), (0, "", ""));
 
-    let says = |words: &[&str], part: &str| {
+    let fails = |words: &[&str], part: &str| {
         let (code, out, err) = diff(words);
         assert_eq!((code, &*out), (2, ""), "{words:?}");
         assert!(err.contains(part), "{words:?}: no {part:?} in {err}");
     };
-    says(&["--git", "nowhere..HEAD", "."], "unknown revision `nowhere`");
-    says(&["--git", "main..nowhere", "."], "unknown revision `nowhere`");
-    says(&["--git=--upload-pack=x..HEAD", "."], "unknown revision");
-    says(&["--git", "main..topic", "none"], "has no none");
-    says(&["--git", "main..topic", "-"], "no revisions");
-    says(&["--git", "main..topic", ".", "."], "two were given");
+    fails(&["--git", "nowhere..HEAD", "."], "unknown revision `nowhere`");
+    fails(&["--git", "main..nowhere", "."], "unknown revision `nowhere`");
+    fails(&["--git=--upload-pack=x..HEAD", "."], "unknown revision");
+    fails(&["--git", "main..topic", "none"], "has no none");
+    fails(&["--git", "main..topic", "-"], "no revisions");
+    fails(&["--git", "main..topic", ".", "."], "two were given");
 }
 
 #[test]

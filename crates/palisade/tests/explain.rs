@@ -1,5 +1,5 @@
-//! `palisade explain` as users run it; its patches are applied, and the answer asked again.
-//! `PALISADE_BLESS=1 cargo test` records the answers anew.
+//! `palisade explain` as users run it. Its patches are applied, and the verdict is checked again.
+//! `PALISADE_BLESS=1 cargo test` updates the snapshots.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
@@ -32,7 +32,7 @@ fn the_answers_are_as_recorded() {
 }
 
 #[test]
-fn every_port_is_split_by_what_decides_it() {
+fn every_port_is_split_by_decision() {
     let json: Value =
         serde_json::from_str(&answer(1, "explain shop/backend 192.168.1.20 -f examples/shop -o json"))
             .unwrap();
@@ -63,7 +63,7 @@ fn copy(example: &str) -> TempDir {
     dir
 }
 
-/// Applies the patches of an answer with a program that knows nothing of us.
+/// Applies patches with `git apply`.
 fn apply(dir: &Path, patch: &str) {
     let mut command = Command::new("git");
     command.args(["apply", "-p0", "-"]).current_dir(dir).env("GIT_CEILING_DIRECTORIES", dir);
@@ -78,7 +78,7 @@ fn here(dir: &Path, words: &str) -> (i32, String) {
     (code, out)
 }
 
-/// Follows the suggestions for one pair, and says whether all of them could be followed.
+/// Applies the suggestions for a pair. Returns whether there were any.
 fn follow(dir: &Path, pair: &str, options: &str) -> bool {
     let (_, out) = here(dir, &format!("explain {pair}{options} -f . -o json"));
     let json: Value = serde_json::from_str(&out).unwrap();
@@ -99,9 +99,9 @@ fn follow(dir: &Path, pair: &str, options: &str) -> bool {
     followed
 }
 
-/// Following what `explain` says makes the answer the wanted one, in both ways, for every pair of the examples.
+/// Applying the suggestions gives the requested verdict, in both directions, for every pair of the examples.
 #[test]
-fn suggestions_do_what_they_say() {
+fn suggestions_have_the_requested_effect() {
     let (mut opened, mut closed) = (0, 0);
     for example in ["shop", "segment", "isolate-database", "control-egress", "restrict-external"] {
         let (_, out) = here(copy(example).path(), "connections -f . -o json");
@@ -127,7 +127,7 @@ fn suggestions_do_what_they_say() {
     assert!(opened > 10 && closed > 10, "{opened} {closed}");
 }
 
-/// A part of the internet has one suggestion for one of its addresses, and says so.
+/// The suggestion for a part of the internet is for one of its addresses, and says so.
 #[test]
 fn a_suggestion_for_one_of_many_says_so() {
     let text = answer(1, "explain shop/backend internet:443 -f examples/shop");
@@ -140,7 +140,7 @@ fn a_suggestion_for_one_of_many_says_so() {
     assert!(udp.contains("denied   UDP  egress") && udp.contains("Give a port"), "{udp}");
 }
 
-/// Files that are not in the usual style get no patch, and the YAML to write instead.
+/// Files in an unusual style get YAML to insert instead of a patch.
 #[test]
 fn other_styles_get_yaml_and_no_wrong_patch() {
     let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: {podSelector: \
@@ -152,7 +152,7 @@ fn other_styles_get_yaml_and_no_wrong_patch() {
     assert!(!out.contains("@@") && out.contains("    - port: 8080"), "{out}");
 }
 
-/// Rules come and go where the policy has none, one or several, with comments in between.
+/// Rules are inserted and removed in policies with no, one or several rules, with comments between them.
 #[test]
 fn patches_fit_the_shape_of_the_file() {
     let head = "# a\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: p\n  namespace: shop\nspec:\n  \
@@ -202,9 +202,9 @@ spec:
     - tcp: {destinationPort: {number: 8080}}
 ";
 
-/// Tiers are walked in order, and a rule that has to come before another is put there.
+/// Tiers are evaluated in order, and a new rule is inserted before the rule that it must precede.
 #[test]
-fn cluster_wide_policies_are_walked_and_patched() {
+fn cluster_wide_policies_are_evaluated_and_patched() {
     let dir = copy("shop");
     fs::write(dir.path().join("guard.yaml"), GUARD).unwrap();
     let (code, out) = here(dir.path(), "explain shop/frontend shop/backend -f .");
@@ -214,7 +214,7 @@ fn cluster_wide_policies_are_walked_and_patched() {
     let places: Vec<_> = lines.iter().map(|line| out.find(line)).collect();
     assert!(places[0].is_some() && places[0] < places[1], "{out}");
     assert!(out.contains("denies TCP 8080, already decided by an earlier rule"), "{out}");
-    // From elsewhere the admin tier denies; what opens it stands before the rule that does. Then NetworkPolicy is never asked.
+    // From another namespace, the admin tier denies. The new rule precedes the denying one, so NetworkPolicies are not evaluated.
     let pair = "staging/frontend shop/backend:8080";
     let (code, out) = here(dir.path(), &format!("explain {pair} -f ."));
     assert!(code == 1 && out.contains("+  - action: Accept") && out.contains("   - action: Deny"), "{out}");

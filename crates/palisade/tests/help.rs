@@ -18,7 +18,7 @@ fn help(verb: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The verbs that a help text lists.
+/// Returns the verbs that a help text lists.
 fn verbs(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
     listed
@@ -87,7 +87,7 @@ fn completions_know_the_verbs() {
     }
 }
 
-/// Every verb that the help lists has a page, with its options and examples.
+/// Every verb that the help lists has a manual page with its options and examples.
 #[test]
 fn manual_pages_cover_every_verb() {
     let dir = tempfile::TempDir::new().unwrap();

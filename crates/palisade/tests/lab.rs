@@ -1,5 +1,5 @@
-//! `palisade lab` as users run it: real namespaces and packets, on the shared examples. Needs a kernel that lets this user
-//! make namespaces; where it doesn't, these tests fail, and say why.
+//! `palisade lab` as users run it, with real namespaces and packets, on the examples. These tests fail if this user may not
+//! create namespaces.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// Longer than anything here takes on a busy machine.
+/// A timeout that is long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn example(name: &str) -> PathBuf {
@@ -44,7 +44,7 @@ fn run(command: &mut Command, code: i32) -> String {
     if out.is_empty() { err } else { out }
 }
 
-/// A lab that runs. Its directory holds a copy of the shop.
+/// A running lab with a copy of the example `shop`.
 struct Running {
     dir: TempDir,
     child: Child,
@@ -76,7 +76,7 @@ impl Running {
         (child, lines)
     }
 
-    /// Waits for a line with `part`, and hands back all lines up to it.
+    /// Waits for a line with `part`, and returns all lines up to it.
     #[track_caller]
     fn until(&self, part: &str) -> String {
         let mut seen = String::new();
@@ -107,7 +107,7 @@ impl Running {
         );
     }
 
-    /// What is left of it on disk.
+    /// Returns the lab's files on disk.
     fn left(&self) -> Vec<String> {
         let entries = fs::read_dir(self.dir.path().join("palisade")).unwrap();
         entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
@@ -248,7 +248,7 @@ fn a_directory_that_vanishes_changes_nothing_until_it_returns() {
     run(&mut lab.command(&["probe", "shop/pod/frontend-2", "shop/backend:8080"]), 0);
 
     lab.signal("-INT");
-    assert_eq!(lab.child.wait().unwrap().code(), Some(0), "Ctrl-C ends it in good order");
+    assert_eq!(lab.child.wait().unwrap().code(), Some(0), "Ctrl-C stops it in order");
     assert_eq!(lab.left(), Vec::<String>::new());
 }
 

@@ -1,4 +1,4 @@
-//! Every answer for programs is what its published schema in `docs/schemas` says.
+//! The JSON output conforms to the published schemas in `docs/schemas`.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
@@ -15,7 +15,7 @@ use schema::conforms;
 use serde_json::Value;
 use support::{palisade, root, run};
 
-/// Questions of each verb: with every kind of end, decision, cause and suggestion that the examples have.
+/// Arguments for each verb that cover every kind of end, decision, cause and suggestion in the examples.
 const QUESTIONS: &[(&str, &[&str])] = &[
     (
         "can",
@@ -65,7 +65,7 @@ fn published(verb: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn asked(verb: &str, question: &str) -> Value {
+fn answer_of(verb: &str, question: &str) -> Value {
     let (code, out, err) = run(&mut palisade(&format!("{verb} {question} -o json")));
     assert!(code < 2, "{verb} {question}: {err}");
     serde_json::from_str(&out).unwrap()
@@ -76,18 +76,18 @@ fn answers_are_what_the_schemas_say() {
     for (verb, questions) in QUESTIONS {
         let schema = published(verb);
         for question in *questions {
-            let answer = asked(verb, question);
+            let answer = answer_of(verb, question);
             assert_eq!(answer["schema"], format!("palisade.{verb}/v1"));
             conforms(&schema, &schema, &answer, &format!("{verb} {question}: $"));
         }
     }
 }
 
-/// Each field that some answer has can be taken out of the schema without the check passing.
+/// The check fails if a field of an answer is removed from the schema.
 #[test]
 fn the_check_sees_fields_that_are_not_described() {
     for (verb, questions) in QUESTIONS {
-        let (schema, answer) = (published(verb), asked(verb, questions[1]));
+        let (schema, answer) = (published(verb), answer_of(verb, questions[1]));
         for (name, _) in answer.as_object().unwrap() {
             let mut poorer = schema.clone();
             poorer["properties"].as_object_mut().unwrap().remove(name);

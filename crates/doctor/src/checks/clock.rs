@@ -18,7 +18,7 @@ pub(super) fn check(rights: &Rights) -> Outcome {
                 ahead.abs(),
                 if ahead > 0 { "ahead of" } else { "behind" }
             ),
-            "synchronise the clocks (NTP): certificates and tokens are valid for limited times",
+            "synchronize the clocks (NTP): certificates and tokens are valid for limited times",
         ),
         None => Outcome::unknown("the API server's replies have no date", "compare the clocks by hand"),
     }

@@ -6,7 +6,7 @@ use palisade_nft::survey::Survey;
 
 use crate::{finding::Outcome, interfaces::Interface, node::Node};
 
-/// A policy agent, recognised by prefixes of the names that it creates.
+/// A policy agent, recognized by prefixes of the names that it creates.
 struct PolicyAgent {
     name: &'static str,
     chains: &'static [&'static str],

@@ -19,7 +19,7 @@ const SCHEMA: &str = "palisade.can/v1";
 /// The most pairs of pods or ranges that a line lists.
 const MAX_LISTED: usize = 4;
 
-/// Renders the answer as text, with colours; the writer strips them where they don't belong.
+/// Renders the answer as text, with colors; the writer strips them where they don't belong.
 pub(crate) fn text(answer: &Answer) -> String {
     let mut out = String::new();
     let differs = match &answer.differs[..] {

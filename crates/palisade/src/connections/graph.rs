@@ -1,4 +1,4 @@
-//! Graphs for Graphviz and Mermaid: namespaces are boxes, edges are labelled with ports.
+//! Graphs for Graphviz and Mermaid: namespaces are boxes, edges are labeled with ports.
 
 use std::{
     collections::BTreeMap,

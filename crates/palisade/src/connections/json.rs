@@ -40,7 +40,7 @@ struct JsonBlocked<'a> {
     through: Vec<JsonObject<'a>>,
 }
 
-/// The ends, serialised one by one.
+/// The ends, serialized one by one.
 struct Ends<'a>(&'a Report<'a>, Vec<usize>);
 
 impl Serialize for Ends<'_> {
@@ -53,7 +53,7 @@ impl Serialize for Ends<'_> {
     }
 }
 
-/// The edges, serialised one by one, since there may be millions.
+/// The edges, serialized one by one, since there may be millions.
 struct Edges<'a>(&'a Report<'a>);
 
 impl Serialize for Edges<'_> {

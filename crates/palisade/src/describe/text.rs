@@ -16,7 +16,7 @@ use crate::{
     traffic::{VisibleTraffic, family_names},
 };
 
-/// Renders the description, with colours; the writer strips them where they don't belong.
+/// Renders the description, with colors; the writer strips them where they don't belong.
 pub(crate) fn text(description: &Description, loaded: &Loaded) -> String {
     let mut out = String::new();
     for (i, part) in description.parts.iter().enumerate() {
@@ -79,9 +79,9 @@ fn describe_side(side: &Side, loaded: &Loaded, out: &mut String) {
         .collect();
     columns(&lines, "    ", out);
     for blocked in &side.blocked {
-        let them = escape::plain(&entrances::routes(&blocked.through, &loaded.routes)).into_owned();
+        let routes = escape::plain(&entrances::routes(&blocked.through, &loaded.routes)).into_owned();
         let traffic = VisibleTraffic::of(&blocked.traffic).text();
-        _ = writeln!(out, "  {} {traffic}, requested by {them}", styled(Style::Bad, "forwarding denied:"));
+        _ = writeln!(out, "  {} {traffic}, requested by {routes}", styled(Style::Bad, "forwarding denied:"));
     }
     describe_exposure(side, out);
 }

@@ -16,7 +16,7 @@ use crate::{
     traffic::{VisibleTraffic, family_names},
 };
 
-/// Renders the difference, with colours; the writer strips them where they don't belong.
+/// Renders the difference, with colors; the writer strips them where they don't belong.
 pub(crate) fn text(comparison: &Comparison) -> String {
     let mut out = String::new();
     for change in &comparison.difference.changes {

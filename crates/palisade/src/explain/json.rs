@@ -106,7 +106,8 @@ struct JsonRule<'a> {
 #[derive(Serialize)]
 struct JsonEntry {
     matches: bool,
-    wants: String,
+    #[serde(rename = "wants")]
+    required: String,
     line: Option<u32>,
 }
 
@@ -227,7 +228,7 @@ fn entries(steps: &[EntryStep]) -> Vec<JsonEntry> {
         .iter()
         .map(|step| JsonEntry {
             matches: step.matches,
-            wants: palisade_names::describe_entry(&step.entry),
+            required: palisade_names::describe_entry(&step.entry),
             line: line(step),
         })
         .collect()

@@ -19,7 +19,7 @@ use crate::{
     traffic::{VisibleTraffic, range_text},
 };
 
-/// Renders the trees, with colours; the writer strips them where they don't belong.
+/// Renders the trees, with colors; the writer strips them where they don't belong.
 pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
     let mut out = String::new();
     for (i, group) in answer.groups.iter().enumerate() {
@@ -198,11 +198,10 @@ fn entries(steps: Option<&[EntryStep]>, word: &str, all: &str) -> Vec<Node> {
     let Some(steps) = steps else { return vec![Node::leaf(format!("✓ {all}"))] };
     let line = |entry: &EntryStep| {
         let mark = if entry.matches { styled(Style::Good, "✓") } else { styled(Style::Bad, "✗") };
-        Node::leaf(format!(
-            "{mark} {word} {}{}",
-            escape::plain(&palisade_names::describe_entry(&entry.entry)),
-            place(entry.origin.as_ref())
-        ))
+        let text = palisade_names::describe_entry(&entry.entry);
+        // `every TCP port` and `port "http"/TCP` have the word already.
+        let word = if word == "port" && text.contains(word) { String::new() } else { format!("{word} ") };
+        Node::leaf(format!("{mark} {word}{}{}", escape::plain(&text), place(entry.origin.as_ref())))
     };
     steps.iter().map(line).collect()
 }

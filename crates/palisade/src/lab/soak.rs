@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Pods, namespaces, policies and services are created, relabelled, moved, edited and deleted at random, while connections that the changes do not affect are probed. At every quiet point, the kernel is compared with the engine, with packets and by reading its rules back.
+Pods, namespaces, policies and services are created, relabeled, moved, edited and deleted at random, while connections that the changes do not affect are probed. At every quiet point, the kernel is compared with the engine, with packets and by reading its rules back.
 
 Examples:
   palisade lab soak --minutes 10

@@ -20,7 +20,7 @@ use crate::{
 /// # Errors
 /// When the answer can't be made plain, which would be a fault of the program.
 pub(super) fn text(reply: &Response) -> Result<String> {
-    // The text has its lines and colours already; the writer escapes everything else.
+    // The text has its lines and colors already; the writer escapes everything else.
     if let Response::Explained(explained) = reply {
         return Ok(explained.text.clone());
     }
@@ -373,7 +373,7 @@ mod tests {
         ];
         let odd = |c: char| palisade_manifest::needs_escape(c) && c != '\n';
         for (reply, lines) in replies {
-            // Our own colours go where they don't belong; a name has none.
+            // Our own colors go where they don't belong; a name has none.
             let shown = anstream::adapter::strip_str(&text(&reply).unwrap()).to_string();
             assert!(!shown.contains(odd), "{shown:.200}");
             assert_eq!(shown.lines().count(), lines, "{shown:.200}");

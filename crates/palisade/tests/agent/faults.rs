@@ -230,7 +230,7 @@ status: {phase: Pending, podIP: 10.244.7.1, podIPs: [{ip: 10.244.7.1}]}
     let log = agent.until("agent is ready");
     assert!(log.contains("shop/double") && log.contains("is also the address of shop/db"), "{log}");
     let pods = run(&mut stage.node(&["pods"]), 0);
-    assert!(pods.contains("address counts as that of shop/db"), "{pods}");
+    assert!(pods.contains("address belongs to shop/db"), "{pods}");
     assert!(run(&mut stage.node(&["errors"]), 0).contains("Pod shop/double"));
     fs::remove_file(stage.manifests().join("double.yaml")).unwrap();
     agent.until("object is valid again or was deleted");

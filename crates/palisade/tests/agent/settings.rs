@@ -45,6 +45,6 @@ fn wrong_settings_are_told_with_their_place() {
         run(palisade(dir.path()).args(["agent", "--print-config", "--config", "/nowhere/agent.yaml"]), 2);
     assert!(missing.contains("cannot read /nowhere/agent.yaml"), "{missing}");
     let flag = run(palisade(dir.path()).args(["agent", "--source", "dir:"]), 2);
-    assert!(flag.contains("is no source"), "{flag}");
+    assert!(flag.contains("is not a source"), "{flag}");
     run(palisade(dir.path()).args(["agent", "--once", "--remove"]), 2);
 }

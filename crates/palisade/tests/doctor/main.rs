@@ -1,5 +1,5 @@
-//! `palisade doctor` on nodes of a lab, as they should be and with wiring that somebody broke. `main` enters the sandbox
-//! before the first thread starts; where it can't, the tests fail.
+//! `palisade doctor` on nodes of a lab, healthy ones and ones with broken wiring. `main` enters the sandbox before the first
+//! thread starts; if it can't, the tests fail.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 

@@ -36,7 +36,7 @@ fn what_applying_a_path_would_change() {
     assert_eq!((code, &json["same"]), (1, &Value::Bool(false)));
     let before = &json["changes"][0]["causes"][0]["before"];
     assert_eq!((&before["file"], &before["line"]), (&"networkpolicy/shop/db".into(), &Value::Null));
-    // New pods are new ends, and change nothing for others.
+    // New pods are new ends and do not affect other connections.
     fs::write(&path, "apiVersion: v1\nkind: Pod\nmetadata: {name: new, labels: {app: web}}\n").unwrap();
     let (code, out, _) = ask(&kubeconfig, &format!("diff --live {at}"));
     assert_eq!(code, 1);
@@ -48,7 +48,7 @@ fn what_cannot_be_compared() {
     let server = Server::of(shop());
     let (kubeconfig, dir) = (server.kubeconfig(), TempDir::new().unwrap());
     let empty = dir.path().display();
-    for (words, says) in [
+    for (words, part) in [
         (format!("diff --live {empty}"), "no manifests found"),
         (format!("diff --live {empty} {empty}"), "--live takes one path"),
         (format!("diff --live --git a..b {empty}"), "cannot be used with"),
@@ -57,12 +57,12 @@ fn what_cannot_be_compared() {
     ] {
         let (code, out, err) = ask(&kubeconfig, &words);
         assert_eq!((code, &*out), (2, ""), "{words}: {err}");
-        assert!(err.contains(says), "{words}: {err}");
+        assert!(err.contains(part), "{words}: {err}");
     }
     let path = dir.path().join("p.yaml");
     fs::write(&path, "apiVersion: v1\nkind: Namespace\nmetadata: {name: fresh}\n").unwrap();
     let partly =
-        Server::with(shop(), |asked| asked.path.ends_with("/networkpolicies").then(|| forbidden("them")));
+        Server::with(shop(), |request| request.path.ends_with("/networkpolicies").then(|| forbidden("them")));
     let (code, out, err) = ask(&partly.kubeconfig(), &format!("diff --live {} -o md", path.display()));
     assert_eq!(code, 2, "{err}");
     assert!(out.contains("**Incomplete**: networkpolicies could not be read"), "{out}");

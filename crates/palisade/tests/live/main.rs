@@ -1,10 +1,11 @@
-//! Questions to a live cluster, through the program and a kubeconfig, against an API server on loopback.
+//! Verbs that read a cluster, with a kubeconfig, against an API server on the loopback device.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
 )]
 
 mod diff;
+mod errors;
 mod overlay;
 mod plugin;
 mod rbac;
@@ -13,14 +14,13 @@ mod snapshot;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
-mod trouble;
 mod verbs;
 
 use std::{path::Path, process::Command};
 
 use support::{palisade, run};
 
-/// The program with a kubeconfig.
+/// The program, with a kubeconfig.
 pub(crate) fn asking(kubeconfig: &Path, words: &str) -> Command {
     let mut command = palisade(words);
     command.env("KUBECONFIG", kubeconfig);

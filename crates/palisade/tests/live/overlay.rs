@@ -1,4 +1,4 @@
-//! Files over a live cluster.
+//! Files applied to a cluster.
 
 use std::fs;
 
@@ -31,13 +31,13 @@ fn a_file_replaces_the_live_object_and_the_rest_stays() {
         assert_eq!((code, &*err), (1, ""), "{flag}: {out}");
         assert!(out.contains(&format!("NetworkPolicy shop/db ({path}:1)")), "{out}");
     }
-    // Files alone are files alone, whatever KUBECONFIG says.
-    let before = server.asked().len();
+    // With files only, KUBECONFIG has no effect.
+    let before = server.requests().len();
     let (code, ..) = ask(&kubeconfig, &format!("can web db:8080 -f {path}"));
-    assert_eq!((code, server.asked().len()), (2, before), "{}", lines(&server.asked()));
+    assert_eq!((code, server.requests().len()), (2, before), "{}", lines(&server.requests()));
 }
 
-/// A workload's file changes the pods that it has; what the cluster has decided stays.
+/// A workload's file changes its existing pods; fields that the cluster has set stay.
 #[test]
 fn a_workload_is_rolled_out() {
     let server = Server::of(shop());
@@ -62,7 +62,7 @@ fn a_workload_is_rolled_out() {
     assert!(err.contains("deployment shop/web has no pods"), "{err}");
 }
 
-/// A Service, a Pod and a Node of files have no addresses of their own.
+/// Services, Pods and Nodes in files have no addresses.
 #[test]
 fn what_the_cluster_has_decided_stays() {
     let server = Server::of(shop());

@@ -1,4 +1,4 @@
-//! The program under the names by which kubectl finds it.
+//! The program as a plugin of kubectl.
 #![cfg(unix)]
 
 use std::{os::unix::fs::symlink, process::Command};

@@ -1,4 +1,4 @@
-//! What is asked of a server is what the published ClusterRole grants.
+//! The published ClusterRole grants every request.
 
 use std::{collections::BTreeSet, fs};
 
@@ -22,7 +22,7 @@ fn granted() -> BTreeSet<(String, String)> {
     };
     let mut out = BTreeSet::new();
     for rule in role["rules"].as_array().unwrap() {
-        assert_eq!(words(&rule["verbs"]), ["list"], "nothing but lists is asked for");
+        assert_eq!(words(&rule["verbs"]), ["list"], "only lists are requested");
         assert!(rule.get("nonResourceURLs").is_none());
         for group in words(&rule["apiGroups"]) {
             out.extend(words(&rule["resources"]).into_iter().map(|resource| (group.clone(), resource)));
@@ -31,14 +31,14 @@ fn granted() -> BTreeSet<(String, String)> {
     out
 }
 
-/// Every path that is asked for is a list of a kind in the role, or discovery, which everybody may read.
+/// Every requested path is a list of a kind in the role, or discovery, which every user may read.
 #[test]
 fn nothing_is_asked_for_beyond_the_role() {
     let server = Server::of(shop());
     ask(&server.kubeconfig(), "connections");
     let plurals: BTreeSet<String> = granted().into_iter().map(|(_, plural)| plural).collect();
-    for asked in server.asked() {
-        let last = asked.path.rsplit('/').next().unwrap();
-        assert!(asked.path == "/apis" || plurals.contains(last), "{}", asked.path);
+    for request in server.requests() {
+        let last = request.path.rsplit('/').next().unwrap();
+        assert!(request.path == "/apis" || plurals.contains(last), "{}", request.path);
     }
 }

@@ -1,5 +1,5 @@
-//! An API server on loopback that serves given objects as the real one does (discovery, pages, namespaces, metadata alone),
-//! and that a test can make answer otherwise.
+//! An API server on the loopback device that serves given objects as the real one does (discovery, pages, namespaces, metadata
+//! only), and whose replies a test can replace.
 
 use std::{
     collections::BTreeMap,
@@ -14,30 +14,30 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// What a client asks.
+/// A request of a client.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) query: BTreeMap<String, String>,
     pub(crate) headers: BTreeMap<String, String>,
 }
 
-/// What a test has the server say.
+/// A reply set by a test.
 pub(crate) enum Reply {
     /// A status and a body.
     Json(u16, Value),
-    /// A body that may be anything.
+    /// A body of any bytes.
     Text(u16, String),
-    /// The beginning of a body, and then the end of the connection.
+    /// The beginning of a body, then a closed connection.
     Cut,
-    /// Nothing, until the client gives up.
+    /// No reply until the client gives up.
     Silence,
 }
 
-/// What a test has the server say to a request, if it isn't the truth.
-type Script = dyn Fn(&Asked) -> Option<Reply> + Send + Sync;
+/// Returns the reply to a request, if a test replaces the real one.
+type Script = dyn Fn(&Request) -> Option<Reply> + Send + Sync;
 
-/// What wraps the bytes on their way, such as TLS.
+/// Wraps the connection, for instance in TLS.
 pub(crate) trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 pub(crate) type Wrap = dyn Fn(TcpStream) -> Option<Box<dyn Stream>> + Send + Sync;
@@ -45,7 +45,7 @@ pub(crate) type Wrap = dyn Fn(TcpStream) -> Option<Box<dyn Stream>> + Send + Syn
 /// A running server.
 pub(crate) struct Server {
     address: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    request: Arc<Mutex<Vec<Request>>>,
     dir: TempDir,
 }
 
@@ -55,41 +55,41 @@ impl Server {
         Self::with(objects, |_| None)
     }
 
-    /// Serves `objects`, except where `script` says something else.
+    /// Serves `objects`, except where `script` returns another reply.
     pub(crate) fn with(
         objects: Vec<Value>,
-        script: impl Fn(&Asked) -> Option<Reply> + Send + Sync + 'static,
+        script: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
     ) -> Self {
         Self::wrapped(objects, Box::new(script), Box::new(|stream| Some(Box::new(stream))))
     }
 
-    /// The same with something between the wire and HTTP.
+    /// The same, with a wrapped connection.
     pub(crate) fn wrapped(objects: Vec<Value>, script: Box<Script>, wrap: Box<Wrap>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let shared = Arc::new((objects, script, wrap, asked.clone()));
-        // The threads end with the test's process.
+        let request = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::new((objects, script, wrap, request.clone()));
+        // The threads end with the process.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    let (objects, script, wrap, asked) = &*shared;
+                    let (objects, script, wrap, request) = &*shared;
                     if let Some(stream) = wrap(stream) {
-                        converse(stream, objects, script, asked);
+                        converse(stream, objects, script, request);
                     }
                 });
             }
         });
-        Self { address, asked, dir: TempDir::new().expect("there is room for a file") }
+        Self { address, request, dir: TempDir::new().expect("there is room for a file") }
     }
 
-    /// What has been asked so far.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().expect("no thread died").clone()
+    /// Returns the requests so far.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.request.lock().expect("no thread died").clone()
     }
 
-    /// A kubeconfig that leads to it.
+    /// Writes a kubeconfig for this server.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.kubeconfig_with(&format!("http://{}", self.address), "token: t", "")
     }
@@ -99,7 +99,7 @@ impl Server {
         &self.address
     }
 
-    /// A kubeconfig with this server, user and what else the cluster says.
+    /// Writes a kubeconfig with this server, user, and further fields of the cluster.
     pub(crate) fn kubeconfig_with(&self, server: &str, user: &str, cluster: &str) -> PathBuf {
         let path = self.dir.path().join("kubeconfig");
         let text = format!(
@@ -114,11 +114,11 @@ impl Server {
     }
 }
 
-fn converse(mut stream: Box<dyn Stream>, objects: &[Value], script: &Script, log: &Mutex<Vec<Asked>>) {
+fn converse(mut stream: Box<dyn Stream>, objects: &[Value], script: &Script, log: &Mutex<Vec<Request>>) {
     let mut reader = BufReader::new(&mut stream);
-    let Some(asked) = request(&mut reader) else { return };
-    log.lock().expect("no thread died").push(asked.clone());
-    let reply = script(&asked).unwrap_or_else(|| truth(&asked, objects));
+    let Some(request) = request(&mut reader) else { return };
+    log.lock().expect("no thread died").push(request.clone());
+    let reply = script(&request).unwrap_or_else(|| real_reply(&request, objects));
     let (code, body, length) = match reply {
         Reply::Json(code, body) => (code, body.to_string(), None),
         Reply::Text(code, body) => (code, body, None),
@@ -137,7 +137,7 @@ fn converse(mut stream: Box<dyn Stream>, objects: &[Value], script: &Script, log
     _ = stream.flush();
 }
 
-fn request(reader: &mut impl std::io::BufRead) -> Option<Asked> {
+fn request(reader: &mut impl std::io::BufRead) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let target = line.split(' ').nth(1)?.to_owned();
@@ -152,7 +152,7 @@ fn request(reader: &mut impl std::io::BufRead) -> Option<Asked> {
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let query = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = query.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    Some(Asked { path: path.to_owned(), query, headers })
+    Some(Request { path: path.to_owned(), query, headers })
 }
 
 /// The API's error object.
@@ -162,7 +162,7 @@ pub(crate) fn status(code: u16, message: &str) -> Reply {
     Reply::Json(code, body)
 }
 
-/// A refusal as RBAC words it.
+/// An error in RBAC's wording.
 pub(crate) fn forbidden(what: &str) -> Reply {
     status(403, &format!("{what} is forbidden: User \"jane\" cannot list resource"))
 }
@@ -181,10 +181,10 @@ const PLURALS: &[(&str, &str)] = &[
     ("BaselineAdminNetworkPolicy", "baselineadminnetworkpolicies"),
 ];
 
-/// The versions that an API server has always, by group.
+/// The versions that every API server serves, by group.
 const BUILT_IN: &[(&str, &str)] = &[("apps", "v1"), ("batch", "v1"), ("networking.k8s.io", "v1")];
 
-fn truth(asked: &Asked, objects: &[Value]) -> Reply {
+fn real_reply(request: &Request, objects: &[Value]) -> Reply {
     let versions: Vec<&str> = objects.iter().filter_map(|o| o["apiVersion"].as_str()).collect();
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let all = versions.iter().filter_map(|v| v.split_once('/')).chain(BUILT_IN.iter().copied());
@@ -194,7 +194,7 @@ fn truth(asked: &Asked, objects: &[Value]) -> Reply {
             known.push(version);
         }
     }
-    let parts: Vec<&str> = asked.path.trim_matches('/').split('/').collect();
+    let parts: Vec<&str> = request.path.trim_matches('/').split('/').collect();
     let (api_version, rest) = match &parts[..] {
         ["apis"] => {
             let groups: Vec<Value> = groups
@@ -230,23 +230,23 @@ fn truth(asked: &Asked, objects: &[Value]) -> Reply {
             let Some(kind) = kind_of(plural) else { return status(404, "not found") };
             let inside = |o: &&Value| namespace.is_none_or(|n| o["metadata"]["namespace"] == n);
             let all: Vec<Value> = of_version.filter(|o| o["kind"] == kind).filter(inside).cloned().collect();
-            page(asked, kind, &api_version, &all)
+            page(request, kind, &api_version, &all)
         }
         _ => status(404, "not found"),
     }
 }
 
-fn page(asked: &Asked, kind: &str, api_version: &str, all: &[Value]) -> Reply {
-    let number = |name: &str| asked.query.get(name).and_then(|n| n.parse::<usize>().ok());
+fn page(request: &Request, kind: &str, api_version: &str, all: &[Value]) -> Reply {
+    let number = |name: &str| request.query.get(name).and_then(|n| n.parse::<usize>().ok());
     let from = number("continue").unwrap_or(0);
     let to = number("limit").map_or(all.len(), |limit| all.len().min(from + limit));
-    let metadata_only = asked.headers["accept"].contains("PartialObjectMetadataList");
+    let metadata_only = request.headers["accept"].contains("PartialObjectMetadataList");
     let items: Vec<Value> = all[from..to]
         .iter()
         .map(|object| {
             let mut object = object.clone();
             let fields = object.as_object_mut().expect("objects are objects");
-            // As the API server has it: elements of lists don't say what they are.
+            // As in the API server: items of lists have no kind.
             fields.remove("apiVersion");
             fields.remove("kind");
             if metadata_only {
@@ -263,7 +263,7 @@ fn page(asked: &Asked, kind: &str, api_version: &str, all: &[Value]) -> Reply {
     Reply::Json(200, json!({"kind": list, "apiVersion": api_version, "metadata": metadata, "items": items}))
 }
 
-/// What a live object carries that is nobody's business.
+/// Adds metadata that must not be written.
 fn junk(metadata: &mut Value) {
     metadata["uid"] = "0b5d".into();
     metadata["resourceVersion"] = "12".into();
@@ -368,9 +368,9 @@ pub(crate) fn shop() -> Vec<Value> {
 }
 
 /// A line for each request, for messages of tests.
-pub(crate) fn lines(asked: &[Asked]) -> String {
+pub(crate) fn lines(request: &[Request]) -> String {
     let mut out = String::new();
-    for one in asked {
+    for one in request {
         _ = writeln!(out, "{} {:?}", one.path, one.query);
     }
     out

@@ -1,4 +1,4 @@
-//! `palisade snapshot`, and what it reads back to.
+//! `palisade snapshot`, and reading a snapshot.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
     support::{palisade, run},
 };
 
-/// Every file below a directory, hidden ones too.
+/// Returns every file below a directory, hidden ones too.
 fn files(dir: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let mut open = vec![dir.to_owned()];
@@ -29,14 +29,14 @@ fn files(dir: &Path) -> BTreeMap<String, String> {
     out
 }
 
-/// Without where things stand.
+/// Removes origins.
 fn without_places(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.remove("file");
             fields.remove("line");
             fields.remove("column");
-            // Sentences of explanations name the place.
+            // Texts of explanations contain origins.
             fields.remove("text");
             fields.values_mut().for_each(without_places);
         }
@@ -51,7 +51,7 @@ fn answers(text: &str) -> String {
     value.to_string()
 }
 
-/// All that a shop can have, with names and labels that YAML could take for something else.
+/// All kinds of objects, with names and labels that YAML could interpret as other types.
 fn everything() -> Vec<Value> {
     let mut objects = shop();
     objects.push(namespace("no"));
@@ -60,9 +60,9 @@ fn everything() -> Vec<Value> {
     let mut waiting = pod("shop/waiting", "web", "", None);
     waiting["status"] = json!({"phase": "Running"});
     objects.push(waiting);
-    let mut labelled = pod("no/odd", "web", "10.0.0.10", None);
-    labelled["metadata"]["labels"] = json!({"a": "true", "b": "1.10", "c": "0x1F", "d": "", "e": "2026-01-02", "f": "y", "g": "null", "h": "1_000"});
-    objects.push(labelled);
+    let mut labeled = pod("no/odd", "web", "10.0.0.10", None);
+    labeled["metadata"]["labels"] = json!({"a": "true", "b": "1.10", "c": "0x1F", "d": "", "e": "2026-01-02", "f": "y", "g": "null", "h": "1_000"});
+    objects.push(labeled);
     objects.push(policy(
         "no/on",
         json!({"podSelector": {"matchExpressions": [{"key": "b", "operator": "In", "values": ["1.10", "no"]}]},
@@ -174,7 +174,7 @@ fn nothing_is_written_of_what_is_incomplete_or_hostile() {
     let to = dir.path().join("c");
     let words = format!("snapshot {}", to.display());
     let partly =
-        Server::with(shop(), |asked| asked.path.ends_with("/networkpolicies").then(|| forbidden("them")));
+        Server::with(shop(), |request| request.path.ends_with("/networkpolicies").then(|| forbidden("them")));
     let (code, _, err) = ask(&partly.kubeconfig(), &words);
     assert_eq!(code, 2);
     assert!(err.contains("nothing was written") && err.contains("incomplete: networkpolicies"), "{err}");
@@ -189,7 +189,7 @@ fn nothing_is_written_of_what_is_incomplete_or_hostile() {
     assert_eq!(code, 2);
     assert!(err.contains("invalid namespace name"), "{err}");
     assert!(!to.exists());
-    // What this version can't express in a file is not written as something else.
+    // A policy with a field that this version does not support is not written without it.
     let mut objects = shop();
     let spec = json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
         "ingress": [{"name": "x", "action": "Deny", "from": [{"namespaces": {}}], "onlyOnMondays": true}]});

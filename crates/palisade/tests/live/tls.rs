@@ -1,4 +1,4 @@
-//! Servers whose certificates are not what they should be.
+//! Servers with invalid certificates.
 
 use std::{net::TcpStream, path::Path, sync::Arc};
 
@@ -23,8 +23,8 @@ fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// Serves the shop under a certificate for `name` until the year `until`. With `client`, it wants a certificate of its
-/// clients, signed by that.
+/// Serves the shop under a certificate for `name` until the year `until`. With `client`, it requires client
+/// certificates that are signed by it.
 fn serve(
     authority: &CertifiedIssuer<'static, KeyPair>,
     name: &str,
@@ -95,7 +95,7 @@ fn a_server_that_is_trusted_answers_and_others_are_told_apart() {
     }
 }
 
-/// TLS to a server that speaks none, and none to one that does.
+/// TLS to a server without TLS, and the reverse.
 #[test]
 fn the_wrong_scheme_is_told() {
     let plain = Server::of(shop());

@@ -1,4 +1,4 @@
-//! Every verb that asks a cluster, where all is well.
+//! Every verb that reads a cluster, without errors.
 
 use serde_json::{Value, json};
 
@@ -47,19 +47,19 @@ fn the_context_gives_the_namespace_and_the_flags_choose_the_context() {
     assert!(err.contains("nightly"), "{err}");
 }
 
-/// Nothing secret is asked for, everything is read in pages, and names come from metadata alone.
+/// No secrets are requested, everything is read in pages, and names come from metadata only.
 #[test]
 fn what_is_asked_of_the_server() {
     let server = Server::of(shop());
     ask(&server.kubeconfig(), "connections");
-    let asked = server.asked();
-    let log = lines(&asked);
+    let request = server.requests();
+    let log = lines(&request);
     assert!(!log.contains("secret") && !log.contains("configmap"), "{log}");
     assert!(
         !log.contains("policy.networking") && !log.contains("gateway") && !log.contains("route"),
         "{log}"
     );
-    for one in asked.iter().filter(|a| a.path != "/apis") {
+    for one in request.iter().filter(|a| a.path != "/apis") {
         assert_eq!(one.query.get("limit").map(String::as_str), Some("500"), "{log}");
         let metadata_only =
             ["/namespaces", "/replicasets", "/jobs"].iter().any(|end| one.path.ends_with(end));
@@ -99,17 +99,17 @@ fn cluster_wide_policies_are_read_in_the_newest_version_served() {
     let (code, out, _) = ask(&server.kubeconfig(), "can web db:8080");
     assert_eq!(code, 1);
     assert!(out.contains("clusternetworkpolicy/old spec.ingress[0]"), "{out}");
-    // A server that serves both gives the same objects in either; only one is asked for.
+    // A server that serves both versions has the same objects in each; only one is requested.
     objects.push(deny("policy.networking.k8s.io/v1beta1", "new"));
     let server = Server::of(objects);
     let (code, out, _) = ask(&server.kubeconfig(), "can web db:8080");
     assert_eq!(code, 1);
     assert!(out.contains("clusternetworkpolicy/new") && !out.contains("old"), "{out}");
-    let log = lines(&server.asked());
+    let log = lines(&server.requests());
     assert!(!log.contains("v1alpha2/clusternetworkpolicies"), "{log}");
 }
 
-/// A rule with a field of a later version can't be understood, and must not open anything.
+/// A rule with a field of a later version is not supported, and must not allow anything.
 #[test]
 fn a_rule_of_a_later_version_fails_closed() {
     let mut objects = shop();
@@ -152,7 +152,7 @@ fn describe_and_explain_answer() {
     );
 }
 
-/// The patch that is suggested does what it promises once it is in the cluster.
+/// The suggested patch has the requested effect once it is applied to the cluster.
 #[test]
 fn a_suggested_patch_has_the_promised_effect() {
     let server = Server::of(shop());
@@ -170,7 +170,7 @@ fn a_suggested_patch_has_the_promised_effect() {
     assert_eq!(ask(&server.kubeconfig(), "can web db:9999").0, 1);
 }
 
-/// A policy of a kind that the cluster doesn't have can't just be added.
+/// The suggestion to add a policy says so if the cluster does not serve its kind.
 #[test]
 fn a_policy_of_a_kind_that_is_not_served() {
     let says = "the cluster does not serve ClusterNetworkPolicy: install its CustomResourceDefinition first";
@@ -192,7 +192,7 @@ fn a_policy_of_a_kind_that_is_not_served() {
     assert!(out.contains("add ClusterNetworkPolicy") && !out.contains(says), "{out}");
 }
 
-/// The answer as people see it.
+/// The text output.
 #[test]
 fn a_live_explanation() {
     let server = Server::of(shop());
@@ -200,7 +200,7 @@ fn a_live_explanation() {
     recorded("live/explain.txt", &out);
 }
 
-/// More objects than a page holds: all of them arrive, once.
+/// If there are more objects than a page holds, each is read once.
 #[test]
 fn long_lists_come_in_pages() {
     let mut objects = shop();
@@ -212,7 +212,7 @@ fn long_lists_come_in_pages() {
     let server = Server::of(objects);
     let kubeconfig = server.kubeconfig();
     assert_eq!(ask(&kubeconfig, "can many-1202 web:8080").0, 0);
-    let asked = server.asked();
-    let pages = asked.iter().filter(|a| a.path == "/api/v1/pods").count();
-    assert_eq!(pages, 3, "{}", lines(&asked));
+    let request = server.requests();
+    let pages = request.iter().filter(|a| a.path == "/api/v1/pods").count();
+    assert_eq!(pages, 3, "{}", lines(&request));
 }

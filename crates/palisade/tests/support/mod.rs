@@ -1,4 +1,4 @@
-//! Running the program, for tests of its verbs.
+//! Runs the program, for tests of its verbs.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,25 +10,25 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The program in the repository's root, so that file names in answers are those of the examples.
+/// The program, run in the repository's root, so that answers have the relative paths of the examples.
 pub(crate) fn palisade(words: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
     command.args(words.split(' ')).current_dir(root()).stdin(Stdio::null());
     command.env_remove("RUST_BACKTRACE").env_remove("CLICOLOR_FORCE");
-    // The cluster of whoever runs the tests is not asked.
+    // The developer's own cluster must not be read.
     command.env("KUBECONFIG", "/nonexistent").env_remove("KUBERNETES_SERVICE_HOST");
     command
 }
 
-/// Exit code, standard output, standard error.
+/// Runs a command; returns the exit code, standard output and standard error.
 pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("the program runs");
     let text = |bytes| String::from_utf8(bytes).expect("answers are UTF-8");
-    // No code means killed by a signal, which a test must see.
+    // Without a code, the process was killed by a signal.
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
 
-/// The answer to a question that has one, with this exit code and without any message.
+/// Runs a verb that must exit with this code and without messages; returns its answer.
 #[track_caller]
 pub(crate) fn answer(code: i32, words: &str) -> String {
     let (got, out, err) = run(&mut palisade(words));
@@ -36,7 +36,7 @@ pub(crate) fn answer(code: i32, words: &str) -> String {
     out
 }
 
-/// Exit code 2, nothing on standard output, and `part` in the message.
+/// Asserts exit code 2, empty standard output, and `part` in the message.
 #[track_caller]
 pub(crate) fn refused(words: &str, part: &str) {
     let (code, out, err) = run(&mut palisade(words));
@@ -44,7 +44,7 @@ pub(crate) fn refused(words: &str, part: &str) {
     assert!(err.contains(part) && !err.contains("panicked"), "{words}: no {part:?} in {err}");
 }
 
-/// Compares an answer with what is recorded; `PALISADE_BLESS=1` records it.
+/// Compares an answer with its snapshot; `PALISADE_BLESS=1` updates it.
 #[track_caller]
 pub(crate) fn recorded(file: &str, answer: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file);

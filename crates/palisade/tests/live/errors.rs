@@ -1,4 +1,4 @@
-//! Clusters that refuse, fail, dawdle or talk rubbish: an error with a cure, or a loud warning; never a silent wrong answer.
+//! Clusters that deny requests, fail, time out or reply with invalid data cause an error or a warning, never a wrong answer.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -9,20 +9,20 @@ use serde_json::{Value, json};
 
 use crate::{
     ask, asking,
-    server::{Asked, Reply, Server, forbidden, lines, other, policy, shop, status},
+    server::{Reply, Request, Server, forbidden, lines, other, policy, shop, status},
     support::{answer, refused, run},
 };
 
-fn is_list(asked: &Asked, plural: &str) -> bool {
-    asked.path.ends_with(&format!("/{plural}"))
+fn is_list(request: &Request, plural: &str) -> bool {
+    request.path.ends_with(&format!("/{plural}"))
 }
 
 #[test]
 fn a_kind_that_is_refused_makes_the_answer_none() {
     let mut objects = shop();
     objects.push(other("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", "a", json!({"spec": {}})));
-    let server = Server::with(objects, |asked| {
-        is_list(asked, "adminnetworkpolicies").then(|| forbidden("adminnetworkpolicies"))
+    let server = Server::with(objects, |request| {
+        is_list(request, "adminnetworkpolicies").then(|| forbidden("adminnetworkpolicies"))
     });
     let kubeconfig = server.kubeconfig();
     for words in ["can web db:8080", "connections", "describe db", "explain web db:8080"] {
@@ -50,11 +50,11 @@ fn a_kind_that_is_refused_makes_the_answer_none() {
     assert!(err.contains("incomplete:"), "{err}");
 }
 
-/// What an answer doesn't need makes it no worse.
+/// Kinds that an answer does not depend on do not make it incomplete.
 #[test]
 fn kinds_that_an_answer_does_not_need() {
-    let server = Server::with(shop(), |asked| {
-        (is_list(asked, "ingresses") || is_list(asked, "replicasets")).then(|| forbidden("it"))
+    let server = Server::with(shop(), |request| {
+        (is_list(request, "ingresses") || is_list(request, "replicasets")).then(|| forbidden("it"))
     });
     let kubeconfig = server.kubeconfig();
     let (code, out, err) = ask(&kubeconfig, "can web db-x:8080");
@@ -66,12 +66,12 @@ fn kinds_that_an_answer_does_not_need() {
     assert!(err.contains("incomplete: ingresses could not be read"), "{err}");
 }
 
-/// Without the right to list everywhere, what the user may read is read, and the rest is said to be unknown.
+/// Without permission to list all namespaces, the user's namespace is read, and the rest is reported as unknown.
 #[test]
 fn a_user_of_one_namespace() {
-    let alone = |asked: &Asked| {
-        let own = asked.path.contains("/namespaces/shop");
-        (asked.path != "/apis" && !own).then(|| forbidden(asked.path.rsplit('/').next().unwrap()))
+    let alone = |request: &Request| {
+        let own = request.path.contains("/namespaces/shop");
+        (request.path != "/apis" && !own).then(|| forbidden(request.path.rsplit('/').next().unwrap()))
     };
     let server = Server::with(shop(), alone);
     let kubeconfig = server.kubeconfig();
@@ -84,19 +84,19 @@ fn a_user_of_one_namespace() {
     assert!(err.contains("pods could not be read except in shop"), "{err}");
     assert!(err.contains("nodes could not be read:"), "{err}");
     assert_eq!(ask(&kubeconfig, "can web db:8080 --allow-incomplete").0, 0);
-    // The namespace that the user names is his own.
+    // The namespace given by the user is read.
     let (code, out, err) = ask(&kubeconfig, "can nightly shop/db:8080 -n staging");
     assert_eq!((code, &*out), (2, ""));
     assert!(err.contains("nothing could be read") && err.contains("incomplete: pods"), "{err}");
 }
 
-/// One who may list in every namespace, though not in all at once, misses nothing.
+/// A user who may list each namespace, but not all at once, gets a complete answer.
 #[test]
 fn a_user_of_every_namespace_misses_nothing() {
-    let server = Server::with(shop(), |asked| {
+    let server = Server::with(shop(), |request| {
         let everywhere = ["pods", "services", "networkpolicies", "replicasets", "jobs", "ingresses"];
-        let plural = asked.path.rsplit('/').next().unwrap();
-        (everywhere.contains(&plural) && !asked.path.contains("/namespaces/")).then(|| forbidden(plural))
+        let plural = request.path.rsplit('/').next().unwrap();
+        (everywhere.contains(&plural) && !request.path.contains("/namespaces/")).then(|| forbidden(plural))
     });
     let (code, out, err) = ask(&server.kubeconfig(), "connections -o json");
     assert_eq!((code, &*err), (0, ""));
@@ -114,19 +114,19 @@ fn an_expired_page_begins_the_list_anew() {
         objects
     };
     let times = AtomicUsize::new(0);
-    let server = Server::with(many(), move |asked| {
-        let second = is_list(asked, "networkpolicies") && asked.query.contains_key("continue");
+    let server = Server::with(many(), move |request| {
+        let second = is_list(request, "networkpolicies") && request.query.contains_key("continue");
         (second && times.fetch_add(1, Ordering::SeqCst) == 0).then(|| status(410, "too old resource version"))
     });
     let (code, _, err) = ask(&server.kubeconfig(), "can web db:8080");
-    assert_eq!((code, &*err), (0, ""), "{}", lines(&server.asked()));
-    // A server that forgets at once is asked for everything in one piece.
-    let server = Server::with(many(), |asked| {
-        let second = is_list(asked, "networkpolicies") && asked.query.contains_key("continue");
+    assert_eq!((code, &*err), (0, ""), "{}", lines(&server.requests()));
+    // If pages expire at once, the whole list is requested.
+    let server = Server::with(many(), |request| {
+        let second = is_list(request, "networkpolicies") && request.query.contains_key("continue");
         second.then(|| status(410, "too old resource version"))
     });
     let (code, _, err) = ask(&server.kubeconfig(), "can web db:8080");
-    let log = lines(&server.asked());
+    let log = lines(&server.requests());
     assert_eq!((code, &*err), (0, ""), "{log}");
     assert!(log.contains("networkpolicies {}"), "{log}");
 }
@@ -143,8 +143,8 @@ fn a_kind_that_fails_is_missing() {
         (6, "a NetworkPolicy without name or namespace"),
         (7, "cannot decode the response"),
     ] {
-        let server = Server::with(shop(), move |asked| {
-            is_list(asked, "networkpolicies").then(|| match reply {
+        let server = Server::with(shop(), move |request| {
+            is_list(request, "networkpolicies").then(|| match reply {
                 0 => Reply::Text(200, "<html>sign in</html>".to_owned()),
                 1 => Reply::Cut,
                 2 => Reply::Silence,
@@ -168,12 +168,12 @@ fn a_kind_that_fails_is_missing() {
     }
 }
 
-/// A server that breaks a connection once is asked once more.
+/// A request is retried after a broken connection.
 #[test]
 fn a_connection_that_breaks_is_tried_again() {
     let times = AtomicUsize::new(0);
-    let server = Server::with(shop(), move |asked| {
-        (is_list(asked, "pods") && times.fetch_add(1, Ordering::SeqCst) == 0).then_some(Reply::Cut)
+    let server = Server::with(shop(), move |request| {
+        (is_list(request, "pods") && times.fetch_add(1, Ordering::SeqCst) == 0).then_some(Reply::Cut)
     });
     let (code, _, err) = ask(&server.kubeconfig(), "can web db:8080");
     assert_eq!((code, &*err), (0, ""));
@@ -186,7 +186,7 @@ fn a_server_that_cannot_be_asked_is_an_error() {
         assert_eq!((code, &*out), (2, ""), "{says}: {err}");
         assert!(err.contains(says), "{says}: {err}");
         assert!(err.starts_with("error: cannot query the API server"), "{err}");
-        drop(server.asked());
+        drop(server.requests());
     };
     let silent = Server::with(shop(), |_| Some(Reply::Silence));
     refused(&silent, &silent.kubeconfig(), "no response within 400 ms");
@@ -204,17 +204,17 @@ fn a_server_that_cannot_be_asked_is_an_error() {
     );
     let kubeconfig = nobody.kubeconfig_with("http://nowhere.invalid:6443", "token: t", "");
     refused(&nobody, &kubeconfig, "cannot connect:");
-    // TLS to a server that speaks none.
+    // TLS to a server without TLS.
     let kubeconfig = nobody.kubeconfig_with(&format!("https://{}", nobody.address()), "token: t", "");
     refused(&nobody, &kubeconfig, "cannot query the API server");
 }
 
-/// Discovery that is refused costs nothing: each kind is asked for, and what isn't there isn't there.
+/// If discovery is denied, each kind is requested, and missing ones are skipped.
 #[test]
 fn discovery_may_be_refused() {
-    let server = Server::with(shop(), |asked| (asked.path == "/apis").then(|| forbidden("discovery")));
+    let server = Server::with(shop(), |request| (request.path == "/apis").then(|| forbidden("discovery")));
     let (code, _, err) = ask(&server.kubeconfig(), "can web db:8080");
-    assert_eq!((code, &*err), (0, ""), "{}", lines(&server.asked()));
+    assert_eq!((code, &*err), (0, ""), "{}", lines(&server.requests()));
 }
 
 #[test]
@@ -285,10 +285,10 @@ fn a_program_for_credentials_that_fails() {
     }
     let good = r#"sh, args: [-c, 'echo "{\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":\"ExecCredential\",\"status\":{\"token\":\"x\"}}"']"#;
     assert_eq!(ask(&of(good), "can web db:8080").0, 0);
-    assert_eq!(server.asked().last().unwrap().headers["authorization"], "Bearer x");
+    assert_eq!(server.requests().last().unwrap().headers["authorization"], "Bearer x");
 }
 
-/// An object that can't be read at all costs the answer, unless the user goes on without it.
+/// An invalid object is an error, unless the user skips it.
 #[test]
 fn a_malformed_object_is_no_silent_gap() {
     let mut objects = shop();
@@ -301,7 +301,7 @@ fn a_malformed_object_is_no_silent_gap() {
     assert_eq!(ask(&kubeconfig, "can web db:8080 --keep-going").0, 0);
 }
 
-/// Without a cluster, files are asked as ever; and without both, the error names both ways.
+/// Without a cluster, files are read; without both, the error names both options.
 #[test]
 fn neither_files_nor_a_cluster() {
     answer(0, "can shop/frontend shop/backend:8080 -f examples/shop");
@@ -312,8 +312,8 @@ fn neither_files_nor_a_cluster() {
 
 #[test]
 fn progress_is_for_terminals() {
-    let server = Server::with(shop(), |asked| {
-        if is_list(asked, "pods") {
+    let server = Server::with(shop(), |request| {
+        if is_list(request, "pods") {
             std::thread::sleep(Duration::from_millis(2600));
         }
         None
