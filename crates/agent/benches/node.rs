@@ -1,11 +1,10 @@
-//! One node with a hundred local pods in a cluster of 100,000, end to end: from the objects to the kernel's tables.
+//! One node with about a hundred local pods in a cluster of 100,000, from objects to the kernel's tables.
 //!
-//! For 100, 1,000 and 10,000 policies: the first full plan compiled and programmed, what stays resident, and single
-//! pods added and removed, compiled and committed. The first line is the baseline of the others: what one pod costs
-//! must not grow with the number of policies. A removal reviews open connections, too, and for that the kernel walks
-//! its whole table of them, however few there are.
+//! Measures with 100, 1,000 and 10,000 policies: the first plan, resident memory, and changes of single pods. The first
+//! line is the baseline: the cost of one pod must not grow with the number of policies. A removal also reviews established
+//! connections, for which the kernel walks its whole connection-tracking table.
 //!
-//! Runs in a user and network namespace of its own, without root.
+//! Runs in its own user and network namespace, without root.
 
 use std::{fs, time::Instant};
 
@@ -19,7 +18,7 @@ use palisade_testkit::{Rng, Shape, cluster, workload_pod};
 
 const PODS: usize = 100_000;
 const NODE: &str = "n1";
-/// How many pods come and go in each cluster.
+/// The number of pods that are added and removed in each cluster.
 const EDITS: usize = 200;
 
 fn main() {
@@ -29,7 +28,7 @@ fn main() {
     fs::write("/proc/self/uid_map", format!("0 {uid} 1")).expect("uid_map");
     fs::write("/proc/self/gid_map", format!("0 {gid} 1")).expect("gid_map");
 
-    // Each cluster in a process of its own, or what one leaves in the allocator counts for the next.
+    // Each cluster has its own process, so that memory kept by the allocator doesn't count for the next.
     if let Some(policies) = std::env::args().skip_while(|a| a != "--policies").nth(1) {
         return measure(policies.parse().expect("a number"));
     }
@@ -58,7 +57,7 @@ fn measure(policies: usize) {
             let begin = Instant::now();
             let report = checked(agent.apply(vec![change]));
             spent.push(begin.elapsed());
-            assert_eq!(report.commits.len(), 1, "the pod joins a group, so there is something to commit");
+            assert_eq!(report.commits.len(), 1, "the pod joins a peer set, so there is something to commit");
         }
     }
     added.sort_unstable();
@@ -78,7 +77,7 @@ fn checked(report: Report) -> Report {
     report
 }
 
-/// Pods of known workloads, on other nodes, that join some group of this node.
+/// Pods of known workloads on other nodes that join a peer set of this node.
 fn joining_pods(world: &Cluster) -> Vec<Pod> {
     let mut compiler = Compiler::from_cluster(NODE.into(), world);
     let rng = &mut Rng::with_seed(3);
@@ -94,7 +93,7 @@ fn joining_pods(world: &Cluster) -> Vec<Pod> {
     pods
 }
 
-/// Resident memory of this process in MiB: the second field of `/proc/self/statm`, in pages of 4 KiB.
+/// Returns the resident memory of this process in MiB: the second field of `/proc/self/statm`, in pages of 4 KiB.
 fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").expect("this figure is read from /proc");
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("statm has numbers");

@@ -1,11 +1,11 @@
-//! One node's agent in a cluster of 150,000 pods, 10,000 policies and 5,000 nodes: the first snapshot compiled and
-//! programmed in a real kernel, what stays in memory, and a steady thousand pod events a second.
+//! One node's agent in a cluster of 150,000 pods, 10,000 policies and 5,000 nodes.
 //!
-//! The same is done in clusters of a tenth and a third of the size: the baseline, which shows what grows with the cluster
-//! and what does not. Each in a process of its own, or what one leaves in the allocator counts for the next.
+//! Measures the first snapshot with a real kernel, resident memory, and a steady rate of 1,000 pod events per second.
+//! Clusters of a tenth and a third of the size are the baseline, which shows what grows with the cluster. Each has its own
+//! process, so that memory kept by the allocator doesn't count for the next.
 //!
-//! `cargo bench -p palisade-agent --bench scale [-- --seconds N] [--rate N]`. Runs in a user and network namespace of its
-//! own, without root.
+//! `cargo bench -p palisade-agent --bench scale [-- --seconds N] [--rate N]`. Runs in its own user and network namespace,
+//! without root.
 
 use std::{
     fs, thread,
@@ -23,7 +23,7 @@ use stream::{Events, NODE, Size, cpu_time, memory};
 
 mod stream;
 
-/// How many events come at once where a burst is measured.
+/// The number of events in a burst.
 const BURST: usize = 5_000;
 
 fn main() {
@@ -51,7 +51,7 @@ fn measure(size: Size, seconds: usize, rate: usize) {
     let interner = agent.interner().clone();
     let Size { pods, policies, nodes, .. } = size;
     let mut cluster = stream::frame(&size);
-    // New pods need no policies: these are the agent's alone.
+    // Generating pods requires the namespaces only. The agent owns the policies.
     let frame = Cluster { namespaces: cluster.namespaces.clone(), ..Cluster::default() };
     cluster.pods.extend(stream::pods(&frame, &size, &interner));
     let local = cluster.pods.values().filter(|pod| pod.node.as_deref() == Some(NODE)).count();
@@ -69,13 +69,11 @@ fn measure(size: Size, seconds: usize, rate: usize) {
         first.commits.iter().map(|c| c.elements).sum::<usize>(),
         first.commits.iter().map(|c| c.transactions).sum::<usize>(),
     );
-    eprintln!(
-        "  resident: {empty} before anything, {delivered} with the cluster delivered, {after} programmed"
-    );
+    eprintln!("  resident: {empty} at first, {delivered} with the cluster, {after} with the plan programmed");
 
     let mut events = Events::new(&frame, size, interner);
-    // Until as many pods go as come.
-    settle(&mut agent, events.by_ref().take(3_000).collect());
+    // Until pods are removed at the same rate as they are added.
+    apply_and_review(&mut agent, events.by_ref().take(3_000).collect());
     steady(&mut agent, &mut events, seconds, rate);
     let begin = Instant::now();
     let report = checked(agent.apply(events.by_ref().take(BURST).collect()));
@@ -87,7 +85,7 @@ fn measure(size: Size, seconds: usize, rate: usize) {
     eprintln!("  resident at the end: {}", memory());
 }
 
-/// In a network of its own.
+/// Moves this process to its own user and network namespace.
 fn enter_sandbox() {
     let (uid, gid) = (getuid(), getgid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).expect("user and network namespaces");
@@ -96,12 +94,14 @@ fn enter_sandbox() {
     fs::write("/proc/self/gid_map", format!("0 {gid} 1")).expect("gid_map");
 }
 
+/// Returns the report, which must have no errors.
 fn checked(report: Report) -> Report {
     assert!(report.errors.is_empty(), "{:?}", report.errors);
     report
 }
 
-fn settle(agent: &mut NodeAgent<NftDataPlane>, events: Vec<Change>) {
+/// Applies events and performs the reviews of connections that become due.
+fn apply_and_review(agent: &mut NodeAgent<NftDataPlane>, events: Vec<Change>) {
     let mut report = checked(agent.apply(events));
     while let Some(due) = report.review_due {
         thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -109,7 +109,7 @@ fn settle(agent: &mut NodeAgent<NftDataPlane>, events: Vec<Change>) {
     }
 }
 
-/// Events at a fixed rate. What has come while the agent worked it gets at once, as from a watch.
+/// Applies events at a fixed rate. Those that arrive while the agent is busy are applied together, as with a watch.
 fn steady(agent: &mut NodeAgent<NftDataPlane>, events: &mut Events<'_>, seconds: usize, rate: usize) {
     let interval = Duration::from_secs(1) / rate as u32;
     let count = seconds * rate;

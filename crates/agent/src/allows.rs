@@ -1,4 +1,4 @@
-//! Whether one table allows no more than another. If so, pods may keep it while the kernel rejects the other.
+//! Whether one policy table allows no more than another. If so, pods may keep it while the kernel rejects the other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use palisade_policy::{Family, NodePlan, PeerSet, PeerSetId, PolicyTable, Traffic, address};
 
-/// A table with the plan that holds its peer sets.
+/// A policy table with the plan that holds its peer sets.
 #[derive(Clone, Copy)]
 pub(crate) struct TableInPlan<'a> {
     pub(crate) plan: &'a NodePlan,

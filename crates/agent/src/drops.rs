@@ -76,11 +76,11 @@ pub(crate) struct DropLog {
 }
 
 impl DropLog {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             flows: HashMap::new(),
             labels: HashSet::new(),
-            period: Instant::now(),
+            period: now,
             lines: 0,
             explained: 0,
             suppressed: 0,
@@ -105,8 +105,9 @@ impl DropLog {
         uncollected: u64,
         reconciler: &Reconciler,
         metrics: &Metrics,
+        now: Instant,
     ) {
-        self.start_period();
+        self.start_period(now);
         if uncollected > 0 {
             // Their direction is unknown: they arrived together with the others.
             let direction = packets.first().map_or(Direction::Ingress, |packet| packet.direction);
@@ -114,29 +115,35 @@ impl DropLog {
             metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(uncollected);
         }
         for packet in packets {
-            self.record_packet(packet, reconciler, metrics);
+            self.record_packet(packet, reconciler, metrics, now);
         }
     }
 
-    fn start_period(&mut self) {
-        if self.period.elapsed() >= PERIOD {
+    fn start_period(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.period) >= PERIOD {
             if self.suppressed > 0 {
                 tracing::warn!(lines = self.suppressed, "suppressed log lines about dropped packets");
             }
-            (self.period, self.lines, self.explained, self.suppressed) = (Instant::now(), 0, 0, 0);
+            (self.period, self.lines, self.explained, self.suppressed) = (now, 0, 0, 0);
         }
     }
 
-    fn record_packet(&mut self, packet: DeniedPacket, reconciler: &Reconciler, metrics: &Metrics) {
+    fn record_packet(
+        &mut self,
+        packet: DeniedPacket,
+        reconciler: &Reconciler,
+        metrics: &Metrics,
+        now: Instant,
+    ) {
         *self.received.entry(packet.direction).or_default() += 1;
         if let Some(flow) = self.flows.get_mut(&packet) {
             flow.packets += 1;
             metrics.drops.get_or_create(&flow.labels).inc();
-            if flow.logged.elapsed() < LOG_INTERVAL {
+            if now.saturating_duration_since(flow.logged) < LOG_INTERVAL {
                 return;
             }
             let (labels, packets) = (flow.labels.clone(), std::mem::take(&mut flow.packets));
-            flow.logged = Instant::now();
+            flow.logged = now;
             return self.log(&packet, &labels, packets, reconciler);
         }
         if self.explained >= MAX_EXPLAINED {
@@ -150,7 +157,7 @@ impl DropLog {
         if self.flows.len() >= MAX_FLOWS {
             self.flows.clear();
         }
-        self.flows.insert(packet, KnownFlow { labels, logged: Instant::now(), packets: 0 });
+        self.flows.insert(packet, KnownFlow { labels, logged: now, packets: 0 });
     }
 
     /// Returns the labels, or those of an unknown policy if there are too many.
@@ -269,9 +276,16 @@ pub(crate) mod tests {
 
     #[test]
     fn a_drop_counts_for_the_policy_that_isolates_and_a_packet_allowed_now_for_none() {
-        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), DropLog::new());
+        let (reconciler, metrics, mut drops) =
+            (reconciler(), Metrics::new("1", "n"), DropLog::new(Instant::now()));
         let egress = DeniedPacket { direction: Direction::Egress, ..denied_packet() };
-        drops.record(vec![denied_packet(), denied_packet(), egress], 4, &reconciler, &metrics);
+        drops.record(
+            vec![denied_packet(), denied_packet(), egress],
+            4,
+            &reconciler,
+            &metrics,
+            Instant::now(),
+        );
         let closed = DropLabels::of(Direction::Ingress, &PolicyKey::network_policy("shop", "closed"));
         assert_eq!(count(&metrics, &closed), 2);
         assert_eq!(
@@ -285,7 +299,8 @@ pub(crate) mod tests {
 
     #[test]
     fn link_traffic_counts_for_no_policy() {
-        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), DropLog::new());
+        let (reconciler, metrics, mut drops) =
+            (reconciler(), Metrics::new("1", "n"), DropLog::new(Instant::now()));
         let link_traffic = [
             ("fe80::1", "fe80::2"),
             ("fe80::1", "ff02::1"),
@@ -302,16 +317,31 @@ pub(crate) mod tests {
         // This may be the broadcast address of a subnet.
         let subnet = packet("10.0.0.2", "10.0.0.255");
         assert!(!subnet.is_link_traffic());
-        drops.record([packets, vec![subnet]].concat(), 0, &reconciler, &metrics);
+        drops.record([packets, vec![subnet]].concat(), 0, &reconciler, &metrics, Instant::now());
         assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 5);
     }
 
     #[test]
+    fn a_flow_is_logged_at_intervals_with_its_packets() {
+        let (reconciler, metrics, begin) = (reconciler(), Metrics::new("1", "n"), Instant::now());
+        let mut drops = DropLog::new(begin);
+        let mut lines_at = |seconds: u64| {
+            let now = begin + Duration::from_secs(seconds);
+            drops.record(vec![denied_packet()], 0, &reconciler, &metrics, now);
+            (drops.lines, drops.flows[&denied_packet()].packets)
+        };
+        assert_eq!(lines_at(0), (1, 0));
+        assert_eq!([lines_at(30), lines_at(59)], [(0, 1), (0, 2)], "in other periods, without a line");
+        assert_eq!(lines_at(60), (1, 0));
+    }
+
+    #[test]
     fn a_port_scan_has_a_bounded_number_of_explanations_lines_and_flows() {
-        let (reconciler, metrics, mut drops) = (reconciler(), Metrics::new("1", "n"), DropLog::new());
+        let (reconciler, metrics, mut drops) =
+            (reconciler(), Metrics::new("1", "n"), DropLog::new(Instant::now()));
         let scan: Vec<DeniedPacket> =
             (0..20_000).map(|port| DeniedPacket { port, ..denied_packet() }).collect();
-        drops.record(scan, 0, &reconciler, &metrics);
+        drops.record(scan, 0, &reconciler, &metrics, Instant::now());
         assert!(
             drops.lines <= MAX_LINES && drops.explained <= MAX_EXPLAINED && drops.flows.len() <= MAX_FLOWS
         );

@@ -9,7 +9,8 @@ use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Traffic};
 
 use crate::allows::{TableInPlan, allows_no_more};
 
-/// The table that denies everything in a direction. Compiled tables have hashes as ids, so none has this one.
+/// Returns the id of the policy table that denies everything in a direction. The ids of compiled tables are hashes, so none has
+/// this one.
 #[must_use]
 pub fn deny_all_id(direction: Direction) -> PolicyTableId {
     PolicyTableId([if direction == Direction::Ingress { 0xf0 } else { 0xf1 }; 16])
@@ -40,7 +41,7 @@ pub fn too_open(wanted: &NodePlan, held: Option<&NodePlan>) -> BTreeSet<(Directi
     out
 }
 
-/// Returns a plan that needs no new tables or peer sets in a kernel that holds `programmed`. A local address has its table if the
+/// Returns a plan that needs no new policy tables or peer sets in a kernel that holds `programmed`. A local address has its policy table if the
 /// table and its peer sets are programmed as in `wanted`. Else it keeps its current table if that allows no more than the
 /// wanted one. All others have a table that denies everything. Connections of pods to themselves likewise stay as
 /// programmed or are denied.
@@ -90,7 +91,7 @@ fn dispatch(plan: &NodePlan, direction: Direction) -> &BTreeMap<IpAddr, PolicyTa
     if direction == Direction::Ingress { &plan.ingress } else { &plan.egress }
 }
 
-/// Compares two plans, and caches comparisons of tables, because many addresses share a table.
+/// Compares two plans, and caches comparisons of policy tables, because many addresses share a table.
 struct Comparison<'a> {
     wanted: &'a NodePlan,
     held: &'a NodePlan,
@@ -103,7 +104,7 @@ impl<'a> Comparison<'a> {
         Self { wanted, held, no_more: BTreeMap::new(), programmed: BTreeMap::new() }
     }
 
-    /// The table of an address in the kernel.
+    /// Returns the policy table of an address in the kernel.
     fn held(&self, direction: Direction, address: IpAddr) -> Option<PolicyTableId> {
         dispatch(self.held, direction).get(&address).copied()
     }

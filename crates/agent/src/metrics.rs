@@ -88,8 +88,8 @@ metrics! {
     pods: Family<ScopeLabel, Gauge>, "palisade_pods", "Known pods, in the cluster and on this node";
     isolated_pods: Family<DirectionLabel, Gauge>, "palisade_isolated_pods",
         "Pod addresses of this node that policies isolate, by direction";
-    tables: Gauge, "palisade_tables", "Tables in the plan: one for each set of pods that the same policies select";
-    groups: Gauge, "palisade_groups", "Peer sets in the plan";
+    policy_tables: Gauge, "palisade_tables", "Policy tables in the plan: one for each set of pods that the same policies select";
+    peer_sets: Gauge, "palisade_groups", "Peer sets in the plan";
     elements: Gauge, "palisade_elements",
         "Elements of all sets and maps of the kernel's table: members and ranges of peer sets, their unions, ports, and local pods";
     cut_off_pods: Family<DirectionLabel, Gauge>, "palisade_cut_off_pods",

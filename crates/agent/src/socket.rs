@@ -7,7 +7,7 @@ use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::view::{GroupView, PodView, ProfileView, TableView};
+use crate::view::{PeerSetView, PodView, PolicyTableView, ProfileView};
 
 /// The version of the protocol. It grows with each change that an older program would misinterpret.
 pub const VERSION: u32 = 1;
@@ -35,9 +35,9 @@ pub enum Request {
     Pods,
     /// The profiles.
     Profiles,
-    /// The tables.
+    /// The policy tables.
     Tables,
-    /// The groups.
+    /// The peer sets.
     Groups,
     /// Recent errors, and findings about objects.
     Errors,
@@ -78,9 +78,9 @@ pub enum Response {
     /// To [`Request::Profiles`].
     Profiles(Vec<ProfileView>),
     /// To [`Request::Tables`].
-    Tables(Vec<TableView>),
+    Tables(Vec<PolicyTableView>),
     /// To [`Request::Groups`].
-    Groups(Vec<GroupView>),
+    Groups(Vec<PeerSetView>),
     /// To [`Request::Errors`].
     Errors(Errors),
     /// To [`Request::Explain`].
@@ -126,9 +126,9 @@ pub struct Status {
     pub isolated_ingress: usize,
     /// The number of local addresses isolated for egress.
     pub isolated_egress: usize,
-    /// The number of tables in the plan.
+    /// The number of policy tables in the plan.
     pub tables: usize,
-    /// The number of groups in the plan.
+    /// The number of peer sets in the plan.
     pub groups: usize,
     /// The number of elements in all sets and maps of the kernel's table.
     pub elements: usize,

@@ -19,9 +19,9 @@ pub struct PodView {
     pub name: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// The table for its ingress. `None` if it is not isolated.
+    /// The policy table for its ingress. `None` if it is not isolated.
     pub ingress: Option<String>,
-    /// The table for its egress. `None` if it is not isolated.
+    /// The policy table for its egress. `None` if it is not isolated.
     pub egress: Option<String>,
     /// The directions in which it is cut off because the kernel rejected its policies.
     pub cut_off: Vec<String>,
@@ -37,7 +37,7 @@ pub struct PodView {
 pub struct ProfileView {
     /// `ingress` or `egress`.
     pub direction: String,
-    /// The table of the profile.
+    /// The policy table of the profile.
     pub table: String,
     /// The policies that select its pods.
     pub policies: Vec<String>,
@@ -45,25 +45,25 @@ pub struct ProfileView {
     pub pods: Vec<String>,
 }
 
-/// A compiled table.
+/// A policy table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableView {
+pub struct PolicyTableView {
     /// Its id, which is part of its name in the kernel.
     pub id: String,
     /// `ingress` or `egress`.
     pub direction: String,
     /// The number of local addresses that use it.
     pub addresses: usize,
-    /// The traffic that it allows to each group of peers.
+    /// The traffic that it allows to each peer set.
     pub rows: Vec<RowView>,
     /// The traffic that it allows to all other peers.
     pub rest: String,
 }
 
-/// The traffic that a table allows to one group of peers.
+/// The traffic that a policy table allows to one peer set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowView {
-    /// The group.
+    /// The id of the peer set.
     pub group: String,
     /// `pods` or `ranges`.
     pub of: String,
@@ -71,14 +71,14 @@ pub struct RowView {
     pub traffic: String,
 }
 
-/// A group of peers.
+/// A peer set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupView {
+pub struct PeerSetView {
     /// Its id, which is part of its name in the kernel.
     pub id: String,
     /// `pods` or `ranges`.
     pub of: String,
-    /// The number of tables that use it.
+    /// The number of policy tables that refer to it.
     pub tables: usize,
     /// Its addresses or ranges.
     pub members: Vec<String>,
@@ -93,10 +93,10 @@ pub struct PlanView {
     pub pods: Vec<PodView>,
     /// Its profiles.
     pub profiles: Vec<ProfileView>,
-    /// Its tables.
-    pub tables: Vec<TableView>,
-    /// Its groups.
-    pub groups: Vec<GroupView>,
+    /// Its policy tables.
+    pub tables: Vec<PolicyTableView>,
+    /// Its peer sets.
+    pub groups: Vec<PeerSetView>,
 }
 
 impl PlanView {
@@ -113,7 +113,7 @@ impl PlanView {
     }
 }
 
-/// The live pods of the node.
+/// Returns the running pods of the node.
 pub(crate) fn local<'a>(cluster: &'a Cluster, node: &'a Name) -> impl Iterator<Item = &'a Pod> {
     cluster.pods.values().filter(move |pod| pod.is_running() && pod.node.as_ref() == Some(node))
 }
@@ -183,7 +183,7 @@ pub fn profiles(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Vec<ProfileV
             out.push(ProfileView {
                 direction: direction.to_string(),
                 table: table.to_string(),
-                // Pods with the same table may have different profiles with the same rules.
+                // Pods with the same policy table may have different profiles with the same rules.
                 policies: pods
                     .values()
                     .flat_map(|pod| policies_of(cluster, pod, direction))
@@ -205,9 +205,9 @@ fn policies_of(cluster: &Cluster, pod: &Pod, direction: Direction) -> Vec<String
     selecting.map(|policy| policy.key.to_string()).collect()
 }
 
-/// Returns the tables of a plan.
+/// Returns the policy tables of a plan.
 #[must_use]
-pub fn tables(plan: &NodePlan) -> Vec<TableView> {
+pub fn tables(plan: &NodePlan) -> Vec<PolicyTableView> {
     let rows = |rows: &BTreeMap<PeerSetId, Traffic>, of: &str| -> Vec<RowView> {
         let row = |(group, traffic): (&PeerSetId, &Traffic)| RowView {
             group: group.to_string(),
@@ -218,7 +218,7 @@ pub fn tables(plan: &NodePlan) -> Vec<TableView> {
     };
     let view = |(id, table): (&PolicyTableId, &palisade_policy::PolicyTable)| {
         let dispatch = if table.direction == Direction::Ingress { &plan.ingress } else { &plan.egress };
-        TableView {
+        PolicyTableView {
             id: id.to_string(),
             direction: table.direction.to_string(),
             addresses: dispatch.values().filter(|t| *t == id).count(),
@@ -232,9 +232,9 @@ pub fn tables(plan: &NodePlan) -> Vec<TableView> {
 const PODS: &str = "pods";
 const RANGES: &str = "ranges";
 
-/// Returns the groups of peers of a plan.
+/// Returns the peer sets of a plan.
 #[must_use]
-pub fn groups(plan: &NodePlan) -> Vec<GroupView> {
+pub fn groups(plan: &NodePlan) -> Vec<PeerSetView> {
     let mut users: BTreeMap<PeerSetId, usize> = BTreeMap::new();
     for group in plan.tables.values().flat_map(|table| table.exact.keys().chain(table.ranges.keys())) {
         *users.entry(*group).or_default() += 1;
@@ -244,7 +244,7 @@ pub fn groups(plan: &NodePlan) -> Vec<GroupView> {
             PeerSet::Addresses(set) => (PODS, set.iter().map(|a| a.to_string()).collect()),
             PeerSet::Ranges(ranges) => (RANGES, ranges.iter().map(ToString::to_string).collect()),
         };
-        GroupView {
+        PeerSetView {
             id: id.to_string(),
             of: of.to_owned(),
             tables: users.get(id).copied().unwrap_or(0),

@@ -1,4 +1,4 @@
-//! The objects as the API server writes them: with everything that an agent does not need.
+//! Objects as JSON like that of an API server, including fields that the agent doesn't use.
 
 use palisade_policy::{
     Change, NamespaceMatch, Node, Peer, Phase, Pod, PodMatch, Policy, PortMatch, Protocol, Rule, Selector,
@@ -6,19 +6,19 @@ use palisade_policy::{
 };
 use serde_json::{Map, Value, json};
 
-/// One line of a watch.
-pub(crate) fn line(word: &str, object: &Value) -> String {
-    format!("{}\n", json!({"type": word, "object": object}))
+/// Returns one line of a watch.
+pub(crate) fn line(event: &str, object: &Value) -> String {
+    format!("{}\n", json!({"type": event, "object": object}))
 }
 
-/// The end of a streamed list.
+/// Returns the bookmark at the end of a streamed list.
 pub(crate) fn end_of_list(kind: &str, version: &str) -> String {
     let annotations = json!({"k8s.io/initial-events-end": "true"});
     let metadata = json!({"resourceVersion": "1", "annotations": annotations});
     line("BOOKMARK", &json!({"kind": kind, "apiVersion": version, "metadata": metadata}))
 }
 
-/// What a watch says of a change of a pod.
+/// Returns the watch event for a change of a pod.
 pub(crate) fn pod_line(change: &Change) -> Option<String> {
     match change {
         Change::SetPod(new) => Some(line("MODIFIED", &pod(new))),
@@ -34,7 +34,7 @@ fn pairs<'a>(labels: impl Iterator<Item = (&'a palisade_policy::Name, &'a palisa
     labels.map(|(k, v)| (k.to_string(), Value::from(&**v))).collect::<Map<_, _>>().into()
 }
 
-/// A pod of about three kilobytes: two containers with probes, resources and mounts, and a status with conditions.
+/// Returns a pod of about 3 kB: two containers with probes, resources and mounts, and a status with conditions.
 pub(crate) fn pod(pod: &Pod) -> Value {
     let name = &*pod.key.name;
     let phase = if pod.phase == Phase::Pending { "Pending" } else { "Running" };
@@ -105,7 +105,7 @@ pub(crate) fn namespace(namespace: &palisade_policy::Namespace) -> Value {
     json!({"kind": "Namespace", "apiVersion": "v1", "metadata": metadata, "status": {"phase": "Active"}})
 }
 
-/// A policy of the generator: selectors are `matchLabels`, and every rule has peers and ports.
+/// Returns a policy. Those of the generator have `matchLabels` only, and every rule has peers and ports.
 pub(crate) fn policy(policy: &Policy) -> Value {
     let mut types = Vec::new();
     let mut spec = json!({"podSelector": selector(&policy.subject.pods)});

@@ -1,12 +1,12 @@
-//! The whole way at full size: 150,000 pods, 10,000 policies and 5,000 nodes as the JSON of an API server, through the
-//! agent's watches, the compiler and the kernel; then a thousand pod events a second for as long as one likes.
+//! The whole path at full size: 150,000 pods, 10,000 policies and 5,000 nodes as JSON from an API server, through the
+//! agent's watches and the compiler to the kernel. Then pod events at a fixed rate.
 //!
-//! The same at a tenth of the size is the baseline. The server is a process of its own on loopback.
+//! A tenth of the size is the baseline. The server is a separate process on loopback.
 //!
-//! `cargo bench -p palisade-agent --bench replay [-- --seconds N] [--rate N]`. Runs in a user namespace and a network
-//! namespace of its own, without root.
+//! `cargo bench -p palisade-agent --bench replay [-- --seconds N] [--rate N]`. Runs in its own user and network namespace,
+//! without root.
 
-#![expect(clippy::print_stdout, reason = "the server tells its port to the process that started it")]
+#![expect(clippy::print_stdout, reason = "the server prints its port for the process that started it")]
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -52,12 +52,12 @@ fn main() {
             .spawn()
             .expect("the server");
         let mut port = String::new();
-        let told = server.stdout.take().expect("its output");
-        BufReader::new(told).read_line(&mut port).expect("its port");
+        let output = server.stdout.take().expect("its output");
+        BufReader::new(output).read_line(&mut port).expect("its port");
         let go = server.stdin.take().expect("its input");
         follow(port.trim(), go, Size::full_by(part), seconds, rate);
-        server.kill().expect("the server is ours");
-        server.wait().expect("the server is ours");
+        server.kill().expect("the server is a child process");
+        server.wait().expect("the server is a child process");
         return;
     }
     for part in ["10", "1"] {
@@ -65,7 +65,7 @@ fn main() {
     }
 }
 
-/// The kernel's interfaces in a network of their own, while this thread stays where the server is.
+/// Opens the data plane in a new network namespace. This thread stays in the server's.
 fn data_plane() -> NftDataPlane {
     let (uid, gid) = (getuid(), getgid());
     unshare(CloneFlags::CLONE_NEWUSER).expect("a user namespace");
@@ -91,7 +91,7 @@ fn follow(port: &str, go: impl Write, size: Size, seconds: usize, rate: usize) {
         let (begin, cpu) = (Instant::now(), cpu_time());
         let mut events = watch(client, WatchOptions::default());
         let cluster = loop {
-            match events.recv().await.expect("the watch goes on") {
+            match events.recv().await.expect("the watch continues") {
                 Event::Snapshot(cluster) => break cluster,
                 Event::Watch { .. } | Event::Changes { .. } => {}
                 Event::Findings { object, findings } => assert!(findings.is_empty(), "{object}: {findings:?}"),
@@ -101,24 +101,25 @@ fn follow(port: &str, go: impl Write, size: Size, seconds: usize, rate: usize) {
         let (listed, delivered) = (begin.elapsed(), memory());
         let report = checked(agent.snapshot(*cluster));
         eprintln!(
-            "  from nothing to programmed: {:.1?} (listed and decoded in {listed:.1?}, compiled {:.0?}, kernel {:.0?}); {:.1} s of processor",
+            "  from the start to programmed: {:.1?} (listed and decoded in {listed:.1?}, compiled {:.0?}, kernel {:.0?}); {:.1} s of CPU time",
             begin.elapsed(),
             report.compile,
             report.commit,
             (cpu_time() - cpu).as_secs_f64()
         );
-        eprintln!("  resident: {delivered} with the cluster delivered, {} programmed", memory());
+        eprintln!("  resident: {delivered} with the cluster, {} with the plan programmed", memory());
         steady(&mut agent, &mut events, go, seconds, rate).await;
         eprintln!("  resident at the end: {}", memory());
     });
 }
 
+/// Returns the report, which must have no errors.
 fn checked(report: Report) -> Report {
     assert!(report.errors.is_empty(), "{:?}", report.errors);
     report
 }
 
-/// Lets the server begin, and follows it until the last marked pod.
+/// Starts the server's events, and applies them until the last marked pod.
 async fn steady(
     agent: &mut NodeAgent<NftDataPlane>,
     events: &mut Receiver<Event>,
@@ -134,7 +135,7 @@ async fn steady(
     while lags.len() < expected {
         let due = review_due.unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
         let report = tokio::select! {
-            event = events.recv() => match event.expect("the watch goes on") {
+            event = events.recv() => match event.expect("the watch continues") {
                 Event::Changes { changes, .. } => {
                     changed += changes.len();
                     let sent: Vec<Duration> = changes.iter().filter_map(sent_at).collect();
@@ -159,7 +160,7 @@ async fn steady(
     stream::lags("from sent to programmed", &lags);
 }
 
-/// When a marked pod was sent.
+/// Returns when a marked pod was sent.
 fn sent_at(change: &Change) -> Option<Duration> {
     let Change::SetPod(pod) = change else { return None };
     pod.key.name.strip_prefix(MARKER)?.parse().ok().map(Duration::from_micros)

@@ -1,5 +1,5 @@
-//! An API server that knows as much as the agent's watches ask of one: streamed lists, then pod events at a fixed rate.
-//! It runs as a process of its own, so that what it takes doesn't count for the agent.
+//! A minimal API server for the agent's watches: streamed lists, then pod events at a fixed rate. It runs in its own process, so
+//! that its resources don't count for the agent.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -16,10 +16,10 @@ use crate::{
     stream::{Events, Size, frame, pods},
 };
 
-/// How the names of pods begin that say when they were sent.
+/// The prefix of pod names that contain the time at which they were sent.
 pub(crate) const MARKER: &str = "marker-";
 
-/// What the server is to do.
+/// What the server sends.
 #[derive(Clone, Copy)]
 pub(crate) struct Script {
     pub(crate) size: Size,
@@ -27,21 +27,21 @@ pub(crate) struct Script {
     pub(crate) rate: usize,
 }
 
-/// Prints its port and answers until its process is killed. Events begin with a line on standard input.
+/// Prints its port and serves until its process is killed. Events begin after a line on standard input.
 pub(crate) fn serve(script: Script) -> ! {
-    // Before anybody is told the port: how long it takes to make up the objects is nobody's figure.
+    // Before the port is printed, so that generating the objects is not measured.
     let lists: Arc<[List]> = COLLECTIONS.iter().map(|name| List::render(name, &script.size)).collect();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     println!("{}", listener.local_addr().expect("an address").port());
     loop {
         let (stream, _) = listener.accept().expect("a connection");
         let lists = lists.clone();
-        // The watches end when the agent's process does.
-        thread::spawn(move || drop(answer(stream, script, &lists)));
+        // Each thread ends when the client closes the connection.
+        thread::spawn(move || drop(respond(stream, script, &lists)));
     }
 }
 
-fn answer(stream: TcpStream, script: Script, lists: &[List]) -> std::io::Result<()> {
+fn respond(stream: TcpStream, script: Script, lists: &[List]) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut requests = BufReader::new(stream.try_clone()?);
     let mut out = Chunks(stream);
@@ -69,10 +69,10 @@ fn answer(stream: TcpStream, script: Script, lists: &[List]) -> std::io::Result<
     }
 }
 
-/// What is listed.
+/// The collections that are served.
 const COLLECTIONS: [&str; 4] = ["namespaces", "nodes", "networkpolicies", "pods"];
 
-/// A list as it goes over the wire.
+/// A list in the format of a watch.
 struct List {
     collection: &'static str,
     chunks: Vec<String>,
@@ -105,7 +105,7 @@ impl List {
         Self { collection, chunks }
     }
 
-    /// The list, and whatever follows it.
+    /// Sends the list, then the events.
     fn stream(&self, out: &mut Chunks, script: Script) -> std::io::Result<()> {
         for chunk in &self.chunks {
             out.chunk(chunk)?;
@@ -114,14 +114,14 @@ impl List {
             std::io::stdin().read_line(&mut String::new())?;
             events(&frame(&script.size), out, script)?;
         }
-        // A watch says nothing for as long as nothing happens.
+        // A watch without events stays open.
         loop {
             thread::park();
         }
     }
 }
 
-/// Events at the rate; one in a hundred is a pod whose name says when it was sent.
+/// Sends events at the given rate. One in a hundred is a pod whose name contains the time.
 fn events(frame: &Cluster, out: &mut Chunks, script: Script) -> std::io::Result<()> {
     let interner = Interner::default();
     let some_pod = pods(frame, &script.size, &interner).next().expect("a pod");
@@ -131,8 +131,11 @@ fn events(frame: &Cluster, out: &mut Chunks, script: Script) -> std::io::Result<
     for number in 0..script.seconds * script.rate {
         let due = begin + interval * number as u32;
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let change =
-            if number % 100 == 99 { marker(&some_pod) } else { events.next().expect("it has no end") };
+        let change = if number % 100 == 99 {
+            marker(&some_pod)
+        } else {
+            events.next().expect("the iterator is infinite")
+        };
         if let Some(line) = json::pod_line(&change) {
             out.chunk(&line)?;
         }
@@ -146,7 +149,7 @@ fn marker(pod: &Pod) -> Change {
     Change::SetPod(Pod { key, addresses: Vec::new(), ..pod.clone() })
 }
 
-/// HTTP/1.1, as much as is needed.
+/// A minimal HTTP/1.1 writer.
 struct Chunks(TcpStream);
 
 impl Chunks {

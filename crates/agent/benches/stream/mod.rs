@@ -1,5 +1,4 @@
-//! A generated cluster and what happens in it: the objects as a watch delivers them, and pod events for as long as one
-//! likes. The same in every run.
+//! A generated cluster, and an endless stream of pod events. The same in every run.
 
 use std::{collections::VecDeque, fs, time::Duration};
 
@@ -12,12 +11,12 @@ use palisade_testkit::{Rng, Shape, Style, without_pods, workload_pod};
 
 /// The node that is measured.
 pub(crate) const NODE: &str = "n1";
-/// How many pods it has: the kubelet's default limit.
+/// The number of its pods: the kubelet's default limit.
 pub(crate) const LOCAL: usize = 110;
 /// Pods of one workload.
 const PODS_PER_WORKLOAD: usize = 50;
 
-/// How big the cluster is.
+/// The size of the cluster.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) pods: usize,
@@ -37,7 +36,7 @@ impl Size {
     }
 }
 
-/// Everything but the pods.
+/// Returns the cluster without its pods.
 pub(crate) fn frame(size: &Size) -> Cluster {
     let shape = Shape {
         namespaces: size.namespaces..=size.namespaces,
@@ -49,22 +48,22 @@ pub(crate) fn frame(size: &Size) -> Cluster {
     without_pods(&mut Rng::with_seed(1), &shape)
 }
 
-/// The pods, one by one.
+/// Returns the pods.
 pub(crate) fn pods(frame: &Cluster, size: &Size, interner: &Interner) -> impl Iterator<Item = Pod> {
     (0..size.pods).map(move |index| pod(frame, size, index / PODS_PER_WORKLOAD, index, interner))
 }
 
-/// The pod with this number: on the measured node if it is one of every so many, else on some other.
+/// Returns the pod with this index. [`LOCAL`] pods are on the measured node, the rest on other nodes.
 fn pod(frame: &Cluster, size: &Size, workload: usize, index: usize, interner: &Interner) -> Pod {
     let every = size.pods / LOCAL;
     let is_local = index.is_multiple_of(every) && index / every < LOCAL;
     let node = if is_local { 0 } else { 1 + index % (size.nodes - 1) };
-    dressed(workload_pod(frame, workload, index, node), workload, index, interner)
+    with_labels(workload_pod(frame, workload, index, node), workload, index, interner)
 }
 
-/// With the name and the labels that controllers and charts give: seven or eight labels, of which every tenth workload,
-/// a StatefulSet, has two that are the pod's own.
-fn dressed(pod: Pod, workload: usize, index: usize, interner: &Interner) -> Pod {
+/// Sets a name and labels like those that controllers and charts set: seven or eight labels. Every tenth workload is a
+/// StatefulSet, which has two labels that are unique to each pod.
+fn with_labels(pod: Pod, workload: usize, index: usize, interner: &Interner) -> Pod {
     let app = format!("app-{workload}");
     let hash = format!("{:010x}", workload as u64 * 0x9e37_79b9_7f4a % 0xff_ffff_ffff);
     let version = format!("v1.{}.{}", workload % 7, workload % 19);
@@ -89,11 +88,11 @@ fn dressed(pod: Pod, workload: usize, index: usize, interner: &Interner) -> Pod 
     }
     let labels = interner.labels(labels);
     let key = ObjectKey { namespace: interner.name(&pod.key.namespace), name: name.as_str().into() };
-    // What a pod belongs to decides nothing: a source for an agent leaves it out.
+    // Policies don't depend on the workload, so sources omit it.
     interner.pod(Pod { key, labels, workload: None, ..pod })
 }
 
-/// A ReplicaSet's pod: five characters of the alphabet that the API server draws from.
+/// Returns the name of a ReplicaSet's pod, with five characters of the alphabet that the API server uses.
 fn tail(app: &str, hash: &str, index: usize) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let base = ALPHABET.len();
@@ -101,17 +100,16 @@ fn tail(app: &str, hash: &str, index: usize) -> String {
     format!("{app}-{hash}-{}", letters.collect::<String>())
 }
 
-/// What happens to pods: one is made without an address, gets one, becomes ready, is relabelled or reports once more,
-/// and goes.
+/// Events of pods: created without an address, given one, ready, relabelled or with another status, and removed.
 pub(crate) struct Events<'a> {
     frame: &'a Cluster,
     size: Size,
     interner: Interner,
     rng: Rng,
     next: usize,
-    /// Events that follow of what happened before.
+    /// The remaining events of the last new pod.
     due: VecDeque<Change>,
-    /// The new pods, oldest first.
+    /// New pods that have not been removed, oldest first.
     alive: VecDeque<Pod>,
 }
 
@@ -121,16 +119,17 @@ impl<'a> Events<'a> {
         Self { frame, size, interner, rng, next: size.pods, due, alive }
     }
 
-    /// A pod of some workload: the watch says five times something of it. One in a hundred is on the measured node.
+    /// Adds a pod of a random workload, which has five events. One pod in a hundred is on the measured node.
     fn another(&mut self) {
         let (workload, index) = (self.rng.usize(..self.size.workloads()), self.next);
         self.next += 1;
         let node = if self.rng.u8(..100) == 0 { 0 } else { self.rng.usize(1..self.size.nodes) };
-        let ready = dressed(workload_pod(self.frame, workload, index, node), workload, index, &self.interner);
+        let ready =
+            with_labels(workload_pod(self.frame, workload, index, node), workload, index, &self.interner);
         let pending = Pod { addresses: Vec::new(), phase: Phase::Pending, ..ready.clone() };
         self.due.push_back(Change::SetPod(pending));
         self.due.push_back(Change::SetPod(ready.clone()));
-        // Conditions and container states: nothing that a decision needs.
+        // A change of conditions and container states, which policies don't depend on.
         self.due.push_back(Change::SetPod(ready.clone()));
         if index.is_multiple_of(2) {
             let labels = ready.labels.with("topology.example.com/zone", "b");
@@ -139,7 +138,7 @@ impl<'a> Events<'a> {
             self.due.push_back(Change::SetPod(ready.clone()));
         }
         self.alive.push_back(ready);
-        // So the number of pods stays.
+        // Keeps the number of pods constant.
         if self.alive.len() > 500
             && let Some(oldest) = self.alive.pop_front()
         {
@@ -159,14 +158,14 @@ impl Iterator for Events<'_> {
     }
 }
 
-/// What this process has used of all processors.
+/// Returns the CPU time of this process.
 pub(crate) fn cpu_time() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_SELF).expect("getrusage");
     let time = usage.user_time() + usage.system_time();
     Duration::from_micros(time.num_microseconds().unsigned_abs())
 }
 
-/// Resident memory of this process now, and the most that it ever was.
+/// Returns the current and the maximum resident memory of this process.
 pub(crate) fn memory() -> String {
     let status = fs::read_to_string("/proc/self/status").expect("this figure is read from /proc");
     let field = |name: &str| {
@@ -174,10 +173,10 @@ pub(crate) fn memory() -> String {
             status.lines().find_map(|line| line.strip_prefix(name)).expect("a field of /proc/self/status");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") / 1024
     };
-    format!("{} MiB (at most {})", field("VmRSS:"), field("VmHWM:"))
+    format!("{} MiB (maximum {})", field("VmRSS:"), field("VmHWM:"))
 }
 
-/// Prints them for the first and the last quarter: they are the same where nothing piles up.
+/// Prints lags of the first and the last quarter, which are equal if nothing accumulates.
 pub(crate) fn lags(what: &str, lags: &[Duration]) {
     let quarter = lags.len() / 4;
     for (when, lags) in [("first", &lags[..quarter]), ("last", &lags[lags.len() - quarter..])] {

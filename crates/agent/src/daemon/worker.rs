@@ -123,7 +123,7 @@ impl Worker {
             metrics: Arc::clone(&shared.metrics),
             reporter: Arc::clone(&shared.reporter),
             errors: ErrorLog::new(Arc::clone(&shared.metrics)),
-            drops: DropLog::new(),
+            drops: DropLog::new(Instant::now()),
             log_group: EnforcerOptions::default().log_group.filter(|_| config.log_drops),
             explain,
             shortfall: Shortfall::default(),
@@ -192,7 +192,13 @@ impl Worker {
         }
         self.process_findings(findings);
         if !denied_packets.is_empty() || uncollected_packets > 0 {
-            self.drops.record(denied_packets, uncollected_packets, self.agent.reconciler(), &self.metrics);
+            self.drops.record(
+                denied_packets,
+                uncollected_packets,
+                self.agent.reconciler(),
+                &self.metrics,
+                Instant::now(),
+            );
         }
         for PendingRequest { request, respond } in requests {
             // The client may be gone.

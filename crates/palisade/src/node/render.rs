@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Write as _};
 use anyhow::Result;
 use palisade_agent::{
     socket::{Errors, Response, Status, Verified, WatchView},
-    view::{GroupView, PlanView, PodView, ProfileView, TableView},
+    view::{PeerSetView, PlanView, PodView, PolicyTableView, ProfileView},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -247,7 +247,7 @@ fn profiles(profiles: &[ProfileView]) -> String {
     out
 }
 
-fn tables(tables: &[TableView]) -> String {
+fn tables(tables: &[PolicyTableView]) -> String {
     if tables.is_empty() {
         return "no policy tables: everything is allowed\n".to_owned();
     }
@@ -262,7 +262,7 @@ fn tables(tables: &[TableView]) -> String {
     out
 }
 
-fn groups(groups: &[GroupView], shown: usize) -> String {
+fn groups(groups: &[PeerSetView], shown: usize) -> String {
     if groups.is_empty() {
         return "no peer sets\n".to_owned();
     }
@@ -360,7 +360,7 @@ mod tests {
         };
         let object = ObjectError { object: of(), severity: of(), path: Some(of()), message: of() };
         let event = ErrorView { time: 0, stage: of(), message: of() };
-        let group = GroupView { id: of(), of: of(), tables: 1, members: vec![of()] };
+        let group = PeerSetView { id: of(), of: of(), tables: 1, members: vec![of()] };
         let verified = Verified { differences: vec![of()], ..Verified::default() };
         let replies = [
             (Response::Status(Box::new(status)), 12),

@@ -1,4 +1,4 @@
-//! What goes wrong on a node: the agent keeps the last state, says what is wrong, and recovers without a hand.
+//! Faults on a node: the agent keeps the last state, reports the fault, and recovers by itself.
 
 use std::{
     fs,
@@ -12,9 +12,9 @@ use std::{
 
 use crate::stage::{Stage, palisade, policy, run};
 
-/// Killed at any moment of its start and its work: what is denied stays denied, also while the next one starts.
+/// The agent is killed at various moments. Denied traffic stays denied, also while the next agent starts.
 #[test]
-fn a_killed_agent_leaves_the_rules_and_the_next_start_opens_nothing() {
+fn a_killed_agent_leaves_the_rules_and_the_next_start_allows_nothing_more() {
     let stage = Stage::new();
     stage.write("policy.yaml", &policy("web"));
     stage.agent(&[]).until("agent is ready");
@@ -24,14 +24,14 @@ fn a_killed_agent_leaves_the_rules_and_the_next_start_opens_nothing() {
         let prober = scope.spawn(move || {
             let mut probes = 0;
             while !done.load(Ordering::Relaxed) {
-                assert!(!stage.answers("other", "db:5432"), "open after {probes} probes");
+                assert!(!stage.answers("other", "db:5432"), "allowed after {probes} probes");
                 probes += 1;
             }
             probes
         });
         for round in 0..12_u64 {
             let mut agent = stage.agent(&[]);
-            // Now before it has programmed anything, now after, now in an edit.
+            // Before it has programmed anything, after that, or during an edit.
             thread::sleep(Duration::from_millis(round * 13));
             if round % 3 == 0 {
                 stage.write("more.yaml", &policy("web").replace("db-from", &format!("p{round}")));
@@ -43,7 +43,7 @@ fn a_killed_agent_leaves_the_rules_and_the_next_start_opens_nothing() {
         done.store(true, Ordering::Relaxed);
         assert!(prober.join().unwrap() > 0);
     });
-    // The socket and the lock that the killed one left are in nobody's way.
+    // The socket and the lock of a killed agent don't prevent the next one from starting.
     let agent = stage.agent(&[]);
     agent.until("agent is ready");
     run(&mut stage.node(&["verify"]), 0);
@@ -52,16 +52,16 @@ fn a_killed_agent_leaves_the_rules_and_the_next_start_opens_nothing() {
 }
 
 #[test]
-fn two_agents_never_write_at_once_and_the_second_waits_for_the_first() {
+fn only_one_agent_writes_and_a_second_waits_for_it() {
     let stage = Stage::new();
     stage.write("policy.yaml", &policy("web"));
     let first = stage.agent(&[]);
     first.until("agent is ready");
-    // Beside the same socket, and with a directory of its own.
+    // With the same socket, and with another directory.
     let other = stage.dir.path().join("other/agent.sock").display().to_string();
     for words in [&["--lock-timeout=0"][..], &["--lock-timeout=0", "--socket", &other]] {
         let mut command = stage.agent_command(&[]);
-        // The last of two flags would be an error: the socket is named once.
+        // A repeated flag is an error, so the socket is given once.
         if words.len() > 1 {
             command = stage.on_node(&[env!("CARGO_BIN_EXE_palisade"), "agent", "--node-name", "n1"]);
             command.arg(format!("--source=dir:{}", stage.manifests().display()));
@@ -81,9 +81,9 @@ fn two_agents_never_write_at_once_and_the_second_waits_for_the_first() {
     second.stop();
 }
 
-/// Others delete the table, edit it, or have left one of our name.
+/// Other programs delete the table, edit it, or have left one of the same name.
 #[test]
-fn what_others_do_to_the_table_is_told_and_mended() {
+fn changes_of_the_table_by_other_programs_are_logged_and_repaired() {
     let stage = Stage::new();
     stage.write("policy.yaml", &policy("web"));
     let nft = |words: &str| {
@@ -116,7 +116,7 @@ fn what_others_do_to_the_table_is_told_and_mended() {
     }
     assert!(run(&mut stage.node(&["errors"]), 0).contains("drift"));
     agent.stop();
-    // What a stopped agent can't mend, verify of the next one can't find: it starts by what differs.
+    // A change while no agent runs is repaired by the next start.
     nft("flush chain inet palisade forward");
     assert!(stage.answers("other", "db:5432"));
     let agent = stage.agent(&[]);
@@ -125,29 +125,29 @@ fn what_others_do_to_the_table_is_told_and_mended() {
     agent.stop();
 }
 
-/// The table is made anew as soon as it is gone, however often that is.
+/// The table is created again at once, however often it is removed.
 #[test]
-fn a_table_that_is_flushed_all_the_time_is_there_nearly_all_the_time() {
+fn a_table_that_is_removed_repeatedly_exists_nearly_all_the_time() {
     const PROBES: usize = 12;
     let stage = Stage::new();
     stage.write("policy.yaml", &policy("web"));
     let agent = stage.agent(&[]);
     agent.until("agent is ready");
-    // A connection that is begun has several tries to meet the moment in which there is no table.
-    // One program on the node: the lab would take turns with probes and programs that begin.
+    // Each connection attempt has several chances to hit a moment without a table.
+    // One program on the node: the lab runs probes and new programs one at a time.
     let flush = "while sleep 0.5; do nft flush ruleset; echo flushed; done";
     let flusher = crate::stage::Running::of(&mut stage.on_node(&["sh", "-c", flush]));
     flusher.until("flushed");
     let open = (0..PROBES).filter(|_| stage.answers("other", "db:5432")).count();
     drop(flusher);
-    assert!(open * 2 < PROBES, "{open} of {PROBES} denied connections opened");
+    assert!(open * 2 < PROBES, "{open} of {PROBES} denied connections were established");
     assert!(agent.until("repaired table inet palisade").contains("nft (process"));
     stage.until_answers("other", "db:5432", false);
     run(&mut stage.node(&["verify"]), 0);
     agent.stop();
 }
 
-/// Somebody's socket owns the table: nobody else can change it, so the agent is not ready, and says whose it is.
+/// Another program's socket owns the table, so that the agent can't change it. The agent is not ready and reports the owner.
 #[test]
 fn a_table_that_another_program_owns_makes_the_agent_not_ready_until_it_ends() {
     let stage = Stage::new();
@@ -157,9 +157,9 @@ fn a_table_that_another_program_owns_makes_the_agent_not_ready_until_it_ends() {
     let mut owner = stage.on_node(&["nft", "-i"]);
     let mut owner = owner.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut input = owner.stdin.take().unwrap();
-    // Again and again, until it is faster than the agent.
+    // Repeated until it is faster than the agent.
     let begin = Instant::now();
-    let told = loop {
+    let status = loop {
         input.write_all(b"delete table inet palisade; add table inet palisade { flags owner; }\n").unwrap();
         let (_, out, _) = crate::stage::text(&stage.node(&["status"]).output().unwrap());
         if out.contains("belongs to another program (netlink port") {
@@ -167,13 +167,13 @@ fn a_table_that_another_program_owns_makes_the_agent_not_ready_until_it_ends() {
         }
         assert!(begin.elapsed() < Duration::from_secs(60), "{out}");
     };
-    assert!(told.contains("can't be repaired"), "{told}");
+    assert!(status.contains("can't be repaired"), "{status}");
     let verified = run(&mut stage.node(&["verify"]), 1);
     assert!(verified.contains("belongs to another program"), "{verified}");
     let json: serde_json::Value =
         serde_json::from_str(&run(&mut stage.node(&["verify", "-o", "json"]), 1)).unwrap();
     assert!(json.to_string().contains("only that program can change it"), "{json}");
-    // Its end is heard of, and needs no pause.
+    // The agent is notified when the owner ends, and retries without a pause.
     drop(input);
     owner.wait().unwrap();
     agent.until("agent is ready");
@@ -182,9 +182,9 @@ fn a_table_that_another_program_owns_makes_the_agent_not_ready_until_it_ends() {
     agent.stop();
 }
 
-/// Nothing readable from the start: the kernel stays as it is, and the agent waits for better.
+/// With invalid manifests at the start, the kernel stays unchanged and the agent waits.
 #[test]
-fn garbage_at_the_start_touches_nothing() {
+fn invalid_manifests_at_the_start_change_nothing() {
     let stage = Stage::new();
     stage.write("policy.yaml", &policy("web"));
     run(&mut stage.agent_command(&["--once"]), 0);
@@ -201,7 +201,7 @@ fn garbage_at_the_start_touches_nothing() {
     agent.until("agent is ready");
     assert!(stage.answers("other", "db:5432"));
 
-    // The directory vanishes and comes back.
+    // The directory is moved away and back.
     let away = stage.dir.path().join("away");
     fs::rename(stage.manifests(), &away).unwrap();
     agent.until("does not exist: the last valid state stays in place");
@@ -212,10 +212,9 @@ fn garbage_at_the_start_touches_nothing() {
     agent.stop();
 }
 
-/// A policy that means something else than it seems, an address that two pods report, one that no pod can have, and a node
-/// that nobody knows.
+/// An address that two pods report, an invalid address, and an unknown node name.
 #[test]
-fn doubtful_objects_and_names_are_told() {
+fn questionable_objects_and_names_are_logged() {
     let stage = Stage::new();
     let double = "
 apiVersion: v1
@@ -247,16 +246,16 @@ status: {phase: Pending, podIP: 10.244.7.1, podIPs: [{ip: 10.244.7.1}]}
     agent.stop();
 }
 
-/// An ordinary user is told what is missing.
+/// An unprivileged user gets an error with the missing capability.
 #[test]
-fn without_the_right_to_change_the_firewall_it_says_so() {
+fn without_permission_to_change_the_firewall_the_error_says_so() {
     let dir = tempfile::TempDir::new().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let manifests = dir.path().join("manifests");
     fs::create_dir(&manifests).unwrap();
     fs::write(manifests.join("p.yaml"), policy("web")).unwrap();
     for words in [&["--once"][..], &["--remove"], &[]] {
-        // A name that this network namespace's own agent, if there is one, does not hold: none of these gets so far.
+        // None of these commands gets as far as taking the lock of an agent that may run in this network namespace.
         let mut command: Command = palisade(dir.path());
         command.args(["agent", "--node-name", "n1", "--listen", "off", "--lock-timeout", "20"]).args(words);
         command.arg(format!("--source=dir:{}", manifests.display()));
@@ -269,11 +268,11 @@ fn without_the_right_to_change_the_firewall_it_says_so() {
     }
 }
 
-/// Another program owns the table, so the kernel refuses every plan, and to close anybody by it. The pods are cut off in a
-/// table of their own; when that can't be had either it is said that nothing is enforced; and when the table is free the plan
-/// is programmed, and changes by others are heard of, although the first start had failed.
+/// Another program owns the table, so the kernel rejects every plan. The pods are cut off in the separate table. If another
+/// program owns that too, they are reported as not enforced. When the tables are free, the plan is programmed, and changes by
+/// other programs are detected although the first start had failed.
 #[test]
-fn what_is_said_of_pods_is_what_the_kernel_took() {
+fn reports_about_pods_match_what_the_kernel_accepted() {
     let stage = Stage::new();
     stage.write("policy.yaml", &policy("web"));
     let own = |name: &str| {
@@ -291,7 +290,7 @@ fn what_is_said_of_pods_is_what_the_kernel_took() {
             thread::sleep(Duration::from_millis(20));
         }
     };
-    // The lab has one.
+    // The lab creates one.
     run(&mut stage.on_node(&["nft", "delete", "table", "inet", "palisade"]), 0);
     let (mut ours, mut apart) = (own("palisade"), own("palisade_cut_off"));
     listed("palisade");
@@ -306,7 +305,7 @@ fn what_is_said_of_pods_is_what_the_kernel_took() {
     );
     assert!(run(&mut stage.node(&["pods"]), 0).contains("NOT ENFORCED"));
 
-    // The owner of the second table goes, and with it the table.
+    // The owner of the second table ends, which removes the table.
     apart.kill().unwrap();
     apart.wait().unwrap();
     let log = agent.until("cut off pod,");

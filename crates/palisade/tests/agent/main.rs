@@ -1,5 +1,5 @@
-//! `palisade agent` and `palisade node` as users run them: the real program on a node of a lab, with real packets. Needs a
-//! kernel that lets this user make namespaces; where it doesn't, these tests fail, and say why.
+//! Tests `palisade agent` and `palisade node` as users run them: the real program on a node of a lab, with real packets. Requires
+//! permission to create namespaces; without it these tests fail.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use std::{
 
 use stage::{Stage, policy, run};
 
-/// The way of a policy: written, enforced, asked about, edited, taken away; and of an agent: started, ended, removed.
+/// The life of a policy: created, enforced, explained, edited, removed; and of an agent: started, stopped, removed.
 #[test]
 fn a_directory_is_enforced_and_followed() {
     let stage = Stage::new();
@@ -32,7 +32,7 @@ fn a_directory_is_enforced_and_followed() {
     assert!(stage.answers("web", "db:5432"));
     assert!(!stage.answers("other", "db:5432"));
 
-    // A drop is told with both pods and the policy at fault.
+    // A drop is logged with both pods and the policy at fault.
     let log = agent.until("dropped packets");
     for word in
         ["shop/other (10.244.7.3)", "shop/db (10.244.7.1)", "ingress", "5432", "NetworkPolicy shop/db-from"]
@@ -61,22 +61,22 @@ fn a_directory_is_enforced_and_followed() {
         assert_eq!(json["schema"], format!("palisade.node.{words}/v1"));
     }
 
-    // An edit, by a file that takes the other's name.
+    // An edit that replaces the file.
     stage.write("policy.yaml", &policy("other"));
     stage.until_answers("other", "db:5432", true);
     assert!(!stage.answers("web", "db:5432"));
 
-    // A broken file: the last good state stays, and the agent says so.
+    // With an invalid file, the last valid state stays, and the agent reports it.
     stage.write("broken.yaml", "a: [\n");
     agent.until("broken.yaml:1:4");
     let status = stage.until_node_says(&["status"], "failing");
     assert!(status.contains("the last valid state stays in place"), "{status}");
     stage.write("policy.yaml", &policy("web"));
-    assert!(stage.answers("other", "db:5432"), "nothing is taken from a broken directory");
+    assert!(stage.answers("other", "db:5432"), "nothing is read from an invalid directory");
     fs::remove_file(stage.manifests().join("broken.yaml")).unwrap();
     stage.until_answers("other", "db:5432", false);
 
-    // The end leaves the rules; the next agent takes them over; only --remove takes them away.
+    // The rules stay when the agent stops, the next agent takes them over, and only --remove removes them.
     agent.stop();
     assert!(!stage.socket().exists(), "the socket is gone");
     assert!(!stage.answers("other", "db:5432") && stage.answers("web", "db:5432"));
@@ -94,9 +94,9 @@ fn a_directory_is_enforced_and_followed() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// What a kubelet does with the files of a ConfigMap: a new directory, and a link that is swapped.
+/// A kubelet updates the files of a ConfigMap by creating a new directory and replacing a symbolic link.
 #[test]
-fn a_swapped_link_is_an_edit() {
+fn a_replaced_link_is_an_edit() {
     let stage = Stage::new();
     let dir = stage.manifests();
     for (version, app) in [("..1", "web"), ("..2", "other")] {
@@ -115,9 +115,9 @@ fn a_swapped_link_is_an_edit() {
     agent.stop();
 }
 
-/// Program once; and show the plan without touching anything, as an ordinary user may.
+/// Programs once, and prints the plan without changing anything, as an unprivileged user can.
 #[test]
-fn once_programs_and_a_dry_run_touches_nothing() {
+fn once_programs_and_a_dry_run_changes_nothing() {
     let stage = Stage::new();
     stage.write("policy.yaml", &policy("web"));
     let source = format!("--source=dir:{}", stage.manifests().display());
@@ -144,37 +144,37 @@ fn once_programs_and_a_dry_run_touches_nothing() {
     run(&mut stage.agent_command(&["--remove"]), 0);
 }
 
-/// Rubbish at the socket is answered or cut off, and disturbs nobody.
+/// Invalid requests get an error or a closed connection, and don't affect other clients.
 #[test]
-fn the_socket_bears_rubbish() {
+fn invalid_requests_at_the_socket_are_refused() {
     let stage = Stage::new();
     let agent = stage.agent(&[]);
     agent.until("agent is ready");
-    let answer = |stream: UnixStream, request: &[u8]| -> String {
+    let respond = |stream: UnixStream, request: &[u8]| -> String {
         (&stream).write_all(request).unwrap();
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
         line
     };
-    assert!(answer(stage.connect(), b"hello\n").contains("invalid request"));
-    assert!(answer(stage.connect(), b"{\"version\":1}\n").contains("invalid request"));
+    assert!(respond(stage.connect(), b"hello\n").contains("invalid request"));
+    assert!(respond(stage.connect(), b"{\"version\":1}\n").contains("invalid request"));
     assert!(
-        answer(stage.connect(), b"{\"version\":99,\"ask\":\"fly\"}\n")
+        respond(stage.connect(), b"{\"version\":99,\"ask\":\"fly\"}\n")
             .contains("unsupported protocol version 99")
     );
-    assert!(answer(stage.connect(), &[b'['; 20_000]).contains("at most"));
-    assert!(answer(stage.connect(), b"\xff\xfe\n").contains("invalid request"));
-    // Two questions on one connection; and some that say nothing.
-    let silent: Vec<UnixStream> = (0..10).map(|_| stage.connect()).collect();
+    assert!(respond(stage.connect(), &[b'['; 20_000]).contains("at most"));
+    assert!(respond(stage.connect(), b"\xff\xfe\n").contains("invalid request"));
+    // Two requests on one connection, beside idle connections.
+    let idle: Vec<UnixStream> = (0..10).map(|_| stage.connect()).collect();
     let stream = stage.connect();
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     for _ in 0..2 {
         (&stream).write_all(b"{\"version\":1,\"ask\":\"errors\"}\n").unwrap();
         assert!(lines.next().unwrap().unwrap().contains("events"));
     }
-    drop(silent);
+    drop(idle);
     run(&mut stage.node(&["status"]), 0);
     agent.stop();
-    let nobody = run(&mut stage.node(&["status"]), 2);
-    assert!(nobody.contains("no agent listens"), "{nobody}");
+    let stopped = run(&mut stage.node(&["status"]), 2);
+    assert!(stopped.contains("no agent listens"), "{stopped}");
 }

@@ -5,7 +5,7 @@ use std::fs;
 use crate::stage::{palisade, run};
 
 #[test]
-fn a_flag_wins_over_the_environment_that_over_the_file_and_that_over_the_default() {
+fn flags_take_precedence_over_the_environment_the_file_and_the_defaults() {
     let dir = tempfile::TempDir::new().unwrap();
     let file = dir.path().join("agent.yaml");
     fs::write(&file, "log-level: debug\nlock-timeout: 7\nnode-name: from-file\nlisten: off\n").unwrap();
@@ -23,14 +23,14 @@ fn a_flag_wins_over_the_environment_that_over_the_file_and_that_over_the_default
     ] {
         assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
     }
-    // What is printed is a file that says the same.
+    // The output is a settings file with the same settings.
     fs::write(&file, &text).unwrap();
     let again = run(palisade(dir.path()).args(["agent", "--print-config", "--config"]).arg(&file), 0);
     assert_eq!(again, text);
 }
 
 #[test]
-fn wrong_settings_are_told_with_their_place() {
+fn invalid_settings_are_reported_with_their_line() {
     let dir = tempfile::TempDir::new().unwrap();
     let file = dir.path().join("agent.yaml");
     let of = |text: &str| {

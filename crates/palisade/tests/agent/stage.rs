@@ -1,5 +1,5 @@
-//! A stage for the real agent: a lab with a node and pods that enforces nothing, a directory of manifests, and the agent as
-//! a process in the node's network.
+//! The environment of the tests: a lab with a node and pods that doesn't enforce policies, a directory of manifests, and the agent
+//! as a process in the node's network namespace.
 
 use std::{
     fs,
@@ -14,10 +14,10 @@ use std::{
 
 use tempfile::TempDir;
 
-/// Longer than anything here takes on a busy machine.
+/// The timeout of all waits, long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Three pods on one node, where the lab puts them and where the agent finds them.
+/// Three pods on one node, for the lab and for the agent.
 const PODS: &str = "
 apiVersion: v1
 kind: Namespace
@@ -51,13 +51,13 @@ pub(crate) fn palisade(runtime: &Path) -> Command {
     command
 }
 
-/// Exit code, standard output, standard error.
+/// Returns exit code, standard output and standard error.
 pub(crate) fn text(output: &Output) -> (i32, String, String) {
     let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
-/// What it printed, and its exit code is this one.
+/// Runs a command that must end with this exit code. Returns its output.
 #[track_caller]
 pub(crate) fn run(command: &mut Command, code: i32) -> String {
     let (got, out, err) = text(&command.output().unwrap());
@@ -66,7 +66,7 @@ pub(crate) fn run(command: &mut Command, code: i32) -> String {
     out + &err
 }
 
-/// A policy that lets one app into the database.
+/// Returns a policy that allows one app to connect to the database.
 pub(crate) fn policy(app: &str) -> String {
     format!(
         "
@@ -88,7 +88,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// The lab, and the manifests without a policy.
+    /// Starts the lab, and creates the manifests without a policy.
     pub(crate) fn new() -> Self {
         let dir = TempDir::new().unwrap();
         for name in ["lab", "manifests"] {
@@ -106,7 +106,7 @@ impl Stage {
         self.dir.path().join("manifests")
     }
 
-    /// Replaces a manifest as editors and kubelets do: another file is given its name.
+    /// Replaces a manifest as editors and kubelets do: by renaming another file.
     pub(crate) fn write(&self, name: &str, text: &str) {
         let fresh = self.dir.path().join("fresh");
         fs::write(&fresh, text).unwrap();
@@ -117,14 +117,14 @@ impl Stage {
         self.dir.path().join("run/agent.sock")
     }
 
-    /// A program in the network of the node.
+    /// Returns a command in the node's network namespace.
     pub(crate) fn on_node(&self, words: &[&str]) -> Command {
         let mut command = palisade(self.dir.path());
         command.args(["lab", "exec", "node/n1", "--"]).args(words);
         command
     }
 
-    /// `palisade agent` on the node, not started.
+    /// Returns the command `palisade agent` on the node.
     pub(crate) fn agent_command(&self, words: &[&str]) -> Command {
         let mut command = self.on_node(&[env!("CARGO_BIN_EXE_palisade"), "agent", "--node-name", "n1"]);
         command.arg(format!("--source=dir:{}", self.manifests().display()));
@@ -132,19 +132,19 @@ impl Stage {
         command
     }
 
-    /// The agent.
+    /// Starts the agent.
     pub(crate) fn agent(&self, words: &[&str]) -> Running {
         Running::of(&mut self.agent_command(words))
     }
 
-    /// `palisade node`.
+    /// Returns the command `palisade node`.
     pub(crate) fn node(&self, words: &[&str]) -> Command {
         let mut command = palisade(self.dir.path());
         command.arg("node").args(words).arg("--socket").arg(self.socket());
         command
     }
 
-    /// Whether a connection from one pod to another is answered now.
+    /// Whether a connection from one pod to another succeeds now.
     pub(crate) fn answers(&self, from: &str, to: &str) -> bool {
         let mut command = palisade(self.dir.path());
         let output = command.args(["lab", "probe", "-n", "shop", from, to]).output().unwrap();
@@ -153,7 +153,7 @@ impl Stage {
         code == 0
     }
 
-    /// Waits until a connection is answered, or is not any more.
+    /// Waits until a connection succeeds, or fails if `answers` is false.
     #[track_caller]
     pub(crate) fn until_answers(&self, from: &str, to: &str, answers: bool) {
         let begin = Instant::now();
@@ -162,7 +162,7 @@ impl Stage {
         }
     }
 
-    /// Waits until a question has an answer like this.
+    /// Waits until the output of `palisade node` contains `part`.
     #[track_caller]
     pub(crate) fn until_node_says(&self, words: &[&str], part: &str) -> String {
         let begin = Instant::now();
@@ -190,14 +190,14 @@ impl Drop for Stage {
     }
 }
 
-/// A program that runs, and its lines.
+/// A running program and its output lines.
 pub(crate) struct Running {
     pub(crate) child: Child,
     lines: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Running {
-    /// Starts it.
+    /// Starts the program.
     pub(crate) fn of(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
@@ -206,7 +206,7 @@ impl Running {
         Self { child, lines: Mutex::new(lines) }
     }
 
-    /// Waits for a line with `part`, and hands back all lines up to it.
+    /// Waits for a line with `part`. Returns all lines up to it.
     #[track_caller]
     pub(crate) fn until(&self, part: &str) -> String {
         let mut seen = String::new();
@@ -222,19 +222,19 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        // One that has ended already is no error.
+        // The program may have ended already.
         let output = Command::new("kill").arg(signal).arg(self.child.id().to_string()).output();
         output.unwrap();
     }
 
-    /// Ends it in good order.
+    /// Stops the program, which must end with exit code 0.
     #[track_caller]
     pub(crate) fn stop(mut self) {
         self.signal("-TERM");
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 
-    /// Its exit code, once it has ended by itself, and all its lines.
+    /// Waits until the program ends by itself. Returns its exit code and all lines.
     pub(crate) fn ended(mut self) -> (i32, String) {
         let code = self.child.wait().unwrap().code().unwrap_or(-1);
         (code, self.lines.lock().unwrap().iter().map(|l| l + "\n").collect())

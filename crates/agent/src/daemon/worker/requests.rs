@@ -110,8 +110,8 @@ impl Worker {
         set(&m.pods.get_or_create(&ScopeLabel { scope: "local" }), view::local(cluster, &self.node).count());
         set(&m.isolated_pods.get_or_create(&Direction::Ingress.into()), plan.ingress.len());
         set(&m.isolated_pods.get_or_create(&Direction::Egress.into()), plan.egress.len());
-        set(&m.tables, plan.tables.len());
-        set(&m.groups, plan.peer_sets.len());
+        set(&m.policy_tables, plan.tables.len());
+        set(&m.peer_sets, plan.peer_sets.len());
         set(&m.elements, elements);
         self.count_unlogged_drops();
     }
