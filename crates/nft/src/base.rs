@@ -1,7 +1,7 @@
 //! The base chains, and the other chains that exist whatever the plan contains.
 
-mod midstream;
-mod revoked;
+pub(crate) mod midstream;
+pub(crate) mod revoked;
 
 use std::sync::Arc;
 

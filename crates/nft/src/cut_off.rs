@@ -104,7 +104,7 @@ fn chain(hook: Hook) -> Chain {
         matches.extend([Expression::Counter, Expression::Verdict(Outcome::Drop)]);
         matches
     };
-    // Without neighbour discovery, IPv6 would fail for every host on the link.
+    // Without neighbor discovery, IPv6 would fail for every host on the link.
     let mut rules: Vec<Rule> = discovery::rules().collect();
     if hook == Hook::Forward {
         // On a bridge, pods reach each other without using any pod address.

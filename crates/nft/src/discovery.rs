@@ -1,4 +1,4 @@
-//! IPv6 neighbour discovery, router discovery and multicast listener discovery.
+//! IPv6 neighbor discovery, router discovery and multicast listener discovery.
 //!
 //! IPv6 doesn't work without them, so no policy applies to them (SEMANTICS G-7). The rules accept only what the standards
 //! call valid. Any other packet with such an ICMPv6 type is evaluated like all packets.
@@ -12,7 +12,7 @@ use crate::{
     ruleset::{Chain, DISCOVERY_CHAIN, Expression, Outcome, Rule},
 };
 
-/// Router discovery, neighbour discovery and redirect (RFC 4861). Valid only with hop limit 255, which proves that no
+/// Router discovery, neighbor discovery and redirect (RFC 4861). Valid only with hop limit 255, which proves that no
 /// router forwarded the packet.
 const DISCOVERY: (u8, u8) = (133, 137);
 /// See [`DISCOVERY`].

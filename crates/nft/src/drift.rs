@@ -2,7 +2,7 @@
 //!
 //! The kernel notifies subscribers of every change of nftables. A socket filter drops the notifications of the agent's own
 //! transactions, by the port of the socket that sent them, so that a large commit doesn't crowd out changes by others.
-//! Kernels differ in which port they report, so the watcher also recognises the agent's transactions by the number that each
+//! Kernels differ in which port they report, so the watcher also recognizes the agent's transactions by the number that each
 //! of them writes to the table. If the filter doesn't help and the agent's own notifications overrun the buffer, the watcher
 //! reports [`Drift::Overrun`]. That is no sign of another program; the caller should verify, which changes nothing.
 //!

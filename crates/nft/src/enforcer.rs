@@ -264,7 +264,7 @@ impl Enforcer {
 
     /// Returns how many elements the table's sets and maps hold. An interval counts as one. `O(1)`.
     ///
-    /// These are members and ranges of peer sets, the unions and port sets that look-ups need, and the dispatch maps.
+    /// These are members and ranges of peer sets, the unions and port sets that lookups need, and the dispatch maps.
     #[must_use]
     pub fn elements(&self) -> usize {
         let Program { element_counts, node_links, revoked, .. } = &self.program;
@@ -392,7 +392,7 @@ fn reconcile(
             let base = program.create_base().into_iter().chain(program.add_revoked()).collect::<Vec<_>>();
             phases.create.splice(0..0, base).for_each(drop);
             phases.join.extend(program.fill_node_sets());
-            // No rules are active that packets could meet in between.
+            // No rules are active that could apply to packets in between.
             phases.atomic = true;
             ExistingTable::Nothing
         }

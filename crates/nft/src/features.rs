@@ -19,7 +19,7 @@ use crate::{
 /// An optional kernel feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// The reverse path look-up in the forward hook, for the check of source addresses.
+    /// The reverse path lookup in the forward hook, for the check of source addresses.
     SourceCheck,
     /// Tables of the family `bridge`, for frames other than plain IP.
     Bridge,

@@ -6,7 +6,7 @@
 //!
 //! An entry chain looks up to [`LINEAR_LOOKUPS`] peer sets one after another. With more, the cost of a new connection
 //! would grow with the number of sets, so they form a search tree: a set with the union of some peer sets leads to a chain
-//! that looks up only these. Each of the `log` levels has at most [`LINEAR_LOOKUPS`] look-ups.
+//! that looks up only these. Each of the `log` levels has at most [`LINEAR_LOOKUPS`] lookups.
 //!
 //! A verdict map from address to row would be simpler, but is slow. At each transaction that changes a verdict or a rule,
 //! the kernel walks every element of every verdict map, once for each path of jumps to it. With one map of 100,000
@@ -30,7 +30,7 @@ use crate::{
 
 /// The most peer sets that a chain looks up one after another.
 ///
-/// A look-up costs 20 to 40 ns, a new connection tens of microseconds, so sixteen look-ups are about one percent of it.
+/// A lookup costs 20 to 40 ns, a new connection tens of microseconds, so sixteen lookups are about one percent of it.
 /// Each level of a tree that they save is a set element per member and table.
 pub const LINEAR_LOOKUPS: usize = 16;
 
@@ -169,7 +169,7 @@ impl Layout<'_> {
             .collect()
     }
 
-    /// Returns the range sets that have a range of the family. Ranges never change, so the others need no look-up.
+    /// Returns the range sets that have a range of the family. Ranges never change, so the others need no lookup.
     fn ranges<'t>(
         &self,
         id: PolicyTableId,

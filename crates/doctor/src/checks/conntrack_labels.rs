@@ -29,7 +29,7 @@ pub(super) fn check(enforcer: &mut Enforcer) -> Outcome {
         connections.first().map(|connection| conntrack::revoke(enforcer.kernel(), connection)).transpose()
     });
     match revoked {
-        Ok(Some(Revocation::Labelled)) => {
+        Ok(Some(Revocation::Labeled)) => {
             Outcome::ok("connections are tracked, and can be revoked by a label")
         }
         Ok(Some(Revocation::Replaced | Revocation::Deleted | Revocation::Gone)) => Outcome::warn(

@@ -9,7 +9,7 @@
 //! would create an entry is looked up there. The agent adds the tuples. They expire long after both ends have given up.
 //! Packets don't refresh them, because a packet in flight would restore an element that the agent removes.
 //!
-//! Packets of established connections are accepted before this look-up, so it costs them nothing.
+//! Packets of established connections are accepted before this lookup, so it costs them nothing.
 
 use palisade_policy::{Family, Protocol};
 

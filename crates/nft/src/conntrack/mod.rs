@@ -42,7 +42,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revocation {
     /// It carries the revocation label: its next packet is dropped, in either direction.
-    Labelled,
+    Labeled,
     /// It had no room for labels, because it is older than the table. An entry with the label replaced it.
     Replaced,
     /// It had no room for labels, or its packets went through a flow table, so it was deleted.
@@ -61,7 +61,7 @@ pub fn revoke(kernel: &mut Kernel, entry: &ConntrackEntry) -> Result<Revocation,
         return delete(kernel, entry);
     }
     match set_label(kernel, entry, true) {
-        Ok(()) => Ok(Revocation::Labelled),
+        Ok(()) => Ok(Revocation::Labeled),
         Err(e) => match e.os_error() {
             Some(ENOENT) => Ok(Revocation::Gone),
             Some(ENOSPC | EOPNOTSUPP) => replace(kernel, entry),
@@ -74,7 +74,7 @@ pub fn revoke(kernel: &mut Kernel, entry: &ConntrackEntry) -> Result<Revocation,
 /// without address translation.
 ///
 /// The new entry preserves which end opened the connection, even if the table is deleted and created again. A TCP entry
-/// created mid-stream is recognisable without that ([`ConntrackEntry::midstream`]).
+/// created mid-stream is recognizable without that ([`ConntrackEntry::midstream`]).
 fn replace(kernel: &mut Kernel, entry: &ConntrackEntry) -> Result<Revocation, Error> {
     /// The status bits that the new entry takes over.
     const KEPT: u32 = IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED;

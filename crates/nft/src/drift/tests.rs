@@ -48,7 +48,7 @@ fn tracker() -> TransactionTracker {
 
 /// Kernels report the port of the sender in all messages of a transaction, only in its objects, only at its end, or nowhere.
 #[test]
-fn own_transactions_are_recognised_by_their_number_whatever_port_the_kernel_reports() {
+fn own_transactions_are_recognized_by_their_number_whatever_port_the_kernel_reports() {
     let mut tracker = tracker();
     for (object_port, end_port) in [(OWN_PORT, OWN_PORT), (OWN_PORT, 0), (0, OWN_PORT), (0, 0), (1, 2)] {
         for table in [TABLE, CUT_OFF_TABLE] {

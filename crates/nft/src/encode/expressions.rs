@@ -44,7 +44,7 @@ const SOURCE_PORT: u32 = 0;
 const DESTINATION_PORT: u32 = 2;
 const ICMP_TYPE: u32 = 0;
 
-/// A reverse path look-up: by source address and incoming interface, and only for whether a route exists.
+/// A reverse path lookup: by source address and incoming interface, and only for whether a route exists.
 const REVERSE_PATH: u32 = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT;
 
 /// fe80::/10.
@@ -302,7 +302,7 @@ fn mask(out: &mut AttributeWriter, mask: &[u8], xor: &[u8]) {
     });
 }
 
-/// What a look-up does with the element that it finds.
+/// What a lookup does with the element that it finds.
 #[derive(Clone, Copy)]
 enum Lookup {
     /// Matches if there is one.

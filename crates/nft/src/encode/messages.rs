@@ -29,7 +29,7 @@ use crate::{
 /// The longest comment. `NFT_USERDATA_MAXLEN` is 256, but the `nft` program stops at 128.
 const LONGEST_COMMENT: usize = 120;
 
-/// How often the kernel searches a set for expired elements. Its default of one second is for short time-outs.
+/// How often the kernel searches a set for expired elements. Its default of one second is for short timeouts.
 const GC_INTERVAL_MS: u32 = 60_000;
 
 /// An encoded message without its sequence number.

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// The numbers that the last transactions of a connection carry. The drift watcher recognises them by these.
+/// The numbers that the last transactions of a connection carry. The drift watcher recognizes them by these.
 #[derive(Debug, Default)]
 pub(crate) struct OwnTransactions(Mutex<VecDeque<u32>>);
 

@@ -58,7 +58,7 @@ pub struct Set {
     pub elements: HashMap<Vec<u8>, Option<Target>>,
     /// The catch-all element, if any, with its verdict.
     pub catch_all: Option<Option<Target>>,
-    /// The keys of elements with a comment, a time-out, a statement or a reference to an object.
+    /// The keys of elements with a comment, a timeout, a statement or a reference to an object.
     pub annotated: BTreeSet<Vec<u8>>,
     /// The intervals of an interval set, sorted: first and last key.
     pub intervals: Vec<(Vec<u8>, Vec<u8>)>,

@@ -103,7 +103,7 @@ impl Packet {
         }
     }
 
-    /// Returns whether it is valid neighbour, router or multicast listener discovery.
+    /// Returns whether it is valid neighbor, router or multicast listener discovery.
     #[must_use]
     pub fn is_discovery(&self) -> bool {
         let IpAddr::V6(source) = self.source else { return false };
@@ -149,7 +149,7 @@ const SOURCE_PORT: u16 = 0x8235;
 /// The kernel's limit of nested chains (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 16;
 
-/// A reverse path look-up: by source address and incoming interface, and only for whether a route exists.
+/// A reverse path lookup: by source address and incoming interface, and only for whether a route exists.
 const REVERSE_PATH: u32 = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT;
 
 /// 20 words of 32 bits: the verdict, followed by the data registers.

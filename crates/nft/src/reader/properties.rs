@@ -1,4 +1,4 @@
-//! Properties of objects besides their content: flags, sizes, time-outs, comments.
+//! Properties of objects besides their content: flags, sizes, timeouts, comments.
 //!
 //! The same functions read what the kernel lists and what the encoder would send. So a property that the encoder gains
 //! is compared without a list of expectations here.

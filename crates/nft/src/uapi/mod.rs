@@ -4,7 +4,7 @@
 //! families `u8`, values of nf_tables attributes `u32` (network byte order on the wire). Values come from the `libc`
 //! crate where it has them. [`nftables`] is the exception: its numbers belong to the `nft` program, not to the kernel.
 //!
-//! The encoder ([`crate::encode`]) and the independent reader ([`crate::reader`]) share these names and nothing else.
+//! The encoder (`encode`) and the independent [reader](crate::reader) share these names and nothing else.
 
 #![expect(missing_docs, reason = "the kernel's headers document the constants under the same names")]
 

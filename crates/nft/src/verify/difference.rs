@@ -59,7 +59,7 @@ pub enum Difference {
         /// The netlink port of the socket.
         port: u32,
     },
-    /// A property of the table, a chain, a rule or a set differs: a flag, a size, a time-out, a comment.
+    /// A property of the table, a chain, a rule or a set differs: a flag, a size, a timeout, a comment.
     Attribute {
         /// The object: `set self4`.
         object: String,

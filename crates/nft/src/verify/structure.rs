@@ -220,7 +220,7 @@ fn compare_elements(set: &Set, expected: Vec<Element>, found: &FoundSet, out: &m
         extra.push(format!("catch-all element{target}"));
     }
     let annotated = have.iter().filter(|(first, ..)| found.annotated.contains(first));
-    extra.extend(annotated.map(|e| format!("{} with a comment, a time-out or a statement", format(e))));
+    extra.extend(annotated.map(|e| format!("{} with a comment, a timeout or a statement", format(e))));
     if !missing.is_empty() || !extra.is_empty() {
         let (set, about) = (set.name.to_string(), set.content.describe());
         out.differences.push(Difference::Elements { set, about, missing, extra });

@@ -110,7 +110,7 @@ fn check(ruleset: &Ruleset, plan: &NodePlan, packet: Packet, what: &str) {
     let evaluation = ruleset.evaluate(&packet).unwrap_or_else(|e| panic!("{what}: {packet:?}: {e}"));
     assert_eq!(evaluation.verdict, allowed, "{what}: {packet:?}");
     assert_eq!(evaluation.logged.as_deref(), by, "{what}: {packet:?}");
-    // Per direction: up to LINEAR_LOOKUPS look-ups on two levels for pods and two for ranges, and the ports.
+    // Per direction: up to LINEAR_LOOKUPS lookups on two levels for pods and two for ranges, and the ports.
     assert!(evaluation.lookups <= 8 * LINEAR_LOOKUPS + 6, "{what}: {evaluation:?}");
     for state in [State::Established, State::Related] {
         let reply = Packet { state, ..packet };

@@ -21,7 +21,7 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("denied_packets_are_reported_with_their_headers", told),
+        trial("denied_packets_are_reported_with_their_headers", reported),
         trial("a_flood_is_counted_exactly_and_logged_within_the_limit", flood),
         trial("a_slow_reader_receives_the_number_of_lost_events", slow),
         trial("a_group_has_one_reader", one_reader),
@@ -64,7 +64,7 @@ fn next(reader: &mut DropEventReader) -> DropEvent {
     }
 }
 
-fn told() {
+fn reported() {
     loopback_up();
     let ends = |from: &str, to: &str| -> (IpAddr, IpAddr) { (from.parse().unwrap(), to.parse().unwrap()) };
     let families = [ends("127.0.0.1", "127.0.0.2"), ends("fd00::1", "fd00::2")];
@@ -121,10 +121,10 @@ fn flood() {
     let seconds = began.elapsed().as_secs() + 1;
     let counts = Tally::default().add(Counters::read(enforcer.kernel()).unwrap());
     assert_eq!(counts, Counts { egress: PACKETS, ..Counts::default() });
-    let mut told = 0;
+    let mut reported = 0;
     while reader.wait(Duration::from_millis(300)).unwrap() {
         while let Some(event) = reader.read().unwrap() {
-            told += match event {
+            reported += match event {
                 DropEvent::Dropped(_) => 1,
                 DropEvent::Lost(n) => u64::from(n),
                 DropEvent::Unreadable(_) => panic!("{event:?}"),
@@ -132,7 +132,7 @@ fn flood() {
         }
     }
     let most = u64::from(LOG_BURST) + palisade_nft::LOG_RATE * seconds;
-    assert!(told >= u64::from(LOG_BURST) && told <= most, "{told} of at most {most}");
+    assert!(reported >= u64::from(LOG_BURST) && reported <= most, "{reported} of at most {most}");
     enforcer.remove().unwrap();
 }
 
@@ -148,11 +148,11 @@ fn slow() {
     }
     // Events that the kernel has batched are flushed, or lost too.
     std::thread::sleep(Duration::from_millis(300));
-    let (mut told, mut lost) = (0, 0);
+    let (mut reported, mut lost) = (0, 0);
     while reader.wait(Duration::from_millis(300)).unwrap() {
         while let Some(event) = reader.read().unwrap() {
             match event {
-                DropEvent::Dropped(_) => told += 1,
+                DropEvent::Dropped(_) => reported += 1,
                 DropEvent::Lost(n) => lost += n,
                 DropEvent::Unreadable(_) => panic!("{event:?}"),
             }
@@ -161,14 +161,14 @@ fn slow() {
     // One more packet reveals the gap.
     std::thread::sleep(Duration::from_millis(50));
     socket.send_to(b"x", ("127.0.0.2", 53)).unwrap();
-    while told + lost < LOG_BURST {
+    while reported + lost < LOG_BURST {
         match next(&mut reader) {
-            DropEvent::Dropped(_) => told += 1,
+            DropEvent::Dropped(_) => reported += 1,
             DropEvent::Lost(n) => lost += n,
             event => panic!("{event:?}"),
         }
     }
-    assert!(lost > 100, "{lost} lost, {told} told");
+    assert!(lost > 100, "{lost} lost, {reported} reported");
     enforcer.remove().unwrap();
 }
 

@@ -9,9 +9,9 @@
 //! | set | added; deleted | deleted; created |
 //! | set | size, timeout, gc interval, policy, flags, type of keys or data, comment, statements | replaced with the table |
 //! | element | added; removed; another verdict; catch-all | removed; added; replaced with the table |
-//! | element | a comment, a time-out or a counter | replaced with the table |
+//! | element | a comment, a timeout or a counter | replaced with the table |
 //! | rule | inserted, removed, replaced, reordered, commented; with an anonymous set or chain | all rules of the chain are rewritten |
-//! | counter, quota, limit, helper, time-out, expectation, synproxy, flow table | added | deleted |
+//! | counter, quota, limit, helper, timeout, expectation, synproxy, flow table | added | deleted |
 //! | table of the same name in another family | anything | not the agent's table, left alone |
 //! | table that belongs to a socket | created in place of the agent's | the kernel refuses changes: reported, and retried |
 //!

@@ -72,7 +72,7 @@ fn cut_and_restore(
     assert_eq!(connection.source_port, client.local_addr().unwrap().port());
     assert!(!connection.is_revoked() && !connection.translated);
     let kernel = enforcer.kernel();
-    assert_eq!(conntrack::revoke(kernel, &connection).unwrap(), Revocation::Labelled);
+    assert_eq!(conntrack::revoke(kernel, &connection).unwrap(), Revocation::Labeled);
     assert!(find(enforcer, pod, port).is_revoked());
     assert_eq!(
         passes(&mut client, &mut server, SILENCE).unwrap_err().kind(),

@@ -85,7 +85,7 @@ fn range_edges() {
     ] {
         let plan = plan(Vec::new(), vec![(PeerSet::Ranges(ranges.clone()), http())], Traffic::none());
         let (mut enforcer, ruleset) = start(&plan);
-        let mut asked = 0;
+        let mut allowed = 0;
         for edge in ranges.iter().flat_map(|r| [r.first, r.last]) {
             let number = palisade_policy::address::to_number(edge);
             for near in [number.saturating_sub(1), number, number.saturating_add(1)] {
@@ -99,10 +99,10 @@ fn range_edges() {
                 );
                 let evaluation = ruleset.evaluate(&to_pod(source, Protocol::Tcp, 80)).unwrap();
                 assert_eq!(evaluation.verdict, expected, "{source} and {ranges:?}");
-                asked += usize::from(expected == Verdict::Allow);
+                allowed += usize::from(expected == Verdict::Allow);
             }
         }
-        assert!(asked > 0);
+        assert!(allowed > 0);
         enforcer.remove().unwrap();
     }
 }
@@ -139,7 +139,7 @@ fn flat_cost() {
         out
     };
     let most = |count, stranger| judge(count, stranger).iter().map(|j| j.lookups).max().unwrap();
-    // Besides the peer sets: the source by interface and by address, two look-ups of the pair, two dispatch maps.
+    // Besides the peer sets: the source by interface and by address, two lookups of the pair, two dispatch maps.
     assert_eq!(most(LINEAR_LOOKUPS, false), LINEAR_LOOKUPS + 6);
     assert!(most(LINEAR_LOOKUPS + 1, false) < LINEAR_LOOKUPS + 6);
     for count in [40, 256, 257, 1000] {
@@ -176,10 +176,10 @@ fn before_the_policies() {
                     state,
                     ..to_pod(address("10.0.0.1"), Protocol::Tcp, 1)
                 };
-                let ours = byte == 15 && bit == 7;
+                let is_revocation = byte == 15 && bit == 7;
                 assert_eq!(
                     ruleset.evaluate(&packet).unwrap().verdict == Verdict::Deny,
-                    ours,
+                    is_revocation,
                     "{state:?} {labels:?}"
                 );
             }

@@ -110,13 +110,15 @@ impl Watch {
         self.looks += 1;
         // No table applies to link-scoped traffic. `link` tests it.
         for packet in self.flows.iter().filter(|packet| !packet.is_link_scoped()) {
-            let says = |plan: &NodePlan, direction| {
+            let allows = |plan: &NodePlan, direction| {
                 plan.decide(direction, packet.source, packet.destination, packet.protocol, packet.port)
                     .is_allow()
             };
-            let egress = [says(&self.old, Direction::Egress), says(&self.new, Direction::Egress)];
+            let egress = [allows(&self.old, Direction::Egress), allows(&self.new, Direction::Egress)];
             let ingress = match packet.hook {
-                Hook::Forward => [says(&self.old, Direction::Ingress), says(&self.new, Direction::Ingress)],
+                Hook::Forward => {
+                    [allows(&self.old, Direction::Ingress), allows(&self.new, Direction::Ingress)]
+                }
                 _ => [true; 2],
             };
             let allowed = ruleset.evaluate(packet).unwrap().verdict == Verdict::Allow;

@@ -24,7 +24,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("commits_to_other_tables_dont_prevent_reading", others),
-        trial("a_table_that_is_rewritten_all_the_time_is_replaced_without_reading", ours),
+        trial("a_table_that_is_rewritten_all_the_time_is_replaced_without_reading", rewritten),
     ]
 }
 
@@ -140,7 +140,7 @@ fn add_chain(socket: &mut NetlinkSocket, n: u32) {
     assert_eq!(socket.receive(true).unwrap()[16..20], [0; 4], "chain made");
 }
 
-fn ours() {
+fn rewritten() {
     let plan = plan();
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     // NFT_MSG_NEWSETELEM and DELSETELEM of an unknown address in `self4`.
