@@ -126,7 +126,7 @@ fn missing_backends_are_reported() {
     let no_pods = "apiVersion: v1\nkind: Service\nmetadata: {namespace: shop, name: empty}\nspec: {selector: {app: none}, ports: [{port: 1}]}";
     let loaded =
         read(&[SHOP, no_pods, &ingress("{defaultBackend: {service: {name: empty, port: {number: 1}}}}")]);
-    assert_warning(&loaded, Code::NoBackend, "no running pod in namespace shop fits its selector");
+    assert_warning(&loaded, Code::NoBackend, "no running pod in namespace shop matches its selector");
 }
 
 #[test]

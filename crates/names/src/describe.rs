@@ -1,8 +1,8 @@
 //! Peers and ports in words.
 
-use palisade_policy::{Missing, NamespaceMatch, Peer, PodMatch, PortMatch, Protocol, walk::Entry};
+use palisade_policy::{Missing, NamespaceMatch, Peer, PodMatch, PortMatch, walk::Entry};
 
-/// A peer in words: `pods app=frontend in namespace shop`, `10.0.0.0/8 except 10.1.0.0/16`.
+/// Describes a peer: `pods app=frontend in namespace shop`, `10.0.0.0/8 except 10.1.0.0/16`.
 #[must_use]
 pub fn describe_peer(peer: &Peer) -> String {
     match peer {
@@ -25,20 +25,19 @@ pub fn describe_peer(peer: &Peer) -> String {
     }
 }
 
-/// A port match in words: `TCP 80`, `UDP 1-1024`, `every TCP port`, `port "web"/TCP`.
+/// Describes a port match: `TCP 80`, `UDP 1-1024`, `every TCP port`, `port "web"/TCP`.
 #[must_use]
 pub fn describe_port(port: &PortMatch) -> String {
     match port {
         PortMatch::Numbers { protocol, first: 0, last: u16::MAX } => format!("every {protocol} port"),
         PortMatch::Numbers { protocol, first, last } if first == last => format!("{protocol} {first}"),
         PortMatch::Numbers { protocol, first, last } => format!("{protocol} {first}-{last}"),
-        PortMatch::Named { protocol, name } => {
-            format!("port \"{name}\"{}", protocol.map(|p: Protocol| format!("/{p}")).unwrap_or_default())
-        }
+        PortMatch::Named { protocol: Some(protocol), name } => format!("port \"{name}\"/{protocol}"),
+        PortMatch::Named { protocol: None, name } => format!("port \"{name}\""),
     }
 }
 
-/// A peer or a port match in words.
+/// Describes a peer or a port match.
 #[must_use]
 pub fn describe_entry(entry: &Entry) -> String {
     match entry {
@@ -47,7 +46,7 @@ pub fn describe_entry(entry: &Entry) -> String {
     }
 }
 
-/// What a rule requires and a flow doesn't have, in words: `pods app=frontend in namespace shop (or 2 other peers)`,
+/// Describes what a rule requires and a flow doesn't have: `pods app=frontend in namespace shop (or 2 other peers)`,
 /// `TCP 80 or TCP 443`.
 #[must_use]
 pub fn describe_missing(missing: &Missing) -> String {
@@ -69,5 +68,19 @@ pub fn describe_missing(missing: &Missing) -> String {
     }
 }
 
-/// How many ports are listed before the rest is counted.
+/// The number of ports that are listed; the rest is counted.
 const MOST_PORTS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use palisade_policy::Protocol;
+
+    use super::*;
+
+    #[test]
+    fn a_port_name_is_quoted() {
+        let named = |protocol| describe_port(&PortMatch::Named { protocol, name: "http".into() });
+        assert_eq!(named(Some(Protocol::Tcp)), "port \"http\"/TCP");
+        assert_eq!(named(None), "port \"http\"");
+    }
+}

@@ -1,4 +1,4 @@
-//! The endpoints that a pod has.
+//! The endpoints of a pod.
 
 use std::net::IpAddr;
 
@@ -7,21 +7,18 @@ use palisade_policy::{Cluster, Endpoint, Family, ObjectKey, Phase, Pod};
 /// Why a pod can't be an end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoEndpoint {
-    /// It owns its address no longer (SEMANTICS A48).
-    #[error("pod {0} has finished ({1:?}): it owns no address any more, so nothing reaches it")]
+    /// It finished and no longer owns its address (SEMANTICS A48).
+    #[error("pod {0} has finished ({1:?}): it no longer owns an address, so nothing can reach it")]
     Finished(ObjectKey, Phase),
     /// It has no address yet (SEMANTICS A51).
-    #[error("pod {0} has no address: give it one in `status.podIPs`, or wait until it has got one")]
+    #[error("pod {0} has no address yet: set one in `status.podIPs`, or wait until it has one")]
     NoAddress(ObjectKey),
-    /// It shares the network of a node whose address isn't known.
-    #[error(
-        "pod {0} shares its node's network, but neither `status.podIPs` nor its Node object gives an address"
-    )]
+    /// It uses the host network, and the address of its node isn't known.
+    #[error("pod {0} uses the host network, but neither `status.podIPs` nor its Node object has an address")]
     NoNodeAddress(ObjectKey),
 }
 
-/// The ends that a pod offers, one for each of its addresses. A pod that shares its node's network is that node
-/// (G-4).
+/// Returns the endpoints of a pod, one for each address. A host-network pod has those of its node (G-4).
 ///
 /// # Errors
 /// [`NoEndpoint`] if it has none.
@@ -51,7 +48,7 @@ pub fn endpoints_of(cluster: &Cluster, pod: &Pod) -> Result<Vec<Endpoint>, NoEnd
     }
 }
 
-/// The ends of a list that have an address of this family.
+/// Iterates over the endpoints with an address of this family.
 pub fn of_family(endpoints: &[Endpoint], family: Family) -> impl Iterator<Item = &Endpoint> {
     endpoints.iter().filter(move |e| Family::of(e.address()) == family)
 }
@@ -67,7 +64,7 @@ mod tests {
     };
 
     #[test]
-    fn an_end_is_a_live_pod_its_node_or_nothing() {
+    fn a_pod_has_its_own_endpoint_its_nodes_or_none() {
         let mut c = cluster();
         let mut p = pod("shop", "p", None, "10.0.0.9");
         assert_eq!(endpoints_of(&c, &p).unwrap().len(), 1);

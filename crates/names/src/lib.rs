@@ -1,9 +1,10 @@
-//! From names as people write them to the objects of a cluster, and from objects back to words.
+//! Names and words: from names as people write them to the objects of a cluster, and from objects to words.
 //!
-//! * [`find`] resolves `deploy/web` or `shop/svc/db` to the object, or suggests what may have been meant.
-//! * [`endpoints_of`] lists the addresses of a pod, [`backends`] and [`route_backends`] the pods behind a service.
-//! * [`Route`] is an Ingress, a Gateway API route or an OpenShift Route.
-//! * [`describe_peer`] and its siblings put a policy's peers and ports into words.
+//! * [`find`] resolves a name such as `web` in a namespace to the object, or suggests similar names.
+//! * [`endpoints_of`] returns the endpoints of a pod; [`backends`] and [`route_backends`] return the pods behind a
+//!   service.
+//! * [`Route`] is an Ingress, a route of the Gateway API or an OpenShift Route.
+//! * [`describe_peer`] and its siblings describe peers and ports of policies.
 
 #![forbid(unsafe_code)]
 

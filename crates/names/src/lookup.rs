@@ -1,7 +1,7 @@
-//! From names and addresses, as a person writes them, to the objects of a [`Cluster`] that they stand for.
+//! Resolves names, as people write them, to objects of a [`Cluster`].
 //!
-//! Nothing is guessed: a name that fits several objects is an error that lists them, and one that fits none is an error
-//! that lists what comes close.
+//! Names are never guessed: a name of several objects is an error that lists them, and an unknown name is an error that
+//! lists similar names.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,20 +13,20 @@ use palisade_policy::{Cluster, Name, Node, ObjectKey, Pod, Service, Workload};
 
 use crate::spelling::{MAX_NEAR, near};
 
-/// The kind of object that a name asks for.
+/// The kind of object that a name refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointKind {
-    /// A single pod.
+    /// A pod.
     Pod,
-    /// The pods of a workload; holds the kind in the API's spelling, such as `Deployment`.
+    /// The pods of a workload, with the kind in the API's spelling, such as `Deployment`.
     Workload(&'static str),
-    /// A node's own network stack.
+    /// The network stack of a node.
     Node,
     /// The pods behind a service.
     Service,
 }
 
-/// The spellings of each kind, kubectl's short names included; the first one is that of messages.
+/// The spellings of each kind, with kubectl's short names. Messages use the first one.
 const SPELLINGS: [(EndpointKind, &[&str]); 10] = [
     (EndpointKind::Pod, &["pod", "pods", "po"]),
     (EndpointKind::Workload("Deployment"), &["deployment", "deployments", "deploy"]),
@@ -57,27 +57,27 @@ impl FromStr for EndpointKind {
 }
 
 impl fmt::Display for EndpointKind {
-    /// The singular in lower case, such as `deployment`.
+    /// Formats the singular in lower case, such as `deployment`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = SPELLINGS.iter().find(|(kind, _)| kind == self).map_or("object", |(_, words)| words[0]);
         f.write_str(word)
     }
 }
 
-/// A word that names no kind with a network endpoint.
+/// A word that isn't a kind with a network endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no kind with an endpoint; known are pod, deployment, statefulset, daemonset, replicaset, job, cronjob, \
-     replicationcontroller, node and service, and kubectl's short names for them"
+    "`{0}` is not a kind with network endpoints; use pod, deployment, statefulset, daemonset, replicaset, job, \
+     cronjob, replicationcontroller, node or service, or kubectl's short name for one"
 )]
 pub struct UnknownKind(pub String);
 
-/// What a name stands for.
+/// The object that a name refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named<'a> {
-    /// One pod.
+    /// A pod.
     Pod(&'a Pod),
-    /// All pods of a workload, in the order of their names.
+    /// All pods of a workload, sorted by name.
     Workload(&'a Workload, Vec<&'a Pod>),
     /// A node.
     Node(&'a Node),
@@ -86,7 +86,7 @@ pub enum Named<'a> {
 }
 
 impl fmt::Display for Named<'_> {
-    /// The full spelling, such as `shop/deployment/web`, which [`find`] understands.
+    /// Formats the full spelling, such as `shop/deployment/web`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pod(pod) => write!(f, "{}/pod/{}", pod.key.namespace, pod.key.name),
@@ -100,35 +100,35 @@ impl fmt::Display for Named<'_> {
     }
 }
 
-/// Why a name stands for nothing, or for too much.
+/// Why a name doesn't refer to exactly one object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
     /// No such namespace.
     #[error("there is no namespace `{namespace}`{}", did_you_mean(near))]
     Namespace {
-        /// The namespace asked for.
+        /// The namespace.
         namespace: String,
-        /// Names that come close.
+        /// Similar names.
         near: Vec<String>,
     },
     /// No such object.
     #[error("there is no {what} `{name}`{}{}", in_namespace(namespace), did_you_mean(near))]
     Unknown {
-        /// The kind, or `pod or workload` where none was given.
+        /// The kind, or `pod or workload` if none was given.
         what: String,
-        /// The namespace looked in; empty for nodes.
+        /// The namespace; empty for nodes.
         namespace: String,
-        /// The name asked for.
+        /// The name.
         name: String,
-        /// Full spellings of what comes close.
+        /// Full spellings of similar names.
         near: Vec<String>,
     },
     /// Several objects have the name.
     #[error("`{name}` is ambiguous: it may be {}; write one of these", candidates.join(", "))]
     Ambiguous {
-        /// The name asked for.
+        /// The name.
         name: String,
-        /// Their full spellings.
+        /// The full spellings of the objects.
         candidates: Vec<String>,
     },
 }
@@ -141,11 +141,11 @@ fn in_namespace(namespace: &str) -> String {
     if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}") }
 }
 
-/// Finds what `name` stands for. Without a kind, pods and workloads are looked at; services and nodes only if asked
-/// for, because a service nearly always shares its name with the workload behind it. `O(pods)`.
+/// Finds the object that `name` refers to. Without a kind, only pods and workloads are considered, because a service
+/// almost always has the name of the workload behind it. `O(pods)`.
 ///
 /// # Errors
-/// [`LookupError`] if nothing, or more than one object, has the name.
+/// [`LookupError`] if no object, or more than one, has the name.
 pub fn find<'a>(
     cluster: &'a Cluster,
     kind: Option<EndpointKind>,
@@ -198,7 +198,7 @@ fn fits(kind: Option<EndpointKind>, object: &Named<'_>) -> bool {
     }
 }
 
-/// Every object with its name and full spelling.
+/// Returns every object with its name and full spelling.
 fn everything(cluster: &Cluster) -> Vec<(&str, Named<'_>, String)> {
     let mut workloads: BTreeMap<(&Name, &Workload), Vec<&Pod>> = BTreeMap::new();
     for pod in cluster.pods.values() {
@@ -220,7 +220,7 @@ fn everything(cluster: &Cluster) -> Vec<(&str, Named<'_>, String)> {
         .collect()
 }
 
-/// A workload with one pod of its own name and that pod are the same answer: keep the workload.
+/// Drops a pod if a workload with only this pod has the same name.
 fn without_repetition(found: Vec<Named<'_>>) -> Vec<Named<'_>> {
     let of_workloads: BTreeSet<&ObjectKey> = found
         .iter()
@@ -235,7 +235,7 @@ fn unknown(cluster: &Cluster, kind: Option<EndpointKind>, namespace: &str, name:
     let everything = everything(cluster);
     let exists = cluster.namespaces.contains_key(namespace)
         || everything.iter().any(|(_, object, _)| object.namespace() == Some(namespace));
-    // The same name elsewhere is the likelier wish, before any spelling that is merely close.
+    // The same name in another namespace is more likely than a similar name.
     let elsewhere: Vec<String> = everything
         .iter()
         .filter(|(n, ..)| *n == name)
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stand_for_pods_workloads_nodes_and_services() {
+    fn names_refer_to_pods_workloads_nodes_and_services() {
         let mut c = cluster();
         assert_eq!(spelled(&c, None, "shop", "web"), "shop/deployment/web");
         assert_eq!(spelled(&c, Some("deploy"), "shop", "web"), "shop/deployment/web");
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_several_owners_is_refused_with_the_list() {
+    fn an_ambiguous_name_is_an_error_that_lists_the_objects() {
         let message = spelled(&cluster(), None, "shop", "twice");
         assert_eq!(
             message,
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_come_with_what_is_close() {
+    fn unknown_names_come_with_similar_ones() {
         let c = cluster();
         assert_eq!(
             spelled(&c, None, "shop", "gateway"),

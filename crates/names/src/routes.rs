@@ -1,50 +1,49 @@
-//! What leads into a cluster through a controller: Ingress, the routes of the Gateway API, OpenShift's Route.
+//! Routes into a cluster through a controller: Ingress, the routes of the Gateway API, OpenShift's Route.
 //!
-//! All of them say the same thing in the end: a controller, which is a pod like any other, forwards what comes from
-//! outside to the pods behind services. A [`Route`] is one such object. Policies never see it; they see a connection
-//! from the controller to a pod.
+//! All of them mean the same: a controller, which is an ordinary pod, forwards connections from outside to the pods
+//! behind services. Policies don't refer to routes; they apply to the connection from the controller to a pod.
 
 use std::fmt;
 
 use palisade_policy::{Name, ObjectKey, Origin, Protocol};
 
-/// One object that leads to services.
+/// A route object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     /// The kind in the API's spelling, such as `Ingress` or `HTTPRoute`.
     pub kind: Name,
     /// Namespace and name.
     pub key: ObjectKey,
-    /// What it leads to.
+    /// The services to which it forwards.
     pub backends: Vec<RouteBackend>,
-    /// Where it begins, if it came from a file.
+    /// The origin, if it is known.
     pub origin: Option<Origin>,
 }
 
-/// One service that a route leads to.
+/// A service to which a route forwards.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteBackend {
-    /// The service; perhaps in another namespace.
+    /// The service, possibly in another namespace.
     pub service: ObjectKey,
-    /// Which of its ports.
+    /// The ports of it.
     pub port: RoutePort,
-    /// What the controller speaks to it.
+    /// The protocol of the forwarded connections.
     pub protocol: Protocol,
 }
 
-/// Which ports of a service a route means.
+/// Ports of a service to which a route forwards.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RoutePort {
-    /// All of them.
+    /// All ports.
     Any,
     /// A port of the service.
     Service(PortSpec),
-    /// A port of the pods behind it, as OpenShift's Route names it: the number that the service port leads to, or the
-    /// name of the service port or of that target.
+    /// A port of the pods, as in OpenShift's Route: the number of the target port, or the name of the service port or
+    /// of the target port.
     Target(PortSpec),
 }
 
-/// Which port of a service or pod is meant.
+/// A port of a service or pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PortSpec {
     /// By number.

@@ -1,4 +1,4 @@
-//! From a service to the pods and ports behind it.
+//! The pods and ports behind a service.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -9,13 +9,13 @@ use crate::{
     routes::{PortSpec, RouteBackend, RoutePort},
 };
 
-/// The service that has a cluster address. `O(services)`.
+/// Returns the service with a cluster IP. `O(services)`.
 #[must_use]
 pub fn service_at(cluster: &Cluster, address: IpAddr) -> Option<&Service> {
     cluster.services.values().find(|s| s.addresses.contains(&address))
 }
 
-/// One pod behind one port of a service.
+/// A pod behind a port of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend<'a> {
     /// The pod.
@@ -28,7 +28,7 @@ pub struct Backend<'a> {
     pub service_port: u16,
 }
 
-/// Why a service leads nowhere.
+/// Why a service has no backends.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoBackend {
     /// There is no such service.
@@ -36,12 +36,12 @@ pub enum NoBackend {
     NoService(ObjectKey),
     /// It has no selector.
     #[error(
-        "service {0} has no selector: its endpoints are kept by hand and are not part of what was read; ask for the \
-         pods or addresses behind it instead"
+        "service {0} has no selector: its endpoints are managed by hand and are not in the input; name the pods or \
+         addresses behind it instead"
     )]
     NoSelector(ObjectKey),
-    /// No live pod fits the selector.
-    #[error("service {service} has no endpoints: no running pod in namespace {} fits its selector {selector}", service.namespace)]
+    /// No running pod matches the selector.
+    #[error("service {service} has no endpoints: no running pod in namespace {} matches its selector {selector}", service.namespace)]
     NoPods {
         /// The service.
         service: ObjectKey,
@@ -53,12 +53,12 @@ pub enum NoBackend {
     NoPort {
         /// The service.
         service: ObjectKey,
-        /// The port asked for.
+        /// The port.
         port: String,
         /// Its ports.
         known: String,
     },
-    /// No pod declares the container port that the service port leads to.
+    /// No pod declares the container port of the service port.
     #[error(
         "service {service} has no endpoints on port {port}: none of its {pods} pods declares a {protocol} container port \
          named `{name}`"
@@ -72,17 +72,17 @@ pub enum NoBackend {
         protocol: Protocol,
         /// The target port name.
         name: Name,
-        /// How many pods were looked at.
+        /// The number of pods that match the selector.
         pods: usize,
     },
 }
 
-/// The pods and ports that a connection to a service may be translated to; without `port`, for every port of the
-/// service, and without `protocol`, for every protocol. A pod that doesn't declare a named target port is no endpoint
-/// of that port, as in the API's endpoint controller. `O(pods of the namespace × ports)`.
+/// Returns the pods and ports to which a connection to a service may be translated: without `port` for every port of
+/// the service, without `protocol` for every protocol. A pod that doesn't declare a named target port is no backend of
+/// that port, as in the EndpointSlice controller. `O(pods of the namespace × ports)`.
 ///
 /// # Errors
-/// [`NoBackend`] if there are none, with the reason.
+/// [`NoBackend`] with the reason if there are none.
 pub fn backends<'a>(
     cluster: &'a Cluster,
     service: &Service,
@@ -93,11 +93,11 @@ pub fn backends<'a>(
     behind(cluster, service, protocol, &port, true, |pod| endpoints_of(cluster, pod).is_ok())
 }
 
-/// The pods and ports that a route's backend stands for, of pods that haven't finished; whether they have an address
-/// is not asked, since that may come later. `O(pods of the namespace × ports)`.
+/// Returns the pods and ports of a route's backend. Pods that haven't finished count even without an address, which
+/// they may get later. `O(pods of the namespace × ports)`.
 ///
 /// # Errors
-/// [`NoBackend`] if there are none, with the reason.
+/// [`NoBackend`] with the reason if there are none.
 pub fn route_backends<'a>(
     cluster: &'a Cluster,
     backend: &RouteBackend,
@@ -108,7 +108,7 @@ pub fn route_backends<'a>(
     behind(cluster, service, Some(backend.protocol), &backend.port, false, lives)
 }
 
-/// `each`: whether every port must lead somewhere, or one that does is enough.
+/// With `each`, every port must have backends; otherwise one is enough.
 fn behind<'a>(
     cluster: &'a Cluster,
     service: &Service,
@@ -180,7 +180,7 @@ fn behind<'a>(
     Ok(out)
 }
 
-/// Whether `wanted` may mean this port. Which number a target's name stands for is each pod's to say.
+/// Returns whether `wanted` may refer to this port. Each pod resolves the number of a named target port.
 fn may_mean(wanted: &RoutePort, port: &ServicePort) -> bool {
     let is_called = |name: &Name| port.name.as_ref() == Some(name);
     match wanted {
@@ -205,7 +205,7 @@ mod tests {
     use crate::sample::{cluster, service};
 
     #[test]
-    fn a_service_leads_to_the_ports_of_its_pods_or_says_why_not() {
+    fn a_service_has_the_ports_of_its_pods_or_an_error() {
         let mut c = cluster();
         let web = Some(Selector::of_labels([("app", "web")]));
         let ports = |c: &Cluster, s: &Service| {

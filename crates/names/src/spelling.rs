@@ -1,11 +1,11 @@
-//! What somebody who wrote a name that doesn't exist may have meant.
+//! Suggestions for names that don't exist.
 
-/// As many suggestions as a person reads.
+/// The maximum number of suggestions.
 pub(crate) const MAX_NEAR: usize = 3;
 
-/// The candidates whose names come close to `name`, closest first.
+/// Returns the candidates with names similar to `name`, closest first.
 pub(crate) fn near<'a>(name: &str, candidates: impl Iterator<Item = (&'a str, String)>) -> Vec<String> {
-    // A third of the letters may be wrong, as compilers allow; a name that begins with the wish is close as well.
+    // Up to a third of the characters may differ, as in compilers. A name of which `name` is a prefix is similar too.
     let limit = name.chars().count().div_ceil(3);
     let mut close: Vec<(usize, String)> = candidates
         .filter_map(|(candidate, spelling)| {

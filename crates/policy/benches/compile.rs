@@ -1,6 +1,6 @@
-//! Compiling the plan of a node with a hundred local pods: from scratch (the baseline), and one change at a time.
+//! Compiles the plan of a node with a hundred local pods: from scratch (the baseline), and one change at a time.
 //!
-//! A new pod should cost the same whatever the number of policies, and next to nothing beside compiling again.
+//! A new pod should cost the same for any number of policies, and almost nothing compared with compiling from scratch.
 
 use std::{
     hint::black_box,
@@ -18,7 +18,7 @@ use palisade_testkit::{Rng, workload_pod};
 
 mod ground;
 
-/// How many different edits of one kind take turns.
+/// The number of different changes of one kind, used in turn.
 const EDITS: usize = 64;
 
 fn compile(c: &mut Criterion) {
@@ -68,7 +68,7 @@ fn median(times: &mut [Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// Measures each edit, and takes it back unmeasured.
+/// Measures each change, and undoes it without measuring.
 fn incremental(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
@@ -95,8 +95,8 @@ fn incremental(
     median(&mut all)
 }
 
-/// Pods of known workloads, on the node with this number; 0 is the node that is compiled for. Elsewhere only those
-/// count that join a group of its plan, as long as there are any: the others cost nothing.
+/// Pods of known workloads, on the node with this number; 0 is the node that is compiled for. On other nodes only pods
+/// that join a peer set of its plan are used, if there are any: the others cost nothing.
 fn pods_added(world: &Cluster, compiler: &Compiler, node: usize) -> Vec<(Change, Change)> {
     let (rng, pods) = (&mut Rng::with_seed(3), world.pods.len());
     let mut compiler = compiler.clone();
@@ -126,7 +126,7 @@ fn pods_relabelled(world: &Cluster) -> Vec<(Change, Change)> {
         .collect()
 }
 
-/// One port of one rule changed.
+/// Changes one port of one rule.
 fn policies_edited(world: &Cluster) -> Vec<(Change, Change)> {
     some(&mut Rng::with_seed(5), world.policies.values())
         .map(|old| {

@@ -34,7 +34,7 @@ fn decide(c: &mut Criterion) {
     }
 }
 
-/// From anywhere to the pods of the node, on the ports that pods and policies mention.
+/// Flows from any address to the pods of the node, on the ports that pods and policies mention.
 fn flows_to_local_pods(world: &palisade_policy::Cluster) -> Vec<Flow> {
     let rng = &mut Rng::with_seed(2);
     let ends = endpoints(world);

@@ -1,6 +1,6 @@
-//! What tenants who mean harm can make a node pay: each shape of hostile policy, at growing sizes, in a cluster of ten
-//! thousand pods; compiled without bounds, and within the budget of a node. Beside it the elements that the policy
-//! causes, and what an everyday change of somebody else costs while it is there.
+//! The cost of hostile policies for a node: each shape, at growing sizes, in a cluster of ten thousand pods, compiled
+//! without limits and within the budget of a node; with the elements that the policy causes, and the cost of an
+//! ordinary change of another tenant.
 
 use std::{
     sync::Arc,
@@ -14,11 +14,11 @@ mod ground;
 
 const SIZES: [usize; 4] = [400, 1_600, 3_200, 12_800];
 
-/// Without bounds a shape is not tried at larger sizes once it took so long.
+/// Without limits, no larger sizes of a shape are measured once it took so long.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 fn main() {
-    // `cargo test --benches` asks for one quick round.
+    // `cargo test --benches` runs one quick round.
     let quick = std::env::args().any(|arg| arg == "--test");
     let (pods, policies) = ground::SIZES[if quick { 1 } else { 4 }];
     let world = ground::world(pods, policies);
@@ -67,7 +67,7 @@ fn main() {
     }
 }
 
-/// What a plan needs in the kernel: elements of groups, and rows with their port ranges.
+/// Returns what a plan needs in the kernel: elements of peer sets, and rows with their port ranges.
 fn pieces(plan: &NodePlan) -> usize {
     let rows = plan.tables.values().flat_map(|table| table.exact.values().chain(table.ranges.values()));
     let ports: usize = rows
@@ -76,7 +76,7 @@ fn pieces(plan: &NodePlan) -> usize {
     ports + Family::BOTH.map(|family| plan.elements(family)).iter().sum::<usize>()
 }
 
-/// A copy of a pod in another namespace comes: the median of some.
+/// Adds a copy of a pod in another namespace; the median of several.
 fn others_pod(compiler: &mut Compiler, pod: &Pod) -> Duration {
     let other =
         compiler.cluster().pods.values().find(|p| p.key.namespace != pod.key.namespace && p.is_running());

@@ -1,5 +1,5 @@
-//! Resident memory of a compiler that holds a cluster of 100,000 pods and 10,000 policies and the full plan of a node
-//! with a hundred local pods in it. Beside it: what the cluster alone takes.
+//! Resident memory of a compiler with a cluster of 100,000 pods and 10,000 policies and the plan of a node with a
+//! hundred local pods, and that of the cluster alone.
 
 use std::time::Instant;
 

@@ -42,7 +42,8 @@ pub use flow::{Decision, Direction, Endpoint, Flow, Missing, NearMiss, Reason, R
 pub use intern::Interner;
 pub use labels::{Labels, Requirement, Selector, Test};
 pub use plan::{
-    AddressChanges, Delta, MemberChanges, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId,
+    AddressChanges, BrokenPlan, Delta, MemberChanges, NodePlan, PeerSet, PeerSetId, PolicyTable,
+    PolicyTableId,
 };
 pub use pods::Pods;
 pub use rules::{

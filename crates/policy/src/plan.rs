@@ -9,6 +9,10 @@ use std::{
     net::IpAddr,
 };
 
+mod check;
+
+pub use check::BrokenPlan;
+
 use crate::{AddressSet, Direction, Family, IpRange, Protocol, Traffic, Verdict};
 
 /// Identifies a policy table by a hash of its rules. Within one build of the program the same rules have the same id,
@@ -67,6 +71,8 @@ pub struct PolicyTable {
 }
 
 /// What the kernel of one node must hold.
+///
+/// The fields are plain data, so that tests can construct any plan. [`NodePlan::check`] checks what they promise.
 ///
 /// Addresses in neither `ingress` nor `egress` are not isolated or not local: all their traffic in that direction is
 /// allowed.

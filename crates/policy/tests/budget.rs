@@ -1,4 +1,4 @@
-//! Tenants who ask too much: their pods are closed, and nobody else notices.
+//! Tenants over budget: their pods are denied, and nobody else is affected.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use palisade_policy::{
 };
 use palisade_testkit::{Rng, Shape, change, cluster, flows, hold};
 
-/// How many random cases a law runs: `PALISADE_CASES`, else `default`.
+/// The number of random cases of a property: `PALISADE_CASES`, else `default`.
 fn cases(default: u64) -> u64 {
     match std::env::var("PALISADE_CASES") {
         Ok(text) => text.parse().expect("PALISADE_CASES must be a number"),
@@ -16,7 +16,7 @@ fn cases(default: u64) -> u64 {
     }
 }
 
-/// Bounds that the policies of random clusters break now and then: each its own, or all of them.
+/// Limits that the policies of random clusters sometimes exceed: one of them, or all.
 fn low(rng: &mut Rng) -> Budget {
     let mut budget = Budget::UNLIMITED;
     let which = rng.usize(..7);
@@ -46,7 +46,7 @@ fn some_node(rng: &mut Rng, cluster: &Cluster) -> Name {
     cluster.nodes.keys().nth(at).cloned().unwrap_or_else(|| "elsewhere".into())
 }
 
-/// What a plan says of both ends of a flow that are on its node, beside what the reference says.
+/// The plan's verdicts for the ends of a flow on its node, with those of the reference.
 fn sides(
     world: &Cluster,
     node: &Name,
@@ -78,7 +78,7 @@ fn sides(
 }
 
 #[test]
-fn who_is_over_budget_is_closed_and_nobody_elses_verdict_changes() {
+fn pods_over_budget_are_denied_and_other_verdicts_stay() {
     let (mut closed, mut open) = (BTreeMap::<Limit, usize>::new(), 0usize);
     let seen = std::sync::Mutex::new((&mut closed, &mut open));
     for shape in [Shape::strange(), Shape::tiered()] {
@@ -148,9 +148,9 @@ fn who_is_over_budget_is_closed_and_nobody_elses_verdict_changes() {
     }
 }
 
-/// The default bounds are for those who mean harm: no cluster of the generator breaks one, nor one like production.
+/// The default limits only affect abuse: no random cluster exceeds one, nor does one like production.
 #[test]
-fn policies_that_people_write_are_within_the_default_budget() {
+fn realistic_policies_are_within_the_default_budget() {
     let worlds = (0..50).map(|seed| cluster(&mut Rng::with_seed(seed), &Shape::tiered()));
     for world in worlds.chain([cluster(&mut Rng::with_seed(1), &Shape::realistic(1000, 1000))]) {
         for node in world.nodes.keys() {
@@ -162,9 +162,9 @@ fn policies_that_people_write_are_within_the_default_budget() {
     assert_eq!(Compiler::from_cluster("n1".into(), &crowded).over_budget(), []);
 }
 
-/// One tenant writes ever larger policies; the pods of others, and the tenant's own other direction, go on.
+/// One tenant creates larger and larger policies; other pods, and the other direction of its own pods, are unaffected.
 #[test]
-fn one_tenant_over_budget_costs_others_nothing() {
+fn one_tenant_over_budget_leaves_others_alone() {
     let rng = &mut Rng::with_seed(7);
     let world = cluster(rng, &Shape::realistic(500, 100));
     let node: Name = "n1".into();
@@ -193,7 +193,7 @@ fn one_tenant_over_budget_costs_others_nothing() {
     let had: usize = palisade_policy::Family::BOTH.into_iter().map(|f| before.elements(f)).sum();
     assert!(elements <= had, "{elements} elements, {had} before");
     assert!(delta.tables_set.len() <= closed.len());
-    // A policy that is made smaller is in force at once.
+    // A policy that is made smaller applies at once.
     let small = palisade_testkit::hostile::excepts(&pod, 3);
     compiler.apply(Change::SetPolicy(std::sync::Arc::new(Policy { key: hostile.key.clone(), ..small })));
     assert_eq!(compiler.over_budget(), []);

@@ -1,9 +1,9 @@
-//! Names that meet: with collisions planted, every table and every group still says what it should.
+//! Hash collisions: with short names, every table and peer set still has its own content.
 
 use palisade_policy::{Cluster, Compiler, Direction, Endpoint, Flow, NodePlan, reference};
 use palisade_testkit::{Rng, Shape, change, cluster, describe, flows, seeds};
 
-/// Where the plan of a node says something else than the reference about a pod of the node.
+/// Returns where the plan of a node differs from the reference for a pod of the node.
 fn differing(world: &Cluster, node: &str, plan: &NodePlan, flow: &Flow) -> Option<String> {
     let decision = reference::decide(world, flow);
     let (source, destination) = (flow.source.address(), flow.destination.address());
@@ -11,7 +11,7 @@ fn differing(world: &Cluster, node: &str, plan: &NodePlan, flow: &Flow) -> Optio
         Endpoint::Pod { key, .. } => world.pods[key].node.as_deref() == Some(node),
         Endpoint::Node { .. } | Endpoint::External(_) => false,
     };
-    // Neither what a node sends to its own pods nor a pod that reaches itself meets a table.
+    // Traffic from a node to its own pods and from a pod to itself passes no table.
     let is_own_node = matches!(&flow.source, Endpoint::Node { name, .. } if **name == *node);
     if source == destination {
         return None;
@@ -29,7 +29,7 @@ fn differing(world: &Cluster, node: &str, plan: &NodePlan, flow: &Flow) -> Optio
 }
 
 #[test]
-fn contents_that_hash_alike_are_kept_apart() {
+fn contents_with_equal_hashes_are_kept_apart() {
     let mut apart = 0;
     for seed in seeds(0..300) {
         let rng = &mut Rng::with_seed(seed);

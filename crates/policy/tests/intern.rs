@@ -1,18 +1,18 @@
-//! What is interned is shared, equal and forgotten with its last holder.
+//! Interned values are shared, equal to the originals, and forgotten with their last user.
 
 use std::sync::Arc;
 
 use palisade_policy::{Interner, Labels, Pod};
 use palisade_testkit::{Rng, Shape, cluster, seeds};
 
-/// Whether two label sets are one in memory: their keys are at the same addresses.
+/// Returns whether two label sets share their allocation: their keys have the same addresses.
 fn same_labels(a: &Labels, b: &Labels) -> bool {
     let keys = |labels: &Labels| labels.iter().map(|(key, _)| std::ptr::from_ref(key)).collect::<Vec<_>>();
     keys(a) == keys(b)
 }
 
 #[test]
-fn two_that_know_one_value_do_not_keep_it_for_each_other() {
+fn two_interners_do_not_keep_a_value_for_each_other() {
     let (source, compiler) = (Interner::default(), Interner::default());
     let labels = source.labels([("app", "web"), ("pod-template-hash", "1")]);
     let name = {
@@ -25,7 +25,7 @@ fn two_that_know_one_value_do_not_keep_it_for_each_other() {
 }
 
 #[test]
-fn what_is_interned_is_equal_to_what_was_read() {
+fn interned_values_are_equal_to_the_originals() {
     for seed in seeds(0..200) {
         let world = cluster(&mut Rng::with_seed(seed), &Shape::tiered());
         let interner = Interner::default();
@@ -33,18 +33,18 @@ fn what_is_interned_is_equal_to_what_was_read() {
             assert_eq!(*pod, interner.pod(pod.clone()));
         }
         for policy in world.policies.values() {
-            // A policy of its own, which is shared in place.
+            // A policy that only this test holds, so it is shared in place.
             assert_eq!(*policy, interner.policy(Arc::new((**policy).clone())));
         }
     }
 }
 
 #[test]
-fn pods_of_one_workload_hold_the_same_labels_and_ports() {
+fn pods_of_one_workload_share_labels_and_ports() {
     let interner = Interner::default();
     let world = cluster(&mut Rng::with_seed(1), &Shape::realistic(50, 1));
     let mut pods = world.pods.values().map(|pod| {
-        // As a watch delivers them: nothing shared.
+        // As from a watch: nothing is shared.
         let labels = pod.labels.iter().map(|(k, v)| (&**k, &**v)).collect();
         interner.pod(Pod { labels, ports: pod.ports.iter().cloned().collect(), ..pod.clone() })
     });

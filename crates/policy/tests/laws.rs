@@ -1,19 +1,20 @@
-//! The laws that hold the reference, the compiler and its increments together, on random clusters built to collide.
+//! Properties of the reference, the compiler and its increments, on random clusters designed to collide.
 //!
-//! `PALISADE_CASES` sets the number of cases of each law and shape.
+//! `PALISADE_CASES` sets the number of cases of each property and shape.
 
 mod support;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_policy::{
-    Action, Change, Cluster, Compiler, Direction, Endpoint, Family, Flow, IpRange, Name, NodePlan, PeerSet,
-    Phase, Pod, PolicyTableId, Reason, Tier, reference,
+    Action, Change, Cluster, Compiler, Endpoint, Family, Flow, Name, NodePlan, PeerSet, Phase, Pod, Reason,
+    Tier, reference,
 };
 use palisade_testkit::{Rng, Shape, Style, change, cluster, endpoints, flows, hold, seeds, traffic};
 use support::{plans, unanimous};
 
-/// How many random cases a law runs: `PALISADE_CASES`, else `default`, which together take less than a minute.
+/// The number of random cases of a property: `PALISADE_CASES`, else `default`. The defaults together take less than a
+/// minute.
 fn cases(default: u64) -> u64 {
     match std::env::var("PALISADE_CASES") {
         Ok(text) => text.parse().expect("PALISADE_CASES must be a number"),
@@ -21,8 +22,8 @@ fn cases(default: u64) -> u64 {
     }
 }
 
-/// (a) The reference, an independent reading of the specification and the plan read back give one answer: for every
-/// pair of addresses that any object mentions, each with a few of the ports that do.
+/// (a) The reference, an independent implementation of the specification and the plan agree, for every pair of
+/// addresses that any object mentions, each with a few of the mentioned ports.
 #[test]
 fn reference_is_plan_is_second_opinion_for_every_pair() {
     hold(cases(600), &Shape::strange(), |cluster, rng| {
@@ -30,7 +31,7 @@ fn reference_is_plan_is_second_opinion_for_every_pair() {
         for source in &ends {
             for destination in ends.iter().filter(|d| Family::of(d.address()) == Family::of(source.address()))
             {
-                // Two ends outside ask nothing of any policy.
+                // No policy applies between two external ends.
                 if ![source, destination].iter().any(|e| matches!(e, Endpoint::Pod { .. })) {
                     continue;
                 }
@@ -57,7 +58,7 @@ fn reference_is_plan_is_second_opinion_on_samples() {
     }
 }
 
-/// (a) With cluster-wide tiers before and after the NetworkPolicies, reference and plan give one answer.
+/// (a) With cluster-wide tiers before and after the NetworkPolicies, reference and plan agree.
 #[test]
 fn reference_is_plan_with_tiers() {
     for (n, shape) in [(2000, Shape::tiered()), (500, Shape::small_tiered())] {
@@ -68,10 +69,10 @@ fn reference_is_plan_with_tiers() {
     }
 }
 
-/// What a decision names as passed on are rules that pass, at most one of each cluster-wide tier, none of a tier that was
-/// asked after the one that decided.
+/// The passed rules of a decision have the action Pass. There is at most one of each cluster-wide tier, and none of a
+/// tier after the deciding one.
 #[test]
-fn what_is_passed_on_comes_before_what_decides() {
+fn passed_rules_come_before_the_deciding_rule() {
     let mut seen = BTreeSet::new();
     for seed in seeds(0..cases(300)) {
         let rng = &mut Rng::with_seed(seed);
@@ -100,10 +101,10 @@ fn what_is_passed_on_comes_before_what_decides() {
     assert!(seen.contains(&(vec![Tier::Admin], Some(Tier::Baseline))), "{seen:?}");
 }
 
-/// (a) Who owns an address is settled by the pods alone: of the live pods that report it a Running one, then the one
-/// created last, then the first by namespace and name (SEMANTICS G-10).
+/// (a) The pods alone determine the owner of an address: of the running pods that report it, a Running one, then the
+/// newest, then the first by namespace and name (SEMANTICS G-10).
 #[test]
-fn an_address_belongs_to_one_live_pod() {
+fn an_address_belongs_to_one_running_pod() {
     hold(cases(5000), &Shape::strange(), |cluster, _| {
         for address in cluster.pods.values().flat_map(|p| &p.addresses) {
             let mut owner: Option<&Pod> = None;
@@ -112,7 +113,7 @@ fn an_address_belongs_to_one_live_pod() {
                 if !live || !pod.addresses.contains(address) {
                     continue;
                 }
-                // The pods come by namespace and name, so a tie leaves the earlier one.
+                // Pods are sorted by namespace and name, so a tie keeps the earlier one.
                 let better = owner.is_none_or(|known| match (known.phase, pod.phase) {
                     (Phase::Running, Phase::Running) => pod.created > known.created,
                     (Phase::Running, _) => false,
@@ -132,7 +133,7 @@ fn an_address_belongs_to_one_live_pod() {
     });
 }
 
-/// A node of the cluster for which to compile; now and then one that has no pods.
+/// Returns a node to compile for; sometimes one without pods.
 fn some_node(rng: &mut Rng, cluster: &Cluster) -> Name {
     let at = rng.usize(..=cluster.nodes.len());
     cluster.nodes.keys().nth(at).cloned().unwrap_or_else(|| "elsewhere".into())
@@ -142,8 +143,8 @@ fn from_scratch(node: &Name, cluster: &Cluster) -> NodePlan {
     Compiler::from_cluster(node.clone(), cluster).plan().clone()
 }
 
-/// (b), (c) After every change of a random sequence the plan is that of the resulting cluster; the delta leads from
-/// the plan before to the plan after and holds nothing else.
+/// (b), (c) After every change of a random sequence the plan is that of the resulting cluster; the delta leads from the
+/// old plan to the new one and contains nothing else.
 #[test]
 fn incremental_is_from_scratch_and_deltas_are_exact() {
     for (n, shape, edits) in
@@ -179,8 +180,8 @@ fn incremental_is_from_scratch_and_deltas_are_exact() {
     }
 }
 
-/// (b), (c) Many changes at once give one exact delta; the objects of a cluster may arrive in any order, beside ones
-/// that go again, and a cluster may be taken apart down to the empty plan.
+/// (b), (c) Many changes at once give one exact delta. The objects of a cluster may arrive in any order, mixed with
+/// others that are deleted again, and a cluster may be dismantled down to the empty plan.
 #[test]
 fn the_order_of_changes_does_not_matter() {
     hold(cases(2500), &Shape::strange(), |cluster, rng| {
@@ -192,7 +193,7 @@ fn the_order_of_changes_does_not_matter() {
         let mut one_by_one = Compiler::new(node.clone());
         for (at, arrival) in arrivals.iter().enumerate() {
             if rng.usize(..4) == 0 {
-                // A passer-by: something of another cluster that comes, and goes or is replaced.
+                // An object of another cluster that is added, and deleted or replaced later.
                 let passer_by = change(rng, Style::Strange, one_by_one.cluster());
                 let undo = undo(one_by_one.cluster(), &passer_by);
                 one_by_one.apply(passer_by);
@@ -226,14 +227,14 @@ fn the_order_of_changes_does_not_matter() {
     });
 }
 
-/// What takes back `change` in `cluster`, before which it has not been applied.
+/// Returns the change that undoes `change`, which has not been applied to `cluster` yet.
 fn undo(cluster: &Cluster, change: &Change) -> Vec<Change> {
     let mut after = cluster.clone();
     after.apply(change.clone());
     after.changes_to(cluster)
 }
 
-/// (c) A batch of edits, some of which cancel each other, gives the exact difference.
+/// (c) A batch of changes, some of which cancel each other, gives the exact difference.
 #[test]
 fn a_batch_gives_the_exact_difference() {
     hold(cases(2500), &Shape::strange(), |start, rng| {
@@ -263,7 +264,7 @@ fn a_batch_gives_the_exact_difference() {
     });
 }
 
-/// (d) What the documentation of [`NodePlan`] and [`palisade_policy::PolicyTable`] promises to the data plane.
+/// (d) Plans have the invariants of [`NodePlan`] and [`palisade_policy::PolicyTable`].
 #[test]
 fn plans_are_well_formed() {
     for (n, shape) in [(5000, Shape::strange()), (300, Shape::medium())] {
@@ -276,23 +277,12 @@ fn plans_are_well_formed() {
 }
 
 fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), String> {
-    let mut tables: BTreeSet<PolicyTableId> = BTreeSet::new();
-    for (direction, dispatch) in [(Direction::Ingress, &plan.ingress), (Direction::Egress, &plan.egress)] {
-        for (address, id) in dispatch {
-            let owner = cluster.pod_at(*address);
-            if owner.and_then(|p| p.node.as_ref()) != Some(node) {
-                return Err(format!("{address} is no local pod's"));
-            }
-            if plan.tables.get(id).map(|t| t.direction) != Some(direction) {
-                return Err(format!(
-                    "{address} leads to table {id}, which is missing or of the other direction"
-                ));
-            }
-            tables.insert(*id);
-        }
+    plan.check().map_err(|broken| broken.to_string())?;
+    let is_local = |a: &&IpAddr| cluster.pod_at(**a).and_then(|p| p.node.as_ref()) == Some(node);
+    if let Some(stranger) = plan.ingress.keys().chain(plan.egress.keys()).find(|a| !is_local(a)) {
+        return Err(format!("{stranger} is no local pod's"));
     }
     let owners = cluster.pods.values().flat_map(|pod| &pod.addresses);
-    let is_local = |a: &&IpAddr| cluster.pod_at(**a).and_then(|p| p.node.as_ref()) == Some(node);
     let local: BTreeSet<IpAddr> = owners.filter(is_local).copied().collect();
     if plan.local != local {
         return Err(format!("the local addresses are {local:?}"));
@@ -301,49 +291,12 @@ fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), St
     if plan.nodes != nodes {
         return Err(format!("the addresses of nodes are {nodes:?}"));
     }
-    if !tables.iter().eq(plan.tables.keys()) {
-        return Err("tables that nothing leads to".to_owned());
-    }
-    let mentioned: BTreeSet<_> =
-        plan.tables.values().flat_map(|t| t.exact.keys().chain(t.ranges.keys())).collect();
-    if !mentioned.into_iter().eq(plan.peer_sets.keys()) {
-        return Err("the groups are not those that the tables mention".to_owned());
-    }
-    for (id, group) in &plan.peer_sets {
-        if let PeerSet::Ranges(ranges) = group {
-            let backwards =
-                ranges.iter().any(|r| r.first > r.last || Family::of(r.first) != Family::of(r.last));
-            if ranges.is_empty() || backwards || ranges.windows(2).any(|w| w[0].last >= w[1].first) {
-                return Err(format!("the ranges of group {id} are empty, unsorted or overlap"));
-            }
-        }
-        if let PeerSet::Addresses(members) = group
+    for (id, set) in &plan.peer_sets {
+        if let PeerSet::Addresses(members) = set
             && let Some(stranger) = members.iter().find(|a| cluster.pod_at(*a).is_none())
         {
-            return Err(format!("group {id} holds {stranger}, which no live pod has"));
+            return Err(format!("peer set {id} contains {stranger}, which no running pod has"));
         }
     }
-    plan.tables.iter().try_for_each(|(id, table)| {
-        let mut seen = BTreeSet::new();
-        for group in table.exact.keys() {
-            let Some(PeerSet::Addresses(members)) = plan.peer_sets.get(group) else {
-                return Err(format!("exact group {group} of table {id} holds no addresses"));
-            };
-            if let Some(twice) = members.iter().find(|a| !seen.insert(*a)) {
-                return Err(format!("{twice} is in two exact groups of table {id}"));
-            }
-        }
-        let mut ranges: Vec<IpRange> = Vec::new();
-        for group in table.ranges.keys() {
-            let Some(PeerSet::Ranges(more)) = plan.peer_sets.get(group) else {
-                return Err(format!("range group {group} of table {id} holds no ranges"));
-            };
-            ranges.extend(more);
-        }
-        ranges.sort_unstable();
-        if ranges.windows(2).any(|w| w[0].last >= w[1].first) {
-            return Err(format!("range groups of table {id} overlap"));
-        }
-        Ok(())
-    })
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The cases of the Kubernetes end-to-end suite for NetworkPolicy (SEMANTICS E.1), by their numbers there: namespaces
-//! x, y, z with pods a, b, c, each listening on ports 80 and 81 of TCP, UDP and SCTP. After every change the whole
-//! table, each pod to each pod, is decided by the reference, by the plans and by the second opinion, in both families.
+//! x, y, z with pods a, b, c, each listening on ports 80 and 81 of TCP, UDP and SCTP. After every change every pair of
+//! pods is decided by the reference, by the plans and by the second opinion, in both families.
 
 mod support;
 
@@ -21,13 +21,13 @@ const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 const PODS: [&str; 3] = ["a", "b", "c"];
 const NODES: [&str; 2] = ["n1", "n2"];
 
-/// The suite's cluster under test, with a compiler for each node that lives through all changes.
+/// The suite's cluster, with a compiler for each node that gets all changes.
 struct Suite {
     cluster: Cluster,
     compilers: Vec<Compiler>,
 }
 
-/// A pod, a namespace (`x/`) or everything (``), as the suite names ends.
+/// A pod, a namespace (`x/`) or everything (``), in the suite's notation.
 fn covers(pattern: &str, pod: &ObjectKey) -> bool {
     pattern.is_empty() || pattern == format!("{}/", pod.namespace) || pattern == pod.to_string()
 }
@@ -101,8 +101,8 @@ impl Suite {
         self.apply(Change::SetNamespace(Namespace::new(name, &labels)));
     }
 
-    /// Decides the whole table. `expected` overrides "everything passes", pair pattern by pair pattern, the last wins;
-    /// a pod always reaches itself.
+    /// Decides every pair. `expected` overrides "everything is allowed" by pair patterns, of which the last match
+    /// counts. A pod can always reach itself.
     fn expect(&self, protocol: Protocol, port: u16, expected: &[(&str, &str, bool)]) {
         let plans = plans(&self.cluster);
         for compiler in &self.compilers {
@@ -121,7 +121,7 @@ impl Suite {
                         key: p.key.clone(),
                         address: p.address(family).expect("every pod has both families"),
                     };
-                    // The suite probes through the service of the destination.
+                    // The suite probes the service of the destination.
                     let (source, destination) = (end(source), end(destination));
                     let flow = Flow { source, destination, protocol, port, through_service: true };
                     let (egress, ingress) =
@@ -139,7 +139,7 @@ impl Suite {
     }
 }
 
-/// A policy of namespace x for the pods with these labels, under construction.
+/// Builds a policy of namespace x for the pods with these labels.
 fn policy(name: &str, pods: &[(&str, &str)]) -> Policy {
     policy_in("x", name, pods)
 }
@@ -176,7 +176,7 @@ impl Rules for Policy {
     }
 }
 
-/// A rule; no peers or no ports means any, as in the API.
+/// A rule. No peers or no ports means any, as in the API.
 fn rule<const P: usize, const Q: usize>(peers: [Peer; P], ports: [PortMatch; Q]) -> Rule {
     let peers = peers.map(|peer| PeerEntry { peer, origin: None });
     let ports = ports.map(|port| PortEntry { port, origin: None });
@@ -515,7 +515,7 @@ fn of_yb() -> [IpNet; 2] {
     Family::BOTH.map(|family| IpNet::from(address(1, 1, family)))
 }
 
-/// The range round all pods of namespace y, for each family.
+/// The range around all pods of namespace y, for each family.
 fn round_y() -> [IpNet; 2] {
     ["10.244.2.0/24", "fd00:10::2:0/112"].map(|cidr| cidr.parse().expect("a CIDR"))
 }

@@ -1,4 +1,4 @@
-//! The walk decides as the reference does, and for the same reason.
+//! The walk and the reference agree on verdicts and reasons.
 
 use palisade_policy::{
     Direction, PortSet, Protocol, Reason, Traffic,
@@ -23,7 +23,7 @@ fn same(reason: &Reason, decider: &Decider) -> bool {
 }
 
 #[test]
-fn the_walk_decides_as_the_reference_does_and_for_the_same_reason() {
+fn walk_and_reference_agree_on_verdicts_and_reasons() {
     for seed in seeds(0..400) {
         let rng = &mut Rng::with_seed(seed);
         let world = cluster(rng, &Shape::tiered());
@@ -53,7 +53,7 @@ fn the_walk_decides_as_the_reference_does_and_for_the_same_reason() {
 }
 
 #[test]
-fn what_was_not_asked_is_not_decided() {
+fn only_the_given_traffic_is_decided() {
     let rng = &mut Rng::with_seed(3);
     let asked = Traffic::of(Protocol::Tcp, PortSet::range(80, 81));
     for _ in 0..50 {

@@ -1,4 +1,4 @@
-//! Random edits.
+//! Random changes of a cluster.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,10 +13,10 @@ use palisade_policy::{
     Policy, PolicyKey, Tier,
 };
 
-/// An edit of `cluster`, of any kind that a watch can deliver: objects that appear, vanish, are relabelled, moved,
-/// readdressed or edited, and edits that change nothing.
+/// Returns a random change of `cluster`, of any kind that a watch can deliver: objects that are added, deleted,
+/// relabelled, moved to other nodes, given other addresses or edited, and changes without effect.
 ///
-/// With [`Style::Buildable`] and [`Style::BuildableTiered`] a cluster that can be built stays one.
+/// With [`Style::Buildable`] and [`Style::BuildableTiered`] a buildable cluster stays buildable.
 #[must_use]
 pub fn change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
     match rng.usize(..20) {
@@ -24,7 +24,7 @@ pub fn change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
         9..=11 => namespace_change(rng, cluster),
         12..=17 => policy_change(rng, style, cluster),
         18 if style.is_strange() => node_change(rng, cluster),
-        // Peers choose nodes by their labels.
+        // Peers select nodes by their labels.
         18 if style.is_tiered() && !cluster.nodes.is_empty() => {
             let at = rng.usize(..cluster.nodes.len());
             match cluster.nodes.values().nth(at) {
@@ -72,7 +72,7 @@ fn pod_change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
     Change::SetPod(new)
 }
 
-/// To another node, with or without its addresses.
+/// Moves a pod to another node, with or without its addresses.
 fn move_pod(rng: &mut Rng, style: Style, cluster: &Cluster, pod: &mut Pod) {
     let at = rng.usize(..cluster.nodes.len().max(1));
     pod.node = (!style.is_strange() || !one_in(rng, 6)).then(|| node_name(at));
@@ -83,7 +83,7 @@ fn move_pod(rng: &mut Rng, style: Style, cluster: &Cluster, pod: &mut Pod) {
     }
 }
 
-/// Gives a live pod other addresses where another live pod has one of its own.
+/// Gives a running pod other addresses if it shares one with another running pod.
 fn keep_buildable(rng: &mut Rng, style: Style, cluster: &Cluster, pod: &mut Pod) {
     let others = || cluster.pods.values().filter(|p| p.key != pod.key && p.is_running());
     if pod.is_running() && others().any(|p| p.addresses.iter().any(|a| pod.addresses.contains(a))) {
@@ -93,7 +93,7 @@ fn keep_buildable(rng: &mut Rng, style: Style, cluster: &Cluster, pod: &mut Pod)
     }
 }
 
-/// One label set, changed or removed.
+/// Changes or removes one label.
 fn relabelled(rng: &mut Rng, labels: &Labels) -> Labels {
     let key = pick(rng, &LABEL_KEYS);
     if one_in(rng, 3) { labels.project(|k| k != key) } else { labels.with(key, pick(rng, &LABEL_VALUES)) }
@@ -134,7 +134,7 @@ fn policy_change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
     }
 }
 
-/// A copy with one thing changed: the subject, the priority, a direction, a rule, or only where it stands in a file.
+/// Returns a copy with one change: the subject, the priority, a direction, a rule, or only the origin.
 fn edited(rng: &mut Rng, cluster: &Cluster, old: &Policy) -> Policy {
     let mut new = old.clone();
     let direction = if rng.bool() { Direction::Ingress } else { Direction::Egress };
@@ -143,7 +143,7 @@ fn edited(rng: &mut Rng, cluster: &Cluster, old: &Policy) -> Policy {
     match (rng.usize(..7), rules) {
         (0, _) => new.subject.pods = policy::selector(rng, false),
         (1, _) => new.origin = Some(Origin { file: "moved.yaml".into(), line: rng.u32(1..9), column: 1 }),
-        // BaselineAdminNetworkPolicy has none, and is last.
+        // BaselineAdminNetworkPolicy has none and comes last.
         (6, _) if old.tier != Tier::Developer && old.priority != i32::MAX => new.priority = rng.i32(0..3),
         (2, rules @ None) => *rules = Some(policy::rules(rng, scope)),
         (2, rules) => *rules = None,

@@ -1,4 +1,4 @@
-//! A cluster as text that a person can read in a failure message.
+//! A cluster as readable text for failure messages.
 
 use std::fmt::{self, Write};
 
@@ -6,7 +6,7 @@ use palisade_policy::{
     Cluster, Direction, NamespaceMatch, Peer, Pod, PodMatch, Policy, PortMatch, Rule, Tier,
 };
 
-/// One line for each namespace, node, pod, policy and rule.
+/// Returns one line for each namespace, node, pod, policy and rule.
 #[must_use]
 pub fn describe(cluster: &Cluster) -> String {
     struct Text<'a>(&'a Cluster);
@@ -35,7 +35,7 @@ fn write(f: &mut fmt::Formatter<'_>, cluster: &Cluster) -> fmt::Result {
 fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>, between: &str) -> String {
     let mut out = String::new();
     for (i, item) in items.into_iter().enumerate() {
-        // Writing to a string can't fail.
+        // Writing to a string never fails.
         let _ = write!(out, "{}{item}", if i > 0 { between } else { "" });
     }
     out

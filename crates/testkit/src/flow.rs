@@ -1,4 +1,4 @@
-//! Questions about a cluster: the endpoints, ports and flows at which verdicts can change.
+//! The endpoints, ports and flows at which verdicts may change.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use palisade_policy::{
     address::{from_number, max_number, to_number},
 };
 
-/// Every address worth asking about, with who has it: the live pods, each by the addresses that it owns (SEMANTICS
+/// Returns every relevant address with its owner: the running pods, each by the addresses that it owns (SEMANTICS
 /// G-10), the nodes, a few outside hosts, and the addresses on both sides of every CIDR boundary.
 #[must_use]
 pub fn endpoints(cluster: &Cluster) -> Vec<Endpoint> {
@@ -42,7 +42,7 @@ fn rules(cluster: &Cluster) -> impl Iterator<Item = &Rule> {
     cluster.policies.values().flat_map(|p| Direction::BOTH.into_iter().filter_map(|d| p.rules(d))).flatten()
 }
 
-/// The first and the last address of every CIDR and exception, and their neighbours outside.
+/// Returns the first and the last address of every CIDR and exception, and their neighbours outside.
 fn boundaries(cluster: &Cluster) -> BTreeSet<IpAddr> {
     let mut out = BTreeSet::new();
     for entry in rules(cluster).filter_map(|r| r.peers.as_ref()).flatten() {
@@ -58,8 +58,8 @@ fn boundaries(cluster: &Cluster) -> BTreeSet<IpAddr> {
     out
 }
 
-/// Every protocol and port worth asking about: declared container ports and both sides of every range boundary, in
-/// each of the three protocols, and one protocol without ports (ICMP).
+/// Returns every relevant protocol and port: declared container ports and both sides of every range boundary, for each
+/// of the three protocols, and one protocol without ports (ICMP).
 #[must_use]
 pub fn traffic(cluster: &Cluster) -> Vec<(Protocol, u16)> {
     let mut ports: BTreeSet<u16> = BTreeSet::from([80]);
@@ -73,8 +73,8 @@ pub fn traffic(cluster: &Cluster) -> Vec<(Protocol, u16)> {
     with_ports.chain([(Protocol::Other(1), 0)]).collect()
 }
 
-/// `n` flows between [`endpoints`] of one family with [`traffic`] of the cluster; empty if there are no endpoints.
-/// Now and then one goes from a pod to itself, directly or through a service (SEMANTICS A41, G-6).
+/// Returns `n` flows between [`endpoints`] of one family with [`traffic`] of the cluster; none if there are no
+/// endpoints. A few go from a pod to itself, directly or through a service (SEMANTICS A41, G-6).
 #[must_use]
 pub fn flows(rng: &mut Rng, cluster: &Cluster, n: usize) -> Vec<Flow> {
     let (endpoints, traffic) = (endpoints(cluster), traffic(cluster));

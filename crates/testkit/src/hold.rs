@@ -1,14 +1,15 @@
-//! Holding a law on many random clusters.
+//! Property tests over random clusters.
 
 use palisade_policy::Cluster;
 
 use crate::{Rng, Shape, cluster, describe, seeds::seeds, shrink};
 
-/// Holds a law on `n` random clusters of a shape. `law` gets the cluster and randomness of its own, and says what is
-/// wrong. A cluster that breaks it is shrunk under the same randomness and printed with its seed.
+/// Checks a property on `n` random clusters of a shape, and on one with a fresh seed. `law` gets the cluster and its
+/// own random numbers, and returns what is wrong. A cluster that violates it is shrunk with the same random numbers and
+/// printed with its seed.
 ///
 /// # Panics
-/// If the law doesn't hold: this is how a property test fails.
+/// If the property doesn't hold.
 pub fn hold(n: u64, shape: &Shape, law: impl Fn(&Cluster, &mut Rng) -> Result<(), String>) {
     for seed in seeds(0..n) {
         let world = cluster(&mut Rng::with_seed(seed), shape);

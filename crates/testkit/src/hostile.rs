@@ -1,7 +1,7 @@
-//! Policies by somebody who means harm: shapes that cost more than their size, if anything does.
+//! Hostile policies: shapes that may cost more than their size.
 //!
-//! Each selects the pods of one namespace, is of the API's own kind, and fits, at a few thousand rules, into an object
-//! that an API server takes. The benchmark `hostile` measures them, and tests hold them to the budget.
+//! Each selects the pods of one namespace, is a valid NetworkPolicy, and fits, with a few thousand rules, into an
+//! object of the API server. The benchmark `hostile` measures them, and tests hold them to the budget.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -12,10 +12,10 @@ use palisade_policy::{
     PortMatch, Protocol, Requirement, Rule, Selector, Test, Tier,
 };
 
-/// A shape: a policy of `n` parts for the namespace of a pod.
+/// A shape: makes a policy of `n` parts for the namespace of a pod.
 pub type Hostile = fn(&Pod, usize) -> Policy;
 
-/// All shapes, by name.
+/// All shapes by name.
 pub const SHAPES: [(&str, Hostile); 13] = [
     ("excepts", excepts),
     ("excepts-of-adjacent-ports", excepts_of_adjacent_ports),
@@ -32,13 +32,13 @@ pub const SHAPES: [(&str, Hostile); 13] = [
     ("namespaces", namespaces),
 ];
 
-/// Each rule the same block, without an address of its own, on a port of its own. No two ports touch.
+/// Each rule has the same block with one address excepted, and its own port. No two ports touch.
 #[must_use]
 pub fn excepts(pod: &Pod, n: usize) -> Policy {
     ingress(pod, (0..n).map(|i| rule([block("20.0.0.0/8", [v4(i)])], [port(2 * i, 2 * i)])))
 }
 
-/// The same where the ports touch, so that each row has two ranges.
+/// The same with ports that touch, so that each row has two ranges.
 #[must_use]
 pub fn excepts_of_adjacent_ports(pod: &Pod, n: usize) -> Policy {
     ingress(pod, (0..n).map(|i| rule([block("20.0.0.0/8", [v4(i)])], [port(i, i)])))
@@ -50,7 +50,7 @@ pub fn excepts_ipv6(pod: &Pod, n: usize) -> Policy {
     ingress(pod, (0..n).map(|i| rule([block("2001::/16", [v6(i)])], [port(2 * i, 2 * i)])))
 }
 
-/// The same where everyone may use every port: all rows are one, and the work is for nothing.
+/// The same, but every peer may use every port: all rows are one, and the work is wasted.
 #[must_use]
 pub fn excepts_under_everything(pod: &Pod, n: usize) -> Policy {
     let mut out = excepts(pod, n);
@@ -67,28 +67,28 @@ pub fn comb(pod: &Pod, n: usize) -> Policy {
     ingress(pod, [holes].into_iter().chain(others))
 }
 
-/// Ranges of ports, each within the last, for blocks each within the last and beside it.
+/// Nested ranges of ports, for nested blocks.
 #[must_use]
 pub fn overlapping_ports(pod: &Pod, n: usize) -> Policy {
     let range = |i: usize| port(i % 30_000, 65_535 - i % 30_000);
     ingress(pod, (0..n).map(|i| rule([block("20.0.0.0/8", [v4(3 * i), v4(3 * i + 1)])], [range(i)])))
 }
 
-/// The same for peers that are selected: each row of a class is a union of many ranges.
+/// The same for peers selected by labels: each row of a class is a union of many ranges.
 #[must_use]
 pub fn overlapping_ports_of_peers(pod: &Pod, n: usize) -> Policy {
     let peer = |i: usize| pods_everywhere(Test::NotIn(names([format!("v{i}")])));
     ingress(pod, (0..n).map(|i| rule([peer(i)], [port(2 * i % 60_000, 2 * i % 60_000)])))
 }
 
-/// One rule with many ports that don't touch, for everybody.
+/// One rule with many ports that don't touch, for every peer.
 #[must_use]
 pub fn ports(pod: &Pod, n: usize) -> Policy {
     let all = (0..n).rev().map(|i| port(7 * i % 65_536, 7 * i % 65_536));
     ingress(pod, [Rule { peers: None, ..rule([], all) }])
 }
 
-/// Names of ports that the peers resolve.
+/// Port names that the peers resolve.
 #[must_use]
 pub fn named_ports(pod: &Pod, n: usize) -> Policy {
     let name = |i: usize| PortMatch::Named { protocol: Some(Protocol::Tcp), name: format!("p{i}").into() };
@@ -104,21 +104,21 @@ pub fn blocks(pod: &Pod, n: usize) -> Policy {
     ingress(pod, [rule((0..n).map(|i| block(&format!("{}/32", v4(2 * i).addr()), [])), [port(80, 80)])])
 }
 
-/// Blocks of one address each, each with a port of its own: many rows, each with few ports.
+/// Blocks of one address each, each with its own port: many rows with few ports.
 #[must_use]
 pub fn rows(pod: &Pod, n: usize) -> Policy {
     let one = |i: usize| block(&format!("{}/32", v4(2 * i).addr()), []);
     ingress(pod, (0..n).map(|i| rule([one(i)], [port(2 * i, 2 * i)])))
 }
 
-/// Many ways to select all pods.
+/// Many selectors that match all pods.
 #[must_use]
 pub fn selectors(pod: &Pod, n: usize) -> Policy {
     let peer = |i: usize| pods_everywhere(Test::NotIn(names([format!("v{i}")])));
     ingress(pod, [rule((0..n).map(peer), [port(80, 80)])])
 }
 
-/// Many ways to select all namespaces.
+/// Many selectors that match all namespaces.
 #[must_use]
 pub fn namespaces(pod: &Pod, n: usize) -> Policy {
     let peer = |i: usize| {
@@ -161,18 +161,18 @@ fn port(first: usize, last: usize) -> PortMatch {
 
 fn block(cidr: &str, except: impl IntoIterator<Item = IpNet>) -> Peer {
     let cidr = cidr.parse().unwrap_or_else(|_| IpNet::from(IpAddr::from([0, 0, 0, 0])));
-    // As they are kept: sorted.
+    // Sorted, as in domain values.
     let except: BTreeSet<IpNet> = except.into_iter().collect();
     Peer::Block(IpBlock { cidr, except: except.into_iter().collect::<Arc<[IpNet]>>() })
 }
 
-/// The address with this number in 20.0.0.0/8, not next to that of the next number.
+/// Returns the address with this number in 20.0.0.0/8, not next to that of the next number.
 fn v4(i: usize) -> IpNet {
     let [_, b, c, d] = (2 * i as u32).to_be_bytes();
     IpNet::from(IpAddr::from([20, b, c, d]))
 }
 
-/// The same in 2001::/16.
+/// Returns the same in 2001::/16.
 fn v6(i: usize) -> IpNet {
     let [a, b, c, d] = (2 * i as u32).to_be_bytes();
     IpNet::from(IpAddr::from([0x20, 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]))

@@ -1,16 +1,18 @@
-//! Random clusters, edits and flows, built to collide.
+//! Random clusters, changes and flows, designed to collide.
 //!
-//! One generator feeds the property tests of this crate, the packets of the lab and the benchmarks. It is
-//! deterministic: the same seed and [`Shape`] give the same values, so a seed is a bug report.
+//! One generator serves the property tests, the benchmarks and the lab's fuzzer. It is deterministic: the same seed and
+//! [`Shape`] give the same values, so a seed is a bug report.
 //!
-//! A random cluster is only worth something if its parts meet. So the vocabulary is tiny: a few label keys with a few
-//! values, the empty value among them; a few port names that stand for different numbers on different pods; CIDRs cut
-//! round the very addresses that pods, nodes and outside hosts have. Everything that the semantics single out occurs:
-//! contradictory selectors, undeclared namespaces (SEMANTICS G-22), finished pods whose address lives on in another
-//! (G-10), host-network pods (G-4), families that only one side has (G-27).
+//! A random cluster is only useful if its parts interact. So the vocabulary is tiny: a few label keys with a few
+//! values, the empty value included; a few port names with different numbers on different pods; CIDRs cut around the
+//! addresses of pods, nodes and outside hosts. All special cases of the semantics occur: contradictory selectors,
+//! undeclared namespaces (SEMANTICS G-22), finished pods whose address another pod has (G-10), host-network pods (G-4),
+//! ends without a common family (G-27).
 //!
-//! * [`cluster`] makes a world, [`change`] an edit of one, [`flows`] questions about one.
-//! * [`shrink`] reduces a world that shows a fault, [`describe`] prints it; [`hold`] does both where a law breaks.
+//! * [`cluster`] makes a cluster, [`change`] a change of one, [`flows`] connections to decide.
+//! * [`shrink`] reduces a cluster that shows a fault, [`describe`] prints it; [`hold`] does both if a property is
+//!   violated.
+//! * [`seeds`] yields the fixed seeds of a test and a fresh one.
 
 use std::ops::RangeInclusive;
 
@@ -41,79 +43,79 @@ pub use seeds::{Seeds, seeds};
 pub use shrink::shrink;
 pub use vocabulary::EXTERNALS;
 
-/// How big a random cluster is, and of what kind.
+/// The size and kind of a random cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// How many namespaces are declared. One more occurs in pods and policies without being declared.
+    /// The number of declared namespaces. One more occurs in pods and policies without being declared.
     pub namespaces: RangeInclusive<usize>,
-    /// How many pods there are, live or not.
+    /// The number of pods, running or not.
     pub pods: RangeInclusive<usize>,
-    /// How many nodes there are.
+    /// The number of nodes.
     pub nodes: RangeInclusive<usize>,
-    /// How many policies there are.
+    /// The number of policies.
     pub policies: RangeInclusive<usize>,
-    /// What the cluster is for.
+    /// The kind.
     pub style: Style,
 }
 
-/// What a random cluster is for.
+/// The kind of a random cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Everything that the types can say: two live pods with one address, pods without address or node.
+    /// Everything that the types can express: two running pods with one address, pods without address or node.
     Strange,
-    /// As [`Self::Strange`], but it can be built: each live pod has addresses of its own and a declared node.
+    /// As [`Self::Strange`], but it can be built: each running pod has its own addresses and a declared node.
     Buildable,
     /// As [`Self::Strange`], with cluster-wide policies before and after the NetworkPolicies.
     Tiered,
-    /// As [`Self::Buildable`], with cluster-wide policies: what a lab probes.
+    /// As [`Self::Buildable`], with cluster-wide policies: for the lab.
     BuildableTiered,
     /// Like production: workloads of about fifty pods, a default deny in each namespace, selectors mostly within it.
     Realistic,
 }
 
 impl Style {
-    /// Whether there are things that nobody can build.
+    /// Whether it may have what can't be built.
     fn is_strange(self) -> bool {
         matches!(self, Self::Strange | Self::Tiered)
     }
 
-    /// Whether every live pod has a node, and addresses of its own.
+    /// Whether every running pod has a node and its own addresses.
     fn is_buildable(self) -> bool {
         matches!(self, Self::Buildable | Self::BuildableTiered)
     }
 
-    /// Whether there are cluster-wide policies.
+    /// Whether it has cluster-wide policies.
     fn is_tiered(self) -> bool {
         matches!(self, Self::Tiered | Self::BuildableTiered)
     }
 }
 
 impl Shape {
-    /// What a lab can build in a moment: two or three namespaces, four to eight pods, two nodes.
+    /// A cluster that the lab builds quickly: two or three namespaces, four to eight pods, two nodes.
     #[must_use]
     pub fn small() -> Self {
         Self { namespaces: 2..=3, pods: 4..=8, nodes: 2..=2, policies: 1..=6, style: Style::Buildable }
     }
 
-    /// As small, with cluster-wide policies of every kind and a few more of them, so that tiers meet.
+    /// The same size with cluster-wide policies of every kind, and a few more of them, so that tiers interact.
     #[must_use]
     pub fn small_tiered() -> Self {
         Self { policies: 2..=8, style: Style::BuildableTiered, ..Self::small() }
     }
 
-    /// As small, with everything strange: for the laws, where thousands of cases count more than size.
+    /// The same size with everything strange: for properties, where thousands of cases matter more than size.
     #[must_use]
     pub fn strange() -> Self {
         Self { namespaces: 1..=3, pods: 3..=9, nodes: 1..=3, policies: 0..=7, style: Style::Strange }
     }
 
-    /// As strange, with cluster-wide policies.
+    /// The same with cluster-wide policies.
     #[must_use]
     pub fn tiered() -> Self {
         Self { style: Style::Tiered, ..Self::strange() }
     }
 
-    /// Enough of everything that most pairs of objects meet.
+    /// Enough of everything that most pairs of objects interact.
     #[must_use]
     pub fn medium() -> Self {
         Self { namespaces: 2..=5, pods: 10..=30, nodes: 1..=4, policies: 4..=25, style: Style::Strange }
@@ -133,7 +135,7 @@ impl Shape {
     }
 }
 
-/// A random cluster of this shape.
+/// Returns a random cluster of this shape.
 #[must_use]
 pub fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
     if shape.style == Style::Realistic {
@@ -156,7 +158,7 @@ pub fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
         let policy = policy::policy(rng, shape.style, &cluster, index);
         cluster.policies.insert(policy.key.clone(), policy.into());
     }
-    // A lab probes them; elsewhere they matter little.
+    // The lab probes services; elsewhere they matter little.
     let services = if shape.style == Style::BuildableTiered { 1..=3 } else { 0..=2 };
     for index in 0..rng.usize(services) {
         let service = pod::service(rng, &cluster, index);
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_is_a_cluster() {
+    fn a_seed_determines_the_cluster() {
         for shape in [Shape::small(), Shape::strange(), Shape::medium(), Shape::realistic(200, 120)] {
             let make = |seed| cluster(&mut Rng::with_seed(seed), &shape);
             assert_eq!(make(7), make(7));

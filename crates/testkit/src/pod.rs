@@ -17,7 +17,7 @@ use palisade_policy::{
     ServicePort, TargetPort, Workload,
 };
 
-/// Each key present two times in three.
+/// Each key is present with probability 2/3.
 pub(super) fn labels(rng: &mut Rng) -> Labels {
     let mut pairs = Vec::new();
     for key in LABEL_KEYS {
@@ -60,14 +60,14 @@ pub(super) fn service(rng: &mut Rng, cluster: &Cluster, index: usize) -> Service
     }
 }
 
-/// IPv4, and once in two times IPv6 too.
+/// IPv4, and with probability 1/2 IPv6 too.
 fn service_addresses(rng: &mut Rng, index: usize) -> Vec<IpAddr> {
     let v4 = IpAddr::from([10, 96, 0, index as u8 + 10]);
     let v6 = IpAddr::from([0xfd00, 0x96, 0, 0, 0, 0, 0, index as u16 + 10]);
     if rng.bool() { vec![v4, v6] } else { vec![v4] }
 }
 
-/// The pod with this number. Addresses come from those of its node, so that CIDRs can follow nodes.
+/// Returns the pod with this number. Its addresses are from the range of its node, so that CIDRs can match nodes.
 pub(super) fn pod(rng: &mut Rng, style: Style, cluster: &Cluster, index: usize) -> Pod {
     let nodes = cluster.nodes.len().max(1);
     let at = rng.usize(..nodes);
@@ -103,9 +103,9 @@ pub(super) fn phase(rng: &mut Rng) -> Phase {
     }
 }
 
-/// Addresses for a pod of the node with index `node`: both families, or one, or now and then none.
+/// Returns addresses for a pod of the node with index `node`: both families, one, or rarely none.
 ///
-/// A pod that can be built gets addresses that no live pod has; those of finished pods are free for reuse.
+/// A buildable pod gets addresses that no running pod has; those of finished pods may be reused.
 pub(super) fn addresses(rng: &mut Rng, style: Style, cluster: &Cluster, node: usize) -> Vec<IpAddr> {
     let families: &[Family] = match rng.usize(..12) {
         0 if style.is_strange() => &[],
@@ -123,7 +123,7 @@ pub(super) fn addresses(rng: &mut Rng, style: Style, cluster: &Cluster, node: us
     while families.iter().any(|f| taken.contains(&pod_address(node, host, *f))) {
         host += 1;
     }
-    // Two families need not have the same host part: an address shared in one family is then not shared in the other.
+    // The host part may differ between the families: an address shared in one family is then not shared in the other.
     families
         .iter()
         .map(|family| {
@@ -134,7 +134,7 @@ pub(super) fn addresses(rng: &mut Rng, style: Style, cluster: &Cluster, node: us
         .collect()
 }
 
-/// Up to four declared ports. Names repeat within a pod and stand for other numbers on other pods.
+/// Up to four declared ports. Names repeat within a pod and have other numbers on other pods.
 pub(super) fn ports(rng: &mut Rng) -> Arc<[ContainerPort]> {
     (0..rng.usize(..=4))
         .map(|_| ContainerPort {

@@ -18,7 +18,7 @@ use palisade_policy::{
     address::{from_number, max_number, to_number},
 };
 
-/// The policy with this number.
+/// Returns the policy with this number.
 pub(super) fn policy(rng: &mut Rng, style: Style, cluster: &Cluster, index: usize) -> Policy {
     let mut policy = if style.is_tiered() && rng.bool() {
         cluster_wide(rng, index)
@@ -47,19 +47,19 @@ fn namespaced(rng: &mut Rng, cluster: &Cluster, index: usize) -> Policy {
     }
 }
 
-/// A cluster-wide policy without rules, of either generation of the API. Few priorities, so that they tie (SEMANTICS
-/// G-11, G-14).
+/// A cluster-wide policy without rules, of either generation of the API. There are few priorities, so that ties occur
+/// (SEMANTICS G-11, G-14).
 fn cluster_wide(rng: &mut Rng, index: usize) -> Policy {
     let (namespaces, pods) = (NamespaceMatch::Selected(selector(rng, true)), selector(rng, false));
     let (kind, name, tier, priority) = match rng.usize(..8) {
         0..=4 => {
             let tier = pick(rng, &[Tier::Admin, Tier::Baseline]);
-            // Either side of `anp…`, so that a tie of two kinds isn't settled by the names by chance.
+            // On either side of `anp…`, so that names don't resolve all ties between the two kinds.
             let name = format!("{}{index}", pick(rng, &["cnp", "acnp"]));
             ("ClusterNetworkPolicy", name, tier, rng.i32(0..3))
         }
         5..=6 => ("AdminNetworkPolicy", format!("anp{index}"), Tier::Admin, rng.i32(0..3)),
-        // A cluster has at most one, of this name; it is asked last (G-14).
+        // A cluster has at most one, with this name; it comes last (G-14).
         _ => ("BaselineAdminNetworkPolicy", "default".to_owned(), Tier::Baseline, i32::MAX),
     };
     Policy {
@@ -73,7 +73,7 @@ fn cluster_wide(rng: &mut Rng, index: usize) -> Policy {
     }
 }
 
-/// Where a rule stands: that decides what it may say.
+/// Where a rule is; this restricts what it may contain.
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
     pub(super) cluster: &'a Cluster,
@@ -87,7 +87,7 @@ impl Scope<'_> {
     }
 }
 
-/// The rules of one direction: none at all once in five times.
+/// The rules of one direction; none at all with probability 1/5.
 pub(super) fn rules(rng: &mut Rng, scope: Scope<'_>) -> Vec<Rule> {
     let count = if one_in(rng, 5) { 0 } else { rng.usize(1..=3) };
     (0..count).map(|_| rule(rng, scope)).collect()
@@ -96,7 +96,7 @@ pub(super) fn rules(rng: &mut Rng, scope: Scope<'_>) -> Vec<Rule> {
 pub(super) fn rule(rng: &mut Rng, scope: Scope<'_>) -> Rule {
     let wide = scope.is_cluster_wide();
     if wide && one_in(rng, 16) {
-        // What is left of a rule that can't be read (SEMANTICS C23).
+        // What remains of an unusable rule (SEMANTICS C23).
         return Rule { name: None, action: Action::Deny, peers: None, ports: None, origin: None };
     }
     let peers = (wide || !one_in(rng, 6)).then(|| {
@@ -111,8 +111,8 @@ pub(super) fn rule(rng: &mut Rng, scope: Scope<'_>) -> Rule {
     Rule { name: None, action, peers, ports, origin: None }
 }
 
-/// Only NetworkPolicy knows "my own namespace", and only cluster-wide egress rules know nodes; a cluster-wide ingress
-/// rule knows no blocks (SEMANTICS C7).
+/// Only NetworkPolicy has "the policy's own namespace", and only cluster-wide egress rules have nodes; cluster-wide
+/// ingress rules have no blocks (SEMANTICS C7).
 fn peer(rng: &mut Rng, scope: Scope<'_>) -> Peer {
     let selected = |rng: &mut Rng| NamespaceMatch::Selected(selector(rng, true));
     let (namespaces, pods) = match rng.usize(..10) {
@@ -131,7 +131,7 @@ fn peer(rng: &mut Rng, scope: Scope<'_>) -> Peer {
     Peer::Pods(PodMatch { namespaces, pods })
 }
 
-/// A selector for namespaces or for pods; everything once in four times, now and then a contradiction.
+/// A selector for namespaces or for pods: with probability 1/4 everything, rarely a contradiction.
 pub(super) fn selector(rng: &mut Rng, namespaces: bool) -> Selector {
     if one_in(rng, 4) {
         return Selector::everything();
@@ -170,7 +170,7 @@ fn requirement(rng: &mut Rng, namespaces: bool) -> Requirement {
     Requirement { key: key.into(), test }
 }
 
-/// A port match; a name without protocol is what cluster-wide policies say (SEMANTICS C15).
+/// A port match. Cluster-wide policies have names without protocol (SEMANTICS C15).
 fn port(rng: &mut Rng, any_protocol: bool) -> PortMatch {
     let protocol = if rng.bool() { Protocol::Tcp } else { pick(rng, &Protocol::WITH_PORTS) };
     let numbers = |first, last| PortMatch::Numbers { protocol, first, last };
@@ -193,7 +193,7 @@ fn port(rng: &mut Rng, any_protocol: bool) -> PortMatch {
     }
 }
 
-/// Some address that means something: a pod's, a node's, an outside host's.
+/// An address of a pod, a node or an outside host.
 fn anchor(rng: &mut Rng, cluster: &Cluster) -> IpAddr {
     let nodes = cluster.nodes.len().max(1);
     let family = if one_in(rng, 3) { Family::V6 } else { Family::V4 };
@@ -208,7 +208,7 @@ fn anchor(rng: &mut Rng, cluster: &Cluster) -> IpAddr {
     }
 }
 
-/// A block round an anchor, with up to three exceptions within it.
+/// A block around an address, with up to three exceptions within it.
 fn block(rng: &mut Rng, cluster: &Cluster) -> IpBlock {
     let at = anchor(rng, cluster);
     let lengths: &[u8] = match Family::of(at) {
@@ -233,7 +233,7 @@ fn block(rng: &mut Rng, cluster: &Cluster) -> IpBlock {
     IpBlock { cidr, except: except.into() }
 }
 
-/// The CIDR of this length round an address, host bits masked.
+/// The CIDR of this length around an address, host bits masked.
 fn net(address: IpAddr, length: u8) -> IpNet {
     let family = Family::of(address);
     let host_bits = if family == Family::V4 { 32 } else { 128 } - u32::from(length);

@@ -1,4 +1,4 @@
-//! Clusters as they are found in production, of any size: for benchmarks.
+//! Clusters as in production, of any size: for benchmarks.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -15,23 +15,24 @@ use palisade_policy::{
     Protocol, Rule, Selector, Tier, Workload,
 };
 
-/// How many pods a workload has.
+/// Pods per workload.
 const PODS_PER_WORKLOAD: usize = 50;
-/// How many teams share the namespaces.
+/// The number of teams that share the namespaces.
 const TEAMS: usize = 12;
 
 pub(super) fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
     let mut cluster = without_pods(rng, shape);
     let nodes = cluster.nodes.len().max(1);
     for index in 0..*shape.pods.end() {
-        // Workload by workload, spread over the nodes, as a scheduler does it: a node has pods of many workloads.
+        // The pods of each workload are spread over the nodes, as a scheduler does it: a node has pods of many
+        // workloads.
         let pod = pod(index / PODS_PER_WORKLOAD, index, index % nodes, cluster.namespaces.len());
         cluster.pods.insert(pod);
     }
     cluster
 }
 
-/// A realistic cluster of this shape before its first pod: for replays that deliver the pods one by one, with
+/// Returns a realistic cluster of this shape without pods: for replays that deliver the pods one by one with
 /// [`workload_pod`]. Policies select workloads of fifty pods each.
 #[must_use]
 pub fn without_pods(rng: &mut Rng, shape: &Shape) -> Cluster {
@@ -60,8 +61,8 @@ pub fn without_pods(rng: &mut Rng, shape: &Shape) -> Cluster {
     cluster
 }
 
-/// Another pod for a realistic cluster: of the workload with this number, with the number `index` among all pods,
-/// on the node with number `node`. A number that is in use already replaces that pod.
+/// Returns another pod for a realistic cluster: of the workload with this number, with the number `index` among all
+/// pods, on the node with number `node`. A pod with the same number is replaced.
 #[must_use]
 pub fn workload_pod(cluster: &Cluster, workload: usize, index: usize, node: usize) -> Pod {
     pod(workload, index, node, cluster.namespaces.len())
@@ -75,7 +76,7 @@ fn app_name(workload: usize) -> String {
     format!("app-{workload}")
 }
 
-/// The workloads take turns through the namespaces.
+/// The workloads are distributed over the namespaces.
 fn namespace_of(workload: usize, namespaces: usize) -> usize {
     workload % namespaces.max(1)
 }
@@ -117,7 +118,7 @@ fn network_policy(namespace: Name, name: String, pods: Selector) -> Policy {
     }
 }
 
-/// Ingress for every namespace, egress for every second one.
+/// Default deny: ingress for every namespace, egress for every second one.
 fn default_deny(index: usize) -> Policy {
     let egress = index.is_multiple_of(2).then(Vec::new);
     let policy = network_policy(namespace_name(index), "default-deny".to_owned(), Selector::everything());
@@ -138,14 +139,14 @@ fn rule(peer: Peer, port: PortMatch) -> Rule {
     }
 }
 
-/// One workload's policy: in seven of ten cases it opens the workload to a neighbour in its namespace, else to
-/// another team, to the monitoring, or lets it out to a CIDR or to the cluster's DNS.
+/// The policy of one workload: in seven of ten cases it allows a neighbour in its namespace, else another team, the
+/// monitoring, egress to a CIDR, or egress to the cluster's DNS.
 fn policy(rng: &mut Rng, index: usize, namespaces: usize, workloads: usize) -> Policy {
     let workload = rng.usize(..workloads);
     let at = namespace_of(workload, namespaces);
     let app = app_name(workload);
     let own = || NamespaceMatch::Named(namespace_name(at));
-    // The neighbours in a namespace are `namespaces` apart.
+    // Neighbours in a namespace are `namespaces` apart.
     let neighbours = workloads.saturating_sub(at).div_ceil(namespaces.max(1)).max(1);
     let neighbour = app_name(at + rng.usize(..neighbours) * namespaces);
     let from_neighbour =

@@ -1,4 +1,4 @@
-//! Seeds for property tests: the fixed ones, and a fresh one at each run.
+//! Seeds for property tests: fixed ones, and a fresh one for each run.
 
 use std::{
     env,
@@ -10,14 +10,14 @@ use std::{
 /// The environment variable that sets the fresh seed.
 const VARIABLE: &str = "PALISADE_TEST_SEED";
 
-/// Returns one fresh seed and then the fixed seeds, for a test's `for seed in seeds(0..300)`.
+/// Returns a fresh seed and then the fixed seeds, for a test's `for seed in seeds(0..300)`.
 ///
-/// The fixed seeds stay as regressions. The fresh one is that of `PALISADE_TEST_SEED` where it is set, as CI does, and
-/// random otherwise; it is the same for all tests of a process. If the loop panics, the seed is printed with the command
-/// that runs the test with it again.
+/// The fixed seeds stay as regressions. The fresh one is `PALISADE_TEST_SEED` if that is set, as in CI, and random
+/// otherwise. All tests of a process share it. If the loop panics, the seed is printed with the command that runs the
+/// test with it.
 ///
 /// # Panics
-/// If `PALISADE_TEST_SEED` is set to something else than a number.
+/// If `PALISADE_TEST_SEED` isn't a number.
 pub fn seeds<I: IntoIterator<Item = u64>>(fixed: I) -> Seeds<I::IntoIter> {
     Seeds { fresh: Some(fresh()), fixed: fixed.into_iter(), current: None }
 }
@@ -52,12 +52,12 @@ fn fresh() -> u64 {
     static FRESH: OnceLock<u64> = OnceLock::new();
     *FRESH.get_or_init(|| match env::var(VARIABLE) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{VARIABLE} is no number: {text:?}")),
-        // The standard library seeds each of these from the system's randomness. 32 bits are easier to copy.
+        // The standard library seeds each of these from system randomness. 32 bits are easier to copy.
         Err(_) => RandomState::new().build_hasher().finish() >> 32,
     })
 }
 
-/// Returns the command that runs the current test with a seed. Cargo sets the package's name for the tests that it runs,
+/// Returns the command that runs the current test with a seed. Cargo sets the package name in the environment of tests,
 /// and libtest names each thread after its test.
 fn replay(seed: u64) -> String {
     let package = env::var("CARGO_PKG_NAME").map(|name| format!(" -p {name}")).unwrap_or_default();

@@ -1,11 +1,11 @@
-//! Reducing a cluster that shows a fault to the smallest one that still does.
+//! Shrinking a cluster that shows a fault.
 
 use std::sync::Arc;
 
 use palisade_policy::{Change, Cluster, Labels, Peer, Phase, Pod, PodMatch, Policy, Rule, Selector};
 
-/// The smallest cluster that greedy steps lead to while `fails` stays true: objects, rules, peers, ports and labels
-/// are dropped one by one until nothing more can go. `fails(&cluster)` must be true at the start.
+/// Returns the smallest cluster that greedy steps reach while `fails` stays true: objects, rules, peers, ports and
+/// labels are dropped one by one until none can be dropped. `fails(&cluster)` must be true at the start.
 ///
 /// `O(size²)` calls of `fails`.
 #[must_use]
@@ -16,7 +16,7 @@ pub fn shrink(cluster: &Cluster, mut fails: impl FnMut(&Cluster) -> bool) -> Clu
         for step in steps(&best) {
             let mut smaller = best.clone();
             smaller.apply(step);
-            // A step planned before another was taken may have nothing left to do, or undo what that one did.
+            // A step that was computed before another was taken may have no effect, or undo the other.
             if size(&smaller) < size(&best) && fails(&smaller) {
                 best = smaller;
                 progress = true;
@@ -28,7 +28,7 @@ pub fn shrink(cluster: &Cluster, mut fails: impl FnMut(&Cluster) -> bool) -> Clu
     }
 }
 
-/// What every step makes smaller.
+/// The measure that every step reduces.
 fn size(cluster: &Cluster) -> usize {
     let pods = cluster.pods.values().map(|p| {
         10 + 2 * p.labels.len()
@@ -68,7 +68,7 @@ fn rule_size(rule: &Rule) -> usize {
     5 + peers + 3 * rule.ports.iter().flatten().count()
 }
 
-/// Every single reduction of a cluster, the big ones first.
+/// Returns every single reduction of a cluster, large ones first.
 fn steps(cluster: &Cluster) -> Vec<Change> {
     let mut out = Vec::new();
     out.extend(cluster.policies.keys().cloned().map(Change::RemovePolicy));
@@ -101,7 +101,7 @@ fn smaller_labels(labels: &Labels) -> impl Iterator<Item = Labels> {
     labels.iter().map(|(dropped, _)| labels.project(|k| *k != **dropped))
 }
 
-/// `items` with one left out, for each.
+/// Returns `items` without one of them, for each.
 fn without_one<T: Clone>(items: &[T]) -> impl Iterator<Item = Vec<T>> {
     (0..items.len())
         .map(|at| items.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, t)| t.clone()).collect())
@@ -152,7 +152,7 @@ fn smaller_rule(rule: &Rule) -> Vec<Rule> {
             rule
         }));
     }
-    // Without its last peer or port a rule has none, and matches any.
+    // Without its last peer or port a rule would match any.
     for peers in rule.peers.iter().flat_map(|p| without_one(p)) {
         out.push(Rule { peers: (!peers.is_empty()).then_some(peers), ..rule.clone() });
     }

@@ -1,4 +1,4 @@
-//! The few words and addresses of which random clusters are made. Few, so that they meet.
+//! The few words and addresses of random clusters. They are few, so that they collide.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use palisade_policy::{Family, Name};
 
-/// Addresses of hosts outside the cluster, round which CIDRs are cut.
+/// Addresses of hosts outside the cluster, around which CIDRs are cut.
 pub const EXTERNALS: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)),
     IpAddr::V4(Ipv4Addr::new(198, 51, 100, 200)),
@@ -15,36 +15,36 @@ pub const EXTERNALS: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 9)),
 ];
 
-/// Keys of labels, for pods, namespaces and nodes alike.
+/// Label keys of pods, namespaces and nodes.
 pub(super) const LABEL_KEYS: [&str; 3] = ["app", "team", "tier"];
-/// Values that labels have.
+/// Label values.
 pub(super) const LABEL_VALUES: [&str; 3] = ["", "a", "b"];
-/// Values that selectors ask for: one more than labels have.
+/// Values in selectors: one more than labels have.
 pub(super) const SELECTED_VALUES: [&str; 4] = ["", "a", "b", "none"];
-/// Names of namespaces, declared in this order.
+/// Namespaces, declared in this order.
 pub(super) const NAMESPACES: [&str; 6] = ["x", "y", "z", "u", "v", "w"];
-/// A namespace that pods and policies mention and nobody declares.
+/// A namespace of pods and policies that is never declared.
 pub(super) const UNDECLARED: &str = "ghost";
-/// Names of container ports.
+/// Container port names.
 pub(super) const PORT_NAMES: [&str; 3] = ["web", "dns", "alt"];
-/// The one that no pod has.
+/// The name that no pod has.
 pub(super) const UNKNOWN_PORT_NAME: &str = "gone";
-/// Numbers of container ports.
+/// Container port numbers.
 pub(super) const PORT_NUMBERS: [u16; 6] = [80, 81, 443, 53, 1, 65535];
-/// How many addresses the pods of one node are drawn from.
+/// The number of addresses from which those of a node's pods are drawn.
 pub(super) const ADDRESSES_PER_NODE: usize = 12;
 
-/// One of `options`.
+/// Returns one of `options`.
 pub(super) fn pick<T: Copy>(rng: &mut Rng, options: &[T]) -> T {
     options[rng.usize(..options.len())]
 }
 
-/// True once in `n` times.
+/// Returns true with probability `1/n`.
 pub(super) fn one_in(rng: &mut Rng, n: usize) -> bool {
     rng.usize(..n) == 0
 }
 
-/// The name of a namespace, for the most part a declared one.
+/// Returns the name of a namespace, mostly a declared one.
 pub(super) fn namespace_name(rng: &mut Rng, declared: usize) -> Name {
     if declared == 0 || one_in(rng, 8) {
         UNDECLARED.into()
@@ -53,12 +53,12 @@ pub(super) fn namespace_name(rng: &mut Rng, declared: usize) -> Name {
     }
 }
 
-/// The name of the node with this index.
+/// Returns the name of the node with this index.
 pub(super) fn node_name(index: usize) -> Name {
     format!("n{}", index + 1).into()
 }
 
-/// An address of a node.
+/// Returns an address of a node.
 pub(super) fn node_address(index: usize, family: Family) -> IpAddr {
     let host = index as u16 + 1;
     match family {
@@ -67,7 +67,7 @@ pub(super) fn node_address(index: usize, family: Family) -> IpAddr {
     }
 }
 
-/// An address out of those for the pods of a node.
+/// Returns an address of the range of a node's pods.
 pub(super) fn pod_address(node: usize, host: usize, family: Family) -> IpAddr {
     let (node, host) = (node as u16 + 1, host as u16 + 2);
     match family {

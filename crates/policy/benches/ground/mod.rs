@@ -1,9 +1,9 @@
-//! What the benchmarks share: the sizes, and the node that is compiled for.
+//! Shared by the benchmarks: the sizes, and the node that is compiled for.
 
 use palisade_policy::Cluster;
 use palisade_testkit::{Rng, Shape, cluster};
 
-/// Pods and policies of the clusters that are measured.
+/// Numbers of pods and policies of the measured clusters.
 pub(crate) const SIZES: [(usize, usize); 9] = [
     (1_000, 100),
     (1_000, 1_000),

@@ -1,4 +1,4 @@
-//! What the test binaries share: deciding a flow in every way there is.
+//! Shared by the test binaries: decides a flow in every way.
 
 pub(crate) mod second_opinion;
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use palisade_policy::{Cluster, Compiler, Direction, Endpoint, Flow, Name, NodePlan, Tier, reference};
 
-/// The plan of every node that has pods, compiled from scratch.
+/// Returns the plan of every node with pods, compiled from scratch.
 pub(crate) fn plans(cluster: &Cluster) -> BTreeMap<Name, NodePlan> {
     let nodes: std::collections::BTreeSet<&Name> =
         cluster.pods.values().filter_map(|p| p.node.as_ref()).collect();
@@ -16,7 +16,7 @@ pub(crate) fn plans(cluster: &Cluster) -> BTreeMap<Name, NodePlan> {
         .collect()
 }
 
-/// The node that a pod endpoint is on.
+/// Returns the node of a pod endpoint.
 fn node_of<'a>(cluster: &'a Cluster, end: &Endpoint) -> Option<&'a Name> {
     match end {
         Endpoint::Pod { key, .. } => cluster.pods[key].node.as_ref(),
@@ -24,8 +24,8 @@ fn node_of<'a>(cluster: &'a Cluster, end: &Endpoint) -> Option<&'a Name> {
     }
 }
 
-/// Decides a flow by the reference, the second opinion and the plans, and says where they differ; else whether
-/// egress and ingress pass.
+/// Decides a flow by the reference, the second opinion and the plans. Returns how they differ, else whether egress and
+/// ingress allow it.
 pub(crate) fn unanimous(
     cluster: &Cluster,
     plans: &BTreeMap<Name, NodePlan>,
@@ -44,7 +44,7 @@ pub(crate) fn unanimous(
             format!("says (egress, ingress) = {:?}", second_opinion::decide(cluster, flow)),
         );
     }
-    // A packet from an address to itself meets the plan only on its way through a service, and both directions at
+    // A packet from an address to itself passes the plan only on its way through a service, and then both directions at
     // once (SEMANTICS A41, C25, G-6).
     if source == destination {
         let plan = node_of(cluster, source).map(|n| &plans[n]).filter(|_| flow.through_service);
@@ -54,7 +54,7 @@ pub(crate) fn unanimous(
         let agreed = verdict.is_allow() == (reference.0 && reference.1);
         return if agreed { Ok(reference) } else { say("plan", format!("says the hairpin is {verdict}")) };
     }
-    // What a node's own stack sends to its pods is not forwarded and meets no plan (SEMANTICS A39, G-5).
+    // Traffic from a node's network stack to its pods isn't forwarded and passes no plan (SEMANTICS A39, G-5).
     if matches!(source, Endpoint::Node { name, .. } if node_of(cluster, destination) == Some(name)) {
         return if reference.1 { Ok(reference) } else { say("own node", "is denied".to_owned()) };
     }

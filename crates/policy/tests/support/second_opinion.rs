@@ -1,6 +1,6 @@
-//! A second reading of NetworkPolicy, straight from SEMANTICS A, that shares only the domain types with the crate: no
-//! selector, CIDR or port code of it. It works on sets where the reference walks: for a pod and a direction it asks for
-//! each policy whether it opens the connection, with its own idea of labels, masks and port names.
+//! A second implementation of NetworkPolicy, straight from SEMANTICS A, which shares only the domain types with the
+//! crate: no selector, CIDR or port code. It uses sets where the reference iterates: for a pod and a direction it
+//! determines for each policy whether it allows the connection, with its own labels, masks and port names.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use palisade_policy::{
     Selector, Test, Tier,
 };
 
-/// Whether egress and ingress each let the connection pass.
+/// Returns whether egress and ingress each allow the connection.
 pub(crate) fn decide(cluster: &Cluster, flow: &Flow) -> (bool, bool) {
     let (source, destination) = (pod(cluster, &flow.source), pod(cluster, &flow.destination));
-    // A41, and G-6 for the way through a service.
+    // A41, and G-6 for connections through a service.
     if source.is_some() && source.map(|p| &p.key) == destination.map(|p| &p.key) {
         return (true, true);
     }
@@ -26,7 +26,7 @@ pub(crate) fn decide(cluster: &Cluster, flow: &Flow) -> (bool, bool) {
     (egress, ingress)
 }
 
-/// 0.3, A48, G-4: what policies call a pod.
+/// 0.3, A48, G-4: the pods to which policies apply.
 fn pod<'a>(cluster: &'a Cluster, end: &Endpoint) -> Option<&'a Pod> {
     let Endpoint::Pod { key, address } = end else { return None };
     let pod = &cluster.pods[key];
@@ -35,7 +35,7 @@ fn pod<'a>(cluster: &'a Cluster, end: &Endpoint) -> Option<&'a Pod> {
     if finished || pod.host_network { None } else { Some(pod) }
 }
 
-/// A33–A36: isolated by any policy that selects the pod for this direction, opened by any of their rules.
+/// A33–A36: isolated by any policy that selects the pod for this direction, allowed by any of their rules.
 fn passes(cluster: &Cluster, flow: &Flow, direction: Direction, subject: &Pod) -> bool {
     let selecting = |p: &&Policy| {
         assert_eq!(p.tier, Tier::Developer, "only NetworkPolicy is read here");
