@@ -45,7 +45,7 @@ pub(crate) struct Can {
 
 /// Returns the error for a workload that exists but has no pods.
 fn without_pods(loaded: &Loaded, specs: &[&Spec], namespace: &str) -> Option<anyhow::Error> {
-    let named = |who: &EndpointSpec| match who {
+    let named = |spec: &EndpointSpec| match spec {
         EndpointSpec::Named { namespace: own, kind, name } => {
             let kind = kind.map(|k| k.to_string());
             let fits = |w: &Workload| {
@@ -60,7 +60,7 @@ fn without_pods(loaded: &Loaded, specs: &[&Spec], namespace: &str) -> Option<any
         }
         EndpointSpec::Address(_) | EndpointSpec::Internet => None,
     };
-    let (namespace, workload) = specs.iter().find_map(|s| named(&s.who))?;
+    let (namespace, workload) = specs.iter().find_map(|s| named(&s.endpoint))?;
     let kind = workload.kind.to_ascii_lowercase();
     Some(anyhow::anyhow!(
         "{kind} {namespace}/{} has no pods, so there are no connections to or from it",

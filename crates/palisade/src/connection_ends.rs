@@ -29,7 +29,7 @@ pub(crate) fn name_ends<'a>(
     endpoints: impl Iterator<Item = &'a ConnectionEnd>,
     loaded: &'a Loaded,
 ) -> Vec<NamedEnd<'a>> {
-    let end = |endpoint| NamedEnd { id: name(endpoint), endpoint, at: place(endpoint, loaded) };
+    let end = |endpoint| NamedEnd { id: name(endpoint), endpoint, at: origin_of(endpoint, loaded) };
     let mut ends: Vec<NamedEnd<'a>> = endpoints.map(end).collect();
     let mut seen: HashMap<String, usize> = HashMap::new();
     for end in &mut ends {
@@ -77,16 +77,19 @@ fn pods_of(workload: &WorkloadPods) -> String {
 }
 
 /// Returns the origin of the object that an end represents.
-pub(crate) fn place<'a>(endpoint: &ConnectionEnd, loaded: &'a Loaded) -> Option<&'a Origin> {
+pub(crate) fn origin_of<'a>(endpoint: &ConnectionEnd, loaded: &'a Loaded) -> Option<&'a Origin> {
     match endpoint {
-        ConnectionEnd::Workload(workload) => place_of_workload(workload, loaded),
+        ConnectionEnd::Workload(workload) => origin_of_workload(workload, loaded),
         ConnectionEnd::Pod { key, workload_kind, workload_name } => {
             let workload = ObjectKey { namespace: key.namespace.clone(), name: workload_name.clone() };
-            place_of("Pod", key, loaded).or_else(|| place_of(workload_kind, &workload, loaded))
+            origin_of_object("Pod", key, loaded)
+                .or_else(|| origin_of_object(workload_kind, &workload, loaded))
         }
-        ConnectionEnd::Namespace(name) => place_of("Namespace", &ObjectKey::new("", name.clone()), loaded),
+        ConnectionEnd::Namespace(name) => {
+            origin_of_object("Namespace", &ObjectKey::new("", name.clone()), loaded)
+        }
         ConnectionEnd::IngressController(pods) => {
-            pods.first().filter(|_| pods.len() == 1).and_then(|w| place_of_workload(w, loaded))
+            pods.first().filter(|_| pods.len() == 1).and_then(|w| origin_of_workload(w, loaded))
         }
         ConnectionEnd::Class(_)
         | ConnectionEnd::OwnNode(_)
@@ -96,13 +99,13 @@ pub(crate) fn place<'a>(endpoint: &ConnectionEnd, loaded: &'a Loaded) -> Option<
 }
 
 /// Returns the origin of a workload, or of its first pod if the workload was not declared.
-fn place_of_workload<'a>(workload: &WorkloadPods, loaded: &'a Loaded) -> Option<&'a Origin> {
+fn origin_of_workload<'a>(workload: &WorkloadPods, loaded: &'a Loaded) -> Option<&'a Origin> {
     let key = |name: &Name| ObjectKey { namespace: workload.namespace.clone(), name: name.clone() };
-    let pod = || workload.pods.first().and_then(|pod| place_of("Pod", &key(pod), loaded));
-    place_of(&workload.kind, &key(&workload.name), loaded).or_else(pod)
+    let pod = || workload.pods.first().and_then(|pod| origin_of_object("Pod", &key(pod), loaded));
+    origin_of_object(&workload.kind, &key(&workload.name), loaded).or_else(pod)
 }
 
-fn place_of<'a>(kind: &str, key: &ObjectKey, loaded: &'a Loaded) -> Option<&'a Origin> {
+fn origin_of_object<'a>(kind: &str, key: &ObjectKey, loaded: &'a Loaded) -> Option<&'a Origin> {
     loaded.origins.get(&(Name::from(kind), key.clone()))
 }
 
@@ -185,7 +188,7 @@ pub(crate) fn json<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonE
 
 fn end_kind<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonEndKind<'a> {
     let pods = |w: &'a WorkloadPods| JsonPods {
-        object: JsonObject::new(&w.kind, Some(&w.namespace), &w.name, place_of_workload(w, loaded)),
+        object: JsonObject::new(&w.kind, Some(&w.namespace), &w.name, origin_of_workload(w, loaded)),
         pods: w.pods.iter().map(|p| &**p).collect(),
         all_pods: w.whole,
     };
@@ -194,7 +197,7 @@ fn end_kind<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonEndKind<
             "Node",
             None,
             &n.name,
-            place_of("Node", &ObjectKey::new("", n.name.clone()), loaded),
+            origin_of_object("Node", &ObjectKey::new("", n.name.clone()), loaded),
         ),
         addresses: n.addresses.iter().map(ToString::to_string).collect(),
     };
@@ -203,14 +206,14 @@ fn end_kind<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonEndKind<
         ConnectionEnd::Pod { key, workload_kind, workload_name } => {
             let namespace = Some(&*key.namespace);
             let workload = ObjectKey { namespace: key.namespace.clone(), name: workload_name.clone() };
-            let at = place_of(workload_kind, &workload, loaded);
+            let at = origin_of_object(workload_kind, &workload, loaded);
             JsonEndKind::Pod {
-                object: JsonObject::new("Pod", namespace, &key.name, place(endpoint, loaded)),
+                object: JsonObject::new("Pod", namespace, &key.name, origin_of(endpoint, loaded)),
                 workload: JsonObject::new(workload_kind, namespace, workload_name, at),
             }
         }
         ConnectionEnd::Namespace(name) => JsonEndKind::Namespace {
-            object: JsonObject::new("Namespace", None, name, place(endpoint, loaded)),
+            object: JsonObject::new("Namespace", None, name, origin_of(endpoint, loaded)),
         },
         ConnectionEnd::Class(all) => JsonEndKind::Class { members: all.iter().map(pods).collect() },
         ConnectionEnd::OwnNode(all) => JsonEndKind::OwnNode { nodes: all.iter().map(node).collect() },

@@ -79,7 +79,7 @@ pub(crate) struct Connections {
     nodes: bool,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
-    output: Form,
+    output: OutputFormat,
 }
 
 /// `--group-by`.
@@ -120,7 +120,7 @@ impl Grouping {
 
 /// `-o`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Form {
+enum OutputFormat {
     /// One line per connection
     #[default]
     Table,
@@ -173,16 +173,16 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     let report =
         Report::new(&answer, loaded, arguments.namespace.as_deref(), &options, arguments.group_by.word());
     output::stream(|out| match arguments.output {
-        Form::Table => table::text(&report, false, out),
-        Form::Wide => table::text(&report, true, out),
-        Form::Json => json::json(&report, world.incomplete(), out),
-        Form::Yaml => json::yaml(&report, world.incomplete(), out),
-        Form::Csv => csv::csv(&report, out),
-        Form::Md => table::markdown(&report, out),
-        Form::Dot => graph::dot(&report, out),
-        Form::Mermaid => graph::mermaid(&report, out),
-        Form::Svg => svg::page(&report, out),
-        Form::Html => html::page(&report, out),
+        OutputFormat::Table => table::text(&report, false, out),
+        OutputFormat::Wide => table::text(&report, true, out),
+        OutputFormat::Json => json::json(&report, world.incomplete(), out),
+        OutputFormat::Yaml => json::yaml(&report, world.incomplete(), out),
+        OutputFormat::Csv => csv::csv(&report, out),
+        OutputFormat::Md => table::markdown(&report, out),
+        OutputFormat::Dot => graph::dot(&report, out),
+        OutputFormat::Mermaid => graph::mermaid(&report, out),
+        OutputFormat::Svg => svg::page(&report, out),
+        OutputFormat::Html => html::page(&report, out),
     })
     .context("can't write the answer")?;
     bystanders(&report);

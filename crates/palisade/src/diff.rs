@@ -58,12 +58,12 @@ pub(crate) struct Diff {
     reading: ReadingArguments,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
-    output: Form,
+    output: OutputFormat,
 }
 
 /// `-o`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Form {
+enum OutputFormat {
     /// Text
     #[default]
     Text,
@@ -110,9 +110,9 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let complete = sides.missing.is_empty() || arguments.cluster.allow_incomplete;
     let comparison = Comparison { before, after, difference, missing: sides.missing };
     let text = match arguments.output {
-        Form::Text => text::text(&comparison),
-        Form::Json => json::json(&comparison)?,
-        Form::Md => text::markdown(&comparison),
+        OutputFormat::Text => text::text(&comparison),
+        OutputFormat::Json => json::json(&comparison)?,
+        OutputFormat::Md => text::markdown(&comparison),
     };
     output::print(&text).context("can't write the answer")?;
     Ok(if complete { Outcome::of(same) } else { Outcome::Incomplete })

@@ -40,7 +40,7 @@ impl ControllerArguments {
 
 fn pods(cluster: &Cluster, name: &str, namespace: &str) -> Result<Vec<ObjectKey>> {
     let spec: Spec = name.parse()?;
-    let EndpointSpec::Named { kind, namespace: own, name } = &spec.who else {
+    let EndpointSpec::Named { kind, namespace: own, name } = &spec.endpoint else {
         bail!("not a workload; use [NAMESPACE/][KIND/]NAME");
     };
     if spec.port.is_some() || spec.protocol.is_some() {

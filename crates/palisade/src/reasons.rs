@@ -46,7 +46,7 @@ fn reason_lines(side: &Side, direction: Direction) -> Vec<String> {
             let mut names: Vec<String> = policies
                 .iter()
                 .take(SHOWN_POLICIES)
-                .map(|(key, at)| format!("{key}{}", place(at.as_ref())))
+                .map(|(key, at)| format!("{key}{}", origin_text(at.as_ref())))
                 .collect();
             if policies.len() > SHOWN_POLICIES {
                 names.push(format!("{} more", policies.len() - SHOWN_POLICIES));
@@ -60,7 +60,7 @@ fn reason_lines(side: &Side, direction: Direction) -> Vec<String> {
 }
 
 fn rule_text(rule: &RuleRef, direction: Direction) -> String {
-    let place = place(rule.origin.as_ref());
+    let place = origin_text(rule.origin.as_ref());
     format!("{}, {direction}[{}]{}{place}", rule.policy, rule.index, called(rule))
 }
 
@@ -90,7 +90,7 @@ fn miss_text(miss: &NearMiss, direction: Direction) -> String {
     format!("closest: {rule}: {what}; requires {}{line}", palisade_names::describe_missing(&miss.missing))
 }
 
-fn place(source: Option<&Origin>) -> String {
+fn origin_text(source: Option<&Origin>) -> String {
     source.map(|s| format!(" ({s})")).unwrap_or_default()
 }
 

@@ -64,8 +64,8 @@ pub(crate) fn resolve(
     if source.port.is_some() || source.protocol.is_some() {
         bail!("the source has a port or protocol; give it with the destination: SRC DST:PORT/PROTO");
     }
-    let (from_name, from) = end(cluster, &source.who, namespace).context("source")?;
-    let (to_name, to) = end(cluster, &destination.who, namespace).context("destination")?;
+    let (from_name, from) = end(cluster, &source.endpoint, namespace).context("source")?;
+    let (to_name, to) = end(cluster, &destination.endpoint, namespace).context("destination")?;
     let from = match from {
         End::Service(service, family) => End::Endpoints(backend_endpoints(cluster, service, family)?),
         other => other,
@@ -124,16 +124,16 @@ fn pod_key(end: &Endpoint) -> Option<&ObjectKey> {
 }
 
 /// Returns the endpoints of a spec as a source.
-pub(crate) fn endpoints(cluster: &Cluster, who: &EndpointSpec, namespace: &str) -> Result<Vec<Endpoint>> {
-    match end(cluster, who, namespace)?.1 {
+pub(crate) fn endpoints(cluster: &Cluster, spec: &EndpointSpec, namespace: &str) -> Result<Vec<Endpoint>> {
+    match end(cluster, spec, namespace)?.1 {
         End::Endpoints(ends) => Ok(ends),
         End::Service(service, family) => backend_endpoints(cluster, service, family),
         End::Internet => bail!("the internet is not an endpoint"),
     }
 }
 
-fn end<'a>(cluster: &'a Cluster, who: &EndpointSpec, namespace: &str) -> Result<(String, End<'a>)> {
-    let (namespace, kind, name) = match who {
+fn end<'a>(cluster: &'a Cluster, spec: &EndpointSpec, namespace: &str) -> Result<(String, End<'a>)> {
+    let (namespace, kind, name) = match spec {
         EndpointSpec::Internet => return Ok(("internet".to_owned(), End::Internet)),
         EndpointSpec::Address(address) => {
             // A connection to a cluster IP is decided after its translation (SEMANTICS G-1).

@@ -11,7 +11,7 @@ use palisade_policy::Protocol;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spec {
     /// The endpoint.
-    pub(crate) who: EndpointSpec,
+    pub(crate) endpoint: EndpointSpec,
     /// The port.
     pub(crate) port: Option<PortSpec>,
     /// The protocol.
@@ -93,9 +93,9 @@ impl FromStr for Spec {
         if let Some(rest) = text.strip_prefix('[') {
             return bracketed(rest);
         }
-        let (who, tail) = split_off_port(text)?;
+        let (endpoint, tail) = split_off_port(text)?;
         let (port, protocol) = tail;
-        Ok(Self { who: who_of(who)?, port, protocol })
+        Ok(Self { endpoint: endpoint_of(endpoint)?, port, protocol })
     }
 }
 
@@ -111,7 +111,7 @@ fn bracketed(rest: &str) -> Result<Spec, SpecError> {
         (_, Some(protocol)) => (None, Some(protocol_of(protocol)?)),
         _ => return Err(SpecError::AfterBracket(after.to_owned())),
     };
-    Ok(Spec { who: EndpointSpec::Address(IpAddr::V6(address)), port, protocol })
+    Ok(Spec { endpoint: EndpointSpec::Address(IpAddr::V6(address)), port, protocol })
 }
 
 /// Splits a text into the endpoint, and the port and protocol.
@@ -119,26 +119,28 @@ fn split_off_port(text: &str) -> Result<(&str, Tail), SpecError> {
     if text.parse::<IpAddr>().is_ok() {
         return Ok((text, (None, None)));
     }
-    if let Some((who, last)) = text.rsplit_once('/') {
-        if who.parse::<IpAddr>().is_ok() {
+    if let Some((endpoint, last)) = text.rsplit_once('/') {
+        if endpoint.parse::<IpAddr>().is_ok() {
             if last.parse::<u8>().is_ok() {
                 return Err(SpecError::Range(text.to_owned()));
             }
             return match protocol_of(last)? {
                 // Literally, `fd00::7:80/TCP` is an address that ends in :80, which is not what the user meant.
-                ProtocolSpec::WithPorts(_) if who.contains(':') => Err(SpecError::Colons(text.to_owned())),
-                protocol => Ok((who, (None, Some(protocol)))),
+                ProtocolSpec::WithPorts(_) if endpoint.contains(':') => {
+                    Err(SpecError::Colons(text.to_owned()))
+                }
+                protocol => Ok((endpoint, (None, Some(protocol)))),
             };
         }
         // Names of objects have no capital letters, so a word in capitals can only be a protocol.
-        if !who.contains(':') && last.chars().any(|c| c.is_ascii_uppercase()) {
-            return Ok((who, (None, Some(protocol_of(last)?))));
+        if !endpoint.contains(':') && last.chars().any(|c| c.is_ascii_uppercase()) {
+            return Ok((endpoint, (None, Some(protocol_of(last)?))));
         }
     }
     match text.split_once(':') {
         None => Ok((text, (None, None))),
         Some((_, tail)) if tail.contains(':') => Err(SpecError::Colons(text.to_owned())),
-        Some((who, tail)) => Ok((who, port_and_protocol(tail)?)),
+        Some((endpoint, tail)) => Ok((endpoint, port_and_protocol(tail)?)),
     }
 }
 
@@ -183,7 +185,7 @@ fn protocol_of(text: &str) -> Result<ProtocolSpec, SpecError> {
     }
 }
 
-fn who_of(text: &str) -> Result<EndpointSpec, SpecError> {
+fn endpoint_of(text: &str) -> Result<EndpointSpec, SpecError> {
     if text == INTERNET {
         return Ok(EndpointSpec::Internet);
     }
@@ -246,17 +248,20 @@ mod tests {
 
     #[test]
     fn names_in_every_form() {
-        assert_eq!(spec("web").who, named(None, None, "web"));
-        assert_eq!(spec("shop/web").who, named(Some("shop"), None, "web"));
-        assert_eq!(spec("deploy/web").who, named(None, Some(EndpointKind::Workload("Deployment")), "web"));
+        assert_eq!(spec("web").endpoint, named(None, None, "web"));
+        assert_eq!(spec("shop/web").endpoint, named(Some("shop"), None, "web"));
         assert_eq!(
-            spec("shop/sts/db").who,
+            spec("deploy/web").endpoint,
+            named(None, Some(EndpointKind::Workload("Deployment")), "web")
+        );
+        assert_eq!(
+            spec("shop/sts/db").endpoint,
             named(Some("shop"), Some(EndpointKind::Workload("StatefulSet")), "db")
         );
-        assert_eq!(spec("svc/web:80").who, named(None, Some(EndpointKind::Service), "web"));
-        assert_eq!(spec("node/n1").who, named(None, Some(EndpointKind::Node), "n1"));
-        assert_eq!(spec("internet:443").who, EndpointSpec::Internet);
-        assert_eq!(spec("pod/internet").who, named(None, Some(EndpointKind::Pod), "internet"));
+        assert_eq!(spec("svc/web:80").endpoint, named(None, Some(EndpointKind::Service), "web"));
+        assert_eq!(spec("node/n1").endpoint, named(None, Some(EndpointKind::Node), "n1"));
+        assert_eq!(spec("internet:443").endpoint, EndpointSpec::Internet);
+        assert_eq!(spec("pod/internet").endpoint, named(None, Some(EndpointKind::Pod), "internet"));
     }
 
     #[test]
@@ -268,22 +273,22 @@ mod tests {
         assert_eq!(tail("web:http"), (Some(PortSpec::Name("http".into())), None));
         assert_eq!(tail("shop/web/ICMP"), (None, Some(ProtocolSpec::Icmp)));
         assert_eq!(tail("web/UDP"), (None, UDP));
-        assert_eq!(spec("shop/web/ICMP").who, named(Some("shop"), None, "web"));
+        assert_eq!(spec("shop/web/ICMP").endpoint, named(Some("shop"), None, "web"));
     }
 
     #[test]
     fn addresses_with_and_without_ports() {
         let address = |a: &str| EndpointSpec::Address(a.parse().unwrap());
-        assert_eq!(spec("10.0.0.7").who, address("10.0.0.7"));
+        assert_eq!(spec("10.0.0.7").endpoint, address("10.0.0.7"));
         assert_eq!(
             spec("10.0.0.7:80/TCP"),
-            Spec { who: address("10.0.0.7"), port: Some(PortSpec::Number(80)), protocol: TCP }
+            Spec { endpoint: address("10.0.0.7"), port: Some(PortSpec::Number(80)), protocol: TCP }
         );
-        assert_eq!(spec("fd00::7").who, address("fd00::7"));
-        assert_eq!(spec("[fd00::7]").who, address("fd00::7"));
+        assert_eq!(spec("fd00::7").endpoint, address("fd00::7"));
+        assert_eq!(spec("[fd00::7]").endpoint, address("fd00::7"));
         assert_eq!(
             spec("[fd00::7]:53/UDP"),
-            Spec { who: address("fd00::7"), port: Some(PortSpec::Number(53)), protocol: UDP }
+            Spec { endpoint: address("fd00::7"), port: Some(PortSpec::Number(53)), protocol: UDP }
         );
         assert_eq!(spec("fd00::7/ICMP").protocol, Some(ProtocolSpec::Icmp));
         assert_eq!(spec("10.0.0.7/ICMP").protocol, Some(ProtocolSpec::Icmp));

@@ -11,17 +11,17 @@ use crate::{
     connection_ends::CONTROLLER,
 };
 
-/// Returns a filter for the ends of `words`. Names without a namespace are looked up in `namespace`.
-pub(crate) fn filter(cluster: &Cluster, words: &[String], namespace: &str) -> Result<EndFilter> {
+/// Returns a filter for the ends of `arguments`. Names without a namespace are looked up in `namespace`.
+pub(crate) fn filter(cluster: &Cluster, arguments: &[String], namespace: &str) -> Result<EndFilter> {
     let mut filter = EndFilter::default();
-    for word in words {
-        add(cluster, word, namespace, &mut filter).with_context(|| format!("`{word}`"))?;
+    for argument in arguments {
+        add(cluster, argument, namespace, &mut filter).with_context(|| format!("`{argument}`"))?;
     }
     Ok(filter)
 }
 
-fn add(cluster: &Cluster, word: &str, namespace: &str, filter: &mut EndFilter) -> Result<()> {
-    if let Some(name) = word.strip_prefix("namespace/").or_else(|| word.strip_prefix("ns/"))
+fn add(cluster: &Cluster, argument: &str, namespace: &str, filter: &mut EndFilter) -> Result<()> {
+    if let Some(name) = argument.strip_prefix("namespace/").or_else(|| argument.strip_prefix("ns/"))
         && !name.contains('/')
     {
         let Some((name, _)) = cluster.namespaces.get_key_value(name) else {
@@ -30,24 +30,24 @@ fn add(cluster: &Cluster, word: &str, namespace: &str, filter: &mut EndFilter) -
         filter.namespaces.insert(name.clone());
         return Ok(());
     }
-    if word == CONTROLLER {
+    if argument == CONTROLLER {
         filter.controller = true;
         return Ok(());
     }
-    if let Ok(net) = word.parse::<IpNet>() {
+    if let Ok(net) = argument.parse::<IpNet>() {
         filter.ranges.push(IpRange::of_net(&net));
         return Ok(());
     }
-    let spec: Spec = word.parse()?;
+    let spec: Spec = argument.parse()?;
     if spec.port.is_some() || spec.protocol.is_some() {
         bail!("ports and protocols must be given with --port");
     }
-    if spec.who == EndpointSpec::Internet {
+    if spec.endpoint == EndpointSpec::Internet {
         let of = |family| regions::internet(cluster, None, Direction::Egress, family);
         filter.ranges.extend(Family::BOTH.into_iter().flat_map(of).flat_map(|region| region.ranges));
         return Ok(());
     }
-    for end in question::endpoints(cluster, &spec.who, namespace)? {
+    for end in question::endpoints(cluster, &spec.endpoint, namespace)? {
         match end {
             Endpoint::Pod { key, .. } => drop(filter.pods.insert(key)),
             Endpoint::Node { name, .. } => drop(filter.nodes.insert(name)),
@@ -57,23 +57,23 @@ fn add(cluster: &Cluster, word: &str, namespace: &str, filter: &mut EndFilter) -
     Ok(())
 }
 
-/// Returns the traffic of all `words`, or `None` if there are none.
-pub(crate) fn traffic(words: &[String]) -> Result<Option<Traffic>> {
+/// Returns the traffic of all `arguments`, or `None` if there are none.
+pub(crate) fn traffic(arguments: &[String]) -> Result<Option<Traffic>> {
     let mut all: Option<Traffic> = None;
-    for word in words {
-        let one = ports(word).with_context(|| format!("`{word}`"))?;
+    for argument in arguments {
+        let one = ports(argument).with_context(|| format!("`{argument}`"))?;
         all = Some(all.map_or_else(|| one.clone(), |all| all.union(&one)));
     }
     Ok(all)
 }
 
 /// Parses `80`, `8000-8100/UDP`, `TCP`, `ICMP`.
-fn ports(word: &str) -> Result<Traffic> {
-    if let Some(protocol) = protocol(word) {
+fn ports(argument: &str) -> Result<Traffic> {
+    if let Some(protocol) = protocol(argument) {
         return Ok(Traffic::of(protocol, PortSet::all()));
     }
-    let (range, protocol) = match word.split_once('/') {
-        None => (word, Protocol::Tcp),
+    let (range, protocol) = match argument.split_once('/') {
+        None => (argument, Protocol::Tcp),
         Some((range, name)) => match protocol(name) {
             Some(Protocol::Other(_)) => bail!("ICMP has no ports; use ICMP alone"),
             Some(protocol) => (range, protocol),
@@ -98,8 +98,8 @@ fn ports(word: &str) -> Result<Traffic> {
 }
 
 /// Parses a protocol. ICMP means every protocol without ports, since no rule distinguishes these.
-fn protocol(word: &str) -> Option<Protocol> {
-    match word.to_ascii_uppercase().as_str() {
+fn protocol(argument: &str) -> Option<Protocol> {
+    match argument.to_ascii_uppercase().as_str() {
         "TCP" => Some(Protocol::Tcp),
         "UDP" => Some(Protocol::Udp),
         "SCTP" => Some(Protocol::Sctp),
@@ -114,9 +114,9 @@ mod tests {
 
     #[test]
     fn ports_in_every_spelling() {
-        let text = |words: &[&str]| {
-            let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-            traffic(&words).map(|t| t.map_or_else(|| "any".to_owned(), |t| t.to_string()))
+        let text = |arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|w| (*w).to_owned()).collect();
+            traffic(&arguments).map(|t| t.map_or_else(|| "any".to_owned(), |t| t.to_string()))
         };
         assert_eq!(text(&[]).unwrap(), "any");
         assert_eq!(text(&["80"]).unwrap(), "TCP 80");

@@ -34,7 +34,8 @@ pub(crate) fn text(report: &Report<'_>, wide: bool, out: &mut dyn Write) -> io::
         return Ok(());
     }
     let ports = width(&mut report.edges().map(|e| VisibleTraffic::of(e.traffic).text().len()), "PORTS");
-    let places: Vec<String> = report.ends.iter().map(|e| escape::plain(&place(e.at)).into_owned()).collect();
+    let places: Vec<String> =
+        report.ends.iter().map(|e| escape::plain(&origin_text(e.at)).into_owned()).collect();
     let from_at = |edge: &Edge<'_>| match report.through(edge) {
         Some(routes) => escape::plain(&routes).into_owned(),
         None => places[edge.from].clone(),
@@ -63,7 +64,7 @@ fn families(edge: &Edge<'_>) -> String {
     family_names(edge.families).iter().map(|f| f.trim_start_matches("IPv")).collect::<Vec<_>>().join(",")
 }
 
-fn place(at: Option<&Origin>) -> String {
+fn origin_text(at: Option<&Origin>) -> String {
     at.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 

@@ -35,7 +35,7 @@ fn describe(part: &PodsDescription, loaded: &Loaded, out: &mut String) {
         _ => String::new(),
     };
     let at =
-        connection_ends::place(&part.end, loaded).map(|s| format!("  {}", escape::plain(&s.to_string())));
+        connection_ends::origin_of(&part.end, loaded).map(|s| format!("  {}", escape::plain(&s.to_string())));
     _ = writeln!(out, "{}{pods}{}", styled(Style::Strong, &name), at.unwrap_or_default());
     for side in &part.sides {
         describe_side(side, loaded, out);

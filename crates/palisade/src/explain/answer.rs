@@ -96,7 +96,7 @@ pub(crate) fn answer(
     namespace: &str,
 ) -> Result<Answer> {
     let icmp = destination.protocol == Some(ProtocolSpec::Icmp);
-    let every_port = destination.port.is_none() && !icmp && !is_service(cluster, &destination.who);
+    let every_port = destination.port.is_none() && !icmp && !is_service(cluster, &destination.endpoint);
     let mut spec = destination.clone();
     if every_port {
         // Any port resolves the endpoints; the traffic is set below.
@@ -137,8 +137,8 @@ pub(crate) fn answer(
     Ok(Answer { source: question.source, destination: question.destination, groups })
 }
 
-fn is_service(cluster: &Cluster, who: &EndpointSpec) -> bool {
-    match who {
+fn is_service(cluster: &Cluster, spec: &EndpointSpec) -> bool {
+    match spec {
         EndpointSpec::Named { kind, .. } => *kind == Some(EndpointKind::Service),
         EndpointSpec::Address(address) => palisade_names::service_at(cluster, *address).is_some(),
         EndpointSpec::Internet => false,

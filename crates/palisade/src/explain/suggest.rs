@@ -64,7 +64,7 @@ fn suggestion(place: EditTarget<'_>, edit: Edit) -> Suggestion {
     let patch = || patch::patch(place, &edit).map(SuggestedEdit::Patch);
     let command = || kubectl::command(cluster, live?, context, &edit).map(SuggestedEdit::Command);
     let how = patch().or_else(command).unwrap_or_else(|| SuggestedEdit::Text(manifest::text(&edit)));
-    let mut what = words(&edit);
+    let mut what = description(&edit);
     let kind = &*edit.policy.kind;
     if matches!(edit.action, EditAction::NewPolicy(_))
         && live.is_some_and(|live| live.served.iter().all(|served| served.as_str() != kind))
@@ -74,7 +74,7 @@ fn suggestion(place: EditTarget<'_>, edit: Edit) -> Suggestion {
     Suggestion { what, how, wider: edit.wider, edit }
 }
 
-fn words(edit: &Edit) -> String {
+fn description(edit: &Edit) -> String {
     let Edit { policy, origin, direction, action, .. } = edit;
     let at = origin.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
     match action {

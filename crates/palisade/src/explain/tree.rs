@@ -75,7 +75,7 @@ fn verdict(verdict: Verdict) -> String {
     styled(style, word)
 }
 
-fn place(at: Option<&Origin>) -> String {
+fn origin_text(at: Option<&Origin>) -> String {
     at.map(|s| format!(" ({})", escape::plain(&s.to_string()))).unwrap_or_default()
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn decider(decider: &Decider, direction: Direction) -> String {
         Decider::NotIsolated => format!("no policy isolates {own}"),
         Decider::Hairpin => "a pod can reach itself through a service".to_owned(),
         Decider::Rule(rule) => {
-            let place = place(rule.origin.as_ref());
+            let place = origin_text(rule.origin.as_ref());
             format!("{}, {direction}[{}]{}{place}", rule.policy, rule.index, called(rule))
         }
         Decider::Isolated(policies) => {
@@ -164,7 +164,8 @@ fn policy(step: &PolicyStep, direction: Direction) -> Node {
     if below.is_empty() {
         below.push(Node::leaf(format!("no {direction} rules: allows nothing")));
     }
-    let text = format!("{tier}{}{}", escape::plain(&step.policy.to_string()), place(step.origin.as_ref()));
+    let text =
+        format!("{tier}{}{}", escape::plain(&step.policy.to_string()), origin_text(step.origin.as_ref()));
     Node { text, below }
 }
 
@@ -187,7 +188,7 @@ fn rule(step: &RuleStep, direction: Direction) -> Node {
         };
         format!("does not match: {why}")
     };
-    let (called, place) = (called(&step.rule), place(step.rule.origin.as_ref()));
+    let (called, place) = (called(&step.rule), origin_text(step.rule.origin.as_ref()));
     let text = format!("{direction}[{}]{called}{place} {does}", step.rule.index);
     let mut below = entries(step.peers.as_deref(), "peer", "every peer");
     below.extend(entries(step.ports.as_deref(), "port", "every port"));
@@ -201,7 +202,7 @@ fn entries(steps: Option<&[EntryStep]>, word: &str, all: &str) -> Vec<Node> {
         let text = palisade_names::describe_entry(&entry.entry);
         // `every TCP port` and `port "http"/TCP` have the word already.
         let word = if word == "port" && text.contains(word) { String::new() } else { format!("{word} ") };
-        Node::leaf(format!("{mark} {word}{}{}", escape::plain(&text), place(entry.origin.as_ref())))
+        Node::leaf(format!("{mark} {word}{}{}", escape::plain(&text), origin_text(entry.origin.as_ref())))
     };
     steps.iter().map(line).collect()
 }

@@ -75,7 +75,7 @@ fn place_of(lab: &Lab, text: &str, namespace: &str) -> Result<Place> {
     if spec.port.is_some() || spec.protocol.is_some() {
         bail!("`{text}`: omit the port");
     }
-    let ends = question::endpoints(&lab.layout().cluster, &spec.who, namespace)?;
+    let ends = question::endpoints(&lab.layout().cluster, &spec.endpoint, namespace)?;
     let first = ends.first().with_context(|| format!("`{text}` has no network"))?;
     Ok(Place::of(first))
 }
@@ -85,7 +85,7 @@ fn probe(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result<
     let parse = |text: &str| text.parse::<Spec>().with_context(|| format!("`{text}`"));
     let (source, destination) = (parse(source)?, parse(destination)?);
     let outside = || lab.layout().outside.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if source.who == EndpointSpec::Internet || destination.who == EndpointSpec::Internet {
+    if source.endpoint == EndpointSpec::Internet || destination.endpoint == EndpointSpec::Internet {
         bail!("the lab has no internet; use an external address of the lab: {}", outside());
     }
     let question = question::resolve(cluster, &source, &destination, namespace)?;
