@@ -28,9 +28,9 @@ const LOOPBACK: u32 = 1;
 const EXTERNAL: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
-/// The links of a network namespace.
+/// Follows the links and routes of a network namespace.
 #[derive(Debug)]
-pub(crate) struct Links {
+pub(crate) struct LinkMonitor {
     requests: Requests,
     events: Events,
     /// The interfaces of the on-link routes to local addresses.
@@ -40,7 +40,7 @@ pub(crate) struct Links {
     read: Option<Instant>,
 }
 
-impl Links {
+impl LinkMonitor {
     /// Opens the sockets in the calling thread's network namespace.
     pub(crate) fn open() -> io::Result<Self> {
         // Opened first, so that no change is missed between the first reading and the first notification.
@@ -55,9 +55,9 @@ impl Links {
         self.stale = true;
         self.routes.clear();
         self.find_routes(local)?;
-        let surroundings = self.surroundings()?;
+        let node_links = self.node_links()?;
         self.stale = false;
-        Ok(surroundings)
+        Ok(node_links)
     }
 
     /// Updates the links after local addresses were added or removed. Looks up the routes of those only.
@@ -67,7 +67,7 @@ impl Links {
         removed: &BTreeSet<IpAddr>,
     ) -> io::Result<NodeLinks> {
         self.routes.retain(|address, _| !removed.contains(address));
-        let outcome = self.find_routes(added).and_then(|()| self.surroundings());
+        let outcome = self.find_routes(added).and_then(|()| self.node_links());
         self.stale |= outcome.is_err();
         outcome
     }
@@ -93,7 +93,7 @@ impl Links {
         Ok(())
     }
 
-    fn surroundings(&mut self) -> io::Result<NodeLinks> {
+    fn node_links(&mut self) -> io::Result<NodeLinks> {
         let links: Vec<Link> = self.requests.links()?.into_iter().map(Link::of).collect();
         let mut out = NodeLinks::default();
         let mut outward = BTreeSet::from([LOOPBACK]);

@@ -13,7 +13,8 @@ use palisade_nft::{
 use palisade_policy::{Delta, Direction, NodePlan};
 
 use crate::{
-    DataPlane, DataPlaneError, FiveTuple, Programmed, RevocationSummary, TrackedConnection, links::Links,
+    DataPlane, DataPlaneError, FiveTuple, Programmed, RevocationSummary, TrackedConnection,
+    links::LinkMonitor,
 };
 
 /// Programs the kernel through [`palisade_nft`].
@@ -26,7 +27,7 @@ pub struct NftDataPlane {
     state: State,
     empty: NodePlan,
     /// `None` until their notifications can be read.
-    links: Option<Links>,
+    links: Option<LinkMonitor>,
     /// An error about the links that the next call of [`NftDataPlane::refresh_links`] returns.
     link_error: Option<DataPlaneError>,
 }
@@ -61,7 +62,7 @@ impl NftDataPlane {
     /// As [`NftDataPlane::open`].
     pub fn open_with(options: EnforcerOptions) -> Result<Self, DataPlaneError> {
         let kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
-        let (links, link_error) = match Links::open() {
+        let (links, link_error) = match LinkMonitor::open() {
             Ok(links) => (Some(links), None),
             Err(error) => (None, Some(failed(WATCHING_LINKS)(error))),
         };
@@ -71,7 +72,7 @@ impl NftDataPlane {
 
     /// What a previous run had left in the kernel. `None` before [`DataPlane::start`] has succeeded.
     #[must_use]
-    pub fn left(&self) -> Option<ExistingTable> {
+    pub fn existing_table(&self) -> Option<ExistingTable> {
         match &self.state {
             State::Idle(_) => None,
             State::Programmed(enforcer) => Some(enforcer.existing_table()),
@@ -154,25 +155,25 @@ impl NftDataPlane {
         let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else {
             return Ok(None);
         };
-        let surroundings = links.read(&enforcer.programmed().local).map_err(failed(READING_LINKS))?;
-        update_surroundings(enforcer, links, &surroundings)
+        let node_links = links.read(&enforcer.programmed().local).map_err(failed(READING_LINKS))?;
+        update_links(enforcer, links, &node_links)
     }
 
     /// Returns the links. Opens their sockets if that failed before.
-    fn links(&mut self) -> Result<&mut Links, DataPlaneError> {
+    fn links(&mut self) -> Result<&mut LinkMonitor, DataPlaneError> {
         match &mut self.links {
             Some(links) => Ok(links),
-            missing => Ok(missing.insert(Links::open().map_err(failed(WATCHING_LINKS))?)),
+            missing => Ok(missing.insert(LinkMonitor::open().map_err(failed(WATCHING_LINKS))?)),
         }
     }
 
     /// Updates the links after local addresses were added or removed.
     fn follow_local_addresses(&mut self, delta: &Delta) {
         let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else { return };
-        let surroundings = links.follow(&delta.local.added, &delta.local.removed);
-        let outcome = surroundings
+        let node_links = links.follow(&delta.local.added, &delta.local.removed);
+        let outcome = node_links
             .map_err(failed(READING_LINKS))
-            .and_then(|surroundings| update_surroundings(enforcer, links, &surroundings));
+            .and_then(|node_links| update_links(enforcer, links, &node_links));
         self.link_error = outcome.err().or(self.link_error.take());
     }
 
@@ -187,15 +188,15 @@ impl NftDataPlane {
 }
 
 /// Updates the rules that depend on the node's links, if the links differ.
-fn update_surroundings(
+fn update_links(
     enforcer: &mut Enforcer,
-    links: &mut Links,
-    surroundings: &NodeLinks,
+    links: &mut LinkMonitor,
+    node_links: &NodeLinks,
 ) -> Result<Option<Programmed>, DataPlaneError> {
-    if enforcer.node_links() == surroundings {
+    if enforcer.node_links() == node_links {
         return Ok(None);
     }
-    match enforcer.set_node_links(surroundings) {
+    match enforcer.set_node_links(node_links) {
         Ok(commit) => Ok(Some(programmed(&commit))),
         Err(error) => {
             links.invalidate();
@@ -277,11 +278,11 @@ impl DataPlane for NftDataPlane {
         };
         // Enforcement continues without the links: rules by address work.
         let read = self.links.as_mut().map_or_else(|| Ok(NodeLinks::default()), |l| l.read(&plan.local));
-        let surroundings = read.unwrap_or_else(|error| {
+        let node_links = read.unwrap_or_else(|error| {
             self.link_error = Some(failed(READING_LINKS)(error));
             NodeLinks::default()
         });
-        let (enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), surroundings, plan)
+        let (enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), node_links, plan)
             .map_err(failed("programming the node's plan"))?;
         self.state = State::Programmed(Box::new(enforcer));
         Ok(programmed(&commit))

@@ -188,3 +188,53 @@ async fn respond(line: &[u8], inbox: &Inbox) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn connect(path: &Path) -> UnixStream {
+        UnixStream::connect(path).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_are_closed_and_make_room_for_others() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("agent.sock");
+        let listener = SocketListener::open(&path).unwrap();
+        tokio::spawn(async move { serve(&listener, Arc::default()).await });
+        let begin = Instant::now();
+        let mut idle = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            idle.push(connect(&path).await);
+        }
+        let mut stream = connect(&path).await;
+        stream.write_all(b"not a request\n").await.unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await.unwrap();
+        assert!(line.contains("invalid request"), "{line}");
+        assert!(begin.elapsed() >= IDLE_TIMEOUT, "{:?}", begin.elapsed());
+        for mut stream in idle {
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        }
+        assert!(begin.elapsed() < IDLE_TIMEOUT * 2, "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_the_worker_for_a_limited_time() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("agent.sock");
+        let listener = SocketListener::open(&path).unwrap();
+        // Nothing reads the inbox, as during a transaction that never ends.
+        tokio::spawn(async move { serve(&listener, Arc::default()).await });
+        let mut stream = connect(&path).await;
+        stream.write_all(b"{\"version\":1,\"ask\":\"status\"}\n").await.unwrap();
+        let begin = Instant::now();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await.unwrap();
+        assert!(line.contains("the agent is busy"), "{line}");
+        assert!(begin.elapsed() >= RESPONSE_TIMEOUT, "{:?}", begin.elapsed());
+    }
+}

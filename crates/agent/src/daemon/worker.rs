@@ -396,7 +396,7 @@ impl Worker {
         if std::mem::replace(&mut self.has_logged_takeover, true) {
             return;
         }
-        match self.agent.data_plane().left() {
+        match self.agent.data_plane().existing_table() {
             None => {}
             Some(ExistingTable::Nothing) => tracing::info!("created table inet palisade"),
             Some(ExistingTable::Ours) => {
