@@ -241,11 +241,11 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: explainer}
 subjects: [{kind: ServiceAccount, name: jane, namespace: default}]
 ",
     )?;
-    let expected = "pods could not be read but in shop";
+    let expected = "pods could not be read except in shop";
     let (_, out, err) =
         user.run_until(world, "can web db:80 -n shop", |a| a.0 == Some(2) && a.2.contains(expected))?;
     ensure!(out.contains("allowed"), "{out}");
-    ensure!(err.contains("namespaces could not be read but in shop"), "{err}");
+    ensure!(err.contains("namespaces could not be read except in shop"), "{err}");
     ensure!(err.contains("clusternetworkpolicies could not be read: "), "{err}");
     let (code, ..) = user.run(world, "can web db:80 -n shop --allow-incomplete")?;
     ensure!(code == Some(0));
