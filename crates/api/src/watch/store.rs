@@ -49,6 +49,8 @@ struct StoredObject {
     fingerprint: Option<NonZeroU64>,
     /// The list during or after which it was last received.
     list: u32,
+    /// Whether a change has set it. A cluster-wide policy that can't be decoded has a fingerprint and sets nothing.
+    is_set: bool,
     /// Whether it has findings.
     has_findings: bool,
 }
@@ -258,13 +260,15 @@ impl Store {
                     Some(Change::SetPod(pod)) => pod.key.name.clone(),
                     _ => self.decoder.name(&identity.name),
                 };
-                names.entry(name).or_insert(StoredObject { fingerprint: None, list, has_findings: false })
+                let new = StoredObject { fingerprint: None, list, is_set: false, has_findings: false };
+                names.entry(name).or_insert(new)
             }
         };
         object.list = list;
         let has_changed = decoded.fingerprint.is_some() && object.fingerprint != decoded.fingerprint;
         if has_changed {
             object.fingerprint = decoded.fingerprint;
+            object.is_set |= decoded.change.is_some();
             update.changes.extend(decoded.change);
         }
         let Some(findings) = decoded.findings else { return };
@@ -290,7 +294,7 @@ impl Store {
             let object = object_ref(self.kind, &mut self.decoder, &deleted);
             update.findings.push((object, Vec::new()));
         }
-        if object.fingerprint.is_none() {
+        if !object.is_set {
             return;
         }
         update.changes.push(match self.kind {
@@ -341,4 +345,24 @@ fn policy_text(kind: ResourceKind, version: &str, identity: &Identity, spec: Opt
         quote(&identity.namespace),
         spec.unwrap_or("null"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the fuzz target `api-watch`.
+    #[test]
+    fn an_object_that_was_never_decoded_causes_no_removal() {
+        let version = "policy.networking.k8s.io/v1alpha1";
+        let object = r#"{"metadata":{"name":"guard","resourceVersion":"7"}}"#;
+        let mut store = Store::new(ResourceKind::AdminNetworkPolicy);
+        let mut update = StoreUpdate::default();
+        store.apply(version, object, &mut update).unwrap();
+        assert!(update.changes.is_empty() && update.findings.len() == 1, "{update:?}");
+        let mut update = StoreUpdate::default();
+        store.delete(object, &mut update).unwrap();
+        assert!(update.changes.is_empty(), "{update:?}");
+        assert_eq!(update.findings.len(), 1, "nothing is wrong with it any longer");
+    }
 }
