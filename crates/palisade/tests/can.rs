@@ -314,7 +314,7 @@ fn invalid_specs_are_reported_with_a_cure() {
     refused(&can("shop/frontend internet", &shop), &["DST:PORT"]);
     refused(&can("internet internet:80", &shop), &["neither end is in the cluster"]);
     refused(&can("shop/frontend shop/svc/backend:1", &shop), &["has no port 1/TCP; it has"]);
-    refused(&can("shop/gateway/x shop/backend", &shop), &["no kind with an endpoint"]);
+    refused(&can("shop/gateway/x shop/backend", &shop), &["is not a kind with network endpoints"]);
     refused(
         &can("shop/frontend shop/backend:nope", &shop),
         &["no pod of the destination declares a port named `nope`"],

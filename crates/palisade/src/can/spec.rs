@@ -312,7 +312,7 @@ mod tests {
         assert!(error("[web]:80").contains("not an IPv6 address"));
         assert!(error("[fd00::7]80").contains("after the bracket"));
         assert!(error("Web").contains("lower-case"));
-        assert!(error("shop/gateway/web").contains("no kind"));
+        assert!(error("shop/gateway/web").contains("is not a kind"));
         assert!(error("a/pod/b/c").contains("slashes"));
         assert!(error("shop/node/n1").contains("node/n1"));
         assert!(error("/web").contains("names consist of"));
