@@ -1,27 +1,27 @@
 //! The worker thread, which owns the node's agent and with it the kernel.
 //!
 //! ```text
-//!  sources                             kernel events                    questions
-//!  API watch (palisade-api)            denied packets (nflog)           palisade node (socket)
-//!  manifests (source::directory)       nftables notifications           metrics scrape (HTTP)
-//!         │ Delivery                          │ DeniedPacket,                  │ Request
-//!         │                                   │ TableChange                    │
-//!         └────────────────┬──────────────────┴──────────────────┬─────────────┘
-//!                          ▼                                     │
-//!                   Inbox (accumulates)                          │ Response
-//!                          │ Pending                             │
-//!                          ▼                                     │
-//!   ┌─────────────── Worker (this thread) ───────────────────────┴──────────────────────────┐
-//!   │  changes, snapshots ─► NodeAgent::apply / snapshot                                     │
-//!   │  once a second ──────► NodeAgent::tick (retries, pending reviews)                       │
-//!   │  table changes ──────► Repairs ─► DataPlane::repair / recreate ─► NodeAgent::review_all │
-//!   └──────────┬─────────────────────────────────────────────────────────────▲──────────────┘
-//!              │ Input                                                        │ Report
-//!              ▼                                                              │
-//!        Reconciler (pure) ── Action ──► NodeAgent ── plan, delta ──► DataPlane (kernel)
-//!                                            └── review of established connections: revoke, restore
+//!   sources                           kernel events                 requests
+//!   API watch (palisade-api)          denied packets (nflog)        palisade node (socket)
+//!   manifests (source::directory)     nftables notifications        metrics scrape (HTTP)
+//!          │ Delivery                       │ DeniedPacket,               │ Request  ▲ Response
+//!          │                                │ TableChange                 │          │
+//!          └────────────────┬───────────────┴─────────────────────────────┘          │
+//!                           ▼                                                        │
+//!                    Inbox (accumulates)                                             │
+//!                           │ Pending                                                │
+//!                           ▼                                                        │
+//!   ┌─────────────────────────────── Worker (this thread) ───────────────────────────────┐
+//!   │  changes, snapshots ─► NodeAgent::apply, snapshot                                  │
+//!   │  once a second ──────► NodeAgent::tick (retries, pending reviews)                  │
+//!   │  table changes ──────► Repairs ─► DataPlane::repair ─► NodeAgent::review_all            │
+//!   └──────────┬───────────────────────────────────────────────────────────▲─────────────┘
+//!              │ Input                                                     │ Report
+//!              ▼                                                           │
+//!        Reconciler (pure) ── Action ─► NodeAgent ── plan, delta ─► DataPlane (kernel)
+//!                                           └─ review of established connections: revoke, restore
 //!
-//!  Each Report updates: log, Metrics, ErrorLog, Health (/readyz), Shortfall, and the Reporter (Events, conditions).
+//! Each Report updates the log, Metrics, ErrorLog, Health (/readyz), Shortfall, and the Reporter (Events, conditions).
 //! ```
 
 mod links;
