@@ -1,39 +1,11 @@
 //! The objects that policies depend on: namespaces, pods, nodes, services and policies, as plain values.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::{Family, Labels, Name, Pods, Policy, PolicyKey, Protocol, Selector};
+use crate::{Labels, Name, ObjectKey, Pod, Pods, Policy, PolicyKey, Protocol, Selector};
 
 /// The label of every namespace whose value is the namespace's name (SEMANTICS A13).
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
-
-/// Namespace and name of a namespaced object.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey {
-    /// The namespace.
-    pub namespace: Name,
-    /// The name.
-    pub name: Name,
-}
-
-impl ObjectKey {
-    /// Makes a key.
-    pub fn new(namespace: impl Into<Name>, name: impl Into<Name>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-impl fmt::Debug for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
 
 /// A namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,95 +22,6 @@ impl Namespace {
     pub fn new(name: impl Into<Name>, labels: &Labels) -> Self {
         let name = name.into();
         Self { labels: labels.with(NAMESPACE_NAME_LABEL, &name), name }
-    }
-}
-
-/// The phase of a pod (SEMANTICS A48, G-10).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Phase {
-    /// Accepted, possibly not started. Policies apply as soon as the pod has an address.
-    Pending,
-    /// Running.
-    #[default]
-    Running,
-    /// Completed. The pod no longer owns its address.
-    Succeeded,
-    /// Failed. The pod no longer owns its address.
-    Failed,
-    /// The node doesn't respond. Policies still apply.
-    Unknown,
-}
-
-/// A port that a container declares (SEMANTICS A27–A30, G-9).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ContainerPort {
-    /// The name, if it has one.
-    pub name: Option<Name>,
-    /// TCP, UDP or SCTP.
-    pub protocol: Protocol,
-    /// The port number.
-    pub port: u16,
-}
-
-/// The workload of a pod: a Deployment, a StatefulSet … or the pod itself.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Workload {
-    /// The kind in the API's spelling, such as `Deployment`.
-    pub kind: Name,
-    /// The name. The namespace is the pod's.
-    pub name: Name,
-}
-
-/// A pod: the fields that decisions depend on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
-    /// Namespace and name.
-    pub key: ObjectKey,
-    /// The labels.
-    pub labels: Labels,
-    /// The addresses, at most one per family (SEMANTICS A50). A pod without addresses has no traffic yet (A51).
-    pub addresses: Vec<IpAddr>,
-    /// The node to which it is bound, if any.
-    pub node: Option<Name>,
-    /// Whether it shares the network of its node (G-4).
-    pub host_network: bool,
-    /// The phase.
-    pub phase: Phase,
-    /// The ports that containers and restartable init containers declare (G-9).
-    pub ports: std::sync::Arc<[ContainerPort]>,
-    /// The creation time in seconds since the epoch; 0 if unknown. It determines the owner of an address that several
-    /// pods report (G-10).
-    pub created: i64,
-    /// The workload.
-    pub workload: Option<Workload>,
-}
-
-impl Pod {
-    /// Returns whether policies apply to the pod: it has an address, isn't host-network, and hasn't finished (SEMANTICS
-    /// 0.3).
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        !self.addresses.is_empty()
-            && !self.host_network
-            && !matches!(self.phase, Phase::Succeeded | Phase::Failed)
-    }
-
-    /// Returns its address of this family.
-    #[must_use]
-    pub fn address(&self, family: Family) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|a| Family::of(*a) == family)
-    }
-
-    /// Returns the ports with this name and protocol; `None` stands for any protocol.
-    pub fn named_ports<'a>(
-        &'a self,
-        name: &'a str,
-        protocol: Option<Protocol>,
-    ) -> impl Iterator<Item = (Protocol, u16)> + 'a {
-        self.ports
-            .iter()
-            .filter(move |p| p.name.as_deref() == Some(name) && protocol.is_none_or(|q| p.protocol == q))
-            .map(|p| (p.protocol, p.port))
     }
 }
 
@@ -309,14 +192,5 @@ impl Cluster {
     #[must_use]
     pub fn node_at(&self, address: IpAddr) -> Option<&Node> {
         self.nodes.values().find(|n| n.addresses.contains(&address))
-    }
-}
-
-impl Pod {
-    /// Orders two pods that report the same address: the first owns it (G-10: Running, then newest, then by name).
-    #[must_use]
-    pub fn precedence(a: &Self, b: &Self) -> std::cmp::Ordering {
-        let rank = |p: &Self| (p.phase != Phase::Running, std::cmp::Reverse(p.created));
-        rank(a).cmp(&rank(b)).then_with(|| a.key.cmp(&b.key))
     }
 }

@@ -6,35 +6,6 @@ use crate::{
     Action, Name, ObjectKey, Origin, Peer, PolicyKey, PortMatch, Protocol, Tier, rules::NamespaceMatch,
 };
 
-/// The direction of a connection, seen from the pod that a policy selects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    /// Connections to the pod.
-    Ingress,
-    /// Connections from the pod.
-    Egress,
-}
-
-impl Direction {
-    /// Both directions, egress first, in which order packets pass them.
-    pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
-
-    /// Returns the other direction.
-    #[must_use]
-    pub fn opposite(self) -> Self {
-        match self {
-            Self::Egress => Self::Ingress,
-            Self::Ingress => Self::Egress,
-        }
-    }
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Self::Ingress { "ingress" } else { "egress" })
-    }
-}
-
 /// One end of a flow: an address and its owner.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {

@@ -18,11 +18,14 @@ pub mod address;
 mod address_set;
 mod cluster;
 mod compile;
+mod direction;
 mod flow;
 mod intern;
 mod labels;
 mod near;
+mod object_key;
 mod plan;
+mod pod;
 mod pods;
 mod question;
 pub mod reference;
@@ -33,18 +36,18 @@ pub mod walk;
 
 pub use address::{Family, IpRange};
 pub use address_set::AddressSet;
-pub use cluster::{
-    Change, Cluster, ContainerPort, NAMESPACE_NAME_LABEL, Namespace, Node, ObjectKey, Phase, Pod, Service,
-    ServicePort, TargetPort, Workload,
-};
+pub use cluster::{Change, Cluster, NAMESPACE_NAME_LABEL, Namespace, Node, Service, ServicePort, TargetPort};
 pub use compile::{Budget, Compiler, EffectiveRules, Limit, OverBudget};
-pub use flow::{Decision, Direction, Endpoint, Flow, Missing, NearMiss, Reason, RuleRef, Side, Verdict};
+pub use direction::Direction;
+pub use flow::{Decision, Endpoint, Flow, Missing, NearMiss, Reason, RuleRef, Side, Verdict};
 pub use intern::Interner;
 pub use labels::{Labels, Requirement, Selector, Test};
+pub use object_key::ObjectKey;
 pub use plan::{
     AddressChanges, BrokenPlan, Delta, MemberChanges, NodePlan, PeerSet, PeerSetId, PolicyTable,
     PolicyTableId,
 };
+pub use pod::{ContainerPort, Phase, Pod, Workload};
 pub use pods::Pods;
 pub use rules::{
     Action, IpBlock, NamespaceMatch, Origin, Peer, PeerEntry, PodMatch, Policy, PolicyKey, PortEntry,

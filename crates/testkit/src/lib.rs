@@ -14,8 +14,6 @@
 //!   violated.
 //! * [`seeds`] yields the fixed seeds of a test and a fresh one.
 
-use std::ops::RangeInclusive;
-
 pub use fastrand::Rng;
 
 use palisade_policy::Cluster;
@@ -30,6 +28,7 @@ mod pod;
 mod policy;
 mod realistic;
 mod seeds;
+mod shape;
 mod shrink;
 mod vocabulary;
 
@@ -40,100 +39,9 @@ pub use hold::hold;
 pub use plain::running_pod;
 pub use realistic::{without_pods, workload_pod};
 pub use seeds::{Seeds, seeds};
+pub use shape::{Shape, Style};
 pub use shrink::shrink;
 pub use vocabulary::EXTERNALS;
-
-/// The size and kind of a random cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// The number of declared namespaces. One more occurs in pods and policies without being declared.
-    pub namespaces: RangeInclusive<usize>,
-    /// The number of pods, running or not.
-    pub pods: RangeInclusive<usize>,
-    /// The number of nodes.
-    pub nodes: RangeInclusive<usize>,
-    /// The number of policies.
-    pub policies: RangeInclusive<usize>,
-    /// The kind.
-    pub style: Style,
-}
-
-/// The kind of a random cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// Everything that the types can express: two running pods with one address, pods without address or node.
-    Strange,
-    /// As [`Self::Strange`], but it can be built: each running pod has its own addresses and a declared node.
-    Buildable,
-    /// As [`Self::Strange`], with cluster-wide policies before and after the NetworkPolicies.
-    Tiered,
-    /// As [`Self::Buildable`], with cluster-wide policies: for the lab.
-    BuildableTiered,
-    /// Like production: workloads of about fifty pods, a default deny in each namespace, selectors mostly within it.
-    Realistic,
-}
-
-impl Style {
-    /// Whether it may have what can't be built.
-    fn is_strange(self) -> bool {
-        matches!(self, Self::Strange | Self::Tiered)
-    }
-
-    /// Whether every running pod has a node and its own addresses.
-    fn is_buildable(self) -> bool {
-        matches!(self, Self::Buildable | Self::BuildableTiered)
-    }
-
-    /// Whether it has cluster-wide policies.
-    fn is_tiered(self) -> bool {
-        matches!(self, Self::Tiered | Self::BuildableTiered)
-    }
-}
-
-impl Shape {
-    /// A cluster that the lab builds quickly: two or three namespaces, four to eight pods, two nodes.
-    #[must_use]
-    pub fn small() -> Self {
-        Self { namespaces: 2..=3, pods: 4..=8, nodes: 2..=2, policies: 1..=6, style: Style::Buildable }
-    }
-
-    /// The same size with cluster-wide policies of every kind, and a few more of them, so that tiers interact.
-    #[must_use]
-    pub fn small_tiered() -> Self {
-        Self { policies: 2..=8, style: Style::BuildableTiered, ..Self::small() }
-    }
-
-    /// The same size with everything strange: for properties, where thousands of cases matter more than size.
-    #[must_use]
-    pub fn strange() -> Self {
-        Self { namespaces: 1..=3, pods: 3..=9, nodes: 1..=3, policies: 0..=7, style: Style::Strange }
-    }
-
-    /// The same with cluster-wide policies.
-    #[must_use]
-    pub fn tiered() -> Self {
-        Self { style: Style::Tiered, ..Self::strange() }
-    }
-
-    /// Enough of everything that most pairs of objects interact.
-    #[must_use]
-    pub fn medium() -> Self {
-        Self { namespaces: 2..=5, pods: 10..=30, nodes: 1..=4, policies: 4..=25, style: Style::Strange }
-    }
-
-    /// A production cluster of this size, with a node for every hundred pods.
-    #[must_use]
-    pub fn realistic(pods: usize, policies: usize) -> Self {
-        let nodes = pods.div_ceil(100).max(1);
-        Self {
-            namespaces: 50..=100,
-            pods: pods..=pods,
-            nodes: nodes..=nodes,
-            policies: policies..=policies,
-            style: Style::Realistic,
-        }
-    }
-}
 
 /// Returns a random cluster of this shape.
 #[must_use]

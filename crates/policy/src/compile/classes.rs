@@ -20,7 +20,6 @@ use ipnet::IpNet;
 use super::{
     addresses::{AddressBook, Holder},
     remove_from,
-    selections::SelectionId,
 };
 use crate::{
     AddressSet, Cluster, ContainerPort, Family, IpRange, Labels, Name, PeerSetId, Pod, Protocol,
@@ -29,6 +28,9 @@ use crate::{
 
 /// Identifies a class within one compiler.
 pub(super) type ClassId = u32;
+
+/// Identifies a selection within one compiler. See [`super::selections`].
+pub(super) type SelectionId = u32;
 
 /// What the members of a class have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -3,13 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    classes::{ClassId, ClassKey, Classes},
+    classes::{ClassId, ClassKey, Classes, SelectionId},
     remove_from,
 };
 use crate::{Cluster, Name, NamespaceMatch, Selector, rules::PodMatch};
-
-/// Identifies a selection.
-pub(super) type SelectionId = u32;
 
 /// What a rule selects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

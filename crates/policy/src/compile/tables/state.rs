@@ -10,9 +10,8 @@ use ipnet::IpNet;
 
 use super::super::{
     budget::Limit,
-    classes::{Class, ClassId},
+    classes::{Class, ClassId, SelectionId},
     definition::Definition,
-    selections::SelectionId,
 };
 use crate::{PeerSetId, Traffic};
 
