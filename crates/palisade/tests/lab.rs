@@ -185,7 +185,7 @@ fn a_lab_follows_its_manifests_and_answers() {
     lab.until("waiting for edits");
 
     let second = run(lab.command(&["up"]).arg(lab.shop("")), 2);
-    assert!(second.contains("a lab named `default` is running"), "{second}");
+    assert!(second.contains("a lab named `default` is already running"), "{second}");
 
     let out = run(&mut lab.command(&["probe", "-n", "shop", "frontend", "backend:8080"]), 0);
     assert!(
@@ -196,7 +196,7 @@ fn a_lab_follows_its_manifests_and_answers() {
     assert!(out.contains("timed out") && out.contains("expected: denied"), "{out}");
     run(&mut lab.command(&["probe", "shop/frontend", "shop/svc/backend"]), 0);
     let out = run(&mut lab.command(&["probe", "shop/frontend", "203.0.113.9:80"]), 2);
-    assert!(out.contains("the lab has no 203.0.113.9"), "{out}");
+    assert!(out.contains("the lab does not have the address 203.0.113.9"), "{out}");
 
     let out = run(&mut lab.command(&["exec", "shop/backend", "--", "cat", "/proc/net/dev"]), 0);
     assert!(out.contains("eth0"), "{out}");
@@ -239,7 +239,7 @@ fn a_directory_that_vanishes_changes_nothing_until_it_returns() {
     lab.until("opened  staging/frontend → shop/backend");
 
     fs::remove_dir_all(&shop).unwrap();
-    lab.until("is gone");
+    lab.until("does not exist");
     copy(&example("shop"), &shop);
     lab.until("closed  staging/frontend → shop/backend");
     let workloads = fs::read_to_string(lab.shop("workloads.yaml")).unwrap();
@@ -278,10 +278,10 @@ fn bad_input_builds_nothing() {
         command.arg("lab").args(words).arg(dir.path());
         run(&mut command, 2)
     };
-    assert!(lab(&["run"]).contains("no manifests there"));
-    assert!(lab(&["up"]).contains("no manifests there"));
+    assert!(lab(&["run"]).contains("no manifests found"));
+    assert!(lab(&["up"]).contains("no manifests found"));
     assert!(lab(&["run", "--nodes", "0"]).contains("0"));
-    assert!(lab(&["up", "--name", "../x"]).contains("a lab's name has"));
+    assert!(lab(&["up", "--name", "../x"]).contains("a lab's name consists of"));
     fs::write(dir.path().join("m.yaml"), "kind: [").unwrap();
     assert!(lab(&["run"]).contains("m.yaml:1"));
     let out = run(palisade(runtime.path()).args(["lab", "up", "-"]), 2);
