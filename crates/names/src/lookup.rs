@@ -285,7 +285,7 @@ mod tests {
         let s = service(TargetPort::Number(8080), None);
         c.services.insert(s.key.clone(), s);
         assert_eq!(spelled(&c, Some("svc"), "shop", "web"), "shop/svc/web");
-        assert_eq!(spelled(&c, None, "shop", "web"), "shop/deployment/web", "services only when asked for");
+        assert_eq!(spelled(&c, None, "shop", "web"), "shop/deployment/web", "services only with a kind");
         let Ok(Named::Workload(_, pods)) = find(&c, None, "shop", "web") else { panic!("no workload") };
         assert_eq!(pods.len(), 2);
     }

@@ -171,8 +171,8 @@ fn behind<'a>(
     if let Some(error) = nowhere.filter(|_| out.is_empty()) {
         return Err(error);
     }
-    if let RoutePort::Target(PortSpec::Number(wanted)) = port {
-        out.retain(|backend| backend.port == *wanted);
+    if let RoutePort::Target(PortSpec::Number(route_port)) = port {
+        out.retain(|backend| backend.port == *route_port);
         if out.is_empty() {
             return Err(no_port());
         }
@@ -180,10 +180,10 @@ fn behind<'a>(
     Ok(out)
 }
 
-/// Returns whether `wanted` may refer to this port. Each pod resolves the number of a named target port.
-fn may_mean(wanted: &RoutePort, port: &ServicePort) -> bool {
+/// Returns whether `route_port` may refer to this port. Each pod resolves the number of a named target port.
+fn may_mean(route_port: &RoutePort, port: &ServicePort) -> bool {
     let is_called = |name: &Name| port.name.as_ref() == Some(name);
-    match wanted {
+    match route_port {
         RoutePort::Any => true,
         RoutePort::Service(PortSpec::Number(n)) => port.port == *n,
         RoutePort::Service(PortSpec::Name(name)) => is_called(name),

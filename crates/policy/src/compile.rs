@@ -368,18 +368,18 @@ impl Compiler {
             self.tables.dispatch(key, namespace, definition, &mut self.classes, &mut recorder);
         }
         // 2. … which may distinguish addresses of one class.
-        dirty.addresses.extend(self.classes.take_unsettled(&self.cluster, &self.book));
+        dirty.addresses.extend(self.classes.take_outdated(&self.cluster, &self.book));
         let mut known = KnownClasses::default();
         for address in dirty.addresses.iter().copied() {
             let holder = self.book.holder(address, &self.cluster);
-            self.classes.settle(address, holder, &mut known, |groups, class_of| {
-                for group in groups {
-                    recorder.set_member(*group, address, class_of);
+            self.classes.update(address, holder, &mut known, |sets, class_of| {
+                for set in sets {
+                    recorder.set_member(*set, address, class_of);
                 }
             });
         }
         // 3. New tables against all classes, changed classes against all tables.
-        self.tables.settle(
+        self.tables.update(
             &mut self.classes,
             &self.cluster,
             &dirty.namespaces,
@@ -456,15 +456,15 @@ mod tests {
             Change::SetPod(pod("f-1", "frontend", "10.0.1.1", "n2")),
             Change::SetPolicy(only_frontend()),
         ]);
-        let asks = |c: &Compiler, from: &str| {
+        let verdict = |c: &Compiler, from: &str| {
             let to = "10.0.0.1".parse().unwrap();
             c.plan().decide(Direction::Ingress, from.parse().unwrap(), to, Protocol::Tcp, 80)
         };
-        assert_eq!(asks(&compiler, "10.0.1.1"), Verdict::Allow);
-        assert_eq!(asks(&compiler, "10.0.1.2"), Verdict::Deny);
+        assert_eq!(verdict(&compiler, "10.0.1.1"), Verdict::Allow);
+        assert_eq!(verdict(&compiler, "10.0.1.2"), Verdict::Deny);
 
         let delta = compiler.apply(Change::SetPod(pod("f-2", "frontend", "10.0.1.2", "n2")));
-        assert_eq!(asks(&compiler, "10.0.1.2"), Verdict::Allow);
+        assert_eq!(verdict(&compiler, "10.0.1.2"), Verdict::Allow);
         assert_eq!(delta.members.len(), 1, "{delta:?}");
         let rest = Delta { members: BTreeMap::new(), ..delta };
         assert!(rest.is_empty(), "{rest:?}");

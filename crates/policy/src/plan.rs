@@ -161,8 +161,8 @@ impl NodePlan {
             }
         }
         delta.tables_removed = self.tables.keys().filter(|id| !to.tables.contains_key(id)).copied().collect();
-        for (id, group) in &to.peer_sets {
-            match (self.peer_sets.get(id), group) {
+        for (id, set) in &to.peer_sets {
+            match (self.peer_sets.get(id), set) {
                 (Some(PeerSet::Addresses(old)), PeerSet::Addresses(new)) => {
                     let change = MemberChanges {
                         added: new.difference(old).collect(),
@@ -173,7 +173,7 @@ impl NodePlan {
                     }
                 }
                 (Some(old), new) if old == new => {}
-                _ => drop(delta.peer_sets_added.insert(*id, group.clone())),
+                _ => drop(delta.peer_sets_added.insert(*id, set.clone())),
             }
         }
         delta.peer_sets_removed =

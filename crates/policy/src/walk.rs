@@ -124,7 +124,7 @@ pub enum Entry {
 }
 
 /// Evaluates all tiers for one direction of connections from `source` to `destination`, limited to the traffic in
-/// `asked`. `O(policies × rules)`.
+/// `scope`. `O(policies × rules)`.
 #[must_use]
 pub fn walk(
     cluster: &Cluster,
@@ -132,7 +132,7 @@ pub fn walk(
     destination: &Endpoint,
     through_service: bool,
     direction: Direction,
-    asked: &Traffic,
+    scope: &Traffic,
 ) -> Walk {
     // The port of this flow is never read; ports are handled as sets.
     let flow = Flow {
@@ -147,16 +147,16 @@ pub fn walk(
         Direction::Egress => (source, destination),
     };
     let Some(subject) = running_pod(cluster, subject) else {
-        return Walk::decided(direction, None, asked, Decider::NoSubject);
+        return Walk::decided(direction, None, scope, Decider::NoSubject);
     };
     if same_pod(&flow) && !through_service {
-        return Walk::decided(direction, Some(subject.key.clone()), asked, Decider::Itself);
+        return Walk::decided(direction, Some(subject.key.clone()), scope, Decider::Itself);
     }
     let question = Question { cluster, flow: &flow, direction, subject, peer };
     let mut walker = Walker {
         question: &question,
-        asked,
-        open: asked.clone(),
+        scope,
+        open: scope.clone(),
         passed: Traffic::none(),
         policies: Vec::new(),
         parts: Vec::new(),
@@ -169,9 +169,9 @@ pub fn walk(
 }
 
 impl Walk {
-    fn decided(direction: Direction, subject: Option<ObjectKey>, asked: &Traffic, decider: Decider) -> Self {
-        let part = Part { traffic: asked.clone(), verdict: Verdict::Allow, decider };
-        let parts = if asked.is_none() { Vec::new() } else { vec![part] };
+    fn decided(direction: Direction, subject: Option<ObjectKey>, scope: &Traffic, decider: Decider) -> Self {
+        let part = Part { traffic: scope.clone(), verdict: Verdict::Allow, decider };
+        let parts = if scope.is_none() { Vec::new() } else { vec![part] };
         Self { direction, subject, policies: Vec::new(), parts }
     }
 
@@ -192,7 +192,7 @@ impl Walk {
 /// Sets of traffic on their way through the tiers.
 struct Walker<'a> {
     question: &'a Question<'a>,
-    asked: &'a Traffic,
+    scope: &'a Traffic,
     /// What no rule has decided yet.
     open: Traffic,
     /// What rules of the current tier left to the next tier.
@@ -300,7 +300,7 @@ impl Walker<'_> {
             entries.iter().map(step).collect()
         });
         let holds = match &rule.ports {
-            None => self.asked.clone(),
+            None => self.scope.clone(),
             Some(entries) => entries.iter().fold(Traffic::none(), |sum, e| sum.union(&self.held_by(&e.port))),
         };
         let peer_matches = peers.as_ref().is_none_or(|peers| peers.iter().any(|p| p.matches));
@@ -326,7 +326,7 @@ impl Walker<'_> {
                 }
             }
         };
-        held.intersection(self.asked)
+        held.intersection(self.scope)
     }
 
     /// Decides all open traffic.

@@ -100,7 +100,7 @@ fn pods_over_budget_are_denied_and_other_verdicts_stay() {
                     .is_some_and(|(n, known)| *n == limited.over_budget_changes() && *known != over)
                 {
                     return Err(format!(
-                        "step {step}: a change of who is over budget was not told: {over:?}"
+                        "step {step}: a change of who is over budget was not reported: {over:?}"
                     ));
                 }
                 changes = Some((limited.over_budget_changes(), over.clone()));

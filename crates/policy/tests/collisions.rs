@@ -21,9 +21,9 @@ fn differing(world: &Cluster, node: &str, plan: &NodePlan, flow: &Flow) -> Optio
         (Direction::Ingress, &flow.destination, decision.ingress.verdict, is_own_node),
     ];
     sides.into_iter().filter(|(_, local, _, exempt)| is_local(local) && !exempt).find_map(
-        |(direction, _, wanted, _)| {
+        |(direction, _, expected, _)| {
             let found = plan.decide(direction, source, destination, flow.protocol, flow.port);
-            (found != wanted).then(|| format!("{direction} of {flow:?} is {found}, not {wanted}"))
+            (found != expected).then(|| format!("{direction} of {flow:?} is {found}, not {expected}"))
         },
     )
 }
@@ -52,5 +52,5 @@ fn contents_with_equal_hashes_are_kept_apart() {
         let most = compiler.plan().tables.len().max(compiler.plan().peer_sets.len());
         apart += usize::from(most > 1 << bits);
     }
-    assert!(apart > 50, "few had more tables or groups than names: {apart}");
+    assert!(apart > 50, "few had more tables or sets than names: {apart}");
 }

@@ -124,9 +124,9 @@ fn an_address_belongs_to_one_running_pod() {
                     owner = Some(pod);
                 }
             }
-            let (wanted, found) = (owner.map(|p| &p.key), cluster.pod_at(*address).map(|p| &p.key));
-            if wanted != found {
-                return Err(format!("{address} belongs to {wanted:?}, not to {found:?}"));
+            let (expected, found) = (owner.map(|p| &p.key), cluster.pod_at(*address).map(|p| &p.key));
+            if expected != found {
+                return Err(format!("{address} belongs to {expected:?}, not to {found:?}"));
             }
         }
         Ok(())
@@ -162,18 +162,21 @@ fn incremental_is_from_scratch_and_deltas_are_exact() {
                 if *compiler.cluster() != cluster {
                     return Err(context("the compiler holds another cluster"));
                 }
-                let wanted = from_scratch(&node, &cluster);
-                if *compiler.plan() != wanted {
-                    return Err(context(&format!("plan {:#?}\nfrom scratch {wanted:#?}", compiler.plan())));
+                let expected = from_scratch(&node, &cluster);
+                if *compiler.plan() != expected {
+                    return Err(context(&format!("plan {:#?}\nfrom scratch {expected:#?}", compiler.plan())));
                 }
-                if delta != before.delta_to(&wanted) {
-                    return Err(context(&format!("delta {delta:#?}\nexact {:#?}", before.delta_to(&wanted))));
+                if delta != before.delta_to(&expected) {
+                    return Err(context(&format!(
+                        "delta {delta:#?}\nexact {:#?}",
+                        before.delta_to(&expected)
+                    )));
                 }
                 applied.apply(&delta);
-                if applied != wanted {
+                if applied != expected {
                     return Err(context("the deltas don't add up to the plan"));
                 }
-                before = wanted;
+                before = expected;
             }
             Ok(())
         });
@@ -186,7 +189,7 @@ fn incremental_is_from_scratch_and_deltas_are_exact() {
 fn the_order_of_changes_does_not_matter() {
     hold(cases(2500), &Shape::strange(), |cluster, rng| {
         let node = some_node(rng, cluster);
-        let wanted = from_scratch(&node, cluster);
+        let expected = from_scratch(&node, cluster);
         let mut arrivals = Cluster::default().changes_to(cluster);
         rng.shuffle(&mut arrivals);
 
@@ -205,14 +208,14 @@ fn the_order_of_changes_does_not_matter() {
                 return Err(format!("node {node}: {arrival:?} again is not nothing: {twice:#?}"));
             }
         }
-        if *one_by_one.plan() != wanted {
-            return Err(format!("node {node}: one by one {:#?}\nat once {wanted:#?}", one_by_one.plan()));
+        if *one_by_one.plan() != expected {
+            return Err(format!("node {node}: one by one {:#?}\nat once {expected:#?}", one_by_one.plan()));
         }
 
         let mut batch = Compiler::new(node.clone());
         let delta = batch.apply_all(arrivals);
-        if *batch.plan() != wanted || delta != NodePlan::default().delta_to(&wanted) {
-            return Err(format!("node {node}: one batch gives {:#?}\nwanted {wanted:#?}", batch.plan()));
+        if *batch.plan() != expected || delta != NodePlan::default().delta_to(&expected) {
+            return Err(format!("node {node}: one batch gives {:#?}\nwanted {expected:#?}", batch.plan()));
         }
 
         let mut departures = cluster.changes_to(&Cluster::default());
@@ -249,15 +252,15 @@ fn a_batch_gives_the_exact_difference() {
             })
             .collect();
         let delta = compiler.apply_all(edits);
-        let wanted = from_scratch(&node, &cluster);
-        if *compiler.plan() != wanted {
-            return Err(format!("node {node}: plan {:#?}\nfrom scratch {wanted:#?}", compiler.plan()));
+        let expected = from_scratch(&node, &cluster);
+        if *compiler.plan() != expected {
+            return Err(format!("node {node}: plan {:#?}\nfrom scratch {expected:#?}", compiler.plan()));
         }
-        if delta != before.delta_to(&wanted) {
-            return Err(format!("node {node}: delta {delta:#?}\nexact {:#?}", before.delta_to(&wanted)));
+        if delta != before.delta_to(&expected) {
+            return Err(format!("node {node}: delta {delta:#?}\nexact {:#?}", before.delta_to(&expected)));
         }
         let back = compiler.apply_all(cluster.changes_to(start));
-        if *compiler.plan() != before || back != wanted.delta_to(&before) {
+        if *compiler.plan() != before || back != expected.delta_to(&before) {
             return Err(format!("node {node}: undoing the batch gives {back:#?}"));
         }
         Ok(())

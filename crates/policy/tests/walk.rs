@@ -32,9 +32,9 @@ fn walk_and_reference_agree_on_verdicts_and_reasons() {
             for (direction, side) in
                 [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
             {
-                let asked = Traffic::all();
+                let scope = Traffic::all();
                 let walk =
-                    walk(&world, &flow.source, &flow.destination, flow.through_service, direction, &asked);
+                    walk(&world, &flow.source, &flow.destination, flow.through_service, direction, &scope);
                 let part = walk.part(flow.protocol, flow.port).expect("everything is decided");
                 assert!(
                     part.verdict == side.verdict && same(&side.reason, &part.decider),
@@ -46,7 +46,7 @@ fn walk_and_reference_agree_on_verdicts_and_reasons() {
                     assert!(part.traffic.intersection(&sum).is_none(), "parts are disjoint");
                     sum = sum.union(&part.traffic);
                 }
-                assert_eq!(sum, asked);
+                assert_eq!(sum, scope);
             }
         }
     }
@@ -55,13 +55,13 @@ fn walk_and_reference_agree_on_verdicts_and_reasons() {
 #[test]
 fn only_the_given_traffic_is_decided() {
     let rng = &mut Rng::with_seed(3);
-    let asked = Traffic::of(Protocol::Tcp, PortSet::range(80, 81));
+    let scope = Traffic::of(Protocol::Tcp, PortSet::range(80, 81));
     for _ in 0..50 {
         let world = cluster(rng, &Shape::tiered());
         for flow in flows(rng, &world, 10) {
-            let walk = walk(&world, &flow.source, &flow.destination, false, Direction::Ingress, &asked);
+            let walk = walk(&world, &flow.source, &flow.destination, false, Direction::Ingress, &scope);
             let sum = walk.parts.iter().fold(Traffic::none(), |sum, p| sum.union(&p.traffic));
-            assert_eq!(sum, asked);
+            assert_eq!(sum, scope);
         }
     }
 }

@@ -170,7 +170,7 @@ mod tests {
                     seen.insert(what);
                 }
             };
-            see("address shared by live pods", owners.values().any(|(live, _)| *live > 1));
+            see("address shared by running pods", owners.values().any(|(live, _)| *live > 1));
             see(
                 "address of a finished pod in use",
                 owners.values().any(|(live, dead)| *live > 0 && *dead > 0),

@@ -92,7 +92,7 @@ impl Accounts {
 
     /// Recomputes what has changed. `cost` returns the cost of a table. Returns the tables that may have moved over
     /// budget or back within it. `O(n log n)` in the tables of the namespaces that changed.
-    pub(super) fn settle(
+    pub(super) fn update(
         &mut self,
         budget: usize,
         cost: impl Fn(PolicyTableId) -> usize,

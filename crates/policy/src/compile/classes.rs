@@ -49,7 +49,7 @@ pub(super) struct Class {
     pub(super) key: ClassKey,
     pub(super) members: AddressSet,
     /// The peer sets that contain all its members.
-    pub(super) groups: BTreeSet<PeerSetId>,
+    pub(super) sets: BTreeSet<PeerSetId>,
     /// The selections that match it.
     pub(super) selections: BTreeSet<SelectionId>,
 }
@@ -91,7 +91,7 @@ pub(super) struct Classes {
     next: ClassId,
     mentioned: Mentioned,
     /// Mentions for which the existing addresses have not been checked.
-    unsettled: Mentioned,
+    outdated: Mentioned,
     /// Classes added or emptied since they were last taken.
     touched: BTreeSet<ClassId>,
 }
@@ -164,19 +164,19 @@ impl Classes {
 
     pub(super) fn mention_label_key(&mut self, key: &Name) {
         if self.mentioned.label_keys.insert(key.clone()) {
-            self.unsettled.label_keys.insert(key.clone());
+            self.outdated.label_keys.insert(key.clone());
         }
     }
 
     pub(super) fn mention_port_name(&mut self, name: &Name) {
         if self.mentioned.port_names.insert(name.clone()) {
-            self.unsettled.port_names.insert(name.clone());
+            self.outdated.port_names.insert(name.clone());
         }
     }
 
     pub(super) fn mention_net(&mut self, net: IpNet) {
         if self.mentioned.insert_net(net) {
-            self.unsettled.insert_net(net);
+            self.outdated.insert_net(net);
         }
     }
 
@@ -185,8 +185,8 @@ impl Classes {
     /// The cost of a CIDR is its own pods. A label key or port name that was never mentioned before costs a pass over
     /// all pods. That happens once per key and process, and an index from every key to its pods would use memory
     /// permanently.
-    pub(super) fn take_unsettled(&mut self, cluster: &Cluster, book: &AddressBook) -> BTreeSet<IpAddr> {
-        let new = std::mem::take(&mut self.unsettled);
+    pub(super) fn take_outdated(&mut self, cluster: &Cluster, book: &AddressBook) -> BTreeSet<IpAddr> {
+        let new = std::mem::take(&mut self.outdated);
         let mut found = BTreeSet::new();
         if self.of.is_empty() || new.is_empty() {
             return found;
@@ -210,7 +210,7 @@ impl Classes {
 
     /// Moves an address to the class of its owner, or to none. `moved` receives the peer sets that it leaves (`false`),
     /// then those that it joins (`true`). `known` is the cache for this update.
-    pub(super) fn settle<'c>(
+    pub(super) fn update<'c>(
         &mut self,
         address: IpAddr,
         holder: Option<Holder<'c>>,
@@ -235,7 +235,7 @@ impl Classes {
         }
         if let Some(class) = current.and_then(|id| self.all.get_mut(&id)) {
             class.members.remove(&address);
-            moved(&class.groups, false);
+            moved(&class.sets, false);
             if class.members.is_empty() {
                 self.touched.extend(current);
             }
@@ -245,7 +245,7 @@ impl Classes {
                 self.of.insert(address, id);
                 if let Some(class) = self.all.get_mut(&id) {
                     class.members.insert(address);
-                    moved(&class.groups, true);
+                    moved(&class.sets, true);
                 }
             }
             None => drop(self.of.remove(&address)),
@@ -299,12 +299,8 @@ impl Classes {
         for (name, ..) in &key.ports {
             self.by_port_name.entry(name.clone()).or_default().insert(id);
         }
-        let class = Class {
-            key,
-            members: AddressSet::default(),
-            groups: BTreeSet::new(),
-            selections: BTreeSet::new(),
-        };
+        let class =
+            Class { key, members: AddressSet::default(), sets: BTreeSet::new(), selections: BTreeSet::new() };
         self.all.insert(id, class);
         self.touched.insert(id);
         id

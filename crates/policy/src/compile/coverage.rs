@@ -160,10 +160,11 @@ mod tests {
                 present[n] = !present[n];
                 coverage.change(all[n], present[n]);
                 let there = all.iter().zip(&present).filter(|(_, p)| **p);
-                let wanted = there.fold(PortSet::none(), |sum, (r, _)| sum.union(&PortSet::range(r.0, r.1)));
-                assert_eq!(coverage.ranges(), wanted.ranges(), "seed {seed}");
-                assert_eq!(coverage.len(), wanted.ranges().len());
-                assert_eq!(*met.entry(wanted).or_insert(coverage.id()), coverage.id(), "seed {seed}");
+                let expected =
+                    there.fold(PortSet::none(), |sum, (r, _)| sum.union(&PortSet::range(r.0, r.1)));
+                assert_eq!(coverage.ranges(), expected.ranges(), "seed {seed}");
+                assert_eq!(coverage.len(), expected.ranges().len());
+                assert_eq!(*met.entry(expected).or_insert(coverage.id()), coverage.id(), "seed {seed}");
             }
             let ids: std::collections::BTreeSet<_> = met.values().collect();
             assert_eq!(ids.len(), met.len(), "different sets have different numbers");

@@ -14,7 +14,7 @@ use crate::{
 pub(super) struct Recorder<'a> {
     plan: &'a mut NodePlan,
     /// `None`: the set is new, and its members needn't be tracked.
-    groups: BTreeMap<PeerSetId, Option<BTreeMap<IpAddr, bool>>>,
+    sets: BTreeMap<PeerSetId, Option<BTreeMap<IpAddr, bool>>>,
     tables: BTreeMap<PolicyTableId, Option<PolicyTable>>,
     dispatch: BTreeMap<(Direction, IpAddr), Option<PolicyTableId>>,
     hairpin: BTreeMap<IpAddr, Option<Traffic>>,
@@ -27,23 +27,23 @@ impl<'a> Recorder<'a> {
     pub(super) fn new(plan: &'a mut NodePlan) -> Self {
         let (tables, dispatch, hairpin) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (local, nodes) = (BTreeMap::new(), BTreeMap::new());
-        Self { plan, groups: BTreeMap::new(), tables, dispatch, hairpin, local, nodes }
+        Self { plan, sets: BTreeMap::new(), tables, dispatch, hairpin, local, nodes }
     }
 
     /// Returns whether the plan has this peer set.
-    pub(super) fn has_group(&self, id: PeerSetId) -> bool {
+    pub(super) fn has_set(&self, id: PeerSetId) -> bool {
         self.plan.peer_sets.contains_key(&id)
     }
 
-    pub(super) fn add_group(&mut self, id: PeerSetId, group: PeerSet) {
-        self.groups.entry(id).or_insert(None);
-        self.plan.peer_sets.insert(id, group);
+    pub(super) fn add_set(&mut self, id: PeerSetId, set: PeerSet) {
+        self.sets.entry(id).or_insert(None);
+        self.plan.peer_sets.insert(id, set);
     }
 
     /// Removes a peer set. It must not be added again in this round.
-    pub(super) fn remove_group(&mut self, id: PeerSetId) {
+    pub(super) fn remove_set(&mut self, id: PeerSetId) {
         if self.plan.peer_sets.remove(&id).is_some() {
-            self.groups.entry(id).or_insert_with(|| Some(BTreeMap::new()));
+            self.sets.entry(id).or_insert_with(|| Some(BTreeMap::new()));
         }
     }
 
@@ -54,7 +54,7 @@ impl<'a> Recorder<'a> {
         if !changed {
             return;
         }
-        if let Some(first) = self.groups.entry(id).or_insert_with(|| Some(BTreeMap::new())) {
+        if let Some(first) = self.sets.entry(id).or_insert_with(|| Some(BTreeMap::new())) {
             first.entry(address).or_insert(!member);
         }
     }
@@ -126,9 +126,9 @@ impl<'a> Recorder<'a> {
             nodes: changes(&self.nodes, |a| plan.nodes.contains(a)),
             ..Delta::default()
         };
-        for (id, first_members) in self.groups {
+        for (id, first_members) in self.sets {
             match (first_members, plan.peer_sets.get(&id)) {
-                (None, Some(group)) => drop(delta.peer_sets_added.insert(id, group.clone())),
+                (None, Some(set)) => drop(delta.peer_sets_added.insert(id, set.clone())),
                 (None, None) => {}
                 (Some(_), None) => drop(delta.peer_sets_removed.insert(id)),
                 (Some(first), Some(PeerSet::Addresses(now))) => {

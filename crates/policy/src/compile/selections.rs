@@ -132,7 +132,7 @@ impl Selections {
     }
 
     /// Matches new selections and changed classes. Returns the classes whose rows may have changed.
-    pub(super) fn settle(
+    pub(super) fn update(
         &mut self,
         classes: &mut Classes,
         cluster: &Cluster,

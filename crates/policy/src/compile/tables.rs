@@ -30,7 +30,7 @@ use crate::{
 
 /// A peer set. All tables that use it have the same classes in it.
 #[derive(Clone, Debug)]
-struct GroupState {
+struct PeerSetState {
     /// The meaning of its name.
     meaning: Meaning,
     tables: usize,
@@ -44,15 +44,15 @@ pub(super) struct Tables {
     namer: Namer,
     accounts: Accounts,
     tables: BTreeMap<PolicyTableId, TableState>,
-    groups: BTreeMap<PeerSetId, GroupState>,
+    sets: BTreeMap<PeerSetId, PeerSetState>,
     selections: Selections,
-    /// What the next `settle` must update.
+    /// What the next `update` must update.
     new_tables: BTreeSet<PolicyTableId>,
     /// Tables whose cost or whose namespaces changed.
     repriced: BTreeSet<PolicyTableId>,
-    /// What was unused at some moment; dropped at the end of `settle` if it still is.
+    /// What was unused at some moment; dropped at the end of `update` if it still is.
     unused_tables: BTreeSet<PolicyTableId>,
-    unused_groups: BTreeSet<PeerSetId>,
+    unused_sets: BTreeSet<PeerSetId>,
     /// Local addresses to which cluster-wide rules apply, and those among them to update.
     hairpins: BTreeSet<IpAddr>,
     new_hairpins: BTreeSet<IpAddr>,
@@ -77,7 +77,7 @@ impl Tables {
         self.closings
     }
 
-    /// Sets the table of a local address of a pod in this namespace; adds the table if it is new. `settle` adds its
+    /// Sets the table of a local address of a pod in this namespace; adds the table if it is new. `update` adds its
     /// exact rows.
     pub(super) fn dispatch(
         &mut self,
@@ -190,21 +190,21 @@ impl Tables {
         recorder: &mut Recorder<'_>,
     ) {
         for (row, ranges) in rows {
-            let group = self.group(Meaning::of_ranges(id, &state.definition, &row));
-            if let Some(state) = self.groups.get_mut(&group) {
+            let set = self.set(Meaning::of_ranges(id, &state.definition, &row));
+            if let Some(state) = self.sets.get_mut(&set) {
                 state.tables += 1;
             }
-            if !recorder.has_group(group) {
-                recorder.add_group(group, PeerSet::Ranges(ranges));
+            if !recorder.has_set(set) {
+                recorder.add_set(set, PeerSet::Ranges(ranges));
             }
-            state.range_groups.push(group);
-            table.ranges.insert(group, row);
+            state.range_sets.push(set);
+            table.ranges.insert(set, row);
         }
     }
 
     /// Updates the rows: new tables against the classes that their selections match, changed classes against all tables
     /// of the node. Then closes tables that are over budget, opens those that no longer are, and drops what is unused.
-    pub(super) fn settle(
+    pub(super) fn update(
         &mut self,
         classes: &mut Classes,
         cluster: &Cluster,
@@ -215,7 +215,7 @@ impl Tables {
         let new_tables = std::mem::take(&mut self.new_tables);
         let old_tables: Vec<PolicyTableId> =
             self.tables.keys().filter(|id| !new_tables.contains(id)).copied().collect();
-        let changed = self.selections.settle(classes, cluster, relabelled);
+        let changed = self.selections.update(classes, cluster, relabelled);
         for id in new_tables {
             for class in self.concerned(id, classes) {
                 self.place(id, class, classes, recorder);
@@ -226,8 +226,8 @@ impl Tables {
                 self.place(*id, *class, classes, recorder);
             }
         }
-        self.settle_budgets(classes, recorder);
-        self.settle_hairpins(moved, &changed, classes, recorder);
+        self.update_budgets(classes, recorder);
+        self.update_hairpins(moved, &changed, classes, recorder);
         for class in changed {
             if classes.get(class).is_some_and(|c| c.members.is_empty()) {
                 self.selections.forget(class, classes);
@@ -239,7 +239,7 @@ impl Tables {
 
     /// Updates what pods may send to themselves, for local addresses that are new, have another table, or a changed
     /// class.
-    fn settle_hairpins(
+    fn update_hairpins(
         &mut self,
         moved: &BTreeSet<IpAddr>,
         changed: &BTreeSet<ClassId>,
@@ -292,15 +292,15 @@ impl Tables {
         let (Some(table), Some(found)) = (self.tables.get(&id), classes.get(class)) else { return };
         let row = (!found.members.is_empty()).then(|| table.row_if_special(found)).flatten();
         let target = row.as_ref().map(|row| self.name_of(id, table, row));
-        if table.placed.get(&class) == target.as_ref().map(|(group, _)| group) {
+        if table.placed.get(&class) == target.as_ref().map(|(set, _)| set) {
             return;
         }
         self.displace(id, class, classes, recorder);
-        let (Some((group, meaning)), Some(row)) = (target, row) else { return };
+        let (Some((set, meaning)), Some(row)) = (target, row) else { return };
         let Some(table) = self.tables.get_mut(&id) else { return };
-        table.placed.insert(class, group);
+        table.placed.insert(class, set);
         let size = row_size(&row);
-        let state = table.rows.entry(group).or_insert(RowState { classes: 0, size });
+        let state = table.rows.entry(set).or_insert(RowState { classes: 0, size });
         state.classes += 1;
         let is_new = state.classes == 1;
         if is_new {
@@ -311,19 +311,19 @@ impl Tables {
             return;
         }
         if is_new {
-            table.names.insert(row.clone(), group);
-            recorder.edit_table(id, |t| drop(t.exact.insert(group, row)));
-            if !recorder.has_group(group) {
-                recorder.add_group(group, PeerSet::Addresses(AddressSet::default()));
+            table.names.insert(row.clone(), set);
+            recorder.edit_table(id, |t| drop(t.exact.insert(set, row)));
+            if !recorder.has_set(set) {
+                recorder.add_set(set, PeerSet::Addresses(AddressSet::default()));
             }
         }
-        let state = self.groups.entry(group).or_insert_with(|| GroupState::new(meaning));
+        let state = self.sets.entry(set).or_insert_with(|| PeerSetState::new(meaning));
         state.tables += usize::from(is_new);
         if state.classes.insert(class)
             && let Some(found) = classes.get_mut(class)
         {
-            found.groups.insert(group);
-            found.members.iter().for_each(|address| recorder.set_member(group, address, true));
+            found.sets.insert(set);
+            found.members.iter().for_each(|address| recorder.set_member(set, address, true));
         }
         // At once, so that no rows accumulate that are never programmed.
         if table.cost() > self.budget.elements {
@@ -340,13 +340,13 @@ impl Tables {
         recorder: &mut Recorder<'_>,
     ) {
         let Some(table) = self.tables.get_mut(&id) else { return };
-        let Some(group) = table.placed.remove(&class) else { return };
-        let Some(state) = table.rows.get_mut(&group) else { return };
+        let Some(set) = table.placed.remove(&class) else { return };
+        let Some(state) = table.rows.get_mut(&set) else { return };
         state.classes -= 1;
         let is_gone = state.classes == 0;
         if is_gone {
             table.rows_size -= state.size;
-            table.rows.remove(&group);
+            table.rows.remove(&set);
             self.repriced.insert(id);
         }
         if table.closed.is_some() {
@@ -354,35 +354,35 @@ impl Tables {
         }
         if is_gone {
             recorder.edit_table(id, |t| {
-                if let Some(row) = t.exact.remove(&group) {
+                if let Some(row) = t.exact.remove(&set) {
                     table.names.remove(&row);
                 }
             });
         }
-        if self.groups.get_mut(&group).is_some_and(|state| state.classes.remove(&class))
+        if self.sets.get_mut(&set).is_some_and(|state| state.classes.remove(&class))
             && let Some(found) = classes.get_mut(class)
         {
-            found.groups.remove(&group);
-            found.members.iter().for_each(|address| recorder.set_member(group, address, false));
+            found.sets.remove(&set);
+            found.members.iter().for_each(|address| recorder.set_member(set, address, false));
         }
         if is_gone {
-            self.release_group(group);
+            self.release_set(set);
         }
     }
 
     /// Returns the id and the meaning of the peer set of a row.
     fn name_of(&self, id: PolicyTableId, table: &TableState, row: &Traffic) -> (PeerSetId, Meaning) {
         let meaning = Meaning::of_pods(id, &table.definition, row);
-        let group = table.names.get(row).copied().unwrap_or_else(|| self.free_name(&meaning));
-        (group, meaning)
+        let set = table.names.get(row).copied().unwrap_or_else(|| self.free_name(&meaning));
+        (set, meaning)
     }
 
     fn drop_table(&mut self, id: PolicyTableId, recorder: &mut Recorder<'_>) {
         let Some(table) = self.tables.remove(&id) else { return };
         recorder.set_table(id, None);
         if table.closed.is_none() {
-            for group in table.rows.keys().chain(&table.range_groups) {
-                self.release_group(*group);
+            for set in table.rows.keys().chain(&table.range_sets) {
+                self.release_set(*set);
             }
         }
         self.closings += u64::from(self.closed.remove(&id).is_some());
@@ -395,24 +395,24 @@ impl Tables {
         for id in std::mem::take(&mut self.unused_tables) {
             self.drop_table(id, recorder);
         }
-        for id in std::mem::take(&mut self.unused_groups) {
-            if self.groups.get(&id).is_some_and(|state| state.tables == 0) {
-                let state = self.groups.remove(&id);
+        for id in std::mem::take(&mut self.unused_sets) {
+            if self.sets.get(&id).is_some_and(|state| state.tables == 0) {
+                let state = self.sets.remove(&id);
                 for class in state.iter().flat_map(|state| &state.classes) {
                     if let Some(class) = classes.get_mut(*class) {
-                        class.groups.remove(&id);
+                        class.sets.remove(&id);
                     }
                 }
-                recorder.remove_group(id);
+                recorder.remove_set(id);
             }
         }
         self.selections.drop_unused(classes);
     }
 
     /// Returns the peer set with this meaning, or adds an empty one.
-    fn group(&mut self, meaning: Meaning) -> PeerSetId {
+    fn set(&mut self, meaning: Meaning) -> PeerSetId {
         let id = self.free_name(&meaning);
-        self.groups.entry(id).or_insert_with(|| GroupState::new(meaning));
+        self.sets.entry(id).or_insert_with(|| PeerSetState::new(meaning));
         id
     }
 
@@ -421,24 +421,24 @@ impl Tables {
         let mut attempt = 0;
         loop {
             let id = meaning.id(self.namer, attempt);
-            if self.groups.get(&id).is_none_or(|known| known.meaning == *meaning) {
+            if self.sets.get(&id).is_none_or(|known| known.meaning == *meaning) {
                 return id;
             }
             attempt += 1;
         }
     }
 
-    fn release_group(&mut self, id: PeerSetId) {
-        if let Some(state) = self.groups.get_mut(&id) {
+    fn release_set(&mut self, id: PeerSetId) {
+        if let Some(state) = self.sets.get_mut(&id) {
             state.tables -= 1;
             if state.tables == 0 {
-                self.unused_groups.insert(id);
+                self.unused_sets.insert(id);
             }
         }
     }
 }
 
-impl GroupState {
+impl PeerSetState {
     fn new(meaning: Meaning) -> Self {
         Self { meaning, tables: 0, classes: BTreeSet::new() }
     }

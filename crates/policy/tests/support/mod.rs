@@ -41,7 +41,7 @@ pub(crate) fn unanimous(
     if !tiered && second_opinion::decide(cluster, flow) != reference {
         return say(
             "second opinion",
-            format!("says (egress, ingress) = {:?}", second_opinion::decide(cluster, flow)),
+            format!("decides (egress, ingress) = {:?}", second_opinion::decide(cluster, flow)),
         );
     }
     // A packet from an address to itself passes the plan only on its way through a service, and then both directions at
@@ -52,7 +52,11 @@ pub(crate) fn unanimous(
         let verdict =
             plan.decide(Direction::Egress, source.address(), destination.address(), *protocol, *port);
         let agreed = verdict.is_allow() == (reference.0 && reference.1);
-        return if agreed { Ok(reference) } else { say("plan", format!("says the hairpin is {verdict}")) };
+        return if agreed {
+            Ok(reference)
+        } else {
+            say("plan", format!("decides that the hairpin is {verdict}"))
+        };
     }
     // Traffic from a node's network stack to its pods isn't forwarded and passes no plan (SEMANTICS A39, G-5).
     if matches!(source, Endpoint::Node { name, .. } if node_of(cluster, destination) == Some(name)) {
@@ -63,7 +67,7 @@ pub(crate) fn unanimous(
         let Some(plan) = node_of(cluster, local).map(|n| &plans[n]) else { continue };
         let verdict = plan.decide(direction, source.address(), destination.address(), *protocol, *port);
         if verdict.is_allow() != wanted {
-            return say("plan", format!("says {direction} is {verdict}"));
+            return say("plan", format!("decides that {direction} is {verdict}"));
         }
     }
     Ok(reference)

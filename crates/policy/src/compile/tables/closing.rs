@@ -10,13 +10,13 @@ use crate::{PeerSetId, PolicyTable, PolicyTableId, Traffic};
 
 impl Tables {
     /// Closes and opens the tables whose cost or namespaces changed.
-    pub(super) fn settle_budgets(&mut self, classes: &mut Classes, recorder: &mut Recorder<'_>) {
+    pub(super) fn update_budgets(&mut self, classes: &mut Classes, recorder: &mut Recorder<'_>) {
         let mut touched = std::mem::take(&mut self.repriced);
         touched.iter().for_each(|id| self.accounts.reprice(*id));
         let (tables, elements) = (&self.tables, self.budget.elements);
         // A table with an excess of rules costs nothing.
         let cost = |id| tables.get(&id).map_or(0, |t| if t.cost() > elements { 0 } else { t.cost() });
-        touched.extend(self.accounts.settle(self.budget.namespace, cost));
+        touched.extend(self.accounts.update(self.budget.namespace, cost));
         for id in touched {
             // An unused table is dropped as it is.
             let Some(table) = self.tables.get(&id).filter(|table| !table.users.is_empty()) else { continue };
@@ -54,26 +54,26 @@ impl Tables {
         }
         table.names.clear();
         self.new_hairpins.extend(&table.users);
-        let ranges = std::mem::take(&mut table.range_groups);
+        let ranges = std::mem::take(&mut table.range_sets);
         let exact: Vec<PeerSetId> = table.rows.keys().copied().collect();
         recorder.edit_table(id, |table| {
             table.exact.clear();
             table.ranges.clear();
             table.rest = Traffic::none();
         });
-        for group in exact {
-            self.release_group(group);
-            self.empty_if_unused(group, classes, recorder);
+        for set in exact {
+            self.release_set(set);
+            self.empty_if_unused(set, classes, recorder);
         }
-        ranges.into_iter().for_each(|group| self.release_group(group));
+        ranges.into_iter().for_each(|set| self.release_set(set));
     }
 
     /// No table updates an unused peer set, but one may take it up again before it is dropped.
     fn empty_if_unused(&mut self, id: PeerSetId, classes: &mut Classes, recorder: &mut Recorder<'_>) {
-        let Some(state) = self.groups.get_mut(&id).filter(|state| state.tables == 0) else { return };
+        let Some(state) = self.sets.get_mut(&id).filter(|state| state.tables == 0) else { return };
         for class in std::mem::take(&mut state.classes) {
             if let Some(found) = classes.get_mut(class) {
-                found.groups.remove(&id);
+                found.sets.remove(&id);
                 found.members.iter().for_each(|address| recorder.set_member(id, address, false));
             }
         }

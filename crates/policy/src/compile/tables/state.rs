@@ -30,7 +30,7 @@ pub(super) struct TableState {
     pub(super) blocks: HashMap<IpNet, Vec<RuleBlock>>,
     /// Whether the ports of a rule depend on the peer.
     pub(super) has_port_names: bool,
-    pub(super) range_groups: Vec<PeerSetId>,
+    pub(super) range_sets: Vec<PeerSetId>,
     /// The row of each class, and how many classes share each row. Kept while the table is closed: nothing else shows
     /// when it is within its budget again.
     pub(super) placed: BTreeMap<ClassId, PeerSetId>,
@@ -61,7 +61,7 @@ impl TableState {
             selections: BTreeMap::new(),
             blocks: HashMap::new(),
             has_port_names,
-            range_groups: Vec::new(),
+            range_sets: Vec::new(),
             placed: BTreeMap::new(),
             rows: BTreeMap::new(),
             names: BTreeMap::new(),
