@@ -14,7 +14,7 @@ use palisade_fuzz::nft::plan;
 use palisade_nft::{Enforcer, Kernel, NetlinkSocket, Transport, conntrack, reader::Ruleset};
 use palisade_policy::NodePlan;
 
-/// What the kernel answered, and to which request.
+/// A reply of the kernel, and the request that it answers.
 #[derive(Default)]
 struct Tape {
     first: u32,
@@ -109,12 +109,12 @@ fn main() {
         } else {
             write("nft-replies", "read", &replies(0, &answers));
         }
-        // What is told of a transaction has the form of a listing, and ends with NFT_MSG_NEWGEN.
+        // Notifications about a transaction have the form of a listing, and end with NFT_MSG_NEWGEN.
         let end =
             [0, 0, 0, 0, 8, 0, 1, 0, 0, 0, 0, 9, 8, 0, 2, 0, 0, 0, 0, 7, 8, 0, 3, 0, b'n', b'f', b't', 0];
         let told = [objects(&answers, 3), message(0xa0f, &end)].concat();
         write("nft-drift", name, &told);
-        // While the table is there, connections are tracked.
+        // While the table exists, connections are tracked.
         let (listener, udp) =
             (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("[::1]:0").unwrap());
         let _stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -124,7 +124,7 @@ fn main() {
         let entries = conntrack::list(enforcer.kernel(), &ends).unwrap();
         assert!(!entries.is_empty(), "nothing is tracked");
         let answers = take();
-        // The target asks for other ends: 127.0.0.1 becomes 10.0.0.1, ::1 becomes fd00::1.
+        // The target requests other ends: 127.0.0.1 becomes 10.0.0.1, ::1 becomes fd00::1.
         let answers = Tape {
             datagrams: answers.datagrams.iter().map(|datagram| renamed(datagram)).collect(),
             ..answers

@@ -1,4 +1,4 @@
-//! What reaches the agent besides the API server and the kernel: its socket, its HTTP listener, its configuration file.
+//! The agent's inputs other than the API server and the kernel: its socket, its HTTP listener, its configuration file.
 
 use std::{fs, path::PathBuf, process, sync::OnceLock};
 
@@ -50,7 +50,7 @@ pub fn socket(data: &[u8]) {
     }
 }
 
-/// A connection to the metrics and health listener, in chunks that 0xff divides. The answer is HTTP or nothing, and comes in bounded
+/// A connection to the metrics and health listener, in chunks separated by 0xff. The response is HTTP or nothing, and arrives in bounded
 /// time however the request ends.
 pub fn http(data: &[u8]) {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
@@ -64,7 +64,7 @@ pub fn http(data: &[u8]) {
                 }
                 tokio::task::yield_now().await;
             }
-            // The connection stays open: who is silent is disconnected.
+            // The connection stays open: idle clients are disconnected.
             let mut answer = Vec::new();
             _ = read.read_to_end(&mut answer).await;
             answer
@@ -77,7 +77,7 @@ pub fn http(data: &[u8]) {
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{:?}", String::from_utf8_lossy(&answer));
 }
 
-/// The agent's configuration file. What is accepted can be printed, and is read back as the same.
+/// The agent's configuration file. An accepted file can be printed, and is read back unchanged.
 pub fn config(data: &[u8]) {
     let Ok(config) = read(data) else { return };
     let printed = config.to_yaml().expect("all paths are UTF-8");
@@ -88,7 +88,7 @@ pub fn config(data: &[u8]) {
 fn read(text: &[u8]) -> Result<Config, palisade_agent::config::ConfigError> {
     static FILE: OnceLock<PathBuf> = OnceLock::new();
     static MATCHES: OnceLock<ArgMatches> = OnceLock::new();
-    // Several jobs run side by side.
+    // Several jobs run concurrently.
     let file =
         FILE.get_or_init(|| std::env::temp_dir().join(format!("palisade-fuzz-config.{}", process::id())));
     let matches = MATCHES.get_or_init(|| {

@@ -1,6 +1,6 @@
-//! The answers of an API server.
+//! The responses of an API server.
 //!
-//! The product's own client talks to a server that is a function. The bytes are divided into answers and chunks by bytes that
+//! The product's own client sends its requests to a function. The input is divided into responses and chunks by bytes that
 //! occur in no UTF-8 text, so that a seed is a list of plain JSON texts.
 
 use std::{
@@ -21,17 +21,17 @@ use tokio::runtime::{Builder, Runtime};
 
 /// Ends a chunk of a body.
 const CHUNK: u8 = 0xff;
-/// Ends an answer: the next request gets what follows.
+/// Ends a response: the next request gets what follows.
 const ANSWER: u8 = 0xfe;
-/// Begins an answer that is refused: the next byte chooses the code.
+/// Begins an error response: the next byte chooses the status code.
 const REFUSED: u8 = 0xfd;
-/// Ends an answer of which the rest never comes.
+/// Ends a response whose rest never arrives.
 const SILENCE: u8 = 0xfc;
 
-/// The codes that are treated differently.
+/// The status codes that the client handles differently.
 const CODES: [u16; 8] = [400, 401, 403, 404, 410, 429, 500, 503];
 
-/// So many requests are answered with bytes of the input, and so long the rest is waited for. Of virtual time.
+/// How long a target runs at most, in virtual time.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -39,7 +39,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 #[derive(Default)]
 struct Server {
     answers: Mutex<VecDeque<Vec<u8>>>,
-    /// Which kind, by its plural, gets the answers; none: all do.
+    /// The kind, by its plural, whose requests get the responses; `None`: all kinds.
     plural: Option<&'static str>,
 }
 
@@ -59,7 +59,7 @@ impl Server {
             let next = self.answers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             return match next {
                 Some(answer) => scripted(&answer),
-                // Nothing more is to be said.
+                // The input is used up.
                 None => response(StatusCode::OK, Vec::new(), true),
             };
         }
@@ -72,7 +72,7 @@ impl Server {
     }
 }
 
-/// What a server with all kinds says of itself.
+/// The discovery documents of a server with all kinds.
 fn discovery(path: &str) -> Option<&'static [u8]> {
     Some(match path {
         "/readyz" => b"ok",
@@ -126,13 +126,13 @@ fn client(server: &Arc<Server>) -> kube::Client {
     kube::Client::new(service, "default")
 }
 
-/// A runtime whose clock jumps to the next timer when nothing else is left to do.
+/// A runtime whose clock jumps to the next timer when it is idle.
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime")
 }
 
 /// A watch of everything, in which one kind is answered with the bytes: lists, pages, watches, refusals, half lines, silence. The first
-/// byte chooses the kind. The snapshot comes once and first, and no change removes what was never set.
+/// byte chooses the kind. The snapshot is sent once and first, and no change removes an object that was never set.
 pub fn watched(data: &[u8]) {
     const PLURALS: [&str; 7] = [
         "pods",
@@ -165,7 +165,7 @@ pub fn watched(data: &[u8]) {
                     }
                     _ => {}
                 }
-                // What is left is a watch that waits for bookmarks, forever.
+                // Only a watch that waits for bookmarks remains, and it never ends.
                 if cluster.is_some() && server.answers.lock().is_ok_and(|answers| answers.is_empty()) {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                     if events.is_empty() {
@@ -189,7 +189,7 @@ fn check(cluster: &Cluster, change: &Change) {
     assert!(known, "{change:?} of what was never there");
 }
 
-/// The lists that a question reads, each answered with the next piece of the bytes; and what is kept of them, loaded.
+/// The lists that a query reads, each answered with the next piece of the input; then loads what is kept of them.
 pub fn listed(data: &[u8]) {
     let server = Server::new(data, None);
     runtime().block_on(async {

@@ -23,7 +23,7 @@ const DUMP: u16 = 0x300;
 const HEADER: usize = 16;
 const ENOENT: i32 = 2;
 
-/// What a netlink header says.
+/// The fields of a netlink header.
 #[derive(Clone, Copy)]
 struct Head {
     length: usize,
@@ -72,11 +72,11 @@ pub(crate) fn messages(mut data: &[u8]) -> Vec<Vec<u8>> {
 pub(crate) enum Behavior {
     /// As a kernel that holds these objects: a request gets those of its kind, a transaction succeeds.
     Holds,
-    /// With these messages in their order, whatever is asked.
+    /// With these messages in this order, whatever the request.
     Recites,
 }
 
-/// A kernel whose objects, or answers, are a stream of netlink messages, such as were recorded from a real one.
+/// A kernel whose objects, or replies, are a stream of netlink messages, such as those recorded from a real one.
 struct Scripted {
     behavior: Behavior,
     objects: VecDeque<Vec<u8>>,
@@ -96,7 +96,7 @@ impl Scripted {
         let (subsystem, number) = (request.kind >> 8, request.kind as u8);
         self.sequence = request.sequence;
         if (subsystem, number) == (NFTABLES, GETGEN) {
-            // NFTA_GEN_ID: it never changes, or the reader would begin anew.
+            // NFTA_GEN_ID: it never changes, or the reader would start again.
             let generation = [0, 0, 0, 0, 8, 0, 1, 0, 0, 0, 0, 1];
             self.answers.push_back(message(
                 (NFTABLES << 8) | u16::from(NEWGEN),
@@ -127,14 +127,14 @@ impl Scripted {
 fn is_wanted(object: &[u8], request: u16, asked: &[u8]) -> bool {
     let Some(head) = Head::of(object) else { return false };
     let (subsystem, number) = (request >> 8, request as u8);
-    // `NFT_MSG_GET…` is one more than `NFT_MSG_NEW…`; connection tracking has entries alone.
+    // `NFT_MSG_GET…` is one more than `NFT_MSG_NEW…`; connection tracking has only entries.
     let is_kind = match subsystem {
         CONNTRACK => head.kind >> 8 == CONNTRACK,
         _ => head.kind == (request & 0xff00) | u16::from(number.saturating_sub(1)),
     };
-    // The family, which 0 leaves open.
+    // The family; 0 means any.
     let is_family = asked.get(HEADER).is_none_or(|family| *family == 0 || object.get(HEADER) == Some(family));
-    // Elements are asked for by table and set, which stand at the beginning of each answer in the same form.
+    // Elements are requested by table and set, which are at the beginning of each reply in the same form.
     let names = asked.get(HEADER + 4..).unwrap_or_default();
     let is_set = subsystem != NFTABLES
         || number != GETSETELEM

@@ -13,7 +13,7 @@ use palisade_manifest::{
 };
 use serde_json::{Map, Number, Value as Json};
 
-/// A tree that stands for more values than this, through aliases, is not compared.
+/// A tree that has more values than this when its aliases are expanded is not compared.
 const VALUES: usize = 10_000;
 
 /// YAML to trees. Every span is a piece of the text and inside that of the value around it. What JSON can express survives being
@@ -60,7 +60,7 @@ fn check_spans(text: &str, at: &At<'_>, around: Range<u32>, left: &mut usize) {
     *left -= 1;
     let span = at.span();
     assert!(text.get(span.start as usize..span.end as usize).is_some(), "{at:?} is not in the text");
-    // An alias stands outside of what it names.
+    // The position of an alias is outside of the value that it refers to.
     let inside = around.start <= span.start && span.end <= around.end;
     assert!(inside || text.contains('*'), "{at:?} is outside of {around:?}");
     for (_, key, value) in at.entries() {
@@ -80,7 +80,7 @@ fn to_json(at: &At<'_>, left: &mut usize) -> Option<Json> {
             Scalar::Null => Json::Null,
             Scalar::Bool(value) => Json::Bool(*value),
             Scalar::Int(value) => Json::Number(Number::from_i128(*value)?),
-            // How many digits are printed is not the reader's affair.
+            // The number of printed digits doesn't matter to the reader.
             Scalar::Float(_) => return None,
             Scalar::Str(text) => Json::String(text.to_string()),
         },
@@ -119,7 +119,7 @@ pub fn load_text(data: &[u8]) {
         (Channel::Experimental, Admission::Passed, false),
     ];
     for (channel, admission, strict) in ways {
-        // A few bytes may ask for a hundred thousand pods, which takes its time and finds nothing.
+        // A few bytes may declare a hundred thousand pods, which is slow and finds nothing.
         let options = LoadOptions {
             channel,
             admission,
@@ -132,7 +132,7 @@ pub fn load_text(data: &[u8]) {
     }
 }
 
-/// Objects of a cluster as `palisade` reads them for a question: JSON through the loader of manifests.
+/// Objects of a cluster as `palisade` reads them for a query: JSON through the loader of manifests.
 pub fn load_cluster(data: &[u8]) {
     let text = String::from_utf8_lossy(data).into_owned();
     check_load(&Input::Cluster(text), &LoadOptions { max_made_pods: 100, ..LoadOptions::default() });

@@ -68,7 +68,7 @@ pub fn plan() -> NodePlan {
     Compiler::from_cluster("n1".into(), &loaded.cluster).plan().clone()
 }
 
-/// Answers of any kind to dumps, single requests and transactions: lost, repeated, out of order, cut off, errors with and without an
+/// Replies of any kind to dumps, single requests and transactions: lost, repeated, out of order, cut off, errors with and without an
 /// extended acknowledgement.
 pub fn replies(data: &[u8]) {
     let Some((what, data)) = data.split_first() else { return };
@@ -112,7 +112,7 @@ pub fn drops(data: &[u8]) {
     fuzzing::drops(data);
 }
 
-/// What the kernel tells of changes of nftables.
+/// The kernel's notifications about changes of nftables.
 pub fn notifications(data: &[u8]) {
     fuzzing::notifications(data);
 }

@@ -30,7 +30,7 @@ pub struct DeniedPacket {
 
 impl DeniedPacket {
     /// Whether it is multicast, broadcast or link-local traffic, which is dropped regardless of policies. The broadcast address
-    /// of a subnet can't be told from other addresses.
+    /// of a subnet can't be distinguished from other addresses.
     fn is_link_traffic(&self) -> bool {
         let link_local = |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
         self.destination.is_multicast()

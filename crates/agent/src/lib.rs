@@ -2,7 +2,7 @@
 //!
 //! The core:
 //!
-//! * [`Reconciler`] is pure: it turns inputs and times into actions, without I/O. It holds the wanted state.
+//! * [`Reconciler`] is pure: it turns inputs and times into actions, without I/O. It holds the desired state.
 //! * [`DataPlane`] is the interface to the kernel, which holds the programmed state. [`NftDataPlane`] is the real one.
 //! * [`NodeAgent`] joins them and performs the actions.
 //! * [`stale`] finds established connections that a change may deny.

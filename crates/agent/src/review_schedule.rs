@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// The pause after a review is this many times its cost, so that reviews take at most a fifth of a core.
 const PAUSE_FACTOR: u32 = 4;
-/// The longest pause. A connection that is now denied lives at most this long after the commit, plus the duration of the
+/// The longest pause. A connection that is now denied survives at most this long after the commit, plus the duration of the
 /// review.
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// The pause after a failed review.

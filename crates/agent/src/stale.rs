@@ -10,7 +10,7 @@ use crate::{FiveTuple, TrackedConnection};
 /// `delta` is the difference of the two plans. Addresses for which the change only allows more are not included.
 ///
 /// If peers are allowed less, returns those peers or the local addresses concerned, whichever are fewer: a peer pod
-/// that is deleted or relabelled is one address, however many local pods it could reach.
+/// that is deleted or relabeled is one address, however many local pods it could reach.
 ///
 /// `O(delta × tables)`; reads no connections.
 #[must_use]

@@ -1,4 +1,4 @@
-//! The catalogue of the kinds that Palisade reads, watches or reports on. A new kind is one entry in it.
+//! The catalog of the kinds that Palisade reads, watches or reports on. A new kind is one entry in it.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub enum NeededFor {
     WorkloadNames,
 }
 
-/// One entry of the catalogue.
+/// One entry of the catalog.
 struct Resource {
     /// The kind, such as `NetworkPolicy`.
     name: &'static str,

@@ -37,7 +37,7 @@ mod store;
 use crate::{client::ClientPool, event::Event};
 pub use options::WatchOptions;
 
-/// Watches everything until the receiver is dropped. Runs on the current tokio runtime, of either flavour, with time and I/O enabled.
+/// Watches everything until the receiver is dropped. Runs on the current tokio runtime, of either flavor, with time and I/O enabled.
 ///
 /// * [`Event::Snapshot`] is sent once, when every kind has been listed. Namespaces, pods, nodes and NetworkPolicies must be readable for
 ///   that. So must the kinds of `policy.networking.k8s.io`, unless the cluster certainly doesn't serve them: a cluster-wide policy that is

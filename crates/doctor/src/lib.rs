@@ -1,4 +1,4 @@
-//! Checks whether a machine lets network policies work, and names the cure where it does not.
+//! Checks whether network policies can work on a machine, and names a cure for each problem.
 //!
 //! [`examine`] inspects one node from inside its network namespace and changes nothing there: kernel features are tried in a
 //! temporary network namespace, and the self-test's links are removed when it ends. [`report`] renders the findings.

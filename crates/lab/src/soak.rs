@@ -1,4 +1,4 @@
-//! A lab that changes for a given time. Pods, namespaces, policies and services are created, relabelled, moved, edited and
+//! A lab that changes for a given time. Pods, namespaces, policies and services are created, relabeled, moved, edited and
 //! deleted at random, while connections are probed. After each round of changes the kernel is compared with the engine, and the
 //! memory of the process is measured.
 //!

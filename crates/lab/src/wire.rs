@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_checksum_equals_the_published_check_value() {
-        // The check value of CRC-32C in the catalogue of parametrized CRC algorithms.
+        // The check value of CRC-32C in the catalog of parametrized CRC algorithms.
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     }
 }

@@ -1,4 +1,4 @@
-//! Made-up addresses for pods and services that declare none, so that manifests alone describe a cluster that can be
+//! Generated addresses for pods and services that declare none, so that manifests alone describe a cluster that can be
 //! queried and run.
 //!
 //! Addresses are assigned in the order of namespace and name, so the same manifests always produce the same addresses.
@@ -18,10 +18,10 @@ use palisade_policy::{
 
 use crate::diagnostic::{Code, Diagnostic, Severity};
 
-/// The ranges from which addresses are made up.
+/// The ranges from which addresses are generated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressPlan {
-    /// The families in which addresses are made up, in the order in which pods list them.
+    /// The families in which addresses are generated, in the order in which pods list them.
     pub families: Vec<Family>,
     /// Pod ranges for IPv4. The first one that is large enough is used.
     pub pods_v4: Vec<Ipv4Net>,
@@ -52,7 +52,7 @@ impl Default for AddressPlan {
     }
 }
 
-/// Pods and services that get no made-up address, or not in every family.
+/// Pods and services that get no generated address, or not in every family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unaddressed {
     /// Pods whose status says that they have no address yet.

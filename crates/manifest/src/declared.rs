@@ -42,7 +42,7 @@ pub(crate) struct PodTemplate {
 #[derive(Clone, Debug)]
 pub(crate) struct DeclaredPod {
     pub(crate) pod: Pod,
-    /// The status says that the pod has no address yet, so none is made up (SEMANTICS A51).
+    /// The status says that the pod has no address yet, so none is generated (SEMANTICS A51).
     pub(crate) awaits_address: bool,
     /// An API server sent it.
     pub(crate) from_cluster: bool,
@@ -52,7 +52,7 @@ pub(crate) struct DeclaredPod {
 #[derive(Clone, Debug)]
 pub(crate) struct DeclaredService {
     pub(crate) service: Service,
-    /// The families in which it needs a made-up address: none if it has an address, is headless or is an ExternalName.
+    /// The families in which it needs a generated address: none if it has an address, is headless or is an ExternalName.
     pub(crate) needs: BTreeSet<Family>,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct DeclaredWorkload {
     pub(crate) origin: Origin,
     /// A Job whose pods carry their completion index as a label.
     pub(crate) indexed: bool,
-    /// An API server sent it, so its pods are in the cluster and none is made up.
+    /// An API server sent it, so its pods are in the cluster and none is generated.
     pub(crate) from_cluster: bool,
 }
 

@@ -31,7 +31,7 @@ pub enum Input {
         text: String,
     },
     /// One object, or a `List`, as JSON from an API server. The server has admitted the objects, so they are not
-    /// validated again, and no address is made up for them. Their positions are the object's name and the field's path.
+    /// validated again, and no address is generated for them. Their positions are the object's name and the field's path.
     /// An object of a later file replaces one from the cluster without a warning.
     Cluster(String),
 }
@@ -176,7 +176,7 @@ impl<'r> InputReader<'r> {
         let opened = if may_be_pipe { File::open(&file.path) } else { open_regular(&file.path) };
         let opened = opened.and_then(|opened| Ok((opened.metadata()?, opened)));
         match opened {
-            // Kernel files such as /proc/kmsg report a size of 0, and reading them may block for ever.
+            // Kernel files such as /proc/kmsg report a size of 0, and reading them may block forever.
             Ok((metadata, _)) if metadata.is_file() && metadata.len() == 0 => {
                 Some(Text::new(name, String::new()))
             }

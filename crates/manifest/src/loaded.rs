@@ -40,7 +40,7 @@ pub struct Loaded {
     pub origins: BTreeMap<(Name, ObjectKey), Origin>,
     /// Ingresses and routes, by kind and key. Backends that don't exist are left out.
     pub routes: Vec<Route>,
-    /// Pods and services that get no made-up address.
+    /// Pods and services that get no generated address.
     pub unaddressed: Unaddressed,
 }
 

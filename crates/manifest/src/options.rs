@@ -28,7 +28,7 @@ pub struct LoadOptions {
     pub limits: Limits,
     /// Whether an undeclared namespace doesn't exist, provided that any namespace is declared.
     pub all_namespaces: bool,
-    /// The ranges of made-up addresses for pods and services; `None` makes up none.
+    /// The ranges of generated addresses for pods and services; `None`: none are generated.
     pub addresses: Option<AddressPlan>,
 }
 
@@ -54,7 +54,7 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// Returns the default options, with made-up addresses in these families.
+    /// Returns the default options, with generated addresses in these families.
     #[must_use]
     pub fn with_families(families: &[Family]) -> Self {
         let addresses = Some(AddressPlan { families: families.to_vec(), ..AddressPlan::default() });

@@ -43,7 +43,7 @@ pub(crate) fn node(new: &mut Node, old: Option<&Node>, from_cluster: bool) {
 }
 
 /// Completes a service of a file: one that needs addresses keeps those of the service that it replaces. For a service of
-/// the cluster, no address is made up.
+/// the cluster, no address is generated.
 pub(crate) fn service(new: &mut DeclaredService, old: Option<&DeclaredService>, from_cluster: bool) {
     if from_cluster {
         new.needs.clear();

@@ -10,7 +10,7 @@ use crate::{
 /// How to render diagnostics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    /// Whether to use terminal colours.
+    /// Whether to use terminal colors.
     pub colour: bool,
     /// The maximum width in columns.
     pub width: usize,

@@ -102,7 +102,7 @@ fn output_chain(sets: &BaseSets) -> Chain {
 /// Returns the chain that denies link-scoped traffic while a local pod is isolated.
 ///
 /// The forward hook sees such traffic only through bridges: broadcast, multicast, and packets with link-local addresses,
-/// by which no pod is known. Dispatch uses pod addresses, so no policy applies to such a packet, although it may be from
+/// which don't identify a pod. Dispatch uses pod addresses, so no policy applies to such a packet, although it may be from
 /// or to an isolated pod (SEMANTICS A42). Routers forward none of it except routed multicast.
 ///
 /// The rules that jump here never change. The content of this chain changes with the first and the last isolated pod

@@ -56,7 +56,7 @@ pub enum OwnTable {
     Current,
     /// It has another format, or belongs to another program: its comment. It is replaced when an agent starts.
     Other(Option<String>),
-    /// It is dormant: the kernel skips its rules. An agent wakes it.
+    /// It is dormant: the kernel skips its rules. An agent activates it at its start.
     Dormant,
     /// It belongs to the socket with this netlink port, and the kernel refuses changes by all others.
     Owned(u32),

@@ -1,4 +1,4 @@
-//! `palisade doctor`: checks whether this machine lets policies work.
+//! `palisade doctor`: checks whether policies can work on this machine.
 
 use std::{
     path::{Path, PathBuf},

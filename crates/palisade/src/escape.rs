@@ -8,7 +8,7 @@ pub(crate) fn plain(text: &str) -> Cow<'_, str> {
 }
 
 /// Escapes a finished text for a terminal: only line breaks, tabs and colors pass unescaped. This is the last line of
-/// defence: names must be made [`plain`] where they are inserted, because a name may contain colors too.
+/// defense: names must be made [`plain`] where they are inserted, because a name may contain colors too.
 pub(crate) fn terminal(text: &str) -> Cow<'_, str> {
     let is_odd = |c: char| palisade_manifest::needs_escape(c) && !matches!(c, '\n' | '\t');
     if !text.contains(is_odd) {

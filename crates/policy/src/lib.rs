@@ -8,7 +8,8 @@
 //! * [`walk::walk`] does the same for sets of ports and reports every rule that it visits.
 //! * [`Compiler`] compiles the same cluster to a [`NodePlan`], incrementally, and returns what changed as a [`Delta`].
 //!
-//! Sources named in the documentation ("SEMANTICS A.8") are sections of docs/semantics.md.
+//! Comments name the source of a rule. "SEMANTICS G-5", or G-5 alone, is a choice in docs/semantics.md, which also explains
+//! the numbers with other letters ("SEMANTICS A.8"): they are statements of the API's own documents.
 
 #![forbid(unsafe_code)]
 

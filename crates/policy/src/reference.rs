@@ -1,6 +1,6 @@
 //! The reference: decides one flow the way the specification reads (SEMANTICS D).
 //!
-//! Short, obvious and slow on purpose: it evaluates every policy for every flow and is never optimised. Tests hold
+//! Short, obvious and slow on purpose: it evaluates every policy for every flow and is never optimized. Tests hold
 //! everything faster equal to it.
 
 use crate::{
@@ -108,7 +108,7 @@ impl<'a> Carrier for OneFlow<'a> {
         self.passing = false;
     }
 
-    /// A pod that reaches itself through a service is allowed all the same (G-6).
+    /// A pod that reaches itself through a service is allowed nevertheless (G-6).
     fn decide_isolated(&mut self) {
         if self.decided.is_some() {
             return;

@@ -1,4 +1,4 @@
-//! Policies in the normalised form to which all policy APIs are decoded.
+//! Policies in the normalized form to which all policy APIs are decoded.
 //!
 //! Defaulting (SEMANTICS A.2) and validation (A.3) are done before a value of these types exists.
 

@@ -1,4 +1,4 @@
-//! The order in which tiers and rules decide, once for all that decide (SEMANTICS D1–D3).
+//! The order in which tiers and rules are evaluated: the one implementation that all evaluators share (SEMANTICS D1–D3).
 //!
 //! ```text
 //!             rules in order            all rules, if any policy isolates        rules in order
@@ -8,7 +8,7 @@
 //!        accepted, denied        accepted   denied: no rule matches     accepted, denied
 //! ```
 //!
-//! The fold knows the order and nothing else. What traffic is, which rules there are and what they match is up to the
+//! The fold defines only the order. What traffic is, which rules there are and what they match is defined by the
 //! carrier: the [reference](crate::reference) carries one flow, the [walk](crate::walk) sets of ports with the rule that
 //! takes them, and the compiler sets of ports alone.
 
@@ -16,7 +16,7 @@ use crate::{Action, Tier, Verdict};
 
 /// Carries the traffic that no rule has decided yet through the tiers.
 pub(crate) trait Carrier {
-    /// A rule, or several neighbours with one action.
+    /// A rule, or several adjacent rules with one action.
     type Rule;
     /// Some of the traffic.
     type Traffic;

@@ -14,7 +14,7 @@ use palisade_policy::{
 };
 
 /// Returns a random change of `cluster`, of any kind that a watch can deliver: objects that are added, deleted,
-/// relabelled, moved to other nodes, given other addresses or edited, and changes without effect.
+/// relabeled, moved to other nodes, given other addresses or edited, and changes without effect.
 ///
 /// With [`Style::Buildable`] and [`Style::BuildableTiered`] a buildable cluster stays buildable.
 #[must_use]

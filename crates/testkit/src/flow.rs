@@ -42,7 +42,7 @@ fn rules(cluster: &Cluster) -> impl Iterator<Item = &Rule> {
     cluster.policies.values().flat_map(|p| Direction::BOTH.into_iter().filter_map(|d| p.rules(d))).flatten()
 }
 
-/// Returns the first and the last address of every CIDR and exception, and their neighbours outside.
+/// Returns the first and the last address of every CIDR and exception, and the adjacent addresses outside.
 fn boundaries(cluster: &Cluster) -> BTreeSet<IpAddr> {
     let mut out = BTreeSet::new();
     for entry in rules(cluster).filter_map(|r| r.peers.as_ref()).flatten() {

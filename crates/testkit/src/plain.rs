@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use palisade_policy::{Labels, ObjectKey, Phase, Pod};
 
-/// Returns a running pod labelled `app=<name>`, without node, addresses and ports.
+/// Returns a running pod labeled `app=<name>`, without node, addresses and ports.
 #[must_use]
 pub fn running_pod(namespace: &str, name: &str) -> Pod {
     Pod {

@@ -139,7 +139,7 @@ fn rule(peer: Peer, port: PortMatch) -> Rule {
     }
 }
 
-/// The policy of one workload: in seven of ten cases it allows a neighbour in its namespace, else another team, the
+/// The policy of one workload: in seven of ten cases it allows another workload in its namespace, else another team, the
 /// monitoring, egress to a CIDR, or egress to the cluster's DNS.
 fn policy(rng: &mut Rng, index: usize, namespaces: usize, workloads: usize) -> Policy {
     let workload = rng.usize(..workloads);

@@ -14,7 +14,7 @@
 //!   ┌─────────────────────────────── Worker (this thread) ───────────────────────────────┐
 //!   │  changes, snapshots ─► NodeAgent::apply, snapshot                                  │
 //!   │  once a second ──────► NodeAgent::tick (retries, pending reviews)                  │
-//!   │  table changes ──────► Repairs ─► DataPlane::repair ─► NodeAgent::review_all            │
+//!   │  table changes ──────► Repairs ─► DataPlane::repair ─► NodeAgent::review_all        │
 //!   └──────────┬───────────────────────────────────────────────────────────▲─────────────┘
 //!              │ Input                                                     │ Report
 //!              ▼                                                           │
@@ -144,7 +144,7 @@ impl Worker {
         }
     }
 
-    /// Works until the inbox says to stop.
+    /// Processes inputs until the inbox is told to stop.
     pub(super) fn run(&mut self) {
         loop {
             let due = self.review_due.into_iter().chain(self.repairs.due()).min();

@@ -3,7 +3,7 @@
 use palisade_manifest::{Diagnostic, Severity, collapse, printable};
 use serde_json::{Value, json};
 
-/// The condition types carry our domain, since several implementations may write conditions and no type is standardised (SEMANTICS C44,
+/// The condition types carry our domain, since several implementations may write conditions and no type is standardized (SEMANTICS C44,
 /// G-21).
 const ACCEPTED: &str = "palisade.dev/Accepted";
 const PROGRAMMED: &str = "palisade.dev/Programmed";

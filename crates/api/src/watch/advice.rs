@@ -1,4 +1,4 @@
-//! Causes and cures of a watch that fails, for the log and the agent's status.
+//! Causes of a failing watch, and what to do about them, for the log and the agent's status.
 
 use crate::{
     error::{ApiError, ApiErrorKind},

@@ -80,7 +80,7 @@ pub(super) struct Session {
     /// Notified of a 404 of an optional kind.
     check_discovery: Arc<Notify>,
     out: mpsc::Sender<SessionEvent>,
-    /// Events to send, in order. What the store takes for sent is sent or in this queue, so a session that is cancelled at any await can
+    /// Events to send, in order. What the store counts as sent is sent or in this queue, so a session that is canceled at any await can
     /// be run again.
     unsent: VecDeque<SessionEvent>,
     store: Store,
@@ -142,7 +142,7 @@ impl Session {
     }
 
     /// Lists and watches until the receiver is dropped. A 404 is retried like other failures; for an optional kind discovery finds out
-    /// what it means and stops the session. May be cancelled at any await and run again.
+    /// what it means and stops the session. May be canceled at any await and run again.
     pub(super) async fn run(&mut self) -> Disconnected {
         if self.flush().await.is_err() {
             return Disconnected;

@@ -25,7 +25,7 @@ pub(crate) const NEAR: &str = "n1";
 /// The other node.
 pub(crate) const FAR: &str = "n2";
 
-/// The pods of each node. Each is labelled `app=<its name>`.
+/// The pods of each node. Each is labeled `app=<its name>`.
 const PODS: [(&str, &[&str]); 2] =
     [(NEAR, &["srv", "bad", "open", "iso", "client", "both"]), (FAR, &["far-srv", "far-bad", "far-client"])];
 
@@ -72,7 +72,7 @@ fn pod(name: &str, node: &str) -> Pod {
     Pod { node: Some(node.into()), ..running_pod(NAMESPACE, name) }
 }
 
-/// Returns a service of the pods labelled `app=<app>`, which the lab translates as kube-proxy does.
+/// Returns a service of the pods labeled `app=<app>`, which the lab translates as kube-proxy does.
 fn service(app: &str) -> Service {
     Service {
         key: key(app),
@@ -252,7 +252,7 @@ impl Testbed {
     }
 }
 
-/// Returns a policy that selects the pods labelled `app=<app>`. `spec` has its rules and types.
+/// Returns a policy that selects the pods labeled `app=<app>`. `spec` has its rules and types.
 pub(crate) fn policy(name: &str, app: &str, mut spec: Value) -> Value {
     spec["podSelector"] = json!({"matchLabels": {"app": app}});
     json!({

@@ -9,7 +9,7 @@ use palisade_policy::{
 };
 use palisade_testkit::running_pod;
 
-/// Returns a pod in namespace `x`, labelled `app=<name>`, with a TCP port `web` 80 and a UDP port `dns` 53.
+/// Returns a pod in namespace `x`, labeled `app=<name>`, with a TCP port `web` 80 and a UDP port `dns` 53.
 pub(crate) fn pod(name: &str) -> Pod {
     let port = |name: &str, protocol, port| ContainerPort { name: Some(name.into()), protocol, port };
     Pod {
@@ -38,7 +38,7 @@ pub(crate) fn four() -> Cluster {
     cluster([on("n1", pod("a")), on("n1", pod("b")), on("n2", pod("c")), on("n2", pod("d"))])
 }
 
-/// Returns a service of the pods labelled `app=<app>`.
+/// Returns a service of the pods labeled `app=<app>`.
 pub(crate) fn service(name: &str, app: &str, ports: &[(Protocol, u16, TargetPort)]) -> Service {
     let port = |(protocol, port, target): &(Protocol, u16, TargetPort)| ServicePort {
         name: None,
@@ -86,7 +86,7 @@ pub(crate) fn rule(peers: Option<Vec<Peer>>, ports: Option<Vec<PortMatch>>) -> R
     }
 }
 
-/// Returns a policy that selects the pods labelled `app=<app>`.
+/// Returns a policy that selects the pods labeled `app=<app>`.
 pub(crate) fn policy(
     name: &str,
     app: &str,

@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
     }
     let loaded = inputs::load(&arguments.paths, &arguments.reading, &load_options(), false)?;
     let layout = Layout::of(&loaded.cluster, &arguments.layout.options())?;
-    // Opened before the sandbox is entered, while the user still is who owns the directory.
+    // Opened before the sandbox is entered, while this process still has the identity of the user who owns the directory.
     let control = ControlSocket::open(&arguments.lab.name)?;
     let sandbox = Sandbox::enter()?;
     let (events, inbox) = mpsc::channel();

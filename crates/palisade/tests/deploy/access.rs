@@ -1,4 +1,4 @@
-//! What the agents, and the people who ask a cluster, may do at the API server.
+//! The permissions of the agents, and of users who query a cluster, at the API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,7 +81,7 @@ fn without_reports_an_agent_writes_nothing() {
     assert!(objects.iter().all(|o| !["Role", "RoleBinding"].contains(&kind(o))));
 }
 
-/// What they may do is what `palisade can` and its sisters read, and nothing more.
+/// The permissions are exactly those for what `palisade can` and similar verbs read.
 #[test]
 fn people_who_ask_can_list_what_answers_need() {
     let needed = ResourceKind::all()
@@ -97,7 +97,7 @@ fn people_who_ask_can_list_what_answers_need() {
     assert_eq!(role(&with_chart, "ClusterRole", "palisade-explainer").unwrap(), needed);
 }
 
-/// Every kind that an agent watches. Services matter to questions alone.
+/// Every kind that an agent watches. Only queries need Services.
 #[test]
 fn an_agent_may_watch_every_kind_that_it_watches() {
     let rights = role(&objects("deploy/manifests/palisade.yaml"), "ClusterRole", "palisade-agent").unwrap();

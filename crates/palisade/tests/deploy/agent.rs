@@ -1,4 +1,4 @@
-//! What the agent says of itself: its metrics are those that are documented, and it takes the settings that the chart writes.
+//! The agent itself: its metrics are those that are documented, and it accepts the settings that the chart generates.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,7 +71,7 @@ fn every_metric_is_documented_as_it_is() {
     assert_eq!(there, written, "left what the agent has, right what docs/operations.md says");
 }
 
-/// Nothing is missing above: the list of metrics has as many names.
+/// The comparison above is complete: the list of metrics has as many names.
 #[test]
 fn every_metric_of_the_list_was_seen() {
     let source = file("crates/agent/src/metrics.rs");
@@ -85,7 +85,7 @@ fn every_metric_of_the_list_was_seen() {
     assert_eq!(names.len(), metrics().len(), "{names:?}");
 }
 
-/// The program reads the file that the chart makes, and means by it what the file says.
+/// The program reads the file that the chart generates, and its settings are those of the file.
 #[test]
 fn the_agent_takes_the_settings() {
     let dir = tempfile::TempDir::new().unwrap();

@@ -1,5 +1,5 @@
-//! What `deploy/` may hold, read as a cluster would read it: capabilities, mounts, verbs, names of metrics. That the rendered files
-//! are what the chart makes is the job of `deploy/test.sh`, which needs Helm; these tests don't.
+//! Checks what `deploy/` contains: capabilities, mounts, verbs, names of metrics. Whether the rendered files
+//! are what the chart generates is checked by `deploy/test.sh`, which needs Helm; these tests don't.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,

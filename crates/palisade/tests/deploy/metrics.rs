@@ -1,4 +1,4 @@
-//! The dashboard and the alerts speak of metrics that the agent has, and the documentation of all of them.
+//! The dashboard and the alerts use only metrics that the agent has, and the documentation lists all of them.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +8,10 @@ use crate::{file, objects};
 
 /// Labels that Prometheus adds, and that of a histogram's buckets.
 const OTHER_LABELS: [&str; 3] = ["instance", "job", "le"];
-/// The one metric that Prometheus makes itself.
+/// The one metric that Prometheus generates itself.
 const UP: &str = "up";
 
-/// A metric, as operations.md has it.
+/// A metric, as operations.md documents it.
 pub(crate) struct Documented {
     /// As scraped.
     pub(crate) name: String,
@@ -39,7 +39,7 @@ pub(crate) fn documented() -> Vec<Documented> {
 
 /// The words of an expression that could be names: of metrics, labels or functions.
 fn names(expression: &str) -> BTreeSet<&str> {
-    // What stands in quotes is a value.
+    // Text in quotes is a value.
     let outside = expression.split('"').step_by(2);
     outside.flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).collect()
 }
@@ -129,7 +129,7 @@ fn panels_stand_beside_each_other() {
     }
 }
 
-/// Every metric that the agent has is on the dashboard, but for those that say what they say by another one.
+/// The dashboard shows every documented metric.
 #[test]
 fn the_dashboard_leaves_nothing_out() {
     let text = file("deploy/grafana/palisade.json");
@@ -158,7 +158,7 @@ fn alerts_ask_for_metrics_that_exist_and_say_what_to_do() {
         assert!(["critical", "warning"].contains(&alert["labels"]["severity"].as_str().unwrap()), "{name}");
         assert_eq!(text("runbook"), format!("docs/operations.md#{}", name.to_lowercase()));
         assert!(sections.contains(&name), "operations.md says nothing about {name}");
-        // The texts may use the labels that the expression leaves.
+        // The texts may use the labels that the expression's result has.
         for label in ["summary", "description"].iter().flat_map(|k| text(k).split("$labels.").skip(1)) {
             let label = label.split([' ', '}']).next().unwrap();
             let expression = alert["expr"].as_str().unwrap();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{file, kind, name, objects, only, rendered, words};
 
-/// What the chart makes, whatever the values say. A new kind is a decision.
+/// The kinds that the chart generates with any values. A new kind has to be added here deliberately.
 const KINDS: [&str; 11] = [
     "ClusterRole",
     "ClusterRoleBinding",
@@ -68,7 +68,7 @@ fn no_container_has_more_rights_than_it_uses() {
             }
             if is_palisade(container) {
                 assert_eq!(capabilities["add"], json!(["NET_ADMIN"]), "{at}");
-                // Capabilities that are added reach uid 0 alone.
+                // Added capabilities take effect for uid 0 only.
                 assert_eq!((&security["runAsUser"], &security["runAsGroup"]), (&json!(0), &json!(0)), "{at}");
             } else {
                 assert_eq!(capabilities["add"], Value::Null, "{at}");
@@ -107,7 +107,7 @@ fn every_node_is_protected_and_stays_so_during_an_upgrade() {
         let spec = &only(&objects, "DaemonSet")["spec"];
         let strategy = &spec["updateStrategy"];
         assert_eq!(strategy["type"], "RollingUpdate", "{path}");
-        // Two agents on one node would want the same port and the same lock.
+        // Two agents on one node would need the same port and the same lock.
         assert_eq!(strategy["rollingUpdate"]["maxSurge"], Value::Null, "{path}");
         let pod = &spec["template"]["spec"];
         assert_eq!(pod["priorityClassName"], "system-node-critical", "{path}");
@@ -138,7 +138,7 @@ fn the_agent_knows_its_node_and_is_asked_how_it_fares() {
             [("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")]
         {
             let get = &agent[probe]["httpGet"];
-            // Where no pod can keep the kubelet from its answer.
+            // At an address where no pod can block the kubelet's probes.
             let expected = json!({"path": page, "port": "health", "host": "127.0.0.1"});
             assert_eq!(*get, expected, "{path}: {probe}");
         }
@@ -157,7 +157,7 @@ fn removing_takes_no_token_and_no_agent() {
     assert!(running.iter().all(|c| !is_palisade(c)), "an agent would put the rules back");
 }
 
-/// The agents' settings are a file: what stands there is what the values say.
+/// The agents' settings are a file, which has what the values set.
 #[test]
 fn settings_follow_from_the_values() {
     let settings = |path: &str| -> Value {
@@ -178,7 +178,7 @@ fn settings_follow_from_the_values() {
     assert_eq!((&confined["listen"], &confined["report-status"]), (&json!("127.0.0.1:9643"), &json!(false)));
 }
 
-/// The kubelet asks for health where the agents' settings serve it.
+/// The kubelet probes the address at which the agents' settings serve health.
 #[test]
 fn health_is_served_on_loopback_at_the_port_that_is_probed() {
     for (path, objects) in rendered() {
@@ -198,7 +198,7 @@ fn every_value_is_documented() {
     fn described(schema: &Value, path: &str) {
         for (key, property) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{key}");
-            // What is inside of these is the API's, and described there.
+            // The content of these is defined and documented by the Kubernetes API.
             let theirs =
                 [".resources.", ".affinity.", ".seLinuxOptions."].iter().any(|api| path.starts_with(api));
             assert!(theirs || property["description"].is_string(), "no description of {path}");

@@ -1,6 +1,6 @@
 //! Sets of addresses as ranges: union, difference, and the sweep over a whole family.
 //!
-//! A list of ranges is *canonical* if it is sorted, disjoint and without neighbours that touch.
+//! A list of ranges is *canonical* if it is sorted and no two of its ranges overlap or touch.
 
 use std::collections::{BTreeMap, btree_map};
 

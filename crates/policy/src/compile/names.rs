@@ -38,8 +38,8 @@ impl Namer {
     /// Returns a name for a value of a kind: the first 128 bits of a SHA-256.
     ///
     /// The input is unambiguous. Each write of the value's [`Hash`] is preceded by its length, so the sequence of writes
-    /// can be told from the bytes. Derived implementations write the number of a variant and the length of a collection
-    /// before the content, so the value can be told from the sequence.
+    /// can be recovered from the bytes. Derived implementations write the number of a variant and the length of a collection
+    /// before the content, so the value can be recovered from the sequence.
     pub(super) fn name(self, kind: Kind, attempt: Attempt, value: &impl Hash) -> [u8; 16] {
         let mut sha = Framed(Sha256::new());
         (kind, attempt).hash(&mut sha);

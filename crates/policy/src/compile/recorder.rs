@@ -118,7 +118,7 @@ impl<'a> Recorder<'a> {
         set_in(&mut self.plan.nodes, &mut self.nodes, address, is_node);
     }
 
-    /// Returns the difference to the initial plan: minimal, and empty if the edits cancelled out.
+    /// Returns the difference to the initial plan: minimal, and empty if the edits canceled out.
     pub(super) fn finish(self) -> Delta {
         let plan = self.plan;
         let mut delta = Delta {
