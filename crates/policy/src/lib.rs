@@ -8,8 +8,8 @@
 //! * [`walk::walk`] does the same for sets of ports and reports every rule that it visits.
 //! * [`Compiler`] compiles the same cluster to a [`NodePlan`], incrementally, and returns what changed as a [`Delta`].
 //!
-//! Comments name the source of a rule. "SEMANTICS G-5", or G-5 alone, is a choice in docs/semantics.md, which also explains
-//! the numbers with other letters ("SEMANTICS A.8"): they are statements of the API's own documents.
+//! Comments name the source of a rule. "SEMANTICS A.8", or A27 alone, is a statement of the APIs' own documents
+//! (docs/specification.md); "SEMANTICS G-5", or G-5 alone, is a choice that they leave open (docs/semantics.md).
 
 #![forbid(unsafe_code)]
 
