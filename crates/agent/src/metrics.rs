@@ -1,4 +1,4 @@
-//! The metrics of the agent. Each is one entry of the table [`metrics!`].
+//! The metrics of the agent. Each is one entry of the table `metrics!`.
 
 mod labels;
 mod process;
