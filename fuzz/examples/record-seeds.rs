@@ -112,8 +112,8 @@ fn main() {
         // Notifications about a transaction have the form of a listing, and end with NFT_MSG_NEWGEN.
         let end =
             [0, 0, 0, 0, 8, 0, 1, 0, 0, 0, 0, 9, 8, 0, 2, 0, 0, 0, 0, 7, 8, 0, 3, 0, b'n', b'f', b't', 0];
-        let told = [objects(&answers, 3), message(0xa0f, &end)].concat();
-        write("nft-drift", name, &told);
+        let notifications = [objects(&answers, 3), message(0xa0f, &end)].concat();
+        write("nft-drift", name, &notifications);
         // While the table exists, connections are tracked.
         let (listener, udp) =
             (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("[::1]:0").unwrap());

@@ -110,21 +110,15 @@ mod tests {
 
     use super::*;
     use palisade_policy::{
-        Action, IpBlock, Labels, NamespaceMatch, ObjectKey, PeerEntry, Phase, PodMatch, Policy, PolicyKey,
-        Rule, Selector, Tier,
+        Action, IpBlock, Labels, NamespaceMatch, PeerEntry, PodMatch, Policy, PolicyKey, Rule, Selector, Tier,
     };
+    use palisade_testkit::running_pod;
 
     fn subject() -> Pod {
         Pod {
-            key: ObjectKey::new("shop", "web"),
             labels: Labels::default(),
             addresses: vec!["8.8.8.8".parse().unwrap()],
-            node: None,
-            host_network: false,
-            phase: Phase::Running,
-            ports: Arc::new([]),
-            created: 0,
-            workload: None,
+            ..running_pod("shop", "web")
         }
     }
 

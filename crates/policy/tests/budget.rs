@@ -1,4 +1,4 @@
-//! Tenants over budget: their pods are denied, and nobody else is affected.
+//! Tenants over budget: their pods are denied, and the pods of other tenants are unaffected.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -144,7 +144,7 @@ impl Worker {
         }
     }
 
-    /// Processes inputs until the inbox is told to stop.
+    /// Processes inputs until the inbox is stopped.
     pub(super) fn run(&mut self) {
         loop {
             let due = self.review_due.into_iter().chain(self.repairs.due()).min();

@@ -133,7 +133,7 @@ fn unprivileged_user() -> Result<(), Failed> {
     // Otherwise all tests run in the user namespace of an unprivileged user, and the copy is root of it.
     let expected = if is_root { "agreed, rootless" } else { "agreed" };
     if is_root {
-        // The user `nobody` of every distribution.
+        // The uid of user `nobody`, which every distribution has.
         command.uid(65_534).gid(65_534);
     }
     let output = command.stderr(Stdio::piped()).output()?;

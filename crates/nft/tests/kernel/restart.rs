@@ -12,6 +12,7 @@ use palisade_testkit::seeds;
 
 use crate::{
     agreement::{agrees, shape},
+    foreign_edits::message,
     random::{Random, World},
     sandbox::trial,
     scripted::kernel,
@@ -160,15 +161,6 @@ fn options() {
 
 /// `add table inet palisade`, without content.
 fn make_table() {
-    let message = |kind: u16, flags: u16, sequence: u32, family: u8, resource: [u8; 2], body: &[u8]| {
-        let mut out = ((20 + body.len()) as u32).to_ne_bytes().to_vec();
-        out.extend(kind.to_ne_bytes());
-        out.extend(flags.to_ne_bytes());
-        out.extend(sequence.to_ne_bytes());
-        out.extend([0, 0, 0, 0, family, 0, resource[0], resource[1]]);
-        out.extend(body);
-        out
-    };
     let name = [&13u16.to_ne_bytes()[..], &1u16.to_ne_bytes(), b"palisade\0\0\0\0"].concat();
     let batch = [
         message(0x10, 1, 1, 0, [0, 10], &[]),

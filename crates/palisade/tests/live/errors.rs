@@ -192,21 +192,22 @@ fn a_server_that_cannot_be_asked_is_an_error() {
     refused(&silent, &silent.kubeconfig(), "no response within 400 ms");
     let unauthorized = Server::with(shop(), |_| Some(status(401, "Unauthorized")));
     refused(&unauthorized, &unauthorized.kubeconfig(), "401 Unauthorized: Unauthorized; log in again");
-    let rubbish = Server::with(shop(), |_| Some(Reply::Text(200, "<html>".to_owned())));
-    refused(&rubbish, &rubbish.kubeconfig(), "is this the address of a Kubernetes API server?");
-    let nobody = Server::of(Vec::new());
+    let html = Server::with(shop(), |_| Some(Reply::Text(200, "<html>".to_owned())));
+    refused(&html, &html.kubeconfig(), "is this the address of a Kubernetes API server?");
+    let unreachable = Server::of(Vec::new());
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let kubeconfig = nobody.kubeconfig_with(&format!("http://{free}"), "token: t", "");
+    let kubeconfig = unreachable.kubeconfig_with(&format!("http://{free}"), "token: t", "");
     refused(
-        &nobody,
+        &unreachable,
         &kubeconfig,
         "connection refused: no server listens at this address; is the cluster running?",
     );
-    let kubeconfig = nobody.kubeconfig_with("http://nowhere.invalid:6443", "token: t", "");
-    refused(&nobody, &kubeconfig, "cannot connect:");
+    let kubeconfig = unreachable.kubeconfig_with("http://nowhere.invalid:6443", "token: t", "");
+    refused(&unreachable, &kubeconfig, "cannot connect:");
     // TLS to a server without TLS.
-    let kubeconfig = nobody.kubeconfig_with(&format!("https://{}", nobody.address()), "token: t", "");
-    refused(&nobody, &kubeconfig, "cannot query the API server");
+    let kubeconfig =
+        unreachable.kubeconfig_with(&format!("https://{}", unreachable.address()), "token: t", "");
+    refused(&unreachable, &kubeconfig, "cannot query the API server");
 }
 
 /// If discovery is denied, each kind is requested, and missing ones are skipped.
