@@ -41,11 +41,9 @@ fn style(status: Status) -> Style {
     }
 }
 
-/// Renders findings as JSON of the schema `palisade.doctor/v1`.
-///
-/// # Errors
-/// Never in practice: the values are strings and booleans.
-pub fn json(findings: &[Finding]) -> serde_json::Result<String> {
+/// Returns findings as a serializable value of the schema `palisade.doctor/v1`.
+#[must_use]
+pub fn document(findings: &[Finding]) -> impl Serialize {
     #[derive(Serialize)]
     struct JsonReport<'a> {
         schema: &'static str,
@@ -65,10 +63,9 @@ pub fn json(findings: &[Finding]) -> serde_json::Result<String> {
             Self { id, status: status.as_str(), found, cure: cure.as_deref() }
         }
     }
-    let report = JsonReport {
+    JsonReport {
         schema: "palisade.doctor/v1",
         healthy: is_healthy(findings),
         checks: findings.iter().map(JsonCheck::from).collect(),
-    };
-    Ok(serde_json::to_string_pretty(&report)? + "\n")
+    }
 }

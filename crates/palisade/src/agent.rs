@@ -15,7 +15,7 @@ use crate::{
     can::{Spec, answer, question, render},
     exit::Outcome,
     node,
-    output::{self, Format},
+    output::{self, Encoding, Format},
 };
 
 pub(crate) const HELP: &str = "\
@@ -106,9 +106,9 @@ pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
     palisade_agent::log::start(config.log_format, config.log_level);
     if arguments.mode.dry_run {
         let planned = daemon::dry_run(&config)?;
-        let text = match arguments.output {
-            Format::Text => node::plan_text(&planned.view, &planned.nftables)?,
-            Format::Json => node::plan_json(&planned.view, &planned.nftables)?,
+        let text = match arguments.output.encoding() {
+            None => node::plan_text(&planned.view, &planned.nftables)?,
+            Some(encoding) => node::plan_document(&planned.view, &planned.nftables, encoding)?,
         };
         output::print(&text).context("can't write the plan")?;
     } else if arguments.mode.once {
@@ -150,7 +150,7 @@ fn explain(cluster: &Cluster, source: &str, destination: &str, namespace: &str) 
         Ok(Explained {
             allowed: answer.verdict.is_allow(),
             text: render::text(&answer),
-            json: serde_json::from_str(&render::json(&answer, &[])?)?,
+            json: serde_json::from_str(&render::document(&answer, &[], Encoding::Json)?)?,
         })
     };
     explained().map_err(|error| format!("{error:#}"))

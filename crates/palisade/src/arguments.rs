@@ -9,6 +9,7 @@ use crate::{
     diff::{self, Diff},
     explain::{self, Explain},
     man::{self, Man},
+    output::Color,
     snapshot::{self, Snapshot},
 };
 
@@ -23,9 +24,12 @@ use crate::{
     arg_required_else_help = true,
     after_help = "\
 Exit codes: 0 yes (allowed, identical, done), 1 no (denied, different), 2 error.
-Color is used on terminals only, and never if NO_COLOR is set."
+Color is used on terminals only, and never if NO_COLOR is set; --color overrides that."
 )]
 pub(crate) struct Arguments {
+    /// When to use color
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t, global = true)]
+    pub(crate) color: Color,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }

@@ -78,11 +78,11 @@ pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
     let question = question::resolve(cluster, &source, &destination, namespace)
         .map_err(|error| without_pods(&world.loaded, &[&source, &destination], namespace).unwrap_or(error))?;
     let answer = answer::answer(cluster, question);
-    let text = match arguments.output {
+    let text = match arguments.output.encoding() {
         _ if arguments.quiet => String::new(),
-        Format::Text => render::text(&answer),
-        Format::Json => render::json(&answer, &world.incomplete())?,
+        None => render::text(&answer),
+        Some(encoding) => render::document(&answer, &world.incomplete(), encoding)?,
     };
-    output::print(&text).context("can't write the answer")?;
+    output::print_wrapped(&text).context("can't write the answer")?;
     Ok(world.outcome(Outcome::of(answer.verdict.is_allow())))
 }

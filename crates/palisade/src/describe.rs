@@ -74,10 +74,10 @@ pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
     }
     let entrances = arguments.controller.entrances(loaded, &world.namespace)?;
     let description = palisade_analysis::describe(&loaded.cluster, &pods, &entrances);
-    let text = match arguments.output {
-        Format::Text => text::text(&description, loaded),
-        Format::Json => json::json(&description, &world)?,
+    let text = match arguments.output.encoding() {
+        None => text::text(&description, loaded),
+        Some(encoding) => json::document(&description, &world, encoding)?,
     };
-    output::print(&text).context("can't write the answer")?;
+    output::print_wrapped(&text).context("can't write the answer")?;
     Ok(world.outcome(Outcome::Yes))
 }

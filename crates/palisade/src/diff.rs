@@ -14,7 +14,7 @@ use crate::{
     cluster::{self, Need},
     exit::Outcome,
     inputs::{self, ReadingArguments},
-    output,
+    output::{self, Encoding},
 };
 use comparison::Comparison;
 
@@ -69,6 +69,8 @@ enum OutputFormat {
     Text,
     /// JSON; the `schema` field has the version
     Json,
+    /// The same as YAML
+    Yaml,
     /// Markdown, for a comment on a pull request
     Md,
 }
@@ -111,7 +113,8 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let comparison = Comparison { before, after, difference, missing: sides.missing };
     let text = match arguments.output {
         OutputFormat::Text => text::text(&comparison),
-        OutputFormat::Json => json::json(&comparison)?,
+        OutputFormat::Json => json::document(&comparison, Encoding::Json)?,
+        OutputFormat::Yaml => json::document(&comparison, Encoding::Yaml)?,
         OutputFormat::Md => text::markdown(&comparison),
     };
     output::print(&text).context("can't write the answer")?;

@@ -75,9 +75,9 @@ pub(crate) fn run(arguments: &Doctor) -> Result<Outcome> {
             timeout: Some(arguments.request_timeout),
         }),
     });
-    let text = match arguments.output {
-        Format::Text => report::text(&findings),
-        Format::Json => report::json(&findings)?,
+    let text = match arguments.output.encoding() {
+        None => report::text(&findings),
+        Some(encoding) => encoding.encode(&report::document(&findings))?,
     };
     output::print(&text).context("can't write the report")?;
     Ok(Outcome::of(report::is_healthy(&findings)))

@@ -44,7 +44,6 @@ fn color(text: &str) -> Option<usize> {
     (parameters[end..].starts_with('m') && !conceals).then_some(2 + end + 1)
 }
 
-#[cfg(any(test, all(target_os = "linux", feature = "agent")))]
 /// Escapes JSON for a terminal with JSON's own escapes. Apart from line breaks, such characters occur only in strings.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     let is_odd = |c: char| palisade_manifest::needs_escape(c) && c != '\n';

@@ -72,9 +72,9 @@ pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
         context: arguments.sources.cluster.context.as_deref(),
     };
     suggest::add(&mut answer, place, arguments.to_deny);
-    let text = match arguments.output {
-        Format::Text => tree::text(&answer, arguments.to_deny),
-        Format::Json => json::json(&answer, &world.incomplete())?,
+    let text = match arguments.output.encoding() {
+        None => tree::text(&answer, arguments.to_deny),
+        Some(encoding) => json::document(&answer, &world.incomplete(), encoding)?,
     };
     output::print(&text).context("can't write the answer")?;
     Ok(world.outcome(Outcome::of(answer.is_allowed())))

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
     let matches = command.get_matches_mut();
     let arguments =
         Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
+    arguments.color.apply();
     match run(arguments.verb) {
         Ok(outcome) => outcome.into(),
         Err(error) => {

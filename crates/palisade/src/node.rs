@@ -19,7 +19,7 @@ use crate::{
     exit::Outcome,
     output::{self, Format},
 };
-pub(crate) use render::{plan_json, plan_text};
+pub(crate) use render::{plan_document, plan_text};
 
 pub(crate) const HELP: &str = "\
 The agent must run on this machine. Its socket accepts root and the agent's own user only.
@@ -123,9 +123,9 @@ pub(crate) fn run(arguments: &Node) -> Result<Outcome> {
         Response::Error(error) => bail!("{error}"),
         reply => reply,
     };
-    let text = match arguments.output {
-        Format::Text => render::text(&reply)?,
-        Format::Json => render::json(&reply)?,
+    let text = match arguments.output.encoding() {
+        None => render::text(&reply)?,
+        Some(encoding) => render::document(&reply, encoding)?,
     };
     output::print(&text).context("can't write the reply")?;
     Ok(match reply {

@@ -1,8 +1,13 @@
 //! Writes to standard output and standard error. A closed pipe is not an error.
 
-use std::io::{self, Write as _};
+use std::{
+    borrow::Cow,
+    io::{self, Write as _},
+};
 
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use serde::Serialize;
 
 use crate::escape;
 
@@ -14,6 +19,72 @@ pub(crate) enum Format {
     Text,
     /// JSON; the `schema` field has the version
     Json,
+    /// The same as YAML
+    Yaml,
+}
+
+impl Format {
+    /// Returns the encoding of formats for programs; `None` for text.
+    pub(crate) fn encoding(self) -> Option<Encoding> {
+        match self {
+            Self::Text => None,
+            Self::Json => Some(Encoding::Json),
+            Self::Yaml => Some(Encoding::Yaml),
+        }
+    }
+}
+
+/// An encoding of answers for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+impl Encoding {
+    /// Encodes an answer, with a line break at the end.
+    ///
+    /// # Errors
+    /// When a value can't be represented, such as a map whose keys are not strings.
+    pub(crate) fn encode(self, answer: &impl Serialize) -> Result<String> {
+        let mut text = match self {
+            Self::Json => {
+                let text = serde_json::to_string_pretty(answer).context("can't write the answer as JSON")?;
+                escape::json(&text).into_owned()
+            }
+            Self::Yaml => serde_saphyr::to_string(answer).context("can't write the answer as YAML")?,
+        };
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        Ok(text)
+    }
+}
+
+/// `--color`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On terminals, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always, also in files and pipes
+    Always,
+    /// Never
+    Never,
+}
+
+impl Color {
+    /// Applies the choice to standard output and standard error.
+    pub(crate) fn apply(self) {
+        match self {
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
 }
 
 /// The meaning of a word, which determines its color.
@@ -47,6 +118,34 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// Writes prose to standard output as [`print()`] does. On a terminal, lines that are too long are wrapped between words, and
+/// continue with the indentation of the line and four more columns.
+///
+/// # Errors
+/// As [`print()`].
+pub(crate) fn print_wrapped(text: &str) -> io::Result<()> {
+    let width = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0).max(40));
+    print(&width.map_or(Cow::Borrowed(text), |width| Cow::Owned(wrapped(text, width))))
+}
+
+/// Wraps lines that are longer than `width` columns between words. Colors have no width.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 8);
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        let own = line.len() - line.trim_start_matches(' ').len();
+        let indent = " ".repeat((own + 4).min(width / 2));
+        // Names have hyphens and are copied, so they are never divided.
+        let options = textwrap::Options::new(width)
+            .subsequent_indent(&indent)
+            .break_words(false)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation);
+        out.push_str(&textwrap::fill(line, options));
+        out.push_str(end);
+    }
+    out
 }
 
 /// Streams an answer without colors to standard output, with `write`.
@@ -103,5 +202,36 @@ pub(crate) fn duration(d: std::time::Duration) -> String {
         s if s < 0.01 => format!("{:.1} ms", s * 1e3),
         s if s < 1.0 => format!("{:.0} ms", s * 1e3),
         s => format!("{s:.1} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_wrapped_between_words_and_colors_have_no_width() {
+        let line = format!("  {} two three four\nshort\n", styled(Style::Good, "one"));
+        let expected = format!("  {} two\n      three\n      four\nshort\n", styled(Style::Good, "one"));
+        assert_eq!(wrapped(&line, 12), expected);
+        assert_eq!(wrapped("a-very-long-name-that-is-not-cut\n", 12), "a-very-long-name-that-is-not-cut\n");
+        assert_eq!(wrapped("", 12), "");
+    }
+
+    #[test]
+    fn encodings_have_the_same_content_and_escape_control_characters() {
+        #[derive(Serialize)]
+        struct Answer {
+            verdict: &'static str,
+            name: &'static str,
+        }
+        let answer = Answer { verdict: "allowed", name: "a\u{1b}[31m: \u{202e}" };
+        for encoding in [Encoding::Json, Encoding::Yaml] {
+            let text = encoding.encode(&answer).unwrap();
+            assert!(!text.contains('\u{1b}'), "{text:?}");
+            let read: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+            assert_eq!(read["verdict"], "allowed");
+            assert_eq!(read["name"], answer.name);
+        }
     }
 }

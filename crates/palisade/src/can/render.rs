@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::answer::{Answer, DecidedFlows, DestinationPort, endpoint_name};
 use crate::{
     cluster::JsonMissing,
-    output::{Style, styled},
+    output::{Encoding, Style, styled},
     reasons::{self, JsonSide, families_text, port_text, verdict_word},
     traffic::range_text,
 };
@@ -220,8 +220,12 @@ impl From<&Endpoint> for JsonEnd {
     }
 }
 
-/// Renders the answer as JSON.
-pub(crate) fn json(answer: &Answer, incomplete: &[JsonMissing<'_>]) -> serde_json::Result<String> {
+/// Encodes the answer for programs.
+pub(crate) fn document(
+    answer: &Answer,
+    incomplete: &[JsonMissing<'_>],
+    encoding: Encoding,
+) -> anyhow::Result<String> {
     let group = |g: &DecidedFlows| JsonGroup {
         verdict: verdict_word(g.decision.verdict()),
         on: g.calls.iter().map(Into::into).collect(),
@@ -238,7 +242,7 @@ pub(crate) fn json(answer: &Answer, incomplete: &[JsonMissing<'_>]) -> serde_jso
             })
             .collect(),
     };
-    let mut out = serde_json::to_string_pretty(&JsonAnswer {
+    encoding.encode(&JsonAnswer {
         schema: SCHEMA,
         verdict: verdict_word(answer.verdict),
         source: &answer.source,
@@ -246,7 +250,5 @@ pub(crate) fn json(answer: &Answer, incomplete: &[JsonMissing<'_>]) -> serde_jso
         differs_by: answer.differs.iter().map(|d| d.word()).collect(),
         answers: answer.groups.iter().map(group).collect(),
         incomplete,
-    })?;
-    out.push('\n');
-    Ok(out)
+    })
 }

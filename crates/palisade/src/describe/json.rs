@@ -13,6 +13,7 @@ use crate::{
     cluster::JsonMissing,
     connection_ends::{self, JsonEnd, JsonObject},
     inputs::LoadedInputs,
+    output::Encoding,
     traffic::{JsonTraffic, family_names},
 };
 
@@ -92,7 +93,11 @@ struct JsonSelected {
 }
 
 /// Renders the description as JSON.
-pub(crate) fn json(description: &Description, world: &LoadedInputs) -> serde_json::Result<String> {
+pub(crate) fn document(
+    description: &Description,
+    world: &LoadedInputs,
+    encoding: Encoding,
+) -> anyhow::Result<String> {
     let loaded = &world.loaded;
     let parts = description.parts.iter().map(|part| {
         // The analysis returns egress first.
@@ -104,9 +109,7 @@ pub(crate) fn json(description: &Description, world: &LoadedInputs) -> serde_jso
         }
     });
     let document = Document { schema: SCHEMA, parts: parts.collect(), incomplete: world.incomplete() };
-    let mut out = serde_json::to_string_pretty(&document)?;
-    out.push('\n');
-    Ok(out)
+    encoding.encode(&document)
 }
 
 fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     cluster::JsonMissing,
     connection_ends::{self, JsonEnd, JsonObject},
+    output::Encoding,
     traffic::{JsonTraffic, family_names},
 };
 
@@ -53,7 +54,7 @@ struct JsonPolicy<'a> {
 }
 
 /// Renders the difference as JSON.
-pub(crate) fn json(comparison: &Comparison) -> serde_json::Result<String> {
+pub(crate) fn document(comparison: &Comparison, encoding: Encoding) -> anyhow::Result<String> {
     let policies = idle_policies(comparison).map(|(key, change)| {
         let of = |loaded: &'_ palisade_manifest::Loaded| loaded.cluster.policies.contains_key(key);
         let loaded = if of(&comparison.after) { &comparison.after } else { &comparison.before };
@@ -67,9 +68,7 @@ pub(crate) fn json(comparison: &Comparison) -> serde_json::Result<String> {
         policies_without_effect: policies.collect(),
         incomplete: comparison.missing.iter().map(Into::into).collect(),
     };
-    let mut out = serde_json::to_string_pretty(&document)?;
-    out.push('\n');
-    Ok(out)
+    encoding.encode(&document)
 }
 
 fn change<'a>(comparison: &'a Comparison, change: &'a ConnectionChange) -> JsonChange<'a> {

@@ -15,6 +15,7 @@ use crate::{
     can::JsonEnd,
     cluster::JsonMissing,
     connection_ends::JsonObject,
+    output::Encoding,
     reasons::verdict_word,
     traffic::{JsonRange, JsonTraffic},
 };
@@ -127,17 +128,19 @@ struct JsonSuggestion<'a> {
 }
 
 /// Renders the explanation as JSON.
-pub(crate) fn json(answer: &Answer, incomplete: &[JsonMissing<'_>]) -> serde_json::Result<String> {
-    let mut out = serde_json::to_string_pretty(&Document {
+pub(crate) fn document(
+    answer: &Answer,
+    incomplete: &[JsonMissing<'_>],
+    encoding: Encoding,
+) -> anyhow::Result<String> {
+    encoding.encode(&Document {
         schema: SCHEMA,
         source: &answer.source,
         destination: &answer.destination,
         allowed: answer.is_allowed(),
         answers: answer.groups.iter().map(group).collect(),
         incomplete,
-    })?;
-    out.push('\n');
-    Ok(out)
+    })
 }
 
 fn group(group: &ExplainedPairs) -> JsonGroup<'_> {

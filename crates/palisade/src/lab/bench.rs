@@ -60,12 +60,12 @@ pub(crate) fn run(arguments: &Bench) -> Result<Outcome> {
     });
     bar.finish_and_clear();
     let measured = measured.context("the measurement failed")?;
-    let text = match arguments.output {
-        Format::Text => text(&measured),
-        Format::Json => {
+    let text = match arguments.output.encoding() {
+        None => text(&measured),
+        Some(encoding) => {
             let (rounds, turn_ms) = (arguments.rounds, arguments.turn_ms);
             let result = JsonBench { schema: "palisade.lab-bench/v1", rounds, turn_ms, scenarios: &measured };
-            serde_json::to_string_pretty(&result)? + "\n"
+            encoding.encode(&result)?
         }
     };
     output::print(&text).context("can't write the result")?;

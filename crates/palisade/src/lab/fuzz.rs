@@ -63,11 +63,11 @@ pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
     let done = fuzz::run(&sandbox, &cases, &palisade_lab::agent::palisade(), |_| bar.inc(1));
     bar.finish_and_clear();
     let failed = done.iter().filter(|c| c.failure.is_some()).count();
-    let text = match arguments.output {
-        Format::Text => done.iter().map(failure_text).collect(),
-        Format::Json => {
+    let text = match arguments.output.encoding() {
+        None => done.iter().map(failure_text).collect(),
+        Some(encoding) => {
             let result = JsonFuzz { schema: "palisade.lab-fuzz/v1", agrees: failed == 0, cases: &done };
-            serde_json::to_string_pretty(&result)? + "\n"
+            encoding.encode(&result)?
         }
     };
     output::print(&text).context("can't write the result")?;

@@ -55,11 +55,10 @@ pub(crate) fn run(arguments: &Probe) -> Result<Outcome> {
     else {
         bail!("unexpected reply: the lab is of another version");
     };
-    let text = match arguments.output {
-        Format::Text => probes.iter().map(text).collect(),
-        Format::Json => {
-            serde_json::to_string_pretty(&JsonProbes { schema: "palisade.lab-probe/v1", probes: &probes })?
-                + "\n"
+    let text = match arguments.output.encoding() {
+        None => probes.iter().map(text).collect(),
+        Some(encoding) => {
+            encoding.encode(&JsonProbes { schema: "palisade.lab-probe/v1", probes: &probes })?
         }
     };
     output::print(&text).context("can't write the answer")?;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     exit::Outcome,
     inputs::{self, ReadingArguments},
-    output::{self, Format, Style, styled},
+    output::{self, Encoding, Format, Style, styled},
     reasons,
 };
 
@@ -84,9 +84,9 @@ pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
     bar.finish_and_clear();
     let report = report.context("the probes could not be run")?;
 
-    let text = match arguments.output {
-        Format::Text => text(lab.layout(), &report),
-        Format::Json => json(lab.layout(), &report)?,
+    let text = match arguments.output.encoding() {
+        None => text(lab.layout(), &report),
+        Some(encoding) => document(lab.layout(), &report, encoding)?,
     };
     output::print(&text).context("can't write the result")?;
     output::note(&summary(&report, built));
@@ -192,7 +192,7 @@ struct JsonRun<'a> {
     report: &'a Report,
 }
 
-fn json(layout: &Layout, report: &Report) -> Result<String> {
+fn document(layout: &Layout, report: &Report, encoding: Encoding) -> Result<String> {
     let run = JsonRun {
         schema: "palisade.lab-run/v1",
         agrees: report.agrees(),
@@ -201,7 +201,7 @@ fn json(layout: &Layout, report: &Report) -> Result<String> {
         outside: &layout.outside,
         report,
     };
-    Ok(serde_json::to_string_pretty(&run)? + "\n")
+    encoding.encode(&run)
 }
 
 /// Prints the engine's matrix.
@@ -210,9 +210,9 @@ fn dry_run(layout: &Layout, options: &ProbeOptions, form: Format) -> Result<Outc
     let direct = plan.probes.iter().filter(|p| matches!(p.target, Target::Direct(_)));
     let flows: Vec<(&Flow, bool)> =
         direct.filter_map(|p| p.flows.first()).map(|(flow, verdict)| (flow, verdict.is_allow())).collect();
-    let text = match form {
-        Format::Text => draw::text(&Matrix::of(&layout.cluster, flows), draw::WIDTH),
-        Format::Json => dry_json(layout, &flows)?,
+    let text = match form.encoding() {
+        None => draw::text(&Matrix::of(&layout.cluster, flows), draw::WIDTH),
+        Some(encoding) => dry_document(layout, &flows, encoding)?,
     };
     output::print(&text).context("can't write the result")?;
     Ok(Outcome::Yes)
@@ -235,7 +235,7 @@ struct JsonFlow<'a> {
     ingress: reasons::JsonSide,
 }
 
-fn dry_json(layout: &Layout, flows: &[(&Flow, bool)]) -> Result<String> {
+fn dry_document(layout: &Layout, flows: &[(&Flow, bool)], encoding: Encoding) -> Result<String> {
     let flow = |(flow, _): &(&Flow, bool)| {
         let decision = reference::decide(&layout.cluster, flow);
         JsonFlow {
@@ -249,5 +249,5 @@ fn dry_json(layout: &Layout, flows: &[(&Flow, bool)]) -> Result<String> {
         }
     };
     let run = JsonDryRun { schema: "palisade.lab-dry-run/v1", flows: flows.iter().map(flow).collect() };
-    Ok(serde_json::to_string_pretty(&run)? + "\n")
+    encoding.encode(&run)
 }

@@ -86,12 +86,12 @@ pub(crate) fn run(arguments: &Soak) -> Result<exit::Outcome> {
     bar.finish_and_clear();
     let outcome = outcome?;
     let agrees = outcome.failure.is_none();
-    let text = match arguments.output {
-        Format::Text => text(arguments.seed, &outcome),
-        Format::Json => {
+    let text = match arguments.output.encoding() {
+        None => text(arguments.seed, &outcome),
+        Some(encoding) => {
             let (seed, pods) = (arguments.seed, arguments.pods);
             let result = JsonSoak { schema: "palisade.lab-soak/v1", agrees, seed, pods, outcome: &outcome };
-            serde_json::to_string_pretty(&result)? + "\n"
+            encoding.encode(&result)?
         }
     };
     output::print(&text).context("can't write the result")?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     escape,
-    output::{Style, styled},
+    output::{Encoding, Style, styled},
 };
 
 /// Renders a reply as text.
@@ -56,20 +56,21 @@ fn plain<T: Serialize + DeserializeOwned>(value: &T) -> Result<T> {
     Ok(serde_json::from_value(json)?)
 }
 
-/// Renders a reply as JSON.
-pub(super) fn json(reply: &Response) -> Result<String> {
-    match reply {
-        Response::Status(status) => document("status", status),
-        Response::Pods(pods) => document("pods", pods),
-        Response::Profiles(profiles) => document("profiles", profiles),
-        Response::Tables(tables) => document("tables", tables),
-        Response::Groups(groups) => document("groups", groups),
-        Response::Errors(errors) => document("errors", errors),
-        Response::Explained(explained) => pretty(&explained.json),
-        Response::Verified(verified) => document("verify", verified),
-        Response::Done => document("done", &true),
-        Response::Error(error) => document("error", error),
-    }
+/// Encodes a reply for programs.
+pub(super) fn document(reply: &Response, encoding: Encoding) -> Result<String> {
+    let value = match reply {
+        Response::Status(status) => named("status", status),
+        Response::Pods(pods) => named("pods", pods),
+        Response::Profiles(profiles) => named("profiles", profiles),
+        Response::Tables(tables) => named("tables", tables),
+        Response::Groups(groups) => named("groups", groups),
+        Response::Errors(errors) => named("errors", errors),
+        Response::Explained(explained) => explained.json.clone(),
+        Response::Verified(verified) => named("verify", verified),
+        Response::Done => named("done", &true),
+        Response::Error(error) => named("error", error),
+    };
+    encoding.encode(&value)
 }
 
 /// Renders a plan as text.
@@ -88,23 +89,19 @@ pub(crate) fn plan_text(plan: &PlanView, nftables: &str) -> Result<String> {
     Ok(out)
 }
 
-/// Renders a plan as JSON.
-pub(crate) fn plan_json(plan: &PlanView, nftables: &str) -> Result<String> {
+/// Encodes a plan for programs.
+pub(crate) fn plan_document(plan: &PlanView, nftables: &str, encoding: Encoding) -> Result<String> {
     #[derive(Serialize)]
     struct Whole<'a> {
         #[serde(flatten)]
         plan: &'a PlanView,
         nftables: &'a str,
     }
-    document("plan", &Whole { plan, nftables })
+    encoding.encode(&named("plan", &Whole { plan, nftables }))
 }
 
-fn document(name: &str, value: &impl Serialize) -> Result<String> {
-    pretty(&serde_json::json!({ "schema": format!("palisade.node.{name}/v1"), name: value }))
-}
-
-fn pretty(value: &Value) -> Result<String> {
-    Ok(escape::json(&serde_json::to_string_pretty(value)?).into_owned() + "\n")
+fn named(name: &str, value: &impl Serialize) -> Value {
+    serde_json::json!({ "schema": format!("palisade.node.{name}/v1"), name: value })
 }
 
 /// The most members of a peer set that text shows. JSON has all of them.
@@ -377,7 +374,7 @@ mod tests {
             let shown = anstream::adapter::strip_str(&text(&reply).unwrap()).to_string();
             assert!(!shown.contains(odd), "{shown:.200}");
             assert_eq!(shown.lines().count(), lines, "{shown:.200}");
-            assert!(!json(&reply).unwrap().contains(odd));
+            assert!(!document(&reply, Encoding::Json).unwrap().contains(odd));
         }
         let plan = PlanView {
             node: of(),
@@ -388,7 +385,7 @@ mod tests {
         };
         let shown = anstream::adapter::strip_str(&plan_text(&plan, "").unwrap()).to_string();
         assert!(!shown.contains(odd), "{shown:.200}");
-        assert!(!plan_json(&plan, "").unwrap().contains(odd));
+        assert!(!plan_document(&plan, "", Encoding::Json).unwrap().contains(odd));
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+// Each test program uses some of these functions. What a constant uses is never unused.
+const _: (fn(i32, &str) -> String, fn(&str, &str), fn(&str, &str)) = (answer, refused, recorded);
+
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
