@@ -4,7 +4,6 @@
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
 )]
 
-#[expect(dead_code, reason = "not all of what tests share is needed here")]
 mod support;
 
 use std::fs;

@@ -6,7 +6,6 @@
 
 #[path = "support/schema.rs"]
 mod schema;
-#[expect(dead_code, reason = "not all of what tests share is needed here")]
 mod support;
 
 use std::fs;

@@ -6,7 +6,8 @@ use std::{
 };
 
 // Each test program uses some of these functions. What a constant uses is never unused.
-const _: (fn(i32, &str) -> String, fn(&str, &str), fn(&str, &str)) = (answer, refused, recorded);
+const _: fn(i32, &str) -> String = answer;
+const _: [fn(&str, &str); 2] = [refused, recorded];
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
