@@ -4,11 +4,13 @@
 //! * [`endpoints_of`] returns the endpoints of a pod; [`backends`] and [`route_backends`] return the pods behind a
 //!   service.
 //! * [`Route`] is an Ingress, a route of the Gateway API or an OpenShift Route.
+//! * [`dns_servers`] finds the pods that serve DNS.
 //! * [`describe_peer`] and its siblings describe peers and ports of policies.
 
 #![forbid(unsafe_code)]
 
 mod describe;
+mod dns;
 mod endpoints;
 mod lookup;
 mod routes;
@@ -18,6 +20,7 @@ mod services;
 mod spelling;
 
 pub use describe::{describe_entry, describe_missing, describe_peer, describe_port};
+pub use dns::{DNS_PORT, DnsServer, dns_servers, usual_dns_server};
 pub use endpoints::{NoEndpoint, endpoints_of, of_family};
 pub use lookup::{EndpointKind, LookupError, Named, UnknownKind, find};
 pub use routes::{PortSpec, Route, RouteBackend, RoutePort};
