@@ -1,15 +1,23 @@
 //! Reads the manifests or the cluster that a verb works on, and reports problems in them.
 
-use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+mod loading;
+mod messages;
+mod reading;
+
+use anyhow::Result;
+use clap::Args;
 use palisade_api::{ClusterSnapshot, Missing, ResourceKind};
-use palisade_manifest::{Channel, Diagnostic, Input, LoadOptions, Loaded, Severity, Style, render};
+use palisade_manifest::{LoadOptions, Loaded};
 
 use crate::{
     cluster::{self, JsonMissing, Need},
     exit::Outcome,
-    output,
 };
+pub(crate) use loading::{inputs, load, load_inputs, overlay};
+pub(crate) use messages::plural;
+#[cfg(all(target_os = "linux", feature = "lab"))]
+pub(crate) use messages::report;
+pub(crate) use reading::ReadingArguments;
 
 /// The options that select a verb's objects: from manifests, a cluster, or a cluster with manifests applied to it.
 #[derive(Debug, Args)]
@@ -106,136 +114,4 @@ impl InputArguments {
         let allow_incomplete = self.cluster.allow_incomplete;
         Ok(LoadedInputs { loaded, namespace, live: read, missing, allow_incomplete })
     }
-}
-
-/// Returns a cluster's objects followed by the manifests that replace some of them.
-pub(crate) fn overlay(live: &ClusterSnapshot, files: Vec<Input>) -> Vec<Input> {
-    live.inputs().chain(files).collect()
-}
-
-/// The options for reading manifests.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct ReadingArguments {
-    /// Skip invalid documents and continue with the rest
-    #[arg(long)]
-    pub(crate) keep_going: bool,
-    /// Report unknown fields as errors instead of warnings
-    #[arg(long)]
-    pub(crate) strict: bool,
-    /// Release channel of the cluster-wide policy CRDs, which determines the fields that manifests may use
-    #[arg(
-        long,
-        value_enum,
-        value_name = "CHANNEL",
-        default_value_t,
-        env = "PALISADE_CHANNEL",
-        hide_env_values = true
-    )]
-    pub(crate) channel: ReleaseChannel,
-}
-
-/// `--channel`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ReleaseChannel {
-    /// Without experimental fields, which the API server prunes
-    Standard,
-    /// All fields
-    #[default]
-    Experimental,
-}
-
-impl ReadingArguments {
-    /// Returns `options` with these settings.
-    pub(crate) fn options(&self, options: LoadOptions) -> LoadOptions {
-        let channel = match self.channel {
-            ReleaseChannel::Standard => Channel::Standard,
-            ReleaseChannel::Experimental => Channel::Experimental,
-        };
-        LoadOptions { strict: self.strict, channel, ..options }
-    }
-}
-
-/// Reads manifests and reports problems in them on standard error, without warnings if `quiet`.
-///
-/// # Errors
-/// When a document is invalid and `--keep-going` is not set, or when there is no object.
-pub(crate) fn load(
-    files: &[String],
-    reading: &ReadingArguments,
-    options: &LoadOptions,
-    quiet: bool,
-) -> Result<Loaded> {
-    load_inputs(&inputs(files)?, &files.join(", "), reading, options, quiet)
-}
-
-/// Returns the inputs that `-f` selects.
-pub(crate) fn inputs(files: &[String]) -> Result<Vec<Input>> {
-    let inputs: Vec<Input> = files.iter().map(|f| Input::of_argument(f)).collect();
-    if inputs.iter().filter(|i| **i == Input::Stdin).count() > 1 {
-        bail!("standard input (-) can be given only once");
-    }
-    Ok(inputs)
-}
-
-/// As [`load`], for inputs that are called `names` in messages.
-///
-/// # Errors
-/// As [`load`].
-pub(crate) fn load_inputs(
-    inputs: &[Input],
-    names: &str,
-    reading: &ReadingArguments,
-    options: &LoadOptions,
-    quiet: bool,
-) -> Result<Loaded> {
-    let options = reading.options(options.clone());
-    let loaded = palisade_manifest::load(inputs, &options);
-    report(&loaded, quiet);
-    let (errors, _) = loaded.tally();
-    let live = inputs.iter().filter(|i| matches!(i, Input::Cluster(_))).count();
-    if errors > 0 && !reading.keep_going {
-        let place = match (live, inputs.len() - live) {
-            (0, _) => "in the manifests",
-            (_, 0) => "in the cluster",
-            _ => "in the cluster and the manifests",
-        };
-        bail!("{errors} {} {place}; use --keep-going to skip invalid documents", plural(errors, "error"));
-    }
-    // Manifests applied to a cluster must have objects too.
-    let counts = &loaded.counts;
-    let nothing = match live {
-        0 => counts.objects.is_empty(),
-        _ => live < inputs.len() && loaded.origins.values().all(|at| at.line().is_none()),
-    };
-    if nothing {
-        match (counts.files - live, counts.documents - live) {
-            (0, _) => bail!("{names}: no manifests found (files named *.yaml, *.yml or *.json)"),
-            (_, 0) => bail!("{names}: the manifests are empty"),
-            _ => bail!("{names}: the manifests have no pods, workloads, policies, services or nodes"),
-        }
-    }
-    Ok(loaded)
-}
-
-/// The most diagnostics to print; of the others, the number is printed.
-const MAX_PRINTED: usize = 50;
-
-/// Prints diagnostics, errors first, without warnings if `quiet`.
-pub(crate) fn report(loaded: &Loaded, quiet: bool) {
-    let of = |severity| loaded.diagnostics.iter().filter(move |d| d.severity == severity);
-    let warnings = of(Severity::Warning).filter(|_| !quiet);
-    let all: Vec<&Diagnostic> = of(Severity::Error).chain(warnings).collect();
-    for diagnostic in all.iter().take(MAX_PRINTED) {
-        // The writer strips colors where they don't belong.
-        let text = render(diagnostic, Style { colour: true, width: output::width() });
-        output::note(&format!("{text}\n\n"));
-    }
-    if all.len() > MAX_PRINTED {
-        output::note(&format!("… and {} more\n\n", all.len() - MAX_PRINTED));
-    }
-}
-
-/// Returns the noun in singular or plural, without the number.
-pub(crate) fn plural(n: usize, noun: &str) -> String {
-    if n == 1 { noun.to_owned() } else { format!("{noun}s") }
 }

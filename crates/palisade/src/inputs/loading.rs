@@ -1,0 +1,77 @@
+//! Reads inputs, and decides whether what was read can be answered from.
+
+use anyhow::{Result, bail};
+use palisade_api::ClusterSnapshot;
+use palisade_manifest::{Input, LoadOptions, Loaded};
+
+use super::{
+    messages::{plural, report},
+    reading::ReadingArguments,
+};
+
+/// Returns a cluster's objects followed by the manifests that replace some of them.
+pub(crate) fn overlay(live: &ClusterSnapshot, files: Vec<Input>) -> Vec<Input> {
+    live.inputs().chain(files).collect()
+}
+
+/// Reads manifests and reports problems in them on standard error, without warnings if `quiet`.
+///
+/// # Errors
+/// When a document is invalid and `--keep-going` is not set, or when there is no object.
+pub(crate) fn load(
+    files: &[String],
+    reading: &ReadingArguments,
+    options: &LoadOptions,
+    quiet: bool,
+) -> Result<Loaded> {
+    load_inputs(&inputs(files)?, &files.join(", "), reading, options, quiet)
+}
+
+/// Returns the inputs that `-f` selects.
+pub(crate) fn inputs(files: &[String]) -> Result<Vec<Input>> {
+    let inputs: Vec<Input> = files.iter().map(|f| Input::of_argument(f)).collect();
+    if inputs.iter().filter(|i| **i == Input::Stdin).count() > 1 {
+        bail!("standard input (-) can be given only once");
+    }
+    Ok(inputs)
+}
+
+/// As [`load`], for inputs that are called `names` in messages.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_inputs(
+    inputs: &[Input],
+    names: &str,
+    reading: &ReadingArguments,
+    options: &LoadOptions,
+    quiet: bool,
+) -> Result<Loaded> {
+    let options = reading.options(options.clone());
+    let loaded = palisade_manifest::load(inputs, &options);
+    report(&loaded, quiet);
+    let (errors, _) = loaded.tally();
+    let live = inputs.iter().filter(|i| matches!(i, Input::Cluster(_))).count();
+    if errors > 0 && !reading.keep_going {
+        let place = match (live, inputs.len() - live) {
+            (0, _) => "in the manifests",
+            (_, 0) => "in the cluster",
+            _ => "in the cluster and the manifests",
+        };
+        bail!("{errors} {} {place}; use --keep-going to skip invalid documents", plural(errors, "error"));
+    }
+    // Manifests applied to a cluster must have objects too.
+    let counts = &loaded.counts;
+    let nothing = match live {
+        0 => counts.objects.is_empty(),
+        _ => live < inputs.len() && loaded.origins.values().all(|at| at.line().is_none()),
+    };
+    if nothing {
+        match (counts.files - live, counts.documents - live) {
+            (0, _) => bail!("{names}: no manifests found (files named *.yaml, *.yml or *.json)"),
+            (_, 0) => bail!("{names}: the manifests are empty"),
+            _ => bail!("{names}: the manifests have no pods, workloads, policies, services or nodes"),
+        }
+    }
+    Ok(loaded)
+}
