@@ -3,6 +3,7 @@
 //! [`palisade_policy::reference`] decides one connection. This crate answers for all of them at once:
 //! * [`Connections`]: all allowed connections between workloads and with the outside.
 //! * [`describe()`]: a workload's connections, the policies behind them, and its exposure.
+//! * [`overview()`]: for each workload, whether policies isolate it, and whether it reaches DNS and the internet.
 //! * [`diff()`]: the connections that a change of the cluster allows or denies, and the policies that cause it.
 //! * [`explain()`]: what decides the connections between two ends; [`edit`]: what would change the verdict.
 //!
@@ -24,6 +25,7 @@ mod grouping;
 mod hypothetical;
 mod matching;
 mod numbering;
+pub mod overview;
 mod public;
 mod query;
 mod reach;
@@ -40,4 +42,5 @@ pub use diff::{Diff, diff};
 pub use end::{ConnectionEnd, ExternalRanges, NodeAddresses, WorkloadPods};
 pub use explain::{Explanation, explain};
 pub use families::Families;
+pub use overview::{Overview, overview};
 pub use query::{ConnectionsOptions, EndFilter, GroupBy};

@@ -341,13 +341,13 @@ fn external_units(classes: &mut Classes, filter_ranges: usize) -> Vec<Unit> {
 }
 
 /// Policies by the namespaces of their subjects.
-struct Subjects<'c> {
+pub(crate) struct Subjects<'c> {
     by_namespace: HashMap<&'c Name, Vec<&'c Policy>>,
     cluster_wide: Vec<&'c Policy>,
 }
 
 impl<'c> Subjects<'c> {
-    fn new(cluster: &'c Cluster) -> Self {
+    pub(crate) fn new(cluster: &'c Cluster) -> Self {
         let mut out = Self { by_namespace: HashMap::new(), cluster_wide: Vec::new() };
         for policy in cluster.policies.values() {
             match &policy.subject.namespaces {
@@ -359,7 +359,7 @@ impl<'c> Subjects<'c> {
     }
 
     /// Returns the policies that select a pod in a namespace with these labels.
-    fn selecting(&self, pod: &Pod, labels: Option<&Labels>) -> Vec<&'c Policy> {
+    pub(crate) fn selecting(&self, pod: &Pod, labels: Option<&Labels>) -> Vec<&'c Policy> {
         let own = self.by_namespace.get(&pod.key.namespace).into_iter().flatten();
         own.chain(&self.cluster_wide)
             .copied()

@@ -10,6 +10,7 @@ use crate::{
     explain::{self, Explain},
     man::{self, Man},
     output::Color,
+    overview::{self, OverviewArguments},
     snapshot::{self, Snapshot},
 };
 
@@ -64,6 +65,9 @@ pub(crate) enum Verb {
     #[cfg(all(target_os = "linux", feature = "lab"))]
     #[command(after_help = LAB_HELP, subcommand_required = true, arg_required_else_help = true)]
     Lab(crate::lab::Lab),
+    /// Show the cluster at a glance: isolation, DNS and the internet for each namespace
+    #[command(after_help = overview::HELP)]
+    Overview(OverviewArguments),
     /// Write the cluster's objects that policies depend on to a directory for -f
     #[command(after_help = snapshot::HELP)]
     Snapshot(Snapshot),

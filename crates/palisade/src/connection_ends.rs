@@ -130,8 +130,9 @@ enum JsonEndKind<'a> {
     IngressController { members: Vec<JsonPods<'a>> },
 }
 
+/// Pods of a workload.
 #[derive(Serialize)]
-struct JsonPods<'a> {
+pub(crate) struct JsonPods<'a> {
     object: JsonObject<'a>,
     pods: Vec<&'a str>,
     all_pods: bool,
@@ -141,6 +142,17 @@ struct JsonPods<'a> {
 struct JsonNode<'a> {
     object: JsonObject<'a>,
     addresses: Vec<String>,
+}
+
+impl<'a> JsonPods<'a> {
+    pub(crate) fn new(workload: &'a WorkloadPods, loaded: &'a Loaded) -> Self {
+        let WorkloadPods { namespace, name, kind, pods, whole } = workload;
+        Self {
+            object: JsonObject::new(kind, Some(namespace), name, origin_of_workload(workload, loaded)),
+            pods: pods.iter().map(|p| &**p).collect(),
+            all_pods: *whole,
+        }
+    }
 }
 
 /// An object and its origin, which is null if it was not declared.
@@ -187,11 +199,7 @@ pub(crate) fn json<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonE
 }
 
 fn end_kind<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonEndKind<'a> {
-    let pods = |w: &'a WorkloadPods| JsonPods {
-        object: JsonObject::new(&w.kind, Some(&w.namespace), &w.name, origin_of_workload(w, loaded)),
-        pods: w.pods.iter().map(|p| &**p).collect(),
-        all_pods: w.whole,
-    };
+    let pods = |w: &'a WorkloadPods| JsonPods::new(w, loaded);
     let node = |n: &'a NodeAddresses| JsonNode {
         object: JsonObject::new(
             "Node",

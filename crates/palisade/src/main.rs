@@ -29,6 +29,7 @@ mod man;
 #[cfg(all(target_os = "linux", feature = "agent"))]
 mod node;
 mod output;
+mod overview;
 mod plugin;
 mod reasons;
 mod snapshot;
@@ -77,6 +78,7 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Explain(arguments) => explain::run(&arguments),
         #[cfg(all(target_os = "linux", feature = "lab"))]
         Verb::Lab(arguments) => lab::run(&arguments.verb),
+        Verb::Overview(arguments) => overview::run(&arguments),
         Verb::Snapshot(arguments) => snapshot::run(&arguments),
         Verb::Completions(arguments) => completions(Arguments::command(), arguments.shell),
         Verb::Man(arguments) => man::run(&arguments, Arguments::command()),
