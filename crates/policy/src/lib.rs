@@ -22,6 +22,7 @@ mod compile;
 mod direction;
 mod flow;
 mod intern;
+mod label_sets;
 mod labels;
 mod near;
 mod object_key;
@@ -31,7 +32,7 @@ mod pods;
 mod question;
 pub mod reference;
 mod rules;
-mod tiers;
+pub mod tiers;
 mod traffic;
 pub mod walk;
 
@@ -42,6 +43,7 @@ pub use compile::{Budget, Compiler, EffectiveRules, Limit, OverBudget};
 pub use direction::Direction;
 pub use flow::{Decision, Endpoint, Flow, Missing, NearMiss, Reason, RuleRef, Side, Verdict};
 pub use intern::Interner;
+pub use label_sets::{LabelSet, LabelValues};
 pub use labels::{Labels, Requirement, Selector, Test};
 pub use object_key::ObjectKey;
 pub use plan::{

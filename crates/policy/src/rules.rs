@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 
 use ipnet::IpNet;
 
-use crate::{Direction, IpRange, Labels, Name, Protocol, Selector, address::without};
+use crate::{Direction, IpRange, Labels, Name, Pod, PortSet, Protocol, Selector, Traffic, address::without};
 
 /// The place in the user's files, or in an object of the cluster, where something is written. Lines and columns count
 /// from 1, columns in characters.
@@ -274,4 +274,21 @@ pub enum PortMatch {
         /// The container port name.
         name: Name,
     },
+}
+
+impl PortMatch {
+    /// Returns the traffic that it matches. A name is resolved by the pod at the destination, if there is one
+    /// (SEMANTICS A27).
+    #[must_use]
+    pub fn traffic(&self, destination: Option<&Pod>) -> Traffic {
+        match self {
+            Self::Numbers { protocol, first, last } => Traffic::of(*protocol, PortSet::range(*first, *last)),
+            Self::Named { protocol, name } => {
+                let ports = destination.into_iter().flat_map(|pod| pod.named_ports(name, *protocol));
+                ports.fold(Traffic::none(), |sum, (protocol, port)| {
+                    sum.union(&Traffic::of(protocol, PortSet::range(port, port)))
+                })
+            }
+        }
+    }
 }

@@ -10,12 +10,12 @@
 //!
 //! The fold defines only the order. What traffic is, which rules there are and what they match is defined by the
 //! carrier: the [reference](crate::reference) carries one flow, the [walk](crate::walk) sets of ports with the rule that
-//! takes them, and the compiler sets of ports alone.
+//! takes them, the compiler sets of ports alone, and other crates sets of pods with ports.
 
 use crate::{Action, Tier, Verdict};
 
 /// Carries the traffic that no rule has decided yet through the tiers.
-pub(crate) trait Carrier {
+pub trait Carrier {
     /// A rule, or several adjacent rules with one action.
     type Rule;
     /// Some of the traffic.
@@ -47,7 +47,7 @@ pub(crate) trait Carrier {
 }
 
 /// Takes all traffic of a carrier through the tiers.
-pub(crate) fn fold(carrier: &mut impl Carrier) {
+pub fn fold(carrier: &mut impl Carrier) {
     ordered(carrier, Tier::Admin);
     if let Some(rules) = carrier.isolating_rules() {
         for rule in &rules {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     Action, Cluster, Direction, Endpoint, Flow, ObjectKey, Origin, Peer, Policy, PolicyKey, PortMatch,
-    PortSet, Protocol, Rule, Tier, Traffic, Verdict,
+    Protocol, Rule, Tier, Traffic, Verdict,
     flow::RuleRef,
     question::{Question, reference_to, running_pod, same_pod},
     tiers::{self, Carrier},
@@ -309,24 +309,10 @@ impl Walker<'_> {
         RuleStep { rule: rule_ref, action: rule.action, peer_matches, peers, ports, holds, takes }
     }
 
-    /// Returns the traffic that a port match matches. A name is resolved by the destination pod (SEMANTICS A27).
+    /// Returns the traffic of the scope that a port match matches.
     fn held_by(&self, port: &PortMatch) -> Traffic {
-        let held = match port {
-            PortMatch::Numbers { protocol, first, last } => {
-                Traffic::of(*protocol, PortSet::range(*first, *last))
-            }
-            PortMatch::Named { protocol, name } => {
-                match running_pod(self.question.cluster, &self.question.flow.destination) {
-                    Some(pod) => {
-                        pod.named_ports(name, *protocol).fold(Traffic::none(), |sum, (protocol, port)| {
-                            sum.union(&Traffic::of(protocol, PortSet::range(port, port)))
-                        })
-                    }
-                    None => Traffic::none(),
-                }
-            }
-        };
-        held.intersection(self.scope)
+        let destination = running_pod(self.question.cluster, &self.question.flow.destination);
+        port.traffic(destination).intersection(self.scope)
     }
 
     /// Decides all open traffic.

@@ -1,0 +1,212 @@
+//! What policies allow with pods that may exist: the exposure of a pod to every pod of any labels, in every namespace
+//! that exists or may be made.
+//!
+//! No pod is tried as an example. All pods are taken through the tiers at once, as sets that selectors describe, so the
+//! answer doesn't depend on which namespaces exist or how objects are named:
+//!
+//! ```text
+//! policies of the subject ──► symbolic: sets of pods through the tiers ──► cover: sets with what each pod of them gets
+//!                                          │ too many sets                          │
+//!                                          ▼                                        ▼
+//!                                       bounds ───────────────────────────────► rows, sorted
+//! ```
+
+mod bounds;
+mod cover;
+mod pod_set;
+mod pod_traffic;
+mod row;
+mod rows;
+mod subject;
+mod symbolic;
+
+use palisade_policy::{Cluster, Direction, IpRange, Policy, Rule};
+
+use self::{
+    cover::Cover,
+    pod_set::{Overflow, World},
+    pod_traffic::Ports,
+    rows::Answer,
+    subject::profiles,
+};
+pub use self::{
+    pod_set::PodSet,
+    pod_traffic::{NamedPort, PodTraffic},
+    row::{ExposureRow, MoreTraffic, Reached},
+    subject::Subject,
+};
+
+/// The traffic that the policies of a subject allow in one direction with pods that may exist.
+///
+/// A pod gets what all rows that contain it say in [`Reached::all`], and [`Exposure::any_pod`]; nothing else, unless the
+/// exposure is not [exact](Self::exact).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposure {
+    /// The direction: ingress is from the pods to the subject, egress from the subject to the pods.
+    pub direction: Direction,
+    /// What every pod gets, whatever its labels and namespace, and what some pod gets.
+    pub any_pod: Reached,
+    /// The sets of pods that get more than every pod, sorted by set.
+    pub rows: Vec<ExposureRow>,
+    /// Whether the rows are exact. If there are too many sets to tell apart, they are bounds: pods get at least
+    /// [`Reached::all`] and at most [`Reached::some`].
+    pub exact: bool,
+}
+
+/// The exposure that a change of the cluster opens or closes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExposureChange {
+    /// What is newly allowed; the rows are as those of [`Exposure`].
+    pub opened: Exposure,
+    /// What is no longer allowed.
+    pub closed: Exposure,
+}
+
+/// What is known about pods that may exist.
+#[derive(Clone, Debug, Default)]
+pub struct ExposureOptions {
+    /// The addresses that pods may have; `None` if they are not known. Then a rule with an `ipBlock` gives rows with
+    /// [`PodSet::addresses`].
+    pub pod_addresses: Option<Vec<IpRange>>,
+}
+
+/// Returns the exposure of a subject in one direction: what its policies allow, regardless of those of the other side.
+///
+/// For a subject of several pods, [`Reached::all`] is allowed by the policies of all of them, and [`Reached::some`] by
+/// those of some. The cost is that of the rows: linear in rules that accept, and exponential in the different labels
+/// of rules that deny or pass, up to a limit from which the rows are bounds.
+#[must_use]
+pub fn exposure(
+    cluster: &Cluster,
+    subject: &Subject<'_>,
+    direction: Direction,
+    options: &ExposureOptions,
+) -> Exposure {
+    let world = World::new(&[cluster], options.pod_addresses.as_deref());
+    let found = profiles(&[cluster], std::slice::from_ref(subject), direction, &world);
+    let (profiles, complete) = match found {
+        Ok(found) => (found, true),
+        Err(Overflow) => (Vec::new(), false),
+    };
+    let ports = ports(subject, direction, profiles.iter().flatten());
+    let computed = || {
+        let covers = profiles.iter().map(|p| symbolic::allowed(&p[0], direction, &ports, &world));
+        answer(covers, ports.all(), &world)?.rows(&world)
+    };
+    let (any_pod, rows, exact) = match (complete, computed()) {
+        (true, Ok((any, rows))) => (any, rows, true),
+        (true, Err(Overflow)) if profiles.len() == 1 => {
+            let (any, rows) = bounds::rows(&profiles[0][0], direction, &ports, &world);
+            (any, rows, false)
+        }
+        _ => (unknown(&ports), Vec::new(), false),
+    };
+    let mut out = Exposure { direction, any_pod, rows, exact };
+    out.mark_existing(&[cluster]);
+    out
+}
+
+/// Returns what a change of the cluster opens and closes for a subject: a pod as it was and as it is, or the pods that
+/// a selector selects on both sides. A namespace whose labels changed is left out, since no set of labels describes it
+/// on both sides; the connections of its pods show the change.
+#[must_use]
+pub fn exposure_change(
+    clusters: [&Cluster; 2],
+    subjects: &[Subject<'_>; 2],
+    direction: Direction,
+    options: &ExposureOptions,
+) -> ExposureChange {
+    let world = World::new(&clusters, options.pod_addresses.as_deref());
+    let found = profiles(&clusters, subjects, direction, &world);
+    let empty = Vec::new();
+    let all_profiles = found.as_ref().unwrap_or(&empty);
+    let ports = [0, 1].map(|at| ports(&subjects[at], direction, all_profiles.iter().flatten()));
+    let all = ports[0].all().union(&ports[1].all());
+    let change = |from: usize, to: usize| {
+        let computed = || {
+            world.renew();
+            let profiles = found.as_ref().map_err(|overflow| *overflow)?;
+            let covers = profiles.iter().map(|profile| {
+                let cover = |at: usize| symbolic::allowed(&profile[at], direction, &ports[at], &world);
+                cover(to)?.difference(&cover(from)?, &world)
+            });
+            answer(covers, all.clone(), &world)?.rows(&world)
+        };
+        let (any_pod, rows, exact) = match computed() {
+            Ok((any, rows)) => (any, rows, true),
+            Err(Overflow) => (unknown(&ports[to]), Vec::new(), false),
+        };
+        let mut out = Exposure { direction, any_pod, rows, exact };
+        out.mark_existing(&[clusters[to]]);
+        out
+    };
+    ExposureChange { opened: change(0, 1), closed: change(1, 0) }
+}
+
+/// Joins the covers of the pods of a subject.
+fn answer(
+    covers: impl Iterator<Item = Result<Cover, Overflow>>,
+    all: PodTraffic,
+    world: &World,
+) -> Result<Answer, Overflow> {
+    let mut out: Option<Answer> = None;
+    for cover in covers {
+        let cover = cover?;
+        out = Some(match out {
+            None => Answer { every: cover.clone(), some: cover, all: all.clone() },
+            Some(mut known) => {
+                known.every = known.every.intersection(&cover, world)?;
+                known.some.add_all(cover, world)?;
+                known
+            }
+        });
+    }
+    // No pod can be in the subject.
+    Ok(out.unwrap_or_else(|| Answer { every: Cover::default(), some: Cover::default(), all }))
+}
+
+/// Returns the ports of the destination: the subject's if it is reached, else those of pods that don't exist yet.
+fn ports<'c, 'p>(
+    subject: &Subject<'c>,
+    direction: Direction,
+    profiles: impl Iterator<Item = &'p Vec<&'c Policy>>,
+) -> Ports<'c>
+where
+    'c: 'p,
+{
+    let destination = match subject {
+        Subject::Pod(pod) if direction == Direction::Ingress => Some(*pod),
+        Subject::Pod(_) | Subject::Pods(_) => None,
+    };
+    let rules = profiles.flatten().filter_map(|p| p.rules(direction)).flatten();
+    let rules: Vec<&Rule> = rules.collect();
+    Ports::new(destination, rules.into_iter())
+}
+
+/// Nothing is known: everything may be allowed, nothing must be.
+fn unknown(ports: &Ports<'_>) -> Reached {
+    Reached { all: PodTraffic::default(), some: ports.all() }
+}
+
+impl Exposure {
+    /// Returns whether no pod can get anything.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.any_pod.some.is_none()
+    }
+
+    /// Sets [`ExposureRow::exists`].
+    fn mark_existing(&mut self, clusters: &[&Cluster]) {
+        for row in &mut self.rows {
+            row.exists = clusters.iter().any(|cluster| row.set.exists_in(cluster));
+        }
+    }
+}
+
+impl ExposureChange {
+    /// Returns whether nothing changes.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.opened.is_none() && self.closed.is_none()
+    }
+}

@@ -1,0 +1,152 @@
+//! Functions from pods to traffic, as lists of sets of pods with traffic.
+
+use super::{
+    pod_set::{Overflow, PodSet, World},
+    pod_traffic::PodTraffic,
+};
+
+/// The most pieces of a cover. Policies that people write need a few for each rule; only many denying rules over many
+/// different labels need more.
+const MOST_PIECES: usize = 3_000;
+
+/// The most disjoint sets into which a set is divided.
+const MOST_PARTS: usize = 6_000;
+
+/// A set of pods, each of which gets this traffic, and perhaps more by other pieces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) set: PodSet,
+    pub(super) traffic: PodTraffic,
+}
+
+/// A function from pods to traffic: a pod gets the traffic of all pieces that contain it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cover(Vec<Piece>);
+
+impl Cover {
+    /// Every pod gets this traffic.
+    pub(super) fn everywhere(traffic: PodTraffic) -> Self {
+        Self(vec![Piece { set: PodSet::default(), traffic }])
+    }
+
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.0
+    }
+
+    /// Adds a piece, unless larger pieces have its traffic. `O(pieces)`.
+    pub(super) fn add(&mut self, piece: Piece, world: &World) -> Result<(), Overflow> {
+        world.spend(2 * self.0.len())?;
+        if piece.traffic.is_none() {
+            return Ok(());
+        }
+        if let Some(same) = self.0.iter_mut().find(|p| p.set == piece.set) {
+            same.traffic = same.traffic.union(&piece.traffic);
+            return Ok(());
+        }
+        let larger = self.0.iter().filter(|p| piece.set.is_within(&p.set));
+        if larger.fold(piece.traffic.clone(), |left, p| left.difference(&p.traffic)).is_none() {
+            return Ok(());
+        }
+        self.0.retain(|p| !(p.traffic.is_subset(&piece.traffic) && p.set.is_within(&piece.set)));
+        if self.0.len() == MOST_PIECES {
+            return Err(Overflow);
+        }
+        self.0.push(piece);
+        Ok(())
+    }
+
+    pub(super) fn add_all(&mut self, other: Self, world: &World) -> Result<(), Overflow> {
+        other.0.into_iter().try_for_each(|piece| self.add(piece, world))
+    }
+
+    /// Returns what pods get by both covers.
+    pub(super) fn intersection(&self, other: &Self, world: &World) -> Result<Self, Overflow> {
+        let mut out = Self::default();
+        world.spend(self.0.len() * other.0.len())?;
+        for own in &self.0 {
+            for piece in &other.0 {
+                let traffic = own.traffic.intersection(&piece.traffic);
+                if traffic.is_none() {
+                    continue;
+                }
+                if let Some(set) = world.intersection(&own.set, &piece.set) {
+                    out.add(Piece { set, traffic }, world)?;
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Returns what pods get by this cover and not by `piece`.
+    pub(super) fn without(self, piece: &Piece, world: &World) -> Result<Self, Overflow> {
+        let mut out = Self::default();
+        world.spend(self.0.len())?;
+        for own in self.0 {
+            let both = own.traffic.intersection(&piece.traffic);
+            if both.is_none() || world.intersection(&own.set, &piece.set).is_none() {
+                out.add(own, world)?;
+                continue;
+            }
+            for set in world.largest_outside(&own.set, &piece.set) {
+                out.add(Piece { set, traffic: own.traffic.clone() }, world)?;
+            }
+            out.add(Piece { traffic: own.traffic.difference(&both), set: own.set }, world)?;
+        }
+        Ok(out)
+    }
+
+    /// Returns what pods get by this cover and not by `other`.
+    pub(super) fn difference(&self, other: &Self, world: &World) -> Result<Self, Overflow> {
+        other.0.iter().try_fold(self.clone(), |left, piece| left.without(piece, world))
+    }
+
+    /// Returns the traffic that every pod of `set` gets, out of `all`.
+    pub(super) fn guaranteed(
+        &self,
+        set: &PodSet,
+        all: &PodTraffic,
+        world: &World,
+    ) -> Result<PodTraffic, Overflow> {
+        world.spend(self.0.len())?;
+        let mut rest = all.clone();
+        let mut partial = Vec::new();
+        for piece in &self.0 {
+            if set.is_within(&piece.set) {
+                rest = rest.difference(&piece.traffic);
+            } else if world.intersection(set, &piece.set).is_some() {
+                partial.push(piece);
+            }
+        }
+        // The disjoint parts of the set, each with what it doesn't get.
+        let mut parts = vec![(set.clone(), rest)];
+        for piece in partial {
+            world.spend(parts.len())?;
+            let mut next = Vec::with_capacity(parts.len());
+            for (part, missing) in parts {
+                let inside = match missing.intersection(&piece.traffic).is_none() {
+                    true => None,
+                    false => world.intersection(&part, &piece.set),
+                };
+                let Some(inside) = inside else {
+                    next.push((part, missing));
+                    continue;
+                };
+                next.push((inside, missing.difference(&piece.traffic)));
+                let outside = world.disjoint_outside(&part, &piece.set).into_iter();
+                next.extend(outside.map(|set| (set, missing.clone())));
+            }
+            if next.len() > MOST_PARTS {
+                return Err(Overflow);
+            }
+            parts = next;
+        }
+        let missing = parts.iter().fold(PodTraffic::default(), |sum, (_, missing)| sum.union(missing));
+        Ok(all.difference(&missing))
+    }
+
+    /// Returns the traffic that some pod of `set` gets.
+    pub(super) fn possible(&self, set: &PodSet, world: &World) -> PodTraffic {
+        let touching = self.0.iter().filter(|p| world.intersection(set, &p.set).is_some());
+        touching.fold(PodTraffic::default(), |sum, p| sum.union(&p.traffic))
+    }
+}
