@@ -212,5 +212,5 @@ fn changes_equal_the_difference_of_the_reference() {
         }
         Ok(())
     });
-    assert!(seen.get() > 30, "{}", seen.get());
+    assert!(seen.get() > 15, "{}", seen.get());
 }
