@@ -106,6 +106,7 @@ pub(crate) fn assemble(
     loaded.routes = routes::resolve(&mut gathered, &loaded.cluster, found);
     warn_about_shared_addresses(&loaded.cluster, &gathered.origins, found);
     loaded.origins = gathered.origins;
+    loaded.pod_makers = gathered.pod_makers;
     loaded.unaddressed = unaddressed;
     loaded
 }

@@ -11,6 +11,7 @@ use crate::{
     decode::Context,
     diagnostic::{Code, Diagnostic, Severity},
     overlay,
+    pod_makers::PodMakers,
     tree::At,
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct Gathered {
     pub(crate) grants: BTreeMap<ObjectKey, ReferenceGrant>,
     /// Where each object begins, for duplicates and for later messages.
     pub(crate) origins: BTreeMap<(Name, ObjectKey), Origin>,
+    /// Objects whose controllers make pods that no document describes.
+    pub(crate) pod_makers: PodMakers,
 }
 
 impl Gathered {

@@ -5,8 +5,12 @@
 //!    to the [`Context`], and returns what the object declares.
 //! 2. Add a row to [`KINDS`].
 //!
+//! What becomes of the kinds of other projects is in [`foreign`], and of misspelled ones in [`spelling`].
+//!
 //! A kind that declares something new, rather than another policy, workload or route, also needs a variant of
 //! [`Declaration`], a place in [`crate::gather::Gathered`] and a step in [`crate::assemble`].
+
+use std::fmt;
 
 use crate::{
     cluster_wide::{self, cluster_wide_policy},
@@ -19,6 +23,10 @@ use crate::{
     service::service,
     workload,
 };
+
+mod built_in;
+pub(crate) mod foreign;
+mod spelling;
 
 /// All kinds. The module documentation says how to add one.
 const KINDS: &[ResourceKind] = &[
@@ -71,6 +79,8 @@ pub(crate) struct ResourceKind {
     versions: &'static [&'static str],
     /// The name of the kind, as in `kind: Pod`.
     pub(crate) name: &'static str,
+    /// Its name in messages and to users, which differs from [`Self::name`] if Kubernetes has a kind of this name.
+    pub(crate) called: &'static str,
     pub(crate) namespaced: bool,
     pub(crate) other_versions: OtherVersions,
     pub(crate) decode: Decode,
@@ -100,7 +110,15 @@ const fn namespaced(
     name: &'static str,
     decode: Decode,
 ) -> ResourceKind {
-    ResourceKind { group, versions, name, namespaced: true, other_versions: OtherVersions::Rejected, decode }
+    ResourceKind {
+        group,
+        versions,
+        name,
+        called: name,
+        namespaced: true,
+        other_versions: OtherVersions::Rejected,
+        decode,
+    }
 }
 
 const fn route(
@@ -112,14 +130,38 @@ const fn route(
     ResourceKind { other_versions: OtherVersions::Skipped, ..namespaced(group, versions, name, decode) }
 }
 
+impl ResourceKind {
+    /// Returns whether the kind is one of Kubernetes and its network policies, not of another project.
+    fn is_of_kubernetes(&self) -> bool {
+        built_in::is_reserved(self.group)
+    }
+
+    /// The `apiVersion` to use instead of `version`: with this version if there is one, else with the first.
+    fn api_version(&self, version: &str) -> String {
+        let version = self.versions.iter().find(|v| **v == version).unwrap_or(&self.versions[0]);
+        if self.group.is_empty() { (*version).to_owned() } else { format!("{}/{version}", self.group) }
+    }
+}
+
+impl fmt::Display for ResourceKind {
+    /// Formats the recommended version and the name, such as `apps/v1 Deployment`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.api_version(""), self.name)
+    }
+}
+
 /// What [`find`] found.
 pub(crate) enum Found {
     /// The kind, in a version that its decoder reads.
     Kind(&'static ResourceKind),
     /// The kind, and the `apiVersion` to use instead of the given one.
     OtherVersion(&'static ResourceKind, String),
-    /// None of the kinds.
-    Nothing,
+    /// A kind that doesn't exist, and the one that is meant.
+    Misspelled(&'static ResourceKind),
+    /// A kind that doesn't exist, and may be meant as a policy.
+    Nonexistent,
+    /// A kind of which nothing is read.
+    Other,
 }
 
 /// Finds a kind by the group and version of an `apiVersion`, and its name.
@@ -128,13 +170,30 @@ pub(crate) fn find(group: &str, version: &str, name: &str) -> Found {
     let fits = |kind: &&ResourceKind| {
         kind.name == name && (kind.group == group || (group == old && successors.contains(&kind.group)))
     };
-    let Some(kind) = KINDS.iter().find(fits) else { return Found::Nothing };
-    if kind.group == group && kind.versions.contains(&version) {
-        return Found::Kind(kind);
+    match KINDS.iter().find(fits) {
+        Some(kind) if kind.group == group && kind.versions.contains(&version) => Found::Kind(kind),
+        Some(kind) => Found::OtherVersion(kind, kind.api_version(version)),
+        None => match spelling::meant(group, name) {
+            Some(kind) => Found::Misspelled(kind),
+            None if spelling::may_be_a_policy(group, version, name) => Found::Nonexistent,
+            None => Found::Other,
+        },
     }
-    let version = kind.versions.iter().find(|v| **v == version).unwrap_or(&kind.versions[0]);
-    let group = if kind.group.is_empty() { String::new() } else { format!("{}/", kind.group) };
-    Found::OtherVersion(kind, format!("{group}{version}"))
+}
+
+/// Returns the kind that has this name, or that is meant by it.
+pub(crate) fn meant(api_version: &str, name: &str) -> Option<&'static ResourceKind> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    match find(group, version, name) {
+        Found::Kind(kind) | Found::OtherVersion(kind, _) | Found::Misspelled(kind) => Some(kind),
+        Found::Nonexistent | Found::Other => None,
+    }
+}
+
+/// Returns whether objects of a kind are read, or are an error because of their version.
+pub(crate) fn is_read(api_version: &str, name: &str) -> bool {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    matches!(find(group, version, name), Found::Kind(_) | Found::OtherVersion(..))
 }
 
 /// Finds a kind by its name alone.

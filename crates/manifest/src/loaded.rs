@@ -8,6 +8,7 @@ use palisade_policy::{Cluster, Name, ObjectKey, Origin, Workload};
 use crate::{
     addresses::Unaddressed,
     diagnostic::{Diagnostic, Severity},
+    pod_makers::PodMakers,
 };
 
 /// How much was read.
@@ -42,6 +43,8 @@ pub struct Loaded {
     pub routes: Vec<Route>,
     /// Pods and services that get no generated address.
     pub unaddressed: Unaddressed,
+    /// Objects whose controllers make pods that are not in the manifests.
+    pub pod_makers: PodMakers,
 }
 
 impl Loaded {

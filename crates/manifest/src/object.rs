@@ -4,7 +4,8 @@ use crate::{
     decode::Context,
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
-    kinds::{self, Found, OtherVersions, ResourceKind},
+    kinds::{self, Found, OtherVersions, ResourceKind, foreign},
+    list,
     loaded::Counts,
     meta::{Meta, Object, meta, provisional_name},
     tree::{At, Value},
@@ -15,10 +16,6 @@ const LIST_DEPTH: usize = 4;
 
 /// The top-level fields that are known for every kind.
 const OBJECT: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
-
-/// API groups of policies that affect verdicts and are not evaluated.
-const OTHER_POLICY_GROUPS: &[&str] =
-    &["policy.networking.k8s.io", "cilium.io", "crd.projectcalico.org", "projectcalico.org", "crd.antrea.io"];
 
 /// Reads the root of a document: an object or a list of objects.
 pub(crate) struct ObjectReader<'i> {
@@ -66,56 +63,69 @@ impl ObjectReader<'_> {
             }
             return;
         };
-        if let (Some(element), Some(items)) = (kind.strip_suffix("List"), field("items")) {
-            return self.list(cx, &items, (version, element), depth);
+        if list::is_list(cx, at, version, kind) {
+            return self.list(cx, at, (version, kind), depth);
         }
         self.object(cx, at, version, kind);
     }
 
-    fn list(&mut self, cx: &mut Context<'_>, items: &At<'_>, implied: (&str, &str), depth: usize) {
+    fn list(&mut self, cx: &mut Context<'_>, at: &At<'_>, (version, kind): (&str, &str), depth: usize) {
+        cx.object = Some(kind.to_owned());
+        let Some(items) = list::items(cx, at, version, kind) else { return };
         if depth >= LIST_DEPTH {
-            return cx.error(
-                items,
-                Code::NotAnObject,
-                format!("lists are nested more than {LIST_DEPTH} levels deep"),
-            );
+            let message = format!("lists are nested more than {LIST_DEPTH} levels deep");
+            return cx.error(&items, Code::NotAnObject, message);
         }
         // A `List` holds objects of any kind. The API server omits the kind of the elements of a `PodList`.
-        let implied = (!implied.1.is_empty()).then_some(implied);
-        for item in cx.list(items) {
+        let element = kind.strip_suffix("List").filter(|element| !element.is_empty());
+        let implied = element.map(|element| (version, element));
+        for item in cx.list(&items) {
             self.object_or_list(cx, &item.as_root(), implied, depth + 1);
         }
     }
 
     fn object(&mut self, cx: &mut Context<'_>, at: &At<'_>, api_version: &str, kind: &str) {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        match kinds::find(group, version, kind) {
+        let found = kinds::find(group, version, kind);
+        if let Found::Other | Found::Nonexistent = found
+            && !cx.text.is_of_cluster()
+            && let Some(list) = list::meant(api_version, kind)
+        {
+            return no_matches(cx, at, api_version, kind, Some(format!("did you mean {list}?")));
+        }
+        match found {
             Found::Kind(kind) => self.decode(cx, at, kind, version),
             Found::OtherVersion(kind, recommended) => {
                 self.other_version(cx, at, kind, api_version, &recommended);
             }
-            Found::Nothing => self.other_kind(cx, at, group, api_version, kind),
+            // An API server doesn't send kinds that it doesn't have.
+            Found::Misspelled(_) | Found::Nonexistent if cx.text.is_of_cluster() => self.pass_over(kind),
+            Found::Misspelled(meant) => {
+                no_matches(cx, at, api_version, kind, Some(format!("did you mean {meant}?")));
+            }
+            Found::Nonexistent => no_matches(cx, at, api_version, kind, None),
+            Found::Other => self.other_kind(cx, at, (group, api_version), kind),
         }
     }
 
     /// Decodes an object, and keeps it if no error was found.
     fn decode(&mut self, cx: &mut Context<'_>, at: &At<'_>, kind: &'static ResourceKind, version: &str) {
-        cx.object = Some(kind.name.to_owned());
+        cx.object = Some(kind.called.to_owned());
         let Some(fields) = cx.fields(at, OBJECT) else { return };
         let default_namespace = kind.namespaced.then_some(self.default_namespace);
-        let Some(meta) = meta(cx, &fields, kind.name, default_namespace) else { return };
-        let object = Object { kind: kind.name, version, meta, fields };
+        let Some(meta) = meta(cx, &fields, kind.called, default_namespace) else { return };
+        let object = Object { kind: kind.called, version, meta, fields };
         let declaration = (kind.decode)(cx, &object);
         if cx.errors > 0 {
-            *self.counts.rejected.entry(kind.name.to_owned()).or_default() += 1;
+            *self.counts.rejected.entry(kind.called.to_owned()).or_default() += 1;
             return;
         }
-        let (kind_name, Meta { key, origin, .. }) = (cx.names.name(kind.name), &object.meta);
+        let (kind_name, Meta { key, origin, .. }) = (cx.names.name(kind.called), &object.meta);
         if let Some(declaration) = declaration {
             self.gathered.add(&kind_name, key, declaration, cx.text.is_of_cluster());
         }
         self.gathered.record_origin(cx, at, &kind_name, key, origin);
-        *self.counts.objects.entry(kind.name.to_owned()).or_default() += 1;
+        *self.counts.objects.entry(kind.called.to_owned()).or_default() += 1;
     }
 
     /// Reports an object in a version that isn't read.
@@ -128,32 +138,52 @@ impl ObjectReader<'_> {
         recommended: &str,
     ) {
         let name = kind.name;
-        cx.object = Some(provisional_name(name, at));
-        let diagnostic = match kind.other_versions {
-            OtherVersions::Rejected => {
-                let message = format!("no matches for kind \"{name}\" in version \"{api_version}\"");
-                Diagnostic::new(Severity::Error, Code::UnknownVersion, message)
-            }
+        let help = format!("use apiVersion: {recommended}");
+        match kind.other_versions {
+            OtherVersions::Rejected => no_matches(cx, at, api_version, name, Some(help)),
             OtherVersions::Skipped => {
-                *self.counts.passed_over.entry(name.to_owned()).or_default() += 1;
+                self.pass_over(name);
+                cx.object = Some(provisional_name(name, at));
                 let message = format!("{name} of {api_version} is not read: its backends are not shown");
-                Diagnostic::new(Severity::Warning, Code::NotEvaluated, message)
+                let diagnostic = Diagnostic::new(Severity::Warning, Code::NotEvaluated, message);
+                cx.report(&at.get("apiVersion").unwrap_or(*at), diagnostic.with_help(help));
             }
-        };
-        let place = at.get("apiVersion").unwrap_or(*at);
-        cx.report(&place, diagnostic.with_help(format!("use apiVersion: {recommended}")));
-    }
-
-    /// Counts an object of another kind, and warns if it is a policy.
-    fn other_kind(&mut self, cx: &mut Context<'_>, at: &At<'_>, group: &str, version: &str, kind: &str) {
-        *self.counts.passed_over.entry(kind.to_owned()).or_default() += 1;
-        if OTHER_POLICY_GROUPS.contains(&group) && kind.ends_with("NetworkPolicy") {
-            cx.object = Some(provisional_name(kind, at));
-            let place = at.get("kind").unwrap_or(*at);
-            let message = format!("policies of {version} are not evaluated: verdicts ignore this one");
-            cx.warn(&place, Code::NotEvaluated, message);
         }
     }
+
+    /// Counts an object of another kind, and warns if it changes which connections are possible.
+    fn other_kind(
+        &mut self,
+        cx: &mut Context<'_>,
+        at: &At<'_>,
+        (group, api_version): (&str, &str),
+        kind: &str,
+    ) {
+        self.pass_over(kind);
+        if let Some(cure) = foreign::makes_pods(group, kind) {
+            self.gathered.pod_makers.add(cx.names.name(group), cx.names.name(kind), cure);
+        }
+        if let Some(message) = foreign::warning(group, api_version, kind) {
+            cx.object = Some(provisional_name(kind, at));
+            cx.warn(&at.get("kind").unwrap_or(*at), Code::NotEvaluated, message);
+        }
+    }
+
+    fn pass_over(&mut self, kind: &str) {
+        *self.counts.passed_over.entry(kind.to_owned()).or_default() += 1;
+    }
+}
+
+/// Reports a kind that the API server doesn't have, in its words.
+fn no_matches(cx: &mut Context<'_>, at: &At<'_>, api_version: &str, kind: &str, help: Option<String>) {
+    cx.object = Some(provisional_name(kind, at));
+    let message = match api_version.matches('/').count() {
+        0 | 1 => format!("no matches for kind \"{kind}\" in version \"{api_version}\""),
+        _ => format!("unexpected GroupVersion string: {api_version}"),
+    };
+    let diagnostic = Diagnostic::new(Severity::Error, Code::UnknownVersion, message);
+    let place = at.get("apiVersion").unwrap_or(*at);
+    cx.report(&place, Diagnostic { help, ..diagnostic });
 }
 
 fn missing(cx: &mut Context<'_>, at: &At<'_>, kind: bool, version: bool) {

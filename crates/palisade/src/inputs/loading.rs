@@ -8,6 +8,7 @@ use super::{
     messages::{plural, report},
     reading::ReadingArguments,
 };
+use crate::output::{self, Style, styled};
 
 /// Returns a cluster's objects followed by the manifests that replace some of them.
 pub(crate) fn overlay(live: &ClusterSnapshot, files: Vec<Input>) -> Vec<Input> {
@@ -66,6 +67,13 @@ pub(crate) fn load_inputs(
         0 => counts.objects.is_empty(),
         _ => live < inputs.len() && loaded.origins.values().all(|at| at.line().is_none()),
     };
+    // A cluster has the pods themselves.
+    if live == 0
+        && !quiet
+        && let Some(note) = loaded.pod_makers.note()
+    {
+        output::note(&format!("{} {note}\n\n", styled(Style::Strong, "note:")));
+    }
     if nothing {
         match (counts.files - live, counts.documents - live) {
             (0, _) => bail!("{names}: no manifests found (files named *.yaml, *.yml or *.json)"),
