@@ -68,8 +68,9 @@ pub fn internet(
 fn excluded_ranges(cluster: &Cluster) -> Vec<IpRange> {
     let pods = cluster.pods.values().flat_map(|p| &p.addresses);
     let nodes = cluster.nodes.values().flat_map(|n| &n.addresses);
-    let services = cluster.services.values().flat_map(|s| &s.addresses);
-    let own = pods.chain(nodes).chain(services).map(|a| IpRange { first: *a, last: *a });
+    let services =
+        cluster.services.values().flat_map(|s| s.addresses.iter().copied().chain(s.access.addresses()));
+    let own = pods.chain(nodes).copied().chain(services).map(|a| IpRange { first: a, last: a });
     not_internet().chain(own).collect()
 }
 

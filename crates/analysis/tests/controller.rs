@@ -35,19 +35,22 @@ fn with_routes(cluster: &Cluster, rng: &mut Rng) -> (Cluster, Vec<Route>) {
             Some(name) => TargetPort::Name(name),
             None => TargetPort::Number(*tcp.first().unwrap_or(&80)),
         };
-        let port = ServicePort { name: Some("p".into()), protocol: Protocol::Tcp, port: 80, target };
+        let port = ServicePort {
+            name: Some("p".into()),
+            protocol: Protocol::Tcp,
+            port: 80,
+            target,
+            node_port: None,
+        };
         let other = ServicePort {
             name: None,
             protocol: Protocol::Tcp,
             port: 81,
             target: TargetPort::Number(tcp[rng.usize(..tcp.len())].max(1)),
+            node_port: None,
         };
-        let service = Service {
-            key: key.clone(),
-            addresses: vec![],
-            selector: Some(selector),
-            ports: vec![port, other],
-        };
+        let service =
+            Service { selector: Some(selector), ports: vec![port, other], ..Service::new(key.clone()) };
         world.services.insert(key.clone(), service);
         let port = match rng.usize(..3) {
             0 => RoutePort::Any,

@@ -250,13 +250,12 @@ fn pod(name: &str, node: &str) -> Pod {
 
 /// Returns the service `kubernetes`, which every cluster has.
 fn service() -> Service {
-    let ports =
-        vec![ServicePort { name: None, protocol: Protocol::Tcp, port: 443, target: TargetPort::Number(443) }];
+    let target = TargetPort::Number(443);
+    let port = ServicePort { name: None, protocol: Protocol::Tcp, port: 443, target, node_port: None };
     Service {
-        key: ObjectKey::new(NAMESPACE, "kubernetes"),
-        addresses: Vec::new(),
         selector: Some(Selector::of_labels([("app", SERVER)])),
-        ports,
+        ports: vec![port],
+        ..Service::new(ObjectKey::new(NAMESPACE, "kubernetes"))
     }
 }
 

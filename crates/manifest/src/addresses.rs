@@ -293,12 +293,7 @@ mod tests {
 
     #[test]
     fn services_get_an_address_in_each_family_they_need() {
-        let service = |name: &str| Service {
-            key: ObjectKey::new("ns", name),
-            addresses: vec![],
-            selector: None,
-            ports: vec![],
-        };
+        let service = |name: &str| Service::new(ObjectKey::new("ns", name));
         let mut c = Cluster::default();
         for name in ["both", "headless", "six"] {
             c.services.insert(ObjectKey::new("ns", name), service(name));

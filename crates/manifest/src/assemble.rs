@@ -6,12 +6,13 @@ use std::{
     sync::Arc,
 };
 
+use palisade_names::API_SERVER;
 use palisade_policy::{Cluster, Interner, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Workload};
 
 use crate::{
     addresses::Unaddressed,
     cluster_wide::warn_about_undefined_order,
-    declared::{DeclaredWorkload, Replicas},
+    declared::{DeclaredEndpoints, DeclaredWorkload, Replicas},
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
     loaded::{Counts, Loaded},
@@ -89,6 +90,7 @@ pub(crate) fn assemble(
         unaddressed.services.insert(key.clone(), declared.needs);
         loaded.cluster.services.insert(key, declared.service);
     }
+    add_endpoints(&mut loaded.cluster, std::mem::take(&mut gathered.endpoints).into_values());
     warn_about_undefined_order(&gathered.policies, found);
     loaded.cluster.namespaces = std::mem::take(&mut gathered.namespaces);
     let namespaces = workloads.keys().map(|(_, key)| key.namespace.clone());
@@ -244,6 +246,26 @@ impl Placement {
         match self {
             Self::Unassigned(_) => None,
             Self::Nodes(nodes) => nodes.get(n as usize).cloned(),
+        }
+    }
+}
+
+/// Adds the endpoints of services without selector. An EndpointSlice of a service that is not in the input says nothing
+/// about its ports, so it is left out; only those of the API server's service are known.
+fn add_endpoints(cluster: &mut Cluster, declared: impl Iterator<Item = DeclaredEndpoints>) {
+    for DeclaredEndpoints { service, endpoints } in declared {
+        if *service.namespace == *API_SERVER.0 && *service.name == *API_SERVER.1 {
+            cluster.services.entry(service.clone()).or_insert_with(palisade_names::api_server);
+        }
+        let found = cluster.services.get_mut(&service);
+        let found = found.filter(|s| s.selector.is_none() && s.access.external_name.is_none());
+        if let Some(found) = found {
+            // The control plane mirrors an Endpoints object to an EndpointSlice, so the same may come twice.
+            for one in endpoints {
+                if !found.endpoints.contains(&one) {
+                    found.endpoints.push(one);
+                }
+            }
         }
     }
 }

@@ -5,7 +5,8 @@ mod routes;
 use std::{collections::BTreeSet, sync::Arc};
 
 use palisade_policy::{
-    ContainerPort, Family, Labels, Name, Namespace, Node, ObjectKey, Origin, Pod, Policy, Service, Workload,
+    ContainerPort, Family, Labels, Name, Namespace, Node, ObjectKey, Origin, Pod, Policy, Service,
+    ServiceEndpoints, Workload,
 };
 
 pub(crate) use routes::{
@@ -20,6 +21,7 @@ pub(crate) enum Declaration {
     Node(Node),
     Pod(DeclaredPod),
     Service(DeclaredService),
+    Endpoints(DeclaredEndpoints),
     Workload(Box<DeclaredWorkload>),
     Policy(Box<Policy>),
     Route(DeclaredRoute),
@@ -54,6 +56,14 @@ pub(crate) struct DeclaredService {
     pub(crate) service: Service,
     /// The families in which it needs a generated address: none if it has an address, is headless or is an ExternalName.
     pub(crate) needs: BTreeSet<Family>,
+}
+
+/// An EndpointSlice or an Endpoints object.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredEndpoints {
+    /// The service. Its name is empty for an EndpointSlice of none.
+    pub(crate) service: ObjectKey,
+    pub(crate) endpoints: Vec<ServiceEndpoints>,
 }
 
 /// How many pods a workload makes.

@@ -6,7 +6,8 @@ use palisade_policy::{Name, Namespace, Node, ObjectKey, Origin, Policy, PolicyKe
 
 use crate::{
     declared::{
-        Declaration, DeclaredPod, DeclaredRoute, DeclaredService, DeclaredWorkload, Gateway, ReferenceGrant,
+        Declaration, DeclaredEndpoints, DeclaredPod, DeclaredRoute, DeclaredService, DeclaredWorkload,
+        Gateway, ReferenceGrant,
     },
     decode::Context,
     diagnostic::{Code, Diagnostic, Severity},
@@ -22,6 +23,8 @@ pub(crate) struct Gathered {
     pub(crate) nodes: BTreeMap<Name, Node>,
     pub(crate) pods: BTreeMap<ObjectKey, DeclaredPod>,
     pub(crate) services: BTreeMap<ObjectKey, DeclaredService>,
+    /// By kind and key.
+    pub(crate) endpoints: BTreeMap<(Name, ObjectKey), DeclaredEndpoints>,
     /// By kind and key.
     pub(crate) workloads: BTreeMap<(Name, ObjectKey), DeclaredWorkload>,
     pub(crate) policies: BTreeMap<PolicyKey, Policy>,
@@ -53,6 +56,9 @@ impl Gathered {
             Declaration::Service(mut service) => {
                 overlay::service(&mut service, self.services.get(key), from_cluster);
                 self.services.insert(key.clone(), service);
+            }
+            Declaration::Endpoints(endpoints) => {
+                self.endpoints.insert((kind.clone(), key.clone()), endpoints);
             }
             Declaration::Workload(workload) => {
                 self.workloads.insert((kind.clone(), key.clone()), *workload);

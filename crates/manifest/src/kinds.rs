@@ -16,6 +16,7 @@ use crate::{
     cluster_wide::{self, cluster_wide_policy},
     declared::Declaration,
     decode::Context,
+    endpoints,
     meta::Object,
     network_policy::network_policy,
     node, pod,
@@ -30,6 +31,7 @@ mod spelling;
 
 /// All kinds. The module documentation says how to add one.
 const KINDS: &[ResourceKind] = &[
+    namespaced("", &["v1"], "Endpoints", endpoints::endpoints),
     cluster_scoped("", &["v1"], "Namespace", node::namespace),
     cluster_scoped("", &["v1"], "Node", node::node),
     namespaced("", &["v1"], "Pod", pod::pod),
@@ -41,6 +43,7 @@ const KINDS: &[ResourceKind] = &[
     namespaced("apps", &["v1"], "StatefulSet", workload::stateful_set),
     namespaced("batch", &["v1"], "CronJob", workload::cron_job),
     namespaced("batch", &["v1"], "Job", workload::job),
+    namespaced("discovery.k8s.io", &["v1", "v1beta1"], "EndpointSlice", endpoints::endpoint_slice),
     namespaced("networking.k8s.io", &["v1"], NETWORK_POLICY, network_policy),
     cluster_scoped(cluster_wide::GROUP, &["v1alpha1"], "AdminNetworkPolicy", cluster_wide_policy),
     cluster_scoped(cluster_wide::GROUP, &["v1alpha1"], "BaselineAdminNetworkPolicy", cluster_wide_policy),

@@ -49,6 +49,7 @@ mod collapse;
 mod declared;
 mod decode;
 mod diagnostic;
+mod endpoints;
 mod gather;
 mod input;
 mod kinds;

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use palisade_policy::{Family, Protocol, Requirement, Selector, Service, ServicePort, TargetPort, Test};
+use palisade_policy::{
+    Family, Protocol, Requirement, Selector, Service, ServiceAccess, ServicePort, TargetPort, Test,
+};
 
 use crate::{
     cidr::parse_ip,
@@ -45,10 +47,12 @@ pub(crate) fn service(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Decla
     let key = object.meta.key.clone();
     let spec_at = object.get("spec");
     let Some(spec) = spec_at.as_ref().and_then(|at| cx.fields(at, SERVICE_SPEC)) else {
-        let service = Service { key, addresses: Vec::new(), selector: None, ports: Vec::new() };
+        let service = Service::new(key);
         return Some(Declaration::Service(DeclaredService { service, needs: BTreeSet::new() }));
     };
-    let external_name = spec.string(cx, "type") == Some("ExternalName");
+    let kind = spec.string(cx, "type");
+    let external_name = kind == Some("ExternalName");
+    let on_nodes = matches!(kind, Some("NodePort" | "LoadBalancer"));
     let (mut addresses, headless) = cluster_ips(cx, &spec);
     if external_name {
         addresses.clear();
@@ -60,9 +64,10 @@ pub(crate) fn service(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Decla
     let selector = if external_name { None } else { selector(cx, &spec) };
     let mut ports = Vec::new();
     if let Some(list) = spec.get("ports") {
-        ports = cx.list(&list).iter().filter_map(|at| port(cx, at)).collect();
+        ports = cx.list(&list).iter().filter_map(|at| port(cx, at, on_nodes)).collect();
     }
-    let service = Service { key, addresses, selector, ports };
+    let access = access(cx, &spec, object, kind.unwrap_or("ClusterIP"));
+    let service = Service { addresses, selector, ports, access, ..Service::new(key) };
     Some(Declaration::Service(DeclaredService { service, needs }))
 }
 
@@ -79,7 +84,7 @@ fn cluster_ips(cx: &mut Context<'_>, spec: &Fields<'_>) -> (Vec<IpAddr>, bool) {
             Some(text) => match parse_ip(text) {
                 Some(ip) if addresses.contains(&ip) => {}
                 Some(ip) => addresses.push(ip),
-                None => cx.invalid(&at, ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]),
+                None => cx.invalid(&at, [IP_ADDRESS]),
             },
         }
     }
@@ -116,7 +121,76 @@ fn selector(cx: &mut Context<'_>, spec: &Fields<'_>) -> Option<Selector> {
     (!labels.is_empty()).then(|| Selector::new(labels.iter().map(requirement)))
 }
 
-fn port(cx: &mut Context<'_>, at: &At<'_>) -> Option<ServicePort> {
+/// Reads the other ways to a service of this type.
+fn access(cx: &mut Context<'_>, spec: &Fields<'_>, object: &Object<'_>, kind: &str) -> ServiceAccess {
+    let is_local = |cx: &mut Context<'_>, name: &str| spec.string(cx, name) == Some("Local");
+    let mut access = ServiceAccess {
+        // The API server ignores the policy for services that nothing outside can reach.
+        external_local: is_local(cx, "externalTrafficPolicy"),
+        internal_local: is_local(cx, "internalTrafficPolicy"),
+        ..ServiceAccess::default()
+    };
+    if kind == "ExternalName" {
+        let name = spec.string(cx, "externalName").filter(|name| !name.is_empty());
+        access.external_name = name.map(|name| cx.names.name(name));
+        return access;
+    }
+    if let Some(list) = spec.get("externalIPs") {
+        for at in cx.list(&list) {
+            match cx.string(&at).map(parse_ip) {
+                Some(Some(ip)) => add(&mut access.external_ips, ip),
+                Some(None) => cx.invalid(&at, [IP_ADDRESS]),
+                None => {}
+            }
+        }
+    }
+    if kind == "LoadBalancer" {
+        load_balancer(cx, spec, object, &mut access);
+    }
+    access
+}
+
+/// Reads the addresses and host names of a load balancer. What is no address is left out: the fields of the status are
+/// whatever a controller wrote, and the API server doesn't validate `loadBalancerIP`.
+fn load_balancer(cx: &mut Context<'_>, spec: &Fields<'_>, object: &Object<'_>, access: &mut ServiceAccess) {
+    let status = object.get("status");
+    let status = status.as_ref().and_then(|status| status.get("loadBalancer"));
+    let ingress = status.as_ref().and_then(|status| status.get("ingress"));
+    for entry in ingress.iter().flat_map(|list| list.items()) {
+        let ip = entry.get("ip").filter(|at| !at.is_null()).and_then(|at| cx.string(&at));
+        if let Some(ip) = ip.and_then(parse_ip) {
+            add(&mut access.load_balancer, ip);
+        }
+        let host = entry.get("hostname").filter(|at| !at.is_null()).and_then(|at| cx.string(&at));
+        access.host_names.extend(host.filter(|host| !host.is_empty()).map(|host| cx.names.name(host)));
+    }
+    if let Some(ip) = spec.string(cx, "loadBalancerIP").and_then(parse_ip) {
+        add(&mut access.load_balancer, ip);
+    }
+    if let Some(list) = spec.get("loadBalancerSourceRanges") {
+        for at in cx.list(&list) {
+            match cx.string(&at).map(|text| text.trim().parse()) {
+                Some(Ok(range)) => access.source_ranges.push(range),
+                Some(Err(_)) => cx.invalid(&at, [CIDR]),
+                None => {}
+            }
+        }
+    }
+}
+
+fn add(addresses: &mut Vec<IpAddr>, address: IpAddr) {
+    if !addresses.contains(&address) {
+        addresses.push(address);
+    }
+}
+
+/// The API server's message for what is no address.
+const IP_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+
+/// The API server's message for what is no range.
+const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
+fn port(cx: &mut Context<'_>, at: &At<'_>, on_nodes: bool) -> Option<ServicePort> {
     let fields = cx.fields(at, &["appProtocol", "name", "nodePort", "port", "protocol", "targetPort"])?;
     let Some(number_at) = fields.get("port") else {
         cx.missing(at, "port", Code::Required, "Required value");
@@ -134,7 +208,9 @@ fn port(cx: &mut Context<'_>, at: &At<'_>) -> Option<ServicePort> {
         Some(at) => target(cx, &at, number)?,
         None => TargetPort::Number(number),
     };
-    Some(ServicePort { name, protocol, port: number, target })
+    let node_port = fields.get("nodePort").filter(|_| on_nodes).and_then(|at| cx.int32(&at));
+    let node_port = node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+    Some(ServicePort { name, protocol, port: number, target, node_port })
 }
 
 /// Reads a target port. Absent, 0 and "" mean the service's own port.

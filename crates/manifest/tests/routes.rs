@@ -107,7 +107,7 @@ fn missing_backends_are_reported() {
         ("{defaultBackend: {service: {name: nope, port: {number: 80}}}}", "there is no service shop/nope"),
         (
             "{defaultBackend: {service: {name: web, port: {number: 8080}}}}",
-            "service shop/web has no port 8080/TCP; it has 80/TCP, 81/TCP",
+            "service shop/web has no port 8080/TCP; it has 80/TCP (web), 81/TCP (admin)",
         ),
         (
             "{defaultBackend: {service: {name: web, port: {name: http}}}}",

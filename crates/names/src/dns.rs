@@ -98,13 +98,18 @@ mod tests {
             dns_servers(cluster).iter().map(|s| (s.pod.key.name.to_string(), s.port)).collect()
         };
         assert_eq!(found(&cluster), [("coredns-1".to_owned(), 53)]);
-        let port =
-            |protocol| ServicePort { name: None, protocol, port: 53, target: TargetPort::Number(5353) };
+        let target = TargetPort::Number(5353);
+        let port = |protocol| ServicePort {
+            name: None,
+            protocol,
+            port: 53,
+            target: target.clone(),
+            node_port: None,
+        };
         let service = Service {
-            key: ObjectKey::new("kube-system", "kube-dns"),
             selector: Some(Selector::of_labels([("app", "my-dns")])),
             ports: vec![port(Protocol::Udp), port(Protocol::Tcp)],
-            addresses: Vec::new(),
+            ..Service::new(ObjectKey::new("kube-system", "kube-dns"))
         };
         cluster.services.insert(service.key.clone(), service);
         assert_eq!(found(&cluster), [("custom-1".to_owned(), 5353)]);

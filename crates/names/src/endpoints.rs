@@ -60,7 +60,7 @@ mod tests {
     use super::*;
     use crate::{
         sample::{cluster, pod, service},
-        services::service_at,
+        service_addresses::service_at,
     };
 
     #[test]

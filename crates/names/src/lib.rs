@@ -16,6 +16,8 @@ mod lookup;
 mod routes;
 #[cfg(test)]
 mod sample;
+mod service_addresses;
+mod service_targets;
 mod services;
 mod spelling;
 
@@ -24,4 +26,8 @@ pub use dns::{DNS_PORT, DnsServer, dns_servers, usual_dns_server};
 pub use endpoints::{NoEndpoint, endpoints_of, of_family};
 pub use lookup::{EndpointKind, LookupError, Named, UnknownKind, find};
 pub use routes::{PortSpec, Route, RouteBackend, RoutePort};
-pub use services::{Backend, NoBackend, backends, route_backends, service_at};
+pub use service_addresses::{Way, has_port, node_port, service_at, service_of_host, services_at};
+pub use service_targets::{
+    API_SERVER, ServiceTarget, ServiceTargets, api_server, is_api_server, service_targets,
+};
+pub use services::{Backend, NoBackend, backends, route_backends};

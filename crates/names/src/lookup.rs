@@ -11,7 +11,10 @@ use std::{
 
 use palisade_policy::{Cluster, Name, Node, ObjectKey, Pod, Service, Workload};
 
-use crate::spelling::{MAX_NEAR, near};
+use crate::{
+    service_targets::{API_SERVER, API_SERVICE},
+    spelling::{MAX_NEAR, near},
+};
 
 /// The kind of object that a name refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -168,6 +171,9 @@ pub fn find<'a>(
     let mut candidates = without_repetition(candidates);
     match candidates.len() {
         1 => Ok(candidates.remove(0)),
+        0 if kind == Some(EndpointKind::Service) && (namespace, name) == API_SERVER => {
+            Ok(Named::Service(&API_SERVICE))
+        }
         0 => Err(unknown(cluster, kind, namespace, name)),
         _ => Err(LookupError::Ambiguous {
             name: name.to_owned(),

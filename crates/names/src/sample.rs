@@ -42,6 +42,7 @@ pub(crate) fn cluster() -> Cluster {
 }
 
 pub(crate) fn service(target: TargetPort, selector: Option<Selector>) -> Service {
-    let port = ServicePort { name: Some("main".into()), protocol: Protocol::Tcp, port: 80, target };
-    Service { key: ObjectKey::new("shop", "web"), addresses: vec![], selector, ports: vec![port] }
+    let port =
+        ServicePort { name: Some("main".into()), protocol: Protocol::Tcp, port: 80, target, node_port: None };
+    Service { selector, ports: vec![port], ..Service::new(ObjectKey::new("shop", "web")) }
 }

@@ -1,6 +1,6 @@
 //! The pods and ports behind a service.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use palisade_policy::{Cluster, Name, ObjectKey, Phase, Pod, Protocol, Service, ServicePort, TargetPort};
 
@@ -8,12 +8,6 @@ use crate::{
     endpoints::endpoints_of,
     routes::{PortSpec, RouteBackend, RoutePort},
 };
-
-/// Returns the service with a cluster IP. `O(services)`.
-#[must_use]
-pub fn service_at(cluster: &Cluster, address: IpAddr) -> Option<&Service> {
-    cluster.services.values().find(|s| s.addresses.contains(&address))
-}
 
 /// A pod behind a port of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +30,26 @@ pub enum NoBackend {
     NoService(ObjectKey),
     /// It has no selector.
     #[error(
-        "service {0} has no selector: its endpoints are managed by hand and are not in the input; name the pods or \
-         addresses behind it instead"
+        "service {service} has no selector: its endpoints are managed by hand and are not in the input; give its EndpointSlice \
+         (label kubernetes.io/service-name: {name}), or name the pods or addresses behind it instead",
+        service = .0, name = .0.name
     )]
     NoSelector(ObjectKey),
+    /// Endpoints are listed for it, but not on this port.
+    #[error(
+        "service {0} has endpoints, but none of them has a port with the name and protocol of the service's port: their \
+         ports must have the same names"
+    )]
+    NoListedPort(ObjectKey),
+    /// It is the API server's, whose address is unknown.
+    #[error(
+        "the API server's address is not in the input; give its EndpointSlice (`kubectl get endpointslice -n default \
+         -o yaml`), or Nodes with the label node-role.kubernetes.io/control-plane"
+    )]
+    ApiServer,
+    /// It stands for a host name.
+    #[error("service {0} stands for the host name {1}: it has no endpoints in the cluster")]
+    ExternalName(ObjectKey, Name),
     /// No running pod matches the selector.
     #[error("service {service} has no endpoints: no running pod in namespace {} matches its selector {selector}", service.namespace)]
     NoPods {
@@ -49,7 +59,7 @@ pub enum NoBackend {
         selector: String,
     },
     /// It doesn't have this port.
-    #[error("service {service} has no port {port}; it has {}", if known.is_empty() { "none" } else { known })]
+    #[error("service {service} has no port {port}; it has {}{cure}", if known.is_empty() { "none" } else { known })]
     NoPort {
         /// The service.
         service: ObjectKey,
@@ -57,6 +67,8 @@ pub enum NoBackend {
         port: String,
         /// Its ports.
         known: String,
+        /// What was probably meant; empty if nothing was found.
+        cure: String,
     },
     /// No pod declares the container port of the service port.
     #[error(
@@ -127,23 +139,7 @@ fn behind<'a>(
     if pods.is_empty() {
         return Err(NoBackend::NoPods { service: key(), selector: selector.to_string() });
     }
-    let of_protocol = |p: &&ServicePort| protocol.is_none_or(|q| p.protocol == q);
-    let ports: Vec<_> = service.ports.iter().filter(of_protocol).filter(|p| may_mean(port, p)).collect();
-    let no_port = || {
-        let known: Vec<String> = service.ports.iter().map(|p| format!("{}/{}", p.port, p.protocol)).collect();
-        let port = match (port, protocol) {
-            (RoutePort::Service(port) | RoutePort::Target(port), Some(protocol)) => {
-                format!("{port}/{protocol}")
-            }
-            (RoutePort::Service(port) | RoutePort::Target(port), None) => port.to_string(),
-            (RoutePort::Any, Some(protocol)) => format!("with {protocol}"),
-            (RoutePort::Any, None) => "at all".to_owned(),
-        };
-        NoBackend::NoPort { service: key(), port, known: known.join(", ") }
-    };
-    if ports.is_empty() {
-        return Err(no_port());
-    }
+    let ports = matching_ports(service, protocol, port)?;
     let (mut out, mut nowhere) = (Vec::new(), None);
     for p in ports {
         let before = out.len();
@@ -174,10 +170,60 @@ fn behind<'a>(
     if let RoutePort::Target(PortSpec::Number(route_port)) = port {
         out.retain(|backend| backend.port == *route_port);
         if out.is_empty() {
-            return Err(no_port());
+            return Err(no_port(service, protocol, port));
         }
     }
     Ok(out)
+}
+
+/// Returns the ports of a service that fit, or every port.
+///
+/// # Errors
+/// [`NoBackend::NoPort`] if there is none.
+pub(crate) fn ports_of<'a>(
+    service: &'a Service,
+    protocol: Option<Protocol>,
+    port: Option<&PortSpec>,
+) -> Result<Vec<&'a ServicePort>, NoBackend> {
+    let port = port.map_or(RoutePort::Any, |port| RoutePort::Service(port.clone()));
+    matching_ports(service, protocol, &port)
+}
+
+fn matching_ports<'a>(
+    service: &'a Service,
+    protocol: Option<Protocol>,
+    port: &RoutePort,
+) -> Result<Vec<&'a ServicePort>, NoBackend> {
+    let of_protocol = |p: &&ServicePort| protocol.is_none_or(|q| p.protocol == q);
+    let ports: Vec<_> = service.ports.iter().filter(of_protocol).filter(|p| may_mean(port, p)).collect();
+    if ports.is_empty() { Err(no_port(service, protocol, port)) } else { Ok(ports) }
+}
+
+fn no_port(service: &Service, protocol: Option<Protocol>, port: &RoutePort) -> NoBackend {
+    let given = match (port, protocol) {
+        (RoutePort::Service(port) | RoutePort::Target(port), Some(protocol)) => format!("{port}/{protocol}"),
+        (RoutePort::Service(port) | RoutePort::Target(port), None) => port.to_string(),
+        (RoutePort::Any, Some(protocol)) => format!("with {protocol}"),
+        (RoutePort::Any, None) => "at all".to_owned(),
+    };
+    let known = service.ports.iter().map(described).collect::<Vec<_>>().join(", ");
+    let (RoutePort::Service(asked) | RoutePort::Target(asked)) = port else {
+        return NoBackend::NoPort { service: service.key.clone(), port: given, known, cure: String::new() };
+    };
+    // A port of the pods, given as if the service had it, is the most frequent mistake.
+    let means = service.ports.iter().find(|p| match (&p.target, asked) {
+        (TargetPort::Number(target), PortSpec::Number(n)) => target == n,
+        (TargetPort::Name(target), PortSpec::Name(name)) => target == name,
+        _ => false,
+    });
+    let cure = means.map(|p| format!("; {asked} is the port of its pods: use the service's port {}", p.port));
+    NoBackend::NoPort { service: service.key.clone(), port: given, known, cure: cure.unwrap_or_default() }
+}
+
+/// Formats a port of a service: `80/TCP`, `80/TCP (http)`.
+fn described(port: &ServicePort) -> String {
+    let name = port.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+    format!("{}/{}{name}", port.port, port.protocol)
 }
 
 /// Returns whether `route_port` may refer to this port. Each pod resolves the number of a named target port.
@@ -227,7 +273,7 @@ mod tests {
         let nobody = Some(Selector::of_labels([("app", "nobody")]));
         assert!(matches!(ports(&c, &service(TargetPort::Number(1), nobody)), Err(NoBackend::NoPods { .. })));
         let error = backends(&c, &named, Some(Protocol::Udp), Some(&PortSpec::Number(80))).unwrap_err();
-        assert_eq!(error.to_string(), "service shop/web has no port 80/UDP; it has 80/TCP");
+        assert_eq!(error.to_string(), "service shop/web has no port 80/UDP; it has 80/TCP (main)");
         assert_eq!(backends(&c, &named, None, Some(&PortSpec::Name("main".into()))).unwrap().len(), 1);
     }
 }

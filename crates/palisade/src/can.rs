@@ -1,6 +1,7 @@
 //! `palisade can`: whether a connection is allowed, and why.
 
 pub(crate) mod answer;
+pub(crate) mod ends;
 pub(crate) mod question;
 pub(crate) mod render;
 mod spec;

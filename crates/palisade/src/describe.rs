@@ -10,7 +10,7 @@ use clap::Args;
 use palisade_policy::Endpoint;
 
 use crate::{
-    can::{Spec, question},
+    can::{Spec, ends},
     cluster::Need,
     entrances::ControllerArguments,
     exit::Outcome,
@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
     }
     let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything)?;
     let loaded = &world.loaded;
-    let ends = question::endpoints(&loaded.cluster, &spec.endpoint, &world.namespace).with_context(what)?;
+    let ends = ends::endpoints(&loaded.cluster, &spec.endpoint, &world.namespace).with_context(what)?;
     let mut pods = BTreeSet::new();
     for end in ends {
         match end {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::{Labels, Name, ObjectKey, Pod, Pods, Policy, PolicyKey, Protocol, Selector};
+use crate::{Labels, Name, ObjectKey, Pod, Pods, Policy, PolicyKey, Service};
 
 /// The label of every namespace whose value is the namespace's name (SEMANTICS A13).
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -34,41 +34,6 @@ pub struct Node {
     pub labels: Labels,
     /// Every entry of `status.addresses` that is an IP address (G-18).
     pub addresses: Vec<IpAddr>,
-}
-
-/// One port of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServicePort {
-    /// The name, if any.
-    pub name: Option<Name>,
-    /// TCP, UDP or SCTP.
-    pub protocol: Protocol,
-    /// The port on the service address.
-    pub port: u16,
-    /// The port on the pod: a number or a container port name.
-    pub target: TargetPort,
-}
-
-/// The target of a service port on the pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TargetPort {
-    /// A port number.
-    Number(u16),
-    /// A container port name, looked up on each pod.
-    Name(Name),
-}
-
-/// A service. Policies never match services; they match the pods behind them (SEMANTICS A.12, G-1).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Namespace and name.
-    pub key: ObjectKey,
-    /// The cluster IPs; empty for a headless service.
-    pub addresses: Vec<IpAddr>,
-    /// The selector of the pods behind it, in its own namespace; `None` for a service without selector.
-    pub selector: Option<Selector>,
-    /// The ports.
-    pub ports: Vec<ServicePort>,
 }
 
 /// A snapshot of a cluster. Two clusters are equal if all their objects are.

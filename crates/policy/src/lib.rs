@@ -32,13 +32,14 @@ mod pods;
 mod question;
 pub mod reference;
 mod rules;
+mod service;
 pub mod tiers;
 mod traffic;
 pub mod walk;
 
 pub use address::{Family, IpRange};
 pub use address_set::AddressSet;
-pub use cluster::{Change, Cluster, NAMESPACE_NAME_LABEL, Namespace, Node, Service, ServicePort, TargetPort};
+pub use cluster::{Change, Cluster, NAMESPACE_NAME_LABEL, Namespace, Node};
 pub use compile::{Budget, Compiler, EffectiveRules, Limit, OverBudget};
 pub use direction::Direction;
 pub use flow::{Decision, Endpoint, Flow, Missing, NearMiss, Reason, RuleRef, Side, Verdict};
@@ -56,6 +57,7 @@ pub use rules::{
     Action, IpBlock, NamespaceMatch, Origin, Peer, PeerEntry, PodMatch, Policy, PolicyKey, PortEntry,
     PortMatch, Rule, Tier,
 };
+pub use service::{EndpointPort, Service, ServiceAccess, ServiceEndpoints, ServicePort, TargetPort};
 pub use traffic::{PortSet, Protocol, Traffic};
 
 /// A name, a label key or a label value: shared, immutable text.

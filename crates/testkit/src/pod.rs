@@ -51,12 +51,14 @@ pub(super) fn service(rng: &mut Rng, cluster: &Cluster, index: usize) -> Service
         } else {
             TargetPort::Number(pick(rng, &PORT_NUMBERS))
         },
+        node_port: None,
     };
+    let namespace = namespace_name(rng, cluster.namespaces.len());
     Service {
-        key: ObjectKey::new(namespace_name(rng, cluster.namespaces.len()), format!("s{index}")),
         addresses: service_addresses(rng, index),
         selector: (!one_in(rng, 4)).then(|| selector(rng, false)),
         ports: vec![port],
+        ..Service::new(ObjectKey::new(namespace, format!("s{index}")))
     }
 }
 

@@ -329,15 +329,15 @@ mod tests {
             }));
         }
         c.apply(Change::SetService(Service {
-            key: ObjectKey::new("x", "s"),
-            addresses: Vec::new(),
             selector: Some(Selector::of_labels([("app", "a")])),
             ports: vec![ServicePort {
                 name: None,
                 protocol: Protocol::Tcp,
                 port: 8000,
                 target: TargetPort::Name("web".into()),
+                node_port: None,
             }],
+            ..Service::new(ObjectKey::new("x", "s"))
         }));
         c
     }

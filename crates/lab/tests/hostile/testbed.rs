@@ -75,17 +75,15 @@ fn pod(name: &str, node: &str) -> Pod {
 /// Returns a service of the pods labeled `app=<app>`, which the lab translates as kube-proxy does.
 fn service(app: &str) -> Service {
     Service {
-        key: key(app),
-        addresses: Vec::new(),
         selector: Some(Selector::of_labels([("app", app)])),
-        ports: [ServicePort {
+        ports: vec![ServicePort {
             name: None,
             protocol: Protocol::Tcp,
             port: SERVICE_PORT,
             target: TargetPort::Number(TARGET_PORT),
-        }]
-        .into_iter()
-        .collect(),
+            node_port: None,
+        }],
+        ..Service::new(key(app))
     }
 }
 

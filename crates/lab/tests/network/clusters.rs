@@ -45,12 +45,12 @@ pub(crate) fn service(name: &str, app: &str, ports: &[(Protocol, u16, TargetPort
         protocol: *protocol,
         port: *port,
         target: target.clone(),
+        node_port: None,
     };
     Service {
-        key: key(name),
-        addresses: Vec::new(),
         selector: Some(Selector::of_labels([("app", app)])),
         ports: ports.iter().map(port).collect(),
+        ..Service::new(key(name))
     }
 }
 

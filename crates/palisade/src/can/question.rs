@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
 use palisade_analysis::regions::{self, Region};
-use palisade_names::{EndpointKind, LookupError, Named, PortSpec};
-use palisade_policy::{Cluster, Direction, Endpoint, Family, Flow, ObjectKey, Pod, Protocol, Service};
+use palisade_names::{PortSpec, ServiceTarget};
+use palisade_policy::{Cluster, Direction, Endpoint, Family, Flow, Name, ObjectKey, Protocol};
 
-use super::spec::{EndpointSpec, ProtocolSpec, Spec};
+use super::{
+    ends::{self, End, ServiceEnd},
+    spec::{ProtocolSpec, Spec},
+};
 
 /// A resolved question.
 #[derive(Debug)]
@@ -40,16 +43,6 @@ impl QuestionFlow {
     }
 }
 
-/// What a spec resolves to.
-enum End<'a> {
-    /// These endpoints.
-    Endpoints(Vec<Endpoint>),
-    /// A service; limited to one IP family if it was given by address.
-    Service(&'a Service, Option<Family>),
-    /// The internet.
-    Internet,
-}
-
 /// The most flows of a question; more would take gigabytes and minutes. A thousand pods on one side and a hundred on the
 /// other are well below it.
 const MAX_FLOWS: usize = 1_000_000;
@@ -64,10 +57,10 @@ pub(crate) fn resolve(
     if source.port.is_some() || source.protocol.is_some() {
         bail!("the source has a port or protocol; give it with the destination: SRC DST:PORT/PROTO");
     }
-    let (from_name, from) = end(cluster, &source.endpoint, namespace).context("source")?;
-    let (to_name, to) = end(cluster, &destination.endpoint, namespace).context("destination")?;
+    let (from_name, from) = ends::end(cluster, source, namespace).context("source")?;
+    let (to_name, to) = ends::end(cluster, destination, namespace).context("destination")?;
     let from = match from {
-        End::Service(service, family) => End::Endpoints(backend_endpoints(cluster, service, family)?),
+        End::Service(service) => End::Endpoints(ends::of_service(cluster, &service)?),
         other => other,
     };
     let mut asked = Vec::new();
@@ -95,7 +88,7 @@ pub(crate) fn resolve(
                 let same_family = palisade_names::of_family(sources, Family::of(end.address()));
                 asked.extend(same_family.map(|source| target.call.flow(source.clone(), end.clone(), None)));
             }
-            (End::Service(..), _) => bail!("a service can't be a source"),
+            (End::Service(_), _) => bail!("a service can't be a source"),
         }
     }
     without_loops(&mut asked);
@@ -121,91 +114,6 @@ fn without_loops(asked: &mut Vec<QuestionFlow>) {
 
 fn pod_key(end: &Endpoint) -> Option<&ObjectKey> {
     if let Endpoint::Pod { key, .. } = end { Some(key) } else { None }
-}
-
-/// Returns the endpoints of a spec as a source.
-pub(crate) fn endpoints(cluster: &Cluster, spec: &EndpointSpec, namespace: &str) -> Result<Vec<Endpoint>> {
-    match end(cluster, spec, namespace)?.1 {
-        End::Endpoints(ends) => Ok(ends),
-        End::Service(service, family) => backend_endpoints(cluster, service, family),
-        End::Internet => bail!("the internet is not an endpoint"),
-    }
-}
-
-fn end<'a>(cluster: &'a Cluster, spec: &EndpointSpec, namespace: &str) -> Result<(String, End<'a>)> {
-    let (namespace, kind, name) = match spec {
-        EndpointSpec::Internet => return Ok(("internet".to_owned(), End::Internet)),
-        EndpointSpec::Address(address) => {
-            // A connection to a cluster IP is decided after its translation (SEMANTICS G-1).
-            if let Some(service) = palisade_names::service_at(cluster, *address) {
-                let name = format!("{} ({address})", Named::Service(service));
-                return Ok((name, End::Service(service, Some(Family::of(*address)))));
-            }
-            let endpoint = cluster.endpoint(*address);
-            return Ok((endpoint.to_string(), End::Endpoints(vec![endpoint])));
-        }
-        EndpointSpec::Named { namespace: own, kind, name } => {
-            (own.as_deref().unwrap_or(namespace), *kind, name)
-        }
-    };
-    let found = palisade_names::find(cluster, kind, namespace, name)
-        .map_err(|e| with_service_hint(cluster, e, kind, namespace, name))?;
-    let label = found.to_string();
-    let end = match found {
-        Named::Pod(pod) => End::Endpoints(palisade_names::endpoints_of(cluster, pod)?),
-        Named::Workload(_, pods) => End::Endpoints(endpoints_of_all(cluster, &pods)?),
-        Named::Service(service) => End::Service(service, None),
-        Named::Node(node) => {
-            let of_node = |a| Endpoint::Node { name: node.name.clone(), address: a };
-            if node.addresses.is_empty() {
-                bail!("node {} has no address in status.addresses", node.name);
-            }
-            End::Endpoints(node.addresses.iter().copied().map(of_node).collect())
-        }
-    };
-    Ok((label, end))
-}
-
-/// Adds a hint if only a service or node has this name, which must be given with its kind.
-fn with_service_hint(
-    cluster: &Cluster,
-    error: LookupError,
-    kind: Option<EndpointKind>,
-    namespace: &str,
-    name: &str,
-) -> anyhow::Error {
-    let hint = [EndpointKind::Service, EndpointKind::Node]
-        .into_iter()
-        .find_map(|k| palisade_names::find(cluster, Some(k), namespace, name).ok());
-    match (hint, kind) {
-        (Some(found), None) => anyhow::anyhow!(
-            "there is no pod or workload `{name}` in namespace {namespace}; did you mean {found}?"
-        ),
-        _ => error.into(),
-    }
-}
-
-/// Returns the endpoints of pods, or the first error if none has an endpoint.
-fn endpoints_of_all(cluster: &Cluster, pods: &[&Pod]) -> Result<Vec<Endpoint>> {
-    let (mut out, mut first_error) = (Vec::new(), None);
-    for pod in pods {
-        match palisade_names::endpoints_of(cluster, pod) {
-            Ok(ends) => out.extend(ends),
-            Err(error) => drop(first_error.get_or_insert(error)),
-        }
-    }
-    match first_error {
-        Some(error) if out.is_empty() => Err(error.into()),
-        _ => Ok(out),
-    }
-}
-
-fn backend_endpoints(cluster: &Cluster, service: &Service, family: Option<Family>) -> Result<Vec<Endpoint>> {
-    let mut out = BTreeSet::new();
-    for backend in palisade_names::backends(cluster, service, None, None)? {
-        out.extend(palisade_names::endpoints_of(cluster, backend.pod)?);
-    }
-    Ok(out.into_iter().filter(|e| family.is_none_or(|f| Family::of(e.address()) == f)).collect())
 }
 
 /// A destination and its port.
@@ -264,7 +172,7 @@ fn with_internet(
 fn targets(cluster: &Cluster, spec: &Spec, end: &End<'_>) -> Result<Vec<Target>> {
     match end {
         End::Internet => Ok(vec![Target { end: None, call: given_port(spec, "the internet")? }]),
-        End::Service(service, family) => service_targets(cluster, spec, service, *family),
+        End::Service(service) => service_targets(cluster, spec, service),
         End::Endpoints(ends) => {
             let mut out = Vec::new();
             for end in ends {
@@ -328,12 +236,25 @@ fn target_ports(cluster: &Cluster, spec: &Spec, end: &Endpoint) -> Result<Vec<Ta
     Ok(ports.into_iter().map(|(protocol, port)| TargetPort::new(protocol, port)).collect())
 }
 
-fn service_targets(
-    cluster: &Cluster,
-    spec: &Spec,
-    service: &Service,
-    family: Option<Family>,
-) -> Result<Vec<Target>> {
+/// Returns the targets on a node; `None` if there are none. A pod without a node may be on any.
+fn on_node(cluster: &Cluster, targets: &[ServiceTarget], node: &Name) -> Option<Vec<ServiceTarget>> {
+    let is_on = |target: &&ServiceTarget| match &target.end {
+        Endpoint::Pod { key, .. } => {
+            cluster.pods.get(key).is_some_and(|pod| pod.node.as_ref().is_none_or(|n| n == node))
+        }
+        Endpoint::Node { name, .. } => name == node,
+        Endpoint::External(_) => false,
+    };
+    let found: Vec<ServiceTarget> = targets.iter().filter(is_on).cloned().collect();
+    (!found.is_empty()).then_some(found)
+}
+
+fn given_port_text(spec: &Spec) -> String {
+    spec.port.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+fn service_targets(cluster: &Cluster, spec: &Spec, given: &ServiceEnd<'_>) -> Result<Vec<Target>> {
+    let ServiceEnd { service, family, .. } = given;
     let protocol = match spec.protocol {
         Some(ProtocolSpec::Icmp) => {
             bail!(
@@ -344,14 +265,27 @@ fn service_targets(
         Some(ProtocolSpec::WithPorts(protocol)) => Some(protocol),
         None => None,
     };
+    let port = given.port.map(PortSpec::Number).or_else(|| spec.port.clone());
+    let found = palisade_names::service_targets(cluster, service, protocol, port.as_ref())?;
+    let on_node = match &given.node {
+        // Without a pod of its own, the node drops the connection.
+        Some(node) if service.access.external_local => {
+            on_node(cluster, &found.targets, node).with_context(|| {
+                format!(
+                    "nothing answers on port {} of node {node}: service {} has externalTrafficPolicy: Local and no endpoint \
+                     on this node",
+                    given_port_text(spec), service.key
+                )
+            })?
+        }
+        _ => found.targets,
+    };
     let mut out = Vec::new();
-    for backend in palisade_names::backends(cluster, service, protocol, spec.port.as_ref())? {
-        let mut call = TargetPort::new(backend.protocol, backend.port);
-        call.service = Some((service.key.clone(), backend.service_port));
-        for end in palisade_names::endpoints_of(cluster, backend.pod)? {
-            if family.is_none_or(|f| Family::of(end.address()) == f) {
-                out.push(Target { end: Some(end), call: call.clone() });
-            }
+    for target in on_node {
+        if family.is_none_or(|f| Family::of(target.end.address()) == f) {
+            let mut call = TargetPort::new(target.protocol, target.port);
+            call.service = Some((service.key.clone(), target.service_port));
+            out.push(Target { end: Some(target.end), call });
         }
     }
     Ok(out)

@@ -7,7 +7,7 @@ use palisade_analysis::regions;
 use palisade_policy::{Cluster, Direction, Endpoint, Family, IpRange, PortSet, Protocol, Traffic};
 
 use crate::{
-    can::{EndpointSpec, Spec, question},
+    can::{EndpointSpec, Spec, ends},
     connection_ends::CONTROLLER,
 };
 
@@ -47,7 +47,7 @@ fn add(cluster: &Cluster, argument: &str, namespace: &str, filter: &mut EndFilte
         filter.ranges.extend(Family::BOTH.into_iter().flat_map(of).flat_map(|region| region.ranges));
         return Ok(());
     }
-    for end in question::endpoints(cluster, &spec.endpoint, namespace)? {
+    for end in ends::endpoints(cluster, &spec.endpoint, namespace)? {
         match end {
             Endpoint::Pod { key, .. } => drop(filter.pods.insert(key)),
             Endpoint::Node { name, .. } => drop(filter.nodes.insert(name)),

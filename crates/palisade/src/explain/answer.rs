@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use palisade_analysis::regions::Region;
 use palisade_analysis::{Explanation, explain};
-use palisade_names::{EndpointKind, PortSpec};
+use palisade_names::PortSpec;
 use palisade_policy::{Cluster, Endpoint, Family, Flow, PortSet, Protocol, Traffic};
 
 use super::suggestion::Suggestion;
-use crate::can::{EndpointSpec, ProtocolSpec, QuestionFlow, Spec, question};
+use crate::can::{ProtocolSpec, QuestionFlow, Spec, ends, question};
 
 /// The explanation of a question.
 pub(crate) struct Answer {
@@ -96,7 +96,8 @@ pub(crate) fn answer(
     namespace: &str,
 ) -> Result<Answer> {
     let icmp = destination.protocol == Some(ProtocolSpec::Icmp);
-    let every_port = destination.port.is_none() && !icmp && !is_service(cluster, &destination.endpoint);
+    let every_port =
+        destination.port.is_none() && !icmp && !ends::is_service(cluster, destination, namespace);
     let mut spec = destination.clone();
     if every_port {
         // Any port resolves the endpoints; the traffic is set below.
@@ -135,12 +136,4 @@ pub(crate) fn answer(
     // Denied pairs come first.
     groups.sort_by_key(ExplainedPairs::is_allowed);
     Ok(Answer { source: question.source, destination: question.destination, groups })
-}
-
-fn is_service(cluster: &Cluster, spec: &EndpointSpec) -> bool {
-    match spec {
-        EndpointSpec::Named { kind, .. } => *kind == Some(EndpointKind::Service),
-        EndpointSpec::Address(address) => palisade_names::service_at(cluster, *address).is_some(),
-        EndpointSpec::Internet => false,
-    }
 }

@@ -25,7 +25,7 @@ use super::{
     wording::verdict_lines,
 };
 use crate::{
-    can::{EndpointSpec, QuestionFlow, Spec, question},
+    can::{EndpointSpec, QuestionFlow, Spec, ends, question},
     reasons,
 };
 
@@ -75,7 +75,7 @@ fn place_of(lab: &Lab, text: &str, namespace: &str) -> Result<Place> {
     if spec.port.is_some() || spec.protocol.is_some() {
         bail!("`{text}`: omit the port");
     }
-    let ends = question::endpoints(&lab.layout().cluster, &spec.endpoint, namespace)?;
+    let ends = ends::endpoints(&lab.layout().cluster, &spec.endpoint, namespace)?;
     let first = ends.first().with_context(|| format!("`{text}` has no network"))?;
     Ok(Place::of(first))
 }
