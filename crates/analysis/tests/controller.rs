@@ -58,7 +58,13 @@ fn with_routes(cluster: &Cluster, rng: &mut Rng) -> (Cluster, Vec<Route>) {
             _ => RoutePort::Service(PortSpec::Name("p".into())),
         };
         let backend = RouteBackend { service: key.clone(), port, protocol: Protocol::Tcp };
-        routes.push(Route { kind: "Ingress".into(), key, backends: vec![backend], origin: None });
+        routes.push(Route {
+            kind: "Ingress".into(),
+            key,
+            class: None,
+            backends: vec![backend],
+            origin: None,
+        });
     }
     (world, routes)
 }

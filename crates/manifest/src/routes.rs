@@ -1,8 +1,9 @@
 //! Objects that let connections into a cluster through a controller: Ingress (`networking.k8s.io/v1`), the routes of
 //! the Gateway API (`gateway.networking.k8s.io`) and OpenShift's Route (`route.openshift.io/v1`).
 //!
-//! Only the fields that decide to which ports of which services a controller forwards are read. All others (hosts,
-//! paths, certificates, annotations) are ignored. A backend that doesn't exist is a warning.
+//! Only the fields that decide to which ports of which services a controller forwards are read, and the class, which says
+//! which controller that is. All others (hosts, paths, certificates, other annotations) are ignored. A backend that doesn't
+//! exist is a warning.
 
 mod gateway;
 mod resolve;
@@ -10,7 +11,7 @@ mod resolve;
 use std::collections::BTreeMap;
 
 use palisade_names::{PortSpec, RoutePort};
-use palisade_policy::{ObjectKey, Protocol};
+use palisade_policy::{Name, ObjectKey, Protocol};
 
 use crate::{
     declared::{Declaration, DeclaredBackend, DeclaredRoute},
@@ -27,7 +28,13 @@ pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
 impl DeclaredRoute {
     pub(crate) fn new(meta: &Meta) -> Self {
-        Self { origin: meta.origin.clone(), backends: BTreeMap::new(), parents: None, hosts: Vec::new() }
+        Self {
+            origin: meta.origin.clone(),
+            class: None,
+            backends: BTreeMap::new(),
+            parents: None,
+            hosts: Vec::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, cx: &Context<'_>, at: &At<'_>, backend: DeclaredBackend) {
@@ -48,9 +55,11 @@ pub(crate) fn ingress(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Decla
 fn ingress_route(cx: &mut Context<'_>, object: &Object<'_>) -> DeclaredRoute {
     let meta = &object.meta;
     let mut out = DeclaredRoute::new(meta);
+    out.class = annotated_class(cx, object);
     let Some(spec) = object.get("spec") else { return out };
-    if cx.any_fields(&spec).is_none() {
-        return out;
+    let Some(fields) = cx.any_fields(&spec) else { return out };
+    if let Some(class) = fields.string(cx, "ingressClassName").filter(|class| !class.is_empty()) {
+        out.class = Some(cx.names.name(class));
     }
     if let Some(at) = field(&spec, "defaultBackend") {
         ingress_backend(cx, &at, meta, &mut out);
@@ -66,6 +75,14 @@ fn ingress_route(cx: &mut Context<'_>, object: &Object<'_>) -> DeclaredRoute {
         }
     }
     out
+}
+
+/// Returns the class in the annotation that preceded `ingressClassName`. Controllers still honor it.
+fn annotated_class(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Name> {
+    let metadata = object.get("metadata")?;
+    let annotations = field(&metadata, "annotations")?;
+    let class = cx.any_fields(&annotations)?.string(cx, "kubernetes.io/ingress.class")?;
+    (!class.is_empty()).then(|| cx.names.name(class))
 }
 
 /// Adds a backend. A backend that is another kind of object (`resource`) is ignored, since it leads to no known pod.

@@ -3,6 +3,7 @@
 //! * [`find`] resolves a name such as `web` in a namespace to the object, or suggests similar names.
 //! * [`endpoints_of`] returns the endpoints of a pod; [`backends`] and [`route_backends`] return the pods behind a
 //!   service.
+//! * [`recognized_controllers`] finds the pods that forward connections for routes.
 //! * [`Route`] is an Ingress, a route of the Gateway API or an OpenShift Route.
 //! * [`dns_servers`] finds the pods that serve DNS.
 //! * [`describe_peer`] and its siblings describe peers and ports of policies.
@@ -12,6 +13,7 @@
 mod describe;
 mod dns;
 mod endpoints;
+mod ingress_controllers;
 mod lookup;
 mod routes;
 #[cfg(test)]
@@ -24,6 +26,7 @@ mod spelling;
 pub use describe::{describe_entry, describe_missing, describe_peer, describe_port};
 pub use dns::{DNS_PORT, DnsServer, dns_servers, usual_dns_server};
 pub use endpoints::{NoEndpoint, endpoints_of, of_family};
+pub use ingress_controllers::{RecognizedController, is_served_from_outside, recognized_controllers};
 pub use lookup::{EndpointKind, LookupError, Named, UnknownKind, find};
 pub use routes::{PortSpec, Route, RouteBackend, RoutePort};
 pub use service_addresses::{Way, has_port, node_port, service_at, service_of_host, services_at};

@@ -14,6 +14,8 @@ pub struct Route {
     pub kind: Name,
     /// Namespace and name.
     pub key: ObjectKey,
+    /// The class, which says which controller serves it: of the Ingress, or of the first Gateway that accepts the route.
+    pub class: Option<Name>,
     /// The services to which it forwards.
     pub backends: Vec<RouteBackend>,
     /// The origin, if it is known.

@@ -9,6 +9,8 @@ use palisade_policy::{Name, ObjectKey, Origin, Protocol, Selector};
 #[derive(Clone, Debug)]
 pub(crate) struct DeclaredRoute {
     pub(crate) origin: Origin,
+    /// The class of an Ingress.
+    pub(crate) class: Option<Name>,
     /// The backends, each with the position and path of its first mention.
     pub(crate) backends: BTreeMap<DeclaredBackend, (Origin, String)>,
     /// The gateways that it refers to; `None` for kinds without gateways.
@@ -28,6 +30,8 @@ pub(crate) struct DeclaredBackend {
 /// A Gateway with its listeners.
 #[derive(Clone, Debug)]
 pub(crate) struct Gateway {
+    /// Its class.
+    pub(crate) class: Option<Name>,
     pub(crate) listeners: Vec<Listener>,
 }
 

@@ -17,7 +17,11 @@ use crate::{
 
 /// Decodes a Gateway.
 pub(crate) fn gateway(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
-    Some(Declaration::Gateway(Gateway { listeners: listeners(cx, object) }))
+    let spec = object.get("spec");
+    let fields = spec.as_ref().and_then(|spec| cx.any_fields(spec));
+    let class = fields.and_then(|fields| fields.string(cx, "gatewayClassName"));
+    let class = class.filter(|class| !class.is_empty()).map(|class| cx.names.name(class));
+    Some(Declaration::Gateway(Gateway { class, listeners: listeners(cx, object) }))
 }
 
 fn listeners(cx: &mut Context<'_>, object: &Object<'_>) -> Vec<Listener> {

@@ -30,7 +30,8 @@ struct Resolver<'r> {
 
 impl Resolver<'_> {
     fn route(&mut self, kind: Name, key: ObjectKey, declared: DeclaredRoute) -> Route {
-        let mut out = Route { kind, key, backends: Vec::new(), origin: Some(declared.origin.clone()) };
+        let class = declared.class.clone().or_else(|| self.gateway_class(&declared));
+        let mut out = Route { kind, key, class, backends: Vec::new(), origin: Some(declared.origin.clone()) };
         if !self.is_attached(&out, &declared) {
             return out;
         }
@@ -43,6 +44,12 @@ impl Resolver<'_> {
             }
         }
         out
+    }
+
+    /// Returns the class of the first gateway of a route that is known.
+    fn gateway_class(&self, declared: &DeclaredRoute) -> Option<Name> {
+        let parents = declared.parents.iter().flatten();
+        parents.filter_map(|parent| self.gateways.get(&parent.key)).find_map(|gateway| gateway.class.clone())
     }
 
     /// Returns an error if the route can't use the backend.
