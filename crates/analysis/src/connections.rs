@@ -14,7 +14,7 @@ use crate::{
     families::{Families, index},
     grouping::{Ends, PlacedEnd, UnitGroup, UnitGroupId},
     query::{ConnectionsOptions, EndFilter, GroupBy},
-    reach::{Reach, Unit},
+    reach::{Reach, Scan, Unit, UnitTrafficKey},
     traffics::{Cell, TrafficId},
 };
 
@@ -53,13 +53,15 @@ pub struct UnaffectedPod {
 /// All connections of a cluster. Equal clusters produce equal results in the same order.
 #[derive(Debug)]
 pub struct Connections {
-    reach: Reach,
-    ends: Vec<PlacedEnd>,
+    pub(crate) reach: Reach,
+    pub(crate) ends: Vec<PlacedEnd>,
     groups: Groups,
-    from: Vec<usize>,
-    to: Vec<usize>,
+    pub(crate) from: Vec<usize>,
+    pub(crate) to: Vec<usize>,
     /// The visible traffic of each [`TrafficId`]: allowed or denied, as requested.
-    visible: Vec<Traffic>,
+    pub(crate) visible: Vec<Traffic>,
+    /// The first number with the same visible traffic, by [`TrafficId`].
+    pub(crate) same_visible: Vec<TrafficId>,
     /// The visible forwarded traffic of each group, and its routes.
     forwarding: HashMap<UnitGroupId, VisibleForwarding>,
     blocked: Vec<BlockedTraffic>,
@@ -81,8 +83,8 @@ type Sums = HashMap<(UnitGroupId, UnitGroupId), (Cell, bool)>;
 enum Groups {
     /// The representative unit of each group.
     Equivalent(Vec<u32>),
-    /// The total traffic between pairs of groups.
-    Summed(Sums),
+    /// The units of each group, and the total traffic between pairs of groups.
+    Summed(Vec<Vec<u32>>, Sums),
 }
 
 impl Connections {
@@ -97,7 +99,9 @@ impl Connections {
         let Ends { groups, ends } = Ends::new(&reach, options.group_by, options.nodes, controller);
         let (forwarding, blocked) = forwarding(&reach, &groups, &ends, options);
         let groups = if options.group_by == GroupBy::Namespace {
-            Groups::Summed(sums(&mut reach, &groups, &ends))
+            let sums = sums(&mut reach, &groups, &ends);
+            let units = |group: &UnitGroup| group.units.iter().map(|(id, _)| *id).collect();
+            Groups::Summed(groups.iter().map(units).collect(), sums)
         } else {
             Groups::Equivalent(groups.iter().map(|g| g.units[0].0).collect())
         };
@@ -111,8 +115,11 @@ impl Connections {
                 if options.only_denied { Traffic::all().difference(traffic) } else { traffic.clone() };
             options.traffic.as_ref().map_or_else(|| traffic.clone(), |only| traffic.intersection(only))
         });
-        let visible = visible.collect();
+        let visible: Vec<Traffic> = visible.collect();
+        let mut first: HashMap<&Traffic, TrafficId> = HashMap::new();
+        let same = visible.iter().zip(0..).map(|(traffic, id)| *first.entry(traffic).or_insert(id));
         Self {
+            same_visible: same.collect(),
             visible,
             reach,
             ends,
@@ -173,7 +180,7 @@ impl Connections {
         }
         let edges = match self.cell(from, to) {
             Some(([Some(v4), Some(v6)], exact))
-                if v4 == v6 || self.visible[v4 as usize] == self.visible[v6 as usize] =>
+                if self.same_visible[v4 as usize] == self.same_visible[v6 as usize] =>
             {
                 [Some(edge(v4, true, true, exact)), None]
             }
@@ -231,12 +238,7 @@ impl Connections {
     /// Returns what one end may send to another, and whether all pairs may; `None` if there are no such pairs.
     fn cell(&self, from: usize, to: usize) -> Option<(Cell, bool)> {
         let (source, target) = (&self.ends[from], &self.ends[to]);
-        if from == to && source.placement.pods < 2 {
-            return None;
-        }
-        if !is_subject_to_policies(source, target)
-            || (target.end.is_pods() && !target.placement.may_be_called_by(source))
-        {
+        if (from == to && source.placement.pods < 2) || !are_connected(source, target) {
             return None;
         }
         match &self.groups {
@@ -244,9 +246,82 @@ impl Connections {
                 let unit = |end: &PlacedEnd| &self.reach.units[firsts[end.group as usize] as usize];
                 Some((unit_cell(&self.reach, source, unit(source), unit(target)), true))
             }
-            Groups::Summed(sums) => sums.get(&(source.group, target.group)).copied(),
+            Groups::Summed(_, sums) => sums.get(&(source.group, target.group)).copied(),
         }
     }
+
+    /// Returns what can compute the traffic of many pairs.
+    pub(crate) fn cells(&self) -> Cells<'_> {
+        Cells { connections: self, scan: self.reach.scan(), from: 0 }
+    }
+
+    /// Returns the units of an end. The ingress controller has none.
+    pub(crate) fn units_of(&self, end: usize) -> impl Iterator<Item = &Unit> {
+        let group = self.ends[end].group as usize;
+        let ids = match &self.groups {
+            Groups::Equivalent(firsts) => firsts.get(group).map(std::slice::from_ref),
+            Groups::Summed(units, _) => units.get(group).map(|units| &units[..]),
+        };
+        ids.unwrap_or_default().iter().map(|id| &self.reach.units[*id as usize])
+    }
+
+    /// Returns a value that is equal for ends with the same traffic, except for the nodes that they run on.
+    pub(crate) fn traffic_key(&self, end: usize) -> TrafficKey {
+        match &self.groups {
+            Groups::Equivalent(_) => TrafficKey::Unit(self.units_of(end).next().map(Unit::traffic_key)),
+            Groups::Summed(..) => TrafficKey::Group(self.ends[end].group),
+        }
+    }
+}
+
+/// What distinguishes the traffic of an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum TrafficKey {
+    Unit(Option<UnitTrafficKey>),
+    Group(UnitGroupId),
+}
+
+/// Computes the traffic from one end at a time to others.
+pub(crate) struct Cells<'a> {
+    connections: &'a Connections,
+    scan: Scan<'a>,
+    from: usize,
+}
+
+impl Cells<'_> {
+    /// Makes an end the source.
+    pub(crate) fn from(&mut self, from: usize) {
+        self.from = from;
+        if let (Groups::Equivalent(_), Some(unit)) =
+            (&self.connections.groups, self.connections.units_of(from).next())
+        {
+            self.scan.from(unit);
+        }
+    }
+
+    /// Returns what the source may send to an end, and whether all pairs may; `None` if there are no such pairs. An
+    /// end with a single pod is treated as if it had several.
+    pub(crate) fn to(&self, to: usize) -> Option<(Cell, bool)> {
+        let Self { connections: all, scan, from } = self;
+        let (source, target) = (&all.ends[*from], &all.ends[to]);
+        if !are_connected(source, target) {
+            return None;
+        }
+        match &all.groups {
+            Groups::Equivalent(_) if matches!(source.end, ConnectionEnd::OwnNode(_)) => {
+                let unit = |end| all.units_of(end).next();
+                Some((all.reach.cell_from_own_node(unit(*from)?, unit(to)?), true))
+            }
+            Groups::Equivalent(_) => Some((scan.cell(all.units_of(to).next()?, &all.reach.traffics), true)),
+            Groups::Summed(_, sums) => sums.get(&(source.group, target.group)).copied(),
+        }
+    }
+}
+
+/// Returns whether there are connections from one end to another that policies apply to.
+fn are_connected(source: &PlacedEnd, target: &PlacedEnd) -> bool {
+    is_subject_to_policies(source, target)
+        && (!target.end.is_pods() || target.placement.may_be_called_by(source))
 }
 
 /// Returns whether policies apply to connections between two ends. An own node is only a source: as a destination it is
@@ -279,7 +354,9 @@ fn sums(reach: &mut Reach, groups: &[UnitGroup], ends: &[PlacedEnd]) -> Sums {
             let mut found: [BTreeSet<TrafficId>; 2] = Default::default();
             for (source, pods) in &groups[from.group as usize].units {
                 for (target, placement) in &groups[to.group as usize].units {
-                    let itself = source == target && pods.pods < 2;
+                    // Without another pod in the end, the traffic between two such pods is as good as any: the end
+                    // has no connection to itself. Folding depends on it.
+                    let itself = source == target && pods.pods < 2 && from.placement.pods > 1;
                     if itself || (to.end.is_pods() && !placement.may_be_called_by(from)) {
                         continue;
                     }

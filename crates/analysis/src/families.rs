@@ -17,6 +17,18 @@ impl Families {
     pub fn contains(self, family: Family) -> bool {
         if family == Family::V4 { self.v4 } else { self.v6 }
     }
+
+    /// Returns the families that are in both sets.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { v4: self.v4 && other.v4, v6: self.v6 && other.v6 }
+    }
+
+    /// Returns whether the set contains no family.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        !self.v4 && !self.v6
+    }
 }
 
 /// Returns the index of a family in arrays of two.

@@ -7,6 +7,7 @@
 //! computed once.
 
 mod forwarding;
+mod scan;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -25,6 +26,8 @@ use crate::{
     families::index,
     traffics::{Cell, TrafficId, Traffics},
 };
+use scan::ByClass;
+pub(crate) use scan::Scan;
 
 /// Identifies a [`Unit`].
 pub(crate) type UnitId = u32;
@@ -95,6 +98,7 @@ pub(crate) struct Reach {
     pub(crate) pod_units: usize,
     pub(crate) classes: usize,
     rows: Vec<Row>,
+    by_class: ByClass,
     pub(crate) traffics: Traffics,
     pub(crate) targets: ForwardingTargets,
 }
@@ -127,7 +131,9 @@ impl Reach {
             Unit { egress, ..Unit::unrestricted(Members::Pods(Vec::new()), held.map(Some)) }
         });
         let Rows { classes, rows, traffics, .. } = rows;
-        let mut reach = Self { pods, units, pod_units, classes: classes.len(), rows, traffics, targets };
+        let by_class = ByClass::new(&rows, classes.len());
+        let classes = classes.len();
+        let mut reach = Self { pods, units, pod_units, classes, rows, by_class, traffics, targets };
         reach.compute_intersections();
         reach.compute_forwarding(cluster, controller_routes, unknown.as_ref());
         reach
@@ -136,27 +142,34 @@ impl Reach {
     /// Computes all intersections that [`Self::cell`] needs. Policies only restrict pods, so only pairs of pods have
     /// any.
     fn compute_intersections(&mut self) {
-        let restricted =
-            |row: fn(&Unit) -> Option<RowId>, units: &[Unit]| -> Vec<(RowId, [Option<ClassId>; 2])> {
-                let mut found: Vec<_> = units.iter().filter_map(|u| Some((row(u)?, u.classes))).collect();
-                found.sort_unstable();
-                found.dedup();
-                found
-            };
-        let sources = restricted(|u| u.egress, &self.units[..self.pod_units]);
-        let targets = restricted(|u| u.ingress, &self.units[..self.pod_units]);
-        for (egress, from) in &sources {
-            for (ingress, to) in &targets {
-                for family in 0..2 {
-                    if family == 1 && from[0] == from[1] && to[0] == to[1] {
-                        continue;
+        type Key = (Option<RowId>, [Option<ClassId>; 2]);
+        let distinct = |key: fn(&Unit) -> Key| -> Vec<&Unit> {
+            let mut found: Vec<&Unit> = self.units[..self.pod_units].iter().collect();
+            found.retain(|unit| key(unit).0.is_some());
+            found.sort_by_key(|unit| key(unit));
+            found.dedup_by_key(|unit| key(unit));
+            found
+        };
+        let sources = distinct(|unit| (unit.egress, unit.classes));
+        let targets = distinct(|unit| (unit.ingress, unit.classes));
+        let mut needed: HashSet<(TrafficId, TrafficId)> = HashSet::new();
+        let mut scan = Scan::new(&self.rows, &self.by_class);
+        for source in sources {
+            scan.from(source);
+            for target in &targets {
+                let [v4, v6] = scan.sides(target);
+                for (sent, received) in v4.into_iter().chain(v6.filter(|_| v4 != v6)) {
+                    if !Traffics::is_trivial(sent, received) {
+                        needed.insert((sent, received));
                     }
-                    let (Some(from), Some(to)) = (from[family], to[family]) else { continue };
-                    let sent = self.rows[*egress as usize].at(to);
-                    let received = self.rows[*ingress as usize].at(from);
-                    self.traffics.intersect(sent, received);
                 }
             }
+        }
+        // Numbers of traffic follow this order, so it has to be the same in every run.
+        let mut needed: Vec<_> = needed.into_iter().collect();
+        needed.sort_unstable();
+        for (sent, received) in needed {
+            self.traffics.intersect(sent, received);
         }
     }
 
@@ -189,6 +202,13 @@ impl Reach {
 
     pub(crate) fn traffic(&self, id: TrafficId) -> &Traffic {
         self.traffics.get(id)
+    }
+
+    /// Returns whether no policy restricts what a unit may send or receive.
+    pub(crate) fn is_unrestricted(&self, unit: &Unit, direction: Direction) -> bool {
+        let row = if direction == Direction::Egress { unit.egress } else { unit.ingress };
+        row.map(|row| &self.rows[row as usize])
+            .is_none_or(|row| row.rest == Traffics::ALL && row.special.is_empty())
     }
 
     /// Returns, for each class, the rows in use that have an entry for it. Classes of a family with equal entries are
@@ -281,7 +301,15 @@ fn pod_units<'c>(
     (facts, units, subjects)
 }
 
+/// The rows and classes of a unit.
+pub(crate) type UnitTrafficKey = ([Option<RowId>; 2], [Option<ClassId>; 2]);
+
 impl Unit {
+    /// Returns a value that is equal for units with the same traffic.
+    pub(crate) fn traffic_key(&self) -> UnitTrafficKey {
+        ([self.egress, self.ingress], self.classes)
+    }
+
     fn unrestricted(members: Members, classes: [Option<ClassId>; 2]) -> Self {
         let forwarding = UnitForwarding::default();
         Self { members, classes, egress: None, ingress: None, target: 0, forwarding }

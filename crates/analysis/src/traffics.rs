@@ -45,6 +45,11 @@ impl Traffics {
         self.sets.number(traffic)
     }
 
+    /// Returns whether an intersection needs no computation.
+    pub(crate) fn is_trivial(a: TrafficId, b: TrafficId) -> bool {
+        a <= Self::ALL || b <= Self::ALL || a == b
+    }
+
     /// Returns an intersection that is trivial or was computed by [`Self::intersect`].
     pub(crate) fn intersection_of(&self, a: TrafficId, b: TrafficId) -> Option<TrafficId> {
         match (a, b) {

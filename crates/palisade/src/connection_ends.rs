@@ -105,7 +105,8 @@ fn origin_of_workload<'a>(workload: &WorkloadPods, loaded: &'a Loaded) -> Option
     origin_of_object(&workload.kind, &key(&workload.name), loaded).or_else(pod)
 }
 
-fn origin_of_object<'a>(kind: &str, key: &ObjectKey, loaded: &'a Loaded) -> Option<&'a Origin> {
+/// Returns the origin of an object, if it was declared.
+pub(crate) fn origin_of_object<'a>(kind: &str, key: &ObjectKey, loaded: &'a Loaded) -> Option<&'a Origin> {
     loaded.origins.get(&(Name::from(kind), key.clone()))
 }
 

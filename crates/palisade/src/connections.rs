@@ -2,20 +2,26 @@
 
 mod csv;
 mod filter;
+mod folded;
 mod graph;
 mod grid;
 mod html;
 mod json;
+mod lines;
 mod report;
+mod sets;
 mod svg;
 mod table;
+mod wrap;
+
+use std::io::{self, Write};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use palisade_analysis::{ConnectionEnd, Connections as Answer, ConnectionsOptions, EndFilter, GroupBy};
 
 use crate::{
-    cluster::Need,
+    cluster::{JsonMissing, Need},
     entrances::{self, ControllerArguments},
     escape,
     exit::Outcome,
@@ -72,6 +78,9 @@ pub(crate) struct Connections {
     /// List denied instead of allowed connections
     #[arg(long)]
     only_denied: bool,
+    /// List each pair of ends by itself, in tables, JSON and YAML
+    #[arg(long, visible_alias = "all")]
+    no_fold: bool,
     #[command(flatten)]
     controller: ControllerArguments,
     /// Include nodes and their host-network pods
@@ -121,10 +130,10 @@ impl Grouping {
 /// `-o`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
-    /// One line per connection
+    /// One line for ends with the same connections
     #[default]
     Table,
-    /// Like table, with IP families and the file and line of each end
+    /// One line per connection, with IP families and the file and line of each end
     Wide,
     /// JSON as described in docs/connections-schema.json
     Json,
@@ -172,22 +181,37 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     let answer = Answer::new(cluster, &options);
     let report =
         Report::new(&answer, loaded, arguments.namespace.as_deref(), &options, arguments.group_by.word());
-    output::stream(|out| match arguments.output {
-        OutputFormat::Table => table::text(&report, false, out),
-        OutputFormat::Wide => table::text(&report, true, out),
-        OutputFormat::Json => json::json(&report, world.incomplete(), out),
-        OutputFormat::Yaml => json::yaml(&report, world.incomplete(), out),
-        OutputFormat::Csv => csv::csv(&report, out),
-        OutputFormat::Md => table::markdown(&report, out),
-        OutputFormat::Dot => graph::dot(&report, out),
-        OutputFormat::Mermaid => graph::mermaid(&report, out),
-        OutputFormat::Svg => svg::page(&report, out),
-        OutputFormat::Html => html::page(&report, out),
-    })
-    .context("can't write the answer")?;
+    let fold = !arguments.no_fold;
+    let written = match arguments.output {
+        OutputFormat::Table if fold => output::print(&folded::text(&report, output::answer_width())),
+        format => output::stream(|out| write(&report, format, fold, world.incomplete(), out)),
+    };
+    written.context("can't write the answer")?;
     bystanders(&report);
     blocked(&report);
     Ok(world.outcome(Outcome::Yes))
+}
+
+/// Writes the answer in a format.
+fn write(
+    report: &Report<'_>,
+    format: OutputFormat,
+    fold: bool,
+    incomplete: Vec<JsonMissing<'_>>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    match format {
+        OutputFormat::Table => table::text(report, false, out),
+        OutputFormat::Wide => table::text(report, true, out),
+        OutputFormat::Json => json::json(report, fold, incomplete, out),
+        OutputFormat::Yaml => json::yaml(report, fold, incomplete, out),
+        OutputFormat::Csv => csv::csv(report, out),
+        OutputFormat::Md => table::markdown(report, out),
+        OutputFormat::Dot => graph::dot(report, out),
+        OutputFormat::Mermaid => graph::mermaid(report, out),
+        OutputFormat::Svg => svg::page(report, out),
+        OutputFormat::Html => html::page(report, out),
+    }
 }
 
 /// Warns about connections that routes request and policies deny.

@@ -94,6 +94,8 @@ pub(crate) enum Style {
     Good,
     /// Denied, closed, failed.
     Bad,
+    /// Open where it may not be meant to be: not isolated.
+    Open,
     /// A heading.
     Strong,
 }
@@ -103,6 +105,7 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
     let style = match style {
         Style::Good => anstyle::AnsiColor::Green.on_default().bold(),
         Style::Bad => anstyle::AnsiColor::Red.on_default().bold(),
+        Style::Open => anstyle::AnsiColor::Yellow.on_default().bold(),
         Style::Strong => anstyle::Style::new().bold(),
     };
     format!("{style}{text}{style:#}")
@@ -193,6 +196,11 @@ pub(crate) fn note(text: &str) {
 /// Returns the width of standard error in columns, or 100 if it is not a terminal.
 pub(crate) fn width() -> usize {
     terminal_size::terminal_size_of(io::stderr()).map_or(100, |(width, _)| usize::from(width.0).max(40))
+}
+
+/// Returns the width of standard output in columns, or 100 if it is not a terminal.
+pub(crate) fn answer_width() -> usize {
+    terminal_size::terminal_size_of(io::stdout()).map_or(100, |(width, _)| usize::from(width.0).max(40))
 }
 
 #[cfg(all(target_os = "linux", feature = "lab"))]

@@ -9,7 +9,12 @@
 mod schema;
 mod support;
 
-use std::{fs, io::Read as _, process::Stdio};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Read as _,
+    process::Stdio,
+};
 
 use schema::conforms;
 use serde_json::Value;
@@ -28,12 +33,18 @@ fn json(words: &str) -> Value {
     serde_json::from_str(&answer(&format!("{words} -o json"))).unwrap()
 }
 
-/// Returns the lines of the table, with ` | ` between columns.
+/// Returns the JSON with a connection for each pair.
+#[track_caller]
+fn flat(words: &str) -> Value {
+    json(&format!("{words} --no-fold"))
+}
+
+/// Returns the lines of the table with a line for each pair, with ` | ` between columns.
 fn lines(words: &str) -> Vec<String> {
     let squeeze = |line: &str| {
         line.split("  ").map(str::trim).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" | ")
     };
-    answer(words).lines().skip(1).map(squeeze).collect()
+    answer(&format!("{words} --no-fold")).lines().skip(1).map(squeeze).collect()
 }
 
 #[test]
@@ -49,6 +60,11 @@ fn every_form_is_as_recorded() {
             let out = answer(&format!("connections -f examples/shop -o {form}{words}"));
             recorded(&format!("connections/{name}-{form}.{extension}"), &out);
         }
+    }
+    for form in ["table", "json"] {
+        let out = answer(&format!("connections -f examples/shop -o {form} --no-fold"));
+        let extension = if form == "table" { "txt" } else { form };
+        recorded(&format!("connections/shop-all-{form}.{extension}"), &out);
     }
 }
 
@@ -84,10 +100,82 @@ fn yaml_says_what_json_says() {
     }
 }
 
+/// The pairs of a document by ends and family, expanded as docs/connections.md describes.
+fn expanded(json: &Value) -> BTreeMap<(String, String, String), Value> {
+    let names = |list: &Value| -> BTreeSet<String> {
+        list.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    let ends: BTreeMap<&str, &Value> =
+        json["ends"].as_array().unwrap().iter().map(|e| (e["id"].as_str().unwrap(), e)).collect();
+    let mut sets: BTreeMap<String, BTreeSet<String>> =
+        ends.keys().map(|id| ((*id).to_owned(), [(*id).to_owned()].into())).collect();
+    for set in json["sets"].as_array().unwrap() {
+        let members = match set.get("ends") {
+            Some(members) => names(members),
+            None => {
+                let left_out = names(&set["all_but"]);
+                ends.keys().filter(|id| !left_out.contains(**id)).map(|id| (*id).to_owned()).collect()
+            }
+        };
+        assert!(members.len() > 1 && members.iter().all(|m| ends.contains_key(&**m)), "{set}");
+        assert!(sets.insert(set["id"].as_str().unwrap().to_owned(), members).is_none(), "{set}");
+    }
+    let mut out = BTreeMap::new();
+    for connection in json["connections"].as_array().unwrap() {
+        let members = |end: &str| &sets[connection[end].as_str().unwrap()];
+        for from in members("from") {
+            for to in
+                members("to").iter().filter(|to| *to != from || ends[to.as_str()]["size"].as_u64() > Some(1))
+            {
+                let (a, b) = (names(&ends[from.as_str()]["families"]), names(&ends[to.as_str()]["families"]));
+                for family in
+                    names(&connection["families"]).iter().filter(|f| a.contains(*f) && b.contains(*f))
+                {
+                    let mut traffic = connection.clone();
+                    for end in ["from", "to", "families"] {
+                        traffic.as_object_mut().unwrap().remove(end);
+                    }
+                    let before = out.insert((from.clone(), to.clone(), family.clone()), traffic);
+                    assert!(before.is_none(), "{from} to {to} twice");
+                }
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn sets_expand_to_every_pair() {
+    for example in ["shop", "segment", "restrict-external", "control-egress", "ingress"] {
+        for group_by in ["workload", "pod", "namespace", "class"] {
+            for options in
+                ["", " --nodes", " --only-denied --nodes", " -n shop", " --from internet --port 80"]
+            {
+                let words =
+                    format!("connections -f examples/{example} --group-by {group_by}{options} -o json");
+                let of = |words: &str| -> Value {
+                    let (code, out, err) = run(&mut palisade(words));
+                    if err.contains("not found") {
+                        return Value::Null;
+                    }
+                    assert_eq!(code, 0, "{words}: {err}");
+                    serde_json::from_str(&out).unwrap()
+                };
+                let (folded, flat) = (of(&words), of(&format!("{words} --no-fold")));
+                if !flat.is_null() {
+                    assert_eq!(expanded(&folded), expanded(&flat), "{words}");
+                    assert_eq!(folded["ends"], flat["ends"], "{words}");
+                    assert_eq!(flat["sets"], serde_json::json!([]));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn json_names_objects_places_and_ports() {
-    let json = json("connections -f examples/shop");
-    assert_eq!(json["schema"], "palisade.connections/v1");
+    let json = flat("connections -f examples/shop");
+    assert_eq!(json["schema"], "palisade.connections/v2");
     assert_eq!((&json["shows"], &json["group_by"]), (&"allowed".into(), &"workload".into()));
     let end = &json["ends"][2];
     assert_eq!(end["object"]["name"], "backend");
@@ -156,7 +244,7 @@ fn ingress_controllers_are_shown_in_every_format() {
     }
     let forwarded = |words: &str| {
         let (code, out, err) =
-            run(&mut palisade(&format!("connections -f examples/ingress {words} -o json")));
+            run(&mut palisade(&format!("connections -f examples/ingress {words} --no-fold -o json")));
         assert_eq!(code, 0, "{err}");
         (serde_json::from_str::<Value>(&out).unwrap(), err)
     };
@@ -233,7 +321,7 @@ fn can_and_connections_agree() {
     for example in
         ["shop", "shop-two-rules", "segment", "isolate-database", "control-egress", "restrict-external"]
     {
-        let json = json(&format!("connections -f examples/{example}"));
+        let json = flat(&format!("connections -f examples/{example}"));
         let workloads: Vec<String> = json["ends"]
             .as_array()
             .unwrap()
@@ -331,8 +419,8 @@ fn pods_that_no_policy_acts_on_are_told() {
     assert_eq!(code, 0);
     assert!(err.contains("1 pod") && err.contains("default/h"), "{err}");
     let json: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(json["bystanders"][0]["pod"], "h");
-    assert_eq!(json["bystanders"][0]["node"], "node-1");
+    assert_eq!(json["bystanders"][0]["object"]["name"], "h");
+    assert_eq!(json["bystanders"][0]["node"]["name"], "node-1");
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn describe_and_connections_agree() {
     for (example, workload) in [("shop", "shop/deployment/backend"), ("segment", "orders/deployment/api")] {
         let parse = |words: &str| -> Value { serde_json::from_str(&answer(0, words)).unwrap() };
         let description = parse(&format!("describe {workload} -f examples/{example} -o json"));
-        let words = format!("connections -f examples/{example} --nodes -o json");
+        let words = format!("connections -f examples/{example} --nodes --no-fold -o json");
         let all = parse(&words);
         for (side, own, other) in [("egress", "from", "to"), ("ingress", "to", "from")] {
             let edges = all["connections"].as_array().unwrap();

@@ -1,19 +1,30 @@
 //! The answer as JSON and YAML, described in docs/connections.md.
 
-use std::io::{self, Write};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+};
 
-use palisade_analysis::{BlockedTraffic, Edge};
+use palisade_analysis::{BlockedTraffic, Families, FoldedConnections, FoldedEdge};
+use palisade_policy::{Direction, Traffic};
 use serde::{Serialize, Serializer};
 
-use super::report::Report;
+use super::{
+    lines,
+    report::Report,
+    sets::{self, SetNames},
+};
 use crate::{
     cluster::JsonMissing,
-    connection_ends::{JsonEnd, JsonObject, NamedEnd},
+    connection_ends::{JsonEnd, JsonObject},
     traffic::{JsonTraffic, family_names},
 };
 
 /// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
-const SCHEMA: &str = "palisade.connections/v1";
+const SCHEMA: &str = "palisade.connections/v2";
+
+/// A set is written as what it leaves out if that is this many times shorter.
+const SHORTER: usize = 4;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -21,13 +32,42 @@ struct Document<'a> {
     shows: &'static str,
     group_by: &'static str,
     classes: usize,
-    ends: Ends<'a>,
+    ends: Vec<End<'a>>,
+    sets: Vec<Set<'a>>,
     connections: Edges<'a>,
     bystanders: Vec<Bystander<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     blocked: Vec<JsonBlocked<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     incomplete: Vec<JsonMissing<'a>>,
+}
+
+/// An end, and what it takes to expand sets.
+#[derive(Serialize)]
+struct End<'a> {
+    #[serde(flatten)]
+    end: JsonEnd<'a>,
+    families: Vec<String>,
+    /// The number of pods.
+    size: usize,
+    /// The directions that no policy restricts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_isolated: Vec<String>,
+}
+
+/// Several ends with the same connections.
+#[derive(Serialize)]
+struct Set<'a> {
+    id: &'a str,
+    #[serde(flatten)]
+    members: Members<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Members<'a> {
+    Ends(Vec<&'a str>),
+    AllBut(Vec<&'a str>),
 }
 
 /// Connections that routes request and policies deny.
@@ -38,28 +78,6 @@ struct JsonBlocked<'a> {
     #[serde(flatten)]
     traffic: JsonTraffic,
     through: Vec<JsonObject<'a>>,
-}
-
-/// The ends, serialized one by one.
-struct Ends<'a>(&'a Report<'a>, Vec<usize>);
-
-impl Serialize for Ends<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let json = |end: &usize| -> JsonEnd<'_> {
-            let end: &NamedEnd<'_> = &self.0.ends[*end];
-            end.json(self.0.loaded)
-        };
-        serializer.collect_seq(self.1.iter().map(json))
-    }
-}
-
-/// The edges, serialized one by one, since there may be millions.
-struct Edges<'a>(&'a Report<'a>);
-
-impl Serialize for Edges<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.edges().map(|edge| Connection::new(self.0, &edge)))
-    }
 }
 
 #[derive(Serialize)]
@@ -75,69 +93,157 @@ struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    fn new(report: &'a Report<'_>, edge: &Edge<'_>) -> Self {
+    fn new(
+        report: &'a Report<'_>,
+        (from, to): (&'a str, &'a str),
+        (families, traffic): (Families, &Traffic),
+        exact: bool,
+        through: &'a [usize],
+    ) -> Self {
         Self {
-            from: report.id(edge.from),
-            to: report.id(edge.to),
-            families: family_names(edge.families),
-            traffic: edge.traffic.into(),
-            exact: edge.exact,
-            through: edge.through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
+            from,
+            to,
+            families: family_names(families),
+            traffic: traffic.into(),
+            exact,
+            through: through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
         }
+    }
+}
+
+/// The connections, serialized one by one, since there may be millions without folding.
+struct Edges<'a> {
+    report: &'a Report<'a>,
+    /// The folded connections, and the names of their sets.
+    folded: Option<(&'a FoldedConnections<'a>, &'a [String])>,
+}
+
+impl Serialize for Edges<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let report = self.report;
+        let Some((folded, ids)) = self.folded else {
+            return serializer.collect_seq(report.edges().map(|edge| {
+                let ends = (report.id(edge.from), report.id(edge.to));
+                Connection::new(report, ends, (edge.families, edge.traffic), edge.exact, edge.through)
+            }));
+        };
+        serializer.collect_seq(folded.edges.iter().map(|edge: &FoldedEdge<'_>| {
+            let ends = (&*ids[edge.from], &*ids[edge.to]);
+            Connection::new(report, ends, (edge.families, edge.traffic), edge.exact, edge.through)
+        }))
     }
 }
 
 #[derive(Serialize)]
 struct Bystander<'a> {
-    namespace: &'a str,
-    pod: &'a str,
-    workload_kind: &'a str,
-    workload: &'a str,
-    node: Option<&'a str>,
+    object: JsonObject<'a>,
+    workload: JsonObject<'a>,
+    node: Option<JsonObject<'a>>,
 }
 
-fn document<'a>(report: &'a Report<'a>, incomplete: Vec<JsonMissing<'a>>) -> Document<'a> {
-    let bystander = |b: &'a palisade_analysis::UnaffectedPod| Bystander {
-        namespace: &b.pod.namespace,
-        pod: &b.pod.name,
-        workload_kind: &b.workload_kind,
-        workload: &b.workload_name,
-        node: b.host_network_of.as_deref(),
+/// Names the sets. A set of one end has the name of the end.
+fn ids(report: &Report<'_>, folded: &FoldedConnections<'_>) -> Vec<String> {
+    let names = SetNames::new(&report.ends, report.grouping);
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let id = |set: &Vec<usize>| {
+        if let [end] = set[..] {
+            return report.id(end).to_owned();
+        }
+        let id = sets::short(&names.terms(set));
+        let times = seen.entry(id.clone()).or_default();
+        *times += 1;
+        if *times > 1 { format!("{id} #{times}") } else { id }
     };
-    let blocked = |b: &'a BlockedTraffic| JsonBlocked {
+    folded.sets.iter().map(id).collect()
+}
+
+fn end<'a>(report: &'a Report<'_>, number: usize) -> End<'a> {
+    let free = |direction: &Direction| report.answer.is_unrestricted(number, *direction);
+    let pods = report.ends[number].endpoint.is_pods();
+    End {
+        end: report.ends[number].json(report.loaded),
+        families: family_names(report.answer.families(number)),
+        size: report.answer.pods(number),
+        not_isolated: match pods {
+            true => Direction::BOTH.iter().filter(|d| free(d)).map(ToString::to_string).collect(),
+            false => Vec::new(),
+        },
+    }
+}
+
+fn set<'a>(report: &'a Report<'_>, id: &'a str, members: &[usize], ends: &[usize]) -> Set<'a> {
+    let names = |ends: &mut dyn Iterator<Item = usize>| ends.map(|end| report.id(end)).collect();
+    let left_out = ends.len() - members.len();
+    let members = match left_out * SHORTER < members.len() {
+        true => Members::AllBut(names(
+            &mut ends.iter().copied().filter(|end| members.binary_search(end).is_err()),
+        )),
+        false => Members::Ends(names(&mut members.iter().copied())),
+    };
+    Set { id, members }
+}
+
+/// Serializes the answer with `write`: folded, or with a connection for each pair of ends.
+fn with_document(
+    report: &Report<'_>,
+    fold: bool,
+    incomplete: Vec<JsonMissing<'_>>,
+    write: impl FnOnce(&Document<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let blocked = |b: &'_ BlockedTraffic| JsonBlocked {
         to: report.id(b.to),
         families: family_names(b.families),
         traffic: (&b.traffic).into(),
         through: b.through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
     };
-    Document {
+    let folded = fold.then(|| report.folded());
+    let ids = folded.as_ref().map_or_else(Vec::new, |folded| ids(report, folded));
+    let ends = match &folded {
+        Some(folded) => report.visible_ends_of(folded),
+        None => report.visible_ends().any,
+    };
+    let sets = folded.iter().flat_map(|folded| folded.sets.iter().zip(&ids));
+    let sets = sets.filter(|(set, _)| set.len() > 1).map(|(members, id)| set(report, id, members, &ends));
+    let bystanders = report.answer.unaffected_pods().iter().map(|b| {
+        let namespace = Some(&*b.pod.namespace);
+        Bystander {
+            object: report.object("Pod", namespace, &b.pod.name),
+            workload: report.object(&b.workload_kind, namespace, &b.workload_name),
+            node: b.host_network_of.as_ref().map(|name| report.object("Node", None, name)),
+        }
+    });
+    write(&Document {
         schema: SCHEMA,
         shows: if report.denied { "denied" } else { "allowed" },
         group_by: report.grouping,
         classes: report.answer.classes(),
-        ends: Ends(report, report.visible_ends().any),
-        connections: Edges(report),
-        bystanders: report.answer.unaffected_pods().iter().map(bystander).collect(),
+        sets: sets.collect(),
+        ends: ends.iter().map(|number| end(report, *number)).collect(),
+        connections: Edges { report, folded: folded.as_ref().map(|folded| (folded, &ids[..])) },
+        bystanders: bystanders.collect(),
         blocked: report.blocked().map(blocked).collect(),
         incomplete,
-    }
+    })
 }
 
 /// Writes JSON.
 pub(crate) fn json(
     report: &Report<'_>,
+    fold: bool,
     incomplete: Vec<JsonMissing<'_>>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &document(report, incomplete))?;
-    writeln!(out)
+    with_document(report, fold, incomplete, |document| lines::write(document, out))
 }
 
 /// Writes the same as YAML.
 pub(crate) fn yaml(
     report: &Report<'_>,
+    fold: bool,
     incomplete: Vec<JsonMissing<'_>>,
     mut out: &mut dyn Write,
 ) -> io::Result<()> {
-    serde_saphyr::to_io_writer(&mut out, &document(report, incomplete)).map_err(io::Error::other)
+    with_document(report, fold, incomplete, |document| {
+        serde_saphyr::to_io_writer(&mut out, document).map_err(io::Error::other)
+    })
 }

@@ -1,11 +1,16 @@
 //! What every output format shows: named ends, and the edges between them.
 
-use palisade_analysis::{BlockedTraffic, ConnectionEnd, Connections, ConnectionsOptions, Edge, Families};
+use std::collections::BTreeSet;
+
+use palisade_analysis::{
+    BlockedTraffic, ConnectionEnd, Connections, ConnectionsOptions, Edge, Families, FoldSelection,
+    FoldedConnections,
+};
 use palisade_manifest::Loaded;
-use palisade_policy::{Family, Traffic};
+use palisade_policy::{Family, ObjectKey, Traffic};
 
 use crate::{
-    connection_ends::{self, NamedEnd},
+    connection_ends::{self, JsonObject, NamedEnd},
     entrances,
     traffic::{VisibleTraffic, family_names},
 };
@@ -52,6 +57,21 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Returns the edges that pass the filters, factored.
+    pub(crate) fn folded(&self) -> FoldedConnections<'_> {
+        let selection = FoldSelection {
+            traffic: &|traffic| !traffic.is_none() && !is_port_0_alone(traffic),
+            touching: &|end| self.is_inside(end),
+            ..FoldSelection::default()
+        };
+        self.answer.folded(&selection)
+    }
+
+    /// Whether filters hide some edges.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.filtered
+    }
+
     /// Returns the edges that pass the filters, in order.
     pub(crate) fn edges(&self) -> impl Iterator<Item = Edge<'_>> {
         self.answer.edges().filter(|edge| self.is_selected(edge) && !is_port_0_alone(edge.traffic))
@@ -89,6 +109,27 @@ impl<'a> Report<'a> {
         let numbers = |flags: &[bool]| (0..flags.len()).filter(|i| flags[*i]).collect::<Vec<_>>();
         let any: Vec<bool> = sources.iter().zip(&destinations).map(|(a, b)| *a || *b).collect();
         VisibleEnds { sources: numbers(&sources), destinations: numbers(&destinations), any: numbers(&any) }
+    }
+
+    /// Returns the ends to show with folded edges. Without a filter, all of them.
+    pub(crate) fn visible_ends_of(&self, folded: &FoldedConnections<'_>) -> Vec<usize> {
+        if !self.filtered {
+            return (0..self.ends.len()).collect();
+        }
+        let ends: BTreeSet<usize> = folded.sets.iter().flatten().copied().collect();
+        ends.into_iter().collect()
+    }
+
+    /// Returns an object of the input.
+    pub(crate) fn object<'b>(
+        &'b self,
+        kind: &'b str,
+        namespace: Option<&'b str>,
+        name: &'b str,
+    ) -> JsonObject<'b> {
+        let key = ObjectKey::new(namespace.unwrap_or_default(), name);
+        let at = connection_ends::origin_of_object(kind, &key, self.loaded);
+        JsonObject::new(kind, namespace, name, at)
     }
 
     /// Returns the name of an end.
