@@ -89,7 +89,7 @@ fn connections(c: &mut Criterion) {
         let mut open = world.clone();
         open.policies.retain(|key, _| !(&*key.name == "default-deny" && &*key.namespace == "ns-0"));
         let start = Instant::now();
-        let changes = diff(&world, &open, false).changes.len();
+        let changes = diff(&world, &open).changes.len();
         let comparing = start.elapsed();
         lines.push(format!(
             "{pods} pods, {workloads} workloads, {policies} policies: {} classes, {pairs} pairs of pods, {ends} ends, \

@@ -70,7 +70,7 @@ fn main() {
             ("one policy", edited("default-deny", false)),
             ("a default deny", edited("default-deny", true)),
         ] {
-            let (took, found) = fastest(|| diff(&before, &after, false));
+            let (took, found) = fastest(|| diff(&before, &after));
             let ratio = took.as_secs_f64() / base.as_secs_f64();
             eprintln!("  {what} gone: {} changes, {took:.0?}, {ratio:.1} times that", found.changes.len());
         }

@@ -102,6 +102,12 @@ impl ConnectionEnd {
         matches!(self, Self::Workload(_) | Self::Pod { .. } | Self::Namespace(_) | Self::Class(_))
     }
 
+    /// Returns whether the end has addresses of the public internet.
+    #[must_use]
+    pub fn is_internet(&self) -> bool {
+        matches!(self, Self::External(e) if e.ranges.iter().any(crate::public::has_public_address))
+    }
+
     /// Returns whether the end contains this pod. A namespace contains all of its pods.
     #[must_use]
     pub fn holds_pod(&self, pod: &ObjectKey) -> bool {

@@ -41,7 +41,7 @@ mod traffics;
 pub use connections::{Connections, Edge, UnaffectedPod};
 pub use controller::{BlockedTraffic, ControllerRoutes};
 pub use describe::{Description, describe};
-pub use diff::{Diff, diff};
+pub use diff::{Diff, DiffSide, diff};
 pub use end::{ConnectionEnd, ExternalRanges, NodeAddresses, WorkloadPods};
 pub use explain::{Explanation, explain};
 pub use exposure::{Exposure, exposure, exposure_change};

@@ -33,8 +33,25 @@ pub(crate) fn matched(a: &Connections, b: &Connections) -> Vec<MatchedEnd> {
     out.extend(nodes([a, b], true));
     out.extend(nodes([a, b], false));
     out.extend(Family::BOTH.into_iter().flat_map(|family| externals([a, b], family)));
+    out.extend(controller([a, b]));
     out.sort_by(|x, y| x.end.cmp(&y.end));
     out
+}
+
+/// Returns the ingress controller. It is an end of an answer if there are routes.
+fn controller(answers: [&Connections; 2]) -> Option<MatchedEnd> {
+    let mut pods: BTreeSet<WorkloadPods> = BTreeSet::new();
+    let at = answers.map(|answer| {
+        answer.ends().position(|end| match end {
+            ConnectionEnd::IngressController(all) => {
+                pods.extend(all.iter().cloned());
+                true
+            }
+            _ => false,
+        })
+    });
+    let end = ConnectionEnd::IngressController(pods.into_iter().collect());
+    (at != [None; 2]).then_some(MatchedEnd { end, at, part: None })
 }
 
 type Parts<'a> = Vec<(usize, &'a WorkloadPods)>;
@@ -116,29 +133,31 @@ fn nodes(answers: [&Connections; 2], own: bool) -> Vec<MatchedEnd> {
 }
 
 fn externals(answers: [&Connections; 2], family: Family) -> Vec<MatchedEnd> {
+    // Where ranges begin, and the end that begins there; `None` where addresses of no external end begin.
     let cuts = answers.map(|answer| {
-        let mut cuts: Vec<(u128, usize)> = Vec::new();
+        let mut cuts: BTreeMap<u128, Option<usize>> = BTreeMap::new();
         for (i, end) in answer.ends().enumerate() {
-            if let ConnectionEnd::External(e) = end
-                && e.family == family
-            {
-                cuts.extend(e.ranges.iter().map(|r| (to_number(r.first), i)));
+            let ConnectionEnd::External(e) = end else { continue };
+            for range in e.ranges.iter().filter(|_| e.family == family) {
+                cuts.insert(to_number(range.first), Some(i));
+                if let Some(next) = to_number(range.last).checked_add(1).filter(|n| *n <= max_number(family))
+                {
+                    cuts.entry(next).or_insert(None);
+                }
             }
         }
-        cuts.sort_unstable();
         cuts
     });
-    let starts: BTreeSet<u128> = cuts.iter().flatten().map(|(start, _)| *start).collect();
+    let starts: BTreeSet<u128> = cuts.iter().flat_map(BTreeMap::keys).copied().collect();
     let starts: Vec<u128> = starts.into_iter().collect();
     let mut found: BTreeMap<[Option<usize>; 2], Vec<IpRange>> = BTreeMap::new();
     for (i, start) in starts.iter().enumerate() {
         let last = starts.get(i + 1).map_or(max_number(family), |next| next - 1);
-        let at = [&cuts[0], &cuts[1]].map(|cuts| {
-            let after = cuts.partition_point(|(first, _)| first <= start);
-            cuts.get(after.checked_sub(1)?).map(|(_, end)| *end)
-        });
-        let range = IpRange { first: from_number(family, *start), last: from_number(family, last) };
-        found.entry(at).or_default().push(range);
+        let at = [&cuts[0], &cuts[1]].map(|cuts| *cuts.range(..=start).next_back()?.1);
+        if at != [None; 2] {
+            let range = IpRange { first: from_number(family, *start), last: from_number(family, last) };
+            found.entry(at).or_default().push(range);
+        }
     }
     let ends = found.into_iter().map(|(at, ranges)| {
         let end = ConnectionEnd::External(ExternalRanges { family, ranges: union(ranges) });

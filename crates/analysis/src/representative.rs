@@ -128,7 +128,11 @@ impl<'c> Representatives<'c> {
     }
 
     /// Iterates over the addresses of an end in a family.
-    fn of<'e>(&'e self, end: &'e ConnectionEnd, family: Family) -> Box<dyn Iterator<Item = Endpoint> + 'e> {
+    pub(crate) fn of<'e>(
+        &'e self,
+        end: &'e ConnectionEnd,
+        family: Family,
+    ) -> Box<dyn Iterator<Item = Endpoint> + 'e> {
         let pod = move |namespace: &Name, name: &Name| {
             let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
             let pod = self.cluster.pods.get(&key).filter(|p| p.is_running())?;

@@ -1,18 +1,30 @@
 //! Property tests of differences: they equal the verdicts of the reference on both sides, and name the policies that
 //! caused them.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and the helpers are part of the tests"
+)]
+
 #[path = "support/pairs.rs"]
 mod ends;
 mod support;
 
-use std::sync::Arc;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    sync::Arc,
+};
 
 use ends::{is_allowed, on_its_own_node};
 use palisade_analysis::{
     ConnectionEnd,
-    diff::{ConnectionChange, Diff, PolicyChange, Presence, diff},
+    diff::{
+        Cause, ConnectionChange, Diff, Edit, EndChange, Labeled, PolicyChange, PolicyEdit, Presence,
+        WorkloadKey, diff,
+    },
 };
-use palisade_policy::{Cluster, Endpoint, Family, PolicyKey, Traffic};
+use palisade_policy::{Change, Cluster, Endpoint, Family, Labels, Name, Pod, Traffic};
 use palisade_testkit::{Rng, Shape, Style, endpoints, seeds, traffic};
 use support::{cases, hold};
 
@@ -66,7 +78,7 @@ fn change_between<'d>(
 fn a_diff_equals_the_difference_between_verdicts() {
     hold(cases(250), &Shape::tiered(), |a, rng| {
         let b = &if rng.bool() { with_other_policies(rng, a) } else { later(rng, a) };
-        let found = diff(a, b, true);
+        let found = diff(a, b);
         // A pod that now belongs to another workload is another end.
         let workload = |c: &Cluster, at: &Endpoint| match at {
             Endpoint::Pod { key, .. } => c.pods[key].workload.clone(),
@@ -105,46 +117,187 @@ fn a_diff_equals_the_difference_between_verdicts() {
     });
 }
 
+/// The difference in the other direction, without causes: which of several edits with the same effect is the cause
+/// depends on the direction.
 fn mirrored(diff: &Diff) -> Diff {
-    let swap = |change: PolicyChange| match change {
-        PolicyChange::Added => PolicyChange::Removed,
-        PolicyChange::Removed => PolicyChange::Added,
-        other => other,
-    };
-    let mut out = diff.clone();
-    out.policies.values_mut().for_each(|change| *change = swap(*change));
+    let mut out = without_causes(diff);
+    let policies = std::mem::take(&mut out.policies).into_values();
+    out.policies = policies
+        .map(|edit| {
+            let PolicyEdit { change, before, after, pods: [a, b] } = edit;
+            let change = match change {
+                PolicyChange::Added => PolicyChange::Removed,
+                PolicyChange::Removed => PolicyChange::Added,
+                other => other,
+            };
+            let edit = PolicyEdit { change, before: after, after: before, pods: [b, a] };
+            (edit.after.clone().or(edit.before.clone()).unwrap(), edit)
+        })
+        .collect();
     for change in &mut out.changes {
         std::mem::swap(&mut change.opened, &mut change.closed);
-        change.presence = match change.presence {
-            Presence::Before => Presence::After,
-            Presence::After => Presence::Before,
-            Presence::Both => Presence::Both,
-        };
-        for cause in &mut change.causes {
-            std::mem::swap(&mut cause.before, &mut cause.after);
-            cause.change = swap(cause.change);
-        }
-        change.causes.sort_unstable();
     }
+    for end in &mut out.ends {
+        end.change = match end.change {
+            Presence::Added => Presence::Removed,
+            Presence::Removed => Presence::Added,
+        };
+    }
+    out.dns.iter_mut().for_each(|dns| dns.opened = !dns.opened);
+    out
+}
+
+fn without_causes(diff: &Diff) -> Diff {
+    let mut out = diff.clone();
+    out.changes.iter_mut().for_each(|change| change.causes.clear());
     out
 }
 
 #[test]
 fn a_diff_to_itself_is_empty_and_the_reverse_diff_is_mirrored() {
     hold(cases(250), &Shape::tiered(), |a, rng| {
-        if diff(a, a, true) != Diff::default() {
+        if diff(a, a) != Diff::default() {
             return Err("a cluster differs from itself".to_owned());
         }
         let b = &later(rng, a);
-        let (there, back) = (diff(a, b, true), diff(b, a, true));
-        if mirrored(&there) != back {
+        let (there, back) = (diff(a, b), diff(b, a));
+        if mirrored(&there) != without_causes(&back) {
             return Err(format!("there {:#?}\nback {:#?}", there.changes, back.changes));
         }
         Ok(())
     });
 }
 
-/// If only policies changed, each change names one that did, and undoing these undoes the change.
+/// Whether an end was added or removed.
+fn changed_ends(diff: &Diff) -> impl Iterator<Item = &EndChange> {
+    diff.ends.iter()
+}
+
+/// Undoes an edit of `before` in `after`.
+fn undo(edit: &Edit, diff: &Diff, before: &Cluster, after: &mut Cluster) {
+    let belongs = |pod: &Pod, w: &WorkloadKey| match &pod.workload {
+        Some(workload) => (&workload.kind, &workload.name) == (&w.kind, &w.key.name),
+        None => &*w.kind == "Pod" && pod.key.name == w.key.name,
+    };
+    let relabelled = |labels: &Labels, key: &Name, value: &Option<Name>| match value {
+        Some(value) => labels.with(key, value),
+        None => labels.project(|k| k != &**key),
+    };
+    match edit {
+        Edit::Policy(key) => {
+            let edit = &diff.policies[key];
+            if let Some(new) = &edit.after {
+                after.policies.remove(new);
+            }
+            if let Some(old) = &edit.before {
+                after.policies.insert(old.clone(), Arc::clone(&before.policies[old]));
+            }
+        }
+        Edit::Label { object, key, before: value, .. } => match object {
+            Labeled::Namespace(name) => {
+                let namespace = after.namespaces.get_mut(name).unwrap();
+                namespace.labels = relabelled(&namespace.labels, key, value);
+            }
+            Labeled::Node(name) => {
+                let node = after.nodes.get_mut(name).unwrap();
+                node.labels = relabelled(&node.labels, key, value);
+            }
+            Labeled::Pods(workload) => after.pods.edit(|pod| {
+                if pod.key.namespace == workload.key.namespace && belongs(pod, workload) {
+                    pod.labels = relabelled(&pod.labels, key, value);
+                }
+            }),
+        },
+        Edit::Namespace(name, _) => {
+            after.namespaces.remove(name);
+            after.namespaces.extend(before.namespaces.get(name).map(|n| (name.clone(), n.clone())));
+        }
+        Edit::Ports(workload) | Edit::Addresses(workload) => after.pods.edit(|pod| {
+            if pod.key.namespace == workload.key.namespace
+                && belongs(pod, workload)
+                && let Some(old) = before.pods.get(&pod.key)
+            {
+                match edit {
+                    Edit::Ports(_) => pod.ports = old.ports.clone(),
+                    _ => pod.addresses = old.addresses.clone(),
+                }
+            }
+        }),
+        Edit::Service(..) | Edit::Route(..) => {}
+    }
+}
+
+/// Undoing all causes of a change undoes it, whatever objects were edited.
+#[test]
+fn undoing_the_causes_undoes_the_change() {
+    let (undone, kinds) = (Cell::new(0), RefCell::new(HashSet::new()));
+    hold(cases(300), &Shape::tiered(), |a, rng| {
+        let b = &relabelled_and_edited(rng, a);
+        let found = diff(a, b);
+        let ends: Vec<Endpoint> = endpoints(a).into_iter().filter(|at| endpoints(b).contains(at)).collect();
+        for change in found.changes.iter().take(40) {
+            if change.causes.is_empty() {
+                return Err(format!("no cause: {change:#?}"));
+            }
+            let mut c = b.clone();
+            for cause in &change.causes {
+                undo(&cause.edit, &found, a, &mut c);
+                kinds.borrow_mut().insert(std::mem::discriminant(&cause.edit));
+            }
+            let own = matches!(change.from, ConnectionEnd::OwnNode(_));
+            for source in ends.iter().filter(|at| holds(&change.from, at, own)) {
+                for target in ends.iter().filter(|at| holds(&change.to, at, false)) {
+                    let family = Family::of(source.address());
+                    if family != Family::of(target.address())
+                        || !change.families.contains(family)
+                        || own != on_its_own_node(b, source, target)
+                    {
+                        continue;
+                    }
+                    for (protocol, port) in traffic(b).into_iter().chain(traffic(a)) {
+                        if change.opened.contains(protocol, port) || change.closed.contains(protocol, port) {
+                            let was = is_allowed(a, source, target, protocol, port);
+                            undone.set(undone.get() + 1);
+                            if was != is_allowed(&c, source, target, protocol, port) {
+                                return Err(format!(
+                                    "{source} to {target} {protocol} {port} is not undone: {change:#?}"
+                                ));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    });
+    assert!(undone.get() > 1000 && kinds.borrow().len() > 2, "{undone:?} {kinds:?}");
+}
+
+/// A later state with other policies and other labels and ports of objects that stay.
+fn relabelled_and_edited(rng: &mut Rng, cluster: &Cluster) -> Cluster {
+    let mut out = cluster.clone();
+    for _ in 0..rng.usize(2..8) {
+        let edit = palisade_testkit::change(rng, Style::Tiered, &out);
+        match edit {
+            Change::SetPod(new) => out.pods.edit(|pod| {
+                if pod.key == new.key {
+                    pod.labels = new.labels.clone();
+                    pod.ports = new.ports.clone();
+                }
+            }),
+            Change::RemovePod(_) | Change::RemoveNode(_) => {}
+            Change::SetNode(new) => {
+                if let Some(node) = out.nodes.get_mut(&new.name) {
+                    node.labels = new.labels;
+                }
+            }
+            other => out.apply(other),
+        }
+    }
+    out
+}
+
+/// If only policies changed, each change names one that did.
 #[test]
 fn causes_are_policies_that_changed() {
     let mut named = 0;
@@ -152,18 +305,17 @@ fn causes_are_policies_that_changed() {
         let rng = &mut Rng::with_seed(seed);
         let a = palisade_testkit::cluster(rng, &Shape::tiered());
         let b = with_other_policies(rng, &a);
-        for change in diff(&a, &b, true).changes {
-            assert_eq!(change.presence, Presence::Both, "seed {seed}: no object was added or removed");
+        let found = diff(&a, &b);
+        assert_eq!(changed_ends(&found).count(), 0, "seed {seed}: no object was added or removed");
+        for change in &found.changes {
             assert!(!change.causes.is_empty(), "seed {seed}: {change:#?}");
-            for cause in &change.causes {
+            for Cause { edit, .. } in &change.causes {
                 named += 1;
-                let is = |c: &Cluster| c.policies.get(&cause.policy).cloned();
-                match cause.change {
-                    PolicyChange::Added => assert!(is(&a).is_none() && is(&b).is_some()),
-                    PolicyChange::Removed => assert!(is(&a).is_some() && is(&b).is_none()),
-                    PolicyChange::Edited => assert!(is(&a) != is(&b), "seed {seed}: {cause:?}"),
-                    PolicyChange::Unchanged => panic!("seed {seed}: only policies changed: {change:#?}"),
-                }
+                let Edit::Policy(key) = edit else { panic!("seed {seed}: only policies changed: {edit:?}") };
+                let edit = &found.policies[key];
+                let old = edit.before.as_ref().map(|key| &a.policies[key]);
+                let new = edit.after.as_ref().map(|key| &b.policies[key]);
+                assert!(old != new, "seed {seed}: {key}");
             }
         }
     }
@@ -179,10 +331,10 @@ fn a_removed_policy_is_the_cause() {
         for key in a.policies.keys() {
             let mut b = a.clone();
             b.policies.remove(key);
-            for change in diff(&a, &b, false).changes {
+            for change in diff(&a, &b).changes {
                 seen += 1;
-                let causes: Vec<&PolicyKey> = change.causes.iter().map(|c| &c.policy).collect();
-                assert!(causes.iter().all(|c| *c == key) && !causes.is_empty(), "seed {seed}: {change:#?}");
+                let causes: Vec<&Edit> = change.causes.iter().map(|c| &c.edit).collect();
+                assert_eq!(causes, [&Edit::Policy(key.clone())], "seed {seed}: {change:#?}");
             }
         }
     }
@@ -199,5 +351,5 @@ fn moving_a_policy_is_no_change() {
         Arc::make_mut(policy).origin = Some(source);
     }
     assert_ne!(a, b);
-    assert_eq!(diff(&a, &b, true), Diff::default());
+    assert_eq!(diff(&a, &b), Diff::default());
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use palisade_analysis::diff::diff;
+use palisade_analysis::diff::changed_policies;
 use palisade_api::{ClusterSnapshot, read::Object};
 use palisade_manifest::{Input, LoadOptions, load, names};
 use palisade_policy::Cluster;
@@ -183,8 +183,7 @@ fn reads_back(live: &ClusterSnapshot, dir: &Path) -> Result<()> {
     let policies = |c: &Cluster| Cluster { policies: c.policies.clone(), ..Cluster::default() };
     let others = |c: Cluster| Cluster { policies: BTreeMap::default(), ..c };
     // Only the origins of policies may differ.
-    if let Some((policy, _)) =
-        diff(&policies(&there), &policies(&here.cluster), false).policies.first_key_value()
+    if let Some((policy, _)) = changed_policies(&policies(&there), &policies(&here.cluster)).first_key_value()
     {
         bail!(
             "nothing was written: {policy} would be read back as a different policy, because it has a field that this version \

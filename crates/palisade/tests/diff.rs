@@ -24,24 +24,25 @@ fn the_answers_are_as_recorded() {
 #[test]
 fn changes_name_their_policies_and_the_exit_code_tells() {
     let text = answer(1, SHOPS);
+    assert!(text.starts_with("6 opened, 1 of them to the internet\n\n"), "{text}");
     assert!(text.contains("+ shop/deployment/backend → data/statefulset/database  TCP 80\n"), "{text}");
-    assert!(
-        text.contains(
-            "egress: NetworkPolicy shop/backend-egress edited (examples/shop/backend-egress.yaml:3 →"
-        )
-    );
-    assert!(!text.contains("\n- "), "{text}");
+    let because = "because NetworkPolicy shop/backend-egress edited (examples/shop/backend-egress.yaml:3 → examples/shop-two";
+    assert!(text.contains(because), "{text}");
+    assert!(!text.contains("\n  - "), "{text}");
     // In the other direction, everything is closed.
     let back = answer(1, "diff examples/shop-two-rules examples/shop");
+    assert!(back.starts_with("6 closed, 1 of them to the internet\n"), "{back}");
     assert!(back.contains("- shop/deployment/backend → data/statefulset/database  TCP 80\n"), "{back}");
     assert_eq!(text.replace("+ ", "- ").matches("- shop").count(), back.matches("- shop").count());
-    assert_eq!(answer(0, "diff examples/shop examples/shop"), "");
+    assert_eq!(answer(0, "diff examples/shop examples/shop"), "no connection changes\n");
     let json: Value = serde_json::from_str(&answer(1, &format!("{SHOPS} -o json"))).unwrap();
-    assert_eq!((&json["schema"], &json["same"]), (&"palisade.diff/v1".into(), &false.into()));
-    assert_eq!(json["changes"][0]["causes"][0]["change"], "edited");
-    assert_eq!(json["changes"][0]["causes"][0]["after"]["line"], 3);
+    assert_eq!((&json["schema"], &json["result"]), (&"palisade.diff/v2".into(), &"different".into()));
+    assert_eq!(json["changes"][0]["causes"][0]["cause"], 0);
+    assert_eq!(json["causes"][0]["change"], "edited");
+    assert_eq!(json["causes"][0]["after"]["line"], 3);
+    assert_eq!(json["summary"]["opened"]["to_internet"], 1);
     let md = answer(0, "diff examples/shop examples/shop -o md");
-    assert!(md.contains("No connection is opened or closed."), "{md}");
+    assert!(md.contains("**no connection changes**"), "{md}");
 }
 
 /// A directory with a copy of the shop.
@@ -69,14 +70,13 @@ fn a_new_workload_and_one_that_goes_are_told_as_such() {
     fs::write(dir.path().join("extra.yaml"), extra).unwrap();
     let (code, out, _) = run(palisade("diff examples/shop").arg(dir.path()));
     assert_eq!(code, 1);
-    assert!(out.contains("+ data/pod/a-first → data/statefulset/database  all  (an end was added)"), "{out}");
     // The new pod takes no address from another pod: only its own connections are listed.
-    assert!(out.lines().filter(|l| !l.starts_with(' ')).all(|l| l.contains("data/pod/a-first")), "{out}");
-    let (_, out, _) = run(palisade("diff").arg(dir.path()).arg("examples/shop"));
-    assert!(
-        out.contains("- data/pod/a-first → data/statefulset/database  all  (an end was removed)"),
-        "{out}"
-    );
+    assert!(out.starts_with("1 new workload\n\nnew workload data/pod/a-first ("), "{out}");
+    assert!(out.contains("    may reach data/statefulset/database, ") && !out.contains("because"), "{out}");
+    let (code, out, _) = run(palisade("diff").arg(dir.path()).arg("examples/shop"));
+    assert_eq!(code, 1);
+    assert!(out.starts_with("1 workload removed\n\nremoved workload data/pod/a-first ("), "{out}");
+    assert!(out.contains("    could be reached from "), "{out}");
 }
 
 #[test]
@@ -86,7 +86,10 @@ fn a_policy_without_effect_is_listed_and_is_no_difference() {
                 spec: {podSelector: {matchLabels: {app: nobody}}}\n";
     fs::write(dir.path().join("idle.yaml"), idle).unwrap();
     let (code, out, _) = run(palisade("diff examples/shop").arg(dir.path()));
-    assert_eq!((code, &*out), (0, "no connection is changed by: NetworkPolicy shop/idle added\n"));
+    assert_eq!(code, 0);
+    assert!(out.starts_with("no connection changes; 1 policy without effect\n"), "{out}");
+    assert!(out.contains("  NetworkPolicy shop/idle added ("), "{out}");
+    assert!(out.contains("): it selects no pod\n"), "{out}");
 }
 
 #[test]
@@ -119,7 +122,7 @@ fn revisions_of_a_path_are_compared() {
     let (code, ..) = run(palisade("diff --git main..topic").arg(dir.path()));
     assert_eq!(code, 1);
     let (code, out, err) = diff(&["--git", "main..topic", "workloads.yaml"]);
-    assert_eq!((code, &*out, &*err), (0, "", ""));
+    assert_eq!((code, &*out, &*err), (0, "no connection changes\n", ""));
     // A directory that was deleted is still in the revisions.
     fs::create_dir(dir.path().join("sub")).unwrap();
     fs::rename(&policy, dir.path().join("sub/policy.yaml")).unwrap();
@@ -128,7 +131,14 @@ fn revisions_of_a_path_are_compared() {
     git(dir.path(), &["commit", "-qm", "three"]);
     fs::remove_dir_all(dir.path().join("sub")).unwrap();
     let (code, out, err) = diff(&["--git", "HEAD..HEAD", "sub"]);
-    assert_eq!((code, &*out, &*err), (0, "", ""));
+    assert_eq!((code, &*out, &*err), (0, "no connection changes\n", ""));
+    // A directory that is new or deleted counts as empty on the other side.
+    let (code, out, err) = diff(&["--git", "HEAD~1..HEAD", "sub"]);
+    assert_eq!((code, &*err), (1, "note: HEAD~1:sub has no manifests: compared as empty\n"));
+    assert!(out.contains(" new workloads") && out.contains("new workload shop/deployment/backend"), "{out}");
+    let (code, out, err) = diff(&["--git", "HEAD", "sub"]);
+    assert_eq!((code, &*err), (1, "note: sub has no manifests: compared as empty\n"));
+    assert!(out.contains(" workloads removed"), "{out}");
 
     let fails = |words: &[&str], part: &str| {
         let (code, out, err) = diff(words);
@@ -138,7 +148,7 @@ fn revisions_of_a_path_are_compared() {
     fails(&["--git", "nowhere..HEAD", "."], "unknown revision `nowhere`");
     fails(&["--git", "main..nowhere", "."], "unknown revision `nowhere`");
     fails(&["--git=--upload-pack=x..HEAD", "."], "unknown revision");
-    fails(&["--git", "main..topic", "none"], "has no none");
+    fails(&["--git", "main..topic", "none"], "neither main:none nor topic:none has manifests");
     fails(&["--git", "main..topic", "-"], "no revisions");
     fails(&["--git", "main..topic", ".", "."], "two were given");
 }
@@ -164,6 +174,44 @@ fn odd_names_stay_text_in_markdown() {
     let (code, out, _) = run(palisade("diff -o md examples/shop").arg(dir.path()));
     assert_eq!(code, 1);
     assert!(out.contains("&lt;img src=x&gt;\\|&#64;everyone") && !out.contains("<img"), "{out}");
+}
+
+/// Compares both sides of a case in tests/cases/diff.
+fn case(code: i32, name: &str) -> String {
+    let dir = format!("crates/palisade/tests/cases/diff/{name}");
+    let (got, out, err) = run(&mut palisade(&format!("diff {dir}/a {dir}/b")));
+    assert_eq!(got, code, "{name}: {out}{err}");
+    out
+}
+
+#[test]
+fn connections_of_the_ingress_controller_are_compared() {
+    let out = case(1, "new-ingress");
+    assert!(out.starts_with("1 opened, 1 of them from the ingress controller\n"), "{out}");
+    assert!(
+        out.contains("because Ingress shop/in added (crates/palisade/tests/cases/diff/new-ingress/b/y.yaml:")
+    );
+    assert!(out.contains("  + {ingress-controller} → shop/pod/web  TCP 8080\n"), "{out}");
+    let out = case(1, "ingress-cut-off");
+    assert!(out.starts_with("1 closed, 1 of them from the ingress controller\n"), "{out}");
+    assert!(out.contains("because NetworkPolicy shop/p edited ("), "{out}");
+    assert!(out.contains("  - {ingress-controller} → shop/pod/web  TCP 8080\n"), "{out}");
+}
+
+#[test]
+fn connections_with_nodes_are_compared() {
+    let out = case(1, "nodes-denied");
+    assert!(out.starts_with("1 closed\n\nbecause ClusterNetworkPolicy p added ("), "{out}");
+    assert!(out.contains("  - shop/pod/web → node n1, n2  all (IPv4)\n"), "{out}");
+}
+
+#[test]
+fn a_label_that_moves_pods_out_of_a_peer_is_the_cause() {
+    let out = case(1, "label-moved");
+    let because =
+        "because Namespace shop: team=shop → store (crates/palisade/tests/cases/diff/label-moved/b/m.yaml:";
+    assert!(out.starts_with(&format!("1 closed\n\n{because}")), "{out}");
+    assert!(out.contains("  - shop/pod/web → data/pod/db  all\n") && !out.contains("NetworkPolicy"), "{out}");
 }
 
 #[test]

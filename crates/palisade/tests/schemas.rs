@@ -43,8 +43,10 @@ const QUESTIONS: &[(&str, &[&str])] = &[
         &[
             "examples/shop examples/shop",
             "examples/shop examples/shop-two-rules",
-            "examples/shop-two-rules examples/shop --nodes",
-            "examples/shop examples/tiers --nodes",
+            "examples/shop-two-rules examples/shop",
+            "examples/shop examples/tiers",
+            "crates/palisade/tests/cases/diff/label-moved/a crates/palisade/tests/cases/diff/label-moved/b",
+            "crates/palisade/tests/cases/diff/new-ingress/a crates/palisade/tests/cases/diff/new-ingress/b",
         ],
     ),
     (

@@ -62,15 +62,17 @@ impl Place {
 
 /// Returns the manifests at `path` on both sides of `REV..REV`, `REV...REV` or `REV`, with their names in messages.
 ///
+/// A side that has nothing at the path is empty.
+///
 /// # Errors
-/// When git can't be run, a revision does not exist, or it has nothing at the path.
+/// When git can't be run, a revision does not exist, or neither side has anything at the path.
 pub(crate) fn inputs(revisions: &str, path: &str) -> Result<[(Vec<Input>, String); 2]> {
     let place = Place::of(path);
     place.read(&["rev-parse", "--git-dir"]).with_context(|| format!("{path} is not in a git repository"))?;
     let or_head = |rev: &str| if rev.is_empty() { "HEAD".to_owned() } else { rev.to_owned() };
     let side = |rev: &str| -> Result<(Vec<Input>, String)> {
         let commit = commit(&place, rev)?;
-        Ok((manifests(&place, &commit, rev, path)?, format!("{rev}:{path}")))
+        Ok((manifests(&place, &commit, rev)?, format!("{rev}:{path}")))
     };
     if let Some((a, b)) = revisions.split_once("...") {
         let (a, b) = (or_head(a), or_head(b));
@@ -80,12 +82,24 @@ pub(crate) fn inputs(revisions: &str, path: &str) -> Result<[(Vec<Input>, String
             .with_context(|| format!("{a} and {b} have no common ancestor"))?;
         let base = String::from_utf8_lossy(&base).trim().to_owned();
         let shortened = base.get(..12).unwrap_or(&base);
-        return Ok([side(shortened)?, side(&b)?]);
+        return on_a_side([side(shortened)?, side(&b)?], path);
     }
     match revisions.split_once("..") {
-        Some((a, b)) => Ok([side(&or_head(a))?, side(&or_head(b))?]),
-        None => Ok([side(revisions)?, (vec![Input::of_argument(path)], path.to_owned())]),
+        Some((a, b)) => on_a_side([side(&or_head(a))?, side(&or_head(b))?], path),
+        None => {
+            let here = Some(Input::of_argument(path)).filter(|_| Path::new(path).exists());
+            on_a_side([side(revisions)?, (here.into_iter().collect(), path.to_owned())], path)
+        }
     }
+}
+
+/// Checks that the path exists on a side.
+fn on_a_side(sides: [(Vec<Input>, String); 2], path: &str) -> Result<[(Vec<Input>, String); 2]> {
+    if sides.iter().all(|(inputs, _)| inputs.is_empty()) {
+        let [(_, a), (_, b)] = &sides;
+        bail!("neither {a} nor {b} has manifests; is `{path}` the right path?");
+    }
+    Ok(sides)
 }
 
 /// Returns the commit of a revision.
@@ -99,7 +113,7 @@ fn commit(place: &Place, revision: &str) -> Result<String> {
 }
 
 /// Returns the manifests below a path in a commit, selected as [`Input::Path`] selects them from a directory.
-fn manifests(place: &Place, commit: &str, revision: &str, path: &str) -> Result<Vec<Input>> {
+fn manifests(place: &Place, commit: &str, revision: &str) -> Result<Vec<Input>> {
     let mut words = vec!["ls-tree", "-r", "-z", commit];
     if let Some(inside) = &place.inside {
         words.extend(["--", inside]);
@@ -126,9 +140,6 @@ fn manifests(place: &Place, commit: &str, revision: &str, path: &str) -> Result<
             );
         }
         selected.push((format!("{revision}:{}", place.dir.join(name).display()), id.to_owned()));
-    }
-    if listed.is_empty() {
-        bail!("revision {revision} has no {path}");
     }
     selected.sort();
     blobs(place, selected)

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use palisade_analysis::{
-    diff::diff,
+    diff::changed_policies,
     edit::{Edit, EditAction, applied},
 };
 use palisade_api::ClusterSnapshot;
@@ -112,7 +112,7 @@ fn has_effect(before: &Value, after: &Value, edit: &Edit) -> bool {
         (!loaded.has_errors()).then_some(Cluster { policies: loaded.cluster.policies, ..Cluster::default() })
     };
     match (read(before), read(after)) {
-        (Some(before), Some(after)) => diff(&applied(&before, edit), &after, false).policies.is_empty(),
+        (Some(before), Some(after)) => changed_policies(&applied(&before, edit), &after).is_empty(),
         _ => false,
     }
 }

@@ -7,7 +7,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use palisade_analysis::{
-    diff::diff,
+    diff::changed_policies,
     edit::{Edit, EditAction, applied},
 };
 use palisade_manifest::{Input, LoadOptions, load};
@@ -63,7 +63,7 @@ fn has_effect(file: &str, place: EditTarget<'_>, before: &str, after: &str, edit
     let others = |c: &Cluster| Cluster { policies: Default::default(), ..c.clone() };
     let policies = |c: Cluster| Cluster { policies: c.policies, ..Cluster::default() };
     others(&before) == others(&after)
-        && diff(&policies(applied(&before, edit)), &policies(after), false).policies.is_empty()
+        && changed_policies(&policies(applied(&before, edit)), &policies(after)).is_empty()
 }
 
 fn splice(lines: &[&str], policy: &Policy, edit: &Edit) -> Option<Splice> {

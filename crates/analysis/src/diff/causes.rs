@@ -1,0 +1,108 @@
+//! The causes of a change between two ends.
+
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
+
+use palisade_policy::{Cluster, Direction, Family, PolicyKey, Traffic, walk::walk};
+
+use super::{
+    blame,
+    change::{Cause, Directions, Edit, PolicyEdit},
+    edits::{EndPair, PolicyPair, PolicyPairs, Reversal, SelectedKeys, pair_of},
+};
+use crate::{end::ConnectionEnd, representative::Representatives};
+
+/// The most walks for all changes. Where one edit alone can be the cause, none is needed; this bounds changes of many
+/// policies that select the same pods.
+const MAX_WALKS: usize = 300_000;
+
+/// Finds the edits that cause changes.
+pub(super) struct CauseFinder<'c> {
+    pub(super) clusters: [&'c Cluster; 2],
+    pub(super) representatives: [Representatives<'c>; 2],
+    pub(super) policies: PolicyPairs<'c>,
+    pub(super) keys: SelectedKeys,
+    walks: Cell<usize>,
+}
+
+impl<'c> CauseFinder<'c> {
+    pub(super) fn new(clusters: [&'c Cluster; 2], edits: &BTreeMap<PolicyKey, PolicyEdit>) -> Self {
+        Self {
+            clusters,
+            representatives: clusters.map(Representatives::new),
+            policies: PolicyPairs::new(clusters, edits),
+            keys: SelectedKeys::new(clusters),
+            walks: Cell::new(0),
+        }
+    }
+
+    /// Adds the causes of changed traffic in one direction.
+    pub(super) fn add(
+        &self,
+        [from, to]: [&ConnectionEnd; 2],
+        family: Family,
+        direction: Direction,
+        changed: &Traffic,
+        found: &mut BTreeMap<Edit, Directions>,
+    ) {
+        let [Some(before), Some(after)] =
+            [0, 1].map(|side: usize| self.representatives[side].pair(from, to, family))
+        else {
+            return;
+        };
+        let Some(ends) = pair_of(self.clusters, [before, after]) else { return };
+        let subject = if direction == Direction::Egress { &ends[0] } else { &ends[1] };
+        let EndPair::Pod(subject) = subject else { return };
+        let policies: Vec<&PolicyPair<'_>> = self.policies.of(subject).collect();
+        let mut edits: Vec<Edit> = policies
+            .iter()
+            .filter(|pair| pair.applies(direction))
+            .filter_map(|pair| Some(Edit::Policy(pair.changed.clone()?)))
+            .collect();
+        ends.iter().for_each(|end| end.edits(&self.keys, &mut edits));
+        let scene = Scene { ends, policies, edits, direction, changed };
+        for edit in scene.causes(&self.walks) {
+            found.entry(scene.edits[edit].clone()).or_default().add(direction);
+        }
+    }
+}
+
+/// One direction of a connection on both sides, and the edits that may matter for it.
+struct Scene<'a, 'c> {
+    ends: [EndPair<'c>; 2],
+    /// The policies that may select the subject.
+    policies: Vec<&'a PolicyPair<'c>>,
+    edits: Vec<Edit>,
+    direction: Direction,
+    changed: &'a Traffic,
+}
+
+impl Scene<'_, '_> {
+    fn causes(&self, walks: &Cell<usize>) -> Vec<usize> {
+        let count = self.edits.len();
+        if walks.get() > MAX_WALKS {
+            return (0..count).collect();
+        }
+        blame::causes(count, self.changed, |reversed| {
+            walks.set(walks.get() + 1);
+            self.allowed(reversed)
+        })
+    }
+
+    /// Returns the traffic that the direction allows with some edits reversed.
+    fn allowed(&self, reversed: &[bool]) -> Traffic {
+        let reversal = Reversal { edits: &self.edits, reversed };
+        let mut cluster = Cluster::default();
+        for pair in &self.policies {
+            if let Some(policy) = reversal.policy(pair) {
+                cluster.policies.insert(policy.key.clone(), Arc::clone(policy));
+            }
+        }
+        let [source, target] = [0, 1].map(|end: usize| self.ends[end].place(&mut cluster, reversal));
+        walk(&cluster, &source, &target, false, self.direction, self.changed).allowed()
+    }
+}
+
+/// Returns causes in order.
+pub(super) fn sorted(found: BTreeMap<Edit, Directions>) -> Vec<Cause> {
+    found.into_iter().map(|(edit, directions)| Cause { edit, directions }).collect()
+}

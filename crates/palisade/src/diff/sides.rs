@@ -1,0 +1,168 @@
+//! Reads the two sides of a comparison.
+
+use std::io::Read as _;
+
+use anyhow::{Context as _, Result, bail};
+use palisade_api::{Missing, ResourceKind};
+use palisade_manifest::{Input, LoadOptions, Loaded, assign_addresses, files, keep_addresses};
+
+use super::{Diff, comparison::DiffNote, git};
+use crate::{
+    cluster::{self, Need},
+    inputs,
+};
+
+/// The two sides of a comparison.
+pub(crate) struct Sides {
+    /// Before and after.
+    pub(crate) sides: [Loaded; 2],
+    /// The namespace of names without one.
+    pub(crate) namespace: String,
+    /// The kinds of the cluster that could not be read.
+    pub(crate) missing: Vec<Missing>,
+    pub(crate) notes: Vec<DiffNote>,
+}
+
+/// The two sets of inputs to compare.
+struct DiffInputs {
+    before: Vec<Input>,
+    after: Vec<Input>,
+    /// Their names in messages.
+    names: [String; 2],
+    namespace: String,
+    missing: Vec<Missing>,
+}
+
+/// Reads both sides. Pods that have no address get the same one on both.
+///
+/// # Errors
+/// As [`inputs::load_inputs`], and when both sides are empty.
+pub(crate) fn load(arguments: &Diff) -> Result<Sides> {
+    let DiffInputs { before, after, names, namespace, missing } = diff_inputs(arguments)?;
+    let options = LoadOptions {
+        default_namespace: namespace.clone(),
+        all_namespaces: missing.iter().all(|m| m.kind != ResourceKind::Namespace),
+        ..LoadOptions::default()
+    };
+    let live = arguments.is_live();
+    let [a_name, b_name] = &names;
+    let empty = [&before, &after].map(|inputs| !live && is_empty(inputs, &options));
+    let mut notes = Vec::new();
+    match empty {
+        [true, true] => bail!("{a_name} and {b_name} have no manifests: nothing can be compared"),
+        [false, false] => {}
+        [before, _] => {
+            let name = if before { a_name } else { b_name };
+            let text = format!("{name} has no manifests: compared as empty");
+            notes.push(DiffNote { code: "empty-side", text });
+        }
+    }
+    let side = |inputs: &[Input], name: &str, empty: bool, options: &LoadOptions, quiet: bool| {
+        if empty {
+            return Ok(Loaded::default());
+        }
+        inputs::load_inputs(inputs, name, &arguments.reading, options, quiet)
+    };
+    // Problems of the cluster's own objects are reported once.
+    let before = side(&before, a_name, empty[0], &options, live)?;
+    let without = LoadOptions { addresses: None, ..options.clone() };
+    let mut after = side(&after, b_name, empty[1], &without, false)?;
+    keep_addresses(&mut after.cluster, &before.cluster, &after.unaddressed);
+    if let Some(plan) = &options.addresses {
+        let found = assign_addresses(&mut after.cluster, plan, &after.unaddressed);
+        if let Some(first) = found.first() {
+            bail!("{first}");
+        }
+    }
+    Ok(Sides { sides: [before, after], namespace, missing, notes })
+}
+
+/// Returns the inputs to compare.
+fn diff_inputs(arguments: &Diff) -> Result<DiffInputs> {
+    let namespace = arguments.namespace.clone();
+    if !arguments.is_live() {
+        let [(before, a), (after, b)] = file_inputs(arguments)?;
+        let namespace = namespace.unwrap_or_else(|| "default".to_owned());
+        return Ok(DiffInputs { before, after, names: [a, b], namespace, missing: Vec::new() });
+    }
+    let [path] = &arguments.paths[..] else { bail!("--live takes one path, but two were given") };
+    if arguments.git.is_some() {
+        bail!("--git can't be combined with --context or --kubeconfig");
+    }
+    let files = vec![Input::of_argument(path)];
+    let live = arguments.cluster.read(namespace.as_deref(), "or give two paths to compare")?;
+    cluster::warn(&live.missing, Need::Everything);
+    Ok(DiffInputs {
+        before: live.inputs().collect(),
+        after: inputs::overlay(&live, files),
+        names: ["the cluster".to_owned(), path.clone()],
+        namespace: namespace.unwrap_or(live.namespace),
+        missing: cluster::needed(&live.missing, Need::Everything),
+    })
+}
+
+/// Returns the inputs of each side with their name in messages.
+fn file_inputs(arguments: &Diff) -> Result<[(Vec<Input>, String); 2]> {
+    let here = |path: &String| -> Result<(Vec<Input>, String)> {
+        let input = match Input::of_argument(path) {
+            // Whether it is empty has to be known before it is read as manifests.
+            Input::Stdin => {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text).context("can't read standard input")?;
+                Input::Text { name: "-".to_owned(), text }
+            }
+            input => input,
+        };
+        Ok((vec![input], path.clone()))
+    };
+    match (&arguments.git, &arguments.paths[..]) {
+        (None, [a, b]) if a == "-" && b == "-" => {
+            bail!("standard input (-) can be given only once")
+        }
+        (None, [a, b]) => Ok([here(a)?, here(b)?]),
+        (None, _) => bail!(
+            "two paths are required; with one path, use --git REV..REV to compare revisions, or --live to compare with the cluster"
+        ),
+        (Some(_), [path]) if path == "-" => bail!("--git requires a path: standard input has no revisions"),
+        (Some(revisions), [path]) => git::inputs(revisions, path),
+        (Some(_), _) => bail!("--git takes one path, but two were given"),
+    }
+}
+
+/// Returns whether there is nothing to read: no files, or files with nothing but comments. A path that doesn't exist is
+/// not empty, since it may be misspelled.
+fn is_empty(inputs: &[Input], options: &LoadOptions) -> bool {
+    inputs.iter().all(|input| match input {
+        Input::Text { text, .. } => is_blank(text),
+        Input::Path(path) => {
+            let is_blank_file = |file: &std::path::PathBuf| {
+                let is_small = file.metadata().is_ok_and(|m| m.is_file() && m.len() < MAX_BLANK_FILE);
+                is_small && std::fs::read_to_string(file).is_ok_and(|text| is_blank(&text))
+            };
+            path.exists() && files(path, options).iter().all(is_blank_file)
+        }
+        Input::Stdin | Input::Cluster(_) => false,
+    })
+}
+
+/// The size from which a file is not read only to see whether it has anything but comments.
+const MAX_BLANK_FILE: u64 = 1 << 20;
+
+/// Returns whether a text has nothing but comments and document markers.
+fn is_blank(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim);
+    lines.all(|line| line.is_empty() || line.starts_with('#') || line == "---" || line == "...")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_and_markers_are_nothing() {
+        assert!(is_blank(""));
+        assert!(is_blank("# a comment\n---\n\n  # another\n..."));
+        assert!(!is_blank("# a comment\nkind: Pod\n"));
+        assert!(!is_blank("{}"));
+    }
+}

@@ -1,0 +1,157 @@
+//! The sentences of a difference, shared by text, Markdown and HTML.
+
+use palisade_analysis::{
+    ConnectionEnd, Families,
+    diff::{Edit, EndChange, EndTraffic, Labeled, Presence},
+};
+use palisade_policy::{Direction, PolicyKey};
+
+use super::{
+    comparison::{Comparison, EditWord},
+    groups::Row,
+};
+use crate::{
+    connection_ends::{abbreviated, name},
+    entrances, escape,
+    traffic::{VisibleTraffic, family_names},
+};
+
+/// The cause if no edit of a policy, label, port, service or route explains a change.
+pub(crate) const OTHER_CAUSE: &str = "other properties of the pods or nodes";
+
+/// Formats an edit: `NetworkPolicy shop/web edited (a.yaml:3 → b.yaml:3)`, `Namespace shop: team=shop → store (b.yaml:2)`.
+pub(crate) fn edit(comparison: &Comparison, edit: &Edit) -> String {
+    let object = comparison.object(edit);
+    let name = object.name();
+    let what = match edit {
+        Edit::Label { object, key, before, after } => {
+            let pods =
+                if matches!(object, Labeled::Pods(w) if &*w.kind != "Pod") { "pod label " } else { "" };
+            let label = match (before, after) {
+                (Some(before), Some(after)) => format!("{key}={before} → {after}"),
+                (Some(before), None) => format!("label {key}={before} removed"),
+                (None, Some(after)) => format!("label {key}={after} added"),
+                (None, None) => key.to_string(),
+            };
+            let label =
+                if pods.is_empty() { label } else { format!("{pods}{}", label.trim_start_matches("label ")) };
+            format!("{name}: {}", escape::plain(&label))
+        }
+        Edit::Ports(_) => format!("{name}: other ports"),
+        Edit::Addresses(_) => format!("{name}: other pod addresses"),
+        Edit::Policy(_) if object.change == EditWord::Renamed => {
+            let old = object.keys[0].map_or("", |(_, name)| name);
+            format!("{name} renamed from {}", escape::plain(old))
+        }
+        _ => format!("{name} {}", object.change.word()),
+    };
+    // A label is where the object is after the change.
+    let place = match edit {
+        Edit::Label { .. } | Edit::Ports(_) => {
+            object.origins[1].or(object.origins[0]).map(|at| escape::plain(&at.to_string()).into_owned())
+        }
+        _ => object.place(),
+    };
+    place.map_or(what.clone(), |place| format!("{what} ({place})"))
+}
+
+/// Formats the ends of a row or a list: the first few, and how many more there are.
+pub(crate) fn ends(ends: &[&ConnectionEnd]) -> String {
+    let (outside, inside): (Vec<&ConnectionEnd>, Vec<&ConnectionEnd>) =
+        ends.iter().copied().partition(|end| matches!(end, ConnectionEnd::External(_)));
+    let (internet, other): (Vec<&ConnectionEnd>, Vec<&ConnectionEnd>) =
+        outside.into_iter().partition(|end| end.is_internet());
+    let mut parts = Vec::new();
+    if !inside.is_empty() {
+        parts.push(abbreviated(&inside, |end| name(end)));
+    }
+    if !internet.is_empty() {
+        parts.push(format!("internet ({})", abbreviated(&internet, |end| name(end))));
+    }
+    if !other.is_empty() {
+        parts.push(abbreviated(&other, |end| name(end)));
+    }
+    escape::plain(&parts.join(", ")).into_owned()
+}
+
+/// Formats the traffic of a row, with the family if the ends don't show it.
+pub(crate) fn traffic(row: &Row<'_>) -> String {
+    let families = row.families.map(families).unwrap_or_default();
+    format!("{}{families}", VisibleTraffic::of(row.traffic).text())
+}
+
+fn families(families: Families) -> String {
+    format!(" ({})", family_names(families).join(" and "))
+}
+
+/// Formats the heading of an end that was added or removed: `new workload shop/deployment/web (web.yaml:3)`.
+pub(crate) fn end_change(comparison: &Comparison, end: &EndChange) -> String {
+    let removed = end.change == Presence::Removed;
+    let kind = match end.end {
+        ConnectionEnd::Workload(_) => "workload ",
+        _ => "",
+    };
+    let word = if removed { "removed" } else { "new" };
+    let at = comparison.origin_of(&end.end, removed).map(|at| format!(" ({at})")).unwrap_or_default();
+    escape::plain(&format!("{word} {kind}{}{at}", name(&end.end))).into_owned()
+}
+
+/// Formats the connections of an end in one direction: `may reach data/statefulset/db on TCP 5432`.
+pub(crate) fn reach(end: &EndChange, direction: Direction) -> Vec<String> {
+    let (all, verb) = match (direction, end.change) {
+        (Direction::Egress, Presence::Added) => (&end.sends, "may reach"),
+        (Direction::Egress, Presence::Removed) => (&end.sends, "could reach"),
+        (Direction::Ingress, Presence::Added) => (&end.receives, "may be reached from"),
+        (Direction::Ingress, Presence::Removed) => (&end.receives, "could be reached from"),
+    };
+    if all.is_empty() {
+        let nothing = if direction == Direction::Egress { "nothing" } else { "nowhere" };
+        return vec![format!("{verb} {nothing}")];
+    }
+    all.iter()
+        .map(|EndTraffic { ends: peers, families: of, traffic }| {
+            let peers: Vec<&ConnectionEnd> = peers.iter().collect();
+            let outside = peers.iter().all(|end| matches!(end, ConnectionEnd::External(_)));
+            let of = if outside || (of.v4 && of.v6) { String::new() } else { families(*of) };
+            format!("{verb} {}: {}{of}", ends(&peers), VisibleTraffic::of(traffic).text())
+        })
+        .collect()
+}
+
+/// Formats the workloads that gain or lose DNS; `None` if there are none.
+pub(crate) fn dns(comparison: &Comparison, opened: bool) -> Option<String> {
+    let found = comparison.difference.dns.iter().filter(|dns| dns.opened == opened);
+    let found: Vec<&ConnectionEnd> = found.map(|dns| &dns.end).collect();
+    let verb = if opened { "opens" } else { "closes" };
+    (!found.is_empty()).then(|| format!("{verb} DNS for {}", ends(&found)))
+}
+
+/// Formats a policy that changed without effect: `NetworkPolicy shop/idle added (b.yaml:3), selects no pod`.
+pub(crate) fn idle(comparison: &Comparison, key: &PolicyKey) -> String {
+    let selects = comparison.difference.policies.get(key).map_or(1, |edit| edit.pods[0].max(edit.pods[1]));
+    let suffix = if selects == 0 { ": it selects no pod" } else { "" };
+    format!("{}{suffix}", edit(comparison, &Edit::Policy(key.clone())))
+}
+
+/// Formats a policy that only has another name.
+pub(crate) fn renamed(comparison: &Comparison, key: &PolicyKey) -> String {
+    edit(comparison, &Edit::Policy(key.clone()))
+}
+
+/// Returns the traffic that routes require and policies deny since the change.
+pub(crate) fn blocked(comparison: &Comparison) -> Vec<String> {
+    let after = &comparison.sides[1];
+    let all = comparison.difference.blocked.iter().map(|blocked| {
+        let routes = entrances::routes(&blocked.through, &after.routes);
+        let verb = if blocked.through.len() == 1 { "leads" } else { "lead" };
+        let text = format!(
+            "{routes} {verb} to {} on {}, but policies deny it to the ingress controller",
+            name(&blocked.to),
+            VisibleTraffic::of(&blocked.traffic).text()
+        );
+        escape::plain(&text).into_owned()
+    });
+    let mut all: Vec<String> = all.collect();
+    all.dedup();
+    all
+}
