@@ -1,20 +1,18 @@
 //! Describes a workload: its connections, the policies that apply to it, and its exposure.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use palisade_policy::{
-    Action, Cluster, Direction, Endpoint, Family, NamespaceMatch, ObjectKey, Origin, Peer, Pod, PodMatch,
-    PolicyKey, Selector, Tier, Traffic,
-    walk::{PolicyStep, Walk, walk},
+    Action, Cluster, Direction, Family, ObjectKey, Origin, PolicyKey, Tier, Traffic,
+    walk::{PolicyStep, Walk},
 };
 
 use crate::{
-    classes::Classes,
     connections::Connections,
     controller::ControllerRoutes,
     end::ConnectionEnd,
+    exposure::{Exposure, ExposureOptions, Subject, exposure},
     families::Families,
-    hypothetical::{HypotheticalPod, unheld_address},
     query::{ConnectionsOptions, EndFilter},
     representative::Representatives,
 };
@@ -48,12 +46,22 @@ pub struct Side {
     pub peers: Vec<PeerTraffic>,
     /// The traffic that routes forward to these pods and policies deny.
     pub blocked: Vec<BlockedForwarding>,
-    /// The traffic that is allowed with addresses of the public internet.
-    pub internet: Traffic,
-    /// The traffic that the policies of these pods allow with any pod: one without labels, in a new namespace.
-    pub any_pod: Traffic,
-    /// The traffic that the policies of these pods allow with pods that rules select, if it differs from `any_pod`.
-    pub selected_pods: Vec<SelectedPods>,
+    /// The traffic that is allowed with addresses of the public internet, by IP family. A family is absent if no such
+    /// address can be at the other end.
+    pub internet: Vec<InternetTraffic>,
+    /// The traffic that the policies of these pods allow with pods, whether they exist or not.
+    pub exposure: Exposure,
+}
+
+/// The traffic that is allowed with addresses of the public internet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InternetTraffic {
+    /// The IP family.
+    pub family: Family,
+    /// The traffic that is allowed with all of them.
+    pub all: Traffic,
+    /// The traffic that is allowed with at least one of them.
+    pub some: Traffic,
 }
 
 /// The traffic that is allowed with one end.
@@ -108,19 +116,6 @@ pub struct Effect {
     pub alone: Traffic,
 }
 
-/// Pods that a rule selects, whether they exist or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SelectedPods {
-    /// Their namespaces.
-    pub namespaces: NamespaceMatch,
-    /// Their labels.
-    pub pods: Selector,
-    /// Whether there is such a pod.
-    pub exist: bool,
-    /// The traffic that the policies of the described pods allow with them.
-    pub traffic: Traffic,
-}
-
 /// Describes these pods, by workload. Pods that are not running are left out, since no policy applies to them.
 /// `O(connections + ends × policies)`.
 #[must_use]
@@ -137,12 +132,8 @@ pub fn describe(
     };
     let sent = Connections::new(cluster, &ConnectionsOptions { from: filter(), ..options.clone() });
     let received = Connections::new(cluster, &ConnectionsOptions { to: filter(), ..options });
-    let describer = Describer {
-        cluster,
-        representatives: Representatives::new(cluster),
-        classes: Classes::new(cluster, &[]),
-        answers: [&sent, &received],
-    };
+    let describer =
+        Describer { cluster, representatives: Representatives::new(cluster), answers: [&sent, &received] };
     let parts = sent.ends().enumerate().filter(|(_, end)| pods.iter().any(|pod| end.holds_pod(pod)));
     Description { parts: parts.map(|(at, end)| describer.part(at, end)).collect() }
 }
@@ -150,7 +141,6 @@ pub fn describe(
 struct Describer<'c> {
     cluster: &'c Cluster,
     representatives: Representatives<'c>,
-    classes: Classes,
     /// The connections from the pods, and those to the pods.
     answers: [&'c Connections; 2],
 }
@@ -177,11 +167,10 @@ impl Describer<'_> {
                 peers.push(PeerTraffic { end, families: edge.families, traffic, through });
             }
         }
-        let internet = peers.iter().filter(|peer| reaches_internet(&peer.end));
-        let internet = internet.fold(Traffic::none(), |sum, peer| sum.union(&peer.traffic));
         let policies = self.policies(at, end, direction, answer);
         let isolated = policies.iter().any(|p| p.tier == Tier::Developer);
-        let (any_pod, selected_pods) = self.hypothetical(end, direction);
+        let internet = internet(answer, at, direction);
+        let exposure = self.exposure(end, direction);
         let blocked = answer.blocked().iter().filter(|b| b.to == at && direction == Direction::Ingress);
         let blocked = blocked.map(|b| BlockedForwarding {
             families: b.families,
@@ -189,7 +178,7 @@ impl Describer<'_> {
             through: b.through.clone(),
         });
         let blocked = blocked.collect();
-        Side { direction, isolated, policies, peers, blocked, internet, any_pod, selected_pods }
+        Side { direction, isolated, policies, peers, blocked, internet, exposure }
     }
 
     /// Returns the effects of each policy on connections with each end.
@@ -234,62 +223,42 @@ impl Describer<'_> {
         found
     }
 
-    /// Returns what the policies of an end allow with hypothetical pods: with any pod, and with those that rules
-    /// select.
-    fn hypothetical(&self, end: &ConnectionEnd, direction: Direction) -> (Traffic, Vec<SelectedPods>) {
-        let Some((subject, address)) = self.subject(end) else { return (Traffic::none(), Vec::new()) };
-        let family = Family::of(address);
-        let free = unheld_address(&self.classes.space, family);
-        let own = Endpoint::Pod { key: subject.key.clone(), address };
-        let allowed = |hypothetical: &HypotheticalPod| {
-            let (source, target) = if direction == Direction::Egress {
-                (&own, &hypothetical.endpoint)
-            } else {
-                (&hypothetical.endpoint, &own)
-            };
-            walk(&hypothetical.cluster_with_pod, source, target, false, direction, &Traffic::all()).allowed()
+    /// Returns what the policies of an end allow with pods that may exist. The pods of an end are equivalent.
+    fn exposure(&self, end: &ConnectionEnd, direction: Direction) -> Exposure {
+        let first = match end {
+            ConnectionEnd::Workload(w) => w.pods.first().and_then(|name| {
+                self.cluster.pods.get(&ObjectKey { namespace: w.namespace.clone(), name: name.clone() })
+            }),
+            _ => None,
         };
-        let any_pod = allowed(&HypotheticalPod::anyone(self.cluster, subject, free));
-        let mut selected = Vec::new();
-        for choice in self.selected_by_rules(subject, direction) {
-            let Some(hypothetical) = HypotheticalPod::of(self.cluster, subject, free, &choice) else {
-                continue;
-            };
-            let traffic = allowed(&hypothetical);
-            if traffic != any_pod {
-                let exist = self.cluster.pods.values().filter(|p| p.is_running()).any(|pod| {
-                    let labels = self.cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
-                    choice.matches(&pod.key.namespace, labels, &pod.labels)
-                });
-                let PodMatch { namespaces, pods } = choice;
-                selected.push(SelectedPods { namespaces, pods, exist, traffic });
-            }
-        }
-        (any_pod, selected)
+        let options = ExposureOptions::default();
+        first.map_or_else(
+            || Exposure::nothing(direction),
+            |pod| exposure(self.cluster, &Subject::Pod(pod), direction, &options),
+        )
     }
+}
 
-    /// Returns one of the pods, with an address of it.
-    fn subject(&self, end: &ConnectionEnd) -> Option<(&Pod, IpAddr)> {
-        let ConnectionEnd::Workload(w) = end else { return None };
-        let key = ObjectKey { namespace: w.namespace.clone(), name: w.pods.first()?.clone() };
-        let pod = self.cluster.pods.get(&key)?;
-        Some((pod, *pod.addresses.first()?))
-    }
-
-    /// Returns the pods that the rules of a pod select, sorted.
-    fn selected_by_rules(&self, subject: &Pod, direction: Direction) -> BTreeSet<PodMatch> {
-        let labels = self.cluster.namespaces.get(&subject.key.namespace).map(|n| &n.labels);
-        let policies = self.cluster.policies.values();
-        let selecting =
-            policies.filter(|p| p.subject.matches(&subject.key.namespace, labels, &subject.labels));
-        let rules = selecting.filter_map(|p| p.rules(direction)).flatten();
-        let peers = rules.filter_map(|r| r.peers.as_ref()).flatten();
-        let choices = peers.filter_map(|entry| match &entry.peer {
-            Peer::Pods(choice) => Some(choice.clone()),
-            Peer::Block(_) | Peer::Nodes(_) => None,
+/// Returns what is allowed between an end and the addresses of the public internet.
+fn internet(answer: &Connections, at: usize, direction: Direction) -> Vec<InternetTraffic> {
+    let of_family = |family: Family| {
+        let externals = answer.ends().enumerate().filter(|(_, end)| is_on_internet(end, family));
+        let traffic = externals.filter_map(|(other, _)| {
+            let (from, to) = if direction == Direction::Egress { (at, other) } else { (other, at) };
+            let mut edges = answer.between(from, to).filter(|edge| edge.families.contains(family));
+            edges.next().map(|edge| edge.traffic.clone())
         });
-        choices.collect()
-    }
+        let joined = |(all, some): (Traffic, Traffic), t: Traffic| (all.intersection(&t), some.union(&t));
+        let first = |t: Traffic| (t.clone(), t);
+        let (all, some) = traffic.fold(None, |sum, t| {
+            Some(match sum {
+                None => first(t),
+                Some(sum) => joined(sum, t),
+            })
+        })?;
+        Some(InternetTraffic { family, all, some })
+    };
+    Family::BOTH.into_iter().filter_map(of_family).collect()
 }
 
 /// Returns the traffic that a policy's rules with this action match, and the part of it that no other policy of its
@@ -314,8 +283,8 @@ fn add_effect(effects: &mut Vec<Effect>, new: Effect) {
     }
 }
 
-/// Returns whether an end has addresses of the public internet.
-fn reaches_internet(end: &ConnectionEnd) -> bool {
+/// Returns whether an end has addresses of the public internet of a family.
+fn is_on_internet(end: &ConnectionEnd, family: Family) -> bool {
     let ConnectionEnd::External(external) = end else { return false };
-    external.ranges.iter().any(crate::public::has_public_address)
+    external.family == family && external.ranges.iter().any(crate::public::has_public_address)
 }

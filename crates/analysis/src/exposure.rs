@@ -102,7 +102,7 @@ pub fn exposure(
         _ => (unknown(&ports), Vec::new(), false),
     };
     let mut out = Exposure { direction, any_pod, rows, exact };
-    out.mark_existing(&[cluster]);
+    out.mark_existing(cluster, subject);
     out
 }
 
@@ -137,7 +137,7 @@ pub fn exposure_change(
             Err(Overflow) => (unknown(&ports[to]), Vec::new(), false),
         };
         let mut out = Exposure { direction, any_pod, rows, exact };
-        out.mark_existing(&[clusters[to]]);
+        out.mark_existing(clusters[to], &subjects[to]);
         out
     };
     ExposureChange { opened: change(0, 1), closed: change(1, 0) }
@@ -189,6 +189,11 @@ fn unknown(ports: &Ports<'_>) -> Reached {
 }
 
 impl Exposure {
+    /// The exposure of nothing to no pod.
+    pub(crate) fn nothing(direction: Direction) -> Self {
+        Self { direction, any_pod: Reached::default(), rows: Vec::new(), exact: true }
+    }
+
     /// Returns whether no pod can get anything.
     #[must_use]
     pub fn is_none(&self) -> bool {
@@ -196,9 +201,13 @@ impl Exposure {
     }
 
     /// Sets [`ExposureRow::exists`].
-    fn mark_existing(&mut self, clusters: &[&Cluster]) {
+    fn mark_existing(&mut self, cluster: &Cluster, subject: &Subject<'_>) {
+        let itself = match subject {
+            Subject::Pod(pod) => Some(&pod.key),
+            Subject::Pods(_) => None,
+        };
         for row in &mut self.rows {
-            row.exists = clusters.iter().any(|cluster| row.set.exists_in(cluster));
+            row.exists = row.set.existing(cluster).any(|pod| Some(&pod.key) != itself);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `palisade describe`: the policies, peers and exposure of a workload.
 
+mod exposure;
 mod json;
 mod text;
 

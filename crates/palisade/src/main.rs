@@ -22,6 +22,7 @@ mod entrances;
 mod escape;
 mod exit;
 mod explain;
+mod future_pods;
 mod inputs;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 mod lab;

@@ -2,8 +2,13 @@
 
 mod support;
 
+use std::fs;
+
 use serde_json::Value;
-use support::{answer, palisade, recorded, refused, run};
+use support::{answer, palisade, recorded, refused, root, run};
+
+/// Small inputs that once gave a wrong answer.
+const CASES: &str = "crates/palisade/tests/cases";
 
 #[test]
 fn the_answers_are_as_recorded() {
@@ -32,6 +37,7 @@ fn policies_peers_and_exposure_are_shown() {
         "allows TCP 80 to 192.168.1.0/24",
         "allows all from shop/deployment/frontend",
         "pods app=frontend in namespace shop  all",
+        "every pod at addresses in 192.168.1.0/24 (none exists yet)  TCP 80 (depends on pod addresses)",
     ] {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
     }
@@ -42,14 +48,16 @@ fn policies_peers_and_exposure_are_shown() {
     );
     let json: Value =
         serde_json::from_str(&answer(0, "describe shop/backend -f examples/shop -o json")).unwrap();
-    assert_eq!(json["schema"], "palisade.describe/v1");
+    assert_eq!(json["schema"], "palisade.describe/v2");
     let ingress = &json["parts"][0]["ingress"];
     assert_eq!(ingress["isolated"], true);
     assert_eq!(ingress["policies"][0]["line"], 3);
     assert_eq!(ingress["policies"][0]["effects"][0]["alone"]["all"], true);
     assert_eq!(ingress["peers"][0]["end"]["id"], "shop/deployment/frontend");
-    assert_eq!(ingress["exposure"]["selected_pods"][0]["exist"], true);
-    assert_eq!(json["parts"][0]["egress"]["exposure"]["internet"]["ports"], serde_json::json!([]));
+    assert_eq!(ingress["exposure"]["rows"][0]["exists"], true);
+    assert_eq!(ingress["exposure"]["rows"][0]["pods"]["pod_selector"], "app=frontend");
+    let internet = &json["parts"][0]["egress"]["exposure"]["internet"];
+    assert_eq!(internet[0]["some"]["ports"], serde_json::json!([]));
 }
 
 /// `describe` and `connections` agree on peers.
@@ -79,4 +87,70 @@ fn bad_questions_get_clear_errors() {
     refused("describe 192.0.2.1 -f examples/shop", "it is not a pod");
     refused("describe internet -f examples/shop", "internet");
     refused("describe a/b/c/d -f examples/shop", "too many slashes");
+}
+
+/// Returns the lines of the exposure in one direction, without indentation.
+fn exposure(words: &str, direction: &str) -> Vec<String> {
+    let text = answer(0, words);
+    let side = text.split_once(&format!("\n{direction}:")).expect("the direction").1;
+    let rows = side.split_once("exposure:\n").expect("its exposure").1.lines();
+    let rows = rows.take_while(|line| line.starts_with("    "));
+    rows.map(|row| row.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[test]
+fn exposure_is_what_all_pods_of_a_set_get() {
+    let of = |case: &str| exposure(&format!("describe shop/web -f {CASES}/exposure/{case}.yaml"), "ingress");
+    let nobody = ["public internet nothing", "any pod, regardless of labels nothing"];
+    assert_eq!(
+        of("any-pod"),
+        [nobody[0], nobody[1], "pods without quarantine of namespaces env!=dev (none exists yet) all"]
+    );
+    assert_eq!(
+        of("first-namespace-invents"),
+        [
+            nobody[0],
+            nobody[1],
+            "every pod of namespaces role=ingress (none exists yet) TCP 8080 for all of them; also TCP 9102 \
+             where the namespace has team=sre and the pod has app=prometheus",
+            "pods app=prometheus of namespaces team=sre TCP 9102 for all of them; also TCP 8080 where the \
+             namespace has role=ingress",
+        ]
+    );
+    assert_eq!(
+        of("first-namespace-omits"),
+        [nobody[0], nobody[1], "every pod of namespaces quarantine!=yes, team=sre (none exists yet) all"]
+    );
+    assert_eq!(
+        of("several-rules"),
+        [
+            nobody[0],
+            nobody[1],
+            "pods app=x in namespace shop TCP 8080",
+            "pods with app other than x in namespace shop (none exists yet) TCP 8080,9090",
+            "pods without app in namespace shop (none exists yet) TCP 9090",
+        ]
+    );
+}
+
+/// The names of namespaces and policies don't matter where no rule mentions them.
+#[test]
+fn exposure_does_not_depend_on_names() {
+    for case in ["any-pod", "first-namespace-invents", "first-namespace-omits", "several-rules"] {
+        let path = root().join(format!("{CASES}/exposure/{case}.yaml"));
+        let text = fs::read_to_string(path).unwrap();
+        let renamed = text.replace("name: aaa", "name: zzz").replace("name: p,", "name: zz,");
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("renamed.yaml");
+        fs::write(&file, renamed).unwrap();
+        let words = |file: &str| format!("describe shop/web -f {file}");
+        let original = exposure(&words(&format!("{CASES}/exposure/{case}.yaml")), "ingress");
+        assert_eq!(original, exposure(&words(file.to_str().unwrap()), "ingress"), "{case}");
+    }
+}
+
+#[test]
+fn the_internet_is_said_by_family() {
+    let rows = exposure(&format!("describe shop/web -f {CASES}/exposure/one-family.yaml"), "egress");
+    assert_eq!(rows[0], "public internet IPv4: nothing; IPv6: all");
 }

@@ -73,15 +73,17 @@ impl PodSet {
         in_namespace && self.pods.contains(&pod.labels) && self.addresses.as_ref().is_none_or(at)
     }
 
-    /// Returns whether a running pod of a cluster is in the set. `O(pods)`.
-    #[must_use]
-    pub fn exists_in(&self, cluster: &Cluster) -> bool {
-        let labels = |pod: &Pod| cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
-        let within = |pod: &Pod| pod.is_running() && self.contains(pod, labels(pod));
-        match self.namespace() {
-            Some(name) => cluster.pods.in_namespace(name).any(within),
-            None => cluster.pods.values().any(within),
-        }
+    /// Iterates over the running pods of a cluster that are in the set. `O(pods)`, or of its namespace.
+    pub fn existing<'a>(&'a self, cluster: &'a Cluster) -> impl Iterator<Item = &'a Pod> {
+        let (one, all) = match self.namespace() {
+            Some(name) => (Some(cluster.pods.in_namespace(name)), None),
+            None => (None, Some(cluster.pods.values())),
+        };
+        let candidates = one.into_iter().flatten().chain(all.into_iter().flatten());
+        candidates.filter(|pod| {
+            let labels = cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
+            pod.is_running() && self.contains(pod, labels)
+        })
     }
 
     /// Returns the constraints, each as a set of its own. Their intersection is this set.

@@ -16,7 +16,7 @@ pub struct Reached {
 pub struct ExposureRow {
     /// The pods.
     pub set: PodSet,
-    /// Whether there is a running pod of the set.
+    /// Whether there is a running pod of the set, other than the subject.
     pub exists: bool,
     /// What they get.
     pub reached: Reached,

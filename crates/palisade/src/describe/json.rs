@@ -8,7 +8,7 @@ use palisade_manifest::Loaded;
 use palisade_policy::{Action, Tier};
 use serde::Serialize;
 
-use super::text::selected_pods_text;
+use super::exposure::{self, JsonExposure};
 use crate::{
     cluster::JsonMissing,
     connection_ends::{self, JsonEnd, JsonObject},
@@ -18,11 +18,12 @@ use crate::{
 };
 
 /// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
-const SCHEMA: &str = "palisade.describe/v1";
+const SCHEMA: &str = "palisade.describe/v2";
 
 #[derive(Serialize)]
 struct Document<'a> {
     schema: &'static str,
+    kind: &'static str,
     parts: Vec<JsonPart<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     incomplete: Vec<JsonMissing<'a>>,
@@ -42,7 +43,7 @@ struct JsonSide<'a> {
     peers: Vec<JsonPeer<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     blocked: Vec<JsonForwarding<'a>>,
-    exposure: Exposure,
+    exposure: JsonExposure,
 }
 
 #[derive(Serialize)]
@@ -78,20 +79,6 @@ struct JsonForwarding<'a> {
     through: Vec<JsonObject<'a>>,
 }
 
-#[derive(Serialize)]
-struct Exposure {
-    internet: JsonTraffic,
-    any_pod: JsonTraffic,
-    selected_pods: Vec<JsonSelected>,
-}
-
-#[derive(Serialize)]
-struct JsonSelected {
-    pods: String,
-    exist: bool,
-    traffic: JsonTraffic,
-}
-
 /// Renders the description as JSON.
 pub(crate) fn document(
     description: &Description,
@@ -108,7 +95,8 @@ pub(crate) fn document(
             ingress: side(ingress, loaded),
         }
     });
-    let document = Document { schema: SCHEMA, parts: parts.collect(), incomplete: world.incomplete() };
+    let document =
+        Document { schema: SCHEMA, kind: "workload", parts: parts.collect(), incomplete: world.incomplete() };
     encoding.encode(&document)
 }
 
@@ -124,21 +112,12 @@ fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
         traffic: (&blocked.traffic).into(),
         through: blocked.through.iter().map(|r| JsonObject::of_route(&loaded.routes[*r])).collect(),
     });
-    let selected = side.selected_pods.iter().map(|s| JsonSelected {
-        pods: selected_pods_text(s),
-        exist: s.exist,
-        traffic: (&s.traffic).into(),
-    });
     JsonSide {
         isolated: side.isolated,
         policies: side.policies.iter().map(|p| policy(p, loaded)).collect(),
         peers: peers.collect(),
         blocked: blocked.collect(),
-        exposure: Exposure {
-            internet: (&side.internet).into(),
-            any_pod: (&side.any_pod).into(),
-            selected_pods: selected.collect(),
-        },
+        exposure: exposure::json(&side.internet, &side.exposure),
     }
 }
 

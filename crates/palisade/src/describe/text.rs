@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use palisade_analysis::{
     ConnectionEnd, Description,
-    describe::{Effect, PodsDescription, PolicyEffect, SelectedPods, Side},
+    describe::{Effect, PodsDescription, PolicyEffect, Side},
 };
 use palisade_manifest::Loaded;
-use palisade_names::describe_peer;
-use palisade_policy::{Action, Direction, Peer, PodMatch, Tier, Traffic};
+use palisade_policy::{Action, Direction, Tier};
 
+use super::exposure;
 use crate::{
     connection_ends, entrances, escape,
     output::{Style, styled},
@@ -134,26 +134,7 @@ fn describe_policy(policy: &PolicyEffect, own: &str, out: &mut String) {
 
 fn describe_exposure(side: &Side, out: &mut String) {
     _ = writeln!(out, "  exposure:");
-    let exposed = |traffic: &Traffic| {
-        let shown = VisibleTraffic::of(traffic);
-        if shown.is_none() { "nothing".to_owned() } else { shown.text() }
-    };
-    let mut lines = vec![
-        ("public internet".to_owned(), exposed(&side.internet)),
-        ("any pod, regardless of labels".to_owned(), exposed(&side.any_pod)),
-    ];
-    for selected in &side.selected_pods {
-        let none = if selected.exist { "" } else { " (none exists yet)" };
-        lines.push((format!("{}{none}", selected_pods_text(selected)), exposed(&selected.traffic)));
-    }
-    columns(&lines, "    ", out);
-}
-
-/// Formats selected pods: `pods app=frontend in namespace shop`.
-pub(crate) fn selected_pods_text(selected: &SelectedPods) -> String {
-    let SelectedPods { namespaces, pods, .. } = selected;
-    let choice = PodMatch { namespaces: namespaces.clone(), pods: pods.clone() };
-    escape::plain(&describe_peer(&Peer::Pods(choice))).into_owned()
+    columns(&exposure::lines(&side.internet, &side.exposure), "    ", out);
 }
 
 fn name(end: &ConnectionEnd) -> String {
