@@ -125,6 +125,7 @@ fn selector(cx: &mut Context<'_>, spec: &Fields<'_>) -> Option<Selector> {
 fn access(cx: &mut Context<'_>, spec: &Fields<'_>, object: &Object<'_>, kind: &str) -> ServiceAccess {
     let is_local = |cx: &mut Context<'_>, name: &str| spec.string(cx, name) == Some("Local");
     let mut access = ServiceAccess {
+        exposed: matches!(kind, "NodePort" | "LoadBalancer"),
         // The API server ignores the policy for services that nothing outside can reach.
         external_local: is_local(cx, "externalTrafficPolicy"),
         internal_local: is_local(cx, "internalTrafficPolicy"),

@@ -1,13 +1,17 @@
 //! Recognizes the pods that forward connections for Ingresses and routes.
 //!
 //! No API says which pods these are. Well-known controllers have well-known labels, which their charts and manifests set, and
-//! classes of Ingresses and Gateways that their documentation uses.
+//! classes of Ingresses and Gateways that their documentation uses. Any controller is behind a Service that clients outside the
+//! cluster may use, on the ports of HTTP or HTTPS.
 
 use std::collections::BTreeSet;
 
-use palisade_policy::{Cluster, Name, ObjectKey, Pod};
+use palisade_policy::{Cluster, Name, ObjectKey, Pod, Protocol, Service};
 
-use crate::routes::Route;
+use crate::{
+    routes::Route,
+    services::{backends, route_backends},
+};
 
 /// A controller that is recognized.
 struct KnownController {
@@ -117,14 +121,15 @@ const OUTSIDE: [&str; 7] = [
 /// Pods that are taken for an ingress controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecognizedController {
-    /// The project.
-    pub name: &'static str,
+    /// What tells, such as `labels of Traefik` or `behind Service edge/lb`.
+    pub sign: String,
     /// The pods, sorted.
     pub pods: BTreeSet<ObjectKey>,
 }
 
 /// Returns the pods among those with a `place` that are known controllers. If classes of the routes say which of
-/// several controllers serves them, only these. `O(pods)`.
+/// several controllers serves them, only these. If there are none, the pods behind the only Service with port 80 or 443 that
+/// clients outside the cluster may use and no route forwards to. `O(pods + routes)`.
 #[must_use]
 pub fn recognized_controllers(
     cluster: &Cluster,
@@ -145,7 +150,43 @@ pub fn recognized_controllers(
         found.retain(|(known, _)| serves(known));
     }
     found.sort_by_key(|(known, _)| known.name);
-    found.into_iter().map(|(known, pods)| RecognizedController { name: known.name, pods }).collect()
+    if found.is_empty() {
+        return behind_service(cluster, routes, place).into_iter().collect();
+    }
+    let recognized = |(known, pods): (&KnownController, _)| RecognizedController {
+        sign: format!("labels of {}", known.name),
+        pods,
+    };
+    found.into_iter().map(recognized).collect()
+}
+
+/// Returns the pods behind the only Service that may be that of a controller.
+fn behind_service(
+    cluster: &Cluster,
+    routes: &[Route],
+    place: impl Fn(&Pod) -> bool,
+) -> Option<RecognizedController> {
+    let is_web = |service: &Service| {
+        let mut ports = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+        ports.any(|port| matches!(port.port, 80 | 443))
+    };
+    let routed: BTreeSet<&ObjectKey> = routes
+        .iter()
+        .flat_map(|route| &route.backends)
+        .flat_map(|backend| route_backends(cluster, backend).into_iter().flatten())
+        .map(|backend| &backend.pod.key)
+        .collect();
+    let pods = |service: &Service| -> BTreeSet<ObjectKey> {
+        let backends = backends(cluster, service, None, None).into_iter().flatten();
+        backends.filter(|backend| place(backend.pod)).map(|backend| backend.pod.key.clone()).collect()
+    };
+    let exposed = cluster.services.values().filter(|s| s.access.exposed && s.selector.is_some() && is_web(s));
+    let mut candidates = exposed
+        .map(|service| (service, pods(service)))
+        .filter(|(_, pods)| !pods.is_empty() && pods.iter().all(|pod| !routed.contains(pod)));
+    let (service, pods) = candidates.next()?;
+    let is_only = candidates.all(|(_, others)| others == pods);
+    is_only.then(|| RecognizedController { sign: format!("behind Service {}", service.key), pods })
 }
 
 /// Returns whether connections for routes of this class come from outside the cluster, such as those of a cloud's load
@@ -192,7 +233,8 @@ mod tests {
             origin: None,
         };
         let names = recognized_controllers(&cluster, &[route], |_| true);
-        names.iter().flat_map(|c| c.pods.iter().map(|p| format!("{}: {}", c.name, p.name))).collect()
+        let name = |c: &RecognizedController| c.sign.trim_start_matches("labels of ").to_owned();
+        names.iter().flat_map(|c| c.pods.iter().map(move |p| format!("{}: {}", name(c), p.name))).collect()
     }
 
     #[test]

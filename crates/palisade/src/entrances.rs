@@ -19,7 +19,7 @@ use crate::{
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ControllerArguments {
     /// Workload that forwards connections for Ingresses, Gateways and Routes; may be repeated [default: well-known controllers,
-    /// recognized by their labels]
+    /// recognized by their labels, else the pods behind the only exposed Service with port 80 or 443]
     #[arg(long = "ingress-controller", value_name = "[NS/]WORKLOAD")]
     names: Vec<String>,
 }
@@ -76,11 +76,11 @@ fn recognized(cluster: &Cluster, routes: &[Route]) -> BTreeSet<ObjectKey> {
         };
         let names: BTreeSet<String> = found
             .iter()
-            .flat_map(|one| one.pods.iter().map(|key| format!("{} ({})", workload(key), one.name)))
+            .flat_map(|one| one.pods.iter().map(|key| format!("{} ({})", workload(key), one.sign)))
             .collect();
         let names: Vec<String> = names.into_iter().collect();
         output::note(&format!(
-            "note: recognized as the ingress controller by its labels: {}; --ingress-controller names another\n",
+            "note: recognized as the ingress controller: {}; --ingress-controller names another\n",
             escape::plain(&connection_ends::abbreviated(&names, Clone::clone))
         ));
     }

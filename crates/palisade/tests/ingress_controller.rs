@@ -74,7 +74,7 @@ fn the_class_says_which_controller_serves() {
         let (out, err) = connections(class);
         assert!(
             err.contains(
-                "recognized as the ingress controller by its labels: ingress-nginx/deployment/controller"
+                "recognized as the ingress controller: ingress-nginx/deployment/controller (labels of ingress-nginx)"
             ),
             "{err}"
         );
@@ -84,10 +84,32 @@ fn the_class_says_which_controller_serves() {
     // The policy denies Traefik.
     let (out, err) = connections("}\nspec:\n  ingressClassName: traefik");
     assert!(
-        err.contains("traefik/deployment/controller (Traefik)") && err.contains("policies deny it"),
+        err.contains("traefik/deployment/controller (labels of Traefik)") && err.contains("policies deny it"),
         "{err}"
     );
     assert!(!out.contains("{ingress-controller}"), "{out}");
+}
+
+#[test]
+fn a_service_of_type_load_balancer_is_in_front_of_the_controller() {
+    let own = manifests("}\nspec:").replace("app.kubernetes.io/name: ", "own: ");
+    let service = |namespace: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: lb, namespace: {namespace}}}\n\
+             spec: {{type: LoadBalancer, selector: {{own: {namespace}}}, ports: [{{port: 443, targetPort: 8443}}]}}\n"
+        )
+    };
+    let connections = |text: &str| {
+        let folder = tempfile::tempdir().expect("a directory");
+        fs::write(folder.path().join("m.yaml"), text).expect("the file can be written");
+        run(palisade("connections -f m.yaml -o csv").current_dir(folder.path())).2
+    };
+    let one = own.clone() + &service("ingress-nginx");
+    let err = connections(&one);
+    assert!(err.contains("ingress-nginx/deployment/controller (behind Service ingress-nginx/lb)"), "{err}");
+    // With two, nothing tells which one it is.
+    let err = connections(&(one + &service("traefik")));
+    assert!(!err.contains("recognized"), "{err}");
 }
 
 #[test]

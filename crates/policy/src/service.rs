@@ -69,6 +69,8 @@ pub enum TargetPort {
 /// The ways to a service other than its cluster IPs, and which endpoints they lead to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceAccess {
+    /// Whether clients outside the cluster may use it: its type is NodePort or LoadBalancer.
+    pub exposed: bool,
     /// `spec.externalIPs`.
     pub external_ips: Vec<IpAddr>,
     /// The addresses of the load balancer: `status.loadBalancer.ingress[].ip`, and `spec.loadBalancerIP`.
