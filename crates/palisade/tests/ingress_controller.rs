@@ -104,7 +104,7 @@ fn a_service_of_type_load_balancer_is_in_front_of_the_controller() {
         fs::write(folder.path().join("m.yaml"), text).expect("the file can be written");
         run(palisade("connections -f m.yaml -o csv").current_dir(folder.path())).2
     };
-    let one = own.clone() + &service("ingress-nginx");
+    let one = own + &service("ingress-nginx");
     let err = connections(&one);
     assert!(err.contains("ingress-nginx/deployment/controller (behind Service ingress-nginx/lb)"), "{err}");
     // With two, nothing tells which one it is.
