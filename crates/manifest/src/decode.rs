@@ -14,13 +14,11 @@ use crate::{
     scalar::Scalar,
     text::Text,
     tree::{At, Value},
+    unrendered::{self, Marker},
 };
 
 /// How many diagnostics of one load keep an excerpt of the file.
 const EXCERPTS: usize = 1000;
-
-/// The advice for an unrendered template.
-pub(crate) const HELM: &str = "this looks like a Helm template: render it first, with `helm template`";
 
 /// What is being read, with which options, and where findings are collected.
 pub(crate) struct Context<'c> {
@@ -84,8 +82,13 @@ impl Context<'_> {
     pub(crate) fn error(&mut self, at: &At<'_>, code: Code, message: impl Into<String>) {
         let diagnostic = Diagnostic::new(Severity::Error, code, message);
         // A quoted template action is valid YAML, but no valid name or label.
-        let template = matches!(at.value(), Value::Scalar(Scalar::Str(s)) if s.contains("{{"));
-        self.report(at, if template { diagnostic.with_help(HELM) } else { diagnostic });
+        self.report(
+            at,
+            match template(at) {
+                Some(marker) => diagnostic.with_help(marker.help()),
+                None => diagnostic,
+            },
+        );
     }
 
     /// Reports an error about a missing field, at the position of its parent.
@@ -112,6 +115,9 @@ impl Context<'_> {
         let diagnostic = Diagnostic::new(Severity::Error, Code::WrongType, message);
         let text =
             self.text.as_str().get(at.span().start as usize..at.span().end as usize).unwrap_or_default();
+        if let Some(marker) = template(at) {
+            return self.report(at, diagnostic.with_help(marker.help()));
+        }
         let quotable = expected == "string" && matches!(at.value(), Value::Scalar(_)) && text.len() <= 64;
         self.report(
             at,
@@ -236,6 +242,14 @@ impl Context<'_> {
             pairs.push((key, value));
         }
         self.names.labels(pairs)
+    }
+}
+
+/// Returns the marker of a template in a value.
+fn template(at: &At<'_>) -> Option<Marker> {
+    match at.value() {
+        Value::Scalar(Scalar::Str(text)) => unrendered::in_value(text),
+        _ => None,
     }
 }
 

@@ -57,6 +57,10 @@ codes! {
     DuplicateKey = "duplicate-key",
     /// An alias contains itself, or the aliases of a document expand to too many values.
     Alias = "alias",
+    /// A kustomization or a Helm chart has to be rendered first.
+    NotRendered = "not-rendered",
+    /// An object is encrypted.
+    Encrypted = "encrypted",
     /// A document is not a Kubernetes object.
     NotAnObject = "not-an-object",
     /// The API server doesn't serve this version of a known kind.

@@ -8,6 +8,7 @@ use palisade_policy::{Cluster, Name, ObjectKey, Origin, Workload};
 use crate::{
     addresses::Unaddressed,
     diagnostic::{Diagnostic, Severity},
+    note::Note,
     pod_makers::PodMakers,
 };
 
@@ -33,6 +34,8 @@ pub struct Loaded {
     pub cluster: Cluster,
     /// All errors and warnings, in the order in which they were found.
     pub diagnostics: Vec<Diagnostic>,
+    /// What is worth knowing about the input.
+    pub notes: Vec<Note>,
     /// How much was read.
     pub counts: Counts,
     /// The pods of each workload by namespace, sorted. Workloads without pods have an empty list.

@@ -9,6 +9,7 @@ use crate::{
     loaded::Counts,
     meta::{Meta, Object, meta, provisional_name},
     tree::{At, Value},
+    unrendered,
 };
 
 /// How deeply lists may be nested. kubectl writes one level.
@@ -63,6 +64,12 @@ impl ObjectReader<'_> {
             }
             return;
         };
+        if let Some(marker) = unrendered::in_value(kind).or_else(|| unrendered::in_value(version)) {
+            let place = kind_at.as_ref().or(version_at.as_ref()).unwrap_or(at);
+            let message = "the kind of the object is not known";
+            let diagnostic = Diagnostic::new(Severity::Error, Code::NotAnObject, message);
+            return cx.report(place, diagnostic.with_help(marker.help()));
+        }
         if list::is_list(cx, at, version, kind) {
             return self.list(cx, at, (version, kind), depth);
         }
@@ -197,7 +204,8 @@ fn missing(cx: &mut Context<'_>, at: &At<'_>, kind: bool, version: bool) {
     cx.report_span(span.start..span.start, diagnostic);
 }
 
-fn article(noun: &str) -> String {
+/// Returns the noun with its article.
+pub(crate) fn article(noun: &str) -> String {
     match noun {
         "null" => noun.to_owned(),
         "array" | "object" => format!("an {noun}"),

@@ -22,6 +22,11 @@ pub struct LoadOptions {
     pub max_files: usize,
     /// Whether pipes and devices are refused even if they were named.
     pub regular_files: bool,
+    /// Whether files in directories that are not manifests are errors. Otherwise there is a note about them.
+    pub only_manifests: bool,
+    /// Whether the files of kustomizations and Helm charts are read as they are. Otherwise what has to be rendered first
+    /// is an error.
+    pub raw: bool,
     /// The largest number of pods that all workloads together may make.
     pub max_made_pods: u32,
     /// Limits for each document.
@@ -44,6 +49,8 @@ impl Default for LoadOptions {
             // Enough for ten thousand policies and as many other objects, each in a file of its own.
             max_files: 200_000,
             regular_files: false,
+            only_manifests: false,
+            raw: false,
             // Kubernetes supports clusters of up to 150,000 pods.
             max_made_pods: 300_000,
             limits: Limits::default(),

@@ -25,11 +25,22 @@ impl Default for Style {
 /// Renders a finding in the format of rustc, without a trailing newline.
 #[must_use]
 pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
+    render_group(&[diagnostic], 0, style)
+}
+
+/// Renders findings that differ only in their place as one: the first one, the number of the others, and the places of
+/// the first `listed` of them. Empty if there are none.
+#[must_use]
+pub fn render_group(diagnostics: &[&Diagnostic], listed: usize, style: Style) -> String {
+    let Some((diagnostic, others)) = diagnostics.split_first() else { return String::new() };
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let title = printable(&diagnostic.headline());
+    let mut title = printable(&diagnostic.headline());
+    if !others.is_empty() {
+        title += &format!(" (and {} more like it)", others.len());
+    }
     let help = diagnostic.help.as_deref().map(printable);
     let file = diagnostic.origin.as_ref().map(|s| printable(&s.file)).unwrap_or_default();
     let excerpt_and_span = diagnostic
@@ -62,8 +73,32 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
     if let Some(help) = &help {
         group = group.element(Level::HELP.message(&**help));
     }
+    let also = also(others, listed);
+    if let Some(also) = &also {
+        group = group.element(Level::NOTE.message(&**also));
+    }
     let renderer = if style.colour { Renderer::styled() } else { Renderer::plain() };
     renderer.term_width(style.width).render(&[group])
+}
+
+/// The objects and places of the other findings of a group.
+fn also(others: &[&Diagnostic], listed: usize) -> Option<String> {
+    let mut lines: Vec<String> = others
+        .iter()
+        .take(listed)
+        .map(|d| match (&d.object, d.location()) {
+            (Some(object), Some(place)) => printable(&format!("{object} ({place})")),
+            (object, place) => printable(object.as_deref().or(place.as_deref()).unwrap_or_default()),
+        })
+        .filter(|line| !line.is_empty())
+        .collect();
+    if lines.is_empty() {
+        return None;
+    }
+    if others.len() > listed {
+        lines.push(format!("… and {} more", others.len() - listed));
+    }
+    Some(format!("also {}", lines.join("\n     ")))
 }
 
 /// The span relative to the excerpt and cut to it. `None` if it lies before the excerpt.

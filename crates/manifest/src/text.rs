@@ -35,6 +35,11 @@ impl Text {
         Self { name, text, lines, of_cluster: false }
     }
 
+    /// Returns the name in messages.
+    pub(crate) fn name(&self) -> &Name {
+        &self.name
+    }
+
     /// Returns the text.
     pub(crate) fn as_str(&self) -> &str {
         &self.text

@@ -82,7 +82,7 @@ fn unreadable_files_are_reported_and_the_others_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::write(at("good.yaml"), pod("good")).unwrap();
-    fs::write(at("latin.yaml"), b"# caf\xe9\n# next\n").unwrap();
+    fs::write(at("latin.yaml"), b"# caf\xe9\nkind: Pod\n").unwrap();
     fs::write(at("utf16.yaml"), b"\xff\xfea\0:\0").unwrap();
     let inputs = [Input::Path(dir.path().to_owned()), Input::Path(at("missing.yaml"))];
     let loaded = load(&inputs, &LoadOptions::default());
@@ -369,7 +369,9 @@ fn unrendered_templates_are_recognised() {
         let help = loaded.diagnostics[0].help.as_deref();
         assert_eq!(
             help,
-            Some("this looks like a Helm template: render it first, with `helm template`"),
+            Some(
+                "this looks like a Helm template: render it first, with `helm template`, or pass its chart with --helm"
+            ),
             "{yaml}"
         );
     }

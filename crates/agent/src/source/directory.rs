@@ -296,7 +296,8 @@ impl<D: Fn(Delivery) -> bool, C: Clock> Follower<D, C> {
 /// Reads the files if they are complete and don't change meanwhile.
 fn load(path: &Path, writes: &Writes, now: SystemTime) -> Result<Loaded, BeingWritten> {
     // Pods have only the addresses in their status. Generated ones would belong to no pod.
-    let options = LoadOptions { addresses: None, regular_files: true, ..LoadOptions::default() };
+    let options =
+        LoadOptions { addresses: None, regular_files: true, only_manifests: true, ..LoadOptions::default() };
     let snapshot = || Snapshot::of(palisade_manifest::files(path, &options));
     let being_written = |path: &Path| Err(BeingWritten(path.to_owned()));
     let before = snapshot();

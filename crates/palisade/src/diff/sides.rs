@@ -134,6 +134,9 @@ fn file_inputs(arguments: &Diff) -> Result<[(Vec<Input>, String); 2]> {
 fn is_empty(inputs: &[Input], options: &LoadOptions) -> bool {
     inputs.iter().all(|input| match input {
         Input::Text { text, .. } => is_blank(text),
+        Input::Directory(files) => {
+            files.iter().all(|file| std::str::from_utf8(&file.bytes).is_ok_and(is_blank))
+        }
         Input::Path(path) => {
             let is_blank_file = |file: &std::path::PathBuf| {
                 let is_small = file.metadata().is_ok_and(|m| m.is_file() && m.len() < MAX_BLANK_FILE);

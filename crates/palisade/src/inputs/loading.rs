@@ -2,13 +2,12 @@
 
 use anyhow::{Result, bail};
 use palisade_api::ClusterSnapshot;
-use palisade_manifest::{Input, LoadOptions, Loaded};
+use palisade_manifest::{Input, LoadOptions, Loaded, Note};
 
 use super::{
     messages::{plural, report},
     reading::ReadingArguments,
 };
-use crate::output::{self, Style, styled};
 
 /// Returns a cluster's objects followed by the manifests that replace some of them.
 pub(crate) fn overlay(live: &ClusterSnapshot, files: Vec<Input>) -> Vec<Input> {
@@ -49,10 +48,14 @@ pub(crate) fn load_inputs(
     quiet: bool,
 ) -> Result<Loaded> {
     let options = reading.options(options.clone());
-    let loaded = palisade_manifest::load(inputs, &options);
+    let mut loaded = palisade_manifest::load(inputs, &options);
+    let live = inputs.iter().filter(|i| matches!(i, Input::Cluster(_))).count();
+    // A cluster has the pods themselves.
+    if live == 0 {
+        loaded.notes.extend(loaded.pod_makers.note().map(|text| Note::new("pods-elsewhere", text)));
+    }
     report(&loaded, quiet);
     let (errors, _) = loaded.tally();
-    let live = inputs.iter().filter(|i| matches!(i, Input::Cluster(_))).count();
     if errors > 0 && !reading.keep_going {
         let place = match (live, inputs.len() - live) {
             (0, _) => "in the manifests",
@@ -67,13 +70,6 @@ pub(crate) fn load_inputs(
         0 => counts.objects.is_empty(),
         _ => live < inputs.len() && loaded.origins.values().all(|at| at.line().is_none()),
     };
-    // A cluster has the pods themselves.
-    if live == 0
-        && !quiet
-        && let Some(note) = loaded.pod_makers.note()
-    {
-        output::note(&format!("{} {note}\n\n", styled(Style::Strong, "note:")));
-    }
     if nothing {
         match (counts.files - live, counts.documents - live) {
             (0, _) => bail!("{names}: no manifests found (files named *.yaml, *.yml or *.json)"),

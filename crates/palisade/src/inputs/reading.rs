@@ -9,6 +9,9 @@ pub(crate) struct ReadingArguments {
     /// Skip invalid documents and continue with the rest
     #[arg(long)]
     pub(crate) keep_going: bool,
+    /// Read the files of kustomizations and Helm charts as they are, without patches and values
+    #[arg(long)]
+    pub(crate) raw: bool,
     /// Report unknown fields as errors instead of warnings
     #[arg(long)]
     pub(crate) strict: bool,
@@ -41,6 +44,6 @@ impl ReadingArguments {
             ReleaseChannel::Standard => Channel::Standard,
             ReleaseChannel::Experimental => Channel::Experimental,
         };
-        LoadOptions { strict: self.strict, channel, ..options }
+        LoadOptions { strict: self.strict, raw: self.raw, channel, ..options }
     }
 }
