@@ -1,7 +1,7 @@
 //! The address ranges of the public internet.
 
 use ipnet::IpNet;
-use palisade_policy::{IpRange, address::without};
+use palisade_policy::{Family, IpBlock, IpRange, address::without};
 
 /// What is not the internet. IPv4: this host, private and shared networks, loopback, link-local, multicast and reserved
 /// addresses (IANA's special-purpose address registry, RFC 6890). IPv6: everything but global unicast, 2000::/3 (RFC
@@ -38,6 +38,14 @@ const NO_HOSTS: [&str; 9] = [
 /// Returns the ranges that are not the internet, documentation addresses not among them.
 pub(crate) fn not_internet() -> impl Iterator<Item = IpRange> {
     NOT_INTERNET.iter().filter_map(|net| net.parse::<IpNet>().ok()).map(|net| IpRange::of_net(&net))
+}
+
+/// Returns the public internet of one family as a peer: every address except those that are not the internet.
+pub(crate) fn internet_block(family: Family) -> IpBlock {
+    let whole = IpRange::whole(family);
+    let cidr = IpNet::new_assert(whole.first, 0);
+    let nets = NOT_INTERNET.iter().filter_map(|net| net.parse::<IpNet>().ok());
+    IpBlock { cidr, except: nets.filter(|net| Family::of_net(net) == family).collect() }
 }
 
 /// Returns whether a range has addresses on the public internet.

@@ -4,12 +4,8 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use palisade_analysis::{
-    ConnectionEnd, describe,
-    edit::{self, EditAction},
-    explain,
-};
-use palisade_policy::{Endpoint, Flow, ObjectKey, Traffic, Verdict, reference::decide};
+use palisade_analysis::{ConnectionEnd, describe, explain};
+use palisade_policy::{Flow, ObjectKey, Traffic, reference::decide};
 use palisade_testkit::{Shape, flows, traffic};
 use support::{cases, hold};
 
@@ -33,61 +29,6 @@ fn an_explanation_equals_the_reference_for_every_port() {
         }
         Ok(())
     });
-}
-
-/// The first edits of all directions, applied together, allow a denied connection.
-#[test]
-fn suggested_edits_allow() {
-    let counted = std::cell::Cell::new((0, 0));
-    hold(cases(250), &Shape::tiered(), |cluster, rng| {
-        for flow in flows(rng, cluster, 15) {
-            let denied = !decide(cluster, &flow).verdict().is_allow();
-            let choices = edit::to_allow(cluster, &flow);
-            if choices.is_empty() == denied {
-                return Err(format!("{flow:?} is denied: {denied}, and there are {} choices", choices.len()));
-            }
-            let complete = choices.iter().all(|c| !c.edits.is_empty());
-            let (solved, all) = counted.get();
-            counted.set((solved + usize::from(denied && complete), all + usize::from(denied)));
-            if complete {
-                let edits = choices.iter().map(|c| &c.edits[0]);
-                let edited = edits.fold(cluster.clone(), |c, e| edit::applied(&c, e));
-                if !decide(&edited, &flow).verdict().is_allow() {
-                    return Err(format!("{flow:?} stays denied with {choices:#?}"));
-                }
-            }
-        }
-        Ok(())
-    });
-    let (solved, all) = counted.get();
-    assert!(all > 200 && solved * 10 > all * 9, "{solved} of {all}");
-}
-
-#[test]
-fn suggested_edits_deny() {
-    let counted = std::cell::Cell::new((0, 0));
-    hold(cases(250), &Shape::tiered(), |cluster, rng| {
-        for flow in flows(rng, cluster, 15) {
-            let subject = matches!(flow.source, Endpoint::Pod { .. }) && flow.source != flow.destination;
-            let allowed = subject && decide(cluster, &flow).verdict().is_allow();
-            let choices = edit::to_deny(cluster, &flow);
-            let (solved, all) = counted.get();
-            counted.set((solved + usize::from(allowed && !choices.is_empty()), all + usize::from(allowed)));
-            for edit in choices.iter().flat_map(|c| &c.edits) {
-                if decide(&edit::applied(cluster, edit), &flow).verdict() != Verdict::Deny {
-                    return Err(format!("{flow:?} stays allowed with {edit:#?}"));
-                }
-                if let EditAction::RemoveRules(rules) = &edit.action
-                    && rules.is_empty()
-                {
-                    return Err("no rule is removed".to_owned());
-                }
-            }
-        }
-        Ok(())
-    });
-    let (solved, all) = counted.get();
-    assert!(all > 200 && solved * 10 > all * 7, "{solved} of {all}");
 }
 
 /// The effects of the policies in a direction determine the traffic that it allows.

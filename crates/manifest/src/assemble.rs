@@ -15,7 +15,7 @@ use crate::{
     declared::{DeclaredEndpoints, DeclaredWorkload, Replicas},
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
-    loaded::{Counts, Loaded},
+    loaded::{Counts, Loaded, WorkloadLabels},
     missing_namespaces::warn_about_missing_namespaces,
     options::LoadOptions,
     overlay, routes,
@@ -72,6 +72,7 @@ pub(crate) fn assemble(
         let root = workload.owner.clone().unwrap_or_else(|| workload.identity());
         let identity = (namespace.clone(), root.clone());
         loaded.workloads.entry(identity.clone()).or_default();
+        loaded.workload_labels.insert((namespace.clone(), workload.identity()), declared_labels(workload));
         if !workload.from_cluster
             && !real.contains(&identity)
             && let Err(diagnostic) = maker.pods_of(workload, &root)
@@ -111,6 +112,18 @@ pub(crate) fn assemble(
     loaded.pod_makers = gathered.pod_makers;
     loaded.unaddressed = unaddressed;
     loaded
+}
+
+fn declared_labels(workload: &DeclaredWorkload) -> WorkloadLabels {
+    let places = workload.template.places.clone();
+    WorkloadLabels {
+        selector: workload.selector.clone(),
+        object: workload.labels.clone(),
+        template: workload.template.labels.clone(),
+        template_origin: places.template,
+        metadata_origin: places.metadata,
+        labels_origin: places.labels,
+    }
 }
 
 fn declared<'w>(

@@ -38,6 +38,16 @@ pub(crate) struct PodTemplate {
     pub(crate) node: Option<Name>,
     /// The node selector, which decides on which nodes a DaemonSet runs.
     pub(crate) node_selector: Labels,
+    /// Where the template, its metadata and its labels begin.
+    pub(crate) places: TemplatePlaces,
+}
+
+/// Where a pod template, its metadata and its labels begin, as far as they are declared.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TemplatePlaces {
+    pub(crate) template: Option<Origin>,
+    pub(crate) metadata: Option<Origin>,
+    pub(crate) labels: Option<Origin>,
 }
 
 /// A Pod.
@@ -82,6 +92,10 @@ pub(crate) struct DeclaredWorkload {
     pub(crate) key: ObjectKey,
     pub(crate) owner: Option<Workload>,
     pub(crate) replicas: Replicas,
+    /// The labels of the object itself, which no policy matches.
+    pub(crate) labels: Labels,
+    /// `spec.selector.matchLabels`, or the selector of a ReplicationController.
+    pub(crate) selector: Labels,
     pub(crate) template: PodTemplate,
     pub(crate) created: i64,
     pub(crate) origin: Origin,

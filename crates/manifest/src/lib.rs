@@ -86,7 +86,7 @@ pub use collapse::collapse;
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use input::{DirectoryFile, Input, files, is_read};
 pub use load::load;
-pub use loaded::{Counts, Loaded};
+pub use loaded::{Counts, Loaded, WorkloadLabels};
 pub use note::Note;
 pub use options::{Admission, Channel, LoadOptions};
 pub use pod_makers::PodMakers;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use palisade_names::Route;
-use palisade_policy::{Cluster, Name, ObjectKey, Origin, Workload};
+use palisade_policy::{Cluster, Labels, Name, ObjectKey, Origin, Workload};
 
 use crate::{
     addresses::Unaddressed,
@@ -27,6 +27,23 @@ pub struct Counts {
     pub passed_over: BTreeMap<String, usize>,
 }
 
+/// What the manifest of a workload declares about labels, for suggestions: policies only match those of its pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkloadLabels {
+    /// `spec.selector.matchLabels`; empty if there are none.
+    pub selector: Labels,
+    /// The labels of the object itself.
+    pub object: Labels,
+    /// The labels of its pod template.
+    pub template: Labels,
+    /// Where the pod template begins.
+    pub template_origin: Option<Origin>,
+    /// Where the metadata of the template begins.
+    pub metadata_origin: Option<Origin>,
+    /// Where the labels of the template begin.
+    pub labels_origin: Option<Origin>,
+}
+
 /// The cluster that manifests describe, and what was found on the way.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
@@ -40,6 +57,8 @@ pub struct Loaded {
     pub counts: Counts,
     /// The pods of each workload by namespace, sorted. Workloads without pods have an empty list.
     pub workloads: BTreeMap<(Name, Workload), Vec<ObjectKey>>,
+    /// The declared labels of workloads by namespace.
+    pub workload_labels: BTreeMap<(Name, Workload), WorkloadLabels>,
     /// Where each object begins, by kind and key. Cluster-scoped objects have an empty namespace.
     pub origins: BTreeMap<(Name, ObjectKey), Origin>,
     /// Ingresses and routes, by kind and key. Backends that don't exist are left out.

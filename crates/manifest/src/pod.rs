@@ -6,7 +6,7 @@ use palisade_policy::{ContainerPort, Family, Labels, Phase, Pod};
 
 use crate::{
     cidr::parse_ip,
-    declared::{Declaration, DeclaredPod, PodTemplate},
+    declared::{Declaration, DeclaredPod, PodTemplate, TemplatePlaces},
     decode::{Context, Fields},
     diagnostic::Code,
     meta::{self, Object},
@@ -190,9 +190,15 @@ pub(crate) fn template(cx: &mut Context<'_>, at: Option<&At<'_>>) -> PodTemplate
     let fields = at.and_then(|at| cx.fields(at, &["metadata", "spec"]));
     let metadata = fields.and_then(|f| f.get("metadata"));
     let labels = metadata.as_ref().and_then(|at| cx.fields(at, meta::FIELDS)).and_then(|f| f.get("labels"));
+    let place = |at: Option<&At<'_>>| at.map(|at| cx.origin(at));
+    let places = TemplatePlaces {
+        template: place(at),
+        metadata: place(metadata.as_ref()),
+        labels: place(labels.as_ref()),
+    };
     let labels = labels.map(|at| cx.labels(&at)).unwrap_or_default();
     let spec = fields.and_then(|f| f.get("spec"));
-    pod_spec(cx, spec.as_ref(), labels)
+    PodTemplate { places, ..pod_spec(cx, spec.as_ref(), labels) }
 }
 
 fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> PodTemplate {
@@ -204,6 +210,7 @@ fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> PodTem
             host_network: false,
             node: None,
             node_selector: Labels::default(),
+            places: TemplatePlaces::default(),
         };
     };
     let mut ports = Vec::new();
@@ -220,7 +227,8 @@ fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> PodTem
     let node = spec.string(cx, "nodeName").filter(|n| !n.is_empty()).map(|n| cx.names.name(n));
     let node_selector = spec.get("nodeSelector").map(|at| cx.labels(&at)).unwrap_or_default();
     let host_network = spec.bool(cx, "hostNetwork");
-    PodTemplate { labels, ports: cx.names.ports(&ports), host_network, node, node_selector }
+    let (ports, places) = (cx.names.ports(&ports), TemplatePlaces::default());
+    PodTemplate { labels, ports, host_network, node, node_selector, places }
 }
 
 /// Adds a container's ports. Init containers count only if they keep running (G-9).

@@ -1,11 +1,15 @@
 //! Objects that make pods: how many, and with which names.
 
+use palisade_policy::Labels;
+
 use crate::{
     declared::{Declaration, DeclaredWorkload, PodTemplate, Replicas},
     decode::{Context, Fields},
     meta::Object,
     names,
     pod::template,
+    scalar::Scalar,
+    tree::Value,
 };
 
 const DEPLOYMENT: &[&str] = &[
@@ -143,12 +147,30 @@ fn declared(
         key: meta.key.clone(),
         owner: meta.owner.clone(),
         replicas,
+        labels: meta.labels.clone(),
+        selector: match_labels(cx, object),
         template,
         created: meta.created,
         origin: meta.origin.clone(),
         indexed: false,
         from_cluster: cx.text.is_of_cluster(),
     }
+}
+
+/// Returns the labels that `spec.selector` requires. Anything else in it is left out, without a message: only suggestions
+/// are made of it.
+fn match_labels(cx: &Context<'_>, object: &Object<'_>) -> Labels {
+    let spec = object.get("spec");
+    let selector = spec.as_ref().and_then(|spec| spec.get("selector"));
+    let labels = selector.as_ref().and_then(|selector| {
+        let is_plain = selector.get("matchLabels").is_none() && selector.get("matchExpressions").is_none();
+        if is_plain { Some(*selector) } else { selector.get("matchLabels") }
+    });
+    let pairs = labels.iter().flat_map(|at| at.entries()).filter_map(|(key, _, value)| match value.value() {
+        Value::Scalar(Scalar::Str(text)) => Some((cx.names.name(key), cx.names.name(text))),
+        _ => None,
+    });
+    pairs.collect()
 }
 
 fn count(cx: &mut Context<'_>, spec: &Fields<'_>, field: &str) -> Option<u32> {

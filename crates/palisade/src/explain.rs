@@ -3,10 +3,13 @@
 mod answer;
 mod json;
 mod kubectl;
+mod layout;
 mod manifest;
 mod patch;
+mod splice;
 mod suggest;
 mod suggestion;
+mod tokens;
 mod tree;
 
 use anyhow::{Context as _, Result};
@@ -25,7 +28,7 @@ use suggestion::EditTarget;
 pub(crate) const HELP: &str = "\
 SRC and DST have the syntax of `palisade can`. Without a port, the result covers every port of every protocol.
 
-The tree shows every policy that applies, in evaluation order, with each rule, peer and port and whether it matches. If a port is given and the connection is denied, the smallest edit that allows it is shown, as a patch if the policy's file can be patched; --to-deny shows the smallest edit that denies an allowed connection. Every edit is verified: with it, the verdict is the requested one.
+The tree shows every policy that applies, in evaluation order, with each rule, peer and port and whether it matches. If a port is given and the connection is denied, edits that allow it are shown, the best one as a patch; --to-deny shows edits that deny an allowed connection. What else an edit opens or closes is listed. Every edit is verified: with it, the verdict is the requested one.
 
 Examples:
   palisade explain shop/frontend shop/backend -f examples/shop
@@ -65,16 +68,17 @@ pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
     let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
     let mut answer = answer::answer(&world.loaded.cluster, &source, &destination, &world.namespace)?;
     let place = EditTarget {
-        cluster: &world.loaded.cluster,
+        loaded: &world.loaded,
         namespace: &world.namespace,
         reading: &arguments.sources.reading,
+        files: &arguments.sources.files,
         live: world.live.as_ref(),
         context: arguments.sources.cluster.context.as_deref(),
     };
-    suggest::add(&mut answer, place, arguments.to_deny);
+    suggest::add(&mut answer, place, arguments.to_deny, &[]);
     let text = match arguments.output.encoding() {
         None => tree::text(&answer, arguments.to_deny),
-        Some(encoding) => json::document(&answer, &world.incomplete(), encoding)?,
+        Some(encoding) => json::document(&answer, &world.loaded, &world.incomplete(), encoding)?,
     };
     output::print(&text).context("can't write the answer")?;
     Ok(world.outcome(Outcome::of(answer.is_allowed())))

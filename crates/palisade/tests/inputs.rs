@@ -220,7 +220,8 @@ fn a_kustomization_that_changes_its_resources_is_not_read_as_it_is() {
             "{err}"
         );
     }
-    let (code, out, err) = run(&mut palisade(&format!("can shop/web shop/api:8080 -f {CASES}/kustomize --raw")));
+    let (code, out, err) =
+        run(&mut palisade(&format!("can shop/web shop/api:8080 -f {CASES}/kustomize --raw")));
     assert_eq!(code, 0, "{err}");
     // The patch does not replace the policy that it is for.
     assert!(out.starts_with("allowed") && !err.contains("already defined"), "{out}{err}");

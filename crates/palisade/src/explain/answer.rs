@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use palisade_analysis::edit::{self, Question};
 use palisade_analysis::regions::Region;
 use palisade_analysis::{Explanation, explain};
 use palisade_names::PortSpec;
-use palisade_policy::{Cluster, Endpoint, Family, Flow, PortSet, Protocol, Traffic};
+use palisade_policy::{Cluster, Endpoint, Family, PortSet, Protocol, Traffic};
 
 use super::suggestion::Suggestion;
 use crate::can::{ProtocolSpec, QuestionFlow, Spec, ends, question};
@@ -19,6 +20,10 @@ pub(crate) struct Answer {
     pub(crate) destination: String,
     /// The pairs, grouped by explanation.
     pub(crate) groups: Vec<ExplainedPairs>,
+    /// Whether every port was asked about, so that there is nothing to suggest.
+    pub(crate) every_port: bool,
+    /// Edits that give the requested verdict: alternatives, the best first.
+    pub(crate) suggestions: Vec<Suggestion>,
 }
 
 /// Pairs of endpoints with the same explanation.
@@ -29,20 +34,14 @@ pub(crate) struct ExplainedPairs {
     pub(crate) pairs: Vec<Pair>,
     /// The traffic in question.
     pub(crate) traffic: Traffic,
-    /// The connection for which edits are searched. `None` if the question is about every port.
-    pub(crate) flow: Option<Flow>,
-    /// The edits, all of which are needed.
-    pub(crate) suggestions: Vec<Suggestion>,
-    /// Whether the edits have the requested effect for every pair, not only for [`Self::flow`].
-    pub(crate) suggestions_hold_for_all: bool,
-    /// Whether the edits suggested for earlier groups have the requested effect here too.
-    pub(crate) suggestions_before_do: bool,
 }
 
 /// A source and a destination.
 pub(crate) struct Pair {
     pub(crate) source: Endpoint,
     pub(crate) destination: Endpoint,
+    /// Whether the connection passes through a service.
+    pub(crate) through_service: bool,
     /// The part of the internet that one of them represents.
     pub(crate) region: Option<Region>,
 }
@@ -52,19 +51,25 @@ impl Answer {
     pub(crate) fn is_allowed(&self) -> bool {
         self.groups.iter().all(|group| group.is_allowed())
     }
+
+    /// Returns the question, for the search of edits.
+    pub(crate) fn question(&self) -> Question {
+        let pairs = self.groups.iter().flat_map(|group| {
+            group.pairs.iter().map(|pair| edit::Pair {
+                source: pair.source.clone(),
+                destination: pair.destination.clone(),
+                through_service: pair.through_service,
+                traffic: group.traffic.clone(),
+                ranges: pair.region.as_ref().map(|r| r.ranges.clone()).unwrap_or_default(),
+            })
+        });
+        Question { pairs: pairs.collect() }
+    }
 }
 
 impl ExplainedPairs {
-    fn new(explanation: Explanation, pair: Pair, traffic: Traffic, flow: Option<Flow>) -> Self {
-        Self {
-            explanation,
-            pairs: vec![pair],
-            traffic,
-            flow,
-            suggestions: Vec::new(),
-            suggestions_hold_for_all: false,
-            suggestions_before_do: false,
-        }
+    fn new(explanation: Explanation, pair: Pair, traffic: Traffic) -> Self {
+        Self { explanation, pairs: vec![pair], traffic }
     }
 
     /// Whether all traffic in question is allowed.
@@ -123,17 +128,19 @@ pub(crate) fn answer(
     let mut groups: Vec<ExplainedPairs> = Vec::new();
     for ((source, destination, through_service), (asked, first)) in pairs {
         let explanation = explain(cluster, &source, &destination, through_service, &asked);
-        let pair = Pair { source, destination, region: first.region };
+        let pair = Pair { source, destination, through_service, region: first.region };
         match groups.iter_mut().find(|g| g.explains(&explanation, &asked)) {
             Some(group) => group.pairs.push(pair),
-            None => {
-                // Edits are for one connection, so there are none for every port at once.
-                let flow = whole.is_none().then_some(first.flow);
-                groups.push(ExplainedPairs::new(explanation, pair, asked, flow));
-            }
+            None => groups.push(ExplainedPairs::new(explanation, pair, asked)),
         }
     }
     // Denied pairs come first.
     groups.sort_by_key(ExplainedPairs::is_allowed);
-    Ok(Answer { source: question.source, destination: question.destination, groups })
+    Ok(Answer {
+        source: question.source,
+        destination: question.destination,
+        groups,
+        every_port: whole.is_some(),
+        suggestions: Vec::new(),
+    })
 }

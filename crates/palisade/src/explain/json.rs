@@ -1,35 +1,43 @@
 //! An explanation as JSON.
 
+use palisade_analysis::{
+    ConnectionEnd, NodeAddresses, WorkloadPods,
+    edit::{Edit, PairChange},
+    shape,
+};
+use palisade_manifest::Loaded;
 use palisade_policy::{
-    Action, Direction, Endpoint, Origin, Tier, Verdict,
+    Action, Direction, Endpoint, Name, ObjectKey, Origin, PolicyKey, Tier, Verdict,
     walk::{Decider, EntryStep, PolicyStep, RuleStep, Walk},
 };
 use serde::Serialize;
 
 use super::{
     answer::{Answer, ExplainedPairs, Pair},
-    suggestion::{SuggestedEdit, Suggestion},
+    suggestion::Suggestion,
     tree::decider,
 };
 use crate::{
     can::JsonEnd,
     cluster::JsonMissing,
-    connection_ends::JsonObject,
+    connection_ends::{self, JsonObject},
     output::Encoding,
     reasons::verdict_word,
-    traffic::{JsonRange, JsonTraffic},
+    traffic::{JsonRange, JsonTraffic, family_names},
 };
 
 /// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
-const SCHEMA: &str = "palisade.explain/v1";
+const SCHEMA: &str = "palisade.explain/v2";
 
 #[derive(Serialize)]
 struct Document<'a> {
     schema: &'static str,
     source: &'a str,
     destination: &'a str,
-    allowed: bool,
+    verdict: &'static str,
     answers: Vec<JsonGroup<'a>>,
+    /// Alternatives, the best first.
+    suggestions: Vec<JsonSuggestion<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     incomplete: &'a [JsonMissing<'a>],
 }
@@ -39,12 +47,9 @@ struct JsonGroup<'a> {
     families: Vec<String>,
     asked: JsonTraffic,
     pairs: Vec<JsonPair>,
-    parts: Vec<JsonPart>,
+    parts: Vec<JsonPart<'a>>,
     egress: JsonWalk<'a>,
     ingress: JsonWalk<'a>,
-    suggestions: Vec<JsonSuggestion<'a>>,
-    suggestions_hold_for_all: bool,
-    suggestions_before_do: bool,
 }
 
 #[derive(Serialize)]
@@ -57,18 +62,18 @@ struct JsonPair {
 }
 
 #[derive(Serialize)]
-struct JsonPart {
+struct JsonPart<'a> {
     traffic: JsonTraffic,
     verdict: &'static str,
-    egress: JsonDecider,
-    ingress: JsonDecider,
+    egress: JsonDecider<'a>,
+    ingress: JsonDecider<'a>,
 }
 
 #[derive(Serialize)]
-struct JsonDecider {
+struct JsonDecider<'a> {
     verdict: &'static str,
     reason: &'static str,
-    policies: Vec<String>,
+    policies: Vec<JsonObject<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<usize>,
     text: String,
@@ -114,22 +119,57 @@ struct JsonEntry {
 
 #[derive(Serialize)]
 struct JsonSuggestion<'a> {
+    text: String,
+    /// Whether it corrects a mistake, rather than adding something.
+    mends: bool,
+    edits: Vec<JsonEdit<'a>>,
+    opens: Vec<JsonChange<'a>>,
+    closes: Vec<JsonChange<'a>>,
+    /// All patches, one after the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    patches: Vec<JsonPatch<'a>>,
+    /// Commands that edit objects in the cluster.
+    commands: Vec<&'a str>,
+    /// What must be inserted by hand.
+    by_hand: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct JsonEdit<'a> {
     text: &'a str,
-    policy: JsonObject<'a>,
-    direction: String,
-    wider: bool,
+    object: JsonObject<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<&'a str>,
-    /// The command that patches the policy in the cluster.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    command: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    yaml: Option<&'a str>,
+    direction: Option<String>,
+}
+
+#[derive(Serialize)]
+struct JsonChange<'a> {
+    from: JsonChangedEnd<'a>,
+    to: JsonChangedEnd<'a>,
+    families: Vec<String>,
+    traffic: JsonTraffic,
+}
+
+/// An end of a connection that an edit opens or closes.
+#[derive(Serialize)]
+struct JsonChangedEnd<'a> {
+    /// The short name, as in the text.
+    id: String,
+    objects: Vec<JsonObject<'a>>,
+    cidrs: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct JsonPatch<'a> {
+    file: &'a str,
+    patch: &'a str,
 }
 
 /// Renders the explanation as JSON.
 pub(crate) fn document(
     answer: &Answer,
+    loaded: &Loaded,
     incomplete: &[JsonMissing<'_>],
     encoding: Encoding,
 ) -> anyhow::Result<String> {
@@ -137,18 +177,19 @@ pub(crate) fn document(
         schema: SCHEMA,
         source: &answer.source,
         destination: &answer.destination,
-        allowed: answer.is_allowed(),
-        answers: answer.groups.iter().map(group).collect(),
+        verdict: if answer.is_allowed() { "allowed" } else { "denied" },
+        answers: answer.groups.iter().map(|g| group(g, loaded)).collect(),
+        suggestions: answer.suggestions.iter().map(|s| suggestion(s, loaded)).collect(),
         incomplete,
     })
 }
 
-fn group(group: &ExplainedPairs) -> JsonGroup<'_> {
+fn group<'a>(group: &'a ExplainedPairs, loaded: &'a Loaded) -> JsonGroup<'a> {
     let parts = group.explanation.parts.iter().map(|part| JsonPart {
         traffic: (&part.traffic).into(),
         verdict: verdict_word(part.verdict),
-        egress: decided(&part.egress, Direction::Egress),
-        ingress: decided(&part.ingress, Direction::Ingress),
+        egress: decided(&part.egress, Direction::Egress, loaded),
+        ingress: decided(&part.ingress, Direction::Ingress, loaded),
     });
     JsonGroup {
         families: group.families().iter().map(ToString::to_string).collect(),
@@ -157,9 +198,6 @@ fn group(group: &ExplainedPairs) -> JsonGroup<'_> {
         parts: parts.collect(),
         egress: walk(&group.explanation.egress),
         ingress: walk(&group.explanation.ingress),
-        suggestions: group.suggestions.iter().map(suggestion).collect(),
-        suggestions_hold_for_all: group.suggestions_hold_for_all,
-        suggestions_before_do: group.suggestions_before_do,
     }
 }
 
@@ -169,7 +207,11 @@ fn pair(pair: &Pair) -> JsonPair {
     JsonPair { source: end(&pair.source), destination: end(&pair.destination), stands_for }
 }
 
-fn decided((verdict, why): &(Verdict, Decider), direction: Direction) -> JsonDecider {
+fn decided<'a>(
+    (verdict, why): &'a (Verdict, Decider),
+    direction: Direction,
+    loaded: &'a Loaded,
+) -> JsonDecider<'a> {
     let (reason, rule) = match why {
         Decider::Itself => ("itself", None),
         Decider::NoSubject => ("no-subject", None),
@@ -179,10 +221,13 @@ fn decided((verdict, why): &(Verdict, Decider), direction: Direction) -> JsonDec
         Decider::Rule(rule) => ("rule", Some(rule.index)),
         Decider::Isolated(_) => ("isolated", None),
     };
+    let object = |key: &'a PolicyKey| {
+        JsonObject::of_policy(key, loaded.cluster.policies.get(key).and_then(|p| p.origin.as_ref()))
+    };
     JsonDecider {
         verdict: verdict_word(*verdict),
         reason,
-        policies: why.policies().map(ToString::to_string).collect(),
+        policies: why.policies().map(object).collect(),
         rule,
         text: decider(why, direction),
     }
@@ -237,20 +282,73 @@ fn entries(steps: &[EntryStep]) -> Vec<JsonEntry> {
         .collect()
 }
 
-fn suggestion(suggestion: &Suggestion) -> JsonSuggestion<'_> {
-    let (mut patch, mut command, mut yaml) = (None, None, None);
-    match &suggestion.how {
-        SuggestedEdit::Patch(text) => patch = Some(&**text),
-        SuggestedEdit::Command(text) => command = Some(text.trim_end()),
-        SuggestedEdit::Text(text) => yaml = Some(&**text).filter(|t| !t.is_empty()),
-    }
+fn changed_end<'a>(end: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonChangedEnd<'a> {
+    let origin = |kind: &str, namespace: &Name, name: &Name| {
+        let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
+        loaded.origins.get(&(Name::from(kind), key))
+    };
+    let workload = |w: &'a WorkloadPods| {
+        let origin = origin(&w.kind, &w.namespace, &w.name);
+        JsonObject::new(&w.kind, Some(&w.namespace), &w.name, origin)
+    };
+    let cluster_scoped: Name = "".into();
+    let node = |n: &'a NodeAddresses| {
+        JsonObject::new("Node", None, &n.name, origin("Node", &cluster_scoped, &n.name))
+    };
+    let objects = match end {
+        ConnectionEnd::Workload(w) => vec![workload(w)],
+        ConnectionEnd::Class(all) | ConnectionEnd::IngressController(all) => {
+            all.iter().map(workload).collect()
+        }
+        ConnectionEnd::Pod { key, .. } => {
+            let origin = origin("Pod", &key.namespace, &key.name);
+            vec![JsonObject::new("Pod", Some(&key.namespace), &key.name, origin)]
+        }
+        ConnectionEnd::Namespace(name) => {
+            vec![JsonObject::new("Namespace", None, name, origin("Namespace", &cluster_scoped, name))]
+        }
+        ConnectionEnd::OwnNode(nodes) | ConnectionEnd::Nodes(nodes) => nodes.iter().map(node).collect(),
+        ConnectionEnd::External(_) => Vec::new(),
+    };
+    let cidrs = match end {
+        ConnectionEnd::External(e) => shape::cidrs(&e.ranges).iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    };
+    JsonChangedEnd { id: connection_ends::name(end), objects, cidrs }
+}
+
+fn suggestion<'a>(suggestion: &'a Suggestion, loaded: &'a Loaded) -> JsonSuggestion<'a> {
+    let change = |change: &'a PairChange| JsonChange {
+        from: changed_end(&change.from, loaded),
+        to: changed_end(&change.to, loaded),
+        families: family_names(change.families),
+        traffic: (&change.traffic).into(),
+    };
+    let edit = |(edit, text): (&'a Edit, &'a String)| JsonEdit {
+        text,
+        object: match edit {
+            Edit::Labels { namespace, workload, .. } => {
+                let declared = loaded.workload_labels.get(&(namespace.clone(), workload.clone()));
+                let origin = declared.and_then(|d| d.template_origin.as_ref());
+                JsonObject::new(&workload.kind, Some(namespace), &workload.name, origin)
+            }
+            Edit::NewPolicy(policy) => JsonObject::of_policy(&policy.key, None),
+            Edit::Rules { policy, origin, .. }
+            | Edit::Subject { policy, origin, .. }
+            | Edit::Direction { policy, origin, .. } => JsonObject::of_policy(policy, origin.as_ref()),
+        },
+        direction: edit.direction().map(|d| d.to_string()),
+    };
+    let patches = &suggestion.patches;
     JsonSuggestion {
-        text: &suggestion.what,
-        policy: JsonObject::of_policy(&suggestion.edit.policy, suggestion.edit.origin.as_ref()),
-        direction: suggestion.edit.direction.to_string(),
-        wider: suggestion.wider,
-        patch,
-        command,
-        yaml,
+        text: suggestion.text(),
+        mends: suggestion.plan.mends,
+        edits: suggestion.edits().iter().zip(&suggestion.texts).map(edit).collect(),
+        opens: suggestion.plan.effect.opens.iter().map(change).collect(),
+        closes: suggestion.plan.effect.closes.iter().map(change).collect(),
+        patch: (!patches.is_empty()).then(|| patches.iter().map(|p| &*p.patch).collect()),
+        patches: patches.iter().map(|p| JsonPatch { file: &p.file, patch: &p.patch }).collect(),
+        commands: suggestion.commands.iter().map(|c| c.trim_end()).collect(),
+        by_hand: suggestion.by_hand.iter().map(|y| &**y).filter(|y| !y.is_empty()).collect(),
     }
 }

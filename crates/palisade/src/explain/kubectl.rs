@@ -1,34 +1,76 @@
-//! Renders an edit of a policy in the cluster as a `kubectl patch` command.
+//! Renders an edit of an object in the cluster as a `kubectl` command.
 //!
-//! The patch is verified: it is applied to the object that was read, and shown only if the result is exactly the edited
-//! policy.
+//! A patch of a policy is verified: it is applied to the object that was read, and shown only if the result is exactly the
+//! edited policy.
 
 use std::borrow::Cow;
 
 use palisade_analysis::{
     diff::changed_policies,
-    edit::{Edit, EditAction, applied},
+    edit::{Edit, RuleEdit, applied},
 };
 use palisade_api::ClusterSnapshot;
 use palisade_manifest::{Input, LoadOptions, load};
-use palisade_policy::{Cluster, Direction, Policy};
-use serde_json::{Value, json};
+use palisade_policy::{Cluster, Direction, Policy, PolicyKey};
+use serde_json::{Map, Value, json};
 
 use super::manifest;
 
-/// Returns the command, if the policy comes from the cluster.
+/// Returns the command, if the edited object comes from the cluster. `cluster` is what earlier edits of the plan left.
 pub(crate) fn command(
     cluster: &Cluster,
     live: &ClusterSnapshot,
     context: Option<&str>,
     edit: &Edit,
 ) -> Option<String> {
-    let policy = cluster.policies.get(&edit.policy)?;
+    let option = |name: &str, value: &str| format!(" {name} {}", quoted(value));
+    let context = context.map(|c| option("--context", c)).unwrap_or_default();
+    let namespaced = |namespace: &str| {
+        Some(namespace).filter(|n| !n.is_empty()).map(|n| option("-n", n)).unwrap_or_default()
+    };
+    match edit {
+        Edit::NewPolicy(_) => {
+            let yaml = manifest::text(edit);
+            Some(format!("kubectl{context} apply -f - <<'EOF'\n{yaml}EOF\n"))
+        }
+        Edit::Labels { namespace, workload, labels } => {
+            let labels: Map<String, Value> =
+                labels.iter().map(|(k, v)| (k.to_string(), Value::from(&**v))).collect();
+            let template = json!({"template": {"metadata": {"labels": labels}}});
+            let spec = match &*workload.kind {
+                "CronJob" => json!({"jobTemplate": {"spec": template}}),
+                _ => template,
+            };
+            let kind = workload.kind.to_ascii_lowercase();
+            live.object(&workload.kind, namespace, &workload.name)?;
+            Some(format!(
+                "kubectl{context}{} patch {kind} {} --type=merge -p {}\n",
+                namespaced(namespace),
+                quoted(&workload.name),
+                quoted(&json!({"spec": spec}).to_string())
+            ))
+        }
+        Edit::Rules { .. } | Edit::Subject { .. } | Edit::Direction { .. } => {
+            let key = edit.policy()?;
+            let operations = verified(cluster, live, key, edit)?;
+            Some(format!(
+                "kubectl{context}{} patch {} {} --type=json -p {}\n",
+                namespaced(&key.namespace),
+                key.kind.to_ascii_lowercase(),
+                quoted(&key.name),
+                quoted(&Value::from(operations).to_string())
+            ))
+        }
+    }
+}
+
+/// Returns an edit of a policy as JSON Patch operations that have exactly its effect.
+fn verified(cluster: &Cluster, live: &ClusterSnapshot, key: &PolicyKey, edit: &Edit) -> Option<Vec<Value>> {
+    let policy = cluster.policies.get(key)?;
     // A policy of a file replaces the one in the cluster.
     if policy.origin.as_ref()?.line().is_some() {
         return None;
     }
-    let key = &edit.policy;
     let object = live.object(&key.kind, &key.namespace, &key.name)?;
     let before: Value = serde_json::from_str(&object.json).ok()?;
     let operations = operations(policy, edit)?;
@@ -36,55 +78,73 @@ pub(crate) fn command(
     for operation in &operations {
         apply(&mut after, operation)?;
     }
-    has_effect(&before, &after, edit).then(|| {
-        let kind = key.kind.to_ascii_lowercase();
-        let option = |name: &str, value: &str| format!(" {name} {}", quoted(value));
-        let context = context.map(|c| option("--context", c)).unwrap_or_default();
-        let namespace = Some(&*key.namespace).filter(|n| !n.is_empty());
-        let namespace = namespace.map(|n| option("-n", n)).unwrap_or_default();
-        let patch = Value::from(operations).to_string();
-        format!(
-            "kubectl{context}{namespace} patch {kind} {} --type=json -p {}\n",
-            quoted(&key.name),
-            quoted(&patch)
-        )
-    })
+    has_effect(&before, &after, edit).then_some(operations)
 }
 
 /// Returns the edit as JSON Patch operations (RFC 6902).
 fn operations(policy: &Policy, edit: &Edit) -> Option<Vec<Value>> {
-    let direction = edit.direction;
+    let operation = |op: &str, path: String, value: Value| json!({"op": op, "path": path, "value": value});
+    let remove = |path: String| json!({"op": "remove", "path": path});
+    let key = &policy.key;
+    let (direction, action) = match edit {
+        Edit::Rules { direction, action, .. } => (*direction, action),
+        Edit::Subject { selector, .. } => {
+            let selector = manifest::selector(selector);
+            return Some(vec![operation("replace", "/spec/podSelector".to_owned(), selector)]);
+        }
+        Edit::Direction { direction, .. } => {
+            let word = if *direction == Direction::Ingress { "Ingress" } else { "Egress" };
+            return Some(vec![operation("add", "/spec/policyTypes/-".to_owned(), word.into())]);
+        }
+        Edit::NewPolicy(_) | Edit::Labels { .. } => return None,
+    };
     let (list, peers) =
         if direction == Direction::Ingress { ("/spec/ingress", "from") } else { ("/spec/egress", "to") };
-    let add = |path: String, value: Value| vec![json!({"op": "add", "path": path, "value": value})];
-    let key = &edit.policy;
-    Some(match &edit.action {
-        EditAction::AddRule { at, rule } => {
+    let ports = if &*key.kind == "ClusterNetworkPolicy" { "protocols" } else { "ports" };
+    Some(match action {
+        RuleEdit::AddRule { at, rule } => {
             let rule = manifest::rule(rule, key, direction);
-            match policy.rules(direction).map_or(0, <[_]>::len) {
-                0 => add(list.to_owned(), json!([rule])),
-                rules if *at < rules => add(format!("{list}/{at}"), rule),
-                _ => add(format!("{list}/-"), rule),
-            }
+            vec![match policy.rules(direction).map_or(0, <[_]>::len) {
+                0 => operation("add", list.to_owned(), json!([rule])),
+                rules if *at < rules => operation("add", format!("{list}/{at}"), rule),
+                _ => operation("add", format!("{list}/-"), rule),
+            }]
         }
-        EditAction::AddPeer { rule, peer } => {
-            add(format!("{list}/{rule}/{peers}/-"), manifest::peer(peer, key))
+        RuleEdit::AddPeers { rule, peers: new } => {
+            let new = new.iter().map(|p| manifest::peer(p, key));
+            new.map(|peer| operation("add", format!("{list}/{rule}/{peers}/-"), peer)).collect()
         }
-        EditAction::AddPort { rule, port } => {
-            let ports = if &*key.kind == "ClusterNetworkPolicy" { "protocols" } else { "ports" };
-            add(format!("{list}/{rule}/{ports}/-"), manifest::port(port, key))
+        RuleEdit::AddPorts { rule, ports: new } => {
+            let new = new.iter().map(|p| manifest::port(p, key));
+            new.map(|port| operation("add", format!("{list}/{rule}/{ports}/-"), port)).collect()
         }
-        EditAction::RemoveRules(gone) => {
-            let remove = |rule: &usize| json!({"op": "remove", "path": format!("{list}/{rule}")});
-            gone.iter().rev().map(remove).collect()
+        RuleEdit::ReplacePeer { rule, index, peer } => {
+            let peer = manifest::peer(peer, key);
+            vec![operation("replace", format!("{list}/{rule}/{peers}/{index}"), peer)]
         }
-        EditAction::NewPolicy(_) => return None,
+        RuleEdit::ReplacePort { rule, index, ports: new } => {
+            let place = format!("{list}/{rule}/{ports}/{index}");
+            let new = new.iter().rev().map(|port| operation("add", place.clone(), manifest::port(port, key)));
+            [remove(place.clone())].into_iter().chain(new).collect()
+        }
+        RuleEdit::RemovePeers { rule, gone } => {
+            gone.iter().rev().map(|n| remove(format!("{list}/{rule}/{peers}/{n}"))).collect()
+        }
+        RuleEdit::RemovePorts { rule, gone } => {
+            gone.iter().rev().map(|n| remove(format!("{list}/{rule}/{ports}/{n}"))).collect()
+        }
+        RuleEdit::RemoveRules(gone) => gone.iter().rev().map(|n| remove(format!("{list}/{n}"))).collect(),
     })
 }
 
 /// Applies an operation. `None`: the path does not exist.
 fn apply(object: &mut Value, operation: &Value) -> Option<()> {
     let (above, last) = operation["path"].as_str()?.rsplit_once('/')?;
+    if operation["op"] == "replace" {
+        let place = object.pointer_mut(operation["path"].as_str()?)?;
+        *place = operation.get("value")?.clone();
+        return Some(());
+    }
     match (object.pointer_mut(above)?, operation.get("value")) {
         (Value::Array(list), Some(value)) => {
             let at = if last == "-" { list.len() } else { last.parse().ok()? };

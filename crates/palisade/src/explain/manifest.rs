@@ -1,6 +1,6 @@
 //! Renders rules, peers and ports as YAML of the API.
 
-use palisade_analysis::edit::{Edit, EditAction};
+use palisade_analysis::edit::{Edit, RuleEdit};
 use palisade_policy::{
     Action, Direction, IpBlock, NAMESPACE_NAME_LABEL, NamespaceMatch, Peer, PodMatch, Policy, PolicyKey,
     PortMatch, Protocol, Rule, Selector, Test, Tier,
@@ -9,18 +9,32 @@ use serde_json::{Map, Value, json};
 
 /// Returns what an edit adds, as YAML. Empty if it only removes something.
 pub(crate) fn text(edit: &Edit) -> String {
-    let value = match &edit.action {
-        EditAction::AddRule { rule, .. } => json!([self::rule(rule, &edit.policy, edit.direction)]),
-        EditAction::AddPeer { peer, .. } => json!([self::peer(peer, &edit.policy)]),
-        EditAction::AddPort { port, .. } => json!([self::port(port, &edit.policy)]),
-        EditAction::RemoveRules(_) => return String::new(),
-        EditAction::NewPolicy(policy) => self::policy(policy),
+    let value = match edit {
+        Edit::Rules { policy: key, direction, action, .. } => match action {
+            RuleEdit::AddRule { rule, .. } => json!([self::rule(rule, key, *direction)]),
+            RuleEdit::AddPeers { peers, .. } => peers.iter().map(|p| peer(p, key)).collect(),
+            RuleEdit::ReplacePeer { peer, .. } => json!([self::peer(peer, key)]),
+            RuleEdit::AddPorts { ports, .. } | RuleEdit::ReplacePort { ports, .. } => {
+                ports.iter().map(|p| port(p, key)).collect()
+            }
+            RuleEdit::RemovePeers { .. } | RuleEdit::RemovePorts { .. } | RuleEdit::RemoveRules(_) => {
+                return String::new();
+            }
+        },
+        Edit::Subject { selector, .. } => json!({"podSelector": self::selector(selector)}),
+        Edit::Direction { .. } => json!({"policyTypes": ["Ingress", "Egress"]}),
+        Edit::NewPolicy(policy) => self::policy(policy),
+        Edit::Labels { labels, .. } => {
+            let labels: Map<String, Value> =
+                labels.iter().map(|(k, v)| (k.to_string(), Value::from(&**v))).collect();
+            json!({"metadata": {"labels": labels}})
+        }
     };
     yaml(&value)
 }
 
 /// Renders a value as YAML. Writing to memory does not fail, and JSON is valid YAML.
-fn yaml(value: &Value) -> String {
+pub(crate) fn yaml(value: &Value) -> String {
     serde_saphyr::to_string(value).unwrap_or_else(|_| value.to_string())
 }
 
@@ -32,12 +46,34 @@ fn is_cluster_network_policy(key: &PolicyKey) -> bool {
     &*key.kind == "ClusterNetworkPolicy"
 }
 
-fn policy(policy: &Policy) -> Value {
+/// Renders a policy as an object of the API.
+pub(super) fn policy(policy: &Policy) -> Value {
     let rules = |rules: &Option<Vec<Rule>>, direction| {
         let rules = rules.as_ref()?;
         Some(Value::from_iter(rules.iter().map(|r| rule(r, &policy.key, direction))))
     };
     let mut spec = Map::new();
+    if is_network_policy(&policy.key) {
+        let types: Vec<&str> = [("Ingress", policy.ingress.is_some()), ("Egress", policy.egress.is_some())]
+            .into_iter()
+            .filter_map(|(name, applies)| applies.then_some(name))
+            .collect();
+        spec.insert("podSelector".to_owned(), selector(&policy.subject.pods));
+        spec.insert("policyTypes".to_owned(), types.into());
+        for (name, list, direction) in
+            [("ingress", &policy.ingress, Direction::Ingress), ("egress", &policy.egress, Direction::Egress)]
+        {
+            if let Some(list) = rules(list, direction).filter(|list| list != &json!([])) {
+                spec.insert(name.to_owned(), list);
+            }
+        }
+        return json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": &*policy.key.name, "namespace": &*policy.key.namespace},
+            "spec": spec,
+        });
+    }
     let tier = if policy.tier == Tier::Baseline { "Baseline" } else { "Admin" };
     spec.insert("tier".to_owned(), tier.into());
     spec.insert("priority".to_owned(), policy.priority.into());
@@ -128,7 +164,7 @@ fn namespace_selector(namespaces: &NamespaceMatch) -> Value {
     }
 }
 
-fn selector(selector: &Selector) -> Value {
+pub(super) fn selector(selector: &Selector) -> Value {
     let (mut labels, mut expressions) = (Map::new(), Vec::new());
     for requirement in selector.requirements() {
         let key = requirement.key.to_string();

@@ -1,193 +1,204 @@
-//! Renders an edit as a unified diff of the policy's file.
+//! Renders edits as one unified diff for each file.
 //!
-//! Lines are inserted or removed at the origin of the policy's parts; the rest of the file, with its comments and style,
-//! stays as it is. The patch is verified: the patched text is read back, and the patch is shown only if the file's policies
-//! are exactly the edited ones. Files in an unusual style (JSON, lists in brackets) get no patch.
+//! The edits of a file are made one after the other. After each one the text is read, and must have exactly the edited
+//! objects; otherwise the edit is left to be made by hand. A new policy is appended to the file of a policy of its
+//! namespace, or gets a file of its own if the user named the directory.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use palisade_analysis::{
     diff::changed_policies,
-    edit::{Edit, EditAction, applied},
+    edit::{Edit, applied},
 };
-use palisade_manifest::{Input, LoadOptions, load};
-use palisade_policy::{Cluster, Direction, Origin, Policy};
+use palisade_manifest::{Input, LoadOptions, Loaded, load};
+use palisade_policy::{Cluster, Direction, Name, NamespaceMatch, Policy};
+use similar::TextDiff;
 
-use super::{manifest, suggestion::EditTarget};
+use super::{
+    manifest, splice,
+    suggestion::{EditTarget, FilePatch},
+};
 
 /// Lines of context around a change.
 const CONTEXT: usize = 3;
 
-/// Lines to remove and lines to insert in their place.
-struct Splice {
-    at: usize,
-    removed: usize,
-    inserted: Vec<String>,
+/// The files that edits change.
+pub(crate) struct Patches<'a> {
+    place: EditTarget<'a>,
+    files: BTreeMap<String, PatchedFile>,
 }
 
-/// Returns the patch, if the file can be patched.
-pub(crate) fn patch(place: EditTarget<'_>, edit: &Edit) -> Option<String> {
-    let policy = place.cluster.policies.get(&edit.policy)?;
-    let source = policy.origin.as_ref()?;
-    source.line()?;
-    let file = source.file.clone();
-    // Reading a pipe again would block.
-    if !fs::metadata(Path::new(&*file)).is_ok_and(|m| m.is_file()) {
-        return None;
-    }
-    let text = fs::read_to_string(Path::new(&*file)).ok()?;
-    // A last line without a line feed would need a special marker, and control characters must not reach a terminal.
-    if text.contains(|c: char| c.is_control() && c != '\n') || !text.ends_with('\n') {
-        return None;
-    }
-    let lines: Vec<&str> = text.lines().collect();
-    let splice = splice(&lines, policy, edit)?;
-    let mut patched: Vec<&str> = lines[..splice.at].to_vec();
-    patched.extend(splice.inserted.iter().map(String::as_str));
-    patched.extend(&lines[splice.at + splice.removed..]);
-    let patched = patched.join("\n") + "\n";
-    has_effect(&file, place, &text, &patched, edit).then(|| unified(&file, &lines, &splice))
+struct PatchedFile {
+    /// Empty for a new file.
+    before: String,
+    after: String,
+    is_new: bool,
 }
 
-/// Whether the patched file has exactly the edited policies and is otherwise unchanged.
-fn has_effect(file: &str, place: EditTarget<'_>, before: &str, after: &str, edit: &Edit) -> bool {
-    let default_namespace = place.namespace.to_owned();
-    let options =
-        place.reading.options(LoadOptions { default_namespace, addresses: None, ..LoadOptions::default() });
-    let read = |text: &str| load(&[Input::Text { name: file.to_owned(), text: text.to_owned() }], &options);
-    let (before, after) = (read(before), read(after));
-    if after.has_errors() && !before.has_errors() {
-        return false;
+impl<'a> Patches<'a> {
+    pub(crate) fn new(place: EditTarget<'a>) -> Self {
+        Self { place, files: BTreeMap::new() }
     }
-    let (before, after) = (before.cluster, after.cluster);
-    let others = |c: &Cluster| Cluster { policies: Default::default(), ..c.clone() };
-    let policies = |c: Cluster| Cluster { policies: c.policies, ..Cluster::default() };
-    others(&before) == others(&after)
-        && changed_policies(&policies(applied(&before, edit)), &policies(after)).is_empty()
-}
 
-fn splice(lines: &[&str], policy: &Policy, edit: &Edit) -> Option<Splice> {
-    let rules = policy.rules(edit.direction)?;
-    let insert = |at, indent: usize| Splice { at, removed: 0, inserted: added(edit, indent) };
-    match &edit.action {
-        EditAction::AddPort { rule, .. } => {
-            let last = rules.get(*rule)?.ports.as_ref()?.last()?;
-            let item = item(lines, last.origin.as_ref()?)?;
-            Some(insert(item.end, item.indent))
-        }
-        EditAction::AddPeer { rule, .. } => {
-            let last = rules.get(*rule)?.peers.as_ref()?.last()?;
-            let item = item(lines, last.origin.as_ref()?)?;
-            Some(insert(item.end, item.indent))
-        }
-        EditAction::AddRule { at, .. } => match (rules.get(*at), rules.last()) {
-            (Some(next), _) => {
-                let item = item(lines, next.origin.as_ref()?)?;
-                Some(insert(item.start, item.indent))
+    /// Makes an edit. Returns whether it could be made.
+    pub(crate) fn add(&mut self, edit: &Edit) -> bool {
+        match edit {
+            Edit::NewPolicy(policy) => self.add_policy(edit, policy),
+            Edit::Labels { namespace, workload, .. } => {
+                let key = (namespace.clone(), workload.clone());
+                let declared = self.place.loaded.workload_labels.get(&key);
+                let origin = declared.and_then(|d| d.template_origin.as_ref()).filter(|o| o.line().is_some());
+                origin.is_some_and(|origin| self.change(&origin.file, edit))
             }
-            (None, Some(last)) => {
-                let item = item(lines, last.origin.as_ref()?)?;
-                Some(insert(item.end, item.indent))
+            _ => {
+                let origin = edit.origin().filter(|origin| origin.line().is_some());
+                origin.is_some_and(|origin| self.change(&origin.file, edit))
             }
-            (None, None) => first_rule(lines, policy.origin.as_ref()?, edit),
-        },
-        EditAction::RemoveRules(gone) => remove(lines, policy, gone, edit.direction),
-        EditAction::NewPolicy(_) => None,
+        }
+    }
+
+    /// Returns the patches, by file.
+    pub(crate) fn finish(self) -> Vec<FilePatch> {
+        let patch = |(file, patched): (String, PatchedFile)| {
+            let file = shown(&file);
+            let old = if patched.is_new { "/dev/null".to_owned() } else { file.clone() };
+            let diff = TextDiff::from_lines(&patched.before, &patched.after);
+            let patch = diff.unified_diff().context_radius(CONTEXT).header(&old, &file).to_string();
+            FilePatch { file, patch }
+        };
+        self.files.into_iter().filter(|(_, p)| p.before != p.after).map(patch).collect()
+    }
+
+    fn change(&mut self, file: &str, edit: &Edit) -> bool {
+        let Some(text) = self.text(file) else { return false };
+        let before = self.read(file, &text);
+        let expected = applied(&before.cluster, edit);
+        let found = splice::candidates(&text, &before, edit);
+        let Some(after) = found.into_iter().find(|after| self.has(file, &before, after, &expected)) else {
+            return false;
+        };
+        self.set(file, text, after, false);
+        true
+    }
+
+    fn add_policy(&mut self, edit: &Edit, policy: &Policy) -> bool {
+        let new = manifest::text(edit);
+        let Some(neighbor) = self.neighbor(policy) else { return false };
+        if let Some(file) = self.own_file(&neighbor, policy) {
+            self.set(&file, String::new(), new, true);
+            return true;
+        }
+        let Some(text) = self.text(&neighbor) else { return false };
+        let before = self.read(&neighbor, &text);
+        let expected = applied(&before.cluster, edit);
+        let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+        let separator = if text.trim_end().ends_with("---") { "" } else { "---\n" };
+        let after = format!("{text}{end}{separator}{new}");
+        let fits = self.has(&neighbor, &before, &after, &expected);
+        if fits {
+            self.set(&neighbor, text, after, false);
+        }
+        fits
+    }
+
+    fn set(&mut self, file: &str, before: String, after: String, is_new: bool) {
+        match self.files.get_mut(file) {
+            Some(known) => known.after = after,
+            None => drop(self.files.insert(file.to_owned(), PatchedFile { before, after, is_new })),
+        }
+    }
+
+    /// Returns the text of a file as earlier edits left it. `None` if it can't be patched.
+    fn text(&self, file: &str) -> Option<String> {
+        if let Some(known) = self.files.get(file) {
+            return Some(known.after.clone());
+        }
+        // Reading a pipe again would block.
+        if !fs::metadata(Path::new(file)).is_ok_and(|m| m.is_file()) {
+            return None;
+        }
+        let text = fs::read_to_string(Path::new(file)).ok()?;
+        // Control characters must not reach a terminal.
+        (!text.contains(|c: char| c.is_control() && c != '\n' && c != '\t')).then_some(text)
+    }
+
+    fn read(&self, file: &str, text: &str) -> Loaded {
+        let default_namespace = self.place.namespace.to_owned();
+        let options = LoadOptions { default_namespace, addresses: None, ..LoadOptions::default() };
+        let options = self.place.reading.options(options);
+        load(&[Input::Text { name: file.to_owned(), text: text.to_owned() }], &options)
+    }
+
+    /// Returns whether a text has exactly the expected objects.
+    fn has(&self, file: &str, before: &Loaded, after: &str, expected: &Cluster) -> bool {
+        let after = self.read(file, after);
+        let others = |c: &Cluster| Cluster { policies: BTreeMap::default(), ..c.clone() };
+        (!after.has_errors() || before.has_errors())
+            && others(&after.cluster) == others(expected)
+            && changed_policies(&after.cluster, expected).is_empty()
+    }
+
+    /// Returns the file next to which a new policy belongs: that of a policy of the same pods, of the same namespace, or of
+    /// any policy, or else of any object.
+    fn neighbor(&self, new: &Policy) -> Option<String> {
+        let loaded = self.place.loaded;
+        let directions =
+            |p: &Policy| Direction::BOTH.into_iter().any(|d| p.rules(d).is_some() && new.rules(d).is_some());
+        let rank = |p: &Policy| {
+            let namespace = match &new.subject.namespaces {
+                NamespaceMatch::Named(name) => p.key.namespace == *name,
+                NamespaceMatch::Selected(_) => p.key.kind == new.key.kind,
+            };
+            (!namespace, !directions(p))
+        };
+        let mut policies: Vec<(&Policy, &Name)> = loaded
+            .cluster
+            .policies
+            .values()
+            .filter_map(|p| Some((&**p, &p.origin.as_ref().filter(|o| o.line().is_some())?.file)))
+            .collect();
+        policies.sort_by_key(|(policy, _)| rank(policy));
+        let objects = loaded.origins.values().filter(|o| o.line().is_some()).map(|o| &o.file);
+        let mut files = policies.into_iter().map(|(_, file)| file).chain(objects);
+        files.find(|file| is_yaml(Path::new(&***file))).map(ToString::to_string)
+    }
+
+    /// Returns a new file for a policy, if the user named the directory of its neighbor and nothing lists its files.
+    fn own_file(&self, neighbor: &str, policy: &Policy) -> Option<String> {
+        let above = Path::new(neighbor).parent().filter(|p| !p.as_os_str().is_empty());
+        let directory = above.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+        let named = |argument: &String| {
+            let argument = Path::new(argument);
+            argument.is_dir() && Path::new(neighbor).starts_with(argument)
+        };
+        let lists = ["kustomization.yaml", "kustomization.yml", "Kustomization", "Chart.yaml"];
+        let here = std::iter::successors(Some(&*directory), |d| d.parent()).take(2);
+        if !self.place.files.iter().any(named)
+            || here.flat_map(|d| lists.map(|l| d.join(l))).any(|l| l.exists())
+        {
+            return None;
+        }
+        let name = |n: usize| match n {
+            1 => format!("{}.yaml", policy.key.name),
+            n => format!("{}-{n}.yaml", policy.key.name),
+        };
+        let files = (1..100).map(|n| directory.join(name(n)).display().to_string());
+        files.into_iter().find(|file| !Path::new(file).exists() && !self.files.contains_key(file))
     }
 }
 
-/// Returns the lines that an edit adds, indented.
-fn added(edit: &Edit, indent: usize) -> Vec<String> {
-    manifest::text(edit).lines().map(|line| format!("{:indent$}{line}", "")).collect()
+fn is_yaml(file: &Path) -> bool {
+    file.extension().is_some_and(|e| e == "yaml" || e == "yml") && file.is_file()
 }
 
-/// An item of a YAML list: its lines, and the indentation of its dash.
-struct Item {
-    start: usize,
-    end: usize,
-    indent: usize,
-}
-
-/// Returns the item at `source`, if it is in block style.
-fn item(lines: &[&str], source: &Origin) -> Option<Item> {
-    let start = (source.line as usize).checked_sub(1)?;
-    let line = lines.get(start)?;
-    let indent = indent_of(line);
-    if !line[indent..].starts_with("- ") {
-        return None;
-    }
-    let inside = |line: &&str| line.trim().is_empty() || indent_of(line) > indent;
-    let mut end = start + 1 + lines[start + 1..].iter().take_while(|l| inside(l)).count();
-    // Trailing blank lines and comments belong to what follows.
-    while end > start + 1 && (lines[end - 1].trim().is_empty() || lines[end - 1].trim().starts_with('#')) {
-        end -= 1;
-    }
-    Some(Item { start, end, indent })
-}
-
-fn indent_of(line: &str) -> usize {
-    line.len() - line.trim_start_matches(' ').len()
-}
-
-fn name(direction: Direction) -> &'static str {
-    if direction == Direction::Ingress { "ingress" } else { "egress" }
-}
-
-/// Adds a rule to a policy without rules: replaces `ingress: []`, or inserts a list at the beginning of `spec`.
-fn first_rule(lines: &[&str], source: &Origin, edit: &Edit) -> Option<Splice> {
-    let begin = (source.line as usize).checked_sub(1)?;
-    let document = lines.get(begin..)?.iter().take_while(|l| !l.starts_with("---"));
-    let document: Vec<(usize, &str)> = document.enumerate().map(|(n, line)| (begin + n, *line)).collect();
-    let key = name(edit.direction);
-    let with_key = |indent: usize| {
-        let mut inserted = vec![format!("{:indent$}{key}:", "")];
-        inserted.extend(added(edit, indent + 2));
-        inserted
-    };
-    let empty = format!("{key}: []");
-    if let Some((at, line)) = document.iter().find(|(_, line)| line.trim() == empty) {
-        return Some(Splice { at: *at, removed: 1, inserted: with_key(indent_of(line)) });
-    }
-    let spec = document.iter().position(|(_, line)| line.trim() == "spec:")?;
-    let (at, line) = document.get(spec + 1)?;
-    Some(Splice { at: *at, removed: 0, inserted: with_key(indent_of(line)) })
-}
-
-/// Removes adjacent rules.
-fn remove(lines: &[&str], policy: &Policy, gone: &[usize], direction: Direction) -> Option<Splice> {
-    let rules = policy.rules(direction)?;
-    let (first, last) = (*gone.first()?, *gone.last()?);
-    if last - first + 1 != gone.len() {
-        return None;
-    }
-    let place = |index: usize| rules.get(index)?.origin.as_ref().and_then(|s| item(lines, s));
-    let (start, end) = (place(first)?.start, place(last)?.end);
-    if gone.len() < rules.len() {
-        return Some(Splice { at: start, removed: end - start, inserted: Vec::new() });
-    }
-    // An empty list is written: without it, the policy might not isolate pods.
-    let key = name(direction);
-    let head = (0..start).rev().find(|at| lines[*at].trim() == format!("{key}:"))?;
-    let indent = indent_of(lines[head]);
-    Some(Splice { at: head, removed: end - head, inserted: vec![format!("{:indent$}{key}: []", "")] })
-}
-
-/// Renders the change in the format of `diff -u`.
-fn unified(file: &str, lines: &[&str], splice: &Splice) -> String {
-    let Splice { at, removed, inserted } = splice;
-    let from = at.saturating_sub(CONTEXT);
-    let behind = at + removed;
-    let to = (behind + CONTEXT).min(lines.len());
-    let (old, new) = (to - from, to - from - removed + inserted.len());
-    // `git apply` and `patch` reject absolute paths, and `git apply` rejects paths that begin with a dot.
+/// Returns a path as patches need it: `git apply` and `patch` reject absolute paths, and `git apply` rejects paths that begin
+/// with a dot.
+fn shown(file: &str) -> String {
     let here = std::env::current_dir().ok();
     let below = here.and_then(|dir| Path::new(file).strip_prefix(dir).ok().map(|p| p.display().to_string()));
-    let file = below.as_deref().unwrap_or(file).trim_start_matches("./");
-    let mut out = format!("--- {file}\n+++ {file}\n@@ -{},{old} +{},{new} @@\n", from + 1, from + 1);
-    let mut put = |sign: char, line: &str| _ = writeln!(out, "{sign}{line}");
-    lines[from..*at].iter().for_each(|line| put(' ', line));
-    lines[*at..behind].iter().for_each(|line| put('-', line));
-    inserted.iter().for_each(|line| put('+', line));
-    lines[behind..to].iter().for_each(|line| put(' ', line));
-    out
+    below.as_deref().unwrap_or(file).trim_start_matches("./").to_owned()
 }

@@ -1,94 +1,151 @@
 //! Finds edits that change a verdict, and renders each in words and as a patch where possible.
 
-use palisade_analysis::{
-    edit::{self, Choices, Edit, EditAction},
-    explain,
-};
+use palisade_analysis::edit::{self, DeclaredLabels, DeclaredWorkloads, Edit, Plan, RuleEdit};
+use palisade_manifest::Loaded;
 use palisade_names::{describe_peer, describe_port};
-use palisade_policy::{Cluster, Flow};
+use palisade_policy::{Origin, Selector};
 
 use super::{
-    answer::{Answer, ExplainedPairs, Pair},
-    kubectl, manifest, patch,
-    suggestion::{EditTarget, SuggestedEdit, Suggestion},
+    answer::Answer,
+    kubectl, manifest,
+    patch::Patches,
+    suggestion::{EditTarget, Suggestion},
 };
-/// Adds to each group the edits that allow denied traffic, or with `to_deny` deny allowed traffic.
-pub(crate) fn add(answer: &mut Answer, place: EditTarget<'_>, to_deny: bool) {
-    let cluster = place.cluster;
-    let mut edited = cluster.clone();
-    for group in &mut answer.groups {
-        let Some(flow) = &group.flow else { continue };
-        if group.is_allowed() != to_deny {
-            continue;
+
+/// Adds edits that allow denied traffic, or with `to_deny` deny allowed traffic. `mends` are edits that correct mistakes.
+pub(crate) fn add(answer: &mut Answer, place: EditTarget<'_>, to_deny: bool, mends: &[Edit]) {
+    if answer.every_port {
+        return;
+    }
+    let (question, workloads) = (answer.question(), declared(place.loaded));
+    let cluster = &place.loaded.cluster;
+    let plans = if to_deny {
+        edit::to_deny(cluster, &question, &workloads)
+    } else {
+        edit::to_allow(cluster, &question, &workloads, mends)
+    };
+    let mut suggestions: Vec<Suggestion> = plans.into_iter().map(|plan| suggestion(place, plan)).collect();
+    // A patch is worth more than advice, unless it opens more. The sort is stable.
+    suggestions.sort_by_key(|s| (!s.plan.effect.is_none(), !s.is_complete()));
+    answer.suggestions = suggestions;
+}
+
+/// Returns what manifests declare about the labels of workloads.
+pub(crate) fn declared(loaded: &Loaded) -> DeclaredWorkloads {
+    let of = |labels: &palisade_manifest::WorkloadLabels| DeclaredLabels {
+        selector: Selector::of_labels(labels.selector.iter().map(|(k, v)| (&**k, &**v))),
+        object: labels.object.clone(),
+        template: labels.template.clone(),
+        origin: labels.template_origin.clone(),
+    };
+    loaded.workload_labels.iter().map(|(key, labels)| (key.clone(), of(labels))).collect()
+}
+
+fn suggestion(place: EditTarget<'_>, plan: Plan) -> Suggestion {
+    let mut patches = Patches::new(place);
+    let mut commands = Vec::new();
+    let mut by_hand = Vec::new();
+    // Edits apply in order, so what a command edits is what earlier edits left.
+    let mut cluster = place.loaded.cluster.clone();
+    for edit in &plan.edits {
+        if !patches.add(edit) {
+            let command = place.live.and_then(|live| kubectl::command(&cluster, live, place.context, edit));
+            match command {
+                Some(command) => commands.push(command),
+                None => by_hand.push(manifest::text(edit)),
+            }
         }
-        // An edit suggested for an earlier group may suffice: a rule may decide differently in each IP family.
-        if edited != *cluster && holds(group, flow, &edited, to_deny) {
-            group.suggestions_before_do = true;
-            continue;
+        cluster = edit::applied(&cluster, edit);
+    }
+    let texts = plan.edits.iter().map(|edit| description(edit, place)).collect();
+    Suggestion { plan, texts, patches: patches.finish(), commands, by_hand }
+}
+
+fn description(edit: &Edit, place: EditTarget<'_>) -> String {
+    let at = |origin: Option<&Origin>| origin.map(|s| format!(" ({s})")).unwrap_or_default();
+    let at_policy = at(edit.origin());
+    match edit {
+        Edit::Rules { policy, direction, action, .. } => {
+            let rule = |index: &usize| format!("{direction}[{index}] of {policy}{at_policy}");
+            let peers = |peers: &[palisade_policy::Peer]| {
+                peers.iter().map(describe_peer).collect::<Vec<_>>().join(" and ")
+            };
+            let ports = |ports: &[palisade_policy::PortMatch]| {
+                ports.iter().map(describe_port).collect::<Vec<_>>().join(" and ")
+            };
+            let plural = |n: usize, word: &str| if n == 1 { word.to_owned() } else { format!("{word}s") };
+            match action {
+                RuleEdit::AddRule { .. } => format!("add an {direction} rule to {policy}{at_policy}"),
+                RuleEdit::AddPeers { rule: index, peers: new } => {
+                    format!("add the {} {} to {}", plural(new.len(), "peer"), peers(new), rule(index))
+                }
+                RuleEdit::AddPorts { rule: index, ports: new } => {
+                    format!("add {} to the ports of {}", ports(new), rule(index))
+                }
+                RuleEdit::ReplacePeer { rule: index, index: n, peer } => {
+                    let old = old_peer(place, edit, *index, *n);
+                    format!("replace {old} by {} in {}", describe_peer(peer), rule(index))
+                }
+                RuleEdit::ReplacePort { rule: index, index: n, ports: new } => {
+                    let old = old_port(place, edit, *index, *n);
+                    format!("replace {old} by {} in {}", ports(new), rule(index))
+                }
+                RuleEdit::RemovePeers { rule: index, gone } => {
+                    let old: Vec<String> = gone.iter().map(|n| old_peer(place, edit, *index, *n)).collect();
+                    format!("remove {} from {}", old.join(" and "), rule(index))
+                }
+                RuleEdit::RemovePorts { rule: index, gone } => {
+                    let old: Vec<String> = gone.iter().map(|n| old_port(place, edit, *index, *n)).collect();
+                    format!("remove {} from {}", old.join(" and "), rule(index))
+                }
+                RuleEdit::RemoveRules(rules) => {
+                    let rules: Vec<String> = rules.iter().map(|n| format!("{direction}[{n}]")).collect();
+                    format!("remove {} from {policy}{at_policy}", rules.join(" and "))
+                }
+            }
         }
-        let edits = if to_deny { closing(cluster, flow) } else { opening(cluster, flow) };
-        if edits.is_empty() {
-            continue;
+        Edit::Subject { policy, selector, .. } => {
+            format!("let {policy}{at_policy} select pods {selector}")
         }
-        let alone = edits.iter().fold(cluster.clone(), |cluster, edit| edit::applied(&cluster, edit));
-        group.suggestions_hold_for_all = holds(group, flow, &alone, to_deny);
-        edited = edits.iter().fold(edited, |cluster, edit| edit::applied(&cluster, edit));
-        group.suggestions = edits.into_iter().map(|edit| suggestion(place, edit)).collect();
+        Edit::Direction { policy, direction, .. } => {
+            let word = if *direction == palisade_policy::Direction::Ingress { "Ingress" } else { "Egress" };
+            format!("add {word} to policyTypes of {policy}{at_policy}")
+        }
+        Edit::NewPolicy(policy) => {
+            let kind = &*policy.key.kind;
+            let missing = kind == "ClusterNetworkPolicy"
+                && place.live.is_some_and(|live| live.served.iter().all(|served| served.as_str() != kind));
+            let install = if missing {
+                "; the cluster does not serve ClusterNetworkPolicy: install its CustomResourceDefinition first"
+            } else {
+                ""
+            };
+            let direction = edit.direction().map(|d| format!(" for {d}")).unwrap_or_default();
+            format!("add {}{direction}{install}", policy.key)
+        }
+        Edit::Labels { namespace, workload, labels } => {
+            let key = (namespace.clone(), workload.clone());
+            let declared = place.loaded.workload_labels.get(&key);
+            let origin = at(declared.and_then(|d| d.template_origin.as_ref()));
+            format!(
+                "add {labels} to the pod template of {} {namespace}/{}{origin}",
+                workload.kind, workload.name
+            )
+        }
     }
 }
 
-/// Whether a cluster gives the requested verdict for all traffic of a group. An edit for a sample address says nothing
-/// about the part of the internet that it represents.
-fn holds(group: &ExplainedPairs, flow: &Flow, cluster: &Cluster, to_deny: bool) -> bool {
-    group.pairs.iter().all(|pair| {
-        let Pair { source, destination, region } = pair;
-        let explanation = explain(cluster, source, destination, flow.through_service, &group.traffic);
-        region.is_none() && explanation.parts.iter().all(|part| part.verdict.is_allow() != to_deny)
-    })
+/// Returns the peer or port that an edit replaces or removes, in words. An earlier edit of the plan may have moved it.
+fn old_peer(place: EditTarget<'_>, edit: &Edit, rule: usize, index: usize) -> String {
+    let found = old_rule(place, edit, rule).and_then(|r| r.peers.as_ref()?.get(index));
+    found.map_or_else(|| "a peer".to_owned(), |entry| describe_peer(&entry.peer))
 }
 
-/// Returns one edit for each direction that denies. Empty if a direction has none, because then no edit suffices.
-fn opening(cluster: &Cluster, flow: &Flow) -> Vec<Edit> {
-    let first = |choices: Choices| choices.edits.into_iter().next();
-    edit::to_allow(cluster, flow).into_iter().map(first).collect::<Option<_>>().unwrap_or_default()
+fn old_port(place: EditTarget<'_>, edit: &Edit, rule: usize, index: usize) -> String {
+    let found = old_rule(place, edit, rule).and_then(|r| r.ports.as_ref()?.get(index));
+    found.map_or_else(|| "a port".to_owned(), |entry| describe_port(&entry.port))
 }
 
-/// Returns one edit in either direction, if possible one that closes nothing else.
-fn closing(cluster: &Cluster, flow: &Flow) -> Vec<Edit> {
-    let edits = edit::to_deny(cluster, flow).into_iter().flat_map(|choices| choices.edits);
-    edits.min_by_key(|edit| edit.wider).into_iter().collect()
-}
-
-fn suggestion(place: EditTarget<'_>, edit: Edit) -> Suggestion {
-    let EditTarget { cluster, live, context, .. } = place;
-    let patch = || patch::patch(place, &edit).map(SuggestedEdit::Patch);
-    let command = || kubectl::command(cluster, live?, context, &edit).map(SuggestedEdit::Command);
-    let how = patch().or_else(command).unwrap_or_else(|| SuggestedEdit::Text(manifest::text(&edit)));
-    let mut what = description(&edit);
-    let kind = &*edit.policy.kind;
-    if matches!(edit.action, EditAction::NewPolicy(_))
-        && live.is_some_and(|live| live.served.iter().all(|served| served.as_str() != kind))
-    {
-        what += &format!("; the cluster does not serve {kind}: install its CustomResourceDefinition first");
-    }
-    Suggestion { what, how, wider: edit.wider, edit }
-}
-
-fn description(edit: &Edit) -> String {
-    let Edit { policy, origin, direction, action, .. } = edit;
-    let at = origin.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
-    match action {
-        EditAction::AddRule { .. } => format!("add an {direction} rule to {policy}{at}"),
-        EditAction::AddPeer { rule, peer } => {
-            format!("add the peer {} to {direction}[{rule}] of {policy}{at}", describe_peer(peer))
-        }
-        EditAction::AddPort { rule, port } => {
-            format!("add {} to the ports of {direction}[{rule}] of {policy}{at}", describe_port(port))
-        }
-        EditAction::RemoveRules(rules) => {
-            let rules: Vec<String> = rules.iter().map(|rule| format!("{direction}[{rule}]")).collect();
-            format!("remove {} from {policy}{at}", rules.join(" and "))
-        }
-        EditAction::NewPolicy(_) => format!("add {policy}"),
-    }
+fn old_rule<'a>(place: EditTarget<'a>, edit: &Edit, rule: usize) -> Option<&'a palisade_policy::Rule> {
+    place.loaded.cluster.policies.get(edit.policy()?)?.rules(edit.direction()?)?.get(rule)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use palisade_analysis::edit::PairChange;
 use palisade_policy::{
     Action, Direction, Endpoint, Origin, Tier, Traffic, Verdict,
     walk::{Decider, EntryStep, PolicyStep, RuleStep, Walk},
@@ -9,7 +10,7 @@ use palisade_policy::{
 
 use super::{
     answer::{Answer, ExplainedPairs, Pair},
-    suggestion::{SuggestedEdit, Suggestion},
+    suggestion::Suggestion,
 };
 use crate::{
     can::endpoint_name,
@@ -41,8 +42,8 @@ pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
         for walk in [&group.explanation.egress, &group.explanation.ingress] {
             direction(walk, &group.traffic, &mut out);
         }
-        suggestions(group, to_deny, &mut out);
     }
+    suggestions(answer, to_deny, &mut out);
     out
 }
 
@@ -207,41 +208,64 @@ fn entries(steps: Option<&[EntryStep]>, word: &str, all: &str) -> Vec<Node> {
     steps.iter().map(line).collect()
 }
 
-fn suggestions(group: &ExplainedPairs, to_deny: bool, out: &mut String) {
+/// The most other connections that are listed for an edit; the rest is counted.
+const MAX_CHANGES: usize = 10;
+
+fn suggestions(answer: &Answer, to_deny: bool, out: &mut String) {
     let wish = if to_deny { "deny" } else { "allow" };
-    if group.suggestions_before_do {
-        _ = writeln!(out, "\nThe edit above has the same effect here.");
-        return;
-    }
-    if group.suggestions.is_empty() {
-        if group.flow.is_none() && group.is_allowed() == to_deny {
+    let is_wanted = answer.is_allowed() == to_deny || !to_deny && !answer.is_allowed();
+    let Some((first, others)) = answer.suggestions.split_first() else {
+        if is_wanted && answer.every_port {
             _ = writeln!(out, "\nGive a port to see how to {wish} it.");
-        } else if group.is_allowed() == to_deny {
-            _ = writeln!(out, "\nNo single edit of a policy would {wish} it.");
+        } else if is_wanted {
+            _ = writeln!(out, "\nNo edit of the policies would {wish} it.");
         }
         return;
-    }
-    let whom = match &group.flow {
-        Some(flow) if !group.suggestions_hold_for_all => {
-            format!("from {} to {}", flow.source, flow.destination)
-        }
-        _ => "it".to_owned(),
     };
-    for Suggestion { what, how, wider, .. } in &group.suggestions {
-        let wider = if *wider { " It also affects other connections." } else { "" };
-        _ = writeln!(
-            out,
-            "\n{}: {}.{wider}",
-            styled(Style::Strong, &format!("To {wish} {whom}")),
-            escape::plain(what)
-        );
-        match how {
-            SuggestedEdit::Patch(patch) | SuggestedEdit::Command(patch) => out.push_str(patch),
-            SuggestedEdit::Text(text) => {
-                for line in text.lines() {
-                    _ = writeln!(out, "    {line}");
-                }
-            }
+    let heading = styled(Style::Strong, &format!("To {wish} it"));
+    _ = writeln!(out, "\n{heading}: {}.", escape::plain(&first.text()));
+    changes(first, out);
+    for patch in &first.patches {
+        out.push_str(&patch.patch);
+    }
+    first.commands.iter().for_each(|command| out.push_str(command));
+    for text in &first.by_hand {
+        for line in text.lines() {
+            _ = writeln!(out, "    {line}");
         }
     }
+    for other in others {
+        _ = writeln!(out, "\n{}: {}.", styled(Style::Strong, "Or"), escape::plain(&other.text()));
+        changes(other, out);
+    }
+    if !others.is_empty() {
+        _ = writeln!(out, "\n-o json has the patch of each alternative.");
+    }
+}
+
+/// Lists what else a suggestion opens and closes.
+fn changes(suggestion: &Suggestion, out: &mut String) {
+    let effect = &suggestion.plan.effect;
+    if effect.is_none() {
+        _ = writeln!(out, "Nothing else opens or closes.");
+    }
+    for (list, word) in [(&effect.opens, "opens"), (&effect.closes, "closes")] {
+        for change in list.iter().take(MAX_CHANGES) {
+            _ = writeln!(out, "  also {word}: {}", escape::plain(&change_text(change)));
+        }
+        if list.len() > MAX_CHANGES {
+            _ = writeln!(out, "  also {word}: {} more", list.len() - MAX_CHANGES);
+        }
+    }
+}
+
+fn change_text(change: &PairChange) -> String {
+    let PairChange { from, to, families, traffic } = change;
+    let family = match (families.v4, families.v6) {
+        (true, false) => ", IPv4",
+        (false, true) => ", IPv6",
+        _ => "",
+    };
+    let (from, to) = (connection_ends::name(from), connection_ends::name(to));
+    format!("{from} → {to}  {}{family}", VisibleTraffic::of(traffic).text())
 }

@@ -1,0 +1,125 @@
+//! Combines edits until a question has the requested verdict, and sorts what was found.
+
+use palisade_policy::{Cluster, Direction, Verdict};
+
+use super::{
+    action::Edit,
+    allow::{candidates, is_dedicated},
+    apply::{applied, applied_all},
+    effect::{Effect, Effects, one_direction},
+    gap::{self, Gap},
+    question::{Asked, Question},
+    select::{DeclaredWorkloads, Selectors},
+};
+
+/// Edits that together give a question the requested verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The edits, in order.
+    pub edits: Vec<Edit>,
+    /// Whether the first edit corrects a mistake, rather than adding something.
+    pub mends: bool,
+    /// What else changes.
+    pub effect: Effect,
+}
+
+/// The most gaps that one plan closes: more workloads than that behind one name are left to separate questions.
+const MAX_GAPS: usize = 16;
+
+/// The most edits that are compared for one gap, and the most plans that are returned.
+const MAX_CANDIDATES: usize = 10;
+const MAX_PLANS: usize = 4;
+
+/// Returns plans that allow everything that a question asks about, the best first: one that changes nothing else, then
+/// one that corrects a mistake, then the smallest. `mends` are edits that correct mistakes. Empty if the question is
+/// allowed, or if no plan was found.
+///
+/// Costs some dozen computations of all connections at most.
+#[must_use]
+pub fn to_allow(
+    cluster: &Cluster,
+    question: &Question,
+    workloads: &DeclaredWorkloads,
+    mends: &[Edit],
+) -> Vec<Plan> {
+    if question.has_verdict(cluster, Verdict::Allow) {
+        return Vec::new();
+    }
+    let search = Search { cluster, question, workloads, asked: question.asked() };
+    let mut found: Vec<(Vec<Edit>, bool)> = Vec::new();
+    for mend in mends {
+        found.extend(search.completed(vec![mend.clone()]).map(|edits| (edits, true)));
+    }
+    if let Some(first) = gap::denied(cluster, question) {
+        for edit in search.ranked(cluster, &first).into_iter().take(MAX_PLANS) {
+            found.extend(search.completed(vec![edit]).map(|edits| (edits, false)));
+        }
+    }
+    sorted(cluster, found, &search.asked)
+}
+
+/// Judges plans, sorts them and removes duplicates.
+pub(crate) fn sorted(cluster: &Cluster, found: Vec<(Vec<Edit>, bool)>, asked: &Asked) -> Vec<Plan> {
+    let effects = Effects::new(cluster);
+    let mut plans: Vec<Plan> = Vec::new();
+    for (edits, mends) in found {
+        if plans.iter().all(|plan| plan.edits != edits) {
+            let effect = effects.of(&applied_all(cluster, &edits), asked);
+            plans.push(Plan { edits, mends, effect });
+        }
+    }
+    let size = |plan: &Plan| plan.edits.iter().map(Edit::size).sum::<usize>();
+    // The sort is stable, so that of equal plans the one that was found first stays first.
+    plans.sort_by_cached_key(|plan| {
+        let wide = plan.edits.iter().any(|edit| is_wide(cluster, edit, asked));
+        (!plan.effect.is_none(), wide && !plan.mends, !plan.mends, size(plan), plan.effect.len())
+    });
+    plans.truncate(MAX_PLANS);
+    plans
+}
+
+/// Returns whether an edit adds to a policy that selects more pods than were asked about.
+fn is_wide(cluster: &Cluster, edit: &Edit, asked: &Asked) -> bool {
+    match edit {
+        Edit::Rules { policy, direction, .. } => !is_dedicated(cluster, policy, asked.pods(*direction)),
+        _ => false,
+    }
+}
+
+struct Search<'a> {
+    cluster: &'a Cluster,
+    question: &'a Question,
+    workloads: &'a DeclaredWorkloads,
+    asked: Asked,
+}
+
+impl Search<'_> {
+    /// Adds the best edit for each gap that is left. `None` if the question stays denied.
+    fn completed(&self, mut edits: Vec<Edit>) -> Option<Vec<Edit>> {
+        let mut edited = applied_all(self.cluster, &edits);
+        for _ in 0..MAX_GAPS {
+            let Some(gap) = gap::denied(&edited, self.question) else { break };
+            let best = self.ranked(&edited, &gap).into_iter().next()?;
+            edited = applied(&edited, &best);
+            edits.push(best);
+        }
+        self.question.has_verdict(&edited, Verdict::Allow).then_some(edits)
+    }
+
+    /// Returns the edits that close a gap, the best first. What the other direction denies hides what an edit opens, so
+    /// edits are judged by the direction that they edit.
+    fn ranked(&self, cluster: &Cluster, gap: &Gap<'_>) -> Vec<Edit> {
+        let selectors = Selectors { cluster, workloads: self.workloads };
+        let mut found = candidates(selectors, gap);
+        found.retain(|edit| gap.is_closed(&applied(cluster, edit)));
+        found.truncate(MAX_CANDIDATES);
+        let direction: Direction = gap.direction;
+        let effects = Effects::new(&one_direction(cluster, direction));
+        found.sort_by_cached_key(|edit| {
+            let after = one_direction(&applied(cluster, edit), direction);
+            let effect = effects.of(&after, &self.asked);
+            (!effect.is_none(), is_wide(cluster, edit, &self.asked), edit.size(), effect.len())
+        });
+        found
+    }
+}
