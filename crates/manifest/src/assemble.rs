@@ -18,7 +18,7 @@ use crate::{
     loaded::{Counts, Loaded, WorkloadLabels},
     missing_namespaces::warn_about_missing_namespaces,
     options::LoadOptions,
-    overlay, routes,
+    overlay, refused, routes,
     shared_addresses::warn_about_shared_addresses,
     workload::{POD_TEMPLATE_HASH, added_labels, deployment_of},
 };
@@ -105,6 +105,7 @@ pub(crate) fn assemble(
     );
     loaded.cluster.policies =
         std::mem::take(&mut gathered.policies).into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
+    refused::keep(&mut loaded, std::mem::take(&mut gathered.refused));
     add_undeclared_namespaces(&mut loaded.cluster);
     loaded.routes = routes::resolve(&mut gathered, &loaded.cluster, found);
     warn_about_shared_addresses(&loaded.cluster, &gathered.origins, found);

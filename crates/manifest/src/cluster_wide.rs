@@ -19,11 +19,13 @@ mod normal_form;
 mod ordering;
 mod peers;
 mod ports;
+mod refused;
 mod schema;
 mod unusable;
 
 use crd::Crd;
 pub(crate) use ordering::warn_about_undefined_order;
+pub(crate) use refused::refused;
 
 /// The API group.
 pub(crate) const GROUP: &str = "policy.networking.k8s.io";

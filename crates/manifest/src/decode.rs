@@ -55,6 +55,15 @@ impl Context<'_> {
         format!("{}/{name}", kind.to_ascii_lowercase())
     }
 
+    /// Decodes something again, whose findings are known. Within, [`Self::errors`] counts from 0.
+    pub(crate) fn quietly<R>(&mut self, decode: impl FnOnce(&mut Self) -> R) -> R {
+        let (errors, found) = (std::mem::take(&mut self.errors), self.found.len());
+        let result = decode(self);
+        self.errors = errors;
+        self.found.truncate(found);
+        result
+    }
+
     /// Reports a finding about a value.
     pub(crate) fn report(&mut self, at: &At<'_>, diagnostic: Diagnostic) {
         let path = Some(at.path()).filter(|p| !p.is_empty());

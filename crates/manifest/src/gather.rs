@@ -13,6 +13,7 @@ use crate::{
     diagnostic::{Code, Diagnostic, Severity},
     overlay,
     pod_makers::PodMakers,
+    refused::Substitute,
     tree::At,
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Gathered {
     pub(crate) origins: BTreeMap<(Name, ObjectKey), Origin>,
     /// Objects whose controllers make pods that no document describes.
     pub(crate) pod_makers: PodMakers,
+    /// Policies that the API server would refuse.
+    pub(crate) refused: Vec<Substitute>,
 }
 
 impl Gathered {

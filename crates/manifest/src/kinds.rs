@@ -134,6 +134,11 @@ const fn route(
 }
 
 impl ResourceKind {
+    /// Returns whether objects of this kind are policies.
+    pub(crate) fn is_policy(&self) -> bool {
+        self.name == NETWORK_POLICY || self.group == cluster_wide::GROUP
+    }
+
     /// Returns whether the kind is one of Kubernetes and its network policies, not of another project.
     fn is_of_kubernetes(&self) -> bool {
         built_in::is_reserved(self.group)

@@ -7,7 +7,8 @@
 use crate::{
     decode::{Context, distance},
     diagnostic::{Code, Diagnostic, Severity},
-    kinds,
+    kinds::{self, ResourceKind},
+    scalar::Scalar,
     tree::{At, Value},
 };
 
@@ -41,6 +42,33 @@ pub(crate) fn meant(api_version: &str, kind: &str) -> Option<String> {
     }
     let element = kinds::meant(api_version, kind.get(..element.len())?)?;
     Some(format!("{element}List"))
+}
+
+/// Returns what may be elements of a broken list: those of unknown fields, and with `items` those of the right one, if
+/// the list's kind is wrong.
+pub(crate) fn hidden_elements<'a>(at: &'a At<'a>, items: bool) -> Vec<At<'a>> {
+    let is_hidden = |name: &str, value: &At<'_>| match name {
+        "apiVersion" | "kind" | "metadata" => false,
+        // A single object in place of the list.
+        ITEMS => items || matches!(value.value(), Value::Mapping(_)),
+        _ => true,
+    };
+    at.entries().filter(|(name, _, at)| is_hidden(name, at)).map(|(_, _, at)| at).collect()
+}
+
+/// Returns the kind of an element of a list, by its own fields or the list's.
+pub(crate) fn kind_of_element(
+    element: &At<'_>,
+    api_version: &str,
+    list: &str,
+) -> Option<&'static ResourceKind> {
+    let text = |field| match element.get(field)?.value() {
+        Value::Scalar(Scalar::Str(text)) => Some(text.to_string()),
+        _ => None,
+    };
+    let implied = list.get(..list.len().checked_sub("list".len())?)?;
+    let kind = text("kind").unwrap_or_else(|| implied.to_owned());
+    kinds::meant(&text("apiVersion").unwrap_or_else(|| api_version.to_owned()), &kind)
 }
 
 fn holds_objects(items: &At<'_>) -> bool {

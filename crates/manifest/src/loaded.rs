@@ -10,6 +10,7 @@ use crate::{
     diagnostic::{Diagnostic, Severity},
     note::Note,
     pod_makers::PodMakers,
+    refused::RefusedPolicy,
 };
 
 /// How much was read.
@@ -47,7 +48,7 @@ pub struct WorkloadLabels {
 /// The cluster that manifests describe, and what was found on the way.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
-    /// The cluster, without what was rejected.
+    /// The cluster, without what was rejected. Rejected policies stay, without what they allow.
     pub cluster: Cluster,
     /// All errors and warnings, in the order in which they were found.
     pub diagnostics: Vec<Diagnostic>,
@@ -67,6 +68,8 @@ pub struct Loaded {
     pub unaddressed: Unaddressed,
     /// Objects whose controllers make pods that are not in the manifests.
     pub pod_makers: PodMakers,
+    /// Policies with errors, and what stands for each in the cluster, in the order of their documents.
+    pub refused: Vec<RefusedPolicy>,
 }
 
 impl Loaded {

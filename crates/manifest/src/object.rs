@@ -4,10 +4,11 @@ use crate::{
     decode::Context,
     diagnostic::{Code, Diagnostic, Severity},
     gather::Gathered,
-    kinds::{self, Found, OtherVersions, ResourceKind, foreign},
+    kinds::{self, Found, NETWORK_POLICY, OtherVersions, ResourceKind, foreign},
     list,
     loaded::Counts,
     meta::{Meta, Object, meta, provisional_name},
+    refused,
     tree::{At, Value},
     unrendered,
 };
@@ -78,15 +79,20 @@ impl ObjectReader<'_> {
 
     fn list(&mut self, cx: &mut Context<'_>, at: &At<'_>, (version, kind): (&str, &str), depth: usize) {
         cx.object = Some(kind.to_owned());
-        let Some(items) = list::items(cx, at, version, kind) else { return };
+        let items = list::items(cx, at, version, kind);
+        let elements = items.as_ref().map(|items| cx.list(items)).unwrap_or_default();
+        if cx.errors > 0 {
+            self.reject_elements(cx, at, (version, kind), false);
+        }
+        let Some(items) = &items else { return };
         if depth >= LIST_DEPTH {
             let message = format!("lists are nested more than {LIST_DEPTH} levels deep");
-            return cx.error(&items, Code::NotAnObject, message);
+            return cx.error(items, Code::NotAnObject, message);
         }
         // A `List` holds objects of any kind. The API server omits the kind of the elements of a `PodList`.
         let element = kind.strip_suffix("List").filter(|element| !element.is_empty());
         let implied = element.map(|element| (version, element));
-        for item in cx.list(&items) {
+        for item in elements {
             self.object_or_list(cx, &item.as_root(), implied, depth + 1);
         }
     }
@@ -98,10 +104,16 @@ impl ObjectReader<'_> {
             && !cx.text.is_of_cluster()
             && let Some(list) = list::meant(api_version, kind)
         {
-            return no_matches(cx, at, api_version, kind, Some(format!("did you mean {list}?")));
+            no_matches(cx, at, api_version, kind, Some(format!("did you mean {list}?")));
+            return self.reject_elements(cx, at, (api_version, kind), true);
         }
         match found {
-            Found::Kind(kind) => self.decode(cx, at, kind, version),
+            Found::Kind(kind) => {
+                self.decode(cx, at, kind, version);
+                if cx.errors > 0 {
+                    self.reject(cx, at, kind);
+                }
+            }
             Found::OtherVersion(kind, recommended) => {
                 self.other_version(cx, at, kind, api_version, &recommended);
             }
@@ -109,8 +121,14 @@ impl ObjectReader<'_> {
             Found::Misspelled(_) | Found::Nonexistent if cx.text.is_of_cluster() => self.pass_over(kind),
             Found::Misspelled(meant) => {
                 no_matches(cx, at, api_version, kind, Some(format!("did you mean {meant}?")));
+                self.reject(cx, at, meant);
             }
-            Found::Nonexistent => no_matches(cx, at, api_version, kind, None),
+            Found::Nonexistent => {
+                no_matches(cx, at, api_version, kind, None);
+                if let Some(kind) = kinds::named(NETWORK_POLICY) {
+                    self.reject(cx, at, kind);
+                }
+            }
             Found::Other => self.other_kind(cx, at, (group, api_version), kind),
         }
     }
@@ -124,7 +142,6 @@ impl ObjectReader<'_> {
         let object = Object { kind: kind.called, version, meta, fields };
         let declaration = (kind.decode)(cx, &object);
         if cx.errors > 0 {
-            *self.counts.rejected.entry(kind.called.to_owned()).or_default() += 1;
             return;
         }
         let (kind_name, Meta { key, origin, .. }) = (cx.names.name(kind.called), &object.meta);
@@ -140,14 +157,17 @@ impl ObjectReader<'_> {
         &mut self,
         cx: &mut Context<'_>,
         at: &At<'_>,
-        kind: &ResourceKind,
+        kind: &'static ResourceKind,
         api_version: &str,
         recommended: &str,
     ) {
         let name = kind.name;
         let help = format!("use apiVersion: {recommended}");
         match kind.other_versions {
-            OtherVersions::Rejected => no_matches(cx, at, api_version, name, Some(help)),
+            OtherVersions::Rejected => {
+                no_matches(cx, at, api_version, name, Some(help));
+                self.reject(cx, at, kind);
+            }
             OtherVersions::Skipped => {
                 self.pass_over(name);
                 cx.object = Some(provisional_name(name, at));
@@ -173,6 +193,32 @@ impl ObjectReader<'_> {
         if let Some(message) = foreign::warning(group, api_version, kind) {
             cx.object = Some(provisional_name(kind, at));
             cx.warn(&at.get("kind").unwrap_or(*at), Code::NotEvaluated, message);
+        }
+    }
+
+    /// Counts an object with an error. If it is a policy, keeps what stands for it.
+    fn reject(&mut self, cx: &mut Context<'_>, at: &At<'_>, kind: &'static ResourceKind) {
+        *self.counts.rejected.entry(kind.called.to_owned()).or_default() += 1;
+        if kind.is_policy() {
+            let substitute = refused::substitute(cx, at, kind, self.default_namespace);
+            self.gathered.refused.push(substitute);
+        }
+    }
+
+    /// Counts the elements of a broken list, and keeps what stands for the policies among them.
+    fn reject_elements(
+        &mut self,
+        cx: &mut Context<'_>,
+        at: &At<'_>,
+        (version, kind): (&str, &str),
+        items: bool,
+    ) {
+        for field in list::hidden_elements(at, items) {
+            for element in field.items().chain(matches!(field.value(), Value::Mapping(_)).then_some(field)) {
+                if let Some(kind) = list::kind_of_element(&element, version, kind) {
+                    self.reject(cx, &element, kind);
+                }
+            }
         }
     }
 

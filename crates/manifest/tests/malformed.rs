@@ -149,7 +149,20 @@ fn load_with(text: &str, options: &LoadOptions) -> Loaded {
         }
     }
     let accepted: usize = POLICIES.iter().filter_map(|kind| loaded.counts.objects.get(*kind)).sum();
-    assert!(loaded.cluster.policies.len() <= accepted);
+    assert!(loaded.cluster.policies.len() <= accepted + loaded.refused.len());
+    for refused in &loaded.refused {
+        assert!(loaded.has_errors(), "{refused}");
+        let policy = &loaded.cluster.policies[&refused.key];
+        let rules = policy.ingress.iter().chain(&policy.egress).flatten();
+        let opens = |r: &palisade_policy::Rule| {
+            r.action != Action::Deny && r.peers.as_ref().is_none_or(|p| !p.is_empty())
+        };
+        assert!(!rules.clone().any(opens), "{refused}: {policy:?}");
+        assert!(
+            policy.tier != Tier::Developer
+                || (rules.count() == 0 && (policy.ingress.is_some() || policy.egress.is_some()))
+        );
+    }
     for policy in loaded.cluster.policies.values() {
         let rules = policy.ingress.iter().chain(&policy.egress).flatten();
         assert!(rules.clone().all(|rule| rule.origin.is_some()));
@@ -241,7 +254,7 @@ fn binary_files_are_rejected_or_read() {
         .run(&bytes, |bytes| {
             std::fs::write(&path, &bytes).unwrap();
             let loaded = load(&[Input::Path(path.clone())], &LoadOptions::default());
-            prop_assert!(loaded.cluster.policies.is_empty());
+            prop_assert_eq!(loaded.cluster.policies.len(), loaded.refused.len());
             Ok(())
         })
         .unwrap();

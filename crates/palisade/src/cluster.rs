@@ -37,7 +37,7 @@ pub(crate) struct ClusterArguments {
     /// Timeout of a single request to the API server
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time, help_heading = HEADING)]
     pub(crate) request_timeout: Duration,
-    /// Accept an incomplete answer if some kinds could not be read
+    /// Accept an incomplete answer if some kinds or, with --keep-going, documents could not be read
     #[arg(long, help_heading = HEADING)]
     pub(crate) allow_incomplete: bool,
 }
@@ -172,13 +172,13 @@ pub(crate) fn warn(missing: &[Missing], need: Need) {
 /// A kind that could not be read, as JSON.
 #[derive(Serialize)]
 pub(crate) struct JsonMissing<'a> {
-    kind: &'static str,
-    resource: &'static str,
-    group: &'static str,
-    why: String,
-    means: &'static str,
+    pub(crate) kind: &'a str,
+    pub(crate) resource: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) why: String,
+    pub(crate) means: &'a str,
     /// The namespaces in which it could be read.
-    only_in: &'a [String],
+    pub(crate) only_in: &'a [String],
 }
 
 impl<'a> From<&'a Missing> for JsonMissing<'a> {

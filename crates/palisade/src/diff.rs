@@ -92,7 +92,8 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let routes = routes(arguments, &sides, &namespace)?;
     let side = |side: usize| DiffSide { cluster: &sides[side].cluster, routes: Some(&routes[side]) };
     let difference = palisade_analysis::diff(side(0), side(1));
-    let complete = missing.is_empty() || arguments.cluster.allow_incomplete;
+    let has_errors = sides.iter().any(Loaded::has_errors);
+    let complete = (missing.is_empty() && !has_errors) || arguments.cluster.allow_incomplete;
     let undecided = undecided(&sides);
     let comparison = Comparison { sides, difference, missing, undecided, notes };
     let text = match arguments.output {

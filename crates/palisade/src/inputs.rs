@@ -3,6 +3,7 @@
 mod loading;
 mod messages;
 mod reading;
+mod refused;
 
 use anyhow::Result;
 use clap::Args;
@@ -49,14 +50,15 @@ pub(crate) struct LoadedInputs {
 }
 
 impl LoadedInputs {
-    /// Returns the kinds that could not be read, as JSON values.
+    /// Returns what could not be read, as JSON values: kinds of a cluster, and documents with errors.
     pub(crate) fn incomplete(&self) -> Vec<JsonMissing<'_>> {
-        self.missing.iter().map(Into::into).collect()
+        self.missing.iter().map(Into::into).chain(refused::incomplete(&self.loaded)).collect()
     }
 
     /// Returns the outcome of a verb: `Incomplete` if the answer may be wrong, unless the user accepts that.
     pub(crate) fn outcome(&self, outcome: Outcome) -> Outcome {
-        if self.missing.is_empty() || self.allow_incomplete { outcome } else { Outcome::Incomplete }
+        let complete = self.missing.is_empty() && !self.loaded.has_errors();
+        if complete || self.allow_incomplete { outcome } else { Outcome::Incomplete }
     }
 
     /// Returns where names were looked up, for messages.

@@ -425,8 +425,9 @@ fn broken_documents_are_reported_and_passed_over_only_on_demand() {
     let dir = manifest(&format!("{TWO_PODS}\nkind: [unclosed\n---\n"));
     refused(&can("a b:80", dir.path()), &["m.yaml", "1 error in the manifests", "--keep-going"]);
     let ran = can("a b:80 --keep-going", dir.path());
-    assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.err.contains("m.yaml"), "{}", ran.err);
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    assert!(ran.err.contains("m.yaml") && ran.err.contains("incomplete:"), "{}", ran.err);
+    assert_eq!(can("a b:80 --keep-going --allow-incomplete", dir.path()).code, 0);
 }
 
 #[test]

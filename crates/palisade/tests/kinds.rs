@@ -235,3 +235,70 @@ fn kinds_that_make_pods_elsewhere_are_one_note() {
         }
     }
 }
+
+#[test]
+fn a_refused_policy_isolates_what_it_selects_and_the_answer_is_incomplete() {
+    let file = format!("{CASES}/refused/m.yaml");
+    refused(&format!("can data/x data/db:5432 -f {file}"), "refused/m.yaml:22:");
+    let note = "NetworkPolicy data/db (crates/palisade/tests/cases/reading/refused/m.yaml:15) was refused: it isolates \
+                pods app=db of namespace data for ingress, and allows nothing";
+    let ask = |words: &str| {
+        let (code, out, err) = run(&mut palisade(&format!("{words} -f {file} --keep-going")));
+        let err = err.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(err.contains(&format!("incomplete: {note}")), "{words}: {err}");
+        (code, out)
+    };
+    let (code, out) = ask("can data/x data/db:5432");
+    assert!(code == 2 && out.starts_with("denied"), "{out}");
+    assert!(out.contains("NetworkPolicy data/db"), "{out}");
+    assert_eq!(ask("can data/x data/db:5432 --allow-incomplete").0, 1);
+    for verb in ["explain data/x data/db:5432", "connections", "describe data/db", "overview"] {
+        assert_eq!(ask(verb).0, 2, "{verb}");
+    }
+    assert_eq!(ask("connections --allow-incomplete").0, 0);
+    let (code, out) = ask("can data/x data/db:5432 -o json");
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["incomplete"][0]["kind"]), (2, &"NetworkPolicy".into()));
+    assert!(note.ends_with(json["incomplete"][0]["means"].as_str().unwrap()), "{out}");
+    let (code, _, err) = run(&mut palisade(&format!("diff {file} {file} --keep-going")));
+    assert_eq!(code, 2, "{err}");
+    let (code, _, err) = run(&mut palisade(&format!("diff {file} {file} --keep-going --allow-incomplete")));
+    assert_eq!(code, 0, "{err}");
+}
+
+#[test]
+fn a_misspelled_policy_isolates_too() {
+    for file in fs::read_dir(support::root().join(CASES).join("misspelt")).unwrap() {
+        let file = file.unwrap().file_name().into_string().unwrap();
+        let words = format!(
+            "can data/x data/db:5432 -f {CASES}/misspelt-base.yaml -f {CASES}/misspelt/{file} --keep-going"
+        );
+        let (code, out, err) = run(&mut palisade(&words));
+        assert!(code == 2 && out.starts_with("denied"), "{file}: {out}{err}");
+    }
+}
+
+#[test]
+fn other_refused_objects_make_the_answer_incomplete() {
+    for document in [
+        "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: data, labels: [a]}}",
+        "{apiVersion: v1, kind: Pod, metadata: 7}",
+        "{apiVersion: v1, kind: Namespace, metadata: {name: data, labels: {a: 7}}}",
+        "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: 7}",
+        "{apiVersion: apps/v1, kind: Deployment, metadata: {name: d}, spec: {replicas: many}}",
+        "{apiVersion: apps/v1, kind: deployment, metadata: {name: d}}",
+        "{apiVersion: v1, kind: List, Items: []}",
+        "{apiVersion: v1, kind: [",
+    ] {
+        for verb in VERBS {
+            let (code, out, err) = read(&with(document), &format!("{verb} --keep-going"));
+            assert!(code == 2 && !out.is_empty(), "{verb}: {document}: {out}{err}");
+            assert!(
+                err.contains("incomplete:") && err.contains("answers are without them"),
+                "{document}: {err}"
+            );
+            let (code, ..) = read(&with(document), &format!("{verb} --keep-going --allow-incomplete"));
+            assert_eq!(code, 0, "{verb}: {document}");
+        }
+    }
+}

@@ -2,20 +2,18 @@
 
 use std::sync::Arc;
 
-use palisade_policy::{
-    Interner, Name, NamespaceMatch, ObjectKey, Origin, PodMatch, Policy, PolicyKey, Selector, Tier,
-};
+use palisade_policy::{Direction, Interner, Name, NamespaceMatch, ObjectKey, Origin, Policy, PolicyKey};
 
 use super::Decoded;
 use crate::{
     declared::Declaration,
     decode::{Context, Fields},
     diagnostic::{Code, Diagnostic, Severity},
+    isolation,
     kinds::{self, NETWORK_POLICY},
     meta::{Meta, Object},
     options::{Admission, Channel},
     scalar::Scalar,
-    selector::label_selector,
     text::Text,
     tree::{At, Documents, Limits, Tree, Value},
 };
@@ -102,16 +100,8 @@ fn failing_closed(
 /// Isolates in both directions, in place of a NetworkPolicy that can't be decoded.
 fn isolation(cx: &mut Context<'_>, object: &Object<'_>) -> Policy {
     let meta = &object.meta;
-    let errors = cx.errors;
-    let before = cx.found.len();
-    let selector_at = object.fields.at.get("spec").and_then(|spec| {
-        let at = spec.get("podSelector").filter(|at| !at.is_null())?;
-        Some(label_selector(cx, &at))
-    });
-    let readable = cx.errors == errors && !cx.found[before..].iter().any(|d| d.code == Code::UnknownField);
-    // The selector was decoded before, and its findings were reported then.
-    cx.found.truncate(before);
-    let selector = selector_at.filter(|_| readable);
+    let spec = object.fields.at.get("spec");
+    let selector = isolation::selector(cx, spec.as_ref());
     let message = match &selector {
         Some(_) => {
             "is invalid; the pods that it selects are isolated in both directions, and no rule is applied"
@@ -124,22 +114,9 @@ fn isolation(cx: &mut Context<'_>, object: &Object<'_>) -> Policy {
     };
     let help = "correct or delete the policy";
     cx.report(object.fields.at, Diagnostic::new(Severity::Error, Code::Unusable, message).with_help(help));
-    Policy {
-        key: PolicyKey {
-            kind: cx.names.name(NETWORK_POLICY),
-            namespace: meta.key.namespace.clone(),
-            name: meta.key.name.clone(),
-        },
-        tier: Tier::Developer,
-        priority: 0,
-        subject: PodMatch {
-            namespaces: NamespaceMatch::Named(meta.key.namespace.clone()),
-            pods: selector.unwrap_or_else(Selector::everything),
-        },
-        ingress: Some(Vec::new()),
-        egress: Some(Vec::new()),
-        origin: None,
-    }
+    let ObjectKey { namespace, name } = meta.key.clone();
+    let key = PolicyKey { kind: cx.names.name(NETWORK_POLICY), namespace: namespace.clone(), name };
+    isolation::isolation(key, NamespaceMatch::Named(namespace), selector, &Direction::BOTH, None)
 }
 
 /// Returns the string at a path, if there is one.

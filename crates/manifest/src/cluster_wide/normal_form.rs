@@ -86,12 +86,17 @@ impl AdmittedReader<'_, '_> {
     }
 
     fn subject(&mut self, spec: Fields<'_>) -> PodMatch {
+        self.usable_subject(spec).unwrap_or_else(nothing)
+    }
+
+    /// Returns the subject; `None`, after a warning, if it is unusable.
+    pub(super) fn usable_subject(&mut self, spec: Fields<'_>) -> Option<PodMatch> {
         let subject = self.required(spec, "subject").and_then(|at| {
             let (kind, at) = self.only_field(&at, &["namespaces", "pods"], "subject")?;
             self.pod_match(kind, &at)
         });
         let usable = self.check_usable("the subject is unusable and the policy selects nothing");
-        subject.filter(|_| usable).unwrap_or_else(nothing)
+        subject.filter(|_| usable)
     }
 
     /// Returns the rules; `None` if there are none, in which case the policy doesn't apply to the direction (SEMANTICS

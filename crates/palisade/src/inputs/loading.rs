@@ -7,6 +7,7 @@ use palisade_manifest::{Input, LoadOptions, Loaded, Note};
 use super::{
     messages::{plural, report},
     reading::ReadingArguments,
+    refused,
 };
 
 /// Returns a cluster's objects followed by the manifests that replace some of them.
@@ -17,7 +18,8 @@ pub(crate) fn overlay(live: &ClusterSnapshot, files: Vec<Input>) -> Vec<Input> {
 /// Reads manifests and reports problems in them on standard error, without warnings if `quiet`.
 ///
 /// # Errors
-/// When a document is invalid and `--keep-going` is not set, or when there is no object.
+/// When a document is invalid and `--keep-going` is not set, or when there is no object. With `--keep-going`, what was
+/// read has errors, and the answer is incomplete.
 pub(crate) fn load(
     files: &[String],
     reading: &ReadingArguments,
@@ -62,8 +64,12 @@ pub(crate) fn load_inputs(
             (_, 0) => "in the cluster",
             _ => "in the cluster and the manifests",
         };
-        bail!("{errors} {} {place}; use --keep-going to skip invalid documents", plural(errors, "error"));
+        bail!(
+            "{errors} {} {place}; use --keep-going to answer without what they hold",
+            plural(errors, "error")
+        );
     }
+    refused::report(&loaded);
     // Manifests applied to a cluster must have objects too.
     let counts = &loaded.counts;
     let nothing = match live {

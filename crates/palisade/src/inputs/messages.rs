@@ -63,7 +63,9 @@ fn groups<'d>(all: impl Iterator<Item = &'d Diagnostic>) -> Vec<Vec<&'d Diagnost
 fn concerns_policy(diagnostic: &Diagnostic) -> bool {
     match &diagnostic.object {
         None => diagnostic.severity == Severity::Error,
-        Some(object) => object.split(' ').next().is_some_and(|kind| kind.contains("Polic")),
+        Some(object) => {
+            object.split(' ').next().is_some_and(|kind| kind.to_ascii_lowercase().contains("polic"))
+        }
     }
 }
 

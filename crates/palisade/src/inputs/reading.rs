@@ -6,7 +6,7 @@ use palisade_manifest::{Channel, LoadOptions};
 /// The options for reading manifests.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ReadingArguments {
-    /// Skip invalid documents and continue with the rest
+    /// Answer in spite of documents with errors. Their policies isolate what they select; the exit code is 2
     #[arg(long)]
     pub(crate) keep_going: bool,
     /// Read the files of kustomizations and Helm charts as they are, without patches and values

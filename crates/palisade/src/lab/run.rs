@@ -66,7 +66,8 @@ pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
     let options =
         ProbeOptions { max_probes: arguments.max_probes, seed: arguments.seed, ..Default::default() };
     if arguments.dry_run {
-        return dry_run(&layout, &options, arguments.output);
+        dry_run(&layout, &options, arguments.output)?;
+        return Ok(if loaded.has_errors() { Outcome::Incomplete } else { Outcome::Yes });
     }
     let sandbox = Sandbox::enter()?;
     let began = Instant::now();
@@ -90,7 +91,12 @@ pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
     };
     output::print(&text).context("can't write the result")?;
     output::note(&summary(&report, built));
-    Ok(Outcome::of(report.agrees()))
+    // Agreement about a part of the manifests is not agreement about them.
+    Ok(if report.agrees() && loaded.has_errors() {
+        Outcome::Incomplete
+    } else {
+        Outcome::of(report.agrees())
+    })
 }
 
 pub(crate) fn progress_bar(length: usize) -> ProgressBar {
@@ -205,7 +211,7 @@ fn document(layout: &Layout, report: &Report, encoding: Encoding) -> Result<Stri
 }
 
 /// Prints the engine's matrix.
-fn dry_run(layout: &Layout, options: &ProbeOptions, form: Format) -> Result<Outcome> {
+fn dry_run(layout: &Layout, options: &ProbeOptions, form: Format) -> Result<()> {
     let plan = Plan::of(layout, options);
     let direct = plan.probes.iter().filter(|p| matches!(p.target, Target::Direct(_)));
     let flows: Vec<(&Flow, bool)> =
@@ -214,8 +220,7 @@ fn dry_run(layout: &Layout, options: &ProbeOptions, form: Format) -> Result<Outc
         None => draw::text(&Matrix::of(&layout.cluster, flows), draw::WIDTH),
         Some(encoding) => dry_document(layout, &flows, encoding)?,
     };
-    output::print(&text).context("can't write the result")?;
-    Ok(Outcome::Yes)
+    output::print(&text).context("can't write the result")
 }
 
 #[derive(Serialize)]
