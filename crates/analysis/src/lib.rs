@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alike;
 mod classes;
 mod connections;
 mod controller;

@@ -50,13 +50,41 @@ pub fn internet(
     direction: Direction,
     family: Family,
 ) -> Vec<Region> {
+    divided(cluster, subject, direction, family, None)
+}
+
+/// As [`internet`], for the addresses of some ranges, whether they are public or not. The addresses of the cluster are left
+/// out.
+#[must_use]
+pub fn within(
+    cluster: &Cluster,
+    subject: Option<&Pod>,
+    direction: Direction,
+    family: Family,
+    ranges: &[IpRange],
+) -> Vec<Region> {
+    divided(cluster, subject, direction, family, Some(ranges))
+}
+
+/// Divides the public internet, or these ranges.
+fn divided(
+    cluster: &Cluster,
+    subject: Option<&Pod>,
+    direction: Direction,
+    family: Family,
+    ranges: Option<&[IpRange]>,
+) -> Vec<Region> {
     let mut blocks = subject.map_or_else(Vec::new, |pod| rule_ranges(cluster, pod, direction));
-    let excluded = blocks.len();
-    blocks.push(union(excluded_ranges(cluster)));
+    let (excluded, included) = (blocks.len(), blocks.len() + 1);
+    let special = not_internet().filter(|_| ranges.is_none());
+    blocks.push(union(special.chain(own_ranges(cluster)).collect()));
+    blocks.push(union(ranges.unwrap_or_default().to_vec()));
     let space = AddressSpace::new(blocks);
     let excluded: HashSet<&BlockSet> = space.sets_with(excluded).iter().collect();
+    let included: HashSet<&BlockSet> = space.sets_with(included).iter().collect();
+    let is_meant = |set: &BlockSet| !excluded.contains(set) && (ranges.is_none() || included.contains(set));
     let mut regions: BTreeMap<BlockSet, Vec<IpRange>> = BTreeMap::new();
-    for (range, set) in space.ranges(family).filter(|(_, set)| !excluded.contains(set)) {
+    for (range, set) in space.ranges(family).filter(|(_, set)| is_meant(set)) {
         regions.entry(set).or_default().push(range);
     }
     let mut out: Vec<Region> = regions.into_values().map(|ranges| region(family, ranges)).collect();
@@ -64,14 +92,13 @@ pub fn internet(
     out
 }
 
-/// Special ranges, and the addresses of the cluster's objects.
-fn excluded_ranges(cluster: &Cluster) -> Vec<IpRange> {
+/// The addresses of the cluster's objects.
+fn own_ranges(cluster: &Cluster) -> Vec<IpRange> {
     let pods = cluster.pods.values().flat_map(|p| &p.addresses);
     let nodes = cluster.nodes.values().flat_map(|n| &n.addresses);
     let services =
         cluster.services.values().flat_map(|s| s.addresses.iter().copied().chain(s.access.addresses()));
-    let own = pods.chain(nodes).copied().chain(services).map(|a| IpRange { first: a, last: a });
-    not_internet().chain(own).collect()
+    pods.chain(nodes).copied().chain(services).map(|a| IpRange { first: a, last: a }).collect()
 }
 
 /// The ranges in the blocks of each rule that applies to a pod.

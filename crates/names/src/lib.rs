@@ -12,6 +12,7 @@
 
 mod describe;
 mod dns;
+mod dns_name;
 mod endpoints;
 mod ingress_controllers;
 mod lookup;
@@ -25,9 +26,10 @@ mod spelling;
 
 pub use describe::{describe_entry, describe_missing, describe_peer, describe_port};
 pub use dns::{DNS_PORT, DnsServer, dns_servers, usual_dns_server};
+pub use dns_name::{DnsName, dashed};
 pub use endpoints::{NoEndpoint, endpoints_of, of_family};
 pub use ingress_controllers::{RecognizedController, is_served_from_outside, recognized_controllers};
-pub use lookup::{EndpointKind, LookupError, Named, UnknownKind, find};
+pub use lookup::{EndpointKind, LookupError, Named, UnknownKind, find, find_anywhere};
 pub use routes::{PortSpec, Route, RouteBackend, RoutePort};
 pub use service_addresses::{Way, has_port, node_port, service_at, service_of_host, services_at};
 pub use service_targets::{

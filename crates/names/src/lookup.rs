@@ -70,10 +70,20 @@ impl fmt::Display for EndpointKind {
 /// A word that isn't a kind with a network endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a kind with network endpoints; use pod, deployment, statefulset, daemonset, replicaset, job, \
-     cronjob, replicationcontroller, node or service, or kubectl's short name for one"
+    "`{word}` is not a kind with network endpoints{suggestion}; use pod, deployment, statefulset, daemonset, replicaset, job, \
+     cronjob, replicationcontroller, node or service, or kubectl's short name for one",
+    word = .0, suggestion = did_you_mean(&near_kinds(.0))
 )]
 pub struct UnknownKind(pub String);
+
+/// Returns the kinds that a word may be a misspelling of, in the singular.
+fn near_kinds(word: &str) -> Vec<String> {
+    let words = SPELLINGS.iter().flat_map(|(_, words)| words.iter().map(|w| (*w, words[0].to_owned())));
+    // Short names are similar to nearly everything.
+    let mut found = near(&word.to_ascii_lowercase(), words.filter(|(w, _)| w.len() > 3));
+    found.dedup();
+    found
+}
 
 /// The object that a name refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +125,7 @@ pub enum LookupError {
         near: Vec<String>,
     },
     /// No such object.
-    #[error("there is no {what} `{name}`{}{}", in_namespace(namespace), did_you_mean(near))]
+    #[error("there is no {what} `{name}`{}{}", in_namespace(namespace), did_you_mean_or(near, known))]
     Unknown {
         /// The kind, or `pod or workload` if none was given.
         what: String,
@@ -125,6 +135,8 @@ pub enum LookupError {
         name: String,
         /// Full spellings of similar names.
         near: Vec<String>,
+        /// The first of the names that there are, and how many more there are, as text. Empty if there are none.
+        known: String,
     },
     /// Several objects have the name.
     #[error("`{name}` is ambiguous: it may be {}; write one of these", candidates.join(", "))]
@@ -138,6 +150,10 @@ pub enum LookupError {
 
 fn did_you_mean(near: &[String]) -> String {
     if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
+}
+
+fn did_you_mean_or(near: &[String], known: &str) -> String {
+    if near.is_empty() && !known.is_empty() { format!("; there is {known}") } else { did_you_mean(near) }
 }
 
 fn in_namespace(namespace: &str) -> String {
@@ -161,6 +177,7 @@ pub fn find<'a>(
             namespace: String::new(),
             name: name.to_owned(),
             near: near(name, cluster.nodes.keys().map(|n| (&**n, format!("node/{n}")))),
+            known: first_of(cluster.nodes.keys().map(|n| format!("node/{n}"))),
         });
     }
     let candidates: Vec<Named<'a>> = everything(cluster)
@@ -249,23 +266,54 @@ fn unknown(cluster: &Cluster, kind: Option<EndpointKind>, namespace: &str, name:
         .take(MAX_NEAR)
         .collect();
     if !exists {
-        let mut close = near(namespace, cluster.namespaces.keys().map(|n| (&**n, n.to_string())));
+        // `deployement/web` reads as namespace and name.
+        let mut close: Vec<String> = match kind {
+            None => near_kinds(namespace).iter().map(|kind| format!("{kind}/{name}")).collect(),
+            Some(_) => Vec::new(),
+        };
+        close.extend(near(namespace, cluster.namespaces.keys().map(|n| (&**n, n.to_string()))));
         close.extend(elsewhere);
         close.truncate(MAX_NEAR);
         return LookupError::Namespace { namespace: namespace.to_owned(), near: close };
     }
+    let here = || everything.iter().filter(|(_, o, _)| o.namespace() == Some(namespace));
     let close = if elsewhere.is_empty() {
-        let here = everything.iter().filter(|(_, o, _)| o.namespace() == Some(namespace));
-        near(name, here.map(|(n, _, spelling)| (*n, spelling.clone())))
+        near(name, here().map(|(n, _, spelling)| (*n, spelling.clone())))
     } else {
         elsewhere
     };
+    // Pods of workloads are known by their workloads.
+    let is_listed = |object: &Named<'_>| match (kind, object) {
+        (None, Named::Pod(pod)) => pod.workload.as_ref().is_none_or(|w| &*w.kind == "Pod"),
+        _ => fits(kind, object),
+    };
+    let mut known: Vec<&String> = here().filter(|(_, o, _)| is_listed(o)).map(|(.., s)| s).collect();
+    known.sort();
+    let known = first_of(known.into_iter().cloned());
     LookupError::Unknown {
         what: kind.map_or_else(|| "pod or workload".to_owned(), |k| k.to_string()),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         near: close,
+        known,
     }
+}
+
+/// How many names an error lists.
+const MAX_KNOWN: usize = 8;
+
+fn first_of(mut names: impl Iterator<Item = String>) -> String {
+    let first: Vec<String> = names.by_ref().take(MAX_KNOWN).collect();
+    let more = names.count();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", first.join(", "))
+}
+
+/// Returns the pods and workloads with a name in all namespaces, or those of a kind. `O(pods)`.
+#[must_use]
+pub fn find_anywhere<'a>(cluster: &'a Cluster, kind: Option<EndpointKind>, name: &str) -> Vec<Named<'a>> {
+    let found = everything(cluster).into_iter().filter(|(n, object, _)| *n == name && fits(kind, object));
+    without_repetition(found.map(|(_, object, _)| object).collect())
 }
 
 #[cfg(test)]
@@ -311,7 +359,8 @@ mod tests {
         let c = cluster();
         assert_eq!(
             spelled(&c, None, "shop", "gateway"),
-            "there is no pod or workload `gateway` in namespace shop"
+            "there is no pod or workload `gateway` in namespace shop; there is shop/deployment/twice, shop/deployment/web, \
+             shop/pod/alone, shop/statefulset/db, shop/statefulset/twice"
         );
         assert_eq!(
             spelled(&c, None, "shop", "alnoe"),
@@ -326,6 +375,13 @@ mod tests {
             "there is no namespace `shpo`; did you mean shop or shop/deployment/web?"
         );
         assert_eq!(spelled(&c, Some("node"), "shop", "n2"), "there is no node `n2`; did you mean node/n1?");
+        assert_eq!(
+            spelled(&c, None, "deployement", "web"),
+            "there is no namespace `deployement`; did you mean deployment/web or shop/deployment/web?"
+        );
+        let kind = "deploymnet".parse::<EndpointKind>().unwrap_err().to_string();
+        assert!(kind.contains("did you mean deployment?"), "{kind}");
+        assert_eq!(find_anywhere(&c, None, "web").len(), 1);
         assert!("gateway".parse::<EndpointKind>().unwrap_err().to_string().contains("statefulset"));
     }
 }

@@ -139,7 +139,7 @@ fn behind<'a>(
     if pods.is_empty() {
         return Err(NoBackend::NoPods { service: key(), selector: selector.to_string() });
     }
-    let ports = matching_ports(service, protocol, port)?;
+    let ports = matching_ports(service, protocol, port, &pods)?;
     let (mut out, mut nowhere) = (Vec::new(), None);
     for p in ports {
         let before = out.len();
@@ -170,7 +170,7 @@ fn behind<'a>(
     if let RoutePort::Target(PortSpec::Number(route_port)) = port {
         out.retain(|backend| backend.port == *route_port);
         if out.is_empty() {
-            return Err(no_port(service, protocol, port));
+            return Err(no_port(service, protocol, port, &pods));
         }
     }
     Ok(out)
@@ -186,20 +186,21 @@ pub(crate) fn ports_of<'a>(
     port: Option<&PortSpec>,
 ) -> Result<Vec<&'a ServicePort>, NoBackend> {
     let port = port.map_or(RoutePort::Any, |port| RoutePort::Service(port.clone()));
-    matching_ports(service, protocol, &port)
+    matching_ports(service, protocol, &port, &[])
 }
 
 fn matching_ports<'a>(
     service: &'a Service,
     protocol: Option<Protocol>,
     port: &RoutePort,
+    pods: &[&Pod],
 ) -> Result<Vec<&'a ServicePort>, NoBackend> {
     let of_protocol = |p: &&ServicePort| protocol.is_none_or(|q| p.protocol == q);
     let ports: Vec<_> = service.ports.iter().filter(of_protocol).filter(|p| may_mean(port, p)).collect();
-    if ports.is_empty() { Err(no_port(service, protocol, port)) } else { Ok(ports) }
+    if ports.is_empty() { Err(no_port(service, protocol, port, pods)) } else { Ok(ports) }
 }
 
-fn no_port(service: &Service, protocol: Option<Protocol>, port: &RoutePort) -> NoBackend {
+fn no_port(service: &Service, protocol: Option<Protocol>, port: &RoutePort, pods: &[&Pod]) -> NoBackend {
     let given = match (port, protocol) {
         (RoutePort::Service(port) | RoutePort::Target(port), Some(protocol)) => format!("{port}/{protocol}"),
         (RoutePort::Service(port) | RoutePort::Target(port), None) => port.to_string(),
@@ -214,6 +215,9 @@ fn no_port(service: &Service, protocol: Option<Protocol>, port: &RoutePort) -> N
     let means = service.ports.iter().find(|p| match (&p.target, asked) {
         (TargetPort::Number(target), PortSpec::Number(n)) => target == n,
         (TargetPort::Name(target), PortSpec::Name(name)) => target == name,
+        (TargetPort::Name(target), PortSpec::Number(n)) => {
+            pods.iter().any(|pod| pod.named_ports(target, Some(p.protocol)).any(|(_, port)| port == *n))
+        }
         _ => false,
     });
     let cure = means.map(|p| format!("; {asked} is the port of its pods: use the service's port {}", p.port));

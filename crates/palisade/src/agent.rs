@@ -12,10 +12,11 @@ use palisade_agent::{
 use palisade_policy::Cluster;
 
 use crate::{
-    can::{Spec, answer, question, render},
+    can::{Spec, answer, json, question, render},
     exit::Outcome,
     node,
     output::{self, Encoding, Format},
+    verdict::Conclusion,
 };
 
 pub(crate) const HELP: &str = "\
@@ -148,9 +149,9 @@ fn explain(cluster: &Cluster, source: &str, destination: &str, namespace: &str) 
         let question = question::resolve(cluster, &source, &destination, namespace)?;
         let answer = answer::answer(cluster, question);
         Ok(Explained {
-            allowed: answer.verdict.is_allow(),
+            allowed: answer.verdict == Conclusion::Allowed,
             text: render::text(&answer),
-            json: serde_json::from_str(&render::document(&answer, &[], Encoding::Json)?)?,
+            json: serde_json::from_str(&json::document(&answer, &[], Encoding::Json)?)?,
         })
     };
     explained().map_err(|error| format!("{error:#}"))

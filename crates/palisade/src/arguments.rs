@@ -102,9 +102,16 @@ SRC and DST are one of:
                            replicaset, job, cronjob or replicationcontroller (or kubectl's
                            short name of one). Without KIND, any of these
   [NAMESPACE/]svc/NAME     the pods and container ports behind a service
+  web.shop, web.shop.svc.cluster.local, http://web.shop/
+                           a name of the cluster's DNS, or a URL
+  ns/NAME, NAMESPACE/*, *  every pod of a namespace, or of all
+  pod:LABELS@NAMESPACE     a pod that doesn't exist: pod:app=web,tier=front@shop
   node/NAME                a node's own network, with its host-network pods
-  10.0.0.7, [fd00::7]      an address; a pod's address means the pod, in that IP family
+  10.0.0.7, [fd00::7]      an address; a pod's address means the pod, in that IP family, and
+                           an address of a service (also on nodes: a node port) its pods
+  10.0.0.0/8               a range, split where policies treat it differently
   internet                 all public addresses, split where policies treat them differently
+  api.github.com           a host outside: any public address; undecided if these differ
 
 PORT is a number or a port name; PROTO is TCP (the default), UDP or SCTP. DST/ICMP means echo requests. Without a port, every container port that the destination declares is checked.
 
@@ -115,9 +122,10 @@ Examples:
   palisade can staging/frontend shop/backend -f examples/shop
   palisade can shop/deploy/backend 192.168.1.20:80/TCP -f examples/shop
   palisade can shop/backend internet:443 -f examples/shop -o json
+  palisade can pod:app=frontend@shop http://backend.shop/ -f examples/shop
   kubectl get pods,netpol,ns -A -o yaml | palisade can -q shop/web shop/db:5432 -f -
 
-Exit codes: 0 allowed, 1 denied, 2 error.";
+Exit codes: 0 allowed, 1 denied, 2 error or undecided.";
 
 #[cfg(all(target_os = "linux", feature = "lab"))]
 const LAB_HELP: &str = "\

@@ -1,10 +1,18 @@
 //! `palisade can`: whether a connection is allowed, and why.
 
+pub(crate) mod alike;
 pub(crate) mod answer;
 pub(crate) mod ends;
+pub(crate) mod json;
+mod json_end;
+pub(crate) mod made_up;
+mod names;
+pub(crate) mod notes;
+mod pairs;
 pub(crate) mod question;
 pub(crate) mod render;
 mod spec;
+mod targets;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -18,8 +26,8 @@ use crate::{
     output::{self, Format},
 };
 pub(crate) use answer::endpoint_name;
+pub(crate) use json_end::JsonEnd;
 pub(crate) use question::QuestionFlow;
-pub(crate) use render::JsonEnd;
 pub(crate) use spec::{EndpointSpec, ProtocolSpec, Spec};
 
 /// Arguments of `can`.
@@ -59,7 +67,7 @@ fn without_pods(loaded: &Loaded, specs: &[&Spec], namespace: &str) -> Option<any
                 .find(|((n, w), pods)| **n == *at && fits(w) && pods.is_empty())
                 .map(|(key, _)| key)
         }
-        EndpointSpec::Address(_) | EndpointSpec::Internet => None,
+        _ => None,
     };
     let (namespace, workload) = specs.iter().find_map(|s| named(&s.endpoint))?;
     let kind = workload.kind.to_ascii_lowercase();
@@ -72,18 +80,23 @@ fn without_pods(loaded: &Loaded, specs: &[&Spec], namespace: &str) -> Option<any
 /// Answers the question and prints the answer.
 pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
     let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
-    let source = parse("source", &arguments.source)?;
-    let destination = parse("destination", &arguments.destination)?;
-    let world = arguments.sources.load(arguments.namespace.as_deref(), arguments.quiet, Need::Verdicts)?;
+    let mut source = parse("source", &arguments.source)?.within(arguments.namespace.as_deref());
+    let mut destination =
+        parse("destination", &arguments.destination)?.within(arguments.namespace.as_deref());
+    let mut world =
+        arguments.sources.load(arguments.namespace.as_deref(), arguments.quiet, Need::Verdicts)?;
+    if let Some(error) = without_pods(&world.loaded, &[&source, &destination], &world.namespace) {
+        return Err(error);
+    }
+    made_up::add(&mut world.loaded.cluster, [&mut source, &mut destination], &world.namespace)?;
     let (cluster, namespace) = (&world.loaded.cluster, &*world.namespace);
-    let question = question::resolve(cluster, &source, &destination, namespace)
-        .map_err(|error| without_pods(&world.loaded, &[&source, &destination], namespace).unwrap_or(error))?;
+    let question = question::resolve(cluster, &source, &destination, namespace)?;
     let answer = answer::answer(cluster, question);
     let text = match arguments.output.encoding() {
         _ if arguments.quiet => String::new(),
         None => render::text(&answer),
-        Some(encoding) => render::document(&answer, &world.incomplete(), encoding)?,
+        Some(encoding) => json::document(&answer, &world.incomplete(), encoding)?,
     };
     output::print_wrapped(&text).context("can't write the answer")?;
-    Ok(world.outcome(Outcome::of(answer.verdict.is_allow())))
+    Ok(world.outcome(answer.verdict.outcome()))
 }

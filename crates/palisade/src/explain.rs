@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::{
-    can::Spec,
+    can::{Spec, made_up},
     cluster::Need,
     exit::Outcome,
     inputs::InputArguments,
@@ -63,9 +63,11 @@ pub(crate) struct Explain {
 /// Prints the explanation.
 pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
     let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
-    let source = parse("source", &arguments.source)?;
-    let destination = parse("destination", &arguments.destination)?;
-    let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
+    let mut source = parse("source", &arguments.source)?.within(arguments.namespace.as_deref());
+    let mut destination =
+        parse("destination", &arguments.destination)?.within(arguments.namespace.as_deref());
+    let mut world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
+    made_up::add(&mut world.loaded.cluster, [&mut source, &mut destination], &world.namespace)?;
     let mut answer = answer::answer(&world.loaded.cluster, &source, &destination, &world.namespace)?;
     let place = EditTarget {
         loaded: &world.loaded,

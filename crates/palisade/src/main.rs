@@ -35,6 +35,7 @@ mod plugin;
 mod reasons;
 mod snapshot;
 mod traffic;
+mod verdict;
 
 use arguments::{Arguments, Verb};
 use exit::Outcome;

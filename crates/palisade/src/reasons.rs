@@ -1,7 +1,7 @@
 //! Verdicts and their reasons as text and as JSON values.
 
 use palisade_policy::{
-    Action, Direction, Family, NearMiss, Origin, Protocol, Reason, RuleRef, Side, Tier, Verdict,
+    Action, Direction, Family, NearMiss, Origin, PolicyKey, Protocol, Reason, RuleRef, Side, Tier, Verdict,
 };
 use serde::Serialize;
 
@@ -122,14 +122,30 @@ pub(crate) struct JsonSide {
 
 #[derive(Serialize)]
 struct JsonPolicy {
-    policy: String,
+    policy: JsonPolicyName,
     #[serde(flatten)]
     at: JsonPlace,
 }
 
+/// A policy as an object.
+#[derive(Serialize)]
+struct JsonPolicyName {
+    kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    name: String,
+}
+
+impl From<&PolicyKey> for JsonPolicyName {
+    fn from(key: &PolicyKey) -> Self {
+        let namespace = Some(key.namespace.to_string()).filter(|namespace| !namespace.is_empty());
+        Self { kind: key.kind.to_string(), namespace, name: key.name.to_string() }
+    }
+}
+
 #[derive(Serialize)]
 struct JsonRule {
-    policy: String,
+    policy: JsonPolicyName,
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -171,7 +187,7 @@ impl From<Option<&Origin>> for JsonPlace {
 impl From<&RuleRef> for JsonRule {
     fn from(rule: &RuleRef) -> Self {
         Self {
-            policy: rule.policy.to_string(),
+            policy: (&rule.policy).into(),
             index: rule.index,
             name: rule.name.as_deref().map(ToOwned::to_owned),
             tier: match rule.tier {
@@ -216,8 +232,8 @@ impl From<&Side> for JsonSide {
                 "rule"
             }
             Reason::Isolated { policies, near } => {
-                let policy = |(key, at): &(palisade_policy::PolicyKey, Option<Origin>)| JsonPolicy {
-                    policy: key.to_string(),
+                let policy = |(key, at): &(PolicyKey, Option<Origin>)| JsonPolicy {
+                    policy: key.into(),
                     at: at.as_ref().into(),
                 };
                 out.policies = policies.iter().map(policy).collect();
@@ -241,7 +257,7 @@ fn miss(miss: &NearMiss) -> JsonMiss {
 
 #[cfg(test)]
 mod tests {
-    use palisade_policy::{Missing, NamespaceMatch, Peer, PodMatch, PolicyKey, PortMatch, Selector};
+    use palisade_policy::{Missing, NamespaceMatch, Peer, PodMatch, PortMatch, Selector};
 
     use super::*;
 

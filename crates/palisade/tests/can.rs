@@ -173,7 +173,11 @@ fn json_tells_tier_priority_action_and_what_was_passed_on() {
     assert_eq!(denied["verdict"], "denied");
     assert_eq!(denied["reason"], "rule");
     let rule = &denied["rule"];
-    assert_eq!(rule["policy"], "ClusterNetworkPolicy guardrails");
+    assert_eq!(
+        (&rule["policy"]["kind"], &rule["policy"]["name"]),
+        (&"ClusterNetworkPolicy".into(), &"guardrails".into())
+    );
+    assert!(rule["policy"].get("namespace").is_none());
     assert_eq!((&rule["index"], &rule["line"]), (&1.into(), &44.into()));
     assert_eq!((&rule["tier"], &rule["priority"]), (&"admin".into(), &10.into()));
     assert_eq!(rule["action"], "deny");
@@ -182,7 +186,7 @@ fn json_tells_tier_priority_action_and_what_was_passed_on() {
     let passed = side("sandbox/trial shop/api:8080 -o json");
     assert_eq!(passed["rule"]["tier"], "developer");
     assert!(passed["rule"].get("priority").is_none());
-    assert_eq!(passed["passed"][0]["policy"], "ClusterNetworkPolicy sandbox-to-api");
+    assert_eq!(passed["passed"][0]["policy"]["name"], "sandbox-to-api");
     assert_eq!((&passed["passed"][0]["action"], &passed["passed"][0]["line"]), (&"pass".into(), &17.into()));
 }
 
@@ -209,11 +213,12 @@ fn json_has_a_schema_and_positions() {
     let ran = can("staging/frontend shop/backend:8080 -o json", &example("shop"));
     assert_eq!(ran.code, 1);
     let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-    assert_eq!(json["schema"], "palisade.can/v1");
+    assert_eq!(json["schema"], "palisade.can/v2");
     assert_eq!(json["verdict"], "denied");
     let ingress = &json["answers"][0]["ingress"];
     assert_eq!(ingress["reason"], "isolated");
-    assert_eq!(ingress["policies"][0]["policy"], "NetworkPolicy shop/backend-from-frontend");
+    assert_eq!(ingress["policies"][0]["policy"]["namespace"], "shop");
+    assert_eq!(ingress["policies"][0]["policy"]["name"], "backend-from-frontend");
     assert_eq!(ingress["near"][0]["port_matches"], true);
     assert_eq!(json["answers"][0]["flows"].as_array().unwrap().len(), 2, "one pod each, two families");
 }
@@ -306,10 +311,13 @@ fn invalid_specs_are_reported_with_a_cure() {
         &can("shop/frontend shop/backnd:80", &shop),
         &["there is no pod or workload `backnd`", "did you mean shop/deployment/backend"],
     );
-    refused(&can("frontend shop/backend:80", &shop), &["source", "did you mean"]);
+    refused(
+        &can("frontend shop/backend:80", &shop),
+        &["source", "is ambiguous: it may be shop/deployment/frontend"],
+    );
     refused(&can("shop/frontend shop/backend:99999", &shop), &["1 to 65535"]);
     refused(&can("shop/frontend shop/backend:80/QUIC", &shop), &["supported are TCP"]);
-    refused(&can("shop/frontend 10.0.0.0/8", &shop), &["range of addresses"]);
+    refused(&can("shop/frontend 10.0.0.0/8", &shop), &["10.0.0.0/8 declares no ports"]);
     refused(&can("shop/frontend:80 shop/backend:80", &shop), &["give it with the destination"]);
     refused(&can("shop/frontend internet", &shop), &["DST:PORT"]);
     refused(&can("internet internet:80", &shop), &["neither end is in the cluster"]);

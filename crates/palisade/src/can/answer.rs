@@ -2,9 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use palisade_policy::{Cluster, Decision, Endpoint, Family, Protocol, Verdict, reference};
+use palisade_policy::{Cluster, Decision, Endpoint, Family, Protocol, reference};
 
-use super::question::{Question, QuestionFlow};
+use serde::Serialize;
+
+use super::{
+    notes::{self, Decided, Facts, Note},
+    question::{Question, QuestionFlow},
+};
+use crate::verdict::Conclusion;
 
 /// The answer to a question.
 #[derive(Debug)]
@@ -14,13 +20,28 @@ pub(crate) struct Answer {
     /// The destination in full spelling.
     pub(crate) destination: String,
     /// Allowed only if every flow is.
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: Conclusion,
+    /// What could not be decided, and why.
+    pub(crate) undecided: Vec<Undecided>,
     /// What the verdicts vary by. Empty if all flows have the same verdict.
     pub(crate) differs: Vec<VariesBy>,
     /// The flows, grouped by decision.
     pub(crate) groups: Vec<DecidedFlows>,
     /// Whether policies distinguish parts of the internet in question.
     pub(crate) parts: bool,
+    /// The spelling of the end outside the cluster that is more than one address.
+    pub(crate) outside: Option<String>,
+    /// Where a real cluster may differ, and how the ends were found.
+    pub(crate) notes: Vec<Note>,
+}
+
+/// What could not be decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Undecided {
+    /// A word for programs.
+    pub(crate) code: &'static str,
+    /// The reason, and what would decide it.
+    pub(crate) text: String,
 }
 
 /// Flows with the same decision.
@@ -100,15 +121,36 @@ pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
             (asked, decision)
         })
         .collect();
-    let allowed = decided.iter().all(|(_, d)| d.verdict().is_allow());
+    let facts: Vec<Decided<'_>> = decided
+        .iter()
+        .map(|(asked, decision)| Decided { asked, egress: &decision.egress, ingress: &decision.ingress })
+        .collect();
+    let mut notes = question.notes;
+    notes.extend(notes::of(&Facts { cluster, access: question.access.as_ref(), decided: &facts }));
+    let verdict = Conclusion::of_all(decided.iter().map(|(_, d)| Conclusion::of(Some(d.verdict()))));
+    let differs = differences(&decided);
+    // Which of a host's addresses is meant is not known, so the answer must be the same for all.
+    let host = question.host.filter(|_| differs.contains(&VariesBy::Region));
+    let undecided: Vec<Undecided> = host.iter().map(|host| of_host(host)).collect();
     Answer {
         source: question.source,
         destination: question.destination,
-        verdict: if allowed { Verdict::Allow } else { Verdict::Deny },
-        differs: differences(&decided),
+        verdict: if undecided.is_empty() { verdict } else { Conclusion::Undecided },
+        undecided,
+        differs,
         parts: parts(&decided),
         groups: groups(decided),
+        outside: question.outside,
+        notes,
     }
+}
+
+/// What is unknown about a host of which policies treat some addresses differently.
+fn of_host(host: &str) -> Undecided {
+    let text = format!(
+        "depends on the addresses of {host}, which policies treat differently; give the address or range that it has"
+    );
+    Undecided { code: "host-addresses", text }
 }
 
 fn groups(decided: Vec<(QuestionFlow, Decision)>) -> Vec<DecidedFlows> {

@@ -1,12 +1,17 @@
-//! Resolves one spec to endpoints, a service or the internet.
+//! Resolves one spec to endpoints, a service or addresses outside the cluster.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Result, bail};
-use palisade_names::{EndpointKind, LookupError, Named, PortSpec, Way};
+use ipnet::IpNet;
+use palisade_names::{DnsName, EndpointKind, Named, PortSpec, Way};
 use palisade_policy::{Cluster, Endpoint, Family, Name, Node, Pod, Protocol, Service};
 
-use super::spec::{EndpointSpec, ProtocolSpec, Spec};
+use super::{
+    names::{self, Found},
+    notes::Note,
+    spec::{EndpointSpec, ProtocolSpec, Spec},
+};
 
 /// What a spec resolves to.
 #[derive(Debug)]
@@ -15,8 +20,36 @@ pub(crate) enum End<'a> {
     Endpoints(Vec<Endpoint>),
     /// A service.
     Service(ServiceEnd<'a>),
-    /// The internet.
+    /// Addresses outside the cluster.
+    Outside(Outside),
+}
+
+/// Addresses outside the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outside {
+    /// The public internet.
     Internet,
+    /// A range.
+    Range(IpNet),
+    /// A host, which may have any public address.
+    Host(String),
+}
+
+/// A resolved spec.
+#[derive(Debug)]
+pub(crate) struct Resolved<'a> {
+    /// The full spelling of its object.
+    pub(crate) name: String,
+    /// What it is.
+    pub(crate) end: End<'a>,
+    /// What should be said about how it was found.
+    pub(crate) notes: Vec<Note>,
+}
+
+impl<'a> Resolved<'a> {
+    fn new(name: String, end: End<'a>) -> Self {
+        Self { name, end, notes: Vec::new() }
+    }
 }
 
 /// A service, and how it was given.
@@ -40,39 +73,126 @@ impl<'a> ServiceEnd<'a> {
     }
 }
 
-/// Resolves a spec. Returns the full spelling of its object too.
+/// Resolves a spec. Names without a namespace are looked up in `namespace`.
 ///
 /// # Errors
 /// When there is no such object, when it has no endpoint, or when nothing answers on the port of an address.
-pub(crate) fn end<'a>(cluster: &'a Cluster, spec: &Spec, namespace: &str) -> Result<(String, End<'a>)> {
-    let (namespace, kind, name) = match &spec.endpoint {
-        EndpointSpec::Internet => return Ok(("internet".to_owned(), End::Internet)),
-        EndpointSpec::Address(address) => return at_address(cluster, spec, *address),
+pub(crate) fn end<'a>(cluster: &'a Cluster, spec: &Spec, namespace: &str) -> Result<Resolved<'a>> {
+    match &spec.endpoint {
+        EndpointSpec::Internet => Ok(Resolved::new("internet".to_owned(), End::Outside(Outside::Internet))),
+        EndpointSpec::Range(net) => range(cluster, *net),
+        EndpointSpec::Address(address) => at_address(cluster, spec, *address),
+        EndpointSpec::Everything { namespace } => everything(cluster, namespace.as_deref()),
+        EndpointSpec::MadeUp { .. } => {
+            bail!("a pod that does not exist is supported by `can` and `explain` only")
+        }
         EndpointSpec::Named { namespace: own, kind, name } => {
-            (own.as_deref().unwrap_or(namespace), *kind, name)
+            let mut notes = Vec::new();
+            let found = names::find(cluster, *kind, own.as_deref(), name, namespace, &mut notes)?;
+            let mut resolved = match found {
+                Found::Object(found) => object(cluster, spec, &found)?,
+                Found::Address(address) => at_address(cluster, spec, address)?,
+                Found::Host(host) => Resolved::new(host.clone(), End::Outside(Outside::Host(host))),
+            };
+            resolved.notes.append(&mut notes);
+            Ok(resolved)
+        }
+    }
+}
+
+fn object<'a>(cluster: &'a Cluster, spec: &Spec, found: &Named<'a>) -> Result<Resolved<'a>> {
+    let name = found.to_string();
+    let (ends, pods) = match found {
+        Named::Pod(pod) => (palisade_names::endpoints_of(cluster, pod)?, vec![*pod]),
+        Named::Workload(_, pods) => (endpoints_of_all(cluster, pods)?, pods.clone()),
+        Named::Service(service) => return external_name(cluster, spec, service, name),
+        Named::Node(node) => {
+            if let Some(service) = service_of_node_port(cluster, spec, node) {
+                return Ok(Resolved::new(through(&name, &service), End::Service(service)));
+            }
+            (endpoints_of_node(node)?, Vec::new())
         }
     };
-    let found = palisade_names::find(cluster, kind, namespace, name)
-        .map_err(|e| with_service_hint(cluster, e, kind, namespace, name))?;
-    let label = found.to_string();
-    let end = match found {
-        Named::Pod(pod) => End::Endpoints(palisade_names::endpoints_of(cluster, pod)?),
-        Named::Workload(_, pods) => End::Endpoints(endpoints_of_all(cluster, &pods)?),
-        Named::Service(service) => End::Service(ServiceEnd::named(service)),
-        Named::Node(node) => match service_of_node_port(cluster, spec, node) {
-            Some(service) => return Ok((through(&label, &service), End::Service(service))),
-            None => End::Endpoints(endpoints_of_node(node)?),
-        },
+    let on_host = pods.iter().filter(|pod| pod.host_network).count();
+    let notes = (on_host > 0).then(|| Note::host_network(&name)).into_iter().collect();
+    Ok(Resolved { notes, ..Resolved::new(name, End::Endpoints(ends)) })
+}
+
+/// Resolves a service. An ExternalName service is another name for a host, of the outside or of the cluster.
+fn external_name<'a>(
+    cluster: &'a Cluster,
+    spec: &Spec,
+    service: &'a Service,
+    name: String,
+) -> Result<Resolved<'a>> {
+    let Some(host) = &service.access.external_name else {
+        return Ok(Resolved::new(name, End::Service(ServiceEnd::named(service))));
     };
-    Ok((label, end))
+    // The name of another ExternalName service is not followed further.
+    let target = match DnsName::parse(host) {
+        Some(DnsName::Service { name, namespace }) => {
+            palisade_names::find(cluster, Some(EndpointKind::Service), namespace, name).ok()
+        }
+        _ => None,
+    };
+    let note = Note::external_name(&name, host);
+    let mut resolved = match (target, host.parse()) {
+        (Some(Named::Service(target)), _) if target.access.external_name.is_none() => {
+            Resolved::new(name, End::Service(ServiceEnd::named(target)))
+        }
+        (_, Ok(address)) => at_address(cluster, spec, address)?,
+        _ => Resolved::new(name, End::Outside(Outside::Host(host.to_string()))),
+    };
+    resolved.notes.push(note);
+    Ok(resolved)
+}
+
+/// Resolves a range: the addresses in it that are no pod's, node's or service's.
+fn range<'a>(cluster: &'a Cluster, net: IpNet) -> Result<Resolved<'a>> {
+    if net.prefix_len() == net.max_prefix_len() {
+        let spec = Spec { endpoint: EndpointSpec::Address(net.addr()), port: None, protocol: None };
+        return at_address(cluster, &spec, net.addr());
+    }
+    let mut resolved = Resolved::new(net.to_string(), End::Outside(Outside::Range(net)));
+    let pods = cluster.pods.values().flat_map(|p| &p.addresses);
+    let nodes = cluster.nodes.values().flat_map(|n| &n.addresses);
+    let inside = pods.chain(nodes).filter(|address| net.contains(*address)).count();
+    if inside > 0 {
+        resolved.notes.push(Note::range_without_cluster(net, inside));
+    }
+    Ok(resolved)
+}
+
+/// Resolves every pod of a namespace, or of all. Host-network pods are left out, as they are nodes to policies.
+fn everything<'a>(cluster: &'a Cluster, namespace: Option<&str>) -> Result<Resolved<'a>> {
+    if let Some(name) = namespace
+        && !cluster.namespaces.contains_key(name)
+    {
+        // The lookup of any name there says which namespaces are similar.
+        palisade_names::find(cluster, None, name, "*")?;
+    }
+    let is_in = |pod: &&Pod| namespace.is_none_or(|name| *pod.key.namespace == *name);
+    let of_network = cluster.pods.values().filter(is_in).filter(|pod| !pod.host_network);
+    let ends = endpoints_of_all(cluster, &of_network.collect::<Vec<_>>())?;
+    let name = namespace.map_or_else(|| "*".to_owned(), |name| format!("namespace/{name}"));
+    if ends.is_empty() {
+        bail!("{name} has no pods on the cluster network, so there are no connections to or from them");
+    }
+    let on_host = cluster.pods.values().filter(is_in).any(|pod| pod.host_network);
+    let notes = on_host.then(|| Note::without_host_network(&name)).into_iter().collect();
+    Ok(Resolved { notes, ..Resolved::new(name, End::Endpoints(ends)) })
 }
 
 /// Resolves an address. A connection to an address of a service is decided after its translation (SEMANTICS G-1).
-fn at_address<'a>(cluster: &'a Cluster, spec: &Spec, address: IpAddr) -> Result<(String, End<'a>)> {
+fn at_address<'a>(cluster: &'a Cluster, spec: &Spec, address: IpAddr) -> Result<Resolved<'a>> {
     let family = Some(Family::of(address));
     let of_service = |service: ServiceEnd<'a>| {
         let name = through(&address.to_string(), &service);
-        (name, End::Service(ServiceEnd { family, ..service }))
+        Resolved::new(name, End::Service(ServiceEnd { family, ..service }))
+    };
+    let as_it_is = || {
+        let endpoint = cluster.endpoint(address);
+        Resolved::new(endpoint.to_string(), End::Endpoints(vec![endpoint]))
     };
     let services = palisade_names::services_at(cluster, address);
     let node = cluster.node_at(address);
@@ -86,17 +206,11 @@ fn at_address<'a>(cluster: &'a Cluster, spec: &Spec, address: IpAddr) -> Result<
     if let Some(node) = node {
         return Ok(match service_of_node_port(cluster, spec, node) {
             Some(service) => of_service(service),
-            None => {
-                let endpoint = cluster.endpoint(address);
-                (endpoint.to_string(), End::Endpoints(vec![endpoint]))
-            }
+            None => as_it_is(),
         });
     }
     match (&services[..], &spec.port) {
-        ([], _) => {
-            let endpoint = cluster.endpoint(address);
-            Ok((endpoint.to_string(), End::Endpoints(vec![endpoint])))
-        }
+        ([], _) => Ok(as_it_is()),
         ([(service, way)], _) => Ok(of_service(ServiceEnd { way: *way, ..ServiceEnd::named(service) })),
         (several, port) => {
             let known = several.iter().map(|(s, _)| format!("{}: {}", s.key, ports_text(s)));
@@ -155,10 +269,13 @@ fn endpoints_of_node(node: &Node) -> Result<Vec<Endpoint>> {
 /// As [`end`], and for the internet.
 pub(crate) fn endpoints(cluster: &Cluster, spec: &EndpointSpec, namespace: &str) -> Result<Vec<Endpoint>> {
     let spec = Spec { endpoint: spec.clone(), port: None, protocol: None };
-    match end(cluster, &spec, namespace)?.1 {
+    match end(cluster, &spec, namespace)?.end {
         End::Endpoints(ends) => Ok(ends),
         End::Service(service) => of_service(cluster, &service),
-        End::Internet => bail!("the internet is not an endpoint"),
+        End::Outside(Outside::Host(host)) => {
+            bail!("{host} is not in the cluster; give its address or a range")
+        }
+        End::Outside(_) => bail!("addresses outside the cluster are no single endpoint"),
     }
 }
 
@@ -174,26 +291,7 @@ pub(crate) fn of_service(cluster: &Cluster, given: &ServiceEnd<'_>) -> Result<Ve
 
 /// Returns whether a spec stands for a service.
 pub(crate) fn is_service(cluster: &Cluster, spec: &Spec, namespace: &str) -> bool {
-    matches!(end(cluster, spec, namespace), Ok((_, End::Service(_))))
-}
-
-/// Adds a hint if only a service or node has this name, which must be given with its kind.
-fn with_service_hint(
-    cluster: &Cluster,
-    error: LookupError,
-    kind: Option<EndpointKind>,
-    namespace: &str,
-    name: &str,
-) -> anyhow::Error {
-    let hint = [EndpointKind::Service, EndpointKind::Node]
-        .into_iter()
-        .find_map(|k| palisade_names::find(cluster, Some(k), namespace, name).ok());
-    match (hint, kind) {
-        (Some(found), None) => anyhow::anyhow!(
-            "there is no pod or workload `{name}` in namespace {namespace}; did you mean {found}?"
-        ),
-        _ => error.into(),
-    }
+    matches!(end(cluster, spec, namespace), Ok(Resolved { end: End::Service(_), .. }))
 }
 
 /// Returns the endpoints of pods, or the first error if none has an endpoint.

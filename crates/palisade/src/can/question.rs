@@ -1,15 +1,22 @@
-//! Resolves two specs to the flows between them.
+//! Resolves two specs to the flows between them, one for each kind of pair that policies distinguish.
 
-use std::collections::BTreeSet;
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
-use palisade_analysis::regions::{self, Region};
-use palisade_names::{PortSpec, ServiceTarget};
-use palisade_policy::{Cluster, Direction, Endpoint, Family, Flow, Name, ObjectKey, Protocol};
+use ipnet::IpNet;
+use palisade_analysis::{
+    alike::{Alike, Relation},
+    regions::{self, Region},
+};
+use palisade_names::Way;
+use palisade_policy::{Cluster, Direction, Endpoint, Family, Flow, IpRange, Name, ObjectKey};
 
 use super::{
-    ends::{self, End, ServiceEnd},
-    spec::{ProtocolSpec, Spec},
+    alike::{self, AlikeEnds},
+    ends::{self, End, Outside, ServiceEnd},
+    notes::Note,
+    spec::Spec,
+    targets::{TargetPort, targets},
 };
 
 /// A resolved question.
@@ -21,9 +28,17 @@ pub(crate) struct Question {
     pub(crate) destination: String,
     /// The flows to decide. Never empty.
     pub(crate) flows: Vec<QuestionFlow>,
+    /// How the destination is reached, if it is a service.
+    pub(crate) access: Option<Access>,
+    /// The host outside the cluster that is one of the ends.
+    pub(crate) host: Option<String>,
+    /// The spelling of the end outside the cluster that is more than one address.
+    pub(crate) outside: Option<String>,
+    /// How the ends were found.
+    pub(crate) notes: Vec<Note>,
 }
 
-/// One flow of a question.
+/// One flow of a question, and the pairs for which it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QuestionFlow {
     /// The flow.
@@ -32,8 +47,10 @@ pub(crate) struct QuestionFlow {
     pub(crate) service: Option<ObjectKey>,
     /// The port of that service.
     pub(crate) service_port: Option<u16>,
-    /// The part of the internet that one end represents.
+    /// The part of the outside that one end represents.
     pub(crate) region: Option<Region>,
+    /// The pairs for which it stands.
+    pub(crate) alike: AlikeEnds,
 }
 
 impl QuestionFlow {
@@ -43,250 +60,288 @@ impl QuestionFlow {
     }
 }
 
-/// The most flows of a question; more would take gigabytes and minutes. A thousand pods on one side and a hundred on the
-/// other are well below it.
-const MAX_FLOWS: usize = 1_000_000;
+/// How a service is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    pub(crate) service: ObjectKey,
+    pub(crate) way: Way,
+    pub(crate) external_local: bool,
+    pub(crate) source_ranges: Vec<IpNet>,
+}
 
-/// Resolves a question against a cluster. Names without a namespace are looked up in `namespace`.
+impl Access {
+    fn of(given: &ServiceEnd<'_>) -> Self {
+        let access = &given.service.access;
+        Self {
+            service: given.service.key.clone(),
+            way: given.way,
+            external_local: access.external_local,
+            source_ranges: access.source_ranges.clone(),
+        }
+    }
+}
+
+/// The most flows of a question. Replicas are folded, so only questions about whole clusters come near it.
+const MAX_FLOWS: usize = 50_000;
+
+/// Resolves a question against a cluster. Names without a namespace are looked up in `namespace`. Pairs that no policy
+/// distinguishes are one flow.
+///
+/// # Errors
+/// When an end does not exist or has no such port, or when there can be no connection between the two.
 pub(crate) fn resolve(
     cluster: &Cluster,
     source: &Spec,
     destination: &Spec,
     namespace: &str,
 ) -> Result<Question> {
+    let mut classes = Alike::new(cluster);
+    resolve_by(cluster, source, destination, namespace, |end| classes.class(end))
+}
+
+/// As [`resolve`], with one flow for each pair of endpoints.
+///
+/// # Errors
+/// As [`resolve`].
+#[cfg_attr(
+    not(all(target_os = "linux", feature = "lab")),
+    expect(dead_code, reason = "the lab sends packets")
+)]
+pub(crate) fn resolve_each(
+    cluster: &Cluster,
+    source: &Spec,
+    destination: &Spec,
+    namespace: &str,
+) -> Result<Question> {
+    let mut numbers: HashMap<Endpoint, u32> = HashMap::new();
+    resolve_by(cluster, source, destination, namespace, |end| {
+        let next = numbers.len() as u32;
+        *numbers.entry(end.clone()).or_insert(next)
+    })
+}
+
+/// The source of a question.
+enum Sources {
+    Endpoints(Vec<Endpoint>),
+    Outside(Outside),
+}
+
+fn resolve_by(
+    cluster: &Cluster,
+    source: &Spec,
+    destination: &Spec,
+    namespace: &str,
+    mut class: impl FnMut(&Endpoint) -> u32,
+) -> Result<Question> {
     if source.port.is_some() || source.protocol.is_some() {
         bail!("the source has a port or protocol; give it with the destination: SRC DST:PORT/PROTO");
     }
-    let (from_name, from) = ends::end(cluster, source, namespace).context("source")?;
-    let (to_name, to) = ends::end(cluster, destination, namespace).context("destination")?;
-    let from = match from {
-        End::Service(service) => End::Endpoints(ends::of_service(cluster, &service)?),
-        other => other,
+    let from = ends::end(cluster, source, namespace).context("source")?;
+    let to = ends::end(cluster, destination, namespace).context("destination")?;
+    let host = [&from, &to].into_iter().find_map(|resolved| match &resolved.end {
+        End::Outside(Outside::Host(host)) => Some(host.clone()),
+        _ => None,
+    });
+    let outside_name = [&from, &to].into_iter().find_map(|resolved| match &resolved.end {
+        End::Outside(_) => Some(resolved.name.clone()),
+        _ => None,
+    });
+    let access = match &to.end {
+        End::Service(given) => Some(Access::of(given)),
+        _ => None,
     };
-    let mut asked = Vec::new();
-    for target in targets(cluster, destination, &to)? {
-        if asked.len() > MAX_FLOWS {
-            bail!(
-                "{from_name} and {to_name} have more than {MAX_FLOWS} pairs of addresses and ports between them; give single pods or one port"
-            );
+    let mut notes = from.notes;
+    notes.extend(to.notes.iter().cloned());
+    notes.extend(host.as_deref().map(Note::host_name));
+    let sources = match from.end {
+        End::Endpoints(ends) => Sources::Endpoints(ends),
+        End::Service(service) => Sources::Endpoints(ends::of_service(cluster, &service)?),
+        End::Outside(outside) => Sources::Outside(outside),
+    };
+    let local = local_service(&to.end, &sources);
+    let mut key = |end: &Endpoint| (class(end), local.and_then(|_| alike::node_of(cluster, end).cloned()));
+    let mut by_call: Vec<(TargetPort, Vec<Endpoint>)> = Vec::new();
+    let mut calls: HashMap<TargetPort, usize> = HashMap::new();
+    for target in targets(cluster, destination, &to.end, &mut notes)? {
+        let index = *calls.entry(target.call.clone()).or_insert(by_call.len());
+        if index == by_call.len() {
+            by_call.push((target.call, Vec::new()));
         }
-        match (&from, target.end) {
-            (End::Internet, None) => {
-                bail!(
-                    "neither end is in the cluster: policies do not apply to connections within the internet"
-                )
+        by_call[index].1.extend(target.end);
+    }
+    let mut builder = Builder { cluster, flows: Vec::new(), unanswered: 0 };
+    let outside = match &to.end {
+        End::Outside(outside) => Some(outside),
+        _ => None,
+    };
+    let sources = match sources {
+        Sources::Outside(outside) => Err(outside),
+        Sources::Endpoints(ends) => Ok(alike::grouped(ends, &mut key)),
+    };
+    for (call, ends) in by_call {
+        let destinations = alike::grouped(ends, &mut key);
+        match (&sources, outside) {
+            (Err(_), Some(_)) => {
+                bail!("neither end is in the cluster: policies do not apply to connections outside it")
             }
-            (End::Internet, Some(end)) => {
-                asked.extend(with_internet(cluster, &end, Direction::Ingress, &target.call));
-            }
-            (End::Endpoints(sources), None) => {
-                for end in sources {
-                    asked.extend(with_internet(cluster, end, Direction::Egress, &target.call));
+            (Err(from), None) => {
+                for (_, ends) in &destinations {
+                    builder.with_outside(from, ends, Direction::Ingress, &call)?;
                 }
             }
-            (End::Endpoints(sources), Some(end)) => {
-                let same_family = palisade_names::of_family(sources, Family::of(end.address()));
-                asked.extend(same_family.map(|source| target.call.flow(source.clone(), end.clone(), None)));
+            (Ok(sources), Some(to)) => {
+                for (_, ends) in sources {
+                    builder.with_outside(to, ends, Direction::Egress, &call)?;
+                }
             }
-            (End::Service(_), _) => bail!("a service can't be a source"),
+            (Ok(sources), None) => {
+                for destination in &destinations {
+                    for source in sources {
+                        builder.within(source, destination, &call)?;
+                    }
+                }
+            }
         }
     }
-    without_loops(&mut asked);
-    // Ports and services repeat where a pod declares one twice.
-    let mut seen = BTreeSet::new();
-    asked.retain(|a| seen.insert((a.flow.clone(), a.service_port)));
-    if asked.is_empty() {
+    let (mut flows, unanswered) = (builder.flows, builder.unanswered);
+    without_loops(&mut flows);
+    if let Some(service) = local {
+        if flows.is_empty() && unanswered > 0 {
+            bail!(
+                "service {service} has internalTrafficPolicy: Local and no endpoint on the node of the source: nothing \
+                 answers"
+            );
+        }
+        notes.push(Note::local_endpoints(&service.to_string()));
+    }
+    if flows.is_empty() {
         bail!(
-            "{from_name} and {to_name} have no IP family in common, so there are no connections between them"
+            "{} and {} have no IP family in common, so there are no connections between them",
+            from.name,
+            to.name
         );
     }
-    Ok(Question { source: from_name, destination: to_name, flows: asked })
+    notes.dedup();
+    Ok(Question {
+        source: from.name,
+        destination: to.name,
+        flows,
+        access,
+        host,
+        outside: outside_name,
+        notes,
+    })
+}
+
+/// Returns the service that leads only to pods on the client's node, if the destination is one.
+fn local_service<'a>(to: &End<'a>, sources: &Sources) -> Option<&'a ObjectKey> {
+    match (to, sources) {
+        (End::Service(given), Sources::Endpoints(_))
+            if given.service.access.internal_local && given.way == Way::ClusterIp =>
+        {
+            Some(&given.service.key)
+        }
+        _ => None,
+    }
+}
+
+/// A class of endpoints, on one node if that matters.
+type Group = ((u32, Option<Name>), Arc<[Endpoint]>);
+
+struct Builder<'c> {
+    cluster: &'c Cluster,
+    flows: Vec<QuestionFlow>,
+    /// The pairs of classes of a local service that are on different nodes.
+    unanswered: usize,
+}
+
+impl Builder<'_> {
+    fn add(&mut self, flow: QuestionFlow) -> Result<()> {
+        if self.flows.len() >= MAX_FLOWS {
+            bail!(
+                "the question has more than {MAX_FLOWS} kinds of connections; give single pods or one port, or use `palisade \
+                 connections`"
+            );
+        }
+        self.flows.push(flow);
+        Ok(())
+    }
+
+    /// Adds the flows from one class to another.
+    fn within(&mut self, from: &Group, to: &Group, call: &TargetPort) -> Result<()> {
+        let ((_, here), sources) = from;
+        let ((_, there), destinations) = to;
+        if let (Some(here), Some(there)) = (here, there)
+            && here != there
+        {
+            self.unanswered += 1;
+            return Ok(());
+        }
+        // All endpoints of a class have the same family.
+        if alike::families(&sources[..1]) != alike::families(&destinations[..1]) {
+            return Ok(());
+        }
+        let (service, service_port) = call.service.clone().unzip();
+        for pairs in alike::pairs(self.cluster, sources, destinations) {
+            let Some((source, destination)) = pairs.samples.first().copied() else { continue };
+            let flow = call.flow(source.clone(), destination.clone());
+            let alike = AlikeEnds {
+                sources: sources.clone(),
+                destinations: destinations.clone(),
+                relation: pairs.relation,
+                pairs: pairs.count,
+                samples: pairs.samples.into_iter().map(|(s, d)| (s.clone(), d.clone())).collect(),
+            };
+            let (service, region) = (service.clone(), None);
+            self.add(QuestionFlow { flow, service, service_port, region, alike })?;
+        }
+        Ok(())
+    }
+
+    /// Adds the flows between a class and every part of the outside that its policies distinguish. `direction` is as seen
+    /// from that class.
+    fn with_outside(
+        &mut self,
+        outside: &Outside,
+        ends: &Arc<[Endpoint]>,
+        direction: Direction,
+        call: &TargetPort,
+    ) -> Result<()> {
+        let Some(end) = ends.first() else { return Ok(()) };
+        let subject = match end {
+            Endpoint::Pod { key, .. } => self.cluster.pods.get(key),
+            _ => None,
+        };
+        let family = Family::of(end.address());
+        let regions = match outside {
+            Outside::Internet | Outside::Host(_) => {
+                regions::internet(self.cluster, subject, direction, family)
+            }
+            Outside::Range(net) if Family::of_net(net) != family => Vec::new(),
+            Outside::Range(net) => {
+                regions::within(self.cluster, subject, direction, family, &[IpRange::of_net(net)])
+            }
+        };
+        let (service, service_port) = call.service.clone().unzip();
+        for region in regions {
+            let other = Endpoint::External(region.sample);
+            let others: Arc<[Endpoint]> = [other.clone()].into();
+            let (flow, sources, destinations) = match direction {
+                Direction::Ingress => (call.flow(other, end.clone()), others, ends.clone()),
+                Direction::Egress => (call.flow(end.clone(), other), ends.clone(), others),
+            };
+            let alike = AlikeEnds::with_one(sources, destinations);
+            let service = service.clone();
+            self.add(QuestionFlow { flow, service, service_port, region: Some(region), alike })?;
+        }
+        Ok(())
+    }
 }
 
 /// Removes flows from a pod to itself, unless there are no others: a workload to itself means between its pods.
-fn without_loops(asked: &mut Vec<QuestionFlow>) {
-    let is_loop =
-        |a: &QuestionFlow| pod_key(&a.flow.source).is_some_and(|k| pod_key(&a.flow.destination) == Some(k));
-    if asked.iter().any(|a| !is_loop(a)) {
-        asked.retain(|a| !is_loop(a) || a.flow.through_service);
+fn without_loops(flows: &mut Vec<QuestionFlow>) {
+    let is_loop = |asked: &QuestionFlow| asked.alike.relation == Relation::Itself;
+    if flows.iter().any(|asked| !is_loop(asked)) {
+        flows.retain(|asked| !is_loop(asked) || asked.flow.through_service);
     }
-}
-
-fn pod_key(end: &Endpoint) -> Option<&ObjectKey> {
-    if let Endpoint::Pod { key, .. } = end { Some(key) } else { None }
-}
-
-/// A destination and its port.
-struct Target {
-    /// The endpoint. `None`: the internet.
-    end: Option<Endpoint>,
-    /// The protocol and port.
-    call: TargetPort,
-}
-
-#[derive(Clone)]
-struct TargetPort {
-    protocol: ProtocolSpec,
-    port: u16,
-    service: Option<(ObjectKey, u16)>,
-}
-
-impl TargetPort {
-    fn new(protocol: Protocol, port: u16) -> Self {
-        Self { protocol: ProtocolSpec::WithPorts(protocol), port, service: None }
-    }
-
-    fn flow(&self, source: Endpoint, destination: Endpoint, region: Option<Region>) -> QuestionFlow {
-        let protocol = match (self.protocol, Family::of(destination.address())) {
-            (ProtocolSpec::WithPorts(protocol), _) => protocol,
-            (ProtocolSpec::Icmp, Family::V4) => Protocol::Other(1),
-            (ProtocolSpec::Icmp, Family::V6) => Protocol::Other(58),
-        };
-        let through_service = self.service.is_some();
-        let (service, service_port) = self.service.clone().unzip();
-        let flow = Flow { source, destination, protocol, port: self.port, through_service };
-        QuestionFlow { flow, service, service_port, region }
-    }
-}
-
-/// Returns the flows between an end and every part of the internet that its policies distinguish. `direction` is as seen
-/// from that end.
-fn with_internet(
-    cluster: &Cluster,
-    end: &Endpoint,
-    direction: Direction,
-    call: &TargetPort,
-) -> Vec<QuestionFlow> {
-    let subject = pod_key(end).and_then(|key| cluster.pods.get(key));
-    let regions = regions::internet(cluster, subject, direction, Family::of(end.address()));
-    let flow = |region: Region| {
-        let outside = Endpoint::External(region.sample);
-        match direction {
-            Direction::Ingress => call.flow(outside, end.clone(), Some(region)),
-            Direction::Egress => call.flow(end.clone(), outside, Some(region)),
-        }
-    };
-    regions.into_iter().map(flow).collect()
-}
-
-fn targets(cluster: &Cluster, spec: &Spec, end: &End<'_>) -> Result<Vec<Target>> {
-    match end {
-        End::Internet => Ok(vec![Target { end: None, call: given_port(spec, "the internet")? }]),
-        End::Service(service) => service_targets(cluster, spec, service),
-        End::Endpoints(ends) => {
-            let mut out = Vec::new();
-            for end in ends {
-                let calls = target_ports(cluster, spec, end)?;
-                out.extend(calls.into_iter().map(|call| Target { end: Some(end.clone()), call }));
-            }
-            match (out.is_empty(), &spec.port) {
-                (false, _) => Ok(out),
-                (true, Some(port)) => {
-                    bail!("no pod of the destination declares a port named `{port}`; give its number")
-                }
-                (true, None) => bail!(
-                    "the destination declares no container port{}; give the port: DST:PORT",
-                    with_protocol(spec)
-                ),
-            }
-        }
-    }
-}
-
-fn with_protocol(spec: &Spec) -> String {
-    spec.protocol.map(|p| format!(" for {p}")).unwrap_or_default()
-}
-
-/// Returns the port of a destination that declares no ports: the one that was given.
-fn given_port(spec: &Spec, what: &str) -> Result<TargetPort> {
-    match (&spec.port, spec.protocol) {
-        (None, Some(ProtocolSpec::Icmp)) => {
-            Ok(TargetPort { protocol: ProtocolSpec::Icmp, port: 0, service: None })
-        }
-        (Some(PortSpec::Number(port)), Some(ProtocolSpec::WithPorts(protocol))) => {
-            Ok(TargetPort::new(protocol, *port))
-        }
-        (Some(PortSpec::Name(name)), _) => {
-            bail!("{what} has no named ports; give the number of port `{name}`")
-        }
-        _ => bail!("{what} declares no ports; give the port: DST:PORT[/PROTO]"),
-    }
-}
-
-/// Returns the ports of an endpoint: the one given, or every declared one.
-fn target_ports(cluster: &Cluster, spec: &Spec, end: &Endpoint) -> Result<Vec<TargetPort>> {
-    let Some(pod) = pod_key(end).and_then(|key| cluster.pods.get(key)) else {
-        let what = match end {
-            Endpoint::Node { name, .. } => format!("node {name}"),
-            _ => end.to_string(),
-        };
-        return Ok(vec![given_port(spec, &what)?]);
-    };
-    let protocol = match spec.protocol {
-        Some(ProtocolSpec::Icmp) => return Ok(vec![given_port(spec, "")?]),
-        Some(ProtocolSpec::WithPorts(protocol)) => Some(protocol),
-        None => None,
-    };
-    let wanted = |p: Protocol| protocol.is_none_or(|q| p == q);
-    let ports: BTreeSet<(Protocol, u16)> = match &spec.port {
-        Some(PortSpec::Number(port)) => BTreeSet::from([(protocol.unwrap_or(Protocol::Tcp), *port)]),
-        Some(PortSpec::Name(name)) => pod.named_ports(name, protocol).collect(),
-        None => pod.ports.iter().filter(|p| wanted(p.protocol)).map(|p| (p.protocol, p.port)).collect(),
-    };
-    Ok(ports.into_iter().map(|(protocol, port)| TargetPort::new(protocol, port)).collect())
-}
-
-/// Returns the targets on a node; `None` if there are none. A pod without a node may be on any.
-fn on_node(cluster: &Cluster, targets: &[ServiceTarget], node: &Name) -> Option<Vec<ServiceTarget>> {
-    let is_on = |target: &&ServiceTarget| match &target.end {
-        Endpoint::Pod { key, .. } => {
-            cluster.pods.get(key).is_some_and(|pod| pod.node.as_ref().is_none_or(|n| n == node))
-        }
-        Endpoint::Node { name, .. } => name == node,
-        Endpoint::External(_) => false,
-    };
-    let found: Vec<ServiceTarget> = targets.iter().filter(is_on).cloned().collect();
-    (!found.is_empty()).then_some(found)
-}
-
-fn given_port_text(spec: &Spec) -> String {
-    spec.port.as_ref().map(ToString::to_string).unwrap_or_default()
-}
-
-fn service_targets(cluster: &Cluster, spec: &Spec, given: &ServiceEnd<'_>) -> Result<Vec<Target>> {
-    let ServiceEnd { service, family, .. } = given;
-    let protocol = match spec.protocol {
-        Some(ProtocolSpec::Icmp) => {
-            bail!(
-                "service addresses do not reply to ICMP; check the pods behind service {} instead",
-                service.key
-            )
-        }
-        Some(ProtocolSpec::WithPorts(protocol)) => Some(protocol),
-        None => None,
-    };
-    let port = given.port.map(PortSpec::Number).or_else(|| spec.port.clone());
-    let found = palisade_names::service_targets(cluster, service, protocol, port.as_ref())?;
-    let on_node = match &given.node {
-        // Without a pod of its own, the node drops the connection.
-        Some(node) if service.access.external_local => {
-            on_node(cluster, &found.targets, node).with_context(|| {
-                format!(
-                    "nothing answers on port {} of node {node}: service {} has externalTrafficPolicy: Local and no endpoint \
-                     on this node",
-                    given_port_text(spec), service.key
-                )
-            })?
-        }
-        _ => found.targets,
-    };
-    let mut out = Vec::new();
-    for target in on_node {
-        if family.is_none_or(|f| Family::of(target.end.address()) == f) {
-            let mut call = TargetPort::new(target.protocol, target.port);
-            call.service = Some((service.key.clone(), target.service_port));
-            out.push(Target { end: Some(target.end), call });
-        }
-    }
-    Ok(out)
 }

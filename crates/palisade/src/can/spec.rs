@@ -1,11 +1,18 @@
-//! The syntax of an end: `[NAMESPACE/][KIND/]NAME[:PORT[/PROTO]]`, an address, `node/NAME`, `svc/NAME`, `internet`.
+//! The syntax of an end: `[NAMESPACE/][KIND/]NAME[:PORT[/PROTO]]`, an address or range, a DNS name or URL, `node/NAME`,
+//! `svc/NAME`, `ns/NAME`, `*`, `pod:LABELS@NAMESPACE`, `internet`.
 //!
 //! Only the grammar is here; [`palisade_names`] resolves names.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
+use ipnet::IpNet;
 use palisade_names::{EndpointKind, PortSpec, UnknownKind};
 use palisade_policy::Protocol;
+
+mod made_up;
+mod url;
+
+pub(crate) use made_up::MadeUpNamespace;
 
 /// One end as written, with the port and protocol if it has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +30,22 @@ pub(crate) struct Spec {
 pub(crate) enum EndpointSpec {
     /// An address.
     Address(IpAddr),
+    /// A range of addresses.
+    Range(IpNet),
     /// The public internet.
     Internet,
+    /// Every pod of a namespace, or of all.
+    Everything {
+        /// The namespace; all if there is none.
+        namespace: Option<String>,
+    },
+    /// A pod that doesn't exist.
+    MadeUp {
+        /// Its labels.
+        labels: Vec<(String, String)>,
+        /// Its namespace.
+        namespace: MadeUpNamespace,
+    },
     /// An object of the cluster.
     Named {
         /// The namespace, if one was written.
@@ -37,7 +58,7 @@ pub(crate) enum EndpointSpec {
 }
 
 /// A protocol as written. ICMP has a different number in each IP family, so it isn't a [`Protocol`] yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ProtocolSpec {
     /// TCP, UDP or SCTP.
     WithPorts(Protocol),
@@ -54,14 +75,22 @@ const LONGEST_NAME: usize = 253;
 /// A syntax error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SpecError {
-    #[error("empty; use [NAMESPACE/][KIND/]NAME, an address, node/NAME, svc/NAME or internet")]
+    #[error(
+        "empty; use [NAMESPACE/][KIND/]NAME, an address or range, node/NAME, svc/NAME, ns/NAME or internet"
+    )]
     Empty,
     #[error("`[{0}` has no closing bracket; use [ADDRESS]:PORT")]
     Bracket(String),
     #[error("`{0}` is not an IPv6 address")]
     NotIpv6(String),
-    #[error("`{0}` is a range of addresses; give one address of it")]
+    #[error("invalid range `{0}`: use ADDRESS/LENGTH, and [ADDRESS/LENGTH]:PORT for IPv6 with a port")]
     Range(String),
+    #[error("invalid label `{0}`; use pod:KEY=VALUE,KEY=VALUE@NAMESPACE")]
+    Label(String),
+    #[error("unknown scheme `{0}`; give HOST:PORT instead of a URL")]
+    Scheme(String),
+    #[error("`{0}`: * stands for all pods, alone or as NAMESPACE/*; it is no pattern")]
+    Pattern(String),
     #[error("`{0}` has more than one colon; use [ADDRESS]:PORT for an IPv6 address with a port")]
     Colons(String),
     #[error("unexpected `{0}` after the bracket; use [ADDRESS]:PORT[/PROTO]")]
@@ -82,6 +111,21 @@ pub(crate) enum SpecError {
     Kind(#[from] UnknownKind),
 }
 
+impl Spec {
+    /// Returns the spec with a namespace for a name that has none. Without one, the name may be anywhere, and so may a name
+    /// with dots, which says itself where it is.
+    pub(crate) fn within(mut self, given: Option<&str>) -> Self {
+        if let (Some(given), EndpointSpec::Named { namespace: own @ None, kind, name }) =
+            (given, &mut self.endpoint)
+            && *kind != Some(EndpointKind::Node)
+            && !name.contains('.')
+        {
+            *own = Some(given.to_owned());
+        }
+        self
+    }
+}
+
 impl FromStr for Spec {
     type Err = SpecError;
 
@@ -90,8 +134,17 @@ impl FromStr for Spec {
         if text.is_empty() {
             return Err(SpecError::Empty);
         }
+        if let Some(rest) = text.strip_prefix(made_up::PREFIX) {
+            return made_up_pod(rest);
+        }
+        if let Some(url) = url::parse(text) {
+            return of_url(&url.map_err(|scheme| SpecError::Scheme(scheme.to_owned()))?);
+        }
         if let Some(rest) = text.strip_prefix('[') {
             return bracketed(rest);
+        }
+        if let Some(range) = range(text)? {
+            return Ok(range);
         }
         let (endpoint, tail) = split_off_port(text)?;
         let (port, protocol) = tail;
@@ -104,14 +157,52 @@ type Tail = (Option<PortSpec>, Option<ProtocolSpec>);
 /// `ADDRESS]`, with `:PORT`, `:PORT/PROTO` or `/PROTO` after it.
 fn bracketed(rest: &str) -> Result<Spec, SpecError> {
     let (inside, after) = rest.split_once(']').ok_or_else(|| SpecError::Bracket(rest.to_owned()))?;
-    let address = inside.parse().map_err(|_| SpecError::NotIpv6(inside.to_owned()))?;
-    let (port, protocol) = match (after.strip_prefix(':'), after.strip_prefix('/')) {
-        _ if after.is_empty() => (None, None),
-        (Some(tail), _) => port_and_protocol(tail)?,
-        (_, Some(protocol)) => (None, Some(protocol_of(protocol)?)),
-        _ => return Err(SpecError::AfterBracket(after.to_owned())),
+    let endpoint = match (inside.parse(), inside.parse()) {
+        (Ok(address), _) => EndpointSpec::Address(IpAddr::V6(address)),
+        (_, Ok(net)) => EndpointSpec::Range(net),
+        _ => return Err(SpecError::NotIpv6(inside.to_owned())),
     };
-    Ok(Spec { endpoint: EndpointSpec::Address(IpAddr::V6(address)), port, protocol })
+    let (port, protocol) = tail_of(after)?.ok_or_else(|| SpecError::AfterBracket(after.to_owned()))?;
+    Ok(Spec { endpoint, port, protocol })
+}
+
+/// Reads `:PORT`, `:PORT/PROTO`, `/PROTO` or nothing. `None` if it is something else.
+fn tail_of(after: &str) -> Result<Option<Tail>, SpecError> {
+    Ok(match (after.strip_prefix(':'), after.strip_prefix('/')) {
+        _ if after.is_empty() => Some((None, None)),
+        (Some(tail), _) => Some(port_and_protocol(tail)?),
+        (_, Some(protocol)) => Some((None, Some(protocol_of(protocol)?))),
+        _ => None,
+    })
+}
+
+fn made_up_pod(text: &str) -> Result<Spec, SpecError> {
+    let (labels, namespace, tail) = made_up::split(text);
+    let (labels, namespace) = (made_up::labels(labels)?, made_up::namespace(namespace)?);
+    let (port, protocol) = tail_of(tail)?.unwrap_or_default();
+    Ok(Spec { endpoint: EndpointSpec::MadeUp { labels, namespace }, port, protocol })
+}
+
+/// A URL is what it connects to: its host, with its port or the scheme's.
+fn of_url(url: &url::Url<'_>) -> Result<Spec, SpecError> {
+    let spec: Spec = url.authority.parse()?;
+    let given = spec.port.or_else(|| url.port.map(PortSpec::Number));
+    Ok(Spec { port: given, protocol: Some(ProtocolSpec::WithPorts(url.protocol)), ..spec })
+}
+
+/// Reads a range, with a port or protocol after it: `10.0.0.0/8`, `10.0.0.0/8:443`. `None`: the text is none.
+fn range(text: &str) -> Result<Option<Spec>, SpecError> {
+    let spec = |net, (port, protocol)| Spec { endpoint: EndpointSpec::Range(net), port, protocol };
+    let Some((address, rest)) = text.split_once('/') else { return Ok(None) };
+    let Ok(address) = address.parse::<IpAddr>() else { return Ok(None) };
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    if digits == 0 {
+        return Ok(None);
+    }
+    let wrong = || SpecError::Range(text.to_owned());
+    let net = rest[..digits].parse().ok().and_then(|length| IpNet::new(address, length).ok());
+    let tail = tail_of(&rest[digits..])?.ok_or_else(wrong)?;
+    Ok(Some(spec(net.ok_or_else(wrong)?.trunc(), tail)))
 }
 
 /// Splits a text into the endpoint, and the port and protocol.
@@ -121,9 +212,6 @@ fn split_off_port(text: &str) -> Result<(&str, Tail), SpecError> {
     }
     if let Some((endpoint, last)) = text.rsplit_once('/') {
         if endpoint.parse::<IpAddr>().is_ok() {
-            if last.parse::<u8>().is_ok() {
-                return Err(SpecError::Range(text.to_owned()));
-            }
             return match protocol_of(last)? {
                 // Literally, `fd00::7:80/TCP` is an address that ends in :80, which is not what the user meant.
                 ProtocolSpec::WithPorts(_) if endpoint.contains(':') => {
@@ -193,6 +281,15 @@ fn endpoint_of(text: &str) -> Result<EndpointSpec, SpecError> {
         return Ok(EndpointSpec::Address(address));
     }
     let parts: Vec<&str> = text.split('/').collect();
+    match parts[..] {
+        ["*"] => return Ok(EndpointSpec::Everything { namespace: None }),
+        ["ns" | "namespace" | "namespaces", "*"] => return Ok(EndpointSpec::Everything { namespace: None }),
+        [namespace, "*"] | ["ns" | "namespace" | "namespaces", namespace] => {
+            return Ok(EndpointSpec::Everything { namespace: Some(name_of(namespace)?) });
+        }
+        _ if text.contains('*') => return Err(SpecError::Pattern(text.to_owned())),
+        _ => {}
+    }
     let (namespace, kind, name) = match parts[..] {
         [name] => (None, None, name),
         [first, name] => match first.parse::<EndpointKind>() {
@@ -228,93 +325,4 @@ impl fmt::Display for ProtocolSpec {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TCP: Option<ProtocolSpec> = Some(ProtocolSpec::WithPorts(Protocol::Tcp));
-    const UDP: Option<ProtocolSpec> = Some(ProtocolSpec::WithPorts(Protocol::Udp));
-
-    fn spec(text: &str) -> Spec {
-        text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
-    }
-
-    fn named(namespace: Option<&str>, kind: Option<EndpointKind>, name: &str) -> EndpointSpec {
-        EndpointSpec::Named { namespace: namespace.map(Into::into), kind, name: name.into() }
-    }
-
-    fn error(text: &str) -> String {
-        text.parse::<Spec>().expect_err(text).to_string()
-    }
-
-    #[test]
-    fn names_in_every_form() {
-        assert_eq!(spec("web").endpoint, named(None, None, "web"));
-        assert_eq!(spec("shop/web").endpoint, named(Some("shop"), None, "web"));
-        assert_eq!(
-            spec("deploy/web").endpoint,
-            named(None, Some(EndpointKind::Workload("Deployment")), "web")
-        );
-        assert_eq!(
-            spec("shop/sts/db").endpoint,
-            named(Some("shop"), Some(EndpointKind::Workload("StatefulSet")), "db")
-        );
-        assert_eq!(spec("svc/web:80").endpoint, named(None, Some(EndpointKind::Service), "web"));
-        assert_eq!(spec("node/n1").endpoint, named(None, Some(EndpointKind::Node), "n1"));
-        assert_eq!(spec("internet:443").endpoint, EndpointSpec::Internet);
-        assert_eq!(spec("pod/internet").endpoint, named(None, Some(EndpointKind::Pod), "internet"));
-    }
-
-    #[test]
-    fn ports_and_protocols() {
-        let tail = |text: &str| (spec(text).port, spec(text).protocol);
-        assert_eq!(tail("web"), (None, None));
-        assert_eq!(tail("web:80"), (Some(PortSpec::Number(80)), TCP));
-        assert_eq!(tail("shop/deploy/web:53/udp"), (Some(PortSpec::Number(53)), UDP));
-        assert_eq!(tail("web:http"), (Some(PortSpec::Name("http".into())), None));
-        assert_eq!(tail("shop/web/ICMP"), (None, Some(ProtocolSpec::Icmp)));
-        assert_eq!(tail("web/UDP"), (None, UDP));
-        assert_eq!(spec("shop/web/ICMP").endpoint, named(Some("shop"), None, "web"));
-    }
-
-    #[test]
-    fn addresses_with_and_without_ports() {
-        let address = |a: &str| EndpointSpec::Address(a.parse().unwrap());
-        assert_eq!(spec("10.0.0.7").endpoint, address("10.0.0.7"));
-        assert_eq!(
-            spec("10.0.0.7:80/TCP"),
-            Spec { endpoint: address("10.0.0.7"), port: Some(PortSpec::Number(80)), protocol: TCP }
-        );
-        assert_eq!(spec("fd00::7").endpoint, address("fd00::7"));
-        assert_eq!(spec("[fd00::7]").endpoint, address("fd00::7"));
-        assert_eq!(
-            spec("[fd00::7]:53/UDP"),
-            Spec { endpoint: address("fd00::7"), port: Some(PortSpec::Number(53)), protocol: UDP }
-        );
-        assert_eq!(spec("fd00::7/ICMP").protocol, Some(ProtocolSpec::Icmp));
-        assert_eq!(spec("10.0.0.7/ICMP").protocol, Some(ProtocolSpec::Icmp));
-        assert_eq!(spec("[fd00::7]/ICMP").protocol, Some(ProtocolSpec::Icmp));
-    }
-
-    #[test]
-    fn syntax_errors_name_the_cure() {
-        assert!(error("").contains("internet"));
-        assert!(error("web:0").contains("1 to 65535"));
-        assert!(error("web:65536").contains("1 to 65535"));
-        assert!(error("web:").contains("1 to 65535"));
-        assert!(error("web:80/QUIC").contains("supported are TCP"));
-        assert!(error("web:80/ICMP").contains("ICMP has no ports"));
-        assert!(error("web/XTCP").contains("supported are TCP"));
-        assert!(error("10.0.0.0/8").contains("one address"));
-        assert!(error("fd00::/8").contains("one address"));
-        assert!(error("fd00::7:80/TCP").contains("[ADDRESS]:PORT"));
-        assert!(error("a:b:c").contains("[ADDRESS]:PORT"));
-        assert!(error("[fd00::7").contains("closing bracket"));
-        assert!(error("[web]:80").contains("not an IPv6 address"));
-        assert!(error("[fd00::7]80").contains("after the bracket"));
-        assert!(error("Web").contains("lower-case"));
-        assert!(error("shop/gateway/web").contains("is not a kind"));
-        assert!(error("a/pod/b/c").contains("slashes"));
-        assert!(error("shop/node/n1").contains("node/n1"));
-        assert!(error("/web").contains("names consist of"));
-    }
-}
+mod tests;

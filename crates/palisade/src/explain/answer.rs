@@ -30,8 +30,10 @@ pub(crate) struct Answer {
 pub(crate) struct ExplainedPairs {
     /// The explanation of the first pair.
     pub(crate) explanation: Explanation,
-    /// The pairs.
+    /// The pairs: the first ones of each class that no policy distinguishes.
     pub(crate) pairs: Vec<Pair>,
+    /// The number of pairs in each family.
+    counts: BTreeMap<Family, usize>,
     /// The traffic in question.
     pub(crate) traffic: Traffic,
 }
@@ -68,8 +70,13 @@ impl Answer {
 }
 
 impl ExplainedPairs {
-    fn new(explanation: Explanation, pair: Pair, traffic: Traffic) -> Self {
-        Self { explanation, pairs: vec![pair], traffic }
+    fn new(explanation: Explanation, traffic: Traffic) -> Self {
+        Self { explanation, pairs: Vec::new(), counts: BTreeMap::new(), traffic }
+    }
+
+    /// Returns the number of pairs, of which [`Self::pairs`] has the first ones. Both families of a pair count once.
+    pub(crate) fn count(&self) -> usize {
+        self.counts.values().copied().max().unwrap_or(0)
     }
 
     /// Whether all traffic in question is allowed.
@@ -128,11 +135,24 @@ pub(crate) fn answer(
     let mut groups: Vec<ExplainedPairs> = Vec::new();
     for ((source, destination, through_service), (asked, first)) in pairs {
         let explanation = explain(cluster, &source, &destination, through_service, &asked);
-        let pair = Pair { source, destination, through_service, region: first.region };
-        match groups.iter_mut().find(|g| g.explains(&explanation, &asked)) {
-            Some(group) => group.pairs.push(pair),
-            None => groups.push(ExplainedPairs::new(explanation, pair, asked)),
-        }
+        // The first pair is the one that was explained. Pairs that no policy distinguishes are not listed in full.
+        let (alike, family) = (first.alike, Family::of(destination.address()));
+        let pair = |(source, destination)| Pair {
+            source,
+            destination,
+            through_service,
+            region: first.region.clone(),
+        };
+        let group = match groups.iter_mut().find(|g| g.explains(&explanation, &asked)) {
+            Some(group) => group,
+            None => {
+                groups.push(ExplainedPairs::new(explanation, asked));
+                let last = groups.len() - 1;
+                &mut groups[last]
+            }
+        };
+        group.pairs.extend(alike.samples.into_iter().map(pair));
+        *group.counts.entry(family).or_default() += alike.pairs;
     }
     // Denied pairs come first.
     groups.sort_by_key(ExplainedPairs::is_allowed);

@@ -47,6 +47,9 @@ pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
     out
 }
 
+/// The most pairs that are listed.
+const LISTED: usize = 4;
+
 /// Formats the pairs and families of a group.
 fn scope(group: &ExplainedPairs, answer: &Answer) -> String {
     let families = families_text(group.families());
@@ -57,7 +60,10 @@ fn scope(group: &ExplainedPairs, answer: &Answer) -> String {
     let pairs = if only {
         String::new()
     } else {
-        format!(", {}", connection_ends::abbreviated(&pairs, Clone::clone))
+        let shown: Vec<String> = pairs.iter().take(LISTED).cloned().collect();
+        let more = group.count().max(pairs.len()) - shown.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!(", {}{more}", shown.join(", "))
     };
     format!("{}, {families}{pairs}", VisibleTraffic::of(&group.traffic).text())
 }

@@ -88,7 +88,7 @@ fn probe(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result<
     if source.endpoint == EndpointSpec::Internet || destination.endpoint == EndpointSpec::Internet {
         bail!("the lab has no internet; use an external address of the lab: {}", outside());
     }
-    let question = question::resolve(cluster, &source, &destination, namespace)?;
+    let question = question::resolve_each(cluster, &source, &destination, namespace)?;
     for asked in &question.flows {
         for end in [&asked.flow.source, &asked.flow.destination] {
             if let Endpoint::External(address) = end

@@ -1,0 +1,31 @@
+//! One endpoint as JSON, for answers that list endpoints one by one.
+
+use palisade_policy::Endpoint;
+use serde::Serialize;
+
+/// An endpoint.
+#[derive(Serialize)]
+pub(crate) struct JsonEnd {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    address: String,
+}
+
+impl From<&Endpoint> for JsonEnd {
+    fn from(end: &Endpoint) -> Self {
+        let address = end.address().to_string();
+        match end {
+            Endpoint::Pod { key, .. } => {
+                let (namespace, name) = (Some(key.namespace.to_string()), Some(key.name.to_string()));
+                Self { kind: "pod", namespace, name, address }
+            }
+            Endpoint::Node { name, .. } => {
+                Self { kind: "node", namespace: None, name: Some(name.to_string()), address }
+            }
+            Endpoint::External(_) => Self { kind: "external", namespace: None, name: None, address },
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Resolves names as people write them: with and without namespace and kind, DNS names, and names of the outside.
+
+use anyhow::{Result, anyhow, bail};
+use palisade_names::{DnsName, EndpointKind, LookupError, Named};
+use palisade_policy::Cluster;
+
+use super::notes::Note;
+
+/// What a name refers to.
+pub(super) enum Found<'a> {
+    /// An object of the cluster.
+    Object(Named<'a>),
+    /// An address of the cluster, by a DNS name.
+    Address(std::net::IpAddr),
+    /// A host outside the cluster.
+    Host(String),
+}
+
+/// Resolves a name. Without a namespace, it is looked up in `default`, and then in all namespaces if only one has it.
+///
+/// # Errors
+/// When nothing has the name, or more than one object.
+pub(super) fn find<'a>(
+    cluster: &'a Cluster,
+    kind: Option<EndpointKind>,
+    namespace: Option<&str>,
+    name: &str,
+    default: &str,
+    notes: &mut Vec<Note>,
+) -> Result<Found<'a>> {
+    let here = namespace.unwrap_or(default);
+    let error = match palisade_names::find(cluster, kind, here, name) {
+        Ok(found) => return Ok(Found::Object(found)),
+        Err(error @ LookupError::Ambiguous { .. }) => return Err(error.into()),
+        Err(error) => error,
+    };
+    if namespace.is_some() {
+        return Err(with_other_kind(cluster, error, kind, here, name));
+    }
+    if kind.is_none()
+        && name.contains('.')
+        && let Some(found) = dotted(cluster, name)?
+    {
+        return Ok(found);
+    }
+    if kind != Some(EndpointKind::Node) {
+        let mut anywhere = palisade_names::find_anywhere(cluster, kind, name);
+        match anywhere.len() {
+            0 => {}
+            1 => {
+                let found = anywhere.remove(0);
+                notes.push(Note::found_elsewhere(name, here, &found.to_string()));
+                return Ok(Found::Object(found));
+            }
+            _ => {
+                let candidates = anywhere.iter().map(ToString::to_string).collect();
+                return Err(LookupError::Ambiguous { name: name.to_owned(), candidates }.into());
+            }
+        }
+    }
+    if kind.is_none() && is_host(name) {
+        return Ok(Found::Host(name.trim_end_matches('.').to_owned()));
+    }
+    Err(with_other_kind(cluster, error, kind, here, name))
+}
+
+/// Resolves a name with dots. `None`: the cluster's DNS doesn't have it.
+fn dotted<'a>(cluster: &'a Cluster, name: &str) -> Result<Option<Found<'a>>> {
+    if let Some(service) = palisade_names::service_of_host(cluster, name) {
+        return Ok(Some(Found::Object(Named::Service(service))));
+    }
+    // A Service comes first, as it is what DNS answers with.
+    let find = |kind, namespace: &str, name: &str| palisade_names::find(cluster, kind, namespace, name);
+    let service = Some(EndpointKind::Service);
+    match DnsName::parse(name) {
+        None => Ok(None),
+        Some(DnsName::Service { name, namespace }) => {
+            Ok(Some(Found::Object(find(service, namespace, name)?)))
+        }
+        Some(DnsName::PodAddress(address)) => Ok(Some(Found::Address(address))),
+        Some(DnsName::PodOfService { pod, namespace }) => {
+            let by_name = find(Some(EndpointKind::Pod), namespace, pod);
+            match (by_name, palisade_names::dashed(pod)) {
+                (Ok(found), _) => Ok(Some(Found::Object(found))),
+                (Err(_), Some(address)) => Ok(Some(Found::Address(address))),
+                (Err(error), None) => Err(error.into()),
+            }
+        }
+        Some(DnsName::Short { name: first, namespace }) => {
+            let found = find(service, namespace, first).or_else(|_| find(None, namespace, first));
+            match found {
+                Ok(found) => Ok(Some(Found::Object(found))),
+                Err(error) if cluster.namespaces.contains_key(namespace) => Err(error.into()),
+                Err(error) => match mistyped(cluster, first, &error) {
+                    Some(meant) => {
+                        bail!("there is no namespace `{namespace}`; did you mean {first}.{meant}?")
+                    }
+                    None => Ok(None),
+                },
+            }
+        }
+    }
+}
+
+/// Returns a namespace with a similar name that has an object of this name: then the name is no host's.
+fn mistyped(cluster: &Cluster, name: &str, error: &LookupError) -> Option<String> {
+    let LookupError::Namespace { near, .. } = error else { return None };
+    let has = |namespace: &&String| {
+        [None, Some(EndpointKind::Service)]
+            .into_iter()
+            .any(|kind| palisade_names::find(cluster, kind, namespace, name).is_ok())
+    };
+    near.iter().find(has).cloned()
+}
+
+/// Returns whether a name may be a host of the outside: at least two labels, the last one with letters only.
+fn is_host(name: &str) -> bool {
+    let mut labels = name.trim_end_matches('.').rsplit('.');
+    let last = labels.next().unwrap_or_default();
+    let letters = last.len() > 1 && last.bytes().all(|b| b.is_ascii_lowercase());
+    (letters || last.starts_with("xn--")) && labels.next().is_some() && labels.all(|label| !label.is_empty())
+}
+
+/// Adds a hint if only a service or node has this name, which must be given with its kind.
+fn with_other_kind(
+    cluster: &Cluster,
+    error: LookupError,
+    kind: Option<EndpointKind>,
+    namespace: &str,
+    name: &str,
+) -> anyhow::Error {
+    let hint = [EndpointKind::Service, EndpointKind::Node]
+        .into_iter()
+        .find_map(|k| palisade_names::find(cluster, Some(k), namespace, name).ok());
+    match (hint, kind) {
+        (Some(found), None) => {
+            anyhow!("there is no pod or workload `{name}` in namespace {namespace}; did you mean {found}?")
+        }
+        _ => error.into(),
+    }
+}
