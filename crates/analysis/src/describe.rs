@@ -1,5 +1,8 @@
 //! Describes a workload: its connections, the policies that apply to it, and its exposure.
 
+mod namespace;
+mod policy;
+
 use std::collections::BTreeSet;
 
 use palisade_policy::{
@@ -16,6 +19,9 @@ use crate::{
     query::{ConnectionsOptions, EndFilter},
     representative::Representatives,
 };
+
+pub use namespace::{Crossing, NamespaceDescription, NamespacePolicy, describe_namespace};
+pub use policy::{CoveredWhat, IdlePart, IdleReason, PodAddress, PolicyDescription, describe_policy};
 
 /// The description of some pods.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@
 
 mod bounds;
 mod cover;
+mod coverage;
 mod pod_set;
 mod pod_traffic;
 mod row;
@@ -22,6 +23,7 @@ mod symbolic;
 
 use palisade_policy::{Cluster, Direction, IpRange, Policy, Rule};
 
+pub(crate) use self::coverage::covered;
 use self::{
     cover::Cover,
     pod_set::{Overflow, World},
@@ -30,6 +32,7 @@ use self::{
     subject::profiles,
 };
 pub use self::{
+    coverage::{CoveredPart, RuleAt, RulePart},
     pod_set::PodSet,
     pod_traffic::{NamedPort, PodTraffic},
     row::{ExposureRow, MoreTraffic, Reached},

@@ -36,3 +36,4 @@ pub use service_targets::{
     API_SERVER, ServiceTarget, ServiceTargets, api_server, is_api_server, service_targets,
 };
 pub use services::{Backend, NoBackend, backends, route_backends};
+pub use spelling::near;

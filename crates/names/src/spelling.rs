@@ -3,8 +3,10 @@
 /// The maximum number of suggestions.
 pub(crate) const MAX_NEAR: usize = 3;
 
-/// Returns the candidates with names similar to `name`, closest first. Two letters that are swapped count as one mistake.
-pub(crate) fn near<'a>(name: &str, candidates: impl Iterator<Item = (&'a str, String)>) -> Vec<String> {
+/// Returns the spellings of the candidates with names similar to `name`, closest first, at most three. Two letters that
+/// are swapped count as one mistake.
+#[must_use]
+pub fn near<'a>(name: &str, candidates: impl Iterator<Item = (&'a str, String)>) -> Vec<String> {
     // Up to a third of the characters may differ, as in compilers. A name of which `name` is a prefix is similar too, and
     // so is one that `name` begins with, if more than half of it is the same: `backend-1` for `backend`.
     let limit = name.chars().count().div_ceil(3);

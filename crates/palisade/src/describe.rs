@@ -1,31 +1,52 @@
-//! `palisade describe`: the policies, peers and exposure of a workload.
+//! `palisade describe`: the policies, peers and exposure of a workload; what a policy does; a namespace.
 
 mod exposure;
+mod idle;
 mod json;
+mod namespace;
+mod policy;
+mod sentence;
+mod target;
 mod text;
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use palisade_policy::Endpoint;
+use palisade_analysis::describe::{describe_namespace, describe_policy};
+use palisade_policy::{Endpoint, Tier};
 
 use crate::{
     can::{Spec, ends},
     cluster::Need,
     entrances::ControllerArguments,
     exit::Outcome,
-    inputs::InputArguments,
+    inputs::{InputArguments, LoadedInputs},
     output::{self, Format},
 };
+use target::Target;
+
+/// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
+const SCHEMA: &str = "palisade.describe/v2";
 
 pub(crate) const HELP: &str = "\
-WORKLOAD is [NAMESPACE/][KIND/]NAME of a pod or workload, svc/NAME for the pods behind a service, or a pod's address. If policies treat its pods differently, the workload is described in parts.
+WHAT is one of:
 
-For each direction it shows the policies that apply, with what each allows and for which peers; the peers that remain when the policies of the other side are evaluated too; and the exposure to the public internet, to any pod of the cluster regardless of its labels, and to pods that rules select, even if no such pod exists yet.
+  a workload  [NAMESPACE/][KIND/]NAME of a pod or workload, svc/NAME for the pods behind a service, or a pod's address. If policies treat its pods differently, it is described in parts
+  a policy    [NAMESPACE/]netpol/NAME, cnp/NAME, anp/NAME or banp/NAME
+  a namespace ns/NAME
+
+Of a workload it shows for each direction the policies that apply, with what each allows and for which peers; the peers that remain when the policies of the other side are evaluated too; and the exposure: to the public internet, to any pod of the cluster regardless of its labels, and to each set of pods that rules can tell apart, whether such pods exist or not. A pod gets what all rows say that fit it.
+
+Of a policy it shows in one sentence what it does, which pods it selects, which parts of it do nothing and why, and what would change without it.
+
+Of a namespace it shows its workloads, the policies that apply to them, and the connections that cross its border.
 
 Examples:
   palisade describe shop/backend -f examples/shop
+  palisade describe shop/netpol/backend-egress -f examples/shop
+  palisade describe cnp/guardrails -f examples/tiers
+  palisade describe ns/shop -f examples/tiers
   palisade describe deploy/backend -n shop -f examples/shop -o json
 
 Exit codes: 0 done, 2 error.";
@@ -33,9 +54,9 @@ Exit codes: 0 done, 2 error.";
 /// Arguments of `describe`.
 #[derive(Debug, Args)]
 pub(crate) struct Describe {
-    /// The workload
-    #[arg(value_name = "WORKLOAD")]
-    workload: String,
+    /// The workload, policy (netpol/NAME, cnp/NAME) or namespace (ns/NAME)
+    #[arg(value_name = "WHAT")]
+    what: String,
     #[command(flatten)]
     sources: InputArguments,
     #[command(flatten)]
@@ -50,12 +71,60 @@ pub(crate) struct Describe {
 
 /// Prints the description.
 pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
-    let what = || format!("`{}`", arguments.workload);
-    let spec: Spec = arguments.workload.parse().with_context(what)?;
-    if spec.port.is_some() || spec.protocol.is_some() {
-        bail!("{}: all ports are described; omit the port", what());
+    let world = || arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything);
+    // Whether it is an object doesn't depend on the default namespace, which is known only after loading.
+    let (world, text) = if target::parse(&arguments.what, "").is_some() {
+        let world = world()?;
+        let text = object(arguments, &world)?;
+        (world, text)
+    } else {
+        let spec = pods_spec(&arguments.what)?;
+        let world = world()?;
+        let text = workload(arguments, &spec, &world)?;
+        (world, text)
+    };
+    output::print_wrapped(&text).context("can't write the answer")?;
+    Ok(world.outcome(Outcome::Yes))
+}
+
+/// Describes a policy or a namespace.
+fn object(arguments: &Describe, world: &LoadedInputs) -> Result<String> {
+    let cluster = &world.loaded.cluster;
+    let encoding = arguments.output.encoding();
+    match target::parse(&arguments.what, &world.namespace) {
+        Some(Target::Policy(key)) => {
+            target::find_policy(cluster, &key, world.place())?;
+            let description = describe_policy(cluster, &key).context("the policy is in the input")?;
+            encoding.map_or_else(
+                || Ok(policy::text(&description, &world.loaded)),
+                |encoding| policy::document(&description, world, encoding),
+            )
+        }
+        Some(Target::Namespace(name)) => {
+            let entrances = arguments.controller.entrances(&world.loaded, &world.namespace)?;
+            let Some(description) = describe_namespace(cluster, &name, &entrances) else {
+                bail!(target::no_namespace(cluster, &name, world.place()));
+            };
+            encoding.map_or_else(
+                || Ok(namespace::text(&description, &world.loaded)),
+                |encoding| namespace::document(&description, world, encoding),
+            )
+        }
+        None => bail!("`{}` is no policy and no namespace", arguments.what),
     }
-    let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything)?;
+}
+
+fn pods_spec(text: &str) -> Result<Spec> {
+    let spec: Spec = text.parse().with_context(|| format!("`{text}`"))?;
+    if spec.port.is_some() || spec.protocol.is_some() {
+        bail!("`{text}`: all ports are described; omit the port");
+    }
+    Ok(spec)
+}
+
+/// Describes pods by workload.
+fn workload(arguments: &Describe, spec: &Spec, world: &LoadedInputs) -> Result<String> {
+    let what = || format!("`{}`", arguments.what);
     let loaded = &world.loaded;
     let ends = ends::endpoints(&loaded.cluster, &spec.endpoint, &world.namespace).with_context(what)?;
     let mut pods = BTreeSet::new();
@@ -75,10 +144,17 @@ pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
     }
     let entrances = arguments.controller.entrances(loaded, &world.namespace)?;
     let description = palisade_analysis::describe(&loaded.cluster, &pods, &entrances);
-    let text = match arguments.output.encoding() {
-        None => text::text(&description, loaded),
-        Some(encoding) => json::document(&description, &world, encoding)?,
-    };
-    output::print_wrapped(&text).context("can't write the answer")?;
-    Ok(world.outcome(Outcome::Yes))
+    match arguments.output.encoding() {
+        None => Ok(text::text(&description, loaded)),
+        Some(encoding) => json::document(&description, world, encoding),
+    }
+}
+
+/// Returns the word for a tier.
+fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Admin => "admin",
+        Tier::Developer => "developer",
+        Tier::Baseline => "baseline",
+    }
 }

@@ -1,6 +1,7 @@
 //! `palisade diff`: the connections that a change of manifests opens and closes.
 
 mod comparison;
+mod folded;
 mod git;
 mod groups;
 mod json;
@@ -23,6 +24,7 @@ use crate::{
     output::{self, Encoding},
 };
 use comparison::{Comparison, DiffNote};
+pub(crate) use folded::folded;
 use sides::Sides;
 
 pub(crate) const HELP: &str = "\

@@ -20,7 +20,15 @@ pub(crate) fn pods_text(set: &PodSet) -> String {
         false => format!("pods {}", labels_text(&set.pods)),
     };
     if !set.namespaces.is_any() {
-        let (names, rest) = names_and_rest(&set.namespaces);
+        let (names, mut rest) = names_and_rest(&set.namespaces);
+        if let Some(LabelValues::NoneOf { values, .. }) = rest.get(NAMESPACE_NAME_LABEL) {
+            out += &format!(" of every namespace other than {}", list(values));
+            rest = rest.without(NAMESPACE_NAME_LABEL);
+            if !rest.is_any() {
+                out += &format!(" with {}", labels_text(&rest));
+            }
+            return escape::plain(&with_addresses(out, set)).into_owned();
+        }
         match &names[..] {
             [] => out += " of namespaces ",
             [one] => out += &format!(" in namespace {one}"),
@@ -32,10 +40,14 @@ pub(crate) fn pods_text(set: &PodSet) -> String {
     } else if set.addresses.is_none() {
         out += " of every namespace";
     }
-    if let Some(ranges) = &set.addresses {
-        out += &format!(" at {}", addresses_text(ranges));
+    escape::plain(&with_addresses(out, set)).into_owned()
+}
+
+fn with_addresses(text: String, set: &PodSet) -> String {
+    match &set.addresses {
+        None => text,
+        Some(ranges) => format!("{text} at {}", addresses_text(ranges)),
     }
-    escape::plain(&out).into_owned()
 }
 
 /// Formats what a pod must have beyond a set: `where the namespace has role=ingress and the pod has app=x`.

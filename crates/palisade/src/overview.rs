@@ -15,6 +15,9 @@ use crate::{
     output::{self, Format},
 };
 
+pub(crate) use json::{JsonWorkload, workload as json_workload};
+pub(crate) use text::workload_cells;
+
 pub(crate) const HELP: &str = "\
 For each namespace: how many of its workloads policies isolate, whether they reach DNS, and whether the public internet may reach them and they it. Below it, the workloads that no policy protects, those that can't ask DNS, and the policies that select no pod.
 

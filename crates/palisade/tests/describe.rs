@@ -17,6 +17,11 @@ fn the_answers_are_as_recorded() {
         ("shop-frontend", "shop/deploy/frontend -f examples/shop"),
         ("restrict-external-admin", "web/admin -f examples/restrict-external"),
         ("isolate-database", "bank/ledger-api -f examples/isolate-database"),
+        ("policy-shop", "shop/netpol/backend-egress -f examples/shop"),
+        ("policy-tiers", "cnp/guardrails -f examples/tiers"),
+        ("policy-idle", "shop/netpol/web -f crates/palisade/tests/cases/describe/idle.yaml"),
+        ("namespace-shop", "ns/shop -f examples/shop"),
+        ("namespace-tiers", "ns/shop -f examples/tiers"),
     ] {
         for form in ["text", "json"] {
             let (code, out, err) = run(&mut palisade(&format!("describe {words} -o {form}")));
@@ -153,4 +158,49 @@ fn exposure_does_not_depend_on_names() {
 fn the_internet_is_said_by_family() {
     let rows = exposure(&format!("describe shop/web -f {CASES}/exposure/one-family.yaml"), "egress");
     assert_eq!(rows[0], "public internet IPv4: nothing; IPv6: all");
+}
+
+/// Every part of a policy that does nothing is named with its line, its cause and, where there is one, its cure.
+#[test]
+fn parts_of_policies_that_do_nothing_are_named() {
+    let text = answer(0, &format!("describe shop/netpol/web -f {CASES}/describe/idle.yaml"));
+    let idle = text.split_once("does nothing:").expect("the list").1;
+    for (line, part) in [
+        (57, "no running pod in namespace shop has labels app=gatewey; did you mean app=gateway?"),
+        (58, "there is no such namespace; did you mean kubernetes.io/metadata.name=monitoring?"),
+        (59, "monitoring/agent has these labels, but uses the host network"),
+        (61, "no pod that the policy selects has port \"htp\"/TCP: they have \"http\""),
+        (62, "everything it matches is already matched by rule 1 of NetworkPolicy shop/all-from-gateway"),
+        (66, "10.96.0.7/32 is the address of Service shop/web"),
+        (69, "pods app=gateway in namespace shop is already matched by rule 2"),
+        (64, "10.0.0.7/32 is the address of pod shop/gateway now"),
+    ] {
+        let place = format!("idle.yaml:{line}: ");
+        let found = idle.lines().any(|l| l.contains(&place) && l.contains(part));
+        assert!(found, "no {part:?} at line {line} in:\n{text}");
+    }
+    let nothing = answer(0, &format!("describe shop/netpol/nothing -f {CASES}/describe/idle.yaml"));
+    assert!(nothing.contains("selects no running pod: pods app=worker in namespace shop"), "{nothing}");
+    assert!(nothing.contains("nothing would change"), "{nothing}");
+}
+
+#[test]
+fn policies_are_said_in_one_sentence() {
+    let text = answer(0, "describe NetworkPolicy/shop/backend-from-frontend -f examples/shop");
+    let sentence = "Lets pods app=backend in namespace shop be reached on every port by pods app=frontend in \
+                    namespace shop; isolates them for ingress.\n";
+    assert!(text.contains(sentence), "{text}");
+    let other = answer(0, "describe netpol/backend-from-frontend -n shop -f examples/shop");
+    assert_eq!(text, other);
+}
+
+#[test]
+fn unknown_policies_and_namespaces_are_refused_with_similar_ones() {
+    refused("describe netpol/backend-egress -f examples/shop", "did you mean shop/netpol/backend-egress?");
+    refused(
+        "describe shop/netpol/backend-egres -f examples/shop",
+        "did you mean shop/netpol/backend-egress?",
+    );
+    refused("describe ns/shopp -f examples/shop", "did you mean ns/shop?");
+    refused("describe cnp/guard-rails -f examples/tiers", "did you mean cnp/guardrails?");
 }

@@ -106,8 +106,9 @@ struct JsonInternet {
     some: JsonTraffic,
 }
 
+/// What pods get, as JSON.
 #[derive(Serialize)]
-struct JsonReached {
+pub(super) struct JsonReached {
     all: JsonPodTraffic,
     some: JsonPodTraffic,
 }

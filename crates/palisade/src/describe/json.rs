@@ -5,7 +5,7 @@ use palisade_analysis::{
     describe::{PolicyEffect, Side},
 };
 use palisade_manifest::Loaded;
-use palisade_policy::{Action, Tier};
+use palisade_policy::Action;
 use serde::Serialize;
 
 use super::exposure::{self, JsonExposure};
@@ -16,9 +16,6 @@ use crate::{
     output::Encoding,
     traffic::{JsonTraffic, family_names},
 };
-
-/// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
-const SCHEMA: &str = "palisade.describe/v2";
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -95,8 +92,12 @@ pub(crate) fn document(
             ingress: side(ingress, loaded),
         }
     });
-    let document =
-        Document { schema: SCHEMA, kind: "workload", parts: parts.collect(), incomplete: world.incomplete() };
+    let document = Document {
+        schema: super::SCHEMA,
+        kind: "workload",
+        parts: parts.collect(),
+        incomplete: world.incomplete(),
+    };
     encoding.encode(&document)
 }
 
@@ -134,11 +135,7 @@ fn policy<'a>(policy: &'a PolicyEffect, loaded: &'a Loaded) -> JsonPolicy<'a> {
     });
     JsonPolicy {
         object: JsonObject::of_policy(&policy.policy, policy.origin.as_ref()),
-        tier: match policy.tier {
-            Tier::Admin => "admin",
-            Tier::Developer => "developer",
-            Tier::Baseline => "baseline",
-        },
+        tier: super::tier(policy.tier),
         effects: effects.collect(),
     }
 }

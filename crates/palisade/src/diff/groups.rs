@@ -58,6 +58,11 @@ pub(crate) fn groups(comparison: &Comparison) -> Vec<Group<'_>> {
     groups
 }
 
+/// Returns changes as folded rows, whatever causes them.
+pub(crate) fn rows(changes: &[ConnectionChange]) -> Vec<Row<'_>> {
+    Group { edits: Vec::new(), changes: changes.iter().collect(), risk: Risk::Closes }.rows(true)
+}
+
 fn risk(change: &ConnectionChange, without_dns: &HashSet<&ConnectionEnd>) -> Risk {
     if VisibleTraffic::of(&change.opened).is_none() {
         let closes_dns = without_dns.contains(&change.from)

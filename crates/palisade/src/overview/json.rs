@@ -34,8 +34,9 @@ struct JsonNamespace<'a> {
     workloads: Vec<JsonWorkload<'a>>,
 }
 
+/// A workload at a glance, as JSON.
 #[derive(Serialize)]
-struct JsonWorkload<'a> {
+pub(crate) struct JsonWorkload<'a> {
     #[serde(flatten)]
     pods: JsonPods<'a>,
     ingress: &'static str,
@@ -69,15 +70,20 @@ pub(crate) fn document(
 }
 
 fn namespace<'a>(namespace: &'a NamespaceOverview, loaded: &'a Loaded) -> JsonNamespace<'a> {
-    let workload = |w: &'a WorkloadOverview| JsonWorkload {
+    let workloads = namespace.workloads.iter().map(|w| workload(w, loaded));
+    JsonNamespace { name: &namespace.name, workloads: workloads.collect() }
+}
+
+/// Returns a workload at a glance as a JSON value.
+pub(crate) fn workload<'a>(w: &'a WorkloadOverview, loaded: &'a Loaded) -> JsonWorkload<'a> {
+    JsonWorkload {
         pods: JsonPods::new(&w.pods, loaded),
         ingress: protection(w.ingress),
         egress: protection(w.egress),
         dns: w.dns.map(extent),
         internet_in: extent(w.internet_in),
         internet_out: extent(w.internet_out),
-    };
-    JsonNamespace { name: &namespace.name, workloads: namespace.workloads.iter().map(workload).collect() }
+    }
 }
 
 fn protection(protection: Protection) -> &'static str {

@@ -137,6 +137,27 @@ fn extents(extents: impl Iterator<Item = Extent>) -> Cell {
     })
 }
 
+/// Returns the words for a single workload: ingress, egress, DNS, internet in and out.
+pub(crate) fn workload_cells(workload: &WorkloadOverview) -> [&'static str; 5] {
+    let protection = |protection| match protection {
+        Protection::None => "open",
+        Protection::Restricted => "restricted",
+        Protection::Isolated => "isolated",
+    };
+    let extent = |extent| match extent {
+        Extent::Nothing => "no",
+        Extent::Some => "partly",
+        Extent::Everything => "yes",
+    };
+    [
+        protection(workload.ingress),
+        protection(workload.egress),
+        workload.dns.map_or("-", extent),
+        extent(workload.internet_in),
+        extent(workload.internet_out),
+    ]
+}
+
 /// Lists items below a heading, if there are any.
 fn list(heading: &str, items: impl Iterator<Item = String>, out: &mut String) {
     let items: Vec<String> = items.collect();

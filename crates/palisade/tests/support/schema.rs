@@ -40,6 +40,11 @@ pub(crate) fn conforms(root: &Value, schema: &Value, value: &Value, at: &str) {
         assert!(allowed.contains(value), "{at}: {value}");
     }
     match value {
+        Value::Object(fields) if schema["additionalProperties"].is_object() => {
+            for (name, field) in fields {
+                conforms(root, &schema["additionalProperties"], field, &format!("{at}.{name}"));
+            }
+        }
         Value::Object(fields) => {
             let known =
                 schema["properties"].as_object().unwrap_or_else(|| panic!("{at}: fields not described"));

@@ -1,0 +1,245 @@
+//! Parts of rules that other rules make superfluous.
+
+use std::collections::BTreeSet;
+
+use palisade_policy::{
+    Cluster, Direction, LabelSet, LabelValues, Origin, Peer, Policy, PolicyKey, PortEntry, Rule, Tier,
+};
+
+use super::{
+    cover::{Cover, Piece},
+    pod_set::{PodSet, World},
+    pod_traffic::{PodTraffic, Ports},
+};
+
+/// A part of a rule that has no effect, because other rules match everything that it matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoveredPart {
+    /// The direction of the rule.
+    pub direction: Direction,
+    /// The index of the rule.
+    pub rule: usize,
+    /// The part.
+    pub part: RulePart,
+    /// The rules that cover it: one if that is enough, else all that may match some of it.
+    pub by: Vec<RuleAt>,
+}
+
+/// A part of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RulePart {
+    /// All of it.
+    Whole,
+    /// The peer with this index.
+    Peer(usize),
+    /// The port with this index.
+    Port(usize),
+}
+
+/// A rule, by its policy and its index there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RuleAt {
+    /// The policy.
+    pub policy: PolicyKey,
+    /// The index of the rule in the policy's rules of the direction.
+    pub index: usize,
+    /// Its origin.
+    pub origin: Option<Origin>,
+}
+
+/// The label, which no object can have, that tells the ends of connections that are no pods: nodes and addresses outside
+/// the cluster. Pods don't have it, so a rule for every end covers a rule for pods, and not the reverse.
+const KIND: &str = "?";
+
+/// What a rule matches among the ends of all kinds, with the rule.
+struct Region<'c> {
+    at: RuleAt,
+    rule: &'c Rule,
+    pieces: Vec<Piece>,
+}
+
+/// Returns the parts of a policy's rules that do nothing because of other rules: of the same policy, or of policies that
+/// apply to all pods that the policy can select. In a cluster-wide tier only rules count that come before. If two
+/// rules are equal, the later one does nothing. `O(rules²)`.
+pub(crate) fn covered(cluster: &Cluster, policy: &Policy, direction: Direction) -> Vec<CoveredPart> {
+    let world = World::new(&[cluster], None);
+    let Some(own) = policy.rules(direction) else { return Vec::new() };
+    let others = others(cluster, policy, direction, &world);
+    let all_rules = own.iter().chain(others.iter().filter_map(|p| p.rules(direction)).flatten());
+    let ports = Ports::new(None, all_rules);
+    let of = |policy: &Policy, rules: &'_ [Rule]| -> Vec<RuleAt> {
+        let at = |(index, rule): (usize, &Rule)| RuleAt {
+            policy: policy.key.clone(),
+            index,
+            origin: rule.origin.clone(),
+        };
+        rules.iter().enumerate().map(at).collect()
+    };
+    let region = |(at, rule)| Region { at, rule, pieces: pieces(rule, &ports, &world) };
+    let foreign: Vec<Region<'_>> = others
+        .iter()
+        .flat_map(|other| {
+            let rules = other.rules(direction).unwrap_or_default();
+            of(other, rules).into_iter().zip(rules)
+        })
+        .map(region)
+        .collect();
+    let mut left: Vec<Region<'_>> = of(policy, own).into_iter().zip(own).map(region).collect();
+    let mut found = Vec::new();
+    // From the last rule, so that of equal rules the first remains.
+    for index in (0..own.len()).rev() {
+        let subject = left.remove(index);
+        let before = if policy.tier == Tier::Developer { left.len() } else { index };
+        let covering: Vec<&Region<'_>> = foreign.iter().chain(&left[..before]).collect();
+        let checker = Checker { ports: &ports, world: &world, covering: &covering };
+        match checker.covering(&subject.pieces) {
+            Some(by) => found.push(CoveredPart { direction, rule: index, part: RulePart::Whole, by }),
+            None => {
+                found.extend(checker.parts(&subject, direction, index));
+                left.insert(index, subject);
+            }
+        }
+    }
+    found.reverse();
+    found
+}
+
+/// Returns the policies whose rules count before or beside those of a policy, for all pods that it can select.
+fn others<'c>(cluster: &'c Cluster, policy: &Policy, direction: Direction, world: &World) -> Vec<&'c Policy> {
+    let subject = |p: &Policy| PodSet::of(&p.subject).and_then(|set| world.normal(set));
+    let Some(own) = subject(policy) else { return Vec::new() };
+    let counts = |other: &&Policy| {
+        other.key != policy.key
+            && other.tier == policy.tier
+            && other.rules(direction).is_some()
+            && (policy.tier == Tier::Developer || Policy::precedence(other, policy).is_lt())
+            && subject(other).is_some_and(|set| world.is_subset(&own, &set))
+    };
+    cluster.policies.values().map(|p| &**p).filter(counts).collect()
+}
+
+fn pieces(rule: &Rule, ports: &Ports<'_>, world: &World) -> Vec<Piece> {
+    let traffic = ports.of(rule);
+    match &rule.peers {
+        None => vec![Piece { set: PodSet::default(), traffic }],
+        Some(peers) => {
+            let sets = peers.iter().filter_map(|entry| set_of(&entry.peer, world));
+            sets.map(|set| Piece { set, traffic: traffic.clone() }).collect()
+        }
+    }
+}
+
+fn set_of(peer: &Peer, world: &World) -> Option<PodSet> {
+    let kind = |values| LabelSet::with_one(&KIND.into(), values);
+    let set = match peer {
+        Peer::Pods(choice) => {
+            let set = PodSet::of(choice)?;
+            PodSet { namespaces: set.namespaces.intersection(&kind(LabelValues::Absent))?, ..set }
+        }
+        Peer::Nodes(selector) => PodSet {
+            namespaces: kind(LabelValues::OneOf(BTreeSet::from(["node".into()]))),
+            pods: LabelSet::of(selector)?,
+            addresses: None,
+        },
+        Peer::Block(block) => PodSet::of_block(block)?,
+    };
+    world.normal(set)
+}
+
+struct Checker<'a> {
+    ports: &'a Ports<'a>,
+    world: &'a World,
+    /// The rules that count, in order.
+    covering: &'a [&'a Region<'a>],
+}
+
+impl Checker<'_> {
+    /// Returns the rules that match everything that is matched by these pieces; `None` if there are none, or if this
+    /// can't be decided.
+    fn covering(&self, pieces: &[Piece]) -> Option<Vec<RuleAt>> {
+        if pieces.iter().all(|p| p.traffic.is_none()) {
+            return None;
+        }
+        let single = self.covering.iter().find(|region| self.cover(pieces, &[region]));
+        if let Some(region) = single {
+            return Some(vec![region.at.clone()]);
+        }
+        let touches = |region: &&&Region<'_>| {
+            let touches = |own: &Piece, other: &Piece| {
+                !own.traffic.intersection(&other.traffic).is_none()
+                    && self.world.intersection(&own.set, &other.set).is_some()
+            };
+            region.pieces.iter().any(|other| pieces.iter().any(|own| touches(own, other)))
+        };
+        let touching: Vec<&Region<'_>> = self.covering.iter().filter(touches).copied().collect();
+        let together = touching.len() > 1 && self.cover(pieces, &touching);
+        together.then(|| touching.iter().map(|region| region.at.clone()).collect())
+    }
+
+    fn cover(&self, pieces: &[Piece], regions: &[&Region<'_>]) -> bool {
+        self.world.renew();
+        let mut cover = Cover::default();
+        for piece in regions.iter().flat_map(|region| &region.pieces) {
+            if cover.add(piece.clone(), self.world).is_err() {
+                return false;
+            }
+        }
+        pieces.iter().all(|piece| {
+            let got: Result<PodTraffic, _> = cover.guaranteed(&piece.set, &piece.traffic, self.world);
+            got.is_ok_and(|got| got == piece.traffic)
+        })
+    }
+
+    /// Returns the peers and ports of a rule that other peers and ports of the rule, or other rules, make superfluous.
+    fn parts(&self, subject: &Region<'_>, direction: Direction, index: usize) -> Vec<CoveredPart> {
+        let rule = subject.rule;
+        let mut found = Vec::new();
+        let count = rule.peers.as_ref().map_or(0, Vec::len);
+        let mut reduced = rule.clone();
+        for peer in (0..count).rev() {
+            let only = Rule { peers: Self::only(rule.peers.as_deref(), peer), ..rule.clone() };
+            let rest = reduced.peers.as_mut().map(|all| all.remove(peer));
+            let by = self.covering_with(&pieces(&only, self.ports, self.world), &reduced, &subject.at);
+            match by {
+                Some(by) => {
+                    found.push(CoveredPart { direction, rule: index, part: RulePart::Peer(peer), by });
+                }
+                None => {
+                    if let (Some(all), Some(entry)) = (reduced.peers.as_mut(), rest) {
+                        all.insert(peer, entry);
+                    }
+                }
+            }
+        }
+        let count = rule.ports.as_ref().map_or(0, Vec::len);
+        for port in (0..count).rev() {
+            let only: Option<Vec<PortEntry>> = Self::only(rule.ports.as_deref(), port);
+            let only = Rule { ports: only, ..rule.clone() };
+            let rest = reduced.ports.as_mut().map(|all| all.remove(port));
+            let by = self.covering_with(&pieces(&only, self.ports, self.world), &reduced, &subject.at);
+            match by {
+                Some(by) => {
+                    found.push(CoveredPart { direction, rule: index, part: RulePart::Port(port), by });
+                }
+                None => {
+                    if let (Some(all), Some(entry)) = (reduced.ports.as_mut(), rest) {
+                        all.insert(port, entry);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn only<T: Clone>(all: Option<&[T]>, at: usize) -> Option<Vec<T>> {
+        Some(vec![all?.get(at)?.clone()])
+    }
+
+    /// As [`Self::covering`], with the rest of the rule.
+    fn covering_with(&self, own: &[Piece], rest: &Rule, at: &RuleAt) -> Option<Vec<RuleAt>> {
+        let rest = Region { at: at.clone(), rule: rest, pieces: pieces(rest, self.ports, self.world) };
+        let mut covering: Vec<&Region<'_>> = vec![&rest];
+        covering.extend(self.covering);
+        Checker { covering: &covering, ports: self.ports, world: self.world }.covering(own)
+    }
+}
