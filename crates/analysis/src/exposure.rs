@@ -222,3 +222,121 @@ impl ExposureChange {
         self.opened.is_none() && self.closed.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use palisade_policy::{
+        Action, Name, NamespaceMatch, Peer, PeerEntry, Pod, PodMatch, PolicyKey, PortEntry, PortMatch,
+        Protocol, Requirement, Selector, Test, Tier,
+    };
+    use palisade_testkit::{Rng, Shape, cluster, running_pod, seeds};
+
+    use super::*;
+
+    /// What bounds say is true of the exact answer.
+    #[test]
+    fn bounds_contain_the_exact_answer() {
+        let mut seen = 0;
+        for seed in seeds(0..150) {
+            let cluster = cluster(&mut Rng::with_seed(seed), &Shape::tiered());
+            let world = World::new(&[&cluster], None);
+            for pod in cluster.pods.values().filter(|p| p.is_running()).take(2) {
+                for direction in Direction::BOTH {
+                    let subject = Subject::Pod(pod);
+                    let found = profiles(&[&cluster], std::slice::from_ref(&subject), direction, &world);
+                    let [profile] = &found.expect("a pod has one profile")[..] else { panic!("one profile") };
+                    let ports = ports(&subject, direction, profile.iter());
+                    let cover = symbolic::allowed(&profile[0], direction, &ports, &world).expect("few sets");
+                    let (any, rows) = bounds::rows(&profile[0], direction, &ports, &world);
+                    let all = PodSet::default();
+                    let rows = rows.into_iter().map(|row| (row.set, row.reached)).chain([(all, any)]);
+                    for (set, bound) in rows {
+                        let least = cover.guaranteed(&set, &ports.all(), &world).expect("few sets");
+                        assert!(bound.all.is_subset(&least), "seed {seed} {set:?}: {bound:?}, {least:?}");
+                        let most = cover.possible(&set, &world);
+                        assert!(most.is_subset(&bound.some), "seed {seed} {set:?}: {bound:?}, {most:?}");
+                        seen += usize::from(!bound.all.is_none());
+                    }
+                }
+            }
+        }
+        assert!(seen > 50, "{seen}");
+    }
+
+    /// A cluster with a pod, and a cluster-wide policy of `count` rules with this action, each for other labels and
+    /// another port.
+    fn many_rules(count: u16, action: Action) -> Cluster {
+        let label = |key: String| Requirement { key: key.into(), test: Test::In([Name::from("x")].into()) };
+        let rule = |n: u16| Rule {
+            name: None,
+            action,
+            peers: Some(vec![PeerEntry {
+                peer: Peer::Pods(PodMatch {
+                    namespaces: NamespaceMatch::Selected(Selector::new([label(format!("n{n}"))])),
+                    pods: Selector::new([label(format!("a{n}")), label(format!("b{n}"))]),
+                }),
+                origin: None,
+            }]),
+            ports: Some(vec![PortEntry {
+                port: PortMatch::Numbers { protocol: Protocol::Tcp, first: 10 * n, last: 10 * n + 5 },
+                origin: None,
+            }]),
+            origin: None,
+        };
+        let everything = || NamespaceMatch::Selected(Selector::everything());
+        let policy = Policy {
+            key: PolicyKey { kind: "ClusterNetworkPolicy".into(), namespace: "".into(), name: "p".into() },
+            tier: Tier::Admin,
+            priority: 0,
+            subject: PodMatch { namespaces: everything(), pods: Selector::everything() },
+            ingress: Some((1..=count).map(rule).collect()),
+            egress: None,
+            origin: None,
+        };
+        let mut cluster = Cluster::default();
+        let home = palisade_policy::Namespace::new("shop", &palisade_policy::Labels::default());
+        cluster.namespaces.insert(home.name.clone(), home);
+        let addresses = vec![std::net::IpAddr::from([10, 0, 0, 1])];
+        cluster.pods.insert(Pod { addresses, ..running_pod("shop", "web") });
+        cluster.policies.insert(policy.key.clone(), std::sync::Arc::new(policy));
+        cluster
+    }
+
+    fn exposure_of_first(cluster: &Cluster) -> Exposure {
+        let pod = cluster.pods.values().next().expect("there is a pod");
+        exposure(cluster, &Subject::Pod(pod), Direction::Ingress, &ExposureOptions::default())
+    }
+
+    #[test]
+    fn too_many_sets_give_bounds() {
+        let few = exposure_of_first(&many_rules(3, Action::Deny));
+        assert!(few.exact && !few.rows.is_empty());
+        let many = exposure_of_first(&many_rules(60, Action::Deny));
+        assert!(!many.exact);
+        let open = palisade_policy::Traffic::of(Protocol::Tcp, palisade_policy::PortSet::range(6, 9));
+        assert_eq!(many.any_pod.some.numbers.intersection(&open), open);
+    }
+
+    #[test]
+    fn rules_that_accept_are_exact_in_any_number() {
+        let many = exposure_of_first(&many_rules(60, Action::Accept));
+        // Everything is allowed to everyone, since no policy isolates.
+        assert!(many.exact && many.rows.is_empty());
+        let mut cluster = many_rules(60, Action::Accept);
+        let isolating = Policy {
+            key: PolicyKey::network_policy("shop", "deny"),
+            tier: Tier::Developer,
+            priority: 0,
+            subject: PodMatch {
+                namespaces: NamespaceMatch::Named("shop".into()),
+                pods: Selector::everything(),
+            },
+            ingress: Some(Vec::new()),
+            egress: None,
+            origin: None,
+        };
+        cluster.policies.insert(isolating.key.clone(), std::sync::Arc::new(isolating));
+        let many = exposure_of_first(&cluster);
+        assert!(many.exact && many.rows.len() == 60, "{} rows", many.rows.len());
+    }
+}

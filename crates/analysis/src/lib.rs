@@ -4,7 +4,7 @@
 //! * [`Connections`]: all allowed connections between workloads and with the outside.
 //! * [`describe()`]: a workload's connections, the policies behind them, and its exposure.
 //! * [`overview()`]: for each workload, whether policies isolate it, and whether it reaches DNS and the internet.
-//! * [`diff()`]: the connections that a change of the cluster allows or denies, and the policies that cause it.
+//! * [`diff()`]: the connections that a change of the cluster allows or denies, and the edits that cause it.
 //! * [`explain()`]: what decides the connections between two ends; [`edit`]: what would change the verdict.
 //!
 //! All results are values: nothing here prints or reads files. The meaning of policies is in the policy crate. Whole

@@ -13,8 +13,8 @@ mod wording;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use palisade_analysis::{ControllerRoutes, DiffSide};
-use palisade_manifest::Loaded;
+use palisade_analysis::{ControllerRoutes, DiffSide, diff::diff_with_future_pods};
+use palisade_manifest::{Loaded, Note};
 
 use crate::{
     cluster,
@@ -23,7 +23,7 @@ use crate::{
     inputs::ReadingArguments,
     output::{self, Encoding},
 };
-use comparison::{Comparison, DiffNote};
+use comparison::Comparison;
 pub(crate) use folded::folded;
 use sides::Sides;
 
@@ -93,10 +93,16 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let Sides { sides, namespace, missing, notes } = sides::load(arguments)?;
     let routes = routes(arguments, &sides, &namespace)?;
     let side = |side: usize| DiffSide { cluster: &sides[side].cluster, routes: Some(&routes[side]) };
-    let difference = palisade_analysis::diff(side(0), side(1));
+    let difference = diff_with_future_pods(side(0), side(1));
+    let mut notes = notes;
+    if sides.iter().all(|side| side.cluster.pods.is_empty()) && !difference.is_same() {
+        let text =
+            "neither side has pods or workloads: compared by what policies allow to pods that may exist";
+        notes.push(Note::new("no-pods", text));
+    }
     let has_errors = sides.iter().any(Loaded::has_errors);
     let complete = (missing.is_empty() && !has_errors) || arguments.cluster.allow_incomplete;
-    let undecided = undecided(&sides);
+    let undecided = undecided(&sides, &difference);
     let comparison = Comparison { sides, difference, missing, undecided, notes };
     let text = match arguments.output {
         OutputFormat::Text => text::text(&comparison),
@@ -115,9 +121,7 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
         notes.chain(&blocked).for_each(|text| output::note(&format!("note: {text}\n")));
         comparison.undecided.iter().for_each(|why| output::note(&format!("undecided: {}\n", why.text)));
     }
-    let same = comparison.difference.is_same();
-    let decided = comparison.undecided.is_empty();
-    Ok(if complete && decided { Outcome::of(same) } else { Outcome::Incomplete })
+    Ok(if complete { comparison.outcome() } else { Outcome::Incomplete })
 }
 
 /// Returns the routes of both sides, with the pods that `--ingress-controller` names. A workload that is new or gone is
@@ -134,15 +138,21 @@ fn routes(arguments: &Diff, sides: &[Loaded; 2], namespace: &str) -> Result<[Con
     }
 }
 
-/// Returns why the inputs can't be compared: without pods, no connection can change, whatever the policies say.
-fn undecided(sides: &[Loaded; 2]) -> Vec<DiffNote> {
-    if sides.iter().any(|side| !side.cluster.pods.is_empty()) {
-        return Vec::new();
+/// Returns why the inputs could not be compared, or not fully.
+fn undecided(sides: &[Loaded; 2], difference: &palisade_analysis::Diff) -> Vec<Note> {
+    let mut out = Vec::new();
+    let nothing_seen = difference.is_same() && !difference.policies.is_empty();
+    let nothing_to_see = sides.iter().all(|side| side.cluster.policies.is_empty());
+    if sides.iter().all(|side| side.cluster.pods.is_empty()) && (nothing_seen || nothing_to_see) {
+        let text = "neither side has pods or workloads, so no connection can be compared; add the manifests of the workloads \
+                    that the policies select, or use --live";
+        out.push(Note::new("no-pods", text));
     }
-    let text = "neither side has pods or workloads, so no connection can be compared; add the manifests of the workloads \
-                that the policies select, or use --live"
-        .to_owned();
-    vec![DiffNote { code: "no-pods", text }]
+    if difference.exposure.iter().any(|change| !change.exact) {
+        let text = "for pods that don't exist yet: rules distinguish too many sets of pods";
+        out.push(Note::new("too-many-sets", text));
+    }
+    out
 }
 
 impl Diff {

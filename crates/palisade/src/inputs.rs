@@ -19,6 +19,7 @@ pub(crate) use messages::plural;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 pub(crate) use messages::report;
 pub(crate) use reading::ReadingArguments;
+pub(crate) use refused::incomplete;
 
 /// The options that select a verb's objects: from manifests, a cluster, or a cluster with manifests applied to it.
 #[derive(Debug, Args)]
@@ -52,7 +53,7 @@ pub(crate) struct LoadedInputs {
 impl LoadedInputs {
     /// Returns what could not be read, as JSON values: kinds of a cluster, and documents with errors.
     pub(crate) fn incomplete(&self) -> Vec<JsonMissing<'_>> {
-        self.missing.iter().map(Into::into).chain(refused::incomplete(&self.loaded)).collect()
+        self.missing.iter().map(Into::into).chain(incomplete(&self.loaded)).collect()
     }
 
     /// Returns the outcome of a verb: `Incomplete` if the answer may be wrong, unless the user accepts that.

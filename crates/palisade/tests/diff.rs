@@ -79,16 +79,39 @@ fn a_new_workload_and_one_that_goes_are_told_as_such() {
     assert!(out.contains("    could be reached from "), "{out}");
 }
 
+/// A copy of the shop with one more file.
+fn shop_with(text: &str) -> TempDir {
+    let dir = shop();
+    fs::write(dir.path().join("more.yaml"), text).unwrap();
+    dir
+}
+
 #[test]
 fn a_policy_without_effect_is_listed_and_is_no_difference() {
-    let dir = shop();
-    let idle = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: idle, namespace: shop}\n\
-                spec: {podSelector: {matchLabels: {app: nobody}}}\n";
-    fs::write(dir.path().join("idle.yaml"), idle).unwrap();
+    // What it allows is allowed by another policy, for every pod that may exist.
+    let dir = shop_with(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: again, namespace: shop}\n\
+         spec: {podSelector: {matchLabels: {app: backend}}, policyTypes: [Ingress]}\n",
+    );
     let (code, out, _) = run(palisade("diff examples/shop").arg(dir.path()));
-    assert_eq!(code, 0);
+    assert_eq!(code, 0, "{out}");
     assert!(out.starts_with("no connection changes; 1 policy without effect\n"), "{out}");
-    assert!(out.contains("  NetworkPolicy shop/idle added ("), "{out}");
+    assert!(out.contains("  NetworkPolicy shop/again added ("), "{out}");
+}
+
+#[test]
+fn a_policy_that_selects_no_pod_changes_only_future_pods() {
+    let dir = shop_with(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: idle, namespace: shop}\n\
+         spec: {podSelector: {matchLabels: {app: nobody}}}\n",
+    );
+    let (code, out, _) = run(palisade("diff examples/shop").arg(dir.path()));
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains(" closed for pods that don't exist yet; 1 policy without effect\n"), "{out}");
+    let row = "  - every pod of every namespace → pods app=nobody in namespace shop (none yet)  all\n";
+    assert!(out.contains(row), "{out}");
+    let row = "  - internet (0.0.0.0/0, ::/0) → pods app=nobody in namespace shop (none yet)  all\n";
+    assert!(out.contains(row), "{out}");
     assert!(out.contains("): it selects no pod\n"), "{out}");
 }
 
@@ -212,6 +235,21 @@ fn a_label_that_moves_pods_out_of_a_peer_is_the_cause() {
         "because Namespace shop: team=shop → store (crates/palisade/tests/cases/diff/label-moved/b/m.yaml:";
     assert!(out.starts_with(&format!("1 closed\n\n{because}")), "{out}");
     assert!(out.contains("  - shop/pod/web → data/pod/db  all\n") && !out.contains("NetworkPolicy"), "{out}");
+}
+
+#[test]
+fn pods_that_do_not_exist_yet_are_compared() {
+    let out = case(1, "future-pods");
+    assert!(
+        out.starts_with(
+            "1 opened for pods that don't exist yet\n\nbecause NetworkPolicy data/redis edited ("
+        )
+    );
+    let row = "  + pods cache-client=true of every namespace (none yet) → data/pod/redis  TCP 6379\n";
+    assert!(out.contains(row), "{out}");
+    let out = case(1, "policies-only");
+    let row = "  + every pod of every namespace (none yet) → pods app=db in namespace data (none yet)  all\n";
+    assert!(out.contains("because NetworkPolicy data/db edited (") && out.contains(row), "{out}");
 }
 
 #[test]

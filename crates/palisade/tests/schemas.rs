@@ -52,6 +52,8 @@ const QUESTIONS: &[(&str, &[&str])] = &[
             "examples/shop examples/tiers",
             "crates/palisade/tests/cases/diff/label-moved/a crates/palisade/tests/cases/diff/label-moved/b",
             "crates/palisade/tests/cases/diff/new-ingress/a crates/palisade/tests/cases/diff/new-ingress/b",
+            "crates/palisade/tests/cases/diff/future-pods/a crates/palisade/tests/cases/diff/future-pods/b",
+            "crates/palisade/tests/cases/diff/policies-only/a crates/palisade/tests/cases/diff/policies-only/b",
         ],
     ),
     (

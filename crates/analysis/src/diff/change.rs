@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use palisade_policy::{Direction, Name, ObjectKey, PolicyKey, Traffic};
+use palisade_policy::{Direction, Name, ObjectKey, PodMatch, PolicyKey, Traffic};
 
-use crate::{end::ConnectionEnd, families::Families};
+use crate::{
+    end::ConnectionEnd,
+    exposure::{ExposureRow, PodTraffic},
+    families::Families,
+};
 
 /// The differences between two clusters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +17,8 @@ pub struct Diff {
     pub changes: Vec<ConnectionChange>,
     /// The workloads and nodes that were added or removed, with their connections, sorted.
     pub ends: Vec<EndChange>,
+    /// What changes for pods that don't exist yet, if it was asked for.
+    pub exposure: Vec<FutureChange>,
     /// The workloads that can reach the cluster's DNS servers on one side only, sorted.
     pub dns: Vec<DnsChange>,
     /// The policies that differ, whether or not this changes connections, by their keys after the change, or before it
@@ -20,22 +26,30 @@ pub struct Diff {
     pub policies: BTreeMap<PolicyKey, PolicyEdit>,
     /// The traffic that routes require and policies deny after the change, but not before.
     pub blocked: Vec<NewlyBlocked>,
+    /// Whether a side has running pods. Without any, only pods that don't exist yet are compared.
+    pub has_pods: bool,
 }
 
 impl Diff {
-    /// Returns whether every connection is the same. Policies may differ all the same.
+    /// Returns whether every connection is the same, also those of pods that don't exist yet. Policies may differ all
+    /// the same.
     #[must_use]
     pub fn is_same(&self) -> bool {
-        self.changes.is_empty() && self.ends.is_empty()
+        self.changes.is_empty() && self.ends.is_empty() && self.exposure.is_empty()
     }
 
-    /// Returns the policies that changed and cause no difference.
+    /// Returns the policies that changed and cause no difference; and those that select no pod, if there are pods, since
+    /// they only matter for pods that don't exist yet.
     pub fn policies_without_effect(&self) -> impl Iterator<Item = (&PolicyKey, &PolicyEdit)> {
         let is_cause = |key: &PolicyKey| {
-            let causes = self.changes.iter().flat_map(|c| &c.causes);
-            causes.map(|cause| &cause.edit).any(|edit| matches!(edit, Edit::Policy(k) if k == key))
+            let causes = self.changes.iter().flat_map(|c| &c.causes).map(|cause| &cause.edit);
+            let causes = causes.chain(self.exposure.iter().flat_map(|change| &change.causes));
+            causes.into_iter().any(|edit| matches!(edit, Edit::Policy(k) if k == key))
         };
-        self.policies.iter().filter(move |(key, edit)| edit.change != PolicyChange::Renamed && !is_cause(key))
+        self.policies.iter().filter(move |(key, edit)| {
+            let idle = self.has_pods && edit.pods == [0, 0];
+            edit.change != PolicyChange::Renamed && (idle || !is_cause(key))
+        })
     }
 }
 
@@ -79,6 +93,41 @@ pub struct EndTraffic {
     pub families: Families,
     /// The traffic.
     pub traffic: Traffic,
+}
+
+/// What some pods may newly exchange with others, or no longer, where one side doesn't exist yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FutureChange {
+    /// The pods to whose policies it is due, sorted.
+    pub subjects: Vec<FuturePods>,
+    /// The direction: ingress is to the subjects, egress from them.
+    pub direction: Direction,
+    /// Whether it is newly allowed; else it no longer is.
+    pub opened: bool,
+    /// The traffic with every pod, whatever its labels and namespace.
+    pub any_pod: PodTraffic,
+    /// The sets of pods with more traffic. For subjects that exist, only sets without running pods, unless no connection
+    /// with the running ones changes.
+    pub rows: Vec<ExposureRow>,
+    /// The same as the sets that the rules select, of which the rows are parts. Some pods of a set may see no change, since
+    /// they were or are allowed by other rules.
+    pub sets: Vec<ExposureRow>,
+    /// The ends that exist with which the traffic changes: for subjects that don't, external addresses and nodes; for pods
+    /// of a namespace with other labels, all.
+    pub ends: Vec<EndTraffic>,
+    /// Whether the rows are exact, else there were too many sets to tell apart.
+    pub exact: bool,
+    /// The edits that cause it, sorted.
+    pub causes: Vec<Edit>,
+}
+
+/// Pods whose policies change what they may exchange with pods that don't exist yet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FuturePods {
+    /// A workload that exists on both sides.
+    Existing(ConnectionEnd),
+    /// All pods that a selector selects. There are none yet.
+    Selected(PodMatch),
 }
 
 /// Whether an end was added or removed.

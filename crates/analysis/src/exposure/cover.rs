@@ -9,9 +9,6 @@ use super::{
 /// different labels need more.
 const MOST_PIECES: usize = 3_000;
 
-/// The most disjoint sets into which a set is divided.
-const MOST_PARTS: usize = 6_000;
-
 /// A set of pods, each of which gets this traffic, and perhaps more by other pieces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
@@ -97,7 +94,15 @@ impl Cover {
 
     /// Returns what pods get by this cover and not by `other`.
     pub(super) fn difference(&self, other: &Self, world: &World) -> Result<Self, Overflow> {
-        other.0.iter().try_fold(self.clone(), |left, piece| left.without(piece, world))
+        // Nearly all pieces of two covers that are compared are in both.
+        world.spend(self.0.len() * other.0.len())?;
+        let mut left = Self::default();
+        for Piece { set, traffic } in &self.0 {
+            let larger = other.0.iter().filter(|p| set.is_within(&p.set));
+            let traffic = larger.fold(traffic.clone(), |left, p| left.difference(&p.traffic));
+            left.add(Piece { set: set.clone(), traffic }, world)?;
+        }
+        other.0.iter().try_fold(left, |left, piece| left.without(piece, world))
     }
 
     /// Returns the traffic that every pod of `set` gets, out of `all`.
@@ -117,30 +122,30 @@ impl Cover {
                 partial.push(piece);
             }
         }
-        // The disjoint parts of the set, each with what it doesn't get.
-        let mut parts = vec![(set.clone(), rest)];
-        for piece in partial {
-            world.spend(parts.len())?;
-            let mut next = Vec::with_capacity(parts.len());
-            for (part, missing) in parts {
-                let inside = match missing.intersection(&piece.traffic).is_none() {
-                    true => None,
-                    false => world.intersection(&part, &piece.set),
-                };
-                let Some(inside) = inside else {
-                    next.push((part, missing));
-                    continue;
-                };
-                next.push((inside, missing.difference(&piece.traffic)));
-                let outside = world.disjoint_outside(&part, &piece.set).into_iter();
-                next.extend(outside.map(|set| (set, missing.clone())));
+        // A search for pods that miss some of the rest. Each part of the set is divided by the next piece into disjoint
+        // parts; the part outside of all pieces, which misses everything, is usually found first.
+        let mut missing = PodTraffic::default();
+        let mut parts = vec![(0, set.clone(), rest)];
+        while let Some((next, part, left)) = parts.pop() {
+            world.spend(1)?;
+            if left.is_subset(&missing) {
+                continue;
             }
-            if next.len() > MOST_PARTS {
-                return Err(Overflow);
-            }
-            parts = next;
+            let dividing = partial[next..].iter().enumerate().find_map(|(i, piece)| {
+                let shared = !left.intersection(&piece.traffic).is_none();
+                let inside = if shared { world.intersection(&part, &piece.set) } else { None };
+                inside.map(|inside| (next + i, inside))
+            });
+            let Some((at, inside)) = dividing else {
+                missing = missing.union(&left);
+                continue;
+            };
+            world.spend(at + 1 - next)?;
+            let piece = partial[at];
+            let outside = world.disjoint_outside(&part, &piece.set);
+            parts.push((at + 1, inside, left.difference(&piece.traffic)));
+            parts.extend(outside.into_iter().map(|set| (at + 1, set, left.clone())));
         }
-        let missing = parts.iter().fold(PodTraffic::default(), |sum, (_, missing)| sum.union(missing));
         Ok(all.difference(&missing))
     }
 

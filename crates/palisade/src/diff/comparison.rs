@@ -5,10 +5,10 @@ use palisade_analysis::{
     diff::{Diff, Edit, Labeled, ObjectChange, PolicyChange, PolicyEdit, Presence},
 };
 use palisade_api::Missing;
-use palisade_manifest::Loaded;
+use palisade_manifest::{Loaded, Note};
 use palisade_policy::{Name, ObjectKey, Origin, PolicyKey};
 
-use crate::{connection_ends::JsonObject, escape};
+use crate::{cluster::JsonMissing, connection_ends::JsonObject, escape, exit::Outcome, inputs};
 
 /// Two clusters and their difference.
 pub(crate) struct Comparison {
@@ -18,17 +18,9 @@ pub(crate) struct Comparison {
     /// The kinds that could not be read and without which the result may be wrong.
     pub(crate) missing: Vec<Missing>,
     /// What could not be decided, and why.
-    pub(crate) undecided: Vec<DiffNote>,
+    pub(crate) undecided: Vec<Note>,
     /// What the reader of the answer should know.
-    pub(crate) notes: Vec<DiffNote>,
-}
-
-/// Something that the reader of the answer should know.
-pub(crate) struct DiffNote {
-    /// A word for programs.
-    pub(crate) code: &'static str,
-    /// A sentence without a full stop.
-    pub(crate) text: String,
+    pub(crate) notes: Vec<Note>,
 }
 
 /// An object that was edited, as it is named and where it is on both sides.
@@ -95,6 +87,31 @@ impl Comparison {
     /// Returns the side on which an end can be looked up: that after the change, unless it was removed.
     pub(crate) fn side_of(&self, removed: bool) -> &Loaded {
         &self.sides[usize::from(!removed)]
+    }
+
+    /// Returns what was left out of either side, for programs.
+    pub(crate) fn incomplete(&self) -> impl Iterator<Item = JsonMissing<'_>> {
+        let refused = self.sides.iter().flat_map(inputs::incomplete);
+        self.missing.iter().map(Into::into).chain(refused)
+    }
+
+    /// Returns what to know, also about what was read. The same note about both sides is one.
+    pub(crate) fn all_notes(&self) -> Vec<&Note> {
+        let mut out: Vec<&Note> = self.notes.iter().collect();
+        for note in self.sides.iter().flat_map(|side| &side.notes) {
+            if !out.contains(&note) {
+                out.push(note);
+            }
+        }
+        out
+    }
+
+    /// Returns whether a difference was found. What could not be decided may be one only if none was found.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let same = self.difference.changes.is_empty()
+            && self.difference.ends.is_empty()
+            && self.difference.exposure.iter().all(|change| !change.exact);
+        if same && !self.undecided.is_empty() { Outcome::Incomplete } else { Outcome::of(same) }
     }
 
     /// Returns the policies that only have another name, by their new keys.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use palisade_analysis::{
     ConnectionEnd,
-    diff::{ConnectionChange, Edit},
+    diff::{ConnectionChange, Edit, FutureChange},
 };
-use palisade_policy::Traffic;
+use palisade_policy::{Direction, Traffic};
 
 use super::comparison::Comparison;
 use crate::traffic::VisibleTraffic;
@@ -17,6 +17,8 @@ pub(crate) struct Group<'a> {
     pub(crate) edits: Vec<&'a Edit>,
     /// The changes.
     pub(crate) changes: Vec<&'a ConnectionChange>,
+    /// The changes for pods that don't exist yet.
+    pub(crate) future: Vec<&'a FutureChange>,
     risk: Risk,
 }
 
@@ -42,25 +44,35 @@ pub(crate) struct Row<'a> {
 
 /// Groups the changes.
 pub(crate) fn groups(comparison: &Comparison) -> Vec<Group<'_>> {
-    let mut found: BTreeMap<Vec<&Edit>, Vec<&ConnectionChange>> = BTreeMap::new();
+    let mut found: BTreeMap<Vec<&Edit>, (Vec<&ConnectionChange>, Vec<&FutureChange>)> = BTreeMap::new();
     for change in &comparison.difference.changes {
         let edits = change.causes.iter().map(|cause| &cause.edit).collect();
-        found.entry(edits).or_default().push(change);
+        found.entry(edits).or_default().0.push(change);
+    }
+    for change in comparison.difference.exposure.iter().filter(|change| change.exact) {
+        found.entry(change.causes.iter().collect()).or_default().1.push(change);
     }
     let without_dns: HashSet<&ConnectionEnd> =
         comparison.difference.dns.iter().filter(|dns| !dns.opened).map(|dns| &dns.end).collect();
     let mut groups: Vec<Group<'_>> = Vec::new();
-    for (edits, changes) in found {
-        let risk = changes.iter().map(|change| risk(change, &without_dns)).max();
-        groups.push(Group { edits, changes, risk: risk.unwrap_or(Risk::Closes) });
+    for (edits, (changes, future)) in found {
+        let risks = changes.iter().map(|change| risk(change, &without_dns));
+        let risk = risks.chain(future.iter().map(|change| future_risk(change))).max();
+        groups.push(Group { edits, changes, future, risk: risk.unwrap_or(Risk::Closes) });
     }
-    groups.sort_by_key(|group| std::cmp::Reverse((group.risk, group.changes.len())));
+    groups.sort_by_key(|group| std::cmp::Reverse((group.risk, group.changes.len(), group.future.len())));
     groups
 }
 
 /// Returns changes as folded rows, whatever causes them.
 pub(crate) fn rows(changes: &[ConnectionChange]) -> Vec<Row<'_>> {
-    Group { edits: Vec::new(), changes: changes.iter().collect(), risk: Risk::Closes }.rows(true)
+    let group = Group {
+        edits: Vec::new(),
+        changes: changes.iter().collect(),
+        future: Vec::new(),
+        risk: Risk::Closes,
+    };
+    group.rows(true)
 }
 
 fn risk(change: &ConnectionChange, without_dns: &HashSet<&ConnectionEnd>) -> Risk {
@@ -75,6 +87,16 @@ fn risk(change: &ConnectionChange, without_dns: &HashSet<&ConnectionEnd>) -> Ris
         Risk::OpensToInternet
     } else {
         Risk::Opens
+    }
+}
+
+fn future_risk(change: &FutureChange) -> Risk {
+    let internet = change.ends.iter().flat_map(|traffic| &traffic.ends).any(ConnectionEnd::is_internet);
+    match (change.opened, internet, change.direction) {
+        (false, ..) => Risk::Closes,
+        (true, true, Direction::Ingress) => Risk::OpensFromInternet,
+        (true, true, Direction::Egress) => Risk::OpensToInternet,
+        (true, false, _) => Risk::Opens,
     }
 }
 

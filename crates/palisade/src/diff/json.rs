@@ -4,19 +4,26 @@ use std::collections::HashMap;
 
 use palisade_analysis::{
     ConnectionEnd,
-    diff::{Cause, ConnectionChange, Directions, DnsChange, Edit, EndChange, EndTraffic, Presence},
+    diff::{
+        Cause, ConnectionChange, Directions, DnsChange, Edit, EndChange, EndTraffic, FutureChange,
+        FuturePods, Presence,
+    },
+    exposure::{ExposureRow, PodSet},
 };
+use palisade_manifest::Note;
 use palisade_policy::PolicyKey;
 use serde::Serialize;
 
 use super::{
-    comparison::{Comparison, DiffNote, EditedObject},
+    comparison::{Comparison, EditedObject},
     summary::Summary,
     wording,
 };
 use crate::{
     cluster::JsonMissing,
     connection_ends::{self, JsonEnd, JsonObject},
+    exit::Outcome,
+    future_pods::{JsonFuturePods, JsonPodTraffic},
     output::Encoding,
     traffic::{JsonTraffic, VisibleTraffic, family_names},
 };
@@ -32,11 +39,12 @@ struct Document<'a> {
     causes: Vec<JsonCause<'a>>,
     changes: Vec<JsonChange<'a>>,
     ends: Vec<JsonEndChange<'a>>,
+    exposure: Vec<JsonFuture<'a>>,
     dns: Vec<JsonDns<'a>>,
     policies_without_effect: Vec<JsonPolicy<'a>>,
     policies_renamed: Vec<JsonPolicy<'a>>,
-    undecided: Vec<JsonNote<'a>>,
-    notes: Vec<JsonNote<'a>>,
+    undecided: Vec<Note>,
+    notes: Vec<Note>,
     incomplete: Vec<JsonMissing<'a>>,
 }
 
@@ -90,6 +98,37 @@ struct JsonEndTraffic {
     traffic: JsonTraffic,
 }
 
+/// What changes for pods that don't exist yet.
+#[derive(Serialize)]
+struct JsonFuture<'a> {
+    change: &'static str,
+    direction: String,
+    subjects: Vec<JsonSubject<'a>>,
+    any_pod: JsonPodTraffic,
+    rows: Vec<JsonFutureRow>,
+    sets: Vec<JsonFutureRow>,
+    ends: Vec<JsonEndTraffic>,
+    exact: bool,
+    causes: Vec<usize>,
+}
+
+/// A workload, or pods that a selector selects.
+#[derive(Serialize)]
+struct JsonSubject<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<JsonEnd<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pods: Option<JsonFuturePods>,
+}
+
+#[derive(Serialize)]
+struct JsonFutureRow {
+    pods: JsonFuturePods,
+    exists: bool,
+    all: JsonPodTraffic,
+    some: JsonPodTraffic,
+}
+
 #[derive(Serialize)]
 struct JsonDns<'a> {
     change: &'static str,
@@ -105,52 +144,43 @@ struct JsonPolicy<'a> {
     selected_pods: usize,
 }
 
-#[derive(Serialize)]
-struct JsonNote<'a> {
-    code: &'a str,
-    text: String,
-}
-
 /// Renders the difference.
 pub(crate) fn document(comparison: &Comparison, encoding: Encoding) -> anyhow::Result<String> {
     let difference = &comparison.difference;
     let mut causes: Vec<&Edit> = Vec::new();
     let mut numbers: HashMap<&Edit, usize> = HashMap::new();
-    for Cause { edit, .. } in difference.changes.iter().flat_map(|change| &change.causes) {
+    let of_changes =
+        difference.changes.iter().flat_map(|change| &change.causes).map(|Cause { edit, .. }| edit);
+    for edit in of_changes.chain(difference.exposure.iter().flat_map(|change| &change.causes)) {
         numbers.entry(edit).or_insert_with(|| {
             causes.push(edit);
             causes.len() - 1
         });
     }
     let blocked = wording::blocked(comparison);
-    let blocked = blocked.into_iter().map(|text| JsonNote { code: "route-denied", text });
-    let notes = comparison.notes.iter().map(|DiffNote { code, text }| JsonNote { code, text: text.clone() });
+    let blocked = blocked.into_iter().map(|text| Note::new("route-denied", text));
+    let notes = comparison.all_notes().into_iter().cloned();
     let document = Document {
         schema: SCHEMA,
-        result: if !comparison.undecided.is_empty() {
-            "undecided"
-        } else if difference.is_same() {
-            "identical"
-        } else {
-            "different"
+        result: match comparison.outcome() {
+            Outcome::Yes => "identical",
+            Outcome::No => "different",
+            _ => "undecided",
         },
         summary: Summary::new(comparison),
         causes: causes.into_iter().map(|edit| cause(comparison, edit)).collect(),
         changes: difference.changes.iter().flat_map(|c| changes(comparison, c, &numbers)).collect(),
         ends: difference.ends.iter().map(|end| end_change(comparison, end)).collect(),
+        exposure: difference.exposure.iter().map(|change| future(comparison, change, &numbers)).collect(),
         dns: difference.dns.iter().map(|dns| dns_change(comparison, dns)).collect(),
         policies_without_effect: difference
             .policies_without_effect()
             .map(|(key, _)| policy(comparison, key))
             .collect(),
         policies_renamed: comparison.renamed().map(|key| policy(comparison, key)).collect(),
-        undecided: comparison
-            .undecided
-            .iter()
-            .map(|DiffNote { code, text }| JsonNote { code, text: text.clone() })
-            .collect(),
+        undecided: comparison.undecided.clone(),
         notes: notes.chain(blocked).collect(),
-        incomplete: comparison.missing.iter().map(Into::into).collect(),
+        incomplete: comparison.incomplete().collect(),
     };
     encoding.encode(&document)
 }
@@ -230,6 +260,38 @@ fn end_traffic(peers: &EndTraffic) -> JsonEndTraffic {
         ends: peers.ends.iter().map(connection_ends::name).collect(),
         families: family_names(peers.families),
         traffic: (&peers.traffic).into(),
+    }
+}
+
+fn future<'a>(
+    comparison: &'a Comparison,
+    change: &'a FutureChange,
+    numbers: &HashMap<&'a Edit, usize>,
+) -> JsonFuture<'a> {
+    let subject = |subject: &'a FuturePods| match subject {
+        FuturePods::Existing(end) => {
+            JsonSubject { end: Some(connection_ends::json(end, &comparison.sides[1])), pods: None }
+        }
+        FuturePods::Selected(choice) => {
+            JsonSubject { end: None, pods: PodSet::of(choice).map(|set| (&set).into()) }
+        }
+    };
+    let row = |row: &ExposureRow| JsonFutureRow {
+        pods: (&row.set).into(),
+        exists: row.exists,
+        all: (&row.reached.all).into(),
+        some: (&row.reached.some).into(),
+    };
+    JsonFuture {
+        change: if change.opened { "opened" } else { "closed" },
+        direction: change.direction.to_string(),
+        subjects: change.subjects.iter().map(subject).collect(),
+        any_pod: (&change.any_pod).into(),
+        rows: change.rows.iter().map(row).collect(),
+        sets: change.sets.iter().map(row).collect(),
+        ends: change.ends.iter().map(end_traffic).collect(),
+        exact: change.exact,
+        causes: change.causes.iter().filter_map(|edit| numbers.get(edit).copied()).collect(),
     }
 }
 

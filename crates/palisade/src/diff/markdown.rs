@@ -9,7 +9,7 @@ use super::{
     groups::{Group, groups},
     summary::Summary,
     text::MAX_LISTED,
-    wording,
+    wording::{self, RowText},
 };
 use crate::escape;
 
@@ -35,7 +35,15 @@ pub(crate) fn markdown(comparison: &Comparison) -> String {
             comment.add(&format!("\n{}.\n", sentence(&dns)));
         }
     }
-    for note in comparison.notes.iter().map(|note| &note.text).chain(&wording::blocked(comparison)) {
+    for refused in comparison.sides.iter().flat_map(|side| &side.refused) {
+        comment.add(&format!("\n**Incomplete**: {}.\n", cell(&refused.to_string())));
+    }
+    let (notes, blocked) = (comparison.all_notes(), wording::blocked(comparison));
+    let undecided = comparison.undecided.iter().map(|why| format!("undecided: {}", why.text));
+    for why in undecided {
+        comment.add(&format!("\n{}.\n", sentence(&why)));
+    }
+    for note in notes.into_iter().map(|note| &note.text).chain(&blocked) {
         comment.add(&format!("\n{}.\n", sentence(note)));
     }
     for group in groups(comparison) {
@@ -79,7 +87,14 @@ impl Comment {
 }
 
 fn of_group(comparison: &Comparison, group: &Group<'_>) -> String {
-    let rows = group.rows(group.changes.len() > MAX_LISTED);
+    let rows = group.rows(group.changes.len() > MAX_LISTED).into_iter().map(|row| RowText {
+        opened: row.opened,
+        from: wording::ends(&row.from),
+        to: wording::ends(&row.to),
+        traffic: wording::traffic(&row),
+    });
+    let future = group.future.iter().flat_map(|change| wording::future(change));
+    let rows: Vec<RowText> = rows.chain(future).collect();
     let causes: Vec<String> = group.edits.iter().map(|edit| cell(&wording::edit(comparison, edit))).collect();
     let mut out = match causes.is_empty() {
         true => format!("\nBecause of {}:\n\n", wording::OTHER_CAUSE),
@@ -89,8 +104,8 @@ fn of_group(comparison: &Comparison, group: &Group<'_>) -> String {
         let mut table = String::from("| | From | To | Ports |\n| --- | --- | --- | --- |\n");
         for row in &rows[from..to] {
             let sign = if row.opened { "➕ opened" } else { "➖ closed" };
-            let (from, to) = (cell(&wording::ends(&row.from)), cell(&wording::ends(&row.to)));
-            _ = writeln!(table, "| {sign} | {from} | {to} | {} |", cell(&wording::traffic(row)));
+            let (from, to) = (cell(&row.from), cell(&row.to));
+            _ = writeln!(table, "| {sign} | {from} | {to} | {} |", cell(&row.traffic));
         }
         table
     };

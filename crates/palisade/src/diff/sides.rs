@@ -4,9 +4,9 @@ use std::io::Read as _;
 
 use anyhow::{Context as _, Result, bail};
 use palisade_api::{Missing, ResourceKind};
-use palisade_manifest::{Input, LoadOptions, Loaded, assign_addresses, files, keep_addresses};
+use palisade_manifest::{Input, LoadOptions, Loaded, Note, assign_addresses, files, keep_addresses};
 
-use super::{Diff, comparison::DiffNote, git};
+use super::{Diff, git};
 use crate::{
     cluster::{self, Need},
     inputs,
@@ -20,7 +20,7 @@ pub(crate) struct Sides {
     pub(crate) namespace: String,
     /// The kinds of the cluster that could not be read.
     pub(crate) missing: Vec<Missing>,
-    pub(crate) notes: Vec<DiffNote>,
+    pub(crate) notes: Vec<Note>,
 }
 
 /// The two sets of inputs to compare.
@@ -54,7 +54,7 @@ pub(crate) fn load(arguments: &Diff) -> Result<Sides> {
         [before, _] => {
             let name = if before { a_name } else { b_name };
             let text = format!("{name} has no manifests: compared as empty");
-            notes.push(DiffNote { code: "empty-side", text });
+            notes.push(Note::new("empty-side", text));
         }
     }
     let side = |inputs: &[Input], name: &str, empty: bool, options: &LoadOptions, quiet: bool| {

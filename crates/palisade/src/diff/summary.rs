@@ -8,7 +8,7 @@ use palisade_analysis::{
 };
 use serde::Serialize;
 
-use super::comparison::Comparison;
+use super::{comparison::Comparison, wording};
 use crate::{inputs::plural, traffic::VisibleTraffic};
 
 /// The counts of a difference.
@@ -22,6 +22,8 @@ pub(crate) struct Summary {
     removed_workloads: usize,
     other_new_ends: usize,
     other_removed_ends: usize,
+    opened_for_future_pods: usize,
+    closed_for_future_pods: usize,
     dns_opened: usize,
     dns_closed: usize,
     policies_without_effect: usize,
@@ -96,6 +98,10 @@ impl Summary {
             difference.ends.iter().filter(is).count()
         };
         let dns = |opened: bool| difference.dns.iter().filter(|dns| dns.opened == opened).count();
+        let future = |opened: bool| {
+            let changes = difference.exposure.iter().filter(|c| c.opened == opened && c.exact);
+            changes.map(|change| wording::future(change).len()).sum()
+        };
         let renamed = difference.policies.values().filter(|edit| edit.change == PolicyChange::Renamed);
         let mut out = Self {
             text: String::new(),
@@ -105,6 +111,8 @@ impl Summary {
             removed_workloads: ends(Presence::Removed, true),
             other_new_ends: ends(Presence::Added, false),
             other_removed_ends: ends(Presence::Removed, false),
+            opened_for_future_pods: future(true),
+            closed_for_future_pods: future(false),
             dns_opened: dns(true),
             dns_closed: dns(false),
             policies_without_effect: difference.policies_without_effect().count(),
@@ -123,9 +131,14 @@ impl Summary {
         let counted = |count: usize, before: &str, noun: &str, after: &str| {
             (count > 0).then(|| format!("{before}{count} {}{after}", plural(count, noun)))
         };
+        let future = |count: usize, word: &str| {
+            (count > 0).then(|| format!("{count} {word} for pods that don't exist yet"))
+        };
         let changes = [
             self.opened.text("opened"),
             self.closed.text("closed"),
+            future(self.opened_for_future_pods, "opened"),
+            future(self.closed_for_future_pods, "closed"),
             counted(self.dns_closed, "closes DNS for ", "workload", ""),
             counted(self.dns_opened, "opens DNS for ", "workload", ""),
             counted(self.new_workloads, "", "new workload", ""),

@@ -28,6 +28,11 @@ pub(crate) fn text(comparison: &Comparison) -> String {
             let line = format!("{sign} {from} → {to}  {}", wording::traffic(&row));
             _ = writeln!(out, "  {}", styled(style, &line));
         }
+        for row in group.future.iter().flat_map(|change| wording::future(change)) {
+            let (style, sign) = if row.opened { (Style::Good, '+') } else { (Style::Bad, '-') };
+            let line = format!("{sign} {} → {}  {}", row.from, row.to, row.traffic);
+            _ = writeln!(out, "  {}", styled(style, &line));
+        }
     }
     let dns: Vec<String> = [false, true].into_iter().filter_map(|o| wording::dns(comparison, o)).collect();
     if !dns.is_empty() {

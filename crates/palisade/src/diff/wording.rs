@@ -2,9 +2,10 @@
 
 use palisade_analysis::{
     ConnectionEnd, Families,
-    diff::{Edit, EndChange, EndTraffic, Labeled, Presence},
+    diff::{Edit, EndChange, EndTraffic, FutureChange, FuturePods, Labeled, Presence},
+    exposure::{PodSet, Reached},
 };
-use palisade_policy::{Direction, PolicyKey};
+use palisade_policy::{Direction, PodMatch, PolicyKey};
 
 use super::{
     comparison::{Comparison, EditWord},
@@ -13,6 +14,7 @@ use super::{
 use crate::{
     connection_ends::{abbreviated, name},
     entrances, escape,
+    future_pods::{pods_text, traffic_text},
     traffic::{VisibleTraffic, family_names},
 };
 
@@ -82,6 +84,66 @@ pub(crate) fn traffic(row: &Row<'_>) -> String {
 
 fn families(families: Families) -> String {
     format!(" ({})", family_names(families).join(" and "))
+}
+
+/// A row of an answer, in words.
+pub(crate) struct RowText {
+    pub(crate) opened: bool,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) traffic: String,
+}
+
+/// Formats a change for pods that don't exist yet: `pods app=x of every namespace (none yet)`, `data/pod/redis`.
+pub(crate) fn future(change: &FutureChange) -> Vec<RowText> {
+    let own = subjects(&change.subjects);
+    let row = |peer: String, traffic: String| {
+        let (from, to) = match change.direction {
+            Direction::Egress => (own.clone(), peer),
+            Direction::Ingress => (peer, own.clone()),
+        };
+        RowText { opened: change.opened, from, to, traffic }
+    };
+    let mut out = Vec::new();
+    if !change.any_pod.is_none() {
+        out.push(row("every pod of every namespace".to_owned(), traffic_text(&change.any_pod)));
+    }
+    for of_set in &change.sets {
+        let none = if of_set.exists { "" } else { " (none yet)" };
+        let Reached { all, some } = &of_set.reached;
+        let some_only = if all == some { "" } else { " with some of them" };
+        let depends = if of_set.set.addresses.is_some() { " (depends on pod addresses)" } else { "" };
+        out.push(row(
+            format!("{}{none}", pods_text(&of_set.set)),
+            format!("{}{some_only}{depends}", traffic_text(some)),
+        ));
+    }
+    for EndTraffic { ends: peers, families: of, traffic } in &change.ends {
+        let peers: Vec<&ConnectionEnd> = peers.iter().collect();
+        let outside = peers.iter().all(|end| matches!(end, ConnectionEnd::External(_)));
+        let of = if outside || (of.v4 && of.v6) { String::new() } else { families(*of) };
+        out.push(row(ends(&peers), format!("{}{of}", VisibleTraffic::of(traffic).text())));
+    }
+    out
+}
+
+fn subjects(subjects: &[FuturePods]) -> String {
+    let mut existing: Vec<&ConnectionEnd> = Vec::new();
+    let mut selected: Vec<String> = Vec::new();
+    for subject in subjects {
+        match subject {
+            FuturePods::Existing(end) => existing.push(end),
+            FuturePods::Selected(choice) => selected.push(selected_pods(choice)),
+        }
+    }
+    let existing = (!existing.is_empty()).then(|| ends(&existing));
+    existing.into_iter().chain(selected).collect::<Vec<_>>().join(", ")
+}
+
+/// Formats pods that a selector selects and that don't exist.
+pub(crate) fn selected_pods(choice: &PodMatch) -> String {
+    let text = PodSet::of(choice).map_or_else(|| "no pod".to_owned(), |set| pods_text(&set));
+    format!("{text} (none yet)")
 }
 
 /// Formats the heading of an end that was added or removed: `new workload shop/deployment/web (web.yaml:3)`.
