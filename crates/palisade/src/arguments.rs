@@ -48,7 +48,7 @@ pub(crate) enum Verb {
     /// List allowed connections within the cluster and with external addresses
     #[command(visible_alias = "list", after_help = connections::HELP)]
     Connections(Connections),
-    /// Show a workload's policies, its allowed peers and its exposure
+    /// Describe a workload, a policy or a namespace
     #[command(after_help = describe::HELP)]
     Describe(Describe),
     /// Compare manifests: connections opened and closed, and the policies that cause it
