@@ -288,7 +288,12 @@ pub(crate) struct Cells<'a> {
     from: usize,
 }
 
-impl Cells<'_> {
+impl<'a> Cells<'a> {
+    /// Returns the connections.
+    pub(crate) fn connections(&self) -> &'a Connections {
+        self.connections
+    }
+
     /// Makes an end the source.
     pub(crate) fn from(&mut self, from: usize) {
         self.from = from;

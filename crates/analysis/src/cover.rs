@@ -17,6 +17,9 @@ pub(crate) struct Rectangle {
     pub(crate) key: u32,
 }
 
+/// How often a good cover may name each row and column.
+const GOOD: usize = 2;
+
 /// The part that a row or column is in.
 pub(crate) type PartId = u8;
 
@@ -59,7 +62,8 @@ impl<'a> Relation<'a> {
             let mut by_columns: Vec<(Vec<u32>, Vec<u32>)> =
                 by_columns.into_iter().map(|(columns, rows)| (rows, columns)).collect();
             by_columns.sort_unstable();
-            if by_columns.len() > 1 {
+            // A cover that hardly names more than all rows and columns once is good enough.
+            if length(&by_columns, height, width) > GOOD * (height + width) {
                 let turned = turned(&by_columns);
                 if length(&turned, height, width) < length(&by_columns, height, width) {
                     by_columns = turned;

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, HashMap};
 use palisade_policy::{Direction, Name, Traffic};
 
 use crate::{
-    connections::Connections,
+    connections::{Cells, Connections},
     cover::{PartId, Relation},
     end::ConnectionEnd,
     families::Families,
     numbering::Numbering,
+    traffics::{Cell, TrafficId},
 };
 
 /// All connections of an answer, factored.
@@ -43,6 +44,8 @@ pub struct FoldedEdge<'a> {
     pub exact: bool,
     /// As in [`crate::Edge`].
     pub through: &'a [usize],
+    /// The label of all pairs; 0 without [`FoldSelection::labels`].
+    pub label: u32,
 }
 
 /// What to fold.
@@ -52,24 +55,37 @@ pub struct FoldSelection<'a> {
     pub traffic: &'a dyn Fn(&Traffic) -> bool,
     /// Only connections from or to an end with this property.
     pub touching: &'a dyn Fn(usize) -> bool,
-    /// A number for an end. Ends of a set have the same number as sources if [`Self::apart`] is set, and likewise as
-    /// destinations.
-    pub apart: Option<&'a dyn Fn(usize, Direction) -> u32>,
+    /// What else is to be the same for the pairs of an edge.
+    pub labels: Option<&'a dyn EdgeLabels>,
+}
+
+/// Labels for edges. The pairs of a folded edge have the same label.
+pub trait EdgeLabels {
+    /// Returns a number for an end as source ([`Direction::Egress`]) or destination. The labels of ends with the same
+    /// traffic and the same number are equal.
+    fn apart(&self, end: usize, direction: Direction) -> u32;
+
+    /// Returns the label of the traffic between two ends; `None` if it is impossible, so that any label will do.
+    fn label(&self, from: usize, to: usize, families: Families, traffic: &Traffic) -> Option<u32>;
 }
 
 impl Default for FoldSelection<'_> {
     fn default() -> Self {
-        Self { traffic: &|traffic| !traffic.is_none(), touching: &|_| true, apart: None }
+        Self { traffic: &|traffic| !traffic.is_none(), touching: &|_| true, labels: None }
     }
 }
 
-/// What a pair may send: the number of the visible traffic, the families, and whether it is exact.
+/// What a pair may send: the number of the visible traffic, the families, whether it is exact, and the label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     traffic: u32,
     families: Families,
     exact: bool,
+    label: u32,
 }
+
+/// The part of rows and columns that are no pods. Pods are in 0 or 1.
+const OTHERS: PartId = 2;
 
 const BOTH: Families = Families { v4: true, v6: true };
 
@@ -167,34 +183,31 @@ impl Connections {
         let parts = |classes: &[Vec<usize>], direction| -> Vec<PartId> {
             let part = |class: &Vec<usize>| match self.end(class[0]).is_pods() {
                 true => PartId::from(self.is_unrestricted(class[0], direction)),
-                false => 2,
+                false => OTHERS,
             };
             classes.iter().map(part).collect()
         };
         let (part_of_row, part_of_column) =
             (parts(&rows, Direction::Egress), parts(&columns, Direction::Ingress));
         let touching: Vec<bool> = columns.iter().map(|class| (selection.touching)(class[0])).collect();
-        let mut keys: Numbering<Key> = Numbering::default();
         let mut relation = Relation::new(&part_of_row, &part_of_column);
-        let mut cells = self.cells();
-        for (row, class) in rows.iter().enumerate() {
-            let from = class[0];
-            let touches = (selection.touching)(from);
-            cells.from(from);
-            let mut found = Vec::new();
-            for (column, class) in
-                columns.iter().enumerate().filter(|(column, _)| touches || touching[*column])
-            {
-                let Some((cell, exact)) = cells.to(class[0]) else { continue };
-                let shared = families[from].and(families[class[0]]);
-                for (traffic, families) in self.keys(cell, shared).into_iter().flatten() {
-                    if shown[traffic as usize] {
-                        found.push((keys.number(Key { traffic, families, exact }), column as u32));
-                    }
-                }
-            }
-            relation.add(row as u32, found);
+        let mut row = RowCells {
+            selection,
+            families,
+            shown,
+            keys: Numbering::default(),
+            last: None,
+            cells: self.cells(),
+        };
+        for (number, class) in rows.iter().enumerate() {
+            let touches = (selection.touching)(class[0]);
+            let shown = |column: &usize| touches || touching[*column];
+            let columns =
+                (0..columns.len()).filter(shown).map(|column| (column as u32, &columns[column][..]));
+            let is_pods = |column: u32| part_of_column[column as usize] != OTHERS;
+            relation.add(number as u32, row.of(class, columns, is_pods));
         }
+        let keys = row.keys;
         let mut number = |classes: &[Vec<usize>], chosen: &[u32]| {
             let mut ends: Vec<usize> =
                 chosen.iter().flat_map(|class| &classes[*class as usize]).copied().collect();
@@ -210,23 +223,10 @@ impl Connections {
                 traffic: &self.visible[key.traffic as usize],
                 exact: key.exact,
                 through: &[],
+                label: key.label,
             }
         };
         relation.cover().into_iter().map(edge).collect()
-    }
-
-    /// Returns the numbers of a pair's visible traffic, with its families: one for all shared families if it is equal.
-    fn keys(&self, cell: [Option<u32>; 2], shared: Families) -> [Option<(u32, Families)>; 2] {
-        let [v4, v6] = cell.map(|id| Some(self.same_visible[id? as usize]));
-        match (v4, v6) {
-            (Some(a), Some(b)) if a == b => [Some((a, BOTH)), None],
-            (Some(a), None) if !shared.v6 => [Some((a, BOTH)), None],
-            (None, Some(b)) if !shared.v4 => [Some((b, BOTH)), None],
-            _ => [
-                v4.map(|id| (id, Families { v6: false, ..BOTH })),
-                v6.map(|id| (id, Families { v4: false, ..BOTH })),
-            ],
-        }
     }
 
     /// Groups those of `ends` whose connections in one direction are equal, in the order of their first ends. The
@@ -244,7 +244,7 @@ impl Connections {
             // Which pods a node may call depends on where they run.
             let placement: Option<(&[Name], bool)> =
                 nodes.then(|| (&placed.placement.nodes[..], placed.placement.unplaced));
-            let apart = selection.apart.map(|apart| apart(end, direction));
+            let apart = selection.labels.map(|labels| labels.apart(end, direction));
             let key = (
                 self.traffic_key(end),
                 std::mem::discriminant(&placed.end),
@@ -280,7 +280,7 @@ impl Connections {
                     let key = (families, edge.traffic, edge.exact, edge.through);
                     let number = *known.entry(key).or_insert_with(|| {
                         let (traffic, exact, through) = (edge.traffic, edge.exact, edge.through);
-                        let folded = FoldedEdge { from, to, families, traffic, exact, through };
+                        let folded = FoldedEdge { from, to, families, traffic, exact, through, label: 0 };
                         found.push((folded, Vec::new()));
                         found.len() - 1
                     });
@@ -293,5 +293,112 @@ impl Connections {
             .into_iter()
             .map(|(edge, to)| FoldedEdge { from: number(vec![edge.from]), to: number(to), ..edge })
             .collect()
+    }
+}
+
+/// Computes the rows of the relation.
+struct RowCells<'a> {
+    selection: &'a FoldSelection<'a>,
+    /// By end.
+    families: &'a [Families],
+    /// By number of visible traffic.
+    shown: Vec<bool>,
+    keys: Numbering<Key>,
+    last: Option<(Key, u32)>,
+    cells: Cells<'a>,
+}
+
+impl RowCells<'_> {
+    /// Returns the keys and columns of a row, given the ends of the row and of each column.
+    fn of<'c>(
+        &mut self,
+        row: &[usize],
+        columns: impl Iterator<Item = (u32, &'c [usize])>,
+        is_pods: impl Fn(u32) -> bool,
+    ) -> Vec<(u32, u32)> {
+        self.cells.from(row[0]);
+        let (mut found, mut unlabeled) = (Vec::new(), Vec::new());
+        for (column, class) in columns {
+            let Some((cell, exact)) = self.cells.to(class[0]) else { continue };
+            let shared = self.families[row[0]].and(self.families[class[0]]);
+            for (traffic, families) in self.traffic(cell, shared).into_iter().flatten() {
+                let key = Key { traffic, families, exact, label: 0 };
+                match self.label(row, class, &key) {
+                    Some(label) => found.push((self.number(Key { label, ..key }), column)),
+                    None => unlabeled.push((key, column)),
+                }
+            }
+        }
+        for (key, column) in unlabeled {
+            let of_pods = found.iter().filter(|(_, column)| is_pods(*column));
+            let alike =
+                of_pods.map(|(number, _)| *self.keys.get(*number)).filter(|other| other.is_like(&key));
+            if let Some(key) = most_frequent(alike) {
+                found.push((self.keys.number(key), column));
+            }
+        }
+        found
+    }
+
+    /// Numbers a key. Neighbours mostly have the same, so the last one is kept.
+    fn number(&mut self, key: Key) -> u32 {
+        match self.last {
+            Some((last, number)) if last == key => number,
+            _ => {
+                let number = self.keys.number(key);
+                self.last = Some((key, number));
+                number
+            }
+        }
+    }
+
+    fn label(&self, row: &[usize], column: &[usize], key: &Key) -> Option<u32> {
+        let Some(labels) = self.selection.labels else { return Some(0) };
+        let (from, to) = different(row, column);
+        labels.label(from, to, key.families, &self.cells.connections().visible[key.traffic as usize])
+    }
+
+    /// Returns the numbers of a pair's visible traffic that is shown, with its families: one for all shared families if
+    /// it is equal.
+    fn traffic(&self, cell: Cell, shared: Families) -> [Option<(TrafficId, Families)>; 2] {
+        let same = &self.cells.connections().same_visible;
+        let [v4, v6] = cell.map(|id| Some(same[id? as usize]));
+        let found = match (v4, v6) {
+            (Some(a), Some(b)) if a == b => [Some((a, BOTH)), None],
+            (Some(a), None) if !shared.v6 => [Some((a, BOTH)), None],
+            (None, Some(b)) if !shared.v4 => [Some((b, BOTH)), None],
+            _ => [
+                v4.map(|id| (id, Families { v6: false, ..BOTH })),
+                v6.map(|id| (id, Families { v4: false, ..BOTH })),
+            ],
+        };
+        found.map(|found| found.filter(|(id, _)| self.shown[*id as usize]))
+    }
+}
+
+impl Key {
+    /// Whether another key differs in its label only.
+    fn is_like(&self, other: &Self) -> bool {
+        Self { label: 0, ..*self } == Self { label: 0, ..*other }
+    }
+}
+
+/// Returns the key that occurs the most, or the first of these.
+fn most_frequent(keys: impl Iterator<Item = Key>) -> Option<Key> {
+    let mut count: BTreeMap<u32, (usize, Key)> = BTreeMap::new();
+    for key in keys {
+        count.entry(key.label).or_insert((0, key)).0 += 1;
+    }
+    count.into_values().rev().max_by_key(|(times, _)| *times).map(|(_, key)| key)
+}
+
+/// Returns an end of each class. They differ if possible.
+fn different(rows: &[usize], columns: &[usize]) -> (usize, usize) {
+    let other = |all: &[usize], end: usize| all.iter().copied().find(|e| *e != end);
+    let (row, column) = (rows[0], columns[0]);
+    match (row == column, other(rows, column), other(columns, row)) {
+        (true, Some(row), _) => (row, column),
+        (true, None, Some(column)) => (row, column),
+        _ => (row, column),
     }
 }

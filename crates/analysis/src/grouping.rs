@@ -186,19 +186,15 @@ impl Ends {
 
     /// Adds ends of equivalent nodes; as the own node of their pods, or as other peers.
     fn nodes(&mut self, reach: &Reach, own_node: bool) {
-        let special_traffic = Family::BOTH.map(|family| reach.special_traffic(family));
-        let mut found: HashMap<[Option<&SpecialTraffic>; 2], Equivalent<NodeAddresses>> = HashMap::new();
+        let rows = Family::BOTH.map(|family| reach.rows_in_use(family));
+        let mut found: HashMap<[Option<SpecialTraffic>; 2], Equivalent<NodeAddresses>> = HashMap::new();
         for (id, unit) in others(reach) {
             let Members::Node { name, addresses } = &unit.members else { continue };
-            let mut key = [None; 2];
-            for family in 0..2 {
+            let key = [0, 1].map(|family| {
+                let class = unit.classes[family]?;
                 // Connections from the own node are always allowed, so there is nothing to distinguish nodes by.
-                let special = |class| match special_traffic[family].get(&class) {
-                    Some(special) if !own_node => &special[..],
-                    _ => &[],
-                };
-                key[family] = unit.classes[family].map(special);
-            }
+                Some(if own_node { Vec::new() } else { reach.special_traffic(class, &rows[family]) })
+            });
             let (units, members) = found.entry(key).or_default();
             units.push(id);
             let mut addresses = addresses.clone();
@@ -226,12 +222,12 @@ impl Ends {
     /// Adds ends of equivalent external addresses in the same filter ranges.
     fn externals(&mut self, reach: &Reach) {
         for family in Family::BOTH {
-            let special_traffic = reach.special_traffic(family);
-            let mut found: HashMap<(&[usize], &SpecialTraffic), Equivalent<IpRange>> = HashMap::new();
+            let rows = reach.rows_in_use(family);
+            let mut found: HashMap<(&[usize], SpecialTraffic), Equivalent<IpRange>> = HashMap::new();
             for (id, unit) in others(reach) {
                 let Members::External { family: of, ranges, filter_ranges } = &unit.members else { continue };
                 let Some(class) = unit.classes[index(family)].filter(|_| *of == family) else { continue };
-                let key = (&filter_ranges[..], special_traffic.get(&class).map_or(&[][..], |t| &t[..]));
+                let key = (&filter_ranges[..], reach.special_traffic(class, &rows));
                 let (units, all) = found.entry(key).or_default();
                 units.push(id);
                 all.extend(ranges);

@@ -6,6 +6,7 @@
 //! traffic from one unit to another is the intersection of two rows' entries. These intersections recur, so each is
 //! computed once.
 
+mod find;
 mod forwarding;
 mod scan;
 
@@ -44,7 +45,7 @@ pub(crate) struct PodFacts {
 }
 
 /// The rows with an entry for a class, and their entries.
-pub(crate) type SpecialTraffic = [(RowId, TrafficId)];
+pub(crate) type SpecialTraffic = Vec<(RowId, TrafficId)>;
 
 /// The members of a unit.
 #[derive(Clone, Debug)]
@@ -211,21 +212,16 @@ impl Reach {
             .is_none_or(|row| row.rest == Traffics::ALL && row.special.is_empty())
     }
 
-    /// Returns, for each class, the rows in use that have an entry for it. Classes of a family with equal entries are
-    /// equivalent for every pod of that family.
-    pub(crate) fn special_traffic(&self, family: Family) -> HashMap<ClassId, Vec<(RowId, TrafficId)>> {
+    /// Returns the rows in use in a family.
+    pub(crate) fn rows_in_use(&self, family: Family) -> HashSet<RowId> {
         let used = self.units[..self.pod_units].iter().filter(|u| u.classes[index(family)].is_some());
-        let rows = used.flat_map(|u| [u.egress, u.ingress]);
-        let mut rows: Vec<RowId> = rows.flatten().collect();
-        rows.sort_unstable();
-        rows.dedup();
-        let mut out: HashMap<ClassId, Vec<(RowId, TrafficId)>> = HashMap::new();
-        for row in rows {
-            for (class, id) in &self.rows[row as usize].special {
-                out.entry(*class).or_default().push((row, *id));
-            }
-        }
-        out
+        used.flat_map(|u| [u.egress, u.ingress]).flatten().collect()
+    }
+
+    /// Returns those of some rows that have an entry for a class, sorted. Classes of a family with equal entries in the
+    /// rows in use are equivalent for every pod of that family.
+    pub(crate) fn special_traffic(&self, class: ClassId, rows: &HashSet<RowId>) -> SpecialTraffic {
+        self.by_class.entries(class).iter().filter(|(row, _)| rows.contains(row)).copied().collect()
     }
 
     /// Returns whether two units of pods have the same connections with all ends.

@@ -93,12 +93,16 @@ impl<'c> Representatives<'c> {
     /// Returns a cluster with only the policies that select a pod.
     fn reduced_cluster(&self, key: &ObjectKey) -> Cluster {
         let Some(pod) = self.cluster.pods.get(key) else { return Cluster::default() };
-        let labels = self.cluster.namespaces.get(&key.namespace).map(|n| &n.labels);
-        let own = self.by_namespace.get(&key.namespace).into_iter().flatten();
-        let all = own.chain(&self.cluster_wide);
-        let selecting = all.filter(|p| p.subject.matches(&key.namespace, labels, &pod.labels));
-        let policies = selecting.map(|policy| (policy.key.clone(), Arc::clone(policy))).collect();
+        let policies = self.selecting(pod).map(|policy| (policy.key.clone(), Arc::clone(policy))).collect();
         Cluster { policies, ..Cluster::default() }
+    }
+
+    /// Iterates over the policies that select a pod.
+    pub(crate) fn selecting(&self, pod: &Pod) -> impl Iterator<Item = &'c Arc<Policy>> {
+        let labels = self.cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
+        let own = self.by_namespace.get(&pod.key.namespace).into_iter().flatten();
+        let all = own.chain(&self.cluster_wide).copied();
+        all.filter(move |p| p.subject.matches(&pod.key.namespace, labels, &pod.labels))
     }
 
     /// Returns an address of each end, such that the connection between them is of the kind that the ends describe:

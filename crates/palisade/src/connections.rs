@@ -8,6 +8,8 @@ mod grid;
 mod html;
 mod json;
 mod lines;
+mod matrix;
+mod reasons;
 mod report;
 mod sets;
 mod svg;
@@ -18,7 +20,9 @@ use std::io::{self, Write};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use palisade_analysis::{ConnectionEnd, Connections as Answer, ConnectionsOptions, EndFilter, GroupBy};
+use palisade_analysis::{
+    ConnectionEnd, Connections as Answer, ConnectionsOptions, EndFilter, GroupBy, Reasoner,
+};
 
 use crate::{
     cluster::{JsonMissing, Need},
@@ -28,7 +32,7 @@ use crate::{
     inputs::{self, InputArguments},
     output,
 };
-use report::Report;
+use report::{Explains, Report};
 
 pub(crate) const HELP: &str = "\
 --from and --to have the syntax of SRC and DST in `palisade can`, and also take:
@@ -45,10 +49,12 @@ Examples:
   palisade connections -f examples/shop
   palisade connections -f examples/shop --to shop/backend --port 8080
   palisade connections -f examples/shop --only-denied --from namespace/shop
+  palisade connections -f examples/shop --explain
+  palisade connections -f examples/shop -o matrix
   palisade connections -f examples/shop --group-by namespace -o md
   palisade connections -f examples/shop -o html > shop.html
   palisade connections -f examples/ingress --from '{ingress-controller}'
-  palisade list -f examples/shop -o json | jq '.connections[] | select(.all)'
+  palisade list -f examples/shop -o json | jq -c '.connections[] | select(.all)'
 
 Exit codes: 0 done, 2 error.";
 
@@ -78,6 +84,9 @@ pub(crate) struct Connections {
     /// List denied instead of allowed connections
     #[arg(long)]
     only_denied: bool,
+    /// Name the rules and policies that allow or deny each connection, in tables, JSON and YAML
+    #[arg(long)]
+    explain: bool,
     /// List each pair of ends by itself, in tables, JSON and YAML
     #[arg(long, visible_alias = "all")]
     no_fold: bool,
@@ -135,6 +144,8 @@ enum OutputFormat {
     Table,
     /// One line per connection, with IP families and the file and line of each end
     Wide,
+    /// Rows are sources, columns are destinations, cells are ports
+    Matrix,
     /// JSON as described in docs/connections-schema.json
     Json,
     /// The same as YAML
@@ -151,6 +162,26 @@ enum OutputFormat {
     Svg,
     /// An HTML page with a matrix and a searchable table
     Html,
+}
+
+impl Connections {
+    /// Returns an error if `--explain` is given with what it can't be combined with.
+    fn check_explain(&self) -> Result<()> {
+        if !self.explain {
+            return Ok(());
+        }
+        if self.group_by == Grouping::Namespace {
+            bail!(
+                "--explain: the pods of a namespace have different reasons; use --group-by workload, pod or class"
+            );
+        }
+        match self.output {
+            OutputFormat::Json | OutputFormat::Yaml => Ok(()),
+            OutputFormat::Table if !self.no_fold => Ok(()),
+            OutputFormat::Table => bail!("--explain with --no-fold needs -o json or yaml"),
+            _ => bail!("--explain needs -o table, json or yaml"),
+        }
+    }
 }
 
 /// Prints the connections.
@@ -178,12 +209,16 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
         from,
         to,
     };
+    arguments.check_explain()?;
     let answer = Answer::new(cluster, &options);
-    let report =
+    let reasoner = arguments.explain.then(|| Reasoner::new(cluster, &answer, options.only_denied));
+    let mut report =
         Report::new(&answer, loaded, arguments.namespace.as_deref(), &options, arguments.group_by.word());
+    report.reasoner = reasoner.as_ref().map(|reasoner| reasoner as &dyn Explains);
     let fold = !arguments.no_fold;
     let written = match arguments.output {
         OutputFormat::Table if fold => output::print(&folded::text(&report, output::answer_width())),
+        OutputFormat::Matrix => output::print(&matrix::text(&report, output::answer_width())?),
         format => output::stream(|out| write(&report, format, fold, world.incomplete(), out)),
     };
     written.context("can't write the answer")?;
@@ -201,7 +236,7 @@ fn write(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     match format {
-        OutputFormat::Table => table::text(report, false, out),
+        OutputFormat::Table | OutputFormat::Matrix => table::text(report, false, out),
         OutputFormat::Wide => table::text(report, true, out),
         OutputFormat::Json => json::json(report, fold, incomplete, out),
         OutputFormat::Yaml => json::yaml(report, fold, incomplete, out),

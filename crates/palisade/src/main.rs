@@ -27,6 +27,7 @@ mod inputs;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 mod lab;
 mod man;
+mod matrix;
 #[cfg(all(target_os = "linux", feature = "agent"))]
 mod node;
 mod output;

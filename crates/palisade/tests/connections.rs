@@ -5,6 +5,8 @@
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
 )]
 
+#[path = "connections/hundred.rs"]
+mod hundred;
 #[path = "support/schema.rs"]
 mod schema;
 mod support;
@@ -21,7 +23,8 @@ use serde_json::Value;
 use support::{palisade, recorded, refused, root, run};
 use tempfile::TempDir;
 
-const FORMS: [&str; 10] = ["table", "wide", "json", "yaml", "csv", "md", "dot", "mermaid", "svg", "html"];
+const FORMS: [&str; 11] =
+    ["table", "wide", "matrix", "json", "yaml", "csv", "md", "dot", "mermaid", "svg", "html"];
 
 #[track_caller]
 fn answer(words: &str) -> String {
@@ -53,10 +56,10 @@ fn every_form_is_as_recorded() {
         [("shop", ""), ("shop-denied", " --only-denied"), ("shop-namespaces", " --group-by namespace")]
     {
         for form in FORMS {
-            if name != "shop" && !matches!(form, "table" | "json" | "svg") {
+            if name != "shop" && !matches!(form, "table" | "matrix" | "json" | "svg") {
                 continue;
             }
-            let extension = if form == "table" || form == "wide" { "txt" } else { form };
+            let extension = if matches!(form, "table" | "wide" | "matrix") { "txt" } else { form };
             let out = answer(&format!("connections -f examples/shop -o {form}{words}"));
             recorded(&format!("connections/{name}-{form}.{extension}"), &out);
         }
@@ -211,9 +214,13 @@ fn the_published_schema_describes_the_answers() {
         serde_json::from_str(&fs::read_to_string(root().join("docs/connections-schema.json")).unwrap())
             .unwrap();
     for example in ["shop", "segment", "restrict-external", "control-egress"] {
-        for options in
-            ["", " --group-by pod", " --group-by namespace", " --group-by class", " --nodes --only-denied"]
-        {
+        for options in [
+            "",
+            " --group-by pod",
+            " --group-by namespace",
+            " --explain",
+            " --nodes --only-denied --explain --no-fold",
+        ] {
             let json = json(&format!("connections -f examples/{example}{options}"));
             conforms(&schema, &schema, &json, "$");
         }
@@ -232,7 +239,7 @@ fn the_published_schema_describes_the_answers() {
 #[test]
 fn ingress_controllers_are_shown_in_every_format() {
     for form in FORMS {
-        let extension = if form == "table" || form == "wide" { "txt" } else { form };
+        let extension = if matches!(form, "table" | "wide" | "matrix") { "txt" } else { form };
         let (code, out, err) = run(&mut palisade(&format!("connections -f examples/ingress -o {form}")));
         assert_eq!(code, 0);
         assert!(out.contains("{ingress-controller}"), "{form}: {out}");
@@ -457,4 +464,71 @@ fn a_closed_pipe_is_no_error() {
         assert_eq!(child.wait().unwrap().code(), Some(0), "{form}: {err}");
         assert_eq!(err, "", "{form}");
     }
+}
+
+#[test]
+fn a_hundred_workloads_fit_on_a_few_screens() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("cluster.yaml"), hundred::manifests()).unwrap();
+    let of = |options: &str| {
+        let (code, out, err) = run(palisade(&format!("connections{options} -f")).arg(dir.path()));
+        assert_eq!(code, 0, "{err}");
+        out
+    };
+    let text = of("");
+    recorded("connections/hundred-table.txt", &text);
+    assert!(text.lines().count() < 200, "{} lines", text.lines().count());
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    // No name is cut: each workload is listed by itself or by its namespace.
+    for name in ["shop/deployment/checkout", "data/deployment/kafka", "legacy/*", "edge/deployment/nginx"] {
+        assert!(text.contains(name), "{name}");
+    }
+    let (folded, flat) = (of(" -o json"), of(" -o json --no-fold"));
+    assert!(folded.len() * 3 < flat.len(), "{} and {} bytes", folded.len(), flat.len());
+    let parsed = |text: &str| -> Value { serde_json::from_str(text).unwrap() };
+    assert_eq!(expanded(&parsed(&folded)), expanded(&parsed(&flat)));
+    // By namespace, the matrix fits on two screens.
+    let matrix = of(" -o matrix --group-by namespace");
+    assert!(matrix.lines().count() < 100, "{matrix}");
+    assert!(
+        matrix.lines().filter(|line| !line.starts_with("  ")).all(|line| line.chars().count() <= 100),
+        "{matrix}"
+    );
+    assert!(of(" --explain").contains("ingress: NetworkPolicy shop/edge-nginx-shop-web-in, ingress[0] ("));
+}
+
+#[test]
+fn reasons_name_rules_and_isolating_policies() {
+    let text = answer("connections -f examples/shop --explain");
+    recorded("connections/shop-explain.txt", &text);
+    recorded(
+        "connections/shop-denied-explain.txt",
+        &answer("connections -f examples/shop --explain --only-denied"),
+    );
+    for options in ["", " --no-fold", " --group-by pod", " --group-by class --nodes"] {
+        let json = json(&format!("connections -f examples/shop --explain{options}"));
+        let all = json["connections"].as_array().unwrap();
+        let rule = |side: &str| {
+            let of = move |c: &Value| c["reasons"][side][0]["rule"].clone();
+            all.iter().map(of).find(|rule| !rule.is_null()).unwrap()
+        };
+        assert_eq!(rule("egress")["policy"]["name"], "backend-egress", "{options}");
+        assert_eq!(rule("ingress")["policy"]["kind"], "NetworkPolicy", "{options}");
+        assert_eq!(rule("ingress")["line"], 14, "{options}");
+        for connection in all {
+            for side in ["egress", "ingress"] {
+                assert!(
+                    !connection["reasons"][side].as_array().unwrap().is_empty(),
+                    "{options}: {connection}"
+                );
+            }
+        }
+    }
+    let denied = json("connections -f examples/shop --explain --only-denied --from shop/backend");
+    let reasons = &denied["connections"][0]["reasons"];
+    assert_eq!(reasons["egress"][0]["reason"], "isolated");
+    assert_eq!(reasons["egress"][0]["policies"][0]["name"], "backend-egress");
+    refused("connections -f examples/shop --explain --group-by namespace", "--group-by workload");
+    refused("connections -f examples/shop --explain -o dot", "-o table, json or yaml");
+    refused("connections -f examples/shop --explain --no-fold", "-o json or yaml");
 }

@@ -27,6 +27,11 @@ impl ByClass {
         }
         Self { rest: rows.iter().map(|row| row.rest).collect(), special }
     }
+
+    /// Returns the rows with an entry for a class, sorted, and their entries.
+    pub(super) fn entries(&self, class: ClassId) -> &[(RowId, TrafficId)] {
+        &self.special[class as usize]
+    }
 }
 
 /// Computes the traffic from one unit at a time to others. It needs `O(classes + rows)` memory.

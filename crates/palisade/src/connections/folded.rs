@@ -9,6 +9,7 @@ use palisade_analysis::{Families, FoldedConnections, FoldedEdge};
 use palisade_policy::Direction;
 
 use super::{
+    reasons,
     report::Report,
     sets::SetNames,
     wrap::{Cell, Table},
@@ -28,6 +29,8 @@ struct Row {
     from: Vec<usize>,
     to: Vec<usize>,
     ports: String,
+    /// What decides, as lines.
+    reasons: Vec<String>,
 }
 
 /// The sets that are named instead of listed.
@@ -61,8 +64,11 @@ pub(crate) fn text(report: &Report<'_>, width: usize) -> String {
         let mut table = Table::new(["FROM", "TO", "PORTS"], width);
         let mut before: Option<&[usize]> = None;
         for row in &rows {
-            let from = if before == Some(&row.from) { Cell::default() } else { groups.cell(&row.from) };
+            // Lines with reasons are between.
+            let again = before == Some(&row.from) && row.reasons.is_empty();
+            let from = if again { Cell::default() } else { groups.cell(&row.from) };
             table.row([from, groups.cell(&row.to), Cell::of_ports(&row.ports)]);
+            row.reasons.iter().for_each(|reason| table.note(reason.clone()));
             before = Some(&row.from);
         }
         out += &table.text();
@@ -76,8 +82,7 @@ pub(crate) fn text(report: &Report<'_>, width: usize) -> String {
 
 /// Returns the ends of pods that no policy restricts in a direction.
 fn free_ends(report: &Report<'_>, direction: Direction) -> Vec<usize> {
-    let is_free =
-        |end: &usize| report.ends[*end].endpoint.is_pods() && report.answer.is_unrestricted(*end, direction);
+    let is_free = |end: &usize| report.ends[*end].endpoint.is_pods() && report.is_free(*end, direction);
     (0..report.ends.len()).filter(is_free).collect()
 }
 
@@ -90,12 +95,15 @@ fn rows(
 ) -> Vec<Row> {
     let ports = ports(edge);
     let (from, to) = (&folded.sets[edge.from], &folded.sets[edge.to]);
-    let row = |from: Vec<usize>, to: Vec<usize>| Row { from, to, ports: ports.clone() };
+    let reasons =
+        report.reasoner.map_or_else(Vec::new, |reasoner| reasons::lines(&reasoner.reasons(edge.label)));
+    let row =
+        |from: Vec<usize>, to: Vec<usize>| Row { from, to, ports: ports.clone(), reasons: reasons.clone() };
     if !by_freedom || !edge.traffic.is_all() || !edge.exact || !edge.through.is_empty() {
         return vec![row(from.clone(), to.clone())];
     }
     let divided = |set: &[usize], direction| -> (Vec<usize>, Vec<usize>) {
-        let is_free = |end: &usize| report.answer.is_unrestricted(*end, direction);
+        let is_free = |end: &usize| report.is_free(*end, direction);
         set.iter().copied().partition(is_free)
     };
     let (free_from, bound_from) = divided(from, Direction::Egress);
@@ -174,11 +182,10 @@ impl Groups<'_> {
             }
         };
         let [egress, ingress] = &self.free;
-        let reach = "these reach everything that the other side allows, also outside:";
-        let reached = "these are reached by everything that the other side allows, also from outside:";
+        let reach = "reach everything that the other side allows, also outside:";
+        let reached = "reached by everything that the other side allows, also from outside:";
         if egress == ingress {
-            let both =
-                "these reach, and are reached by, everything that the other side allows, also outside:";
+            let both = "reach, and are reached by, everything that the other side allows, also outside:";
             paragraph(format!("not isolated: {both}"), Style::Open, egress);
         } else {
             paragraph(format!("not isolated for egress: {reach}"), Style::Open, egress);
@@ -214,7 +221,7 @@ fn summary(report: &Report<'_>, folded: &FoldedConnections<'_>) -> String {
         let all = (0..report.ends.len()).filter(|end| is_pods(end)).count();
         out += &match (egress, ingress) {
             (0, 0) => format!("; all {all} {} are isolated", plural(all)),
-            _ => format!("; not isolated: {egress} of {all} for egress, {ingress} for ingress"),
+            _ => format!("; not isolated: {egress} for egress, {ingress} for ingress"),
         };
     }
     out + "\n"

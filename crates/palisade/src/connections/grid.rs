@@ -64,7 +64,7 @@ impl Grid {
 }
 
 /// Spells a number in letters: 1 is `A`, 26 `Z`, 27 `AA`.
-fn spelt(mut n: usize) -> String {
+pub(super) fn spelt(mut n: usize) -> String {
     let mut out = Vec::new();
     while n > 0 {
         n -= 1;

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     lines,
+    reasons::JsonReasons,
     report::Report,
     sets::{self, SetNames},
 };
@@ -90,6 +91,8 @@ struct Connection<'a> {
     exact: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     through: Vec<JsonObject<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<JsonReasons>,
 }
 
 impl<'a> Connection<'a> {
@@ -99,6 +102,7 @@ impl<'a> Connection<'a> {
         (families, traffic): (Families, &Traffic),
         exact: bool,
         through: &'a [usize],
+        label: u32,
     ) -> Self {
         Self {
             from,
@@ -107,6 +111,7 @@ impl<'a> Connection<'a> {
             traffic: traffic.into(),
             exact,
             through: through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
+            reasons: report.reasoner.map(|reasoner| (&*reasoner.reasons(label)).into()),
         }
     }
 }
@@ -124,12 +129,16 @@ impl Serialize for Edges<'_> {
         let Some((folded, ids)) = self.folded else {
             return serializer.collect_seq(report.edges().map(|edge| {
                 let ends = (report.id(edge.from), report.id(edge.to));
-                Connection::new(report, ends, (edge.families, edge.traffic), edge.exact, edge.through)
+                let label =
+                    report.reasoner.and_then(|r| r.label(edge.from, edge.to, edge.families, edge.traffic));
+                let traffic = (edge.families, edge.traffic);
+                Connection::new(report, ends, traffic, edge.exact, edge.through, label.unwrap_or_default())
             }));
         };
         serializer.collect_seq(folded.edges.iter().map(|edge: &FoldedEdge<'_>| {
             let ends = (&*ids[edge.from], &*ids[edge.to]);
-            Connection::new(report, ends, (edge.families, edge.traffic), edge.exact, edge.through)
+            let traffic = (edge.families, edge.traffic);
+            Connection::new(report, ends, traffic, edge.exact, edge.through, edge.label)
         }))
     }
 }

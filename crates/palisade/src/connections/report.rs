@@ -1,19 +1,37 @@
 //! What every output format shows: named ends, and the edges between them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, rc::Rc};
 
 use palisade_analysis::{
-    BlockedTraffic, ConnectionEnd, Connections, ConnectionsOptions, Edge, Families, FoldSelection,
-    FoldedConnections,
+    BlockedTraffic, ConnectionEnd, Connections, ConnectionsOptions, Edge, EdgeLabels, EdgeReasons, Families,
+    FoldSelection, FoldedConnections, Reasoner,
 };
 use palisade_manifest::Loaded;
-use palisade_policy::{Family, ObjectKey, Traffic};
+use palisade_policy::{Direction, Family, ObjectKey, Traffic};
 
 use crate::{
     connection_ends::{self, JsonObject, NamedEnd},
     entrances,
     traffic::{VisibleTraffic, family_names},
 };
+
+/// Works out the reasons for edges. A trait, because the lifetime of a [`Reasoner`] can't be shortened.
+pub(crate) trait Explains: EdgeLabels {
+    /// As [`Reasoner::reasons`].
+    fn reasons(&self, label: u32) -> Rc<EdgeReasons>;
+    /// As [`Reasoner::is_unselected`].
+    fn is_unselected(&self, end: usize, direction: Direction) -> bool;
+}
+
+impl Explains for Reasoner<'_> {
+    fn reasons(&self, label: u32) -> Rc<EdgeReasons> {
+        Reasoner::reasons(self, label)
+    }
+
+    fn is_unselected(&self, end: usize, direction: Direction) -> bool {
+        Reasoner::is_unselected(self, end, direction)
+    }
+}
 
 /// An answer, ready to be rendered.
 pub(crate) struct Report<'a> {
@@ -25,6 +43,8 @@ pub(crate) struct Report<'a> {
     pub(crate) grouping: &'static str,
     /// Whether denied connections are shown.
     pub(crate) denied: bool,
+    /// Works out reasons, if they were asked for.
+    pub(crate) reasoner: Option<&'a (dyn Explains + 'a)>,
     /// If set, only edges with an end in this namespace are shown.
     namespace: Option<&'a str>,
     /// Whether some edges are filtered out. Ends without edges are then hidden.
@@ -48,6 +68,7 @@ impl<'a> Report<'a> {
             ends: connection_ends::name_ends(answer.ends(), loaded),
             grouping,
             denied: options.only_denied,
+            reasoner: None,
             namespace,
             filtered: namespace.is_some()
                 || options.from.is_some()
@@ -62,9 +83,15 @@ impl<'a> Report<'a> {
         let selection = FoldSelection {
             traffic: &|traffic| !traffic.is_none() && !is_port_0_alone(traffic),
             touching: &|end| self.is_inside(end),
-            ..FoldSelection::default()
+            labels: self.reasoner.map(|reasoner| reasoner as &dyn EdgeLabels),
         };
         self.answer.folded(&selection)
+    }
+
+    /// Whether an end of pods is not isolated in a direction. With reasons, policies that allow everything are reasons.
+    pub(crate) fn is_free(&self, end: usize, direction: Direction) -> bool {
+        self.answer.is_unrestricted(end, direction)
+            && self.reasoner.is_none_or(|reasoner| reasoner.is_unselected(end, direction))
     }
 
     /// Whether filters hide some edges.
@@ -74,7 +101,12 @@ impl<'a> Report<'a> {
 
     /// Returns the edges that pass the filters, in order.
     pub(crate) fn edges(&self) -> impl Iterator<Item = Edge<'_>> {
-        self.answer.edges().filter(|edge| self.is_selected(edge) && !is_port_0_alone(edge.traffic))
+        self.answer.edges().filter(|edge| self.shows(edge))
+    }
+
+    /// Whether an edge passes the filters.
+    pub(crate) fn shows(&self, edge: &Edge<'_>) -> bool {
+        self.is_selected(edge) && !edge.traffic.is_none() && !is_port_0_alone(edge.traffic)
     }
 
     fn is_selected(&self, edge: &Edge<'_>) -> bool {

@@ -1,6 +1,6 @@
 //! Names for sets of ends: `shop/*`, `every workload except shop/deployment/db`, `outside`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use palisade_analysis::ConnectionEnd;
 use palisade_policy::Family;
@@ -12,14 +12,14 @@ const MOST_EXCEPTIONS: usize = 3;
 /// A set is named by what it leaves out if it has this many times more ends.
 const FEW: usize = 2;
 
-/// The ends of an answer by what they have in common.
+/// The ends of an answer by what they have in common. Lists of ends are sorted.
 pub(crate) struct SetNames<'a> {
     ends: &'a [NamedEnd<'a>],
     /// What an end of pods represents, in the singular.
     word: &'static str,
-    pods: BTreeSet<usize>,
-    by_namespace: BTreeMap<&'a str, BTreeSet<usize>>,
-    external: [BTreeSet<usize>; 2],
+    pods: Vec<usize>,
+    by_namespace: BTreeMap<&'a str, Vec<usize>>,
+    external: [Vec<usize>; 2],
 }
 
 impl<'a> SetNames<'a> {
@@ -27,69 +27,91 @@ impl<'a> SetNames<'a> {
         let mut out = Self {
             ends,
             word,
-            pods: BTreeSet::new(),
+            pods: Vec::new(),
             by_namespace: BTreeMap::new(),
             external: Default::default(),
         };
         for (number, end) in ends.iter().enumerate() {
             if end.endpoint.is_pods() {
-                out.pods.insert(number);
-                let in_namespace = !matches!(end.endpoint, ConnectionEnd::Namespace(_));
-                if let Some(namespace) = end.endpoint.namespace().filter(|_| in_namespace) {
-                    out.by_namespace.entry(namespace).or_default().insert(number);
+                out.pods.push(number);
+                if let Some(namespace) = out.namespace(number) {
+                    out.by_namespace.entry(namespace).or_default().push(number);
                 }
             }
             if let ConnectionEnd::External(external) = end.endpoint {
-                out.external[usize::from(external.family == Family::V6)].insert(number);
+                out.external[usize::from(external.family == Family::V6)].push(number);
             }
         }
         out
     }
 
-    /// Returns the names that together mean a set of ends.
+    /// Returns the namespace of an end that is a part of one.
+    fn namespace(&self, end: usize) -> Option<&'a str> {
+        let end = self.ends[end].endpoint;
+        end.namespace().map(|name| &**name).filter(|_| !matches!(end, ConnectionEnd::Namespace(_)))
+    }
+
+    /// Returns the names that together mean a set of ends, which is sorted. `O(ends)`.
     pub(crate) fn terms(&self, set: &[usize]) -> Vec<String> {
-        let mut rest: BTreeSet<usize> = set.iter().copied().collect();
+        let part = |is: &dyn Fn(&ConnectionEnd) -> bool| -> Vec<usize> {
+            set.iter().copied().filter(|end| is(self.ends[*end].endpoint)).collect()
+        };
+        let pods = part(&ConnectionEnd::is_pods);
+        let outside = part(&|end| matches!(end, ConnectionEnd::External(_)));
+        let others = part(&|end| !end.is_pods() && !matches!(end, ConnectionEnd::External(_)));
         let mut out = Vec::new();
-        self.take(&mut rest, &self.pods, &|| format!("every {}", self.word), &mut out);
-        for (namespace, all) in &self.by_namespace {
-            self.take(&mut rest, all, &|| format!("{namespace}/*"), &mut out);
-            for end in all.intersection(&rest.clone()) {
-                out.push(self.ends[*end].id.clone());
-                rest.remove(end);
+        match self.nearly_all(&self.pods, &pods, &format!("every {}", self.word)) {
+            Some(name) => out.push(name),
+            None => {
+                for part in pods.chunk_by(|a, b| self.namespace(*a) == self.namespace(*b)) {
+                    let namespace = self.namespace(part[0]);
+                    let all = namespace.and_then(|name| self.by_namespace.get(name));
+                    let name = format!("{}/*", namespace.unwrap_or_default());
+                    out.extend(self.names(all.map_or(&[][..], |all| all), part, &name));
+                }
             }
         }
-        let outside: BTreeSet<usize> = self.external.iter().flatten().copied().collect();
-        let mut last = Vec::new();
-        self.take(&mut rest, &outside, &|| "outside".to_owned(), &mut last);
-        for (all, family) in self.external.iter().zip(Family::BOTH) {
-            self.take(&mut rest, all, &|| format!("outside ({family})"), &mut last);
+        out.extend(self.ids(&others));
+        let all: Vec<usize> = self.external.concat();
+        match self.nearly_all(&all, &outside, "outside") {
+            Some(name) => out.push(name),
+            None => {
+                for (all, family) in self.external.iter().zip(Family::BOTH) {
+                    let part: Vec<usize> =
+                        outside.iter().copied().filter(|end| all.binary_search(end).is_ok()).collect();
+                    out.extend(self.names(all, &part, &format!("outside ({family})")));
+                }
+            }
         }
-        out.extend(rest.iter().map(|end| self.ends[*end].id.clone()));
-        out.extend(last);
         out
     }
 
-    /// If `rest` has all or nearly all of several ends, moves them to a name.
-    fn take(
-        &self,
-        rest: &mut BTreeSet<usize>,
-        all: &BTreeSet<usize>,
-        name: &dyn Fn() -> String,
-        out: &mut Vec<String>,
-    ) {
-        let missing: Vec<&usize> = all.difference(rest).collect();
-        let present = all.len() - missing.len();
-        if all.len() < 2 || present < 2 || missing.len() > MOST_EXCEPTIONS || present <= FEW * missing.len() {
-            // Two ends without the third are shorter by their names.
-            return;
+    fn ids(&self, ends: &[usize]) -> Vec<String> {
+        ends.iter().map(|end| self.ends[*end].id.clone()).collect()
+    }
+
+    /// Returns the name of nearly all of some ends, or else their own names.
+    fn names(&self, all: &[usize], part: &[usize], name: &str) -> Vec<String> {
+        self.nearly_all(all, part, name).map_or_else(|| self.ids(part), |name| vec![name])
+    }
+
+    /// Returns `name`, with exceptions, if a part of `all` has all or nearly all of several ends.
+    fn nearly_all(&self, all: &[usize], part: &[usize], name: &str) -> Option<String> {
+        let missing = all.len().saturating_sub(part.len());
+        // Two ends without the third are shorter by their names.
+        if part.len() < 2
+            || part.len() > all.len()
+            || missing > MOST_EXCEPTIONS
+            || part.len() <= FEW * missing
+        {
+            return None;
         }
-        let mut text = name();
-        if !missing.is_empty() {
-            let names: Vec<&str> = missing.iter().map(|end| &*self.ends[**end].id).collect();
-            text = format!("{text} except {}", names.join(" and "));
+        if missing == 0 {
+            return Some(name.to_owned());
         }
-        rest.retain(|end| !all.contains(end));
-        out.push(text);
+        let missing: Vec<usize> =
+            all.iter().copied().filter(|end| part.binary_search(end).is_err()).collect();
+        Some(format!("{name} except {}", self.ids(&missing).join(" and ")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A table whose cells are lists of names, wrapped between names. A name is never divided or cut off.
+//! A table whose cells are lists of names, wrapped between names. The name of an object is never divided or cut off.
 
 use crate::output::{Style, styled};
 
@@ -15,11 +15,16 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    /// A list of names.
+    /// A list of names. One with spaces (`shop/* except shop/deployment/db`) may be divided there.
     pub(crate) fn of_names(names: Vec<String>) -> Self {
         let last = names.len().saturating_sub(1);
-        let part = |(i, name): (usize, String)| if i < last { name + "," } else { name };
-        Self { parts: names.into_iter().enumerate().map(part).collect() }
+        let name = |(i, name): (usize, String)| if i < last { name + "," } else { name };
+        let names = names.into_iter().enumerate().map(name);
+        Self {
+            parts: names
+                .flat_map(|name| name.split(' ').map(ToOwned::to_owned).collect::<Vec<_>>())
+                .collect(),
+        }
     }
 
     /// Ports, which are divided between protocols, and long lists of them after commas.
@@ -72,16 +77,23 @@ fn columns(text: &str) -> usize {
 pub(crate) struct Table {
     heads: [&'static str; 3],
     rows: Vec<[Cell; 3]>,
+    /// Lines below a row, which take the whole width.
+    notes: Vec<(usize, String)>,
     width: usize,
 }
 
 impl Table {
     pub(crate) fn new(heads: [&'static str; 3], width: usize) -> Self {
-        Self { heads, rows: Vec::new(), width }
+        Self { heads, rows: Vec::new(), notes: Vec::new(), width }
     }
 
     pub(crate) fn row(&mut self, row: [Cell; 3]) {
         self.rows.push(row);
+    }
+
+    /// Adds a line below the last row.
+    pub(crate) fn note(&mut self, text: String) {
+        self.notes.push((self.rows.len(), text));
     }
 
     /// Returns the widths of the columns. If the table is too wide, the columns share what their widest names leave.
@@ -115,12 +127,16 @@ impl Table {
             format!("{a:<first$}{:GAP$}{b:<second$}{:GAP$}{c}", "", "").trim_end().to_owned()
         };
         let mut out = styled(Style::Strong, &line(self.heads)) + "\n";
-        for row in &self.rows {
+        let mut notes = self.notes.iter().peekable();
+        for (number, row) in self.rows.iter().enumerate() {
             let cells = [0, 1, 2].map(|i| row[i].lines(widths[i]));
-            for number in 0..cells.iter().map(Vec::len).max().unwrap_or(0) {
-                let of = |i: usize| cells[i].get(number).map_or("", |text| &**text);
+            for place in 0..cells.iter().map(Vec::len).max().unwrap_or(0) {
+                let of = |i: usize| cells[i].get(place).map_or("", |text| &**text);
                 out += &line([of(0), of(1), of(2)]);
                 out.push('\n');
+            }
+            while let Some((_, note)) = notes.next_if(|(row, _)| *row == number + 1) {
+                out += &format!("    {note}\n");
             }
         }
         out

@@ -1,13 +1,12 @@
-//! Draws a matrix as text. Rows and columns are numbered, so that each name occurs once.
+//! Draws a matrix of outcomes as text.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use palisade_policy::{Family, Protocol};
 
 use super::{Line, Matrix, Member, Outcomes};
-
-/// The maximum width. It does not depend on the terminal, because matrices are stored in files.
-pub(crate) const WIDTH: usize = 100;
+pub(crate) use crate::matrix::WIDTH;
+use crate::matrix::{Drawing, listed, wrapped};
 
 /// The text for a pair that was not probed.
 const NOT_TRIED: &str = ".";
@@ -16,9 +15,6 @@ const EVERYTHING: &str = "all";
 /// The text for nodes or external addresses that share a line and have different outcomes.
 const MIXED: &str = "mix";
 
-/// The maximum width of a line of ports. A port has at most five digits.
-const LIST_WIDTH: usize = 11;
-
 /// Draws the matrix, in several blocks of columns if it would be wider than `width` characters.
 pub(crate) fn text(matrix: &Matrix, width: usize) -> String {
     let mut out = String::new();
@@ -26,27 +22,9 @@ pub(crate) fn text(matrix: &Matrix, width: usize) -> String {
         return "there is no pair of ends to try\n".to_owned();
     }
     let (rows, columns) = shown(matrix);
-    let labels: Vec<String> =
-        matrix.lines.iter().enumerate().map(|(i, line)| format!("{} {}", i + 1, line.label)).collect();
-    let label_width = labels.iter().map(|l| l.chars().count()).max().unwrap_or(0).max("from \\ to".len());
-    for (i, block) in blocks(matrix, &rows, &columns, width.saturating_sub(label_width)).iter().enumerate() {
-        if i > 0 {
-            out.push('\n');
-        }
-        _ = writeln!(
-            out,
-            "{}",
-            row_text("from \\ to", label_width, block.iter().map(|c| (c.width, c.title.as_str())))
-        );
-        for (r, row) in rows.iter().enumerate() {
-            let height = block.iter().map(|c| c.cells[r].len()).max().unwrap_or(1);
-            for line in 0..height {
-                let label = if line == 0 { labels[*row].as_str() } else { "" };
-                let cells = block.iter().map(|c| (c.width, c.cells[r].get(line).map_or("", |s| s.as_str())));
-                _ = writeln!(out, "{}", row_text(label, label_width, cells));
-            }
-        }
-    }
+    let names: Vec<String> = matrix.lines.iter().map(|line| line.label.clone()).collect();
+    let cell = |row, column| cell(matrix.cells.get(&(row, column)));
+    out += &Drawing { names: &names, rows: &rows, columns: &columns, cell: &cell }.text(width);
     legend(matrix, &columns, &mut out);
     out
 }
@@ -56,45 +34,6 @@ fn shown(matrix: &Matrix) -> (Vec<usize>, Vec<usize>) {
     let rows: BTreeSet<usize> = matrix.cells.keys().map(|(from, _)| *from).collect();
     let columns: BTreeSet<usize> = matrix.cells.keys().map(|(_, to)| *to).collect();
     (rows.into_iter().collect(), columns.into_iter().collect())
-}
-
-struct Column {
-    title: String,
-    width: usize,
-    /// The lines of each cell, by row.
-    cells: Vec<Vec<String>>,
-}
-
-fn blocks(matrix: &Matrix, rows: &[usize], columns: &[usize], width: usize) -> Vec<Vec<Column>> {
-    let mut out: Vec<Vec<Column>> = vec![Vec::new()];
-    let mut used = 0;
-    for &column in columns {
-        let cells: Vec<Vec<String>> =
-            rows.iter().map(|row| cell(matrix.cells.get(&(*row, column)))).collect();
-        let title = (column + 1).to_string();
-        let widest = cells.iter().flatten().map(String::len).max().unwrap_or(0).max(title.len());
-        let drawn = Column { title, width: widest, cells };
-        if used > 0 && used + GAP + widest > width {
-            out.push(Vec::new());
-            used = 0;
-        }
-        used += GAP + widest;
-        if let Some(block) = out.last_mut() {
-            block.push(drawn);
-        }
-    }
-    out
-}
-
-/// Spaces between two columns.
-const GAP: usize = 2;
-
-fn row_text<'a>(label: &str, label_width: usize, cells: impl Iterator<Item = (usize, &'a str)>) -> String {
-    let mut line = format!("{label:<label_width$}");
-    for (width, text) in cells {
-        _ = write!(line, "{:GAP$}{text:<width$}", "");
-    }
-    line.trim_end().to_owned()
 }
 
 /// Returns the lines of a cell: the allowed ports.
@@ -159,20 +98,6 @@ fn letter(protocol: Protocol) -> &'static str {
     }
 }
 
-fn wrapped(items: Vec<String>) -> Vec<String> {
-    let mut out: Vec<String> = Vec::new();
-    for item in items {
-        match out.last_mut() {
-            Some(line) if line.len() + 1 + item.len() <= LIST_WIDTH => {
-                line.push(' ');
-                line.push_str(&item);
-            }
-            _ => out.push(item),
-        }
-    }
-    out
-}
-
 fn legend(matrix: &Matrix, columns: &[usize], out: &mut String) {
     _ = writeln!(out, "\ntried:");
     let width = columns.last().map_or(1, |c| (c + 1).to_string().len());
@@ -227,27 +152,6 @@ fn outside_addresses(line: &Line) -> Option<Vec<String>> {
     (!addresses.is_empty()).then_some(addresses)
 }
 
-/// Formats a list with commas, in lines of at most [`WIDTH`] characters.
-fn listed(head: &str, items: &[String]) -> String {
-    let (mut out, mut used) = (head.to_owned(), head.len());
-    for (i, item) in items.iter().enumerate() {
-        if i > 0 {
-            out.push(',');
-            if used + item.len() + 3 > WIDTH {
-                used = head.len();
-                _ = write!(out, "\n{:used$}", "");
-            } else {
-                out.push(' ');
-                used += 2;
-            }
-        }
-        out.push_str(item);
-        used += item.len();
-    }
-    out.push('\n');
-    out
-}
-
 /// Formats the probed ports, each by itself: `TCP 80 443, UDP 53`.
 fn ports_text(tried: &BTreeSet<(Protocol, u16)>) -> String {
     let mut out: Vec<String> = Vec::new();
@@ -289,28 +193,5 @@ mod tests {
         let many: Vec<_> = (1..6).map(|p| (V4, Tcp, 10_000 + p, p != 3)).collect();
         assert_eq!(text(&many), "10001 10002|10004 10005");
         assert_eq!(cell(None), [NOT_TRIED]);
-    }
-
-    #[test]
-    fn wide_matrices_are_cut_into_blocks() {
-        use std::net::Ipv4Addr;
-        let lines: Vec<Line> = (0..30)
-            .map(|i| Line {
-                label: format!("ns/workload-{i}"),
-                members: vec![Member::Outside(Ipv4Addr::from(i).into())],
-            })
-            .collect();
-        let cells = (0..30usize)
-            .flat_map(|a| {
-                (0..30usize).map(move |b| ((a, b), outcomes(&[(Family::V4, Protocol::Tcp, 80, a > b)])))
-            })
-            .collect();
-        let text = text(&Matrix { lines, cells }, 100);
-        let blocks = text.lines().filter(|l| l.starts_with("from")).count();
-        assert_eq!(blocks, 2, "{text}");
-        assert!(
-            text.lines().take_while(|l| !l.starts_with("tried")).all(|l| l.chars().count() <= 100),
-            "{text}"
-        );
     }
 }

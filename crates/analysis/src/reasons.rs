@@ -1,0 +1,277 @@
+//! The reasons for all connections of an answer: which rules allow them, or which policies deny them.
+//!
+//! Pairs of ends with the same policies and the same peers have the same reasons, so each is worked out once: for each
+//! set of policies and class of peers, one walk through the policies.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, HashSet},
+    rc::Rc,
+};
+
+use palisade_policy::{
+    Cluster, Direction, Family, Name, ObjectKey, PolicyKey, Traffic, Verdict,
+    walk::{Decider, Part},
+};
+
+use crate::{
+    classes::ClassId,
+    connections::{Connections, TrafficKey},
+    end::{ConnectionEnd, WorkloadPods},
+    families::Families,
+    fold::EdgeLabels,
+    numbering::Numbering,
+    reach::UnitId,
+    representative::Representatives,
+};
+
+/// What decides the traffic of an edge in each direction, sorted, none twice. For denied traffic, only what denies it.
+/// Both are empty for what the ingress controller forwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EdgeReasons {
+    /// The policies of the source.
+    pub egress: Vec<Decider>,
+    /// The policies of the destination.
+    pub ingress: Vec<Decider>,
+}
+
+/// What distinguishes one decider from another.
+type DeciderKey = (u8, Vec<PolicyKey>, usize);
+/// The deciders of both directions.
+type ReasonsKey = [Vec<DeciderKey>; 2];
+/// A subject with a class of its peers, in a family.
+type WalkKey = (UnitId, Direction, [Option<ClassId>; 2], bool, Family);
+/// What distinguishes the labels of an end from those of others with the same traffic.
+type ApartKey = Vec<(Vec<PolicyKey>, [Option<ClassId>; 2])>;
+
+/// The most members of an end that are looked at. An end has more than one only if its members have the same traffic for
+/// different reasons.
+const MOST_SAMPLES: usize = 16;
+
+/// A member of an end, for each of the units in it.
+struct Sample {
+    unit: UnitId,
+    classes: [Option<ClassId>; 2],
+    member: ConnectionEnd,
+}
+
+/// Works out the reasons for the edges of an answer. They are kept, and numbered from 1; 0 stands for no reasons.
+///
+/// If pods or addresses of an end have the same traffic for different reasons, the edge has all of these, of up to 16
+/// kinds of members.
+pub struct Reasoner<'c> {
+    answer: &'c Connections,
+    cluster: &'c Cluster,
+    representatives: Representatives<'c>,
+    verdict: Verdict,
+    units: HashMap<ObjectKey, UnitId>,
+    samples: RefCell<HashMap<usize, Rc<[Sample]>>>,
+    apart: RefCell<Numbering<ApartKey>>,
+    apart_of: RefCell<HashMap<(usize, Direction), u32>>,
+    unselected: RefCell<HashMap<(usize, Direction), bool>>,
+    walks: RefCell<HashMap<WalkKey, Rc<[Part]>>>,
+    known: RefCell<HashMap<ReasonsKey, u32>>,
+    all: RefCell<Vec<Rc<EdgeReasons>>>,
+}
+
+impl<'c> Reasoner<'c> {
+    /// Makes a reasoner for the edges of an answer about `cluster`, which are `denied` or allowed. The ends must not be
+    /// namespaces, whose pods have different reasons: they get none.
+    #[must_use]
+    pub fn new(cluster: &'c Cluster, answer: &'c Connections, denied: bool) -> Self {
+        Self {
+            answer,
+            cluster,
+            representatives: Representatives::new(cluster),
+            verdict: if denied { Verdict::Deny } else { Verdict::Allow },
+            units: answer.reach.units_by_pod(),
+            samples: RefCell::default(),
+            apart: RefCell::default(),
+            apart_of: RefCell::default(),
+            unselected: RefCell::default(),
+            walks: RefCell::default(),
+            known: RefCell::default(),
+            all: RefCell::new(vec![Rc::default()]),
+        }
+    }
+
+    /// Returns reasons by their number. Panics if there are none.
+    #[must_use]
+    pub fn reasons(&self, number: u32) -> Rc<EdgeReasons> {
+        Rc::clone(&self.all.borrow()[number as usize])
+    }
+
+    /// Returns whether no policy selects an end in a direction.
+    #[must_use]
+    pub fn is_unselected(&self, end: usize, direction: Direction) -> bool {
+        if let Some(known) = self.unselected.borrow().get(&(end, direction)) {
+            return *known;
+        }
+        let unselected = self.samples(end).iter().all(|sample| self.selecting(sample, direction).is_empty());
+        self.unselected.borrow_mut().insert((end, direction), unselected);
+        unselected
+    }
+
+    /// Returns a member of an end for each unit in it.
+    fn samples(&self, end: usize) -> Rc<[Sample]> {
+        if let Some(known) = self.samples.borrow().get(&end) {
+            return Rc::clone(known);
+        }
+        let reach = &self.answer.reach;
+        let mut seen: HashSet<UnitId> = HashSet::new();
+        let members = members(self.answer.end(end));
+        let samples = members.into_iter().filter_map(|member| {
+            let unit = match &member {
+                ConnectionEnd::Pod { key, .. } => *self.units.get(key)?,
+                _ => reach.unit_of(&member)?,
+            };
+            let classes = reach.units[unit as usize].classes;
+            seen.insert(unit).then_some(Sample { unit, classes, member })
+        });
+        let mut samples: Vec<Sample> = samples.take(MOST_SAMPLES).collect();
+        if let ConnectionEnd::External(external) = self.answer.end(end) {
+            // The ranges of an end are merged, so units are found by their own ranges.
+            samples = reach
+                .external_within(external)
+                .take(MOST_SAMPLES)
+                .map(|(unit, member)| Sample {
+                    unit,
+                    classes: reach.units[unit as usize].classes,
+                    member: ConnectionEnd::External(member),
+                })
+                .collect();
+        }
+        let samples: Rc<[Sample]> = samples.into();
+        self.samples.borrow_mut().insert(end, Rc::clone(&samples));
+        samples
+    }
+
+    /// Returns the policies that select a member in a direction.
+    fn selecting(&self, sample: &Sample, direction: Direction) -> Vec<PolicyKey> {
+        let ConnectionEnd::Pod { key, .. } = &sample.member else { return Vec::new() };
+        let Some(pod) = self.cluster.pods.get(key) else { return Vec::new() };
+        let policies = self.representatives.selecting(pod);
+        policies.filter(|policy| policy.rules(direction).is_some()).map(|policy| policy.key.clone()).collect()
+    }
+
+    /// Returns all traffic between two members, divided by what decides it; `None` if no pair of addresses can have it.
+    fn parts(&self, from: &Sample, to: &Sample, direction: Direction, family: Family) -> Option<Rc<[Part]>> {
+        let (subject, peer) = if direction == Direction::Egress { (from, to) } else { (to, from) };
+        let own_node = matches!(peer.member, ConnectionEnd::OwnNode(_));
+        let key = (subject.unit, direction, peer.classes, own_node, family);
+        if let Some(known) = self.walks.borrow().get(&key) {
+            return Some(Rc::clone(known));
+        }
+        let (source, target) = self.representatives.pair(&from.member, &to.member, family)?;
+        let walk = self.representatives.walk(&source, &target, direction, &Traffic::all());
+        let parts: Rc<[Part]> = walk.parts.into();
+        self.walks.borrow_mut().insert(key, Rc::clone(&parts));
+        Some(parts)
+    }
+
+    /// Returns what decides `traffic` in a direction; `None` if no pair of addresses can have it.
+    fn deciders(
+        &self,
+        (from, to): (usize, usize),
+        direction: Direction,
+        families: Families,
+        traffic: &Traffic,
+    ) -> Option<BTreeMap<DeciderKey, Decider>> {
+        let subject = if direction == Direction::Egress { from } else { to };
+        let mut out = BTreeMap::new();
+        let mut add = |decider: &Decider| drop(out.insert(key(decider), decider.clone()));
+        let pods = self.answer.end(subject).is_pods();
+        if !pods || self.is_unselected(subject, direction) && !self.meets_own_node(from) {
+            if self.verdict == Verdict::Allow {
+                add(if pods { &Decider::NotIsolated } else { &Decider::NoSubject });
+            }
+            return Some(out);
+        }
+        let shared = families.and(self.answer.families(from)).and(self.answer.families(to));
+        let mut possible = false;
+        for family in Family::BOTH.into_iter().filter(|family| shared.contains(*family)) {
+            for source in &*self.samples(from) {
+                for target in &*self.samples(to) {
+                    let Some(parts) = self.parts(source, target, direction, family) else { continue };
+                    possible = true;
+                    let decides = |part: &&Part| {
+                        part.verdict == self.verdict && !part.traffic.intersection(traffic).is_none()
+                    };
+                    parts.iter().filter(decides).for_each(|part| add(&part.decider));
+                }
+            }
+        }
+        possible.then_some(out)
+    }
+
+    fn meets_own_node(&self, from: usize) -> bool {
+        matches!(self.answer.end(from), ConnectionEnd::OwnNode(_))
+    }
+}
+
+/// Returns the members of an end, each as an end.
+fn members(end: &ConnectionEnd) -> Vec<ConnectionEnd> {
+    let pods = |w: &WorkloadPods| -> Vec<ConnectionEnd> {
+        let pod = |name: &Name| ConnectionEnd::Pod {
+            key: ObjectKey { namespace: w.namespace.clone(), name: name.clone() },
+            workload_kind: w.kind.clone(),
+            workload_name: w.name.clone(),
+        };
+        w.pods.iter().map(pod).collect()
+    };
+    match end {
+        ConnectionEnd::Workload(w) => pods(w),
+        ConnectionEnd::Class(all) => all.iter().flat_map(pods).collect(),
+        ConnectionEnd::Pod { .. } => vec![end.clone()],
+        ConnectionEnd::Nodes(all) => all.iter().map(|n| ConnectionEnd::Nodes(vec![n.clone()])).collect(),
+        ConnectionEnd::OwnNode(all) => all.iter().map(|n| ConnectionEnd::OwnNode(vec![n.clone()])).collect(),
+        ConnectionEnd::External(_) | ConnectionEnd::Namespace(_) | ConnectionEnd::IngressController(_) => {
+            Vec::new()
+        }
+    }
+}
+
+impl EdgeLabels for Reasoner<'_> {
+    fn apart(&self, end: usize, direction: Direction) -> u32 {
+        if let Some(known) = self.apart_of.borrow().get(&(end, direction)) {
+            return *known;
+        }
+        let samples = self.samples(end);
+        let mut key: ApartKey =
+            samples.iter().map(|sample| (self.selecting(sample, direction), sample.classes)).collect();
+        key.sort_unstable();
+        key.dedup();
+        let number = self.apart.borrow_mut().number(key);
+        self.apart_of.borrow_mut().insert((end, direction), number);
+        number
+    }
+
+    fn label(&self, from: usize, to: usize, families: Families, traffic: &Traffic) -> Option<u32> {
+        if !matches!(self.answer.traffic_key(from), TrafficKey::Unit(Some(_))) {
+            return Some(0);
+        }
+        let egress = self.deciders((from, to), Direction::Egress, families, traffic)?;
+        let ingress = self.deciders((from, to), Direction::Ingress, families, traffic)?;
+        let key = [&egress, &ingress].map(|all| all.keys().cloned().collect());
+        let number = *self.known.borrow_mut().entry(key).or_insert_with(|| {
+            let values = |all: BTreeMap<_, Decider>| all.into_values().collect();
+            let mut all = self.all.borrow_mut();
+            all.push(Rc::new(EdgeReasons { egress: values(egress), ingress: values(ingress) }));
+            all.len() as u32 - 1
+        });
+        Some(number)
+    }
+}
+
+fn key(decider: &Decider) -> DeciderKey {
+    let (kind, index) = match decider {
+        Decider::Itself => (0, 0),
+        Decider::NoSubject => (1, 0),
+        Decider::OwnNode => (2, 0),
+        Decider::NotIsolated => (3, 0),
+        Decider::Hairpin => (4, 0),
+        Decider::Rule(rule) => (5, rule.index),
+        Decider::Isolated(_) => (6, 0),
+    };
+    (kind, decider.policies().cloned().collect(), index)
+}
