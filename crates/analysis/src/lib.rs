@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alike;
+pub mod causes;
 mod classes;
 mod connections;
 mod controller;

@@ -17,7 +17,7 @@ use support::{cases, hold};
 fn question(flow: &Flow) -> Question {
     let traffic = Traffic::of(flow.protocol, PortSet::range(flow.port, flow.port));
     let Flow { source, destination, through_service, .. } = flow.clone();
-    Question { pairs: vec![Pair { source, destination, through_service, traffic, ranges: Vec::new() }] }
+    Question { pairs: vec![Pair::new(source, destination, through_service, traffic)] }
 }
 
 fn holds(end: &ConnectionEnd, at: &Endpoint) -> bool {
@@ -175,15 +175,7 @@ fn one_plan_answers_many_pairs() {
                 if Family::of(source.address()) == Family::of(destination.address()) && source != *destination
                 {
                     let (source, destination) = (source.clone(), (*destination).clone());
-                    let traffic = traffic.clone();
-                    let ranges = Vec::new();
-                    question.pairs.push(Pair {
-                        source,
-                        destination,
-                        through_service: false,
-                        traffic,
-                        ranges,
-                    });
+                    question.pairs.push(Pair::new(source, destination, false, traffic.clone()));
                 }
             }
         }

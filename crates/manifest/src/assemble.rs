@@ -109,6 +109,7 @@ pub(crate) fn assemble(
     add_undeclared_namespaces(&mut loaded.cluster);
     loaded.routes = routes::resolve(&mut gathered, &loaded.cluster, found);
     warn_about_shared_addresses(&loaded.cluster, &gathered.origins, found);
+    loaded.ignored_rules = gathered.ignored_rules;
     loaded.origins = gathered.origins;
     loaded.pod_makers = gathered.pod_makers;
     loaded.unaddressed = unaddressed;

@@ -40,5 +40,5 @@ pub(crate) fn cluster_wide_policy(cx: &mut Context<'_>, object: &Object<'_>) -> 
         }
     }
     let policy = normal_form::policy(cx, object, crd)?;
-    Some(Declaration::Policy(Box::new(policy)))
+    Some(Declaration::Policy(Box::new(policy), Vec::new()))
 }

@@ -5,8 +5,8 @@ mod routes;
 use std::{collections::BTreeSet, sync::Arc};
 
 use palisade_policy::{
-    ContainerPort, Family, Labels, Name, Namespace, Node, ObjectKey, Origin, Pod, Policy, Service,
-    ServiceEndpoints, Workload,
+    ContainerPort, Direction, Family, Labels, Name, Namespace, Node, ObjectKey, Origin, Pod, Policy, Rule,
+    Service, ServiceEndpoints, Workload,
 };
 
 pub(crate) use routes::{
@@ -23,7 +23,8 @@ pub(crate) enum Declaration {
     Service(DeclaredService),
     Endpoints(DeclaredEndpoints),
     Workload(Box<DeclaredWorkload>),
-    Policy(Box<Policy>),
+    /// A policy, and the rules that it has for directions to which it doesn't apply.
+    Policy(Box<Policy>, Vec<(Direction, Vec<Rule>)>),
     Route(DeclaredRoute),
     Gateway(Gateway),
     ReferenceGrant(ReferenceGrant),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use palisade_policy::{Name, Namespace, Node, ObjectKey, Origin, Policy, PolicyKey};
+use palisade_policy::{Direction, Name, Namespace, Node, ObjectKey, Origin, Policy, PolicyKey, Rule};
 
 use crate::{
     declared::{
@@ -29,6 +29,8 @@ pub(crate) struct Gathered {
     /// By kind and key.
     pub(crate) workloads: BTreeMap<(Name, ObjectKey), DeclaredWorkload>,
     pub(crate) policies: BTreeMap<PolicyKey, Policy>,
+    /// The rules for directions to which a policy doesn't apply.
+    pub(crate) ignored_rules: BTreeMap<(PolicyKey, Direction), Vec<Rule>>,
     /// By kind and key.
     pub(crate) routes: BTreeMap<(Name, ObjectKey), DeclaredRoute>,
     pub(crate) gateways: BTreeMap<ObjectKey, Gateway>,
@@ -66,7 +68,12 @@ impl Gathered {
             Declaration::Workload(workload) => {
                 self.workloads.insert((kind.clone(), key.clone()), *workload);
             }
-            Declaration::Policy(policy) => {
+            Declaration::Policy(policy, ignored) => {
+                for direction in Direction::BOTH {
+                    self.ignored_rules.remove(&(policy.key.clone(), direction));
+                }
+                let with_key = |(direction, rules)| ((policy.key.clone(), direction), rules);
+                self.ignored_rules.extend(ignored.into_iter().map(with_key));
                 self.policies.insert(policy.key.clone(), *policy);
             }
             Declaration::Route(route) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use palisade_names::Route;
-use palisade_policy::{Cluster, Labels, Name, ObjectKey, Origin, Workload};
+use palisade_policy::{Cluster, Direction, Labels, Name, ObjectKey, Origin, PolicyKey, Rule, Workload};
 
 use crate::{
     addresses::Unaddressed,
@@ -60,6 +60,8 @@ pub struct Loaded {
     pub workloads: BTreeMap<(Name, Workload), Vec<ObjectKey>>,
     /// The declared labels of workloads by namespace.
     pub workload_labels: BTreeMap<(Name, Workload), WorkloadLabels>,
+    /// The rules that policies have for directions that their `policyTypes` don't name (SEMANTICS A6).
+    pub ignored_rules: BTreeMap<(PolicyKey, Direction), Vec<Rule>>,
     /// Where each object begins, by kind and key. Cluster-scoped objects have an empty namespace.
     pub origins: BTreeMap<(Name, ObjectKey), Origin>,
     /// Ingresses and routes, by kind and key. Backends that don't exist are left out.

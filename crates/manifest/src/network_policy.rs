@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use palisade_policy::{
-    Action, IpBlock, Name, NamespaceMatch, Peer, PeerEntry, PodMatch, Policy, PolicyKey, PortEntry,
-    PortMatch, Protocol, Rule, Selector, Tier,
+    Action, Direction, IpBlock, Name, NamespaceMatch, Peer, PeerEntry, PodMatch, Policy, PolicyKey,
+    PortEntry, PortMatch, Protocol, Rule, Selector, Tier,
 };
 
 use crate::{
@@ -32,7 +32,10 @@ pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Object<'_>) -> Optio
     let egress = rules(cx, spec, "egress", "to", namespace);
     // A6: without policyTypes, Ingress is implied, and Egress if there is an egress rule.
     let types = policy_types(cx, spec).unwrap_or((true, !egress.is_empty()));
-    Some(Declaration::Policy(Box::new(Policy {
+    let (ingress, ignored_ingress) = divided(ingress, types.0);
+    let (egress, ignored_egress) = divided(egress, types.1);
+    let ignored = [(Direction::Ingress, ignored_ingress), (Direction::Egress, ignored_egress)];
+    let policy = Policy {
         key: PolicyKey {
             kind: cx.names.name("NetworkPolicy"),
             namespace: namespace.clone(),
@@ -41,10 +44,17 @@ pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Object<'_>) -> Optio
         tier: Tier::Developer,
         priority: 0,
         subject: PodMatch { namespaces: NamespaceMatch::Named(namespace.clone()), pods: selector },
-        ingress: types.0.then_some(ingress),
-        egress: types.1.then_some(egress),
+        ingress,
+        egress,
         origin: Some(meta.origin.clone()),
-    })))
+    };
+    let ignored = ignored.into_iter().filter(|(_, rules)| !rules.is_empty()).collect();
+    Some(Declaration::Policy(Box::new(policy), ignored))
+}
+
+/// Returns the rules of a direction if the policy applies to it, and otherwise the rules that have no effect.
+fn divided(rules: Vec<Rule>, applies: bool) -> (Option<Vec<Rule>>, Vec<Rule>) {
+    if applies { (Some(rules), Vec::new()) } else { (None, rules) }
 }
 
 /// Returns whether Ingress and Egress are listed; `None` if the list is empty or absent.

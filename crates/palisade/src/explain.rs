@@ -77,7 +77,7 @@ pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
         live: world.live.as_ref(),
         context: arguments.sources.cluster.context.as_deref(),
     };
-    suggest::add(&mut answer, place, arguments.to_deny, &[]);
+    suggest::add(&mut answer, place, arguments.to_deny);
     let text = match arguments.output.encoding() {
         None => tree::text(&answer, arguments.to_deny),
         Some(encoding) => json::document(&answer, &world.loaded, &world.incomplete(), encoding)?,

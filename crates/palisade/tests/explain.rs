@@ -290,6 +290,22 @@ fn a_policy_of_exactly_these_pods_gets_the_rule() {
     assert_eq!(first["edits"][0]["object"]["name"], "zz-web-in");
 }
 
+/// The cause is the first line, and the patch corrects the word.
+#[test]
+fn wrong_words_are_corrected() {
+    let (first, text) = solved("service-port.yaml", "shop/web shop/svc/api");
+    assert!(text.starts_with("cause: 80 is the port of Service shop/api; its pods listen on 8080 (\"http\") (service-port.yaml:34)\n"), "{text}");
+    assert!(text.contains("-        - port: 80\n+        - port: 8080\n"), "{text}");
+    assert_eq!(first["opens"], serde_json::json!([]));
+    let (first, text) = solved("labels-on-the-wrong-object.yaml", "shop/backup shop/db:5432");
+    assert!(
+        text.starts_with("cause: CronJob shop/backup has app=backup, but its pod template has no labels"),
+        "{text}"
+    );
+    assert_eq!((&first["edits"][0]["object"]["kind"], &first["mends"]), (&"CronJob".into(), &true.into()));
+    opens_nothing_else(&first);
+}
+
 /// One patch for both directions.
 #[test]
 fn both_directions_are_one_suggestion() {

@@ -151,6 +151,26 @@ impl Edit {
         }
     }
 
+    /// Returns whether an edit adds a selector that matches every pod of a namespace, because nothing tells the asked ones
+    /// apart: it also matches pods that don't exist yet.
+    #[must_use]
+    pub fn selects_every_pod(&self) -> bool {
+        let every = |peer: &Peer| matches!(peer, Peer::Pods(choice) if choice.pods.is_everything());
+        let in_rule = |rule: &Rule| rule.peers.iter().flatten().any(|entry| every(&entry.peer));
+        match self {
+            Self::Rules { action, .. } => match action {
+                RuleEdit::AddRule { rule, .. } => in_rule(rule),
+                RuleEdit::AddPeers { peers, .. } => peers.iter().any(every),
+                _ => false,
+            },
+            Self::NewPolicy(policy) => {
+                policy.subject.pods.is_everything()
+                    || policy.ingress.iter().chain(&policy.egress).flatten().any(in_rule)
+            }
+            Self::Subject { .. } | Self::Direction { .. } | Self::Labels { .. } => false,
+        }
+    }
+
     /// Returns the size, for sorting: what is easier to review is smaller.
     pub(crate) fn size(&self) -> usize {
         match self {

@@ -70,7 +70,7 @@ pub(crate) fn gap<'q>(
     let kinds = |pair: &Pair| [kind(cluster, pair.subject(direction)), kind(cluster, pair.other(direction))];
     let same = kinds(first);
     let pairs: Vec<&Pair> = question.pairs.iter().filter(|pair| kinds(pair) == same).collect();
-    let subjects = pairs.iter().filter_map(|pair| match pair.subject(direction) {
+    let subjects = pairs.iter().flat_map(|pair| pair.subjects(direction)).filter_map(|end| match end {
         Endpoint::Pod { key, .. } => Some(key.clone()),
         Endpoint::Node { .. } | Endpoint::External(_) => None,
     });
@@ -80,7 +80,8 @@ pub(crate) fn gap<'q>(
 impl Gap<'_> {
     /// Returns the pods at the other end.
     pub(crate) fn other_pods(&self) -> BTreeSet<ObjectKey> {
-        let others = self.pairs.iter().filter_map(|pair| match pair.other(self.direction) {
+        let others = self.pairs.iter().flat_map(|pair| pair.others(self.direction));
+        let others = others.filter_map(|end| match end {
             Endpoint::Pod { key, .. } => Some(key.clone()),
             Endpoint::Node { .. } | Endpoint::External(_) => None,
         });
@@ -96,11 +97,12 @@ impl Gap<'_> {
         }
         let mut out = BTreeSet::new();
         for pair in &self.pairs {
-            let address = pair.other(self.direction).address();
-            out.insert(match pair.ranges.is_empty() {
-                true => IpBlock { cidr: IpNet::from(address), except: [].into() },
-                false => internet_block(Family::of(address)),
-            });
+            for address in pair.others(self.direction).iter().map(Endpoint::address) {
+                out.insert(match pair.ranges.is_empty() {
+                    true => IpBlock { cidr: IpNet::from(address), except: [].into() },
+                    false => internet_block(Family::of(address)),
+                });
+            }
         }
         out.into_iter().map(Peer::Block).collect()
     }

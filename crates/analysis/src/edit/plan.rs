@@ -23,6 +23,14 @@ pub struct Plan {
     pub effect: Effect,
 }
 
+impl Plan {
+    /// Returns whether nothing else changes that should not. What a correction closes was not meant to be open.
+    #[must_use]
+    pub fn is_harmless(&self) -> bool {
+        self.effect.opens.is_empty() && (self.mends || self.effect.closes.is_empty())
+    }
+}
+
 /// The most gaps that one plan closes: more workloads than that behind one name are left to separate questions.
 const MAX_GAPS: usize = 16;
 
@@ -51,6 +59,7 @@ pub fn to_allow(
         found.extend(search.completed(vec![mend.clone()]).map(|edits| (edits, true)));
     }
     if let Some(first) = gap::denied(cluster, question) {
+        found.extend(search.labelled(cluster, &first).map(|edits| (edits, false)));
         for edit in search.ranked(cluster, &first).into_iter().take(MAX_PLANS) {
             found.extend(search.completed(vec![edit]).map(|edits| (edits, false)));
         }
@@ -72,18 +81,20 @@ pub(crate) fn sorted(cluster: &Cluster, found: Vec<(Vec<Edit>, bool)>, asked: &A
     // The sort is stable, so that of equal plans the one that was found first stays first.
     plans.sort_by_cached_key(|plan| {
         let wide = plan.edits.iter().any(|edit| is_wide(cluster, edit, asked));
-        (!plan.effect.is_none(), wide && !plan.mends, !plan.mends, size(plan), plan.effect.len())
+        (!plan.is_harmless(), wide && !plan.mends, !plan.mends, size(plan), plan.effect.len())
     });
     plans.truncate(MAX_PLANS);
     plans
 }
 
-/// Returns whether an edit adds to a policy that selects more pods than were asked about.
+/// Returns whether an edit adds to a policy that selects more pods than were asked about, or selects every pod of a
+/// namespace.
 fn is_wide(cluster: &Cluster, edit: &Edit, asked: &Asked) -> bool {
-    match edit {
-        Edit::Rules { policy, direction, .. } => !is_dedicated(cluster, policy, asked.pods(*direction)),
-        _ => false,
-    }
+    edit.selects_every_pod()
+        || match edit {
+            Edit::Rules { policy, direction, .. } => !is_dedicated(cluster, policy, asked.pods(*direction)),
+            _ => false,
+        }
 }
 
 struct Search<'a> {
@@ -94,6 +105,22 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// Returns a plan that first gives pods without labels one, since nothing but `{}` selects them otherwise. `None` if
+    /// they have labels, or if their labels are not declared with a workload.
+    fn labelled(&self, cluster: &Cluster, gap: &Gap<'_>) -> Option<Vec<Edit>> {
+        let selectors = Selectors { cluster, workloads: self.workloads };
+        let ends = [gap.subjects.clone(), gap.other_pods()].into_iter().filter(|pods| !pods.is_empty());
+        let labels = ends.filter(|pods| selectors.of(pods).is_everything()).filter_map(|pods| {
+            let pod = cluster.pods.get(pods.first()?)?;
+            let (namespace, workload) = (pod.key.namespace.clone(), pod.workload.clone()?);
+            self.workloads.get(&(namespace.clone(), workload.clone()))?;
+            let labels = [("app", &*workload.name)].into_iter().collect();
+            Some(Edit::Labels { namespace, workload, labels })
+        });
+        let edits: Vec<Edit> = labels.collect();
+        if edits.is_empty() { None } else { self.completed(edits) }
+    }
+
     /// Adds the best edit for each gap that is left. `None` if the question stays denied.
     fn completed(&self, mut edits: Vec<Edit>) -> Option<Vec<Edit>> {
         let mut edited = applied_all(self.cluster, &edits);

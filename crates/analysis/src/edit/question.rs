@@ -24,6 +24,10 @@ pub struct Pair {
     pub traffic: Traffic,
     /// The part of the internet that the external end represents. Empty: its address alone.
     pub ranges: Vec<IpRange>,
+    /// All sources for which [`Self::source`] stands, because no policy distinguishes them; itself included.
+    pub sources: Vec<Endpoint>,
+    /// All destinations for which [`Self::destination`] stands, itself included.
+    pub destinations: Vec<Endpoint>,
 }
 
 /// A question: all pairs should get the same verdict.
@@ -34,6 +38,23 @@ pub struct Question {
 }
 
 impl Pair {
+    /// Makes a pair that stands for itself alone.
+    #[must_use]
+    pub fn new(source: Endpoint, destination: Endpoint, through_service: bool, traffic: Traffic) -> Self {
+        let (sources, destinations) = (vec![source.clone()], vec![destination.clone()]);
+        Self { source, destination, through_service, traffic, ranges: Vec::new(), sources, destinations }
+    }
+
+    /// Returns all ends for which [`Self::subject`] stands.
+    pub(crate) fn subjects(&self, direction: Direction) -> &[Endpoint] {
+        if direction == Direction::Ingress { &self.destinations } else { &self.sources }
+    }
+
+    /// Returns all ends for which [`Self::other`] stands.
+    pub(crate) fn others(&self, direction: Direction) -> &[Endpoint] {
+        if direction == Direction::Ingress { &self.sources } else { &self.destinations }
+    }
+
     /// Walks the policies of one direction.
     pub(crate) fn walk(&self, cluster: &Cluster, direction: Direction) -> Walk {
         let Self { source, destination, through_service, traffic, .. } = self;
@@ -75,9 +96,11 @@ impl Question {
         let mut from = AskedEnds::default();
         let mut targets: BTreeMap<&Endpoint, (Traffic, &[IpRange])> = BTreeMap::new();
         for pair in &self.pairs {
-            from.add(&pair.source, &pair.ranges);
-            let target = targets.entry(&pair.destination).or_insert((Traffic::none(), &pair.ranges));
-            target.0 = target.0.union(&pair.traffic);
+            pair.sources.iter().for_each(|source| from.add(source, &pair.ranges));
+            for destination in &pair.destinations {
+                let target = targets.entry(destination).or_insert((Traffic::none(), &pair.ranges));
+                target.0 = target.0.union(&pair.traffic);
+            }
         }
         let mut to: Vec<(AskedEnds, Traffic)> = Vec::new();
         for (end, (traffic, ranges)) in targets {
@@ -121,7 +144,11 @@ impl AskedEnds {
     fn add(&mut self, end: &Endpoint, ranges: &[IpRange]) {
         match end {
             Endpoint::Pod { key, .. } => drop(self.pods.insert(key.clone())),
-            Endpoint::Node { address, .. } => drop(self.nodes.insert(*address)),
+            Endpoint::Node { address, .. } => {
+                self.nodes.insert(*address);
+                // A block that holds the address also holds it as one outside of the cluster.
+                self.ranges.push(IpRange { first: *address, last: *address });
+            }
             Endpoint::External(address) if ranges.is_empty() => {
                 self.ranges.push(IpRange { first: *address, last: *address });
             }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_policy::{
-    Cluster, Labels, NAMESPACE_NAME_LABEL, Name, NamespaceMatch, ObjectKey, Origin, Phase, Pod, PodMatch,
-    Selector, Workload,
+    Cluster, Labels, NAMESPACE_NAME_LABEL, Name, NamespaceMatch, ObjectKey, Origin, Peer, Phase, Pod,
+    PodMatch, Selector, Workload,
 };
 
 /// What the manifest of a workload declares about labels.
@@ -110,6 +110,16 @@ impl Selectors<'_> {
         };
         Some(PodMatch { namespaces, pods: self.of(pods) })
     }
+}
+
+/// Returns a peer for pods of one namespace, in a policy of the namespace `home`.
+pub(crate) fn peer_for(
+    cluster: &Cluster,
+    workloads: &DeclaredWorkloads,
+    pods: &BTreeSet<ObjectKey>,
+    home: &str,
+) -> Option<Peer> {
+    Selectors { cluster, workloads }.pods(pods, home).map(Peer::Pods)
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ fn of_tree(cx: &mut Context<'_>, tree: &Tree<'_>) -> Option<Policy> {
     let object = Object { kind: kind.name, version, meta, fields: Fields { at: &root } };
     let before = cx.found.len();
     let policy = match (kind.decode)(cx, &object) {
-        Some(Declaration::Policy(policy)) => Some(*policy),
+        Some(Declaration::Policy(policy, _)) => Some(*policy),
         _ => None,
     };
     if kind.name == NETWORK_POLICY { Some(failing_closed(cx, &object, policy, before)) } else { policy }

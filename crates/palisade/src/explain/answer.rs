@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use palisade_analysis::causes::Finding;
 use palisade_analysis::edit::{self, Question};
 use palisade_analysis::regions::Region;
-use palisade_analysis::{Explanation, explain};
+use palisade_analysis::{Explanation, alike::Relation, explain};
 use palisade_names::PortSpec;
 use palisade_policy::{Cluster, Endpoint, Family, PortSet, Protocol, Traffic};
 
 use super::suggestion::Suggestion;
-use crate::can::{ProtocolSpec, QuestionFlow, Spec, ends, question};
+use crate::can::{ProtocolSpec, QuestionFlow, Spec, alike::AlikeEnds, ends, question};
 
 /// The explanation of a question.
 pub(crate) struct Answer {
@@ -20,8 +21,12 @@ pub(crate) struct Answer {
     pub(crate) destination: String,
     /// The pairs, grouped by explanation.
     pub(crate) groups: Vec<ExplainedPairs>,
-    /// Whether every port was asked about, so that there is nothing to suggest.
+    /// Whether every port was asked about.
     pub(crate) every_port: bool,
+    /// Likely mistakes, the clearest first.
+    pub(crate) causes: Vec<Finding>,
+    /// What is to be allowed or denied: the question, or of every port those that the destination declares.
+    pub(crate) wanted: Question,
     /// Edits that give the requested verdict: alternatives, the best first.
     pub(crate) suggestions: Vec<Suggestion>,
 }
@@ -32,18 +37,25 @@ pub(crate) struct ExplainedPairs {
     pub(crate) explanation: Explanation,
     /// The pairs: the first ones of each class that no policy distinguishes.
     pub(crate) pairs: Vec<Pair>,
+    /// All pairs, by class.
+    classes: Vec<PairClass>,
     /// The number of pairs in each family.
     counts: BTreeMap<Family, usize>,
     /// The traffic in question.
     pub(crate) traffic: Traffic,
 }
 
+/// Pairs that no policy distinguishes.
+struct PairClass {
+    ends: AlikeEnds,
+    through_service: bool,
+    region: Option<Region>,
+}
+
 /// A source and a destination.
 pub(crate) struct Pair {
     pub(crate) source: Endpoint,
     pub(crate) destination: Endpoint,
-    /// Whether the connection passes through a service.
-    pub(crate) through_service: bool,
     /// The part of the internet that one of them represents.
     pub(crate) region: Option<Region>,
 }
@@ -54,24 +66,31 @@ impl Answer {
         self.groups.iter().all(|group| group.is_allowed())
     }
 
-    /// Returns the question, for the search of edits.
-    pub(crate) fn question(&self) -> Question {
-        let pairs = self.groups.iter().flat_map(|group| {
-            group.pairs.iter().map(|pair| edit::Pair {
-                source: pair.source.clone(),
-                destination: pair.destination.clone(),
-                through_service: pair.through_service,
-                traffic: group.traffic.clone(),
-                ranges: pair.region.as_ref().map(|r| r.ranges.clone()).unwrap_or_default(),
-            })
-        });
-        Question { pairs: pairs.collect() }
+    /// Returns the question, for the search of causes and edits. Of every port, only those are to be allowed that a
+    /// destination declares; all are to be denied.
+    pub(crate) fn question(&self, cluster: &Cluster, to_deny: bool) -> Question {
+        let declared = |pair: &edit::Pair| {
+            let Endpoint::Pod { key, .. } = &pair.destination else { return Traffic::none() };
+            let ports = cluster.pods.get(key).map(|pod| &*pod.ports).unwrap_or_default();
+            let each = ports.iter().map(|p| Traffic::of(p.protocol, PortSet::range(p.port, p.port)));
+            each.fold(Traffic::none(), |sum, port| sum.union(&port))
+        };
+        let of_group = |group: &ExplainedPairs| {
+            let pairs = group.classes.iter().flat_map(|class| class.pairs(cluster, &group.traffic));
+            pairs.take(MAX_WANTED + 1).collect::<Vec<_>>()
+        };
+        let mut pairs: Vec<edit::Pair> = self.groups.iter().flat_map(of_group).collect();
+        if self.every_port && !to_deny {
+            pairs.iter_mut().for_each(|pair| pair.traffic = pair.traffic.intersection(&declared(pair)));
+            pairs.retain(|pair| !pair.traffic.is_none());
+        }
+        if pairs.len() > MAX_WANTED { Question::default() } else { Question { pairs } }
     }
 }
 
 impl ExplainedPairs {
     fn new(explanation: Explanation, traffic: Traffic) -> Self {
-        Self { explanation, pairs: Vec::new(), counts: BTreeMap::new(), traffic }
+        Self { explanation, pairs: Vec::new(), classes: Vec::new(), counts: BTreeMap::new(), traffic }
     }
 
     /// Returns the number of pairs, of which [`Self::pairs`] has the first ones. Both families of a pair count once.
@@ -98,6 +117,53 @@ impl ExplainedPairs {
         };
         self.traffic == *asked && same(&own.egress, &other.egress) && same(&own.ingress, &other.ingress)
     }
+}
+
+/// The most pairs of workloads for which edits are searched.
+const MAX_WANTED: usize = 1000;
+
+impl PairClass {
+    /// Returns a pair for each pair of workloads, which stands for all of their pods in the class.
+    fn pairs(&self, cluster: &Cluster, traffic: &Traffic) -> Vec<edit::Pair> {
+        let (sources, destinations) =
+            (by_workload(cluster, &self.ends.sources), by_workload(cluster, &self.ends.destinations));
+        let mut out = Vec::new();
+        for sources in &sources {
+            for destinations in &destinations {
+                let related = |s: &Endpoint, d: &Endpoint| Relation::of(cluster, s, d) == self.ends.relation;
+                let all = sources.iter().flat_map(|s| destinations.iter().map(move |d| (s, d)));
+                let Some((source, destination)) = all.into_iter().find(|(s, d)| related(s, d)) else {
+                    continue;
+                };
+                let pair = edit::Pair::new(
+                    source.clone(),
+                    destination.clone(),
+                    self.through_service,
+                    traffic.clone(),
+                );
+                let ranges = self.region.as_ref().map(|r| r.ranges.clone()).unwrap_or_default();
+                let (sources, destinations) = (sources.clone(), destinations.clone());
+                out.push(edit::Pair { ranges, sources, destinations, ..pair });
+            }
+        }
+        out
+    }
+}
+
+/// Divides endpoints by their workloads.
+fn by_workload(cluster: &Cluster, ends: &[Endpoint]) -> Vec<Vec<Endpoint>> {
+    let mut out: BTreeMap<_, Vec<Endpoint>> = BTreeMap::new();
+    for end in ends {
+        let workload = match end {
+            Endpoint::Pod { key, .. } => {
+                let workload = cluster.pods.get(key).and_then(|pod| pod.workload.clone());
+                Some((key.namespace.clone(), workload.map_or_else(|| key.name.clone(), |w| w.name)))
+            }
+            Endpoint::Node { .. } | Endpoint::External(_) => None,
+        };
+        out.entry(workload).or_default().push(end.clone());
+    }
+    out.into_values().collect()
 }
 
 /// Explains the connections between two specs.
@@ -137,12 +203,7 @@ pub(crate) fn answer(
         let explanation = explain(cluster, &source, &destination, through_service, &asked);
         // The first pair is the one that was explained. Pairs that no policy distinguishes are not listed in full.
         let (alike, family) = (first.alike, Family::of(destination.address()));
-        let pair = |(source, destination)| Pair {
-            source,
-            destination,
-            through_service,
-            region: first.region.clone(),
-        };
+        let pair = |(source, destination)| Pair { source, destination, region: first.region.clone() };
         let group = match groups.iter_mut().find(|g| g.explains(&explanation, &asked)) {
             Some(group) => group,
             None => {
@@ -151,8 +212,9 @@ pub(crate) fn answer(
                 &mut groups[last]
             }
         };
-        group.pairs.extend(alike.samples.into_iter().map(pair));
+        group.pairs.extend(alike.samples.iter().cloned().map(pair));
         *group.counts.entry(family).or_default() += alike.pairs;
+        group.classes.push(PairClass { ends: alike, through_service, region: first.region });
     }
     // Denied pairs come first.
     groups.sort_by_key(ExplainedPairs::is_allowed);
@@ -161,6 +223,8 @@ pub(crate) fn answer(
         destination: question.destination,
         groups,
         every_port: whole.is_some(),
+        causes: Vec::new(),
+        wanted: Question::default(),
         suggestions: Vec::new(),
     })
 }

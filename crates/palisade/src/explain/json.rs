@@ -2,6 +2,7 @@
 
 use palisade_analysis::{
     ConnectionEnd, NodeAddresses, WorkloadPods,
+    causes::Finding,
     edit::{Edit, PairChange},
     shape,
 };
@@ -35,11 +36,22 @@ struct Document<'a> {
     source: &'a str,
     destination: &'a str,
     verdict: &'static str,
+    /// Likely mistakes, the clearest first.
+    causes: Vec<JsonCause<'a>>,
     answers: Vec<JsonGroup<'a>>,
     /// Alternatives, the best first.
     suggestions: Vec<JsonSuggestion<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     incomplete: &'a [JsonMissing<'a>],
+}
+
+#[derive(Serialize)]
+struct JsonCause<'a> {
+    code: &'static str,
+    text: &'a str,
+    file: Option<&'a str>,
+    line: Option<u32>,
+    column: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -179,10 +191,22 @@ pub(crate) fn document(
         source: &answer.source,
         destination: &answer.destination,
         verdict: if answer.is_allowed() { "allowed" } else { "denied" },
+        causes: answer.causes.iter().map(cause).collect(),
         answers: answer.groups.iter().map(|g| group(g, loaded)).collect(),
         suggestions: answer.suggestions.iter().map(|s| suggestion(s, loaded)).collect(),
         incomplete,
     })
+}
+
+fn cause(cause: &Finding) -> JsonCause<'_> {
+    let at = cause.origin.as_ref();
+    JsonCause {
+        code: cause.code,
+        text: &cause.text,
+        file: at.map(|s| &*s.file),
+        line: at.and_then(Origin::line),
+        column: at.filter(|s| s.line().is_some()).map(|s| s.column),
+    }
 }
 
 fn group<'a>(group: &'a ExplainedPairs, loaded: &'a Loaded) -> JsonGroup<'a> {

@@ -1,6 +1,9 @@
 //! Finds edits that change a verdict, and renders each in words and as a patch where possible.
 
-use palisade_analysis::edit::{self, DeclaredLabels, DeclaredWorkloads, Edit, Plan, RuleEdit};
+use palisade_analysis::{
+    causes::{self, Facts},
+    edit::{self, DeclaredLabels, DeclaredWorkloads, Edit, Plan, RuleEdit},
+};
 use palisade_manifest::Loaded;
 use palisade_names::{describe_peer, describe_port};
 use palisade_policy::{Origin, Selector};
@@ -12,21 +15,22 @@ use super::{
     suggestion::{EditTarget, Suggestion},
 };
 
-/// Adds edits that allow denied traffic, or with `to_deny` deny allowed traffic. `mends` are edits that correct mistakes.
-pub(crate) fn add(answer: &mut Answer, place: EditTarget<'_>, to_deny: bool, mends: &[Edit]) {
-    if answer.every_port {
-        return;
-    }
-    let (question, workloads) = (answer.question(), declared(place.loaded));
+/// Adds the likely mistakes, and edits that allow denied traffic, or with `to_deny` deny allowed traffic.
+pub(crate) fn add(answer: &mut Answer, place: EditTarget<'_>, to_deny: bool) {
+    let workloads = declared(place.loaded);
     let cluster = &place.loaded.cluster;
+    let facts = Facts { cluster, workloads: &workloads, ignored: &place.loaded.ignored_rules };
+    answer.wanted = answer.question(cluster, to_deny);
+    answer.causes = causes::find(facts, &answer.wanted);
     let plans = if to_deny {
-        edit::to_deny(cluster, &question, &workloads)
+        edit::to_deny(cluster, &answer.wanted, &workloads)
     } else {
-        edit::to_allow(cluster, &question, &workloads, mends)
+        let mends: Vec<Edit> = answer.causes.iter().filter_map(|cause| cause.mend.clone()).collect();
+        edit::to_allow(cluster, &answer.wanted, &workloads, &mends)
     };
     let mut suggestions: Vec<Suggestion> = plans.into_iter().map(|plan| suggestion(place, plan)).collect();
     // A patch is worth more than advice, unless it opens more. The sort is stable.
-    suggestions.sort_by_key(|s| (!s.plan.effect.is_none(), !s.is_complete()));
+    suggestions.sort_by_key(|s| (!s.plan.is_harmless(), !s.is_complete()));
     answer.suggestions = suggestions;
 }
 

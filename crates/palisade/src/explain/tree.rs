@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palisade_analysis::edit::PairChange;
+use palisade_analysis::edit::{Edit, PairChange};
 use palisade_policy::{
     Action, Direction, Endpoint, Origin, Tier, Traffic, Verdict,
     walk::{Decider, EntryStep, PolicyStep, RuleStep, Walk},
@@ -23,6 +23,13 @@ use crate::{
 /// Renders the trees, with colors; the writer strips them where they don't belong.
 pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
     let mut out = String::new();
+    for cause in &answer.causes {
+        let text = format!("{}{}", cause.text, origin_text(cause.origin.as_ref()));
+        _ = writeln!(out, "{} {}", styled(Style::Strong, "cause:"), escape::plain(&text));
+    }
+    if !answer.causes.is_empty() {
+        out.push('\n');
+    }
     for (i, group) in answer.groups.iter().enumerate() {
         if i > 0 {
             out.push('\n');
@@ -219,16 +226,25 @@ const MAX_CHANGES: usize = 10;
 
 fn suggestions(answer: &Answer, to_deny: bool, out: &mut String) {
     let wish = if to_deny { "deny" } else { "allow" };
-    let is_wanted = answer.is_allowed() == to_deny || !to_deny && !answer.is_allowed();
+    let is_wanted = answer.is_allowed() == to_deny;
+    // Of every port, only the declared ones are to be allowed.
+    let what = match answer.every_port && !to_deny {
+        true => {
+            let all = answer.wanted.pairs.iter().map(|pair| &pair.traffic);
+            let all = all.fold(Traffic::none(), |sum, traffic| sum.union(traffic));
+            format!("{}, which the destination declares", VisibleTraffic::of(&all).text())
+        }
+        false => "it".to_owned(),
+    };
     let Some((first, others)) = answer.suggestions.split_first() else {
-        if is_wanted && answer.every_port {
+        if is_wanted && answer.wanted.pairs.is_empty() {
             _ = writeln!(out, "\nGive a port to see how to {wish} it.");
         } else if is_wanted {
             _ = writeln!(out, "\nNo edit of the policies would {wish} it.");
         }
         return;
     };
-    let heading = styled(Style::Strong, &format!("To {wish} it"));
+    let heading = styled(Style::Strong, &format!("To {wish} {what}"));
     _ = writeln!(out, "\n{heading}: {}.", escape::plain(&first.text()));
     changes(first, out);
     for patch in &first.patches {
@@ -254,6 +270,12 @@ fn changes(suggestion: &Suggestion, out: &mut String) {
     let effect = &suggestion.plan.effect;
     if effect.is_none() {
         _ = writeln!(out, "Nothing else opens or closes.");
+    }
+    if suggestion.edits().iter().any(Edit::selects_every_pod) {
+        _ = writeln!(
+            out,
+            "  note: it selects every pod of the namespace, also future ones: no label tells them apart"
+        );
     }
     for (list, word) in [(&effect.opens, "opens"), (&effect.closes, "closes")] {
         for change in list.iter().take(MAX_CHANGES) {

@@ -1,0 +1,64 @@
+//! Addresses in `ipBlock` that never are the other end's.
+
+use std::collections::BTreeSet;
+
+use palisade_policy::{Direction, Endpoint, Peer};
+
+use super::{Finding, case::Case};
+use crate::edit::peer_for;
+
+/// The address of a Service stands for its pods, and is translated before policies are evaluated (SEMANTICS G-1).
+pub(crate) fn of_service(case: &Case<'_>) -> Vec<Finding> {
+    if case.direction != Direction::Egress {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    for (miss, peer) in case.peers() {
+        let Peer::Block(block) = peer else { continue };
+        for service in case.services() {
+            let mut addresses = service.addresses.iter().copied().chain(service.access.addresses());
+            let Some(address) = addresses.find(|a| block.contains(*a)) else { continue };
+            let kind = if service.addresses.contains(&address) { "cluster IP" } else { "address" };
+            let pods: BTreeSet<_> = case.destination_pod().iter().map(|pod| pod.key.clone()).collect();
+            let new = peer_for(case.cluster(), case.facts.workloads, &pods, &miss.policy.namespace);
+            let single = block.cidr.prefix_len() == block.cidr.max_prefix_len();
+            let mend = new.map(|new| match single {
+                true => case.replace_peer(&miss, new),
+                false => case.add_peer(&miss, new),
+            });
+            out.push(Finding {
+                code: "service-address",
+                text: format!(
+                    "{address} is the {kind} of Service {}; policies see the addresses of its pods",
+                    service.key
+                ),
+                origin: miss.origin.cloned(),
+                mend,
+            });
+        }
+    }
+    out
+}
+
+/// The address is in the block, and in one of its exceptions.
+pub(crate) fn in_exception(case: &Case<'_>) -> Vec<Finding> {
+    let address = case.other().address();
+    if !matches!(case.other(), Endpoint::External(_)) || !case.pair.ranges.is_empty() {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    for (miss, peer) in case.peers() {
+        let Peer::Block(block) = peer else { continue };
+        if let Some(except) =
+            block.except.iter().find(|e| block.cidr.contains(&address) && e.contains(&address))
+        {
+            out.push(Finding {
+                code: "excepted-address",
+                text: format!("{address} is in {}, but in its exception {except}", block.cidr),
+                origin: miss.origin.cloned(),
+                mend: None,
+            });
+        }
+    }
+    out
+}
