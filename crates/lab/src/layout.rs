@@ -153,14 +153,15 @@ impl<'a> Planner<'a> {
     fn new(input: &'a Cluster, options: &'a LayoutOptions, before: Option<&'a Layout>) -> Self {
         let pods = input.pods.values().filter(|p| !p.host_network).flat_map(|p| &p.addresses);
         let nodes = input.nodes.values().flat_map(|n| &n.addresses);
-        let services = input.services.values().flat_map(|s| &s.addresses);
+        let services =
+            input.services.values().flat_map(|s| s.addresses.iter().copied().chain(s.access.addresses()));
         // The addresses of the previous layout stay reserved, so that no new object gets one of them.
         let generated = before.iter().flat_map(|b| {
             let pods = b.pods.values().flat_map(|p| &p.addresses);
             pods.chain(b.nodes.values().flatten())
                 .chain(b.cluster.services.values().flat_map(|s| &s.addresses))
         });
-        let used = pods.chain(nodes).chain(services).chain(generated).copied().collect();
+        let used = pods.chain(nodes).chain(generated).copied().chain(services).collect();
         Self { input, options, before, used, next: BTreeMap::new(), notes: Vec::new() }
     }
 

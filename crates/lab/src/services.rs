@@ -1,8 +1,11 @@
 //! Services and their backends: which pods are behind which address and port.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use palisade_policy::{Cluster, Family, Phase, Pod, Protocol, Service, TargetPort};
+use palisade_policy::{Cluster, Family, Name, Phase, Pod, Protocol, Service, TargetPort};
 
 use crate::layout::Layout;
 
@@ -46,23 +49,62 @@ pub fn target_on(pod: &Pod, protocol: Protocol, target: &TargetPort) -> Option<u
     }
 }
 
-/// Returns every service port of a lab with its backends. `O(services · pods)`.
+/// Returns every service port of a lab with its backends: on cluster IPs, external IPs, addresses of load balancers, and
+/// node ports on the addresses of nodes. Every node translates all of them, as kube-proxy does; source addresses are kept.
+/// `O(services · (pods + nodes))`.
 #[must_use]
 pub fn frontends(layout: &Layout) -> BTreeMap<Frontend, (&Service, Vec<Backend<'_>>)> {
     let mut out = BTreeMap::new();
+    // If two services share address and port, the first gets it, because its rules would come first. Cluster IPs come
+    // before all others.
     for service in layout.cluster.services.values() {
-        let served = service.addresses.iter().filter(|a| layout.options.families.has(Family::of(**a)));
-        for address in served {
-            for port in &service.ports {
-                let backend = |pod| backend(layout, pod, Family::of(*address), port);
-                let found = backends(&layout.cluster, service).filter_map(backend).collect();
-                let frontend = Frontend { address: *address, protocol: port.protocol, port: port.port };
-                // If two services share address and port, the first gets it, because its rules would come first.
-                out.entry(frontend).or_insert((service, found));
+        for address in &service.addresses {
+            add(layout, service, *address, None, &mut out);
+        }
+    }
+    let of_pods: BTreeSet<IpAddr> = layout.pods.values().flat_map(|p| p.addresses.iter().copied()).collect();
+    for service in layout.cluster.services.values().filter(|s| s.selector.is_some()) {
+        // The lab's pods and its outside may have an address that a service declares too; they keep it.
+        let taken = |a: &IpAddr| of_pods.contains(a) || layout.outside.contains(a);
+        for address in service.access.addresses().filter(|a| !taken(a)) {
+            add(layout, service, address, None, &mut out);
+        }
+        for (node, addresses) in &layout.nodes {
+            for address in addresses {
+                add(layout, service, *address, Some(node), &mut out);
             }
         }
     }
     out
+}
+
+/// Adds the ports of a service at an address: its node ports if the address is that of a node.
+fn add<'a>(
+    layout: &'a Layout,
+    service: &'a Service,
+    address: IpAddr,
+    node: Option<&Name>,
+    out: &mut BTreeMap<Frontend, (&'a Service, Vec<Backend<'a>>)>,
+) {
+    let family = Family::of(address);
+    if !layout.options.families.has(family) {
+        return;
+    }
+    // With externalTrafficPolicy: Local, a node leads to its own pods only.
+    let is_led_to = |pod: &&Pod| match node {
+        Some(node) if service.access.external_local => {
+            layout.pods.get(&pod.key).map(|place| &place.node).or(pod.node.as_ref()) == Some(node)
+        }
+        _ => true,
+    };
+    for port in &service.ports {
+        let number = if node.is_some() { port.node_port } else { Some(port.port) };
+        let Some(number) = number else { continue };
+        let pods = backends(&layout.cluster, service).filter(is_led_to);
+        let found = pods.filter_map(|pod| backend(layout, pod, family, port)).collect();
+        let frontend = Frontend { address, protocol: port.protocol, port: number };
+        out.entry(frontend).or_insert((service, found));
+    }
 }
 
 fn backend<'a>(

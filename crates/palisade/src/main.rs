@@ -12,6 +12,8 @@ mod agent;
 mod arguments;
 mod can;
 mod cluster;
+mod complete;
+mod completion_scripts;
 mod connection_ends;
 mod connections;
 mod describe;
@@ -47,6 +49,12 @@ fn main() -> ExitCode {
     let called = Invocation::now();
     if called == Invocation::Completion {
         let words: Vec<String> = std::env::args().skip(1).collect();
+        _ = plugin::complete(&Arguments::command(), &words);
+        return ExitCode::SUCCESS;
+    }
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == completion_scripts::ASK) {
+        let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
         _ = plugin::complete(&Arguments::command(), &words);
         return ExitCode::SUCCESS;
     }
@@ -91,6 +99,10 @@ fn run(verb: Verb) -> Result<Outcome> {
 }
 
 fn completions(mut command: Command, shell: clap_complete::Shell) -> Result<Outcome> {
+    if let Some(script) = completion_scripts::script(shell) {
+        output::print(script).context("can't write the completions")?;
+        return Ok(Outcome::Yes);
+    }
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "palisade", &mut script);
     let script = String::from_utf8(script).context("the completions are not UTF-8")?;

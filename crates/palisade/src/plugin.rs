@@ -7,7 +7,10 @@ use std::{env, ffi::OsString, path::Path};
 
 use clap::Command;
 
-use crate::output;
+use crate::{
+    complete::{self, Wanted},
+    output,
+};
 
 /// The name by which the program was invoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +100,10 @@ pub(crate) fn complete(command: &Command, words: &[String]) -> std::io::Result<(
             offer(value.get_name(), value.get_help());
             directive = NO_FILES;
         }
+        if let Some(wanted) = Wanted::after(before) {
+            complete::names(before, last, wanted).iter().for_each(|name| offer(name, None));
+            directive = NO_FILES;
+        }
     } else if last.starts_with('-') {
         for option in options() {
             if let Some(long) = option.get_long() {
@@ -108,6 +115,9 @@ pub(crate) fn complete(command: &Command, words: &[String]) -> std::io::Result<(
         for inner in verb.get_subcommands().filter(|c| !c.is_hide_set()) {
             offer(inner.get_name(), inner.get_about());
         }
+        directive = NO_FILES;
+    } else if let Some(wanted) = Wanted::after(before) {
+        complete::names(before, last, wanted).iter().for_each(|name| offer(name, None));
         directive = NO_FILES;
     }
     out += &format!(":{directive}\n");

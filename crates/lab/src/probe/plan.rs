@@ -231,7 +231,12 @@ fn each_candidate<'a>(
         let family = Family::of(source.address());
         for (destination, ports) in endpoints.iter().zip(open) {
             if Family::of(destination.address()) == family && (is_pod(source) || is_pod(destination)) {
-                for &(protocol, port) in ports {
+                // An address of a node is a service's on its node ports.
+                let address = destination.address();
+                let is_own = |(protocol, port): &&(Protocol, u16)| {
+                    !services.contains_key(&Frontend { address, protocol: *protocol, port: *port })
+                };
+                for &(protocol, port) in ports.iter().filter(is_own) {
                     f(Candidate { source, target: CandidateTarget::Direct(destination), protocol, port });
                 }
             }

@@ -3,6 +3,7 @@
 use libtest_mimic::Failed;
 use palisade_lab::{
     LayoutOptions, Place, Sandbox,
+    agent::palisade,
     probe::{Expected, Outcome, ProbeResult, Target},
 };
 use palisade_policy::{Change, Labels, Pod, Protocol, TargetPort};
@@ -16,6 +17,7 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     ("translation::routed", |s| translated(s, false)),
     ("translation::bridged", |s| translated(s, true)),
+    ("translation::reached_from_outside_addresses", reached_from_outside_addresses),
     ("translation::is_updated_after_changes", updated),
 ];
 
@@ -42,6 +44,45 @@ fn cluster_with_services() -> palisade_policy::Cluster {
     )));
     c.apply(Change::SetService(service("empty", "nobody", &[(Protocol::Tcp, 80, TargetPort::Number(80))])));
     c
+}
+
+/// External IPs, addresses of load balancers and node ports lead to the same pods as cluster IPs, and policies decide about
+/// the pods: the engine and the packets agree for each.
+fn reached_from_outside_addresses(sandbox: &Sandbox) -> Result<(), Failed> {
+    let mut c = cluster_with_services();
+    let mut web = service("web", "web", &[(Protocol::Tcp, 80, named("http"))]);
+    web.ports[0].node_port = Some(30_080);
+    web.access.external_ips = vec!["203.0.113.60".parse()?];
+    web.access.load_balancer = vec!["203.0.113.50".parse()?];
+    c.apply(Change::SetService(web));
+    let mut local = service("single", "a", &[(Protocol::Tcp, 8000, TargetPort::Number(80))]);
+    local.ports[0].node_port = Some(30_081);
+    local.access.external_local = true;
+    c.apply(Change::SetService(local));
+    let from_c = rule(Some(vec![pods("c")]), None);
+    c.apply(Change::SetPolicy(policy("web", "web", Some(vec![from_c]), None)));
+    let lab = build(sandbox, &c, &LayoutOptions::default(), palisade())?;
+    let report = must_agree(&lab)?;
+    let ports = |name: &str, port: u16| -> Vec<_> {
+        to_service(&report, name).into_iter().filter(|t| t.probe.port == port).collect()
+    };
+    for address in ["203.0.113.60", "203.0.113.50"] {
+        let to = |t: &&&ProbeResult| t.probe.target.address().to_string() == address;
+        let all = ports("web", 80);
+        let reached: Vec<_> = all.iter().filter(to).collect();
+        ensure(!reached.is_empty(), || format!("{address} is not probed"))?;
+        ensure(reached.iter().any(|t| t.probe.expected() == Expected::Denied), || {
+            format!("{address} is open")
+        })?;
+    }
+    ensure(ports("web", 30_080).len() >= 8, || "the node port is not probed on every node".into())?;
+    // The pod of this service is on n1.
+    let node_port = ports("single", 30_081);
+    let nowhere = |t: &&ProbeResult| t.probe.expected() == Expected::NoBackend;
+    let (on_n2, on_n1): (Vec<&ProbeResult>, Vec<&ProbeResult>) =
+        node_port.into_iter().partition(|t| lab.layout().nodes["n2"].contains(&t.probe.target.address()));
+    ensure(!on_n2.is_empty() && on_n2.iter().all(|t| nowhere(t)), || "n2 leads to a pod of n1".into())?;
+    ensure(!on_n1.is_empty() && !on_n1.iter().any(|t| nowhere(t)), || "n1 leads nowhere".into())
 }
 
 fn to_service<'a>(report: &'a palisade_lab::probe::Report, name: &str) -> Vec<&'a ProbeResult> {
