@@ -6,6 +6,8 @@ mod git;
 mod groups;
 mod json;
 mod markdown;
+mod page;
+mod picture;
 mod sides;
 mod summary;
 mod text;
@@ -40,6 +42,7 @@ Examples:
   palisade diff examples/shop examples/shop-two-rules
   palisade diff --git main..HEAD deploy/
   palisade diff --git origin/main...HEAD deploy/ -o md > comment.md
+  palisade diff --git HEAD deploy/ -o html > diff.html
   helm template chart | palisade diff rendered/ -
   palisade diff --live deploy/
 
@@ -86,6 +89,10 @@ enum OutputFormat {
     Yaml,
     /// Markdown, for a comment on a pull request
     Md,
+    /// An SVG image of a matrix
+    Svg,
+    /// An HTML page with a matrix and a table for each cause
+    Html,
 }
 
 /// Prints the difference.
@@ -109,6 +116,8 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
         OutputFormat::Json => json::document(&comparison, Encoding::Json)?,
         OutputFormat::Yaml => json::document(&comparison, Encoding::Yaml)?,
         OutputFormat::Md => markdown::markdown(&comparison),
+        OutputFormat::Svg => picture::page(&comparison),
+        OutputFormat::Html => page::page(&comparison),
     };
     match arguments.output {
         OutputFormat::Text => output::print_wrapped(&text),

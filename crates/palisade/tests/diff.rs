@@ -252,6 +252,112 @@ fn pods_that_do_not_exist_yet_are_compared() {
     assert!(out.contains("because NetworkPolicy data/db edited (") && out.contains(row), "{out}");
 }
 
+/// Two directories of one file each.
+fn sides(before: &str, after: &str) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for (side, text) in [("a", before), ("b", after)] {
+        fs::create_dir(dir.path().join(side)).unwrap();
+        fs::write(dir.path().join(side).join("m.yaml"), text).unwrap();
+    }
+    dir
+}
+
+/// Compares the sides; returns the exit code, the answer and messages.
+fn compared(before: &str, after: &str) -> (i32, String, String) {
+    run(palisade("diff a b").current_dir(sides(before, after).path()))
+}
+
+const TWO_PODS: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {team: shop}}\n---\n\
+    apiVersion: v1\nkind: Namespace\nmetadata: {name: data}\n---\n\
+    apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop, labels: {app: web}}\n\
+    spec: {containers: [{name: c, image: i}]}\n---\n\
+    apiVersion: v1\nkind: Pod\nmetadata: {name: db, namespace: data, labels: {app: db}}\n\
+    spec: {containers: [{name: c, image: i, ports: [{name: sql, containerPort: 5432}]}]}\n---\n";
+
+fn policy(name: &str, rest: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, namespace: data}}\n\
+         spec: {{podSelector: {{matchLabels: {{app: db}}}}, policyTypes: [Ingress], {rest}}}\n---\n"
+    )
+}
+
+#[test]
+fn a_renamed_policy_changes_nothing() {
+    let of = |name| TWO_PODS.to_owned() + &policy(name, "ingress: [{from: [{podSelector: {}}]}]");
+    let (code, out, _) = compared(&of("one"), &of("two"));
+    assert_eq!(code, 0, "{out}");
+    assert!(out.starts_with("no connection changes; 1 policy renamed\n"), "{out}");
+    assert!(out.contains("NetworkPolicy data/two renamed from one (a/m.yaml:"), "{out}");
+}
+
+#[test]
+fn moving_objects_within_files_is_no_change() {
+    let policy = policy("one", "ingress: []");
+    let before = TWO_PODS.to_owned() + &policy;
+    let (code, out, _) = compared(&before, &format!("# moved\n\n\n{policy}{TWO_PODS}"));
+    assert_eq!((code, &*out), (0, "no connection changes\n"));
+}
+
+#[test]
+fn a_named_port_and_a_pod_label_are_causes() {
+    let policies = policy("one", "ingress: [{ports: [{port: sql}]}]");
+    let before = TWO_PODS.to_owned() + &policies;
+    let (code, out, _) = compared(&before, &before.replace("5432", "5433"));
+    assert_eq!(code, 1);
+    assert!(out.contains("because Pod data/db: other ports (b/m.yaml:"), "{out}");
+    assert!(out.contains("  + shop/pod/web → data/pod/db  TCP 5433\n"), "{out}");
+    let (code, out, _) =
+        compared(&before, &before.replace("labels: {app: db}}\nspec", "labels: {app: x}}\nspec"));
+    assert_eq!(code, 1);
+    assert!(out.contains("because Pod data/db: app=db → x (b/m.yaml:"), "{out}");
+    assert!(out.starts_with("") && out.contains("  + shop/pod/web → data/pod/db  "), "{out}");
+}
+
+#[test]
+fn sides_without_anything_to_compare_are_no_success() {
+    let (code, out, err) = compared("", "# nothing\n");
+    assert_eq!((code, &*out), (2, ""));
+    assert!(err.contains("have no manifests: nothing can be compared"), "{err}");
+    let (code, out, err) = compared(TWO_PODS, "");
+    assert_eq!((code, &*err), (1, "note: b has no manifests: compared as empty\n"), "{out}");
+    assert!(out.starts_with("2 workloads removed\n"), "{out}");
+    let service =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: data}\nspec: {ports: [{port: 1}]}\n";
+    let (code, _, err) = compared(service, service);
+    assert_eq!(code, 2);
+    assert!(err.contains("undecided: neither side has pods"), "{err}");
+}
+
+#[test]
+fn a_workload_that_loses_dns_is_named() {
+    let deny = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: out, namespace: shop}\n\
+                spec: {podSelector: {}, policyTypes: [Egress]}\n";
+    let (code, out, _) = compared(TWO_PODS, &(TWO_PODS.to_owned() + deny));
+    assert_eq!(code, 1);
+    assert!(out.lines().next().unwrap().contains("; closes DNS for 1 workload"), "{out}");
+    assert!(out.contains("\ncloses DNS for shop/pod/web\n"), "{out}");
+}
+
+#[test]
+fn a_comment_fits_a_pull_request_and_pages_stand_alone() {
+    let mut pods = String::new();
+    for n in 0..400 {
+        pods += &format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: pod-with-a-long-name-{n}, namespace: shop, labels: {{app: a{n}}}}}\n\
+             spec: {{containers: [{{name: c, image: i}}]}}\n---\n"
+        );
+    }
+    let dir = sides(TWO_PODS, &(TWO_PODS.to_owned() + &pods));
+    let (code, out, _) = run(palisade("diff a b -o md").current_dir(dir.path()));
+    assert_eq!(code, 1);
+    assert!(out.chars().count() < 65_536 && out.contains(" did not fit: "), "{}", out.len());
+    for form in ["html", "svg"] {
+        let out = answer(1, &format!("{SHOPS} -o {form}"));
+        assert!(out.contains("6 opened, 1 of them to the internet") && !out.contains("<script"), "{out}");
+        assert!(out.contains("<svg xmlns=") && out.contains("shop/deployment/backend"), "{out}");
+    }
+}
+
 #[test]
 fn bad_questions_get_clear_errors() {
     refused("diff examples/shop", "two paths are required");

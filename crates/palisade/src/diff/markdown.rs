@@ -9,7 +9,7 @@ use super::{
     groups::{Group, groups},
     summary::Summary,
     text::MAX_LISTED,
-    wording::{self, RowText},
+    wording,
 };
 use crate::escape;
 
@@ -87,14 +87,7 @@ impl Comment {
 }
 
 fn of_group(comparison: &Comparison, group: &Group<'_>) -> String {
-    let rows = group.rows(group.changes.len() > MAX_LISTED).into_iter().map(|row| RowText {
-        opened: row.opened,
-        from: wording::ends(&row.from),
-        to: wording::ends(&row.to),
-        traffic: wording::traffic(&row),
-    });
-    let future = group.future.iter().flat_map(|change| wording::future(change));
-    let rows: Vec<RowText> = rows.chain(future).collect();
+    let rows = wording::rows(group, group.changes.len() > MAX_LISTED);
     let causes: Vec<String> = group.edits.iter().map(|edit| cell(&wording::edit(comparison, edit))).collect();
     let mut out = match causes.is_empty() {
         true => format!("\nBecause of {}:\n\n", wording::OTHER_CAUSE),

@@ -22,13 +22,7 @@ pub(crate) fn text(comparison: &Comparison) -> String {
     for group in groups(comparison) {
         out.push('\n');
         _ = writeln!(out, "{}", styled(Style::Strong, &because(comparison, &group)));
-        for row in group.rows(group.changes.len() > MAX_LISTED) {
-            let (style, sign) = if row.opened { (Style::Good, '+') } else { (Style::Bad, '-') };
-            let (from, to) = (wording::ends(&row.from), wording::ends(&row.to));
-            let line = format!("{sign} {from} → {to}  {}", wording::traffic(&row));
-            _ = writeln!(out, "  {}", styled(style, &line));
-        }
-        for row in group.future.iter().flat_map(|change| wording::future(change)) {
+        for row in wording::rows(&group, group.changes.len() > MAX_LISTED) {
             let (style, sign) = if row.opened { (Style::Good, '+') } else { (Style::Bad, '-') };
             let line = format!("{sign} {} → {}  {}", row.from, row.to, row.traffic);
             _ = writeln!(out, "  {}", styled(style, &line));

@@ -9,7 +9,7 @@ use palisade_policy::{Direction, PodMatch, PolicyKey};
 
 use super::{
     comparison::{Comparison, EditWord},
-    groups::Row,
+    groups::{Group, Row},
 };
 use crate::{
     connection_ends::{abbreviated, name},
@@ -92,6 +92,17 @@ pub(crate) struct RowText {
     pub(crate) from: String,
     pub(crate) to: String,
     pub(crate) traffic: String,
+}
+
+/// Returns the rows of a group in words. With `fold`, sources with the same destinations share a row.
+pub(crate) fn rows(group: &Group<'_>, fold: bool) -> Vec<RowText> {
+    let rows = group.rows(fold).into_iter().map(|row| RowText {
+        opened: row.opened,
+        from: ends(&row.from),
+        to: ends(&row.to),
+        traffic: traffic(&row),
+    });
+    rows.chain(group.future.iter().flat_map(|change| future(change))).collect()
 }
 
 /// Formats a change for pods that don't exist yet: `pods app=x of every namespace (none yet)`, `data/pod/redis`.
