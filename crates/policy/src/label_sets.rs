@@ -74,6 +74,17 @@ impl LabelValues {
         })
     }
 
+    /// Returns whether both allow something in common, without computing it.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Absent, o) | (o, Self::Absent) => o.allow_absent(),
+            (Self::OneOf(values), o) | (o, Self::OneOf(values)) => values.iter().any(|v| o.allow(v)),
+            // A label may have any number of other values.
+            (Self::NoneOf { .. }, Self::NoneOf { .. }) => true,
+        }
+    }
+
     /// Returns whether everything that is allowed is allowed by `other`, too.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
@@ -176,6 +187,12 @@ impl LabelSet {
         Some(Self(out))
     }
 
+    /// Returns whether there is a label set in both, without computing these.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        self.0.iter().all(|(key, values)| other.0.get(key).is_none_or(|theirs| values.meets(theirs)))
+    }
+
     /// Returns whether `other` contains every label set of this one.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
@@ -247,6 +264,7 @@ mod tests {
                 subset &= !a.matches(&labels) || b.matches(&labels);
             }
             prop_assert_eq!(x.is_subset(&y), subset);
+            prop_assert_eq!(x.meets(&y), both.is_some());
             for (key, values) in x.iter() {
                 for labels in all() {
                     let of = |values: &LabelValues| LabelSet::with_one(key, values.clone()).contains(&labels);

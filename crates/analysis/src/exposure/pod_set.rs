@@ -228,6 +228,10 @@ impl World {
 
     /// Returns the pods in both sets; `None` if there can't be any.
     pub(super) fn intersection(&self, a: &PodSet, b: &PodSet) -> Option<PodSet> {
+        // Most pairs have nothing in common, which is cheap to see.
+        if !(a.pods.meets(&b.pods) && a.namespaces.meets(&b.namespaces)) {
+            return None;
+        }
         let addresses = match (&a.addresses, &b.addresses) {
             (None, other) | (other, None) => other.clone(),
             (Some(x), Some(y)) => Some(subtract(x, &subtract(x, y))),
