@@ -37,7 +37,8 @@ pub(crate) fn assemble(
 ) -> Loaded {
     let mut loaded = Loaded { counts, ..Loaded::default() };
     let mut unaddressed = Unaddressed::default();
-    let workloads = std::mem::take(&mut gathered.workloads);
+    let mut workloads = std::mem::take(&mut gathered.workloads);
+    use_referenced_templates(&mut workloads, found);
     for (key, declared) in std::mem::take(&mut gathered.pods) {
         let mut pod = declared.pod;
         let root = root_workload(&workloads, &pod, names);
@@ -114,6 +115,35 @@ pub(crate) fn assemble(
     loaded.pod_makers = gathered.pod_makers;
     loaded.unaddressed = unaddressed;
     loaded
+}
+
+/// Gives workloads that refer to the template of another its template.
+fn use_referenced_templates(
+    workloads: &mut BTreeMap<(Name, ObjectKey), DeclaredWorkload>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let mut templates = Vec::new();
+    for (key, workload) in &*workloads {
+        let Some(of) = &workload.template_of else { continue };
+        match declared(workloads, &workload.key.namespace, of) {
+            Some(referenced) => templates.push((key.clone(), referenced.template.clone())),
+            None => found.push(Diagnostic {
+                origin: Some(workload.origin.clone()).filter(|at| at.line().is_some()),
+                object: Some(format!("{} {}", workload.kind, workload.key)),
+                path: Some("spec.workloadRef".to_owned()),
+                ..Diagnostic::new(
+                    Severity::Warning,
+                    Code::NotEvaluated,
+                    format!("there is no {} {}: its pods are without labels and ports", of.kind, of.name),
+                )
+            }),
+        }
+    }
+    for (key, template) in templates {
+        if let Some(workload) = workloads.get_mut(&key) {
+            workload.template = template;
+        }
+    }
 }
 
 fn declared_labels(workload: &DeclaredWorkload) -> WorkloadLabels {

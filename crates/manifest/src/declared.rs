@@ -86,7 +86,7 @@ pub(crate) enum Replicas {
     PerNode,
 }
 
-/// A Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job or CronJob.
+/// A Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job, CronJob or a workload of another project.
 #[derive(Clone, Debug)]
 pub(crate) struct DeclaredWorkload {
     pub(crate) kind: Name,
@@ -102,6 +102,8 @@ pub(crate) struct DeclaredWorkload {
     pub(crate) origin: Origin,
     /// A Job whose pods carry their completion index as a label.
     pub(crate) indexed: bool,
+    /// The workload whose template it uses, if not its own.
+    pub(crate) template_of: Option<Workload>,
     /// An API server sent it, so its pods are in the cluster and none is generated.
     pub(crate) from_cluster: bool,
 }

@@ -53,8 +53,10 @@ codes! {
     TooLarge = "too-large",
     /// A document is not YAML.
     Syntax = "syntax",
-    /// A mapping has the same key twice.
+    /// A mapping has the same key twice, of which the last is used.
     DuplicateKey = "duplicate-key",
+    /// Text follows the end of a document and is ignored.
+    AfterEnd = "after-end",
     /// An alias contains itself, or the aliases of a document expand to too many values.
     Alias = "alias",
     /// A kustomization or a Helm chart has to be rendered first.

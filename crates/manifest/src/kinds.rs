@@ -14,6 +14,7 @@ use std::fmt;
 
 use crate::{
     cluster_wide::{self, cluster_wide_policy},
+    custom_workload,
     declared::Declaration,
     decode::Context,
     endpoints,
@@ -53,6 +54,31 @@ const KINDS: &[ResourceKind] = &[
         "ClusterNetworkPolicy",
         cluster_wide_policy,
     ),
+    namespaced("argoproj.io", &["v1alpha1"], "Rollout", custom_workload::rollout),
+    namespaced("apps.openshift.io", &["v1"], "DeploymentConfig", custom_workload::deployment_config),
+    namespaced("apps.kruise.io", KRUISE, "AdvancedCronJob", custom_workload::advanced_cron_job),
+    namespaced("apps.kruise.io", KRUISE, "BroadcastJob", custom_workload::per_node),
+    namespaced("apps.kruise.io", KRUISE, "CloneSet", custom_workload::replicated),
+    namespaced("apps.kruise.io", KRUISE, "DaemonSet", custom_workload::per_node),
+    namespaced("apps.kruise.io", KRUISE, "StatefulSet", custom_workload::replicated),
+    namespaced("kubevirt.io", KUBEVIRT, "VirtualMachine", custom_workload::virtual_machine),
+    namespaced("kubevirt.io", KUBEVIRT, "VirtualMachineInstance", custom_workload::virtual_machine_instance),
+    namespaced(
+        "kubevirt.io",
+        KUBEVIRT,
+        "VirtualMachineInstanceReplicaSet",
+        custom_workload::virtual_machines,
+    ),
+    namespaced(
+        "pool.kubevirt.io",
+        &["v1beta1", "v1alpha1"],
+        "VirtualMachinePool",
+        custom_workload::virtual_machines,
+    ),
+    ResourceKind {
+        called: "KnativeService",
+        ..namespaced("serving.knative.dev", &["v1"], "Service", custom_workload::knative_service)
+    },
     route("networking.k8s.io", &["v1"], "Ingress", routes::ingress),
     route("route.openshift.io", &["v1"], "Route", routes::openshift_route),
     route(GATEWAY_GROUP, &["v1", "v1beta1", "v1alpha2"], "Gateway", routes::gateway),
@@ -63,6 +89,11 @@ const KINDS: &[ResourceKind] = &[
     route(GATEWAY_GROUP, &["v1", "v1alpha2"], "TCPRoute", routes::gateway_route),
     route(GATEWAY_GROUP, &["v1", "v1alpha2"], "UDPRoute", routes::gateway_route),
 ];
+
+/// The versions of OpenKruise's kinds.
+const KRUISE: &[&str] = &["v1alpha1", "v1beta1"];
+/// The versions of KubeVirt's kinds.
+const KUBEVIRT: &[&str] = &["v1", "v1alpha3"];
 
 /// The kind whose policies isolate the pods that they select.
 pub(crate) const NETWORK_POLICY: &str = "NetworkPolicy";

@@ -46,6 +46,7 @@ mod assemble;
 pub mod cidr;
 mod cluster_wide;
 mod collapse;
+mod custom_workload;
 mod declared;
 mod decode;
 mod diagnostic;

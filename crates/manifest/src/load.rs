@@ -118,6 +118,7 @@ impl Loader<'_> {
                 continue;
             }
             objects += 1;
+            warn(&mut cx, &root, tree.warnings());
             if kind == Kind::Objects {
                 collection(&mut cx, &root);
             } else if unrendered::is_encrypted(&root) {
@@ -266,6 +267,7 @@ fn report(cx: &mut Context<'_>, problem: Problem, conflict: bool) {
         ProblemKind::DuplicateKey => Code::DuplicateKey,
         ProblemKind::Alias => Code::Alias,
         ProblemKind::TooLarge => Code::TooLarge,
+        ProblemKind::AfterEnd => Code::AfterEnd,
     };
     let mut diagnostic = Diagnostic::new(Severity::Error, code, problem.message);
     diagnostic.help = match conflict {
@@ -273,6 +275,20 @@ fn report(cx: &mut Context<'_>, problem: Problem, conflict: bool) {
         false => help(cx.text.as_str(), &problem.span, code),
     };
     cx.report_span(problem.span, diagnostic);
+}
+
+/// Reports what kubectl accepts silently.
+fn warn(cx: &mut Context<'_>, root: &At<'_>, warnings: &[Problem]) {
+    let kind = root.get("kind");
+    cx.object = kind.and_then(|at| cx.string(&at).map(|kind| provisional_name(kind, root)));
+    for Problem { kind, message, span } in warnings {
+        let code = match kind {
+            ProblemKind::AfterEnd => Code::AfterEnd,
+            _ => Code::DuplicateKey,
+        };
+        cx.report_span(span.clone(), Diagnostic::new(Severity::Warning, code, message.as_str()));
+    }
+    cx.object = None;
 }
 
 /// Suggests the likely cause of a broken document.

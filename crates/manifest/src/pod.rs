@@ -96,7 +96,7 @@ const CONTAINER_PORT: &[&str] = &["containerPort", "hostIP", "hostPort", "name",
 pub(crate) fn pod(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
     let meta = &object.meta;
     let spec = object.get("spec");
-    let template = pod_spec(cx, spec.as_ref(), meta.labels.clone());
+    let template = pod_spec(cx, spec.as_ref(), meta.labels.clone(), &[]);
     let status_at = object.get("status");
     let status = status_at.as_ref().and_then(|at| cx.any_fields(at));
     let phase = status.and_then(|s| s.get("phase")).and_then(|at| phase(cx, &at));
@@ -187,6 +187,11 @@ pub(crate) fn add_address(text: &str, out: &mut Vec<IpAddr>) -> Result<(), &'sta
 
 /// Decodes a `PodTemplateSpec`.
 pub(crate) fn template(cx: &mut Context<'_>, at: Option<&At<'_>>) -> PodTemplate {
+    template_with(cx, at, &[])
+}
+
+/// Decodes a `PodTemplateSpec` whose `spec` has more fields.
+pub(crate) fn template_with(cx: &mut Context<'_>, at: Option<&At<'_>>, more: &[&str]) -> PodTemplate {
     let fields = at.and_then(|at| cx.fields(at, &["metadata", "spec"]));
     let metadata = fields.and_then(|f| f.get("metadata"));
     let labels = metadata.as_ref().and_then(|at| cx.fields(at, meta::FIELDS)).and_then(|f| f.get("labels"));
@@ -198,11 +203,11 @@ pub(crate) fn template(cx: &mut Context<'_>, at: Option<&At<'_>>) -> PodTemplate
     };
     let labels = labels.map(|at| cx.labels(&at)).unwrap_or_default();
     let spec = fields.and_then(|f| f.get("spec"));
-    PodTemplate { places, ..pod_spec(cx, spec.as_ref(), labels) }
+    PodTemplate { places, ..pod_spec(cx, spec.as_ref(), labels, more) }
 }
 
-fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels) -> PodTemplate {
-    let Some(spec) = at.and_then(|at| cx.fields(at, POD_SPEC)) else {
+fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels, more: &[&str]) -> PodTemplate {
+    let Some(spec) = at.and_then(|at| cx.fields(at, &[POD_SPEC, more].concat())) else {
         let ports = cx.names.ports(&[]);
         return PodTemplate {
             labels,

@@ -9,9 +9,12 @@ use std::{borrow::Cow, fmt, ops::Range};
 use crate::scalar::Scalar;
 
 mod build;
+mod documents;
 mod json;
+mod tabs;
 
-pub use build::{Documents, Limits, Problem, ProblemKind};
+pub use build::{Limits, Problem, ProblemKind};
+pub use documents::Documents;
 
 /// The index of a node in a [`Tree`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,7 @@ pub struct Tree<'t> {
     items: Vec<NodeId>,
     pairs: Vec<Pair<'t>>,
     root: NodeId,
+    warnings: Vec<Problem>,
 }
 
 impl<'t> Tree<'t> {
@@ -55,6 +59,12 @@ impl<'t> Tree<'t> {
     #[must_use]
     pub fn root(&self) -> At<'_> {
         At { tree: self, id: self.root, up: None, step: Step::Root }
+    }
+
+    /// Returns what kubectl accepts silently and is probably a mistake: duplicate keys, and text after the end.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
     }
 
     /// Returns the number of nodes.

@@ -126,16 +126,19 @@ pub(crate) fn cron_job(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Decl
     Some(declaration(declared(cx, object, Replicas::Count { first: 0, count: 1 }, template)))
 }
 
-fn declaration(workload: DeclaredWorkload) -> Declaration {
+/// Wraps a workload.
+pub(crate) fn declaration(workload: DeclaredWorkload) -> Declaration {
     Declaration::Workload(Box::new(workload))
 }
 
-fn pod_template(cx: &mut Context<'_>, spec: Option<Fields<'_>>) -> PodTemplate {
+/// Decodes `template` of a workload's `spec`.
+pub(crate) fn pod_template(cx: &mut Context<'_>, spec: Option<Fields<'_>>) -> PodTemplate {
     let at = spec.and_then(|s| s.get("template"));
     template(cx, at.as_ref())
 }
 
-fn declared(
+/// Makes a workload of an object's metadata.
+pub(crate) fn declared(
     cx: &mut Context<'_>,
     object: &Object<'_>,
     replicas: Replicas,
@@ -153,6 +156,7 @@ fn declared(
         created: meta.created,
         origin: meta.origin.clone(),
         indexed: false,
+        template_of: None,
         from_cluster: cx.text.is_of_cluster(),
     }
 }
@@ -173,7 +177,8 @@ fn match_labels(cx: &Context<'_>, object: &Object<'_>) -> Labels {
     pairs.collect()
 }
 
-fn count(cx: &mut Context<'_>, spec: &Fields<'_>, field: &str) -> Option<u32> {
+/// Decodes a number of pods.
+pub(crate) fn count(cx: &mut Context<'_>, spec: &Fields<'_>, field: &str) -> Option<u32> {
     let at = spec.get(field)?;
     let number = cx.int32(&at)?;
     match u32::try_from(number) {
@@ -193,7 +198,8 @@ fn job_pods(cx: &mut Context<'_>, spec: &Fields<'_>) -> u32 {
     if spec.bool(cx, "suspend") { 0 } else { parallelism.min(completions) }
 }
 
-fn first_ordinal(cx: &mut Context<'_>, spec: &Fields<'_>) -> u32 {
+/// Decodes the number of a StatefulSet's first pod.
+pub(crate) fn first_ordinal(cx: &mut Context<'_>, spec: &Fields<'_>) -> u32 {
     let Some(ordinals) = spec.get("ordinals") else { return 0 };
     let fields = cx.fields(&ordinals, &["start"]);
     fields.and_then(|f| count(cx, &f, "start")).unwrap_or(0)

@@ -306,7 +306,7 @@ metadata: {name: a}
 data: {y: y}
 ---
 apiVersion: serving.knative.dev/v1
-kind: Service
+kind: Domain
 metadata: {name: a}
 ---
 apiVersion: cilium.io/v2

@@ -170,7 +170,6 @@ fn empty_and_commented_documents_and_all_document_ends() {
     assert_eq!(names(&loaded), ["a", "b"]);
     assert_eq!(loaded.counts.documents, 2);
     assert_eq!(names(&load_text(format!("\u{feff}{}", pod("bom")))), ["bom"]);
-    assert_eq!(names(&load_text(format!("%YAML 1.1\n---\n{}", pod("directive")))), ["directive"]);
     assert_eq!(load_text("").counts.documents, 0);
 }
 
@@ -280,7 +279,7 @@ fn numbers_are_read_like_kubectl_does() {
 }
 
 #[test]
-fn duplicate_keys_are_errors_however_they_are_spelled() {
+fn of_duplicate_keys_the_last_counts_and_they_are_a_warning_however_they_are_spelled() {
     for yaml in [
         "{a: 1, b: 2, 'a': 3}",
         "{true: 1, yes: 2}",
@@ -288,12 +287,55 @@ fn duplicate_keys_are_errors_however_they_are_spelled() {
         "{a: 1, b: 1, c: 1, d: 1, e: 1, f: 1, g: 1, h: 1, i: 1, j: 1, c: 2}",
     ] {
         let loaded = load_text(yaml);
-        assert_eq!(loaded.diagnostics[0].code, Code::DuplicateKey, "{yaml}: {:?}", lines(&loaded));
+        let warned = loaded.diagnostics.iter().filter(|d| d.code == Code::DuplicateKey).count();
+        assert_eq!(warned, 1, "{yaml}: {:?}", lines(&loaded));
     }
+    let labels = |labels: &str| {
+        let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p, labels: {labels}}}\n");
+        let loaded = load_text(text);
+        (loaded.cluster.pods.values().next().unwrap().labels.to_string(), lines(&loaded))
+    };
+    let (found, warnings) = labels("{a: '1', b: x, a: '2'}");
+    assert_eq!(found, "a=2,b=x");
     assert_eq!(
-        lines(&load_text("a: 1\nb:\n  c: 1\n  c: 2\n")),
-        ["t.yaml:4:3: error: key \"c\" already set in map"]
+        warnings,
+        ["t.yaml:3:44: warning: Pod p: key \"a\" already set in map; the last value is used"]
     );
+    // go-yaml merges in the order of the text: a merge key replaces what is written before it.
+    let (found, warnings) = labels("{a: '1', <<: {a: '2', b: '2'}, b: '3'}");
+    assert_eq!(found, "a=2,b=3");
+    assert!(warnings[0].contains("the merge key replaces key \"a\""), "{warnings:?}");
+    assert_eq!(labels("{<<: {a: '1'}, <<: {a: '2'}}"), ("a=2".to_owned(), Vec::new()));
+}
+
+#[test]
+fn documents_are_divided_as_kubectl_divides_them() {
+    // After `---`, only a comment may follow. The other documents are read.
+    for line in ["--- {apiVersion: v1}", "---x", "--- |", "---- "] {
+        let loaded = load_text(format!("{}{line}\n{}---\n{}", pod("a"), pod("lost"), pod("b")));
+        assert!(
+            lines(&loaded)[0].contains("4:1: error: invalid Yaml document separator: "),
+            "{:?}",
+            lines(&loaded)
+        );
+        assert!(names(&loaded).contains(&"b"), "{line}");
+    }
+    // go-yaml decodes the first document of those between two `---`.
+    let loaded = load_text(format!("{}...\n{}", pod("a"), pod("b")));
+    assert_eq!(names(&loaded), ["a"]);
+    assert!(
+        lines(&loaded)[0].contains("4:1: warning: Pod a: what follows the end of the document"),
+        "{:?}",
+        lines(&loaded)
+    );
+    // It reads no directives, since they stand before a `---`.
+    for directive in ["%YAML 1.1", "%YAML 2.0", "%TAG ! tag:x,2000:"] {
+        let loaded = load_text(format!("{directive}\n---\n{}", pod("a")));
+        assert!(loaded.has_errors(), "{directive}");
+    }
+    assert_eq!(names(&load_text(format!("{}---\n\u{feff}{}", pod("a"), pod("b")))), ["a", "b"]);
+    assert_eq!(names(&load_text(format!("---\n---\n{}---  \t\r\n{}---", pod("a"), pod("b")))), ["a", "b"]);
+    assert!(load_text("a: \0").has_errors());
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub enum EndpointKind {
 }
 
 /// The spellings of each kind, with kubectl's short names. Messages use the first one.
-const SPELLINGS: [(EndpointKind, &[&str]); 10] = [
+const SPELLINGS: [(EndpointKind, &[&str]); 20] = [
     (EndpointKind::Pod, &["pod", "pods", "po"]),
     (EndpointKind::Workload("Deployment"), &["deployment", "deployments", "deploy"]),
     (EndpointKind::Workload("StatefulSet"), &["statefulset", "statefulsets", "sts"]),
@@ -41,6 +41,25 @@ const SPELLINGS: [(EndpointKind, &[&str]); 10] = [
     (
         EndpointKind::Workload("ReplicationController"),
         &["replicationcontroller", "replicationcontrollers", "rc"],
+    ),
+    (EndpointKind::Workload("Rollout"), &["rollout", "rollouts", "ro"]),
+    (EndpointKind::Workload("DeploymentConfig"), &["deploymentconfig", "deploymentconfigs", "dc"]),
+    (EndpointKind::Workload("KnativeService"), &["knativeservice", "kservice", "ksvc"]),
+    (EndpointKind::Workload("CloneSet"), &["cloneset", "clonesets", "clone"]),
+    (EndpointKind::Workload("AdvancedCronJob"), &["advancedcronjob", "advancedcronjobs", "acj"]),
+    (EndpointKind::Workload("BroadcastJob"), &["broadcastjob", "broadcastjobs", "bcj"]),
+    (EndpointKind::Workload("VirtualMachine"), &["virtualmachine", "virtualmachines", "vm", "vms"]),
+    (
+        EndpointKind::Workload("VirtualMachineInstance"),
+        &["virtualmachineinstance", "virtualmachineinstances", "vmi", "vmis"],
+    ),
+    (
+        EndpointKind::Workload("VirtualMachineInstanceReplicaSet"),
+        &["virtualmachineinstancereplicaset", "virtualmachineinstancereplicasets", "vmirs"],
+    ),
+    (
+        EndpointKind::Workload("VirtualMachinePool"),
+        &["virtualmachinepool", "virtualmachinepools", "vmpool", "vmpools"],
     ),
     (EndpointKind::Node, &["node", "nodes", "no"]),
     (EndpointKind::Service, &["service", "services", "svc"]),

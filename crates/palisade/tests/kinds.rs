@@ -302,3 +302,48 @@ fn other_refused_objects_make_the_answer_incomplete() {
         }
     }
 }
+
+#[test]
+fn tabs_are_read_as_kubectl_reads_them() {
+    let (code, out, err) = run(&mut palisade(&format!("describe shop/web -f {CASES}/tabs/flow.yaml")));
+    assert!(code == 0 && !err.contains("error") && !err.contains("warning"), "{out}{err}");
+    assert!(out.contains("shop/pod/web"), "{out}");
+    let (code, _, err) = run(&mut palisade(&format!("connections -f {CASES}/tabs/flow.yaml")));
+    assert!(code == 0 && !err.contains("error"), "{err}");
+    for illegal in
+        ["metadata:\n\tname: a\n", "metadata: {name: a}\n\t\nspec: {}\n", "metadata:\n  \t{name: a}\n"]
+    {
+        refuses(&format!("apiVersion: v1\nkind: Pod\n{illegal}"), &["tab", "indented with spaces, not tabs"]);
+    }
+}
+
+#[test]
+fn the_last_of_two_equal_keys_counts_and_a_warning_says_so() {
+    let policy =
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: data}\n";
+    let first = "podSelector: {matchLabels: {app: db}}";
+    let last = "podSelector: {matchLabels: {app: other}}";
+    for (spec, code) in [
+        (format!("spec: {{policyTypes: [Ingress], {first}, {last}}}\n"), 0),
+        (format!("spec: {{policyTypes: [Ingress], {last}, {first}}}\n"), 1),
+    ] {
+        let (got, out, err) = read(&with(&format!("{policy}{spec}")), VERBS[0]);
+        assert_eq!(got, code, "{out}{err}");
+        assert!(err.contains("warning[duplicate-key]: NetworkPolicy p: key \"podSelector\""), "{err}");
+    }
+}
+
+#[test]
+fn workloads_of_other_projects_are_isolated_and_found_by_name() {
+    let rollout = "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: web, namespace: data}\n\
+        spec: {template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: i, ports: [{containerPort: 80}]}]}}}\n---\n";
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: data}\n\
+        spec: {podSelector: {matchLabels: {app: web}}}\n";
+    for end in ["data/rollout/web", "data/web"] {
+        let verb = format!("can data/x {end}:80");
+        assert_eq!(read(&with(rollout), &verb).0, 0);
+        let (code, out, err) = read(&with(&format!("{rollout}{policy}")), &verb);
+        assert_eq!((code, &*err), (1, ""), "{out}");
+        assert!(out.contains("NetworkPolicy data/p"), "{out}");
+    }
+}

@@ -52,7 +52,9 @@ pub(super) fn meant(group: &str, kind: &str) -> Option<&'static ResourceKind> {
     if KINDS.iter().any(|row| row.group == group) {
         let own = nearest(kind, |row| row.group == group, EditsAllowed::Own);
         // A kind of another group, only where a custom resource can't have its name.
-        let elsewhere = || nearest(kind, ResourceKind::is_of_kubernetes, EditsAllowed::Other);
+        let closed = built_in::is_closed(group);
+        let may_be_meant = |row: &ResourceKind| row.is_of_kubernetes() || (closed && row.name == kind);
+        let elsewhere = || nearest(kind, may_be_meant, EditsAllowed::Other);
         return own.or_else(|| elsewhere().filter(|_| built_in::is_reserved(group)));
     }
     if foreign::has_group(group) {
@@ -197,6 +199,9 @@ mod tests {
             ("apps/v1", "Job", "batch/v1 Job"),
             ("apps/v1", "Pod", "v1 Pod"),
             ("core/v1", "Pod", "v1 Pod"),
+            ("v1", "DeploymentConfig", "apps.openshift.io/v1 DeploymentConfig"),
+            ("apps/v1", "Rollout", "argoproj.io/v1alpha1 Rollout"),
+            ("argoproj.io/v1alpha1", "rollout", "argoproj.io/v1alpha1 Rollout"),
             ("v1", "namespace", "v1 Namespace"),
             ("v1", "namespaces", "v1 Namespace"),
             ("v1", "Pdo", "v1 Pod"),

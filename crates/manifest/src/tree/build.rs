@@ -1,15 +1,11 @@
-//! Builds trees from parser events, one document at a time.
+//! Builds the tree of one document from the parser's events.
 //!
-//! A broken document ends at the next `---`, and the following ones are still read. Duplicate keys are errors. Merge
-//! keys (`<<`) are resolved here. Aliases share nodes, and a limit on the values that they expand to stops alias bombs.
+//! Of duplicate keys, the last one counts, as for kubectl, with a warning. Merge keys (`<<`) are resolved here. Aliases
+//! share nodes, and a limit on the values that they expand to stops alias bombs.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    ops::Range,
-};
+use std::{borrow::Cow, collections::HashMap, ops::Range};
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag, options};
+use granit_parser::{ScalarStyle, Tag};
 
 use super::{Node, NodeId, NodeKind, Pair, Tree};
 use crate::scalar::{Scalar, resolve};
@@ -33,7 +29,7 @@ impl Default for Limits {
     }
 }
 
-/// An error in a document.
+/// An error in a document, or a warning ([`Tree::warnings`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The kind of error.
@@ -55,113 +51,58 @@ pub enum ProblemKind {
     Alias,
     /// More values than [`Limits::nodes`].
     TooLarge,
+    /// Text after the end of a document, which kubectl ignores.
+    AfterEnd,
 }
 
-/// Iterates over the documents of a text. `Err` holds the errors of a broken document, after which reading continues.
-pub struct Documents<'t> {
-    text: &'t str,
-    parser: Parser<'t, StrInput<'t>>,
-    limits: Limits,
-    /// The offset of the parser's text in `text`.
-    base: usize,
-    /// The remaining values of a JSON stream, in reverse order.
-    later: Vec<Range<usize>>,
-    /// The position of the last syntax error. Reading ends if the next error is not behind it.
-    failed_at: Option<usize>,
-    done: bool,
+/// Where an entry of a mapping comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Written,
+    Merged,
 }
 
-impl<'t> Documents<'t> {
-    /// Reads `text`, which must be smaller than 4 GiB: YAML, or a stream of JSON objects.
-    #[must_use]
-    pub fn new(text: &'t str, limits: Limits) -> Self {
-        let mut later = super::json::stream(text).unwrap_or_default();
-        later.reverse();
-        let first = later.pop().unwrap_or(0..text.len());
-        let (parser, base) = (parser(&text[first.clone()], limits), first.start);
-        Self { text, parser, limits, base, later, failed_at: None, done: false }
-    }
-
-    /// Continues with the next value of a JSON stream, if there is one.
-    fn next_value(&mut self) -> bool {
-        let Some(value) = self.later.pop() else { return false };
-        self.base = value.start;
-        self.parser = parser(&self.text[value], self.limits);
-        self.failed_at = None;
-        self.done = false;
-        true
-    }
-
-    /// Skips to the next document after a syntax error. Returns `false` if there is none.
-    fn recover(&mut self, at: usize) -> bool {
-        let progress = self.failed_at.is_none_or(|before| at > before);
-        self.failed_at = Some(at);
-        progress && self.parser.proceed_next_document().unwrap_or(false)
-    }
+/// The entries of a mapping that is being made, each key once.
+#[derive(Default)]
+struct Pairs<'t> {
+    list: Vec<Pair<'t>>,
+    origins: Vec<Origin>,
+    /// The places of the keys, once there are many.
+    places: HashMap<Cow<'t, str>, usize>,
+    last: usize,
 }
 
-fn parser(text: &str, limits: Limits) -> Parser<'_, StrInput<'_>> {
-    let options: Options = options! {
-        emit_comments: false,
-        flow_nesting_limit: limits.depth,
-        block_nesting_limit: limits.depth,
-    };
-    Parser::new_from_str_with_options(text, options)
-}
+impl<'t> Pairs<'t> {
+    /// A linear search is faster for short mappings.
+    const FEW: usize = 8;
 
-impl<'t> Iterator for Documents<'t> {
-    type Item = Result<Tree<'t>, Vec<Problem>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let document = self.document();
-            if document.is_some() || !self.next_value() {
-                return document;
+    /// Adds or replaces an entry. Returns where the replaced one came from. `O(1)`.
+    fn set(&mut self, pair: Pair<'t>, origin: Origin) -> Option<Origin> {
+        let at = if self.list.len() < Self::FEW {
+            self.list.iter().position(|p| p.key == pair.key)
+        } else {
+            if self.places.is_empty() {
+                self.places.extend(self.list.iter().enumerate().map(|(at, p)| (p.key.clone(), at)));
             }
+            self.places.get(&pair.key).copied()
+        };
+        if let Some(at) = at {
+            self.last = at;
+            self.list[at] = pair;
+            return Some(std::mem::replace(&mut self.origins[at], origin));
         }
-    }
-}
-
-impl<'t> Documents<'t> {
-    fn document(&mut self) -> Option<Result<Tree<'t>, Vec<Problem>>> {
-        let mut builder: Option<Builder<'t>> = None;
-        while !self.done {
-            let (event, span) = match self.parser.next_event() {
-                None => break,
-                Some(Ok(next)) => next,
-                Some(Err(error)) => {
-                    let at = error.marker().byte_offset().unwrap_or(0);
-                    let start = (self.base + at).min(self.text.len()) as u32;
-                    let broken = self.text.get(start as usize..).and_then(|rest| rest.chars().next());
-                    let end = start + broken.map_or(0, |c| c.len_utf8() as u32);
-                    let problem =
-                        Problem { kind: ProblemKind::Syntax, message: error.info(), span: start..end };
-                    self.done = !self.recover(at);
-                    let mut problems = builder.take().map(|b| b.problems).unwrap_or_default();
-                    problems.push(problem);
-                    return Some(Err(problems));
-                }
-            };
-            match event {
-                Event::StreamEnd => self.done = true,
-                Event::DocumentStart(..) => builder = Some(Builder::new(self.text, self.limits)),
-                Event::DocumentEnd => {
-                    if let Some(builder) = builder.take() {
-                        return Some(builder.finish());
-                    }
-                }
-                event => {
-                    let Some(builder) = &mut builder else { continue };
-                    builder.event(event, self.base, &span);
-                    if builder.limit_exceeded {
-                        let problems = std::mem::take(&mut builder.problems);
-                        self.done = !self.parser.proceed_next_document().unwrap_or(false);
-                        return Some(Err(problems));
-                    }
-                }
-            }
+        self.last = self.list.len();
+        if !self.places.is_empty() {
+            self.places.insert(pair.key.clone(), self.last);
         }
+        self.list.push(pair);
+        self.origins.push(origin);
         None
+    }
+
+    /// The key that was set last.
+    fn last_key(&self) -> &str {
+        self.list.get(self.last).map_or("", |pair| &pair.key)
     }
 }
 
@@ -178,25 +119,32 @@ struct Frame<'t> {
     weight: u64,
 }
 
-struct Builder<'t> {
+pub(super) struct Builder<'t> {
     text: &'t str,
     limits: Limits,
     tree: Tree<'t>,
     stack: Vec<Frame<'t>>,
     /// Anchored nodes and their weight; `None` while the node is not closed.
     anchors: HashMap<usize, Option<(NodeId, u64)>>,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
     alias_weight: u64,
     /// Whether a limit was exceeded, so that the rest of the document is skipped.
-    limit_exceeded: bool,
+    pub(super) limit_exceeded: bool,
 }
 
 impl<'t> Builder<'t> {
-    fn new(text: &'t str, limits: Limits) -> Self {
+    pub(super) fn new(text: &'t str, limits: Limits) -> Self {
+        let tree = Tree {
+            nodes: Vec::new(),
+            items: Vec::new(),
+            pairs: Vec::new(),
+            root: NodeId(0),
+            warnings: Vec::new(),
+        };
         Self {
             text,
             limits,
-            tree: Tree { nodes: Vec::new(), items: Vec::new(), pairs: Vec::new(), root: NodeId(0) },
+            tree,
             stack: Vec::new(),
             anchors: HashMap::new(),
             problems: Vec::new(),
@@ -205,7 +153,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn finish(mut self) -> Result<Tree<'t>, Vec<Problem>> {
+    pub(super) fn finish(mut self) -> Result<Tree<'t>, Vec<Problem>> {
         if self.tree.nodes.is_empty() {
             self.add(NodeKind::Scalar(Scalar::Null), 0..0);
         }
@@ -216,38 +164,33 @@ impl<'t> Builder<'t> {
         self.problems.push(Problem { kind, message: message.into(), span });
     }
 
-    fn event(&mut self, event: Event<'t>, base: usize, span: &Span) {
-        let range = span.byte_range().map_or(0..0, |r| (base + r.start) as u32..(base + r.end) as u32);
-        match event {
-            Event::Scalar(text, style, anchor, tag) => {
-                let scalar = match self.scalar(text, style, tag.as_deref()) {
-                    Ok(scalar) => scalar,
-                    Err(message) => {
-                        self.problem(ProblemKind::Syntax, range.clone(), message);
-                        Scalar::Null
-                    }
-                };
-                let id = self.add(NodeKind::Scalar(scalar), range);
-                self.place(id, anchor, 1);
+    /// Adds a scalar.
+    pub(super) fn add_scalar(
+        &mut self,
+        text: Cow<'t, str>,
+        style: ScalarStyle,
+        anchor: usize,
+        tag: Option<&Tag>,
+        span: Range<u32>,
+    ) {
+        let scalar = match self.scalar(text, style, tag) {
+            Ok(scalar) => scalar,
+            Err(message) => {
+                self.problem(ProblemKind::Syntax, span.clone(), message);
+                Scalar::Null
             }
-            Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _) => {
-                let mapping = matches!(event, Event::MappingStart(..));
-                if anchor != 0 {
-                    self.anchors.insert(anchor, None);
-                }
-                self.stack.push(Frame {
-                    mapping,
-                    anchor,
-                    start: range.start,
-                    children: Vec::new(),
-                    keys: Vec::new(),
-                    weight: 1,
-                });
-            }
-            Event::SequenceEnd | Event::MappingEnd => self.close(range),
-            Event::Alias(anchor) => self.alias(anchor, range),
-            _ => {}
+        };
+        let id = self.add(NodeKind::Scalar(scalar), span);
+        self.place(id, anchor, 1);
+    }
+
+    /// Begins a sequence or a mapping.
+    pub(super) fn open(&mut self, mapping: bool, anchor: usize, start: u32) {
+        if anchor != 0 {
+            self.anchors.insert(anchor, None);
         }
+        let (children, keys) = (Vec::new(), Vec::new());
+        self.stack.push(Frame { mapping, anchor, start, children, keys, weight: 1 });
     }
 
     fn scalar(
@@ -323,7 +266,8 @@ impl<'t> Builder<'t> {
         None
     }
 
-    fn close(&mut self, span: Range<u32>) {
+    /// Ends a sequence or a mapping.
+    pub(super) fn close(&mut self, span: Range<u32>) {
         let Some(frame) = self.stack.pop() else { return };
         // A block collection has no closing character, and its end event is at the next token, so it ends at its last
         // child. An aliased child is elsewhere.
@@ -350,40 +294,33 @@ impl<'t> Builder<'t> {
         self.place(id, frame.anchor, frame.weight);
     }
 
+    /// Makes a mapping as go-yaml does: in order, and what comes later replaces what is there.
     fn mapping(&mut self, children: &[NodeId], keys: Vec<Option<Cow<'t, str>>>) -> NodeKind<'t> {
-        let mut pairs: Vec<Pair<'t>> = Vec::with_capacity(keys.len());
-        let mut seen: HashSet<Cow<'t, str>> = HashSet::new();
-        let mut merges: Vec<NodeId> = Vec::new();
+        let mut pairs = Pairs::default();
         for (node, key) in children.chunks_exact(2).zip(keys) {
             let Some(key) = key else { continue };
             let (key_node, value) = (node[0], node[1]);
             if key == "<<" && self.is_plain(key_node) {
-                merges.push(value);
+                self.merge(key_node, value, &mut pairs);
                 continue;
             }
-            // A linear search is faster for short mappings.
-            let duplicate = if pairs.len() < 8 {
-                pairs.iter().any(|p| p.key == key)
-            } else {
-                if seen.is_empty() {
-                    seen.extend(pairs.iter().map(|p| p.key.clone()));
-                }
-                !seen.insert(key.clone())
-            };
-            if duplicate {
-                let node = self.tree.node(key_node);
-                let span = node.start..node.end;
-                self.problem(ProblemKind::DuplicateKey, span, format!("key \"{key}\" already set in map"));
-                continue;
+            let pair = Pair { key, key_node, value };
+            if let Some(before) = pairs.set(pair, Origin::Written)
+                && before == Origin::Written
+            {
+                let key = pairs.last_key().to_owned();
+                self.warning(key_node, format!("key \"{key}\" already set in map; the last value is used"));
             }
-            pairs.push(Pair { key, key_node, value });
-        }
-        for value in merges {
-            self.merge(value, &mut pairs);
         }
         let from = self.tree.pairs.len() as u32;
-        self.tree.pairs.extend(pairs);
+        self.tree.pairs.extend(pairs.list);
         NodeKind::Mapping(from, self.tree.pairs.len() as u32)
+    }
+
+    fn warning(&mut self, at: NodeId, message: String) {
+        let node = self.tree.node(at);
+        let span = node.start..node.end;
+        self.tree.warnings.push(Problem { kind: ProblemKind::DuplicateKey, message, span });
     }
 
     fn is_plain(&self, id: NodeId) -> bool {
@@ -391,15 +328,16 @@ impl<'t> Builder<'t> {
         self.text.get(node.start as usize..node.end as usize) == Some("<<")
     }
 
-    /// Adds the entries of `<<: value` that `into` doesn't have.
-    fn merge(&mut self, value: NodeId, into: &mut Vec<Pair<'t>>) {
+    /// Adds the entries of `<<: value`, of several sources those of the first last. They replace entries that were
+    /// written before.
+    fn merge(&mut self, key: NodeId, value: NodeId, into: &mut Pairs<'t>) {
         let node = self.tree.node(value);
         let span = node.start..node.end;
-        let sources: Vec<NodeId> = match node.kind {
+        let mut sources: Vec<NodeId> = match node.kind {
             NodeKind::Sequence(from, to) => self.tree.items[from as usize..to as usize].to_vec(),
             _ => vec![value],
         };
-        let mut have: HashSet<Cow<'t, str>> = into.iter().map(|p| p.key.clone()).collect();
+        sources.reverse();
         for source in sources {
             let NodeKind::Mapping(from, to) = self.tree.node(source).kind else {
                 let message = "map merge requires map or sequence of maps as the value";
@@ -408,15 +346,21 @@ impl<'t> Builder<'t> {
             if !self.count_alias_values(u64::from(to - from), &span) {
                 return;
             }
-            for pair in &self.tree.pairs[from as usize..to as usize] {
-                if have.insert(pair.key.clone()) {
-                    into.push(pair.clone());
+            for at in from..to {
+                let pair = self.tree.pairs[at as usize].clone();
+                if into.set(pair, Origin::Merged) == Some(Origin::Written) {
+                    let name = into.last_key().to_owned();
+                    self.warning(
+                        key,
+                        format!("the merge key replaces key \"{name}\", which is written before it"),
+                    );
                 }
             }
         }
     }
 
-    fn alias(&mut self, anchor: usize, span: Range<u32>) {
+    /// Adds what an alias refers to.
+    pub(super) fn alias(&mut self, anchor: usize, span: Range<u32>) {
         let name = self.text.get(span.start as usize + 1..span.end as usize).unwrap_or_default();
         match self.anchors.get(&anchor).copied() {
             Some(Some((id, weight))) => {
