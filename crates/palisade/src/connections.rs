@@ -47,6 +47,8 @@ A workload is split into parts if policies treat its pods differently. External 
 
 Examples:
   palisade connections -f examples/shop
+  palisade connections -k overlays/production
+  palisade connections --helm chart --values production.yaml -n shop
   palisade connections -f examples/shop --to shop/backend --port 8080
   palisade connections -f examples/shop --only-denied --from namespace/shop
   palisade connections -f examples/shop --explain

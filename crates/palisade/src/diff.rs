@@ -22,7 +22,7 @@ use crate::{
     cluster,
     entrances::ControllerArguments,
     exit::Outcome,
-    inputs::ReadingArguments,
+    inputs::{ReadingArguments, RenderSidesArguments},
     output::{self, Encoding},
 };
 use comparison::Comparison;
@@ -43,6 +43,8 @@ Examples:
   palisade diff --git main..HEAD deploy/
   palisade diff --git origin/main...HEAD deploy/ -o md > comment.md
   palisade diff --git HEAD deploy/ -o html > diff.html
+  palisade diff -k overlays/staging overlays/production
+  palisade diff --helm chart-1.0 chart-1.1 --values values.yaml
   helm template chart | palisade diff rendered/ -
   palisade diff --live deploy/
 
@@ -72,6 +74,8 @@ pub(crate) struct Diff {
     controller: ControllerArguments,
     #[command(flatten)]
     reading: ReadingArguments,
+    #[command(flatten)]
+    render: RenderSidesArguments,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: OutputFormat,

@@ -2,10 +2,12 @@
 
 mod loading;
 mod messages;
+mod program;
 mod reading;
 mod refused;
+mod rendering;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use palisade_api::{ClusterSnapshot, Missing, ResourceKind};
 use palisade_manifest::{LoadOptions, Loaded};
@@ -14,12 +16,15 @@ use crate::{
     cluster::{self, JsonMissing, Need},
     exit::Outcome,
 };
-pub(crate) use loading::{inputs, load, load_inputs, overlay};
+#[cfg(all(target_os = "linux", feature = "lab"))]
+pub(crate) use loading::load;
+pub(crate) use loading::{inputs, load_inputs, overlay};
 pub(crate) use messages::plural;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 pub(crate) use messages::report;
 pub(crate) use reading::ReadingArguments;
 pub(crate) use refused::incomplete;
+pub(crate) use rendering::{RenderArguments, RenderSidesArguments};
 
 /// The options that select a verb's objects: from manifests, a cluster, or a cluster with manifests applied to it.
 #[derive(Debug, Args)]
@@ -29,9 +34,11 @@ pub(crate) struct InputArguments {
     #[arg(short = 'f', long = "file", value_name = "PATH")]
     pub(crate) files: Vec<String>,
     #[command(flatten)]
+    pub(crate) render: RenderArguments,
+    #[command(flatten)]
     pub(crate) reading: ReadingArguments,
     /// Apply the manifests to the objects read from the cluster; implied by --context and --kubeconfig
-    #[arg(long, requires = "files", help_heading = cluster::HEADING)]
+    #[arg(long, help_heading = cluster::HEADING)]
     pub(crate) live: bool,
     #[command(flatten)]
     pub(crate) cluster: cluster::ClusterArguments,
@@ -73,10 +80,14 @@ impl InputArguments {
     /// in `namespace`, else in that of the context.
     ///
     /// # Errors
-    /// As [`load`], and when a cluster is needed and none is configured.
+    /// As [`load_inputs`], and when a cluster is needed and none is configured.
     pub(crate) fn load(&self, namespace: Option<&str>, quiet: bool, need: Need) -> Result<LoadedInputs> {
         let overlay = self.live || self.cluster.is_named();
-        let read = if self.files.is_empty() || overlay {
+        let nothing = self.files.is_empty() && self.render.is_empty();
+        if nothing && self.live {
+            bail!("--live applies manifests to the cluster: give them with -f, -k or --helm");
+        }
+        let read = if nothing || overlay {
             Some(self.cluster.read(
                 namespace,
                 "or use -f PATH to read manifests (a file, a directory, or - for standard input)",
@@ -94,6 +105,7 @@ impl InputArguments {
         quiet: bool,
         need: Need,
     ) -> Result<LoadedInputs> {
+        let given = namespace;
         let namespace = match (namespace, &read) {
             (Some(namespace), _) => namespace.to_owned(),
             (None, Some(live)) => live.namespace.clone(),
@@ -107,13 +119,15 @@ impl InputArguments {
         };
         cluster::warn(missing, need);
         let missing = cluster::needed(missing, need);
-        let loaded = match &read {
-            None => load(&self.files, &self.reading, &options, quiet)?,
-            Some(live) => {
-                let files = inputs(&self.files)?;
-                load_inputs(&overlay(live, files), &self.files.join(", "), &self.reading, &options, quiet)?
-            }
+        let release = given.or(read.as_ref().map(|live| &*live.namespace));
+        let mut files = inputs(&self.files)?;
+        files.extend(self.render.inputs(release, quiet)?);
+        let names = [self.files.clone(), self.render.names()].concat().join(", ");
+        let files = match &read {
+            None => files,
+            Some(live) => overlay(live, files),
         };
+        let loaded = load_inputs(&files, &names, &self.reading, &options, quiet)?;
         let allow_incomplete = self.cluster.allow_incomplete;
         Ok(LoadedInputs { loaded, namespace, live: read, missing, allow_incomplete })
     }

@@ -14,6 +14,7 @@ mod can;
 mod cluster;
 mod complete;
 mod completion_scripts;
+mod configuration;
 mod connection_ends;
 mod connections;
 mod describe;
@@ -62,18 +63,24 @@ fn main() -> ExitCode {
     if called == Invocation::Plugin {
         command = plugin::renamed(command);
     }
-    let matches = command.get_matches_mut();
+    let matches = match configuration::matches(&mut command) {
+        Ok(matches) => matches,
+        Err(error) => return failed(&error),
+    };
     let arguments =
         Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     arguments.color.apply();
     match run(arguments.verb) {
         Ok(outcome) => outcome.into(),
-        Err(error) => {
-            let heading = output::styled(output::Style::Bad, "error:");
-            output::note(&format!("{heading} {error:#}\n"));
-            ExitCode::from(exit::ERROR)
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Prints an error that ends the program.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let heading = output::styled(output::Style::Bad, "error:");
+    output::note(&format!("{heading} {error:#}\n"));
+    ExitCode::from(exit::ERROR)
 }
 
 fn run(verb: Verb) -> Result<Outcome> {

@@ -1,11 +1,13 @@
 //! Reads manifests from a revision of a git repository, with the user's `git`.
 //!
-//! `git` is the only program that Palisade starts, and only for `--git`: reading its object store directly would mean
+//! `git` is started only for `--git`: reading its object store directly would mean
 //! supporting its formats, alternates and partial clones. Only commands that read objects are run; these start no hooks or
 //! filters.
 
+mod export;
+mod tree;
+
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -60,19 +62,31 @@ impl Place {
     }
 }
 
+/// Renders what is at a path on disk and has another name in messages.
+pub(crate) type Render<'r> = &'r dyn Fn(&str, &str) -> Result<Input>;
+
 /// Returns the manifests at `path` on both sides of `REV..REV`, `REV...REV` or `REV`, with their names in messages.
+/// With `render`, each revision is written to a temporary directory and rendered there.
 ///
 /// A side that has nothing at the path is empty.
 ///
 /// # Errors
 /// When git can't be run, a revision does not exist, or neither side has anything at the path.
-pub(crate) fn inputs(revisions: &str, path: &str) -> Result<[(Vec<Input>, String); 2]> {
+pub(crate) fn inputs(
+    revisions: &str,
+    path: &str,
+    render: Option<Render<'_>>,
+) -> Result<[(Vec<Input>, String); 2]> {
     let place = Place::of(path);
     place.read(&["rev-parse", "--git-dir"]).with_context(|| format!("{path} is not in a git repository"))?;
     let or_head = |rev: &str| if rev.is_empty() { "HEAD".to_owned() } else { rev.to_owned() };
     let side = |rev: &str| -> Result<(Vec<Input>, String)> {
         let commit = commit(&place, rev)?;
-        Ok((manifests(&place, &commit, rev)?, format!("{rev}:{path}")))
+        let inputs = match render {
+            None => tree::manifests(&place, &commit, rev)?,
+            Some(render) => export::rendered(&place, &commit, &format!("{rev}:{path}"), render)?,
+        };
+        Ok((inputs, format!("{rev}:{path}")))
     };
     if let Some((a, b)) = revisions.split_once("...") {
         let (a, b) = (or_head(a), or_head(b));
@@ -87,7 +101,11 @@ pub(crate) fn inputs(revisions: &str, path: &str) -> Result<[(Vec<Input>, String
     match revisions.split_once("..") {
         Some((a, b)) => on_a_side([side(&or_head(a))?, side(&or_head(b))?], path),
         None => {
-            let here = Some(Input::of_argument(path)).filter(|_| Path::new(path).exists());
+            let here = match render {
+                _ if !Path::new(path).exists() => None,
+                None => Some(Input::of_argument(path)),
+                Some(render) => Some(render(path, path)?),
+            };
             on_a_side([side(revisions)?, (here.into_iter().collect(), path.to_owned())], path)
         }
     }
@@ -110,113 +128,4 @@ fn commit(place: &Place, revision: &str) -> Result<String> {
         bail!("unknown revision `{revision}`; see `git branch -a` and `git tag`, or run `git fetch`");
     };
     Ok(String::from_utf8_lossy(&found).trim().to_owned())
-}
-
-/// Returns the manifests below a path in a commit, selected as [`Input::Path`] selects them from a directory.
-fn manifests(place: &Place, commit: &str, revision: &str) -> Result<Vec<Input>> {
-    let mut words = vec!["ls-tree", "-r", "-z", commit];
-    if let Some(inside) = &place.inside {
-        words.extend(["--", inside]);
-    }
-    let listed = place.read(&words)?;
-    let mut selected = Vec::new();
-    for entry in listed.split(|b| *b == 0).filter(|e| !e.is_empty()) {
-        let entry = String::from_utf8_lossy(entry);
-        let Some((facts, name)) = entry.split_once('\t') else {
-            bail!("unexpected output of `git ls-tree`: `{entry}`")
-        };
-        let mut facts = facts.split(' ');
-        let (Some(mode), Some("blob"), Some(id)) = (facts.next(), facts.next(), facts.next()) else {
-            continue;
-        };
-        let below = place.inside.as_deref().and_then(|inside| name.strip_prefix(inside)).unwrap_or(name);
-        // The given file itself is read regardless of its name.
-        if !below.is_empty() && !is_manifest(below) {
-            continue;
-        }
-        if mode == "120000" {
-            bail!(
-                "{revision}:{name} is a symbolic link, which is not supported in a revision; compare directories instead"
-            );
-        }
-        selected.push((format!("{revision}:{}", place.dir.join(name).display()), id.to_owned()));
-    }
-    selected.sort();
-    blobs(place, selected)
-}
-
-/// Whether a file below a directory is read as a manifest.
-fn is_manifest(below: &str) -> bool {
-    let hidden = below.trim_start_matches('/').split('/').any(|part| part.starts_with('.'));
-    let extension = Path::new(below).extension();
-    !hidden && extension.is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
-}
-
-/// Reads objects with a single git process.
-fn blobs(place: &Place, objects: Vec<(String, String)>) -> Result<Vec<Input>> {
-    let mut child = place
-        .git()
-        .args(["cat-file", "--batch"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("can't run `git`")?;
-    let (Some(mut ask), Some(answer)) = (child.stdin.take(), child.stdout.take()) else {
-        bail!("git has no standard input or output")
-    };
-    let mut answer = BufReader::new(answer);
-    let mut inputs = Vec::with_capacity(objects.len());
-    let read = || -> Result<()> {
-        for (name, id) in objects {
-            writeln!(ask, "{id}").and_then(|()| ask.flush()).context("can't write to git")?;
-            let mut head = String::new();
-            answer.read_line(&mut head).context("can't read from git")?;
-            let size = head.trim_end().rsplit_once(" blob ").or_else(|| head.trim_end().rsplit_once(' '));
-            let Some(size) = size.and_then(|(_, size)| size.parse::<u64>().ok()) else {
-                bail!("{name} is missing in this clone; run `git fetch`")
-            };
-            // A line feed follows the content.
-            let mut bytes = Vec::new();
-            (&mut answer)
-                .take(size + 1)
-                .read_to_end(&mut bytes)
-                .with_context(|| format!("can't read {name}"))?;
-            if bytes.pop() != Some(b'\n') || bytes.len() as u64 != size {
-                bail!("git returned {name} incompletely");
-            }
-            let text = String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8"))?;
-            inputs.push(Input::Text { name, text });
-        }
-        Ok(())
-    };
-    let done = read();
-    // git exits at the end of its input. If reading stopped early, it must not block on its output either.
-    drop((ask, answer));
-    let ended = child.wait().context("can't wait for git")?;
-    done?;
-    if !ended.success() {
-        bail!("git failed while reading objects");
-    }
-    Ok(inputs)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn manifests_are_chosen_as_in_a_directory() {
-        for (name, read) in [
-            ("a.yaml", true),
-            ("b/c.yml", true),
-            ("/d.json", true),
-            ("README.md", false),
-            (".hidden/a.yaml", false),
-            ("b/.c.yaml", false),
-            ("yaml", false),
-        ] {
-            assert_eq!(is_manifest(name), read, "{name}");
-        }
-    }
 }

@@ -89,8 +89,10 @@ fn diff_inputs(arguments: &Diff) -> Result<DiffInputs> {
     if arguments.git.is_some() {
         bail!("--git can't be combined with --context or --kubeconfig");
     }
-    let files = vec![Input::of_argument(path)];
     let live = arguments.cluster.read(namespace.as_deref(), "or give two paths to compare")?;
+    let release = namespace.as_deref().unwrap_or(&live.namespace);
+    let rendered = arguments.render.input(path, path, Some(release))?;
+    let files = vec![rendered.unwrap_or_else(|| Input::of_argument(path))];
     cluster::warn(&live.missing, Need::Everything);
     Ok(DiffInputs {
         before: live.inputs().collect(),
@@ -104,6 +106,9 @@ fn diff_inputs(arguments: &Diff) -> Result<DiffInputs> {
 /// Returns the inputs of each side with their name in messages.
 fn file_inputs(arguments: &Diff) -> Result<[(Vec<Input>, String); 2]> {
     let here = |path: &String| -> Result<(Vec<Input>, String)> {
+        if let Some(rendered) = arguments.render.input(path, path, arguments.namespace.as_deref())? {
+            return Ok((vec![rendered], path.clone()));
+        }
         let input = match Input::of_argument(path) {
             // Whether it is empty has to be known before it is read as manifests.
             Input::Stdin => {
@@ -124,7 +129,13 @@ fn file_inputs(arguments: &Diff) -> Result<[(Vec<Input>, String); 2]> {
             "two paths are required; with one path, use --git REV..REV to compare revisions, or --live to compare with the cluster"
         ),
         (Some(_), [path]) if path == "-" => bail!("--git requires a path: standard input has no revisions"),
-        (Some(revisions), [path]) => git::inputs(revisions, path),
+        (Some(revisions), [path]) => {
+            let render = |path: &str, shown: &str| {
+                let rendered = arguments.render.input(path, shown, arguments.namespace.as_deref())?;
+                Ok(rendered.unwrap_or_else(|| Input::of_argument(path)))
+            };
+            git::inputs(revisions, path, arguments.render.is_set().then_some(&render))
+        }
         (Some(_), _) => bail!("--git takes one path, but two were given"),
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use palisade_api::ClusterSnapshot;
-use palisade_manifest::{Input, LoadOptions, Loaded, Note};
+use palisade_manifest::{Code, Diagnostic, Input, LoadOptions, Loaded, Note, Severity};
 
 use super::{
     messages::{plural, report},
@@ -15,20 +15,6 @@ pub(crate) fn overlay(live: &ClusterSnapshot, files: Vec<Input>) -> Vec<Input> {
     live.inputs().chain(files).collect()
 }
 
-/// Reads manifests and reports problems in them on standard error, without warnings if `quiet`.
-///
-/// # Errors
-/// When a document is invalid and `--keep-going` is not set, or when there is no object. With `--keep-going`, what was
-/// read has errors, and the answer is incomplete.
-pub(crate) fn load(
-    files: &[String],
-    reading: &ReadingArguments,
-    options: &LoadOptions,
-    quiet: bool,
-) -> Result<Loaded> {
-    load_inputs(&inputs(files)?, &files.join(", "), reading, options, quiet)
-}
-
 /// Returns the inputs that `-f` selects.
 pub(crate) fn inputs(files: &[String]) -> Result<Vec<Input>> {
     let inputs: Vec<Input> = files.iter().map(|f| Input::of_argument(f)).collect();
@@ -38,10 +24,11 @@ pub(crate) fn inputs(files: &[String]) -> Result<Vec<Input>> {
     Ok(inputs)
 }
 
-/// As [`load`], for inputs that are called `names` in messages.
+/// Reads inputs that are called `names` in messages, and reports problems in them on standard error, without warnings and
+/// notes if `quiet`.
 ///
 /// # Errors
-/// As [`load`].
+/// When a document is invalid and `--keep-going` is not set, or when there is no object.
 pub(crate) fn load_inputs(
     inputs: &[Input],
     names: &str,
@@ -59,6 +46,10 @@ pub(crate) fn load_inputs(
     report(&loaded, quiet);
     let (errors, _) = loaded.tally();
     if errors > 0 && !reading.keep_going {
+        let is_unrendered = |d: &&Diagnostic| d.severity == Severity::Error && d.code == Code::NotRendered;
+        if loaded.diagnostics.iter().filter(is_unrendered).count() == errors {
+            bail!("{names}: the manifests have to be rendered first");
+        }
         let place = match (live, inputs.len() - live) {
             (0, _) => "in the manifests",
             (_, 0) => "in the cluster",
@@ -84,4 +75,18 @@ pub(crate) fn load_inputs(
         }
     }
     Ok(loaded)
+}
+
+/// As [`load_inputs`], for what `-f` selects.
+///
+/// # Errors
+/// As [`load_inputs`].
+#[cfg(all(target_os = "linux", feature = "lab"))]
+pub(crate) fn load(
+    files: &[String],
+    reading: &ReadingArguments,
+    options: &LoadOptions,
+    quiet: bool,
+) -> Result<Loaded> {
+    load_inputs(&inputs(files)?, &files.join(", "), reading, options, quiet)
 }

@@ -3,6 +3,8 @@
 use clap::{Args, ValueEnum};
 use palisade_manifest::{Channel, LoadOptions};
 
+use crate::configuration::ConfigArguments;
+
 /// The options for reading manifests.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ReadingArguments {
@@ -25,6 +27,8 @@ pub(crate) struct ReadingArguments {
         hide_env_values = true
     )]
     pub(crate) channel: ReleaseChannel,
+    #[command(flatten)]
+    config: ConfigArguments,
 }
 
 /// `--channel`.

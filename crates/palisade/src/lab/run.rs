@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use palisade_lab::{
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     exit::Outcome,
-    inputs::{self, ReadingArguments},
+    inputs::{self, ReadingArguments, RenderArguments},
     output::{self, Encoding, Format, Style, styled},
     reasons,
 };
@@ -39,12 +39,14 @@ Exit codes: 0 kernel and engine agree, 1 they disagree, 2 error.";
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Manifests: files, directories (read recursively), or - for standard input
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(value_name = "PATH")]
     paths: Vec<String>,
     #[command(flatten)]
     layout: LayoutArguments,
     #[command(flatten)]
     reading: ReadingArguments,
+    #[command(flatten)]
+    render: RenderArguments,
     /// Maximum number of connections to probe, chosen at random
     #[arg(long, value_name = "N")]
     max_probes: Option<usize>,
@@ -61,7 +63,13 @@ pub(crate) struct Run {
 
 /// Runs the lab.
 pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
-    let loaded = inputs::load(&arguments.paths, &arguments.reading, &load_options(), false)?;
+    if arguments.paths.is_empty() && arguments.render.is_empty() {
+        bail!("there is nothing to read: give the manifests as PATH, or with -k or --helm");
+    }
+    let mut files = inputs::inputs(&arguments.paths)?;
+    files.extend(arguments.render.inputs(None, false)?);
+    let names = [arguments.paths.clone(), arguments.render.names()].concat().join(", ");
+    let loaded = inputs::load_inputs(&files, &names, &arguments.reading, &load_options(), false)?;
     let layout = Layout::of(&loaded.cluster, &arguments.layout.options())?;
     let options =
         ProbeOptions { max_probes: arguments.max_probes, seed: arguments.seed, ..Default::default() };

@@ -1,0 +1,129 @@
+//! The files of a commit.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::Path,
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, bail};
+use palisade_manifest::{DirectoryFile, Input, is_read};
+
+use super::Place;
+
+/// A file of a commit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    /// Its path, as git prints it or as messages name it.
+    pub(super) name: String,
+    pub(super) id: String,
+    /// Whether it is a symbolic link.
+    pub(super) link: bool,
+}
+
+/// Returns the files that a `git ls-tree -r -z` lists.
+pub(super) fn entries(place: &Place, words: &[&str]) -> Result<Vec<Entry>> {
+    let listed = place.read(&[&["ls-tree", "-r", "-z"], words].concat())?;
+    let mut entries = Vec::new();
+    for entry in listed.split(|b| *b == 0).filter(|e| !e.is_empty()) {
+        let entry = String::from_utf8_lossy(entry);
+        let Some((facts, name)) = entry.split_once('\t') else {
+            bail!("unexpected output of `git ls-tree`: `{entry}`")
+        };
+        let mut facts = facts.split(' ');
+        let (Some(mode), Some("blob"), Some(id)) = (facts.next(), facts.next(), facts.next()) else {
+            continue;
+        };
+        entries.push(Entry { name: name.to_owned(), id: id.to_owned(), link: mode == "120000" });
+    }
+    Ok(entries)
+}
+
+/// Returns the manifests below a path in a commit, selected as [`Input::Path`] selects them from a directory.
+pub(super) fn manifests(place: &Place, commit: &str, revision: &str) -> Result<Vec<Input>> {
+    let words = [&[commit][..], &place.inside.as_ref().map_or(vec![], |inside| vec!["--", inside])].concat();
+    let mut selected = Vec::new();
+    let mut named = false;
+    for entry in entries(place, &words)? {
+        let Entry { name, id, link } = entry;
+        let below = place.inside.as_deref().and_then(|inside| name.strip_prefix(inside)).unwrap_or(&name);
+        // The given file itself is read regardless of its name.
+        named |= below.is_empty();
+        if !below.is_empty() && !is_read(Path::new(below.trim_start_matches('/'))) {
+            continue;
+        }
+        if link {
+            bail!(
+                "{revision}:{name} is a symbolic link, which is not supported in a revision; compare directories instead"
+            );
+        }
+        selected.push(Entry { name: format!("{revision}:{}", place.dir.join(name).display()), id, link });
+    }
+    selected.sort();
+    let mut files = Vec::new();
+    blobs(place, &selected, |entry, bytes| {
+        files.push(DirectoryFile { path: entry.name.clone(), bytes });
+        Ok(())
+    })?;
+    if !named {
+        return Ok(if files.is_empty() { Vec::new() } else { vec![Input::Directory(files)] });
+    }
+    let text = |file: DirectoryFile| {
+        let DirectoryFile { path: name, bytes } = file;
+        let text = String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8"))?;
+        Ok(Input::Text { name, text })
+    };
+    files.into_iter().map(text).collect()
+}
+
+/// Reads objects with a single git process, and calls `each` with every one.
+pub(super) fn blobs(
+    place: &Place,
+    entries: &[Entry],
+    mut each: impl FnMut(&Entry, Vec<u8>) -> Result<()>,
+) -> Result<()> {
+    let mut child = place
+        .git()
+        .args(["cat-file", "--batch"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("can't run `git`")?;
+    let (Some(mut ask), Some(answer)) = (child.stdin.take(), child.stdout.take()) else {
+        bail!("git has no standard input or output")
+    };
+    let mut answer = BufReader::new(answer);
+    let mut read = || -> Result<()> {
+        for entry in entries {
+            let Entry { name, id, .. } = entry;
+            writeln!(ask, "{id}").and_then(|()| ask.flush()).context("can't write to git")?;
+            let mut head = String::new();
+            answer.read_line(&mut head).context("can't read from git")?;
+            let size = head.trim_end().rsplit_once(" blob ").or_else(|| head.trim_end().rsplit_once(' '));
+            let Some(size) = size.and_then(|(_, size)| size.parse::<u64>().ok()) else {
+                bail!("{name} is missing in this clone; run `git fetch`")
+            };
+            // A line feed follows the content.
+            let mut bytes = Vec::new();
+            (&mut answer)
+                .take(size + 1)
+                .read_to_end(&mut bytes)
+                .with_context(|| format!("can't read {name}"))?;
+            if bytes.pop() != Some(b'\n') || bytes.len() as u64 != size {
+                bail!("git returned {name} incompletely");
+            }
+            each(entry, bytes)?;
+        }
+        Ok(())
+    };
+    let done = read();
+    // git exits at the end of its input. If reading stopped early, it must not block on its output either.
+    drop((ask, answer));
+    let ended = child.wait().context("can't wait for git")?;
+    done?;
+    if !ended.success() {
+        bail!("git failed while reading objects");
+    }
+    Ok(())
+}
