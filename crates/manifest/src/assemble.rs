@@ -112,6 +112,7 @@ pub(crate) fn assemble(
     warn_about_shared_addresses(&loaded.cluster, &gathered.origins, found);
     loaded.ignored_rules = gathered.ignored_rules;
     loaded.origins = gathered.origins;
+    loaded.label_origins = gathered.label_origins;
     loaded.pod_makers = gathered.pod_makers;
     loaded.unaddressed = unaddressed;
     loaded

@@ -37,6 +37,8 @@ pub(crate) struct Gathered {
     pub(crate) grants: BTreeMap<ObjectKey, ReferenceGrant>,
     /// Where each object begins, for duplicates and for later messages.
     pub(crate) origins: BTreeMap<(Name, ObjectKey), Origin>,
+    /// Where the labels of namespaces, nodes, pods and pod templates begin.
+    pub(crate) label_origins: BTreeMap<(Name, ObjectKey), Origin>,
     /// Objects whose controllers make pods that no document describes.
     pub(crate) pod_makers: PodMakers,
     /// Policies that the API server would refuse.
@@ -97,6 +99,9 @@ impl Gathered {
         key: &ObjectKey,
         origin: &Origin,
     ) {
+        if let Some(labels) = labels_origin(cx, at, kind) {
+            self.label_origins.insert((kind.clone(), key.clone()), labels);
+        }
         let Some(before) = self.origins.insert((kind.clone(), key.clone()), origin.clone()) else { return };
         // A file may replace an object of the cluster.
         if before.line().is_none() && origin.line().is_some() {
@@ -108,4 +113,21 @@ impl Gathered {
         let span = at.span();
         cx.report_span(span.start..span.start, diagnostic);
     }
+}
+
+/// Returns where the labels that policies see begin: those of the object, or of its pod template. Objects of a cluster
+/// have no lines.
+fn labels_origin(cx: &Context<'_>, at: &At<'_>, kind: &str) -> Option<Origin> {
+    let path: &[&str] = match kind {
+        "Namespace" | "Node" | "Pod" => &["metadata", "labels"],
+        "CronJob" => &["spec", "jobTemplate", "spec", "template", "metadata", "labels"],
+        _ => &["spec", "template", "metadata", "labels"],
+    };
+    fn below(cx: &Context<'_>, at: &At<'_>, path: &[&str]) -> Option<Origin> {
+        match path {
+            [] => Some(cx.origin(at)),
+            [key, rest @ ..] => below(cx, &at.get(key)?, rest),
+        }
+    }
+    if cx.text.is_of_cluster() { None } else { below(cx, at, path) }
 }

@@ -64,6 +64,8 @@ pub struct Loaded {
     pub ignored_rules: BTreeMap<(PolicyKey, Direction), Vec<Rule>>,
     /// Where each object begins, by kind and key. Cluster-scoped objects have an empty namespace.
     pub origins: BTreeMap<(Name, ObjectKey), Origin>,
+    /// Where the labels of namespaces, nodes, pods and pod templates begin, by kind and key, if they come from a file.
+    pub label_origins: BTreeMap<(Name, ObjectKey), Origin>,
     /// Ingresses and routes, by kind and key. Backends that don't exist are left out.
     pub routes: Vec<Route>,
     /// Pods and services that get no generated address.

@@ -231,8 +231,7 @@ fn connections_with_nodes_are_compared() {
 #[test]
 fn a_label_that_moves_pods_out_of_a_peer_is_the_cause() {
     let out = case(1, "label-moved");
-    let because =
-        "because Namespace shop: team=shop → store (crates/palisade/tests/cases/diff/label-moved/b/m.yaml:";
+    let because = "because Namespace shop: team=shop → store (crates/palisade/tests/cases/diff/label-moved/b/m.yaml:3)\n";
     assert!(out.starts_with(&format!("1 closed\n\n{because}")), "{out}");
     assert!(out.contains("  - shop/pod/web → data/pod/db  all\n") && !out.contains("NetworkPolicy"), "{out}");
 }

@@ -161,6 +161,17 @@ impl Comparison {
         EditedObject { kind, keys, origins: self.origins(kind, key), change }
     }
 
+    /// Returns where the labels of an edited object are after the change, or were before.
+    pub(crate) fn labels_origin(&self, object: &Labeled) -> Option<&Origin> {
+        let key = match object {
+            Labeled::Namespace(name) => (Name::from("Namespace"), ObjectKey::new("", name.clone())),
+            Labeled::Node(name) => (Name::from("Node"), ObjectKey::new("", name.clone())),
+            Labeled::Pods(workload) => (workload.kind.clone(), workload.key.clone()),
+        };
+        let [before, after] = &self.sides;
+        after.label_origins.get(&key).or_else(|| before.label_origins.get(&key))
+    }
+
     fn origins(&self, kind: &str, key: &ObjectKey) -> [Option<&Origin>; 2] {
         let key = (Name::from(kind), key.clone());
         [0, 1].map(|side: usize| self.sides[side].origins.get(&key))

@@ -49,7 +49,11 @@ pub(crate) fn edit(comparison: &Comparison, edit: &Edit) -> String {
     };
     // A label is where the object is after the change.
     let place = match edit {
-        Edit::Label { .. } | Edit::Ports(_) => {
+        Edit::Label { object: labeled, .. } => {
+            let at = comparison.labels_origin(labeled).or(object.origins[1]).or(object.origins[0]);
+            at.map(|at| escape::plain(&at.to_string()).into_owned())
+        }
+        Edit::Ports(_) => {
             object.origins[1].or(object.origins[0]).map(|at| escape::plain(&at.to_string()).into_owned())
         }
         _ => object.place(),
