@@ -18,7 +18,9 @@ use crate::{
     loaded::{Counts, Loaded, WorkloadLabels},
     missing_namespaces::warn_about_missing_namespaces,
     options::LoadOptions,
-    overlay, refused, routes,
+    overlay,
+    refused::Substitute,
+    routes,
     shared_addresses::warn_about_shared_addresses,
     workload::{POD_TEMPLATE_HASH, added_labels, deployment_of},
 };
@@ -106,7 +108,7 @@ pub(crate) fn assemble(
     );
     loaded.cluster.policies =
         std::mem::take(&mut gathered.policies).into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
-    refused::keep(&mut loaded, std::mem::take(&mut gathered.refused));
+    add_refused(&mut loaded, std::mem::take(&mut gathered.refused));
     add_undeclared_namespaces(&mut loaded.cluster);
     loaded.routes = routes::resolve(&mut gathered, &loaded.cluster, found);
     warn_about_shared_addresses(&loaded.cluster, &gathered.origins, found);
@@ -323,5 +325,17 @@ fn add_undeclared_namespaces(cluster: &mut Cluster) {
     let used: BTreeSet<Name> = pods.chain(policies).filter(|n| !n.is_empty()).cloned().collect();
     for name in used {
         cluster.namespaces.entry(name.clone()).or_insert_with(|| Namespace::new(name, &Labels::default()));
+    }
+}
+
+/// Adds what stands for refused policies, beside a valid policy of the same name.
+fn add_refused(loaded: &mut Loaded, refused: Vec<Substitute>) {
+    for (n, Substitute { mut refused, mut policy }) in refused.into_iter().enumerate() {
+        if loaded.cluster.policies.contains_key(&policy.key) {
+            policy.key.name = format!("{} (refused document {})", policy.key.name, n + 1).into();
+            refused.key = policy.key.clone();
+        }
+        loaded.cluster.policies.insert(policy.key.clone(), Arc::new(policy));
+        loaded.refused.push(refused);
     }
 }

@@ -6,7 +6,7 @@
 //!   can't be read, it isolates every pod of its namespace; if its namespace can't be read, every pod.
 //! * A cluster-wide policy keeps what it denies ([`cluster_wide::refused()`]).
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use palisade_policy::{Direction, Name, NamespaceMatch, Origin, Policy, PolicyKey, Selector};
 
@@ -15,7 +15,6 @@ use crate::{
     decode::Context,
     isolation,
     kinds::ResourceKind,
-    loaded::Loaded,
     printable::printable,
     scalar::Scalar,
     tree::{At, Value},
@@ -79,18 +78,6 @@ pub(crate) fn substitute(
         namespace.map_or_else(|| NamespaceMatch::Selected(Selector::everything()), NamespaceMatch::Named);
     let policy = isolation::isolation(key.clone(), namespaces, selector, &directions, Some(origin.clone()));
     Substitute { refused: RefusedPolicy { key, origin, effect }, policy }
-}
-
-/// Adds what stands for refused policies, beside a valid policy of the same name.
-pub(crate) fn keep(loaded: &mut Loaded, refused: Vec<Substitute>) {
-    for (n, Substitute { mut refused, mut policy }) in refused.into_iter().enumerate() {
-        if loaded.cluster.policies.contains_key(&policy.key) {
-            policy.key.name = format!("{} (refused document {})", policy.key.name, n + 1).into();
-            refused.key = policy.key.clone();
-        }
-        loaded.cluster.policies.insert(policy.key.clone(), Arc::new(policy));
-        loaded.refused.push(refused);
-    }
 }
 
 fn effect(selector: Option<&Selector>, namespace: Option<&Name>, directions: &[Direction]) -> String {

@@ -134,6 +134,18 @@ fn a_program_that_does_not_end_is_stopped_and_waiting_is_said() {
     let (code, _, err) = run(&mut with(programs.path(), "can web db:5432 -k x --render-timeout 60s"));
     assert_eq!(code, 2);
     assert!(err.contains("is larger than the limit of 64 MiB"), "{err}");
+
+    // What it leaves behind can't write on: its pipe is closed.
+    let marker = programs.path().join("ended");
+    let script =
+        format!("(trap '' PIPE; while echo x; do :; done 2>/dev/null; echo > {}) & exit 0", marker.display());
+    let programs = script_called("kubectl", &script);
+    run(&mut with(programs.path(), "can web db:5432 -k x"));
+    let ended = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        marker.exists()
+    });
+    assert!(ended, "the process that the program left behind still writes");
 }
 
 #[test]

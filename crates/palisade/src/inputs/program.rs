@@ -1,12 +1,13 @@
 //! Runs a program of the user's, within limits.
 //!
-//! Its output goes to files without a name, so that no thread has to read it (a lab must have a single thread when it
-//! enters its namespaces), and a program that it leaves behind blocks nothing.
+//! Its output is read from pipes without blocking, so that no thread has to do it (a lab must have a single thread when it
+//! enters its namespaces). A program that it leaves behind can't write on: once the pipes are closed, it is stopped by a
+//! signal. It blocks nothing either, since only what is there when the program ends is read.
 
 use std::{
     env, fmt,
-    fs::File,
-    io::{Read as _, Seek as _},
+    io::{self, Read},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -14,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::output;
 
@@ -24,7 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The most that is shown of what a program writes to its standard error, in bytes.
-const MESSAGES: u64 = 64 << 10;
+const MESSAGES: usize = 64 << 10;
+
+/// How much is read from a pipe at once, in bytes. It is the size of a pipe on Linux.
+const CHUNK: usize = 64 << 10;
 
 /// Limits of a program.
 #[derive(Clone, Copy, Debug)]
@@ -85,41 +90,43 @@ impl Program {
     /// # Errors
     /// When it can't be run, fails, or exceeds a limit.
     pub(super) fn output(&self, limits: Limits) -> Result<Vec<u8>> {
-        let (mut out, mut messages) = (tempfile::tempfile()?, tempfile::tempfile()?);
         let mut command = Command::new(&self.path);
-        command.args(&self.arguments).stdin(Stdio::null());
-        command.stdout(out.try_clone()?).stderr(messages.try_clone()?);
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("can't run `{self}`"))?;
-        let ended = self.wait(&mut child, &out, limits);
+        let mut out = Pipe::new(child.stdout.take())?;
+        let mut messages = Pipe::new(child.stderr.take())?;
+        let ended = self.wait(&mut child, &mut out, &mut messages, limits);
         if ended.is_err() {
             // It may have ended by itself in the meantime.
             _ = child.kill();
             _ = child.wait();
         }
-        self.pass_on(&mut messages)?;
+        self.pass_on(&messages.read);
         let status = ended?;
         if !status.success() {
             bail!("`{self}` failed ({status})");
         }
-        let mut bytes = Vec::new();
-        out.rewind()?;
-        out.take(limits.bytes)
-            .read_to_end(&mut bytes)
-            .with_context(|| format!("can't read the output of `{self}`"))?;
-        Ok(bytes)
+        Ok(out.read)
     }
 
-    /// Waits until the program ends or exceeds a limit.
-    fn wait(&self, child: &mut Child, out: &File, limits: Limits) -> Result<ExitStatus> {
+    /// Reads the output until the program ends or exceeds a limit.
+    fn wait(
+        &self,
+        child: &mut Child,
+        out: &mut Pipe<impl Read>,
+        messages: &mut Pipe<impl Read>,
+        limits: Limits,
+    ) -> Result<ExitStatus> {
         let began = Instant::now();
         let (mut pause, mut said) = (Duration::from_millis(1), false);
         loop {
+            // Asked before the pipes are read, so that all that it wrote is read after it ended.
             let ended = child.try_wait().with_context(|| format!("can't wait for `{self}`"))?;
-            if out.metadata()?.len() > limits.bytes {
+            let context = || format!("can't read the output of `{self}`");
+            let more = out.read(usize::MAX).with_context(context)?
+                | messages.read(MESSAGES).with_context(context)?;
+            if out.read.len() as u64 > limits.bytes {
                 bail!("the output of `{self}` is larger than the limit of {} MiB", limits.bytes >> 20);
-            }
-            if let Some(status) = ended {
-                return Ok(status);
             }
             let taken = began.elapsed();
             if taken >= limits.time {
@@ -132,18 +139,52 @@ impl Program {
                 output::note(&format!("waiting for `{self}` …\n"));
                 said = true;
             }
-            thread::sleep(pause);
-            pause = (pause * 2).min(PAUSE);
+            match ended {
+                _ if more => pause = Duration::from_millis(1),
+                Some(status) => return Ok(status),
+                None => {
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(PAUSE);
+                }
+            }
         }
     }
 
-    fn pass_on(&self, messages: &mut File) -> Result<()> {
-        let mut bytes = Vec::new();
-        messages.rewind()?;
-        messages.take(MESSAGES).read_to_end(&mut bytes)?;
-        let text = String::from_utf8_lossy(&bytes);
+    fn pass_on(&self, messages: &[u8]) {
+        let text = String::from_utf8_lossy(messages);
         text.lines().for_each(|line| output::note(&format!("{}: {line}\n", self.name)));
-        Ok(())
+    }
+}
+
+/// The reading end of a pipe, and what was read from it.
+struct Pipe<R> {
+    end: R,
+    read: Vec<u8>,
+}
+
+impl<R: Read + AsFd> Pipe<R> {
+    fn new(end: Option<R>) -> Result<Self> {
+        let end = end.context("the program has no pipe")?;
+        fcntl(&end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("can't set up a pipe")?;
+        Ok(Self { end, read: Vec::new() })
+    }
+}
+
+impl<R: Read> Pipe<R> {
+    /// Reads a part of what is there, and keeps at most `limit` bytes. Returns whether anything was there.
+    fn read(&mut self, limit: usize) -> io::Result<bool> {
+        let mut chunk = [0; CHUNK];
+        match self.end.read(&mut chunk) {
+            Ok(count) => {
+                let kept = count.min(limit.saturating_sub(self.read.len()));
+                self.read.extend_from_slice(&chunk[..kept]);
+                Ok(count > 0)
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
