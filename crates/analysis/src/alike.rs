@@ -19,7 +19,8 @@ use palisade_policy::{
 
 use crate::{
     numbering::Numbering,
-    space::{AddressSpace, BlockSet},
+    places::{Place, Places},
+    space::AddressSpace,
 };
 
 /// How two ends are related, as far as decisions depend on it.
@@ -60,6 +61,7 @@ pub struct Alike<'c> {
     /// The selectors of nodes that policies have, each once.
     nodes: Vec<Selector>,
     space: AddressSpace,
+    places: Places,
     /// The keys that the selectors of pods refer to.
     keys: HashSet<Name>,
     /// Which selectors match pods with these labels, by namespace.
@@ -78,7 +80,7 @@ impl std::fmt::Debug for Alike<'_> {
 struct Class {
     owner: Owner,
     family: Family,
-    address: Address,
+    place: Place,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,12 +92,6 @@ enum Owner {
     /// A node, by the selectors that match it.
     Node(u32),
     External,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Address {
-    /// The blocks that contain it.
-    Blocks(BlockSet),
 }
 
 impl<'c> Alike<'c> {
@@ -120,6 +116,7 @@ impl<'c> Alike<'c> {
             cluster,
             keys: keys.collect(),
             space: AddressSpace::new(blocks.values().iter().map(IpBlock::ranges)),
+            places: Places::default(),
             pods: pods.values().to_vec(),
             nodes: nodes.values().to_vec(),
             matched: HashMap::new(),
@@ -139,12 +136,12 @@ impl<'c> Alike<'c> {
             Endpoint::External(_) => Owner::External,
         };
         let address = end.address();
-        let class = Class { owner, family: Family::of(address), address: self.address(address) };
+        let class = Class { owner, family: Family::of(address), place: self.place(address) };
         self.all.number(class)
     }
 
-    fn address(&self, address: IpAddr) -> Address {
-        Address::Blocks(self.space.set_of(address))
+    fn place(&mut self, address: IpAddr) -> Place {
+        self.places.of(&self.space, &self.cluster.addressing, address)
     }
 
     fn pod(&mut self, key: &ObjectKey) -> Owner {

@@ -1,15 +1,19 @@
 //! Peer classes of a whole cluster: sets of addresses that no policy distinguishes.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use palisade_policy::{
-    Cluster, Direction, Family, IpBlock, IpRange, Labels, Name, Namespace, NamespaceMatch, Node, Peer, Pod,
-    PodMatch, PortMatch, Protocol, Selector,
+    Addressing, Cluster, Direction, Family, IpBlock, IpRange, Labels, Name, Namespace, NamespaceMatch, Node,
+    Peer, Pod, PodMatch, PortMatch, Protocol, Selector,
 };
 
 use crate::{
     hypothetical::{NO_NAME, unheld_address, unknown_pod},
     numbering::Numbering,
+    places::{Place, PlaceId, Places},
     space::{AddressSpace, BlockSet},
 };
 
@@ -43,7 +47,7 @@ pub(crate) enum AddressOwner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Class {
     pub(crate) owner: AddressOwner,
-    pub(crate) set: BlockSet,
+    pub(crate) place: Place,
 }
 
 /// What policies refer to.
@@ -93,6 +97,7 @@ impl Mentions {
 pub(crate) struct Classes {
     mentions: Mentions,
     pub(crate) space: AddressSpace,
+    pub(crate) places: Places,
     identities: Numbering<Identity>,
     by_namespace: HashMap<Name, Vec<IdentityId>>,
     all: Numbering<Class>,
@@ -115,6 +120,7 @@ impl Classes {
         let cuts = mentions.blocks.values().iter().map(IpBlock::ranges).chain(filter_ranges.iter().cloned());
         Self {
             space: AddressSpace::new(cuts),
+            places: Places::default(),
             mentions,
             identities: Numbering::default(),
             by_namespace: HashMap::new(),
@@ -143,7 +149,7 @@ impl Classes {
         self.unknown = Some(namespace.clone());
         let classes = Family::BOTH.map(|family| {
             let set = self.space.set_of(unheld_address(&self.space, family));
-            self.class(AddressOwner::Pod(identity), set)
+            self.class(AddressOwner::Pod(identity), Place::In(set))
         });
         (pod, namespace, classes)
     }
@@ -173,12 +179,21 @@ impl Classes {
         AddressOwner::Node(number)
     }
 
-    /// Returns the class of the addresses of an owner in the blocks of `set`.
-    pub(crate) fn class(&mut self, owner: AddressOwner, set: BlockSet) -> ClassId {
+    /// Returns the class of an address of an owner.
+    pub(crate) fn class_at(&mut self, owner: AddressOwner, addressing: &Addressing, at: IpAddr) -> ClassId {
+        let place = self.places.of(&self.space, addressing, at);
+        self.class(owner, place)
+    }
+
+    /// Returns the class of the addresses of an owner that lie in `place`.
+    pub(crate) fn class(&mut self, owner: AddressOwner, place: Place) -> ClassId {
         let before = self.all.values().len();
-        let id = self.all.number(Class { owner, set });
+        let id = self.all.number(Class { owner, place });
         if id as usize == before {
-            self.of_set.entry(set).or_default().push(id);
+            // The blocks of an unknown address are considered apart from the other peers.
+            if let Place::In(set) = place {
+                self.of_set.entry(set).or_default().push(id);
+            }
             match owner {
                 AddressOwner::Pod(identity) => self.of_identity[identity as usize].push(id),
                 AddressOwner::Node(labels) => self.of_node_labels[labels as usize].push(id),
@@ -193,6 +208,20 @@ impl Classes {
         self.all.values().len()
     }
 
+    /// Returns the classes of unknown addresses with their places, sorted.
+    pub(crate) fn unknown_places(&self) -> Vec<(ClassId, PlaceId)> {
+        let unknown = |(id, class): (ClassId, &Class)| match class.place {
+            Place::In(_) => None,
+            Place::OneOf(place) => Some((id, place)),
+        };
+        (0..).zip(self.all.values()).filter_map(unknown).collect()
+    }
+
+    /// Returns the sets of blocks that contain a block of some policy.
+    pub(crate) fn sets_with(&self, block: &IpBlock) -> &[BlockSet] {
+        self.mentions.blocks.find(block).map_or(&[], |number| self.space.sets_with(number as usize))
+    }
+
     /// Returns the named ports of a class of pods; none for other classes.
     pub(crate) fn ports(&self, class: ClassId) -> &[(Name, Protocol, u16)] {
         match self.all.get(class).owner {
@@ -201,13 +230,13 @@ impl Classes {
         }
     }
 
-    /// Returns the classes that match a peer.
+    /// Returns the classes that match a peer; for a block, only classes of known addresses.
     pub(crate) fn held_by(&self, peer: &Peer, cluster: &Cluster) -> Vec<ClassId> {
         match peer {
             Peer::Pods(choice) => self.pods(choice, cluster),
             Peer::Block(block) => {
-                let Some(number) = self.mentions.blocks.find(block) else { return Vec::new() };
-                self.in_block(number as usize)
+                let of_sets = self.sets_with(block).iter().filter_map(|set| self.of_set.get(set));
+                of_sets.flatten().copied().collect()
             }
             Peer::Nodes(selector) => {
                 let nodes = self.node_labels.values().iter().zip(&self.of_node_labels);
@@ -218,16 +247,6 @@ impl Classes {
                     .collect()
             }
         }
-    }
-
-    fn in_block(&self, number: usize) -> Vec<ClassId> {
-        self.space
-            .sets_with(number)
-            .iter()
-            .filter_map(|set| self.of_set.get(set))
-            .flatten()
-            .copied()
-            .collect()
     }
 
     fn pods(&self, choice: &PodMatch, cluster: &Cluster) -> Vec<ClassId> {

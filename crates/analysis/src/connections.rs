@@ -4,6 +4,8 @@
 //! is not listed. Host-network pods count as their node (G-4). Connections without a pod at either end are not listed,
 //! since no policy applies to them.
 
+mod undecided;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use palisade_policy::{Cluster, Direction, Family, IpRange, Name, ObjectKey, Phase, Pod, Traffic};
@@ -17,6 +19,8 @@ use crate::{
     reach::{Reach, Scan, Unit, UnitTrafficKey},
     traffics::{Cell, TrafficId},
 };
+
+pub use undecided::UndecidedEdge;
 
 /// The connections that one end may open to another; or that it may not, if denied connections were requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,10 @@ pub struct Connections {
     pub(crate) visible: Vec<Traffic>,
     /// The first number with the same visible traffic, by [`TrafficId`].
     pub(crate) same_visible: Vec<TrafficId>,
+    /// Whether denied connections were requested.
+    denied: bool,
+    /// The requested traffic.
+    requested: Option<Traffic>,
     /// The visible forwarded traffic of each group, and its routes.
     forwarding: HashMap<UnitGroupId, VisibleForwarding>,
     blocked: Vec<BlockedTraffic>,
@@ -72,12 +80,24 @@ pub struct Connections {
 #[derive(Debug)]
 struct VisibleForwarding {
     traffic: [Option<Traffic>; 2],
+    undecided: [Option<Traffic>; 2],
     exact: bool,
     through: Vec<usize>,
 }
 
-/// The traffic between pairs of groups, and whether every pair of their units may send it.
-type Sums = HashMap<(UnitGroupId, UnitGroupId), (Cell, bool)>;
+/// The traffic between two ends.
+#[derive(Clone, Copy, Debug)]
+struct PairTraffic {
+    /// What is allowed wherever unknown addresses lie.
+    certain: Cell,
+    /// What is allowed for some of their possible values.
+    possible: Cell,
+    /// Whether every pair of units may send it.
+    exact: bool,
+}
+
+/// The traffic between pairs of groups.
+type Sums = HashMap<(UnitGroupId, UnitGroupId), PairTraffic>;
 
 #[derive(Debug)]
 enum Groups {
@@ -121,6 +141,8 @@ impl Connections {
         Self {
             same_visible: same.collect(),
             visible,
+            denied: options.only_denied,
+            requested: options.traffic.clone(),
             reach,
             ends,
             groups,
@@ -178,7 +200,7 @@ impl Connections {
         if matches!(self.ends[from].end, ConnectionEnd::IngressController(_)) {
             return self.forwarded(from, to).into_iter().flatten();
         }
-        let edges = match self.cell(from, to) {
+        let edges = match self.pair(from, to).map(|pair| (self.decided(&pair), pair.exact)) {
             Some(([Some(v4), Some(v6)], exact))
                 if self.same_visible[v4 as usize] == self.same_visible[v6 as usize] =>
             {
@@ -210,14 +232,19 @@ impl Connections {
         &self.visible
     }
 
-    /// Returns the traffic between two ends, by family, as indexes into [`Self::sets`]; `None` if there are no
-    /// connections.
-    pub(crate) fn ids(&self, from: usize, to: usize) -> Option<Cell> {
-        self.cell(from, to).map(|(cell, _)| cell)
+    /// Returns the traffic between two ends, certain and possible, by family, as indexes into [`Self::sets`]; `None` if
+    /// there are no connections.
+    pub(crate) fn ids(&self, from: usize, to: usize) -> Option<[Cell; 2]> {
+        self.pair(from, to).map(|pair| [pair.certain, pair.possible])
     }
 
-    /// Returns what the rules of one direction allow between two ends: those of `from` for egress, those of `to` for
-    /// ingress. `None` if the ends don't share the family, or if an end has different kinds of addresses.
+    /// Returns what is certain: what is allowed wherever unknown addresses lie, or else what is denied wherever they lie.
+    fn decided(&self, pair: &PairTraffic) -> Cell {
+        if self.denied { pair.possible } else { pair.certain }
+    }
+
+    /// Returns what the rules of one direction allow between two ends, wherever unknown addresses lie: those of `from` for
+    /// egress, those of `to` for ingress. `None` if the ends don't share the family, or if an end has different kinds of addresses.
     pub(crate) fn allowed_by_rules_of(
         &self,
         from: usize,
@@ -235,8 +262,8 @@ impl Connections {
         Some(self.reach.traffic(if direction == Direction::Egress { sent } else { received }))
     }
 
-    /// Returns what one end may send to another, and whether all pairs may; `None` if there are no such pairs.
-    fn cell(&self, from: usize, to: usize) -> Option<(Cell, bool)> {
+    /// Returns what one end may send to another; `None` if there are no such pairs.
+    fn pair(&self, from: usize, to: usize) -> Option<PairTraffic> {
         let (source, target) = (&self.ends[from], &self.ends[to]);
         if (from == to && source.placement.pods < 2) || !are_connected(source, target) {
             return None;
@@ -244,15 +271,16 @@ impl Connections {
         match &self.groups {
             Groups::Equivalent(firsts) => {
                 let unit = |end: &PlacedEnd| &self.reach.units[firsts[end.group as usize] as usize];
-                Some((unit_cell(&self.reach, source, unit(source), unit(target)), true))
+                Some(pair_of_units(&self.reach, source, unit(source), unit(target)))
             }
             Groups::Summed(_, sums) => sums.get(&(source.group, target.group)).copied(),
         }
     }
 
-    /// Returns what can compute the traffic of many pairs.
+    /// Returns what can compute the traffic of many pairs, as far as it is decided.
     pub(crate) fn cells(&self) -> Cells<'_> {
-        Cells { connections: self, scan: self.reach.scan(), from: 0 }
+        let scan = if self.denied { self.reach.possible_scan() } else { self.reach.scan() };
+        Cells { connections: self, scan, from: 0 }
     }
 
     /// Returns the units of an end. The ingress controller has none.
@@ -318,7 +346,10 @@ impl<'a> Cells<'a> {
                 Some((all.reach.cell_from_own_node(unit(*from)?, unit(to)?), true))
             }
             Groups::Equivalent(_) => Some((scan.cell(all.units_of(to).next()?, &all.reach.traffics), true)),
-            Groups::Summed(_, sums) => sums.get(&(source.group, target.group)).copied(),
+            Groups::Summed(_, sums) => {
+                let pair = sums.get(&(source.group, target.group))?;
+                Some((all.decided(pair), pair.exact))
+            }
         }
     }
 }
@@ -340,12 +371,13 @@ fn is_subject_to_policies(from: &PlacedEnd, to: &PlacedEnd) -> bool {
 }
 
 /// Returns what one unit of `from` may send to another unit.
-fn unit_cell(reach: &Reach, from: &PlacedEnd, source: &Unit, target: &Unit) -> Cell {
-    if matches!(from.end, ConnectionEnd::OwnNode(_)) {
-        reach.cell_from_own_node(source, target)
-    } else {
-        reach.cell(source, target)
-    }
+fn pair_of_units(reach: &Reach, from: &PlacedEnd, source: &Unit, target: &Unit) -> PairTraffic {
+    let own_node = matches!(from.end, ConnectionEnd::OwnNode(_));
+    let certain =
+        if own_node { reach.cell_from_own_node(source, target) } else { reach.cell(source, target) };
+    let known = own_node || !reach.has_unknown_places();
+    let possible = if known { certain } else { reach.possible_cell(source, target) };
+    PairTraffic { certain, possible, exact: true }
 }
 
 /// Computes the total traffic between the units of ends. `O(units²)`.
@@ -356,7 +388,8 @@ fn sums(reach: &mut Reach, groups: &[UnitGroup], ends: &[PlacedEnd]) -> Sums {
             if !is_subject_to_policies(from, to) {
                 continue;
             }
-            let mut found: [BTreeSet<TrafficId>; 2] = Default::default();
+            let (mut certain, mut possible): ([BTreeSet<TrafficId>; 2], [BTreeSet<TrafficId>; 2]) =
+                Default::default();
             for (source, pods) in &groups[from.group as usize].units {
                 for (target, placement) in &groups[to.group as usize].units {
                     // Without another pod in the end, the traffic between two such pods is as good as any: the end
@@ -366,19 +399,22 @@ fn sums(reach: &mut Reach, groups: &[UnitGroup], ends: &[PlacedEnd]) -> Sums {
                         continue;
                     }
                     let unit = |id: u32| &reach.units[id as usize];
-                    let cell = unit_cell(reach, from, unit(*source), unit(*target));
-                    found.iter_mut().zip(cell).for_each(|(found, id)| found.extend(id));
+                    let pair = pair_of_units(reach, from, unit(*source), unit(*target));
+                    certain.iter_mut().zip(pair.certain).for_each(|(found, id)| found.extend(id));
+                    possible.iter_mut().zip(pair.possible).for_each(|(found, id)| found.extend(id));
                 }
             }
-            let exact = found.iter().all(|ids| ids.len() < 2);
-            let cell = found.map(|ids| {
+            let exact = certain.iter().all(|ids| ids.len() < 2);
+            let mut sum = |ids: &BTreeSet<TrafficId>| {
                 let all = ids.iter().map(|id| reach.traffic(*id)).fold(None, |sum: Option<Traffic>, t| {
                     Some(sum.map_or_else(|| t.clone(), |sum| sum.union(t)))
                 });
                 all.map(|all| reach.traffics.id(all))
-            });
-            if cell != [None, None] {
-                sums.insert((from.group, to.group), (cell, exact));
+            };
+            let certain = certain.each_ref().map(&mut sum);
+            let possible = possible.each_ref().map(&mut sum);
+            if certain != [None, None] {
+                sums.insert((from.group, to.group), PairTraffic { certain, possible, exact });
             }
         }
     }
@@ -469,8 +505,8 @@ fn forwarding(
         }
         let traffic = if options.only_denied { &forwarding.denied } else { &forwarding.allowed };
         let through = forwarding.through(traffic);
-        let traffic = traffic.clone();
-        visible.insert(end.group, VisibleForwarding { traffic, exact: forwarding.exact, through });
+        let (traffic, undecided) = (traffic.clone(), forwarding.undecided.clone());
+        visible.insert(end.group, VisibleForwarding { traffic, undecided, exact: forwarding.exact, through });
     }
     (visible, blocked)
 }

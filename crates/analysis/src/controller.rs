@@ -100,6 +100,8 @@ pub(crate) struct UnitForwarding {
     pub(crate) required: Cell,
     /// The part of it that policies allow.
     pub(crate) allowed: Cell,
+    /// The same with what they allow for some possible values of unknown addresses.
+    pub(crate) possible: Cell,
     /// Whether it differs between the pods of the controller.
     pub(crate) mixed: bool,
 }
@@ -111,6 +113,8 @@ pub(crate) struct GroupForwarding {
     pub(crate) allowed: [Option<Traffic>; 2],
     /// The traffic that routes require and policies deny.
     pub(crate) denied: [Option<Traffic>; 2],
+    /// The traffic that routes require and unknown addresses decide about.
+    pub(crate) undecided: [Option<Traffic>; 2],
     /// Whether every pod of the controller may send all of it to every pod of the group.
     pub(crate) exact: bool,
     /// The forwarded traffic of each route.
@@ -131,8 +135,13 @@ impl GroupForwarding {
                 continue;
             };
             let (required, allowed) = (traffic(required), traffic(allowed));
-            let denied = required.difference(&allowed);
-            for (sum, more) in [(&mut self.allowed[family], allowed), (&mut self.denied[family], denied)] {
+            let possible = forwarding.possible[family].map_or_else(|| allowed.clone(), &traffic);
+            let (denied, undecided) = (required.difference(&possible), possible.difference(&allowed));
+            for (sum, more) in [
+                (&mut self.allowed[family], allowed),
+                (&mut self.denied[family], denied),
+                (&mut self.undecided[family], undecided),
+            ] {
                 *sum = Some(sum.take().map_or_else(|| more.clone(), |sum| sum.union(&more)));
             }
         }
@@ -150,7 +159,8 @@ impl GroupForwarding {
 
     /// Restricts it to this traffic.
     pub(crate) fn restricted(mut self, only: &Traffic) -> Self {
-        for traffic in self.allowed.iter_mut().chain(&mut self.denied).flatten() {
+        let all = self.allowed.iter_mut().chain(&mut self.denied).chain(&mut self.undecided);
+        for traffic in all.flatten() {
             *traffic = traffic.intersection(only);
         }
         self

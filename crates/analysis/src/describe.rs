@@ -16,6 +16,7 @@ use crate::{
     end::ConnectionEnd,
     exposure::{Exposure, ExposureOptions, Subject, exposure},
     families::Families,
+    judge::{AddressQuestion, Judge, Questions},
     query::{ConnectionsOptions, EndFilter},
     representative::Representatives,
 };
@@ -50,6 +51,10 @@ pub struct Side {
     pub policies: Vec<PolicyEffect>,
     /// The ends that the pods can reach, or that can reach them, by the policies of both ends. Sorted by end.
     pub peers: Vec<PeerTraffic>,
+    /// The same for traffic that is allowed for some possible values of unknown addresses and denied for others.
+    pub undecided: Vec<PeerTraffic>,
+    /// The rules that ask for these addresses, sorted.
+    pub questions: Vec<AddressQuestion>,
     /// The traffic that routes forward to these pods and policies deny.
     pub blocked: Vec<BlockedForwarding>,
     /// The traffic that is allowed with addresses of the public internet, by IP family. A family is absent if no such
@@ -138,8 +143,12 @@ pub fn describe(
     };
     let sent = Connections::new(cluster, &ConnectionsOptions { from: filter(), ..options.clone() });
     let received = Connections::new(cluster, &ConnectionsOptions { to: filter(), ..options });
-    let describer =
-        Describer { cluster, representatives: Representatives::new(cluster), answers: [&sent, &received] };
+    let describer = Describer {
+        cluster,
+        representatives: Representatives::new(cluster),
+        judge: Judge::new(cluster),
+        answers: [&sent, &received],
+    };
     let parts = sent.ends().enumerate().filter(|(_, end)| pods.iter().any(|pod| end.holds_pod(pod)));
     Description { parts: parts.map(|(at, end)| describer.part(at, end)).collect() }
 }
@@ -147,6 +156,7 @@ pub fn describe(
 struct Describer<'c> {
     cluster: &'c Cluster,
     representatives: Representatives<'c>,
+    judge: Judge<'c>,
     /// The connections from the pods, and those to the pods.
     answers: [&'c Connections; 2],
 }
@@ -173,6 +183,7 @@ impl Describer<'_> {
                 peers.push(PeerTraffic { end, families: edge.families, traffic, through });
             }
         }
+        let (undecided, questions) = self.undecided(at, direction, answer);
         let policies = self.policies(at, end, direction, answer);
         let isolated = policies.iter().any(|p| p.tier == Tier::Developer);
         let internet = internet(answer, at, direction);
@@ -184,7 +195,32 @@ impl Describer<'_> {
             through: b.through.clone(),
         });
         let blocked = blocked.collect();
-        Side { direction, isolated, policies, peers, blocked, internet, exposure }
+        Side { direction, isolated, policies, peers, undecided, questions, blocked, internet, exposure }
+    }
+
+    /// Returns the traffic with each end that depends on unknown addresses, and the rules that ask for them.
+    fn undecided(
+        &self,
+        at: usize,
+        direction: Direction,
+        answer: &Connections,
+    ) -> (Vec<PeerTraffic>, Vec<AddressQuestion>) {
+        let mut asking = Questions::new(self.cluster, answer);
+        let (mut found, mut questions): (Vec<PeerTraffic>, Vec<AddressQuestion>) = Default::default();
+        for other in 0..answer.ends().len() {
+            let (from, to) = if direction == Direction::Egress { (at, other) } else { (other, at) };
+            for edge in answer.undecided_between(from, to) {
+                for question in asking.of(&edge) {
+                    if !questions.contains(&question) {
+                        questions.push(question);
+                    }
+                }
+                let (end, through) = (answer.end(other).clone(), Vec::new());
+                found.push(PeerTraffic { end, families: edge.families, traffic: edge.traffic, through });
+            }
+        }
+        questions.sort_by_cached_key(AddressQuestion::place);
+        (found, questions)
     }
 
     /// Returns the effects of each policy on connections with each end.
@@ -206,7 +242,12 @@ impl Describer<'_> {
             let (from, to) = if direction == Direction::Egress { (end, peer) } else { (peer, end) };
             for family in Family::BOTH {
                 let Some((source, target)) = self.representatives.pair(from, to, family) else { continue };
-                let whole = self.representatives.walk(&source, &target, direction, &Traffic::all());
+                let placed = self.judge.placed(&source, &target, direction);
+                let walks = placed.iter().map(|(source, target)| {
+                    self.representatives.walk(source, target, direction, &Traffic::all())
+                });
+                let walks: Vec<Walk> = walks.collect();
+                let Some(whole) = walks.first() else { continue };
                 for step in &whole.policies {
                     let place = found.iter().position(|p| p.policy == step.policy).unwrap_or_else(|| {
                         let (policy, origin) = (step.policy.clone(), step.origin.clone());
@@ -214,7 +255,7 @@ impl Describer<'_> {
                         found.len() - 1
                     });
                     for action in [Action::Accept, Action::Deny, Action::Pass] {
-                        if let Some((matches, alone)) = effect(&whole, step, action) {
+                        if let Some((matches, alone)) = certain_effect(&walks, &step.policy, action) {
                             let families = Families { v4: family == Family::V4, v6: family == Family::V6 };
                             let end = peer.clone();
                             add_effect(
@@ -265,6 +306,18 @@ fn internet(answer: &Connections, at: usize, direction: Direction) -> Vec<Intern
         Some(InternetTraffic { family, all, some })
     };
     Family::BOTH.into_iter().filter_map(of_family).collect()
+}
+
+/// As [`effect`], for what is the same in all walks.
+fn certain_effect(walks: &[Walk], policy: &PolicyKey, action: Action) -> Option<(Traffic, Traffic)> {
+    let effects = walks.iter().map(|walk| {
+        let step = walk.policies.iter().find(|step| step.policy == *policy)?;
+        effect(walk, step, action)
+    });
+    let both =
+        |(a, b): (Traffic, Traffic), (c, d): (Traffic, Traffic)| (a.intersection(&c), b.intersection(&d));
+    let certain = effects.reduce(|a, b| Some(both(a?, b?))).flatten()?;
+    (!certain.0.is_none()).then_some(certain)
 }
 
 /// Returns the traffic that a policy's rules with this action match, and the part of it that no other policy of its

@@ -24,6 +24,7 @@ mod joined;
 mod made_up;
 mod policies;
 mod presence;
+mod undecided;
 
 use palisade_policy::{Cluster, Pod};
 
@@ -34,6 +35,7 @@ pub use change::{
 
 use crate::{connections::Connections, controller::ControllerRoutes, end::ConnectionEnd};
 pub use policies::changed_policies;
+pub use undecided::UndecidedChange;
 
 use compare::Comparison;
 
@@ -84,6 +86,7 @@ fn compare(before: DiffSide<'_>, after: DiffSide<'_>, future_pods: bool) -> Diff
         dns: dns::dns_changes(&comparison.finder, &comparison.answers, &comparison.ends),
         has_pods: clusters.iter().any(|cluster| cluster.pods.values().any(Pod::is_running)),
         blocked: newly_blocked(&comparison.answers),
+        undecided: comparison.undecided_changes(),
         changes,
         policies,
     }

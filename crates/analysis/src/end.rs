@@ -60,23 +60,25 @@ pub struct NodeAddresses {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Addresses of one family that no policy distinguishes.
+/// External addresses of one family that no policy distinguishes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExternalRanges {
     /// The family.
     pub family: Family,
-    /// The ranges: sorted, disjoint, not adjacent.
+    /// The ranges, without any address of a pod or node and without the ranges from which pods get their addresses:
+    /// sorted, disjoint, not adjacent. There may be as many as pods.
     pub ranges: Vec<IpRange>,
+    /// The same with these addresses, for people: what policies distinguish.
+    pub spanned: Vec<IpRange>,
 }
 
 impl ExternalRanges {
-    /// Returns whether this is the whole address space of the family, because no policy distinguishes external
-    /// addresses.
+    /// Returns whether these are all external addresses of the family, because no policy distinguishes any.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         let all = palisade_policy::address::max_number(self.family);
         let number = palisade_policy::address::to_number;
-        matches!(self.ranges[..], [r] if number(r.first) == 0 && number(r.last) == all)
+        matches!(self.spanned[..], [r] if number(r.first) == 0 && number(r.last) == all)
     }
 }
 
@@ -171,7 +173,7 @@ impl fmt::Display for ConnectionEnd {
                 f.write_str("node ")?;
                 list(f, &nodes.iter().map(|n| &n.name).collect::<Vec<_>>())
             }
-            Self::External(e) => list(f, &e.ranges),
+            Self::External(e) => list(f, &e.spanned),
             Self::IngressController(_) => f.write_str("{ingress-controller}"),
         }
     }

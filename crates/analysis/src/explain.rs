@@ -5,6 +5,8 @@ use palisade_policy::{
     walk::{Decider, Walk, walk},
 };
 
+use crate::judge::{AddressQuestion, Judge, bounds};
+
 /// The walks of both directions, and their result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -16,8 +18,14 @@ pub struct Explanation {
     pub egress: Walk,
     /// The walk through the policies of the destination.
     pub ingress: Walk,
-    /// The requested traffic, divided by what decides it in each direction. The parts are disjoint and not empty.
+    /// The requested traffic that is decided, divided by what decides it in each direction. The parts are disjoint and not
+    /// empty.
     pub parts: Vec<DecidedTraffic>,
+    /// The requested traffic whose verdict depends on an address that is not known. The walks show it at one of the
+    /// possible addresses.
+    pub undecided: Traffic,
+    /// The rules that ask for the address.
+    pub questions: Vec<AddressQuestion>,
 }
 
 /// Traffic with the same verdict for the same reasons.
@@ -33,7 +41,8 @@ pub struct DecidedTraffic {
     pub ingress: (Verdict, Decider),
 }
 
-/// Explains connections from `source` to `destination`, for the traffic in `requested`. `O(policies × rules)`.
+/// Explains connections from `source` to `destination`, for the traffic in `requested`. `O(policies × rules)`, times the
+/// regions of the policies' blocks if an address is unknown.
 #[must_use]
 pub fn explain(
     cluster: &Cluster,
@@ -42,12 +51,27 @@ pub fn explain(
     through_service: bool,
     requested: &Traffic,
 ) -> Explanation {
-    let [egress, ingress] = Direction::BOTH
-        .map(|direction| walk(cluster, source, destination, through_service, direction, requested));
+    let judge = Judge::new(cluster);
+    let walks = Direction::BOTH
+        .map(|direction| judge.walks(source, destination, through_service, direction, requested));
+    let [sent, received] = walks.each_ref().map(|walks| bounds(walks));
+    let undecided = sent.1.intersection(&received.1).difference(&sent.0.intersection(&received.0));
+    let questions = if undecided.is_none() {
+        Vec::new()
+    } else {
+        let of = |direction| judge.questions(source, destination, direction, &undecided);
+        Direction::BOTH.into_iter().flat_map(of).collect()
+    };
+    let first = |walks: Vec<Walk>, direction| {
+        let known = || walk(cluster, source, destination, through_service, direction, requested);
+        walks.into_iter().next().unwrap_or_else(known)
+    };
+    let [sending, receiving] = walks;
+    let (egress, ingress) = (first(sending, Direction::Egress), first(receiving, Direction::Ingress));
     let mut parts = Vec::new();
     for e in &egress.parts {
         for i in &ingress.parts {
-            let traffic = e.traffic.intersection(&i.traffic);
+            let traffic = e.traffic.intersection(&i.traffic).difference(&undecided);
             if !traffic.is_none() {
                 let allowed = e.verdict.is_allow() && i.verdict.is_allow();
                 parts.push(DecidedTraffic {
@@ -59,5 +83,6 @@ pub fn explain(
             }
         }
     }
-    Explanation { source: source.clone(), destination: destination.clone(), egress, ingress, parts }
+    let (source, destination) = (source.clone(), destination.clone());
+    Explanation { source, destination, egress, ingress, parts, undecided, questions }
 }

@@ -223,17 +223,22 @@ impl Ends {
     fn externals(&mut self, reach: &Reach) {
         for family in Family::BOTH {
             let rows = reach.rows_in_use(family);
-            let mut found: HashMap<(&[usize], SpecialTraffic), Equivalent<IpRange>> = HashMap::new();
+            let mut found: HashMap<(&[usize], SpecialTraffic), Equivalent<CutRange>> = HashMap::new();
             for (id, unit) in others(reach) {
-                let Members::External { family: of, ranges, filter_ranges } = &unit.members else { continue };
+                let Members::External { family: of, ranges, spanned, filter_ranges } = &unit.members else {
+                    continue;
+                };
                 let Some(class) = unit.classes[index(family)].filter(|_| *of == family) else { continue };
                 let key = (&filter_ranges[..], reach.special_traffic(class, &rows));
                 let (units, all) = found.entry(key).or_default();
                 units.push(id);
-                all.extend(ranges);
+                all.extend(ranges.iter().map(|range| (*range, false)));
+                all.extend(spanned.iter().map(|range| (*range, true)));
             }
-            for (units, ranges) in found.into_values() {
-                let end = ExternalRanges { family, ranges: union(ranges) };
+            for (units, all) in found.into_values() {
+                let of =
+                    |spanned| union(all.iter().filter(|(_, s)| *s == spanned).map(|(r, _)| *r).collect());
+                let end = ExternalRanges { family, ranges: of(false), spanned: of(true) };
                 self.add_others(ConnectionEnd::External(end), units, Vec::new());
             }
         }
@@ -242,6 +247,9 @@ impl Ends {
 
 /// Equivalent units and their members.
 type Equivalent<T> = (Vec<UnitId>, Vec<T>);
+
+/// An external range, and whether it has the addresses of pods and nodes in it.
+type CutRange = (IpRange, bool);
 
 /// Some pods of a unit.
 type Share = (UnitId, Vec<u32>);
@@ -303,6 +311,9 @@ fn hash_of_connections(reach: &Reach, unit: &Unit) -> u64 {
     unit.forwarding.hash(&mut hasher);
     for other in &reach.units {
         (reach.cell(unit, other), reach.cell(other, unit)).hash(&mut hasher);
+        if reach.has_unknown_places() {
+            (reach.possible_cell(unit, other), reach.possible_cell(other, unit)).hash(&mut hasher);
+        }
     }
     hasher.finish()
 }

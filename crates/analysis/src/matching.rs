@@ -8,7 +8,7 @@ use std::{
 
 use palisade_policy::{
     Family, IpRange, Name,
-    address::{from_number, max_number, to_number, union},
+    address::{Sweep, union},
 };
 
 use crate::{
@@ -132,36 +132,52 @@ fn nodes(answers: [&Connections; 2], own: bool) -> Vec<MatchedEnd> {
     ends.collect()
 }
 
+/// Divides external addresses by the ends of both answers. An address that is external in one of them only belongs to a
+/// pod or node in the other, and is left out.
 fn externals(answers: [&Connections; 2], family: Family) -> Vec<MatchedEnd> {
-    // Where ranges begin, and the end that begins there; `None` where addresses of no external end begin.
-    let cuts = answers.map(|answer| {
-        let mut cuts: BTreeMap<u128, Option<usize>> = BTreeMap::new();
-        for (i, end) in answer.ends().enumerate() {
-            let ConnectionEnd::External(e) = end else { continue };
-            for range in e.ranges.iter().filter(|_| e.family == family) {
-                cuts.insert(to_number(range.first), Some(i));
-                if let Some(next) = to_number(range.last).checked_add(1).filter(|n| *n <= max_number(family))
-                {
-                    cuts.entry(next).or_insert(None);
-                }
-            }
-        }
-        cuts
+    let ends = answers.map(|answer| {
+        let external = answer.ends().enumerate().filter_map(|(at, end)| match end {
+            ConnectionEnd::External(e) if e.family == family => Some((at, e)),
+            _ => None,
+        });
+        external.collect::<Vec<(usize, &ExternalRanges)>>()
     });
-    let starts: BTreeSet<u128> = cuts.iter().flat_map(BTreeMap::keys).copied().collect();
-    let starts: Vec<u128> = starts.into_iter().collect();
-    let mut found: BTreeMap<[Option<usize>; 2], Vec<IpRange>> = BTreeMap::new();
-    for (i, start) in starts.iter().enumerate() {
-        let last = starts.get(i + 1).map_or(max_number(family), |next| next - 1);
-        let at = [&cuts[0], &cuts[1]].map(|cuts| *cuts.range(..=start).next_back()?.1);
-        if at != [None; 2] {
-            let range = IpRange { first: from_number(family, *start), last: from_number(family, last) };
-            found.entry(at).or_default().push(range);
-        }
-    }
-    let ends = found.into_iter().map(|(at, ranges)| {
-        let end = ConnectionEnd::External(ExternalRanges { family, ranges: union(ranges) });
+    let both = ends.iter().all(|ends| !ends.is_empty());
+    let ranges = divided(&ends, family, |end| &end.ranges);
+    let mut spanned = divided(&ends, family, |end| &end.spanned);
+    let whole = |at: &[Option<usize>; 2]| !both || at.iter().all(Option::is_some);
+    let ends = ranges.into_iter().filter(|(at, _)| whole(at)).map(|(at, ranges)| {
+        let spanned = spanned.remove(&at).unwrap_or_else(|| ranges.clone());
+        let end = ConnectionEnd::External(ExternalRanges { family, ranges, spanned });
         MatchedEnd { end, at, part: None }
     });
     ends.collect()
+}
+
+/// Returns ranges by the ends that contain them in the first answer and in the second, canonical.
+fn divided(
+    ends: &[Vec<(usize, &ExternalRanges)>; 2],
+    family: Family,
+    of: impl Fn(&ExternalRanges) -> &Vec<IpRange>,
+) -> BTreeMap<[Option<usize>; 2], Vec<IpRange>> {
+    let places = ends.iter().enumerate().flat_map(|(side, ends)| ends.iter().map(move |(at, _)| (side, *at)));
+    let places: Vec<(usize, usize)> = places.collect();
+    let owned =
+        ends.iter().flatten().enumerate().flat_map(|(n, (_, end))| of(end).iter().map(move |r| (n, *r)));
+    let mut found: BTreeMap<[Option<usize>; 2], Vec<IpRange>> = BTreeMap::new();
+    let mut inside: [BTreeSet<usize>; 2] = Default::default();
+    for (piece, changed) in Sweep::new(family, owned) {
+        for (side, end) in changed.into_iter().map(|n| places[n]) {
+            if !inside[side].remove(&end) {
+                inside[side].insert(end);
+            }
+        }
+        // The ends of one answer are disjoint.
+        let at = [0, 1].map(|side: usize| inside[side].first().copied());
+        if at != [None; 2] {
+            found.entry(at).or_default().push(piece);
+        }
+    }
+    found.values_mut().for_each(|ranges| *ranges = union(std::mem::take(ranges)));
+    found
 }

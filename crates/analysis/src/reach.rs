@@ -8,32 +8,35 @@
 
 mod find;
 mod forwarding;
+mod others;
+mod rows;
 mod scan;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     net::IpAddr,
-    rc::Rc,
 };
 
 use palisade_policy::{
-    Cluster, Direction, EffectiveRules, Family, IpRange, Labels, Name, NamespaceMatch, ObjectKey, Peer, Pod,
-    Policy, Traffic, Workload,
+    Cluster, Direction, EffectiveRules, Family, IpRange, Name, ObjectKey, Pod, Traffic, Workload,
 };
+
+pub(crate) use rows::{RowId, Subjects};
+pub(crate) use scan::Scan;
 
 use crate::{
     classes::{AddressOwner, ClassId, Classes, IdentityId},
     controller::{ControllerRoutes, ForwardingTargets, UnitForwarding},
     families::index,
+    places::PlaceId,
     traffics::{Cell, TrafficId, Traffics},
 };
+use others::{external_units, node_units};
+use rows::{Row, Rows};
 use scan::ByClass;
-pub(crate) use scan::Scan;
 
 /// Identifies a [`Unit`].
 pub(crate) type UnitId = u32;
-/// Identifies a [`Row`].
-type RowId = u32;
 
 /// A running pod.
 #[derive(Clone, Debug)]
@@ -55,7 +58,14 @@ pub(crate) enum Members {
     /// Addresses of a node, at most one of each family.
     Node { name: Name, addresses: Vec<IpAddr> },
     /// External ranges of one family, and the filter ranges that contain them.
-    External { family: Family, ranges: Vec<IpRange>, filter_ranges: Vec<usize> },
+    External {
+        family: Family,
+        /// Without the addresses of pods and nodes. There is at least one.
+        ranges: Vec<IpRange>,
+        /// With them.
+        spanned: Vec<IpRange>,
+        filter_ranges: Vec<usize>,
+    },
 }
 
 /// Ends of connections that no policy distinguishes.
@@ -65,28 +75,32 @@ pub(crate) struct Unit {
     /// The class of its address in each family; `None` if it has none.
     pub(crate) classes: [Option<ClassId>; 2],
     /// The rows for what it may send and receive; `None` if it is not isolated and no other policy applies.
-    egress: Option<RowId>,
-    ingress: Option<RowId>,
+    pub(crate) egress: Option<RowId>,
+    pub(crate) ingress: Option<RowId>,
     /// The number of the traffic that is forwarded to each of its pods.
     pub(crate) target: u32,
     /// What the controller may forward.
     pub(crate) forwarding: UnitForwarding,
 }
 
-/// The traffic of a subject with each class of peers in one direction.
+/// The rows of all subjects.
 #[derive(Debug)]
-struct Row {
-    rest: TrafficId,
-    /// Classes whose traffic differs from `rest`, sorted.
-    special: Vec<(ClassId, TrafficId)>,
+struct RowTable {
+    rows: Vec<Row>,
+    by_class: ByClass,
 }
 
-impl Row {
-    fn at(&self, class: ClassId) -> TrafficId {
-        match self.special.binary_search_by_key(&class, |(c, _)| *c) {
-            Ok(found) => self.special[found].1,
-            Err(_) => self.rest,
-        }
+impl RowTable {
+    fn new(rows: Vec<Row>, classes: usize) -> Self {
+        Self { by_class: ByClass::new(&rows, classes), rows }
+    }
+
+    fn scan(&self) -> Scan<'_> {
+        Scan::new(&self.rows, &self.by_class)
+    }
+
+    fn at(&self, row: Option<RowId>, class: ClassId) -> TrafficId {
+        row.map_or(Traffics::ALL, |row| self.rows[row as usize].at(class))
     }
 }
 
@@ -98,8 +112,12 @@ pub(crate) struct Reach {
     pub(crate) units: Vec<Unit>,
     pub(crate) pod_units: usize,
     pub(crate) classes: usize,
-    rows: Vec<Row>,
-    by_class: ByClass,
+    /// What is allowed wherever unknown addresses lie.
+    certain: RowTable,
+    /// What is allowed for some possible values of unknown addresses; `None` if every address is known.
+    possible: Option<RowTable>,
+    /// The classes of unknown addresses with their places, sorted.
+    unknown_places: Vec<(ClassId, PlaceId)>,
     pub(crate) traffics: Traffics,
     pub(crate) targets: ForwardingTargets,
 }
@@ -114,10 +132,10 @@ impl Reach {
         let mut classes = Classes::new(cluster, filter_ranges);
         let owners = owners(cluster);
         let targets = ForwardingTargets::new(cluster, &controller_routes.routes);
-        let (pods, mut units, identities) = pod_units(&owners, &mut classes, &targets);
+        let (pods, mut units, identities) = pod_units(cluster, &owners, &mut classes, &targets);
         let pod_units = units.len();
         units.extend(node_units(cluster, &owners, &mut classes));
-        units.extend(external_units(&mut classes, filter_ranges.len()));
+        units.extend(external_units(cluster, &owners, &mut classes, filter_ranges.len()));
         let unknown = controller_routes.controller.is_empty() && controller_routes.have_backends();
         let unknown = unknown.then(|| classes.unknown_pod());
         let mut rows = Rows::new(cluster, classes);
@@ -131,10 +149,13 @@ impl Reach {
             let egress = effective.map(|effective| rows.row(effective));
             Unit { egress, ..Unit::unrestricted(Members::Pods(Vec::new()), held.map(Some)) }
         });
-        let Rows { classes, rows, traffics, .. } = rows;
-        let by_class = ByClass::new(&rows, classes.len());
+        let Rows { classes, rows, possible, traffics, .. } = rows;
+        let unknown_places = classes.unknown_places();
         let classes = classes.len();
-        let mut reach = Self { pods, units, pod_units, classes, rows, by_class, traffics, targets };
+        let possible = (!unknown_places.is_empty()).then(|| RowTable::new(possible, classes));
+        let certain = RowTable::new(rows, classes);
+        let mut reach =
+            Self { pods, units, pod_units, classes, certain, possible, unknown_places, traffics, targets };
         reach.compute_intersections();
         reach.compute_forwarding(cluster, controller_routes, unknown.as_ref());
         reach
@@ -154,14 +175,16 @@ impl Reach {
         let sources = distinct(|unit| (unit.egress, unit.classes));
         let targets = distinct(|unit| (unit.ingress, unit.classes));
         let mut needed: HashSet<(TrafficId, TrafficId)> = HashSet::new();
-        let mut scan = Scan::new(&self.rows, &self.by_class);
-        for source in sources {
-            scan.from(source);
-            for target in &targets {
-                let [v4, v6] = scan.sides(target);
-                for (sent, received) in v4.into_iter().chain(v6.filter(|_| v4 != v6)) {
-                    if !Traffics::is_trivial(sent, received) {
-                        needed.insert((sent, received));
+        for table in [Some(&self.certain), self.possible.as_ref()].into_iter().flatten() {
+            let mut scan = table.scan();
+            for source in &sources {
+                scan.from(source);
+                for target in &targets {
+                    let [v4, v6] = scan.sides(target);
+                    for (sent, received) in v4.into_iter().chain(v6.filter(|_| v4 != v6)) {
+                        if !Traffics::is_trivial(sent, received) {
+                            needed.insert((sent, received));
+                        }
                     }
                 }
             }
@@ -174,11 +197,25 @@ impl Reach {
         }
     }
 
-    /// Returns the traffic from one unit to another. Within a unit, it is the traffic between two of its pods. For a
-    /// node and its own pods, use [`Self::cell_from_own_node`].
+    /// Returns the traffic from one unit to another that is allowed wherever unknown addresses lie. Within a unit, it is
+    /// the traffic between two of its pods. For a node and its own pods, use [`Self::cell_from_own_node`].
     pub(crate) fn cell(&self, from: &Unit, to: &Unit) -> Cell {
+        self.cell_of(from, to, |family| self.sides(from, to, family))
+    }
+
+    /// Returns the same for traffic that is allowed for some possible values of unknown addresses.
+    pub(crate) fn possible_cell(&self, from: &Unit, to: &Unit) -> Cell {
+        self.cell_of(from, to, |family| self.possible_sides(from, to, family))
+    }
+
+    fn cell_of(
+        &self,
+        from: &Unit,
+        to: &Unit,
+        sides: impl Fn(usize) -> Option<(TrafficId, TrafficId)>,
+    ) -> Cell {
         let family = |family: usize| {
-            let (sent, received) = self.sides(from, to, family)?;
+            let (sent, received) = sides(family)?;
             self.traffics.intersection_of(sent, received)
         };
         let first = family(0);
@@ -188,12 +225,34 @@ impl Reach {
         [first, family(1)]
     }
 
-    /// Returns what the rules of the source allow it to send, and what those of the destination allow it to receive;
-    /// `None` if they don't share the family.
+    /// Returns what the rules of the source allow it to send, and what those of the destination allow it to receive,
+    /// wherever unknown addresses lie; `None` if they don't share the family.
     pub(crate) fn sides(&self, from: &Unit, to: &Unit, family: usize) -> Option<(TrafficId, TrafficId)> {
-        let at = |row: Option<RowId>, class| row.map_or(Traffics::ALL, |r| self.rows[r as usize].at(class));
         let (source, target) = (from.classes[family]?, to.classes[family]?);
-        Some((at(from.egress, target), at(to.ingress, source)))
+        Some((self.certain.at(from.egress, target), self.certain.at(to.ingress, source)))
+    }
+
+    /// Returns the same for some possible values of unknown addresses.
+    pub(crate) fn possible_sides(
+        &self,
+        from: &Unit,
+        to: &Unit,
+        family: usize,
+    ) -> Option<(TrafficId, TrafficId)> {
+        let table = self.possible.as_ref().unwrap_or(&self.certain);
+        let (source, target) = (from.classes[family]?, to.classes[family]?);
+        Some((table.at(from.egress, target), table.at(to.ingress, source)))
+    }
+
+    /// Returns whether some address is unknown, so that [`Self::possible_cell`] may differ from [`Self::cell`].
+    pub(crate) fn has_unknown_places(&self) -> bool {
+        self.possible.is_some()
+    }
+
+    /// Returns the place of a class; `None` if its address is known.
+    pub(crate) fn unknown_place(&self, class: ClassId) -> Option<PlaceId> {
+        let found = self.unknown_places.binary_search_by_key(&class, |(c, _)| *c).ok()?;
+        Some(self.unknown_places[found].1)
     }
 
     /// Returns the traffic from a node to the pods of a unit on that node: everything (SEMANTICS A39, D9).
@@ -208,7 +267,7 @@ impl Reach {
     /// Returns whether no policy restricts what a unit may send or receive.
     pub(crate) fn is_unrestricted(&self, unit: &Unit, direction: Direction) -> bool {
         let row = if direction == Direction::Egress { unit.egress } else { unit.ingress };
-        row.map(|row| &self.rows[row as usize])
+        row.map(|row| &self.certain.rows[row as usize])
             .is_none_or(|row| row.rest == Traffics::ALL && row.special.is_empty())
     }
 
@@ -218,10 +277,18 @@ impl Reach {
         used.flat_map(|u| [u.egress, u.ingress]).flatten().collect()
     }
 
-    /// Returns those of some rows that have an entry for a class, sorted. Classes of a family with equal entries in the
+    /// Returns those of some rows that have an entry for a class, sorted; then, if an address is unknown, the same for what
+    /// is possible. Classes of a family with equal entries in the
     /// rows in use are equivalent for every pod of that family.
     pub(crate) fn special_traffic(&self, class: ClassId, rows: &HashSet<RowId>) -> SpecialTraffic {
-        self.by_class.entries(class).iter().filter(|(row, _)| rows.contains(row)).copied().collect()
+        let possible_rows = self.certain.rows.len() as RowId;
+        let of = |table: &RowTable, first: RowId| -> SpecialTraffic {
+            let entries = table.by_class.entries(class).iter().filter(|(row, _)| rows.contains(row));
+            entries.map(|(row, id)| (first + row, *id)).collect()
+        };
+        let mut found = of(&self.certain, 0);
+        found.extend(self.possible.iter().flat_map(|table| of(table, possible_rows)));
+        found
     }
 
     /// Returns whether two units of pods have the same connections with all ends.
@@ -237,7 +304,10 @@ impl Reach {
             return true;
         }
         self.units.iter().all(|other| {
-            self.cell(a, other) == self.cell(b, other) && self.cell(other, a) == self.cell(other, b)
+            let same = |cell: fn(&Self, &Unit, &Unit) -> Cell| {
+                cell(self, a, other) == cell(self, b, other) && cell(self, other, a) == cell(self, other, b)
+            };
+            same(Self::cell) && (!self.has_unknown_places() || same(Self::possible_cell))
         })
     }
 }
@@ -260,6 +330,7 @@ pub(crate) fn owners(cluster: &Cluster) -> HashMap<IpAddr, &Pod> {
 type Subject<'c> = (IdentityId, &'c Pod);
 
 fn pod_units<'c>(
+    cluster: &Cluster,
     owners: &HashMap<IpAddr, &'c Pod>,
     classes: &mut Classes,
     targets: &ForwardingTargets,
@@ -273,8 +344,8 @@ fn pod_units<'c>(
         let identity = classes.identity(pod);
         let mut held = [None; 2];
         for address in pod.addresses.iter().filter(|a| owners.get(a).is_some_and(|o| o.key == pod.key)) {
-            let set = classes.space.set_of(*address);
-            held[index(Family::of(*address))] = Some(classes.class(AddressOwner::Pod(identity), set));
+            let class = classes.class_at(AddressOwner::Pod(identity), &cluster.addressing, *address);
+            held[index(Family::of(*address))] = Some(class);
         }
         let number = facts.len() as u32;
         let own = || Workload { kind: "Pod".into(), name: pod.key.name.clone() };
@@ -309,178 +380,5 @@ impl Unit {
     fn unrestricted(members: Members, classes: [Option<ClassId>; 2]) -> Self {
         let forwarding = UnitForwarding::default();
         Self { members, classes, egress: None, ingress: None, target: 0, forwarding }
-    }
-}
-
-/// Returns units with the first address of each family of a node, and further units for its other addresses, since
-/// CIDRs may distinguish them. An address of a pod or of an earlier node is left out (as in [`Cluster::endpoint`]).
-fn node_units(cluster: &Cluster, owners: &HashMap<IpAddr, &Pod>, classes: &mut Classes) -> Vec<Unit> {
-    let mut taken: HashSet<IpAddr> = HashSet::new();
-    let mut units = Vec::new();
-    for node in cluster.nodes.values() {
-        let owner = classes.node(node);
-        let mut rounds: Vec<[Option<IpAddr>; 2]> = Vec::new();
-        for address in &node.addresses {
-            if owners.contains_key(address) || !taken.insert(*address) {
-                continue;
-            }
-            let family = index(Family::of(*address));
-            match rounds.iter_mut().find(|round| round[family].is_none()) {
-                Some(round) => round[family] = Some(*address),
-                None => {
-                    let mut round = [None; 2];
-                    round[family] = Some(*address);
-                    rounds.push(round);
-                }
-            }
-        }
-        for round in rounds {
-            let held = round.map(|a| {
-                let set = classes.space.set_of(a?);
-                Some(classes.class(owner, set))
-            });
-            let addresses = round.into_iter().flatten().collect();
-            units.push(Unit::unrestricted(Members::Node { name: node.name.clone(), addresses }, held));
-        }
-    }
-    units
-}
-
-fn external_units(classes: &mut Classes, filter_ranges: usize) -> Vec<Unit> {
-    let mut units = Vec::new();
-    for family in Family::BOTH {
-        let mut by_set: BTreeMap<u32, Vec<IpRange>> = BTreeMap::new();
-        for (range, set) in classes.ranges(family) {
-            by_set.entry(set).or_default().push(range);
-        }
-        for (set, ranges) in by_set {
-            let mut held = [None; 2];
-            held[index(family)] = Some(classes.class(AddressOwner::External(family), set));
-            let filter_ranges =
-                (0..filter_ranges).filter(|m| classes.in_filter_range(*m).contains(&set)).collect();
-            units.push(Unit::unrestricted(Members::External { family, ranges, filter_ranges }, held));
-        }
-    }
-    units
-}
-
-/// Policies by the namespaces of their subjects.
-pub(crate) struct Subjects<'c> {
-    by_namespace: HashMap<&'c Name, Vec<&'c Policy>>,
-    cluster_wide: Vec<&'c Policy>,
-}
-
-impl<'c> Subjects<'c> {
-    pub(crate) fn new(cluster: &'c Cluster) -> Self {
-        let mut out = Self { by_namespace: HashMap::new(), cluster_wide: Vec::new() };
-        for policy in cluster.policies.values() {
-            match &policy.subject.namespaces {
-                NamespaceMatch::Named(name) => out.by_namespace.entry(name).or_default().push(policy),
-                NamespaceMatch::Selected(_) => out.cluster_wide.push(policy),
-            }
-        }
-        out
-    }
-
-    /// Returns the policies that select a pod in a namespace with these labels.
-    pub(crate) fn selecting(&self, pod: &Pod, labels: Option<&Labels>) -> Vec<&'c Policy> {
-        let own = self.by_namespace.get(&pod.key.namespace).into_iter().flatten();
-        own.chain(&self.cluster_wide)
-            .copied()
-            .filter(|p| p.subject.matches(&pod.key.namespace, labels, &pod.labels))
-            .collect()
-    }
-}
-
-/// The rows of all subjects. Equal rules share a row.
-struct Rows<'c> {
-    cluster: &'c Cluster,
-    classes: Classes,
-    held_by: HashMap<Peer, Rc<[ClassId]>>,
-    known: HashMap<EffectiveRules, RowId>,
-    of_identity: HashMap<IdentityId, [Option<RowId>; 2]>,
-    rows: Vec<Row>,
-    traffics: Traffics,
-}
-
-impl<'c> Rows<'c> {
-    fn new(cluster: &'c Cluster, classes: Classes) -> Self {
-        Self {
-            cluster,
-            classes,
-            held_by: HashMap::new(),
-            known: HashMap::new(),
-            of_identity: HashMap::new(),
-            rows: Vec::new(),
-            traffics: Traffics::new(),
-        }
-    }
-
-    /// Returns the rows for egress and ingress of pods that policies see like `subject`.
-    fn of_subject(
-        &mut self,
-        identity: IdentityId,
-        subject: &Pod,
-        subjects: &Subjects<'_>,
-    ) -> [Option<RowId>; 2] {
-        if let Some(known) = self.of_identity.get(&identity) {
-            return *known;
-        }
-        let labels = self.cluster.namespaces.get(&subject.key.namespace).map(|n| &n.labels);
-        let policies = subjects.selecting(subject, labels);
-        let effective = Direction::BOTH.map(|direction| EffectiveRules::new(direction, subject, &policies));
-        let rows = effective.map(|effective| effective.map(|effective| self.row(effective)));
-        self.of_identity.insert(identity, rows);
-        rows
-    }
-
-    fn row(&mut self, effective: EffectiveRules) -> RowId {
-        if let Some(known) = self.known.get(&effective) {
-            return *known;
-        }
-        let rest = self.traffics.id(effective.allowed(&[], &[]));
-        let names: HashSet<&Name> = effective.port_names().collect();
-        let mut named: Vec<(ClassId, usize)> = Vec::new();
-        for (rule, peer) in effective.peers() {
-            named.extend(self.held_by(peer).iter().map(|class| (*class, rule)));
-        }
-        if !names.is_empty() {
-            // A rule for all peers matches differently for each pod with such a port. `usize::MAX` is no rule.
-            named.extend(self.classes.with_port_names(&names).into_iter().map(|class| (class, usize::MAX)));
-        }
-        named.sort_unstable();
-        named.dedup();
-        let mut special = Vec::new();
-        let mut known: HashMap<(Vec<usize>, &[_]), TrafficId> = HashMap::new();
-        for of_class in named.chunk_by(|a, b| a.0 == b.0) {
-            let class = of_class[0].0;
-            let rules: Vec<usize> =
-                of_class.iter().map(|(_, rule)| *rule).filter(|r| *r != usize::MAX).collect();
-            let ports = if names.is_empty() { &[] } else { self.classes.ports(class) };
-            let id = match known.get(&(rules.clone(), ports)) {
-                Some(id) => *id,
-                None => {
-                    let id = self.traffics.id(effective.allowed(&rules, ports));
-                    known.insert((rules, ports), id);
-                    id
-                }
-            };
-            if id != rest {
-                special.push((class, id));
-            }
-        }
-        let id = self.rows.len() as RowId;
-        self.rows.push(Row { rest, special });
-        self.known.insert(effective, id);
-        id
-    }
-
-    fn held_by(&mut self, peer: &Peer) -> Rc<[ClassId]> {
-        if let Some(known) = self.held_by.get(peer) {
-            return Rc::clone(known);
-        }
-        let found: Rc<[ClassId]> = self.classes.held_by(peer, self.cluster).into();
-        self.held_by.insert(peer.clone(), Rc::clone(&found));
-        found
     }
 }

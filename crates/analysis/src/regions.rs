@@ -76,7 +76,9 @@ fn divided(
 ) -> Vec<Region> {
     let mut blocks = subject.map_or_else(Vec::new, |pod| rule_ranges(cluster, pod, direction));
     let (excluded, included) = (blocks.len(), blocks.len() + 1);
-    let special = not_internet().filter(|_| ranges.is_none());
+    // An address of the pods' ranges is a pod's, or nobody's.
+    let special = not_internet().chain(cluster.addressing.pod_ranges.iter().copied());
+    let special = special.filter(|_| ranges.is_none());
     blocks.push(union(special.chain(own_ranges(cluster)).collect()));
     blocks.push(union(ranges.unwrap_or_default().to_vec()));
     let space = AddressSpace::new(blocks);
@@ -92,17 +94,19 @@ fn divided(
     out
 }
 
-/// The addresses of the cluster's objects.
+/// The known addresses of the cluster's objects.
 fn own_ranges(cluster: &Cluster) -> Vec<IpRange> {
     let pods = cluster.pods.values().flat_map(|p| &p.addresses);
     let nodes = cluster.nodes.values().flat_map(|n| &n.addresses);
     let services =
         cluster.services.values().flat_map(|s| s.addresses.iter().copied().chain(s.access.addresses()));
-    pods.chain(nodes).copied().chain(services).map(|a| IpRange { first: a, last: a }).collect()
+    let own = pods.chain(nodes).copied().chain(services);
+    let own = own.filter(|a| !cluster.addressing.is_placeholder(*a));
+    own.map(|a| IpRange { first: a, last: a }).collect()
 }
 
 /// The ranges in the blocks of each rule that applies to a pod.
-fn rule_ranges(cluster: &Cluster, pod: &Pod, direction: Direction) -> Vec<Vec<IpRange>> {
+pub(crate) fn rule_ranges(cluster: &Cluster, pod: &Pod, direction: Direction) -> Vec<Vec<IpRange>> {
     let namespace = cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
     let policies =
         cluster.policies.values().filter(|p| p.subject.matches(&pod.key.namespace, namespace, &pod.labels));

@@ -238,6 +238,7 @@ mod tests {
         let external = ConnectionEnd::External(ExternalRanges {
             family: Family::V4,
             ranges: vec![range("0.0.0.0", "9.255.255.255"), range("11.0.0.0", "255.255.255.255")],
+            spanned: Vec::new(),
         });
         let End::External { cidrs, .. } = End::from(&external) else { panic!("{external}") };
         let expected = ["0.0.0.0/5", "8.0.0.0/7", "11.0.0.0/8", "12.0.0.0/6", "16.0.0.0/4", "32.0.0.0/3"];

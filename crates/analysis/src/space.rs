@@ -67,6 +67,37 @@ impl AddressSpace {
         cuts[cuts.partition_point(|(start, _)| *start <= number) - 1].1
     }
 
+    /// Returns the sets of blocks that some address of these ranges lies in, sorted. `O(ranges · log cuts + cuts)`.
+    pub(crate) fn sets_in(&self, ranges: &[IpRange]) -> Vec<BlockSet> {
+        let mut found = Vec::new();
+        for range in ranges {
+            let cuts = &self.cuts[index(Family::of(range.first))];
+            let (first, last) = (to_number(range.first), to_number(range.last));
+            let from = cuts.partition_point(|(start, _)| *start <= first) - 1;
+            found.extend(cuts[from..].iter().take_while(|(start, _)| *start <= last).map(|(_, set)| *set));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Returns an address of each set of blocks that these ranges meet, in the order of the ranges.
+    pub(crate) fn samples_in(&self, ranges: &[IpRange]) -> Vec<IpAddr> {
+        let (mut seen, mut samples) = (BTreeSet::new(), Vec::new());
+        for range in ranges {
+            let family = Family::of(range.first);
+            let cuts = &self.cuts[index(family)];
+            let (first, last) = (to_number(range.first), to_number(range.last));
+            let from = cuts.partition_point(|(start, _)| *start <= first) - 1;
+            for (start, set) in cuts[from..].iter().take_while(|(start, _)| *start <= last) {
+                if seen.insert(*set) {
+                    samples.push(from_number(family, first.max(*start)));
+                }
+            }
+        }
+        samples
+    }
+
     /// Returns the sets that contain the block with this number.
     pub(crate) fn sets_with(&self, block: usize) -> &[BlockSet] {
         &self.sets_with[block]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use palisade_policy::Traffic;
+use palisade_policy::{EffectiveRules, Name, Protocol, Traffic};
 
 use crate::numbering::Numbering;
 
@@ -11,6 +11,21 @@ pub(crate) type TrafficId = u32;
 
 /// The traffic from one end to another, by family; `None` if they don't share the family.
 pub(crate) type Cell = [Option<TrafficId>; 2];
+
+/// The traffic that is allowed wherever an unknown address lies, and the traffic that is allowed for some of its possible
+/// values. They are equal if the address is known, or doesn't matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Bounds {
+    pub(crate) certain: TrafficId,
+    pub(crate) possible: TrafficId,
+}
+
+impl Bounds {
+    /// Traffic that no unknown address matters for.
+    pub(crate) fn exactly(id: TrafficId) -> Self {
+        Self { certain: id, possible: id }
+    }
+}
 
 /// Sets of traffic and computed intersections.
 #[derive(Debug)]
@@ -43,6 +58,34 @@ impl Traffics {
 
     pub(crate) fn id(&mut self, traffic: Traffic) -> TrafficId {
         self.sets.number(traffic)
+    }
+
+    /// Returns the traffic with a peer that the rules `rules` match, and in addition those of one of `patterns`, by their
+    /// blocks.
+    pub(crate) fn bounds(
+        &mut self,
+        effective: &EffectiveRules,
+        rules: &[usize],
+        ports: &[(Name, Protocol, u16)],
+        patterns: &[Vec<usize>],
+    ) -> Bounds {
+        let [first, others @ ..] = patterns else {
+            return Bounds::exactly(self.id(effective.allowed(rules, ports)));
+        };
+        let allowed = |pattern: &[usize]| {
+            let mut all = [rules, pattern].concat();
+            all.sort_unstable();
+            all.dedup();
+            effective.allowed(&all, ports)
+        };
+        let mut certain = allowed(first);
+        let mut possible = certain.clone();
+        for pattern in others {
+            let allowed = allowed(pattern);
+            certain = certain.intersection(&allowed);
+            possible = possible.union(&allowed);
+        }
+        Bounds { certain: self.id(certain), possible: self.id(possible) }
     }
 
     /// Returns whether an intersection needs no computation.

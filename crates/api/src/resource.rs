@@ -181,7 +181,7 @@ catalogue! {
     /// Nodes: their labels and addresses.
     Node = Resource::watched("nodes", "")
         .cluster_scoped()
-        .fields(&["metadata.labels", "status.addresses"])
+        .fields(&["metadata.labels", "spec.podCIDR", "spec.podCIDRs", "status.addresses"])
         .if_missing(
             "nodes are unknown: their addresses count as addresses outside the cluster, and rules for nodes match none",
         );

@@ -10,7 +10,7 @@ use palisade_names::API_SERVER;
 use palisade_policy::{Cluster, Interner, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Workload};
 
 use crate::{
-    addresses::Unaddressed,
+    addresses::AddressEvidence,
     cluster_wide::warn_about_undefined_order,
     declared::{DeclaredEndpoints, DeclaredWorkload, Replicas},
     diagnostic::{Code, Diagnostic, Severity},
@@ -38,7 +38,8 @@ pub(crate) fn assemble(
     found: &mut Vec<Diagnostic>,
 ) -> Loaded {
     let mut loaded = Loaded { counts, ..Loaded::default() };
-    let mut unaddressed = Unaddressed::default();
+    let mut evidence =
+        AddressEvidence { pod_cidrs: std::mem::take(&mut gathered.pod_cidrs), ..AddressEvidence::default() };
     let mut workloads = std::mem::take(&mut gathered.workloads);
     use_referenced_templates(&mut workloads, found);
     for (key, declared) in std::mem::take(&mut gathered.pods) {
@@ -54,7 +55,7 @@ pub(crate) fn assemble(
             overlay::roll_out(&mut pod, workload);
         }
         if declared.awaits_address {
-            unaddressed.pods.insert(key.clone());
+            evidence.awaiting.insert(key.clone());
         }
         pod.workload = Some(root);
         loaded.cluster.pods.insert(pod);
@@ -91,7 +92,7 @@ pub(crate) fn assemble(
     }
     loaded.cluster.nodes = std::mem::take(&mut gathered.nodes);
     for (key, declared) in std::mem::take(&mut gathered.services) {
-        unaddressed.services.insert(key.clone(), declared.needs);
+        evidence.service_families.extend(declared.families);
         loaded.cluster.services.insert(key, declared.service);
     }
     add_endpoints(&mut loaded.cluster, std::mem::take(&mut gathered.endpoints).into_values());
@@ -114,9 +115,9 @@ pub(crate) fn assemble(
     warn_about_shared_addresses(&loaded.cluster, &gathered.origins, found);
     loaded.ignored_rules = gathered.ignored_rules;
     loaded.origins = gathered.origins;
+    loaded.evidence = evidence;
     loaded.label_origins = gathered.label_origins;
     loaded.pod_makers = gathered.pod_makers;
-    loaded.unaddressed = unaddressed;
     loaded
 }
 

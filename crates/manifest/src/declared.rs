@@ -4,6 +4,7 @@ mod routes;
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use ipnet::IpNet;
 use palisade_policy::{
     ContainerPort, Direction, Family, Labels, Name, Namespace, Node, ObjectKey, Origin, Pod, Policy, Rule,
     Service, ServiceEndpoints, Workload,
@@ -18,7 +19,7 @@ pub(crate) use routes::{
 #[derive(Clone, Debug)]
 pub(crate) enum Declaration {
     Namespace(Namespace),
-    Node(Node),
+    Node(DeclaredNode),
     Pod(DeclaredPod),
     Service(DeclaredService),
     Endpoints(DeclaredEndpoints),
@@ -28,6 +29,14 @@ pub(crate) enum Declaration {
     Route(DeclaredRoute),
     Gateway(Gateway),
     ReferenceGrant(ReferenceGrant),
+}
+
+/// A Node.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredNode {
+    pub(crate) node: Node,
+    /// The ranges from which the pods on it get their addresses.
+    pub(crate) pod_cidrs: Vec<IpNet>,
 }
 
 /// The part of a pod or a pod template that matters to policies.
@@ -65,8 +74,10 @@ pub(crate) struct DeclaredPod {
 #[derive(Clone, Debug)]
 pub(crate) struct DeclaredService {
     pub(crate) service: Service,
-    /// The families in which it needs a generated address: none if it has an address, is headless or is an ExternalName.
-    pub(crate) needs: BTreeSet<Family>,
+    /// Whether the cluster will give it an address: it has none, isn't headless and isn't an ExternalName.
+    pub(crate) needs_address: bool,
+    /// The families that it requires the cluster to have.
+    pub(crate) families: BTreeSet<Family>,
 }
 
 /// An EndpointSlice or an Endpoints object.

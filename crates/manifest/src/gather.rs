@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use palisade_policy::{Direction, Name, Namespace, Node, ObjectKey, Origin, Policy, PolicyKey, Rule};
 
 use crate::{
     declared::{
-        Declaration, DeclaredEndpoints, DeclaredPod, DeclaredRoute, DeclaredService, DeclaredWorkload,
-        Gateway, ReferenceGrant,
+        Declaration, DeclaredEndpoints, DeclaredNode, DeclaredPod, DeclaredRoute, DeclaredService,
+        DeclaredWorkload, Gateway, ReferenceGrant,
     },
     decode::Context,
     diagnostic::{Code, Diagnostic, Severity},
@@ -22,6 +23,8 @@ use crate::{
 pub(crate) struct Gathered {
     pub(crate) namespaces: BTreeMap<Name, Namespace>,
     pub(crate) nodes: BTreeMap<Name, Node>,
+    /// The ranges of the pods of each node that has any.
+    pub(crate) pod_cidrs: BTreeMap<Name, Vec<IpNet>>,
     pub(crate) pods: BTreeMap<ObjectKey, DeclaredPod>,
     pub(crate) services: BTreeMap<ObjectKey, DeclaredService>,
     /// By kind and key.
@@ -52,9 +55,13 @@ impl Gathered {
             Declaration::Namespace(namespace) => {
                 self.namespaces.insert(key.name.clone(), namespace);
             }
-            Declaration::Node(mut node) => {
+            Declaration::Node(DeclaredNode { mut node, pod_cidrs }) => {
                 overlay::node(&mut node, self.nodes.get(&key.name), from_cluster);
                 self.nodes.insert(key.name.clone(), node);
+                // Only a cluster assigns them, so a manifest of the node rarely has them.
+                if !pod_cidrs.is_empty() {
+                    self.pod_cidrs.insert(key.name.clone(), pod_cidrs);
+                }
             }
             Declaration::Pod(mut pod) => {
                 overlay::pod(&mut pod, self.pods.get(key));

@@ -13,7 +13,8 @@
 //!   closed, with a warning (SEMANTICS C23, C24, G-15 to G-17).
 //! * Of Ingress, the routes of the Gateway API and OpenShift's Route, only the fields that decide which pods a
 //!   controller forwards to are read ([`Loaded::routes`]).
-//! * Workloads are expanded into pods. Pods and services without addresses are given some ([`assign_addresses`]).
+//! * Workloads are expanded into pods. Pods and nodes without addresses get placeholders, which decide nothing
+//!   ([`assign_addresses`]).
 //!
 //! The kinds that are read, and how to add one, are in `kinds.rs`.
 //!
@@ -84,7 +85,9 @@ pub mod tree;
 mod unrendered;
 mod workload;
 
-pub use addresses::{AddressPlan, Unaddressed, assign_addresses, keep_addresses};
+pub use addresses::{
+    AddressEvidence, AddressPlan, FamilySource, FamilyWitness, MADE_UP_NODE, assign_addresses,
+};
 pub use collapse::collapse;
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use input::{DirectoryFile, Input, files, is_read};

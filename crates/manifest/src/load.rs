@@ -157,7 +157,7 @@ impl Loader<'_> {
         found.extend(errors);
         let mut loaded = assemble::assemble(gathered, counts, options, &names, &mut found);
         if let Some(plan) = &options.addresses {
-            found.extend(assign_addresses(&mut loaded.cluster, plan, &loaded.unaddressed));
+            assign_addresses(&mut [&mut loaded], plan);
         }
         loaded.diagnostics = found;
         loaded.notes.splice(0..0, notes);

@@ -6,7 +6,7 @@ use palisade_names::Route;
 use palisade_policy::{Cluster, Direction, Labels, Name, ObjectKey, Origin, PolicyKey, Rule, Workload};
 
 use crate::{
-    addresses::Unaddressed,
+    addresses::{AddressEvidence, FamilySource},
     diagnostic::{Diagnostic, Severity},
     note::Note,
     pod_makers::PodMakers,
@@ -68,8 +68,12 @@ pub struct Loaded {
     pub label_origins: BTreeMap<(Name, ObjectKey), Origin>,
     /// Ingresses and routes, by kind and key. Backends that don't exist are left out.
     pub routes: Vec<Route>,
-    /// Pods and services that get no generated address.
-    pub unaddressed: Unaddressed,
+    /// What the manifests say about addresses that objects don't report.
+    pub evidence: AddressEvidence,
+    /// Where the families of the cluster come from.
+    pub families_from: FamilySource,
+    /// Whether host-network pods are on a made-up node, because there is no Node object.
+    pub made_up_node: bool,
     /// Objects whose controllers make pods that are not in the manifests.
     pub pod_makers: PodMakers,
     /// Policies with errors, and what stands for each in the cluster, in the order of their documents.

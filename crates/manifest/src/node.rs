@@ -2,11 +2,18 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use palisade_policy::{Namespace, Node};
 
-use crate::{cidr::parse_ip, declared::Declaration, decode::Context, meta::Object};
+use crate::{
+    cidr::{Cidr, parse_ip},
+    declared::{Declaration, DeclaredNode},
+    decode::Context,
+    meta::Object,
+};
 
-/// Decodes a Node, with every address that is an IP address, of whatever type (SEMANTICS G-18).
+/// Decodes a Node, with every address that is an IP address, of whatever type (SEMANTICS G-18), and the ranges of its
+/// pods.
 pub(crate) fn node(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
     let status_at = object.get("status");
     let status = status_at.as_ref().and_then(|at| cx.any_fields(at));
@@ -19,7 +26,23 @@ pub(crate) fn node(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declarat
         }
     }
     let (name, labels) = (object.meta.key.name.clone(), object.meta.labels.clone());
-    Some(Declaration::Node(Node { name, labels, addresses }))
+    let pod_cidrs = pod_cidrs(cx, object);
+    Some(Declaration::Node(DeclaredNode { node: Node { name, labels, addresses }, pod_cidrs }))
+}
+
+/// Returns `spec.podCIDRs`, or `spec.podCIDR`, which older servers set alone. What is no CIDR is left out: no policy
+/// refers to it.
+fn pod_cidrs(cx: &mut Context<'_>, object: &Object<'_>) -> Vec<IpNet> {
+    let spec_at = object.get("spec");
+    let Some(spec) = spec_at.as_ref().and_then(|at| cx.any_fields(at)) else { return Vec::new() };
+    let mut found = Vec::new();
+    for at in spec.get("podCIDRs").iter().flat_map(|at| at.items()).chain(spec.get("podCIDR")) {
+        let cidr = Some(at).filter(|at| !at.is_null()).and_then(|at| Cidr::parse(cx.string(&at)?));
+        if let Some(net) = cidr.map(|cidr| cidr.canonical()).filter(|net| !found.contains(net)) {
+            found.push(net);
+        }
+    }
+    found
 }
 
 /// Adds an address of a node. Host names and duplicates are left out.

@@ -33,7 +33,8 @@ pub struct LoadOptions {
     pub limits: Limits,
     /// Whether an undeclared namespace doesn't exist, provided that any namespace is declared.
     pub all_namespaces: bool,
-    /// The ranges of generated addresses for pods and services; `None`: none are generated.
+    /// What is known about the addresses of pods and nodes that report none. They get placeholders; `None`: they get
+    /// none.
     pub addresses: Option<AddressPlan>,
 }
 
@@ -61,10 +62,10 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// Returns the default options, with generated addresses in these families.
+    /// Returns the default options, for a cluster of these families.
     #[must_use]
     pub fn with_families(families: &[Family]) -> Self {
-        let addresses = Some(AddressPlan { families: families.to_vec(), ..AddressPlan::default() });
+        let addresses = Some(AddressPlan { families: Some(families.to_vec()), ..AddressPlan::default() });
         Self { addresses, ..Self::default() }
     }
 }

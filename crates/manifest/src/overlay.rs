@@ -42,17 +42,17 @@ pub(crate) fn node(new: &mut Node, old: Option<&Node>, from_cluster: bool) {
     }
 }
 
-/// Completes a service of a file: one that needs addresses keeps those of the service that it replaces. For a service of
-/// the cluster, no address is generated.
+/// Completes a service of a file: one that needs addresses keeps those of the service that it replaces. A service of the
+/// cluster has the addresses that it reports.
 pub(crate) fn service(new: &mut DeclaredService, old: Option<&DeclaredService>, from_cluster: bool) {
     if from_cluster {
-        new.needs.clear();
+        new.needs_address = false;
     } else if let Some(old) = old
-        && !new.needs.is_empty()
+        && new.needs_address
         && !old.service.addresses.is_empty()
     {
         new.service.addresses.clone_from(&old.service.addresses);
-        new.needs.clear();
+        new.needs_address = false;
     }
 }
 

@@ -48,7 +48,11 @@ pub(crate) fn service(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Decla
     let spec_at = object.get("spec");
     let Some(spec) = spec_at.as_ref().and_then(|at| cx.fields(at, SERVICE_SPEC)) else {
         let service = Service::new(key);
-        return Some(Declaration::Service(DeclaredService { service, needs: BTreeSet::new() }));
+        return Some(Declaration::Service(DeclaredService {
+            service,
+            needs_address: false,
+            families: BTreeSet::new(),
+        }));
     };
     let kind = spec.string(cx, "type");
     let external_name = kind == Some("ExternalName");
@@ -57,18 +61,16 @@ pub(crate) fn service(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Decla
     if external_name {
         addresses.clear();
     }
-    let mut needs = BTreeSet::new();
-    if addresses.is_empty() && !headless && !external_name {
-        needs = families(cx, &spec);
-    }
+    let needs_address = addresses.is_empty() && !headless && !external_name;
     let selector = if external_name { None } else { selector(cx, &spec) };
     let mut ports = Vec::new();
     if let Some(list) = spec.get("ports") {
         ports = cx.list(&list).iter().filter_map(|at| port(cx, at, on_nodes)).collect();
     }
+    let families = if external_name { BTreeSet::new() } else { families(cx, &spec) };
     let access = access(cx, &spec, object, kind.unwrap_or("ClusterIP"));
     let service = Service { addresses, selector, ports, access, ..Service::new(key) };
-    Some(Declaration::Service(DeclaredService { service, needs }))
+    Some(Declaration::Service(DeclaredService { service, needs_address, families }))
 }
 
 /// Returns the declared addresses, and whether the service is headless.
@@ -91,24 +93,23 @@ fn cluster_ips(cx: &mut Context<'_>, spec: &Fields<'_>) -> (Vec<IpAddr>, bool) {
     (addresses, headless)
 }
 
-/// Returns the families that the service requests; both if the cluster decides.
+/// Returns the families that the service requires the cluster to have.
 fn families(cx: &mut Context<'_>, spec: &Fields<'_>) -> BTreeSet<Family> {
-    let mut requested = Vec::new();
+    let mut required = BTreeSet::new();
     if let Some(list) = spec.get("ipFamilies") {
         for at in cx.list(&list) {
             match cx.string(&at) {
-                Some("IPv4") => requested.push(Family::V4),
-                Some("IPv6") => requested.push(Family::V6),
+                Some("IPv4") => _ = required.insert(Family::V4),
+                Some("IPv6") => _ = required.insert(Family::V6),
                 Some(_) => cx.invalid(&at, ["must be IPv4 or IPv6"]),
                 None => {}
             }
         }
     }
-    match (&*requested, spec.string(cx, "ipFamilyPolicy")) {
-        ([], Some("SingleStack")) => BTreeSet::from([Family::V4]),
-        ([], _) => Family::BOTH.into(),
-        _ => requested.into_iter().collect(),
+    if spec.string(cx, "ipFamilyPolicy") == Some("RequireDualStack") {
+        required.extend(Family::BOTH);
     }
+    required
 }
 
 /// Reads the selector, which is a map. Empty or absent means that the endpoints are managed elsewhere.

@@ -138,7 +138,7 @@ fn a_cycle_of_owners_ends() {
 }
 
 #[test]
-fn the_status_of_a_pod_decides_whether_it_gets_an_address() {
+fn the_status_of_a_pod_decides_whether_it_gets_a_placeholder() {
     let pods = [
         ("bare", ""),
         ("empty", "status: {}"),
@@ -158,8 +158,13 @@ fn the_status_of_a_pod_decides_whether_it_gets_an_address() {
         let addresses = &pod(&loaded, "default", name).addresses;
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(rendered("bare"), "10.244.0.2 fd00:10:244::2");
-    assert_eq!(rendered("empty"), "10.244.0.3 fd00:10:244::3");
+    assert_eq!(rendered("bare"), "0.0.0.1 100::1");
+    assert_eq!(rendered("empty"), "0.0.0.2 100::2");
+    let is_placeholder = |name: &str| {
+        let addresses = &pod(&loaded, "default", name).addresses;
+        addresses.iter().map(|a| loaded.cluster.addressing.is_placeholder(*a)).collect::<Vec<_>>()
+    };
+    assert_eq!((is_placeholder("bare"), is_placeholder("dual")), (vec![true; 2], vec![false; 2]));
     assert_eq!((rendered("pending"), rendered("done")), (String::new(), String::new()));
     assert_eq!(rendered("dual"), "10.9.0.1 fd00::9");
     assert_eq!(rendered("single"), "10.9.0.2");
@@ -225,10 +230,10 @@ spec: {ipFamilies: [IPv6], selector: {app: a}}
     let service = |name: &str| &loaded.cluster.services[&ObjectKey::new("default", name)];
     let rendered =
         |name: &str| service(name).addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    assert_eq!(rendered("web"), "10.96.0.3 fd00:10:96::3", "not what `fixed` declares");
+    assert_eq!(rendered("web"), "", "none is made up");
     assert_eq!((rendered("headless"), rendered("out")), (String::new(), String::new()));
     assert_eq!(rendered("fixed"), "10.96.0.2 fd00:10:96::77");
-    assert_eq!(rendered("six"), "fd00:10:96::2");
+    assert_eq!(rendered("six"), "");
     let ports = &service("web").ports;
     assert_eq!(ports[0].target, TargetPort::Name("http".into()));
     assert_eq!(ports[1].target, TargetPort::Number(81));

@@ -9,6 +9,7 @@ use palisade_agent::{
     daemon::{self, Once},
     socket::Explained,
 };
+use palisade_manifest::Loaded;
 use palisade_policy::Cluster;
 
 use crate::{
@@ -148,10 +149,21 @@ fn explain(cluster: &Cluster, source: &str, destination: &str, namespace: &str) 
         let (source, destination) = (parse("source", source)?, parse("destination", destination)?);
         let question = question::resolve(cluster, &source, &destination, namespace)?;
         let answer = answer::answer(cluster, question);
+        // An agent has read everything, and objects of a cluster are in no file.
+        let loaded = Loaded {
+            cluster: Cluster { policies: cluster.policies.clone(), ..Cluster::default() },
+            ..Loaded::default()
+        };
         Ok(Explained {
             allowed: answer.verdict == Conclusion::Allowed,
-            text: render::text(&answer),
-            json: serde_json::from_str(&json::document(&answer, &[], Encoding::Json)?)?,
+            text: render::text(&answer, answer.verdict),
+            json: serde_json::from_str(&json::document(
+                &answer,
+                answer.verdict,
+                &loaded,
+                &[],
+                Encoding::Json,
+            )?)?,
         })
     };
     explained().map_err(|error| format!("{error:#}"))

@@ -92,10 +92,11 @@ pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
     let (cluster, namespace) = (&world.loaded.cluster, &*world.namespace);
     let question = question::resolve(cluster, &source, &destination, namespace)?;
     let answer = answer::answer(cluster, question);
+    let headline = world.conclusion(answer.verdict);
     let text = match arguments.output.encoding() {
         _ if arguments.quiet => String::new(),
-        None => render::text(&answer),
-        Some(encoding) => json::document(&answer, &world.incomplete(), encoding)?,
+        None => render::text(&answer, headline),
+        Some(encoding) => json::document(&answer, headline, &world.loaded, &world.incomplete(), encoding)?,
     };
     output::print_wrapped(&text).context("can't write the answer")?;
     Ok(world.outcome(answer.verdict.outcome()))

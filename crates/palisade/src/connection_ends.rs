@@ -1,6 +1,6 @@
 //! The ends of connections, each with a short unique name and the origin of its object.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use palisade_analysis::{ConnectionEnd, NodeAddresses, WorkloadPods, shape};
 use palisade_manifest::Loaded;
@@ -61,7 +61,7 @@ pub(crate) fn name(endpoint: &ConnectionEnd) -> String {
         ConnectionEnd::Class(all) => abbreviated(all, pods_of),
         ConnectionEnd::OwnNode(all) => format!("own node ({})", nodes(all)),
         ConnectionEnd::Nodes(all) => format!("node {}", nodes(all)),
-        ConnectionEnd::External(external) => abbreviated(&external.ranges, range_text),
+        ConnectionEnd::External(external) => abbreviated(&external.spanned, range_text),
         ConnectionEnd::IngressController(_) => CONTROLLER.to_owned(),
     }
 }
@@ -201,6 +201,8 @@ pub(crate) fn json<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonE
 
 fn end_kind<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonEndKind<'a> {
     let pods = |w: &'a WorkloadPods| JsonPods::new(w, loaded);
+    // A placeholder is nobody's address.
+    let known = |all: &'a [IpAddr]| all.iter().filter(|a| !loaded.cluster.addressing.is_placeholder(**a));
     let node = |n: &'a NodeAddresses| JsonNode {
         object: JsonObject::new(
             "Node",
@@ -208,7 +210,7 @@ fn end_kind<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonEndKind<
             &n.name,
             origin_of_object("Node", &ObjectKey::new("", n.name.clone()), loaded),
         ),
-        addresses: n.addresses.iter().map(ToString::to_string).collect(),
+        addresses: known(&n.addresses).map(ToString::to_string).collect(),
     };
     match endpoint {
         ConnectionEnd::Workload(w) => JsonEndKind::Workload(pods(w)),

@@ -21,10 +21,12 @@ use std::io::{self, Write};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use palisade_analysis::{
-    ConnectionEnd, Connections as Answer, ConnectionsOptions, EndFilter, GroupBy, Reasoner,
+    AddressQuestion, ConnectionEnd, Connections as Answer, ConnectionsOptions, EndFilter, GroupBy, Questions,
+    Reasoner, UndecidedEdge,
 };
 
 use crate::{
+    addresses,
     cluster::{JsonMissing, Need},
     entrances::{self, ControllerArguments},
     escape,
@@ -216,32 +218,46 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     let reasoner = arguments.explain.then(|| Reasoner::new(cluster, &answer, options.only_denied));
     let mut report =
         Report::new(&answer, loaded, arguments.namespace.as_deref(), &options, arguments.group_by.word());
+    let mut asking = Questions::new(cluster, &answer);
+    let undecided: Vec<Undecided> = report
+        .undecided()
+        .into_iter()
+        .map(|edge| {
+            let questions = asking.of(&edge);
+            (edge, questions)
+        })
+        .collect();
     report.reasoner = reasoner.as_ref().map(|reasoner| reasoner as &dyn Explains);
     let fold = !arguments.no_fold;
     let written = match arguments.output {
         OutputFormat::Table if fold => output::print(&folded::text(&report, output::answer_width())),
         OutputFormat::Matrix => output::print(&matrix::text(&report, output::answer_width())?),
-        format => output::stream(|out| write(&report, format, fold, world.incomplete(), out)),
+        format => output::stream(|out| write(&report, format, fold, &undecided, world.incomplete(), out)),
     };
     written.context("can't write the answer")?;
     bystanders(&report);
     blocked(&report);
-    Ok(world.outcome(Outcome::Yes))
+    addresses::report_undecided(undecided.len(), undecided.iter().flat_map(|(_, questions)| questions));
+    Ok(world.outcome(if undecided.is_empty() { Outcome::Yes } else { Outcome::Incomplete }))
 }
+
+/// Traffic that depends on addresses that are not known, and the rules that ask for them.
+type Undecided = (UndecidedEdge, Vec<AddressQuestion>);
 
 /// Writes the answer in a format.
 fn write(
     report: &Report<'_>,
     format: OutputFormat,
     fold: bool,
+    undecided: &[Undecided],
     incomplete: Vec<JsonMissing<'_>>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     match format {
         OutputFormat::Table | OutputFormat::Matrix => table::text(report, false, out),
         OutputFormat::Wide => table::text(report, true, out),
-        OutputFormat::Json => json::json(report, fold, incomplete, out),
-        OutputFormat::Yaml => json::yaml(report, fold, incomplete, out),
+        OutputFormat::Json => json::json(report, fold, undecided, incomplete, out),
+        OutputFormat::Yaml => json::yaml(report, fold, undecided, incomplete, out),
         OutputFormat::Csv => csv::csv(report, out),
         OutputFormat::Md => table::markdown(report, out),
         OutputFormat::Dot => graph::dot(report, out),

@@ -73,18 +73,18 @@ pub(crate) struct Describe {
 pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
     let world = || arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything);
     // Whether it is an object doesn't depend on the default namespace, which is known only after loading.
-    let (world, text) = if target::parse(&arguments.what, "").is_some() {
+    let (world, text, undecided) = if target::parse(&arguments.what, "").is_some() {
         let world = world()?;
         let text = object(arguments, &world)?;
-        (world, text)
+        (world, text, false)
     } else {
         let spec = pods_spec(&arguments.what)?;
         let world = world()?;
-        let text = workload(arguments, &spec, &world)?;
-        (world, text)
+        let (text, undecided) = workload(arguments, &spec, &world)?;
+        (world, text, undecided)
     };
     output::print_wrapped(&text).context("can't write the answer")?;
-    Ok(world.outcome(Outcome::Yes))
+    Ok(world.outcome(if undecided { Outcome::Incomplete } else { Outcome::Yes }))
 }
 
 /// Describes a policy or a namespace.
@@ -122,8 +122,8 @@ fn pods_spec(text: &str) -> Result<Spec> {
     Ok(spec)
 }
 
-/// Describes pods by workload.
-fn workload(arguments: &Describe, spec: &Spec, world: &LoadedInputs) -> Result<String> {
+/// Describes pods by workload. Returns whether some of it depends on addresses that are not known.
+fn workload(arguments: &Describe, spec: &Spec, world: &LoadedInputs) -> Result<(String, bool)> {
     let what = || format!("`{}`", arguments.what);
     let loaded = &world.loaded;
     let ends = ends::endpoints(&loaded.cluster, &spec.endpoint, &world.namespace).with_context(what)?;
@@ -144,10 +144,12 @@ fn workload(arguments: &Describe, spec: &Spec, world: &LoadedInputs) -> Result<S
     }
     let entrances = arguments.controller.entrances(loaded, &world.namespace)?;
     let description = palisade_analysis::describe(&loaded.cluster, &pods, &entrances);
-    match arguments.output.encoding() {
-        None => Ok(text::text(&description, loaded)),
-        Some(encoding) => json::document(&description, world, encoding),
-    }
+    let undecided = description.parts.iter().flat_map(|part| &part.sides).any(|s| !s.undecided.is_empty());
+    let text = match arguments.output.encoding() {
+        None => text::text(&description, loaded),
+        Some(encoding) => json::document(&description, world, encoding)?,
+    };
+    Ok((text, undecided))
 }
 
 /// Returns the word for a tier.

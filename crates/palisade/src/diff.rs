@@ -15,10 +15,11 @@ mod wording;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use palisade_analysis::{ControllerRoutes, DiffSide, diff::diff_with_future_pods};
+use palisade_analysis::{ControllerRoutes, DiffSide, UndecidedChange, diff::diff_with_future_pods};
 use palisade_manifest::{Loaded, Note};
 
 use crate::{
+    addresses::{self, AddressArguments},
     cluster,
     entrances::ControllerArguments,
     exit::Outcome,
@@ -35,8 +36,6 @@ A and B are files, directories (read recursively), or - for standard input. With
 With --live, the result is what applying PATH would change: objects of PATH replace those of the cluster, and all others stay. A workload keeps its existing pods, with the labels and ports of PATH. Defaults and merges of the API server are not predicted; to include them, run `kubectl apply --dry-run=server -o yaml -f PATH | palisade diff --live -`.
 
 The first line is a summary. Then follow the changes, grouped by what causes them: an edited policy, a label of a namespace, of pods or of a node, a Service, an Ingress. Undoing the causes of a change undoes the change. Workloads that are new or gone are listed with what they may reach. A side without manifests, such as a new directory, counts as empty.
-
-Made-up addresses of pods without one are the same on both sides, so that a new pod changes nothing for the others.
 
 Examples:
   palisade diff examples/shop examples/shop-two-rules
@@ -74,6 +73,8 @@ pub(crate) struct Diff {
     controller: ControllerArguments,
     #[command(flatten)]
     reading: ReadingArguments,
+    #[command(flatten)]
+    addresses: AddressArguments,
     #[command(flatten)]
     render: RenderSidesArguments,
     /// Output format
@@ -113,7 +114,8 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     }
     let has_errors = sides.iter().any(Loaded::has_errors);
     let complete = (missing.is_empty() && !has_errors) || arguments.cluster.allow_incomplete;
-    let undecided = undecided(&sides, &difference);
+    let mut undecided = undecided(&sides, &difference);
+    undecided.extend(by_addresses(&difference.undecided));
     let comparison = Comparison { sides, difference, missing, undecided, notes };
     let text = match arguments.output {
         OutputFormat::Text => text::text(&comparison),
@@ -134,6 +136,7 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
         notes.chain(&blocked).for_each(|text| output::note(&format!("note: {text}\n")));
         comparison.undecided.iter().for_each(|why| output::note(&format!("undecided: {}\n", why.text)));
     }
+    let complete = complete && comparison.difference.undecided.is_empty();
     Ok(if complete { comparison.outcome() } else { Outcome::Incomplete })
 }
 
@@ -166,6 +169,13 @@ fn undecided(sides: &[Loaded; 2], difference: &palisade_analysis::Diff) -> Vec<N
         out.push(Note::new("too-many-sets", text));
     }
     out
+}
+
+/// Returns why it is not known whether some connections change, if that depends on addresses.
+fn by_addresses(pairs: &[UndecidedChange]) -> Option<Note> {
+    let questions = pairs.iter().flat_map(|pair| &pair.questions);
+    let text = addresses::undecided_text(pairs.len(), questions)?;
+    Some(Note::new("pod-addresses", text))
 }
 
 impl Diff {

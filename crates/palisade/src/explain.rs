@@ -79,9 +79,9 @@ pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
     };
     suggest::add(&mut answer, place, arguments.to_deny);
     let text = match arguments.output.encoding() {
-        None => tree::text(&answer, arguments.to_deny),
-        Some(encoding) => json::document(&answer, &world.loaded, &world.incomplete(), encoding)?,
+        None => tree::text(&answer, arguments.to_deny, world.is_incomplete()),
+        Some(encoding) => json::document(&answer, &world, encoding)?,
     };
     output::print(&text).context("can't write the answer")?;
-    Ok(world.outcome(Outcome::of(answer.is_allowed())))
+    Ok(world.outcome(answer.conclusion().outcome()))
 }

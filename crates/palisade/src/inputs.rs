@@ -13,8 +13,10 @@ use palisade_api::{ClusterSnapshot, Missing, ResourceKind};
 use palisade_manifest::{LoadOptions, Loaded};
 
 use crate::{
+    addresses::{self, AddressArguments},
     cluster::{self, JsonMissing, Need},
     exit::Outcome,
+    verdict::Conclusion,
 };
 #[cfg(all(target_os = "linux", feature = "lab"))]
 pub(crate) use loading::load;
@@ -37,6 +39,8 @@ pub(crate) struct InputArguments {
     pub(crate) render: RenderArguments,
     #[command(flatten)]
     pub(crate) reading: ReadingArguments,
+    #[command(flatten)]
+    pub(crate) addresses: AddressArguments,
     /// Apply the manifests to the objects read from the cluster; implied by --context and --kubeconfig
     #[arg(long, help_heading = cluster::HEADING)]
     pub(crate) live: bool,
@@ -63,10 +67,22 @@ impl LoadedInputs {
         self.missing.iter().map(Into::into).chain(incomplete(&self.loaded)).collect()
     }
 
+    /// Returns the verdict of an answer. What is allowed by what could be read is undecided if something could not,
+    /// unless the user accepts that.
+    pub(crate) fn conclusion(&self, conclusion: Conclusion) -> Conclusion {
+        let allowed = conclusion == Conclusion::Allowed;
+        if allowed && self.is_incomplete() { Conclusion::Undecided } else { conclusion }
+    }
+
+    /// Returns whether the answer may be wrong because of what could not be read, and the user doesn't accept that.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        let complete = self.missing.is_empty() && !self.loaded.has_errors();
+        !complete && !self.allow_incomplete
+    }
+
     /// Returns the outcome of a verb: `Incomplete` if the answer may be wrong, unless the user accepts that.
     pub(crate) fn outcome(&self, outcome: Outcome) -> Outcome {
-        let complete = self.missing.is_empty() && !self.loaded.has_errors();
-        if complete || self.allow_incomplete { outcome } else { Outcome::Incomplete }
+        if self.is_incomplete() { Outcome::Incomplete } else { outcome }
     }
 
     /// Returns where names were looked up, for messages.
@@ -115,6 +131,7 @@ impl InputArguments {
         let options = LoadOptions {
             default_namespace: namespace.clone(),
             all_namespaces: missing.iter().all(|m| m.kind != ResourceKind::Namespace),
+            addresses: Some(self.addresses.plan()?),
             ..LoadOptions::default()
         };
         cluster::warn(missing, need);
@@ -128,6 +145,9 @@ impl InputArguments {
             Some(live) => overlay(live, files),
         };
         let loaded = load_inputs(&files, &names, &self.reading, &options, quiet)?;
+        if !quiet {
+            addresses::report(&loaded);
+        }
         let allow_incomplete = self.cluster.allow_incomplete;
         Ok(LoadedInputs { loaded, namespace, live: read, missing, allow_incomplete })
     }

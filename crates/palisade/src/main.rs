@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Command, CommandFactory as _, FromArgMatches as _};
 
+mod addresses;
 #[cfg(all(target_os = "linux", feature = "agent"))]
 mod agent;
 mod arguments;

@@ -94,12 +94,15 @@ fn here(dir: &Path, words: &str) -> (i32, String) {
     (code, out)
 }
 
+/// The addresses of the pods are in this range.
+const NODE: &str = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {podCIDR: 10.244.0.0/16}\nstatus: {addresses: [{address: 192.168.0.9}]}\n";
+
 /// Explains a pair. The first line must be this cause. The first suggestion must have this text and, applied, allow the
 /// connection. Returns the suggestion.
 #[track_caller]
 fn explained(more: &str, pair: &str, cause: &str, suggestion: &str) -> Value {
     let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("m.yaml"), format!("{BASE}{more}")).unwrap();
+    fs::write(dir.path().join("m.yaml"), format!("{BASE}{more}{NODE}")).unwrap();
     let (code, text) = here(dir.path(), &format!("explain {pair} -f m.yaml"));
     assert_eq!(code, 1, "{text}");
     let first = text.lines().next().unwrap();

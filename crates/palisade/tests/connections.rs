@@ -78,11 +78,14 @@ fn the_order_of_files_never_shows() {
         ("ingress", ["policies", "routes", "workloads"]),
     ] {
         let [a, b, c] = &names.map(|name| format!("-f examples/{example}/{name}.yaml"));
+        let nodes = if example == "shop" { "-f examples/shop/nodes.yaml " } else { "" };
         for form in FORMS {
             for options in ["", " --only-denied", " --group-by pod", " --group-by class", " --nodes"] {
                 let of = |files: [&String; 3]| {
-                    let words =
-                        format!("connections {} {} {} -o {form}{options}", files[0], files[1], files[2]);
+                    let words = format!(
+                        "connections {} {nodes}{} {} -o {form}{options}",
+                        files[0], files[1], files[2]
+                    );
                     run(&mut palisade(&words))
                 };
                 let first = of([a, b, c]);

@@ -24,14 +24,14 @@ fn the_answers_are_as_recorded() {
 #[test]
 fn changes_name_their_policies_and_the_exit_code_tells() {
     let text = answer(1, SHOPS);
-    assert!(text.starts_with("6 opened, 1 of them to the internet\n\n"), "{text}");
+    assert!(text.starts_with("7 opened, 1 of them to the internet\n\n"), "{text}");
     assert!(text.contains("+ shop/deployment/backend → data/statefulset/database  TCP 80\n"), "{text}");
     let because = "because NetworkPolicy shop/backend-egress edited (examples/shop/backend-egress.yaml:3 → examples/shop-two";
     assert!(text.contains(because), "{text}");
     assert!(!text.contains("\n  - "), "{text}");
     // In the other direction, everything is closed.
     let back = answer(1, "diff examples/shop-two-rules examples/shop");
-    assert!(back.starts_with("6 closed, 1 of them to the internet\n"), "{back}");
+    assert!(back.starts_with("7 closed, 1 of them to the internet\n"), "{back}");
     assert!(back.contains("- shop/deployment/backend → data/statefulset/database  TCP 80\n"), "{back}");
     assert_eq!(text.replace("+ ", "- ").matches("- shop").count(), back.matches("- shop").count());
     assert_eq!(answer(0, "diff examples/shop examples/shop"), "no connection changes\n");
@@ -48,7 +48,7 @@ fn changes_name_their_policies_and_the_exit_code_tells() {
 /// A directory with a copy of the shop.
 fn shop() -> TempDir {
     let dir = TempDir::new().unwrap();
-    for name in ["workloads.yaml", "backend-egress.yaml", "backend-from-frontend.yaml"] {
+    for name in ["nodes.yaml", "workloads.yaml", "backend-egress.yaml", "backend-from-frontend.yaml"] {
         fs::copy(root().join("examples/shop").join(name), dir.path().join(name)).unwrap();
     }
     dir
@@ -352,7 +352,7 @@ fn a_comment_fits_a_pull_request_and_pages_stand_alone() {
     assert!(out.chars().count() < 65_536 && out.contains(" did not fit: "), "{}", out.len());
     for form in ["html", "svg"] {
         let out = answer(1, &format!("{SHOPS} -o {form}"));
-        assert!(out.contains("6 opened, 1 of them to the internet") && !out.contains("<script"), "{out}");
+        assert!(out.contains("7 opened, 1 of them to the internet") && !out.contains("<script"), "{out}");
         assert!(out.contains("<svg xmlns=") && out.contains("shop/deployment/backend"), "{out}");
     }
 }

@@ -211,6 +211,8 @@ spec:
 
 /// A namespace with a Service in front of a Deployment, another one, and a policy that admits pods of one label.
 const SHOP: &str = "
+{apiVersion: v1, kind: Node, metadata: {name: pods-1}, spec: {podCIDR: 10.0.0.0/9}, status: {addresses: [{address: 192.168.0.9}]}}
+---
 {apiVersion: v1, kind: Namespace, metadata: {name: shop}}
 ---
 {apiVersion: v1, kind: Namespace, metadata: {name: staging}}

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::{Labels, Name, ObjectKey, Pod, Pods, Policy, PolicyKey, Service};
+use crate::{Addressing, Labels, Name, ObjectKey, Pod, Pods, Policy, PolicyKey, Service};
 
 /// The label of every namespace whose value is the namespace's name (SEMANTICS A13).
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -49,6 +49,8 @@ pub struct Cluster {
     pub services: BTreeMap<ObjectKey, Service>,
     /// Policies of every kind.
     pub policies: BTreeMap<PolicyKey, std::sync::Arc<Policy>>,
+    /// The IP families, and what is known about addresses that no object reports.
+    pub addressing: Addressing,
 }
 
 /// One edit of a [`Cluster`]. Setting an object replaces the one with the same key. Removing an unknown object does
@@ -131,9 +133,12 @@ impl Cluster {
     }
 
     /// Returns the running pod that owns an address. Of several pods that report it, the owner is the Running one, then
-    /// the newest, then the first by name (G-10). `O(pods)`: not for use per packet.
+    /// the newest, then the first by name (G-10). A placeholder is nobody's address. `O(pods)`: not for use per packet.
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
+        if self.addressing.is_placeholder(address) {
+            return None;
+        }
         self.pods
             .values()
             .filter(|p| p.is_running() && p.addresses.contains(&address))
@@ -153,9 +158,10 @@ impl Cluster {
         }
     }
 
-    /// Returns the node with this address. `O(nodes)`.
+    /// Returns the node with this address, which is no placeholder. `O(nodes)`.
     #[must_use]
     pub fn node_at(&self, address: IpAddr) -> Option<&Node> {
-        self.nodes.values().find(|n| n.addresses.contains(&address))
+        let known = !self.addressing.is_placeholder(address);
+        self.nodes.values().filter(|_| known).find(|n| n.addresses.contains(&address))
     }
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 pub mod address;
 mod address_set;
+mod addressing;
 mod cluster;
 mod compile;
 mod direction;
@@ -39,6 +40,7 @@ pub mod walk;
 
 pub use address::{Family, IpRange};
 pub use address_set::AddressSet;
+pub use addressing::Addressing;
 pub use cluster::{Change, Cluster, NAMESPACE_NAME_LABEL, Namespace, Node};
 pub use compile::{Budget, Compiler, EffectiveRules, Limit, OverBudget};
 pub use direction::Direction;

@@ -2,14 +2,14 @@
 
 use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
-use palisade_policy::{Cluster, Direction, Family, PolicyKey, Traffic, walk::walk};
+use palisade_policy::{Cluster, Direction, Endpoint, Family, PolicyKey, Traffic, walk::walk};
 
 use super::{
     blame,
     change::{Cause, Directions, Edit, PolicyEdit},
     edits::{EndPair, PolicyPair, PolicyPairs, Reversal, SelectedKeys, pair_of},
 };
-use crate::{end::ConnectionEnd, representative::Representatives};
+use crate::{end::ConnectionEnd, judge, representative::Representatives};
 
 /// The most walks for all changes. Where one edit alone can be the cause, none is needed; this bounds changes of many
 /// policies that select the same pods.
@@ -35,6 +35,19 @@ impl<'c> CauseFinder<'c> {
         }
     }
 
+    /// Returns a pair of addresses of two ends. Changes are the same wherever unknown addresses lie.
+    fn pair(
+        &self,
+        side: usize,
+        from: &ConnectionEnd,
+        to: &ConnectionEnd,
+        family: Family,
+    ) -> Option<(Endpoint, Endpoint)> {
+        let (source, target) = self.representatives[side].pair(from, to, family)?;
+        let cluster = self.clusters[side];
+        Some((judge::somewhere(cluster, &source), judge::somewhere(cluster, &target)))
+    }
+
     /// Adds the causes of changed traffic in one direction.
     pub(super) fn add(
         &self,
@@ -44,9 +57,7 @@ impl<'c> CauseFinder<'c> {
         changed: &Traffic,
         found: &mut BTreeMap<Edit, Directions>,
     ) {
-        let [Some(before), Some(after)] =
-            [0, 1].map(|side: usize| self.representatives[side].pair(from, to, family))
-        else {
+        let [Some(before), Some(after)] = [0, 1].map(|side: usize| self.pair(side, from, to, family)) else {
             return;
         };
         let Some(ends) = pair_of(self.clusters, [before, after]) else { return };

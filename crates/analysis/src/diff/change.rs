@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use palisade_policy::{Direction, Name, ObjectKey, PodMatch, PolicyKey, Traffic};
 
+use super::UndecidedChange;
 use crate::{
     end::ConnectionEnd,
     exposure::{ExposureRow, PodTraffic},
@@ -26,6 +27,9 @@ pub struct Diff {
     pub policies: BTreeMap<PolicyKey, PolicyEdit>,
     /// The traffic that routes require and policies deny after the change, but not before.
     pub blocked: Vec<NewlyBlocked>,
+    /// The pairs of ends of which it is not known whether their connections differ, since that depends on addresses that
+    /// are not known. Sorted by ends.
+    pub undecided: Vec<UndecidedChange>,
     /// Whether a side has running pods. Without any, only pods that don't exist yet are compared.
     pub has_pods: bool,
 }

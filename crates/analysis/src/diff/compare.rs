@@ -75,8 +75,8 @@ impl<'c> Comparison<'c> {
     /// Returns whether a pair has the same traffic on both sides. Nearly all pairs do, so this only compares numbers.
     fn is_same(&self, from: &MatchedEnd, to: &MatchedEnd) -> bool {
         let cell = |side: usize| {
-            let cell = self.answers[side].ids(from.at[side]?, to.at[side]?)?;
-            Some(cell.map(|id| id.map(|id| self.numbers[side][id as usize])))
+            let cells = self.answers[side].ids(from.at[side]?, to.at[side]?)?;
+            Some(cells.map(|cell| cell.map(|id| id.map(|id| self.numbers[side][id as usize]))))
         };
         cell(0).is_some_and(|before| cell(1) == Some(before))
     }
@@ -88,6 +88,7 @@ impl<'c> Comparison<'c> {
             return;
         }
         let [a, b] = [0, 1].map(|side| self.exchanged(side, from, to));
+        let possible = [0, 1].map(|side| self.possible(side, from, to));
         // Without routes, the controller sends nothing.
         if !forwarded && (a.is_none() || b.is_none()) {
             return;
@@ -96,10 +97,11 @@ impl<'c> Comparison<'c> {
         let mut found: Vec<ConnectionChange> = Vec::new();
         for (family, place) in Family::BOTH.into_iter().zip(0..) {
             let [a, b] = [a, b].map(|e| e.and_then(|e| e[place]).unwrap_or(&nothing));
-            if a == b {
+            let [maybe_a, maybe_b] = possible.each_ref().map(|traffic| &traffic[place]);
+            let (opened, closed) = (b.difference(maybe_a), a.difference(maybe_b));
+            if opened.is_none() && closed.is_none() {
                 continue;
             }
-            let (opened, closed) = (b.difference(a), a.difference(b));
             let causes = self.causes(from, to, family, &opened.union(&closed));
             let families = Families { v4: family == Family::V4, v6: family == Family::V6 };
             let (from, to) = (from.end.clone(), to.end.clone());
@@ -114,7 +116,7 @@ impl<'c> Comparison<'c> {
         changes.append(&mut found);
     }
 
-    fn exchanged(&self, side: usize, from: &MatchedEnd, to: &MatchedEnd) -> Exchanged<'_> {
+    pub(super) fn exchanged(&self, side: usize, from: &MatchedEnd, to: &MatchedEnd) -> Exchanged<'_> {
         let mut out = None;
         for edge in self.answers[side].between(from.at[side]?, to.at[side]?) {
             let found = out.get_or_insert([None; 2]);

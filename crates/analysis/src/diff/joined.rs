@@ -38,9 +38,11 @@ pub(super) fn joined(changes: Vec<ConnectionChange>) -> Vec<ConnectionChange> {
 /// Returns the end without its external addresses or nodes.
 fn without_members(end: &ConnectionEnd) -> ConnectionEnd {
     match end {
-        ConnectionEnd::External(e) => {
-            ConnectionEnd::External(ExternalRanges { family: e.family, ranges: Vec::new() })
-        }
+        ConnectionEnd::External(e) => ConnectionEnd::External(ExternalRanges {
+            family: e.family,
+            ranges: Vec::new(),
+            spanned: Vec::new(),
+        }),
         ConnectionEnd::OwnNode(_) => ConnectionEnd::OwnNode(Vec::new()),
         ConnectionEnd::Nodes(_) => ConnectionEnd::Nodes(Vec::new()),
         other => other.clone(),
@@ -52,6 +54,8 @@ fn join(end: &mut ConnectionEnd, other: ConnectionEnd) {
         (ConnectionEnd::External(a), ConnectionEnd::External(b)) => {
             a.ranges.extend(b.ranges);
             a.ranges = union(std::mem::take(&mut a.ranges));
+            a.spanned.extend(b.spanned);
+            a.spanned = union(std::mem::take(&mut a.spanned));
         }
         (ConnectionEnd::OwnNode(a), ConnectionEnd::OwnNode(b))
         | (ConnectionEnd::Nodes(a), ConnectionEnd::Nodes(b)) => {

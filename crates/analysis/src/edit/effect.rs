@@ -9,6 +9,7 @@ use crate::{
     families::{Families, index},
     matching::{MatchedEnd, matched},
     query::ConnectionsOptions,
+    traffics::Cell,
 };
 
 /// What a change opens and closes beside the question, each sorted by ends.
@@ -86,17 +87,21 @@ fn compare(sides: [&Connections; 2], from: &MatchedEnd, to: &MatchedEnd, asked: 
     let (Some(before), Some(after)) = (cell(0), cell(1)) else { return };
     let mut found: Vec<(Families, [Traffic; 2])> = Vec::new();
     for family in Family::BOTH {
-        let at = |side: usize, id: Option<u32>| id.map(|id| &sides[side].sets()[id as usize]);
-        let (Some(a), Some(b)) = (at(0, before[index(family)]), at(1, after[index(family)])) else {
-            continue;
+        let at = |side: usize, cells: [Cell; 2]| {
+            let [certain, possible] = cells.map(|cell| cell[index(family)]);
+            let of = |id: u32| &sides[side].sets()[id as usize];
+            Some([of(certain?), of(possible?)])
         };
+        let (Some(a), Some(b)) = (at(0, before), at(1, after)) else { continue };
         if a == b {
             continue;
         }
         let families = Families { v4: family == Family::V4, v6: family == Family::V6 };
         // No rule can name port 0, and no program listens on it.
         let visible = |traffic: Traffic| traffic.difference(&port_zero());
-        let change = [visible(b.difference(a)), visible(a.difference(b))];
+        // What is certain now, or possible now, and was not before.
+        let gained = |b: [&Traffic; 2], a: [&Traffic; 2]| b[0].difference(a[0]).union(&b[1].difference(a[1]));
+        let change = [visible(gained(b, a)), visible(gained(a, b))];
         match found.last_mut() {
             Some((families, same)) if *same == change => families.v6 = true,
             _ => found.push((families, change)),

@@ -9,7 +9,10 @@ use palisade_policy::{
     walk::{Walk, walk},
 };
 
-use crate::end::{ConnectionEnd, ExternalRanges, NodeAddresses, WorkloadPods};
+use crate::{
+    end::{ConnectionEnd, ExternalRanges, NodeAddresses, WorkloadPods},
+    judge,
+};
 
 /// A source, a destination, and the traffic that is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +58,12 @@ impl Pair {
         if direction == Direction::Ingress { &self.sources } else { &self.destinations }
     }
 
-    /// Walks the policies of one direction.
+    /// Walks the policies of one direction, at one of the possible values of addresses that are not known: edits are
+    /// searched for what is decided.
     pub(crate) fn walk(&self, cluster: &Cluster, direction: Direction) -> Walk {
         let Self { source, destination, through_service, traffic, .. } = self;
-        walk(cluster, source, destination, *through_service, direction, traffic)
+        let [source, destination] = [source, destination].map(|end| judge::somewhere(cluster, end));
+        walk(cluster, &source, &destination, *through_service, direction, traffic)
     }
 
     /// Returns the pod whose policies apply in a direction, or else the other kind of end.
@@ -190,14 +195,20 @@ impl AskedEnds {
             }
             ConnectionEnd::External(external) => {
                 let family = external.family;
-                let rest: Vec<IpRange> =
-                    external.ranges.iter().flat_map(|r| without(*r, self.ranges.iter().copied())).collect();
-                let asked: Vec<IpRange> =
-                    external.ranges.iter().flat_map(|r| without(*r, rest.iter().copied())).collect();
-                let part = |ranges: Vec<IpRange>| {
-                    (!ranges.is_empty()).then_some(ConnectionEnd::External(ExternalRanges { family, ranges }))
+                let outside = |ranges: &[IpRange], of: &[IpRange]| -> Vec<IpRange> {
+                    ranges.iter().flat_map(|r| without(*r, of.iter().copied())).collect()
                 };
-                (part(asked), part(rest))
+                let divided = |ranges: &[IpRange]| {
+                    let rest = outside(ranges, &self.ranges);
+                    (outside(ranges, &rest), rest)
+                };
+                let (asked, rest) = divided(&external.ranges);
+                let (asked_spanned, rest_spanned) = divided(&external.spanned);
+                let part = |ranges: Vec<IpRange>, spanned: Vec<IpRange>| {
+                    let end = ExternalRanges { family, ranges, spanned };
+                    (!end.ranges.is_empty()).then_some(ConnectionEnd::External(end))
+                };
+                (part(asked, asked_spanned), part(rest, rest_spanned))
             }
             other => (None, Some(other.clone())),
         }

@@ -37,10 +37,11 @@ impl Reach {
         within: &ExternalRanges,
     ) -> impl Iterator<Item = (UnitId, ExternalRanges)> {
         self.units.iter().zip(0..).skip(self.pod_units).filter_map(move |(unit, id)| match &unit.members {
-            Members::External { family, ranges, .. } if *family == within.family => {
+            Members::External { family, ranges, spanned, .. } if *family == within.family => {
                 let first = ranges.first()?.first;
                 let is_within = within.ranges.iter().any(|range| range.contains(first));
-                is_within.then(|| (id, ExternalRanges { family: *family, ranges: ranges.clone() }))
+                let (ranges, spanned) = (ranges.clone(), spanned.clone());
+                is_within.then_some((id, ExternalRanges { family: *family, ranges, spanned }))
             }
             _ => None,
         })

@@ -94,8 +94,13 @@ impl<'r> Scan<'r> {
 }
 
 impl Reach {
-    /// Returns a scan without a source.
+    /// Returns a scan without a source, for what is allowed wherever unknown addresses lie.
     pub(crate) fn scan(&self) -> Scan<'_> {
-        Scan::new(&self.rows, &self.by_class)
+        self.certain.scan()
+    }
+
+    /// Returns the same for what is allowed for some possible values of unknown addresses.
+    pub(crate) fn possible_scan(&self) -> Scan<'_> {
+        self.possible.as_ref().unwrap_or(&self.certain).scan()
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use palisade_policy::{Cluster, Decision, Endpoint, Family, Protocol, reference};
+use palisade_analysis::{Judge, Judgement};
+use palisade_policy::{Cluster, Endpoint, Family, Protocol};
 
 use serde::Serialize;
 
@@ -49,8 +50,8 @@ pub(crate) struct Undecided {
 pub(crate) struct DecidedFlows {
     /// The destination ports, sorted. Each has the same flows.
     pub(crate) calls: Vec<DestinationPort>,
-    /// The decision.
-    pub(crate) decision: Decision,
+    /// What can be said about each of them.
+    pub(crate) judgement: Judgement,
     /// The flows to the first port; those to the others have the same ends.
     pub(crate) asked: Vec<QuestionFlow>,
 }
@@ -76,6 +77,11 @@ impl DestinationPort {
 }
 
 impl DecidedFlows {
+    /// Returns the verdict.
+    pub(crate) fn verdict(&self) -> Conclusion {
+        Conclusion::of(self.judgement.verdict())
+    }
+
     /// Returns the IP families of the flows.
     pub(crate) fn families(&self) -> BTreeSet<Family> {
         self.asked.iter().map(QuestionFlow::family).collect()
@@ -113,21 +119,25 @@ impl VariesBy {
 
 /// Decides every flow of a question.
 pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
-    let decided: Vec<(QuestionFlow, Decision)> = question
+    let judge = Judge::new(cluster);
+    let decided: Vec<(QuestionFlow, Judgement)> = question
         .flows
         .into_iter()
         .map(|asked| {
-            let decision = reference::decide(cluster, &asked.flow);
-            (asked, decision)
+            let judgement = judge.decide(&asked.flow);
+            (asked, judgement)
         })
         .collect();
     let facts: Vec<Decided<'_>> = decided
         .iter()
-        .map(|(asked, decision)| Decided { asked, egress: &decision.egress, ingress: &decision.ingress })
+        .map(|(asked, judgement)| {
+            let Judgement { egress, ingress } = judgement;
+            Decided { asked, egress: &egress.side, ingress: &ingress.side }
+        })
         .collect();
     let mut notes = question.notes;
     notes.extend(notes::of(&Facts { cluster, access: question.access.as_ref(), decided: &facts }));
-    let verdict = Conclusion::of_all(decided.iter().map(|(_, d)| Conclusion::of(Some(d.verdict()))));
+    let verdict = Conclusion::of_all(decided.iter().map(|(_, j)| Conclusion::of(j.verdict())));
     let differs = differences(&decided);
     // Which of a host's addresses is meant is not known, so the answer must be the same for all.
     let host = question.host.filter(|_| differs.contains(&VariesBy::Region));
@@ -153,18 +163,18 @@ fn of_host(host: &str) -> Undecided {
     Undecided { code: "host-addresses", text }
 }
 
-fn groups(decided: Vec<(QuestionFlow, Decision)>) -> Vec<DecidedFlows> {
+fn groups(decided: Vec<(QuestionFlow, Judgement)>) -> Vec<DecidedFlows> {
     let mut by_call: Vec<DecidedFlows> = Vec::new();
-    for (asked, decision) in decided {
+    for (asked, judgement) in decided {
         let call = DestinationPort::of(&asked);
-        match by_call.iter_mut().find(|g| g.calls == [call] && g.decision == decision) {
+        match by_call.iter_mut().find(|g| g.calls == [call] && g.judgement == judgement) {
             Some(group) => group.asked.push(asked),
-            None => by_call.push(DecidedFlows { calls: vec![call], decision, asked: vec![asked] }),
+            None => by_call.push(DecidedFlows { calls: vec![call], judgement, asked: vec![asked] }),
         }
     }
     let mut out: Vec<DecidedFlows> = Vec::new();
     for mut group in by_call {
-        match out.iter_mut().find(|g| g.decision == group.decision && g.ends() == group.ends()) {
+        match out.iter_mut().find(|g| g.judgement == group.judgement && g.ends() == group.ends()) {
             Some(same) => same.calls.append(&mut group.calls),
             None => out.push(group),
         }
@@ -172,22 +182,20 @@ fn groups(decided: Vec<(QuestionFlow, Decision)>) -> Vec<DecidedFlows> {
     for group in &mut out {
         group.calls.sort();
     }
-    // Denied flows come first, then sorted by port.
-    out.sort_by(|a, b| {
-        (a.decision.verdict().is_allow(), &a.calls).cmp(&(b.decision.verdict().is_allow(), &b.calls))
-    });
+    // Denied flows come first, then undecided ones, then sorted by port.
+    out.sort_by(|a, b| (a.verdict(), &a.calls).cmp(&(b.verdict(), &b.calls)));
     out
 }
 
 /// Whether an IP family has more than one part of the internet.
-fn parts(decided: &[(QuestionFlow, Decision)]) -> bool {
+fn parts(decided: &[(QuestionFlow, Judgement)]) -> bool {
     let regions = decided.iter().filter_map(|(a, _)| Some((a, a.region.as_ref()?)));
     let samples: BTreeSet<_> = regions.map(|(a, r)| (a.family(), r.sample)).collect();
     samples.len() > samples.iter().map(|s| s.0).collect::<BTreeSet<_>>().len()
 }
 
-fn differences(decided: &[(QuestionFlow, Decision)]) -> Vec<VariesBy> {
-    let all: BTreeSet<bool> = decided.iter().map(|(_, d)| d.verdict().is_allow()).collect();
+fn differences(decided: &[(QuestionFlow, Judgement)]) -> Vec<VariesBy> {
+    let all: BTreeSet<Conclusion> = decided.iter().map(|(_, j)| Conclusion::of(j.verdict())).collect();
     if all.len() < 2 {
         return Vec::new();
     }
@@ -208,10 +216,10 @@ fn differences(decided: &[(QuestionFlow, Decision)]) -> Vec<VariesBy> {
 }
 
 /// Whether the verdicts vary by a property.
-fn differ_by<K: Ord>(decided: &[(QuestionFlow, Decision)], property: impl Fn(&QuestionFlow) -> K) -> bool {
-    let mut verdicts: BTreeMap<K, BTreeSet<bool>> = BTreeMap::new();
-    for (asked, decision) in decided {
-        verdicts.entry(property(asked)).or_default().insert(decision.verdict().is_allow());
+fn differ_by<K: Ord>(decided: &[(QuestionFlow, Judgement)], property: impl Fn(&QuestionFlow) -> K) -> bool {
+    let mut verdicts: BTreeMap<K, BTreeSet<Conclusion>> = BTreeMap::new();
+    for (asked, judgement) in decided {
+        verdicts.entry(property(asked)).or_default().insert(Conclusion::of(judgement.verdict()));
     }
     let mut sets = verdicts.values();
     let first = sets.next();

@@ -3,7 +3,9 @@
 //! Flows that no policy distinguishes are one entry, with the number of pairs for which it stands and a few samples, so that
 //! the size follows what differs and not the number of replicas.
 
-use palisade_policy::Endpoint;
+use palisade_analysis::{AddressQuestion, JudgedSide};
+use palisade_manifest::Loaded;
+use palisade_policy::{Cluster, Endpoint};
 use serde::Serialize;
 
 use super::{
@@ -12,10 +14,12 @@ use super::{
     question::QuestionFlow,
 };
 use crate::{
+    addresses::{self, JsonQuestion, JsonUndecided},
     cluster::JsonMissing,
     output::Encoding,
-    reasons::{JsonSide, verdict_word},
+    reasons::JsonSide,
     traffic::range_text,
+    verdict::Conclusion,
 };
 
 /// The schema. Its version is raised when a field changes its meaning or is removed.
@@ -32,12 +36,14 @@ struct JsonAnswer<'a> {
     destination: &'a str,
     differs_by: Vec<&'static str>,
     answers: Vec<JsonGroup<'a>>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    undecided: &'a [Undecided],
+    /// The IP families that were considered.
+    families: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    undecided: Vec<JsonUndecided<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     incomplete: &'a [JsonMissing<'a>],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    notes: &'a [Note],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<Note>,
 }
 
 #[derive(Serialize)]
@@ -45,9 +51,28 @@ struct JsonGroup<'a> {
     verdict: &'static str,
     on: Vec<JsonCall>,
     families: Vec<String>,
-    egress: JsonSide,
-    ingress: JsonSide,
+    egress: JsonJudgedSide<'a>,
+    ingress: JsonJudgedSide<'a>,
     flows: Vec<JsonFlow<'a>>,
+}
+
+/// One direction: decided, or the rules that ask for an address that is not known.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum JsonJudgedSide<'a> {
+    Decided(Box<JsonSide>),
+    Undecided { verdict: &'static str, reason: &'static str, rules: Vec<JsonQuestion<'a>> },
+}
+
+impl<'a> JsonJudgedSide<'a> {
+    fn new(side: &'a JudgedSide, loaded: &'a Loaded) -> Self {
+        let conclusion = Conclusion::of(side.verdict());
+        if conclusion != Conclusion::Undecided {
+            return Self::Decided(Box::new((&side.side).into()));
+        }
+        let rules = side.questions.iter().map(|question| JsonQuestion::new(question, loaded)).collect();
+        Self::Undecided { verdict: conclusion.word(), reason: "pod-addresses", rules }
+    }
 }
 
 #[derive(Serialize)]
@@ -94,7 +119,9 @@ struct JsonSample<'a> {
     /// Absent outside the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     object: Option<JsonName<'a>>,
-    address: String,
+    /// Absent if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
 }
 
 /// An object.
@@ -107,12 +134,13 @@ struct JsonName<'a> {
 }
 
 impl<'a> JsonClass<'a> {
-    fn new(ends: &'a [Endpoint]) -> Self {
-        Self { count: ends.len(), samples: ends.iter().take(MAX_SAMPLES).map(sample).collect() }
+    fn new(ends: &'a [Endpoint], cluster: &Cluster) -> Self {
+        let samples = ends.iter().take(MAX_SAMPLES).map(|end| sample(end, cluster));
+        Self { count: ends.len(), samples: samples.collect() }
     }
 }
 
-fn sample(end: &Endpoint) -> JsonSample<'_> {
+fn sample<'a>(end: &'a Endpoint, cluster: &Cluster) -> JsonSample<'a> {
     let object = match end {
         Endpoint::Pod { key, .. } => {
             Some(JsonName { kind: "Pod", namespace: Some(&key.namespace), name: &key.name })
@@ -120,16 +148,17 @@ fn sample(end: &Endpoint) -> JsonSample<'_> {
         Endpoint::Node { name, .. } => Some(JsonName { kind: "Node", namespace: None, name }),
         Endpoint::External(_) => None,
     };
-    JsonSample { object, address: end.address().to_string() }
+    let known = Some(end.address()).filter(|address| !cluster.addressing.is_placeholder(*address));
+    JsonSample { object, address: known.map(|address| address.to_string()) }
 }
 
-fn flow(asked: &QuestionFlow) -> JsonFlow<'_> {
+fn flow<'a>(asked: &'a QuestionFlow, cluster: &Cluster) -> JsonFlow<'a> {
     let service = asked.service.as_ref();
     JsonFlow {
         family: asked.family().to_string(),
         pairs: asked.alike.pairs,
-        source: JsonClass::new(&asked.alike.sources),
-        destination: JsonClass::new(&asked.alike.destinations),
+        source: JsonClass::new(&asked.alike.sources, cluster),
+        destination: JsonClass::new(&asked.alike.destinations, cluster),
         service: service.map(|key| JsonName {
             kind: "Service",
             namespace: Some(&key.namespace),
@@ -139,35 +168,55 @@ fn flow(asked: &QuestionFlow) -> JsonFlow<'_> {
     }
 }
 
-fn group(group: &DecidedFlows) -> JsonGroup<'_> {
+fn group<'a>(group: &'a DecidedFlows, loaded: &'a Loaded) -> JsonGroup<'a> {
     JsonGroup {
-        verdict: verdict_word(group.decision.verdict()),
+        verdict: group.verdict().word(),
         on: group.calls.iter().map(Into::into).collect(),
         families: group.families().iter().map(ToString::to_string).collect(),
-        egress: (&group.decision.egress).into(),
-        ingress: (&group.decision.ingress).into(),
-        flows: group.asked.iter().map(flow).collect(),
+        egress: JsonJudgedSide::new(&group.judgement.egress, loaded),
+        ingress: JsonJudgedSide::new(&group.judgement.ingress, loaded),
+        flows: group.asked.iter().map(|asked| flow(asked, &loaded.cluster)).collect(),
     }
 }
 
-/// Renders the answer for programs.
+/// Returns the rules that ask for addresses that are not known, each once.
+fn questions(answer: &Answer) -> Vec<AddressQuestion> {
+    let mut found: Vec<AddressQuestion> = Vec::new();
+    for question in answer.groups.iter().flat_map(|group| group.judgement.questions()) {
+        if !found.contains(question) {
+            found.push(question.clone());
+        }
+    }
+    found
+}
+
+/// Renders the answer for programs. `headline` is the verdict of the whole, which differs from the answer's own if something
+/// could not be read.
 ///
 /// # Errors
 /// As [`Encoding::encode`].
 pub(crate) fn document(
     answer: &Answer,
+    headline: Conclusion,
+    loaded: &Loaded,
     incomplete: &[JsonMissing<'_>],
     encoding: Encoding,
 ) -> anyhow::Result<String> {
+    let questions = questions(answer);
+    let mut undecided = addresses::json_undecided(&questions, !questions.is_empty(), loaded);
+    let others = answer.undecided.iter();
+    undecided.extend(others.map(|Undecided { code, text }| JsonUndecided::new(code, text.clone())));
+    let assumed = addresses::notes(loaded).into_iter().map(|note| Note { code: note.code, text: note.text });
     encoding.encode(&JsonAnswer {
         schema: SCHEMA,
-        verdict: answer.verdict.word(),
+        verdict: headline.word(),
         source: &answer.source,
         destination: &answer.destination,
         differs_by: answer.differs.iter().map(|d| d.word()).collect(),
-        answers: answer.groups.iter().map(group).collect(),
-        undecided: &answer.undecided,
+        answers: answer.groups.iter().map(|g| group(g, loaded)).collect(),
+        families: loaded.cluster.addressing.families.iter().map(ToString::to_string).collect(),
+        undecided,
         incomplete,
-        notes: &answer.notes,
+        notes: answer.notes.iter().cloned().chain(assumed).collect(),
     })
 }

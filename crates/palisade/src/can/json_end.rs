@@ -1,6 +1,6 @@
 //! One endpoint as JSON, for answers that list endpoints one by one.
 
-use palisade_policy::Endpoint;
+use palisade_policy::{Cluster, Endpoint};
 use serde::Serialize;
 
 /// An endpoint.
@@ -11,12 +11,16 @@ pub(crate) struct JsonEnd {
     namespace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    address: String,
+    /// Absent if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
 }
 
-impl From<&Endpoint> for JsonEnd {
-    fn from(end: &Endpoint) -> Self {
-        let address = end.address().to_string();
+impl JsonEnd {
+    /// Returns an endpoint of a cluster, without an address that only stands for an unknown one.
+    pub(crate) fn new(end: &Endpoint, cluster: &Cluster) -> Self {
+        let address = Some(end.address()).filter(|address| !cluster.addressing.is_placeholder(*address));
+        let address = address.map(|address| address.to_string());
         match end {
             Endpoint::Pod { key, .. } => {
                 let (namespace, name) = (Some(key.namespace.to_string()), Some(key.name.to_string()));

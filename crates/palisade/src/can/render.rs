@@ -2,58 +2,53 @@
 
 use std::fmt::Write as _;
 
-use palisade_policy::{Direction, Verdict};
+use palisade_analysis::JudgedSide;
+use palisade_policy::Direction;
 
 use super::{
     answer::{Answer, DecidedFlows, DestinationPort},
     pairs::{MAX_LISTED, NamedPairs},
 };
 use crate::{
-    output::{Style, styled},
-    reasons::{self, families_text, port_text, verdict_word},
+    addresses,
+    output::styled,
+    reasons::{self, families_text, port_text},
     traffic::range_text,
     verdict::Conclusion,
 };
 
 /// Renders the answer as text, with colors; the writer strips them where they don't belong.
-pub(crate) fn text(answer: &Answer) -> String {
+///
+/// `headline` is the verdict of the whole. It differs from the answer's own if something could not be read.
+pub(crate) fn text(answer: &Answer, headline: Conclusion) -> String {
     let mut out = String::new();
+    let incomplete = headline != answer.verdict;
+    let by = |conclusion: Conclusion| {
+        let what = if incomplete { " by what could be read" } else { "" };
+        format!("{}{what}", verdict(conclusion))
+    };
     let differs = match &answer.differs[..] {
         [] => String::new(),
         by => format!(" (differs by {})", by.iter().map(|d| d.word()).collect::<Vec<_>>().join(" and ")),
     };
     let head = format!("{} → {}", answer.source, answer.destination);
     _ = match &answer.groups[..] {
-        [only] => writeln!(out, "{}  {head}  {}", headline(answer.verdict), call(only)),
-        _ => writeln!(out, "{}  {head}{differs}", headline(answer.verdict)),
+        [only] => writeln!(out, "{}  {head}  {}", verdict(headline), call(only)),
+        _ => writeln!(out, "{}  {head}{differs}", verdict(headline)),
     };
+    if incomplete && answer.groups.len() == 1 {
+        _ = writeln!(out, "  {}", by(answer.verdict));
+    }
     for group in &answer.groups {
         if answer.groups.len() > 1 {
-            _ = writeln!(
-                out,
-                "\n{}  {}  {}",
-                verdict(group.decision.verdict()),
-                ends(answer, group),
-                call(group)
-            );
+            _ = writeln!(out, "\n{}  {}  {}", by(group.verdict()), ends(answer, group), call(group));
         } else if let Some(ends) = regions(answer, group) {
             _ = writeln!(out, "  for {ends}");
         }
         for (direction, side) in
-            [(Direction::Egress, &group.decision.egress), (Direction::Ingress, &group.decision.ingress)]
+            [(Direction::Egress, &group.judgement.egress), (Direction::Ingress, &group.judgement.ingress)]
         {
-            let mut lines = reasons::lines(side, direction).into_iter();
-            let name = format!("{direction}:");
-            // `denied by …` if one rule decided; other reasons are in a column.
-            let said = if reasons::is_by_rule(side) {
-                format!("{} ", verdict(side.verdict))
-            } else {
-                format!("{}  ", padded(side.verdict))
-            };
-            _ = writeln!(out, "  {name:<8} {said}{}", lines.next().unwrap_or_default());
-            for line in lines {
-                _ = writeln!(out, "  {:<8} {:<7}  {line}", "", "");
-            }
+            side_lines(side, direction, &mut out);
         }
     }
     for undecided in &answer.undecided {
@@ -65,20 +60,33 @@ pub(crate) fn text(answer: &Answer) -> String {
     out
 }
 
-fn style(verdict: Verdict) -> Style {
-    if verdict.is_allow() { Style::Good } else { Style::Bad }
+/// Adds the lines of one direction.
+fn side_lines(side: &JudgedSide, direction: Direction, out: &mut String) {
+    let name = format!("{direction}:");
+    let conclusion = Conclusion::of(side.verdict());
+    if conclusion == Conclusion::Undecided {
+        let word = verdict(conclusion);
+        _ = writeln!(out, "  {name:<8} {word}  depends on pod addresses; {}", addresses::CURE);
+        for line in addresses::reasons(&side.questions) {
+            _ = writeln!(out, "  {:<8} {:<9}  {line}", "", "");
+        }
+        return;
+    }
+    let mut lines = reasons::lines(&side.side, direction).into_iter();
+    // `denied by …` if one rule decided; other reasons are in a column.
+    let said = if reasons::is_by_rule(&side.side) {
+        format!("{} ", verdict(conclusion))
+    } else {
+        format!("{}  ", styled(conclusion.style(), &format!("{:<7}", conclusion.word())))
+    };
+    _ = writeln!(out, "  {name:<8} {said}{}", lines.next().unwrap_or_default());
+    for line in lines {
+        _ = writeln!(out, "  {:<8} {:<7}  {line}", "", "");
+    }
 }
 
-fn headline(conclusion: Conclusion) -> String {
+fn verdict(conclusion: Conclusion) -> String {
     styled(conclusion.style(), conclusion.word())
-}
-
-fn verdict(verdict: Verdict) -> String {
-    styled(style(verdict), verdict_word(verdict))
-}
-
-fn padded(verdict: Verdict) -> String {
-    styled(style(verdict), &format!("{:<7}", verdict_word(verdict)))
 }
 
 /// Formats ports and families: `TCP 80, IPv4 and IPv6`, `service port 80 → TCP 8080, IPv4`.

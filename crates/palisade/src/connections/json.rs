@@ -10,12 +10,13 @@ use palisade_policy::{Direction, Traffic};
 use serde::{Serialize, Serializer};
 
 use super::{
-    lines,
+    Undecided, lines,
     reasons::JsonReasons,
     report::Report,
     sets::{self, SetNames},
 };
 use crate::{
+    addresses::{self, JsonQuestion},
     cluster::JsonMissing,
     connection_ends::{JsonEnd, JsonObject},
     traffic::{JsonTraffic, family_names},
@@ -40,7 +41,24 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     blocked: Vec<JsonBlocked<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    undecided: Vec<JsonUndecidedEdge<'a>>,
+    /// The IP families that were considered.
+    families: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     incomplete: Vec<JsonMissing<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<palisade_manifest::Note>,
+}
+
+/// Connections that depend on addresses that are not known, and the rules that ask for them.
+#[derive(Serialize)]
+struct JsonUndecidedEdge<'a> {
+    from: &'a str,
+    to: &'a str,
+    families: Vec<String>,
+    #[serde(flatten)]
+    traffic: JsonTraffic,
+    rules: Vec<JsonQuestion<'a>>,
 }
 
 /// An end, and what it takes to expand sets.
@@ -196,6 +214,7 @@ fn set<'a>(report: &'a Report<'_>, id: &'a str, members: &[usize], ends: &[usize
 fn with_document(
     report: &Report<'_>,
     fold: bool,
+    undecided: &[Undecided],
     incomplete: Vec<JsonMissing<'_>>,
     write: impl FnOnce(&Document<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -205,6 +224,13 @@ fn with_document(
         traffic: (&b.traffic).into(),
         through: b.through.iter().map(|r| JsonObject::of_route(&report.loaded.routes[*r])).collect(),
     };
+    let undecided = undecided.iter().map(|(edge, questions)| JsonUndecidedEdge {
+        from: report.id(edge.from),
+        to: report.id(edge.to),
+        families: family_names(edge.families),
+        traffic: (&edge.traffic).into(),
+        rules: questions.iter().map(|question| JsonQuestion::new(question, report.loaded)).collect(),
+    });
     let folded = fold.then(|| report.folded());
     let ids = folded.as_ref().map_or_else(Vec::new, |folded| ids(report, folded));
     let ends = match &folded {
@@ -231,7 +257,10 @@ fn with_document(
         connections: Edges { report, folded: folded.as_ref().map(|folded| (folded, &ids[..])) },
         bystanders: bystanders.collect(),
         blocked: report.blocked().map(blocked).collect(),
+        undecided: undecided.collect(),
+        families: report.loaded.cluster.addressing.families.iter().map(ToString::to_string).collect(),
         incomplete,
+        notes: addresses::notes(report.loaded),
     })
 }
 
@@ -239,20 +268,22 @@ fn with_document(
 pub(crate) fn json(
     report: &Report<'_>,
     fold: bool,
+    undecided: &[Undecided],
     incomplete: Vec<JsonMissing<'_>>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    with_document(report, fold, incomplete, |document| lines::write(document, out))
+    with_document(report, fold, undecided, incomplete, |document| lines::write(document, out))
 }
 
 /// Writes the same as YAML.
 pub(crate) fn yaml(
     report: &Report<'_>,
     fold: bool,
+    undecided: &[Undecided],
     incomplete: Vec<JsonMissing<'_>>,
     mut out: &mut dyn Write,
 ) -> io::Result<()> {
-    with_document(report, fold, incomplete, |document| {
+    with_document(report, fold, undecided, incomplete, |document| {
         serde_saphyr::to_io_writer(&mut out, document).map_err(io::Error::other)
     })
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, rc::Rc};
 
 use palisade_analysis::{
     BlockedTraffic, ConnectionEnd, Connections, ConnectionsOptions, Edge, EdgeLabels, EdgeReasons, Families,
-    FoldSelection, FoldedConnections, Reasoner,
+    FoldSelection, FoldedConnections, Reasoner, UndecidedEdge,
 };
 use palisade_manifest::Loaded;
 use palisade_policy::{Direction, Family, ObjectKey, Traffic};
@@ -107,6 +107,15 @@ impl<'a> Report<'a> {
     /// Whether an edge passes the filters.
     pub(crate) fn shows(&self, edge: &Edge<'_>) -> bool {
         self.is_selected(edge) && !edge.traffic.is_none() && !is_port_0_alone(edge.traffic)
+    }
+
+    /// Returns the pairs whose traffic depends on addresses that are not known, as far as they pass the filters.
+    pub(crate) fn undecided(&self) -> Vec<UndecidedEdge> {
+        let mut all = self.answer.undecided();
+        all.retain(|edge| {
+            (self.is_inside(edge.from) || self.is_inside(edge.to)) && !is_port_0_alone(&edge.traffic)
+        });
+        all
     }
 
     fn is_selected(&self, edge: &Edge<'_>) -> bool {

@@ -1,8 +1,8 @@
 //! A description as JSON.
 
 use palisade_analysis::{
-    Description,
-    describe::{PolicyEffect, Side},
+    AddressQuestion, Description,
+    describe::{PeerTraffic, PolicyEffect, Side},
 };
 use palisade_manifest::Loaded;
 use palisade_policy::Action;
@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::exposure::{self, JsonExposure};
 use crate::{
+    addresses::{self, JsonUndecided},
     cluster::JsonMissing,
     connection_ends::{self, JsonEnd, JsonObject},
     inputs::LoadedInputs,
@@ -23,7 +24,11 @@ struct Document<'a> {
     kind: &'static str,
     parts: Vec<JsonPart<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    undecided: Vec<JsonUndecided<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     incomplete: Vec<JsonMissing<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<palisade_manifest::Note>,
 }
 
 #[derive(Serialize)]
@@ -38,6 +43,9 @@ struct JsonSide<'a> {
     isolated: bool,
     policies: Vec<JsonPolicy<'a>>,
     peers: Vec<JsonPeer<'a>>,
+    /// The traffic that depends on addresses that are not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    undecided: Vec<JsonPeer<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     blocked: Vec<JsonForwarding<'a>>,
     exposure: JsonExposure,
@@ -92,22 +100,36 @@ pub(crate) fn document(
             ingress: side(ingress, loaded),
         }
     });
+    let questions = questions(description);
     let document = Document {
         schema: super::SCHEMA,
         kind: "workload",
         parts: parts.collect(),
+        undecided: addresses::json_undecided(&questions, !questions.is_empty(), loaded),
         incomplete: world.incomplete(),
+        notes: addresses::notes(loaded),
     };
     encoding.encode(&document)
 }
 
+/// Returns the rules that ask for addresses that are not known, each once.
+fn questions(description: &Description) -> Vec<AddressQuestion> {
+    let mut found: Vec<AddressQuestion> = Vec::new();
+    for question in description.parts.iter().flat_map(|part| &part.sides).flat_map(|side| &side.questions) {
+        if !found.contains(question) {
+            found.push(question.clone());
+        }
+    }
+    found
+}
+
 fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
-    let peers = side.peers.iter().map(|peer| JsonPeer {
+    let peer = |peer: &'a PeerTraffic| JsonPeer {
         end: connection_ends::json(&peer.end, loaded),
         families: family_names(peer.families),
         traffic: (&peer.traffic).into(),
         through: peer.through.iter().map(|r| JsonObject::of_route(&loaded.routes[*r])).collect(),
-    });
+    };
     let blocked = side.blocked.iter().map(|blocked| JsonForwarding {
         families: family_names(blocked.families),
         traffic: (&blocked.traffic).into(),
@@ -116,7 +138,8 @@ fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
     JsonSide {
         isolated: side.isolated,
         policies: side.policies.iter().map(|p| policy(p, loaded)).collect(),
-        peers: peers.collect(),
+        peers: side.peers.iter().map(peer).collect(),
+        undecided: side.undecided.iter().map(peer).collect(),
         blocked: blocked.collect(),
         exposure: exposure::json(&side.internet, &side.exposure),
     }

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use palisade_analysis::{
     ConnectionEnd, Description,
-    describe::{Effect, PodsDescription, PolicyEffect, Side},
+    describe::{Effect, PeerTraffic, PodsDescription, PolicyEffect, Side},
 };
 use palisade_manifest::Loaded;
 use palisade_policy::{Action, Direction, Tier};
 
 use super::exposure;
 use crate::{
-    connection_ends, entrances, escape,
+    addresses, connection_ends, entrances, escape,
     output::{Style, styled},
     traffic::{VisibleTraffic, family_names},
 };
@@ -61,8 +61,30 @@ fn describe_side(side: &Side, loaded: &Loaded, out: &mut String) {
     } else {
         _ = writeln!(out, "  {reach}:");
     }
-    let lines: Vec<(String, String)> = side
-        .peers
+    peers(&side.peers, loaded, out);
+    if !side.undecided.is_empty() {
+        _ = writeln!(
+            out,
+            "  {} (depends on pod addresses; {}):",
+            styled(Style::Strong, "undecided"),
+            addresses::CURE
+        );
+        peers(&side.undecided, loaded, out);
+        for line in addresses::reasons(&side.questions) {
+            _ = writeln!(out, "    {}", escape::plain(&line));
+        }
+    }
+    for blocked in &side.blocked {
+        let routes = escape::plain(&entrances::routes(&blocked.through, &loaded.routes)).into_owned();
+        let traffic = VisibleTraffic::of(&blocked.traffic).text();
+        _ = writeln!(out, "  {} {traffic}, requested by {routes}", styled(Style::Bad, "forwarding denied:"));
+    }
+    describe_exposure(side, out);
+}
+
+/// Adds a line for each peer.
+fn peers(peers: &[PeerTraffic], loaded: &Loaded, out: &mut String) {
+    let lines: Vec<(String, String)> = peers
         .iter()
         .map(|peer| {
             let outside = matches!(peer.end, ConnectionEnd::External(_));
@@ -78,12 +100,6 @@ fn describe_side(side: &Side, loaded: &Loaded, out: &mut String) {
         })
         .collect();
     columns(&lines, "    ", out);
-    for blocked in &side.blocked {
-        let routes = escape::plain(&entrances::routes(&blocked.through, &loaded.routes)).into_owned();
-        let traffic = VisibleTraffic::of(&blocked.traffic).text();
-        _ = writeln!(out, "  {} {traffic}, requested by {routes}", styled(Style::Bad, "forwarding denied:"));
-    }
-    describe_exposure(side, out);
 }
 
 fn columns(lines: &[(String, String)], indent: &str, out: &mut String) {

@@ -4,10 +4,11 @@ use std::io::Read as _;
 
 use anyhow::{Context as _, Result, bail};
 use palisade_api::{Missing, ResourceKind};
-use palisade_manifest::{Input, LoadOptions, Loaded, Note, assign_addresses, files, keep_addresses};
+use palisade_manifest::{Input, LoadOptions, Loaded, Note, assign_addresses, files};
 
 use super::{Diff, git};
 use crate::{
+    addresses,
     cluster::{self, Need},
     inputs,
 };
@@ -33,7 +34,7 @@ struct DiffInputs {
     missing: Vec<Missing>,
 }
 
-/// Reads both sides. Pods that have no address get the same one on both.
+/// Reads both sides, with the IP families that one of them shows.
 ///
 /// # Errors
 /// As [`inputs::load_inputs`], and when both sides are empty.
@@ -42,6 +43,7 @@ pub(crate) fn load(arguments: &Diff) -> Result<Sides> {
     let options = LoadOptions {
         default_namespace: namespace.clone(),
         all_namespaces: missing.iter().all(|m| m.kind != ResourceKind::Namespace),
+        addresses: None,
         ..LoadOptions::default()
     };
     let live = arguments.is_live();
@@ -64,14 +66,13 @@ pub(crate) fn load(arguments: &Diff) -> Result<Sides> {
         inputs::load_inputs(inputs, name, &arguments.reading, options, quiet)
     };
     // Problems of the cluster's own objects are reported once.
-    let before = side(&before, a_name, empty[0], &options, live)?;
-    let without = LoadOptions { addresses: None, ..options.clone() };
-    let mut after = side(&after, b_name, empty[1], &without, false)?;
-    keep_addresses(&mut after.cluster, &before.cluster, &after.unaddressed);
-    if let Some(plan) = &options.addresses {
-        let found = assign_addresses(&mut after.cluster, plan, &after.unaddressed);
-        if let Some(first) = found.first() {
-            bail!("{first}");
+    let mut before = side(&before, a_name, empty[0], &options, live)?;
+    let mut after = side(&after, b_name, empty[1], &options, false)?;
+    assign_addresses(&mut [&mut before, &mut after], &arguments.addresses.plan()?);
+    let assumed = addresses::notes(&before).into_iter().chain(addresses::notes(&after));
+    for note in assumed {
+        if !notes.contains(&note) {
+            notes.push(note);
         }
     }
     Ok(Sides { sides: [before, after], namespace, missing, notes })

@@ -11,7 +11,10 @@ use palisade_names::PortSpec;
 use palisade_policy::{Cluster, Endpoint, Family, PortSet, Protocol, Traffic};
 
 use super::suggestion::Suggestion;
-use crate::can::{ProtocolSpec, QuestionFlow, Spec, alike::AlikeEnds, ends, question};
+use crate::{
+    can::{ProtocolSpec, QuestionFlow, Spec, alike::AlikeEnds, ends, question},
+    verdict::Conclusion,
+};
 
 /// The explanation of a question.
 pub(crate) struct Answer {
@@ -61,9 +64,9 @@ pub(crate) struct Pair {
 }
 
 impl Answer {
-    /// Whether all traffic in question is allowed.
-    pub(crate) fn is_allowed(&self) -> bool {
-        self.groups.iter().all(|group| group.is_allowed())
+    /// Returns the verdict for all traffic in question.
+    pub(crate) fn conclusion(&self) -> Conclusion {
+        Conclusion::of_all(self.groups.iter().map(ExplainedPairs::conclusion))
     }
 
     /// Returns the question, for the search of causes and edits. Of every port, only those are to be allowed that a
@@ -98,9 +101,11 @@ impl ExplainedPairs {
         self.counts.values().copied().max().unwrap_or(0)
     }
 
-    /// Whether all traffic in question is allowed.
-    pub(crate) fn is_allowed(&self) -> bool {
-        self.explanation.parts.iter().all(|part| part.verdict.is_allow())
+    /// Returns the verdict for all traffic in question.
+    pub(crate) fn conclusion(&self) -> Conclusion {
+        let undecided = (!self.explanation.undecided.is_none()).then_some(Conclusion::Undecided);
+        let parts = self.explanation.parts.iter().map(|part| Conclusion::of(Some(part.verdict)));
+        Conclusion::of_all(parts.chain(undecided))
     }
 
     /// Returns the IP families of the pairs.
@@ -115,7 +120,11 @@ impl ExplainedPairs {
         let same = |a: &palisade_policy::walk::Walk, b: &palisade_policy::walk::Walk| {
             a.policies == b.policies && a.parts == b.parts
         };
-        self.traffic == *asked && same(&own.egress, &other.egress) && same(&own.ingress, &other.ingress)
+        let undecided = (&own.undecided, &own.questions) == (&other.undecided, &other.questions);
+        undecided
+            && self.traffic == *asked
+            && same(&own.egress, &other.egress)
+            && same(&own.ingress, &other.ingress)
     }
 }
 
@@ -216,8 +225,8 @@ pub(crate) fn answer(
         *group.counts.entry(family).or_default() += alike.pairs;
         group.classes.push(PairClass { ends: alike, through_service, region: first.region });
     }
-    // Denied pairs come first.
-    groups.sort_by_key(ExplainedPairs::is_allowed);
+    // Denied pairs come first, then undecided ones.
+    groups.sort_by_key(ExplainedPairs::conclusion);
     Ok(Answer {
         source: question.source,
         destination: question.destination,

@@ -1,14 +1,14 @@
 //! An explanation as JSON.
 
 use palisade_analysis::{
-    ConnectionEnd, NodeAddresses, WorkloadPods,
+    AddressQuestion, ConnectionEnd, NodeAddresses, WorkloadPods,
     causes::Finding,
     edit::{Edit, PairChange},
     shape,
 };
 use palisade_manifest::Loaded;
 use palisade_policy::{
-    Action, Direction, Endpoint, Name, ObjectKey, Origin, PolicyKey, Tier, Verdict,
+    Action, Cluster, Direction, Endpoint, Name, ObjectKey, Origin, PolicyKey, Tier, Verdict,
     walk::{Decider, EntryStep, PolicyStep, RuleStep, Walk},
 };
 use serde::Serialize;
@@ -19,9 +19,11 @@ use super::{
     tree::decider,
 };
 use crate::{
+    addresses::{self, JsonUndecided},
     can::JsonEnd,
     cluster::JsonMissing,
     connection_ends::{self, JsonObject},
+    inputs::LoadedInputs,
     output::Encoding,
     reasons::verdict_word,
     traffic::{JsonRange, JsonTraffic, family_names},
@@ -41,8 +43,12 @@ struct Document<'a> {
     answers: Vec<JsonGroup<'a>>,
     /// Alternatives, the best first.
     suggestions: Vec<JsonSuggestion<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    undecided: Vec<JsonUndecided<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     incomplete: &'a [JsonMissing<'a>],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<palisade_manifest::Note>,
 }
 
 #[derive(Serialize)]
@@ -56,6 +62,10 @@ struct JsonCause<'a> {
 
 #[derive(Serialize)]
 struct JsonGroup<'a> {
+    verdict: &'static str,
+    /// The traffic that depends on addresses that are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undecided: Option<JsonTraffic>,
     families: Vec<String>,
     asked: JsonTraffic,
     pairs: Vec<JsonPair>,
@@ -180,21 +190,25 @@ struct JsonPatch<'a> {
 }
 
 /// Renders the explanation as JSON.
-pub(crate) fn document(
-    answer: &Answer,
-    loaded: &Loaded,
-    incomplete: &[JsonMissing<'_>],
-    encoding: Encoding,
-) -> anyhow::Result<String> {
+pub(crate) fn document(answer: &Answer, world: &LoadedInputs, encoding: Encoding) -> anyhow::Result<String> {
+    let loaded = &world.loaded;
+    let mut questions: Vec<AddressQuestion> = Vec::new();
+    for question in answer.groups.iter().flat_map(|group| &group.explanation.questions) {
+        if !questions.contains(question) {
+            questions.push(question.clone());
+        }
+    }
     encoding.encode(&Document {
         schema: SCHEMA,
         source: &answer.source,
         destination: &answer.destination,
-        verdict: if answer.is_allowed() { "allowed" } else { "denied" },
+        verdict: world.conclusion(answer.conclusion()).word(),
         causes: answer.causes.iter().map(cause).collect(),
         answers: answer.groups.iter().map(|g| group(g, loaded)).collect(),
         suggestions: answer.suggestions.iter().map(|s| suggestion(s, loaded)).collect(),
-        incomplete,
+        undecided: addresses::json_undecided(&questions, !questions.is_empty(), loaded),
+        incomplete: &world.incomplete(),
+        notes: addresses::notes(loaded),
     })
 }
 
@@ -216,10 +230,13 @@ fn group<'a>(group: &'a ExplainedPairs, loaded: &'a Loaded) -> JsonGroup<'a> {
         egress: decided(&part.egress, Direction::Egress, loaded),
         ingress: decided(&part.ingress, Direction::Ingress, loaded),
     });
+    let undecided = &group.explanation.undecided;
     JsonGroup {
+        verdict: group.conclusion().word(),
+        undecided: (!undecided.is_none()).then(|| undecided.into()),
         families: group.families().iter().map(ToString::to_string).collect(),
         asked: (&group.traffic).into(),
-        pairs: group.pairs.iter().map(pair).collect(),
+        pairs: group.pairs.iter().map(|p| pair(p, &loaded.cluster)).collect(),
         pair_count: group.count(),
         parts: parts.collect(),
         egress: walk(&group.explanation.egress),
@@ -227,8 +244,8 @@ fn group<'a>(group: &'a ExplainedPairs, loaded: &'a Loaded) -> JsonGroup<'a> {
     }
 }
 
-fn pair(pair: &Pair) -> JsonPair {
-    let end = |end: &Endpoint| JsonEnd::from(end);
+fn pair(pair: &Pair, cluster: &Cluster) -> JsonPair {
+    let end = |end: &Endpoint| JsonEnd::new(end, cluster);
     let stands_for = pair.region.as_ref().map(|r| r.ranges.iter().map(Into::into).collect());
     JsonPair { source: end(&pair.source), destination: end(&pair.destination), stands_for }
 }

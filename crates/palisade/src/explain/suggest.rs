@@ -14,9 +14,14 @@ use super::{
     patch::Patches,
     suggestion::{EditTarget, Suggestion},
 };
+use crate::verdict::Conclusion;
 
 /// Adds the likely mistakes, and edits that allow denied traffic, or with `to_deny` deny allowed traffic.
 pub(crate) fn add(answer: &mut Answer, place: EditTarget<'_>, to_deny: bool) {
+    // Without the addresses, it is not known whether anything has to change.
+    if answer.conclusion() == Conclusion::Undecided {
+        return;
+    }
     let workloads = declared(place.loaded);
     let cluster = &place.loaded.cluster;
     let facts = Facts { cluster, workloads: &workloads, ignored: &place.loaded.ignored_rules };

@@ -13,15 +13,19 @@ use super::{
     suggestion::Suggestion,
 };
 use crate::{
+    addresses,
     can::endpoint_name,
     connection_ends, escape,
     output::{Style, styled},
     reasons::{called, families_text},
     traffic::{VisibleTraffic, range_text},
+    verdict::Conclusion,
 };
 
 /// Renders the trees, with colors; the writer strips them where they don't belong.
-pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
+///
+/// If some of the cluster could not be read (`incomplete`), the answer is undecided.
+pub(crate) fn text(answer: &Answer, to_deny: bool, incomplete: bool) -> String {
     let mut out = String::new();
     for cause in &answer.causes {
         let text = format!("{}{}", cause.text, origin_text(cause.origin.as_ref()));
@@ -29,6 +33,10 @@ pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
     }
     if !answer.causes.is_empty() {
         out.push('\n');
+    }
+    if incomplete {
+        let word = styled(Conclusion::Undecided.style(), Conclusion::Undecided.word());
+        _ = writeln!(out, "{word}: not all of the cluster could be read; below is what could be read\n");
     }
     for (i, group) in answer.groups.iter().enumerate() {
         if i > 0 {
@@ -46,6 +54,7 @@ pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
                 decider(&part.ingress.1, Direction::Ingress)
             );
         }
+        undecided(group, &mut out);
         for walk in [&group.explanation.egress, &group.explanation.ingress] {
             direction(walk, &group.traffic, &mut out);
         }
@@ -54,6 +63,20 @@ pub(crate) fn text(answer: &Answer, to_deny: bool) -> String {
     out
 }
 
+/// Adds the traffic that depends on addresses that are not known, and the rules that ask for them.
+fn undecided(group: &ExplainedPairs, out: &mut String) {
+    let traffic = &group.explanation.undecided;
+    if traffic.is_none() {
+        return;
+    }
+    let word = styled(Conclusion::Undecided.style(), Conclusion::Undecided.word());
+    let traffic = VisibleTraffic::of(traffic).text();
+    _ = writeln!(out, "{word}  {traffic}  depends on pod addresses; {}", addresses::CURE);
+    for line in addresses::reasons(&group.explanation.questions) {
+        _ = writeln!(out, "  {}", escape::plain(&line));
+    }
+    _ = writeln!(out, "  below, one of the possible addresses is assumed");
+}
 /// The most pairs that are listed.
 const LISTED: usize = 4;
 
@@ -226,7 +249,8 @@ const MAX_CHANGES: usize = 10;
 
 fn suggestions(answer: &Answer, to_deny: bool, out: &mut String) {
     let wish = if to_deny { "deny" } else { "allow" };
-    let is_wanted = answer.is_allowed() == to_deny;
+    let wanted = if to_deny { Conclusion::Allowed } else { Conclusion::Denied };
+    let is_wanted = answer.conclusion() == wanted;
     // Of every port, only the declared ones are to be allowed.
     let what = match answer.every_port && !to_deny {
         true => {

@@ -252,8 +252,8 @@ fn dry_document(layout: &Layout, flows: &[(&Flow, bool)], encoding: Encoding) ->
     let flow = |(flow, _): &(&Flow, bool)| {
         let decision = reference::decide(&layout.cluster, flow);
         JsonFlow {
-            source: (&flow.source).into(),
-            destination: (&flow.destination).into(),
+            source: crate::can::JsonEnd::new(&flow.source, &layout.cluster),
+            destination: crate::can::JsonEnd::new(&flow.destination, &layout.cluster),
             protocol: flow.protocol.to_string(),
             port: flow.port,
             verdict: reasons::verdict_word(decision.verdict()),

@@ -90,6 +90,7 @@ pub(crate) fn manifests() -> String {
         let rule = format!("egress: [{{to: [{block}], ports: [{{port: 443}}]}}]");
         out.policy(namespace, &format!("{app}-to-internet"), &selector, &rule);
     }
+    out.0 += "---\n{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDRs: [10.244.0.0/16, 'fd00:10:244::/48']}}\n";
     out.0
 }
 
