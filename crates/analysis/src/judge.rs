@@ -13,10 +13,12 @@ use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
     rc::Rc,
+    sync::Arc,
 };
 
 use palisade_policy::{
-    Cluster, Decision, Direction, Endpoint, Flow, ObjectKey, PortSet, Side, Traffic, Verdict, reference,
+    Cluster, Decision, Direction, Endpoint, Flow, IpRange, ObjectKey, PortSet, Side, Traffic, Verdict,
+    reference,
     walk::{Walk, walk},
 };
 
@@ -161,7 +163,7 @@ impl<'c> Judge<'c> {
             Direction::Ingress => (destination, source),
         };
         let none = || Rc::from([]);
-        let Some(possible) = self.cluster.addressing.possible(peer.address()) else { return none() };
+        let Some(possible) = possible(self.cluster, peer) else { return none() };
         let Endpoint::Pod { key, .. } = subject else { return none() };
         let place = (key.clone(), direction, id_of(possible));
         if let Some(known) = self.samples.borrow().get(&place) {
@@ -198,9 +200,20 @@ pub(crate) fn moved(
     }
 }
 
+/// Returns the possible addresses of a pod or node; `None` if its address is known.
+pub(crate) fn possible<'c>(cluster: &'c Cluster, end: &Endpoint) -> Option<&'c Arc<[IpRange]>> {
+    match end {
+        Endpoint::Pod { address, .. } | Endpoint::Node { address, .. } => {
+            cluster.addressing.possible(*address)
+        }
+        // Another address with the number of a placeholder.
+        Endpoint::External(_) => None,
+    }
+}
+
 /// Returns an endpoint at one of its possible addresses, if its address is not known.
 pub(crate) fn somewhere(cluster: &Cluster, end: &Endpoint) -> Endpoint {
-    let first = cluster.addressing.possible(end.address()).and_then(|possible| possible.first());
+    let first = possible(cluster, end).and_then(|possible| possible.first());
     first.map_or_else(|| end.clone(), |range| at(end, range.first))
 }
 
