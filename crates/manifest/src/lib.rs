@@ -51,6 +51,7 @@ mod custom_workload;
 mod declared;
 mod decode;
 mod diagnostic;
+mod embedded;
 mod endpoints;
 mod gather;
 mod input;

@@ -3,6 +3,7 @@
 use crate::{
     decode::Context,
     diagnostic::{Code, Diagnostic, Severity},
+    embedded,
     gather::Gathered,
     kinds::{self, Found, NETWORK_POLICY, OtherVersions, ResourceKind, foreign},
     list,
@@ -193,6 +194,21 @@ impl ObjectReader<'_> {
         if let Some(message) = foreign::warning(group, api_version, kind) {
             cx.object = Some(provisional_name(kind, at));
             cx.warn(&at.get("kind").unwrap_or(*at), Code::NotEvaluated, message);
+        }
+        if let Some((policy, place)) = embedded::policy(at).filter(|_| !cx.text.is_of_cluster()) {
+            cx.object = Some(provisional_name(kind, at));
+            if kind == "Template" {
+                let message = format!("a {policy} inside a Template is not read");
+                let help = "render the template: oc process --local -f FILE";
+                let diagnostic = Diagnostic::new(Severity::Error, Code::NotEvaluated, message);
+                cx.report_span(place, diagnostic.with_help(help));
+            } else {
+                let message = format!(
+                    "a {policy} inside an object of this kind is not read: it exists only once something makes it; add a \
+                     snapshot of the cluster to see its effect"
+                );
+                cx.report_span(place, Diagnostic::new(Severity::Warning, Code::NotEvaluated, message));
+            }
         }
     }
 

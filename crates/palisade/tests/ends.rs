@@ -481,3 +481,45 @@ fn completion_scripts_ask_the_program() {
         assert!(String::from_utf8(output.stdout).unwrap().contains("palisade __complete"), "{shell}");
     }
 }
+
+#[test]
+fn names_of_the_cluster_are_never_names_of_the_outside() {
+    let dir = manifest(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop}
+spec: {containers: [{name: c, image: i}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: data}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db-0, namespace: data, labels: {app: db}}
+spec: {containers: [{name: c, image: i, ports: [{containerPort: 5432}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: data}
+spec: {clusterIP: None, selector: {app: db}, ports: [{port: 5432}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny, namespace: data}
+spec: {podSelector: {}}
+",
+    );
+    answered(&run("can shop/web db-0.db.data:5432", dir.path()), 1, &["denied"]);
+    refused(&run("can shop/web db-5.db.data:5432", dir.path()), &["db-5"]);
+    refused(&run("can shop/web db-0.bd.data:5432", dir.path()), &["bd"]);
+    refused(&run("can shop/web data.db:5432", dir.path()), &["did you mean db.data?"]);
+    let address = run("can shop/web 10-0-0-7.data.pod:5432", dir.path());
+    refused(&address, &["no pod has the address 10.0.0.7"]);
+    answered(&run("can shop/web api.github.com:443", dir.path()), 0, &["allowed"]);
+}

@@ -347,3 +347,20 @@ fn workloads_of_other_projects_are_isolated_and_found_by_name() {
         assert!(out.contains("NetworkPolicy data/p"), "{out}");
     }
 }
+
+#[test]
+fn a_policy_inside_another_object_is_never_passed_over_without_a_word() {
+    let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: d}, spec: {podSelector: {}}}";
+    refuses(
+        &format!(
+            "apiVersion: template.openshift.io/v1\nkind: Template\nmetadata: {{name: t}}\nobjects: [{policy}]\n"
+        ),
+        &["a NetworkPolicy inside a Template is not read", "oc process"],
+    );
+    let graph = format!(
+        "apiVersion: kro.run/v1alpha1\nkind: ResourceGraphDefinition\nmetadata: {{name: g}}\n\
+         spec: {{resources: [{{id: d, template: {policy}}}]}}\n"
+    );
+    let (_, _, err) = read(&with(&graph), VERBS[0]);
+    assert!(err.contains("a NetworkPolicy inside an object of this kind is not read"), "{err}");
+}

@@ -153,6 +153,8 @@ pub(crate) fn free_key(
     };
     let (source, destination) = (name(|pair| &pair.source), name(|pair| &pair.destination));
     let base: String = format!("{verb}-{source}-to-{destination}").chars().take(LONGEST).collect();
+    // A pod that doesn't exist is named by its labels, with characters that a name can't have.
+    let base = base.replace(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.'), "-");
     let base = base.trim_end_matches(['-', '.']);
     let direction = gap.direction.to_string();
     let names = [base.to_owned(), format!("{base}-{direction}")];

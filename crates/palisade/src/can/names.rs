@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 use palisade_names::{DnsName, EndpointKind, LookupError, Named};
-use palisade_policy::Cluster;
+use palisade_policy::{Cluster, Endpoint};
 
 use super::notes::Note;
 
@@ -73,16 +73,16 @@ fn dotted<'a>(cluster: &'a Cluster, name: &str) -> Result<Option<Found<'a>>> {
     let find = |kind, namespace: &str, name: &str| palisade_names::find(cluster, kind, namespace, name);
     let service = Some(EndpointKind::Service);
     match DnsName::parse(name) {
-        None => Ok(None),
+        None => pod_of_service(cluster, name),
         Some(DnsName::Service { name, namespace }) => {
             Ok(Some(Found::Object(find(service, namespace, name)?)))
         }
-        Some(DnsName::PodAddress(address)) => Ok(Some(Found::Address(address))),
+        Some(DnsName::PodAddress(address)) => address_of_pod(cluster, name, address).map(Some),
         Some(DnsName::PodOfService { pod, namespace }) => {
             let by_name = find(Some(EndpointKind::Pod), namespace, pod);
             match (by_name, palisade_names::dashed(pod)) {
                 (Ok(found), _) => Ok(Some(Found::Object(found))),
-                (Err(_), Some(address)) => Ok(Some(Found::Address(address))),
+                (Err(_), Some(address)) => address_of_pod(cluster, name, address).map(Some),
                 (Err(error), None) => Err(error.into()),
             }
         }
@@ -91,6 +91,12 @@ fn dotted<'a>(cluster: &'a Cluster, name: &str) -> Result<Option<Found<'a>>> {
             match found {
                 Ok(found) => Ok(Some(Found::Object(found))),
                 Err(error) if cluster.namespaces.contains_key(namespace) => Err(error.into()),
+                // `data.db` for `db.data`.
+                Err(_)
+                    if find(service, first, namespace).or_else(|_| find(None, first, namespace)).is_ok() =>
+                {
+                    bail!("there is no namespace `{namespace}`; did you mean {namespace}.{first}?")
+                }
                 Err(error) => match mistyped(cluster, first, &error) {
                     Some(meant) => {
                         bail!("there is no namespace `{namespace}`; did you mean {first}.{meant}?")
@@ -99,6 +105,29 @@ fn dotted<'a>(cluster: &'a Cluster, name: &str) -> Result<Option<Found<'a>>> {
                 },
             }
         }
+    }
+}
+
+/// Resolves `POD.SERVICE.NAMESPACE`, which a pod's search path completes, if there is such a namespace: otherwise it is a
+/// name of the outside.
+fn pod_of_service<'a>(cluster: &'a Cluster, name: &str) -> Result<Option<Found<'a>>> {
+    let labels: Vec<&str> = name.trim_end_matches('.').split('.').collect();
+    let [pod, service, namespace] = labels[..] else { return Ok(None) };
+    if !cluster.namespaces.contains_key(namespace) {
+        return Ok(None);
+    }
+    palisade_names::find(cluster, Some(EndpointKind::Service), namespace, service)?;
+    Ok(Some(Found::Object(palisade_names::find(cluster, Some(EndpointKind::Pod), namespace, pod)?)))
+}
+
+/// Returns the address in a DNS name that only a pod can have.
+///
+/// # Errors
+/// When no pod has it: another address would be asked about instead.
+fn address_of_pod<'a>(cluster: &Cluster, name: &str, address: std::net::IpAddr) -> Result<Found<'a>> {
+    match cluster.endpoint(address) {
+        Endpoint::Pod { .. } => Ok(Found::Address(address)),
+        _ => bail!("no pod has the address {address} of the name `{name}`"),
     }
 }
 
