@@ -14,6 +14,9 @@ use super::{
     select::Selectors,
 };
 
+/// The last priority of a ClusterNetworkPolicy that the API admits.
+const LAST_PRIORITY: i32 = 1000;
+
 /// Returns candidates, unverified: edits of policies that select no more pods than the gap, and a new policy. A policy
 /// that selects more pods comes last; one that has no rules is never edited, because it is there to deny.
 pub(crate) fn candidates(selectors: Selectors<'_>, gap: &Gap<'_>) -> Vec<Edit> {
@@ -94,7 +97,8 @@ impl Candidates<'_> {
     /// none can precede it.
     fn earlier_policy(&self, denying: &PolicyKey) -> Option<Edit> {
         let denying = self.selectors.cluster.policies.get(denying)?;
-        let priority = denying.priority.checked_sub(1).filter(|p| *p >= 0)?;
+        // The BaselineAdminNetworkPolicy comes after all of them.
+        let priority = denying.priority.checked_sub(1).filter(|p| *p >= 0)?.min(LAST_PRIORITY);
         let subject = self.selectors.pods(&self.gap.subjects, "")?;
         let rules = Some(vec![self.gap.rule(self.selectors, Action::Accept, "")]);
         let (ingress, egress) = self.directed(rules);

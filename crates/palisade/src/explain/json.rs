@@ -330,23 +330,27 @@ fn changed_end<'a>(end: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonChangedEnd
         let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
         loaded.origins.get(&(Name::from(kind), key))
     };
-    let workload = |w: &'a WorkloadPods| {
-        let origin = origin(&w.kind, &w.namespace, &w.name);
-        JsonObject::new(&w.kind, Some(&w.namespace), &w.name, origin)
+    let object = |kind: &'a str, namespace: &'a Name, name: &'a Name| {
+        JsonObject::new(kind, Some(namespace), name, origin(kind, namespace, name))
+    };
+    // A part of a workload is given by its pods, since the others are not meant.
+    let workload = |w: &'a WorkloadPods| -> Vec<JsonObject<'a>> {
+        if w.whole {
+            vec![object(&w.kind, &w.namespace, &w.name)]
+        } else {
+            w.pods.iter().map(|pod| object("Pod", &w.namespace, pod)).collect()
+        }
     };
     let cluster_scoped: Name = "".into();
     let node = |n: &'a NodeAddresses| {
         JsonObject::new("Node", None, &n.name, origin("Node", &cluster_scoped, &n.name))
     };
     let objects = match end {
-        ConnectionEnd::Workload(w) => vec![workload(w)],
+        ConnectionEnd::Workload(w) => workload(w),
         ConnectionEnd::Class(all) | ConnectionEnd::IngressController(all) => {
-            all.iter().map(workload).collect()
+            all.iter().flat_map(workload).collect()
         }
-        ConnectionEnd::Pod { key, .. } => {
-            let origin = origin("Pod", &key.namespace, &key.name);
-            vec![JsonObject::new("Pod", Some(&key.namespace), &key.name, origin)]
-        }
+        ConnectionEnd::Pod { key, .. } => vec![object("Pod", &key.namespace, &key.name)],
         ConnectionEnd::Namespace(name) => {
             vec![JsonObject::new("Namespace", None, name, origin("Namespace", &cluster_scoped, name))]
         }

@@ -89,10 +89,16 @@ impl<'a> Patches<'a> {
         let new = manifest::text(edit);
         let Some(neighbor) = self.neighbor(policy) else { return false };
         if let Some(file) = self.own_file(&neighbor, policy) {
-            self.set(&file, String::new(), new, true);
-            return true;
+            let read = self.read(&file, &new);
+            let expected = applied(&Cluster::default(), edit);
+            let fits = !read.has_errors() && changed_policies(&read.cluster, &expected).is_empty();
+            if fits {
+                self.set(&file, String::new(), new, true);
+            }
+            return fits;
         }
-        let Some(text) = self.text(&neighbor) else { return false };
+        // Nothing can be appended to a JSON object.
+        let Some(text) = self.text(&neighbor).filter(|_| is_yaml(&neighbor)) else { return false };
         let before = self.read(&neighbor, &text);
         let expected = applied(&before.cluster, edit);
         let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
@@ -143,7 +149,7 @@ impl<'a> Patches<'a> {
     }
 
     /// Returns the file next to which a new policy belongs: that of a policy of the same pods, of the same namespace, or of
-    /// any policy, or else of any object.
+    /// any policy, or else of any object. YAML is preferred, since a policy can be appended to it.
     fn neighbor(&self, new: &Policy) -> Option<String> {
         let loaded = self.place.loaded;
         let directions =
@@ -163,8 +169,9 @@ impl<'a> Patches<'a> {
             .collect();
         policies.sort_by_key(|(policy, _)| rank(policy));
         let objects = loaded.origins.values().filter(|o| o.line().is_some()).map(|o| &o.file);
-        let mut files = policies.into_iter().map(|(_, file)| file).chain(objects);
-        files.find(|file| is_yaml(Path::new(&***file))).map(ToString::to_string)
+        let files = || policies.iter().map(|(_, file)| *file).chain(objects.clone());
+        let neighbor = files().find(|file| is_yaml(file)).or_else(|| files().find(|file| is_file(file)));
+        neighbor.map(ToString::to_string)
     }
 
     /// Returns a new file for a policy, if the user named the directory of its neighbor and nothing lists its files.
@@ -191,8 +198,12 @@ impl<'a> Patches<'a> {
     }
 }
 
-fn is_yaml(file: &Path) -> bool {
-    file.extension().is_some_and(|e| e == "yaml" || e == "yml") && file.is_file()
+fn is_file(file: &str) -> bool {
+    Path::new(file).is_file()
+}
+
+fn is_yaml(file: &str) -> bool {
+    Path::new(file).extension().is_some_and(|e| e == "yaml" || e == "yml") && is_file(file)
 }
 
 /// Returns a path as patches need it: `git apply` and `patch` reject absolute paths, and `git apply` rejects paths that begin
