@@ -3,10 +3,12 @@
 pub(crate) mod alike;
 pub(crate) mod answer;
 pub(crate) mod ends;
+pub(crate) mod hints;
 pub(crate) mod json;
 mod json_end;
 pub(crate) mod made_up;
 mod names;
+mod note;
 pub(crate) mod notes;
 mod pairs;
 pub(crate) mod question;
@@ -91,8 +93,14 @@ pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
     made_up::add(&mut world.loaded.cluster, [&mut source, &mut destination], &world.namespace)?;
     let (cluster, namespace) = (&world.loaded.cluster, &*world.namespace);
     let question = question::resolve(cluster, &source, &destination, namespace)?;
-    let answer = answer::answer(cluster, question);
+    let mut answer = answer::answer(cluster, question);
     let headline = world.conclusion(answer.verdict);
+    // If something could not be read, what seems to be denied, such as DNS, may be allowed.
+    if !arguments.quiet && headline == answer.verdict {
+        let for_people = arguments.output.encoding().is_none();
+        let command = || hints::explain_command(&arguments.source, &arguments.destination);
+        answer.hints = hints::of(cluster, &answer, &destination, || for_people.then(command));
+    }
     let text = match arguments.output.encoding() {
         _ if arguments.quiet => String::new(),
         None => render::text(&answer, headline),

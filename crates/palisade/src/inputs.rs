@@ -24,6 +24,7 @@ pub(crate) use loading::{inputs, load_inputs, overlay};
 pub(crate) use messages::plural;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 pub(crate) use messages::report;
+pub(crate) use program::quoted;
 pub(crate) use reading::ReadingArguments;
 pub(crate) use refused::incomplete;
 pub(crate) use rendering::{RenderArguments, RenderSidesArguments};

@@ -8,7 +8,8 @@ use palisade_policy::{Cluster, Endpoint, Family, Protocol};
 use serde::Serialize;
 
 use super::{
-    notes::{self, Decided, Facts, Note},
+    note::Note,
+    notes::{self, Decided, Facts},
     question::{Question, QuestionFlow},
 };
 use crate::verdict::Conclusion;
@@ -34,6 +35,8 @@ pub(crate) struct Answer {
     pub(crate) outside: Option<String>,
     /// Where a real cluster may differ, and how the ends were found.
     pub(crate) notes: Vec<Note>,
+    /// What to look at next, the most important one first.
+    pub(crate) hints: Vec<Note>,
 }
 
 /// What could not be decided.
@@ -152,6 +155,7 @@ pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
         groups: groups(decided),
         outside: question.outside,
         notes,
+        hints: Vec::new(),
     }
 }
 

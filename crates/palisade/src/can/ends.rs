@@ -9,7 +9,7 @@ use palisade_policy::{Cluster, Endpoint, Family, Name, Node, Pod, Protocol, Serv
 
 use super::{
     names::{self, Found},
-    notes::Note,
+    note::Note,
     spec::{EndpointSpec, ProtocolSpec, Spec},
 };
 

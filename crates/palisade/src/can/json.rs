@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     answer::{Answer, DecidedFlows, DestinationPort, Undecided},
-    notes::Note,
+    note::Note,
     question::QuestionFlow,
 };
 use crate::{
@@ -44,6 +44,8 @@ struct JsonAnswer<'a> {
     incomplete: &'a [JsonMissing<'a>],
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<Note>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    hints: &'a [Note],
 }
 
 #[derive(Serialize)]
@@ -218,5 +220,6 @@ pub(crate) fn document(
         undecided,
         incomplete,
         notes: answer.notes.iter().cloned().chain(assumed).collect(),
+        hints: &answer.hints,
     })
 }

@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow, bail};
 use palisade_names::{DnsName, EndpointKind, LookupError, Named};
 use palisade_policy::{Cluster, Endpoint};
 
-use super::notes::Note;
+use super::note::Note;
 
 /// What a name refers to.
 pub(super) enum Found<'a> {

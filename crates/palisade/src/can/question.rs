@@ -14,7 +14,7 @@ use palisade_policy::{Cluster, Direction, Endpoint, Family, Flow, IpRange, Name,
 use super::{
     alike::{self, AlikeEnds},
     ends::{self, End, Outside, ServiceEnd},
-    notes::Note,
+    note::Note,
     spec::Spec,
     targets::{TargetPort, targets},
 };

@@ -57,6 +57,9 @@ pub(crate) fn text(answer: &Answer, headline: Conclusion) -> String {
     for note in &answer.notes {
         _ = writeln!(out, "note: {}", note.text);
     }
+    for hint in &answer.hints {
+        _ = writeln!(out, "hint: {}", hint.text);
+    }
     out
 }
 

@@ -8,7 +8,7 @@ use palisade_policy::{Cluster, Endpoint, Family, Flow, Name, ObjectKey, Pod, Pro
 
 use super::{
     ends::{End, Outside, ServiceEnd},
-    notes::Note,
+    note::Note,
     spec::{ProtocolSpec, Spec},
 };
 

@@ -57,7 +57,7 @@ impl fmt::Display for Program {
 }
 
 /// Quotes a word for a shell if it needs it.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

@@ -1,0 +1,74 @@
+//! A note below an answer, and the notes about how its ends were found.
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+/// Something that a reader of an answer should know about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Note {
+    /// A word for programs.
+    pub(crate) code: &'static str,
+    /// The note.
+    pub(crate) text: String,
+}
+
+/// Notes about how an end was found.
+impl Note {
+    pub(super) fn found_elsewhere(name: &str, namespace: &str, found: &str) -> Self {
+        let text = format!("`{name}` is not in namespace {namespace}; {found} is the only one of this name");
+        Self { code: "found-elsewhere", text }
+    }
+
+    pub(super) fn host_network(name: &str) -> Self {
+        let text = format!(
+            "{name} uses the host network: policies never select its pods, and no selector matches them; to policies they \
+             are their nodes"
+        );
+        Self { code: "host-network", text }
+    }
+
+    pub(super) fn without_host_network(name: &str) -> Self {
+        let text =
+            format!("{name} has host-network pods, which are left out: to policies they are their nodes");
+        Self { code: "host-network", text }
+    }
+
+    pub(super) fn external_name(name: &str, host: &str) -> Self {
+        Self {
+            code: "external-name",
+            text: format!("{name} is an ExternalName service: another name for {host}"),
+        }
+    }
+
+    pub(super) fn range_without_cluster(net: IpNet, inside: usize) -> Self {
+        let (addresses, are) = if inside == 1 { ("address", "is") } else { ("addresses", "are") };
+        let text = format!(
+            "{inside} {addresses} in {net} {are} of pods and nodes, which are left out: ask about them by name, or by * for \
+             all pods"
+        );
+        Self { code: "range-without-cluster", text }
+    }
+
+    pub(super) fn api_server() -> Self {
+        let text = "the API server is taken to be on the nodes of the control plane, on port 6443; its EndpointSlice \
+                    would say"
+            .to_owned();
+        Self { code: "api-server", text }
+    }
+
+    pub(super) fn local_endpoints(service: &str) -> Self {
+        let text = format!(
+            "internalTrafficPolicy: Local: {service} leads only to pods on the client's node; clients on other nodes get no \
+             answer, and pods without a node in the input may be on any"
+        );
+        Self { code: "local-endpoints", text }
+    }
+
+    pub(super) fn host_name(host: &str) -> Self {
+        let text = format!(
+            "policies see addresses, not names: {host} may have any public address; a host with a private address is \
+             asked about by address"
+        );
+        Self { code: "host-name", text }
+    }
+}
