@@ -81,8 +81,8 @@ fn reached_from_outside_addresses(sandbox: &Sandbox) -> Result<(), Failed> {
     let nowhere = |t: &&ProbeResult| t.probe.expected() == Expected::NoBackend;
     let (on_n2, on_n1): (Vec<&ProbeResult>, Vec<&ProbeResult>) =
         node_port.into_iter().partition(|t| lab.layout().nodes["n2"].contains(&t.probe.target.address()));
-    ensure(!on_n2.is_empty() && on_n2.iter().all(|t| nowhere(t)), || "n2 leads to a pod of n1".into())?;
-    ensure(!on_n1.is_empty() && !on_n1.iter().any(|t| nowhere(t)), || "n1 leads nowhere".into())
+    ensure(!on_n2.is_empty() && on_n2.iter().all(nowhere), || "n2 leads to a pod of n1".into())?;
+    ensure(!on_n1.is_empty() && !on_n1.iter().any(nowhere), || "n1 leads nowhere".into())
 }
 
 fn to_service<'a>(report: &'a palisade_lab::probe::Report, name: &str) -> Vec<&'a ProbeResult> {
