@@ -2,7 +2,7 @@
 
 use palisade_policy::Traffic;
 
-use super::{Connections, by_family};
+use super::{Connections, forwarded::by_family};
 use crate::{end::ConnectionEnd, families::Families, reach::Unit};
 
 /// Traffic between two ends that depends on addresses that are not known.

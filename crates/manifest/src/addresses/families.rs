@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_policy::{Cluster, Family};
 
-use super::AddressPlan;
-use crate::loaded::Loaded;
+use super::{AddressEvidence, AddressPlan};
 
 /// Where the families of a cluster come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +32,10 @@ pub enum FamilyWitness {
 }
 
 /// Returns the families of all inputs together, and where they come from.
-pub(super) fn families(inputs: &[&mut Loaded], plan: &AddressPlan) -> (Vec<Family>, FamilySource) {
+pub(super) fn families(
+    inputs: &[(&Cluster, &AddressEvidence)],
+    plan: &AddressPlan,
+) -> (Vec<Family>, FamilySource) {
     if let Some(families) = &plan.families {
         let families: BTreeSet<Family> = families.iter().copied().collect();
         return (families.into_iter().collect(), FamilySource::Requested);
@@ -43,7 +45,7 @@ pub(super) fn families(inputs: &[&mut Loaded], plan: &AddressPlan) -> (Vec<Famil
         families.for_each(|family| _ = found.entry(family).or_default().insert(witness));
     };
     add(FamilyWitness::PodCidrs, &mut plan.pod_cidrs.iter().map(Family::of_net));
-    for Loaded { cluster, evidence, .. } in inputs.iter().map(|loaded| &**loaded) {
+    for (cluster, evidence) in inputs {
         let of = |addresses: &Vec<std::net::IpAddr>| addresses.clone().into_iter().map(Family::of);
         let ranges = evidence.pod_cidrs.values().flatten().map(Family::of_net);
         add(
