@@ -1,7 +1,7 @@
 //! Policies that the API server would refuse: what stands for them opens nothing.
 
 use palisade_manifest::{Input, LoadOptions, Loaded, load};
-use palisade_policy::{Direction, Flow, ObjectKey, Protocol, reference};
+use palisade_policy::{Direction, Endpoint, Flow, ObjectKey, Protocol, reference};
 
 const PODS: &str = "
 apiVersion: v1
@@ -33,15 +33,19 @@ fn with(document: &str) -> Loaded {
 
 /// The pods that can't be reached, and those that can't reach others, as `<db` and `db>`.
 fn isolated(loaded: &Loaded) -> String {
-    let pod = |namespace: &str, name: &str| &loaded.cluster.pods[&ObjectKey::new(namespace, name)];
+    // By name: a placeholder is nobody's address.
+    let pod = |namespace: &str, name: &str| {
+        let pod = &loaded.cluster.pods[&ObjectKey::new(namespace, name)];
+        Endpoint::Pod { key: pod.key.clone(), address: pod.addresses[0] }
+    };
     let mut out = Vec::new();
     for (namespace, name, peer) in
         [("data", "db", ("other", "z")), ("data", "x", ("other", "z")), ("other", "z", ("data", "x"))]
     {
-        let (own, peer) = (pod(namespace, name).addresses[0], pod(peer.0, peer.1).addresses[0]);
         for direction in [Direction::Ingress, Direction::Egress] {
-            let (from, to) = if direction == Direction::Ingress { (peer, own) } else { (own, peer) };
-            let (source, destination) = (loaded.cluster.endpoint(from), loaded.cluster.endpoint(to));
+            let (own, peer) = (pod(namespace, name), pod(peer.0, peer.1));
+            let (source, destination) =
+                if direction == Direction::Ingress { (peer, own) } else { (own, peer) };
             let flow =
                 Flow { source, destination, protocol: Protocol::Tcp, port: 5432, through_service: false };
             let decision = reference::decide(&loaded.cluster, &flow);
