@@ -5,7 +5,7 @@ mod text;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use palisade_analysis::Overview;
+use palisade_analysis::{Overview, overview::Extent};
 use palisade_policy::Name;
 
 use crate::{
@@ -24,6 +24,7 @@ For each namespace: how many of its workloads policies isolate, whether they rea
   isolated    NetworkPolicies select it: only what they allow is allowed
   restricted  only rules of cluster-wide policies apply to it
   open        no policy applies: everything is allowed
+  undecided   depends on pod addresses that are not known
   partly      some ports, addresses or one IP family only
   1 of 2      the number of workloads to which it applies at least partly
 
@@ -65,7 +66,9 @@ pub(crate) fn run(arguments: &OverviewArguments) -> Result<Outcome> {
         Some(encoding) => json::document(&overview, &world, encoding)?,
     };
     output::print_wrapped(&text).context("can't write the answer")?;
-    Ok(world.outcome(Outcome::Yes))
+    let workloads = overview.namespaces.iter().flat_map(|n| &n.workloads);
+    let is_undecided = workloads.into_iter().any(|w| w.dns == Some(Extent::Undecided));
+    Ok(world.outcome(if is_undecided { Outcome::Incomplete } else { Outcome::Yes }))
 }
 
 /// Keeps only these namespaces, and what concerns them; all of them if none is given.

@@ -83,7 +83,9 @@ fn completions_know_the_verbs() {
             Command::new(env!("CARGO_BIN_EXE_palisade")).args(["completions", shell]).output().unwrap();
         assert!(output.status.success());
         let script = String::from_utf8(output.stdout).unwrap();
-        assert!(script.contains("can") && script.contains("keep-going"), "{shell}");
+        // Scripts for the first three ask the program for words, so that names of objects are completed too.
+        let part = if matches!(shell, "powershell" | "elvish") { "keep-going" } else { "__complete" };
+        assert!(script.contains(part), "{shell}");
     }
 }
 

@@ -73,3 +73,39 @@ fn without_pods_there_is_no_answer() {
         .expect("the file can be written");
     refused(&format!("overview -f {}", file.display()), "have no pods");
 }
+
+#[test]
+fn dns_that_depends_on_unknown_addresses_is_undecided() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let text = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop}
+spec: {containers: [{name: c, image: i}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: out, namespace: shop}
+spec: {podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}
+";
+    fs::write(folder.path().join("m.yaml"), text).expect("the file can be written");
+    let overview = |options: &str| {
+        let (code, out, _) =
+            run(palisade(&format!("overview -f m.yaml{options}")).current_dir(folder.path()));
+        (code, out)
+    };
+    let (code, out) = overview("");
+    assert_eq!(code, 2);
+    assert!(
+        out.contains(
+            "DNS undecided: depends on pod addresses; give --pod-cidr or status.podIPs:\n  shop/pod/web"
+        ),
+        "{out}"
+    );
+    let (code, out) = overview(" --pod-cidr 10.1.0.0/16 --family 4");
+    assert_eq!(code, 0);
+    assert!(!out.contains("undecided") && !out.contains("no DNS:"), "{out}");
+    let (code, out) = overview(" --pod-cidr 192.168.64.0/24 --family 4");
+    assert_eq!(code, 0);
+    assert!(out.contains("no DNS: policies deny UDP or TCP 53:\n  shop/pod/web"), "{out}");
+}

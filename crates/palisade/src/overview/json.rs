@@ -96,6 +96,7 @@ fn protection(protection: Protection) -> &'static str {
 
 fn extent(extent: Extent) -> &'static str {
     match extent {
+        Extent::Undecided => "undecided",
         Extent::Nothing => "none",
         Extent::Some => "some",
         Extent::Everything => "all",

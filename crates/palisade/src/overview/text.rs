@@ -34,10 +34,15 @@ pub(crate) fn text(overview: &Overview, loaded: &Loaded) -> String {
     );
     list(
         "no DNS: policies deny UDP or TCP 53",
-        workloads.iter().filter(|w| w.dns.is_some_and(|dns| dns != Extent::Everything)).map(|w| {
+        workloads.iter().filter(|w| matches!(w.dns, Some(Extent::Nothing | Extent::Some))).map(|w| {
             let some = if w.dns == Some(Extent::Some) { " (partly)" } else { "" };
             format!("{}{some}", w.pods)
         }),
+        &mut out,
+    );
+    list(
+        "DNS undecided: depends on pod addresses; give --pod-cidr or status.podIPs",
+        workloads.iter().filter(|w| w.dns == Some(Extent::Undecided)).map(|w| w.pods.to_string()),
         &mut out,
     );
     let policies = overview.idle_policies.iter().map(|key| {
@@ -127,9 +132,10 @@ fn protection(workloads: &[WorkloadOverview], direction: Direction) -> Cell {
 /// Says to how many workloads something applies.
 fn extents(extents: impl Iterator<Item = Extent>) -> Cell {
     let extents: Vec<Extent> = extents.collect();
-    let some = extents.iter().filter(|e| **e != Extent::Nothing).count();
+    let some = extents.iter().filter(|e| matches!(e, Extent::Some | Extent::Everything)).count();
     Cell::plain(match (extents.first(), extents.iter().all(|e| Some(e) == extents.first())) {
         (None, _) => "-".to_owned(),
+        (Some(Extent::Undecided), true) => "undecided".to_owned(),
         (Some(Extent::Nothing), true) => "no".to_owned(),
         (Some(Extent::Some), true) => "partly".to_owned(),
         (Some(Extent::Everything), true) => "yes".to_owned(),
@@ -145,6 +151,7 @@ pub(crate) fn workload_cells(workload: &WorkloadOverview) -> [&'static str; 5] {
         Protection::Isolated => "isolated",
     };
     let extent = |extent| match extent {
+        Extent::Undecided => "undecided",
         Extent::Nothing => "no",
         Extent::Some => "partly",
         Extent::Everything => "yes",

@@ -25,7 +25,7 @@ fn what_applying_a_path_would_change() {
     let same = "[{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 8080}]}]";
     fs::write(&path, policy(same)).unwrap();
     let (code, out, err) = ask(&kubeconfig, &format!("diff --live {at}"));
-    assert_eq!((code, &*out, &*err), (0, "", ""));
+    assert_eq!((code, &*out, &*err), (0, "no connection changes\n", ""));
     fs::write(&path, policy("[]")).unwrap();
     let (code, out, err) = ask(&kubeconfig, &format!("diff --live {at}"));
     assert_eq!((code, &*err), (1, ""), "{out}");
@@ -33,8 +33,8 @@ fn what_applying_a_path_would_change() {
     assert!(out.contains(&format!("NetworkPolicy shop/db edited (networkpolicy/shop/db → {at}:1)")), "{out}");
     let (code, out, _) = ask(&kubeconfig, &format!("diff --context test {at} -o json"));
     let json: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &json["same"]), (1, &Value::Bool(false)));
-    let before = &json["changes"][0]["causes"][0]["before"];
+    assert_eq!((code, &json["result"]), (1, &"different".into()));
+    let before = &json["causes"][0]["before"];
     assert_eq!((&before["file"], &before["line"]), (&"networkpolicy/shop/db".into(), &Value::Null));
     // New pods are new ends and do not affect other connections.
     fs::write(&path, "apiVersion: v1\nkind: Pod\nmetadata: {name: new, labels: {app: web}}\n").unwrap();

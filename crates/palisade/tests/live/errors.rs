@@ -300,10 +300,10 @@ fn a_malformed_object_is_no_silent_gap() {
     assert_eq!((code, &*out), (2, ""), "{err}");
     assert!(err.contains("NetworkPolicy shop/bad: spec.podSelector"), "{err}");
     // It isolates its namespace.
-    let (code, out, err) = ask(&kubeconfig, "can web db:8080 --keep-going");
+    let (code, out, err) = ask(&kubeconfig, "can db web:8080 --keep-going");
     assert_eq!(code, 2, "{out}{err}");
     assert!(out.starts_with("denied") && err.contains("NetworkPolicy shop/bad"), "{out}{err}");
-    assert_eq!(ask(&kubeconfig, "can web db:8080 --keep-going --allow-incomplete").0, 1);
+    assert_eq!(ask(&kubeconfig, "can db web:8080 --keep-going --allow-incomplete").0, 1);
 }
 
 /// Without a cluster, files are read; without both, the error names both options.

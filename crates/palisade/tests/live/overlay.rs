@@ -54,8 +54,8 @@ fn a_workload_is_rolled_out() {
     assert_eq!((code, &*err), (1, ""), "{out}");
     let json: Value = serde_json::from_str(&out).unwrap();
     let flows = json["answers"][0]["flows"].as_array().unwrap();
-    assert_eq!(flows.len(), 2, "the pods that there are, at their addresses: {out}");
-    assert_eq!(flows[0]["source"]["address"], "10.0.0.1", "{out}");
+    assert_eq!((flows.len(), &flows[0]["pairs"]), (1, &2.into()), "the pods that there are: {out}");
+    assert_eq!(flows[0]["source"]["samples"][0]["address"], "10.0.0.1", "at their addresses: {out}");
     let path = file(&dir, &deployment("app: web", 0));
     let (code, _, err) = ask(&kubeconfig, &format!("can web db:8080 -f {path} --live"));
     assert_eq!(code, 2);
@@ -86,5 +86,5 @@ fn live_without_files_is_a_wrong_command_line() {
     let server = Server::of(shop());
     let (code, _, err) = ask(&server.kubeconfig(), "can web db --live");
     assert_eq!(code, 2);
-    assert!(err.contains("--file"), "{err}");
+    assert!(err.contains("give them with -f, -k or --helm"), "{err}");
 }

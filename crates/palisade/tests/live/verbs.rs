@@ -42,9 +42,13 @@ fn the_context_gives_the_namespace_and_the_flags_choose_the_context() {
     assert_eq!((code, &*err), (1, ""), "{out}");
     let words = format!("can web db:8080 --kubeconfig {}", kubeconfig.display());
     assert_eq!(ask("/nonexistent".as_ref(), &words).0, 0);
-    let (code, _, err) = ask(&kubeconfig, "can nightly db:8080");
+    let (code, _, err) = ask(&kubeconfig, "can nobody db:8080");
     assert_eq!(code, 2);
-    assert!(err.contains("nightly"), "{err}");
+    assert!(err.contains("nobody"), "{err}");
+    // The only object of this name is in another namespace, and a note says so.
+    let (code, out, _) = ask(&kubeconfig, "can nightly db:8080");
+    assert_eq!(code, 1);
+    assert!(out.contains("note: ") && out.contains("staging/"), "{out}");
 }
 
 /// No secrets are requested, everything is read in pages, and names come from metadata only.
@@ -145,7 +149,7 @@ fn describe_and_explain_answer() {
     );
     let (_, out, _) = ask(&kubeconfig, "explain staging/nightly db:8080 -o json --context test");
     let json: Value = serde_json::from_str(&out).unwrap();
-    let command = json["answers"][0]["suggestions"][0]["command"].as_str().unwrap();
+    let command = json["suggestions"][0]["commands"][0].as_str().unwrap();
     assert!(
         command.starts_with("kubectl --context test -n shop patch networkpolicy db --type=json -p '["),
         "{command}"
