@@ -25,6 +25,8 @@ pub struct Region {
     pub ranges: Vec<IpRange>,
     /// An address that represents the region.
     pub sample: IpAddr,
+    /// The ranges of the question of which it is a part. Empty: the internet.
+    pub asked: Vec<IpRange>,
 }
 
 impl Region {
@@ -89,7 +91,10 @@ fn divided(
     for (range, set) in space.ranges(family).filter(|(_, set)| is_meant(set)) {
         regions.entry(set).or_default().push(range);
     }
-    let mut out: Vec<Region> = regions.into_values().map(|ranges| region(family, ranges)).collect();
+    let of_family = |range: &&IpRange| Family::of(range.first) == family;
+    let asked = union(ranges.unwrap_or_default().iter().filter(of_family).copied().collect());
+    let part = |ranges| Region { asked: asked.clone(), ..region(family, ranges) };
+    let mut out: Vec<Region> = regions.into_values().map(part).collect();
     out.sort_by_key(|r| (std::cmp::Reverse(r.size()), r.sample));
     out
 }
@@ -133,7 +138,8 @@ fn region(family: Family, ranges: Vec<IpRange>) -> Region {
     // In the first of the largest ranges, the second address, since the first may be the network's.
     let largest = ranges.iter().min_by_key(|r| std::cmp::Reverse(distance(r)));
     let number = largest.map_or(0, |r| to_number(r.first) + distance(r).min(1));
-    Region { sample: preferred.unwrap_or_else(|| from_number(family, number)), ranges }
+    let sample = preferred.unwrap_or_else(|| from_number(family, number));
+    Region { sample, ranges, asked: Vec::new() }
 }
 
 #[cfg(test)]

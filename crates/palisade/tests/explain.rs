@@ -136,6 +136,17 @@ fn the_internet_is_not_one_address() {
 }
 
 #[test]
+fn a_range_is_opened_as_it_was_asked_for() {
+    let dir = copy("shop");
+    let question = "shop/backend 203.0.113.0/24:443";
+    let (_, text) = here(dir.path(), &format!("explain {question} -f ."));
+    assert!(text.contains("cidr: 203.0.113.0/24") && !text.contains("0.0.0.0/0"), "{text}");
+    assert!(follow(dir.path(), question, ""));
+    assert_eq!(here(dir.path(), &format!("can {question} -f .")).0, 0);
+    assert_eq!(here(dir.path(), "can shop/backend internet:443 -f .").0, 1);
+}
+
+#[test]
 fn without_a_port_there_is_nothing_to_suggest() {
     let udp = answer(1, "explain staging/frontend shop/backend/UDP -f examples/shop");
     assert!(udp.contains("denied   UDP  egress") && udp.contains("Give a port"), "{udp}");

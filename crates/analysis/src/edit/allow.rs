@@ -1,7 +1,6 @@
 //! Edits that close a gap of a question that should be allowed.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use palisade_policy::{
     Action, Cluster, Direction, Endpoint, NamespaceMatch, ObjectKey, PodMatch, Policy, PolicyKey, Tier,
@@ -13,6 +12,7 @@ use super::{
     gap::Gap,
     select::Selectors,
 };
+use crate::shape::cidrs;
 
 /// The last priority of a ClusterNetworkPolicy that the API admits.
 const LAST_PRIORITY: i32 = 1000;
@@ -153,7 +153,7 @@ pub(crate) fn free_key(
 ) -> PolicyKey {
     let first = gap.pairs.first();
     let name = |end: fn(&super::Pair) -> &Endpoint| {
-        first.map_or_else(String::new, |pair| end_name(cluster, end(pair), !pair.ranges.is_empty()))
+        first.map_or_else(String::new, |pair| end_name(cluster, end(pair), pair))
     };
     let (source, destination) = (name(|pair| &pair.source), name(|pair| &pair.destination));
     let base: String = format!("{verb}-{source}-to-{destination}").chars().take(LONGEST).collect();
@@ -167,14 +167,17 @@ pub(crate) fn free_key(
     keys.find(|key| !cluster.policies.contains_key(key)).unwrap_or_else(|| key(base))
 }
 
-fn end_name(cluster: &Cluster, end: &Endpoint, internet: bool) -> String {
+fn end_name(cluster: &Cluster, end: &Endpoint, pair: &super::Pair) -> String {
     match end {
         Endpoint::Pod { key, .. } => {
             let workload = cluster.pods.get(key).and_then(|pod| pod.workload.as_ref());
             workload.map_or(&key.name, |w| &w.name).to_string()
         }
         Endpoint::Node { name, .. } => format!("node-{name}"),
-        Endpoint::External(_) if internet => "internet".to_owned(),
+        Endpoint::External(_) if !pair.ranges.is_empty() => match cidrs(&pair.asked_ranges).first() {
+            Some(net) => net.to_string().replace([':', '.', '/'], "-").trim_matches('-').to_owned(),
+            None => "internet".to_owned(),
+        },
         Endpoint::External(address) => {
             let text = address.to_string();
             // A label of a name begins and ends with a letter or digit: `::1` and `fe80::` don't.

@@ -12,7 +12,7 @@ use super::{
     question::{Pair, Question},
     select::Selectors,
 };
-use crate::public::internet_block;
+use crate::{public::internet_block, shape::cidrs};
 
 /// Pairs with the same kind of ends whose traffic one direction denies, or allows if it should be denied.
 pub(crate) struct Gap<'q> {
@@ -97,10 +97,12 @@ impl Gap<'_> {
         }
         let mut out = BTreeSet::new();
         for pair in &self.pairs {
+            let whole = |cidr| IpBlock { cidr, except: [].into() };
             for address in pair.others(self.direction).iter().map(Endpoint::address) {
-                out.insert(match pair.ranges.is_empty() {
-                    true => IpBlock { cidr: IpNet::from(address), except: [].into() },
-                    false => internet_block(Family::of(address)),
+                out.extend(match (pair.ranges.is_empty(), &pair.asked_ranges[..]) {
+                    (true, _) => vec![whole(IpNet::from(address))],
+                    (false, []) => vec![internet_block(Family::of(address))],
+                    (false, asked) => cidrs(asked).into_iter().map(whole).collect(),
                 });
             }
         }

@@ -27,6 +27,8 @@ pub struct Pair {
     pub traffic: Traffic,
     /// The part of the internet that the external end represents. Empty: its address alone.
     pub ranges: Vec<IpRange>,
+    /// The ranges that were asked about, of which these are a part. Empty: the internet.
+    pub asked_ranges: Vec<IpRange>,
     /// All sources for which [`Self::source`] stands, because no policy distinguishes them; itself included.
     pub sources: Vec<Endpoint>,
     /// All destinations for which [`Self::destination`] stands, itself included.
@@ -45,7 +47,16 @@ impl Pair {
     #[must_use]
     pub fn new(source: Endpoint, destination: Endpoint, through_service: bool, traffic: Traffic) -> Self {
         let (sources, destinations) = (vec![source.clone()], vec![destination.clone()]);
-        Self { source, destination, through_service, traffic, ranges: Vec::new(), sources, destinations }
+        Self {
+            source,
+            destination,
+            through_service,
+            traffic,
+            ranges: Vec::new(),
+            asked_ranges: Vec::new(),
+            sources,
+            destinations,
+        }
     }
 
     /// Returns all ends for which [`Self::subject`] stands.

@@ -150,9 +150,10 @@ impl PairClass {
                     self.through_service,
                     traffic.clone(),
                 );
-                let ranges = self.region.as_ref().map(|r| r.ranges.clone()).unwrap_or_default();
+                let region = self.region.clone();
+                let (ranges, asked_ranges) = region.map(|r| (r.ranges, r.asked)).unwrap_or_default();
                 let (sources, destinations) = (sources.clone(), destinations.clone());
-                out.push(edit::Pair { ranges, sources, destinations, ..pair });
+                out.push(edit::Pair { ranges, asked_ranges, sources, destinations, ..pair });
             }
         }
         out
