@@ -214,7 +214,7 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
         to,
     };
     arguments.check_explain()?;
-    let answer = Answer::new(cluster, &options);
+    let answer = output::with_progress("computing all connections", || Answer::new(cluster, &options));
     let reasoner = arguments.explain.then(|| Reasoner::new(cluster, &answer, options.only_denied));
     let mut report =
         Report::new(&answer, loaded, arguments.namespace.as_deref(), &options, arguments.group_by.word());

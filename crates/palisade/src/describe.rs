@@ -94,7 +94,10 @@ fn object(arguments: &Describe, world: &LoadedInputs) -> Result<String> {
     match target::parse(&arguments.what, &world.namespace) {
         Some(Target::Policy(key)) => {
             target::find_policy(cluster, &key, world.place())?;
-            let description = describe_policy(cluster, &key).context("the policy is in the input")?;
+            let description = output::with_progress("comparing the cluster with and without it", || {
+                describe_policy(cluster, &key)
+            })
+            .context("the policy is in the input")?;
             encoding.map_or_else(
                 || Ok(policy::text(&description, &world.loaded)),
                 |encoding| policy::document(&description, world, encoding),
@@ -102,7 +105,10 @@ fn object(arguments: &Describe, world: &LoadedInputs) -> Result<String> {
         }
         Some(Target::Namespace(name)) => {
             let entrances = arguments.controller.entrances(&world.loaded, &world.namespace)?;
-            let Some(description) = describe_namespace(cluster, &name, &entrances) else {
+            let description = output::with_progress("computing connections", || {
+                describe_namespace(cluster, &name, &entrances)
+            });
+            let Some(description) = description else {
                 bail!(target::no_namespace(cluster, &name, world.place()));
             };
             encoding.map_or_else(
@@ -143,7 +149,9 @@ fn workload(arguments: &Describe, spec: &Spec, world: &LoadedInputs) -> Result<(
         }
     }
     let entrances = arguments.controller.entrances(loaded, &world.namespace)?;
-    let description = palisade_analysis::describe(&loaded.cluster, &pods, &entrances);
+    let description = output::with_progress("computing connections and exposure", || {
+        palisade_analysis::describe(&loaded.cluster, &pods, &entrances)
+    });
     let undecided = description.parts.iter().flat_map(|part| &part.sides).any(|s| !s.undecided.is_empty());
     let text = match arguments.output.encoding() {
         None => text::text(&description, loaded),

@@ -13,15 +13,19 @@ mod summary;
 mod text;
 mod wording;
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use palisade_analysis::{ControllerRoutes, DiffSide, UndecidedChange, diff::diff_with_future_pods};
-use palisade_manifest::{Loaded, Note};
+use palisade_manifest::{Code, Loaded, Note};
 
 use crate::{
     addresses::{self, AddressArguments},
     cluster,
+    connection_ends::abbreviated,
     entrances::ControllerArguments,
+    escape,
     exit::Outcome,
     inputs::{ReadingArguments, RenderSidesArguments},
     output::{self, Encoding},
@@ -105,7 +109,8 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let Sides { sides, namespace, missing, notes } = sides::load(arguments)?;
     let routes = routes(arguments, &sides, &namespace)?;
     let side = |side: usize| DiffSide { cluster: &sides[side].cluster, routes: Some(&routes[side]) };
-    let difference = diff_with_future_pods(side(0), side(1));
+    let difference =
+        output::with_progress("comparing all connections", || diff_with_future_pods(side(0), side(1)));
     let mut notes = notes;
     if sides.iter().all(|side| side.cluster.pods.is_empty()) && !difference.is_same() {
         let text =
@@ -116,6 +121,7 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
     let complete = (missing.is_empty() && !has_errors) || arguments.cluster.allow_incomplete;
     let mut undecided = undecided(&sides, &difference);
     undecided.extend(by_addresses(&difference.undecided));
+    undecided.extend(not_evaluated(&sides));
     let comparison = Comparison { sides, difference, missing, undecided, notes };
     let text = match arguments.output {
         OutputFormat::Text => text::text(&comparison),
@@ -169,6 +175,24 @@ fn undecided(sides: &[Loaded; 2], difference: &palisade_analysis::Diff) -> Vec<N
         out.push(Note::new("too-many-sets", text));
     }
     out
+}
+
+/// Returns the objects that affect connections, are not evaluated, and are in one side only.
+fn not_evaluated(sides: &[Loaded; 2]) -> Option<Note> {
+    let [before, after] = [0, 1].map(|side: usize| -> BTreeSet<&str> {
+        let found = sides[side].diagnostics.iter().filter(|found| found.code == Code::NotEvaluated);
+        found.filter_map(|found| found.object.as_deref()).collect()
+    });
+    let names: Vec<&str> = before.symmetric_difference(&after).copied().collect();
+    if names.is_empty() {
+        return None;
+    }
+    let text = format!(
+        "{} on one side only, and not evaluated: {}",
+        if names.len() == 1 { "an object is" } else { "objects are" },
+        abbreviated(&names, |name| escape::plain(name).into_owned())
+    );
+    Some(Note::new("not-evaluated", text))
 }
 
 /// Returns why it is not known whether some connections change, if that depends on addresses.

@@ -77,7 +77,9 @@ pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
         live: world.live.as_ref(),
         context: arguments.sources.cluster.context.as_deref(),
     };
-    suggest::add(&mut answer, place, arguments.to_deny);
+    output::with_progress("comparing all connections with and without each edit", || {
+        suggest::add(&mut answer, place, arguments.to_deny);
+    });
     let text = match arguments.output.encoding() {
         None => tree::text(&answer, arguments.to_deny, world.is_incomplete()),
         Some(encoding) => json::document(&answer, &world, encoding)?,

@@ -2,7 +2,10 @@
 
 use std::{
     borrow::Cow,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -191,6 +194,29 @@ impl<W: io::Write> io::Write for Pipe<W> {
 /// Writes a message to standard error. Errors are ignored: there is no other place to report them.
 pub(crate) fn note(text: &str) {
     _ = anstream::stderr().lock().write_all(escape::terminal(text).as_bytes());
+}
+
+/// After this time it is said what the program does; after twice the time, again, and so on.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs a computation. On a terminal, says what is being done if it takes more than two seconds, and for how long.
+pub(crate) fn with_progress<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    if !io::stderr().is_terminal() {
+        return work();
+    }
+    let (done, waiting) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let (began, mut patience) = (Instant::now(), PATIENCE);
+            while waiting.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+                note(&format!("{what} … {} s\n", began.elapsed().as_secs()));
+                patience = began.elapsed();
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 /// Returns the width of standard error in columns, or 100 if it is not a terminal.

@@ -59,7 +59,8 @@ pub(crate) fn run(arguments: &OverviewArguments) -> Result<Outcome> {
     if cluster.pods.is_empty() {
         bail!("the {} have no pods, so there is nothing to show an overview of", world.place());
     }
-    let mut overview = palisade_analysis::overview(cluster);
+    let mut overview =
+        output::with_progress("computing all connections", || palisade_analysis::overview(cluster));
     select(&mut overview, &arguments.namespaces)?;
     let text = match arguments.output.encoding() {
         None => text::text(&overview, &world.loaded),

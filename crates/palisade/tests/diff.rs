@@ -364,3 +364,22 @@ fn bad_questions_get_clear_errors() {
     refused("diff examples/shop examples/none", "examples/none");
     refused("diff", "required");
 }
+
+#[test]
+fn an_object_that_is_not_evaluated_is_never_no_change() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: [{name: c, image: i}]}\n";
+    let cilium = "---\napiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: open, namespace: shop}\nspec: {}\n";
+    for (file, text) in [("a.yaml", pod.to_owned()), ("b.yaml", format!("{pod}{cilium}"))] {
+        fs::write(dir.path().join(file), text).expect("it can be written");
+    }
+    let (code, out, err) = run(palisade("diff a.yaml b.yaml").current_dir(dir.path()));
+    assert_eq!((code, &*out), (2, "no connection changes\n"), "{err}");
+    assert!(
+        err.contains("undecided: an object is on one side only, and not evaluated: CiliumNetworkPolicy open"),
+        "{err}"
+    );
+    // On both sides it is no change.
+    let (code, _, _) = run(palisade("diff b.yaml b.yaml").current_dir(dir.path()));
+    assert_eq!(code, 0);
+}

@@ -135,6 +135,25 @@ fn the_internet_is_not_one_address() {
     assert_eq!(here(dir.path(), "can shop/backend internet:443 -f .").0, 0);
 }
 
+/// A later edit of a policy that the suggestion adds is a part of the added policy.
+#[test]
+fn a_new_policy_has_all_that_its_suggestion_adds_to_it() {
+    let dir = TempDir::new().unwrap();
+    let pod = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}}}\n\
+             spec: {{containers: [{{name: c, image: i}}]}}\n---\n"
+        )
+    };
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny, namespace: shop}\n\
+                  spec: {podSelector: {}, policyTypes: [Egress]}\n";
+    fs::write(dir.path().join("m.yaml"), pod("web") + &pod("api") + &pod("db") + policy).unwrap();
+    let question = "shop/web shop/*:9999";
+    assert!(follow(dir.path(), question, ""));
+    assert_eq!(here(dir.path(), &format!("can {question} -f .")).0, 0);
+    assert_eq!(here(dir.path(), "can shop/api shop/db:9999 -f .").0, 1);
+}
+
 #[test]
 fn a_range_is_opened_as_it_was_asked_for() {
     let dir = copy("shop");

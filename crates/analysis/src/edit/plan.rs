@@ -1,6 +1,6 @@
 //! Combines edits until a question has the requested verdict, and sorts what was found.
 
-use palisade_policy::{Cluster, Direction, Verdict};
+use palisade_policy::{Cluster, Direction, PolicyKey, Verdict};
 
 use super::{
     action::Edit,
@@ -97,6 +97,27 @@ fn is_wide(cluster: &Cluster, edit: &Edit, asked: &Asked) -> bool {
         }
 }
 
+/// Merges edits of policies that the same plan adds into these policies, which are in no file yet. `edited` is the cluster
+/// with all edits.
+fn merged(edits: Vec<Edit>, edited: &Cluster) -> Vec<Edit> {
+    let new: Vec<PolicyKey> = edits
+        .iter()
+        .filter_map(|edit| if let Edit::NewPolicy(policy) = edit { Some(policy.key.clone()) } else { None })
+        .collect();
+    let merge = |edit: Edit| match edit {
+        Edit::NewPolicy(policy) => {
+            Some(Edit::NewPolicy(edited.policies.get(&policy.key).cloned().unwrap_or(policy)))
+        }
+        Edit::Rules { policy, .. } | Edit::Subject { policy, .. } | Edit::Direction { policy, .. }
+            if new.contains(&policy) =>
+        {
+            None
+        }
+        other => Some(other),
+    };
+    edits.into_iter().filter_map(merge).collect()
+}
+
 struct Search<'a> {
     cluster: &'a Cluster,
     question: &'a Question,
@@ -130,7 +151,7 @@ impl Search<'_> {
             edited = applied(&edited, &best);
             edits.push(best);
         }
-        self.question.has_verdict(&edited, Verdict::Allow).then_some(edits)
+        self.question.has_verdict(&edited, Verdict::Allow).then(|| merged(edits, &edited))
     }
 
     /// Returns the edits that close a gap, the best first. What the other direction denies hides what an edit opens, so
