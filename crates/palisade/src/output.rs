@@ -231,7 +231,7 @@ pub(crate) fn answer_width() -> usize {
 
 #[cfg(all(target_os = "linux", feature = "lab"))]
 /// Formats a duration: `0.4 ms`, `47 ms`, `1.3 s`.
-pub(crate) fn duration(d: std::time::Duration) -> String {
+pub(crate) fn duration(d: Duration) -> String {
     match d.as_secs_f64() {
         s if s < 0.01 => format!("{:.1} ms", s * 1e3),
         s if s < 1.0 => format!("{:.0} ms", s * 1e3),

@@ -211,9 +211,9 @@ fn a_lab_follows_its_manifests_and_answers() {
     assert!(edit.contains("enforced 1 change: no NetworkPolicy shop/backend-from-frontend"), "{edit}");
     run(&mut lab.command(&["probe", "staging/frontend", "shop/backend:8080"]), 0);
 
-    fs::write(lab.shop("broken.yaml"), "{ broken").unwrap();
+    fs::write(lab.shop("broken.yaml"), "kind: NetworkPolicy\nmetadata: { broken").unwrap();
     let broken = lab.until("keeping the last valid state");
-    assert!(broken.contains("broken.yaml:1:1"), "{broken}");
+    assert!(broken.contains("broken.yaml:2:"), "{broken}");
     fs::remove_file(lab.shop("broken.yaml")).unwrap();
     fs::write(&policy, &original).unwrap();
     lab.until("closed  staging/frontend → shop/backend");
