@@ -1,6 +1,6 @@
 //! Likely mistakes: why policies that look as if they allowed a connection don't.
 //!
-//! Each cause has a file with a function that looks for it in one denied direction, and a row in [`CAUSES`]. A finding has
+//! Each cause has a file with a function that looks for it in one denied direction, and a row in `CAUSES`. A finding has
 //! one sentence, the position of the wrong word, and, if it is clear how to correct it, the edit. Findings are guesses
 //! about what was meant; verdicts never depend on them.
 

@@ -39,7 +39,7 @@ pub struct Edge<'a> {
     /// namespace.
     pub exact: bool,
     /// The routes, if [`Self::from`] is a [`ConnectionEnd::IngressController`]: indexes into
-    /// [`ControllerRoutes::routes`].
+    /// [`crate::ControllerRoutes::routes`].
     pub through: &'a [usize],
 }
 
