@@ -261,7 +261,7 @@ fn patched(world: &mut World) -> Result<()> {
     bind(world, "explainer", &role)?;
     let (_, out, _) = user.run_until(world, "explain other/web shop/db:80 -o json", |a| a.0 == Some(1))?;
     let answer: Value = serde_json::from_str(&out)?;
-    let command = answer["answers"][0]["suggestions"][0]["command"].as_str().context(out)?;
+    let command = answer["suggestions"][0]["commands"][0].as_str().context(out)?;
     // `kubectl -n shop patch networkpolicy db --type=json -p '…'`
     let (words, patch) = command.split_once(" -p ").context("no patch")?;
     let words: Vec<&str> = words.split(' ').skip(1).chain(["-p", patch.trim_matches('\'')]).collect();
