@@ -78,7 +78,7 @@ fn divided(
 ) -> Vec<Region> {
     let mut blocks = subject.map_or_else(Vec::new, |pod| rule_ranges(cluster, pod, direction));
     let (excluded, included) = (blocks.len(), blocks.len() + 1);
-    // An address of the pods' ranges is a pod's, or nobody's.
+    // An address in the pods' ranges belongs to a pod or is unused.
     let special = not_internet().chain(cluster.addressing.pod_ranges.iter().copied());
     let special = special.filter(|_| ranges.is_none());
     blocks.push(union(special.chain(own_ranges(cluster)).collect()));

@@ -33,7 +33,7 @@ fn with(document: &str) -> Loaded {
 
 /// The pods that can't be reached, and those that can't reach others, as `<db` and `db>`.
 fn isolated(loaded: &Loaded) -> String {
-    // By name: a placeholder is nobody's address.
+    // By name: no lookup finds a pod by a placeholder.
     let pod = |namespace: &str, name: &str| {
         let pod = &loaded.cluster.pods[&ObjectKey::new(namespace, name)];
         Endpoint::Pod { key: pod.key.clone(), address: pod.addresses[0] }

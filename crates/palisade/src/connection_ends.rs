@@ -201,7 +201,7 @@ pub(crate) fn json<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonE
 
 fn end_kind<'a>(endpoint: &'a ConnectionEnd, loaded: &'a Loaded) -> JsonEndKind<'a> {
     let pods = |w: &'a WorkloadPods| JsonPods::new(w, loaded);
-    // A placeholder is nobody's address.
+    // A placeholder is not a real address.
     let known = |all: &'a [IpAddr]| all.iter().filter(|a| !loaded.cluster.addressing.is_placeholder(**a));
     let node = |n: &'a NodeAddresses| JsonNode {
         object: JsonObject::new(

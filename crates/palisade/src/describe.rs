@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use palisade_analysis::describe::{describe_namespace, describe_policy};
-use palisade_policy::{Endpoint, Tier};
+use palisade_policy::Endpoint;
 
 use crate::{
     can::{Spec, ends},
@@ -158,13 +158,4 @@ fn workload(arguments: &Describe, spec: &Spec, world: &LoadedInputs) -> Result<(
         Some(encoding) => json::document(&description, world, encoding)?,
     };
     Ok((text, undecided))
-}
-
-/// Returns the word for a tier.
-fn tier(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Admin => "admin",
-        Tier::Developer => "developer",
-        Tier::Baseline => "baseline",
-    }
 }

@@ -190,17 +190,9 @@ impl From<&RuleRef> for JsonRule {
             policy: (&rule.policy).into(),
             index: rule.index,
             name: rule.name.as_deref().map(ToOwned::to_owned),
-            tier: match rule.tier {
-                Tier::Admin => "admin",
-                Tier::Developer => "developer",
-                Tier::Baseline => "baseline",
-            },
+            tier: tier_word(rule.tier),
             priority: rule.priority,
-            action: match rule.action {
-                Action::Accept => "accept",
-                Action::Deny => "deny",
-                Action::Pass => "pass",
-            },
+            action: action_word(rule.action),
             at: rule.origin.as_ref().into(),
         }
     }
@@ -209,6 +201,24 @@ impl From<&RuleRef> for JsonRule {
 /// Returns `allowed` or `denied`, the words of the JSON schemas.
 pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
     if verdict.is_allow() { "allowed" } else { "denied" }
+}
+
+/// Returns the word for a tier in JSON.
+pub(crate) fn tier_word(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Admin => "admin",
+        Tier::Developer => "developer",
+        Tier::Baseline => "baseline",
+    }
+}
+
+/// Returns the word for an action in JSON.
+pub(crate) fn action_word(action: Action) -> &'static str {
+    match action {
+        Action::Accept => "accept",
+        Action::Deny => "deny",
+        Action::Pass => "pass",
+    }
 }
 
 impl From<&Side> for JsonSide {

@@ -106,16 +106,16 @@ fn exposure(words: &str, direction: &str) -> Vec<String> {
 #[test]
 fn exposure_is_what_all_pods_of_a_set_get() {
     let of = |case: &str| exposure(&format!("describe shop/web -f {CASES}/exposure/{case}.yaml"), "ingress");
-    let nobody = ["public internet nothing", "any pod, regardless of labels nothing"];
+    let closed = ["public internet nothing", "any pod, regardless of labels nothing"];
     assert_eq!(
         of("any-pod"),
-        [nobody[0], nobody[1], "pods without quarantine of namespaces env!=dev (none exists yet) all"]
+        [closed[0], closed[1], "pods without quarantine of namespaces env!=dev (none exists yet) all"]
     );
     assert_eq!(
         of("first-namespace-invents"),
         [
-            nobody[0],
-            nobody[1],
+            closed[0],
+            closed[1],
             "every pod of namespaces role=ingress (none exists yet) TCP 8080 for all of them; also TCP 9102 \
              where the namespace has team=sre and the pod has app=prometheus",
             "pods app=prometheus of namespaces team=sre TCP 9102 for all of them; also TCP 8080 where the \
@@ -124,13 +124,13 @@ fn exposure_is_what_all_pods_of_a_set_get() {
     );
     assert_eq!(
         of("first-namespace-omits"),
-        [nobody[0], nobody[1], "every pod of namespaces quarantine!=yes, team=sre (none exists yet) all"]
+        [closed[0], closed[1], "every pod of namespaces quarantine!=yes, team=sre (none exists yet) all"]
     );
     assert_eq!(
         of("several-rules"),
         [
-            nobody[0],
-            nobody[1],
+            closed[0],
+            closed[1],
             "pods app=x in namespace shop TCP 8080",
             "pods with app other than x in namespace shop (none exists yet) TCP 8080,9090",
             "pods without app in namespace shop (none exists yet) TCP 9090",

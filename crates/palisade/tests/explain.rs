@@ -7,10 +7,10 @@
 
 mod support;
 
-use std::{fs, io::Write as _, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use serde_json::Value;
-use support::{answer, palisade, recorded, refused, root, run};
+use support::{answer, apply, palisade, recorded, refused, root, run};
 use tempfile::TempDir;
 
 #[test]
@@ -61,15 +61,6 @@ fn copy(example: &str) -> TempDir {
         }
     }
     dir
-}
-
-/// Applies patches with `git apply`.
-fn apply(dir: &Path, patch: &str) {
-    let mut command = Command::new("git");
-    command.args(["apply", "-p0", "-"]).current_dir(dir).env("GIT_CEILING_DIRECTORIES", dir);
-    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(patch.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "{patch}");
 }
 
 fn here(dir: &Path, words: &str) -> (i32, String) {

@@ -12,14 +12,14 @@ mod support;
 #[path = "patches/writer.rs"]
 mod writer;
 
-use std::{fs, io::Write as _, net::IpAddr, path::Path, process::Command};
+use std::{fs, net::IpAddr, path::Path};
 
 use ipnet::IpNet;
 use palisade_manifest::{Input, LoadOptions, Loaded, Severity};
 use palisade_policy::{Cluster, Endpoint, Family, Flow, Protocol, reference::decide};
 use palisade_testkit::{Rng, Shape, cluster, endpoints, flows, seeds, traffic};
 use serde_json::Value;
-use support::{palisade, run};
+use support::{apply, palisade, run};
 use tempfile::TempDir;
 
 /// The most addresses outside the cluster that are compared for each patch.
@@ -46,14 +46,6 @@ fn copy(dir: &Path) -> TempDir {
         fs::copy(&path, out.path().join(path.file_name().unwrap())).unwrap();
     }
     out
-}
-
-fn apply(dir: &Path, patch: &str) {
-    let mut command = Command::new("git");
-    command.args(["apply", "-p0", "-"]).current_dir(dir).env("GIT_CEILING_DIRECTORIES", dir);
-    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(patch.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "{patch}");
 }
 
 /// An end as a user names it. A pod means all of its addresses.

@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     /// Returns the running pod that owns an address. Of several pods that report it, the owner is the Running one, then
-    /// the newest, then the first by name (G-10). A placeholder is nobody's address. `O(pods)`: not for use per packet.
+    /// the newest, then the first by name (G-10). No placeholder has an owner. `O(pods)`: not for use per packet.
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
         if self.addressing.is_placeholder(address) {

@@ -115,7 +115,7 @@ fn own_node(facts: &Facts<'_>) -> Option<String> {
 }
 
 fn egress_address(facts: &Facts<'_>) -> Option<String> {
-    // Of the internet as a whole nobody asks what it sees.
+    // A question about the whole internet is not about what a server there sees.
     let leaves = |d: &Decided<'_>| {
         matches!(
             (&d.asked.flow.source, &d.asked.flow.destination),

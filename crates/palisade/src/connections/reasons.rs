@@ -1,10 +1,14 @@
 //! `--explain`: what decides a connection in each direction, as lines and as JSON values.
 
 use palisade_analysis::EdgeReasons;
-use palisade_policy::{Action, Direction, Origin, PolicyKey, RuleRef, Tier, walk::Decider};
+use palisade_policy::{Direction, Origin, PolicyKey, RuleRef, walk::Decider};
 use serde::Serialize;
 
-use crate::{connection_ends::abbreviated, escape, reasons::called};
+use crate::{
+    connection_ends::abbreviated,
+    escape,
+    reasons::{action_word, called, tier_word},
+};
 
 /// The most deciders that a line names.
 const MOST: usize = 4;
@@ -91,17 +95,9 @@ impl From<&RuleRef> for JsonRule {
             policy: (&rule.policy).into(),
             index: rule.index,
             name: rule.name.as_deref().map(ToOwned::to_owned),
-            tier: match rule.tier {
-                Tier::Admin => "admin",
-                Tier::Developer => "developer",
-                Tier::Baseline => "baseline",
-            },
+            tier: tier_word(rule.tier),
             priority: rule.priority,
-            action: match rule.action {
-                Action::Accept => "accept",
-                Action::Deny => "deny",
-                Action::Pass => "pass",
-            },
+            action: action_word(rule.action),
             file: rule.origin.as_ref().map(|at| at.file.to_string()),
             line: rule.origin.as_ref().and_then(Origin::line),
         }

@@ -5,7 +5,6 @@ use palisade_analysis::{
     describe::{PeerTraffic, PolicyEffect, Side},
 };
 use palisade_manifest::Loaded;
-use palisade_policy::Action;
 use serde::Serialize;
 
 use super::exposure::{self, JsonExposure};
@@ -15,6 +14,7 @@ use crate::{
     connection_ends::{self, JsonEnd, JsonObject},
     inputs::LoadedInputs,
     output::Encoding,
+    reasons::{action_word, tier_word},
     traffic::{JsonTraffic, family_names},
 };
 
@@ -148,17 +148,13 @@ fn side<'a>(side: &'a Side, loaded: &'a Loaded) -> JsonSide<'a> {
 fn policy<'a>(policy: &'a PolicyEffect, loaded: &'a Loaded) -> JsonPolicy<'a> {
     let effects = policy.effects.iter().map(|effect| JsonEffect {
         end: connection_ends::json(&effect.end, loaded),
-        action: match effect.action {
-            Action::Accept => "accept",
-            Action::Deny => "deny",
-            Action::Pass => "pass",
-        },
+        action: action_word(effect.action),
         matches: (&effect.matches).into(),
         alone: (&effect.alone).into(),
     });
     JsonPolicy {
         object: JsonObject::of_policy(&policy.policy, policy.origin.as_ref()),
-        tier: super::tier(policy.tier),
+        tier: tier_word(policy.tier),
         effects: effects.collect(),
     }
 }

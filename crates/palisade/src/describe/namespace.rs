@@ -256,7 +256,7 @@ fn json_policy<'a>(applied: &'a NamespacePolicy, loaded: &'a Loaded) -> JsonPoli
     let policy = loaded.cluster.policies.get(&applied.policy);
     JsonPolicy {
         object: JsonObject::of_policy(&applied.policy, policy.and_then(|p| p.origin.as_ref())),
-        tier: policy.map(|p| super::tier(p.tier)),
+        tier: policy.map(|p| crate::reasons::tier_word(p.tier)),
         directions: applied.directions.iter().map(ToString::to_string).collect(),
         workloads: applied.workloads,
     }

@@ -243,7 +243,7 @@ pub(super) fn document(
         schema: super::SCHEMA,
         kind: "policy",
         policy: JsonObject::of_policy(&policy.key, policy.origin.as_ref()),
-        tier: super::tier(policy.tier),
+        tier: crate::reasons::tier_word(policy.tier),
         priority: (policy.tier != Tier::Developer && policy.priority != i32::MAX).then_some(policy.priority),
         text: sentence(policy),
         isolates: isolates.map(|d| d.to_string()).collect(),

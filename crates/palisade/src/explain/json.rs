@@ -8,7 +8,7 @@ use palisade_analysis::{
 };
 use palisade_manifest::Loaded;
 use palisade_policy::{
-    Action, Cluster, Direction, Endpoint, Name, ObjectKey, Origin, PolicyKey, Tier, Verdict,
+    Cluster, Direction, Endpoint, Name, ObjectKey, Origin, PolicyKey, Verdict,
     walk::{Decider, EntryStep, PolicyStep, RuleStep, Walk},
 };
 use serde::Serialize;
@@ -25,7 +25,7 @@ use crate::{
     connection_ends::{self, JsonObject},
     inputs::LoadedInputs,
     output::Encoding,
-    reasons::verdict_word,
+    reasons::{action_word, tier_word, verdict_word},
     traffic::{JsonRange, JsonTraffic, family_names},
 };
 
@@ -283,11 +283,7 @@ fn walk(walk: &Walk) -> JsonWalk<'_> {
 fn policy(step: &PolicyStep) -> JsonPolicy<'_> {
     JsonPolicy {
         object: JsonObject::of_policy(&step.policy, step.origin.as_ref()),
-        tier: match step.tier {
-            Tier::Admin => "admin",
-            Tier::Developer => "developer",
-            Tier::Baseline => "baseline",
-        },
+        tier: tier_word(step.tier),
         priority: step.priority,
         rules: step.rules.iter().map(rule).collect(),
     }
@@ -300,11 +296,7 @@ fn rule(step: &RuleStep) -> JsonRule<'_> {
         name: step.rule.name.as_deref(),
         file: at.map(|s| &*s.file),
         line: at.and_then(Origin::line),
-        action: match step.action {
-            Action::Accept => "accept",
-            Action::Deny => "deny",
-            Action::Pass => "pass",
-        },
+        action: action_word(step.action),
         peer_matches: step.peer_matches,
         peers: step.peers.as_deref().map(entries),
         ports: step.ports.as_deref().map(entries),

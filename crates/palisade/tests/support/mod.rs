@@ -1,6 +1,7 @@
 //! Runs the program, for tests of its verbs.
 
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -8,6 +9,7 @@ use std::{
 // Each test program uses some of these functions. What a constant uses is never unused.
 const _: fn(i32, &str) -> String = answer;
 const _: [fn(&str, &str); 2] = [refused, recorded];
+const _: fn(&Path, &str) = apply;
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
@@ -46,6 +48,16 @@ pub(crate) fn refused(words: &str, part: &str) {
     let (code, out, err) = run(&mut palisade(words));
     assert_eq!((code, &*out), (2, ""), "{words}: {err}");
     assert!(err.contains(part) && !err.contains("panicked"), "{words}: no {part:?} in {err}");
+}
+
+/// Applies a patch to the files of a directory with `git apply`.
+#[track_caller]
+pub(crate) fn apply(dir: &Path, patch: &str) {
+    let mut command = Command::new("git");
+    command.args(["apply", "-p0", "-"]).current_dir(dir).env("GIT_CEILING_DIRECTORIES", dir);
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("git runs");
+    child.stdin.take().expect("it has an input").write_all(patch.as_bytes()).expect("git reads the patch");
+    assert!(child.wait().expect("git ends").success(), "{patch}");
 }
 
 /// Compares an answer with its snapshot; `PALISADE_BLESS=1` updates it.
