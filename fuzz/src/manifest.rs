@@ -143,7 +143,9 @@ fn check_load(input: &Input, options: &LoadOptions) {
     for diagnostic in &loaded.diagnostics {
         assert!(!render(diagnostic, Style::default()).is_empty(), "{diagnostic:?}");
     }
-    assert!(loaded.cluster.policies.len() <= loaded.counts.objects.values().sum());
+    // A policy with an error stays in the cluster, without what it allows.
+    let declared: usize = loaded.counts.objects.values().chain(loaded.counts.rejected.values()).sum();
+    assert!(loaded.cluster.policies.len() <= declared, "{:?}", loaded.counts);
     for pod in loaded.cluster.pods.values() {
         assert!(loaded.cluster.namespaces.contains_key(&pod.key.namespace), "{pod:?} is in no namespace");
         assert!(pod.workload.is_some(), "{pod:?} belongs to nothing");
