@@ -1,0 +1,4 @@
+//! A real Kubernetes cluster of two nodes on one machine, and the suites that run in it.
+
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
