@@ -21,6 +21,7 @@ readonly here
 # group, folder in programs/, name of a test program or "-", packages.
 readonly builds="
 nodes       kubernetes          -                   k8s.io/kubernetes/test/images/agnhost
+nodes       kubernetes          -                   k8s.io/kubernetes/test/images/regression-issue-74839
 nodes       kubernetes          -                   k8s.io/kubernetes/cmd/kubelet
 nodes       kubernetes          -                   k8s.io/kubernetes/cmd/kube-proxy
 nodes       kubernetes          -                   k8s.io/kubernetes/cmd/kube-scheduler
