@@ -2,3 +2,5 @@
 
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
+
+pub mod images;
