@@ -53,17 +53,21 @@ impl Cluster {
     /// If something doesn't start, with the end of its log.
     pub fn start(cgroups: &str) -> Result<Self> {
         let programs = Programs::find()?;
-        let images = part("images", || images::pack(&programs))?;
+        let archive = stage::folder("images.tar");
+        let nodes = stage::folder("programs/node");
+        part("images", || {
+            images::pack(images::Programs { nodes: &nodes, palisade: programs.palisade() }, &archive)
+        })?;
         network::build_switch()?;
         let folder = stage::folder("control");
         fs::create_dir_all(&folder)?;
         let namespace = Namespace::current()?;
         // Images are unpacked while the API server starts.
         let (control, nodes) = std::thread::scope(|scope| {
-            let images = &images;
+            let archive = &archive;
             let nodes = [1, 2].map(|number| scope.spawn(move || {
                 let mut node = Node::create(number, cgroups)?;
-                node.start_runtime(images)?;
+                node.start_runtime(archive)?;
                 anyhow::Ok(node)
             }));
             let address = network::outside(1)[0];
@@ -76,6 +80,8 @@ impl Cluster {
             });
             anyhow::Ok((control?, nodes?))
         })?;
+        // Unpacked on both nodes; the archive would only take memory.
+        fs::remove_file(&archive)?;
         let controllers = vec![controller_manager(&control, &folder)?, scheduler(&control, &folder)?];
         let mut cluster = Self { nodes, _controllers: controllers, control, programs };
         let started = part("nodes and name server", || cluster.start_nodes());

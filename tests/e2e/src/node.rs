@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// What runs on a node, or beside the control plane, or in a container, besides what the machine has.
-pub const NODE_PROGRAMS: [&str; 9] = [
+pub const NODE_PROGRAMS: [&str; 10] = [
     "kube-controller-manager",
     "kube-scheduler",
     "kubelet",
@@ -43,6 +43,7 @@ pub const NODE_PROGRAMS: [&str; 9] = [
     "ctr",
     "coredns",
     "agnhost",
+    "regression-issue-74839",
 ];
 
 /// The hidden verb of this program that is a node's first process.

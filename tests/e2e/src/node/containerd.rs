@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
@@ -11,21 +11,19 @@ use palisade_cluster_tests::eventually;
 use serde_json::json;
 
 use super::{Node, STARTED_WITHIN};
-use crate::{network, programs, requirements};
+use crate::{images::PAUSE, network, programs, requirements};
 
 const SOCKET: &str = "/run/containerd/containerd.sock";
-/// The image of the container that holds a pod's namespaces.
-pub(super) const PAUSE: &str = "registry.k8s.io/pause:3.10";
 const NAMESPACE: &str = "k8s.io";
 
 impl Node {
-    /// Starts containerd, waits until it answers, and imports these images.
+    /// Starts containerd, waits until it answers, and imports the images of an archive.
     ///
     /// # Errors
     /// If it doesn't start, with the end of its log.
-    pub fn start_runtime(&mut self, images: &[PathBuf]) -> Result<()> {
+    pub fn start_runtime(&mut self, images: &Path) -> Result<()> {
         self.start_containerd()?;
-        images.iter().try_for_each(|image| self.import(image))
+        self.import(images)
     }
 
     fn start_containerd(&mut self) -> Result<()> {

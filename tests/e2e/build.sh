@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# Builds programs of the real cluster where they aren't built yet, and prints the folder that holds them. What it is doing
+# goes to stderr.
+#
+#   build.sh nodes         what runs on the nodes: kubelet, kube-proxy, containerd, CoreDNS, agnhost …
+#   build.sh e2e           Kubernetes' end-to-end tests of SIG Network
+#   build.sh conformance   the conformance tests of the Network Policy API
+#   build.sh suites        the last two
+#   build.sh all           (the default) all of them
+#
+# The sources come through Go's module proxy, pinned by the go.sum of each folder in programs/. The folder is in the user's
+# cache, by the hash of what goes into the build. A program is put there when it is complete: a build that fails leaves nothing
+# half-built, and the next one continues where it ended.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly here
+# shellcheck source=tests/go.sh source-path=SCRIPTDIR/../..
+. "$here/../go.sh"
+
+# A line for each call of the compiler, in the order in which they have most in common with what was compiled before:
+# group, folder in programs/, name of a test program or "-", packages.
+readonly builds="
+nodes       kubernetes          -                   k8s.io/kubernetes/test/images/agnhost
+nodes       kubernetes          -                   k8s.io/kubernetes/test/images/regression-issue-74839
+nodes       kubernetes          -                   k8s.io/kubernetes/cmd/kubelet
+nodes       kubernetes          -                   k8s.io/kubernetes/cmd/kube-proxy
+nodes       kubernetes          -                   k8s.io/kubernetes/cmd/kube-scheduler
+nodes       kubernetes          -                   k8s.io/kubernetes/cmd/kube-controller-manager
+nodes       containerd          -                   github.com/containerd/containerd/v2/cmd/containerd
+nodes       containerd          -                   github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+nodes       containerd          -                   github.com/containerd/containerd/v2/cmd/ctr
+nodes       coredns             -                   palisade.dev/tests/e2e/coredns
+e2e         kubernetes          e2e.test            palisade.dev/tests/e2e/kubernetes/e2e
+conformance conformance/v0.1.7  conformance-v0.1.7  sigs.k8s.io/network-policy-api/conformance
+conformance conformance/v0.2.0  conformance-v0.2.0  sigs.k8s.io/network-policy-api/conformance
+conformance conformance/v0.3.0  conformance-v0.3.0  sigs.k8s.io/network-policy-api/conformance
+"
+# What compiling needs in Go's caches and in ours, in MiB, with every cache empty.
+readonly room=8000
+
+say() { echo "end-to-end programs: $*" >&2; }
+
+case ${1:-all} in
+    nodes | e2e | conformance) groups=$1 ;;
+    suites) groups='e2e conformance' ;;
+    all) groups='nodes e2e conformance' ;;
+    *)
+        say "no group \"$1\": nodes, e2e, conformance, suites or all"
+        exit 2
+        ;;
+esac
+
+# Prints the lines of `builds` that are asked for and not done: folder, name, package.
+missing() {
+    local group folder name package
+    while read -r group folder name package; do
+        [[ " $groups " == *" $group "* ]] || continue
+        [[ $name != - ]] || name=${package##*/}
+        [[ -x $programs/$name ]] || echo "$folder $name $package"
+    done <<<"$builds"
+}
+
+hash=$(cd "$here" && cat build.sh programs/*/go.* programs/*/*/* programs/*/*.go | sha256sum | cut -c1-16)
+readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/palisade-ci/e2e
+programs=$cache/$hash-$(uname -m)
+readonly programs
+
+finish() {
+    touch "$programs"
+    echo "$programs"
+    exit
+}
+
+[[ -n $(missing) ]] || finish
+
+# Two at once would compile everything twice.
+mkdir -p "$cache"
+exec {lock}>"$cache/lock"
+if ! flock --nonblock "$lock"; then
+    say "another build is under way, waiting for it"
+    flock "$lock"
+fi
+[[ -n $(missing) ]] || finish
+
+work=$(mktemp -d "$cache/building.XXXXXX")
+trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+
+use_go "$here/programs/kubernetes" "$work" || {
+    say "Go could not be made ready: see above. Once built, the programs need no Go"
+    exit 2
+}
+
+for folder in "$cache" "$(cd / && go env GOCACHE)" "$(cd / && go env GOMODCACHE)"; do
+    mkdir -p "$folder"
+    free=$(df --output=avail -BM "$folder" | tail -1 | tr -dc 0-9)
+    if ((free < room)); then
+        say "$folder has $free MiB of disk left, and a first build takes up to $room: free some, or move the folder" \
+            "(XDG_CACHE_HOME, GOCACHE, GOMODCACHE)"
+        exit 2
+    fi
+done
+
+# Without these the programs call themselves v0.0.0-master or unknown, and clients behave as for that.
+version_flags() {
+    local version major minor
+    case $1 in
+        kubernetes)
+            version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
+            IFS=. read -r major minor _ <<<"${version#v}"
+            local package=k8s.io/component-base/version
+            echo "-X $package.gitVersion=$version -X $package.gitMajor=$major -X $package.gitMinor=$minor"
+            ;;
+        containerd)
+            version=$(go list -m -f '{{.Version}}' github.com/containerd/containerd/v2)
+            echo "-X github.com/containerd/containerd/v2/version.Version=$version"
+            ;;
+    esac
+}
+
+# The snapshotters and the exporter of traces that nothing here uses.
+readonly tags=no_devmapper,no_zfs,no_tracing
+
+# compile FOLDER NAME PACKAGE: one program into $work.
+compile() {
+    cd "$here/programs/$1"
+    local how=(go build) flags
+    [[ $2 == "${3##*/}" ]] || how=(go test -c)
+    # What has to be fetched is fetched first: what fails here has to do with the network, and what fails below has not.
+    if ! go list -deps -test -tags "$tags" "$3" >/dev/null; then
+        say "the sources of $2 could not be fetched (see above). They come through GOPROXY ($(go env GOPROXY));" \
+            "a proxy of HTTP is named in HTTPS_PROXY. Run this again when it is reachable: what is complete was kept"
+        return 2
+    fi
+    flags="-s -w $(version_flags "$1")"
+    if ! "${how[@]}" -trimpath -buildvcs=false -tags "$tags" -ldflags="$flags" -o "$work/$2" "$3"; then
+        say "$2 could not be compiled (see above); where it was killed, memory was short. What is complete was kept"
+        return 1
+    fi
+}
+
+mkdir -p "$programs"
+say "building with $(go version | cut -d' ' -f3) what is missing of: $groups. With every cache empty this takes 15 to 20 minutes" \
+    "on two cores"
+while read -r folder name package; do
+    start=$SECONDS
+    (compile "$folder" "$name" "$package") </dev/null || exit
+    mv "$work/$name" "$programs/$name"
+    say "$name: $((SECONDS - start)) s, $(du -m "$programs/$name" | cut -f1) MB"
+done <<<"$(missing)"
+
+say "$SECONDS s in all. Go's caches hold $(du -sm "$(cd / && go env GOMODCACHE)" | cut -f1) MB of sources and" \
+    "$(du -sm "$(cd / && go env GOCACHE)" | cut -f1) MB of compiled packages, which the programs don't need:" \
+    "\"go clean -cache -modcache\" empties them"
+# Programs of other releases that nobody has asked for since yesterday.
+find "$cache" -mindepth 1 -maxdepth 1 -type d -mtime +0 ! -path "$programs" ! -path "$work" -exec rm -rf {} +
+finish
