@@ -10,7 +10,9 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use palisade_cluster_tests::confined_with;
 
-use crate::{Cluster, cgroups, node, programs, progress, progress::say, requirements, running, stage, suites};
+use crate::{
+    Cluster, cgroups, node, programs, progress, progress::say, requirements, running, stage, suites,
+};
 
 /// The name of the run's control groups, in the environment of its processes.
 const CGROUPS: &str = "PALISADE_E2E_CGROUPS";
