@@ -17,23 +17,26 @@ readonly here
 # shellcheck source=tests/go.sh source-path=SCRIPTDIR/../..
 . "$here/../go.sh"
 
-# A line for each call of the compiler, in the order in which they have most in common with what was compiled before:
-# group, folder in programs/, name of a test program or "-", packages.
+# A line for each program, in the order in which they have most in common with what was compiled before: group, folder in
+# programs/, name, how, package. How: "build"; "test", the tests of a package; "raw-sctp", with programs/raw-sctp in the place of
+# the module for sockets of SCTP, which not every kernel has.
 readonly builds="
-nodes       kubernetes          -                   k8s.io/kubernetes/test/images/agnhost
-nodes       kubernetes          -                   k8s.io/kubernetes/test/images/regression-issue-74839
-nodes       kubernetes          -                   k8s.io/kubernetes/cmd/kubelet
-nodes       kubernetes          -                   k8s.io/kubernetes/cmd/kube-proxy
-nodes       kubernetes          -                   k8s.io/kubernetes/cmd/kube-scheduler
-nodes       kubernetes          -                   k8s.io/kubernetes/cmd/kube-controller-manager
-nodes       containerd          -                   github.com/containerd/containerd/v2/cmd/containerd
-nodes       containerd          -                   github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
-nodes       containerd          -                   github.com/containerd/containerd/v2/cmd/ctr
-nodes       coredns             -                   palisade.dev/tests/e2e/coredns
-e2e         kubernetes          e2e.test            palisade.dev/tests/e2e/kubernetes/e2e
-conformance conformance/v0.1.7  conformance-v0.1.7  sigs.k8s.io/network-policy-api/conformance
-conformance conformance/v0.2.0  conformance-v0.2.0  sigs.k8s.io/network-policy-api/conformance
-conformance conformance/v0.3.0  conformance-v0.3.0  sigs.k8s.io/network-policy-api/conformance
+nodes       kubernetes         agnhost                 build    k8s.io/kubernetes/test/images/agnhost
+nodes       kubernetes         agnhost-raw-sctp        raw-sctp k8s.io/kubernetes/test/images/agnhost
+nodes       kubernetes         regression-issue-74839  build    k8s.io/kubernetes/test/images/regression-issue-74839
+nodes       kubernetes         kubelet                 build    k8s.io/kubernetes/cmd/kubelet
+nodes       kubernetes         kube-proxy              build    k8s.io/kubernetes/cmd/kube-proxy
+nodes       kubernetes         kube-scheduler          build    k8s.io/kubernetes/cmd/kube-scheduler
+nodes       kubernetes         kube-controller-manager build    k8s.io/kubernetes/cmd/kube-controller-manager
+nodes       containerd         containerd              build    github.com/containerd/containerd/v2/cmd/containerd
+nodes       containerd         containerd-shim-runc-v2 build    github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+nodes       containerd         ctr                     build    github.com/containerd/containerd/v2/cmd/ctr
+nodes       coredns            coredns                 build    palisade.dev/tests/e2e/coredns
+e2e         kubernetes         ginkgo                  build    github.com/onsi/ginkgo/v2/ginkgo
+e2e         kubernetes         e2e.test                test     palisade.dev/tests/e2e/kubernetes/e2e
+conformance conformance/v0.1.7 conformance-v0.1.7      test     sigs.k8s.io/network-policy-api/conformance
+conformance conformance/v0.2.0 conformance-v0.2.0      test     sigs.k8s.io/network-policy-api/conformance
+conformance conformance/v0.3.0 conformance-v0.3.0      test     sigs.k8s.io/network-policy-api/conformance
 "
 # What compiling needs in Go's caches and in ours, in MiB, with every cache empty.
 readonly room=8000
@@ -50,13 +53,12 @@ case ${1:-all} in
         ;;
 esac
 
-# Prints the lines of `builds` that are asked for and not done: folder, name, package.
+# Prints the lines of `builds` that are asked for and not done, without the group.
 missing() {
-    local group folder name package
-    while read -r group folder name package; do
-        [[ " $groups " == *" $group "* ]] || continue
-        [[ $name != - ]] || name=${package##*/}
-        [[ -x $programs/$name ]] || echo "$folder $name $package"
+    local group folder name how package
+    while read -r group folder name how package; do
+        [[ " $groups " == *" $group "* && ! -x $programs/$name ]] || continue
+        echo "$folder $name $how $package"
     done <<<"$builds"
 }
 
@@ -120,19 +122,26 @@ version_flags() {
 # The snapshotters and the exporter of traces that nothing here uses.
 readonly tags=no_devmapper,no_zfs,no_tracing
 
-# compile FOLDER NAME PACKAGE: one program into $work.
+# compile FOLDER NAME HOW PACKAGE: one program into $work.
 compile() {
     cd "$here/programs/$1"
-    local how=(go build) flags
-    [[ $2 == "${3##*/}" ]] || how=(go test -c)
+    local command=(go build) flags
+    case $3 in
+        test) command=(go test -c) ;;
+        raw-sctp)
+            cp go.mod "$work/raw-sctp.mod" && cp go.sum "$work/raw-sctp.sum" || return
+            echo "replace github.com/ishidawataru/sctp => $here/programs/raw-sctp" >>"$work/raw-sctp.mod"
+            command+=(-modfile "$work/raw-sctp.mod")
+            ;;
+    esac
     # What has to be fetched is fetched first: what fails here has to do with the network, and what fails below has not.
-    if ! go list -deps -test -tags "$tags" "$3" >/dev/null; then
+    if ! go list -deps -test -tags "$tags" "$4" >/dev/null; then
         say "the sources of $2 could not be fetched (see above). They come through GOPROXY ($(go env GOPROXY));" \
             "a proxy of HTTP is named in HTTPS_PROXY. Run this again when it is reachable: what is complete was kept"
         return 2
     fi
     flags="-s -w $(version_flags "$1")"
-    if ! "${how[@]}" -trimpath -buildvcs=false -tags "$tags" -ldflags="$flags" -o "$work/$2" "$3"; then
+    if ! "${command[@]}" -trimpath -buildvcs=false -tags "$tags" -ldflags="$flags" -o "$work/$2" "$4"; then
         say "$2 could not be compiled (see above); where it was killed, memory was short. What is complete was kept"
         return 1
     fi
@@ -141,9 +150,9 @@ compile() {
 mkdir -p "$programs"
 say "building with $(go version | cut -d' ' -f3) what is missing of: $groups. With every cache empty this takes 15 to 20 minutes" \
     "on two cores"
-while read -r folder name package; do
+while read -r folder name how package; do
     start=$SECONDS
-    (compile "$folder" "$name" "$package") </dev/null || exit
+    (compile "$folder" "$name" "$how" "$package") </dev/null || exit
     mv "$work/$name" "$programs/$name"
     say "$name: $((SECONDS - start)) s, $(du -m "$programs/$name" | cut -f1) MB"
 done <<<"$(missing)"
