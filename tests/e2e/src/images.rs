@@ -18,6 +18,8 @@ use layout::{Image, Layer, Layout};
 
 /// The image of the container that holds a pod's namespaces, as `kubelet` and the suites call it.
 pub const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
+/// [`PAUSE`], and as `deploy/manifests/remove.yaml` calls what waits.
+const PAUSES: [&str; 2] = [PAUSE, "registry.k8s.io/pause:3.10"];
 /// The name server's.
 pub const COREDNS: &str = "registry.k8s.io/coredns/coredns:e2e";
 /// Palisade's, by the name in `deploy/manifests/palisade.yaml`, as containerd completes it.
@@ -55,7 +57,7 @@ pub fn pack(programs: Programs<'_>, archive: &Path) -> Result<()> {
     let test_server = Image::new(["/agnhost"]).arguments(["pause"]).layer(&shell).layer(&agnhost);
     layout.add(&test_server, &AGNHOST)?;
     // It has no shell: nothing runs there but the pause.
-    layout.add(&Image::new(["/agnhost", "pause"]).user("65535:65535").layer(&agnhost), &[PAUSE])?;
+    layout.add(&Image::new(["/agnhost", "pause"]).user("65535:65535").layer(&agnhost), &PAUSES)?;
     layout.add(&Image::new([]).arguments(["sh"]).layer(&shell), &SHELL)?;
     let wrong_state =
         Layer::of_program(&programs.nodes.join("regression-issue-74839"), "/regression-issue-74839")?;

@@ -2,4 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    palisade_e2e::command::main()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    eprintln!("error: nodes are made of Linux namespaces: run it on Linux");
+    std::process::exit(2);
+}
