@@ -94,8 +94,12 @@ pub fn create(path: &str) -> Result<()> {
 pub fn sweep(name: &str) {
     let start = Instant::now();
     while start.elapsed() < ENDED_WITHIN {
-        let folders: Vec<PathBuf> =
-            hierarchies().unwrap_or_default().into_iter().map(|h| h.join(name)).filter(|f| f.exists()).collect();
+        let folders: Vec<PathBuf> = hierarchies()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|h| h.join(name))
+            .filter(|f| f.exists())
+            .collect();
         if folders.is_empty() {
             return;
         }
@@ -110,7 +114,9 @@ pub fn sweep_ended() {
         let Ok(entries) = fs::read_dir(hierarchy) else { continue };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Some((id, since)) = name.strip_prefix(PREFIX).and_then(|n| n.split_once('-')) else { continue };
+            let Some((id, since)) = name.strip_prefix(PREFIX).and_then(|n| n.split_once('-')) else {
+                continue;
+            };
             let Ok(id) = id.parse() else { continue };
             if started(id).as_deref() != Some(since) {
                 remove(&entry.path());

@@ -65,11 +65,13 @@ impl Cluster {
         // Images are unpacked while the API server starts.
         let (control, nodes) = std::thread::scope(|scope| {
             let archive = &archive;
-            let nodes = [1, 2].map(|number| scope.spawn(move || {
-                let mut node = Node::create(number, cgroups)?;
-                node.start_runtime(archive)?;
-                anyhow::Ok(node)
-            }));
+            let nodes = [1, 2].map(|number| {
+                scope.spawn(move || {
+                    let mut node = Node::create(number, cgroups)?;
+                    node.start_runtime(archive)?;
+                    anyhow::Ok(node)
+                })
+            });
             let address = network::outside(1)[0];
             let control = part("control plane", || {
                 ControlPlane::start(namespace, address, &folder, &programs, Company::Controllers)
@@ -241,7 +243,8 @@ impl Cluster {
             .with_context(|| format!("pod {namespace}/{pod} has no address"))?
             .parse()?;
         let node = self.node(object["spec"]["nodeName"].as_str().unwrap_or_default())?;
-        network_with(node, address)?.with_context(|| format!("no network namespace on {} has {address}", node.name()))
+        network_with(node, address)?
+            .with_context(|| format!("no network namespace on {} has {address}", node.name()))
     }
 
     /// Deletes namespaces, and waits until they are gone.
@@ -250,7 +253,8 @@ impl Cluster {
     /// If it takes too long.
     pub fn delete_namespaces(&self, names: &[&str]) -> Result<()> {
         let limit = timeout(SLOW);
-        let arguments = [&["delete", "namespace", "--ignore-not-found", "--wait=true", limit.as_str()], names].concat();
+        let arguments =
+            [&["delete", "namespace", "--ignore-not-found", "--wait=true", limit.as_str()], names].concat();
         self.kubectl(&arguments).map(|_| ())
     }
 
@@ -258,7 +262,8 @@ impl Cluster {
     #[must_use]
     pub fn logs(&self) -> String {
         let nodes = self.nodes.iter().map(Node::logs);
-        let controllers = self._controllers.iter().map(|p| format!("{}:\n{}", p.name(), last_lines(&p.log(), 10)));
+        let controllers =
+            self._controllers.iter().map(|p| format!("{}:\n{}", p.name(), last_lines(&p.log(), 10)));
         let pods = self.kubectl(&["get", "pods", "-A", "-o", "wide"]).unwrap_or_else(|e| format!("{e:#}"));
         nodes.chain(controllers).chain([pods]).collect::<Vec<_>>().join("\n")
     }

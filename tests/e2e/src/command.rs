@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::Write,
+    path::{PathBuf, absolute},
     process::{Command, ExitCode, Stdio},
 };
 
@@ -10,7 +11,10 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use palisade_cluster_tests::confined_with;
 
-use crate::{Cluster, cgroups, node, programs, progress, progress::say, requirements, running, stage, suites};
+use crate::{
+    Cluster, cgroups, node, programs, progress, progress::say, requirements, results, running, stage, suites,
+    upstream,
+};
 
 /// The name of the run's control groups, in the environment of its processes.
 const CGROUPS: &str = "PALISADE_E2E_CGROUPS";
@@ -40,6 +44,9 @@ enum Verb {
         /// Their names, as `list` prints them.
         #[arg(required = true, value_name = "SUITE")]
         suites: Vec<String>,
+        /// Write what they have shown into this folder, with their logs and reports.
+        #[arg(long, value_name = "FOLDER")]
+        results: Option<PathBuf>,
     },
     /// List the suites.
     List,
@@ -71,10 +78,21 @@ pub fn main() -> ExitCode {
             cgroups::sweep(&name);
             Ok(())
         }
-        Verb::Up { without_palisade } => return in_cluster(move |cluster| up(cluster, without_palisade)),
-        Verb::Run { suites: names } => {
+        Verb::Up { without_palisade } => {
+            return in_cluster(|| Ok(Vec::new()), move |cluster| up(cluster, without_palisade));
+        }
+        Verb::Run { suites: names, results } => {
             return match suites::find(&names) {
-                Ok(suites) => in_cluster(move |cluster| suites::run(cluster, &suites)),
+                Ok(suites) => in_cluster(
+                    || {
+                        let mut environment = upstream::prepare(&names)?;
+                        if let Some(folder) = results {
+                            environment.push((results::FOLDER, absolute(folder)?.into()));
+                        }
+                        Ok(environment)
+                    },
+                    move |cluster| suites::run(cluster, &suites),
+                ),
                 Err(e) => refused(e),
             };
         }
@@ -89,8 +107,16 @@ fn refused(e: anyhow::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Starts a cluster and calls `f` with it.
-fn in_cluster(f: impl FnOnce(&mut Cluster) -> Result<()>) -> ExitCode {
+/// Starts a cluster and calls `f` with it. What `more` makes on the machine itself is in the environment of the run.
+fn in_cluster(
+    more: impl FnOnce() -> Result<Vec<(&'static str, OsString)>>,
+    f: impl FnOnce(&mut Cluster) -> Result<()>,
+) -> ExitCode {
+    let prepare = || {
+        let mut environment = prepare()?;
+        environment.extend(more()?);
+        Ok(environment)
+    };
     confined_with(prepare, |_sandbox| {
         let begun = stage::enter().and_then(|()| programs::bind());
         let cgroups = std::env::var(CGROUPS).context(CGROUPS);

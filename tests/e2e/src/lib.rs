@@ -22,8 +22,10 @@ pub mod node;
 pub mod programs;
 pub mod progress;
 pub mod requirements;
+pub mod results;
 pub mod running;
 pub mod stage;
 pub mod suites;
+pub mod upstream;
 
 pub use cluster::Cluster;

@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use palisade_netns::namespace::Namespace;
 use nix::sched::{CloneFlags, setns, unshare};
+use palisade_netns::namespace::Namespace;
 
 /// The kinds that a node has for itself, in the order in which they are entered.
 const KINDS: [(&str, CloneFlags); 5] = [
@@ -48,7 +48,8 @@ impl Namespaces {
     /// # Errors
     /// If it can't be entered.
     pub fn network(&self) -> Result<Namespace> {
-        let (file, flag) = self.0.iter().find(|(_, f)| *f == CloneFlags::CLONE_NEWNET).context("no network namespace")?;
+        let (file, flag) =
+            self.0.iter().find(|(_, f)| *f == CloneFlags::CLONE_NEWNET).context("no network namespace")?;
         Ok(on_thread(|| {
             setns(file, *flag)?;
             Namespace::current()

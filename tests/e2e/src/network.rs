@@ -114,7 +114,9 @@ fn set_up_node(number: u8) -> Result<()> {
     for network in [NODES_V4, NODES_V6] {
         netlink.route(&Route { to: network, via: None, link: ETH0, source: None });
     }
-    for (gateway, any) in outside(1).into_iter().zip([IpAddr::V4(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()]) {
+    for (gateway, any) in
+        outside(1).into_iter().zip([IpAddr::V4(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()])
+    {
         netlink.route(&Route { to: (any, 0), via: Some(gateway), link: ETH0, source: None });
     }
     for other in (1..).take(NODES.len()).filter(|n| *n != number) {

@@ -14,13 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::{
-    errno::Errno,
-    mount::MsFlags,
-    sched::unshare,
-    sys::wait::wait,
-    unistd::sethostname,
-};
+use nix::{errno::Errno, mount::MsFlags, sched::unshare, sys::wait::wait, unistd::sethostname};
 use palisade_cluster_tests::{Process, process::last_lines};
 use palisade_netns::namespace::Namespace;
 
@@ -116,7 +110,17 @@ impl Node {
         let namespaces = Namespaces::of(init.0.id())?;
         let network = namespaces.network()?;
         network::connect(number, &network)?;
-        let node = Self { name, number, cgroup, namespaces, network, proxy: None, kubelet: None, containerd: None, init };
+        let node = Self {
+            name,
+            number,
+            cgroup,
+            namespaces,
+            network,
+            proxy: None,
+            kubelet: None,
+            containerd: None,
+            init,
+        };
         Ok(node)
     }
 
@@ -194,7 +198,12 @@ impl Node {
     pub fn check(&mut self) -> Result<()> {
         for program in [&mut self.containerd, &mut self.kubelet, &mut self.proxy].into_iter().flatten() {
             if let Some(status) = program.exit_status()? {
-                bail!("{} of {} ended: {status}\n{}", program.name(), self.name, last_lines(&program.log(), 20));
+                bail!(
+                    "{} of {} ended: {status}\n{}",
+                    program.name(),
+                    self.name,
+                    last_lines(&program.log(), 20)
+                );
             }
         }
         Ok(())

@@ -35,7 +35,11 @@ pub fn find() -> Result<Vec<(&'static str, OsString)>> {
     };
     for name in NODE_PROGRAMS {
         let path = nodes.join(name);
-        ensure!(path.exists(), "{} is missing: {NODE_FOLDER} has to name a folder that holds it", path.display());
+        ensure!(
+            path.exists(),
+            "{} is missing: {NODE_FOLDER} has to name a folder that holds it",
+            path.display()
+        );
     }
     let programs = Programs::find()?;
     let crds = programs.crd("x");

@@ -80,7 +80,11 @@ fn check_memory(meminfo: &str) -> Result<()> {
 #[must_use]
 pub fn snapshotter() -> &'static str {
     let supported = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if supported.lines().any(|l| l.split_whitespace().last() == Some("overlay")) { "overlayfs" } else { "native" }
+    if supported.lines().any(|l| l.split_whitespace().last() == Some("overlay")) {
+        "overlayfs"
+    } else {
+        "native"
+    }
 }
 
 #[cfg(test)]

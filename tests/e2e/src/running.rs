@@ -24,7 +24,8 @@ const PROGRAM: &str = "palisade-e2e";
 /// If `/proc` can't be read.
 pub fn describe(cluster: &Cluster) -> Result<String> {
     let id = std::env::var(ID).context("the run doesn't know its id")?;
-    let nodes: Vec<String> = cluster.nodes().iter().map(|n| format!("{} {:?}", n.name(), n.addresses())).collect();
+    let nodes: Vec<String> =
+        cluster.nodes().iter().map(|n| format!("{} {:?}", n.name(), n.addresses())).collect();
     Ok(format!(
         "cluster {id}: {}\nKUBECONFIG={} in its namespaces; from another terminal:\n  palisade-e2e exec --cluster {id} kubectl get pods -A",
         nodes.join(", "),
@@ -53,9 +54,9 @@ fn all() -> Result<Vec<(u32, u32)>> {
         });
         let is_node = fs::read(format!("/proc/{id}/cmdline"))
             .is_ok_and(|c| c.split(|b| *b == 0).nth(1) == Some(crate::node::VERB.as_bytes()));
-        if let Some(cluster) = cluster.filter(|_| {
-            is_first && !is_node && field("Name:").trim() == PROGRAM && has(format!("{INNER}=1"))
-        }) {
+        if let Some(cluster) = cluster
+            .filter(|_| is_first && !is_node && field("Name:").trim() == PROGRAM && has(format!("{INNER}=1")))
+        {
             found.push((cluster, id));
         }
     }
@@ -70,9 +71,14 @@ pub fn exec(cluster: Option<u32>, command: &[OsString]) -> Result<ExitCode> {
     let running = all()?;
     let list: Vec<String> = running.iter().map(|(c, _)| c.to_string()).collect();
     let process = match (cluster, &running[..]) {
-        (Some(cluster), _) => running.iter().find(|(c, _)| *c == cluster).map(|(_, p)| *p).with_context(|| {
-            format!("no cluster {cluster} runs; running: {}", if list.is_empty() { "none".into() } else { list.join(", ") })
-        })?,
+        (Some(cluster), _) => {
+            running.iter().find(|(c, _)| *c == cluster).map(|(_, p)| *p).with_context(|| {
+                format!(
+                    "no cluster {cluster} runs; running: {}",
+                    if list.is_empty() { "none".into() } else { list.join(", ") }
+                )
+            })?
+        }
         (None, [(_, process)]) => *process,
         (None, []) => bail!("no cluster runs: start one with `palisade-e2e up`"),
         (None, _) => bail!("several clusters run: name one with --cluster: {}", list.join(", ")),
@@ -81,9 +87,8 @@ pub fn exec(cluster: Option<u32>, command: &[OsString]) -> Result<ExitCode> {
     let mut run = Command::new(program);
     run.args(arguments).current_dir(std::env::current_dir()?);
     run.env("PATH", programs::path()).env("KUBECONFIG", stage::folder("control/admin.kubeconfig"));
-    let mut child = Namespaces::of(process)?
-        .spawn(run)
-        .with_context(|| format!("cannot start {}", program.display()))?;
+    let mut child =
+        Namespaces::of(process)?.spawn(run).with_context(|| format!("cannot start {}", program.display()))?;
     let status = child.wait()?;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))

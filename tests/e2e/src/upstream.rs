@@ -20,10 +20,51 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{Cluster, results, stage};
+use crate::{
+    Cluster, results, stage,
+    suites::{self, Suite},
+};
+
+macro_rules! conformance_suite {
+    ($index:expr) => {
+        Suite {
+            name: conformance::RELEASES[$index].suite,
+            about: conformance::RELEASES[$index].about,
+            run: |cluster| with_palisade(cluster, |c| conformance::run(c, &conformance::RELEASES[$index])),
+        }
+    };
+}
 
 /// The folder that `tests/e2e/build.sh` prints, in the environment of a run.
 pub const PROGRAMS: &str = "PALISADE_SUITE_PROGRAMS";
+
+/// The suites, in the order of the table of results.
+pub const SUITES: [Suite; 6] = [
+    Suite {
+        name: ginkgo::NETPOL.suite,
+        about: ginkgo::NETPOL.about,
+        run: |cluster| with_palisade(cluster, |c| ginkgo::run(c, &ginkgo::NETPOL)),
+    },
+    Suite {
+        name: ginkgo::NETPOL_SMOKE.suite,
+        about: ginkgo::NETPOL_SMOKE.about,
+        run: |cluster| with_palisade(cluster, |c| ginkgo::run(c, &ginkgo::NETPOL_SMOKE)),
+    },
+    conformance_suite!(0),
+    conformance_suite!(1),
+    conformance_suite!(2),
+    Suite {
+        name: ginkgo::SERVICES.suite,
+        about: ginkgo::SERVICES.about,
+        run: |cluster| with_palisade(cluster, |c| ginkgo::run(c, &ginkgo::SERVICES)),
+    },
+];
+
+/// Runs `suite` while Palisade is installed.
+fn with_palisade(cluster: &mut Cluster, suite: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+    suites::install_palisade(cluster)?;
+    suite(cluster)
+}
 
 /// Builds what suites of these names need, on the machine itself: the environment of the run.
 ///

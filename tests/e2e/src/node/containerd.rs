@@ -1,10 +1,6 @@
 //! containerd, and the network that its containers get from the bridge plugin.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use palisade_cluster_tests::eventually;
@@ -102,7 +98,8 @@ SystemdCgroup = false
     }
 
     fn bridge_plugin(&self) -> serde_json::Value {
-        let ranges = network::pods(self.number).map(|(net, length)| json!([{"subnet": format!("{net}/{length}")}]));
+        let ranges =
+            network::pods(self.number).map(|(net, length)| json!([{"subnet": format!("{net}/{length}")}]));
         json!({
             "cniVersion": "1.0.0",
             "name": "bridge",

@@ -17,9 +17,13 @@ impl Node {
     pub fn start_kubelet(&mut self, control: &ControlPlane) -> Result<()> {
         let user = format!("system:node:{}", self.name);
         let pair = control.authority().user(&user, "system:nodes")?;
-        let kubeconfig = control.kubeconfig(&format!("kubelet-{}", self.name), &Identity::Certificate(pair), None)?;
+        let kubeconfig =
+            control.kubeconfig(&format!("kubelet-{}", self.name), &Identity::Certificate(pair), None)?;
         let config = self.path("/run/kubelet.json");
-        fs::write(&config, serde_json::to_vec_pretty(&self.kubelet_config(control.authority().certificate()))?)?;
+        fs::write(
+            &config,
+            serde_json::to_vec_pretty(&self.kubelet_config(control.authority().certificate()))?,
+        )?;
         // What pods with the DNS policy "Default" get: no server.
         fs::write(self.path("/run/resolv.conf"), "")?;
         let mut command = Command::new(programs::node_program("kubelet"));

@@ -118,10 +118,13 @@ fn definitions(program: &Path) -> Result<Vec<PathBuf>> {
 
 /// Reads the output of a test program of Go: the tests below [`TEST`] and not their own parts.
 fn outcome(release: &Release, output: &str) -> Outcome {
-    let mut outcome = Outcome { suite: release.suite.into(), about: release.about.into(), ..Outcome::default() };
+    let mut outcome =
+        Outcome { suite: release.suite.into(), about: release.about.into(), ..Outcome::default() };
     let mut whole = None;
     for line in output.lines().map(str::trim_start) {
-        let Some((state, rest)) = line.strip_prefix("--- ").and_then(|l| l.split_once(": ")) else { continue };
+        let Some((state, rest)) = line.strip_prefix("--- ").and_then(|l| l.split_once(": ")) else {
+            continue;
+        };
         let name = rest.split(' ').next().unwrap_or_default();
         if name == TEST {
             whole = Some(state == "PASS");
@@ -168,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_program_that_ends_early_has_failed() {
-        let outcome = outcome(&RELEASE, "--- FAIL: TestConformanceProfiles (300.00s)\npanic: test timed out\n");
+        let outcome =
+            outcome(&RELEASE, "--- FAIL: TestConformanceProfiles (300.00s)\npanic: test timed out\n");
         assert_eq!(outcome.passed, 0);
         assert_eq!(outcome.failed, ["3 tests were expected, and there are 0"]);
         let passed = "--- PASS: TestConformanceProfiles/A (1s)\n".repeat(3);

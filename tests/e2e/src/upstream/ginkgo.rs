@@ -67,7 +67,10 @@ pub const SERVICES: Selection = Selection {
         "[sig-network] Conntrack ",
         "[sig-network] Networking Granular Checks: Services ",
     ],
-    without: &[("[Disruptive]", "restarts programs of the cluster over SSH, as a cloud provider's nodes allow")],
+    without: &[(
+        "[Disruptive]",
+        "restarts programs of the cluster over SSH, as a cloud provider's nodes allow",
+    )],
     total: 79,
     processes: 4,
 };
@@ -104,7 +107,8 @@ pub fn run(cluster: &Cluster, selection: &Selection) -> Result<()> {
     ]);
     let log = run_logged(cluster, &folder, &program("ginkgo")?, &arguments)?;
     let _ = fs::remove_file(&test);
-    let report = fs::read(&report).with_context(|| format!("{} says why there is no report", log.display()))?;
+    let report =
+        fs::read(&report).with_context(|| format!("{} says why there is no report", log.display()))?;
     let mut outcome = outcome(selection, &serde_json::from_slice(&report)?)?;
     outcome.seconds = start.elapsed().as_secs();
     if let Some(folder) = results::folder() {
@@ -169,7 +173,8 @@ fn outcome(selection: &Selection, report: &Value) -> Result<Outcome> {
 
 /// The name of a case, as ginkgo matches it.
 fn name(spec: &Value) -> String {
-    let texts = spec["ContainerHierarchyTexts"].as_array().into_iter().flatten().chain([&spec["LeafNodeText"]]);
+    let texts =
+        spec["ContainerHierarchyTexts"].as_array().into_iter().flatten().chain([&spec["LeafNodeText"]]);
     texts.filter_map(Value::as_str).filter(|t| !t.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
@@ -208,7 +213,10 @@ mod tests {
         assert_eq!(outcome.passed, 1);
         assert_eq!(outcome.failed, ["[sig] A four: timedout: too long"]);
         let skipped: Vec<_> = outcome.skipped.iter().map(|s| (s.case.as_str(), s.reason.as_str())).collect();
-        assert_eq!(skipped, [("[sig] A two [Disruptive]", "disrupts"), ("[sig] A three", "needs a load balancer")]);
+        assert_eq!(
+            skipped,
+            [("[sig] A two [Disruptive]", "disrupts"), ("[sig] A three", "needs a load balancer")]
+        );
     }
 
     #[test]
