@@ -1,15 +1,17 @@
 """Checks the built site: `python3 check.py SITE`.
 
 Every link and image inside the site leads to a file, every anchor to an element of that page, and every page of docs/ is in the
-book. Links to other sites are not followed.
+book. The files that the README and those of the examples link to exist. Links to other sites are not followed.
 """
 
+import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 
 
 class Page(HTMLParser):
@@ -45,6 +47,12 @@ def problem(site, pages, page, link):
     return None
 
 
+def dead_links(page):
+    """The links of a Markdown file to files that don't exist."""
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    return [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
 def main():
     site = Path(sys.argv[1]).resolve()
     pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
@@ -59,6 +67,8 @@ def main():
         name = source.relative_to(DOCS)
         if name.name != "SUMMARY.md" and site / name.with_suffix(".html") not in pages:
             errors.append(f"docs/{name}: not in docs/SUMMARY.md, so the site lacks it")
+    for page in [ROOT / "README.md", *sorted(ROOT.glob("examples/**/README.md"))]:
+        errors += [f"{page.relative_to(ROOT)}: {link}: no such file" for link in dead_links(page)]
     if len(pages) < 10 or links < 100:
         errors.append(f"{site}: {len(pages)} pages with {links} links: this is not the site")
     print("\n".join(errors) or f"{len(pages)} pages, {links} links: every one inside the site leads somewhere")

@@ -26,16 +26,18 @@ LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml", 
 # A link or image, `[text](target)` or the target of a reference, `[name]: target`. Code is taken first, so that it stays as it is.
 LINK = re.compile(
     r"(?P<code>^(?P<fence>```+|~~~+).*?^(?P=fence)\s*$|(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
-    r"|(?P<open>\]\(<?)(?P<inline>[^)\s>]+)"
+    r"|(?P<open>(?:\[(?P<file>[\w./-]+\.md)(?=\]))?\]\(<?)(?P<inline>[^)\s>]+)"
     r"|^(?P<label>\[[^\]]+\]:\s+)(?P<reference>\S+)",
     re.MULTILINE | re.DOTALL,
 )
 
 
 class Book:
-    """The pages by their paths in the repository. `added` are those that the preprocessor makes, in the order of their discovery."""
+    """The pages by their paths in the repository. `titles` are those of pages, which replace file names in the texts of links: in the book,
+    `[doctor.md](doctor.md)` reads "Check a node". `added` are the pages that the preprocessor makes, in the order of their discovery."""
 
-    def __init__(self):
+    def __init__(self, titles):
+        self.titles = titles
         self.tracked = set(git("ls-files").splitlines()) | set(git("ls-files", "--others", "--exclude-standard").splitlines())
         self.added = {}
         self.queue = []
@@ -63,6 +65,8 @@ class Book:
             found = posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
             if not (ROOT / found).exists() or found.startswith(".."):
                 sys.exit(f"{path}: a link to {target}, which does not exist in the repository")
+            if match["file"] and found.endswith(match["file"]):
+                before = f"[{self.titles.get(found, match['file'])}]("
             new = posixpath.relpath(self.page_of(found), posixpath.dirname(page) or ".")
             return before + new + ("#" + anchor if anchor else "")
 
@@ -79,8 +83,7 @@ class Book:
             text = self.rewrite(text, path + "/README.md", page)
         elif path.endswith(".md"):
             text = file.read_text()
-            heading = re.match(r"# (.+)", text)
-            title = heading[1] if heading and "/" not in path else path
+            title = heading(path) if "/" not in path else path
             text = self.rewrite(text, path, page)
         else:
             language = LANGUAGES.get(file.suffix, "text")
@@ -102,6 +105,11 @@ def git(*arguments):
     return subprocess.run(["git", "-C", ROOT, *arguments], check=True, capture_output=True, text=True).stdout
 
 
+def heading(path):
+    """The heading of a page."""
+    return re.match(r"# (.+)", (ROOT / path).read_text())[1]
+
+
 def chapters(items):
     for item in items:
         if "Chapter" in item:
@@ -113,7 +121,8 @@ def main():
     if sys.argv[1:2] == ["supports"]:
         sys.exit(0 if sys.argv[2] == "html" else 1)
     _context, content = json.load(sys.stdin)
-    book = Book()
+    titles = {f"{DOCS}/{c['source_path']}": c["name"] for c in chapters(content["items"]) if c["path"]}
+    book = Book(titles | {path: heading(path) for path in ALWAYS})
     for path in ALWAYS:
         book.page_of(path)
     for chapter in chapters(content["items"]):
