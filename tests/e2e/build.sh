@@ -86,7 +86,7 @@ fi
 [[ -n $(missing) ]] || finish
 
 work=$(mktemp -d "$cache/building.XXXXXX")
-trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+trap 'chmod -R u+w "$work"; rm -rf "$work"; rmdir "$programs" 2>/dev/null || true' EXIT
 
 use_go "$here/programs/kubernetes" "$work" || {
     say "Go could not be made ready: see above. Once built, the programs need no Go"
