@@ -9,8 +9,8 @@
 #   build.sh all           (the default) all of them
 #
 # The sources come through Go's module proxy, pinned by the go.sum of each folder in programs/. The folder is in the user's
-# cache, by the hash of what goes into the build. A program is put there when it is complete: a build that fails leaves nothing
-# half-built, and the next one continues where it ended.
+# cache, by the hash of what goes into the build (of this script, only the lists). A program is put there when it is complete: a
+# build that fails leaves nothing half-built, and the next one continues where it ended.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
@@ -18,7 +18,8 @@ readonly here
 . "$here/../go.sh"
 
 # A line for each program, in the order in which they have most in common with what was compiled before: group, folder in
-# programs/, name, how, package. How: "build"; "test", the tests of a package; "raw-sctp", with programs/raw-sctp in the place of
+# programs/, name, how, package. How: "build"; "test", the tests of a package; "crds", these with the module's
+# CustomResourceDefinitions beside the program; "raw-sctp", with programs/raw-sctp in the place of
 # the module for sockets of SCTP, which not every kernel has.
 readonly builds="
 nodes       kubernetes         agnhost                 build    k8s.io/kubernetes/test/images/agnhost
@@ -34,10 +35,12 @@ nodes       containerd         ctr                     build    github.com/conta
 nodes       coredns            coredns                 build    palisade.dev/tests/e2e/coredns
 e2e         kubernetes         ginkgo                  build    github.com/onsi/ginkgo/v2/ginkgo
 e2e         kubernetes         e2e.test                test     palisade.dev/tests/e2e/kubernetes/e2e
-conformance conformance/v0.1.7 conformance-v0.1.7      test     sigs.k8s.io/network-policy-api/conformance
-conformance conformance/v0.2.0 conformance-v0.2.0      test     sigs.k8s.io/network-policy-api/conformance
-conformance conformance/v0.3.0 conformance-v0.3.0      test     sigs.k8s.io/network-policy-api/conformance
+conformance conformance/v0.1.7 conformance-v0.1.7      crds     sigs.k8s.io/network-policy-api/conformance
+conformance conformance/v0.2.0 conformance-v0.2.0      crds     sigs.k8s.io/network-policy-api/conformance
+conformance conformance/v0.3.0 conformance-v0.3.0      crds     sigs.k8s.io/network-policy-api/conformance
 "
+# Without the snapshotters and the exporter of traces that nothing here uses.
+readonly tags=no_devmapper,no_zfs,no_tracing
 # What compiling needs in Go's caches and in ours, in MiB, with every cache empty.
 readonly room=8000
 
@@ -62,7 +65,7 @@ missing() {
     done <<<"$builds"
 }
 
-hash=$(cd "$here" && cat build.sh programs/*/go.* programs/*/*/* programs/*/*.go | sha256sum | cut -c1-16)
+hash=$(cd "$here" && { echo "$builds $tags" && cat programs/*/go.* programs/*/*/* programs/*/*.go; } | sha256sum | cut -c1-16)
 readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/palisade-ci/e2e
 programs=$cache/$hash-$(uname -m)
 readonly programs
@@ -85,7 +88,7 @@ fi
 [[ -n $(missing) ]] || finish
 
 work=$(mktemp -d "$cache/building.XXXXXX")
-trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+trap 'chmod -R u+w "$work"; rm -rf "$work"; rmdir "$programs" 2>/dev/null || true' EXIT
 
 use_go "$here/programs/kubernetes" "$work" || {
     say "Go could not be made ready: see above. Once built, the programs need no Go"
@@ -119,15 +122,12 @@ version_flags() {
     esac
 }
 
-# The snapshotters and the exporter of traces that nothing here uses.
-readonly tags=no_devmapper,no_zfs,no_tracing
-
 # compile FOLDER NAME HOW PACKAGE: one program into $work.
 compile() {
     cd "$here/programs/$1"
     local command=(go build) flags
     case $3 in
-        test) command=(go test -c) ;;
+        test | crds) command=(go test -c) ;;
         raw-sctp)
             cp go.mod "$work/raw-sctp.mod" && cp go.sum "$work/raw-sctp.sum" || return
             echo "replace github.com/ishidawataru/sctp => $here/programs/raw-sctp" >>"$work/raw-sctp.mod"
@@ -139,6 +139,10 @@ compile() {
         say "the sources of $2 could not be fetched (see above). They come through GOPROXY ($(go env GOPROXY));" \
             "a proxy of HTTP is named in HTTPS_PROXY. Run this again when it is reachable: what is complete was kept"
         return 2
+    fi
+    if [[ $3 == crds ]]; then
+        mkdir -p "$work/$2.crds"
+        cp --no-preserve=mode "$(go list -m -f '{{.Dir}}' "${4%/*}")"/config/crd/experimental/policy.*.yaml "$work/$2.crds" || return
     fi
     flags="-s -w $(version_flags "$1")"
     if ! "${command[@]}" -trimpath -buildvcs=false -tags "$tags" -ldflags="$flags" -o "$work/$2" "$4"; then
@@ -153,6 +157,7 @@ say "building with $(go version | cut -d' ' -f3) what is missing of: $groups. Wi
 while read -r folder name how package; do
     start=$SECONDS
     (compile "$folder" "$name" "$how" "$package") </dev/null || exit
+    [[ $how != crds ]] || { rm -rf "${programs:?}/$name.crds" && mv "$work/$name.crds" "$programs"; }
     mv "$work/$name" "$programs/$name"
     say "$name: $((SECONDS - start)) s, $(du -m "$programs/$name" | cut -f1) MB"
 done <<<"$(missing)"

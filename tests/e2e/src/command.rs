@@ -3,15 +3,17 @@
 use std::{
     ffi::OsString,
     io::Write,
+    path::{Path, PathBuf, absolute},
     process::{Command, ExitCode, Stdio},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use palisade_cluster_tests::confined_with;
 
 use crate::{
-    Cluster, cgroups, node, programs, progress, progress::say, requirements, running, stage, suites,
+    Cluster, cgroups, node, programs, progress, progress::say, report, requirements, results, running, stage,
+    suites, upstream,
 };
 
 /// The name of the run's control groups, in the environment of its processes.
@@ -42,9 +44,17 @@ enum Verb {
         /// Their names, as `list` prints them.
         #[arg(required = true, value_name = "SUITE")]
         suites: Vec<String>,
+        /// Write what they have shown into this folder, with their logs and reports.
+        #[arg(long, value_name = "FOLDER")]
+        results: Option<PathBuf>,
     },
     /// List the suites.
     List,
+    /// Print the results in a folder as a table. The exit code is 1 if something has failed, or there are none.
+    Report {
+        /// What `run --results` wrote.
+        folder: PathBuf,
+    },
     /// Run a command beside the control plane of a running cluster, as its administrator.
     #[command(trailing_var_arg = true)]
     Exec {
@@ -67,21 +77,42 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::List => suites::list(),
         Verb::Exec { cluster, command } => return running::exec(cluster, &command).unwrap_or_else(refused),
+        Verb::Report { folder } => return report(&folder).unwrap_or_else(refused),
         Verb::Node { name } => node::init(&name),
         Verb::Sweep { name } => {
             wait_for_end();
             cgroups::sweep(&name);
             Ok(())
         }
-        Verb::Up { without_palisade } => return in_cluster(move |cluster| up(cluster, without_palisade)),
-        Verb::Run { suites: names } => {
+        Verb::Up { without_palisade } => {
+            return in_cluster(|| Ok(Vec::new()), move |cluster| up(cluster, without_palisade));
+        }
+        Verb::Run { suites: names, results } => {
             return match suites::find(&names) {
-                Ok(suites) => in_cluster(move |cluster| suites::run(cluster, &suites)),
+                Ok(suites) => in_cluster(
+                    || {
+                        let mut environment = upstream::prepare(&names)?;
+                        if let Some(folder) = results {
+                            environment.push((results::FOLDER, absolute(folder)?.into()));
+                        }
+                        Ok(environment)
+                    },
+                    move |cluster| suites::run(cluster, &suites),
+                ),
                 Err(e) => refused(e),
             };
         }
     };
     result.map_or_else(refused, |()| ExitCode::SUCCESS)
+}
+
+/// Prints the table of results.
+fn report(folder: &Path) -> Result<ExitCode> {
+    let outcomes = results::read(folder, &suites::names())?;
+    ensure!(!outcomes.is_empty(), "{} has no results", folder.display());
+    std::io::stdout().write_all(report::render(&outcomes)?.as_bytes())?;
+    let failed = outcomes.iter().any(|outcome| outcome.verdict().is_err());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Reports why nothing was done.
@@ -91,8 +122,16 @@ fn refused(e: anyhow::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Starts a cluster and calls `f` with it.
-fn in_cluster(f: impl FnOnce(&mut Cluster) -> Result<()>) -> ExitCode {
+/// Starts a cluster and calls `f` with it. What `more` makes on the machine itself is in the environment of the run.
+fn in_cluster(
+    more: impl FnOnce() -> Result<Vec<(&'static str, OsString)>>,
+    f: impl FnOnce(&mut Cluster) -> Result<()>,
+) -> ExitCode {
+    let prepare = || {
+        let mut environment = prepare()?;
+        environment.extend(more()?);
+        Ok(environment)
+    };
     confined_with(prepare, |_sandbox| {
         let begun = stage::enter().and_then(|()| programs::bind());
         let cgroups = std::env::var(CGROUPS).context(CGROUPS);

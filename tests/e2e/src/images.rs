@@ -13,6 +13,7 @@ mod root;
 use std::path::Path;
 
 use anyhow::Result;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use layout::{Image, Layer, Layout};
 
@@ -52,7 +53,8 @@ pub struct Programs<'a> {
 /// If a program is missing, with the Debian package that has it, or if the archive can't be written.
 pub fn pack(programs: Programs<'_>, archive: &Path) -> Result<()> {
     let shell = root::shell()?;
-    let agnhost = Layer::of_program(&programs.nodes.join("agnhost"), "/agnhost")?;
+    let agnhost = if kernel_has_sctp() { "agnhost" } else { "agnhost-raw-sctp" };
+    let agnhost = Layer::of_program(&programs.nodes.join(agnhost), "/agnhost")?;
     let mut layout = Layout::create(archive)?;
     let test_server = Image::new(["/agnhost"]).arguments(["pause"]).layer(&shell).layer(&agnhost);
     layout.add(&test_server, &AGNHOST)?;
@@ -68,4 +70,9 @@ pub fn pack(programs: Programs<'_>, archive: &Path) -> Result<()> {
     let palisade = root::program(programs.palisade, "/usr/local/bin/palisade")?;
     layout.add(&Image::new(["/usr/local/bin/palisade"]).user("65532:65532").layer(&palisade), &[PALISADE])?;
     layout.finish()
+}
+
+/// If not, the test server makes its packets of SCTP itself.
+fn kernel_has_sctp() -> bool {
+    Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::SCTP)).is_ok()
 }

@@ -21,9 +21,12 @@ pub mod network;
 pub mod node;
 pub mod programs;
 pub mod progress;
+pub mod report;
 pub mod requirements;
+pub mod results;
 pub mod running;
 pub mod stage;
 pub mod suites;
+pub mod upstream;
 
 pub use cluster::Cluster;

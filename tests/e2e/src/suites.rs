@@ -1,10 +1,10 @@
 //! The suites.
 
-use std::io::Write;
+use std::{io::Write, time::Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Cluster, progress};
+use crate::{Cluster, progress, results, upstream};
 
 /// A suite.
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +17,19 @@ pub struct Suite {
     pub run: fn(&mut Cluster) -> Result<()>,
 }
 
-/// All of them, in the order in which `all` would run them.
+/// Our own, in the order in which `all` would run them.
 const SUITES: &[Suite] = &[];
+
+/// All of them.
+fn all() -> impl Iterator<Item = &'static Suite> {
+    SUITES.iter().chain(&upstream::SUITES)
+}
+
+/// Their names.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    all().map(|suite| suite.name).collect()
+}
 
 /// Prints them.
 ///
@@ -26,7 +37,7 @@ const SUITES: &[Suite] = &[];
 /// If standard output is closed.
 pub fn list() -> Result<()> {
     let mut out = std::io::stdout();
-    for suite in SUITES {
+    for suite in all() {
         writeln!(out, "{:<24} {}", suite.name, suite.about)?;
     }
     Ok(())
@@ -40,8 +51,7 @@ pub fn find(names: &[String]) -> Result<Vec<Suite>> {
     names
         .iter()
         .map(|name| {
-            SUITES
-                .iter()
+            all()
                 .find(|s| s.name == name)
                 .copied()
                 .with_context(|| format!("no suite \"{name}\": see `palisade-e2e list`"))
@@ -56,7 +66,10 @@ pub fn find(names: &[String]) -> Result<Vec<Suite>> {
 pub fn run(cluster: &mut Cluster, suites: &[Suite]) -> Result<()> {
     let mut failed = Vec::new();
     for suite in suites {
-        if let Err(e) = progress::part(suite.name, || (suite.run)(cluster)) {
+        let start = Instant::now();
+        let result = progress::part(suite.name, || (suite.run)(cluster));
+        results::complete(suite.name, suite.about, start.elapsed(), &result)?;
+        if let Err(e) = result {
             eprintln!("{}: {e:#}\n{}", suite.name, cluster.logs());
             failed.push(suite.name);
         }
@@ -68,6 +81,7 @@ pub fn run(cluster: &mut Cluster, suites: &[Suite]) -> Result<()> {
 }
 
 /// Installs Palisade.
-pub fn install_palisade(_cluster: &mut Cluster) -> Result<()> {
-    Ok(())
+pub fn install_palisade(cluster: &mut Cluster) -> Result<()> {
+    cluster.apply(include_str!("../../../deploy/manifests/palisade.yaml"))?;
+    cluster.rolled_out("palisade-system", "daemonset/palisade-agent")
 }

@@ -1,6 +1,6 @@
 //! The kubelet.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::Result;
 use palisade_cluster_tests::{ControlPlane, control_plane::Identity};
@@ -22,7 +22,7 @@ impl Node {
         let config = self.path("/run/kubelet.json");
         fs::write(
             &config,
-            serde_json::to_vec_pretty(&self.kubelet_config(control.authority().certificate()))?,
+            serde_json::to_vec_pretty(&self.kubelet_config(&control.authority().certificate()))?,
         )?;
         // What pods with the DNS policy "Default" get: no server.
         fs::write(self.path("/run/resolv.conf"), "")?;
@@ -37,7 +37,7 @@ impl Node {
         Ok(())
     }
 
-    fn kubelet_config(&self, authority: PathBuf) -> serde_json::Value {
+    fn kubelet_config(&self, authority: &Path) -> serde_json::Value {
         json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
