@@ -151,6 +151,7 @@ only_from() {
 
 start_agent() {
     palisade agent --source "dir:$manifests" --node-name node-1 --listen off --log-level debug >>/run/agent.log 2>&1 &
+    # shellcheck disable=SC2034
     agent=$!
 }
 

@@ -32,9 +32,9 @@ check_results() {
 
 # kernel_result NAME KERNEL_FOLDER RELEASE REPORT CHECKS OUTCOME SECONDS
 kernel_result() {
-    printf '{"name":%s,"package":%s,"version":%s,"release":%s,"uname":%s,"outcome":"%s","seconds":%d,"checks":%s}' \
+    printf '{"name":%s,"package":%s,"release":%s,"uname":%s,"outcome":"%s","seconds":%d,"checks":%s}' \
         "$(quoted "$1")" "$(quoted "$(sed -nE 's/^ *(linux-image-[0-9][^_]*)_.*/\1/p' "$2/packages" | head -n 1)")" \
-        "$(quoted "$(<"$2/version")")" "$(quoted "$3")" "$(quoted "$(sed -n 's/^kernel //p' "$4")")" "$6" "$7" \
+        "$(quoted "$(<"$2/version") of Debian $3")" "$(quoted "$(sed -n 's/^kernel //p' "$4")")" "$6" "$7" \
         "$(check_results "$4" "$5")"
 }
 
