@@ -24,6 +24,7 @@ pub mod pods;
 pub mod probe;
 pub mod programs;
 pub mod progress;
+pub mod report;
 pub mod requirements;
 pub mod results;
 pub mod running;

@@ -54,6 +54,12 @@ fn all() -> impl Iterator<Item = &'static Suite> {
     SUITES.iter().chain(&upstream::SUITES)
 }
 
+/// Their names.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    all().map(|suite| suite.name).collect()
+}
+
 /// Prints them.
 ///
 /// # Errors
