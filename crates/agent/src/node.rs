@@ -168,6 +168,7 @@ impl<D: DataPlane> NodeAgent<D> {
         match done {
             Ok((programmed, ends)) => {
                 report.commits.push(programmed);
+                report.committed = Some(self.started + self.now());
                 self.review_later(ends);
                 match self.clear_cut_off(report) {
                     Ok(()) => Some(Input::Committed),

@@ -284,6 +284,12 @@ impl Worker {
         if !report.commits.is_empty() || rejections > 0 {
             metrics.transaction_duration.observe(report.commit.as_secs_f64());
         }
+        if let (Some(received), Some(committed), 0) = (received, report.committed, rejections) {
+            metrics.apply_latency.observe(committed.saturating_duration_since(received).as_secs_f64());
+        }
+        if !report.review.is_zero() {
+            metrics.review_duration.observe(report.review.as_secs_f64());
+        }
         for commit in &report.commits {
             metrics.commits.get_or_create(&ResultLabel { result: "ok" }).inc();
             self.generation = commit.generation;
@@ -327,9 +333,6 @@ impl Worker {
         }
         if report.review_due.is_none() && self.reviews.succeeded() {
             tracing::info!("re-evaluating established connections works again");
-        }
-        if let Some(received) = received.filter(|_| !report.commits.is_empty() && rejections == 0) {
-            self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
         }
         self.update_shortfall(&mut report, rejections);
         let (reconciler, reporter) = (self.agent.reconciler(), self.reporter.get());

@@ -26,6 +26,7 @@ impl<D: DataPlane> NodeAgent<D> {
             match self.program_fallback(is_known, &fallback, report) {
                 Ok(programmed) => {
                     report.commits.push(programmed);
+                    report.committed = Some(self.started + self.now());
                     is_known = true;
                 }
                 Err(error) => {

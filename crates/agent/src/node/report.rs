@@ -18,7 +18,9 @@ pub struct Report {
     pub compile: Duration,
     /// How long the kernel transactions took.
     pub commit: Duration,
-    /// How long the review of established connections took.
+    /// When the last of these commits was complete in the kernel.
+    pub committed: Option<Instant>,
+    /// How long the review of established connections took. It follows the commits and is not part of [`Report::commit`].
     pub review: Duration,
     /// When the pending review of established connections may begin. The caller calls
     /// [`NodeAgent::tick`](crate::NodeAgent::tick) then, unless another input comes first. Usually some tens of
