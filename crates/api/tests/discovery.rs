@@ -50,9 +50,16 @@ async fn definitions_are_created_change_their_version_and_are_deleted() {
     let failing = |(kind, state): &(ResourceKind, WatchState)| {
         *kind == ResourceKind::ClusterNetworkPolicy && matches!(state, WatchState::Failing { .. })
     };
-    assert!(!follower.history.iter().any(failing), "a deleted definition is no failure: {:?}", follower.history);
+    assert!(
+        !follower.history.iter().any(failing),
+        "a deleted definition is no failure: {:?}",
+        follower.history
+    );
 
     // It comes back.
+    let mut again = cluster_policy("again", 7);
+    again["apiVersion"] = json!("policy.networking.k8s.io/v1beta1");
+    server.put(CNP_BETA, again);
     server.serve(CNP_BETA);
     follower.caught_up(&server).await;
     assert_eq!(follower.cluster().policies.len(), 2);

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn an_address_that_nothing_translates_is_named_as_a_cause() {
-        let text = |kind: ApiErrorKind| describe(&kind.into(), ResourceKind::Pod, false, Some("10.96.0.1:443"));
+        let text =
+            |kind: ApiErrorKind| describe(&kind.into(), ResourceKind::Pod, false, Some("10.96.0.1:443"));
         for kind in [
             ApiErrorKind::Unreachable("Network is unreachable (os error 101)".to_owned()),
             ApiErrorKind::TimedOut(std::time::Duration::from_secs(30)),
