@@ -33,6 +33,10 @@ fi
 export PALISADE_CI_SCRATCH
 readonly scratch=$PALISADE_CI_SCRATCH
 
+# The release binary's target. It is linked statically, as a release is: with the machine's C library.
+host=$(rustc -vV | sed -n 's/^host: //p')
+readonly host
+
 # In the environment of every program that is checked, and so of all that it starts: the step `leftovers` finds processes by it.
 readonly tag=PALISADE_CI=$scratch
 
@@ -52,6 +56,16 @@ fail() {
 
 release_binary() {
     [[ -x $bin ]] || .ci/steps/release-binary
+}
+
+# The program that writes SBOMs, compiled without optimization where the cache doesn't have it.
+cyclonedx() {
+    local version=0.5.9
+    if [[ $(cargo-cyclonedx cyclonedx --version 2>/dev/null) != "cargo-cyclonedx-cyclonedx $version" ]]; then
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR="$scratch/cargo-cyclonedx" \
+            cargo install --quiet --locked --root "$tools" "cargo-cyclonedx@$version"
+        rm -rf "$scratch/cargo-cyclonedx"
+    fi
 }
 
 palisade() {

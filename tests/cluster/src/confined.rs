@@ -4,21 +4,41 @@
 //! kernel kills all others in the namespace: etcd, the API server, the agents. It is killed when the outer process ends.
 
 use std::{
+    ffi::OsString,
     os::unix::process::ExitStatusExt,
     process::{Command, ExitCode},
 };
 
+use anyhow::Result;
 use nix::{
     sched::{CloneFlags, unshare},
     sys::{prctl, signal::Signal},
 };
 use palisade_lab::Sandbox;
 
-const INNER: &str = "PALISADE_CLUSTER_TESTS_INNER";
+/// In the environment of every process of a run.
+pub const INNER: &str = "PALISADE_CLUSTER_TESTS_INNER";
 
 /// Runs `inner` in its own network and process namespaces. Call it first in `main`, before any thread is started.
 #[must_use]
 pub fn confined(inner: impl FnOnce(Sandbox) -> ExitCode) -> ExitCode {
+    confined_with(|| Ok(Vec::new()), inner)
+}
+
+/// Like [`confined()`], after `outer`, which runs once on the machine itself: with its network, and outside of every namespace. What it
+/// returns is in the environment of `inner`. It must not leave a thread behind.
+#[must_use]
+pub fn confined_with(
+    outer: impl FnOnce() -> Result<Vec<(&'static str, OsString)>>,
+    inner: impl FnOnce(Sandbox) -> ExitCode,
+) -> ExitCode {
+    let mut environment = Vec::new();
+    if std::env::var_os(INNER).is_none() {
+        match outer() {
+            Ok(pairs) => environment = pairs,
+            Err(e) => return fail(&format!("{e:#}")),
+        }
+    }
     let sandbox = match Sandbox::enter() {
         Ok(sandbox) => sandbox,
         Err(e) => return fail(&format!("{:#}", anyhow::Error::new(e))),
@@ -37,7 +57,8 @@ pub fn confined(inner: impl FnOnce(Sandbox) -> ExitCode) -> ExitCode {
         Ok(program) => program,
         Err(e) => return fail(&format!("cannot find the path of this program: {e}")),
     };
-    match Command::new(program).args(std::env::args_os().skip(1)).env(INNER, "1").status() {
+    let mut again = Command::new(program);
+    match again.args(std::env::args_os().skip(1)).envs(environment).env(INNER, "1").status() {
         Ok(status) => match (status.code(), status.signal()) {
             (Some(code), _) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
             (None, signal) => fail(&format!("the tests were killed by signal {}", signal.unwrap_or(0))),

@@ -46,9 +46,19 @@ pub enum Identity {
     TokenFile(PathBuf),
 }
 
-/// A running control plane, without controllers: no scheduler, no garbage collection, no default service accounts.
+/// What else will run in the cluster, which decides how the API server is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// No controller: no scheduler, no garbage collection, no default service accounts.
+    None,
+    /// A controller manager, a scheduler and kubelets, as in any cluster.
+    Controllers,
+}
+
+/// A running control plane: etcd and the API server.
 #[derive(Debug)]
 pub struct ControlPlane {
+    company: Company,
     namespace: Namespace,
     address: IpAddr,
     programs: Programs,
@@ -67,6 +77,8 @@ struct Server {
     pair: Pair,
     /// For the tokens of service accounts: private, public.
     signing: (PathBuf, PathBuf),
+    /// The identity with which it connects to kubelets.
+    kubelet_client: Pair,
 }
 
 impl ControlPlane {
@@ -75,14 +87,25 @@ impl ControlPlane {
     ///
     /// # Errors
     /// If one of them doesn't start, with the end of its log.
-    pub fn start(namespace: Namespace, address: IpAddr, folder: &Path, programs: &Programs) -> Result<Self> {
+    pub fn start(
+        namespace: Namespace,
+        address: IpAddr,
+        folder: &Path,
+        programs: &Programs,
+        company: Company,
+    ) -> Result<Self> {
         let authority = Authority::new(folder, "ca")?;
-        let pair =
-            authority.server("server", &[&address.to_string(), "127.0.0.1", "kubernetes.default.svc"])?;
-        let server = Server { pair, signing: signing_key(folder, "service-accounts")? };
+        let own = address.to_string();
+        let names = [own.as_str(), "127.0.0.1", "10.96.0.1", "fd00:10:96::1", "kubernetes.default.svc"];
+        let server = Server {
+            pair: authority.server("server", &names)?,
+            signing: signing_key(folder, "service-accounts")?,
+            kubelet_client: authority.user("kubelet-client", "system:masters")?,
+        };
         let admin = authority.user("admin", "system:masters")?;
         let etcd = Process::start("etcd", &namespace, etcd(programs, &folder.join("etcd")), folder)?;
         let mut plane = Self {
+            company,
             namespace,
             address,
             programs: programs.clone(),
@@ -108,6 +131,12 @@ impl ControlPlane {
     #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// The private key that signs the tokens of service accounts.
+    #[must_use]
+    pub fn token_key(&self) -> &Path {
+        &self.server.signing.0
     }
 
     /// The kubeconfig of a cluster administrator.
@@ -167,13 +196,25 @@ impl ControlPlane {
             ("service-account-signing-key-file", file(private)),
             ("service-account-key-file", file(public)),
             ("service-cluster-ip-range", "10.96.0.0/16,fd00:10:96::/112".to_owned()),
-            ("authorization-mode", "RBAC".to_owned()),
             ("allow-privileged", "true".to_owned()),
-            ("endpoint-reconciler-type", "none".to_owned()),
-            // No controller creates the service accounts that this plugin requires in every namespace.
-            ("disable-admission-plugins", "ServiceAccount".to_owned()),
         ];
-        command.args(flags.map(|(name, value)| format!("--{name}={value}")));
+        let kubelet_client = &self.server.kubelet_client;
+        let others = match self.company {
+            Company::None => vec![
+                ("authorization-mode", "RBAC".to_owned()),
+                ("endpoint-reconciler-type", "none".to_owned()),
+                // No controller creates the service accounts that this plugin requires in every namespace.
+                ("disable-admission-plugins", "ServiceAccount".to_owned()),
+            ],
+            Company::Controllers => vec![
+                ("authorization-mode", "Node,RBAC".to_owned()),
+                ("enable-admission-plugins", "NodeRestriction".to_owned()),
+                ("kubelet-client-certificate", file(&kubelet_client.certificate)),
+                ("kubelet-client-key", file(&kubelet_client.key)),
+                ("kubelet-preferred-address-types", "InternalIP".to_owned()),
+            ],
+        };
+        command.args(flags.into_iter().chain(others).map(|(name, value)| format!("--{name}={value}")));
         command.current_dir(&self.folder);
         command
     }

@@ -24,7 +24,7 @@ pub mod truth;
 pub mod world;
 
 pub use agent::{Agent, Metrics};
-pub use confined::confined;
+pub use confined::{confined, confined_with};
 pub use control_plane::ControlPlane;
 pub use process::Process;
 pub use programs::Programs;

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -28,13 +29,25 @@ impl Process {
     ///
     /// # Errors
     /// If it can't be started.
-    pub fn start(name: &str, namespace: &Namespace, mut command: Command, logs: &Path) -> Result<Self> {
+    pub fn start(name: &str, namespace: &Namespace, command: Command, logs: &Path) -> Result<Self> {
+        Self::start_by(name, command, logs, |mut command| namespace.run(|| command.spawn())?)
+    }
+
+    /// Starts `command` by `spawn`, which decides where it runs. Its output is appended to `NAME.log` in `logs`.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn start_by(
+        name: &str,
+        mut command: Command,
+        logs: &Path,
+        spawn: impl FnOnce(Command) -> io::Result<Child>,
+    ) -> Result<Self> {
+        let program = command.get_program().to_owned();
         let log = logs.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let child = namespace
-            .run(|| command.spawn())?
-            .with_context(|| format!("cannot start {name}: {:?}", command.get_program()))?;
+        let child = spawn(command).with_context(|| format!("cannot start {name}: {}", program.display()))?;
         Ok(Self { name: name.to_owned(), child, log, started: Instant::now() })
     }
 

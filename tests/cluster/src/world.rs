@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 use crate::{
     agent::{Agent, AgentOptions},
-    control_plane::{ControlPlane, Identity},
+    control_plane::{Company, ControlPlane, Identity},
     eventually,
     kubelet::{Kubelet, SharedLab, lock},
     process::last_lines,
@@ -81,7 +81,7 @@ impl World {
         let lab = Lab::build(sandbox, layout, no_enforcement)?;
         let namespace = lab.namespace(&Place::Outside).context("the lab has no outside")?;
         let (namespace, kubelet) = (namespace.try_clone()?, namespace.try_clone()?);
-        let control = ControlPlane::start(namespace, outside, folder.path(), &programs)?;
+        let control = ControlPlane::start(namespace, outside, folder.path(), &programs, Company::None)?;
         let lab = Arc::new(Mutex::new(lab));
         let kubelet = Kubelet::start(lab.clone(), kubelet, control.admin().to_owned())?;
         let world = Self { agents: BTreeMap::new(), kubelet, control, lab, programs, folder };

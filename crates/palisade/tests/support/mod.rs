@@ -18,8 +18,13 @@ pub(crate) fn root() -> PathBuf {
 
 /// The program, run in the repository's root, so that answers have the relative paths of the examples.
 pub(crate) fn palisade(words: &str) -> Command {
+    program(words.split(' '))
+}
+
+/// The same with arguments that may contain spaces.
+pub(crate) fn program<'a>(words: impl Iterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
-    command.args(words.split(' ')).current_dir(root()).stdin(Stdio::null());
+    command.args(words).current_dir(root()).stdin(Stdio::null());
     command.env_remove("RUST_BACKTRACE").env_remove("CLICOLOR_FORCE");
     // The developer's own cluster must not be read.
     command.env("KUBECONFIG", "/nonexistent").env_remove("KUBERNETES_SERVICE_HOST");
