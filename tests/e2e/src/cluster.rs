@@ -34,7 +34,7 @@ use crate::{
 pub const DNS: &str = "10.96.0.10";
 
 /// How long something may take that is quick on an idle machine: this one may be compiling.
-pub const SLOW: Duration = Duration::from_secs(240);
+pub const SLOW: Duration = Duration::from_secs(600);
 
 /// A running cluster. Dropping it ends all of its programs.
 #[derive(Debug)]

@@ -50,7 +50,7 @@ pub const RELEASES: [Release; 3] = [
 ];
 
 /// The test that runs all others and writes a report.
-const TEST: &str = "TestConformanceProfiles";
+const TEST: &str = "TestConformance";
 
 /// Runs all tests of a release, and records what they showed.
 ///
@@ -160,10 +160,10 @@ mod tests {
 
     #[test]
     fn tests_are_counted_without_their_parts() {
-        let output = "=== RUN   TestConformanceProfiles\n    --- PASS: TestConformanceProfiles/One (1.00s)\n        \
-                      --- PASS: TestConformanceProfiles/One/Should_a (0.10s)\n    --- FAIL: TestConformanceProfiles/Two (1.00s)\n        \
-                      --- FAIL: TestConformanceProfiles/Two/Should_b (0.10s)\n    --- SKIP: TestConformanceProfiles/Three (0.00s)\n\
-                      --- FAIL: TestConformanceProfiles (3.00s)\nFAIL\n";
+        let output = "=== RUN   TestConformance\n    --- PASS: TestConformance/One (1.00s)\n        \
+                      --- PASS: TestConformance/One/Should_a (0.10s)\n    --- FAIL: TestConformance/Two (1.00s)\n        \
+                      --- FAIL: TestConformance/Two/Should_b (0.10s)\n    --- SKIP: TestConformance/Three (0.00s)\n\
+                      --- FAIL: TestConformance (3.00s)\nFAIL\n";
         let outcome = outcome(&RELEASE, output);
         assert_eq!((outcome.passed, outcome.skipped.len()), (1, 1));
         assert_eq!(outcome.failed, ["Two/Should_b"]);
@@ -171,11 +171,10 @@ mod tests {
 
     #[test]
     fn a_program_that_ends_early_has_failed() {
-        let outcome =
-            outcome(&RELEASE, "--- FAIL: TestConformanceProfiles (300.00s)\npanic: test timed out\n");
+        let outcome = outcome(&RELEASE, "--- FAIL: TestConformance (300.00s)\npanic: test timed out\n");
         assert_eq!(outcome.passed, 0);
         assert_eq!(outcome.failed, ["3 tests were expected, and there are 0"]);
-        let passed = "--- PASS: TestConformanceProfiles/A (1s)\n".repeat(3);
-        assert_eq!(super::outcome(&RELEASE, &passed).failed, ["TestConformanceProfiles did not end"]);
+        let passed = "--- PASS: TestConformance/A (1s)\n".repeat(3);
+        assert_eq!(super::outcome(&RELEASE, &passed).failed, ["TestConformance did not end"]);
     }
 }
