@@ -21,6 +21,7 @@ pub mod network;
 pub mod node;
 pub mod programs;
 pub mod progress;
+pub mod report;
 pub mod requirements;
 pub mod results;
 pub mod running;

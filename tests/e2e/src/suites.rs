@@ -25,6 +25,12 @@ fn all() -> impl Iterator<Item = &'static Suite> {
     SUITES.iter().chain(&upstream::SUITES)
 }
 
+/// Their names.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    all().map(|suite| suite.name).collect()
+}
+
 /// Prints them.
 ///
 /// # Errors
@@ -75,6 +81,7 @@ pub fn run(cluster: &mut Cluster, suites: &[Suite]) -> Result<()> {
 }
 
 /// Installs Palisade.
-pub fn install_palisade(_cluster: &mut Cluster) -> Result<()> {
-    Ok(())
+pub fn install_palisade(cluster: &mut Cluster) -> Result<()> {
+    cluster.apply(include_str!("../../../deploy/manifests/palisade.yaml"))?;
+    cluster.rolled_out("palisade-system", "daemonset/palisade-agent")
 }
