@@ -81,7 +81,7 @@ install_packages() {
 e2e_packages() {
     local package missing=()
     for package in runc containernetworking-plugins iptables nftables conntrack \
-        bash coreutils curl dash grep hostname iproute2 netcat-openbsd sed wget; do
+        bash bind9-dnsutils coreutils curl dash grep hostname iproute2 netcat-openbsd sed wget; do
         dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
     done
     ((${#missing[@]} == 0)) || install_packages "${missing[@]}"

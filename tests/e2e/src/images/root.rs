@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::layout::{Layer, LayerBuilder};
 
 /// Programs that the suites start in containers: (name, name on the machine, Debian package).
-const PROGRAMS: [(&str, &str, &str); 41] = [
+const PROGRAMS: [(&str, &str, &str); 42] = [
     ("[", "[", "coreutils"),
     ("bash", "bash", "bash"),
     ("cat", "cat", "coreutils"),
@@ -36,6 +36,7 @@ const PROGRAMS: [(&str, &str, &str); 41] = [
     ("mv", "mv", "coreutils"),
     // The suites use options that the other one doesn't have.
     ("nc", "nc.openbsd", "netcat-openbsd"),
+    ("nslookup", "nslookup", "bind9-dnsutils"),
     ("printf", "printf", "coreutils"),
     ("rm", "rm", "coreutils"),
     ("sed", "sed", "sed"),
