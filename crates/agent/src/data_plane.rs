@@ -38,6 +38,29 @@ pub struct TrackedConnection {
     pub midstream: bool,
 }
 
+/// The connections that a review has to check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReviewScope {
+    /// Those with one of these addresses at either end.
+    pub ends: BTreeSet<IpAddr>,
+    /// All whose entries carry our revocation label.
+    pub labelled: bool,
+}
+
+impl ReviewScope {
+    /// Whether it contains no connection.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty() && !self.labelled
+    }
+
+    /// Adds the connections of another scope.
+    pub fn extend(&mut self, other: Self) {
+        self.ends.extend(other.ends);
+        self.labelled |= other.labelled;
+    }
+}
+
 /// The kernel, as the agent uses it. [`crate::NftDataPlane`] is the real one; tests have a double.
 pub trait DataPlane {
     /// The handle of a connection-tracking entry.
@@ -84,15 +107,18 @@ pub trait DataPlane {
     /// If the kernel can't be read.
     fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError>;
 
-    /// Returns the tracked connections that have one of these addresses at either end. `O(connections of the node)`, and
-    /// cheapest for few addresses: see [`palisade_nft::conntrack::list`].
+    /// Begins to list tracked connections, beside everything else that this data plane does. Every connection in the scope that exists now
+    /// and has not ended when the listing gets there is in it. `O(connections of the node)`, and cheapest for few addresses: see
+    /// [`palisade_nft::conntrack::list`].
+    ///
+    /// Must not be called before [`DataPlane::listed`] has returned the result of the listing before.
     ///
     /// # Errors
-    /// If the kernel can't be read.
-    fn connections(
-        &mut self,
-        ends: &BTreeSet<IpAddr>,
-    ) -> Result<Vec<(TrackedConnection, Self::ConntrackEntry)>, DataPlaneError>;
+    /// If the listing can't begin.
+    fn begin_listing(&mut self, scope: &ReviewScope) -> Result<(), DataPlaneError>;
+
+    /// Returns the result of the listing that was begun last, once. `None` while it is not complete: an error if the kernel can't be read.
+    fn listed(&mut self) -> Option<Result<Vec<(TrackedConnection, Self::ConntrackEntry)>, DataPlaneError>>;
 
     /// Revokes connections, each given with the orientation that is denied: none of their packets passes any longer, in either
     /// direction, even if their entries are deleted. A connection that has ended meanwhile is no error.
@@ -121,12 +147,9 @@ pub trait DataPlane {
     /// server.
     fn revoked(&self) -> Vec<FiveTuple>;
 
+    /// Returns up to `count` of these connections, in order, after the one given. `O(count + log connections)`.
+    fn revoked_after(&self, after: Option<&FiveTuple>, count: usize) -> Vec<FiveTuple>;
+
     /// Whether any connection is revoked.
     fn has_revoked(&self) -> bool;
-
-    /// Returns the client address of each tracked connection that has our revocation label. `O(connections of the node)`.
-    ///
-    /// # Errors
-    /// If the kernel can't be read.
-    fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError>;
 }

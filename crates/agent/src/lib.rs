@@ -39,8 +39,8 @@ pub mod stale;
 pub mod view;
 
 pub use data_plane::{
-    DataPlane, DataPlaneError, FiveTuple, Programmed, RevocationSummary, TrackedConnection,
+    DataPlane, DataPlaneError, FiveTuple, Programmed, ReviewScope, RevocationSummary, TrackedConnection,
 };
 pub use nftables::{MissingFeature, NftDataPlane};
-pub use node::{NodeAgent, Report};
+pub use node::{NodeAgent, Report, ReviewState};
 pub use reconcile::{Action, Input, Reconciler};

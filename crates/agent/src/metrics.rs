@@ -102,7 +102,11 @@ metrics! {
     transaction_duration: Histogram, "palisade_transaction_duration_seconds",
         "Time of the kernel transactions of a change";
     apply_latency: Histogram, "palisade_apply_latency_seconds",
-        "Time from the arrival of a change to its commit in the kernel";
+        "Time from the arrival of a change to its commit in the kernel, without the review of established connections";
+    review_duration: Histogram, "palisade_review_duration_seconds",
+        "Time of a review of established connections, from its beginning to its end. Changes don't wait for it";
+    unreviewed: Seconds, "palisade_connections_unreviewed_seconds",
+        "How long ago the oldest change was programmed since which established connections are not all re-evaluated; 0 if all are";
     commits: Family<ResultLabel, Counter>, "palisade_commits", "Changes sent to the kernel, by result";
     connections_revoked: Counter, "palisade_connections_revoked",
         "Established connections that were revoked because a change denies them";

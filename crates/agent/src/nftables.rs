@@ -1,5 +1,7 @@
 //! The real data plane: nftables and connection tracking of a network namespace.
 
+mod lister;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -13,9 +15,10 @@ use palisade_nft::{
 use palisade_policy::{Delta, Direction, NodePlan};
 
 use crate::{
-    DataPlane, DataPlaneError, FiveTuple, Programmed, RevocationSummary, TrackedConnection,
+    DataPlane, DataPlaneError, FiveTuple, Programmed, ReviewScope, RevocationSummary, TrackedConnection,
     links::LinkMonitor,
 };
+use lister::Lister;
 
 /// Programs the kernel through [`palisade_nft`].
 ///
@@ -26,6 +29,7 @@ pub struct NftDataPlane {
     options: EnforcerOptions,
     state: State,
     empty: NodePlan,
+    lister: Lister,
     /// `None` until their notifications can be read.
     links: Option<LinkMonitor>,
     /// An error about the links that the next call of [`NftDataPlane::refresh_links`] returns.
@@ -38,6 +42,7 @@ enum State {
     Programmed(Box<Enforcer>),
 }
 
+const LISTING: &str = "listing connections";
 const WATCHING_LINKS: &str = "watching the node's links";
 const READING_LINKS: &str = "reading the node's links";
 
@@ -66,8 +71,9 @@ impl NftDataPlane {
             Ok(links) => (Some(links), None),
             Err(error) => (None, Some(failed(WATCHING_LINKS)(error))),
         };
+        let lister = Lister::start().map_err(failed(LISTING))?;
         let (state, empty) = (State::Idle(Some(kernel)), NodePlan::default());
-        Ok(Self { options, state, empty, links, link_error })
+        Ok(Self { options, state, empty, lister, links, link_error })
     }
 
     /// What a previous run had left in the kernel. `None` before [`DataPlane::start`] has succeeded.
@@ -344,12 +350,20 @@ impl DataPlane for NftDataPlane {
         Ok(interfaces.filter_map(|interface| ip(interface.address?)).collect())
     }
 
-    fn connections(
-        &mut self,
-        ends: &BTreeSet<IpAddr>,
-    ) -> Result<Vec<(TrackedConnection, Self::ConntrackEntry)>, DataPlaneError> {
-        let State::Programmed(enforcer) = &mut self.state else { return Ok(Vec::new()) };
-        let entries = conntrack::list(enforcer.kernel(), ends).map_err(failed("listing connections"))?;
+    fn begin_listing(&mut self, scope: &ReviewScope) -> Result<(), DataPlaneError> {
+        if self.lister.begin(scope.clone()).is_ok() {
+            return Ok(());
+        }
+        // The thread has ended: a listing panicked.
+        self.lister = Lister::start().map_err(failed(LISTING))?;
+        self.lister.begin(scope.clone()).map_err(failed(LISTING))
+    }
+
+    fn listed(&mut self) -> Option<Result<Vec<(TrackedConnection, Self::ConntrackEntry)>, DataPlaneError>> {
+        let entries = match self.lister.listed()? {
+            Ok(entries) => entries,
+            Err(error) => return Some(Err(failed(LISTING)(error))),
+        };
         let with_view = entries.into_iter().map(|entry| {
             let view = TrackedConnection {
                 tuple: FiveTuple::from(&entry),
@@ -358,7 +372,7 @@ impl DataPlane for NftDataPlane {
             };
             (view, entry)
         });
-        Ok(with_view.collect())
+        Some(Ok(with_view.collect()))
     }
 
     fn revoke(
@@ -389,13 +403,14 @@ impl DataPlane for NftDataPlane {
         }
     }
 
-    fn has_revoked(&self) -> bool {
-        matches!(&self.state, State::Programmed(enforcer) if enforcer.revoked().next().is_some())
+    fn revoked_after(&self, after: Option<&FiveTuple>, count: usize) -> Vec<FiveTuple> {
+        match &self.state {
+            State::Idle(_) => Vec::new(),
+            State::Programmed(enforcer) => enforcer.revoked_after(after, count).collect(),
+        }
     }
 
-    fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
-        let State::Programmed(enforcer) = &mut self.state else { return Ok(BTreeSet::new()) };
-        let labelled = conntrack::list_revoked(enforcer.kernel()).map_err(failed("listing connections"))?;
-        Ok(labelled.into_iter().map(|connection| connection.source).collect())
+    fn has_revoked(&self) -> bool {
+        matches!(&self.state, State::Programmed(enforcer) if enforcer.has_revoked())
     }
 }

@@ -3,39 +3,37 @@
 mod degraded;
 mod fail_closed;
 mod report;
+mod review;
 
 use std::{
-    collections::BTreeSet,
     fmt,
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use palisade_policy::{Change, Cluster, Delta, Interner, Name, NodePlan};
 
 pub use report::Report;
+pub use review::ReviewState;
 
 use crate::{
-    Action, DataPlane, DataPlaneError, FiveTuple, Input, Programmed, Reconciler, TrackedConnection,
-    review_schedule::ReviewSchedule,
-    stale::{Host, denied, is_allowed, restricted},
+    Action, DataPlane, DataPlaneError, Input, Programmed, Reconciler, ReviewScope, stale::restricted,
 };
 use degraded::Degraded;
+use review::Reviews;
 
 /// The agent of one node: a [`Reconciler`] and the executor of its actions.
 ///
 /// It works on the calling thread. Dropping it leaves the rules in the kernel.
+///
+/// Changes are committed before a call returns. The review of established connections that follows is done in steps, one with each call,
+/// so that it delays no change: while [`Report::review_due`] is set, the caller calls [`NodeAgent::tick`] at that time.
 #[derive(Debug)]
-pub struct NodeAgent<D> {
+pub struct NodeAgent<D: DataPlane> {
     reconciler: Reconciler,
     plane: D,
     started: Instant,
     clock: Clock,
-    /// One end of each connection that has our revocation label but is not in the set of revoked connections.
-    only_labelled: BTreeSet<IpAddr>,
-    /// One end of each connection that needs a review. `None` if nothing was committed since the last review.
-    unreviewed: Option<BTreeSet<IpAddr>>,
-    schedule: ReviewSchedule,
+    reviews: Reviews<D::ConntrackEntry>,
     degraded: Degraded,
 }
 
@@ -57,9 +55,7 @@ impl<D: DataPlane> NodeAgent<D> {
             plane,
             started,
             clock: Clock(Box::new(move || started.elapsed())),
-            only_labelled: BTreeSet::new(),
-            unreviewed: None,
-            schedule: ReviewSchedule::default(),
+            reviews: Reviews::default(),
             degraded: Degraded::default(),
         }
     }
@@ -74,7 +70,7 @@ impl<D: DataPlane> NodeAgent<D> {
         self.handle(Input::Changes(changes))
     }
 
-    /// Retries what is due: a rejected plan, and a pending review of connections ([`Report::review_due`]).
+    /// Continues what is due: a rejected plan, and the review of connections ([`Report::review_due`]).
     pub fn tick(&mut self) -> Report {
         self.handle(Input::Tick)
     }
@@ -88,7 +84,7 @@ impl<D: DataPlane> NodeAgent<D> {
     /// Requests a review of the connections of all local pods at the next [`NodeAgent::tick`]. For when packets may have met
     /// rules other than those of the plan.
     pub fn review_all(&mut self) {
-        let all = self.all_ends();
+        let all = self.all_connections();
         self.review_later(all);
     }
 
@@ -130,18 +126,18 @@ impl<D: DataPlane> NodeAgent<D> {
             }
             actions = next;
         }
-        self.review_connections(&mut report);
+        let Self { reviews, plane, clock, .. } = self;
+        reviews.step(plane, || (clock.0)(), &mut report);
+        report.review_due = self.reviews.due(self.now()).map(|due| self.started + due);
         self.degraded.fill(&mut report);
         report
     }
 
-    /// One end of each connection that a review after a start has to check.
-    fn all_ends(&mut self) -> BTreeSet<IpAddr> {
+    /// What a review after a start has to check: the connections of local pods, and all revoked ones.
+    fn all_connections(&self) -> ReviewScope {
         let mut ends = self.reconciler.local_addresses();
         ends.extend(self.plane.revoked().iter().map(|tuple| tuple.source));
-        // If connections can't be listed, the review that follows reports it.
-        ends.extend(self.plane.labelled().unwrap_or_default());
-        ends
+        ReviewScope { ends, labelled: true }
     }
 
     fn now(&self) -> Duration {
@@ -156,7 +152,7 @@ impl<D: DataPlane> NodeAgent<D> {
                 // A previous run or another program may have left connections established or revoked. All connections of
                 // local pods are reviewed, and all revoked ones, also of pods that are gone.
                 let started = self.plane.start(self.reconciler.plan());
-                started.map(|programmed| (programmed, self.all_ends()))
+                started.map(|programmed| (programmed, self.all_connections()))
             }
             Action::Commit(delta) => self.commit(&delta),
             Action::FailClosed => {
@@ -166,9 +162,10 @@ impl<D: DataPlane> NodeAgent<D> {
         };
         report.commit += self.now() - begin;
         match done {
-            Ok((programmed, ends)) => {
+            Ok((programmed, scope)) => {
                 report.commits.push(programmed);
-                self.review_later(ends);
+                report.committed = Some(self.started + self.now());
+                self.review_later(scope);
                 match self.clear_cut_off(report) {
                     Ok(()) => Some(Input::Committed),
                     Err(()) => Some(Input::Refused),
@@ -181,119 +178,22 @@ impl<D: DataPlane> NodeAgent<D> {
         }
     }
 
-    fn commit(&mut self, delta: &Delta) -> Result<(Programmed, BTreeSet<IpAddr>), DataPlaneError> {
+    fn commit(&mut self, delta: &Delta) -> Result<(Programmed, ReviewScope), DataPlaneError> {
         let ends = restricted(self.plane.programmed(), self.reconciler.plan(), delta);
-        Ok((self.plane.commit(delta)?, ends))
+        Ok((self.plane.commit(delta)?, ReviewScope { ends, labelled: false }))
     }
 
-    /// Adds ends whose connections need a review.
-    fn review_later(&mut self, ends: BTreeSet<IpAddr>) {
-        self.unreviewed.get_or_insert_default().extend(ends);
+    /// Adds connections that need a review.
+    fn review_later(&mut self, scope: ReviewScope) {
+        let now = self.now();
+        self.reviews.add(scope, now);
     }
 
-    /// Re-evaluates established connections. This happens after the commit: a connection that begins later meets the new rules,
-    /// and one that began before is in the kernel's list. Shortly after the last review this one is postponed, and
-    /// includes what is committed meanwhile.
-    fn review_connections(&mut self, report: &mut Report) {
-        let Some(ends) = &self.unreviewed else { return };
-        if ends.is_empty() && self.only_labelled.is_empty() && !self.plane.has_revoked() {
-            self.unreviewed = None;
-            return;
-        }
-        let ends = ends.clone();
-        let begin = self.now();
-        if self.schedule.is_due(begin) {
-            let outcome = self.review(&ends, report);
-            let end = self.now();
-            report.review = end - begin;
-            match outcome {
-                Ok(()) => {
-                    self.unreviewed = None;
-                    self.schedule.succeeded(begin, end);
-                }
-                // The next review checks the same connections again.
-                Err(error) => {
-                    self.schedule.failed(end);
-                    report.errors.push(error);
-                    report.review_failed = true;
-                }
-            }
-        }
-        report.review_due = self.unreviewed.is_some().then(|| self.started + self.schedule.next());
+    /// What the review of established connections is doing.
+    #[must_use]
+    pub fn review_state(&self) -> ReviewState {
+        self.reviews.state(self.now())
     }
-
-    /// Reviews the connections of these ends, and revoked connections that may be allowed now. Lists no connections if there are
-    /// none to check.
-    fn review(&mut self, ends: &BTreeSet<IpAddr>, report: &mut Report) -> Result<(), DataPlaneError> {
-        let host = Host { addresses: self.plane.host_addresses()?, is_exempt: self.plane.exempts_own_node() };
-        let mut concerned: BTreeSet<IpAddr> = ends.union(&self.only_labelled).copied().collect();
-        concerned.extend(allowed_again(&self.plane, &host).map(|tuple| tuple.source));
-        if concerned.is_empty() {
-            return Ok(());
-        }
-        let connections = self.plane.connections(&concerned)?;
-        let Verdicts { to_revoke, denied, to_unlabel, to_restore } = judge(&self.plane, &host, &connections);
-        let revoked = self.plane.revoke(&to_revoke)?;
-        report.revoked += revoked.revoked;
-        report.not_remembered += revoked.not_remembered;
-        self.plane.restore(&to_restore, &to_unlabel)?;
-        report.restored += to_restore.len();
-        let end = |tuple: &FiveTuple| {
-            if concerned.contains(&tuple.source) { tuple.source } else { tuple.destination }
-        };
-        self.only_labelled = denied.iter().filter(|tuple| !self.plane.is_revoked(tuple)).map(end).collect();
-        Ok(())
-    }
-}
-
-/// Returns the revoked connections that the plan allows now. `O(revoked connections)`.
-fn allowed_again<D: DataPlane>(plane: &D, host: &Host) -> impl Iterator<Item = FiveTuple> {
-    plane.revoked().into_iter().filter(|tuple| is_allowed(plane.programmed(), host, tuple))
-}
-
-/// The result of a review.
-struct Verdicts<'a, E> {
-    /// Connections to revoke, each with the orientation that is denied.
-    to_revoke: Vec<(FiveTuple, &'a E)>,
-    /// All tracked connections that are denied, whether revoked now or before.
-    denied: Vec<FiveTuple>,
-    /// Entries whose revocation label must be removed.
-    to_unlabel: Vec<&'a E>,
-    /// Connections to restore: those of `to_unlabel`, and revoked ones without an entry that are allowed again.
-    to_restore: Vec<FiveTuple>,
-}
-
-fn judge<'a, D: DataPlane>(
-    plane: &D,
-    host: &Host,
-    connections: &'a [(TrackedConnection, D::ConntrackEntry)],
-) -> Verdicts<'a, D::ConntrackEntry> {
-    let plan = plane.programmed();
-    let mut out = Verdicts {
-        to_revoke: Vec::new(),
-        denied: Vec::new(),
-        to_unlabel: Vec::new(),
-        to_restore: Vec::new(),
-    };
-    let mut allowed_again: BTreeSet<FiveTuple> = allowed_again(plane, host).collect();
-    for (connection, entry) in connections {
-        match denied(plan, host, connection, |tuple| plane.is_revoked(tuple)) {
-            Some(tuple) => {
-                out.denied.push(tuple);
-                let is_remembered = !tuple.outlives_its_entry() || plane.is_revoked(&tuple);
-                if !connection.revoked || !is_remembered {
-                    out.to_revoke.push((tuple, entry));
-                }
-            }
-            None if connection.revoked => {
-                out.to_unlabel.push(entry);
-                allowed_again.insert(connection.tuple);
-            }
-            None => {}
-        }
-    }
-    out.to_restore.extend(allowed_again);
-    out
 }
 
 #[cfg(test)]

@@ -141,6 +141,22 @@ pub struct Status {
     pub watches: Vec<WatchView>,
     /// The number of objects that can't be used as they are.
     pub unusable_objects: usize,
+    /// The review of established connections that is not finished, if there is one.
+    #[serde(default)]
+    pub unreviewed: Option<ReviewView>,
+}
+
+/// Established connections that are not all re-evaluated since a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewView {
+    /// How long ago the oldest change was programmed after which they have to be re-evaluated, in milliseconds.
+    pub for_milliseconds: u64,
+    /// `waiting` for the pause between reviews, `listing` connections, or `judging` them.
+    pub state: String,
+    /// How many listed connections have still to be judged.
+    pub left: Option<usize>,
+    /// Why the last attempt failed, if it did.
+    pub failure: Option<String>,
 }
 
 /// The state of one watch.

@@ -1,6 +1,11 @@
 //! Which API server to use, and with which credentials.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use kube::{
     Client, Config,
@@ -137,6 +142,23 @@ impl Access {
             }
             Err(source) => Err(AccessError::Client { server, source }),
         }
+    }
+
+    /// Returns the address of the Service `default/kubernetes`, such as `10.96.0.1:443`, if that is the server: there is no kubeconfig, so
+    /// the address is the one that the kubelet gives to every container. `None` if the pod's manifest gives the address of something else, as
+    /// far as that is recognizable: a name is no address of a Service.
+    ///
+    /// It works only on a node whose service proxy runs.
+    #[must_use]
+    pub fn service_address(&self) -> Option<String> {
+        let has_choice = self.kubeconfig.is_some() || self.context.is_some();
+        if has_choice || !Kubeconfig::read().is_err_and(|error| is_absent(&error)) {
+            return None;
+        }
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let address: IpAddr = variable("KUBERNETES_SERVICE_HOST")?.parse().ok()?;
+        let port: u16 = variable("KUBERNETES_SERVICE_PORT")?.parse().ok()?;
+        Some(SocketAddr::new(address, port).to_string())
     }
 
     async fn config(&self) -> Result<(Config, Option<String>), AccessError> {

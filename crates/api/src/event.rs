@@ -46,6 +46,9 @@ pub enum WatchState {
     Watching,
     /// The cluster doesn't serve this kind. Discovery checks it periodically.
     NotServed,
+    /// The server responds that it doesn't serve this kind, which it did before. That is no failure: its
+    /// CustomResourceDefinition may have been deleted. Until discovery confirms it, the last known objects stay in effect.
+    Disappeared,
     /// Requests fail and are retried. The last known objects stay in effect.
     Failing {
         /// The cause and what to do about it, as text.

@@ -47,6 +47,22 @@ async fn definitions_are_created_change_their_version_and_are_deleted() {
         .until("absence", |f| f.states[&ResourceKind::ClusterNetworkPolicy] == WatchState::NotServed)
         .await;
     assert_eq!(follower.cluster().policies.len(), 1, "its policies are removed with the definition");
+    let failing = |(kind, state): &(ResourceKind, WatchState)| {
+        *kind == ResourceKind::ClusterNetworkPolicy && matches!(state, WatchState::Failing { .. })
+    };
+    assert!(
+        !follower.history.iter().any(failing),
+        "a deleted definition is no failure: {:?}",
+        follower.history
+    );
+
+    // It comes back.
+    let mut again = cluster_policy("again", 7);
+    again["apiVersion"] = json!("policy.networking.k8s.io/v1beta1");
+    server.put(CNP_BETA, again);
+    server.serve(CNP_BETA);
+    follower.caught_up(&server).await;
+    assert_eq!(follower.cluster().policies.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,7 +74,9 @@ async fn a_definition_that_is_absent_for_a_moment_removes_nothing() {
     let mut follower = Follower::with(&server, options);
     follower.snapshot().await;
     server.hide(CNP);
-    follower.until("the 404", |f| f.why(ResourceKind::ClusterNetworkPolicy).is_some()).await;
+    follower
+        .until("the 404", |f| f.states[&ResourceKind::ClusterNetworkPolicy] == WatchState::Disappeared)
+        .await;
     follower.for_a_while(Duration::from_millis(300)).await;
     server.serve(CNP);
     follower

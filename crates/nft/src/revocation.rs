@@ -91,6 +91,17 @@ impl Enforcer {
         self.program.revoked.tuples()
     }
 
+    /// Returns up to `count` of the remembered revoked connections, in order, after the one given. `O(count + log connections)`.
+    pub fn revoked_after(&self, after: Option<&FiveTuple>, count: usize) -> impl Iterator<Item = FiveTuple> {
+        self.program.revoked.tuples_after(after).take(count)
+    }
+
+    /// Returns whether any connection is remembered as revoked.
+    #[must_use]
+    pub fn has_revoked(&self) -> bool {
+        !self.program.revoked.is_empty()
+    }
+
     /// Returns whether a connection is remembered as revoked in this orientation.
     #[must_use]
     pub fn is_revoked(&self, tuple: &FiveTuple) -> bool {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    ops::Bound,
     time::{Duration, Instant},
 };
 
@@ -76,6 +77,12 @@ impl RevokedTuples {
 
     pub(crate) fn tuples(&self) -> impl Iterator<Item = FiveTuple> {
         self.tuples.iter().copied()
+    }
+
+    /// Returns the tuples after this one, in order.
+    pub(crate) fn tuples_after(&self, after: Option<&FiveTuple>) -> impl Iterator<Item = FiveTuple> {
+        let begin = after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after));
+        self.tuples.range((begin, Bound::Unbounded)).copied()
     }
 
     /// Returns the elements for these tuples by set: both orientations of each.

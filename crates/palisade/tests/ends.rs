@@ -429,7 +429,7 @@ spec:
 #[test]
 fn notes_say_where_a_real_cluster_may_differ() {
     let path = case("services/load-balancer.yaml");
-    let address = "note: externalTrafficPolicy: Cluster: nodes may replace";
+    let address = "note: externalTrafficPolicy: Cluster: for pods behind";
     answered(&run("can shop/db 203.0.113.50:80", &path), 1, &[address]);
     answered(&run("can 198.51.100.7 203.0.113.50:80", &path), 1, &[address]);
     let inside = run("can shop/db 10.96.0.77:80", &path);

@@ -55,6 +55,10 @@ impl ErrorLog {
             if before.as_ref() == Some(&state) {
                 continue;
             }
+            if state == WatchState::NotServed && before == Some(WatchState::Disappeared) {
+                tracing::info!(%kind, "definition was deleted, the policies of this kind are removed");
+                continue;
+            }
             let state = without_kind(state);
             match changed.iter_mut().find(|(other, _)| *other == state) {
                 Some((_, kinds)) => kinds.push(kind),
@@ -68,6 +72,12 @@ impl ErrorLog {
                 WatchState::Listing => tracing::debug!(kind, "listing objects"),
                 WatchState::Watching => tracing::info!(kind, "watching objects"),
                 WatchState::NotServed => tracing::info!(kind, "kind is not served by this cluster"),
+                WatchState::Disappeared => {
+                    tracing::info!(
+                        kind,
+                        "kind is no longer served, its policies stay in effect until that is confirmed"
+                    );
+                }
                 WatchState::Failing { why: err } => {
                     tracing::error!(kind, err, "watch failed, retrying");
                     self.record("source", format!("{kind}: {err}"));
@@ -183,6 +193,7 @@ fn state_name(state: &WatchState) -> &'static str {
         WatchState::Listing => "listing",
         WatchState::Watching => "watching",
         WatchState::NotServed => "not-served",
+        WatchState::Disappeared => "disappeared",
         WatchState::Failing { .. } => "failing",
     }
 }

@@ -39,16 +39,19 @@ impl Reviews {
         }
     }
 
-    /// Records that no review is pending. Returns whether the last one had failed.
+    /// Records that a review succeeded. It covers what a failed one left. Returns whether the last one had failed.
     pub(super) fn succeeded(&mut self) -> bool {
         self.failure.take().is_some()
     }
 
+    /// The error of the last review, if it failed.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.as_ref().map(|failure| &*failure.error)
+    }
+
     /// Why the agent is not ready, if reviews fail.
     pub(super) fn not_ready(&self) -> Option<String> {
-        self.failure
-            .as_ref()
-            .map(|failure| format!("established connections can't be re-evaluated: {}", failure.error))
+        self.failure().map(|error| format!("established connections can't be re-evaluated: {error}"))
     }
 }
 

@@ -15,7 +15,9 @@ use crate::{
 
 /// Watches the API server with the configured credentials.
 pub(super) fn watch_cluster(client: Client, config: &Config) -> mpsc::Receiver<Event> {
-    watch(client, WatchOptions { access: Some(config.access()), ..WatchOptions::default() })
+    let access = config.access();
+    let service_address = access.service_address();
+    watch(client, WatchOptions { service_address, access: Some(access), ..WatchOptions::default() })
 }
 
 pub(super) fn runtime() -> Result<Runtime, DaemonError> {

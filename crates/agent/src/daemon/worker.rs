@@ -13,13 +13,14 @@
 //!                           ▼                                                        │
 //!   ┌─────────────────────────────── Worker (this thread) ───────────────────────────────┐
 //!   │  changes, snapshots ─► NodeAgent::apply, snapshot                                  │
-//!   │  once a second ──────► NodeAgent::tick (retries, pending reviews)                  │
+//!   │  when due ───────────► NodeAgent::tick (retries, a step of the review)             │
 //!   │  table changes ──────► Repairs ─► DataPlane::repair ─► NodeAgent::review_all        │
 //!   └──────────┬───────────────────────────────────────────────────────────▲─────────────┘
 //!              │ Input                                                     │ Report
 //!              ▼                                                           │
 //!        Reconciler (pure) ── Action ─► NodeAgent ── plan, delta ─► DataPlane (kernel)
-//!                                           └─ review of established connections: revoke, restore
+//!                                           └─ review of established connections, in steps: revoke, restore
+//!                                              (a thread of the data plane lists connections meanwhile)
 //!
 //! Each Report updates the log, Metrics, ErrorLog, Health (/readyz), Shortfall, and the Reporter (Events, conditions).
 //! ```
@@ -152,11 +153,23 @@ impl Worker {
             let pending = self.inbox.take(due.map_or(TICK, |due| due.min(TICK)));
             self.health.beat();
             if pending.stop {
+                self.log_unreviewed();
                 return;
             }
             self.process(pending);
             self.tick();
             self.update_health();
+        }
+    }
+
+    /// Logs that established connections are not all reviewed. A review ends between two steps: the next agent reviews all connections at
+    /// its start.
+    fn log_unreviewed(&self) {
+        if let Some(since) = self.agent.review_state().unreviewed_for {
+            tracing::info!(
+                since_ms = since.as_millis() as u64,
+                "established connections are not all re-evaluated, the next start does so"
+            );
         }
     }
 
@@ -275,14 +288,20 @@ impl Worker {
 
     /// Logs, counts and reports the outcome of an input.
     fn apply_report(&mut self, mut report: Report, received: Option<Instant>) {
+        self.review_due = report.review_due;
         let metrics = &self.metrics;
         if !report.compile.is_zero() && received.is_some() {
             metrics.compile_duration.observe(report.compile.as_secs_f64());
         }
         let rejections = report.errors.len() - usize::from(report.review_failed);
-        self.review_due = report.review_due;
         if !report.commits.is_empty() || rejections > 0 {
             metrics.transaction_duration.observe(report.commit.as_secs_f64());
+        }
+        if let (Some(received), Some(committed), 0) = (received, report.committed, rejections) {
+            metrics.apply_latency.observe(committed.saturating_duration_since(received).as_secs_f64());
+        }
+        if !report.review.is_zero() {
+            metrics.review_duration.observe(report.review.as_secs_f64());
         }
         for commit in &report.commits {
             metrics.commits.get_or_create(&ResultLabel { result: "ok" }).inc();
@@ -325,11 +344,8 @@ impl Worker {
                 self.errors.record("connections", err);
             }
         }
-        if report.review_due.is_none() && self.reviews.succeeded() {
+        if report.review_succeeded && self.reviews.succeeded() {
             tracing::info!("re-evaluating established connections works again");
-        }
-        if let Some(received) = received.filter(|_| !report.commits.is_empty() && rejections == 0) {
-            self.metrics.apply_latency.observe(received.elapsed().as_secs_f64());
         }
         self.update_shortfall(&mut report, rejections);
         let (reconciler, reporter) = (self.agent.reconciler(), self.reporter.get());
@@ -419,7 +435,12 @@ impl Worker {
         let review_is_due = self.review_due.is_some_and(|at| at <= Instant::now());
         if review_is_due || self.agent.reconciler().is_behind() {
             let report = self.agent.tick();
-            self.apply_report(report, None);
+            // Most steps of a review change nothing else.
+            if report.is_intermediate() {
+                self.review_due = report.review_due;
+            } else {
+                self.apply_report(report, None);
+            }
         }
         if self.fully_reviewed.elapsed() >= FULL_REVIEW_INTERVAL && !self.agent.reconciler().is_waiting() {
             self.fully_reviewed = Instant::now();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use palisade_policy::NodePlan;
 
 use super::{NodeAgent, degraded::Addresses, report::Report};
-use crate::{DataPlane, DataPlaneError, Programmed, fallback, stale::restricted};
+use crate::{DataPlane, DataPlaneError, Programmed, ReviewScope, fallback, stale::restricted};
 
 impl<D: DataPlane> NodeAgent<D> {
     /// Clears the cut-off table after the kernel has accepted the plan.
@@ -26,6 +26,7 @@ impl<D: DataPlane> NodeAgent<D> {
             match self.program_fallback(is_known, &fallback, report) {
                 Ok(programmed) => {
                     report.commits.push(programmed);
+                    report.committed = Some(self.started + self.now());
                     is_known = true;
                 }
                 Err(error) => {
@@ -61,17 +62,17 @@ impl<D: DataPlane> NodeAgent<D> {
         report: &mut Report,
     ) -> Result<Programmed, DataPlaneError> {
         let begin = self.now();
-        let (done, concerned) = if is_known {
+        let (done, ends) = if is_known {
             // As small a change as possible: the kernel may be short of memory.
             let delta = self.plane.programmed().delta_to(fallback);
-            let concerned = restricted(self.plane.programmed(), fallback, &delta);
-            (self.plane.commit(&delta), concerned)
+            let ends = restricted(self.plane.programmed(), fallback, &delta);
+            (self.plane.commit(&delta), ends)
         } else {
             (self.plane.start(fallback), self.reconciler.local_addresses())
         };
         report.commit += self.now() - begin;
         if done.is_ok() {
-            self.review_later(concerned);
+            self.review_later(ReviewScope { ends, labelled: false });
         }
         done
     }

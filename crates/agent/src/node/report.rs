@@ -18,13 +18,18 @@ pub struct Report {
     pub compile: Duration,
     /// How long the kernel transactions took.
     pub commit: Duration,
-    /// How long the review of established connections took.
+    /// When the last of these commits was complete in the kernel.
+    pub committed: Option<Instant>,
+    /// How long the review of established connections took that ended with this input, from its beginning. Zero if none ended, or
+    /// if there was nothing to list. It is not part of [`Report::commit`].
     pub review: Duration,
-    /// When the pending review of established connections may begin. The caller calls
-    /// [`NodeAgent::tick`](crate::NodeAgent::tick) then, unless another input comes first. Usually some tens of
+    /// Whether a review ended with this input, and has checked everything that was committed before it began.
+    pub review_succeeded: bool,
+    /// When the review of established connections continues, or may begin. The caller calls
+    /// [`NodeAgent::tick`](crate::NodeAgent::tick) then, unless another input comes first. Usually at once or some
     /// milliseconds away, at most a quarter of a second.
     pub review_due: Option<Instant>,
-    /// The number of connections that were revoked because they are now denied.
+    /// The number of connections that the review revoked because they are now denied.
     pub revoked: usize,
     /// The number of revoked connections that are allowed again.
     pub restored: usize,
@@ -40,4 +45,18 @@ pub struct Report {
     /// Isolated local addresses that the kernel also refused to cut off, or for which its state is unknown. Their policies are
     /// not enforced.
     pub not_enforced: Vec<(Direction, IpAddr)>,
+}
+
+impl Report {
+    /// Whether the input was only a step of a review that has not ended: there is nothing to log, count or report.
+    #[must_use]
+    pub fn is_intermediate(&self) -> bool {
+        let Self { commits, errors, review, review_succeeded, cut_off, not_enforced, compile: _, .. } = self;
+        commits.is_empty()
+            && errors.is_empty()
+            && review.is_zero()
+            && !review_succeeded
+            && cut_off.is_empty()
+            && not_enforced.is_empty()
+    }
 }

@@ -2,8 +2,13 @@
 
 mod double;
 mod interleavings;
+mod reviews;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use palisade_policy::{
     Action as RuleAction, Direction, NamespaceMatch, ObjectKey, Peer, PeerEntry, Phase, Pod, PodMatch,
@@ -80,6 +85,37 @@ fn wait(agent: &NodeAgent<Double>, milliseconds: u64) {
     agent.plane.now.fetch_add(milliseconds, Ordering::Relaxed);
 }
 
+/// Completes the review that is running. Returns everything that happened since and including `report`.
+fn finish(agent: &mut NodeAgent<Double>, mut report: Report) -> Report {
+    while agent.review_state().is_running {
+        let Report { commits, errors, review, review_due, revoked, restored, review_succeeded, .. } =
+            agent.tick();
+        report.commits.extend(commits);
+        report.errors.extend(errors);
+        report.review += review;
+        report.review_due = review_due;
+        report.revoked += revoked;
+        report.restored += restored;
+        report.review_succeeded |= review_succeeded;
+    }
+    report
+}
+
+fn snapshot(agent: &mut NodeAgent<Double>, cluster: Cluster) -> Report {
+    let report = agent.snapshot(cluster);
+    finish(agent, report)
+}
+
+fn apply(agent: &mut NodeAgent<Double>, changes: Vec<Change>) -> Report {
+    let report = agent.apply(changes);
+    finish(agent, report)
+}
+
+fn tick(agent: &mut NodeAgent<Double>) -> Report {
+    let report = agent.tick();
+    finish(agent, report)
+}
+
 /// When the pending review is due, since the agent was created.
 fn due(agent: &NodeAgent<Double>, report: &Report) -> Option<Duration> {
     report.review_due.map(|at| at - agent.started)
@@ -88,11 +124,11 @@ fn due(agent: &NodeAgent<Double>, report: &Report) -> Option<Duration> {
 #[test]
 fn a_connection_is_revoked_when_it_becomes_denied_and_restored_when_it_is_allowed_again() {
     let mut agent = agent(&[]);
-    assert_eq!(agent.snapshot(cluster()).revoked, 0);
-    assert_eq!(agent.apply(deny()).revoked, 1);
+    assert_eq!(snapshot(&mut agent, cluster()).revoked, 0);
+    assert_eq!(apply(&mut agent, deny()).revoked, 1);
     assert!(agent.plane.connections[&7].revoked);
-    assert_eq!(agent.apply(deny()).revoked, 0, "the same policy again");
-    let report = agent.apply(vec![Change::RemovePolicy(deny_ingress().key.clone())]);
+    assert_eq!(apply(&mut agent, deny()).revoked, 0, "the same policy again");
+    let report = apply(&mut agent, vec![Change::RemovePolicy(deny_ingress().key.clone())]);
     assert_eq!((report.revoked, report.restored), (0, 1));
     assert!(!agent.plane.connections[&7].revoked);
 }
@@ -134,14 +170,14 @@ fn only_the_address_of_a_removed_or_relabelled_peer_is_listed() {
         let mut agent = agent(&[]);
         let other = from("10.0.0.10");
         agent.plane.connections.insert(8, other);
-        assert_eq!(agent.snapshot(shop()).revoked, 0);
+        assert_eq!(snapshot(&mut agent, shop()).revoked, 0);
         agent.plane.listings.clear();
-        assert_eq!(agent.apply(vec![change]).revoked, 1);
+        assert_eq!(apply(&mut agent, vec![change]).revoked, 1);
         assert_eq!(agent.plane.listings, [BTreeSet::from([address("10.0.0.9")])]);
         assert!(agent.plane.connections[&7].revoked && !agent.plane.connections[&8].revoked);
         // It comes back, which restricts nothing: the revoked connection is in the set.
         let back = pod("web1", "10.0.0.9", "n2", &[("app", "web")]);
-        assert_eq!(agent.apply(vec![Change::SetPod(back)]).restored, 1);
+        assert_eq!(apply(&mut agent, vec![Change::SetPod(back)]).restored, 1);
         assert_eq!(agent.plane.listings.last(), Some(&BTreeSet::from([address("10.0.0.9")])));
     }
 }
@@ -149,14 +185,14 @@ fn only_the_address_of_a_removed_or_relabelled_peer_is_listed() {
 #[test]
 fn a_failed_review_is_repeated_by_the_next() {
     let mut agent = agent(&[]);
-    agent.snapshot(shop());
+    snapshot(&mut agent, shop());
     agent.plane.reject_revocations = 1;
-    let report = agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", "web1"))]);
+    let report = apply(&mut agent, vec![Change::RemovePod(ObjectKey::new("shop", "web1"))]);
     assert_eq!((report.revoked, report.errors.len()), (0, 1));
     assert_eq!(due(&agent, &report), Some(Duration::from_secs(1)), "after a pause");
     // An unrelated change.
     wait(&agent, 1000);
-    let report = agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", "web2"))]);
+    let report = apply(&mut agent, vec![Change::RemovePod(ObjectKey::new("shop", "web2"))]);
     assert_eq!((report.revoked, report.errors.len()), (1, 0));
     assert!(agent.plane.connections[&7].revoked);
     assert_eq!(report.review_due, None);
@@ -167,25 +203,25 @@ fn removals_close_together_share_a_review_and_the_first_is_immediate() {
     let mut agent = agent(&[]);
     let other = from("10.0.0.10");
     agent.plane.connections.insert(8, other);
-    agent.snapshot(shop());
+    snapshot(&mut agent, shop());
     agent.plane.listings.clear();
     agent.plane.listing_takes = 10;
     let gone = |name| vec![Change::RemovePod(ObjectKey::new("shop", name))];
 
-    let report = agent.apply(gone("web1"));
+    let report = apply(&mut agent, gone("web1"));
     assert_eq!((report.revoked, report.review, report.review_due), (1, Duration::from_millis(10), None));
     // A pause of 40 ms, in which the rules change at once and the review is postponed.
     wait(&agent, 5);
-    let report = agent.apply(gone("web2"));
+    let report = apply(&mut agent, gone("web2"));
     assert_eq!((report.revoked, report.commits.len()), (0, 1));
     assert_eq!(due(&agent, &report), Some(Duration::from_millis(50)));
-    let report = agent.apply(vec![Change::SetPod(pod("db3", "10.0.0.3", "n1", &[]))]);
+    let report = apply(&mut agent, vec![Change::SetPod(pod("db3", "10.0.0.3", "n1", &[]))]);
     assert_eq!(report.revoked, 0);
-    assert_eq!(agent.tick().revoked, 0, "too early");
+    assert_eq!(tick(&mut agent).revoked, 0, "too early");
     assert_eq!(agent.plane.listings.len(), 1);
 
     wait(&agent, 35);
-    let report = agent.tick();
+    let report = tick(&mut agent);
     assert_eq!((report.revoked, report.review_due), (1, None));
     assert_eq!(agent.plane.listings.len(), 2);
     // The group is empty now, so the local pods are listed instead of the peer.
@@ -193,20 +229,20 @@ fn removals_close_together_share_a_review_and_the_first_is_immediate() {
         assert!(agent.plane.listings[1].contains(&address(local)), "{:?}", agent.plane.listings);
     }
     assert!(agent.plane.connections.values().all(|c| c.revoked));
-    assert_eq!(agent.tick().revoked, 0);
+    assert_eq!(tick(&mut agent).revoked, 0);
     assert_eq!(agent.plane.listings.len(), 2, "no review is pending");
 }
 
 #[test]
 fn a_connection_allowed_again_before_its_review_is_not_revoked() {
     let mut agent = agent(&[]);
-    agent.snapshot(shop());
+    snapshot(&mut agent, shop());
     agent.plane.listing_takes = 10;
-    agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", "web2"))]);
-    agent.apply(vec![Change::SetPod(pod("web1", "10.0.0.9", "n2", &[]))]);
-    let report = agent.apply(vec![Change::SetPod(pod("web1", "10.0.0.9", "n2", &[("app", "web")]))]);
+    apply(&mut agent, vec![Change::RemovePod(ObjectKey::new("shop", "web2"))]);
+    apply(&mut agent, vec![Change::SetPod(pod("web1", "10.0.0.9", "n2", &[]))]);
+    let report = apply(&mut agent, vec![Change::SetPod(pod("web1", "10.0.0.9", "n2", &[("app", "web")]))]);
     wait(&agent, 100);
-    let later = agent.tick();
+    let later = tick(&mut agent);
     assert_eq!((report.revoked, later.revoked, later.restored), (0, 0, 0));
     assert!(!agent.plane.connections[&7].revoked);
 }
@@ -214,11 +250,11 @@ fn a_connection_allowed_again_before_its_review_is_not_revoked() {
 #[test]
 fn changes_that_arrive_together_are_one_transaction() {
     let mut agent = agent(&[]);
-    agent.snapshot(cluster());
+    snapshot(&mut agent, cluster());
     let pods = (20..60).map(|i| pod(&format!("p{i}"), &format!("10.0.0.{i}"), "n1", &[("app", "web")]));
     let mut changes: Vec<Change> = pods.map(Change::SetPod).collect();
     changes.push(Change::SetPolicy(Arc::new(from_web())));
-    let report = agent.apply(changes);
+    let report = apply(&mut agent, changes);
     assert_eq!(report.commits.len(), 1);
     assert_eq!(agent.plane.programmed, *agent.plan());
 }
@@ -226,8 +262,8 @@ fn changes_that_arrive_together_are_one_transaction() {
 #[test]
 fn a_rejection_is_retried_at_once() {
     let mut agent = agent(&[false, true, false]);
-    agent.snapshot(cluster());
-    let report = agent.apply(deny());
+    snapshot(&mut agent, cluster());
+    let report = apply(&mut agent, deny());
     assert_eq!(report.errors.len(), 1);
     assert!(report.cut_off.is_empty());
     assert_eq!(agent.plane.programmed, *agent.plan());
@@ -236,8 +272,8 @@ fn a_rejection_is_retried_at_once() {
 #[test]
 fn pods_whose_policies_are_rejected_are_cut_off_until_a_later_change_succeeds() {
     let mut agent = agent(&[false, true, true, false, false]);
-    agent.snapshot(cluster());
-    let report = agent.apply(deny());
+    snapshot(&mut agent, cluster());
+    let report = apply(&mut agent, deny());
     assert_eq!(report.errors.len(), 2);
     assert_eq!(report.cut_off, [(Direction::Ingress, address("10.0.0.1"))]);
     assert_eq!(report.revoked, 1, "established connections are revoked too");
@@ -245,7 +281,7 @@ fn pods_whose_policies_are_rejected_are_cut_off_until_a_later_change_succeeds() 
     assert_eq!(closed, fallback::deny_all_id(Direction::Ingress));
 
     // Any later change programs the whole difference.
-    let report = agent.apply(vec![Change::RemovePod(ObjectKey::new("shop", "other"))]);
+    let report = apply(&mut agent, vec![Change::RemovePod(ObjectKey::new("shop", "other"))]);
     assert!(report.errors.is_empty() && report.cut_off.is_empty());
     assert_eq!(agent.plane.programmed, *agent.plan());
 }
@@ -254,20 +290,20 @@ fn pods_whose_policies_are_rejected_are_cut_off_until_a_later_change_succeeds() 
 #[test]
 fn pods_that_the_fallback_plan_can_not_close_are_cut_off_in_the_separate_table() {
     let mut agent = agent(&[]);
-    agent.snapshot(cluster());
+    snapshot(&mut agent, cluster());
     let before = agent.plane.programmed.clone();
     agent.plane.kernel().faults.owned = true;
-    let report = agent.apply(deny());
+    let report = apply(&mut agent, deny());
     assert_eq!(report.errors.len(), 3, "the change, the resync, and the fallback plan");
     let db = (Direction::Ingress, address("10.0.0.1"));
     assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[db][..], &[][..]));
     assert_eq!((&agent.plane.programmed, agent.plane.kernel().cut_off.contains(&db)), (&before, true));
-    assert!(agent.tick().commits.is_empty(), "not before the pause has passed");
-    assert_eq!(agent.tick().cut_off, [db], "still cut off");
+    assert!(tick(&mut agent).commits.is_empty(), "not before the pause has passed");
+    assert_eq!(tick(&mut agent).cut_off, [db], "still cut off");
 
     agent.plane.kernel().faults.owned = false;
     wait(&agent, 61_000);
-    let report = agent.tick();
+    let report = tick(&mut agent);
     assert!(report.errors.is_empty() && report.cut_off.is_empty());
     assert_eq!(agent.plane.programmed, *agent.plan());
     assert!(agent.plane.kernel().cut_off.is_empty());
@@ -276,15 +312,15 @@ fn pods_that_the_fallback_plan_can_not_close_are_cut_off_in_the_separate_table()
 #[test]
 fn a_pod_that_can_not_be_cut_off_is_reported_as_not_enforced() {
     let mut agent = agent(&[]);
-    agent.snapshot(cluster());
+    snapshot(&mut agent, cluster());
     agent.plane.kernel().faults = Faults { owned: true, no_cut_off: true, ..Faults::default() };
-    let report = agent.apply(deny());
+    let report = apply(&mut agent, deny());
     let db = (Direction::Ingress, address("10.0.0.1"));
     assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[][..], &[db][..]));
     // The separate table works again, our table still doesn't.
     agent.plane.kernel().faults.no_cut_off = false;
     wait(&agent, 61_000);
-    let report = agent.tick();
+    let report = tick(&mut agent);
     assert_eq!((&report.cut_off[..], &report.not_enforced[..]), (&[db][..], &[][..]));
 }
 
@@ -292,11 +328,11 @@ fn a_pod_that_can_not_be_cut_off_is_reported_as_not_enforced() {
 #[test]
 fn a_change_that_does_not_fit_the_kernel_is_computed_again() {
     let mut agent = agent(&[]);
-    agent.snapshot(cluster());
-    agent.apply(deny());
+    snapshot(&mut agent, cluster());
+    apply(&mut agent, deny());
     agent.plane.kernel().table.as_mut().unwrap().ingress.clear();
     agent.plane.sent.clear();
-    let report = agent.apply(vec![Change::RemovePolicy(deny_ingress().key.clone())]);
+    let report = apply(&mut agent, vec![Change::RemovePolicy(deny_ingress().key.clone())]);
     assert_eq!((report.errors.len(), report.commits.len()), (1, 1));
     assert_eq!(agent.plane.sent, ["commit", "start"]);
     assert_eq!(agent.plane.kernel().table.as_ref(), Some(agent.plan()));
@@ -310,11 +346,11 @@ fn a_rejected_change_that_only_allows_more_closes_nothing() {
     denied.apply(Change::SetPolicy(deny_ingress()));
     denied.apply(Change::RemovePolicy(from_web().key));
     denied.apply(Change::SetPolicy(deny_ingress()));
-    agent.snapshot(denied);
+    snapshot(&mut agent, denied);
     let before = agent.plane.programmed.clone();
     agent.plane.kernel().faults = Faults { owned: true, no_cut_off: true, ..Faults::default() };
     agent.plane.sent.clear();
-    let report = agent.apply(vec![Change::SetPolicy(Arc::new(from_web()))]);
+    let report = apply(&mut agent, vec![Change::SetPolicy(Arc::new(from_web()))]);
     assert!(agent.reconciler().is_behind());
     assert!(report.cut_off.is_empty() && report.not_enforced.is_empty(), "{report:?}");
     assert_eq!(agent.plane.sent, ["commit", "start", "holds"]);
@@ -327,11 +363,11 @@ fn all_connections_are_reviewed_after_the_first_start_that_succeeds() {
     let mut agent = agent(&[true, true, true]);
     let mut world = shop();
     world.apply(Change::RemovePod(ObjectKey::new("shop", "web1")));
-    let report = agent.snapshot(world);
+    let report = snapshot(&mut agent, world);
     assert_eq!((report.errors.len(), report.revoked), (3, 0), "two tries and the fallback plan");
     assert_eq!(report.cut_off.len(), 2);
     wait(&agent, 61_000);
-    let report = agent.tick();
+    let report = tick(&mut agent);
     assert_eq!((report.errors.len(), report.revoked), (0, 1));
     let local = ["10.0.0.1", "10.0.0.2"].map(address).into();
     assert_eq!(agent.plane.listings, [local]);
@@ -341,18 +377,18 @@ fn all_connections_are_reviewed_after_the_first_start_that_succeeds() {
 #[test]
 fn a_revoked_connection_is_restored_although_its_entry_or_its_pod_is_gone() {
     let mut agent = agent(&[]);
-    agent.snapshot(cluster());
-    agent.apply(deny());
+    snapshot(&mut agent, cluster());
+    apply(&mut agent, deny());
     let tuple = agent.plane.connections[&7].tuple;
     assert!(agent.plane.is_revoked(&tuple));
     agent.plane.connections.clear();
-    let report = agent.apply(vec![Change::RemovePolicy(deny_ingress().key.clone())]);
+    let report = apply(&mut agent, vec![Change::RemovePolicy(deny_ingress().key.clone())]);
     assert_eq!((report.restored, agent.plane.is_revoked(&tuple)), (1, false), "the entry was flushed");
 
     let mut agent = self::agent(&[]);
     agent.plane.revoked.insert(tuple);
     agent.plane.connections.get_mut(&7).unwrap().revoked = true;
-    let report = agent.snapshot(Cluster::default());
+    let report = snapshot(&mut agent, Cluster::default());
     assert_eq!(
         (report.restored, agent.plane.is_revoked(&tuple)),
         (1, false),
@@ -365,8 +401,8 @@ fn a_revoked_connection_is_restored_although_its_entry_or_its_pod_is_gone() {
 #[test]
 fn a_connection_with_a_reversed_entry_is_revoked_again_and_stays_revoked() {
     let mut agent = agent(&[]);
-    agent.snapshot(cluster());
-    agent.apply(deny());
+    snapshot(&mut agent, cluster());
+    apply(&mut agent, deny());
     let tuple = agent.plane.connections[&7].tuple;
     for (id, midstream) in [(8, true), (9, false)] {
         let reversed = TrackedConnection { tuple: tuple.reversed(), revoked: false, midstream };
@@ -374,11 +410,11 @@ fn a_connection_with_a_reversed_entry_is_revoked_again_and_stays_revoked() {
         // As after a repair.
         wait(&agent, 1000);
         agent.review_all();
-        assert_eq!(agent.tick().revoked, 1);
+        assert_eq!(tick(&mut agent).revoked, 1);
         assert!(agent.plane.connections[&id].revoked && agent.plane.is_revoked(&tuple));
         wait(&agent, 1000);
         agent.review_all();
-        let report = agent.tick();
+        let report = tick(&mut agent);
         assert_eq!((report.revoked, report.restored), (0, 0));
     }
 }
@@ -387,12 +423,12 @@ fn a_connection_with_a_reversed_entry_is_revoked_again_and_stays_revoked() {
 #[test]
 fn a_change_that_allows_nothing_more_lists_no_connections() {
     let mut agent = agent(&[]);
-    agent.snapshot(cluster());
-    assert_eq!(agent.apply(deny()).revoked, 1);
+    snapshot(&mut agent, cluster());
+    assert_eq!(apply(&mut agent, deny()).revoked, 1);
     agent.plane.listings.clear();
     wait(&agent, 1000);
-    let report = agent.apply(vec![Change::SetPod(pod("web", "10.0.1.7", "n2", &[("app", "web")]))]);
+    let report = apply(&mut agent, vec![Change::SetPod(pod("web", "10.0.1.7", "n2", &[("app", "web")]))]);
     assert_eq!((report.revoked, report.review_due, agent.plane.listings.len()), (0, None, 0));
-    let report = agent.apply(vec![Change::RemovePolicy(deny_ingress().key.clone())]);
+    let report = apply(&mut agent, vec![Change::RemovePolicy(deny_ingress().key.clone())]);
     assert_eq!((report.restored, agent.plane.listings.len()), (1, 1));
 }

@@ -10,6 +10,9 @@ pub struct WatchOptions {
     /// How to make a new client if the server no longer accepts the credentials or its certificate changed: tokens, certificates and CA
     /// bundles are files that are rotated. `None`: the first client is kept.
     pub access: Option<Access>,
+    /// The address of the Service `default/kubernetes`, if requests go there: [`Access::service_address`]. Failures to connect then name
+    /// its translation as a possible cause.
+    pub service_address: Option<String>,
     /// How many events are queued for the receiver. If the queue is full, the watches wait.
     pub queue_capacity: usize,
     /// How often discovery checks which cluster-wide policy kinds are served.
@@ -30,6 +33,7 @@ impl Default for WatchOptions {
     fn default() -> Self {
         Self {
             access: None,
+            service_address: None,
             queue_capacity: 256,
             discovery_interval: Duration::from_secs(30),
             absent_after: Duration::from_secs(10),

@@ -173,8 +173,12 @@ impl Session {
         self.failures = self.failures.saturating_add(1);
         if error.is_expired() {
             self.position = None;
+        } else if error.is_not_found() && self.resource.kind.is_optional() && self.listed {
+            // Discovery finds out whether the definition was deleted or the server is starting.
+            self.set_state(WatchState::Disappeared).await?;
         } else {
-            let why = advice::describe(&error, self.resource.kind, self.listed);
+            let service = self.options.service_address.as_deref();
+            let why = advice::describe(&error, self.resource.kind, self.listed, service);
             self.set_state(WatchState::Failing { why }).await?;
             let is_undecodable = matches!(
                 error.kind(),
@@ -318,7 +322,8 @@ impl Session {
         let start = tokio::time::Instant::now();
         loop {
             // A watch that failed counts as working again once it has delivered an event, or has been open for a while.
-            let was_failing = matches!(self.state, Some(WatchState::Failing { .. }) | None);
+            let was_failing =
+                matches!(self.state, Some(WatchState::Failing { .. } | WatchState::Disappeared) | None);
             let trial = self.options.initial_backoff * 4;
             let timeout = if was_failing { trial } else { self.options.idle_timeout };
             let received = match lines.fill(timeout).await {
@@ -415,7 +420,8 @@ impl Session {
 
     /// Reports that discovery fails, so that it is unknown whether the kind is served.
     pub(super) async fn report_failure(&mut self, error: &ApiError) -> Result<(), Disconnected> {
-        let why = advice::describe(error, self.resource.kind, self.listed);
+        let service = self.options.service_address.as_deref();
+        let why = advice::describe(error, self.resource.kind, self.listed, service);
         self.set_state(WatchState::Failing { why }).await.map_err(|_| Disconnected)
     }
 

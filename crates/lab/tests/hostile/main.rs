@@ -23,12 +23,15 @@ mod commands;
 mod conversations;
 mod costly_policy;
 mod denied_traffic;
+#[path = "../../../nft/tests/kernel/entries.rs"]
+mod entries;
 mod established;
 mod flood;
 mod forged_packets;
 mod frames;
 mod harness;
 mod kills;
+mod many_connections;
 mod table_edits;
 mod testbed;
 mod tunnel;
@@ -54,11 +57,17 @@ fn main() -> ExitCode {
             Err(e) => Err(format!("no sandbox: {}", with_causes(e)).into()),
         })
     };
-    let trials =
-        [established::TESTS, forged_packets::TESTS, table_edits::TESTS, kills::TESTS, costly_policy::TESTS]
-            .concat()
-            .iter()
-            .map(trial)
-            .collect();
+    let trials = [
+        established::TESTS,
+        many_connections::TESTS,
+        forged_packets::TESTS,
+        table_edits::TESTS,
+        kills::TESTS,
+        costly_policy::TESTS,
+    ]
+    .concat()
+    .iter()
+    .map(trial)
+    .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

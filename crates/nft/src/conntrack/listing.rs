@@ -58,6 +58,17 @@ pub fn list(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Vec<Conntrac
     Ok(out)
 }
 
+/// Lists the connections of [`list`] and those of [`list_revoked`], from one listing of each family. `O(entries)`.
+pub fn list_with_revoked(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Vec<ConntrackEntry>, Error> {
+    let mut out = Vec::new();
+    for family in Family::BOTH {
+        out.extend(dump(kernel, family, &[], |c| {
+            c.is_revoked() || ends.contains(&c.source) || ends.contains(&c.destination)
+        })?);
+    }
+    Ok(out)
+}
+
 /// Lists the connections whose entries carry the revocation label. `O(entries)`.
 pub fn list_revoked(kernel: &mut Kernel) -> Result<Vec<ConntrackEntry>, Error> {
     let mut out = Vec::new();

@@ -21,7 +21,7 @@ pub use self::five_tuple::FiveTuple;
 pub(crate) use self::five_tuple::{FIRST_EPHEMERAL_PORT, ICMP, ICMPV6};
 pub use self::label::REVOKED;
 pub(crate) use self::label::label_bytes;
-pub use self::listing::{MAX_FILTERED, list, list_revoked};
+pub use self::listing::{MAX_FILTERED, list, list_revoked, list_with_revoked};
 pub use crate::ruleset::{REVOKED_SET_SIZE, REVOKED_TIMEOUT};
 use crate::{
     Error, Kernel,

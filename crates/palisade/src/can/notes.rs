@@ -70,8 +70,8 @@ fn client_address(facts: &Facts<'_>) -> Option<String> {
     };
     facts.any(|d| masqueraded(&d.asked.flow.source) && by_rules(d.ingress)).then(|| {
         format!(
-            "externalTrafficPolicy: Cluster: nodes may replace the client's address by their own, and then the pods behind \
-             {} see a node; a pod always accepts its own node",
+            "externalTrafficPolicy: Cluster: for pods behind {} on the node that the client asks, policies see the client's \
+             address; for those on other nodes they see the address of the node asked",
             access.service
         )
     })

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt::Write as _};
 
 use anyhow::Result;
 use palisade_agent::{
-    socket::{Errors, Response, Status, Verified, WatchView},
+    socket::{Errors, Response, ReviewView, Status, Verified, WatchView},
     view::{PeerSetView, PlanView, PodView, PolicyTableView, ProfileView},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -185,6 +185,9 @@ fn status(status: &Status) -> String {
     for (direction, address) in &status.not_enforced {
         line("NOT ENFORCED", styled(Style::Bad, &format!("{address} {direction}")));
     }
+    if let Some(review) = &status.unreviewed {
+        line("connections", unreviewed(review));
+    }
     if !status.watches.is_empty() {
         let row = |w: &WatchView| {
             let why = w.why.clone().unwrap_or_default();
@@ -195,6 +198,15 @@ fn status(status: &Status) -> String {
         out += &columns(&["WATCH", "STATE", "FOR", "WHY"], &rows);
     }
     out
+}
+
+/// Describes a review of established connections that is not finished.
+fn unreviewed(review: &ReviewView) -> String {
+    let ReviewView { for_milliseconds, state, left, failure } = review;
+    let left = left.map(|left| format!(", {left} left")).unwrap_or_default();
+    let failure = failure.as_ref().map(|why| format!("; the last attempt failed: {why}")).unwrap_or_default();
+    let since = format!("{}.{} s", for_milliseconds / 1000, for_milliseconds % 1000 / 100);
+    format!("not all re-evaluated since a change {since} ago ({state}{left}){failure}")
 }
 
 fn time_text(seconds: u64) -> String {

@@ -246,6 +246,36 @@ status: {phase: Pending, podIP: 10.244.7.1, podIPs: [{ip: 10.244.7.1}]}
     agent.stop();
 }
 
+/// The agent runs as its pod does, on a node where nothing translates the address of the Service `default/kubernetes` yet.
+#[test]
+fn an_api_address_that_nothing_translates_is_named_with_the_cure() {
+    let stage = Stage::new();
+    stage.write("policy.yaml", &policy("web"));
+    run(&mut stage.agent_command(&["--once"]), 0);
+    // The service account of a pod, in a private /run. The certificate is that of any authority: no server is reached.
+    fs::write(stage.dir.path().join("ca.pem"), include_str!("ca.pem")).unwrap();
+    let account = "/run/secrets/kubernetes.io/serviceaccount";
+    let script = format!(
+        "mount -t tmpfs none /run && mkdir -p {account} && printf token >{account}/token && printf ns >{account}/namespace && \
+         cp {}/ca.pem {account}/ca.crt && exec \"$@\"",
+        stage.dir.path().display()
+    );
+    let agent = env!("CARGO_BIN_EXE_palisade");
+    let mut command = stage.on_node(&["unshare", "--mount", "sh", "-c", &script, "sh", agent, "agent"]);
+    command.args(["--node-name", "n1", "--listen", "off", "--health-listen", "off", "--socket"]);
+    command.arg(stage.socket()).env("HOME", "/nonexistent");
+    command.env("KUBERNETES_SERVICE_HOST", "10.96.0.1").env("KUBERNETES_SERVICE_PORT", "443");
+    let agent = crate::stage::Running::of(&mut command);
+    let log = agent.until("watch failed, retrying");
+    for part in ["10.96.0.1:443 is the address of the Service", "kube-proxy", "apiServer.host"] {
+        assert!(log.contains(part), "no {part} in {log}");
+    }
+    let status = stage.until_node_says(&["status"], "kube-proxy");
+    assert!(status.contains("waiting for the first snapshot"), "{status}");
+    assert!(!stage.answers("other", "db:5432"), "the kernel keeps its rules");
+    agent.stop();
+}
+
 /// An unprivileged user gets an error with the missing capability.
 #[test]
 fn without_permission_to_change_the_firewall_the_error_says_so() {

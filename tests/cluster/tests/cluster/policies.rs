@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[crate::Test] = &[
     ("policies::an_address_goes_to_another_pod", address_reused),
     ("policies::cluster_wide_kinds", cluster_wide),
     ("policies::definitions_are_created_and_deleted_under_a_running_agent", definitions_change),
+    ("policies::definitions_survive_a_restart_of_the_api_server", definitions_survive_a_restart),
     ("policies::an_established_connection_is_revoked", revoked),
 ];
 
@@ -194,6 +195,7 @@ fn definitions_change(world: &mut World) -> Result<()> {
     world.apply(&shop())?;
     world.start_agents()?;
     world.must_agree()?.expect(true, "other/guest", "shop/back", 80)?;
+    let before = world.agent("w1")?.log().len();
     for turn in 0..2 {
         world.install_crds(&CRDS)?;
         world.apply(ADMIN)?;
@@ -218,7 +220,43 @@ fn definitions_change(world: &mut World) -> Result<()> {
             },
         )?;
         world.must_agree()?;
+        let agent = world.agent("w1")?;
+        eventually("the deletion is confirmed", Duration::from_secs(60), || {
+            let log = agent.log().split_off(before);
+            let confirmed = log.lines().filter(|l| l.contains("definition was deleted")).count();
+            Ok(if confirmed > turn { Ok(()) } else { Err(format!("turn {turn}:\n{log}")) })
+        })?;
     }
+    let agent = world.agent("w1")?;
+    let log = agent.log().split_off(before);
+    ensure!(!log.contains("ERROR") && !log.contains("WARN"), "a deleted definition is a failure:\n{log}");
+    let errors = agent.metrics()?.sum("palisade_errors_total", "stage=\"source\"");
+    ensure!(errors == 0.0, "{errors} errors");
+    world.verify()
+}
+
+/// A server that restarts may not serve its definitions at once. Until it does, the policies stay in effect.
+fn definitions_survive_a_restart(world: &mut World) -> Result<()> {
+    world.install_crds(&CRDS)?;
+    world.apply(&(shop() + ADMIN))?;
+    world.start_agents()?;
+    world.must_agree()?.expect(false, "other/guest", "shop/back", 80)?;
+    let before = world.agent("w1")?.log().len();
+    for _ in 0..2 {
+        world.control().stop_api();
+        world.control().start_api()?;
+        let until = Instant::now() + Duration::from_secs(15);
+        while Instant::now() < until {
+            ensure!(!reaches(world, "other/guest", "shop/back")?, "the admin policy is not enforced");
+        }
+    }
+    let agent = world.agent("w1")?;
+    agent.wait_metric("the watch is up again", Duration::from_secs(60), |m| {
+        m.get("palisade_watch_up{kind=\"AdminNetworkPolicy\"}") == Some(1.0)
+    })?;
+    let log = agent.log().split_off(before);
+    ensure!(!log.contains("definition was deleted"), "{log}");
+    world.must_agree()?.expect(false, "other/guest", "shop/back", 80)?;
     world.verify()
 }
 

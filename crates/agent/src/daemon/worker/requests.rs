@@ -8,10 +8,11 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::Worker;
 use crate::{
+    ReviewState,
     daemon::{shared::VERSION, shortfall::Shortfall},
     error_chain,
     metrics::{DropLabels, KindLabel, ScopeLabel},
-    socket::{Request, Response, Status, Verified},
+    socket::{Request, Response, ReviewView, Status, Verified},
     view,
 };
 
@@ -94,7 +95,24 @@ impl Worker {
             not_enforced: with_names(&self.shortfall.not_enforced),
             watches: self.errors.watch_views(),
             unusable_objects: self.errors.unusable_objects(),
+            unreviewed: self.unreviewed(),
         }
+    }
+
+    /// The review of established connections, if one is not finished.
+    fn unreviewed(&self) -> Option<ReviewView> {
+        let ReviewState { unreviewed_for, is_running, left } = self.agent.review_state();
+        let state = match (is_running, left) {
+            (false, _) => "waiting",
+            (true, None) => "listing",
+            (true, Some(_)) => "judging",
+        };
+        Some(ReviewView {
+            for_milliseconds: unreviewed_for?.as_millis() as u64,
+            state: state.to_owned(),
+            left,
+            failure: self.reviews.failure().map(str::to_owned),
+        })
     }
 
     /// Updates the metrics that are counted at each scrape rather than at each change, because counting is expensive.
@@ -113,6 +131,8 @@ impl Worker {
         set(&m.policy_tables, plan.tables.len());
         set(&m.peer_sets, plan.peer_sets.len());
         set(&m.elements, elements);
+        let unreviewed = self.agent.review_state().unreviewed_for.unwrap_or_default();
+        m.unreviewed.set(unreviewed.as_secs_f64());
         self.count_unlogged_drops();
     }
 

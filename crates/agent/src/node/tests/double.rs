@@ -13,7 +13,9 @@ use std::{
 
 use palisade_policy::{Delta, Direction, NodePlan, PeerSet, PolicyTable, PolicyTableId, Protocol, Traffic};
 
-use crate::{DataPlane, DataPlaneError, FiveTuple, Programmed, RevocationSummary, TrackedConnection};
+use crate::{
+    DataPlane, DataPlaneError, FiveTuple, Programmed, ReviewScope, RevocationSummary, TrackedConnection,
+};
 
 /// The faults of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,11 +106,17 @@ pub(super) struct Double {
     pub(super) reject: VecDeque<bool>,
     /// The operations so far: `start`, `commit`, `holds`, `cut off`.
     pub(super) sent: Vec<&'static str>,
-    pub(super) connections: BTreeMap<u8, TrackedConnection>,
+    pub(super) connections: BTreeMap<u32, TrackedConnection>,
     /// Connections in the set of revoked connections.
     pub(super) revoked: BTreeSet<FiveTuple>,
     /// The addresses of each listing of connections.
     pub(super) listings: Vec<BTreeSet<IpAddr>>,
+    /// The connections that the listing under way has found.
+    listing: Option<Vec<(TrackedConnection, u32)>>,
+    /// Whether listings don't end.
+    pub(super) holds_listings: bool,
+    /// How many of the next listings fail.
+    pub(super) reject_listings: usize,
     /// How many of the next revocations fail.
     pub(super) reject_revocations: usize,
     /// In milliseconds.
@@ -129,6 +137,9 @@ impl Double {
             connections: BTreeMap::new(),
             revoked: BTreeSet::new(),
             listings: Vec::new(),
+            listing: None,
+            holds_listings: false,
+            reject_listings: 0,
             reject_revocations: 0,
             listing_takes: 0,
         }
@@ -227,7 +238,7 @@ fn first_half(delta: &Delta) -> Delta {
 }
 
 impl DataPlane for Double {
-    type ConntrackEntry = u8;
+    type ConntrackEntry = u32;
 
     fn programmed(&self) -> &NodePlan {
         &self.programmed
@@ -286,34 +297,53 @@ impl DataPlane for Double {
         Ok(BTreeSet::new())
     }
 
-    fn connections(
-        &mut self,
-        ends: &BTreeSet<IpAddr>,
-    ) -> Result<Vec<(TrackedConnection, u8)>, DataPlaneError> {
-        self.listings.push(ends.clone());
-        self.now.fetch_add(self.listing_takes, Ordering::Relaxed);
-        let is_concerned =
-            |c: &TrackedConnection| ends.contains(&c.tuple.source) || ends.contains(&c.tuple.destination);
+    fn begin_listing(&mut self, scope: &ReviewScope) -> Result<(), DataPlaneError> {
+        assert!(self.listing.is_none(), "one listing at a time");
+        self.listings.push(scope.ends.clone());
+        let is_concerned = |c: &TrackedConnection| {
+            let has_end = scope.ends.contains(&c.tuple.source) || scope.ends.contains(&c.tuple.destination);
+            has_end || (scope.labelled && c.revoked)
+        };
         let found = self.connections.iter().filter(|(_, c)| is_concerned(c));
-        Ok(found.map(|(id, c)| (c.clone(), *id)).collect())
+        self.listing = Some(found.map(|(id, c)| (c.clone(), *id)).collect());
+        Ok(())
     }
 
-    fn revoke(&mut self, connections: &[(FiveTuple, &u8)]) -> Result<RevocationSummary, DataPlaneError> {
+    fn listed(&mut self) -> Option<Result<Vec<(TrackedConnection, u32)>, DataPlaneError>> {
+        if self.holds_listings {
+            return None;
+        }
+        self.now.fetch_add(self.listing_takes, Ordering::Relaxed);
+        self.listing.take().map(|listed| match self.reject_listings {
+            0 => Ok(listed),
+            _ => {
+                self.reject_listings -= 1;
+                Err(rejected("interrupted"))
+            }
+        })
+    }
+
+    fn revoke(&mut self, connections: &[(FiveTuple, &u32)]) -> Result<RevocationSummary, DataPlaneError> {
         for (tuple, id) in connections {
             if self.reject_revocations > 0 {
                 self.reject_revocations -= 1;
                 return Err(rejected("no buffer space"));
             }
-            self.connections.get_mut(id).ok_or_else(|| rejected("no such connection"))?.revoked = true;
             self.revoked.insert(*tuple);
+            // It may have ended since it was listed.
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.revoked = true;
+            }
         }
         Ok(RevocationSummary { revoked: connections.len(), not_remembered: 0 })
     }
 
-    fn restore(&mut self, tuples: &[FiveTuple], ids: &[&u8]) -> Result<(), DataPlaneError> {
+    fn restore(&mut self, tuples: &[FiveTuple], ids: &[&u32]) -> Result<(), DataPlaneError> {
         self.revoked.retain(|tuple| !tuples.contains(tuple));
         for id in ids {
-            self.connections.get_mut(id).ok_or_else(|| rejected("no such connection"))?.revoked = false;
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.revoked = false;
+            }
         }
         Ok(())
     }
@@ -326,11 +356,12 @@ impl DataPlane for Double {
         self.revoked.iter().copied().collect()
     }
 
-    fn has_revoked(&self) -> bool {
-        !self.revoked.is_empty()
+    fn revoked_after(&self, after: Option<&FiveTuple>, count: usize) -> Vec<FiveTuple> {
+        let rest = self.revoked.iter().filter(|tuple| after.is_none_or(|after| *tuple > after));
+        rest.take(count).copied().collect()
     }
 
-    fn labelled(&mut self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
-        Ok(self.connections.values().filter(|c| c.revoked).map(|c| c.tuple.source).collect())
+    fn has_revoked(&self) -> bool {
+        !self.revoked.is_empty()
     }
 }

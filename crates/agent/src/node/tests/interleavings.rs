@@ -190,6 +190,9 @@ impl World {
         self.perform(&Step::Notify)?;
         self.perform(&Step::Wait(61_000))?;
         prop_assert!(!self.agent.reconciler().is_behind());
+        while self.agent.review_state().unreviewed_for.is_some() {
+            self.perform(&Step::Wait(500))?;
+        }
         let mut compiler = Compiler::new(self.node.clone());
         compiler.apply_all(self.cluster.clone().into_changes());
         let held = self.kernel();
