@@ -46,6 +46,7 @@ func TestConformance(t *testing.T) {
 	limits.DeleteTimeout = 5 * time.Minute
 	limits.GetTimeout = 5 * time.Minute
 	limits.NamespacesMustBeReady = 15 * time.Minute
+	patient(&limits)
 	conformance, err := suite.NewConformanceProfileTestSuite(suite.ConformanceProfileOptions{
 		Options: suite.Options{
 			Client:                     objects,

@@ -49,6 +49,15 @@ pub const RELEASES: [Release; 3] = [
     },
 ];
 
+/// What the tests of every release run in.
+const NAMESPACES: [&str; 5] = [
+    "network-policy-conformance-forbidden-forrest",
+    "network-policy-conformance-gryffindor",
+    "network-policy-conformance-hufflepuff",
+    "network-policy-conformance-ravenclaw",
+    "network-policy-conformance-slytherin",
+];
+
 /// The test that runs all others and writes a report.
 const TEST: &str = "TestConformance";
 
@@ -64,6 +73,8 @@ pub fn run(cluster: &Cluster, release: &Release) -> Result<()> {
         cluster.kubectl(&["apply", "--server-side", "-f", &file.display().to_string()])?;
     }
     let result = with_definitions(cluster, release, &program, start);
+    // The next release makes its own by the same names.
+    cluster.delete_namespaces(&NAMESPACES)?;
     for file in &definitions {
         cluster.kubectl(&["delete", "--ignore-not-found", "-f", &file.display().to_string()])?;
     }
