@@ -1,7 +1,8 @@
 """A preprocessor of mdBook: makes links to files outside docs/ work in the book.
 
 Pages of docs/ link to other files of the repository, such as ../SECURITY.md or ../deploy/prometheus/alerts.yaml. Each such file
-becomes a page at the end of the book: Markdown as it is, anything else as a block of code, a directory as a list of its files.
+becomes a page at the end of the book: Markdown as it is, anything else as a block of code, a directory as a list of its files with
+a link to its README.
 Links of all pages are rewritten accordingly. A link to a file that does not exist ends the build.
 
 mdBook starts this program twice: with `supports RENDERER`, then with the book on standard input.
@@ -20,6 +21,10 @@ DOCS = "docs"
 
 # Files that are part of the book even if no page links to them.
 ALWAYS = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+
+# Pages of docs/ that a program writes when it is run, with the program and the page that they follow. If one was not written yet, links to
+# it lead to the program.
+WRITTEN = {"docs/conformance.md": (".ci/conformance", "limits.md")}
 
 LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml", ".rs": "rust", ".sh": "sh", ".py": "python"}
 
@@ -63,6 +68,8 @@ class Book:
                 return match[0]
             name, _, anchor = target.partition("#")
             found = posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
+            if found in WRITTEN and not (ROOT / found).exists():
+                found = WRITTEN[found][0]
             if not (ROOT / found).exists() or found.startswith(".."):
                 sys.exit(f"{path}: a link to {target}, which does not exist in the repository")
             if match["file"] and found.endswith(match["file"]):
@@ -79,7 +86,8 @@ class Book:
         title = path
         if file.is_dir():
             names = sorted({name[len(path) + 1 :].split("/")[0] for name in self.tracked if name.startswith(path + "/")})
-            text = f"# {path}\n\n" + "\n".join(f"* [{name}]({name})" for name in names) + "\n"
+            shown = (f"* [{name}]({name})" if name == "README.md" else f"* {name}" for name in names)
+            text = f"# {path}\n\n" + "\n".join(shown) + "\n"
             text = self.rewrite(text, path + "/README.md", page)
         elif path.endswith(".md"):
             text = file.read_text()
@@ -88,17 +96,30 @@ class Book:
         else:
             language = LANGUAGES.get(file.suffix, "text")
             text = f"# {path}\n\n````{language}\n{file.read_text().rstrip()}\n````\n"
-        return {
-            "Chapter": {
-                "name": title,
-                "content": text,
-                "number": None,
-                "sub_items": [],
-                "path": page,
-                "source_path": None,
-                "parent_names": [],
-            }
+        return chapter(title, text, page)
+
+
+def chapter(title, text, page):
+    """A chapter as mdBook has it."""
+    return {
+        "Chapter": {
+            "name": title,
+            "content": text,
+            "number": None,
+            "sub_items": [],
+            "path": page,
+            "source_path": page,
+            "parent_names": [],
         }
+    }
+
+
+def add_written(items):
+    """Adds the pages that a program has written to the chapters."""
+    for path, (_, after) in WRITTEN.items():
+        if (ROOT / path).exists():
+            at = next(i for i, item in enumerate(items) if item.get("Chapter", {}).get("path") == after)
+            items.insert(at + 1, chapter(heading(path), (ROOT / path).read_text(), path[len(DOCS) + 1 :]))
 
 
 def git(*arguments):
@@ -121,6 +142,7 @@ def main():
     if sys.argv[1:2] == ["supports"]:
         sys.exit(0 if sys.argv[2] == "html" else 1)
     _context, content = json.load(sys.stdin)
+    add_written(content["items"])
     titles = {f"{DOCS}/{c['source_path']}": c["name"] for c in chapters(content["items"]) if c["path"]}
     book = Book(titles | {path: heading(path) for path in ALWAYS})
     for path in ALWAYS:

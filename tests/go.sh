@@ -19,8 +19,11 @@ use_go() {
         echo "Go 1.$minor is too old, fetching $release" >&2
         toolchain=golang.org/toolchain@v0.0.1-go$release.$(go env GOHOSTOS)-$(go env GOHOSTARCH)
         mkdir -p "$2/empty"
-        (cd "$2/empty" && go mod download -json "$toolchain") >"$2/toolchain.json"
-        cp -r "$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' "$2/toolchain.json")" "$2/go"
+        if ! (cd "$2/empty" && go mod download -json "$toolchain") >"$2/toolchain.json"; then
+            echo "Go $release could not be fetched: is GOPROXY ($(go env GOPROXY)) reachable?" >&2
+            return 2
+        fi
+        cp -r "$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' "$2/toolchain.json")" "$2/go" || return 2
         # Modules are unpacked without the right to be run.
         chmod -R u+w "$2/go"
         chmod -R u+x "$2/go/bin" "$2/go/pkg/tool"

@@ -6,6 +6,8 @@
 # of what goes into the build, so that it is built once and again only for another release.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=tests/go.sh source-path=SCRIPTDIR/../..
+. ../go.sh
 
 readonly programs=(
     etcd=go.etcd.io/etcd/server/v3
@@ -37,37 +39,15 @@ if [[ -d $folder ]]; then
     exit
 fi
 
-if ! command -v go >/dev/null; then
-    say "needs Go, of any release since 1.16: it fetches the one that control-plane/go.mod names (Debian: apt-get install" \
-        "golang-go); or put the programs into a folder and name it in PALISADE_CONTROL_PLANE"
-    exit 2
-fi
-
 work=$(mktemp -d "$cache/building.XXXXXX")
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 
-# A Go before 1.21 can't fetch another release of itself, but it can fetch what it takes for a module, and checks it against
-# Go's checksum database as any other.
-IFS=. read -r major minor _ <<<"$(cd / && GOTOOLCHAIN=local go env GOVERSION | sed 's/^go//; s/[^0-9.].*//')"
-if ((major == 1 && minor < 21)); then
-    release=$(sed -n 's/^go //p' control-plane/go.mod)
-    say "Go 1.$minor is too old, fetching $release"
-    toolchain=golang.org/toolchain@v0.0.1-go$release.$(go env GOHOSTOS)-$(go env GOHOSTARCH)
-    mkdir "$work/empty"
-    (cd "$work/empty" && go mod download -json "$toolchain") >"$work/toolchain.json"
-    cp -r "$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' "$work/toolchain.json")" "$work/go"
-    # Modules are unpacked without the right to be run.
-    chmod -R u+w "$work/go"
-    chmod -R u+x "$work/go/bin" "$work/go/pkg/tool"
-    unset GOROOT
-    PATH=$work/go/bin:$PATH
-fi
+use_go control-plane "$work" || {
+    say "Go could not be made ready: see above; or put the programs into a folder and name it in PALISADE_CONTROL_PLANE"
+    exit 2
+}
 
 cd control-plane
-export CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off
-# An older Go fetches the release that go.mod asks for, unless somebody has forbidden it.
-[[ $(go env GOTOOLCHAIN) != local ]] || export GOTOOLCHAIN=auto
-
 # Without this the programs call themselves v0.0.0-master, and clients behave as for that.
 version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
 IFS=. read -r major minor _ <<<"${version#v}"

@@ -28,7 +28,7 @@ The rules remain active when the agent exits, for any reason; `--remove` removes
 Examples:
   palisade agent                                    on a cluster node, as the DaemonSet runs it
   palisade agent --source dir:/etc/palisade/policies --node-name n1
-  palisade agent --dry-run --node-name n1           print print what it would program; needs no root
+  palisade agent --dry-run --node-name n1           print what it would program; needs no root
   palisade agent --once --source dir:manifests      program the kernel and exit
   palisade agent --remove                           remove the rules and all other traces
   palisade agent --print-config                     print the effective settings

@@ -3,17 +3,17 @@
 use std::{
     ffi::OsString,
     io::Write,
-    path::{PathBuf, absolute},
+    path::{Path, PathBuf, absolute},
     process::{Command, ExitCode, Stdio},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use palisade_cluster_tests::confined_with;
 
 use crate::{
-    Cluster, cgroups, node, programs, progress, progress::say, requirements, results, running, stage, suites,
-    upstream,
+    Cluster, cgroups, node, programs, progress, progress::say, report, requirements, results, running, stage,
+    suites, upstream,
 };
 
 /// The name of the run's control groups, in the environment of its processes.
@@ -50,6 +50,11 @@ enum Verb {
     },
     /// List the suites.
     List,
+    /// Print the results in a folder as a table. The exit code is 1 if something has failed, or there are none.
+    Report {
+        /// What `run --results` wrote.
+        folder: PathBuf,
+    },
     /// Run a command beside the control plane of a running cluster, as its administrator.
     #[command(trailing_var_arg = true)]
     Exec {
@@ -72,6 +77,7 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::List => suites::list(),
         Verb::Exec { cluster, command } => return running::exec(cluster, &command).unwrap_or_else(refused),
+        Verb::Report { folder } => return report(&folder).unwrap_or_else(refused),
         Verb::Node { name } => node::init(&name),
         Verb::Sweep { name } => {
             wait_for_end();
@@ -98,6 +104,15 @@ pub fn main() -> ExitCode {
         }
     };
     result.map_or_else(refused, |()| ExitCode::SUCCESS)
+}
+
+/// Prints the table of results.
+fn report(folder: &Path) -> Result<ExitCode> {
+    let outcomes = results::read(folder, &suites::names())?;
+    ensure!(!outcomes.is_empty(), "{} has no results", folder.display());
+    std::io::stdout().write_all(report::render(&outcomes)?.as_bytes())?;
+    let failed = outcomes.iter().any(|outcome| outcome.verdict().is_err());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Reports why nothing was done.

@@ -19,13 +19,18 @@ pub mod images;
 pub mod namespaces;
 pub mod network;
 pub mod node;
+pub mod palisade;
+pub mod pods;
+pub mod probe;
 pub mod programs;
 pub mod progress;
+pub mod report;
 pub mod requirements;
 pub mod results;
 pub mod running;
 pub mod stage;
 pub mod suites;
+pub mod traffic;
 pub mod upstream;
 
 pub use cluster::Cluster;

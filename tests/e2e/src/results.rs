@@ -8,10 +8,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The folder, in the environment of a run.
 pub const FOLDER: &str = "PALISADE_E2E_RESULTS";
 const EXTENSION: &str = "result.json";
+/// The file that `tests/kernels/run` writes.
+const KERNELS: &str = "kernels.json";
 
 /// What one suite has shown.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -107,10 +110,14 @@ pub fn read(folder: &Path, order: &[&str]) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
-        if path.to_string_lossy().ends_with(&format!(".{EXTENSION}")) {
-            let outcome: Outcome = serde_json::from_slice(&fs::read(&path)?)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            outcomes.push(outcome);
+        let read = || fs::read(&path).map_err(anyhow::Error::new);
+        let name = path.to_string_lossy();
+        if name.ends_with(&format!(".{EXTENSION}")) {
+            let outcome = read().and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+            outcomes.push(outcome.with_context(|| format!("cannot read {name}"))?);
+        } else if name.ends_with(KERNELS) {
+            let kernels = read().and_then(|bytes| kernels(&serde_json::from_slice(&bytes)?));
+            outcomes.extend(kernels.with_context(|| format!("cannot read {name}"))?);
         }
     }
     let place = |o: &Outcome| order.iter().position(|name| *name == o.suite).unwrap_or(order.len());
@@ -118,8 +125,41 @@ pub fn read(folder: &Path, order: &[&str]) -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
+/// The results of `tests/kernels/run`: one suite per kernel, with its checks as cases.
+fn kernels(file: &Value) -> Result<Vec<Outcome>> {
+    ensure!(file["schema"] == "palisade.kernels/v1", "another schema than palisade.kernels/v1");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let kernels = file["kernels"].as_array().context("no kernels")?;
+    let outcomes = kernels.iter().map(|kernel| {
+        let mut outcome = Outcome {
+            suite: format!("kernel-{}", text(&kernel["name"])),
+            seconds: kernel["seconds"].as_u64().unwrap_or_default(),
+            ..Outcome::default()
+        };
+        let mut checks = Vec::new();
+        for check in kernel["checks"].as_array().into_iter().flatten() {
+            let name = text(&check["name"]);
+            if check["outcome"] == "passed" {
+                outcome.passed += 1;
+            } else {
+                outcome.failed.push(format!("{name}: {}", text(&check["outcome"])));
+            }
+            checks.push(name);
+        }
+        outcome.about = format!("Linux {}, in an emulator: {}", text(&kernel["release"]), checks.join(", "));
+        // The kernel may have reported a fault although every check passed.
+        if kernel["outcome"] != "passed" && outcome.failed.is_empty() {
+            outcome.failed.push(format!("the kernel: {}", text(&kernel["outcome"])));
+        }
+        outcome
+    });
+    Ok(outcomes.collect())
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -144,5 +184,23 @@ mod tests {
         let read = read(folder.path(), &["c"]).expect("the results");
         assert_eq!(read.iter().map(|o| o.suite.as_str()).collect::<Vec<_>>(), ["c", "a", "b"]);
         assert_eq!(read[0].skipped[0].case, "c");
+    }
+
+    #[test]
+    fn a_kernel_is_a_suite_and_its_checks_are_cases() {
+        let file = json!({"schema": "palisade.kernels/v1", "kernels": [
+            {"name": "6.1", "release": "6.1.0-49", "outcome": "passed", "seconds": 200,
+             "checks": [{"name": "doctor", "outcome": "passed"}, {"name": "fuzz", "outcome": "passed"}]},
+            {"name": "5.10", "release": "5.10.0", "outcome": "failed", "seconds": 9,
+             "checks": [{"name": "doctor", "outcome": "did not end"}]},
+            {"name": "7.3", "release": "7.3", "outcome": "failed", "checks": [{"name": "doctor", "outcome": "passed"}]},
+        ]});
+        let outcomes = kernels(&file).expect("kernels");
+        assert_eq!(outcomes[0].suite, "kernel-6.1");
+        assert_eq!(outcomes[0].about, "Linux 6.1.0-49, in an emulator: doctor, fuzz");
+        assert_eq!((outcomes[0].passed, outcomes[0].failed.len()), (2, 0));
+        assert_eq!(outcomes[1].failed, ["doctor: did not end"]);
+        assert_eq!(outcomes[2].failed, ["the kernel: failed"]);
+        assert!(kernels(&json!({"schema": "v2"})).is_err());
     }
 }

@@ -1,10 +1,17 @@
 //! The suites.
 
+mod access;
+mod first_packet;
+mod guarded;
+mod install;
+mod liveness;
+mod restart;
+
 use std::{io::Write, time::Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Cluster, progress, results, upstream};
+use crate::{Cluster, palisade, progress, results, upstream};
 
 /// A suite.
 #[derive(Clone, Copy, Debug)]
@@ -13,16 +20,44 @@ pub struct Suite {
     pub name: &'static str,
     /// What it tests, in one line.
     pub about: &'static str,
-    /// Runs it. It leaves the cluster without Palisade and without its objects.
+    /// Runs it. Whether Palisade is installed before and after it is its own business ([`install_palisade`]); its objects are gone.
     pub run: fn(&mut Cluster) -> Result<()>,
 }
 
 /// Our own, in the order in which `all` would run them.
-const SUITES: &[Suite] = &[];
+const SUITES: [Suite; 5] = [
+    Suite {
+        name: "install",
+        about: "Palisade installed, upgraded under traffic and removed, by Helm and by manifests",
+        run: install::run,
+    },
+    Suite {
+        name: "first-packet",
+        about: "pods that start under a policy: what their first packets meet",
+        run: first_packet::run,
+    },
+    Suite { name: "liveness", about: "isolated pods, which their kubelets still reach", run: liveness::run },
+    Suite {
+        name: "rolling-restart",
+        about: "the agents restarted one by one and killed, under traffic",
+        run: restart::run,
+    },
+    Suite {
+        name: "access",
+        about: "every way to a Service, with kube-proxy in iptables and in nftables mode",
+        run: access::run,
+    },
+];
 
 /// All of them.
 fn all() -> impl Iterator<Item = &'static Suite> {
     SUITES.iter().chain(&upstream::SUITES)
+}
+
+/// Their names.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    all().map(|suite| suite.name).collect()
 }
 
 /// Prints them.
@@ -74,7 +109,13 @@ pub fn run(cluster: &mut Cluster, suites: &[Suite]) -> Result<()> {
     Ok(())
 }
 
-/// Installs Palisade.
-pub fn install_palisade(_cluster: &mut Cluster) -> Result<()> {
-    Ok(())
+/// Installs Palisade by its manifests where it isn't installed yet.
+///
+/// # Errors
+/// If the agents don't become ready.
+pub fn install_palisade(cluster: &mut Cluster) -> Result<()> {
+    if palisade::is_installed(cluster)? {
+        return palisade::rolled_out(cluster);
+    }
+    palisade::install(cluster, palisade::Method::Manifests)
 }

@@ -8,6 +8,7 @@
 
 mod blocks;
 mod commands;
+mod reference;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{file, kind, metrics::documented, name, rendered};
 
 /// Every metric with a value, as Prometheus reads it.
-fn exposed() -> String {
+pub(crate) fn exposed() -> String {
     let metrics = Metrics::new("1.2.3", "node-1");
     let kind = || KindLabel { kind: "Pod" };
     let direction = || DirectionLabel { direction: "ingress" };
@@ -36,7 +36,7 @@ fn exposed() -> String {
 }
 
 /// Type and labels of each metric, by its name as scraped.
-fn metrics() -> BTreeMap<String, (String, BTreeSet<String>)> {
+pub(crate) fn metrics() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let text = exposed();
     let types: BTreeMap<&str, &str> =
         text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split_once(' ')).collect();

@@ -10,6 +10,7 @@ mod access;
 mod agent;
 mod image;
 mod metrics;
+mod reference;
 mod workload;
 
 use std::{

@@ -38,7 +38,7 @@ pub(crate) fn documented() -> Vec<Documented> {
 }
 
 /// The words of an expression that could be names: of metrics, labels or functions.
-fn names(expression: &str) -> BTreeSet<&str> {
+pub(crate) fn names(expression: &str) -> BTreeSet<&str> {
     // Text in quotes is a value.
     let outside = expression.split('"').step_by(2);
     outside.flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).collect()
@@ -87,7 +87,7 @@ fn check(expression: &str) {
     assert_eq!((count('('), count('{')), (count(')'), count('}')), "{expression}");
 }
 
-fn dashboard() -> Value {
+pub(crate) fn dashboard() -> Value {
     serde_json::from_str(&file("deploy/grafana/palisade.json")).unwrap()
 }
 
@@ -138,7 +138,7 @@ fn the_dashboard_leaves_nothing_out() {
     }
 }
 
-fn alerts() -> Vec<Value> {
+pub(crate) fn alerts() -> Vec<Value> {
     let groups = &objects("deploy/prometheus/alerts.yaml")[0]["groups"];
     groups.as_array().unwrap().iter().flat_map(|g| g["rules"].as_array().unwrap()).cloned().collect()
 }

@@ -1,0 +1,171 @@
+//! Palisade in the cluster, installed and removed as docs/install.md says.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+use palisade_cluster_tests::programs::root;
+
+use crate::{Cluster, images::PALISADE, progress::part};
+
+/// The namespace and the DaemonSet.
+pub const NAMESPACE: &str = "palisade-system";
+const DAEMONSET: &str = "daemonset/palisade-agent";
+
+/// How it is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `kubectl apply` of the plain manifests.
+    Manifests,
+    /// The chart.
+    Helm,
+}
+
+fn manifest(name: &str) -> Result<String> {
+    let path = root().join("deploy/manifests").join(name);
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Whether the DaemonSet exists.
+///
+/// # Errors
+/// If the API server doesn't respond.
+pub fn is_installed(cluster: &Cluster) -> Result<bool> {
+    let found = cluster.kubectl(&["get", "-n", NAMESPACE, "--ignore-not-found", "-o", "name", DAEMONSET])?;
+    Ok(!found.trim().is_empty())
+}
+
+/// Installs it, and waits until the agents of both nodes are ready.
+///
+/// # Errors
+/// If they don't become ready.
+pub fn install(cluster: &Cluster, method: Method) -> Result<()> {
+    part("installing Palisade", || {
+        match method {
+            Method::Manifests => cluster.apply(&manifest("palisade.yaml")?)?,
+            Method::Helm => {
+                helm(cluster, &["install", "palisade", CHART, "--create-namespace"])?;
+                // As docs/install.md has it.
+                let label = "pod-security.kubernetes.io/enforce=privileged";
+                cluster.kubectl(&["label", "namespace", NAMESPACE, label])?;
+            }
+        }
+        rolled_out(cluster)
+    })
+}
+
+/// The tags under which the nodes have the image: an upgrade is from one to the other.
+pub const TAGS: [&str; 2] = [env!("CARGO_PKG_VERSION"), "next"];
+
+/// Changes the image's tag to one of [`TAGS`], without waiting: a rolling upgrade.
+///
+/// # Errors
+/// If it is refused.
+pub fn begin_upgrade(cluster: &Cluster, method: Method, tag: &str) -> Result<()> {
+    for node in cluster.nodes() {
+        let next = PALISADE.replace(TAGS[0], TAGS[1]);
+        node.ctr(&["images", "tag", "--force", PALISADE, &next])?;
+    }
+    match method {
+        Method::Manifests => {
+            let image = |tag: &str| format!("image: palisade:{tag}\n");
+            let text = manifest("palisade.yaml")?;
+            ensure!(text.contains(&image(TAGS[0])), "the manifest has no {}", image(TAGS[0]).trim());
+            cluster.apply(&text.replace(&image(TAGS[0]), &image(tag)))
+        }
+        Method::Helm => {
+            let tag = format!("image.tag={tag}");
+            helm(cluster, &["upgrade", "palisade", CHART, "--reset-then-reuse-values", "--set", &tag])
+        }
+    }
+}
+
+/// Waits until every agent is of the current template, and ready.
+///
+/// # Errors
+/// If it takes too long.
+pub fn rolled_out(cluster: &Cluster) -> Result<()> {
+    let rolled_out = cluster.rolled_out(NAMESPACE, DAEMONSET);
+    rolled_out.map_err(|e| e.context(format!("the agents are not ready\n{}", agents_logs(cluster))))
+}
+
+/// Removes its rules from every node, then itself.
+///
+/// # Errors
+/// If something is refused, or doesn't end.
+pub fn remove(cluster: &Cluster, method: Method) -> Result<()> {
+    part("removing Palisade", || {
+        match method {
+            Method::Manifests => {
+                cluster.apply(&manifest("remove.yaml")?)?;
+                rolled_out(cluster)?;
+                let text = manifest("palisade.yaml")?;
+                cluster.command("kubectl", &["delete", "--wait=true", "-f", "-"], &text)?;
+            }
+            Method::Helm => {
+                helm(
+                    cluster,
+                    &["upgrade", "palisade", CHART, "--reuse-values", "--set", "removeRules=true"],
+                )?;
+                rolled_out(cluster)?;
+                helm(cluster, &["uninstall", "palisade", "--wait"])?;
+                cluster.delete_namespaces(&[NAMESPACE])?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Where the chart is.
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/helm/palisade");
+
+fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<()> {
+    let arguments = [arguments, &["--namespace", NAMESPACE]].concat();
+    cluster.command("helm", &arguments, "").map(|_| ())
+}
+
+/// The last lines of every agent, and why its pod does not run, to explain a failure.
+#[must_use]
+pub fn agents_logs(cluster: &Cluster) -> String {
+    let logs =
+        ["-n", NAMESPACE, "logs", "--prefix", "--tail=15", "--selector=app.kubernetes.io/component=agent"];
+    let events = ["-n", NAMESPACE, "get", "events"];
+    [&logs[..], &events[..]].map(|a| cluster.kubectl(a).unwrap_or_else(|e| format!("{e:#}"))).join("\n")
+}
+
+/// What of Palisade is in the kernel and the files of a node.
+///
+/// # Errors
+/// If it can't be looked at.
+pub fn traces(cluster: &Cluster) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for node in cluster.nodes() {
+        let mut nft = std::process::Command::new("nft");
+        nft.args(["list", "tables"]);
+        let tables = node.run(nft)?;
+        found.extend(
+            tables.lines().filter(|l| l.contains("palisade")).map(|l| format!("{}: {l}", node.name())),
+        );
+        let folder = node.path("/run/palisade");
+        let files = fs::read_dir(folder).into_iter().flatten().flatten();
+        found.extend(files.map(|f| format!("{}: /run/palisade/{}", node.name(), f.file_name().display())));
+    }
+    Ok(found)
+}
+
+/// Fails if the agent of a node says that the kernel differs from the plan.
+///
+/// # Errors
+/// With what the agent says.
+pub fn verify(cluster: &Cluster) -> Result<()> {
+    let pods = cluster.get(&["pods", "-n", NAMESPACE, "--selector=app.kubernetes.io/component=agent"])?;
+    let pods = pods["items"].as_array().context("no list of pods")?;
+    ensure!(pods.len() == cluster.nodes().len(), "{} agents run", pods.len());
+    for pod in pods {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let verify = ["-n", NAMESPACE, "exec", name, "--", "/usr/local/bin/palisade", "node", "verify"];
+        if let Err(e) = cluster.kubectl(&verify) {
+            bail!("node verify in {name}: {e:#}");
+        }
+    }
+    Ok(())
+}
