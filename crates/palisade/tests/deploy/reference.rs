@@ -44,33 +44,25 @@ fn uses(expression: &str, name: &str) -> bool {
     names(&expression).into_iter().any(|word| word == name || base(word))
 }
 
-fn list(words: impl IntoIterator<Item = String>) -> String {
-    words.into_iter().collect::<Vec<_>>().join(", ")
-}
-
 fn page() -> String {
     let exposed = exposed();
     let (helps, alerts, dashboard) = (helps(&exposed), alerts(), dashboard());
     let mut page = "# Metrics and alerts\n\n\
          <!-- Written from crates/agent/src/metrics.rs and deploy by crates/palisade/tests/deploy. -->\n\n\
          [operations.md](../operations.md#metrics) explains them and says what to do if an alert fires.\n\n\
-         ## Metrics\n\n| metric | type | labels | help text | alerts | panels |\n| --- | --- | --- | --- | --- | --- |\n"
+         ## Metrics\n\n| metric | type | help text | used by alerts and panels |\n| --- | --- | --- | --- |\n"
         .to_owned();
     for (name, (kind, labels)) in metrics() {
         let registered = ["_total", "_info"].iter().find_map(|suffix| helps.get(name.strip_suffix(suffix)?));
         let help = helps.get(&*name).or(registered).unwrap_or_else(|| panic!("{name} has no help text"));
-        let labels = list(labels.iter().map(|label| format!("`{label}`")));
+        let labels = labels.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        let shown = if labels.is_empty() { name.clone() } else { format!("{name}{{{labels}}}") };
         let fired = alerts.iter().filter(|alert| uses(alert["expr"].as_str().unwrap(), &name));
         let fired: BTreeSet<&str> = fired.map(|alert| alert["alert"].as_str().unwrap()).collect();
-        let fired =
-            list(fired.iter().map(|alert| format!("[{alert}](../operations.md#{})", alert.to_lowercase())));
-        let panels = list(panels(&dashboard, &name));
-        writeln!(
-            page,
-            "| `{name}` | {kind} | {labels} | {} | {fired} | {panels} |",
-            help.trim_end_matches('.')
-        )
-        .unwrap();
+        let fired = fired.iter().map(|alert| format!("[{alert}](../operations.md#{})", alert.to_lowercase()));
+        let panels = panels(&dashboard, &name).into_iter().map(|panel| format!("\"{panel}\""));
+        let used = fired.chain(panels).collect::<Vec<_>>().join(", ");
+        writeln!(page, "| `{shown}` | {kind} | {} | {used} |", help.trim_end_matches('.')).unwrap();
     }
     page += "\n## Alerts\n\n| alert | severity | fires after | if |\n| --- | --- | --- | --- |\n";
     for alert in &alerts {
