@@ -77,6 +77,16 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
 }
 
+# What the nodes of the real cluster take from Debian, and what is copied into its images. tests/e2e/README.md says what each is for.
+e2e_packages() {
+    local package missing=()
+    for package in runc containernetworking-plugins iptables nftables conntrack \
+        bash bind9-dnsutils coreutils curl dash grep hostname iproute2 netcat-openbsd sed wget; do
+        dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+    done
+    ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+}
+
 # What the lab could leave behind: links, tables, kept namespaces, files, processes. A network namespace lives by a mount, a
 # process in it, or a process that holds it open. There is no other way.
 traces() {

@@ -18,8 +18,8 @@ readonly here
 . "$here/../go.sh"
 
 # A line for each program, in the order in which they have most in common with what was compiled before: group, folder in
-# programs/, name, how, package. How: "build"; "test", the tests of a package; "crds", these with the module's
-# CustomResourceDefinitions beside the program; "raw-sctp", with programs/raw-sctp in the place of
+# programs/, name, how, package. How: "build"; "test", the tests of a package; "crds", these with the
+# CustomResourceDefinitions of the Network Policy API beside the program; "raw-sctp", with programs/raw-sctp in the place of
 # the module for sockets of SCTP, which not every kernel has.
 readonly builds="
 nodes       kubernetes         agnhost                 build    k8s.io/kubernetes/test/images/agnhost
@@ -35,9 +35,9 @@ nodes       containerd         ctr                     build    github.com/conta
 nodes       coredns            coredns                 build    palisade.dev/tests/e2e/coredns
 e2e         kubernetes         ginkgo                  build    github.com/onsi/ginkgo/v2/ginkgo
 e2e         kubernetes         e2e.test                test     palisade.dev/tests/e2e/kubernetes/e2e
-conformance conformance/v0.1.7 conformance-v0.1.7      crds     sigs.k8s.io/network-policy-api/conformance
-conformance conformance/v0.2.0 conformance-v0.2.0      crds     sigs.k8s.io/network-policy-api/conformance
-conformance conformance/v0.3.0 conformance-v0.3.0      crds     sigs.k8s.io/network-policy-api/conformance
+conformance conformance/v0.1.7 conformance-v0.1.7      crds     palisade.dev/tests/e2e/conformance-v0.1.7
+conformance conformance/v0.2.0 conformance-v0.2.0      crds     palisade.dev/tests/e2e/conformance-v0.2.0
+conformance conformance/v0.3.0 conformance-v0.3.0      crds     palisade.dev/tests/e2e/conformance-v0.3.0
 "
 # Without the snapshotters and the exporter of traces that nothing here uses.
 readonly tags=no_devmapper,no_zfs,no_tracing
@@ -153,7 +153,8 @@ compile() {
     fi
     if [[ $3 == crds ]]; then
         mkdir -p "$work/$2.crds"
-        cp --no-preserve=mode "$(go list -m -f '{{.Dir}}' "${4%/*}")"/config/crd/experimental/policy.*.yaml "$work/$2.crds" || return
+        cp --no-preserve=mode "$(go list -m -f '{{.Dir}}' sigs.k8s.io/network-policy-api)"/config/crd/experimental/policy.*.yaml \
+            "$work/$2.crds" || return
     fi
     flags="-s -w $(version_flags "$1")"
     if ! "${command[@]}" -trimpath -buildvcs=false -tags "$tags" -ldflags="$flags" -o "$work/$2" "$4"; then

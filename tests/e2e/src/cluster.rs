@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, UdpSocket},
     path::{Path, PathBuf},
     process::{Command, Output},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -34,7 +34,7 @@ use crate::{
 pub const DNS: &str = "10.96.0.10";
 
 /// How long something may take that is quick on an idle machine: this one may be compiling.
-pub const SLOW: Duration = Duration::from_secs(240);
+pub const SLOW: Duration = Duration::from_secs(600);
 
 /// A running cluster. Dropping it ends all of its programs.
 #[derive(Debug)]
@@ -194,9 +194,18 @@ impl Cluster {
     /// # Errors
     /// If it fails, with its standard error.
     pub fn command(&self, program: &str, arguments: &[&str], input: &str) -> Result<String> {
-        let mut command = Command::new(programs::control_program(program));
-        command.args(arguments);
-        let output = self.output(command, input)?;
+        let start = Instant::now();
+        let output = loop {
+            let mut command = Command::new(programs::control_program(program));
+            command.args(arguments);
+            let output = self.output(command, input)?;
+            // What kubectl does is the same when it is done again. The other program is helm.
+            let again = program == "kubectl" && is_overloaded(&output) && start.elapsed() < SLOW;
+            if !again {
+                break output;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if !output.status.success() {
             bail!("{program} {}: {}\n{}", arguments.join(" "), text(&output.stderr), text(&output.stdout));
@@ -267,6 +276,20 @@ impl Cluster {
         let pods = self.kubectl(&["get", "pods", "-A", "-o", "wide"]).unwrap_or_else(|e| format!("{e:#}"));
         nodes.chain(controllers).chain([pods]).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Whether a program has failed because the machine was too busy for the API server to answer in time.
+fn is_overloaded(output: &Output) -> bool {
+    const SIGNS: [&str; 6] = [
+        "TLS handshake timeout",
+        "client connection lost",
+        "did not complete within requested timeout",
+        "etcdserver: request timed out",
+        "etcdserver: leader changed",
+        "i/o timeout",
+    ];
+    let errors = String::from_utf8_lossy(&output.stderr);
+    !output.status.success() && SIGNS.iter().any(|sign| errors.contains(sign)) && !errors.contains("exit code")
 }
 
 /// Finds the network namespace of a node's pods that has this address.

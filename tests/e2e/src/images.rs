@@ -47,6 +47,14 @@ pub struct Programs<'a> {
     pub palisade: &'a Path,
 }
 
+/// Checks that the machine has the programs that are copied into images.
+///
+/// # Errors
+/// If one is missing, with the Debian packages that have what is missing.
+pub fn check() -> Result<()> {
+    root::check()
+}
+
 /// Packs all images into one archive.
 ///
 /// # Errors

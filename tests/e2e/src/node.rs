@@ -216,7 +216,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// How long a program of a node may take to start, on a busy machine with two cores.
-const STARTED_WITHIN: Duration = Duration::from_secs(120);
+const STARTED_WITHIN: Duration = Duration::from_secs(300);
 
 /// The first process of a node. It doesn't return while the node exists.
 ///

@@ -24,7 +24,7 @@ const DENIED_ATTEMPTS: usize = 2;
 /// How many connections reach every pod behind a Service, but for one case in a million, if there are two of them.
 const SPREAD_ATTEMPTS: usize = 20;
 /// How long kube-proxy and the agents may take for a change on a busy machine.
-const SETTLED_WITHIN: Duration = Duration::from_secs(90);
+const SETTLED_WITHIN: Duration = Duration::from_secs(180);
 
 /// A pod that may answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Result, ensure};
 use nix::unistd::geteuid;
 
-use crate::cgroups;
+use crate::{cgroups, images};
 
 /// The standard CNI plugins, where Debian has them.
 pub const CNI_PLUGINS: &str = "/usr/lib/cni";
@@ -57,7 +57,7 @@ pub fn check() -> Result<()> {
         paths.join(", "),
         packages.join(" ")
     );
-    Ok(())
+    images::check()
 }
 
 fn check_memory(meminfo: &str) -> Result<()> {

@@ -17,7 +17,7 @@ use palisade_netns::namespace::Namespace;
 use crate::{probe::connect, progress::say};
 
 /// How long an answer on an open connection may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One kind of traffic from one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

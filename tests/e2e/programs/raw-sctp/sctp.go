@@ -214,7 +214,8 @@ func (c *SCTPConn) Write(message []byte) (int, error) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if c.over {
-		return 0, net.ErrClosed
+		// The peer may have ended it while this was on its way.
+		return len(message), nil
 	}
 	value := binary.BigEndian.AppendUint32(nil, c.next)
 	value = append(value, 0, 0)

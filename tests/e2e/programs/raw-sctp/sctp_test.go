@@ -51,6 +51,9 @@ func TestExchange(t *testing.T) {
 		if _, err := conn.Read(buffer); err == nil {
 			t.Fatal("read after the end")
 		}
+		if _, err := conn.Write([]byte("too late")); err != nil {
+			t.Fatal(err)
+		}
 		start := time.Now()
 		if err := conn.Close(); err != nil || time.Since(start) > 10*time.Second {
 			t.Fatal(err, time.Since(start))

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::layout::{Layer, LayerBuilder};
 
 /// Programs that the suites start in containers: (name, name on the machine, Debian package).
-const PROGRAMS: [(&str, &str, &str); 41] = [
+const PROGRAMS: [(&str, &str, &str); 42] = [
     ("[", "[", "coreutils"),
     ("bash", "bash", "bash"),
     ("cat", "cat", "coreutils"),
@@ -36,6 +36,7 @@ const PROGRAMS: [(&str, &str, &str); 41] = [
     ("mv", "mv", "coreutils"),
     // The suites use options that the other one doesn't have.
     ("nc", "nc.openbsd", "netcat-openbsd"),
+    ("nslookup", "nslookup", "bind9-dnsutils"),
     ("printf", "printf", "coreutils"),
     ("rm", "rm", "coreutils"),
     ("sed", "sed", "sed"),
@@ -62,15 +63,11 @@ const FOLDERS: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/usr/bin", "/sbin",
 /// # Errors
 /// If one is missing, with the Debian packages that have what is missing.
 pub(super) fn shell() -> Result<Layer> {
-    let found: Vec<_> = PROGRAMS.iter().map(|&(name, here, package)| (name, find(here), package)).collect();
-    let missing: BTreeSet<&str> =
-        found.iter().filter(|(_, path, _)| path.is_none()).map(|(_, _, p)| *p).collect();
-    let missing = Vec::from_iter(missing).join(" ");
-    ensure!(missing.is_empty(), "the suites' images need programs of the machine: apt-get install {missing}");
+    check()?;
     let mut builder = LayerBuilder::default();
     let mut libraries = BTreeSet::new();
-    for (name, path, _) in found {
-        let path = path.context("found above")?;
+    for (name, here, _) in PROGRAMS {
+        let path = find(here).with_context(|| format!("no program {here}"))?;
         builder.program(&path, &format!("/bin/{name}"))?;
         libraries.extend(libraries_of(&path)?);
     }
@@ -84,6 +81,15 @@ pub(super) fn shell() -> Result<Layer> {
     builder.folder("/tmp", 0o1777)?;
     builder.folder("/uploads", 0o755)?;
     builder.finish()
+}
+
+/// Fails if one of the programs in the images is missing.
+pub(super) fn check() -> Result<()> {
+    let missing: BTreeSet<&str> =
+        PROGRAMS.iter().filter(|(_, here, _)| find(here).is_none()).map(|(_, _, package)| *package).collect();
+    let missing = Vec::from_iter(missing).join(" ");
+    ensure!(missing.is_empty(), "the suites' images need programs of the machine: apt-get install {missing}");
+    Ok(())
 }
 
 /// A program at this path, with its libraries.

@@ -49,8 +49,17 @@ pub const RELEASES: [Release; 3] = [
     },
 ];
 
+/// What the tests of every release run in.
+const NAMESPACES: [&str; 5] = [
+    "network-policy-conformance-forbidden-forrest",
+    "network-policy-conformance-gryffindor",
+    "network-policy-conformance-hufflepuff",
+    "network-policy-conformance-ravenclaw",
+    "network-policy-conformance-slytherin",
+];
+
 /// The test that runs all others and writes a report.
-const TEST: &str = "TestConformanceProfiles";
+const TEST: &str = "TestConformance";
 
 /// Runs all tests of a release, and records what they showed.
 ///
@@ -64,6 +73,8 @@ pub fn run(cluster: &Cluster, release: &Release) -> Result<()> {
         cluster.kubectl(&["apply", "--server-side", "-f", &file.display().to_string()])?;
     }
     let result = with_definitions(cluster, release, &program, start);
+    // The next release makes its own by the same names.
+    cluster.delete_namespaces(&NAMESPACES)?;
     for file in &definitions {
         cluster.kubectl(&["delete", "--ignore-not-found", "-f", &file.display().to_string()])?;
     }
@@ -160,10 +171,10 @@ mod tests {
 
     #[test]
     fn tests_are_counted_without_their_parts() {
-        let output = "=== RUN   TestConformanceProfiles\n    --- PASS: TestConformanceProfiles/One (1.00s)\n        \
-                      --- PASS: TestConformanceProfiles/One/Should_a (0.10s)\n    --- FAIL: TestConformanceProfiles/Two (1.00s)\n        \
-                      --- FAIL: TestConformanceProfiles/Two/Should_b (0.10s)\n    --- SKIP: TestConformanceProfiles/Three (0.00s)\n\
-                      --- FAIL: TestConformanceProfiles (3.00s)\nFAIL\n";
+        let output = "=== RUN   TestConformance\n    --- PASS: TestConformance/One (1.00s)\n        \
+                      --- PASS: TestConformance/One/Should_a (0.10s)\n    --- FAIL: TestConformance/Two (1.00s)\n        \
+                      --- FAIL: TestConformance/Two/Should_b (0.10s)\n    --- SKIP: TestConformance/Three (0.00s)\n\
+                      --- FAIL: TestConformance (3.00s)\nFAIL\n";
         let outcome = outcome(&RELEASE, output);
         assert_eq!((outcome.passed, outcome.skipped.len()), (1, 1));
         assert_eq!(outcome.failed, ["Two/Should_b"]);
@@ -171,11 +182,10 @@ mod tests {
 
     #[test]
     fn a_program_that_ends_early_has_failed() {
-        let outcome =
-            outcome(&RELEASE, "--- FAIL: TestConformanceProfiles (300.00s)\npanic: test timed out\n");
+        let outcome = outcome(&RELEASE, "--- FAIL: TestConformance (300.00s)\npanic: test timed out\n");
         assert_eq!(outcome.passed, 0);
         assert_eq!(outcome.failed, ["3 tests were expected, and there are 0"]);
-        let passed = "--- PASS: TestConformanceProfiles/A (1s)\n".repeat(3);
-        assert_eq!(super::outcome(&RELEASE, &passed).failed, ["TestConformanceProfiles did not end"]);
+        let passed = "--- PASS: TestConformance/A (1s)\n".repeat(3);
+        assert_eq!(super::outcome(&RELEASE, &passed).failed, ["TestConformance did not end"]);
     }
 }
