@@ -289,7 +289,9 @@ fn is_overloaded(output: &Output) -> bool {
         "i/o timeout",
     ];
     let errors = String::from_utf8_lossy(&output.stderr);
-    !output.status.success() && SIGNS.iter().any(|sign| errors.contains(sign)) && !errors.contains("exit code")
+    !output.status.success()
+        && SIGNS.iter().any(|sign| errors.contains(sign))
+        && !errors.contains("exit code")
 }
 
 /// Finds the network namespace of a node's pods that has this address.
