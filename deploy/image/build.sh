@@ -27,10 +27,7 @@ if readelf --program-headers "$out/usr/local/bin/palisade" | grep -q INTERP; the
     exit 1
 fi
 
-# The SBOM: the program's crates with versions, sources, hashes and licenses.
-cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --target "$target" "${features[@]}" \
-    --manifest-path crates/palisade/Cargo.toml
-mv crates/palisade/palisade_bin.cdx.json "$share/sbom.cdx.json"
+packaging/sbom.sh "$target" "$share/sbom.cdx.json" "${features[@]}"
 
 # The license texts of everything that is linked into the program.
 install -m 644 LICENSE "$share/LICENSE"
