@@ -68,6 +68,18 @@ cyclonedx() {
     fi
 }
 
+# The release folder that packaging/ makes of the release binary, as if http://127.0.0.1:8000 were its repository: $scratch/dist.
+release_folder() {
+    [[ ! -f $scratch/dist/SHA256SUMS ]] || return 0
+    cyclonedx
+    local platform
+    platform=linux-$(dpkg --print-architecture)
+    PALISADE_PROGRAM=$bin packaging/build.sh "$host" "$scratch/dist"
+    packaging/deb.sh "$scratch/dist" "$platform" 'The Palisade authors <palisade@users.noreply.github.com>'
+    packaging/render.sh "$scratch/dist" http://127.0.0.1:8000
+    packaging/checksums.sh "$scratch/dist"
+}
+
 palisade() {
     env TMPDIR="$scratch/root-tmp" "$tag" "$bin" "$@"
 }

@@ -69,11 +69,7 @@ packaging/notices.sh "$target" >"$folder/NOTICES.txt"
 library=$(rustc --print sysroot)/share/doc/rust/COPYRIGHT-library.html
 [[ ! -f $library ]] || install -m 644 "$library" "$folder/NOTICES-rust.html"
 
-# The SBOM: the program's crates with versions, sources, hashes and licenses.
-cargo cyclonedx --version >/dev/null 2>&1 || fail "needs cargo-cyclonedx: cargo install --locked cargo-cyclonedx@0.5.9"
-cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --target "$target" \
-    --manifest-path crates/palisade/Cargo.toml
-mv crates/palisade/palisade_bin.cdx.json "$folder/sbom.cdx.json"
+packaging/sbom.sh "$target" "$folder/sbom.cdx.json"
 cp "$folder/sbom.cdx.json" "$dist/$name.cdx.json"
 
 python3 packaging/archive.py "$folder" "$dist/$name.$extension"

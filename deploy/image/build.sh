@@ -5,7 +5,6 @@
 # usage: deploy/image/build.sh DIRECTORY
 # Requires a Rust toolchain with a static C library (glibc's libc.a or a musl target's), a C compiler, and cargo-cyclonedx.
 set -euo pipefail
-shopt -s nullglob nocaseglob
 if (($# != 1)); then
     echo "usage: deploy/image/build.sh DIRECTORY" >&2
     exit 2
@@ -28,28 +27,11 @@ if readelf --program-headers "$out/usr/local/bin/palisade" | grep -q INTERP; the
     exit 1
 fi
 
-# The SBOM: the program's crates with versions, sources, hashes and licenses.
-cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --target "$target" "${features[@]}" \
-    --manifest-path crates/palisade/Cargo.toml
-mv crates/palisade/palisade_bin.cdx.json "$share/sbom.cdx.json"
+packaging/sbom.sh "$target" "$share/sbom.cdx.json" "${features[@]}"
 
-# The license texts of everything that is linked into the program; most licenses require them. Beside the crates, this is Rust's
-# standard library, and the C library if it is glibc (LGPL: this repository contains what is needed to relink the program).
+# The license texts of everything that is linked into the program.
 install -m 644 LICENSE "$share/LICENSE"
-{
-    cargo tree --locked --package palisade "${features[@]}" --edges normal --target "$target" --prefix none --no-dedupe \
-        --format '{p}' \
-        | sed -n 's/^\([^ ]*\) v\([^ ]*\)$/\1-\2/p' | sort -u | while read -r crate; do
-        printf '\n==== %s\n' "$crate"
-        for file in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"$crate"/{licen[cs]e,copying,notice,copyright}*; do
-            [[ ! -f $file ]] || { printf -- '---- %s\n\n' "${file##*/}"; cat "$file"; }
-        done
-    done
-    if [[ $target == *-gnu ]]; then
-        printf '\n==== glibc\n'
-        cat /usr/share/doc/libc6-dev/copyright
-    fi
-} >"$share/NOTICES.txt"
+packaging/notices.sh "$target" "${features[@]}" >"$share/NOTICES.txt"
 library=$(rustc --print sysroot)/share/doc/rust/COPYRIGHT-library.html
 readonly library
 [[ ! -f $library ]] || install -m 644 "$library" "$share/NOTICES-rust.html"

@@ -66,6 +66,17 @@ alone() {
         && chroot /tmp/alone /palisade can shop/frontend shop/backend:8080 -f /examples/shop
 }
 
+# The Debian package: the program, its manual page and completions; nothing is left when it is purged.
+package() {
+    # What Debian's documentation-free images leave out is installed here.
+    rm -f /etc/dpkg/dpkg.cfg.d/*
+    dpkg -i /palisade.deb && [[ $(command -v palisade) == /usr/bin/palisade ]] && lab_runs palisade \
+        && [[ $(kubectl-palisade can --help) == *"Usage: kubectl palisade can"* ]] \
+        && gzip -dc /usr/share/man/man1/palisade-lab-run.1.gz | grep -q '^\.SH' && gzip -t /usr/share/man/man1/kubectl-palisade.1.gz \
+        && bash -c '. /usr/share/bash-completion/completions/palisade && complete -p palisade' \
+        && dpkg --purge palisade && ! find / -xdev -iname '*palisade*' ! -path '/palisade.deb' ! -path '/proc/*' ! -path '/tmp/*' | grep .
+}
+check "the Debian package: installed, run, purged without a trace" package
 check "one line, as root: installs the program, and the lab runs" as_root
 check "one line, as a user with wget: installs it, and the lab runs without root" as_user
 mkdir -p /tmp/release

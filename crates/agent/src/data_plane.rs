@@ -61,6 +61,9 @@ impl ReviewScope {
     }
 }
 
+/// What a listing of connections returns: each with its entry.
+type Listing<E> = Result<Vec<(TrackedConnection, E)>, DataPlaneError>;
+
 /// The kernel, as the agent uses it. [`crate::NftDataPlane`] is the real one; tests have a double.
 pub trait DataPlane {
     /// The handle of a connection-tracking entry.
@@ -118,7 +121,7 @@ pub trait DataPlane {
     fn begin_listing(&mut self, scope: &ReviewScope) -> Result<(), DataPlaneError>;
 
     /// Returns the result of the listing that was begun last, once. `None` while it is not complete: an error if the kernel can't be read.
-    fn listed(&mut self) -> Option<Result<Vec<(TrackedConnection, Self::ConntrackEntry)>, DataPlaneError>>;
+    fn listed(&mut self) -> Option<Listing<Self::ConntrackEntry>>;
 
     /// Revokes connections, each given with the orientation that is denied: none of their packets passes any longer, in either
     /// direction, even if their entries are deleted. A connection that has ended meanwhile is no error.

@@ -3,11 +3,11 @@
 //! A review walks the kernel's whole connection-tracking table, whatever it looks for: some 18 ms if the table has 262,144
 //! buckets. If pods come and go by the thousand, not every change can have its own review. So reviews are separated by
 //! pauses in proportion to their cost, and one review covers all changes since the last. The first after an idle period
-//! is immediate.
+//! is immediate. While each review is followed by the next, the pauses double up to the longest.
 
 use std::time::Duration;
 
-/// The pause after a review is this many times its cost, so that reviews take at most a fifth of a core.
+/// The first pause after a review is this many times its cost.
 const PAUSE_FACTOR: u32 = 4;
 /// The longest pause. A connection that is now denied survives at most this long after the commit, plus the duration of the
 /// review.
@@ -19,6 +19,8 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct ReviewSchedule {
     next: Duration,
+    /// The last pause.
+    pause: Duration,
 }
 
 impl ReviewSchedule {
@@ -39,7 +41,12 @@ impl ReviewSchedule {
 
     /// Records a successful review.
     pub(crate) fn succeeded(&mut self, begin: Duration, end: Duration) {
-        self.next = end + end.saturating_sub(begin).saturating_mul(PAUSE_FACTOR).min(MAX_PAUSE);
+        let by_cost = end.saturating_sub(begin).saturating_mul(PAUSE_FACTOR);
+        // It did not wait for longer than it had to, so changes arrive all the time.
+        let follows = begin.saturating_sub(self.next) < self.pause;
+        let doubled = if follows { self.pause * 2 } else { Duration::ZERO };
+        self.pause = by_cost.max(doubled).min(MAX_PAUSE);
+        self.next = end + self.pause;
     }
 }
 
@@ -66,5 +73,22 @@ mod tests {
         let mut schedule = ReviewSchedule::default();
         schedule.succeeded(ms(0), ms(900));
         assert!(schedule.is_due(ms(1150)));
+    }
+
+    #[test]
+    fn pauses_double_while_reviews_follow_each_other_and_start_again_after_an_idle_period() {
+        let mut schedule = ReviewSchedule::default();
+        let mut begin = ms(1000);
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            schedule.succeeded(begin, begin + ms(5));
+            pauses.push(schedule.next() - begin - ms(5));
+            begin = schedule.next();
+        }
+        assert_eq!(pauses, [20, 40, 80, 160, 250, 250].map(ms));
+        begin += ms(5000);
+        assert!(schedule.is_due(begin));
+        schedule.succeeded(begin, begin + ms(5));
+        assert_eq!(schedule.next(), begin + ms(25));
     }
 }

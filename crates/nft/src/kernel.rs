@@ -69,15 +69,26 @@ impl Kernel {
 
     /// Returns the number of the namespace's last nftables transaction, by any program.
     pub fn kernel_generation(&mut self) -> Result<u32, Error> {
-        let request = header(message_type(NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN), NLM_F_REQUEST, 0, 0);
+        let kind = message_type(NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN);
+        self.query(kind, "transaction number of nftables", |attributes| attributes.number(NFTA_GEN_ID))
+    }
+
+    /// Sends a request without attributes, and returns the first number that `parse` finds in the replies.
+    pub(crate) fn query(
+        &mut self,
+        kind: u16,
+        what: &str,
+        parse: impl Fn(Attributes<'_>) -> Option<u32>,
+    ) -> Result<u32, Error> {
+        let request = header(kind, NLM_F_REQUEST, 0, 0);
         let sequence = self.send_request(finish(request))?;
         loop {
             for reply in self.receive(sequence)? {
                 if let Some(error) = reply.error() {
-                    return Err(error.refused("transaction number of nftables".to_owned(), 0));
+                    return Err(error.refused(what.to_owned(), 0));
                 }
-                if let Some(id) = Attributes(reply.attributes()).number(NFTA_GEN_ID) {
-                    return Ok(id);
+                if let Some(number) = parse(Attributes(reply.attributes())) {
+                    return Ok(number);
                 }
             }
         }

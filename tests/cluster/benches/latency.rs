@@ -5,12 +5,16 @@
 //! isolates one of them is created and deleted repeatedly, while packets are sent four times a millisecond, each a new connection. A
 //! plain watch beside the agents measures the API server's part of the time.
 //!
-//! It prints and asserts nothing. PALISADE_BENCH_PODS, _POLICIES and _ROUNDS change the sizes.
+//! Then many policies are created at once, and the agent's processor time and what it was spent for are printed.
+//!
+//! PALISADE_BENCH_BASELINE=PROGRAM measures another `palisade` first, in the same run. It prints and asserts nothing.
+//! PALISADE_BENCH_PODS, _POLICIES, _ROUNDS and _BURST change the sizes.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
 use std::{
     net::{SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Arc, Mutex, PoisonError,
@@ -29,7 +33,12 @@ use kube::{
     Api, Client, ResourceExt,
     runtime::watcher::{self, Event, watcher},
 };
-use palisade_cluster_tests::{World, confined, control_plane, crowd, world::key};
+use palisade_cluster_tests::{
+    World,
+    agent::{AgentOptions, Metrics},
+    confined, control_plane, crowd,
+    world::{NODES, READY_WITHIN, key},
+};
 use palisade_lab::{Place, namespace::Namespace};
 use serde_json::{Value, json};
 
@@ -82,19 +91,42 @@ fn bench(world: &mut World) -> Result<()> {
     // Not through `request`, which has the timeout of a test.
     inside(&namespace, async || crowd::create(&control_plane::client(&admin).await?, pods, policies).await)?;
     world.apply(PODS)?;
-    world.start_agents()?;
-    world.settle()?;
     println!(
-        "{pods} pods and {policies} policies, created and known to two agents after {:.1} s; {rounds} rounds",
+        "{pods} pods and {policies} policies after {:.1} s; {rounds} rounds",
         start.elapsed().as_secs_f64()
     );
-    let before = world.agent("w2")?.metrics()?;
     let packets = Packets::start(world)?;
     let plain = PlainWatch::start(namespace.try_clone()?, admin.clone())?;
+    let baseline = std::env::var_os("PALISADE_BENCH_BASELINE").map(PathBuf::from);
+    let programs = baseline.map(Some).into_iter().chain([None]);
+    for program in programs {
+        match &program {
+            Some(path) => println!("\n== baseline: {}", path.display()),
+            None => println!("\n== this version"),
+        }
+        let options =
+            AgentOptions { kubeconfig: world.agent_kubeconfig()?, program, ..AgentOptions::default() };
+        for node in NODES {
+            world.start_agent(node, &options)?.wait_ready(READY_WITHIN)?;
+        }
+        world.settle()?;
+        one_policy(world, (&namespace, &admin), (&packets, &plain), rounds)?;
+        many_policies(world, &namespace, &admin, size("BURST", 1000))?;
+    }
+    Ok(())
+}
 
+/// Measures from the request that creates a policy to the first dropped packet.
+fn one_policy(
+    world: &mut World,
+    (namespace, admin): (&Namespace, &Path),
+    (packets, plain): (&Packets, &PlainWatch),
+    rounds: usize,
+) -> Result<()> {
+    let before = world.agent("w2")?.metrics()?;
     let (mut dropped, mut answered, mut watched) = (Vec::new(), Vec::new(), Vec::new());
-    inside(&namespace, async || {
-        let client = control_plane::client(&admin).await?;
+    inside(namespace, async || {
+        let client = control_plane::client(admin).await?;
         for _ in 0..rounds {
             let sent = Instant::now();
             packets.begin();
@@ -102,7 +134,7 @@ fn bench(world: &mut World) -> Result<()> {
             answered.push(sent.elapsed());
             dropped.push(packets.first_dropped()?.saturating_duration_since(sent));
             watched.push(plain.next_event()?.saturating_duration_since(sent));
-            reopen(&client, &packets, &plain).await?;
+            reopen(&client, packets, plain).await?;
         }
         Ok(())
     })?;
@@ -115,7 +147,7 @@ fn bench(world: &mut World) -> Result<()> {
     let name = "palisade_apply_latency_seconds";
     let (before, after) = (before.histogram(name), after.histogram(name));
     println!("\nthe agent's part of this, from the event to the commit in the kernel, from its histogram");
-    for share in [0.5, 0.99] {
+    for share in [0.5, 0.9, 0.99] {
         println!("  {:>4.0} %  at most {:.2} ms", share * 100.0, quantile(&before, &after, share) * 1000.0);
     }
     let (mut dropped, mut ended) = (Vec::new(), Vec::new());
@@ -126,16 +158,49 @@ fn bench(world: &mut World) -> Result<()> {
         ended.push(sent.elapsed());
         dropped.push(packets.first_dropped()?.saturating_duration_since(sent));
         plain.next_event()?;
-        inside(&namespace, async || reopen(&control_plane::client(&admin).await?, &packets, &plain).await)?;
+        inside(namespace, async || reopen(&control_plane::client(admin).await?, packets, plain).await)?;
     }
     println!("\nfrom the start of `kubectl apply`");
     print("to its end", &mut ended);
     print("to the first packet dropped", &mut dropped);
-    let metrics = world.agent("w2")?.metrics()?;
+    Ok(())
+}
+
+/// Measures the processor time of an agent whose pod many policies select, created as fast as the API server accepts them.
+fn many_policies(world: &mut World, namespace: &Namespace, admin: &Path, count: usize) -> Result<()> {
+    const PARTS: [(&str, &str); 3] = [
+        ("compiling", "palisade_compile_duration_seconds"),
+        ("kernel transactions", "palisade_transaction_duration_seconds"),
+        ("reviews of connections", "palisade_review_duration_seconds"),
+    ];
+    const KNOWN: &str = "palisade_policies{kind=\"NetworkPolicy\"}";
+    let before = world.agent("w2")?.metrics()?;
+    let begin = Instant::now();
+    inside(namespace, async || crowd::burst(&control_plane::client(admin).await?, POLICIES, count).await)?;
+    let posted = begin.elapsed();
+    let known = before.get(KNOWN).unwrap_or(0.0) + count as f64;
+    let all = |m: &Metrics| m.get(KNOWN) == Some(known);
+    let after = world.agent("w2")?.wait_metric("all policies are known", TIMEOUT, all)?;
+    // The review of the last change.
+    thread::sleep(Duration::from_secs(1));
+    let settled = world.agent("w2")?.metrics()?;
+    let spent = |name: &str| settled.get(name).unwrap_or(0.0) - before.get(name).unwrap_or(0.0);
+    println!("\n{count} policies of one pod, posted in {:.1} s", posted.as_secs_f64());
     println!(
-        "\nresident memory of an agent: {:.1} MiB",
-        metrics.get("process_resident_memory_bytes").unwrap_or(0.0) / f64::from(1 << 20)
+        "  processor time of its agent: {:.2} s; {:.0} commits; known {:.0} ms after the last response",
+        spent("process_cpu_seconds_total"),
+        spent("palisade_commits_total{result=\"ok\"}"),
+        (begin.elapsed().saturating_sub(posted).as_secs_f64() - 1.0) * 1000.0,
     );
+    for (what, name) in PARTS {
+        let (sum, times) = (spent(&format!("{name}_sum")), spent(&format!("{name}_count")));
+        println!("  {what:<24} {times:>6.0} times, {sum:>6.2} s");
+    }
+    println!(
+        "  resident memory: {:.1} MiB",
+        after.get("process_resident_memory_bytes").unwrap_or(0.0) / f64::from(1 << 20)
+    );
+    world.kubectl("delete networkpolicies -n bench --all --wait=false")?;
     Ok(())
 }
 
@@ -265,7 +330,7 @@ impl Packets {
 struct PlainWatch(Mutex<mpsc::Receiver<Instant>>);
 
 impl PlainWatch {
-    fn start(namespace: Namespace, kubeconfig: std::path::PathBuf) -> Result<Self> {
+    fn start(namespace: Namespace, kubeconfig: PathBuf) -> Result<Self> {
         let (sender, receiver) = mpsc::channel();
         let (ready, listed) = mpsc::channel();
         thread::spawn(move || {

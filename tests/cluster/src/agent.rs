@@ -28,6 +28,8 @@ pub struct AgentOptions {
     pub kubeconfig: PathBuf,
     /// Further arguments.
     pub more: Vec<String>,
+    /// The program, instead of the one that was built: for comparisons.
+    pub program: Option<PathBuf>,
     /// A suffix for file names that distinguishes two agents of one node.
     pub name: String,
 }
@@ -56,7 +58,7 @@ impl Agent {
         let run = folder.join(format!("run-{node}"));
         std::fs::create_dir_all(&run)?;
         let socket = run.join("agent.sock");
-        let mut command = Command::new(palisade);
+        let mut command = Command::new(options.program.as_deref().unwrap_or(palisade));
         command
             .arg("agent")
             .arg(format!("--node-name={node}"))

@@ -68,6 +68,25 @@ pub async fn create(client: &Client, pods: usize, policies: usize) -> Result<()>
     .await
 }
 
+/// Creates policies that select the same pods, at a path, as fast as the server accepts them.
+///
+/// # Errors
+/// If the API server refuses one.
+pub async fn burst(client: &Client, path: &str, count: usize) -> Result<()> {
+    each(0..count, async |i| {
+        let peers = json!([{"podSelector": {"matchLabels": {"app": format!("app-{}", i % 20)}}}]);
+        let body = json!({
+            "metadata": {"name": format!("burst-{i}")},
+            "spec": {
+                "podSelector": {"matchLabels": {"app": "to"}},
+                "ingress": [{"from": peers, "ports": [{"port": 1 + i}]}],
+            },
+        });
+        post(client, path, body).await
+    })
+    .await
+}
+
 async fn each(range: std::ops::Range<usize>, f: impl AsyncFn(usize) -> Result<()>) -> Result<()> {
     futures::stream::iter(range.map(|i| f(i))).buffer_unordered(CONCURRENT).try_collect().await
 }

@@ -6,6 +6,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -69,6 +70,9 @@ fn hierarchies() -> io::Result<Vec<PathBuf>> {
 /// # Errors
 /// If the kernel refuses one.
 pub fn create(path: &str) -> Result<()> {
+    // The nodes of a run are started side by side, and their groups are in one: it is complete before the other node sees it.
+    static ONE_BY_ONE: Mutex<()> = Mutex::new(());
+    let _guard = ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
     for hierarchy in hierarchies()? {
         let mut folder = hierarchy.clone();
         for part in path.split('/').filter(|p| !p.is_empty()) {

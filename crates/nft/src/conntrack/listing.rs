@@ -7,7 +7,6 @@ use std::{
 };
 
 use nix::libc::{EINVAL, EOPNOTSUPP};
-use palisade_policy::Family;
 
 use super::entry::ConntrackEntry;
 use crate::{
@@ -19,10 +18,14 @@ use crate::{
         nfnetlink::{NFNL_SUBSYS_CTNETLINK, message_type},
         nfnetlink_conntrack::{
             CTA_FILTER, CTA_FILTER_F_CTA_IP_SRC, CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS,
-            CTA_IP_V4_SRC, CTA_TUPLE_IP, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, IPCTNL_MSG_CT_GET,
+            CTA_IP_V4_SRC, CTA_STATS_GLOBAL_ENTRIES, CTA_TUPLE_IP, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY,
+            IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_GET_STATS,
         },
     },
 };
+
+/// `AF_UNSPEC`: entries of every family.
+const ANY_FAMILY: u8 = 0;
 
 /// The most IPv4 addresses that are listed one by one, filtered by the kernel. For more, one full listing is filtered here.
 ///
@@ -30,52 +33,61 @@ use crate::{
 /// (`benches/connections.rs`).
 pub const MAX_FILTERED: usize = 3;
 
+/// Up to this number of entries, all are listed at once whatever is wanted.
+///
+/// A listing walks the buckets of the kernel's table, of which there may be 262,144 for few entries: then the walks take the time, and the
+/// number of walks decides. An entry that is copied and parsed costs about a microsecond.
+const FEW_ENTRIES: u32 = 4096;
+
 /// Lists the connections with one of these addresses at either end, as policies see the ends: after destination NAT and
 /// before source NAT.
 ///
-/// The kernel has no index by address. For up to [`MAX_FILTERED`] IPv4 addresses, it walks all entries of the namespace
-/// twice per address, and copies only those that match. For more addresses, and for IPv6, it walks them once, and copies
-/// all of the family. So this is always `O(entries)`, but an entry that doesn't match costs less in the first case.
+/// The kernel has no index by address, so this is `O(buckets + entries)` unless the namespace has no entries. If it has few, all are listed
+/// in one walk. If it has many, and there are up to [`MAX_FILTERED`] IPv4 addresses, the kernel walks the table twice per address and copies
+/// only what matches, and once more for all of IPv6. For more addresses, it walks the table once and copies everything.
 ///
 /// IPv6 is not filtered by the kernel because of a bug: it lists all entries except those with the address (seen with
 /// Linux 6.18, in which `ctnetlink_filter_match_tuple` negates `ipv6_addr_cmp`).
 pub fn list(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Vec<ConntrackEntry>, Error> {
-    let mut out = Vec::new();
-    for family in Family::BOTH {
-        let ends: BTreeSet<IpAddr> = ends.iter().copied().filter(|a| Family::of(*a) == family).collect();
-        if ends.is_empty() {
-            continue;
-        }
-        let filtered = match family {
-            Family::V4 if ends.len() <= MAX_FILTERED => list_filtered(kernel, &ends)?,
-            _ => None,
-        };
-        out.extend(match filtered {
-            Some(entries) => entries,
-            None => dump(kernel, family, &[], |c| ends.contains(&c.source) || ends.contains(&c.destination))?,
-        });
+    let has_end = |c: &ConntrackEntry| ends.contains(&c.source) || ends.contains(&c.destination);
+    let (v4, v6): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = ends.iter().partition(|end| end.is_ipv4());
+    if ends.is_empty() {
+        return Ok(Vec::new());
+    }
+    match count(kernel) {
+        Some(0) => return Ok(Vec::new()),
+        Some(1..=FEW_ENTRIES) => return dump(kernel, ANY_FAMILY, &[], has_end),
+        _ => {}
+    }
+    if v4.len() > MAX_FILTERED {
+        return dump(kernel, ANY_FAMILY, &[], has_end);
+    }
+    let mut out = match list_filtered(kernel, &v4)? {
+        Some(entries) => entries,
+        None => dump(kernel, NFPROTO_IPV4, &[], has_end)?,
+    };
+    if !v6.is_empty() {
+        out.extend(dump(kernel, NFPROTO_IPV6, &[], has_end)?);
     }
     Ok(out)
 }
 
-/// Lists the connections of [`list`] and those of [`list_revoked`], from one listing of each family. `O(entries)`.
+/// Returns the number of entries of the namespace. `None` if the kernel can't tell. `O(1)`.
+fn count(kernel: &mut Kernel) -> Option<u32> {
+    let kind = message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS);
+    kernel.query(kind, "number of connections", |attributes| attributes.number(CTA_STATS_GLOBAL_ENTRIES)).ok()
+}
+
+/// Lists the connections of [`list`] and those of [`list_revoked`], in one walk of the kernel's table.
 pub fn list_with_revoked(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Vec<ConntrackEntry>, Error> {
-    let mut out = Vec::new();
-    for family in Family::BOTH {
-        out.extend(dump(kernel, family, &[], |c| {
-            c.is_revoked() || ends.contains(&c.source) || ends.contains(&c.destination)
-        })?);
-    }
-    Ok(out)
+    dump(kernel, ANY_FAMILY, &[], |c| {
+        c.is_revoked() || ends.contains(&c.source) || ends.contains(&c.destination)
+    })
 }
 
 /// Lists the connections whose entries carry the revocation label. `O(entries)`.
 pub fn list_revoked(kernel: &mut Kernel) -> Result<Vec<ConntrackEntry>, Error> {
-    let mut out = Vec::new();
-    for family in Family::BOTH {
-        out.extend(dump(kernel, family, &[], ConntrackEntry::is_revoked)?);
-    }
-    Ok(out)
+    dump(kernel, ANY_FAMILY, &[], ConntrackEntry::is_revoked)
 }
 
 /// Lists connections address by address, each connection once. `None` if the kernel doesn't support filters.
@@ -88,8 +100,8 @@ fn list_filtered(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Option<
         let opened = filter(CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS, *address);
         let answered = filter(CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS, *address);
         let is_answerer_alone = |c: &ConntrackEntry| c.destination == *end && !ends.contains(&c.source);
-        let found = dump(kernel, Family::V4, &opened, |c| c.source == *end)
-            .and_then(|opened| Ok([opened, dump(kernel, Family::V4, &answered, is_answerer_alone)?]));
+        let found = dump(kernel, NFPROTO_IPV4, &opened, |c| c.source == *end)
+            .and_then(|opened| Ok([opened, dump(kernel, NFPROTO_IPV4, &answered, is_answerer_alone)?]));
         match found {
             Ok(found) => out.extend(found.into_iter().flatten()),
             Err(e) if matches!(e.os_error(), Some(EOPNOTSUPP | EINVAL)) => return Ok(None),
@@ -114,17 +126,16 @@ fn filter(tuple: u16, flags: u16, source: Ipv4Addr) -> Vec<u8> {
     body.into_bytes()
 }
 
-/// Lists the entries that `matches` accepts. It is necessary even if the kernel filters, because an older kernel ignores
+/// Lists the entries of a family that `matches` accepts. The check is necessary even if the kernel filters, because an older kernel ignores
 /// the filter attribute.
 fn dump(
     kernel: &mut Kernel,
-    family: Family,
+    family: u8,
     request: &[u8],
     matches: impl Fn(&ConntrackEntry) -> bool,
 ) -> Result<Vec<ConntrackEntry>, Error> {
     let kind = message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET);
-    let number = if family == Family::V4 { NFPROTO_IPV4 } else { NFPROTO_IPV6 };
-    let listed = kernel.dump(kind, number, request, "connections", |reply| {
+    let listed = kernel.dump(kind, family, request, "connections", |reply| {
         ConntrackEntry::parse(Attributes(reply.attributes())).filter(&matches)
     });
     listed.map_err(|error| match error.os_error() {

@@ -26,6 +26,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("few_addresses_and_many_list_the_same_connections", few_and_many),
+        trial("few_entries_are_listed_at_once", few_entries),
         trial("filtered_connections_are_not_copied", copied),
         trial("a_kernel_without_filters_lists_everything", without_filters),
     ]
@@ -72,19 +73,34 @@ fn few_and_many() {
     let random = &mut Random::new(1);
     let entries = random_entries(random, 400);
     entries::create(entries.iter().copied());
-    let mut kernel = Kernel::open().unwrap();
-    let addresses = addresses();
-    for count in 0..=2 * MAX_FILTERED + 4 {
-        for _ in 0..4 {
-            let ends: BTreeSet<IpAddr> = (0..count).map(|_| *random.pick(&addresses)).collect();
-            assert_eq!(listed(&mut kernel, &ends), expected(&entries, &ends), "{ends:?}");
+    // The one lists all, because there are few entries. The other can't know that.
+    for mut kernel in [Kernel::open().unwrap(), counted(false).0] {
+        let addresses = addresses();
+        for count in 0..=2 * MAX_FILTERED + 4 {
+            for _ in 0..4 {
+                let ends: BTreeSet<IpAddr> = (0..count).map(|_| *random.pick(&addresses)).collect();
+                assert_eq!(listed(&mut kernel, &ends), expected(&entries, &ends), "{ends:?}");
+            }
         }
+        let stranger = BTreeSet::from([IpAddr::from([192, 0, 2, 1])]);
+        assert_eq!(listed(&mut kernel, &stranger), [0u16; 0]);
     }
-    let stranger = BTreeSet::from([IpAddr::from([192, 0, 2, 1])]);
-    assert_eq!(listed(&mut kernel, &stranger), [0u16; 0]);
 }
 
-/// The real kernel, with a transport that counts the listed entries or refuses filters.
+/// A namespace without entries, and one in which all entries are listed at once.
+fn few_entries() {
+    let pod = BTreeSet::from([addresses()[0], addresses()[20]]);
+    let mut kernel = Kernel::open().unwrap();
+    assert_eq!(listed(&mut kernel, &pod), [0u16; 0]);
+    assert!(conntrack::list_with_revoked(&mut kernel, &pod).unwrap().is_empty());
+    let entries = random_entries(&mut Random::new(4), 300);
+    entries::create(entries.iter().copied());
+    assert_eq!(listed(&mut kernel, &pod), expected(&entries, &pod), "both families");
+    let with_revoked = conntrack::list_with_revoked(&mut kernel, &pod).unwrap();
+    assert_eq!(with_revoked.len(), expected(&entries, &pod).len());
+}
+
+/// The real kernel, with a transport that counts the listed entries, refuses to tell their number, and may refuse filters.
 struct Counted {
     socket: NetlinkSocket,
     refuses_filters: bool,
@@ -97,10 +113,12 @@ impl Transport for Counted {
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
         // IPCTNL_MSG_CT_GET with an attribute: CTA_FILTER.
         let is_filtered = datagram[4..6] == 0x101u16.to_ne_bytes() && datagram.len() > 20;
-        if !(self.refuses_filters && is_filtered) {
+        // IPCTNL_MSG_CT_GET_STATS.
+        let is_count = datagram[4..6] == 0x105u16.to_ne_bytes();
+        if !(is_count || (self.refuses_filters && is_filtered)) {
             return self.socket.send(datagram);
         }
-        self.refusals.fetch_add(1, Ordering::Relaxed);
+        self.refusals.fetch_add(usize::from(is_filtered), Ordering::Relaxed);
         let mut answer = [36u32.to_ne_bytes(), [2, 0, 0, 0]].concat();
         answer.extend(&datagram[8..16]);
         answer.extend((-EOPNOTSUPP).to_ne_bytes());

@@ -252,11 +252,13 @@ fn an_api_address_that_nothing_translates_is_named_with_the_cure() {
     let stage = Stage::new();
     stage.write("policy.yaml", &policy("web"));
     run(&mut stage.agent_command(&["--once"]), 0);
-    // The service account of a pod, in a private /run, where the lab's own files are not needed.
+    // The service account of a pod, in a private /run. The certificate is that of any authority: no server is reached.
+    fs::write(stage.dir.path().join("ca.pem"), include_str!("ca.pem")).unwrap();
     let account = "/run/secrets/kubernetes.io/serviceaccount";
     let script = format!(
-        "mount -t tmpfs none /run && mkdir -p {account} && echo token >{account}/token && echo ns >{account}/namespace && \
-         : >{account}/ca.crt && exec \"$@\""
+        "mount -t tmpfs none /run && mkdir -p {account} && printf token >{account}/token && printf ns >{account}/namespace && \
+         cp {}/ca.pem {account}/ca.crt && exec \"$@\"",
+        stage.dir.path().display()
     );
     let agent = env!("CARGO_BIN_EXE_palisade");
     let mut command = stage.on_node(&["unshare", "--mount", "sh", "-c", &script, "sh", agent, "agent"]);

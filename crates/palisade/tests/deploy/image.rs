@@ -1,5 +1,7 @@
 //! The image, and that versions and paths agree everywhere.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::{file, objects, only, words};
@@ -98,6 +100,28 @@ fn the_build_sees_only_sources() {
     let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).collect();
     assert_eq!(lines[0], "*", "everything is left out but what is named");
     let named: Vec<&str> = lines.iter().filter_map(|l| l.strip_prefix('!')).collect();
-    assert_eq!(named, ["Cargo.lock", "Cargo.toml", "LICENSE", "crates", "deploy/image"]);
+    let scripts = ["deploy/image", "packaging/notices.sh", "packaging/sbom.sh"];
+    let tests = ["tests/cluster", "tests/e2e"];
+    assert_eq!(named, [&["Cargo.lock", "Cargo.toml", "LICENSE", "crates"][..], &scripts, &tests].concat());
     assert!(lines.contains(&"**/target"));
+}
+
+/// With what the build sees, cargo finds every member of the workspace.
+#[test]
+fn the_build_sees_the_whole_workspace() {
+    let text = file(".dockerignore");
+    let named = text.lines().filter_map(|l| l.strip_prefix('!'));
+    let context = tempfile::tempdir().unwrap();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let mut copy = Command::new("cp");
+    let copied =
+        copy.args(["-r", "--parents"]).args(named).arg(context.path()).current_dir(root).status().unwrap();
+    assert!(copied.success());
+    let mut metadata = Command::new(env!("CARGO"));
+    let output = metadata
+        .args(["metadata", "--locked", "--offline", "--format-version=1"])
+        .current_dir(context.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

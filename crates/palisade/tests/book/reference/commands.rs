@@ -159,6 +159,14 @@ fn page(verb: &str) -> String {
     page.trim_end().to_owned() + "\n"
 }
 
+/// A row with the exit codes that a help text names, if it does.
+fn exit_codes(verb: &str, help: &str) -> String {
+    let line = blocks(help).into_iter().find_map(|block| block[0].strip_prefix("Exit codes: "));
+    line.map_or(String::new(), |codes| {
+        format!("| `palisade {verb}` | {} |\n", cell(codes.trim_end_matches('.')))
+    })
+}
+
 #[test]
 fn every_verb_has_a_page() {
     let text = help(&[]);
@@ -166,14 +174,17 @@ fn every_verb_has_a_page() {
          What `--help` prints, as pages. [cli.md](../cli.md) describes what the verbs are for and how they answer.\n\n\
          | verb | |\n| --- | --- |\n"
         .to_owned();
+    let mut codes = String::new();
     for (verb, does) in verbs(&text) {
         writeln!(index, "| [`palisade {verb}`](palisade-{verb}.md) | {} |", cell(&does)).unwrap();
         up_to_date(&format!("palisade-{verb}.md"), &page(&verb));
+        let text = help(&[&verb]);
+        codes += &exit_codes(&verb, &text);
+        for (inner, _) in verbs(&text) {
+            codes += &exit_codes(&format!("{verb} {inner}"), &help(&[&verb, &inner]));
+        }
     }
-    index += "\n## Exit codes\n\n";
-    for block in blocks(&text).iter().filter(|block| block[0].starts_with("Exit codes: ")) {
-        writeln!(index, "{}", block.join("\n")).unwrap();
-    }
-    index += "The verbs' pages say what 0 and 1 mean for each.\n";
+    write!(index, "\n## Exit codes\n\n0 is yes (allowed, identical, done), 1 is no (denied, different), 2 is an error, or an answer that may be wrong.\n\n\
+         | verb | |\n| --- | --- |\n{codes}").unwrap();
     up_to_date("commands.md", &index);
 }
