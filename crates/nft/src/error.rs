@@ -10,7 +10,7 @@ use thiserror::Error as ThisError;
 pub enum Error {
     /// The kernel lacks nftables, or its `inet` family.
     #[error(
-        "this kernel has no nftables: build or load nf_tables with CONFIG_NF_TABLES_INET (Linux 5.13 or later)"
+        "this kernel has no nftables: build or load nf_tables with CONFIG_NF_TABLES_INET (Linux 5.10 or later)"
     )]
     NoNftables(#[source] io::Error),
     /// The caller may not change this network namespace.
@@ -18,6 +18,9 @@ pub enum Error {
         "no permission to change the firewall of this network namespace: CAP_NET_ADMIN is required, so run as root or in a user namespace of your own"
     )]
     NoPermission(#[source] io::Error),
+    /// The kernel has no tables that belong to a socket and end with it.
+    #[error("this kernel has no tables that belong to a process: that needs Linux 5.12 or later")]
+    NoTableOwners(#[source] io::Error),
     /// The table belongs to another program's socket, and the kernel refuses changes by all others.
     #[error(
         "table inet palisade belongs to another program (netlink port {port}), and only that program can change it: stop the program"
@@ -111,7 +114,9 @@ impl Error {
     #[must_use]
     pub fn os_error(&self) -> Option<i32> {
         match self {
-            Self::NoNftables(e) | Self::NoPermission(e) | Self::NoConntrack(e) => e.raw_os_error(),
+            Self::NoNftables(e) | Self::NoPermission(e) | Self::NoConntrack(e) | Self::NoTableOwners(e) => {
+                e.raw_os_error()
+            }
             Self::Socket { source: e, .. }
             | Self::LogGroupBusy { source: e, .. }
             | Self::Refused { reason: e, .. } => e.raw_os_error(),

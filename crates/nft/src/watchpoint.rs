@@ -5,6 +5,7 @@
 
 use std::{io, net::IpAddr};
 
+use nix::libc::EINVAL;
 use palisade_policy::{Family, Protocol};
 
 use crate::{
@@ -64,6 +65,10 @@ impl Watchpoint {
                 acknowledged += 1;
                 if errno != 0 {
                     let reason = io::Error::from_raw_os_error(errno);
+                    // The first message is the table, whose flags an older kernel does not know.
+                    if acknowledged == 1 && errno == EINVAL {
+                        return Err(Error::NoTableOwners(reason));
+                    }
                     let object = format!("table inet {table}");
                     return Err(Error::Refused { object, reason, kernel_message: None, more: 0 });
                 }

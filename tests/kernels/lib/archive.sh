@@ -16,10 +16,11 @@ mirror() {
     echo "$found"
 }
 
-# prepare_apt RELEASE AREA/SUITE…: a state directory of apt for these archives, and their current lists.
+# prepare_apt RELEASE AREA/SUITE…: a state directory of apt for these archives, and their lists, which are at most a day old.
 prepare_apt() {
     local state=$cache/apt/$1 source address
     mkdir -p "$state/lists/partial" "$state/archives/partial"
+    [[ -z $(find "$state/updated" -mmin -1440 2>/dev/null) ]] || return 0
     : >"$state/status"
     for source in "${@:2}"; do
         address=$(mirror "${source%%/*}") || exit
@@ -36,7 +37,7 @@ Acquire::GzipIndexes "true";
 APT::Sandbox::User "";
 CONF
     # apt reports an unreachable archive as a warning, and continues with the old lists.
-    APT_CONFIG=$state/apt.conf apt-get update -qq -o APT::Update::Error-Mode=any
+    APT_CONFIG=$state/apt.conf apt-get update -qq -o APT::Update::Error-Mode=any && touch "$state/updated"
 }
 
 in_apt() {

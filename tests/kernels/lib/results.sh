@@ -43,5 +43,5 @@ write_results() {
     local IFS=,
     printf '{"schema":"palisade.kernels/v1","date":"%s","palisade":%s,"emulator":%s,"kernels":[%s]}\n' \
         "$(date -u +%FT%TZ)" "$(quoted "$("$binary" --version)")" \
-        "$(quoted "$(qemu-system-x86_64 --version | head -n 1), ${PALISADE_KERNELS_ACCEL:-tcg}")" "${*:2}" >"$1"
+        "$(quoted "$(qemu-system-x86_64 --version | head -n 1), emulation")" "${*:2}" >"$1"
 }

@@ -9,13 +9,21 @@ use palisade_nft::{
 };
 use palisade_policy::NodePlan;
 
-use crate::{other_tables::nft, sandbox::{trial, trial_with_nft}};
+use crate::{
+    other_tables::nft,
+    sandbox::{trial, trial_with_nft},
+    scripted::{self, Fault},
+};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("claim::one_process_holds_it_until_it_exits", one_process_holds_it_until_it_exits),
-        trial_with_nft("claim::a_table_of_its_name_without_an_owner_is_no_claim", a_table_of_its_name_is_no_claim),
+        trial_with_nft(
+            "claim::a_table_of_its_name_without_an_owner_is_no_claim",
+            a_table_of_its_name_is_no_claim,
+        ),
         trial_with_nft("claim::no_other_process_can_remove_it", no_other_process_can_remove_it),
+        trial("claim::a_kernel_without_table_owners_is_claimed_too", without_table_owners),
         trial("claim::rules_are_programmed_beside_it_and_outlive_it", rules_outlive_it),
     ]
 }
@@ -56,6 +64,29 @@ fn no_other_process_can_remove_it() {
     let _claim = Claim::take().unwrap();
     nft("flush ruleset");
     assert!(is_held());
+}
+
+/// As on Linux 5.10, which refuses the flag of a table with an owner.
+fn take_without_table_owners() -> Result<Claim, ClaimError> {
+    let (kernel, script) = scripted::kernel();
+    script.lock().unwrap().faults.push_back(Some(Fault::Refused(0, nix::libc::EINVAL, "")));
+    Claim::take_with(kernel)
+}
+
+fn without_table_owners() {
+    let claim = take_without_table_owners().unwrap();
+    match take_without_table_owners() {
+        Err(ClaimError::Held { port }) => assert!(port.is_some_and(|port| port > 0), "{port:?}"),
+        other => panic!("{other:?}"),
+    }
+    std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        take_without_table_owners().unwrap();
+    })
+    .join()
+    .unwrap();
+    drop(claim);
+    take_without_table_owners().unwrap();
 }
 
 fn rules_outlive_it() {

@@ -3,14 +3,16 @@
 //! The promise is that of docs/limits.md and docs/semantics.md (G-13), and no more: containers don't wait, so their first packets
 //! may pass; as soon as the pod is isolated it stays so, and what was established before is ended.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::{
     Cluster,
+    cluster::SLOW,
     pods::{self, AGNHOST, PORT},
+    probe,
     progress::say,
     suites,
 };
@@ -55,9 +57,18 @@ echo end
 /// Runs the suite.
 pub(super) fn run(cluster: &mut Cluster) -> Result<()> {
     suites::install_palisade(cluster)?;
-    pods::apply(cluster, &[pods::namespace(SERVER), pods::server(SERVER, "server", "n1", &[])])?;
+    let others = [("server", "n1"), ("free", "n2")].map(|(name, node)| pods::server(SERVER, name, node, &[]));
+    pods::apply(cluster, &[pods::namespace(SERVER)])?;
+    pods::apply(cluster, &others)?;
     pods::wait_ready(cluster, SERVER)?;
     let addresses = pods::addresses(cluster, SERVER, "server")?;
+    // Otherwise a server that nobody reaches would look like a policy.
+    let free = cluster.pod_network(SERVER, "free")?;
+    for address in addresses {
+        let to = SocketAddr::new(address, PORT);
+        free.run(|| probe::connect(to, None, SLOW))?
+            .with_context(|| format!("a free pod can't reach {to}"))?;
+    }
     let policy = json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
