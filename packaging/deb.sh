@@ -41,7 +41,7 @@ install -m 644 "$from/completions/palisade.fish" "$share/fish/vendor_completions
 
 {
     printf 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: palisade\n\n'
-    printf 'Files: *\nCopyright: The Palisade authors\nLicense: Apache-2.0\n'
+    printf 'Files: *\nCopyright: %s The Palisade authors\nLicense: Apache-2.0\n' "$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y)"
     printf ' The full text is in /usr/share/common-licenses/Apache-2.0. The licenses of the\n'
     printf ' libraries that are linked into the program are in NOTICES.txt.gz and\n NOTICES-rust.html.gz beside this file.\n'
 } >"$doc/copyright"

@@ -8,7 +8,7 @@
 //! * [`stale`] finds established connections that a change may deny.
 //! * [`fallback`] is the plan to program when the kernel rejects one: pods for which the kernel allows too much fail closed.
 //!
-//! The process around the core:
+//! The process around the core (feature `daemon`, except for [`source`]):
 //!
 //! * [`config`] has the settings, [`source`] delivers the cluster, [`lock`] ensures that only one agent writes.
 //! * [`daemon`] wires everything. [`metrics`], [`log`] and [`socket`] are the interfaces for operators, [`view`] displays
@@ -17,25 +17,33 @@
 #![forbid(unsafe_code)]
 
 mod allows;
+#[cfg(feature = "daemon")]
 pub mod config;
+#[cfg(feature = "daemon")]
 pub mod daemon;
 mod data_plane;
+#[cfg(feature = "daemon")]
 pub mod drops;
 mod error_chain;
 pub mod fallback;
-#[cfg(fuzzing)]
+#[cfg(all(fuzzing, feature = "daemon"))]
 pub mod fuzzing;
 mod links;
+#[cfg(feature = "daemon")]
 pub mod lock;
+#[cfg(feature = "daemon")]
 pub mod log;
+#[cfg(feature = "daemon")]
 pub mod metrics;
 mod nftables;
 mod node;
 mod reconcile;
 mod review_schedule;
+#[cfg(feature = "daemon")]
 pub mod socket;
 pub mod source;
 pub mod stale;
+#[cfg(feature = "daemon")]
 pub mod view;
 
 pub use data_plane::{

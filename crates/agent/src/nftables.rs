@@ -235,6 +235,7 @@ impl MissingFeature {
     }
 
     /// Logs a warning.
+    #[cfg(feature = "daemon")]
     pub(crate) fn log(&self) {
         let Self { feature, consequence } = self;
         tracing::warn!(feature, consequence, "kernel lacks a feature, continuing without it");

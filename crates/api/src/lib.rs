@@ -9,30 +9,50 @@
 //!
 //! This crate moves objects and decides nothing. `palisade_manifest` decodes them, and `palisade_policy` decides what they mean. No
 //! other crate has a Kubernetes client. Async code stays in this crate and in the agent's shell.
+//!
+//! Without the feature `client` the crate sends no requests: it has the catalog of kinds ([`ResourceKind`]) and the types of
+//! what is read ([`ClusterSnapshot`], [`Event`], [`ApiError`]), and needs neither a TLS library nor an async runtime.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "client")]
 mod access;
+#[cfg(feature = "client")]
 mod api_groups;
+#[cfg(feature = "client")]
 mod backoff;
+#[cfg(feature = "client")]
 mod client;
 mod error;
 mod event;
+#[cfg(feature = "client")]
 mod list;
 pub mod read;
+#[cfg(feature = "client")]
 mod report;
+#[cfg(feature = "client")]
 mod request;
 mod resource;
+#[cfg(feature = "client")]
 pub mod rights;
+#[cfg(feature = "client")]
 mod transport;
+#[cfg(feature = "client")]
 mod watch;
 
+#[cfg(feature = "client")]
 pub use access::{Access, AccessError, ClusterConnection};
 pub use error::{ApiError, ApiErrorKind};
 pub use event::{Event, ObjectRef, WatchState};
+#[cfg(feature = "client")]
 pub use kube::Client;
-pub use read::{ClusterSnapshot, Missing, ReadOptions, read_blocking};
+pub use read::{ClusterSnapshot, Missing};
+#[cfg(feature = "client")]
+pub use read::{ReadOptions, read_blocking};
+#[cfg(feature = "client")]
 pub use report::{ReportOptions, Reporter, report};
 pub use resource::{NeededFor, ResourceKind};
+#[cfg(feature = "client")]
 pub use rights::Rights;
+#[cfg(feature = "client")]
 pub use watch::{WatchOptions, watch};

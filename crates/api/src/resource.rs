@@ -30,6 +30,7 @@ struct Resource {
     /// What answers need it for.
     needed_for: NeededFor,
     /// The fields that are kept of an object that is read once, as paths. Lists are passed through.
+    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only what was read is reduced to them"))]
     fields: &'static [&'static str],
     /// What it means for an answer that the kind could not be read.
     if_missing: &'static str,
@@ -354,11 +355,13 @@ impl ResourceKind {
     }
 
     /// The fields that are kept of an object that is read once, as paths.
+    #[cfg(feature = "client")]
     pub(crate) fn fields(self) -> &'static [&'static str] {
         self.entry().fields
     }
 
     /// Whether the metadata of its objects is all that is kept.
+    #[cfg(feature = "client")]
     pub(crate) fn is_metadata_only(self) -> bool {
         self.fields().iter().all(|field| field.starts_with("metadata."))
     }
@@ -374,7 +377,7 @@ impl fmt::Display for ResourceKind {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "client"))]
 mod tests {
     use super::*;
 

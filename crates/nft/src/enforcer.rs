@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nix::libc::ENOENT;
+use nix::libc::{ENOENT, EOPNOTSUPP};
 use palisade_policy::{Delta, NodePlan};
 
 use crate::{
@@ -98,8 +98,16 @@ impl Enforcer {
         // connections stay revoked until their elements expire.
         let revoked = RevokedTuples::read(&mut kernel, &BaseSets::new()).unwrap_or_default();
         let inputs = Inputs { options, node_links, revoked };
-        let Reconciled { program, generation, commit, existing_table } =
-            reconcile(&mut kernel, inputs, plan, Method::Repair)?;
+        // Linux 5.10 to 5.18 accept the rule in the trial, and refuse a hook that leads to it when the transaction is committed.
+        let reconciled = match reconcile(&mut kernel, inputs.clone(), plan, Method::Repair) {
+            Err(error) if error.os_error() == Some(EOPNOTSUPP) && inputs.options.source_check => {
+                features.lacks_source_check();
+                let options = EnforcerOptions { source_check: false, ..inputs.options };
+                reconcile(&mut kernel, Inputs { options, ..inputs }, plan, Method::Repair)
+            }
+            done => done,
+        };
+        let Reconciled { program, generation, commit, existing_table } = reconciled?;
         let (plan, needs_repair) = (plan.clone(), false);
         let enforcer = Self {
             kernel,
@@ -360,6 +368,7 @@ fn name_owner(kernel: &mut Kernel, error: Error) -> Error {
 }
 
 /// What determines a program besides the plan.
+#[derive(Clone)]
 struct Inputs {
     options: EnforcerOptions,
     node_links: NodeLinks,

@@ -49,6 +49,11 @@ impl Features {
         Ok(EnforcerOptions { source_check, ..options })
     }
 
+    /// Notes that the kernel refused the rules of the source check in a transaction.
+    pub(crate) fn lacks_source_check(&mut self) {
+        self.source_check = Some(false);
+    }
+
     /// Returns the node links without those for which this kernel has no rules.
     pub(crate) fn supported_links(
         &mut self,
@@ -81,7 +86,8 @@ const TABLE: &str = "palisade_trial";
 /// No chain has this name, so deleting it fails.
 const NO_CHAIN: &str = "palisade_no_such_chain";
 
-/// Returns whether `fib saddr . iif` works in the forward hook: Linux 5.19 and later, with `CONFIG_NFT_FIB_INET`.
+/// Returns whether the kernel has `fib saddr . iif` (`CONFIG_NFT_FIB_INET`). Whether the forward hook may use it, as Linux 5.19
+/// and later allow, is only known when a transaction is committed: see [`Features::lacks_source_check`].
 fn has_source_check(kernel: &mut Kernel) -> Result<bool, Error> {
     let rule = vec![Expression::NoReverseRoute, Expression::Verdict(Outcome::Drop)];
     let chain = Chain { name: "palisade_probe".into(), ..Chain::base(Hook::Forward, vec![rule]) };

@@ -8,10 +8,10 @@ use crate::{
     describe::{self, Describe},
     diff::{self, Diff},
     explain::{self, Explain},
+    left_out,
     man::{self, Man},
     output::Color,
     overview::{self, OverviewArguments},
-    snapshot::{self, Snapshot},
 };
 
 /// Kubernetes network policies: enforced, explained, proved.
@@ -23,9 +23,7 @@ use crate::{
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "\
-Exit codes: 0 yes (allowed, identical, done), 1 no (denied, different), 2 error.
-Color is used on terminals only, and never if NO_COLOR is set; --color overrides that."
+    after_help = left_out::help()
 )]
 pub(crate) struct Arguments {
     /// When to use color
@@ -42,6 +40,9 @@ pub(crate) enum Verb {
     #[cfg(all(target_os = "linux", feature = "agent"))]
     #[command(after_help = crate::agent::HELP)]
     Agent(crate::agent::Agent),
+    #[cfg(not(all(target_os = "linux", feature = "agent")))]
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
+    Agent(left_out::Words),
     /// Check whether SRC may connect to DST, and which policy decides
     #[command(after_long_help = CAN_HELP, after_help = "See `palisade can --help` for the syntax of SRC and DST and for examples.")]
     Can(Can),
@@ -58,6 +59,9 @@ pub(crate) enum Verb {
     #[cfg(all(target_os = "linux", feature = "agent"))]
     #[command(after_help = crate::doctor::HELP)]
     Doctor(crate::doctor::Doctor),
+    #[cfg(not(all(target_os = "linux", feature = "agent")))]
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
+    Doctor(left_out::Words),
     /// Explain a verdict, policy by policy, and how to change the result
     #[command(after_help = explain::HELP)]
     Explain(Explain),
@@ -65,12 +69,19 @@ pub(crate) enum Verb {
     #[cfg(all(target_os = "linux", feature = "lab"))]
     #[command(after_help = LAB_HELP, subcommand_required = true, arg_required_else_help = true)]
     Lab(crate::lab::Lab),
+    #[cfg(not(all(target_os = "linux", feature = "lab")))]
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
+    Lab(left_out::Words),
     /// Show the cluster at a glance: isolation, DNS and the internet for each namespace
     #[command(after_help = overview::HELP)]
     Overview(OverviewArguments),
     /// Write the cluster's objects that policies depend on to a directory for -f
-    #[command(after_help = snapshot::HELP)]
-    Snapshot(Snapshot),
+    #[cfg(feature = "live")]
+    #[command(after_help = crate::snapshot::HELP)]
+    Snapshot(crate::snapshot::Snapshot),
+    #[cfg(not(feature = "live"))]
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
+    Snapshot(left_out::Words),
     /// Print a shell completion script
     #[command(after_help = "\
 Examples:
@@ -85,6 +96,9 @@ Examples:
     #[cfg(all(target_os = "linux", feature = "agent"))]
     #[command(after_help = crate::node::HELP)]
     Node(crate::node::Node),
+    #[cfg(not(all(target_os = "linux", feature = "agent")))]
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
+    Node(left_out::Words),
 }
 
 /// Arguments of `completions`.

@@ -1,20 +1,13 @@
-//! Reads a cluster over the API, and reports kinds that could not be read.
+//! Selects a cluster, and reports kinds that could not be read.
 
-use std::{
-    cell::Cell,
-    collections::BTreeSet,
-    io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
-    time::Duration,
-};
+#[cfg(feature = "live")]
+mod reading;
 
-use anyhow::{Result, bail};
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Result;
 use clap::Args;
-use palisade_api::{
-    Access, AccessError, ClusterSnapshot, Missing, NeededFor, ReadOptions, ResourceKind,
-    read::{self, ReadError},
-    read_blocking,
-};
+use palisade_api::{ClusterSnapshot, Missing, NeededFor};
 use serde::Serialize;
 
 use crate::{
@@ -68,57 +61,19 @@ impl ClusterArguments {
     ///
     /// # Errors
     /// When no cluster is configured, or it can't be reached.
+    #[cfg(feature = "live")]
     pub(crate) fn read(&self, namespace: Option<&str>, or: &str) -> Result<ClusterSnapshot> {
-        let access = Access {
-            kubeconfig: self.kubeconfig.clone(),
-            context: self.context.clone(),
-            timeout: Some(self.request_timeout),
-        };
-        let line = ProgressLine::default();
-        let report = |read: usize, open: &BTreeSet<ResourceKind>| line.show(read, open);
-        let report: &read::Progress<'_> = &report;
-        let progress = io::stderr().is_terminal().then_some(report);
-        let read = read_blocking(&access, ReadOptions { namespace, progress });
-        line.clear();
-        let live = read.map_err(|error| match error {
-            ReadError::Access(AccessError::NoCluster) => anyhow::anyhow!("{error}; {or}"),
-            error => error.into(),
-        })?;
-        if live.objects.is_empty() {
-            warn(&live.missing, Need::Everything);
-            bail!(
-                "nothing could be read from {}: you need permission to list pods, namespaces and policies, at least in your own \
-                 namespace (-n)",
-                live.server
-            );
-        }
-        Ok(live)
-    }
-}
-
-/// A progress line on a terminal.
-#[derive(Default)]
-struct ProgressLine {
-    shown: Cell<bool>,
-}
-
-impl ProgressLine {
-    fn show(&self, read: usize, open: &BTreeSet<ResourceKind>) {
-        let open: Vec<&str> = open.iter().map(|kind| kind.as_str()).collect();
-        let width = output::width().saturating_sub(1);
-        let text = format!(
-            "{read} objects read; waiting for {}",
-            connection_ends::abbreviated(&open, ToString::to_string)
-        );
-        let text: String = text.chars().take(width).collect();
-        _ = write!(io::stderr(), "\r\x1b[K{text}");
-        self.shown.set(true);
+        reading::read(self, namespace, or)
     }
 
-    fn clear(&self) {
-        if self.shown.get() {
-            _ = write!(io::stderr(), "\r\x1b[K");
-        }
+    /// A build without a client can't read a cluster.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(feature = "live"))]
+    #[expect(clippy::unused_self, reason = "the signature is that of a build with a client")]
+    pub(crate) fn read(&self, _namespace: Option<&str>, or: &str) -> Result<ClusterSnapshot> {
+        Err(crate::left_out::no_client(or))
     }
 }
 

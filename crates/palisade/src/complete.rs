@@ -4,7 +4,6 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::mpsc, thread, time::Duration};
 
-use palisade_api::{Access, ReadOptions, read_blocking};
 use palisade_manifest::{Input, LoadOptions, Loaded};
 
 /// The time limit. Longer waits feel like a shell that hangs.
@@ -94,13 +93,7 @@ impl Question {
     /// Reads the objects; `None` if that is not possible. Standard input belongs to the command that is being typed.
     fn read(&self) -> Option<Loaded> {
         let inputs: Vec<Input> = if self.files.is_empty() {
-            let access = Access {
-                kubeconfig: self.kubeconfig.clone(),
-                context: self.context.clone(),
-                timeout: Some(LIMIT),
-            };
-            let options = ReadOptions { namespace: self.namespace.as_deref(), progress: None };
-            read_blocking(&access, options).ok()?.inputs().collect()
+            self.read_cluster()?
         } else {
             let files = self.files.iter().filter(|file| *file != "-");
             files.map(|file| Input::of_argument(file)).collect()
@@ -108,6 +101,26 @@ impl Question {
         let default_namespace = self.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let options = LoadOptions { default_namespace, ..LoadOptions::default() };
         (!inputs.is_empty()).then(|| palisade_manifest::load(&inputs, &options))
+    }
+
+    /// Reads the cluster; `None` if that is not possible.
+    #[cfg(feature = "live")]
+    fn read_cluster(&self) -> Option<Vec<Input>> {
+        use palisade_api::{Access, ReadOptions, read_blocking};
+
+        let access = Access {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            timeout: Some(LIMIT),
+        };
+        let options = ReadOptions { namespace: self.namespace.as_deref(), progress: None };
+        Some(read_blocking(&access, options).ok()?.inputs().collect())
+    }
+
+    #[cfg(not(feature = "live"))]
+    #[expect(clippy::unused_self, reason = "the signature is that of a build with a client")]
+    fn read_cluster(&self) -> Option<Vec<Input>> {
+        None
     }
 
     fn candidates(&self, loaded: &Loaded, wanted: Wanted) -> BTreeSet<String> {

@@ -30,6 +30,7 @@ mod future_pods;
 mod inputs;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 mod lab;
+mod left_out;
 mod man;
 mod matrix;
 #[cfg(all(target_os = "linux", feature = "agent"))]
@@ -38,6 +39,7 @@ mod output;
 mod overview;
 mod plugin;
 mod reasons;
+#[cfg(feature = "live")]
 mod snapshot;
 mod traffic;
 mod verdict;
@@ -88,21 +90,32 @@ fn run(verb: Verb) -> Result<Outcome> {
     match verb {
         #[cfg(all(target_os = "linux", feature = "agent"))]
         Verb::Agent(arguments) => agent::run(&arguments),
+        #[cfg(not(all(target_os = "linux", feature = "agent")))]
+        Verb::Agent(_) => left_out::verb("agent"),
         Verb::Can(arguments) => can::run(&arguments),
         Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Describe(arguments) => describe::run(&arguments),
         Verb::Diff(arguments) => diff::run(&arguments),
         #[cfg(all(target_os = "linux", feature = "agent"))]
         Verb::Doctor(arguments) => doctor::run(&arguments),
+        #[cfg(not(all(target_os = "linux", feature = "agent")))]
+        Verb::Doctor(_) => left_out::verb("doctor"),
         Verb::Explain(arguments) => explain::run(&arguments),
         #[cfg(all(target_os = "linux", feature = "lab"))]
         Verb::Lab(arguments) => lab::run(&arguments.verb),
+        #[cfg(not(all(target_os = "linux", feature = "lab")))]
+        Verb::Lab(_) => left_out::verb("lab"),
         Verb::Overview(arguments) => overview::run(&arguments),
+        #[cfg(feature = "live")]
         Verb::Snapshot(arguments) => snapshot::run(&arguments),
+        #[cfg(not(feature = "live"))]
+        Verb::Snapshot(_) => left_out::verb("snapshot"),
         Verb::Completions(arguments) => completions(Arguments::command(), arguments.shell),
         Verb::Man(arguments) => man::run(&arguments, Arguments::command()),
         #[cfg(all(target_os = "linux", feature = "agent"))]
         Verb::Node(arguments) => node::run(&arguments),
+        #[cfg(not(all(target_os = "linux", feature = "agent")))]
+        Verb::Node(_) => left_out::verb("node"),
     }
 }
 

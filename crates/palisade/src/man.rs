@@ -5,7 +5,7 @@ use std::{fs, io, path::PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Command};
 
-use crate::{exit::Outcome, output};
+use crate::{exit::Outcome, left_out, output};
 
 pub(crate) const HELP: &str = "\
 Examples:
@@ -38,6 +38,9 @@ pub(crate) fn run(arguments: &Man, mut palisade: Command) -> Result<Outcome> {
         }
         None => {
             let mut command = &palisade;
+            if let Some(word) = arguments.verb.first().filter(|word| left_out::is_verb(word)) {
+                return left_out::verb(word);
+            }
             for word in &arguments.verb {
                 let Some(inner) = command.find_subcommand(word) else {
                     bail!("unknown verb `{word}`; see `palisade --help`");
@@ -66,7 +69,7 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
 /// Returns the pages of a verb and of its inner verbs, with their file names.
 fn pages(command: &Command) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut all = vec![(format!("{}.1", name(command)), page(command)?)];
-    for inner in command.get_subcommands().filter(|c| c.get_name() != "help") {
+    for inner in command.get_subcommands().filter(|c| c.get_name() != "help" && !c.is_hide_set()) {
         all.extend(pages(inner)?);
     }
     Ok(all)

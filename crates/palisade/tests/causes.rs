@@ -6,10 +6,10 @@
 
 mod support;
 
-use std::{fs, io::Write as _, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use serde_json::Value;
-use support::{palisade, run};
+use support::{apply, palisade, run};
 use tempfile::TempDir;
 
 /// Two namespaces with a label each, and three workloads behind a Service.
@@ -80,14 +80,6 @@ fn egress(rules: &str) -> String {
 
 const DENY: &str = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: default-deny, namespace: shop}\n\
                     spec: {podSelector: {}, policyTypes: [Ingress]}\n";
-
-fn apply(dir: &Path, patch: &str) {
-    let mut command = Command::new("patch");
-    command.args(["-p0", "--quiet"]).current_dir(dir);
-    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(patch.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "{patch}");
-}
 
 fn here(dir: &Path, words: &str) -> (i32, String) {
     let (code, out, _) = run(palisade(words).current_dir(dir));

@@ -31,7 +31,7 @@ fn check(verb: &[&str], differing: &mut Vec<String>) {
     let name = if verb.is_empty() { "palisade".to_owned() } else { verb.join("-") };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help").join(format!("{name}.txt"));
     // Without a feature, the list of verbs is shorter.
-    let is_complete = cfg!(all(feature = "agent", feature = "lab")) || !verb.is_empty();
+    let is_complete = cfg!(all(feature = "agent", feature = "lab", feature = "live")) || !verb.is_empty();
     if is_complete && std::env::var_os("PALISADE_BLESS").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, &help).unwrap();
@@ -55,18 +55,6 @@ fn help_is_as_recorded() {
         "not as in tests/help; if this is intended, run with PALISADE_BLESS=1 and note it in CHANGELOG.md:\n{}",
         differing.join("\n")
     );
-}
-
-/// The image has no lab: neither the verb nor its manual page nor its completions.
-#[cfg(not(feature = "lab"))]
-#[test]
-fn without_the_feature_there_is_no_lab() {
-    let program = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_palisade")).args(words).output().unwrap();
-    assert!(!verbs(&help(&[])).contains(&"lab".to_owned()));
-    assert_eq!(program(&["lab", "run", "examples/shop"]).status.code(), Some(2));
-    assert_eq!(program(&["man", "lab"]).status.code(), Some(2));
-    let completions = String::from_utf8(program(&["completions", "bash"]).stdout).unwrap();
-    assert!(!completions.contains("palisade__subcmd__lab") && !completions.contains("soak"));
 }
 
 #[cfg(feature = "agent")]

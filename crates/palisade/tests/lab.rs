@@ -16,6 +16,10 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 /// A timeout that is long enough for a busy machine.
@@ -101,10 +105,8 @@ impl Running {
         self.dir.path().join("shop").join(file)
     }
 
-    fn signal(&self, signal: &str) {
-        assert!(
-            Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap().success()
-        );
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
     /// Returns the lab's files on disk.
@@ -247,7 +249,7 @@ fn a_directory_that_vanishes_changes_nothing_until_it_returns() {
     lab.until("new pod shop/frontend-2");
     run(&mut lab.command(&["probe", "shop/pod/frontend-2", "shop/backend:8080"]), 0);
 
-    lab.signal("-INT");
+    lab.signal(Signal::SIGINT);
     assert_eq!(lab.child.wait().unwrap().code(), Some(0), "Ctrl-C stops it in order");
     assert_eq!(lab.left(), Vec::<String>::new());
 }
@@ -256,7 +258,7 @@ fn a_directory_that_vanishes_changes_nothing_until_it_returns() {
 fn what_a_killed_lab_leaves_the_next_one_takes_away() {
     let mut lab = Running::start();
     lab.until("waiting for edits");
-    lab.signal("-KILL");
+    lab.signal(Signal::SIGKILL);
     lab.child.wait().unwrap();
     assert!(lab.left().contains(&"default.sock".to_owned()));
     let none = run(&mut lab.command(&["probe", "shop/frontend", "shop/backend:80"]), 2);

@@ -95,6 +95,9 @@ fn bench(world: &mut World) -> Result<()> {
         "{pods} pods and {policies} policies after {:.1} s; {rounds} rounds",
         start.elapsed().as_secs_f64()
     );
+    world.install()?;
+    // The pods exist in the lab.
+    world.settle()?;
     let packets = Packets::start(world)?;
     let plain = PlainWatch::start(namespace.try_clone()?, admin.clone())?;
     let baseline = std::env::var_os("PALISADE_BENCH_BASELINE").map(PathBuf::from);

@@ -11,15 +11,18 @@ use palisade_policy::NodePlan;
 
 use crate::{
     other_tables::nft,
-    sandbox::trial,
+    sandbox::{trial, trial_with_nft},
     scripted::{self, Fault},
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("claim::one_process_holds_it_until_it_exits", one_process_holds_it_until_it_exits),
-        trial("claim::a_table_of_its_name_without_an_owner_is_no_claim", a_table_of_its_name_is_no_claim),
-        trial("claim::no_other_process_can_remove_it", no_other_process_can_remove_it),
+        trial_with_nft(
+            "claim::a_table_of_its_name_without_an_owner_is_no_claim",
+            a_table_of_its_name_is_no_claim,
+        ),
+        trial_with_nft("claim::no_other_process_can_remove_it", no_other_process_can_remove_it),
         trial("claim::a_kernel_without_table_owners_is_claimed_too", without_table_owners),
         trial("claim::rules_are_programmed_beside_it_and_outlive_it", rules_outlive_it),
     ]

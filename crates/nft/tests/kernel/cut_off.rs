@@ -17,13 +17,13 @@ use palisade_policy::{Direction, NodePlan};
 
 use crate::{
     revocation::{address_on_loopback, dial, loopback_up},
-    sandbox::trial,
+    sandbox::{trial, trial_with_nft},
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("pods_are_cut_off_if_another_program_owns_the_table", owned_by_another),
-        trial("each_cut_off_replaces_the_previous_one", replaced),
+        trial_with_nft("each_cut_off_replaces_the_previous_one", replaced),
     ]
 }
 

@@ -11,12 +11,12 @@ use palisade_nft::{
 use crate::{
     agreement::{agrees, shape},
     random::{Random, World},
-    sandbox::trial,
+    sandbox::{trial, trial_with_nft},
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("changes_by_other_programs_are_detected_and_repaired", noticed),
+        trial_with_nft("changes_by_other_programs_are_detected_and_repaired", noticed),
         trial("own_transactions_are_not_reported", own),
     ]
 }

@@ -59,14 +59,15 @@ fn tuple(kind: u16, protocol: u8, (ends, ports): ([IpAddr; 2], [u16; 2])) -> Vec
 
 /// Creates entries in the calling thread's network namespace.
 pub(crate) fn create(entries: impl IntoIterator<Item = Entry>) {
-    let mut socket = NetlinkSocket::open().unwrap();
+    let mut socket = NetlinkSocket::open().expect("a netlink socket");
     let entries: Vec<Entry> = entries.into_iter().collect();
     for some in entries.chunks(200) {
         let batch: Vec<u8> =
             some.iter().enumerate().flat_map(|(n, entry)| entry.request(n + 1 == some.len())).collect();
-        socket.send(&batch).unwrap();
+        socket.send(&batch).expect("entries to be sent");
         // Errors are always reported, and arrive before the acknowledgement.
-        let error = i32::from_ne_bytes(socket.receive(true).unwrap()[16..20].try_into().unwrap());
+        let answer = socket.receive(true).expect("an answer");
+        let error = i32::from_ne_bytes(answer[16..20].try_into().expect("four bytes"));
         assert_eq!(error, 0, "an entry was refused; is net.netfilter.nf_conntrack_max too small?");
     }
 }

@@ -37,14 +37,14 @@ use palisade_policy::{
 use crate::{
     agreement::shape,
     revocation::{address_on_loopback, loopback_up},
-    sandbox::trial,
+    sandbox::trial_with_nft,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("every_edit_by_another_program_is_named_and_repaired", all_edits),
-        trial("a_table_with_an_owner_is_named_and_replaced_later", owned),
-        trial("tables_of_the_same_name_in_other_families_are_left_alone", other_families),
+        trial_with_nft("every_edit_by_another_program_is_named_and_repaired", all_edits),
+        trial_with_nft("a_table_with_an_owner_is_named_and_replaced_later", owned),
+        trial_with_nft("tables_of_the_same_name_in_other_families_are_left_alone", other_families),
     ]
 }
 

@@ -9,14 +9,14 @@ use palisade_nft::{
 };
 use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Protocol, Traffic, Verdict};
 
-use crate::{agreement::shape, sandbox::trial};
+use crate::{agreement::shape, sandbox::{trial, trial_with_nft}};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("link_scoped_traffic_is_denied_while_pods_are_isolated", shared),
         trial("only_the_first_and_the_last_isolated_pod_change_the_link_chain", cost),
-        trial("an_older_table_without_the_link_chain_is_completed", completed),
-        trial("a_foreign_table_is_replaced_with_the_link_chain_closed", foreign),
+        trial_with_nft("an_older_table_without_the_link_chain_is_completed", completed),
+        trial_with_nft("a_foreign_table_is_replaced_with_the_link_chain_closed", foreign),
     ]
 }
 

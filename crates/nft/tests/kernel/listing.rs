@@ -9,11 +9,11 @@ use palisade_testkit::seeds;
 
 use crate::{
     random::{Random, World},
-    sandbox::trial,
+    sandbox::trial_with_nft,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("the_nft_program_lists_every_shape", nft_lists_every_shape)]
+    vec![trial_with_nft("the_nft_program_lists_every_shape", nft_lists_every_shape)]
 }
 
 fn nft_lists_every_shape() {

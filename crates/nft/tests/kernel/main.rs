@@ -2,68 +2,12 @@
 //!
 //! The process enters a user namespace before its first thread starts. So the tests need no privileges, and the limits of
 //! an unprivileged process apply (no `SO_SNDBUFFORCE`).
+//!
+//! The tests that also need the program `nft` are in the target `kernel-nft`, which `cargo test --workspace` passes over.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod agreement;
-mod claim;
-mod connections;
-mod cut_off;
-mod drift;
-mod drops;
-mod entries;
-mod faults;
-mod foreign_edits;
-mod hairpin;
-mod link;
-mod listing;
-mod missing_features;
-mod node_links;
-mod other_tables;
-mod random;
-mod restart;
-mod revocation;
-mod sandbox;
-mod scripted;
-mod shapes;
-mod staging;
-mod storm;
-mod text;
-mod verify;
+/// Whether this target has the tests that need `nft`, or the others.
+const WITH_NFT: bool = false;
 
-use libtest_mimic::{Arguments, Trial};
-
-fn main() {
-    let arguments = Arguments::from_args();
-    // Listing needs no namespace. Running without one would test nothing, so it fails.
-    if !arguments.list {
-        sandbox::enter();
-    }
-    let tests: Vec<Trial> = [
-        agreement::trials(),
-        claim::trials(),
-        connections::trials(),
-        cut_off::trials(),
-        drift::trials(),
-        drops::trials(),
-        faults::trials(),
-        foreign_edits::trials(),
-        hairpin::trials(),
-        link::trials(),
-        listing::trials(),
-        other_tables::trials(),
-        restart::trials(),
-        revocation::trials(),
-        shapes::trials(),
-        staging::trials(),
-        storm::trials(),
-        node_links::trials(),
-        text::trials(),
-        verify::trials(),
-        missing_features::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    libtest_mimic::run(&arguments, tests).exit();
-}
+include!("targets.rs");

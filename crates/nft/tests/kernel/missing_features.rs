@@ -3,14 +3,20 @@
 use std::{collections::BTreeSet, collections::VecDeque, io};
 
 use libtest_mimic::Trial;
-use nix::libc::EINVAL;
-use palisade_nft::{Enforcer, Error, Kernel, NetlinkSocket, Transport, conntrack};
+use nix::libc::{EINVAL, ENOMEM, EOPNOTSUPP};
+use palisade_nft::{Enforcer, Error, Feature, Kernel, NetlinkSocket, Transport, conntrack};
 use palisade_policy::NodePlan;
 
-use crate::sandbox::trial;
+use crate::{
+    sandbox::trial,
+    scripted::{self, Fault},
+};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("without_ctnetlink_rules_are_programmed_and_the_error_names_the_module", without_ctnetlink)]
+    vec![
+        trial("without_ctnetlink_rules_are_programmed_and_the_error_names_the_module", without_ctnetlink),
+        trial("a_kernel_that_refuses_the_source_check_at_the_commit_enforces_the_rest", late_refusal),
+    ]
 }
 
 /// `NFNL_SUBSYS_CTNETLINK`.
@@ -71,4 +77,22 @@ fn without_ctnetlink() {
         let text = error.to_string();
         assert!(text.contains("load nf_conntrack_netlink"), "{text}");
     }
+}
+
+/// As Linux 5.10 does: the trial passes, and the transaction with the hook is refused.
+fn late_refusal() {
+    let refused = |number| Some(Fault::Refused(40, number, ""));
+    let start = |faults: &[Option<Fault>]| {
+        let (kernel, script) = scripted::kernel();
+        script.lock().unwrap().faults.extend(faults.iter().cloned());
+        Enforcer::start(kernel, &NodePlan::default())
+    };
+    let (mut enforcer, _) = start(&[None, refused(EOPNOTSUPP)]).unwrap();
+    assert_eq!(enforcer.missing_features().collect::<Vec<_>>(), [Feature::SourceCheck]);
+    assert!(!enforcer.options().source_check);
+    assert!(enforcer.verify().unwrap().agrees());
+    // Whatever else it refuses is reported.
+    enforcer.remove().unwrap();
+    assert!(start(&[None, refused(ENOMEM)]).is_err());
+    assert!(start(&[None, refused(EOPNOTSUPP), refused(EOPNOTSUPP)]).is_err());
 }

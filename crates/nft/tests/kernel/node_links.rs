@@ -14,18 +14,18 @@ use palisade_testkit::seeds;
 use crate::{
     agreement::shape,
     random::{Random, World},
-    sandbox::trial,
+    sandbox::{trial, trial_with_nft},
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("changes_of_node_links_are_programmed_incrementally", random_changes),
-        trial("the_nft_program_loads_the_text_with_node_links", loads),
+        trial_with_nft("the_nft_program_loads_the_text_with_node_links", loads),
         trial("forged_sources_are_dropped_without_a_reverse_route", forged),
         trial("tunnel_packets_of_pods_to_nodes_are_dropped", tunnels),
         trial("packets_between_bridge_ports_to_unknown_addresses_are_dropped", strangers),
         trial("the_bridge_table_exists_while_pods_have_bridge_ports", comes_and_goes),
-        trial("edits_of_the_bridge_table_are_reported_and_repaired", others),
+        trial_with_nft("edits_of_the_bridge_table_are_reported_and_repaired", others),
         trial("probing_features_changes_nothing", tried),
     ]
 }

@@ -10,12 +10,12 @@ use palisade_nft::{
 };
 use palisade_policy::{NodePlan, Protocol};
 
-use crate::sandbox::trial;
+use crate::sandbox::trial_with_nft;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_survey_lists_tables_of_other_programs", survey),
-        trial("a_watchpoint_is_deleted_with_its_owner", watchpoint),
+        trial_with_nft("a_survey_lists_tables_of_other_programs", survey),
+        trial_with_nft("a_watchpoint_is_deleted_with_its_owner", watchpoint),
     ]
 }
 

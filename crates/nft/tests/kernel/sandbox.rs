@@ -33,3 +33,11 @@ pub(crate) fn trial(name: &'static str, test: fn()) -> Trial {
         })
     })
 }
+
+/// The kind of the tests that need the program `nft`.
+pub(crate) const NFT: &str = "nft";
+
+/// As [`trial`], for a test that needs the program `nft`.
+pub(crate) fn trial_with_nft(name: &'static str, test: fn()) -> Trial {
+    trial(name, test).with_kind(NFT)
+}

@@ -18,12 +18,12 @@ use palisade_policy::{
 
 use crate::{
     foreign_edits::{attribute, message, text},
-    sandbox::trial,
+    sandbox::{trial, trial_with_nft},
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("commits_to_other_tables_dont_prevent_reading", others),
+        trial_with_nft("commits_to_other_tables_dont_prevent_reading", others),
         trial("a_table_that_is_rewritten_all_the_time_is_replaced_without_reading", rewritten),
     ]
 }

@@ -14,13 +14,13 @@ use palisade_testkit::seeds;
 use crate::{
     listing::list,
     random::{Random, World},
-    sandbox::trial,
+    sandbox::trial_with_nft,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("the_nft_program_loads_the_text_of_a_plan", loads),
-        trial("an_enforcer_takes_over_tables_loaded_from_text", takes_over),
+        trial_with_nft("the_nft_program_loads_the_text_of_a_plan", loads),
+        trial_with_nft("an_enforcer_takes_over_tables_loaded_from_text", takes_over),
     ]
 }
 

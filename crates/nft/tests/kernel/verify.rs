@@ -10,13 +10,13 @@ use palisade_nft::{
 
 use crate::{
     random::{Random, World},
-    sandbox::trial,
+    sandbox::{trial, trial_with_nft},
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_programmed_plan_agrees_with_the_kernel", agrees),
-        trial("every_kind_of_difference_is_reported", damage),
+        trial_with_nft("every_kind_of_difference_is_reported", damage),
         trial("a_plan_other_than_the_programmed_one_differs", other_plan),
     ]
 }

@@ -9,6 +9,7 @@ use super::{
     FILE_ID,
     file::{Entry, Value},
 };
+use crate::left_out;
 
 /// Options that start programs, which the file may not do.
 const PROGRAMS: &[&str] = &["kustomize", "helm", "values", "set", "release-name", "render-timeout", "git"];
@@ -72,6 +73,10 @@ pub(super) fn of_verb(
     let all = configurable(command);
     let mut settings: Vec<(usize, Setting)> = Vec::new();
     for entry in entries {
+        // The options of a verb that this build leaves out are not known.
+        if entry.verbs.first().is_some_and(|verb| left_out::is_verb(verb)) {
+            continue;
+        }
         let tables = entry.verbs.len();
         if tables > 0 && !all.iter().any(|(path, _)| path.starts_with(&entry.verbs)) {
             let known: Vec<String> = all.iter().map(|(path, _)| path.join(".")).collect();

@@ -2,12 +2,11 @@
 
 use std::{
     fs,
-    io::Write as _,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    process::{Command, Stdio},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::stage::{Stage, palisade, policy, run};
@@ -79,107 +78,6 @@ fn only_one_agent_writes_and_a_second_waits_for_it() {
     second.until("agent is ready");
     assert!(!stage.answers("other", "db:5432"));
     second.stop();
-}
-
-/// Other programs delete the table, edit it, or have left one of the same name.
-#[test]
-fn changes_of_the_table_by_other_programs_are_logged_and_repaired() {
-    let stage = Stage::new();
-    stage.write("policy.yaml", &policy("web"));
-    let nft = |words: &str| {
-        let words: Vec<&str> = ["nft"].into_iter().chain(words.split(' ')).collect();
-        run(&mut stage.on_node(&words), 0)
-    };
-    nft("delete table inet palisade");
-    nft("add table inet palisade");
-    nft("add chain inet palisade old");
-    let agent = stage.agent(&[]);
-    let log = agent.until("agent is ready");
-    assert!(
-        log.contains("replaced table inet palisade, which another version or another program had left"),
-        "{log}"
-    );
-    assert!(!stage.answers("other", "db:5432"));
-
-    for command in [
-        "delete table inet palisade",
-        "flush chain inet palisade forward",
-        "add table inet palisade { flags dormant; }",
-        "add element inet palisade self4 { * }",
-        "delete element inet palisade ingress4 { 10.244.7.1 }",
-    ] {
-        nft(command);
-        let log = agent.until("repaired table inet palisade");
-        assert!(log.contains("nft (process"), "{command}: {log}");
-        assert!(!stage.answers("other", "db:5432"), "{command}");
-        run(&mut stage.node(&["verify"]), 0);
-    }
-    assert!(run(&mut stage.node(&["errors"]), 0).contains("drift"));
-    agent.stop();
-    // A change while no agent runs is repaired by the next start.
-    nft("flush chain inet palisade forward");
-    assert!(stage.answers("other", "db:5432"));
-    let agent = stage.agent(&[]);
-    agent.until("agent is ready");
-    assert!(!stage.answers("other", "db:5432"));
-    agent.stop();
-}
-
-/// The table is created again at once, however often it is removed.
-#[test]
-fn a_table_that_is_removed_repeatedly_exists_nearly_all_the_time() {
-    const PROBES: usize = 12;
-    let stage = Stage::new();
-    stage.write("policy.yaml", &policy("web"));
-    let agent = stage.agent(&[]);
-    agent.until("agent is ready");
-    // Each connection attempt has several chances to hit a moment without a table.
-    // One program on the node: the lab runs probes and new programs one at a time.
-    let flush = "while sleep 0.5; do nft flush ruleset; echo flushed; done";
-    let flusher = crate::stage::Running::of(&mut stage.on_node(&["sh", "-c", flush]));
-    flusher.until("flushed");
-    let open = (0..PROBES).filter(|_| stage.answers("other", "db:5432")).count();
-    drop(flusher);
-    assert!(open * 2 < PROBES, "{open} of {PROBES} denied connections were established");
-    assert!(agent.until("repaired table inet palisade").contains("nft (process"));
-    stage.until_answers("other", "db:5432", false);
-    run(&mut stage.node(&["verify"]), 0);
-    agent.stop();
-}
-
-/// Another program's socket owns the table, so that the agent can't change it. The agent is not ready and reports the owner.
-#[test]
-fn a_table_that_another_program_owns_makes_the_agent_not_ready_until_it_ends() {
-    let stage = Stage::new();
-    stage.write("policy.yaml", &policy("web"));
-    let agent = stage.agent(&[]);
-    agent.until("agent is ready");
-    let mut owner = stage.on_node(&["nft", "-i"]);
-    let mut owner = owner.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut input = owner.stdin.take().unwrap();
-    // Repeated until it is faster than the agent.
-    let begin = Instant::now();
-    let status = loop {
-        input.write_all(b"delete table inet palisade; add table inet palisade { flags owner; }\n").unwrap();
-        let (_, out, _) = crate::stage::text(&stage.node(&["status"]).output().unwrap());
-        if out.contains("belongs to another program (netlink port") {
-            break out;
-        }
-        assert!(begin.elapsed() < Duration::from_secs(60), "{out}");
-    };
-    assert!(status.contains("can't be repaired"), "{status}");
-    let verified = run(&mut stage.node(&["verify"]), 1);
-    assert!(verified.contains("belongs to another program"), "{verified}");
-    let json: serde_json::Value =
-        serde_json::from_str(&run(&mut stage.node(&["verify", "-o", "json"]), 1)).unwrap();
-    assert!(json.to_string().contains("only that program can change it"), "{json}");
-    // The agent is notified when the owner ends, and retries without a pause.
-    drop(input);
-    owner.wait().unwrap();
-    agent.until("agent is ready");
-    assert!(!stage.answers("other", "db:5432"));
-    run(&mut stage.node(&["verify"]), 0);
-    agent.stop();
 }
 
 /// With invalid manifests at the start, the kernel stays unchanged and the agent waits.
@@ -296,61 +194,4 @@ fn without_permission_to_change_the_firewall_the_error_says_so() {
         let text = run(&mut command, 2);
         assert!(text.contains("CAP_NET_ADMIN"), "{words:?}: {text}");
     }
-}
-
-/// Another program owns the table, so the kernel rejects every plan. The pods are cut off in the separate table. If another
-/// program owns that too, they are reported as not enforced. When the tables are free, the plan is programmed, and changes by
-/// other programs are detected although the first start had failed.
-#[test]
-fn reports_about_pods_match_what_the_kernel_accepted() {
-    let stage = Stage::new();
-    stage.write("policy.yaml", &policy("web"));
-    let own = |name: &str| {
-        let mut command = stage.on_node(&["nft", "-i"]);
-        let mut nft = command.stdin(Stdio::piped()).spawn().unwrap();
-        let line = format!("add table inet {name} {{ flags owner; }}\n");
-        std::io::Write::write_all(nft.stdin.as_mut().unwrap(), line.as_bytes()).unwrap();
-        nft
-    };
-    let listed = |name: &str| {
-        let listing = || run(&mut stage.on_node(&["nft", "list", "tables"]), 0);
-        let begin = Instant::now();
-        while !listing().lines().any(|line| line == format!("table inet {name}")) {
-            assert!(begin.elapsed() < Duration::from_secs(20), "no table {name}: {}", listing());
-            thread::sleep(Duration::from_millis(20));
-        }
-    };
-    // The lab creates one.
-    run(&mut stage.on_node(&["nft", "delete", "table", "inet", "palisade"]), 0);
-    let (mut ours, mut apart) = (own("palisade"), own("palisade_cut_off"));
-    listed("palisade");
-    listed("palisade_cut_off");
-    let agent = stage.agent(&[]);
-    let log = agent.until("policies of pod are not enforced");
-    assert!(!log.contains("cut off pod,") && stage.answers("other", "db:5432"), "{log}");
-    let status = run(&mut stage.node(&["status"]), 1);
-    assert!(
-        status.contains("NOT ENFORCED 10.244.7.1 ingress") && !status.contains("are cut off"),
-        "{status}"
-    );
-    assert!(run(&mut stage.node(&["pods"]), 0).contains("NOT ENFORCED"));
-
-    // The owner of the second table ends, which removes the table.
-    apart.kill().unwrap();
-    apart.wait().unwrap();
-    let log = agent.until("cut off pod,");
-    assert!(!log.contains("are not enforced"), "{log}");
-    assert!(!stage.answers("other", "db:5432") && !stage.answers("web", "db:5432"));
-    let status = run(&mut stage.node(&["status"]), 1);
-    assert!(status.contains("1 pod addresses are cut off") && !status.contains("NOT ENFORCED"), "{status}");
-
-    ours.kill().unwrap();
-    ours.wait().unwrap();
-    agent.until("agent is ready");
-    assert!(stage.answers("web", "db:5432") && !stage.answers("other", "db:5432"));
-    run(&mut stage.node(&["verify"]), 0);
-    assert!(!run(&mut stage.on_node(&["nft", "list", "tables"]), 0).contains("cut_off"));
-    run(&mut stage.on_node(&["nft", "flush", "chain", "inet", "palisade", "forward"]), 0);
-    assert!(agent.until("repaired table inet palisade").contains("nft (process"));
-    agent.stop();
 }

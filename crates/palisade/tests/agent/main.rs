@@ -1,5 +1,5 @@
 //! Tests `palisade agent` and `palisade node` as users run them: the real program on a node of a lab, with real packets. Requires
-//! permission to create namespaces; without it these tests fail.
+//! permission to create namespaces; without it these tests fail. Those that also need the program `nft` are in the target `agent-nft`.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,

@@ -12,6 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 /// The timeout of all waits, long enough for a busy machine.
@@ -185,7 +189,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        self.lab.signal("-TERM");
+        self.lab.signal(Signal::SIGTERM);
         _ = self.lab.child.wait();
     }
 }
@@ -221,16 +225,15 @@ impl Running {
         }
     }
 
-    pub(crate) fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: Signal) {
         // The program may have ended already.
-        let output = Command::new("kill").arg(signal).arg(self.child.id().to_string()).output();
-        output.unwrap();
+        _ = kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal);
     }
 
     /// Stops the program, which must end with exit code 0.
     #[track_caller]
     pub(crate) fn stop(mut self) {
-        self.signal("-TERM");
+        self.signal(Signal::SIGTERM);
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 

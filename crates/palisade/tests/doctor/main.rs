@@ -1,28 +1,9 @@
 //! `palisade doctor` on nodes of a lab, healthy ones and ones with broken wiring. `main` enters the sandbox before the first
-//! thread starts; if it can't, the tests fail.
+//! thread starts; if it can't, the tests fail. Those that also need the program `nft` are in the target `doctor-nft`.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
-#[cfg(target_os = "linux")]
-mod wiring;
+/// Whether this target has the tests that need `nft`, or the others.
+const WITH_NFT: bool = false;
 
-use std::process::ExitCode;
-
-#[cfg(target_os = "linux")]
-fn main() -> ExitCode {
-    let arguments = libtest_mimic::Arguments::from_args();
-    let sandbox: &'static Result<palisade_lab::Sandbox, _> =
-        Box::leak(Box::new(palisade_lab::Sandbox::enter()));
-    let trials = wiring::TESTS.iter().map(|(name, test)| {
-        libtest_mimic::Trial::test(*name, move || match sandbox {
-            Ok(sandbox) => test(sandbox),
-            Err(e) => Err(format!("no sandbox: {e}").into()),
-        })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() -> ExitCode {
-    ExitCode::SUCCESS
-}
+include!("targets.rs");

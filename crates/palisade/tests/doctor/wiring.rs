@@ -25,17 +25,26 @@ use serde_json::Value;
 
 type Test = (&'static str, fn(&Sandbox) -> Result<(), Failed>);
 
-pub(crate) const TESTS: &[Test] = &[
+/// The tests that need the program `nft` too.
+const WITH_NFT: &[Test] = &[
+    ("other_policy_agents_and_shortcuts_are_found", others),
+    ("a_table_of_another_version_is_named", own_table),
+    ("the_self_test_leaves_nothing_behind", nothing_stays),
+];
+
+/// The tests of a target.
+pub(crate) fn tests(with_nft: bool) -> &'static [Test] {
+    if with_nft { WITH_NFT } else { TESTS }
+}
+
+const TESTS: &[Test] = &[
     ("a_healthy_node_passes", healthy),
     ("a_bridged_node_passes", bridged),
     ("bridges_that_bypass_netfilter_are_found", past_netfilter),
     ("a_node_without_forwarding_is_found", no_forwarding),
     ("programs_on_pods_interfaces_are_found", programs),
-    ("other_policy_agents_and_shortcuts_are_found", others),
     ("services_that_ipvs_translates_are_found", ipvs),
-    ("a_table_of_another_version_is_named", own_table),
     ("an_agent_that_exited_differs_from_one_that_never_ran", agents),
-    ("the_self_test_leaves_nothing_behind", nothing_stays),
     ("the_api_server_is_checked_unless_offline", api),
     ("missing_capabilities_are_reported", without_rights),
 ];

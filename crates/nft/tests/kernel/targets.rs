@@ -1,0 +1,65 @@
+// The modules of both test targets, `kernel` and `kernel-nft`, and their `main`, which runs the tests of one. `WITH_NFT` selects them.
+
+mod agreement;
+mod claim;
+mod connections;
+mod cut_off;
+mod drift;
+mod drops;
+mod entries;
+mod faults;
+mod foreign_edits;
+mod hairpin;
+mod link;
+mod listing;
+mod missing_features;
+mod node_links;
+mod other_tables;
+mod random;
+mod restart;
+mod revocation;
+mod sandbox;
+mod scripted;
+mod shapes;
+mod staging;
+mod storm;
+mod text;
+mod verify;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    // Listing needs no namespace. Running without one would test nothing, so it fails.
+    if !arguments.list {
+        sandbox::enter();
+    }
+    let tests = [
+        agreement::trials(),
+        claim::trials(),
+        connections::trials(),
+        cut_off::trials(),
+        drift::trials(),
+        drops::trials(),
+        faults::trials(),
+        foreign_edits::trials(),
+        hairpin::trials(),
+        link::trials(),
+        listing::trials(),
+        other_tables::trials(),
+        restart::trials(),
+        revocation::trials(),
+        shapes::trials(),
+        staging::trials(),
+        storm::trials(),
+        node_links::trials(),
+        text::trials(),
+        verify::trials(),
+        missing_features::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|test| (test.kind() == sandbox::NFT) == WITH_NFT)
+    .collect();
+    libtest_mimic::run(&arguments, tests).exit();
+}
