@@ -3,8 +3,6 @@
 //!
 //! Runs in a new user and network namespace, without root. The entries are created by request, not by traffic.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark that panics has failed")]
-
 #[path = "../tests/kernel/entries.rs"]
 mod entries;
 

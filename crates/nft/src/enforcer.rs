@@ -102,7 +102,7 @@ impl Enforcer {
         let reconciled = match reconcile(&mut kernel, inputs.clone(), plan, Method::Repair) {
             Err(error) if error.os_error() == Some(EOPNOTSUPP) && inputs.options.source_check => {
                 features.lacks_source_check();
-                let options = EnforcerOptions { source_check: false, ..inputs.options.clone() };
+                let options = EnforcerOptions { source_check: false, ..inputs.options };
                 reconcile(&mut kernel, Inputs { options, ..inputs }, plan, Method::Repair)
             }
             done => done,

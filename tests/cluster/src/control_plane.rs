@@ -32,7 +32,7 @@ use crate::{
 /// Where the API server listens.
 pub const PORT: u16 = 6443;
 /// How long it may take to be ready: with cold caches, on a busy machine with two cores.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_secs(600);
 
 /// How long a request may take, so that a test fails rather than hangs.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);

@@ -159,6 +159,7 @@ impl Node {
     /// # Errors
     /// If it can't be started.
     pub fn output(&self, command: Command) -> Result<Output> {
+        let command = without_folders(command);
         let program = command.get_program().to_owned();
         self.namespaces
             .run(command, Command::output)
@@ -180,7 +181,9 @@ impl Node {
 
     /// Starts a program in the node's namespaces, with a log file in the node's folder.
     fn start(&self, name: &str, command: Command) -> Result<Process> {
-        Process::start_by(name, command, &self.folder(), |command| self.namespaces.spawn(command))
+        Process::start_by(name, without_folders(command), &self.folder(), |command| {
+            self.namespaces.spawn(command)
+        })
     }
 
     /// The end of the logs of its programs, to explain a failure.
@@ -208,6 +211,14 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// Takes from the environment what names folders of the machine, which a node doesn't see: runc writes to the one for temporary files.
+fn without_folders(mut command: Command) -> Command {
+    for name in ["TMPDIR", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"] {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// The folder of a node.

@@ -97,7 +97,7 @@ fn with_definitions(cluster: &Cluster, release: &Release, program: &Path, start:
         format!("-conformance-profiles={}", release.profiles),
         "-organization=palisade".into(),
         "-project=palisade".into(),
-        "-url=https://palisade.dev".into(),
+        "-url=README.md".into(),
         format!("-version=v{version}"),
         "-contact=SECURITY.md".into(),
         "-additional-info=docs/conformance.md".into(),
