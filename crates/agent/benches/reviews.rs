@@ -45,7 +45,8 @@ fn main() {
 
 fn measure(connections: u32) {
     let mut agent = NodeAgent::new(NODE.into(), NftDataPlane::open().unwrap());
-    let address = |n: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + n));
+    // The entries of the measurement before still exist.
+    let address = |n: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + (connections << 4) + n));
     let pods = (0..2).map(|n| Change::SetPod(pod(&format!("p{n}"), address(n))));
     let mut cluster = palisade_policy::Cluster::default();
     pods.for_each(|change| cluster.apply(change));
@@ -60,6 +61,10 @@ fn measure(connections: u32) {
 
     let begin = Instant::now();
     checked(agent.apply(vec![isolate("first", "p0")]));
+    // A pause after the reviews of the changes before it, and the listing.
+    while agent.review_state().left.is_none() {
+        checked(agent.tick());
+    }
     let (mut busy, mut longest) = (Vec::new(), Duration::ZERO);
     while agent.review_state().is_running && busy.len() < CHANGES {
         busy.push(change(&mut agent, busy.len()));
