@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, Command};
 
 use crate::exit::Outcome;
 
@@ -63,6 +63,12 @@ pub(crate) struct Words {
 /// Whether a word is a verb that this build leaves out.
 pub(crate) fn is_verb(word: &str) -> bool {
     VERBS.iter().any(|(verb, part)| *verb == word && !part.is_here())
+}
+
+/// Returns the command line without the verbs that this build leaves out: scripts of shells offer hidden ones too.
+pub(crate) fn visible(command: &Command) -> Command {
+    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    Command::new("palisade").args(command.get_arguments().cloned()).subcommands(verbs)
 }
 
 /// The answer to a verb that this build leaves out.
