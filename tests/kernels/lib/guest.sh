@@ -26,7 +26,7 @@ build_root() {
     modules=$root/lib/modules/$(<"$kernel/release")
     mkdir -p "$modules/kernel"
     cp -r "$kernel"/modules/. "$modules/kernel"
-    mv "$modules"/kernel/modules.* "$modules/"
+    find "$modules/kernel" -maxdepth 1 -name 'modules.*' -exec mv {} "$modules/" \;
     if [[ $without != - ]]; then
         for glob in ${without//,/ }; do
             find "$modules" -name "$glob.ko" -delete
