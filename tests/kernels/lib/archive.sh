@@ -112,7 +112,8 @@ keep_kernel() {
     (cd "$modules" && find arch crypto lib net drivers/net -path 'drivers/net/*/*' -prune -o -name '*.ko*' -print) \
         | (cd "$modules" && cpio_pass "$partial/modules")
     find "$partial/modules" -name '*.xz' -exec xz -d {} +
-    cp "$(dirname "$modules")"/modules.{builtin,order} "$partial/modules/"
+    # Newer packages leave these lists out.
+    find "$(dirname "$modules")" -maxdepth 1 \( -name modules.builtin -o -name modules.order \) -exec cp {} "$partial/modules/" \;
     basename "$(dirname "$modules")" >"$partial/release"
     printf '%s\n' "$version" >"$partial/version"
     rm -rf "$partial/deb"

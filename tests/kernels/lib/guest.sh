@@ -26,7 +26,7 @@ build_root() {
     modules=$root/lib/modules/$(<"$kernel/release")
     mkdir -p "$modules/kernel"
     cp -r "$kernel"/modules/. "$modules/kernel"
-    mv "$modules"/kernel/modules.* "$modules/"
+    find "$modules/kernel" -maxdepth 1 -name 'modules.*' -exec mv {} "$modules/" \;
     if [[ $without != - ]]; then
         for glob in ${without//,/ }; do
             find "$modules" -name "$glob.ko" -delete
@@ -55,7 +55,7 @@ boot() {
     # Emulation, also where the machine has KVM, and a clock that counts instructions, of one processor because
     # starting a second one hangs with such a clock: no time-out in the guest depends on the
     # machine or on what else it does, and the guest doesn't wait when all of its processes do.
-    nice -n 5 timeout --kill-after=10 "$((3 * $(limit_of fuzz)))" qemu-system-x86_64 \
+    nice -n 5 timeout --kill-after=10 "${PALISADE_KERNELS_TIMEOUT:-3600}" qemu-system-x86_64 \
         -accel tcg -icount shift=1,sleep=off -rtc clock=vm -cpu max -smp 1 -m "$memory" -nodefaults -no-user-config -display none -no-reboot \
         -serial "file:$scratch/console" -serial "file:$scratch/report" \
         -kernel "$kernel/vmlinuz" -initrd "$scratch/initramfs" \

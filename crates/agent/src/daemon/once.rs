@@ -1,6 +1,9 @@
 //! Commands that end by themselves: program once, print the plan, remove everything.
 
-use std::{fs, io, time::Duration};
+use std::{
+    fs, io, thread,
+    time::{Duration, Instant},
+};
 
 use palisade_api::{Event, WatchState};
 use palisade_manifest::{Diagnostic, collapse};
@@ -15,7 +18,7 @@ use super::{
     setup::{enforcer_options, open_plane, runtime, take_lock, watch_cluster},
 };
 use crate::{
-    NodeAgent,
+    NftDataPlane, NodeAgent, Report,
     config::{Config, SourceChoice},
     error_chain,
     source::directory,
@@ -70,7 +73,8 @@ pub fn once(config: &Config) -> Result<Once, DaemonError> {
     let plane = open_plane(config)?;
     let cluster = read_cluster(config, &node)?;
     let mut agent = NodeAgent::new(node.clone(), plane);
-    let report = agent.snapshot(cluster);
+    let mut report = agent.snapshot(cluster);
+    finish_review(&mut agent, &mut report);
     let refused = report.errors.len() - usize::from(report.review_failed);
     for (index, error) in report.errors.iter().enumerate() {
         let err = error_chain::with_causes(error);
@@ -110,6 +114,21 @@ pub fn once(config: &Config) -> Result<Once, DaemonError> {
         (0, true) => Once::NotReviewed,
         _ => Once::Refused,
     })
+}
+
+/// Continues the review of established connections until it has ended or failed. Nothing that the kernel refused is tried again.
+fn finish_review(agent: &mut NodeAgent<NftDataPlane>, report: &mut Report) {
+    while report.errors.is_empty() {
+        let Some(due) = report.review_due else { return };
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let step = agent.tick();
+        report.revoked += step.revoked;
+        report.restored += step.restored;
+        report.not_remembered += step.not_remembered;
+        report.review_due = step.review_due;
+        report.review_failed = step.review_failed;
+        report.errors = step.errors;
+    }
 }
 
 /// What [`remove`] removed.
