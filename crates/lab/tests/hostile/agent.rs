@@ -157,6 +157,13 @@ impl Agent {
         self.await_reply("hold the plan", |agent| Ok(agent.verify().filter(|v| v.equal).map(drop)))
     }
 
+    /// Waits until established connections are re-evaluated by the rules that the kernel holds.
+    pub(crate) fn await_reviewed(&mut self) -> Result<(), Failed> {
+        self.await_reply("review the connections", |agent| {
+            Ok(agent.status().filter(|status| status.unreviewed.is_none()).map(drop))
+        })
+    }
+
     /// Returns the result of the agent's `verify`, or `None` if it doesn't answer.
     pub(crate) fn verify(&mut self) -> Option<Verified> {
         match self.ask(Request::Verify) {

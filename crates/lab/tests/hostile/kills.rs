@@ -349,9 +349,13 @@ fn kills(sandbox: &Sandbox, kind: PodNetwork, seed: u64) -> Result<(), Failed> {
         log.action(&format!("kill {kill}"));
         testbed.kill(NEAR);
         log.action("killed");
-        let verified = testbed.start(NEAR)?.verify().ok_or("the agent does not answer")?;
+        let agent = testbed.start(NEAR)?;
+        let verified = agent.verify().ok_or("the agent does not answer")?;
         ensure(verified.equal, || format!("after kill {kill}: {:?}", verified.differences))?;
         log.action("verified");
+        // A revoked connection that the new policies allow is restored by the review that follows.
+        agent.await_reviewed()?;
+        log.action("reviewed");
         traffic.shared.expected.set(next.allowed(), next.allowed());
         now = next;
         thread::sleep(Duration::from_millis(30));
