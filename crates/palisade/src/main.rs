@@ -110,7 +110,7 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Snapshot(arguments) => snapshot::run(&arguments),
         #[cfg(not(feature = "live"))]
         Verb::Snapshot(_) => left_out::verb("snapshot"),
-        Verb::Completions(arguments) => completions(Arguments::command(), arguments.shell),
+        Verb::Completions(arguments) => completions(&Arguments::command(), arguments.shell),
         Verb::Man(arguments) => man::run(&arguments, Arguments::command()),
         #[cfg(all(target_os = "linux", feature = "agent"))]
         Verb::Node(arguments) => node::run(&arguments),
@@ -119,13 +119,13 @@ fn run(verb: Verb) -> Result<Outcome> {
     }
 }
 
-fn completions(command: Command, shell: clap_complete::Shell) -> Result<Outcome> {
+fn completions(command: &Command, shell: clap_complete::Shell) -> Result<Outcome> {
     if let Some(script) = completion_scripts::script(shell) {
         output::print(script).context("can't write the completions")?;
         return Ok(Outcome::Yes);
     }
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut left_out::visible(&command), "palisade", &mut script);
+    clap_complete::generate(shell, &mut left_out::visible(command), "palisade", &mut script);
     let script = String::from_utf8(script).context("the completions are not UTF-8")?;
     output::print(&script).context("can't write the completions")?;
     Ok(Outcome::Yes)
