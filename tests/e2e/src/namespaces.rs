@@ -20,7 +20,7 @@ const KINDS: [(&str, CloneFlags); 5] = [
     ("mnt", CloneFlags::CLONE_NEWNS),
 ];
 
-/// All of [`KINDS`] at once, for a new node.
+/// All of `KINDS` at once, for a new node.
 #[must_use]
 pub fn all() -> CloneFlags {
     KINDS.iter().fold(CloneFlags::empty(), |flags, (_, flag)| flags | *flag)

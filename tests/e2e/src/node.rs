@@ -142,7 +142,7 @@ impl Node {
         &self.network
     }
 
-    /// Its folder, as this process sees it; for the node, its parts are where [`OWN`] says.
+    /// Its folder, as this process sees it; for the node, its parts are where `OWN` says.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         folder(self.name)

@@ -1,6 +1,6 @@
 //! Where a run takes place: its own mounts, with one tmpfs that holds every file that the cluster writes.
 //!
-//! The run is already in a network and a process namespace ([`palisade_cluster_tests::confined`]). Here it gets a mount namespace
+//! The run is already in a network and a process namespace ([`palisade_cluster_tests::confined()`]). Here it gets a mount namespace
 //! too, in which a tmpfs covers `/run`. The kernel removes all of it with the last process, however that ends.
 
 use std::{
