@@ -229,9 +229,14 @@ fn definitions_change(world: &mut World) -> Result<()> {
     }
     let agent = world.agent("w1")?;
     let log = agent.log().split_off(before);
-    ensure!(!log.contains("ERROR") && !log.contains("WARN"), "a deleted definition is a failure:\n{log}");
+    // A server that has just created the storage of a definition asks clients to wait, which is reported and retried.
+    let is_new = |line: &&str| line.contains("storage is (re)initializing");
+    let is_failure = |line: &&str| line.contains("ERROR") || line.contains("WARN");
+    let failures: Vec<&str> = log.lines().filter(is_failure).filter(|line| !is_new(line)).collect();
+    ensure!(failures.is_empty(), "a deleted definition is a failure: {failures:#?}\n{log}");
+    let expected = agent.log().lines().filter(is_new).count();
     let errors = agent.metrics()?.sum("palisade_errors_total", "stage=\"source\"");
-    ensure!(errors == 0.0, "{errors} errors");
+    ensure!(errors <= expected as f64, "{errors} errors, {expected} of them of new storage");
     world.verify()
 }
 
