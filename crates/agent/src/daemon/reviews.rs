@@ -1,4 +1,5 @@
-//! Failures to re-evaluate established connections: logged once and then at growing intervals, and part of readiness.
+//! Whether established connections are re-evaluated, as a part of readiness: the first review after a start has to end, and the last one
+//! to succeed. Failures are logged once and then at growing intervals.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,9 @@ const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 #[derive(Debug, Default)]
 pub(super) struct Reviews {
     failure: Option<Failure>,
+    /// Whether a review has succeeded since the start. Until then, connections that are older than the rules may continue although the
+    /// rules deny them.
+    has_succeeded: bool,
 }
 
 #[derive(Debug)]
@@ -41,6 +45,7 @@ impl Reviews {
 
     /// Records that a review succeeded. It covers what a failed one left. Returns whether the last one had failed.
     pub(super) fn succeeded(&mut self) -> bool {
+        self.has_succeeded = true;
         self.failure.take().is_some()
     }
 
@@ -49,15 +54,30 @@ impl Reviews {
         self.failure.as_ref().map(|failure| &*failure.error)
     }
 
-    /// Why the agent is not ready, if reviews fail.
+    /// Why the agent is not ready, if reviews fail or none has succeeded yet.
     pub(super) fn not_ready(&self) -> Option<String> {
-        self.failure().map(|error| format!("established connections can't be re-evaluated: {error}"))
+        match self.failure() {
+            Some(error) => Some(format!("established connections can't be re-evaluated: {error}")),
+            None if self.has_succeeded => None,
+            None => Some("connections that are older than the rules are being re-evaluated".to_owned()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_is_not_ready_before_its_first_review_has_ended() {
+        let mut reviews = Reviews::default();
+        assert!(reviews.not_ready().unwrap().contains("older than the rules"));
+        assert!(!reviews.succeeded());
+        assert_eq!(reviews.not_ready(), None);
+        // A later change is reviewed while the agent stays ready.
+        assert!(reviews.failed("no conntrack", Instant::now()));
+        assert!(reviews.not_ready().is_some());
+    }
 
     #[test]
     fn a_lasting_failure_is_logged_at_growing_intervals() {
