@@ -298,6 +298,14 @@ impl World {
     /// # Errors
     /// If they still disagree after the time that agents may take.
     pub fn must_agree(&self) -> Result<ProbeResults> {
+        self.must_agree_within(CONVERGE_WITHIN)
+    }
+
+    /// As [`Self::must_agree`], where agents may take longer than usual, such as to notice a new definition.
+    ///
+    /// # Errors
+    /// If kernel and engine still disagree after that time.
+    pub fn must_agree_within(&self, limit: Duration) -> Result<ProbeResults> {
         let cluster = self.settle()?;
         let mut lab = self.lab();
         lab.update(&cluster)?;
@@ -305,7 +313,7 @@ impl World {
         let quick = ProbeOptions { retries: Vec::new(), ..ProbeOptions::default() };
         let plan = probe::Plan::of(lab.layout(), &quick);
         ensure!(!plan.probes.is_empty(), "nothing to probe");
-        while start.elapsed() < CONVERGE_WITHIN {
+        while start.elapsed() < limit {
             let report = probe::run(&lab, &plan, &quick, |_, _| {})?;
             if report.agrees() {
                 return Ok(ProbeResults(report));

@@ -132,6 +132,9 @@ fn address_reused(world: &mut World) -> Result<()> {
     world.verify()
 }
 
+/// How long an agent may take to notice a new or a deleted definition. Each asks for itself, at intervals of about half a minute.
+const DISCOVERED_WITHIN: Duration = Duration::from_secs(90);
+
 const ADMIN: &str = "---
 apiVersion: policy.networking.k8s.io/v1alpha1
 kind: AdminNetworkPolicy
@@ -199,27 +202,18 @@ fn definitions_change(world: &mut World) -> Result<()> {
     for turn in 0..2 {
         world.install_crds(&CRDS)?;
         world.apply(ADMIN)?;
-        // Discovery is periodic, so this may take a while.
         let (guest, back) = ("other/guest", "shop/back");
-        eventually("the new kind is enforced", Duration::from_secs(90), || {
+        eventually("the new kind is enforced", DISCOVERED_WITHIN, || {
             Ok(if reaches(world, guest, back)? { Err(format!("turn {turn}: still open")) } else { Ok(()) })
         })?;
-        world.must_agree()?;
+        world.must_agree_within(DISCOVERED_WITHIN)?;
         world.verify()?;
         world
             .kubectl("delete crd adminnetworkpolicies.policy.networking.k8s.io --wait=true --timeout=30s")?;
-        eventually(
-            "the policies of the removed kind are no longer enforced",
-            Duration::from_secs(90),
-            || {
-                Ok(if reaches(world, guest, back)? {
-                    Ok(())
-                } else {
-                    Err(format!("turn {turn}: still closed"))
-                })
-            },
-        )?;
-        world.must_agree()?;
+        eventually("the policies of the removed kind are no longer enforced", DISCOVERED_WITHIN, || {
+            Ok(if reaches(world, guest, back)? { Ok(()) } else { Err(format!("turn {turn}: still closed")) })
+        })?;
+        world.must_agree_within(DISCOVERED_WITHIN)?;
         let agent = world.agent("w1")?;
         eventually("the deletion is confirmed", Duration::from_secs(60), || {
             let log = agent.log().split_off(before);
