@@ -4,7 +4,7 @@
 # Reads its inputs, and what GitHub says about the run, from variables. Requires git, jq, and for comments gh; every runner of GitHub has them.
 set -euo pipefail
 
-# Input that ends up in the log can't give commands to the runner: they are stopped, up to a word that nobody knows before.
+# Input that ends up in the log can't give commands to the runner: they are disabled until a random token is printed.
 stop=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 show() { printf '::stop-commands::%s\n' "$stop"; cat "$@"; printf '\n::%s::\n' "$stop"; }
 fail() {

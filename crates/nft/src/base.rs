@@ -132,7 +132,7 @@ pub(crate) fn strangers_chain(sets: &BaseSets, isolating: bool) -> Chain {
     let mut rules: Vec<Rule> = Family::BOTH.map(to_local).into();
     rules.extend([PacketType::Broadcast, PacketType::Multicast].map(to_many));
     rules.push(vec![Expression::Counter, Expression::Verdict(Outcome::Drop)]);
-    let comment = "between ports of a bridge to nobody here: denied while pods here are isolated";
+    let comment = "between ports of a bridge, to no local address: denied while local pods are isolated";
     Chain::regular(STRANGERS_CHAIN, comment, if isolating { rules } else { Vec::new() })
 }
 

@@ -109,7 +109,7 @@ impl Probe {
     /// Opens one connection, and returns the name of the server.
     ///
     /// # Errors
-    /// If nobody answers.
+    /// If there is no answer.
     pub fn ask(&self) -> Result<String> {
         self.from.run(|| match self.protocol {
             Protocol::Udp => ask_udp(self.to, self.source),

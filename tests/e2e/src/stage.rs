@@ -14,7 +14,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-/// The folder of a run, for whoever is in its mount namespace.
+/// The folder of a run, as processes in its mount namespace see it.
 pub const FOLDER: &str = "/run/palisade-e2e";
 
 /// A folder below [`FOLDER`].

@@ -1,8 +1,8 @@
 //! Lists connections on a thread of its own, beside the thread that programs the kernel.
 //!
 //! A listing walks the kernel's whole connection-tracking table, and copies and parses what matches: tens to hundreds of milliseconds
-//! on a node with many connections. The thread has its own sockets, so changes are committed meanwhile. It only reads. It ends when the
-//! data plane is dropped, or, if it is reading then, after that. Nobody waits for it.
+//! on a node with many connections. The thread has its own sockets, so changes are committed meanwhile. It only reads. Once the data
+//! plane is dropped, the thread finishes its current listing, if any, and ends; no other thread joins it.
 
 use std::{
     io,

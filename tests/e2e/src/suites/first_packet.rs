@@ -62,7 +62,7 @@ pub(super) fn run(cluster: &mut Cluster) -> Result<()> {
     pods::apply(cluster, &others)?;
     pods::wait_ready(cluster, SERVER)?;
     let addresses = pods::addresses(cluster, SERVER, "server")?;
-    // Otherwise a server that nobody reaches would look like a policy.
+    // An unreachable server would look the same as a policy that denies it.
     let free = cluster.pod_network(SERVER, "free")?;
     for address in addresses {
         let to = SocketAddr::new(address, PORT);

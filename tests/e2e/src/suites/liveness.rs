@@ -1,4 +1,4 @@
-//! Isolated pods: nobody reaches them but their own kubelet, whose probes keep passing.
+//! Isolated pods: only the kubelet of their own node reaches them, and its probes keep passing.
 
 use std::{net::SocketAddr, thread, time::Duration};
 
