@@ -88,6 +88,16 @@ pub fn rolled_out(cluster: &Cluster) -> Result<()> {
     rolled_out.map_err(|e| e.context(format!("the agents are not ready\n{}", agents_logs(cluster))))
 }
 
+/// Restarts the agents, and waits until they are ready: they then know every definition that the API server has, which running ones
+/// look for about every half minute.
+///
+/// # Errors
+/// If it takes too long.
+pub fn restart(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl(&["-n", NAMESPACE, "rollout", "restart", DAEMONSET])?;
+    rolled_out(cluster)
+}
+
 /// Removes its rules from every node, then itself.
 ///
 /// # Errors

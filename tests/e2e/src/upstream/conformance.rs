@@ -3,14 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
 
 use super::{folder, program, run_logged};
 use crate::{
-    Cluster,
+    Cluster, palisade,
     results::{self, Outcome, Skipped},
 };
 
@@ -83,8 +83,8 @@ pub fn run(cluster: &Cluster, release: &Release) -> Result<()> {
 
 fn with_definitions(cluster: &Cluster, release: &Release, program: &Path, start: Instant) -> Result<()> {
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
-    // Clients learn of new kinds from time to time.
-    std::thread::sleep(Duration::from_secs(2));
+    // The first test creates a policy and expects it to be enforced within seconds.
+    palisade::restart(cluster)?;
     let folder = folder(release.suite)?;
     let report = folder.join("report.yaml");
     let _ = fs::remove_file(&report);
