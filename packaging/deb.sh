@@ -56,6 +56,8 @@ gzip -9n "$doc"/{changelog,CHANGELOG.md,NOTICES*,sbom.cdx.json}
 cat >"$share/lintian/overrides/palisade" <<'EOF'
 # One program for every release of Debian and Ubuntu, the same as in the other archives.
 palisade: statically-linked-binary [usr/bin/palisade]
+# The same, where the program is position-independent, which lintian takes for a shared library.
+palisade: shared-library-lacks-prerequisites [usr/bin/palisade]
 # The names of functions, for the backtrace of a panic.
 palisade: unstripped-binary-or-object [usr/bin/palisade]
 EOF
