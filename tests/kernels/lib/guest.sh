@@ -7,7 +7,7 @@ copy_program() {
     local library
     install -D "$2" "$1${3:-/bin/$(basename "$2")}"
     # A static program has none.
-    { ldd "$2" 2>/dev/null || true; } | grep -oE '/[^ ]+' | while read -r library; do
+    { ldd "$2" 2>/dev/null | grep -oE '/[^ ]+' || true; } | while read -r library; do
         [[ -e $1$library ]] || install -D "$library" "$1$library"
     done
 }
