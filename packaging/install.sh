@@ -63,7 +63,7 @@ download() {
                 curl --fail --silent --show-error --location --proto "$protocols" --connect-timeout 20 --retry 2 \
                     --output "$work/$1" "$mirror/$1" || fail "can't download $mirror/$1"
             elif has wget; then
-                wget -q -T 20 -O "$work/$1" "$mirror/$1" || fail "can't download $mirror/$1"
+                wget -q -t 3 -T 20 -O "$work/$1" "$mirror/$1" || fail "can't download $mirror/$1"
             else
                 fail "needs curl or wget to download $mirror/$1; or set PALISADE_MIRROR to a folder that holds the release"
             fi
