@@ -162,7 +162,7 @@ impl ObjectDecoder {
     /// Returns the workload that a pod belongs to: its controller, or the Deployment of that ReplicaSet.
     fn workload(&mut self, object: &ApiPod<'_>, labels: &Labels, pod_name: &Name) -> Workload {
         let owners = object.metadata.owner_references.iter();
-        let owner = meta::controller(owners.map(|o| ((&*o.kind, &*o.name), o.controller)));
+        let owner = meta::controller(owners.map(|o| (&*o.kind, (&*o.kind, &*o.name), o.controller)));
         let Some((kind, name)) = owner else {
             return Workload { kind: self.names.name("Pod"), name: pod_name.clone() };
         };

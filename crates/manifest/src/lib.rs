@@ -70,6 +70,7 @@ mod not_manifest;
 mod note;
 mod object;
 mod options;
+mod other_networks;
 mod overlay;
 mod pod;
 mod pod_makers;

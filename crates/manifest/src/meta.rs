@@ -1,5 +1,7 @@
 //! `ObjectMeta`: name, labels and owner of an object.
 
+use std::ops::Deref;
+
 use palisade_policy::{Labels, ObjectKey, Origin, Workload};
 
 use crate::{
@@ -129,16 +131,19 @@ fn owner(cx: &mut Context<'_>, at: &At<'_>) -> Option<Workload> {
             continue;
         };
         let owner = Workload { kind: cx.names.name(kind), name: cx.names.name(name) };
-        owners.push((owner, fields.bool(cx, "controller")));
+        owners.push((owner.kind.clone(), owner, fields.bool(cx, "controller")));
     }
     controller(owners)
 }
 
-/// Returns the first owner that is the controller, or else the first owner. Each owner comes with whether it is the
-/// controller.
-pub(crate) fn controller<T>(owners: impl IntoIterator<Item = (T, bool)>) -> Option<T> {
+/// Returns the first owner that is the controller, or else the first owner. Each owner comes with its kind, and with whether
+/// it is the controller. A Node is no workload: it owns all mirror pods of its kubelet's static pods, which are
+/// workloads of their own.
+pub(crate) fn controller<K: Deref<Target = str>, T>(
+    owners: impl IntoIterator<Item = (K, T, bool)>,
+) -> Option<T> {
     let mut first = None;
-    for (owner, is_controller) in owners {
+    for (_, owner, is_controller) in owners.into_iter().filter(|(kind, ..)| **kind != *"Node") {
         if is_controller {
             return Some(owner);
         }
@@ -164,6 +169,14 @@ pub(crate) fn provisional_name(kind: &str, at: &At<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_is_no_workload() {
+        assert_eq!(controller([("Node", 1, true)]), None);
+        assert_eq!(controller([("Node", 1, true), ("ReplicaSet", 2, false)]), Some(2));
+        assert_eq!(controller([("Backup", 1, false), ("StatefulSet", 2, true)]), Some(2));
+        assert_eq!(controller([("Backup", 1, false)]), Some(1));
+    }
 
     #[test]
     fn timestamps() {

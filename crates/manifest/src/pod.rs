@@ -12,6 +12,7 @@ use crate::{
     meta::{self, Object},
     names,
     network_policy::protocol,
+    other_networks,
     tree::At,
 };
 
@@ -95,6 +96,7 @@ const CONTAINER_PORT: &[&str] = &["containerPort", "hostIP", "hostPort", "name",
 /// Decodes a Pod.
 pub(crate) fn pod(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
     let meta = &object.meta;
+    other_networks::warn(cx, object.get("metadata").as_ref());
     let spec = object.get("spec");
     let template = pod_spec(cx, spec.as_ref(), meta.labels.clone(), &[]);
     let status_at = object.get("status");
@@ -194,6 +196,7 @@ pub(crate) fn template(cx: &mut Context<'_>, at: Option<&At<'_>>) -> PodTemplate
 pub(crate) fn template_with(cx: &mut Context<'_>, at: Option<&At<'_>>, more: &[&str]) -> PodTemplate {
     let fields = at.and_then(|at| cx.fields(at, &["metadata", "spec"]));
     let metadata = fields.and_then(|f| f.get("metadata"));
+    other_networks::warn(cx, metadata.as_ref());
     let labels = metadata.as_ref().and_then(|at| cx.fields(at, meta::FIELDS)).and_then(|f| f.get("labels"));
     let place = |at: Option<&At<'_>>| at.map(|at| cx.origin(at));
     let places = TemplatePlaces {

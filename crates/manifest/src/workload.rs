@@ -9,7 +9,7 @@ use crate::{
     names,
     pod::template,
     scalar::Scalar,
-    tree::Value,
+    tree::{At, Value},
 };
 
 const DEPLOYMENT: &[&str] = &[
@@ -103,12 +103,13 @@ pub(crate) fn daemon_set(cx: &mut Context<'_>, object: &Object<'_>) -> Option<De
     Some(declaration(declared(cx, object, Replicas::PerNode, template)))
 }
 
-/// Decodes a Job.
+/// Decodes a Job. A finished one makes no more pods; those that it left are of no effect either (SEMANTICS A48).
 pub(crate) fn job(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
     let spec_at = object.get("spec");
     let spec = spec_at.as_ref().and_then(|at| cx.fields(at, JOB));
     let indexed = spec.and_then(|spec| spec.string(cx, "completionMode")) == Some("Indexed");
-    let count = spec.map_or(1, |spec| job_pods(cx, &spec));
+    let running = spec.map_or(1, |spec| job_pods(cx, &spec));
+    let count = if has_finished(object) { 0 } else { running };
     let template = pod_template(cx, spec);
     let workload = declared(cx, object, Replicas::Count { first: 0, count }, template);
     Some(declaration(DeclaredWorkload { indexed, ..workload }))
@@ -196,6 +197,19 @@ fn job_pods(cx: &mut Context<'_>, spec: &Fields<'_>) -> u32 {
     let parallelism = count(cx, spec, "parallelism").unwrap_or(1);
     let completions = count(cx, spec, "completions").unwrap_or(u32::MAX);
     if spec.bool(cx, "suspend") { 0 } else { parallelism.min(completions) }
+}
+
+/// Returns whether the status says that a Job is complete or has failed.
+fn has_finished(object: &Object<'_>) -> bool {
+    let status = object.get("status");
+    let conditions = status.as_ref().and_then(|status| status.get("conditions"));
+    let is = |condition: &At<'_>, field: &str, values: &[&str]| {
+        let at = condition.get(field);
+        matches!(at.as_ref().map(At::value), Some(Value::Scalar(Scalar::Str(text))) if values.contains(&text.as_ref()))
+    };
+    conditions.iter().flat_map(|at| at.items()).any(|condition| {
+        is(&condition, "type", &["Complete", "Failed"]) && is(&condition, "status", &["True"])
+    })
 }
 
 /// Decodes the number of a StatefulSet's first pod.

@@ -330,6 +330,57 @@ metadata: {name: a}
 }
 
 #[test]
+fn further_networks_are_a_warning() {
+    let pod = |annotations: &str| {
+        let spec = format!("{{template: {{metadata: {{annotations: {{{annotations}}}}}, spec: {{}}}}}}");
+        workload("Deployment", "d", &spec)
+            + &format!(
+                "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: p, annotations: {{{annotations}}}}}}}\n"
+            )
+    };
+    for annotations in [
+        "k8s.v1.cni.cncf.io/networks: storage",
+        "k8s.v1.cni.cncf.io/networks: '[{\"name\": \"storage\"}]'",
+        "v1.multus-cni.io/default-network: other/storage",
+        "networking.gke.io/interfaces: '[]'",
+    ] {
+        let loaded = load_text(&pod(annotations));
+        assert_eq!(codes(&loaded), [Code::NotEvaluated, Code::NotEvaluated], "{annotations}");
+    }
+    for annotations in ["", "k8s.v1.cni.cncf.io/networks: ''", "k8s.v1.cni.cncf.io/network-status: '[]'"] {
+        clean(&pod(annotations));
+    }
+    let namespace = |labels: &str| {
+        load_text(&format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: red, labels: {{{labels}}}}}}}\n"
+        ))
+    };
+    assert_eq!(codes(&namespace("k8s.ovn.org/primary-user-defined-network: ''")), [Code::NotEvaluated]);
+    assert_eq!(codes(&namespace("kubernetes.io/metadata.name: red")), []);
+}
+
+#[test]
+fn a_finished_job_has_no_pods() {
+    let job =
+        |status: &str| workload("Job", "j", &format!("{{{TEMPLATE}}}")) + &format!("status: {status}\n");
+    for status in [
+        "{succeeded: 1, conditions: [{type: Complete, status: \"True\"}]}",
+        "{conditions: [{type: FailureTarget, status: \"True\"}, {type: Failed, status: \"True\"}]}",
+    ] {
+        assert!(names(&clean(&job(status))).is_empty(), "{status}");
+    }
+    for status in [
+        "{}",
+        "null",
+        "{active: 1}",
+        "{conditions: [{type: Complete, status: \"False\"}, {type: Suspended, status: \"True\"}]}",
+        "{conditions: [{type: 7}, 7]}",
+    ] {
+        assert_eq!(names(&clean(&job(status))), ["default/j-0"], "{status}");
+    }
+}
+
+#[test]
 fn removed_versions_are_errors() {
     for (version, kind, recommended) in [
         ("extensions/v1beta1", "NetworkPolicy", "networking.k8s.io/v1"),

@@ -42,8 +42,8 @@ const CALICO: &[&str] = &["NetworkPolicy", "GlobalNetworkPolicy"];
 /// The effect of another project's policies, which is in the message's first words.
 const POLICY: &str = "";
 const MESH: &str = "the proxies of the mesh may deny connections that these verdicts allow";
-const NETWORK: &str = "pods get other networks from it, and no verdict is about these";
-const OWN_NETWORK: &str = "it puts pods into a network of their own, which others may not reach";
+pub(crate) const NETWORK: &str = "pods get other networks from it, and no verdict is about these";
+pub(crate) const OWN_NETWORK: &str = "it puts pods into a network of their own, which others may not reach";
 
 /// How to get the pods that another project makes of its objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
