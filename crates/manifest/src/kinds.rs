@@ -32,7 +32,7 @@ mod spelling;
 
 /// All kinds. The module documentation says how to add one.
 const KINDS: &[ResourceKind] = &[
-    namespaced("", &["v1"], "Endpoints", endpoints::endpoints),
+    ResourceKind { fields: &["subsets"], ..namespaced("", &["v1"], "Endpoints", endpoints::endpoints) },
     cluster_scoped("", &["v1"], "Namespace", node::namespace),
     cluster_scoped("", &["v1"], "Node", node::node),
     namespaced("", &["v1"], "Pod", pod::pod),
@@ -44,7 +44,10 @@ const KINDS: &[ResourceKind] = &[
     namespaced("apps", &["v1"], "StatefulSet", workload::stateful_set),
     namespaced("batch", &["v1"], "CronJob", workload::cron_job),
     namespaced("batch", &["v1"], "Job", workload::job),
-    namespaced("discovery.k8s.io", &["v1", "v1beta1"], "EndpointSlice", endpoints::endpoint_slice),
+    ResourceKind {
+        fields: &["addressType", "endpoints", "ports"],
+        ..namespaced("discovery.k8s.io", &["v1", "v1beta1"], "EndpointSlice", endpoints::endpoint_slice)
+    },
     namespaced("networking.k8s.io", &["v1"], NETWORK_POLICY, network_policy),
     cluster_scoped(cluster_wide::GROUP, &["v1alpha1"], "AdminNetworkPolicy", cluster_wide_policy),
     cluster_scoped(cluster_wide::GROUP, &["v1alpha1"], "BaselineAdminNetworkPolicy", cluster_wide_policy),
@@ -116,6 +119,8 @@ pub(crate) struct ResourceKind {
     /// Its name in messages and to users, which differs from [`Self::name`] if Kubernetes has a kind of this name.
     pub(crate) called: &'static str,
     pub(crate) namespaced: bool,
+    /// The fields of its objects that others don't have.
+    pub(crate) fields: &'static [&'static str],
     pub(crate) other_versions: OtherVersions,
     pub(crate) decode: Decode,
 }
@@ -150,6 +155,7 @@ const fn namespaced(
         name,
         called: name,
         namespaced: true,
+        fields: &[],
         other_versions: OtherVersions::Rejected,
         decode,
     }

@@ -18,7 +18,7 @@ use crate::{
 const LIST_DEPTH: usize = 4;
 
 /// The top-level fields that are known for every kind.
-const OBJECT: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
+const OBJECT: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 
 /// Reads the root of a document: an object or a list of objects.
 pub(crate) struct ObjectReader<'i> {
@@ -137,7 +137,7 @@ impl ObjectReader<'_> {
     /// Decodes an object, and keeps it if no error was found.
     fn decode(&mut self, cx: &mut Context<'_>, at: &At<'_>, kind: &'static ResourceKind, version: &str) {
         cx.object = Some(kind.called.to_owned());
-        let Some(fields) = cx.fields(at, OBJECT) else { return };
+        let Some(fields) = cx.fields(at, &[&OBJECT, kind.fields].concat()) else { return };
         let default_namespace = kind.namespaced.then_some(self.default_namespace);
         let Some(meta) = meta(cx, &fields, kind.called, default_namespace) else { return };
         let object = Object { kind: kind.called, version, meta, fields };

@@ -49,9 +49,10 @@ pub(crate) fn service(new: &mut DeclaredService, old: Option<&DeclaredService>, 
         new.needs_address = false;
     } else if let Some(old) = old
         && new.needs_address
-        && !old.service.addresses.is_empty()
+        && (!old.service.addresses.is_empty() || old.service.access.headless)
     {
         new.service.addresses.clone_from(&old.service.addresses);
+        new.service.access.headless = old.service.access.headless;
         new.needs_address = false;
     }
 }

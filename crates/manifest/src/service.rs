@@ -68,7 +68,8 @@ pub(crate) fn service(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Decla
         ports = cx.list(&list).iter().filter_map(|at| port(cx, at, on_nodes)).collect();
     }
     let families = if external_name { BTreeSet::new() } else { families(cx, &spec) };
-    let access = access(cx, &spec, object, kind.unwrap_or("ClusterIP"));
+    let mut access = access(cx, &spec, object, kind.unwrap_or("ClusterIP"));
+    access.headless = headless && !external_name;
     let service = Service { addresses, selector, ports, access, ..Service::new(key) };
     Some(Declaration::Service(DeclaredService { service, needs_address, families }))
 }

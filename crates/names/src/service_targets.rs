@@ -9,7 +9,7 @@ use palisade_policy::{
 use crate::{
     endpoints::endpoints_of,
     routes::PortSpec,
-    services::{NoBackend, backends, ports_of},
+    services::{NoBackend, backends, ports_of, selected},
 };
 
 /// Namespace and name of the API server's service, which every cluster has.
@@ -68,7 +68,8 @@ pub struct ServiceTargets {
 }
 
 /// Returns the endpoints to which a connection to a service may be translated: without `port` for every port of the
-/// service, without `protocol` for every protocol. `O(pods × ports)`.
+/// service, without `protocol` for every protocol. Connections to a headless service are not translated: of a number, only
+/// the endpoints are looked up, whether the service has this port or not. `O(pods × ports)`.
 ///
 /// # Errors
 /// [`NoBackend`] with the reason if there are none.
@@ -81,6 +82,10 @@ pub fn service_targets(
     let key = || service.key.clone();
     if let Some(name) = &service.access.external_name {
         return Err(NoBackend::ExternalName(key(), name.clone()));
+    }
+    if let (true, Some(PortSpec::Number(port))) = (service.access.headless, port) {
+        let targets = untranslated(cluster, service, protocol, *port)?;
+        return nonempty(targets, false).ok_or_else(|| NoBackend::NoSelector(key()));
     }
     if service.selector.is_some() {
         let mut targets = Vec::new();
@@ -102,6 +107,40 @@ pub fn service_targets(
         return nonempty(targets, true).ok_or(NoBackend::ApiServer);
     }
     Err(NoBackend::NoSelector(key()))
+}
+
+/// The endpoints of a headless service on a port of their own: its name is another name for their addresses.
+fn untranslated(
+    cluster: &Cluster,
+    service: &Service,
+    protocol: Option<Protocol>,
+    port: u16,
+) -> Result<Vec<ServiceTarget>, NoBackend> {
+    let ends: Vec<Endpoint> = if service.selector.is_some() {
+        let pods = selected(cluster, service, |pod| endpoints_of(cluster, pod).is_ok())?;
+        pods.into_iter().flat_map(|pod| endpoints_of(cluster, pod).unwrap_or_default()).collect()
+    } else {
+        let addresses = service.endpoints.iter().flat_map(|listed| &listed.addresses);
+        addresses.map(|address| cluster.endpoint(*address)).collect()
+    };
+    let is_meant = |p: &&ServicePort| p.port == port || p.target == TargetPort::Number(port);
+    let mut protocols: Vec<Protocol> = match protocol {
+        Some(protocol) => vec![protocol],
+        None => service.ports.iter().filter(is_meant).map(|p| p.protocol).collect(),
+    };
+    if protocols.is_empty() {
+        protocols.push(Protocol::Tcp);
+    }
+    let target = |end: &Endpoint| {
+        let end = end.clone();
+        protocols.iter().map(move |protocol| ServiceTarget {
+            end: end.clone(),
+            protocol: *protocol,
+            port,
+            service_port: port,
+        })
+    };
+    Ok(ends.iter().flat_map(target).collect())
 }
 
 fn nonempty(mut targets: Vec<ServiceTarget>, guessed: bool) -> Option<ServiceTargets> {
@@ -179,6 +218,30 @@ mod tests {
         node.labels = Labels::from_iter([(CONTROL_PLANE[0], "")]);
         assert_eq!(ends(&c, &api_server()).unwrap(), ["node n1 (192.0.2.1) 443→6443"]);
         assert!(service_targets(&c, &api_server(), None, None).unwrap().guessed);
+    }
+
+    #[test]
+    fn nothing_translates_a_headless_service() {
+        let web = Some(palisade_policy::Selector::of_labels([("app", "web")]));
+        let mut s = service(TargetPort::Number(8080), web);
+        let c = cluster();
+        let asked = |s: &Service, protocol, port| {
+            let found = service_targets(&c, s, protocol, Some(&port)).map_err(|e| e.to_string())?;
+            Ok::<_, String>(found.targets.iter().map(|t| (t.protocol, t.port)).collect::<Vec<_>>())
+        };
+        let ports = |protocol, port| vec![(protocol, port); 2];
+        assert_eq!(asked(&s, None, PortSpec::Number(80)), Ok(ports(Protocol::Tcp, 8080)));
+        s.access.headless = true;
+        assert_eq!(asked(&s, None, PortSpec::Number(80)), Ok(ports(Protocol::Tcp, 80)));
+        assert_eq!(asked(&s, None, PortSpec::Number(8080)), Ok(ports(Protocol::Tcp, 8080)));
+        assert_eq!(asked(&s, Some(Protocol::Udp), PortSpec::Number(9)), Ok(ports(Protocol::Udp, 9)));
+        // A name is looked up by an SRV record, which has the port of the endpoints.
+        assert_eq!(asked(&s, None, PortSpec::Name("main".into())), Ok(ports(Protocol::Tcp, 8080)));
+        s.selector = None;
+        assert!(asked(&s, None, PortSpec::Number(80)).is_err_and(|e| e.contains("has no selector")));
+        let addresses = vec!["198.51.100.9".parse().unwrap()];
+        s.endpoints = vec![ServiceEndpoints { addresses, ports: Vec::new() }];
+        assert_eq!(asked(&s, None, PortSpec::Number(80)), Ok(vec![(Protocol::Tcp, 80)]));
     }
 
     #[test]

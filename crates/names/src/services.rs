@@ -120,15 +120,15 @@ pub fn route_backends<'a>(
     behind(cluster, service, Some(backend.protocol), &backend.port, false, lives)
 }
 
-/// With `each`, every port must have backends; otherwise one is enough.
-fn behind<'a>(
+/// Returns the pods that a service selects and that count.
+///
+/// # Errors
+/// [`NoBackend::NoSelector`], and [`NoBackend::NoPods`] if there are none.
+pub(crate) fn selected<'a>(
     cluster: &'a Cluster,
     service: &Service,
-    protocol: Option<Protocol>,
-    port: &RoutePort,
-    each: bool,
     counts: impl Fn(&Pod) -> bool,
-) -> Result<Vec<Backend<'a>>, NoBackend> {
+) -> Result<Vec<&'a Pod>, NoBackend> {
     let key = || service.key.clone();
     let Some(selector) = &service.selector else { return Err(NoBackend::NoSelector(key())) };
     let pods: Vec<&Pod> = cluster
@@ -139,6 +139,20 @@ fn behind<'a>(
     if pods.is_empty() {
         return Err(NoBackend::NoPods { service: key(), selector: selector.to_string() });
     }
+    Ok(pods)
+}
+
+/// With `each`, every port must have backends; otherwise one is enough.
+fn behind<'a>(
+    cluster: &'a Cluster,
+    service: &Service,
+    protocol: Option<Protocol>,
+    port: &RoutePort,
+    each: bool,
+    counts: impl Fn(&Pod) -> bool,
+) -> Result<Vec<Backend<'a>>, NoBackend> {
+    let key = || service.key.clone();
+    let pods = selected(cluster, service, counts)?;
     let ports = matching_ports(service, protocol, port, &pods)?;
     let (mut out, mut nowhere) = (Vec::new(), None);
     for p in ports {

@@ -69,6 +69,9 @@ pub enum TargetPort {
 /// The ways to a service other than its cluster IPs, and which endpoints they lead to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceAccess {
+    /// `clusterIP: None`: nothing translates connections to it. Its name stands for the addresses of its endpoints, and a
+    /// client connects to the port that it likes.
+    pub headless: bool,
     /// Whether clients outside the cluster may use it: its type is NodePort or LoadBalancer.
     pub exposed: bool,
     /// `spec.externalIPs`.

@@ -1,6 +1,8 @@
 //! A note below an answer, and the notes about how its ends were found.
 
 use ipnet::IpNet;
+use palisade_names::PortSpec;
+use palisade_policy::{ObjectKey, TargetPort};
 use serde::Serialize;
 
 /// Something that a reader of an answer should know about it.
@@ -54,6 +56,24 @@ impl Note {
                     would say"
             .to_owned();
         Self { code: "api-server", text }
+    }
+
+    /// The port of a headless service that has another target.
+    pub(super) fn headless(
+        service: &ObjectKey,
+        port: Option<&PortSpec>,
+        target: &TargetPort,
+    ) -> Option<Self> {
+        let port = port?;
+        let target = match target {
+            TargetPort::Number(number) => PortSpec::Number(*number),
+            TargetPort::Name(name) => PortSpec::Name(name.clone()),
+        };
+        let text = format!(
+            "service {service} is headless: nothing translates its port {port} to {target}; a connection to port {port} arrives \
+             at port {port} of its pods"
+        );
+        (target != *port).then_some(Self { code: "headless", text })
     }
 
     pub(super) fn local_endpoints(service: &str) -> Self {

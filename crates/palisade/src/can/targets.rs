@@ -167,6 +167,10 @@ fn service_targets(
     };
     let port = given.port.map(PortSpec::Number).or_else(|| spec.port.clone());
     let found = palisade_names::service_targets(cluster, service, protocol, port.as_ref())?;
+    if service.access.headless {
+        let target = service.ports.iter().find(|p| port == Some(PortSpec::Number(p.port))).map(|p| &p.target);
+        notes.extend(target.and_then(|target| Note::headless(&service.key, port.as_ref(), target)));
+    }
     if found.guessed {
         notes.push(Note::api_server());
     }
@@ -188,7 +192,9 @@ fn service_targets(
     for target in targets {
         if family.is_none_or(|f| Family::of(target.end.address()) == f) {
             let mut call = TargetPort::new(target.protocol, target.port);
-            call.service = Some((service.key.clone(), target.service_port));
+            // Without translation, a pod that reaches itself uses its own address.
+            let translated = !service.access.headless;
+            call.service = translated.then(|| (service.key.clone(), target.service_port));
             out.push(Target { end: Some(target.end), call });
         }
     }
