@@ -156,7 +156,8 @@ impl ObjectDecoder {
         }
         let port = u16::try_from(number).map_err(|_| wrong("is no port number"))?;
         let name = (!declared.name.is_empty()).then(|| self.names.name(&declared.name));
-        Ok(ContainerPort { name, protocol, port })
+        // The agent evaluates what is translated already.
+        Ok(ContainerPort { name, protocol, port, host_port: None })
     }
 
     /// Returns the workload that a pod belongs to: its controller, or the Deployment of that ReplicaSet.

@@ -135,6 +135,7 @@ pub(crate) fn knative_service(cx: &mut Context<'_>, object: &Object<'_>) -> Opti
         name: Some(cx.names.name(name)),
         protocol: Protocol::Tcp,
         port: *port,
+        host_port: None,
     };
     // Knative renames the port of the user's container.
     let user = template.ports.first().map_or(8080, |p| p.port);
@@ -226,7 +227,7 @@ fn interface_ports(cx: &mut Context<'_>, at: &At<'_>) -> Vec<ContainerPort> {
         };
         let name = fields.string(cx, "name").filter(|n| !n.is_empty()).map(|n| cx.names.name(n));
         if let (Ok(port), Some(protocol)) = (u16::try_from(number), protocol) {
-            ports.push(ContainerPort { name, protocol, port });
+            ports.push(ContainerPort { name, protocol, port, host_port: None });
         }
     }
     ports

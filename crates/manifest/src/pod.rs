@@ -279,5 +279,18 @@ fn container_port(cx: &mut Context<'_>, at: &At<'_>) -> Option<ContainerPort> {
         cx.invalid(&name_at, names::port_name(text));
         name = Some(cx.names.name(text));
     }
-    Some(ContainerPort { name, protocol, port: u16::try_from(number).ok()? })
+    let host_port = host_port(cx, &fields);
+    Some(ContainerPort { name, protocol, port: u16::try_from(number).ok()?, host_port })
+}
+
+/// Returns the `hostPort`, unless it is on a loopback address: nobody but the node's own programs connects to it.
+fn host_port(cx: &mut Context<'_>, fields: &Fields<'_>) -> Option<u16> {
+    let at = fields.get("hostPort")?;
+    let number = cx.int32(&at)?;
+    let address = fields.string(cx, "hostIP").and_then(parse_ip);
+    if number == 0 || address.is_some_and(|ip| ip.is_loopback()) {
+        return None;
+    }
+    cx.invalid(&at, names::port_number(number.into()));
+    u16::try_from(number).ok()
 }

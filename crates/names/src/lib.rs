@@ -31,7 +31,7 @@ pub use endpoints::{NoEndpoint, endpoints_of, of_family};
 pub use ingress_controllers::{RecognizedController, is_served_from_outside, recognized_controllers};
 pub use lookup::{EndpointKind, LookupError, Named, UnknownKind, find, find_anywhere};
 pub use routes::{PortSpec, Route, RouteBackend, RoutePort};
-pub use service_addresses::{Way, has_port, node_port, service_at, service_of_host, services_at};
+pub use service_addresses::{Way, has_port, host_port, node_port, service_at, service_of_host, services_at};
 pub use service_targets::{
     API_SERVER, ServiceTarget, ServiceTargets, api_server, is_api_server, service_targets,
 };

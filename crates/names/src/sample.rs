@@ -13,7 +13,13 @@ pub(crate) fn pod(namespace: &str, name: &str, workload: Option<(&str, &str)>, a
         node: Some("n1".into()),
         host_network: false,
         phase: Phase::Running,
-        ports: vec![ContainerPort { name: Some("http".into()), protocol: Protocol::Tcp, port: 8080 }].into(),
+        ports: vec![ContainerPort {
+            name: Some("http".into()),
+            protocol: Protocol::Tcp,
+            port: 8080,
+            host_port: None,
+        }]
+        .into(),
         created: 0,
         workload: workload.map(|(kind, name)| Workload { kind: kind.into(), name: name.into() }),
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use palisade_policy::{Cluster, Protocol, Service, ServicePort};
+use palisade_policy::{Cluster, ContainerPort, Phase, Pod, Protocol, Service, ServicePort};
 
 use crate::routes::PortSpec;
 
@@ -72,6 +72,24 @@ pub fn node_port(
     })
 }
 
+/// Returns the pods to which connections to a port of a node are translated because of a `hostPort`, with the port that has
+/// it. A pod without a node may be on any. `O(pods × ports)`.
+#[must_use]
+pub fn host_port<'a>(
+    cluster: &'a Cluster,
+    node: &str,
+    protocol: Option<Protocol>,
+    port: u16,
+) -> Vec<(&'a Pod, &'a ContainerPort)> {
+    let lives = |pod: &&Pod| !pod.host_network && !matches!(pod.phase, Phase::Succeeded | Phase::Failed);
+    let is_on = |pod: &&Pod| pod.node.as_ref().is_none_or(|name| **name == *node);
+    let has = move |p: &&ContainerPort| {
+        p.host_port == Some(port) && protocol.is_none_or(|protocol| p.protocol == protocol)
+    };
+    let pods = cluster.pods.values().filter(lives).filter(is_on);
+    pods.flat_map(|pod| pod.ports.iter().filter(has).map(move |port| (pod, port))).collect()
+}
+
 /// Returns whether a service has this port.
 #[must_use]
 pub fn has_port(service: &Service, protocol: Option<Protocol>, port: &PortSpec) -> bool {
@@ -87,6 +105,33 @@ mod tests {
 
     use super::*;
     use crate::sample::{cluster, service};
+
+    #[test]
+    fn a_host_port_stands_for_the_pods_that_run_or_may_run_on_the_node() {
+        let mut c = cluster();
+        let with = |c: &mut Cluster, name: &str, change: &dyn Fn(&mut Pod)| {
+            let mut pod = c.pods[&palisade_policy::ObjectKey::new("shop", name)].clone();
+            pod.node = Some("n1".into());
+            let port = ContainerPort { host_port: Some(8443), ..pod.ports[0].clone() };
+            pod.ports = vec![port].into();
+            change(&mut pod);
+            c.pods.insert(pod);
+        };
+        let found = |c: &Cluster, node: &str, protocol| {
+            let found = host_port(c, node, protocol, 8443);
+            found.iter().map(|(pod, port)| format!("{} {}", pod.key.name, port.port)).collect::<Vec<_>>()
+        };
+        assert!(found(&c, "n1", None).is_empty());
+        with(&mut c, "web-1", &|_| {});
+        assert_eq!(found(&c, "n1", Some(Protocol::Tcp)), ["web-1 8080"]);
+        assert!(found(&c, "n2", None).is_empty() && found(&c, "n1", Some(Protocol::Udp)).is_empty());
+        with(&mut c, "web-1", &|pod| pod.node = None);
+        assert_eq!(found(&c, "n2", None), ["web-1 8080"]);
+        for change in [|pod: &mut Pod| pod.host_network = true, |pod: &mut Pod| pod.phase = Phase::Failed] {
+            with(&mut c, "web-1", &change);
+            assert!(found(&c, "n1", None).is_empty());
+        }
+    }
 
     #[test]
     fn every_address_of_a_service_stands_for_it() {

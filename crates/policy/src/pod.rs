@@ -33,6 +33,9 @@ pub struct ContainerPort {
     pub protocol: Protocol,
     /// The port number.
     pub port: u16,
+    /// The port of the pod's node whose connections the CNI translates to this one, if there is one. No policy depends on
+    /// it.
+    pub host_port: Option<u16>,
 }
 
 /// The workload of a pod: a Deployment, a StatefulSet … or the pod itself.

@@ -143,6 +143,7 @@ pub(super) fn ports(rng: &mut Rng) -> Arc<[ContainerPort]> {
             name: (!one_in(rng, 5)).then(|| pick(rng, &PORT_NAMES).into()),
             protocol: if rng.bool() { Protocol::Tcp } else { pick(rng, &Protocol::WITH_PORTS) },
             port: pick(rng, &PORT_NUMBERS),
+            host_port: None,
         })
         .collect()
 }

@@ -88,7 +88,12 @@ fn pod(workload: usize, index: usize, node: usize, namespaces: usize) -> Pod {
         ("tier", ["web", "api", "store"][workload % 3].to_owned()),
         ("pod-template-hash", format!("{:08x}", workload * 2_654_435_761 % 0xffff_ffff)),
     ];
-    let named = |name: &str, protocol, port| ContainerPort { name: Some(name.into()), protocol, port };
+    let named = |name: &str, protocol, port| ContainerPort {
+        name: Some(name.into()),
+        protocol,
+        port,
+        host_port: None,
+    };
     let ports: Arc<[ContainerPort]> =
         [named("http", Protocol::Tcp, 8000 + (workload % 4) as u16), named("metrics", Protocol::Tcp, 9090)]
             .into();

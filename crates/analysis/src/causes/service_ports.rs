@@ -54,10 +54,13 @@ pub(crate) fn in_question(case: &Case<'_>) -> Vec<Finding> {
     for service in case.services() {
         for own in service.ports.iter().filter(|p| p.protocol == protocol && p.port == asked) {
             for number in targets(pod, protocol, &own.target).into_iter().filter(|n| *n != asked) {
+                // Nothing translates the port of a headless Service.
+                let (what, port) =
+                    if service.access.headless { ("headless Service", number) } else { ("Service", asked) };
                 out.push(Finding {
                     code: "asked-service-port",
                     text: format!(
-                        "{asked} is the port of Service {}; the pods of {} listen on {}: ask for {}/svc/{}:{asked}",
+                        "{asked} is the port of {what} {}; the pods of {} listen on {}: ask for {}/svc/{}:{port}",
                         service.key,
                         short_text(pod),
                         port_text(pod, protocol, number),

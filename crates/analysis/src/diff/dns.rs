@@ -102,7 +102,12 @@ impl<'c> Servers<'c> {
         }
         let family = Family::of(*address);
         let at = self.addresses[usize::from(family == Family::V6)];
-        let port = |name: &str, protocol| ContainerPort { name: Some(name.into()), protocol, port: DNS_PORT };
+        let port = |name: &str, protocol| ContainerPort {
+            name: Some(name.into()),
+            protocol,
+            port: DNS_PORT,
+            host_port: None,
+        };
         let ports = [port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)].into();
         let server = Pod { ports, addresses: vec![at], ..usual_dns_server() };
         let home = &server.key.namespace;

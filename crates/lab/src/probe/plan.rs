@@ -328,8 +328,13 @@ mod tests {
         }
         for (name, number) in [("a", 80), ("b", 81)] {
             c.apply(Change::SetPod(Pod {
-                ports: [ContainerPort { name: Some("web".into()), protocol: Protocol::Tcp, port: number }]
-                    .into(),
+                ports: [ContainerPort {
+                    name: Some("web".into()),
+                    protocol: Protocol::Tcp,
+                    port: number,
+                    host_port: None,
+                }]
+                .into(),
                 ..running_pod("x", name)
             }));
         }

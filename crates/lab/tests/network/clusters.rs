@@ -11,7 +11,12 @@ use palisade_testkit::running_pod;
 
 /// Returns a pod in namespace `x`, labeled `app=<name>`, with a TCP port `web` 80 and a UDP port `dns` 53.
 pub(crate) fn pod(name: &str) -> Pod {
-    let port = |name: &str, protocol, port| ContainerPort { name: Some(name.into()), protocol, port };
+    let port = |name: &str, protocol, port| ContainerPort {
+        name: Some(name.into()),
+        protocol,
+        port,
+        host_port: None,
+    };
     Pod {
         ports: Arc::new([port("web", Protocol::Tcp, 80), port("dns", Protocol::Udp, 53)]),
         ..running_pod("x", name)

@@ -31,6 +31,7 @@ fn cluster_with_services() -> palisade_policy::Cluster {
             name: Some("http".into()),
             protocol: Protocol::Tcp,
             port: number,
+            host_port: None,
         }]);
         c.apply(Change::SetPod(w));
     }

@@ -20,6 +20,8 @@ pub(crate) enum End<'a> {
     Endpoints(Vec<Endpoint>),
     /// A service.
     Service(ServiceEnd<'a>),
+    /// The pods behind a `hostPort` of a node, and their own ports.
+    HostPort(Vec<(Endpoint, Protocol, u16)>),
     /// Addresses outside the cluster.
     Outside(Outside),
 }
@@ -109,6 +111,9 @@ fn object<'a>(cluster: &'a Cluster, spec: &Spec, found: &Named<'a>) -> Result<Re
         Named::Node(node) => {
             if let Some(service) = service_of_node_port(cluster, spec, node) {
                 return Ok(Resolved::new(through(&name, &service), End::Service(service)));
+            }
+            if let Some(resolved) = behind_host_port(cluster, spec, node, None) {
+                return Ok(resolved);
             }
             (endpoints_of_node(node)?, Vec::new())
         }
@@ -206,7 +211,7 @@ fn at_address<'a>(cluster: &'a Cluster, spec: &Spec, address: IpAddr) -> Result<
     if let Some(node) = node {
         return Ok(match service_of_node_port(cluster, spec, node) {
             Some(service) => of_service(service),
-            None => as_it_is(),
+            None => behind_host_port(cluster, spec, node, family).unwrap_or_else(as_it_is),
         });
     }
     match (&services[..], &spec.port) {
@@ -255,6 +260,31 @@ fn service_of_node_port<'a>(cluster: &'a Cluster, spec: &Spec, node: &Node) -> O
     Some(ServiceEnd { way: Way::NodePort, port: Some(port.port), node, ..ServiceEnd::named(service) })
 }
 
+/// Resolves a port of a node to the pods whose `hostPort` it is. A connection is decided after its translation.
+fn behind_host_port<'a>(
+    cluster: &'a Cluster,
+    spec: &Spec,
+    node: &Node,
+    family: Option<Family>,
+) -> Option<Resolved<'a>> {
+    let Some(PortSpec::Number(number)) = spec.port else { return None };
+    if spec.protocol == Some(ProtocolSpec::Icmp) {
+        return None;
+    }
+    let behind = palisade_names::host_port(cluster, &node.name, protocol(spec), number);
+    let mut ends = Vec::new();
+    for (pod, port) in &behind {
+        let of_pod = palisade_names::endpoints_of(cluster, pod).unwrap_or_default();
+        let fits = |end: &Endpoint| family.is_none_or(|family| Family::of(end.address()) == family);
+        ends.extend(of_pod.into_iter().filter(fits).map(|end| (end, port.protocol, port.port)));
+    }
+    let (pod, port) = behind.first().filter(|_| !ends.is_empty())?;
+    let (pod, node) = (Named::Pod(pod).to_string(), &node.name);
+    let note = Note::host_port(node, number, &pod, port.port, behind.len() - 1);
+    let name = format!("{pod} (node/{node}, host port)");
+    Some(Resolved { notes: vec![note], ..Resolved::new(name, End::HostPort(ends)) })
+}
+
 fn endpoints_of_node(node: &Node) -> Result<Vec<Endpoint>> {
     if node.addresses.is_empty() {
         bail!("node {} has no address in status.addresses", node.name);
@@ -272,6 +302,7 @@ pub(crate) fn endpoints(cluster: &Cluster, spec: &EndpointSpec, namespace: &str)
     match end(cluster, &spec, namespace)?.end {
         End::Endpoints(ends) => Ok(ends),
         End::Service(service) => of_service(cluster, &service),
+        End::HostPort(ends) => Ok(ends.into_iter().map(|(end, ..)| end).collect()),
         End::Outside(Outside::Host(host)) => {
             bail!("{host} is not in the cluster; give its address or a range")
         }

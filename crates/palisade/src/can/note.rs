@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use palisade_names::PortSpec;
-use palisade_policy::{ObjectKey, TargetPort};
+use palisade_policy::{Name, ObjectKey, TargetPort};
 use serde::Serialize;
 
 /// Something that a reader of an answer should know about it.
@@ -56,6 +56,15 @@ impl Note {
                     would say"
             .to_owned();
         Self { code: "api-server", text }
+    }
+
+    /// A port of a node that is the `hostPort` of a pod, and of so many others.
+    pub(super) fn host_port(node: &Name, port: u16, pod: &str, own: u16, others: usize) -> Self {
+        let others = if others == 0 { String::new() } else { format!(" (and of {others} more)") };
+        let text = format!(
+            "port {port} of node {node} is the hostPort of {pod}{others}: policies are evaluated for the pod and its port {own}"
+        );
+        Self { code: "host-port", text }
     }
 
     /// The port of a headless service that has another target.

@@ -156,6 +156,8 @@ fn resolve_by(
     let sources = match from.end {
         End::Endpoints(ends) => Sources::Endpoints(ends),
         End::Service(service) => Sources::Endpoints(ends::of_service(cluster, &service)?),
+        // A source has no port.
+        End::HostPort(ends) => Sources::Endpoints(ends.into_iter().map(|(end, ..)| end).collect()),
         End::Outside(outside) => Sources::Outside(outside),
     };
     let local = local_service(&to.end, &sources);

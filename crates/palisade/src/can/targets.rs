@@ -64,6 +64,13 @@ pub(super) fn targets(
             Ok(vec![Target { end: None, call: given_port(spec, &what)? }])
         }
         End::Service(service) => service_targets(cluster, spec, service, notes),
+        End::HostPort(ends) => Ok(ends
+            .iter()
+            .map(|(end, protocol, port)| Target {
+                end: Some(end.clone()),
+                call: TargetPort::new(*protocol, *port),
+            })
+            .collect()),
         End::Endpoints(ends) => {
             let mut out = Vec::new();
             for end in ends {

@@ -39,6 +39,7 @@ impl Suite {
             name: Some(format!("serve-{port}-{}", protocol.to_string().to_lowercase()).into()),
             protocol,
             port,
+            host_port: None,
         };
         let ports: Arc<[ContainerPort]> =
             [80, 81].into_iter().flat_map(|port| Protocol::WITH_PORTS.map(|p| serve(port, p))).collect();
