@@ -283,7 +283,7 @@ fn container_port(cx: &mut Context<'_>, at: &At<'_>) -> Option<ContainerPort> {
     Some(ContainerPort { name, protocol, port: u16::try_from(number).ok()?, host_port })
 }
 
-/// Returns the `hostPort`, unless it is on a loopback address: nobody but the node's own programs connects to it.
+/// Returns the `hostPort`. One whose `hostIP` is a loopback address is left out: it can be reached from the node alone.
 fn host_port(cx: &mut Context<'_>, fields: &Fields<'_>) -> Option<u16> {
     let at = fields.get("hostPort")?;
     let number = cx.int32(&at)?;

@@ -57,6 +57,7 @@ fn main() {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.is_dir())
         .collect();
+    assert!(!folders.is_empty(), "no cases in {FOLDER}");
     folders.sort();
     let trials = folders.into_iter().map(|folder| {
         let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
