@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prints the version of a release, and fails if the tag, the crates, the chart, the installer and the changelog don't agree on it.
+# Prints the version of a release, and fails if the tag, the crates, the chart, the installer and the changelog don't agree on it,
+# or the image of this version's table is missing.
 #
 # usage: packaging/version.sh [TAG]
 set -euo pipefail
@@ -19,6 +20,8 @@ agree Cargo.lock "$(sed -n '/^name = "palisade"$/ { n; s/^version = "\(.*\)"$/\1
 if [[ -n $tag ]]; then
     agree "the tag $tag" "${tag#v}"
     [[ $tag == v* ]] || { echo "the tag $tag doesn't begin with v" >&2; bad=1; }
+    [[ -s crates/nft/tests/kernel/layouts/$version.batch ]] ||
+        { echo "crates/nft/tests/kernel/layouts has no image of this version's table, see docs/releasing.md" >&2; bad=1; }
     grep -qF "## [$version]" CHANGELOG.md || { echo "CHANGELOG.md has no section [$version]" >&2; bad=1; }
 fi
 ((bad == 0))

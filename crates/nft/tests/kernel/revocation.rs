@@ -146,7 +146,7 @@ fn without_entry() {
 }
 
 /// Flushes all connections of the calling thread's network namespace, as `conntrack -F` does.
-fn flush() {
+pub(crate) fn flush() {
     // `IPCTNL_MSG_CT_DELETE` without a tuple, NLM_F_REQUEST and ACK, AF_UNSPEC.
     let message = [20, 0, 0, 0, 2, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut socket = NetlinkSocket::open().unwrap();
@@ -265,7 +265,7 @@ fn dropped(enforcer: &mut Enforcer) -> u64 {
     counters.map(|op| if let Operation::Counter { packets, .. } = op { *packets } else { 0 }).sum()
 }
 
-fn passes(from: &mut TcpStream, to: &mut TcpStream, patience: Duration) -> std::io::Result<()> {
+pub(crate) fn passes(from: &mut TcpStream, to: &mut TcpStream, patience: Duration) -> std::io::Result<()> {
     from.write_all(b"x")?;
     read_one(to, patience)
 }
@@ -277,6 +277,11 @@ fn read_one(stream: &mut TcpStream, patience: Duration) -> std::io::Result<()> {
 
 /// Connects from the given address.
 pub(crate) fn dial(from: IpAddr, to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
+    dial_from(SocketAddr::new(from, 0), to, patience)
+}
+
+/// Connects from the given address and port.
+pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let timeout =
@@ -284,7 +289,7 @@ pub(crate) fn dial(from: IpAddr, to: SocketAddr, patience: Duration) -> std::io:
     // The send timeout applies to connect.
     setsockopt(&fd, sockopt::SendTimeout, &timeout)?;
     use std::os::fd::AsRawFd;
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0)))?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(from))?;
     match connect(fd.as_raw_fd(), &SockaddrStorage::from(to)) {
         Ok(()) => Ok(TcpStream::from(fd)),
         Err(nix::errno::Errno::EINPROGRESS) => Err(ErrorKind::TimedOut.into()),

@@ -10,6 +10,7 @@ mod entries;
 mod faults;
 mod foreign_edits;
 mod hairpin;
+mod layouts;
 mod link;
 mod listing;
 mod missing_features;
@@ -44,6 +45,7 @@ fn main() {
         faults::trials(),
         foreign_edits::trials(),
         hairpin::trials(),
+        layouts::trials(),
         link::trials(),
         listing::trials(),
         other_tables::trials(),
