@@ -133,6 +133,7 @@ fn pod(name: &str, address: IpAddr) -> Pod {
         phase: Phase::Running,
         ports: Arc::from([]),
         created: 0,
+        uid: palisade_policy::Uid::UNKNOWN,
         workload: None,
     }
 }

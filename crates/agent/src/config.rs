@@ -25,6 +25,9 @@ pub const DEFAULT_FILE: &str = "/etc/palisade/agent.yaml";
 /// The path of the agent's socket, unless another is set.
 pub const DEFAULT_SOCKET: &str = "/run/palisade/agent.sock";
 
+/// The path of the container runtime's NRI socket, unless another is set.
+pub const DEFAULT_NRI_SOCKET: &str = "/var/run/nri/nri.sock";
+
 /// Defines [`Config`]. A value has its field, type, environment variable, placeholder in the help, and further arguments for clap. A
 /// switch has its field and environment variable; it is on by default.
 macro_rules! settings {
@@ -95,6 +98,14 @@ settings! {
         egress_to_own_node: EgressToOwnNode, "PALISADE_EGRESS_TO_OWN_NODE", "MODE" [value_enum, default_value_t];
         /// Whether packets from pods with a forged source address are dropped
         source_check: SourceCheck, "PALISADE_SOURCE_CHECK", "MODE" [value_enum, default_value_t];
+        /// Whether the container runtime announces pods, by NRI, so that they are isolated before they start
+        nri: Nri, "PALISADE_NRI", "MODE" [value_enum, default_value_t];
+        /// The container runtime's NRI socket
+        nri_socket: PathBuf, "PALISADE_NRI_SOCKET", "FILE" [default_value = DEFAULT_NRI_SOCKET];
+        /// How a pod starts whose policies are not programmed in time
+        pod_start: PodStart, "PALISADE_POD_START", "MODE" [value_enum, default_value_t];
+        /// How long a pod's start waits for its policies, in milliseconds. At most a little less than the runtime waits
+        pod_start_timeout: u64, "PALISADE_POD_START_TIMEOUT", "MILLISECONDS" [default_value_t = 1750];
     }
     switches {
         /// Count and log denied packets
@@ -162,6 +173,30 @@ pub enum SourceCheck {
     /// Packets are dropped if their source is not reachable through the interface they arrived on
     #[default]
     Enforce,
+}
+
+/// Whether pods are isolated before they start, by NRI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nri {
+    /// Pods are isolated when the API server reports their addresses, a moment after they start
+    #[default]
+    Off,
+    /// If the runtime has NRI enabled
+    Auto,
+    /// A runtime without NRI is a warning
+    On,
+}
+
+/// How a pod starts whose policies are not programmed in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PodStart {
+    /// Its traffic is dropped in every direction that policies may select; a pod that can't be closed is refused
+    #[default]
+    Closed,
+    /// It starts as it is
+    Open,
 }
 
 /// Why the settings can't be read.

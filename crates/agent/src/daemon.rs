@@ -20,6 +20,8 @@ mod over_budget;
 mod overrun;
 mod repairs;
 mod reviews;
+mod runtime;
+mod runtime_event;
 mod setup;
 mod shared;
 mod shortfall;
@@ -49,6 +51,7 @@ use crate::{
 };
 use http::{HttpState, Pages};
 use listener::SocketListener;
+use runtime::RuntimeFollower;
 use shared::Shared;
 use worker::Worker;
 
@@ -112,6 +115,9 @@ impl Services {
             interrupt: signals(SignalKind::interrupt())?,
         };
         start_source(config, shared).await?;
+        if let Some(follower) = RuntimeFollower::new(config, &shared.inbox, &shared.metrics) {
+            tokio::spawn(follower.run());
+        }
         Ok(services)
     }
 

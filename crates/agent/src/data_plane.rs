@@ -99,6 +99,12 @@ pub trait DataPlane {
     /// If the kernel rejects the change.
     fn cut_off(&mut self, addresses: &BTreeSet<(Direction, IpAddr)>) -> Result<(), DataPlaneError>;
 
+    /// As [`DataPlane::cut_off`], in addition to the addresses of earlier calls, also of a previous run.
+    ///
+    /// # Errors
+    /// If the kernel rejects the change.
+    fn cut_off_also(&mut self, addresses: &BTreeSet<(Direction, IpAddr)>) -> Result<(), DataPlaneError>;
+
     /// Whether traffic from a pod to its own node passes regardless of egress policies (SEMANTICS G-5).
     fn exempts_own_node(&self) -> bool {
         false

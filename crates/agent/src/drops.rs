@@ -245,6 +245,7 @@ pub(crate) mod tests {
                 phase: palisade_policy::Phase::Running,
                 ports: [].into(),
                 created: 0,
+                uid: palisade_policy::Uid::UNKNOWN,
                 workload: None,
             })
         };

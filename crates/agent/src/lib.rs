@@ -40,6 +40,8 @@ mod node;
 mod reconcile;
 mod review_schedule;
 #[cfg(feature = "daemon")]
+mod runtime_pods;
+#[cfg(feature = "daemon")]
 pub mod socket;
 pub mod source;
 pub mod stale;

@@ -26,9 +26,22 @@ const BUCKETS: [f64; 16] = [
 
 /// The values of the label `result`.
 const RESULTS: [&str; 2] = ["ok", "refused"];
+/// The values of the label `result` of pod starts.
+const POD_STARTS: [&str; 7] =
+    ["programmed", "closed", "open", "refused", "no-address", "host-network", "invalid"];
 /// The values of the label `stage`.
-const STAGES: [&str; 9] =
-    ["source", "address", "commit", "connections", "node-name", "drift", "drops", "links", "budget"];
+const STAGES: [&str; 10] = [
+    "source",
+    "address",
+    "commit",
+    "connections",
+    "node-name",
+    "drift",
+    "drops",
+    "links",
+    "budget",
+    "runtime",
+];
 
 /// Creates a metric at zero.
 trait Zero {
@@ -111,6 +124,12 @@ metrics! {
     connections_revoked: Counter, "palisade_connections_revoked",
         "Established connections that were revoked because a change denies them";
     connections_restored: Counter, "palisade_connections_restored", "Revoked connections that are allowed again";
+    runtime_connected: Gauge, "palisade_runtime_connected",
+        "Whether the container runtime announces pods before they start. 0 too if the agent is not to follow it";
+    pod_starts: Family<ResultLabel, Counter>, "palisade_pod_starts",
+        "Pods that the container runtime announced before their start, by how they started";
+    pod_start_latency: Histogram, "palisade_pod_start_latency_seconds",
+        "Time that pods waited for their policies to be programmed before their start";
     drops: Family<DropLabels, Counter>, "palisade_drops",
         "Dropped packets, by direction and by the policy that denies or isolates. An empty kind means that no policy was determined";
     errors: Family<StageLabel, Counter>, "palisade_errors", "Errors, by stage";
@@ -137,6 +156,9 @@ impl Metrics {
         // Prometheus sees no increase in a counter that first appears with the value 1, and an alert would miss it.
         for result in RESULTS {
             drop(metrics.commits.get_or_create(&ResultLabel { result }));
+        }
+        for result in POD_STARTS {
+            drop(metrics.pod_starts.get_or_create(&ResultLabel { result }));
         }
         for stage in STAGES {
             drop(metrics.errors.get_or_create(&StageLabel { stage }));

@@ -338,6 +338,20 @@ impl DataPlane for NftDataPlane {
         }
     }
 
+    fn cut_off_also(&mut self, addresses: &BTreeSet<(Direction, IpAddr)>) -> Result<(), DataPlaneError> {
+        let doing = failed("cutting further pods off in table inet palisade_cut_off");
+        match &mut self.state {
+            State::Programmed(enforcer) => {
+                let options = enforcer.options().clone();
+                cut_off::add(enforcer.kernel(), &options, addresses).map_err(doing)
+            }
+            State::Idle(_) => {
+                let mut kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
+                cut_off::add(&mut kernel, &self.options, addresses).map_err(doing)
+            }
+        }
+    }
+
     fn exempts_own_node(&self) -> bool {
         !self.options.egress_to_own_node
     }

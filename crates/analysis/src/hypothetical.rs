@@ -18,6 +18,7 @@ pub(crate) fn unknown_pod(namespace: Name, labels: Labels, addresses: Vec<IpAddr
         phase: Phase::Running,
         ports: [].into(),
         created: 0,
+        uid: palisade_policy::Uid::UNKNOWN,
         workload: None,
     }
 }

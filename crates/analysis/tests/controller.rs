@@ -96,6 +96,7 @@ fn unknown_pod(world: &Cluster, address: std::net::IpAddr) -> (Cluster, Endpoint
         phase: Phase::Running,
         ports: [].into(),
         created: 0,
+        uid: palisade_policy::Uid::UNKNOWN,
         workload: None,
     };
     world.pods.insert(pod);

@@ -10,7 +10,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use palisade_policy::{
-    ContainerPort, Interner, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Policy, Protocol, Workload,
+    ContainerPort, Interner, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Policy, Protocol, Uid,
+    Workload,
 };
 
 use crate::{
@@ -78,6 +79,7 @@ impl ObjectDecoder {
             phase,
             ports: self.ports(spec, &mut found),
             created: meta::epoch_seconds(&object.metadata.creation_timestamp).unwrap_or(0),
+            uid: Uid::parse(&object.metadata.uid),
             workload: Some(self.workload(object, &labels, &key.name)),
             labels,
             key,

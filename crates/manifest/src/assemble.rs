@@ -271,6 +271,7 @@ impl PodMaker<'_> {
             phase: Phase::Running,
             ports: template.ports.clone(),
             created: workload.created,
+            uid: palisade_policy::Uid::UNKNOWN,
             workload: Some(root.clone()),
         };
         self.cluster.pods.insert(pod);

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use palisade_policy::{Labels, ObjectKey, Origin, Workload};
+use palisade_policy::{Labels, ObjectKey, Origin, Uid, Workload};
 
 use crate::{
     decode::{Context, Fields},
@@ -41,6 +41,7 @@ pub(crate) struct Meta {
     pub(crate) owner: Option<Workload>,
     /// Seconds since the epoch; 0 if unknown.
     pub(crate) created: i64,
+    pub(crate) uid: Uid,
     /// Where the object begins.
     pub(crate) origin: Origin,
 }
@@ -109,7 +110,8 @@ pub(crate) fn meta(
     let labels = fields.and_then(|f| f.get("labels")).map(|at| cx.labels(&at)).unwrap_or_default();
     let owner = fields.and_then(|f| f.get("ownerReferences")).and_then(|at| owner(cx, &at));
     let created = fields.and_then(|f| f.string(cx, "creationTimestamp")).and_then(epoch_seconds).unwrap_or(0);
-    Some(Meta { key, labels, owner, created, origin })
+    let uid = fields.and_then(|f| f.string(cx, "uid")).map(Uid::parse).unwrap_or_default();
+    Some(Meta { key, labels, owner, created, uid, origin })
 }
 
 fn check_names(cx: &mut Context<'_>, fields: &Fields<'_>, key: &ObjectKey) {

@@ -115,6 +115,7 @@ pub(crate) fn pod(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declarati
         phase: phase.unwrap_or_default(),
         ports: template.ports,
         created: meta.created,
+        uid: meta.uid,
         workload: meta.owner.clone(),
     };
     Some(Declaration::Pod(DeclaredPod { pod, awaits_address, from_cluster }))

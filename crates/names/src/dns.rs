@@ -72,6 +72,7 @@ pub fn usual_dns_server() -> Pod {
         phase: Phase::Running,
         ports: [].into(),
         created: 0,
+        uid: palisade_policy::Uid::UNKNOWN,
         workload: None,
     }
 }

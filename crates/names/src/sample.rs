@@ -21,6 +21,7 @@ pub(crate) fn pod(namespace: &str, name: &str, workload: Option<(&str, &str)>, a
         }]
         .into(),
         created: 0,
+        uid: palisade_policy::Uid::UNKNOWN,
         workload: workload.map(|(kind, name)| Workload { kind: kind.into(), name: name.into() }),
     }
 }

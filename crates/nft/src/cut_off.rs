@@ -8,7 +8,9 @@
 //! connection tracking, no maps, no further chains, and nothing of the agent's table. So it is coarse: it also drops the
 //! replies to connections that the pod opened itself, and the replies that the pod sends.
 //!
-//! Each call of [`cut_off`] replaces the whole table. It stays in the kernel until it is removed.
+//! The agent also closes pods with it that start before it knows their policies.
+//!
+//! Each call of [`cut_off`] replaces the whole table, [`add`] adds to it. It stays in the kernel until it is removed.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -54,6 +56,47 @@ pub fn cut_off(
     kernel.transaction(&messages.iter().collect::<Vec<_>>()).map(drop)
 }
 
+/// Drops everything that these local addresses receive or send as well, whatever is cut off already.
+///
+/// For an agent that doesn't know what an earlier run has cut off. A table of another layout is replaced.
+///
+/// # Errors
+/// What the kernel refuses. The kernel then keeps what it had.
+pub fn add(
+    kernel: &mut Kernel,
+    options: &EnforcerOptions,
+    addresses: &BTreeSet<(Direction, IpAddr)>,
+) -> Result<(), Error> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let number = NUMBER_FLAG | kernel.next_sequence();
+    kernel.own_transactions().record(number);
+    let mut messages = vec![Message::AddElements(BaseSets::new().generation, vec![Element::Number(number)])];
+    for direction in Direction::BOTH {
+        for family in Family::BOTH {
+            messages.extend(added(addresses, &set(direction, family), direction, family));
+        }
+    }
+    let messages: Vec<Encoded> = messages.into_iter().map(|m| encode_in(CUT_OFF_TABLE, m)).collect();
+    match kernel.transaction(&messages.iter().collect::<Vec<_>>()) {
+        Err(e) if e.os_error() == Some(nix::libc::ENOENT) => cut_off(kernel, options, addresses),
+        done => done.map(drop),
+    }
+}
+
+/// Returns the messages that add the addresses of one direction and family to their set.
+fn added(
+    addresses: &BTreeSet<(Direction, IpAddr)>,
+    set: &Arc<Set>,
+    direction: Direction,
+    family: Family,
+) -> Vec<Message> {
+    let of = addresses.iter().filter(|(d, a)| *d == direction && Family::of(*a) == family);
+    let elements = of.map(|(_, address)| Element::Address(*address));
+    chunks(elements).map(|elements| Message::AddElements(Arc::clone(set), elements)).collect()
+}
+
 /// Removes the table. Returns whether it existed.
 ///
 /// # Errors
@@ -80,10 +123,8 @@ fn replacement(
     for direction in Direction::BOTH {
         for family in Family::BOTH {
             let set = set(direction, family);
-            let of = addresses.iter().filter(|(d, a)| *d == direction && Family::of(*a) == family);
-            let elements = of.map(|(_, address)| Element::Address(*address));
             out.push(Message::CreateSet(set.clone()));
-            out.extend(chunks(elements).map(|elements| Message::AddElements(set.clone(), elements)));
+            out.extend(added(addresses, &set, direction, family));
         }
     }
     let hooks = if options.egress_to_own_node { &Hook::POLICY[..] } else { &Hook::POLICY[..1] };
@@ -124,6 +165,6 @@ fn chain(hook: Hook) -> Chain {
             rules.push(is_in(Direction::Egress, Direction::Ingress));
         }
     }
-    let comment = Some("pods whose policies the kernel refused".to_owned());
+    let comment = Some("pods whose policies could not be programmed".to_owned());
     Chain { comment, ..Chain::base(hook, rules) }
 }

@@ -24,14 +24,14 @@ pub struct Sandbox {
     pub name: String,
     /// Namespace of the pod.
     pub namespace: String,
-    /// UID of the pod. That of a static pod is the one the kubelet gave it, and not that of its mirror in the API server.
+    /// UID of the pod. Empty if whoever made the sandbox gave none, as other tools than the kubelet may. That of a static pod is the one the kubelet gave it, and not that of its mirror in the API server.
     pub uid: String,
     /// Labels of the pod when the sandbox was made.
     pub labels: BTreeMap<String, String>,
     /// Whether the kubelet took the pod from somewhere else than the API server, such as a file. The pod's UID in the API server is
     /// another one then.
     pub is_static: bool,
-    /// Its addresses. Empty where the runtime doesn't report them (NRI before 0.9, containerd 1.7), and for a host-network pod.
+    /// Its addresses. Empty where the runtime doesn't report them (NRI before 0.8: containerd before 2.1), and for a host-network pod.
     pub addresses: Vec<IpAddr>,
     /// Path of its network namespace. `None` for a host-network pod, and where the runtime doesn't report it.
     pub network_namespace: Option<PathBuf>,
@@ -59,7 +59,7 @@ impl TryFrom<PodSandbox> for Sandbox {
             id: name("id", message.id)?,
             name: name("name", message.name)?,
             namespace: name("namespace", message.namespace)?,
-            uid: name("uid", message.uid)?,
+            uid: if message.uid.is_empty() { message.uid } else { name("uid", message.uid)? },
             labels: labels(message.labels)?,
             is_static: message.annotations.get(SOURCE).is_some_and(|source| source != "api"),
             addresses: addresses(&message.ips)?,

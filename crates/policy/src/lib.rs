@@ -36,6 +36,7 @@ mod rules;
 mod service;
 pub mod tiers;
 mod traffic;
+mod uid;
 pub mod walk;
 
 pub use address::{Family, IpRange};
@@ -61,6 +62,7 @@ pub use rules::{
 };
 pub use service::{EndpointPort, Service, ServiceAccess, ServiceEndpoints, ServicePort, TargetPort};
 pub use traffic::{PortSet, Protocol, Traffic};
+pub use uid::Uid;
 
 /// A name, a label key or a label value: shared, immutable text.
 pub type Name = Arc<str>;

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Family, Labels, Name, ObjectKey, Protocol};
+use crate::{Family, Labels, Name, ObjectKey, Protocol, Uid};
 
 /// The phase of a pod (SEMANTICS A48, G-10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -67,6 +67,8 @@ pub struct Pod {
     /// The creation time in seconds since the epoch; 0 if unknown. It determines the owner of an address that several
     /// pods report (G-10).
     pub created: i64,
+    /// Tells the pod from one that had the same name before it. No decision depends on it.
+    pub uid: Uid,
     /// The workload.
     pub workload: Option<Workload>,
 }

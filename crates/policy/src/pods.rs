@@ -236,6 +236,7 @@ mod tests {
             phase: Phase::Running,
             ports: Arc::from([]),
             created: 0,
+            uid: crate::Uid::UNKNOWN,
             workload: None,
         }
     }

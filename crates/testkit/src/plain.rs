@@ -16,6 +16,7 @@ pub fn running_pod(namespace: &str, name: &str) -> Pod {
         phase: Phase::Running,
         ports: Arc::new([]),
         created: 0,
+        uid: palisade_policy::Uid::UNKNOWN,
         workload: None,
     }
 }

@@ -90,6 +90,7 @@ pub(super) fn pod(rng: &mut Rng, style: Style, cluster: &Cluster, index: usize) 
         phase: phase(rng),
         ports: ports(rng),
         created: rng.i64(0..3),
+        uid: palisade_policy::Uid::UNKNOWN,
         workload,
     }
 }

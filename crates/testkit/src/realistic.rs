@@ -107,6 +107,7 @@ fn pod(workload: usize, index: usize, node: usize, namespaces: usize) -> Pod {
         phase: Phase::Running,
         ports,
         created: i64::from(number),
+        uid: palisade_policy::Uid::UNKNOWN,
         workload: Some(Workload { kind: "Deployment".into(), name: app.into() }),
     }
 }

@@ -16,6 +16,7 @@ use palisade_manifest::Diagnostic;
 use palisade_policy::{Change, Cluster, Name, ObjectKey, PolicyKey};
 use tokio::sync::oneshot;
 
+use super::runtime_event::RuntimeEvent;
 use crate::{
     drops::DeniedPacket,
     socket::{Request, Response},
@@ -71,6 +72,8 @@ pub(crate) struct Pending {
     pub(crate) table_change: Option<TableChange>,
     /// Whether nftables notifications were lost.
     pub(crate) lost_notifications: bool,
+    /// What the container runtime has reported, in order.
+    pub(crate) runtime: Vec<RuntimeEvent>,
     /// Requests from the socket and from HTTP.
     pub(crate) requests: Vec<PendingRequest>,
     /// Whether the worker must stop.
@@ -89,6 +92,7 @@ impl Pending {
             && self.uncollected_packets == 0
             && self.table_change.is_none()
             && !self.lost_notifications
+            && self.runtime.is_empty()
             && self.requests.is_empty()
             && !self.stop
     }
@@ -142,6 +146,11 @@ impl Inbox {
     /// Records that nftables notifications were lost.
     pub(crate) fn add_lost_notifications(&self) {
         self.update(|pending| pending.lost_notifications = true);
+    }
+
+    /// Adds an event of the container runtime.
+    pub(crate) fn add_runtime(&self, event: RuntimeEvent) {
+        self.update(|pending| pending.runtime.push(event));
     }
 
     /// Sends a request to the worker. The response arrives when the worker has finished its current work.

@@ -137,6 +137,7 @@ mod tests {
             phase: Phase::Running,
             ports: Arc::from([]),
             created: 0,
+            uid: palisade_policy::Uid::UNKNOWN,
             workload: None,
         };
         let metrics = Arc::new(Metrics::new("1", "n1"));

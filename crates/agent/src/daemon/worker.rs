@@ -6,6 +6,7 @@
 //!   manifests (source::directory)     nftables notifications        metrics scrape (HTTP)
 //!          │ Delivery                       │ DeniedPacket,               │ Request  ▲ Response
 //!          │                                │ TableChange                 │          │
+//!          │    container runtime (NRI) ── RuntimeEvent ─► (pod waits for StartOutcome) │
 //!          └────────────────┬───────────────┴─────────────────────────────┘          │
 //!                           ▼                                                        │
 //!                    Inbox (accumulates)                                             │
@@ -28,6 +29,7 @@
 mod links;
 mod repair;
 mod requests;
+mod runtime;
 mod shortfall;
 
 use std::{
@@ -62,6 +64,7 @@ use crate::{
     error_chain,
     metrics::{Metrics, ResultLabel},
 };
+use runtime::RuntimeState;
 
 /// The longest time between two iterations of the worker's loop.
 const TICK: Duration = Duration::from_secs(1);
@@ -109,6 +112,7 @@ pub(super) struct Worker {
     /// When the pending review of established connections may begin.
     review_due: Option<Instant>,
     drop_tally: drops::Tally,
+    runtime: RuntimeState,
     /// Dropped packets that the kernel had counted at the last update, and those of them that were not logged, by direction.
     drop_counts: BTreeMap<Direction, (u64, u64)>,
 }
@@ -141,6 +145,7 @@ impl Worker {
             reviews: Reviews::default(),
             review_due: None,
             drop_tally: drops::Tally::default(),
+            runtime: RuntimeState::new(config, &shared.node),
             drop_counts: BTreeMap::new(),
         }
     }
@@ -148,7 +153,7 @@ impl Worker {
     /// Processes inputs until the inbox is stopped.
     pub(super) fn run(&mut self) {
         loop {
-            let due = self.review_due.into_iter().chain(self.repairs.due()).min();
+            let due = self.review_due.into_iter().chain(self.repairs.due()).chain(self.runtime.due()).min();
             let due = due.map(|at| at.saturating_duration_since(Instant::now()));
             let pending = self.inbox.take(due.map_or(TICK, |due| due.min(TICK)));
             self.health.beat();
@@ -157,6 +162,7 @@ impl Worker {
                 return;
             }
             self.process(pending);
+            self.answer_starts();
             self.tick();
             self.update_health();
         }
@@ -182,6 +188,7 @@ impl Worker {
             findings,
             denied_packets,
             uncollected_packets,
+            runtime,
             requests,
             table_change,
             lost_notifications,
@@ -197,11 +204,15 @@ impl Worker {
             self.repair_table();
         }
         let was_waiting = self.agent.reconciler().is_waiting();
-        if let Some(cluster) = snapshot {
+        if let Some(mut cluster) = snapshot {
+            self.runtime.pods.api_snapshot(&mut cluster);
             self.apply_snapshot(*cluster, received.filter(|_| !was_waiting));
         }
         if !changes.is_empty() {
             self.apply_changes(changes, received);
+        }
+        if !runtime.is_empty() {
+            self.process_runtime(runtime);
         }
         self.process_findings(findings);
         if !denied_packets.is_empty() || uncollected_packets > 0 {
@@ -260,6 +271,8 @@ impl Worker {
         if changes.iter().any(|c| !matches!(c, Change::SetPod(_) | Change::RemovePod(_))) {
             self.drops.forget_policies();
         }
+        let changes: Vec<Change> =
+            changes.into_iter().map(|change| self.runtime.pods.api_change(change)).collect();
         let addresses = pod_addresses(&changes);
         let report = self.agent.apply(changes);
         self.apply_report(report, received);

@@ -37,10 +37,10 @@ impl From<Direction> for DirectionLabel {
     }
 }
 
-/// The result of a commit.
+/// The result of a commit, or how a pod started.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResultLabel {
-    /// `ok` or `refused`.
+    /// `ok` or `refused`; for pods `programmed`, `closed`, `open` …
     pub result: &'static str,
 }
 

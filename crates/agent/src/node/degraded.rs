@@ -15,6 +15,10 @@ pub(super) struct Degraded {
     /// The addresses that the kernel drops in the separate cut-off table. `None` if unknown: at first, and after the kernel
     /// refused to change it.
     pub(super) cut_off_table: Option<Addresses>,
+    /// Local addresses that the cut-off table drops because the kernel rejected their policies.
+    pub(super) rejected: Addresses,
+    /// Local addresses that the cut-off table drops because their policies are not known yet.
+    pub(super) unknown: Addresses,
     /// Local addresses that are cut off, by either table.
     pub(super) cut_off: Addresses,
     /// Local addresses for which the kernel allows more than the policies do, or for which its state is unknown.

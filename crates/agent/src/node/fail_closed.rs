@@ -1,8 +1,8 @@
 //! Closes pods when the kernel rejects a plan, and records what the kernel has accepted.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use palisade_policy::NodePlan;
+use palisade_policy::{Direction, NodePlan};
 
 use super::{NodeAgent, degraded::Addresses, report::Report};
 use crate::{DataPlane, DataPlaneError, Programmed, ReviewScope, fallback, stale::restricted};
@@ -84,8 +84,40 @@ impl<D: DataPlane> NodeAgent<D> {
         })
     }
 
-    /// Makes the kernel drop the traffic of exactly these addresses in the separate cut-off table.
-    fn set_cut_off_table(&mut self, addresses: Addresses, report: &mut Report) -> Result<(), ()> {
+    /// Drops the traffic of exactly these addresses, whose policies are not known yet, until the next call. Before the first snapshot
+    /// addresses are only added: what a previous run has cut off stays so.
+    ///
+    /// # Errors
+    /// If the kernel rejects the change.
+    pub fn close_unknown(&mut self, addresses: BTreeSet<(Direction, IpAddr)>) -> Result<(), DataPlaneError> {
+        if self.degraded.unknown == addresses {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.degraded.unknown, addresses);
+        let done = if self.reconciler.is_waiting() {
+            self.plane.cut_off_also(&self.degraded.unknown)
+        } else {
+            let mut report = Report::default();
+            _ = self.set_cut_off_table(self.degraded.rejected.clone(), &mut report);
+            report.errors.pop().map_or(Ok(()), Err)
+        };
+        if done.is_err() {
+            self.degraded.unknown = before;
+        }
+        done
+    }
+
+    /// Whether addresses are closed because their policies are not known yet.
+    #[must_use]
+    pub fn has_closed_unknown(&self) -> bool {
+        !self.degraded.unknown.is_empty()
+    }
+
+    /// Makes the kernel drop the traffic of exactly these addresses, and of those whose policies are not known yet, in the separate
+    /// cut-off table.
+    fn set_cut_off_table(&mut self, rejected: Addresses, report: &mut Report) -> Result<(), ()> {
+        let addresses: Addresses = rejected.union(&self.degraded.unknown).copied().collect();
+        self.degraded.rejected = rejected;
         if addresses.is_empty() && self.degraded.cut_off_table.as_ref().is_some_and(BTreeSet::is_empty) {
             return Ok(());
         }

@@ -143,6 +143,7 @@ fn pod(name: &str, ip: &str, node: &str, labels: &[(&str, &str)]) -> Pod {
         phase: Phase::Running,
         ports: Arc::from([]),
         created: 0,
+        uid: palisade_policy::Uid::UNKNOWN,
         workload: None,
     }
 }

@@ -131,6 +131,7 @@ fn pod(namespace: &Name, labels: Labels, address: IpAddr) -> Pod {
         phase: Phase::Running,
         ports: [].into(),
         created: 0,
+        uid: palisade_policy::Uid::UNKNOWN,
         workload: None,
     }
 }

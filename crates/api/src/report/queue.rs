@@ -1,6 +1,9 @@
 //! What has to be reported, by whom and when. Decides only, without I/O.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use palisade_manifest::Diagnostic;
 use palisade_policy::Name;
@@ -16,6 +19,10 @@ use crate::{event::ObjectRef, resource::ResourceKind};
 const MAX_NOTE: usize = 1024;
 /// A change is reported after this time, since a policy is programmed a moment after its findings are known.
 const DEBOUNCE: Duration = Duration::from_millis(500);
+/// How long the start of a pod without its policies may be reported. Shorter than the repeat interval of Events: it is reported once.
+const POD_START_REPORTED: Duration = Duration::from_secs(45);
+/// The most starts that wait to be reported.
+const MAX_POD_STARTS: usize = 100;
 
 /// An object in whatever version.
 type Key = (ResourceKind, Option<Name>, Name);
@@ -40,6 +47,8 @@ pub(super) struct ReportQueue {
     node_problem: Option<(Enforcement, Instant)>,
     /// Policies that exceed the node's budget: the description, and when to report it.
     over_budget: BTreeMap<ObjectRef, (String, Instant)>,
+    /// Pods that started without their policies: the description, and until when it is reported.
+    pod_starts: VecDeque<(ObjectRef, String, Instant)>,
     events: EventLog,
 }
 
@@ -66,6 +75,7 @@ impl ReportQueue {
             entries: BTreeMap::new(),
             node_problem: None,
             over_budget: BTreeMap::new(),
+            pod_starts: VecDeque::new(),
             events: EventLog::new(now),
         }
     }
@@ -111,6 +121,14 @@ impl ReportQueue {
         for (object, why) in policies {
             let at = before.remove(&object).map_or(now + delay, |(_, at)| at);
             self.over_budget.insert(object, (why, at));
+        }
+    }
+
+    /// Adds a pod that started without its policies. Of many, the oldest are not reported.
+    pub(super) fn pod_start(&mut self, pod: ObjectRef, why: String, now: Instant) {
+        self.pod_starts.push_back((pod, why, now + POD_START_REPORTED));
+        if self.pod_starts.len() > MAX_POD_STARTS {
+            self.pod_starts.pop_front();
         }
     }
 
@@ -165,6 +183,12 @@ impl ReportQueue {
         problems.extend(due.map(|(object, (why, _))| Problem {
             about: object.clone(),
             reason: "OverBudget",
+            note: truncate(why, MAX_NOTE),
+        }));
+        self.pod_starts.retain(|(_, _, until)| *until > now);
+        problems.extend(self.pod_starts.iter().map(|(pod, why, _)| Problem {
+            about: pod.clone(),
+            reason: "StartedWithoutPolicies",
             note: truncate(why, MAX_NOTE),
         }));
         if is_leader {
@@ -254,6 +278,22 @@ mod tests {
         queue.set_enforcement(Enforcement::Refused("no memory".to_owned()), start, Duration::ZERO);
         queue.set_enforcement(Enforcement::Programmed, start, Duration::ZERO);
         assert_eq!(queue.next_status(start + DEBOUNCE).unwrap().conditions[1].status, "True");
+    }
+
+    #[test]
+    fn a_pod_that_started_without_its_policies_is_reported_once_and_not_forever() {
+        let (mut queue, start) = queue();
+        for n in 0..MAX_POD_STARTS + 5 {
+            let pod = object(ResourceKind::Pod, &format!("pod-{n}"), 0);
+            queue.pod_start(pod, "starts closed".to_owned(), start);
+        }
+        assert_eq!(queue.pod_starts.len(), MAX_POD_STARTS);
+        let Some(EventWrite::Create(problem)) = queue.next_event(false, start) else { panic!("no Event") };
+        assert_eq!((&*problem.about.name, problem.reason), ("pod-5", "StartedWithoutPolicies"));
+        queue.event_sent(problem, "e".to_owned(), 1, start);
+        let Some(EventWrite::Create(next)) = queue.next_event(false, start) else { panic!("no Event") };
+        assert_eq!(&*next.about.name, "pod-6");
+        assert_eq!(queue.next_event(false, start + POD_START_REPORTED), None);
     }
 
     #[test]

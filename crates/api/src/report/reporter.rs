@@ -69,6 +69,11 @@ impl Reporter {
         self.shared.queue().over_budget(policies, Instant::now(), self.delay());
     }
 
+    /// Reports that a pod of this node started before its policies were programmed, or closed, once, as an Event about the pod.
+    pub fn pod_start(&self, pod: ObjectRef, note: String) {
+        self.shared.queue().pod_start(pod, note, Instant::now());
+    }
+
     fn set_enforcement(&self, enforcement: Enforcement) {
         self.shared.queue().set_enforcement(enforcement, Instant::now(), self.delay());
     }

@@ -160,6 +160,7 @@ impl Store {
                     p.phase,
                     &p.ports,
                     p.created,
+                    p.uid,
                     &p.workload,
                 );
                 let fingerprint = self.fingerprint(facts);

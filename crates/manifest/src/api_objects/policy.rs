@@ -65,6 +65,7 @@ fn of_tree(cx: &mut Context<'_>, tree: &Tree<'_>) -> Option<Policy> {
         labels: palisade_policy::Labels::default(),
         owner: None,
         created: 0,
+        uid: palisade_policy::Uid::UNKNOWN,
         origin: Origin { file: Name::from(""), line: 0, column: 0 },
     };
     let version = version.rsplit('/').next().unwrap_or_default();

@@ -54,6 +54,7 @@ fn closed(cx: &mut Context<'_>, at: &At<'_>, kind: &'static str, name: &Name, or
         labels: palisade_policy::Labels::default(),
         owner: None,
         created: 0,
+        uid: palisade_policy::Uid::UNKNOWN,
         origin: origin.clone(),
     };
     let object = Object { kind, version: &version, meta, fields };

@@ -10,7 +10,7 @@ use std::{
 use libtest_mimic::Trial;
 use palisade_nft::{
     Enforcer, EnforcerOptions, Kernel,
-    cut_off::{CUT_OFF_TABLE, cut_off, remove},
+    cut_off::{CUT_OFF_TABLE, add, cut_off, remove},
     watchpoint::Watchpoint,
 };
 use palisade_policy::{Direction, NodePlan};
@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("pods_are_cut_off_if_another_program_owns_the_table", owned_by_another),
         trial_with_nft("each_cut_off_replaces_the_previous_one", replaced),
+        trial_with_nft("addresses_are_added_to_what_is_cut_off", extended),
     ]
 }
 
@@ -62,6 +63,24 @@ fn owned_by_another() {
         dial(pod, to, LONG).unwrap();
     }
     drop(taken);
+}
+
+fn extended() {
+    let mut kernel = Kernel::open().unwrap();
+    let options = EnforcerOptions::default();
+    let pods: [IpAddr; 3] = ["10.0.0.1", "10.0.0.2", "fd00::7"].map(|text| text.parse().unwrap());
+    add(&mut kernel, &options, &BTreeSet::new()).unwrap();
+    assert!(!crate::listing::list().contains(CUT_OFF_TABLE), "nothing to cut off");
+    add(&mut kernel, &options, &cut(&Direction::BOTH, &pods[..1])).unwrap();
+    let rules = crate::listing::list().matches(" drop").count();
+    // Again, and with others: as another run of the agent would.
+    add(&mut Kernel::open().unwrap(), &options, &cut(&Direction::BOTH, &pods)).unwrap();
+    let listing = crate::listing::list();
+    for pod in pods {
+        assert_eq!(listing.matches(&format!("{pod}")).count(), 2, "{pod} in {listing}");
+    }
+    assert_eq!(listing.matches(" drop").count(), rules, "{listing}");
+    assert!(remove(&mut kernel).unwrap());
 }
 
 fn replaced() {

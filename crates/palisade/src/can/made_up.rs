@@ -34,6 +34,7 @@ pub(crate) fn add(cluster: &mut Cluster, specs: [&mut Spec; 2], namespace: &str)
             phase: Phase::Running,
             ports: [].into(),
             created: 0,
+            uid: palisade_policy::Uid::UNKNOWN,
             workload: None,
         };
         cluster.pods.insert(pod);

@@ -226,6 +226,7 @@ mod tests {
             phase: Phase::Running,
             ports: vec![].into(),
             created: 0,
+            uid: palisade_policy::Uid::UNKNOWN,
             workload: Some(Workload { kind: "Deployment".into(), name: workload.into() }),
         }
     }

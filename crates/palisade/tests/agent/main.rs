@@ -7,6 +7,7 @@
 )]
 
 mod faults;
+mod runtime;
 mod settings;
 mod stage;
 

@@ -87,17 +87,23 @@ fn the_host_is_shared_as_little_as_possible() {
             assert_eq!(pod[absent], Value::Null, "{path}: {absent}");
         }
         assert_eq!(pod["securityContext"], json!({"seccompProfile": {"type": "RuntimeDefault"}}), "{path}");
-        let expected = json!([
-            {"name": "config", "configMap": {"name": "palisade-agent"}},
-            {"name": "run", "hostPath": {"path": "/run/palisade", "type": "DirectoryOrCreate"}},
-        ]);
-        assert_eq!(pod["volumes"], expected, "{path}");
+        let mut volumes = vec![
+            json!({"name": "config", "configMap": {"name": "palisade-agent"}}),
+            json!({"name": "run", "hostPath": {"path": "/run/palisade", "type": "DirectoryOrCreate"}}),
+        ];
+        let mut mounts = vec![
+            json!({"name": "config", "mountPath": "/etc/palisade", "readOnly": true}),
+            json!({"name": "run", "mountPath": "/run/palisade"}),
+        ];
+        // The one case that has the container runtime's socket.
+        if path.contains("monitored") {
+            let folder = "/run/crio/nri";
+            volumes.push(json!({"name": "nri", "hostPath": {"path": folder, "type": "DirectoryOrCreate"}}));
+            mounts.push(json!({"name": "nri", "mountPath": folder, "readOnly": true}));
+        }
+        assert_eq!(pod["volumes"], json!(volumes), "{path}");
         let agent = containers(&pod).into_iter().find(|c| is_palisade(c)).unwrap();
-        let expected = json!([
-            {"name": "config", "mountPath": "/etc/palisade", "readOnly": true},
-            {"name": "run", "mountPath": "/run/palisade"},
-        ]);
-        assert_eq!(agent["volumeMounts"], expected, "{path}");
+        assert_eq!(agent["volumeMounts"], json!(mounts), "{path}");
     }
 }
 
@@ -169,11 +175,13 @@ fn settings_follow_from_the_values() {
         "source": "api", "listen": "0.0.0.0:9643", "health-listen": "127.0.0.1:9644",
         "socket": "/run/palisade/agent.sock", "log-format": "json",
         "log-level": "info", "egress-to-own-node": "enforce", "source-check": "enforce", "log-drops": true,
-        "report-status": true,
+        "report-status": true, "nri": "off", "nri-socket": "/var/run/nri/nri.sock",
+        "pod-start": "closed", "pod-start-timeout": 1750,
     });
     assert_eq!(settings("deploy/manifests/palisade.yaml"), defaults);
     let monitored = settings("deploy/tests/monitored/expected.yaml");
     assert_eq!((&monitored["listen"], &monitored["log-drops"]), (&json!("[::]:19643"), &json!(false)));
+    assert_eq!((&monitored["nri"], &monitored["pod-start"]), (&json!("on"), &json!("open")));
     let confined = settings("deploy/tests/confined/expected.yaml");
     assert_eq!((&confined["listen"], &confined["report-status"]), (&json!("127.0.0.1:9643"), &json!(false)));
 }

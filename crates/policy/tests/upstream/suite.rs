@@ -56,6 +56,7 @@ impl Suite {
                     phase: Phase::Running,
                     ports: ports.clone(),
                     created: 0,
+                    uid: palisade_policy::Uid::UNKNOWN,
                     workload: None,
                 }));
             }

@@ -293,6 +293,16 @@ impl DataPlane for Double {
         Ok(())
     }
 
+    fn cut_off_also(&mut self, addresses: &BTreeSet<(Direction, IpAddr)>) -> Result<(), DataPlaneError> {
+        self.sent.push("cut off also");
+        let mut kernel = self.kernel();
+        if kernel.faults.no_cut_off {
+            return Err(rejected("no second table either"));
+        }
+        kernel.cut_off.extend(addresses);
+        Ok(())
+    }
+
     fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
         Ok(BTreeSet::new())
     }
