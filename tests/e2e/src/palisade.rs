@@ -142,6 +142,35 @@ pub fn agents_logs(cluster: &Cluster) -> String {
     [&logs[..], &events[..]].map(|a| cluster.kubectl(a).unwrap_or_else(|e| format!("{e:#}"))).join("\n")
 }
 
+/// How long pods waited for their policies before they started, as the agents have counted it. An error if an agent doesn't follow its
+/// container runtime.
+///
+/// # Errors
+/// If an agent can't be asked.
+pub fn start_latency(cluster: &Cluster) -> Result<String> {
+    let pods = cluster.get(&["pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent"])?;
+    let mut out = Vec::new();
+    for pod in pods["items"].as_array().into_iter().flatten() {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:9643/proxy/metrics");
+        let text = cluster.kubectl(&["get", "--raw", &path])?;
+        ensure!(
+            text.lines().any(|line| line == "palisade_runtime_connected 1"),
+            "agent {name} does not follow its container runtime\n{}",
+            agents_logs(cluster)
+        );
+        let of = |part: &'static str| text.lines().filter_map(move |line| line.strip_prefix(part));
+        let starts: Vec<&str> =
+            of("palisade_pod_starts_total").filter(|line| !line.ends_with(" 0")).collect();
+        let number = |part| of(part).next().and_then(|n| n.trim().parse::<f64>().ok()).unwrap_or_default();
+        let sum = number("palisade_pod_start_latency_seconds_sum");
+        let count = number("palisade_pod_start_latency_seconds_count");
+        let name = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        out.push(format!("{name}: {:.1} ms on average, {}", 1e3 * sum / count.max(1.0), starts.join(" ")));
+    }
+    Ok(out.join("; "))
+}
+
 /// What of Palisade is in the kernel and the files of a node.
 ///
 /// # Errors

@@ -95,9 +95,10 @@ fn the_host_is_shared_as_little_as_possible() {
             json!({"name": "config", "mountPath": "/etc/palisade", "readOnly": true}),
             json!({"name": "run", "mountPath": "/run/palisade"}),
         ];
-        // The one case that has the container runtime's socket.
-        if path.contains("monitored") {
-            let folder = "/run/crio/nri";
+        // The container runtime's socket, unless it is not to be used.
+        let is_used = !path.contains("confined") && !path.contains("remove");
+        if is_used {
+            let folder = if path.contains("monitored") { "/run/crio/nri" } else { "/var/run/nri" };
             volumes.push(json!({"name": "nri", "hostPath": {"path": folder, "type": "DirectoryOrCreate"}}));
             mounts.push(json!({"name": "nri", "mountPath": folder, "readOnly": true}));
         }
@@ -175,7 +176,7 @@ fn settings_follow_from_the_values() {
         "source": "api", "listen": "0.0.0.0:9643", "health-listen": "127.0.0.1:9644",
         "socket": "/run/palisade/agent.sock", "log-format": "json",
         "log-level": "info", "egress-to-own-node": "enforce", "source-check": "enforce", "log-drops": true,
-        "report-status": true, "nri": "off", "nri-socket": "/var/run/nri/nri.sock",
+        "report-status": true, "nri": "auto", "nri-socket": "/var/run/nri/nri.sock",
         "pod-start": "closed", "pod-start-timeout": 1750,
     });
     assert_eq!(settings("deploy/manifests/palisade.yaml"), defaults);
