@@ -2,6 +2,7 @@
 
 mod loading;
 mod messages;
+mod pipe;
 mod program;
 mod reading;
 mod refused;

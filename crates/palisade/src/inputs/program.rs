@@ -1,13 +1,10 @@
 //! Runs a program of the user's, within limits.
 //!
-//! Its output is read from pipes without blocking, so that no thread has to do it (a lab must have a single thread when it
-//! enters its namespaces). A program that it leaves behind can't write on: once the pipes are closed, it is stopped by a
-//! signal. It blocks nothing either, since only what is there when the program ends is read.
+//! Its output is read from pipes without blocking. A program that it leaves behind can't write on: once the pipes are closed, it is
+//! stopped by a signal. It blocks nothing either, since only what is there when the program ends is read.
 
 use std::{
     env, fmt,
-    io::{self, Read},
-    os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -15,8 +12,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::pipe::Pipe;
 use crate::output;
 
 /// After this time it is said what is being waited for.
@@ -28,8 +25,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The most that is shown of what a program writes to its standard error, in bytes.
 const MESSAGES: usize = 64 << 10;
 
-/// How much is read from a pipe at once, in bytes. It is the size of a pipe on Linux.
-const CHUNK: usize = 64 << 10;
+const NO_PIPE: &str = "the program has no pipe";
 
 /// Limits of a program.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +89,8 @@ impl Program {
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("can't run `{self}`"))?;
-        let mut out = Pipe::new(child.stdout.take())?;
-        let mut messages = Pipe::new(child.stderr.take())?;
+        let mut out = Pipe::new(child.stdout.take().context(NO_PIPE)?)?;
+        let mut messages = Pipe::new(child.stderr.take().context(NO_PIPE)?)?;
         let ended = self.wait(&mut child, &mut out, &mut messages, limits);
         if ended.is_err() {
             // It may have ended by itself in the meantime.
@@ -113,8 +109,8 @@ impl Program {
     fn wait(
         &self,
         child: &mut Child,
-        out: &mut Pipe<impl Read>,
-        messages: &mut Pipe<impl Read>,
+        out: &mut Pipe,
+        messages: &mut Pipe,
         limits: Limits,
     ) -> Result<ExitStatus> {
         let began = Instant::now();
@@ -123,8 +119,8 @@ impl Program {
             // Asked before the pipes are read, so that all that it wrote is read after it ended.
             let ended = child.try_wait().with_context(|| format!("can't wait for `{self}`"))?;
             let context = || format!("can't read the output of `{self}`");
-            let more = out.read(usize::MAX).with_context(context)?
-                | messages.read(MESSAGES).with_context(context)?;
+            let more = out.read(usize::MAX, ended.is_some()).with_context(context)?
+                | messages.read(MESSAGES, ended.is_some()).with_context(context)?;
             if out.read.len() as u64 > limits.bytes {
                 bail!("the output of `{self}` is larger than the limit of {} MiB", limits.bytes >> 20);
             }
@@ -153,38 +149,6 @@ impl Program {
     fn pass_on(&self, messages: &[u8]) {
         let text = String::from_utf8_lossy(messages);
         text.lines().for_each(|line| output::note(&format!("{}: {line}\n", self.name)));
-    }
-}
-
-/// The reading end of a pipe, and what was read from it.
-struct Pipe<R> {
-    end: R,
-    read: Vec<u8>,
-}
-
-impl<R: Read + AsFd> Pipe<R> {
-    fn new(end: Option<R>) -> Result<Self> {
-        let end = end.context("the program has no pipe")?;
-        fcntl(&end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("can't set up a pipe")?;
-        Ok(Self { end, read: Vec::new() })
-    }
-}
-
-impl<R: Read> Pipe<R> {
-    /// Reads a part of what is there, and keeps at most `limit` bytes. Returns whether anything was there.
-    fn read(&mut self, limit: usize) -> io::Result<bool> {
-        let mut chunk = [0; CHUNK];
-        match self.end.read(&mut chunk) {
-            Ok(count) => {
-                let kept = count.min(limit.saturating_sub(self.read.len()));
-                self.read.extend_from_slice(&chunk[..kept]);
-                Ok(count > 0)
-            }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
     }
 }
 
