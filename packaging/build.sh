@@ -42,10 +42,8 @@ export SOURCE_DATE_EPOCH
 built=${PALISADE_PROGRAM:-}
 if [[ -z $built ]]; then
     # Only for the target: procedural macros, which run in the compiler, can't be linked statically.
-    # Optimized across the parts of each crate, as other builds are not (Cargo.toml).
     read -ra cargo <<<"${PALISADE_CARGO:-cargo build}"
-    CARGO_PROFILE_RELEASE_LTO=false RUSTFLAGS="$flags${RUSTFLAGS:+ $RUSTFLAGS}" \
-        "${cargo[@]}" --release --locked --package palisade --target "$target"
+    RUSTFLAGS="$flags${RUSTFLAGS:+ $RUSTFLAGS}" "${cargo[@]}" --release --locked --package palisade --target "$target"
     built=${CARGO_TARGET_DIR:-target}/$target/release/$program
 fi
 if [[ $platform == linux-* ]] && readelf --program-headers "$built" | grep -q INTERP; then

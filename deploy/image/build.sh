@@ -19,8 +19,7 @@ readonly target share=$out/usr/share/palisade features=(--no-default-features --
 mkdir -p "$share"
 
 # Only for the target: procedural macros, which run in the compiler, can't be linked statically.
-# Optimized across the parts of each crate, as other builds are not (Cargo.toml).
-RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_STRIP=debuginfo \
+RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_STRIP=debuginfo \
     cargo build --release --locked --package palisade "${features[@]}" --target "$target"
 install -D -m 755 "${CARGO_TARGET_DIR:-target}/$target/release/palisade" "$out/usr/local/bin/palisade"
 if readelf --program-headers "$out/usr/local/bin/palisade" | grep -q INTERP; then
