@@ -9,6 +9,7 @@ use crate::{
     diff::{self, Diff},
     explain::{self, Explain},
     left_out,
+    lint::{self, Lint},
     man::{self, Man},
     output::Color,
     overview::{self, OverviewArguments},
@@ -72,6 +73,9 @@ pub(crate) enum Verb {
     #[cfg(not(all(target_os = "linux", feature = "lab")))]
     #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Lab(left_out::Words),
+    /// Find likely mistakes in policies, and correct them
+    #[command(after_help = lint::HELP)]
+    Lint(Lint),
     /// Show the cluster at a glance: isolation, DNS and the internet for each namespace
     #[command(after_help = overview::HELP)]
     Overview(OverviewArguments),

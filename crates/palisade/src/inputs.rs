@@ -11,7 +11,7 @@ mod rendering;
 use anyhow::{Result, bail};
 use clap::Args;
 use palisade_api::{ClusterSnapshot, Missing, ResourceKind};
-use palisade_manifest::{LoadOptions, Loaded};
+use palisade_manifest::{Input, LoadOptions, Loaded};
 
 use crate::{
     addresses::{self, AddressArguments},
@@ -22,9 +22,7 @@ use crate::{
 #[cfg(all(target_os = "linux", feature = "lab"))]
 pub(crate) use loading::load;
 pub(crate) use loading::{inputs, load_inputs, overlay};
-pub(crate) use messages::plural;
-#[cfg(all(target_os = "linux", feature = "lab"))]
-pub(crate) use messages::report;
+pub(crate) use messages::{plural, report};
 pub(crate) use program::quoted;
 pub(crate) use reading::ReadingArguments;
 pub(crate) use refused::incomplete;
@@ -100,20 +98,26 @@ impl InputArguments {
     /// # Errors
     /// As [`load_inputs`], and when a cluster is needed and none is configured.
     pub(crate) fn load(&self, namespace: Option<&str>, quiet: bool, need: Need) -> Result<LoadedInputs> {
+        let read = self.snapshot(namespace)?;
+        self.load_with(read, namespace, quiet, need)
+    }
+
+    /// Reads the cluster, if the options need it.
+    fn snapshot(&self, namespace: Option<&str>) -> Result<Option<ClusterSnapshot>> {
         let overlay = self.live || self.cluster.is_named();
         let nothing = self.files.is_empty() && self.render.is_empty();
         if nothing && self.live {
             bail!("--live applies manifests to the cluster: give them with -f, -k or --helm");
         }
-        let read = if nothing || overlay {
-            Some(self.cluster.read(
+        if nothing || overlay {
+            let read = self.cluster.read(
                 namespace,
                 "or use -f PATH to read manifests (a file, a directory, or - for standard input)",
-            )?)
+            )?;
+            Ok(Some(read))
         } else {
-            None
-        };
-        self.load_with(read, namespace, quiet, need)
+            Ok(None)
+        }
     }
 
     fn load_with(
@@ -123,6 +127,25 @@ impl InputArguments {
         quiet: bool,
         need: Need,
     ) -> Result<LoadedInputs> {
+        let gathered = self.gathered(read, namespace, quiet, need)?;
+        let Gathered { files, options, namespace, live, missing } = gathered;
+        let names = [self.files.clone(), self.render.names()].concat().join(", ");
+        let loaded = load_inputs(&files, &names, &self.reading, &options, quiet)?;
+        if !quiet {
+            addresses::report(&loaded);
+        }
+        let allow_incomplete = self.cluster.allow_incomplete;
+        Ok(LoadedInputs { loaded, namespace, live, missing, allow_incomplete })
+    }
+
+    /// Collects what is read, and how.
+    fn gathered(
+        &self,
+        read: Option<ClusterSnapshot>,
+        namespace: Option<&str>,
+        quiet: bool,
+        need: Need,
+    ) -> Result<Gathered> {
         let given = namespace;
         let namespace = match (namespace, &read) {
             (Some(namespace), _) => namespace.to_owned(),
@@ -141,16 +164,29 @@ impl InputArguments {
         let release = given.or(read.as_ref().map(|live| &*live.namespace));
         let mut files = inputs(&self.files)?;
         files.extend(self.render.inputs(release, quiet)?);
-        let names = [self.files.clone(), self.render.names()].concat().join(", ");
         let files = match &read {
             None => files,
             Some(live) => overlay(live, files),
         };
-        let loaded = load_inputs(&files, &names, &self.reading, &options, quiet)?;
-        if !quiet {
-            addresses::report(&loaded);
-        }
-        let allow_incomplete = self.cluster.allow_incomplete;
-        Ok(LoadedInputs { loaded, namespace, live: read, missing, allow_incomplete })
+        Ok(Gathered { files, options, namespace, live: read, missing })
     }
+
+    /// Collects what is read for a verb that reports problems itself.
+    ///
+    /// # Errors
+    /// As [`Self::load`], but for problems in documents.
+    pub(crate) fn gather(&self, namespace: Option<&str>, need: Need) -> Result<Gathered> {
+        let mut gathered = self.gathered(self.snapshot(namespace)?, namespace, true, need)?;
+        gathered.options = self.reading.options(gathered.options);
+        Ok(gathered)
+    }
+}
+
+/// What is read, and how.
+pub(crate) struct Gathered {
+    pub(crate) files: Vec<Input>,
+    pub(crate) options: LoadOptions,
+    pub(crate) namespace: String,
+    pub(crate) live: Option<ClusterSnapshot>,
+    pub(crate) missing: Vec<Missing>,
 }

@@ -31,6 +31,7 @@ mod inputs;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 mod lab;
 mod left_out;
+mod lint;
 mod man;
 mod matrix;
 #[cfg(all(target_os = "linux", feature = "agent"))]
@@ -105,6 +106,7 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Lab(arguments) => lab::run(&arguments.verb),
         #[cfg(not(all(target_os = "linux", feature = "lab")))]
         Verb::Lab(_) => left_out::verb("lab"),
+        Verb::Lint(arguments) => lint::run(&arguments),
         Verb::Overview(arguments) => overview::run(&arguments),
         #[cfg(feature = "live")]
         Verb::Snapshot(arguments) => snapshot::run(&arguments),

@@ -26,7 +26,8 @@ const SAME: [[&str; 2]; 6] = [
 ];
 
 /// Returns the requirement that was probably meant, if some labels nearly meet this one.
-pub(crate) fn near(requirement: &Requirement, labels: &Labels) -> Option<Requirement> {
+#[must_use]
+pub fn near(requirement: &Requirement, labels: &Labels) -> Option<Requirement> {
     let Test::In(values) = &requirement.test else { return None };
     let key = &requirement.key;
     let with = |key: &palisade_policy::Name, value: &str| Requirement {

@@ -3,6 +3,7 @@
 mod codes;
 #[cfg(all(feature = "agent", feature = "lab"))]
 mod commands;
+mod lint;
 mod schemas;
 
 use std::fs;

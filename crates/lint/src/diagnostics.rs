@@ -1,0 +1,44 @@
+//! What the loader found, for the rules that name it.
+
+use palisade_manifest::{Code, Diagnostic, Severity};
+
+use crate::{context::Context, finding::Found, rule::Level};
+
+/// Returns the findings of the loader about policies for which `fits` holds. `consequence` says what happens in the
+/// cluster.
+pub(crate) fn about_policies(
+    cx: &Context<'_>,
+    fits: impl Fn(&Diagnostic) -> bool,
+    consequence: impl Fn(&Diagnostic) -> &'static str,
+) -> Vec<Found> {
+    let of_policies = cx.loaded.diagnostics.iter().filter(|d| is_about_policy(d) && fits(d));
+    of_policies.map(|d| found(d, consequence(d))).collect()
+}
+
+/// Makes a finding of what the loader found.
+pub(crate) fn found(d: &Diagnostic, consequence: &str) -> Found {
+    let field = d.path.as_ref().map_or_else(String::new, |path| format!("{path}: "));
+    Found {
+        level: Some(if d.severity == Severity::Error { Level::Error } else { Level::Warning }),
+        origin: d.origin.clone(),
+        object: d.object.clone(),
+        message: format!("{field}{}: {consequence}", d.message),
+        ..Found::default()
+    }
+}
+
+pub(crate) fn is_about_policy(d: &Diagnostic) -> bool {
+    d.object.as_ref().is_some_and(|o| o.split(' ').next().is_some_and(|kind| kind.ends_with("Policy")))
+}
+
+/// Returns whether a finding is an invalid value of a field with this name.
+pub(crate) fn is_invalid(d: &Diagnostic, field: &str) -> bool {
+    matches!(d.code, Code::Invalid | Code::Required | Code::Ambiguous | Code::WrongType) && last(d) == field
+}
+
+/// Returns the last field of the path, without an index.
+pub(crate) fn last(d: &Diagnostic) -> &str {
+    let path = d.path.as_deref().unwrap_or_default();
+    let field = path.rsplit('.').next().unwrap_or(path);
+    field.split('[').next().unwrap_or(field)
+}

@@ -1,0 +1,32 @@
+//! Rules that find likely mistakes in network policies, each with a code, a name, documentation, a bad and a good example.
+//!
+//! ```text
+//! Loaded (manifest) ─┐
+//!                    ├─► Context: what is written, what selectors match ─► RULES ─► findings ─► suppressions ─► LintReport
+//! texts of the files ┘
+//! ```
+//!
+//! A rule is one file in `rules` and one entry in [`RULES`]. What a selector matches is what the policy crate says, and what
+//! is wrong with a manifest is what the manifest crate says: a rule names it, and says what happens in the cluster.
+
+#![forbid(unsafe_code)]
+
+mod context;
+mod diagnostics;
+mod finding;
+mod fix;
+mod lint;
+mod matching;
+mod rule;
+mod rules;
+mod suppress;
+mod text;
+mod written;
+
+pub use finding::{Affected, Finding, Fix, TextEdit};
+pub use fix::fixed;
+pub use lint::{LintReport, lint};
+pub use rule::{Level, LintRule, selected};
+pub use rules::{RULES, rule};
+pub use suppress::{ANNOTATION, SuppressionProblem};
+pub use text::SourceText;

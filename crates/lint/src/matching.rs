@@ -1,0 +1,215 @@
+//! Why a selector matches no pod.
+
+use palisade_analysis::causes::near;
+use palisade_policy::{
+    Labels, NAMESPACE_NAME_LABEL, Name, NamespaceMatch, ObjectKey, Origin, PodMatch, Policy, PolicyKey,
+    Requirement, Selector, Test,
+};
+
+use crate::{
+    context::Context,
+    finding::{Fix, Found, TextEdit},
+};
+
+/// Why a selector matches no pod: the clearest reason.
+#[derive(Clone, Debug)]
+pub(crate) enum Miss {
+    /// It matches pods in the host network only.
+    HostNetwork,
+    /// A label is one or two letters away from one that pods, or namespaces, have.
+    Near(Requirement, Requirement),
+    /// A label is on a workload's object and not on its pods.
+    Template(String),
+    /// Namespaces are selected by a label with a namespace's name, which the namespace does not have. Whether the namespace
+    /// is declared.
+    NamespaceName(Requirement, Name, bool),
+    /// Only these other namespaces have pods that match.
+    Elsewhere(Vec<Name>),
+    /// No pod has the labels.
+    Nothing,
+}
+
+impl Miss {
+    pub(crate) fn of(cx: &Context<'_>, choice: &PodMatch) -> Option<Self> {
+        let mut on_nodes = false;
+        for class in cx.in_namespaces(choice).filter(|class| choice.pods.matches(class.labels)) {
+            if !class.host_network {
+                return None;
+            }
+            on_nodes = true;
+        }
+        if on_nodes {
+            return Some(Self::HostNetwork);
+        }
+        let reason = of_namespaces(cx, choice)
+            .or_else(|| template(cx, choice))
+            .or_else(|| misspelt(cx, choice))
+            .or_else(|| elsewhere(cx, choice));
+        Some(reason.unwrap_or(Self::Nothing))
+    }
+}
+
+/// Returns the only requirement that labels don't meet.
+fn only_unmet<'s>(selector: &'s Selector, labels: &Labels) -> Option<&'s Requirement> {
+    let mut unmet = selector.requirements().iter().filter(|r| !r.matches(labels));
+    unmet.next().filter(|_| unmet.next().is_none())
+}
+
+fn of_namespaces(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
+    let NamespaceMatch::Selected(selector) = &choice.namespaces else { return None };
+    let namespaces = &cx.loaded.cluster.namespaces;
+    if namespaces.values().any(|n| selector.matches(&n.labels)) {
+        return None;
+    }
+    for requirement in selector.requirements() {
+        let Test::In(values) = &requirement.test else { continue };
+        let named = values.iter().find_map(|value| namespaces.get(value)).filter(|_| values.len() == 1);
+        if let Some(named) = named
+            && &*requirement.key != NAMESPACE_NAME_LABEL
+            && named.labels.get(&requirement.key).is_none()
+            && ["name", "namespace", "ns", "kubernetes.io/name"].contains(&&*requirement.key)
+        {
+            let key = ObjectKey { namespace: "".into(), name: named.name.clone() };
+            let declared = cx.loaded.origins.contains_key(&("Namespace".into(), key));
+            return Some(Miss::NamespaceName(requirement.clone(), named.name.clone(), declared));
+        }
+    }
+    namespaces.values().find_map(|namespace| {
+        let old = only_unmet(selector, &namespace.labels)?;
+        Some(Miss::Near(old.clone(), near(old, &namespace.labels)?))
+    })
+}
+
+fn template(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
+    if choice.pods.is_everything() {
+        return None;
+    }
+    let NamespaceMatch::Named(namespace) = &choice.namespaces else { return None };
+    let all = cx.loaded.workload_labels.iter().filter(|((own, _), _)| own == namespace);
+    all.into_iter().find_map(|((_, workload), labels)| {
+        let only_there = choice.pods.matches(&labels.object) && !choice.pods.matches(&labels.template);
+        only_there.then(|| Miss::Template(format!("{} {namespace}/{}", workload.kind, workload.name)))
+    })
+}
+
+fn misspelt(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
+    cx.in_namespaces(choice).filter(|class| !class.host_network).find_map(|class| {
+        let old = only_unmet(&choice.pods, class.labels)?;
+        // A label that other pods have is no misspelling.
+        if cx.in_namespaces(choice).any(|other| old.matches(other.labels)) {
+            return None;
+        }
+        Some(Miss::Near(old.clone(), near(old, class.labels)?))
+    })
+}
+
+fn elsewhere(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
+    let NamespaceMatch::Named(own) = &choice.namespaces else { return None };
+    if choice.pods.is_everything() {
+        return None;
+    }
+    let others = cx.classes.iter().filter(|(name, _)| **name != own);
+    let matching = others.filter(|(_, c)| c.iter().any(|c| !c.host_network && choice.pods.matches(c.labels)));
+    let names: Vec<Name> = matching.map(|(name, _)| (*name).clone()).collect();
+    (!names.is_empty()).then_some(Miss::Elsewhere(names))
+}
+
+/// What selects: the policy itself, or one of its peers.
+#[derive(Clone, Copy)]
+pub(crate) enum Selecting<'a> {
+    Subject(&'a Policy),
+    Peer(&'a Policy, &'a PodMatch, Option<&'a Origin>),
+}
+
+impl<'a> Selecting<'a> {
+    pub(crate) fn policy(self) -> &'a Policy {
+        match self {
+            Self::Subject(policy) | Self::Peer(policy, ..) => policy,
+        }
+    }
+
+    pub(crate) fn choice(self) -> &'a PodMatch {
+        match self {
+            Self::Subject(policy) => &policy.subject,
+            Self::Peer(_, choice, _) => choice,
+        }
+    }
+
+    /// The position of the peer, or of the policy's own label with this key, or of the policy.
+    pub(crate) fn origin(self, cx: &Context<'_>, requirement: Option<&Requirement>) -> Option<Origin> {
+        let label = requirement.and_then(|r| self.label(cx, r));
+        let of_label = label.and_then(|(file, label)| cx.origin(&file, label.0));
+        of_label.or_else(|| match self {
+            Self::Subject(policy) => policy.origin.clone(),
+            Self::Peer(policy, _, origin) => origin.or(policy.origin.as_ref()).cloned(),
+        })
+    }
+
+    /// Makes a finding.
+    pub(crate) fn found(self, cx: &Context<'_>, requirement: Option<&Requirement>, message: String) -> Found {
+        let key: &PolicyKey = &self.policy().key;
+        Found::of(key, self.origin(cx, requirement).as_ref(), message)
+    }
+
+    /// Returns what it is and does, for messages: `the policy selects no pod`.
+    pub(crate) fn consequence(self) -> &'static str {
+        match self {
+            Self::Subject(_) => "so the policy applies to no pod",
+            Self::Peer(..) => "so the rule allows nothing through this peer",
+        }
+    }
+
+    /// Returns the edit that replaces a requirement by another.
+    pub(crate) fn replaced(self, cx: &Context<'_>, old: &Requirement, new: &Requirement) -> Option<Fix> {
+        let Test::In(values) = &new.test else { return None };
+        let value = values.first().filter(|_| values.len() == 1)?;
+        let (file, (_, key_range, value_range, same_key)) = self.label_ranges(cx, old, &new.key)?;
+        let mut edits = vec![TextEdit { file: file.clone(), range: value_range, text: written(value) }];
+        if !same_key {
+            edits.push(TextEdit { file, range: key_range, text: written(&new.key) });
+        }
+        Some(Fix { text: format!("replace {old} by {new}"), edits })
+    }
+
+    fn label(self, cx: &Context<'_>, requirement: &Requirement) -> Option<(Name, (usize,))> {
+        let (file, found) = self.label_ranges(cx, requirement, &requirement.key)?;
+        Some((file, (found.0,)))
+    }
+
+    #[expect(clippy::type_complexity, reason = "the parts of one label, used in two places of this file")]
+    fn label_ranges(
+        self,
+        cx: &Context<'_>,
+        requirement: &Requirement,
+        new_key: &str,
+    ) -> Option<(Name, (usize, std::ops::Range<usize>, std::ops::Range<usize>, bool))> {
+        let Test::In(values) = &requirement.test else { return None };
+        let (written, _) = cx.written_of(&self.policy().key)?;
+        let peer = match self {
+            Self::Subject(_) => None,
+            Self::Peer(_, _, origin) => Some(cx.lines.get(&*written.file)?.offset(origin?)?),
+        };
+        let label = written.labels.iter().find(|label| {
+            label.peer == peer && *label.key == *requirement.key && values.contains(&*label.value)
+        })?;
+        let same_key = *label.key == *new_key;
+        let ranges = (label.key_range.start, label.key_range.clone(), label.value_range.clone(), same_key);
+        Some((written.file.clone(), ranges))
+    }
+}
+
+/// Returns a word as YAML and JSON read it as a string.
+fn written(word: &str) -> String {
+    let plain = word.starts_with(|c: char| c.is_ascii_alphabetic())
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || "-._/".contains(c))
+        && !["true", "false", "yes", "no", "on", "off", "null", "y", "n"]
+            .contains(&&*word.to_ascii_lowercase());
+    if plain { word.to_owned() } else { format!("{word:?}") }
+}
+
+/// Iterates over all that selects and matches no pod, with the reason.
+pub(crate) fn misses<'c>(cx: &'c Context<'_>) -> impl Iterator<Item = (Selecting<'c>, Miss)> {
+    let subjects = cx.policies().map(Selecting::Subject);
+    let peers = cx.peers().map(|(policy, choice, origin)| Selecting::Peer(policy, choice, origin));
+    subjects.chain(peers).filter_map(|s| Some((s, (*cx.miss(s.choice())?).clone())))
+}

@@ -1,0 +1,80 @@
+//! What a rule is.
+
+use serde::Serialize;
+
+use crate::{context::Context, finding::Found};
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Worth knowing. Files need not contain everything that the finding depends on.
+    Note,
+    /// Probably not what was meant.
+    Warning,
+    /// Certainly not what was meant, or rejected by the API server.
+    Error,
+}
+
+impl Level {
+    /// Returns the name: `note`, `warning` or `error`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// A rule with its documentation.
+#[derive(Debug)]
+pub struct LintRule {
+    /// The stable code, such as `PAL017`.
+    pub code: &'static str,
+    /// The stable name, such as `ports-in-own-rule`.
+    pub name: &'static str,
+    /// The level of its findings. A finding may have a lower one, if it depends on what files need not contain.
+    pub level: Level,
+    /// What it finds, in one sentence.
+    pub what: &'static str,
+    /// Why that is probably a mistake, and what happens in the cluster.
+    pub why: &'static str,
+    /// What `--fix` does; `None` if it does nothing.
+    pub fix: Option<&'static str>,
+    /// Manifests in which the rule finds something.
+    pub bad: &'static str,
+    /// The same, put right.
+    pub good: &'static str,
+    /// Looks for it.
+    pub(crate) check: fn(&Context<'_>) -> Vec<Found>,
+}
+
+impl LintRule {
+    /// Returns whether a word selects the rule: its code or name, or the beginning of either.
+    #[must_use]
+    pub fn is_selected_by(&self, word: &str) -> bool {
+        let starts =
+            |text: &str| text.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word));
+        !word.is_empty() && (starts(self.code) || starts(self.name))
+    }
+}
+
+/// Returns the rules that are selected and not ignored, or the word that selects nothing. No word in `select` selects all.
+///
+/// # Errors
+/// The first word that is neither a code nor a name nor the beginning of one.
+pub fn selected<'w>(
+    rules: &[&'static LintRule],
+    select: &'w [String],
+    ignore: &'w [String],
+) -> Result<Vec<&'static LintRule>, &'w str> {
+    let known = |word: &&'w String| rules.iter().any(|rule| rule.is_selected_by(word));
+    if let Some(word) = select.iter().chain(ignore).find(|word| !known(word)) {
+        return Err(word);
+    }
+    let any = |words: &[String], rule: &LintRule| words.iter().any(|word| rule.is_selected_by(word));
+    let chosen = rules.iter().copied();
+    Ok(chosen.filter(|r| (select.is_empty() || any(select, r)) && !any(ignore, r)).collect())
+}

@@ -1,0 +1,89 @@
+//! The rules: one file and one entry in [`RULES`] for each.
+
+mod and_or_peer;
+mod bad_cidr;
+mod bad_port;
+mod bad_selector;
+mod cross_namespace_podselector;
+mod duplicate_name;
+mod empty_vs_absent;
+mod endport_invalid;
+mod except_outside_cidr;
+mod hostnetwork_peer;
+mod hostnetwork_subject;
+mod ipblock_with_selector;
+mod label_not_on_template;
+mod missing_policy_types;
+mod named_port_with_ipblock;
+mod namespace_label_guess;
+mod peer_empty;
+mod peer_selects_nothing;
+mod podselector_missing;
+mod ports_in_own_rule;
+mod protocol_omitted;
+mod rules_ignored;
+mod selects_nothing;
+mod subject_in_other_namespace;
+mod typo_near_label;
+mod unknown_field;
+mod volatile_label;
+mod wrong_direction_key;
+
+use palisade_manifest::Diagnostic;
+
+use crate::rule::LintRule;
+
+/// All rules, in the order of their codes.
+pub const RULES: &[&LintRule] = &[
+    &missing_policy_types::RULE,
+    &rules_ignored::RULE,
+    &duplicate_name::RULE,
+    &protocol_omitted::RULE,
+    &peer_empty::RULE,
+    &ipblock_with_selector::RULE,
+    &bad_cidr::RULE,
+    &except_outside_cidr::RULE,
+    &endport_invalid::RULE,
+    &bad_port::RULE,
+    &bad_selector::RULE,
+    &podselector_missing::RULE,
+    &unknown_field::RULE,
+    &and_or_peer::RULE,
+    &ports_in_own_rule::RULE,
+    &cross_namespace_podselector::RULE,
+    &empty_vs_absent::RULE,
+    &namespace_label_guess::RULE,
+    &selects_nothing::RULE,
+    &peer_selects_nothing::RULE,
+    &named_port_with_ipblock::RULE,
+    &hostnetwork_subject::RULE,
+    &volatile_label::RULE,
+    &typo_near_label::RULE,
+    &label_not_on_template::RULE,
+    &wrong_direction_key::RULE,
+    &subject_in_other_namespace::RULE,
+    &hostnetwork_peer::RULE,
+];
+
+/// Returns the rule with this code or name.
+#[must_use]
+pub fn rule(word: &str) -> Option<&'static LintRule> {
+    RULES.iter().copied().find(|rule| rule.name == word || rule.code.eq_ignore_ascii_case(word))
+}
+
+/// Returns whether a rule names what the loader found about a policy.
+pub(crate) fn names_diagnostic(d: &Diagnostic) -> bool {
+    let all: [fn(&Diagnostic) -> bool; 10] = [
+        duplicate_name::fits,
+        peer_empty::fits,
+        ipblock_with_selector::fits,
+        bad_cidr::fits,
+        except_outside_cidr::fits,
+        endport_invalid::fits,
+        bad_port::fits,
+        bad_selector::fits,
+        unknown_field::fits,
+        wrong_direction_key::fits,
+    ];
+    all.iter().any(|fits| fits(d))
+}

@@ -1,0 +1,99 @@
+//! `bad-selector`: finds selectors that the API server rejects.
+
+use crate::diagnostics::about_policies;
+use crate::{
+    context::Context,
+    finding::Found,
+    rule::{Level, LintRule},
+};
+use palisade_manifest::{Code, Diagnostic};
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL012",
+    name: "bad-selector",
+    level: Level::Error,
+    what: "Finds selectors that the API server rejects.",
+    why: "In and NotIn need values, Exists and DoesNotExist must have none, and keys and values must be labels. The API server rejects the policy, so its pods are not isolated.",
+    fix: None,
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchExpressions:
+        - {key: app, operator: In}
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchExpressions:
+        - {key: app, operator: In, values: [web]}
+"#;
+
+/// Returns whether this is what the loader found.
+pub(crate) fn fits(d: &Diagnostic) -> bool {
+    let path = d.path.as_deref().unwrap_or_default();
+    let in_selector = path.contains("atchExpressions") || path.contains("atchLabels");
+    in_selector && d.code != Code::UnknownField && d.code != Code::DuplicateKey
+}
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    about_policies(cx, fits, |_| "the API server rejects the policy, and what it should isolate stays open")
+}

@@ -1,0 +1,123 @@
+//! `duplicate-name`: finds policies that are defined twice.
+
+use crate::diagnostics::about_policies;
+use crate::{
+    context::Context,
+    finding::Found,
+    rule::{Level, LintRule},
+};
+use palisade_manifest::{Code, Diagnostic};
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL004",
+    name: "duplicate-name",
+    level: Level::Warning,
+    what: "Finds policies that are defined twice.",
+    why: "Two documents with one kind, namespace and name are one object: the one that is applied last replaces the other, whose rules are gone.",
+    fix: None,
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchLabels:
+          app: web
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - ports:
+    - port: 8080
+      protocol: TCP
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchLabels:
+          app: web
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db-port, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - ports:
+    - port: 8080
+      protocol: TCP
+"#;
+
+/// Returns whether this is what the loader found.
+pub(crate) fn fits(d: &Diagnostic) -> bool {
+    d.code == Code::DuplicateObject
+}
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    about_policies(cx, fits, |_| "only the last one that is applied is in the cluster")
+}

@@ -1,0 +1,97 @@
+//! `endport-invalid`: finds ranges of ports that end before they begin, or have no beginning.
+
+use crate::diagnostics::{about_policies, is_invalid};
+use crate::{
+    context::Context,
+    finding::Found,
+    rule::{Level, LintRule},
+};
+use palisade_manifest::Diagnostic;
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL010",
+    name: "endport-invalid",
+    level: Level::Error,
+    what: "Finds ranges of ports that end before they begin, or have no beginning.",
+    why: "endPort needs a port with a number that is not larger. The API server rejects the policy, so its pods are not isolated.",
+    fix: None,
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - ports:
+    - port: 9000
+      endPort: 8000
+      protocol: TCP
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - ports:
+    - port: 8000
+      endPort: 8100
+      protocol: TCP
+"#;
+
+/// Returns whether this is what the loader found.
+pub(crate) fn fits(d: &Diagnostic) -> bool {
+    is_invalid(d, "endPort")
+}
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    about_policies(cx, fits, |_| "the API server rejects the policy, and what it should isolate stays open")
+}

@@ -1,0 +1,103 @@
+//! `hostnetwork-subject`: finds policies that select only pods in the host network.
+
+use crate::matching::{Miss, Selecting, misses};
+use crate::{
+    context::Context,
+    finding::Found,
+    rule::{Level, LintRule},
+};
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL034",
+    name: "hostnetwork-subject",
+    level: Level::Warning,
+    what: "Finds policies that select only pods in the host network.",
+    why: "A pod in the host network has its node's address, and policies are not enforced on nodes. So nothing is isolated.",
+    fix: None,
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: agent, namespace: shop, labels: {app: agent}}
+spec:
+  hostNetwork: true
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: agent
+  policyTypes: [Ingress]
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: agent, namespace: shop, labels: {app: agent}}
+spec:
+  hostNetwork: true
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+"#;
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    let all = misses(cx).filter(|(s, m)| matches!((s, m), (Selecting::Subject(_), Miss::HostNetwork)));
+    let message = "the policy selects only pods in the host network, on which no policy is enforced";
+    all.map(|(selecting, _)| selecting.found(cx, None, message.to_owned())).collect()
+}

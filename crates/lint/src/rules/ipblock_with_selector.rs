@@ -1,0 +1,95 @@
+//! `ipblock-with-selector`: finds peers with an ipBlock and a selector.
+
+use crate::diagnostics::about_policies;
+use crate::{
+    context::Context,
+    finding::Found,
+    rule::{Level, LintRule},
+};
+use palisade_manifest::{Code, Diagnostic};
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL007",
+    name: "ipblock-with-selector",
+    level: Level::Error,
+    what: "Finds peers with an ipBlock and a selector.",
+    why: "A peer is either addresses or pods. The API server rejects the policy, so its pods are not isolated.",
+    fix: None,
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - ipBlock: {cidr: 10.0.0.0/8}
+      podSelector: {matchLabels: {app: web}}
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - ipBlock: {cidr: 192.0.2.0/24}
+    - podSelector: {matchLabels: {app: web}}
+"#;
+
+/// Returns whether this is what the loader found.
+pub(crate) fn fits(d: &Diagnostic) -> bool {
+    d.code == Code::Forbidden && d.message.contains("ipBlock")
+}
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    about_policies(cx, fits, |_| "the API server rejects the policy, and what it should isolate stays open")
+}

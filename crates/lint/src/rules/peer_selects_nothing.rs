@@ -1,0 +1,99 @@
+//! `peer-selects-nothing`: finds peers that no pod matches.
+
+use crate::matching::{Miss, Selecting, misses};
+use crate::{
+    context::Context,
+    finding::Found,
+    rule::{Level, LintRule},
+};
+use palisade_names::describe_peer;
+use palisade_policy::Peer;
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL023",
+    name: "peer-selects-nothing",
+    level: Level::Note,
+    what: "Finds peers that no pod matches.",
+    why: "No pod among the manifests matches the peer, so it allows nothing. Pods that operators make, and those of other repositories, are not there, so this is a note; a label that is nearly right is a warning of its own.",
+    fix: None,
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchLabels:
+          component: cache
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchLabels:
+          app: web
+"#;
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    let mut out = Vec::new();
+    for (selecting, miss) in misses(cx) {
+        let (Selecting::Peer(_, choice, _), Miss::Nothing) = (selecting, miss) else { continue };
+        let pods = describe_peer(&Peer::Pods(choice.clone()));
+        out.push(selecting.found(cx, None, format!("the peer allows nothing: there are no {pods}")));
+    }
+    out
+}

@@ -1,0 +1,97 @@
+//! `podselector-missing`: finds NetworkPolicies without a podSelector.
+
+use crate::{
+    context::Context,
+    finding::Found,
+    rule::{Level, LintRule},
+};
+use crate::{fix::field_before, written::Written};
+use palisade_policy::PolicyKey;
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL013",
+    name: "podselector-missing",
+    level: Level::Warning,
+    what: "Finds NetworkPolicies without a podSelector.",
+    why: "Without a podSelector, a policy applies to every pod of its namespace, as with an empty one. Pods that were not thought of are isolated.",
+    fix: Some("Writes the empty podSelector that applies; the policy means what it meant."),
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchLabels:
+          app: web
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchLabels:
+          app: web
+"#;
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    let without = cx.written().filter(|(written, _)| !written.has_pod_selector);
+    without.filter_map(|(written, key)| found(cx, written, key)).collect()
+}
+
+fn found(cx: &Context<'_>, written: &Written, key: &PolicyKey) -> Option<Found> {
+    let origin = cx.origin(&written.file, written.spec?)?;
+    let message = "podSelector is absent, so the policy applies to every pod of its namespace".to_owned();
+    let fix = field_before(cx, &origin, "podSelector: {}", "write the podSelector that applies");
+    Some(Found::of(key, Some(&origin), message).with_fix(fix))
+}

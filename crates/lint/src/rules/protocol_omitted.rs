@@ -1,0 +1,110 @@
+//! `protocol-omitted`: finds ports without a protocol, which are TCP ports.
+
+use crate::{
+    context::Context,
+    finding::Found,
+    rule::{Level, LintRule},
+};
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL005",
+    name: "protocol-omitted",
+    level: Level::Warning,
+    what: "Finds ports without a protocol, which are TCP ports.",
+    why: "An absent protocol means TCP. For services that use UDP, such as DNS, NTP, syslog and StatsD, that is rarely meant, and their packets are dropped. For other ports, the finding is a note.",
+    fix: None,
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - ports:
+    - port: 514
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - ports:
+    - port: 514
+      protocol: UDP
+"#;
+
+/// Ports of services that use UDP, or UDP as well.
+const UDP: [i128; 8] = [53, 67, 69, 123, 161, 514, 1812, 8125];
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    let mut out = Vec::new();
+    for (written, key) in cx.written() {
+        for rule in &written.rules {
+            // The other protocol may be another item.
+            let other = |number| rule.ports.iter().any(|p| p.has_protocol && p.number == number);
+            for port in rule.ports.iter().filter(|port| !port.has_protocol) {
+                let is_udp = port.number.is_some_and(|n| UDP.contains(&n)) && !other(port.number);
+                let origin = cx.origin(&written.file, port.start);
+                let (level, end) = match port.number {
+                    Some(n) if is_udp => (Level::Warning, format!("so UDP port {n} stays closed")),
+                    _ => (Level::Note, "which is TCP".to_owned()),
+                };
+                let message = format!(
+                    "the port has no protocol, {}{end}",
+                    if is_udp { "which means TCP, " } else { "" }
+                );
+                out.push(Found::of(key, origin.as_ref(), message).at_level(level));
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,92 @@
+//! `selects-nothing`: finds policies that apply to no pod.
+
+use crate::matching::{Miss, Selecting, misses};
+use crate::{
+    context::Context,
+    finding::Found,
+    rule::{Level, LintRule},
+};
+use palisade_names::describe_peer;
+use palisade_policy::Peer;
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL022",
+    name: "selects-nothing",
+    level: Level::Note,
+    what: "Finds policies that apply to no pod.",
+    why: "No pod among the manifests has the labels. Pods that operators make, and those of other repositories, are not there, so this is a note; a label that is nearly right is a warning of its own.",
+    fix: None,
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      component: cache
+  policyTypes: [Ingress]
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+"#;
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    let mut out = Vec::new();
+    for (selecting, miss) in misses(cx) {
+        let (Selecting::Subject(policy), Miss::Nothing) = (selecting, miss) else { continue };
+        // A policy for all pods waits for them.
+        if !policy.subject.pods.is_everything() {
+            let pods = describe_peer(&Peer::Pods(policy.subject.clone()));
+            out.push(selecting.found(cx, None, format!("the policy applies to no pod: there are no {pods}")));
+        }
+    }
+    out
+}

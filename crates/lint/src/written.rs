@@ -1,0 +1,184 @@
+//! NetworkPolicies as they are written: what defaulting hides, and where each word is.
+
+use std::ops::Range;
+
+use palisade_manifest::{
+    scalar::Scalar,
+    tree::{At, Documents, Limits, Value},
+};
+use palisade_policy::{Direction, Name};
+
+use crate::{suppress::ANNOTATION, text::SourceText};
+
+/// A NetworkPolicy as it is written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) file: Name,
+    /// Where the object begins, in bytes.
+    pub(crate) start: usize,
+    /// Where the first field of `spec` begins; `None` without fields.
+    pub(crate) spec: Option<usize>,
+    pub(crate) has_policy_types: bool,
+    pub(crate) has_pod_selector: bool,
+    /// The number of egress rules; `None` if the field is absent.
+    pub(crate) egress: Option<usize>,
+    pub(crate) rules: Vec<WrittenRule>,
+    /// The `matchLabels` of all selectors.
+    pub(crate) labels: Vec<WrittenLabel>,
+    /// The annotation that suppresses rules.
+    pub(crate) ignored: Option<String>,
+    /// The object, for suppressions: kind, namespace if it is written, and name.
+    pub(crate) name: (String, Option<String>, String),
+}
+
+/// A rule as it is written.
+#[derive(Debug)]
+pub(crate) struct WrittenRule {
+    pub(crate) direction: Direction,
+    /// Where an empty list of peers is, such as `from: []`.
+    pub(crate) empty_peers: Option<usize>,
+    pub(crate) ports: Vec<WrittenPort>,
+}
+
+/// A port as it is written.
+#[derive(Debug)]
+pub(crate) struct WrittenPort {
+    pub(crate) start: usize,
+    pub(crate) has_protocol: bool,
+    pub(crate) number: Option<i128>,
+}
+
+/// A pair of `matchLabels`.
+#[derive(Debug)]
+pub(crate) struct WrittenLabel {
+    pub(crate) key: String,
+    pub(crate) value: String,
+    pub(crate) key_range: Range<usize>,
+    pub(crate) value_range: Range<usize>,
+    /// Where the peer begins to which the selector belongs; `None`: it is the policy's own.
+    pub(crate) peer: Option<usize>,
+}
+
+/// Returns the objects of a text that are policies, and those that have the annotation.
+pub(crate) fn policies(source: &SourceText) -> Vec<Written> {
+    let mut out = Vec::new();
+    // A broken document is reported by the loader.
+    for tree in Documents::new(&source.text, Limits::default()).flatten() {
+        object(source, &tree.root(), &mut out);
+    }
+    out
+}
+
+fn object(source: &SourceText, at: &At<'_>, out: &mut Vec<Written>) {
+    let kind = string(at, "kind").unwrap_or_default();
+    if kind.ends_with("List") {
+        if let Some(items) = at.get("items") {
+            for item in items.items() {
+                object(source, &item.as_root(), out);
+            }
+        }
+    } else if kind.ends_with("Policy") {
+        out.push(policy(source, at, kind));
+    }
+}
+
+fn policy(source: &SourceText, at: &At<'_>, kind: String) -> Written {
+    let metadata = at.get("metadata");
+    let of_metadata = |key| metadata.as_ref().and_then(|m| string(m, key));
+    let annotations = metadata.as_ref().and_then(|m| m.get("annotations"));
+    let ignored = annotations.as_ref().and_then(|a| string(a, ANNOTATION));
+    let name = (kind, of_metadata("namespace"), of_metadata("name").unwrap_or_default());
+    let mut written = Written {
+        file: source.file.clone(),
+        start: start(at),
+        spec: None,
+        has_policy_types: true,
+        has_pod_selector: true,
+        egress: None,
+        rules: Vec::new(),
+        labels: Vec::new(),
+        ignored,
+        name,
+    };
+    let spec = at.get("spec").filter(|_| written.name.0 == "NetworkPolicy");
+    let Some(spec) = spec else { return written };
+    let field = |key: &str| spec.get(key).filter(|at| !at.is_null());
+    written.spec = spec.entries().next().map(|(_, key, _)| start(&key));
+    written.has_policy_types = field("policyTypes").is_some();
+    written.has_pod_selector = field("podSelector").is_some();
+    written.egress = field("egress").map(|at| at.items().count());
+    if let Some(selector) = field("podSelector") {
+        labels(&selector, None, &mut written.labels);
+    }
+    for (direction, list, peers) in
+        [(Direction::Ingress, "ingress", "from"), (Direction::Egress, "egress", "to")]
+    {
+        let Some(list) = field(list) else { continue };
+        for at in list.items() {
+            rule(&at, direction, peers, &mut written);
+        }
+    }
+    written
+}
+
+fn rule(at: &At<'_>, direction: Direction, peers: &str, written: &mut Written) {
+    let mut empty_peers = None;
+    for (key, key_at, value) in at.entries() {
+        if key != peers {
+            continue;
+        }
+        if matches!(value.value(), Value::Sequence(0)) || value.is_null() {
+            empty_peers = Some(start(&key_at));
+        }
+        for peer in value.items() {
+            for selector in ["podSelector", "namespaceSelector"] {
+                if let Some(selector) = peer.get(selector) {
+                    labels(&selector, Some(start(&peer)), &mut written.labels);
+                }
+            }
+        }
+    }
+    let mut ports = Vec::new();
+    if let Some(list) = at.get("ports") {
+        for port in list.items() {
+            let number = port.get("port").and_then(|at| match at.value() {
+                Value::Scalar(Scalar::Int(number)) => Some(*number),
+                _ => None,
+            });
+            let has_protocol = port.get("protocol").is_some_and(|at| !at.is_null());
+            ports.push(WrittenPort { start: start(&port), has_protocol, number });
+        }
+    }
+    written.rules.push(WrittenRule { direction, empty_peers, ports });
+}
+
+fn labels(selector: &At<'_>, peer: Option<usize>, out: &mut Vec<WrittenLabel>) {
+    let Some(pairs) = selector.get("matchLabels") else { return };
+    for (key, key_at, value) in pairs.entries() {
+        if let Value::Scalar(Scalar::Str(text)) = value.value() {
+            out.push(WrittenLabel {
+                key: key.to_owned(),
+                value: text.to_string(),
+                key_range: range(&key_at),
+                value_range: range(&value),
+                peer,
+            });
+        }
+    }
+}
+
+fn string(at: &At<'_>, key: &str) -> Option<String> {
+    match at.get(key)?.value() {
+        Value::Scalar(Scalar::Str(text)) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+fn start(at: &At<'_>) -> usize {
+    at.span().start as usize
+}
+
+fn range(at: &At<'_>) -> Range<usize> {
+    let span = at.span();
+    span.start as usize..span.end as usize
+}

@@ -1,0 +1,261 @@
+//! `palisade lint`: likely mistakes in policies.
+//!
+//! ```text
+//!  inputs ─► load ─► rules (palisade-lint) ─► baseline ─► severity ─► text, JSON, SARIF, …
+//!    ▲                    │ fixes
+//!    └──── files ◄────────┘
+//! ```
+
+mod baseline;
+mod documentation;
+mod fixing;
+mod formats;
+mod sarif;
+mod sources;
+mod text;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::{Args, ValueEnum};
+use palisade_lint::{Finding, Level, LintReport, LintRule, RULES, lint, selected};
+use palisade_manifest::{Loaded, Severity, load};
+
+use crate::{
+    cluster::Need,
+    exit::Outcome,
+    inputs::{self, Gathered, InputArguments},
+    output::{self, Style, styled},
+};
+
+pub(crate) const HELP: &str = "\
+Rules have a code and a name: PAL017 and ports-in-own-rule. --select and --ignore take either, or the beginning of either. `palisade lint --explain RULE` says what a rule finds and what happens in the cluster.
+
+A comment on the line, or above it, suppresses a rule there: # palisade: ignore[PAL017] reason. The annotation palisade.dev/lint-ignore with codes or names suppresses rules for an object.
+
+Notes are worth knowing, but depend on what files need not contain, such as pods that operators make; --severity note shows them. With --strict, warnings and unknown fields are errors.
+
+Examples:
+  palisade lint -f examples/shop-two-rules
+  palisade lint -f deploy --diff                    show what --fix would change
+  palisade lint -f deploy --fix
+  palisade lint -f deploy --severity note --ignore PAL005
+  palisade lint -f deploy -o sarif > palisade.sarif
+  palisade lint -f deploy --write-baseline lint.json
+  palisade lint -f deploy --baseline lint.json      only what is new
+  palisade lint --explain ports-in-own-rule
+
+Exit codes: 0 clean, 1 findings, 2 error, or something could not be read.";
+
+/// Arguments of `lint`.
+#[derive(Debug, Args)]
+pub(crate) struct Lint {
+    /// Print the documentation of a rule
+    #[arg(long, value_name = "RULE")]
+    explain: Option<String>,
+    #[command(flatten)]
+    sources: InputArguments,
+    /// Namespace of manifests without one [default: the context's, else "default"]
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: LintFormat,
+    /// Only these rules: codes, names, or beginnings of them
+    #[arg(long, value_name = "RULE", value_delimiter = ',')]
+    select: Vec<String>,
+    /// Without these rules
+    #[arg(long, value_name = "RULE", value_delimiter = ',')]
+    ignore: Vec<String>,
+    /// The least that is shown
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t)]
+    severity: LevelArgument,
+    /// Correct the files, where the correction is clear
+    #[arg(long, conflicts_with = "diff")]
+    fix: bool,
+    /// Show what --fix would change
+    #[arg(long)]
+    diff: bool,
+    /// Show only what this file doesn't have
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Write what is found to a file for --baseline
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["baseline", "fix", "diff"])]
+    write_baseline: Option<PathBuf>,
+}
+
+/// `--output`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum LintFormat {
+    /// For people
+    #[default]
+    Text,
+    /// Everything
+    Json,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
+    /// Annotations of GitHub Actions
+    Github,
+    /// A GitLab code quality report
+    Gitlab,
+    /// JUnit XML
+    Junit,
+}
+
+/// `--severity`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum LevelArgument {
+    /// Everything
+    Note,
+    /// Warnings and errors
+    #[default]
+    Warning,
+    /// Errors only
+    Error,
+}
+
+impl LevelArgument {
+    const fn level(self) -> Level {
+        match self {
+            Self::Note => Level::Note,
+            Self::Warning => Level::Warning,
+            Self::Error => Level::Error,
+        }
+    }
+}
+
+/// What is printed.
+pub(crate) struct Shown {
+    pub(crate) findings: Vec<Finding>,
+    /// How many are below the severity.
+    pub(crate) below: usize,
+    pub(crate) suppressed: usize,
+    /// How many the baseline has.
+    pub(crate) known: usize,
+    pub(crate) fixed: usize,
+    /// Whether everything could be read.
+    pub(crate) complete: bool,
+}
+
+/// Finds likely mistakes, and prints or corrects them.
+pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
+    if let Some(word) = &arguments.explain {
+        let rule = palisade_lint::rule(word).with_context(|| unknown(word))?;
+        output::print_wrapped(&documentation::text(rule)).context("can't write the documentation")?;
+        return Ok(Outcome::Yes);
+    }
+    let rules =
+        selected(RULES, &arguments.select, &arguments.ignore).map_err(|word| anyhow!(unknown(word)))?;
+    let known = arguments.baseline.as_deref().map(baseline::read).transpose()?;
+    let mut gathered = arguments.sources.gather(arguments.namespace.as_deref(), Need::Everything)?;
+    sources::take_standard_input(&mut gathered)?;
+    let (mut loaded, mut report) = examine(&gathered, &rules)?;
+    let mut fixed = 0;
+    if arguments.diff {
+        let changes = fixing::changes(&report, &gathered);
+        output::print(&fixing::diff(&changes)).context("can't write the difference")?;
+        let found = report.findings.iter().any(|f| f.level >= arguments.severity.level());
+        return Ok(outcome(arguments, &gathered, &report, found));
+    }
+    if arguments.fix {
+        // A correction may make another one possible.
+        for _ in 0..MAX_PASSES {
+            let changes = fixing::changes(&report, &gathered);
+            if changes.is_empty() {
+                break;
+            }
+            fixed += fixing::write(&changes)?;
+            (loaded, report) = examine(&gathered, &rules)?;
+        }
+    }
+    warn(&loaded, &report);
+    if arguments.sources.reading.strict {
+        for finding in report.findings.iter_mut().filter(|f| f.level == Level::Warning) {
+            finding.level = Level::Error;
+        }
+    }
+    if let Some(file) = &arguments.write_baseline {
+        baseline::write(file, &report.findings)?;
+        let count = report.findings.len();
+        output::print(&format!(
+            "{count} {} written to {}\n",
+            inputs::plural(count, "finding"),
+            file.display()
+        ))?;
+        return Ok(outcome(arguments, &gathered, &report, false));
+    }
+    let mut shown = shown(arguments, &report, known.as_ref(), fixed);
+    shown.complete = outcome(arguments, &gathered, &report, false) == Outcome::Yes;
+    let text = match arguments.output {
+        LintFormat::Text => text::text(&shown),
+        LintFormat::Json => formats::json(&shown)?,
+        LintFormat::Sarif => sarif::document(&shown, &rules)?,
+        LintFormat::Github => formats::github(&shown),
+        LintFormat::Gitlab => formats::gitlab(&shown)?,
+        LintFormat::Junit => formats::junit(&shown),
+    };
+    output::print(&text).context("can't write the findings")?;
+    Ok(outcome(arguments, &gathered, &report, !shown.findings.is_empty()))
+}
+
+/// How often files are corrected and read again.
+const MAX_PASSES: usize = 8;
+
+fn examine(gathered: &Gathered, rules: &[&'static LintRule]) -> Result<(Loaded, LintReport)> {
+    let loaded = load(&gathered.files, &gathered.options);
+    if loaded.counts.objects.is_empty() && !loaded.has_errors() {
+        match loaded.counts.documents {
+            0 => bail!("no manifests found (files named *.yaml, *.yml or *.json)"),
+            _ => bail!(
+                "the manifests have nothing that policies depend on: no pods, workloads, policies, services or nodes"
+            ),
+        }
+    }
+    let texts = sources::texts(&gathered.files, &loaded, gathered.options.max_file_bytes);
+    let report = lint(&loaded, &texts, rules, &gathered.namespace);
+    Ok((loaded, report))
+}
+
+/// Returns what is printed.
+fn shown(
+    arguments: &Lint,
+    report: &LintReport,
+    known: Option<&std::collections::BTreeSet<String>>,
+    fixed: usize,
+) -> Shown {
+    let mut findings = report.findings.clone();
+    let all = findings.len();
+    findings.retain(|f| known.is_none_or(|known| !known.contains(&f.fingerprint)));
+    let known = all - findings.len();
+    let new = findings.len();
+    findings.retain(|f| f.level >= arguments.severity.level());
+    let below = new - findings.len();
+    Shown { findings, below, suppressed: report.suppressed, known, fixed, complete: true }
+}
+
+/// Says what no rule names: what could not be read, and suppressions of rules that don't exist.
+fn warn(loaded: &Loaded, report: &LintReport) {
+    inputs::report(
+        &Loaded { diagnostics: report.other.clone(), notes: loaded.notes.clone(), ..Loaded::default() },
+        false,
+    );
+    let heading = styled(Style::Open, "warning:");
+    for problem in &report.problems {
+        let at = &problem.origin;
+        let word = palisade_manifest::printable(&problem.word);
+        output::note(&format!("{heading} {}:{}: there is no rule `{word}` to ignore\n", at.file, at.line));
+    }
+}
+
+fn outcome(arguments: &Lint, gathered: &Gathered, report: &LintReport, found: bool) -> Outcome {
+    let unread =
+        report.other.iter().any(|d| d.severity == Severity::Error) && !arguments.sources.reading.keep_going;
+    let missing = !gathered.missing.is_empty() && !arguments.sources.cluster.allow_incomplete;
+    if unread || missing { Outcome::Incomplete } else { Outcome::of(!found) }
+}
+
+fn unknown(word: &str) -> String {
+    let near = RULES.iter().flat_map(|rule| [rule.name, rule.code]);
+    let near = near.min_by_key(|known| strsim::osa_distance(word, known)).unwrap_or_default();
+    format!("there is no rule `{word}`; did you mean `{near}`?")
+}

@@ -1,0 +1,64 @@
+//! The texts of what was read, for positions and corrections.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+use palisade_lint::SourceText;
+use palisade_manifest::{Input, Loaded};
+use palisade_policy::Name;
+
+use crate::inputs::Gathered;
+
+/// Reads standard input once, so that it can be read again.
+///
+/// # Errors
+/// When it can't be read, is too large, or is not UTF-8.
+pub(super) fn take_standard_input(gathered: &mut Gathered) -> Result<()> {
+    for input in gathered.files.iter_mut().filter(|input| **input == Input::Stdin) {
+        let limit = gathered.options.max_file_bytes;
+        let mut bytes = Vec::new();
+        io::stdin().lock().take(limit + 1).read_to_end(&mut bytes).context("can't read standard input")?;
+        if bytes.len() as u64 > limit {
+            bail!("standard input is larger than the limit of {limit} bytes");
+        }
+        let text = String::from_utf8(bytes).ok().context("standard input is not UTF-8")?;
+        *input = Input::Text { name: "-".to_owned(), text };
+    }
+    Ok(())
+}
+
+/// Returns the texts of the inputs.
+pub(super) fn texts(inputs: &[Input], loaded: &Loaded, limit: u64) -> Vec<SourceText> {
+    let mut texts = Vec::new();
+    let mut known: BTreeSet<Name> = BTreeSet::new();
+    for input in inputs {
+        match input {
+            Input::Text { name, text } => {
+                known.insert(name.as_str().into());
+                texts.push(SourceText { file: name.as_str().into(), text: text.clone() });
+            }
+            Input::Cluster(text) => texts.push(SourceText { file: "".into(), text: text.clone() }),
+            _ => {}
+        }
+    }
+    let of_policies = loaded.cluster.policies.values().filter_map(|p| p.origin.as_ref());
+    let of_findings = loaded.diagnostics.iter().filter_map(|d| d.origin.as_ref());
+    let files: BTreeSet<&Name> = of_policies.chain(of_findings).map(|origin| &origin.file).collect();
+    for file in files.into_iter().filter(|file| !file.is_empty() && !known.contains(*file)) {
+        texts.extend(of_file(file, limit).map(|text| SourceText { file: file.clone(), text }));
+    }
+    texts
+}
+
+/// Returns the text of a regular file.
+pub(super) fn of_file(file: &str, limit: u64) -> Option<String> {
+    let is_small = |m: fs::Metadata| m.is_file() && m.len() <= limit;
+    let text = fs::metadata(Path::new(file)).is_ok_and(is_small).then(|| fs::read_to_string(file).ok())??;
+    // Positions don't count a byte order mark.
+    Some(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
+}

@@ -1,0 +1,188 @@
+//! `palisade lint` as a user runs it.
+
+mod support;
+
+use std::{fs, io::Write as _, process::Stdio};
+
+use support::{palisade, program, refused, root, run};
+
+const TWO_RULES: &str = "lint -f examples/shop-two-rules";
+
+#[test]
+fn two_rules_where_one_was_meant_are_found_in_one_sentence() {
+    let (code, out, err) = run(&mut palisade(TWO_RULES));
+    assert_eq!((code, &*err), (1, ""), "{out}");
+    let sentence = "the two list items are alternatives: the first allows every port to 192.168.1.0/24, and the second allows TCP 80 to every destination";
+    assert!(out.contains(sentence) && out.contains("warning[PAL017]:"), "{out}");
+    assert!(out.contains("examples/shop-two-rules/backend-egress.yaml:17:7"), "{out}");
+    assert!(out.contains("applies to") && out.contains("shop/backend"), "{out}");
+}
+
+#[test]
+fn clean_examples_and_layouts_have_no_warning() {
+    let mut folders = Vec::new();
+    for below in ["examples", "crates/palisade/tests/layouts"] {
+        for entry in fs::read_dir(root().join(below)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            folders.push(format!("{below}/{name}"));
+        }
+    }
+    let mut answered = 0;
+    for folder in folders.iter().filter(|f| !f.contains("shop-two-rules") && !f.ends_with("README.md")) {
+        let (code, out, err) = run(&mut palisade(&format!("lint -f {folder}")));
+        // What has to be rendered first is an error, as for every verb.
+        assert!(code == 0 || (code == 2 && !err.is_empty()), "{folder}: {out}{err}");
+        assert!(!out.contains("warning[") && !out.contains("error["), "{folder}: {out}");
+        assert!(
+            code == 0 || !out.contains("no findings,") && !out.ends_with("no findings\n"),
+            "{folder}: {out}"
+        );
+        answered += usize::from(code == 0);
+    }
+    assert!(answered >= 10, "{answered}");
+}
+
+#[test]
+fn fix_and_diff_make_the_same_change_and_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policies.yaml");
+    let mut text = String::new();
+    for name in ["workloads.yaml", "backend-egress.yaml"] {
+        text += &fs::read_to_string(root().join("examples/shop-two-rules").join(name)).unwrap();
+        text += "---\n";
+    }
+    fs::write(&file, &text).unwrap();
+    let path = file.to_str().unwrap();
+    let lint =
+        |rest: &[&str]| run(&mut program(["lint", "-f", path].into_iter().chain(rest.iter().copied())));
+    let (code, diff, err) = lint(&["--diff"]);
+    assert_eq!((code, &*err), (1, ""));
+    assert!(diff.contains("\n-    - ports:\n+      ports:\n"), "{diff}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), text, "--diff writes nothing");
+    let (code, out, err) = lint(&["--fix"]);
+    assert_eq!((code, &*err), (0, ""), "{out}");
+    assert!(out.contains("1 corrected"), "{out}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), text.replace("    - ports:\n", "      ports:\n"));
+    assert_eq!(lint(&["--diff"]), (0, String::new(), String::new()));
+}
+
+#[test]
+fn a_baseline_hides_what_it_has_and_one_of_another_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("lint.json");
+    let path = file.to_str().unwrap();
+    let (code, out, _) = run(&mut palisade(&format!("{TWO_RULES} --write-baseline {path}")));
+    assert_eq!(code, 0, "{out}");
+    let (code, out, _) = run(&mut palisade(&format!("{TWO_RULES} --baseline {path}")));
+    assert!(code == 0 && out.contains("in the baseline"), "{out}");
+    fs::write(&file, "{\"schema\": \"palisade.lint-baseline/v9\"}").unwrap();
+    refused(&format!("{TWO_RULES} --baseline {path}"), "of another version");
+    fs::write(&file, "half").unwrap();
+    refused(&format!("{TWO_RULES} --baseline {path}"), "is not a baseline");
+}
+
+#[test]
+fn rules_are_selected_by_code_name_and_beginning() {
+    for (words, code) in [
+        ("--select PAL017", 1),
+        ("--select ports-in-own-rule", 1),
+        ("--select PAL01", 1),
+        ("--select ports", 1),
+        ("--ignore PAL017", 0),
+        ("--select PAL016", 0),
+        ("--severity error", 0),
+        ("--severity error --strict", 1),
+    ] {
+        assert_eq!(run(&mut palisade(&format!("{TWO_RULES} {words}"))).0, code, "{words}");
+    }
+    refused(&format!("{TWO_RULES} --select PAL999"), "there is no rule `PAL999`");
+    refused("lint --explain ports-in-own-rul", "did you mean `ports-in-own-rule`?");
+    let (code, out, _) = run(&mut palisade("lint --explain PAL017"));
+    assert!(code == 0 && out.contains("PAL017 ports-in-own-rule") && out.contains("Not in:"), "{out}");
+}
+
+/// Names that would break each format, in what a file may have: a file's name, labels, and text.
+const HOSTILE: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p, namespace: shop}
+spec:
+  podSelector: {}
+  policyTypes: [Ingress]
+  ingress:
+  - from: []
+    \"x<y>&\\\"%,:::error::\\e[31m\\u202e\": 1
+";
+
+#[test]
+fn hostile_names_stay_data_in_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a,b:c%&<\u{202e}\u{1b}[31m'\".yaml");
+    fs::write(&file, HOSTILE).unwrap();
+    let path = file.to_str().unwrap();
+    for format in ["text", "json", "sarif", "github", "gitlab", "junit"] {
+        let (code, out, _) = run(&mut program(["lint", "-f", path, "-o", format].into_iter()));
+        assert_eq!(code, 1, "{format}: {out}");
+        assert!(!out.contains('\u{1b}') && !out.contains('\u{202e}'), "{format}: {out:?}");
+        match format {
+            "json" | "sarif" | "gitlab" => drop(serde_json::from_str::<serde_json::Value>(&out).unwrap()),
+            "github" => {
+                let lines: Vec<&str> = out.lines().collect();
+                assert!(lines.len() >= 2 && lines.iter().all(|l| l.starts_with("::")), "{out}");
+                let begin = |l: &str| l.split("::").nth(1).unwrap_or_default().to_owned();
+                assert!(lines.iter().all(|l| begin(l).matches("line=").count() == 1), "{out}");
+            }
+            "junit" => assert_eq!(out.matches("<failure").count(), out.matches("<testcase").count(), "{out}"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn sarif_has_rules_positions_and_fingerprints() {
+    let (code, out, _) = run(&mut palisade(&format!("{TWO_RULES} -o sarif")));
+    assert_eq!(code, 1);
+    let sarif: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(sarif["version"], "2.1.0");
+    let run = &sarif["runs"][0];
+    let result = &run["results"][0];
+    let index = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
+    assert_eq!(run["tool"]["driver"]["rules"][index]["id"], result["ruleId"]);
+    let place = &result["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], "examples/shop-two-rules/backend-egress.yaml");
+    assert_eq!(place["region"]["startLine"], 17);
+    assert_eq!(result["partialFingerprints"]["palisade/v1"].as_str().unwrap().len(), 16);
+}
+
+#[test]
+fn half_written_files_are_an_error_and_standard_input_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("half.yaml"), "kind: [\n").unwrap();
+    let (code, _, err) = run(&mut program(["lint", "-f", dir.path().to_str().unwrap()].into_iter()));
+    assert!(code == 2 && err.contains("half.yaml:"), "{err}");
+    refused("lint -f crates/palisade/tests/layouts/argocd", "nothing that policies depend on");
+    let text = fs::read_to_string(root().join("examples/shop-two-rules/backend-egress.yaml")).unwrap();
+    let mut command = palisade("lint -f -");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && out.contains("-:17:7"), "{out}");
+}
+
+#[test]
+fn settings_come_from_palisade_toml_but_not_those_that_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(root().join("examples/shop-two-rules/backend-egress.yaml")).unwrap();
+    fs::write(dir.path().join("policy.yaml"), text).unwrap();
+    let lint = |settings: &str| {
+        fs::write(dir.path().join("palisade.toml"), settings).unwrap();
+        run(&mut program(["lint", "-f", dir.path().to_str().unwrap()].into_iter()))
+    };
+    assert_eq!(lint("[lint]\n").0, 1);
+    assert_eq!(lint("[lint]\nignore = [\"PAL017\"]\n").0, 0);
+    assert_eq!(lint("[lint]\nseverity = \"error\"\n").0, 0);
+    let (code, _, err) = lint("[lint]\nfix = true\n");
+    assert!(code == 2 && err.contains("on the command line only"), "{err}");
+}
