@@ -28,10 +28,10 @@ pub(super) fn changes(report: &LintReport, gathered: &Gathered) -> Vec<Change> {
         let Some(edit) = fix.edits.first() else { continue };
         by_file.entry(&edit.file).or_default().push(fix);
     }
-    let is_named = |file: &Name| {
+    let is_on_disk = |file: &Name| {
         !gathered.files.iter().any(|i| matches!(i, Input::Text { name, .. } if **name == **file))
     };
-    let of_files = by_file.into_iter().filter(|(file, _)| is_named(file));
+    let of_files = by_file.into_iter().filter(|(file, _)| is_on_disk(file));
     of_files.filter_map(|(file, fixes)| change(file, &fixes, &gathered.options)).collect()
 }
 
