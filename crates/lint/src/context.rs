@@ -13,7 +13,7 @@ use palisade_policy::{
 
 use crate::{
     finding::Affected,
-    matching::Miss,
+    miss::Miss,
     text::{Lines, SourceText},
     written::{self, Written},
 };
@@ -38,7 +38,8 @@ pub(crate) struct Context<'a> {
     by_place: HashMap<(&'a str, u32, u32), &'a PolicyKey>,
     /// Indexes of `written` by file and beginning.
     written_at: HashMap<(Name, usize), usize>,
-    misses: RefCell<HashMap<PodMatch, Option<Rc<Miss>>>>,
+    /// Why matches select no pod, as far as it is known.
+    pub(crate) misses: RefCell<HashMap<PodMatch, Option<Rc<Miss>>>>,
 }
 
 impl<'a> Context<'a> {
@@ -136,16 +137,6 @@ impl<'a> Context<'a> {
                 Box::new(self.classes.iter().filter(move |(name, _)| fits(name)).flat_map(|(_, c)| c))
             }
         }
-    }
-
-    /// Returns why a match selects no pod; `None` if it selects one.
-    pub(crate) fn miss(&self, choice: &PodMatch) -> Option<Rc<Miss>> {
-        if let Some(known) = self.misses.borrow().get(choice) {
-            return known.clone();
-        }
-        let miss = Miss::of(self, choice).map(Rc::new);
-        self.misses.borrow_mut().insert(choice.clone(), miss.clone());
-        miss
     }
 
     /// Returns the pods that a policy selects.

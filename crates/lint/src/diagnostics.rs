@@ -2,7 +2,7 @@
 
 use palisade_manifest::{Code, Diagnostic, Severity};
 
-use crate::{context::Context, finding::Found, rule::Level};
+use crate::{context::Context, finding::Found, level::Level};
 
 /// Returns the findings of the loader about policies for which `fits` holds. `consequence` says what happens in the
 /// cluster.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use palisade_policy::{Name, Origin, PolicyKey};
 
-use crate::rule::{Level, LintRule};
+use crate::level::Level;
 
 /// A change of a file's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,27 +64,4 @@ impl Found {
         self.fix = fix;
         self
     }
-}
-
-/// A finding.
-#[derive(Clone, Debug)]
-pub struct Finding {
-    /// The rule.
-    pub rule: &'static LintRule,
-    /// How much it matters.
-    pub level: Level,
-    /// The position, if it comes from a file.
-    pub origin: Option<Origin>,
-    /// The object, such as `NetworkPolicy shop/web`.
-    pub object: Option<String>,
-    /// What is wrong and what happens in the cluster, in one sentence.
-    pub message: String,
-    /// The line of the file.
-    pub line: Option<String>,
-    /// The pods that the policy selects.
-    pub affected: Affected,
-    /// What corrects it.
-    pub fix: Option<Fix>,
-    /// Stays the same when lines are inserted above: 16 hexadecimal digits.
-    pub fingerprint: String,
 }

@@ -7,7 +7,8 @@ use palisade_manifest::{Diagnostic, Loaded};
 use crate::{
     context::Context,
     diagnostics,
-    finding::{Affected, Finding, Found},
+    finding::{Affected, Found},
+    report::Finding,
     rule::LintRule,
     rules::{RULES, names_diagnostic},
     suppress::{SuppressionProblem, Suppressions},

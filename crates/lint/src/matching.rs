@@ -1,5 +1,7 @@
 //! Why a selector matches no pod.
 
+use std::rc::Rc;
+
 use palisade_analysis::causes::near;
 use palisade_policy::{
     Labels, NAMESPACE_NAME_LABEL, Name, NamespaceMatch, ObjectKey, Origin, PodMatch, Policy, PolicyKey,
@@ -9,44 +11,35 @@ use palisade_policy::{
 use crate::{
     context::Context,
     finding::{Fix, Found, TextEdit},
+    miss::Miss,
 };
 
-/// Why a selector matches no pod: the clearest reason.
-#[derive(Clone, Debug)]
-pub(crate) enum Miss {
-    /// It matches pods in the host network only.
-    HostNetwork,
-    /// A label is one or two letters away from one that pods, or namespaces, have.
-    Near(Requirement, Requirement),
-    /// A label is on a workload's object and not on its pods.
-    Template(String),
-    /// Namespaces are selected by a label with a namespace's name, which the namespace does not have. Whether the namespace
-    /// is declared.
-    NamespaceName(Requirement, Name, bool),
-    /// Only these other namespaces have pods that match.
-    Elsewhere(Vec<Name>),
-    /// No pod has the labels.
-    Nothing,
+/// Returns why a match selects no pod; `None` if it selects one.
+pub(crate) fn miss(cx: &Context<'_>, choice: &PodMatch) -> Option<Rc<Miss>> {
+    if let Some(known) = cx.misses.borrow().get(choice) {
+        return known.clone();
+    }
+    let miss = reason(cx, choice).map(Rc::new);
+    cx.misses.borrow_mut().insert(choice.clone(), miss.clone());
+    miss
 }
 
-impl Miss {
-    pub(crate) fn of(cx: &Context<'_>, choice: &PodMatch) -> Option<Self> {
-        let mut on_nodes = false;
-        for class in cx.in_namespaces(choice).filter(|class| choice.pods.matches(class.labels)) {
-            if !class.host_network {
-                return None;
-            }
-            on_nodes = true;
+fn reason(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
+    let mut on_nodes = false;
+    for class in cx.in_namespaces(choice).filter(|class| choice.pods.matches(class.labels)) {
+        if !class.host_network {
+            return None;
         }
-        if on_nodes {
-            return Some(Self::HostNetwork);
-        }
-        let reason = of_namespaces(cx, choice)
-            .or_else(|| template(cx, choice))
-            .or_else(|| misspelt(cx, choice))
-            .or_else(|| elsewhere(cx, choice));
-        Some(reason.unwrap_or(Self::Nothing))
+        on_nodes = true;
     }
+    if on_nodes {
+        return Some(Miss::HostNetwork);
+    }
+    let reason = of_namespaces(cx, choice)
+        .or_else(|| template(cx, choice))
+        .or_else(|| misspelt(cx, choice))
+        .or_else(|| elsewhere(cx, choice));
+    Some(reason.unwrap_or(Miss::Nothing))
 }
 
 /// Returns the only requirement that labels don't meet.
@@ -211,5 +204,5 @@ fn written(word: &str) -> String {
 pub(crate) fn misses<'c>(cx: &'c Context<'_>) -> impl Iterator<Item = (Selecting<'c>, Miss)> {
     let subjects = cx.policies().map(Selecting::Subject);
     let peers = cx.peers().map(|(policy, choice, origin)| Selecting::Peer(policy, choice, origin));
-    subjects.chain(peers).filter_map(|s| Some((s, (*cx.miss(s.choice())?).clone())))
+    subjects.chain(peers).filter_map(|s| Some((s, (*miss(cx, s.choice())?).clone())))
 }

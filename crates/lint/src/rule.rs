@@ -1,32 +1,6 @@
 //! What a rule is.
 
-use serde::Serialize;
-
-use crate::{context::Context, finding::Found};
-
-/// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Worth knowing. Files need not contain everything that the finding depends on.
-    Note,
-    /// Probably not what was meant.
-    Warning,
-    /// Certainly not what was meant, or rejected by the API server.
-    Error,
-}
-
-impl Level {
-    /// Returns the name: `note`, `warning` or `error`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Note => "note",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
-    }
-}
+use crate::{context::Context, finding::Found, level::Level};
 
 /// A rule with its documentation.
 #[derive(Debug)]

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use palisade_policy::{Name, Origin};
 
-use crate::{context::Context, finding::Finding, rule::LintRule, rules::RULES};
-
-/// The annotation that suppresses rules for an object: `PAL017, typo-near-label`.
-pub const ANNOTATION: &str = "palisade.dev/lint-ignore";
+use crate::{context::Context, report::Finding, rule::LintRule, rules::RULES};
 
 /// What begins the list of rules in a comment.
 const COMMENT: &str = "palisade: ignore[";

@@ -8,7 +8,10 @@ use palisade_manifest::{
 };
 use palisade_policy::{Direction, Name};
 
-use crate::{suppress::ANNOTATION, text::SourceText};
+use crate::text::SourceText;
+
+/// The annotation that suppresses rules for an object: `PAL017, typo-near-label`.
+pub const ANNOTATION: &str = "palisade.dev/lint-ignore";
 
 /// A NetworkPolicy as it is written.
 #[derive(Debug)]

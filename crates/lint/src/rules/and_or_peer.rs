@@ -1,11 +1,7 @@
 //! `and-or-peer`: finds a namespaceSelector and a podSelector in two peers where one peer with both was meant.
 
-use crate::fix::joined;
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
+use crate::{fix::joined, matching::miss};
 use palisade_names::describe_peer;
 use palisade_policy::{NamespaceMatch, Peer, PeerEntry, PodMatch, Policy};
 
@@ -133,7 +129,7 @@ fn found(cx: &Context<'_>, policy: &Policy, first: &PeerEntry, second: &PeerEntr
         return None;
     }
     let both = PodMatch { namespaces: namespaces.namespaces.clone(), pods: pods.pods.clone() };
-    if cx.miss(pods).is_none() || cx.miss(&both).is_some() {
+    if miss(cx, pods).is_none() || miss(cx, &both).is_some() {
         return None;
     }
     let (one, other) = (describe_peer(&first.peer), describe_peer(&second.peer));

@@ -1,11 +1,7 @@
 //! `bad-cidr`: finds blocks that are no CIDR, or that have host bits set.
 
 use crate::diagnostics::{about_policies, is_invalid};
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::Diagnostic;
 
 /// The rule.

@@ -1,11 +1,7 @@
 //! `bad-port`: finds ports that are no port number and no port name.
 
 use crate::diagnostics::{about_policies, is_invalid};
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::Diagnostic;
 
 /// The rule.

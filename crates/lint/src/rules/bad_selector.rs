@@ -1,11 +1,7 @@
 //! `bad-selector`: finds selectors that the API server rejects.
 
 use crate::diagnostics::about_policies;
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::{Code, Diagnostic};
 
 /// The rule.

@@ -1,11 +1,7 @@
 //! `duplicate-name`: finds policies that are defined twice.
 
 use crate::diagnostics::about_policies;
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::{Code, Diagnostic};
 
 /// The rule.

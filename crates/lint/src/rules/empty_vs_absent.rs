@@ -1,10 +1,6 @@
 //! `empty-vs-absent`: finds empty lists of peers.
 
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_policy::Direction;
 
 /// The rule.

@@ -1,11 +1,7 @@
 //! `endport-invalid`: finds ranges of ports that end before they begin, or have no beginning.
 
 use crate::diagnostics::{about_policies, is_invalid};
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::Diagnostic;
 
 /// The rule.

@@ -1,11 +1,7 @@
 //! `except-outside-cidr`: finds exceptions that are not inside of their block.
 
 use crate::diagnostics::{about_policies, last};
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::Diagnostic;
 
 /// The rule.

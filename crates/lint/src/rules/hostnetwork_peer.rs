@@ -1,10 +1,9 @@
 //! `hostnetwork-peer`: finds peers that match only pods in the host network.
 
-use crate::matching::{Miss, Selecting, misses};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
+    matching::{Selecting, misses},
+    miss::Miss,
 };
 
 /// The rule.

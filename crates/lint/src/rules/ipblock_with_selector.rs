@@ -1,11 +1,7 @@
 //! `ipblock-with-selector`: finds peers with an ipBlock and a selector.
 
 use crate::diagnostics::about_policies;
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::{Code, Diagnostic};
 
 /// The rule.

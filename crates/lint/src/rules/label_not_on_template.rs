@@ -1,11 +1,7 @@
 //! `label-not-on-template`: finds selectors that match the labels of a workload's object and not those of its pods.
 
-use crate::matching::{Miss, misses};
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
+use crate::{matching::misses, miss::Miss};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {

@@ -1,10 +1,6 @@
 //! `missing-policy-types`: finds NetworkPolicies without policyTypes.
 
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use crate::{fix::field_before, written::Written};
 use palisade_policy::PolicyKey;
 

@@ -1,10 +1,6 @@
 //! `named-port-with-ipblock`: finds port names in rules whose peers are addresses.
 
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_policy::{Direction, Peer, PortMatch};
 
 /// The rule.

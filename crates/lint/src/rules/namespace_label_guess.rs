@@ -1,11 +1,7 @@
 //! `namespace-label-guess`: finds namespaces that are selected by a label with their name that they do not have.
 
-use crate::matching::{Miss, misses};
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
+use crate::{matching::misses, miss::Miss};
 use palisade_policy::{NAMESPACE_NAME_LABEL, Requirement};
 
 /// The rule.

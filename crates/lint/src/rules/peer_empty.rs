@@ -1,11 +1,7 @@
 //! `peer-empty`: finds peers without a field.
 
 use crate::diagnostics::about_policies;
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::{Code, Diagnostic};
 
 /// The rule.

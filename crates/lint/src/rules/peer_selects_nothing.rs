@@ -1,10 +1,9 @@
 //! `peer-selects-nothing`: finds peers that no pod matches.
 
-use crate::matching::{Miss, Selecting, misses};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
+    matching::{Selecting, misses},
+    miss::Miss,
 };
 use palisade_names::describe_peer;
 use palisade_policy::Peer;

@@ -1,10 +1,6 @@
 //! `podselector-missing`: finds NetworkPolicies without a podSelector.
 
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use crate::{fix::field_before, written::Written};
 use palisade_policy::PolicyKey;
 

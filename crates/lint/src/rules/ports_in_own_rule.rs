@@ -1,11 +1,7 @@
 //! `ports-in-own-rule`: finds a rule with only ports after a rule with only peers.
 
 use crate::fix::joined;
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_names::{describe_peer, describe_port};
 use palisade_policy::{Direction, Policy, PortMatch, Rule, Tier};
 

@@ -1,10 +1,6 @@
 //! `protocol-omitted`: finds ports without a protocol, which are TCP ports.
 
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {

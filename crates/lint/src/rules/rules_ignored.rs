@@ -1,10 +1,6 @@
 //! `rules-ignored`: finds rules in a direction that policyTypes leaves out.
 
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_policy::{Direction, PolicyKey, Rule};
 
 /// The rule.

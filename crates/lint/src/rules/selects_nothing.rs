@@ -1,10 +1,9 @@
 //! `selects-nothing`: finds policies that apply to no pod.
 
-use crate::matching::{Miss, Selecting, misses};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
+    matching::{Selecting, misses},
+    miss::Miss,
 };
 use palisade_names::describe_peer;
 use palisade_policy::Peer;

@@ -1,10 +1,9 @@
 //! `subject-in-other-namespace`: finds policies whose labels only pods of other namespaces have.
 
-use crate::matching::{Miss, Selecting, misses};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
+    matching::{Selecting, misses},
+    miss::Miss,
 };
 
 /// The rule.

@@ -1,11 +1,7 @@
 //! `typo-near-label`: finds labels that no pod has and that are one or two letters away from one that pods have.
 
-use crate::matching::{Miss, misses};
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
+use crate::{matching::misses, miss::Miss};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {

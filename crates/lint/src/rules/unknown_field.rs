@@ -1,11 +1,7 @@
 //! `unknown-field`: finds fields that the API does not have.
 
 use crate::diagnostics::about_policies;
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::{Code, Diagnostic};
 
 /// The rule.

@@ -1,11 +1,7 @@
 //! `volatile-label`: finds selectors on labels that controllers change.
 
 use crate::matching::Selecting;
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {

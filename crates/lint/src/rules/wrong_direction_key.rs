@@ -1,11 +1,7 @@
 //! `wrong-direction-key`: finds `to` in an ingress rule and `from` in an egress rule.
 
 use crate::diagnostics::{about_policies, last};
-use crate::{
-    context::Context,
-    finding::Found,
-    rule::{Level, LintRule},
-};
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::{Code, Diagnostic};
 
 /// The rule.
