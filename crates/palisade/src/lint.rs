@@ -152,7 +152,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
     let (mut loaded, mut report) = examine(&gathered, &rules)?;
     let mut fixed = 0;
     if arguments.diff {
-        let changes = fixing::changes(&report, &gathered);
+        let changes = fixing::changes(&report, &gathered, arguments.severity.level());
         output::print(&fixing::diff(&changes)).context("can't write the difference")?;
         let found = report.findings.iter().any(|f| f.level >= arguments.severity.level());
         return Ok(outcome(arguments, &gathered, &report, found));
@@ -160,7 +160,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
     if arguments.fix {
         // A correction may make another one possible.
         for _ in 0..MAX_PASSES {
-            let changes = fixing::changes(&report, &gathered);
+            let changes = fixing::changes(&report, &gathered, arguments.severity.level());
             if changes.is_empty() {
                 break;
             }

@@ -67,6 +67,22 @@ fn fix_and_diff_make_the_same_change_and_nothing_is_left() {
 }
 
 #[test]
+fn only_what_is_shown_is_corrected() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policy.yaml");
+    let rule = palisade_lint::rule("missing-policy-types").unwrap();
+    let text = rule.bad.replace("  egress: []\n", "");
+    fs::write(&file, &text).unwrap();
+    let fix = |rest: &[&str]| {
+        let words = ["lint", "--fix", "-f", file.to_str().unwrap()].into_iter().chain(rest.iter().copied());
+        assert_eq!(run(&mut program(words)).0, 0);
+        fs::read_to_string(&file).unwrap()
+    };
+    assert_eq!(fix(&[]), text);
+    assert!(fix(&["--severity", "note"]).contains("policyTypes: [Ingress]"));
+}
+
+#[test]
 fn a_baseline_hides_what_it_has_and_one_of_another_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("lint.json");

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use palisade_lint::{Fix, LintReport, fixed};
+use palisade_lint::{Fix, Level, LintReport, fixed};
 use palisade_manifest::{Input, LoadOptions, load};
 use palisade_policy::Name;
 use similar::TextDiff;
@@ -20,10 +20,10 @@ pub(super) struct Change {
     count: usize,
 }
 
-/// Returns the corrected files.
-pub(super) fn changes(report: &LintReport, gathered: &Gathered) -> Vec<Change> {
+/// Returns the corrected files. Findings below a level are not shown, and so they are not corrected.
+pub(super) fn changes(report: &LintReport, gathered: &Gathered, least: Level) -> Vec<Change> {
     let mut by_file: BTreeMap<&Name, Vec<&Fix>> = BTreeMap::new();
-    for finding in &report.findings {
+    for finding in report.findings.iter().filter(|finding| finding.level >= least) {
         let Some(fix) = &finding.fix else { continue };
         let Some(edit) = fix.edits.first() else { continue };
         by_file.entry(&edit.file).or_default().push(fix);
