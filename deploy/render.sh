@@ -53,7 +53,10 @@ put "$chart/files/alerts.yaml" < <(sed '/^#/d' prometheus/alerts.yaml)
 put "$chart/files/dashboard.json" <grafana/palisade.json
 rendered --set namespace.create=true | generated \
     "Set the image of the DaemonSet to yours; docs/install.md describes how." | put manifests/palisade.yaml
-rendered --set removeRules=true --show-only templates/daemonset.yaml | generated \
+rendered --set namespace.create=true,agent.stateDir=/var/lib/palisade,agent.startupTaint=remove | generated \
+    "As palisade.yaml, for nodes whose pods are closed from the boot on, and that get no pod before; docs/install.md describes what else it needs." \
+    | put manifests/palisade-from-boot.yaml
+rendered --set removeRules=true,agent.stateDir=/var/lib/palisade --show-only templates/daemonset.yaml | generated \
     "Replaces the agents of palisade.yaml by pods that remove all of Palisade's rules; docs/install.md describes when and how." \
     | put manifests/remove.yaml
 rendered --set explainer.clusterRole=true --show-only templates/explainer.yaml | generated \

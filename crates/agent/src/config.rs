@@ -88,6 +88,9 @@ settings! {
         health_listen: Listen, "PALISADE_HEALTH_LISTEN", "ADDRESS|off" [default_value = "127.0.0.1:9644"];
         /// Socket for `palisade node`. The agent's lock file is in the same directory
         socket: PathBuf, "PALISADE_SOCKET", "FILE" [default_value = DEFAULT_SOCKET];
+        /// Directory for what outlives a restart of the node, after which its pods are closed until their policies are programmed [default: none]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        state_dir: Option<PathBuf>, "PALISADE_STATE_DIR", "DIR" [];
         /// How long to wait for another agent on this node to stop, in seconds
         lock_timeout: u64, "PALISADE_LOCK_TIMEOUT", "SECONDS" [default_value_t = 30];
         /// Format of the log, which is written to standard error
@@ -98,6 +101,8 @@ settings! {
         egress_to_own_node: EgressToOwnNode, "PALISADE_EGRESS_TO_OWN_NODE", "MODE" [value_enum, default_value_t];
         /// Whether packets from pods with a forged source address are dropped
         source_check: SourceCheck, "PALISADE_SOURCE_CHECK", "MODE" [value_enum, default_value_t];
+        /// Whether this node's taint palisade.dev/agent-not-ready is removed once the agent is ready
+        startup_taint: StartupTaint, "PALISADE_STARTUP_TAINT", "MODE" [value_enum, default_value_t];
         /// Whether the container runtime announces pods, by NRI, so that they are isolated before they start
         nri: Nri, "PALISADE_NRI", "MODE" [value_enum, default_value_t];
         /// The container runtime's NRI socket
@@ -173,6 +178,17 @@ pub enum SourceCheck {
     /// Packets are dropped if their source is not reachable through the interface they arrived on
     #[default]
     Enforce,
+}
+
+/// What happens to the taint that keeps pods off a node until its agent is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartupTaint {
+    /// The agent doesn't look at it
+    #[default]
+    Keep,
+    /// The agent removes it when it is ready
+    Remove,
 }
 
 /// Whether pods are isolated before they start, by NRI.

@@ -4,7 +4,8 @@
 //! signals. The worker thread owns the [`NodeAgent`](crate::NodeAgent), which blocks on netlink. Between them is an inbox,
 //! in which changes accumulate while a transaction runs. `daemon/worker.rs` has a picture of the data flow.
 //!
-//! The kernel stays unchanged until the first complete snapshot, and while the source is lost. The rules stay in the kernel
+//! The kernel stays unchanged until the first complete snapshot, and while the source is lost; after a restart of the node its pods can be
+//! closed until then. The rules stay in the kernel
 //! when the process ends, also when it is killed.
 
 mod error;
@@ -19,6 +20,7 @@ mod once;
 mod over_budget;
 mod overrun;
 mod repairs;
+mod restore;
 mod reviews;
 mod runtime;
 mod runtime_event;
@@ -27,9 +29,10 @@ mod shared;
 mod shortfall;
 mod worker;
 
-use std::{sync::Arc, thread};
+use std::{sync::Arc, thread, time::Duration};
 
-use palisade_api::{ReportOptions, report};
+use palisade_api::{Access, Client, ReportOptions, remove_startup_taint, report};
+use palisade_policy::Name;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -42,18 +45,23 @@ pub use listener::SocketError;
 #[cfg(fuzzing)]
 pub(crate) use listener::fuzz as fuzz_socket;
 pub use once::{Once, Planned, Removed, dry_run, once, remove};
+pub use restore::{Restored, restore};
 pub use shared::{Explain, VERSION};
 
 use crate::{
-    config::{Config, Listen, SourceChoice},
+    config::{Config, Listen, SourceChoice, StartupTaint},
     metrics::Metrics,
     source::{Delivery, directory},
 };
+use health::Health;
 use http::{HttpState, Pages};
 use listener::SocketListener;
 use runtime::RuntimeFollower;
 use shared::Shared;
 use worker::Worker;
+
+/// How often readiness is checked until the startup taint is removed.
+const READY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs until SIGTERM or SIGINT. The rules stay in the kernel.
 ///
@@ -72,6 +80,7 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
     // Released last, so that the next agent finds the socket path free.
     let lock = setup::take_lock(config)?;
     let plane = setup::open_plane(config)?;
+    let state = restore::at_start(config, &node);
     let shared = Shared {
         node: node.clone(),
         metrics: Arc::new(Metrics::new(VERSION, &node)),
@@ -81,6 +90,7 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
     };
     let (ended, end) = oneshot::channel();
     let mut worker = Worker::new(config, &shared, plane, explain);
+    worker.keep_state_in(config, state);
     let work = move || {
         worker.run();
         // A panic drops the sender, which the receiver sees too.
@@ -187,6 +197,10 @@ async fn start_source(config: &Config, shared: &Shared) -> Result<(), DaemonErro
                 // Findings go through the inbox, as changes do: only the worker knows what the kernel has accepted.
                 _ = shared.reporter.set(reporter);
             }
+            if config.startup_taint == StartupTaint::Remove {
+                let (node, health) = (shared.node.clone(), Arc::clone(&shared.health));
+                tokio::spawn(remove_taint_when_ready(client.clone(), config.access(), node, health));
+            }
             let mut events = setup::watch_cluster(client, config);
             tokio::spawn(async move {
                 while let Some(event) = events.recv().await {
@@ -198,4 +212,12 @@ async fn start_source(config: &Config, shared: &Shared) -> Result<(), DaemonErro
         }
     }
     Ok(())
+}
+
+/// Lets pods be scheduled to this node when the agent is ready for the first time.
+async fn remove_taint_when_ready(client: Client, access: Access, node: Name, health: Arc<Health>) {
+    while health.ready().is_err() {
+        tokio::time::sleep(READY_CHECK_INTERVAL).await;
+    }
+    remove_startup_taint(client, Some(access), node).await;
 }

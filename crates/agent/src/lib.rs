@@ -10,6 +10,7 @@
 //!
 //! The process around the core (feature `daemon`, except for [`source`]):
 //!
+//! * [`state`] closes the node's pods after a restart of the node, until their policies are known.
 //! * [`config`] has the settings, [`source`] delivers the cluster, [`lock`] ensures that only one agent writes.
 //! * [`daemon`] wires everything. [`metrics`], [`log`] and [`socket`] are the interfaces for operators, [`view`] displays
 //!   a plan.
@@ -45,6 +46,8 @@ mod runtime_pods;
 pub mod socket;
 pub mod source;
 pub mod stale;
+#[cfg(feature = "daemon")]
+pub mod state;
 #[cfg(feature = "daemon")]
 pub mod view;
 

@@ -32,6 +32,8 @@ pub struct NftDataPlane {
     lister: Lister,
     /// `None` until their notifications can be read.
     links: Option<LinkMonitor>,
+    /// Whether the node's pods may be closed because of a restart of the node ([`palisade_nft::close_node`]).
+    may_be_closed: bool,
     /// An error about the links that the next call of [`NftDataPlane::refresh_links`] returns.
     link_error: Option<DataPlaneError>,
 }
@@ -73,7 +75,7 @@ impl NftDataPlane {
         };
         let lister = Lister::start().map_err(failed(LISTING))?;
         let (state, empty) = (State::Idle(Some(kernel)), NodePlan::default());
-        Ok(Self { options, state, empty, lister, links, link_error })
+        Ok(Self { options, state, empty, lister, links, may_be_closed: true, link_error })
     }
 
     /// What a previous run had left in the kernel. `None` before [`DataPlane::start`] has succeeded.
@@ -163,6 +165,16 @@ impl NftDataPlane {
         };
         let node_links = links.read(&enforcer.programmed().local).map_err(failed(READING_LINKS))?;
         update_links(enforcer, links, &node_links)
+    }
+
+    /// Opens pods that are closed because of a restart of the node, once the plan is programmed.
+    fn open_node(&mut self) -> Result<(), DataPlaneError> {
+        if let (true, State::Programmed(enforcer)) = (self.may_be_closed, &mut self.state) {
+            palisade_nft::open_node(enforcer.kernel())
+                .map_err(failed("removing table inet palisade_closed_node"))?;
+            self.may_be_closed = false;
+        }
+        Ok(())
     }
 
     /// Returns the links. Opens their sockets if that failed before.
@@ -276,6 +288,7 @@ impl DataPlane for NftDataPlane {
             State::Idle(kernel) => kernel.take(),
             State::Programmed(enforcer) => {
                 let commit = enforcer.reconcile(plan).map_err(failed("programming the node's plan again"))?;
+                self.open_node()?;
                 return Ok(programmed(&commit));
             }
         };
@@ -292,6 +305,7 @@ impl DataPlane for NftDataPlane {
         let (enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), node_links, plan)
             .map_err(failed("programming the node's plan"))?;
         self.state = State::Programmed(Box::new(enforcer));
+        self.open_node()?;
         Ok(programmed(&commit))
     }
 

@@ -5,6 +5,7 @@
 //! * [`watch()`] lists and watches what the agent needs and sends it as [`Event`]s: first the whole cluster, then each change, and in
 //!   between the states of the watches.
 //! * [`report()`] writes problems with objects or with a node back to the cluster, as Events and as conditions of cluster-wide policies.
+//! * [`remove_startup_taint`] lets pods be scheduled to a node whose agent is ready.
 //! * [`Rights`] queries which requests of the agent the server would allow, and which policy kinds it serves.
 //!
 //! This crate moves objects and decides nothing. `palisade_manifest` decodes them, and `palisade_policy` decides what they mean. No
@@ -36,6 +37,8 @@ mod resource;
 #[cfg(feature = "client")]
 pub mod rights;
 #[cfg(feature = "client")]
+mod startup_taint;
+#[cfg(feature = "client")]
 mod transport;
 #[cfg(feature = "client")]
 mod watch;
@@ -54,5 +57,7 @@ pub use report::{ReportOptions, Reporter, report};
 pub use resource::{NeededFor, ResourceKind};
 #[cfg(feature = "client")]
 pub use rights::Rights;
+#[cfg(feature = "client")]
+pub use startup_taint::{STARTUP_TAINT, remove_startup_taint};
 #[cfg(feature = "client")]
 pub use watch::{WatchOptions, watch};

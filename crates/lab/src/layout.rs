@@ -175,6 +175,7 @@ impl<'a> Planner<'a> {
                 name: name.clone(),
                 labels: palisade_policy::Labels::default(),
                 addresses: Vec::new(),
+                pod_cidrs: Vec::new(),
             });
             node.addresses.extend(addresses.iter().filter(|a| !self.input_node_has(name, **a)));
         }
@@ -432,7 +433,12 @@ mod tests {
             Pod { node: Some("w1".into()), host_network: true, ..pod("h", &["10.9.9.9"]) },
         ]);
         let addresses = vec!["127.0.0.1".parse().unwrap(), "10.0.0.8".parse().unwrap()];
-        c.apply(Change::SetNode(Node { name: "w1".into(), labels: Labels::default(), addresses }));
+        c.apply(Change::SetNode(Node {
+            name: "w1".into(),
+            labels: Labels::default(),
+            addresses,
+            pod_cidrs: Vec::new(),
+        }));
         let layout =
             Layout::of(&c, &LayoutOptions { families: Families::V4, ..LayoutOptions::default() }).unwrap();
         assert_eq!(layout.nodes.keys().map(|n| &**n).collect::<Vec<_>>(), ["w1", "w2"]);

@@ -26,8 +26,8 @@ mod fields;
 mod policy;
 
 pub use fields::{
-    ApiContainer, ApiContainerPort, ApiNode, ApiNodeAddress, ApiNodeStatus, ApiObjectMeta, ApiOwnerReference,
-    ApiPod, ApiPodIp, ApiPodSpec, ApiPodStatus, JsonString, List, StringMap,
+    ApiContainer, ApiContainerPort, ApiNode, ApiNodeAddress, ApiNodeSpec, ApiNodeStatus, ApiObjectMeta,
+    ApiOwnerReference, ApiPod, ApiPodIp, ApiPodSpec, ApiPodStatus, JsonString, List, StringMap,
 };
 
 /// A decoded object.
@@ -93,10 +93,16 @@ impl ObjectDecoder {
         for entry in object.status.iter().flat_map(|s| s.addresses.iter()) {
             node::add_address(&entry.address, &mut addresses);
         }
+        let mut pod_cidrs = Vec::new();
+        if let Some(spec) = &object.spec {
+            spec.pod_cidrs.iter().for_each(|cidr| node::add_cidr(cidr, &mut pod_cidrs));
+            node::add_cidr(&spec.pod_cidr, &mut pod_cidrs);
+        }
         let node = Node {
             name: self.names.name(&object.metadata.name),
             labels: self.labels(&object.metadata),
             addresses,
+            pod_cidrs,
         };
         Decoded { value: node, findings: Vec::new() }
     }

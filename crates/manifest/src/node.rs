@@ -28,7 +28,10 @@ pub(crate) fn node(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declarat
     }
     let (name, labels) = (object.meta.key.name.clone(), object.meta.labels.clone());
     let pod_cidrs = pod_cidrs(cx, object);
-    Some(Declaration::Node(DeclaredNode { node: Node { name, labels, addresses }, pod_cidrs }))
+    Some(Declaration::Node(DeclaredNode {
+        node: Node { name, labels, addresses, pod_cidrs: pod_cidrs.clone() },
+        pod_cidrs,
+    }))
 }
 
 /// Returns `spec.podCIDRs`, or `spec.podCIDR`, which older servers set alone. What is no CIDR is left out: no policy
@@ -38,12 +41,20 @@ fn pod_cidrs(cx: &mut Context<'_>, object: &Object<'_>) -> Vec<IpNet> {
     let Some(spec) = spec_at.as_ref().and_then(|at| cx.any_fields(at)) else { return Vec::new() };
     let mut found = Vec::new();
     for at in spec.get("podCIDRs").iter().flat_map(|at| at.items()).chain(spec.get("podCIDR")) {
-        let cidr = Some(at).filter(|at| !at.is_null()).and_then(|at| Cidr::parse(cx.string(&at)?));
-        if let Some(net) = cidr.map(|cidr| cidr.canonical()).filter(|net| !found.contains(net)) {
-            found.push(net);
+        if let Some(text) = Some(at).filter(|at| !at.is_null()).and_then(|at| cx.string(&at)) {
+            add_cidr(text, &mut found);
         }
     }
     found
+}
+
+/// Adds a range of a node's pods. What is no CIDR, and duplicates, are left out.
+pub(crate) fn add_cidr(text: &str, out: &mut Vec<IpNet>) {
+    if let Some(net) = Cidr::parse(text).map(|cidr| cidr.canonical())
+        && !out.contains(&net)
+    {
+        out.push(net);
+    }
 }
 
 /// Adds an address of a node. Host names and duplicates are left out.

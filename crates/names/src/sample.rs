@@ -42,8 +42,12 @@ pub(crate) fn cluster() -> Cluster {
     for p in pods {
         c.pods.insert(p);
     }
-    let node =
-        Node { name: "n1".into(), labels: Labels::default(), addresses: vec!["192.0.2.1".parse().unwrap()] };
+    let node = Node {
+        name: "n1".into(),
+        labels: Labels::default(),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        pod_cidrs: Vec::new(),
+    };
     c.nodes.insert("n1".into(), node);
     c
 }

@@ -8,7 +8,7 @@ use palisade_policy::{Delta, NodePlan};
 use crate::{
     EnforcerOptions, Error, Kernel, NodeLinks,
     base_sets::BaseSets,
-    cut_off,
+    closed_node, cut_off,
     encode::encode,
     features::{Feature, Features},
     program::Program,
@@ -311,10 +311,11 @@ impl Enforcer {
     }
 }
 
-/// Removes all tables of the agent from the namespace, including the table of [`crate::cut_off`]. Returns whether the main
-/// table existed.
+/// Removes all tables of the agent from the namespace, including those of [`crate::cut_off`] and [`crate::close_node`]. Returns whether the
+/// main table existed.
 pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
     cut_off::remove(kernel)?;
+    closed_node::open_node(kernel)?;
     if Ruleset::read_bridge(kernel)?.is_some_and(|found| found.is_ours()) {
         let bridge = encode(Message::Bridged(Box::new(Message::DeleteTable)));
         match kernel.transaction(&[&bridge]) {

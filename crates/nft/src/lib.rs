@@ -4,6 +4,7 @@
 //!   contains only what changed. The kernel then decides as [`NodePlan::decide`] does.
 //! * [`conntrack`] lists the connections of local pods and revokes those that are denied now.
 //! * [`cut_off`] closes pods in a separate table if the kernel refuses to close them in the agent's table.
+//! * [`close_node`] denies new connections of all pods of a node until the agent knows them.
 //! * [`drops`] receives denied packets over nflog, and counts them.
 //! * [`drift`] detects changes of the table by other programs.
 //! * [`verify()`] reports where the kernel differs from a plan, and [`text()`] formats a plan in the syntax of `nft`.
@@ -27,6 +28,7 @@ mod base;
 mod base_sets;
 mod bridge;
 pub mod claim;
+mod closed_node;
 pub mod conntrack;
 pub mod cut_off;
 mod denial;
@@ -65,6 +67,7 @@ pub mod uapi;
 mod verify;
 pub mod watchpoint;
 
+pub use closed_node::{CLOSED_NODE_TABLE, ClosedPods, close_node, open_node};
 pub use denial::{LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
 pub use enforcer::{Commit, Enforcer, ExistingTable, remove};
 pub use error::{Error, PlanError};

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Id};
 use palisade_agent::{
     config::{self, Config},
-    daemon::{self, Once},
+    daemon::{self, Once, Restored},
     socket::Explained,
 };
 use palisade_manifest::Loaded;
@@ -30,6 +30,7 @@ Examples:
   palisade agent --source dir:/etc/palisade/policies --node-name n1
   palisade agent --dry-run --node-name n1           print what it would program; needs no root
   palisade agent --once --source dir:manifests      program the kernel and exit
+  palisade agent --restore                          close the pods of a node that has just booted
   palisade agent --remove                           remove the rules and all other traces
   palisade agent --print-config                     print the effective settings
 
@@ -60,6 +61,9 @@ struct Mode {
     /// Program the kernel from the current state of the source, and exit
     #[arg(long)]
     once: bool,
+    /// After a restart of the node: deny new connections of its pods until an agent has programmed their policies, and exit
+    #[arg(long)]
+    restore: bool,
     /// Remove the rules and all other traces, and exit
     #[arg(long)]
     remove: bool,
@@ -121,6 +125,15 @@ pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
                 "the rules are active, but established connections that they deny were not revoked; see the log"
             ),
         }
+    } else if arguments.mode.restore {
+        let text = match daemon::restore(&config)? {
+            Restored::Closed(pods) => {
+                format!("new connections of pods are denied until an agent is ready: {pods}\n")
+            }
+            Restored::HasRules => "table inet palisade is in place, nothing was changed\n".to_owned(),
+            Restored::NoState => "no agent has kept a state here, nothing was changed\n".to_owned(),
+        };
+        output::print(&text).context("can't write")?;
     } else if arguments.mode.remove {
         let removed = daemon::remove(&config)?;
         let table =

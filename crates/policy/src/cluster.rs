@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
+
 use crate::{Addressing, Labels, Name, ObjectKey, Pod, Pods, Policy, PolicyKey, Service};
 
 /// The label of every namespace whose value is the namespace's name (SEMANTICS A13).
@@ -34,6 +36,8 @@ pub struct Node {
     pub labels: Labels,
     /// Every entry of `status.addresses` that is an IP address (G-18).
     pub addresses: Vec<IpAddr>,
+    /// The ranges of the addresses of its pods (`spec.podCIDRs`). They affect no decision, and not every network uses them.
+    pub pod_cidrs: Vec<IpNet>,
 }
 
 /// A snapshot of a cluster. Two clusters are equal if all their objects are.

@@ -38,7 +38,7 @@ pub(super) fn node(rng: &mut Rng, index: usize) -> Node {
         0 => vec![node_address(index, Family::V4)],
         _ => Family::BOTH.map(|family| node_address(index, family)).to_vec(),
     };
-    Node { name: node_name(index), labels: labels(rng), addresses }
+    Node { name: node_name(index), labels: labels(rng), addresses, pod_cidrs: Vec::new() }
 }
 
 pub(super) fn service(rng: &mut Rng, cluster: &Cluster, index: usize) -> Service {

@@ -42,7 +42,12 @@ pub fn without_pods(rng: &mut Rng, shape: &Shape) -> Cluster {
     let workloads = shape.pods.end().div_ceil(PODS_PER_WORKLOAD).max(1);
     for index in 0..nodes {
         let address = IpAddr::from([172, 16, (index >> 8) as u8, index as u8]);
-        let node = Node { name: node_name(index), labels: Labels::default(), addresses: vec![address] };
+        let node = Node {
+            name: node_name(index),
+            labels: Labels::default(),
+            addresses: vec![address],
+            pod_cidrs: Vec::new(),
+        };
         cluster.nodes.insert(node.name.clone(), node);
     }
     for index in 0..namespaces {

@@ -72,7 +72,12 @@ impl World {
         let folder = tempfile::Builder::new().prefix("palisade-cluster-tests.").tempdir()?;
         let mut cluster = Cluster::default();
         for name in NODES {
-            let node = Node { name: name.into(), labels: Labels::default(), addresses: Vec::new() };
+            let node = Node {
+                name: name.into(),
+                labels: Labels::default(),
+                addresses: Vec::new(),
+                pod_cidrs: Vec::new(),
+            };
             cluster.apply(Change::SetNode(node));
         }
         let layout = Layout::of(&cluster, &LayoutOptions::default())?;
@@ -174,7 +179,15 @@ impl World {
     /// # Errors
     /// If the API server refuses it.
     pub fn install(&self) -> Result<()> {
-        let manifest = root().join("deploy/manifests/palisade.yaml").display().to_string();
+        self.install_manifest("palisade.yaml")
+    }
+
+    /// As [`Self::install`], with another of the published manifests.
+    ///
+    /// # Errors
+    /// If the API server refuses it.
+    pub fn install_manifest(&self, file: &str) -> Result<()> {
+        let manifest = root().join("deploy/manifests").join(file).display().to_string();
         self.control.kubectl(&["apply", "-f", &manifest], "").map(|_| ())
     }
 

@@ -5,7 +5,10 @@ use std::{io, time::Duration};
 use palisade_api::AccessError;
 
 use super::listener::SocketError;
-use crate::{DataPlaneError, config::ConfigError, lock::LockError, source::directory::DirectoryError};
+use crate::{
+    DataPlaneError, config::ConfigError, lock::LockError, source::directory::DirectoryError,
+    state::StateError,
+};
 
 /// Why the agent can't start or continue.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,12 @@ pub enum DaemonError {
     /// The source delivered no complete snapshot in time.
     #[error("no complete snapshot of the cluster within {} s{}", .0.as_secs(), .1.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
     NoSnapshot(Duration, Option<String>),
+    /// A command that needs the state directory.
+    #[error("no state directory: set --state-dir to that of the agents")]
+    NoStateDirectory,
+    /// The node's state can't be removed.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The source ended, which it never should.
     #[error("the source ended unexpectedly; this is a bug")]
     SourceEnded,

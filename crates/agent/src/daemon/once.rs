@@ -14,7 +14,7 @@ use super::{
     error::DaemonError,
     error_log::log_finding,
     listener::SocketError,
-    node_name,
+    node_name, restore,
     setup::{enforcer_options, open_plane, runtime, take_lock, watch_cluster},
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     config::{Config, SourceChoice},
     error_chain,
     source::directory,
+    state::StateFile,
     view::PlanView,
 };
 
@@ -90,6 +91,7 @@ pub fn once(config: &Config) -> Result<Once, DaemonError> {
     for (direction, address) in &report.not_enforced {
         super::shortfall::log_not_enforced(agent.reconciler(), *direction, *address);
     }
+    restore::keep(config, &agent);
     let links = agent.data_plane().refresh_links();
     if let Err(error) = &links {
         let err = error_chain::with_causes(error);
@@ -142,7 +144,7 @@ pub struct Removed {
     pub left: Option<String>,
 }
 
-/// Removes every trace of the agent: the table, revocation labels, socket and lock. Does nothing where nothing is left.
+/// Removes every trace of the agent: the table, revocation labels, the state of the node, socket and lock. Does nothing where nothing is left.
 ///
 /// # Errors
 /// If an agent runs, or without the permission to change the firewall.
@@ -161,6 +163,9 @@ pub fn remove(config: &Config) -> Result<Removed, DaemonError> {
             }));
         }
         _ => {}
+    }
+    if let Some(directory) = &config.state_dir {
+        StateFile::new(directory).remove()?;
     }
     // Removes the lock file.
     drop(lock);

@@ -31,6 +31,7 @@ mod repair;
 mod requests;
 mod runtime;
 mod shortfall;
+mod state;
 
 use std::{
     collections::BTreeMap,
@@ -63,6 +64,7 @@ use crate::{
     drops::DropLog,
     error_chain,
     metrics::{Metrics, ResultLabel},
+    state::Keeper,
 };
 use runtime::RuntimeState;
 
@@ -111,6 +113,8 @@ pub(super) struct Worker {
     reviews: Reviews,
     /// When the pending review of established connections may begin.
     review_due: Option<Instant>,
+    /// Keeps what outlives a restart of the node, if that is wanted.
+    state: Option<Keeper>,
     drop_tally: drops::Tally,
     runtime: RuntimeState,
     /// Dropped packets that the kernel had counted at the last update, and those of them that were not logged, by direction.
@@ -144,6 +148,7 @@ impl Worker {
             missing_features: 0,
             reviews: Reviews::default(),
             review_due: None,
+            state: None,
             drop_tally: drops::Tally::default(),
             runtime: RuntimeState::new(config, &shared.node),
             drop_counts: BTreeMap::new(),
@@ -465,6 +470,7 @@ impl Worker {
         self.follow_links();
         self.compare_after_overrun();
         self.repair_table();
+        self.keep_state();
         if self.reminded.elapsed() >= REMINDER_INTERVAL {
             self.reminded = Instant::now();
             if self.agent.reconciler().is_waiting() {

@@ -52,6 +52,10 @@ pub(super) fn one(
             if !uid.is_null() && *uid != object["metadata"]["uid"] {
                 return Some((409, status(409, "uid mismatch")));
             }
+            let version = &sent["metadata"]["resourceVersion"];
+            if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
+                return Some((409, status(409, "the object has been modified")));
+            }
             merge(&mut object, &sent, content_type.contains("apply-patch"));
         }
     }

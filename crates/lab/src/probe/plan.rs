@@ -324,6 +324,7 @@ mod tests {
                 name: name.into(),
                 labels: Labels::from_iter([("role", name)]),
                 addresses: vec![address],
+                pod_cidrs: Vec::new(),
             }));
         }
         for (name, number) in [("a", 80), ("b", 81)] {

@@ -28,7 +28,9 @@ pub(super) fn add_nodes(cluster: &mut Cluster) -> bool {
     for (name, mut addresses) in found {
         let mut seen = std::collections::BTreeSet::new();
         addresses.retain(|address| seen.insert(*address));
-        cluster.nodes.insert(name.clone(), Node { name, labels: Labels::default(), addresses });
+        cluster
+            .nodes
+            .insert(name.clone(), Node { name, labels: Labels::default(), addresses, pod_cidrs: Vec::new() });
     }
     if made_up {
         cluster.pods.edit(|pod| {

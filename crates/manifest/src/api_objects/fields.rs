@@ -235,9 +235,24 @@ pub struct ApiNode<'a> {
     /// The metadata.
     #[serde(borrow)]
     pub metadata: ApiObjectMeta<'a>,
+    /// The desired state.
+    #[serde(borrow)]
+    pub spec: Option<ApiNodeSpec<'a>>,
     /// The observed state.
     #[serde(borrow)]
     pub status: Option<ApiNodeStatus<'a>>,
+}
+
+/// `NodeSpec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ApiNodeSpec<'a> {
+    /// The range of the pods' addresses that older servers set alone.
+    #[serde(borrow, rename = "podCIDR")]
+    pub pod_cidr: JsonString<'a>,
+    /// The ranges of the pods' addresses, one per family.
+    #[serde(borrow, rename = "podCIDRs")]
+    pub pod_cidrs: List<JsonString<'a>>,
 }
 
 /// `NodeStatus`.

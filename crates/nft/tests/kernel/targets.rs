@@ -2,6 +2,7 @@
 
 mod agreement;
 mod claim;
+mod closed_node;
 mod connections;
 mod cut_off;
 mod drift;
@@ -38,6 +39,7 @@ fn main() {
     let tests = [
         agreement::trials(),
         claim::trials(),
+        closed_node::trials(),
         connections::trials(),
         cut_off::trials(),
         drift::trials(),

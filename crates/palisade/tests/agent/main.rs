@@ -7,6 +7,7 @@
 )]
 
 mod faults;
+mod node_restart;
 mod runtime;
 mod settings;
 mod stage;

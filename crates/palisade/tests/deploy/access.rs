@@ -72,6 +72,21 @@ coordination.k8s.io/leases palisade-status-writer: get patch update
 }
 
 #[test]
+fn an_agent_may_change_nodes_only_to_remove_the_startup_taint() {
+    for (path, objects) in rendered() {
+        let Some(rights) = role(&objects, "ClusterRole", "palisade-agent") else { continue };
+        let settings = crate::only(&objects, "ConfigMap")["data"]["agent.yaml"].as_str().unwrap().to_owned();
+        let verbs: Vec<&str> = rights["/nodes"].iter().map(String::as_str).collect();
+        if settings.contains("startup-taint: remove") {
+            assert_eq!(verbs, ["get", "list", "patch", "watch"], "{path}");
+        } else {
+            assert_eq!(verbs, ["list", "watch"], "{path}");
+        }
+        assert_eq!(settings.contains("startup-taint: remove"), path.ends_with("from-boot.yaml"), "{path}");
+    }
+}
+
+#[test]
 fn without_reports_an_agent_writes_nothing() {
     let (_, objects) = rendered()
         .into_iter()

@@ -39,8 +39,8 @@ fn objects(path: &str) -> Vec<Value> {
 
 /// Every rendered file, with its objects: the plain manifests, and the chart with the values of each case.
 fn rendered() -> Vec<(String, Vec<Value>)> {
-    let mut paths =
-        vec!["deploy/manifests/palisade.yaml".to_owned(), "deploy/manifests/remove.yaml".to_owned()];
+    let plain = ["palisade.yaml", "palisade-from-boot.yaml", "remove.yaml"];
+    let mut paths: Vec<String> = plain.iter().map(|file| format!("deploy/manifests/{file}")).collect();
     for case in fs::read_dir(root().join("deploy/tests")).unwrap() {
         let case = case.unwrap();
         if case.file_type().unwrap().is_dir() {

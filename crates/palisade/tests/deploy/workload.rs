@@ -79,6 +79,38 @@ fn no_container_has_more_rights_than_it_uses() {
     }
 }
 
+/// The directory of the node's state, in the chart's cases and in the documentation.
+const STATE: &str = "/var/lib/palisade";
+
+/// Whether the agents of a rendered file keep the state of their node.
+fn keeps_state(path: &str) -> bool {
+    // The pods that remove everything remove the state too, if there is one.
+    ["palisade-from-boot.yaml", "remove.yaml"].iter().any(|file| path.ends_with(file))
+}
+
+/// The service that closes a node's pods before the container runtime starts uses the directory and the program of the manifests.
+#[test]
+fn the_service_that_runs_before_the_runtime_uses_the_agents_state() {
+    let unit = file("deploy/systemd/palisade-restore.service");
+    let line = |key: &str| {
+        let found = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        found.unwrap_or_else(|| panic!("no {key}"))
+    };
+    let words: Vec<&str> = line("ExecStart").split(' ').collect();
+    assert_eq!(words[1..4], ["agent", "--restore", &format!("--state-dir={STATE}")]);
+    assert_eq!(line("ConditionPathExists"), format!("{STATE}/node-state"));
+    for runtime in ["kubelet.service", "containerd.service", "crio.service", "docker.service"] {
+        assert!(line("Before").split(' ').any(|unit| unit == runtime), "{runtime}");
+    }
+    // These remove all rules when they start.
+    for firewall in ["nftables.service", "firewalld.service"] {
+        assert!(line("After").split(' ').any(|unit| unit == firewall), "{firewall}");
+    }
+    let (_, objects) = rendered().into_iter().find(|(path, _)| path.ends_with("from-boot.yaml")).unwrap();
+    let settings = only(&objects, "ConfigMap")["data"]["agent.yaml"].as_str().unwrap().to_owned();
+    assert!(settings.contains(&format!("state-dir: {STATE}\n")), "{settings}");
+}
+
 #[test]
 fn the_host_is_shared_as_little_as_possible() {
     for (path, pod) in pods() {
@@ -95,6 +127,10 @@ fn the_host_is_shared_as_little_as_possible() {
             json!({"name": "config", "mountPath": "/etc/palisade", "readOnly": true}),
             json!({"name": "run", "mountPath": "/run/palisade"}),
         ];
+        if keeps_state(&path) {
+            volumes.push(json!({"name": "state", "hostPath": {"path": STATE, "type": "DirectoryOrCreate"}}));
+            mounts.push(json!({"name": "state", "mountPath": STATE}));
+        }
         // The container runtime's socket, unless it is not to be used.
         let is_used = !path.contains("confined") && !path.contains("remove");
         if is_used {
@@ -176,7 +212,7 @@ fn settings_follow_from_the_values() {
         "source": "api", "listen": "0.0.0.0:9643", "health-listen": "127.0.0.1:9644",
         "socket": "/run/palisade/agent.sock", "log-format": "json",
         "log-level": "info", "egress-to-own-node": "enforce", "source-check": "enforce", "log-drops": true,
-        "report-status": true, "nri": "auto", "nri-socket": "/var/run/nri/nri.sock",
+        "report-status": true, "startup-taint": "keep", "nri": "auto", "nri-socket": "/var/run/nri/nri.sock",
         "pod-start": "closed", "pod-start-timeout": 1750,
     });
     assert_eq!(settings("deploy/manifests/palisade.yaml"), defaults);

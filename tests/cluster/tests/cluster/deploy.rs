@@ -5,14 +5,17 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use palisade_cluster_tests::{
     World,
+    agent::AgentOptions,
+    eventually,
     programs::root,
-    world::{ACCOUNT, describe},
+    world::{ACCOUNT, NODES, READY_WITHIN, describe},
 };
 
 pub(crate) const TESTS: &[crate::Test] = &[
     ("deploy::the_plain_manifests_are_accepted", plain),
     ("deploy::the_chart_is_accepted", chart),
     ("deploy::the_rights_are_those_that_the_agent_uses", rights),
+    ("deploy::a_ready_agent_removes_the_startup_taint_and_may_do_no_more_to_nodes", startup_taint),
 ];
 
 /// Kinds of the Prometheus operator, which this cluster does not define.
@@ -39,7 +42,7 @@ fn dry_run(world: &mut World, what: &str, text: &str) -> Result<()> {
 fn plain(world: &mut World) -> Result<()> {
     // A dry run creates no namespace, and the other objects need one.
     world.kubectl(&format!("create namespace {}", ACCOUNT.0))?;
-    for file in ["palisade.yaml", "remove.yaml"] {
+    for file in ["palisade.yaml", "palisade-from-boot.yaml", "remove.yaml"] {
         let path = root().join("deploy/manifests").join(file);
         let output = world.control().kubectl_output(
             &["apply", "--dry-run=server", "--validate=strict", "-f", &path.display().to_string()],
@@ -111,4 +114,44 @@ fn rights(world: &mut World) -> Result<()> {
         ensure!(!may(request)?, "the agent may {request}");
     }
     Ok(())
+}
+
+/// Two nodes with the taint and another one, in a cluster with `palisade-from-boot.yaml`. On the second node the agent is not told to remove it.
+fn startup_taint(world: &mut World) -> Result<()> {
+    world.install_manifest("palisade-from-boot.yaml")?;
+    for node in NODES {
+        world.kubectl(&format!(
+            "taint node {node} palisade.dev/agent-not-ready=true:NoSchedule example.org/other=x:NoSchedule"
+        ))?;
+    }
+    let taints = |world: &World, node: &str| {
+        world.kubectl(&format!("get node {node} -o jsonpath={{.spec.taints[*].key}}"))
+    };
+    let kubeconfig = world.agent_kubeconfig()?;
+    for (node, more) in [(NODES[0], vec!["--startup-taint=remove".to_owned()]), (NODES[1], Vec::new())] {
+        let options = AgentOptions { kubeconfig: kubeconfig.clone(), more, ..AgentOptions::default() };
+        world.start_agent(node, &options)?.wait_ready(READY_WITHIN)?;
+    }
+    eventually("the taint is removed", READY_WITHIN, || {
+        let found = taints(world, NODES[0])?;
+        Ok(if found.contains("agent-not-ready") { Err(found) } else { Ok(()) })
+    })?;
+    ensure!(taints(world, NODES[0])? == "example.org/other", "other taints stay");
+    ensure!(
+        taints(world, NODES[1])?.contains("palisade.dev/agent-not-ready"),
+        "without the setting it stays"
+    );
+    let log = world.agent(NODES[0])?.log();
+    ensure!(log.contains("removed the startup taint"), "{log}");
+    let account = format!("--as=system:serviceaccount:{}:{}", ACCOUNT.0, ACCOUNT.1);
+    for (verb, allowed) in
+        [("get", true), ("patch", true), ("update", false), ("delete", false), ("create", false)]
+    {
+        let output = world.control().kubectl_output(&["auth", "can-i", verb, "nodes", &account], "")?;
+        ensure!(output.status.success() == allowed, "{verb} nodes: {}", describe(&output));
+    }
+    for node in NODES {
+        world.kubectl(&format!("taint node {node} example.org/other-"))?;
+    }
+    world.kubectl(&format!("taint node {} palisade.dev/agent-not-ready-", NODES[1])).map(|_| ())
 }
