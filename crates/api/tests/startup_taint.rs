@@ -19,7 +19,7 @@ fn put(server: &Server, taints: &Value) {
 }
 
 fn taints(server: &Server) -> Value {
-    server.get(NODES, "", "n1").unwrap()["spec"]["taints"].clone()
+    server.get(NODES, "", "n1").expect("the node is there")["spec"]["taints"].clone()
 }
 
 #[tokio::test(start_paused = true)]
