@@ -10,6 +10,8 @@ mod check;
 mod example;
 mod file;
 mod formats;
+#[cfg(all(target_os = "linux", feature = "lab"))]
+mod lab;
 mod resolve;
 mod selector;
 mod text;
@@ -21,7 +23,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    cluster::Need,
+    cluster::{JsonMissing, Need},
     exit::Outcome,
     inputs::{self, InputArguments, LoadedInputs},
     output,
@@ -45,6 +47,7 @@ Examples:
   palisade test examples/assertions/shop.yaml -f examples/shop
   palisade test tests.yaml                      against the cluster of the current context
   palisade test tests.yaml -f deploy --live     with deploy applied to that cluster
+  palisade test tests.yaml -f deploy --lab      with packets too, in namespaces of this machine
   palisade test tests.yaml -f deploy --watch    again whenever a file changes
   palisade test tests.yaml -f deploy -o junit > report.xml
   palisade test --init -f deploy > tests.yaml   a first file, from what is so today
@@ -69,6 +72,10 @@ pub(crate) struct Test {
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: TestFormat,
+    /// Try every connection that an assertion is about with packets, too, in a lab of the manifests
+    #[cfg(all(target_os = "linux", feature = "lab"))]
+    #[arg(long, conflicts_with_all = ["live", "watch", "init", "schema"])]
+    lab: bool,
     /// Check again whenever a file changes, until interrupted
     #[arg(long, conflicts_with_all = ["init", "schema"])]
     watch: bool,
@@ -127,16 +134,28 @@ fn once(arguments: &Test) -> Result<Outcome> {
     if let Some((a, b)) = same_name(&written) {
         bail!("{b}: the name is that of an assertion at {a}");
     }
+    #[cfg(all(target_os = "linux", feature = "lab"))]
+    if arguments.lab {
+        let (results, errors) = lab::results(&arguments.sources, written, arguments.namespace.as_deref())?;
+        print(arguments, &results, &[])?;
+        let outcome = check::outcome(&results);
+        // What holds for a part of the manifests need not hold for them.
+        return Ok(if errors && outcome == Outcome::Yes { Outcome::Incomplete } else { outcome });
+    }
     let world = load(arguments)?;
     let results = check::all(&world.loaded.cluster, written, &world.namespace);
-    let text = match arguments.output {
-        TestFormat::Text => text::text(&results),
-        TestFormat::Json => formats::json(&results, &world.incomplete())?,
-        TestFormat::Junit => formats::junit(&results),
-        TestFormat::Tap => formats::tap(&results),
-    };
-    output::print_wrapped(&text).context("can't write the results")?;
+    print(arguments, &results, &world.incomplete())?;
     Ok(world.outcome(check::outcome(&results)))
+}
+
+fn print(arguments: &Test, results: &[check::TestResult], incomplete: &[JsonMissing<'_>]) -> Result<()> {
+    let text = match arguments.output {
+        TestFormat::Text => text::text(results),
+        TestFormat::Json => formats::json(results, incomplete)?,
+        TestFormat::Junit => formats::junit(results),
+        TestFormat::Tap => formats::tap(results),
+    };
+    output::print_wrapped(&text).context("can't write the results")
 }
 
 /// Returns the places of two assertions with the same name.

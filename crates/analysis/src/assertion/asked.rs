@@ -24,7 +24,8 @@ impl AskedTraffic {
     }
 
     /// Returns the traffic to a pod, or to an end that names no ports.
-    pub(super) fn to(&self, pod: Option<&Pod>) -> Traffic {
+    #[must_use]
+    pub fn to(&self, pod: Option<&Pod>) -> Traffic {
         let named = self.names.iter().flat_map(|(name, protocol)| {
             pod.into_iter().flat_map(move |pod| pod.named_ports(name, Some(*protocol)))
         });

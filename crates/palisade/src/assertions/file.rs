@@ -82,7 +82,7 @@ pub(super) fn traffic(ports: &[WrittenPort]) -> AskedTraffic {
             }
             WrittenPort::Name(name, protocol) => drop(out.names.insert((name.clone(), *protocol))),
             WrittenPort::Icmp => {
-                out.numbers = out.numbers.union(&Traffic::of(Protocol::Other(1), PortSet::all()))
+                out.numbers = out.numbers.union(&Traffic::of(Protocol::Other(1), PortSet::all()));
             }
         }
     }

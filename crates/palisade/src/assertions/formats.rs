@@ -149,7 +149,7 @@ pub(super) fn junit(results: &[TestResult]) -> String {
             Status::Undecided | Status::Error => "error",
         };
         let word = result.status.word();
-        let lines: Vec<String> = details(result).lines().map(|line| xml(line)).collect();
+        let lines: Vec<String> = details(result).lines().map(&xml).collect();
         _ = writeln!(
             out,
             "{head}>\n      <{element} message=\"{word}\">{}</{element}>\n    </testcase>",
