@@ -56,7 +56,7 @@ rendered --set namespace.create=true | generated \
 rendered --set namespace.create=true,agent.stateDir=/var/lib/palisade,agent.startupTaint=remove | generated \
     "As palisade.yaml, for nodes whose pods are closed from the boot on, and that get no pod before; docs/install.md describes what else it needs." \
     | put manifests/palisade-from-boot.yaml
-rendered --set removeRules=true,agent.stateDir=/var/lib/palisade --show-only templates/daemonset.yaml | generated \
+rendered --set removeRules=true,agent.stateDir=/var/lib/palisade,agent.cniChain=on --show-only templates/daemonset.yaml | generated \
     "Replaces the agents of palisade.yaml by pods that remove all of Palisade's rules; docs/install.md describes when and how." \
     | put manifests/remove.yaml
 rendered --set explainer.clusterRole=true --show-only templates/explainer.yaml | generated \

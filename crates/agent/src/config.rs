@@ -28,6 +28,12 @@ pub const DEFAULT_SOCKET: &str = "/run/palisade/agent.sock";
 /// The path of the container runtime's NRI socket, unless another is set.
 pub const DEFAULT_NRI_SOCKET: &str = "/var/run/nri/nri.sock";
 
+/// The directory of CNI configuration, unless another is set.
+pub const DEFAULT_CNI_CONF_DIR: &str = "/etc/cni/net.d";
+
+/// The directory of CNI plugins, unless another is set.
+pub const DEFAULT_CNI_BIN_DIR: &str = "/opt/cni/bin";
+
 /// Defines [`Config`]. A value has its field, type, environment variable, placeholder in the help, and further arguments for clap. A
 /// switch has its field and environment variable; it is on by default.
 macro_rules! settings {
@@ -107,6 +113,13 @@ settings! {
         nri: Nri, "PALISADE_NRI", "MODE" [value_enum, default_value_t];
         /// The container runtime's NRI socket
         nri_socket: PathBuf, "PALISADE_NRI_SOCKET", "FILE" [default_value = DEFAULT_NRI_SOCKET];
+        /// Whether the agent adds a plugin to the node's CNI configuration that holds pods until they are isolated, for nodes without NRI
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+        cni_chain: CniChain, "PALISADE_CNI_CHAIN", "MODE" [value_enum, default_value_t];
+        /// Directory of the node's CNI configuration
+        cni_conf_dir: PathBuf, "PALISADE_CNI_CONF_DIR", "DIR" [default_value = DEFAULT_CNI_CONF_DIR];
+        /// Directory of the node's CNI plugins
+        cni_bin_dir: PathBuf, "PALISADE_CNI_BIN_DIR", "DIR" [default_value = DEFAULT_CNI_BIN_DIR];
         /// How a pod starts whose policies are not programmed in time
         pod_start: PodStart, "PALISADE_POD_START", "MODE" [value_enum, default_value_t];
         /// How long a pod's start waits for its policies, in milliseconds. At most a little less than the runtime waits
@@ -201,6 +214,17 @@ pub enum Nri {
     /// If the runtime has NRI enabled
     Auto,
     /// A runtime without NRI is a warning
+    On,
+}
+
+/// Whether the agent installs its chained CNI plugin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CniChain {
+    /// The node's CNI configuration is left as it is
+    #[default]
+    Off,
+    /// The plugin is added to the first configuration, and added again when another program rewrites that
     On,
 }
 

@@ -8,6 +8,7 @@
 //! closed until then. The rules stay in the kernel
 //! when the process ends, also when it is killed.
 
+mod cni;
 mod error;
 mod error_log;
 mod health;
@@ -19,6 +20,7 @@ mod node_name;
 mod once;
 mod over_budget;
 mod overrun;
+mod pod_gate;
 mod repairs;
 mod restore;
 mod reviews;
@@ -56,6 +58,7 @@ use crate::{
 use health::Health;
 use http::{HttpState, Pages};
 use listener::SocketListener;
+use pod_gate::PodGate;
 use runtime::RuntimeFollower;
 use shared::Shared;
 use worker::Worker;
@@ -125,8 +128,14 @@ impl Services {
             interrupt: signals(SignalKind::interrupt())?,
         };
         start_source(config, shared).await?;
-        if let Some(follower) = RuntimeFollower::new(config, &shared.inbox, &shared.metrics) {
+        let gate = PodGate::new(config, &shared.inbox, &shared.metrics);
+        // After the socket is open: a plugin that doesn't find it tells this agent nothing but its record.
+        cni::recall(&config.socket, &gate);
+        if let Some(follower) = RuntimeFollower::new(config, &gate) {
             tokio::spawn(follower.run());
+        }
+        if let Some(chain) = cni::Chain::new(config, &shared.metrics) {
+            tokio::spawn(chain.run());
         }
         Ok(services)
     }
@@ -140,7 +149,7 @@ impl Services {
     ) -> Result<(), DaemonError> {
         serve_http(config, shared);
         let signal = tokio::select! {
-            () = listener::serve(&self.listener, Arc::clone(&shared.inbox)) => "none",
+            () = listener::serve(&self.listener, PodGate::new(config, &shared.inbox, &shared.metrics)) => "none",
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
             ended = &mut end => {

@@ -10,6 +10,7 @@
 //!
 //! The process around the core (feature `daemon`, except for [`source`]):
 //!
+//! * [`cni`] is the chained CNI plugin, a process of its own.
 //! * [`state`] closes the node's pods after a restart of the node, until their policies are known.
 //! * [`config`] has the settings, [`source`] delivers the cluster, [`lock`] ensures that only one agent writes.
 //! * [`daemon`] wires everything. [`metrics`], [`log`] and [`socket`] are the interfaces for operators, [`view`] displays
@@ -18,6 +19,8 @@
 #![forbid(unsafe_code)]
 
 mod allows;
+#[cfg(feature = "daemon")]
+pub mod cni;
 #[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]

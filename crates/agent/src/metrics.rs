@@ -30,7 +30,7 @@ const RESULTS: [&str; 2] = ["ok", "refused"];
 const POD_STARTS: [&str; 7] =
     ["programmed", "closed", "open", "refused", "no-address", "host-network", "invalid"];
 /// The values of the label `stage`.
-const STAGES: [&str; 10] = [
+const STAGES: [&str; 11] = [
     "source",
     "address",
     "commit",
@@ -41,6 +41,7 @@ const STAGES: [&str; 10] = [
     "links",
     "budget",
     "runtime",
+    "cni",
 ];
 
 /// Creates a metric at zero.
@@ -126,8 +127,10 @@ metrics! {
     connections_restored: Counter, "palisade_connections_restored", "Revoked connections that are allowed again";
     runtime_connected: Gauge, "palisade_runtime_connected",
         "Whether the container runtime announces pods before they start. 0 too if the agent is not to follow it";
+    cni_chained: Gauge, "palisade_cni_chained",
+        "Whether the node's CNI configuration has the plugin that holds pods until they are isolated. 0 too if the agent is not to install it";
     pod_starts: Family<ResultLabel, Counter>, "palisade_pod_starts",
-        "Pods that the container runtime announced before their start, by how they started";
+        "Pods that were announced before their start, by NRI or by the CNI plugin, by how they started";
     pod_start_latency: Histogram, "palisade_pod_start_latency_seconds",
         "Time that pods waited for their policies to be programmed before their start";
     drops: Family<DropLabels, Counter>, "palisade_drops",

@@ -23,7 +23,8 @@
 //!    them until the API server deletes or replaces it, or the pod gets another sandbox. The deletion then changes nothing.
 //! 6. **While there is no connection to the runtime**, sandboxes are kept, since their pods keep running. What was freed by rule 5 is again
 //!    as the API server says: a start could be missed. The list of the next connection decides which sandboxes are left.
-//! 7. A sandbox without addresses (of a host-network pod, or of a runtime that doesn't report them) is not merged at all.
+//! 7. **A pod whose labels nobody knows yet** is as one without labels. [`RuntimePods::has_labels`] tells, and the caller closes it.
+//! 8. A sandbox without addresses (of a host-network pod, or of a runtime that doesn't report them) is not merged at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -47,8 +48,8 @@ pub(crate) struct RuntimePod {
     pub(crate) key: ObjectKey,
     /// Unknown for a static pod.
     pub(crate) uid: Uid,
-    /// The pod's labels when the sandbox was made.
-    pub(crate) labels: Labels,
+    /// The pod's labels when the sandbox was made. `None` if whoever announces the pod doesn't know them.
+    pub(crate) labels: Option<Labels>,
     /// Never empty.
     pub(crate) addresses: Vec<IpAddr>,
 }
@@ -158,10 +159,11 @@ impl RuntimePods {
         // Additions first: a name that is held all the time is not looked up in the cluster, which has no change of this call yet.
         let (mut changes, mut result) = (Vec::new(), Ok(()));
         for pod in list {
+            let key = pod.key.clone();
             if self.keys.contains_key(&pod.id) {
+                changes.extend(self.add_labels(pod).then(|| self.edit(key, |_| ())));
                 continue;
             }
-            let key = pod.key.clone();
             match self.add(Sandbox { pod, started: None }, cluster) {
                 Ok(()) => changes.push(self.edit(key, |_| ())),
                 Err(error) => result = Err(error),
@@ -169,6 +171,28 @@ impl RuntimePods {
         }
         changes.extend(gone.iter().filter_map(|id| self.stop(id)));
         (changes, result)
+    }
+
+    /// Whether the labels of a sandbox's pod are known: from whoever announced it, or from the API server.
+    pub(crate) fn has_labels(&self, id: &str) -> bool {
+        let held = self.keys.get(id).and_then(|key| self.held.get(key));
+        held.is_some_and(|held| held.has_labels(id))
+    }
+
+    /// Whether a sandbox is held.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.keys.contains_key(id)
+    }
+
+    /// Adds labels to a sandbox that was announced without. Returns whether it did.
+    fn add_labels(&mut self, pod: RuntimePod) -> bool {
+        let held = self.held.get_mut(&pod.key);
+        let known = held.and_then(|held| held.sandboxes.iter_mut().find(|known| known.pod.id == pod.id));
+        let Some(known) = known.filter(|known| known.pod.labels.is_none() && pod.labels.is_some()) else {
+            return false;
+        };
+        known.pod.labels = pod.labels;
+        true
     }
 
     /// Forgets which sandboxes were stopped: starts may be missed from now on.
@@ -212,7 +236,18 @@ impl Held {
         self.sandboxes.last()
     }
 
-    fn add(&mut self, sandbox: Sandbox) {
+    fn has_labels(&self, id: &str) -> bool {
+        let Some(sandbox) = self.sandboxes.iter().find(|sandbox| sandbox.pod.id == id) else { return false };
+        let is_its = |pod: &Pod| pod.uid.may_be(sandbox.pod.uid);
+        sandbox.pod.labels.is_some() || self.last.as_ref().is_some_and(is_its)
+    }
+
+    fn add(&mut self, mut sandbox: Sandbox) {
+        // It may be announced twice, once with labels.
+        let before = self.sandboxes.iter().find(|known| known.pod.id == sandbox.pod.id);
+        if sandbox.pod.labels.is_none() {
+            sandbox.pod.labels = before.and_then(|known| known.pod.labels.clone());
+        }
         self.sandboxes.retain(|known| known.pod.id != sandbox.pod.id);
         let at = match sandbox.started {
             Some(_) => self.sandboxes.len(),
@@ -314,11 +349,20 @@ impl Held {
     }
 }
 
+/// Whether an address can be a pod's own.
+pub(crate) fn is_of_pod(address: &IpAddr) -> bool {
+    let is_link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(is_link_local || address.is_loopback() || address.is_multicast() || address.is_unspecified())
+}
+
 /// A pod of which nothing but its sandbox is known. Its container ports aren't, so rules with port names don't allow it anything yet.
 fn described(sandbox: &RuntimePod) -> Pod {
     Pod {
         key: sandbox.key.clone(),
-        labels: sandbox.labels.clone(),
+        labels: sandbox.labels.clone().unwrap_or_default(),
         addresses: Vec::new(),
         node: None,
         host_network: false,

@@ -7,6 +7,7 @@ use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cni::Attachment;
 use crate::view::{PeerSetView, PodView, PolicyTableView, ProfileView};
 
 /// The version of the protocol. It grows with each change that an older program would misinterpret.
@@ -52,6 +53,18 @@ pub enum Request {
     },
     /// Whether the kernel holds the plan.
     Verify,
+    /// The network of a pod is set up, and its containers wait for the response. From the CNI plugin.
+    PodAttached(Attachment),
+    /// The network of a pod is taken down. The response is [`Response::Done`]. From the CNI plugin.
+    PodDetached {
+        /// The id of the sandbox.
+        id: String,
+    },
+    /// Whether a pod is held by its sandbox. From the CNI plugin.
+    PodIsHeld {
+        /// The id of the sandbox.
+        id: String,
+    },
     /// Updates the metrics that are counted at each scrape. The response is [`Response::Done`].
     #[serde(rename = "figures")]
     UpdateMetrics,
@@ -87,10 +100,23 @@ pub enum Response {
     Explained(Explained),
     /// To [`Request::Verify`].
     Verified(Verified),
-    /// To [`Request::UpdateMetrics`].
+    /// To [`Request::PodAttached`].
+    PodStarted(PodStarted),
+    /// To [`Request::PodIsHeld`].
+    PodIsHeld(bool),
+    /// To [`Request::UpdateMetrics`] and [`Request::PodDetached`].
     Done,
     /// The request failed.
     Error(String),
+}
+
+/// How a pod starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodStarted {
+    /// Whether it may start.
+    pub starts: bool,
+    /// Why it may not, or what is particular about the start.
+    pub note: Option<String>,
 }
 
 /// The status of an agent.

@@ -26,8 +26,9 @@ mod fields;
 mod policy;
 
 pub use fields::{
-    ApiContainer, ApiContainerPort, ApiNode, ApiNodeAddress, ApiNodeSpec, ApiNodeStatus, ApiObjectMeta,
-    ApiOwnerReference, ApiPod, ApiPodIp, ApiPodSpec, ApiPodStatus, JsonString, List, StringMap,
+    ApiAnnotations, ApiContainer, ApiContainerPort, ApiNode, ApiNodeAddress, ApiNodeSpec, ApiNodeStatus,
+    ApiObjectMeta, ApiOwnerReference, ApiPod, ApiPodIp, ApiPodSpec, ApiPodStatus, JsonString, List,
+    StringMap,
 };
 
 /// A decoded object.
@@ -79,7 +80,7 @@ impl ObjectDecoder {
             phase,
             ports: self.ports(spec, &mut found),
             created: meta::epoch_seconds(&object.metadata.creation_timestamp).unwrap_or(0),
-            uid: Uid::parse(&object.metadata.uid),
+            uid: uid(&object.metadata),
             workload: Some(self.workload(object, &labels, &key.name)),
             labels,
             key,
@@ -220,6 +221,12 @@ impl<'f> Findings<'f> {
             ..Diagnostic::new(Severity::Warning, code, message)
         });
     }
+}
+
+/// The pod's UID as container runtimes know it: that of a static pod is the kubelet's, and its mirror in the API server has another one.
+fn uid(metadata: &ApiObjectMeta<'_>) -> Uid {
+    let of_static = metadata.annotations.as_ref().map(|a| Uid::parse(&a.mirror));
+    of_static.filter(|uid| *uid != Uid::UNKNOWN).unwrap_or_else(|| Uid::parse(&metadata.uid))
 }
 
 #[cfg(test)]

@@ -8,8 +8,12 @@ use crate::{
     decode::{Context, Fields},
     diagnostic::{Code, Diagnostic, Severity},
     names,
-    tree::At,
+    scalar::Scalar,
+    tree::{At, Value},
 };
+
+/// The annotation of the mirror of a static pod, whose value is the UID that the kubelet gave that pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Fields of `ObjectMeta` (Kubernetes 1.35), and `clusterName` of older servers.
 pub(crate) const FIELDS: &[&str] = &[
@@ -111,6 +115,13 @@ pub(crate) fn meta(
     let owner = fields.and_then(|f| f.get("ownerReferences")).and_then(|at| owner(cx, &at));
     let created = fields.and_then(|f| f.string(cx, "creationTimestamp")).and_then(epoch_seconds).unwrap_or(0);
     let uid = fields.and_then(|f| f.string(cx, "uid")).map(Uid::parse).unwrap_or_default();
+    let annotations = fields.and_then(|f| f.get("annotations"));
+    let mirror = annotations.as_ref().and_then(|at| at.get(MIRROR)).and_then(|at| match at.value() {
+        Value::Scalar(Scalar::Str(text)) => Some(Uid::parse(text)),
+        _ => None,
+    });
+    // The UID by which a container runtime knows a static pod.
+    let uid = mirror.filter(|uid| *uid != Uid::UNKNOWN).unwrap_or(uid);
     Some(Meta { key, labels, owner, created, uid, origin })
 }
 
@@ -162,7 +173,7 @@ pub(crate) fn epoch_seconds(text: &str) -> Option<i64> {
 /// The name of an object in messages, before its metadata is read: the kind, and the name if there is one.
 pub(crate) fn provisional_name(kind: &str, at: &At<'_>) -> String {
     let name = at.get("metadata").and_then(|m| match m.get("name")?.value() {
-        crate::tree::Value::Scalar(crate::scalar::Scalar::Str(s)) => Some(s.to_string()),
+        Value::Scalar(Scalar::Str(s)) => Some(s.to_string()),
         _ => None,
     });
     name.map_or_else(|| kind.to_string(), |n| format!("{kind} {n}"))

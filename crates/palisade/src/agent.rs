@@ -142,7 +142,8 @@ pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
             0 => String::new(),
             n => format!("; restored connections: {n}"),
         };
-        output::print(&format!("{table}{freed}\n")).context("can't write")?;
+        let cni = if removed.cni { "; removed palisade-cni from the CNI configuration" } else { "" };
+        output::print(&format!("{table}{freed}{cni}\n")).context("can't write")?;
         if let Some(why) = removed.left {
             bail!("some connections are still marked as revoked, which an agent would drop again: {why}");
         }

@@ -45,6 +45,13 @@ pub(crate) enum Verb {
     #[cfg(not(all(target_os = "linux", feature = "agent")))]
     #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Agent(left_out::Words),
+    /// Hold the start of a pod until it is isolated: the CNI plugin that the agent installs with --cni-chain
+    #[cfg(all(target_os = "linux", feature = "agent"))]
+    #[command(after_help = crate::cni::HELP)]
+    Cni,
+    #[cfg(not(all(target_os = "linux", feature = "agent")))]
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
+    Cni(left_out::Words),
     /// Check whether SRC may connect to DST, and which policy decides
     #[command(after_long_help = CAN_HELP, after_help = "See `palisade can --help` for the syntax of SRC and DST and for examples.")]
     Can(Can),

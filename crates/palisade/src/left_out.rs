@@ -45,8 +45,9 @@ impl Part {
 }
 
 /// The verbs that need a part.
-const VERBS: [(&str, Part); 5] = [
+const VERBS: [(&str, Part); 6] = [
     ("agent", Part::Agent),
+    ("cni", Part::Agent),
     ("doctor", Part::Agent),
     ("lab", Part::Lab),
     ("node", Part::Agent),

@@ -14,6 +14,8 @@ mod arguments;
 mod assertions;
 mod can;
 mod cluster;
+#[cfg(all(target_os = "linux", feature = "agent"))]
+mod cni;
 mod complete;
 mod completion_scripts;
 mod configuration;
@@ -58,6 +60,10 @@ fn main() -> ExitCode {
         _ = plugin::complete(&Arguments::command(), &words);
         return ExitCode::SUCCESS;
     }
+    #[cfg(all(target_os = "linux", feature = "agent"))]
+    if called == Invocation::Cni {
+        return cni::run().map_or_else(|error| failed(&error), Into::into);
+    }
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == completion_scripts::ASK) {
         let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
@@ -94,6 +100,10 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Agent(arguments) => agent::run(&arguments),
         #[cfg(not(all(target_os = "linux", feature = "agent")))]
         Verb::Agent(_) => left_out::verb("agent"),
+        #[cfg(all(target_os = "linux", feature = "agent"))]
+        Verb::Cni => cni::run(),
+        #[cfg(not(all(target_os = "linux", feature = "agent")))]
+        Verb::Cni(_) => left_out::verb("cni"),
         Verb::Can(arguments) => can::run(&arguments),
         Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Describe(arguments) => describe::run(&arguments),

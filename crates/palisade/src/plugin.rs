@@ -19,6 +19,8 @@ pub(crate) enum Invocation {
     Palisade,
     /// A plugin of kubectl.
     Plugin,
+    /// The CNI plugin, as the agent installs it.
+    Cni,
     /// kubectl's completion of a plugin's command line.
     Completion,
 }
@@ -34,6 +36,7 @@ impl Invocation {
         match name.strip_suffix(".exe").unwrap_or(&name) {
             // kubectl replaces dashes in the name of a plugin by underscores.
             "kubectl-palisade" | "kubectl_palisade" => Self::Plugin,
+            "palisade-cni" => Self::Cni,
             "kubectl_complete-palisade" => Self::Completion,
             _ => Self::Palisade,
         }
@@ -134,6 +137,7 @@ mod tests {
             ("palisade", Invocation::Palisade),
             ("/usr/bin/kubectl-palisade", Invocation::Plugin),
             ("kubectl_palisade", Invocation::Plugin),
+            ("/opt/cni/bin/palisade-cni", Invocation::Cni),
             ("kubectl-palisade.exe", Invocation::Plugin),
             ("./kubectl_complete-palisade", Invocation::Completion),
             ("", Invocation::Palisade),

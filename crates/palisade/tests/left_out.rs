@@ -21,10 +21,11 @@ fn palisade(words: &[&str]) -> (Option<i32>, String, String) {
 }
 
 /// The verbs and the feature that each needs.
-const VERBS: [(&str, &str, bool); 5] = [
+const VERBS: [(&str, &str, bool); 6] = [
     ("agent", "agent", cfg!(feature = "agent")),
     ("doctor", "agent", cfg!(feature = "agent")),
     ("lab", "lab", cfg!(feature = "lab")),
+    ("cni", "agent", cfg!(feature = "agent")),
     ("node", "agent", cfg!(feature = "agent")),
     ("snapshot", "live", cfg!(feature = "live")),
 ];

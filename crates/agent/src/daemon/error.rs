@@ -52,4 +52,10 @@ pub enum DaemonError {
     /// The worker thread panicked.
     #[error("the worker thread ended unexpectedly; this is a bug. The rules stay in the kernel")]
     WorkerEnded,
+    /// The CNI plugin can't be removed from the node's configuration.
+    #[error("cannot remove the plugin from the CNI configuration")]
+    Cni(#[from] crate::cni::InstallError),
+    /// The records of pods that started through the CNI plugin can't be removed.
+    #[error("cannot remove the records of pods that started through the CNI plugin")]
+    Records(#[source] io::Error),
 }

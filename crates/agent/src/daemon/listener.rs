@@ -16,8 +16,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::inbox::Inbox;
-use crate::socket::{RESPONSE_TIMEOUT, RequestLine, Response, ResponseLine, VERSION};
+#[cfg(fuzzing)]
+use super::runtime_event::{RuntimeEvent, StartOutcome};
+use super::{cni, pod_gate::PodGate};
+use crate::socket::{RESPONSE_TIMEOUT, Request, RequestLine, Response, ResponseLine, VERSION};
 
 /// The longest request in bytes: it contains at most names and addresses.
 const MAX_REQUEST: u64 = 16 << 10;
@@ -88,16 +90,16 @@ impl Drop for SocketListener {
 }
 
 /// Serves connections; never returns.
-pub(super) async fn serve(listener: &SocketListener, inbox: Arc<Inbox>) {
+pub(super) async fn serve(listener: &SocketListener, gate: PodGate) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The semaphore is never closed.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.listener.accept().await {
             Ok((stream, _)) => {
-                let inbox = Arc::clone(&inbox);
+                let gate = gate.clone();
                 tokio::spawn(async move {
-                    if let Err(err) = serve_connection(stream, &inbox).await {
+                    if let Err(err) = serve_connection(stream, &gate).await {
                         tracing::debug!(%err, "socket connection failed");
                     }
                     drop(slot);
@@ -112,7 +114,7 @@ pub(super) async fn serve(listener: &SocketListener, inbox: Arc<Inbox>) {
     }
 }
 
-async fn serve_connection(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
+async fn serve_connection(stream: UnixStream, gate: &PodGate) -> io::Result<()> {
     // The file's mode excludes other users. This check also works on file systems that ignore the mode.
     let user = stream.peer_cred()?.uid();
     if user != 0 && user != geteuid().as_raw() {
@@ -128,7 +130,7 @@ async fn serve_connection(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
             return Ok(());
         }
         let is_complete = line.ends_with(b"\n");
-        let response = if is_complete { respond(&line, inbox).await } else { Response::Error(too_long()) };
+        let response = if is_complete { respond(&line, gate).await } else { Response::Error(too_long()) };
         let mut text = serde_json::to_vec(&ResponseLine { version: VERSION, response })?;
         text.push(b'\n');
         timeout(RESPONSE_TIMEOUT, write.write_all(&text)).await.map_err(io::Error::other)??;
@@ -138,21 +140,34 @@ async fn serve_connection(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
     }
 }
 
+/// What connections need, without a worker.
+#[cfg(any(test, fuzzing))]
+fn idle_gate() -> PodGate {
+    let metrics = crate::metrics::Metrics::new("", &palisade_policy::Name::from("n1"));
+    PodGate::new(&crate::config::Config::default(), &Arc::default(), &Arc::new(metrics))
+}
+
 /// Serves one connection, for [`crate::fuzzing`]. Every request is answered at once.
 #[cfg(fuzzing)]
 pub(crate) async fn fuzz(stream: UnixStream) {
-    let inbox = Inbox::default();
+    let gate = idle_gate();
     let worker = async {
         loop {
-            for pending in inbox.take(Duration::ZERO).requests {
+            let taken = gate.inbox.take(Duration::ZERO);
+            for pending in taken.requests {
                 // The client may have disconnected.
                 _ = pending.respond.send(Response::Done);
+            }
+            for event in taken.runtime {
+                if let RuntimeEvent::Started(start) = event {
+                    _ = start.respond.send(StartOutcome::Programmed);
+                }
             }
             tokio::task::yield_now().await;
         }
     };
     tokio::select! {
-        _ = serve_connection(stream, &inbox) => {}
+        _ = serve_connection(stream, &gate) => {}
         () = worker => {}
     }
 }
@@ -161,7 +176,7 @@ fn too_long() -> String {
     format!("a request is one line of at most {MAX_REQUEST} bytes")
 }
 
-async fn respond(line: &[u8], inbox: &Inbox) -> Response {
+async fn respond(line: &[u8], gate: &PodGate) -> Response {
     #[derive(serde::Deserialize)]
     struct Versioned {
         version: u32,
@@ -180,7 +195,12 @@ async fn respond(line: &[u8], inbox: &Inbox) -> Response {
         Ok(line) => line,
         Err(error) => return Response::Error(format!("invalid request: {error}")),
     };
-    match timeout(RESPONSE_TIMEOUT, inbox.request(line.request)).await {
+    let request = match line.request {
+        Request::PodAttached(attachment) => return cni::attached(gate, attachment).await,
+        Request::PodDetached { id } => return cni::detached(gate, id),
+        other => other,
+    };
+    match timeout(RESPONSE_TIMEOUT, gate.inbox.request(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Response::Error("the agent is stopping".to_owned()),
         Err(_) => {
@@ -204,7 +224,7 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("agent.sock");
         let listener = SocketListener::open(&path).unwrap();
-        tokio::spawn(async move { serve(&listener, Arc::default()).await });
+        tokio::spawn(async move { serve(&listener, idle_gate()).await });
         let begin = Instant::now();
         let mut idle = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
@@ -228,7 +248,7 @@ mod tests {
         let path = dir.path().join("agent.sock");
         let listener = SocketListener::open(&path).unwrap();
         // Nothing reads the inbox, as during a transaction that never ends.
-        tokio::spawn(async move { serve(&listener, Arc::default()).await });
+        tokio::spawn(async move { serve(&listener, idle_gate()).await });
         let mut stream = connect(&path).await;
         stream.write_all(b"{\"version\":1,\"ask\":\"status\"}\n").await.unwrap();
         let begin = Instant::now();

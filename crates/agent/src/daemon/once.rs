@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     NftDataPlane, NodeAgent, Report,
+    cni::{Records, uninstall},
     config::{Config, SourceChoice},
     error_chain,
     source::directory,
@@ -138,18 +139,23 @@ fn finish_review(agent: &mut NodeAgent<NftDataPlane>, report: &mut Report) {
 pub struct Removed {
     /// Whether there was a table.
     pub table: bool,
+    /// Whether the plugin was in the CNI configuration.
+    pub cni: bool,
     /// The number of revoked connections that were restored.
     pub connections: usize,
     /// Why revocation labels may remain on connections, if they may.
     pub left: Option<String>,
 }
 
-/// Removes every trace of the agent: the table, revocation labels, the state of the node, socket and lock. Does nothing where nothing is left.
+/// Removes every trace of the agent: the CNI plugin, the table, revocation labels, the state of the node, socket and lock. Does nothing where nothing is left.
 ///
 /// # Errors
 /// If an agent runs, or without the permission to change the firewall.
 pub fn remove(config: &Config) -> Result<Removed, DaemonError> {
     let lock = take_lock(config)?;
+    // First, because pods don't start while the plugin finds no agent.
+    let cni = uninstall(&config.cni_conf_dir, &config.cni_bin_dir)?;
+    Records::beside(&config.socket).remove_all().map_err(DaemonError::Records)?;
     let mut kernel = Kernel::open()?;
     let table = palisade_nft::remove(&mut kernel)?;
     // Without the table the label has no effect, but it would have one again with a later agent.
@@ -169,7 +175,7 @@ pub fn remove(config: &Config) -> Result<Removed, DaemonError> {
     }
     // Removes the lock file.
     drop(lock);
-    Ok(Removed { table, connections, left })
+    Ok(Removed { table, cni, connections, left })
 }
 
 /// Removes the revocation label from connections. Returns their number, and the last error: failures don't stop the removal.

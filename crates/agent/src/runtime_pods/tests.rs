@@ -24,7 +24,7 @@ fn sandbox(id: &str, name: &str, of: Uid, app: &str, addresses: &[&str]) -> Runt
         id: id.to_owned(),
         key: ObjectKey::new("shop", name),
         uid: of,
-        labels: labels(app),
+        labels: Some(labels(app)),
         addresses: addresses.iter().map(|text| address(text)).collect(),
     }
 }
@@ -400,4 +400,34 @@ proptest! {
         world.disconnect();
         prop_assert_eq!(world.compiler.cluster(), &world.api);
     }
+}
+
+/// As the CNI plugin announces pods.
+fn unlabelled(id: &str, name: &str, of: Uid, addresses: &[&str]) -> RuntimePod {
+    RuntimePod { labels: None, ..sandbox(id, name, of, "", addresses) }
+}
+
+#[test]
+fn labels_that_no_one_knows_are_taken_from_whoever_says_them_first() {
+    let mut pods = RuntimePods::new(NODE.into());
+    let cluster = Cluster::default();
+    let app = |change: &Change| match change {
+        Change::SetPod(pod) => pod.labels.get("app").map(str::to_owned),
+        _ => None,
+    };
+    let changes = pods.start(unlabelled("a", "web", uid(1), &["10.0.0.1"]), &cluster).unwrap();
+    assert!(app(&changes[0]).is_none() && pods.has("a") && !pods.has_labels("a"));
+    // Another pod of that name.
+    pods.api_change(Change::SetPod(api("web", uid(2), "old", &["10.0.0.9"])));
+    assert!(!pods.has_labels("a"));
+    let change = pods.api_change(Change::SetPod(api("web", uid(1), "web", &[])));
+    assert!(pods.has_labels("a") && app(&change).as_deref() == Some("web"));
+
+    // The container runtime announces the same sandbox, or lists it; and the plugin again.
+    pods.start(unlabelled("b", "db", uid(3), &["10.0.0.2"]), &cluster).unwrap();
+    let (changes, _) = pods.synchronize(vec![sandbox("b", "db", uid(3), "db", &["10.0.0.2"])], &cluster);
+    assert!(pods.has_labels("b") && app(&changes[0]).as_deref() == Some("db"));
+    let changes = pods.start(unlabelled("b", "db", uid(3), &["10.0.0.2"]), &cluster).unwrap();
+    assert!(pods.has_labels("b") && app(&changes[0]).as_deref() == Some("db"));
+    assert!(!pods.has_labels("a"), "not in the list");
 }

@@ -127,6 +127,18 @@ pub struct ApiObjectMeta<'a> {
     /// The owners.
     #[serde(borrow)]
     pub owner_references: List<ApiOwnerReference<'a>>,
+    /// The annotations that are used.
+    #[serde(borrow)]
+    pub annotations: Option<ApiAnnotations<'a>>,
+}
+
+/// The annotations that are used, of all that objects have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ApiAnnotations<'a> {
+    /// On the mirror of a static pod, the UID that the kubelet gave that pod. Container runtimes know no other.
+    #[serde(borrow, rename = "kubernetes.io/config.mirror")]
+    pub mirror: JsonString<'a>,
 }
 
 /// `OwnerReference`.

@@ -167,3 +167,13 @@ fn a_long_policy_on_one_line_is_read_in_linear_time() {
     assert_eq!(read.findings, []);
     assert_eq!(read.value.unwrap().ingress.as_ref().unwrap()[0].peers.as_ref().unwrap().len(), 20_000);
 }
+
+#[test]
+fn a_mirror_has_the_uid_of_its_static_pod() {
+    let mirror =
+        r#""annotations": {"kubernetes.io/config.mirror": "0e5f0d7c5b434d3c9f2c0123456789ab", "n": null}"#;
+    let text = POD.replace(r#""annotations": {"a": "b"}"#, mirror);
+    let pod = from_json(&text).value;
+    assert_eq!(pod.uid.to_string(), "0e5f0d7c-5b43-4d3c-9f2c-0123456789ab");
+    assert_eq!(Some(&pod), from_manifest(&text).pods.values().next());
+}

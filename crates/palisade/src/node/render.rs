@@ -32,7 +32,10 @@ pub(super) fn text(reply: &Response) -> Result<String> {
         Response::Groups(groups) => self::groups(groups, MAX_MEMBERS),
         Response::Errors(errors) => self::errors(errors),
         Response::Verified(verified) => self::verified(verified),
-        Response::Explained(_) | Response::Done => String::new(),
+        // No question of `palisade node` has these answers.
+        Response::Explained(_) | Response::Done | Response::PodStarted(_) | Response::PodIsHeld(_) => {
+            String::new()
+        }
         Response::Error(error) => format!("{error}\n"),
     })
 }
@@ -67,7 +70,8 @@ pub(super) fn document(reply: &Response, encoding: Encoding) -> Result<String> {
         Response::Errors(errors) => named("errors", errors),
         Response::Explained(explained) => explained.json.clone(),
         Response::Verified(verified) => named("verify", verified),
-        Response::Done => named("done", &true),
+        // Nothing that `palisade node` asks for is answered by the last two.
+        Response::Done | Response::PodStarted(_) | Response::PodIsHeld(_) => named("done", &true),
         Response::Error(error) => named("error", error),
     };
     encoding.encode(&value)

@@ -131,6 +131,14 @@ fn the_host_is_shared_as_little_as_possible() {
             volumes.push(json!({"name": "state", "hostPath": {"path": STATE, "type": "DirectoryOrCreate"}}));
             mounts.push(json!({"name": "state", "mountPath": STATE}));
         }
+        // The directories of CNI, where the plugin is installed or removed.
+        if path.contains("confined") || path.contains("remove") {
+            for (name, folder) in [("cni-conf", "/etc/cni/net.d"), ("cni-bin", "/opt/cni/bin")] {
+                volumes
+                    .push(json!({"name": name, "hostPath": {"path": folder, "type": "DirectoryOrCreate"}}));
+                mounts.push(json!({"name": name, "mountPath": folder}));
+            }
+        }
         // The container runtime's socket, unless it is not to be used.
         let is_used = !path.contains("confined") && !path.contains("remove");
         if is_used {

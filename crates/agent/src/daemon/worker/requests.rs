@@ -37,6 +37,11 @@ impl Worker {
                 }
             }
             Request::Verify => self.verify(),
+            Request::PodIsHeld { id } => Response::PodIsHeld(self.runtime.pods.has(&id)),
+            // The listener answers these without the worker.
+            Request::PodAttached(_) | Request::PodDetached { .. } => {
+                Response::Error("not a request to the worker".to_owned())
+            }
             Request::UpdateMetrics => {
                 self.update_metrics();
                 Response::Done

@@ -32,6 +32,8 @@ pub(super) struct RuntimeState {
     waiting: Vec<Start>,
     /// Pods that have started closed, by sandbox.
     closed: BTreeMap<String, RuntimePod>,
+    /// Pods that were listed without labels, before the first snapshot.
+    listed_without_labels: Vec<RuntimePod>,
     /// Namespaces for which a pod has waited in vain.
     unknown_namespaces: BTreeSet<Name>,
 }
@@ -44,6 +46,7 @@ impl RuntimeState {
             snapshot_until: Instant::now() + Duration::from_millis(config.pod_start_timeout),
             waiting: Vec::new(),
             closed: BTreeMap::new(),
+            listed_without_labels: Vec::new(),
             unknown_namespaces: BTreeSet::new(),
         }
     }
@@ -64,6 +67,8 @@ impl Worker {
                 RuntimeEvent::Synchronized(mut list) => {
                     list.retain(|pod| !pod.addresses.iter().any(|address| own.contains(address)));
                     self.flush(&mut changes, received.take());
+                    let unlabelled = list.iter().filter(|pod| pod.labels.is_none()).cloned();
+                    self.runtime.listed_without_labels.extend(unlabelled);
                     let (found, result) =
                         self.runtime.pods.synchronize(list, self.agent.reconciler().cluster());
                     changes.extend(found);
@@ -92,7 +97,7 @@ impl Worker {
                 }
                 RuntimeEvent::Stopped(id) => {
                     received.get_or_insert_with(Instant::now);
-                    self.runtime.waiting.retain(|start| start.pod.id != id);
+                    self.withdraw(&id);
                     self.runtime.closed.remove(&id);
                     changes.extend(self.runtime.pods.stop(&id));
                 }
@@ -100,6 +105,20 @@ impl Worker {
             }
         }
         self.flush(&mut changes, received);
+    }
+
+    /// Answers for a pod whose sandbox is stopped while it waits.
+    fn withdraw(&mut self, id: &str) {
+        let waiting = std::mem::take(&mut self.runtime.waiting);
+        for start in waiting {
+            if start.pod.id == id {
+                let reason = "its sandbox was stopped meanwhile".to_owned();
+                _ = start.respond.send(StartOutcome::Refused(reason));
+            } else {
+                self.runtime.waiting.push(start);
+            }
+        }
+        self.runtime.listed_without_labels.retain(|pod| pod.id != id);
     }
 
     fn too_many(&mut self, err: &str) {
@@ -137,12 +156,25 @@ impl Worker {
                 }
             }
         }
+        self.close_listed();
         self.open_closed();
     }
 
+    /// Closes pods that were listed without labels, and that the API server doesn't know. Until the first snapshot, what an earlier agent
+    /// has programmed for them is in place.
+    fn close_listed(&mut self) {
+        if self.runtime.listed_without_labels.is_empty() || self.agent.reconciler().is_waiting() {
+            return;
+        }
+        for pod in std::mem::take(&mut self.runtime.listed_without_labels) {
+            if self.runtime.pods.has(&pod.id) && !self.is_known(&pod) {
+                self.runtime.closed.insert(pod.id.clone(), pod);
+            }
+        }
+    }
+
     fn wait_of(&self, start: &Start, now: Instant) -> Wait {
-        let is_known = self.policies_are_known(&start.pod.key.namespace);
-        if is_known {
+        if self.is_known(&start.pod) {
             return Wait::Over(self.outcome(&start.pod));
         }
         let in_vain = match self.agent.reconciler().is_waiting() {
@@ -150,6 +182,20 @@ impl Worker {
             false => self.runtime.unknown_namespaces.contains(&start.pod.key.namespace),
         };
         if in_vain || now >= start.deadline { Wait::TooLong } else { Wait::Goes }
+    }
+
+    /// Whether all that decides which policies select a pod is known.
+    fn is_known(&self, pod: &RuntimePod) -> bool {
+        self.policies_are_known(&pod.key.namespace)
+            && (self.runtime.pods.has_labels(&pod.id) || !self.may_be_selected(pod))
+    }
+
+    /// Whether policies may select a pod whose labels are not known.
+    fn may_be_selected(&self, pod: &RuntimePod) -> bool {
+        let cluster = self.agent.reconciler().cluster();
+        let of_namespace = |policy: &&Policy| *policy.key.namespace == *pod.key.namespace;
+        cluster_wide(cluster).next().is_some()
+            || cluster.policies.values().map(|policy| &**policy).any(|policy| of_namespace(&policy))
     }
 
     /// Whether all policies that may select pods of a namespace can be evaluated.
@@ -179,6 +225,8 @@ impl Worker {
     fn without_policies(&mut self, pod: &RuntimePod) -> StartOutcome {
         let reason = if self.agent.reconciler().is_waiting() {
             "the agent has not read the policies yet".to_owned()
+        } else if self.policies_are_known(&pod.key.namespace) {
+            "the API server has not reported the pod yet".to_owned()
         } else {
             let namespaces = &mut self.runtime.unknown_namespaces;
             if namespaces.len() >= MAX_UNKNOWN_NAMESPACES {
@@ -207,17 +255,12 @@ impl Worker {
 
     /// Makes the kernel drop the traffic of the closed pods.
     fn close(&mut self) -> Result<(), String> {
-        let reconciler = self.agent.reconciler();
-        let directions: Vec<Direction> = Direction::BOTH
-            .into_iter()
-            .filter(|direction| {
-                reconciler.is_waiting()
-                    || cluster_wide(reconciler.cluster()).any(|policy| has_rules(policy, *direction))
-            })
-            .collect();
-        let addresses = self.runtime.closed.values().flat_map(|pod| &pod.addresses);
-        let addresses: BTreeSet<(Direction, IpAddr)> =
-            addresses.flat_map(|address| directions.iter().map(|direction| (*direction, *address))).collect();
+        let closed: Vec<&RuntimePod> = self.runtime.closed.values().collect();
+        let addresses = closed.into_iter().flat_map(|pod| {
+            let directions = self.unknown_directions(pod);
+            pod.addresses.iter().flat_map(move |a| directions.clone().into_iter().map(move |d| (d, *a)))
+        });
+        let addresses: BTreeSet<(Direction, IpAddr)> = addresses.collect();
         self.agent.close_unknown(addresses).map_err(|error| {
             let err = error_chain::with_causes(&error);
             tracing::error!(err, "cannot close pods whose policies are not known");
@@ -226,18 +269,32 @@ impl Worker {
         })
     }
 
+    /// The directions in which policies may select a pod that isn't known. Without labels it also may be a peer that other pods' policies
+    /// exclude, so that neither direction is open.
+    fn unknown_directions(&self, pod: &RuntimePod) -> Vec<Direction> {
+        let reconciler = self.agent.reconciler();
+        let is_without_labels = !self.runtime.pods.has_labels(&pod.id) && self.may_be_selected(pod);
+        let both = Direction::BOTH.into_iter();
+        both.filter(|direction| {
+            reconciler.is_waiting()
+                || is_without_labels
+                || cluster_wide(reconciler.cluster()).any(|policy| has_rules(policy, *direction))
+        })
+        .collect()
+    }
+
     /// Opens closed pods whose policies are programmed now.
     fn open_closed(&mut self) {
         if self.runtime.closed.is_empty() && !self.agent.has_closed_unknown() {
             return;
         }
-        let known: BTreeSet<Name> = {
-            let namespaces = self.runtime.closed.values().map(|pod| &pod.key.namespace);
-            namespaces.filter(|name| self.policies_are_known(name)).cloned().collect()
-        };
         let before = self.runtime.closed.len();
-        self.runtime.closed.retain(|_, pod| !known.contains(&pod.key.namespace));
-        self.runtime.unknown_namespaces.retain(|name| !known.contains(name));
+        let closed = std::mem::take(&mut self.runtime.closed);
+        let still = closed.into_iter().filter(|(_, pod)| !self.is_known(pod)).collect();
+        self.runtime.closed = still;
+        let unknown = std::mem::take(&mut self.runtime.unknown_namespaces);
+        let unknown = unknown.into_iter().filter(|name| !self.policies_are_known(name)).collect();
+        self.runtime.unknown_namespaces = unknown;
         let opened = before - self.runtime.closed.len();
         // What the kernel refuses is logged, and tried again with the next call.
         if self.close().is_ok() && opened > 0 {

@@ -1,0 +1,151 @@
+//! The agent's side of the chained CNI plugin: answers the plugin, and keeps it installed.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use notify::{RecursiveMode, Watcher as _};
+use tokio::{sync::Notify, time::timeout};
+
+use super::{
+    pod_gate::PodGate,
+    runtime_event::{RuntimeEvent, StartOutcome},
+};
+use crate::{
+    cni::{Attachment, Entry, Installed, Installer, Records},
+    config::{CniChain, Config},
+    error_chain,
+    metrics::{Metrics, StageLabel},
+    runtime_pods::RuntimePod,
+    socket::{PodStarted, Response},
+};
+
+/// How often the configuration is looked at without a notification.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// The pause after the plugin was added, or could not be. It doubles up to [`MAX_PAUSE`], and is short again once the plugin has stayed.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// Answers for a pod whose network is set up.
+pub(super) async fn attached(gate: &PodGate, attachment: Attachment) -> Response {
+    if let Err(error) = attachment.check() {
+        tracing::warn!(err = error, "the CNI plugin describes a pod that no pod can be, refused it");
+        gate.count("invalid");
+        return Response::Error(error);
+    }
+    let pod = attachment.pod();
+    let key = pod.key.to_string();
+    if pod.addresses.is_empty() {
+        gate.count("no-address");
+        return started(true, "the pod has no address yet");
+    }
+    match gate.announce(pod, gate.timeout).outcome().await {
+        StartOutcome::Programmed => Response::PodStarted(PodStarted { starts: true, note: None }),
+        StartOutcome::Closed => started(
+            true,
+            &format!("{key} starts closed: its traffic is dropped until its policies are known"),
+        ),
+        StartOutcome::Open(why) => {
+            started(true, &format!("{key} starts before its policies are programmed: {why}"))
+        }
+        StartOutcome::Refused(why) => started(false, &format!("{key} could not be isolated: {why}")),
+    }
+}
+
+fn started(starts: bool, note: &str) -> Response {
+    Response::PodStarted(PodStarted { starts, note: Some(note.to_owned()) })
+}
+
+/// Takes back a pod whose network is taken down.
+pub(super) fn detached(gate: &PodGate, id: String) -> Response {
+    gate.inbox.add_runtime(RuntimeEvent::Stopped(id));
+    Response::Done
+}
+
+/// Tells the worker of the pods that have started through the plugin while other agents ran, or none.
+pub(super) fn recall(socket: &Path, gate: &PodGate) {
+    let (records, invalid) = Records::beside(socket).read();
+    for err in invalid {
+        tracing::warn!(err, "cannot read the record of a pod that started through the CNI plugin");
+    }
+    let pods: Vec<RuntimePod> =
+        records.iter().map(Attachment::pod).filter(|pod| !pod.addresses.is_empty()).collect();
+    if !pods.is_empty() {
+        tracing::info!(pods = pods.len(), "read pods that started through the CNI plugin");
+        gate.inbox.add_runtime(RuntimeEvent::Synchronized(pods));
+    }
+}
+
+/// Keeps the plugin installed.
+#[derive(Debug)]
+pub(super) struct Chain {
+    installer: Installer,
+    metrics: Arc<Metrics>,
+}
+
+impl Chain {
+    /// Returns `None` if the plugin isn't to be installed.
+    pub(super) fn new(config: &Config, metrics: &Arc<Metrics>) -> Option<Self> {
+        (config.cni_chain == CniChain::On).then(|| Self {
+            installer: Installer {
+                configurations: config.cni_conf_dir.clone(),
+                programs: config.cni_bin_dir.clone(),
+                entry: Entry::new(config),
+            },
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    /// Installs the plugin, and adds it again when another program has rewritten the configuration, as long as the process runs.
+    pub(super) async fn run(self) {
+        let changed = Arc::new(Notify::new());
+        let _watcher = watch(&self.installer.configurations, Arc::clone(&changed));
+        let (mut pause, mut logged) = (FIRST_PAUSE, None);
+        loop {
+            let is_stable = match self.install() {
+                Ok(Installed::Already) => {
+                    self.metrics.cni_chained.set(1);
+                    true
+                }
+                Ok(Installed::Added(file)) => {
+                    self.metrics.cni_chained.set(1);
+                    let file = file.display();
+                    tracing::info!(%file, "added the plugin to the CNI configuration, pods are isolated before they start");
+                    false
+                }
+                Err(err) => {
+                    self.metrics.cni_chained.set(0);
+                    if logged.as_ref() != Some(&err) {
+                        self.metrics.errors.get_or_create(&StageLabel { stage: "cni" }).inc();
+                        tracing::warn!(
+                            err,
+                            "cannot add the plugin to the CNI configuration, retrying; pods may start before they are isolated"
+                        );
+                    }
+                    logged = Some(err);
+                    false
+                }
+            };
+            if is_stable {
+                (pause, logged) = (FIRST_PAUSE, None);
+                _ = timeout(CHECK_INTERVAL, changed.notified()).await;
+            } else {
+                // Another program that removes the plugin each time doesn't keep both busy.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+            }
+        }
+    }
+
+    fn install(&self) -> Result<Installed, String> {
+        let text = |error| error_chain::with_causes(&error);
+        // The program first: a runtime that reads the configuration needs it.
+        self.installer.install_program().map_err(text)?;
+        self.installer.install_configuration().map_err(text)
+    }
+}
+
+/// Notifies of changes in a directory. Without notifications it is looked at in intervals.
+fn watch(directory: &Path, changed: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |_| changed.notify_one()).ok()?;
+    watcher.watch(directory, RecursiveMode::NonRecursive).ok()?;
+    Some(watcher)
+}
