@@ -154,7 +154,7 @@ catalogue! {
     Namespace = Resource::watched("namespaces", "").cluster_scoped().fields(&["metadata.labels"]).if_missing(
         "labels of namespaces are unknown: rules that select namespaces may match more or fewer than shown",
     );
-    /// Pods: addresses, labels, node, declared ports.
+    /// Pods: addresses, labels, node, declared ports, and those of the node that stand for them.
     Pod = Resource::watched("pods", "")
         .fields(&[
             "metadata.labels",
@@ -168,10 +168,14 @@ catalogue! {
             "spec.containers.ports.name",
             "spec.containers.ports.containerPort",
             "spec.containers.ports.protocol",
+            "spec.containers.ports.hostPort",
+            "spec.containers.ports.hostIP",
             "spec.initContainers.restartPolicy",
             "spec.initContainers.ports.name",
             "spec.initContainers.ports.containerPort",
             "spec.initContainers.ports.protocol",
+            "spec.initContainers.ports.hostPort",
+            "spec.initContainers.ports.hostIP",
             "status.phase",
             "status.podIP",
             "status.podIPs",
@@ -188,7 +192,7 @@ catalogue! {
         );
     /// Services. Only the command line reads them.
     Service = Resource::new("services", "", NeededFor::Verdicts)
-        .fields(&["metadata.labels", "spec"])
+        .fields(&["metadata.labels", "spec", "status.loadBalancer"])
         .if_missing("services are unknown: their cluster IPs cannot be resolved to pods");
     /// networking.k8s.io/v1.
     NetworkPolicy = Resource::watched("networkpolicies", "networking.k8s.io")

@@ -16,7 +16,8 @@ use palisade_policy::{
 
 use crate::{
     diagnostic::{Code, Diagnostic, Severity},
-    meta, names,
+    meta::{self, Owner},
+    names,
     network_policy::protocol_named,
     node, pod,
     workload::{POD_TEMPLATE_HASH, deployment_of},
@@ -172,8 +173,8 @@ impl ObjectDecoder {
     /// Returns the workload that a pod belongs to: its controller, or the Deployment of that ReplicaSet.
     fn workload(&mut self, object: &ApiPod<'_>, labels: &Labels, pod_name: &Name) -> Workload {
         let owners = object.metadata.owner_references.iter();
-        let owner = meta::controller(owners.map(|o| (&*o.kind, (&*o.kind, &*o.name), o.controller)));
-        let Some((kind, name)) = owner else {
+        let owners = owners.map(|o| Owner { kind: &*o.kind, name: &*o.name, is_controller: o.controller });
+        let Some(Owner { kind, name, .. }) = meta::controller(owners) else {
             return Workload { kind: self.names.name("Pod"), name: pod_name.clone() };
         };
         match deployment_of(kind, name, labels.get(POD_TEMPLATE_HASH)) {

@@ -143,21 +143,27 @@ fn owner(cx: &mut Context<'_>, at: &At<'_>) -> Option<Workload> {
         let (Some(kind), Some(name)) = (fields.string(cx, "kind"), fields.string(cx, "name")) else {
             continue;
         };
-        let owner = Workload { kind: cx.names.name(kind), name: cx.names.name(name) };
-        owners.push((owner.kind.clone(), owner, fields.bool(cx, "controller")));
+        let (kind, name) = (cx.names.name(kind), cx.names.name(name));
+        owners.push(Owner { kind, name, is_controller: fields.bool(cx, "controller") });
     }
-    controller(owners)
+    controller(owners).map(|owner| Workload { kind: owner.kind, name: owner.name })
 }
 
-/// Returns the first owner that is the controller, or else the first owner. Each owner comes with its kind, and with whether
-/// it is the controller. A Node is no workload: it owns all mirror pods of its kubelet's static pods, which are
-/// workloads of their own.
-pub(crate) fn controller<K: Deref<Target = str>, T>(
-    owners: impl IntoIterator<Item = (K, T, bool)>,
-) -> Option<T> {
+/// An owner of an object.
+pub(crate) struct Owner<N> {
+    pub(crate) kind: N,
+    pub(crate) name: N,
+    pub(crate) is_controller: bool,
+}
+
+/// Returns the first owner that is the controller, or else the first owner. A Node is no workload: it owns all mirror pods of its
+/// kubelet's static pods, which are workloads of their own.
+pub(crate) fn controller<N: Deref<Target = str>>(
+    owners: impl IntoIterator<Item = Owner<N>>,
+) -> Option<Owner<N>> {
     let mut first = None;
-    for (_, owner, is_controller) in owners.into_iter().filter(|(kind, ..)| **kind != *"Node") {
-        if is_controller {
+    for owner in owners.into_iter().filter(|owner| *owner.kind != *"Node") {
+        if owner.is_controller {
             return Some(owner);
         }
         first.get_or_insert(owner);
@@ -185,10 +191,15 @@ mod tests {
 
     #[test]
     fn a_node_is_no_workload() {
-        assert_eq!(controller([("Node", 1, true)]), None);
-        assert_eq!(controller([("Node", 1, true), ("ReplicaSet", 2, false)]), Some(2));
-        assert_eq!(controller([("Backup", 1, false), ("StatefulSet", 2, true)]), Some(2));
-        assert_eq!(controller([("Backup", 1, false)]), Some(1));
+        let chosen = |owners: &[(&'static str, &'static str, bool)]| {
+            let owners =
+                owners.iter().map(|&(kind, name, is_controller)| Owner { kind, name, is_controller });
+            controller(owners).map(|owner| owner.name)
+        };
+        assert_eq!(chosen(&[("Node", "a", true)]), None);
+        assert_eq!(chosen(&[("Node", "a", true), ("ReplicaSet", "b", false)]), Some("b"));
+        assert_eq!(chosen(&[("Backup", "a", false), ("StatefulSet", "b", true)]), Some("b"));
+        assert_eq!(chosen(&[("Backup", "a", false)]), Some("a"));
     }
 
     #[test]

@@ -102,7 +102,7 @@ mod tests {
                 "volumes": [{"secret": {}}],
                 "containers": [
                     {"name": "a", "env": [{"name": "P", "value": "hunter2"}],
-                     "ports": [{"name": "http", "containerPort": 80, "hostPort": 8}]},
+                     "ports": [{"name": "http", "containerPort": 80, "hostPort": 8, "unknown": 1}]},
                     {"name": "b", "args": ["--password=hunter2"]},
                 ],
             },
@@ -117,7 +117,7 @@ mod tests {
                     "name": "web-1", "namespace": "shop", "labels": {"app": "web"},
                     "ownerReferences": [{"kind": "ReplicaSet", "name": "web", "controller": true}],
                 },
-                "spec": {"nodeName": "n1", "containers": [{"ports": [{"name": "http", "containerPort": 80}]}]},
+                "spec": {"nodeName": "n1", "containers": [{"ports": [{"name": "http", "containerPort": 80, "hostPort": 8}]}]},
                 "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
             })
         );

@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 
+use tempfile::TempDir;
+
 use crate::{
     ask,
     server::{Server, lines, other, policy, shop},
-    support::recorded,
+    support::{palisade, recorded, run},
 };
 
 #[test]
@@ -219,4 +221,37 @@ fn long_lists_come_in_pages() {
     let request = server.requests();
     let pages = request.iter().filter(|a| a.path == "/api/v1/pods").count();
     assert_eq!(pages, 3, "{}", lines(&request));
+}
+
+/// A port of a node that is a pod's, and the address of a load balancer, are resolved as they are in files.
+#[test]
+fn ports_and_addresses_of_nodes_and_load_balancers_stand_for_their_pods() {
+    let mut objects = shop();
+    let db = objects.iter_mut().find(|o| o["metadata"]["name"] == "db-x-a").expect("a pod of the shop");
+    db["spec"]["containers"][0]["ports"][0]["hostPort"] = json!(9000);
+    let bound = json!([{"name": "http", "containerPort": 8080, "hostPort": 9001, "hostIP": "192.0.2.1"}]);
+    db["spec"]["initContainers"] = json!([{"name": "side", "restartPolicy": "Always", "ports": bound}]);
+    let service = objects.iter_mut().find(|o| o["kind"] == "Service").expect("a Service of the shop");
+    service["spec"]["type"] = json!("LoadBalancer");
+    service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}});
+    let server = Server::of(objects);
+    let kubeconfig = server.kubeconfig();
+    let dir = TempDir::new().unwrap();
+    let to = dir.path().join("cluster");
+    let (code, _, err) = ask(&kubeconfig, &format!("snapshot {}", to.display()));
+    assert_eq!(code, 0, "{err}");
+    for (words, expected, part) in [
+        ("can shop/web node/n1:9000", 0, "is the hostPort of shop/db-x-a"),
+        ("can staging/nightly node/n1:9000", 1, "is the hostPort of shop/db-x-a"),
+        ("can staging/nightly node/n1:9001", 1, "is the hostPort of shop/db-x-a"),
+        ("can staging/nightly node/n1:9002", 0, "node/n1"),
+        ("can staging/nightly 203.0.113.7:80", 1, "shop/db"),
+    ] {
+        let (code, out, err) = ask(&kubeconfig, words);
+        assert_eq!(code, expected, "{words}: {out}{err}");
+        assert!(out.contains(part), "{words}: {out}");
+        let (code, out, err) = run(&mut palisade(&format!("{words} -f {}", to.display())));
+        assert_eq!(code, expected, "{words} from the snapshot: {out}{err}");
+        assert!(out.contains(part), "{words} from the snapshot: {out}");
+    }
 }

@@ -136,7 +136,9 @@ fn startup_taint(world: &mut World) -> Result<()> {
         let found = taints(world, NODES[0])?;
         Ok(if found.contains("agent-not-ready") { Err(found) } else { Ok(()) })
     })?;
-    ensure!(taints(world, NODES[0])? == "example.org/other", "other taints stay");
+    // The API server has given the new node a taint of its own (not-ready).
+    let left = taints(world, NODES[0])?;
+    ensure!(left.split_whitespace().any(|key| key == "example.org/other"), "other taints stay: {left}");
     ensure!(
         taints(world, NODES[1])?.contains("palisade.dev/agent-not-ready"),
         "without the setting it stays"
