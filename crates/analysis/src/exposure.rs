@@ -12,14 +12,14 @@
 //! ```
 
 mod bounds;
-mod cover;
+pub(crate) mod cover;
 mod coverage;
-mod pod_set;
-mod pod_traffic;
+pub(crate) mod pod_set;
+pub(crate) mod pod_traffic;
 mod row;
 mod rows;
 mod subject;
-mod symbolic;
+pub(crate) mod symbolic;
 
 use palisade_policy::{Cluster, Direction, IpRange, Policy, Rule};
 

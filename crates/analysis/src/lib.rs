@@ -5,6 +5,7 @@
 //! * [`describe()`]: a workload's connections, the policies behind them, and its exposure.
 //! * [`overview()`]: for each workload, whether policies isolate it, and whether it reaches DNS and the internet.
 //! * [`diff()`]: the connections that a change of the cluster allows or denies, and the edits that cause it.
+//! * [`assertion::check`]: whether an assertion holds, for pods that exist and for those that may.
 //! * [`explain()`]: what decides the connections between two ends; [`edit`]: what would change the verdict.
 //!
 //! All results are values: nothing here prints or reads files. The meaning of policies is in the policy crate. Whole
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alike;
+pub mod assertion;
 pub mod causes;
 mod classes;
 mod connections;
@@ -49,7 +51,7 @@ pub use describe::{Description, describe};
 pub use diff::{Diff, DiffSide, UndecidedChange, diff};
 pub use end::{ConnectionEnd, ExternalRanges, NodeAddresses, WorkloadPods};
 pub use explain::{Explanation, explain};
-pub use exposure::{Exposure, exposure, exposure_change};
+pub use exposure::{Exposure, PodSet, exposure, exposure_change};
 pub use families::Families;
 pub use fold::{EdgeLabels, FoldSelection, FoldedConnections, FoldedEdge};
 pub use judge::{AddressQuestion, Judge, JudgedSide, Judgement, Questions};

@@ -10,7 +10,7 @@ use std::{
 
 use palisade_policy::{
     Cluster, Direction, Family, IpBlock, IpRange, Peer, Pod,
-    address::{from_number, to_number, union},
+    address::{from_number, to_number, union, without},
 };
 
 use crate::{
@@ -53,6 +53,14 @@ pub fn internet(
     family: Family,
 ) -> Vec<Region> {
     divided(cluster, subject, direction, family, None)
+}
+
+/// Returns the ranges of the public internet, in the families of the cluster, without those of its pods.
+#[must_use]
+pub fn public_ranges(cluster: &Cluster) -> Vec<IpRange> {
+    let holes = union(not_internet().chain(cluster.addressing.pod_ranges.iter().copied()).collect());
+    let families = Family::BOTH.into_iter().filter(|family| cluster.addressing.has(*family));
+    families.flat_map(|family| without(IpRange::whole(family), holes.iter().copied())).collect()
 }
 
 /// As [`internet`], for the addresses of some ranges, whether they are public or not. The addresses of the cluster are left

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    assertions::{self, Test},
     can::Can,
     connections::{self, Connections},
     describe::{self, Describe},
@@ -93,6 +94,9 @@ pub(crate) enum Verb {
     #[cfg(not(feature = "live"))]
     #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Snapshot(left_out::Words),
+    /// Check assertions about connections, for pods that exist and for those that may
+    #[command(after_help = assertions::HELP)]
+    Test(Test),
     /// Print a shell completion script
     #[command(after_help = "\
 Examples:

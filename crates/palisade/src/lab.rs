@@ -22,6 +22,8 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::exit::Outcome;
+pub(crate) use layout_arguments::load_options;
+pub(crate) use run::{passed, progress_bar};
 
 /// Arguments of `lab`.
 #[derive(Debug, Args)]

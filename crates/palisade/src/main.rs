@@ -11,6 +11,7 @@ mod addresses;
 #[cfg(all(target_os = "linux", feature = "agent"))]
 mod agent;
 mod arguments;
+mod assertions;
 mod can;
 mod cluster;
 #[cfg(all(target_os = "linux", feature = "agent"))]
@@ -122,6 +123,7 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Snapshot(arguments) => snapshot::run(&arguments),
         #[cfg(not(feature = "live"))]
         Verb::Snapshot(_) => left_out::verb("snapshot"),
+        Verb::Test(arguments) => assertions::run(arguments),
         Verb::Completions(arguments) => completions(&Arguments::command(), arguments.shell),
         Verb::Man(arguments) => man::run(&arguments, Arguments::command()),
         #[cfg(all(target_os = "linux", feature = "agent"))]

@@ -301,3 +301,28 @@ fn random_clusters_agree_too() {
     assert_eq!(json["cases"][0]["seed"], 7);
     assert!(json["cases"].as_array().unwrap().iter().all(|c| c["probed"].as_u64() > Some(0)));
 }
+
+/// The engine and the packets agree about the assertions of the examples, and about a pod that is only made in the lab.
+#[test]
+fn assertions_are_tried_with_packets() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let test = |assertions: &str, manifests: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
+        command.current_dir(&root).args(["test", assertions, "-f", manifests, "--lab", "-o", "json"]);
+        let output = command.output().expect("the program runs");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        (output.status.code(), text, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for name in ["shop", "segment", "tiers"] {
+        let (code, out, err) = test(&format!("examples/assertions/{name}.yaml"), &format!("examples/{name}"));
+        assert_eq!(code, Some(0), "{name}: {out}{err}");
+        assert!(!out.contains("disagree") && !out.contains("packets: 0 connections"), "{name}: {out}");
+    }
+    let (code, out, err) = test("examples/assertions/shop.yaml", "examples/shop-two-rules");
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(out.contains(": connected") && !out.contains("disagree"), "{out}");
+    let cases = "crates/palisade/tests/cases/test";
+    let (code, out, err) = test(&format!("{cases}/assertions.yaml"), &format!("{cases}/future-hole.yaml"));
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(out.contains("new-pod-1") && out.contains("TCP 5432: connected"), "{out}");
+}

@@ -70,6 +70,13 @@ const QUESTIONS: &[(&str, &[&str])] = &[
         "overview",
         &["-f examples/shop", "-f examples/tiers", "-f examples/control-egress", "shop -f examples/shop"],
     ),
+    (
+        "test",
+        &[
+            "examples/assertions/shop.yaml -f examples/shop",
+            "examples/assertions/shop.yaml -f examples/shop-two-rules",
+        ],
+    ),
 ];
 
 fn published(verb: &str) -> Value {

@@ -11,27 +11,27 @@ const MOST_PIECES: usize = 3_000;
 
 /// A set of pods, each of which gets this traffic, and perhaps more by other pieces.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) set: PodSet,
-    pub(super) traffic: PodTraffic,
+pub(crate) struct Piece {
+    pub(crate) set: PodSet,
+    pub(crate) traffic: PodTraffic,
 }
 
 /// A function from pods to traffic: a pod gets the traffic of all pieces that contain it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cover(Vec<Piece>);
+pub(crate) struct Cover(Vec<Piece>);
 
 impl Cover {
     /// Every pod gets this traffic.
-    pub(super) fn everywhere(traffic: PodTraffic) -> Self {
+    pub(crate) fn everywhere(traffic: PodTraffic) -> Self {
         Self(vec![Piece { set: PodSet::default(), traffic }])
     }
 
-    pub(super) fn pieces(&self) -> &[Piece] {
+    pub(crate) fn pieces(&self) -> &[Piece] {
         &self.0
     }
 
     /// Adds a piece, unless larger pieces have its traffic. `O(pieces)`.
-    pub(super) fn add(&mut self, piece: Piece, world: &World) -> Result<(), Overflow> {
+    pub(crate) fn add(&mut self, piece: Piece, world: &World) -> Result<(), Overflow> {
         world.spend(2 * self.0.len())?;
         if piece.traffic.is_none() {
             return Ok(());
@@ -52,12 +52,12 @@ impl Cover {
         Ok(())
     }
 
-    pub(super) fn add_all(&mut self, other: Self, world: &World) -> Result<(), Overflow> {
+    pub(crate) fn add_all(&mut self, other: Self, world: &World) -> Result<(), Overflow> {
         other.0.into_iter().try_for_each(|piece| self.add(piece, world))
     }
 
     /// Returns what pods get by both covers.
-    pub(super) fn intersection(&self, other: &Self, world: &World) -> Result<Self, Overflow> {
+    pub(crate) fn intersection(&self, other: &Self, world: &World) -> Result<Self, Overflow> {
         let mut out = Self::default();
         world.spend(self.0.len() * other.0.len())?;
         for own in &self.0 {
@@ -75,7 +75,7 @@ impl Cover {
     }
 
     /// Returns what pods get by this cover and not by `piece`.
-    pub(super) fn without(self, piece: &Piece, world: &World) -> Result<Self, Overflow> {
+    pub(crate) fn without(self, piece: &Piece, world: &World) -> Result<Self, Overflow> {
         let mut out = Self::default();
         world.spend(self.0.len())?;
         for own in self.0 {
@@ -93,7 +93,7 @@ impl Cover {
     }
 
     /// Returns what pods get by this cover and not by `other`.
-    pub(super) fn difference(&self, other: &Self, world: &World) -> Result<Self, Overflow> {
+    pub(crate) fn difference(&self, other: &Self, world: &World) -> Result<Self, Overflow> {
         // Nearly all pieces of two covers that are compared are in both.
         world.spend(self.0.len() * other.0.len())?;
         let mut left = Self::default();
@@ -106,7 +106,7 @@ impl Cover {
     }
 
     /// Returns the traffic that every pod of `set` gets, out of `all`.
-    pub(super) fn guaranteed(
+    pub(crate) fn guaranteed(
         &self,
         set: &PodSet,
         all: &PodTraffic,
@@ -149,8 +149,39 @@ impl Cover {
         Ok(all.difference(&missing))
     }
 
+    /// Returns pods of `set` that don't get all of `asked`; `None` if every pod gets it.
+    pub(crate) fn uncovered(
+        &self,
+        set: &PodSet,
+        asked: &PodTraffic,
+        world: &World,
+    ) -> Result<Option<PodSet>, Overflow> {
+        world.spend(self.0.len())?;
+        let touching = |piece: &&Piece| world.intersection(set, &piece.set).is_some();
+        let pieces: Vec<&Piece> = self.0.iter().filter(touching).collect();
+        let mut parts = vec![(0, set.clone(), asked.clone())];
+        while let Some((next, part, left)) = parts.pop() {
+            world.spend(1)?;
+            if left.is_none() {
+                continue;
+            }
+            let dividing = pieces[next..].iter().enumerate().find_map(|(i, piece)| {
+                let shared = !left.intersection(&piece.traffic).is_none();
+                let inside = if shared { world.intersection(&part, &piece.set) } else { None };
+                inside.map(|inside| (next + i, inside))
+            });
+            let Some((at, inside)) = dividing else { return Ok(Some(part)) };
+            world.spend(at + 1 - next)?;
+            let piece = pieces[at];
+            parts.push((at + 1, inside, left.difference(&piece.traffic)));
+            let outside = world.disjoint_outside(&part, &piece.set);
+            parts.extend(outside.into_iter().map(|set| (at + 1, set, left.clone())));
+        }
+        Ok(None)
+    }
+
     /// Returns the traffic that some pod of `set` gets.
-    pub(super) fn possible(&self, set: &PodSet, world: &World) -> PodTraffic {
+    pub(crate) fn possible(&self, set: &PodSet, world: &World) -> PodTraffic {
         let touching = self.0.iter().filter(|p| world.intersection(set, &p.set).is_some());
         touching.fold(PodTraffic::default(), |sum, p| sum.union(&p.traffic))
     }

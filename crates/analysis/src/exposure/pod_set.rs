@@ -36,7 +36,7 @@ impl PodSet {
     }
 
     /// Returns the pods at the addresses of a block; `None` if it contains no address.
-    pub(super) fn of_block(block: &IpBlock) -> Option<Self> {
+    pub(crate) fn of_block(block: &IpBlock) -> Option<Self> {
         let ranges = block.ranges();
         (!ranges.is_empty()).then(|| Self { addresses: Some(ranges), ..Self::default() })
     }
@@ -99,7 +99,7 @@ impl PodSet {
     }
 
     /// Returns whether `other` contains the set by its constraints alone, whatever namespaces exist.
-    pub(super) fn is_within(&self, other: &Self) -> bool {
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
         let addresses = match (&self.addresses, &other.addresses) {
             (_, None) => true,
             (None, Some(_)) => false,
@@ -123,7 +123,7 @@ impl PodSet {
 }
 
 /// Returns the namespace with this name, as a set.
-pub(super) fn named(name: &Name) -> LabelSet {
+pub(crate) fn named(name: &Name) -> LabelSet {
     LabelSet::with_one(&NAMESPACE_NAME_LABEL.into(), LabelValues::OneOf([name.clone()].into()))
 }
 
@@ -135,7 +135,7 @@ fn subtract(from: &[IpRange], holes: &[IpRange]) -> Vec<IpRange> {
 ///
 /// A pod may be in one of these namespaces, or in a namespace of any other name and with any other labels.
 #[derive(Clone, Debug)]
-pub(super) struct World {
+pub(crate) struct World {
     namespaces: BTreeMap<Name, Labels>,
     /// Names of namespaces that are left out of consideration.
     excluded: BTreeSet<Name>,
@@ -147,14 +147,14 @@ pub(super) struct World {
 
 /// There are too many sets to tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Overflow;
+pub(crate) struct Overflow;
 
 /// The most comparisons of sets for one answer: about a second. Policies that people write need some thousands.
 const MOST_COMPARISONS: u64 = 4_000_000;
 
 impl World {
     /// Makes the world of several clusters. A namespace with different labels in them is left out.
-    pub(super) fn new(clusters: &[&Cluster], addresses: Option<&[IpRange]>) -> Self {
+    pub(crate) fn new(clusters: &[&Cluster], addresses: Option<&[IpRange]>) -> Self {
         let mut namespaces: BTreeMap<Name, Labels> = BTreeMap::new();
         let mut excluded = BTreeSet::new();
         for namespace in clusters.iter().flat_map(|c| c.namespaces.values()) {
@@ -171,19 +171,19 @@ impl World {
     }
 
     /// Counts comparisons.
-    pub(super) fn spend(&self, comparisons: usize) -> Result<(), Overflow> {
+    pub(crate) fn spend(&self, comparisons: usize) -> Result<(), Overflow> {
         let left = self.budget.get().checked_sub(comparisons as u64).ok_or(Overflow)?;
         self.budget.set(left);
         Ok(())
     }
 
     /// Starts another answer.
-    pub(super) fn renew(&self) {
+    pub(crate) fn renew(&self) {
         self.budget.set(MOST_COMPARISONS);
     }
 
     /// Returns the set without constraints that hold anyway; `None` if no pod can be in it.
-    pub(super) fn normal(&self, mut set: PodSet) -> Option<PodSet> {
+    pub(crate) fn normal(&self, mut set: PodSet) -> Option<PodSet> {
         set.namespaces = self.normal_namespaces(set.namespaces)?;
         if let Some(ranges) = set.addresses {
             let outside = subtract(&self.addresses, &ranges);
@@ -227,7 +227,7 @@ impl World {
     }
 
     /// Returns the pods in both sets; `None` if there can't be any.
-    pub(super) fn intersection(&self, a: &PodSet, b: &PodSet) -> Option<PodSet> {
+    pub(crate) fn intersection(&self, a: &PodSet, b: &PodSet) -> Option<PodSet> {
         // Most pairs have nothing in common, which is cheap to see.
         if !(a.pods.meets(&b.pods) && a.namespaces.meets(&b.namespaces)) {
             return None;
@@ -246,13 +246,13 @@ impl World {
 
     /// Returns the pods of `set` that are not in `other` as the largest sets, which overlap: one for each constraint of
     /// `other` that fails.
-    pub(super) fn largest_outside(&self, set: &PodSet, other: &PodSet) -> Vec<PodSet> {
+    pub(crate) fn largest_outside(&self, set: &PodSet, other: &PodSet) -> Vec<PodSet> {
         let failing = other.constraints().into_iter().flat_map(|part| self.complement(&part));
         failing.filter_map(|part| self.intersection(set, &part)).collect()
     }
 
     /// Returns the pods of `set` that are not in `other` as disjoint sets.
-    pub(super) fn disjoint_outside(&self, set: &PodSet, other: &PodSet) -> Vec<PodSet> {
+    pub(crate) fn disjoint_outside(&self, set: &PodSet, other: &PodSet) -> Vec<PodSet> {
         let mut out = Vec::new();
         let mut inside = Some(set.clone());
         for part in other.constraints() {
@@ -264,7 +264,7 @@ impl World {
     }
 
     /// Returns whether every pod of `set` is in `other`.
-    pub(super) fn is_subset(&self, set: &PodSet, other: &PodSet) -> bool {
+    pub(crate) fn is_subset(&self, set: &PodSet, other: &PodSet) -> bool {
         set.is_within(other) || self.disjoint_outside(set, other).is_empty()
     }
 

@@ -53,7 +53,7 @@ impl PodTraffic {
 }
 
 /// How ports of rules become traffic.
-pub(super) struct Ports<'c> {
+pub(crate) struct Ports<'c> {
     /// The pod at the destination; `None` if it doesn't exist yet.
     destination: Option<&'c Pod>,
     /// All names that some rule mentions, if the destination doesn't exist.
@@ -61,7 +61,7 @@ pub(super) struct Ports<'c> {
 }
 
 impl<'c> Ports<'c> {
-    pub(super) fn new<'r>(destination: Option<&'c Pod>, rules: impl Iterator<Item = &'r Rule>) -> Self {
+    pub(crate) fn new<'r>(destination: Option<&'c Pod>, rules: impl Iterator<Item = &'r Rule>) -> Self {
         let ports = rules.filter_map(|rule| rule.ports.as_ref()).flatten();
         let names = ports.flat_map(|entry| names(&entry.port));
         let names = if destination.is_none() { names.collect() } else { BTreeSet::new() };
@@ -69,12 +69,12 @@ impl<'c> Ports<'c> {
     }
 
     /// Returns everything.
-    pub(super) fn all(&self) -> PodTraffic {
+    pub(crate) fn all(&self) -> PodTraffic {
         PodTraffic { numbers: Traffic::all(), named: self.names.clone() }
     }
 
     /// Returns the traffic that the ports of a rule match.
-    pub(super) fn of(&self, rule: &Rule) -> PodTraffic {
+    pub(crate) fn of(&self, rule: &Rule) -> PodTraffic {
         let Some(entries) = &rule.ports else { return self.all() };
         entries.iter().fold(PodTraffic::default(), |sum, entry| sum.union(&self.of_port(&entry.port)))
     }

@@ -13,7 +13,7 @@ use super::{
 
 /// Returns the traffic that these policies allow with each pod that may exist. The policies are those that select one
 /// subject, in order of precedence.
-pub(super) fn allowed(
+pub(crate) fn allowed(
     policies: &[&Policy],
     direction: Direction,
     ports: &Ports<'_>,
@@ -62,7 +62,7 @@ impl<'a> AllPods<'a> {
 }
 
 /// Returns the pods and the traffic that a rule matches.
-pub(super) fn region(rule: &Rule, ports: &Ports<'_>, world: &World) -> Vec<Piece> {
+pub(crate) fn region(rule: &Rule, ports: &Ports<'_>, world: &World) -> Vec<Piece> {
     let traffic = ports.of(rule);
     let sets: Vec<PodSet> = match &rule.peers {
         None => vec![PodSet::default()],

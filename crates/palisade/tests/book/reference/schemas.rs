@@ -8,13 +8,14 @@ use super::{cell, up_to_date};
 use crate::support::root;
 
 /// The verbs with a schema, and its file in docs.
-const SCHEMAS: [(&str, &str); 6] = [
+const SCHEMAS: [(&str, &str); 7] = [
     ("can", "schemas/can.json"),
     ("connections", "connections-schema.json"),
     ("describe", "schemas/describe.json"),
     ("diff", "schemas/diff.json"),
     ("explain", "schemas/explain.json"),
     ("overview", "schemas/overview.json"),
+    ("test", "schemas/test.json"),
 ];
 
 /// The type of a field in a few words. Types with a name lead to their table.

@@ -1,0 +1,385 @@
+//! Reads files of assertions, with the position of everything that is said about them.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use anyhow::{Context as _, Result, bail};
+use ipnet::IpNet;
+use palisade_analysis::assertion::{AskedTraffic, Expectation};
+use palisade_manifest::{
+    printable,
+    scalar::Scalar,
+    tree::{At, Documents, Limits, Value},
+};
+use palisade_policy::{Name, PortSet, Protocol, Selector, Traffic};
+
+use super::selector;
+
+/// The version of the format.
+pub(super) const SCHEMA: &str = "palisade.test/v1";
+
+/// An assertion as written.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub(super) name: String,
+    pub(super) reason: Option<String>,
+    pub(super) from: Vec<WrittenEnd>,
+    pub(super) to: Vec<WrittenEnd>,
+    pub(super) ports: Vec<WrittenPort>,
+    pub(super) expect: Expectation,
+    pub(super) place: Place,
+}
+
+/// An end as written, with its line.
+#[derive(Clone, Debug)]
+pub(super) struct WrittenEnd {
+    pub(super) kind: EndKind,
+    pub(super) place: Place,
+}
+
+/// The kinds of ends.
+#[derive(Clone, Debug)]
+pub(super) enum EndKind {
+    /// As on the command line.
+    Word(String),
+    /// Pods by labels, in namespaces by name or labels.
+    Pods { namespace: Option<Name>, namespaces: Option<Selector>, pods: Selector },
+    /// Addresses.
+    Block { cidr: IpNet, except: Vec<IpNet> },
+}
+
+/// A port as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum WrittenPort {
+    Numbers(Protocol, u16, u16),
+    Name(Name, Protocol),
+    Icmp,
+}
+
+/// Where something is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) file: String,
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// Returns the traffic of some ports; everything if there are none.
+pub(super) fn traffic(ports: &[WrittenPort]) -> AskedTraffic {
+    if ports.is_empty() {
+        return AskedTraffic::all();
+    }
+    let mut out = AskedTraffic { numbers: Traffic::none(), names: BTreeSet::new() };
+    for port in ports {
+        match port {
+            WrittenPort::Numbers(protocol, first, last) => {
+                out.numbers = out.numbers.union(&Traffic::of(*protocol, PortSet::range(*first, *last)));
+            }
+            WrittenPort::Name(name, protocol) => drop(out.names.insert((name.clone(), *protocol))),
+            WrittenPort::Icmp => {
+                out.numbers = out.numbers.union(&Traffic::of(Protocol::Other(1), PortSet::all()));
+            }
+        }
+    }
+    out
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// When it can't be read, is no YAML, or has a field or value that is none of the format's.
+pub(super) fn read(path: &Path) -> Result<Vec<Written>> {
+    let name = path.display().to_string();
+    let text = fs::read_to_string(path).with_context(|| format!("can't read {name}"))?;
+    parse(&name, &text)
+}
+
+fn parse(name: &str, text: &str) -> Result<Vec<Written>> {
+    let source = Source { name, text };
+    let mut out: Vec<Written> = Vec::new();
+    let mut documents = 0;
+    for document in Documents::new(text, Limits::default()) {
+        let tree = match document {
+            Ok(tree) => tree,
+            Err(problems) => {
+                let Some(problem) = problems.first() else { continue };
+                bail!("{}: {}", source.place_at(problem.span.start), problem.message);
+            }
+        };
+        if let Some(problem) = tree.warnings().first() {
+            bail!("{}: {}", source.place_at(problem.span.start), problem.message);
+        }
+        if !tree.is_empty() {
+            documents += 1;
+            source.document(&tree.root(), &mut out)?;
+        }
+    }
+    if documents == 0 || out.is_empty() {
+        bail!("{name} has no assertions");
+    }
+    Ok(out)
+}
+
+struct Source<'s> {
+    name: &'s str,
+    text: &'s str,
+}
+
+impl Source<'_> {
+    fn place_at(&self, offset: u32) -> Place {
+        let before = self.text.get(..offset as usize).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+        Place { file: self.name.to_owned(), line, column }
+    }
+
+    fn place(&self, at: &At<'_>) -> Place {
+        self.place_at(at.span().start)
+    }
+
+    fn error<T>(&self, at: &At<'_>, message: &str) -> Result<T> {
+        bail!("{}: {}: {message}", self.place(at), at.path().trim_start_matches('.'))
+    }
+
+    /// Checks that a mapping has only these keys.
+    fn only(&self, at: &At<'_>, keys: &[&str]) -> Result<()> {
+        if !matches!(at.value(), Value::Mapping(_)) {
+            return self.error(at, "must be a mapping");
+        }
+        for (key, position, _) in at.entries() {
+            if !keys.contains(&key) {
+                let near = keys.iter().min_by_key(|known| strsim::osa_distance(key, known));
+                let key = printable(key).into_owned();
+                return self.error(
+                    &position,
+                    &format!("unknown field `{key}`; did you mean `{}`?", near.copied().unwrap_or_default()),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn document(&self, root: &At<'_>, out: &mut Vec<Written>) -> Result<()> {
+        self.only(root, &["$schema", "schema", "assertions"])?;
+        match root.get("schema") {
+            Some(at) if self.text_of(&at)? != SCHEMA => {
+                return self.error(&at, &format!("this version reads `{SCHEMA}` only"));
+            }
+            Some(_) => {}
+            None => return self.error(root, &format!("`schema: {SCHEMA}` is missing")),
+        }
+        let Some(list) = root.get("assertions") else {
+            return self.error(root, "`assertions` is missing");
+        };
+        if !matches!(list.value(), Value::Sequence(_)) {
+            return self.error(&list, "must be a list");
+        }
+        for item in list.items() {
+            let written = self.assertion(&item)?;
+            if let Some(same) = out.iter().find(|other| other.name == written.name) {
+                return self.error(
+                    &item,
+                    &format!("the name `{}` is given twice; first at {}", written.name, same.place),
+                );
+            }
+            out.push(written);
+        }
+        Ok(())
+    }
+
+    fn assertion(&self, at: &At<'_>) -> Result<Written> {
+        self.only(at, &["name", "reason", "from", "to", "ports", "expect"])?;
+        let required = |key: &str| match at.get(key) {
+            Some(found) => Ok(found),
+            None => self.error(at, &format!("`{key}` is missing")),
+        };
+        let name = self.text_of(&required("name")?)?;
+        let expect = required("expect")?;
+        let expectation = match &*self.text_of(&expect)? {
+            "allow" => Expectation::Allow,
+            "deny" => Expectation::Deny,
+            "only" => Expectation::Only,
+            _ => return self.error(&expect, "must be allow, deny or only"),
+        };
+        let ports = match at.get("ports") {
+            None => Vec::new(),
+            Some(list) => {
+                let ports = self.list(&list, |port| self.port(port))?;
+                if ports.is_empty() {
+                    return self.error(&list, "must have a port; leave the field out for all traffic");
+                }
+                ports
+            }
+        };
+        Ok(Written {
+            name,
+            reason: at.get("reason").map(|reason| self.text_of(&reason)).transpose()?,
+            from: self.ends(&required("from")?)?,
+            to: self.ends(&required("to")?)?,
+            ports,
+            expect: expectation,
+            place: self.place(at),
+        })
+    }
+
+    /// Reads a list, or a single value as a list.
+    fn list<T>(&self, at: &At<'_>, read: impl Fn(&At<'_>) -> Result<T>) -> Result<Vec<T>> {
+        match at.value() {
+            Value::Sequence(_) => at.items().map(|item| read(&item)).collect(),
+            _ => Ok(vec![read(at)?]),
+        }
+    }
+
+    fn ends(&self, at: &At<'_>) -> Result<Vec<WrittenEnd>> {
+        let ends = self.list(at, |end| {
+            let kind = match end.value() {
+                Value::Scalar(_) => EndKind::Word(self.text_of(end)?),
+                _ => self.end(end)?,
+            };
+            Ok(WrittenEnd { kind, place: self.place(end) })
+        })?;
+        if ends.is_empty() { self.error(at, "must not be empty") } else { Ok(ends) }
+    }
+
+    fn end(&self, at: &At<'_>) -> Result<EndKind> {
+        self.only(at, &["pods", "namespace", "namespaces", "cidr", "except"])?;
+        if let Some(cidr) = at.get("cidr") {
+            if at.entries().any(|(key, ..)| !matches!(key, "cidr" | "except")) {
+                return self.error(at, "`cidr` can't be combined with pods or namespaces");
+            }
+            let except = at.get("except").map(|list| self.list(&list, |one| self.net(one))).transpose()?;
+            return Ok(EndKind::Block { cidr: self.net(&cidr)?, except: except.unwrap_or_default() });
+        }
+        if at.get("except").is_some() {
+            return self.error(at, "`except` needs `cidr`");
+        }
+        let selector = |key: &str| at.get(key).map(|labels| self.selector(&labels)).transpose();
+        let namespace = at.get("namespace").map(|name| self.text_of(&name)).transpose()?;
+        let (pods, namespaces) = (selector("pods")?, selector("namespaces")?);
+        if namespace.is_some() && namespaces.is_some() {
+            return self.error(at, "give `namespace` (a name) or `namespaces` (labels)");
+        }
+        if namespace.is_none() && namespaces.is_none() && pods.is_none() {
+            return self.error(at, "must have pods, namespace, namespaces or cidr");
+        }
+        let pods = pods.unwrap_or_else(Selector::everything);
+        Ok(EndKind::Pods { namespace: namespace.map(Into::into), namespaces, pods })
+    }
+
+    /// Reads labels: a mapping, or a selector as kubectl writes it.
+    fn selector(&self, at: &At<'_>) -> Result<Selector> {
+        let parsed = match at.value() {
+            Value::Mapping(_) => {
+                let pairs: Result<Vec<(String, String)>> =
+                    at.entries().map(|(key, _, value)| Ok((key.to_owned(), self.text_of(&value)?))).collect();
+                let pairs = pairs?;
+                selector::of_labels(pairs.iter().map(|(key, value)| (&**key, &**value)))
+            }
+            _ => selector::parse(&self.text_of(at)?),
+        };
+        parsed.or_else(|error| self.error(at, &error.to_string()))
+    }
+
+    fn net(&self, at: &At<'_>) -> Result<IpNet> {
+        let text = self.text_of(at)?;
+        match text.parse::<IpNet>() {
+            Ok(net) if net.trunc() == net => Ok(net),
+            Ok(net) => self.error(at, &format!("`{text}` has host bits; did you mean {}?", net.trunc())),
+            Err(_) => self.error(at, &format!("`{}` is not a CIDR", printable(&text))),
+        }
+    }
+
+    fn port(&self, at: &At<'_>) -> Result<WrittenPort> {
+        let text = match at.value() {
+            Value::Scalar(Scalar::Int(number)) => number.to_string(),
+            _ => self.text_of(at)?,
+        };
+        let parsed = port(&text);
+        let help = "use 443, 8000-8100, https, 53/UDP, https/TCP or ICMP";
+        match parsed {
+            Some(port) => Ok(port),
+            None => self.error(at, &format!("`{}` is not a port; {help}", printable(&text))),
+        }
+    }
+
+    fn text_of(&self, at: &At<'_>) -> Result<String> {
+        match at.value() {
+            Value::Scalar(Scalar::Str(text)) => Ok(text.clone().into_owned()),
+            Value::Scalar(_) => self.error(at, "must be text; put it in quotes"),
+            _ => self.error(at, "must be text"),
+        }
+    }
+}
+
+/// Reads `443`, `8000-8100`, `https`, each with `/PROTOCOL`, or `ICMP`.
+fn port(text: &str) -> Option<WrittenPort> {
+    if text.eq_ignore_ascii_case("icmp") {
+        return Some(WrittenPort::Icmp);
+    }
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
+    let protocol = match &*protocol.to_ascii_uppercase() {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        "SCTP" => Protocol::Sctp,
+        _ => return None,
+    };
+    let number = |text: &str| text.parse::<u16>().ok().filter(|n| *n > 0);
+    if let Some(number) = number(port) {
+        return Some(WrittenPort::Numbers(protocol, number, number));
+    }
+    if let Some((first, last)) = port.split_once('-')
+        && let (Some(first), Some(last)) = (number(first), number(last))
+    {
+        return (first <= last).then_some(WrittenPort::Numbers(protocol, first, last));
+    }
+    // SEMANTICS A.3 (6).
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let named = (1..=15).contains(&port.len())
+        && port.bytes().all(legal)
+        && port.bytes().any(|b| b.is_ascii_lowercase());
+    named.then(|| WrittenPort::Name(port.into(), protocol))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        parse("t.yaml", text).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn ports_are_read() {
+        assert_eq!(port("443"), Some(WrittenPort::Numbers(Protocol::Tcp, 443, 443)));
+        assert_eq!(port("8000-8100/udp"), Some(WrittenPort::Numbers(Protocol::Udp, 8000, 8100)));
+        assert_eq!(port("https"), Some(WrittenPort::Name("https".into(), Protocol::Tcp)));
+        assert_eq!(port("icmp"), Some(WrittenPort::Icmp));
+        for bad in ["0", "65536", "", "9-3", "443/x", "HTTP", "a-name-that-is-too-long"] {
+            assert_eq!(port(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let with = |rest: &str| format!("schema: palisade.test/v1\nassertions:\n- name: a\n{rest}");
+        assert!(refusal("").contains("has no assertions"));
+        assert!(refusal("assertions: [").contains("t.yaml:1:"));
+        assert!(refusal("schema: palisade.test/v2\nassertions: []").contains("palisade.test/v1` only"));
+        assert!(
+            refusal(&with("  form: x\n"))
+                .contains("t.yaml:4:3: assertions[0].form: unknown field `form`; did you mean `from`?")
+        );
+        assert!(refusal(&with("  expect: perhaps\n")).contains("must be allow, deny or only"));
+        let end = |end: &str| with(&format!("  expect: deny\n  to: x\n  from: {end}\n"));
+        assert!(refusal(&end("{cidr: 10.0.0.1/8}")).contains("did you mean 10.0.0.0/8?"));
+        assert!(refusal(&end("{pods: {a: b}, cidr: 10.0.0.0/8}")).contains("can't be combined"));
+        assert!(refusal(&end("[]")).contains("must not be empty"));
+        assert!(refusal(&end("{pods: {a: 1}}")).contains("put it in quotes"));
+        assert!(refusal(&end("{pods: 'a in b'}")).contains("t.yaml:6:"));
+    }
+}

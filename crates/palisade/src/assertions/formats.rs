@@ -1,0 +1,178 @@
+//! Results for programs.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use palisade_analysis::assertion::{CounterEnd, Counterexample, Expectation};
+use palisade_manifest::printable;
+use serde::Serialize;
+
+use super::{
+    check::{Status, TestResult},
+    text,
+};
+use crate::{
+    cluster::JsonMissing,
+    escape,
+    future_pods::JsonFuturePods,
+    output::Encoding,
+    reasons::JsonSide,
+    traffic::{JsonTraffic, family_names},
+};
+
+/// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
+const SCHEMA: &str = "palisade.test-results/v1";
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    /// `holds`, `fails`, `undecided` or `error`.
+    status: &'static str,
+    results: Vec<JsonResult<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    incomplete: &'a [JsonMissing<'a>],
+}
+
+#[derive(Serialize)]
+struct JsonResult<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    expect: &'static str,
+    status: &'static str,
+    file: &'a str,
+    line: usize,
+    column: usize,
+    judged: usize,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    messages: &'a [String],
+    counterexamples: Vec<JsonCounterexample>,
+}
+
+#[derive(Serialize)]
+struct JsonCounterexample {
+    source: JsonEnd,
+    destination: JsonEnd,
+    verdict: &'static str,
+    traffic: JsonTraffic,
+    protocol: String,
+    port: u16,
+    families: Vec<String>,
+    egress: JsonSide,
+    ingress: JsonSide,
+}
+
+#[derive(Serialize)]
+struct JsonEnd {
+    text: String,
+    exists: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stands_for: Option<JsonFuturePods>,
+}
+
+pub(super) const fn expect_word(expect: Expectation) -> &'static str {
+    match expect {
+        Expectation::Allow => "allow",
+        Expectation::Deny => "deny",
+        Expectation::Only => "only",
+    }
+}
+
+/// Encodes results as JSON.
+pub(super) fn json(results: &[TestResult], incomplete: &[JsonMissing<'_>]) -> Result<String> {
+    let status = results.iter().map(|r| r.status).max().unwrap_or(Status::Holds);
+    let results = results.iter().map(json_result).collect();
+    Encoding::Json.encode(&Document { schema: SCHEMA, status: status.word(), results, incomplete })
+}
+
+fn json_result(result: &TestResult) -> JsonResult<'_> {
+    let written = &result.written;
+    JsonResult {
+        name: &written.name,
+        reason: written.reason.as_deref(),
+        expect: expect_word(written.expect),
+        status: result.status.word(),
+        file: &written.place.file,
+        line: written.place.line,
+        column: written.place.column,
+        judged: result.judged,
+        messages: &result.messages,
+        counterexamples: result.counterexamples.iter().map(json_counterexample).collect(),
+    }
+}
+
+fn json_counterexample(example: &Counterexample) -> JsonCounterexample {
+    let end = |end: &CounterEnd| JsonEnd {
+        text: text::end(end),
+        exists: end.future.is_none(),
+        stands_for: end.future.as_ref().map(|future| (&future.set).into()),
+    };
+    JsonCounterexample {
+        source: end(&example.source),
+        destination: end(&example.destination),
+        verdict: if example.undecided { "undecided" } else { text::verdict_word(example.decision.verdict()) },
+        traffic: (&example.traffic).into(),
+        protocol: example.port.0.to_string(),
+        port: example.port.1,
+        families: family_names(example.families),
+        egress: (&example.decision.egress).into(),
+        ingress: (&example.decision.ingress).into(),
+    }
+}
+
+/// Returns what is to be said about a result that doesn't hold, without color.
+fn details(result: &TestResult) -> String {
+    anstream::adapter::strip_str(&text::result(result)).to_string()
+}
+
+/// Returns JUnit XML: each assertion is a test.
+pub(super) fn junit(results: &[TestResult]) -> String {
+    let xml = |text: &str| escape::markup(&escape::plain(text)).replace('"', "&quot;");
+    let count = |statuses: &[Status]| results.iter().filter(|r| statuses.contains(&r.status)).count();
+    let failures = count(&[Status::Fails]);
+    let errors = count(&[Status::Error, Status::Undecided]);
+    let total = results.len();
+    let mut out = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"palisade test\" tests=\"{total}\" failures=\"{failures}\" errors=\"{errors}\">\n"
+    );
+    for result in results {
+        let (file, name) = (xml(&result.written.place.file), xml(&result.written.name));
+        let line = result.written.place.line;
+        let head =
+            format!("    <testcase classname=\"{file}\" name=\"{name}\" file=\"{file}\" line=\"{line}\"");
+        let element = match result.status {
+            Status::Holds => {
+                _ = writeln!(out, "{head}/>");
+                continue;
+            }
+            Status::Fails => "failure",
+            Status::Undecided | Status::Error => "error",
+        };
+        let word = result.status.word();
+        let lines: Vec<String> = details(result).lines().map(&xml).collect();
+        _ = writeln!(
+            out,
+            "{head}>\n      <{element} message=\"{word}\">{}</{element}>\n    </testcase>",
+            lines.join("\n")
+        );
+    }
+    out.push_str("  </testsuite>\n</testsuites>\n");
+    out
+}
+
+/// Returns the Test Anything Protocol.
+pub(super) fn tap(results: &[TestResult]) -> String {
+    let mut out = format!("TAP version 14\n1..{}\n", results.len());
+    for (number, result) in (1..).zip(results) {
+        let ok = if result.status == Status::Holds { "ok" } else { "not ok" };
+        // `#` begins a directive.
+        let name = printable(&result.written.name).replace('\\', "\\\\").replace('#', "\\#");
+        _ = writeln!(out, "{ok} {number} - {name}");
+        if result.status != Status::Holds {
+            for line in details(result).lines().filter(|line| !line.is_empty()) {
+                _ = writeln!(out, "# {line}");
+            }
+        }
+    }
+    out
+}
