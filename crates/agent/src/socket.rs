@@ -163,6 +163,9 @@ pub struct Status {
     /// Local addresses whose policies are not enforced, with the direction: the kernel also refused to cut them off.
     #[serde(default)]
     pub not_enforced: Vec<(String, IpAddr)>,
+    /// What holds pods until they are isolated: `nri`, `cni`, both or neither.
+    #[serde(default)]
+    pub held_by: Vec<String>,
     /// The state of each watch.
     pub watches: Vec<WatchView>,
     /// The number of objects that can't be used as they are.

@@ -27,6 +27,7 @@ mod nftables_rules;
 mod notrack;
 mod other_enforcers;
 mod own_table;
+mod pod_starts;
 mod privileges;
 mod run_directory;
 mod source_check;
@@ -77,6 +78,7 @@ pub(crate) const GROUPS: &[Group] = &[
         ("table", own_table::check),
         ("run-directory", run_directory::check),
         ("agent", agent::check),
+        ("pod-starts", pod_starts::check),
     ]),
     Group::SelfTest(&[("wiring-routed", wiring::routed), ("wiring-bridge", wiring::bridges)]),
     Group::Api(&[

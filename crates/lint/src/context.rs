@@ -139,6 +139,41 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Iterates over the classes of pods on the cluster's network that a policy selects.
+    pub(crate) fn selected<'c>(&'c self, policy: &'c Policy) -> impl Iterator<Item = &'c Class<'a>> + 'c {
+        self.in_namespaces(&policy.subject)
+            .filter(|class| !class.host_network && policy.subject.pods.matches(class.labels))
+    }
+
+    /// Returns one pod for each port list of the destinations of a rule: the pods that the policy selects, or those that the
+    /// peers select. Empty if there are none, or if an egress rule has other destinations, too.
+    pub(crate) fn destinations(
+        &self,
+        policy: &'a Policy,
+        direction: Direction,
+        rule: &'a Rule,
+    ) -> Vec<&'a Pod> {
+        let mut out: Vec<&'a Pod> = Vec::new();
+        let mut add = |class: &Class<'a>| {
+            for pod in &class.pods {
+                if !out.iter().any(|known| known.ports == pod.ports && known.labels == pod.labels) {
+                    out.push(pod);
+                }
+            }
+        };
+        if direction == Direction::Ingress {
+            self.selected(policy).for_each(&mut add);
+            return out;
+        }
+        let Some(peers) = &rule.peers else { return Vec::new() };
+        for entry in peers {
+            let Peer::Pods(choice) = &entry.peer else { return Vec::new() };
+            let matching = self.in_namespaces(choice).filter(|class| !class.host_network);
+            matching.filter(|class| choice.pods.matches(class.labels)).for_each(&mut add);
+        }
+        out
+    }
+
     /// Returns the pods that a policy selects.
     pub(crate) fn affected(&self, key: &PolicyKey) -> Affected {
         let Some(policy) = self.loaded.cluster.policies.get(key) else { return Affected::default() };

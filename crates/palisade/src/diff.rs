@@ -2,7 +2,7 @@
 
 mod comparison;
 mod folded;
-mod git;
+pub(crate) mod git;
 mod groups;
 mod json;
 mod markdown;

@@ -10,6 +10,7 @@ mod baseline;
 mod documentation;
 mod fixing;
 mod formats;
+mod introduced;
 mod sarif;
 mod sources;
 mod text;
@@ -43,6 +44,7 @@ Examples:
   palisade lint -f deploy -o sarif > palisade.sarif
   palisade lint -f deploy --write-baseline lint.json
   palisade lint -f deploy --baseline lint.json      only what is new
+  palisade lint -f deploy --git main...HEAD         only what a branch introduced
   palisade lint --explain ports-in-own-rule
 
 Exit codes: 0 clean, 1 findings, 2 error, or something could not be read.";
@@ -76,6 +78,14 @@ pub(crate) struct Lint {
     /// Show what --fix would change
     #[arg(long)]
     diff: bool,
+    /// Show only what a range of git revisions introduced in the file or directory of -f: REV..REV, REV...REV, or REV for the
+    /// files as they are now
+    #[arg(
+        long,
+        value_name = "RANGE",
+        conflicts_with_all = ["fix", "diff", "baseline", "write_baseline", "live", "context", "kubeconfig"]
+    )]
+    git: Option<String>,
     /// Show only what this file doesn't have
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
@@ -130,8 +140,10 @@ pub(crate) struct Shown {
     /// How many are below the severity.
     pub(crate) below: usize,
     pub(crate) suppressed: usize,
-    /// How many the baseline has.
+    /// How many the baseline has, or the range found.
     pub(crate) known: usize,
+    /// What is said of them.
+    pub(crate) known_from: &'static str,
     pub(crate) fixed: usize,
     /// Whether everything could be read.
     pub(crate) complete: bool,
@@ -146,9 +158,17 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
     }
     let rules =
         selected(RULES, &arguments.select, &arguments.ignore).map_err(|word| anyhow!(unknown(word)))?;
-    let known = arguments.baseline.as_deref().map(baseline::read).transpose()?;
+    let mut known = arguments.baseline.as_deref().map(baseline::read).transpose()?;
     let mut gathered = arguments.sources.gather(arguments.namespace.as_deref(), Need::Everything)?;
     sources::take_standard_input(&mut gathered)?;
+    if let Some(range) = &arguments.git {
+        let [before, after] = introduced::sides(&arguments.sources, range)?;
+        gathered.files = before;
+        // Without anything before, everything is new.
+        let old = if gathered.files.is_empty() { None } else { Some(examine(&gathered, &rules)?.1) };
+        known = Some(old.into_iter().flat_map(|old| old.findings).map(|f| f.fingerprint).collect());
+        gathered.files = after;
+    }
     let (mut loaded, mut report) = examine(&gathered, &rules)?;
     let mut fixed = 0;
     if arguments.diff {
@@ -230,7 +250,8 @@ fn shown(
     let new = findings.len();
     findings.retain(|f| f.level >= arguments.severity.level());
     let below = new - findings.len();
-    Shown { findings, below, suppressed: report.suppressed, known, fixed, complete: true }
+    let known_from = if arguments.git.is_some() { "older than the range" } else { "in the baseline" };
+    Shown { findings, below, suppressed: report.suppressed, known, known_from, fixed, complete: true }
 }
 
 /// Says what no rule names: what could not be read, and suppressions of rules that don't exist.

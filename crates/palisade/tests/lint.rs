@@ -79,7 +79,7 @@ fn only_what_is_shown_is_corrected() {
         fs::read_to_string(&file).unwrap()
     };
     assert_eq!(fix(&[]), text);
-    assert!(fix(&["--severity", "note"]).contains("policyTypes: [Ingress]"));
+    assert!(fix(&["--severity", "note", "--select", "PAL001"]).contains("policyTypes: [Ingress]"));
 }
 
 #[test]
@@ -201,4 +201,50 @@ fn settings_come_from_palisade_toml_but_not_those_that_write() {
     assert_eq!(lint("[lint]\nseverity = \"error\"\n").0, 0);
     let (code, _, err) = lint("[lint]\nfix = true\n");
     assert!(code == 2 && err.contains("on the command line only"), "{err}");
+}
+
+/// Runs git in a directory, without the settings of the machine.
+fn git(dir: &std::path::Path, words: &[&str]) {
+    let mut command = std::process::Command::new("git");
+    command.current_dir(dir).args(["-c", "user.name=a", "-c", "user.email=a@example.org"]).args(words);
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+    let output = command.output().expect("git runs");
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn of_a_range_only_what_it_introduced_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join("deploy").join(name);
+    let example = |name: &str| fs::read_to_string(root().join("examples/shop-two-rules").join(name)).unwrap();
+    fs::create_dir(dir.path().join("deploy")).unwrap();
+    fs::write(at("workloads.yaml"), example("workloads.yaml")).unwrap();
+    fs::write(at("old.yaml"), example("backend-egress.yaml")).unwrap();
+    git(dir.path(), &["init", "-q", "-b", "main"]);
+    git(dir.path(), &["add", "."]);
+    git(dir.path(), &["commit", "-q", "-m", "one"]);
+    let lint = |rest: &[&str]| {
+        let mut command = program(["lint", "-f", "deploy"].into_iter().chain(rest.iter().copied()));
+        run(command.current_dir(dir.path()))
+    };
+    let (code, out, err) = lint(&["--git", "HEAD"]);
+    assert_eq!((code, &*err), (0, ""), "{out}");
+    assert!(out.contains(" older than the range"), "{out}");
+    // Lines above don't make an old finding new.
+    let old = format!("# moved\n{}", example("backend-egress.yaml"));
+    fs::write(at("old.yaml"), old).unwrap();
+    let new = example("backend-egress.yaml").replace("name: backend-egress", "name: another");
+    fs::write(at("new.yaml"), new).unwrap();
+    git(dir.path(), &["add", "."]);
+    git(dir.path(), &["commit", "-q", "-m", "two"]);
+    for range in ["HEAD~1..HEAD", "HEAD~1...HEAD", "HEAD~1"] {
+        let (code, out, err) = lint(&["--git", range]);
+        assert_eq!((code, &*err), (1, ""), "{range}: {out}");
+        assert!(
+            out.contains("--> deploy/new.yaml:17:7") && !out.contains("--> deploy/old.yaml"),
+            "{range}: {out}"
+        );
+    }
+    let (code, out, err) = lint(&["--git", "nowhere..HEAD"]);
+    assert!(code == 2 && out.is_empty() && err.contains("unknown revision `nowhere`"), "{out}{err}");
 }

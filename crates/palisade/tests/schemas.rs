@@ -67,6 +67,14 @@ const QUESTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "lint",
+        &[
+            "-f examples/shop --severity note",
+            "-f examples/shop-two-rules --severity note",
+            "-f examples/tiers",
+        ],
+    ),
+    (
         "overview",
         &["-f examples/shop", "-f examples/tiers", "-f examples/control-egress", "shop -f examples/shop"],
     ),

@@ -42,15 +42,46 @@ pub fn install(cluster: &Cluster, method: Method) -> Result<()> {
     part("installing Palisade", || {
         match method {
             Method::Manifests => cluster.apply(&manifest("palisade.yaml")?)?,
-            Method::Helm => {
-                helm(cluster, &["install", "palisade", CHART, "--create-namespace"])?;
-                // As docs/install.md has it.
-                let label = "pod-security.kubernetes.io/enforce=privileged";
-                cluster.kubectl(&["label", "namespace", NAMESPACE, label])?;
-            }
+            Method::Helm => install_chart(cluster, &[])?,
         }
         rolled_out(cluster)
     })
+}
+
+/// Installs the chart with other values than its own, and waits until the agents of both nodes are ready.
+///
+/// # Errors
+/// If they don't become ready.
+pub fn install_with(cluster: &Cluster, values: &[&str]) -> Result<()> {
+    part("installing Palisade", || {
+        install_chart(cluster, values)?;
+        rolled_out(cluster)
+    })
+}
+
+fn install_chart(cluster: &Cluster, values: &[&str]) -> Result<()> {
+    let set = values.join(",");
+    let words: &[&str] = if values.is_empty() { &[] } else { &["--set-string", &set] };
+    helm(cluster, &[&["install", "palisade", CHART, "--create-namespace"], words].concat())?;
+    // As docs/install.md has it.
+    let label = "pod-security.kubernetes.io/enforce=privileged";
+    cluster.kubectl(&["label", "namespace", NAMESPACE, label])?;
+    Ok(())
+}
+
+/// How many nodes have the plugin in their CNI configuration.
+///
+/// # Errors
+/// If a folder can't be read.
+pub fn plugins(cluster: &Cluster) -> Result<usize> {
+    let mut found = 0;
+    for node in cluster.nodes() {
+        let folder = node.path("/run/cni/net.d");
+        let files = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+        let texts = files.flatten().filter_map(|file| fs::read_to_string(file.path()).ok());
+        found += usize::from(texts.into_iter().any(|text| text.contains("palisade-cni")));
+    }
+    Ok(found)
 }
 
 /// The tags under which the nodes have the image: an upgrade is from one to the other.
@@ -142,8 +173,8 @@ pub fn agents_logs(cluster: &Cluster) -> String {
     [&logs[..], &events[..]].map(|a| cluster.kubectl(a).unwrap_or_else(|e| format!("{e:#}"))).join("\n")
 }
 
-/// How long pods waited for their policies before they started, as the agents have counted it. An error if an agent doesn't follow its
-/// container runtime.
+/// How long pods waited for their policies before they started, as the agents have counted it. An error if an agent follows neither its
+/// container runtime nor its plugin.
 ///
 /// # Errors
 /// If an agent can't be asked.
@@ -155,8 +186,9 @@ pub fn start_latency(cluster: &Cluster) -> Result<String> {
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:9643/proxy/metrics");
         let text = cluster.kubectl(&["get", "--raw", &path])?;
         ensure!(
-            text.lines().any(|line| line == "palisade_runtime_connected 1"),
-            "agent {name} does not follow its container runtime\n{}",
+            text.lines()
+                .any(|line| ["palisade_runtime_connected 1", "palisade_cni_chained 1"].contains(&line)),
+            "agent {name} follows neither its container runtime nor its plugin\n{}",
             agents_logs(cluster)
         );
         let of = |part: &'static str| text.lines().filter_map(move |line| line.strip_prefix(part));

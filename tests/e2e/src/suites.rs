@@ -25,7 +25,7 @@ pub struct Suite {
 }
 
 /// Our own, in the order in which `all` would run them.
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     Suite {
         name: "install",
         about: "Palisade installed, upgraded under traffic and removed, by Helm and by manifests",
@@ -35,6 +35,11 @@ const SUITES: [Suite; 5] = [
         name: "first-packet",
         about: "pods that start under a policy: what their first packets meet",
         run: first_packet::run,
+    },
+    Suite {
+        name: "first-packet-cni",
+        about: "the same without NRI, through the CNI plugin that the agents install",
+        run: first_packet::run_with_plugin,
     },
     Suite { name: "liveness", about: "isolated pods, which their kubelets still reach", run: liveness::run },
     Suite {

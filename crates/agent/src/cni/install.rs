@@ -7,7 +7,7 @@
 use std::{
     ffi::OsStr,
     fs, io,
-    io::Write as _,
+    io::Read as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -79,12 +79,19 @@ impl Installer {
     pub(crate) fn install_program(&self) -> Result<(), InstallError> {
         let program = Path::new("/proc/self/exe");
         let target = self.programs.join(PLUGIN_NAME);
-        let fresh = fs::read(program).map_err(failed("read", program))?;
-        if fs::read(&target).is_ok_and(|present| present == fresh) {
+        if is_copy(program, &target).unwrap_or(false) {
             return Ok(());
         }
         fs::create_dir_all(&self.programs).map_err(failed("create", &self.programs))?;
-        replace(&target, &fresh, 0o755)
+        let mut source = fs::File::open(program).map_err(failed("read", program))?;
+        replace(&target, &mut source, 0o755)
+    }
+
+    /// Whether the program is there, by its size.
+    pub(crate) fn has_program(&self) -> bool {
+        let length = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.len());
+        let target = length(&self.programs.join(PLUGIN_NAME));
+        target.is_some() && target == length(Path::new("/proc/self/exe"))
     }
 
     /// Adds the plugin to the first configuration.
@@ -105,7 +112,7 @@ impl Installer {
         if fs::read_to_string(&derived).is_ok_and(|present| present == list) {
             return Ok(Installed::Already);
         }
-        replace(&derived, list.as_bytes(), mode(&first))?;
+        replace(&derived, &mut list.as_bytes(), mode(&first))?;
         Ok(Installed::Added(derived))
     }
 }
@@ -163,7 +170,7 @@ fn edit(
             change(&before).map_err(|source| InstallError::Configuration { path: path.clone(), source })?;
         let Some(after) = edited else { return Ok(false) };
         if read(&path)? == before {
-            replace(&path, after.as_bytes(), mode(&path))?;
+            replace(&path, &mut after.as_bytes(), mode(&path))?;
             return Ok(true);
         }
     }
@@ -183,12 +190,32 @@ fn read(path: &Path) -> Result<String, InstallError> {
     })
 }
 
+/// Whether two files have the same content. They are not read into memory, of which the agent has little.
+fn is_copy(one: &Path, other: &Path) -> io::Result<bool> {
+    let (mut one, mut other) = (fs::File::open(one)?, fs::File::open(other)?);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let read = one.read(&mut left)?;
+        let Some(expected) = right.get_mut(..read) else { return Ok(false) };
+        other.read_exact(expected)?;
+        if left.get(..read) != Some(&*expected) {
+            return Ok(false);
+        }
+        if read == 0 {
+            return Ok(true);
+        }
+    }
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode() & 0o777)
 }
 
 /// Replaces a file by renaming another, whose name no runtime reads.
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InstallError> {
+fn replace(path: &Path, content: &mut impl io::Read, mode: u32) -> Result<(), InstallError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.palisade-new"));
     match fs::remove_file(&temporary) {
@@ -199,7 +226,7 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InstallError> {
     }
     let written = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).and_then(
         |mut file| {
-            file.write_all(bytes)?;
+            io::copy(content, &mut file)?;
             // The umask may have taken bits away.
             file.set_permissions(fs::Permissions::from_mode(mode))?;
             file.sync_all()

@@ -98,9 +98,9 @@ impl Chain {
     pub(super) async fn run(self) {
         let changed = Arc::new(Notify::new());
         let _watcher = watch(&self.installer.configurations, Arc::clone(&changed));
-        let (mut pause, mut logged) = (FIRST_PAUSE, None);
+        let (mut pause, mut logged, mut is_compared) = (FIRST_PAUSE, None, false);
         loop {
-            let is_stable = match self.install() {
+            let is_stable = match self.install(&mut is_compared) {
                 Ok(Installed::Already) => {
                     self.metrics.cni_chained.set(1);
                     true
@@ -135,10 +135,14 @@ impl Chain {
         }
     }
 
-    fn install(&self) -> Result<Installed, String> {
+    /// Installs what is missing. The program is compared once, then it is only looked at.
+    fn install(&self, is_compared: &mut bool) -> Result<Installed, String> {
         let text = |error| error_chain::with_causes(&error);
         // The program first: a runtime that reads the configuration needs it.
-        self.installer.install_program().map_err(text)?;
+        if !*is_compared || !self.installer.has_program() {
+            self.installer.install_program().map_err(text)?;
+            *is_compared = true;
+        }
         self.installer.install_configuration().map_err(text)
     }
 }

@@ -18,7 +18,8 @@ const PROGRAMS: &[&str] = &["kustomize", "helm", "values", "set", "release-name"
 const CLUSTERS: &[&str] = &["context", "kubeconfig", "live"];
 
 /// Options that make no sense in the file.
-const ITSELF: &[&str] = &["config", "no-config", "help", "version", "fix", "diff", "write-baseline"];
+const ITSELF: &[&str] =
+    &["config", "no-config", "help", "version", "fix", "diff", "write-baseline", "init", "schema", "watch"];
 
 /// Options that hide something, and what.
 const HIDING: &[(&str, &str)] = &[

@@ -42,6 +42,15 @@ pub(super) fn texts(inputs: &[Input], loaded: &Loaded, limit: u64) -> Vec<Source
                 known.insert(name.as_str().into());
                 texts.push(SourceText { file: name.as_str().into(), text: text.clone() });
             }
+            Input::Directory(files) => {
+                for file in files {
+                    let Ok(text) = std::str::from_utf8(&file.bytes) else { continue };
+                    // Positions don't count a byte order mark.
+                    let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
+                    known.insert(file.path.as_str().into());
+                    texts.push(SourceText { file: file.path.as_str().into(), text });
+                }
+            }
             Input::Cluster(text) => texts.push(SourceText { file: "".into(), text: text.clone() }),
             _ => {}
         }

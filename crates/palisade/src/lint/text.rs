@@ -25,7 +25,7 @@ pub(super) fn text(shown: &Shown) -> String {
     let others = [
         (shown.fixed, "corrected".to_owned()),
         (fixable, "can be corrected with --fix".to_owned()),
-        (shown.known, "in the baseline".to_owned()),
+        (shown.known, shown.known_from.to_owned()),
         (shown.suppressed, "suppressed".to_owned()),
         (shown.below, "less severe, not shown (--severity note)".to_owned()),
     ];

@@ -189,6 +189,7 @@ fn status(status: &Status) -> String {
     for (direction, address) in &status.not_enforced {
         line("NOT ENFORCED", styled(Style::Bad, &format!("{address} {direction}")));
     }
+    line("pods wait", held_by(&status.held_by));
     if let Some(review) = &status.unreviewed {
         line("connections", unreviewed(review));
     }
@@ -202,6 +203,19 @@ fn status(status: &Status) -> String {
         out += &columns(&["WATCH", "STATE", "FOR", "WHY"], &rows);
     }
     out
+}
+
+/// What holds pods until they are isolated.
+fn held_by(holders: &[String]) -> String {
+    if holders.is_empty() {
+        return "no: they start before they are isolated".to_owned();
+    }
+    let names = holders.iter().map(|holder| match &**holder {
+        "nri" => "NRI",
+        "cni" => "the CNI plugin",
+        other => other,
+    });
+    format!("until they are isolated, by {}", names.collect::<Vec<_>>().join(" and "))
 }
 
 /// Describes a review of established connections that is not finished.

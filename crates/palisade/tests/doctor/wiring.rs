@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixListener,
     path::Path,
     process::{Command, Output, Stdio},
@@ -121,11 +121,25 @@ fn nft(lab: &Lab, command: &str) {
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Answers each request as an agent that holds pods by these means. Ends with the process.
+fn answering(listener: UnixListener, held_by: &'static str) {
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut line = String::new();
+            if BufReader::new(&stream).read_line(&mut line).is_ok_and(|read| read > 0) {
+                let answer = format!(r#"{{"version":1,"reply":{{"status":{{"held_by":{held_by}}}}}}}"#);
+                // Whoever asked may be gone.
+                _ = (&stream).write_all(format!("{answer}\n").as_bytes());
+            }
+        }
+    });
+}
+
 fn healthy(sandbox: &Sandbox) -> Result<(), Failed> {
     let lab = lab(sandbox, false, palisade())?;
     let dir = tempfile::TempDir::new()?;
     let path = dir.path().join("agent.sock");
-    let _agent = UnixListener::bind(&path)?;
+    answering(UnixListener::bind(&path)?, r#"["nri","cni"]"#);
     let (answer, code) = doctor(&lab, &["--offline", "--socket", path.to_str().unwrap()]);
     assert_eq!((answer.bad(), code), (vec![], 0));
     assert_eq!(answer.0["healthy"], true);
@@ -133,12 +147,13 @@ fn healthy(sandbox: &Sandbox) -> Result<(), Failed> {
     answer.is("table", "ok", "of this version");
     answer.is("bridge-netfilter", "ok", "routed");
     answer.is("agent", "ok", "an agent listens");
+    answer.is("pod-starts", "ok", "by NRI and by the CNI plugin");
     // The text output has the same findings.
     let arguments = ["--offline", "--no-probe", "--socket", path.to_str().unwrap()];
     let output = on_node(&lab, &mut palisade_doctor(&arguments));
     let text = String::from_utf8(output.stdout)?;
     assert!(text.contains("ok       nftables-rules     every kind of rule is accepted"), "{text}");
-    assert!(text.ends_with("\n\n0 fail, 0 warn, 0 unknown, 21 ok\n"), "{text}");
+    assert!(text.ends_with("\n\n0 fail, 0 warn, 0 unknown, 22 ok\n"), "{text}");
     assert!(!text.contains("wiring"), "{text}");
     Ok(())
 }
@@ -330,6 +345,7 @@ fn agents(sandbox: &Sandbox) -> Result<(), Failed> {
     let arguments = ["--offline", "--no-probe", "--socket", path.to_str().unwrap()];
     let (answer, _) = doctor(&lab, &arguments);
     answer.is("agent", "ok", "no agent runs");
+    answer.is("pod-starts", "ok", "no agent runs that holds pods");
     answer.is("run-directory", "ok", "can be created");
     answer.is("table", "warn", "no agent updates it");
     assert!(!path.parent().unwrap().exists(), "looking makes nothing");
@@ -339,6 +355,11 @@ fn agents(sandbox: &Sandbox) -> Result<(), Failed> {
     answer.is("agent", "warn", "has exited");
     answer.is("run-directory", "ok", "is writable");
     assert_eq!(fs::read_dir(path.parent().unwrap())?.count(), 1, "the socket alone");
+    fs::remove_file(&path)?;
+    answering(UnixListener::bind(&path)?, "[]");
+    let (answer, code) = doctor(&lab, &arguments);
+    answer.is("pod-starts", "warn", "neither NRI nor the CNI plugin");
+    assert_eq!(code, 0);
     let (answer, code) = doctor(&lab, &["--offline", "--no-probe", "--socket", "/proc/palisade/agent.sock"]);
     answer.is("run-directory", "fail", "/proc is not writable");
     assert_eq!(code, 1);

@@ -241,9 +241,9 @@ fn ports_and_addresses_of_nodes_and_load_balancers_stand_for_their_pods() {
     let (code, _, err) = ask(&kubeconfig, &format!("snapshot {}", to.display()));
     assert_eq!(code, 0, "{err}");
     for (words, expected, part) in [
-        ("can shop/web node/n1:9000", 0, "is the hostPort of shop/db-x-a"),
-        ("can staging/nightly node/n1:9000", 1, "is the hostPort of shop/db-x-a"),
-        ("can staging/nightly node/n1:9001", 1, "is the hostPort of shop/db-x-a"),
+        ("can shop/web node/n1:9000", 0, "is the hostPort of shop/pod/db-x-a"),
+        ("can staging/nightly node/n1:9000", 1, "is the hostPort of shop/pod/db-x-a"),
+        ("can staging/nightly node/n1:9001", 1, "is the hostPort of shop/pod/db-x-a"),
         ("can staging/nightly node/n1:9002", 0, "node/n1"),
         ("can staging/nightly 203.0.113.7:80", 1, "shop/db"),
     ] {

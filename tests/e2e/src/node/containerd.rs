@@ -81,7 +81,7 @@ sandbox = "{PAUSE}"
 restrict_oom_score_adj = true
 
 [plugins."io.containerd.cri.v1.runtime".cni]
-bin_dirs = ["{plugins}"]
+bin_dirs = ["{plugins}", "/run/cni/bin"]
 conf_dir = "/run/cni/net.d"
 
 [plugins."io.containerd.cri.v1.runtime".containerd]

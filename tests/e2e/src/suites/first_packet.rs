@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use crate::{
     Cluster,
     cluster::SLOW,
-    network, palisade,
+    network,
+    palisade::{self, Method},
     pods::{self, AGNHOST, PORT},
     probe,
     progress::say,
@@ -63,9 +64,38 @@ if read -r -t 1 -N 1 -u 4; then echo answered; fi
 echo end
 "#;
 
-/// Runs the suite.
+/// Runs the suite with NRI.
 pub(super) fn run(cluster: &mut Cluster) -> Result<()> {
     suites::install_palisade(cluster)?;
+    judge(cluster)
+}
+
+/// Runs the suite with agents that don't use NRI, but install their plugin in the nodes' CNI configuration.
+pub(super) fn run_with_plugin(cluster: &mut Cluster) -> Result<()> {
+    if palisade::is_installed(cluster)? {
+        palisade::remove(cluster, Method::Manifests)?;
+    }
+    palisade::install_with(
+        cluster,
+        &[
+            "agent.nri=off",
+            "agent.cniChain=on",
+            "agent.cniConfDir=/run/cni/net.d",
+            "agent.cniBinDir=/run/cni/bin",
+            // The nodes' files are in memory, and a program that was built without optimization is large.
+            "resources.limits.memory=1Gi",
+        ],
+    )?;
+    let left = palisade::plugins(cluster)?;
+    ensure!(left == cluster.nodes().len(), "{left} nodes have the plugin");
+    judge(cluster)?;
+    palisade::remove(cluster, Method::Helm)?;
+    let left = palisade::plugins(cluster)?;
+    ensure!(left == 0, "after the removal {left} nodes have the plugin");
+    Ok(())
+}
+
+fn judge(cluster: &mut Cluster) -> Result<()> {
     let others = [("server", "n1"), ("free", "n2")].map(|(name, node)| pods::server(SERVER, name, node, &[]));
     pods::apply(cluster, &[pods::namespace(SERVER), pods::namespace(OPEN)])?;
     pods::apply(cluster, &others)?;

@@ -98,10 +98,17 @@ impl Worker {
             elements,
             cut_off: with_names(&self.shortfall.cut_off),
             not_enforced: with_names(&self.shortfall.not_enforced),
+            held_by: self.held_by(),
             watches: self.errors.watch_views(),
             unusable_objects: self.errors.unusable_objects(),
             unreviewed: self.unreviewed(),
         }
+    }
+
+    /// What holds pods until they are isolated.
+    fn held_by(&self) -> Vec<String> {
+        let holders = [("nri", &self.metrics.runtime_connected), ("cni", &self.metrics.cni_chained)];
+        holders.iter().filter(|(_, gauge)| gauge.get() == 1).map(|(name, _)| (*name).to_owned()).collect()
     }
 
     /// The review of established connections, if one is not finished.

@@ -8,12 +8,13 @@ use super::{cell, up_to_date};
 use crate::support::root;
 
 /// The verbs with a schema, and its file in docs.
-const SCHEMAS: [(&str, &str); 7] = [
+const SCHEMAS: [(&str, &str); 8] = [
     ("can", "schemas/can.json"),
     ("connections", "connections-schema.json"),
     ("describe", "schemas/describe.json"),
     ("diff", "schemas/diff.json"),
     ("explain", "schemas/explain.json"),
+    ("lint", "schemas/lint.json"),
     ("overview", "schemas/overview.json"),
     ("test", "schemas/test.json"),
 ];

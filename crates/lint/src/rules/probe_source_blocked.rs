@@ -1,0 +1,114 @@
+//! `probe-source-blocked`: finds rules that allow the node by its address.
+
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
+use palisade_policy::{Direction, Peer};
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL038",
+    name: "probe-source-blocked",
+    level: Level::Note,
+    what: "Finds rules that allow the node by its address.",
+    why: "Connections from a pod's own node, such as the probes of the kubelet, are always allowed. A rule with the address of a node opens connections from that node to pods on other nodes, and nothing for probes.",
+    fix: None,
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Node
+metadata: {name: one}
+spec: {podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]}
+status: {addresses: [{type: InternalIP, address: 192.0.2.11}, {type: InternalIP, address: "2001:db8::11"}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - ipBlock: {cidr: 192.0.2.11/32}
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Node
+metadata: {name: one}
+spec: {podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]}
+status: {addresses: [{type: InternalIP, address: 192.0.2.11}, {type: InternalIP, address: "2001:db8::11"}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchLabels:
+          app: web
+"#;
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    let mut out = Vec::new();
+    for (policy, direction, rule) in cx.rules() {
+        for entry in rule.peers.iter().flatten().filter(|_| direction == Direction::Ingress) {
+            let Peer::Block(block) = &entry.peer else { continue };
+            if block.cidr.prefix_len() != block.cidr.max_prefix_len() {
+                continue;
+            }
+            if let Some(node) = cx.loaded.cluster.node_at(block.cidr.addr()) {
+                let message = format!(
+                    "{} is node {}: probes from a pod's own node need no rule, and this one allows the node to reach pods of others",
+                    block.cidr.addr(),
+                    node.name
+                );
+                out.push(Found::of(&policy.key, entry.origin.as_ref(), message));
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,143 @@
+//! `service-port-used`: finds ports of Services where policies need the port of the pods.
+
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
+use palisade_policy::{Pod, PortMatch, Service, TargetPort};
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL027",
+    name: "service-port-used",
+    level: Level::Warning,
+    what: "Finds ports of Services where policies need the port of the pods.",
+    why: "A connection to a Service is translated to the port of the pod before policies see it. A rule for the port of the Service does not match it.",
+    fix: None,
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec:
+  clusterIP: 10.96.0.20
+  selector: {app: db}
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchLabels:
+          app: web
+    ports:
+    - port: 80
+      protocol: TCP
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec:
+  clusterIP: 10.96.0.20
+  selector: {app: db}
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchLabels:
+          app: web
+    ports:
+    - port: 8080
+      protocol: TCP
+"#;
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    let mut out = Vec::new();
+    for (policy, direction, rule) in cx.rules() {
+        for entry in rule.ports.iter().flatten() {
+            let PortMatch::Numbers { protocol, first, last } = &entry.port else { continue };
+            let destinations = cx.destinations(policy, direction, rule);
+            let declared = destinations.iter().flat_map(|pod| pod.ports.iter());
+            let mut declared = declared.filter(|port| port.protocol == *protocol);
+            if first != last || destinations.is_empty() || declared.any(|port| port.port == *first) {
+                continue;
+            }
+            let services = || cx.loaded.cluster.services.values();
+            let found = services().find_map(|service| {
+                let pod = destinations.iter().find(|pod| is_behind(service, pod))?;
+                let port = service.ports.iter().find(|p| p.protocol == *protocol && p.port == *first)?;
+                let target = match &port.target {
+                    TargetPort::Number(number) => Some(*number),
+                    TargetPort::Name(name) => pod.named_ports(name, Some(*protocol)).next().map(|(_, n)| n),
+                };
+                Some((service, target.filter(|target| target != first)?))
+            });
+            if let Some((service, target)) = found {
+                let message = format!(
+                    "{first} is the port of Service {}; policies see the pod's port, which is {target}",
+                    service.key
+                );
+                out.push(Found::of(&policy.key, entry.origin.as_ref(), message));
+            }
+        }
+    }
+    out
+}
+
+fn is_behind(service: &Service, pod: &Pod) -> bool {
+    service.key.namespace == pod.key.namespace
+        && service.selector.as_ref().is_some_and(|s| s.matches(&pod.labels))
+}

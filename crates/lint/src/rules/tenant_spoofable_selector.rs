@@ -1,0 +1,105 @@
+//! `tenant-spoofable-selector`: finds peers that trust a label in every namespace.
+
+use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
+use palisade_policy::{Direction, NamespaceMatch, Peer, Tier};
+
+/// The rule.
+pub(crate) const RULE: LintRule = LintRule {
+    code: "PAL048",
+    name: "tenant-spoofable-selector",
+    level: Level::Note,
+    what: "Finds peers that trust a label in every namespace.",
+    why: "Whoever may create a pod in any namespace may give it the label, and is then allowed. Select the namespaces by a label that only administrators set, or by kubernetes.io/metadata.name.",
+    fix: None,
+    bad: BAD,
+    good: GOOD,
+    check,
+};
+
+const BAD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - namespaceSelector: {}
+      podSelector:
+        matchLabels:
+          app: web
+"#;
+
+const GOOD: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector:
+    matchLabels:
+      app: db
+  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - podSelector:
+        matchLabels:
+          app: web
+"#;
+
+fn check(cx: &Context<'_>) -> Vec<Found> {
+    let mut out = Vec::new();
+    for (policy, direction, rule) in cx.rules() {
+        if direction != Direction::Ingress || policy.tier != Tier::Developer {
+            continue;
+        }
+        for entry in rule.peers.iter().flatten() {
+            let Peer::Pods(choice) = &entry.peer else { continue };
+            let everywhere = matches!(&choice.namespaces, NamespaceMatch::Selected(s) if s.is_everything());
+            if everywhere && !choice.pods.is_everything() {
+                let message = format!(
+                    "every namespace may have pods with {}: whoever makes one is allowed",
+                    choice.pods
+                );
+                out.push(Found::of(&policy.key, entry.origin.as_ref(), message));
+            }
+        }
+    }
+    out
+}
