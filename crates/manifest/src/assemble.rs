@@ -29,6 +29,9 @@ use crate::{
 /// as many also covers custom resources, and ends a cycle.
 const OWNERS: usize = 4;
 
+/// The kinds that make pods again when those of the last run have finished.
+const RUN_AGAIN: [&str; 2] = ["CronJob", "AdvancedCronJob"];
+
 /// Makes the cluster.
 pub(crate) fn assemble(
     mut gathered: Gathered,
@@ -64,6 +67,7 @@ pub(crate) fn assemble(
         .cluster
         .pods
         .values()
+        .filter(|pod| !has_finished_a_run(pod))
         .filter_map(|p| Some((p.key.namespace.clone(), p.workload.clone()?)))
         .collect();
     let mut maker =
@@ -119,6 +123,12 @@ pub(crate) fn assemble(
     loaded.label_origins = gathered.label_origins;
     loaded.pod_makers = gathered.pod_makers;
     loaded
+}
+
+/// Whether a pod is left from a run that is over, of a workload that runs again.
+fn has_finished_a_run(pod: &Pod) -> bool {
+    let runs_again = |workload: &Workload| RUN_AGAIN.contains(&&*workload.kind);
+    matches!(pod.phase, Phase::Succeeded | Phase::Failed) && pod.workload.as_ref().is_some_and(runs_again)
 }
 
 /// Gives workloads that refer to the template of another its template.
