@@ -383,6 +383,7 @@ mod tests {
             source: of(),
             not_ready: Some(of()),
             watches: vec![watch],
+            held_by: vec![of()],
             ..Status::default()
         };
         let object = ObjectError { object: of(), severity: of(), path: Some(of()), message: of() };
@@ -390,7 +391,7 @@ mod tests {
         let group = PeerSetView { id: of(), of: of(), tables: 1, members: vec![of()] };
         let verified = Verified { differences: vec![of()], ..Verified::default() };
         let replies = [
-            (Response::Status(Box::new(status)), 12),
+            (Response::Status(Box::new(status)), 13),
             (Response::Pods(vec![pod.clone()]), 2),
             (Response::Profiles(vec![profile.clone()]), 3),
             (Response::Errors(Errors { events: vec![event], objects: vec![object] }), 2),
