@@ -314,11 +314,11 @@ fn assertions_are_tried_with_packets() {
         (output.status.code(), text, String::from_utf8_lossy(&output.stderr).into_owned())
     };
     for name in ["shop", "segment", "tiers"] {
-        let (code, out, err) = test(&format!("examples/assertions/{name}.yaml"), &format!("examples/{name}"));
+        let (code, out, err) = test(&format!("examples/{name}.assertions.yaml"), &format!("examples/{name}"));
         assert_eq!(code, Some(0), "{name}: {out}{err}");
         assert!(!out.contains("disagree") && !out.contains("packets: 0 connections"), "{name}: {out}");
     }
-    let (code, out, err) = test("examples/assertions/shop.yaml", "examples/shop-two-rules");
+    let (code, out, err) = test("examples/shop.assertions.yaml", "examples/shop-two-rules");
     assert_eq!(code, Some(1), "{out}{err}");
     assert!(out.contains(": connected") && !out.contains("disagree"), "{out}");
     let cases = "crates/palisade/tests/cases/test";

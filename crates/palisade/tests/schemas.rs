@@ -81,8 +81,8 @@ const QUESTIONS: &[(&str, &[&str])] = &[
     (
         "test",
         &[
-            "examples/assertions/shop.yaml -f examples/shop",
-            "examples/assertions/shop.yaml -f examples/shop-two-rules",
+            "examples/shop.assertions.yaml -f examples/shop",
+            "examples/shop.assertions.yaml -f examples/shop-two-rules",
         ],
     ),
 ];

@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf};
 use serde_json::Value;
 use support::{palisade, program, root, run};
 
-const SHOP: &str = "test examples/assertions/shop.yaml -f examples/shop";
+const SHOP: &str = "test examples/shop.assertions.yaml -f examples/shop";
 
 /// Writes assertions to a file and returns its path, with the directory that holds it.
 fn written(assertions: &str) -> (tempfile::TempDir, PathBuf) {
@@ -23,14 +23,18 @@ fn checked(assertions: &str, manifests: &str, rest: &[&str]) -> (i32, String, St
     run(&mut program(words.into_iter().chain(rest.iter().copied())))
 }
 
+/// The files of assertions about the examples, each with its example.
+fn example_files() -> Vec<(String, String)> {
+    let entries = fs::read_dir(root().join("examples")).expect("the examples");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+    names.filter_map(|name| Some((name.clone(), name.strip_suffix(".assertions.yaml")?.to_owned()))).collect()
+}
+
 #[test]
 fn assertions_of_the_examples_hold() {
     let mut files = 0;
-    for entry in fs::read_dir(root().join("examples/assertions")).expect("the examples") {
-        let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
-        let example = name.trim_end_matches(".yaml");
-        let (code, out, err) =
-            run(&mut palisade(&format!("test examples/assertions/{name} -f examples/{example}")));
+    for (name, example) in example_files() {
+        let (code, out, err) = run(&mut palisade(&format!("test examples/{name} -f examples/{example}")));
         assert_eq!((code, &*err), (0, ""), "{name}: {out}");
         files += 1;
     }
@@ -163,11 +167,10 @@ fn the_examples_conform_to_the_schema_of_the_file() {
     let (code, text, _) = run(&mut palisade("test --schema"));
     let published: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(code, 0);
-    for entry in fs::read_dir(root().join("examples/assertions")).expect("the examples") {
-        let path = entry.expect("an entry").path();
-        let text = fs::read_to_string(&path).expect("a file");
+    for (name, _) in example_files() {
+        let text = fs::read_to_string(root().join("examples").join(&name)).expect("a file");
         let file: Value = serde_saphyr::from_str(&text).expect("YAML");
-        assert!(fits(&published, &published, &file), "{}", path.display());
+        assert!(fits(&published, &published, &file), "{name}");
         let mut extra = file.clone();
         extra["assertions"][0]["form"] = Value::from("x");
         assert!(!fits(&published, &published, &extra), "an unknown field is refused");
