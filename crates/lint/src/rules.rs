@@ -1,5 +1,31 @@
 //! The rules: one file and one entry in [`RULES`] for each.
 
+/// The pods of most examples, as a literal for `concat!`: `web` and `db` in namespace `shop`.
+macro_rules! shop {
+    () => {
+        "\
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  containers:
+  - name: main
+    image: example
+    ports: [{containerPort: 8080, name: http}]
+---
+"
+    };
+}
+
 mod all_namespaces_peer;
 mod and_or_peer;
 mod bad_cidr;

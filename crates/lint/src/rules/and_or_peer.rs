@@ -18,25 +18,9 @@ pub(crate) const RULE: LintRule = LintRule {
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Namespace
 metadata: {name: mon, labels: {team: mon}}
 ---
@@ -65,27 +49,12 @@ spec:
     - podSelector:
         matchLabels:
           app: prometheus
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Namespace
 metadata: {name: mon, labels: {team: mon}}
 ---
@@ -114,7 +83,8 @@ spec:
       podSelector:
         matchLabels:
           app: prometheus
-"#;
+"#
+);
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let peers = cx.rules().filter_map(|(policy, _, rule)| Some((policy, rule.peers.as_ref()?)));

@@ -21,25 +21,9 @@ pub(crate) const RULE: LintRule = LintRule {
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Pod
 metadata: {name: prom, namespace: mon, labels: {app: prometheus}}
 spec:
@@ -61,27 +45,12 @@ spec:
     - podSelector:
         matchLabels:
           app: prometheus
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Pod
 metadata: {name: prom, namespace: mon, labels: {app: prometheus}}
 spec:
@@ -106,7 +75,8 @@ spec:
       podSelector:
         matchLabels:
           app: prometheus
-"#;
+"#
+);
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();

@@ -19,25 +19,9 @@ pub(crate) const RULE: LintRule = LintRule {
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Pod
 metadata: {name: agent, namespace: shop, labels: {app: agent}}
 spec:
@@ -55,27 +39,12 @@ spec:
     matchLabels:
       app: agent
   policyTypes: [Ingress]
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Pod
 metadata: {name: agent, namespace: shop, labels: {app: agent}}
 spec:
@@ -93,7 +62,8 @@ spec:
     matchLabels:
       app: db
   policyTypes: [Ingress]
-"#;
+"#
+);
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let all = misses(cx).filter(|(s, m)| matches!((s, m), (Selecting::Subject(_), Miss::HostNetwork)));

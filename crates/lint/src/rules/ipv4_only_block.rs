@@ -16,25 +16,9 @@ pub(crate) const RULE: LintRule = LintRule {
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Node
 metadata: {name: one}
 spec: {podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]}
@@ -54,27 +38,12 @@ spec:
     ports:
     - port: 443
       protocol: TCP
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Node
 metadata: {name: one}
 spec: {podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]}
@@ -95,7 +64,8 @@ spec:
     ports:
     - port: 443
       protocol: TCP
-"#;
+"#
+);
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let has = |family| {

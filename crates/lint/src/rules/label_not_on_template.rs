@@ -16,25 +16,9 @@ pub(crate) const RULE: LintRule = LintRule {
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: apps/v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: apps/v1
 kind: Deployment
 metadata: {name: cart, namespace: shop, labels: {tier: cart}}
 spec:
@@ -51,27 +35,12 @@ spec:
     matchLabels:
       tier: cart
   policyTypes: [Ingress]
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: apps/v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: apps/v1
 kind: Deployment
 metadata: {name: cart, namespace: shop, labels: {tier: cart}}
 spec:
@@ -88,7 +57,8 @@ spec:
     matchLabels:
       run: basket
   policyTypes: [Ingress]
-"#;
+"#
+);
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();

@@ -10,32 +10,16 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "metadata-endpoint-reachable",
     level: Level::Note,
     what: "Finds egress rules that include the metadata service of clouds.",
-    why: "At 169.254.169.254 (and fd00:ec2::254) clouds hand out the credentials of the node to whoever asks from it. A block with every address includes it, unless it is an exception.",
+    why: "At 169.254.169.254 (and fd00:ec2::254) cloud providers serve the node's credentials to every client, pods included. A block with every address includes it, unless it is an exception.",
     fix: None,
     bad: BAD,
     good: GOOD,
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
@@ -46,27 +30,12 @@ spec:
   egress:
   - to:
     - ipBlock: {cidr: 0.0.0.0/0}
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
@@ -80,7 +49,8 @@ spec:
     ports:
     - port: 443
       protocol: TCP
-"#;
+"#
+);
 
 /// The addresses of the metadata services.
 const METADATA: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];

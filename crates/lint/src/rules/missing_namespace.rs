@@ -48,25 +48,9 @@ spec:
           app: web
 "#;
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
@@ -79,7 +63,8 @@ spec:
     - podSelector:
         matchLabels:
           app: web
-"#;
+"#
+);
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let without = cx.written().filter(|(written, _)| written.name.1.is_none());

@@ -17,58 +17,28 @@ pub(crate) const RULE: LintRule = LintRule {
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
   podSelector: {}
   egress: []
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
   podSelector: {}
   policyTypes: [Ingress, Egress]
   egress: []
-"#;
+"#
+);
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let without = cx.written().filter(|(written, _)| !written.has_policy_types && written.spec.is_some());
@@ -88,7 +58,6 @@ fn found(cx: &Context<'_>, written: &Written, key: &PolicyKey) -> Option<Found> 
         }
     };
     let level = if written.egress == Some(0) { Level::Warning } else { Level::Note };
-    // What an empty list was meant to do, nobody can tell.
     let writes = format!("policyTypes: {types}");
     let fix = field_before(cx, &origin, &writes, "write the policyTypes that apply");
     let message = format!("policyTypes is absent, so the policy {isolates}");

@@ -16,25 +16,9 @@ pub(crate) const RULE: LintRule = LintRule {
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
@@ -50,27 +34,12 @@ spec:
     ports:
     - port: htpp
       protocol: TCP
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
@@ -86,7 +55,8 @@ spec:
     ports:
     - port: http
       protocol: TCP
-"#;
+"#
+);
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();

@@ -16,25 +16,9 @@ pub(crate) const RULE: LintRule = LintRule {
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Node
 metadata: {name: one}
 spec: {podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]}
@@ -51,27 +35,12 @@ spec:
   ingress:
   - from:
     - ipBlock: {cidr: 192.0.2.11/32}
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Node
 metadata: {name: one}
 spec: {podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]}
@@ -90,7 +59,8 @@ spec:
     - podSelector:
         matchLabels:
           app: web
-"#;
+"#
+);
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();

@@ -19,25 +19,9 @@ pub(crate) const RULE: LintRule = LintRule {
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Pod
 metadata: {name: pay, namespace: bank, labels: {app: pay}}
 spec:
@@ -54,27 +38,12 @@ spec:
     matchLabels:
       app: pay
   policyTypes: [Ingress]
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Pod
 metadata: {name: pay, namespace: bank, labels: {app: pay}}
 spec:
@@ -91,7 +60,8 @@ spec:
     matchLabels:
       app: pay
   policyTypes: [Ingress]
-"#;
+"#
+);
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();

@@ -9,32 +9,16 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "tenant-spoofable-selector",
     level: Level::Note,
     what: "Finds peers that trust a label in every namespace.",
-    why: "Whoever may create a pod in any namespace may give it the label, and is then allowed. Select the namespaces by a label that only administrators set, or by kubernetes.io/metadata.name.",
+    why: "Anyone who can create a pod in any namespace can give it the label, and the pod is then allowed. Select the namespaces by a label that only administrators set, or by kubernetes.io/metadata.name.",
     fix: None,
     bad: BAD,
     good: GOOD,
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
@@ -48,27 +32,12 @@ spec:
       podSelector:
         matchLabels:
           app: web
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
@@ -81,7 +50,8 @@ spec:
     - podSelector:
         matchLabels:
           app: web
-"#;
+"#
+);
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();
@@ -94,7 +64,7 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
             let everywhere = matches!(&choice.namespaces, NamespaceMatch::Selected(s) if s.is_everything());
             if everywhere && !choice.pods.is_everything() {
                 let message = format!(
-                    "every namespace may have pods with {}: whoever makes one is allowed",
+                    "pods with {} are allowed from every namespace: anyone who can create a pod can set these labels",
                     choice.pods
                 );
                 out.push(Found::of(&policy.key, entry.origin.as_ref(), message));

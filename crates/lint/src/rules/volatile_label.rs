@@ -9,32 +9,16 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "volatile-label",
     level: Level::Warning,
     what: "Finds selectors on labels that controllers change.",
-    why: "Controllers write these labels anew at each rollout, or for each pod. After the next rollout the selector matches nothing.",
+    why: "Controllers set these labels to a new value at each rollout, or for each pod. After the next rollout the selector matches no pod.",
     fix: None,
     bad: BAD,
     good: GOOD,
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: v1
 kind: Pod
 metadata: {name: web-1, namespace: shop, labels: {app: web, pod-template-hash: "6c5"}}
 spec:
@@ -56,27 +40,12 @@ spec:
     - podSelector:
         matchLabels:
           pod-template-hash: "6c5"
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
@@ -89,7 +58,8 @@ spec:
     - podSelector:
         matchLabels:
           app: web
-"#;
+"#
+);
 
 /// Labels that controllers of Kubernetes write.
 const VOLATILE: [&str; 5] = [

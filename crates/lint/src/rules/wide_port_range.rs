@@ -9,32 +9,16 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "wide-port-range",
     level: Level::Note,
     what: "Finds ranges of more than a thousand ports.",
-    why: "A wide range opens ports that nobody thought of, now and with the next version of the program.",
+    why: "A wide range also opens ports that the program doesn't need today, or that its next version adds.",
     fix: None,
     bad: BAD,
     good: GOOD,
     check,
 };
 
-const BAD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const BAD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
@@ -51,27 +35,12 @@ spec:
     - port: 3000
       endPort: 9000
       protocol: TCP
-"#;
+"#
+);
 
-const GOOD: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec:
-  containers:
-  - name: main
-    image: example
-    ports: [{containerPort: 8080, name: http}]
----
-apiVersion: networking.k8s.io/v1
+const GOOD: &str = concat!(
+    shop!(),
+    r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec:
@@ -88,7 +57,8 @@ spec:
     - port: 8080
       endPort: 8090
       protocol: TCP
-"#;
+"#
+);
 
 /// The ports that a program may need for itself, such as passive FTP.
 const WIDE: u16 = 1000;
