@@ -23,7 +23,7 @@ use nix::{
 };
 use palisade_agent::{NftDataPlane, NodeAgent, Report};
 use palisade_policy::{
-    Change, Labels, NamespaceMatch, ObjectKey, Phase, Pod, PodMatch, Policy, PolicyKey, Selector, Tier,
+    Change, Labels, NamespaceMatch, ObjectKey, Pod, PodMatch, Policy, PolicyKey, Selector, Tier,
 };
 
 const NODE: &str = "n1";
@@ -125,16 +125,8 @@ fn checked(report: Report) -> Report {
 
 fn pod(name: &str, address: IpAddr) -> Pod {
     Pod {
-        key: ObjectKey::new("shop", name),
-        labels: Labels::default().with("app", name),
-        addresses: vec![address],
         node: Some(NODE.into()),
-        host_network: false,
-        phase: Phase::Running,
-        ports: Arc::from([]),
-        created: 0,
-        uid: palisade_policy::Uid::UNKNOWN,
-        workload: None,
+        ..Pod::new(ObjectKey::new("shop", name), Labels::default().with("app", name), vec![address])
     }
 }
 

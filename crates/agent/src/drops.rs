@@ -237,16 +237,12 @@ pub(crate) mod tests {
     fn reconciler() -> Reconciler {
         let pod = |name: &str, address: [u8; 4]| {
             palisade_policy::Change::SetPod(palisade_policy::Pod {
-                key: palisade_policy::ObjectKey::new("shop", name),
-                labels: palisade_policy::Labels::default(),
-                addresses: vec![address.into()],
                 node: Some("n1".into()),
-                host_network: false,
-                phase: palisade_policy::Phase::Running,
-                ports: [].into(),
-                created: 0,
-                uid: palisade_policy::Uid::UNKNOWN,
-                workload: None,
+                ..palisade_policy::Pod::new(
+                    palisade_policy::ObjectKey::new("shop", name),
+                    palisade_policy::Labels::default(),
+                    vec![address.into()],
+                )
             })
         };
         let policy = palisade_policy::Policy {

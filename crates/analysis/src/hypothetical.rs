@@ -2,25 +2,14 @@
 
 use std::net::IpAddr;
 
-use palisade_policy::{Family, Labels, Name, ObjectKey, Phase, Pod};
+use palisade_policy::{Family, Labels, Name, ObjectKey, Pod};
 
 /// A name that no object has, since the API rejects it.
 pub(crate) const NO_NAME: &str = "?";
 
 /// Returns a hypothetical pod.
 pub(crate) fn unknown_pod(namespace: Name, labels: Labels, addresses: Vec<IpAddr>) -> Pod {
-    Pod {
-        key: ObjectKey::new(namespace, NO_NAME),
-        labels,
-        addresses,
-        node: None,
-        host_network: false,
-        phase: Phase::Running,
-        ports: [].into(),
-        created: 0,
-        uid: palisade_policy::Uid::UNKNOWN,
-        workload: None,
-    }
+    Pod::new(ObjectKey::new(namespace, NO_NAME), labels, addresses)
 }
 
 /// Returns an address of this family in no block of any policy, or in the last range if there is none.

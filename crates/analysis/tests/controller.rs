@@ -11,8 +11,8 @@ use std::{
 use palisade_analysis::{ConnectionEnd, Connections, ConnectionsOptions, ControllerRoutes, GroupBy};
 use palisade_names::{PortSpec, Route, RouteBackend, RoutePort, route_backends};
 use palisade_policy::{
-    Cluster, Endpoint, Family, Flow, Labels, Namespace, ObjectKey, Phase, Pod, PortSet, Protocol, Selector,
-    Service, ServicePort, TargetPort, Traffic,
+    Cluster, Endpoint, Family, Flow, Labels, Namespace, ObjectKey, Pod, PortSet, Protocol, Selector, Service,
+    ServicePort, TargetPort, Traffic,
     address::{from_number, max_number},
     reference,
 };
@@ -87,18 +87,7 @@ fn unknown_pod(world: &Cluster, address: std::net::IpAddr) -> (Cluster, Endpoint
     let mut world = world.clone();
     world.namespaces.insert("?".into(), Namespace::new("?", &Labels::default()));
     let key = ObjectKey::new("?", "?");
-    let pod = Pod {
-        key: key.clone(),
-        labels: Labels::default(),
-        addresses: vec![address],
-        node: None,
-        host_network: false,
-        phase: Phase::Running,
-        ports: [].into(),
-        created: 0,
-        uid: palisade_policy::Uid::UNKNOWN,
-        workload: None,
-    };
+    let pod = Pod::new(key.clone(), Labels::default(), vec![address]);
     world.pods.insert(pod);
     (world, Endpoint::Pod { key, address })
 }

@@ -3,7 +3,7 @@
 //! No API says which pods serve DNS. The Services have fixed names in practice, since kubelets and installers refer to
 //! them, and the pods have well-known labels.
 
-use palisade_policy::{Cluster, Name, ObjectKey, Phase, Pod, Protocol};
+use palisade_policy::{Cluster, Name, ObjectKey, Pod, Protocol};
 
 use crate::{routes::PortSpec, services::backends};
 
@@ -63,18 +63,11 @@ pub fn dns_servers(cluster: &Cluster) -> Vec<DnsServer<'_>> {
 /// in namespace kube-system.
 #[must_use]
 pub fn usual_dns_server() -> Pod {
-    Pod {
-        key: ObjectKey::new(SERVICES[0].0, "kube-dns"),
-        labels: [LABELS[0]].map(|(k, v)| (Name::from(k), Name::from(v))).into_iter().collect(),
-        addresses: Vec::new(),
-        node: None,
-        host_network: false,
-        phase: Phase::Running,
-        ports: [].into(),
-        created: 0,
-        uid: palisade_policy::Uid::UNKNOWN,
-        workload: None,
-    }
+    Pod::new(
+        ObjectKey::new(SERVICES[0].0, "kube-dns"),
+        [LABELS[0]].map(|(k, v)| (Name::from(k), Name::from(v))).into_iter().collect(),
+        Vec::new(),
+    )
 }
 
 #[cfg(test)]

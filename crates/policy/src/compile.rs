@@ -406,22 +406,18 @@ mod tests {
 
     use super::*;
     use crate::{
-        Action, Direction, Labels, Peer, Phase, Protocol, Rule, Selector, Tier, Verdict,
+        Action, Direction, Labels, Peer, Protocol, Rule, Selector, Tier, Verdict,
         rules::{NamespaceMatch, PeerEntry, PodMatch},
     };
 
     fn pod(name: &str, app: &str, address: &str, node: &str) -> Pod {
         Pod {
-            key: ObjectKey::new("shop", name),
-            labels: Labels::from_iter([("app", app), ("pod-template-hash", name)]),
-            addresses: vec![address.parse().unwrap()],
             node: Some(node.into()),
-            host_network: false,
-            phase: Phase::Running,
-            ports: Arc::from([]),
-            created: 0,
-            uid: crate::Uid::UNKNOWN,
-            workload: None,
+            ..Pod::new(
+                ObjectKey::new("shop", name),
+                Labels::from_iter([("app", app), ("pod-template-hash", name)]),
+                vec![address.parse().unwrap()],
+            )
         }
     }
 

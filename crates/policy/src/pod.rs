@@ -74,6 +74,23 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Makes a running pod on the cluster network of which nothing else is known.
+    #[must_use]
+    pub fn new(key: ObjectKey, labels: Labels, addresses: Vec<IpAddr>) -> Self {
+        Self {
+            key,
+            labels,
+            addresses,
+            node: None,
+            host_network: false,
+            phase: Phase::Running,
+            ports: [].into(),
+            created: 0,
+            uid: Uid::UNKNOWN,
+            workload: None,
+        }
+    }
+
     /// Returns whether policies apply to the pod: it has an address, isn't host-network, and hasn't finished (SEMANTICS
     /// 0.3).
     #[must_use]

@@ -224,21 +224,10 @@ impl FusedIterator for Values<'_> {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Labels, Phase};
+    use crate::Labels;
 
     fn pod(name: &str, node: &str) -> Pod {
-        Pod {
-            key: ObjectKey::new("shop", name),
-            labels: Labels::default(),
-            addresses: vec![],
-            node: Some(node.into()),
-            host_network: false,
-            phase: Phase::Running,
-            ports: Arc::from([]),
-            created: 0,
-            uid: crate::Uid::UNKNOWN,
-            workload: None,
-        }
+        Pod { node: Some(node.into()), ..Pod::new(ObjectKey::new("shop", name), Labels::default(), vec![]) }
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn event_notes(node: &Name, policies: &ByPolicy) -> Vec<(ObjectRef, String)> {
 mod tests {
     use std::sync::Arc;
 
-    use palisade_policy::{Change, Cluster, Labels, Phase, Pod};
+    use palisade_policy::{Change, Cluster, Labels, Pod};
     use palisade_testkit::hostile;
 
     use super::*;
@@ -129,16 +129,8 @@ mod tests {
     #[test]
     fn closed_pods_and_the_policy_at_fault_are_reported_once_and_withdrawn() {
         let pod = Pod {
-            key: ObjectKey::new("shop", "web"),
-            labels: Labels::default(),
-            addresses: vec!["10.0.0.1".parse().unwrap()],
             node: Some("n1".into()),
-            host_network: false,
-            phase: Phase::Running,
-            ports: Arc::from([]),
-            created: 0,
-            uid: palisade_policy::Uid::UNKNOWN,
-            workload: None,
+            ..Pod::new(ObjectKey::new("shop", "web"), Labels::default(), vec!["10.0.0.1".parse().unwrap()])
         };
         let metrics = Arc::new(Metrics::new("1", "n1"));
         let (mut reports, mut errors) = (OverBudgetReports::default(), ErrorLog::new(Arc::clone(&metrics)));

@@ -11,8 +11,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Action as RuleAction, Direction, NamespaceMatch, ObjectKey, Peer, PeerEntry, Phase, Pod, PodMatch,
-    Policy, PolicyKey, Protocol, Rule, Selector, Tier,
+    Action as RuleAction, Direction, NamespaceMatch, ObjectKey, Peer, PeerEntry, Pod, PodMatch, Policy,
+    PolicyKey, Protocol, Rule, Selector, Tier,
 };
 
 use super::*;
@@ -135,16 +135,8 @@ fn a_connection_is_revoked_when_it_becomes_denied_and_restored_when_it_is_allowe
 
 fn pod(name: &str, ip: &str, node: &str, labels: &[(&str, &str)]) -> Pod {
     Pod {
-        key: ObjectKey::new("shop", name),
-        labels: labels.iter().copied().collect(),
-        addresses: vec![address(ip)],
         node: Some(node.into()),
-        host_network: false,
-        phase: Phase::Running,
-        ports: Arc::from([]),
-        created: 0,
-        uid: palisade_policy::Uid::UNKNOWN,
-        workload: None,
+        ..Pod::new(ObjectKey::new("shop", name), labels.iter().copied().collect(), vec![address(ip)])
     }
 }
 

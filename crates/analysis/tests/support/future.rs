@@ -8,7 +8,7 @@ use std::{
 use palisade_analysis::exposure::PodSet;
 use palisade_policy::{
     Cluster, Direction, Endpoint, Family, IpRange, Labels, NAMESPACE_NAME_LABEL, Name, Namespace,
-    NamespaceMatch, ObjectKey, Peer, Phase, Pod, Policy, Requirement, Rule, Selector, Test, Traffic,
+    NamespaceMatch, ObjectKey, Peer, Pod, Policy, Requirement, Rule, Selector, Test, Traffic,
     address::{from_number, max_number, to_number},
     walk::walk,
 };
@@ -122,18 +122,7 @@ pub(crate) fn future_pods(
 }
 
 fn pod(namespace: &Name, labels: Labels, address: IpAddr) -> Pod {
-    Pod {
-        key: ObjectKey::new(namespace.clone(), "future"),
-        labels,
-        addresses: vec![address],
-        node: None,
-        host_network: false,
-        phase: Phase::Running,
-        ports: [].into(),
-        created: 0,
-        uid: palisade_policy::Uid::UNKNOWN,
-        workload: None,
-    }
+    Pod::new(ObjectKey::new(namespace.clone(), "future"), labels, vec![address])
 }
 
 impl FuturePod {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, bail};
 use palisade_names::EndpointKind;
 use palisade_policy::{
-    Cluster, Family, Labels, NAMESPACE_NAME_LABEL, Name, Namespace, ObjectKey, Phase, Pod,
+    Cluster, Family, Labels, NAMESPACE_NAME_LABEL, Name, Namespace, ObjectKey, Pod,
     address::{from_number, to_number},
 };
 
@@ -25,18 +25,7 @@ pub(crate) fn add(cluster: &mut Cluster, specs: [&mut Spec; 2], namespace: &str)
         let text = labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
         let name = if text.is_empty() { "pod:".to_owned() } else { format!("pod:{text}") };
         let home = home(cluster, given, namespace)?;
-        let pod = Pod {
-            key: ObjectKey::new(home.clone(), name.as_str()),
-            labels: of(labels),
-            addresses: addresses(cluster),
-            node: None,
-            host_network: false,
-            phase: Phase::Running,
-            ports: [].into(),
-            created: 0,
-            uid: palisade_policy::Uid::UNKNOWN,
-            workload: None,
-        };
+        let pod = Pod::new(ObjectKey::new(home.clone(), name.as_str()), of(labels), addresses(cluster));
         cluster.pods.insert(pod);
         spec.endpoint =
             EndpointSpec::Named { namespace: Some(home.to_string()), kind: Some(EndpointKind::Pod), name };
