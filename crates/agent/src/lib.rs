@@ -42,6 +42,8 @@ pub mod metrics;
 mod nftables;
 mod node;
 mod reconcile;
+#[cfg(feature = "daemon")]
+mod replace;
 mod review_schedule;
 #[cfg(feature = "daemon")]
 mod runtime_pods;

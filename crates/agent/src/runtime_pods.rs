@@ -23,7 +23,8 @@
 //!    them until the API server deletes or replaces it, or the pod gets another sandbox. The deletion then changes nothing.
 //! 6. **While there is no connection to the runtime**, sandboxes are kept, since their pods keep running. What was freed by rule 5 is again
 //!    as the API server says: a start could be missed. The list of the next connection decides which sandboxes are left.
-//! 7. **A pod whose labels nobody knows yet** is as one without labels. [`RuntimePods::has_labels`] tells, and the caller closes it.
+//! 7. **A pod whose labels are not known yet** counts as a pod without labels. The caller asks [`RuntimePods::has_labels`] and closes such a
+//!    pod.
 //! 8. A sandbox without addresses (of a host-network pod, or of a runtime that doesn't report them) is not merged at all.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +49,7 @@ pub(crate) struct RuntimePod {
     pub(crate) key: ObjectKey,
     /// Unknown for a static pod.
     pub(crate) uid: Uid,
-    /// The pod's labels when the sandbox was made. `None` if whoever announces the pod doesn't know them.
+    /// The pod's labels when the sandbox was made. `None` if they are not known: a CNI plugin is not told labels.
     pub(crate) labels: Option<Labels>,
     /// Never empty.
     pub(crate) addresses: Vec<IpAddr>,
@@ -173,7 +174,7 @@ impl RuntimePods {
         (changes, result)
     }
 
-    /// Whether the labels of a sandbox's pod are known: from whoever announced it, or from the API server.
+    /// Whether the labels of a sandbox's pod are known, from the announcement or from the API server.
     pub(crate) fn has_labels(&self, id: &str) -> bool {
         let held = self.keys.get(id).and_then(|key| self.held.get(key));
         held.is_some_and(|held| held.has_labels(id))
@@ -361,16 +362,8 @@ pub(crate) fn is_of_pod(address: &IpAddr) -> bool {
 /// A pod of which nothing but its sandbox is known. Its container ports aren't, so rules with port names don't allow it anything yet.
 fn described(sandbox: &RuntimePod) -> Pod {
     Pod {
-        key: sandbox.key.clone(),
-        labels: sandbox.labels.clone().unwrap_or_default(),
-        addresses: Vec::new(),
-        node: None,
-        host_network: false,
-        phase: Phase::Running,
-        ports: [].into(),
-        created: 0,
         uid: sandbox.uid,
-        workload: None,
+        ..Pod::new(sandbox.key.clone(), sandbox.labels.clone().unwrap_or_default(), Vec::new())
     }
 }
 

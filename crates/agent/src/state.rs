@@ -6,11 +6,10 @@
 //! ```
 //!
 //! When a node restarts its rules are gone, and its pods come back with other addresses before the agent has the cluster's state. Rules for
-//! the addresses of before would protect nobody, and could give one pod the rights of another. So the file has no policy and no
-//! address of a pod: it has the ranges from which the node's pods get addresses. After a restart new connections of all of them are
+//! the old addresses would protect no pod, and could apply one pod's policies to another. So the file has no policy and no address of a pod: it has the ranges from which the node's pods get addresses. After a restart new connections of all of them are
 //! denied, until the agent has programmed the present policies.
 //!
-//! Whatever keeps a file that exists from being used, it fails closed: the ranges are unknown then, so the node forwards no new connection.
+//! A file that exists but can't be used fails closed: the ranges are unknown then, so the node forwards no new connection.
 
 mod file;
 mod keeper;

@@ -1,14 +1,14 @@
 //! Installs the plugin: its program, and its place in the first CNI configuration of the node, which is the one that runtimes use.
 //!
-//! A list of plugins is edited. Of a single plugin's configuration a list is made, under a name that precedes it; the original stays, so that
-//! nothing is lost when the list is removed, and so that whoever wrote it can rewrite it. Files are replaced by renaming, so that a runtime
-//! never reads half of one.
+//! If the configuration is a list of plugins (`.conflist`), the plugin is added to it. If it is a single plugin (`.conf`), a list with both is
+//! written under a name that sorts first. The original file stays: removing the list restores the former state, and the network plugin can
+//! still update its file. Files are replaced by renaming, so that a runtime never reads half of one.
 
 use std::{
     ffi::OsStr,
     fs, io,
     io::Read as _,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -214,28 +214,11 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode() & 0o777)
 }
 
-/// Replaces a file by renaming another, whose name no runtime reads.
+/// Replaces a file. Runtimes don't read the name that it has until it is whole.
 fn replace(path: &Path, content: &mut impl io::Read, mode: u32) -> Result<(), InstallError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.palisade-new"));
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(failed("replace", &temporary)(error));
-        }
-        _ => {}
-    }
-    let written = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).and_then(
-        |mut file| {
-            io::copy(content, &mut file)?;
-            // The umask may have taken bits away.
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
-            file.sync_all()
-        },
-    );
-    written.and_then(|()| fs::rename(&temporary, path)).map_err(|error| {
-        _ = fs::remove_file(&temporary);
-        failed("write", path)(error)
-    })
+    let fresh = path.with_file_name(format!(".{name}.palisade-new"));
+    crate::replace::replace(path, &fresh, mode, content).map_err(failed("write", path))
 }
 
 /// Removes a file if its text is as expected. Returns whether it did.

@@ -3,13 +3,14 @@
 //! restart of the node empties.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 use super::attachment::{Attachment, check_id};
+use crate::replace::replace;
 
 /// The directory's name, beside the socket.
 const DIRECTORY: &str = "cni";
@@ -34,18 +35,7 @@ impl Records {
         let text = serde_json::to_vec(attachment)?;
         // Two calls for one sandbox don't write the same file.
         let temporary = self.0.join(format!(".{}.{}", attachment.id, std::process::id()));
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| file.write_all(&text))
-            .and_then(|()| fs::rename(&temporary, self.path(&attachment.id)));
-        if written.is_err() {
-            _ = fs::remove_file(&temporary);
-        }
-        written
+        replace(&self.path(&attachment.id), &temporary, 0o600, &mut &*text)
     }
 
     pub(super) fn has(&self, id: &str) -> bool {

@@ -100,7 +100,7 @@ impl Chain {
         let _watcher = watch(&self.installer.configurations, Arc::clone(&changed));
         let (mut pause, mut logged, mut is_compared) = (FIRST_PAUSE, None, false);
         loop {
-            let is_stable = match self.install(&mut is_compared) {
+            let is_stable = match self.install(&mut is_compared).await {
                 Ok(Installed::Already) => {
                     self.metrics.cni_chained.set(1);
                     true
@@ -136,14 +136,20 @@ impl Chain {
     }
 
     /// Installs what is missing. The program is compared once, then it is only looked at.
-    fn install(&self, is_compared: &mut bool) -> Result<Installed, String> {
+    async fn install(&self, is_compared: &mut bool) -> Result<Installed, String> {
+        let (installer, compare) = (self.installer.clone(), !*is_compared);
+        // Copying a program takes a moment, and this thread answers the runtime and the plugin.
+        let installing = tokio::task::spawn_blocking(move || {
+            // The program first: a runtime that reads the configuration needs it.
+            if compare || !installer.has_program() {
+                installer.install_program()?;
+            }
+            Ok(installer.install_configuration())
+        });
         let text = |error| error_chain::with_causes(&error);
-        // The program first: a runtime that reads the configuration needs it.
-        if !*is_compared || !self.installer.has_program() {
-            self.installer.install_program().map_err(text)?;
-            *is_compared = true;
-        }
-        self.installer.install_configuration().map_err(text)
+        let configuration = installing.await.map_err(|error| error.to_string())?.map_err(text)?;
+        *is_compared = true;
+        configuration.map_err(text)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Holds the start of pods until the worker has programmed them, whoever announces them: the container runtime by NRI, or the CNI plugin.
+//! Holds the start of pods until the worker has programmed them. The container runtime announces them by NRI, or the CNI plugin does.
 //! Each wait is bounded here, whatever the worker does.
 
 use std::{

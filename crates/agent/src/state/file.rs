@@ -8,7 +8,7 @@
 use std::{
     fmt::Write as _,
     fs, io,
-    io::{Read as _, Write as _},
+    io::Read as _,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -17,6 +17,7 @@ use nix::fcntl::OFlag;
 use sha2::{Digest as _, Sha256};
 
 use super::NodeState;
+use crate::replace::replace;
 
 /// The name of the file in the state directory.
 const NAME: &str = "node-state";
@@ -113,22 +114,8 @@ impl StateFile {
         builder.recursive(true).mode(DIRECTORY_MODE);
         builder.create(&self.directory).map_err(failed("create", &self.directory))?;
         let fresh = self.directory.join(format!("{NAME}.new"));
-        // What a crash left, or a link. The file is then created, and never opened if somebody else makes one.
-        match fs::remove_file(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", &fresh)(error));
-            }
-            _ => {}
-        }
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(&fresh)
-            .map_err(failed("create", &fresh))?;
-        file.write_all(&format(state)).map_err(failed("write", &fresh))?;
-        file.sync_all().map_err(failed("write", &fresh))?;
-        fs::rename(&fresh, self.path()).map_err(failed("rename", &fresh))?;
+        let path = self.path();
+        replace(&path, &fresh, FILE_MODE, &mut &*format(state)).map_err(failed("write", &path))?;
         let directory = fs::File::open(&self.directory).map_err(failed("open", &self.directory))?;
         directory.sync_all().map_err(failed("write", &self.directory))
     }
