@@ -1,6 +1,6 @@
 //! The rules of a node whose pods are not known yet: new connections of all its pods are denied.
 //!
-//! After a restart of the node its rules are gone, and its pods come back with addresses that nobody has told the agent. Until the
+//! After a restart of the node its rules are gone, and its pods come back with addresses that the agent doesn't know yet. Until the
 //! agent has the cluster's state, [`close_node`] denies new connections from and to the addresses that the node's pods may get. If these
 //! are not known either, it denies all new connections that the node forwards.
 //!

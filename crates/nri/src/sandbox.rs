@@ -24,7 +24,8 @@ pub struct Sandbox {
     pub name: String,
     /// Namespace of the pod.
     pub namespace: String,
-    /// UID of the pod. Empty if whoever made the sandbox gave none, as other tools than the kubelet may. That of a static pod is the one the kubelet gave it, and not that of its mirror in the API server.
+    /// UID of the pod. Empty if the sandbox was made without one, as by tools other than the kubelet. That of a static pod is the one that the
+    /// kubelet gave it, and not that of its mirror in the API server.
     pub uid: String,
     /// Labels of the pod when the sandbox was made.
     pub labels: BTreeMap<String, String>,

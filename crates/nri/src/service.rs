@@ -64,7 +64,7 @@ impl Shared {
             request_timeout: timeout.map(Duration::from_millis),
         };
         if let Some(sender) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // Whoever opened the connection may have given up.
+            // The other end may have given up.
             let _ = sender.send(info);
         }
         ConfigureResponse { events: SUBSCRIBED }

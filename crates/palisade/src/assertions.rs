@@ -41,7 +41,7 @@ An assertion file says what must and must not be possible:
     ports: [8080]
     expect: only
 
-expect is allow (all connections from FROM to TO), deny (none) or only (none from any other pod, node or address). Ends are written as for `palisade can`, or as pods by labels, or as a CIDR. Pods by labels, namespaces and * stand for all pods, whether they exist or not: a counterexample may be a pod that nobody has made yet. A workload or a Service stands for its pods. Without ports, an assertion is about all traffic. A connection from a pod's own node is always allowed, so it is not checked.
+expect is allow (all connections from FROM to TO), deny (none) or only (none from any other pod, node or address). Ends are written as for `palisade can`, or as pods by labels, or as a CIDR. Pods by labels, namespaces and * stand for all pods, whether they exist or not: a counterexample may be a pod that does not exist yet. A workload or a Service stands for its pods. Without ports, an assertion is about all traffic. A connection from a pod's own node is always allowed, so it is not checked.
 
 Examples:
   palisade test examples/shop.assertions.yaml -f examples/shop

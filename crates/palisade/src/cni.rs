@@ -22,7 +22,7 @@ Exit codes: 0 done, 1 error, which is on standard output.";
 pub(crate) fn run() -> Result<Outcome> {
     let environment = Environment::read();
     let mut input = Vec::new();
-    // Whoever calls it by hand gets an answer instead of a wait for input.
+    // A user who calls it by hand gets an answer instead of a wait for input.
     if environment.command.is_some() {
         std::io::stdin().take(MAX_INPUT).read_to_end(&mut input).context("can't read standard input")?;
     }

@@ -46,7 +46,7 @@ fn closed_and_opened() {
     assert!(open_node(&mut kernel).unwrap());
     assert_eq!(chains(&mut kernel), None);
     assert!(!open_node(&mut kernel).unwrap());
-    // Whoever removes the agent's rules opens the node too.
+    // Removing the agent's rules opens the node too.
     assert!(close_node(&mut kernel, &EnforcerOptions::default(), &ClosedPods::Forwarded).unwrap());
     assert!(!palisade_nft::remove(&mut kernel).unwrap());
     assert_eq!(Survey::read(&mut kernel).unwrap().tables.len(), 0);

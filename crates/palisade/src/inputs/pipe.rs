@@ -87,7 +87,7 @@ mod with_thread {
                         Err(error) => Err(error),
                     };
                     let failed = read.is_err();
-                    // Nobody receives any more if the program was stopped.
+                    // There is no receiver any more if the program was stopped.
                     if sender.send(read).is_err() || failed {
                         return;
                     }

@@ -101,7 +101,7 @@ fn judge(cluster: &mut Cluster) -> Result<()> {
     pods::apply(cluster, &others)?;
     pods::wait_ready(cluster, SERVER)?;
     let addresses = pods::addresses(cluster, SERVER, "server")?;
-    // Otherwise a server that nobody reaches would look like a policy.
+    // Otherwise an unreachable server would look like a policy.
     let free = cluster.pod_network(SERVER, "free")?;
     for address in addresses {
         let to = SocketAddr::new(address, PORT);
@@ -259,7 +259,7 @@ struct Seen {
     denied: usize,
     /// Containers whose first datagram was answered.
     answered: usize,
-    /// Datagrams that arrived, whoever sent them.
+    /// Datagrams that arrived, from any sender.
     received: usize,
 }
 
