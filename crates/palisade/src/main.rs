@@ -31,6 +31,7 @@ mod exit;
 mod explain;
 mod future_pods;
 mod inputs;
+mod junit;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 mod lab;
 mod left_out;

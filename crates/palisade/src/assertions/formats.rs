@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     cluster::JsonMissing,
-    escape,
     future_pods::JsonFuturePods,
+    junit::{self, Case, Problem},
     output::Encoding,
     reasons::JsonSide,
     traffic::{JsonTraffic, family_names},
@@ -127,37 +127,23 @@ fn details(result: &TestResult) -> String {
 
 /// Returns JUnit XML: each assertion is a test.
 pub(super) fn junit(results: &[TestResult]) -> String {
-    let xml = |text: &str| escape::markup(&escape::plain(text)).replace('"', "&quot;");
-    let count = |statuses: &[Status]| results.iter().filter(|r| statuses.contains(&r.status)).count();
-    let failures = count(&[Status::Fails]);
-    let errors = count(&[Status::Error, Status::Undecided]);
-    let total = results.len();
-    let mut out = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"palisade test\" tests=\"{total}\" failures=\"{failures}\" errors=\"{errors}\">\n"
-    );
-    for result in results {
-        let (file, name) = (xml(&result.written.place.file), xml(&result.written.name));
-        let line = result.written.place.line;
-        let head =
-            format!("    <testcase classname=\"{file}\" name=\"{name}\" file=\"{file}\" line=\"{line}\"");
-        let element = match result.status {
-            Status::Holds => {
-                _ = writeln!(out, "{head}/>");
-                continue;
-            }
-            Status::Fails => "failure",
-            Status::Undecided | Status::Error => "error",
-        };
-        let word = result.status.word();
-        let lines: Vec<String> = details(result).lines().map(&xml).collect();
-        _ = writeln!(
-            out,
-            "{head}>\n      <{element} message=\"{word}\">{}</{element}>\n    </testcase>",
-            lines.join("\n")
-        );
+    junit::suite("palisade test", &results.iter().map(case).collect::<Vec<_>>())
+}
+
+fn case(result: &TestResult) -> Case<'_> {
+    let (written, kind) = (&result.written, result.status.word());
+    let problem = || Problem {
+        is_error: result.status != Status::Fails,
+        kind,
+        message: kind.to_owned(),
+        details: details(result),
+    };
+    Case {
+        class: &written.place.file,
+        name: written.name.clone(),
+        place: Some((&written.place.file, written.place.line)),
+        problem: (result.status != Status::Holds).then(problem),
     }
-    out.push_str("  </testsuite>\n</testsuites>\n");
-    out
 }
 
 /// Returns the Test Anything Protocol.

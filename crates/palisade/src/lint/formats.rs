@@ -8,7 +8,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Shown;
-use crate::{escape, output::Encoding};
+use crate::{
+    escape,
+    junit::{self, Case, Problem},
+    output::Encoding,
+};
 
 /// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
 const SCHEMA: &str = "palisade.lint/v1";
@@ -127,28 +131,24 @@ pub(super) fn gitlab(shown: &Shown) -> Result<String> {
 
 /// Returns JUnit XML: each finding is a test that failed.
 pub(super) fn junit(shown: &Shown) -> String {
-    let xml = |text: &str| escape::markup(&escape::plain(text)).replace('"', "&quot;");
-    let count = shown.findings.len();
-    let tests = count.max(1);
-    let mut out = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"palisade lint\" tests=\"{tests}\" failures=\"{count}\">\n"
-    );
-    for f in &shown.findings {
+    let case = |f: &Finding| {
         let place =
             f.origin.as_ref().map_or_else(String::new, |o| format!("{}:{}:{}", o.file, o.line, o.column));
-        let name = format!("{} {place}", f.rule.code);
-        _ = writeln!(
-            out,
-            "    <testcase classname=\"{}\" name=\"{}\">\n      <failure type=\"{}\" message=\"{}\"/>\n    </testcase>",
-            xml(f.rule.name),
-            xml(name.trim()),
-            f.level.as_str(),
-            xml(&message(f)),
-        );
+        Case {
+            class: f.rule.name,
+            name: format!("{} {place}", f.rule.code).trim().to_owned(),
+            place: None,
+            problem: Some(Problem {
+                is_error: false,
+                kind: f.level.as_str(),
+                message: message(f),
+                details: String::new(),
+            }),
+        }
+    };
+    let mut cases: Vec<Case<'_>> = shown.findings.iter().map(case).collect();
+    if cases.is_empty() {
+        cases.push(Case { class: "palisade", name: "lint".to_owned(), place: None, problem: None });
     }
-    if count == 0 {
-        out.push_str("    <testcase classname=\"palisade\" name=\"lint\"/>\n");
-    }
-    out.push_str("  </testsuite>\n</testsuites>\n");
-    out
+    junit::suite("palisade lint", &cases)
 }
