@@ -219,7 +219,8 @@ fn without_an_agent_a_pod_is_not_started_or_starts_as_it_is() {
     let agent = agent(&stage, &[]);
     assert!(!stage.answers("other", "db:5432") && stage.answers("web", "db:5432"));
     agent.stop();
-    let call = Call::new(&stage, "ADD").spawn();
+    // Long enough for an agent to start on a busy machine.
+    let call = Call::new(&stage, "ADD").with("timeoutMilliseconds", json!(60_000)).spawn();
     let agent = self::agent(&stage, &[]);
     assert_eq!(ended(call).0, Some(0));
     assert!(!stage.answers("other", "db:5432"));
