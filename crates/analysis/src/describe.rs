@@ -22,7 +22,9 @@ use crate::{
 };
 
 pub use namespace::{Crossing, NamespaceDescription, NamespacePolicy, describe_namespace};
-pub use policy::{CoveredWhat, IdlePart, IdleReason, PodAddress, PolicyDescription, describe_policy};
+pub use policy::{
+    CoveredWhat, IdlePart, IdleReason, PodAddress, PolicyDescription, describe_policy, workloads_of,
+};
 
 /// The description of some pods.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -57,6 +57,7 @@ Examples:
   palisade connections -f examples/shop -o matrix
   palisade connections -f examples/shop --group-by namespace -o md
   palisade connections -f examples/shop -o html > shop.html
+  palisade connections -f examples/shop -o mermaid
   palisade connections -f examples/ingress --from '{ingress-controller}'
   palisade list -f examples/shop -o json | jq -c '.connections[] | select(.all)'
 
@@ -73,9 +74,9 @@ pub(crate) struct Connections {
     /// List connections of all namespaces (the default)
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// What an end of a connection represents
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
-    group_by: Grouping,
+    /// What an end of a connection represents [default: workload, and in large graphs namespace]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    group_by: Option<Grouping>,
     /// List only connections from this end; may be repeated
     #[arg(long, value_name = "END")]
     from: Vec<String>,
@@ -168,13 +169,20 @@ enum OutputFormat {
     Html,
 }
 
+/// The most edges of a graph of workloads, unless these are asked for. More can't be read.
+const MOST_GRAPH_EDGES: usize = 200;
+
 impl Connections {
+    fn grouping(&self) -> Grouping {
+        self.group_by.unwrap_or_default()
+    }
+
     /// Returns an error if `--explain` is given with what it can't be combined with.
     fn check_explain(&self) -> Result<()> {
         if !self.explain {
             return Ok(());
         }
-        if self.group_by == Grouping::Namespace {
+        if self.grouping() == Grouping::Namespace {
             bail!(
                 "--explain: the pods of a namespace have different reasons; use --group-by workload, pod or class"
             );
@@ -204,8 +212,8 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     };
     let (from, to) = (end_filter(&arguments.from, "--from")?, end_filter(&arguments.to, "--to")?);
     let asked_for_nodes = [&from, &to].into_iter().flatten().any(|f| !f.nodes.is_empty());
-    let options = ConnectionsOptions {
-        group_by: arguments.group_by.into(),
+    let mut options = ConnectionsOptions {
+        group_by: arguments.grouping().into(),
         traffic: filter::traffic(&arguments.port).context("--port")?,
         only_denied: arguments.only_denied,
         nodes: arguments.nodes || asked_for_nodes,
@@ -214,10 +222,27 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
         to,
     };
     arguments.check_explain()?;
-    let answer = output::with_progress("computing all connections", || Answer::new(cluster, &options));
+    let compute =
+        |options: &_| output::with_progress("computing all connections", || Answer::new(cluster, options));
+    let mut answer = compute(&options);
+    let mut grouping = arguments.grouping();
+    let only = arguments.namespace.as_deref();
+    let is_graph = matches!(arguments.output, OutputFormat::Dot | OutputFormat::Mermaid);
+    let mut summed_up = None;
+    if is_graph && arguments.group_by.is_none() {
+        let edges = Report::new(&answer, loaded, only, &options, grouping.word()).edges().count();
+        if edges > MOST_GRAPH_EDGES {
+            grouping = Grouping::Namespace;
+            options.group_by = grouping.into();
+            answer = compute(&options);
+            summed_up = Some(format!(
+                "{edges} edges between workloads are drawn by namespace; --group-by workload draws each"
+            ));
+        }
+    }
     let reasoner = arguments.explain.then(|| Reasoner::new(cluster, &answer, options.only_denied));
-    let mut report =
-        Report::new(&answer, loaded, arguments.namespace.as_deref(), &options, arguments.group_by.word());
+    let mut report = Report::new(&answer, loaded, only, &options, grouping.word());
+    report.summed_up = summed_up;
     let mut asking = Questions::new(cluster, &answer);
     let undecided: Vec<Undecided> = report
         .undecided()
@@ -235,6 +260,9 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
         format => output::stream(|out| write(&report, format, fold, &undecided, world.incomplete(), out)),
     };
     written.context("can't write the answer")?;
+    if is_graph {
+        graph::report_size(&report);
+    }
     bystanders(&report);
     blocked(&report);
     addresses::report_undecided(undecided.len(), undecided.iter().flat_map(|(_, questions)| questions));

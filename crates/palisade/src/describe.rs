@@ -4,7 +4,10 @@ mod exposure;
 mod idle;
 mod json;
 mod namespace;
+mod namespace_picture;
+mod picture;
 mod policy;
+mod policy_picture;
 mod sentence;
 mod target;
 mod text;
@@ -12,17 +15,18 @@ mod text;
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use palisade_analysis::describe::{describe_namespace, describe_policy};
 use palisade_policy::Endpoint;
 
 use crate::{
     can::{Spec, ends},
     cluster::Need,
+    diagram::{self, Diagram},
     entrances::ControllerArguments,
     exit::Outcome,
     inputs::{InputArguments, LoadedInputs},
-    output::{self, Format},
+    output::{self, Encoding},
 };
 use target::Target;
 
@@ -48,6 +52,7 @@ Examples:
   palisade describe cnp/guardrails -f examples/tiers
   palisade describe ns/shop -f examples/tiers
   palisade describe deploy/backend -n shop -f examples/shop -o json
+  palisade describe shop/backend -f examples/shop -o svg > backend.svg
 
 Exit codes: 0 done, 2 error.";
 
@@ -66,7 +71,46 @@ pub(crate) struct Describe {
     namespace: Option<String>,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
-    output: Format,
+    output: OutputFormat,
+}
+
+/// `-o`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    /// Text
+    #[default]
+    Text,
+    /// JSON; the `schema` field has the version
+    Json,
+    /// The same as YAML
+    Yaml,
+    /// An SVG image: WHAT between its neighbours
+    Svg,
+    /// The same as a Mermaid graph
+    Mermaid,
+}
+
+impl OutputFormat {
+    /// Renders an answer as text, for programs, or as a picture, whose notes on what it sums up are printed, too.
+    fn render(
+        self,
+        text: impl FnOnce() -> String,
+        document: impl FnOnce(Encoding) -> Result<String>,
+        picture: impl FnOnce() -> (Diagram, Vec<String>),
+    ) -> Result<String> {
+        let draw = |render: fn(&Diagram) -> String| {
+            let (diagram, said) = picture();
+            said.iter().for_each(|text| output::note(&format!("note: {text}\n")));
+            render(&diagram)
+        };
+        Ok(match self {
+            Self::Text => text(),
+            Self::Json => document(Encoding::Json)?,
+            Self::Yaml => document(Encoding::Yaml)?,
+            Self::Svg => draw(diagram::svg),
+            Self::Mermaid => draw(diagram::mermaid),
+        })
+    }
 }
 
 /// Prints the description.
@@ -83,14 +127,17 @@ pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
         let (text, undecided) = workload(arguments, &spec, &world)?;
         (world, text, undecided)
     };
-    output::print_wrapped(&text).context("can't write the answer")?;
+    match arguments.output {
+        OutputFormat::Text => output::print_wrapped(&text),
+        _ => output::print(&text),
+    }
+    .context("can't write the answer")?;
     Ok(world.outcome(if undecided { Outcome::Incomplete } else { Outcome::Yes }))
 }
 
 /// Describes a policy or a namespace.
 fn object(arguments: &Describe, world: &LoadedInputs) -> Result<String> {
     let cluster = &world.loaded.cluster;
-    let encoding = arguments.output.encoding();
     match target::parse(&arguments.what, &world.namespace) {
         Some(Target::Policy(key)) => {
             target::find_policy(cluster, &key, world.place())?;
@@ -98,9 +145,10 @@ fn object(arguments: &Describe, world: &LoadedInputs) -> Result<String> {
                 describe_policy(cluster, &key)
             })
             .context("the policy is in the input")?;
-            encoding.map_or_else(
-                || Ok(policy::text(&description, &world.loaded)),
+            arguments.output.render(
+                || policy::text(&description, &world.loaded),
                 |encoding| policy::document(&description, world, encoding),
+                || policy_picture::of_policy(&description, world),
             )
         }
         Some(Target::Namespace(name)) => {
@@ -111,9 +159,10 @@ fn object(arguments: &Describe, world: &LoadedInputs) -> Result<String> {
             let Some(description) = description else {
                 bail!(target::no_namespace(cluster, &name, world.place()));
             };
-            encoding.map_or_else(
-                || Ok(namespace::text(&description, &world.loaded)),
+            arguments.output.render(
+                || namespace::text(&description, &world.loaded),
                 |encoding| namespace::document(&description, world, encoding),
+                || namespace_picture::of_namespace(&description, world),
             )
         }
         None => bail!("`{}` is no policy and no namespace", arguments.what),
@@ -153,9 +202,10 @@ fn workload(arguments: &Describe, spec: &Spec, world: &LoadedInputs) -> Result<(
         palisade_analysis::describe(&loaded.cluster, &pods, &entrances)
     });
     let undecided = description.parts.iter().flat_map(|part| &part.sides).any(|s| !s.undecided.is_empty());
-    let text = match arguments.output.encoding() {
-        None => text::text(&description, loaded),
-        Some(encoding) => json::document(&description, world, encoding)?,
-    };
+    let text = arguments.output.render(
+        || text::text(&description, loaded),
+        |encoding| json::document(&description, world, encoding),
+        || picture::of_workload(&description, world),
+    )?;
     Ok((text, undecided))
 }

@@ -3,6 +3,7 @@
 mod comparison;
 mod folded;
 pub(crate) mod git;
+mod graph;
 mod groups;
 mod json;
 mod markdown;
@@ -33,6 +34,7 @@ use crate::{
 use comparison::Comparison;
 pub(crate) use folded::folded;
 use sides::Sides;
+pub(crate) use wording::ends;
 
 pub(crate) const HELP: &str = "\
 A and B are files, directories (read recursively), or - for standard input. With --git there is one PATH, which is read in each revision with the `git` program: REV..REV compares two revisions, REV...REV compares their merge base with the second, and REV compares a revision with the current files.
@@ -46,6 +48,7 @@ Examples:
   palisade diff --git main..HEAD deploy/
   palisade diff --git origin/main...HEAD deploy/ -o md > comment.md
   palisade diff --git HEAD deploy/ -o html > diff.html
+  palisade diff --git main..HEAD deploy/ -o mermaid
   palisade diff -k overlays/staging overlays/production
   palisade diff --helm chart-1.0 chart-1.1 --values values.yaml
   helm template chart | palisade diff rendered/ -
@@ -98,6 +101,8 @@ enum OutputFormat {
     Yaml,
     /// Markdown, for a comment on a pull request
     Md,
+    /// A Mermaid graph, which pull requests and wikis show as a picture
+    Mermaid,
     /// An SVG image of a matrix
     Svg,
     /// An HTML page with a matrix and a table for each cause
@@ -128,6 +133,7 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
         OutputFormat::Json => json::document(&comparison, Encoding::Json)?,
         OutputFormat::Yaml => json::document(&comparison, Encoding::Yaml)?,
         OutputFormat::Md => markdown::markdown(&comparison),
+        OutputFormat::Mermaid => graph::mermaid(&comparison),
         OutputFormat::Svg => picture::page(&comparison),
         OutputFormat::Html => page::page(&comparison),
     };

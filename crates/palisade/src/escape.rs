@@ -78,6 +78,9 @@ pub(crate) fn markup(text: &str) -> Cow<'_, str> {
         '>' => Some("&gt;"),
         '"' => Some("&quot;"),
         '\'' => Some("&#39;"),
+        // XML has no way to write them.
+        '\u{fffe}' => Some("\\u{fffe}"),
+        '\u{ffff}' => Some("\\u{ffff}"),
         _ => None,
     })
 }
@@ -92,11 +95,13 @@ pub(crate) fn dot(text: &str) -> Cow<'_, str> {
 }
 
 /// Escapes a double-quoted label of Mermaid, which has no backslash escapes and interprets HTML: characters with a meaning
-/// in either become Mermaid's numbered entities.
+/// in either become Mermaid's numbered entities. Mermaid also looks for settings (`%%{…}`) anywhere in the text, before it
+/// reads labels.
 pub(crate) fn mermaid(text: &str) -> Cow<'_, str> {
     mapped(text, |c| match c {
         '"' => Some("#34;"),
         '#' => Some("#35;"),
+        '%' => Some("#37;"),
         '&' => Some("#38;"),
         '\'' => Some("#39;"),
         '*' => Some("#42;"),
@@ -109,6 +114,9 @@ pub(crate) fn mermaid(text: &str) -> Cow<'_, str> {
         '_' => Some("#95;"),
         '`' => Some("#96;"),
         '|' => Some("#124;"),
+        // XML has no way to write them, and what is drawn is SVG.
+        '\u{fffe}' => Some("\\u{fffe}"),
+        '\u{ffff}' => Some("\\u{ffff}"),
         _ => None,
     })
 }
@@ -157,6 +165,7 @@ mod tests {
         for (escaped, forbidden) in [
             (markup(hostile), "<>\"'"),
             (mermaid(hostile), "<>\"`|[]\\'&"),
+            (mermaid("%%{init: {}}%%\nclick a call b()\nend"), "%\n"),
             (plain(hostile), ""),
             (markdown(hostile), "<>"),
         ] {

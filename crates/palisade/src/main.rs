@@ -22,6 +22,7 @@ mod configuration;
 mod connection_ends;
 mod connections;
 mod describe;
+mod diagram;
 mod diff;
 #[cfg(all(target_os = "linux", feature = "agent"))]
 mod doctor;

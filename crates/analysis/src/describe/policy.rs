@@ -154,6 +154,12 @@ fn selects(cluster: &Cluster, policy: &Policy, pod: &Pod) -> bool {
 
 /// Returns the running pods that a policy selects, by workload.
 pub(super) fn selected_workloads(cluster: &Cluster, policy: &Policy) -> Vec<WorkloadPods> {
+    workloads_of(cluster, &policy.subject)
+}
+
+/// Returns the running pods that a selector matches, by workload, sorted. `O(pods)`.
+#[must_use]
+pub fn workloads_of(cluster: &Cluster, choice: &PodMatch) -> Vec<WorkloadPods> {
     type Workload = (Name, Name, Name);
     let workload_of = |pod: &Pod| -> Workload {
         let (name, kind) = match &pod.workload {
@@ -164,7 +170,7 @@ pub(super) fn selected_workloads(cluster: &Cluster, policy: &Policy) -> Vec<Work
     };
     let mut found: BTreeMap<Workload, (Vec<Name>, bool)> = BTreeMap::new();
     for pod in cluster.pods.values().filter(|p| p.is_running()) {
-        let selected = selects(cluster, policy, pod);
+        let selected = matches(cluster, choice, pod);
         let (pods, whole) = found.entry(workload_of(pod)).or_insert_with(|| (Vec::new(), true));
         *whole &= selected;
         pods.extend(selected.then(|| pod.key.name.clone()));

@@ -8,13 +8,16 @@ use std::{
 use palisade_analysis::ConnectionEnd;
 
 use super::report::Report;
-use crate::escape;
+use crate::{escape, output};
 
 /// Returns the ends to draw by namespace, and those without a namespace.
 fn boxes<'a>(report: &'a Report<'_>) -> (BTreeMap<&'a str, Vec<usize>>, Vec<usize>) {
     let (mut inside, mut outside): (BTreeMap<&str, Vec<usize>>, Vec<usize>) = Default::default();
     for end in report.visible_ends().any {
-        match report.ends[end].endpoint.namespace() {
+        let endpoint = report.ends[end].endpoint;
+        // A namespace as a whole has no box around it.
+        let is_whole = matches!(endpoint, ConnectionEnd::Namespace(_));
+        match endpoint.namespace().filter(|_| !is_whole) {
             Some(name) => inside.entry(name).or_default().push(end),
             None => outside.push(end),
         }
@@ -40,7 +43,8 @@ fn inner<'a>(report: &'a Report<'_>, end: usize) -> &'a str {
 pub(crate) fn dot(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     let (inside, outside) = boxes(report);
     writeln!(out, "digraph connections {{")?;
-    writeln!(out, "  label=\"{}\";", report.title())?;
+    let note = report.summed_up.as_ref().map(|note| format!("\\nnote: {}", escape::dot(note)));
+    writeln!(out, "  label=\"{}{}\";", report.title(), note.unwrap_or_default())?;
     writeln!(
         out,
         "  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n  edge [fontname=\"sans-serif\"];"
@@ -53,7 +57,8 @@ pub(crate) fn dot(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  }}")?;
     }
     for end in outside {
-        writeln!(out, "  n{end} [label=\"{}\", style=rounded];", escape::dot(report.id(end)))?;
+        let rounded = if report.ends[end].endpoint.is_pods() { "" } else { ", style=rounded" };
+        writeln!(out, "  n{end} [label=\"{}\"{rounded}];", escape::dot(report.id(end)))?;
     }
     for edge in report.edges() {
         let traffic = report.traffic(&edge);
@@ -74,11 +79,32 @@ pub(crate) fn mermaid(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()
         writeln!(out, "  end")?;
     }
     for end in outside {
-        writeln!(out, "  n{end}([\"{}\"])", escape::mermaid(report.id(end)))?;
+        let (open, close) = if report.ends[end].endpoint.is_pods() { ("[", "]") } else { ("([", "])") };
+        writeln!(out, "  n{end}{open}\"{}\"{close}", escape::mermaid(report.id(end)))?;
     }
     for edge in report.edges() {
         let traffic = report.traffic(&edge);
         writeln!(out, "  n{} -->|\"{}\"| n{}", edge.from, escape::mermaid(&traffic), edge.to)?;
     }
+    if let Some(note) = &report.summed_up {
+        writeln!(out, "  note[\"note: {}\"]", escape::mermaid(note))?;
+    }
     Ok(())
+}
+
+/// Says on standard error what a graph sums up, and whether viewers refuse it for its size.
+pub(crate) fn report_size(report: &Report<'_>) {
+    /// The most edges that Mermaid draws, unless it is configured otherwise (`maxEdges`). Other viewers draw as many, but
+    /// nobody can read more.
+    const MOST_EDGES: usize = 500;
+    if let Some(note) = &report.summed_up {
+        output::note(&format!("note: {note}\n"));
+    }
+    let edges = report.edges().count();
+    if edges > MOST_EDGES {
+        output::note(&format!(
+            "note: the graph has {edges} edges; Mermaid draws {MOST_EDGES} unless maxEdges is raised; choose ends with --from, \
+             --to or -n\n"
+        ));
+    }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Report<'a> {
     pub(crate) denied: bool,
     /// Works out reasons, if they were asked for.
     pub(crate) reasoner: Option<&'a (dyn Explains + 'a)>,
+    /// What a graph says about workloads that it shows by namespace.
+    pub(crate) summed_up: Option<String>,
     /// If set, only edges with an end in this namespace are shown.
     namespace: Option<&'a str>,
     /// Whether some edges are filtered out. Ends without edges are then hidden.
@@ -69,6 +71,7 @@ impl<'a> Report<'a> {
             grouping,
             denied: options.only_denied,
             reasoner: None,
+            summed_up: None,
             namespace,
             filtered: namespace.is_some()
                 || options.from.is_some()

@@ -20,7 +20,9 @@ const TITLE: usize = 28;
 const STYLE: &str = "\
 text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fill:#1c2430}\
 .title{font-size:15px;font-weight:bold}.paper{fill:#fff}.grid{fill:#f1f3f6}.all{fill:#2e8b57}.some{fill:#a6dbbc}\
-.denied .all{fill:#c0392b}.denied .some{fill:#f2b5ae}.letter{text-anchor:middle}";
+.denied .all{fill:#c0392b}.denied .some{fill:#f2b5ae}.letter{text-anchor:middle}\
+@media (prefers-color-scheme:dark){text{fill:#e7eaf0}.paper{fill:#14181f}.grid{fill:#232a35}.some{fill:#2f6b48}\
+.denied .some{fill:#8c3a33}}";
 
 /// Writes the image as a file.
 pub(crate) fn page(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {

@@ -35,6 +35,11 @@ pub(super) fn text(policy: &Policy, part: &IdlePart, cluster: &Cluster) -> IdleT
     IdleText { code, text: escape::plain(&format!("{place}{reason}")).into_owned() }
 }
 
+/// Says why a part does nothing, where its place is clear.
+pub(super) fn why(policy: &Policy, part: &IdlePart, cluster: &Cluster) -> String {
+    escape::plain(&reason(policy, part, cluster).1).into_owned()
+}
+
 fn reason(policy: &Policy, part: &IdlePart, cluster: &Cluster) -> (&'static str, String) {
     match &part.reason {
         IdleReason::SelectsNoPod => {

@@ -107,7 +107,7 @@ fn workloads(description: &NamespaceDescription, out: &mut String) {
 }
 
 /// Returns the name of a workload without its namespace.
-fn short_name(workload: &WorkloadOverview) -> String {
+pub(super) fn short_name(workload: &WorkloadOverview) -> String {
     let name = workload.pods.to_string();
     name.split_once('/').map_or(name.clone(), |(_, short)| short.to_owned())
 }
@@ -153,7 +153,7 @@ fn crossing_text(row: &Crossing, inwards: bool) -> String {
 }
 
 /// Formats the ends outside: few by name, many workloads by namespace.
-fn outside_text(ends: &[ConnectionEnd]) -> String {
+pub(super) fn outside_text(ends: &[ConnectionEnd]) -> String {
     /// From how many workloads on they are counted instead of listed.
     const NAMED: usize = 4;
     let (workloads, others): (Vec<&ConnectionEnd>, Vec<&ConnectionEnd>) =

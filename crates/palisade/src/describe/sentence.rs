@@ -126,7 +126,8 @@ fn peers(rule: &Rule) -> String {
     }
 }
 
-fn ports(rule: &Rule) -> String {
+/// Formats the ports of a rule.
+pub(super) fn ports(rule: &Rule) -> String {
     match rule.ports.as_deref() {
         None => "every port".to_owned(),
         Some([]) => "no port".to_owned(),

@@ -47,11 +47,7 @@ fn describe_side(side: &Side, loaded: &Loaded, out: &mut String) {
         Direction::Egress => ("may reach", "to"),
         Direction::Ingress => ("may be reached by", "from"),
     };
-    let state = match (side.isolated, side.policies.is_empty()) {
-        (true, _) => "isolated: only what policies allow",
-        (false, true) => "no policy applies: everything is allowed on this side",
-        (false, false) => "not isolated: everything except what policies deny",
-    };
+    let state = state(side);
     _ = writeln!(out, "\n{}: {state}", styled(Style::Strong, &side.direction.to_string()));
     for policy in &side.policies {
         describe_policy(policy, own, out);
@@ -80,6 +76,15 @@ fn describe_side(side: &Side, loaded: &Loaded, out: &mut String) {
         _ = writeln!(out, "  {} {traffic}, requested by {routes}", styled(Style::Bad, "forwarding denied:"));
     }
     describe_exposure(side, out);
+}
+
+/// Says whether policies isolate the pods in a direction.
+pub(super) fn state(side: &Side) -> &'static str {
+    match (side.isolated, side.policies.is_empty()) {
+        (true, _) => "isolated: only what policies allow",
+        (false, true) => "no policy applies: everything is allowed on this side",
+        (false, false) => "not isolated: everything except what policies deny",
+    }
 }
 
 /// Adds a line for each peer.

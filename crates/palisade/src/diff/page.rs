@@ -27,7 +27,11 @@ pub(crate) fn page(comparison: &Comparison) -> String {
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
          <style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
     );
-    notes(comparison, &mut out);
+    let notes: Vec<String> =
+        notes(comparison).iter().map(|text| format!("<li>{}</li>\n", markup(text))).collect();
+    if !notes.is_empty() {
+        _ = write!(out, "<ul>\n{}</ul>\n", notes.concat());
+    }
     if !comparison.difference.changes.is_empty() {
         _ = writeln!(out, "<figure>\n{}</figure>", picture::picture(comparison));
     }
@@ -53,8 +57,8 @@ pub(crate) fn page(comparison: &Comparison) -> String {
     out
 }
 
-/// Adds what could not be read or decided, and what else to know.
-fn notes(comparison: &Comparison, out: &mut String) {
+/// Returns what could not be read or decided, and what else to know.
+pub(super) fn notes(comparison: &Comparison) -> Vec<String> {
     let incomplete =
         comparison.incomplete().map(|missing| format!("incomplete: {}: {}", missing.why, missing.means));
     let undecided = comparison.undecided.iter().map(|why| format!("undecided: {}", why.text));
@@ -64,11 +68,7 @@ fn notes(comparison: &Comparison, out: &mut String) {
     let idle = comparison.difference.policies_without_effect();
     let idle = idle.map(|(key, _)| format!("no effect: {}", wording::idle(comparison, key)));
     let renamed = comparison.renamed().map(|key| wording::renamed(comparison, key));
-    let all = incomplete.chain(undecided).chain(dns).chain(notes).chain(blocked).chain(idle).chain(renamed);
-    let all: Vec<String> = all.map(|text| format!("<li>{}</li>\n", markup(&text))).collect();
-    if !all.is_empty() {
-        _ = write!(out, "<ul>\n{}</ul>\n", all.concat());
-    }
+    incomplete.chain(undecided).chain(dns).chain(notes).chain(blocked).chain(idle).chain(renamed).collect()
 }
 
 fn markup(text: &str) -> String {

@@ -22,7 +22,8 @@ const MAX_ENDS: usize = 300;
 const STYLE: &str = "\
 text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fill:#1c2430}\
 .title{font-size:15px;font-weight:bold}.paper{fill:#fff}.grid{fill:#f1f3f6}\
-.opened{fill:#2e8b57}.closed{fill:#c0392b}.both{fill:#b7860b}.letter{text-anchor:middle;fill:#fff}";
+.opened{fill:#2e8b57}.closed{fill:#c0392b}.both{fill:#b7860b}.letter{text-anchor:middle;fill:#fff}\
+@media (prefers-color-scheme:dark){text{fill:#e7eaf0}.paper{fill:#14181f}.grid{fill:#232a35}.letter{fill:#fff}}";
 
 /// What changed between two ends.
 #[derive(Default)]
@@ -73,7 +74,10 @@ pub(crate) fn picture(comparison: &Comparison) -> String {
     let summary = Summary::new(comparison);
     let width = (left + columns.len() * CELL + MARGIN).max(text_width(summary.text()) * 5 / 4 + 2 * MARGIN);
     let key_top = top + rows.len() * CELL + MARGIN;
-    let height = key_top + 3 * LINE + MARGIN;
+    let hidden =
+        cells.keys().filter(|(from, to)| !(row_of.contains_key(*from) && column_of.contains_key(*to)));
+    let hidden = hidden.count();
+    let height = key_top + (3 + usize::from(hidden > 0)) * LINE + MARGIN;
     let title = escape::markup(summary.text());
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
@@ -120,6 +124,10 @@ pub(crate) fn picture(comparison: &Comparison) -> String {
             MARGIN + 32,
             y + 12
         );
+    }
+    if hidden > 0 {
+        let y = key_top + 3 * LINE + 12;
+        _ = writeln!(out, "<text x=\"{MARGIN}\" y=\"{y}\">and {hidden} more, which -o json lists</text>");
     }
     out + "</svg>\n"
 }
